@@ -1,0 +1,19 @@
+//! Generates the gRPC code of `proto/` with a compiler written in Rust, so that a build needs no protoc.
+
+use std::path::Path;
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../proto");
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(&root)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|ext| ext == "proto") {
+            files.push(path);
+        }
+    }
+    files.sort();
+    println!("cargo::rerun-if-changed={}", root.display());
+    let descriptors = protox::compile(&files, [&root])?;
+    tonic_prost_build::configure().bytes(".shardkeep.link.v1").compile_fds(descriptors)?;
+    Ok(())
+}

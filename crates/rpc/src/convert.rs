@@ -1,0 +1,118 @@
+//! Bytes and strings of messages become types here, and nowhere later.
+
+use shardkeep_types::{CellRect, GroupKey, InstanceId, MapId, Position, SessionId};
+use tonic::Status;
+
+use crate::{common, link};
+
+/// A field of a peer's message is missing or not what it should be.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("field `{field}`: {why}")]
+pub struct Malformed {
+    field: &'static str,
+    why: String,
+}
+
+impl Malformed {
+    pub fn new(field: &'static str, why: impl ToString) -> Self {
+        Self { field, why: why.to_string() }
+    }
+
+    pub fn missing(field: &'static str) -> Self {
+        Self::new(field, "missing")
+    }
+}
+
+impl From<Malformed> for Status {
+    fn from(error: Malformed) -> Self {
+        Status::invalid_argument(error.to_string())
+    }
+}
+
+impl From<&InstanceId> for common::InstanceId {
+    fn from(id: &InstanceId) -> Self {
+        Self { kind: id.kind.to_string(), name: id.name.clone(), incarnation: id.incarnation }
+    }
+}
+
+impl TryFrom<common::InstanceId> for InstanceId {
+    type Error = Malformed;
+
+    fn try_from(id: common::InstanceId) -> Result<Self, Malformed> {
+        let kind = id.kind.parse().map_err(|error| Malformed::new("kind", error))?;
+        if id.name.is_empty() {
+            return Err(Malformed::missing("name"));
+        }
+        Ok(Self { kind, name: id.name, incarnation: id.incarnation })
+    }
+}
+
+impl From<Position> for common::Position {
+    fn from(at: Position) -> Self {
+        Self { map: at.map.0.into(), x_mm: at.x_mm, y_mm: at.y_mm }
+    }
+}
+
+impl TryFrom<common::Position> for Position {
+    type Error = Malformed;
+
+    fn try_from(at: common::Position) -> Result<Self, Malformed> {
+        Ok(Self { map: map_id(at.map)?, x_mm: at.x_mm, y_mm: at.y_mm })
+    }
+}
+
+impl From<CellRect> for common::CellRect {
+    fn from(rect: CellRect) -> Self {
+        Self {
+            map: rect.map.0.into(),
+            x0: rect.x0.into(),
+            y0: rect.y0.into(),
+            x1: rect.x1.into(),
+            y1: rect.y1.into(),
+        }
+    }
+}
+
+impl TryFrom<common::CellRect> for CellRect {
+    type Error = Malformed;
+
+    fn try_from(rect: common::CellRect) -> Result<Self, Malformed> {
+        let side = |field, value: u32| u16::try_from(value).map_err(|error| Malformed::new(field, error));
+        let (x0, y0, x1, y1) =
+            (side("x0", rect.x0)?, side("y0", rect.y0)?, side("x1", rect.x1)?, side("y1", rect.y1)?);
+        if x0 > x1 || y0 > y1 {
+            return Err(Malformed::new("rect", "the first corner lies behind the second"));
+        }
+        Ok(Self { map: map_id(rect.map)?, x0, y0, x1, y1 })
+    }
+}
+
+impl From<GroupKey> for link::Group {
+    fn from(key: GroupKey) -> Self {
+        Self { kind: key.kind().into(), space: key.space(), number: key.number() }
+    }
+}
+
+impl TryFrom<link::Group> for GroupKey {
+    type Error = Malformed;
+
+    fn try_from(group: link::Group) -> Result<Self, Malformed> {
+        let kind = u16::try_from(group.kind).map_err(|error| Malformed::new("group.kind", error))?;
+        if group.space >> 48 != 0 {
+            return Err(Malformed::new("group.space", "more than 48 bits"));
+        }
+        Ok(GroupKey::new(kind, group.space, group.number))
+    }
+}
+
+fn map_id(map: u32) -> Result<MapId, Malformed> {
+    u16::try_from(map).map(MapId).map_err(|error| Malformed::new("map", error))
+}
+
+/// The session id of a message field.
+///
+/// # Errors
+/// When the field does not hold 16 bytes.
+pub fn session_id(bytes: &[u8]) -> Result<SessionId, Malformed> {
+    SessionId::try_from(bytes).map_err(|error| Malformed::new("session", error))
+}

@@ -1,0 +1,197 @@
+//! Identifiers. Numbers from the database are `u64`; what a stranger must not guess is 128 random bits.
+
+use std::{fmt, str::FromStr};
+
+use serde::{Deserialize, Serialize};
+
+macro_rules! number_id {
+    ($(#[$doc:meta])* $name:ident($inner:ty)) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Serialize, Deserialize)]
+        #[serde(transparent)]
+        pub struct $name(pub $inner);
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+
+        impl From<$inner> for $name {
+            fn from(value: $inner) -> Self {
+                Self(value)
+            }
+        }
+    };
+}
+
+number_id! {
+    /// Who pays. Given by the account store, from 1.
+    AccountId(u64)
+}
+number_id! {
+    /// What is played. Given by the database, from 1.
+    CharacterId(u64)
+}
+number_id! {
+    /// One stack of items in the ledger. Given by the database, from 1.
+    ItemId(u64)
+}
+number_id! {
+    /// One game world of the region, from 1; 0 in messages means "no world in particular".
+    WorldId(u32)
+}
+
+/// Something that stands on a map: an avatar, a creature or an item on the ground. The top byte tells which, so
+/// that the same avatar or item has the same id on every zone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct EntityId(pub u64);
+
+impl EntityId {
+    const AVATAR: u64 = 1 << 56;
+    const CREATURE: u64 = 2 << 56;
+    const GROUND_ITEM: u64 = 3 << 56;
+    const NUMBER: u64 = (1 << 56) - 1;
+
+    pub fn avatar(character: CharacterId) -> Self {
+        Self(Self::AVATAR | (character.0 & Self::NUMBER))
+    }
+
+    /// A creature by its spawn point, which is unique in the world.
+    pub fn creature(spawn: u64) -> Self {
+        Self(Self::CREATURE | (spawn & Self::NUMBER))
+    }
+
+    pub fn ground_item(item: ItemId) -> Self {
+        Self(Self::GROUND_ITEM | (item.0 & Self::NUMBER))
+    }
+
+    pub fn as_character(self) -> Option<CharacterId> {
+        (self.0 & !Self::NUMBER == Self::AVATAR).then_some(CharacterId(self.0 & Self::NUMBER))
+    }
+
+    pub fn as_spawn(self) -> Option<u64> {
+        (self.0 & !Self::NUMBER == Self::CREATURE).then_some(self.0 & Self::NUMBER)
+    }
+
+    pub fn as_item(self) -> Option<ItemId> {
+        (self.0 & !Self::NUMBER == Self::GROUND_ITEM).then_some(ItemId(self.0 & Self::NUMBER))
+    }
+}
+
+impl fmt::Display for EntityId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:#x}", self.0)
+    }
+}
+
+/// The text or bytes given are not the identifier they should be.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("{what}: expected {expected}, got {got}")]
+pub struct ParseIdError {
+    what: &'static str,
+    expected: &'static str,
+    got: String,
+}
+
+macro_rules! random_id {
+    ($(#[$doc:meta])* $name:ident, $what:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        pub struct $name(pub [u8; 16]);
+
+        impl $name {
+            pub fn as_bytes(&self) -> &[u8] {
+                &self.0
+            }
+        }
+
+        impl TryFrom<&[u8]> for $name {
+            type Error = ParseIdError;
+
+            fn try_from(bytes: &[u8]) -> Result<Self, ParseIdError> {
+                bytes.try_into().map(Self).map_err(|_| ParseIdError {
+                    what: $what,
+                    expected: "16 bytes",
+                    got: format!("{} bytes", bytes.len()),
+                })
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, concat!(stringify!($name), "({})"), self)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = ParseIdError;
+
+            fn from_str(text: &str) -> Result<Self, ParseIdError> {
+                let wrong = || ParseIdError { what: $what, expected: "32 hexadecimal digits", got: format!("{text:?}") };
+                if text.len() != 32 || !text.is_ascii() {
+                    return Err(wrong());
+                }
+                let mut bytes = [0; 16];
+                for (byte, at) in bytes.iter_mut().zip((0..32).step_by(2)) {
+                    *byte = u8::from_str_radix(&text[at..at + 2], 16).map_err(|_| wrong())?;
+                }
+                Ok(Self(bytes))
+            }
+        }
+    };
+}
+
+random_id! {
+    /// One player's presence; survives sockets and gateways.
+    SessionId, "session id"
+}
+random_id! {
+    /// Names a single-use ticket; derived, like its key, from the ticket chain.
+    TicketId, "ticket id"
+}
+
+/// One running daemon. The name is stable over restarts; the incarnation is its start, in milliseconds since
+/// the Unix epoch, so a later start has a higher one.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct InstanceId {
+    pub kind: crate::DaemonKind,
+    pub name: String,
+    pub incarnation: u64,
+}
+
+impl fmt::Display for InstanceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.kind, self.name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entity_ids_tell_what_they_are() {
+        let avatar = EntityId::avatar(CharacterId(7));
+        assert_eq!(avatar.as_character(), Some(CharacterId(7)));
+        assert_eq!(avatar.as_spawn(), None);
+        assert_eq!(EntityId::creature(9).as_spawn(), Some(9));
+        assert_eq!(EntityId::ground_item(ItemId(3)).as_item(), Some(ItemId(3)));
+        assert_ne!(EntityId::ground_item(ItemId(3)), EntityId::creature(3));
+    }
+
+    #[test]
+    fn session_ids_survive_text() {
+        let id = SessionId([0xab; 16]);
+        assert_eq!(id.to_string().parse::<SessionId>(), Ok(id));
+        assert!("xyz".parse::<SessionId>().unwrap_err().to_string().contains("32 hexadecimal digits"));
+        assert!(SessionId::try_from(&[0u8; 3][..]).unwrap_err().to_string().contains("3 bytes"));
+    }
+}

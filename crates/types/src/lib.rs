@@ -1,0 +1,16 @@
+//! The words of the cluster as types: who, where, which version. Every crate and every message uses these, so
+//! that a session is never mistaken for an account, nor an epoch for a tick.
+
+mod group;
+mod id;
+mod kind;
+mod place;
+mod secret;
+mod version;
+
+pub use group::{GroupKey, group_kind};
+pub use id::{AccountId, CharacterId, EntityId, InstanceId, ItemId, ParseIdError, SessionId, TicketId, WorldId};
+pub use kind::{BackendKind, DaemonKind, UnknownKind};
+pub use place::{CELL_MM, CellId, CellRect, MapId, Position};
+pub use secret::Secret;
+pub use version::{Epoch, Generation, Term};
