@@ -1,0 +1,111 @@
+//! An instance of a daemon as the registry knows it.
+
+use std::collections::BTreeMap;
+
+use shardkeep_rpc::{Malformed, registry};
+use shardkeep_types::{InstanceId, WorldId};
+
+/// States follow each other in this order and never go back within one incarnation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum State {
+    Starting,
+    Up,
+    /// Finishes what it has; gets nothing new.
+    Draining,
+    /// Has left, or was not heard of for a lease. Visible until an operator removes it.
+    Offline,
+}
+
+/// One running (or lost) daemon.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Instance {
+    pub id: InstanceId,
+    pub state: State,
+    /// 0: of the whole region.
+    pub world: WorldId,
+    /// `host:port` as peers should dial it.
+    pub grpc_address: String,
+    /// `host:port` for players; empty if no player talks to it.
+    pub client_address: String,
+    pub admin_address: String,
+    pub version: String,
+    /// 0.0 idle to 1.0 full.
+    pub load: f64,
+    pub attributes: BTreeMap<String, String>,
+}
+
+impl State {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Up => "up",
+            Self::Draining => "draining",
+            Self::Offline => "offline",
+        }
+    }
+}
+
+impl std::fmt::Display for State {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl From<State> for registry::State {
+    fn from(state: State) -> Self {
+        match state {
+            State::Starting => Self::Starting,
+            State::Up => Self::Up,
+            State::Draining => Self::Draining,
+            State::Offline => Self::Offline,
+        }
+    }
+}
+
+impl TryFrom<i32> for State {
+    type Error = Malformed;
+
+    fn try_from(value: i32) -> Result<Self, Malformed> {
+        match registry::State::try_from(value) {
+            Ok(registry::State::Starting) => Ok(Self::Starting),
+            Ok(registry::State::Up) => Ok(Self::Up),
+            Ok(registry::State::Draining) => Ok(Self::Draining),
+            Ok(registry::State::Offline) => Ok(Self::Offline),
+            Ok(registry::State::Unspecified) | Err(_) => Err(Malformed::new("state", format!("unknown: {value}"))),
+        }
+    }
+}
+
+impl From<&Instance> for registry::Instance {
+    fn from(instance: &Instance) -> Self {
+        Self {
+            id: Some((&instance.id).into()),
+            state: registry::State::from(instance.state).into(),
+            world: instance.world.0,
+            grpc_address: instance.grpc_address.clone(),
+            client_address: instance.client_address.clone(),
+            admin_address: instance.admin_address.clone(),
+            version: instance.version.clone(),
+            load: instance.load,
+            attributes: instance.attributes.clone().into_iter().collect(),
+        }
+    }
+}
+
+impl TryFrom<registry::Instance> for Instance {
+    type Error = Malformed;
+
+    fn try_from(instance: registry::Instance) -> Result<Self, Malformed> {
+        Ok(Self {
+            id: instance.id.ok_or_else(|| Malformed::missing("id"))?.try_into()?,
+            state: instance.state.try_into()?,
+            world: WorldId(instance.world),
+            grpc_address: instance.grpc_address,
+            client_address: instance.client_address,
+            admin_address: instance.admin_address,
+            version: instance.version,
+            load: if instance.load.is_finite() { instance.load.clamp(0.0, 1.0) } else { 1.0 },
+            attributes: instance.attributes.into_iter().collect(),
+        })
+    }
+}

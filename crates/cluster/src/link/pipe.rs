@@ -1,0 +1,333 @@
+//! One end of a link as a pure machine: items wait, leave in numbered batches when the stream can take them, stay
+//! in the ring until acknowledged, and are sent again after a reset. Both sides of a link use it.
+
+use std::collections::VecDeque;
+
+use super::ring::Ring;
+
+/// Bounds of one end of a link.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// A batch closes at this many items or bytes, whichever comes first.
+    pub batch_items: usize,
+    pub batch_bytes: usize,
+    /// Waiting bytes beyond which items that may be dropped are refused.
+    pub soft_bytes: usize,
+    /// Waiting bytes beyond which any item is refused, and the link has to start anew.
+    pub hard_bytes: usize,
+    /// Sent and unacknowledged bytes that are kept for a reset.
+    pub ring_bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            batch_items: 1024,
+            batch_bytes: 256 << 10,
+            soft_bytes: 4 << 20,
+            hard_bytes: 16 << 20,
+            ring_bytes: 8 << 20,
+        }
+    }
+}
+
+/// The bound for this item is reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the link is full")]
+pub struct Full;
+
+/// What the stream should carry next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Outgoing<I> {
+    Batch { sequence: u64, ack: u64, items: Vec<I> },
+    Ack(u64),
+}
+
+/// What an arriving batch is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Arrival {
+    New,
+    /// Sent again after a reset although it had arrived.
+    Repeated,
+    /// One or more batches before it are missing: the peer is broken.
+    Gap,
+}
+
+#[derive(Debug)]
+pub(crate) struct Pipe<I> {
+    limits: Limits,
+    waiting: VecDeque<(I, usize)>,
+    waiting_bytes: usize,
+    sent: Ring<Vec<I>>,
+    /// Next batch to take from the ring; one above its newest when nothing has to be repeated.
+    cursor: u64,
+    received: u64,
+    told: u64,
+}
+
+impl<I: Clone> Pipe<I> {
+    pub(crate) fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            waiting: VecDeque::new(),
+            waiting_bytes: 0,
+            sent: Ring::new(limits.ring_bytes),
+            cursor: 1,
+            received: 0,
+            told: 0,
+        }
+    }
+
+    /// An item that must arrive.
+    ///
+    /// # Errors
+    /// [`Full`]: the link has to start anew, because leaving one out would be silent loss.
+    pub(crate) fn push(&mut self, item: I, bytes: usize) -> Result<(), Full> {
+        self.push_below(self.limits.hard_bytes, item, bytes)
+    }
+
+    /// An item that its sender can do without.
+    ///
+    /// # Errors
+    /// [`Full`]: it was dropped.
+    pub(crate) fn offer(&mut self, item: I, bytes: usize) -> Result<(), Full> {
+        self.push_below(self.limits.soft_bytes, item, bytes)
+    }
+
+    fn push_below(&mut self, bound: usize, item: I, bytes: usize) -> Result<(), Full> {
+        if self.waiting_bytes + bytes > bound {
+            return Err(Full);
+        }
+        self.waiting_bytes += bytes;
+        self.waiting.push_back((item, bytes));
+        Ok(())
+    }
+
+    /// Call when the stream can take a frame, until `None`.
+    pub(crate) fn next(&mut self) -> Option<Outgoing<I>> {
+        if self.cursor > self.sent.last() && !self.waiting.is_empty() {
+            let (items, bytes) = self.assemble();
+            self.sent.push(items, bytes);
+        }
+        if let Some(items) = self.sent.get(self.cursor).cloned() {
+            let sequence = self.cursor;
+            self.cursor += 1;
+            self.told = self.received;
+            return Some(Outgoing::Batch { sequence, ack: self.received, items });
+        }
+        if self.told < self.received {
+            self.told = self.received;
+            return Some(Outgoing::Ack(self.received));
+        }
+        None
+    }
+
+    fn assemble(&mut self) -> (Vec<I>, usize) {
+        let mut items = Vec::with_capacity(self.waiting.len().min(self.limits.batch_items));
+        let mut total = 0;
+        while let Some((_, bytes)) = self.waiting.front() {
+            let full = items.len() == self.limits.batch_items || total + bytes > self.limits.batch_bytes;
+            if full && !items.is_empty() {
+                break;
+            }
+            if let Some((item, bytes)) = self.waiting.pop_front() {
+                total += bytes;
+                items.push(item);
+            }
+        }
+        self.waiting_bytes -= total;
+        (items, total)
+    }
+
+    pub(crate) fn arrived(&mut self, sequence: u64, ack: u64) -> Arrival {
+        self.sent.acknowledge(ack);
+        if sequence <= self.received {
+            return Arrival::Repeated;
+        }
+        if sequence > self.received + 1 {
+            return Arrival::Gap;
+        }
+        self.received = sequence;
+        Arrival::New
+    }
+
+    pub(crate) fn acknowledged(&mut self, ack: u64) {
+        self.sent.acknowledge(ack);
+    }
+
+    pub(crate) fn can_resume(&self, peer_received: u64) -> bool {
+        self.sent.can_resume(peer_received)
+    }
+
+    /// The stream is new and the peer has everything up to `peer_received`: what is later goes again.
+    /// Call only after [`Pipe::can_resume`] said yes.
+    pub(crate) fn resume(&mut self, peer_received: u64) {
+        self.sent.acknowledge(peer_received);
+        self.cursor = peer_received + 1;
+        self.told = self.received;
+    }
+
+    /// Highest batch received, for the hello of the next stream.
+    pub(crate) fn received(&self) -> u64 {
+        self.received
+    }
+
+    pub(crate) fn waiting_bytes(&self) -> usize {
+        self.waiting_bytes
+    }
+
+    /// Room enough that what was dropped may be asked for again.
+    pub(crate) fn relaxed(&self) -> bool {
+        self.waiting_bytes <= self.limits.soft_bytes / 4
+    }
+
+    pub(crate) fn kept_bytes(&self) -> usize {
+        self.sent.bytes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn small() -> Limits {
+        Limits { batch_items: 3, batch_bytes: 30, soft_bytes: 50, hard_bytes: 100, ring_bytes: 60 }
+    }
+
+    #[test]
+    fn what_waits_leaves_together() {
+        let mut pipe = Pipe::new(small());
+        for n in 0..4 {
+            pipe.push(n, 5).unwrap();
+        }
+        assert_eq!(pipe.next(), Some(Outgoing::Batch { sequence: 1, ack: 0, items: vec![0, 1, 2] }));
+        assert_eq!(pipe.next(), Some(Outgoing::Batch { sequence: 2, ack: 0, items: vec![3] }));
+        assert_eq!(pipe.next(), None);
+    }
+
+    #[test]
+    fn an_item_larger_than_a_batch_travels_alone() {
+        let mut pipe = Pipe::new(small());
+        pipe.push('a', 1).unwrap();
+        pipe.push('b', 40).unwrap();
+        assert_eq!(pipe.next(), Some(Outgoing::Batch { sequence: 1, ack: 0, items: vec!['a'] }));
+        assert_eq!(pipe.next(), Some(Outgoing::Batch { sequence: 2, ack: 0, items: vec!['b'] }));
+    }
+
+    #[test]
+    fn droppable_items_are_refused_before_the_others() {
+        let mut pipe = Pipe::new(small());
+        pipe.offer((), 45).unwrap();
+        assert_eq!(pipe.offer((), 10), Err(Full));
+        pipe.push((), 50).unwrap();
+        assert_eq!(pipe.push((), 10), Err(Full));
+    }
+
+    #[test]
+    fn an_acknowledgement_rides_on_a_batch_or_goes_alone_once() {
+        let mut pipe = Pipe::new(small());
+        assert_eq!(pipe.arrived(1, 0), Arrival::New);
+        assert_eq!(pipe.next(), Some(Outgoing::Ack(1)));
+        assert_eq!(pipe.next(), None);
+        assert_eq!(pipe.arrived(2, 0), Arrival::New);
+        pipe.push((), 1).unwrap();
+        assert_eq!(pipe.next(), Some(Outgoing::Batch { sequence: 1, ack: 2, items: vec![()] }));
+        assert_eq!(pipe.next(), None);
+    }
+
+    #[test]
+    fn gaps_and_repetitions_are_told_apart() {
+        let mut pipe = Pipe::<()>::new(small());
+        assert_eq!(pipe.arrived(1, 0), Arrival::New);
+        assert_eq!(pipe.arrived(1, 0), Arrival::Repeated);
+        assert_eq!(pipe.arrived(3, 0), Arrival::Gap);
+    }
+
+    /// What can happen to a pair of ends between which frames fly.
+    #[derive(Debug, Clone)]
+    enum Step {
+        Say,
+        /// The stream takes a frame of end 0 or 1.
+        Carry(usize),
+        /// A frame arrives at end 0 or 1.
+        Land(usize),
+        /// The stream breaks: whatever flies is lost, both sides compare counters.
+        Cut,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            4 => Just(Step::Say),
+            3 => (0..2usize).prop_map(Step::Carry),
+            3 => (0..2usize).prop_map(Step::Land),
+            1 => Just(Step::Cut),
+        ]
+    }
+
+    struct Pair {
+        ends: [Pipe<u32>; 2],
+        flying: [VecDeque<Outgoing<u32>>; 2],
+        heard: Vec<u32>,
+    }
+
+    impl Pair {
+        fn carry(&mut self, from: usize) -> bool {
+            let frame = self.ends[from].next();
+            let some = frame.is_some();
+            self.flying[1 - from].extend(frame);
+            some
+        }
+
+        fn land(&mut self, at: usize) -> bool {
+            let Some(frame) = self.flying[at].pop_front() else { return false };
+            match frame {
+                Outgoing::Ack(ack) => self.ends[at].acknowledged(ack),
+                Outgoing::Batch { sequence, ack, items } => match self.ends[at].arrived(sequence, ack) {
+                    Arrival::New => self.heard.extend(items),
+                    Arrival::Repeated => {}
+                    Arrival::Gap => panic!("a stream is in order"),
+                },
+            }
+            true
+        }
+
+        fn cut(&mut self) {
+            self.flying = Default::default();
+            for (here, there) in [(0, 1), (1, 0)] {
+                let received = self.ends[there].received();
+                assert!(self.ends[here].can_resume(received), "the ring is large enough in this test");
+                self.ends[here].resume(received);
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn resets_lose_nothing_and_repeat_nothing(steps in prop::collection::vec(step(), 0..400)) {
+            let limits = Limits { ring_bytes: 1 << 20, hard_bytes: 1 << 20, ..small() };
+            let mut pair = Pair {
+                ends: [Pipe::new(limits), Pipe::new(limits)],
+                flying: Default::default(),
+                heard: Vec::new(),
+            };
+            let mut said = 0;
+            for step in steps {
+                match step {
+                    Step::Say => {
+                        pair.ends[0].push(said, 7).unwrap();
+                        said += 1;
+                    }
+                    Step::Carry(from) => { pair.carry(from); }
+                    Step::Land(at) => { pair.land(at); }
+                    Step::Cut => pair.cut(),
+                }
+            }
+            pair.cut();
+            while pair.carry(0) | pair.carry(1) | pair.land(0) | pair.land(1) {}
+            prop_assert_eq!(pair.heard, (0..said).collect::<Vec<_>>());
+            prop_assert_eq!(pair.ends[0].kept_bytes(), 0, "everything is acknowledged in the end");
+        }
+    }
+}

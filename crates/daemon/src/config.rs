@@ -1,0 +1,242 @@
+//! The sections of the settings that every daemon has: `[daemon]`, `[cluster]` and `[log]`.
+
+use std::{path::PathBuf, time::Duration};
+
+use serde::{Deserialize, Serialize};
+use shardkeep_types::WorldId;
+
+use crate::Validate;
+
+/// Everything a daemon is told at its start. See [`Settings::load`] for where it comes from.
+#[derive(Debug, Clone, Default)]
+pub struct Settings<C> {
+    pub daemon: DaemonConfig,
+    pub cluster: ClusterConfig,
+    pub log: LogConfig,
+    /// The service's own section, named like its kind.
+    pub service: C,
+}
+
+/// `[daemon]`: who and where this process is.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DaemonConfig {
+    /// Instance name, unique in the cluster and stable over restarts. Default: `<kind>-1`.
+    pub name: String,
+    /// Address the gRPC server listens on. Port 0 takes a free one.
+    pub grpc: String,
+    /// Address of `/metrics`, `/livez`, `/readyz` and `/config`.
+    pub admin: String,
+    /// Host that peers should dial; needed behind address translation. Default: the bound address, or, when that
+    /// is unspecified, the address from which the first registry is reached.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub advertise_host: Option<String>,
+    /// Folder of everything this daemon keeps on disk.
+    pub data_dir: PathBuf,
+    /// How long a drain may take before what is left is dropped.
+    #[serde(with = "duration")]
+    pub grace: Duration,
+    /// File that gets the bound addresses as JSON once the daemon is ready.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub announce: Option<PathBuf>,
+}
+
+impl Default for DaemonConfig {
+    fn default() -> Self {
+        Self {
+            name: String::new(),
+            grpc: "127.0.0.1:0".into(),
+            admin: "127.0.0.1:0".into(),
+            advertise_host: None,
+            data_dir: "var".into(),
+            grace: Duration::from_secs(10),
+            announce: None,
+        }
+    }
+}
+
+impl Validate for DaemonConfig {
+    fn validate(&self) -> Result<(), String> {
+        let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_' || c == '.';
+        if self.name.is_empty() || self.name.len() > 63 || !self.name.chars().all(plain) {
+            return Err("name: must be 1 to 63 letters, digits, `-`, `_` or `.`".into());
+        }
+        listen_address("grpc", &self.grpc)?;
+        listen_address("admin", &self.admin)?;
+        if self.grace > Duration::from_secs(3600) {
+            return Err("grace: must be at most 1h".into());
+        }
+        Ok(())
+    }
+}
+
+/// `[cluster]`: how this daemon finds and proves itself to the others.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ClusterConfig {
+    /// `host:port` of every registry.
+    pub registries: Vec<String>,
+    /// Certificate of the authority that signs every daemon's certificate.
+    pub ca: PathBuf,
+    /// This instance's certificate chain. Default: `certs/<name>.pem`.
+    pub cert: PathBuf,
+    /// Private key of `cert`. Default: `certs/<name>.key`.
+    pub key: PathBuf,
+    /// A registry calls this instance offline when it has not heard of it for so long.
+    #[serde(with = "duration")]
+    pub lease: Duration,
+    /// How often the lease is extended.
+    #[serde(with = "duration")]
+    pub heartbeat: Duration,
+    /// World this instance belongs to; 0: the whole region.
+    pub world: u32,
+}
+
+impl ClusterConfig {
+    pub fn world(&self) -> WorldId {
+        WorldId(self.world)
+    }
+}
+
+impl Default for ClusterConfig {
+    fn default() -> Self {
+        Self {
+            registries: Vec::new(),
+            ca: "certs/ca.pem".into(),
+            cert: PathBuf::new(),
+            key: PathBuf::new(),
+            lease: Duration::from_secs(3),
+            heartbeat: Duration::from_secs(1),
+            world: 0,
+        }
+    }
+}
+
+impl Validate for ClusterConfig {
+    fn validate(&self) -> Result<(), String> {
+        for address in &self.registries {
+            host_and_port("registries", address)?;
+        }
+        if self.heartbeat < Duration::from_millis(50) {
+            return Err("heartbeat: must be at least 50ms".into());
+        }
+        if self.lease < self.heartbeat * 2 {
+            return Err("lease: must be at least twice the heartbeat, or one lost packet ends it".into());
+        }
+        if self.lease > Duration::from_secs(60) {
+            return Err("lease: must be at most 60s, or the dead look alive".into());
+        }
+        Ok(())
+    }
+}
+
+/// `[log]`: what is logged, and where to.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LogConfig {
+    /// Filter in the form of `RUST_LOG`, for example `info,shardkeep_zone=debug`.
+    pub filter: String,
+    pub format: LogFormat,
+    /// Where log records go beside standard error: empty for the logs daemon that the registry names, `off`, a
+    /// `host:port` of a logs daemon, or `http://host:port` of any other OTLP/gRPC collector.
+    pub otlp: String,
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self { filter: "info".into(), format: LogFormat::Auto, otlp: String::new() }
+    }
+}
+
+impl Validate for LogConfig {
+    fn validate(&self) -> Result<(), String> {
+        self.filter
+            .parse::<tracing_subscriber::filter::Targets>()
+            .map(drop)
+            .map_err(|error| format!("filter: {error}"))?;
+        match self.otlp.as_str() {
+            "" | "off" => Ok(()),
+            url if url.starts_with("http://") => host_and_port("otlp", url.trim_start_matches("http://")),
+            address => host_and_port("otlp", address),
+        }
+    }
+}
+
+/// How log lines look on standard error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// Pretty on a terminal, JSON otherwise.
+    Auto,
+    Pretty,
+    Json,
+}
+
+fn listen_address(key: &str, address: &str) -> Result<(), String> {
+    address
+        .parse::<std::net::SocketAddr>()
+        .map(drop)
+        .map_err(|_| format!("{key}: {address:?} is not an address with a port, such as 127.0.0.1:0"))
+}
+
+fn host_and_port(key: &str, address: &str) -> Result<(), String> {
+    address
+        .rsplit_once(':')
+        .filter(|(host, port)| !host.is_empty() && !host.contains('/') && port.parse::<u16>().is_ok())
+        .map(drop)
+        .ok_or_else(|| format!("{key}: {address:?} is not host:port"))
+}
+
+/// Durations in settings, written as people say them: `#[serde(with = "shardkeep_daemon::duration")]` reads and
+/// writes `250ms`, `30s`, `5m`, `1h`.
+pub mod duration {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    const UNITS: [(&str, u64); 4] = [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000)];
+
+    /// # Errors
+    /// Those of the serializer.
+    pub fn serialize<S: Serializer>(value: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&format(*value))
+    }
+
+    /// # Errors
+    /// When the text is not a whole number and a unit.
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        parse(&text).ok_or_else(|| {
+            D::Error::custom(format!("{text:?} is not a duration such as \"250ms\", \"30s\", \"5m\" or \"1h\""))
+        })
+    }
+
+    pub fn parse(text: &str) -> Option<Duration> {
+        let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+        let (number, unit) = text.split_at(digits);
+        let (_, millis) = UNITS.iter().find(|(name, _)| *name == unit.trim())?;
+        number.parse::<u64>().ok()?.checked_mul(*millis).map(Duration::from_millis)
+    }
+
+    pub fn format(value: Duration) -> String {
+        let millis = u64::try_from(value.as_millis()).unwrap_or(u64::MAX);
+        let (unit, size) =
+            UNITS.iter().rev().find(|(_, size)| millis.is_multiple_of(*size) && millis >= *size).unwrap_or(&UNITS[0]);
+        format!("{}{unit}", millis / size)
+    }
+
+    #[cfg(test)]
+    mod tests {
+        use super::*;
+
+        #[test]
+        fn durations_survive_text() {
+            for text in ["0ms", "250ms", "30s", "5m", "1h", "90s"] {
+                assert_eq!(format(parse(text).unwrap()), text);
+            }
+            for wrong in ["", "s", "5", "-1s", "5 fortnights", "99999999999999999999s", "9999999999999999999h"] {
+                assert_eq!(parse(wrong), None, "{wrong}");
+            }
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! The life of one daemon: ready, draining, stopped. A [`Daemon`] is the handle through which its parts share it.
+
+use std::{
+    future::Future,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+use shardkeep_types::DaemonKind;
+use tokio::sync::watch;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::{error, info};
+
+/// Handle to the running daemon; clones are the same daemon.
+#[derive(Clone)]
+pub struct Daemon {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    kind: DaemonKind,
+    draining: CancellationToken,
+    stopped: CancellationToken,
+    finished: CancellationToken,
+    failed: AtomicBool,
+    tasks: TaskTracker,
+    infrastructure: TaskTracker,
+    ready: watch::Sender<bool>,
+    bound: Mutex<Bound>,
+}
+
+/// The addresses a daemon has bound, as they go into its announce file.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bound {
+    pub name: String,
+    pub kind: String,
+    pub pid: u32,
+    pub grpc: String,
+    pub admin: String,
+    /// Where players reach it; empty for daemons that no player talks to.
+    pub client: String,
+}
+
+impl Daemon {
+    pub(crate) fn new(kind: DaemonKind, name: &str) -> Self {
+        let bound =
+            Bound { name: name.into(), kind: kind.to_string(), pid: std::process::id(), ..Bound::default() };
+        Self {
+            inner: Arc::new(Inner {
+                kind,
+                draining: CancellationToken::new(),
+                stopped: CancellationToken::new(),
+                finished: CancellationToken::new(),
+                failed: AtomicBool::new(false),
+                tasks: TaskTracker::new(),
+                infrastructure: TaskTracker::new(),
+                ready: watch::Sender::new(false),
+                bound: Mutex::new(bound),
+            }),
+        }
+    }
+
+    pub fn kind(&self) -> DaemonKind {
+        self.inner.kind
+    }
+
+    /// Cancelled by SIGTERM, Ctrl-C, `Control.Drain` or a failure: stop admitting, finish.
+    pub fn draining(&self) -> CancellationToken {
+        self.inner.draining.clone()
+    }
+
+    /// Cancelled when the grace time is over: drop everything.
+    pub fn stopped(&self) -> CancellationToken {
+        self.inner.stopped.clone()
+    }
+
+    /// Cancelled when the service has returned and its tasks are joined: what carried them may close now.
+    pub fn finished(&self) -> CancellationToken {
+        self.inner.finished.clone()
+    }
+
+    /// Spawn here what must be joined before the daemon exits. Such tasks end by themselves after `draining`.
+    pub fn tasks(&self) -> &TaskTracker {
+        &self.inner.tasks
+    }
+
+    /// Spawns a task without which the daemon is no use: if it panics or fails, the daemon drains and exits with 1.
+    pub fn spawn<F>(&self, name: &'static str, future: F)
+    where
+        F: Future<Output = anyhow::Result<()>> + Send + 'static,
+    {
+        let task = self.inner.tasks.spawn(future);
+        self.watch_over(name, &self.inner.tasks, task);
+    }
+
+    /// Like [`Self::spawn`], for what must go on until [`Self::finished`]: servers and registrations, not services.
+    pub fn spawn_infrastructure<F>(&self, name: &'static str, future: F)
+    where
+        F: Future<Output = anyhow::Result<()>> + Send + 'static,
+    {
+        let task = self.inner.infrastructure.spawn(future);
+        self.watch_over(name, &self.inner.infrastructure, task);
+    }
+
+    fn watch_over(
+        &self,
+        name: &'static str,
+        tracker: &TaskTracker,
+        task: tokio::task::JoinHandle<anyhow::Result<()>>,
+    ) {
+        let daemon = self.clone();
+        tracker.spawn(async move {
+            match task.await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => daemon.fail(&format!("task {name} failed: {error:#}")),
+                Err(error) => daemon.fail(&format!("task {name} panicked: {error}")),
+            }
+        });
+    }
+
+    /// `/readyz` answers 200 from now on, and the announce file is written.
+    pub fn ready(&self) {
+        if !self.inner.ready.send_replace(true) {
+            info!("ready");
+        }
+    }
+
+    pub fn is_ready(&self) -> bool {
+        *self.inner.ready.borrow() && !self.inner.draining.is_cancelled()
+    }
+
+    pub(crate) fn readiness(&self) -> watch::Receiver<bool> {
+        self.inner.ready.subscribe()
+    }
+
+    /// Begins the drain; later calls change nothing.
+    pub fn drain(&self, reason: &str) {
+        if !self.inner.draining.is_cancelled() {
+            info!(reason, "draining");
+            self.inner.draining.cancel();
+        }
+    }
+
+    /// Begins the drain because something is broken: the exit code will be 1.
+    pub fn fail(&self, reason: &str) {
+        error!(reason, "failed");
+        self.inner.failed.store(true, Ordering::Relaxed);
+        self.drain(reason);
+    }
+
+    pub(crate) fn has_failed(&self) -> bool {
+        self.inner.failed.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn infrastructure(&self) -> &TaskTracker {
+        &self.inner.infrastructure
+    }
+
+    /// Where players reach this daemon, for the announce file. Call it before [`Self::ready`].
+    pub fn set_client_address(&self, address: impl ToString) {
+        self.inner.bound.lock().client = address.to_string();
+    }
+
+    pub fn set_grpc_address(&self, address: impl ToString) {
+        self.inner.bound.lock().grpc = address.to_string();
+    }
+
+    pub(crate) fn set_admin_address(&self, address: impl ToString) {
+        self.inner.bound.lock().admin = address.to_string();
+    }
+
+    /// The addresses bound so far.
+    pub fn bound(&self) -> Bound {
+        self.inner.bound.lock().clone()
+    }
+}
