@@ -1,0 +1,205 @@
+//! Paths on the walk grid: A* over the eight neighbours of a square, then smoothing by line of sight.
+
+use std::{
+    cmp::Reverse,
+    collections::{BinaryHeap, HashMap},
+};
+
+use crate::{Point, Square, WalkGrid};
+
+/// How far a plan leads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// Points to walk to, in order, each reachable from the one before in a straight line.
+    pub waypoints: Vec<Point>,
+    /// False: there is no way, or the search ran out of squares; the plan leads to the closest square seen.
+    pub complete: bool,
+}
+
+/// Keeps the search's memory between searches, so that a path allocates almost nothing.
+#[derive(Debug, Default)]
+pub struct Pathfinder {
+    visited: HashMap<Square, Visit>,
+    open: BinaryHeap<Reverse<(u32, u32, Square)>>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Visit {
+    cost: u32,
+    from: Square,
+    done: bool,
+}
+
+impl Pathfinder {
+    /// Squares one search may expand: a detour of about 60 squares in the open, reached within a millisecond.
+    pub const BUDGET: usize = 4_000;
+
+    /// A walk from one point to another (or to the open square nearest to it). `None` when the walker or the goal
+    /// has no open square close by.
+    pub fn plan(&mut self, grid: &WalkGrid, from: Point, to: Point) -> Option<Plan> {
+        let first = grid.nearest_open(from, 2)?;
+        let last = grid.nearest_open(to, 2)?;
+        let (reached, complete) = self.search(grid, first, last);
+        let goal = if complete && grid.is_open_at(to) { to } else { grid.centre(reached) };
+        let mut points = vec![goal];
+        points.extend(self.back_from(reached).map(|square| grid.centre(square)));
+        points.reverse();
+        let start = if grid.is_open_at(from) { from } else { grid.centre(first) };
+        let mut waypoints = smooth(grid, start, &points);
+        if start != from {
+            waypoints.insert(0, start);
+        }
+        Some(Plan { waypoints, complete })
+    }
+
+    /// The goal, or the visited square closest to it.
+    fn search(&mut self, grid: &WalkGrid, first: Square, last: Square) -> (Square, bool) {
+        self.visited.clear();
+        self.open.clear();
+        self.visited.insert(first, Visit { cost: 0, from: first, done: false });
+        self.open.push(Reverse((estimate(first, last), 0, first)));
+        let mut closest = (estimate(first, last), first);
+        for _ in 0..Self::BUDGET {
+            let Some(Reverse((_, cost, square))) = self.open.pop() else {
+                break;
+            };
+            if square == last {
+                return (last, true);
+            }
+            match self.visited.get_mut(&square) {
+                Some(visit) if !visit.done && visit.cost == cost => visit.done = true,
+                // A cheaper way to this square has been followed already.
+                _ => continue,
+            }
+            closest = closest.min((estimate(square, last), square));
+            for (next, step) in grid.open_neighbours(square) {
+                self.offer(next, cost + step, square, last);
+            }
+        }
+        (closest.1, false)
+    }
+
+    fn offer(&mut self, square: Square, cost: u32, from: Square, last: Square) {
+        if self.visited.get(&square).is_some_and(|known| known.cost <= cost) {
+            return;
+        }
+        self.visited.insert(square, Visit { cost, from, done: false });
+        self.open.push(Reverse((cost + estimate(square, last), cost, square)));
+    }
+
+    /// The squares from the end of a search to its start.
+    fn back_from(&self, end: Square) -> impl Iterator<Item = Square> {
+        std::iter::successors(Some(end), |square| {
+            self.visited.get(square).map(|visit| visit.from).filter(|from| from != square)
+        })
+    }
+}
+
+/// Octile distance in thousandths of a square: never more than the way, so A* finds a shortest one.
+fn estimate(from: Square, to: Square) -> u32 {
+    let (dx, dy) = (u32::from(from.x.abs_diff(to.x)), u32::from(from.y.abs_diff(to.y)));
+    1000 * dx.max(dy) + 414 * dx.min(dy)
+}
+
+/// Leaves out every point that can be seen past. `points` are steps from square to neighbouring square, the first
+/// of them in the square of `start`.
+fn smooth(grid: &WalkGrid, start: Point, points: &[Point]) -> Vec<Point> {
+    let mut kept = Vec::new();
+    let mut anchor = start;
+    for pair in points.windows(2) {
+        if !grid.line_is_open(anchor, pair[1]) {
+            anchor = pair[0];
+            kept.push(anchor);
+        }
+    }
+    kept.extend(points.last());
+    kept.dedup();
+    kept
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::grid::tests::{drawn, metres};
+
+    #[test]
+    fn an_open_field_is_crossed_in_one_line() {
+        let grid = drawn(&["....", "....", "...."]);
+        let plan = Pathfinder::default().plan(&grid, metres(0.2, 0.2), metres(3.8, 2.9)).unwrap();
+        assert_eq!(plan, Plan { waypoints: vec![metres(3.8, 2.9)], complete: true });
+    }
+
+    #[test]
+    fn a_wall_is_walked_around() {
+        let grid = drawn(&[".#...", ".#.#.", "...#."]);
+        let plan = Pathfinder::default().plan(&grid, metres(0.5, 0.5), metres(4.5, 2.5)).unwrap();
+        assert!(plan.complete);
+        assert!(plan.waypoints.len() > 2, "{plan:?}");
+        assert_eq!(plan.waypoints.last(), Some(&metres(4.5, 2.5)));
+    }
+
+    #[test]
+    fn what_cannot_be_reached_is_approached() {
+        let grid = drawn(&["...#.", "...#.", "...#."]);
+        let plan = Pathfinder::default().plan(&grid, metres(0.5, 0.5), metres(4.5, 0.5)).unwrap();
+        assert!(!plan.complete);
+        assert_eq!(plan.waypoints, [metres(2.5, 0.5)]);
+    }
+
+    #[test]
+    fn one_who_stands_in_a_rock_steps_out_first() {
+        let grid = drawn(&["#...", "...."]);
+        let plan = Pathfinder::default().plan(&grid, metres(0.5, 0.5), metres(3.5, 0.5)).unwrap();
+        assert!(grid.is_open_at(plan.waypoints[0]));
+        assert_eq!(plan.waypoints.last(), Some(&metres(3.5, 0.5)));
+    }
+
+    fn any_grid() -> impl Strategy<Value = WalkGrid> {
+        (1u32..24, 1u32..24).prop_flat_map(|(width, height)| {
+            let bytes = (width * height).div_ceil(8) as usize;
+            // Two random bytes and-ed: about a quarter of the squares are blocked.
+            let bits = prop::collection::vec((any::<u8>(), any::<u8>()).prop_map(|(a, b)| a & b), bytes);
+            bits.prop_map(move |blocked| WalkGrid::new(700, width, height, blocked).unwrap())
+        })
+    }
+
+    fn any_point() -> impl Strategy<Value = Point> {
+        (-700i32..17_500, -700i32..17_500).prop_map(|(x, y)| Point::new(x, y))
+    }
+
+    proptest! {
+        #[test]
+        fn a_path_never_crosses_a_blocked_square(grid in any_grid(), from in any_point(), to in any_point()) {
+            let Some(plan) = Pathfinder::default().plan(&grid, from, to) else { return Ok(()); };
+            let mut at = if grid.is_open_at(from) { from } else { plan.waypoints[0] };
+            for waypoint in &plan.waypoints {
+                prop_assert!(grid.line_is_open(at, *waypoint), "{at:?} to {waypoint:?} of {plan:?}");
+                at = *waypoint;
+            }
+        }
+
+        #[test]
+        fn a_line_that_is_open_has_only_open_points(grid in any_grid(), from in any_point(), to in any_point()) {
+            if !grid.line_is_open(from, to) {
+                return Ok(());
+            }
+            for step in 0..=200i64 {
+                let part = |a: i32, b: i32| (i64::from(a) + (i64::from(b) - i64::from(a)) * step / 200) as i32;
+                // Rounding to whole millimetres moves a point off the line, hence the tolerance.
+                let (x, y) = (part(from.x, to.x), part(from.y, to.y));
+                let near = (-1..=1).any(|dx| (-1..=1).any(|dy| grid.is_open_at(Point::new(x + dx, y + dy))));
+                prop_assert!(near);
+            }
+        }
+
+        #[test]
+        fn a_search_that_ends_early_or_late_is_always_bounded(from in any_point(), to in any_point()) {
+            let grid = WalkGrid::new(100, 400, 400, vec![0; 20_000]).unwrap();
+            let mut finder = Pathfinder::default();
+            let _ = finder.plan(&grid, from, to);
+            prop_assert!(finder.visited.len() <= Pathfinder::BUDGET * 8 + 1);
+        }
+    }
+}
