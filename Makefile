@@ -1,0 +1,65 @@
+# What a person types. `make help` lists it.
+
+CARGO ?= cargo
+DATA_DIR ?= var
+PROFILE := quick
+BIN := target/$(PROFILE)/shardkeep
+# The binary that tests start and kill, built by the same profile as the tests.
+TEST_BIN := target/debug/shardkeep
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## Build the one binary, target/quick/shardkeep
+	$(CARGO) build --profile $(PROFILE) -p shardkeep
+
+.PHONY: up
+up: build ## Build, then run the whole cluster on this machine (Ctrl-C ends it)
+	$(BIN) up --data-dir $(DATA_DIR)
+
+.PHONY: down
+down: ## End the running cluster
+	$(BIN) down --data-dir $(DATA_DIR)
+
+.PHONY: demo
+demo: build ## 50 headless players for 30 s, against the running cluster or one started for it
+	$(BIN) demo --data-dir $(DATA_DIR)
+
+.PHONY: clean
+clean: ## Remove the cluster's data and the build
+	@if [ -x $(BIN) ]; then $(BIN) down --data-dir $(DATA_DIR); fi
+	rm -rf $(DATA_DIR)
+	$(CARGO) clean
+
+.PHONY: lint
+lint: ## Formatting, clippy, the dependency arrows
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --quiet -- -D warnings
+	$(CARGO) test --quiet -p shardkeep-types --test arrows
+
+.PHONY: test-deps
+test-deps: ## Install what the tests need: PostgreSQL, Redis, Python venv
+	@deploy/test-deps.sh
+
+.PHONY: test
+test: test-deps ## All tests, on SQLite and on PostgreSQL + Redis
+	$(CARGO) build --quiet -p shardkeep
+	SHARDKEEP_BIN=$(abspath $(TEST_BIN)) $(CARGO) test --workspace --no-fail-fast
+
+.PHONY: test-long
+test-long: test-deps ## Chaos and soak runs, about half an hour
+	$(CARGO) build --quiet -p shardkeep
+	SHARDKEEP_BIN=$(abspath $(TEST_BIN)) $(CARGO) test -p shardkeep-stories --test stories -- --ignored --test-threads 1
+
+.PHONY: bench
+bench: ## The table of measures, each against a peer or limit in the same run
+	$(CARGO) build --release -p shardkeep -p shardkeep-bench
+	target/release/shardkeep-bench
+
+.PHONY: images
+images: ## One container image per daemon
+	deploy/images.sh

@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# Installs the servers that the tests start for themselves, when they are missing. Debian and Ubuntu.
+set -euo pipefail
+
+missing=()
+have_postgres() { command -v initdb >/dev/null || compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null; }
+have_postgres || missing+=(postgresql)
+command -v redis-server >/dev/null || missing+=(redis-server)
+command -v promtool >/dev/null || missing+=(prometheus)
+python3 -c 'import venv, ensurepip' 2>/dev/null || missing+=(python3-venv)
+if [ ${#missing[@]} -gt 0 ]; then
+  echo "installing for the tests: ${missing[*]}"
+  sudo=""
+  [ "$(id -u)" = 0 ] || sudo=sudo
+  # Servers are started by the tests on free ports; the distribution's own must not start beside them.
+  export DEBIAN_FRONTEND=noninteractive
+  $sudo apt-get -qq -o DPkg::Lock::Timeout=300 update >/dev/null
+  $sudo apt-get -qq -y -o DPkg::Lock::Timeout=300 install --no-install-recommends "${missing[@]}" >/dev/null
+fi
+
+# Packages of the independent Python client and the Python example backend.
+venv=target/venv
+if [ ! -x "$venv/bin/python" ] || ! cmp -s tests/interop/requirements.txt "$venv/requirements.txt"; then
+  echo "installing the Python packages of tests/interop"
+  python3 -m venv "$venv"
+  "$venv/bin/pip" install --quiet --disable-pip-version-check -r tests/interop/requirements.txt
+  cp tests/interop/requirements.txt "$venv/requirements.txt"
+fi
