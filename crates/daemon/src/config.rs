@@ -207,7 +207,9 @@ pub mod duration {
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
         let text = String::deserialize(deserializer)?;
         parse(&text).ok_or_else(|| {
-            D::Error::custom(format!("{text:?} is not a duration such as \"250ms\", \"30s\", \"5m\" or \"1h\""))
+            D::Error::custom(format!(
+                "{text:?} is not a duration such as \"250ms\", \"30s\", \"5m\" or \"1h\""
+            ))
         })
     }
 
@@ -220,8 +222,11 @@ pub mod duration {
 
     pub fn format(value: Duration) -> String {
         let millis = u64::try_from(value.as_millis()).unwrap_or(u64::MAX);
-        let (unit, size) =
-            UNITS.iter().rev().find(|(_, size)| millis.is_multiple_of(*size) && millis >= *size).unwrap_or(&UNITS[0]);
+        let (unit, size) = UNITS
+            .iter()
+            .rev()
+            .find(|(_, size)| millis.is_multiple_of(*size) && millis >= *size)
+            .unwrap_or(&UNITS[0]);
         format!("{}{unit}", millis / size)
     }
 
@@ -234,7 +239,9 @@ pub mod duration {
             for text in ["0ms", "250ms", "30s", "5m", "1h", "90s"] {
                 assert_eq!(format(parse(text).unwrap()), text);
             }
-            for wrong in ["", "s", "5", "-1s", "5 fortnights", "99999999999999999999s", "9999999999999999999h"] {
+            for wrong in
+                ["", "s", "5", "-1s", "5 fortnights", "99999999999999999999s", "9999999999999999999h"]
+            {
                 assert_eq!(parse(wrong), None, "{wrong}");
             }
         }

@@ -33,10 +33,17 @@
 //! 4. If that takes longer than the grace time, [`Daemon::stopped`] is cancelled and what is left is dropped.
 //! 5. The infrastructure (gRPC server, registration, log export) closes last, after [`Daemon::finished`].
 
+mod admin;
+mod announce;
 mod config;
+pub mod event;
 mod life;
+mod mask;
+mod otlp;
+mod process;
 mod run;
 mod settings;
+mod telemetry;
 
 use std::{fmt::Debug, future::Future};
 
@@ -47,6 +54,9 @@ pub use config::{ClusterConfig, DaemonConfig, LogConfig, LogFormat, Settings, du
 pub use life::{Bound, Daemon};
 pub use run::{Running, launch, main, main_with_args};
 pub use settings::{SettingsError, Sources};
+// For the `event!` macro.
+#[doc(hidden)]
+pub use tracing;
 
 /// One kind of daemon: what differs between them.
 pub trait Service: Sized + Send + 'static {

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use shardkeep_types::DaemonKind;
 use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tonic::transport::Channel;
 use tracing::{error, info};
 
 /// Handle to the running daemon; clones are the same daemon.
@@ -31,6 +32,7 @@ struct Inner {
     infrastructure: TaskTracker,
     ready: watch::Sender<bool>,
     bound: Mutex<Bound>,
+    log_collector: watch::Sender<Option<Channel>>,
 }
 
 /// The addresses a daemon has bound, as they go into its announce file.
@@ -60,6 +62,7 @@ impl Daemon {
                 infrastructure: TaskTracker::new(),
                 ready: watch::Sender::new(false),
                 bound: Mutex::new(bound),
+                log_collector: watch::Sender::new(None),
             }),
         }
     }
@@ -171,6 +174,15 @@ impl Daemon {
 
     pub(crate) fn set_admin_address(&self, address: impl ToString) {
         self.inner.bound.lock().admin = address.to_string();
+    }
+
+    /// Log records go to this OTLP collector from now on; before, and with `None`, they wait in a bounded queue.
+    pub fn set_log_collector(&self, collector: Option<Channel>) {
+        self.inner.log_collector.send_replace(collector);
+    }
+
+    pub(crate) fn log_collector(&self) -> watch::Receiver<Option<Channel>> {
+        self.inner.log_collector.subscribe()
     }
 
     /// The addresses bound so far.

@@ -1,8 +1,35 @@
 //! From arguments to exit code: [`main`] for processes, [`launch`] for a daemon inside a test.
 
-use std::{ffi::OsString, process::ExitCode};
+use std::{ffi::OsString, path::PathBuf, process::ExitCode, time::Duration};
 
-use crate::{Bound, Daemon, Service, Settings};
+use clap::{CommandFactory, FromArgMatches, Parser};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::{error, info, warn};
+
+use crate::{Bound, Daemon, Service, Settings, SettingsError, Sources, admin, announce, otlp, telemetry};
+
+/// Exit code of wrong settings or arguments.
+const WRONG_USAGE: u8 = 2;
+/// What the second signal exits with: 128 + SIGINT, as shells do.
+const INTERRUPTED: i32 = 130;
+/// How long tasks may take to notice that they are stopped, and the infrastructure to close.
+const CLOSING: Duration = Duration::from_secs(2);
+
+#[derive(Parser, Debug)]
+struct Args {
+    /// Settings file (TOML)
+    #[arg(long, value_name = "FILE", env = "SHARDKEEP_CONFIG")]
+    config: Option<PathBuf>,
+    /// Sets one value, for example `daemon.grace=30s`; may be repeated
+    #[arg(long, value_name = "SECTION.KEY=VALUE")]
+    set: Vec<String>,
+    /// Checks the settings, prints `ok` or what is wrong, and exits
+    #[arg(long)]
+    check_config: bool,
+    /// Prints the settings in force, as a file could hold them, and exits
+    #[arg(long)]
+    print_config: bool,
+}
 
 /// The whole `main` of a daemon: arguments from the process.
 pub fn main<S: Service>() -> ExitCode {
@@ -11,8 +38,107 @@ pub fn main<S: Service>() -> ExitCode {
 
 /// Like [`main`]; the first argument is the name of the program.
 pub fn main_with_args<S: Service>(args: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let _ = args;
-    todo!()
+    let args = match parse::<S>(args) {
+        Ok(args) => args,
+        Err(error) => {
+            let _ = error.print();
+            return if error.use_stderr() { ExitCode::from(WRONG_USAGE) } else { ExitCode::SUCCESS };
+        }
+    };
+    let settings = match load::<S>(&args) {
+        Ok(settings) => settings,
+        Err(error) => {
+            eprintln!("{error}");
+            return ExitCode::from(WRONG_USAGE);
+        }
+    };
+    if args.print_config {
+        print!("{}", crate::mask::masked(&settings.to_table(S::KIND)));
+        return ExitCode::SUCCESS;
+    }
+    if args.check_config {
+        println!("ok");
+        return ExitCode::SUCCESS;
+    }
+    match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => {
+            let code = runtime.block_on(process::<S>(settings));
+            // Blocking calls that outlive the grace time must not hold the process.
+            runtime.shutdown_timeout(Duration::from_millis(100));
+            code
+        }
+        Err(error) => {
+            eprintln!("can not start the runtime: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn parse<S: Service>(args: impl IntoIterator<Item = OsString>) -> Result<Args, clap::Error> {
+    let defaults = Settings::<S::Config>::default().to_table(S::KIND).to_string();
+    let command = Args::command()
+        .name(S::KIND.as_str())
+        .version(env!("CARGO_PKG_VERSION"))
+        .about(format!("Shardkeep's {} daemon", S::KIND))
+        .after_help(format!(
+            "Every setting may stand in the file, in the environment as SHARDKEEP_<SECTION>__<KEY>, or in --set; \
+             later ones win.\n\nDefaults:\n\n{defaults}"
+        ));
+    Args::from_arg_matches(&command.try_get_matches_from(args)?)
+}
+
+fn load<S: Service>(args: &Args) -> Result<Settings<S::Config>, SettingsError> {
+    let env = std::env::vars_os()
+        .filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)));
+    let sources = Sources { file: args.config.clone(), env: env.collect(), set: args.set.clone() };
+    Settings::load(S::KIND, &sources)
+}
+
+/// A daemon that is a process of its own: logger, signals, exit code.
+async fn process<S: Service>(settings: Settings<S::Config>) -> ExitCode {
+    let exporter = telemetry::install(&settings.log);
+    let running = match launch::<S>(settings).await {
+        Ok(running) => running,
+        Err(error) => {
+            error!(error = format!("{error:#}"), "can not start");
+            return ExitCode::FAILURE;
+        }
+    };
+    let daemon = running.daemon.clone();
+    let resource = otlp::resource(daemon.kind().as_str(), &daemon.bound().name);
+    let export = tokio::spawn(otlp::run(exporter, resource, daemon.log_collector(), daemon.finished()));
+    if let Err(error) = drain_on_signals(&daemon) {
+        daemon.fail(&format!("can not listen for signals: {error}"));
+    }
+    let result = running.join().await;
+    let _ = tokio::time::timeout(CLOSING, export).await;
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            error!(error = format!("{error:#}"), "ended");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn drain_on_signals(daemon: &Daemon) -> std::io::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let daemon = daemon.clone();
+    tokio::spawn(async move {
+        loop {
+            let name = tokio::select! {
+                _ = terminate.recv() => "SIGTERM",
+                _ = interrupt.recv() => "SIGINT",
+            };
+            if daemon.draining().is_cancelled() {
+                warn!(signal = name, "second signal: exit at once");
+                std::process::exit(INTERRUPTED);
+            }
+            daemon.drain(name);
+        }
+    });
+    Ok(())
 }
 
 /// A daemon that runs inside this process: the same as under [`main`], but without signals or a global logger.
@@ -26,8 +152,77 @@ pub struct Running {
 /// # Errors
 /// When the admin address can not be bound.
 pub async fn launch<S: Service>(settings: Settings<S::Config>) -> anyhow::Result<Running> {
-    let _ = settings;
-    todo!()
+    let daemon = Daemon::new(S::KIND, &settings.daemon.name);
+    info!(kind = %S::KIND, name = settings.daemon.name, version = env!("CARGO_PKG_VERSION"), "starting");
+    admin::start(&daemon, &settings.daemon.admin, &settings.to_table(S::KIND)).await?;
+    announce_when_ready(&daemon, settings.daemon.announce.clone());
+    let grace = settings.daemon.grace;
+    let service = tokio::spawn(S::run(settings, daemon.clone()));
+    let life = tokio::spawn(live(daemon.clone(), service, grace));
+    Ok(Running { daemon, life })
+}
+
+fn announce_when_ready(daemon: &Daemon, path: Option<PathBuf>) {
+    let Some(path) = path else { return };
+    let (mut readiness, finished, handle) = (daemon.readiness(), daemon.finished(), daemon.clone());
+    daemon.spawn_infrastructure("announce file", async move {
+        tokio::select! {
+            ready = readiness.wait_for(|ready| *ready) => ready.map(drop)?,
+            () = finished.cancelled() => return Ok(()),
+        }
+        announce::write(&path, &handle.bound())
+            .map_err(|error| anyhow::anyhow!("announce file {}: {error}", path.display()))
+    });
+}
+
+/// Runs the service to its end: drain, grace, stop, join, close.
+async fn live(
+    daemon: Daemon,
+    service: tokio::task::JoinHandle<anyhow::Result<()>>,
+    grace: Duration,
+) -> anyhow::Result<()> {
+    let abort = service.abort_handle();
+    let result = tokio::select! {
+        result = work(&daemon, service) => result,
+        () = overdue(&daemon, grace) => {
+            warn!(grace = ?grace, tasks = daemon.tasks().len(), "not drained within the grace time; dropping the rest");
+            abort.abort();
+            Ok(())
+        }
+    };
+    daemon.stopped().cancel();
+    daemon.finished().cancel();
+    daemon.infrastructure().close();
+    if tokio::time::timeout(CLOSING, daemon.infrastructure().wait()).await.is_err() {
+        warn!("infrastructure did not close in time");
+    }
+    info!("stopped");
+    match result {
+        Ok(()) if daemon.has_failed() => anyhow::bail!("a task failed"),
+        other => other,
+    }
+}
+
+async fn work(daemon: &Daemon, service: tokio::task::JoinHandle<anyhow::Result<()>>) -> anyhow::Result<()> {
+    let result = match service.await {
+        Ok(result) => result,
+        Err(error) => Err(anyhow::anyhow!("the service panicked: {error}")),
+    };
+    if let Err(error) = &result {
+        daemon.fail(&format!("{error:#}"));
+    }
+    daemon.drain("the service has ended");
+    daemon.tasks().close();
+    daemon.tasks().wait().await;
+    result
+}
+
+/// Resolves when the grace time and the time to notice the stop are over.
+async fn overdue(daemon: &Daemon, grace: Duration) {
+    daemon.draining().cancelled().await;
+    tokio::time::sleep(grace).await;
+    daemon.stopped().cancel();
+    tokio::time::sleep(CLOSING).await;
 }
 
 impl Running {
@@ -40,7 +235,14 @@ impl Running {
     /// # Errors
     /// When it ended before it was ready.
     pub async fn ready(&mut self) -> anyhow::Result<Bound> {
-        todo!()
+        let mut readiness = self.daemon.readiness();
+        tokio::select! {
+            _ = readiness.wait_for(|ready| *ready) => Ok(self.daemon.bound()),
+            ended = &mut self.life => {
+                ended??;
+                anyhow::bail!("the daemon ended before it was ready")
+            }
+        }
     }
 
     /// Drains it and waits for its end.
@@ -48,6 +250,15 @@ impl Running {
     /// # Errors
     /// When the daemon failed.
     pub async fn stop(self) -> anyhow::Result<()> {
-        todo!()
+        self.daemon.drain("stop");
+        self.join().await
+    }
+
+    /// Waits for its end.
+    ///
+    /// # Errors
+    /// When the daemon failed.
+    pub async fn join(self) -> anyhow::Result<()> {
+        self.life.await?
     }
 }

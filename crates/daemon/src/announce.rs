@@ -1,0 +1,15 @@
+//! The announce file: tells whoever started a daemon with port 0 where it listens.
+
+use std::path::Path;
+
+use crate::Bound;
+
+/// Writes the addresses so that a reader sees the whole file or none.
+pub(crate) fn write(path: &Path, bound: &Bound) -> std::io::Result<()> {
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder)?;
+    }
+    let draft = path.with_extension(format!("{}.draft", bound.pid));
+    std::fs::write(&draft, serde_json::to_vec_pretty(bound)?)?;
+    std::fs::rename(&draft, path)
+}
