@@ -1,0 +1,99 @@
+-- Who leads a world. Every command of a world carries its term; a lower one is refused.
+CREATE TABLE leadership (
+    world BIGINT PRIMARY KEY,
+    holder TEXT NOT NULL,
+    incarnation BIGINT NOT NULL,
+    term BIGINT NOT NULL,
+    until_ms BIGINT NOT NULL
+);
+
+-- Blocks of ids, handed out to replicas; gaps are allowed, repeats are not.
+CREATE TABLE sequences (
+    name TEXT PRIMARY KEY,
+    next BIGINT NOT NULL
+);
+
+-- `epoch` is raised when the owner changes, `version` when what the character holds changes.
+CREATE TABLE characters (
+    id BIGINT PRIMARY KEY,
+    account BIGINT NOT NULL,
+    world BIGINT NOT NULL,
+    name TEXT NOT NULL,
+    name_key TEXT NOT NULL,
+    created_ms BIGINT NOT NULL,
+    owner TEXT NOT NULL,
+    owner_incarnation BIGINT NOT NULL,
+    epoch BIGINT NOT NULL,
+    session BYTEA NOT NULL,
+    map BIGINT NOT NULL,
+    x_mm BIGINT NOT NULL,
+    y_mm BIGINT NOT NULL,
+    facing BIGINT NOT NULL,
+    health BIGINT NOT NULL,
+    experience BIGINT NOT NULL,
+    last_action BIGINT NOT NULL,
+    version BIGINT NOT NULL,
+    UNIQUE (world, name_key)
+);
+CREATE INDEX characters_of_account ON characters (account, world);
+CREATE INDEX characters_of_owner ON characters (world, owner);
+
+-- A stack of items in the hands of one holder: a ledger account, "c:<character>" or "g:<world>:<map>:<x>:<y>".
+-- World and place are set for what lies on the ground. `hop` counts its moves.
+CREATE TABLE items (
+    id BIGINT PRIMARY KEY,
+    holder TEXT NOT NULL,
+    template BIGINT NOT NULL,
+    count BIGINT NOT NULL CHECK (count > 0),
+    hop BIGINT NOT NULL,
+    world BIGINT,
+    map BIGINT,
+    x_mm BIGINT,
+    y_mm BIGINT
+);
+CREATE INDEX items_of_holder ON items (holder);
+CREATE INDEX items_on_ground ON items (world, map, y_mm) WHERE world IS NOT NULL;
+
+CREATE TABLE balances (
+    holder TEXT PRIMARY KEY,
+    coins BIGINT NOT NULL CHECK (coins >= 0)
+);
+
+-- The journal: every stack's way from its origin, and every coin's. Written with what it describes.
+CREATE TABLE item_journal (
+    item BIGINT NOT NULL,
+    hop BIGINT NOT NULL,
+    at_ms BIGINT NOT NULL,
+    reason TEXT NOT NULL,
+    source TEXT NOT NULL,
+    target TEXT NOT NULL,
+    template BIGINT NOT NULL,
+    count BIGINT NOT NULL,
+    PRIMARY KEY (item, hop)
+);
+CREATE TABLE coin_journal (
+    id BIGINT PRIMARY KEY,
+    at_ms BIGINT NOT NULL,
+    reason TEXT NOT NULL,
+    source TEXT NOT NULL,
+    target TEXT NOT NULL,
+    amount BIGINT NOT NULL CHECK (amount > 0)
+);
+
+-- The last 256 actions of each character: a repeat is answered from here.
+CREATE TABLE actions (
+    character BIGINT NOT NULL,
+    id BIGINT NOT NULL,
+    digest BYTEA NOT NULL,
+    minted BYTEA NOT NULL,
+    PRIMARY KEY (character, id)
+);
+
+-- The highest generation that each spawn has minted loot for, and what that was.
+CREATE TABLE spawns (
+    world BIGINT NOT NULL,
+    spawn BIGINT NOT NULL,
+    generation BIGINT NOT NULL,
+    minted BYTEA NOT NULL,
+    PRIMARY KEY (world, spawn)
+);

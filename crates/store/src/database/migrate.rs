@@ -1,0 +1,74 @@
+//! Schemas and their migrations: the same files for both engines.
+
+use sqlx::{
+    Acquire, AssertSqlSafe, SqlSafeStr as _,
+    migrate::{Migrate, Migration, MigrationType, Migrator},
+};
+
+use crate::Error;
+
+/// The tables of one owning daemon. Several schemas may share one PostgreSQL database: their tables have different
+/// names, and each keeps its own list of migrations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Schema {
+    /// `login`
+    Accounts,
+    /// `dbcache`
+    Game,
+    /// `billing`
+    Billing,
+    /// `gm`
+    Gm,
+}
+
+/// (version, name, text). A file that has been released is never edited: add the next number.
+type Files = &'static [(i64, &'static str, &'static str)];
+
+macro_rules! files {
+    ($($version:literal $path:literal),* $(,)?) => {
+        &[$(($version, $path, include_str!(concat!("../../migrations/", $path, ".sql")))),*]
+    };
+}
+
+impl Schema {
+    fn files(self) -> Files {
+        match self {
+            Self::Accounts => files![1 "accounts/0001_accounts"],
+            Self::Game => files![1 "game/0001_game"],
+            Self::Billing => files![1 "billing/0001_billing"],
+            Self::Gm => files![1 "gm/0001_gm"],
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Accounts => "accounts",
+            Self::Game => "game",
+            Self::Billing => "billing",
+            Self::Gm => "gm",
+        }
+    }
+
+    /// Runs what is missing. `spell` turns the common text into the engine's: the one difference is the name of the
+    /// type for bytes.
+    pub(super) async fn migrate<'a, A>(self, on: A, spell: fn(&str) -> String) -> Result<(), Error>
+    where
+        A: Acquire<'a>,
+        <A::Connection as std::ops::Deref>::Target: Migrate,
+    {
+        let migrations = self
+            .files()
+            .iter()
+            .map(|&(version, name, text)| {
+                let text = AssertSqlSafe(spell(text)).into_sql_str();
+                Migration::new(version, name.into(), MigrationType::Simple, text, false)
+            })
+            .collect();
+        let mut migrator = Migrator::with_migrations(migrations);
+        migrator.dangerous_set_table_name(format!("migrations_{}", self.name()));
+        migrator
+            .run(on)
+            .await
+            .map_err(|source| Error::Migrate { schema: self.name(), source: Box::new(source) })
+    }
+}

@@ -1,0 +1,70 @@
+//! SQLite: one file, one owning process, every commit on the disk before it is acknowledged.
+
+use std::{
+    fs::{self, File, TryLockError},
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use sqlx::{
+    SqlitePool,
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
+};
+
+use super::{ACQUIRE_TIMEOUT, Engine};
+use crate::{Error, Schema};
+
+const READERS: u32 = 4;
+/// Only a reader that recovers the log of a killed process makes anybody wait this long.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Holds the lock on `<path>.lock`; the operating system drops it with the process, however it ends.
+pub(super) struct Owner(#[expect(dead_code, reason = "held for its lock")] File);
+
+pub(super) async fn open(path: &str, schema: Schema) -> Result<Engine, Error> {
+    let path = Path::new(path);
+    let owner = own(path)?;
+    let options = SqliteConnectOptions::new()
+        .filename(path)
+        .create_if_missing(true)
+        .foreign_keys(true)
+        .busy_timeout(BUSY_TIMEOUT)
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Full);
+    let writer = pool(1, options.clone()).await?;
+    schema.migrate(&writer, |text| text.replace("BYTEA", "BLOB")).await?;
+    let readers = pool(READERS, options.pragma("query_only", "ON")).await?;
+    Ok(Engine::Sqlite { writer, readers, _owner: Arc::new(owner) })
+}
+
+async fn pool(connections: u32, options: SqliteConnectOptions) -> Result<SqlitePool, Error> {
+    let pool = SqlitePoolOptions::new()
+        .max_connections(connections)
+        .min_connections(1)
+        .idle_timeout(None)
+        .max_lifetime(None)
+        .test_before_acquire(false)
+        .acquire_timeout(ACQUIRE_TIMEOUT)
+        .connect_with(options)
+        .await?;
+    Ok(pool)
+}
+
+fn own(path: &Path) -> Result<Owner, Error> {
+    let failed = |path: PathBuf| move |source: io::Error| Error::File { path, source };
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder).map_err(failed(folder.to_owned()))?;
+    }
+    let mut name = path.as_os_str().to_owned();
+    name.push(".lock");
+    let lock = PathBuf::from(name);
+    let file =
+        File::options().create(true).truncate(false).write(true).open(&lock).map_err(failed(lock.clone()))?;
+    match file.try_lock() {
+        Ok(()) => Ok(Owner(file)),
+        Err(TryLockError::WouldBlock) => Err(Error::Owned { path: path.to_owned() }),
+        Err(TryLockError::Error(source)) => Err(Error::File { path: lock, source }),
+    }
+}

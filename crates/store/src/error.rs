@@ -1,0 +1,108 @@
+//! What can go wrong with a database, sorted by what the caller should do about it.
+
+use std::{io, path::PathBuf};
+
+/// An error of the database, whichever engine it is.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The setting is wrong; only the operator can mend it.
+    #[error("store {url:?}: {why}")]
+    Url { url: String, why: String },
+    /// Another process owns the SQLite file.
+    #[error(
+        "the store {} is owned by another process; to run more than one replica, set the daemon's `store` to a postgres:// URL",
+        path.display()
+    )]
+    Owned { path: PathBuf },
+    #[error("the store's file {}", path.display())]
+    File { path: PathBuf, source: io::Error },
+    #[error("migrating the schema `{schema}`")]
+    Migrate { schema: &'static str, source: Box<sqlx::migrate::MigrateError> },
+    /// The database cannot be reached, or is going away: try again later. Whether a commit under way took
+    /// effect is unknown.
+    #[error("the database is away")]
+    Unavailable(#[source] Box<sqlx::Error>),
+    /// Another transaction was in the way and this one has not happened: try again at once.
+    #[error("the transaction met another one")]
+    Contention(#[source] Box<sqlx::Error>),
+    /// A unique key exists already.
+    #[error("the key exists already")]
+    Duplicate(#[source] Box<sqlx::Error>),
+    /// A number that does not fit the database's 64-bit signed integers.
+    #[error("the number {0} does not fit the database")]
+    OutOfRange(u64),
+    /// The database holds something this program never writes.
+    #[error("unexpected data in the database: {0}")]
+    Corrupt(String),
+    #[error("the database refuses a statement")]
+    Statement(#[source] Box<sqlx::Error>),
+}
+
+impl Error {
+    /// Name of the error in metrics.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Url { .. } => "url",
+            Self::Owned { .. } => "owned",
+            Self::File { .. } => "file",
+            Self::Migrate { .. } => "migrate",
+            Self::Unavailable(_) => "unavailable",
+            Self::Contention(_) => "contention",
+            Self::Duplicate(_) => "duplicate",
+            Self::OutOfRange(_) => "out_of_range",
+            Self::Corrupt(_) => "corrupt",
+            Self::Statement(_) => "statement",
+        }
+    }
+
+    /// Whether the same call may succeed later without anybody mending anything.
+    pub fn retryable(&self) -> bool {
+        matches!(self, Self::Unavailable(_) | Self::Contention(_))
+    }
+
+    /// The error of the database in an error of this kind: itself. Errors that wrap it have the same method.
+    pub fn store(&self) -> Option<&Error> {
+        Some(self)
+    }
+
+    pub fn is_duplicate(&self) -> bool {
+        matches!(self, Self::Duplicate(_))
+    }
+}
+
+impl From<sqlx::Error> for Error {
+    fn from(error: sqlx::Error) -> Self {
+        let kind = match &error {
+            sqlx::Error::Database(database) if database.is_unique_violation() => Self::Duplicate,
+            sqlx::Error::Database(database) => by_code(database.code().as_deref().unwrap_or_default()),
+            sqlx::Error::Io(_)
+            | sqlx::Error::Tls(_)
+            | sqlx::Error::Protocol(_)
+            | sqlx::Error::PoolTimedOut
+            | sqlx::Error::PoolClosed
+            | sqlx::Error::WorkerCrashed => Self::Unavailable,
+            _ => Self::Statement,
+        };
+        kind(Box::new(error))
+    }
+}
+
+/// SQLSTATE classes of PostgreSQL (its manual, appendix A) and result codes of SQLite (sqlite.org/rescode.html).
+fn by_code(code: &str) -> fn(Box<sqlx::Error>) -> Error {
+    match code {
+        // serialization_failure, deadlock_detected, lock_not_available, query_canceled
+        "40001" | "40P01" | "55P03" | "57014" => Error::Contention,
+        // idle_in_transaction_session_timeout, read_only_sql_transaction (a standby)
+        "25P03" | "25006" => Error::Unavailable,
+        _ if code.len() == 5 && ["08", "53", "57", "58"].iter().any(|class| code.starts_with(class)) => {
+            Error::Unavailable
+        }
+        _ => match code.parse::<u32>().map(|code| code & 0xff) {
+            // SQLITE_BUSY, SQLITE_LOCKED
+            Ok(5 | 6) if code.len() < 5 => Error::Contention,
+            // SQLITE_READONLY, SQLITE_IOERR, SQLITE_FULL, SQLITE_CANTOPEN
+            Ok(8 | 10 | 13 | 14) if code.len() < 5 => Error::Unavailable,
+            _ => Error::Statement,
+        },
+    }
+}

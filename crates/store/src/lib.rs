@@ -1,0 +1,30 @@
+//! The databases of the cluster: SQLite embedded in one process, PostgreSQL for many. Statements and migrations
+//! are written once for both; each owning daemon has a [`Schema`] and a module of plain async functions.
+//!
+//! To add tables for a daemon: put `migrations/<schema>/0001_<name>.sql` (types BIGINT, TEXT, BYTEA; no SERIAL, no
+//! engine's dialect), name the file in `Schema::files`, and write a module beside [`game`] with statements built by
+//! [`sql()`]:
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), shardkeep_store::Error> {
+//! use shardkeep_store::{Database, Schema, sql};
+//!
+//! let database = Database::open("sqlite:var/billing.db", Schema::Billing).await?;
+//! let mut tx = database.begin().await?;
+//! let row = tx.fetch_optional(sql("SELECT played_ms FROM clocks WHERE account = $1 {for_update}").bind(7u64)).await?;
+//! let played: Option<u64> = row.map(|mut row| row.take()).transpose()?;
+//! tx.commit().await?;
+//! # drop(played); Ok(()) }
+//! ```
+
+mod database;
+mod error;
+mod retry;
+mod row;
+mod sql;
+
+pub use database::{Database, Schema, Tx};
+pub use error::Error;
+pub use retry::Retry;
+pub use row::{FromColumn, Row};
+pub use sql::{Arg, Query, Rows, sql};

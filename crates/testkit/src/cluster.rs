@@ -1,0 +1,246 @@
+//! A whole cluster of real processes: `shardkeep up` in a temporary folder, on free ports. What a test kills is a
+//! process, with SIGKILL; what it asks, it asks by the tool that operators use.
+
+use std::{
+    path::PathBuf,
+    process::Stdio,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use rustix::process::{Pid, Signal, kill_process};
+use serde::Deserialize;
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader},
+    process::{Child, Command},
+    time::{sleep, timeout},
+};
+
+const START_LIMIT: Duration = Duration::from_secs(120);
+const HEAL_LIMIT: Duration = Duration::from_secs(60);
+const STOP_LIMIT: Duration = Duration::from_secs(60);
+const POLL: Duration = Duration::from_millis(50);
+
+/// Where a cluster keeps its state. The default is SQLite files and the in-memory bus.
+#[derive(Debug, Clone, Default)]
+pub struct Stores {
+    pub postgres: Option<String>,
+    pub redis: Option<String>,
+}
+
+pub struct Cluster {
+    folder: TempDir,
+    stores: Stores,
+    settings: Option<String>,
+    supervisor: Child,
+}
+
+/// What a daemon announced when it had bound its sockets.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Announcement {
+    pub name: String,
+    pub pid: u32,
+    pub grpc: String,
+    pub admin: String,
+    pub client: Option<String>,
+}
+
+/// Answer of the conservation query.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Ledger {
+    pub holds: bool,
+    pub items: u64,
+    pub coins: i64,
+    pub faults: Vec<String>,
+}
+
+impl Cluster {
+    pub async fn start() -> Result<Self> {
+        Self::start_with(Stores::default(), None).await
+    }
+
+    /// Starts a cluster; `settings` is TOML in the sections of the daemons.
+    ///
+    /// # Errors
+    /// When the binary is missing, or a daemon does not become ready; the message holds what it printed.
+    pub async fn start_with(stores: Stores, settings: Option<&str>) -> Result<Self> {
+        let folder = tempfile::Builder::new().prefix("shardkeep-").tempdir()?;
+        let settings = settings.map(str::to_owned);
+        if let Some(settings) = &settings {
+            std::fs::write(folder.path().join("settings.toml"), settings)?;
+        }
+        let supervisor = up(&folder, &stores, settings.is_some()).await?;
+        Ok(Self { folder, stores, settings, supervisor })
+    }
+
+    /// Ends the cluster as Ctrl-C does, and starts it again on the same data.
+    pub async fn restart(&mut self) -> Result<()> {
+        self.end().await?;
+        self.supervisor = up(&self.folder, &self.stores, self.settings.is_some()).await?;
+        Ok(())
+    }
+
+    /// Drains all daemons; fails if the supervisor does not exit with 0.
+    pub async fn stop(mut self) -> Result<()> {
+        self.end().await
+    }
+
+    async fn end(&mut self) -> Result<()> {
+        send(self.supervisor.id().context("the supervisor has ended")?, Signal::INT)?;
+        let status = timeout(STOP_LIMIT, self.supervisor.wait()).await.context("the cluster does not drain")??;
+        ensure!(status.success(), "shardkeep up ended with {status}");
+        Ok(())
+    }
+
+    pub fn data_dir(&self) -> PathBuf {
+        self.folder.path().join("var")
+    }
+
+    /// Address of the DNS server: all that a player needs to know.
+    pub fn dns(&self) -> Result<String> {
+        self.announced("dns-1")?.client.context("dns has no client address")
+    }
+
+    pub fn announced(&self, daemon: &str) -> Result<Announcement> {
+        let path = self.data_dir().join("run").join(format!("{daemon}.json"));
+        let text = std::fs::read(&path).with_context(|| format!("{daemon} has announced nothing"))?;
+        Ok(serde_json::from_slice(&text)?)
+    }
+
+    /// Kills the process with SIGKILL; returns its announcement.
+    pub fn kill(&self, daemon: &str) -> Result<Announcement> {
+        let killed = self.announced(daemon)?;
+        send(killed.pid, Signal::KILL)?;
+        Ok(killed)
+    }
+
+    /// Stops the process in its tracks, as a stalled machine does, until [`Cluster::thaw`].
+    pub fn freeze(&self, daemon: &str) -> Result<()> {
+        send(self.announced(daemon)?.pid, Signal::STOP)
+    }
+
+    pub fn thaw(&self, daemon: &str) -> Result<()> {
+        send(self.announced(daemon)?.pid, Signal::CONT)
+    }
+
+    /// Kills the process and waits until its successor is ready.
+    pub async fn kill_and_heal(&self, daemon: &str) -> Result<()> {
+        let killed = self.kill(daemon)?;
+        self.healed(&killed).await
+    }
+
+    /// Waits until another process has taken the place of `killed` and is ready.
+    pub async fn healed(&self, killed: &Announcement) -> Result<()> {
+        let deadline = Instant::now() + HEAL_LIMIT;
+        loop {
+            if let Ok(now) = self.announced(&killed.name)
+                && now.pid != killed.pid
+                && self.status_of(&killed.name).await? == "up"
+            {
+                return Ok(());
+            }
+            ensure!(Instant::now() < deadline, "{} did not come back within {HEAL_LIMIT:?}", killed.name);
+            sleep(POLL).await;
+        }
+    }
+
+    async fn status_of(&self, daemon: &str) -> Result<String> {
+        #[derive(Deserialize)]
+        struct Row {
+            name: String,
+            state: String,
+        }
+        let rows: Vec<Row> = serde_json::from_str(&self.tool(&["status", "--json"], "").await?)?;
+        Ok(rows.into_iter().find(|row| row.name == daemon).map_or_else(|| "absent".into(), |row| row.state))
+    }
+
+    pub async fn account(&self, name: &str, password: &str) -> Result<()> {
+        self.tool(&["account", "create", name, "--password-stdin"], password).await?;
+        Ok(())
+    }
+
+    /// The conservation query over items and coins.
+    pub async fn ledger(&self) -> Result<Ledger> {
+        Ok(serde_json::from_str(&self.tool(&["ledger", "--json"], "").await?)?)
+    }
+
+    /// Runs the operators' tool against this cluster; fails unless it exits with 0.
+    pub async fn tool(&self, args: &[&str], input: &str) -> Result<String> {
+        let mut process = command(&self.folder)?
+            .args(args)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()?;
+        if let Some(mut stdin) = process.stdin.take() {
+            stdin.write_all(input.as_bytes()).await?;
+        }
+        let output = process.wait_with_output().await?;
+        if !output.status.success() {
+            bail!("shardkeep {}: {}", args.join(" "), String::from_utf8_lossy(&output.stderr).trim());
+        }
+        Ok(String::from_utf8(output.stdout)?)
+    }
+}
+
+/// The binary under test: what `make test` built, or the one of this target folder.
+///
+/// # Errors
+/// When there is none, with the command that builds it.
+pub fn binary() -> Result<PathBuf> {
+    let path = match std::env::var_os("SHARDKEEP_BIN") {
+        Some(path) => PathBuf::from(path),
+        None => {
+            let test = std::env::current_exe()?;
+            let profile = test.ancestors().nth(2).context("no target folder")?;
+            profile.join("shardkeep")
+        }
+    };
+    ensure!(path.exists(), "{} is missing: `cargo build -p shardkeep` first (make test does)", path.display());
+    Ok(path)
+}
+
+fn command(folder: &TempDir) -> Result<Command> {
+    let mut command = Command::new(binary()?);
+    command.env("SHARDKEEP_DATA_DIR", folder.path().join("var"));
+    Ok(command)
+}
+
+async fn up(folder: &TempDir, stores: &Stores, settings: bool) -> Result<Child> {
+    let mut command = command(folder)?;
+    command.args(["up", "--quiet", "--port-base", "0"]);
+    if let Some(url) = &stores.postgres {
+        command.args(["--postgres", url]);
+    }
+    if let Some(url) = &stores.redis {
+        command.args(["--redis", url]);
+    }
+    if settings {
+        command.arg("--config").arg(folder.path().join("settings.toml"));
+    }
+    let mut process =
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true).spawn()?;
+    let stdout = process.stdout.take().context("no output")?;
+    let mut lines = BufReader::new(stdout).lines();
+    let ready = async {
+        while let Some(line) = lines.next_line().await? {
+            if line.contains("daemons ready") {
+                return Ok(true);
+            }
+        }
+        anyhow::Ok(false)
+    };
+    if timeout(START_LIMIT, ready).await.context("the cluster does not become ready")?? {
+        // The supervisor reports restarts on its output: somebody must read it, or it would block.
+        tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+        return Ok(process);
+    }
+    let output = process.wait_with_output().await?;
+    bail!("shardkeep up: {}", String::from_utf8_lossy(&output.stderr).trim())
+}
+
+fn send(pid: u32, signal: Signal) -> Result<()> {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).context("not a process id")?;
+    kill_process(pid, signal).with_context(|| format!("cannot signal process {pid:?}"))
+}

@@ -1,0 +1,238 @@
+//! A throwaway PostgreSQL.
+
+use std::{
+    fs,
+    path::PathBuf,
+    process::Command,
+    sync::{
+        Arc, Mutex, PoisonError, Weak,
+        atomic::{AtomicU32, Ordering},
+    },
+};
+
+use anyhow::{Context as _, Result};
+use tempfile::TempDir;
+
+use crate::process::{Process, User, find, free_port, run};
+
+const PACKAGE: &str = "postgresql";
+/// Another process may take the free port between our look and the server's.
+const PORTS_TO_TRY: usize = 5;
+
+/// The server that tests of one process share while at least one of them runs.
+static SHARED: Mutex<Weak<Server>> = Mutex::new(Weak::new());
+
+/// An empty database on a throwaway server.
+pub struct Postgres {
+    server: Arc<Server>,
+    database: String,
+}
+
+impl Postgres {
+    /// A fresh database. Tests of one process share a server, which does not wait for the disk.
+    ///
+    /// # Panics
+    /// When PostgreSQL is not installed (the message names the package) or does not start.
+    pub async fn start() -> Self {
+        Self::blocking(|| {
+            let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+            let server = match shared.upgrade() {
+                Some(server) => server,
+                None => Arc::new(Server::start(false)?),
+            };
+            *shared = Arc::downgrade(&server);
+            Ok(server)
+        })
+        .await
+    }
+
+    /// A server of one's own, with every commit on the disk: for measurements, and for tests that stop it.
+    ///
+    /// # Panics
+    /// As [`Postgres::start`].
+    pub async fn alone() -> Self {
+        Self::blocking(|| Ok(Arc::new(Server::start(true)?))).await
+    }
+
+    async fn blocking(server: impl FnOnce() -> Result<Arc<Server>> + Send + 'static) -> Self {
+        let start = move || {
+            let server = server()?;
+            let database = server.create_database()?;
+            Ok(Self { server, database })
+        };
+        let started: Result<Self> =
+            tokio::task::spawn_blocking(start).await.context("starting PostgreSQL").flatten();
+        started.unwrap_or_else(|error| panic!("PostgreSQL: {error:#}"))
+    }
+
+    /// `postgres://…` of this database.
+    pub fn url(&self) -> String {
+        format!("postgres://postgres@127.0.0.1:{}/{}", self.server.port, self.database)
+    }
+
+    /// Kills the server at once, as a power cut does; [`Postgres::restart`] brings it back on the same port.
+    /// Only for a server of one's own.
+    pub fn kill(&self) {
+        let mut process = self.server.process.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(mut process) = process.take() {
+            process.end("QUIT");
+        }
+    }
+
+    /// # Panics
+    /// When the server does not come back.
+    pub fn restart(&self) {
+        self.kill();
+        let process = self.server.run().unwrap_or_else(|error| panic!("PostgreSQL: {error:#}"));
+        *self.server.process.lock().unwrap_or_else(PoisonError::into_inner) = Some(process);
+    }
+}
+
+struct Server {
+    process: Mutex<Option<Process>>,
+    programs: Programs,
+    user: User,
+    port: u16,
+    durable: bool,
+    databases: AtomicU32,
+    // Dropped last: the server runs in it.
+    folder: TempDir,
+}
+
+struct Programs {
+    initdb: PathBuf,
+    postgres: PathBuf,
+    psql: PathBuf,
+}
+
+impl Programs {
+    fn find() -> Result<Self> {
+        let mut folders: Vec<PathBuf> = fs::read_dir("/usr/lib/postgresql")
+            .map(|entries| entries.flatten().map(|entry| entry.path().join("bin")).collect())
+            .unwrap_or_default();
+        folders.sort();
+        folders.reverse();
+        Ok(Self {
+            initdb: find("initdb", &folders, PACKAGE)?,
+            postgres: find("postgres", &folders, PACKAGE)?,
+            psql: find("psql", &folders, PACKAGE)?,
+        })
+    }
+}
+
+impl Server {
+    fn start(durable: bool) -> Result<Self> {
+        let programs = Programs::find()?;
+        let user = User::unprivileged(&["postgres", "nobody"])?;
+        let folder = tempfile::Builder::new().prefix("shardkeep-postgres-").tempdir()?;
+        user.give(folder.path())?;
+        run(user
+            .command(&programs.initdb)
+            .args([
+                "--no-sync",
+                "--auth=trust",
+                "--username=postgres",
+                "--encoding=UTF8",
+                "--locale=C",
+                "--pgdata",
+            ])
+            .arg(folder.path().join("data"))
+            .current_dir(folder.path()))?;
+        let mut server = Self {
+            process: Mutex::new(None),
+            programs,
+            user,
+            port: 0,
+            durable,
+            databases: AtomicU32::new(0),
+            folder,
+        };
+        let mut tried = 0;
+        let process = loop {
+            server.port = free_port()?;
+            tried += 1;
+            match server.run() {
+                Err(_) if tried < PORTS_TO_TRY => {}
+                result => break result?,
+            }
+        };
+        server.process = Mutex::new(Some(process));
+        Ok(server)
+    }
+
+    fn run(&self) -> Result<Process> {
+        let data = self.folder.path().join("data");
+        let mut command = self.user.command(&self.programs.postgres);
+        command.current_dir(self.folder.path()).arg("-D").arg(&data);
+        command.args(["-c", &format!("port={}", self.port)]);
+        command.args([
+            "-c",
+            "listen_addresses=127.0.0.1",
+            "-c",
+            "unix_socket_directories=",
+            "-c",
+            "max_connections=300",
+        ]);
+        if !self.durable {
+            command.args(["-c", "fsync=off", "-c", "full_page_writes=off"]);
+        }
+        // A killed server leaves the file of its process behind; its last line is about the past.
+        let pid_file = data.join("postmaster.pid");
+        drop(fs::remove_file(&pid_file));
+        Process::start(command, &self.folder.path().join("log"), || {
+            fs::read_to_string(&pid_file)
+                .is_ok_and(|text| text.lines().nth(7).is_some_and(|line| line.trim() == "ready"))
+        })
+    }
+
+    fn create_database(&self) -> Result<String> {
+        let name = format!("test{}", self.databases.fetch_add(1, Ordering::Relaxed));
+        run(Command::new(&self.programs.psql)
+            .args([
+                "-X",
+                "-q",
+                "-h",
+                "127.0.0.1",
+                "-p",
+                &self.port.to_string(),
+                "-U",
+                "postgres",
+                "-d",
+                "postgres",
+            ])
+            .args(["-c", &format!("CREATE DATABASE {name}")]))?;
+        Ok(name)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Before the folder is removed.
+        drop(self.process.lock().unwrap_or_else(PoisonError::into_inner).take());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn databases_share_a_server_that_ends_with_them() {
+        let (one, other) = tokio::join!(Postgres::start(), Postgres::start());
+        assert_eq!(one.server.port, other.server.port);
+        assert_ne!(one.url(), other.url());
+        let folder = one.server.folder.path().to_owned();
+        drop(one);
+        assert!(folder.exists());
+        drop(other);
+        assert!(!folder.exists());
+    }
+
+    #[tokio::test]
+    async fn a_killed_server_comes_back_with_its_databases() {
+        let postgres = Postgres::alone().await;
+        postgres.kill();
+        postgres.restart();
+        assert_eq!(postgres.server.create_database().unwrap(), "test1");
+    }
+}
