@@ -1,0 +1,127 @@
+//! The symmetric half: SHA-256, HMAC and HKDF (RFC 5869) over aws-lc-rs, and the types of what they make. A port
+//! to another provider replaces this file and `bignum`.
+
+use aws_lc_rs::{constant_time, digest, hmac};
+use shardkeep_types::Secret;
+
+/// 32 bytes of key material.
+pub type Key = Secret<[u8; 32]>;
+
+/// A message authentication code. Compared in constant time, and only that way.
+#[derive(Clone)]
+pub struct Mac([u8; 32]);
+
+impl Mac {
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    /// Whether `got` is this code; takes the same time wherever they differ.
+    #[must_use]
+    pub fn matches(&self, got: &[u8]) -> bool {
+        constant_time::verify_slices_are_equal(&self.0, got).is_ok()
+    }
+}
+
+impl std::fmt::Debug for Mac {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Mac(***)")
+    }
+}
+
+/// Running hash of what both sides have sent: the preface, then whole messages (header and payload).
+#[derive(Clone)]
+pub struct Transcript(digest::Context);
+
+impl Transcript {
+    pub fn new(preface: &crate::Preface) -> Self {
+        let mut context = digest::Context::new(&digest::SHA256);
+        context.update(preface);
+        Self(context)
+    }
+
+    pub fn add(&mut self, message: &[u8]) {
+        self.0.update(message);
+    }
+
+    /// The hash of everything added so far; more may be added afterwards.
+    pub fn hash(&self) -> [u8; 32] {
+        digest_bytes(&self.0.clone().finish())
+    }
+}
+
+/// The next key of a direction after its `KeyUpdate` message.
+pub fn key_update(key: &Key) -> Key {
+    expand(key, "shardkeep v1 key update")
+}
+
+pub(crate) fn sha256(parts: &[&[u8]]) -> [u8; 32] {
+    let mut context = digest::Context::new(&digest::SHA256);
+    for part in parts {
+        context.update(part);
+    }
+    digest_bytes(&context.finish())
+}
+
+pub(crate) fn mac(key: &Key, parts: &[&[u8]]) -> Mac {
+    Mac(hmac_parts(key.expose(), parts))
+}
+
+/// HKDF-Extract.
+pub(crate) fn extract(salt: &[u8; 32], ikm: &Key) -> Key {
+    Secret::new(hmac_parts(salt, &[ikm.expose()]))
+}
+
+/// HKDF-Expand to `N` bytes. One block of SHA-256 is all the protocol ever asks for.
+pub(crate) fn expand<const N: usize>(prk: &Key, info: &str) -> Secret<[u8; N]> {
+    const { assert!(N <= 32, "one block of HKDF-Expand") };
+    let block = Secret::new(hmac_parts(prk.expose(), &[info.as_bytes(), &[1]]));
+    let mut output = [0; N];
+    output.copy_from_slice(&block.expose()[..N]);
+    Secret::new(output)
+}
+
+fn hmac_parts(key: &[u8], parts: &[&[u8]]) -> [u8; 32] {
+    let mut context = hmac::Context::with_key(&hmac::Key::new(hmac::HMAC_SHA256, key));
+    for part in parts {
+        context.update(part);
+    }
+    let mut output = [0; 32];
+    output.copy_from_slice(context.sign().as_ref());
+    output
+}
+
+fn digest_bytes(digest: &digest::Digest) -> [u8; 32] {
+    let mut output = [0; 32];
+    output.copy_from_slice(digest.as_ref());
+    output
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// RFC 5869, test case 3 with its salt (empty means 32 zero bytes): extract and the first block of expand.
+    #[test]
+    fn hkdf_matches_its_rfc() {
+        let prk = Secret::new(hmac_parts(&[0; 32], &[&[0x0b; 22]]));
+        assert_eq!(
+            hex::encode(prk.expose()),
+            "19ef24a32c717b167f33a91d6f648bdf96596776afdb6377ac434c1c293ccb04"
+        );
+        let okm = expand::<32>(&prk, "");
+        assert_eq!(
+            hex::encode(okm.expose()),
+            "8da4e775a563c18f715f802a063c5a31b8a11f5c5ee1879ec3454e5f3c738d2d"
+        );
+    }
+
+    #[test]
+    fn a_mac_matches_only_itself() {
+        let mac = mac(&Secret::new([1; 32]), &[b"client"]);
+        assert!(mac.matches(mac.as_bytes()));
+        assert!(!mac.matches(&mac.as_bytes()[..31]));
+        assert!(!mac.matches(&[0; 32]));
+        assert_eq!(format!("{mac:?}"), "Mac(***)");
+    }
+}

@@ -1,0 +1,18 @@
+//! Who is a player: the SRP6a login, the keys that follow from it, the chain of single-use tickets, and the proofs
+//! by which a session is attached and resumed. Pure: randomness comes in as an argument, no clock, no socket.
+//! `docs/protocol.md` is the same thing for people (sections 7, 8, 9 and 11), with the vectors the tests read.
+
+mod bignum;
+mod crypto;
+pub mod login_keys;
+mod name;
+pub mod session;
+pub mod srp;
+pub mod ticket;
+
+pub use bignum::Work;
+pub use crypto::{Key, Mac, Transcript, key_update};
+pub use name::{AccountName, NameError, PasswordError, check_password};
+
+/// The 12 bytes that open every connection, as sent.
+pub type Preface = [u8; 12];

@@ -1,0 +1,44 @@
+//! What follows from a login's shared secret (protocol section 7): the record keys of the rest of the login
+//! connection, the first link of the ticket chain, and the two MACs that make the plain messages before them
+//! impossible to tamper with.
+
+use crate::{
+    crypto::{Key, Mac, expand, extract, mac},
+    ticket::Chain,
+};
+
+/// Everything derived from `K` and the transcript of `Hello`, `Challenge` and `Proof`.
+#[derive(Debug)]
+pub struct LoginKeys {
+    /// Seals what the client sends.
+    pub client: Key,
+    /// Seals what the server sends.
+    pub server: Key,
+    pub chain: Chain,
+    server_finished: Key,
+    client_finished: Key,
+}
+
+impl LoginKeys {
+    /// `shared` is SRP's `K`; `th1` the transcript's hash after `Proof`.
+    pub fn derive(shared: &Key, th1: &[u8; 32]) -> Self {
+        let root = extract(th1, shared);
+        Self {
+            client: expand(&root, "shardkeep v1 login client key"),
+            server: expand(&root, "shardkeep v1 login server key"),
+            chain: Chain::new(expand(&root, "shardkeep v1 ticket chain")),
+            server_finished: expand(&root, "shardkeep v1 login server finished"),
+            client_finished: expand(&root, "shardkeep v1 login client finished"),
+        }
+    }
+
+    /// `Verified.finished`, over the transcript up to `Proof`.
+    pub fn server_finished(&self, th1: &[u8; 32]) -> Mac {
+        mac(&self.server_finished, &[th1])
+    }
+
+    /// `Finished.finished`, over the transcript up to `Verified`.
+    pub fn client_finished(&self, th2: &[u8; 32]) -> Mac {
+        mac(&self.client_finished, &[th2])
+    }
+}

@@ -1,0 +1,86 @@
+//! Attaching and resuming a session (protocol sections 9 and 11): who holds the ticket's or the resume key proves it
+//! by a MAC over both sides' fresh randomness, and both derive new keys from the whole exchange. Nothing but
+//! symmetric cryptography, so that a gateway admits a storm of players for microseconds each.
+//!
+//! ```
+//! use shardkeep_auth::session::{Proof, SessionKeys};
+//! # let (key, preface, id) = (shardkeep_types::Secret::new([7; 32]), [0; 12], [1; 16]);
+//! // Client: what it sends as `Attach.mac`, and what it expects in `Attached.mac`.
+//! let proof = Proof::attach(&key);
+//! let mac = proof.client(&preface, &id, &[2; 32], &[1, 2]);
+//! let expected = proof.server(&preface, b"the Attach message", &[3; 32], 1, 0);
+//! // Both sides, once the MACs are checked:
+//! let keys = SessionKeys::derive(&key, &preface, b"the Attach message", b"the Attached message");
+//! # assert!(!mac.matches(expected.as_bytes())); let _ = keys;
+//! ```
+
+use crate::{
+    Preface,
+    crypto::{Key, Mac, expand, extract, mac, sha256},
+};
+
+/// Value of `Attached.key`.
+pub mod which_key {
+    /// In an attach: the ticket's.
+    pub const TICKET: u8 = 0;
+    /// In a resume: the session's own, which the gateway holds.
+    pub const GATEWAY: u8 = 1;
+    /// In a resume: the one the world keeps.
+    pub const WORLD: u8 = 2;
+}
+
+/// Proves the possession of a ticket key or resume key, on either side.
+#[derive(Debug)]
+pub struct Proof(Key);
+
+impl Proof {
+    /// Proof for `Attach`, by the ticket's key.
+    pub fn attach(ticket_key: &Key) -> Self {
+        Self(expand(ticket_key, "shardkeep v1 attach mac"))
+    }
+
+    /// Proof for `Resume`, by the gateway's or the world's resume key.
+    pub fn resume(resume_key: &Key) -> Self {
+        Self(expand(resume_key, "shardkeep v1 resume mac"))
+    }
+
+    /// `Attach.mac`, `Resume.gateway_mac` or `Resume.world_mac`. `id` is the ticket's or the session's, `random` the
+    /// client's 32 bytes, `suites` the numbers offered, known or not, in their order (more than 255 match nothing).
+    pub fn client(&self, preface: &Preface, id: &[u8; 16], random: &[u8; 32], suites: &[u8]) -> Mac {
+        let count = u8::try_from(suites.len()).unwrap_or(u8::MAX);
+        mac(&self.0, &[b"client", preface, id, random, &[count], suites])
+    }
+
+    /// `Attached.mac`. `request` is the whole `Attach` or `Resume` message as sent, `random` the server's 32 bytes,
+    /// `suite` the one chosen, `key` one of [`which_key`].
+    pub fn server(&self, preface: &Preface, request: &[u8], random: &[u8; 32], suite: u8, key: u8) -> Mac {
+        mac(&self.0, &[b"server", &sha256(&[preface, request]), random, &[suite, key]])
+    }
+}
+
+/// Keys of a session on one connection, and for the next resume.
+#[derive(Debug, Clone)]
+pub struct SessionKeys {
+    /// Seals what the client sends.
+    pub client: Key,
+    /// Seals what the server sends.
+    pub server: Key,
+    /// Replaces the gateway's resume key once the client has confirmed.
+    pub gateway_resume: Key,
+    /// Replaces the world's resume key after an attach, or a resume that used it.
+    pub world_resume: Key,
+}
+
+impl SessionKeys {
+    /// `key` is the one that was proved, `request` the whole `Attach` or `Resume` message, `attached` the whole
+    /// answer, both without the record's length.
+    pub fn derive(key: &Key, preface: &Preface, request: &[u8], attached: &[u8]) -> Self {
+        let secret = extract(&sha256(&[preface, request, attached]), key);
+        Self {
+            client: expand(&secret, "shardkeep v1 session client key"),
+            server: expand(&secret, "shardkeep v1 session server key"),
+            gateway_resume: expand(&secret, "shardkeep v1 gateway resume"),
+            world_resume: expand(&secret, "shardkeep v1 world resume"),
+        }
+    }
+}

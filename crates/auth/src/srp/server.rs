@@ -1,0 +1,306 @@
+//! The server's side: challenges with the account's verifier, or with a decoy that costs the same, and checks the
+//! proof.
+
+use aws_lc_rs::constant_time::verify_slices_are_equal;
+use shardkeep_types::Secret;
+
+use super::{
+    Group, SALT_BYTES, SrpError,
+    formula::{self, Exchange},
+};
+use crate::{
+    AccountName, Work,
+    bignum::Number,
+    crypto::{Key, mac},
+};
+
+/// What the server knows of an account: enough to check a password, not enough to pretend to know it.
+pub struct Verifier {
+    account: AccountName,
+    group: Group,
+    salt: Vec<u8>,
+    v: Secret<Vec<u8>>,
+    decoy: bool,
+}
+
+impl std::fmt::Debug for Verifier {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Verifier").field("account", &self.account).finish_non_exhaustive()
+    }
+}
+
+impl Verifier {
+    /// Makes the verifier of a new account or password. `random` becomes the salt, whose first byte is never zero
+    /// because common libraries treat a salt as a number.
+    ///
+    /// # Errors
+    /// Only for lack of memory.
+    pub fn create(
+        group: Group,
+        account: &AccountName,
+        password: &str,
+        random: [u8; SALT_BYTES],
+    ) -> Result<Self, SrpError> {
+        let salt = never_zero_first(random);
+        let x = formula::x(account, password.as_bytes(), &salt)?;
+        let v = Secret::new(formula::power_of_g(group, &x, &mut Work::default())?.to_bytes());
+        Ok(Self { account: account.clone(), group, salt: salt.to_vec(), v, decoy: false })
+    }
+
+    /// A verifier as stored.
+    ///
+    /// # Errors
+    /// When the numbers cannot be a salt and a verifier of that group.
+    pub fn stored(
+        account: AccountName,
+        group: u32,
+        salt: Vec<u8>,
+        v: Secret<Vec<u8>>,
+    ) -> Result<Self, SrpError> {
+        let group = Group::from_bits(group).ok_or(SrpError::UnknownGroup)?;
+        if salt.len() != SALT_BYTES || salt[0] == 0 {
+            return Err(SrpError::Malformed("salt"));
+        }
+        formula::public_number(group, v.expose())?;
+        Ok(Self { account, group, salt, v, decoy: false })
+    }
+
+    /// Stands in for an account that does not exist: the salt is always the same for the same name, the work is that
+    /// of a real verifier, and no proof is ever right. `seed` is a secret of the deployment.
+    pub fn decoy(group: Group, account: AccountName, seed: &Key) -> Self {
+        let keyed = |what: &[u8]| mac(seed, &[b"shardkeep v1 decoy", what, account.as_str().as_bytes()]);
+        let mut salt = [0; SALT_BYTES];
+        salt.copy_from_slice(&keyed(b"salt").as_bytes()[..SALT_BYTES]);
+        let salt = never_zero_first(salt).to_vec();
+        // The first byte of every N is above 0x7f, so clearing the top bit makes any number a reduced one.
+        let blocks = (0..group.bytes() / 32).flat_map(|block| *keyed(&[b'v', block as u8]).as_bytes());
+        let mut v: Vec<u8> = blocks.collect();
+        v[0] = v[0] & 0x7f | 1;
+        Self { account, group, salt, v: Secret::new(v), decoy: true }
+    }
+
+    pub fn group(&self) -> Group {
+        self.group
+    }
+
+    pub fn salt(&self) -> &[u8] {
+        &self.salt
+    }
+
+    /// What the account store keeps.
+    pub fn verifier(&self) -> &Secret<Vec<u8>> {
+        &self.v
+    }
+
+    /// One exponentiation. `secret` is `b`: 32 bytes of fresh randomness.
+    ///
+    /// # Errors
+    /// Only for lack of memory, and with a probability that is no practical matter when `B` would be 0.
+    pub fn challenge(self, secret: &Key, work: &mut Work) -> Result<Challenge, SrpError> {
+        let n = &self.group.parameters().n;
+        let b = Number::from_bytes(secret.expose())?;
+        let v = n.reduce(&Number::from_bytes(self.v.expose())?)?;
+        let kv = n.multiply(&formula::k(self.group)?, &v)?;
+        let public = n.add(&kv, &formula::power_of_g(self.group, &b, work)?)?.to_bytes();
+        formula::public_number(self.group, &public)?;
+        Ok(Challenge { verifier: self, v, b, public })
+    }
+}
+
+fn never_zero_first(mut salt: [u8; SALT_BYTES]) -> [u8; SALT_BYTES] {
+    salt[0] = salt[0].max(1);
+    salt
+}
+
+/// A challenge sent; waits for the proof.
+pub struct Challenge {
+    verifier: Verifier,
+    v: Number,
+    b: Number,
+    public: Vec<u8>,
+}
+
+impl std::fmt::Debug for Challenge {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Challenge").field("account", &self.verifier.account).finish_non_exhaustive()
+    }
+}
+
+impl Challenge {
+    pub fn group(&self) -> Group {
+        self.verifier.group
+    }
+
+    pub fn salt(&self) -> &[u8] {
+        &self.verifier.salt
+    }
+
+    /// `B`, as sent.
+    pub fn public(&self) -> &[u8] {
+        &self.public
+    }
+
+    /// Checks the proof: two exponentiations, however it ends once the numbers are in bounds.
+    ///
+    /// # Errors
+    /// `Malformed` or `Degenerate` numbers, or `Denied`.
+    pub fn verify(self, a: &[u8], m1: &[u8], work: &mut Work) -> Result<Session, SrpError> {
+        let Verifier { account, group, salt, decoy, .. } = &self.verifier;
+        let m1: &[u8; 32] = m1.try_into().map_err(|_| SrpError::Malformed("M1"))?;
+        let public_a = formula::public_number(*group, a)?;
+        let n = &group.parameters().n;
+        let u = formula::u(*group, a, &self.public)?;
+        let base = n.multiply(&public_a, &n.power(&self.v, &u, work)?)?;
+        let shared = formula::shared(&n.power(&base, &self.b, work)?);
+
+        let exchange = Exchange { group: *group, account, salt, a, b: &self.public };
+        let right = verify_slices_are_equal(&exchange.m1(&shared), m1).is_ok();
+        if !right || *decoy {
+            return Err(SrpError::Denied);
+        }
+        Ok(Session { m2: formula::m2(a, m1, &shared), shared })
+    }
+}
+
+/// The password was right.
+#[derive(Debug)]
+pub struct Session {
+    m2: [u8; 32],
+    shared: Key,
+}
+
+impl Session {
+    pub fn m2(&self) -> &[u8; 32] {
+        &self.m2
+    }
+
+    /// `K`.
+    pub fn shared(&self) -> &Key {
+        &self.shared
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::srp::{Answer, Credentials, Parameters};
+
+    fn alice() -> AccountName {
+        AccountName::normalise("alice").unwrap()
+    }
+
+    fn known(group: Group) -> Verifier {
+        Verifier::create(group, &alice(), "right", [7; 16]).unwrap()
+    }
+
+    fn seed() -> Key {
+        Secret::new([5; 32])
+    }
+
+    fn challenge(verifier: Verifier, work: &mut Work) -> Challenge {
+        verifier.challenge(&Secret::new([2; 32]), work).unwrap()
+    }
+
+    fn answer(challenge: &Challenge, password: &str) -> Answer {
+        let parameters =
+            Parameters { group: challenge.group().bits(), salt: challenge.salt(), b: challenge.public() };
+        let credentials = Credentials::new(alice(), password).unwrap();
+        credentials.answer(&parameters, &Secret::new([3; 32])).unwrap()
+    }
+
+    /// How a login ends, and what it cost the server.
+    fn login(verifier: Verifier, password: &str) -> (Result<(), SrpError>, Work) {
+        let mut work = Work::default();
+        let challenge = challenge(verifier, &mut work);
+        let answer = answer(&challenge, password);
+        let end = challenge.verify(answer.public(), answer.m1(), &mut work);
+        (end.map(|session| drop(answer.verify(session.m2()).unwrap())), work)
+    }
+
+    #[test]
+    fn every_group_logs_in() {
+        for group in Group::ALL {
+            assert_eq!(login(known(group), "right").0, Ok(()), "{group:?}");
+        }
+    }
+
+    #[test]
+    fn wrong_and_unknown_end_alike_and_cost_alike() {
+        let wrong = login(known(Group::Bits2048), "wrong");
+        let unknown = login(Verifier::decoy(Group::Bits2048, alice(), &seed()), "wrong");
+        assert_eq!(wrong, unknown);
+        assert_eq!(wrong, (Err(SrpError::Denied), Work { exponentiations: 3 }));
+    }
+
+    #[test]
+    fn a_decoy_is_stable_per_name_and_looks_like_an_account() {
+        let decoy = |name: &str, seed: &Key| {
+            Verifier::decoy(Group::Bits2048, AccountName::normalise(name).unwrap(), seed)
+        };
+        let alice = decoy("alice", &seed());
+        assert_eq!(alice.salt(), decoy("ALICE ", &seed()).salt());
+        assert_eq!(alice.verifier(), decoy("alice", &seed()).verifier());
+        assert_ne!(alice.salt(), decoy("bob", &seed()).salt());
+        assert_ne!(alice.salt(), decoy("alice", &Secret::new([6; 32])).salt());
+        assert_eq!(alice.salt().len(), SALT_BYTES);
+        assert_ne!(alice.salt()[0], 0);
+    }
+
+    #[test]
+    fn numbers_out_of_bounds_are_refused_before_any_work() {
+        let n = &Group::Bits2048.parameters().n_bytes;
+        let too_long = vec![1; 257];
+        let cases: [(&[u8], SrpError); 5] = [
+            (&[], SrpError::Malformed("public number")),
+            (&[0], SrpError::Malformed("public number")),
+            (&[0, 1], SrpError::Malformed("public number")),
+            (&too_long, SrpError::Malformed("public number")),
+            (n, SrpError::Degenerate),
+        ];
+        for (a, error) in cases {
+            let challenge = challenge(known(Group::Bits2048), &mut Work::default());
+            let mut work = Work::default();
+            assert_eq!(challenge.verify(a, &[0; 32], &mut work).unwrap_err(), error);
+            assert_eq!(work.exponentiations, 0);
+        }
+        let challenge = challenge(known(Group::Bits2048), &mut Work::default());
+        assert_eq!(
+            challenge.verify(&[2], &[0; 31], &mut Work::default()).unwrap_err(),
+            SrpError::Malformed("M1")
+        );
+    }
+
+    #[test]
+    fn stored_numbers_are_checked() {
+        let stored = |group, salt: &[u8], v: &[u8]| {
+            Verifier::stored(alice(), group, salt.to_vec(), Secret::new(v.to_vec())).map(|_| ()).unwrap_err()
+        };
+        assert_eq!(stored(1024, &[1; 16], &[1]), SrpError::UnknownGroup);
+        assert_eq!(stored(2048, &[1; 15], &[1]), SrpError::Malformed("salt"));
+        assert_eq!(stored(2048, &[0; 16], &[1]), SrpError::Malformed("salt"));
+        assert_eq!(stored(2048, &[1; 16], &[1; 257]), SrpError::Malformed("public number"));
+    }
+
+    #[test]
+    fn a_client_refuses_a_degenerate_server() {
+        let credentials = Credentials::new(alice(), "right").unwrap();
+        let n = &Group::Bits2048.parameters().n_bytes;
+        let answer = |group, b| {
+            credentials
+                .answer(&Parameters { group, salt: &[1; 16], b }, &Secret::new([3; 32]))
+                .map(|_| ())
+                .unwrap_err()
+        };
+        assert_eq!(answer(2048, n), SrpError::Degenerate);
+        assert_eq!(answer(2048, &[]), SrpError::Malformed("public number"));
+        assert_eq!(answer(512, &[1]), SrpError::UnknownGroup);
+    }
+
+    #[test]
+    fn debug_names_the_account_and_nothing_else() {
+        let text = format!("{:?}", known(Group::Bits2048));
+        assert_eq!(text, r#"Verifier { account: AccountName("alice"), .. }"#);
+        let text = format!("{:?}", challenge(known(Group::Bits2048), &mut Work::default()));
+        assert_eq!(text, r#"Challenge { account: AccountName("alice"), .. }"#);
+    }
+}

@@ -1,0 +1,166 @@
+//! The vectors of docs/protocol.md, section 17. They come from `tests/interop/vectors.py`, which shares no code with
+//! this crate.
+
+use std::collections::BTreeMap;
+
+use shardkeep_auth::{
+    AccountName, Preface, Transcript, Work, key_update,
+    login_keys::LoginKeys,
+    session::{Proof, SessionKeys, which_key},
+    srp::{Credentials, Group, Parameters, Verifier},
+};
+use shardkeep_types::Secret;
+
+const SRP_SECTIONS: [&str; 5] = ["srp", "srp short A", "srp short B", "srp short S", "srp short v"];
+
+struct Section(BTreeMap<String, Vec<u8>>);
+
+impl Section {
+    fn read(wanted: &str) -> Self {
+        let text = include_str!("vectors.txt");
+        let start = text.find(&format!("[{wanted}]\n")).expect("the section exists") + wanted.len() + 3;
+        let values = text[start..]
+            .lines()
+            .take_while(|line| !line.is_empty())
+            .map(|line| line.split_once(" = ").expect("name = value"))
+            .map(|(name, value)| (name.to_owned(), hex::decode(value).expect("hexadecimal")));
+        Self(values.collect())
+    }
+
+    fn get(&self, name: &str) -> &[u8] {
+        self.0.get(name).unwrap_or_else(|| panic!("{name} is in the vectors"))
+    }
+
+    fn array<const N: usize>(&self, name: &str) -> [u8; N] {
+        self.get(name).try_into().expect("of that length")
+    }
+}
+
+#[test]
+fn srp_agrees_with_another_implementation() {
+    for name in SRP_SECTIONS {
+        let vector = Section::read(name);
+        let account = AccountName::normalise(" Alice").unwrap();
+        let created =
+            Verifier::create(Group::Bits2048, &account, "correct horse", vector.array("salt")).unwrap();
+        assert_eq!(created.verifier().expose(), vector.get("v"), "{name}: v");
+
+        let mut work = Work::default();
+        let challenge = created.challenge(&Secret::new(vector.array("b")), &mut work).unwrap();
+        assert_eq!(challenge.public(), vector.get("B"), "{name}: B");
+
+        let received = Parameters { group: 2048, salt: challenge.salt(), b: challenge.public() };
+        let credentials = Credentials::new(account, "correct horse").unwrap();
+        let answer = credentials.answer(&received, &Secret::new(vector.array("a"))).unwrap();
+        assert_eq!(answer.public(), vector.get("A"), "{name}: A");
+        assert_eq!(answer.m1(), vector.get("M1"), "{name}: M1");
+
+        let session = challenge.verify(vector.get("A"), vector.get("M1"), &mut work).unwrap();
+        assert_eq!(session.m2(), vector.get("M2"), "{name}: M2");
+        assert_eq!(session.shared().expose(), vector.get("K"), "{name}: K");
+        assert_eq!(answer.verify(vector.get("M2")).unwrap().expose(), vector.get("K"), "{name}: K");
+        assert_eq!(work.exponentiations, 3);
+    }
+}
+
+#[test]
+fn the_vectors_have_the_leading_zeros_they_claim() {
+    for (section, name) in SRP_SECTIONS[1..].iter().zip(["A", "B", "S", "v"]) {
+        assert_eq!(Section::read(section).get(name).len(), 255, "{section}");
+    }
+}
+
+/// Every value that the page prints is one of ours.
+#[test]
+fn the_protocol_page_prints_these_vectors() {
+    let page = include_str!("../../../docs/protocol.md");
+    let section = page.split_once("## 17. Test vectors").expect("the page has the section").1;
+    let ours = include_str!("vectors.txt");
+    let blocks: Vec<&str> = section.split("```").skip(1).step_by(2).collect();
+    assert_eq!(blocks.len(), 11);
+    for block in blocks {
+        // A line that begins a value has its name in the first column.
+        for value in block.trim().replace("\n ", "").lines() {
+            let value: String = value[18..].split_whitespace().collect();
+            assert!(ours.contains(&format!(" = {value}\n")), "not in vectors.txt: {value}");
+        }
+    }
+}
+
+#[test]
+fn login_keys_and_tickets() {
+    let vector = Section::read("login");
+    let mut transcript = Transcript::new(&vector.array("preface"));
+    for message in ["Hello", "Challenge", "Proof"] {
+        transcript.add(vector.get(message));
+    }
+    let th1 = transcript.hash();
+    assert_eq!(th1, vector.array("th1"));
+    let mut keys = LoginKeys::derive(&Secret::new(Section::read("srp").array("K")), &th1);
+    assert_eq!(keys.client.expose(), vector.get("client key"));
+    assert_eq!(keys.server.expose(), vector.get("server key"));
+
+    let verified = vector.get("Verified");
+    assert!(keys.server_finished(&th1).matches(&verified[verified.len() - 32..]));
+    transcript.add(verified);
+    assert_eq!(transcript.hash(), vector.array("th2"));
+    assert!(keys.client_finished(&transcript.hash()).matches(vector.get("Finished.finished")));
+
+    let chain = Section::read("tickets");
+    for index in 0..3 {
+        let ticket = keys.chain.take();
+        assert_eq!(ticket.index, index);
+        assert_eq!(ticket.id.as_bytes(), chain.get(&format!("ticket {index} id")));
+        assert_eq!(ticket.key.expose(), chain.get(&format!("ticket {index} key")));
+    }
+}
+
+#[test]
+fn attach_and_resume() {
+    let attach = Section::read("attach");
+    let preface: Preface = attach.array("preface");
+    let key = Secret::new(attach.array("ticket key"));
+    let proof = Proof::attach(&key);
+    assert!(ends_with(
+        attach.get("Attach"),
+        &proof.client(&preface, &attach.array("ticket id"), &[0xe3; 32], &[1, 2])
+    ));
+    let answer = proof.server(&preface, attach.get("Attach"), &[0xf4; 32], 1, which_key::TICKET);
+    assert!(ends_with(attach.get("Attached"), &answer));
+    let keys = SessionKeys::derive(&key, &preface, attach.get("Attach"), attach.get("Attached"));
+    assert_keys(&keys, &attach);
+
+    let resume = Section::read("resume");
+    let id = resume.array("session id");
+    let request = resume.get("Resume");
+    let by_gateway = Proof::resume(&keys.gateway_resume);
+    let by_world = Proof::resume(&keys.world_resume);
+    assert!(
+        by_gateway.client(&preface, &id, &[0x15; 32], &[1, 2]).matches(&request[request.len() - 66..][..32])
+    );
+    assert!(ends_with(request, &by_world.client(&preface, &id, &[0x15; 32], &[1, 2])));
+
+    let answer = by_gateway.server(&preface, request, &[0x26; 32], 2, which_key::GATEWAY);
+    let attached = resume.get("Attached");
+    assert!(answer.matches(&attached[attached.len() - 34..][..32]), "the field `key` follows");
+    assert_keys(&SessionKeys::derive(&keys.gateway_resume, &preface, request, attached), &resume);
+
+    let resume = Section::read("resume by world");
+    let answer = by_world.server(&preface, request, &[0x26; 32], 2, which_key::WORLD);
+    let attached = resume.get("Attached");
+    assert!(answer.matches(&attached[attached.len() - 34..][..32]));
+    let keys = SessionKeys::derive(&keys.world_resume, &preface, request, attached);
+    assert_keys(&keys, &resume);
+    assert_eq!(key_update(&keys.client).expose(), Section::read("key update").get("key"));
+}
+
+fn ends_with(message: &[u8], mac: &shardkeep_auth::Mac) -> bool {
+    mac.matches(&message[message.len() - 32..])
+}
+
+fn assert_keys(keys: &SessionKeys, vector: &Section) {
+    assert_eq!(keys.client.expose(), vector.get("client key"));
+    assert_eq!(keys.server.expose(), vector.get("server key"));
+    assert_eq!(keys.gateway_resume.expose(), vector.get("gateway resume key"));
+    assert_eq!(keys.world_resume.expose(), vector.get("world resume key"));
+}
