@@ -56,13 +56,13 @@ pub struct ServerMessage {
 
 impl ServerMessage {
     /// The answer to a request; carries its opcode and number.
-    pub fn reply(to: &ClientMessage, payload: impl Into<Bytes>) -> Self {
-        Self::new(to.opcode, MessageKind::Reply, to.request, payload.into())
+    pub fn reply(opcode: u16, request: u64, payload: impl Into<Bytes>) -> Self {
+        Self::new(opcode, MessageKind::Reply, request, payload.into())
     }
 
     /// The answer that refuses a request; `payload` is an encoded `Error` of the client protocol.
-    pub fn refusal(to: &ClientMessage, payload: impl Into<Bytes>) -> Self {
-        Self::new(ERROR_OPCODE, MessageKind::Reply, to.request, payload.into())
+    pub fn refusal(request: u64, payload: impl Into<Bytes>) -> Self {
+        Self::new(ERROR_OPCODE, MessageKind::Reply, request, payload.into())
     }
 
     pub fn event(opcode: u16, payload: impl Into<Bytes>) -> Self {
@@ -182,7 +182,8 @@ impl GatewayItem {
     pub(crate) fn bytes(&self) -> usize {
         match self {
             Self::Deliver { messages, .. } => {
-                ITEM_BYTES + messages.iter().map(|message| MESSAGE_BYTES + message.payload.len()).sum::<usize>()
+                ITEM_BYTES
+                    + messages.iter().map(|message| MESSAGE_BYTES + message.payload.len()).sum::<usize>()
             }
             _ => ITEM_BYTES,
         }
@@ -386,9 +387,11 @@ impl From<BackendItem> for proto::BackendItem {
             BackendItem::Subscribe { session, groups: keys, replace } => {
                 Item::Subscribe(proto::Subscribe { session: id(session), groups: groups(keys), replace })
             }
-            BackendItem::Unsubscribe { session, groups: keys } => {
-                Item::Unsubscribe(proto::Subscribe { session: id(session), groups: groups(keys), replace: false })
-            }
+            BackendItem::Unsubscribe { session, groups: keys } => Item::Unsubscribe(proto::Subscribe {
+                session: id(session),
+                groups: groups(keys),
+                replace: false,
+            }),
             BackendItem::Bind { session, kind, instance, bind_epoch } => Item::Bind(proto::Bind {
                 session: id(session),
                 kind: kind.0.into(),
@@ -411,10 +414,15 @@ impl TryFrom<proto::BackendItem> for BackendItem {
 
     fn try_from(item: proto::BackendItem) -> Result<Self, Malformed> {
         use proto::{backend_item::Item, publish::What};
-        let groups = |groups: Vec<proto::Group>| groups.into_iter().map(TryInto::try_into).collect::<Result<_, _>>();
+        let groups =
+            |groups: Vec<proto::Group>| groups.into_iter().map(TryInto::try_into).collect::<Result<_, _>>();
         Ok(match item.item.ok_or_else(|| Malformed::missing("item"))? {
             Item::Send(send) => Self::Send {
-                sessions: send.sessions.iter().map(|session| session_id(session)).collect::<Result<_, _>>()?,
+                sessions: send
+                    .sessions
+                    .iter()
+                    .map(|session| session_id(session))
+                    .collect::<Result<_, _>>()?,
                 messages: send.messages.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
             },
             Item::Publish(publish) => Self::Publish {
@@ -434,9 +442,10 @@ impl TryFrom<proto::BackendItem> for BackendItem {
                 groups: groups(subscribe.groups)?,
                 replace: subscribe.replace,
             },
-            Item::Unsubscribe(subscribe) => {
-                Self::Unsubscribe { session: session_id(&subscribe.session)?, groups: groups(subscribe.groups)? }
-            }
+            Item::Unsubscribe(subscribe) => Self::Unsubscribe {
+                session: session_id(&subscribe.session)?,
+                groups: groups(subscribe.groups)?,
+            },
             Item::Bind(bind) => Self::Bind {
                 session: session_id(&bind.session)?,
                 kind: u8::try_from(bind.kind)
@@ -463,8 +472,12 @@ mod tests {
 
     #[test]
     fn gateway_items_come_back() {
-        let request =
-            ClientMessage { opcode: 0x1010, kind: MessageKind::Request, request: 9, payload: Bytes::from_static(b"x") };
+        let request = ClientMessage {
+            opcode: 0x1010,
+            kind: MessageKind::Request,
+            request: 9,
+            payload: Bytes::from_static(b"x"),
+        };
         let items = [
             GatewayItem::Deliver { session: SESSION, session_epoch: Epoch(2), messages: vec![request] },
             GatewayItem::Session(SessionEvent {
@@ -494,8 +507,17 @@ mod tests {
         let state = ServerMessage::state(0x1001, 3, 99, Bytes::from_static(b"cell"));
         let group = GroupKey::new(0x0200, 1, 77);
         let items = [
-            BackendItem::Send { sessions: vec![SESSION], messages: vec![ServerMessage::event(0x1021, Bytes::new())] },
-            BackendItem::Publish { group, epoch: Epoch(1), sequence: 8, what: PublishKind::Delta, message: state },
+            BackendItem::Send {
+                sessions: vec![SESSION],
+                messages: vec![ServerMessage::event(0x1021, Bytes::new())],
+            },
+            BackendItem::Publish {
+                group,
+                epoch: Epoch(1),
+                sequence: 8,
+                what: PublishKind::Delta,
+                message: state,
+            },
             BackendItem::Subscribe { session: SESSION, groups: vec![group], replace: true },
             BackendItem::Unsubscribe { session: SESSION, groups: vec![group] },
             BackendItem::Bind {

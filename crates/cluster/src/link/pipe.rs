@@ -1,7 +1,7 @@
 //! One end of a link as a pure machine: items wait, leave in numbered batches when the stream can take them, stay
 //! in the ring until acknowledged, and are sent again after a reset. Both sides of a link use it.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, time::Duration};
 
 use super::ring::Ring;
 
@@ -17,6 +17,8 @@ pub struct Limits {
     pub hard_bytes: usize,
     /// Sent and unacknowledged bytes that are kept for a reset.
     pub ring_bytes: usize,
+    /// How long a backend keeps a broken link for the gateway to resume it, before it counts as down.
+    pub grace: Duration,
 }
 
 impl Default for Limits {
@@ -27,6 +29,7 @@ impl Default for Limits {
             soft_bytes: 4 << 20,
             hard_bytes: 16 << 20,
             ring_bytes: 8 << 20,
+            grace: Duration::from_secs(5),
         }
     }
 }
@@ -172,16 +175,13 @@ impl<I: Clone> Pipe<I> {
         self.received
     }
 
-    pub(crate) fn waiting_bytes(&self) -> usize {
-        self.waiting_bytes
-    }
-
     /// Room enough that what was dropped may be asked for again.
     pub(crate) fn relaxed(&self) -> bool {
         self.waiting_bytes <= self.limits.soft_bytes / 4
     }
 
-    pub(crate) fn kept_bytes(&self) -> usize {
+    #[cfg(test)]
+    fn kept_bytes(&self) -> usize {
         self.sent.bytes()
     }
 }
@@ -193,7 +193,7 @@ mod tests {
     use super::*;
 
     fn small() -> Limits {
-        Limits { batch_items: 3, batch_bytes: 30, soft_bytes: 50, hard_bytes: 100, ring_bytes: 60 }
+        Limits { batch_items: 3, batch_bytes: 30, soft_bytes: 50, hard_bytes: 100, ring_bytes: 60, ..Limits::default() }
     }
 
     #[test]

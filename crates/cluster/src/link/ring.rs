@@ -63,6 +63,7 @@ impl<B: Clone> Ring<B> {
         self.last
     }
 
+    #[cfg(test)]
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }

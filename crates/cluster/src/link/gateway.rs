@@ -1,0 +1,403 @@
+//! The gateway's end of the link to one backend: dials, says hello, resumes or starts anew, and dials again.
+
+use std::{
+    hash::{BuildHasher, Hasher, RandomState},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use futures::{Stream, StreamExt, future::BoxFuture, stream::BoxStream};
+use metrics::{counter, gauge};
+use parking_lot::Mutex;
+use shardkeep_rpc::{
+    Malformed,
+    link::{self as proto, backend_frame, gateway_frame, link_client::LinkClient},
+};
+use shardkeep_types::{BackendKind, DaemonKind, Epoch, GroupKey, InstanceId, SessionId, WorldId};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
+use tracing::{debug, info, warn};
+
+use super::{
+    event::Route,
+    message::{BackendItem, Bound, ClientMessage, GatewayItem, SessionEvent},
+    metrics::{DROPPED, FRESH, LINKS, REFUSED, RESETS},
+    outbound::Outbound,
+    pipe::{Arrival, Full, Limits, Outgoing},
+};
+use crate::{Backoff, Directory, MESSAGE_LIMIT, Node};
+
+/// A backend that was dialled answers within this time.
+const HELLO_WITHIN: Duration = Duration::from_secs(5);
+
+/// What a backend said about itself in its hello.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BackendInfo {
+    pub id: InstanceId,
+    pub kind: BackendKind,
+    pub world: WorldId,
+    pub routes: Vec<Route>,
+    pub auto_bind: bool,
+}
+
+/// What the gateway does with what a link brings. Called from the link's task; must not block.
+pub trait LinkHandler: Send + Sync + 'static {
+    /// The link is open. When it is `fresh`, announce bound sessions and watched groups through it before returning.
+    fn up(&self, link: &GatewayLink, backend: &BackendInfo, fresh: bool);
+    fn batch(&self, link: &GatewayLink, items: Vec<BackendItem>);
+    /// The stream broke; it is being dialled again.
+    fn down(&self, link: &GatewayLink);
+}
+
+/// Frames that a backend says.
+pub type BackendFrames = BoxStream<'static, Result<proto::BackendFrame, Status>>;
+
+/// Opens a stream to the backend, wherever it is now.
+pub trait Dial: Send + Sync {
+    fn dial(&self, outbound: GatewayStream) -> BoxFuture<'_, Result<BackendFrames, Status>>;
+}
+
+/// Dials the address that the registry tells for an instance.
+pub struct NodeDial {
+    pub node: Node,
+    pub directory: Directory,
+    pub kind: DaemonKind,
+    pub name: String,
+}
+
+impl Dial for NodeDial {
+    fn dial(&self, outbound: GatewayStream) -> BoxFuture<'_, Result<BackendFrames, Status>> {
+        Box::pin(async move {
+            let instance =
+                self.directory.get(&self.name).ok_or_else(|| Status::unavailable("not in the registry"))?;
+            let mut client = LinkClient::new(self.node.channel(self.kind, &instance.grpc_address))
+                .max_decoding_message_size(MESSAGE_LIMIT)
+                .max_encoding_message_size(MESSAGE_LIMIT);
+            Ok(client.open(outbound).await?.into_inner().boxed())
+        })
+    }
+}
+
+/// The link to one backend instance, by its name; clones are the same link.
+#[derive(Clone)]
+pub struct GatewayLink {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    gateway: InstanceId,
+    backend: Arc<str>,
+    state: Mutex<State>,
+}
+
+struct State {
+    out: Outbound<GatewayItem>,
+    phase: Phase,
+    link_id: u64,
+    /// Incarnation of the backend this link was last open with.
+    backend_incarnation: u64,
+    info: Option<Arc<BackendInfo>>,
+    streams: u64,
+    /// The backend has answered on the present stream, so batches may flow.
+    greeted: bool,
+}
+
+/// What may be said on a link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// Nothing: whatever is true by then will be announced when it opens.
+    Closed,
+    /// What the backend must know before messages of clients make sense.
+    Announcing,
+    /// Everything. Stays so over resumable breaks of the stream.
+    Open,
+}
+
+impl GatewayLink {
+    pub fn new(gateway: InstanceId, backend: &str, limits: Limits) -> Self {
+        let state = State {
+            out: Outbound::new("gateway", limits),
+            phase: Phase::Closed,
+            link_id: random(),
+            backend_incarnation: 0,
+            info: None,
+            streams: 0,
+            greeted: false,
+        };
+        Self { shared: Arc::new(Shared { gateway, backend: backend.into(), state: Mutex::new(state) }) }
+    }
+
+    /// Instance name of the backend.
+    pub fn backend(&self) -> &Arc<str> {
+        &self.shared.backend
+    }
+
+    /// What the backend said in its latest hello.
+    pub fn info(&self) -> Option<Arc<BackendInfo>> {
+        self.shared.state.lock().info.clone()
+    }
+
+    /// Whether messages get through, or wait for a stream that may be resumed.
+    pub fn is_open(&self) -> bool {
+        self.shared.state.lock().phase == Phase::Open
+    }
+
+    /// Messages of a client.
+    ///
+    /// # Errors
+    /// [`Full`]: the backend can not take them now; none of them was kept.
+    pub fn deliver(
+        &self,
+        session: SessionId,
+        session_epoch: Epoch,
+        messages: Vec<ClientMessage>,
+    ) -> Result<(), Full> {
+        let mut state = self.shared.state.lock();
+        let item = GatewayItem::Deliver { session, session_epoch, messages };
+        let bytes = item.bytes();
+        let result = if state.phase == Phase::Open { state.out.offer(item, bytes) } else { Err(Full) };
+        if result.is_err() {
+            counter!(DROPPED, "side" => "gateway").increment(1);
+        }
+        result
+    }
+
+    pub fn session(&self, event: SessionEvent) {
+        self.push(GatewayItem::Session(event));
+    }
+
+    pub fn bound(&self, bound: Bound) {
+        self.push(GatewayItem::Bound(bound));
+    }
+
+    pub fn watch(&self, group: GroupKey) {
+        self.push(GatewayItem::Watch(group));
+    }
+
+    pub fn unwatch(&self, group: GroupKey) {
+        self.push(GatewayItem::Unwatch(group));
+    }
+
+    fn push(&self, item: GatewayItem) {
+        let mut state = self.shared.state.lock();
+        if state.phase != Phase::Closed {
+            let bytes = item.bytes();
+            state.out.push(item, bytes);
+        }
+    }
+
+    /// Keeps the link open until `stop`.
+    pub async fn run(&self, dial: &impl Dial, handler: &impl LinkHandler, stop: &CancellationToken) {
+        let mut backoff = Backoff::default();
+        while !stop.is_cancelled() {
+            tokio::select! {
+                () = stop.cancelled() => break,
+                result = self.once(dial, handler, &mut backoff) => {
+                    if let Err(status) = result {
+                        debug!(backend = &*self.shared.backend, reason = status.message(), "link broke");
+                    }
+                }
+            }
+            self.shared.state.lock().out.close();
+            handler.down(self);
+            tokio::select! {
+                () = stop.cancelled() => break,
+                () = backoff.wait() => {}
+            }
+        }
+        self.shared.state.lock().out.close();
+    }
+
+    /// One stream, from hello to its end.
+    async fn once(
+        &self,
+        dial: &impl Dial,
+        handler: &impl LinkHandler,
+        backoff: &mut Backoff,
+    ) -> Result<(), Status> {
+        let late = |_| Status::deadline_exceeded("the backend did not answer");
+        let (stream, hello) = self.shared.state.lock().begin(&self.shared.gateway);
+        let outbound = GatewayStream { shared: self.shared.clone(), stream, hello: Some(hello) };
+        let mut inbound = timeout(HELLO_WITHIN, dial.dial(outbound)).await.map_err(late)??;
+        let hello = timeout(HELLO_WITHIN, first_frame(&mut inbound)).await.map_err(late)??;
+        let (resumed, received) = (hello.resumed, hello.received);
+        let info = Arc::new(BackendInfo::try_from(hello)?);
+        let fresh = self.shared.state.lock().greet(resumed, received, &info)?;
+        info!(backend = %info.id, fresh, "link up");
+        let _open = OpenGauge::new();
+        handler.up(self, &info, fresh);
+        self.shared.state.lock().phase = Phase::Open;
+        backoff.reset();
+        while let Some(frame) = inbound.next().await {
+            self.receive(frame?, stream, handler)?;
+        }
+        Ok(())
+    }
+
+    fn receive(
+        &self,
+        frame: proto::BackendFrame,
+        stream: u64,
+        handler: &impl LinkHandler,
+    ) -> Result<(), Status> {
+        let mut state = self.shared.state.lock();
+        if !state.out.carried_by(stream) {
+            return Err(Status::aborted("the link overflowed"));
+        }
+        match frame.frame {
+            Some(backend_frame::Frame::Ack(ack)) => state.out.pipe.acknowledged(ack),
+            Some(backend_frame::Frame::Batch(batch)) => {
+                let arrival = state.out.pipe.arrived(batch.sequence, batch.ack);
+                drop(state);
+                match arrival {
+                    Arrival::Repeated => return Ok(()),
+                    Arrival::Gap => return Err(Status::data_loss("a batch is missing")),
+                    Arrival::New => {}
+                }
+                let items = batch.items.into_iter().filter_map(|item| self.parse(item)).collect();
+                handler.batch(self, items);
+                self.shared.state.lock().out.wake();
+            }
+            Some(backend_frame::Frame::Hello(_)) | None => {
+                return Err(Status::invalid_argument("unexpected frame"));
+            }
+        }
+        Ok(())
+    }
+
+    fn parse(&self, item: proto::BackendItem) -> Option<BackendItem> {
+        item.try_into()
+            .inspect_err(|error| {
+                warn!(backend = &*self.shared.backend, %error, "item refused");
+                counter!(REFUSED, "side" => "gateway", "reason" => "malformed").increment(1);
+            })
+            .ok()
+    }
+}
+
+impl State {
+    /// A new stream, and the hello it starts with.
+    fn begin(&mut self, gateway: &InstanceId) -> (u64, proto::GatewayHello) {
+        counter!(RESETS, "side" => "gateway").increment(u64::from(self.streams > 0));
+        if self.out.overflowed() || self.phase != Phase::Open {
+            self.forget();
+        }
+        self.streams += 1;
+        self.greeted = false;
+        self.out.attach(self.streams);
+        let hello = proto::GatewayHello {
+            gateway: Some(gateway.into()),
+            link_id: self.link_id,
+            backend_incarnation: self.backend_incarnation,
+            received: self.out.pipe.received(),
+        };
+        (self.streams, hello)
+    }
+
+    /// The backend answered: true if the link starts anew.
+    fn greet(&mut self, resumed: bool, received: u64, info: &Arc<BackendInfo>) -> Result<bool, Status> {
+        if resumed {
+            if self.phase != Phase::Open || !self.out.pipe.can_resume(received) {
+                self.forget();
+                return Err(Status::data_loss("the link can not be resumed from there"));
+            }
+            self.out.pipe.resume(received);
+        } else {
+            counter!(FRESH, "side" => "gateway").increment(1);
+            self.out.start_anew();
+            self.phase = Phase::Announcing;
+        }
+        self.backend_incarnation = info.id.incarnation;
+        self.info = Some(info.clone());
+        self.greeted = true;
+        self.out.wake();
+        Ok(!resumed)
+    }
+
+    /// Nothing from before can be resumed.
+    fn forget(&mut self) {
+        self.link_id = random();
+        self.backend_incarnation = 0;
+        self.phase = Phase::Closed;
+        self.out.start_anew();
+    }
+}
+
+async fn first_frame(inbound: &mut BackendFrames) -> Result<proto::BackendHello, Status> {
+    match inbound.next().await.transpose()?.and_then(|frame| frame.frame) {
+        Some(backend_frame::Frame::Hello(hello)) => Ok(hello),
+        _ => Err(Status::invalid_argument("the first frame must be a hello")),
+    }
+}
+
+impl TryFrom<proto::BackendHello> for BackendInfo {
+    type Error = Malformed;
+
+    fn try_from(hello: proto::BackendHello) -> Result<Self, Malformed> {
+        Ok(Self {
+            id: hello.backend.ok_or_else(|| Malformed::missing("backend"))?.try_into()?,
+            kind: u8::try_from(hello.kind).map(BackendKind).map_err(|error| Malformed::new("kind", error))?,
+            world: WorldId(hello.world),
+            routes: hello.routes.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
+            auto_bind: hello.auto_bind,
+        })
+    }
+}
+
+/// What a backend hears: frames pulled from the gateway's end of the link.
+pub struct GatewayStream {
+    shared: Arc<Shared>,
+    stream: u64,
+    hello: Option<proto::GatewayHello>,
+}
+
+impl Stream for GatewayStream {
+    type Item = proto::GatewayFrame;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<proto::GatewayFrame>> {
+        let frame = |frame| Poll::Ready(Some(proto::GatewayFrame { frame: Some(frame) }));
+        if let Some(hello) = self.hello.take() {
+            return frame(gateway_frame::Frame::Hello(hello));
+        }
+        let next = {
+            let mut state = self.shared.state.lock();
+            if state.out.carried_by(self.stream) && !state.greeted {
+                state.out.park(context);
+                return Poll::Pending;
+            }
+            state.out.poll(self.stream, context)
+        };
+        match next {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(None) => Poll::Ready(None),
+            Poll::Ready(Some(Outgoing::Ack(ack))) => frame(gateway_frame::Frame::Ack(ack)),
+            Poll::Ready(Some(Outgoing::Batch { sequence, ack, items })) => {
+                let items = items.into_iter().map(Into::into).collect();
+                frame(gateway_frame::Frame::Batch(proto::GatewayBatch { sequence, ack, items }))
+            }
+        }
+    }
+}
+
+struct OpenGauge;
+
+impl OpenGauge {
+    fn new() -> Self {
+        gauge!(LINKS, "side" => "gateway").increment(1.0);
+        Self
+    }
+}
+
+impl Drop for OpenGauge {
+    fn drop(&mut self) {
+        gauge!(LINKS, "side" => "gateway").decrement(1.0);
+    }
+}
+
+/// Names a link over reconnections: random enough not to meet another by chance, no secret.
+fn random() -> u64 {
+    RandomState::new().build_hasher().finish()
+}

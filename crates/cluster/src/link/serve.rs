@@ -1,0 +1,278 @@
+//! The gRPC side of the hub: one stream per gateway, its frames in both directions.
+
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use futures::{Stream, StreamExt};
+use metrics::{counter, gauge};
+use shardkeep_rpc::link::{self as proto, backend_frame, gateway_frame, link_server::Link};
+use shardkeep_types::{DaemonKind, Epoch, InstanceId, SessionId};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status, Streaming};
+use tracing::{info, warn};
+
+use super::{
+    event::{GatewayId, LinkEvent},
+    hub::{LinkHub, Opened, Shared, State},
+    message::{BackendItem, GatewayItem, SessionChange},
+    metrics::{LINKS, REFUSED, RESETS},
+    pipe::{Arrival, Outgoing},
+};
+use crate::Peer;
+
+/// A gateway that has dialled says hello within this time.
+const HELLO_WITHIN: Duration = Duration::from_secs(5);
+
+#[tonic::async_trait]
+impl Link for LinkHub {
+    type OpenStream = BackendStream;
+
+    async fn open(
+        &self,
+        request: Request<Streaming<proto::GatewayFrame>>,
+    ) -> Result<Response<BackendStream>, Status> {
+        let peer = Peer::of(&request)?;
+        if peer.kind != DaemonKind::Gateway {
+            return Err(Status::permission_denied("only gateways open links"));
+        }
+        self.accept(&peer.name, request.into_inner()).await.map(Response::new)
+    }
+}
+
+impl LinkHub {
+    /// Serves one stream of the gateway that its certificate names.
+    pub(crate) async fn accept<S>(&self, name: &str, mut inbound: S) -> Result<BackendStream, Status>
+    where
+        S: Stream<Item = Result<proto::GatewayFrame, Status>> + Send + Unpin + 'static,
+    {
+        let hello = tokio::time::timeout(HELLO_WITHIN, first_frame(&mut inbound))
+            .await
+            .map_err(|_| Status::deadline_exceeded("no hello"))??;
+        let id: InstanceId =
+            hello.gateway.clone().ok_or_else(|| Status::invalid_argument("no gateway"))?.try_into()?;
+        if id.name != name {
+            return Err(Status::permission_denied("the certificate names another gateway"));
+        }
+        let gateway: GatewayId = name.into();
+        let shared = &self.shared;
+        let turn = shared.next_turn(&gateway);
+        // The reader before may be in the middle of a batch: what it counted as received must come first.
+        let reading = turn.reading.clone().lock_owned().await;
+        let place = event_place(shared).await?;
+        let Opened { stream, resumed, received } = shared
+            .open(&gateway, &hello, id.incarnation, place)
+            .ok_or_else(|| Status::aborted("a later start of this gateway is connected"))?;
+        info!(gateway = name, resumed, "link up");
+        gauge!(LINKS, "side" => "backend").increment(1.0);
+        let (shared, link) = (shared.clone(), gateway.clone());
+        tokio::spawn(async move {
+            receive(&shared, &link, stream, inbound, &turn.over).await;
+            drop(reading);
+            counter!(RESETS, "side" => "backend").increment(1);
+            shared.closed(&link, stream);
+            tokio::time::sleep(shared.limits.grace).await;
+            if let Ok(place) = event_place(&shared).await {
+                shared.expire(&link, stream, place);
+            }
+        });
+        let shared = &self.shared;
+        let spec = &shared.spec;
+        let hello = proto::BackendHello {
+            backend: Some((&shared.id).into()),
+            kind: spec.kind.0.into(),
+            world: spec.world.0,
+            routes: spec.routes.iter().copied().map(Into::into).collect(),
+            resumed,
+            received,
+            auto_bind: spec.auto_bind,
+        };
+        Ok(BackendStream { shared: shared.clone(), gateway, stream, hello: Some(hello) })
+    }
+}
+
+async fn first_frame<S>(inbound: &mut S) -> Result<proto::GatewayHello, Status>
+where
+    S: Stream<Item = Result<proto::GatewayFrame, Status>> + Unpin,
+{
+    match inbound.next().await.transpose()?.and_then(|frame| frame.frame) {
+        Some(gateway_frame::Frame::Hello(hello)) => Ok(hello),
+        _ => Err(Status::invalid_argument("the first frame must be a hello")),
+    }
+}
+
+/// What a gateway hears: frames pulled from its end of the link.
+pub struct BackendStream {
+    shared: Arc<Shared>,
+    gateway: GatewayId,
+    stream: u64,
+    hello: Option<proto::BackendHello>,
+}
+
+impl Stream for BackendStream {
+    type Item = Result<proto::BackendFrame, Status>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let frame = |frame| Poll::Ready(Some(Ok(proto::BackendFrame { frame: Some(frame) })));
+        if let Some(hello) = self.hello.take() {
+            return frame(backend_frame::Frame::Hello(hello));
+        }
+        let next = {
+            let mut state = self.shared.state.lock();
+            let Some(end) = state.links.get_mut(&self.gateway) else { return Poll::Ready(None) };
+            let next = end.out.poll(self.stream, context);
+            end.ask_for_keyframes(&self.shared.events);
+            next
+        };
+        match next {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(None) => Poll::Ready(None),
+            Poll::Ready(Some(Outgoing::Ack(ack))) => frame(backend_frame::Frame::Ack(ack)),
+            Poll::Ready(Some(Outgoing::Batch { sequence, ack, items })) => {
+                frame(backend_frame::Frame::Batch(batch(sequence, ack, items)))
+            }
+        }
+    }
+}
+
+impl Drop for BackendStream {
+    fn drop(&mut self) {
+        gauge!(LINKS, "side" => "backend").decrement(1.0);
+        self.shared.closed(&self.gateway, self.stream);
+    }
+}
+
+fn batch(sequence: u64, ack: u64, items: Vec<BackendItem>) -> proto::BackendBatch {
+    proto::BackendBatch { sequence, ack, items: items.into_iter().map(Into::into).collect() }
+}
+
+/// Reads until the stream ends, breaks or is replaced. A batch that was begun is always finished.
+async fn receive<S>(
+    shared: &Shared,
+    gateway: &GatewayId,
+    stream: u64,
+    mut inbound: S,
+    over: &CancellationToken,
+) where
+    S: Stream<Item = Result<proto::GatewayFrame, Status>> + Unpin,
+{
+    loop {
+        let frame = tokio::select! {
+            frame = inbound.next() => frame,
+            () = over.cancelled() => return,
+        };
+        let handled = match frame {
+            Some(Ok(frame)) => handle(shared, gateway, stream, frame).await,
+            Some(Err(status)) => Err(status),
+            None => return,
+        };
+        if let Err(status) = handled {
+            warn!(gateway = &**gateway, reason = status.message(), "link broke");
+            return;
+        }
+    }
+}
+
+async fn handle(
+    shared: &Shared,
+    gateway: &GatewayId,
+    stream: u64,
+    frame: proto::GatewayFrame,
+) -> Result<(), Status> {
+    match frame.frame {
+        Some(gateway_frame::Frame::Batch(batch)) => {
+            let arrival =
+                with_end(shared, gateway, stream, |end| end.out.pipe.arrived(batch.sequence, batch.ack))?;
+            match arrival {
+                Arrival::Repeated => return Ok(()),
+                Arrival::Gap => return Err(Status::data_loss("a batch is missing")),
+                Arrival::New => {}
+            }
+            for item in batch.items {
+                match item.try_into() {
+                    Ok(item) => tell(shared, gateway, item).await?,
+                    Err(error) => {
+                        warn!(gateway = &**gateway, %error, "item refused");
+                        counter!(REFUSED, "side" => "backend", "reason" => "malformed").increment(1);
+                    }
+                }
+            }
+            with_end(shared, gateway, stream, |end| end.out.wake())
+        }
+        Some(gateway_frame::Frame::Ack(ack)) => {
+            with_end(shared, gateway, stream, |end| end.out.pipe.acknowledged(ack))
+        }
+        Some(gateway_frame::Frame::Hello(_)) | None => Err(Status::invalid_argument("unexpected frame")),
+    }
+}
+
+fn with_end<R>(
+    shared: &Shared,
+    gateway: &GatewayId,
+    stream: u64,
+    act: impl FnOnce(&mut super::hub::End) -> R,
+) -> Result<R, Status> {
+    let mut state = shared.state.lock();
+    match state.links.get_mut(gateway) {
+        Some(end) if end.out.carried_by(stream) => Ok(act(end)),
+        _ => Err(Status::aborted("the stream was replaced")),
+    }
+}
+
+/// Turns one item into its event. The place in the channel is reserved first, so that what is decided under the
+/// lock and what the backend hears have the same order.
+async fn tell(shared: &Shared, gateway: &GatewayId, item: GatewayItem) -> Result<(), Status> {
+    let place = event_place(shared).await?;
+    let mut state = shared.state.lock();
+    match admit(&mut state, gateway, item) {
+        Some(event) => place.send(event),
+        None => counter!(REFUSED, "side" => "backend", "reason" => "session_epoch").increment(1),
+    }
+    Ok(())
+}
+
+async fn event_place(shared: &Shared) -> Result<mpsc::Permit<'_, LinkEvent>, Status> {
+    shared.events.reserve().await.map_err(|_| Status::unavailable("the backend is leaving"))
+}
+
+/// The event for an item; `None` when its gateway has lost the session to another.
+fn admit(state: &mut State, gateway: &GatewayId, item: GatewayItem) -> Option<LinkEvent> {
+    let gateway = gateway.clone();
+    let seat =
+        |state: &mut State, session: SessionId, epoch: Epoch| state.seats.take(session, epoch, &gateway);
+    match item {
+        GatewayItem::Deliver { session, session_epoch, messages } => state
+            .seats
+            .allows(session, session_epoch)
+            .then_some(LinkEvent::Deliver { gateway, session, session_epoch, messages }),
+        GatewayItem::Session(event) => {
+            let allowed = match event.what {
+                SessionChange::Left => state.seats.leave(event.session, event.session_epoch),
+                _ => seat(state, event.session, event.session_epoch),
+            };
+            allowed.then_some(LinkEvent::Session { gateway, event })
+        }
+        GatewayItem::Watch(group) => {
+            state.watch(&gateway, group);
+            Some(LinkEvent::Watched { gateway, group })
+        }
+        GatewayItem::Unwatch(group) => {
+            state.unwatch(&gateway, group);
+            Some(LinkEvent::Unwatched { gateway, group })
+        }
+        GatewayItem::Bound(bound) => {
+            seat(state, bound.session, bound.session_epoch).then_some(LinkEvent::Bound {
+                gateway,
+                session: bound.session,
+                session_epoch: bound.session_epoch,
+                bind_epoch: bound.bind_epoch,
+                account: bound.account,
+                link_dead: bound.link_dead,
+            })
+        }
+    }
+}

@@ -1,0 +1,302 @@
+//! Both ends of a link over a cable in memory that tests can cut.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use futures::{FutureExt, StreamExt, future::BoxFuture};
+use parking_lot::Mutex;
+use shardkeep_rpc::link as proto;
+use shardkeep_types::{
+    AccountId, BackendKind, DaemonKind, Epoch, Generation, GroupKey, InstanceId, SessionId, WorldId,
+};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
+
+use super::*;
+
+const SESSION: SessionId = SessionId([1; 16]);
+
+fn group(number: u64) -> GroupKey {
+    GroupKey::new(0x0200, 1, number)
+}
+
+fn instance(kind: DaemonKind, name: &str, incarnation: u64) -> InstanceId {
+    InstanceId { kind, name: name.into(), incarnation }
+}
+
+fn hub(incarnation: u64, limits: Limits) -> (LinkHub, mpsc::Receiver<LinkEvent>) {
+    let spec = BackendSpec {
+        kind: BackendKind::ZONE,
+        world: WorldId(1),
+        routes: vec![Route { first: 0x1000, last: 0x1fff, max_payload: 1024, rate: 50, burst: 100 }],
+        auto_bind: false,
+    };
+    LinkHub::with_limits(instance(DaemonKind::Zone, "zone-1", incarnation), spec, limits)
+}
+
+fn event(number: u64) -> ServerMessage {
+    ServerMessage::event(0x1000, Bytes::copy_from_slice(&number.to_le_bytes()))
+}
+
+fn delta(bytes: usize) -> ServerMessage {
+    ServerMessage::state(0x1001, 1, 0, vec![0; bytes])
+}
+
+fn session_event(epoch: u64, what: SessionChange) -> SessionEvent {
+    SessionEvent {
+        session: SESSION,
+        session_epoch: Epoch(epoch),
+        what,
+        account: AccountId(1),
+        world: WorldId(1),
+        generation: Generation(1),
+    }
+}
+
+/// Dials the hub it holds; `cut` breaks the present stream in both directions.
+#[derive(Clone)]
+struct Cable {
+    gateway: &'static str,
+    hub: Arc<Mutex<LinkHub>>,
+    cut: Arc<Mutex<CancellationToken>>,
+}
+
+impl Cable {
+    fn new(gateway: &'static str, hub: &LinkHub) -> Self {
+        Self { gateway, hub: Arc::new(Mutex::new(hub.clone())), cut: Arc::default() }
+    }
+
+    fn cut(&self) {
+        std::mem::take(&mut *self.cut.lock()).cancel();
+    }
+}
+
+impl Dial for Cable {
+    fn dial(&self, outbound: GatewayStream) -> BoxFuture<'_, Result<BackendFrames, Status>> {
+        let (hub, cut) = (self.hub.lock().clone(), self.cut.lock().clone());
+        async move {
+            let outbound = outbound.map(Ok).take_until(cut.clone().cancelled_owned()).boxed();
+            Ok(hub.accept(self.gateway, outbound).await?.take_until(cut.cancelled_owned()).boxed())
+        }
+        .boxed()
+    }
+}
+
+/// A gateway that announces one session and one group, and writes down what it hears.
+struct Recorder {
+    ups: mpsc::UnboundedSender<bool>,
+    items: mpsc::UnboundedSender<BackendItem>,
+}
+
+impl LinkHandler for Recorder {
+    fn up(&self, link: &GatewayLink, _: &BackendInfo, fresh: bool) {
+        if fresh {
+            link.session(session_event(1, SessionChange::Joined));
+            link.watch(group(7));
+        }
+        self.ups.send(fresh).unwrap();
+    }
+
+    fn batch(&self, _: &GatewayLink, items: Vec<BackendItem>) {
+        for item in items {
+            self.items.send(item).unwrap();
+        }
+    }
+
+    fn down(&self, _: &GatewayLink) {}
+}
+
+struct Gateway {
+    link: GatewayLink,
+    cable: Cable,
+    ups: mpsc::UnboundedReceiver<bool>,
+    items: mpsc::UnboundedReceiver<BackendItem>,
+    stop: CancellationToken,
+}
+
+impl Gateway {
+    async fn start(hub: &LinkHub) -> Self {
+        let link =
+            GatewayLink::new(instance(DaemonKind::Gateway, "gateway-1", 1), "zone-1", Limits::default());
+        let (cable, stop) = (Cable::new("gateway-1", hub), CancellationToken::new());
+        let ((ups_in, ups), (items_in, items)) = (mpsc::unbounded_channel(), mpsc::unbounded_channel());
+        let (running, dial, stopped) = (link.clone(), cable.clone(), stop.clone());
+        tokio::spawn(async move {
+            running.run(&dial, &Recorder { ups: ups_in, items: items_in }, &stopped).await;
+        });
+        let mut gateway = Self { link, cable, ups, items, stop };
+        assert!(gateway.up().await, "the first time is fresh");
+        gateway
+    }
+
+    /// Waits for the link; whether it is fresh.
+    async fn up(&mut self) -> bool {
+        self.ups.recv().await.unwrap()
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+async fn next_matching<T>(
+    events: &mut mpsc::Receiver<LinkEvent>,
+    wanted: impl Fn(LinkEvent) -> Option<T>,
+) -> T {
+    loop {
+        if let Some(found) = wanted(events.recv().await.unwrap()) {
+            return found;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_fresh_link_announces_before_anything_else() {
+    let (hub, mut events) = hub(1, Limits::default());
+    let gateway = Gateway::start(&hub).await;
+    let id: GatewayId = "gateway-1".into();
+    assert_eq!(events.recv().await, Some(LinkEvent::Up { gateway: id.clone(), fresh: true }));
+    assert!(matches!(events.recv().await, Some(LinkEvent::Session { .. })));
+    assert_eq!(events.recv().await, Some(LinkEvent::Watched { gateway: id, group: group(7) }));
+    assert_eq!(hub.watchers(group(7)), 1);
+    assert_eq!(gateway.link.info().unwrap().routes.len(), 1);
+}
+
+#[tokio::test]
+async fn cuts_lose_nothing_and_repeat_nothing_either_way() {
+    let (hub, mut events) = hub(1, Limits::default());
+    let mut gateway = Gateway::start(&hub).await;
+    let id: GatewayId = "gateway-1".into();
+    for round in 0..20u64 {
+        for n in 0..10 {
+            let number = round * 10 + n;
+            hub.send(&id, &[SESSION], vec![event(number)]);
+            let message = ClientMessage {
+                opcode: 0x1000,
+                kind: MessageKind::Request,
+                request: number,
+                payload: Bytes::new(),
+            };
+            gateway.link.deliver(SESSION, Epoch(1), vec![message]).unwrap();
+            if n % 3 == 0 {
+                tokio::task::yield_now().await;
+            }
+        }
+        gateway.cable.cut();
+        assert!(!gateway.up().await, "resumed, not fresh");
+    }
+    for number in 0..200 {
+        let heard = next_matching(&mut events, |event| match event {
+            LinkEvent::Deliver { messages, .. } => Some(messages[0].request),
+            _ => None,
+        });
+        assert_eq!(heard.await, number);
+        let BackendItem::Send { messages, .. } = gateway.items.recv().await.unwrap() else {
+            panic!("a send")
+        };
+        assert_eq!(messages, [event(number)]);
+    }
+}
+
+#[tokio::test]
+async fn a_restarted_backend_is_told_everything_again() {
+    let (first, _events) = hub(1, Limits::default());
+    let mut gateway = Gateway::start(&first).await;
+    let (second, mut events) = hub(2, Limits::default());
+    *gateway.cable.hub.lock() = second.clone();
+    gateway.cable.cut();
+    assert!(gateway.up().await, "nothing of the old backend can be resumed");
+    next_matching(&mut events, |event| matches!(event, LinkEvent::Watched { .. }).then_some(())).await;
+    assert_eq!(second.watchers(group(7)), 1);
+}
+
+#[tokio::test]
+async fn a_gateway_that_stays_away_is_down() {
+    let (hub, mut events) = hub(1, Limits { grace: Duration::ZERO, ..Limits::default() });
+    let gateway = Gateway::start(&hub).await;
+    gateway.stop.cancel();
+    gateway.cable.cut();
+    next_matching(&mut events, |event| matches!(event, LinkEvent::Down { .. }).then_some(())).await;
+    assert_eq!(hub.watchers(group(7)), 0);
+}
+
+#[tokio::test]
+async fn a_lower_session_epoch_is_refused() {
+    let (hub, mut events) = hub(1, Limits::default());
+    let gateway = Gateway::start(&hub).await;
+    gateway.link.session(session_event(2, SessionChange::Joined));
+    let message =
+        ClientMessage { opcode: 0x1000, kind: MessageKind::Event, request: 0, payload: Bytes::new() };
+    gateway.link.deliver(SESSION, Epoch(1), vec![message.clone()]).unwrap();
+    gateway.link.deliver(SESSION, Epoch(2), vec![message]).unwrap();
+    let epoch = next_matching(&mut events, |event| match event {
+        LinkEvent::Deliver { session_epoch, .. } => Some(session_epoch),
+        _ => None,
+    });
+    assert_eq!(epoch.await, Epoch(2));
+}
+
+/// Opens a link by hand and does not read it.
+async fn unread_link(hub: &LinkHub) -> (GatewayId, super::serve::BackendStream) {
+    let hello = proto::GatewayHello {
+        gateway: Some((&instance(DaemonKind::Gateway, "gateway-1", 1)).into()),
+        link_id: 1,
+        ..Default::default()
+    };
+    let watch = proto::GatewayBatch { sequence: 1, ack: 0, items: vec![GatewayItem::Watch(group(7)).into()] };
+    let frames = [proto::gateway_frame::Frame::Hello(hello), proto::gateway_frame::Frame::Batch(watch)];
+    let frames = frames.map(|frame| Ok(proto::GatewayFrame { frame: Some(frame) }));
+    let inbound = futures::stream::iter(frames).chain(futures::stream::pending());
+    ("gateway-1".into(), hub.accept("gateway-1", inbound.boxed()).await.unwrap())
+}
+
+fn published(frame: proto::BackendFrame) -> Vec<PublishKind> {
+    let Some(proto::backend_frame::Frame::Batch(batch)) = frame.frame else { return Vec::new() };
+    let kind = |item: proto::BackendItem| match item.try_into() {
+        Ok(BackendItem::Publish { what, .. }) => Some(what),
+        _ => None,
+    };
+    batch.items.into_iter().filter_map(kind).collect()
+}
+
+#[tokio::test]
+async fn a_full_link_drops_state_and_asks_for_a_keyframe() {
+    let (hub, mut events) = hub(1, Limits { soft_bytes: 1000, ..Limits::default() });
+    let (_, mut stream) = unread_link(&hub).await;
+    next_matching(&mut events, |event| matches!(event, LinkEvent::Watched { .. }).then_some(())).await;
+    let publish = |what| hub.publish(group(7), Epoch(1), what, delta(200));
+
+    publish(PublishKind::Delta);
+    publish(PublishKind::Keyframe);
+    for _ in 0..9 {
+        publish(PublishKind::Delta);
+    }
+    let mut heard = Vec::new();
+    while let Some(Some(Ok(frame))) = stream.next().now_or_never() {
+        heard.extend(published(frame));
+    }
+    assert_eq!(heard[0], PublishKind::Keyframe, "a delta before the first keyframe makes no sense");
+    assert!((2..9).contains(&heard.len()), "the rest did not fit: {heard:?}");
+    assert_eq!(events.recv().await, Some(LinkEvent::KeyframeWanted { group: group(7) }));
+
+    publish(PublishKind::Delta);
+    publish(PublishKind::Keyframe);
+    publish(PublishKind::Delta);
+    let frame = stream.next().await.unwrap().unwrap();
+    assert_eq!(published(frame), [PublishKind::Keyframe, PublishKind::Delta]);
+}
+
+#[tokio::test]
+async fn reliable_overflow_ends_the_stream() {
+    let (hub, mut events) = hub(1, Limits { hard_bytes: 500, ..Limits::default() });
+    let (gateway, mut stream) = unread_link(&hub).await;
+    next_matching(&mut events, |event| matches!(event, LinkEvent::Watched { .. }).then_some(())).await;
+    for number in 0..50 {
+        hub.send(&gateway, &[SESSION], vec![event(number)]);
+    }
+    assert!(matches!(stream.next().await, Some(Ok(_))), "the hello was not taken yet");
+    assert!(stream.next().await.is_none());
+}
