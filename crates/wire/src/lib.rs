@@ -1,0 +1,26 @@
+//! The client protocol: preface, records, messages, sealing and the session log. Pure: bytes and time come in
+//! as arguments, bytes and decisions come out. `docs/protocol.md` is the same thing for people.
+//!
+//! ```text
+//! socket bytes → record::Decoder → seal::Opener → message::split → opcode::check → limit::Limiter
+//! message → session::Outbox → record::Writer → seal::Sealer → socket bytes
+//! ```
+
+pub mod cursor;
+pub mod error;
+pub mod fuzz;
+pub mod limit;
+pub mod message;
+pub mod movement;
+pub mod opcode;
+pub mod payload;
+pub mod preface;
+pub mod range;
+pub mod record;
+pub mod seal;
+pub mod session;
+pub mod varint;
+
+pub use error::{Fault, WireError};
+pub use message::{Head, Kind, Message};
+pub use record::Side;

@@ -1,0 +1,136 @@
+//! How fast a client may be: a token bucket per kind of message, and a count of strikes. Both are told the time,
+//! and own no memory before they are needed.
+
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
+
+use crate::opcode::{Bucket, Rule, Violation};
+
+/// Strikes that close a connection, and the time within which they must fall.
+pub const STRIKES: usize = 16;
+pub const STRIKE_WINDOW: Duration = Duration::from_secs(10);
+
+/// A token bucket kept as one moment: when it will be full again (the "generic cell rate algorithm").
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct TokenBucket {
+    full_at: Option<Instant>,
+}
+
+impl TokenBucket {
+    /// Takes a token, or says how long to wait for one. A rate of 0 never gives any.
+    pub fn take(&mut self, per_second: u32, burst: u32, now: Instant) -> Result<(), Duration> {
+        if per_second == 0 || burst == 0 {
+            return Err(Duration::MAX);
+        }
+        let interval = Duration::from_secs(1) / per_second;
+        let full_at = self.full_at.map_or(now, |at| at.max(now)) + interval;
+        let wait = (full_at - now).saturating_sub(interval.saturating_mul(burst));
+        if !wait.is_zero() {
+            return Err(wait);
+        }
+        self.full_at = Some(full_at);
+        Ok(())
+    }
+}
+
+/// The buckets of one connection or session, as the opcode table names them.
+#[derive(Debug, Clone, Default)]
+pub struct Limiter {
+    buckets: [TokenBucket; Bucket::COUNT],
+}
+
+impl Limiter {
+    pub fn allow(&mut self, rule: &Rule, now: Instant) -> Result<(), Violation> {
+        let Some(rate) = rule.rate else { return Ok(()) };
+        self.buckets[rate.bucket as usize]
+            .take(rate.per_second, rate.burst, now)
+            .map_err(|retry_after| Violation::TooFast { name: rule.name, retry_after })
+    }
+}
+
+/// A sliding window over the last violations.
+#[derive(Debug, Clone, Default)]
+pub struct Strikes {
+    at: VecDeque<Instant>,
+    total: u64,
+}
+
+impl Strikes {
+    /// Counts one; true when it is one too many.
+    pub fn add(&mut self, now: Instant) -> bool {
+        self.total += 1;
+        while self.at.front().is_some_and(|first| now.saturating_duration_since(*first) >= STRIKE_WINDOW) {
+            self.at.pop_front();
+        }
+        self.at.push_back(now);
+        self.at.len() >= STRIKES
+    }
+
+    /// All there ever were.
+    pub fn total(&self) -> u64 {
+        self.total
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::opcode;
+
+    #[test]
+    fn a_burst_then_the_rate() {
+        let (mut bucket, start) = (TokenBucket::default(), Instant::now());
+        for _ in 0..4 {
+            bucket.take(2, 4, start).unwrap();
+        }
+        assert_eq!(bucket.take(2, 4, start), Err(Duration::from_millis(500)));
+        bucket.take(2, 4, start + Duration::from_millis(500)).unwrap();
+        assert!(bucket.take(2, 4, start + Duration::from_millis(999)).is_err());
+        assert_eq!(TokenBucket::default().take(0, 4, start), Err(Duration::MAX));
+    }
+
+    #[test]
+    fn actions_share_a_bucket_and_moves_do_not() {
+        let (mut limiter, now) = (Limiter::default(), Instant::now());
+        let rule = |opcode| opcode::lookup(opcode).unwrap();
+        for _ in 0..80 {
+            limiter.allow(rule(opcode::PICK_UP), now).unwrap();
+        }
+        let error = limiter.allow(rule(opcode::DROP), now).unwrap_err();
+        assert_eq!(error, Violation::TooFast { name: "Drop", retry_after: Duration::from_millis(25) });
+        limiter.allow(rule(opcode::MOVE), now).unwrap();
+    }
+
+    #[test]
+    fn strikes_are_forgotten_after_a_while() {
+        let (mut strikes, start) = (Strikes::default(), Instant::now());
+        for n in 1..STRIKES {
+            assert!(!strikes.add(start + Duration::from_millis(n as u64)));
+        }
+        assert!(!strikes.add(start + STRIKE_WINDOW + Duration::from_millis(1)));
+        assert!(strikes.add(start + STRIKE_WINDOW + Duration::from_millis(1)));
+        assert_eq!(strikes.total(), 17);
+    }
+
+    proptest! {
+        #[test]
+        fn never_more_than_burst_and_rate(
+            gaps in proptest::collection::vec(0u64..200, 1..300),
+            per_second in 1u32..50,
+            burst in 1u32..20,
+        ) {
+            let (mut bucket, start) = (TokenBucket::default(), Instant::now());
+            let (mut elapsed, mut taken) = (Duration::ZERO, 0u64);
+            for gap in gaps {
+                elapsed += Duration::from_millis(gap);
+                taken += u64::from(bucket.take(per_second, burst, start + elapsed).is_ok());
+            }
+            let allowed = elapsed.as_secs_f64() * f64::from(per_second) + f64::from(burst);
+            prop_assert!(taken as f64 <= allowed + 1e-3);
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! The compact layouts of the hot path: a player's wish to move, the own avatar, and what stands in a cell.
+//! `docs/protocol.md`, section 14.
+
+use bytes::{BufMut, BytesMut};
+
+use crate::{
+    cursor::{Cursor, Truncated},
+    message::Head,
+    varint::VarintError,
+};
+
+mod cell;
+
+pub use cell::{Appears, Cell, EntityKind, Entries, Entry, Form, Gone, encode_cell};
+
+/// Classes of state messages on the wire; lower ones are shed later.
+pub mod class {
+    pub const OWN: u8 = 0;
+    pub const NEAR: u8 = 1;
+    pub const OUTER: u8 = 2;
+}
+
+/// Bit of a cell's supersede key that tells the outer ring from the near one.
+const OUTER_KEY: u64 = 1 << 48;
+
+/// Head of a `Move` or `Avatar`.
+pub const OWN: Head = Head::State { class: class::OWN, key: 0 };
+
+/// Head of a `Cell`, near or of the outer ring; `number` is [`shardkeep_types::CellId::number`].
+pub const fn cell_head(number: u64, outer: bool) -> Head {
+    match outer {
+        false => Head::State { class: class::NEAR, key: number },
+        true => Head::State { class: class::OUTER, key: number | OUTER_KEY },
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum MovementError {
+    #[error("the payload ends inside a field")]
+    Truncated,
+    #[error("the payload is longer than it says")]
+    Trailing,
+    #[error("form {0} is neither keyframe nor delta")]
+    Form(u8),
+    #[error("{0} entries do not fit into the payload")]
+    Count(u64),
+    #[error("{0}")]
+    Varint(VarintError),
+    #[error("reserved bits are set in mask {0:#04x}")]
+    Mask(u8),
+    #[error("kind of entity {0}")]
+    Kind(u8),
+    #[error("reason {0} to be gone")]
+    Gone(u8),
+    #[error("a name is not UTF-8")]
+    Name,
+}
+
+impl MovementError {
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Truncated => "movement_truncated",
+            Self::Trailing => "movement_trailing",
+            Self::Form(_) => "movement_form",
+            Self::Count(_) => "movement_count",
+            Self::Varint(_) => "movement_varint",
+            Self::Mask(_) => "movement_mask",
+            Self::Kind(_) => "movement_kind",
+            Self::Gone(_) => "movement_gone",
+            Self::Name => "movement_name",
+        }
+    }
+}
+
+impl From<Truncated> for MovementError {
+    fn from(_: Truncated) -> Self {
+        Self::Truncated
+    }
+}
+
+/// Where an avatar wishes to go, valid until the next wish.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Move {
+    /// Rises with every `Move` of the session.
+    pub sequence: u32,
+    /// Wished velocity in mm/s.
+    pub velocity: [i16; 2],
+    /// In 1/256 turns, counter-clockwise from +x.
+    pub facing: u8,
+}
+
+impl Move {
+    pub const LENGTH: usize = 9;
+
+    pub fn encode(&self, out: &mut BytesMut) {
+        out.put_u32_le(self.sequence);
+        self.velocity.into_iter().for_each(|v| out.put_i16_le(v));
+        out.put_u8(self.facing);
+    }
+
+    pub fn decode(payload: &[u8]) -> Result<Self, MovementError> {
+        let mut cursor = Cursor::new(payload);
+        let decoded =
+            Self { sequence: cursor.u32()?, velocity: [cursor.i16()?, cursor.i16()?], facing: cursor.u8()? };
+        end(cursor).map(|()| decoded)
+    }
+}
+
+/// The player's own avatar, as its zone sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Avatar {
+    pub tick: u32,
+    /// Sequence of the last `Move` applied.
+    pub sequence: u32,
+    /// From the map's corner, in mm.
+    pub position: [i32; 2],
+    /// In mm/s.
+    pub velocity: [i16; 2],
+    pub facing: u8,
+    pub health: u16,
+    pub max_health: u16,
+}
+
+impl Avatar {
+    pub const LENGTH: usize = 25;
+
+    pub fn encode(&self, out: &mut BytesMut) {
+        out.put_u32_le(self.tick);
+        out.put_u32_le(self.sequence);
+        self.position.into_iter().for_each(|mm| out.put_i32_le(mm));
+        self.velocity.into_iter().for_each(|v| out.put_i16_le(v));
+        out.put_u8(self.facing);
+        out.put_u16_le(self.health);
+        out.put_u16_le(self.max_health);
+    }
+
+    pub fn decode(payload: &[u8]) -> Result<Self, MovementError> {
+        let mut cursor = Cursor::new(payload);
+        let decoded = Self {
+            tick: cursor.u32()?,
+            sequence: cursor.u32()?,
+            position: [cursor.i32()?, cursor.i32()?],
+            velocity: [cursor.i16()?, cursor.i16()?],
+            facing: cursor.u8()?,
+            health: cursor.u16()?,
+            max_health: cursor.u16()?,
+        };
+        end(cursor).map(|()| decoded)
+    }
+}
+
+fn end(cursor: Cursor<'_>) -> Result<(), MovementError> {
+    if cursor.is_empty() { Ok(()) } else { Err(MovementError::Trailing) }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn moves_come_back(sequence: u32, velocity: [i16; 2], facing: u8) {
+            let wish = Move { sequence, velocity, facing };
+            let mut out = BytesMut::new();
+            wish.encode(&mut out);
+            prop_assert_eq!(out.len(), Move::LENGTH);
+            prop_assert_eq!(Move::decode(&out), Ok(wish));
+            out.put_u8(0);
+            prop_assert_eq!(Move::decode(&out), Err(MovementError::Trailing));
+        }
+
+        #[test]
+        fn avatars_come_back(
+            tick: u32, sequence: u32, position: [i32; 2], velocity: [i16; 2], facing: u8, health: u16, max_health: u16,
+        ) {
+            let avatar = Avatar { tick, sequence, position, velocity, facing, health, max_health };
+            let mut out = BytesMut::new();
+            avatar.encode(&mut out);
+            prop_assert_eq!(out.len(), Avatar::LENGTH);
+            prop_assert_eq!(Avatar::decode(&out), Ok(avatar));
+            prop_assert_eq!(Avatar::decode(&out[1..]), Err(MovementError::Truncated));
+        }
+    }
+}

@@ -1,0 +1,367 @@
+//! What stands in one cell, as a keyframe or as what changed since. Encoded once per tick, decoded without a copy.
+
+use bytes::{BufMut, BytesMut};
+use shardkeep_types::{CellId, EntityId, MapId};
+
+use super::{MovementError, end};
+use crate::{
+    cursor::Cursor,
+    varint::{self, VarintError},
+};
+
+/// Whether a cell message stands alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Form {
+    /// Forget what was known of the cell.
+    Keyframe = 1,
+    Delta = 2,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum EntityKind {
+    Avatar = 1,
+    Creature = 2,
+    GroundItem = 3,
+}
+
+/// Why an entity is no longer in the cell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Gone {
+    /// It appears in another cell.
+    Moved = 1,
+    /// It left the world, or was taken.
+    Left = 2,
+    Died = 3,
+}
+
+/// What an entity is; said when it appears.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Appears<'a> {
+    pub kind: EntityKind,
+    pub template: u16,
+    /// At most 255 bytes; longer names are cut at a character when encoded.
+    pub name: &'a str,
+}
+
+/// One entity's news. Fields that are `None` are not on the wire.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Entry<'a> {
+    pub id: EntityId,
+    pub appears: Option<Appears<'a>>,
+    /// From the cell's corner, in mm.
+    pub offset: Option<[u16; 2]>,
+    /// In mm/s. An entity that appears without one stands.
+    pub velocity: Option<[i16; 2]>,
+    pub facing: Option<u8>,
+    /// 0 dead to 255 full.
+    pub health: Option<u8>,
+    pub gone: Option<Gone>,
+}
+
+/// A `Cell` message, checked whole when decoded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cell<'a> {
+    pub form: Form,
+    pub tick: u32,
+    pub cell: CellId,
+    count: usize,
+    entries: &'a [u8],
+}
+
+/// Iterates over the entries of a [`Cell`].
+#[derive(Debug, Clone)]
+pub struct Entries<'a> {
+    left: usize,
+    cursor: Cursor<'a>,
+}
+
+const APPEARS: u8 = 1;
+const POSITION: u8 = 1 << 1;
+const VELOCITY: u8 = 1 << 2;
+const FACING: u8 = 1 << 3;
+const HEALTH: u8 = 1 << 4;
+const GONE: u8 = 1 << 5;
+/// The shortest entry: id and mask.
+const SHORTEST: usize = 9;
+
+impl<'a> Entry<'a> {
+    /// An entry that says nothing yet.
+    pub fn new(id: EntityId) -> Self {
+        Self { id, appears: None, offset: None, velocity: None, facing: None, health: None, gone: None }
+    }
+
+    /// Bytes of this entry on the wire.
+    pub fn encoded_len(&self) -> usize {
+        let appears = self.appears.map_or(0, |appears| 4 + cut(appears.name).len());
+        let fixed = [
+            (self.offset.is_some(), 4),
+            (self.velocity.is_some(), 4),
+            (self.facing.is_some(), 1),
+            (self.health.is_some(), 1),
+            (self.gone.is_some(), 1),
+        ];
+        SHORTEST + appears + fixed.iter().filter(|(present, _)| *present).map(|(_, size)| size).sum::<usize>()
+    }
+
+    fn mask(&self) -> u8 {
+        [
+            (self.appears.is_some(), APPEARS),
+            (self.offset.is_some(), POSITION),
+            (self.velocity.is_some(), VELOCITY),
+            (self.facing.is_some(), FACING),
+            (self.health.is_some(), HEALTH),
+            (self.gone.is_some(), GONE),
+        ]
+        .iter()
+        .filter(|(present, _)| *present)
+        .fold(0, |mask, (_, bit)| mask | bit)
+    }
+
+    fn encode(&self, out: &mut BytesMut) {
+        out.put_u64_le(self.id.0);
+        out.put_u8(self.mask());
+        if let Some(appears) = self.appears {
+            let name = cut(appears.name);
+            out.put_u8(appears.kind as u8);
+            out.put_u16_le(appears.template);
+            out.put_u8(name.len() as u8);
+            out.put_slice(name.as_bytes());
+        }
+        self.offset.into_iter().flatten().for_each(|mm| out.put_u16_le(mm));
+        self.velocity.into_iter().flatten().for_each(|v| out.put_i16_le(v));
+        self.facing
+            .into_iter()
+            .chain(self.health)
+            .chain(self.gone.map(|gone| gone as u8))
+            .for_each(|b| out.put_u8(b));
+    }
+
+    fn decode(cursor: &mut Cursor<'a>) -> Result<Self, MovementError> {
+        let id = EntityId(cursor.u64()?);
+        let mask = cursor.u8()?;
+        if mask & !(APPEARS | POSITION | VELOCITY | FACING | HEALTH | GONE) != 0 {
+            return Err(MovementError::Mask(mask));
+        }
+        let mut entry = Self::new(id);
+        if mask & APPEARS != 0 {
+            entry.appears = Some(appears(cursor)?);
+        }
+        if mask & POSITION != 0 {
+            entry.offset = Some([cursor.u16()?, cursor.u16()?]);
+        }
+        if mask & VELOCITY != 0 {
+            entry.velocity = Some([cursor.i16()?, cursor.i16()?]);
+        }
+        if mask & FACING != 0 {
+            entry.facing = Some(cursor.u8()?);
+        }
+        if mask & HEALTH != 0 {
+            entry.health = Some(cursor.u8()?);
+        }
+        if mask & GONE != 0 {
+            entry.gone = Some(gone(cursor.u8()?)?);
+        }
+        Ok(entry)
+    }
+}
+
+fn appears<'a>(cursor: &mut Cursor<'a>) -> Result<Appears<'a>, MovementError> {
+    let kind = match cursor.u8()? {
+        1 => EntityKind::Avatar,
+        2 => EntityKind::Creature,
+        3 => EntityKind::GroundItem,
+        other => return Err(MovementError::Kind(other)),
+    };
+    let template = cursor.u16()?;
+    let length = cursor.u8()?.into();
+    let name = std::str::from_utf8(cursor.bytes(length)?).map_err(|_| MovementError::Name)?;
+    Ok(Appears { kind, template, name })
+}
+
+fn gone(why: u8) -> Result<Gone, MovementError> {
+    match why {
+        1 => Ok(Gone::Moved),
+        2 => Ok(Gone::Left),
+        3 => Ok(Gone::Died),
+        other => Err(MovementError::Gone(other)),
+    }
+}
+
+/// The longest start of a name that fits its length byte.
+fn cut(name: &str) -> &str {
+    &name[..name.floor_char_boundary(255)]
+}
+
+/// Appends the payload of a `Cell` message. The whole must fit a record; `Entry::encoded_len` tells.
+pub fn encode_cell<'a>(
+    out: &mut BytesMut,
+    form: Form,
+    tick: u32,
+    cell: CellId,
+    entries: impl ExactSizeIterator<Item = Entry<'a>>,
+) {
+    out.put_u8(form as u8);
+    out.put_u32_le(tick);
+    [cell.map.0, cell.x, cell.y].into_iter().for_each(|part| out.put_u16_le(part));
+    varint::encode(entries.len() as u64, out);
+    entries.for_each(|entry| entry.encode(out));
+}
+
+impl<'a> Cell<'a> {
+    /// Bytes before the entries, with the longest count a record can hold.
+    pub const MAX_HEADER: usize = 14;
+
+    pub fn decode(payload: &'a [u8]) -> Result<Self, MovementError> {
+        let mut cursor = Cursor::new(payload);
+        let form = match cursor.u8()? {
+            1 => Form::Keyframe,
+            2 => Form::Delta,
+            other => return Err(MovementError::Form(other)),
+        };
+        let tick = cursor.u32()?;
+        let cell = CellId { map: MapId(cursor.u16()?), x: cursor.u16()?, y: cursor.u16()? };
+        let count = cursor.varint().map_err(|error| match error {
+            VarintError::Truncated => MovementError::Truncated,
+            other => MovementError::Varint(other),
+        })?;
+        let entries = cursor.rest();
+        let fits = (entries.len() / SHORTEST) as u64;
+        let count = usize::try_from(count.min(fits + 1)).ok().filter(|n| *n as u64 <= fits);
+        let count = count.ok_or(MovementError::Count(fits + 1))?;
+        for _ in 0..count {
+            Entry::decode(&mut cursor)?;
+        }
+        end(cursor)?;
+        Ok(Self { form, tick, cell, count, entries })
+    }
+
+    pub fn entries(&self) -> Entries<'a> {
+        Entries { left: self.count, cursor: Cursor::new(self.entries) }
+    }
+}
+
+impl<'a> Iterator for Entries<'a> {
+    type Item = Entry<'a>;
+
+    fn next(&mut self) -> Option<Entry<'a>> {
+        self.left = self.left.checked_sub(1)?;
+        // Cannot fail: `Cell::decode` has read them all.
+        Entry::decode(&mut self.cursor).ok()
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.left, Some(self.left))
+    }
+}
+
+impl ExactSizeIterator for Entries<'_> {}
+
+#[cfg(test)]
+mod tests {
+    use proptest::{option, prelude::*};
+
+    use super::*;
+
+    type Parts = (
+        u64,
+        Option<(u8, u16, String)>,
+        Option<[u16; 2]>,
+        Option<[i16; 2]>,
+        Option<u8>,
+        Option<u8>,
+        Option<u8>,
+    );
+
+    fn any_parts() -> impl Strategy<Value = Parts> {
+        let appears = (1u8..=3, any::<u16>(), any::<String>());
+        (
+            any::<u64>(),
+            option::of(appears),
+            any::<Option<[u16; 2]>>(),
+            any::<Option<[i16; 2]>>(),
+            any::<Option<u8>>(),
+            any::<Option<u8>>(),
+            option::of(1u8..=3),
+        )
+    }
+
+    fn entry(parts: &Parts) -> Entry<'_> {
+        let (id, appears, offset, velocity, facing, health, why) = parts;
+        let kinds = [EntityKind::Avatar, EntityKind::Creature, EntityKind::GroundItem];
+        Entry {
+            id: EntityId(*id),
+            appears: appears.as_ref().map(|(kind, template, name)| Appears {
+                kind: kinds[usize::from(kind - 1)],
+                template: *template,
+                name: cut(name),
+            }),
+            offset: *offset,
+            velocity: *velocity,
+            facing: *facing,
+            health: *health,
+            gone: why.map(|why| gone(why).unwrap()),
+        }
+    }
+
+    fn encoded(entries: &[Entry<'_>]) -> BytesMut {
+        let mut out = BytesMut::new();
+        let cell = CellId { map: MapId(1), x: 15, y: 16 };
+        encode_cell(&mut out, Form::Delta, 9, cell, entries.iter().copied());
+        out
+    }
+
+    #[test]
+    fn mistakes_have_names() {
+        let whole = encoded(&[Entry { gone: Some(Gone::Died), ..Entry::new(EntityId(7)) }]);
+        let bent = |at: usize, byte: u8| {
+            let mut bytes = whole.clone();
+            bytes[at] = byte;
+            Cell::decode(&bytes).map(|cell| cell.count)
+        };
+        assert_eq!(bent(0, 3), Err(MovementError::Form(3)));
+        assert_eq!(bent(11, 2), Err(MovementError::Count(2)));
+        assert_eq!(bent(11, 0), Err(MovementError::Trailing));
+        assert_eq!(bent(20, 0x40), Err(MovementError::Mask(0x40)));
+        assert_eq!(bent(20, 0x21), Err(MovementError::Truncated));
+        assert_eq!(bent(21, 4), Err(MovementError::Gone(4)));
+        let mut endless = whole[..11].to_vec();
+        varint::encode(u64::MAX, &mut endless);
+        assert_eq!(Cell::decode(&endless), Err(MovementError::Count(1)));
+    }
+
+    #[test]
+    fn long_names_are_cut_at_a_character() {
+        let name = "ä".repeat(200);
+        let appears = Appears { kind: EntityKind::Avatar, template: 0, name: &name };
+        let bytes = encoded(&[Entry { appears: Some(appears), ..Entry::new(EntityId(1)) }]);
+        let entry = Cell::decode(&bytes).unwrap().entries().next().unwrap();
+        assert_eq!(entry.appears.unwrap().name, "ä".repeat(127));
+    }
+
+    proptest! {
+        #[test]
+        fn cells_come_back(parts in proptest::collection::vec(any_parts(), 0..20)) {
+            let entries: Vec<_> = parts.iter().map(entry).collect();
+            let bytes = encoded(&entries);
+            let length: usize = entries.iter().map(Entry::encoded_len).sum();
+            prop_assert_eq!(bytes.len(), 11 + varint::length(entries.len() as u64) + length);
+            let cell = Cell::decode(&bytes).unwrap();
+            prop_assert_eq!((cell.form, cell.tick), (Form::Delta, 9));
+            prop_assert_eq!(cell.cell, CellId { map: MapId(1), x: 15, y: 16 });
+            prop_assert_eq!(cell.entries().collect::<Vec<_>>(), entries);
+            prop_assert!(Cell::decode(&bytes[..bytes.len() - 1]).is_err());
+        }
+
+        #[test]
+        fn anything_decodes_or_not_but_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            if let Ok(cell) = Cell::decode(&bytes) {
+                let mut again = BytesMut::new();
+                encode_cell(&mut again, cell.form, cell.tick, cell.cell, cell.entries());
+                prop_assert_eq!(&again[..], &bytes[..]);
+            }
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! The lines of the table, in the order of section 13 of `docs/protocol.md`; a test compares the two.
+
+use super::{Bucket, Phase, Phases, Rate, Route, Rule, Sender};
+use crate::message::Kind;
+use shardkeep_types::BackendKind;
+
+macro_rules! opcodes {
+    ($($constant:ident = $opcode:literal, $name:literal, $line:expr;)*) => {
+        $(#[doc = concat!("`", $name, "`")] pub const $constant: u16 = $opcode;)*
+
+        /// Sorted by opcode.
+        pub static RULES: &[Rule] = &[$(Rule { opcode: $opcode, name: $name, ..$line }),*];
+    };
+}
+
+opcodes! {
+    ERROR = 0x0001, "Error", pushed(Kind::Event, Route::Transport);
+    ACK = 0x0002, "Ack", control(SESSION, 16, rate(Bucket::Ack, 100, 200));
+    KEY_UPDATE = 0x0003, "KeyUpdate", control(SEALED, 0, rate(Bucket::KeyUpdate, 1, 4));
+    PING = 0x0004, "Ping", control(SEALED, 16, rate(Bucket::Ping, 5, 10));
+    PONG = 0x0005, "Pong", control(SEALED, 16, rate(Bucket::Pong, 5, 10));
+
+    HELLO = 0x0100, "Hello", request(Phases::of(&[Phase::LoginNew]), 512, None, Route::Login);
+    PROOF = 0x0101, "Proof", request(Phases::of(&[Phase::LoginChallenged]), 1_200, None, Route::Login);
+    FINISHED = 0x0102, "Finished", request(Phases::of(&[Phase::LoginVerified]), 64, None, Route::Login);
+    WORLD_LIST = 0x0110, "WorldList", pushed(Kind::Event, Route::Login);
+    SELECT_WORLD = 0x0111, "SelectWorld",
+        request(Phases::of(&[Phase::LoginWelcome]), 16, rate(Bucket::SelectWorld, 2, 5), Route::Login);
+
+    ATTACH = 0x0200, "Attach", request(Phases::of(&[Phase::GatewayNew]), 256, None, Route::Gateway);
+    CONFIRM = 0x0201, "Confirm", request(Phases::of(&[Phase::GatewayAttached]), 16, None, Route::Gateway);
+    RESUME = 0x0202, "Resume", request(Phases::of(&[Phase::GatewayNew]), 256, None, Route::Gateway);
+    REDIRECT = 0x0203, "Redirect", pushed(Kind::Event, Route::Gateway);
+    LOGOUT = 0x0204, "Logout", request(SESSION, 0, rate(Bucket::Logout, 1, 2), Route::Gateway);
+
+    MOVE = 0x1001, "Move",
+        Rule { kind: Kind::State, ..request(SESSION, 9, rate(Bucket::Move, 30, 60), ZONE) };
+    GET_INVENTORY = 0x1010, "GetInventory", action();
+    INVENTORY_CHANGED = 0x1011, "InventoryChanged", pushed(Kind::Event, ZONE);
+    PICK_UP = 0x1012, "PickUp", action();
+    DROP = 0x1013, "Drop", action();
+    ATTACK = 0x1020, "Attack", action();
+    VITALS = 0x1021, "Vitals", pushed(Kind::Event, ZONE);
+    TRADE_INVITE = 0x1030, "TradeInvite", action();
+    TRADE_CHANGED = 0x1031, "TradeChanged", pushed(Kind::Event, ZONE);
+    TRADE_ANSWER = 0x1032, "TradeAnswer", action();
+    TRADE_OFFER = 0x1033, "TradeOffer", action();
+    TRADE_CONFIRM = 0x1034, "TradeConfirm", action();
+    TRADE_CANCEL = 0x1035, "TradeCancel", action();
+    PLACED = 0x1040, "Placed", pushed(Kind::Event, ZONE);
+    AVATAR = 0x1080, "Avatar", pushed(Kind::State, ZONE);
+    CELL = 0x1081, "Cell", pushed(Kind::State, ZONE);
+
+    SPEAK = 0x2000, "Speak", request(SESSION, 1_100, rate(Bucket::Chat, 10, 20), CHAT);
+    HEARD = 0x2001, "Heard", pushed(Kind::Event, CHAT);
+
+    LIST_CHARACTERS = 0x3000, "ListCharacters", entry();
+    CREATE_CHARACTER = 0x3001, "CreateCharacter", entry();
+    ENTER = 0x3002, "Enter", entry();
+    LEAVE = 0x3003, "Leave", entry();
+    QUEUE_PLACE = 0x3010, "QueuePlace", pushed(Kind::Event, WORLD);
+    ANNOUNCEMENT = 0x3011, "Announcement", pushed(Kind::Event, WORLD);
+}
+
+const SESSION: Phases = Phases::of(&[Phase::Session]);
+const SEALED: Phases = Phases::of(&[Phase::LoginWelcome, Phase::Session]);
+const WORLD: Route = Route::Backend(BackendKind::WORLD);
+const ZONE: Route = Route::Backend(BackendKind::ZONE);
+const CHAT: Route = Route::Backend(BackendKind::CHAT);
+
+const fn request(phases: Phases, max_payload: usize, rate: Option<Rate>, route: Route) -> Rule {
+    Rule {
+        opcode: 0,
+        name: "",
+        kind: Kind::Request,
+        sender: Sender::Client,
+        phases,
+        max_payload,
+        rate,
+        route,
+    }
+}
+
+/// Requests to the zone: 0x1002–0x107F share one rate.
+const fn action() -> Rule {
+    request(SESSION, 1_024, rate(Bucket::Zone, 40, 80), ZONE)
+}
+
+/// Requests to the world: 0x3000–0x3FFF share one rate.
+const fn entry() -> Rule {
+    request(SESSION, 256, rate(Bucket::World, 10, 20), WORLD)
+}
+
+const fn control(phases: Phases, max_payload: usize, rate: Option<Rate>) -> Rule {
+    let rule = request(phases, max_payload, rate, Route::Transport);
+    Rule { kind: Kind::Event, sender: Sender::Both, ..rule }
+}
+
+/// From the server only; `route` is whose it is.
+const fn pushed(kind: Kind, route: Route) -> Rule {
+    Rule { kind, sender: Sender::Server, ..request(Phases::of(&[]), 0, None, route) }
+}
+
+const fn rate(bucket: Bucket, per_second: u32, burst: u32) -> Option<Rate> {
+    Some(Rate { bucket, per_second, burst })
+}

@@ -1,0 +1,310 @@
+//! The reliable log: both sides count reliable messages without a number on the wire, keep what they sent until it
+//! is acknowledged, and send it again after a resume. The same types serve client and server.
+
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+
+use crate::message::{Kind, Message};
+
+/// Whether a message of this kind and opcode is numbered (`docs/protocol.md`, section 10).
+pub const fn is_reliable(kind: Kind, opcode: u16) -> bool {
+    let attaching = opcode >= 0x0200 && opcode <= 0x02ff;
+    match kind {
+        Kind::State => false,
+        Kind::Event => opcode >= 0x0100 && !attaching,
+        Kind::Request | Kind::Reply => !attaching,
+    }
+}
+
+impl<B: AsRef<[u8]>> Message<B> {
+    pub fn is_reliable(&self) -> bool {
+        is_reliable(self.kind(), self.opcode)
+    }
+}
+
+/// How much one side may leave unacknowledged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bounds {
+    pub messages: usize,
+    pub bytes: usize,
+}
+
+impl Bounds {
+    pub const CLIENT: Self = Self { messages: 256, bytes: 64 * 1024 };
+    pub const SERVER: Self = Self { messages: 1_024, bytes: 512 * 1024 };
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum SessionError {
+    /// Ours to report: the other side is too slow. The message was not logged.
+    #[error("{messages} messages or {bytes} bytes are not acknowledged")]
+    Overflow { messages: usize, bytes: usize },
+    /// Theirs: acknowledges what was never sent.
+    #[error("{received} acknowledged, {sent} sent")]
+    NeverSent { received: u64, sent: u64 },
+    /// Theirs: wants again what it acknowledged before.
+    #[error("resume from {received}, but {acknowledged} were acknowledged")]
+    Forgotten { received: u64, acknowledged: u64 },
+}
+
+impl SessionError {
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Overflow { .. } => "log_overflow",
+            Self::NeverSent { .. } => "ack_never_sent",
+            Self::Forgotten { .. } => "resume_forgotten",
+        }
+    }
+}
+
+/// What one side sent and the other has not acknowledged. Bound: `Bounds`; overflow: refused, the session ends.
+#[derive(Debug, Clone)]
+pub struct Outbox {
+    log: VecDeque<Bytes>,
+    bytes: usize,
+    acknowledged: u64,
+    bounds: Bounds,
+}
+
+impl Outbox {
+    pub fn new(bounds: Bounds) -> Self {
+        Self { log: VecDeque::new(), bytes: 0, acknowledged: 0, bounds }
+    }
+
+    /// A log that goes on where another holder of the session left it; `sent` counts what is in `unacknowledged`.
+    pub fn restore(bounds: Bounds, sent: u64, unacknowledged: impl IntoIterator<Item = Bytes>) -> Self {
+        let log: VecDeque<Bytes> = unacknowledged.into_iter().collect();
+        let bytes = log.iter().map(Bytes::len).sum();
+        let acknowledged = sent.saturating_sub(log.len() as u64);
+        Self { log, bytes, acknowledged, bounds }
+    }
+
+    /// Logs an encoded reliable message; returns its number.
+    pub fn push(&mut self, message: Bytes) -> Result<u64, SessionError> {
+        if !self.has_room(message.len()) {
+            return Err(SessionError::Overflow { messages: self.log.len(), bytes: self.bytes });
+        }
+        self.bytes += message.len();
+        self.log.push_back(message);
+        Ok(self.sent())
+    }
+
+    /// Whether a message of this size may still be sent.
+    pub fn has_room(&self, size: usize) -> bool {
+        self.log.len() < self.bounds.messages && self.bytes + size <= self.bounds.bytes
+    }
+
+    /// The other side has everything up to `received`. An older acknowledgement than the last one is harmless.
+    pub fn acknowledge(&mut self, received: u64) -> Result<(), SessionError> {
+        let sent = self.sent();
+        if received > sent {
+            return Err(SessionError::NeverSent { received, sent });
+        }
+        while self.acknowledged < received {
+            self.bytes -= self.log.pop_front().map_or(0, |message| message.len());
+            self.acknowledged += 1;
+        }
+        Ok(())
+    }
+
+    /// After a resume: what to send again, in order, before anything new.
+    pub fn resume_from(&mut self, received: u64) -> Result<impl Iterator<Item = &Bytes>, SessionError> {
+        if received < self.acknowledged {
+            return Err(SessionError::Forgotten { received, acknowledged: self.acknowledged });
+        }
+        self.acknowledge(received)?;
+        Ok(self.log.iter())
+    }
+
+    /// The log was lost with the other side's memory: counts from 0 again, and forgets.
+    pub fn restart(&mut self) {
+        *self = Self::new(self.bounds);
+    }
+
+    /// Number of the last message sent.
+    pub fn sent(&self) -> u64 {
+        self.acknowledged + self.log.len() as u64
+    }
+
+    pub fn acknowledged(&self) -> u64 {
+        self.acknowledged
+    }
+
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Not acknowledged, in order; the first has the number `acknowledged() + 1`.
+    pub fn unacknowledged(&self) -> impl ExactSizeIterator<Item = &Bytes> {
+        self.log.iter()
+    }
+}
+
+/// An `Ack` is due after so many reliable messages, or so long after the first of them.
+pub const ACK_AFTER: u64 = 32;
+pub const ACK_WITHIN: Duration = Duration::from_millis(500);
+
+/// Counts what the other side sent.
+#[derive(Debug, Clone, Default)]
+pub struct Inbox {
+    received: u64,
+    acknowledged: u64,
+    oldest: Option<Instant>,
+}
+
+impl Inbox {
+    pub fn restore(received: u64) -> Self {
+        Self { received, acknowledged: received, oldest: None }
+    }
+
+    /// A reliable message came.
+    pub fn receive(&mut self, now: Instant) {
+        self.received += 1;
+        self.oldest.get_or_insert(now);
+    }
+
+    pub fn received(&self) -> u64 {
+        self.received
+    }
+
+    /// Whether an `Ack` must be sent now.
+    pub fn ack_due(&self, now: Instant) -> bool {
+        self.received - self.acknowledged >= ACK_AFTER || self.deadline().is_some_and(|at| at <= now)
+    }
+
+    /// When an `Ack` is due at the latest; `None` when there is nothing to acknowledge.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.oldest.map(|at| at + ACK_WITHIN)
+    }
+
+    /// The count to put into the `Ack` (or `Confirm`, or `SessionReady`) that is sent now.
+    pub fn acknowledge(&mut self) -> u64 {
+        self.acknowledged = self.received;
+        self.oldest = None;
+        self.received
+    }
+
+    /// The log was lost: counts from 0 again.
+    pub fn restart(&mut self) {
+        *self = Self::default();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::opcode;
+
+    fn message(byte: u8) -> Bytes {
+        Bytes::from(vec![byte])
+    }
+
+    #[test]
+    fn the_numbering_rule() {
+        for (kind, opcode, numbered) in [
+            (Kind::Request, opcode::SPEAK, true),
+            (Kind::Reply, opcode::SPEAK, true),
+            (Kind::Reply, opcode::ERROR, true),
+            (Kind::Event, opcode::ERROR, false),
+            (Kind::Event, opcode::ACK, false),
+            (Kind::Event, 0x0100, true),
+            (Kind::Event, 0x01ff, true),
+            (Kind::Event, opcode::REDIRECT, false),
+            (Kind::Request, opcode::LOGOUT, false),
+            (Kind::Reply, opcode::CONFIRM, false),
+            (Kind::Event, 0x0300, true),
+            (Kind::Event, 0x9000, true),
+            (Kind::State, opcode::CELL, false),
+        ] {
+            assert_eq!(is_reliable(kind, opcode), numbered, "{kind:?} {opcode:#06x}");
+        }
+    }
+
+    #[test]
+    fn bad_acknowledgements_are_refused() {
+        let mut outbox = Outbox::new(Bounds::CLIENT);
+        for byte in 0..5 {
+            outbox.push(message(byte)).unwrap();
+        }
+        assert_eq!(outbox.acknowledge(6), Err(SessionError::NeverSent { received: 6, sent: 5 }));
+        outbox.acknowledge(3).unwrap();
+        outbox.acknowledge(2).unwrap();
+        assert_eq!(outbox.acknowledged(), 3);
+        assert_eq!(
+            outbox.resume_from(2).err(),
+            Some(SessionError::Forgotten { received: 2, acknowledged: 3 })
+        );
+        assert_eq!(outbox.resume_from(4).unwrap().collect::<Vec<_>>(), [&message(4)]);
+        assert_eq!(outbox.acknowledge(u64::MAX).unwrap_err().label(), "ack_never_sent");
+    }
+
+    #[test]
+    fn the_log_is_bounded_by_count_and_bytes() {
+        let mut outbox = Outbox::new(Bounds { messages: 2, bytes: 10 });
+        outbox.push(Bytes::from_static(b"12345678")).unwrap();
+        assert!(outbox.push(Bytes::from_static(b"123")).is_err());
+        outbox.push(message(1)).unwrap();
+        assert_eq!(outbox.push(message(1)), Err(SessionError::Overflow { messages: 2, bytes: 9 }));
+        outbox.acknowledge(1).unwrap();
+        assert_eq!(outbox.push(message(1)), Ok(3));
+        assert_eq!(outbox.bytes(), 2);
+    }
+
+    #[test]
+    fn acks_are_due_by_count_or_time() {
+        let (mut inbox, start) = (Inbox::default(), Instant::now());
+        assert_eq!(inbox.deadline(), None);
+        inbox.receive(start);
+        assert!(!inbox.ack_due(start));
+        assert!(inbox.ack_due(start + ACK_WITHIN));
+        (1..ACK_AFTER).for_each(|_| inbox.receive(start));
+        assert!(inbox.ack_due(start));
+        assert_eq!(inbox.acknowledge(), ACK_AFTER);
+        assert!(!inbox.ack_due(start + ACK_WITHIN));
+    }
+
+    proptest! {
+        /// Whatever is lost with a connection, the other side has every message once and in order after a resume.
+        #[test]
+        fn nothing_is_lost_or_doubled(steps in proptest::collection::vec((0u8..4, any::<u8>()), 1..200)) {
+            let mut outbox = Outbox::new(Bounds::SERVER);
+            let mut inbox = Inbox::default();
+            let (mut sent, mut seen, mut in_flight) = (Vec::new(), Vec::new(), VecDeque::new());
+            let now = Instant::now();
+            for (step, byte) in steps {
+                match step {
+                    0 => {
+                        outbox.push(message(byte)).unwrap();
+                        sent.push(message(byte));
+                        in_flight.push_back(message(byte));
+                    }
+                    1 => if let Some(message) = in_flight.pop_front() {
+                        inbox.receive(now);
+                        seen.push(message);
+                    }
+                    2 => outbox.acknowledge(inbox.acknowledge()).unwrap(),
+                    _ => in_flight = outbox.resume_from(inbox.received()).unwrap().cloned().collect(),
+                }
+            }
+            seen.extend(outbox.resume_from(inbox.received()).unwrap().cloned());
+            prop_assert_eq!(seen, sent);
+        }
+
+        #[test]
+        fn a_moved_log_is_the_same_log(pushed in 0usize..50, acknowledged in 0u64..50) {
+            let mut outbox = Outbox::new(Bounds::SERVER);
+            (0..pushed).for_each(|n| { outbox.push(message(n as u8)).unwrap(); });
+            let _ = outbox.acknowledge(acknowledged);
+            let moved = Outbox::restore(Bounds::SERVER, outbox.sent(), outbox.unacknowledged().cloned());
+            prop_assert_eq!(moved.sent(), outbox.sent());
+            prop_assert_eq!(moved.acknowledged(), outbox.acknowledged());
+            prop_assert_eq!(moved.bytes(), outbox.bytes());
+        }
+    }
+}
