@@ -1,0 +1,167 @@
+//! Everything that stands and may move, in dense arrays: what each tick touches, and beside it what it rarely does.
+
+use std::{collections::HashMap, sync::Arc};
+
+use shardkeep_types::{CharacterId, EntityId, Epoch, MapId, Position};
+
+use crate::{
+    event::{Kind, OwnState},
+    input::{Goal, Possessions},
+};
+
+/// What watchers have not been told yet; the same bits as in the protocol's cell entries.
+pub(crate) mod dirty {
+    pub(crate) const APPEARS: u8 = 1;
+    pub(crate) const POSITION: u8 = 2;
+    pub(crate) const VELOCITY: u8 = 4;
+    pub(crate) const FACING: u8 = 8;
+    pub(crate) const HEALTH: u8 = 16;
+    pub(crate) const MOVEMENT: u8 = POSITION | VELOCITY;
+    pub(crate) const ALL: u8 = APPEARS | POSITION | VELOCITY | FACING | HEALTH;
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Body {
+    pub(crate) id: EntityId,
+    pub(crate) x: i32,
+    pub(crate) y: i32,
+    pub(crate) vx: i32,
+    pub(crate) vy: i32,
+    pub(crate) health: u32,
+    pub(crate) max_health: u32,
+    /// Index of the cell it stands in.
+    pub(crate) cell: u32,
+    pub(crate) template: u16,
+    pub(crate) facing: u8,
+    pub(crate) kind: Kind,
+    pub(crate) frozen: bool,
+    /// Not told to the near and to the outer watchers yet; see [`dirty`].
+    pub(crate) near: u8,
+    pub(crate) outer: u8,
+}
+
+impl Body {
+    pub(crate) fn position(&self, map: MapId) -> Position {
+        Position::new(map, self.x, self.y)
+    }
+
+    pub(crate) fn touch(&mut self, bits: u8) {
+        self.near |= bits;
+        self.outer |= bits;
+    }
+
+    pub(crate) fn alive(&self) -> bool {
+        self.health > 0
+    }
+
+    pub(crate) fn within(&self, other: &Body, distance: i32) -> bool {
+        let (dx, dy) = (i64::from(self.x - other.x), i64::from(self.y - other.y));
+        dx * dx + dy * dy <= i64::from(distance) * i64::from(distance)
+    }
+
+    /// Sets the velocity; watchers are told only of a change.
+    pub(crate) fn set_velocity(&mut self, vx: i32, vy: i32) {
+        if (self.vx, self.vy) != (vx, vy) {
+            (self.vx, self.vy) = (vx, vy);
+            self.touch(dirty::MOVEMENT);
+        }
+    }
+}
+
+#[derive(Debug, Clone)]
+pub(crate) enum Mind {
+    Avatar(Box<Avatar>),
+    Creature(Creature),
+    Ghost(Ghost),
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Avatar {
+    pub(crate) character: CharacterId,
+    pub(crate) name: Arc<str>,
+    pub(crate) epoch: Epoch,
+    pub(crate) wish: (i32, i32),
+    pub(crate) last_input: u32,
+    pub(crate) strikes_at: u64,
+    pub(crate) hurt_at: u64,
+    pub(crate) rises_at: Option<u64>,
+    pub(crate) outside_since: Option<u64>,
+    pub(crate) possessions: Possessions,
+    pub(crate) trade: Option<u64>,
+    /// Cell it was last told to see from.
+    pub(crate) view: Option<u32>,
+    pub(crate) told: Option<OwnState>,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Creature {
+    /// Index into the map's spawn points.
+    pub(crate) spawn: usize,
+    pub(crate) goal: Goal,
+    pub(crate) goal_until: u64,
+    pub(crate) strikes_at: u64,
+    pub(crate) attacker: Option<EntityId>,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Ghost {
+    pub(crate) name: Arc<str>,
+    pub(crate) seen_at: u64,
+}
+
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Bodies {
+    pub(crate) hot: Vec<Body>,
+    pub(crate) minds: Vec<Mind>,
+    places: HashMap<EntityId, usize>,
+}
+
+impl Bodies {
+    pub(crate) fn insert(&mut self, body: Body, mind: Mind) -> usize {
+        if let Some(at) = self.find(body.id) {
+            self.hot[at] = body;
+            self.minds[at] = mind;
+            return at;
+        }
+        self.places.insert(body.id, self.hot.len());
+        self.hot.push(body);
+        self.minds.push(mind);
+        self.hot.len() - 1
+    }
+
+    pub(crate) fn remove(&mut self, id: EntityId) -> Option<(Body, Mind)> {
+        let at = self.places.remove(&id)?;
+        let removed = (self.hot.swap_remove(at), self.minds.swap_remove(at));
+        if let Some(moved) = self.hot.get(at) {
+            self.places.insert(moved.id, at);
+        }
+        Some(removed)
+    }
+
+    pub(crate) fn find(&self, id: EntityId) -> Option<usize> {
+        self.places.get(&id).copied()
+    }
+
+    pub(crate) fn avatar(&self, character: CharacterId) -> Option<(&Body, &Avatar)> {
+        let at = self.find(EntityId::avatar(character))?;
+        match &self.minds[at] {
+            Mind::Avatar(avatar) => Some((&self.hot[at], avatar)),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn avatar_mut(&mut self, character: CharacterId) -> Option<(&mut Body, &mut Avatar)> {
+        let at = self.find(EntityId::avatar(character))?;
+        match &mut self.minds[at] {
+            Mind::Avatar(avatar) => Some((&mut self.hot[at], avatar)),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn avatars(&self) -> impl Iterator<Item = (&Body, &Avatar)> {
+        self.hot.iter().zip(&self.minds).filter_map(|(body, mind)| match mind {
+            Mind::Avatar(avatar) => Some((body, &**avatar)),
+            _ => None,
+        })
+    }
+}

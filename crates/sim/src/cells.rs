@@ -1,0 +1,174 @@
+//! Cells: who stands where, found by a counting sort each tick, and what each cell's watchers are owed.
+
+use shardkeep_types::{CellId, EntityId, Position};
+
+use crate::{
+    Map,
+    body::{Body, dirty},
+    event::{Gone, Ring},
+    input::Item,
+};
+
+/// One group of a cell: what its watchers are owed.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Feed {
+    pub(crate) watched: bool,
+    pub(crate) keyframe: bool,
+    pub(crate) gone: Vec<(EntityId, Gone)>,
+}
+
+impl Feed {
+    fn lose(&mut self, entity: EntityId, why: Gone) {
+        if self.watched {
+            self.gone.push((entity, why));
+        }
+    }
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct GroundItem {
+    pub(crate) item: Item,
+    pub(crate) at: Position,
+    pub(crate) near: bool,
+    pub(crate) outer: bool,
+}
+
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Cell {
+    pub(crate) owned: bool,
+    /// Its ground is known; creatures may live here.
+    pub(crate) ready: bool,
+    /// An avatar is in it or beside it.
+    pub(crate) awake: bool,
+    pub(crate) near: Feed,
+    pub(crate) outer: Feed,
+    pub(crate) ground: Vec<GroundItem>,
+}
+
+impl Cell {
+    pub(crate) fn feed(&mut self, ring: Ring) -> &mut Feed {
+        match ring {
+            Ring::Near => &mut self.near,
+            Ring::Outer => &mut self.outer,
+        }
+    }
+
+    pub(crate) fn lose(&mut self, entity: EntityId, why: Gone) {
+        if self.owned {
+            self.near.lose(entity, why);
+            self.outer.lose(entity, why);
+        }
+    }
+}
+
+/// All cells of a map, with the bodies sorted by cell.
+#[derive(Debug, Clone)]
+pub(crate) struct Cells {
+    width: u16,
+    height: u16,
+    map: shardkeep_types::MapId,
+    pub(crate) all: Vec<Cell>,
+    /// `sorted[starts[c]..starts[c + 1]]` are the bodies in cell `c`.
+    starts: Vec<u32>,
+    sorted: Vec<u32>,
+}
+
+impl Cells {
+    pub(crate) fn new(map: &Map) -> Self {
+        let count = usize::from(map.width) * usize::from(map.height);
+        Self {
+            width: map.width,
+            height: map.height,
+            map: map.id,
+            all: vec![Cell::default(); count],
+            starts: vec![0; count + 1],
+            sorted: Vec::new(),
+        }
+    }
+
+    pub(crate) fn index(&self, cell: CellId) -> Option<usize> {
+        let inside = cell.map == self.map && cell.x < self.width && cell.y < self.height;
+        inside.then(|| usize::from(cell.y) * usize::from(self.width) + usize::from(cell.x))
+    }
+
+    pub(crate) fn id(&self, index: usize) -> CellId {
+        let width = usize::from(self.width);
+        CellId { map: self.map, x: (index % width) as u16, y: (index / width) as u16 }
+    }
+
+    /// Index of the cell that holds the point; points outside fall into the nearest cell.
+    pub(crate) fn at(&self, x_mm: i32, y_mm: i32) -> u32 {
+        let cell = Position::new(self.map, x_mm, y_mm).cell();
+        let (x, y) = (cell.x.min(self.width - 1), cell.y.min(self.height - 1));
+        u32::from(y) * u32::from(self.width) + u32::from(x)
+    }
+
+    pub(crate) fn get_mut(&mut self, cell: CellId) -> Option<&mut Cell> {
+        self.index(cell).map(|index| &mut self.all[index])
+    }
+
+    pub(crate) fn owned(&self, index: u32) -> bool {
+        self.all.get(index as usize).is_some_and(|cell| cell.owned)
+    }
+
+    /// The cells at most `radius` away from this one, itself included.
+    pub(crate) fn around(&self, index: usize, radius: u16) -> impl Iterator<Item = usize> + use<> {
+        let width = usize::from(self.width);
+        let near = self.id(index).around(radius, self.width, self.height);
+        near.map(move |cell| usize::from(cell.y) * width + usize::from(cell.x))
+    }
+
+    /// Counting sort of all bodies by cell.
+    pub(crate) fn sort(&mut self, bodies: &[Body]) {
+        self.starts.fill(0);
+        for body in bodies {
+            self.starts[body.cell as usize + 1] += 1;
+        }
+        for cell in 1..self.starts.len() {
+            self.starts[cell] += self.starts[cell - 1];
+        }
+        self.sorted.resize(bodies.len(), 0);
+        // Filled from the back, so that `starts` ends where it began.
+        let mut ends: Vec<u32> = self.starts[1..].to_vec();
+        for (at, body) in bodies.iter().enumerate().rev() {
+            let end = &mut ends[body.cell as usize];
+            *end -= 1;
+            self.sorted[*end as usize] = at as u32;
+        }
+    }
+
+    /// Bodies in the cell, as of the last sort.
+    pub(crate) fn inside(&self, index: usize) -> &[u32] {
+        &self.sorted[self.starts[index] as usize..self.starts[index + 1] as usize]
+    }
+
+    /// The body stands in another cell now: the old one's watchers lose it, the new one's see it appear.
+    pub(crate) fn enter(&mut self, body: &mut Body, into: u32) {
+        if body.cell != into {
+            self.all[body.cell as usize].lose(body.id, Gone::ToOtherCell);
+            body.cell = into;
+            body.touch(dirty::ALL);
+        }
+    }
+
+    pub(crate) fn find_item(&self, item: EntityId) -> Option<(usize, usize)> {
+        let item = item.as_item()?;
+        self.all.iter().enumerate().find_map(|(index, cell)| {
+            cell.ground.iter().position(|on| on.item.id == item).map(|place| (index, place))
+        })
+    }
+
+    pub(crate) fn lay(&mut self, item: Item, at: Position) {
+        let Some(cell) = self.get_mut(at.cell()) else { return };
+        if cell.owned && !cell.ground.iter().any(|on| on.item.id == item.id) {
+            cell.ground.push(GroundItem { item, at, near: true, outer: true });
+        }
+    }
+
+    pub(crate) fn lift(&mut self, item: EntityId) {
+        if let Some((index, place)) = self.find_item(item) {
+            self.all[index].ground.swap_remove(place);
+            self.all[index].lose(item, Gone::Left);
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! Maps: their size, what cannot be walked on, where creatures spawn. Made from a seed, the same on every zone.
+
+use shardkeep_types::{CELL_MM, CellId, MapId, Position};
+
+use crate::{
+    Random,
+    template::{BOAR, RABBIT, WOLF},
+};
+
+/// Side of a square of the walk grid.
+pub const SQUARE_MM: i32 = 2_000;
+
+/// What can be walked on.
+#[derive(Debug, Clone)]
+pub struct WalkGrid {
+    width: u32,
+    height: u32,
+    blocked: Vec<u8>,
+}
+
+impl WalkGrid {
+    pub fn open(width: u32, height: u32) -> Self {
+        Self { width, height, blocked: vec![0; (width as usize * height as usize).div_ceil(8)] }
+    }
+
+    /// In squares.
+    pub fn size(&self) -> (u32, u32) {
+        (self.width, self.height)
+    }
+
+    /// One bit a square, row by row, least significant bit first; 1 blocked.
+    pub fn bits(&self) -> &[u8] {
+        &self.blocked
+    }
+
+    /// Blocks a square; squares outside the grid are blocked anyway.
+    pub fn block(&mut self, x: u32, y: u32) {
+        if x < self.width && y < self.height {
+            let at = y as usize * self.width as usize + x as usize;
+            self.blocked[at / 8] |= 1 << (at % 8);
+        }
+    }
+
+    /// Whether nothing may stand at this point, given in mm.
+    pub fn is_blocked(&self, x_mm: i32, y_mm: i32) -> bool {
+        let (Ok(x), Ok(y)) = (u32::try_from(x_mm), u32::try_from(y_mm)) else { return true };
+        let (x, y) = (x / SQUARE_MM as u32, y / SQUARE_MM as u32);
+        if x >= self.width || y >= self.height {
+            return true;
+        }
+        let at = y as usize * self.width as usize + x as usize;
+        self.blocked[at / 8] >> (at % 8) & 1 == 1
+    }
+}
+
+/// Where a creature lives. The id is unique in the world.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SpawnPoint {
+    pub id: u64,
+    pub template: u16,
+    pub home: Position,
+}
+
+/// A map as every zone knows it.
+#[derive(Debug, Clone)]
+pub struct Map {
+    pub id: MapId,
+    pub name: &'static str,
+    /// In cells.
+    pub width: u16,
+    pub height: u16,
+    pub grid: WalkGrid,
+    pub start: Position,
+    pub spawns: Vec<SpawnPoint>,
+}
+
+impl Map {
+    /// The first map: 1,024 m square, roads from edge to edge through the start, boulders and ponds elsewhere.
+    pub fn meadow() -> Self {
+        let id = MapId(1);
+        let mut random = Random::new(0x6d65_6164_6f77);
+        let start = Position::new(id, 500_000, 512_000);
+        let mut map = Self::open(id, "meadow", 32, 32, start);
+        map.scatter_obstacles(&mut random);
+        map.scatter_spawns(&mut random);
+        map
+    }
+
+    /// A map without obstacles or creatures; sizes in cells.
+    pub fn open(id: MapId, name: &'static str, width: u16, height: u16, start: Position) -> Self {
+        let squares = |cells: u16| u32::from(cells) * (CELL_MM / SQUARE_MM) as u32;
+        let grid = WalkGrid::open(squares(width), squares(height));
+        Self { id, name, width, height, grid, start, spawns: Vec::new() }
+    }
+
+    pub fn width_mm(&self) -> i32 {
+        i32::from(self.width) * CELL_MM
+    }
+
+    pub fn height_mm(&self) -> i32 {
+        i32::from(self.height) * CELL_MM
+    }
+
+    pub fn contains(&self, cell: CellId) -> bool {
+        cell.map == self.id && cell.x < self.width && cell.y < self.height
+    }
+
+    /// The nearest place on the map that can be stood on; the start if there is none near.
+    pub fn standable(&self, at: Position) -> Position {
+        if at.map != self.id {
+            return self.start;
+        }
+        let x = at.x_mm.clamp(0, self.width_mm() - 1);
+        let y = at.y_mm.clamp(0, self.height_mm() - 1);
+        let ring = |r: i32| {
+            let near = [(r, 0), (-r, 0), (0, r), (0, -r), (r, r), (-r, r), (r, -r), (-r, -r)];
+            near.into_iter().map(move |(dx, dy)| (x + dx * SQUARE_MM, y + dy * SQUARE_MM))
+        };
+        (0..8)
+            .flat_map(ring)
+            .find(|&(x, y)| !self.grid.is_blocked(x, y))
+            .map_or(self.start, |(x, y)| Position::new(self.id, x, y))
+    }
+
+    fn scatter_obstacles(&mut self, random: &mut Random) {
+        let (width, height) = self.grid.size();
+        let (start_x, start_y) = (self.start.x_mm / SQUARE_MM, self.start.y_mm / SQUARE_MM);
+        for _ in 0..(width * height / 600) {
+            let (x, y) = (random.within(0, width - 1), random.within(0, height - 1));
+            let (w, h) = (random.within(1, 4), random.within(1, 4));
+            let far = |at: u32, size: u32, road: i32| {
+                let (low, high) = (at as i32, (at + size) as i32);
+                high < road - 4 || low > road + 4
+            };
+            let plaza = (x as i32 - start_x).abs() < 20 && (y as i32 - start_y).abs() < 20;
+            if plaza || !far(x, w, start_x) || !far(y, h, start_y) {
+                continue;
+            }
+            for (x, y) in (y..y + h).flat_map(|y| (x..x + w).map(move |x| (x, y))) {
+                self.grid.block(x, y);
+            }
+        }
+    }
+
+    /// Rabbits around the start; boars and wolves farther out.
+    fn scatter_spawns(&mut self, random: &mut Random) {
+        let around = |random: &mut Random, center: i32| center - 60_000 + random.within(0, 120_000) as i32;
+        for number in 0..72u64 {
+            let (template, at) = if number < 24 {
+                let (x, y) = (around(random, self.start.x_mm), around(random, self.start.y_mm));
+                (RABBIT, Position::new(self.id, x, y))
+            } else {
+                let x = random.within(10_000, self.width_mm() as u32 - 10_000) as i32;
+                let y = random.within(10_000, self.height_mm() as u32 - 10_000) as i32;
+                let template = [RABBIT, BOAR, WOLF][random.within(0, 2) as usize];
+                (template, Position::new(self.id, x, y))
+            };
+            let near_start = at.distance_squared(self.start) < 80_000u64.pow(2);
+            let template = if near_start { RABBIT } else { template };
+            let home = self.standable(at);
+            self.spawns.push(SpawnPoint { id: u64::from(self.id.0) << 32 | (number + 1), template, home });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_meadow_is_always_the_same_and_its_roads_are_free() {
+        let (a, b) = (Map::meadow(), Map::meadow());
+        assert_eq!((a.grid.bits(), &a.spawns), (b.grid.bits(), &b.spawns));
+        assert!((0..a.width_mm()).step_by(1_000).all(|x| !a.grid.is_blocked(x, a.start.y_mm)));
+        assert!((0..a.height_mm()).step_by(1_000).all(|y| !a.grid.is_blocked(a.start.x_mm, y)));
+        assert!(a.grid.bits().iter().any(|&byte| byte != 0));
+        assert!(a.spawns.iter().all(|spawn| !a.grid.is_blocked(spawn.home.x_mm, spawn.home.y_mm)));
+    }
+
+    #[test]
+    fn outside_is_blocked_and_standable_leads_back() {
+        let mut map = Map::open(MapId(1), "m", 1, 1, Position::new(MapId(1), 1_000, 1_000));
+        map.grid.block(3, 3);
+        assert!(map.grid.is_blocked(-1, 0) && map.grid.is_blocked(CELL_MM, 0));
+        let mended = map.standable(Position::new(MapId(1), 7_000, 7_000));
+        assert!(!map.grid.is_blocked(mended.x_mm, mended.y_mm));
+        assert_eq!(map.standable(Position::new(MapId(9), 0, 0)), map.start);
+    }
+}

@@ -1,0 +1,68 @@
+//! What creatures perceive, for the AI: only those in cells that somebody is near.
+
+use shardkeep_types::{EntityId, Position};
+
+use crate::{
+    Sim,
+    body::{Body, Mind},
+    event::Kind,
+    rules::{PERCEIVED, PERCEPTION},
+};
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Perception {
+    pub creature: EntityId,
+    pub template: u16,
+    pub position: Position,
+    pub home: Position,
+    pub health_permille: u32,
+    /// Last one that hurt it.
+    pub attacker: Option<EntityId>,
+    /// The nearest living avatars, nearest first.
+    pub near: Vec<Neighbour>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Neighbour {
+    pub entity: EntityId,
+    pub position: Position,
+}
+
+impl Sim {
+    /// Creatures that somebody is near, as of the last tick.
+    pub fn perceptions(&self) -> Vec<Perception> {
+        let bodies = self.bodies.hot.iter().zip(&self.bodies.minds);
+        bodies.filter_map(|(body, mind)| self.perceive(body, mind)).collect()
+    }
+
+    fn perceive(&self, body: &Body, mind: &Mind) -> Option<Perception> {
+        let Mind::Creature(creature) = mind else { return None };
+        if !self.cells.all[body.cell as usize].awake {
+            return None;
+        }
+        Some(Perception {
+            creature: body.id,
+            template: body.template,
+            position: body.position(self.map.id),
+            home: self.map.spawns[creature.spawn].home,
+            health_permille: body.health * 1_000 / body.max_health.max(1),
+            attacker: creature.attacker,
+            near: self.nearest(body),
+        })
+    }
+
+    fn nearest(&self, body: &Body) -> Vec<Neighbour> {
+        let here = body.position(self.map.id);
+        let cells = self.cells.around(body.cell as usize, 1);
+        let others = cells.flat_map(|cell| self.cells.inside(cell)).map(|&at| &self.bodies.hot[at as usize]);
+        let avatars = others.filter(|other| {
+            other.kind == Kind::Avatar && other.alive() && other.within(body, PERCEPTION)
+        });
+        let mut near: Vec<_> = avatars
+            .map(|other| Neighbour { entity: other.id, position: other.position(self.map.id) })
+            .collect();
+        near.sort_unstable_by_key(|other| (other.position.distance_squared(here), other.entity));
+        near.truncate(PERCEIVED);
+        near
+    }
+}

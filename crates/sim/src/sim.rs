@@ -1,0 +1,268 @@
+//! The simulation of one zone: what it holds, and the order of a tick.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use shardkeep_types::{CellId, CharacterId, EntityId, Epoch, Position};
+
+use crate::{
+    Map, Random,
+    body::{Bodies, Body, Mind},
+    cells::Cells,
+    event::{Event, Kind, OwnState, Refusal, Reply},
+    input::{Ask, Effect, EffectResult, GhostState, Input, Possessions, Want},
+    rules::{AVATAR_HEALTH, MAX_STEPS, TICK_MS},
+    stage,
+    trade::Trade,
+};
+
+/// A creature's place in the world between its deaths.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Spawn {
+    /// Generation that lives or will live; 0 while the cell is not ours.
+    pub(crate) generation: u64,
+    /// When it rises again, while it is dead.
+    pub(crate) rises_at: Option<u64>,
+}
+
+/// A strike wished by a player, judged in the combat stage.
+#[derive(Debug, Clone)]
+pub(crate) struct Strike {
+    pub(crate) ask: Ask,
+    pub(crate) target: EntityId,
+}
+
+/// An effect sent to a neighbour that has not answered.
+#[derive(Debug, Clone)]
+pub(crate) struct Sent {
+    pub(crate) effect: Effect,
+    /// The player's request it came from; creatures have none.
+    pub(crate) ask: Option<Ask>,
+    pub(crate) since: u64,
+    pub(crate) again_at: u64,
+}
+
+/// A commit on its way to the database.
+#[derive(Debug, Clone)]
+pub(crate) struct OnItsWay {
+    pub(crate) want: Want,
+    pub(crate) asks: Vec<Ask>,
+    pub(crate) trade: Option<u64>,
+}
+
+/// What the density valve and others did, for metrics. Sums since the start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    pub entries: u64,
+    /// Entries that waited for a later tick because their cell was crowded.
+    pub deferred: u64,
+    pub deaths: u64,
+}
+
+/// What stands where, for neighbours and observers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seen {
+    pub state: GhostState,
+    pub kind: Kind,
+    /// Of another zone, and only mirrored here.
+    pub ghost: bool,
+}
+
+/// The world of one zone. Everything that happens follows from `tick`'s arguments and the seed.
+#[derive(Debug, Clone)]
+pub struct Sim {
+    pub(crate) map: Arc<Map>,
+    pub(crate) now: u64,
+    /// Number of the tick, `now / TICK_MS`.
+    pub(crate) tick: u64,
+    /// Time this tick covers.
+    pub(crate) elapsed: u64,
+    pub(crate) random: Random,
+    pub(crate) bodies: Bodies,
+    pub(crate) cells: Cells,
+    pub(crate) spawns: Vec<Spawn>,
+    pub(crate) trades: BTreeMap<u64, Trade>,
+    pub(crate) commits: BTreeMap<u64, OnItsWay>,
+    pub(crate) sent: BTreeMap<(EntityId, u64), Sent>,
+    pub(crate) received: BTreeMap<(EntityId, u64), (u64, EffectResult)>,
+    pub(crate) strikes: Vec<Strike>,
+    pub(crate) events: Vec<Event>,
+    pub(crate) counts: Counts,
+    pub(crate) numbers: u64,
+}
+
+impl Sim {
+    pub fn new(map: Arc<Map>, seed: u64) -> Self {
+        Self {
+            cells: Cells::new(&map),
+            spawns: vec![Spawn::default(); map.spawns.len()],
+            map,
+            now: 0,
+            tick: 0,
+            elapsed: TICK_MS,
+            random: Random::new(seed),
+            bodies: Bodies::default(),
+            trades: BTreeMap::new(),
+            commits: BTreeMap::new(),
+            sent: BTreeMap::new(),
+            received: BTreeMap::new(),
+            strikes: Vec::new(),
+            events: Vec::new(),
+            counts: Counts::default(),
+            numbers: 0,
+        }
+    }
+
+    /// One step. `now` is in ms, rises, and is the same on all zones of a world as far as their clocks agree; a
+    /// late tick moves things for up to four steps' time.
+    pub fn tick(&mut self, now: u64, inputs: impl IntoIterator<Item = Input>) -> Vec<Event> {
+        let steps = (now / TICK_MS).saturating_sub(self.tick).clamp(1, MAX_STEPS);
+        self.elapsed = if self.tick == 0 { TICK_MS } else { steps * TICK_MS };
+        (self.now, self.tick) = (now, now / TICK_MS);
+
+        stage::inputs::run(self, inputs);
+        stage::movement::run(self);
+        stage::interest::run(self);
+        stage::combat::run(self);
+        stage::intents::run(self);
+        stage::encode::run(self);
+        std::mem::take(&mut self.events)
+    }
+
+    pub fn map(&self) -> &Map {
+        &self.map
+    }
+
+    pub fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// Epoch, position, facing and health: what is soft about an avatar, or goes along in a hand-over.
+    pub fn avatar(&self, character: CharacterId) -> Option<AvatarView<'_>> {
+        let (body, avatar) = self.bodies.avatar(character)?;
+        Some(AvatarView {
+            epoch: avatar.epoch,
+            name: &avatar.name,
+            own: self.own_state(body, avatar.last_input),
+            cooldown_ms: avatar.strikes_at.saturating_sub(self.now),
+            possessions: &avatar.possessions,
+            trade: avatar.trade,
+        })
+    }
+
+    pub fn avatars(&self) -> impl Iterator<Item = CharacterId> {
+        self.bodies.avatars().map(|(_, avatar)| avatar.character)
+    }
+
+    pub fn possessions(&self, character: CharacterId) -> Option<&Possessions> {
+        self.bodies.avatar(character).map(|(_, avatar)| &avatar.possessions)
+    }
+
+    /// A hard action of this character has not come back from the database.
+    pub fn is_committing(&self, character: CharacterId) -> bool {
+        self.commits.values().any(|commit| commit.want.characters().any(|who| who == character))
+    }
+
+    pub fn owns(&self, cell: CellId) -> bool {
+        self.cells.index(cell).is_some_and(|index| self.cells.all[index].owned)
+    }
+
+    /// Everything that stands on this zone's map and moves, ghosts included.
+    pub fn seen(&self) -> impl Iterator<Item = Seen> {
+        self.bodies.hot.iter().zip(&self.bodies.minds).map(|(body, mind)| self.see(body, mind))
+    }
+
+    /// This zone's own entities in or next to cells that it does not own: what neighbours must know.
+    pub fn at_border(&self) -> impl Iterator<Item = Seen> {
+        let own = |mind: &Mind| !matches!(mind, Mind::Ghost(_));
+        let near = self.bodies.hot.iter().zip(&self.bodies.minds);
+        near.filter(move |(body, mind)| own(mind) && self.beside_foreign(body.cell))
+            .map(|(body, mind)| self.see(body, mind))
+    }
+
+    fn beside_foreign(&self, cell: u32) -> bool {
+        self.cells.around(cell as usize, 1).any(|index| !self.cells.all[index].owned)
+    }
+
+    fn see(&self, body: &Body, mind: &Mind) -> Seen {
+        let name = match mind {
+            Mind::Avatar(avatar) => avatar.name.clone(),
+            Mind::Ghost(ghost) => ghost.name.clone(),
+            Mind::Creature(_) => Arc::from(""),
+        };
+        let state = GhostState {
+            entity: body.id,
+            template: body.template,
+            name,
+            position: body.position(self.map.id),
+            velocity: (body.vx, body.vy),
+            health: body.health,
+            max_health: body.max_health,
+        };
+        Seen { state, kind: body.kind, ghost: matches!(mind, Mind::Ghost(_)) }
+    }
+
+    pub(crate) fn own_state(&self, body: &Body, last_input: u32) -> OwnState {
+        OwnState {
+            tick: self.tick as u32,
+            last_input,
+            position: body.position(self.map.id),
+            velocity: (body.vx as i16, body.vy as i16),
+            facing: body.facing,
+            health: body.health,
+            max_health: body.max_health,
+        }
+    }
+
+    pub(crate) fn reply(&mut self, ask: Ask, reply: Result<Reply, Refusal>) {
+        self.events.push(Event::Reply { ask, reply });
+    }
+
+    /// Never used before by this zone or, as it contains the time, by an earlier run of it.
+    pub(crate) fn number(&mut self) -> u64 {
+        self.numbers = (self.numbers + 1).max(self.now << 12);
+        self.numbers
+    }
+
+    pub(crate) fn commit(&mut self, want: Want, asks: Vec<Ask>, trade: Option<u64>) {
+        let number = self.number();
+        self.commits.insert(number, OnItsWay { want: want.clone(), asks, trade });
+        self.events.push(Event::Commit { number, want });
+    }
+
+    /// Takes a body out of the world and tells its watchers why.
+    pub(crate) fn take_away(&mut self, entity: EntityId, why: crate::event::Gone) -> Option<Mind> {
+        let (body, mind) = self.bodies.remove(entity)?;
+        self.cells.all[body.cell as usize].lose(entity, why);
+        Some(mind)
+    }
+
+    pub(crate) fn new_body(&self, id: EntityId, kind: Kind, at: Position) -> Body {
+        Body {
+            id,
+            x: at.x_mm,
+            y: at.y_mm,
+            vx: 0,
+            vy: 0,
+            health: AVATAR_HEALTH,
+            max_health: AVATAR_HEALTH,
+            cell: self.cells.at(at.x_mm, at.y_mm),
+            template: 0,
+            facing: 0,
+            kind,
+            frozen: false,
+            near: crate::body::dirty::ALL,
+            outer: crate::body::dirty::ALL,
+        }
+    }
+}
+
+/// An avatar as the zone service needs it.
+#[derive(Debug)]
+pub struct AvatarView<'a> {
+    pub epoch: Epoch,
+    pub name: &'a Arc<str>,
+    pub own: OwnState,
+    pub cooldown_ms: u64,
+    pub possessions: &'a Possessions,
+    pub trade: Option<u64>,
+}

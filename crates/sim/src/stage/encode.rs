@@ -1,0 +1,226 @@
+//! Stage 6: each watched cell that changed is told once, whoever looks. A crowded cell spreads its changes over
+//! ticks instead of growing the message.
+
+use std::sync::Arc;
+
+use shardkeep_types::{CELL_MM, EntityId, Position};
+
+use crate::{
+    Event, Sim,
+    body::{Body, Mind, dirty},
+    cells::GroundItem,
+    event::{Appears, CellUpdate, Entry, Kind, Ring},
+    rules::{KEYFRAME_TICKS, OUTER_TICKS, OWN_STATE_TICKS, PACKET_ENTRIES},
+    template::CreatureTemplate,
+};
+
+pub(crate) fn run(sim: &mut Sim) {
+    // Deaths and resurrections have moved bodies since the interest stage.
+    sim.cells.sort(&sim.bodies.hot);
+    for index in 0..sim.cells.all.len() {
+        if !sim.cells.all[index].owned {
+            continue;
+        }
+        // Cells take turns, so that not all keyframes fall into one tick.
+        let turn = sim.tick.wrapping_add(index as u64);
+        tell(sim, index, Ring::Near, true, turn.is_multiple_of(KEYFRAME_TICKS));
+        tell(sim, index, Ring::Outer, turn.is_multiple_of(OUTER_TICKS), turn.is_multiple_of(KEYFRAME_TICKS));
+    }
+    tell_owners(sim);
+}
+
+fn tell(sim: &mut Sim, index: usize, ring: Ring, delta_due: bool, keyframe_due: bool) {
+    let feed = sim.cells.all[index].feed(ring);
+    if !feed.watched {
+        return;
+    }
+    if feed.keyframe || keyframe_due {
+        keyframe(sim, index, ring);
+    } else if delta_due {
+        delta(sim, index, ring);
+    }
+}
+
+fn keyframe(sim: &mut Sim, index: usize, ring: Ring) {
+    let feed = sim.cells.all[index].feed(ring);
+    feed.keyframe = false;
+    feed.gone.clear();
+    let mut entries = ground_entries(sim, index, ring, true);
+    let corner = corner(sim, index);
+    for place in 0..sim.cells.inside(index).len() {
+        let at = sim.cells.inside(index)[place] as usize;
+        let body = &mut sim.bodies.hot[at];
+        *owed(body, ring) = 0;
+        entries.push(entry(body, &sim.bodies.minds[at], dirty::ALL, corner));
+    }
+    publish(sim, index, ring, true, entries);
+}
+
+fn delta(sim: &mut Sim, index: usize, ring: Ring) {
+    let gone = std::mem::take(&mut sim.cells.all[index].feed(ring).gone);
+    let mut entries: Vec<Entry> = Vec::new();
+    for (entity, why) in gone {
+        let back = sim.bodies.find(entity).is_some_and(|at| sim.bodies.hot[at].cell as usize == index);
+        if !back {
+            entries.push(Entry { gone: Some(why), ..empty(entity) });
+        }
+    }
+    entries.append(&mut ground_entries(sim, index, ring, false));
+
+    let corner = corner(sim, index);
+    let crowd = sim.cells.inside(index).len();
+    // Who waited longest goes first: the beginning moves on through the crowd.
+    let first = if crowd > PACKET_ENTRIES { sim.tick as usize * PACKET_ENTRIES % crowd } else { 0 };
+    let (mut told, mut deferred) = (0, 0);
+    for place in (first..crowd).chain(0..first) {
+        let at = sim.cells.inside(index)[place] as usize;
+        let body = &mut sim.bodies.hot[at];
+        let bits = *owed(body, ring);
+        if bits == 0 {
+            continue;
+        }
+        if told == PACKET_ENTRIES {
+            deferred += 1;
+            continue;
+        }
+        told += 1;
+        *owed(body, ring) = 0;
+        entries.push(entry(body, &sim.bodies.minds[at], bits, corner));
+    }
+    sim.counts.deferred += deferred;
+    if !entries.is_empty() {
+        publish(sim, index, ring, false, entries);
+    }
+}
+
+/// Long lists become several messages; what follows a keyframe in the same tick completes it.
+fn publish(sim: &mut Sim, index: usize, ring: Ring, keyframe: bool, entries: Vec<Entry>) {
+    sim.counts.entries += entries.len() as u64;
+    let (cell, tick) = (sim.cells.id(index), sim.tick as u32);
+    if entries.len() <= PACKET_ENTRIES {
+        sim.events.push(Event::Cell(CellUpdate { cell, ring, keyframe, tick, entries }));
+        return;
+    }
+    for (number, part) in entries.chunks(PACKET_ENTRIES).enumerate() {
+        let update = CellUpdate { cell, ring, keyframe: keyframe && number == 0, tick, entries: part.to_vec() };
+        sim.events.push(Event::Cell(update));
+    }
+}
+
+fn owed(body: &mut Body, ring: Ring) -> &mut u8 {
+    match ring {
+        Ring::Near => &mut body.near,
+        Ring::Outer => &mut body.outer,
+    }
+}
+
+fn corner(sim: &Sim, index: usize) -> (i32, i32) {
+    let cell = sim.cells.id(index);
+    (i32::from(cell.x) * CELL_MM, i32::from(cell.y) * CELL_MM)
+}
+
+fn offset(x: i32, y: i32, corner: (i32, i32)) -> (u16, u16) {
+    let part = |at: i32, corner: i32| (at - corner).clamp(0, CELL_MM - 1) as u16;
+    (part(x, corner.0), part(y, corner.1))
+}
+
+fn empty(entity: EntityId) -> Entry {
+    Entry { entity, appears: None, position: None, velocity: None, facing: None, health: None, gone: None }
+}
+
+fn entry(body: &Body, mind: &Mind, bits: u8, corner: (i32, i32)) -> Entry {
+    let appears = bits & dirty::APPEARS != 0;
+    let has = |bit: u8| appears || bits & bit != 0;
+    // With `appears`, no velocity means standing.
+    let moving = (body.vx, body.vy) != (0, 0);
+    let velocity = (bits & dirty::VELOCITY != 0 && !appears) || (appears && moving);
+    Entry {
+        appears: appears.then(|| appearance(body, mind)),
+        position: has(dirty::POSITION).then(|| offset(body.x, body.y, corner)),
+        velocity: velocity.then_some((body.vx as i16, body.vy as i16)),
+        facing: has(dirty::FACING).then_some(body.facing),
+        health: has(dirty::HEALTH).then(|| health(body)),
+        ..empty(body.id)
+    }
+}
+
+fn appearance(body: &Body, mind: &Mind) -> Appears {
+    let name = match mind {
+        Mind::Avatar(avatar) => avatar.name.clone(),
+        Mind::Ghost(ghost) => ghost.name.clone(),
+        Mind::Creature(_) => Arc::from(CreatureTemplate::get(body.template).map_or("", |template| template.name)),
+    };
+    Appears { kind: body.kind, template: body.template, name }
+}
+
+/// A wound never looks like death, nor death like a wound.
+fn health(body: &Body) -> u8 {
+    let part = (u64::from(body.health) * 255 / u64::from(body.max_health.max(1))).min(255) as u8;
+    if body.alive() { part.max(1) } else { 0 }
+}
+
+fn ground_entries(sim: &mut Sim, index: usize, ring: Ring, all: bool) -> Vec<Entry> {
+    let corner = corner(sim, index);
+    let mut entries = Vec::new();
+    for on in &mut sim.cells.all[index].ground {
+        let fresh = match ring {
+            Ring::Near => &mut on.near,
+            Ring::Outer => &mut on.outer,
+        };
+        if std::mem::take(fresh) || all {
+            entries.push(item_entry(on, corner));
+        }
+    }
+    entries
+}
+
+fn item_entry(on: &GroundItem, corner: (i32, i32)) -> Entry {
+    let appears = Appears { kind: Kind::Item, template: on.item.template as u16, name: Arc::from("") };
+    let Position { x_mm, y_mm, .. } = on.at;
+    Entry {
+        appears: Some(appears),
+        position: Some(offset(x_mm, y_mm, corner)),
+        ..empty(EntityId::ground_item(on.item.id))
+    }
+}
+
+/// Each player hears of the own avatar when it changed, and once a second anyway.
+fn tell_owners(sim: &mut Sim) {
+    for at in 0..sim.bodies.hot.len() {
+        let Mind::Avatar(avatar) = &sim.bodies.minds[at] else { continue };
+        let state = sim.own_state(&sim.bodies.hot[at], avatar.last_input);
+        let known = avatar.told.is_some_and(|told| {
+            let same = crate::OwnState { tick: state.tick, ..told } == state;
+            same && u64::from(state.tick.wrapping_sub(told.tick)) < OWN_STATE_TICKS
+        });
+        if known || sim.bodies.hot[at].frozen {
+            continue;
+        }
+        let Mind::Avatar(avatar) = &mut sim.bodies.minds[at] else { continue };
+        avatar.told = Some(state);
+        let character = avatar.character;
+        sim.events.push(Event::Own { character, state });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::Gone;
+    use shardkeep_types::MapId;
+
+    #[test]
+    fn a_scratch_is_not_death() {
+        let sim = Sim::new(Arc::new(crate::Map::meadow()), 1);
+        let mut body = sim.new_body(EntityId(1), Kind::Creature, Position::new(MapId(1), 5, 5));
+        (body.health, body.max_health) = (1, 10_000);
+        assert_eq!(health(&body), 1);
+        body.health = 0;
+        assert_eq!(health(&body), 0);
+    }
+
+    #[test]
+    fn gone_says_why_by_its_number() {
+        assert_eq!([Gone::ToOtherCell as u8, Gone::Left as u8, Gone::Died as u8], [1, 2, 3]);
+    }
+}

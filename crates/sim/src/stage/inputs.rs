@@ -1,0 +1,280 @@
+//! Stage 1: what came in since the last tick takes effect, in the order it came.
+
+use std::collections::BTreeMap;
+
+use shardkeep_types::{CellId, CellRect, CharacterId, EntityId, Position};
+
+use crate::{
+    Event, Sim,
+    body::{Avatar, Body, Creature, Ghost, Mind, dirty},
+    event::{Gone, Kind, Refusal, Ring},
+    input::{Entering, GhostState, Goal, Input, Item},
+    rules::{ATTACK_COOLDOWN_MS, AVATAR_HEALTH, AVATAR_SPEED, VELOCITY_STEP},
+    template::CreatureTemplate,
+};
+
+pub(crate) fn run(sim: &mut Sim, inputs: impl IntoIterator<Item = Input>) {
+    for input in inputs {
+        apply(sim, input);
+    }
+}
+
+fn apply(sim: &mut Sim, input: Input) {
+    match input {
+        Input::Sectors(rects) => own(sim, &rects),
+        Input::Ground { cells, items, generations } => ground(sim, cells, &items, &generations),
+        Input::Watch { cell, ring, on } => watch(sim, cell, ring, on),
+        Input::Keyframe { cell, ring } => {
+            if let Some(cell) = sim.cells.get_mut(cell) {
+                cell.feed(ring).keyframe = true;
+            }
+        }
+        Input::Enter(entering) => enter(sim, *entering),
+        Input::Leave { character } => sim.leave(character),
+        Input::Freeze { character } => freeze(sim, character, true),
+        Input::Thaw { character } => freeze(sim, character, false),
+        Input::Stop { character } => {
+            if let Some((_, avatar)) = sim.bodies.avatar_mut(character) {
+                avatar.wish = (0, 0);
+            }
+        }
+        Input::Teleport { character, to } => {
+            let to = sim.map.standable(to);
+            sim.place(character, to);
+        }
+        Input::Move { character, sequence, velocity, facing } => wish(sim, character, sequence, velocity, facing),
+        Input::Act { ask, act } => sim.act(ask, act),
+        Input::Committed { number, outcome } => sim.settle(number, outcome),
+        Input::Ghost(state) => ghost(sim, state),
+        Input::GhostGone(entity) => {
+            if is_ghost(sim, entity) {
+                sim.take_away(entity, Gone::Left);
+            }
+        }
+        Input::Effect(effect) => super::combat::receive(sim, effect),
+        Input::EffectResult(result) => super::combat::answered(sim, result),
+        Input::Intents(intents) => super::intents::accept(sim, &intents),
+    }
+}
+
+/// Cells gained begin with keyframes; creatures leave cells that are lost.
+fn own(sim: &mut Sim, rects: &[CellRect]) {
+    for index in 0..sim.cells.all.len() {
+        let id = sim.cells.id(index);
+        let owned = rects.iter().any(|rect| rect.contains(id));
+        let cell = &mut sim.cells.all[index];
+        if owned == cell.owned {
+            continue;
+        }
+        cell.owned = owned;
+        cell.ready = false;
+        cell.ground.clear();
+        for ring in [Ring::Near, Ring::Outer] {
+            let feed = cell.feed(ring);
+            feed.gone.clear();
+            feed.keyframe = true;
+        }
+    }
+    for spawn in 0..sim.spawns.len() {
+        let point = sim.map.spawns[spawn];
+        let entity = EntityId::creature(point.id);
+        if !sim.owns(point.home.cell()) {
+            sim.spawns[spawn] = crate::sim::Spawn::default();
+            if !is_ghost(sim, entity) {
+                sim.bodies.remove(entity);
+            }
+        } else if let Some(at) = sim.bodies.find(entity).filter(|&at| !sim.cells.owned(sim.bodies.hot[at].cell)) {
+            let body = &mut sim.bodies.hot[at];
+            (body.x, body.y) = (point.home.x_mm, point.home.y_mm);
+            let home = sim.cells.at(body.x, body.y);
+            sim.cells.enter(body, home);
+        }
+    }
+}
+
+/// The ground of owned cells is known now: items lie there, creatures may appear.
+fn ground(sim: &mut Sim, cells: CellRect, items: &[(Item, Position)], generations: &BTreeMap<u64, u64>) {
+    for cell in cells.cells() {
+        if let Some(cell) = sim.cells.get_mut(cell).filter(|cell| cell.owned) {
+            cell.ready = true;
+        }
+    }
+    for &(item, at) in items {
+        if !sim.is_moving(item.id) {
+            sim.cells.lay(item, at);
+        }
+    }
+    for spawn in 0..sim.spawns.len() {
+        let point = sim.map.spawns[spawn];
+        let here = cells.contains(point.home.cell()) && sim.owns(point.home.cell());
+        if here && sim.spawns[spawn].generation == 0 {
+            sim.spawns[spawn].generation = generations.get(&point.id).map_or(1, |minted| minted + 1);
+            spawn_creature(sim, spawn);
+        }
+    }
+}
+
+pub(crate) fn spawn_creature(sim: &mut Sim, spawn: usize) {
+    let point = sim.map.spawns[spawn];
+    let template = CreatureTemplate::get(point.template).unwrap_or(CreatureTemplate::rabbit());
+    let body = Body {
+        health: template.health,
+        max_health: template.health,
+        template: template.number,
+        ..sim.new_body(EntityId::creature(point.id), Kind::Creature, point.home)
+    };
+    let creature = Creature { spawn, goal: Goal::Idle, goal_until: 0, strikes_at: 0, attacker: None };
+    sim.spawns[spawn].rises_at = None;
+    sim.bodies.insert(body, Mind::Creature(creature));
+}
+
+fn watch(sim: &mut Sim, cell: CellId, ring: Ring, on: bool) {
+    let Some(cell) = sim.cells.get_mut(cell) else { return };
+    let feed = cell.feed(ring);
+    feed.watched = on;
+    feed.keyframe = on;
+    feed.gone.clear();
+}
+
+fn enter(sim: &mut Sim, entering: Entering) {
+    let died = entering.health == 0;
+    let at = if died { sim.map.start } else { sim.map.standable(entering.position) };
+    let id = EntityId::avatar(entering.character);
+    sim.leave_quietly(entering.character);
+    let body = Body {
+        facing: entering.facing,
+        health: if died { AVATAR_HEALTH } else { entering.health.min(AVATAR_HEALTH) },
+        ..sim.new_body(id, Kind::Avatar, at)
+    };
+    let avatar = Avatar {
+        character: entering.character,
+        name: entering.name,
+        epoch: entering.epoch,
+        wish: clamp_velocity(entering.velocity),
+        last_input: entering.last_input,
+        strikes_at: sim.now + entering.cooldown_ms.min(ATTACK_COOLDOWN_MS),
+        hurt_at: sim.now,
+        rises_at: None,
+        outside_since: None,
+        possessions: entering.possessions,
+        trade: None,
+        view: None,
+        told: None,
+    };
+    // A ghost of it turns into itself: its cell's watchers notice nothing but a fresh entry.
+    if let Some(ghost) = sim.bodies.find(id) {
+        let mut before = sim.bodies.hot[ghost].clone();
+        sim.cells.enter(&mut before, body.cell);
+    }
+    sim.bodies.insert(body, Mind::Avatar(Box::new(avatar)));
+}
+
+fn freeze(sim: &mut Sim, character: CharacterId, frozen: bool) {
+    if let Some((body, _)) = sim.bodies.avatar_mut(character) {
+        body.frozen = frozen;
+    }
+    if frozen {
+        sim.cancel_trade_of(character);
+    }
+}
+
+fn wish(sim: &mut Sim, character: CharacterId, sequence: u32, velocity: (i32, i32), facing: u8) {
+    let Some((body, avatar)) = sim.bodies.avatar_mut(character) else { return };
+    if sequence <= avatar.last_input {
+        return;
+    }
+    avatar.last_input = sequence;
+    if body.facing != facing {
+        body.facing = facing;
+        body.touch(dirty::FACING);
+    }
+    let clamped = clamp_velocity(velocity);
+    avatar.wish = clamped;
+    let fast = |(x, y): (i32, i32)| i64::from(x) * i64::from(x) + i64::from(y) * i64::from(y);
+    let limit = i64::from(AVATAR_SPEED + VELOCITY_STEP);
+    if fast(velocity) > limit * limit {
+        sim.events.push(Event::TooFast { character });
+    }
+}
+
+/// No faster than an avatar runs, in whole steps, towards zero.
+fn clamp_velocity((x, y): (i32, i32)) -> (i32, i32) {
+    let speed = f64::from(x).hypot(f64::from(y));
+    let scale = if speed > f64::from(AVATAR_SPEED) { f64::from(AVATAR_SPEED) / speed } else { 1.0 };
+    let step = |v: i32| (f64::from(v) * scale) as i32 / VELOCITY_STEP * VELOCITY_STEP;
+    (step(x), step(y))
+}
+
+fn is_ghost(sim: &Sim, entity: EntityId) -> bool {
+    sim.bodies.find(entity).is_some_and(|at| matches!(sim.bodies.minds[at], Mind::Ghost(_)))
+}
+
+fn ghost(sim: &mut Sim, state: GhostState) {
+    let kind = if state.entity.as_character().is_some() { Kind::Avatar } else { Kind::Creature };
+    let Some(at) = sim.bodies.find(state.entity) else {
+        if sim.map.contains(state.position.cell()) {
+            let mut body = sim.new_body(state.entity, kind, state.position);
+            body.template = state.template;
+            (body.vx, body.vy) = state.velocity;
+            (body.health, body.max_health) = (state.health, state.max_health.max(1));
+            sim.bodies.insert(body, Mind::Ghost(Ghost { name: state.name, seen_at: sim.now }));
+        }
+        return;
+    };
+    // What is ours is never a neighbour's at once: late words about it are old.
+    let Mind::Ghost(ghost) = &mut sim.bodies.minds[at] else { return };
+    ghost.seen_at = sim.now;
+    let body = &mut sim.bodies.hot[at];
+    let jumped = (body.x - state.position.x_mm).abs() + (body.y - state.position.y_mm).abs() > 500;
+    (body.x, body.y) = (state.position.x_mm, state.position.y_mm);
+    if jumped {
+        body.touch(dirty::MOVEMENT);
+    }
+    body.set_velocity(state.velocity.0, state.velocity.1);
+    if body.health != state.health {
+        body.health = state.health;
+        body.touch(dirty::HEALTH);
+    }
+    let cell = sim.cells.at(body.x, body.y);
+    sim.cells.enter(body, cell);
+}
+
+impl Sim {
+    /// The avatar is saved elsewhere, or another zone's.
+    fn leave(&mut self, character: CharacterId) {
+        self.leave_quietly(character);
+        self.take_away(EntityId::avatar(character), Gone::Left);
+    }
+
+    /// Ends everything in which the avatar takes part. Whoever waits for an answer gets one.
+    fn leave_quietly(&mut self, character: CharacterId) {
+        if self.bodies.avatar(character).is_none() {
+            return;
+        }
+        self.cancel_trade_of(character);
+        let waiting: Vec<_> = self.sent.values().filter_map(|sent| sent.ask).collect();
+        for ask in waiting.into_iter().filter(|ask| ask.character == character) {
+            self.reply(ask, Err(Refusal::Unavailable));
+        }
+        self.sent.retain(|_, sent| sent.ask.is_none_or(|ask| ask.character != character));
+        self.strikes.retain(|strike| strike.ask.character != character);
+    }
+
+    /// Puts the avatar somewhere else all at once.
+    pub(crate) fn place(&mut self, character: CharacterId, to: Position) {
+        let cell = self.cells.at(to.x_mm, to.y_mm);
+        let Some((body, avatar)) = self.bodies.avatar_mut(character) else { return };
+        avatar.wish = (0, 0);
+        // A leap is not a stroll over the border and back.
+        avatar.outside_since = Some(0);
+        body.set_velocity(0, 0);
+        (body.x, body.y) = (to.x_mm, to.y_mm);
+        body.touch(dirty::MOVEMENT);
+        let at = self.bodies.find(EntityId::avatar(character));
+        if let Some(at) = at {
+            self.cells.enter(&mut self.bodies.hot[at], cell);
+        }
+        self.events.push(Event::Placed { character, position: to });
+    }
+}
+
