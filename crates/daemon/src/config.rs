@@ -90,6 +90,11 @@ pub struct ClusterConfig {
     pub heartbeat: Duration,
     /// World this instance belongs to; 0: the whole region.
     pub world: u32,
+    /// Name of the deployment; its hash is the tag in every client's preface, so that foreign traffic is dropped
+    /// early. The same in all daemons and clients.
+    pub deployment: String,
+    /// DNS zone under which players find the cluster: `login.<zone>` and `gateway.<zone>`.
+    pub zone: String,
 }
 
 impl ClusterConfig {
@@ -108,6 +113,8 @@ impl Default for ClusterConfig {
             lease: Duration::from_secs(3),
             heartbeat: Duration::from_secs(1),
             world: 0,
+            deployment: "dev".into(),
+            zone: "shardkeep.test".into(),
         }
     }
 }
