@@ -50,11 +50,6 @@ impl Transcript {
     }
 }
 
-/// The next key of a direction after its `KeyUpdate` message.
-pub fn key_update(key: &Key) -> Key {
-    expand(key, "shardkeep v1 key update")
-}
-
 pub(crate) fn sha256(parts: &[&[u8]]) -> [u8; 32] {
     let mut context = digest::Context::new(&digest::SHA256);
     for part in parts {

@@ -11,7 +11,7 @@ pub mod srp;
 pub mod ticket;
 
 pub use bignum::Work;
-pub use crypto::{Key, Mac, Transcript, key_update};
+pub use crypto::{Key, Mac, Transcript};
 pub use name::{AccountName, NameError, PasswordError, check_password};
 
 /// The 12 bytes that open every connection, as sent.

@@ -17,6 +17,7 @@
 //! # drop(played); Ok(()) }
 //! ```
 
+pub mod accounts;
 mod database;
 mod error;
 mod retry;

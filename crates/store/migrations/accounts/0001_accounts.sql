@@ -1,0 +1,29 @@
+-- Names are normalised before they come here. The generation is raised by every login, ban, new password and
+-- "log out everywhere"; what runs under a lower one is displaced.
+CREATE TABLE accounts (
+    id BIGINT PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE,
+    srp_group BIGINT NOT NULL,
+    salt BYTEA NOT NULL,
+    verifier BYTEA NOT NULL,
+    generation BIGINT NOT NULL,
+    created_ms BIGINT NOT NULL,
+    -- 0: never.
+    last_login_ms BIGINT NOT NULL,
+    -- 0: not banned; the highest number: for ever.
+    banned_until_ms BIGINT NOT NULL,
+    ban_reason TEXT NOT NULL
+);
+
+-- One row: the id of the next account.
+CREATE TABLE account_numbers (
+    one BIGINT PRIMARY KEY,
+    next BIGINT NOT NULL
+);
+INSERT INTO account_numbers (one, next) VALUES (1, 1);
+
+-- Secrets that every login replica shares, made by the first one.
+CREATE TABLE account_secrets (
+    name TEXT PRIMARY KEY,
+    value BYTEA NOT NULL
+);
