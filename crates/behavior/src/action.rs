@@ -41,7 +41,7 @@ fn wander(mind: &mut Mind<'_>) -> Option<Intent> {
     if !mind.grid.is_open_at(goal) {
         return None;
     }
-    let next = mind.memory.toward(goal, mind.sense.at, mind.grid, &mut mind.planner)?;
+    let next = mind.memory.toward(goal, mind.sense.at, mind.grid, mind.finder)?;
     Some(Intent::Move(next, mind.temper.walk_speed))
 }
 
@@ -66,7 +66,7 @@ fn run_to(mind: &mut Mind<'_>, goal: Point) -> Option<Intent> {
         mind.memory.go_straight(goal);
         goal
     } else {
-        mind.memory.toward(goal, at, mind.grid, &mut mind.planner)?
+        mind.memory.toward(goal, at, mind.grid, mind.finder)?
     };
     Some(Intent::Move(next, mind.temper.run_speed))
 }

@@ -82,11 +82,11 @@ impl Memory {
         goal: Point,
         at: Point,
         grid: &WalkGrid,
-        finder: &mut Planner<'_>,
+        finder: &mut Pathfinder,
     ) -> Option<Point> {
         let stale = !self.goal.within(goal, GOAL_MOVED_MM) && self.age >= REPLAN_MS;
         if self.path.is_empty() || stale {
-            self.path = finder.plan(grid, at, goal)?.into();
+            self.path = finder.plan(grid, at, goal)?.waypoints.into();
             self.goal = goal;
             self.age = 0;
         }
@@ -106,18 +106,5 @@ impl Memory {
             self.path.pop_front();
         }
         self.path.front().copied()
-    }
-}
-
-/// A pathfinder that counts.
-pub(crate) struct Planner<'a> {
-    pub(crate) finder: &'a mut Pathfinder,
-    pub(crate) planned: u32,
-}
-
-impl Planner<'_> {
-    fn plan(&mut self, grid: &WalkGrid, from: Point, to: Point) -> Option<Vec<Point>> {
-        self.planned += 1;
-        self.finder.plan(grid, from, to).map(|plan| plan.waypoints)
     }
 }

@@ -16,9 +16,11 @@ pub struct Plan {
     pub complete: bool,
 }
 
-/// Keeps the search's memory between searches, so that a path allocates almost nothing.
-#[derive(Debug, Default)]
+/// Keeps the search's memory between searches, so that a path allocates almost nothing, and counts the searches.
+#[derive(Debug)]
 pub struct Pathfinder {
+    allowance: u32,
+    searches: u32,
     visited: HashMap<Square, Visit>,
     open: BinaryHeap<Reverse<(u32, u32, Square)>>,
 }
@@ -34,9 +36,28 @@ impl Pathfinder {
     /// Squares one search may expand: a detour of about 60 squares in the open, reached within a millisecond.
     pub const BUDGET: usize = 4_000;
 
+    /// Makes this many searches and then declines, so that a batch of creatures has a bound in time.
+    pub fn new(allowance: u32) -> Self {
+        Self { allowance, searches: 0, visited: HashMap::new(), open: BinaryHeap::new() }
+    }
+
+    /// Starts counting anew.
+    pub fn renew(&mut self) {
+        self.searches = 0;
+    }
+
+    /// Searches made since the last renewal.
+    pub fn searches(&self) -> u32 {
+        self.searches
+    }
+
     /// A walk from one point to another (or to the open square nearest to it). `None` when the walker or the goal
-    /// has no open square close by.
+    /// has no open square close by, and when the allowance is used up.
     pub fn plan(&mut self, grid: &WalkGrid, from: Point, to: Point) -> Option<Plan> {
+        if self.searches >= self.allowance {
+            return None;
+        }
+        self.searches += 1;
         let first = grid.nearest_open(from, 2)?;
         let last = grid.nearest_open(to, 2)?;
         let (reached, complete) = self.search(grid, first, last);
@@ -92,6 +113,13 @@ impl Pathfinder {
         std::iter::successors(Some(end), |square| {
             self.visited.get(square).map(|visit| visit.from).filter(|from| from != square)
         })
+    }
+}
+
+impl Default for Pathfinder {
+    /// Without a limit on the number of searches.
+    fn default() -> Self {
+        Self::new(u32::MAX)
     }
 }
 

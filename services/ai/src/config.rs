@@ -1,0 +1,32 @@
+//! `[ai]` of the settings.
+
+use serde::{Deserialize, Serialize};
+use shardkeep_daemon::Validate;
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Streams of zones served at once; more are refused, and the zone asks another replica.
+    pub max_streams: usize,
+    /// Creatures remembered per stream; a batch with more is refused.
+    pub max_creatures: usize,
+    /// Path searches per batch; creatures beyond it get their path in a later batch.
+    pub paths_per_batch: u32,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { max_streams: 64, max_creatures: 20_000, paths_per_batch: 128 }
+    }
+}
+
+impl Validate for Config {
+    fn validate(&self) -> Result<(), String> {
+        match self {
+            Self { max_streams: 0, .. } => Err("max_streams: must be at least 1".into()),
+            Self { max_creatures: 0, .. } => Err("max_creatures: must be at least 1".into()),
+            Self { paths_per_batch: 0, .. } => Err("paths_per_batch: must be at least 1".into()),
+            _ => Ok(()),
+        }
+    }
+}

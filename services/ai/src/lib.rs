@@ -1,0 +1,37 @@
+//! Thinks for creatures, off the zones' tick: batches of perceptions come in, intents go out. A zone that loses its
+//! stream opens another to any replica; all a replica keeps is what creatures remember, which they can do without.
+
+mod config;
+mod error;
+mod herd;
+mod load;
+mod metrics;
+mod think;
+
+use shardkeep_cluster::Node;
+use shardkeep_daemon::{Daemon, Service, Settings};
+use shardkeep_types::DaemonKind;
+use tonic::service::Routes;
+
+pub use config::Config;
+pub use error::AiError;
+pub use herd::Herd;
+pub use load::Busy;
+pub use think::ThinkService;
+
+pub struct Ai;
+
+impl Service for Ai {
+    const KIND: DaemonKind = DaemonKind::Ai;
+    type Config = Config;
+
+    async fn run(settings: Settings<Config>, daemon: Daemon) -> anyhow::Result<()> {
+        metrics::describe();
+        let node = Node::join(&settings, &daemon, Self::KIND).await?;
+        let busy = Busy::default();
+        let service = ThinkService::new(settings.service, busy.clone(), daemon.draining());
+        node.serve(Routes::new(service.into_server()));
+        load::report(&node, &busy, &daemon.draining()).await;
+        Ok(())
+    }
+}

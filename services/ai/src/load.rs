@@ -1,0 +1,59 @@
+//! How busy this replica is: the share of its cores that thought during the last second.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use shardkeep_cluster::Node;
+use tokio::time::{Instant, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+
+/// Sums the time spent thinking; clones share the sum.
+#[derive(Debug, Clone, Default)]
+pub struct Busy(Arc<AtomicU64>);
+
+impl Busy {
+    pub fn add(&self, took: Duration) {
+        self.0.fetch_add(u64::try_from(took.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// Share of `cores` that was busy during `window`, counted since the last call: 0.0 to 1.0.
+    pub fn share(&self, window: Duration, cores: usize) -> f64 {
+        let busy = Duration::from_micros(self.0.swap(0, Ordering::Relaxed));
+        let available = window.as_secs_f64() * cores.max(1) as f64;
+        if available > 0.0 { (busy.as_secs_f64() / available).min(1.0) } else { 0.0 }
+    }
+}
+
+/// Reports the load every second until told to stop.
+pub(crate) async fn report(node: &Node, busy: &Busy, stop: &CancellationToken) {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let mut ticks = tokio::time::interval(Duration::from_secs(1));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut before = Instant::now();
+    while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+        let now = Instant::now();
+        node.set_load(busy.share(now - before, cores));
+        before = now;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_share_is_counted_once_and_never_above_one() {
+        let busy = Busy::default();
+        busy.add(Duration::from_millis(500));
+        assert!((busy.share(Duration::from_secs(1), 2) - 0.25).abs() < 1e-9);
+        assert_eq!(busy.share(Duration::from_secs(1), 2), 0.0);
+        busy.add(Duration::from_secs(9));
+        assert_eq!(busy.share(Duration::from_secs(1), 1), 1.0);
+        assert_eq!(busy.share(Duration::ZERO, 1), 0.0);
+    }
+}

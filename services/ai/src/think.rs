@@ -1,0 +1,127 @@
+//! The gRPC service: one task per stream, one batch at a time. A zone that reads slowly waits for itself: the next
+//! batch is not taken before the last answer has been.
+
+use std::{
+    pin::Pin,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use shardkeep_cluster::MESSAGE_LIMIT;
+use shardkeep_rpc::ai::{self, ai_server};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio_stream::{Stream, StreamExt, wrappers::ReceiverStream};
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status, Streaming};
+use tracing::{debug, info};
+
+use crate::{AiError, Busy, Config, Herd, metrics};
+
+/// Answers on their way to one zone. Full: the stream's task waits and takes no further batch, so nothing is lost.
+const ANSWERS: usize = 2;
+/// A zone that takes no answer for so long is gone.
+const STALLED: Duration = Duration::from_secs(10);
+
+#[derive(Clone)]
+pub struct ThinkService {
+    config: Config,
+    busy: Busy,
+    streams: Arc<Semaphore>,
+    draining: CancellationToken,
+}
+
+impl ThinkService {
+    pub fn new(config: Config, busy: Busy, draining: CancellationToken) -> Self {
+        let streams = Arc::new(Semaphore::new(config.max_streams));
+        Self { config, busy, streams, draining }
+    }
+
+    pub fn into_server(self) -> ai_server::AiServer<Self> {
+        ai_server::AiServer::new(self).max_decoding_message_size(MESSAGE_LIMIT)
+    }
+
+    async fn serve(self, mut batches: Streaming<ai::Perceptions>, answers: mpsc::Sender<Answer>, _: Seat) {
+        let mut herd = Herd::new(&self.config);
+        while let Some(Some(batch)) = self.draining.run_until_cancelled(batches.next()).await {
+            let answer = match batch {
+                Ok(batch) => {
+                    let result;
+                    (herd, result) = self.think(herd, batch).await;
+                    result
+                }
+                // The zone hung up, or sent what is no message.
+                Err(status) => {
+                    debug!(%status, "stream ended");
+                    return;
+                }
+            };
+            let failed = answer.is_err();
+            let sent = answers.send_timeout(answer, STALLED).await;
+            if failed || sent.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Off the runtime's threads: a batch may take milliseconds.
+    async fn think(&self, mut herd: Herd, batch: ai::Perceptions) -> (Herd, Answer) {
+        let config = self.config.clone();
+        let thought = tokio::task::spawn_blocking(move || {
+            let began = Instant::now();
+            let decisions = herd.think(batch);
+            (herd, decisions, began.elapsed())
+        });
+        match thought.await {
+            Ok((herd, Ok(decisions), took)) => {
+                self.busy.add(took);
+                metrics::batch(took, decisions.paths, decisions.chosen.into_iter());
+                (herd, Ok(decisions.intents))
+            }
+            Ok((herd, Err(error), _)) => {
+                metrics::refused(error.label());
+                (herd, Err(error.into()))
+            }
+            Err(_) => (Herd::new(&config), Err(Status::internal("thinking ended early"))),
+        }
+    }
+}
+
+type Answer = Result<ai::Intents, Status>;
+
+/// A stream's place among the streams served at once.
+struct Seat {
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Seat {
+    fn take(permit: OwnedSemaphorePermit) -> Self {
+        metrics::streams(1.0);
+        Self { _permit: permit }
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        metrics::streams(-1.0);
+    }
+}
+
+#[tonic::async_trait]
+impl ai_server::Ai for ThinkService {
+    type ThinkStream = Pin<Box<dyn Stream<Item = Answer> + Send>>;
+
+    async fn think(
+        &self,
+        request: Request<Streaming<ai::Perceptions>>,
+    ) -> Result<Response<Self::ThinkStream>, Status> {
+        let permit = Arc::clone(&self.streams).try_acquire_owned().map_err(|_| {
+            let error = AiError::Full(self.config.max_streams);
+            metrics::refused(error.label());
+            error
+        })?;
+        info!(peer = ?request.remote_addr(), "a zone asks for thoughts");
+        let (sender, answers) = mpsc::channel(ANSWERS);
+        tokio::spawn(self.clone().serve(request.into_inner(), sender, Seat::take(permit)));
+        Ok(Response::new(Box::pin(ReceiverStream::new(answers))))
+    }
+}

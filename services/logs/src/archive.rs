@@ -1,0 +1,182 @@
+//! The folder of daily files: which days there are, how one is opened for writing, how several are read as one.
+
+use std::{
+    fs::{self, File, TryLockError},
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use sqlx::{
+    AssertSqlSafe, ConnectOptions, Connection, SqliteConnection,
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous},
+};
+
+use crate::{Day, LogsError};
+
+/// Days that one query can see: SQLite attaches ten files to a connection.
+pub(crate) const MAX_DAYS: usize = 10;
+
+/// The columns of a query, in order. `time` is UTC text that sorts; `attributes` is a JSON object.
+pub(crate) const COLUMNS: &str =
+    "id, time, daemon, instance, level, target, message, event, account, character, session, attributes";
+
+const SCHEMA: &str = include_str!("schema.sql");
+
+/// SQLite's memory, over all connections of this process: a query that needs more fails instead of taking the
+/// machine's.
+const MEMORY_BYTES: &str = "536870912";
+
+/// Owns the folder for as long as any clone lives.
+#[derive(Debug, Clone)]
+pub struct Archive {
+    folder: Arc<Path>,
+    _lock: Arc<File>,
+}
+
+impl Archive {
+    /// # Errors
+    /// When the folder cannot be made, or another daemon owns it.
+    pub fn open(folder: &Path) -> Result<Self, LogsError> {
+        let failed = |source| LogsError::Folder { path: folder.to_owned(), source };
+        fs::create_dir_all(folder).map_err(failed)?;
+        let lock = File::create(folder.join("lock")).map_err(failed)?;
+        match lock.try_lock() {
+            Ok(()) => Ok(Self { folder: folder.into(), _lock: Arc::new(lock) }),
+            Err(TryLockError::WouldBlock) => Err(LogsError::Owned(folder.to_owned())),
+            Err(TryLockError::Error(error)) => Err(failed(error)),
+        }
+    }
+
+    /// The days there are files of, oldest first.
+    ///
+    /// # Errors
+    /// When the folder cannot be read.
+    pub fn days(&self) -> io::Result<Vec<Day>> {
+        let mut days = Vec::new();
+        for entry in fs::read_dir(&self.folder)? {
+            let name = entry?.file_name();
+            let day: Option<Day> =
+                name.to_str().and_then(|name| name.strip_suffix(".db")).and_then(|name| name.parse().ok());
+            days.extend(day);
+        }
+        days.sort_unstable();
+        Ok(days)
+    }
+
+    /// Removes the files of days before `oldest`; returns how many are left.
+    ///
+    /// # Errors
+    /// When the folder cannot be read or a file not be removed.
+    pub fn keep_from(&self, oldest: Day) -> io::Result<usize> {
+        let days = self.days()?;
+        let (old, kept): (Vec<_>, Vec<_>) = days.into_iter().partition(|day| *day < oldest);
+        for day in old {
+            let path = self.path(day);
+            fs::remove_file(&path)?;
+            for suffix in ["-wal", "-shm"] {
+                let mut beside = path.clone().into_os_string();
+                beside.push(suffix);
+                // Usually there is none: closing a day folds it into the file.
+                let _ = fs::remove_file(beside);
+            }
+        }
+        Ok(kept.len())
+    }
+
+    fn path(&self, day: Day) -> PathBuf {
+        self.folder.join(format!("{day}.db"))
+    }
+
+    pub(crate) async fn write(&self, day: Day) -> Result<SqliteConnection, sqlx::Error> {
+        let options = SqliteConnectOptions::new()
+            .filename(self.path(day))
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .busy_timeout(Duration::from_secs(5))
+            .pragma("hard_heap_limit", MEMORY_BYTES);
+        let mut connection = options.connect().await?;
+        sqlx::raw_sql(SCHEMA).execute(&mut connection).await?;
+        Ok(connection)
+    }
+
+    /// Folds a finished day into a single plain file, unless somebody is reading it.
+    pub(crate) async fn finish(mut connection: SqliteConnection) {
+        let fold = "PRAGMA wal_checkpoint(TRUNCATE); PRAGMA journal_mode = DELETE;";
+        if let Err(error) = sqlx::raw_sql(fold).execute(&mut connection).await {
+            tracing::debug!(%error, "a finished day stays in two files");
+        }
+        let _ = connection.close().await;
+    }
+
+    /// A connection that can only read, with the view `log` over these days, restricted to records that match
+    /// `search` unless that is empty.
+    pub(crate) async fn read(&self, days: &[Day], search: &str) -> Result<SqliteConnection, LogsError> {
+        let present =
+            self.days().map_err(|source| LogsError::Folder { path: self.folder.to_path_buf(), source })?;
+        let days: Vec<Day> = present.into_iter().filter(|day| days.contains(day)).collect();
+        let options = SqliteConnectOptions::new().in_memory(true).pragma("hard_heap_limit", MEMORY_BYTES);
+        let mut connection = options.connect().await.map_err(LogsError::Store)?;
+        let mut attached = 0;
+        for day in days {
+            attached += usize::from(attach(&mut connection, &self.path(day), attached).await?);
+        }
+        sqlx::raw_sql(AssertSqlSafe(view(attached, search)))
+            .execute(&mut connection)
+            .await
+            .map_err(LogsError::Store)?;
+        sqlx::raw_sql("PRAGMA query_only = ON; PRAGMA trusted_schema = OFF; PRAGMA busy_timeout = 2000;")
+            .execute(&mut connection)
+            .await
+            .map_err(LogsError::Store)?;
+        Ok(connection)
+    }
+}
+
+/// Attaches the file of a day as `day<number>`; false if the day has only just begun and has no tables yet.
+async fn attach(connection: &mut SqliteConnection, path: &Path, number: usize) -> Result<bool, LogsError> {
+    let uri = format!("file:{}?mode=ro", uri_path(path));
+    sqlx::query(AssertSqlSafe(format!("ATTACH DATABASE ? AS day{number}")))
+        .bind(uri)
+        .execute(&mut *connection)
+        .await
+        .map_err(LogsError::Store)?;
+    let table = format!("SELECT 1 FROM day{number}.sqlite_schema WHERE name = 'log'");
+    let found =
+        sqlx::query(AssertSqlSafe(table)).fetch_optional(&mut *connection).await.map_err(LogsError::Store)?;
+    if found.is_none() {
+        sqlx::raw_sql(AssertSqlSafe(format!("DETACH DATABASE day{number}")))
+            .execute(connection)
+            .await
+            .map_err(LogsError::Store)?;
+    }
+    Ok(found.is_some())
+}
+
+fn view(days: usize, search: &str) -> String {
+    let matching = |day: usize| {
+        if search.is_empty() {
+            return String::new();
+        }
+        let quoted = search.replace('\'', "''");
+        format!(" WHERE id IN (SELECT rowid FROM day{day}.log_text WHERE log_text MATCH '{quoted}')")
+    };
+    let selects: Vec<String> =
+        (0..days).map(|day| format!("SELECT {COLUMNS} FROM day{day}.log{}", matching(day))).collect();
+    let all = if selects.is_empty() {
+        // A view with the right columns and no rows.
+        let nothing: Vec<String> = COLUMNS.split(", ").map(|column| format!("NULL AS {column}")).collect();
+        format!("SELECT {} WHERE 0", nothing.join(", "))
+    } else {
+        selects.join(" UNION ALL ")
+    };
+    format!("CREATE TEMP VIEW log AS {all}")
+}
+
+/// Percent-encodes what has a meaning in SQLite's URIs.
+fn uri_path(path: &Path) -> String {
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    path.to_string_lossy().replace('%', "%25").replace('?', "%3f").replace('#', "%23")
+}

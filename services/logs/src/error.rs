@@ -1,0 +1,59 @@
+//! What can go wrong between a record's arrival and a query's answer.
+
+use std::{io, path::PathBuf};
+
+use tonic::Status;
+
+use crate::{archive::MAX_DAYS, day::NotADay};
+
+#[derive(Debug, thiserror::Error)]
+pub enum LogsError {
+    #[error("{}: {source}", path.display())]
+    Folder { path: PathBuf, source: io::Error },
+    #[error("{} is in use by another logs daemon; give each its own daemon.data_dir", .0.display())]
+    Owned(PathBuf),
+    #[error("the log files: {0}")]
+    Store(sqlx::Error),
+    #[error(transparent)]
+    Day(#[from] NotADay),
+    #[error("{0} days asked for; at most {MAX_DAYS} at once")]
+    TooManyDays(usize),
+    #[error("{0}")]
+    Refused(&'static str),
+    #[error("SQL: {0}")]
+    Sql(String),
+    #[error("stopped after {0:?}; narrow the query down")]
+    TooSlow(std::time::Duration),
+    #[error("as many queries as may run at once are running; try again")]
+    Busy,
+}
+
+impl LogsError {
+    /// For metrics.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Folder { .. } => "folder",
+            Self::Owned(_) => "owned",
+            Self::Store(_) => "store",
+            Self::Day(_) | Self::TooManyDays(_) => "days",
+            Self::Refused(_) => "refused",
+            Self::Sql(_) => "sql",
+            Self::TooSlow(_) => "too_slow",
+            Self::Busy => "busy",
+        }
+    }
+}
+
+impl From<LogsError> for Status {
+    fn from(error: LogsError) -> Self {
+        let message = error.to_string();
+        match error {
+            LogsError::Day(_) | LogsError::TooManyDays(_) | LogsError::Refused(_) | LogsError::Sql(_) => {
+                Status::invalid_argument(message)
+            }
+            LogsError::TooSlow(_) => Status::deadline_exceeded(message),
+            LogsError::Busy => Status::resource_exhausted(message),
+            LogsError::Folder { .. } | LogsError::Owned(_) | LogsError::Store(_) => Status::internal(message),
+        }
+    }
+}

@@ -1,0 +1,53 @@
+//! Every metric of this daemon.
+
+use std::time::Duration;
+
+use ::metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+
+const RECEIVED: &str = "shardkeep_logs_records_received_total";
+const WRITTEN: &str = "shardkeep_logs_records_written_total";
+const LOST: &str = "shardkeep_logs_records_lost_total";
+const BATCH_SECONDS: &str = "shardkeep_logs_write_seconds";
+const WAITING: &str = "shardkeep_logs_queue_records";
+const QUERIES: &str = "shardkeep_logs_queries_total";
+const QUERY_SECONDS: &str = "shardkeep_logs_query_seconds";
+const DAYS: &str = "shardkeep_logs_days_kept";
+
+pub(crate) fn describe() {
+    describe_counter!(RECEIVED, "Records received, by daemon kind");
+    describe_counter!(WRITTEN, "Records written to the daily files");
+    describe_counter!(LOST, "Records lost: queue (full) or store (could not be written)");
+    describe_histogram!(BATCH_SECONDS, "Time to write one batch");
+    describe_gauge!(WAITING, "Records waiting to be written");
+    describe_counter!(QUERIES, "Queries, by outcome");
+    describe_histogram!(QUERY_SECONDS, "Time to answer a query");
+    describe_gauge!(DAYS, "Daily files kept");
+}
+
+pub(crate) fn received(daemon: &str, records: usize) {
+    // Strangers may call themselves anything; only kinds of daemons become labels.
+    let daemon = daemon.parse::<shardkeep_types::DaemonKind>().map_or("other", |kind| kind.as_str());
+    counter!(RECEIVED, "daemon" => daemon).increment(records as u64);
+}
+
+pub(crate) fn written(records: usize, took: Duration) {
+    counter!(WRITTEN).increment(records as u64);
+    histogram!(BATCH_SECONDS).record(took);
+}
+
+pub(crate) fn lost(reason: &'static str, records: usize) {
+    counter!(LOST, "reason" => reason).increment(records as u64);
+}
+
+pub(crate) fn waiting(records: usize) {
+    gauge!(WAITING).set(records as f64);
+}
+
+pub(crate) fn query(outcome: &'static str, took: Duration) {
+    counter!(QUERIES, "outcome" => outcome).increment(1);
+    histogram!(QUERY_SECONDS).record(took);
+}
+
+pub(crate) fn days_kept(days: usize) {
+    gauge!(DAYS).set(days as f64);
+}

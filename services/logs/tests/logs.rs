@@ -1,0 +1,265 @@
+//! The daemon's services over a real socket: OTLP in, SQL out, whatever the day.
+
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, UNIX_EPOCH},
+};
+
+use opentelemetry_proto::tonic::{
+    collector::logs::v1::{ExportLogsServiceRequest, logs_service_client::LogsServiceClient},
+    common::v1::{AnyValue, KeyValue, any_value::Value},
+    logs::v1::{LogRecord, ResourceLogs, ScopeLogs},
+    resource::v1::Resource,
+};
+use shardkeep_logs::{Archive, Clock, Config, LogsError, QueryService, Receiver, Writer};
+use shardkeep_rpc::{
+    logs::{QueryReply, QueryRequest, logs_client::LogsClient},
+    tonic::{
+        Code, Status,
+        transport::{Channel, Server},
+    },
+};
+use tokio::{net::TcpListener, task::JoinHandle};
+use tokio_stream::wrappers::TcpListenerStream;
+use tokio_util::sync::CancellationToken;
+
+const DAY: u64 = 86_400;
+/// 2026-11-22, one minute before midnight.
+const EVENING: u64 = 1_795_392_000 - 60;
+
+/// A logs daemon without a cluster around it.
+struct Collector {
+    now: Arc<AtomicU64>,
+    stop: CancellationToken,
+    writer: JoinHandle<()>,
+    channel: Channel,
+}
+
+impl Collector {
+    async fn start(folder: &Path, config: Config) -> Self {
+        let now = Arc::new(AtomicU64::new(EVENING));
+        let seconds = Arc::clone(&now);
+        let clock: Clock = Arc::new(move || UNIX_EPOCH + Duration::from_secs(seconds.load(Ordering::SeqCst)));
+        let archive = Archive::open(folder).unwrap();
+        let (writer, queue) = Writer::new(archive.clone(), &config, Arc::clone(&clock));
+        let stop = CancellationToken::new();
+        let writer = tokio::spawn(writer.run(stop.clone()));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = format!("http://{}", listener.local_addr().unwrap());
+        let server = Server::builder()
+            .add_service(Receiver::new(queue, Arc::clone(&clock)).into_server())
+            .add_service(QueryService::new(archive, &config, clock).into_server());
+        tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
+        let channel = Channel::from_shared(address).unwrap().connect().await.unwrap();
+        Self { now, stop, writer, channel }
+    }
+
+    async fn send(&self, records: Vec<LogRecord>) -> i64 {
+        let name = |key: &str, value: &str| KeyValue {
+            key: key.into(),
+            value: Some(text(value)),
+            ..KeyValue::default()
+        };
+        let attributes = vec![name("service.name", "zone"), name("service.instance.id", "zone-1")];
+        let request = ExportLogsServiceRequest {
+            resource_logs: vec![ResourceLogs {
+                resource: Some(Resource { attributes, ..Resource::default() }),
+                scope_logs: vec![ScopeLogs { log_records: records, ..ScopeLogs::default() }],
+                ..ResourceLogs::default()
+            }],
+        };
+        let reply = LogsServiceClient::new(self.channel.clone()).export(request).await.unwrap().into_inner();
+        reply.partial_success.map_or(0, |partial| partial.rejected_log_records)
+    }
+
+    async fn ask(&self, request: QueryRequest) -> Result<QueryReply, Status> {
+        LogsClient::new(self.channel.clone()).query(request).await.map(|reply| reply.into_inner())
+    }
+
+    async fn select(&self, sql: &str) -> Result<Vec<Vec<String>>, Status> {
+        let reply = self.ask(QueryRequest { sql: sql.into(), ..Default::default() }).await?;
+        Ok(reply.rows.into_iter().map(|row| row.values).collect())
+    }
+
+    /// Asks again until the writer has written so many records.
+    async fn written(&self, count: usize) {
+        loop {
+            if self.select("SELECT count(*) FROM log").await.unwrap() == [[count.to_string()]] {
+                return;
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+fn text(value: &str) -> AnyValue {
+    AnyValue { value: Some(Value::StringValue(value.into())) }
+}
+
+fn record(message: &str, seconds: u64, attributes: &[(&str, &str)]) -> LogRecord {
+    LogRecord {
+        time_unix_nano: seconds * 1_000_000_000,
+        severity_number: 9,
+        body: Some(text(message)),
+        attributes: attributes
+            .iter()
+            .map(|(key, value)| KeyValue {
+                key: (*key).into(),
+                value: Some(text(value)),
+                ..KeyValue::default()
+            })
+            .collect(),
+        ..LogRecord::default()
+    }
+}
+
+fn quick() -> Config {
+    Config { flush: Duration::from_millis(1), ..Config::default() }
+}
+
+#[tokio::test]
+async fn what_is_sent_is_found_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let logs = Collector::start(folder.path(), quick()).await;
+    let login =
+        record("logged in", EVENING, &[("event", "login"), ("account", "7"), ("address", "203.0.113.9")]);
+    logs.send(vec![login, record("the tick took long", EVENING + 1, &[])]).await;
+    logs.written(2).await;
+
+    let columns =
+        "SELECT time, daemon, instance, level, message, event, account, attributes FROM log ORDER BY time";
+    let rows = logs.select(columns).await.unwrap();
+    assert_eq!(
+        rows[0],
+        [
+            r#""2026-11-22T23:59:00.000000Z""#,
+            r#""zone""#,
+            r#""zone-1""#,
+            r#""INFO""#,
+            r#""logged in""#,
+            r#""login""#,
+            r#""7""#,
+            r#""{\"address\":\"203.0.113.9\"}""#,
+        ]
+    );
+    assert_eq!(logs.select("SELECT message FROM log WHERE account = 7").await.unwrap(), [[r#""logged in""#]]);
+    let descending = logs.select("SELECT message FROM log ORDER BY time DESC").await.unwrap();
+    assert_eq!(descending[0], [r#""the tick took long""#], "the wrapping keeps the order");
+
+    let search = |search: &str| QueryRequest {
+        sql: "SELECT count(*) FROM log".into(),
+        search: search.into(),
+        ..Default::default()
+    };
+    assert_eq!(logs.ask(search("NEAR(tick took)")).await.unwrap().rows[0].values, ["1"]);
+    assert_eq!(logs.ask(search("\"203.0.113.9\"")).await.unwrap().rows[0].values, ["1"]);
+    assert_eq!(logs.ask(search("it's \"")).await.unwrap_err().code(), Code::InvalidArgument);
+}
+
+#[tokio::test]
+async fn days_roll_over_and_are_read_together() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = Config { retention_days: 2, ..quick() };
+    let logs = Collector::start(folder.path(), config).await;
+    logs.send(vec![record("before midnight", EVENING, &[])]).await;
+    logs.written(1).await;
+    logs.now.store(EVENING + 120, Ordering::SeqCst);
+    let late = record("late, before midnight too", EVENING + 1, &[]);
+    let lost_in_time = record("claims the year 1970", 5, &[]);
+    logs.send(vec![late, record("after midnight", EVENING + 120, &[]), lost_in_time]).await;
+    logs.written(4).await;
+
+    let count = |days: &[&str]| QueryRequest {
+        sql: "SELECT count(*) FROM log".into(),
+        days: days.iter().map(|day| (*day).to_owned()).collect(),
+        ..Default::default()
+    };
+    assert_eq!(logs.ask(count(&["2026-11-22"])).await.unwrap().rows[0].values, ["2"]);
+    assert_eq!(logs.ask(count(&["2026-11-23"])).await.unwrap().rows[0].values, ["2"]);
+    assert_eq!(logs.ask(count(&["2020-01-01"])).await.unwrap().rows[0].values, ["0"]);
+
+    logs.now.store(EVENING + 120 + DAY, Ordering::SeqCst);
+    logs.send(vec![record("a day later", EVENING + 120 + DAY, &[])]).await;
+    logs.written(3).await;
+    assert!(!folder.path().join("2026-11-22.db").exists(), "two days are kept");
+    assert!(folder.path().join("2026-11-23.db").exists());
+}
+
+#[tokio::test]
+async fn nothing_but_reading_is_possible() {
+    let folder = tempfile::tempdir().unwrap();
+    let logs = Collector::start(folder.path(), quick()).await;
+    logs.send(vec![record("precious", EVENING, &[])]).await;
+    logs.written(1).await;
+    let elsewhere = folder.path().join("elsewhere.db");
+    for sql in [
+        "DELETE FROM log".into(),
+        "SELECT 1; DELETE FROM day0.log".into(),
+        "SELECT 1) ; DELETE FROM day0.log; --".into(),
+        "WITH x AS (SELECT 1) DELETE FROM day0.log".into(),
+        "PRAGMA query_only = OFF".into(),
+        "SELECT * FROM pragma_query_only(0)".into(),
+        format!("ATTACH '{}' AS other", elsewhere.display()),
+        "SELECT load_extension('/tmp/evil.so')".into(),
+        "SELECT writefile('/tmp/evil', 'x')".into(),
+        "SELECT readfile('/etc/passwd')".into(),
+        "SELECT fts5(1) FROM log, nothing".into(),
+        "SELECT * FROM (DELETE FROM day0.log RETURNING *)".into(),
+    ] {
+        let status = logs.select(&sql).await.unwrap_err();
+        assert_eq!(status.code(), Code::InvalidArgument, "{sql}: {status}");
+    }
+    assert!(!elsewhere.exists());
+    assert_eq!(logs.select("SELECT message FROM log").await.unwrap(), [[r#""precious""#]]);
+}
+
+#[tokio::test]
+async fn queries_are_bounded_in_rows_time_and_days() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = Config { query_rows: 3, query_time: Duration::from_millis(50), ..quick() };
+    let logs = Collector::start(folder.path(), config).await;
+    let count = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT";
+    let reply =
+        logs.ask(QueryRequest { sql: format!("{count} i FROM n"), ..Default::default() }).await.unwrap();
+    assert_eq!((reply.rows.len(), reply.truncated), (3, true));
+    assert_eq!(reply.columns, ["i"]);
+    let endless = logs.select(&format!("{count} count(*) FROM n")).await.unwrap_err();
+    assert_eq!(endless.code(), Code::DeadlineExceeded, "{endless}");
+    let huge = logs.select(&format!("{count} randomblob(2000000) FROM n")).await.unwrap();
+    assert!(huge.is_empty(), "no reply is larger than a message may be");
+    let days = (10..21).map(|day| format!("2026-11-{day}")).collect();
+    let many =
+        logs.ask(QueryRequest { sql: "SELECT 1".into(), days, ..Default::default() }).await.unwrap_err();
+    assert_eq!(many.code(), Code::InvalidArgument);
+    let wrong = QueryRequest { sql: "SELECT 1".into(), days: vec!["../x".into()], ..Default::default() };
+    assert_eq!(logs.ask(wrong).await.unwrap_err().code(), Code::InvalidArgument);
+}
+
+#[tokio::test]
+async fn what_does_not_fit_the_queue_is_told_and_what_does_survives_the_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = Config { queue: 10, flush: Duration::from_secs(3600), ..Config::default() };
+    let mut logs = Collector::start(folder.path(), config).await;
+    // The writer takes the first record and then gathers for an hour.
+    logs.send(vec![record("first", EVENING, &[])]).await;
+    logs.written(1).await;
+    let rejected = logs.send((0..12).map(|_| record("more", EVENING, &[])).collect()).await;
+    assert_eq!(rejected, 2);
+    logs.stop.cancel();
+    (&mut logs.writer).await.unwrap();
+    assert_eq!(logs.select("SELECT count(*) FROM log").await.unwrap(), [["11"]]);
+}
+
+#[tokio::test]
+async fn a_folder_has_one_owner() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = Archive::open(folder.path()).unwrap();
+    let second = Archive::open(folder.path()).unwrap_err();
+    assert!(matches!(second, LogsError::Owned(_)) && second.to_string().contains("data_dir"), "{second}");
+    drop(first);
+    Archive::open(folder.path()).unwrap();
+}
