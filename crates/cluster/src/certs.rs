@@ -1,8 +1,27 @@
 //! Development certificates: an authority in a folder, and certificates that name kind, instance and world.
+//! Everything here may be called again: what is there and valid stays. A production cluster brings certificates of
+//! its own authority with the same names (see [`crate::Peer`]).
+//!
+//! Files: `ca.pem`, `ca.key`, and per instance `<name>.pem`, `<name>.key`; keys are readable by their owner only.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fs::OpenOptions,
+    io::Write,
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+    time::SystemTime,
+};
 
+use anyhow::{Context, bail};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
+    KeyPair, KeyUsagePurpose, SanType, date_time_ymd,
+};
 use shardkeep_types::{DaemonKind, WorldId};
+
+use crate::{Identity, Peer, peer};
+
+const VALID_YEARS: i32 = 10;
 
 /// The files of one issued certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -12,20 +31,146 @@ pub struct Files {
     pub key: PathBuf,
 }
 
-/// Makes an authority in this folder, or keeps the one that is there.
-///
-/// # Errors
-/// When the folder or its files can not be written, or hold something else.
-pub fn make_ca(dir: &Path) -> anyhow::Result<PathBuf> {
-    let _ = dir;
-    todo!()
+impl Files {
+    /// Where the certificate of this instance lies, or will lie.
+    pub fn of(dir: &Path, name: &str) -> Self {
+        let file = |extension: &str| dir.join(format!("{name}.{extension}"));
+        Self { ca: dir.join("ca.pem"), cert: file("pem"), key: file("key") }
+    }
+
+    /// # Errors
+    /// See [`Identity::load`].
+    pub fn load(&self) -> anyhow::Result<Identity> {
+        Identity::load(&self.ca, &self.cert, &self.key)
+    }
 }
 
-/// Issues a certificate signed by the folder's authority, or keeps a valid one that is there.
+/// Makes an authority in this folder, or keeps the one that is there. Returns its certificate's path.
 ///
 /// # Errors
-/// When there is no authority, or files can not be written.
+/// When the folder or its files can not be written, or hold half an authority.
+pub fn make_ca(dir: &Path) -> anyhow::Result<PathBuf> {
+    let (cert, key) = (dir.join("ca.pem"), dir.join("ca.key"));
+    match (cert.exists(), key.exists()) {
+        (true, true) => return Ok(cert),
+        (false, false) => {}
+        _ => bail!("{} holds only one of ca.pem and ca.key; remove it to begin anew", dir.display()),
+    }
+    std::fs::create_dir_all(dir).with_context(|| format!("can not make {}", dir.display()))?;
+    let mut params = CertificateParams::default();
+    params.distinguished_name.push(DnType::CommonName, "Shardkeep development authority");
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    limit_validity(&mut params);
+    let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate()?)?;
+    write(&key, issuer.key().serialize_pem().as_bytes(), 0o600)?;
+    write(&cert, issuer.pem().as_bytes(), 0o644)?;
+    Ok(cert)
+}
+
+/// Issues a certificate signed by the folder's authority, or keeps the one that is there and still valid.
+///
+/// # Errors
+/// When there is no authority, the name is taken by another kind or world, or files can not be written.
 pub fn issue(dir: &Path, kind: DaemonKind, name: &str, world: WorldId) -> anyhow::Result<Files> {
-    let _ = (dir, kind, name, world);
-    todo!()
+    let files = Files::of(dir, name);
+    let wanted = Peer { kind, name: name.to_owned(), world };
+    if files.cert.exists()
+        && let Ok(identity) = files.load()
+    {
+        if *identity.peer() == wanted {
+            return Ok(files);
+        }
+        bail!("{} is already the certificate of {}", files.cert.display(), identity.peer().uri());
+    }
+    let read = |name: &str| {
+        let path = dir.join(name);
+        std::fs::read_to_string(&path)
+            .with_context(|| format!("no authority: can not read {}", path.display()))
+    };
+    let issuer = Issuer::from_ca_cert_pem(&read("ca.pem")?, KeyPair::from_pem(&read("ca.key")?)?)?;
+    let key = KeyPair::generate()?;
+    let mut params = CertificateParams::default();
+    params.distinguished_name.push(DnType::CommonName, wanted.to_string());
+    params.subject_alt_names = vec![
+        SanType::URI(wanted.uri().try_into().context("the name does not fit a certificate")?),
+        SanType::DnsName(peer::dns_name(kind).try_into()?),
+    ];
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages =
+        vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+    params.use_authority_key_identifier_extension = true;
+    limit_validity(&mut params);
+    let certificate = params.signed_by(&key, &issuer)?;
+    write(&files.key, key.serialize_pem().as_bytes(), 0o600)?;
+    write(&files.cert, certificate.pem().as_bytes(), 0o644)?;
+    Ok(files)
+}
+
+fn limit_validity(params: &mut CertificateParams) {
+    const SECONDS_A_YEAR: u64 = 31_556_952;
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+    let year = 1970 + i32::try_from(now / SECONDS_A_YEAR).unwrap_or(100);
+    // From last new year's day on, so that a peer whose clock is behind accepts it.
+    params.not_before = date_time_ymd(year - 1, 1, 1);
+    params.not_after = date_time_ymd(year + VALID_YEARS, 1, 1);
+}
+
+/// Replaces the file in one step; a private key is never readable by others, not even while it is written.
+fn write(path: &Path, content: &[u8], mode: u32) -> anyhow::Result<()> {
+    let draft = path.with_extension(format!("draft-{}", std::process::id()));
+    let result = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(mode)
+        .open(&draft)
+        .and_then(|mut file| file.write_all(content))
+        .and_then(|()| std::fs::rename(&draft, path));
+    result.with_context(|| format!("can not write {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn issuing_again_changes_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        make_ca(dir.path()).unwrap();
+        let files = issue(dir.path(), DaemonKind::Zone, "zone-1", WorldId(1)).unwrap();
+        let before = std::fs::read(&files.cert).unwrap();
+        make_ca(dir.path()).unwrap();
+        assert_eq!(issue(dir.path(), DaemonKind::Zone, "zone-1", WorldId(1)).unwrap(), files);
+        assert_eq!(std::fs::read(&files.cert).unwrap(), before);
+        assert_eq!(files.load().unwrap().peer().to_string(), "zone/zone-1");
+        for key in ["ca.key", "zone-1.key"] {
+            let mode = std::fs::metadata(dir.path().join(key)).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o600, "{key}");
+        }
+    }
+
+    #[test]
+    fn a_name_belongs_to_one_instance() {
+        let dir = tempfile::tempdir().unwrap();
+        make_ca(dir.path()).unwrap();
+        issue(dir.path(), DaemonKind::Zone, "one", WorldId(1)).unwrap();
+        let error = issue(dir.path(), DaemonKind::Gm, "one", WorldId(0)).unwrap_err().to_string();
+        assert!(error.contains("shardkeep://zone/one?world=1"), "{error}");
+    }
+
+    #[test]
+    fn a_new_authority_makes_old_certificates_worthless() {
+        let dir = tempfile::tempdir().unwrap();
+        make_ca(dir.path()).unwrap();
+        let files = issue(dir.path(), DaemonKind::Ai, "ai-1", WorldId(0)).unwrap();
+        for file in ["ca.pem", "ca.key"] {
+            std::fs::remove_file(dir.path().join(file)).unwrap();
+        }
+        make_ca(dir.path()).unwrap();
+        assert!(files.load().is_err());
+        issue(dir.path(), DaemonKind::Ai, "ai-1", WorldId(0)).unwrap().load().unwrap();
+    }
 }

@@ -1,15 +1,41 @@
-//! Live views of the instances of one kind.
+//! Live views of the instances of one kind, fed by a watch of every registry.
 
-use std::sync::Arc;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
+use metrics::{counter, gauge};
+use parking_lot::Mutex;
+use shardkeep_rpc::registry::{
+    WatchEvent, WatchRequest, registry_client::RegistryClient, watch_event::Event,
+};
+use shardkeep_types::{DaemonKind, InstanceId};
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tonic::{Status, transport::Channel};
+use tracing::{debug, warn};
 
-use crate::{Instance, State};
+use crate::{
+    Backoff, Instance, State,
+    merge::Merge,
+    metrics::{INSTANCES, WATCH_FAILURES},
+};
 
-/// What the registries say about one kind, kept up to date. Clones are cheap and see the same.
+/// How long a registry may take to begin a watch.
+const OPEN_DEADLINE: Duration = Duration::from_secs(2);
+/// Loads this near to the least count as equal, so that those who ask at the same time spread.
+const SAME_LOAD: f64 = 0.05;
+
+/// What the registries say about one kind, kept up to date. Clones are cheap and see the same; each remembers for
+/// itself which changes it has waited for.
 #[derive(Debug, Clone)]
 pub struct Directory {
     view: watch::Receiver<Arc<Vec<Instance>>>,
+    turn: Arc<AtomicUsize>,
 }
 
 impl Directory {
@@ -27,16 +53,165 @@ impl Directory {
         self.view.borrow().iter().find(|instance| instance.id.name == name).cloned()
     }
 
-    /// The least loaded instance that is up.
+    /// The least loaded instance that is up; those about equally loaded take turns.
     pub fn lightest(&self) -> Option<Instance> {
-        self.up().into_iter().min_by(|a, b| a.load.total_cmp(&b.load))
+        let mut up = self.up();
+        let least = up.iter().map(|instance| instance.load).min_by(f64::total_cmp)?;
+        up.retain(|instance| instance.load <= least + SAME_LOAD);
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed) % up.len();
+        Some(up.swap_remove(turn))
     }
 
-    /// Waits for the next change of anything in the view.
+    /// Waits for the next change of anything in the view. A fresh directory's present content counts as seen.
     pub async fn changed(&mut self) {
         if self.view.changed().await.is_err() {
             // The node is gone: nothing will ever change again.
             std::future::pending::<()>().await;
         }
+    }
+
+    /// The present view; what it holds counts as seen.
+    pub fn snapshot(&mut self) -> Arc<Vec<Instance>> {
+        self.view.borrow_and_update().clone()
+    }
+}
+
+/// The writing side of a directory.
+pub(crate) struct Feed {
+    kind: DaemonKind,
+    merge: Mutex<Merge>,
+    view: watch::Sender<Arc<Vec<Instance>>>,
+}
+
+impl Feed {
+    pub(crate) fn new(kind: DaemonKind, registries: usize, patience: Duration) -> (Arc<Self>, Directory) {
+        let view = watch::Sender::new(Arc::default());
+        let directory = Directory { view: view.subscribe(), turn: Arc::default() };
+        (Arc::new(Self { kind, merge: Mutex::new(Merge::new(registries, patience)), view }), directory)
+    }
+
+    /// Applies a change and publishes what follows from it.
+    fn apply(&self, change: impl FnOnce(&mut Merge)) -> Option<Instant> {
+        let mut merge = self.merge.lock();
+        change(&mut merge);
+        let next = merge.expire(Instant::now());
+        let view = merge.view();
+        let changed = self.view.send_if_modified(|present| {
+            let changed = **present != view;
+            if changed {
+                *present = Arc::new(view);
+            }
+            changed
+        });
+        if changed {
+            let up = self.view.borrow().iter().filter(|instance| instance.state == State::Up).count();
+            gauge!(INSTANCES, "kind" => self.kind.as_str()).set(up as f64);
+        }
+        next
+    }
+}
+
+/// Follows one registry until the daemon has finished.
+pub(crate) async fn follow(
+    feed: Arc<Feed>,
+    registry: usize,
+    channel: Channel,
+    finished: CancellationToken,
+) -> anyhow::Result<()> {
+    let mut backoff = Backoff::default();
+    loop {
+        let ended = tokio::select! {
+            ended = watch_once(&feed, registry, channel.clone(), &mut backoff) => ended,
+            () = finished.cancelled() => return Ok(()),
+        };
+        feed.apply(|merge| merge.lost(registry));
+        counter!(WATCH_FAILURES).increment(1);
+        debug!(kind = %feed.kind, status = %ended, "watch of the registry ended");
+        tokio::select! {
+            () = backoff.wait() => {}
+            () = finished.cancelled() => return Ok(()),
+        }
+    }
+}
+
+/// Reads one watch stream to its end, and says why it ended.
+async fn watch_once(feed: &Feed, registry: usize, channel: Channel, backoff: &mut Backoff) -> Status {
+    let request = WatchRequest { kinds: vec![feed.kind.to_string()] };
+    let mut client = RegistryClient::new(channel);
+    let mut events = match tokio::time::timeout(OPEN_DEADLINE, client.watch(request)).await {
+        Ok(Ok(response)) => response.into_inner(),
+        Ok(Err(status)) => return status,
+        Err(_) => return Status::deadline_exceeded("the registry did not answer"),
+    };
+    let mut snapshot = Some(Snapshot::default());
+    let mut expiry = None;
+    loop {
+        let event = tokio::select! {
+            event = events.message() => event,
+            () = until(expiry) => {
+                expiry = feed.apply(|_| {});
+                continue;
+            }
+        };
+        let change = match event {
+            Ok(Some(event)) => change_of(event),
+            Ok(None) => return Status::unavailable("the registry closed the watch"),
+            Err(status) => return status,
+        };
+        match (change, &mut snapshot) {
+            (Some(Change::Synced), _) => {
+                backoff.reset();
+                if let Some(snapshot) = snapshot.take() {
+                    expiry = feed.apply(|merge| snapshot.apply(merge, registry));
+                }
+            }
+            (Some(Change::Changed(instance)), Some(snapshot)) => snapshot.instances.push(*instance),
+            (Some(Change::Changed(instance)), None) => {
+                expiry = feed.apply(|m| m.changed(registry, *instance));
+            }
+            (Some(Change::Removed(id)), None) => expiry = feed.apply(|merge| merge.removed(registry, &id)),
+            (Some(Change::Removed(_)) | None, _) => {}
+        }
+    }
+}
+
+/// The instances before `synced`, applied together: half a snapshot looks like a mass death.
+#[derive(Default)]
+struct Snapshot {
+    instances: Vec<Instance>,
+}
+
+impl Snapshot {
+    fn apply(self, merge: &mut Merge, registry: usize) {
+        merge.opened(registry);
+        for instance in self.instances {
+            merge.changed(registry, instance);
+        }
+        merge.synced(registry, Instant::now());
+    }
+}
+
+enum Change {
+    Changed(Box<Instance>),
+    Removed(InstanceId),
+    Synced,
+}
+
+/// Instances of kinds that this version does not know are passed over.
+fn change_of(event: WatchEvent) -> Option<Change> {
+    let change = match event.event? {
+        Event::Changed(instance) => {
+            Instance::try_from(instance).map(|instance| Change::Changed(Box::new(instance)))
+        }
+        Event::Removed(id) => InstanceId::try_from(id).map(Change::Removed),
+        Event::Synced(_) => Ok(Change::Synced),
+    };
+    change.inspect_err(|error| warn!(%error, "the registry names an instance that makes no sense")).ok()
+}
+
+async fn until(instant: Option<Instant>) {
+    match instant {
+        Some(instant) => tokio::time::sleep_until(instant.into()).await,
+        None => std::future::pending().await,
     }
 }

@@ -71,7 +71,9 @@ impl TryFrom<i32> for State {
             Ok(registry::State::Up) => Ok(Self::Up),
             Ok(registry::State::Draining) => Ok(Self::Draining),
             Ok(registry::State::Offline) => Ok(Self::Offline),
-            Ok(registry::State::Unspecified) | Err(_) => Err(Malformed::new("state", format!("unknown: {value}"))),
+            Ok(registry::State::Unspecified) | Err(_) => {
+                Err(Malformed::new("state", format!("unknown: {value}")))
+            }
         }
     }
 }

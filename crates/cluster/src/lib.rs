@@ -1,20 +1,40 @@
 //! How daemons find, prove and reach each other: certificates, registration, directories and channels.
-//! A service joins once ([`Node::join`]), serves its gRPC routes through the node, and asks it for live views of
-//! the kinds it needs.
+//! A service joins once ([`Node::join`]), serves its gRPC routes through the node ([`Node::serve`]), and asks it for
+//! live views of the kinds it needs ([`Node::directory`]) and for channels to them ([`Node::channel`]).
+//!
+//! * **Trust**: mutual TLS always. A certificate names kind, instance and world ([`Peer`]); one table in `access.rs`
+//!   says which kind may call which method. Refused peers are logged and counted.
+//! * **Membership**: every instance registers with every registry and keeps a lease by heartbeat. What a registry
+//!   says means *alive*, never *owner*.
+//! * **Views**: a [`Directory`] merges what all registries say, and keeps its last view while none answers.
+//! * **Channels**: one per peer and address, never a balanced set: whom to call is decided by the caller.
 
+mod access;
+mod advertise;
 mod backoff;
 pub mod certs;
+mod control;
+mod dialer;
 mod directory;
+mod export;
+mod guard;
+mod identity;
 mod instance;
 pub mod link;
+mod merge;
+mod metrics;
 mod node;
 mod peer;
+mod registration;
+mod server;
 
 pub use backoff::Backoff;
+pub use dialer::Dialer;
 pub use directory::Directory;
+pub use identity::Identity;
 pub use instance::{Instance, State};
 pub use node::Node;
-pub use peer::Peer;
+pub use peer::{NotAnInstance, Peer};
 
-/// Largest gRPC message between daemons, in bytes: what generated clients and servers should set as their limit.
+/// Largest gRPC message between daemons, in bytes: what generated clients and servers set as their limit.
 pub const MESSAGE_LIMIT: usize = 4 << 20;

@@ -1,14 +1,45 @@
 //! This daemon as a member of the cluster.
 
-use shardkeep_daemon::{Daemon, Settings};
-use shardkeep_types::{DaemonKind, InstanceId, WorldId};
-use tonic::{service::Routes, transport::Channel};
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
-use crate::Directory;
+use anyhow::{Context, bail};
+use parking_lot::Mutex;
+use shardkeep_daemon::{ClusterConfig, Daemon, Settings};
+use shardkeep_rpc::control::control_server::ControlServer;
+use shardkeep_types::{DaemonKind, InstanceId, WorldId};
+use tokio::{net::TcpListener, sync::watch};
+use tonic::{service::Routes, transport::Channel};
+use tonic_health::{ServingStatus, server::HealthReporter};
+use tracing::{error, info};
+
+use crate::{
+    Dialer, Directory, Identity, Instance, State, advertise, control::Drainer, directory, export, metrics,
+    registration, server,
+};
 
 /// Handle to this instance's membership; clones are the same instance.
 #[derive(Clone)]
-pub struct Node {}
+pub struct Node {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    id: InstanceId,
+    daemon: Daemon,
+    identity: Arc<Identity>,
+    dialer: Dialer,
+    host: String,
+    config: ClusterConfig,
+    /// The bound socket, until [`Node::serve`] takes it.
+    listener: Mutex<Option<TcpListener>>,
+    announcement: watch::Sender<Instance>,
+    directories: Mutex<HashMap<DaemonKind, Directory>>,
+}
 
 impl Node {
     /// Takes the identity from the certificate files, binds the gRPC socket and starts registering as STARTING with
@@ -16,58 +47,210 @@ impl Node {
     ///
     /// # Errors
     /// When the certificate is missing, unreadable or of another instance, or the address is taken.
-    pub async fn join<C: Sync>(settings: &Settings<C>, daemon: &Daemon, kind: DaemonKind) -> anyhow::Result<Self> {
-        let _ = (settings, daemon, kind);
-        todo!()
+    pub async fn join<C: Sync>(
+        settings: &Settings<C>,
+        daemon: &Daemon,
+        kind: DaemonKind,
+    ) -> anyhow::Result<Self> {
+        metrics::describe();
+        let identity = Arc::new(load_identity(settings, kind)?);
+        let address = &settings.daemon.grpc;
+        let listener = TcpListener::bind(address)
+            .await
+            .with_context(|| format!("gRPC: can not listen on {address} (daemon.grpc moves it)"))?;
+        let bound = listener.local_addr()?;
+        let registries = &settings.cluster.registries;
+        let host = advertise::host(settings.daemon.advertise_host.as_deref(), bound.ip(), registries);
+        let grpc_address = format!("{host}:{}", bound.port());
+        daemon.set_grpc_address(&grpc_address);
+        info!(address = %bound, advertised = grpc_address, "gRPC bound");
+        let instance = Instance {
+            id: InstanceId { kind, name: settings.daemon.name.clone(), incarnation: unix_millis() },
+            state: State::Starting,
+            world: settings.cluster.world(),
+            grpc_address,
+            client_address: String::new(),
+            admin_address: daemon.bound().admin,
+            version: env!("CARGO_PKG_VERSION").into(),
+            load: 0.0,
+            attributes: BTreeMap::new(),
+        };
+        let node = Self {
+            inner: Arc::new(Inner {
+                id: instance.id.clone(),
+                daemon: daemon.clone(),
+                dialer: Dialer::new(identity.clone()),
+                identity,
+                host,
+                config: settings.cluster.clone(),
+                listener: Mutex::new(Some(listener)),
+                announcement: watch::Sender::new(instance),
+                directories: Mutex::default(),
+            }),
+        };
+        node.keep_registered();
+        export::start(&node, daemon, &settings.log);
+        Ok(node)
+    }
+
+    fn keep_registered(&self) {
+        let inner = &self.inner;
+        let rhythm = registration::Rhythm { heartbeat: inner.config.heartbeat, lease: inner.config.lease };
+        for (address, channel) in self.registries() {
+            let announcement = inner.announcement.subscribe();
+            let keep = registration::keep(address, channel, announcement, rhythm, inner.daemon.finished());
+            inner.daemon.spawn_infrastructure("registration", keep);
+        }
+        let node = self.clone();
+        inner.daemon.spawn_infrastructure("draining state", async move {
+            node.inner.daemon.draining().cancelled().await;
+            node.set_state(State::Draining);
+            Ok(())
+        });
+    }
+
+    fn registries(&self) -> impl Iterator<Item = (String, Channel)> {
+        let addresses = self.inner.config.registries.iter();
+        addresses.map(|address| (address.clone(), self.channel(DaemonKind::Registry, address)))
     }
 
     pub fn id(&self) -> &InstanceId {
-        todo!()
+        &self.inner.id
     }
 
     pub fn world(&self) -> WorldId {
-        todo!()
+        self.inner.config.world()
     }
 
     /// `host:port` as advertised.
     pub fn grpc_address(&self) -> String {
-        todo!()
+        self.inner.announcement.borrow().grpc_address.clone()
+    }
+
+    /// This instance as it announces itself at the moment.
+    pub fn instance(&self) -> Instance {
+        self.inner.announcement.borrow().clone()
+    }
+
+    /// How others should dial a socket bound here: the advertised host and the socket's port.
+    pub fn advertise(&self, bound: SocketAddr) -> String {
+        format!("{}:{}", self.inner.host, bound.port())
     }
 
     /// Tells the registries (and the announce file) where players reach this instance.
     pub fn set_client_address(&self, address: String) {
-        let _ = address;
-        todo!()
+        self.inner.daemon.set_client_address(&address);
+        self.announce(|instance| instance.client_address = address);
     }
 
     /// 0.0 idle to 1.0 full; told with the next heartbeat.
     pub fn set_load(&self, load: f64) {
-        let _ = load;
-        todo!()
+        self.inner.announcement.send_if_modified(|instance| {
+            instance.load = load;
+            false
+        });
     }
 
     /// Tells the registries a kind-specific fact.
     pub fn set_attribute(&self, key: &str, value: String) {
-        let _ = (key, value);
-        todo!()
+        self.announce(|instance| {
+            instance.attributes.insert(key.to_owned(), value);
+        });
+    }
+
+    fn set_state(&self, state: State) {
+        // A drain that began before the service was up must not be undone.
+        self.announce(|instance| instance.state = instance.state.max(state));
+    }
+
+    fn announce(&self, change: impl FnOnce(&mut Instance)) {
+        self.inner.announcement.send_if_modified(|instance| {
+            let before = instance.clone();
+            change(instance);
+            *instance != before
+        });
     }
 
     /// Serves these gRPC services, with mutual TLS and the table of who may call what, beside `Control` and health.
-    /// Marks the instance UP and the daemon ready. Call it once.
+    /// Marks the instance UP and the daemon ready. Call it once; it serves until the daemon has finished.
     pub fn serve(&self, routes: Routes) {
-        let _ = routes;
-        todo!()
+        let inner = &self.inner;
+        let Some(listener) = inner.listener.lock().take() else {
+            error!("Node::serve was called twice");
+            return;
+        };
+        let (reporter, health) = tonic_health::server::health_reporter();
+        let routes = routes
+            .add_service(health)
+            .add_service(ControlServer::new(Drainer { daemon: inner.daemon.clone() }));
+        let (identity, world, finished) = (inner.identity.clone(), self.world(), inner.daemon.finished());
+        inner.daemon.spawn_infrastructure("gRPC server", async move {
+            let tls = Arc::new(identity.server_config()?);
+            server::serve(listener, tls, world, routes, finished).await.context("gRPC server")
+        });
+        inner.daemon.spawn_infrastructure("health", report_health(reporter, inner.daemon.clone()));
+        self.set_state(State::Up);
+        inner.daemon.ready();
     }
 
-    /// Live view of the instances of a kind.
+    /// Live view of the instances of a kind. All callers share one watch per registry.
     pub fn directory(&self, kind: DaemonKind) -> Directory {
-        let _ = kind;
-        todo!()
+        let mut directories = self.inner.directories.lock();
+        let directory = directories.entry(kind).or_insert_with(|| self.follow(kind));
+        let mut directory = directory.clone();
+        directory.snapshot();
+        directory
     }
 
-    /// Cached, lazily connecting channel to a peer of this kind.
-    pub fn channel(&self, kind: DaemonKind, grpc_address: &str) -> Channel {
-        let _ = (kind, grpc_address);
-        todo!()
+    fn follow(&self, kind: DaemonKind) -> Directory {
+        let daemon = &self.inner.daemon;
+        let registries: Vec<_> = self.registries().collect();
+        let (feed, directory) = directory::Feed::new(kind, registries.len(), self.inner.config.lease);
+        for (at, (_, channel)) in registries.into_iter().enumerate() {
+            daemon.spawn_infrastructure(
+                "directory",
+                directory::follow(feed.clone(), at, channel, daemon.finished()),
+            );
+        }
+        directory
     }
+
+    /// Cached, lazily connecting channel to a peer of this kind; see [`Dialer::channel`]. Deadlines are set per call,
+    /// by [`tonic::Request::set_timeout`].
+    pub fn channel(&self, kind: DaemonKind, grpc_address: &str) -> Channel {
+        self.inner.dialer.channel(kind, grpc_address)
+    }
+
+    pub fn dialer(&self) -> &Dialer {
+        &self.inner.dialer
+    }
+}
+
+fn load_identity<C>(settings: &Settings<C>, kind: DaemonKind) -> anyhow::Result<Identity> {
+    let ClusterConfig { ca, cert, key, world, .. } = &settings.cluster;
+    let identity = Identity::load(ca, cert, key).context(
+        "no identity: every daemon needs a certificate (`shardkeep certs` makes them; cluster.ca, cluster.cert and \
+         cluster.key name the files)",
+    )?;
+    let (peer, name) = (identity.peer(), &settings.daemon.name);
+    if peer.kind != kind || peer.name != *name || peer.world.0 != *world {
+        bail!(
+            "{} is the certificate of {}, this is {kind}/{name} of world {world}",
+            cert.display(),
+            peer.uri()
+        );
+    }
+    Ok(identity)
+}
+
+async fn report_health(reporter: HealthReporter, daemon: Daemon) -> anyhow::Result<()> {
+    reporter.set_service_status("", ServingStatus::Serving).await;
+    daemon.draining().cancelled().await;
+    reporter.set_service_status("", ServingStatus::NotServing).await;
+    Ok(())
+}
+
+fn unix_millis() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

@@ -53,7 +53,7 @@ pub(crate) async fn start(daemon: &Daemon, address: &str, settings: &Table) -> a
         .await
         .with_context(|| format!("admin endpoints: can not listen on {address} (daemon.admin moves them)"))?;
     let bound = listener.local_addr()?;
-    daemon.set_admin_address(bound);
+    daemon.set_admin_address(bound.to_string());
     tracing::info!(address = %bound, "admin endpoints bound");
     let shown =
         Shown { daemon: daemon.clone(), metrics: metrics.clone(), config: masked(settings).to_string() };

@@ -164,16 +164,24 @@ impl Daemon {
     }
 
     /// Where players reach this daemon, for the announce file. Call it before [`Self::ready`].
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "addresses are passed as they come: text or socket address"
+    )]
     pub fn set_client_address(&self, address: impl ToString) {
         self.inner.bound.lock().client = address.to_string();
     }
 
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "addresses are passed as they come: text or socket address"
+    )]
     pub fn set_grpc_address(&self, address: impl ToString) {
         self.inner.bound.lock().grpc = address.to_string();
     }
 
-    pub(crate) fn set_admin_address(&self, address: impl ToString) {
-        self.inner.bound.lock().admin = address.to_string();
+    pub(crate) fn set_admin_address(&self, address: String) {
+        self.inner.bound.lock().admin = address;
     }
 
     /// Log records go to this OTLP collector from now on; before, and with `None`, they wait in a bounded queue.

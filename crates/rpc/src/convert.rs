@@ -14,6 +14,7 @@ pub struct Malformed {
 }
 
 impl Malformed {
+    #[expect(clippy::needless_pass_by_value, reason = "errors and texts are passed as they come")]
     pub fn new(field: &'static str, why: impl ToString) -> Self {
         Self { field, why: why.to_string() }
     }

@@ -1,0 +1,144 @@
+//! Which kind of peer may call which gRPC method: one table, and the rule that worlds keep to themselves.
+//! What is not in the table is refused.
+
+use shardkeep_types::DaemonKind::{
+    self, Ai, Backend, Billing, Chat, Cli, Dbcache, Dns, Gateway, Gm, Login, Logs, Registry, World, Zone,
+};
+use shardkeep_types::WorldId;
+
+use crate::Peer;
+
+/// A row: a method (or `*` for those of the service that have no row before), and who may call it.
+struct Rule {
+    service: &'static str,
+    method: &'static str,
+    callers: &'static [DaemonKind],
+}
+
+const fn rule(service: &'static str, method: &'static str, callers: &'static [DaemonKind]) -> Rule {
+    Rule { service, method, callers }
+}
+
+const EVERYBODY: &[DaemonKind] =
+    &[Dns, Login, Registry, Gateway, World, Zone, Ai, Chat, Dbcache, Billing, Gm, Logs, Backend, Cli];
+const OPERATORS: &[DaemonKind] = &[Gm, Cli];
+
+const TABLE: &[Rule] = &[
+    rule("grpc.health.v1.Health", "*", EVERYBODY),
+    rule("shardkeep.control.v1.Control", "Drain", OPERATORS),
+    rule("shardkeep.registry.v1.Registry", "Remove", OPERATORS),
+    // An instance registers itself only; the registry compares names.
+    rule("shardkeep.registry.v1.Registry", "*", EVERYBODY),
+    rule("opentelemetry.proto.collector.logs.v1.LogsService", "Export", EVERYBODY),
+    rule("shardkeep.logs.v1.Logs", "*", OPERATORS),
+    rule("shardkeep.link.v1.Link", "Open", &[Gateway]),
+    rule("shardkeep.accounts.v1.Accounts", "*", OPERATORS),
+    rule("shardkeep.gateway.v1.Gateway", "Admit", &[Login]),
+    rule("shardkeep.gateway.v1.Gateway", "RevokeTicket", &[Login]),
+    rule("shardkeep.gateway.v1.Gateway", "RevokeAccount", &[Login]),
+    rule("shardkeep.gateway.v1.Gateway", "MoveSession", &[Gateway]),
+    rule("shardkeep.gateway.v1.Gateway", "ListSessions", OPERATORS),
+    rule("shardkeep.gateway.v1.Gateway", "Kick", &[Gm, Billing]),
+    rule("shardkeep.gateway.v1.Gateway", "Announce", &[Gm, Billing]),
+    rule("shardkeep.world.v1.World", "OpenSession", &[Gateway]),
+    rule("shardkeep.world.v1.World", "FindSession", &[Gateway]),
+    rule("shardkeep.world.v1.World", "ClaimSession", &[Gateway]),
+    rule("shardkeep.world.v1.World", "WatchPartition", &[Zone]),
+    rule("shardkeep.world.v1.World", "ReportPresence", &[Zone]),
+    rule("shardkeep.world.v1.World", "WatchPresence", &[Chat, Gm]),
+    rule("shardkeep.world.v1.World", "Kick", &[Gm]),
+    rule("shardkeep.world.v1.World", "Teleport", &[Gm]),
+    rule("shardkeep.world.v1.World", "Announce", &[Gm]),
+    rule("shardkeep.world.v1.World", "Status", &[Gm, Cli, Login]),
+    rule("shardkeep.zone.v1.Zone", "Admit", &[World]),
+    rule("shardkeep.zone.v1.Zone", "Evict", &[World]),
+    rule("shardkeep.zone.v1.Zone", "Teleport", &[World]),
+    rule("shardkeep.zone.v1.Zone", "Offer", &[Zone]),
+    rule("shardkeep.zone.v1.Zone", "Settle", &[Zone]),
+    rule("shardkeep.zone.v1.Zone", "Peer", &[Zone]),
+    rule("shardkeep.zone.v1.Zone", "Observe", &[Gm]),
+    rule("shardkeep.ai.v1.Ai", "Think", &[Zone]),
+    rule("shardkeep.chat.v1.Chat", "*", &[Gm]),
+    rule("shardkeep.dbcache.v1.DbCache", "ListCharacters", &[World]),
+    rule("shardkeep.dbcache.v1.DbCache", "CreateCharacter", &[World]),
+    rule("shardkeep.dbcache.v1.DbCache", "Claim", &[World]),
+    rule("shardkeep.dbcache.v1.DbCache", "Reown", &[World]),
+    rule("shardkeep.dbcache.v1.DbCache", "Lead", &[World]),
+    rule("shardkeep.dbcache.v1.DbCache", "Transfer", &[Zone]),
+    rule("shardkeep.dbcache.v1.DbCache", "Release", &[Zone, World]),
+    rule("shardkeep.dbcache.v1.DbCache", "Load", &[Zone, World]),
+    rule("shardkeep.dbcache.v1.DbCache", "SaveSoft", &[Zone]),
+    rule("shardkeep.dbcache.v1.DbCache", "Commit", &[Zone]),
+    rule("shardkeep.dbcache.v1.DbCache", "LoadGround", &[Zone]),
+    rule("shardkeep.dbcache.v1.DbCache", "Conserve", &[Zone, World, Gm, Cli]),
+    rule("shardkeep.billing.v1.Billing", "Report", &[Gateway]),
+    rule("shardkeep.billing.v1.Billing", "Show", &[Login, Gm, Cli]),
+    rule("shardkeep.billing.v1.Billing", "Credit", &[Gm]),
+    // The console authenticates its operators by tokens of its own on top.
+    rule("shardkeep.gm.v1.Gm", "*", &[Cli]),
+];
+
+/// Why a call was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Refusal {
+    #[error("no such method")]
+    UnknownMethod,
+    #[error("this kind of peer may not call this method")]
+    Kind,
+    #[error("the peer belongs to another world")]
+    World,
+}
+
+impl Refusal {
+    pub(crate) fn label(self) -> &'static str {
+        match self {
+            Self::UnknownMethod => "unknown_method",
+            Self::Kind => "kind",
+            Self::World => "world",
+        }
+    }
+}
+
+/// Judges a call by its path, `/package.Service/Method`.
+pub(crate) fn judge(path: &str, peer: &Peer, own_world: WorldId) -> Result<(), Refusal> {
+    let (service, method) =
+        path.strip_prefix('/').and_then(|path| path.split_once('/')).ok_or(Refusal::UnknownMethod)?;
+    let rule = TABLE
+        .iter()
+        .find(|rule| rule.service == service && (rule.method == method || rule.method == "*"))
+        .ok_or(Refusal::UnknownMethod)?;
+    if !rule.callers.contains(&peer.kind) {
+        return Err(Refusal::Kind);
+    }
+    if peer.world.0 != 0 && own_world.0 != 0 && peer.world != own_world {
+        return Err(Refusal::World);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn peer(kind: DaemonKind, world: u32) -> Peer {
+        Peer { kind, name: "one".into(), world: WorldId(world) }
+    }
+
+    #[test]
+    fn the_table_decides() {
+        let judge = |path, kind| judge(path, &peer(kind, 0), WorldId(1));
+        assert_eq!(judge("/shardkeep.dbcache.v1.DbCache/Commit", Zone), Ok(()));
+        assert_eq!(judge("/shardkeep.dbcache.v1.DbCache/Commit", Gateway), Err(Refusal::Kind));
+        assert_eq!(judge("/shardkeep.registry.v1.Registry/Watch", Dns), Ok(()));
+        assert_eq!(judge("/shardkeep.registry.v1.Registry/Remove", Dns), Err(Refusal::Kind));
+        assert_eq!(judge("/shardkeep.nothing.v1.No/Thing", Gm), Err(Refusal::UnknownMethod));
+        assert_eq!(judge("nonsense", Gm), Err(Refusal::UnknownMethod));
+    }
+
+    #[test]
+    fn worlds_keep_to_themselves() {
+        let path = "/shardkeep.world.v1.World/WatchPartition";
+        assert_eq!(judge(path, &peer(Zone, 1), WorldId(1)), Ok(()));
+        assert_eq!(judge(path, &peer(Zone, 2), WorldId(1)), Err(Refusal::World));
+    }
+}

@@ -1,0 +1,41 @@
+//! Under which host others should dial this instance.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+
+/// The configured host, else the bound address, else the address from which the first registry is reached.
+pub(crate) fn host(configured: Option<&str>, bound: IpAddr, registries: &[String]) -> String {
+    if let Some(host) = configured {
+        return host.to_owned();
+    }
+    let address = if bound.is_unspecified() {
+        registries.iter().find_map(|registry| source_towards(registry)).unwrap_or(Ipv4Addr::LOCALHOST.into())
+    } else {
+        bound
+    };
+    match address {
+        IpAddr::V4(address) => address.to_string(),
+        IpAddr::V6(address) => format!("[{address}]"),
+    }
+}
+
+/// Connecting a datagram socket sends nothing; it only asks the kernel for the route.
+fn source_towards(target: &str) -> Option<IpAddr> {
+    let socket = UdpSocket::bind(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0))).ok()?;
+    socket.connect(target).ok()?;
+    socket.local_addr().ok().map(|address| address.ip()).filter(|address| !address.is_unspecified())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_bound_is_advertised_unless_it_is_everything() {
+        let registries = ["127.0.0.1:7000".to_owned()];
+        assert_eq!(host(Some("game.example"), Ipv4Addr::LOCALHOST.into(), &registries), "game.example");
+        assert_eq!(host(None, "10.0.0.7".parse().unwrap(), &registries), "10.0.0.7");
+        assert_eq!(host(None, "::1".parse().unwrap(), &registries), "[::1]");
+        assert_eq!(host(None, Ipv4Addr::UNSPECIFIED.into(), &registries), "127.0.0.1");
+        assert_eq!(host(None, Ipv4Addr::UNSPECIFIED.into(), &[]), "127.0.0.1");
+    }
+}

@@ -1,0 +1,91 @@
+//! Channels to peers: one per address, made lazily, kept, and secured by mutual TLS.
+
+use std::{collections::HashMap, io, sync::Arc, time::Duration};
+
+use parking_lot::Mutex;
+use shardkeep_types::DaemonKind;
+use tonic::{
+    codegen::http::Uri,
+    transport::{Channel, Endpoint, Error},
+};
+use tracing::warn;
+
+use crate::{
+    Identity,
+    server::{CONNECTION_WINDOW, PING, PONG, STREAM_WINDOW},
+};
+
+const CONNECT_DEADLINE: Duration = Duration::from_secs(2);
+/// Restarted peers come back on new ports, so old addresses pile up. Past this many, all are forgotten: whoever
+/// uses one holds it, and the others are made again at their next use.
+const CACHED: usize = 1024;
+
+/// Dials peers with one identity. For daemons, [`crate::Node::channel`]; by itself, for tools.
+#[derive(Clone)]
+pub struct Dialer {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    identity: Arc<Identity>,
+    channels: Mutex<HashMap<(DaemonKind, String), Channel>>,
+}
+
+impl Dialer {
+    pub fn new(identity: Arc<Identity>) -> Self {
+        Self { inner: Arc::new(Inner { identity, channels: Mutex::default() }) }
+    }
+
+    /// Cached, lazily connecting channel to a peer of this kind. It reconnects by itself; a call fails while the
+    /// peer can not be reached or its certificate is not of this kind.
+    pub fn channel(&self, kind: DaemonKind, grpc_address: &str) -> Channel {
+        let mut channels = self.inner.channels.lock();
+        let key = (kind, grpc_address.to_owned());
+        if let Some(channel) = channels.get(&key) {
+            return channel.clone();
+        }
+        if channels.len() >= CACHED {
+            channels.clear();
+        }
+        let channel = match self.endpoint(kind, grpc_address) {
+            Ok(endpoint) => endpoint.connect_lazy(),
+            Err(error) => {
+                warn!(%kind, grpc_address, %error, "not an address");
+                unreachable_channel()
+            }
+        };
+        channels.insert(key, channel.clone());
+        channel
+    }
+
+    fn endpoint(&self, kind: DaemonKind, grpc_address: &str) -> Result<Endpoint, Error> {
+        limited(Endpoint::from_shared(format!("https://{grpc_address}"))?)
+            .tls_config(self.inner.identity.client_config(kind))
+    }
+}
+
+/// A channel without TLS to a collector outside the cluster.
+pub(crate) fn plain(url: &str) -> Result<Channel, Error> {
+    Ok(limited(Endpoint::from_shared(url.to_owned())?).connect_lazy())
+}
+
+fn limited(endpoint: Endpoint) -> Endpoint {
+    endpoint
+        .connect_timeout(CONNECT_DEADLINE)
+        .http2_keep_alive_interval(PING)
+        .keep_alive_timeout(PONG)
+        .keep_alive_while_idle(true)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .tcp_nodelay(true)
+}
+
+/// Every call on it fails as if the peer were down: what a peer that advertises nonsense deserves.
+fn unreachable_channel() -> Channel {
+    let refuse = |_: Uri| async {
+        Err::<hyper_util::rt::TokioIo<tokio::net::TcpStream>, _>(io::Error::from(
+            io::ErrorKind::AddrNotAvailable,
+        ))
+    };
+    Endpoint::from_static("http://unreachable.invalid").connect_with_connector_lazy(tower::service_fn(refuse))
+}

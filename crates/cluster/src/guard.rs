@@ -1,0 +1,70 @@
+//! Applies the table of who may call what to every request, before any service sees it.
+
+use std::{
+    future::{Ready, ready},
+    task::{Context, Poll},
+};
+
+use futures::future::Either;
+use metrics::counter;
+use shardkeep_types::WorldId;
+use tonic::{Status, codegen::http};
+use tower::{Layer, Service};
+use tracing::warn;
+
+use crate::{Peer, access, metrics::REFUSED};
+
+/// Puts [`Guard`] around the services of an instance of this world.
+#[derive(Clone)]
+pub(crate) struct GuardLayer {
+    pub(crate) world: WorldId,
+}
+
+impl<S> Layer<S> for GuardLayer {
+    type Service = Guard<S>;
+
+    fn layer(&self, inner: S) -> Guard<S> {
+        Guard { inner, world: self.world }
+    }
+}
+
+#[derive(Clone)]
+pub(crate) struct Guard<S> {
+    inner: S,
+    world: WorldId,
+}
+
+impl<S, B, R> Service<http::Request<B>> for Guard<S>
+where
+    S: Service<http::Request<B>, Response = http::Response<R>>,
+    R: Default,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = Either<Ready<Result<S::Response, S::Error>>, S::Future>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: http::Request<B>) -> Self::Future {
+        match self.judge(&request) {
+            Ok(()) => Either::Right(self.inner.call(request)),
+            Err(status) => Either::Left(ready(Ok(status.into_http()))),
+        }
+    }
+}
+
+impl<S> Guard<S> {
+    fn judge<B>(&self, request: &http::Request<B>) -> Result<(), Status> {
+        let path = request.uri().path();
+        let Some(peer) = request.extensions().get::<Peer>() else {
+            return Err(Status::unauthenticated("no peer certificate"));
+        };
+        access::judge(path, peer, self.world).map_err(|refusal| {
+            counter!(REFUSED, "reason" => refusal.label()).increment(1);
+            warn!(%peer, path, reason = %refusal, "refused a call");
+            Status::permission_denied(refusal.to_string())
+        })
+    }
+}

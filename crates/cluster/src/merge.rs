@@ -1,0 +1,175 @@
+//! Many registries, one view: what each says about one kind, and what follows from it. Pure: time is an argument.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use shardkeep_types::InstanceId;
+
+use crate::{Instance, State};
+
+/// What all registries say about one kind.
+#[derive(Debug)]
+pub(crate) struct Merge {
+    sources: Vec<Source>,
+    /// After a registry was away, instances that it does not name are kept for so long: it may have restarted, and
+    /// they may not have registered again yet.
+    patience: Duration,
+}
+
+#[derive(Debug, Default)]
+struct Source {
+    live: bool,
+    instances: BTreeMap<String, Seen>,
+}
+
+#[derive(Debug)]
+struct Seen {
+    instance: Instance,
+    confirmed: bool,
+    /// Set when a snapshot did not name the instance.
+    until: Option<Instant>,
+}
+
+impl Merge {
+    pub(crate) fn new(registries: usize, patience: Duration) -> Self {
+        Self { sources: (0..registries).map(|_| Source::default()).collect(), patience }
+    }
+
+    /// A watch of this registry begins with a snapshot.
+    pub(crate) fn opened(&mut self, registry: usize) {
+        for seen in self.sources[registry].instances.values_mut() {
+            seen.confirmed = false;
+        }
+    }
+
+    pub(crate) fn changed(&mut self, registry: usize, instance: Instance) {
+        let seen = Seen { instance, confirmed: true, until: None };
+        self.sources[registry].instances.insert(seen.instance.id.name.clone(), seen);
+    }
+
+    pub(crate) fn removed(&mut self, registry: usize, id: &InstanceId) {
+        self.sources[registry].instances.remove(&id.name);
+    }
+
+    /// The snapshot is complete.
+    pub(crate) fn synced(&mut self, registry: usize, now: Instant) {
+        let source = &mut self.sources[registry];
+        source.live = true;
+        for seen in source.instances.values_mut().filter(|seen| !seen.confirmed) {
+            seen.until = Some(now + self.patience);
+        }
+        // A registry that answers is worth more than the last words of one that does not.
+        for source in self.sources.iter_mut().filter(|source| !source.live) {
+            source.instances.clear();
+        }
+    }
+
+    /// The watch broke. The last registry's view is kept: an old view is better than none.
+    pub(crate) fn lost(&mut self, registry: usize) {
+        self.sources[registry].live = false;
+        if self.sources.iter().any(|source| source.live) {
+            self.sources[registry].instances.clear();
+        }
+    }
+
+    /// Forgets whom nobody has confirmed in time; returns when to ask again.
+    pub(crate) fn expire(&mut self, now: Instant) -> Option<Instant> {
+        for source in &mut self.sources {
+            source.instances.retain(|_, seen| seen.until.is_none_or(|until| until > now));
+        }
+        self.sources.iter().flat_map(|source| source.instances.values()).filter_map(|seen| seen.until).min()
+    }
+
+    /// What to believe, ordered by name. Of two incarnations the later counts; of two states of one the further,
+    /// but `Offline` only if all agree: a registry may have lost sight of an instance that another still hears.
+    pub(crate) fn view(&self) -> Vec<Instance> {
+        let mut best: BTreeMap<&str, &Instance> = BTreeMap::new();
+        for seen in self.sources.iter().flat_map(|source| source.instances.values()) {
+            let entry = best.entry(&seen.instance.id.name).or_insert(&seen.instance);
+            if rank(&seen.instance) > rank(entry) {
+                *entry = &seen.instance;
+            }
+        }
+        best.into_values().cloned().collect()
+    }
+}
+
+fn rank(instance: &Instance) -> (u64, bool, State) {
+    (instance.id.incarnation, instance.state != State::Offline, instance.state)
+}
+
+#[cfg(test)]
+mod tests {
+    use shardkeep_types::{DaemonKind, WorldId};
+
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(3);
+
+    fn instance(name: &str, incarnation: u64, state: State) -> Instance {
+        Instance {
+            id: InstanceId { kind: DaemonKind::Login, name: name.into(), incarnation },
+            state,
+            world: WorldId(0),
+            grpc_address: String::new(),
+            client_address: String::new(),
+            admin_address: String::new(),
+            version: String::new(),
+            load: 0.0,
+            attributes: BTreeMap::new(),
+        }
+    }
+
+    fn names(merge: &Merge) -> Vec<String> {
+        merge.view().into_iter().map(|instance| instance.id.name).collect()
+    }
+
+    #[test]
+    fn later_incarnations_and_further_states_count() {
+        let (mut merge, now) = (Merge::new(2, PATIENCE), Instant::now());
+        merge.changed(0, instance("a", 1, State::Draining));
+        merge.changed(1, instance("a", 2, State::Starting));
+        merge.changed(0, instance("b", 1, State::Offline));
+        merge.changed(1, instance("b", 1, State::Up));
+        merge.synced(0, now);
+        // Registry 1 is not in sync yet: only what it has said since counts, from its own sync on.
+        merge.changed(1, instance("a", 2, State::Starting));
+        merge.changed(1, instance("b", 1, State::Up));
+        merge.synced(1, now);
+        let states: Vec<_> = merge.view().iter().map(|i| (i.id.incarnation, i.state)).collect();
+        assert_eq!(states, [(2, State::Starting), (1, State::Up)]);
+    }
+
+    #[test]
+    fn a_restarted_registry_gets_time_to_fill() {
+        let (mut merge, now) = (Merge::new(1, PATIENCE), Instant::now());
+        merge.changed(0, instance("a", 1, State::Up));
+        merge.changed(0, instance("b", 1, State::Up));
+        merge.synced(0, now);
+        merge.lost(0);
+        assert_eq!(names(&merge), ["a", "b"]);
+        merge.opened(0);
+        merge.synced(0, now);
+        assert_eq!(names(&merge), ["a", "b"]);
+        merge.changed(0, instance("a", 1, State::Up));
+        assert_eq!(merge.expire(now), Some(now + PATIENCE));
+        assert_eq!(merge.expire(now + PATIENCE), None);
+        assert_eq!(names(&merge), ["a"]);
+    }
+
+    #[test]
+    fn a_dead_registrys_last_words_do_not_outlive_a_living_one() {
+        let (mut merge, now) = (Merge::new(2, PATIENCE), Instant::now());
+        for registry in 0..2 {
+            merge.changed(registry, instance("a", 1, State::Up));
+            merge.synced(registry, now);
+        }
+        merge.lost(0);
+        merge.changed(1, instance("a", 1, State::Offline));
+        assert_eq!(merge.view()[0].state, State::Offline);
+        merge.removed(1, &instance("a", 1, State::Offline).id);
+        assert!(merge.view().is_empty());
+    }
+}

@@ -1,0 +1,127 @@
+//! Keeps this instance known to one registry: registers, extends the lease, registers again when the registry has
+//! forgotten or the announcement has changed, and leaves at the end.
+
+use std::time::Duration;
+
+use metrics::{counter, gauge};
+use shardkeep_rpc::registry::{
+    HeartbeatRequest, LeaveRequest, RegisterRequest, State, registry_client::RegistryClient,
+};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Status, transport::Channel};
+use tracing::{debug, info};
+
+use crate::{
+    Backoff, Instance,
+    metrics::{REGISTER_FAILURES, REGISTRIES},
+};
+
+const LEAVE_DEADLINE: Duration = Duration::from_millis(500);
+
+/// How often and how long.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Rhythm {
+    pub(crate) heartbeat: Duration,
+    pub(crate) lease: Duration,
+}
+
+/// Runs until the daemon has finished.
+pub(crate) async fn keep(
+    address: String,
+    channel: Channel,
+    mut announcement: watch::Receiver<Instance>,
+    rhythm: Rhythm,
+    finished: CancellationToken,
+) -> anyhow::Result<()> {
+    let mut client = RegistryClient::new(channel);
+    let mut backoff = Backoff::new(rhythm.heartbeat / 10, rhythm.heartbeat);
+    // What this registry knows of us; nothing, as long as it has not answered.
+    let mut told: Option<Instance> = None;
+    loop {
+        let now = announcement.borrow_and_update().clone();
+        let result = tokio::select! {
+            result = tell(&mut client, &now, told.as_ref(), rhythm) => result,
+            () = finished.cancelled() => break,
+        };
+        let pause = match result {
+            Ok(true) => {
+                if told.replace(now).is_none() {
+                    info!(registry = address, "registered");
+                    gauge!(REGISTRIES).increment(1.0);
+                }
+                backoff.reset();
+                rhythm.heartbeat
+            }
+            Ok(false) => {
+                debug!(registry = address, "forgotten by the registry");
+                forget(&mut told);
+                Duration::ZERO
+            }
+            Err(status) => {
+                counter!(REGISTER_FAILURES).increment(1);
+                if told.is_some() {
+                    info!(registry = address, %status, "lost the registry");
+                }
+                forget(&mut told);
+                backoff.next_delay()
+            }
+        };
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            _ = announcement.changed(), if told.is_some() => {}
+            () = finished.cancelled() => break,
+        }
+    }
+    if told.is_some() {
+        let id = Some((&announcement.borrow().id).into());
+        let _ = tokio::time::timeout(LEAVE_DEADLINE, client.leave(LeaveRequest { id })).await;
+    }
+    Ok(())
+}
+
+fn forget(told: &mut Option<Instance>) {
+    if told.take().is_some() {
+        gauge!(REGISTRIES).decrement(1.0);
+    }
+}
+
+/// Says what is new; `false` when the registry does not know us.
+async fn tell(
+    client: &mut RegistryClient<Channel>,
+    now: &Instance,
+    told: Option<&Instance>,
+    rhythm: Rhythm,
+) -> Result<bool, Status> {
+    match told {
+        Some(told) if same_addresses(told, now) => {
+            let heartbeat = HeartbeatRequest {
+                id: Some((&now.id).into()),
+                state: State::from(now.state).into(),
+                load: now.load,
+                attributes: now.attributes.clone().into_iter().collect(),
+            };
+            let reply = client.heartbeat(timed(heartbeat, rhythm.lease / 2)).await?;
+            Ok(reply.into_inner().known)
+        }
+        _ => {
+            let lease_ms = u32::try_from(rhythm.lease.as_millis()).unwrap_or(u32::MAX);
+            let register = RegisterRequest { instance: Some(now.into()), lease_ms };
+            client.register(timed(register, rhythm.lease / 2)).await?;
+            Ok(true)
+        }
+    }
+}
+
+/// A heartbeat carries state, load and attributes; for the rest one must register again.
+fn same_addresses(a: &Instance, b: &Instance) -> bool {
+    a.client_address == b.client_address
+        && a.admin_address == b.admin_address
+        && a.grpc_address == b.grpc_address
+}
+
+fn timed<T>(message: T, deadline: Duration) -> Request<T> {
+    let mut request = Request::new(message);
+    request.set_timeout(deadline);
+    request
+}
