@@ -76,6 +76,8 @@ fn the_vectors_have_the_leading_zeros_they_claim() {
 fn the_protocol_page_prints_these_vectors() {
     let page = include_str!("../../../docs/protocol.md");
     let section = page.split_once("## 17. Test vectors").expect("the page has the section").1;
+    // What follows is checked by the crate that frames messages.
+    let section = section.split("### Framing").next().unwrap_or(section);
     let ours = include_str!("vectors.txt");
     let blocks: Vec<&str> = section.split("```").skip(1).step_by(2).collect();
     assert_eq!(blocks.len(), 11);
