@@ -26,7 +26,7 @@ fn allowed(name: &str) -> BTreeSet<&'static str> {
         "client" => vec!["wire", "auth"],
         "testkit" => SERVICES.into_iter().chain(base).chain(["client"]).collect(),
         "cli" => SERVICES.into_iter().chain(["client", "auth", "wire", "daemon", "cluster", "rpc"]).collect(),
-        "example-arena" => vec!["cluster", "rpc", "client", "daemon", "wire"],
+        "example-dice" => vec!["cluster", "rpc", "client", "daemon", "wire"],
         "stories" | "bench" => {
             SERVICES.into_iter().chain(base).chain(["client", "testkit", "cli"]).collect()
         }
