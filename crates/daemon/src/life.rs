@@ -48,7 +48,9 @@ pub struct Bound {
 }
 
 impl Daemon {
-    pub(crate) fn new(kind: DaemonKind, name: &str) -> Self {
+    /// A handle by itself: under [`crate::main`] and [`crate::launch`] one is made for the service; tests and tools may
+    /// make their own and end it by [`Self::drain`] and [`Self::finished`].
+    pub fn new(kind: DaemonKind, name: &str) -> Self {
         let bound =
             Bound { name: name.into(), kind: kind.to_string(), pid: std::process::id(), ..Bound::default() };
         Self {

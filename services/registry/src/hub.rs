@@ -1,0 +1,224 @@
+//! The table and everybody who watches it. Changes reach the watchers in the order in which they happened, because
+//! both are under one lock; nothing waits while it is held.
+
+use std::{sync::Arc, time::Instant};
+
+use metrics::{counter, gauge};
+use parking_lot::Mutex;
+use shardkeep_cluster::Instance;
+use shardkeep_types::DaemonKind;
+use tokio::sync::{Notify, mpsc};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    Config,
+    metrics::{CUT, EXPIRED, INSTANCES, WATCHERS},
+    table::{Change, Table},
+};
+
+pub(crate) struct Hub {
+    inner: Mutex<Inner>,
+    /// Rung when a lease may run out earlier than the expiry task knows.
+    bell: Notify,
+    queue: usize,
+}
+
+struct Inner {
+    table: Table,
+    watchers: Vec<Watcher>,
+    closed: bool,
+}
+
+struct Watcher {
+    /// Empty: every kind.
+    kinds: Vec<DaemonKind>,
+    /// Bound: `watch_queue`. Overflow: the watcher is cut, its stream ends, and it begins anew with a snapshot.
+    /// Counter: `shardkeep_registry_cut_watchers_total`.
+    queue: mpsc::Sender<Change>,
+}
+
+/// A fresh watch: everything there is, then each change.
+pub(crate) struct Watch {
+    pub(crate) snapshot: Vec<Instance>,
+    pub(crate) changes: mpsc::Receiver<Change>,
+}
+
+impl Hub {
+    pub(crate) fn new(config: &Config) -> Self {
+        let inner = Inner { table: Table::new(config.max_instances), watchers: Vec::new(), closed: false };
+        Self { inner: Mutex::new(inner), bell: Notify::new(), queue: config.watch_queue }
+    }
+
+    /// Applies a call to the table, and tells the watchers what changed.
+    pub(crate) fn apply<T>(&self, call: impl FnOnce(&mut Table, Instant) -> (T, Vec<Change>)) -> T {
+        let mut inner = self.inner.lock();
+        let (result, changes) = call(&mut inner.table, now());
+        for change in &changes {
+            inner.tell(change);
+        }
+        if !changes.is_empty() {
+            inner.report();
+            self.bell.notify_one();
+        }
+        result
+    }
+
+    /// Everything of these kinds (empty: all).
+    pub(crate) fn list(&self, kinds: &[DaemonKind]) -> Vec<Instance> {
+        let inner = self.inner.lock();
+        inner.table.instances().filter(|instance| matches(kinds, instance.id.kind)).cloned().collect()
+    }
+
+    /// Begins a watch; `None` when this registry is closing.
+    pub(crate) fn watch(&self, kinds: Vec<DaemonKind>) -> Option<Watch> {
+        let mut inner = self.inner.lock();
+        if inner.closed {
+            return None;
+        }
+        let snapshot =
+            inner.table.instances().filter(|instance| matches(&kinds, instance.id.kind)).cloned().collect();
+        let (queue, changes) = mpsc::channel(self.queue);
+        inner.watchers.retain(|watcher| !watcher.queue.is_closed());
+        inner.watchers.push(Watcher { kinds, queue });
+        gauge!(WATCHERS).set(inner.watchers.len() as f64);
+        Some(Watch { snapshot, changes })
+    }
+
+    /// Ends every watch and begins no other.
+    pub(crate) fn close(&self) {
+        let mut inner = self.inner.lock();
+        inner.closed = true;
+        inner.watchers.clear();
+        gauge!(WATCHERS).set(0.0);
+    }
+}
+
+impl Inner {
+    fn tell(&mut self, change: &Change) {
+        let before = self.watchers.len();
+        self.watchers.retain(|watcher| {
+            if !matches(&watcher.kinds, change.kind()) {
+                return !watcher.queue.is_closed();
+            }
+            let sent = watcher.queue.try_send(change.clone());
+            if matches!(sent, Err(mpsc::error::TrySendError::Full(_))) {
+                counter!(CUT).increment(1);
+            }
+            sent.is_ok()
+        });
+        if self.watchers.len() != before {
+            gauge!(WATCHERS).set(self.watchers.len() as f64);
+        }
+    }
+
+    fn report(&self) {
+        use shardkeep_cluster::State;
+        for kind in DaemonKind::DAEMONS.into_iter().chain([DaemonKind::Backend]) {
+            for state in [State::Starting, State::Up, State::Draining, State::Offline] {
+                let of_both = |i: &&Instance| i.id.kind == kind && i.state == state;
+                let count = self.table.instances().filter(of_both).count();
+                gauge!(INSTANCES, "kind" => kind.as_str(), "state" => state.as_str()).set(count as f64);
+            }
+        }
+    }
+}
+
+fn matches(kinds: &[DaemonKind], kind: DaemonKind) -> bool {
+    kinds.is_empty() || kinds.contains(&kind)
+}
+
+/// Tokio's clock, so that a test can turn it.
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
+/// Turns instances offline when their leases run out.
+pub(crate) async fn expire(hub: Arc<Hub>, stop: CancellationToken) -> anyhow::Result<()> {
+    loop {
+        let next = hub.apply(|table, now| {
+            let changes = table.expire(now);
+            counter!(EXPIRED).increment(changes.len() as u64);
+            (table.next_expiry(), changes)
+        });
+        let due = async {
+            match next {
+                Some(next) => tokio::time::sleep_until(next.into()).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = due => {}
+            () = hub.bell.notified() => {}
+            () = stop.cancelled() => return Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeMap, time::Duration};
+
+    use shardkeep_cluster::State;
+    use shardkeep_types::{InstanceId, WorldId};
+
+    use super::*;
+
+    fn register(hub: &Hub, name: &str, incarnation: u64) {
+        let instance = Instance {
+            id: InstanceId { kind: DaemonKind::Zone, name: name.into(), incarnation },
+            state: State::Up,
+            world: WorldId(1),
+            grpc_address: String::new(),
+            client_address: String::new(),
+            admin_address: String::new(),
+            version: String::new(),
+            load: 0.0,
+            attributes: BTreeMap::new(),
+        };
+        hub.apply(|table, now| {
+            let change = table.register(instance, Duration::from_secs(3), now).unwrap();
+            ((), change.into_iter().collect())
+        });
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn leases_run_out_by_the_clock() {
+        let hub = Arc::new(Hub::new(&Config::default()));
+        let stop = CancellationToken::new();
+        let task = tokio::spawn(expire(hub.clone(), stop.clone()));
+        let mut watch = hub.watch(vec![DaemonKind::Zone]).unwrap();
+        assert!(watch.snapshot.is_empty());
+        let begin = tokio::time::Instant::now();
+        register(&hub, "z", 1);
+        let Some(Change::Changed(up)) = watch.changes.recv().await else { panic!() };
+        let Some(Change::Changed(offline)) = watch.changes.recv().await else { panic!() };
+        assert_eq!((up.state, offline.state), (State::Up, State::Offline));
+        assert_eq!(begin.elapsed().as_secs(), 3);
+        stop.cancel();
+        task.await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_slow_watcher_is_cut_and_others_are_not() {
+        let hub = Hub::new(&Config { watch_queue: 2, ..Config::default() });
+        let mut slow = hub.watch(Vec::new()).unwrap();
+        let mut other = hub.watch(vec![DaemonKind::Login]).unwrap();
+        for incarnation in 1..=3 {
+            register(&hub, "z", incarnation);
+        }
+        assert!(slow.changes.recv().await.is_some());
+        assert!(slow.changes.recv().await.is_some());
+        assert!(slow.changes.recv().await.is_none(), "cut");
+        assert!(other.changes.try_recv().is_err_and(|error| error == mpsc::error::TryRecvError::Empty));
+        assert_eq!(hub.watch(Vec::new()).unwrap().snapshot.len(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_closing_hub_lets_its_watchers_go() {
+        let hub = Hub::new(&Config::default());
+        let mut watch = hub.watch(Vec::new()).unwrap();
+        hub.close();
+        assert!(watch.changes.recv().await.is_none());
+        assert!(hub.watch(Vec::new()).is_none());
+    }
+}

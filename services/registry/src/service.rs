@@ -1,0 +1,156 @@
+//! The gRPC face of the registry: bytes become types, callers are checked, and changes become events.
+
+use std::{pin::Pin, sync::Arc, time::Duration};
+
+use futures::{Stream, StreamExt, stream};
+use metrics::counter;
+use shardkeep_cluster::{Instance, Peer};
+use shardkeep_rpc::{
+    Malformed,
+    registry::{
+        HeartbeatReply, HeartbeatRequest, LeaveReply, LeaveRequest, ListReply, ListRequest, RegisterReply,
+        RegisterRequest, RemoveReply, RemoveRequest, WatchEvent, WatchRequest, registry_server::Registry,
+        watch_event::Event,
+    },
+};
+use shardkeep_types::{DaemonKind, InstanceId};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status};
+use tracing::{info, warn};
+
+use crate::{
+    error::RegistryError,
+    hub::Hub,
+    metrics::{HEARTBEATS, REFUSED, REGISTRATIONS},
+    table::{Change, Pulse},
+};
+
+pub(crate) struct RegistryService {
+    hub: Arc<Hub>,
+}
+
+impl RegistryService {
+    pub(crate) fn new(hub: Arc<Hub>) -> Self {
+        Self { hub }
+    }
+
+    /// Counts what is refused.
+    fn refuse(error: RegistryError) -> Status {
+        counter!(REFUSED, "reason" => error.label()).increment(1);
+        error.into()
+    }
+}
+
+#[tonic::async_trait]
+impl Registry for RegistryService {
+    async fn register(&self, request: Request<RegisterRequest>) -> Result<Response<RegisterReply>, Status> {
+        let peer = Peer::of(&request)?;
+        let RegisterRequest { instance, lease_ms } = request.into_inner();
+        let instance = Instance::try_from(instance.ok_or_else(|| Malformed::missing("instance"))?)?;
+        must_be_itself(&peer, &instance.id)?;
+        if instance.world != peer.world {
+            return Err(Self::refuse(RegistryError::NotYourself));
+        }
+        let (id, state) = (instance.id.clone(), instance.state);
+        let result = self.hub.apply(|table, now| {
+            match table.register(instance, Duration::from_millis(lease_ms.into()), now) {
+                Ok(change) => (Ok(()), change.into_iter().collect()),
+                Err(error) => (Err(error), Vec::new()),
+            }
+        });
+        result.map_err(|error| {
+            warn!(instance = %id, incarnation = id.incarnation, %error, "refused a registration");
+            Self::refuse(error)
+        })?;
+        counter!(REGISTRATIONS).increment(1);
+        info!(instance = %id, incarnation = id.incarnation, %state, "registered");
+        Ok(Response::new(RegisterReply {}))
+    }
+
+    async fn heartbeat(
+        &self,
+        request: Request<HeartbeatRequest>,
+    ) -> Result<Response<HeartbeatReply>, Status> {
+        let peer = Peer::of(&request)?;
+        let HeartbeatRequest { id, state, load, attributes } = request.into_inner();
+        let id = instance_id(id)?;
+        must_be_itself(&peer, &id)?;
+        let load = if load.is_finite() { load.clamp(0.0, 1.0) } else { 1.0 };
+        let pulse = Pulse { state: state.try_into()?, load, attributes: attributes.into_iter().collect() };
+        counter!(HEARTBEATS).increment(1);
+        let known = self.hub.apply(|table, now| match table.heartbeat(&id, pulse, now) {
+            Ok(Some(changes)) => (Ok(true), changes),
+            Ok(None) => (Ok(false), Vec::new()),
+            Err(error) => (Err(error), Vec::new()),
+        });
+        Ok(Response::new(HeartbeatReply { known: known.map_err(Self::refuse)? }))
+    }
+
+    async fn leave(&self, request: Request<LeaveRequest>) -> Result<Response<LeaveReply>, Status> {
+        let peer = Peer::of(&request)?;
+        let id = instance_id(request.into_inner().id)?;
+        must_be_itself(&peer, &id)?;
+        self.hub.apply(|table, _| ((), table.leave(&id).into_iter().collect()));
+        info!(instance = %id, incarnation = id.incarnation, "left");
+        Ok(Response::new(LeaveReply {}))
+    }
+
+    type WatchStream = Pin<Box<dyn Stream<Item = Result<WatchEvent, Status>> + Send>>;
+
+    async fn watch(&self, request: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        let kinds = parse_kinds(&request.into_inner().kinds)?;
+        let watch = self.hub.watch(kinds).ok_or_else(|| Status::unavailable("this registry is draining"))?;
+        let snapshot: Vec<Event> = watch
+            .snapshot
+            .iter()
+            .map(|instance| Event::Changed(instance.into()))
+            .chain([Event::Synced(true)])
+            .collect();
+        let changes = ReceiverStream::new(watch.changes).map(|change| match change {
+            Change::Changed(instance) => Event::Changed((&instance).into()),
+            Change::Removed(id) => Event::Removed((&id).into()),
+        });
+        let events = stream::iter(snapshot).chain(changes).map(|event| Ok(WatchEvent { event: Some(event) }));
+        Ok(Response::new(events.boxed()))
+    }
+
+    async fn list(&self, request: Request<ListRequest>) -> Result<Response<ListReply>, Status> {
+        let kinds = parse_kinds(&request.into_inner().kinds)?;
+        let instances = self.hub.list(&kinds).iter().map(Into::into).collect();
+        Ok(Response::new(ListReply { instances }))
+    }
+
+    async fn remove(&self, request: Request<RemoveRequest>) -> Result<Response<RemoveReply>, Status> {
+        let peer = Peer::of(&request)?;
+        let RemoveRequest { kind, name } = request.into_inner();
+        let kind = parse_kind(&kind)?;
+        let result = self.hub.apply(|table, _| match table.remove(kind, &name) {
+            Ok(change) => (Ok(()), vec![change]),
+            Err(error) => (Err(error), Vec::new()),
+        });
+        result.map_err(Self::refuse)?;
+        info!(%kind, name, %peer, "removed");
+        Ok(Response::new(RemoveReply {}))
+    }
+}
+
+/// Whoever could register another would receive its traffic.
+fn must_be_itself(peer: &Peer, id: &InstanceId) -> Result<(), Status> {
+    if peer.kind == id.kind && peer.name == id.name {
+        return Ok(());
+    }
+    warn!(%peer, instance = %id, "a peer speaks for another instance");
+    Err(RegistryService::refuse(RegistryError::NotYourself))
+}
+
+fn instance_id(id: Option<shardkeep_rpc::common::InstanceId>) -> Result<InstanceId, Malformed> {
+    id.ok_or_else(|| Malformed::missing("id"))?.try_into()
+}
+
+fn parse_kinds(kinds: &[String]) -> Result<Vec<DaemonKind>, Malformed> {
+    kinds.iter().map(|kind| parse_kind(kind)).collect()
+}
+
+fn parse_kind(kind: &str) -> Result<DaemonKind, Malformed> {
+    kind.parse().map_err(|error| Malformed::new("kind", error))
+}

@@ -1,0 +1,291 @@
+//! Instances and their leases. Pure: every method takes the time, and returns what changed.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use shardkeep_cluster::{Instance, State};
+use shardkeep_types::{DaemonKind, InstanceId};
+
+use crate::error::RegistryError;
+
+/// Leases outside of these are made to fit.
+const SHORTEST_LEASE: Duration = Duration::from_millis(100);
+const LONGEST_LEASE: Duration = Duration::from_secs(60);
+/// A load that moved by less is not worth a message to every watcher.
+const LOAD_STEP: f64 = 0.01;
+const MAX_ATTRIBUTES: usize = 32;
+const MAX_ATTRIBUTE_BYTES: usize = 8 << 10;
+
+/// What watchers are told.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Change {
+    Changed(Instance),
+    Removed(InstanceId),
+}
+
+impl Change {
+    pub(crate) fn kind(&self) -> DaemonKind {
+        match self {
+            Self::Changed(instance) => instance.id.kind,
+            Self::Removed(id) => id.kind,
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Table {
+    entries: BTreeMap<(DaemonKind, String), Entry>,
+    capacity: usize,
+}
+
+#[derive(Debug)]
+struct Entry {
+    instance: Instance,
+    lease: Duration,
+    expires: Instant,
+    /// It said farewell: nothing that still arrives from this incarnation counts.
+    left: bool,
+    /// The load that watchers know.
+    told_load: f64,
+}
+
+/// The part of an instance that a heartbeat brings.
+#[derive(Debug, Clone)]
+pub(crate) struct Pulse {
+    pub(crate) state: State,
+    pub(crate) load: f64,
+    pub(crate) attributes: BTreeMap<String, String>,
+}
+
+impl Table {
+    pub(crate) fn new(capacity: usize) -> Self {
+        Self { entries: BTreeMap::new(), capacity }
+    }
+
+    /// Announces an instance, or changes its announcement. An earlier incarnation never replaces a later one.
+    pub(crate) fn register(
+        &mut self,
+        instance: Instance,
+        lease: Duration,
+        now: Instant,
+    ) -> Result<Option<Change>, RegistryError> {
+        check_size(&instance.attributes)?;
+        let key = (instance.id.kind, instance.id.name.clone());
+        let present = self.entries.get(&key);
+        if let Some(present) = present {
+            let (new, old) = (instance.id.incarnation, present.instance.id.incarnation);
+            if new < old || (new == old && present.left) {
+                return Err(RegistryError::Stale);
+            }
+        } else if self.entries.len() >= self.capacity {
+            return Err(RegistryError::Full);
+        }
+        let changed = present.is_none_or(|present| present.instance != instance);
+        let lease = lease.clamp(SHORTEST_LEASE, LONGEST_LEASE);
+        let entry = Entry {
+            told_load: instance.load,
+            left: instance.state == State::Offline,
+            instance: instance.clone(),
+            lease,
+            expires: now + lease,
+        };
+        self.entries.insert(key, entry);
+        Ok(changed.then_some(Change::Changed(instance)))
+    }
+
+    /// Extends the lease. `None` when this table does not know the incarnation: it has to register.
+    pub(crate) fn heartbeat(
+        &mut self,
+        id: &InstanceId,
+        pulse: Pulse,
+        now: Instant,
+    ) -> Result<Option<Vec<Change>>, RegistryError> {
+        check_size(&pulse.attributes)?;
+        let Some(entry) = self.entries.get_mut(&(id.kind, id.name.clone())) else { return Ok(None) };
+        let known = entry.instance.id.incarnation;
+        if id.incarnation < known || (id.incarnation == known && entry.left) {
+            return Err(RegistryError::Stale);
+        }
+        if id.incarnation > known {
+            return Ok(None);
+        }
+        entry.expires = now + entry.lease;
+        entry.left = pulse.state == State::Offline;
+        let instance = &mut entry.instance;
+        let news = instance.state != pulse.state
+            || instance.attributes != pulse.attributes
+            || (pulse.load - entry.told_load).abs() >= LOAD_STEP;
+        (instance.state, instance.load, instance.attributes) = (pulse.state, pulse.load, pulse.attributes);
+        if !news {
+            return Ok(Some(Vec::new()));
+        }
+        entry.told_load = instance.load;
+        Ok(Some(vec![Change::Changed(instance.clone())]))
+    }
+
+    /// The instance says farewell. Words of earlier incarnations are ignored.
+    pub(crate) fn leave(&mut self, id: &InstanceId) -> Option<Change> {
+        let entry = self.entries.get_mut(&(id.kind, id.name.clone()))?;
+        if entry.instance.id.incarnation != id.incarnation {
+            return None;
+        }
+        entry.left = true;
+        entry.turn_offline()
+    }
+
+    /// Instances whose lease has run out turn offline; they stay visible.
+    pub(crate) fn expire(&mut self, now: Instant) -> Vec<Change> {
+        let due = self.entries.values_mut().filter(|entry| entry.expires <= now);
+        due.filter_map(Entry::turn_offline).collect()
+    }
+
+    /// When the next lease runs out.
+    pub(crate) fn next_expiry(&self) -> Option<Instant> {
+        let alive = self.entries.values().filter(|entry| entry.instance.state != State::Offline);
+        alive.map(|entry| entry.expires).min()
+    }
+
+    /// Maintenance forgets an offline instance.
+    pub(crate) fn remove(&mut self, kind: DaemonKind, name: &str) -> Result<Change, RegistryError> {
+        let key = (kind, name.to_owned());
+        let entry = self.entries.get(&key).ok_or(RegistryError::Unknown)?;
+        if entry.instance.state != State::Offline {
+            return Err(RegistryError::NotOffline);
+        }
+        let id = entry.instance.id.clone();
+        self.entries.remove(&key);
+        Ok(Change::Removed(id))
+    }
+
+    pub(crate) fn instances(&self) -> impl Iterator<Item = &Instance> {
+        self.entries.values().map(|entry| &entry.instance)
+    }
+}
+
+impl Entry {
+    fn turn_offline(&mut self) -> Option<Change> {
+        if self.instance.state == State::Offline {
+            return None;
+        }
+        self.instance.state = State::Offline;
+        Some(Change::Changed(self.instance.clone()))
+    }
+}
+
+fn check_size(attributes: &BTreeMap<String, String>) -> Result<(), RegistryError> {
+    let bytes: usize = attributes.iter().map(|(key, value)| key.len() + value.len()).sum();
+    if attributes.len() > MAX_ATTRIBUTES || bytes > MAX_ATTRIBUTE_BYTES {
+        return Err(RegistryError::Oversize);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use shardkeep_types::WorldId;
+
+    use super::*;
+
+    const LEASE: Duration = Duration::from_secs(3);
+
+    fn instance(name: &str, incarnation: u64) -> Instance {
+        Instance {
+            id: InstanceId { kind: DaemonKind::Login, name: name.into(), incarnation },
+            state: State::Up,
+            world: WorldId(0),
+            grpc_address: "127.0.0.1:1".into(),
+            client_address: String::new(),
+            admin_address: String::new(),
+            version: "0.1.0".into(),
+            load: 0.0,
+            attributes: BTreeMap::new(),
+        }
+    }
+
+    fn pulse(state: State, load: f64) -> Pulse {
+        Pulse { state, load, attributes: BTreeMap::new() }
+    }
+
+    fn table(now: Instant) -> Table {
+        let mut table = Table::new(2);
+        table.register(instance("a", 5), LEASE, now).unwrap();
+        table
+    }
+
+    fn states(changes: &[Change]) -> Vec<State> {
+        let state = |change: &Change| match change {
+            Change::Changed(instance) => Some(instance.state),
+            Change::Removed(_) => None,
+        };
+        changes.iter().filter_map(state).collect()
+    }
+
+    #[test]
+    fn a_lease_runs_out_and_a_heartbeat_revives() {
+        let now = Instant::now();
+        let mut table = table(now);
+        assert_eq!(table.next_expiry(), Some(now + LEASE));
+        assert!(table.expire(now + LEASE / 2).is_empty());
+        assert_eq!(states(&table.expire(now + LEASE)), [State::Offline]);
+        assert!(table.expire(now + LEASE).is_empty());
+        assert_eq!(table.next_expiry(), None);
+        assert_eq!(table.instances().count(), 1, "offline stays visible");
+        let id = instance("a", 5).id;
+        let changes = table.heartbeat(&id, pulse(State::Up, 0.0), now + LEASE).unwrap().unwrap();
+        assert_eq!(states(&changes), [State::Up]);
+    }
+
+    #[test]
+    fn an_earlier_incarnation_replaces_nothing() {
+        let now = Instant::now();
+        let mut table = table(now);
+        assert_eq!(table.register(instance("a", 4), LEASE, now), Err(RegistryError::Stale));
+        let old = instance("a", 4).id;
+        assert!(table.leave(&old).is_none());
+        assert!(table.heartbeat(&old, pulse(State::Up, 0.0), now).is_err());
+        assert!(table.register(instance("a", 6), LEASE, now).unwrap().is_some());
+        assert!(table.leave(&instance("a", 5).id).is_none());
+        assert_eq!(table.instances().next().unwrap().state, State::Up);
+    }
+
+    #[test]
+    fn who_has_left_does_not_come_back() {
+        let now = Instant::now();
+        let mut table = table(now);
+        let id = instance("a", 5).id;
+        assert!(table.leave(&id).is_some());
+        assert!(table.leave(&id).is_none());
+        assert!(table.heartbeat(&id, pulse(State::Up, 0.0), now).is_err());
+        assert_eq!(table.register(instance("a", 5), LEASE, now), Err(RegistryError::Stale));
+        assert!(table.register(instance("a", 6), LEASE, now).is_ok());
+    }
+
+    #[test]
+    fn only_news_is_told() {
+        let now = Instant::now();
+        let mut table = table(now);
+        assert_eq!(table.register(instance("a", 5), LEASE, now), Ok(None));
+        let id = instance("a", 5).id;
+        let mut told = |load| table.heartbeat(&id, pulse(State::Up, load), now).unwrap().unwrap().len();
+        assert_eq!([told(0.005), told(0.009), told(0.012), told(0.013)], [0, 0, 1, 0]);
+        assert!(table.heartbeat(&instance("b", 1).id, pulse(State::Up, 0.0), now).unwrap().is_none());
+        assert!(table.heartbeat(&instance("a", 9).id, pulse(State::Up, 0.0), now).unwrap().is_none());
+    }
+
+    #[test]
+    fn removal_is_for_the_dead_and_memory_is_bounded() {
+        let now = Instant::now();
+        let mut table = table(now);
+        assert_eq!(table.remove(DaemonKind::Login, "a"), Err(RegistryError::NotOffline));
+        table.register(instance("b", 1), LEASE, now).unwrap();
+        assert_eq!(table.register(instance("c", 1), LEASE, now), Err(RegistryError::Full));
+        table.leave(&instance("a", 5).id);
+        assert!(table.remove(DaemonKind::Login, "a").is_ok());
+        assert_eq!(table.remove(DaemonKind::Login, "a"), Err(RegistryError::Unknown));
+        let mut fat = instance("c", 1);
+        fat.attributes.insert("key".into(), "x".repeat(MAX_ATTRIBUTE_BYTES));
+        assert_eq!(table.register(fat, LEASE, now), Err(RegistryError::Oversize));
+    }
+}

@@ -1,0 +1,229 @@
+//! Black-box tests over real mutual TLS: instances register, are seen, vanish, and survive a registry's restart.
+
+use std::time::Duration;
+
+use shardkeep_cluster::{Dialer, Directory, Instance, Node, State, certs};
+use shardkeep_daemon::{ClusterConfig, Daemon, DaemonConfig, Running, Settings, launch};
+use shardkeep_registry::{Config, Registry};
+use shardkeep_rpc::{
+    chat,
+    registry::{ListRequest, RemoveRequest, registry_client::RegistryClient},
+};
+use shardkeep_types::{DaemonKind, WorldId};
+use tonic::{Code, service::Routes, transport::Channel};
+
+/// Longest wait for something that should happen at once, on a busy machine.
+const SOON: Duration = Duration::from_secs(20);
+
+struct Place {
+    dir: tempfile::TempDir,
+}
+
+impl Place {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        certs::make_ca(dir.path()).unwrap();
+        Self { dir }
+    }
+
+    fn settings<C: Default>(&self, kind: DaemonKind, name: &str, registries: &[String]) -> Settings<C> {
+        let files = certs::issue(self.dir.path(), kind, name, WorldId(0)).unwrap();
+        Settings {
+            daemon: DaemonConfig { name: name.into(), ..DaemonConfig::default() },
+            cluster: ClusterConfig {
+                registries: registries.to_vec(),
+                ca: files.ca,
+                cert: files.cert,
+                key: files.key,
+                lease: Duration::from_millis(1500),
+                heartbeat: Duration::from_millis(100),
+                ..ClusterConfig::default()
+            },
+            ..Settings::default()
+        }
+    }
+
+    /// Starts a registry; on port 0, or on the port of one that was there before.
+    async fn registry(&self, name: &str, address: &str) -> (Running, String) {
+        let mut settings = self.settings::<Config>(DaemonKind::Registry, name, &[]);
+        settings.daemon.grpc = address.into();
+        let mut running = launch::<Registry>(settings).await.unwrap();
+        let address = running.ready().await.unwrap().grpc;
+        (running, address)
+    }
+
+    async fn member(&self, kind: DaemonKind, name: &str, registries: &[String]) -> Member {
+        let daemon = Daemon::new(kind, name);
+        let settings = self.settings::<()>(kind, name, registries);
+        let node = Node::join(&settings, &daemon, kind).await.unwrap();
+        Member { daemon, node }
+    }
+
+    fn channel(&self, kind: DaemonKind, name: &str, registry: &str) -> Channel {
+        let files = certs::issue(self.dir.path(), kind, name, WorldId(0)).unwrap();
+        Dialer::new(files.load().unwrap().into()).channel(DaemonKind::Registry, registry)
+    }
+}
+
+struct Member {
+    daemon: Daemon,
+    node: Node,
+}
+
+impl Member {
+    fn serve(&self) {
+        self.node.serve(Routes::default());
+    }
+
+    fn end(&self) {
+        self.daemon.drain("test");
+        self.daemon.finished().cancel();
+    }
+}
+
+async fn until(directory: &mut Directory, what: &str, holds: impl Fn(&[Instance]) -> bool) {
+    let wait = async {
+        while !holds(&directory.all()) {
+            directory.changed().await;
+        }
+    };
+    let done = tokio::time::timeout(SOON, wait).await;
+    assert!(done.is_ok(), "{what}: {:#?}", directory.all());
+}
+
+fn state_of(view: &[Instance], name: &str) -> Option<State> {
+    view.iter().find(|instance| instance.id.name == name).map(|instance| instance.state)
+}
+
+#[tokio::test]
+async fn an_instance_is_seen_from_start_to_farewell() {
+    let place = Place::new();
+    let (registry, address) = place.registry("registry-1", "127.0.0.1:0").await;
+    let registries = [address.clone()];
+    let watcher = place.member(DaemonKind::Dns, "dns-1", &registries).await;
+    let mut logins = watcher.node.directory(DaemonKind::Login);
+
+    let login = place.member(DaemonKind::Login, "login-1", &registries).await;
+    until(&mut logins, "starting", |view| state_of(view, "login-1") == Some(State::Starting)).await;
+    login.node.set_client_address("203.0.113.7:3724".into());
+    login.node.set_load(0.5);
+    login.node.set_attribute("queue", "3".into());
+    login.serve();
+    until(&mut logins, "up with all it said", |view| {
+        view.iter().any(|i| {
+            i.state == State::Up
+                && i.client_address == "203.0.113.7:3724"
+                && i.load == 0.5
+                && i.attributes.get("queue").is_some_and(|queue| queue == "3")
+        })
+    })
+    .await;
+    login.daemon.drain("test");
+    until(&mut logins, "draining", |view| state_of(view, "login-1") == Some(State::Draining)).await;
+    login.end();
+    until(&mut logins, "offline, yet visible", |view| state_of(view, "login-1") == Some(State::Offline))
+        .await;
+
+    let mut operator = RegistryClient::new(place.channel(DaemonKind::Gm, "gm-1", &address));
+    let remove = RemoveRequest { kind: "login".into(), name: "login-1".into() };
+    operator.remove(remove.clone()).await.unwrap();
+    until(&mut logins, "removed", <[_]>::is_empty).await;
+    assert_eq!(operator.remove(remove).await.unwrap_err().code(), Code::NotFound);
+    registry.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_restarted_registry_is_full_again_and_nobody_vanishes_meanwhile() {
+    let place = Place::new();
+    let (registry, address) = place.registry("registry-1", "127.0.0.1:0").await;
+    let registries = [address.clone()];
+    let watcher = place.member(DaemonKind::Gateway, "gateway-1", &registries).await;
+    let mut zones = watcher.node.directory(DaemonKind::Zone);
+    let zone = place.member(DaemonKind::Zone, "zone-1", &registries).await;
+    zone.serve();
+    until(&mut zones, "up", |view| state_of(view, "zone-1") == Some(State::Up)).await;
+
+    let vanished = tokio::spawn({
+        let mut zones = zones.clone();
+        async move {
+            while !zones.up().is_empty() {
+                zones.changed().await;
+            }
+        }
+    });
+    registry.stop().await.unwrap();
+    let (registry, _) = place.registry("registry-1", &address).await;
+    let mut client = RegistryClient::new(place.channel(DaemonKind::Cli, "cli", &address));
+    let refilled = async {
+        loop {
+            let request = ListRequest { kinds: vec!["zone".into()] };
+            if client.list(request).await.is_ok_and(|reply| !reply.into_inner().instances.is_empty()) {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(SOON, refilled).await.expect("refilled");
+    // The view follows the new registry: what happens now is seen.
+    let late = place.member(DaemonKind::Zone, "zone-2", &registries).await;
+    late.serve();
+    until(&mut zones, "the newcomer", |view| state_of(view, "zone-2") == Some(State::Up)).await;
+    assert!(!vanished.is_finished(), "the zone vanished from the view during the restart");
+    vanished.abort();
+    registry.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn two_registries_make_one_view() {
+    let place = Place::new();
+    let (first, address_1) = place.registry("registry-1", "127.0.0.1:0").await;
+    let (second, address_2) = place.registry("registry-2", "127.0.0.1:0").await;
+    let registries = [address_1, address_2];
+    let watcher = place.member(DaemonKind::World, "world-1", &registries).await;
+    let mut zones = watcher.node.directory(DaemonKind::Zone);
+    let zone = place.member(DaemonKind::Zone, "zone-1", &registries).await;
+    zone.serve();
+    until(&mut zones, "up", |view| state_of(view, "zone-1") == Some(State::Up)).await;
+    first.stop().await.unwrap();
+    let late = place.member(DaemonKind::Zone, "zone-2", &registries).await;
+    late.serve();
+    until(&mut zones, "seen by the other registry", |view| state_of(view, "zone-2") == Some(State::Up)).await;
+    assert_eq!(zones.all().len(), 2);
+    assert!(zones.lightest().is_some());
+    second.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn strangers_and_impostors_are_refused() {
+    let place = Place::new();
+    let (registry, address) = place.registry("registry-1", "127.0.0.1:0").await;
+
+    // A kind that may not: maintenance is for operators.
+    let mut zone = RegistryClient::new(place.channel(DaemonKind::Zone, "zone-1", &address));
+    let remove = RemoveRequest { kind: "login".into(), name: "login-1".into() };
+    assert_eq!(zone.remove(remove).await.unwrap_err().code(), Code::PermissionDenied);
+    // A service that is not served here is refused before it is looked for.
+    let mut chat = chat::chat_client::ChatClient::new(place.channel(DaemonKind::Zone, "zone-1", &address));
+    assert_eq!(
+        chat.history(chat::HistoryRequest::default()).await.unwrap_err().code(),
+        Code::PermissionDenied
+    );
+
+    // Speaking for another instance.
+    let impostor = place.member(DaemonKind::Login, "login-1", &[]).await;
+    let mut announcement = impostor.node.instance();
+    announcement.id.name = "login-2".into();
+    let mut login = RegistryClient::new(place.channel(DaemonKind::Login, "login-1", &address));
+    let register =
+        shardkeep_rpc::registry::RegisterRequest { instance: Some((&announcement).into()), lease_ms: 1000 };
+    assert_eq!(login.register(register).await.unwrap_err().code(), Code::PermissionDenied);
+
+    // A certificate of another authority, and a server that is not what it should be.
+    let elsewhere = Place::new();
+    let mut stranger = RegistryClient::new(elsewhere.channel(DaemonKind::Gm, "gm-1", &address));
+    assert!(stranger.list(ListRequest::default()).await.is_err());
+    let files = certs::issue(place.dir.path(), DaemonKind::Cli, "cli", WorldId(0)).unwrap();
+    let wrong_kind = Dialer::new(files.load().unwrap().into()).channel(DaemonKind::Login, &address);
+    assert!(RegistryClient::new(wrong_kind).list(ListRequest::default()).await.is_err());
+    registry.stop().await.unwrap();
+}
