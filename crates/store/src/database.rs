@@ -160,10 +160,11 @@ impl Tx {
     }
 
     pub async fn commit(self) -> Result<(), Error> {
-        Ok(match self.0 {
+        match self.0 {
             Running::Sqlite(tx) => tx.commit().await?,
             Running::Postgres(tx) => tx.commit().await?,
-        })
+        }
+        Ok(())
     }
 }
 
@@ -250,7 +251,9 @@ mod tests {
         let open = |schema| Database::open(&url, schema);
         let (game, accounts, billing, gm) =
             tokio::join!(open(Schema::Game), open(Schema::Accounts), open(Schema::Billing), open(Schema::Gm));
-        (accounts.unwrap(), billing.unwrap(), gm.unwrap());
+        for other in [accounts, billing, gm] {
+            other.unwrap();
+        }
         let database = game.unwrap();
         round_trip(&database).await;
         unfinished_work_is_undone(&database).await;

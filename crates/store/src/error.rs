@@ -22,6 +22,9 @@ pub enum Error {
     /// effect is unknown.
     #[error("the database is away")]
     Unavailable(#[source] Box<sqlx::Error>),
+    /// More work waits than is allowed to.
+    #[error("too much waits for the database")]
+    Busy,
     /// Another transaction was in the way and this one has not happened: try again at once.
     #[error("the transaction met another one")]
     Contention(#[source] Box<sqlx::Error>),
@@ -47,6 +50,7 @@ impl Error {
             Self::File { .. } => "file",
             Self::Migrate { .. } => "migrate",
             Self::Unavailable(_) => "unavailable",
+            Self::Busy => "busy",
             Self::Contention(_) => "contention",
             Self::Duplicate(_) => "duplicate",
             Self::OutOfRange(_) => "out_of_range",
@@ -55,9 +59,14 @@ impl Error {
         }
     }
 
+    /// The database did not answer in time.
+    pub fn away() -> Self {
+        Self::Unavailable(Box::new(sqlx::Error::PoolTimedOut))
+    }
+
     /// Whether the same call may succeed later without anybody mending anything.
     pub fn retryable(&self) -> bool {
-        matches!(self, Self::Unavailable(_) | Self::Contention(_))
+        matches!(self, Self::Unavailable(_) | Self::Busy | Self::Contention(_))
     }
 
     /// The error of the database in an error of this kind: itself. Errors that wrap it have the same method.

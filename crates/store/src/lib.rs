@@ -18,8 +18,11 @@
 //! ```
 
 pub mod accounts;
+pub mod audit;
 mod database;
 mod error;
+pub mod game;
+pub mod operators;
 mod retry;
 mod row;
 mod sql;

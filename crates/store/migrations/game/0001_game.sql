@@ -80,13 +80,14 @@ CREATE TABLE coin_journal (
     amount BIGINT NOT NULL CHECK (amount > 0)
 );
 
--- The last 256 actions of each character: a repeat is answered from here.
+-- The last 256 actions of each character, at `slot` = id modulo 256: a repeat is answered from here.
 CREATE TABLE actions (
     character BIGINT NOT NULL,
+    slot BIGINT NOT NULL,
     id BIGINT NOT NULL,
     digest BYTEA NOT NULL,
     minted BYTEA NOT NULL,
-    PRIMARY KEY (character, id)
+    PRIMARY KEY (character, slot)
 );
 
 -- The highest generation that each spawn has minted loot for, and what that was.

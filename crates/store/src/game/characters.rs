@@ -1,0 +1,217 @@
+//! Characters: reading them, listing an account's, making a new one.
+
+use shardkeep_types::{AccountId, CharacterId, Epoch, MapId, Position, SessionId, WorldId};
+
+use super::{Character, Game, GameError, Holder, Holdings, Owner, Refusal, ids::Sequence};
+use crate::{Error, Query, Row, Rows, Tx, sql, transact};
+
+const MAX_NAME: usize = 64;
+/// What a fresh avatar has; zones know better from the first save on.
+const START_HEALTH: u32 = 100;
+const STARTER: &str = "starter";
+
+/// A row of `characters`: everything but what it holds.
+#[derive(Debug, Clone)]
+pub(super) struct CharacterRow {
+    pub(super) id: CharacterId,
+    pub(super) account: AccountId,
+    pub(super) world: WorldId,
+    pub(super) name: String,
+    pub(super) owner: Option<Owner>,
+    pub(super) epoch: Epoch,
+    pub(super) session: Option<SessionId>,
+    pub(super) position: Position,
+    pub(super) facing: u32,
+    pub(super) health: u32,
+    pub(super) experience: u64,
+    pub(super) last_action: u64,
+    pub(super) version: u64,
+}
+
+/// The columns of [`CharacterRow::read`], in its order. A macro, because statements are literals.
+macro_rules! character_columns {
+    () => {
+        "characters.id, characters.account, characters.world, characters.name, characters.owner,
+         characters.owner_incarnation, characters.epoch, characters.session, characters.map, characters.x_mm,
+         characters.y_mm, characters.facing, characters.health, characters.experience, characters.last_action,
+         characters.version"
+    };
+}
+pub(super) use character_columns;
+
+impl CharacterRow {
+    pub(super) fn read(mut row: Row) -> Result<Self, Error> {
+        let (id, account, world) = (CharacterId(row.take()?), AccountId(row.take()?), WorldId(row.take()?));
+        let name = row.take()?;
+        let owner = Owner { zone: row.take()?, incarnation: row.take()? };
+        let epoch = Epoch(row.take()?);
+        let session: Vec<u8> = row.take()?;
+        Ok(Self {
+            id,
+            account,
+            world,
+            name,
+            owner: (!owner.zone.is_empty()).then_some(owner),
+            epoch,
+            session: SessionId::try_from(&session[..]).ok(),
+            position: Position::new(MapId(row.take()?), row.take()?, row.take()?),
+            facing: row.take()?,
+            health: row.take()?,
+            experience: row.take()?,
+            last_action: row.take()?,
+            version: row.take()?,
+        })
+    }
+
+    pub(super) fn with(&self, holdings: &Holdings) -> Character {
+        Character {
+            id: self.id,
+            account: self.account,
+            world: self.world,
+            name: self.name.clone(),
+            owner: self.owner.clone(),
+            epoch: self.epoch,
+            session: self.session,
+            position: self.position,
+            facing: self.facing,
+            health: self.health,
+            experience: self.experience,
+            last_action: self.last_action,
+            coins: holdings.coins,
+            items: holdings.items.values().copied().collect(),
+        }
+    }
+}
+
+/// A character to make.
+#[derive(Debug, Clone)]
+pub struct NewCharacter {
+    pub account: AccountId,
+    pub world: WorldId,
+    /// Unique in the world without regard to case.
+    pub name: String,
+    pub start: Position,
+    /// (template, count) of the stacks that are minted with it.
+    pub items: Vec<(u32, u32)>,
+    pub coins: i64,
+    /// Characters an account may have in a world.
+    pub limit: u32,
+}
+
+impl Game {
+    /// The character as the database has it now.
+    pub async fn load(&self, id: CharacterId) -> Result<Character, GameError> {
+        let query =
+            sql(concat!("SELECT ", character_columns!(), " FROM characters WHERE id = $1")).bind(id.0);
+        self.read(query).await?.pop().ok_or(Refusal::NoSuchCharacter(id).into())
+    }
+
+    /// An account's characters in a world, oldest first.
+    pub async fn list(&self, account: AccountId, world: WorldId) -> Result<Vec<Character>, GameError> {
+        let query = sql(concat!(
+            "SELECT ",
+            character_columns!(),
+            " FROM characters WHERE account = $1 AND world = $2 ORDER BY id"
+        ));
+        Ok(self.read(query.bind(account.0).bind(world.0)).await?)
+    }
+
+    async fn read(&self, query: Query) -> Result<Vec<Character>, Error> {
+        let mut tx = self.database.snapshot().await?;
+        let rows = tx.fetch_all(query).await?;
+        let characters = self.complete(&mut tx, rows).await?;
+        tx.commit().await?;
+        Ok(characters)
+    }
+
+    /// Adds what they hold to rows that `tx` has read.
+    pub(super) async fn complete(&self, tx: &mut Tx, rows: Vec<Row>) -> Result<Vec<Character>, Error> {
+        let rows = rows.into_iter().map(CharacterRow::read).collect::<Result<Vec<_>, _>>()?;
+        let versions: Vec<_> = rows.iter().map(|row| (row.id, row.version)).collect();
+        let holdings = self.holdings(tx, &versions).await?;
+        let characters = rows.iter().filter_map(|row| Some(row.with(holdings.get(&row.id)?))).collect();
+        self.remember(holdings);
+        Ok(characters)
+    }
+
+    /// Makes a character, and mints what it starts with in the same transaction.
+    pub async fn create(&self, new: &NewCharacter) -> Result<Character, GameError> {
+        let invalid = |why: &str| Err(GameError::Refused(Refusal::Invalid(why.to_owned())));
+        if new.name.is_empty() || new.name.len() > MAX_NAME {
+            return invalid("the name is empty or too long");
+        }
+        if new.coins < 0 || new.items.iter().any(|(_, count)| *count == 0) {
+            return invalid("a character starts with stacks that are not empty and coins that are not owed");
+        }
+        let ids = NewIds {
+            character: self.take_one(Sequence::Character).await?,
+            entry: self.take_one(Sequence::Entry).await?,
+            items: self.ids.take(&self.database, Sequence::Item, new.items.len()).await?,
+        };
+        let created: Result<(), GameError> = transact!(self.database, |tx| create_in(&mut tx, new, &ids));
+        match created {
+            Err(GameError::Store(error)) if error.is_duplicate() => Err(Refusal::NameTaken.into()),
+            Err(error) => Err(error),
+            Ok(()) => self.load(CharacterId(ids.character)).await,
+        }
+    }
+
+    async fn take_one(&self, sequence: Sequence) -> Result<u64, Error> {
+        let ids = self.ids.take(&self.database, sequence, 1).await?;
+        ids.first().copied().ok_or_else(|| Error::Corrupt("a sequence yields nothing".to_owned()))
+    }
+}
+
+struct NewIds {
+    character: u64,
+    entry: u64,
+    items: Vec<u64>,
+}
+
+async fn create_in(tx: &mut Tx, new: &NewCharacter, ids: &NewIds) -> Result<(), GameError> {
+    // Two creations at once must not both see room below the limit.
+    tx.fetch_all(sql("SELECT term FROM leadership WHERE world = $1 {for_update}").bind(new.world.0)).await?;
+    let count = sql("SELECT id FROM characters WHERE account = $1 AND world = $2");
+    let count = tx.fetch_all(count.bind(new.account.0).bind(new.world.0)).await?.len();
+    if count >= new.limit as usize {
+        return Err(Refusal::TooManyCharacters(new.limit).into());
+    }
+    let insert = sql(
+        "INSERT INTO characters (id, account, world, name, name_key, created_ms, owner, owner_incarnation,
+         epoch, session, map, x_mm, y_mm, facing, health, experience, last_action, version)
+         VALUES ($1, $2, $3, $4, $5, {now_ms}, '', 0, 0, $6, $7, $8, $9, 0, $10, 0, 0, 1)",
+    );
+    let insert = insert.bind(ids.character).bind(new.account.0).bind(new.world.0).bind(&new.name);
+    let insert = insert.bind(new.name.to_lowercase()).bind(Vec::new()).bind(new.start.map.0);
+    tx.execute(insert.bind(new.start.x_mm).bind(new.start.y_mm).bind(START_HEALTH)).await?;
+    mint_starter(tx, new, ids).await?;
+    Ok(())
+}
+
+async fn mint_starter(tx: &mut Tx, new: &NewCharacter, ids: &NewIds) -> Result<(), Error> {
+    let holder = Holder::Character(CharacterId(ids.character)).to_string();
+    let origin = Holder::Mint(STARTER.to_owned()).to_string();
+    let stacks = || {
+        Rows::new()
+            .ints("id", ids.items.iter().copied())
+            .ints("template", new.items.iter().map(|(template, _)| *template))
+            .ints("count", new.items.iter().map(|(_, count)| *count))
+    };
+    if !ids.items.is_empty() {
+        let items = sql("INSERT INTO items (id, holder, template, count, hop)
+             SELECT r.id, $1, r.template, r.count, 1 FROM {rows}");
+        tx.execute(items.bind(&holder).rows(stacks())).await?;
+        let journal =
+            sql("INSERT INTO item_journal (item, hop, at_ms, reason, source, target, template, count)
+             SELECT r.id, 1, {now_ms}, $1, $2, $3, r.template, r.count FROM {rows}");
+        tx.execute(journal.bind(STARTER).bind(&origin).bind(&holder).rows(stacks())).await?;
+    }
+    let balance = sql("INSERT INTO balances (holder, coins) VALUES ($1, $2)");
+    tx.execute(balance.bind(&holder).bind(new.coins)).await?;
+    if new.coins > 0 {
+        let journal = sql("INSERT INTO coin_journal (id, at_ms, reason, source, target, amount)
+             VALUES ($1, {now_ms}, $2, $3, $4, $5)");
+        tx.execute(journal.bind(ids.entry).bind(STARTER).bind(origin).bind(holder).bind(new.coins)).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,163 @@
+//! Group commit: many callers, few transactions. While a batch is being committed the next one gathers; nobody
+//! waits on a timer.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{
+    sync::{Mutex, mpsc, oneshot},
+    task::JoinSet,
+    time::{Instant, sleep, timeout},
+};
+
+use super::{Game, GameError, HardAction, HardResult};
+use crate::Error;
+
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+#[derive(Debug, Clone, Copy)]
+pub struct CommitterConfig {
+    /// Actions in one transaction, at most.
+    pub batch: usize,
+    /// Transactions at a time. SQLite has one writer: more lanes only make smaller batches there.
+    pub lanes: usize,
+    /// Actions that may wait. One more is refused at once as [`Busy`](Error::Busy).
+    pub queue: usize,
+    /// How long one attempt may take before the database counts as away.
+    pub attempt: Duration,
+}
+
+impl Default for CommitterConfig {
+    fn default() -> Self {
+        Self { batch: 256, lanes: 1, queue: 8192, attempt: Duration::from_secs(5) }
+    }
+}
+
+/// Takes hard actions from many tasks. Clones share the queue; the lanes end when all clones are gone and the queue is
+/// empty.
+#[derive(Clone)]
+pub struct Committer {
+    queue: mpsc::Sender<Waiting>,
+}
+
+struct Waiting {
+    action: HardAction,
+    deadline: Instant,
+    reply: oneshot::Sender<Result<HardResult, GameError>>,
+}
+
+/// Called after each attempt with the number of actions in it and how long it took.
+pub type Observer = Arc<dyn Fn(usize, Duration) + Send + Sync>;
+
+impl Committer {
+    /// Starts the lanes in `tasks`.
+    pub fn start(game: &Game, config: CommitterConfig, observe: &Observer, tasks: &mut JoinSet<()>) -> Self {
+        let (queue, waiting) = mpsc::channel(config.queue.max(1));
+        let waiting = Arc::new(Mutex::new(waiting));
+        for _ in 0..config.lanes.max(1) {
+            let lane = Lane {
+                game: game.clone(),
+                config,
+                observe: Arc::clone(observe),
+                waiting: Arc::clone(&waiting),
+            };
+            tasks.spawn(lane.run());
+        }
+        Self { queue }
+    }
+
+    /// Commits an action. While the database is away it is tried again until `deadline`; then the answer is
+    /// [`Error::Unavailable`], and whether it took effect is told by asking again with the same action.
+    pub async fn commit(&self, action: HardAction, deadline: Instant) -> Result<HardResult, GameError> {
+        let (reply, answer) = oneshot::channel();
+        self.queue.try_send(Waiting { action, deadline, reply }).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => Error::Busy,
+            mpsc::error::TrySendError::Closed(_) => Error::away(),
+        })?;
+        answer.await.unwrap_or_else(|_| Err(Error::away().into()))
+    }
+
+    /// Actions that wait for a lane.
+    pub fn waiting(&self) -> usize {
+        self.queue.max_capacity() - self.queue.capacity()
+    }
+}
+
+struct Lane {
+    game: Game,
+    config: CommitterConfig,
+    observe: Observer,
+    waiting: Arc<Mutex<mpsc::Receiver<Waiting>>>,
+}
+
+impl Lane {
+    async fn run(self) {
+        loop {
+            let mut batch = Vec::new();
+            // Held while waiting: the other lanes are committing, or wait for their turn to wait.
+            if self.waiting.lock().await.recv_many(&mut batch, self.config.batch).await == 0 {
+                return;
+            }
+            self.serve(batch).await;
+        }
+    }
+
+    /// Until each has its answer.
+    async fn serve(&self, mut batch: Vec<Waiting>) {
+        let mut pause = FIRST_PAUSE;
+        loop {
+            // Who has gone away does not ask any more; asking again with the same id is always safe.
+            batch.retain(|waiting| !waiting.reply.is_closed());
+            if batch.is_empty() {
+                return;
+            }
+            match self.attempt(&batch).await {
+                Ok(outcomes) => {
+                    for (waiting, outcome) in batch.into_iter().zip(outcomes) {
+                        let _ = waiting.reply.send(outcome.map_err(GameError::from));
+                    }
+                    return;
+                }
+                Err(error) if error.retryable() => {
+                    tracing::warn!(%error, actions = batch.len(), "hard actions wait for the database");
+                    batch = give_up_late(batch);
+                    sleep(pause).await;
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                }
+                Err(error) => return self.one_by_one(batch, error).await,
+            }
+        }
+    }
+
+    /// One of the batch upsets the database; the others shall not suffer.
+    async fn one_by_one(&self, batch: Vec<Waiting>, error: Error) {
+        tracing::error!(%error, actions = batch.len(), "a batch of hard actions fails");
+        for waiting in batch {
+            let outcome = self.attempt(std::slice::from_ref(&waiting)).await;
+            let outcome = outcome.map(|mut outcomes| outcomes.pop());
+            let _ = waiting.reply.send(match outcome {
+                Ok(Some(outcome)) => outcome.map_err(GameError::from),
+                Ok(None) => Err(Error::Corrupt("the batch lost an outcome".to_owned()).into()),
+                Err(error) => Err(error.into()),
+            });
+        }
+    }
+
+    async fn attempt(&self, batch: &[Waiting]) -> Result<super::commit::Outcomes, Error> {
+        let actions: Vec<HardAction> = batch.iter().map(|waiting| waiting.action.clone()).collect();
+        let begin = Instant::now();
+        let outcome = timeout(self.config.attempt, self.game.commit(&actions)).await;
+        (self.observe)(batch.len(), begin.elapsed());
+        outcome.unwrap_or_else(|_| Err(Error::away()))
+    }
+}
+
+/// Answers those whose deadline has passed.
+fn give_up_late(batch: Vec<Waiting>) -> Vec<Waiting> {
+    let now = Instant::now();
+    let (late, rest): (Vec<_>, Vec<_>) = batch.into_iter().partition(|waiting| waiting.deadline <= now);
+    for waiting in late {
+        let _ = waiting.reply.send(Err(Error::away().into()));
+    }
+    rest
+}

@@ -1,0 +1,145 @@
+//! The rules of game state, on both engines.
+
+mod actions;
+mod chaos;
+mod ownership;
+
+use std::sync::Arc;
+
+use shardkeep_testkit::Postgres;
+use shardkeep_types::{AccountId, CharacterId, MapId, Position, SessionId, Term, WorldId};
+use tempfile::TempDir;
+
+use super::*;
+use crate::Schema;
+
+const WORLD: WorldId = WorldId(1);
+
+/// What keeps the database alive, beside the database.
+enum Home {
+    Sqlite(TempDir),
+    Postgres(Postgres),
+}
+
+impl Home {
+    fn sqlite() -> Self {
+        Self::Sqlite(tempfile::tempdir().unwrap())
+    }
+
+    async fn postgres() -> Self {
+        Self::Postgres(Postgres::start().await)
+    }
+
+    async fn open(&self) -> Game {
+        let url = match self {
+            Self::Sqlite(folder) => format!("sqlite:{}", folder.path().join("game.db").display()),
+            Self::Postgres(server) => server.url(),
+        };
+        Game::new(Database::open(&url, Schema::Game).await.unwrap(), Arc::new(NoCache))
+    }
+}
+
+/// Each scenario as a test on each engine.
+macro_rules! on_both_engines {
+    ($($scenario:ident),+ $(,)?) => {
+        mod sqlite {
+            $(#[tokio::test]
+            async fn $scenario() {
+                let home = super::Home::sqlite();
+                super::$scenario(&home.open().await).await;
+            })+
+        }
+        mod postgres {
+            $(#[tokio::test]
+            async fn $scenario() {
+                let home = super::Home::postgres().await;
+                super::$scenario(&home.open().await).await;
+            })+
+        }
+    };
+}
+use on_both_engines;
+
+fn zone(name: &str) -> Owner {
+    Owner { zone: name.to_owned(), incarnation: 7 }
+}
+
+fn place() -> Position {
+    Position::new(MapId(1), 500_000, 512_000)
+}
+
+/// A ledger account of the ground where [`place`] is.
+fn ground() -> Holder {
+    Holder::Ground(WORLD, place().cell())
+}
+
+fn hands(character: &Character) -> Holder {
+    Holder::Character(character.id)
+}
+
+async fn term(game: &Game) -> Term {
+    let bid = Bid { world: WORLD, holder: "world-1".to_owned(), incarnation: 1, ttl_ms: 60_000 };
+    game.lead(&bid).await.unwrap().term
+}
+
+fn newcomer(name: &str) -> NewCharacter {
+    NewCharacter {
+        account: AccountId(1),
+        world: WORLD,
+        name: name.to_owned(),
+        start: place(),
+        items: vec![(1, 1), (2, 5)],
+        coins: 100,
+        limit: 8,
+    }
+}
+
+/// A character in the hands of `west`.
+async fn entered(game: &Game, name: &str) -> Character {
+    let character = game.create(&newcomer(name)).await.unwrap();
+    game.claim(&claim(&character, term(game).await)).await.unwrap()
+}
+
+fn claim(character: &Character, term: Term) -> Claim {
+    Claim {
+        character: character.id,
+        account: character.account,
+        world: character.world,
+        term,
+        zone: zone("west"),
+        session: SessionId([9; 16]),
+    }
+}
+
+fn fence(character: &Character) -> Fence {
+    Fence { character: character.id, epoch: character.epoch }
+}
+
+fn action_id(character: &Character, id: u64) -> ActionId {
+    ActionId { character: character.id, id, digest: [id as u8; 16] }
+}
+
+async fn one(game: &Game, action: &HardAction) -> Result<HardResult, Refusal> {
+    game.commit(std::slice::from_ref(action)).await.unwrap().pop().unwrap()
+}
+
+fn drop_item(character: &Character, id: u64, item: usize) -> HardAction {
+    HardAction {
+        action: Some(action_id(character, id)),
+        fences: vec![fence(character)],
+        items: vec![MoveItem {
+            item: character.items[item].id,
+            from: hands(character),
+            to: ground(),
+            at: Some(place()),
+        }],
+        reason: "drop".to_owned(),
+        ..HardAction::default()
+    }
+}
+
+async fn assert_conserved(game: &Game) -> Conservation {
+    let found = game.conserve().await.unwrap();
+    assert!(found.holds(), "{:#?}", found.faults);
+    found
+}

@@ -1,0 +1,151 @@
+//! Characters, who owns them, who leads the world.
+
+use shardkeep_types::{CellRect, Epoch};
+
+use super::*;
+
+on_both_engines! {
+    a_character_begins_with_its_things,
+    names_are_unique_without_regard_to_case,
+    a_claim_needs_the_term,
+    a_transfer_happens_once,
+    a_dead_zone_loses_its_characters,
+    a_released_character_is_nobodys,
+    soft_state_needs_the_epoch,
+    leadership_has_one_holder,
+}
+
+async fn a_character_begins_with_its_things(game: &Game) {
+    let made = game.create(&newcomer("Ada")).await.unwrap();
+    assert_eq!((made.coins, made.items.len(), made.owner.clone(), made.epoch), (100, 2, None, Epoch(0)));
+    assert_eq!(game.list(AccountId(1), WORLD).await.unwrap(), std::slice::from_ref(&made));
+    assert_eq!(game.load(made.id).await.unwrap(), made);
+    assert!(game.list(AccountId(2), WORLD).await.unwrap().is_empty());
+    let found = assert_conserved(game).await;
+    assert_eq!((found.items, found.items_minted, found.coins, found.coins_minted), (2, 2, 100, 100));
+    let missing = game.load(CharacterId(99)).await.unwrap_err();
+    assert_eq!(missing.label(), "no_such_character");
+}
+
+async fn names_are_unique_without_regard_to_case(game: &Game) {
+    game.create(&newcomer("Ärger")).await.unwrap();
+    assert_eq!(game.create(&newcomer("äRGER")).await.unwrap_err().label(), "name_taken");
+    let elsewhere = NewCharacter { world: WorldId(2), ..newcomer("ärger") };
+    game.create(&elsewhere).await.unwrap();
+    let full = NewCharacter { limit: 1, ..newcomer("Second") };
+    assert_eq!(game.create(&full).await.unwrap_err().label(), "too_many_characters");
+    assert_eq!(assert_conserved(game).await.items, 4);
+}
+
+async fn a_claim_needs_the_term(game: &Game) {
+    let made = game.create(&newcomer("Ada")).await.unwrap();
+    assert_eq!(game.claim(&claim(&made, Term(1))).await.unwrap_err().label(), "stale_term");
+    let old = term(game).await;
+    let first = game.claim(&claim(&made, old)).await.unwrap();
+    assert_eq!((first.epoch, first.owner.clone()), (Epoch(1), Some(zone("west"))));
+    assert_eq!(first.session, Some(SessionId([9; 16])));
+    assert_eq!(game.claim(&claim(&made, old)).await.unwrap().epoch, Epoch(2));
+    let restarted = Bid { world: WORLD, holder: "world-1".to_owned(), incarnation: 2, ttl_ms: 60_000 };
+    assert_eq!(game.lead(&restarted).await.unwrap().term, old.next());
+    let refused = game.claim(&claim(&made, old)).await.unwrap_err();
+    assert!(matches!(refused, GameError::Refused(Refusal::StaleTerm(now)) if now == old.next()), "{refused}");
+    let stranger = Claim { account: AccountId(5), ..claim(&made, old.next()) };
+    assert_eq!(game.claim(&stranger).await.unwrap_err().label(), "no_such_character");
+}
+
+async fn a_transfer_happens_once(game: &Game) {
+    let ada = entered(game, "Ada").await;
+    let soft = SoftState {
+        character: ada.id,
+        epoch: ada.epoch,
+        position: Position::new(MapId(1), 1, 2),
+        facing: 3,
+        health: 4,
+    };
+    let transfer = Transfer {
+        character: ada.id,
+        epoch: ada.epoch,
+        from: zone("west"),
+        to: zone("east"),
+        soft: Some(soft),
+    };
+    assert_eq!(game.transfer(&transfer).await.unwrap(), ada.epoch.next());
+    assert_eq!(game.transfer(&transfer).await.unwrap(), ada.epoch.next(), "a repeat is answered");
+    let there = game.load(ada.id).await.unwrap();
+    assert_eq!((there.owner, there.position.x_mm, there.health), (Some(zone("east")), 1, 4));
+    let elsewhere = Transfer { to: zone("north"), ..transfer };
+    let refused = game.transfer(&elsewhere).await.unwrap_err();
+    assert!(
+        matches!(refused, GameError::Refused(Refusal::StaleEpoch { epoch, .. }) if epoch == ada.epoch.next())
+    );
+}
+
+async fn a_dead_zone_loses_its_characters(game: &Game) {
+    let (ada, bob) = (entered(game, "Ada").await, entered(game, "Bob").await);
+    let term = term(game).await;
+    let transfer =
+        Transfer { character: bob.id, epoch: bob.epoch, from: zone("west"), to: zone("east"), soft: None };
+    game.transfer(&transfer).await.unwrap();
+    let reown = Reown { world: WORLD, term, from: zone("west"), to: zone("east") };
+    let earlier = Reown { from: Owner { incarnation: 6, ..zone("west") }, ..reown.clone() };
+    assert!(game.reown(&earlier).await.unwrap().is_empty(), "a later incarnation lives");
+    let moved = game.reown(&reown).await.unwrap();
+    assert_eq!(moved.len(), 1);
+    assert_eq!((moved[0].id, moved[0].epoch, moved[0].items.len()), (ada.id, ada.epoch.next(), 2));
+    assert!(game.reown(&reown).await.unwrap().is_empty());
+    let stale = Reown { term: Term(term.0 - 1), ..reown };
+    assert_eq!(game.reown(&stale).await.unwrap_err().label(), "stale_term");
+}
+
+async fn a_released_character_is_nobodys(game: &Game) {
+    let ada = entered(game, "Ada").await;
+    let release = Release { character: ada.id, epoch: ada.epoch, soft: None };
+    game.release(&release).await.unwrap();
+    game.release(&release).await.unwrap();
+    let free = game.load(ada.id).await.unwrap();
+    assert_eq!((free.owner, free.epoch), (None, ada.epoch.next()));
+    let late = one(game, &drop_item(&ada, 1, 0)).await;
+    assert_eq!(late.unwrap_err().label(), "stale_epoch");
+    game.claim(&claim(&ada, term(game).await)).await.unwrap();
+    assert_eq!(game.release(&release).await.unwrap_err().label(), "stale_epoch");
+}
+
+async fn soft_state_needs_the_epoch(game: &Game) {
+    let (ada, bob) = (entered(game, "Ada").await, entered(game, "Bob").await);
+    let state = |of: &Character, epoch: u64, x_mm| SoftState {
+        character: of.id,
+        epoch: Epoch(epoch),
+        position: Position::new(MapId(1), x_mm, 0),
+        facing: 1,
+        health: 50,
+    };
+    let states = [state(&ada, 1, 10), state(&ada, 1, 11), state(&bob, 0, 20), state(&ada, 0, 12)];
+    assert_eq!(game.save_soft(&states).await.unwrap(), [bob.id], "an old epoch is told");
+    assert_eq!(game.load(ada.id).await.unwrap().position.x_mm, 11, "the last of the newest counts");
+    assert_eq!(game.load(bob.id).await.unwrap().position, place());
+    assert!(game.save_soft(&[]).await.unwrap().is_empty());
+}
+
+async fn leadership_has_one_holder(game: &Game) {
+    let bid = |holder: &str, incarnation, ttl_ms| Bid {
+        world: WORLD,
+        holder: holder.to_owned(),
+        incarnation,
+        ttl_ms,
+    };
+    let first = game.lead(&bid("world-1", 1, 60_000)).await.unwrap();
+    assert_eq!((first.leader, first.term), (true, Term(1)));
+    let other = game.lead(&bid("world-2", 5, 60_000)).await.unwrap();
+    assert_eq!((other.leader, other.holder.as_str(), other.term), (false, "world-1", Term(1)));
+    assert!((1..=60_000).contains(&other.left_ms), "{}", other.left_ms);
+    assert_eq!(game.lead(&bid("world-1", 1, 60_000)).await.unwrap().term, Term(1), "renewing keeps the term");
+    assert!(game.lead(&bid("world-1", 1, 0)).await.unwrap().leader, "giving up");
+    let next = game.lead(&bid("world-2", 5, 60_000)).await.unwrap();
+    assert_eq!((next.leader, next.term), (true, Term(2)));
+    assert!(!game.lead(&bid("world-1", 1, 60_000)).await.unwrap().leader);
+    let zombie = game.lead(&bid("world-2", 4, 60_000)).await.unwrap();
+    assert!(!zombie.leader, "an earlier incarnation is not the holder");
+    assert_eq!(game.lead(&bid("world-2", 6, 60_000)).await.unwrap().term, Term(3));
+    let rect = CellRect { map: MapId(1), x0: 0, y0: 0, x1: 32, y1: 32 };
+    assert_eq!(game.load_ground(WORLD, rect).await.unwrap(), Ground::default());
+}
