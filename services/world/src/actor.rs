@@ -1,0 +1,224 @@
+//! The one task that owns the core: it hands it what happens, in order, and does what it decides.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use prost::Message;
+use shardkeep_cluster::{
+    Directory, Instance, Node, State,
+    link::{LinkEvent, LinkHub, PublishKind, ServerMessage, SessionChange},
+};
+use shardkeep_daemon::{Daemon, event};
+use shardkeep_rpc::world as proto;
+use shardkeep_types::{BackendKind, Epoch, GroupKey, WorldId, group_kind};
+use shardkeep_wire::{opcode, payload};
+use tokio::sync::{mpsc, watch};
+
+use crate::{
+    convert,
+    core::{Core, Effect, Happened, PlayerEvent},
+    metrics::{ENTERED, LEADER, LEFT, ONLINE, PARTITION, QUEUE, SESSIONS, TERM},
+    partition::{Health, Owner, ZoneView},
+    service::Job,
+    status::Status,
+    view::View,
+    watchers::Watchers,
+    work::Worker,
+};
+
+/// How often the core looks at the clock.
+const TICK: Duration = Duration::from_millis(200);
+/// How long a drain waits for avatars on their way in or out.
+const FINISH: Duration = Duration::from_secs(5);
+
+pub(crate) struct Actor {
+    pub(crate) core: Core,
+    pub(crate) node: Node,
+    pub(crate) daemon: Daemon,
+    pub(crate) hub: LinkHub,
+    pub(crate) worker: Worker,
+    pub(crate) watchers: Watchers,
+    pub(crate) view: watch::Sender<Arc<View>>,
+    pub(crate) partition: watch::Sender<Option<proto::Partition>>,
+    pub(crate) status: Status,
+}
+
+impl Actor {
+    /// Until drained: nobody is let in any more, and those on their way arrive. Tells whether it leads at the end.
+    pub(crate) async fn run(
+        mut self,
+        mut jobs: mpsc::Receiver<Job>,
+        mut links: mpsc::Receiver<LinkEvent>,
+        mut zones: Directory,
+    ) -> bool {
+        let draining = self.daemon.draining();
+        let mut ticks = tokio::time::interval(TICK);
+        let mut finish = None;
+        self.zones_changed(&zones);
+        loop {
+            tokio::select! {
+                Some(job) = jobs.recv() => job(&mut self.core, &mut self.watchers, Instant::now()),
+                Some(event) = links.recv() => self.linked(event),
+                () = zones.changed() => self.zones_changed(&zones),
+                _ = ticks.tick() => self.core.tick(Instant::now()),
+                () = draining.cancelled(), if finish.is_none() => {
+                    self.core.drain();
+                    finish = Some(Instant::now() + FINISH);
+                }
+            }
+            self.perform();
+            if finish.is_some_and(|until| self.core.placing.is_empty() || until <= Instant::now()) {
+                return self.core.term(Instant::now()).is_some();
+            }
+        }
+    }
+
+    fn zones_changed(&mut self, zones: &Directory) {
+        let world = self.node.world();
+        let zones = zones.all().iter().filter(|zone| zone.world == world).map(zone_view).collect();
+        self.core.zones_changed(Instant::now(), zones);
+    }
+
+    fn linked(&mut self, event: LinkEvent) {
+        let now = Instant::now();
+        match event {
+            LinkEvent::Up { gateway, fresh: true } | LinkEvent::Down { gateway } => {
+                self.core.sessions.detach_all(&gateway, now);
+            }
+            LinkEvent::Up { gateway, fresh: false } => self.core.sessions.attach_all(&gateway),
+            LinkEvent::Deliver { gateway, session, session_epoch, messages } => {
+                self.core.delivered(now, &gateway, session, session_epoch, &messages);
+            }
+            LinkEvent::Session { gateway, event } => {
+                let held = self.core.sessions.held(event.session, &gateway, event.session_epoch);
+                match event.what {
+                    SessionChange::Joined if held => self.core.joined(event.session),
+                    SessionChange::Left if held => self.core.end_session(now, event.session, "logged out"),
+                    _ => {}
+                }
+            }
+            LinkEvent::Bound { gateway, session, session_epoch, bind_epoch, .. } => {
+                if self.core.sessions.held(session, &gateway, session_epoch) {
+                    self.core.joined(session);
+                }
+                self.hub.ready(&gateway, session, bind_epoch);
+            }
+            // The world publishes events only, which are kept by nobody.
+            LinkEvent::Watched { .. } | LinkEvent::Unwatched { .. } | LinkEvent::KeyframeWanted { .. } => {}
+        }
+    }
+
+    fn perform(&mut self) {
+        let effects = self.core.take_effects();
+        // First, because tasks started below look at it.
+        self.publish_view();
+        for effect in effects {
+            self.perform_one(effect);
+        }
+        self.measure();
+    }
+
+    fn perform_one(&mut self, effect: Effect) {
+        match effect {
+            Effect::Send { gateway, session, message } => self.hub.send(&gateway, &[session], vec![message]),
+            Effect::Listen { gateway, session } => {
+                self.hub.subscribe(&gateway, session, &[everybody(self.node.world())], true);
+            }
+            Effect::Bind { gateway, session, zone, epoch } => {
+                self.hub.bind(&gateway, session, BackendKind::ZONE, &zone, epoch);
+            }
+            Effect::Close { gateway, session, code, detail } => {
+                self.hub.close(&gateway, session, code as u32, &detail);
+            }
+            Effect::Start(work) => {
+                let worker = self.worker.clone();
+                let stopped = self.daemon.stopped();
+                self.daemon.tasks().spawn(stopped.run_until_cancelled_owned(worker.run(work)));
+            }
+            Effect::Partition => {
+                metrics::counter!(PARTITION).increment(1);
+                let table = self.core.partition.as_ref().zip(self.core.leadership.lease());
+                let table = table.map(|(table, (term, _))| convert::partition(term, table, &self.core.zones));
+                self.partition.send_replace(table);
+            }
+            Effect::Presence(delta) => self.watchers.tell(&convert::report(&delta)),
+            Effect::Announce(text) => {
+                let line = payload::Announcement { text }.encode_to_vec();
+                let epoch = self.core.leadership.lease().map_or(Epoch(0), |(term, _)| Epoch(term.0));
+                let message = ServerMessage::event(opcode::ANNOUNCEMENT, line);
+                self.hub.publish(everybody(self.node.world()), epoch, PublishKind::Event, message);
+            }
+            Effect::Abdicate => {
+                self.partition.send_replace(None);
+                self.watchers.dismiss();
+            }
+            Effect::Report(event) => self.report(&event),
+        }
+    }
+
+    fn publish_view(&self) {
+        let sectors =
+            self.core.partition.as_ref().map(|table| {
+                table.sectors().iter().map(|sector| (sector.cells, sector.owner.clone())).collect()
+            });
+        let view = View {
+            lease: self.core.leadership.lease(),
+            sectors: sectors.unwrap_or_default(),
+            zones: self.core.zones.clone(),
+        };
+        self.view.send_if_modified(|present| {
+            let changed = **present != view;
+            if changed {
+                *present = Arc::new(view);
+            }
+            changed
+        });
+    }
+
+    fn measure(&mut self) {
+        let core = &self.core;
+        metrics::gauge!(ONLINE).set(core.inside as f64);
+        metrics::gauge!(SESSIONS).set(core.sessions.len() as f64);
+        metrics::gauge!(QUEUE).set(core.queue.len() as f64);
+        let term = core.leadership.lease().map(|(term, _)| term.0);
+        metrics::gauge!(LEADER).set(if term.is_some() { 1.0 } else { 0.0 });
+        metrics::gauge!(TERM).set(term.unwrap_or(0) as f64);
+        self.status.tell(&self.node, core);
+    }
+
+    fn report(&self, event: &PlayerEvent) {
+        let (account, session, world) = (event.account.0, event.session.to_string(), self.node.world().0);
+        let (character, detail) = (event.character.map(|character| character.0), &event.detail);
+        match event.what {
+            Happened::Enter => {
+                metrics::counter!(ENTERED).increment(1);
+                event!("enter", account, session, world, character, zone = detail);
+            }
+            Happened::Leave => {
+                metrics::counter!(LEFT).increment(1);
+                event!("leave", account, session, world, character, why = detail);
+            }
+        }
+    }
+}
+
+/// The group of everybody in a world.
+fn everybody(world: WorldId) -> GroupKey {
+    GroupKey::new(group_kind::WORLD, world.0.into(), 0)
+}
+
+fn zone_view(zone: &Instance) -> ZoneView {
+    let health = match zone.state {
+        State::Starting => Health::Starting,
+        State::Up => Health::Up,
+        State::Draining => Health::Draining,
+        State::Offline => Health::Gone,
+    };
+    ZoneView {
+        owner: Owner { name: zone.id.name.clone(), incarnation: zone.id.incarnation },
+        health,
+        grpc_address: zone.grpc_address.clone(),
+    }
+}

@@ -1,0 +1,88 @@
+//! `[world]`: one game world.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use shardkeep_daemon::{Validate, duration};
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct WorldConfig {
+    /// Name in the players' world list.
+    pub name: String,
+    /// Avatars at the same time; who comes later waits in the queue.
+    pub capacity: u32,
+    /// Characters per account.
+    pub characters: u32,
+    /// How long the leadership lasts unrenewed. A world that dies is replaced after at most so long.
+    #[serde(with = "duration")]
+    pub lease: Duration,
+    /// How long a session waits for its lost gateway or client.
+    #[serde(with = "duration")]
+    pub link_loss: Duration,
+    /// Side of the map in cells of 32 m.
+    pub map_cells: u16,
+    /// Sectors the map is split into, side by side: how many zones can share it.
+    pub sectors: u16,
+    /// Tick rate of the zones, told to players.
+    pub tick_hz: u32,
+    /// Copper coins a new character begins with.
+    pub starter_coins: u32,
+}
+
+impl Default for WorldConfig {
+    fn default() -> Self {
+        Self {
+            name: "Meadow".into(),
+            capacity: 1000,
+            characters: 8,
+            lease: Duration::from_secs(4),
+            link_loss: Duration::from_secs(60),
+            map_cells: 32,
+            sectors: 2,
+            tick_hz: 20,
+            starter_coins: 100,
+        }
+    }
+}
+
+impl Validate for WorldConfig {
+    fn validate(&self) -> Result<(), String> {
+        let within = |key: &str, value: u32, least: u32, most: u32| {
+            if (least..=most).contains(&value) {
+                Ok(())
+            } else {
+                Err(format!("{key}: must be {least} to {most}"))
+            }
+        };
+        if self.name.is_empty() || self.name.chars().count() > 32 {
+            return Err("name: must be 1 to 32 characters".into());
+        }
+        within("capacity", self.capacity, 1, 1_000_000)?;
+        within("characters", self.characters, 1, 100)?;
+        within("map_cells", self.map_cells.into(), 1, 1024)?;
+        within("sectors", self.sectors.into(), 1, self.map_cells.into())?;
+        within("tick_hz", self.tick_hz, 1, 100)?;
+        if !(Duration::from_secs(1)..=Duration::from_secs(60)).contains(&self.lease) {
+            return Err("lease: must be 1s to 60s".into());
+        }
+        if self.link_loss > Duration::from_secs(3600) {
+            return Err("link_loss: must be at most 1h".into());
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_is_valid_and_mistakes_name_their_key() {
+        assert_eq!(WorldConfig::default().validate(), Ok(()));
+        let wrong = WorldConfig { sectors: 33, ..WorldConfig::default() };
+        assert_eq!(wrong.validate().unwrap_err(), "sectors: must be 1 to 32");
+        let wrong = WorldConfig { lease: Duration::ZERO, ..WorldConfig::default() };
+        assert!(wrong.validate().unwrap_err().starts_with("lease"));
+    }
+}

@@ -1,0 +1,150 @@
+//! Messages of other daemons to the world's own types, and back.
+
+use shardkeep_rpc::{Malformed, common, dbcache, session_id, world as proto};
+use shardkeep_types::{
+    AccountId, CellId, CharacterId, Epoch, InstanceId, MapId, Position, Secret, Term, WorldId,
+};
+
+use crate::{
+    core::Doing,
+    partition::{Owner, Partition, ZoneView},
+    presence::{Avatar, Delta},
+    sessions::{Claim, Presented},
+};
+
+/// Resume keys have 32 bytes; more would only fill memory.
+const KEY_BYTES: usize = 32;
+
+pub(crate) fn presented(request: proto::OpenSessionRequest) -> Result<(Presented, Doing), Malformed> {
+    let doing = Doing {
+        character: (request.character != 0).then_some(CharacterId(request.character)),
+        queue_place: request.queue_place,
+        enter_request: (request.enter_request != 0).then_some(request.enter_request),
+    };
+    let presented = Presented {
+        session: session_id(&request.session)?,
+        epoch: Epoch(request.session_epoch),
+        account: AccountId(request.account),
+        account_name: request.account_name,
+        generation: shardkeep_types::Generation(request.generation),
+        gateway: request.gateway.into(),
+        key: key("resume_key", request.resume_key)?,
+    };
+    Ok((presented, doing))
+}
+
+pub(crate) fn claim(request: proto::ClaimSessionRequest) -> Result<Claim, Malformed> {
+    Ok(Claim {
+        session: session_id(&request.session)?,
+        from: Epoch(request.from_epoch),
+        gateway: request.gateway.into(),
+        used_key: key("used_key", request.used_key)?,
+        next_key: key("next_key", request.next_key)?,
+    })
+}
+
+fn key(field: &'static str, bytes: Vec<u8>) -> Result<Secret<Vec<u8>>, Malformed> {
+    if bytes.len() != KEY_BYTES {
+        return Err(Malformed::new(field, format!("expected {KEY_BYTES} bytes, got {}", bytes.len())));
+    }
+    Ok(bytes.into())
+}
+
+/// What a zone says of one avatar. The zone that speaks is the zone it is in.
+pub(crate) fn avatar(zone: &Owner, present: proto::Presence) -> Result<Avatar, Malformed> {
+    let side = |field, value: u32| u16::try_from(value).map_err(|error| Malformed::new(field, error));
+    Ok(Avatar {
+        character: CharacterId(present.character),
+        session: session_id(&present.session)?,
+        account: AccountId(present.account),
+        cell: CellId {
+            map: MapId(side("map", present.map)?),
+            x: side("cell_x", present.cell_x)?,
+            y: side("cell_y", present.cell_y)?,
+        },
+        zone: zone.clone(),
+        epoch: Epoch(present.epoch),
+        name: present.name,
+    })
+}
+
+/// An avatar that has just been admitted.
+pub(crate) fn admitted(
+    character: &dbcache::Character,
+    zone: &Owner,
+    at: Option<common::Position>,
+) -> Result<Avatar, Malformed> {
+    let at = at.or(character.position).ok_or_else(|| Malformed::missing("position"))?;
+    Ok(Avatar {
+        character: CharacterId(character.id),
+        name: character.name.clone(),
+        session: session_id(&character.session)?,
+        account: AccountId(character.account),
+        cell: Position::try_from(at)?.cell(),
+        zone: zone.clone(),
+        epoch: Epoch(character.epoch),
+    })
+}
+
+pub(crate) fn zone(id: Option<common::InstanceId>) -> Result<Owner, Malformed> {
+    let id: InstanceId = id.ok_or_else(|| Malformed::missing("zone"))?.try_into()?;
+    Ok(Owner { name: id.name, incarnation: id.incarnation })
+}
+
+/// A change of presence for those who watch.
+pub(crate) fn report(delta: &Delta) -> proto::PresenceReport {
+    proto::PresenceReport {
+        zone: None,
+        complete: false,
+        present: delta.present.iter().map(presence).collect(),
+        gone: delta.gone.iter().map(|character| character.0).collect(),
+    }
+}
+
+/// Everybody.
+pub(crate) fn complete_report<'a>(avatars: impl Iterator<Item = &'a Avatar>) -> proto::PresenceReport {
+    proto::PresenceReport {
+        zone: None,
+        complete: true,
+        present: avatars.map(presence).collect(),
+        gone: Vec::new(),
+    }
+}
+
+fn presence(avatar: &Avatar) -> proto::Presence {
+    proto::Presence {
+        character: avatar.character.0,
+        name: avatar.name.clone(),
+        session: avatar.session.as_bytes().to_vec(),
+        account: avatar.account.0,
+        map: avatar.cell.map.0.into(),
+        cell_x: avatar.cell.x.into(),
+        cell_y: avatar.cell.y.into(),
+        zone: avatar.zone.name.clone(),
+        epoch: avatar.epoch.0,
+    }
+}
+
+pub(crate) fn partition(term: Term, table: &Partition, zones: &[ZoneView]) -> proto::Partition {
+    let sector = |sector: &crate::partition::Sector| {
+        let owner = sector.owner.clone().unwrap_or(Owner { name: String::new(), incarnation: 0 });
+        let zone = zones.iter().find(|zone| zone.owner == owner);
+        proto::Sector {
+            cells: Some(sector.cells.into()),
+            grpc_address: zone.map(|zone| zone.grpc_address.clone()).unwrap_or_default(),
+            zone: owner.name,
+            incarnation: owner.incarnation,
+            epoch: sector.epoch.0,
+        }
+    };
+    proto::Partition {
+        term: term.0,
+        epoch: table.epoch().0,
+        sectors: table.sectors().iter().map(sector).collect(),
+    }
+}
+
+/// Whether the character is this account's in this world.
+pub(crate) fn is_of(character: &dbcache::Character, account: AccountId, world: WorldId) -> bool {
+    character.account == account.0 && character.world == world.0
+}

@@ -1,0 +1,82 @@
+//! Takes and renews the leadership row.
+
+use std::time::{Duration, Instant};
+
+use shardkeep_cluster::{Directory, Node};
+use shardkeep_rpc::dbcache::{LeadReply, LeadRequest, db_cache_client::DbCacheClient};
+use shardkeep_types::{DaemonKind, Term};
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::{leadership::Answer, metrics::LEAD_FAILURES, service::Handle};
+
+/// Renewals per lease.
+const RENEWALS: u32 = 5;
+/// What is left of the lease when a drained world lets go of it.
+const ABDICATION: Duration = Duration::from_millis(1);
+
+#[derive(Clone)]
+pub(crate) struct Candidate {
+    node: Node,
+    databases: Directory,
+    ttl: Duration,
+}
+
+impl Candidate {
+    pub(crate) fn new(node: Node, ttl: Duration) -> Self {
+        let databases = node.directory(DaemonKind::Dbcache);
+        Self { node, databases, ttl }
+    }
+
+    /// Asks until cancelled.
+    pub(crate) async fn run(self, handle: Handle, stop: CancellationToken) -> anyhow::Result<()> {
+        let every = self.ttl / RENEWALS;
+        loop {
+            let asked = Instant::now();
+            let wait = match timeout(every * 2, self.ask(self.ttl)).await {
+                Ok(Ok(reply)) => {
+                    let left = Duration::from_millis(reply.left_ms.into());
+                    let wait = if reply.leader { every } else { every.min(left) };
+                    let (ttl, answer) = (self.ttl, answer(reply));
+                    handle.tell(move |core, now| core.lead_answered(now, asked, ttl, &answer)).await;
+                    wait.max(every / 10)
+                }
+                failed => {
+                    let why = failed
+                        .map_or_else(|_| "no answer".to_owned(), |failed| failed.err().unwrap_or_default());
+                    metrics::counter!(LEAD_FAILURES).increment(1);
+                    tracing::warn!(why, "the leadership was neither taken nor renewed");
+                    every / 2
+                }
+            };
+            if stop.run_until_cancelled(sleep(wait)).await.is_none() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Gives the lease back, so that a standby need not wait for its end. If that fails, it ends by itself.
+    pub(crate) async fn abdicate(self) {
+        let _ = timeout(self.ttl / RENEWALS, self.ask(ABDICATION)).await;
+    }
+
+    async fn ask(&self, ttl: Duration) -> Result<LeadReply, String> {
+        let address = self.databases.lightest().ok_or("no dbcache is up")?.grpc_address;
+        let mut database = DbCacheClient::new(self.node.channel(DaemonKind::Dbcache, &address));
+        let request = LeadRequest {
+            world: self.node.world().0,
+            holder: self.node.id().name.clone(),
+            incarnation: self.node.id().incarnation,
+            ttl_ms: u32::try_from(ttl.as_millis()).unwrap_or(u32::MAX),
+        };
+        let reply = database
+            .lead(request)
+            .await
+            .map_err(|status| format!("{:?}: {}", status.code(), status.message()))?;
+        Ok(reply.into_inner())
+    }
+}
+
+fn answer(reply: LeadReply) -> Answer {
+    Answer { leader: reply.leader, term: Term(reply.term), holder: reply.holder }
+}

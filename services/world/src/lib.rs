@@ -1,0 +1,97 @@
+//! The centre of one game world: who may enter and in which order, which zone owns which part of the map, where
+//! every avatar is. It talks to gateways (as a backend, and for their sessions), to zones, and to the database
+//! through dbcache; of several instances of a world one leads, the others stand by.
+
+mod actor;
+mod care;
+mod client;
+mod config;
+mod convert;
+mod core;
+mod entry;
+#[cfg(test)]
+mod fixture;
+mod lead;
+mod leadership;
+mod lobby;
+mod metrics;
+mod partition;
+mod presence;
+mod queue;
+mod service;
+mod sessions;
+mod status;
+mod view;
+mod watchers;
+mod work;
+
+use anyhow::ensure;
+use shardkeep_cluster::{
+    MESSAGE_LIMIT, Node,
+    link::{BackendSpec, LinkHub, Route},
+};
+use shardkeep_daemon::{Daemon, Service, Settings};
+use shardkeep_rpc::world::world_server::WorldServer;
+use shardkeep_types::{BackendKind, DaemonKind};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
+
+pub use crate::config::WorldConfig;
+use crate::{
+    actor::Actor, core::Core, lead::Candidate, lobby::Lobby, service::Handle, service::WorldService,
+    status::Status, watchers::Watchers, work::Worker,
+};
+
+/// The daemon.
+pub struct World;
+
+impl Service for World {
+    const KIND: DaemonKind = DaemonKind::World;
+    type Config = WorldConfig;
+
+    async fn run(settings: Settings<WorldConfig>, daemon: Daemon) -> anyhow::Result<()> {
+        ensure!(settings.cluster.world != 0, "a world daemon needs the number of its world: cluster.world");
+        metrics::describe();
+        shardkeep_cluster::link::describe();
+        let config = settings.service.clone();
+        let node = Node::join(&settings, &daemon, Self::KIND).await?;
+        let (hub, links) = LinkHub::new(&node, backend(&node));
+        let (handle, jobs) = Handle::new();
+        let (view, view_seen) = watch::channel(std::sync::Arc::default());
+        let (partition, partition_seen) = watch::channel(None);
+        let lobby = Lobby::new(node.world(), &config);
+        let service = WorldService::new(node.clone(), handle.clone(), partition_seen);
+        let candidate = Candidate::new(node.clone(), config.lease);
+        let actor = Actor {
+            worker: Worker::new(node.clone(), view_seen, handle.clone(), lobby),
+            core: Core::new(config),
+            node: node.clone(),
+            daemon: daemon.clone(),
+            hub: hub.clone(),
+            watchers: Watchers::default(),
+            view,
+            partition,
+            status: Status::default(),
+        };
+        let zones = node.directory(DaemonKind::Zone);
+        let service = WorldServer::new(service)
+            .max_decoding_message_size(MESSAGE_LIMIT)
+            .max_encoding_message_size(MESSAGE_LIMIT);
+        node.serve(Routes::new(hub.service()).add_service(service));
+        let resign = CancellationToken::new();
+        daemon.spawn("leadership", candidate.clone().run(handle, resign.clone()));
+        let leads = actor.run(jobs, links, zones).await;
+        resign.cancel();
+        if leads {
+            candidate.abdicate().await;
+        }
+        Ok(())
+    }
+}
+
+/// What this daemon is to the gateways: opcodes and limits as in `docs/protocol.md`, section 13.
+fn backend(node: &Node) -> BackendSpec {
+    let entry = Route { first: 0x3000, last: 0x3FFF, max_payload: 256, rate: 10, burst: 20 };
+    BackendSpec { kind: BackendKind::WORLD, world: node.world(), routes: vec![entry], auto_bind: false }
+}

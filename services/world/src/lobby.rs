@@ -1,0 +1,131 @@
+//! A player among its characters: the list, and making one.
+
+use std::sync::Arc;
+
+use prost::Message;
+use shardkeep_cluster::link::ServerMessage;
+use shardkeep_rpc::dbcache::{
+    Character, CreateCharacterRequest, ListCharactersRequest, Stack, db_cache_client::DbCacheClient,
+};
+use shardkeep_types::{AccountId, Position, WorldId};
+use shardkeep_wire::{
+    opcode,
+    payload::{CharacterCreated, CharacterList, CharacterSummary, ErrorCode},
+};
+use tokio::sync::Semaphore;
+use tonic::{Code, Status, transport::Channel};
+
+use crate::{config::WorldConfig, entry::refusal, metrics::BUSY, work::call};
+
+/// Requests to the database at the same time. Overflow: refused, the client tries again; counter BUSY.
+const AT_ONCE: usize = 64;
+
+/// What every new character owns, by item template (`docs/protocol.md`, section 15): apples, a sword, a lantern.
+const STARTER_ITEMS: [Stack; 3] =
+    [Stack { template: 1, count: 5 }, Stack { template: 4, count: 1 }, Stack { template: 6, count: 1 }];
+
+#[derive(Clone)]
+pub(crate) struct Lobby {
+    world: WorldId,
+    limit: u32,
+    coins: u32,
+    room: Arc<Semaphore>,
+}
+
+impl Lobby {
+    pub(crate) fn new(world: WorldId, config: &WorldConfig) -> Self {
+        Self {
+            world,
+            limit: config.characters,
+            coins: config.starter_coins,
+            room: Arc::new(Semaphore::new(AT_ONCE)),
+        }
+    }
+
+    pub(crate) async fn list(
+        &self,
+        database: Option<DbCacheClient<Channel>>,
+        account: AccountId,
+        request: u64,
+    ) -> ServerMessage {
+        let (Some(mut database), Ok(_room)) = (database, self.room.try_acquire()) else {
+            return busy(request);
+        };
+        let wish = ListCharactersRequest { account: account.0, world: self.world.0 };
+        match call(database.list_characters(wish)).await {
+            Ok(reply) => {
+                let characters = reply.characters.iter().map(summary).collect();
+                let list = CharacterList { characters, limit: self.limit };
+                ServerMessage::reply(opcode::LIST_CHARACTERS, request, list.encode_to_vec())
+            }
+            Err(status) => refused(request, &status),
+        }
+    }
+
+    pub(crate) async fn create(
+        &self,
+        database: Option<DbCacheClient<Channel>>,
+        account: AccountId,
+        name: String,
+        start: Position,
+        request: u64,
+    ) -> ServerMessage {
+        let (Some(mut database), Ok(_room)) = (database, self.room.try_acquire()) else {
+            return busy(request);
+        };
+        let wish = CreateCharacterRequest {
+            account: account.0,
+            world: self.world.0,
+            name,
+            start: Some(start.into()),
+            items: STARTER_ITEMS.to_vec(),
+            coins: self.coins.into(),
+            limit: self.limit,
+        };
+        match call(database.create_character(wish)).await {
+            Ok(character) => {
+                let created = CharacterCreated { character: Some(summary(&character)) };
+                ServerMessage::reply(opcode::CREATE_CHARACTER, request, created.encode_to_vec())
+            }
+            Err(status) => refused(request, &status),
+        }
+    }
+}
+
+fn summary(character: &Character) -> CharacterSummary {
+    CharacterSummary { id: character.id, name: character.name.clone(), level: level(character.experience) }
+}
+
+/// Each level takes more than the one before: level n begins at 100 (n − 1)² points of experience.
+fn level(experience: u64) -> u32 {
+    u32::try_from((experience / 100).isqrt()).unwrap_or(u32::MAX).saturating_add(1)
+}
+
+fn busy(request: u64) -> ServerMessage {
+    metrics::counter!(BUSY).increment(1);
+    refusal(request, ErrorCode::Unavailable, "try again in a moment")
+}
+
+fn refused(request: u64, status: &Status) -> ServerMessage {
+    match status.code() {
+        Code::AlreadyExists => refusal(request, ErrorCode::Refused, "the name is taken"),
+        Code::ResourceExhausted => {
+            refusal(request, ErrorCode::Refused, "the account has no room for another character")
+        }
+        Code::InvalidArgument => refusal(request, ErrorCode::Refused, status.message()),
+        _ => {
+            tracing::warn!(%status, "the database did not serve a character list");
+            refusal(request, ErrorCode::Unavailable, "try again in a moment")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn levels_grow_slower_and_slower() {
+        assert_eq!([0, 99, 100, 399, 400, 10_000].map(level), [1, 1, 2, 2, 3, 11]);
+    }
+}

@@ -1,0 +1,7 @@
+//! The world daemon as a program of its own.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    shardkeep_daemon::main::<shardkeep_world::World>()
+}

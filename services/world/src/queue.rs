@@ -1,0 +1,129 @@
+//! The queue before a full world. A place outlives a reconnection, and a restart of the world when the gateways
+//! tell their sessions' places again.
+
+use std::collections::{BTreeMap, HashMap};
+
+use shardkeep_types::SessionId;
+
+/// Sessions that wait, in order.
+#[derive(Debug, Default)]
+pub(crate) struct Queue {
+    order: BTreeMap<Ticket, SessionId>,
+    tickets: HashMap<SessionId, Ticket>,
+    /// The place each session was last told.
+    told: HashMap<SessionId, u32>,
+    issued: u64,
+}
+
+/// Told places come before newcomers, and both in the order in which they came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Ticket {
+    place: u32,
+    number: u64,
+}
+
+/// A session's new place, from 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) session: SessionId,
+    pub(crate) place: u32,
+    pub(crate) length: u32,
+}
+
+impl Queue {
+    /// Puts a session at the end; one that waits already keeps its place and is told it again.
+    pub(crate) fn join(&mut self, session: SessionId) {
+        if self.tickets.contains_key(&session) {
+            self.told.remove(&session);
+        } else {
+            self.insert(session, u32::MAX);
+        }
+    }
+
+    /// Puts a session back where it was before the world restarted: `place` counts from 1.
+    pub(crate) fn rejoin(&mut self, session: SessionId, place: u32) {
+        if !self.tickets.contains_key(&session) {
+            self.insert(session, place);
+        }
+    }
+
+    fn insert(&mut self, session: SessionId, place: u32) {
+        self.issued += 1;
+        let ticket = Ticket { place, number: self.issued };
+        self.order.insert(ticket, session);
+        self.tickets.insert(session, ticket);
+    }
+
+    pub(crate) fn remove(&mut self, session: SessionId) -> bool {
+        self.told.remove(&session);
+        match self.tickets.remove(&session) {
+            Some(ticket) => self.order.remove(&ticket).is_some(),
+            None => false,
+        }
+    }
+
+    /// The sessions in order.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = SessionId> + '_ {
+        self.order.values().copied()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.order.len()
+    }
+
+    /// Whose place is another than they were last told.
+    pub(crate) fn changes(&mut self) -> Vec<Place> {
+        let length = u32::try_from(self.order.len()).unwrap_or(u32::MAX);
+        let mut changes = Vec::new();
+        for (place, &session) in (1..).zip(self.order.values()) {
+            if self.told.insert(session, place) != Some(place) {
+                changes.push(Place { session, place, length });
+            }
+        }
+        changes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn session(number: u8) -> SessionId {
+        SessionId([number; 16])
+    }
+
+    fn places(queue: &mut Queue) -> Vec<(SessionId, u32)> {
+        queue.changes().into_iter().map(|change| (change.session, change.place)).collect()
+    }
+
+    #[test]
+    fn everybody_moves_up_and_is_told_once() {
+        let mut queue = Queue::default();
+        (1..=3).for_each(|number| queue.join(session(number)));
+        assert_eq!(places(&mut queue), [(session(1), 1), (session(2), 2), (session(3), 3)]);
+        assert_eq!(places(&mut queue), []);
+        assert!(queue.remove(session(1)));
+        assert_eq!(places(&mut queue), [(session(2), 1), (session(3), 2)]);
+        assert!(!queue.remove(session(1)));
+    }
+
+    #[test]
+    fn who_comes_back_keeps_the_place_and_hears_it_again() {
+        let mut queue = Queue::default();
+        (1..=3).for_each(|number| queue.join(session(number)));
+        places(&mut queue);
+        queue.join(session(2));
+        assert_eq!(places(&mut queue), [(session(2), 2)]);
+    }
+
+    #[test]
+    fn places_told_again_after_a_restart_come_before_newcomers() {
+        let mut queue = Queue::default();
+        queue.join(session(9));
+        queue.rejoin(session(5), 2);
+        queue.rejoin(session(4), 1);
+        queue.rejoin(session(4), 7);
+        assert_eq!(queue.iter().collect::<Vec<_>>(), [session(4), session(5), session(9)]);
+        assert_eq!(queue.len(), 3);
+    }
+}

@@ -1,0 +1,361 @@
+//! The world's gRPC service, and the handle by which everybody reaches the core.
+
+use std::{
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Instant,
+};
+
+use futures::{Stream, StreamExt};
+use shardkeep_cluster::{Node, Peer};
+use shardkeep_rpc::{
+    session_id,
+    world::{
+        AnnounceReply, AnnounceRequest, Binding, ClaimSessionReply, ClaimSessionRequest, FindSessionReply,
+        FindSessionRequest, KickReply, KickRequest, OpenSessionReply, OpenSessionRequest, Partition,
+        PresenceReport, ReportPresenceReply, StatusReply, StatusRequest, TeleportReply, TeleportRequest,
+        WatchPartitionRequest, WatchPresenceRequest, kick_request::Who, world_server,
+    },
+    zone::{self, zone_client::ZoneClient},
+};
+use shardkeep_types::{AccountId, BackendKind, CharacterId, DaemonKind, Term};
+use shardkeep_wire::payload::ErrorCode;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_stream::wrappers::{ReceiverStream, WatchStream};
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::{
+    convert,
+    core::{Core, Effect},
+    metrics::CALLS,
+    partition::Owner,
+    sessions::SessionError,
+    watchers::Watchers,
+    work::call,
+};
+
+/// Something to do with the core, in its turn.
+pub(crate) type Job = Box<dyn FnOnce(&mut Core, &mut Watchers, Instant) + Send>;
+
+/// Longest line an operator may announce, in bytes.
+const ANNOUNCEMENT: usize = 1024;
+
+/// The way to the core; clones lead to the same.
+#[derive(Clone)]
+pub(crate) struct Handle(mpsc::Sender<Job>);
+
+impl Handle {
+    /// Bound: 1024 jobs; overflow: who has a job waits, and its own deadline applies.
+    pub(crate) fn new() -> (Self, mpsc::Receiver<Job>) {
+        let (jobs, receiver) = mpsc::channel(1024);
+        (Self(jobs), receiver)
+    }
+
+    /// Runs `job` in its turn; not at all once the world has stopped.
+    pub(crate) async fn tell(&self, job: impl FnOnce(&mut Core, Instant) + Send + 'static) {
+        let _ = self.0.send(Box::new(|core, _, now| job(core, now))).await;
+    }
+
+    /// Runs `job` in its turn and returns its result.
+    pub(crate) async fn ask<T: Send + 'static>(
+        &self,
+        job: impl FnOnce(&mut Core, Instant) -> T + Send + 'static,
+    ) -> Result<T, Status> {
+        self.ask_all(|core, _, now| job(core, now)).await
+    }
+
+    async fn ask_all<T: Send + 'static>(
+        &self,
+        job: impl FnOnce(&mut Core, &mut Watchers, Instant) -> T + Send + 'static,
+    ) -> Result<T, Status> {
+        let (reply, answer) = oneshot::channel();
+        let job: Job = Box::new(|core, watchers, now| {
+            // Fails when the caller has given up.
+            let _ = reply.send(job(core, watchers, now));
+        });
+        self.0.send(job).await.map_err(|_| stopped())?;
+        answer.await.map_err(|_| stopped())
+    }
+}
+
+fn stopped() -> Status {
+    Status::unavailable("the world is stopping")
+}
+
+pub(crate) struct WorldService {
+    node: Node,
+    handle: Handle,
+    partition: watch::Receiver<Option<Partition>>,
+    streams: Arc<AtomicU64>,
+}
+
+type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+impl WorldService {
+    pub(crate) fn new(node: Node, handle: Handle, partition: watch::Receiver<Option<Partition>>) -> Self {
+        Self { node, handle, partition, streams: Arc::default() }
+    }
+
+    /// Asks the core, if this instance leads at this moment.
+    async fn lead<T: Send + 'static>(
+        &self,
+        name: &'static str,
+        job: impl FnOnce(&mut Core, Instant, Term) -> Result<T, Status> + Send + 'static,
+    ) -> Result<T, Status> {
+        let result = self.handle.ask(|core, now| job_of_leader(core, now, job)).await.flatten();
+        let code = result.as_ref().map_or_else(Status::code, |_| tonic::Code::Ok);
+        metrics::counter!(CALLS, "call" => name, "code" => format!("{code:?}")).increment(1);
+        result
+    }
+
+    fn zone(&self, address: &str) -> ZoneClient<tonic::transport::Channel> {
+        ZoneClient::new(self.node.channel(DaemonKind::Zone, address))
+    }
+}
+
+fn job_of_leader<T>(
+    core: &mut Core,
+    now: Instant,
+    job: impl FnOnce(&mut Core, Instant, Term) -> Result<T, Status>,
+) -> Result<T, Status> {
+    match core.term(now) {
+        Some(term) => job(core, now, term),
+        None if core.leadership.is_standby() => Err(Status::failed_precondition(format!(
+            "a standby; {:?} leads this world",
+            core.leadership.holder()
+        ))),
+        None => Err(Status::unavailable("the world waits for the database to renew its lease")),
+    }
+}
+
+#[tonic::async_trait]
+impl world_server::World for WorldService {
+    async fn open_session(
+        &self,
+        request: Request<OpenSessionRequest>,
+    ) -> Result<Response<OpenSessionReply>, Status> {
+        speaks_for_itself(&request, &request.get_ref().gateway)?;
+        let (presented, doing) = convert::presented(request.into_inner())?;
+        let open = move |core: &mut Core, now, term: Term| {
+            let epoch = core.open_session(now, presented, &doing)?;
+            Ok(OpenSessionReply { session_epoch: epoch.0, term: term.0 })
+        };
+        self.lead("open_session", open).await.map(Response::new)
+    }
+
+    async fn find_session(
+        &self,
+        request: Request<FindSessionRequest>,
+    ) -> Result<Response<FindSessionReply>, Status> {
+        let id = session_id(&request.get_ref().session)?;
+        let me = self.node.id().name.clone();
+        let find = move |core: &mut Core, _, term: Term| {
+            let (session, avatar) = core.find_session(id)?;
+            let world = Binding { kind: BackendKind::WORLD.0.into(), instance: me, bind_epoch: term.0 };
+            let zone = avatar.map(|avatar| Binding {
+                kind: BackendKind::ZONE.0.into(),
+                instance: avatar.zone.name.clone(),
+                bind_epoch: avatar.epoch.0,
+            });
+            Ok(FindSessionReply {
+                session_epoch: session.epoch.0,
+                account: session.account.0,
+                account_name: session.account_name.clone(),
+                generation: session.generation.0,
+                gateway: session.gateway.to_string(),
+                resume_keys: session.resume_keys().map(|key| key.expose().clone()).collect(),
+                bindings: std::iter::once(world).chain(zone).collect(),
+            })
+        };
+        self.lead("find_session", find).await.map(Response::new)
+    }
+
+    async fn claim_session(
+        &self,
+        request: Request<ClaimSessionRequest>,
+    ) -> Result<Response<ClaimSessionReply>, Status> {
+        speaks_for_itself(&request, &request.get_ref().gateway)?;
+        let claim = convert::claim(request.into_inner())?;
+        let claim =
+            |core: &mut Core, _, _| Ok(ClaimSessionReply { session_epoch: core.claim_session(claim)?.0 });
+        self.lead("claim_session", claim).await.map(Response::new)
+    }
+
+    type WatchPartitionStream = Answers<Partition>;
+
+    async fn watch_partition(
+        &self,
+        request: Request<WatchPartitionRequest>,
+    ) -> Result<Response<Self::WatchPartitionStream>, Status> {
+        let zone = convert::zone(request.into_inner().zone)?;
+        tracing::info!(zone = zone.name, incarnation = zone.incarnation, "watches the partition");
+        self.lead("watch_partition", |_, _, _| Ok(())).await?;
+        // Ends with the term.
+        let tables =
+            WatchStream::new(self.partition.clone()).skip_while(|table| std::future::ready(table.is_none()));
+        let tables = tables.take_while(|table| std::future::ready(table.is_some()));
+        Ok(Response::new(Box::pin(tables.filter_map(|table| std::future::ready(table.map(Ok))))))
+    }
+
+    async fn report_presence(
+        &self,
+        request: Request<Streaming<PresenceReport>>,
+    ) -> Result<Response<ReportPresenceReply>, Status> {
+        let peer = Peer::of(&request)?;
+        self.lead("report_presence", |_, _, _| Ok(())).await?;
+        let stream = self.streams.fetch_add(1, Ordering::Relaxed);
+        // A task of its own, because this future is dropped when the zone hangs up, and the end must be told.
+        let reader = tokio::spawn(read_reports(self.handle.clone(), peer.name, stream, request.into_inner()));
+        reader.await.map_err(|_| stopped())??;
+        Ok(Response::new(ReportPresenceReply {}))
+    }
+
+    type WatchPresenceStream = ReceiverStream<Result<PresenceReport, Status>>;
+
+    async fn watch_presence(
+        &self,
+        _request: Request<WatchPresenceRequest>,
+    ) -> Result<Response<Self::WatchPresenceStream>, Status> {
+        let watch = |core: &mut Core, watchers: &mut Watchers, now| {
+            job_of_leader(core, now, |core, _, _| {
+                Ok(watchers.add(convert::complete_report(core.presence.iter())))
+            })
+        };
+        let reports = self.handle.ask_all(watch).await??;
+        Ok(Response::new(ReceiverStream::new(reports)))
+    }
+
+    async fn kick(&self, request: Request<KickRequest>) -> Result<Response<KickReply>, Status> {
+        let KickRequest { who, reason } = request.into_inner();
+        let who = who.ok_or_else(|| Status::invalid_argument("field `who`: missing"))?;
+        let kick = move |core: &mut Core, now, _| {
+            let session = match who {
+                Who::Character(name) => core.presence.named(&name).map(|avatar| avatar.session),
+                Who::Account(account) => core.sessions.of_account(AccountId(account)),
+            };
+            let session = session.filter(|session| core.sessions.get(*session).is_some());
+            if let Some(session) = session {
+                core.close_session(now, session, ErrorCode::Kicked, &reason);
+            }
+            Ok(KickReply { ended: session.is_some().into() })
+        };
+        self.lead("kick", kick).await.map(Response::new)
+    }
+
+    async fn teleport(&self, request: Request<TeleportRequest>) -> Result<Response<TeleportReply>, Status> {
+        let TeleportRequest { character, to } = request.into_inner();
+        let find = move |core: &mut Core, _, _| {
+            let avatar = core.presence.named(&character);
+            let avatar =
+                avatar.ok_or_else(|| Status::not_found(format!("{character:?} is not in the world")))?;
+            let zone = core.zones.iter().find(|zone| zone.owner == avatar.zone);
+            let zone = zone.ok_or_else(|| Status::unavailable("the avatar's zone is away"))?;
+            Ok((avatar.character, zone.grpc_address.clone()))
+        };
+        let (CharacterId(character), address) = self.lead("teleport", find).await?;
+        call(self.zone(&address).teleport(zone::TeleportRequest { character, to })).await?;
+        Ok(Response::new(TeleportReply {}))
+    }
+
+    async fn announce(&self, request: Request<AnnounceRequest>) -> Result<Response<AnnounceReply>, Status> {
+        let text = request.into_inner().text;
+        if text.is_empty() || text.len() > ANNOUNCEMENT {
+            return Err(Status::invalid_argument(format!("field `text`: must be 1 to {ANNOUNCEMENT} bytes")));
+        }
+        let announce = move |core: &mut Core, _, _| {
+            core.push(Effect::Announce(text));
+            Ok(AnnounceReply { reached: u32::try_from(core.sessions.len()).unwrap_or(u32::MAX) })
+        };
+        self.lead("announce", announce).await.map(Response::new)
+    }
+
+    async fn status(&self, _request: Request<StatusRequest>) -> Result<Response<StatusReply>, Status> {
+        let world = self.node.world().0;
+        let status = move |core: &mut Core, _, term: Term| {
+            let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+            Ok(StatusReply {
+                world,
+                name: core.config.name.clone(),
+                term: term.0,
+                online: count(core.inside),
+                queue: count(core.queue.len()),
+                capacity: core.config.capacity,
+                partition: core.partition.as_ref().map(|table| convert::partition(term, table, &core.zones)),
+            })
+        };
+        self.lead("status", status).await.map(Response::new)
+    }
+}
+
+/// Reads a zone's reports to their end, and tells the core of the beginning and the end.
+async fn read_reports(
+    handle: Handle,
+    peer: String,
+    stream: u64,
+    mut reports: Streaming<PresenceReport>,
+) -> Result<(), Status> {
+    let mut speaker: Option<Owner> = None;
+    let result = loop {
+        let report = match reports.message().await {
+            Ok(Some(report)) => report,
+            Ok(None) => break Ok(()),
+            Err(status) => break Err(status),
+        };
+        let zone = match convert::zone(report.zone) {
+            Ok(zone) if zone.name == peer => zone,
+            Ok(_) => break Err(Status::permission_denied("a zone reports for itself only")),
+            Err(error) => break Err(error.into()),
+        };
+        let present: Result<Vec<_>, _> =
+            report.present.into_iter().map(|present| convert::avatar(&zone, present)).collect();
+        let present = match present {
+            Ok(present) => present,
+            Err(error) => break Err(error.into()),
+        };
+        let gone: Vec<CharacterId> = report.gone.into_iter().map(CharacterId).collect();
+        let first = speaker.replace(zone.clone()).is_none();
+        let take = move |core: &mut Core, now| {
+            if core.leadership.is_standby() {
+                return false;
+            }
+            if first {
+                core.zone_connected(&zone, stream);
+            }
+            core.presence_reported(now, &zone, report.complete, present, &gone);
+            true
+        };
+        match handle.ask(take).await {
+            Ok(true) => {}
+            Ok(false) => break Err(Status::failed_precondition("another instance leads this world now")),
+            Err(status) => break Err(status),
+        }
+    };
+    if let Some(zone) = speaker {
+        handle.tell(move |core, now| core.zone_disconnected(now, &zone, stream)).await;
+    }
+    result
+}
+
+/// A gateway speaks of itself only.
+fn speaks_for_itself<T>(request: &Request<T>, gateway: &str) -> Result<(), Status> {
+    let peer = Peer::of(request)?;
+    if peer.kind == DaemonKind::Gateway && peer.name == gateway {
+        Ok(())
+    } else {
+        Err(Status::permission_denied("a gateway speaks for itself only"))
+    }
+}
+
+impl From<SessionError> for Status {
+    fn from(error: SessionError) -> Self {
+        let text = error.to_string();
+        match error {
+            SessionError::Unknown => Self::not_found(text),
+            SessionError::Overtaken | SessionError::Displaced | SessionError::Ended => Self::aborted(text),
+            SessionError::WrongKey | SessionError::WrongAccount => Self::permission_denied(text),
+        }
+    }
+}

@@ -1,0 +1,367 @@
+//! The directory of sessions: which gateway holds each, with which epoch and resume keys, and what its player does
+//! in this world. Gateways fill it; a new term begins with an empty one and is told everything again.
+
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
+
+use shardkeep_cluster::link::GatewayId;
+use shardkeep_types::{AccountId, CharacterId, Epoch, Generation, Secret, SessionId};
+
+/// One player's presence, as the world knows it.
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub(crate) epoch: Epoch,
+    pub(crate) account: AccountId,
+    pub(crate) account_name: String,
+    pub(crate) generation: Generation,
+    pub(crate) gateway: GatewayId,
+    pub(crate) play: Play,
+    key: Secret<Vec<u8>>,
+    /// The key before, valid while `key` has never been used.
+    previous_key: Option<Secret<Vec<u8>>>,
+    /// Since when no gateway answers for it.
+    detached: Option<Instant>,
+}
+
+/// What the player does in this world.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Play {
+    /// Among its characters.
+    Lobby,
+    /// Known to an earlier term; what it does is not known yet.
+    Restored,
+    /// `request` is the client's unanswered Enter; none while it has not repeated it to this world.
+    Queued {
+        character: CharacterId,
+        request: Option<u64>,
+    },
+    Entering {
+        character: CharacterId,
+        request: Option<u64>,
+    },
+    Inside {
+        character: CharacterId,
+    },
+    Leaving {
+        character: CharacterId,
+        request: u64,
+    },
+}
+
+impl Play {
+    pub(crate) fn character(self) -> Option<CharacterId> {
+        match self {
+            Self::Lobby | Self::Restored => None,
+            Self::Queued { character, .. }
+            | Self::Entering { character, .. }
+            | Self::Inside { character }
+            | Self::Leaving { character, .. } => Some(character),
+        }
+    }
+
+    /// Whether it has (or is about to have, or still has) an avatar in a zone.
+    pub(crate) fn holds_avatar(self) -> bool {
+        matches!(self, Self::Entering { .. } | Self::Inside { .. } | Self::Leaving { .. })
+    }
+}
+
+impl Session {
+    /// The keys that prove a client to be this session's: the current one first.
+    pub(crate) fn resume_keys(&self) -> impl Iterator<Item = &Secret<Vec<u8>>> {
+        std::iter::once(&self.key).chain(&self.previous_key)
+    }
+}
+
+/// A gateway presents a session, for the first time (`epoch` 0) or again.
+#[derive(Debug)]
+pub(crate) struct Presented {
+    pub(crate) session: SessionId,
+    pub(crate) epoch: Epoch,
+    pub(crate) account: AccountId,
+    pub(crate) account_name: String,
+    pub(crate) generation: Generation,
+    pub(crate) gateway: GatewayId,
+    pub(crate) key: Secret<Vec<u8>>,
+}
+
+/// A gateway takes a session over whose client has proven itself there.
+#[derive(Debug)]
+pub(crate) struct Claim {
+    pub(crate) session: SessionId,
+    pub(crate) from: Epoch,
+    pub(crate) gateway: GatewayId,
+    pub(crate) used_key: Secret<Vec<u8>>,
+    pub(crate) next_key: Secret<Vec<u8>>,
+}
+
+/// Why a gateway does not get what it asks for. Always the caller's view that is behind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum SessionError {
+    #[error("no such session")]
+    Unknown,
+    #[error("another claim came between")]
+    Overtaken,
+    #[error("the key is none of the session's")]
+    WrongKey,
+    #[error("a newer login of the account has displaced the session")]
+    Displaced,
+    #[error("the session is of another account")]
+    WrongAccount,
+    #[error("the session is over")]
+    Ended,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Sessions {
+    all: HashMap<SessionId, Session>,
+    by_account: HashMap<AccountId, SessionId>,
+}
+
+impl Sessions {
+    /// Takes a session in; the same one again changes nothing but who holds it. The second value is the session
+    /// of the same account that is displaced by it, for the caller to end.
+    pub(crate) fn open(&mut self, presented: Presented) -> Result<(Epoch, Option<SessionId>), SessionError> {
+        if let Some(known) = self.all.get_mut(&presented.session) {
+            return known.presented_again(presented).map(|epoch| (epoch, None));
+        }
+        let rival = self.by_account.get(&presented.account).copied();
+        if let Some(rival) = rival.and_then(|rival| self.all.get(&rival)) {
+            let told_again = presented.epoch > Epoch(0);
+            if rival.generation > presented.generation
+                || told_again && rival.generation == presented.generation
+            {
+                return Err(SessionError::Displaced);
+            }
+        }
+        let epoch = presented.epoch.max(Epoch(1));
+        self.by_account.insert(presented.account, presented.session);
+        let session = Session {
+            epoch,
+            account: presented.account,
+            account_name: presented.account_name,
+            generation: presented.generation,
+            gateway: presented.gateway,
+            play: Play::Lobby,
+            key: presented.key,
+            previous_key: None,
+            detached: None,
+        };
+        self.all.insert(presented.session, session);
+        Ok((epoch, rival))
+    }
+
+    /// Gives a session to another gateway and raises its epoch. A repeat is answered as the first time.
+    pub(crate) fn claim(&mut self, claim: Claim) -> Result<Epoch, SessionError> {
+        let session = self.all.get_mut(&claim.session).ok_or(SessionError::Unknown)?;
+        let repeated = session.epoch == claim.from.next()
+            && session.gateway == claim.gateway
+            && session.key == claim.next_key
+            && session.previous_key.as_ref() == Some(&claim.used_key);
+        if repeated {
+            return Ok(session.epoch);
+        }
+        if session.epoch != claim.from {
+            return Err(SessionError::Overtaken);
+        }
+        if !session.resume_keys().any(|key| *key == claim.used_key) {
+            return Err(SessionError::WrongKey);
+        }
+        session.epoch = session.epoch.next();
+        session.gateway = claim.gateway;
+        session.previous_key = Some(claim.used_key);
+        session.key = claim.next_key;
+        session.detached = None;
+        Ok(session.epoch)
+    }
+
+    /// Its gateway speaks of the session: it is held. False when the gateway is not its own (any more).
+    pub(crate) fn held(&mut self, id: SessionId, gateway: &GatewayId, epoch: Epoch) -> bool {
+        let session = self.all.get_mut(&id).filter(|session| session.is_held_by(gateway, epoch));
+        session.map(|session| session.detached = None).is_some()
+    }
+
+    pub(crate) fn is_held_by(&self, id: SessionId, gateway: &GatewayId, epoch: Epoch) -> bool {
+        self.all.get(&id).is_some_and(|session| session.is_held_by(gateway, epoch))
+    }
+
+    /// The gateway is away, or has lost what it knew: its sessions wait to be claimed or presented again.
+    pub(crate) fn detach_all(&mut self, gateway: &GatewayId, now: Instant) {
+        for session in self.all.values_mut().filter(|session| session.gateway == *gateway) {
+            session.detached.get_or_insert(now);
+        }
+    }
+
+    /// The gateway is back and has lost nothing.
+    pub(crate) fn attach_all(&mut self, gateway: &GatewayId) {
+        for session in self.all.values_mut().filter(|session| session.gateway == *gateway) {
+            session.detached = None;
+        }
+    }
+
+    /// Sessions that nobody has answered for in `link_loss`.
+    pub(crate) fn expired(&self, now: Instant, link_loss: Duration) -> Vec<SessionId> {
+        let gone = |session: &Session| {
+            session.detached.is_some_and(|since| now.saturating_duration_since(since) >= link_loss)
+        };
+        self.all.iter().filter(|(_, session)| gone(session)).map(|(&id, _)| id).collect()
+    }
+
+    pub(crate) fn remove(&mut self, id: SessionId) -> Option<Session> {
+        let session = self.all.remove(&id)?;
+        if self.by_account.get(&session.account) == Some(&id) {
+            self.by_account.remove(&session.account);
+        }
+        Some(session)
+    }
+
+    pub(crate) fn get(&self, id: SessionId) -> Option<&Session> {
+        self.all.get(&id)
+    }
+
+    pub(crate) fn get_mut(&mut self, id: SessionId) -> Option<&mut Session> {
+        self.all.get_mut(&id)
+    }
+
+    pub(crate) fn of_account(&self, account: AccountId) -> Option<SessionId> {
+        self.by_account.get(&account).copied()
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (SessionId, &Session)> {
+        self.all.iter().map(|(&id, session)| (id, session))
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.all.len()
+    }
+}
+
+impl Session {
+    fn is_held_by(&self, gateway: &GatewayId, epoch: Epoch) -> bool {
+        self.gateway == *gateway && self.epoch == epoch
+    }
+
+    fn presented_again(&mut self, presented: Presented) -> Result<Epoch, SessionError> {
+        if self.account != presented.account {
+            return Err(SessionError::WrongAccount);
+        }
+        let first_time_repeated = presented.epoch == Epoch(0) && self.gateway == presented.gateway;
+        if presented.epoch < self.epoch && !first_time_repeated {
+            return Err(SessionError::Overtaken);
+        }
+        if presented.epoch > self.epoch {
+            self.epoch = presented.epoch;
+            self.key = presented.key;
+            self.previous_key = None;
+        }
+        self.generation = self.generation.max(presented.generation);
+        self.gateway = presented.gateway;
+        self.detached = None;
+        Ok(self.epoch)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ME: SessionId = SessionId([1; 16]);
+
+    fn key(byte: u8) -> Secret<Vec<u8>> {
+        vec![byte; 32].into()
+    }
+
+    fn presented(session: SessionId, epoch: u64, generation: u64, gateway: &str) -> Presented {
+        Presented {
+            session,
+            epoch: Epoch(epoch),
+            account: AccountId(7),
+            account_name: "ann".into(),
+            generation: Generation(generation),
+            gateway: gateway.into(),
+            key: key(1),
+        }
+    }
+
+    fn claim(from: u64, gateway: &str, used: u8, next: u8) -> Claim {
+        Claim {
+            session: ME,
+            from: Epoch(from),
+            gateway: gateway.into(),
+            used_key: key(used),
+            next_key: key(next),
+        }
+    }
+
+    fn keys(sessions: &Sessions) -> Vec<u8> {
+        sessions.get(ME).unwrap().resume_keys().map(|key| key.expose()[0]).collect()
+    }
+
+    #[test]
+    fn opening_twice_is_opening_once() {
+        let mut sessions = Sessions::default();
+        assert_eq!(sessions.open(presented(ME, 0, 1, "a")), Ok((Epoch(1), None)));
+        assert_eq!(sessions.open(presented(ME, 0, 1, "a")), Ok((Epoch(1), None)));
+        assert_eq!(sessions.open(presented(ME, 1, 1, "a")), Ok((Epoch(1), None)));
+        assert_eq!(sessions.len(), 1);
+    }
+
+    #[test]
+    fn a_new_term_keeps_the_epochs_it_is_told_and_believes_the_highest() {
+        let mut sessions = Sessions::default();
+        assert_eq!(sessions.open(presented(ME, 4, 1, "stale")), Ok((Epoch(4), None)));
+        assert_eq!(sessions.open(presented(ME, 5, 1, "new")), Ok((Epoch(5), None)));
+        assert_eq!(sessions.open(presented(ME, 4, 1, "stale")), Err(SessionError::Overtaken));
+        assert_eq!(&*sessions.get(ME).unwrap().gateway, "new");
+    }
+
+    #[test]
+    fn a_later_login_displaces_an_earlier_one_and_never_the_other_way() {
+        let (old, new) = (ME, SessionId([2; 16]));
+        let mut sessions = Sessions::default();
+        sessions.open(presented(old, 0, 1, "a")).unwrap();
+        assert_eq!(sessions.open(presented(new, 0, 2, "b")), Ok((Epoch(1), Some(old))));
+        sessions.remove(old);
+        assert_eq!(sessions.of_account(AccountId(7)), Some(new));
+        assert_eq!(sessions.open(presented(old, 1, 1, "a")), Err(SessionError::Displaced));
+    }
+
+    #[test]
+    fn each_claim_raises_the_epoch_and_only_one_of_two_wins() {
+        let mut sessions = Sessions::default();
+        sessions.open(presented(ME, 0, 1, "a")).unwrap();
+        assert_eq!(sessions.claim(claim(1, "b", 1, 2)), Ok(Epoch(2)));
+        assert_eq!(sessions.claim(claim(1, "b", 1, 2)), Ok(Epoch(2)), "a repeat");
+        assert_eq!(sessions.claim(claim(1, "c", 1, 3)), Err(SessionError::Overtaken));
+        assert!(sessions.is_held_by(ME, &"b".into(), Epoch(2)));
+        assert!(!sessions.held(ME, &"a".into(), Epoch(1)));
+    }
+
+    #[test]
+    fn the_old_key_serves_until_the_new_one_was_used() {
+        let mut sessions = Sessions::default();
+        sessions.open(presented(ME, 0, 1, "a")).unwrap();
+        sessions.claim(claim(1, "b", 1, 2)).unwrap();
+        assert_eq!(keys(&sessions), [2, 1]);
+        sessions.claim(claim(2, "c", 1, 3)).unwrap();
+        assert_eq!(keys(&sessions), [3, 1], "key 2 never reached the client");
+        sessions.claim(claim(3, "b", 3, 4)).unwrap();
+        assert_eq!(keys(&sessions), [4, 3]);
+        assert_eq!(sessions.claim(claim(4, "c", 1, 5)), Err(SessionError::WrongKey));
+    }
+
+    #[test]
+    fn only_sessions_of_a_lost_gateway_expire() {
+        let (start, loss) = (Instant::now(), Duration::from_secs(60));
+        let mut sessions = Sessions::default();
+        sessions.open(presented(ME, 0, 1, "a")).unwrap();
+        sessions.detach_all(&"b".into(), start);
+        assert!(sessions.expired(start + loss * 2, loss).is_empty());
+        sessions.detach_all(&"a".into(), start);
+        assert!(sessions.expired(start + loss / 2, loss).is_empty());
+        assert_eq!(sessions.expired(start + loss, loss), [ME]);
+        assert!(sessions.held(ME, &"a".into(), Epoch(1)));
+        assert!(sessions.expired(start + loss, loss).is_empty());
+    }
+}

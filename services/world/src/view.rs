@@ -1,0 +1,82 @@
+//! What tasks may know of the core: the lease, the table and the zones, as they were a moment ago.
+
+use std::time::Instant;
+
+use shardkeep_types::{CellId, CellRect, Term};
+
+use crate::partition::{Health, Owner, ZoneView};
+
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct View {
+    /// Term held and end of its lease, which lies in the past during a pause; none for a standby.
+    pub(crate) lease: Option<(Term, Instant)>,
+    pub(crate) sectors: Vec<(CellRect, Option<Owner>)>,
+    pub(crate) zones: Vec<ZoneView>,
+}
+
+impl View {
+    /// The term under which commands may be issued now.
+    pub(crate) fn term(&self, now: Instant) -> Option<Term> {
+        self.lease.filter(|&(_, until)| now < until).map(|(term, _)| term)
+    }
+
+    /// The living zone of that name and incarnation.
+    pub(crate) fn living(&self, name: &str, incarnation: u64) -> Option<&ZoneView> {
+        let is = |zone: &&ZoneView| zone.owner.name == name && zone.owner.incarnation == incarnation;
+        self.zones.iter().filter(|zone| zone.health != Health::Gone).find(is)
+    }
+
+    /// The living zone that owns the cell; places outside every sector count as the nearest sector's.
+    pub(crate) fn zone_of(&self, cell: CellId) -> Option<&ZoneView> {
+        let away = |rect: &CellRect| {
+            let axis = |at: u16, from: u16, to: u16| {
+                u32::from(from.saturating_sub(at)) + u32::from(at.saturating_sub(to.saturating_sub(1)))
+            };
+            axis(cell.x, rect.x0, rect.x1) + axis(cell.y, rect.y0, rect.y1)
+        };
+        let (_, owner) = self.sectors.iter().min_by_key(|(rect, _)| away(rect))?;
+        let owner = owner.as_ref()?;
+        self.living(&owner.name, owner.incarnation)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use shardkeep_types::MapId;
+
+    use super::*;
+
+    fn zone(name: &str, health: Health) -> ZoneView {
+        ZoneView { owner: owner(name), health, grpc_address: String::new() }
+    }
+
+    fn owner(name: &str) -> Owner {
+        Owner { name: name.into(), incarnation: 1 }
+    }
+
+    fn rect(x0: u16, x1: u16) -> CellRect {
+        CellRect { map: MapId(1), x0, y0: 0, x1, y1: 32 }
+    }
+
+    #[test]
+    fn every_place_has_a_zone_if_its_owner_lives() {
+        let view = View {
+            lease: None,
+            sectors: vec![(rect(0, 16), Some(owner("a"))), (rect(16, 32), Some(owner("b")))],
+            zones: vec![zone("a", Health::Up), zone("b", Health::Gone)],
+        };
+        let at = |x| view.zone_of(CellId { map: MapId(1), x, y: 40 }).map(|zone| zone.owner.name.as_str());
+        assert_eq!((at(0), at(15), at(16), at(99)), (Some("a"), Some("a"), None, None));
+    }
+
+    #[test]
+    fn the_term_ends_with_the_lease() {
+        let now = Instant::now();
+        let view = View { lease: Some((Term(2), now + Duration::from_secs(1))), ..View::default() };
+        assert_eq!(view.term(now), Some(Term(2)));
+        assert_eq!(view.term(now + Duration::from_secs(1)), None);
+        assert_eq!(View::default().term(now), None);
+    }
+}

@@ -1,0 +1,64 @@
+//! Those who watch presence: chat and the operators' console.
+
+use shardkeep_rpc::world::PresenceReport;
+use tokio::sync::mpsc;
+use tonic::Status;
+
+use crate::metrics::WATCHERS_LOST;
+
+/// Bound of what a watcher may be behind. Overflow: its stream ends, and it begins again with everybody; counter
+/// WATCHERS_LOST.
+const BEHIND: usize = 1024;
+
+#[derive(Default)]
+pub(crate) struct Watchers(Vec<mpsc::Sender<Result<PresenceReport, Status>>>);
+
+impl Watchers {
+    /// A new watcher's stream; `everybody` comes first.
+    pub(crate) fn add(
+        &mut self,
+        everybody: PresenceReport,
+    ) -> mpsc::Receiver<Result<PresenceReport, Status>> {
+        let (sender, receiver) = mpsc::channel(BEHIND);
+        if sender.try_send(Ok(everybody)).is_ok() {
+            self.0.push(sender);
+        }
+        receiver
+    }
+
+    pub(crate) fn tell(&mut self, report: &PresenceReport) {
+        self.0.retain(|watcher| match watcher.try_send(Ok(report.clone())) {
+            Ok(()) => true,
+            Err(mpsc::error::TrySendError::Full(_)) => {
+                metrics::counter!(WATCHERS_LOST).increment(1);
+                false
+            }
+            Err(mpsc::error::TrySendError::Closed(_)) => false,
+        });
+    }
+
+    /// Ends every stream.
+    pub(crate) fn dismiss(&mut self) {
+        self.0.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slow_watcher_is_cut_off_and_the_others_go_on() {
+        let mut watchers = Watchers::default();
+        let _slow = watchers.add(PresenceReport::default());
+        let mut quick = watchers.add(PresenceReport { complete: true, ..PresenceReport::default() });
+        assert!(quick.try_recv().unwrap().unwrap().complete);
+        for _ in 0..BEHIND {
+            watchers.tell(&PresenceReport::default());
+            quick.try_recv().unwrap().unwrap();
+        }
+        assert_eq!(watchers.0.len(), 1);
+        watchers.dismiss();
+        assert!(matches!(quick.try_recv(), Err(mpsc::error::TryRecvError::Disconnected)));
+    }
+}

@@ -1,0 +1,323 @@
+//! The conversations with the database and the zones. Each step can be repeated without harm, because the database
+//! fences it by term or epoch; so whatever fails is tried again, from what the database says then.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use shardkeep_cluster::{Backoff, Directory, MESSAGE_LIMIT, Node};
+use shardkeep_rpc::{
+    dbcache::{self, Character, db_cache_client::DbCacheClient},
+    session_id,
+    zone::{self, zone_client::ZoneClient},
+};
+use shardkeep_types::{CharacterId, DaemonKind, Position, SessionId, Term, WorldId};
+use tokio::{
+    sync::{Semaphore, watch},
+    time::timeout,
+};
+use tonic::{Code, Status, transport::Channel};
+
+use crate::{
+    care::Reowned,
+    convert,
+    core::{Placement, Work},
+    entry::PlaceError,
+    lobby::Lobby,
+    metrics::{PLACE_SECONDS, PLACED, REOWNED},
+    partition::{Owner, ZoneView},
+    presence::Avatar,
+    service::Handle,
+    view::View,
+};
+
+/// How long one call may take.
+const CALL: Duration = Duration::from_secs(3);
+/// How long a player waits for a zone before the entry is refused.
+const PLACE_WITHIN: Duration = Duration::from_secs(20);
+/// How long the world tries to free a character that nobody plays; after that the next Enter, or term, does.
+const LET_GO_WITHIN: Duration = Duration::from_secs(120);
+/// Admissions by the zone that has the avatar that may fail before it is claimed for the zone of its place.
+const PATIENCE: u32 = 3;
+/// Placements, and departures, under way at the same time; more wait for their turn.
+const AT_ONCE: usize = 64;
+
+/// Shared by all tasks of the world.
+#[derive(Clone)]
+pub(crate) struct Worker {
+    node: Node,
+    databases: Directory,
+    view: watch::Receiver<Arc<View>>,
+    handle: Handle,
+    lobby: Lobby,
+    turns: Arc<Semaphore>,
+}
+
+/// A call that did not go through, to be tried again.
+type Again = String;
+
+impl Worker {
+    pub(crate) fn new(node: Node, view: watch::Receiver<Arc<View>>, handle: Handle, lobby: Lobby) -> Self {
+        let databases = node.directory(DaemonKind::Dbcache);
+        Self { node, databases, view, handle, lobby, turns: Arc::new(Semaphore::new(AT_ONCE)) }
+    }
+
+    pub(crate) async fn run(self, work: Work) {
+        match work {
+            Work::ListCharacters { session, request, account } => {
+                let answer = self.lobby.list(self.database(), account, request).await;
+                self.handle.tell(move |core, _| core.send(session, answer)).await;
+            }
+            Work::CreateCharacter { session, request, account, name, start } => {
+                let answer = self.lobby.create(self.database(), account, name, start, request).await;
+                self.handle.tell(move |core, _| core.send(session, answer)).await;
+            }
+            Work::Place(placement) => {
+                let result = self.place(&placement).await;
+                self.handle.tell(move |core, now| core.placed(now, &placement, result)).await;
+            }
+            Work::LetGo { character, session, reason } => {
+                self.let_go(character, session, reason).await;
+                self.handle.tell(move |core, now| core.released(now, session, character)).await;
+            }
+            Work::Reown { dead, heir } => {
+                let avatars = self.reown(&dead, &heir).await;
+                self.handle.tell(move |core, now| core.reowned(now, &avatars)).await;
+            }
+        }
+    }
+
+    fn view(&self) -> Arc<View> {
+        self.view.borrow().clone()
+    }
+
+    fn world(&self) -> WorldId {
+        self.node.world()
+    }
+
+    /// A client of any dbcache that is up.
+    fn database(&self) -> Option<DbCacheClient<Channel>> {
+        let address = self.databases.lightest()?.grpc_address;
+        Some(
+            DbCacheClient::new(self.node.channel(DaemonKind::Dbcache, &address))
+                .max_decoding_message_size(MESSAGE_LIMIT),
+        )
+    }
+
+    fn need_database(&self) -> Result<DbCacheClient<Channel>, Again> {
+        self.database().ok_or_else(|| "no dbcache is up".to_owned())
+    }
+
+    fn zone(&self, zone: &ZoneView) -> ZoneClient<Channel> {
+        ZoneClient::new(self.node.channel(DaemonKind::Zone, &zone.grpc_address))
+            .max_encoding_message_size(MESSAGE_LIMIT)
+    }
+
+    /// The term in which a command may be issued now.
+    fn term(&self) -> Result<Term, Again> {
+        self.view().term(Instant::now()).ok_or_else(|| "the world's lease is not in force".to_owned())
+    }
+
+    async fn place(&self, placement: &Placement) -> Result<Avatar, PlaceError> {
+        let begun = Instant::now();
+        let _turn = self.turns.acquire().await.map_err(|_| PlaceError::Unavailable)?;
+        let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(1));
+        let mut failures = 0;
+        let result = loop {
+            match self.try_to_place(placement, failures).await {
+                Ok(result) => break result,
+                Err(why) => tracing::debug!(character = %placement.character, why, "not placed yet"),
+            }
+            failures += 1;
+            if begun.elapsed() > PLACE_WITHIN {
+                break Err(PlaceError::Unavailable);
+            }
+            backoff.wait().await;
+        };
+        let outcome = match &result {
+            Ok(_) => "ok",
+            Err(PlaceError::NotFound) => "not_found",
+            Err(PlaceError::Unavailable) => "unavailable",
+        };
+        metrics::counter!(PLACED, "outcome" => outcome).increment(1);
+        metrics::histogram!(PLACE_SECONDS).record(begun.elapsed().as_secs_f64());
+        result
+    }
+
+    /// One attempt: with the zone that has the character for this session already, else with the zone of its place.
+    async fn try_to_place(
+        &self,
+        placement: &Placement,
+        failures: u32,
+    ) -> Result<Result<Avatar, PlaceError>, Again> {
+        let term = self.term()?;
+        let Some(character) = self.load(placement.character).await? else {
+            return Ok(Err(PlaceError::NotFound));
+        };
+        if !convert::is_of(&character, placement.account, self.world()) {
+            return Ok(Err(PlaceError::NotFound));
+        }
+        let view = self.view();
+        if let Some(owner) = view.living(&character.owner, character.owner_incarnation) {
+            if character.session == placement.session.as_bytes() && failures < PATIENCE {
+                return self.admit(placement, owner, character, term).await.map(Ok);
+            }
+            // Lets the zone save what it has. If it does not, the claim's higher epoch shuts it out all the same.
+            if let Err(why) = self.evict(owner, &character, "taken over").await {
+                tracing::debug!(character = character.id, why, "the zone did not let go before the claim");
+            }
+        }
+        let at = character.position.map(Position::try_from).transpose().map_err(|error| error.to_string())?;
+        let cell = at.unwrap_or_default().cell();
+        let owner = view.zone_of(cell).ok_or_else(|| format!("nobody owns cell {cell}"))?;
+        let claim = dbcache::ClaimRequest {
+            character: character.id,
+            world: self.world().0,
+            term: term.0,
+            zone: owner.owner.name.clone(),
+            incarnation: owner.owner.incarnation,
+            account: placement.account.0,
+            session: placement.session.as_bytes().to_vec(),
+        };
+        let mut database = self.need_database()?;
+        let character = call(database.claim(claim)).await.map_err(explain)?;
+        self.admit(placement, owner, character, term).await.map(Ok)
+    }
+
+    async fn admit(
+        &self,
+        placement: &Placement,
+        zone: &ZoneView,
+        character: Character,
+        term: Term,
+    ) -> Result<Avatar, Again> {
+        let request = zone::AdmitRequest {
+            session: placement.session.as_bytes().to_vec(),
+            session_epoch: placement.session_epoch.0,
+            account: placement.account.0,
+            character: Some(character.clone()),
+            term: term.0,
+        };
+        let admitted = call(self.zone(zone).admit(request)).await.map_err(explain)?;
+        let avatar = convert::admitted(&character, &zone.owner, admitted.position)
+            .map_err(|error| error.to_string())?;
+        Ok(Avatar { session: placement.session, ..avatar })
+    }
+
+    async fn evict(&self, zone: &ZoneView, character: &Character, reason: &str) -> Result<(), Again> {
+        let request =
+            zone::EvictRequest { character: character.id, epoch: character.epoch, reason: reason.to_owned() };
+        call(self.zone(zone).evict(request)).await.map(drop).map_err(explain)
+    }
+
+    async fn load(&self, character: CharacterId) -> Result<Option<Character>, Again> {
+        let mut database = self.need_database()?;
+        match call(database.load(dbcache::LoadRequest { character: character.0 })).await {
+            Ok(character) => Ok(Some(character)),
+            Err(status) if status.code() == Code::NotFound => Ok(None),
+            Err(status) => Err(explain(status)),
+        }
+    }
+
+    /// Frees a character that the session has done with, unless another session has it by now.
+    async fn let_go(&self, character: CharacterId, session: SessionId, reason: &str) {
+        let begun = Instant::now();
+        let Ok(_turn) = self.turns.acquire().await else { return };
+        let mut backoff = Backoff::default();
+        // What its zone was asked to evict already, by epoch.
+        let mut evicted = None;
+        while begun.elapsed() < LET_GO_WITHIN {
+            match self.try_to_let_go(character, session, reason, &mut evicted).await {
+                Ok(true) => return,
+                Ok(false) => {}
+                Err(why) => {
+                    tracing::debug!(%character, why, "not let go yet");
+                    backoff.wait().await;
+                }
+            }
+        }
+        tracing::warn!(%character, "gave up letting go of a character; whoever enters with it next takes it over");
+    }
+
+    /// True when there is nothing left to do.
+    async fn try_to_let_go(
+        &self,
+        character: CharacterId,
+        session: SessionId,
+        reason: &str,
+        evicted: &mut Option<u64>,
+    ) -> Result<bool, Again> {
+        self.term()?;
+        let Some(character) = self.load(character).await? else { return Ok(true) };
+        if character.owner.is_empty() || character.session != session.as_bytes() {
+            return Ok(true);
+        }
+        let view = self.view();
+        match view.living(&character.owner, character.owner_incarnation) {
+            Some(owner) if *evicted != Some(character.epoch) => {
+                self.evict(owner, &character, reason).await?;
+                *evicted = Some(character.epoch);
+            }
+            // The zone is dead, or says that it does not have it.
+            _ => {
+                let release =
+                    dbcache::ReleaseRequest { character: character.id, epoch: character.epoch, soft: None };
+                call(self.need_database()?.release(release)).await.map_err(explain)?;
+            }
+        }
+        Ok(false)
+    }
+
+    /// Gives a dead zone's avatars to its heir; goes on until it is done or the term is over.
+    async fn reown(&self, dead: &Owner, heir: &Owner) -> Vec<Reowned> {
+        let Some((term, _)) = self.view().lease else { return Vec::new() };
+        let request = dbcache::ReownRequest {
+            world: self.world().0,
+            term: term.0,
+            from_zone: dead.name.clone(),
+            from_incarnation: dead.incarnation,
+            to_zone: heir.name.clone(),
+            to_incarnation: heir.incarnation,
+        };
+        let mut backoff = Backoff::default();
+        loop {
+            if self.view().lease.is_none_or(|(held, _)| held != term) {
+                return Vec::new();
+            }
+            let attempt = match self.term() {
+                Ok(_) => self.try_to_reown(&request).await,
+                Err(paused) => Err(paused),
+            };
+            match attempt {
+                Ok(avatars) => return avatars,
+                Err(why) => tracing::warn!(dead = dead.name, why, "avatars of a dead zone not moved yet"),
+            }
+            backoff.wait().await;
+        }
+    }
+
+    async fn try_to_reown(&self, request: &dbcache::ReownRequest) -> Result<Vec<Reowned>, Again> {
+        let reply = call(self.need_database()?.reown(request.clone())).await.map_err(explain)?;
+        metrics::counter!(REOWNED).increment(reply.characters.len() as u64);
+        let played = |character: &Character| {
+            let session = session_id(&character.session).ok()?;
+            Some(Reowned { character: CharacterId(character.id), session })
+        };
+        Ok(reply.characters.iter().filter_map(played).collect())
+    }
+}
+
+/// A call with its deadline, kept on this side too: a stopped peer does not answer at all.
+pub(crate) async fn call<T>(
+    answer: impl Future<Output = Result<tonic::Response<T>, Status>>,
+) -> Result<T, Status> {
+    match timeout(CALL, answer).await {
+        Ok(answer) => answer.map(tonic::Response::into_inner),
+        Err(_) => Err(Status::deadline_exceeded("no answer in time")),
+    }
+}
+
+fn explain(status: Status) -> Again {
+    format!("{:?}: {}", status.code(), status.message())
+}
