@@ -1,0 +1,40 @@
+//! `make bench`: the table of measures. Every figure stands beside a peer or a limit measured in the same run, because
+//! absolute times on a shared machine mean nothing; a peer that is not installed is skipped with the line that installs
+//! it. Name rows as arguments to run only those.
+
+#![allow(unreachable_pub, reason = "nothing of a binary can be reached from outside")]
+
+mod host;
+mod srp;
+mod table;
+
+use std::process::ExitCode;
+
+use crate::table::{Measure, Outcome};
+
+const MEASURES: &[Measure] = &[srp::LOGINS];
+
+fn main() -> ExitCode {
+    let wanted: Vec<String> = std::env::args().skip(1).collect();
+    if let Some(unknown) = wanted.iter().find(|name| MEASURES.iter().all(|it| it.name != name.as_str())) {
+        let names: Vec<&str> = MEASURES.iter().map(|it| it.name).collect();
+        eprintln!("error: no measure {unknown:?}; there are {}", names.join(", "));
+        return ExitCode::from(2);
+    }
+    let mut failed = false;
+    let mut table = table::new();
+    for measure in MEASURES.iter().filter(|it| wanted.is_empty() || wanted.iter().any(|name| name == it.name))
+    {
+        eprintln!("measuring {}: {}", measure.name, measure.what);
+        match (measure.run)() {
+            Ok(Outcome::Rows(rows)) => table.add_rows(rows.into_iter().map(|row| row.cells(measure))),
+            Ok(Outcome::Skipped(how)) => table.add_row([measure.what, "skipped", &how, "", measure.reach]),
+            Err(error) => {
+                failed = true;
+                table.add_row([measure.what, "failed", &format!("{error:#}"), "", measure.reach])
+            }
+        };
+    }
+    println!("{table}");
+    if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
