@@ -98,8 +98,9 @@ impl Writer {
         // Not yet confirmed by Redis; sent again after a reconnection.
         let mut batch = Vec::with_capacity(BATCH);
         loop {
-            let config =
-                AsyncConnectionConfig::new().set_connection_timeout(Some(ANSWER)).set_response_timeout(Some(ANSWER));
+            let config = AsyncConnectionConfig::new()
+                .set_connection_timeout(Some(ANSWER))
+                .set_response_timeout(Some(ANSWER));
             let error = match self.client.get_multiplexed_async_connection_with_config(&config).await {
                 Ok(connection) => match self.send(connection, &mut batch, &mut retry).await {
                     Ok(()) => return,

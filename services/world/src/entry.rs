@@ -82,7 +82,7 @@ impl Core {
             }
             Play::Entering { .. } => self.refuse(id, request, ErrorCode::Unavailable, "still entering"),
             Play::Restored => {
-                self.refuse(id, request, ErrorCode::Unavailable, "the world has just restarted")
+                self.refuse(id, request, ErrorCode::Unavailable, "the world has just restarted");
             }
         }
     }

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use shardkeep_types::{CellId, CellRect, Epoch, MapId};
+use shardkeep_types::{CellRect, Epoch, MapId};
 
 /// How long a sector waits for its dead owner's next incarnation.
 pub(crate) const WAIT_FOR_RETURN: Duration = Duration::from_secs(2);
@@ -100,10 +100,6 @@ impl Partition {
 
     pub(crate) fn epoch(&self) -> Epoch {
         self.epoch
-    }
-
-    pub(crate) fn owner_of(&self, cell: CellId) -> Option<&Owner> {
-        self.sectors.iter().find(|sector| sector.cells.contains(cell))?.owner.as_ref()
     }
 
     /// Follows the zones as they are now. To be called at every change of them, and often.
@@ -316,10 +312,9 @@ mod tests {
     fn two_zones_share_the_meadow_in_the_order_of_their_names() {
         let partition = settled(Instant::now());
         assert_eq!(owners(&partition), ["a/1", "b/1"]);
-        let cell = |x| CellId { map: MapId(1), x, y: 31 };
-        assert_eq!(partition.owner_of(cell(15)).unwrap().name, "a");
-        assert_eq!(partition.owner_of(cell(16)).unwrap().name, "b");
-        assert_eq!(partition.owner_of(cell(32)), None);
+        let columns =
+            partition.sectors().iter().map(|sector| (sector.cells.x0, sector.cells.x1, sector.cells.y1));
+        assert_eq!(columns.collect::<Vec<_>>(), [(0, 16, 32), (16, 32, 32)]);
     }
 
     #[test]

@@ -181,7 +181,7 @@ impl Worker {
             session: placement.session.as_bytes().to_vec(),
         };
         let mut database = self.need_database()?;
-        let character = call(database.claim(claim)).await.map_err(explain)?;
+        let character = call(database.claim(claim)).await.map_err(|status| explain(&status))?;
         self.admit(placement, owner, character, term).await.map(Ok)
     }
 
@@ -199,7 +199,7 @@ impl Worker {
             character: Some(character.clone()),
             term: term.0,
         };
-        let admitted = call(self.zone(zone).admit(request)).await.map_err(explain)?;
+        let admitted = call(self.zone(zone).admit(request)).await.map_err(|status| explain(&status))?;
         let avatar = convert::admitted(&character, &zone.owner, admitted.position)
             .map_err(|error| error.to_string())?;
         Ok(Avatar { session: placement.session, ..avatar })
@@ -208,7 +208,7 @@ impl Worker {
     async fn evict(&self, zone: &ZoneView, character: &Character, reason: &str) -> Result<(), Again> {
         let request =
             zone::EvictRequest { character: character.id, epoch: character.epoch, reason: reason.to_owned() };
-        call(self.zone(zone).evict(request)).await.map(drop).map_err(explain)
+        call(self.zone(zone).evict(request)).await.map(drop).map_err(|status| explain(&status))
     }
 
     async fn load(&self, character: CharacterId) -> Result<Option<Character>, Again> {
@@ -216,7 +216,7 @@ impl Worker {
         match call(database.load(dbcache::LoadRequest { character: character.0 })).await {
             Ok(character) => Ok(Some(character)),
             Err(status) if status.code() == Code::NotFound => Ok(None),
-            Err(status) => Err(explain(status)),
+            Err(status) => Err(explain(&status)),
         }
     }
 
@@ -263,7 +263,7 @@ impl Worker {
             _ => {
                 let release =
                     dbcache::ReleaseRequest { character: character.id, epoch: character.epoch, soft: None };
-                call(self.need_database()?.release(release)).await.map_err(explain)?;
+                call(self.need_database()?.release(release)).await.map_err(|status| explain(&status))?;
             }
         }
         Ok(false)
@@ -298,7 +298,8 @@ impl Worker {
     }
 
     async fn try_to_reown(&self, request: &dbcache::ReownRequest) -> Result<Vec<Reowned>, Again> {
-        let reply = call(self.need_database()?.reown(request.clone())).await.map_err(explain)?;
+        let reply =
+            call(self.need_database()?.reown(request.clone())).await.map_err(|status| explain(&status))?;
         metrics::counter!(REOWNED).increment(reply.characters.len() as u64);
         let played = |character: &Character| {
             let session = session_id(&character.session).ok()?;
@@ -318,6 +319,6 @@ pub(crate) async fn call<T>(
     }
 }
 
-fn explain(status: Status) -> Again {
+fn explain(status: &Status) -> Again {
     format!("{:?}: {}", status.code(), status.message())
 }
