@@ -1,0 +1,92 @@
+//! What a client must know before its first connection.
+
+use std::{net::SocketAddr, time::Duration};
+
+use shardkeep_wire::{
+    preface::{Preface, Service, deployment_tag},
+    seal::Suite,
+};
+
+use crate::dns::Resolver;
+
+/// Shared by all connections of a client; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Tag of the deployment's name.
+    pub deployment: u32,
+    /// Version of the game client: major × 1,000,000 + minor × 1,000 + patch.
+    pub client_version: u32,
+    /// Offered ciphers, best first.
+    pub suites: Vec<Suite>,
+    /// Where names are resolved; `None`: by the operating system, without SRV.
+    pub dns: Option<Resolver>,
+    pub timing: Timing,
+}
+
+#[derive(Debug, Clone)]
+pub struct Timing {
+    /// For one TCP connection.
+    pub connect: Duration,
+    /// From connection to the end of the handshake.
+    pub handshake: Duration,
+    /// One attempt to resume, connection and handshake together.
+    pub resume: Duration,
+    /// Pause between rounds of attempts: doubles from the first to the second.
+    pub pause: (Duration, Duration),
+    /// For the reply to a request, where the caller says nothing else.
+    pub reply: Duration,
+    /// A `Ping` is sent after so long without sending.
+    pub ping: Duration,
+    /// A connection this long without a byte is dead.
+    pub silence: Duration,
+    /// Age at which a key is replaced.
+    pub key_age: Duration,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(1),
+            handshake: Duration::from_secs(15),
+            resume: Duration::from_secs(3),
+            pause: (Duration::from_millis(100), Duration::from_secs(3)),
+            reply: Duration::from_secs(10),
+            ping: Duration::from_secs(10),
+            silence: Duration::from_secs(30),
+            key_age: Duration::from_secs(3_600),
+        }
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            deployment: deployment_tag("dev"),
+            client_version: 1_000_000,
+            suites: Suite::ALL.to_vec(),
+            dns: None,
+            timing: Timing::default(),
+        }
+    }
+}
+
+impl Config {
+    /// Asks this DNS server for every name.
+    pub fn with_dns(server: SocketAddr) -> Self {
+        Self { dns: Some(Resolver::new(server)), ..Self::default() }
+    }
+
+    #[must_use]
+    pub fn deployment(mut self, name: &str) -> Self {
+        self.deployment = deployment_tag(name);
+        self
+    }
+
+    pub(crate) fn preface(&self, service: Service) -> Preface {
+        Preface::new(service, self.deployment)
+    }
+
+    pub(crate) fn suite_numbers(&self) -> Vec<i32> {
+        self.suites.iter().map(|suite| suite.number()).collect()
+    }
+}

@@ -1,0 +1,146 @@
+//! What can go wrong, and whose fault it is: the network's, the server's, or a refusal that the player should read.
+
+use std::{io, net::SocketAddr, time::Duration};
+
+use shardkeep_auth::{NameError, PasswordError, srp::SrpError};
+use shardkeep_wire::{
+    WireError,
+    message::MessageError,
+    movement::MovementError,
+    payload::{Error as Payload, ErrorCode, PayloadError},
+    record::RecordError,
+    seal::SealError,
+    session::SessionError,
+};
+
+use crate::dns::DnsError;
+
+/// The server said no.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}{}{detail}", code.as_str_name(), if detail.is_empty() { "" } else { ": " })]
+pub struct Refusal {
+    pub code: ErrorCode,
+    pub detail: String,
+    pub retry_after: Duration,
+}
+
+impl From<Payload> for Refusal {
+    fn from(error: Payload) -> Self {
+        let (code, retry_after) = (error.code(), Duration::from_millis(error.retry_after_ms.into()));
+        Self { code, detail: error.detail, retry_after }
+    }
+}
+
+impl Refusal {
+    /// Whether the same request may succeed after `retry_after`.
+    pub fn is_temporary(&self) -> bool {
+        matches!(self.code, ErrorCode::TooFast | ErrorCode::Throttled | ErrorCode::Unavailable)
+    }
+}
+
+/// Why a session is over, for good.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SessionEnd {
+    /// By the server: logged out, displaced, kicked, too slow …
+    #[error("{0}")]
+    Refused(Refusal),
+    /// No gateway knows the session any more.
+    #[error("the session is gone")]
+    Gone,
+    /// No gateway could be reached while the session may live.
+    #[error("no gateway answered in time")]
+    Unreachable,
+    /// The server does not keep to the protocol.
+    #[error("protocol: {0}")]
+    Protocol(String),
+    /// Every handle was dropped.
+    #[error("closed here")]
+    Closed,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    #[error("dns: {0}")]
+    Dns(#[from] DnsError),
+    #[error("connect to {address}: {source}")]
+    Connect { address: SocketAddr, source: io::Error },
+    #[error("connection: {0}")]
+    Io(#[from] io::Error),
+    #[error("{0} did not come in time")]
+    Timeout(&'static str),
+    /// The server's bytes are not the protocol.
+    #[error("server: {0}")]
+    Wire(#[from] WireError),
+    #[error("server sent opcode {opcode:#06x} while waiting for {waiting_for}")]
+    Unexpected { opcode: u16, waiting_for: &'static str },
+    /// The server does not know the password's verifier, or somebody sits between.
+    #[error("the server could not prove itself: {0}")]
+    Imposter(&'static str),
+    #[error(transparent)]
+    Srp(#[from] SrpError),
+    #[error(transparent)]
+    Name(#[from] NameError),
+    #[error(transparent)]
+    Password(#[from] PasswordError),
+    #[error("{0}")]
+    Refused(Refusal),
+    #[error("session over: {0}")]
+    Ended(SessionEnd),
+    #[error("a message of {0} bytes does not fit into a record")]
+    TooLarge(usize),
+    #[error("no secure randomness from the system")]
+    Random,
+}
+
+impl ClientError {
+    /// The code the server refused with, if it did, as a reply or at the end of the session.
+    pub fn code(&self) -> Option<ErrorCode> {
+        match self {
+            Self::Refused(refusal) | Self::Ended(SessionEnd::Refused(refusal)) => Some(refusal.code),
+            _ => None,
+        }
+    }
+
+    /// Low-cardinality name for tables of failures.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Dns(_) => "dns",
+            Self::Connect { .. } => "connect",
+            Self::Io(_) => "connection",
+            Self::Timeout(_) => "timeout",
+            Self::Wire(_) | Self::Unexpected { .. } | Self::TooLarge(_) => "protocol",
+            Self::Imposter(_) | Self::Srp(_) => "proof",
+            Self::Name(_) | Self::Password(_) => "credentials",
+            Self::Refused(refusal) => refusal.code.as_str_name(),
+            Self::Ended(SessionEnd::Refused(refusal)) => refusal.code.as_str_name(),
+            Self::Ended(_) => "ended",
+            Self::Random => "random",
+        }
+    }
+}
+
+macro_rules! wire_errors {
+    ($($error:ty),*) => {
+        $(impl From<$error> for ClientError {
+            fn from(error: $error) -> Self {
+                Self::Wire(error.into())
+            }
+        })*
+    };
+}
+
+wire_errors!(RecordError, SealError, MessageError, PayloadError, MovementError, SessionError);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusals_read_well() {
+        let refusal = Refusal::from(Payload::of(ErrorCode::Refused, "too far"));
+        assert_eq!(refusal.to_string(), "REFUSED: too far");
+        assert_eq!(ClientError::Refused(refusal).label(), "REFUSED");
+        let over = SessionEnd::Refused(Payload::of(ErrorCode::Kicked, "").into());
+        assert_eq!(ClientError::Ended(over).to_string(), "session over: KICKED");
+    }
+}

@@ -1,0 +1,159 @@
+//! The game as one player plays it: requests as methods, and a picture of the world that is always up to date.
+//! The picture is kept by the session's own task; a player costs one task and no copies.
+
+mod entity;
+mod happening;
+mod play;
+mod trade;
+mod view;
+mod walk;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use shardkeep_wire::{
+    opcode,
+    payload::{
+        CharacterCreated, CharacterList, CharacterSummary, CreateCharacter, Enter, Entered, GetInventory,
+        Inventory, Leave, Left, ListCharacters,
+    },
+};
+use tokio::{sync::watch, time::timeout};
+
+use crate::{ClientError, Config, SessionEnd, login::Boarding, session::Session};
+
+pub use entity::{CellView, Entity};
+pub use happening::{Happening, Happenings};
+pub use view::View;
+pub use walk::MAX_SPEED;
+
+/// How long to wait for a full world's queue.
+const LONGEST_QUEUE: Duration = Duration::from_secs(3_600);
+/// How long to ask again for what a zone in trouble does not answer.
+const LONGEST_ANSWER: Duration = Duration::from_secs(60);
+
+/// One player in a session. Methods take `&self` and may run side by side.
+#[derive(Debug)]
+pub struct Player {
+    session: Session,
+    shared: Arc<Shared>,
+    changes: watch::Receiver<u64>,
+    /// Of the last `Move`.
+    sequence: AtomicU32,
+    /// The last action id used by the present character.
+    action: AtomicU64,
+}
+
+/// What the session's task and the player both see.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    view: Mutex<View>,
+    /// Counts changes of the view.
+    version: watch::Sender<u64>,
+}
+
+impl Player {
+    /// Boards, and begins to keep the picture. What happens to the player is also told, in order, by the second half.
+    pub async fn attach(config: &Config, boarding: Boarding) -> Result<(Self, Happenings), ClientError> {
+        let (sink, parts) = happening::sink();
+        let session = Session::attach(config, boarding, sink).await?;
+        Ok(Self::with(session, parts))
+    }
+
+    fn with(session: Session, (shared, changes, happenings): happening::Parts) -> (Self, Happenings) {
+        let (sequence, action) = (AtomicU32::new(0), AtomicU64::new(0));
+        (Self { session, shared, changes, sequence, action }, happenings)
+    }
+
+    pub fn session(&self) -> &Session {
+        &self.session
+    }
+
+    /// Looks at the picture. Keep it short: the session's task waits meanwhile.
+    pub fn look<R>(&self, look: impl FnOnce(&View) -> R) -> R {
+        look(&self.shared.view.lock())
+    }
+
+    /// Waits until `see` finds what it looks for in the picture. It is asked now, and after each change.
+    pub async fn until<R>(
+        &self,
+        within: Duration,
+        mut see: impl FnMut(&View) -> Option<R>,
+    ) -> Result<R, ClientError> {
+        let mut changes = self.changes.clone();
+        let watching = async {
+            loop {
+                changes.borrow_and_update();
+                if let Some(seen) = self.look(&mut see) {
+                    return Ok(seen);
+                }
+                if changes.changed().await.is_err() {
+                    return Err(ClientError::Ended(self.session.ended().await));
+                }
+            }
+        };
+        timeout(within, watching).await.map_err(|_| ClientError::Timeout("what was watched for"))?
+    }
+
+    pub async fn list_characters(&self) -> Result<CharacterList, ClientError> {
+        self.session.call(opcode::LIST_CHARACTERS, &ListCharacters {}, None).await
+    }
+
+    pub async fn create_character(&self, name: &str) -> Result<CharacterSummary, ClientError> {
+        let request = CreateCharacter { name: name.to_owned() };
+        let created: CharacterCreated = self.session.call(opcode::CREATE_CHARACTER, &request, None).await?;
+        Ok(created.character.unwrap_or_default())
+    }
+
+    /// Enters the world, however long the queue; returns when the avatar stands in its zone and the inventory is
+    /// known. While it waits, [`View::queue`] tells the place.
+    pub async fn enter(&self, character_id: u64) -> Result<Entered, ClientError> {
+        let request = Enter { character_id };
+        let entered: Entered = self
+            .patiently(|| self.session.call(opcode::ENTER, &request, LONGEST_QUEUE), LONGEST_QUEUE)
+            .await?;
+        self.action.store(0, Relaxed);
+        self.shared.change(|view| view.enter(entered.clone()));
+        self.inventory().await?;
+        Ok(entered)
+    }
+
+    /// Back to the character list.
+    pub async fn leave(&self) -> Result<(), ClientError> {
+        let _: Left = self.session.call(opcode::LEAVE, &Leave {}, None).await?;
+        self.shared.change(View::leave);
+        Ok(())
+    }
+
+    /// Asks for the inventory; it also arrives by itself after every change.
+    pub async fn inventory(&self) -> Result<Inventory, ClientError> {
+        let inventory: Inventory = self
+            .patiently(|| self.session.call(opcode::GET_INVENTORY, &GetInventory {}, None), LONGEST_ANSWER)
+            .await?;
+        self.learn(&inventory);
+        Ok(inventory)
+    }
+
+    /// Ends the session at the server.
+    pub async fn logout(&self) -> SessionEnd {
+        self.session.logout().await
+    }
+
+    fn learn(&self, inventory: &Inventory) {
+        self.action.fetch_max(inventory.last_action, Relaxed);
+        self.shared.change(|view| view.inventory = Some(inventory.clone()));
+    }
+}
+
+impl Shared {
+    pub(crate) fn change(&self, change: impl FnOnce(&mut View)) {
+        change(&mut self.view.lock());
+        self.version.send_modify(|version| *version += 1);
+    }
+}

@@ -1,0 +1,262 @@
+//! The picture of the world: cells and what stands in them, the own avatar, what it owns, and who trades with it.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::Instant,
+};
+
+use shardkeep_types::{CellId, EntityId, MapId, Position};
+use shardkeep_wire::{
+    Head, Message,
+    movement::{Avatar, Cell, Form, Gone, MovementError},
+    payload::{Entered, Inventory, Placed, QueuePlace, Trade, TradeState, Vitals},
+};
+
+use super::entity::{CellView, Entity};
+
+/// Cells further away than this from the own one are forgotten.
+const FORGET_BEYOND: u16 = 2;
+
+#[derive(Debug, Clone, Default)]
+pub struct View {
+    /// What the world said on entering; `None` outside.
+    pub entered: Option<Entered>,
+    /// The own avatar, as its zone last said.
+    pub avatar: Option<Avatar>,
+    /// Where the zone put the avatar last, and in which zone.
+    pub placed: Option<Placed>,
+    pub inventory: Option<Inventory>,
+    pub vitals: Option<Vitals>,
+    /// Place in the queue, while waiting to enter.
+    pub queue: Option<QueuePlace>,
+    /// Trades that are not over.
+    pub trades: BTreeMap<u64, Trade>,
+    pub cells: HashMap<CellId, CellView>,
+    pub entities: HashMap<EntityId, Entity>,
+    map: MapId,
+}
+
+impl View {
+    /// The own avatar's entity id.
+    pub fn me(&self) -> Option<EntityId> {
+        self.entered.as_ref().map(|entered| EntityId(entered.entity_id))
+    }
+
+    /// Where the own avatar stands.
+    pub fn position(&self) -> Option<Position> {
+        self.avatar.map(|avatar| Position::new(self.map, avatar.position[0], avatar.position[1]))
+    }
+
+    pub fn entity(&self, id: EntityId) -> Option<&Entity> {
+        self.entities.get(&id)
+    }
+
+    /// The entity with this name, the own avatar included.
+    pub fn named(&self, name: &str) -> Option<&Entity> {
+        self.entities.values().find(|entity| entity.name == name)
+    }
+
+    /// Everything in sight but the own avatar.
+    pub fn others(&self) -> impl Iterator<Item = &Entity> {
+        let me = self.me();
+        self.entities.values().filter(move |entity| Some(entity.id) != me)
+    }
+
+    /// The entity nearest to the own avatar for which `wanted` holds.
+    pub fn nearest(&self, wanted: impl Fn(&Entity) -> bool) -> Option<&Entity> {
+        let here = self.position()?;
+        let now = Instant::now();
+        self.others()
+            .filter(|entity| wanted(entity))
+            .min_by_key(|entity| entity.position_at(now).distance_squared(here))
+    }
+
+    pub(super) fn enter(&mut self, entered: Entered) {
+        self.queue = None;
+        self.entered = Some(entered);
+    }
+
+    /// Outside again; nothing of the world is seen any more.
+    pub(super) fn leave(&mut self) {
+        *self = Self::default();
+    }
+
+    pub(super) fn forget_cells(&mut self) {
+        self.cells.clear();
+        self.entities.clear();
+    }
+
+    pub(super) fn take_trade(&mut self, trade: &Trade) {
+        match trade.state() {
+            TradeState::TradeDone | TradeState::TradeCancelled => self.trades.remove(&trade.trade_id),
+            _ => self.trades.insert(trade.trade_id, trade.clone()),
+        };
+    }
+
+    pub(super) fn take_avatar(&mut self, payload: &[u8]) -> Result<(), MovementError> {
+        let avatar = Avatar::decode(payload)?;
+        let before = self.position().map(Position::cell);
+        self.avatar = Some(avatar);
+        let here = self.position().map(Position::cell);
+        if let (Some(here), true) = (here, before != here) {
+            self.forget_far(here);
+        }
+        Ok(())
+    }
+
+    pub(super) fn take_cell(&mut self, message: &Message, now: Instant) -> Result<(), MovementError> {
+        let cell = Cell::decode(&message.payload)?;
+        let Head::State { class, .. } = message.head else { return Ok(()) };
+        self.map = cell.cell.map;
+        match cell.form {
+            Form::Keyframe => self.clear(cell.cell, CellView::new(cell.tick, class)),
+            Form::Delta => match self.cells.get_mut(&cell.cell) {
+                Some(known) => known.tick = cell.tick,
+                // Its keyframe is on the way.
+                None => return Ok(()),
+            },
+        }
+        for entry in cell.entries() {
+            match entry.gone {
+                Some(why) => self.remove(cell.cell, entry.id, why),
+                None => self.update(cell.cell, &entry, now),
+            }
+        }
+        self.sweep(cell.cell);
+        Ok(())
+    }
+
+    /// Begins a cell anew. Its entities stay until the keyframe has been read: what it names again keeps its name.
+    fn clear(&mut self, id: CellId, fresh: CellView) {
+        self.cells.insert(id, fresh);
+    }
+
+    fn update(&mut self, cell: CellId, entry: &shardkeep_wire::movement::Entry<'_>, now: Instant) {
+        let entity = self.entities.entry(entry.id).or_insert_with(|| Entity::new(entry.id, cell, now));
+        let before = entity.cell;
+        entity.apply(cell, entry, now);
+        if before != cell
+            && let Some(left) = self.cells.get_mut(&before)
+        {
+            left.entities.remove(&entry.id);
+        }
+        if let Some(known) = self.cells.get_mut(&cell) {
+            known.entities.insert(entry.id);
+        }
+    }
+
+    fn remove(&mut self, cell: CellId, id: EntityId, why: Gone) {
+        if let Some(known) = self.cells.get_mut(&cell) {
+            known.entities.remove(&id);
+        }
+        // It may have appeared in its new cell before it was gone from the old one.
+        let still_here = self.entities.get(&id).is_some_and(|entity| entity.cell == cell);
+        if still_here || why != Gone::Moved {
+            self.entities.remove(&id);
+        }
+    }
+
+    /// Drops entities of a cell that its keyframe did not name.
+    fn sweep(&mut self, cell: CellId) {
+        let Some(known) = self.cells.get(&cell) else { return };
+        self.entities.retain(|id, entity| entity.cell != cell || known.entities.contains(id));
+    }
+
+    fn forget_far(&mut self, here: CellId) {
+        let near = |cell: &CellId| here.distance(*cell).is_some_and(|distance| distance <= FORGET_BEYOND);
+        self.cells.retain(|cell, _| near(cell));
+        self.entities.retain(|_, entity| near(&entity.cell));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::BytesMut;
+    use shardkeep_types::{CharacterId, ItemId};
+    use shardkeep_wire::{
+        movement::{Appears, EntityKind, Entry, OWN, cell_head, encode_cell},
+        opcode,
+    };
+
+    use super::*;
+
+    fn id(number: u64) -> EntityId {
+        EntityId::avatar(CharacterId(number))
+    }
+
+    fn at(x: u16) -> CellId {
+        CellId { map: MapId(1), x, y: 5 }
+    }
+
+    fn message(form: Form, cell: CellId, entries: &[Entry<'_>]) -> Message {
+        let mut payload = BytesMut::new();
+        encode_cell(&mut payload, form, 1, cell, entries.iter().copied());
+        Message::new(opcode::CELL, cell_head(cell.number(), false), payload.freeze())
+    }
+
+    fn appears(number: u64, name: &str) -> Entry<'_> {
+        let appears = Appears { kind: EntityKind::Avatar, template: 0, name };
+        Entry { appears: Some(appears), offset: Some([1, 2]), ..Entry::new(id(number)) }
+    }
+
+    fn view(messages: &[Message]) -> View {
+        let mut view = View::default();
+        messages.iter().for_each(|message| view.take_cell(message, Instant::now()).unwrap());
+        view
+    }
+
+    #[test]
+    fn a_keyframe_forgets_what_it_does_not_name() {
+        let seen = view(&[
+            message(Form::Keyframe, at(3), &[appears(1, "Alice"), appears(2, "Bob")]),
+            message(Form::Keyframe, at(3), &[appears(2, "Bob")]),
+        ]);
+        assert!(seen.named("Alice").is_none());
+        assert_eq!(seen.named("Bob").unwrap().position.x_mm, 3 * 32_000 + 1);
+    }
+
+    #[test]
+    fn crossing_a_border_keeps_the_entity_in_either_order() {
+        let gone = Entry { gone: Some(Gone::Moved), ..Entry::new(id(1)) };
+        let left = message(Form::Delta, at(3), &[gone]);
+        let came = message(Form::Delta, at(4), &[appears(1, "Alice")]);
+        let start =
+            [message(Form::Keyframe, at(3), &[appears(1, "Alice")]), message(Form::Keyframe, at(4), &[])];
+        for order in [[&left, &came], [&came, &left]] {
+            let mut seen = view(&start);
+            order.iter().for_each(|message| seen.take_cell(message, Instant::now()).unwrap());
+            assert_eq!(seen.named("Alice").unwrap().cell, at(4));
+            assert!(seen.cells[&at(3)].entities.is_empty());
+        }
+    }
+
+    #[test]
+    fn deltas_wait_for_their_keyframe() {
+        assert!(view(&[message(Form::Delta, at(3), &[appears(1, "Alice")])]).entities.is_empty());
+    }
+
+    #[test]
+    fn what_was_taken_is_gone() {
+        let item = EntityId::ground_item(ItemId(9));
+        let taken = Entry { gone: Some(Gone::Left), ..Entry::new(item) };
+        let seen = view(&[
+            message(Form::Keyframe, at(3), &[Entry { offset: Some([0, 0]), ..Entry::new(item) }]),
+            message(Form::Delta, at(3), &[taken]),
+        ]);
+        assert!(seen.entity(item).is_none());
+    }
+
+    #[test]
+    fn far_cells_are_forgotten() {
+        let mut seen = view(&[
+            message(Form::Keyframe, at(3), &[appears(1, "Alice")]),
+            message(Form::Keyframe, at(6), &[appears(2, "Bob")]),
+        ]);
+        let mut payload = BytesMut::new();
+        Avatar { position: [6 * 32_000, 5 * 32_000], ..Avatar::default() }.encode(&mut payload);
+        let avatar = Message::new(opcode::AVATAR, OWN, payload.freeze());
+        seen.take_avatar(&avatar.payload).unwrap();
+        assert!(seen.named("Alice").is_none() && seen.named("Bob").is_some());
+        assert_eq!(seen.cells.len(), 1);
+    }
+}

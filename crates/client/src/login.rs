@@ -1,0 +1,256 @@
+//! Logging in, as states that consume each other (`docs/protocol.md`, section 7): nothing can be said out of turn.
+//!
+//! ```text
+//! Door ── greet ──▶ Challenged ── prove ──▶ WorldSelect ── select ──▶ Boarding (any number of them)
+//! ```
+
+use std::{net::SocketAddr, time::Duration};
+
+use shardkeep_auth::{
+    AccountName, Transcript,
+    login_keys::LoginKeys,
+    srp::{Credentials, Group, Parameters},
+    ticket::{Chain, Ticket},
+};
+use shardkeep_types::Secret;
+use shardkeep_wire::{
+    Kind, Message, opcode,
+    payload::{
+        Challenge, Finished, GatewayOffer, Hello, Ping, Proof, SelectWorld, Verified, Welcome, World,
+        WorldList,
+    },
+    preface::Service,
+    seal::Suite,
+};
+use tokio::time::timeout;
+
+use crate::{
+    ClientError, Config,
+    handshake::reply,
+    names::{self, LOGIN_PORT},
+    random,
+    raw::Connection,
+};
+
+/// Requests of the handshake carry this number; those after it rise from here.
+const FIRST_REQUEST: u32 = 1;
+
+/// Selections that were given up before their answer came.
+const MOST_SKIPPED: u32 = 16;
+
+/// Everything up to the world list: finds `login.<zone>`, tries its servers in order, proves the password.
+pub async fn log_in(
+    config: &Config,
+    zone: &str,
+    account: &str,
+    password: &str,
+) -> Result<WorldSelect, ClientError> {
+    let addresses = find(config, zone).await?;
+    let mut last = ClientError::Timeout("an address of the login service");
+    for address in addresses {
+        match Door::open(config, address).await {
+            Ok(door) => return door.log_in(account, password).await,
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+/// Addresses of the zone's login servers, in the order to try them.
+pub async fn find(config: &Config, zone: &str) -> Result<Vec<SocketAddr>, ClientError> {
+    names::service(config, &format!("login.{zone}"), LOGIN_PORT).await
+}
+
+/// Connected; nothing said yet.
+#[derive(Debug)]
+pub struct Door {
+    connection: Connection,
+    config: Config,
+}
+
+impl Door {
+    pub async fn open(config: &Config, address: SocketAddr) -> Result<Self, ClientError> {
+        let preface = config.preface(Service::Login);
+        let connection = Connection::open(address, preface, config.timing.connect).await?;
+        Ok(Self { connection, config: config.clone() })
+    }
+
+    /// The whole handshake, within its time.
+    pub async fn log_in(self, account: &str, password: &str) -> Result<WorldSelect, ClientError> {
+        let credentials = Credentials::new(AccountName::normalise(account)?, password)?;
+        let within = self.config.timing.handshake;
+        let handshake = async { Box::pin(self.greet(credentials)).await?.prove().await };
+        timeout(within, handshake).await.map_err(|_| ClientError::Timeout("the login server's answer"))?
+    }
+
+    /// Says who wants to come in.
+    pub async fn greet(mut self, credentials: Credentials) -> Result<Challenged, ClientError> {
+        let hello = Hello {
+            account: credentials.account().to_string(),
+            suites: self.config.suite_numbers(),
+            groups: vec![Group::Bits2048.bits()],
+            random: random::bytes::<32>()?.to_vec(),
+            client_version: self.config.client_version,
+        };
+        let hello = Message::request(opcode::HELLO, FIRST_REQUEST, &hello);
+        self.connection.send(std::slice::from_ref(&hello)).await?;
+        let answer = reply(&mut self.connection, opcode::HELLO, "Challenge").await?;
+
+        let mut transcript = Transcript::new(&self.connection.preface().encode());
+        transcript.add(&hello.to_bytes());
+        transcript.add(&answer.to_bytes());
+        let challenge = answer.decode()?;
+        Ok(Challenged {
+            connection: self.connection,
+            config: self.config,
+            credentials,
+            challenge,
+            transcript,
+        })
+    }
+}
+
+/// The server has sent its half of SRP.
+pub struct Challenged {
+    connection: Connection,
+    config: Config,
+    credentials: Credentials,
+    challenge: Challenge,
+    transcript: Transcript,
+}
+
+impl Challenged {
+    /// Proves the password, and has the server prove that it knew it.
+    pub async fn prove(mut self) -> Result<WorldSelect, ClientError> {
+        let Challenge { group, salt, b, suite, .. } = &self.challenge;
+        let suite = Suite::from_number(*suite).filter(|suite| self.config.suites.contains(suite));
+        let suite = suite.ok_or(ClientError::Imposter("it chose a suite that was not offered"))?;
+        let ours = Secret::new(random::bytes::<32>()?);
+        let answer = self.credentials.answer(&Parameters { group: *group, salt, b }, &ours)?;
+
+        let proof = Proof { a: answer.public().to_vec(), m1: answer.m1().to_vec() };
+        let proof = Message::request(opcode::PROOF, FIRST_REQUEST, &proof);
+        self.connection.send(std::slice::from_ref(&proof)).await?;
+        let message = reply(&mut self.connection, opcode::PROOF, "Verified").await?;
+        let verified: Verified = message.decode()?;
+
+        self.transcript.add(&proof.to_bytes());
+        let th1 = self.transcript.hash();
+        let shared = answer.verify(&verified.m2).map_err(|_| ClientError::Imposter("its proof is wrong"))?;
+        let keys = LoginKeys::derive(&shared, &th1);
+        if !keys.server_finished(&th1).matches(&verified.finished) {
+            return Err(ClientError::Imposter("the conversation was altered"));
+        }
+        self.transcript.add(&message.to_bytes());
+        self.finish(suite, keys).await
+    }
+
+    async fn finish(mut self, suite: Suite, keys: LoginKeys) -> Result<WorldSelect, ClientError> {
+        let finished = keys.client_finished(&self.transcript.hash()).as_bytes().to_vec();
+        self.connection.use_keys(suite, keys.client.clone(), keys.server.clone())?;
+        let finished = Message::request(opcode::FINISHED, FIRST_REQUEST, &Finished { finished });
+        self.connection.send(&[finished]).await?;
+        let welcome = reply(&mut self.connection, opcode::FINISHED, "Welcome").await?.decode()?;
+        let mut select = WorldSelect {
+            connection: self.connection,
+            welcome,
+            worlds: Vec::new(),
+            chain: keys.chain,
+            request: FIRST_REQUEST,
+            ping: self.config.timing.ping,
+        };
+        select.next_worlds().await?;
+        Ok(select)
+    }
+}
+
+/// Logged in. Stays useful until the player is in a world: another one can be chosen without a password.
+#[derive(Debug)]
+pub struct WorldSelect {
+    connection: Connection,
+    welcome: Welcome,
+    worlds: Vec<World>,
+    chain: Chain,
+    request: u32,
+    ping: Duration,
+}
+
+/// What it takes to attach: where, and the ticket.
+#[derive(Debug)]
+pub struct Boarding {
+    /// host:port
+    pub gateway: String,
+    pub ticket: Ticket,
+    pub lives: Duration,
+}
+
+impl WorldSelect {
+    pub fn account(&self) -> u64 {
+        self.welcome.account_id
+    }
+
+    /// Prepaid time, where the plan meters it.
+    pub fn play_time_left(&self) -> Option<Duration> {
+        self.welcome.play_time_left_ms.map(Duration::from_millis)
+    }
+
+    /// The list as last pushed.
+    pub fn worlds(&self) -> &[World] {
+        &self.worlds
+    }
+
+    /// Waits for the list to change, keeping the connection alive meanwhile.
+    pub async fn next_worlds(&mut self) -> Result<&[World], ClientError> {
+        let message = self.next().await?;
+        self.take_list(&message)?;
+        Ok(&self.worlds)
+    }
+
+    /// Asks for a gateway to this world. Revokes the ticket before.
+    pub async fn select(&mut self, world_id: u32) -> Result<Boarding, ClientError> {
+        self.request += 1;
+        let request = Message::request(opcode::SELECT_WORLD, self.request, &SelectWorld { world_id });
+        self.connection.send(&[request]).await?;
+        let offer: GatewayOffer = loop {
+            let message = self.next().await?;
+            match message.head.request() {
+                Some(request) if request == self.request && message.opcode == opcode::SELECT_WORLD => {
+                    break message.decode()?;
+                }
+                // Answers a selection that was given up here; its ticket is skipped below.
+                Some(request) if request < self.request => {}
+                _ => self.take_list(&message)?,
+            }
+        };
+        let ticket = self.take_ticket(offer.ticket_index)?;
+        let lives = Duration::from_millis(offer.ticket_lives_ms.into());
+        Ok(Boarding { gateway: offer.gateway, ticket, lives })
+    }
+
+    fn take_ticket(&mut self, index: u32) -> Result<Ticket, ClientError> {
+        let skipped = index.checked_sub(self.chain.next_index()).filter(|skipped| *skipped <= MOST_SKIPPED);
+        for _ in 0..skipped.ok_or(ClientError::Imposter("its ticket is not the next of the chain"))? {
+            self.chain.take();
+        }
+        Ok(self.chain.take())
+    }
+
+    async fn next(&mut self) -> Result<Message, ClientError> {
+        loop {
+            match timeout(self.ping, self.connection.next()).await {
+                Ok(message) => return message,
+                Err(_) => self.connection.send(&[Message::event(opcode::PING, &Ping { value: 0 })]).await?,
+            }
+        }
+    }
+
+    fn take_list(&mut self, message: &Message) -> Result<(), ClientError> {
+        let (opcode, waiting_for) = (message.opcode, "WorldList");
+        if opcode != opcode::WORLD_LIST || message.kind() != Kind::Event {
+            return Err(ClientError::Unexpected { opcode, waiting_for });
+        }
+        let list: WorldList = message.decode()?;
+        self.worlds = list.worlds;
+        Ok(())
+    }
+}

@@ -1,0 +1,226 @@
+//! One connection, record by record, with nothing in the way: what the rest of the client is built on, and what a
+//! test uses that wants to send bytes no honest client sends.
+
+use std::{collections::VecDeque, io, net::SocketAddr, time::Duration};
+
+use bytes::{Bytes, BytesMut};
+use shardkeep_auth::Key;
+use shardkeep_wire::{
+    Message, Side, WireError,
+    message::MessageError,
+    opcode,
+    payload::{Ping, Pong},
+    preface::Preface,
+    record::{Decoder, HEADER, Writer},
+    seal::{Opener, Sealer, Suite},
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::timeout,
+};
+
+use crate::ClientError;
+
+pub use crate::handshake::{Established, attach, resume};
+
+/// A TCP connection to a server, plain at first.
+#[derive(Debug)]
+pub struct Connection {
+    pub(crate) stream: TcpStream,
+    pub(crate) inbound: BytesMut,
+    pub(crate) outbound: BytesMut,
+    pub(crate) crypt: Option<Crypt>,
+    preface: Preface,
+    /// Messages of the record read last.
+    waiting: VecDeque<Message>,
+}
+
+/// Both directions, once sealed.
+#[derive(Debug)]
+pub(crate) struct Crypt {
+    pub(crate) sealer: Sealer,
+    pub(crate) opener: Opener,
+}
+
+impl Connection {
+    /// Connects; the preface leaves with the first record, or with [`Self::send_preface`].
+    pub async fn open(address: SocketAddr, preface: Preface, within: Duration) -> Result<Self, ClientError> {
+        let connecting = timeout(within, TcpStream::connect(address)).await;
+        let connected = connecting.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+        let stream = connected.map_err(|source| ClientError::Connect { address, source })?;
+        stream.set_nodelay(true)?;
+        let outbound = BytesMut::from(&preface.encode()[..]);
+        let (inbound, waiting) = (BytesMut::with_capacity(4_096), VecDeque::new());
+        Ok(Self { stream, inbound, outbound, crypt: None, preface, waiting })
+    }
+
+    pub fn preface(&self) -> Preface {
+        self.preface
+    }
+
+    pub fn local_address(&self) -> io::Result<SocketAddr> {
+        self.stream.local_addr()
+    }
+
+    pub async fn send_preface(&mut self) -> Result<(), ClientError> {
+        self.flush().await
+    }
+
+    /// Forgets the preface that was not sent yet.
+    pub fn without_preface(&mut self) {
+        self.outbound.clear();
+    }
+
+    /// Sends one record with these messages, sealed if the connection is.
+    pub async fn send(&mut self, messages: &[Message]) -> Result<(), ClientError> {
+        let mut plaintext = BytesMut::new();
+        messages.iter().for_each(|message| message.encode(&mut plaintext));
+        self.send_record(&plaintext).await
+    }
+
+    /// Sends one record with this content, whatever it is.
+    pub async fn send_record(&mut self, plaintext: &[u8]) -> Result<(), ClientError> {
+        let mut writer = Writer::begin(&mut self.outbound, Side::Client);
+        writer.push_encoded(plaintext).map_err(|_| ClientError::TooLarge(plaintext.len()))?;
+        match &mut self.crypt {
+            Some(crypt) => writer.seal(&mut crypt.sealer)?,
+            None => writer.plain(),
+        }
+        self.flush().await
+    }
+
+    /// Sends bytes as they are, after whatever was waiting (the preface).
+    pub async fn send_bytes(&mut self, bytes: &[u8]) -> Result<(), ClientError> {
+        self.outbound.extend_from_slice(bytes);
+        self.flush().await
+    }
+
+    /// Seals one record as [`Self::send`] would, and returns it instead: to bend it, cut it, or send it twice.
+    pub fn seal(&mut self, messages: &[Message]) -> Result<BytesMut, ClientError> {
+        let mut record = BytesMut::new();
+        let mut writer = Writer::begin(&mut record, Side::Client);
+        for message in messages {
+            writer.push(message).map_err(|_| ClientError::TooLarge(message.encoded_len()))?;
+        }
+        match &mut self.crypt {
+            Some(crypt) => writer.seal(&mut crypt.sealer)?,
+            None => writer.plain(),
+        }
+        Ok(record)
+    }
+
+    /// The next message, whatever it is.
+    pub async fn receive(&mut self) -> Result<Message, ClientError> {
+        loop {
+            if let Some(message) = self.waiting.pop_front() {
+                return Ok(message);
+            }
+            let body = self.receive_record().await?;
+            self.unpack(body)?;
+        }
+    }
+
+    /// The next message that is not about the connection itself: pings are answered, new keys are taken, and an
+    /// `Error` event is an error.
+    pub async fn next(&mut self) -> Result<Message, ClientError> {
+        loop {
+            let message = self.receive().await?;
+            match message.opcode {
+                opcode::PING => {
+                    let Ping { value } = message.decode()?;
+                    self.send(&[Message::event(opcode::PONG, &Pong { value })]).await?;
+                }
+                opcode::PONG | opcode::KEY_UPDATE => {}
+                opcode::ERROR => {
+                    let error: shardkeep_wire::payload::Error = message.decode()?;
+                    return Err(ClientError::Refused(error.into()));
+                }
+                _ => return Ok(message),
+            }
+        }
+    }
+
+    /// The next record's body, still sealed if the connection is.
+    pub async fn receive_record(&mut self) -> Result<BytesMut, ClientError> {
+        loop {
+            if let Some(body) = Decoder::new(Side::Server).next(&mut self.inbound)? {
+                return Ok(body);
+            }
+            if self.stream.read_buf(&mut self.inbound).await? == 0 {
+                return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+            }
+        }
+    }
+
+    /// Reads until the server closes; true if it did so without another whole record.
+    pub async fn closes(&mut self) -> bool {
+        self.waiting.is_empty() && self.receive_record().await.is_err()
+    }
+
+    /// From here on everything is sealed. What the server sent in the same record after the message that led here
+    /// would be plain, and is malformed.
+    pub fn use_keys(&mut self, suite: Suite, client: Key, server: Key) -> Result<(), ClientError> {
+        if let Some(plain) = self.waiting.front() {
+            return Err(ClientError::Unexpected { opcode: plain.opcode, waiting_for: "sealed records" });
+        }
+        self.crypt = Some(Crypt { sealer: Sealer::new(suite, client)?, opener: Opener::new(suite, server)? });
+        Ok(())
+    }
+
+    /// Announces and takes the next key for what this side sends.
+    pub async fn update_key(&mut self) -> Result<(), ClientError> {
+        self.send(&[key_update()]).await?;
+        if let Some(crypt) = &mut self.crypt {
+            crypt.sealer.update()?;
+        }
+        Ok(())
+    }
+
+    fn unpack(&mut self, mut body: BytesMut) -> Result<(), ClientError> {
+        if let Some(crypt) = &mut self.crypt {
+            crypt.opener.open(&mut body)?;
+        }
+        let mut plaintext = body.freeze();
+        while let Some(message) = Message::split_from(&mut plaintext)? {
+            if message.opcode == opcode::KEY_UPDATE {
+                self.crypt.as_mut().map_or(Ok(()), |crypt| crypt.take_key(&plaintext))?;
+            }
+            self.waiting.push_back(message);
+        }
+        Ok(())
+    }
+
+    /// A message of a record that was read whole.
+    pub(crate) fn take_waiting(&mut self) -> Option<Message> {
+        self.waiting.pop_front()
+    }
+
+    async fn flush(&mut self) -> Result<(), ClientError> {
+        self.stream.write_all_buf(&mut self.outbound).await?;
+        Ok(())
+    }
+}
+
+impl Crypt {
+    /// The record ended with a `KeyUpdate`; `rest` is what stands after it.
+    pub(crate) fn take_key(&mut self, rest: &Bytes) -> Result<(), WireError> {
+        if !rest.is_empty() {
+            return Err(MessageError::Truncated.into());
+        }
+        Ok(self.opener.update()?)
+    }
+}
+
+/// The last message under a key.
+pub fn key_update() -> Message {
+    Message::event(opcode::KEY_UPDATE, &shardkeep_wire::payload::KeyUpdate {})
+}
+
+/// A record's bytes with `length` in front that need not be true.
+pub fn forge_record(length: u16, body: &[u8]) -> BytesMut {
+    let mut record = BytesMut::with_capacity(HEADER + body.len());
+    record.extend_from_slice(&length.to_le_bytes());
+    record.extend_from_slice(body);
+    record
+}

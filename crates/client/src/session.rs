@@ -1,0 +1,248 @@
+//! A session as its player holds it: requests with replies, events as they come, and a life that outlasts sockets.
+//! One task drives it; handles are cheap, and the session ends when the last is dropped.
+
+mod driver;
+mod link;
+mod pending;
+mod resume;
+mod sink;
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use shardkeep_types::SessionId;
+use shardkeep_wire::{Head, Message, Side, opcode, payload::Logout, preface::Service};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::timeout,
+};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use crate::{
+    ClientError, Config, SessionEnd,
+    counters::{Counters, Counts},
+    handshake,
+    login::Boarding,
+    names,
+    raw::Connection,
+};
+
+use driver::Driver;
+pub use sink::{Event, Events, Sink, events};
+
+/// Commands that wait for the driver. Bound: this many; overflow: the caller waits.
+const COMMANDS: usize = 64;
+
+/// Handle of a session. Clones share it.
+#[derive(Debug, Clone)]
+pub struct Session {
+    commands: mpsc::Sender<Command>,
+    shared: Arc<Shared>,
+    ended: watch::Receiver<Option<SessionEnd>>,
+    reply: Duration,
+    /// Stops the driver with the last handle.
+    _open: Arc<DropGuard>,
+}
+
+/// What handles may look at while the driver works.
+#[derive(Debug)]
+struct Shared {
+    id: SessionId,
+    gateway: Mutex<String>,
+    counters: Counters,
+}
+
+/// What handles ask of the driver.
+enum Command {
+    Request {
+        opcode: u16,
+        payload: Bytes,
+        answer: oneshot::Sender<Result<Message, ClientError>>,
+    },
+    /// An event or a state message.
+    Send(Message),
+    Cut,
+    UpdateKey,
+}
+
+impl Session {
+    /// Boards with a fresh ticket, and keeps the session alive from then on. Messages go to `sink` as they come.
+    pub async fn attach(config: &Config, boarding: Boarding, sink: impl Sink) -> Result<Self, ClientError> {
+        let attaching = Box::pin(Self::attach_in_time(config, boarding, sink));
+        timeout(config.timing.handshake, attaching)
+            .await
+            .map_err(|_| ClientError::Timeout("the gateway's answer"))?
+    }
+
+    async fn attach_in_time(
+        config: &Config,
+        boarding: Boarding,
+        sink: impl Sink,
+    ) -> Result<Self, ClientError> {
+        let mut last = ClientError::Timeout("an address of the gateway");
+        for address in names::server(config, &boarding.gateway).await? {
+            let preface = config.preface(Service::Gateway);
+            match Connection::open(address, preface, config.timing.connect).await {
+                Ok(mut connection) => {
+                    let established = handshake::attach(&mut connection, config, &boarding.ticket).await?;
+                    return Ok(Self::start(config.clone(), connection, established, sink));
+                }
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
+    /// Takes over a session that was attached by hand (see [`crate::raw`]).
+    pub fn start(
+        config: Config,
+        connection: Connection,
+        established: handshake::Established,
+        sink: impl Sink,
+    ) -> Self {
+        let (commands, receiver) = mpsc::channel(COMMANDS);
+        let (ended_sender, ended) = watch::channel(None);
+        let shared = Arc::new(Shared {
+            id: established.session,
+            gateway: Mutex::new(established.ready.gateway.clone()),
+            counters: Counters::default(),
+        });
+        let closed = CancellationToken::new();
+        let reply = config.timing.reply;
+        let mut driver = Driver::new(config, established, sink, receiver, shared.clone());
+        let stop = closed.clone();
+        tokio::spawn(async move {
+            let end = driver.run(connection, stop).await;
+            tracing::debug!(%end, "session over");
+            // Before the driver goes, and with it whoever waits for a reply: they ask why.
+            ended_sender.send_replace(Some(end));
+            drop(driver);
+        });
+        Self { commands, shared, ended, reply, _open: Arc::new(closed.drop_guard()) }
+    }
+
+    pub fn id(&self) -> SessionId {
+        self.shared.id
+    }
+
+    /// host:port of the gateway that serves the session, as it names itself.
+    pub fn gateway(&self) -> String {
+        self.shared.gateway.lock().clone()
+    }
+
+    pub fn counts(&self) -> Counts {
+        self.shared.counters.counts()
+    }
+
+    /// Sends a request and waits for its reply, over any number of lost connections. `within`: see [`Self::call_raw`].
+    pub async fn call<R: prost::Message + Default>(
+        &self,
+        opcode: u16,
+        payload: &impl prost::Message,
+        within: impl Into<Option<Duration>>,
+    ) -> Result<R, ClientError> {
+        let reply = self.call_raw(opcode, payload.encode_to_vec().into(), within).await?;
+        if reply.opcode != opcode {
+            return Err(ClientError::Unexpected {
+                opcode: reply.opcode,
+                waiting_for: "the reply to a request",
+            });
+        }
+        Ok(reply.decode()?)
+    }
+
+    /// Like [`Self::call`], undecoded. `within` is how long to wait, `None` the configured time. A request that was
+    /// given up may still happen: only one with an action id may be sent again.
+    pub async fn call_raw(
+        &self,
+        opcode: u16,
+        payload: Bytes,
+        within: impl Into<Option<Duration>>,
+    ) -> Result<Message, ClientError> {
+        fits(Message::new(opcode, Head::Request(u32::MAX), payload.as_ref()).encoded_len())?;
+        let within = within.into().unwrap_or(self.reply);
+        let (answer, reply) = oneshot::channel();
+        let waiting = async {
+            self.command(Command::Request { opcode, payload, answer }).await?;
+            // The driver drops what waits only when the session ends.
+            reply.await.unwrap_or_else(|_| Err(self.over()))
+        };
+        timeout(within, waiting).await.unwrap_or(Err(ClientError::Timeout("the reply to a request")))
+    }
+
+    /// Sends an event. Reliable ones (see [`Message::is_reliable`]) arrive once, unless their log is lost with a gateway.
+    pub async fn send_event(&self, opcode: u16, payload: Bytes) -> Result<(), ClientError> {
+        self.send(Message::new(opcode, Head::Event, payload)).await
+    }
+
+    /// Sends a state message, which replaces one of the same opcode, class and key that was not sent yet.
+    pub async fn send_state(
+        &self,
+        opcode: u16,
+        class: u8,
+        key: u64,
+        payload: Bytes,
+    ) -> Result<(), ClientError> {
+        self.send(Message::new(opcode, Head::State { class, key }, payload)).await
+    }
+
+    async fn send(&self, message: Message) -> Result<(), ClientError> {
+        fits(message.encoded_len())?;
+        self.command(Command::Send(message)).await
+    }
+
+    /// Ends the session at the server, and waits until it is over.
+    pub async fn logout(&self) -> SessionEnd {
+        let sent =
+            self.call_raw(opcode::LOGOUT, prost::Message::encode_to_vec(&Logout {}).into(), None).await;
+        match sent {
+            Err(ClientError::Ended(end)) => end,
+            _ => self.ended().await,
+        }
+    }
+
+    /// Waits until the session is over, and says why.
+    pub async fn ended(&self) -> SessionEnd {
+        let mut ended = self.ended.clone();
+        match ended.wait_for(Option::is_some).await {
+            Ok(end) => end.clone().unwrap_or(SessionEnd::Closed),
+            Err(_) => SessionEnd::Closed,
+        }
+    }
+
+    /// Why the session is over, if it is.
+    pub fn end(&self) -> Option<SessionEnd> {
+        self.ended.borrow().clone()
+    }
+
+    /// Drops the connection without a word, as a network does. The session resumes by itself.
+    pub async fn cut(&self) -> Result<(), ClientError> {
+        self.command(Command::Cut).await
+    }
+
+    /// Changes the key of what this side sends, before it is due.
+    pub async fn update_key(&self) -> Result<(), ClientError> {
+        self.command(Command::UpdateKey).await
+    }
+
+    async fn command(&self, command: Command) -> Result<(), ClientError> {
+        self.commands.send(command).await.map_err(|_| self.over())
+    }
+
+    fn over(&self) -> ClientError {
+        ClientError::Ended(self.end().unwrap_or(SessionEnd::Closed))
+    }
+}
+
+fn fits(length: usize) -> Result<(), ClientError> {
+    if length > Side::Client.max_plaintext() { Err(ClientError::TooLarge(length)) } else { Ok(()) }
+}
+
+/// `at`, for tokio's timers.
+fn until(at: Instant) -> tokio::time::Instant {
+    at.into()
+}

@@ -1,0 +1,111 @@
+//! Requests that wait for their reply, in the order they were made.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use shardkeep_wire::{Head, Message, opcode};
+use tokio::sync::oneshot;
+
+use crate::ClientError;
+
+/// Most requests in flight. Overflow: the driver takes no more commands until one is answered.
+pub(super) const MOST: usize = 256;
+
+#[derive(Default)]
+pub(super) struct Pending {
+    /// By place in the order; the request number on the wire is the place without its high bits.
+    waiting: BTreeMap<u64, Waiting>,
+    last: u64,
+}
+
+struct Waiting {
+    opcode: u16,
+    payload: Bytes,
+    answer: oneshot::Sender<Result<Message, ClientError>>,
+}
+
+impl Pending {
+    /// Gives a request its number.
+    pub(super) fn add(
+        &mut self,
+        opcode: u16,
+        payload: Bytes,
+        answer: oneshot::Sender<Result<Message, ClientError>>,
+    ) -> Message {
+        self.last += 1;
+        if number(self.last) == 0 {
+            self.last += 1;
+        }
+        self.waiting.insert(self.last, Waiting { opcode, payload: payload.clone(), answer });
+        Message::new(opcode, Head::Request(number(self.last)), payload)
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.waiting.len() >= MOST
+    }
+
+    /// Hands a reply to who waits for it; false if nobody does any more.
+    pub(super) fn answer(&mut self, request: u32, reply: Message) -> bool {
+        let place = self.waiting.keys().copied().find(|place| number(*place) == request);
+        let Some(waiting) = place.and_then(|place| self.waiting.remove(&place)) else { return false };
+        let result = match reply.opcode {
+            opcode::ERROR => Err(match reply.decode::<shardkeep_wire::payload::Error>() {
+                Ok(error) => ClientError::Refused(error.into()),
+                Err(error) => error.into(),
+            }),
+            _ => Ok(reply),
+        };
+        waiting.answer.send(result).is_ok()
+    }
+
+    /// Forgets requests that were given up. Their replies may still come.
+    pub(super) fn prune(&mut self) {
+        self.waiting.retain(|_, waiting| !waiting.answer.is_closed());
+    }
+
+    /// Every request without a reply, to be sent again with the same number.
+    pub(super) fn again(&self) -> impl Iterator<Item = Message> {
+        self.waiting.iter().map(|(place, waiting)| {
+            Message::new(waiting.opcode, Head::Request(number(*place)), waiting.payload.clone())
+        })
+    }
+}
+
+fn number(place: u64) -> u32 {
+    place as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use shardkeep_wire::payload::{Error, ErrorCode};
+
+    use super::*;
+
+    #[test]
+    fn replies_find_their_requests() {
+        let mut pending = Pending { last: u64::from(u32::MAX) - 1, ..Pending::default() };
+        let (first, mut first_reply) = oneshot::channel();
+        let (second, mut second_reply) = oneshot::channel();
+        assert_eq!(pending.add(7, Bytes::from_static(b"a"), first).head, Head::Request(u32::MAX));
+        assert_eq!(pending.add(8, Bytes::from_static(b"b"), second).head, Head::Request(1));
+        let order: Vec<_> = pending.again().map(|message| message.opcode).collect();
+        assert_eq!(order, [7, 8]);
+
+        assert!(pending.answer(1, Message::new(8, Head::Reply(1), Bytes::new())));
+        assert!(second_reply.try_recv().unwrap().is_ok());
+        let refused = Message::error_reply(u32::MAX, &Error::of(ErrorCode::Refused, ""));
+        assert!(pending.answer(u32::MAX, refused.clone()));
+        assert!(matches!(first_reply.try_recv().unwrap(), Err(ClientError::Refused(_))));
+        assert!(!pending.answer(u32::MAX, refused));
+    }
+
+    #[test]
+    fn requests_given_up_are_forgotten() {
+        let mut pending = Pending::default();
+        let (answer, reply) = oneshot::channel();
+        pending.add(7, Bytes::new(), answer);
+        drop(reply);
+        pending.prune();
+        assert_eq!(pending.again().count(), 0);
+    }
+}

@@ -1,0 +1,124 @@
+//! Coming back after a loss: the session's own gateway first, then any, in rounds with growing pauses, while the
+//! session may live (`docs/protocol.md`, section 11).
+
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use shardkeep_wire::{payload::ErrorCode, preface::Service};
+use tokio::time::{sleep, timeout};
+
+use super::{Sink, driver::Driver};
+use crate::{
+    ClientError, SessionEnd,
+    counters::count,
+    handshake::{self, Established},
+    names::{self, GATEWAY_PORT},
+    random,
+    raw::Connection,
+};
+
+/// Rounds in which every gateway that answered knew nothing of the session, before it is given up.
+const GONE_ROUNDS: u32 = 2;
+
+/// What the gateways of one round said.
+#[derive(Default)]
+struct Round {
+    unknown: u32,
+    other: u32,
+}
+
+impl<S: Sink> Driver<S> {
+    /// A connection on which the session goes on, or why there is none.
+    pub(super) async fn resume(&mut self, mut redirect: Option<String>) -> Result<Connection, SessionEnd> {
+        let until = Instant::now() + Duration::from_millis(self.ready.link_loss_ms.into());
+        let (mut pause, longest) = self.config.timing.pause;
+        let mut gone = 0;
+        loop {
+            let mut round = Round::default();
+            if let Some(connection) = self.round(redirect.take(), &mut round).await? {
+                return Ok(connection);
+            }
+            gone = if round.unknown > 0 && round.other == 0 { gone + 1 } else { 0 };
+            if gone >= GONE_ROUNDS {
+                return Err(SessionEnd::Gone);
+            }
+            if Instant::now() + pause >= until {
+                return Err(SessionEnd::Unreachable);
+            }
+            sleep(random::jitter(pause)).await;
+            pause = (pause * 2).min(longest);
+        }
+    }
+
+    /// Tries every gateway once.
+    async fn round(
+        &mut self,
+        redirect: Option<String>,
+        round: &mut Round,
+    ) -> Result<Option<Connection>, SessionEnd> {
+        let mut tried = Vec::new();
+        for gateway in redirect.into_iter().chain([self.ready.gateway.clone()]) {
+            let addresses = names::server(&self.config, &gateway).await.unwrap_or_default();
+            if let Some(connection) = self.each(addresses, &mut tried, round).await? {
+                return Ok(Some(connection));
+            }
+        }
+        if self.ready.any_gateway.is_empty() {
+            return Ok(None);
+        }
+        let any = names::service(&self.config, &self.ready.any_gateway, GATEWAY_PORT).await;
+        round.other += u32::from(any.is_err());
+        self.each(any.unwrap_or_default(), &mut tried, round).await
+    }
+
+    async fn each(
+        &mut self,
+        addresses: Vec<SocketAddr>,
+        tried: &mut Vec<SocketAddr>,
+        round: &mut Round,
+    ) -> Result<Option<Connection>, SessionEnd> {
+        for address in addresses {
+            if tried.contains(&address) {
+                continue;
+            }
+            tried.push(address);
+            let attempt = timeout(self.config.timing.resume, self.attempt(address)).await;
+            match attempt.unwrap_or(Err(ClientError::Timeout("the gateway's answer"))) {
+                Ok((connection, established)) => {
+                    self.resumed(established).map_err(|error| SessionEnd::Protocol(error.to_string()))?;
+                    return Ok(Some(connection));
+                }
+                Err(error) => self.failed(address, error, round)?,
+            }
+        }
+        Ok(None)
+    }
+
+    async fn attempt(&mut self, address: SocketAddr) -> Result<(Connection, Established), ClientError> {
+        let preface = self.config.preface(Service::Gateway);
+        let mut connection = Connection::open(address, preface, self.config.timing.connect).await?;
+        let received = self.traffic.inbox.received();
+        let established =
+            handshake::resume(&mut connection, &self.config, self.id, &self.keys, received).await?;
+        Ok((connection, established))
+    }
+
+    fn failed(&self, address: SocketAddr, error: ClientError, round: &mut Round) -> Result<(), SessionEnd> {
+        tracing::debug!(%address, %error, "cannot resume here");
+        count(&self.counters().failed_resumes);
+        match error {
+            ClientError::Refused(refusal) => match refusal.code {
+                ErrorCode::TicketInvalid => round.unknown += 1,
+                ErrorCode::Draining => round.other += 1,
+                _ if refusal.is_temporary() => round.other += 1,
+                _ => return Err(SessionEnd::Refused(refusal)),
+            },
+            // A gateway that cannot be reached may be the one that is gone, and says nothing of the session.
+            ClientError::Connect { .. } => {}
+            _ => round.other += 1,
+        }
+        Ok(())
+    }
+}
