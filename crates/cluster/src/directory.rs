@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -36,6 +36,7 @@ const SAME_LOAD: f64 = 0.05;
 pub struct Directory {
     view: watch::Receiver<Arc<Vec<Instance>>>,
     turn: Arc<AtomicUsize>,
+    heard: Arc<AtomicBool>,
 }
 
 impl Directory {
@@ -62,6 +63,11 @@ impl Directory {
         Some(up.swap_remove(turn))
     }
 
+    /// Whether any registry has ever answered. Before that, an empty view means "unknown", not "none".
+    pub fn heard(&self) -> bool {
+        self.heard.load(Ordering::Acquire)
+    }
+
     /// Waits for the next change of anything in the view. A fresh directory's present content counts as seen.
     pub async fn changed(&mut self) {
         if self.view.changed().await.is_err() {
@@ -81,13 +87,22 @@ pub(crate) struct Feed {
     kind: DaemonKind,
     merge: Mutex<Merge>,
     view: watch::Sender<Arc<Vec<Instance>>>,
+    heard: Arc<AtomicBool>,
 }
 
 impl Feed {
     pub(crate) fn new(kind: DaemonKind, registries: usize, patience: Duration) -> (Arc<Self>, Directory) {
         let view = watch::Sender::new(Arc::default());
-        let directory = Directory { view: view.subscribe(), turn: Arc::default() };
-        (Arc::new(Self { kind, merge: Mutex::new(Merge::new(registries, patience)), view }), directory)
+        let heard = Arc::new(AtomicBool::new(false));
+        let directory = Directory { view: view.subscribe(), turn: Arc::default(), heard: heard.clone() };
+        (Arc::new(Self { kind, merge: Mutex::new(Merge::new(registries, patience)), view, heard }), directory)
+    }
+
+    /// The first answer is a change even if it says "nobody": whoever waits for it wakes.
+    fn hear(&self) {
+        if !self.heard.swap(true, Ordering::AcqRel) {
+            self.view.send_modify(|_| {});
+        }
     }
 
     /// Applies a change and publishes what follows from it.
@@ -163,6 +178,7 @@ async fn watch_once(feed: &Feed, registry: usize, channel: Channel, backoff: &mu
                 backoff.reset();
                 if let Some(snapshot) = snapshot.take() {
                     expiry = feed.apply(|merge| snapshot.apply(merge, registry));
+                    feed.hear();
                 }
             }
             (Some(Change::Changed(instance)), Some(snapshot)) => snapshot.instances.push(*instance),

@@ -1,0 +1,31 @@
+//! Random numbers for choosing among replicas. They spread load; nobody gains by guessing them.
+
+use std::hash::{BuildHasher, Hasher, RandomState};
+
+/// xorshift64* (Vigna, "An experimental exploration of Marsaglia's xorshift generators, scrambled", 2016).
+#[derive(Debug)]
+pub(crate) struct Random(u64);
+
+impl Random {
+    /// The same seed yields the same numbers.
+    pub(crate) fn new(seed: u64) -> Self {
+        // The state must not be zero.
+        Self(seed | 1)
+    }
+
+    pub(crate) fn from_entropy() -> Self {
+        Self::new(RandomState::new().build_hasher().finish())
+    }
+
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+
+    /// Evenly in `0..bound`; the bias of the reduction is below 2⁻³².
+    pub(crate) fn below(&mut self, bound: u32) -> u32 {
+        (((self.next() >> 32) * u64::from(bound)) >> 32) as u32
+    }
+}

@@ -1,0 +1,158 @@
+//! What answers choose from: the replicas that are up, with addresses, ports and weights. A new view replaces the
+//! old one as a whole whenever the registries say something new.
+
+use std::{net::IpAddr, time::Duration};
+
+use shardkeep_cluster::{Instance, State};
+use tracing::warn;
+
+const RESOLVE_DEADLINE: Duration = Duration::from_secs(1);
+
+/// The names that have addresses: `login.<zone>`, `gateway.<zone>`, `ns.<zone>`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Service {
+    Login,
+    Gateway,
+    NameServer,
+}
+
+impl Service {
+    pub(crate) const ALL: [Self; 3] = [Self::Login, Self::Gateway, Self::NameServer];
+
+    pub(crate) fn label(self) -> &'static str {
+        match self {
+            Self::Login => "login",
+            Self::Gateway => "gateway",
+            Self::NameServer => "ns",
+        }
+    }
+
+    pub(crate) fn of_label(label: &[u8]) -> Option<Self> {
+        Self::ALL.into_iter().find(|service| label.eq_ignore_ascii_case(service.label().as_bytes()))
+    }
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct View {
+    /// Whether any registry has answered yet: if not, an empty list means "unknown".
+    pub(crate) heard: bool,
+    /// SOA serial: seconds since the Unix epoch at which this view was made.
+    pub(crate) serial: u32,
+    login: Vec<Target>,
+    gateway: Vec<Target>,
+    name_server: Vec<Target>,
+}
+
+/// One replica.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Target {
+    pub(crate) name: String,
+    pub(crate) addresses: Vec<IpAddr>,
+    pub(crate) port: u16,
+    /// 1 to 100, from the reported load.
+    pub(crate) weight: u16,
+}
+
+impl View {
+    pub(crate) fn new(heard: bool, serial: u32) -> Self {
+        Self { heard, serial, ..Self::default() }
+    }
+
+    pub(crate) fn targets(&self, service: Service) -> &[Target] {
+        match service {
+            Service::Login => &self.login,
+            Service::Gateway => &self.gateway,
+            Service::NameServer => &self.name_server,
+        }
+    }
+
+    pub(crate) fn set_targets(&mut self, service: Service, targets: Vec<Target>) {
+        match service {
+            Service::Login => self.login = targets,
+            Service::Gateway => self.gateway = targets,
+            Service::NameServer => self.name_server = targets,
+        }
+    }
+
+    /// Whether both give the same answers, whenever they were made.
+    pub(crate) fn says_the_same(&self, other: &Self) -> bool {
+        let untimed = |view: &Self| Self { serial: 0, ..view.clone() };
+        untimed(self) == untimed(other)
+    }
+}
+
+/// The instances that take new players, as targets. Those that say they are full are left out while others are not.
+pub(crate) async fn targets(instances: &[Instance]) -> Vec<Target> {
+    let up: Vec<&Instance> = instances.iter().filter(|instance| instance.state == State::Up).collect();
+    let room = up.iter().any(|instance| instance.load < 1.0);
+    let mut targets = Vec::with_capacity(up.len());
+    for instance in up.into_iter().filter(|instance| instance.load < 1.0 || !room) {
+        targets.extend(target(instance).await);
+    }
+    targets
+}
+
+async fn target(instance: &Instance) -> Option<Target> {
+    let (host, port) = instance.client_address.rsplit_once(':')?;
+    let port = port.parse().ok()?;
+    let addresses = resolve(host, port).await;
+    if addresses.is_empty() {
+        warn!(instance = %instance.id, address = instance.client_address, "can not resolve an advertised address");
+        return None;
+    }
+    Some(Target { name: instance.id.name.clone(), addresses, port, weight: weight(instance.load) })
+}
+
+/// Idle counts a hundred times as much as full.
+fn weight(load: f64) -> u16 {
+    ((1.0 - load.clamp(0.0, 1.0)) * 100.0).round().max(1.0) as u16
+}
+
+/// Addresses are advertised as numbers in most places; names (in container networks) are looked up.
+async fn resolve(host: &str, port: u16) -> Vec<IpAddr> {
+    if let Ok(address) = host.trim_matches(['[', ']']).parse() {
+        return vec![address];
+    }
+    match tokio::time::timeout(RESOLVE_DEADLINE, tokio::net::lookup_host((host, port))).await {
+        Ok(Ok(found)) => found.map(|address| address.ip()).collect(),
+        Ok(Err(_)) | Err(_) => Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use shardkeep_types::{DaemonKind, InstanceId, WorldId};
+
+    use super::*;
+
+    fn instance(name: &str, state: State, address: &str, load: f64) -> Instance {
+        Instance {
+            id: InstanceId { kind: DaemonKind::Gateway, name: name.into(), incarnation: 1 },
+            state,
+            world: WorldId(0),
+            grpc_address: String::new(),
+            client_address: address.into(),
+            admin_address: String::new(),
+            version: String::new(),
+            load,
+            attributes: std::collections::BTreeMap::new(),
+        }
+    }
+
+    #[tokio::test]
+    async fn only_who_takes_players_is_a_target() {
+        let instances = [
+            instance("up", State::Up, "203.0.113.1:4000", 0.25),
+            instance("six", State::Up, "[2001:db8::1]:4000", 0.0),
+            instance("full", State::Up, "203.0.113.2:4000", 1.0),
+            instance("draining", State::Draining, "203.0.113.3:4000", 0.0),
+            instance("offline", State::Offline, "203.0.113.4:4000", 0.0),
+            instance("silent", State::Up, "", 0.0),
+        ];
+        let found = targets(&instances).await;
+        let summary: Vec<_> = found.iter().map(|t| (t.name.as_str(), t.port, t.weight)).collect();
+        assert_eq!(summary, [("up", 4000, 75), ("six", 4000, 100)]);
+        let full = targets(&instances[2..3]).await;
+        assert_eq!(full[0].weight, 1, "a full one is better than none");
+    }
+}

@@ -1,0 +1,191 @@
+//! Black-box tests: a DNS daemon on real sockets, told by a registry (scripted here) who is up.
+
+mod registry;
+
+use std::{net::SocketAddr, process::Command, time::Duration};
+
+use hickory_proto::{
+    op::{Edns, Message, MessageType, OpCode, Query, ResponseCode},
+    rr::{Name, RecordType},
+};
+use registry::Place;
+use shardkeep_cluster::State;
+use shardkeep_daemon::Running;
+use shardkeep_types::DaemonKind;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpStream, UdpSocket},
+};
+
+const SOON: Duration = Duration::from_secs(20);
+const LOGIN: &str = "login.shardkeep.test.";
+const GATEWAY: &str = "gateway.shardkeep.test.";
+
+struct Cluster {
+    place: Place,
+    dns: Running,
+    server: SocketAddr,
+}
+
+impl Cluster {
+    async fn start() -> Self {
+        let place = Place::start().await;
+        let mut dns = place.launch_dns().await;
+        let server = dns.ready().await.unwrap().client.parse().unwrap();
+        Self { place, dns, server }
+    }
+
+    async fn udp(&self, packet: &[u8]) -> Vec<u8> {
+        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        socket.connect(self.server).await.unwrap();
+        let mut buffer = vec![0; 65_535];
+        let length = tokio::time::timeout(SOON, async {
+            socket.send(packet).await.unwrap();
+            socket.recv(&mut buffer).await.unwrap()
+        });
+        let length = length.await.expect("an answer");
+        buffer.truncate(length);
+        buffer
+    }
+
+    async fn tcp(&self, packets: &[Vec<u8>]) -> Vec<Message> {
+        let mut stream = TcpStream::connect(self.server).await.unwrap();
+        let mut answers = Vec::new();
+        for packet in packets {
+            stream.write_u16(u16::try_from(packet.len()).unwrap()).await.unwrap();
+            stream.write_all(packet).await.unwrap();
+        }
+        for _ in packets {
+            let mut bytes = vec![0; stream.read_u16().await.unwrap().into()];
+            stream.read_exact(&mut bytes).await.unwrap();
+            answers.push(Message::from_vec(&bytes).unwrap());
+        }
+        answers
+    }
+
+    async fn ask(&self, name: &str, kind: RecordType) -> Message {
+        Message::from_vec(&self.udp(&packet(name, kind)).await).unwrap()
+    }
+
+    async fn addresses(&self, name: &str) -> Vec<String> {
+        let answer = self.ask(name, RecordType::A).await;
+        assert_eq!(answer.id, 77);
+        let mut found: Vec<_> = answer.answers.iter().map(|record| record.data.to_string()).collect();
+        found.sort();
+        found
+    }
+
+    /// Asks until the answer is this: the registry's word takes a moment.
+    async fn until(&self, name: &str, wanted: &[&str]) {
+        let wait = async {
+            while self.addresses(name).await != wanted {
+                tokio::task::yield_now().await;
+            }
+        };
+        assert!(tokio::time::timeout(SOON, wait).await.is_ok(), "{name}: {:?}", self.addresses(name).await);
+    }
+}
+
+fn question(name: &str, kind: RecordType) -> Message {
+    let mut message = Message::new(77, MessageType::Query, OpCode::Query);
+    message.add_query(Query::query(Name::from_ascii(name).unwrap(), kind));
+    message
+}
+
+fn packet(name: &str, kind: RecordType) -> Vec<u8> {
+    question(name, kind).to_vec().unwrap()
+}
+
+#[tokio::test]
+async fn answers_follow_the_registry() {
+    let cluster = Cluster::start().await;
+    let registry = &cluster.place.registry;
+    registry.tell(DaemonKind::Login, "login-1", "203.0.113.1:3724", State::Up);
+    cluster.until(LOGIN, &["203.0.113.1"]).await;
+    registry.tell(DaemonKind::Login, "login-2", "203.0.113.2:3724", State::Up);
+    cluster.until(LOGIN, &["203.0.113.1", "203.0.113.2"]).await;
+    registry.tell(DaemonKind::Login, "login-1", "203.0.113.1:3724", State::Draining);
+    cluster.until(LOGIN, &["203.0.113.2"]).await;
+    registry.tell(DaemonKind::Login, "login-2", "203.0.113.2:3724", State::Offline);
+    cluster.until(LOGIN, &[]).await;
+    let nobody = cluster.ask(LOGIN, RecordType::A).await;
+    assert_eq!(nobody.response_code, ResponseCode::NoError);
+    assert_eq!(nobody.authorities[0].record_type(), RecordType::SOA);
+    cluster.dns.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn long_answers_go_by_tcp_and_broken_packets_by_nobody() {
+    let cluster = Cluster::start().await;
+    for n in 1..=9 {
+        let name = format!("gateway-with-a-rather-long-name-number-{n}");
+        cluster.place.registry.tell(DaemonKind::Gateway, &name, &format!("203.0.113.{n}:4000"), State::Up);
+    }
+    let srv = "_shardkeep._tcp.gateway.shardkeep.test.";
+    let all = async {
+        while cluster.tcp(&[packet(srv, RecordType::SRV)]).await[0].answers.len() < 8 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(SOON, all).await.expect("eight gateways");
+    // Eight SRV records with their addresses do not fit 512 bytes.
+    let short = cluster.ask(srv, RecordType::SRV).await;
+    assert!(short.truncation && short.answers.is_empty());
+    let mut large = question(srv, RecordType::SRV);
+    let mut edns = Edns::new();
+    edns.set_max_payload(4096);
+    large.set_edns(edns);
+    let long = Message::from_vec(&cluster.udp(&large.to_vec().unwrap()).await).unwrap();
+    assert!(!long.truncation && long.answers.len() == 8 && long.edns.is_some());
+    // Several queries on one connection are answered in order.
+    let answers = cluster.tcp(&[packet(srv, RecordType::SRV), packet(GATEWAY, RecordType::A)]).await;
+    assert_eq!(answers[0].answers.len(), 8);
+    assert_eq!(answers[1].answers[0].record_type(), RecordType::A);
+
+    let mut cut = packet(GATEWAY, RecordType::A);
+    cut.truncate(20);
+    assert_eq!(Message::from_vec(&cluster.udp(&cut).await).unwrap().response_code, ResponseCode::FormErr);
+    // A response is not answered; the next query, from the same socket, is.
+    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let mut response = question(GATEWAY, RecordType::A);
+    response.metadata.message_type = MessageType::Response;
+    response.metadata.id = 1;
+    socket.send_to(&response.to_vec().unwrap(), cluster.server).await.unwrap();
+    socket.send_to(&packet(GATEWAY, RecordType::A), cluster.server).await.unwrap();
+    let mut buffer = [0; 512];
+    let length = tokio::time::timeout(SOON, socket.recv(&mut buffer)).await.unwrap().unwrap();
+    assert_eq!(Message::from_vec(&buffer[..length]).unwrap().id, 77);
+    cluster.dns.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn before_any_registry_has_answered_nothing_is_known() {
+    let place = Place::without_registry();
+    let mut dns = place.launch_dns().await;
+    let server = dns.ready().await.unwrap().client.parse().unwrap();
+    let cluster = Cluster { place, dns, server };
+    let unknown = cluster.ask(LOGIN, RecordType::A).await;
+    assert_eq!(unknown.response_code, ResponseCode::ServFail);
+    let refused = cluster.ask("example.com.", RecordType::A).await;
+    assert_eq!(refused.response_code, ResponseCode::Refused);
+    cluster.dns.stop().await.unwrap();
+}
+
+/// The tools that operators have agree with our own decoder. Where they are not installed, the tests above stand
+/// alone.
+#[tokio::test(flavor = "multi_thread")]
+async fn dig_and_kdig_understand_the_answers() {
+    let cluster = Cluster::start().await;
+    cluster.place.registry.tell(DaemonKind::Login, "login-1", "203.0.113.1:3724", State::Up);
+    cluster.until(LOGIN, &["203.0.113.1"]).await;
+    let port = cluster.server.port().to_string();
+    for tool in ["dig", "kdig"] {
+        for transport in ["+notcp", "+tcp"] {
+            let arguments = ["@127.0.0.1", "-p", &port, transport, "+short", "LOGIN.shardkeep.test", "A"];
+            let Ok(output) = Command::new(tool).args(arguments).output() else { continue };
+            let text = String::from_utf8_lossy(&output.stdout);
+            assert_eq!(text.trim(), "203.0.113.1", "{tool} {transport}");
+        }
+    }
+    cluster.dns.stop().await.unwrap();
+}

@@ -1,0 +1,144 @@
+//! A registry that says what the test tells it to say, over the real protocol and mutual TLS.
+
+use std::{collections::BTreeMap, pin::Pin, sync::Arc, time::Duration};
+
+use parking_lot::Mutex;
+use shardkeep_cluster::{Instance, Node, State, certs};
+use shardkeep_daemon::{ClusterConfig, Daemon, DaemonConfig, Running, Settings, launch};
+use shardkeep_dns::{Config, Dns};
+use shardkeep_rpc::registry::{
+    HeartbeatReply, HeartbeatRequest, LeaveReply, LeaveRequest, ListReply, ListRequest, RegisterReply,
+    RegisterRequest, RemoveReply, RemoveRequest, WatchEvent, WatchRequest,
+    registry_server::{Registry, RegistryServer},
+    watch_event::Event,
+};
+use shardkeep_types::{DaemonKind, InstanceId, WorldId};
+use tokio::sync::broadcast;
+use tokio_stream::{Stream, StreamExt, wrappers::BroadcastStream};
+use tonic::{Request, Response, Status, service::Routes};
+
+/// A folder with certificates, and perhaps a registry.
+pub(crate) struct Place {
+    dir: tempfile::TempDir,
+    pub(crate) registry: Script,
+    registries: Vec<String>,
+    // Ends the registry's server with the test.
+    _node: Option<Node>,
+}
+
+impl Place {
+    pub(crate) fn without_registry() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        certs::make_ca(dir.path()).unwrap();
+        // Nobody listens on the discard port.
+        Self { dir, registry: Script::new(), registries: vec!["127.0.0.1:9".into()], _node: None }
+    }
+
+    pub(crate) async fn start() -> Self {
+        let mut place = Self::without_registry();
+        let daemon = Daemon::new(DaemonKind::Registry, "registry-1");
+        let mut settings = place.settings::<()>(DaemonKind::Registry, "registry-1");
+        settings.cluster.registries.clear();
+        let node = Node::join(&settings, &daemon, DaemonKind::Registry).await.unwrap();
+        node.serve(Routes::new(RegistryServer::new(place.registry.clone())));
+        place.registries = vec![node.grpc_address()];
+        place._node = Some(node);
+        place
+    }
+
+    pub(crate) async fn launch_dns(&self) -> Running {
+        let mut settings = self.settings::<Config>(DaemonKind::Dns, "dns-1");
+        settings.service.listen = "127.0.0.1:0".into();
+        settings.service.max_answers = 8;
+        launch::<Dns>(settings).await.unwrap()
+    }
+
+    fn settings<C: Default>(&self, kind: DaemonKind, name: &str) -> Settings<C> {
+        let files = certs::issue(self.dir.path(), kind, name, WorldId(0)).unwrap();
+        Settings {
+            daemon: DaemonConfig { name: name.into(), ..DaemonConfig::default() },
+            cluster: ClusterConfig {
+                registries: self.registries.clone(),
+                ca: files.ca,
+                cert: files.cert,
+                key: files.key,
+                lease: Duration::from_millis(1500),
+                heartbeat: Duration::from_millis(100),
+                ..ClusterConfig::default()
+            },
+            ..Settings::default()
+        }
+    }
+}
+
+#[derive(Clone)]
+pub(crate) struct Script {
+    said: Arc<Mutex<Vec<Instance>>>,
+    changes: broadcast::Sender<Instance>,
+}
+
+impl Script {
+    fn new() -> Self {
+        Self { said: Arc::default(), changes: broadcast::Sender::new(64) }
+    }
+
+    /// Tells every watcher of the kind, and those that come later.
+    pub(crate) fn tell(&self, kind: DaemonKind, name: &str, client_address: &str, state: State) {
+        let instance = Instance {
+            id: InstanceId { kind, name: name.into(), incarnation: 1 },
+            state,
+            world: WorldId(0),
+            grpc_address: String::new(),
+            client_address: client_address.into(),
+            admin_address: String::new(),
+            version: String::new(),
+            load: 0.0,
+            attributes: BTreeMap::new(),
+        };
+        let mut said = self.said.lock();
+        said.push(instance.clone());
+        // Fails when nobody watches yet.
+        let _ = self.changes.send(instance);
+    }
+}
+
+#[tonic::async_trait]
+impl Registry for Script {
+    async fn register(&self, _: Request<RegisterRequest>) -> Result<Response<RegisterReply>, Status> {
+        Ok(Response::new(RegisterReply {}))
+    }
+
+    async fn heartbeat(&self, _: Request<HeartbeatRequest>) -> Result<Response<HeartbeatReply>, Status> {
+        Ok(Response::new(HeartbeatReply { known: true }))
+    }
+
+    async fn leave(&self, _: Request<LeaveRequest>) -> Result<Response<LeaveReply>, Status> {
+        Ok(Response::new(LeaveReply {}))
+    }
+
+    type WatchStream = Pin<Box<dyn Stream<Item = Result<WatchEvent, Status>> + Send>>;
+
+    async fn watch(&self, request: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        let kinds = request.into_inner().kinds;
+        let (said, changes) = {
+            let said = self.said.lock();
+            (said.clone(), self.changes.subscribe())
+        };
+        let event = move |instance: Instance| {
+            kinds.contains(&instance.id.kind.to_string()).then(|| Event::Changed((&instance).into()))
+        };
+        let snapshot: Vec<Event> = said.into_iter().filter_map(&event).chain([Event::Synced(true)]).collect();
+        let changes = BroadcastStream::new(changes).filter_map(move |instance| event(instance.ok()?));
+        let events = tokio_stream::iter(snapshot).chain(changes);
+        let events = events.map(|event| Ok(WatchEvent { event: Some(event) }));
+        Ok(Response::new(Box::pin(events)))
+    }
+
+    async fn list(&self, _: Request<ListRequest>) -> Result<Response<ListReply>, Status> {
+        Ok(Response::new(ListReply::default()))
+    }
+
+    async fn remove(&self, _: Request<RemoveRequest>) -> Result<Response<RemoveReply>, Status> {
+        Ok(Response::new(RemoveReply {}))
+    }
+}
