@@ -1,0 +1,176 @@
+//! The one task that owns the room: it hands it what happens, in order, and does what it decides.
+
+use std::time::{Duration, Instant, SystemTime};
+
+use prost::Message;
+use shardkeep_bus::{Bus, Delivery, Subscription};
+use shardkeep_cluster::{
+    Directory, Node,
+    link::{LinkEvent, LinkHub, PublishKind, SessionChange},
+};
+use shardkeep_daemon::{Daemon, event};
+use shardkeep_rpc::world::PresenceReport;
+use shardkeep_types::{Epoch, GroupKey, WorldId, group_kind};
+use shardkeep_wire::payload::Channel;
+use tokio::sync::mpsc;
+
+use crate::{
+    alone,
+    envelope::Envelope,
+    metrics::{DELIVERED, LINES, MISSED, PEOPLE, REFUSED, SESSIONS},
+    room::{Effect, Now, Room},
+    service::{Job, channel_name},
+};
+
+/// How often the mutes are told to replicas that may have missed them.
+const TELL_MUTES: Duration = Duration::from_secs(10);
+
+pub(crate) struct Actor {
+    pub(crate) room: Room,
+    pub(crate) node: Node,
+    pub(crate) daemon: Daemon,
+    pub(crate) hub: LinkHub,
+    pub(crate) bus: Bus,
+    /// Set when the bus reaches nobody else: then nobody else may be there.
+    pub(crate) alone: bool,
+}
+
+/// Where things come from.
+pub(crate) struct Sources {
+    pub(crate) jobs: mpsc::Receiver<Job>,
+    pub(crate) links: mpsc::Receiver<LinkEvent>,
+    pub(crate) presence: mpsc::Receiver<PresenceReport>,
+    pub(crate) replicas: Subscription,
+    pub(crate) chats: Directory,
+}
+
+impl Actor {
+    /// Until drained: gateways bind the sessions to another replica meanwhile.
+    pub(crate) async fn run(mut self, mut from: Sources) -> anyhow::Result<()> {
+        let draining = self.daemon.draining();
+        let mut tell_mutes = tokio::time::interval(TELL_MUTES);
+        loop {
+            tokio::select! {
+                Some(job) = from.jobs.recv() => job(&mut self.room, now()),
+                Some(event) = from.links.recv() => self.linked(event),
+                Some(report) = from.presence.recv() => self.room.presence(report),
+                Some(delivery) = from.replicas.next() => self.replicas_said(delivery),
+                _ = tell_mutes.tick() => self.room.tell_mutes(now()),
+                () = from.chats.changed(), if self.alone => alone::check(&self.node, &from.chats)?,
+                () = draining.cancelled() => return Ok(()),
+            }
+            self.perform();
+        }
+    }
+
+    fn linked(&mut self, event: LinkEvent) {
+        match event {
+            LinkEvent::Up { gateway, fresh: true } | LinkEvent::Down { gateway } => {
+                self.room.gateway_lost(&gateway);
+            }
+            LinkEvent::Deliver { gateway, session, session_epoch, messages } => {
+                self.room.delivered(now(), &gateway, session, session_epoch, &messages);
+            }
+            LinkEvent::Session { gateway, event } => match event.what {
+                SessionChange::Joined => {
+                    self.room.joined(now(), &gateway, event.session, event.session_epoch);
+                }
+                SessionChange::Left => self.room.left(&gateway, event.session),
+                SessionChange::Resumed | SessionChange::LinkDead => {}
+            },
+            LinkEvent::Bound { gateway, session, session_epoch, bind_epoch, .. } => {
+                self.room.joined(now(), &gateway, session, session_epoch);
+                self.hub.ready(&gateway, session, bind_epoch);
+            }
+            // Lines are events, which are kept by nobody.
+            LinkEvent::Up { fresh: false, .. }
+            | LinkEvent::Watched { .. }
+            | LinkEvent::Unwatched { .. }
+            | LinkEvent::KeyframeWanted { .. } => {}
+        }
+    }
+
+    fn replicas_said(&mut self, delivery: Delivery) {
+        match delivery {
+            Delivery::Message(bytes) => match Envelope::decode(bytes) {
+                Ok(envelope) => self.room.heard(now(), envelope),
+                Err(error) => {
+                    metrics::counter!(MISSED).increment(1);
+                    tracing::warn!(%error, "a message on the bus is not chat's");
+                }
+            },
+            Delivery::Lost(count) => {
+                metrics::counter!(MISSED).increment(count);
+                tracing::warn!(count, "too slow for the bus: lines of other replicas were lost");
+            }
+        }
+    }
+
+    fn perform(&mut self) {
+        for effect in self.room.take_effects() {
+            self.perform_one(effect);
+        }
+        metrics::gauge!(SESSIONS).set(self.room.sessions() as f64);
+        metrics::gauge!(PEOPLE).set(self.room.people.len() as f64);
+    }
+
+    fn perform_one(&self, effect: Effect) {
+        match effect {
+            Effect::Send { gateway, sessions, message } => {
+                metrics::counter!(DELIVERED).increment(sessions.len() as u64);
+                self.hub.send(&gateway, &sessions, vec![message]);
+            }
+            Effect::Join { gateway, session } => {
+                self.hub.subscribe(&gateway, session, &[self.everybody()], true);
+            }
+            Effect::Part { gateway, session } => self.hub.unsubscribe(&gateway, session, &[self.everybody()]),
+            Effect::Broadcast(message) => {
+                let epoch = Epoch(self.node.id().incarnation);
+                self.hub.publish(self.everybody(), epoch, PublishKind::Event, message);
+            }
+            Effect::Publish(envelope) => {
+                let topic = topic(self.node.world());
+                if let Err(error) = self.bus.publish(&topic, envelope.encode_to_vec().into()) {
+                    tracing::warn!(%error, "other replicas do not hear a line");
+                }
+            }
+            Effect::Said { line, account, session } => {
+                let channel = channel_name(line.channel);
+                metrics::counter!(LINES, "channel" => channel).increment(1);
+                event!(
+                    "chat",
+                    account = account.0,
+                    character = line.from_character,
+                    session = session.to_string(),
+                    world = self.node.world().0,
+                    channel,
+                    from = line.from,
+                    to = line.to,
+                    text = line.text,
+                );
+            }
+            Effect::Refused(refusal) => metrics::counter!(REFUSED, "why" => refusal.label()).increment(1),
+        }
+    }
+
+    /// The group of those who hear the world channel from this replica.
+    fn everybody(&self) -> GroupKey {
+        GroupKey::new(group_kind::CHANNEL, replica_number(&self.node.id().name), Channel::World as u64)
+    }
+}
+
+/// Where the replicas of a world's chat meet on the bus.
+pub(crate) fn topic(world: WorldId) -> String {
+    format!("shardkeep:chat:{world}")
+}
+
+/// A replica's space of groups: FNV-1a of its name, of which a group key takes 48 bits.
+fn replica_number(name: &str) -> u64 {
+    name.bytes()
+        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
+fn now() -> Now {
+    let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    Now { at: Instant::now(), wall_ms: u64::try_from(wall.as_millis()).unwrap_or(u64::MAX) }
+}

@@ -1,0 +1,52 @@
+//! `[chat]`: the chat of one world.
+
+use serde::{Deserialize, Serialize};
+use shardkeep_bus::Bus;
+use shardkeep_daemon::Validate;
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ChatConfig {
+    /// What replicas hear each other over: `memory:` for a single one, or `redis://host:port`.
+    pub bus: String,
+    /// Lines per second that a session may say.
+    pub rate: u32,
+    /// Lines that a session may say at once after a silence.
+    pub burst: u32,
+    /// Lines kept for moderators.
+    pub history: u32,
+}
+
+impl Default for ChatConfig {
+    fn default() -> Self {
+        Self { bus: "memory:".into(), rate: 2, burst: 8, history: 1000 }
+    }
+}
+
+impl Validate for ChatConfig {
+    fn validate(&self) -> Result<(), String> {
+        if Bus::is_shared(&self.bus) && !self.bus.starts_with("redis://") {
+            return Err("bus: must be \"memory:\" or \"redis://host:port\"".into());
+        }
+        let within = |key: &str, value: u32, most: u32| {
+            if (1..=most).contains(&value) { Ok(()) } else { Err(format!("{key}: must be 1 to {most}")) }
+        };
+        within("rate", self.rate, 1000)?;
+        within("burst", self.burst, 1000)?;
+        within("history", self.history, 100_000)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_is_valid_and_mistakes_name_their_key() {
+        assert_eq!(ChatConfig::default().validate(), Ok(()));
+        let wrong = ChatConfig { bus: "kafka://x".into(), ..ChatConfig::default() };
+        assert!(wrong.validate().unwrap_err().starts_with("bus:"));
+        let wrong = ChatConfig { rate: 0, ..ChatConfig::default() };
+        assert_eq!(wrong.validate().unwrap_err(), "rate: must be 1 to 1000");
+    }
+}

@@ -1,0 +1,87 @@
+//! What replicas say to each other on the bus, as protobuf, so that replicas of different versions can.
+
+use prost::{Message, Oneof};
+use shardkeep_types::{CellId, MapId};
+
+/// One message of a replica.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Envelope {
+    /// Instance name and incarnation of the replica.
+    #[prost(string, tag = "1")]
+    pub(crate) origin: String,
+    #[prost(uint64, tag = "2")]
+    pub(crate) incarnation: u64,
+    /// From 1 in each incarnation; a repeat has the number of the first.
+    #[prost(uint64, tag = "3")]
+    pub(crate) sequence: u64,
+    #[prost(oneof = "Said", tags = "4, 5")]
+    pub(crate) said: Option<Said>,
+}
+
+#[derive(Clone, PartialEq, Oneof)]
+pub(crate) enum Said {
+    #[prost(message, tag = "4")]
+    Line(Line),
+    #[prost(message, tag = "5")]
+    Mutes(MuteList),
+}
+
+/// A line somebody has said, with all that decides who hears it.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Line {
+    /// `Channel` of the client protocol.
+    #[prost(int32, tag = "1")]
+    pub(crate) channel: i32,
+    #[prost(string, tag = "2")]
+    pub(crate) from: String,
+    #[prost(uint64, tag = "3")]
+    pub(crate) from_character: u64,
+    #[prost(string, tag = "4")]
+    pub(crate) text: String,
+    #[prost(uint64, tag = "5")]
+    pub(crate) at_ms: u64,
+    /// Where the speaker stands.
+    #[prost(uint32, tag = "6")]
+    pub(crate) map: u32,
+    #[prost(uint32, tag = "7")]
+    pub(crate) cell_x: u32,
+    #[prost(uint32, tag = "8")]
+    pub(crate) cell_y: u32,
+    #[prost(string, tag = "9")]
+    pub(crate) zone: String,
+    /// Whispers only.
+    #[prost(string, tag = "10")]
+    pub(crate) to: String,
+    #[prost(uint64, tag = "11")]
+    pub(crate) to_character: u64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct MuteList {
+    #[prost(message, repeated, tag = "1")]
+    pub(crate) mutes: Vec<Mute>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Mute {
+    /// In lower case.
+    #[prost(string, tag = "1")]
+    pub(crate) name: String,
+    /// Milliseconds since the Unix epoch; 0: may talk again.
+    #[prost(uint64, tag = "2")]
+    pub(crate) until_ms: u64,
+    /// When the moderator said so.
+    #[prost(uint64, tag = "3")]
+    pub(crate) said_ms: u64,
+}
+
+impl Line {
+    /// `None` when the numbers are no cell.
+    pub(crate) fn cell(&self) -> Option<CellId> {
+        Some(CellId {
+            map: MapId(self.map.try_into().ok()?),
+            x: self.cell_x.try_into().ok()?,
+            y: self.cell_y.try_into().ok()?,
+        })
+    }
+}

@@ -1,0 +1,77 @@
+//! Channels and whispers of one world, with flood limit, mutes and history. Gateways bring the players (it is a
+//! backend of theirs), the world tells who stands where, and replicas hear each other over a bus.
+
+mod actor;
+mod alone;
+mod config;
+mod envelope;
+mod flood;
+mod follow;
+mod history;
+mod metrics;
+mod mutes;
+mod people;
+mod refusal;
+mod room;
+mod service;
+
+use anyhow::{Context as _, ensure};
+use shardkeep_bus::Bus;
+use shardkeep_cluster::{
+    Node,
+    link::{BackendSpec, LinkHub, Route},
+};
+use shardkeep_daemon::{Daemon, Service, Settings};
+use shardkeep_rpc::chat::chat_server::ChatServer;
+use shardkeep_types::{BackendKind, DaemonKind};
+use tokio::sync::mpsc;
+use tonic::service::Routes;
+
+pub use crate::config::ChatConfig;
+use crate::{
+    actor::{Actor, Sources},
+    room::Room,
+    service::Moderation,
+};
+
+/// Reports of presence that may wait. Overflow: the stream from the world waits, and the world cuts it off if it
+/// waits for too long; then everybody is told again.
+const REPORTS: usize = 256;
+
+/// The daemon.
+pub struct Chat;
+
+impl Service for Chat {
+    const KIND: DaemonKind = DaemonKind::Chat;
+    type Config = ChatConfig;
+
+    async fn run(settings: Settings<ChatConfig>, daemon: Daemon) -> anyhow::Result<()> {
+        ensure!(settings.cluster.world != 0, "a chat daemon needs the number of its world: cluster.world");
+        metrics::describe();
+        shardkeep_bus::describe();
+        shardkeep_cluster::link::describe();
+        let config = &settings.service;
+        let node = Node::join(&settings, &daemon, Self::KIND).await?;
+        let bus = Bus::open(&config.bus).context("chat.bus")?;
+        let replicas = bus.subscribe(&actor::topic(node.world()));
+        let mut chats = node.directory(DaemonKind::Chat);
+        let alone = !Bus::is_shared(&config.bus);
+        if alone {
+            alone::look(&node, &mut chats).await?;
+        }
+        let (hub, links) = LinkHub::new(&node, backend(&node));
+        let (moderation, jobs) = Moderation::new();
+        let (reports, presence) = mpsc::channel(REPORTS);
+        node.serve(Routes::new(hub.service()).add_service(ChatServer::new(moderation)));
+        daemon.spawn("presence", follow::presence(node.clone(), reports));
+        let room = Room::new(node.id().name.clone(), node.id().incarnation, config);
+        let sources = Sources { jobs, links, presence, replicas, chats };
+        Actor { room, node, daemon, hub, bus, alone }.run(sources).await
+    }
+}
+
+/// What this daemon is to the gateways: opcodes and limits as in `docs/protocol.md`, section 13.
+fn backend(node: &Node) -> BackendSpec {
+    let speak = Route { first: 0x2000, last: 0x2FFF, max_payload: 1100, rate: 10, burst: 20 };
+    BackendSpec { kind: BackendKind::CHAT, world: node.world(), routes: vec![speak], auto_bind: true }
+}

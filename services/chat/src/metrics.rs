@@ -1,0 +1,22 @@
+//! Every metric of the chat daemon.
+
+pub(crate) const LINES: &str = "shardkeep_chat_lines_total";
+pub(crate) const REFUSED: &str = "shardkeep_chat_refused_total";
+pub(crate) const DELIVERED: &str = "shardkeep_chat_delivered_total";
+pub(crate) const SESSIONS: &str = "shardkeep_chat_sessions";
+pub(crate) const PEOPLE: &str = "shardkeep_chat_people";
+pub(crate) const MISSED: &str = "shardkeep_chat_missed_total";
+pub(crate) const MUTES: &str = "shardkeep_chat_mutes_total";
+
+pub(crate) fn describe() {
+    metrics::describe_counter!(LINES, "Lines said here, by channel");
+    metrics::describe_counter!(REFUSED, "Lines refused, by why");
+    metrics::describe_counter!(
+        DELIVERED,
+        "Lines handed to sessions one by one (those to the whole world are not counted)"
+    );
+    metrics::describe_gauge!(SESSIONS, "Sessions that this replica serves");
+    metrics::describe_gauge!(PEOPLE, "Avatars in the world, as the world tells it");
+    metrics::describe_counter!(MISSED, "Messages of other replicas that were lost or unreadable");
+    metrics::describe_counter!(MUTES, "Mutes and unmutes by moderators");
+}

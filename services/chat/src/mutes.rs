@@ -1,0 +1,101 @@
+//! Who may not talk, until when. Every replica keeps the table and tells it to the others now and then; of two
+//! words about the same character the later one holds, so all tables become the same.
+
+use std::collections::{HashMap, hash_map::Entry};
+
+use crate::envelope::Mute;
+
+/// Characters muted at the same time. Overflow: the mute is refused.
+const MOST: usize = 10_000;
+/// How long the end of a mute is remembered, so that an older word of another replica does not bring it back.
+const REMEMBER_MS: u64 = 600_000;
+
+/// Too many characters are muted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{MOST} characters are muted already")]
+pub(crate) struct TooMany;
+
+#[derive(Debug, Default)]
+pub(crate) struct Mutes(HashMap<String, Mute>);
+
+impl Mutes {
+    /// Until when the character may not talk, in milliseconds since the Unix epoch.
+    pub(crate) fn until(&self, name: &str, now_ms: u64) -> Option<u64> {
+        self.0.get(&name.to_lowercase()).map(|mute| mute.until_ms).filter(|&until| until > now_ms)
+    }
+
+    /// Takes a word about a character, unless a later one is known.
+    pub(crate) fn set(&mut self, mut mute: Mute, now_ms: u64) -> Result<(), TooMany> {
+        mute.name = mute.name.to_lowercase();
+        self.forget(now_ms);
+        let full = self.0.len() >= MOST;
+        match self.0.entry(mute.name.clone()) {
+            Entry::Occupied(mut known) => {
+                if known.get().said_ms < mute.said_ms {
+                    known.insert(mute);
+                }
+            }
+            Entry::Vacant(_) if full => return Err(TooMany),
+            Entry::Vacant(free) => {
+                free.insert(mute);
+            }
+        }
+        Ok(())
+    }
+
+    /// Everything worth telling another replica.
+    pub(crate) fn all(&mut self, now_ms: u64) -> Vec<Mute> {
+        self.forget(now_ms);
+        self.0.values().cloned().collect()
+    }
+
+    fn forget(&mut self, now_ms: u64) {
+        self.0.retain(|_, mute| mute.until_ms > now_ms || mute.said_ms + REMEMBER_MS > now_ms);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mute(name: &str, until_ms: u64, said_ms: u64) -> Mute {
+        Mute { name: name.into(), until_ms, said_ms }
+    }
+
+    #[test]
+    fn a_mute_ends_by_itself_and_names_have_no_case() {
+        let mut mutes = Mutes::default();
+        mutes.set(mute("Ann", 100, 1), 1).unwrap();
+        assert_eq!(mutes.until("aNN", 99), Some(100));
+        assert_eq!(mutes.until("Ann", 100), None);
+        assert_eq!(mutes.until("Ben", 1), None);
+    }
+
+    #[test]
+    fn the_later_word_holds_in_whatever_order_they_come() {
+        let (earlier, later) = (mute("ann", 100, 1), mute("ann", 0, 2));
+        for words in [[earlier.clone(), later.clone()], [later, earlier]] {
+            let mut mutes = Mutes::default();
+            words.into_iter().for_each(|word| mutes.set(word, 3).unwrap());
+            assert_eq!(mutes.until("ann", 3), None);
+        }
+    }
+
+    #[test]
+    fn what_is_long_over_is_forgotten() {
+        let mut mutes = Mutes::default();
+        mutes.set(mute("ann", 100, 1), 1).unwrap();
+        assert_eq!(mutes.all(REMEMBER_MS).len(), 1);
+        assert_eq!(mutes.all(REMEMBER_MS + 1).len(), 0);
+    }
+
+    #[test]
+    fn the_table_has_a_bound() {
+        let mut mutes = Mutes::default();
+        for number in 0..MOST {
+            mutes.set(mute(&number.to_string(), u64::MAX, 1), 1).unwrap();
+        }
+        assert_eq!(mutes.set(mute("one more", u64::MAX, 1), 1), Err(TooMany));
+        assert_eq!(mutes.set(mute("7", 0, 2), 1), Ok(()));
+    }
+}

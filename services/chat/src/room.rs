@@ -1,0 +1,496 @@
+//! The chat of one world as one replica serves it, and every decision about it, without a clock or a socket: what
+//! happened comes in, what is to be done comes out as [`Effect`]s in order.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::{Duration, Instant},
+};
+
+use prost::Message;
+use shardkeep_cluster::link::{ClientMessage, GatewayId, MessageKind, ServerMessage};
+use shardkeep_rpc::world::PresenceReport;
+use shardkeep_types::{AccountId, CharacterId, Epoch, SessionId};
+use shardkeep_wire::{
+    opcode,
+    payload::{Channel, Heard, Speak, Spoken},
+};
+
+use crate::{
+    config::ChatConfig,
+    envelope::{Envelope, Line, Mute, MuteList, Said},
+    flood::{Bucket, Limit},
+    history::History,
+    mutes::{Mutes, TooMany},
+    people::{People, Person},
+    refusal::Refusal,
+};
+
+/// Longest line, in characters.
+const TEXT: usize = 255;
+/// Replicas whose place in their sequence is remembered; beyond it the longest silent is forgotten.
+const ORIGINS: usize = 64;
+
+/// Now, on the clock of timers and on the wall.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Now {
+    pub(crate) at: Instant,
+    /// Milliseconds since the Unix epoch.
+    pub(crate) wall_ms: u64,
+}
+
+/// Something to do, in the order said.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Effect {
+    Send {
+        gateway: GatewayId,
+        sessions: Vec<SessionId>,
+        message: ServerMessage,
+    },
+    /// Into, or out of, the group of those who hear the whole world.
+    Join {
+        gateway: GatewayId,
+        session: SessionId,
+    },
+    Part {
+        gateway: GatewayId,
+        session: SessionId,
+    },
+    /// To that group.
+    Broadcast(ServerMessage),
+    /// To the other replicas.
+    Publish(Envelope),
+    /// For the players' log.
+    Said {
+        line: Line,
+        account: AccountId,
+        session: SessionId,
+    },
+    Refused(Refusal),
+}
+
+/// A session of this replica.
+struct Seat {
+    gateway: GatewayId,
+    epoch: Epoch,
+    bucket: Bucket,
+}
+
+struct Origin {
+    incarnation: u64,
+    sequence: u64,
+    heard: Instant,
+}
+
+pub(crate) struct Room {
+    name: String,
+    incarnation: u64,
+    sequence: u64,
+    limit: Limit,
+    pub(crate) people: People,
+    pub(crate) mutes: Mutes,
+    pub(crate) history: History,
+    seats: HashMap<SessionId, Seat>,
+    origins: HashMap<String, Origin>,
+    out: Vec<Effect>,
+}
+
+impl Room {
+    /// `name` and `incarnation` are the replica's.
+    pub(crate) fn new(name: String, incarnation: u64, config: &ChatConfig) -> Self {
+        Self {
+            name,
+            incarnation,
+            sequence: 0,
+            limit: Limit { rate: config.rate, burst: config.burst },
+            people: People::default(),
+            mutes: Mutes::default(),
+            history: History::new(config.history),
+            seats: HashMap::new(),
+            origins: HashMap::new(),
+            out: Vec::new(),
+        }
+    }
+
+    pub(crate) fn take_effects(&mut self) -> Vec<Effect> {
+        std::mem::take(&mut self.out)
+    }
+
+    pub(crate) fn sessions(&self) -> usize {
+        self.seats.len()
+    }
+
+    /// A gateway seats a session here, or says again that it sits here.
+    pub(crate) fn joined(&mut self, now: Now, gateway: &GatewayId, session: SessionId, epoch: Epoch) {
+        let seat = self.seats.entry(session).or_insert_with(|| Seat {
+            gateway: gateway.clone(),
+            epoch,
+            bucket: Bucket::full(now.at),
+        });
+        if epoch < seat.epoch {
+            return;
+        }
+        (seat.gateway, seat.epoch) = (gateway.clone(), epoch);
+        if self.people.of_session(session).is_some() {
+            self.out.push(Effect::Join { gateway: gateway.clone(), session });
+        }
+    }
+
+    pub(crate) fn left(&mut self, gateway: &GatewayId, session: SessionId) {
+        if self.seats.get(&session).is_some_and(|seat| seat.gateway == *gateway) {
+            self.seats.remove(&session);
+        }
+    }
+
+    /// The gateway knows nothing any more, and will seat its sessions again if it lives.
+    pub(crate) fn gateway_lost(&mut self, gateway: &GatewayId) {
+        self.seats.retain(|_, seat| seat.gateway != *gateway);
+    }
+
+    /// The world tells who came, moved and left.
+    pub(crate) fn presence(&mut self, report: PresenceReport) {
+        let changes = self.people.report(report);
+        for session in changes.came {
+            if let Some(seat) = self.seats.get(&session) {
+                self.out.push(Effect::Join { gateway: seat.gateway.clone(), session });
+            }
+        }
+        for session in changes.left {
+            if let Some(seat) = self.seats.get(&session) {
+                self.out.push(Effect::Part { gateway: seat.gateway.clone(), session });
+            }
+        }
+    }
+
+    /// Messages of a client. Whoever delivers them holds the session, even if its seat was not announced here yet.
+    pub(crate) fn delivered(
+        &mut self,
+        now: Now,
+        gateway: &GatewayId,
+        session: SessionId,
+        epoch: Epoch,
+        messages: &[ClientMessage],
+    ) {
+        if self.seats.get(&session).is_none_or(|seat| seat.gateway != *gateway || seat.epoch != epoch) {
+            self.joined(now, gateway, session, epoch);
+        }
+        for message in messages.iter().filter(|message| message.kind == MessageKind::Request) {
+            let reply = match self.speak(now, session, message) {
+                Ok(()) => ServerMessage::reply(opcode::SPEAK, message.request, Spoken {}.encode_to_vec()),
+                Err(refusal) => {
+                    let reply = refusal.reply(message.request);
+                    self.out.push(Effect::Refused(refusal));
+                    reply
+                }
+            };
+            self.out.push(Effect::Send { gateway: gateway.clone(), sessions: vec![session], message: reply });
+        }
+    }
+
+    fn speak(&mut self, now: Now, session: SessionId, message: &ClientMessage) -> Result<(), Refusal> {
+        if message.opcode != opcode::SPEAK {
+            return Err(Refusal::Unknown);
+        }
+        let wish = Speak::decode(&*message.payload).map_err(|_| Refusal::Malformed)?;
+        let speaker = self.people.of_session(session).ok_or(Refusal::Absent)?;
+        if let Some(until) = self.mutes.until(&speaker.name, now.wall_ms) {
+            return Err(Refusal::Muted { left: Duration::from_millis(until - now.wall_ms) });
+        }
+        let (line, account) = (self.line(now, speaker, &wish)?, speaker.account);
+        let seat = self.seats.get_mut(&session).ok_or(Refusal::Absent)?;
+        seat.bucket.take(now.at, self.limit).map_err(|wait| Refusal::TooFast { wait })?;
+        self.deliver(&line);
+        self.publish(Said::Line(line.clone()));
+        self.history.push(line.clone());
+        self.out.push(Effect::Said { line, account, session });
+        Ok(())
+    }
+
+    /// The line that the speaker wishes to say, checked.
+    fn line(&self, now: Now, speaker: &Person, wish: &Speak) -> Result<Line, Refusal> {
+        let length = wish.text.chars().take(TEXT + 1).count();
+        if length > TEXT || wish.text.trim().is_empty() || wish.text.chars().any(char::is_control) {
+            return Err(Refusal::Text);
+        }
+        let hearer = match wish.channel() {
+            Channel::Unspecified => return Err(Refusal::Channel),
+            Channel::Whisper => Some(self.people.named(&wish.to).ok_or(Refusal::Nobody)?),
+            Channel::Say | Channel::Zone | Channel::World => None,
+        };
+        Ok(Line {
+            channel: wish.channel,
+            from: speaker.name.clone(),
+            from_character: speaker.character.0,
+            text: wish.text.clone(),
+            at_ms: now.wall_ms,
+            map: speaker.cell.map.0.into(),
+            cell_x: speaker.cell.x.into(),
+            cell_y: speaker.cell.y.into(),
+            zone: speaker.zone.clone(),
+            to: hearer.map(|hearer| hearer.name.clone()).unwrap_or_default(),
+            to_character: hearer.map_or(0, |hearer| hearer.character.0),
+        })
+    }
+
+    /// To those of its hearers who sit here.
+    fn deliver(&mut self, line: &Line) {
+        let heard = Heard {
+            channel: line.channel,
+            from: line.from.clone(),
+            from_character: line.from_character,
+            text: line.text.clone(),
+            at_ms: line.at_ms,
+        };
+        let message = ServerMessage::event(opcode::HEARD, heard.encode_to_vec());
+        let hearers: Vec<SessionId> = match Channel::try_from(line.channel).unwrap_or_default() {
+            Channel::World => return self.out.push(Effect::Broadcast(message)),
+            Channel::Say => line.cell().map(|cell| self.people.near(cell).collect()).unwrap_or_default(),
+            Channel::Zone => self.people.in_zone(&line.zone).collect(),
+            Channel::Whisper => {
+                let hearer = self.people.with_character(CharacterId(line.to_character));
+                hearer.map(|hearer| hearer.session).into_iter().collect()
+            }
+            Channel::Unspecified => Vec::new(),
+        };
+        let mut by_gateway: BTreeMap<GatewayId, Vec<SessionId>> = BTreeMap::new();
+        for session in hearers {
+            if let Some(seat) = self.seats.get(&session) {
+                by_gateway.entry(seat.gateway.clone()).or_default().push(session);
+            }
+        }
+        for (gateway, sessions) in by_gateway {
+            self.out.push(Effect::Send { gateway, sessions, message: message.clone() });
+        }
+    }
+
+    fn publish(&mut self, said: Said) {
+        self.sequence += 1;
+        self.out.push(Effect::Publish(Envelope {
+            origin: self.name.clone(),
+            incarnation: self.incarnation,
+            sequence: self.sequence,
+            said: Some(said),
+        }));
+    }
+
+    /// Another replica says something. Our own words come back too, and around a reconnection some come twice.
+    pub(crate) fn heard(&mut self, now: Now, envelope: Envelope) {
+        if envelope.origin == self.name || !self.is_new(now, &envelope) {
+            return;
+        }
+        match envelope.said {
+            Some(Said::Line(line)) => {
+                self.deliver(&line);
+                self.history.push(line);
+            }
+            Some(Said::Mutes(list)) => {
+                for mute in list.mutes {
+                    if let Err(error) = self.mutes.set(mute, now.wall_ms) {
+                        tracing::warn!(%error, "a mute of another replica is not known here");
+                    }
+                }
+            }
+            None => {}
+        }
+    }
+
+    fn is_new(&mut self, now: Now, envelope: &Envelope) -> bool {
+        let place = (envelope.incarnation, envelope.sequence);
+        if let Some(origin) = self.origins.get_mut(&envelope.origin) {
+            let new = place > (origin.incarnation, origin.sequence);
+            if new {
+                *origin = Origin { incarnation: place.0, sequence: place.1, heard: now.at };
+            }
+            return new;
+        }
+        if self.origins.len() >= ORIGINS {
+            let silent =
+                self.origins.iter().min_by_key(|(_, origin)| origin.heard).map(|(name, _)| name.clone());
+            silent.map(|name| self.origins.remove(&name));
+        }
+        let origin = Origin { incarnation: place.0, sequence: place.1, heard: now.at };
+        self.origins.insert(envelope.origin.clone(), origin);
+        true
+    }
+
+    /// A moderator's word; `until_ms` 0: may talk again.
+    pub(crate) fn mute(&mut self, now: Now, name: &str, until_ms: u64) -> Result<(), TooMany> {
+        let mute = Mute { name: name.to_lowercase(), until_ms, said_ms: now.wall_ms };
+        self.mutes.set(mute.clone(), now.wall_ms)?;
+        self.publish(Said::Mutes(MuteList { mutes: vec![mute] }));
+        Ok(())
+    }
+
+    /// To be called now and then: tells the mutes to replicas that have started or were cut off meanwhile.
+    pub(crate) fn tell_mutes(&mut self, now: Now) {
+        let mutes = self.mutes.all(now.wall_ms);
+        if !mutes.is_empty() {
+            self.publish(Said::Mutes(MuteList { mutes }));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use shardkeep_wire::payload::{Error, ErrorCode};
+
+    use super::*;
+    use crate::people::tests::{present, report};
+
+    struct Game {
+        room: Room,
+        now: Now,
+    }
+
+    impl Game {
+        /// Hero1 and Hero2 stand together in zone a, Hero3 far away in it, Hero4 next to the first two in zone b.
+        fn new(name: &str) -> Self {
+            let mut room = Room::new(name.into(), 1, &ChatConfig::default());
+            let now = Now { at: Instant::now(), wall_ms: 1_000 };
+            let people = vec![
+                present(1, 15, 5, "a"),
+                present(2, 15, 5, "a"),
+                present(3, 1, 1, "a"),
+                present(4, 16, 5, "b"),
+            ];
+            room.presence(report(true, people, vec![]));
+            Self { room, now }
+        }
+
+        fn seat(mut self, numbers: &[u8]) -> Self {
+            for &number in numbers {
+                self.room.joined(self.now, &"gate".into(), session(number), Epoch(1));
+            }
+            self.room.take_effects();
+            self
+        }
+
+        fn speak(&mut self, number: u8, channel: Channel, text: &str, to: &str) -> Vec<Effect> {
+            let wish = Speak { channel: channel.into(), text: text.into(), to: to.into() };
+            let message = ClientMessage {
+                opcode: opcode::SPEAK,
+                kind: MessageKind::Request,
+                request: 7,
+                payload: wish.encode_to_vec().into(),
+            };
+            self.room.delivered(self.now, &"gate".into(), session(number), Epoch(1), &[message]);
+            self.room.take_effects()
+        }
+    }
+
+    fn session(number: u8) -> SessionId {
+        SessionId([number; 16])
+    }
+
+    fn hearers(effects: &[Effect]) -> Vec<u8> {
+        let heard = |effect: &Effect| match effect {
+            Effect::Send { sessions, message, .. } if message.opcode == opcode::HEARD => {
+                Some(sessions.clone())
+            }
+            _ => None,
+        };
+        let mut hearers: Vec<u8> =
+            effects.iter().filter_map(heard).flatten().map(|session| session.0[0]).collect();
+        hearers.sort_unstable();
+        hearers
+    }
+
+    fn refusal(effects: &[Effect]) -> Option<ErrorCode> {
+        let refused = |effect: &Effect| match effect {
+            Effect::Send { message, .. } if message.opcode == opcode::ERROR => {
+                Some(Error::decode(&*message.payload).unwrap().code())
+            }
+            _ => None,
+        };
+        effects.iter().find_map(refused)
+    }
+
+    fn published(effects: &[Effect]) -> Envelope {
+        let published = |effect: &Effect| match effect {
+            Effect::Publish(envelope) => Some(envelope.clone()),
+            _ => None,
+        };
+        effects.iter().find_map(published).unwrap()
+    }
+
+    #[test]
+    fn each_channel_has_its_hearers() {
+        let mut game = Game::new("me").seat(&[1, 2, 3, 4]);
+        assert_eq!(hearers(&game.speak(1, Channel::Say, "hi", "")), [1, 2, 4], "over the border too");
+        assert_eq!(hearers(&game.speak(1, Channel::Zone, "hi", "")), [1, 2, 3]);
+        assert_eq!(hearers(&game.speak(1, Channel::Whisper, "hi", "hERO3")), [3]);
+        let world = game.speak(1, Channel::World, "hi", "");
+        assert!(world.iter().any(|effect| matches!(effect, Effect::Broadcast(_))));
+        assert!(hearers(&world).is_empty());
+        assert_eq!(game.room.history.last(9).count(), 4);
+    }
+
+    #[test]
+    fn replicas_form_one_chat_and_nobody_hears_twice() {
+        let (mut here, mut there) = (Game::new("here").seat(&[1]), Game::new("there").seat(&[2, 3]));
+        let effects = here.speak(1, Channel::Say, "hi", "");
+        assert_eq!(hearers(&effects), [1]);
+        let envelope = published(&effects);
+        let envelope = Envelope::decode(&*envelope.encode_to_vec()).unwrap();
+        there.room.heard(there.now, envelope.clone());
+        assert_eq!(hearers(&there.room.take_effects()), [2]);
+        there.room.heard(there.now, envelope.clone());
+        here.room.heard(here.now, envelope);
+        assert!(there.room.take_effects().is_empty() && here.room.take_effects().is_empty());
+    }
+
+    #[test]
+    fn only_proper_lines_of_those_in_the_world_are_said() {
+        let mut game = Game::new("me").seat(&[1, 9]);
+        let long = "x".repeat(256);
+        for text in ["", " ", "a\nb", "a\u{7}", long.as_str()] {
+            assert_eq!(refusal(&game.speak(1, Channel::Say, text, "")), Some(ErrorCode::Refused), "{text:?}");
+        }
+        assert_eq!(refusal(&game.speak(1, Channel::Unspecified, "hi", "")), Some(ErrorCode::Refused));
+        assert_eq!(refusal(&game.speak(9, Channel::World, "hi", "")), Some(ErrorCode::Refused));
+        assert_eq!(refusal(&game.speak(1, Channel::Whisper, "hi", "Nobody")), Some(ErrorCode::NotFound));
+        assert_eq!(refusal(&game.speak(1, Channel::Say, &"ü".repeat(255), "")), None);
+        assert_eq!(game.room.history.last(9).count(), 1);
+    }
+
+    #[test]
+    fn a_flood_is_stopped_and_the_mute_holds_on_every_replica() {
+        let (mut here, mut there) = (Game::new("here").seat(&[1]), Game::new("there").seat(&[1]));
+        let codes: Vec<_> = (0..9).map(|_| refusal(&here.speak(1, Channel::Say, "spam", ""))).collect();
+        assert_eq!((codes[7], codes[8]), (None, Some(ErrorCode::TooFast)));
+        here.room.mute(here.now, "HERO1", 5_000).unwrap();
+        here.room.tell_mutes(here.now);
+        for effect in here.room.take_effects() {
+            there.room.heard(there.now, published(&[effect]));
+        }
+        assert_eq!(refusal(&there.speak(1, Channel::Say, "hi", "")), Some(ErrorCode::Refused));
+        there.now.wall_ms = 5_000;
+        assert_eq!(refusal(&there.speak(1, Channel::Say, "hi", "")), None);
+    }
+
+    #[test]
+    fn who_is_in_the_world_and_sits_here_hears_the_world() {
+        let mut game = Game::new("me");
+        let gate: GatewayId = "gate".into();
+        game.room.joined(game.now, &gate, session(1), Epoch(1));
+        game.room.joined(game.now, &gate, session(9), Epoch(1));
+        let join = |number| Effect::Join { gateway: gate.clone(), session: session(number) };
+        assert_eq!(game.room.take_effects(), [join(1)]);
+        game.room.presence(report(false, vec![present(9, 1, 1, "a")], vec![1]));
+        assert_eq!(
+            game.room.take_effects(),
+            [join(9), Effect::Part { gateway: gate.clone(), session: session(1) }]
+        );
+    }
+
+    #[test]
+    fn a_session_that_moved_to_another_gateway_is_not_unseated_by_the_first() {
+        let mut game = Game::new("me").seat(&[1, 2]);
+        game.room.joined(game.now, &"other".into(), session(2), Epoch(2));
+        game.room.left(&"gate".into(), session(2));
+        game.room.gateway_lost(&"gate".into());
+        assert_eq!(game.room.sessions(), 1);
+        game.room.take_effects();
+        let effects = game.speak(1, Channel::Say, "hi", "");
+        assert_eq!(hearers(&effects), [1, 2], "the speaker took its seat again by speaking");
+    }
+}

@@ -1,0 +1,90 @@
+//! Moderation over gRPC.
+
+use shardkeep_daemon::event;
+use shardkeep_rpc::chat::{self as proto, chat_server};
+use shardkeep_wire::payload::Channel;
+use tokio::sync::{mpsc, oneshot};
+use tonic::{Request, Response, Status};
+
+use crate::{
+    envelope::Line,
+    metrics::MUTES,
+    mutes::TooMany,
+    room::{Now, Room},
+};
+
+/// Something to do with the room, in its turn.
+pub(crate) type Job = Box<dyn FnOnce(&mut Room, Now) + Send>;
+
+/// Lines in one answer.
+const MOST_LINES: u32 = 1000;
+
+pub(crate) struct Moderation {
+    jobs: mpsc::Sender<Job>,
+}
+
+impl Moderation {
+    /// Bound: 64 jobs; overflow: the caller waits, and its own deadline applies.
+    pub(crate) fn new() -> (Self, mpsc::Receiver<Job>) {
+        let (jobs, receiver) = mpsc::channel(64);
+        (Self { jobs }, receiver)
+    }
+
+    async fn ask<T: Send + 'static>(
+        &self,
+        job: impl FnOnce(&mut Room, Now) -> T + Send + 'static,
+    ) -> Result<T, Status> {
+        let stopped = || Status::unavailable("chat is stopping");
+        let (reply, answer) = oneshot::channel();
+        let job: Job = Box::new(|room, now| {
+            // Fails when the caller has given up.
+            let _ = reply.send(job(room, now));
+        });
+        self.jobs.send(job).await.map_err(|_| stopped())?;
+        answer.await.map_err(|_| stopped())
+    }
+}
+
+#[tonic::async_trait]
+impl chat_server::Chat for Moderation {
+    async fn mute(&self, request: Request<proto::MuteRequest>) -> Result<Response<proto::MuteReply>, Status> {
+        let proto::MuteRequest { character, until_ms, reason } = request.into_inner();
+        if !(1..=64).contains(&character.len()) {
+            return Err(Status::invalid_argument("field `character`: must be 1 to 64 bytes"));
+        }
+        event!("mute", name = character, until_ms, reason);
+        metrics::counter!(MUTES).increment(1);
+        let muted = self.ask(move |room, now| room.mute(now, &character, until_ms)).await?;
+        muted.map_err(|error: TooMany| Status::resource_exhausted(error.to_string()))?;
+        Ok(Response::new(proto::MuteReply {}))
+    }
+
+    async fn history(
+        &self,
+        request: Request<proto::HistoryRequest>,
+    ) -> Result<Response<proto::HistoryReply>, Status> {
+        let limit = request.into_inner().limit.min(MOST_LINES) as usize;
+        let lines = self.ask(move |room, _| room.history.last(limit).map(line).collect()).await?;
+        Ok(Response::new(proto::HistoryReply { lines }))
+    }
+}
+
+fn line(line: &Line) -> proto::Line {
+    proto::Line {
+        at_ms: line.at_ms,
+        channel: channel_name(line.channel).to_owned(),
+        from: line.from.clone(),
+        to: line.to.clone(),
+        text: line.text.clone(),
+    }
+}
+
+pub(crate) fn channel_name(channel: i32) -> &'static str {
+    match Channel::try_from(channel).unwrap_or_default() {
+        Channel::Unspecified => "unknown",
+        Channel::Say => "say",
+        Channel::Zone => "zone",
+        Channel::World => "world",
+        Channel::Whisper => "whisper",
+    }
+}
