@@ -2,8 +2,10 @@
 //! messages and the types of the cluster. gRPC types stay at the edges; inside, code speaks [`shardkeep_types`].
 
 mod convert;
+mod reason;
 
 pub use convert::{Malformed, session_id};
+pub use reason::{reason, with_reason};
 pub use tonic;
 
 // Generated modules name each other by package path (`super::super::v1`), so each package keeps its own nest.

@@ -30,7 +30,7 @@ mod types;
 use std::sync::Arc;
 
 pub use characters::NewCharacter;
-pub use committer::{Committer, CommitterConfig, Observer};
+pub use committer::{Committer, CommitterConfig, Lane, Observer};
 pub use conserve::Conservation;
 pub use ground::{Ground, GroundItem};
 pub use holder::{Holder, MalformedHolder};

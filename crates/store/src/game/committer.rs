@@ -5,7 +5,6 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::{
     sync::{Mutex, mpsc, oneshot},
-    task::JoinSet,
     time::{Instant, sleep, timeout},
 };
 
@@ -33,8 +32,7 @@ impl Default for CommitterConfig {
     }
 }
 
-/// Takes hard actions from many tasks. Clones share the queue; the lanes end when all clones are gone and the queue is
-/// empty.
+/// Takes hard actions from many tasks. Clones share the queue.
 #[derive(Clone)]
 pub struct Committer {
     queue: mpsc::Sender<Waiting>,
@@ -50,20 +48,12 @@ struct Waiting {
 pub type Observer = Arc<dyn Fn(usize, Duration) + Send + Sync>;
 
 impl Committer {
-    /// Starts the lanes in `tasks`.
-    pub fn start(game: &Game, config: CommitterConfig, observe: &Observer, tasks: &mut JoinSet<()>) -> Self {
+    /// The queue, and the lanes that serve it: each is to be run by a task of its own.
+    pub fn new(game: &Game, config: CommitterConfig, observe: &Observer) -> (Self, Vec<Lane>) {
         let (queue, waiting) = mpsc::channel(config.queue.max(1));
         let waiting = Arc::new(Mutex::new(waiting));
-        for _ in 0..config.lanes.max(1) {
-            let lane = Lane {
-                game: game.clone(),
-                config,
-                observe: Arc::clone(observe),
-                waiting: Arc::clone(&waiting),
-            };
-            tasks.spawn(lane.run());
-        }
-        Self { queue }
+        let lane = || Lane { game: game.clone(), config, observe: observe.clone(), waiting: waiting.clone() };
+        (Self { queue }, (0..config.lanes.max(1)).map(|_| lane()).collect())
     }
 
     /// Commits an action. While the database is away it is tried again until `deadline`; then the answer is
@@ -83,7 +73,8 @@ impl Committer {
     }
 }
 
-struct Lane {
+/// Commits one batch after the other.
+pub struct Lane {
     game: Game,
     config: CommitterConfig,
     observe: Observer,
@@ -91,7 +82,8 @@ struct Lane {
 }
 
 impl Lane {
-    async fn run(self) {
+    /// Ends when all clones of the committer are gone and the queue is empty.
+    pub async fn run(self) {
         loop {
             let mut batch = Vec::new();
             // Held while waiting: the other lanes are committing, or wait for their turn to wait.

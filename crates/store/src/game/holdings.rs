@@ -20,7 +20,8 @@ pub struct Holdings {
 
 /// Remembers holdings by character; may forget at any time.
 pub trait HoldingsCache: Send + Sync + 'static {
-    fn get(&self, character: CharacterId) -> Option<Arc<Holdings>>;
+    /// What it holds at exactly this version, if that is known.
+    fn get(&self, character: CharacterId, version: u64) -> Option<Arc<Holdings>>;
     fn put(&self, character: CharacterId, holdings: Arc<Holdings>);
 }
 
@@ -28,7 +29,7 @@ pub trait HoldingsCache: Send + Sync + 'static {
 pub struct NoCache;
 
 impl HoldingsCache for NoCache {
-    fn get(&self, _: CharacterId) -> Option<Arc<Holdings>> {
+    fn get(&self, _: CharacterId, _: u64) -> Option<Arc<Holdings>> {
         None
     }
 
@@ -46,7 +47,7 @@ impl Game {
         let mut found = HashMap::with_capacity(versions.len());
         let mut missing = HashMap::new();
         for &(id, version) in versions {
-            match self.cache.get(id).filter(|known| known.version == version) {
+            match self.cache.get(id, version) {
                 Some(known) => drop(found.insert(id, known)),
                 None => drop(missing.insert(
                     Holder::Character(id).to_string(),

@@ -220,7 +220,7 @@ impl HardAction {
     }
 
     /// The worlds of every cell of ground and spawn it names.
-    pub(super) fn worlds(&self) -> impl Iterator<Item = WorldId> {
+    pub fn worlds(&self) -> impl Iterator<Item = WorldId> {
         let holders = self
             .items
             .iter()

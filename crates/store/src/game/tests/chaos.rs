@@ -146,10 +146,10 @@ impl Story {
 
 /// Sends actions all at once, each to its answer.
 async fn send_all(game: &Game, actions: &[HardAction]) -> Vec<Result<HardResult, GameError>> {
-    let mut lanes = JoinSet::new();
     let config = CommitterConfig { batch: 8, lanes: 3, ..CommitterConfig::default() };
     let observe: Observer = Arc::new(|_, _| {});
-    let committer = Committer::start(game, config, &observe, &mut lanes);
+    let (committer, lanes) = Committer::new(game, config, &observe);
+    let lanes: JoinSet<()> = lanes.into_iter().map(Lane::run).collect();
     let deadline = Instant::now() + Duration::from_secs(30);
     let mut answers = JoinSet::new();
     for (at, action) in actions.iter().cloned().enumerate() {

@@ -1,0 +1,45 @@
+//! What characters held, by version of their row. A hit saves reading items again; it is never the truth, because
+//! the version comes from the row that the transaction has read or locked.
+
+use std::sync::Arc;
+
+use quick_cache::sync::Cache;
+use shardkeep_store::game::{Holdings, HoldingsCache};
+use shardkeep_types::CharacterId;
+
+use crate::metrics::{CACHE_HITS, CACHE_MISSES};
+
+/// Bounded; forgets what was not used lately.
+pub(crate) struct Remembered(Cache<CharacterId, Arc<Holdings>>);
+
+impl Remembered {
+    pub(crate) fn new(characters: usize) -> Self {
+        Self(Cache::new(characters.max(1)))
+    }
+}
+
+impl HoldingsCache for Remembered {
+    fn get(&self, character: CharacterId, version: u64) -> Option<Arc<Holdings>> {
+        let found = self.0.get(&character).filter(|holdings| holdings.version == version);
+        metrics::counter!(if found.is_some() { CACHE_HITS } else { CACHE_MISSES }).increment(1);
+        found
+    }
+
+    fn put(&self, character: CharacterId, holdings: Arc<Holdings>) {
+        self.0.insert(character, holdings);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_version_is_a_miss() {
+        let cache = Remembered::new(10);
+        cache.put(CharacterId(1), Arc::new(Holdings { version: 3, ..Holdings::default() }));
+        assert!(cache.get(CharacterId(1), 3).is_some());
+        assert!(cache.get(CharacterId(1), 4).is_none());
+        assert!(cache.get(CharacterId(2), 3).is_none());
+    }
+}

@@ -1,0 +1,105 @@
+//! Refusals and troubles as gRPC statuses. The table is part of the contract: see `proto/dbcache.proto`.
+
+use shardkeep_rpc::{Malformed, with_reason};
+use shardkeep_store::{
+    Error,
+    game::{GameError, Refusal},
+};
+use tonic::{Code, Status};
+
+/// Why a call fails.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CallError {
+    #[error(transparent)]
+    Game(#[from] GameError),
+    #[error(transparent)]
+    Malformed(#[from] Malformed),
+    /// The caller's certificate does not allow what it asks for.
+    #[error("{0}")]
+    Forbidden(&'static str),
+    #[error("this dbcache is draining; try another")]
+    Draining,
+}
+
+impl From<Error> for CallError {
+    fn from(error: Error) -> Self {
+        Self::Game(error.into())
+    }
+}
+
+impl CallError {
+    pub(crate) fn label(&self) -> &'static str {
+        match self {
+            Self::Game(error) => error.label(),
+            Self::Malformed(_) => "invalid",
+            Self::Forbidden(_) => "forbidden",
+            Self::Draining => "draining",
+        }
+    }
+
+    fn code(&self) -> Code {
+        match self {
+            Self::Game(GameError::Refused(refusal)) => code_of(refusal),
+            Self::Game(GameError::Store(error)) => match error {
+                Error::Busy => Code::ResourceExhausted,
+                Error::OutOfRange(_) => Code::InvalidArgument,
+                error if error.retryable() => Code::Unavailable,
+                _ => Code::Internal,
+            },
+            Self::Malformed(_) => Code::InvalidArgument,
+            Self::Forbidden(_) => Code::PermissionDenied,
+            Self::Draining => Code::Unavailable,
+        }
+    }
+}
+
+fn code_of(refusal: &Refusal) -> Code {
+    match refusal {
+        Refusal::Invalid(_) | Refusal::AcrossWorlds => Code::InvalidArgument,
+        Refusal::NoSuchCharacter(_) => Code::NotFound,
+        Refusal::StaleEpoch { .. } => Code::Aborted,
+        Refusal::StaleTerm(_) | Refusal::NotHeld(_) | Refusal::TooPoor(_) => Code::FailedPrecondition,
+        Refusal::ActionConflict | Refusal::NameTaken => Code::AlreadyExists,
+        Refusal::ActionTooOld => Code::OutOfRange,
+        Refusal::TooManyCharacters(_) => Code::ResourceExhausted,
+    }
+}
+
+impl From<CallError> for Status {
+    fn from(error: CallError) -> Self {
+        let code = error.code();
+        if code == Code::Internal {
+            tracing::error!(error = &error as &dyn std::error::Error, "the database fails");
+        }
+        let message = match code {
+            Code::Unavailable => format!("{error}: try again"),
+            Code::Internal => "the database fails".to_owned(),
+            _ => error.to_string(),
+        };
+        with_reason(Status::new(code, message), error.label())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use shardkeep_rpc::reason;
+    use shardkeep_types::{CharacterId, Epoch, Term};
+
+    use super::*;
+
+    #[test]
+    fn fences_are_told_apart() {
+        let epoch = Refusal::StaleEpoch { character: CharacterId(1), epoch: Epoch(2) };
+        let status = Status::from(CallError::Game(epoch.into()));
+        assert_eq!((status.code(), reason(&status)), (Code::Aborted, Some("stale_epoch")));
+        let status = Status::from(CallError::Game(Refusal::StaleTerm(Term(3)).into()));
+        assert_eq!((status.code(), reason(&status)), (Code::FailedPrecondition, Some("stale_term")));
+    }
+
+    #[test]
+    fn an_absent_database_asks_for_patience() {
+        let status = Status::from(CallError::from(Error::away()));
+        assert_eq!((status.code(), reason(&status)), (Code::Unavailable, Some("unavailable")));
+        assert!(status.message().contains("try again"), "{}", status.message());
+    }
+}

@@ -1,0 +1,168 @@
+//! dbcache: the only daemon that touches game state in the database. World asks it for characters and leadership,
+//! zones for everything that must not be lost.
+//!
+//! * Hard actions are committed in groups before they are acknowledged; fences, holders and repeats are judged
+//!   inside the transaction ([`shardkeep_store::game`]), so any number of replicas on one PostgreSQL agree.
+//! * Soft state is acknowledged at once, coalesced, and written within [`Config::write_behind`] (`soft`).
+//! * What characters hold is remembered by version (`cache`), and never trusted without it.
+//! * While the database is away, hard calls fail with UNAVAILABLE after [`Config::patience`]; soft state waits.
+
+mod cache;
+mod config;
+mod convert;
+mod core;
+mod error;
+mod metrics;
+mod service;
+mod soft;
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::Context as _;
+use shardkeep_cluster::{Backoff, MESSAGE_LIMIT, Node};
+use shardkeep_daemon::{Daemon, Service, Settings};
+use shardkeep_rpc::dbcache::db_cache_server::DbCacheServer;
+use shardkeep_store::{
+    Database, Error, Schema,
+    game::{Committer, CommitterConfig, Game, Observer},
+};
+use shardkeep_types::DaemonKind;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
+
+use crate::{
+    cache::Remembered,
+    core::Core,
+    service::{Calls, DbCacheService},
+    soft::Soft,
+};
+pub use config::Config;
+
+/// A drain ends when nobody has called for so long, or when half of the grace time is over.
+const QUIET: Duration = Duration::from_millis(300);
+/// How long one attempt of a batch, of hard actions or soft states, may take before the database counts as away.
+const ATTEMPT: Duration = Duration::from_secs(5);
+
+/// The daemon.
+pub struct Dbcache;
+
+impl Service for Dbcache {
+    const KIND: DaemonKind = DaemonKind::Dbcache;
+    type Config = Config;
+
+    async fn run(settings: Settings<Config>, daemon: Daemon) -> anyhow::Result<()> {
+        metrics::describe();
+        let node = Node::join(&settings, &daemon, Self::KIND).await?;
+        let Some(database) = open(&settings, &daemon).await? else { return Ok(()) };
+        let config = &settings.service;
+        let game = Game::new(database.clone(), Arc::new(Remembered::new(config.cache)));
+        let (committer, lanes) = Committer::new(&game, committer_config(config, &database), &observer());
+        let done = CancellationToken::new();
+        for lane in lanes {
+            let done = done.clone();
+            daemon.spawn("hard actions", async move {
+                done.run_until_cancelled(lane.run()).await;
+                Ok(())
+            });
+        }
+        let core = Arc::new(Core::new(game, committer, Soft::new(config.soft_queue), config.patience));
+        daemon.spawn("write-behind", write_behind(core.clone(), config.write_behind, done.clone()));
+
+        let calls = Arc::new(Calls::default());
+        let service = DbCacheServer::new(DbCacheService::new(core.clone(), calls.clone()))
+            .max_decoding_message_size(MESSAGE_LIMIT)
+            .max_encoding_message_size(MESSAGE_LIMIT);
+        node.serve(Routes::new(service));
+
+        daemon.draining().cancelled().await;
+        quiet(&calls, settings.daemon.grace / 2).await;
+        calls.finish().await;
+        flush_all(&core, &daemon.stopped()).await;
+        done.cancel();
+        database.close().await;
+        Ok(())
+    }
+}
+
+/// Waits for a database that is still starting; `None` when the drain came first.
+async fn open(settings: &Settings<Config>, daemon: &Daemon) -> anyhow::Result<Option<Database>> {
+    let url = settings.service.store_url(&settings.daemon.data_dir);
+    let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(2));
+    loop {
+        match Database::open(&url, Schema::Game).await {
+            Ok(database) => return Ok(Some(database)),
+            Err(error @ Error::Unavailable(_)) => {
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "the database is away; waiting for it"
+                );
+            }
+            Err(error) => return Err(error).context("dbcache.store"),
+        }
+        if daemon.draining().run_until_cancelled(backoff.wait()).await.is_none() {
+            return Ok(None);
+        }
+    }
+}
+
+fn committer_config(config: &Config, database: &Database) -> CommitterConfig {
+    let lanes = match (config.lanes, database.engine_name()) {
+        (0, "postgres") => 2,
+        (0, _) => 1,
+        (lanes, _) => lanes,
+    };
+    CommitterConfig { batch: config.batch, lanes, queue: config.hard_queue, attempt: ATTEMPT }
+}
+
+fn observer() -> Observer {
+    Arc::new(|actions, took| {
+        ::metrics::counter!(metrics::BATCHES).increment(1);
+        ::metrics::histogram!(metrics::BATCH_ACTIONS).record(actions as f64);
+        ::metrics::histogram!(metrics::BATCH_SECONDS).record(took);
+    })
+}
+
+async fn write_behind(core: Arc<Core>, every: Duration, done: CancellationToken) -> anyhow::Result<()> {
+    let mut ticks = interval(every);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    while done.run_until_cancelled(ticks.tick()).await.is_some() {
+        ::metrics::gauge!(metrics::HARD_WAITING).set(core.hard_waiting() as f64);
+        flush(&core).await;
+    }
+    Ok(())
+}
+
+async fn flush(core: &Core) {
+    if let Err(error) = core.flush().await {
+        ::metrics::counter!(metrics::STORE_ERRORS, "error" => error.label()).increment(1);
+        tracing::warn!(error = &error as &dyn std::error::Error, "soft state waits for the database");
+    }
+}
+
+/// Those who are draining too may still have last words.
+async fn quiet(calls: &Calls, at_most: Duration) {
+    let end = Instant::now() + at_most;
+    loop {
+        let before = calls.begun();
+        sleep(QUIET.min(at_most)).await;
+        if calls.begun() == before || Instant::now() >= end {
+            return;
+        }
+    }
+}
+
+/// Until everything is written, or the grace time is over.
+async fn flush_all(core: &Core, stopped: &CancellationToken) {
+    let mut backoff = Backoff::default();
+    loop {
+        flush(core).await;
+        if core.soft_is_written() {
+            return;
+        }
+        if stopped.run_until_cancelled(backoff.wait()).await.is_none() {
+            tracing::error!("soft state is lost: the database did not come back within the grace time");
+            return;
+        }
+    }
+}

@@ -1,0 +1,228 @@
+//! The gRPC face: who may ask for what, messages to words and back, and how each call ended.
+
+use std::{
+    future::Future,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Instant,
+};
+
+use shardkeep_cluster::Peer;
+use shardkeep_rpc::{
+    Malformed,
+    dbcache::{
+        Character, ClaimRequest, ConserveReply, ConserveRequest, CreateCharacterRequest, HardAction,
+        HardResult, LeadReply, LeadRequest, ListCharactersReply, ListCharactersRequest, LoadGroundReply,
+        LoadGroundRequest, LoadRequest, ReleaseReply, ReleaseRequest, ReownReply, ReownRequest,
+        SaveSoftReply, SaveSoftRequest, TransferReply, TransferRequest, db_cache_server::DbCache,
+    },
+};
+use shardkeep_types::{AccountId, CharacterId, DaemonKind, WorldId};
+use tokio_util::task::TaskTracker;
+use tonic::{Request, Response, Status};
+
+use crate::{
+    convert,
+    core::Core,
+    error::CallError,
+    metrics::{APPLIED, CALL_SECONDS, CALLS, REPEATED},
+};
+
+/// Clones share everything.
+#[derive(Clone)]
+pub(crate) struct DbCacheService {
+    core: Arc<Core>,
+    calls: Arc<Calls>,
+}
+
+/// The calls under way, and whether new ones are admitted.
+#[derive(Default)]
+pub(crate) struct Calls {
+    running: TaskTracker,
+    begun: AtomicU64,
+}
+
+impl Calls {
+    /// How many have begun so far.
+    pub(crate) fn begun(&self) -> u64 {
+        self.begun.load(Ordering::Relaxed)
+    }
+
+    /// Admits no more, and waits for those under way.
+    pub(crate) async fn finish(&self) {
+        self.running.close();
+        self.running.wait().await;
+    }
+}
+
+impl DbCacheService {
+    pub(crate) fn new(core: Arc<Core>, calls: Arc<Calls>) -> Self {
+        Self { core, calls }
+    }
+
+    /// Counts and measures a call.
+    async fn call<Q, R, F>(
+        &self,
+        name: &'static str,
+        request: Request<Q>,
+        answer: impl FnOnce(Arc<Core>, Peer, Q) -> F,
+    ) -> Result<Response<R>, Status>
+    where
+        F: Future<Output = Result<R, CallError>>,
+    {
+        let begin = Instant::now();
+        let peer = Peer::of(&request)?;
+        self.calls.begun.fetch_add(1, Ordering::Relaxed);
+        let result = if self.calls.running.is_closed() {
+            Err(CallError::Draining)
+        } else {
+            let _running = self.calls.running.token();
+            answer(self.core.clone(), peer, request.into_inner()).await
+        };
+        let outcome = result.as_ref().map_or_else(CallError::label, |_| "ok");
+        metrics::counter!(CALLS, "call" => name, "outcome" => outcome).increment(1);
+        metrics::histogram!(CALL_SECONDS, "call" => name).record(begin.elapsed());
+        Ok(Response::new(result?))
+    }
+}
+
+/// A daemon of a world speaks for that world only.
+fn in_world(peer: &Peer, world: u32) -> Result<WorldId, CallError> {
+    let world = WorldId(world);
+    if peer.world.0 != 0 && peer.world != world {
+        return Err(CallError::Forbidden("the caller belongs to another world"));
+    }
+    Ok(world)
+}
+
+/// A daemon speaks for itself only.
+fn itself(peer: &Peer, kind: DaemonKind, name: &str) -> Result<(), CallError> {
+    if peer.kind == kind && peer.name != name {
+        return Err(CallError::Forbidden("the caller is another instance"));
+    }
+    Ok(())
+}
+
+#[tonic::async_trait]
+impl DbCache for DbCacheService {
+    async fn list_characters(
+        &self,
+        request: Request<ListCharactersRequest>,
+    ) -> Result<Response<ListCharactersReply>, Status> {
+        self.call("list_characters", request, |core, peer, request: ListCharactersRequest| async move {
+            let world = in_world(&peer, request.world)?;
+            let characters = core.list(AccountId(request.account), world).await?;
+            Ok(ListCharactersReply { characters: characters.into_iter().map(convert::character).collect() })
+        })
+        .await
+    }
+
+    async fn create_character(
+        &self,
+        request: Request<CreateCharacterRequest>,
+    ) -> Result<Response<Character>, Status> {
+        self.call("create_character", request, |core, peer, request: CreateCharacterRequest| async move {
+            in_world(&peer, request.world)?;
+            let new = convert::new_character(request)?;
+            Ok(convert::character(core.create(&new).await?))
+        })
+        .await
+    }
+
+    async fn claim(&self, request: Request<ClaimRequest>) -> Result<Response<Character>, Status> {
+        self.call("claim", request, |core, peer, request: ClaimRequest| async move {
+            in_world(&peer, request.world)?;
+            let claim = convert::claim(request)?;
+            Ok(convert::character(core.claim(&claim).await?))
+        })
+        .await
+    }
+
+    async fn transfer(&self, request: Request<TransferRequest>) -> Result<Response<TransferReply>, Status> {
+        self.call("transfer", request, |core, peer, request: TransferRequest| async move {
+            itself(&peer, DaemonKind::Zone, &request.from_zone)?;
+            let transfer = convert::transfer(request)?;
+            Ok(TransferReply { epoch: core.transfer(&transfer).await?.0 })
+        })
+        .await
+    }
+
+    async fn reown(&self, request: Request<ReownRequest>) -> Result<Response<ReownReply>, Status> {
+        self.call("reown", request, |core, peer, request: ReownRequest| async move {
+            in_world(&peer, request.world)?;
+            let reown = convert::reown(request)?;
+            let characters = core.reown(&reown).await?;
+            Ok(ReownReply { characters: characters.into_iter().map(convert::character).collect() })
+        })
+        .await
+    }
+
+    async fn release(&self, request: Request<ReleaseRequest>) -> Result<Response<ReleaseReply>, Status> {
+        self.call("release", request, |core, _, request| async move {
+            let release = convert::release(request)?;
+            core.release(&release).await?;
+            Ok(ReleaseReply {})
+        })
+        .await
+    }
+
+    async fn load(&self, request: Request<LoadRequest>) -> Result<Response<Character>, Status> {
+        self.call("load", request, |core, _, request: LoadRequest| async move {
+            Ok(convert::character(core.load(CharacterId(request.character)).await?))
+        })
+        .await
+    }
+
+    async fn save_soft(&self, request: Request<SaveSoftRequest>) -> Result<Response<SaveSoftReply>, Status> {
+        self.call("save_soft", request, |core, _, request: SaveSoftRequest| async move {
+            let states = request.states.into_iter().map(convert::soft).collect::<Result<_, Malformed>>()?;
+            let stale = core.save_soft(states);
+            Ok(SaveSoftReply { stale: stale.into_iter().map(|character| character.0).collect() })
+        })
+        .await
+    }
+
+    async fn commit(&self, request: Request<HardAction>) -> Result<Response<HardResult>, Status> {
+        self.call("commit", request, |core, peer, request| async move {
+            let action = convert::hard_action(request)?;
+            for world in action.worlds() {
+                in_world(&peer, world.0)?;
+            }
+            let result = core.commit(action).await?;
+            metrics::counter!(if result.applied { APPLIED } else { REPEATED }).increment(1);
+            Ok(convert::hard_result(result))
+        })
+        .await
+    }
+
+    async fn load_ground(
+        &self,
+        request: Request<LoadGroundRequest>,
+    ) -> Result<Response<LoadGroundReply>, Status> {
+        self.call("load_ground", request, |core, peer, request: LoadGroundRequest| async move {
+            let world = in_world(&peer, request.world)?;
+            let cells = request.cells.ok_or_else(|| Malformed::missing("cells"))?.try_into()?;
+            Ok(convert::ground(core.load_ground(world, cells).await?))
+        })
+        .await
+    }
+
+    async fn lead(&self, request: Request<LeadRequest>) -> Result<Response<LeadReply>, Status> {
+        self.call("lead", request, |core, peer, request: LeadRequest| async move {
+            in_world(&peer, request.world)?;
+            itself(&peer, DaemonKind::World, &request.holder)?;
+            let bid = convert::bid(request)?;
+            Ok(convert::lead(core.lead(&bid).await?))
+        })
+        .await
+    }
+
+    async fn conserve(&self, request: Request<ConserveRequest>) -> Result<Response<ConserveReply>, Status> {
+        self.call("conserve", request, |core, _, _| async move {
+            Ok(convert::conservation(core.conserve().await?))
+        })
+        .await
+    }
+}
