@@ -1,0 +1,117 @@
+//! Settings from files, environment and flags: valid ones are read, mistakes are named with their place.
+
+use std::{path::Path, time::Duration};
+
+use shardkeep_daemon::{LogFormat, Settings, SettingsError, Sources};
+use shardkeep_types::DaemonKind;
+
+use crate::service::{Act, Config};
+
+fn load(sources: &Sources) -> Result<Settings<Config>, SettingsError> {
+    Settings::load(DaemonKind::Gateway, sources)
+}
+
+fn folder(name: &str) -> Vec<std::path::PathBuf> {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/settings").join(name);
+    let files: Vec<_> = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert!(!files.is_empty());
+    files
+}
+
+fn with_flags(set: &[&str]) -> Sources {
+    Sources { set: set.iter().map(ToString::to_string).collect(), ..Sources::default() }
+}
+
+#[test]
+fn valid_files_are_read() {
+    for file in folder("valid") {
+        let result = load(&Sources { file: Some(file.clone()), ..Sources::default() });
+        assert!(result.is_ok(), "{}: {:?}", file.display(), result.err());
+    }
+}
+
+/// Each file's first line says what must be complained about.
+#[test]
+fn mistakes_are_named_with_their_place() {
+    for file in folder("invalid") {
+        let text = std::fs::read_to_string(&file).unwrap();
+        let wanted = text.lines().next().unwrap().trim_start_matches("# ");
+        let message =
+            load(&Sources { file: Some(file.clone()), ..Sources::default() }).unwrap_err().to_string();
+        let (_, shown) = message.split_once("invalid/").unwrap_or_else(|| panic!("{message}"));
+        assert!(shown.starts_with(wanted), "\n  said   {shown}\n  wanted {wanted}");
+    }
+}
+
+#[test]
+fn a_missing_file_is_named() {
+    let sources = Sources { file: Some("/nowhere/at/all.toml".into()), ..Sources::default() };
+    assert!(load(&sources).unwrap_err().to_string().starts_with("/nowhere/at/all.toml: "));
+}
+
+#[test]
+fn everything_in_a_file_arrives() {
+    let file = folder("valid").into_iter().find(|path| path.ends_with("everything.toml"));
+    let settings = load(&Sources { file, ..Sources::default() }).unwrap();
+    assert_eq!(settings.daemon.name, "gateway-7");
+    assert_eq!(settings.daemon.grace, Duration::from_secs(60));
+    assert_eq!(settings.cluster.registries, ["registry-1:7000", "registry-2:7000"]);
+    assert_eq!(settings.cluster.world, 3);
+    assert_eq!(settings.log.format, LogFormat::Json);
+    assert_eq!((settings.service.sessions, settings.service.limits.rate), (12, 2.5));
+    // Follows from the name.
+    assert_eq!(settings.cluster.cert, Path::new("certs/gateway-7.pem"));
+}
+
+#[test]
+fn flags_win_over_the_environment_which_wins_over_the_file() {
+    let file = folder("valid").into_iter().find(|path| path.ends_with("everything.toml"));
+    let mut sources = Sources { file, ..Sources::default() };
+    sources.env = vec![("SHARDKEEP_GATEWAY__SESSIONS".into(), "13".into())];
+    assert_eq!(load(&sources).unwrap().service.sessions, 13);
+    sources.set = vec!["gateway.sessions=14".into()];
+    let settings = load(&sources).unwrap();
+    assert_eq!((settings.service.sessions, settings.service.limits.rate), (14, 2.5));
+}
+
+#[test]
+fn texts_lists_and_numbers_need_no_quotes() {
+    let settings = load(&with_flags(&[
+        "gateway.store=postgres://localhost/game?x=1",
+        "gateway.listen=127.0.0.1:1, 127.0.0.1:2",
+        "gateway.limits.rate=1.5",
+        "gateway.act=never_finish",
+        "gateway.title=7",
+        "daemon.name=123",
+        "cluster.registries=one:1",
+    ]))
+    .unwrap();
+    assert_eq!(settings.service.store, "postgres://localhost/game?x=1");
+    assert_eq!(settings.service.listen, ["127.0.0.1:1", "127.0.0.1:2"]);
+    assert_eq!(settings.service.limits.rate, 1.5);
+    assert_eq!(settings.service.act, Act::NeverFinish);
+    assert_eq!(settings.service.title.as_deref(), Some("7"));
+    assert_eq!(settings.daemon.name, "123");
+    assert_eq!(settings.cluster.registries, ["one:1"]);
+}
+
+#[test]
+fn the_culprit_is_named() {
+    let cases = [
+        (with_flags(&["gateway.sesions=1"]), "--set gateway.sesions=1: unknown key `sesions`"),
+        (with_flags(&["sessions=1"]), "--set sessions=1: expected section.key=value"),
+        (with_flags(&["gateway.sessions=0"]), "--set gateway.sessions=0: [gateway] sessions: must be"),
+        (with_flags(&["gateway.store.deep=0"]), "--set gateway.store.deep=0: [gateway] invalid type"),
+    ];
+    for (sources, wanted) in cases {
+        let message = load(&sources).unwrap_err().to_string();
+        assert!(message.starts_with(wanted), "{message}");
+    }
+    let env = |name: &str| Sources { env: vec![(name.into(), "1".into())], ..Sources::default() };
+    let message = load(&env("SHARDKEEP_GATEWAY__SESION")).unwrap_err().to_string();
+    assert!(message.starts_with("environment variable SHARDKEEP_GATEWAY__SESION: unknown key"), "{message}");
+    assert!(message.ends_with("did you mean `sessions`?"), "{message}");
+    // Other programs' variables, and other daemons'.
+    assert!(load(&env("SHARDKEEP_CONFIG")).is_ok());
+    assert!(load(&env("SHARDKEEP_ZONE__ANYTHING")).is_ok());
+}
