@@ -1,0 +1,157 @@
+//! `[login]` of the settings.
+
+use std::{net::SocketAddr, time::Duration};
+
+use serde::{Deserialize, Serialize};
+use shardkeep_daemon::{Validate, duration};
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Address that players connect to.
+    pub listen: String,
+    /// `host:port` that players are told, where it differs from the bound one (address translation, containers).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub advertise: Option<String>,
+    /// `sqlite:<path>` (one replica) or `postgres://…` (any number). Default: `sqlite:<data_dir>/login.db`.
+    pub store: String,
+    /// Oldest client version served: major · 1,000,000 + minor · 1,000 + patch.
+    pub min_client_version: u32,
+    /// Connections at once; more are told UNAVAILABLE.
+    pub max_connections: usize,
+    /// Connections at once from one address (of IPv6: from one /64).
+    pub max_connections_per_address: usize,
+    /// How long a player may look at the world list; short enough that a key never needs to be changed.
+    #[serde(with = "duration")]
+    pub connection_lives: Duration,
+    /// How long a ticket may be used.
+    #[serde(with = "duration")]
+    pub ticket_lives: Duration,
+    /// Threads for exponentiations; 0: one per core.
+    pub crypto_threads: usize,
+    /// Exponentiations that may wait for a thread; beyond it clients are told UNAVAILABLE.
+    pub crypto_queue: usize,
+    pub limits: Limits,
+}
+
+/// How often one may try. Each is a token bucket.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Logins begun, per address.
+    pub attempts: Bucket,
+    /// Wrong passwords, per address and account.
+    pub failures: Bucket,
+    /// Wrong passwords, per address over all accounts.
+    pub failures_of_address: Bucket,
+    /// Wrong passwords, per account over all addresses from which it has not logged in lately.
+    pub failures_of_account: Bucket,
+    /// How long an address from which an account has logged in is free of the limit per account, so that nobody
+    /// elsewhere can lock a player out.
+    #[serde(with = "duration")]
+    pub trust: Duration,
+    /// Keys remembered per limit. Beyond it those nearest to being free again are forgotten.
+    pub remembered: usize,
+}
+
+/// A token bucket: `burst` at once, and one more every so often.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Bucket {
+    pub burst: u32,
+    #[serde(with = "duration")]
+    pub every: Duration,
+}
+
+impl Bucket {
+    pub const fn new(burst: u32, every: Duration) -> Self {
+        Self { burst, every }
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: "127.0.0.1:7100".into(),
+            advertise: None,
+            store: String::new(),
+            min_client_version: 0,
+            max_connections: 4_096,
+            max_connections_per_address: 1_024,
+            connection_lives: Duration::from_secs(30 * 60),
+            ticket_lives: Duration::from_secs(60),
+            crypto_threads: 0,
+            crypto_queue: 512,
+            limits: Limits::default(),
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            attempts: Bucket::new(1_000, Duration::from_millis(10)),
+            failures: Bucket::new(5, Duration::from_secs(20)),
+            failures_of_address: Bucket::new(50, Duration::from_secs(2)),
+            failures_of_account: Bucket::new(20, Duration::from_secs(3)),
+            trust: Duration::from_secs(24 * 3600),
+            remembered: 65_536,
+        }
+    }
+}
+
+impl Validate for Config {
+    fn validate(&self) -> Result<(), String> {
+        if self.listen.parse::<SocketAddr>().is_err() {
+            return Err(format!(
+                "listen: {:?} is not an address with a port, such as 127.0.0.1:7100",
+                self.listen
+            ));
+        }
+        if self.max_connections == 0 {
+            return Err("max_connections: must be at least 1".into());
+        }
+        if self.max_connections_per_address == 0 {
+            return Err("max_connections_per_address: must be at least 1".into());
+        }
+        if self.ticket_lives < Duration::from_secs(1) || self.ticket_lives > Duration::from_secs(600) {
+            return Err("ticket_lives: must be 1s to 10m".into());
+        }
+        if self.connection_lives > Duration::from_secs(3600) {
+            return Err("connection_lives: must be at most 1h, after which keys would have to change".into());
+        }
+        self.limits.validate()
+    }
+}
+
+impl Validate for Limits {
+    fn validate(&self) -> Result<(), String> {
+        let buckets = [self.attempts, self.failures, self.failures_of_address, self.failures_of_account];
+        if buckets.iter().any(|bucket| bucket.burst == 0 || bucket.every.is_zero()) {
+            return Err("limits: a burst must be at least 1, and `every` at least 1ms".into());
+        }
+        if self.remembered < 16 {
+            return Err("limits: remembered must be at least 16".into());
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_are_valid() {
+        assert_eq!(Config::default().validate(), Ok(()));
+    }
+
+    #[test]
+    fn mistakes_name_their_key() {
+        let mut config = Config { listen: "localhost".into(), ..Config::default() };
+        assert!(config.validate().unwrap_err().starts_with("listen: "));
+        config = Config::default();
+        config.limits.failures.burst = 0;
+        assert!(config.validate().unwrap_err().starts_with("limits: "));
+    }
+}

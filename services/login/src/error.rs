@@ -1,0 +1,148 @@
+//! Why a login or its connection ends, whose fault that is, and what the client is told.
+
+use std::{io, time::Duration};
+
+use shardkeep_auth::srp::SrpError;
+use shardkeep_store as store;
+use shardkeep_wire::{
+    WireError,
+    payload::{Error as Answer, ErrorCode},
+};
+
+/// Who made it end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// Nobody: it was over.
+    Nobody,
+    Client,
+    /// Another daemon, or the database.
+    Peer,
+    Us,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LoginError {
+    #[error("the client closed the connection")]
+    Closed,
+    #[error("the connection broke: {0}")]
+    Broken(#[from] io::Error),
+    #[error("the client did not {0} in time")]
+    Timeout(&'static str),
+    #[error(transparent)]
+    Wire(#[from] WireError),
+    #[error("{0}")]
+    Malformed(&'static str),
+    #[error("none of the offered {0} is served here")]
+    NothingInCommon(&'static str),
+    #[error("client version {version} is older than {oldest}")]
+    Outdated { version: u32, oldest: u32 },
+    #[error("wrong account or password")]
+    Denied,
+    #[error("banned: {reason}")]
+    Banned { until_ms: u64, reason: String },
+    /// Another login, or an operator, raised the generation while the connection was open.
+    #[error("logged in elsewhere, or logged out by an operator")]
+    Displaced,
+    #[error("too many attempts")]
+    Throttled { limit: &'static str, wait: Duration },
+    /// More than we can do at once.
+    #[error("too busy ({0})")]
+    Busy(&'static str),
+    #[error("no world {0}")]
+    NoWorld(u32),
+    #[error("{0}")]
+    WorldAway(&'static str),
+    #[error("no gateway takes players now")]
+    NoGateway,
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    #[error("internal: {0}")]
+    Internal(&'static str),
+    #[error("this server is leaving service")]
+    Draining,
+}
+
+impl LoginError {
+    /// For metrics.
+    pub(crate) fn label(&self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::Broken(_) => "broken",
+            Self::Timeout(_) => "timeout",
+            Self::Wire(error) => error.label(),
+            Self::Malformed(_) => "malformed",
+            Self::NothingInCommon(_) => "nothing_in_common",
+            Self::Outdated { .. } => "outdated",
+            Self::Denied => "denied",
+            Self::Banned { .. } => "banned",
+            Self::Displaced => "displaced",
+            Self::Throttled { .. } => "throttled",
+            Self::Busy(_) => "busy",
+            Self::NoWorld(_) => "no_world",
+            Self::WorldAway(_) => "world_away",
+            Self::NoGateway => "no_gateway",
+            Self::Store(error) => error.label(),
+            Self::Internal(_) => "internal",
+            Self::Draining => "draining",
+        }
+    }
+
+    pub(crate) fn fault(&self) -> Fault {
+        match self {
+            Self::Closed | Self::Displaced | Self::Draining => Fault::Nobody,
+            Self::Busy(_) | Self::Internal(_) => Fault::Us,
+            Self::Store(_) | Self::NoGateway | Self::WorldAway(_) => Fault::Peer,
+            _ => Fault::Client,
+        }
+    }
+
+    /// What the client is told; `None`: nothing.
+    pub(crate) fn answer(&self) -> Option<Answer> {
+        let again = |code, wait| Some(Answer::of(code, self.to_string()).retry_after(wait));
+        let plainly = |code| Some(Answer::of(code, self.to_string()));
+        match self {
+            Self::Closed | Self::Broken(_) => None,
+            Self::Timeout(_) => plainly(ErrorCode::TooSlow),
+            Self::Wire(error) => error.code().and_then(plainly),
+            Self::Malformed(_) => plainly(ErrorCode::Malformed),
+            Self::NothingInCommon(_) => plainly(ErrorCode::Refused),
+            Self::Outdated { .. } => plainly(ErrorCode::UpdateRequired),
+            Self::Denied => plainly(ErrorCode::Denied),
+            Self::Banned { until_ms, reason } => {
+                Some(Answer::of(ErrorCode::Banned, ban_detail(*until_ms, reason)))
+            }
+            Self::Displaced => plainly(ErrorCode::Displaced),
+            Self::Throttled { wait, .. } => again(ErrorCode::Throttled, *wait),
+            Self::Busy(_) => again(ErrorCode::Unavailable, Duration::from_millis(500)),
+            Self::NoWorld(_) => plainly(ErrorCode::NotFound),
+            Self::WorldAway(_) | Self::NoGateway => again(ErrorCode::Unavailable, Duration::from_secs(1)),
+            // What is wrong inside is nobody else's business.
+            Self::Store(_) | Self::Internal(_) => Some(
+                Answer::of(ErrorCode::Unavailable, "temporarily impossible")
+                    .retry_after(Duration::from_secs(1)),
+            ),
+            Self::Draining => plainly(ErrorCode::Draining),
+        }
+    }
+}
+
+/// `detail` of a BANNED answer: until when, in milliseconds since the Unix epoch, and why.
+pub(crate) fn ban_detail(until_ms: u64, reason: &str) -> String {
+    if until_ms == store::accounts::FOR_EVER {
+        format!("for ever: {reason}")
+    } else {
+        format!("until {until_ms}: {reason}")
+    }
+}
+
+impl From<SrpError> for LoginError {
+    fn from(error: SrpError) -> Self {
+        match error {
+            SrpError::Denied => Self::Denied,
+            SrpError::Malformed(what) => Self::Malformed(what),
+            SrpError::Degenerate => Self::Malformed("degenerate public number"),
+            SrpError::UnknownGroup => Self::NothingInCommon("groups"),
+            SrpError::Arithmetic(_) => Self::Internal("arithmetic"),
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! The door: proves players' passwords by SRP6a, shows them the worlds, and sends each with a single-use ticket to a
+//! gateway. Talks to players over TCP; to gateways, billing and the registry over gRPC; owns the accounts.
+
+mod accounts;
+mod bounds;
+mod config;
+mod connection;
+mod door;
+mod error;
+mod gateways;
+mod limits;
+mod logon;
+mod metrics;
+mod pool;
+mod random;
+mod select;
+mod serve;
+mod worlds;
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::Context;
+use shardkeep_cluster::Node;
+use shardkeep_daemon::{Daemon, Service, Settings};
+use shardkeep_store::{Database, Schema};
+use shardkeep_types::DaemonKind;
+use shardkeep_wire::payload::WorldList;
+use tokio::{net::TcpListener, sync::watch, time::MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
+use tracing::info;
+
+pub use config::{Bucket, Config, Limits};
+use door::Door;
+use error::LoginError;
+
+/// How often the registries learn how busy this replica is.
+const REPORT: Duration = Duration::from_secs(1);
+
+pub struct Login;
+
+impl Service for Login {
+    const KIND: DaemonKind = DaemonKind::Login;
+    type Config = Config;
+
+    async fn run(settings: Settings<Config>, daemon: Daemon) -> anyhow::Result<()> {
+        metrics::describe();
+        let config = settings.service.clone();
+        let listener = TcpListener::bind(&config.listen).await.with_context(|| {
+            format!("players: can not listen on {} (login.listen moves it)", config.listen)
+        })?;
+        let bound = listener.local_addr()?;
+        let node = Node::join(&settings, &daemon, Self::KIND).await?;
+        let advertised = config.advertise.clone().unwrap_or_else(|| node.advertise(bound));
+        info!(address = %bound, advertised, "players' socket bound");
+        node.set_client_address(advertised);
+
+        let database = Database::open(&store_url(&settings), Schema::Accounts).await?;
+        let (list, worlds) = watch::channel(Arc::new(WorldList::default()));
+        let directory = node.directory(DaemonKind::World);
+        let served = CancellationToken::new();
+        daemon.spawn("world list", worlds::follow(directory, list, served.clone()));
+        let deployment = &settings.cluster.deployment;
+        let door = Door::new(config, deployment, database.clone(), worlds, node.clone(), daemon.clone());
+        let door = Arc::new(door.await?);
+
+        node.serve(Routes::new(accounts::AccountsService::server(door.clone())));
+        daemon.spawn("load report", report(node, door.clone(), daemon.clone()));
+        serve::serve(listener, door, &daemon, settings.daemon.grace).await;
+        served.cancel();
+        database.close().await;
+        Ok(())
+    }
+}
+
+fn store_url(settings: &Settings<Config>) -> String {
+    match settings.service.store.as_str() {
+        "" => format!("sqlite:{}", settings.daemon.data_dir.join("login.db").display()),
+        url => url.to_owned(),
+    }
+}
+
+async fn report(node: Node, door: Arc<Door>, daemon: Daemon) -> anyhow::Result<()> {
+    let mut ticks = tokio::time::interval(REPORT);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    while daemon.draining().run_until_cancelled(ticks.tick()).await.is_some() {
+        node.set_load(door.pool.load().max(door.bounds.load()));
+    }
+    Ok(())
+}

@@ -1,0 +1,216 @@
+//! The handshake as states that consume each other: each takes the message it waits for and gives the answer and the
+//! next state, so no step can be skipped or taken twice. Nothing here touches the socket.
+//!
+//! ```text
+//! Logon<New> ──Hello──▶ Logon<Challenged> ──Proof──▶ Logon<Proven> ──Finished──▶ WorldSelect
+//!      └─ client too old: UPDATE_REQUIRED
+//! ```
+
+use std::time::Instant;
+
+use shardkeep_auth::{
+    AccountName, Preface, Transcript,
+    login_keys::LoginKeys,
+    srp::{Challenge, Group, Verifier},
+};
+use shardkeep_store::accounts::{self, Credentials};
+use shardkeep_types::{AccountId, Generation};
+use shardkeep_wire::{
+    Message, opcode,
+    payload::{self, Finished, Hello, Proof, Verified, Welcome},
+    seal::Suite,
+};
+
+use crate::{LoginError, door::Door, limits::Origin, metrics, random, select::WorldSelect};
+
+/// The group of new accounts, and of those that do not exist.
+pub(crate) const GROUP: Group = Group::Bits2048;
+/// Logins of one account at the same time that may get in each other's way.
+const RACES: u32 = 8;
+
+pub(crate) struct Logon<S> {
+    origin: Origin,
+    transcript: Transcript,
+    begun: Instant,
+    state: S,
+}
+
+pub(crate) struct New;
+
+pub(crate) struct Challenged {
+    challenge: Challenge,
+    name: AccountName,
+    suite: Suite,
+    /// `None`: there is no such account.
+    account: Option<Credentials>,
+}
+
+pub(crate) struct Proven {
+    keys: LoginKeys,
+    finished: shardkeep_auth::Mac,
+    name: AccountName,
+    account: Credentials,
+}
+
+impl<S> Logon<S> {
+    fn then<T>(self, state: T) -> Logon<T> {
+        Logon { origin: self.origin, transcript: self.transcript, begun: self.begun, state }
+    }
+}
+
+impl Logon<New> {
+    pub(crate) fn new(preface: &Preface, origin: Origin, now: Instant) -> Self {
+        Self { origin, transcript: Transcript::new(preface), begun: now, state: New }
+    }
+
+    pub(crate) async fn hello(
+        mut self,
+        door: &Door,
+        message: &Message,
+    ) -> Result<(Logon<Challenged>, Message), LoginError> {
+        let hello: Hello = decode(message)?;
+        door.limits.begin(self.origin, Instant::now())?;
+        if hello.random.len() != 32 {
+            return Err(LoginError::Malformed("Hello.random is not 32 bytes"));
+        }
+        let oldest = door.config.min_client_version;
+        if hello.client_version < oldest {
+            return Err(LoginError::Outdated { version: hello.client_version, oldest });
+        }
+        let suite = Suite::choose(&hello.suites).ok_or(LoginError::NothingInCommon("suites"))?;
+        let name = AccountName::normalise(&hello.account)
+            .map_err(|_| LoginError::Malformed("that is no account name"))?;
+        let account = accounts::credentials(&door.database, name.as_str()).await?;
+        let verifier = verifier(door, &name, account.as_ref())?;
+        if !hello.groups.contains(&verifier.group().bits()) {
+            return Err(LoginError::NothingInCommon("groups"));
+        }
+        let b = random::key()?;
+        let challenge = door.pool.run(move |work| verifier.challenge(&b, work)).await??;
+
+        let reply = payload::Challenge {
+            group: challenge.group().bits(),
+            salt: challenge.salt().to_vec(),
+            b: challenge.public().to_vec(),
+            suite: payload::Suite::from(suite).into(),
+            random: random::bytes::<32>()?.to_vec(),
+        };
+        let reply = answer(message, &reply)?;
+        self.transcript.add(&message.to_bytes());
+        self.transcript.add(&reply.to_bytes());
+        Ok((self.then(Challenged { challenge, name, suite, account }), reply))
+    }
+}
+
+/// The account's verifier or its stand-in. Both are always made, so that their cost tells nothing.
+fn verifier(door: &Door, name: &AccountName, account: Option<&Credentials>) -> Result<Verifier, LoginError> {
+    let decoy = Verifier::decoy(GROUP, name.clone(), &door.decoy_seed);
+    let Some(Credentials { proof, .. }) = account else { return Ok(decoy) };
+    Verifier::stored(name.clone(), proof.group, proof.salt.clone(), proof.verifier.clone())
+        .map_err(|_| LoginError::Internal("a stored verifier is damaged"))
+}
+
+impl Logon<Challenged> {
+    /// The keys of the connection come with the next state: what follows the reply is sealed.
+    pub(crate) async fn proof(
+        mut self,
+        door: &Door,
+        message: &Message,
+    ) -> Result<(Logon<Proven>, Message, Suite), LoginError> {
+        let proof: Proof = decode(message)?;
+        door.limits.charge(self.origin, &self.state.name, Instant::now())?;
+        self.transcript.add(&message.to_bytes());
+        let th1 = self.transcript.hash();
+
+        let Challenged { challenge, name, suite, account } = self.state;
+        let job = door.pool.run(move |work| challenge.verify(&proof.a, &proof.m1, work));
+        let looked_at = job.await.inspect_err(|_| door.limits.spare(self.origin, &name, Instant::now()))?;
+        let session = looked_at.inspect_err(|_| denied(account.as_ref()))?;
+        let account = account.ok_or(LoginError::Internal("a decoy was proven"))?;
+        door.limits.proved(self.origin, &name, Instant::now());
+        check_ban(&account)?;
+
+        let keys = LoginKeys::derive(session.shared(), &th1);
+        let reply =
+            Verified { m2: session.m2().to_vec(), finished: keys.server_finished(&th1).as_bytes().to_vec() };
+        let reply = answer(message, &reply)?;
+        self.transcript.add(&reply.to_bytes());
+        let finished = keys.client_finished(&self.transcript.hash());
+        let Self { origin, transcript, begun, .. } = self;
+        let state = Proven { keys, finished, name, account };
+        Ok((Logon { origin, transcript, begun, state }, reply, suite))
+    }
+}
+
+fn denied(account: Option<&Credentials>) {
+    // The name of an account that does not exist is not logged: people type passwords into that field.
+    match account {
+        Some(account) => shardkeep_daemon::event!("login_denied", account = account.id.0),
+        None => shardkeep_daemon::event!("login_denied", reason = "unknown account"),
+    }
+}
+
+fn check_ban(account: &Credentials) -> Result<(), LoginError> {
+    let ban = &account.ban;
+    if ban.until_ms <= random::unix_millis() {
+        return Ok(());
+    }
+    shardkeep_daemon::event!("login_banned", account = account.id.0, until_ms = ban.until_ms);
+    Err(LoginError::Banned { until_ms: ban.until_ms, reason: ban.reason.clone() })
+}
+
+impl Logon<Proven> {
+    pub(crate) fn keys(&self) -> (shardkeep_auth::Key, shardkeep_auth::Key) {
+        (self.state.keys.client.clone(), self.state.keys.server.clone())
+    }
+
+    /// Raises the account's generation: from here on this login is the account's, and every other one is displaced.
+    pub(crate) async fn finished(
+        self,
+        door: &Door,
+        message: &Message,
+    ) -> Result<(WorldSelect, Message), LoginError> {
+        let finished: Finished = decode(message)?;
+        let Proven { keys, finished: expected, name, account } = self.state;
+        if !expected.matches(&finished.finished) {
+            return Err(LoginError::Malformed("Finished does not match what was said before"));
+        }
+        let (id, generation) = raise(door, &name, account).await?;
+        door.displace(id, generation);
+        let welcome = Welcome { account_id: id.0, play_time_left_ms: door.play_time_left(id).await };
+        metrics::welcomed(self.begun.elapsed());
+        shardkeep_daemon::event!("login", account = id.0, name = name.as_str(), generation = generation.0);
+        Ok((WorldSelect::new(id, name, generation, keys.chain), answer(message, &welcome)?))
+    }
+}
+
+/// Compare-and-set: if another login, a ban or a new password came between, look again.
+async fn raise(
+    door: &Door,
+    name: &AccountName,
+    mut account: Credentials,
+) -> Result<(AccountId, Generation), LoginError> {
+    for _ in 0..RACES {
+        if accounts::log_in(&door.database, account.id, account.generation).await? {
+            return Ok((account.id, account.generation.next()));
+        }
+        let now = accounts::credentials(&door.database, name.as_str()).await?.ok_or(LoginError::Denied)?;
+        if now.proof != account.proof {
+            return Err(LoginError::Denied);
+        }
+        check_ban(&now)?;
+        account = now;
+    }
+    Err(LoginError::Busy("logins of this account"))
+}
+
+fn decode<P: Default + prost::Message>(message: &Message) -> Result<P, LoginError> {
+    Ok(message.decode().map_err(shardkeep_wire::WireError::from)?)
+}
+
+/// The reply to a request, with its opcode and number.
+fn answer(request: &Message, payload: &impl prost::Message) -> Result<Message, LoginError> {
+    let number = request.head.request().ok_or(LoginError::Malformed("not a request"))?;
+    debug_assert!((opcode::HELLO..=opcode::SELECT_WORLD).contains(&request.opcode));
+    Ok(Message::reply(request.opcode, number, payload))
+}

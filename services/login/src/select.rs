@@ -1,0 +1,123 @@
+//! After the welcome: the player looks at the world list and selects, as often as they like; each selection moves
+//! one ticket to a gateway and voids the one before.
+
+use shardkeep_auth::{
+    AccountName,
+    ticket::{Chain, Ticket},
+};
+use shardkeep_cluster::Instance;
+use shardkeep_rpc::gateway::AdmitRequest;
+use shardkeep_store::accounts;
+use shardkeep_types::{AccountId, Generation, TicketId};
+use shardkeep_wire::payload::{GatewayOffer, WorldList, WorldStatus};
+use tracing::warn;
+
+use crate::{LoginError, door::Door, metrics, random};
+
+pub(crate) struct WorldSelect {
+    account: AccountId,
+    name: AccountName,
+    generation: Generation,
+    chain: Chain,
+    /// Taken from the chain, but no gateway would have it: an answer without an offer uses no ticket.
+    unused: Option<Ticket>,
+    offered: Option<(Instance, TicketId)>,
+}
+
+impl WorldSelect {
+    pub(crate) fn new(account: AccountId, name: AccountName, generation: Generation, chain: Chain) -> Self {
+        Self { account, name, generation, chain, unused: None, offered: None }
+    }
+
+    pub(crate) fn account(&self) -> AccountId {
+        self.account
+    }
+
+    /// Moves the next ticket to the best gateway.
+    pub(crate) async fn select(
+        &mut self,
+        door: &Door,
+        worlds: &WorldList,
+        world: u32,
+    ) -> Result<GatewayOffer, LoginError> {
+        let offer = self.offer(door, worlds, world).await;
+        metrics::offer(offer.as_ref().map_or_else(LoginError::label, |_| "ok"));
+        offer
+    }
+
+    async fn offer(
+        &mut self,
+        door: &Door,
+        worlds: &WorldList,
+        world: u32,
+    ) -> Result<GatewayOffer, LoginError> {
+        let found = worlds.worlds.iter().find(|candidate| candidate.id == world);
+        match found.ok_or(LoginError::NoWorld(world))?.status() {
+            WorldStatus::WorldUp => {}
+            _ => return Err(LoginError::WorldAway("this world is not open now")),
+        }
+        if let Some((gateway, ticket)) = self.offered.take() {
+            door.gateways.revoke_ticket(&gateway, ticket).await;
+        }
+        let ticket = self.unused.take().unwrap_or_else(|| self.chain.take());
+        let Some(gateway) = self.place(door, &ticket, world).await else {
+            self.unused = Some(ticket);
+            return Err(LoginError::NoGateway);
+        };
+        let offer = GatewayOffer {
+            gateway: gateway.client_address.clone(),
+            ticket_index: ticket.index,
+            ticket_lives_ms: door.ticket_lives_ms(),
+        };
+        self.offered = Some((gateway, ticket.id));
+        self.check_generation(door).await?;
+        shardkeep_daemon::event!(
+            "world_selected",
+            account = self.account.0,
+            world,
+            gateway = offer.gateway.as_str()
+        );
+        Ok(offer)
+    }
+
+    /// The gateway that has the ticket now.
+    async fn place(&self, door: &Door, ticket: &Ticket, world: u32) -> Option<Instance> {
+        for gateway in door.gateways.candidates() {
+            let request = AdmitRequest {
+                ticket_id: ticket.id.as_bytes().to_vec(),
+                ticket_key: ticket.key.expose().to_vec(),
+                account: self.account.0,
+                account_name: self.name.to_string(),
+                generation: self.generation.0,
+                world,
+                lives_ms: door.ticket_lives_ms(),
+            };
+            match door.gateways.admit(&gateway, request).await {
+                Ok(()) => return Some(gateway),
+                Err(status) => {
+                    warn!(gateway = gateway.id.name, %status, "does not admit");
+                    // It may have it all the same: the answer can have been lost.
+                    door.gateways.revoke_ticket(&gateway, ticket.id).await;
+                }
+            }
+        }
+        None
+    }
+
+    /// A ban or another login may have come between. Gateways drop what they hold when they are told of it; a ticket
+    /// that reached one after that is dropped here, because the new generation was in the database before.
+    async fn check_generation(&mut self, door: &Door) -> Result<(), LoginError> {
+        let account = accounts::by_id(&door.database, self.account).await?;
+        let account = account.ok_or(LoginError::Displaced)?;
+        if account.generation == self.generation {
+            return Ok(());
+        }
+        if let Some((gateway, ticket)) = self.offered.take() {
+            door.gateways.revoke_ticket(&gateway, ticket).await;
+        }
+        if account.ban.until_ms > random::unix_millis() {
+            return Err(LoginError::Banned { until_ms: account.ban.until_ms, reason: account.ban.reason });
+        }
+        Err(LoginError::Displaced)
+    }
+}

@@ -1,0 +1,247 @@
+//! A login process among stand-ins.
+
+use std::{path::PathBuf, process::Stdio, time::Duration};
+
+use shardkeep_auth::{
+    AccountName,
+    srp::{Group, Verifier},
+};
+use shardkeep_cluster::{Dialer, Node, certs};
+use shardkeep_daemon::{ClusterConfig, Daemon, DaemonConfig, Settings};
+use shardkeep_rpc::{
+    accounts::{Account, CreateRequest, ShowRequest, accounts_client::AccountsClient, show_request::Who},
+    billing::billing_server::BillingServer,
+    gateway::gateway_server::GatewayServer,
+    registry::registry_server::RegistryServer,
+};
+use shardkeep_types::{DaemonKind, WorldId};
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    process::{Child, Command},
+    time::timeout,
+};
+use tonic::{service::Routes, transport::Channel};
+
+use crate::{
+    player::Player,
+    stand_ins::{StandInBilling, StandInGateway, StandInRegistry},
+};
+
+/// Longest wait for something that should happen at once, on a busy machine.
+pub(crate) const SOON: Duration = Duration::from_secs(30);
+
+/// Where players are told to go.
+pub(crate) const GATEWAY_ADDRESS: &str = "gateway.example:7200";
+
+pub(crate) struct Cluster {
+    pub(crate) folder: TempDir,
+    pub(crate) gateway: StandInGateway,
+    registry: Node,
+    process: Child,
+    bound: Bound,
+    operator: Dialer,
+    settings: Vec<String>,
+    // What keeps the stand-ins alive.
+    members: Vec<(Daemon, Node)>,
+}
+
+struct Bound {
+    grpc: String,
+    admin: String,
+    client: String,
+}
+
+impl Cluster {
+    pub(crate) async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    /// `settings` as in `--set`.
+    pub(crate) async fn start_with(settings: &[&str]) -> Self {
+        let folder = tempfile::Builder::new().prefix("shardkeep-login-").tempdir().unwrap();
+        certs::make_ca(folder.path()).unwrap();
+        let registry = member(&folder, DaemonKind::Registry, "registry-1", 0, &[]).await;
+        registry.1.serve(Routes::new(RegistryServer::new(StandInRegistry::default())));
+        let gateway = StandInGateway::default();
+        let files = certs::issue(folder.path(), DaemonKind::Cli, "cli", WorldId(0)).unwrap();
+        let operator = Dialer::new(files.load().unwrap().into());
+        let settings: Vec<String> = settings.iter().map(ToString::to_string).collect();
+        let (process, bound) = spawn(&folder, &registry.1.grpc_address(), &settings).await;
+        let mut cluster = Self {
+            folder,
+            gateway: gateway.clone(),
+            registry: registry.1.clone(),
+            process,
+            bound,
+            operator,
+            settings,
+            members: vec![registry],
+        };
+        let node = cluster.member(DaemonKind::Gateway, "gateway-1", 0).await;
+        node.set_client_address(GATEWAY_ADDRESS.into());
+        node.serve(Routes::new(GatewayServer::new(gateway)));
+        cluster
+    }
+
+    /// A daemon that registers, and serves nothing yet.
+    pub(crate) async fn member(&mut self, kind: DaemonKind, name: &str, world: u32) -> Node {
+        let member = member(&self.folder, kind, name, world, &[self.registry.grpc_address()]).await;
+        self.members.push(member.clone());
+        member.1
+    }
+
+    /// A world's leader, up and with room.
+    pub(crate) async fn world(&mut self, id: u32, name: &str) -> Node {
+        let node = self.member(DaemonKind::World, &format!("world-{id}"), id).await;
+        for (key, value) in [("name", name), ("role", "leader"), ("capacity", "100"), ("online", "25")] {
+            node.set_attribute(key, value.to_owned());
+        }
+        node.serve(Routes::default());
+        node
+    }
+
+    pub(crate) async fn billing(&mut self) {
+        let node = self.member(DaemonKind::Billing, "billing-1", 0).await;
+        node.serve(Routes::new(BillingServer::new(StandInBilling)));
+    }
+
+    pub(crate) async fn connect(&self) -> Player {
+        Player::connect(&self.bound.client).await
+    }
+
+    pub(crate) fn accounts(&self) -> AccountsClient<Channel> {
+        AccountsClient::new(self.operator.channel(DaemonKind::Login, &self.bound.grpc))
+    }
+
+    pub(crate) async fn account(&self, name: &str, password: &str) -> u64 {
+        let request = new_account(name, password);
+        self.accounts().create(request).await.unwrap().into_inner().account
+    }
+
+    /// The value of a counter, over all its labels that contain `label`.
+    pub(crate) async fn metric(&self, name: &str, label: &str) -> f64 {
+        let mut stream = TcpStream::connect(&self.bound.admin).await.unwrap();
+        stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").await.unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).await.unwrap();
+        let samples = text.lines().filter(|line| {
+            line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{'])) && line.contains(label)
+        });
+        samples.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
+    }
+
+    /// What the process wrote to standard error.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("login.log")).unwrap()
+    }
+
+    pub(crate) fn client_address(&self) -> &str {
+        &self.bound.client
+    }
+
+    pub(crate) async fn show(&self, name: &str) -> Account {
+        let who = Some(Who::Name(name.to_owned()));
+        self.accounts().show(ShowRequest { who }).await.unwrap().into_inner()
+    }
+
+    /// Waits for the end of the process; says whether it ended well.
+    pub(crate) async fn drain_is_over(&mut self) -> bool {
+        timeout(SOON, self.process.wait()).await.expect("it drains").unwrap().success()
+    }
+
+    pub(crate) async fn signal(&self, signal: &str) {
+        let id = self.process.id().expect("it runs").to_string();
+        let sent = Command::new("kill").args([&format!("-{signal}"), &id]).status().await.unwrap();
+        assert!(sent.success());
+    }
+
+    /// SIGKILL, and another process on the same store.
+    pub(crate) async fn restart(&mut self) {
+        self.process.kill().await.unwrap();
+        let (process, bound) = spawn(&self.folder, &self.registry.grpc_address(), &self.settings).await;
+        (self.process, self.bound) = (process, bound);
+    }
+}
+
+pub(crate) fn new_account(name: &str, password: &str) -> CreateRequest {
+    let normal = AccountName::normalise(name).unwrap();
+    let verifier = Verifier::create(Group::Bits2048, &normal, password, [7; 16]).unwrap();
+    CreateRequest {
+        name: name.to_owned(),
+        group: verifier.group().bits(),
+        salt: verifier.salt().to_vec(),
+        verifier: verifier.verifier().expose().clone(),
+    }
+}
+
+async fn member(
+    folder: &TempDir,
+    kind: DaemonKind,
+    name: &str,
+    world: u32,
+    registries: &[String],
+) -> (Daemon, Node) {
+    let files = certs::issue(folder.path(), kind, name, WorldId(world)).unwrap();
+    let settings = Settings::<()> {
+        daemon: DaemonConfig { name: name.into(), ..DaemonConfig::default() },
+        cluster: ClusterConfig {
+            registries: registries.to_vec(),
+            ca: files.ca,
+            cert: files.cert,
+            key: files.key,
+            heartbeat: Duration::from_millis(100),
+            world,
+            ..ClusterConfig::default()
+        },
+        ..Settings::default()
+    };
+    let daemon = Daemon::new(kind, name);
+    let node = Node::join(&settings, &daemon, kind).await.unwrap();
+    (daemon, node)
+}
+
+async fn spawn(folder: &TempDir, registry: &str, settings: &[String]) -> (Child, Bound) {
+    let at = |name: &str| folder.path().join(name);
+    let files = certs::issue(folder.path(), DaemonKind::Login, "login-1", WorldId(0)).unwrap();
+    let announce = at("login.json");
+    drop(std::fs::remove_file(&announce));
+    let path = |path: PathBuf| path.display().to_string();
+    let mut sets = vec![
+        "login.listen=127.0.0.1:0".to_owned(),
+        format!("daemon.data_dir={}", path(at("var"))),
+        format!("daemon.announce={}", path(announce.clone())),
+        format!("cluster.registries={registry}"),
+        format!("cluster.ca={}", path(files.ca)),
+        format!("cluster.cert={}", path(files.cert)),
+        format!("cluster.key={}", path(files.key)),
+        "log.filter=trace".to_owned(),
+        "log.otlp=off".to_owned(),
+    ];
+    sets.extend(settings.iter().cloned());
+    let log = std::fs::File::options().create(true).append(true).open(at("login.log")).unwrap();
+    let mut process = Command::new(env!("CARGO_BIN_EXE_shardkeep-login"))
+        .args(sets.iter().flat_map(|set| ["--set", set]))
+        .stdout(Stdio::null())
+        .stderr(log)
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let announced = async {
+        loop {
+            if let Ok(text) = std::fs::read_to_string(&announce) {
+                return text;
+            }
+            let ended = process.try_wait().unwrap();
+            assert!(ended.is_none(), "{}", std::fs::read_to_string(at("login.log")).unwrap());
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let text = timeout(SOON, announced).await.expect("it becomes ready");
+    let field = |name: &str| {
+        let start = text.find(&format!("\"{name}\": \"")).unwrap() + name.len() + 5;
+        text[start..].split('"').next().unwrap().to_owned()
+    };
+    (process, Bound { grpc: field("grpc"), admin: field("admin"), client: field("client") })
+}

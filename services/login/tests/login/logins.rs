@@ -1,0 +1,165 @@
+//! Right, wrong and unknown credentials; one session per account; throttling; both stores.
+
+use shardkeep_rpc::gateway::RevokeAccountRequest;
+use shardkeep_testkit::Postgres;
+use shardkeep_wire::payload::ErrorCode;
+
+use crate::{
+    cluster::Cluster,
+    stand_ins::{Asked, PLAY_TIME_LEFT_MS},
+};
+
+const EXPONENTIATIONS: &str = "shardkeep_login_exponentiations_total";
+const LOGINS: &str = "shardkeep_login_logins_total";
+
+async fn the_password_decides(cluster: &mut Cluster) {
+    let id = cluster.account("Alice", "correct horse").await;
+    let welcome = cluster.connect().await.log_in("alice", "correct horse").await.unwrap();
+    assert_eq!(welcome.account_id, id);
+    assert_eq!(welcome.play_time_left_ms, None);
+    // However it is typed.
+    cluster.connect().await.log_in("  ALICE ", "correct horse").await.unwrap();
+
+    for (account, password) in [("alice", "wrong"), ("bob", "correct horse")] {
+        let mut player = cluster.connect().await;
+        let refused = player.log_in(account, password).await.unwrap_err();
+        assert_eq!((refused.code, refused.detail.as_str()), (ErrorCode::Denied, "wrong account or password"));
+        assert_eq!(player.last_word().await, None, "and the connection is closed");
+    }
+    for nonsense in ["", "al", "al ice", "älice"] {
+        let refused = cluster.connect().await.hello(nonsense).await.unwrap_err();
+        assert_eq!(refused.code, ErrorCode::Malformed, "{nonsense:?}");
+    }
+    assert_eq!(cluster.metric(LOGINS, "outcome=\"ok\"").await, 2.0);
+    assert_eq!(cluster.metric(LOGINS, "outcome=\"denied\"").await, 2.0);
+
+    // Accounts and the challenges of accounts that do not exist survive a crash.
+    let salt = cluster.connect().await.hello("bob").await.unwrap().salt;
+    cluster.restart().await;
+    assert_eq!(cluster.connect().await.hello("BOB").await.unwrap().salt, salt);
+    cluster.connect().await.log_in("alice", "correct horse").await.unwrap();
+}
+
+#[tokio::test]
+async fn the_password_decides_on_sqlite() {
+    the_password_decides(&mut Cluster::start().await).await;
+}
+
+#[tokio::test]
+async fn the_password_decides_on_postgres() {
+    let server = Postgres::start().await;
+    let store = format!("login.store={}", server.url());
+    the_password_decides(&mut Cluster::start_with(&[&store]).await).await;
+}
+
+#[tokio::test]
+async fn an_unknown_account_costs_and_looks_like_a_known_one() {
+    let cluster = Cluster::start().await;
+    cluster.account("alice", "right").await;
+    let mut costs = Vec::new();
+    let mut lengths = Vec::new();
+    for account in ["alice", "nobody"] {
+        let before = cluster.metric(EXPONENTIATIONS, "").await;
+        let mut player = cluster.connect().await;
+        let challenge = player.hello(account).await.unwrap();
+        lengths.push((challenge.group, challenge.salt.len(), challenge.random.len(), challenge.suite));
+        let answer = player.answer(account, "wrong", &challenge);
+        assert_eq!(player.prove(&challenge, answer).await.err().unwrap().code, ErrorCode::Denied);
+        costs.push(cluster.metric(EXPONENTIATIONS, "").await - before);
+    }
+    assert_eq!(costs, [3.0, 3.0]);
+    assert_eq!(lengths[0], lengths[1]);
+}
+
+#[tokio::test]
+async fn the_last_login_displaces_the_others() {
+    let mut cluster = Cluster::start().await;
+    cluster.billing().await;
+    let id = cluster.account("alice", "right").await;
+    cluster.connect().await.log_in("alice", "right").await.unwrap();
+    let revoked = |generation: u64| {
+        move |asked: &Asked| match asked {
+            Asked::RevokeAccount(request) if request.below_generation == generation => Some(request.clone()),
+            _ => None,
+        }
+    };
+    // An account begins with generation 1.
+    let expected = RevokeAccountRequest {
+        account: id,
+        below_generation: 2,
+        code: ErrorCode::Displaced as u32,
+        detail: "logged in elsewhere".into(),
+    };
+    assert_eq!(cluster.gateway.was_asked(revoked(2)).await, expected);
+    cluster.connect().await.log_in("alice", "right").await.unwrap();
+    cluster.gateway.was_asked(revoked(3)).await;
+
+    // Many at once: each gets a generation of its own.
+    let logins = (0..5).map(|_| async {
+        let mut player = cluster.connect().await;
+        player.log_in("alice", "right").await.unwrap()
+    });
+    let welcomes = futures::future::join_all(logins).await;
+    cluster.gateway.was_asked(revoked(8)).await;
+    assert!(welcomes.iter().any(|welcome| welcome.play_time_left_ms == Some(PLAY_TIME_LEFT_MS)));
+}
+
+#[tokio::test]
+async fn guessing_is_slowed_and_nobody_is_locked_out() {
+    let cluster = Cluster::start_with(&[
+        "login.limits.failures={burst=3,every=\"1h\"}",
+        "login.limits.failures_of_account={burst=4,every=\"1h\"}",
+    ])
+    .await;
+    cluster.account("alice", "right").await;
+    cluster.account("bob", "right").await;
+    for account in ["alice", "nobody"] {
+        for _ in 0..3 {
+            let refused = cluster.connect().await.log_in(account, "wrong").await.unwrap_err();
+            assert_eq!(refused.code, ErrorCode::Denied);
+        }
+        let refused = cluster.connect().await.log_in(account, "right").await.unwrap_err();
+        assert_eq!(refused.code, ErrorCode::Throttled);
+        assert!(refused.retry_after.as_secs() > 3_000);
+    }
+    // Another account from the same address, as often as it likes.
+    for _ in 0..6 {
+        cluster.connect().await.log_in("bob", "right").await.unwrap();
+    }
+    assert_eq!(cluster.metric("shardkeep_login_throttled_total", "limit=\"failures\"").await, 2.0);
+}
+
+#[tokio::test]
+async fn old_clients_are_told_to_update() {
+    let cluster = Cluster::start_with(&["login.min_client_version=2000000"]).await;
+    cluster.account("alice", "right").await;
+    let mut player = cluster.connect().await;
+    player.version = 1_999_999;
+    assert_eq!(player.hello("alice").await.unwrap_err().code, ErrorCode::UpdateRequired);
+    let mut player = cluster.connect().await;
+    player.version = 2_000_000;
+    player.log_in("alice", "right").await.unwrap();
+}
+
+#[tokio::test]
+async fn nothing_secret_is_logged() {
+    let cluster = Cluster::start().await;
+    cluster.account("alice", "correct horse").await;
+    let mut player = cluster.connect().await;
+    player.log_in("alice", "correct horse").await.unwrap();
+    cluster.connect().await.log_in("alice", "wrong horse").await.unwrap_err();
+    // Typed into the wrong field.
+    cluster.connect().await.log_in("wrong-horse", "x").await.unwrap_err();
+
+    let created = crate::cluster::new_account("alice", "correct horse");
+    let ticket = player.chain.as_mut().unwrap().take();
+    let log = cluster.log().to_lowercase();
+    assert!(log.contains("\"event\":\"login\""), "events are there");
+    assert!(!log.contains("horse"));
+    for secret in [&created.verifier[..16], &created.salt[..], &ticket.key.expose()[..16]] {
+        let spellings = [hex::encode(secret), format!("{secret:?}"), format!("{secret:02x?}")];
+        for spelling in spellings {
+            assert!(!log.contains(spelling.trim_matches(['[', ']'])), "{spelling}");
+        }
+    }
+}

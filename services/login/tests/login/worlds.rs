@@ -1,0 +1,122 @@
+//! The world list, and the way from it to a gateway.
+
+use shardkeep_rpc::gateway::gateway_server::GatewayServer;
+use shardkeep_types::DaemonKind;
+use shardkeep_wire::payload::{ErrorCode, WorldStatus};
+use tonic::service::Routes;
+
+use crate::{
+    cluster::{Cluster, GATEWAY_ADDRESS},
+    stand_ins::{Asked, StandInGateway},
+};
+
+#[tokio::test]
+async fn the_list_follows_the_worlds() {
+    let mut cluster = Cluster::start().await;
+    cluster.account("alice", "right").await;
+    let mut player = cluster.connect().await;
+    player.log_in("alice", "right").await.unwrap();
+    assert_eq!(player.worlds_until(|_| true).await.worlds, []);
+
+    let dawn = cluster.world(1, "Dawn").await;
+    let list = player
+        .worlds_until(|list| list.worlds.iter().any(|world| world.status() == WorldStatus::WorldUp))
+        .await;
+    let world = &list.worlds[0];
+    assert_eq!((world.id, world.name.as_str(), world.load_permille, world.online), (1, "Dawn", 250, 25));
+
+    dawn.set_attribute("online", "100".into());
+    dawn.set_attribute("queue", "7".into());
+    player
+        .worlds_until(|list| list.worlds[0].load_permille == 1000 && list.worlds[0].queue_length == 7)
+        .await;
+    dawn.set_attribute("role", "standby".into());
+    player.worlds_until(|list| list.worlds[0].status() == WorldStatus::WorldMaintenance).await;
+    let refused = player.select(1).await.unwrap_err();
+    assert_eq!(refused.code, ErrorCode::Unavailable);
+    assert!(!refused.retry_after.is_zero());
+}
+
+#[tokio::test]
+async fn each_selection_moves_a_ticket_and_voids_the_one_before() {
+    let mut cluster = Cluster::start().await;
+    cluster.world(1, "Dawn").await;
+    cluster.world(2, "Dusk").await;
+    let id = cluster.account("alice", "right").await;
+    let mut player = cluster.connect().await;
+    player.log_in("alice", "right").await.unwrap();
+    player
+        .worlds_until(|list| {
+            list.worlds.iter().filter(|world| world.status() == WorldStatus::WorldUp).count() == 2
+        })
+        .await;
+
+    let first = player.select(1).await.unwrap();
+    assert_eq!(
+        (first.gateway.as_str(), first.ticket_index, first.ticket_lives_ms),
+        (GATEWAY_ADDRESS, 0, 60_000)
+    );
+    // No ticket is used by a world that is not there.
+    assert_eq!(player.select(9).await.unwrap_err().code, ErrorCode::NotFound);
+    let second = player.select(2).await.unwrap();
+    assert_eq!(second.ticket_index, 1);
+
+    let admitted = cluster.gateway.admitted();
+    let chain = player.chain.as_mut().unwrap();
+    for (request, world) in admitted.iter().zip([1, 2]) {
+        let ticket = chain.take();
+        assert_eq!(request.ticket_id, ticket.id.as_bytes());
+        assert_eq!(request.ticket_key, ticket.key.expose());
+        let rest = (request.account, request.account_name.as_str(), request.generation, request.world);
+        assert_eq!(rest, (id, "alice", 2, world));
+    }
+    assert_eq!(admitted.len(), 2);
+    let voided = Asked::RevokeTicket(admitted[0].ticket_id.clone());
+    assert!(cluster.gateway.asked().contains(&voided));
+}
+
+#[tokio::test]
+async fn another_gateway_takes_what_one_refuses() {
+    let mut cluster = Cluster::start().await;
+    cluster.world(1, "Dawn").await;
+    cluster.account("alice", "right").await;
+    let mut player = cluster.connect().await;
+    player.log_in("alice", "right").await.unwrap();
+    player
+        .worlds_until(|list| list.worlds.first().is_some_and(|world| world.status() == WorldStatus::WorldUp))
+        .await;
+
+    cluster.gateway.refuse(true);
+    assert_eq!(player.select(1).await.unwrap_err().code, ErrorCode::Unavailable);
+    let other = StandInGateway::default();
+    let node = cluster.member(DaemonKind::Gateway, "gateway-2", 0).await;
+    node.set_client_address("other.example:7200".into());
+    node.serve(Routes::new(GatewayServer::new(other.clone())));
+    let offer = loop {
+        match player.select(1).await {
+            Ok(offer) => break offer,
+            Err(refused) => assert!(matches!(refused.code, ErrorCode::Unavailable | ErrorCode::TooFast)),
+        }
+    };
+    // The refusals before used no ticket.
+    assert_eq!((offer.gateway.as_str(), offer.ticket_index), ("other.example:7200", 0));
+    assert_eq!(other.admitted()[0].ticket_id, player.chain.as_mut().unwrap().take().id.as_bytes());
+}
+
+#[tokio::test]
+async fn a_drain_lets_players_finish() {
+    let mut cluster = Cluster::start_with(&["daemon.grace=2s"]).await;
+    cluster.world(1, "Dawn").await;
+    cluster.account("alice", "right").await;
+    let mut early = cluster.connect().await;
+    let challenge = early.hello("alice").await.unwrap();
+    let answer = early.answer("alice", "right", &challenge);
+    let mut welcomed = cluster.connect().await;
+    welcomed.log_in("alice", "right").await.unwrap();
+
+    cluster.signal("TERM").await;
+    early.prove(&challenge, answer).await.unwrap();
+    assert_eq!(welcomed.last_word().await, Some(ErrorCode::Draining));
+    drop(early);
+    assert!(cluster.drain_is_over().await);
+}
