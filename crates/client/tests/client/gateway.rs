@@ -1,0 +1,135 @@
+//! A session on one connection.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use shardkeep_client::{
+    ClientError, Config, SessionEnd,
+    session::{Event, Events, Session, events},
+};
+use shardkeep_wire::{
+    Message, opcode,
+    payload::{Announcement, Error, ErrorCode},
+};
+
+use super::{
+    server::{Do, Gateway},
+    soon,
+};
+
+pub(crate) const ECHO: u16 = 0x9000;
+
+pub(crate) async fn attached(gateways: usize) -> (Gateway, Session, Events) {
+    let gateway = Gateway::start(gateways).await;
+    let (sink, events) = events(64);
+    let session = soon(Session::attach(&Config::default(), gateway.admit(), sink)).await.unwrap();
+    (gateway, session, events)
+}
+
+/// A request on its way, and its number.
+pub(crate) async fn asked(
+    gateway: &mut Gateway,
+    session: &Session,
+    payload: &'static [u8],
+) -> (tokio::task::JoinHandle<Result<Message, ClientError>>, u32) {
+    let asking = session.clone();
+    let call = tokio::spawn(async move { asking.call_raw(ECHO, Bytes::from_static(payload), None).await });
+    let message = gateway.expect(ECHO).await;
+    assert_eq!(&message.payload[..], payload);
+    (call, message.head.request().unwrap())
+}
+
+pub(crate) fn answer(request: u32, payload: &'static [u8]) -> Message {
+    Message::new(ECHO, shardkeep_wire::Head::Reply(request), Bytes::from_static(payload))
+}
+
+#[tokio::test]
+async fn many_requests_in_flight() {
+    let (mut gateway, session, _events) = attached(1).await;
+    let (first, a) = asked(&mut gateway, &session, b"one").await;
+    let (second, b) = asked(&mut gateway, &session, b"two").await;
+    let (third, c) = asked(&mut gateway, &session, b"three").await;
+    let refused = Message::error_reply(c, &Error::of(ErrorCode::Refused, "no"));
+    gateway.order(Do::Send(vec![refused, answer(b, b"2"), answer(a, b"1")]));
+    assert_eq!(&soon(first).await.unwrap().unwrap().payload[..], b"1");
+    assert_eq!(&soon(second).await.unwrap().unwrap().payload[..], b"2");
+    assert_eq!(soon(third).await.unwrap().unwrap_err().code(), Some(ErrorCode::Refused));
+}
+
+#[tokio::test]
+async fn a_reply_that_does_not_come() {
+    let (mut gateway, session, _events) = attached(1).await;
+    let late = session.call_raw(ECHO, Bytes::from_static(b"x"), Duration::from_millis(1)).await;
+    assert!(matches!(late, Err(ClientError::Timeout(_))));
+    let request = gateway.expect(ECHO).await.head.request().unwrap();
+    let (call, next) = asked(&mut gateway, &session, b"y").await;
+    assert_ne!(request, next);
+    gateway.order(Do::Send(vec![answer(request, b"late"), answer(next, b"in time")]));
+    assert_eq!(&soon(call).await.unwrap().unwrap().payload[..], b"in time");
+    assert_eq!(session.counts().late_replies, 1);
+}
+
+#[tokio::test]
+async fn events_come_in_order_and_are_acknowledged() {
+    let (mut gateway, session, mut events) = attached(1).await;
+    let line = |text: &str| Message::event(opcode::ANNOUNCEMENT, &Announcement { text: text.into() });
+    (0..40).for_each(|n| gateway.send(line(&n.to_string())));
+    for n in 0..40 {
+        assert_eq!(soon(events.next()).await, Some(Event::Message(line(&n.to_string()))));
+    }
+    let ack: shardkeep_wire::payload::Ack = gateway.expect(opcode::ACK).await.decode().unwrap();
+    assert!((1..=40).contains(&ack.received));
+    assert_eq!(session.counts().received_messages, 40);
+}
+
+#[tokio::test]
+async fn keys_move_in_both_directions() {
+    let (mut gateway, session, _events) = attached(1).await;
+    for payload in [&b"old"[..], b"newer", b"newest"] {
+        session.update_key().await.unwrap();
+        gateway.order(Do::UpdateKey);
+        let (call, request) = asked(&mut gateway, &session, payload).await;
+        gateway.send(answer(request, payload));
+        assert_eq!(&soon(call).await.unwrap().unwrap().payload[..], payload);
+    }
+    assert_eq!(session.counts().key_updates, 3);
+    assert_eq!(session.counts().losses, 0);
+}
+
+#[tokio::test]
+async fn the_last_word_ends_the_session() {
+    let (mut gateway, session, mut events) = attached(1).await;
+    let (call, _) = asked(&mut gateway, &session, b"x").await;
+    gateway.send(Message::error_event(&Error::of(ErrorCode::Kicked, "enough")));
+    let error = soon(call).await.unwrap().unwrap_err();
+    assert_eq!(error.code(), Some(ErrorCode::Kicked));
+    let end = soon(session.ended()).await;
+    assert!(matches!(&end, SessionEnd::Refused(refusal) if refusal.detail == "enough"));
+    assert_eq!(soon(events.next()).await, Some(Event::Ended(end)));
+    assert_eq!(soon(events.next()).await, None);
+    let after = session.call_raw(ECHO, Bytes::new(), None).await.unwrap_err();
+    assert_eq!(after.code(), Some(ErrorCode::Kicked));
+}
+
+#[tokio::test]
+async fn an_imposter_without_the_ticket_key_is_refused() {
+    let gateway = Gateway::start(1).await;
+    *gateway.shared.lie.lock().unwrap() = true;
+    let (sink, _events) = events(16);
+    let error = soon(Session::attach(&Config::default(), gateway.admit(), sink)).await.unwrap_err();
+    assert!(matches!(error, ClientError::Imposter(_)));
+}
+
+#[tokio::test]
+async fn what_is_too_large_is_not_sent() {
+    let (_gateway, session, _events) = attached(1).await;
+    let error = session.call_raw(ECHO, vec![0; 9_000].into(), None).await.unwrap_err();
+    assert!(matches!(error, ClientError::TooLarge(_)));
+}
+
+#[tokio::test]
+async fn the_last_handle_closes_the_session() {
+    let (_gateway, session, mut events) = attached(1).await;
+    drop(session);
+    assert_eq!(soon(events.next()).await, Some(Event::Ended(SessionEnd::Closed)));
+}

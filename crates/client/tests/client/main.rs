@@ -1,0 +1,21 @@
+//! The client against servers made here from `wire` and `auth`, over real sockets: what it says, and what it does
+//! when connections, gateways and logs are lost.
+
+mod dns;
+mod game;
+mod gateway;
+mod login;
+mod resume;
+mod server;
+
+use std::time::Duration;
+
+use tokio::time::timeout;
+
+/// Longer than anything here takes; shorter than the patience of who waits for the tests.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Waits for a future that must be done soon.
+async fn soon<F: Future>(future: F) -> F::Output {
+    timeout(PATIENCE, future).await.expect("it happens")
+}
