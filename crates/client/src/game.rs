@@ -80,6 +80,11 @@ impl Player {
         look(&self.shared.view.lock())
     }
 
+    /// Counts changes of the picture, for who waits for something in it by hand.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.clone()
+    }
+
     /// Waits until `see` finds what it looks for in the picture. It is asked now, and after each change.
     pub async fn until<R>(
         &self,

@@ -3,7 +3,7 @@
 use bytes::BytesMut;
 use shardkeep_client::{
     Config,
-    game::{Happening, Happenings, Player},
+    game::{Happening, Happenings, Player, View},
 };
 use shardkeep_types::{CellId, CharacterId, EntityId, ItemId, MapId};
 use shardkeep_wire::{
@@ -71,7 +71,7 @@ async fn the_picture_follows_what_the_server_says() {
     ]));
     let bob = soon(player.until(PATIENCE, |view| view.named("Bob").cloned())).await.unwrap();
     assert_eq!((bob.position.x_mm, bob.position.y_mm), (480_500, 512_500));
-    let here = soon(player.until(PATIENCE, |view| view.position())).await.unwrap();
+    let here = soon(player.until(PATIENCE, View::position)).await.unwrap();
     assert_eq!(here.cell(), CELL);
     assert_eq!(soon(happenings.next()).await, Some(Happening::Heard(heard)));
 }
