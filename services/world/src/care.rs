@@ -235,17 +235,14 @@ mod tests {
         let mut game = Game::new(1);
         let first = game.open(9);
         game.enter(first);
-        let waiting = |place| Doing {
-            character: Some(CharacterId(5)),
-            queue_place: place,
-            enter_request: Some(u64::from(place)),
-        };
+        let waiting = |place| Doing { character: None, queue_place: place };
         let ben = game.open(8);
         game.core.enter(game.now, ben, 5, character(ben));
         game.present(2, 2, 1, 1, &waiting(2)).unwrap();
         game.present(1, 1, 1, 1, &waiting(1)).unwrap();
         let order: Vec<SessionId> = game.core.queue.iter().collect();
         assert_eq!(order, [session(1), session(2), ben]);
+        game.core.enter(game.now, session(1), 6, character(session(1)));
         game.core.end_session(game.now, first, "logged out");
         assert_eq!(placements(&game.effects())[0].session, session(1));
     }

@@ -19,7 +19,6 @@ pub(crate) fn presented(request: proto::OpenSessionRequest) -> Result<(Presented
     let doing = Doing {
         character: (request.character != 0).then_some(CharacterId(request.character)),
         queue_place: request.queue_place,
-        enter_request: (request.enter_request != 0).then_some(request.enter_request),
     };
     let presented = Presented {
         session: session_id(&request.session)?,

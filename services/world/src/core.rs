@@ -347,13 +347,11 @@ impl Core {
             let character = avatar.character;
             self.set_play(id, Play::Inside { character });
         } else if let Some(character) = doing.character {
-            if doing.queue_place > 0 {
-                self.set_play(id, Play::Queued { character, request: doing.enter_request });
-                self.queue.rejoin(id, doing.queue_place);
-            } else {
-                self.set_play(id, Play::Inside { character });
-                self.astray.insert(id, now);
-            }
+            self.set_play(id, Play::Inside { character });
+            self.astray.insert(id, now);
+        } else if doing.queue_place > 0 {
+            // Its client repeats the Enter; until then the place is kept.
+            self.queue.rejoin(id, doing.queue_place);
         }
     }
 
@@ -465,6 +463,4 @@ pub(crate) struct Doing {
     pub(crate) character: Option<CharacterId>,
     /// From 1; 0: not in the queue.
     pub(crate) queue_place: u32,
-    /// The client's unanswered Enter.
-    pub(crate) enter_request: Option<u64>,
 }

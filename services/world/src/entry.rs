@@ -31,19 +31,18 @@ pub(crate) enum PlaceError {
 impl Core {
     pub(crate) fn enter(&mut self, now: Instant, id: SessionId, request: u64, character: CharacterId) {
         let Some(session) = self.sessions.get(id) else { return };
-        let asked = Some(request);
         match session.play {
             Play::Lobby | Play::Restored | Play::Queued { .. } => {
                 if !self.admits() {
                     return self.refuse(id, request, ErrorCode::Unavailable, "the world is closing");
                 }
-                self.set_play(id, Play::Queued { character, request: asked });
+                self.set_play(id, Play::Queued { character, request });
                 self.queue.join(id);
                 self.pump(now);
                 self.tell_places();
             }
             Play::Entering { character: same, .. } if same == character => {
-                self.set_play(id, Play::Entering { character, request: asked });
+                self.set_play(id, Play::Entering { character, request });
             }
             Play::Inside { character: same } if same == character => self.welcome(id, request, character),
             Play::Entering { .. } | Play::Inside { .. } => {
@@ -61,13 +60,15 @@ impl Core {
     pub(crate) fn leave(&mut self, id: SessionId, request: u64) {
         let Some(session) = self.sessions.get(id) else { return };
         match session.play {
-            Play::Lobby => self.answer(id, request, opcode::LEAVE, &payload::Left {}),
+            Play::Lobby | Play::Restored => {
+                self.queue.remove(id);
+                self.set_play(id, Play::Lobby);
+                self.answer(id, request, opcode::LEAVE, &payload::Left {});
+            }
             Play::Queued { request: entering, .. } => {
                 self.queue.remove(id);
                 self.set_play(id, Play::Lobby);
-                if let Some(entering) = entering {
-                    self.refuse(id, entering, ErrorCode::Refused, "left the queue");
-                }
+                self.refuse(id, entering, ErrorCode::Refused, "left the queue");
                 self.answer(id, request, opcode::LEAVE, &payload::Left {});
                 self.tell_places();
             }
@@ -81,9 +82,6 @@ impl Core {
                 }
             }
             Play::Entering { .. } => self.refuse(id, request, ErrorCode::Unavailable, "still entering"),
-            Play::Restored => {
-                self.refuse(id, request, ErrorCode::Unavailable, "the world has just restarted");
-            }
         }
     }
 
@@ -95,7 +93,7 @@ impl Core {
         let room = usize::try_from(self.config.capacity).unwrap_or(usize::MAX).saturating_sub(self.inside);
         let ready = |id: &SessionId| {
             let play = self.sessions.get(*id).map(|session| session.play);
-            matches!(play, Some(Play::Queued { request: Some(_), .. }))
+            matches!(play, Some(Play::Queued { .. }))
         };
         let next: Vec<SessionId> = self.queue.iter().filter(ready).take(room).collect();
         for id in next {
@@ -151,9 +149,7 @@ impl Core {
                 self.push(Effect::Bind { gateway, session: id, zone: zone.clone(), epoch });
                 self.set_play(id, Play::Inside { character });
                 if let Play::Entering { request, .. } = play {
-                    if let Some(request) = request {
-                        self.welcome(id, request, character);
-                    }
+                    self.welcome(id, request, character);
                     self.report(id, Happened::Enter, Some(character), &zone);
                 }
             }
@@ -163,9 +159,7 @@ impl Core {
                     PlaceError::NotFound => ErrorCode::NotFound,
                     PlaceError::Unavailable => ErrorCode::Unavailable,
                 };
-                if let Some(request) = request {
-                    self.refuse(id, request, code, &error.to_string());
-                }
+                self.refuse(id, request, code, &error.to_string());
                 self.pump(now);
             }
             (Err(error), _) => {

@@ -12,8 +12,6 @@ use crate::{leadership::Answer, metrics::LEAD_FAILURES, service::Handle};
 
 /// Renewals per lease.
 const RENEWALS: u32 = 5;
-/// What is left of the lease when a drained world lets go of it.
-const ABDICATION: Duration = Duration::from_millis(1);
 
 #[derive(Clone)]
 pub(crate) struct Candidate {
@@ -57,7 +55,7 @@ impl Candidate {
 
     /// Gives the lease back, so that a standby need not wait for its end. If that fails, it ends by itself.
     pub(crate) async fn abdicate(self) {
-        let _ = timeout(self.ttl / RENEWALS, self.ask(ABDICATION)).await;
+        let _ = timeout(self.ttl / RENEWALS, self.ask(Duration::ZERO)).await;
     }
 
     async fn ask(&self, ttl: Duration) -> Result<LeadReply, String> {

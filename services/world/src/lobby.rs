@@ -4,8 +4,11 @@ use std::sync::Arc;
 
 use prost::Message;
 use shardkeep_cluster::link::ServerMessage;
-use shardkeep_rpc::dbcache::{
-    Character, CreateCharacterRequest, ListCharactersRequest, Stack, db_cache_client::DbCacheClient,
+use shardkeep_rpc::{
+    dbcache::{
+        Character, CreateCharacterRequest, ListCharactersRequest, Stack, db_cache_client::DbCacheClient,
+    },
+    reason,
 };
 use shardkeep_types::{AccountId, Position, WorldId};
 use shardkeep_wire::{
@@ -13,7 +16,7 @@ use shardkeep_wire::{
     payload::{CharacterCreated, CharacterList, CharacterSummary, ErrorCode},
 };
 use tokio::sync::Semaphore;
-use tonic::{Code, Status, transport::Channel};
+use tonic::{Status, transport::Channel};
 
 use crate::{config::WorldConfig, entry::refusal, metrics::BUSY, work::call};
 
@@ -76,19 +79,38 @@ impl Lobby {
         let wish = CreateCharacterRequest {
             account: account.0,
             world: self.world.0,
-            name,
+            name: name.clone(),
             start: Some(start.into()),
             items: STARTER_ITEMS.to_vec(),
             coins: self.coins.into(),
             limit: self.limit,
         };
-        match call(database.create_character(wish)).await {
+        let created = match call(database.create_character(wish)).await {
+            // Perhaps by this same request, whose first answer was lost.
+            Err(status) if reason(&status) == Some("name_taken") => {
+                self.of_that_name(&mut database, account, &name).await.ok_or(status)
+            }
+            created => created,
+        };
+        match created {
             Ok(character) => {
                 let created = CharacterCreated { character: Some(summary(&character)) };
                 ServerMessage::reply(opcode::CREATE_CHARACTER, request, created.encode_to_vec())
             }
             Err(status) => refused(request, &status),
         }
+    }
+
+    /// The account's own character of that name.
+    async fn of_that_name(
+        &self,
+        database: &mut DbCacheClient<Channel>,
+        account: AccountId,
+        name: &str,
+    ) -> Option<Character> {
+        let wish = ListCharactersRequest { account: account.0, world: self.world.0 };
+        let reply = call(database.list_characters(wish)).await.ok()?;
+        reply.characters.into_iter().find(|character| character.name.eq_ignore_ascii_case(name))
     }
 }
 
@@ -107,12 +129,12 @@ fn busy(request: u64) -> ServerMessage {
 }
 
 fn refused(request: u64, status: &Status) -> ServerMessage {
-    match status.code() {
-        Code::AlreadyExists => refusal(request, ErrorCode::Refused, "the name is taken"),
-        Code::ResourceExhausted => {
+    match reason(status) {
+        Some("name_taken") => refusal(request, ErrorCode::Refused, "the name is taken"),
+        Some("too_many_characters") => {
             refusal(request, ErrorCode::Refused, "the account has no room for another character")
         }
-        Code::InvalidArgument => refusal(request, ErrorCode::Refused, status.message()),
+        Some("invalid") => refusal(request, ErrorCode::Refused, status.message()),
         _ => {
             tracing::warn!(%status, "the database did not serve a character list");
             refusal(request, ErrorCode::Unavailable, "try again in a moment")

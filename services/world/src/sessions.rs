@@ -32,14 +32,14 @@ pub(crate) enum Play {
     Lobby,
     /// Known to an earlier term; what it does is not known yet.
     Restored,
-    /// `request` is the client's unanswered Enter; none while it has not repeated it to this world.
+    /// `request` is the client's unanswered Enter.
     Queued {
         character: CharacterId,
-        request: Option<u64>,
+        request: u64,
     },
     Entering {
         character: CharacterId,
-        request: Option<u64>,
+        request: u64,
     },
     Inside {
         character: CharacterId,
