@@ -33,8 +33,10 @@ pub use happening::{Happening, Happenings};
 pub use view::View;
 pub use walk::MAX_SPEED;
 
-/// How long to wait for a full world's queue.
+/// How long to wait for a full world's queue, and after which time to ask again: asking again keeps the place, and a
+/// world that was restarted meanwhile hears of it.
 const LONGEST_QUEUE: Duration = Duration::from_secs(3_600);
+const ASK_AGAIN: Duration = Duration::from_secs(10);
 /// How long to ask again for what a zone in trouble does not answer.
 const LONGEST_ANSWER: Duration = Duration::from_secs(60);
 
@@ -107,7 +109,11 @@ impl Player {
     }
 
     pub async fn list_characters(&self) -> Result<CharacterList, ClientError> {
-        self.session.call(opcode::LIST_CHARACTERS, &ListCharacters {}, None).await
+        self.patiently(
+            || self.session.call(opcode::LIST_CHARACTERS, &ListCharacters {}, None),
+            LONGEST_ANSWER,
+        )
+        .await
     }
 
     pub async fn create_character(&self, name: &str) -> Result<CharacterSummary, ClientError> {
@@ -131,7 +137,8 @@ impl Player {
 
     /// Back to the character list.
     pub async fn leave(&self) -> Result<(), ClientError> {
-        let _: Left = self.session.call(opcode::LEAVE, &Leave {}, None).await?;
+        let _: Left =
+            self.patiently(|| self.session.call(opcode::LEAVE, &Leave {}, None), LONGEST_ANSWER).await?;
         self.shared.change(View::leave);
         Ok(())
     }
