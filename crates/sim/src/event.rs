@@ -106,10 +106,17 @@ pub struct TradeSideView {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reply {
-    Attack { damage: u32, killed: bool },
+    Attack {
+        damage: u32,
+        killed: bool,
+    },
     /// The database has committed; the possessions are those after it.
-    Committed { action: u64 },
-    Invited { trade: u64 },
+    Committed {
+        action: u64,
+    },
+    Invited {
+        trade: u64,
+    },
     Trade(Box<TradeView>),
 }
 
@@ -141,26 +148,58 @@ impl Refusal {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
     Cell(CellUpdate),
-    Own { character: CharacterId, state: OwnState },
+    Own {
+        character: CharacterId,
+        state: OwnState,
+    },
     /// The avatar sees from another cell now.
-    View { character: CharacterId, cell: CellId },
+    View {
+        character: CharacterId,
+        cell: CellId,
+    },
     /// The avatar stands in a cell of another zone; repeated until it leaves or comes back.
-    Outside { character: CharacterId, cell: CellId },
-    Reply { ask: Ask, reply: Result<Reply, Refusal> },
+    Outside {
+        character: CharacterId,
+        cell: CellId,
+    },
+    Reply {
+        ask: Ask,
+        reply: Result<Reply, Refusal>,
+    },
     /// Its possessions are others now; see [`crate::Sim::possessions`].
-    Possessions { character: CharacterId },
-    Vitals { character: CharacterId, health: u32, max_health: u32, died: bool },
+    Possessions {
+        character: CharacterId,
+    },
+    Vitals {
+        character: CharacterId,
+        health: u32,
+        max_health: u32,
+        died: bool,
+    },
     /// It stands somewhere else all at once.
-    Placed { character: CharacterId, position: Position },
-    Trade { character: CharacterId, view: Box<TradeView> },
+    Placed {
+        character: CharacterId,
+        position: Position,
+    },
+    Trade {
+        character: CharacterId,
+        view: Box<TradeView>,
+    },
     /// To be committed, and answered with [`crate::Input::Committed`] of the same number however long it takes.
-    Commit { number: u64, want: Want },
+    Commit {
+        number: u64,
+        want: Want,
+    },
     /// To the zone that owns the target; repeated until its result comes or it is too late.
     Effect(Effect),
     /// To the zone that owns the actor.
     EffectResult(EffectResult),
     /// The ground of this cell may hold what is not known here.
-    GroundUnsure { cell: CellId },
+    GroundUnsure {
+        cell: CellId,
+    },
     /// A client wished to be faster than it can.
-    TooFast { character: CharacterId },
+    TooFast {
+        character: CharacterId,
+    },
 }

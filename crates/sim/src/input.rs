@@ -133,21 +133,54 @@ pub enum Input {
     Sectors(Vec<CellRect>),
     /// What lies on the ground of these cells, and which generation of each spawn has left its loot. Creatures
     /// appear in a cell only after this.
-    Ground { cells: CellRect, items: Vec<(Item, Position)>, generations: BTreeMap<u64, u64> },
+    Ground {
+        cells: CellRect,
+        items: Vec<(Item, Position)>,
+        generations: BTreeMap<u64, u64>,
+    },
     /// Somebody looks at the cell, or nobody any more. Looking begins with a keyframe.
-    Watch { cell: CellId, ring: Ring, on: bool },
-    Keyframe { cell: CellId, ring: Ring },
+    Watch {
+        cell: CellId,
+        ring: Ring,
+        on: bool,
+    },
+    Keyframe {
+        cell: CellId,
+        ring: Ring,
+    },
     Enter(Box<Entering>),
-    Leave { character: CharacterId },
+    Leave {
+        character: CharacterId,
+    },
     /// Nothing of the avatar changes until it thaws or leaves.
-    Freeze { character: CharacterId },
-    Thaw { character: CharacterId },
+    Freeze {
+        character: CharacterId,
+    },
+    Thaw {
+        character: CharacterId,
+    },
     /// The player is away: stand still.
-    Stop { character: CharacterId },
-    Teleport { character: CharacterId, to: Position },
-    Move { character: CharacterId, sequence: u32, velocity: (i32, i32), facing: u8 },
-    Act { ask: Ask, act: Act },
-    Committed { number: u64, outcome: Outcome },
+    Stop {
+        character: CharacterId,
+    },
+    Teleport {
+        character: CharacterId,
+        to: Position,
+    },
+    Move {
+        character: CharacterId,
+        sequence: u32,
+        velocity: (i32, i32),
+        facing: u8,
+    },
+    Act {
+        ask: Ask,
+        act: Act,
+    },
+    Committed {
+        number: u64,
+        outcome: Outcome,
+    },
     Ghost(GhostState),
     GhostGone(EntityId),
     Effect(Effect),
@@ -158,20 +191,43 @@ pub enum Input {
 /// What is to be committed; see [`crate::Event::Commit`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Want {
-    PickUp { who: CharacterId, action: Action, item: ItemId, from: CellId },
-    Drop { who: CharacterId, action: Action, item: Item, at: Position },
-    Trade { sides: [TradeGive; 2] },
+    PickUp {
+        who: CharacterId,
+        action: Action,
+        item: ItemId,
+        from: CellId,
+    },
+    Drop {
+        who: CharacterId,
+        action: Action,
+        item: Item,
+        at: Position,
+    },
+    Trade {
+        sides: [TradeGive; 2],
+    },
     /// Once under (spawn, generation).
-    Loot { spawn: u64, generation: u64, at: Position, stacks: Vec<Stack>, reward: Option<Reward> },
+    Loot {
+        spawn: u64,
+        generation: u64,
+        at: Position,
+        stacks: Vec<Stack>,
+        reward: Option<Reward>,
+    },
     /// Ask for the stored result of an action that was done before; it has no effect of its own.
-    Recall { who: CharacterId, action: Action },
+    Recall {
+        who: CharacterId,
+        action: Action,
+    },
 }
 
 impl Want {
     /// The characters whose possessions it touches.
     pub fn characters(&self) -> impl Iterator<Item = CharacterId> {
         let (one, two) = match self {
-            Self::PickUp { who, .. } | Self::Drop { who, .. } | Self::Recall { who, .. } => (Some(*who), None),
+            Self::PickUp { who, .. } | Self::Drop { who, .. } | Self::Recall { who, .. } => {
+                (Some(*who), None)
+            }
             Self::Trade { sides: [a, b] } => (Some(a.who), Some(b.who)),
             Self::Loot { reward, .. } => (reward.as_ref().map(|reward| reward.who), None),
         };

@@ -9,6 +9,7 @@ mod body;
 mod cells;
 mod event;
 mod input;
+pub mod load;
 mod map;
 mod perceive;
 mod random;
@@ -25,10 +26,11 @@ pub use event::{
     TradeView,
 };
 pub use input::{
-    Act, Action, Ask, Effect, EffectResult, Entering, GhostState, Goal, Input, Intent, Item, Outcome, Possessions,
-    Reward, TradeGive, Want,
+    Act, Action, Ask, Effect, EffectResult, Entering, GhostState, Goal, Input, Intent, Item, Outcome,
+    Possessions, Reward, TradeGive, Want,
 };
 pub use map::{Map, SQUARE_MM, SpawnPoint, WalkGrid};
 pub use perceive::{Neighbour, Perception};
 pub use random::Random;
 pub use sim::{AvatarView, Counts, Seen, Sim};
+pub use template::Stack;

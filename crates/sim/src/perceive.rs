@@ -55,9 +55,8 @@ impl Sim {
         let here = body.position(self.map.id);
         let cells = self.cells.around(body.cell as usize, 1);
         let others = cells.flat_map(|cell| self.cells.inside(cell)).map(|&at| &self.bodies.hot[at as usize]);
-        let avatars = others.filter(|other| {
-            other.kind == Kind::Avatar && other.alive() && other.within(body, PERCEPTION)
-        });
+        let avatars = others
+            .filter(|other| other.kind == Kind::Avatar && other.alive() && other.within(body, PERCEPTION));
         let mut near: Vec<_> = avatars
             .map(|other| Neighbour { entity: other.id, position: other.position(self.map.id) })
             .collect();

@@ -9,7 +9,7 @@ impl Random {
         Self(seed)
     }
 
-    pub fn next(&mut self) -> u64 {
+    pub fn bits(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -20,7 +20,7 @@ impl Random {
     /// A number in `low..=high`; `low` when the range is empty.
     pub fn within(&mut self, low: u32, high: u32) -> u32 {
         let span = u64::from(high.saturating_sub(low)) + 1;
-        low + (self.next() % span) as u32
+        low + (self.bits() % span) as u32
     }
 }
 
@@ -31,7 +31,7 @@ mod tests {
     #[test]
     fn same_seed_same_numbers() {
         let (mut a, mut b) = (Random::new(7), Random::new(7));
-        assert!((0..100).all(|_| a.next() == b.next()));
+        assert!((0..100).all(|_| a.bits() == b.bits()));
         assert!((0..1_000).map(|_| a.within(3, 5)).all(|n| (3..=5).contains(&n)));
     }
 }

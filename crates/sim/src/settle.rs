@@ -15,7 +15,9 @@ impl Sim {
     pub(crate) fn settle(&mut self, number: u64, outcome: Outcome) {
         let Some(commit) = self.commits.remove(&number) else { return };
         let refusal = match outcome {
-            Outcome::Done { applied, minted, possessions } => return self.done(commit, applied, &minted, possessions),
+            Outcome::Done { applied, minted, possessions } => {
+                return self.done(commit, applied, &minted, possessions);
+            }
             Outcome::Refused => Refusal::Refused("no longer possible"),
             Outcome::Conflict => Refusal::Conflict,
             Outcome::Unavailable => Refusal::Unavailable,

@@ -146,6 +146,7 @@ impl Sim {
             cooldown_ms: avatar.strikes_at.saturating_sub(self.now),
             possessions: &avatar.possessions,
             trade: avatar.trade,
+            frozen: body.frozen,
         })
     }
 
@@ -160,6 +161,12 @@ impl Sim {
     /// A hard action of this character has not come back from the database.
     pub fn is_committing(&self, character: CharacterId) -> bool {
         self.commits.values().any(|commit| commit.want.characters().any(|who| who == character))
+    }
+
+    /// Where an entity stands, ghosts included.
+    pub fn position(&self, entity: EntityId) -> Option<Position> {
+        let at = self.bodies.find(entity)?;
+        Some(self.bodies.hot[at].position(self.map.id))
     }
 
     pub fn owns(&self, cell: CellId) -> bool {
@@ -265,4 +272,5 @@ pub struct AvatarView<'a> {
     pub cooldown_ms: u64,
     pub possessions: &'a Possessions,
     pub trade: Option<u64>,
+    pub frozen: bool,
 }

@@ -101,12 +101,7 @@ impl Trade {
         Ok(self.take_asks())
     }
 
-    pub(crate) fn confirm(
-        &mut self,
-        ask: Ask,
-        action: Action,
-        revision: u32,
-    ) -> Result<Confirmed, Refusal> {
+    pub(crate) fn confirm(&mut self, ask: Ask, action: Action, revision: u32) -> Result<Confirmed, Refusal> {
         if self.state == TradeState::Committing {
             return self.confirm_again(ask, action);
         }
@@ -150,7 +145,11 @@ impl Trade {
 
     /// Clears both confirmations and returns who waited for them.
     pub(crate) fn take_asks(&mut self) -> Vec<Ask> {
-        self.sides.iter_mut().filter_map(|side| side.consent.take()).flat_map(|consent| consent.asks).collect()
+        self.sides
+            .iter_mut()
+            .filter_map(|side| side.consent.take())
+            .flat_map(|consent| consent.asks)
+            .collect()
     }
 }
 

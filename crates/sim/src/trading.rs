@@ -124,7 +124,8 @@ impl Sim {
     pub fn trade_view(&self, id: u64, who: CharacterId) -> Option<TradeView> {
         let trade = self.trades.get(&id)?;
         let (mine, theirs) = trade.seen_by(who)?;
-        let partner_name = self.bodies.avatar(theirs.who).map_or(Arc::from(""), |(_, avatar)| avatar.name.clone());
+        let partner_name =
+            self.bodies.avatar(theirs.who).map_or(Arc::from(""), |(_, avatar)| avatar.name.clone());
         Some(TradeView {
             trade: id,
             partner: theirs.who,

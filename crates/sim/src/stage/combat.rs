@@ -230,9 +230,10 @@ fn judge(sim: &mut Sim, effect: Effect) -> EffectResult {
     let damage = damage.min(MAX_EFFECT_DAMAGE);
     let missed = EffectResult { actor, number, applied: false, damage: 0, killed: false };
     let Some(at) = sim.bodies.find(target) else { return missed };
-    let near = sim.bodies.find(actor).is_some_and(|actor| {
-        sim.bodies.hot[actor].within(&sim.bodies.hot[at], GHOST_REACH)
-    });
+    let near = sim
+        .bodies
+        .find(actor)
+        .is_some_and(|actor| sim.bodies.hot[actor].within(&sim.bodies.hot[at], GHOST_REACH));
     if !near || !sim.bodies.hot[at].alive() {
         return missed;
     }

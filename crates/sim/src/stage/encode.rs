@@ -102,7 +102,8 @@ fn publish(sim: &mut Sim, index: usize, ring: Ring, keyframe: bool, entries: Vec
         return;
     }
     for (number, part) in entries.chunks(PACKET_ENTRIES).enumerate() {
-        let update = CellUpdate { cell, ring, keyframe: keyframe && number == 0, tick, entries: part.to_vec() };
+        let update =
+            CellUpdate { cell, ring, keyframe: keyframe && number == 0, tick, entries: part.to_vec() };
         sim.events.push(Event::Cell(update));
     }
 }
@@ -148,7 +149,9 @@ fn appearance(body: &Body, mind: &Mind) -> Appears {
     let name = match mind {
         Mind::Avatar(avatar) => avatar.name.clone(),
         Mind::Ghost(ghost) => ghost.name.clone(),
-        Mind::Creature(_) => Arc::from(CreatureTemplate::get(body.template).map_or("", |template| template.name)),
+        Mind::Creature(_) => {
+            Arc::from(CreatureTemplate::get(body.template).map_or("", |template| template.name))
+        }
     };
     Appears { kind: body.kind, template: body.template, name }
 }

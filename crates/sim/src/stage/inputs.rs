@@ -42,7 +42,9 @@ fn apply(sim: &mut Sim, input: Input) {
             let to = sim.map.standable(to);
             sim.place(character, to);
         }
-        Input::Move { character, sequence, velocity, facing } => wish(sim, character, sequence, velocity, facing),
+        Input::Move { character, sequence, velocity, facing } => {
+            wish(sim, character, sequence, velocity, facing);
+        }
         Input::Act { ask, act } => sim.act(ask, act),
         Input::Committed { number, outcome } => sim.settle(number, outcome),
         Input::Ghost(state) => ghost(sim, state),
@@ -83,7 +85,9 @@ fn own(sim: &mut Sim, rects: &[CellRect]) {
             if !is_ghost(sim, entity) {
                 sim.bodies.remove(entity);
             }
-        } else if let Some(at) = sim.bodies.find(entity).filter(|&at| !sim.cells.owned(sim.bodies.hot[at].cell)) {
+        } else if let Some(at) =
+            sim.bodies.find(entity).filter(|&at| !sim.cells.owned(sim.bodies.hot[at].cell))
+        {
             let body = &mut sim.bodies.hot[at];
             (body.x, body.y) = (point.home.x_mm, point.home.y_mm);
             let home = sim.cells.at(body.x, body.y);
@@ -277,4 +281,3 @@ impl Sim {
         self.events.push(Event::Placed { character, position: to });
     }
 }
-

@@ -24,7 +24,8 @@ pub(crate) fn run(sim: &mut Sim) {
         let Mind::Creature(creature) = &sim.bodies.minds[at] else { continue };
         let body = &sim.bodies.hot[at];
         let awake = sim.cells.all[body.cell as usize].awake;
-        let goal = if !awake || creature.goal_until < sim.now { Goal::Idle } else { follow(sim, at, creature.goal) };
+        let goal =
+            if !awake || creature.goal_until < sim.now { Goal::Idle } else { follow(sim, at, creature.goal) };
         if let Mind::Creature(creature) = &mut sim.bodies.minds[at] {
             creature.goal = goal;
             if !awake {

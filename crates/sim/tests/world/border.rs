@@ -1,0 +1,139 @@
+use shardkeep_sim::{Effect, EffectResult, GhostState};
+use shardkeep_types::CellId;
+
+use super::*;
+
+/// Two cells, of which the left one is owned; the border is at x = 32 m.
+fn half() -> World {
+    World::on(Map::open(MAP, "test", 2, 1, at(16_000, 16_000)), rect(0, 0, 1, 1))
+}
+
+fn outside(events: &[Event]) -> Option<CellId> {
+    events.iter().find_map(|event| match event {
+        Event::Outside { cell, .. } => Some(*cell),
+        _ => None,
+    })
+}
+
+fn ghost(entity: EntityId, position: Position, health: u32) -> GhostState {
+    let name = Arc::from("beyond");
+    GhostState { entity, template: 1, name, position, velocity: (0, 0), health, max_health: 20 }
+}
+
+#[test]
+fn who_walks_out_is_to_be_handed_over_and_simulated_until_then() {
+    let mut world = half();
+    world.enter(ANN, at(31_000, 10_000));
+    let mut events = world.walk(ANN, 1, (2_000, 0));
+    events.extend(world.ticks(10));
+    assert_eq!(outside(&events), None);
+    events = world.ticks(10);
+    assert_eq!(outside(&events), Some(CellId { map: MAP, x: 1, y: 0 }));
+    let (x, _) = world.position(ANN);
+    world.ticks(5);
+    assert_eq!(world.position(ANN).0, x + 500);
+}
+
+#[test]
+fn a_step_over_the_border_and_back_costs_nothing() {
+    let mut world = half();
+    world.enter(ANN, at(31_750, 10_000));
+    let mut events = Vec::new();
+    for sequence in 1..20 {
+        let direction = if sequence % 2 == 1 { 2_000 } else { -2_000 };
+        events.extend(world.walk(ANN, sequence, (direction, 0)));
+        events.extend(world.ticks(3));
+    }
+    assert_eq!(outside(&events), None);
+}
+
+#[test]
+fn the_frozen_do_not_move_and_thaw_where_they_were() {
+    let mut world = half();
+    world.enter(ANN, at(10_000, 10_000));
+    world.walk(ANN, 1, (2_000, 0));
+    world.tick([Input::Freeze { character: ANN }]);
+    let before = world.position(ANN);
+    world.ticks(5);
+    assert_eq!(world.position(ANN), before);
+    world.tick([Input::Thaw { character: ANN }]);
+    assert_eq!(world.position(ANN), (before.0 + 100, before.1));
+}
+
+#[test]
+fn a_ghost_turns_into_the_avatar_itself_without_vanishing() {
+    let mut world = half();
+    let cell = CellId { map: MAP, x: 0, y: 0 };
+    world.tick([Input::Watch { cell, ring: shardkeep_sim::Ring::Near, on: true }]);
+    let entity = EntityId::avatar(ANN);
+    world.tick([Input::Ghost(ghost(entity, at(30_000, 5_000), 10))]);
+    let events = world.tick([Input::Enter(Box::new(entering(ANN, at(30_000, 5_000))))]);
+    let gone = events.iter().any(|event| match event {
+        Event::Cell(update) => update.entries.iter().any(|entry| entry.gone.is_some()),
+        _ => false,
+    });
+    assert!(!gone);
+    // What the neighbour still says about it is old.
+    world.tick([Input::Ghost(ghost(entity, at(1_000, 1_000), 10)), Input::GhostGone(entity)]);
+    assert_eq!(world.position(ANN), (30_000, 5_000));
+}
+
+#[test]
+fn ghosts_that_nobody_mentions_fade() {
+    let mut world = half();
+    let rabbit = EntityId::creature(77);
+    world.tick([Input::Ghost(ghost(rabbit, at(40_000, 5_000), 10))]);
+    assert!(world.sim.position(rabbit).is_some());
+    world.ticks(100);
+    assert_eq!(world.sim.position(rabbit), None);
+}
+
+#[test]
+fn a_strike_across_the_border_is_answered_by_its_owner_only() {
+    let mut world = half();
+    world.enter(ANN, at(31_000, 5_000));
+    let rabbit = EntityId::creature(77);
+    world.tick([Input::Ghost(ghost(rabbit, at(33_000, 5_000), 20))]);
+    let events = world.act(ANN, Act::Attack { target: rabbit });
+    assert_eq!(replies(&events), []);
+    let sent: Vec<Effect> = events.iter().filter_map(effect).collect();
+    let again: Vec<Effect> = world.ticks(12).iter().filter_map(effect).collect();
+    assert_eq!(again, sent, "repeated with the same number");
+    let Effect { actor, number, damage, .. } = sent[0];
+    let result = EffectResult { actor, number, applied: true, damage, killed: true };
+    let events = world.tick([Input::EffectResult(result), Input::EffectResult(result)]);
+    assert_eq!(replies(&events), [(ANN, Ok(Reply::Attack { damage, killed: true }))]);
+}
+
+fn effect(event: &Event) -> Option<Effect> {
+    match event {
+        Event::Effect(effect) => Some(*effect),
+        _ => None,
+    }
+}
+
+#[test]
+fn a_repeated_effect_hurts_once() {
+    let mut world = half();
+    world.enter(ANN, at(31_000, 5_000));
+    let wolf = EntityId::creature(77);
+    world.tick([Input::Ghost(ghost(wolf, at(33_000, 5_000), 20))]);
+    let effect = Effect { actor: wolf, number: 1, target: EntityId::avatar(ANN), damage: 9 };
+    let events = world.tick([Input::Effect(effect), Input::Effect(effect)]);
+    let results: Vec<_> = events
+        .iter()
+        .filter(|event| matches!(event, Event::EffectResult(result) if result.applied))
+        .collect();
+    assert_eq!(results.len(), 2);
+    assert_eq!(world.sim.avatar(ANN).unwrap().own.health, 91);
+}
+
+#[test]
+fn nobody_waits_for_ever_for_a_neighbour() {
+    let mut world = half();
+    world.enter(ANN, at(31_000, 5_000));
+    let rabbit = EntityId::creature(77);
+    world.tick([Input::Ghost(ghost(rabbit, at(33_000, 5_000), 20))]);
+    world.act(ANN, Act::Attack { target: rabbit });
+    assert_eq!(replies(&world.ticks(70)), [(ANN, Err(Refusal::Unavailable))]);
+}

@@ -1,0 +1,130 @@
+use shardkeep_sim::{CellUpdate, Gone, Ring, rules::PACKET_ENTRIES};
+use shardkeep_types::CellId;
+
+use super::*;
+
+fn cell(x: u16, y: u16) -> CellId {
+    CellId { map: MAP, x, y }
+}
+
+fn watch(x: u16, y: u16, ring: Ring) -> Input {
+    Input::Watch { cell: cell(x, y), ring, on: true }
+}
+
+fn updates(events: Vec<Event>) -> Vec<CellUpdate> {
+    let update = |event| match event {
+        Event::Cell(update) => Some(update),
+        _ => None,
+    };
+    events.into_iter().filter_map(update).collect()
+}
+
+#[test]
+fn looking_begins_with_a_keyframe_that_shows_who_stands_still() {
+    let mut world = World::open();
+    world.enter(ANN, at(10_000, 10_000));
+    world.ticks(50);
+    let updates = updates(world.tick([watch(0, 0, Ring::Near)]));
+    let [CellUpdate { keyframe: true, entries, .. }] = &updates[..] else { panic!("{updates:?}") };
+    assert_eq!(entries[0].entity, EntityId::avatar(ANN));
+    assert_eq!(entries[0].position, Some((10_000, 10_000)));
+    assert_eq!(&*entries[0].appears.as_ref().unwrap().name, "player-1");
+}
+
+#[test]
+fn nothing_is_told_to_nobody_or_of_nothing() {
+    let mut world = World::open();
+    world.enter(ANN, at(10_000, 10_000));
+    world.walk(ANN, 1, (2_000, 0));
+    assert_eq!(updates(world.ticks(5)), []);
+    world.tick([watch(0, 0, Ring::Near)]);
+    // A steady walk needs no words: the client goes on by itself.
+    assert_eq!(updates(world.ticks(5)), []);
+    let turned = updates(world.walk(ANN, 2, (0, 0)));
+    assert_eq!(turned[0].entries[0].velocity, Some((0, 0)));
+    assert!(turned[0].entries[0].appears.is_none());
+}
+
+#[test]
+fn who_crosses_goes_here_and_appears_there() {
+    let mut world = World::open();
+    world.enter(ANN, at(31_950, 10_000));
+    world.tick([watch(0, 0, Ring::Near), watch(1, 0, Ring::Near)]);
+    let updates = updates(world.walk(ANN, 1, (2_000, 0)));
+    let [old, new] = &updates[..] else { panic!("{updates:?}") };
+    assert_eq!((old.cell, old.entries[0].gone), (cell(0, 0), Some(Gone::ToOtherCell)));
+    assert_eq!((new.cell, new.entries[0].position), (cell(1, 0), Some((50, 10_000))));
+    assert!(new.entries[0].appears.is_some());
+}
+
+#[test]
+fn the_outer_ring_hears_a_quarter_as_often() {
+    let mut world = World::open();
+    world.enter(ANN, at(10_000, 10_000));
+    world.tick([watch(0, 0, Ring::Outer)]);
+    let mut told = 0;
+    for sequence in 1..=40 {
+        let velocity = (20 * (sequence as i32 % 7), 0);
+        told += updates(world.walk(ANN, sequence, velocity)).len();
+    }
+    assert!((9..=11).contains(&told), "{told}");
+}
+
+#[test]
+fn keyframes_come_by_themselves() {
+    let mut world = World::open();
+    world.enter(ANN, at(10_000, 10_000));
+    world.tick([watch(0, 0, Ring::Near), watch(1, 0, Ring::Outer)]);
+    let keyframes = updates(world.ticks(80)).into_iter().filter(|update| update.keyframe);
+    assert_eq!(keyframes.filter(|update| update.ring == Ring::Near).count(), 2);
+}
+
+#[test]
+fn a_crowd_spreads_over_ticks_and_everybody_gets_a_turn() {
+    let mut world = World::open();
+    let crowd: u64 = 3 * PACKET_ENTRIES as u64;
+    let everybody =
+        (1..=crowd).map(|id| Input::Enter(Box::new(entering(CharacterId(id), at(5_000 + id as i32, 5_000)))));
+    world.tick(everybody);
+    let shown = updates(world.tick([watch(0, 0, Ring::Near)]));
+    assert!(shown[0].keyframe && shown[1..].iter().all(|update| !update.keyframe));
+    assert_eq!(shown.iter().map(|update| update.entries.len() as u64).sum::<u64>(), crowd);
+
+    let mut heard = std::collections::HashSet::new();
+    let moves = (1..=crowd).map(|id| Input::Move {
+        character: CharacterId(id),
+        sequence: 1,
+        velocity: (20, 0),
+        facing: 0,
+    });
+    let mut all = updates(world.tick(moves));
+    all.extend(updates(world.ticks(4)));
+    for update in &all {
+        assert!(update.entries.len() <= PACKET_ENTRIES);
+        heard.extend(update.entries.iter().map(|entry| entry.entity));
+    }
+    assert_eq!(heard.len() as u64, crowd);
+    assert!(world.sim.counts().deferred > 0);
+}
+
+#[test]
+fn a_cell_of_another_zone_is_not_published_and_starts_with_a_keyframe_when_gained() {
+    let mut world = World::on(Map::open(MAP, "test", 2, 1, at(1_000, 1_000)), rect(0, 0, 1, 1));
+    world.enter(ANN, at(31_990, 10_000));
+    world.tick([watch(1, 0, Ring::Near)]);
+    assert_eq!(updates(world.walk(ANN, 1, (2_000, 0))), []);
+    let gained = updates(world.tick([Input::Sectors(vec![rect(0, 0, 2, 1)])]));
+    assert_eq!(gained.len(), 1);
+    assert!(gained[0].keyframe && gained[0].entries.len() == 1);
+}
+
+#[test]
+fn an_avatar_is_told_to_look_around_when_it_enters_and_when_its_cell_changes() {
+    let mut world = World::open();
+    let views =
+        |events: Vec<Event>| events.iter().filter(|event| matches!(event, Event::View { .. })).count();
+    let events = world.tick([Input::Enter(Box::new(entering(ANN, at(31_950, 10_000))))]);
+    assert_eq!(views(events), 1);
+    assert_eq!(views(world.ticks(10)), 0);
+    assert_eq!(views(world.walk(ANN, 1, (2_000, 0))), 1);
+}

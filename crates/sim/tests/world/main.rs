@@ -1,0 +1,132 @@
+//! The simulation as its zone sees it: inputs in, events out, no runtime and no waiting.
+
+mod bench;
+mod border;
+mod cells;
+mod combat;
+mod items;
+mod movement;
+mod replay;
+mod trades;
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use shardkeep_sim::{
+    Act, Action, Ask, Entering, Event, Input, Item, Map, Outcome, Possessions, Refusal, Reply, Sim, Want,
+    rules::TICK_MS,
+};
+use shardkeep_types::{CellRect, CharacterId, EntityId, Epoch, ItemId, MapId, Position};
+
+const MAP: MapId = MapId(1);
+const ANN: CharacterId = CharacterId(1);
+const BOB: CharacterId = CharacterId(2);
+
+/// A simulation with a clock of its own.
+struct World {
+    sim: Sim,
+    now: u64,
+    requests: u64,
+}
+
+fn at(x_mm: i32, y_mm: i32) -> Position {
+    Position::new(MAP, x_mm, y_mm)
+}
+
+fn rect(x0: u16, y0: u16, x1: u16, y1: u16) -> CellRect {
+    CellRect { map: MAP, x0, y0, x1, y1 }
+}
+
+fn item(id: u64) -> Item {
+    Item { id: ItemId(id), template: 4, count: 1 }
+}
+
+fn action(id: u64) -> Action {
+    Action { id, digest: [id as u8; 16] }
+}
+
+fn entering(character: CharacterId, position: Position) -> Entering {
+    Entering {
+        character,
+        name: Arc::from(format!("player-{character}")),
+        epoch: Epoch(1),
+        position,
+        velocity: (0, 0),
+        facing: 0,
+        health: 100,
+        last_input: 0,
+        cooldown_ms: 0,
+        possessions: Possessions::default(),
+    }
+}
+
+impl World {
+    /// Four by four cells of open ground, all owned, nobody there.
+    fn open() -> Self {
+        Self::on(Map::open(MAP, "test", 4, 4, at(16_000, 16_000)), rect(0, 0, 4, 4))
+    }
+
+    fn on(map: Map, owned: CellRect) -> Self {
+        let mut world = Self { sim: Sim::new(Arc::new(map), 7), now: 1_000_000, requests: 0 };
+        world.tick([Input::Sectors(vec![owned]), ground(owned)]);
+        world
+    }
+
+    fn tick(&mut self, inputs: impl IntoIterator<Item = Input>) -> Vec<Event> {
+        self.now += TICK_MS;
+        self.sim.tick(self.now, inputs)
+    }
+
+    fn ticks(&mut self, count: u64) -> Vec<Event> {
+        (0..count).flat_map(|_| self.tick([])).collect()
+    }
+
+    fn enter(&mut self, character: CharacterId, position: Position) {
+        self.enter_with(character, position, Possessions::default());
+    }
+
+    fn enter_with(&mut self, character: CharacterId, position: Position, possessions: Possessions) {
+        let entering = Entering { possessions, ..entering(character, position) };
+        self.tick([Input::Enter(Box::new(entering))]);
+    }
+
+    fn walk(&mut self, character: CharacterId, sequence: u32, velocity: (i32, i32)) -> Vec<Event> {
+        self.tick([Input::Move { character, sequence, velocity, facing: 0 }])
+    }
+
+    fn position(&self, character: CharacterId) -> (i32, i32) {
+        let at = self.sim.position(EntityId::avatar(character)).expect("the avatar is here");
+        (at.x_mm, at.y_mm)
+    }
+
+    /// Sends a request and returns what was said in this tick.
+    fn act(&mut self, character: CharacterId, act: Act) -> Vec<Event> {
+        self.requests += 1;
+        let ask = Ask { character, request: self.requests };
+        self.tick([Input::Act { ask, act }])
+    }
+
+    fn committed(&mut self, number: u64, possessions: Vec<(CharacterId, Possessions)>) -> Vec<Event> {
+        let outcome = Outcome::Done { applied: true, minted: vec![], possessions };
+        self.tick([Input::Committed { number, outcome }])
+    }
+}
+
+fn ground(cells: CellRect) -> Input {
+    Input::Ground { cells, items: vec![], generations: BTreeMap::new() }
+}
+
+fn replies(events: &[Event]) -> Vec<(CharacterId, Result<Reply, Refusal>)> {
+    let reply = |event: &Event| match event {
+        Event::Reply { ask, reply } => Some((ask.character, reply.clone())),
+        _ => None,
+    };
+    events.iter().filter_map(reply).collect()
+}
+
+fn commits(events: &[Event]) -> Vec<(u64, Want)> {
+    let commit = |event: &Event| match event {
+        Event::Commit { number, want } => Some((*number, want.clone())),
+        _ => None,
+    };
+    events.iter().filter_map(commit).collect()
+}

@@ -1,0 +1,83 @@
+//! Simulates sectors of a map at 20 Hz: movement, interest, combat, items, trades, creatures.
+//!
+//! Players come by way of gateways, over Links. The `world` says which sectors are this zone's and brings avatars;
+//! hard state goes through `dbcache`; `ai` thinks for creatures; avatars that walk out are handed over to the zone
+//! that owns the ground they walk on. The simulation itself is the pure crate `sim`; here is what surrounds it.
+
+mod arrivals;
+mod command;
+mod commands;
+mod config;
+mod convert;
+mod database;
+mod grpc;
+mod handover;
+mod hard;
+mod leaving;
+mod links;
+mod metrics;
+mod neighbours;
+mod outbox;
+mod partition;
+mod players;
+mod presence;
+mod publish;
+mod requests;
+mod shard;
+mod streams;
+mod thinking;
+mod ticking;
+mod works;
+
+use std::{sync::Arc, time::Instant};
+
+use shardkeep_cluster::{
+    Node,
+    link::{BackendSpec, LinkHub, Route},
+};
+use shardkeep_daemon::{Daemon, Service, Settings};
+use shardkeep_sim::{Map, Sim};
+use shardkeep_types::{BackendKind, DaemonKind};
+use tokio::sync::mpsc;
+use tonic::service::Routes;
+
+pub use config::Config;
+
+/// Moves come often and are small; requests share a slower bucket. As in `docs/protocol.md`, section 13.
+const ROUTES: [Route; 2] = [
+    Route { first: 0x1001, last: 0x1001, max_payload: 9, rate: 30, burst: 60 },
+    Route { first: 0x1002, last: 0x107f, max_payload: 1_024, rate: 40, burst: 80 },
+];
+
+pub struct Zone;
+
+impl Service for Zone {
+    const KIND: DaemonKind = DaemonKind::Zone;
+    type Config = Config;
+
+    async fn run(settings: Settings<Config>, daemon: Daemon) -> anyhow::Result<()> {
+        metrics::describe();
+        shardkeep_cluster::link::describe();
+        let node = Node::join(&settings, &daemon, Self::KIND).await?;
+        let config = settings.service;
+        let map = Arc::new(Map::meadow());
+        let (commands, commanded) = mpsc::channel(command::COMMANDS);
+        let spec = BackendSpec {
+            kind: BackendKind::ZONE,
+            world: node.world(),
+            routes: ROUTES.to_vec(),
+            auto_bind: false,
+        };
+        let (hub, links) = LinkHub::new(&node, spec);
+        let works = works::Works::new(node.clone(), daemon.clone(), commands.clone());
+        let streams = streams::Streams::new(node.clone(), commands.clone());
+        let service = grpc::ZoneService::new(&node.id().name, map.clone(), commands, daemon.draining());
+
+        let seed = if config.seed == 0 { node.id().incarnation } else { config.seed };
+        let shard = shard::Shard::new(config, Sim::new(map, seed), hub.clone(), works, Instant::now());
+        node.serve(Routes::new(service.into_server()).add_service(hub.service()));
+        streams.start(&daemon);
+        ticking::run(shard, links, commanded, &daemon).await;
+        Ok(())
+    }
+}

@@ -1,0 +1,146 @@
+//! What gateways say: sessions bound, away, back and over, groups watched, messages delivered.
+
+use shardkeep_cluster::link::{ClientMessage, GatewayId, LinkEvent, SessionChange, SessionEvent};
+use shardkeep_sim::{Input, Ring};
+use shardkeep_types::{CellId, Epoch, GroupKey, SessionId};
+
+use crate::{metrics, players::Standing, publish, shard::Shard};
+
+impl Shard {
+    pub(crate) fn link_event(&mut self, event: LinkEvent) {
+        match event {
+            LinkEvent::Up { fresh, .. } => {
+                if fresh {
+                    self.recount_watchers();
+                }
+            }
+            LinkEvent::Down { gateway } => self.gateway_down(&gateway),
+            LinkEvent::Deliver { gateway, session, session_epoch, messages } => {
+                self.deliver(&gateway, session, session_epoch, messages);
+            }
+            LinkEvent::Session { gateway, event } => self.session_event(&gateway, &event),
+            LinkEvent::Watched { group, .. } => self.watch(group, true),
+            LinkEvent::Unwatched { group, .. } => {
+                let on = self.hub.watchers(group) > 0;
+                if !on {
+                    self.watch(group, false);
+                }
+            }
+            LinkEvent::KeyframeWanted { group } => {
+                if let Some((cell, ring)) = publish::cell_of(group, self.world) {
+                    self.inputs.push(Input::Keyframe { cell, ring });
+                }
+            }
+            LinkEvent::Bound { gateway, session, session_epoch, bind_epoch, link_dead, .. } => {
+                self.bound(&gateway, session, session_epoch, bind_epoch, link_dead);
+            }
+        }
+    }
+
+    fn bound(
+        &mut self,
+        gateway: &GatewayId,
+        session: SessionId,
+        session_epoch: Epoch,
+        bind_epoch: Epoch,
+        link_dead: bool,
+    ) {
+        if let Some(arrival) = self.arrivals.values_mut().find(|arrival| arrival.is_of(session)) {
+            arrival.bound(gateway.clone(), session_epoch, bind_epoch, link_dead);
+            return;
+        }
+        let Some(player) = self.attach(session, gateway, session_epoch) else {
+            tracing::debug!(%session, %gateway, "bound to an avatar that is not here");
+            return;
+        };
+        player.link_dead = link_dead;
+        player.greet = Some(bind_epoch);
+        if link_dead {
+            let character = player.character;
+            self.inputs.push(Input::Stop { character });
+        }
+    }
+
+    fn session_event(&mut self, gateway: &GatewayId, event: &SessionEvent) {
+        let Some(player) = self.attach(event.session, gateway, event.session_epoch) else { return };
+        let character = player.character;
+        match event.what {
+            SessionChange::Joined | SessionChange::Resumed => {
+                player.link_dead = false;
+                player.greet = Some(player.epoch);
+            }
+            SessionChange::LinkDead => {
+                player.link_dead = true;
+                self.inputs.push(Input::Stop { character });
+            }
+            SessionChange::Left => self.begin_release(character, "the session is over"),
+        }
+    }
+
+    fn gateway_down(&mut self, gateway: &GatewayId) {
+        let now = self.now;
+        for player in self.players.iter_mut().filter(|player| player.gateway.as_ref() == Some(gateway)) {
+            player.gateway = None;
+            player.unbound_since = now;
+            self.inputs.push(Input::Stop { character: player.character });
+        }
+        self.recount_watchers();
+    }
+
+    fn watch(&mut self, group: GroupKey, on: bool) {
+        if let Some((cell, ring)) = publish::cell_of(group, self.world) {
+            self.inputs.push(Input::Watch { cell, ring, on });
+        }
+    }
+
+    /// After a gateway was forgotten with all its watches: those that nobody else holds are over.
+    fn recount_watchers(&mut self) {
+        let map = self.sim.map();
+        let (id, width, height) = (map.id, map.width, map.height);
+        let cells = (0..height).flat_map(|y| (0..width).map(move |x| CellId { map: id, x, y }));
+        for cell in cells {
+            for ring in [Ring::Near, Ring::Outer] {
+                if self.hub.watchers(publish::group(self.world, cell, ring)) == 0 {
+                    self.inputs.push(Input::Watch { cell, ring, on: false });
+                }
+            }
+        }
+    }
+
+    fn deliver(
+        &mut self,
+        gateway: &GatewayId,
+        session: SessionId,
+        session_epoch: Epoch,
+        messages: Vec<ClientMessage>,
+    ) {
+        if self.players.of_session(session).is_none() {
+            self.forward(session, messages);
+            return;
+        }
+        let Some(player) = self.attach(session, gateway, session_epoch) else { return };
+        match player.standing {
+            Standing::HandingOver(_) => player.hold(messages),
+            Standing::Playing | Standing::Releasing { .. } => {
+                let character = player.character;
+                for message in messages {
+                    self.message(character, &message);
+                }
+            }
+        }
+    }
+
+    /// Inputs of an avatar that has just been handed over go after it.
+    fn forward(&mut self, session: SessionId, messages: Vec<ClientMessage>) {
+        if let Some(arrival) = self.arrivals.values_mut().find(|arrival| arrival.is_of(session)) {
+            arrival.inputs.extend(messages);
+        } else if let Some(moved) = self.moved.get_mut(&session) {
+            let (to, settlement) = moved.forward(messages);
+            self.works.settle(&to, settlement);
+        } else {
+            for _ in messages {
+                metrics::refused("unknown_session");
+            }
+        }
+    }
+}

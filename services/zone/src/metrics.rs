@@ -1,0 +1,131 @@
+//! Every metric of this daemon.
+
+use std::time::Duration;
+
+use ::metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use shardkeep_sim::{Counts, Ring};
+
+const TICK_SECONDS: &str = "shardkeep_zone_tick_seconds";
+const OVERRUNS: &str = "shardkeep_zone_tick_overruns_total";
+const AVATARS: &str = "shardkeep_zone_avatars";
+const CREATURES: &str = "shardkeep_zone_creatures";
+const CELLS: &str = "shardkeep_zone_cells_owned";
+const INPUTS: &str = "shardkeep_zone_inputs_total";
+const REFUSED: &str = "shardkeep_zone_requests_refused_total";
+const PUBLISHED: &str = "shardkeep_zone_cells_published_total";
+const PUBLISHED_BYTES: &str = "shardkeep_zone_published_bytes_total";
+const ENTRIES: &str = "shardkeep_zone_cell_entries_total";
+const DEFERRED: &str = "shardkeep_zone_cell_entries_deferred_total";
+const DEATHS: &str = "shardkeep_zone_deaths_total";
+const COMMITS: &str = "shardkeep_zone_commits_total";
+const COMMIT_SECONDS: &str = "shardkeep_zone_commit_seconds";
+const HANDOVERS: &str = "shardkeep_zone_handovers_total";
+const HANDOVER_SECONDS: &str = "shardkeep_zone_handover_seconds";
+const ADMITTED: &str = "shardkeep_zone_avatars_admitted_total";
+const RELEASED: &str = "shardkeep_zone_avatars_released_total";
+const SAVED: &str = "shardkeep_zone_soft_states_saved_total";
+const STALE: &str = "shardkeep_zone_ownership_lost_total";
+const DROPPED: &str = "shardkeep_zone_queue_dropped_total";
+const PEER_FRAMES: &str = "shardkeep_zone_peer_frames_total";
+const INTENTS: &str = "shardkeep_zone_intents_total";
+
+pub(crate) fn describe() {
+    describe_histogram!(TICK_SECONDS, "Time one tick took, of 0.05");
+    describe_counter!(OVERRUNS, "Ticks that took longer than they may");
+    describe_gauge!(AVATARS, "Avatars simulated");
+    describe_gauge!(CREATURES, "Creatures alive");
+    describe_gauge!(CELLS, "Cells of the sectors owned");
+    describe_counter!(INPUTS, "Client messages taken in, by kind");
+    describe_counter!(REFUSED, "Client messages not done, by reason");
+    describe_counter!(PUBLISHED, "Cell messages published, by ring and form");
+    describe_counter!(PUBLISHED_BYTES, "Bytes of cell messages published");
+    describe_counter!(ENTRIES, "Entities told in cell messages");
+    describe_counter!(DEFERRED, "Entities of crowded cells that waited for a later tick");
+    describe_counter!(DEATHS, "Deaths of creatures and avatars");
+    describe_counter!(COMMITS, "Hard actions, by reason and outcome");
+    describe_histogram!(COMMIT_SECONDS, "Time from a hard action's wish to its outcome");
+    describe_counter!(HANDOVERS, "Hand-overs to another zone, by outcome");
+    describe_histogram!(HANDOVER_SECONDS, "Time an avatar was frozen for a hand-over");
+    describe_counter!(ADMITTED, "Avatars taken in, by from where");
+    describe_counter!(RELEASED, "Avatars saved and let go, by outcome");
+    describe_counter!(SAVED, "Soft states written behind");
+    describe_counter!(STALE, "Avatars dropped because the database says another zone owns them");
+    describe_counter!(DROPPED, "Messages dropped at full queues, by queue");
+    describe_counter!(PEER_FRAMES, "Frames to and from neighbours, by direction");
+    describe_counter!(INTENTS, "Intents taken from the AI");
+}
+
+pub(crate) fn tick(took: Duration, overrun: bool) {
+    histogram!(TICK_SECONDS).record(took);
+    if overrun {
+        counter!(OVERRUNS).increment(1);
+    }
+}
+
+pub(crate) fn population(avatars: usize, creatures: usize, cells: usize) {
+    gauge!(AVATARS).set(avatars as f64);
+    gauge!(CREATURES).set(creatures as f64);
+    gauge!(CELLS).set(cells as f64);
+}
+
+pub(crate) fn counts(now: Counts) {
+    counter!(ENTRIES).absolute(now.entries);
+    counter!(DEFERRED).absolute(now.deferred);
+    counter!(DEATHS).absolute(now.deaths);
+}
+
+pub(crate) fn input(kind: &'static str) {
+    counter!(INPUTS, "kind" => kind).increment(1);
+}
+
+pub(crate) fn refused(reason: &'static str) {
+    counter!(REFUSED, "reason" => reason).increment(1);
+}
+
+pub(crate) fn published(ring: Ring, keyframe: bool, bytes: usize) {
+    let ring = match ring {
+        Ring::Near => "near",
+        Ring::Outer => "outer",
+    };
+    let form = if keyframe { "keyframe" } else { "delta" };
+    counter!(PUBLISHED, "ring" => ring, "form" => form).increment(1);
+    counter!(PUBLISHED_BYTES).increment(bytes as u64);
+}
+
+pub(crate) fn committed(reason: &'static str, outcome: &'static str, took: Duration) {
+    counter!(COMMITS, "reason" => reason, "outcome" => outcome).increment(1);
+    histogram!(COMMIT_SECONDS, "reason" => reason).record(took);
+}
+
+pub(crate) fn handed_over(outcome: &'static str, frozen: Duration) {
+    counter!(HANDOVERS, "outcome" => outcome).increment(1);
+    histogram!(HANDOVER_SECONDS).record(frozen);
+}
+
+pub(crate) fn admitted(from: &'static str) {
+    counter!(ADMITTED, "from" => from).increment(1);
+}
+
+pub(crate) fn released(outcome: &'static str) {
+    counter!(RELEASED, "outcome" => outcome).increment(1);
+}
+
+pub(crate) fn saved(states: usize) {
+    counter!(SAVED).increment(states as u64);
+}
+
+pub(crate) fn ownership_lost() {
+    counter!(STALE).increment(1);
+}
+
+pub(crate) fn dropped(queue: &'static str) {
+    counter!(DROPPED, "queue" => queue).increment(1);
+}
+
+pub(crate) fn peer_frame(direction: &'static str) {
+    counter!(PEER_FRAMES, "direction" => direction).increment(1);
+}
+
+pub(crate) fn intents(count: usize) {
+    counter!(INTENTS).increment(count as u64);
+}

@@ -1,0 +1,182 @@
+//! Who plays which avatar here, through which gateway, and whether the avatar is on its way out.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::Instant,
+};
+
+use shardkeep_cluster::link::{ClientMessage, GatewayId};
+use shardkeep_rpc::dbcache::SoftState;
+use shardkeep_types::{AccountId, CharacterId, Epoch, SessionId};
+use tokio::sync::oneshot;
+use tonic::Status;
+
+use crate::handover::Source;
+
+/// Most inputs kept while an avatar is frozen. Overflow: the newest is dropped, counted.
+const HELD: usize = 256;
+
+/// Whoever evicts an avatar waits for this.
+pub(crate) type Evicted = oneshot::Sender<Result<(), Status>>;
+
+/// An avatar on its way to another zone.
+#[derive(Debug)]
+pub(crate) struct Leaving {
+    pub(crate) state: Source,
+    pub(crate) to: Arc<Destination>,
+    pub(crate) since: Instant,
+}
+
+/// The zone to which an avatar goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Destination {
+    pub(crate) name: String,
+    pub(crate) incarnation: u64,
+    pub(crate) grpc_address: String,
+}
+
+#[derive(Debug)]
+pub(crate) enum Standing {
+    Playing,
+    HandingOver(Leaving),
+    /// Being saved and let go; `sent`: the database has been asked.
+    Releasing {
+        reason: String,
+        sent: bool,
+        waiting: Vec<Evicted>,
+    },
+}
+
+#[derive(Debug)]
+pub(crate) struct Player {
+    pub(crate) character: CharacterId,
+    pub(crate) name: Arc<str>,
+    pub(crate) session: SessionId,
+    pub(crate) session_epoch: Epoch,
+    pub(crate) account: AccountId,
+    /// Ownership epoch of the avatar.
+    pub(crate) epoch: Epoch,
+    /// The gateway that speaks for the session; none until it is bound, or while its gateway is down.
+    pub(crate) gateway: Option<GatewayId>,
+    pub(crate) link_dead: bool,
+    /// To be subscribed, told everything that is not in groups, and declared ready for this binding.
+    pub(crate) greet: Option<Epoch>,
+    /// Since when no gateway speaks for it.
+    pub(crate) unbound_since: Instant,
+    pub(crate) standing: Standing,
+    /// Inputs that came while the avatar was frozen.
+    held: Vec<ClientMessage>,
+    /// What the database was told last.
+    pub(crate) saved: Option<SoftState>,
+    /// Inputs forwarded by the zone it came from.
+    pub(crate) forwarded: u32,
+}
+
+impl Player {
+    pub(crate) fn new(
+        character: CharacterId,
+        name: Arc<str>,
+        epoch: Epoch,
+        session: SessionId,
+        session_epoch: Epoch,
+        account: AccountId,
+        now: Instant,
+    ) -> Self {
+        Self {
+            character,
+            name,
+            session,
+            session_epoch,
+            account,
+            epoch,
+            gateway: None,
+            link_dead: false,
+            greet: None,
+            unbound_since: now,
+            standing: Standing::Playing,
+            held: Vec::new(),
+            saved: None,
+            forwarded: 0,
+        }
+    }
+
+    pub(crate) fn is_playing(&self) -> bool {
+        matches!(self.standing, Standing::Playing)
+    }
+
+    /// Keeps an input for whoever owns the avatar next, or for the thaw.
+    pub(crate) fn hold(&mut self, messages: Vec<ClientMessage>) {
+        let room = HELD.saturating_sub(self.held.len());
+        for _ in room..messages.len() {
+            crate::metrics::dropped("held");
+        }
+        self.held.extend(messages.into_iter().take(room));
+    }
+
+    pub(crate) fn take_held(&mut self) -> Vec<ClientMessage> {
+        std::mem::take(&mut self.held)
+    }
+}
+
+/// Everybody here, by character (in order, so that a tick does the same things in the same order) and by session.
+#[derive(Debug, Default)]
+pub(crate) struct Players {
+    all: BTreeMap<CharacterId, Player>,
+    by_session: HashMap<SessionId, CharacterId>,
+}
+
+impl Players {
+    pub(crate) fn insert(&mut self, player: Player) {
+        self.by_session.insert(player.session, player.character);
+        if let Some(before) = self.all.insert(player.character, player) {
+            let now = self.all.get(&before.character).map(|player| player.session);
+            if now != Some(before.session) {
+                self.by_session.remove(&before.session);
+            }
+            answer_all(before, &Err(Status::failed_precondition("the avatar was admitted again")));
+        }
+    }
+
+    pub(crate) fn remove(&mut self, character: CharacterId) -> Option<Player> {
+        let player = self.all.remove(&character)?;
+        if self.by_session.get(&player.session) == Some(&character) {
+            self.by_session.remove(&player.session);
+        }
+        Some(player)
+    }
+
+    pub(crate) fn get(&self, character: CharacterId) -> Option<&Player> {
+        self.all.get(&character)
+    }
+
+    pub(crate) fn get_mut(&mut self, character: CharacterId) -> Option<&mut Player> {
+        self.all.get_mut(&character)
+    }
+
+    pub(crate) fn of_session(&mut self, session: SessionId) -> Option<&mut Player> {
+        self.all.get_mut(self.by_session.get(&session)?)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Player> {
+        self.all.values()
+    }
+
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Player> {
+        self.all.values_mut()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.all.len()
+    }
+}
+
+/// Those who wait for an eviction hear how it ended.
+pub(crate) fn answer_all(player: Player, answer: &Result<(), Status>) {
+    if let Standing::Releasing { waiting, .. } = player.standing {
+        for waiting in waiting {
+            // Nobody listens any more: the caller's deadline is over.
+            let _ = waiting.send(answer.clone());
+        }
+    }
+}

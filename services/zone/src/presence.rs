@@ -1,0 +1,89 @@
+//! Who is here, for the world: everything on a new stream, then what changes.
+
+use std::collections::BTreeSet;
+
+use shardkeep_rpc::world;
+use shardkeep_sim::Sim;
+use shardkeep_types::{CharacterId, InstanceId};
+use tokio::sync::mpsc;
+
+use crate::{metrics, players::Players};
+
+/// Reports are gathered for so many ticks.
+const TICKS: u64 = 4;
+/// Bound of a stream's queue, in reports. Overflow: the next report is complete again, counted.
+pub(crate) const REPORTS: usize = 16;
+
+#[derive(Debug, Default)]
+pub(crate) struct Presence {
+    stream: Option<mpsc::Sender<world::PresenceReport>>,
+    complete: bool,
+    changed: BTreeSet<CharacterId>,
+    gone: BTreeSet<CharacterId>,
+}
+
+impl Presence {
+    /// A new stream, to whichever world leads now, begins with everything.
+    pub(crate) fn open(&mut self, stream: mpsc::Sender<world::PresenceReport>) {
+        self.stream = Some(stream);
+        self.complete = true;
+    }
+
+    pub(crate) fn changed(&mut self, character: CharacterId) {
+        self.gone.remove(&character);
+        self.changed.insert(character);
+    }
+
+    pub(crate) fn gone(&mut self, character: CharacterId) {
+        self.changed.remove(&character);
+        self.gone.insert(character);
+    }
+
+    pub(crate) fn flush(&mut self, tick: u64, me: &InstanceId, players: &Players, sim: &Sim) {
+        let nothing = !self.complete && self.changed.is_empty() && self.gone.is_empty();
+        if nothing || !tick.is_multiple_of(TICKS) {
+            return;
+        }
+        let Some(stream) = &self.stream else {
+            // A new stream begins with everything anyway.
+            self.changed.clear();
+            self.gone.clear();
+            return;
+        };
+        let everybody = players.iter().map(|player| player.character);
+        let whom: Vec<CharacterId> =
+            if self.complete { everybody.collect() } else { self.changed.iter().copied().collect() };
+        let report = world::PresenceReport {
+            zone: Some(me.into()),
+            complete: self.complete,
+            present: whom.into_iter().filter_map(|who| present(who, me, players, sim)).collect(),
+            gone: self.gone.iter().map(|who| who.0).collect(),
+        };
+        self.changed.clear();
+        self.gone.clear();
+        match stream.try_send(report) {
+            Ok(()) => self.complete = false,
+            Err(mpsc::error::TrySendError::Full(_)) => {
+                metrics::dropped("presence");
+                self.complete = true;
+            }
+            Err(mpsc::error::TrySendError::Closed(_)) => self.stream = None,
+        }
+    }
+}
+
+fn present(who: CharacterId, me: &InstanceId, players: &Players, sim: &Sim) -> Option<world::Presence> {
+    let player = players.get(who)?;
+    let cell = sim.avatar(who)?.own.position.cell();
+    Some(world::Presence {
+        character: who.0,
+        name: player.name.to_string(),
+        session: player.session.as_bytes().to_vec(),
+        account: player.account.0,
+        map: cell.map.0.into(),
+        cell_x: cell.x.into(),
+        cell_y: cell.y.into(),
+        zone: me.name.clone(),
+        epoch: player.epoch.0,
+    })
+}

@@ -1,0 +1,143 @@
+//! Cells to everybody who looks: encoded once, published once to each gateway that watches.
+
+use bytes::BytesMut;
+use shardkeep_cluster::link::{PublishKind, ServerMessage};
+use shardkeep_sim::{CellUpdate, Input, Kind, Ring};
+use shardkeep_types::{CellId, GroupKey, WorldId, group_kind};
+use shardkeep_wire::{
+    message::Head,
+    movement::{self, Appears, EntityKind, Entry, Form, Gone},
+    opcode,
+};
+
+use crate::{metrics, shard::Shard};
+
+pub(crate) fn group(world: WorldId, cell: CellId, ring: Ring) -> GroupKey {
+    let kind = match ring {
+        Ring::Near => group_kind::CELL,
+        Ring::Outer => group_kind::OUTER_CELL,
+    };
+    GroupKey::new(kind, world.0.into(), cell.number())
+}
+
+/// The cell of a group, if it is one of this world's.
+pub(crate) fn cell_of(group: GroupKey, world: WorldId) -> Option<(CellId, Ring)> {
+    let ring = match group.kind() {
+        group_kind::CELL => Ring::Near,
+        group_kind::OUTER_CELL => Ring::Outer,
+        _ => return None,
+    };
+    (group.space() == u64::from(world.0)).then(|| (CellId::from_number(group.number()), ring))
+}
+
+/// The cells an avatar sees: near ones at full rate, the ring around them slower.
+pub(crate) fn view(world: WorldId, from: CellId, width: u16, height: u16) -> Vec<GroupKey> {
+    let near = from.around(1, width, height).map(|cell| group(world, cell, Ring::Near));
+    let ring = from.around(2, width, height).filter(|cell| cell.distance(from) == Some(2));
+    near.chain(ring.map(|cell| group(world, cell, Ring::Outer))).collect()
+}
+
+impl Shard {
+    pub(crate) fn want_keyframes(&mut self, cell: CellId) {
+        for ring in [Ring::Near, Ring::Outer] {
+            self.inputs.push(Input::Keyframe { cell, ring });
+        }
+    }
+
+    pub(crate) fn publish(&self, update: &CellUpdate) {
+        let Some(&epoch) = self.cell_epochs.get(&update.cell) else { return };
+        let message = encode(update);
+        metrics::published(update.ring, update.keyframe, message.payload.len());
+        let what = if update.keyframe { PublishKind::Keyframe } else { PublishKind::Delta };
+        self.hub.publish(group(self.world, update.cell, update.ring), epoch, what, message);
+    }
+}
+
+fn encode(update: &CellUpdate) -> ServerMessage {
+    let mut out = BytesMut::with_capacity(movement::Cell::MAX_HEADER + update.entries.len() * 24);
+    let form = if update.keyframe { Form::Keyframe } else { Form::Delta };
+    movement::encode_cell(&mut out, form, update.tick, update.cell, update.entries.iter().map(entry));
+    let Head::State { class, key } = movement::cell_head(update.cell.number(), update.ring == Ring::Outer)
+    else {
+        unreachable!("cells are state messages");
+    };
+    ServerMessage::state(opcode::CELL, class, key, out.freeze())
+}
+
+fn entry(entry: &shardkeep_sim::Entry) -> Entry<'_> {
+    let kind = |kind| match kind {
+        Kind::Avatar => EntityKind::Avatar,
+        Kind::Creature => EntityKind::Creature,
+        Kind::Item => EntityKind::GroundItem,
+    };
+    let gone = |gone| match gone {
+        shardkeep_sim::Gone::ToOtherCell => Gone::Moved,
+        shardkeep_sim::Gone::Left => Gone::Left,
+        shardkeep_sim::Gone::Died => Gone::Died,
+    };
+    Entry {
+        id: entry.entity,
+        appears: entry.appears.as_ref().map(|what| Appears {
+            kind: kind(what.kind),
+            template: what.template,
+            name: &what.name,
+        }),
+        offset: entry.position.map(Into::into),
+        velocity: entry.velocity.map(Into::into),
+        facing: entry.facing,
+        health: entry.health,
+        gone: entry.gone.map(gone),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use shardkeep_types::{EntityId, MapId};
+
+    use super::*;
+
+    const CELL: CellId = CellId { map: MapId(1), x: 3, y: 4 };
+
+    #[test]
+    fn groups_lead_back_to_cells_of_their_own_world_only() {
+        let outer = group(WorldId(2), CELL, Ring::Outer);
+        assert_eq!(cell_of(outer, WorldId(2)), Some((CELL, Ring::Outer)));
+        assert_eq!(cell_of(outer, WorldId(3)), None);
+    }
+
+    #[test]
+    fn a_view_is_nine_near_cells_and_sixteen_around() {
+        let view = view(WorldId(1), CELL, 32, 32);
+        let near = view.iter().filter(|group| group.kind() == group_kind::CELL).count();
+        assert_eq!((near, view.len()), (9, 25));
+    }
+
+    #[test]
+    fn the_wire_carries_what_the_simulation_said() {
+        let update = CellUpdate {
+            cell: CELL,
+            ring: Ring::Near,
+            keyframe: true,
+            tick: 9,
+            entries: vec![shardkeep_sim::Entry {
+                entity: EntityId(5),
+                appears: Some(shardkeep_sim::Appears {
+                    kind: Kind::Avatar,
+                    template: 0,
+                    name: Arc::from("Ann"),
+                }),
+                position: Some((1, 2)),
+                velocity: Some((-20, 40)),
+                facing: Some(3),
+                health: Some(255),
+                gone: None,
+            }],
+        };
+        let message = encode(&update);
+        let cell = movement::Cell::decode(&message.payload).unwrap();
+        assert_eq!((cell.form, cell.tick, cell.cell), (Form::Keyframe, 9, CELL));
+        assert_eq!(message.key, CELL.number());
+    }
+}

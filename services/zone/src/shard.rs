@@ -1,0 +1,190 @@
+//! All that this zone holds, and what happens in a tick. Nothing here waits: work that must is a task of its own
+//! (`works`), and comes back as a command.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::{Duration, Instant},
+};
+
+use shardkeep_cluster::link::{GatewayId, LinkEvent, LinkHub};
+use shardkeep_sim::{Input, Kind, Sim};
+use shardkeep_types::{CellId, CharacterId, Epoch, InstanceId, SessionId, WorldId};
+use tokio::sync::mpsc;
+
+use crate::{
+    arrivals::Arrival,
+    command::Command,
+    config::Config,
+    hard::Lanes,
+    leaving::Moved,
+    metrics,
+    neighbours::Neighbours,
+    outbox::Outbox,
+    partition::Table,
+    players::{Player, Players},
+    presence::Presence,
+    thinking::Thinking,
+    works::Works,
+};
+
+/// Most events and commands taken in one tick; the rest waits in its bounded queue.
+const TAKEN: usize = 20_000;
+const CENSUS: Duration = Duration::from_secs(1);
+
+pub(crate) struct Shard {
+    pub(crate) me: InstanceId,
+    pub(crate) world: WorldId,
+    pub(crate) config: Config,
+    pub(crate) now: Instant,
+    pub(crate) tick: u64,
+    pub(crate) sim: Sim,
+    /// What the next tick of the simulation gets.
+    pub(crate) inputs: Vec<Input>,
+    pub(crate) hub: LinkHub,
+    pub(crate) works: Works,
+    pub(crate) players: Players,
+    pub(crate) table: Table,
+    pub(crate) cell_epochs: HashMap<CellId, Epoch>,
+    pub(crate) lanes: Lanes,
+    pub(crate) arrivals: BTreeMap<CharacterId, Arrival>,
+    pub(crate) moved: HashMap<SessionId, Moved>,
+    /// Hand-overs that failed lately wait until then.
+    pub(crate) not_before: HashMap<CharacterId, Instant>,
+    pub(crate) outbox: Outbox,
+    pub(crate) neighbours: Neighbours,
+    pub(crate) presence: Presence,
+    pub(crate) thinking: Thinking,
+    pub(crate) next_save: Instant,
+    pub(crate) saving: bool,
+    /// Since when this daemon drains.
+    pub(crate) draining: Option<Instant>,
+    next_census: Instant,
+}
+
+impl Shard {
+    pub(crate) fn new(config: Config, sim: Sim, hub: LinkHub, works: Works, now: Instant) -> Self {
+        Self {
+            me: works.node.id().clone(),
+            world: works.node.world(),
+            now,
+            tick: 0,
+            sim,
+            inputs: Vec::new(),
+            hub,
+            neighbours: Neighbours::new(works.clone()),
+            thinking: Thinking::new(config.think_interval, now),
+            next_save: now + config.save_interval,
+            config,
+            works,
+            players: Players::default(),
+            table: Table::default(),
+            cell_epochs: HashMap::new(),
+            lanes: Lanes::default(),
+            arrivals: BTreeMap::new(),
+            moved: HashMap::new(),
+            not_before: HashMap::new(),
+            outbox: Outbox::default(),
+            presence: Presence::default(),
+            saving: false,
+            draining: None,
+            next_census: now,
+        }
+    }
+
+    /// One tick: what came in, the simulation, what goes out.
+    pub(crate) fn step(
+        &mut self,
+        now: Instant,
+        wall_ms: u64,
+        links: &mut mpsc::Receiver<LinkEvent>,
+        commands: &mut mpsc::Receiver<Command>,
+    ) {
+        self.now = now;
+        self.tick += 1;
+        for _ in 0..TAKEN {
+            let Ok(event) = links.try_recv() else { break };
+            self.link_event(event);
+        }
+        for _ in 0..TAKEN {
+            let Ok(command) = commands.try_recv() else { break };
+            self.command(command);
+        }
+        self.advance_arrivals();
+        self.advance_leaving();
+        self.save_soft_state();
+
+        let inputs = std::mem::take(&mut self.inputs);
+        for event in self.sim.tick(wall_ms, inputs) {
+            self.sim_event(event);
+        }
+
+        self.greet();
+        self.flush();
+        self.neighbours.tell(self.tick, &self.sim, &self.table, &self.me);
+        self.presence.flush(self.tick, &self.me, &self.players, &self.sim);
+        self.thinking.show(now, &self.me, self.tick, &self.sim);
+        self.take_census();
+    }
+
+    /// Whether everything is saved and let go.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.players.len() == 0 && self.arrivals.is_empty()
+    }
+
+    /// The world's new table: cells gained need their ground, cells of a new epoch a keyframe.
+    pub(crate) fn partition(&mut self, table: Table) {
+        if !table.is_newer_than(&self.table) {
+            tracing::debug!(term = %table.term, epoch = table.epoch, "an old partition is refused");
+            return;
+        }
+        let before: Vec<_> = self.table.of(&self.me).map(|sector| (sector.cells, sector.epoch)).collect();
+        let mine: Vec<_> = table.of(&self.me).map(|sector| (sector.cells, sector.epoch)).collect();
+        tracing::info!(term = %table.term, epoch = table.epoch, sectors = mine.len(), "partition");
+        self.inputs.push(Input::Sectors(mine.iter().map(|(cells, _)| *cells).collect()));
+        for (cells, epoch) in &mine {
+            if !before.contains(&(*cells, *epoch)) {
+                self.works.load_ground(*cells);
+            }
+        }
+        let epochs = table.cell_epochs(&self.me);
+        for (&cell, epoch) in &epochs {
+            if self.cell_epochs.get(&cell) != Some(epoch) {
+                self.want_keyframes(cell);
+            }
+        }
+        self.cell_epochs = epochs;
+        self.neighbours.follow(&table, &self.me);
+        self.table = table;
+    }
+
+    /// The gateway that speaks for a session, if it is this zone's.
+    pub(crate) fn attach(
+        &mut self,
+        session: SessionId,
+        gateway: &GatewayId,
+        session_epoch: Epoch,
+    ) -> Option<&mut Player> {
+        let player = self.players.of_session(session)?;
+        if session_epoch < player.session_epoch {
+            metrics::refused("session_epoch");
+            return None;
+        }
+        player.session_epoch = session_epoch;
+        player.gateway = Some(gateway.clone());
+        Some(player)
+    }
+
+    fn take_census(&mut self) {
+        if self.now < self.next_census {
+            return;
+        }
+        self.next_census = self.now + CENSUS;
+        let creatures = self.sim.seen().filter(|seen| seen.kind == Kind::Creature && !seen.ghost).count();
+        metrics::population(self.players.len(), creatures, self.cell_epochs.len());
+        metrics::counts(self.sim.counts());
+        self.works.node.set_load((self.players.len() as f64 / self.config.max_avatars as f64).min(1.0));
+        let now = self.now;
+        self.not_before.retain(|_, until| *until > now);
+        self.moved.retain(|_, moved| !moved.is_forgotten(now));
+    }
+}

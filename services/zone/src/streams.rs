@@ -1,0 +1,158 @@
+//! Streams that must always be open: the partition from the world, presence to it, perceptions to an AI. Each is
+//! opened again, wherever its other end is by then.
+
+use std::{future::Future, time::Duration};
+
+use shardkeep_cluster::{Backoff, Directory, Instance, MESSAGE_LIMIT, Node};
+use shardkeep_daemon::Daemon;
+use shardkeep_rpc::{
+    ai::ai_client::AiClient,
+    world::{WatchPartitionRequest, world_client::WorldClient},
+};
+use shardkeep_types::DaemonKind;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Code, Status, transport::Channel};
+
+use crate::{command::Command, partition::Table, presence, thinking};
+
+const OPEN_DEADLINE: Duration = Duration::from_secs(2);
+
+#[derive(Clone)]
+pub(crate) struct Streams {
+    node: Node,
+    commands: mpsc::Sender<Command>,
+}
+
+impl Streams {
+    pub(crate) fn new(node: Node, commands: mpsc::Sender<Command>) -> Self {
+        Self { node, commands }
+    }
+
+    /// Keeps all three open until the daemon stops.
+    pub(crate) fn start(&self, daemon: &Daemon) {
+        let (world, ai) = (self.node.directory(DaemonKind::World), self.node.directory(DaemonKind::Ai));
+        self.keep(daemon, world.clone(), Self::partition);
+        self.keep(daemon, world, Self::presence);
+        self.keep(daemon, ai, Self::think);
+    }
+
+    fn keep<F>(
+        &self,
+        daemon: &Daemon,
+        directory: Directory,
+        run: impl Fn(Self, Instance) -> F + Send + 'static,
+    ) where
+        F: Future<Output = Status> + Send,
+    {
+        let (streams, stopped) = (self.clone(), daemon.stopped());
+        let commands = self.commands.clone();
+        let world = self.node.world();
+        let forever = async move {
+            let mut backoff = Backoff::default();
+            let mut turn = 0;
+            loop {
+                if let Some(instance) = choose(&directory, world, turn) {
+                    let began = std::time::Instant::now();
+                    let ended = run(streams.clone(), instance).await;
+                    // A standby is no failure: the leader is asked next.
+                    if ended.code() != Code::FailedPrecondition {
+                        tracing::debug!(status = %ended, "a stream ended");
+                    }
+                    if began.elapsed() > OPEN_DEADLINE {
+                        backoff.reset();
+                    }
+                }
+                turn += 1;
+                backoff.wait().await;
+            }
+        };
+        daemon.tasks().spawn(async move {
+            tokio::select! {
+                () = forever => {}
+                () = commands.closed() => {}
+                () = stopped.cancelled() => {}
+            }
+        });
+    }
+
+    async fn partition(self, world: Instance) -> Status {
+        let request = WatchPartitionRequest { zone: Some(self.node.id().into()) };
+        let mut client = WorldClient::new(self.channel(DaemonKind::World, &world));
+        let mut tables = match open(client.watch_partition(request)).await {
+            Ok(response) => response.into_inner(),
+            Err(status) => return status,
+        };
+        loop {
+            let table = match tables.message().await {
+                Ok(Some(table)) => Table::try_from(table),
+                Ok(None) => return Status::unavailable("the world closed the stream"),
+                Err(status) => return status,
+            };
+            match table {
+                Ok(table) => {
+                    if self.commands.send(Command::Partition(table)).await.is_err() {
+                        return Status::cancelled("this zone is stopping");
+                    }
+                }
+                Err(error) => tracing::error!(%error, "the world's partition makes no sense"),
+            }
+        }
+    }
+
+    async fn presence(self, world: Instance) -> Status {
+        let (sender, receiver) = mpsc::channel(presence::REPORTS);
+        let mut client = WorldClient::new(self.channel(DaemonKind::World, &world));
+        if self.commands.send(Command::PresenceStream(sender)).await.is_err() {
+            return Status::cancelled("this zone is stopping");
+        }
+        match client.report_presence(ReceiverStream::new(receiver)).await {
+            Ok(_) => Status::unavailable("the world closed the stream"),
+            Err(status) => status,
+        }
+    }
+
+    async fn think(self, ai: Instance) -> Status {
+        let (sender, receiver) = mpsc::channel(thinking::BATCHES);
+        let channel = self.channel(DaemonKind::Ai, &ai);
+        let mut client = AiClient::new(channel).max_decoding_message_size(MESSAGE_LIMIT);
+        let mut intents = match open(client.think(ReceiverStream::new(receiver))).await {
+            Ok(response) => response.into_inner(),
+            Err(status) => return status,
+        };
+        tracing::info!(ai = %ai.id, "creatures think");
+        if self.commands.send(Command::AiStream(sender)).await.is_err() {
+            return Status::cancelled("this zone is stopping");
+        }
+        loop {
+            match intents.message().await {
+                Ok(Some(intents)) => {
+                    if self.commands.send(Command::Intents(intents)).await.is_err() {
+                        return Status::cancelled("this zone is stopping");
+                    }
+                }
+                Ok(None) => return Status::unavailable("the AI closed the stream"),
+                Err(status) => return status,
+            }
+        }
+    }
+
+    fn channel(&self, kind: DaemonKind, instance: &Instance) -> Channel {
+        self.node.channel(kind, &instance.grpc_address)
+    }
+}
+
+async fn open<T>(call: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
+    let late = |_| Status::deadline_exceeded("no answer");
+    tokio::time::timeout(OPEN_DEADLINE, call).await.map_err(late)?
+}
+
+/// The world's leader if one says so, else one after the other; only those of this world or of all.
+fn choose(directory: &Directory, world: shardkeep_types::WorldId, turn: usize) -> Option<Instance> {
+    let of_this_world = |instance: &Instance| instance.world == world || instance.world.0 == 0;
+    let all: Vec<Instance> = directory.up().into_iter().filter(of_this_world).collect();
+    let leads = |instance: &&Instance| instance.attributes.get("role").is_some_and(|role| role == "leader");
+    // Every other try ignores what they say of themselves: attributes travel by heartbeat and may be old.
+    let leader = all.iter().find(leads).filter(|_| turn.is_multiple_of(2));
+    leader.or_else(|| all.get(turn % all.len().max(1))).cloned()
+}

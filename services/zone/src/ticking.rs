@@ -1,0 +1,63 @@
+//! The heart: one tick every 50 ms, measured; late ones are counted and not made up for.
+
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use shardkeep_cluster::link::LinkEvent;
+use shardkeep_daemon::Daemon;
+use shardkeep_sim::rules::TICK_MS;
+use tokio::{
+    sync::mpsc,
+    time::{MissedTickBehavior, interval},
+};
+
+use crate::{command::Command, metrics, shard::Shard};
+
+const TICK: Duration = Duration::from_millis(TICK_MS);
+
+/// Ticks until the daemon drains and everybody is saved and gone, or its grace is over.
+pub(crate) async fn run(
+    mut shard: Shard,
+    mut links: mpsc::Receiver<LinkEvent>,
+    mut commands: mpsc::Receiver<Command>,
+    daemon: &Daemon,
+) {
+    let mut ticks = interval(TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    let clock = Clock::start();
+    let (draining, stopped) = (daemon.draining(), daemon.stopped());
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => {}
+            () = stopped.cancelled() => break,
+        }
+        let began = Instant::now();
+        if draining.is_cancelled() {
+            shard.draining.get_or_insert(began);
+        }
+        shard.step(began, clock.now(began), &mut links, &mut commands);
+        let took = began.elapsed();
+        metrics::tick(took, took > TICK);
+        if shard.draining.is_some() && shard.is_empty() {
+            break;
+        }
+    }
+    tracing::info!("no avatar is left here");
+}
+
+/// Wall time at the start, monotonic time since: ticks of all zones have about the same numbers, and never go back.
+struct Clock {
+    wall_ms: u64,
+    start: Instant,
+}
+
+impl Clock {
+    fn start() -> Self {
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self { wall_ms: u64::try_from(wall.as_millis()).unwrap_or(u64::MAX), start: Instant::now() }
+    }
+
+    fn now(&self, now: Instant) -> u64 {
+        let since = now.saturating_duration_since(self.start);
+        self.wall_ms.saturating_add(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+    }
+}
