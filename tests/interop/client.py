@@ -1,0 +1,325 @@
+#!/usr/bin/env python3
+"""A whole player in Python, written from docs/protocol.md alone, with PyPI's `srp` and `cryptography`: finds the
+cluster by DNS, logs in, selects a world, attaches, makes a character, enters, walks, loses its connection, resumes
+and logs out. Prints what happened as JSON; exit code 1 and a line on standard error if anything went wrong."""
+
+import argparse
+import hmac
+import json
+import struct
+import sys
+import time
+
+import srp
+
+from find import find
+from wire import (
+    ACK, ERROR, EVENT, GATEWAY, LOGIN, REPLY, REQUEST, STATE, Connection, Message, ProtocolError, Refused, decode,
+    encode, expand, extract, first, mac, random, sha256,
+)
+
+SUITES = [1, 2]
+HELLO, PROOF, FINISHED, WORLD_LIST, SELECT_WORLD = 0x0100, 0x0101, 0x0102, 0x0110, 0x0111
+ATTACH, CONFIRM, RESUME, LOGOUT = 0x0200, 0x0201, 0x0202, 0x0204
+MOVE, GET_INVENTORY, AVATAR, CELL = 0x1001, 0x1010, 0x1080, 0x1081
+LIST_CHARACTERS, CREATE_CHARACTER, ENTER, QUEUE_PLACE = 0x3000, 0x3001, 0x3002, 0x3010
+WORLD_UP = 1
+CLIENT_VERSION = 1_000_000
+
+
+def check(condition, what):
+    if not condition:
+        raise ProtocolError(what)
+
+
+class Login:
+    """Section 7: a connection that proves a password and then hands out tickets."""
+
+    def __init__(self, address, deployment):
+        self.connection = Connection(address, LOGIN, deployment)
+        self.transcript = self.connection.preface
+        self.requests, self.worlds = 0, None
+
+    def ask(self, opcode, payload):
+        self.requests += 1
+        request = Message(REQUEST, opcode, payload, self.requests)
+        plain = self.connection.sending is None
+        raw = self.connection.send(request)
+        self.transcript += raw if plain else b""
+        deadline = time.monotonic() + 10
+        while True:
+            message = self.receive(deadline)
+            check(message, "no reply in time")
+            if message.kind == REPLY and message.request == self.requests:
+                if message.opcode == ERROR:
+                    raise Refused(message.payload)
+                return message
+
+    def receive(self, deadline):
+        message = self.connection.receive(deadline)
+        if message and message.opcode == WORLD_LIST:
+            self.worlds = [decode(world) for world in decode(message.payload).get(1, [])]
+        return message
+
+    def log_in(self, account, password):
+        account = account.strip(" ").lower()
+        srp.rfc5054_enable()
+        user = srp.User(account, password, hash_alg=srp.SHA256, ng_type=srp.NG_2048)
+        _, public = user.start_authentication()
+
+        reply = self.ask(HELLO, encode(account, SUITES, [2048], random(), CLIENT_VERSION))
+        self.transcript += reply.raw
+        challenge = decode(reply.payload)
+        check(first(challenge, 1) == 2048, "another group than offered")
+        suite = first(challenge, 4)
+        check(suite in SUITES, "another suite than offered")
+        proof = user.process_challenge(first(challenge, 2), first(challenge, 3))
+        check(proof, "the server's public number is degenerate")
+
+        reply = self.ask(PROOF, encode(public, proof))
+        th1 = sha256(self.transcript)
+        self.transcript += reply.raw
+        verified = decode(reply.payload)
+        user.verify_session(first(verified, 1))
+        check(user.authenticated(), "the server does not know the password's verifier")
+        root = extract(th1, user.get_session_key())
+        expected = mac(expand(root, "shardkeep v1 login server finished"), th1)
+        check(hmac.compare_digest(expected, first(verified, 2)), "the handshake was altered")
+
+        keys = (expand(root, f"shardkeep v1 login {side} key") for side in ("client", "server"))
+        self.connection.seal(suite, *keys)
+        self.chain = expand(root, "shardkeep v1 ticket chain")
+        self.index = 0
+        finished = mac(expand(root, "shardkeep v1 login client finished"), sha256(self.transcript))
+        return decode(self.ask(FINISHED, encode(finished)).payload)
+
+    def wait_for_world(self, wanted, seconds):
+        """The id of the world, or of the first that is up."""
+        deadline = time.monotonic() + seconds
+        while True:
+            for world in self.worlds or []:
+                if first(world, 3) == WORLD_UP and wanted in (None, first(world, 1)):
+                    return first(world, 1)
+            check(self.receive(deadline), "no world is up")
+
+    def select(self, world, seconds):
+        """(gateway, ticket id, ticket key)."""
+        deadline = time.monotonic() + seconds
+        while True:
+            try:
+                offer = decode(self.ask(SELECT_WORLD, encode(world)).payload)
+                break
+            except Refused as refused:
+                if refused.code != "UNAVAILABLE" or time.monotonic() > deadline:
+                    raise
+                time.sleep(refused.retry_after)
+        check(first(offer, 2, 0) == self.index, "another ticket than the next")
+        ticket = expand(self.chain, "shardkeep v1 ticket id", 16), expand(self.chain, "shardkeep v1 ticket key")
+        self.chain, self.index = expand(self.chain, "shardkeep v1 ticket next"), self.index + 1
+        return (split_address(first(offer, 1)), *ticket)
+
+
+class Session:
+    """Sections 9 to 12: one player's presence, over as many connections as it takes."""
+
+    def __init__(self, deployment):
+        self.deployment = deployment
+        self.requests = self.received = self.acknowledged = self.sent = 0
+        self.unacknowledged, self.replies, self.states = [], {}, {}
+
+    def attach(self, address, ticket_id, ticket_key):
+        client_random, suites = random(), bytes(SUITES)
+        connection = Connection(address, GATEWAY, self.deployment)
+        key = expand(ticket_key, "shardkeep v1 attach mac")
+        tag = mac(key, b"client", connection.preface, ticket_id, client_random, bytes([len(suites)]), suites)
+        self.handshake(connection, ATTACH, encode(ticket_id, client_random, SUITES, tag), {0: (ticket_key, key)})
+
+    def resume(self, address):
+        client_random, suites = random(), bytes(SUITES)
+        connection = Connection(address, GATEWAY, self.deployment)
+        start = b"client", connection.preface, self.id, client_random, bytes([len(suites)]), suites
+        keys = {}
+        for which, key in ((1, self.gateway_key), (2, self.world_key)):
+            keys[which] = key, expand(key, "shardkeep v1 resume mac")
+        tags = [mac(mac_key, *start) for _, mac_key in keys.values()]
+        return self.handshake(connection, RESUME, encode(self.id, client_random, SUITES, *tags), keys)
+
+    def handshake(self, connection, opcode, payload, keys):
+        request = connection.send(Message(REQUEST, opcode, payload, self.next_request()))
+        reply = self.handshake_reply(connection)
+        attached = decode(reply.payload)
+        suite, which = first(attached, 2), first(attached, 4, 0)
+        check(suite in SUITES and which in keys, "a suite or key that was not offered")
+        key, mac_key = keys[which]
+        digest = sha256(connection.preface, request)
+        expected = mac(mac_key, b"server", digest, first(attached, 1), bytes([suite, which]))
+        check(hmac.compare_digest(expected, first(attached, 3)), "the gateway does not know the key")
+        secret = extract(sha256(connection.preface, request, reply.raw), key)
+        connection.seal(suite, *(expand(secret, f"shardkeep v1 session {side} key") for side in ("client", "server")))
+
+        connection.send(Message(REQUEST, CONFIRM, encode(self.received), self.next_request()))
+        ready = decode(self.handshake_reply(connection).payload)
+        self.connection, self.id = connection, first(ready, 1)
+        self.gateway, self.any_gateway = split_address(first(ready, 5)), first(ready, 6, b"").decode()
+        if which in (0, 1, 2):
+            self.gateway_key = expand(secret, "shardkeep v1 gateway resume")
+        if which in (0, 2):
+            self.world_key = expand(secret, "shardkeep v1 world resume")
+        continued = bool(first(ready, 3, 0))
+        if opcode == RESUME:
+            self.replay(continued, first(ready, 2, 0))
+        return continued
+
+    def handshake_reply(self, connection):
+        """Between the replies of the handshake the server sends nothing else."""
+        message = connection.receive(time.monotonic() + 10)
+        check(message and message.kind == REPLY, "no reply in time")
+        if message.opcode == ERROR:
+            raise Refused(message.payload)
+        return message
+
+    def replay(self, continued, server_has):
+        """Section 11: what the other side has not got is sent again, before anything new."""
+        if continued:
+            self.drop_acknowledged(server_has)
+        else:
+            self.sent = len(self.unacknowledged)
+            self.received = self.acknowledged = 0
+        for message in self.unacknowledged:
+            self.connection.send(message)
+
+    def drop_acknowledged(self, server_has):
+        check(server_has <= self.sent, "an acknowledgement of what was never sent")
+        kept = self.sent - server_has
+        self.unacknowledged = self.unacknowledged[len(self.unacknowledged) - kept :] if kept else []
+
+    def next_request(self):
+        self.requests += 1
+        return self.requests
+
+    def ask(self, opcode, payload, seconds=20):
+        """The payload of the reply to a request."""
+        request = Message(REQUEST, opcode, payload, self.next_request())
+        self.sent += 1
+        self.unacknowledged.append(request)
+        self.connection.send(request)
+        deadline = time.monotonic() + seconds
+        while request.request not in self.replies:
+            check(self.pump(deadline), f"no reply to {opcode:#06x} in time")
+        reply = self.replies.pop(request.request)
+        if reply.opcode == ERROR:
+            raise Refused(reply.payload)
+        return decode(reply.payload)
+
+    def pump(self, deadline):
+        """Receives one message; False when the deadline has passed. Acknowledges at once: simple, and allowed."""
+        message = self.connection.receive(deadline)
+        if message is None:
+            return False
+        if message.kind == EVENT and message.opcode == ACK:
+            self.drop_acknowledged(first(decode(message.payload), 1, 0))
+            return True
+        if message.kind == STATE:
+            self.states.setdefault(message.opcode, []).append(message.payload)
+            return True
+        if message.kind == REPLY:
+            self.replies[message.request] = message
+        if message.opcode & 0xFF00 != 0x0200 and (message.kind == REPLY or message.opcode >= 0x0100):
+            self.received += 1
+            self.connection.send(Message(EVENT, ACK, encode(self.received)))
+        return True
+
+    def wait_for_avatar(self, moved_past=None, seconds=10):
+        """(x, y) of the own avatar, once it has applied that Move."""
+        deadline = time.monotonic() + seconds
+        while True:
+            for payload in self.states.pop(AVATAR, []):
+                _, sequence, x, y = struct.unpack_from("<IIii", payload)
+                if moved_past is None or sequence >= moved_past:
+                    return x, y
+            check(self.pump(deadline), "the avatar is not seen")
+
+    def move(self, sequence, x, y):
+        payload = struct.pack("<IhhB", sequence, x, y, 0)
+        self.connection.send(Message(STATE, MOVE, payload))
+
+    def log_out(self):
+        self.connection.send(Message(REQUEST, LOGOUT, b"", self.next_request()))
+        try:
+            while self.pump(time.monotonic() + 10):
+                pass
+        except Refused as refused:
+            check(refused.code == "LOGGED_OUT", f"logged out with {refused}")
+            return
+        raise ProtocolError("the session does not end")
+
+
+def split_address(address):
+    host, port = address.decode().rsplit(":", 1)
+    return host, int(port)
+
+
+def play(options):
+    name_server = split_address(options.dns.encode())
+    servers = [options.login] if options.login else find(name_server, f"_shardkeep._tcp.login.{options.zone}")
+    check(servers, "DNS knows no login server")
+    login = Login(servers[0], options.deployment)
+    welcome = login.log_in(options.account, options.password)
+    world = login.wait_for_world(options.world, options.patience)
+    gateway, ticket_id, ticket_key = login.select(world, options.patience)
+
+    session = Session(options.deployment)
+    session.attach(gateway, ticket_id, ticket_key)
+    login.connection.close()
+    characters = session.ask(LIST_CHARACTERS, b"").get(1, [])
+    if not characters:
+        characters = [first(session.ask(CREATE_CHARACTER, encode(options.character)), 1)]
+    character = decode(characters[0])
+    entered = session.ask(ENTER, encode(first(character, 1)), options.patience)
+    before = session.wait_for_avatar()
+
+    session.move(1, 3000, 0)
+    time.sleep(0.5)
+    session.move(2, 0, 0)
+    after = session.wait_for_avatar(moved_past=2)
+    check(after[0] > before[0], f"the avatar does not walk: {before} to {after}")
+
+    session.connection.close()
+    continued = session.resume(session.gateway)
+    session.connection.update_key()
+    inventory = session.ask(GET_INVENTORY, b"")
+    cells = len(session.states.get(CELL, []))
+    session.log_out()
+    return {
+        "login": servers[0],
+        "gateway": gateway,
+        "account": first(welcome, 1),
+        "world": world,
+        "character": first(character, 2).decode(),
+        "entity": first(entered, 2),
+        "walked_mm": after[0] - before[0],
+        "cells_seen": cells,
+        "resumed": continued,
+        "items": len(inventory.get(1, [])),
+    }
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--dns", default="127.0.0.1:5353", help="name server, host:port")
+    parser.add_argument("--zone", default="shardkeep.test")
+    parser.add_argument("--login", type=lambda text: split_address(text.encode()), help="host:port, instead of DNS")
+    parser.add_argument("--deployment", default="dev")
+    parser.add_argument("--account", required=True)
+    parser.add_argument("--password", required=True)
+    parser.add_argument("--world", type=int, help="id; default: the first that is up")
+    parser.add_argument("--character", default="Python", help="name, if the account has no character yet")
+    parser.add_argument("--patience", type=float, default=30, help="seconds to wait for a world and for entry")
+    try:
+        print(json.dumps(play(parser.parse_args())))
+    except (ProtocolError, Refused, OSError) as error:
+        sys.exit(f"{type(error).__name__}: {error}")
+
+
+if __name__ == "__main__":
+    main()
