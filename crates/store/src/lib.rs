@@ -11,14 +11,15 @@
 //!
 //! let database = Database::open("sqlite:var/billing.db", Schema::Billing).await?;
 //! let mut tx = database.begin().await?;
-//! let row = tx.fetch_optional(sql("SELECT played_ms FROM clocks WHERE account = $1 {for_update}").bind(7u64)).await?;
-//! let played: Option<u64> = row.map(|mut row| row.take()).transpose()?;
+//! let row = tx.fetch_optional(sql("SELECT left_ms FROM plans WHERE account = $1 {for_update}").bind(7u64)).await?;
+//! let left: Option<u64> = row.map(|mut row| row.take()).transpose()?;
 //! tx.commit().await?;
-//! # drop(played); Ok(()) }
+//! # drop(left); Ok(()) }
 //! ```
 
 pub mod accounts;
 pub mod audit;
+pub mod billing;
 mod database;
 mod error;
 pub mod game;

@@ -1,0 +1,59 @@
+//! Bans an account, for some hours or for ever; its sessions end.
+
+use std::fmt;
+
+use shardkeep_rpc::{accounts, gm};
+use tonic::Code;
+
+use super::{Act, Desk, Outcome, name, plural};
+use crate::{
+    error::CommandError,
+    peers::{call, refusal},
+    role::Right,
+};
+
+const HOUR_MS: u64 = 3_600_000;
+
+pub(crate) struct Ban {
+    account: String,
+    /// 0: for ever.
+    hours: u64,
+}
+
+impl TryFrom<gm::Ban> for Ban {
+    type Error = CommandError;
+
+    fn try_from(ban: gm::Ban) -> Result<Self, CommandError> {
+        Ok(Self { account: name("account", &ban.account)?, hours: ban.hours })
+    }
+}
+
+impl fmt::Display for Ban {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.hours {
+            0 => write!(f, "ban account {} for ever", self.account),
+            hours => write!(f, "ban account {} for {hours} hours", self.account),
+        }
+    }
+}
+
+impl Act for Ban {
+    const NAME: &'static str = "ban";
+    const RIGHT: Right = Right::Ban;
+
+    async fn execute(&self, desk: &Desk<'_>) -> Result<Outcome, CommandError> {
+        let until_ms = match self.hours {
+            0 => u64::MAX,
+            hours => desk.now_ms.saturating_add(hours.saturating_mul(HOUR_MS)),
+        };
+        let (mut client, login) = desk.peers().accounts()?;
+        let request =
+            accounts::BanRequest { name: self.account.clone(), until_ms, reason: desk.reason.to_owned() };
+        let reply = client.ban(call(request)).await.map_err(|status| match status.code() {
+            Code::NotFound => CommandError::NotFound(format!("there is no account {}", self.account)),
+            _ => refusal(&login)(status),
+        })?;
+        let ended = reply.into_inner().sessions_ended;
+        Ok(Outcome::counted(format!("banned; {} ended", plural(ended, "session")), "ended", ended))
+    }
+}

@@ -1,0 +1,55 @@
+//! Who is online.
+
+use std::fmt;
+
+use serde_json::json;
+use shardkeep_rpc::gm;
+
+use super::{Act, Desk, Outcome};
+use crate::{error::CommandError, role::Right};
+
+/// More are counted, not listed.
+const LISTED: usize = 2_000;
+
+pub(crate) struct Online;
+
+impl TryFrom<gm::Online> for Online {
+    type Error = CommandError;
+
+    fn try_from(_: gm::Online) -> Result<Self, CommandError> {
+        Ok(Self)
+    }
+}
+
+impl fmt::Display for Online {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("look who is online")
+    }
+}
+
+impl Act for Online {
+    const NAME: &'static str = "online";
+    const RIGHT: Right = Right::SeePlayers;
+    const CHANGES: bool = false;
+
+    async fn execute(&self, desk: &Desk<'_>) -> Result<Outcome, CommandError> {
+        let (players, total) = desk.console.players.search("", 0, LISTED);
+        let mut text = format!("{total} online\n");
+        for player in &players {
+            text += &format!("{}  world {}  {}\n", player.name, player.world, player.zone);
+        }
+        let listed: Vec<_> = players
+            .iter()
+            .map(|player| {
+                json!({
+                    "character": player.name,
+                    "account": player.account,
+                    "world": player.world,
+                    "zone": player.zone,
+                    "cell": [player.cell.0, player.cell.1],
+                })
+            })
+            .collect();
+        Ok(Outcome { text, json: json!({ "online": total, "players": listed }) })
+    }
+}

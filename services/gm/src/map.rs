@@ -1,0 +1,235 @@
+//! The live map: pictures of every world, put together from what its zones show, for as long as anybody looks.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+use shardkeep_cluster::{Backoff, Instance};
+use shardkeep_rpc::zone::{Ghost, MapSnapshot, ObserveRequest};
+use shardkeep_types::{DaemonKind, WorldId};
+use tokio::{
+    sync::watch,
+    task::{AbortHandle, JoinSet},
+};
+use tokio_util::sync::CancellationToken;
+use tonic::Request;
+use tracing::debug;
+
+use crate::{metrics, peers::Peers};
+
+/// Entities drawn at most, per world: a browser draws no more in time.
+const DRAWN: usize = 8_000;
+
+/// The latest picture of every world as JSON; `static/map.js` reads it.
+type Pictures = Arc<BTreeMap<WorldId, Arc<str>>>;
+
+#[derive(Clone)]
+pub(crate) struct MapHub {
+    pictures: Arc<watch::Sender<Pictures>>,
+    viewers: Arc<watch::Sender<usize>>,
+    interval: Duration,
+}
+
+/// Somebody looks, until this is dropped.
+pub(crate) struct Viewer {
+    viewers: Arc<watch::Sender<usize>>,
+    pub(crate) pictures: watch::Receiver<Pictures>,
+}
+
+impl MapHub {
+    pub(crate) fn new(interval: Duration) -> Self {
+        let pictures = Arc::new(watch::Sender::new(Pictures::default()));
+        Self { pictures, viewers: Arc::new(watch::Sender::new(0)), interval }
+    }
+
+    /// `None` when as many as may look are looking.
+    pub(crate) fn look(&self, most: usize) -> Option<Viewer> {
+        let seated = self.viewers.send_if_modified(|viewers| {
+            let free = *viewers < most;
+            *viewers += usize::from(free);
+            free
+        });
+        metrics::viewers(*self.viewers.borrow());
+        seated.then(|| Viewer { viewers: Arc::clone(&self.viewers), pictures: self.pictures.subscribe() })
+    }
+}
+
+impl Drop for Viewer {
+    fn drop(&mut self) {
+        self.viewers.send_modify(|viewers| *viewers = viewers.saturating_sub(1));
+        metrics::viewers(*self.viewers.borrow());
+    }
+}
+
+/// Observes the zones while there are viewers, until told to stop.
+pub(crate) async fn follow(peers: Peers, hub: MapHub, stop: CancellationToken) -> anyhow::Result<()> {
+    let mut viewers = hub.viewers.subscribe();
+    loop {
+        let wanted = stop.run_until_cancelled(viewers.wait_for(|viewers| *viewers > 0)).await;
+        if !wanted.is_some_and(|wanted| wanted.is_ok()) {
+            return Ok(());
+        }
+        tokio::select! {
+            () = paint(&peers, &hub) => {}
+            _ = viewers.wait_for(|viewers| *viewers == 0) => {}
+            () = stop.cancelled() => return Ok(()),
+        }
+    }
+}
+
+/// What each zone showed last, by its name.
+type Seen = Arc<Mutex<BTreeMap<String, (WorldId, MapSnapshot)>>>;
+
+/// Paints pictures until dropped; observers end with it.
+async fn paint(peers: &Peers, hub: &MapHub) {
+    let seen = Seen::default();
+    let mut observers = JoinSet::new();
+    let mut observed: BTreeMap<String, AbortHandle> = BTreeMap::new();
+    let mut ticks = tokio::time::interval(hub.interval);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+    loop {
+        ticks.tick().await;
+        let zones = peers.alive(DaemonKind::Zone);
+        for zone in &zones {
+            observed.entry(zone.id.name.clone()).or_insert_with(|| {
+                observers.spawn(observe(peers.clone(), zone.clone(), hub.interval, Arc::clone(&seen)))
+            });
+        }
+        observed.retain(|name, observer| {
+            let alive = zones.iter().any(|zone| zone.id.name == *name);
+            if !alive {
+                observer.abort();
+                seen.lock().remove(name);
+            }
+            alive
+        });
+        while observers.try_join_next().is_some() {}
+        let pictures = compose(&seen.lock());
+        hub.pictures.send_replace(Arc::new(pictures));
+        metrics::picture();
+    }
+}
+
+async fn observe(peers: Peers, zone: Instance, interval: Duration, seen: Seen) {
+    let mut backoff = Backoff::default();
+    let name = zone.id.name.clone();
+    loop {
+        // The zone may have restarted at another address.
+        let present = peers.find(DaemonKind::Zone, &name).unwrap_or_else(|_| zone.clone());
+        if let Err(error) = watch_zone(&peers, &present, interval, &seen).await {
+            debug!(zone = name, %error, "the zone cannot be observed");
+        }
+        seen.lock().remove(&name);
+        backoff.wait().await;
+    }
+}
+
+async fn watch_zone(
+    peers: &Peers,
+    zone: &Instance,
+    interval: Duration,
+    seen: &Seen,
+) -> Result<(), tonic::Status> {
+    let interval_ms = u32::try_from(interval.as_millis()).unwrap_or(u32::MAX);
+    let request = Request::new(ObserveRequest { interval_ms });
+    let mut snapshots = peers.zone_client(zone).observe(request).await?.into_inner();
+    while let Some(snapshot) = snapshots.message().await? {
+        seen.lock().insert(zone.id.name.clone(), (zone.world, snapshot));
+    }
+    Ok(())
+}
+
+fn compose(seen: &BTreeMap<String, (WorldId, MapSnapshot)>) -> BTreeMap<WorldId, Arc<str>> {
+    let mut worlds: BTreeMap<WorldId, Vec<(&str, &MapSnapshot)>> = BTreeMap::new();
+    for (zone, (world, snapshot)) in seen {
+        worlds.entry(*world).or_default().push((zone, snapshot));
+    }
+    worlds.into_iter().map(|(world, zones)| (world, picture(&zones).to_string().into())).collect()
+}
+
+fn picture(zones: &[(&str, &MapSnapshot)]) -> Value {
+    let side = |side: fn(&MapSnapshot) -> u32| zones.iter().map(|(_, snapshot)| side(snapshot)).max();
+    let sectors = |snapshot: &MapSnapshot| -> Vec<[u32; 4]> {
+        snapshot.sectors.iter().map(|cells| [cells.x0, cells.y0, cells.x1, cells.y1]).collect()
+    };
+    let shown: Vec<Value> =
+        zones.iter().map(|(zone, snapshot)| json!({ "name": zone, "sectors": sectors(snapshot) })).collect();
+    // An entity near a border may be shown by two zones; the first one counts.
+    let mut entities: BTreeMap<u64, Value> = BTreeMap::new();
+    let total = zones.iter().map(|(_, snapshot)| snapshot.entities.len()).sum::<usize>();
+    for (number, (_, snapshot)) in zones.iter().enumerate() {
+        for ghost in snapshot.entities.iter().take(DRAWN.saturating_sub(entities.len())) {
+            entities.entry(ghost.entity).or_insert_with(|| entity(ghost, number));
+        }
+    }
+    json!({
+        "width": side(|snapshot| snapshot.map_width_mm),
+        "height": side(|snapshot| snapshot.map_height_mm),
+        "zones": shown,
+        "entities": entities.into_values().collect::<Vec<_>>(),
+        "left_out": total.saturating_sub(DRAWN),
+    })
+}
+
+/// `[id, kind, template, name, x, y, vx, vy, health, max health, zone]`; ids as text, because JavaScript's numbers
+/// end at 2^53.
+fn entity(ghost: &Ghost, zone: usize) -> Value {
+    let at = ghost.position.unwrap_or_default();
+    json!([
+        ghost.entity.to_string(),
+        ghost.kind,
+        ghost.template,
+        ghost.name,
+        at.x_mm,
+        at.y_mm,
+        ghost.vx_mm_s,
+        ghost.vy_mm_s,
+        ghost.health,
+        ghost.max_health,
+        zone,
+    ])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn snapshot(entities: &[(u64, &str)]) -> MapSnapshot {
+        let ghost = |(entity, name): &(u64, &str)| Ghost {
+            entity: *entity,
+            name: (*name).into(),
+            ..Ghost::default()
+        };
+        MapSnapshot {
+            entities: entities.iter().map(ghost).collect(),
+            map_width_mm: 1000,
+            ..MapSnapshot::default()
+        }
+    }
+
+    #[test]
+    fn zones_of_a_world_make_one_picture() {
+        let seen = BTreeMap::from([
+            ("zone-1".to_owned(), (WorldId(1), snapshot(&[(1, "Ann"), (2, "wolf")]))),
+            ("zone-2".to_owned(), (WorldId(1), snapshot(&[(2, "wolf's ghost"), (u64::MAX, "Bob")]))),
+            ("zone-9".to_owned(), (WorldId(2), snapshot(&[]))),
+        ]);
+        let pictures = compose(&seen);
+        assert_eq!(pictures.len(), 2);
+        let picture: Value = serde_json::from_str(&pictures[&WorldId(1)]).unwrap();
+        let names: Vec<&str> =
+            picture["entities"].as_array().unwrap().iter().filter_map(|it| it[3].as_str()).collect();
+        assert_eq!(names, ["Ann", "wolf", "Bob"]);
+        assert_eq!(picture["entities"][2][0], u64::MAX.to_string());
+        assert_eq!(picture["zones"][1]["name"], "zone-2");
+    }
+
+    #[test]
+    fn seats_are_limited_and_given_back() {
+        let hub = MapHub::new(Duration::from_secs(1));
+        let first = hub.look(1);
+        assert!(first.is_some() && hub.look(1).is_none());
+        drop(first);
+        assert!(hub.look(1).is_some());
+    }
+}

@@ -1,0 +1,117 @@
+//! Operators' passwords: argon2id with the parameters OWASP recommends (19 MiB, 2 passes), a few at a time, so that
+//! many attempts cost waiting and not memory.
+
+use std::sync::{Arc, OnceLock};
+
+use argon2::{
+    Argon2,
+    password_hash::{PasswordHasher, PasswordVerifier, phc::PasswordHash},
+};
+use shardkeep_types::Secret;
+use tokio::sync::Semaphore;
+
+/// Shorter ones are refused.
+pub(crate) const SHORTEST: usize = 10;
+/// Longer ones are refused: hashing them would be work for nothing.
+const LONGEST: usize = 256;
+/// Hashes computed at once, and attempts that may wait for one; more are turned away.
+const AT_ONCE: usize = 2;
+const WAITING: usize = 16;
+
+/// Computes and checks hashes off the runtime's threads.
+#[derive(Clone)]
+pub(crate) struct Passwords {
+    running: Arc<Semaphore>,
+    admitted: Arc<Semaphore>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PasswordError {
+    #[error("a password has {SHORTEST} to {LONGEST} characters")]
+    Length,
+    #[error("too many sign-ins at once; try again in a moment")]
+    Busy,
+    #[error("the password could not be hashed: {0}")]
+    Hash(String),
+}
+
+impl Passwords {
+    pub(crate) fn new() -> Self {
+        Self {
+            running: Arc::new(Semaphore::new(AT_ONCE)),
+            admitted: Arc::new(Semaphore::new(AT_ONCE + WAITING)),
+        }
+    }
+
+    /// The PHC string of a new password.
+    pub(crate) async fn hash(&self, password: Secret<String>) -> Result<String, PasswordError> {
+        if !(SHORTEST..=LONGEST).contains(&password.expose().chars().count()) {
+            return Err(PasswordError::Length);
+        }
+        self.run(move || hash(password.expose())).await?
+    }
+
+    /// Whether this is the password. Without a hash to compare with (no such operator, or one without password) it
+    /// is not, after the same work.
+    pub(crate) async fn verify(
+        &self,
+        password: Secret<String>,
+        hash: Option<String>,
+    ) -> Result<bool, PasswordError> {
+        self.run(move || {
+            let known = hash.is_some();
+            let hash = hash.as_deref().or_else(|| nobodys().as_deref()).map(PasswordHash::new);
+            let Some(Ok(hash)) = hash else { return false };
+            let short = password.expose().len() <= LONGEST * 4;
+            short && Argon2::default().verify_password(password.expose().as_bytes(), &hash).is_ok() && known
+        })
+        .await
+    }
+
+    async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, PasswordError> {
+        let _admitted = self.admitted.try_acquire().map_err(|_| PasswordError::Busy)?;
+        let _running = self.running.acquire().await.map_err(|_| PasswordError::Busy)?;
+        tokio::task::spawn_blocking(work).await.map_err(|error| PasswordError::Hash(error.to_string()))
+    }
+}
+
+fn hash(password: &str) -> Result<String, PasswordError> {
+    let hashed = Argon2::default().hash_password(password.as_bytes());
+    hashed.map(|hash| hash.to_string()).map_err(|error| PasswordError::Hash(error.to_string()))
+}
+
+/// A hash that no password is compared with to succeed.
+fn nobodys() -> &'static Option<String> {
+    static HASH: OnceLock<Option<String>> = OnceLock::new();
+    HASH.get_or_init(|| hash("nobody has this password").ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn secret(text: &str) -> Secret<String> {
+        Secret::new(text.to_owned())
+    }
+
+    #[tokio::test]
+    async fn only_the_right_password_is_right() {
+        let passwords = Passwords::new();
+        let hash = passwords.hash(secret("correct horse")).await.unwrap();
+        assert!(hash.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{hash}");
+        assert!(passwords.verify(secret("correct horse"), Some(hash.clone())).await.unwrap());
+        assert!(!passwords.verify(secret("correct house"), Some(hash)).await.unwrap());
+        assert!(!passwords.verify(secret("nobody has this password"), None).await.unwrap());
+        assert!(!passwords.verify(secret("x"), Some("no hash".into())).await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn short_and_endless_passwords_are_refused() {
+        let passwords = Passwords::new();
+        assert!(matches!(passwords.hash(secret("short")).await, Err(PasswordError::Length)));
+        assert!(matches!(passwords.hash(secret(&"x".repeat(257))).await, Err(PasswordError::Length)));
+    }
+}

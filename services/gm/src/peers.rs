@@ -1,0 +1,137 @@
+//! The daemons the console calls, found in the registry, each call with a deadline.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use shardkeep_cluster::{Directory, Instance, MESSAGE_LIMIT, Node, State};
+use shardkeep_rpc::{
+    accounts::accounts_client::AccountsClient, billing::billing_client::BillingClient,
+    chat::chat_client::ChatClient, control::control_client::ControlClient,
+    gateway::gateway_client::GatewayClient, logs::logs_client::LogsClient,
+    registry::registry_client::RegistryClient, world::world_client::WorldClient,
+    zone::zone_client::ZoneClient,
+};
+use shardkeep_types::{DaemonKind, WorldId};
+use tonic::{Request, Status, transport::Channel};
+
+use crate::error::CommandError;
+
+/// How long a daemon may take to answer.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(5);
+
+/// Live views of every kind of daemon; clones share them.
+#[derive(Clone)]
+pub(crate) struct Peers {
+    node: Node,
+    registries: Vec<String>,
+    directories: BTreeMap<DaemonKind, Directory>,
+}
+
+/// A message to a daemon, with its deadline.
+pub(crate) fn call<T>(message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    request.set_timeout(DEADLINE);
+    request
+}
+
+/// Says which daemon a refusal came from.
+pub(crate) fn refusal(of: &Instance) -> impl Fn(Status) -> CommandError {
+    let (kind, name) = (of.id.kind, of.id.name.clone());
+    move |status| CommandError::Peer { kind, name: name.clone(), status }
+}
+
+impl Peers {
+    pub(crate) fn new(node: &Node, registries: Vec<String>) -> Self {
+        let directories = DaemonKind::DAEMONS.into_iter().chain([DaemonKind::Backend]);
+        let directories = directories.map(|kind| (kind, node.directory(kind))).collect();
+        Self { node: node.clone(), registries, directories }
+    }
+
+    /// Every daemon the registries know, in the order in which a cluster starts them.
+    pub(crate) fn all(&self) -> Vec<Instance> {
+        let kinds = DaemonKind::DAEMONS.into_iter().chain([DaemonKind::Backend]);
+        kinds.filter_map(|kind| self.directories.get(&kind)).flat_map(Directory::all).collect()
+    }
+
+    pub(crate) fn directory(&self, kind: DaemonKind) -> Option<&Directory> {
+        self.directories.get(&kind)
+    }
+
+    /// Those that can be called: up, or finishing.
+    pub(crate) fn alive(&self, kind: DaemonKind) -> Vec<Instance> {
+        let all = self.directory(kind).map(Directory::all).unwrap_or_default();
+        all.into_iter().filter(|instance| matches!(instance.state, State::Up | State::Draining)).collect()
+    }
+
+    pub(crate) fn find(&self, kind: DaemonKind, name: &str) -> Result<Instance, CommandError> {
+        let found = self.directory(kind).and_then(|directory| directory.get(name));
+        found.ok_or_else(|| CommandError::NotFound(format!("there is no {kind} {name}")))
+    }
+
+    /// The least busy one.
+    pub(crate) fn any(&self, kind: DaemonKind) -> Result<Instance, CommandError> {
+        self.directory(kind).and_then(Directory::lightest).ok_or(CommandError::Absent(kind))
+    }
+
+    /// The active one of every world.
+    pub(crate) fn worlds(&self) -> Vec<Instance> {
+        let mut worlds = self.alive(DaemonKind::World);
+        worlds.retain(|world| world.attributes.get("role").is_none_or(|role| role == "leader"));
+        worlds.sort_by_key(|world| world.world);
+        worlds
+    }
+
+    /// The active one of this world; of the only one, if `world` is 0.
+    pub(crate) fn world(&self, world: WorldId) -> Result<Instance, CommandError> {
+        let mut worlds = self.worlds();
+        worlds.retain(|instance| world.0 == 0 || instance.world == world);
+        match worlds.len() {
+            0 => Err(CommandError::Absent(DaemonKind::World)),
+            1 => Ok(worlds.remove(0)),
+            _ => Err(CommandError::Malformed("there are several worlds: say which".into())),
+        }
+    }
+
+    fn channel(&self, of: &Instance) -> Channel {
+        self.node.channel(of.id.kind, &of.grpc_address)
+    }
+
+    pub(crate) fn world_client(&self, of: &Instance) -> WorldClient<Channel> {
+        WorldClient::new(self.channel(of)).max_decoding_message_size(MESSAGE_LIMIT)
+    }
+
+    pub(crate) fn zone_client(&self, of: &Instance) -> ZoneClient<Channel> {
+        ZoneClient::new(self.channel(of)).max_decoding_message_size(MESSAGE_LIMIT)
+    }
+
+    pub(crate) fn gateway_client(&self, of: &Instance) -> GatewayClient<Channel> {
+        GatewayClient::new(self.channel(of)).max_decoding_message_size(MESSAGE_LIMIT)
+    }
+
+    pub(crate) fn chat_client(&self, of: &Instance) -> ChatClient<Channel> {
+        ChatClient::new(self.channel(of))
+    }
+
+    pub(crate) fn billing_client(&self, of: &Instance) -> BillingClient<Channel> {
+        BillingClient::new(self.channel(of))
+    }
+
+    pub(crate) fn logs_client(&self, of: &Instance) -> LogsClient<Channel> {
+        LogsClient::new(self.channel(of)).max_decoding_message_size(MESSAGE_LIMIT)
+    }
+
+    pub(crate) fn control_client(&self, of: &Instance) -> ControlClient<Channel> {
+        ControlClient::new(self.channel(of))
+    }
+
+    /// Any login: it answers for the accounts, and who it is, for errors.
+    pub(crate) fn accounts(&self) -> Result<(AccountsClient<Channel>, Instance), CommandError> {
+        let login = self.any(DaemonKind::Login)?;
+        Ok((AccountsClient::new(self.channel(&login)), login))
+    }
+
+    /// Every registry, by its address.
+    pub(crate) fn registries(&self) -> impl Iterator<Item = (&str, RegistryClient<Channel>)> {
+        let client = |address: &str| RegistryClient::new(self.node.channel(DaemonKind::Registry, address));
+        self.registries.iter().map(move |address| (address.as_str(), client(address)))
+    }
+}

@@ -1,0 +1,101 @@
+//! Roles, and the one table of what each may do. A role may do everything that lower ones may.
+
+use std::{fmt, str::FromStr};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Role {
+    Viewer,
+    Moderator,
+    GameMaster,
+    Admin,
+}
+
+/// Something an operator may see or do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Right {
+    SeeCluster,
+    SeePlayers,
+    SeeMap,
+    SeeAddresses,
+    SeeChat,
+    SeeAudit,
+    SeeLogs,
+    SeeOperators,
+    Kick,
+    Mute,
+    Broadcast,
+    Teleport,
+    Ban,
+    Unban,
+    Credit,
+    Drain,
+    RemoveDaemon,
+    ManageOperators,
+}
+
+impl Right {
+    /// The lowest role that has this right.
+    pub(crate) const fn needs(self) -> Role {
+        match self {
+            Self::SeeCluster | Self::SeePlayers | Self::SeeMap => Role::Viewer,
+            Self::SeeChat | Self::SeeAudit | Self::SeeLogs | Self::SeeAddresses => Role::Moderator,
+            Self::Kick | Self::Mute | Self::Broadcast => Role::Moderator,
+            Self::Teleport | Self::Ban | Self::Unban => Role::GameMaster,
+            Self::Credit | Self::Drain | Self::RemoveDaemon => Role::Admin,
+            Self::SeeOperators | Self::ManageOperators => Role::Admin,
+        }
+    }
+}
+
+impl Role {
+    pub(crate) const ALL: [Self; 4] = [Self::Viewer, Self::Moderator, Self::GameMaster, Self::Admin];
+
+    pub(crate) fn may(self, right: Right) -> bool {
+        self >= right.needs()
+    }
+
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Viewer => "viewer",
+            Self::Moderator => "moderator",
+            Self::GameMaster => "game-master",
+            Self::Admin => "admin",
+        }
+    }
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("{0:?} is no role; roles are viewer, moderator, game-master and admin")]
+pub(crate) struct UnknownRole(String);
+
+impl FromStr for Role {
+    type Err = UnknownRole;
+
+    fn from_str(text: &str) -> Result<Self, UnknownRole> {
+        Self::ALL.into_iter().find(|role| role.as_str() == text).ok_or_else(|| UnknownRole(text.to_owned()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn higher_roles_include_lower_ones() {
+        assert!(Role::Admin.may(Right::Kick) && Role::Admin.may(Right::ManageOperators));
+        assert!(Role::Moderator.may(Right::Kick) && !Role::Moderator.may(Right::Ban));
+        assert!(!Role::Viewer.may(Right::Kick) && Role::Viewer.may(Right::SeeMap));
+    }
+
+    #[test]
+    fn roles_survive_text() {
+        assert!(Role::ALL.into_iter().all(|role| role.as_str().parse() == Ok(role)));
+        assert!("root".parse::<Role>().unwrap_err().to_string().contains("game-master"));
+    }
+}

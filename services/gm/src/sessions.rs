@@ -1,0 +1,153 @@
+//! Who is signed in: sessions of browsers and programs, which end when unused, when old, when the password changes
+//! and when the operator is removed.
+
+use std::time::Duration;
+
+use shardkeep_store::{
+    Database, Error,
+    operators::{self, NewSession},
+};
+
+use crate::{
+    role::Role,
+    token::{NoRandomness, Token, same},
+};
+
+/// A session's use is noted at most this often.
+const TOUCH_MS: u64 = 15_000;
+
+/// An operator, signed in.
+#[derive(Debug, Clone)]
+pub(crate) struct Signed {
+    pub(crate) token: Token,
+    pub(crate) operator: String,
+    pub(crate) role: Role,
+    csrf: String,
+    /// Signed in by a one-time link; may do nothing but set a password.
+    pub(crate) by_link: bool,
+}
+
+impl Signed {
+    /// What every form of this session carries.
+    pub(crate) fn csrf(&self) -> &str {
+        &self.csrf
+    }
+
+    pub(crate) fn csrf_is(&self, token: &str) -> bool {
+        same(&self.csrf, token)
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SessionError {
+    #[error(transparent)]
+    Store(#[from] Error),
+    #[error(transparent)]
+    NoRandomness(#[from] NoRandomness),
+}
+
+#[derive(Clone)]
+pub(crate) struct Sessions {
+    database: Database,
+    idle_ms: u64,
+    longest_ms: u64,
+}
+
+impl Sessions {
+    pub(crate) fn new(database: Database, idle: Duration, longest: Duration) -> Self {
+        let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        Self { database, idle_ms: ms(idle), longest_ms: ms(longest) }
+    }
+
+    pub(crate) async fn open(
+        &self,
+        operator: &str,
+        by_link: bool,
+        now_ms: u64,
+    ) -> Result<Token, SessionError> {
+        let (token, csrf) = (Token::new()?, Token::new()?);
+        let new = NewSession { token: token.hash(), operator, csrf: csrf.expose(), by_link, now_ms };
+        operators::open_session(&self.database, new).await?;
+        Ok(token)
+    }
+
+    /// Whose token this is, while its session lives. `used`: the session is in use by a person, not by a page that
+    /// refreshes itself.
+    pub(crate) async fn find(&self, token: Token, used: bool, now_ms: u64) -> Result<Option<Signed>, Error> {
+        let Some(session) = operators::session(&self.database, token.hash()).await? else { return Ok(None) };
+        let idle = now_ms.saturating_sub(session.seen_ms);
+        if idle > self.idle_ms || now_ms.saturating_sub(session.created_ms) > self.longest_ms {
+            operators::close_session(&self.database, token.hash()).await?;
+            return Ok(None);
+        }
+        if used && idle > TOUCH_MS {
+            operators::touch_session(&self.database, token.hash(), now_ms).await?;
+        }
+        // A role this version does not know may do the least.
+        let role = session.role.parse().unwrap_or(Role::Viewer);
+        let (operator, csrf, by_link) = (session.operator, session.csrf, session.by_link);
+        Ok(Some(Signed { token, operator, role, csrf, by_link }))
+    }
+
+    pub(crate) async fn close(&self, signed: &Signed) -> Result<(), Error> {
+        operators::close_session(&self.database, signed.token.hash()).await
+    }
+
+    pub(crate) async fn sweep(&self, now_ms: u64) -> Result<u64, Error> {
+        let since = |age_ms: u64| now_ms.saturating_sub(age_ms);
+        operators::sweep(&self.database, since(self.idle_ms), since(self.longest_ms), now_ms).await
+    }
+
+    /// Seconds after which a new session ends in any case.
+    pub(crate) fn longest_s(&self) -> u32 {
+        u32::try_from(self.longest_ms / 1000).unwrap_or(u32::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use shardkeep_store::Schema;
+
+    use super::*;
+
+    const MINUTE: u64 = 60_000;
+
+    async fn sessions() -> (tempfile::TempDir, Sessions) {
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("sqlite:{}", folder.path().join("gm.db").display());
+        let database = Database::open(&url, Schema::Gm).await.unwrap();
+        operators::make(&database, "ann", "moderator", 0).await.unwrap();
+        let minutes = |minutes| Duration::from_millis(minutes * MINUTE);
+        (folder, Sessions::new(database, minutes(30), minutes(120)))
+    }
+
+    #[tokio::test]
+    async fn an_unused_session_ends() {
+        let (_folder, sessions) = sessions().await;
+        let token = sessions.open("ann", false, 0).await.unwrap();
+        let found = |used, minute| sessions.find(token.clone(), used, minute * MINUTE);
+        assert_eq!(found(true, 29).await.unwrap().unwrap().role, Role::Moderator);
+        assert!(found(false, 58).await.unwrap().is_some());
+        assert!(
+            found(false, 60).await.unwrap().is_none(),
+            "a page that refreshes itself does not keep it alive"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_session_in_use_ends_too_at_last() {
+        let (_folder, sessions) = sessions().await;
+        let token = sessions.open("ann", false, 0).await.unwrap();
+        for minute in (0..=120).step_by(20) {
+            assert!(sessions.find(token.clone(), true, minute * MINUTE).await.unwrap().is_some());
+        }
+        assert!(sessions.find(token, true, 121 * MINUTE).await.unwrap().is_none());
+    }
+
+    #[tokio::test]
+    async fn a_strangers_token_is_nobodys() {
+        let (_folder, sessions) = sessions().await;
+        sessions.open("ann", false, 0).await.unwrap();
+        assert!(sessions.find(Token::new().unwrap(), true, 0).await.unwrap().is_none());
+    }
+}

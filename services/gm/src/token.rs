@@ -1,0 +1,62 @@
+//! Random tokens: what a browser or program holds. The store keeps their SHA-256 only; a guess has 2^256 ways to
+//! be wrong, so a fast hash is enough.
+
+use aws_lc_rs::{
+    constant_time::verify_slices_are_equal,
+    digest::{SHA256, digest},
+    rand,
+};
+use shardkeep_store::operators::TokenHash;
+use shardkeep_types::Secret;
+
+/// 32 random bytes in hexadecimal.
+#[derive(Debug, Clone)]
+pub(crate) struct Token(Secret<String>);
+
+#[derive(Debug, thiserror::Error)]
+#[error("the system gives no random numbers")]
+pub(crate) struct NoRandomness;
+
+impl Token {
+    pub(crate) fn new() -> Result<Self, NoRandomness> {
+        let mut bytes = [0; 32];
+        rand::fill(&mut bytes).map_err(|_| NoRandomness)?;
+        Ok(Self(Secret::new(hex::encode(bytes))))
+    }
+
+    /// A token as it came from outside; `None` if it cannot be one.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let token = text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        token.then(|| Self(Secret::new(text.to_ascii_lowercase())))
+    }
+
+    pub(crate) fn expose(&self) -> &str {
+        self.0.expose()
+    }
+
+    pub(crate) fn hash(&self) -> TokenHash {
+        let mut hash = [0; 32];
+        hash.copy_from_slice(digest(&SHA256, self.expose().as_bytes()).as_ref());
+        hash
+    }
+}
+
+/// Compares without telling by its time where two texts differ.
+pub(crate) fn same(one: &str, other: &str) -> bool {
+    verify_slices_are_equal(one.as_bytes(), other.as_bytes()).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_are_different_and_survive_text() {
+        let (one, other) = (Token::new().unwrap(), Token::new().unwrap());
+        assert!(!same(one.expose(), other.expose()));
+        assert_eq!(Token::parse(one.expose()).unwrap().hash(), one.hash());
+        assert!(Token::parse("short").is_none());
+        assert!(Token::parse(&"g".repeat(64)).is_none());
+        assert!(!format!("{one:?}").contains(one.expose()));
+    }
+}

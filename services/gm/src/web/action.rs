@@ -1,0 +1,130 @@
+//! Forms become the same commands that gRPC takes. Afterwards the browser goes back to where the form was, and the
+//! page there shows the result from the audit.
+
+use axum::{
+    extract::{Path, State},
+    response::{IntoResponse, Redirect, Response},
+};
+use shardkeep_rpc::gm::{self, command::Command, target::Who};
+
+use super::{
+    Site,
+    error::WebError,
+    html::html,
+    layout::{self, Flash},
+    visitor::{Fields, Posted},
+};
+
+pub(crate) async fn execute(
+    State(site): State<Site>,
+    Path(name): Path<String>,
+    Posted { visitor, fields }: Posted,
+) -> Result<Response, WebError> {
+    if visitor.signed.by_link {
+        return Err(WebError::NoPassword);
+    }
+    let command = Some(command(&name, &fields)?);
+    let command = gm::Command { reason: fields.get("reason").to_owned(), command };
+    let audit = match site.console.execute(&visitor.signed, command, visitor.origin).await {
+        Ok(done) => {
+            if let Some(link) = done.outcome.json.get("link").and_then(|link| link.as_str()) {
+                return Ok(show_link(&site, &visitor, &done.outcome.text, link).await);
+            }
+            done.audit
+        }
+        Err(refused) => refused.audit.ok_or(refused.error)?,
+    };
+    Ok(Redirect::to(&come_back(fields.get("back"), audit)).into_response())
+}
+
+fn command(name: &str, fields: &Fields) -> Result<Command, WebError> {
+    let text = |name: &str| fields.get(name).to_owned();
+    Ok(match name {
+        "kick" => Command::Kick(target(fields)),
+        "ban" => Command::Ban(gm::Ban { account: text("account"), hours: fields.number("hours")? }),
+        "unban" => Command::Unban(target(fields)),
+        "broadcast" => {
+            Command::Broadcast(gm::Broadcast { world: fields.number("world")?, text: text("text") })
+        }
+        "teleport" => Command::Teleport(gm::Teleport {
+            world: fields.number("world")?,
+            character: text("character"),
+            x_mm: millimetres(fields, "x")?,
+            y_mm: millimetres(fields, "y")?,
+            map: fields.number("map")?,
+        }),
+        "drain" => Command::Drain(gm::Drain { kind: text("kind"), name: text("name") }),
+        "remove" => Command::Remove(gm::RemoveDaemon { kind: text("kind"), name: text("name") }),
+        "mute" => {
+            Command::Mute(gm::Mute { character: text("character"), minutes: fields.number("minutes")? })
+        }
+        "credit" => Command::Credit(gm::Credit {
+            account: text("account"),
+            hours: fields.number("hours")?,
+            key: text("key"),
+        }),
+        "operator" => Command::Operator(gm::Operator {
+            name: text("name"),
+            role: text("role"),
+            password: text("password"),
+        }),
+        _ => return Err(WebError::NothingHere),
+    })
+}
+
+fn target(fields: &Fields) -> gm::Target {
+    let (character, account) = (fields.get("character"), fields.get("account"));
+    let who = match (character, account) {
+        ("", "") => None,
+        ("", account) => Some(Who::Account(account.to_owned())),
+        (character, _) => Some(Who::Character(character.to_owned())),
+    };
+    gm::Target { who }
+}
+
+/// People type metres.
+fn millimetres(fields: &Fields, name: &str) -> Result<i32, WebError> {
+    let metres: f64 = fields.number(name)?;
+    let millimetres = metres * 1000.0;
+    let fits = (0.0..f64::from(i32::MAX)).contains(&millimetres);
+    if fits {
+        Ok(millimetres as i32)
+    } else {
+        Err(WebError::Form(format!("{name}: {metres} m lies on no map")))
+    }
+}
+
+/// Only pages of ours: a path whose first segment is plain.
+fn come_back(back: &str, audit: u64) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/?&=%+-_.".contains(c);
+    let ours = back.starts_with('/') && !back.starts_with("//") && back.chars().all(plain);
+    let back = if ours { back } else { "/" };
+    let and = if back.contains('?') { '&' } else { '?' };
+    format!("{back}{and}done={audit}")
+}
+
+/// A link is shown once and written nowhere.
+async fn show_link(site: &Site, visitor: &super::visitor::Visitor, text: &str, link: &str) -> Response {
+    let body = html!(
+        "<section class=\"card\"><p>{}. Send this link to them by a safe way; it works once and not for long, and is \
+         not shown again.</p><p><input class=\"wide\" readonly value=\"{}\" aria-label=\"One-time link\"></p>"
+        "<p><a class=\"button\" href=\"/operators\">Back to the operators</a></p></section>"; text, link,
+    );
+    layout::page(site, visitor, "/operators", &Flash::default(), body).await.into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_way_back_leads_to_our_own_pages_only() {
+        assert_eq!(come_back("/players?q=ann", 7), "/players?q=ann&done=7");
+        assert_eq!(come_back("/", 7), "/?done=7");
+        for elsewhere in
+            ["", "//evil.example", "https://evil.example", "/\\evil.example", "/x\r\nSet-Cookie: a=b"]
+        {
+            assert_eq!(come_back(elsewhere, 7), "/?done=7");
+        }
+    }
+}

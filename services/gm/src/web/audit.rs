@@ -1,0 +1,61 @@
+//! What operators did, newest first.
+
+use axum::{
+    extract::{Query, State},
+    response::Html,
+};
+use serde::Deserialize;
+use shardkeep_store::audit::{self, Entry};
+
+use super::{
+    Site,
+    error::WebError,
+    html::{Markup, html},
+    layout::{self, Flash, moment},
+    visitor::Visitor,
+};
+use crate::role::Right;
+
+const PER_PAGE: u32 = 50;
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Search {
+    operator: String,
+    before: u64,
+}
+
+pub(crate) async fn page(
+    State(site): State<Site>,
+    visitor: Visitor,
+    Query(search): Query<Search>,
+) -> Result<Html<String>, WebError> {
+    visitor.needs(Right::SeeAudit)?;
+    let operator = search.operator.trim();
+    let entries = audit::page(&site.console.database, search.before, operator, PER_PAGE).await?;
+    let rows: Markup = entries.iter().map(row).collect();
+    let empty = entries.is_empty().then(|| html!("<p class=\"empty\">No entries.</p>"));
+    let more = entries.last().filter(|last| last.id > 1 && entries.len() == PER_PAGE as usize).map(|last| {
+        html!(
+            "<p class=\"pages\"><a class=\"button\" href=\"/audit?operator={}&amp;before={}\">Older</a></p>";
+            operator, last.id,
+        )
+    });
+    let body = html!(
+        "<form class=\"bar\" method=\"get\"><label>Operator <input type=\"search\" name=\"operator\" value=\"{}\">"
+        "</label><button>Show</button></form>{}<div class=\"scroll\"><table><thead><tr><th>#<th>Time<th>Operator"
+        "<th>From<th>Command<th>Reason<th>Result</tr></thead><tbody>{}</tbody></table></div>{}";
+        operator, empty, rows, more,
+    );
+    Ok(layout::page(&site, &visitor, "/audit", &Flash::default(), body).await)
+}
+
+fn row(entry: &Entry) -> Markup {
+    let begun = &entry.begun;
+    html!(
+        "<tr><td>{}<td>{}<th scope=\"row\">{}<td><small>{}</small><td>{}<td>{}<td><span class=\"state {}\">{}</span> {}"
+        "</tr>";
+        entry.id, moment(begun.at_ms), begun.operator, begun.origin, begun.command, begun.reason, entry.outcome,
+        entry.outcome, entry.result,
+    )
+}

@@ -1,0 +1,188 @@
+//! What every page has around it, and the small pieces many pages use.
+
+use axum::response::Html;
+use serde::Deserialize;
+use shardkeep_store::audit;
+
+use super::{
+    Site,
+    html::{Markup, html},
+    visitor::Visitor,
+};
+use crate::role::Right;
+
+/// The pages: where, what, and who may see them.
+const PAGES: [(&str, &str, Right); 8] = [
+    ("/", "Overview", Right::SeeCluster),
+    ("/worlds", "Worlds", Right::SeeCluster),
+    ("/players", "Players", Right::SeePlayers),
+    ("/map", "Live map", Right::SeeMap),
+    ("/chat", "Chat", Right::SeeChat),
+    ("/audit", "Audit", Right::SeeAudit),
+    ("/logs", "Logs", Right::SeeLogs),
+    ("/operators", "Operators", Right::SeeOperators),
+];
+
+/// `?done=<number>`: after a form, the audit entry to show the result of.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Flash {
+    done: Option<u64>,
+}
+
+/// A page for a visitor: navigation, the result of the command before, and the body.
+pub(crate) async fn page(
+    site: &Site,
+    visitor: &Visitor,
+    path: &str,
+    flash: &Flash,
+    body: Markup,
+) -> Html<String> {
+    let title = PAGES.iter().find(|(at, ..)| *at == path).map_or("Console", |(_, title, _)| title);
+    let links: Markup = PAGES
+        .iter()
+        .filter(|(_, _, right)| visitor.may(*right))
+        .map(|(at, title, _)| match *at == path {
+            true => html!("<a href=\"{}\" aria-current=\"page\">{}</a>"; at, title),
+            false => html!("<a href=\"{}\">{}</a>"; at, title),
+        })
+        .collect();
+    let header = html!(
+        "<header><a class=\"brand\" href=\"/\"><img src=\"/static/icon.svg\" alt=\"\" width=\"22\" height=\"22\">"
+        "Shardkeep</a><nav aria-label=\"Pages\">{}</nav>"
+        "<div class=\"who\"><a href=\"/password\" title=\"Change password\">{} <small>{}</small></a>"
+        "<form method=\"post\" action=\"/sign-out\">{}<button class=\"quiet\">Sign out</button></form></div></header>";
+        links, visitor.signed.operator, visitor.signed.role, csrf(visitor),
+    );
+    let notice = notice(site, visitor, flash).await;
+    document(title, &html!("{}<main>{}<h1>{}</h1>{}</main>"; header, notice, title, body))
+}
+
+/// A page for nobody in particular.
+pub(crate) fn bare(title: &str, body: &Markup) -> Html<String> {
+    document(
+        title,
+        &html!(
+            "<main class=\"bare\"><p class=\"brand\"><img src=\"/static/icon.svg\" alt=\"\" width=\"28\" height=\"28\">"
+            "Shardkeep</p>{}</main>"; body,
+        ),
+    )
+}
+
+fn document(title: &str, body: &Markup) -> Html<String> {
+    let page = html!(
+        "<!DOCTYPE html><html lang=\"en\"><head><meta charset=\"utf-8\">"
+        "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">"
+        "<meta name=\"color-scheme\" content=\"light dark\"><title>{} · Shardkeep</title>"
+        "<link rel=\"icon\" href=\"/static/icon.svg\" type=\"image/svg+xml\">"
+        "<link rel=\"stylesheet\" href=\"/static/style.css\"><script src=\"/static/live.js\" defer></script>"
+        "</head><body>{}</body></html>"; title, body,
+    );
+    Html(page.into_string())
+}
+
+/// The result of a command that this operator has just given.
+async fn notice(site: &Site, visitor: &Visitor, flash: &Flash) -> Option<Markup> {
+    let number = flash.done?;
+    let page = audit::page(&site.console.database, number.checked_add(1)?, &visitor.signed.operator, 1)
+        .await
+        .ok()?;
+    let entry = page.into_iter().next().filter(|entry| entry.id == number)?;
+    let class = if entry.outcome == "done" { "good" } else { "bad" };
+    Some(html!(
+        "<p class=\"notice {}\" role=\"status\"><strong>{}</strong> {}</p>";
+        class, entry.begun.command, if entry.result.is_empty() { entry.outcome } else { entry.result },
+    ))
+}
+
+/// The hidden field that proves a form is ours.
+pub(crate) fn csrf(visitor: &Visitor) -> Markup {
+    html!("<input type=\"hidden\" name=\"csrf\" value=\"{}\">"; visitor.signed.csrf())
+}
+
+/// A form that gives a command and comes back to `back`; nothing for who may not give it.
+pub(crate) fn command(
+    visitor: &Visitor,
+    right: Right,
+    command: &str,
+    back: &str,
+    fields: Markup,
+    button: &str,
+) -> Option<Markup> {
+    visitor.may(right).then(|| {
+        html!(
+            "<form method=\"post\" action=\"/do/{}\" class=\"command\">{}"
+            "<input type=\"hidden\" name=\"back\" value=\"{}\">{}"
+            "<label>Reason <input name=\"reason\" required maxlength=\"500\" autocomplete=\"off\"></label>"
+            "<button>{}</button></form>";
+            command, csrf(visitor), back, fields, button,
+        )
+    })
+}
+
+pub(crate) fn hidden(name: &str, value: &str) -> Markup {
+    html!("<input type=\"hidden\" name=\"{}\" value=\"{}\">"; name, value)
+}
+
+/// Forms behind a button, so that tables stay readable.
+pub(crate) fn folded(summary: &str, forms: impl IntoIterator<Item = Option<Markup>>) -> Option<Markup> {
+    let forms: Vec<Markup> = forms.into_iter().flatten().collect();
+    let none = forms.is_empty();
+    let forms: Markup = forms.into_iter().collect();
+    (!none)
+        .then(|| html!("<details class=\"act\"><summary>{}</summary><div>{}</div></details>"; summary, forms))
+}
+
+/// A moment as the browser shows it in its own time zone; in UTC without scripts.
+pub(crate) fn moment(ms: u64) -> Markup {
+    let text = utc(ms);
+    html!("<time datetime=\"{}\">{}</time>"; text, text)
+}
+
+/// `2 d 3 h`, `5 min`.
+pub(crate) fn span(ms: u64) -> String {
+    let seconds = ms / 1000;
+    match seconds {
+        0..60 => format!("{seconds} s"),
+        60..3600 => format!("{} min", seconds / 60),
+        3600..86_400 => format!("{} h {} min", seconds / 3600, seconds / 60 % 60),
+        _ => format!("{} d {} h", seconds / 86_400, seconds / 3600 % 24),
+    }
+}
+
+/// Howard Hinnant, "chrono-compatible low-level date algorithms", `civil_from_days`.
+fn utc(ms: u64) -> String {
+    let (days, of_day) = (ms / 86_400_000 + 719_468, ms / 1000 % 86_400);
+    let (era, of_era) = (days / 146_097, days % 146_097);
+    let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * shifted + 2) / 5 + 1;
+    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
+    let year = year_of_era + era * 400 + u64::from(month <= 2);
+    let (hour, minute, second) = (of_day / 3600, of_day / 60 % 60, of_day % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+}
+
+/// Of a whole, in words that a meter shows too.
+pub(crate) fn meter(value: f64, label: &str) -> Markup {
+    html!("<meter min=\"0\" max=\"1\" high=\"0.8\" optimum=\"0\" value=\"{}\">{}</meter><span>{}</span>"; value, label, label)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_and_spans_read_well() {
+        assert_eq!(utc(1_795_310_437_123), "2026-11-22T01:20:37Z");
+        assert_eq!(utc(951_782_400_000), "2000-02-29T00:00:00Z");
+        assert_eq!((span(59_999), span(61_000)), ("59 s".into(), "1 min".into()));
+        assert_eq!((span(3_600_000 * 2), span(86_400_000 * 3)), ("2 h 0 min".into(), "3 d 0 h".into()));
+    }
+
+    #[test]
+    fn an_empty_fold_is_left_out() {
+        assert!(folded("Act", [None, None]).is_none());
+    }
+}

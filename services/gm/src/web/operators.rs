@@ -1,0 +1,86 @@
+//! The operators, for admins.
+
+use axum::{
+    extract::{Query, State},
+    response::Html,
+};
+use shardkeep_store::operators::{self, Operator};
+
+use super::{
+    Site,
+    error::WebError,
+    html::{Markup, html},
+    layout::{self, Flash, command, folded, hidden, moment},
+    visitor::Visitor,
+};
+use crate::role::{Right, Role};
+
+pub(crate) async fn page(
+    State(site): State<Site>,
+    visitor: Visitor,
+    Query(flash): Query<Flash>,
+) -> Result<Html<String>, WebError> {
+    visitor.needs(Right::SeeOperators)?;
+    let operators = operators::list(&site.console.database).await?;
+    let rows: Markup = operators.iter().map(|operator| row(&visitor, operator)).collect();
+    let body = html!(
+        "<div class=\"scroll\"><table><thead><tr><th>Operator<th>Role<th>Since<th>Signs in by"
+        "<th><span class=\"unseen\">Actions</span></tr></thead><tbody>{}</tbody></table></div>{}{}";
+        rows, add(&visitor), rights(),
+    );
+    Ok(layout::page(&site, &visitor, "/operators", &flash, body).await)
+}
+
+fn row(visitor: &Visitor, operator: &Operator) -> Markup {
+    let way = if operator.password.is_some() { "password" } else { "one-time link only" };
+    let name = || hidden("name", &operator.name);
+    let change = html!("{}{}"; name(), roles(&operator.role));
+    let actions = folded(
+        "Act…",
+        [
+            command(visitor, Right::ManageOperators, "operator", "/operators", change, "Change role"),
+            command(visitor, Right::ManageOperators, "operator", "/operators", name(), "Remove"),
+        ],
+    );
+    html!(
+        "<tr><th scope=\"row\">{}<td>{}<td>{}<td>{}<td>{}</tr>";
+        operator.name, operator.role, moment(operator.created_ms), way, actions,
+    )
+}
+
+fn add(visitor: &Visitor) -> Option<Markup> {
+    let fields = html!(
+        "<label>Name <input name=\"name\" required pattern=\"[a-z0-9_.\\-]{{1,32}}\" autocomplete=\"off\"></label>{}";
+        roles("viewer"),
+    );
+    let form = command(visitor, Right::ManageOperators, "operator", "/operators", fields, "Add")?;
+    Some(html!(
+        "<section class=\"card\"><h2>Add an operator</h2>{}<p class=\"hint\">You get a one-time link for them, by which \
+         they set their password.</p></section>"; form,
+    ))
+}
+
+fn roles(chosen: &str) -> Markup {
+    let options: Markup = Role::ALL
+        .into_iter()
+        .map(|role| match role.as_str() == chosen {
+            true => html!("<option selected>{}</option>"; role),
+            false => html!("<option>{}</option>"; role),
+        })
+        .collect();
+    html!("<label>Role <select name=\"role\">{}</select></label>"; options)
+}
+
+/// The table of `role.rs`, for people.
+fn rights() -> Markup {
+    let rows: Markup = [
+        (Role::Viewer, "sees daemons, worlds, players and the live map"),
+        (Role::Moderator, "and sees addresses, chat, logs and the audit; kicks, mutes, broadcasts"),
+        (Role::GameMaster, "and teleports, bans, lifts bans"),
+        (Role::Admin, "and drains and removes daemons, credits play time, manages operators"),
+    ]
+    .into_iter()
+    .map(|(role, may)| html!("<dt>{}<dd>{}"; role, may))
+    .collect();
+    html!("<section class=\"card\"><h2>Roles</h2><dl class=\"figures\">{}</dl></section>"; rows)
+}

@@ -1,0 +1,91 @@
+//! Every daemon the registries know: how it is, and its buttons.
+
+use axum::{
+    extract::{Query, State},
+    response::Html,
+};
+use shardkeep_cluster::{Instance, State as Life};
+use shardkeep_types::DaemonKind;
+
+use super::{
+    Site,
+    error::WebError,
+    html::{Markup, html},
+    layout::{self, Flash, command, folded, hidden, meter, span},
+    visitor::Visitor,
+};
+use crate::{clock::now_ms, role::Right};
+
+pub(crate) async fn page(
+    State(site): State<Site>,
+    visitor: Visitor,
+    Query(flash): Query<Flash>,
+) -> Result<Html<String>, WebError> {
+    visitor.needs(Right::SeeCluster)?;
+    let daemons = site.console.peers.all();
+    let rows: Markup = daemons.iter().map(|daemon| row(&visitor, daemon, now_ms())).collect();
+    let empty = daemons.is_empty().then(|| html!("<p class=\"empty\">No registry answers yet.</p>"));
+    let body = html!(
+        "{}<div data-live=\"daemons\">{}<div class=\"scroll\"><table><thead><tr><th>Daemon<th>State<th>Load<th>World"
+        "<th>Running for<th>Version<th>gRPC<th>Players<th>Admin<th><span class=\"unseen\">Actions</span></tr></thead>"
+        "<tbody>{}</tbody></table></div></div>";
+        tiles(&daemons, site.console.players.count()), empty, rows,
+    );
+    Ok(layout::page(&site, &visitor, "/", &flash, body).await)
+}
+
+fn tiles(daemons: &[Instance], online: usize) -> Markup {
+    let in_state = |state: Life| daemons.iter().filter(|daemon| daemon.state == state).count();
+    let kinds = DaemonKind::DAEMONS;
+    let up =
+        |kind: &DaemonKind| daemons.iter().any(|daemon| daemon.id.kind == *kind && daemon.state == Life::Up);
+    let missing: Vec<&str> = kinds.iter().filter(|kind| !up(kind)).map(|kind| kind.as_str()).collect();
+    let missing = match missing.is_empty() {
+        true => html!("<div class=\"tile good\"><b>all</b> twelve kinds are up</div>"),
+        false => {
+            html!("<div class=\"tile bad\"><b>{}</b> not up: {}</div>"; missing.len(), missing.join(", "))
+        }
+    };
+    html!(
+        "<div class=\"tiles\" data-live=\"tiles\"><div class=\"tile\"><b>{}</b> players online</div>"
+        "<div class=\"tile\"><b>{}</b> daemons up</div><div class=\"tile\"><b>{}</b> draining</div>"
+        "<div class=\"tile\"><b>{}</b> offline</div>{}</div>";
+        online, in_state(Life::Up), in_state(Life::Draining), in_state(Life::Offline), missing,
+    )
+}
+
+fn row(visitor: &Visitor, daemon: &Instance, now_ms: u64) -> Markup {
+    let running = match daemon.state {
+        Life::Offline => "–".to_owned(),
+        _ => span(now_ms.saturating_sub(daemon.id.incarnation)),
+    };
+    let load = format!("{:.0} %", daemon.load * 100.0);
+    let world = if daemon.world.0 == 0 { "–".to_owned() } else { daemon.world.to_string() };
+    html!(
+        "<tr><th scope=\"row\">{} <small>{}</small>{}<td><span class=\"state {}\">{}</span><td class=\"load\">{}"
+        "<td>{}<td>{}<td>{}<td><code>{}</code><td><code>{}</code><td><code>{}</code><td>{}</tr>";
+        daemon.id.name, daemon.id.kind, attributes(daemon), daemon.state, daemon.state, meter(daemon.load, &load),
+        world, running, daemon.version, daemon.grpc_address, daemon.client_address, daemon.admin_address,
+        actions(visitor, daemon),
+    )
+}
+
+fn attributes(daemon: &Instance) -> Option<Markup> {
+    let facts: Vec<String> = daemon.attributes.iter().map(|(key, value)| format!("{key} {value}")).collect();
+    (!facts.is_empty()).then(|| html!("<div class=\"facts\">{}</div>"; facts.join(" · ")))
+}
+
+fn actions(visitor: &Visitor, daemon: &Instance) -> Option<Markup> {
+    let which = || -> Markup {
+        [hidden("kind", daemon.id.kind.as_str()), hidden("name", &daemon.id.name)].into_iter().collect()
+    };
+    match daemon.state {
+        Life::Starting | Life::Up => {
+            folded("Drain…", [command(visitor, Right::Drain, "drain", "/", which(), "Drain")])
+        }
+        Life::Offline => {
+            folded("Remove…", [command(visitor, Right::RemoveDaemon, "remove", "/", which(), "Remove")])
+        }
+        Life::Draining => None,
+    }
+}
