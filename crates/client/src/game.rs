@@ -48,7 +48,8 @@ pub struct Player {
     changes: watch::Receiver<u64>,
     /// Of the last `Move`.
     sequence: AtomicU32,
-    /// The last action id used by the present character.
+    /// The character played last, and the last action id it used.
+    character: AtomicU64,
     action: AtomicU64,
 }
 
@@ -69,8 +70,8 @@ impl Player {
     }
 
     fn with(session: Session, (shared, changes, happenings): happening::Parts) -> (Self, Happenings) {
-        let (sequence, action) = (AtomicU32::new(0), AtomicU64::new(0));
-        (Self { session, shared, changes, sequence, action }, happenings)
+        let (sequence, character, action) = (AtomicU32::new(0), AtomicU64::new(0), AtomicU64::new(0));
+        (Self { session, shared, changes, sequence, character, action }, happenings)
     }
 
     pub fn session(&self) -> &Session {
@@ -126,10 +127,12 @@ impl Player {
     /// known. While it waits, [`View::queue`] tells the place.
     pub async fn enter(&self, character_id: u64) -> Result<Entered, ClientError> {
         let request = Enter { character_id };
-        let entered: Entered = self
-            .patiently(|| self.session.call(opcode::ENTER, &request, LONGEST_QUEUE), LONGEST_QUEUE)
-            .await?;
-        self.action.store(0, Relaxed);
+        let entered: Entered =
+            self.patiently(|| self.session.call(opcode::ENTER, &request, ASK_AGAIN), LONGEST_QUEUE).await?;
+        // Ids are the character's: those tried before are not used again, even if nothing came of them.
+        if self.character.swap(character_id, Relaxed) != character_id {
+            self.action.store(0, Relaxed);
+        }
         self.shared.change(|view| view.enter(entered.clone()));
         self.inventory().await?;
         Ok(entered)
