@@ -9,8 +9,8 @@ use shardkeep_rpc::registry::{
 };
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tonic::{Request, Status, transport::Channel};
-use tracing::{debug, info};
+use tonic::{Code, Request, Status, transport::Channel};
+use tracing::{debug, info, warn};
 
 use crate::{
     Backoff, Instance,
@@ -38,6 +38,7 @@ pub(crate) async fn keep(
     let mut backoff = Backoff::new(rhythm.heartbeat / 10, rhythm.heartbeat);
     // What this registry knows of us; nothing, as long as it has not answered.
     let mut told: Option<Instance> = None;
+    let mut superseded = false;
     loop {
         let now = announcement.borrow_and_update().clone();
         let result = tokio::select! {
@@ -62,6 +63,10 @@ pub(crate) async fn keep(
                 counter!(REGISTER_FAILURES).increment(1);
                 if told.is_some() {
                     info!(registry = address, %status, "lost the registry");
+                }
+                if status.code() == Code::FailedPrecondition && !std::mem::replace(&mut superseded, true) {
+                    let instance = &now.id;
+                    warn!(%instance, %status, "not registered: another process runs under this instance's name");
                 }
                 forget(&mut told);
                 backoff.next_delay()

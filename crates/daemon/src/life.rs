@@ -11,10 +11,10 @@ use std::{
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use shardkeep_types::DaemonKind;
-use tokio::sync::watch;
+use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::transport::Channel;
-use tracing::{error, info};
+use tracing::{debug, error, info};
 
 /// Handle to the running daemon; clones are the same daemon.
 #[derive(Clone)]
@@ -99,30 +99,27 @@ impl Daemon {
         F: Future<Output = anyhow::Result<()>> + Send + 'static,
     {
         let task = self.inner.tasks.spawn(future);
-        self.watch_over(name, &self.inner.tasks, task);
+        let daemon = self.clone();
+        self.inner.tasks.spawn(async move {
+            if let Err(why) = outcome(task).await {
+                daemon.fail(&format!("task {name} {why}"));
+            }
+        });
     }
 
     /// Like [`Self::spawn`], for what must go on until [`Self::finished`]: servers and registrations, not services.
+    /// What fails after that is only logged: peers close connections too.
     pub fn spawn_infrastructure<F>(&self, name: &'static str, future: F)
     where
         F: Future<Output = anyhow::Result<()>> + Send + 'static,
     {
         let task = self.inner.infrastructure.spawn(future);
-        self.watch_over(name, &self.inner.infrastructure, task);
-    }
-
-    fn watch_over(
-        &self,
-        name: &'static str,
-        tracker: &TaskTracker,
-        task: tokio::task::JoinHandle<anyhow::Result<()>>,
-    ) {
         let daemon = self.clone();
-        tracker.spawn(async move {
-            match task.await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => daemon.fail(&format!("task {name} failed: {error:#}")),
-                Err(error) => daemon.fail(&format!("task {name} panicked: {error}")),
+        self.inner.infrastructure.spawn(async move {
+            match outcome(task).await {
+                Err(why) if daemon.finished().is_cancelled() => debug!(name, why, "infrastructure ended"),
+                Err(why) => daemon.fail(&format!("task {name} {why}")),
+                Ok(()) => {}
             }
         });
     }
@@ -198,5 +195,14 @@ impl Daemon {
     /// The addresses bound so far.
     pub fn bound(&self) -> Bound {
         self.inner.bound.lock().clone()
+    }
+}
+
+/// How a task ended, in words if it did not end well.
+async fn outcome(task: JoinHandle<anyhow::Result<()>>) -> Result<(), String> {
+    match task.await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) => Err(format!("failed: {error:#}")),
+        Err(error) => Err(format!("panicked: {error}")),
     }
 }

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use metrics::counter;
+use metrics::{counter, describe_counter};
 use opentelemetry_proto::tonic::{
     collector::logs::v1::{ExportLogsServiceRequest, logs_service_client::LogsServiceClient},
     common::v1::{AnyValue, InstrumentationScope, KeyValue, any_value::Value},
@@ -32,6 +32,8 @@ const BATCH: usize = 512;
 const LINGER: Duration = Duration::from_millis(500);
 const DEADLINE: Duration = Duration::from_secs(3);
 const RETRY: Duration = Duration::from_secs(1);
+const DROPPED: &str = "shardkeep_log_dropped_records_total";
+const FAILURES: &str = "shardkeep_log_export_failures_total";
 /// Targets of the export's own machinery: sending their records would make new ones.
 const OWN: [&str; 6] = ["h2", "hyper", "tonic", "tower", "rustls", "opentelemetry"];
 
@@ -87,6 +89,11 @@ pub(crate) async fn run(
     mut collector: watch::Receiver<Option<Channel>>,
     finished: CancellationToken,
 ) {
+    describe_counter!(DROPPED, "Log records dropped because the collector did not keep up");
+    describe_counter!(
+        FAILURES,
+        "Batches of log records that the collector did not take; they are sent again"
+    );
     let mut batch = Vec::with_capacity(BATCH);
     loop {
         tokio::select! {
@@ -96,7 +103,7 @@ pub(crate) async fn run(
         fill(&mut exporter.queue, &mut batch, &finished).await;
         let mut request = request(&resource, std::mem::take(&mut batch));
         loop {
-            counter!("shardkeep_log_dropped_total").increment(exporter.dropped.swap(0, Ordering::Relaxed));
+            counter!(DROPPED).increment(exporter.dropped.swap(0, Ordering::Relaxed));
             let sent = tokio::select! {
                 sent = send(&mut collector, &mut request) => sent,
                 () = finished.cancelled() => break,
@@ -104,7 +111,7 @@ pub(crate) async fn run(
             if sent {
                 break;
             }
-            counter!("shardkeep_log_export_failures_total").increment(1);
+            counter!(FAILURES).increment(1);
             tokio::select! {
                 () = tokio::time::sleep(RETRY) => {}
                 () = finished.cancelled() => break,

@@ -1,0 +1,126 @@
+//! Black-box tests of membership between two instances, over real mutual TLS.
+
+use std::{sync::Arc, time::Duration};
+
+use shardkeep_cluster::{Dialer, Node, certs};
+use shardkeep_daemon::{ClusterConfig, Daemon, DaemonConfig, Settings};
+use shardkeep_rpc::control::{DrainRequest, control_client::ControlClient};
+use shardkeep_types::{DaemonKind, WorldId};
+use tonic::{Code, service::Routes, transport::Channel};
+use tonic_health::pb::{
+    HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
+};
+
+const SOON: Duration = Duration::from_secs(20);
+
+struct Place {
+    dir: tempfile::TempDir,
+}
+
+impl Place {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        certs::make_ca(dir.path()).unwrap();
+        Self { dir }
+    }
+
+    fn settings(&self, kind: DaemonKind, name: &str, world: u32) -> Settings<()> {
+        let files = certs::issue(self.dir.path(), kind, name, WorldId(world)).unwrap();
+        Settings {
+            daemon: DaemonConfig { name: name.into(), ..DaemonConfig::default() },
+            cluster: ClusterConfig {
+                ca: files.ca,
+                cert: files.cert,
+                key: files.key,
+                world,
+                ..ClusterConfig::default()
+            },
+            ..Settings::default()
+        }
+    }
+
+    /// A zone of world 1 that serves nothing of its own.
+    async fn zone(&self) -> (Daemon, Node) {
+        let daemon = Daemon::new(DaemonKind::Zone, "zone-1");
+        let settings = self.settings(DaemonKind::Zone, "zone-1", 1);
+        let node = Node::join(&settings, &daemon, DaemonKind::Zone).await.unwrap();
+        node.serve(Routes::default());
+        (daemon, node)
+    }
+
+    fn channel(&self, caller: DaemonKind, name: &str, callee: DaemonKind, address: &str) -> Channel {
+        let files = certs::issue(self.dir.path(), caller, name, WorldId(0)).unwrap();
+        Dialer::new(Arc::new(files.load().unwrap())).channel(callee, address)
+    }
+}
+
+async fn health(channel: Channel) -> ServingStatus {
+    let reply = HealthClient::new(channel).check(HealthCheckRequest::default()).await.unwrap();
+    reply.into_inner().status()
+}
+
+#[tokio::test]
+async fn an_operator_drains_a_daemon_and_others_may_not() {
+    let place = Place::new();
+    let (daemon, node) = place.zone().await;
+    let address = node.grpc_address();
+    let request = DrainRequest { reason: "maintenance".into() };
+
+    let neighbour = place.channel(DaemonKind::Zone, "zone-2", DaemonKind::Zone, &address);
+    let refused = ControlClient::new(neighbour.clone()).drain(request.clone()).await.unwrap_err();
+    assert_eq!(refused.code(), Code::PermissionDenied);
+    assert!(!daemon.draining().is_cancelled() && daemon.is_ready());
+    assert_eq!(health(neighbour.clone()).await, ServingStatus::Serving);
+
+    let operator = place.channel(DaemonKind::Cli, "cli", DaemonKind::Zone, &address);
+    ControlClient::new(operator).drain(request).await.unwrap();
+    assert!(daemon.draining().is_cancelled());
+    // It still serves what it has begun, and says that it takes nothing new.
+    let turned = async {
+        while health(neighbour.clone()).await == ServingStatus::Serving {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(SOON, turned).await.unwrap();
+
+    daemon.finished().cancel();
+    let closed = async {
+        while HealthClient::new(neighbour.clone()).check(HealthCheckRequest::default()).await.is_ok() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(SOON, closed).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_peer_must_be_what_it_is_dialled_as() {
+    let place = Place::new();
+    let (daemon, node) = place.zone().await;
+    let wrong = place.channel(DaemonKind::Gm, "gm-1", DaemonKind::World, &node.grpc_address());
+    assert!(HealthClient::new(wrong).check(HealthCheckRequest::default()).await.is_err());
+    let nonsense = place.channel(DaemonKind::Gm, "gm-1", DaemonKind::Zone, "no address at all");
+    assert!(HealthClient::new(nonsense).check(HealthCheckRequest::default()).await.is_err());
+    daemon.finished().cancel();
+}
+
+#[tokio::test]
+async fn plain_text_gets_nowhere() {
+    let place = Place::new();
+    let (daemon, node) = place.zone().await;
+    let plain = Channel::from_shared(format!("http://{}", node.grpc_address())).unwrap().connect_lazy();
+    assert!(HealthClient::new(plain).check(HealthCheckRequest::default()).await.is_err());
+    daemon.finished().cancel();
+}
+
+#[tokio::test]
+async fn a_certificate_of_another_instance_is_not_an_identity() {
+    let place = Place::new();
+    let daemon = Daemon::new(DaemonKind::Zone, "zone-2");
+    let mut settings = place.settings(DaemonKind::Zone, "zone-1", 1);
+    settings.daemon.name = "zone-2".into();
+    let Err(error) = Node::join(&settings, &daemon, DaemonKind::Zone).await else { panic!() };
+    assert!(error.to_string().contains("certificate of shardkeep://zone/zone-1?world=1"), "{error:#}");
+    settings.cluster.cert = "/nowhere.pem".into();
+    let Err(error) = Node::join(&settings, &daemon, DaemonKind::Zone).await else { panic!() };
+    assert!(format!("{error:#}").contains("shardkeep certs"), "{error:#}");
+}
