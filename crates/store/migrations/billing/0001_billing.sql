@@ -1,29 +1,34 @@
--- The clock of each session: the highest value reported.
+-- The clock of each stretch of a session: a session that goes on at another gateway may begin another stretch there.
+-- `charged_ms` is what of it was taken from a prepaid plan.
 CREATE TABLE clocks (
-    session BYTEA PRIMARY KEY,
+    session BYTEA NOT NULL,
+    started_ms BIGINT NOT NULL,
     account BIGINT NOT NULL,
     world BIGINT NOT NULL,
-    started_ms BIGINT NOT NULL,
     played_ms BIGINT NOT NULL,
+    charged_ms BIGINT NOT NULL,
     ended BIGINT NOT NULL,
-    seen_ms BIGINT NOT NULL
+    seen_ms BIGINT NOT NULL,
+    PRIMARY KEY (session, started_ms)
 );
 CREATE INDEX clocks_of_account ON clocks (account, ended);
-CREATE INDEX clocks_running ON clocks (ended, seen_ms);
 
--- An account without a row is on the free plan.
+-- Prepaid accounts; an account without a row is on the free plan. `warned_ms` is the lowest warning given since the
+-- last credit.
 CREATE TABLE plans (
     account BIGINT PRIMARY KEY,
-    plan TEXT NOT NULL,
-    warned_below_ms BIGINT
+    left_ms BIGINT NOT NULL CHECK (left_ms >= 0),
+    warned_ms BIGINT
 );
+CREATE INDEX plans_running_out ON plans (left_ms);
 
--- Time moves between ledger accounts: "sold", "a:<account>", "played:<account>".
+-- Time moves between ledger accounts: "sold", "a:<account>", "played:<account>". One entry per credit, and one per
+-- stretch of a session, which grows with it.
 CREATE TABLE time_ledger (
     key TEXT PRIMARY KEY,
     at_ms BIGINT NOT NULL,
     reason TEXT NOT NULL,
     source TEXT NOT NULL,
     target TEXT NOT NULL,
-    amount_ms BIGINT NOT NULL
+    amount_ms BIGINT NOT NULL CHECK (amount_ms >= 0)
 );

@@ -1,0 +1,128 @@
+//! The rules of play time, on both engines.
+
+use shardkeep_testkit::Postgres;
+use shardkeep_types::{AccountId, SessionId, WorldId};
+
+use super::*;
+use crate::{Schema, sql};
+
+const HOUR: u64 = 3_600_000;
+const MINUTE: u64 = 60_000;
+
+macro_rules! on_both_engines {
+    ($($scenario:ident),+ $(,)?) => {
+        mod sqlite {
+            $(#[tokio::test]
+            async fn $scenario() {
+                let folder = tempfile::tempdir().unwrap();
+                let url = format!("sqlite:{}", folder.path().join("billing.db").display());
+                super::$scenario(&super::open(&url).await).await;
+            })+
+        }
+        mod postgres {
+            $(#[tokio::test]
+            async fn $scenario() {
+                let server = super::Postgres::start().await;
+                super::$scenario(&super::open(&server.url()).await).await;
+            })+
+        }
+    };
+}
+
+on_both_engines! {
+    a_clock_runs_forward_and_counts_once,
+    hours_are_sold_once_and_played_once,
+    a_session_that_moves_is_not_counted_twice,
+    who_runs_out_is_warned_once,
+    reports_at_once_charge_once,
+}
+
+async fn open(url: &str) -> Billing {
+    Billing::new(Database::open(url, Schema::Billing).await.unwrap())
+}
+
+fn clock(session: u8, account: u64, started_ms: u64, played_ms: u64) -> ClockReport {
+    ClockReport {
+        session: SessionId([session; 16]),
+        account: AccountId(account),
+        world: WorldId(1),
+        started_ms,
+        played_ms,
+        ended: false,
+    }
+}
+
+async fn left(billing: &Billing, account: u64) -> (Option<u64>, u64) {
+    assert_eq!(billing.conserve().await.unwrap(), Vec::<String>::new());
+    let standing = billing.show(AccountId(account)).await.unwrap();
+    (standing.left_ms, standing.played_ms)
+}
+
+async fn a_clock_runs_forward_and_counts_once(billing: &Billing) {
+    assert_eq!(left(billing, 1).await, (None, 0));
+    billing.report(&[clock(1, 1, 0, 500), clock(2, 2, 0, 100), clock(1, 1, 0, 700)]).await.unwrap();
+    billing.report(&[clock(1, 1, 0, 600)]).await.unwrap();
+    let ended = ClockReport { ended: true, ..clock(1, 1, 0, 900) };
+    billing.report(std::slice::from_ref(&ended)).await.unwrap();
+    billing.report(&[ended, clock(1, 1, 0, 650)]).await.unwrap();
+    assert_eq!(left(billing, 1).await, (None, 900));
+    assert_eq!(left(billing, 2).await, (None, 100));
+    billing.report(&[]).await.unwrap();
+}
+
+async fn hours_are_sold_once_and_played_once(billing: &Billing) {
+    billing.report(&[clock(1, 1, 0, 5_000)]).await.unwrap();
+    let credit = |hours, key| billing.credit(AccountId(1), hours, key, "paid");
+    assert_eq!(credit(1, "a").await.unwrap(), HOUR);
+    assert_eq!(credit(1, "a").await.unwrap(), HOUR, "a repeat is answered");
+    assert_eq!(credit(2, "a").await.unwrap_err().label(), "key_conflict");
+    assert_eq!(billing.credit(AccountId(2), 1, "a", "").await.unwrap_err().label(), "key_conflict");
+    assert_eq!(credit(0, "b").await.unwrap_err().label(), "invalid");
+    // What was played on the free plan stays free.
+    billing.report(&[clock(1, 1, 0, 5_000 + MINUTE)]).await.unwrap();
+    billing.report(&[clock(1, 1, 0, 5_000 + MINUTE)]).await.unwrap();
+    assert_eq!(left(billing, 1).await, (Some(HOUR - MINUTE), 5_000 + MINUTE));
+    billing.report(&[clock(1, 1, 0, 3 * HOUR)]).await.unwrap();
+    assert_eq!(left(billing, 1).await, (Some(0), 3 * HOUR), "nobody owes time");
+    assert_eq!(credit(2, "b").await.unwrap(), 2 * HOUR);
+}
+
+async fn a_session_that_moves_is_not_counted_twice(billing: &Billing) {
+    billing.credit(AccountId(1), 1, "a", "").await.unwrap();
+    billing.report(&[clock(1, 1, 0, 10_000)]).await.unwrap();
+    billing.report(&[clock(1, 1, 12_000, 1_000)]).await.unwrap();
+    // The gateway it came from stalled, and still counts.
+    billing.report(&[clock(1, 1, 0, 60_000)]).await.unwrap();
+    assert_eq!(left(billing, 1).await, (Some(HOUR - 13_000), 13_000));
+}
+
+async fn who_runs_out_is_warned_once(billing: &Billing) {
+    billing.credit(AccountId(1), 1, "a", "").await.unwrap();
+    billing.credit(AccountId(2), 1, "b", "").await.unwrap();
+    let nearly = |session, account| clock(session, account, 0, HOUR - 5 * MINUTE);
+    billing.report(&[nearly(1, 1), ClockReport { ended: true, ..nearly(2, 2) }]).await.unwrap();
+    let due = billing.running_out(10 * MINUTE, 3 * MINUTE).await.unwrap();
+    assert_eq!(due.iter().map(|due| due.account.0).collect::<Vec<_>>(), [1], "who has ended does not play");
+    assert!(due[0].left_ms <= 5 * MINUTE && due[0].left_ms > 4 * MINUTE, "{due:?}");
+    assert!(billing.running_out(MINUTE, 3 * MINUTE).await.unwrap().is_empty());
+    assert!(billing.warn(AccountId(1), 10 * MINUTE).await.unwrap());
+    assert!(!billing.warn(AccountId(1), 10 * MINUTE).await.unwrap());
+    assert!(billing.warn(AccountId(1), MINUTE).await.unwrap());
+    assert!(!billing.warn(AccountId(1), 10 * MINUTE).await.unwrap());
+    billing.credit(AccountId(1), 1, "c", "").await.unwrap();
+    assert!(billing.warn(AccountId(1), 10 * MINUTE).await.unwrap());
+    // Time goes on between reports; who has been silent for long does not play.
+    billing.database.execute(sql("UPDATE clocks SET seen_ms = seen_ms - 120000")).await.unwrap();
+    billing.report(&[clock(1, 1, 0, 2 * HOUR - MINUTE)]).await.unwrap();
+    billing.database.execute(sql("UPDATE clocks SET seen_ms = seen_ms - 120000")).await.unwrap();
+    assert_eq!(billing.running_out(MINUTE, 3 * MINUTE).await.unwrap()[0].left_ms, 0);
+    assert!(billing.running_out(MINUTE, MINUTE).await.unwrap().is_empty());
+}
+
+async fn reports_at_once_charge_once(billing: &Billing) {
+    billing.credit(AccountId(1), 1, "a", "").await.unwrap();
+    let reports = [clock(1, 1, 0, MINUTE)];
+    let all = tokio::join!(billing.report(&reports), billing.report(&reports), billing.report(&reports));
+    all.0.and(all.1).and(all.2).unwrap();
+    assert_eq!(left(billing, 1).await, (Some(HOUR - MINUTE), MINUTE));
+}
