@@ -17,7 +17,7 @@ use shardkeep_wire::{
 
 /// Name and bytes of every line in the code blocks; lines that begin with a space continue the one before.
 fn vectors() -> BTreeMap<String, Vec<u8>> {
-    let page = include_str!("../../../docs/protocol.md");
+    let page = include_str!("../../../../docs/protocol.md");
     let section = page.split("### Framing").nth(1).expect("the section exists").split("\n##").next().unwrap();
     let mut vectors = BTreeMap::<String, String>::new();
     let mut name = String::new();
