@@ -141,4 +141,33 @@ mod tests {
         assert_eq!(judge(path, &peer(Zone, 1), WorldId(1)), Ok(()));
         assert_eq!(judge(path, &peer(Zone, 2), WorldId(1)), Err(Refusal::World));
     }
+
+    /// Whoever adds a method decides here who may call it.
+    #[test]
+    fn every_method_of_the_protocols_has_a_rule() {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../proto");
+        let mut methods = 0;
+        for file in std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+            let Ok(text) = std::fs::read_to_string(&file) else { continue };
+            let word_after = |line: &str, keyword: &str| {
+                let rest = line.trim().strip_prefix(keyword)?;
+                Some(rest.split([' ', '(', ';', '{']).next()?.to_owned())
+            };
+            let (mut package, mut service) = (String::new(), String::new());
+            for line in text.lines() {
+                if let Some(name) = word_after(line, "package ") {
+                    package = name;
+                } else if let Some(name) = word_after(line, "service ") {
+                    service = format!("{package}.{name}");
+                } else if let Some(method) = word_after(line, "rpc ") {
+                    methods += 1;
+                    let path = format!("/{service}/{method}");
+                    let allowed =
+                        EVERYBODY.iter().any(|kind| judge(&path, &peer(*kind, 0), WorldId(0)).is_ok());
+                    assert!(allowed, "{path}: nobody may call it");
+                }
+            }
+        }
+        assert!(methods > 50, "the protocols were not found");
+    }
 }
