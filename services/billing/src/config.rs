@@ -1,0 +1,63 @@
+//! `[billing]`
+
+use std::{path::Path, time::Duration};
+
+use serde::{Deserialize, Serialize};
+use shardkeep_daemon::{Validate, duration};
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// `sqlite:<path>` (one replica) or `postgres://…` (any number). Default: `sqlite:<data_dir>/billing.db`.
+    pub store: String,
+    /// How often prepaid accounts that play are looked at.
+    #[serde(with = "duration")]
+    pub check: Duration,
+    /// A session that no gateway has reported for so long does not play; longer than gateways' `billing_interval`.
+    #[serde(with = "duration")]
+    pub silent: Duration,
+    /// How long a call may wait for the database.
+    #[serde(with = "duration")]
+    pub patience: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            store: String::new(),
+            check: Duration::from_secs(1),
+            silent: Duration::from_secs(90),
+            patience: Duration::from_secs(4),
+        }
+    }
+}
+
+impl Config {
+    pub(crate) fn store_url(&self, data_dir: &Path) -> String {
+        match self.store.as_str() {
+            "" | "sqlite" => format!("sqlite:{}", data_dir.join("billing.db").display()),
+            url => url.to_owned(),
+        }
+    }
+}
+
+impl Validate for Config {
+    fn validate(&self) -> Result<(), String> {
+        let known = ["sqlite:", "postgres://", "postgresql://"];
+        if !matches!(self.store.as_str(), "" | "sqlite")
+            && !known.iter().any(|kind| self.store.starts_with(kind))
+        {
+            return Err("store: must be sqlite:<path> or postgres://…".into());
+        }
+        if self.check < Duration::from_millis(50) || self.check > Duration::from_secs(60) {
+            return Err("check: must be 50ms to 60s".into());
+        }
+        if self.silent < Duration::from_secs(10) || self.silent > Duration::from_secs(3600) {
+            return Err("silent: must be 10s to 1h".into());
+        }
+        if self.patience < Duration::from_millis(100) || self.patience > Duration::from_secs(60) {
+            return Err("patience: must be 100ms to 60s".into());
+        }
+        Ok(())
+    }
+}

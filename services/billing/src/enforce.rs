@@ -1,0 +1,104 @@
+//! Warnings before prepaid time runs out, and the end when it has. What happens is decided from the database each
+//! time, so a restart forgets nothing and replicas do not warn twice.
+
+use std::{future::Future, time::Duration};
+
+use shardkeep_store::{Error, billing::Billing};
+use shardkeep_types::AccountId;
+
+use crate::metrics::{KICKS, RUNNING_OUT, WARNINGS};
+
+const MINUTE_MS: u64 = 60_000;
+/// Warnings are given below so much, the most urgent first.
+const WARNINGS_MS: [u64; 2] = [MINUTE_MS, 10 * MINUTE_MS];
+
+/// The way to players.
+pub(crate) trait Players: Send + Sync {
+    fn announce(&self, account: AccountId, text: String) -> impl Future<Output = ()> + Send;
+    /// Says how many sessions were ended.
+    fn kick(&self, account: AccountId) -> impl Future<Output = u32> + Send;
+}
+
+/// One look at everybody who runs out of time.
+pub(crate) async fn enforce(ledger: &Billing, players: &impl Players, silent: Duration) -> Result<(), Error> {
+    let silent_ms = u64::try_from(silent.as_millis()).unwrap_or(u64::MAX);
+    let due = ledger.running_out(WARNINGS_MS[1], silent_ms).await?;
+    metrics::gauge!(RUNNING_OUT).set(due.len() as f64);
+    for due in due {
+        if due.left_ms == 0 {
+            let ended = players.kick(due.account).await;
+            if ended > 0 {
+                metrics::counter!(KICKS).increment(ended.into());
+                shardkeep_daemon::event!("play_time_over", account = due.account.0);
+            }
+            continue;
+        }
+        let Some(&below) = WARNINGS_MS.iter().find(|below| due.left_ms < **below) else { continue };
+        if ledger.warn(due.account, below).await? {
+            metrics::counter!(WARNINGS).increment(1);
+            players.announce(due.account, warning(below)).await;
+        }
+    }
+    Ok(())
+}
+
+fn warning(below_ms: u64) -> String {
+    match below_ms / MINUTE_MS {
+        1 => "Your play time ends in less than a minute.".to_owned(),
+        minutes => format!("Your play time ends in less than {minutes} minutes."),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use parking_lot::Mutex;
+    use shardkeep_store::{Database, Schema, billing::ClockReport};
+    use shardkeep_types::{SessionId, WorldId};
+
+    use super::*;
+
+    const HOUR_MS: u64 = 60 * MINUTE_MS;
+
+    #[derive(Default)]
+    struct Told(Mutex<Vec<String>>);
+
+    impl Players for Told {
+        async fn announce(&self, account: AccountId, text: String) {
+            self.0.lock().push(format!("{account}: {text}"));
+        }
+
+        async fn kick(&self, account: AccountId) -> u32 {
+            self.0.lock().push(format!("{account}: kicked"));
+            1
+        }
+    }
+
+    #[tokio::test]
+    async fn players_are_warned_twice_and_then_leave() {
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("sqlite:{}", folder.path().join("billing.db").display());
+        let ledger = Billing::new(Database::open(&url, Schema::Billing).await.unwrap());
+        ledger.credit(AccountId(7), 1, "a", "").await.unwrap();
+        let told = Told::default();
+        for left_ms in
+            [HOUR_MS, 11 * MINUTE_MS, 9 * MINUTE_MS, 8 * MINUTE_MS, MINUTE_MS / 2, MINUTE_MS / 3, 0]
+        {
+            let report = ClockReport {
+                session: SessionId([1; 16]),
+                account: AccountId(7),
+                world: WorldId(1),
+                started_ms: 0,
+                played_ms: HOUR_MS - left_ms,
+                ended: false,
+            };
+            ledger.report(&[report]).await.unwrap();
+            enforce(&ledger, &told, Duration::from_secs(60)).await.unwrap();
+        }
+        let expected = [
+            "7: Your play time ends in less than 10 minutes.",
+            "7: Your play time ends in less than a minute.",
+            "7: kicked",
+        ];
+        assert_eq!(*told.0.lock(), expected);
+    }
+}

@@ -1,0 +1,76 @@
+//! The way to players: every gateway that is alive is asked, because billing does not know who is where.
+
+use std::{future::Future, time::Duration};
+
+use futures::future::join_all;
+use shardkeep_cluster::{Directory, Instance, Node, State};
+use shardkeep_rpc::gateway::{
+    AnnounceRequest, KickRequest, announce_request::To, gateway_client::GatewayClient, kick_request::Who,
+};
+use shardkeep_types::{AccountId, DaemonKind};
+use tokio::time::timeout;
+use tonic::{Request, Response, Status, transport::Channel};
+
+use crate::{enforce::Players, metrics::UNREACHED};
+
+const DEADLINE: Duration = Duration::from_secs(2);
+/// `PLAY_TIME_OVER` of the client protocol's error codes, see proto/client/transport.proto.
+const PLAY_TIME_OVER: u32 = 16;
+
+pub(crate) struct Gateways {
+    node: Node,
+    directory: Directory,
+}
+
+impl Gateways {
+    pub(crate) fn new(node: Node) -> Self {
+        let directory = node.directory(DaemonKind::Gateway);
+        Self { node, directory }
+    }
+
+    /// Asks each; a gateway that does not answer is asked again at the next look.
+    async fn each<T, F>(&self, call: impl Fn(GatewayClient<Channel>) -> F) -> Vec<T>
+    where
+        F: Future<Output = Result<Response<T>, Status>>,
+    {
+        let alive = |gateway: &Instance| matches!(gateway.state, State::Up | State::Draining);
+        let asked = self.directory.all().into_iter().filter(alive).map(|gateway| {
+            let channel = self.node.channel(DaemonKind::Gateway, &gateway.grpc_address);
+            let answer = call(GatewayClient::new(channel));
+            async move {
+                let answer = timeout(DEADLINE, answer).await;
+                let answer = answer.unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer in time")));
+                answer.inspect_err(|status| {
+                    metrics::counter!(UNREACHED).increment(1);
+                    tracing::warn!(gateway = gateway.id.name, %status, "a gateway does not take an order");
+                })
+            }
+        });
+        join_all(asked).await.into_iter().flatten().map(Response::into_inner).collect()
+    }
+}
+
+impl Players for Gateways {
+    async fn announce(&self, account: AccountId, text: String) {
+        self.each(|mut gateway| {
+            let request = AnnounceRequest { text: text.clone(), to: Some(To::Account(account.0)) };
+            async move { gateway.announce(with_deadline(request)).await }
+        })
+        .await;
+    }
+
+    async fn kick(&self, account: AccountId) -> u32 {
+        let replies = self.each(|mut gateway| {
+            let detail = "your play time is used up".to_owned();
+            let request = KickRequest { who: Some(Who::Account(account.0)), code: PLAY_TIME_OVER, detail };
+            async move { gateway.kick(with_deadline(request)).await }
+        });
+        replies.await.iter().map(|reply| reply.ended).sum()
+    }
+}
+
+fn with_deadline<T>(message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    request.set_timeout(DEADLINE);
+    request
+}

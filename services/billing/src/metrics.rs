@@ -1,0 +1,30 @@
+//! Every metric of billing.
+
+use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
+
+/// Calls by `call` and `outcome` (`ok` or the reason).
+pub(crate) const CALLS: &str = "shardkeep_billing_calls_total";
+pub(crate) const CALL_SECONDS: &str = "shardkeep_billing_call_seconds";
+pub(crate) const REPORTS: &str = "shardkeep_billing_reports_total";
+pub(crate) const MALFORMED: &str = "shardkeep_billing_malformed_reports_total";
+pub(crate) const CREDITED: &str = "shardkeep_billing_credited_hours_total";
+pub(crate) const RUNNING_OUT: &str = "shardkeep_billing_running_out_count";
+pub(crate) const WARNINGS: &str = "shardkeep_billing_warnings_total";
+pub(crate) const KICKS: &str = "shardkeep_billing_kicks_total";
+/// Troubles of the database by `error`.
+pub(crate) const STORE_ERRORS: &str = "shardkeep_billing_store_errors_total";
+/// Gateways that did not take a warning or a kick.
+pub(crate) const UNREACHED: &str = "shardkeep_billing_unreached_gateways_total";
+
+pub(crate) fn describe() {
+    describe_counter!(CALLS, "Calls by call and outcome");
+    describe_histogram!(CALL_SECONDS, Unit::Seconds, "Time to answer a call");
+    describe_counter!(REPORTS, "Reports of sessions' clocks taken");
+    describe_counter!(MALFORMED, "Reports dropped because they make no sense");
+    describe_counter!(CREDITED, "Prepaid hours asked to be credited, repeats included");
+    describe_gauge!(RUNNING_OUT, "Prepaid accounts that play and have less than ten minutes left");
+    describe_counter!(WARNINGS, "Players warned that their time runs out");
+    describe_counter!(KICKS, "Sessions ended because their time was over");
+    describe_counter!(STORE_ERRORS, "Troubles of the database by error");
+    describe_counter!(UNREACHED, "Gateways that did not take a warning or a kick");
+}

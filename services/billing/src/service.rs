@@ -1,0 +1,119 @@
+//! The gRPC face.
+
+use std::{
+    future::Future,
+    time::{Duration, Instant},
+};
+
+use shardkeep_rpc::{
+    billing::{
+        CreditReply, CreditRequest, ReportReply, ReportRequest, SessionReport, ShowReply, ShowRequest,
+        billing_server::Billing,
+    },
+    session_id,
+};
+use shardkeep_store::billing::{Billing as Ledger, ClockReport};
+use shardkeep_types::{AccountId, WorldId};
+use tokio::time::timeout;
+use tonic::{Request, Response, Status};
+
+use crate::{
+    error::CallError,
+    metrics::{CALL_SECONDS, CALLS, CREDITED, MALFORMED, REPORTS},
+};
+
+/// Times beyond this are no times: 31 December 9999.
+const LATEST_MS: u64 = 253_402_300_799_999;
+
+#[derive(Clone)]
+pub(crate) struct BillingService {
+    ledger: Ledger,
+    patience: Duration,
+}
+
+impl BillingService {
+    pub(crate) fn new(ledger: Ledger, patience: Duration) -> Self {
+        Self { ledger, patience }
+    }
+
+    /// Counts and measures a call. Every call may be repeated, so one that is late is given up.
+    async fn call<R>(
+        &self,
+        name: &'static str,
+        answer: impl Future<Output = Result<R, CallError>>,
+    ) -> Result<Response<R>, Status> {
+        let begin = Instant::now();
+        let result = timeout(self.patience, answer).await.unwrap_or(Err(CallError::Late));
+        let outcome = result.as_ref().map_or_else(CallError::label, |_| "ok");
+        metrics::counter!(CALLS, "call" => name, "outcome" => outcome).increment(1);
+        metrics::histogram!(CALL_SECONDS, "call" => name).record(begin.elapsed());
+        Ok(Response::new(result?))
+    }
+}
+
+/// `None` for what makes no sense: refusing it would have the gateway repeat it for ever.
+fn clock(report: &SessionReport) -> Option<ClockReport> {
+    let sane = report.account > 0 && report.started_ms <= LATEST_MS && report.played_ms <= LATEST_MS;
+    Some(ClockReport {
+        session: session_id(&report.session).ok().filter(|_| sane)?,
+        account: AccountId(report.account),
+        world: WorldId(report.world),
+        started_ms: report.started_ms,
+        played_ms: report.played_ms,
+        ended: report.ended,
+    })
+}
+
+#[tonic::async_trait]
+impl Billing for BillingService {
+    async fn report(&self, request: Request<ReportRequest>) -> Result<Response<ReportReply>, Status> {
+        let ReportRequest { gateway, reports } = request.into_inner();
+        self.call("report", async {
+            let clocks: Vec<ClockReport> = reports.iter().filter_map(clock).collect();
+            let malformed = reports.len() - clocks.len();
+            if malformed > 0 {
+                tracing::warn!(gateway, malformed, "reports that make no sense are dropped");
+                metrics::counter!(MALFORMED).increment(malformed as u64);
+            }
+            self.ledger.report(&clocks).await?;
+            metrics::counter!(REPORTS).increment(clocks.len() as u64);
+            Ok(ReportReply {})
+        })
+        .await
+    }
+
+    async fn show(&self, request: Request<ShowRequest>) -> Result<Response<ShowReply>, Status> {
+        let account = AccountId(request.into_inner().account);
+        self.call("show", async {
+            let standing = self.ledger.show(account).await?;
+            let plan = if standing.left_ms.is_some() { "prepaid" } else { "free" };
+            Ok(ShowReply { plan: plan.to_owned(), left_ms: standing.left_ms, played_ms: standing.played_ms })
+        })
+        .await
+    }
+
+    async fn credit(&self, request: Request<CreditRequest>) -> Result<Response<CreditReply>, Status> {
+        let CreditRequest { account, hours, key, reason } = request.into_inner();
+        self.call("credit", async {
+            let left_ms = self.ledger.credit(AccountId(account), hours, &key, &reason).await?;
+            metrics::counter!(CREDITED).increment(hours);
+            shardkeep_daemon::event!("credit", account, hours, reason = reason.as_str());
+            Ok(CreditReply { left_ms })
+        })
+        .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reports_that_make_no_sense_are_dropped() {
+        let sane = SessionReport { session: vec![1; 16], account: 1, ..SessionReport::default() };
+        assert!(clock(&sane).is_some());
+        assert!(clock(&SessionReport { session: vec![1; 15], ..sane.clone() }).is_none());
+        assert!(clock(&SessionReport { played_ms: u64::MAX, ..sane.clone() }).is_none());
+        assert!(clock(&SessionReport { account: 0, ..sane }).is_none());
+    }
+}
