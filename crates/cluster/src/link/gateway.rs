@@ -23,10 +23,10 @@ use tracing::{debug, info, warn};
 
 use super::{
     event::Route,
-    message::{BackendItem, Bound, ClientMessage, GatewayItem, SessionEvent},
+    message::{BackendItem, Bound, ClientMessage, GatewayItem, SessionEvent, deliver_bytes},
     metrics::{DROPPED, FRESH, LINKS, REFUSED, RESETS},
     outbound::Outbound,
-    pipe::{Arrival, Full, Limits, Outgoing},
+    pipe::{Arrival, Limits, Outgoing},
 };
 use crate::{Backoff, Directory, MESSAGE_LIMIT, Node};
 
@@ -148,21 +148,21 @@ impl GatewayLink {
     /// Messages of a client.
     ///
     /// # Errors
-    /// [`Full`]: the backend can not take them now; none of them was kept.
+    /// Gives them back: the backend can not take them now.
     pub fn deliver(
         &self,
         session: SessionId,
         session_epoch: Epoch,
         messages: Vec<ClientMessage>,
-    ) -> Result<(), Full> {
+    ) -> Result<(), Vec<ClientMessage>> {
+        let bytes = deliver_bytes(&messages);
         let mut state = self.shared.state.lock();
-        let item = GatewayItem::Deliver { session, session_epoch, messages };
-        let bytes = item.bytes();
-        let result = if state.phase == Phase::Open { state.out.offer(item, bytes) } else { Err(Full) };
-        if result.is_err() {
+        if state.phase != Phase::Open || !state.out.has_room(bytes) {
             counter!(DROPPED, "side" => "gateway").increment(1);
+            return Err(messages);
         }
-        result
+        state.out.push(GatewayItem::Deliver { session, session_epoch, messages }, bytes);
+        Ok(())
     }
 
     pub fn session(&self, event: SessionEvent) {

@@ -181,13 +181,14 @@ impl GatewayItem {
     /// Roughly its bytes in memory and on the wire, for bounds.
     pub(crate) fn bytes(&self) -> usize {
         match self {
-            Self::Deliver { messages, .. } => {
-                ITEM_BYTES
-                    + messages.iter().map(|message| MESSAGE_BYTES + message.payload.len()).sum::<usize>()
-            }
+            Self::Deliver { messages, .. } => deliver_bytes(messages),
             _ => ITEM_BYTES,
         }
     }
+}
+
+pub(crate) fn deliver_bytes(messages: &[ClientMessage]) -> usize {
+    ITEM_BYTES + messages.iter().map(|message| MESSAGE_BYTES + message.payload.len()).sum::<usize>()
 }
 
 impl BackendItem {

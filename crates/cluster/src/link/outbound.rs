@@ -58,6 +58,10 @@ impl<I: Clone> Outbound<I> {
         Ok(())
     }
 
+    pub(crate) fn has_room(&self, bytes: usize) -> bool {
+        !self.overflowed && self.pipe.has_room(bytes)
+    }
+
     fn overflow(&mut self) {
         counter!(OVERFLOWS, "side" => self.side).increment(1);
         self.overflowed = true;

@@ -97,6 +97,11 @@ impl<I: Clone> Pipe<I> {
         self.push_below(self.limits.soft_bytes, item, bytes)
     }
 
+    /// Whether an item that its sender can do without would be taken.
+    pub(crate) fn has_room(&self, bytes: usize) -> bool {
+        self.waiting_bytes + bytes <= self.limits.soft_bytes
+    }
+
     fn push_below(&mut self, bound: usize, item: I, bytes: usize) -> Result<(), Full> {
         if self.waiting_bytes + bytes > bound {
             return Err(Full);
@@ -193,7 +198,14 @@ mod tests {
     use super::*;
 
     fn small() -> Limits {
-        Limits { batch_items: 3, batch_bytes: 30, soft_bytes: 50, hard_bytes: 100, ring_bytes: 60, ..Limits::default() }
+        Limits {
+            batch_items: 3,
+            batch_bytes: 30,
+            soft_bytes: 50,
+            hard_bytes: 100,
+            ring_bytes: 60,
+            ..Limits::default()
+        }
     }
 
     #[test]

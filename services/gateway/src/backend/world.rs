@@ -1,0 +1,281 @@
+//! What a gateway asks worlds: to open a session, to find one that another gateway held, to claim it. After a change
+//! of leadership the sessions here are presented to the new leader before their clients' messages flow again.
+
+use std::{sync::Arc, time::Duration};
+
+use futures::{StreamExt, stream};
+use shardkeep_auth::Key;
+use shardkeep_cluster::{Directory, Instance, Node, State};
+use shardkeep_rpc::{
+    gateway::{MoveSessionReply, MoveSessionRequest, gateway_client::GatewayClient},
+    world::{
+        Binding, ClaimSessionRequest, FindSessionRequest, OpenSessionRequest, world_client::WorldClient,
+    },
+};
+use shardkeep_types::{AccountId, BackendKind, DaemonKind, Epoch, Generation, SessionId, WorldId};
+use tokio_util::sync::CancellationToken;
+use tonic::{Code, Request, Status, transport::Channel};
+use tracing::{debug, info};
+
+use crate::{
+    core::{Core, announce},
+    session::{Ending, Session},
+};
+use shardkeep_wire::payload::ErrorCode;
+
+const DEADLINE: Duration = Duration::from_secs(2);
+/// A gateway that does not hand a session over within this time is taken for lost.
+const MOVE_DEADLINE: Duration = Duration::from_secs(1);
+/// Sessions presented to a new leader at a time.
+const AT_ONCE: usize = 64;
+/// Pause before sessions that a leader did not take are presented again.
+const AGAIN: Duration = Duration::from_millis(200);
+
+#[derive(Clone)]
+pub(crate) struct Worlds {
+    node: Node,
+    worlds: Directory,
+    gateways: Directory,
+}
+
+/// A session that a world knows and this gateway does not.
+pub(crate) struct Found {
+    /// Where it was found, to claim it there.
+    pub(crate) leader: Instance,
+    pub(crate) epoch: Epoch,
+    pub(crate) account: AccountId,
+    pub(crate) account_name: String,
+    pub(crate) generation: Generation,
+    pub(crate) gateway: String,
+    pub(crate) keys: Vec<Key>,
+    pub(crate) bindings: Vec<Binding>,
+}
+
+impl Worlds {
+    pub(crate) fn new(node: &Node) -> Self {
+        Self {
+            node: node.clone(),
+            worlds: node.directory(DaemonKind::World),
+            gateways: node.directory(DaemonKind::Gateway),
+        }
+    }
+
+    /// Who leads a world, as far as the registry knows.
+    pub(crate) fn leader(&self, world: WorldId) -> Option<Instance> {
+        self.leaders().into_iter().filter(|instance| instance.world == world).max_by_key(term)
+    }
+
+    fn leaders(&self) -> Vec<Instance> {
+        let mut all = self.worlds.all();
+        let leads =
+            |instance: &Instance| instance.attributes.get("role").is_some_and(|role| role == "leader");
+        all.retain(|instance| matches!(instance.state, State::Up | State::Draining) && leads(instance));
+        all
+    }
+
+    /// Another gateway that takes players, for those who must go.
+    pub(crate) fn other_gateways(&self) -> Vec<Instance> {
+        let mut others = self.gateways.up();
+        others.retain(|gateway| gateway.id.name != self.node.id().name && !gateway.client_address.is_empty());
+        others.sort_by(|a, b| a.load.total_cmp(&b.load));
+        others
+    }
+
+    fn client(&self, leader: &Instance) -> WorldClient<Channel> {
+        WorldClient::new(self.node.channel(DaemonKind::World, &leader.grpc_address))
+    }
+
+    pub(crate) async fn open(&self, leader: &Instance, request: OpenSessionRequest) -> Result<Epoch, Status> {
+        let mut client = self.client(leader);
+        let reply = within(DEADLINE, client.open_session(deadline(request))).await?;
+        Ok(Epoch(reply.into_inner().session_epoch))
+    }
+
+    /// Looks for the session in every world. `None`: no world knows it.
+    pub(crate) async fn find(&self, session: SessionId) -> Result<Option<Found>, Status> {
+        let leaders = self.leaders();
+        if leaders.is_empty() {
+            return Err(Status::unavailable("no world is led"));
+        }
+        let asked = leaders.into_iter().map(|leader| self.find_at(leader, session));
+        let mut failure = None;
+        for answer in futures::future::join_all(asked).await {
+            match answer {
+                Ok(found) => return Ok(Some(found)),
+                Err(status) if status.code() == Code::NotFound => {}
+                Err(status) => failure = Some(status),
+            }
+        }
+        failure.map_or(Ok(None), Err)
+    }
+
+    async fn find_at(&self, leader: Instance, session: SessionId) -> Result<Found, Status> {
+        let request = FindSessionRequest { session: session.as_bytes().to_vec() };
+        let mut client = self.client(&leader);
+        let found = within(DEADLINE, client.find_session(deadline(request))).await?.into_inner();
+        let keys =
+            found.resume_keys.into_iter().filter_map(|key| <[u8; 32]>::try_from(key).ok().map(Key::new));
+        Ok(Found {
+            leader,
+            epoch: Epoch(found.session_epoch),
+            account: AccountId(found.account),
+            account_name: found.account_name,
+            generation: Generation(found.generation),
+            gateway: found.gateway,
+            keys: keys.collect(),
+            bindings: found.bindings,
+        })
+    }
+
+    /// The session is this gateway's from now on; its new epoch.
+    pub(crate) async fn claim(
+        &self,
+        session: SessionId,
+        found: &Found,
+        used: &Key,
+        next: &Key,
+    ) -> Result<Epoch, Status> {
+        let request = ClaimSessionRequest {
+            session: session.as_bytes().to_vec(),
+            from_epoch: found.epoch.0,
+            gateway: self.node.id().name.clone(),
+            used_key: used.expose().to_vec(),
+            next_key: next.expose().to_vec(),
+        };
+        let mut client = self.client(&found.leader);
+        let reply = within(DEADLINE, client.claim_session(deadline(request))).await?;
+        Ok(Epoch(reply.into_inner().session_epoch))
+    }
+
+    /// Asks the gateway that held the session for its state; `None` if it does not answer.
+    pub(crate) async fn take_over(&self, session: SessionId, found: &Found) -> Option<MoveSessionReply> {
+        let gateway = self.gateways.get(&found.gateway).filter(|gateway| gateway.state != State::Offline)?;
+        let mut client = GatewayClient::new(self.node.channel(DaemonKind::Gateway, &gateway.grpc_address));
+        let request =
+            MoveSessionRequest { session: session.as_bytes().to_vec(), session_epoch: found.epoch.0 };
+        match within(MOVE_DEADLINE, client.move_session(deadline(request))).await {
+            Ok(reply) => Some(reply.into_inner()),
+            Err(status) => {
+                debug!(gateway = found.gateway, %status, "session state is lost");
+                None
+            }
+        }
+    }
+}
+
+fn term(instance: &Instance) -> u64 {
+    instance.attributes.get("term").and_then(|term| term.parse().ok()).unwrap_or(0)
+}
+
+fn deadline<T>(message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    request.set_timeout(DEADLINE);
+    request
+}
+
+/// The deadline of the call as the caller keeps it, whatever the peer does.
+async fn within<T>(limit: Duration, call: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
+    tokio::time::timeout(limit, call)
+        .await
+        .unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer in time")))
+}
+
+/// What a world is told of a session: for the first time with epoch 0, or again.
+pub(crate) fn opening(core: &Core, session: &Session) -> OpenSessionRequest {
+    let inner = session.lock();
+    OpenSessionRequest {
+        session: session.id.as_bytes().to_vec(),
+        session_epoch: inner.epoch.0,
+        account: session.account.0,
+        account_name: session.account_name.clone(),
+        generation: session.generation.0,
+        gateway: core.name.clone(),
+        resume_key: inner.keys.world.expose().to_vec(),
+        character: inner.character,
+        queue_place: inner.queue_place,
+    }
+}
+
+/// Presents sessions to whoever leads their worlds, whenever that changes, until `stop`.
+pub(crate) async fn present(core: Arc<Core>, worlds: Worlds, stop: CancellationToken) {
+    let mut directory = worlds.worlds.clone();
+    loop {
+        let all_taken = present_all(&core, &worlds).await;
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = directory.changed() => {}
+            () = core.worlds.notified() => {}
+            () = tokio::time::sleep(AGAIN), if !all_taken => {}
+        }
+    }
+}
+
+async fn present_all(core: &Arc<Core>, worlds: &Worlds) -> bool {
+    let waiting: Vec<_> = core
+        .sessions
+        .all()
+        .into_iter()
+        .filter_map(|session| {
+            let leader = worlds.leader(session.world)?;
+            follow_leader(&session, &leader.id.name).then_some((session, leader))
+        })
+        .collect();
+    if waiting.is_empty() {
+        return true;
+    }
+    info!(sessions = waiting.len(), "presenting sessions to a new leader");
+    stream::iter(waiting)
+        .map(|(session, leader)| present_one(core, worlds, session, leader))
+        .buffer_unordered(AT_ONCE)
+        .fold(true, |all, taken| std::future::ready(all && taken))
+        .await
+}
+
+/// Binds the session to the leader; true when the leader has to hear of it first.
+fn follow_leader(session: &Session, leader: &str) -> bool {
+    let mut inner = session.lock();
+    if !inner.bindings.is_bound_to(BackendKind::WORLD, leader) {
+        inner.bindings.set(BackendKind::WORLD, leader, Epoch::default(), true);
+        inner.fail_in_flight(BackendKind::WORLD);
+        drop(inner);
+        session.notify();
+        return true;
+    }
+    inner.bindings.get(BackendKind::WORLD).is_some_and(crate::session::Binding::waits)
+}
+
+/// False: the leader did not answer, to be tried again.
+async fn present_one(core: &Arc<Core>, worlds: &Worlds, session: Arc<Session>, leader: Instance) -> bool {
+    match worlds.open(&leader, opening(core, &session)).await {
+        Ok(_) => {
+            core.enter_world(&session, &leader.id.name);
+            true
+        }
+        Err(status) if matches!(status.code(), Code::Aborted | Code::PermissionDenied | Code::NotFound) => {
+            core.end(&session, Ending::new(ErrorCode::Displaced, status.message()));
+            true
+        }
+        Err(status) => {
+            debug!(world = session.world.0, %status, "not presented");
+            false
+        }
+    }
+}
+
+impl Core {
+    /// The world knows the session: it may hear of it, and of what its client says.
+    pub(crate) fn enter_world(&self, session: &Arc<Session>, leader: &str) {
+        let mut inner = session.lock();
+        if inner.ended.is_some() {
+            return;
+        }
+        let held = inner.bindings.set(BackendKind::WORLD, leader, Epoch::default(), false);
+        if let (Some(link), Some(binding)) = (self.links.get(leader), inner.bindings.get(BackendKind::WORLD))
+        {
+            announce(&link, session.announcement(&inner, binding));
+        }
+        self.deliver_to(session.id, &mut inner, leader, held);
+        drop(inner);
+        session.notify();
+    }
+}

@@ -1,0 +1,123 @@
+//! `[gateway]` of the settings.
+
+use std::{net::SocketAddr, time::Duration};
+
+use serde::{Deserialize, Serialize};
+use shardkeep_daemon::{Validate, duration};
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Address players connect to. Port 0 takes a free one.
+    pub listen: String,
+    /// `host:port` under which players reach it; needed behind address translation. Default: the bound address.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub advertise: Option<String>,
+    /// Name that leads to any gateway, told to clients for resuming: `gateway.<zone>:port`. Default: this gateway.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub any_gateway: Option<String>,
+    /// Name of the deployment; clients of another one are dropped at the preface.
+    pub deployment: String,
+    /// Sessions at which this gateway counts as full.
+    pub capacity: usize,
+    /// Connections at once, attached or not; more are closed as they come.
+    pub max_connections: usize,
+    /// Connections at once from one address.
+    pub max_connections_per_address: usize,
+    /// How long a session outlives its connection.
+    #[serde(with = "duration")]
+    pub link_loss: Duration,
+    /// Time from accept to the end of the handshake.
+    #[serde(with = "duration")]
+    pub handshake: Duration,
+    /// A connection silent for so long is closed.
+    #[serde(with = "duration")]
+    pub idle: Duration,
+    /// How often the server side changes its key.
+    #[serde(with = "duration")]
+    pub key_update: Duration,
+    /// How often play time is reported to billing.
+    #[serde(with = "duration")]
+    pub billing_interval: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: "127.0.0.1:7200".into(),
+            advertise: None,
+            any_gateway: None,
+            deployment: "dev".into(),
+            capacity: 10_000,
+            max_connections: 12_000,
+            max_connections_per_address: 2_000,
+            link_loss: Duration::from_secs(60),
+            handshake: Duration::from_secs(15),
+            idle: Duration::from_secs(30),
+            key_update: Duration::from_secs(3_600),
+            billing_interval: Duration::from_secs(15),
+        }
+    }
+}
+
+impl Validate for Config {
+    fn validate(&self) -> Result<(), String> {
+        self.listen.parse::<SocketAddr>().map_err(|_| {
+            format!("listen: {:?} is not an address with a port, such as 0.0.0.0:7200", self.listen)
+        })?;
+        for (key, address) in [("advertise", &self.advertise), ("any_gateway", &self.any_gateway)] {
+            let valid = |address: &String| {
+                address
+                    .rsplit_once(':')
+                    .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
+            };
+            if address.as_ref().is_some_and(|address| !valid(address)) {
+                return Err(format!("{key}: must be host:port"));
+            }
+        }
+        for (key, value) in [
+            ("capacity", self.capacity),
+            ("max_connections", self.max_connections),
+            ("max_connections_per_address", self.max_connections_per_address),
+        ] {
+            if value == 0 {
+                return Err(format!("{key}: must be at least 1"));
+            }
+        }
+        for (key, value, least) in [
+            ("handshake", self.handshake, 1),
+            ("idle", self.idle, 2),
+            ("key_update", self.key_update, 1),
+            ("billing_interval", self.billing_interval, 1),
+        ] {
+            if value < Duration::from_secs(least) {
+                return Err(format!("{key}: must be at least {least}s"));
+            }
+        }
+        if self.billing_interval > Duration::from_secs(60) {
+            return Err(
+                "billing_interval: must be at most 60s, or a crash loses more play time than promised".into(),
+            );
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mistakes_name_their_key() {
+        assert_eq!(Config::default().validate(), Ok(()));
+        let wrong = [
+            Config { listen: "nowhere".into(), ..Config::default() },
+            Config { any_gateway: Some("gateway".into()), ..Config::default() },
+            Config { capacity: 0, ..Config::default() },
+            Config { idle: Duration::ZERO, ..Config::default() },
+        ];
+        for (config, key) in wrong.into_iter().zip(["listen", "any_gateway", "capacity", "idle"]) {
+            assert!(config.validate().unwrap_err().starts_with(key));
+        }
+    }
+}

@@ -1,0 +1,285 @@
+//! What all parts of a gateway share, and the life of a session: it begins, is bound, loses and finds its client,
+//! and ends. Links and connections call in here; nothing here waits.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Instant,
+};
+
+use metrics::{counter, gauge};
+use parking_lot::{Mutex, RwLock};
+use shardkeep_cluster::link::{ClientMessage, GatewayLink, SessionChange};
+use shardkeep_daemon::event;
+use shardkeep_types::{Epoch, SessionId};
+use shardkeep_wire::{
+    payload::ErrorCode,
+    preface::{Preface, Service, deployment_tag},
+    range::Ranges,
+    session::SessionError,
+};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    Config,
+    backend::Links,
+    billing::Spool,
+    groups::{Change, Groups},
+    metrics::{ENDED, GROUPS, SESSIONS},
+    session::{Announcement, Client, Ending, Outputs, Session},
+    table::Table,
+    tickets::Tickets,
+};
+
+pub(crate) struct Core {
+    pub(crate) config: Config,
+    /// Instance name of this gateway.
+    pub(crate) name: String,
+    pub(crate) preface: Preface,
+    /// `host:port` as players reach this gateway, and any.
+    pub(crate) client_address: String,
+    pub(crate) any_gateway: String,
+    pub(crate) tickets: Mutex<Tickets>,
+    pub(crate) sessions: Table,
+    groups: Mutex<Groups<Arc<Session>>>,
+    pub(crate) links: Links,
+    pub(crate) ranges: RwLock<Arc<Ranges>>,
+    pub(crate) billing: Spool,
+    /// Wakes the task that presents sessions to their worlds.
+    pub(crate) worlds: Notify,
+    pub(crate) draining: CancellationToken,
+    /// Cancelled when nobody is waited for any more: connections say DRAINING and close.
+    pub(crate) leaving: CancellationToken,
+    connections: AtomicU64,
+}
+
+impl Core {
+    pub(crate) fn new(
+        config: Config,
+        name: &str,
+        client_address: String,
+        draining: CancellationToken,
+    ) -> Arc<Self> {
+        let any_gateway = config.any_gateway.clone().unwrap_or_else(|| client_address.clone());
+        Arc::new(Self {
+            preface: Preface::new(Service::Gateway, deployment_tag(&config.deployment)),
+            config,
+            name: name.to_owned(),
+            client_address,
+            any_gateway,
+            tickets: Mutex::default(),
+            sessions: Table::default(),
+            groups: Mutex::default(),
+            links: Links::default(),
+            ranges: RwLock::default(),
+            billing: Spool::default(),
+            worlds: Notify::new(),
+            draining,
+            leaving: CancellationToken::new(),
+            connections: AtomicU64::new(0),
+        })
+    }
+
+    pub(crate) fn next_connection(&self) -> u64 {
+        self.connections.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// Changes groups and tells backends what follows from it, in one step, so that they hear changes in order.
+    pub(crate) fn with_groups<R>(
+        &self,
+        change: impl FnOnce(&mut Groups<Arc<Session>>) -> (R, Vec<Change>),
+    ) -> R {
+        let mut groups = self.groups.lock();
+        let (result, changes) = change(&mut groups);
+        for change in changes {
+            match change {
+                Change::Watch(world, key) => self.links.serving(key.backend(), world, |link| link.watch(key)),
+                Change::Unwatch(world, key) => {
+                    self.links.serving(key.backend(), world, |link| link.unwatch(key));
+                }
+            }
+        }
+        gauge!(GROUPS).set(groups.len() as f64);
+        result
+    }
+
+    /// A session begins here, or comes from elsewhere: the backends it is bound to are told.
+    pub(crate) fn hold(&self, session: &Arc<Session>) {
+        self.sessions.insert(session);
+        {
+            let inner = session.lock();
+            for binding in inner.bindings.iter() {
+                if let Some(link) = self.links.get(&binding.instance) {
+                    announce(&link, session.announcement(&inner, binding));
+                }
+            }
+        }
+        self.bind_any(session);
+        gauge!(SESSIONS).set(self.sessions.len() as f64);
+    }
+
+    /// Binds the session to one instance of each kind of which any will do.
+    pub(crate) fn bind_any(&self, session: &Arc<Session>) {
+        for link in self.links.choose_any(session.world, session.id) {
+            let Some(info) = link.info() else { continue };
+            let mut inner = session.lock();
+            let present = inner.bindings.get(info.kind).map(|binding| binding.instance.clone());
+            if present.is_some_and(|instance| self.links.get(&instance).is_some()) {
+                continue;
+            }
+            inner.bindings.set(info.kind, link.backend(), Epoch::default(), false);
+            if let Some(binding) = inner.bindings.get(info.kind) {
+                announce(&link, session.announcement(&inner, binding));
+            }
+        }
+    }
+
+    /// The client is back on this connection and has `received` reliable messages. What it lacks is queued again,
+    /// groups begin with their keyframes, and backends are told.
+    ///
+    /// # Errors
+    /// When its count cannot be.
+    pub(crate) fn arrive(
+        &self,
+        session: &Arc<Session>,
+        client: Client,
+        received: u64,
+        what: SessionChange,
+    ) -> Result<(), SessionError> {
+        {
+            let mut inner = session.lock();
+            inner.out.attach(received)?;
+            inner.client = client;
+            self.tell_bound(session, &inner, what);
+        }
+        self.with_groups(|groups| {
+            let heard = groups.heard_by(session.id);
+            groups.tell_again(session, heard);
+            ((), Vec::new())
+        });
+        // A connection before this one, if it still stands, sees that it is replaced.
+        session.notify();
+        Ok(())
+    }
+
+    /// Tells every backend that the session is bound to.
+    fn tell_bound(&self, session: &Arc<Session>, inner: &crate::session::Inner, what: SessionChange) {
+        for binding in inner.bindings.iter() {
+            if let Some(link) = self.links.get(&binding.instance) {
+                link.session(session.event(inner, what));
+            }
+        }
+    }
+
+    /// The connection is lost. The session waits for its client, but not for ever.
+    pub(crate) fn depart(self: &Arc<Self>, session: &Arc<Session>, connection: u64) {
+        let since = Instant::now();
+        {
+            let mut inner = session.lock();
+            if !inner.is_carried_by(connection) {
+                return;
+            }
+            inner.client = Client::Away { since, address: inner.address() };
+            inner.out.detach();
+            if inner.ended.is_some() {
+                return;
+            }
+            self.tell_bound(session, &inner, SessionChange::LinkDead);
+        }
+        event!("link_lost", account = session.account.0, session = %session.id, world = session.world.0);
+        let (core, session) = (self.clone(), session.clone());
+        tokio::spawn(async move {
+            tokio::time::sleep(core.config.link_loss).await;
+            let away =
+                matches!(session.lock().client, Client::Away { since: present, .. } if present == since);
+            if away {
+                core.end(&session, Ending::LinkLoss);
+            }
+        });
+    }
+
+    /// Ends a session, for good or because another gateway has it. Later reasons change nothing.
+    pub(crate) fn end(&self, session: &Arc<Session>, ending: Ending) {
+        session.lock().end(ending);
+        self.finish(session);
+    }
+
+    /// Does what follows from a session's end.
+    pub(crate) fn finish(&self, session: &Arc<Session>) {
+        if !self.sessions.remove(session) {
+            return;
+        }
+        let ending = {
+            let inner = session.lock();
+            let ending = inner.ended.clone().unwrap_or(Ending::LinkLoss);
+            if ending != Ending::Moved {
+                self.tell_bound(session, &inner, SessionChange::Left);
+            }
+            ending
+        };
+        self.with_groups(|groups| ((), groups.leave(session.id, None)));
+        if ending != Ending::Moved {
+            self.billing.ended(session);
+        }
+        session.notify();
+        counter!(ENDED, "reason" => ending.label()).increment(1);
+        gauge!(SESSIONS).set(self.sessions.len() as f64);
+        event!(
+            "leave",
+            account = session.account.0,
+            session = %session.id,
+            world = session.world.0,
+            reason = ending.label(),
+        );
+    }
+
+    /// Wakes those to whom something was appended, and ends those for whom it was too much.
+    pub(crate) fn wake(&self, mut touched: Vec<Arc<Session>>) {
+        touched.sort_unstable_by_key(|session| session.id);
+        touched.dedup_by_key(|session| session.id);
+        for session in touched {
+            if session.lock().ended.is_some() {
+                self.finish(&session);
+            }
+            session.notify();
+        }
+    }
+
+    /// Sends what a record of the client made due to backends. Call it under the session's lock, so that nothing
+    /// overtakes it.
+    pub(crate) fn deliver(&self, id: SessionId, inner: &mut crate::session::Inner, outputs: &mut Outputs) {
+        for (instance, messages) in outputs.deliver.drain(..) {
+            self.deliver_to(id, inner, &instance, messages);
+        }
+    }
+
+    pub(crate) fn deliver_to(
+        &self,
+        id: SessionId,
+        inner: &mut crate::session::Inner,
+        instance: &str,
+        messages: Vec<ClientMessage>,
+    ) {
+        if messages.is_empty() {
+            return;
+        }
+        let refused = match self.links.get(instance) {
+            Some(link) => link.deliver(id, inner.epoch, messages).err(),
+            None => Some(messages),
+        };
+        if let Some(messages) = refused {
+            inner.refuse_all(&messages, ErrorCode::Unavailable, "the server cannot be reached now");
+        }
+    }
+}
+
+/// Tells a backend of a session that is bound to it.
+pub(crate) fn announce(link: &GatewayLink, announcement: Announcement) {
+    match announcement {
+        Announcement::Session(event) => link.session(event),
+        Announcement::Bound(bound) => link.bound(bound),
+    }
+}

@@ -1,0 +1,219 @@
+//! From the preface to `SessionReady`: the client names a ticket or a session, both sides prove what they know, and
+//! the client's first sealed record makes it so.
+
+use std::{
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use metrics::{counter, histogram};
+use shardkeep_auth::{
+    Key, Preface,
+    session::{Proof, SessionKeys},
+};
+use shardkeep_wire::{
+    Head, Message,
+    message::{self, MessageError},
+    opcode::{self, Phase, Violation},
+    payload::{Attached, Confirm, SessionReady},
+    seal::Suite,
+};
+use tokio::{net::TcpStream, time::timeout};
+use tracing::debug;
+
+use super::{
+    attach, resume,
+    throttle::Place,
+    wire::{Plain, Sealed},
+};
+use crate::{
+    backend::Worlds,
+    core::Core,
+    error::DoorError,
+    metrics::{FAULTS, HANDSHAKE_SECONDS, HANDSHAKES},
+    session::Session,
+};
+
+const PREFACE_WITHIN: Duration = Duration::from_secs(5);
+pub(super) const RANDOM: usize = 32;
+
+/// A connection that carries a session.
+pub(crate) struct Playing {
+    pub(crate) wire: Sealed,
+    pub(crate) session: Arc<Session>,
+    pub(crate) connection: u64,
+}
+
+/// What a handshake works with.
+pub(super) struct Door<'a> {
+    pub(super) core: &'a Arc<Core>,
+    pub(super) worlds: &'a Worlds,
+    pub(super) address: IpAddr,
+    pub(super) place: &'a Place,
+}
+
+/// The client's plain request: `Attach` or `Resume`, whole and as sent.
+pub(super) struct Opening {
+    pub(super) preface: Preface,
+    pub(super) message: Bytes,
+    pub(super) request: u32,
+}
+
+/// A session proved itself on this connection: what `SessionReady` says of it.
+pub(super) struct Proved {
+    pub(super) session: Arc<Session>,
+    pub(super) connection: u64,
+    pub(super) received: u64,
+    pub(super) continued: bool,
+}
+
+/// Runs the handshake within its time; a client that fails is told why, as far as it may know.
+pub(super) async fn run(
+    core: &Arc<Core>,
+    worlds: &Worlds,
+    stream: TcpStream,
+    address: IpAddr,
+    place: &Place,
+) -> Option<Playing> {
+    let began = Instant::now();
+    let door = Door { core, worlds, address, place };
+    let within = timeout(core.config.handshake, Box::pin(door.shake(stream)));
+    let (kind, result) = within.await.unwrap_or(("late", Err(DoorError::Timeout)));
+    let outcome = result.as_ref().map_or_else(DoorError::label, |_| "ok");
+    counter!(HANDSHAKES, "kind" => kind, "outcome" => outcome).increment(1);
+    match result {
+        Ok(playing) => {
+            histogram!(HANDSHAKE_SECONDS).record(began.elapsed());
+            Some(playing)
+        }
+        Err(error) => {
+            counter!(FAULTS, "label" => error.label()).increment(1);
+            debug!(%address, %error, kind, "handshake failed");
+            None
+        }
+    }
+}
+
+impl Door<'_> {
+    async fn shake(&self, stream: TcpStream) -> (&'static str, Result<Playing, DoorError>) {
+        let mut plain = Plain::new(stream);
+        let opening = match self.opening(&mut plain).await {
+            Ok(opening) => opening,
+            Err(error) => {
+                plain.refuse(&error).await;
+                return ("none", Err(error));
+            }
+        };
+        match opening.message.get(1..3) {
+            Some(code) if *code == opcode::ATTACH.to_le_bytes() => {
+                ("attach", attach::run(self, plain, opening).await)
+            }
+            _ => ("resume", Box::pin(resume::run(self, plain, opening)).await),
+        }
+    }
+
+    async fn opening(&self, plain: &mut Plain) -> Result<Opening, DoorError> {
+        let preface = timeout(PREFACE_WITHIN, plain.preface(&self.core.preface))
+            .await
+            .map_err(|_| DoorError::Timeout)??;
+        let record = plain.message().await?;
+        if self.core.draining.is_cancelled() {
+            return Err(DoorError::Draining);
+        }
+        let request = only_request(&record, Phase::GatewayNew)?.0;
+        Ok(Opening { preface, message: record, request })
+    }
+}
+
+/// The one request that a record of the handshake holds, with its number.
+pub(super) fn only_request(record: &[u8], phase: Phase) -> Result<(u32, Message<&[u8]>), DoorError> {
+    let (message, taken) = Message::parse(record)?;
+    if taken != record.len() {
+        return Err(MessageError::Truncated.into());
+    }
+    opcode::check(phase, message.opcode, message.kind(), message.payload.len())
+        .map_err(|violation: Violation| DoorError::Wire(violation.into()))?;
+    match message.head {
+        Head::Request(request) => Ok((request, message)),
+        _ => Err(DoorError::Wire(Violation::WrongKind { name: "handshake", kind: message.kind() }.into())),
+    }
+}
+
+/// Answers the opening with `Attached`, and makes the keys that follow.
+pub(super) async fn answer(
+    plain: Plain,
+    opening: &Opening,
+    proof: &Proof,
+    key: &Key,
+    suite: Suite,
+    which: u8,
+) -> Result<(Sealed, SessionKeys), DoorError> {
+    let mut random = [0; RANDOM];
+    fill_random(&mut random)?;
+    let number = u8::try_from(suite.number()).unwrap_or_default();
+    let mac = proof.server(&opening.preface, &opening.message, &random, number, which);
+    let attached = Attached {
+        random: random.to_vec(),
+        suite: suite.number(),
+        mac: mac.as_bytes().to_vec(),
+        key: which.into(),
+    };
+    let code = u16::from_le_bytes([opening.message[1], opening.message[2]]);
+    let reply = Message::reply(code, opening.request, &attached).to_bytes();
+    let mut plain = plain;
+    plain.send(&reply).await?;
+    let keys = SessionKeys::derive(key, &opening.preface, &opening.message, &reply);
+    Ok((plain.seal(suite, &keys)?, keys))
+}
+
+/// The client's first sealed record: it proves the keys.
+pub(super) async fn confirm(wire: &mut Sealed) -> Result<(u32, Confirm), DoorError> {
+    let record = wire.record().await?;
+    let (request, message) = only_request(&record, Phase::GatewayAttached)?;
+    Ok((request, message.decode()?))
+}
+
+/// Ends the handshake: says `SessionReady`.
+pub(super) async fn ready(
+    door: &Door<'_>,
+    mut wire: Sealed,
+    request: u32,
+    proved: Proved,
+) -> Result<Playing, DoorError> {
+    let core = door.core;
+    let Proved { session, connection, received, continued } = proved;
+    let ready = SessionReady {
+        session_id: session.id.as_bytes().to_vec(),
+        received,
+        continued,
+        link_loss_ms: u32::try_from(core.config.link_loss.as_millis()).unwrap_or(u32::MAX),
+        gateway: core.client_address.clone(),
+        any_gateway: core.any_gateway.clone(),
+    };
+    let reply = Message::reply(opcode::CONFIRM, request, &ready).to_bytes();
+    if let Err(error) = wire.send(&reply).await {
+        // The session is there and waits for its client like after any other loss.
+        core.depart(&session, connection);
+        return Err(error);
+    }
+    Ok(Playing { wire, session, connection })
+}
+
+/// The suites a client offers, as the protocol's proofs and as ours.
+pub(super) fn suites(offered: &[i32]) -> Result<(Vec<u8>, Suite), DoorError> {
+    let numbers: Result<Vec<u8>, _> = offered.iter().map(|number| u8::try_from(*number)).collect();
+    let numbers = numbers.map_err(|_| DoorError::Suite)?;
+    Ok((numbers, Suite::choose(offered).ok_or(DoorError::Suite)?))
+}
+
+pub(super) fn fill_random(bytes: &mut [u8]) -> Result<(), DoorError> {
+    aws_lc_rs::rand::fill(bytes).map_err(|_| DoorError::World("no randomness".into()))
+}
+
+/// Decodes the payload of the opening.
+pub(super) fn payload<P: prost::Message + Default>(opening: &Opening) -> Result<P, DoorError> {
+    let message = message::Message::parse(&opening.message)?.0;
+    Ok(message.decode()?)
+}

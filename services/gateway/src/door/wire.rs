@@ -1,0 +1,241 @@
+//! One socket with its buffers, before and after there are keys.
+
+use std::io;
+
+use bytes::{Bytes, BytesMut};
+use metrics::counter;
+use shardkeep_auth::session::SessionKeys;
+use shardkeep_wire::{
+    Message, Side,
+    preface::{self, Preface, PrefaceError},
+    record::{Decoder, Writer},
+    seal::{Opener, SealError, Sealer, Suite},
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+use crate::{
+    error::DoorError,
+    metrics::{BYTES_IN, BYTES_OUT, RECORDS_OUT},
+};
+
+/// What is reserved before each read.
+const CHUNK: usize = 1_024;
+/// An empty buffer larger than this is given back, so that idle sessions stay small.
+const KEEP: usize = 2_048;
+
+/// A connection without keys.
+pub(crate) struct Plain {
+    stream: TcpStream,
+    read: BytesMut,
+    decoder: Decoder,
+}
+
+/// A connection with keys.
+pub(crate) struct Sealed {
+    stream: TcpStream,
+    read: BytesMut,
+    write: BytesMut,
+    decoder: Decoder,
+    opener: Opener,
+    sealer: Sealer,
+}
+
+impl Plain {
+    pub(crate) fn new(stream: TcpStream) -> Self {
+        Self { stream, read: BytesMut::new(), decoder: Decoder::new(Side::Client) }
+    }
+
+    /// The first bytes, judged before anything else is read or allocated.
+    pub(crate) async fn preface(&mut self, ours: &Preface) -> Result<[u8; preface::LENGTH], DoorError> {
+        let mut bytes = [0; preface::LENGTH];
+        self.stream.read_exact(&mut bytes).await?;
+        ours.accept(&bytes)?;
+        Ok(bytes)
+    }
+
+    /// The next record, which must hold exactly one message.
+    pub(crate) async fn message(&mut self) -> Result<Bytes, DoorError> {
+        loop {
+            if let Some(body) = self.decoder.next(&mut self.read)? {
+                return Ok(body.freeze());
+            }
+            read_more(&mut self.stream, &mut self.read).await?;
+        }
+    }
+
+    pub(crate) async fn send(&mut self, message: &[u8]) -> Result<(), DoorError> {
+        let mut out = BytesMut::new();
+        let mut record = Writer::begin(&mut out, Side::Server);
+        // A message of the handshake always fits.
+        let _ = record.push_encoded(message);
+        record.plain();
+        self.stream.write_all(&out).await?;
+        Ok(())
+    }
+
+    /// The last thing said to a client that is turned away. Whether it arrives does not matter.
+    pub(crate) async fn refuse(mut self, error: &DoorError) {
+        // A connection of another protocol is closed without a word.
+        if let Some(answer) = error.answer().filter(|_| !is_foreign(error)) {
+            let _ = self.send(&Message::error_event(&answer).to_bytes()).await;
+        }
+        let _ = self.stream.shutdown().await;
+    }
+
+    pub(crate) fn seal(self, suite: Suite, keys: &SessionKeys) -> Result<Sealed, SealError> {
+        Ok(Sealed {
+            stream: self.stream,
+            read: self.read,
+            write: BytesMut::new(),
+            decoder: self.decoder,
+            opener: Opener::new(suite, keys.client.clone())?,
+            sealer: Sealer::new(suite, keys.server.clone())?,
+        })
+    }
+}
+
+fn is_foreign(error: &DoorError) -> bool {
+    use shardkeep_wire::WireError;
+    matches!(error, DoorError::Wire(WireError::Preface(error)) if !matches!(error, PrefaceError::Version(_)))
+}
+
+impl Sealed {
+    /// The next record, opened.
+    pub(crate) async fn record(&mut self) -> Result<BytesMut, DoorError> {
+        loop {
+            if let Some(record) = self.next_record()? {
+                return Ok(record);
+            }
+            read_more(&mut self.stream, &mut self.read).await?;
+        }
+    }
+
+    /// A record that has arrived already.
+    pub(crate) fn next_record(&mut self) -> Result<Option<BytesMut>, DoorError> {
+        let Some(mut body) = self.decoder.next(&mut self.read)? else { return Ok(None) };
+        self.opener.open(&mut body)?;
+        Ok(Some(body))
+    }
+
+    /// The record before ended with the client's `KeyUpdate`.
+    pub(crate) fn client_key_updated(&mut self) -> Result<(), SealError> {
+        self.opener.update()
+    }
+
+    pub(crate) async fn readable(&self) -> io::Result<()> {
+        self.stream.readable().await
+    }
+
+    pub(crate) async fn writable(&self) -> io::Result<()> {
+        self.stream.writable().await
+    }
+
+    /// Takes what the socket has. False: the client has hung up.
+    pub(crate) fn read(&mut self) -> io::Result<bool> {
+        self.read.reserve(CHUNK);
+        match self.stream.try_read_buf(&mut self.read) {
+            Ok(0) => Ok(false),
+            Ok(count) => {
+                counter!(BYTES_IN).increment(count as u64);
+                Ok(true)
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(true),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Gives memory back that an idle connection does not need.
+    pub(crate) fn shrink(&mut self) {
+        if self.read.is_empty() && self.read.capacity() > KEEP {
+            self.read = BytesMut::new();
+        }
+        if self.write.is_empty() && self.write.capacity() > KEEP {
+            self.write = BytesMut::new();
+        }
+    }
+
+    /// Bytes that the socket has not taken yet.
+    pub(crate) fn unwritten(&self) -> usize {
+        self.write.len()
+    }
+
+    /// Whether the server's key has served for long enough by its record count.
+    pub(crate) fn key_update_due(&self) -> bool {
+        self.sealer.update_due()
+    }
+
+    /// Seals one record of what `fill` puts into it; false if that was nothing.
+    pub(crate) fn append(&mut self, fill: impl FnOnce(&mut Writer<'_>)) -> Result<bool, SealError> {
+        let mut record = Writer::begin(&mut self.write, Side::Server);
+        fill(&mut record);
+        let some = !record.is_empty();
+        record.seal(&mut self.sealer)?;
+        counter!(RECORDS_OUT).increment(u64::from(some));
+        Ok(some)
+    }
+
+    /// The record before ended with the server's `KeyUpdate`.
+    pub(crate) fn server_key_updated(&mut self) -> Result<(), SealError> {
+        self.sealer.update()
+    }
+
+    /// Writes as much as the socket takes now.
+    pub(crate) fn write(&mut self) -> io::Result<()> {
+        while !self.write.is_empty() {
+            match self.stream.try_write(&self.write) {
+                Ok(count) => {
+                    counter!(BYTES_OUT).increment(count as u64);
+                    let _ = self.write.split_to(count);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) => return Err(error),
+            }
+        }
+        self.write.clear();
+        Ok(())
+    }
+
+    /// Seals and writes one message, waiting for the socket.
+    pub(crate) async fn send(&mut self, message: &[u8]) -> Result<(), DoorError> {
+        self.append(|record| {
+            // A message of the handshake always fits.
+            let _ = record.push_encoded(message);
+        })?;
+        self.drain().await?;
+        Ok(())
+    }
+
+    /// Writes everything that is sealed, waiting for the socket.
+    pub(crate) async fn drain(&mut self) -> io::Result<()> {
+        self.stream.write_all(&self.write).await?;
+        counter!(BYTES_OUT).increment(self.write.len() as u64);
+        self.write.clear();
+        Ok(())
+    }
+
+    /// The last thing said; whether it arrives does not matter.
+    pub(crate) async fn refuse(mut self, error: &DoorError) {
+        if let Some(answer) = error.answer() {
+            let _ = self.send(&Message::error_event(&answer).to_bytes()).await;
+        }
+        self.close().await;
+    }
+
+    pub(crate) async fn close(mut self) {
+        let _ = self.stream.shutdown().await;
+    }
+}
+
+async fn read_more(stream: &mut TcpStream, buffer: &mut BytesMut) -> io::Result<()> {
+    buffer.reserve(CHUNK);
+    match stream.read_buf(buffer).await? {
+        0 => Err(io::ErrorKind::UnexpectedEof.into()),
+        count => {
+            counter!(BYTES_IN).increment(count as u64);
+            Ok(())
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! Why a connection did not become (or stay) a session's.
+
+use std::io;
+
+use shardkeep_wire::{
+    WireError,
+    message::MessageError,
+    payload::{Error, ErrorCode, PayloadError},
+    preface::PrefaceError,
+    record::RecordError,
+    seal::SealError,
+    session::SessionError,
+};
+use tonic::{Code, Status};
+
+use crate::session::RETRY;
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum DoorError {
+    #[error(transparent)]
+    Wire(#[from] WireError),
+    #[error("the connection broke: {0}")]
+    Io(#[from] io::Error),
+    #[error("too slow")]
+    Timeout,
+    #[error("no suite in common")]
+    Suite,
+    /// Unknown, used, revoked, expired, or not proved: the client is not told which.
+    #[error("ticket or resume key is not valid")]
+    Ticket,
+    #[error("this gateway is leaving")]
+    Draining,
+    #[error("the gateway is full")]
+    Full,
+    #[error("too many resumes from this address")]
+    Throttled,
+    #[error("a newer login has displaced the session")]
+    Displaced,
+    /// Ours, not the client's.
+    #[error("the world does not answer: {0}")]
+    World(String),
+}
+
+impl DoorError {
+    /// Low-cardinality name for metrics.
+    pub(crate) fn label(&self) -> &'static str {
+        match self {
+            Self::Wire(error) => error.label(),
+            Self::Io(_) => "io",
+            Self::Timeout => "timeout",
+            Self::Suite => "suite",
+            Self::Ticket => "ticket",
+            Self::Draining => "draining",
+            Self::Full => "full",
+            Self::Throttled => "throttled",
+            Self::Displaced => "displaced",
+            Self::World(_) => "world",
+        }
+    }
+
+    /// What the client is told; `None`: nothing.
+    pub(crate) fn answer(&self) -> Option<Error> {
+        let code = match self {
+            Self::Wire(error) => error.code()?,
+            Self::Io(_) | Self::Timeout => return None,
+            Self::Suite => ErrorCode::Malformed,
+            Self::Ticket => ErrorCode::TicketInvalid,
+            Self::Draining => ErrorCode::Draining,
+            Self::Full | Self::World(_) => ErrorCode::Unavailable,
+            Self::Throttled => ErrorCode::Throttled,
+            Self::Displaced => ErrorCode::Displaced,
+        };
+        let error = Error::of(code, self.to_string());
+        Some(match code {
+            ErrorCode::Unavailable | ErrorCode::Throttled => error.retry_after(RETRY),
+            _ => error,
+        })
+    }
+}
+
+/// What a world's refusal means for the client.
+impl From<Status> for DoorError {
+    fn from(status: Status) -> Self {
+        match status.code() {
+            Code::NotFound | Code::PermissionDenied => Self::Ticket,
+            Code::Aborted => Self::Displaced,
+            _ => Self::World(status.message().to_owned()),
+        }
+    }
+}
+
+macro_rules! through_wire {
+    ($($error:ty),*) => {
+        $(impl From<$error> for DoorError {
+            fn from(error: $error) -> Self {
+                Self::Wire(error.into())
+            }
+        })*
+    };
+}
+
+through_wire!(MessageError, PayloadError, PrefaceError, RecordError, SealError, SessionError);

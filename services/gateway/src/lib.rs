@@ -1,0 +1,125 @@
+//! The reverse proxy of game clients. It holds sessions, delivers each client's messages along a route to the
+//! backend the session is bound to, and fans out what backends publish to groups; it knows nothing of games.
+//!
+//! It talks to clients (`door`), to backends over links (`backend`), to `world` about sessions that come and go, to
+//! other gateways about sessions that move, to `billing` about play time, and is asked by `login` and operators
+//! (`service`). The life of a session is in `core`, its queues and bindings in `session`, groups in `groups`.
+
+mod backend;
+mod billing;
+mod config;
+mod core;
+mod door;
+mod drain;
+mod error;
+mod groups;
+mod metrics;
+mod service;
+mod session;
+mod table;
+mod tickets;
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use ::metrics::gauge;
+use anyhow::Context;
+use shardkeep_cluster::Node;
+use shardkeep_daemon::{Daemon, Service as DaemonService, Settings};
+use shardkeep_rpc::gateway::gateway_server::GatewayServer;
+use shardkeep_types::DaemonKind;
+use tokio::net::TcpListener;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tonic::service::Routes;
+use tracing::info;
+
+pub use config::Config;
+
+use crate::{backend::Worlds, core::Core, service::Service};
+
+/// Kinds of daemons that serve links.
+const BACKENDS: [DaemonKind; 4] =
+    [DaemonKind::World, DaemonKind::Zone, DaemonKind::Chat, DaemonKind::Backend];
+/// How often the load is told and what has expired is swept.
+const SWEEP: Duration = Duration::from_millis(500);
+
+pub struct Gateway;
+
+impl DaemonService for Gateway {
+    const KIND: DaemonKind = DaemonKind::Gateway;
+    type Config = Config;
+
+    async fn run(settings: Settings<Config>, daemon: Daemon) -> anyhow::Result<()> {
+        metrics::describe();
+        let config = settings.service.clone();
+        let listener = TcpListener::bind(&config.listen).await.with_context(|| {
+            format!("players: can not listen on {} (gateway.listen moves it)", config.listen)
+        })?;
+        let node = Node::join(&settings, &daemon, Self::KIND).await?;
+        let address = advertised(&config, &listener, &node)?;
+        info!(bound = %listener.local_addr()?, advertised = address, "players' socket bound");
+        node.set_client_address(address.clone());
+        let core = Core::new(config, &node.id().name, address, daemon.draining());
+        let worlds = Worlds::new(&node);
+        let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
+        for kind in BACKENDS {
+            tasks.spawn(backend::follow(core.clone(), node.clone(), kind, stop.clone()));
+        }
+        tasks.spawn(backend::present(core.clone(), worlds.clone(), stop.clone()));
+        tasks.spawn(billing::run(core.clone(), node.clone(), stop.clone()));
+        tasks.spawn(sweep(core.clone(), node.clone(), stop.clone()));
+        let connections = TaskTracker::new();
+        tasks.spawn(door::run(core.clone(), worlds.clone(), listener, connections.clone(), stop.clone()));
+        node.serve(Routes::new(GatewayServer::new(Service::new(core.clone()))));
+        daemon.draining().cancelled().await;
+        drain::run(&core, &worlds, settings.daemon.grace).await;
+        stop.cancel();
+        connections.close();
+        connections.wait().await;
+        tasks.close();
+        tasks.wait().await;
+        Ok(())
+    }
+}
+
+/// Where players reach this gateway: as configured, or the bound address with a host that others can use.
+fn advertised(config: &Config, listener: &TcpListener, node: &Node) -> anyhow::Result<String> {
+    if let Some(address) = &config.advertise {
+        return Ok(address.clone());
+    }
+    let bound = listener.local_addr()?;
+    if !bound.ip().is_unspecified() {
+        return Ok(bound.to_string());
+    }
+    let grpc = node.grpc_address();
+    let host = grpc.rsplit_once(':').map_or(grpc.as_str(), |(host, _)| host);
+    Ok(format!("{host}:{}", bound.port()))
+}
+
+/// Tells the load, and forgets tickets that nobody used.
+async fn sweep(core: Arc<Core>, node: Node, stop: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(SWEEP) => {}
+        }
+        let waiting = {
+            let mut tickets = core.tickets.lock();
+            tickets.expire(Instant::now());
+            tickets.len()
+        };
+        gauge!(metrics::TICKETS).set(waiting as f64);
+        let sessions = core.sessions.all();
+        // Those that nobody carries and that overflowed meanwhile.
+        for over in sessions.iter().filter(|session| session.lock().ended.is_some()) {
+            core.finish(over);
+        }
+        let away = sessions.iter().filter(|session| !session.lock().is_here()).count();
+        gauge!(metrics::LINK_DEAD).set(away as f64);
+        // Tickets count too: their players are on the way.
+        let held = sessions.len() + waiting;
+        node.set_load((held as f64 / core.config.capacity as f64).min(1.0));
+    }
+}

@@ -1,0 +1,58 @@
+//! Every metric of the gateway.
+
+use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
+
+pub(crate) const CONNECTIONS: &str = "shardkeep_gateway_connections";
+pub(crate) const ACCEPTED: &str = "shardkeep_gateway_accepted_total";
+pub(crate) const TURNED_AWAY: &str = "shardkeep_gateway_turned_away_total";
+pub(crate) const SESSIONS: &str = "shardkeep_gateway_sessions";
+pub(crate) const LINK_DEAD: &str = "shardkeep_gateway_link_dead_sessions";
+pub(crate) const HANDSHAKES: &str = "shardkeep_gateway_handshakes_total";
+pub(crate) const HANDSHAKE_SECONDS: &str = "shardkeep_gateway_handshake_seconds";
+pub(crate) const TICKETS: &str = "shardkeep_gateway_tickets";
+pub(crate) const FAULTS: &str = "shardkeep_gateway_faults_total";
+pub(crate) const ENDED: &str = "shardkeep_gateway_sessions_ended_total";
+pub(crate) const MESSAGES_IN: &str = "shardkeep_gateway_messages_in_total";
+pub(crate) const RECORDS_OUT: &str = "shardkeep_gateway_records_out_total";
+pub(crate) const BYTES_IN: &str = "shardkeep_gateway_bytes_in_total";
+pub(crate) const BYTES_OUT: &str = "shardkeep_gateway_bytes_out_total";
+pub(crate) const KEY_UPDATES: &str = "shardkeep_gateway_key_updates_total";
+pub(crate) const REFUSED: &str = "shardkeep_gateway_requests_refused_total";
+pub(crate) const ITEMS_DROPPED: &str = "shardkeep_gateway_items_dropped_total";
+pub(crate) const SHED: &str = "shardkeep_gateway_state_shed_total";
+pub(crate) const GROUPS: &str = "shardkeep_gateway_groups";
+pub(crate) const PUBLISHED: &str = "shardkeep_gateway_published_total";
+pub(crate) const FANNED_OUT: &str = "shardkeep_gateway_fanned_out_total";
+pub(crate) const BINDS: &str = "shardkeep_gateway_binds_total";
+pub(crate) const RESUMES: &str = "shardkeep_gateway_resumes_total";
+pub(crate) const BILLING: &str = "shardkeep_gateway_billing_reports_total";
+pub(crate) const BILLING_SPOOL: &str = "shardkeep_gateway_billing_spool";
+
+pub(crate) fn describe() {
+    shardkeep_cluster::link::describe();
+    describe_gauge!(CONNECTIONS, Unit::Count, "Client connections that are open");
+    describe_counter!(ACCEPTED, "Client connections accepted");
+    describe_counter!(TURNED_AWAY, "Client connections closed at once, by reason");
+    describe_gauge!(SESSIONS, Unit::Count, "Sessions held, link-dead ones included");
+    describe_gauge!(LINK_DEAD, Unit::Count, "Sessions whose client is away");
+    describe_counter!(HANDSHAKES, "Handshakes, by kind (attach, resume) and outcome");
+    describe_histogram!(HANDSHAKE_SECONDS, Unit::Seconds, "From the preface to SessionReady");
+    describe_gauge!(TICKETS, Unit::Count, "Tickets waiting for their client");
+    describe_counter!(FAULTS, "What clients did wrong, by label");
+    describe_counter!(ENDED, "Sessions that ended, by reason");
+    describe_counter!(MESSAGES_IN, "Messages of clients");
+    describe_counter!(RECORDS_OUT, "Records written to clients");
+    describe_counter!(BYTES_IN, Unit::Bytes, "Bytes read from clients");
+    describe_counter!(BYTES_OUT, Unit::Bytes, "Bytes written to clients");
+    describe_counter!(KEY_UPDATES, "Key updates, by side");
+    describe_counter!(REFUSED, "Requests answered by the gateway itself, by reason");
+    describe_counter!(ITEMS_DROPPED, "What backends said and was not obeyed, by reason");
+    describe_counter!(SHED, "State messages not sent to slow clients");
+    describe_gauge!(GROUPS, Unit::Count, "Groups with a subscriber here");
+    describe_counter!(PUBLISHED, "Messages published to groups");
+    describe_counter!(FANNED_OUT, "Copies of published messages queued for clients");
+    describe_counter!(BINDS, "Binds obeyed, by kind of backend");
+    describe_counter!(RESUMES, "Sessions resumed, by way (here, moved, claimed)");
+    describe_counter!(BILLING, "Play time reports acknowledged by billing");
+    describe_gauge!(BILLING_SPOOL, Unit::Count, "Ended sessions whose play time is not yet acknowledged");
+}

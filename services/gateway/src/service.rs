@@ -1,0 +1,204 @@
+//! What other daemons may ask: login to expect and void tickets, other gateways for a session's state, operators to
+//! list, kick and announce.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use metrics::gauge;
+use shardkeep_cluster::Peer;
+use shardkeep_rpc::{
+    gateway::{
+        AdmitReply, AdmitRequest, AnnounceReply, AnnounceRequest, Binding, KickReply, KickRequest,
+        ListSessionsReply, ListSessionsRequest, MoveSessionReply, MoveSessionRequest, RevokeAccountReply,
+        RevokeAccountRequest, RevokeTicketReply, RevokeTicketRequest, SessionInfo, announce_request::To,
+        gateway_server::Gateway, kick_request::Who,
+    },
+    session_id,
+};
+use shardkeep_types::{AccountId, DaemonKind, Generation, TicketId, WorldId};
+use shardkeep_wire::{
+    Message, opcode,
+    payload::{Announcement, ErrorCode},
+};
+use tonic::{Request, Response, Status};
+
+use crate::{
+    billing::unix_ms,
+    core::Core,
+    metrics::TICKETS,
+    session::{Ending, Session},
+    tickets::{AdmitError, Ticket},
+};
+
+/// Longest life of a ticket, whatever login asks.
+const LONGEST: Duration = Duration::from_secs(120);
+/// Longest announcement, in bytes.
+const ANNOUNCEMENT: usize = 1_024;
+
+pub(crate) struct Service {
+    core: Arc<Core>,
+}
+
+impl Service {
+    pub(crate) fn new(core: Arc<Core>) -> Self {
+        Self { core }
+    }
+
+    fn end_all(&self, sessions: &[Arc<Session>], code: u32, detail: &str) -> u32 {
+        let code = i32::try_from(code).ok().and_then(|code| ErrorCode::try_from(code).ok());
+        let code = code.filter(|code| *code != ErrorCode::Unspecified).unwrap_or(ErrorCode::Kicked);
+        for session in sessions {
+            self.core.end(session, Ending::new(code, detail));
+        }
+        count(sessions)
+    }
+}
+
+fn count<T>(items: &[T]) -> u32 {
+    u32::try_from(items.len()).unwrap_or(u32::MAX)
+}
+
+fn ticket_id(bytes: &[u8]) -> Result<TicketId, Status> {
+    TicketId::try_from(bytes).map_err(|error| Status::invalid_argument(error.to_string()))
+}
+
+fn missing(field: &'static str) -> Status {
+    Status::invalid_argument(format!("field `{field}`: missing"))
+}
+
+#[tonic::async_trait]
+impl Gateway for Service {
+    async fn admit(&self, request: Request<AdmitRequest>) -> Result<Response<AdmitReply>, Status> {
+        if self.core.draining.is_cancelled() {
+            return Err(Status::unavailable("the gateway is leaving"));
+        }
+        let request = request.into_inner();
+        let now = Instant::now();
+        let key = <[u8; 32]>::try_from(request.ticket_key)
+            .map_err(|_| Status::invalid_argument("field `ticket_key`: expected 32 bytes"))?;
+        let ticket = Ticket {
+            key: key.into(),
+            account: AccountId(request.account),
+            account_name: request.account_name,
+            generation: Generation(request.generation),
+            world: WorldId(request.world),
+            expires: now + Duration::from_millis(request.lives_ms.into()).min(LONGEST),
+        };
+        let mut tickets = self.core.tickets.lock();
+        tickets.admit(ticket_id(&request.ticket_id)?, ticket, now).map_err(|error| match error {
+            AdmitError::Full => Status::resource_exhausted(error.to_string()),
+            AdmitError::Outdated => Status::failed_precondition(error.to_string()),
+        })?;
+        gauge!(TICKETS).set(tickets.len() as f64);
+        Ok(Response::new(AdmitReply {}))
+    }
+
+    async fn revoke_ticket(
+        &self,
+        request: Request<RevokeTicketRequest>,
+    ) -> Result<Response<RevokeTicketReply>, Status> {
+        let id = ticket_id(&request.into_inner().ticket_id)?;
+        self.core.tickets.lock().revoke(id);
+        Ok(Response::new(RevokeTicketReply {}))
+    }
+
+    async fn revoke_account(
+        &self,
+        request: Request<RevokeAccountRequest>,
+    ) -> Result<Response<RevokeAccountReply>, Status> {
+        let RevokeAccountRequest { account, below_generation, code, detail } = request.into_inner();
+        let (account, below) = (AccountId(account), Generation(below_generation));
+        self.core.tickets.lock().revoke_account(account, below, Instant::now());
+        let mut old = self.core.sessions.of_account(account);
+        old.retain(|session| session.generation < below);
+        Ok(Response::new(RevokeAccountReply { ended: self.end_all(&old, code, &detail) }))
+    }
+
+    async fn move_session(
+        &self,
+        request: Request<MoveSessionRequest>,
+    ) -> Result<Response<MoveSessionReply>, Status> {
+        if Peer::of(&request)?.kind != DaemonKind::Gateway {
+            return Err(Status::permission_denied("only gateways move sessions"));
+        }
+        let request = request.into_inner();
+        let session = self.core.sessions.get(session_id(&request.session)?);
+        let session = session.ok_or_else(|| Status::not_found("no such session"))?;
+        let reply = {
+            let mut inner = session.lock();
+            if inner.epoch.0 != request.session_epoch || inner.ended.is_some() {
+                return Err(Status::aborted("the session has changed hands"));
+            }
+            // From here on nothing is added to what is handed over.
+            inner.end(Ending::Moved);
+            let (sent, unacknowledged) = inner.out.log();
+            let bindings = inner.bindings.iter().map(|binding| Binding {
+                kind: binding.kind.0.into(),
+                instance: binding.instance.to_string(),
+                bind_epoch: binding.epoch.0,
+            });
+            MoveSessionReply {
+                received_from_client: inner.inbox.received(),
+                sent_to_client: sent,
+                unacknowledged: unacknowledged.into_iter().map(Into::into).collect(),
+                bindings: bindings.collect(),
+            }
+        };
+        self.core.finish(&session);
+        Ok(Response::new(reply))
+    }
+
+    async fn list_sessions(
+        &self,
+        _: Request<ListSessionsRequest>,
+    ) -> Result<Response<ListSessionsReply>, Status> {
+        let now = unix_ms();
+        let info = |session: Arc<Session>| {
+            let inner = session.lock();
+            SessionInfo {
+                session: session.id.as_bytes().to_vec(),
+                account: session.account.0,
+                account_name: session.account_name.clone(),
+                world: session.world.0,
+                address: inner.address().to_string(),
+                link_dead: !inner.is_here(),
+                age_ms: now.saturating_sub(session.started_ms()),
+            }
+        };
+        Ok(Response::new(ListSessionsReply {
+            sessions: self.core.sessions.all().into_iter().map(info).collect(),
+        }))
+    }
+
+    async fn kick(&self, request: Request<KickRequest>) -> Result<Response<KickReply>, Status> {
+        let KickRequest { who, code, detail } = request.into_inner();
+        let sessions = match who.ok_or_else(|| missing("who"))? {
+            Who::Session(id) => Vec::from_iter(self.core.sessions.get(session_id(&id)?)),
+            Who::Account(account) => self.core.sessions.of_account(AccountId(account)),
+        };
+        Ok(Response::new(KickReply { ended: self.end_all(&sessions, code, &detail) }))
+    }
+
+    async fn announce(&self, request: Request<AnnounceRequest>) -> Result<Response<AnnounceReply>, Status> {
+        let AnnounceRequest { text, to } = request.into_inner();
+        if text.is_empty() || text.len() > ANNOUNCEMENT {
+            return Err(Status::invalid_argument(format!("field `text`: must be 1 to {ANNOUNCEMENT} bytes")));
+        }
+        let table = &self.core.sessions;
+        let sessions: Vec<_> = match to.ok_or_else(|| missing("to"))? {
+            To::Session(id) => table.get(session_id(&id)?).into_iter().collect(),
+            To::Account(account) => table.of_account(AccountId(account)),
+            To::World(world) => table.all().into_iter().filter(|session| session.world.0 == world).collect(),
+            To::Everyone(_) => table.all(),
+        };
+        let message = Message::event(opcode::ANNOUNCEMENT, &Announcement { text }).to_bytes();
+        for session in &sessions {
+            session.lock().reliable(message.clone());
+        }
+        let reached = count(&sessions);
+        self.core.wake(sessions);
+        Ok(Response::new(AnnounceReply { reached }))
+    }
+}

@@ -1,0 +1,238 @@
+//! Which instance of each kind of backend a session's messages go to. A bind is a barrier: what the client says
+//! meanwhile is held until the target answers, so that it is heard once, and by one.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use shardkeep_cluster::link::{ClientMessage, MessageKind};
+use shardkeep_types::{BackendKind, Epoch};
+
+/// Bound of the messages held per kind; beyond it requests are refused and others dropped.
+const HELD: usize = 256;
+const HELD_BYTES: usize = 64 << 10;
+
+#[derive(Debug)]
+pub(crate) struct Binding {
+    pub(crate) kind: BackendKind,
+    pub(crate) instance: Arc<str>,
+    pub(crate) epoch: Epoch,
+    /// Messages that wait for the barrier; `None`: it is open.
+    held: Option<Held>,
+}
+
+#[derive(Debug, Default)]
+struct Held {
+    messages: VecDeque<ClientMessage>,
+    bytes: usize,
+}
+
+/// Who asks for a bind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Binder<'a> {
+    /// An instance of the same kind.
+    Peer(&'a str),
+    /// The session's world.
+    World,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Bound {
+    /// The target has to be told.
+    New,
+    /// It is so already.
+    Same,
+    /// Not the owner, or a bind that was overtaken.
+    Refused,
+}
+
+/// Where a message goes.
+#[derive(Debug)]
+pub(crate) enum Routed<'a> {
+    To(&'a Arc<str>, ClientMessage),
+    Held,
+    Unbound(ClientMessage),
+    Overflow(ClientMessage),
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Bindings(Vec<Binding>);
+
+impl Bindings {
+    pub(crate) fn get(&self, kind: BackendKind) -> Option<&Binding> {
+        self.0.iter().find(|binding| binding.kind == kind)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Binding> {
+        self.0.iter()
+    }
+
+    pub(crate) fn is_bound_to(&self, kind: BackendKind, instance: &str) -> bool {
+        self.get(kind).is_some_and(|binding| *binding.instance == *instance)
+    }
+
+    /// A backend asks to hand the kind to an instance; the barrier closes.
+    pub(crate) fn bind(&mut self, by: Binder<'_>, kind: BackendKind, instance: &str, epoch: Epoch) -> Bound {
+        let Some(binding) = self.0.iter_mut().find(|binding| binding.kind == kind) else {
+            if by != Binder::World {
+                return Bound::Refused;
+            }
+            self.set(kind, instance, epoch, true);
+            return Bound::New;
+        };
+        if (&*binding.instance, binding.epoch) == (instance, epoch) {
+            return if binding.held.is_some() { Bound::New } else { Bound::Same };
+        }
+        let owner = match by {
+            Binder::World => true,
+            Binder::Peer(name) => *binding.instance == *name,
+        };
+        if !owner || epoch <= binding.epoch {
+            return Bound::Refused;
+        }
+        binding.instance = instance.into();
+        binding.epoch = epoch;
+        binding.held.get_or_insert_default();
+        Bound::New
+    }
+
+    /// The gateway's own choice (the world, and kinds of which any instance will do). What was held stays held if
+    /// `hold`, and is given back otherwise.
+    pub(crate) fn set(
+        &mut self,
+        kind: BackendKind,
+        instance: &str,
+        epoch: Epoch,
+        hold: bool,
+    ) -> Vec<ClientMessage> {
+        let mut held = self.remove(kind).and_then(|binding| binding.held);
+        if hold {
+            held.get_or_insert_default();
+        }
+        let released = if hold { None } else { held.take() };
+        self.0.push(Binding { kind, instance: instance.into(), epoch, held });
+        released.map(|held| held.messages.into()).unwrap_or_default()
+    }
+
+    pub(crate) fn remove(&mut self, kind: BackendKind) -> Option<Binding> {
+        let at = self.0.iter().position(|binding| binding.kind == kind)?;
+        Some(self.0.swap_remove(at))
+    }
+
+    /// The target answers: the barrier opens, and what it held may go. `None`: an answer to an older bind.
+    pub(crate) fn ready(
+        &mut self,
+        kind: BackendKind,
+        instance: &str,
+        epoch: Epoch,
+    ) -> Option<Vec<ClientMessage>> {
+        let binding = self.0.iter_mut().find(|binding| binding.kind == kind)?;
+        if (&*binding.instance, binding.epoch) != (instance, epoch) {
+            return None;
+        }
+        Some(binding.held.take()?.messages.into())
+    }
+
+    pub(crate) fn route(&mut self, kind: BackendKind, message: ClientMessage) -> Routed<'_> {
+        let Some(binding) = self.0.iter_mut().find(|binding| binding.kind == kind) else {
+            return Routed::Unbound(message);
+        };
+        let Some(held) = &mut binding.held else { return Routed::To(&binding.instance, message) };
+        if message.kind == MessageKind::State
+            && let Some(older) = held.messages.iter_mut().find(|older| older.opcode == message.opcode)
+        {
+            *older = message;
+            return Routed::Held;
+        }
+        if held.messages.len() >= HELD || held.bytes + message.payload.len() > HELD_BYTES {
+            return Routed::Overflow(message);
+        }
+        held.bytes += message.payload.len();
+        held.messages.push_back(message);
+        Routed::Held
+    }
+}
+
+impl Binding {
+    /// Whether the target has not answered yet.
+    pub(crate) fn waits(&self) -> bool {
+        self.held.is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    const ZONE: BackendKind = BackendKind::ZONE;
+
+    fn message(opcode: u16, kind: MessageKind, request: u64) -> ClientMessage {
+        ClientMessage { opcode, kind, request, payload: Bytes::from_static(b"x") }
+    }
+
+    fn request(number: u64) -> ClientMessage {
+        message(0x1010, MessageKind::Request, number)
+    }
+
+    fn numbers(messages: Vec<ClientMessage>) -> Vec<u64> {
+        messages.into_iter().map(|message| message.request).collect()
+    }
+
+    #[test]
+    fn inputs_wait_at_the_barrier_and_pass_in_order() {
+        let mut bindings = Bindings::default();
+        assert!(matches!(bindings.route(ZONE, request(1)), Routed::Unbound(_)));
+        assert_eq!(bindings.bind(Binder::World, ZONE, "zone-1", Epoch(1)), Bound::New);
+        assert!(matches!(bindings.route(ZONE, request(2)), Routed::Held));
+        assert!(matches!(bindings.route(ZONE, request(3)), Routed::Held));
+        assert_eq!(bindings.ready(ZONE, "zone-2", Epoch(1)).map(numbers), None);
+        assert_eq!(bindings.ready(ZONE, "zone-1", Epoch(1)).map(numbers), Some(vec![2, 3]));
+        assert!(matches!(bindings.route(ZONE, request(4)), Routed::To(to, _) if **to == *"zone-1"));
+    }
+
+    #[test]
+    fn only_the_owner_or_the_world_may_bind_and_only_forward() {
+        let mut bindings = Bindings::default();
+        assert_eq!(bindings.bind(Binder::Peer("zone-1"), ZONE, "zone-1", Epoch(9)), Bound::Refused);
+        bindings.bind(Binder::World, ZONE, "zone-1", Epoch(5));
+        assert_eq!(bindings.bind(Binder::Peer("zone-2"), ZONE, "zone-2", Epoch(6)), Bound::Refused);
+        assert_eq!(bindings.bind(Binder::Peer("zone-1"), ZONE, "zone-2", Epoch(6)), Bound::New);
+        assert_eq!(bindings.bind(Binder::World, ZONE, "zone-1", Epoch(5)), Bound::Refused, "overtaken");
+        assert_eq!(
+            bindings.bind(Binder::Peer("zone-2"), ZONE, "zone-2", Epoch(6)),
+            Bound::New,
+            "not ready yet"
+        );
+        bindings.ready(ZONE, "zone-2", Epoch(6));
+        assert_eq!(bindings.bind(Binder::Peer("zone-2"), ZONE, "zone-2", Epoch(6)), Bound::Same);
+        assert_eq!(bindings.bind(Binder::World, ZONE, "zone-3", Epoch(7)), Bound::New);
+    }
+
+    #[test]
+    fn what_is_held_follows_the_next_bind() {
+        let mut bindings = Bindings::default();
+        bindings.bind(Binder::World, ZONE, "zone-1", Epoch(1));
+        bindings.route(ZONE, request(1));
+        bindings.bind(Binder::World, ZONE, "zone-2", Epoch(2));
+        bindings.route(ZONE, request(2));
+        assert_eq!(bindings.ready(ZONE, "zone-2", Epoch(2)).map(numbers), Some(vec![1, 2]));
+    }
+
+    #[test]
+    fn the_newest_state_is_held_and_the_rest_is_bounded() {
+        let mut bindings = Bindings::default();
+        bindings.set(ZONE, "zone-1", Epoch(1), true);
+        for number in 0..10 {
+            assert!(matches!(
+                bindings.route(ZONE, message(0x1001, MessageKind::State, number)),
+                Routed::Held
+            ));
+        }
+        for number in 0..HELD as u64 - 1 {
+            assert!(matches!(bindings.route(ZONE, request(number)), Routed::Held));
+        }
+        assert!(matches!(bindings.route(ZONE, request(999)), Routed::Overflow(_)));
+        let released = bindings.set(ZONE, "zone-1", Epoch(1), false);
+        assert_eq!((released.len(), released[0].request), (HELD, 9));
+    }
+}

@@ -1,0 +1,84 @@
+//! The keys by which a client proves that a session is its own: the gateway's, with the one before until the new
+//! one has been used, and the world's, kept only to present the session to a new world.
+
+use shardkeep_auth::{
+    Key, Preface,
+    session::{Proof, SessionKeys},
+};
+
+pub(crate) struct ResumeKeys {
+    current: Key,
+    /// The client may not have heard of `current`: the key that it used last stays good.
+    previous: Option<Key>,
+    /// What the world keeps.
+    pub(crate) world: Key,
+}
+
+/// What a client says in `Resume`, as far as its proof covers it.
+pub(crate) struct Claim<'a> {
+    pub(crate) preface: &'a Preface,
+    pub(crate) session: &'a [u8; 16],
+    pub(crate) random: &'a [u8; 32],
+    pub(crate) suites: &'a [u8],
+}
+
+impl Claim<'_> {
+    /// Whether `mac` proves the key.
+    pub(crate) fn proves(&self, key: &Key, mac: &[u8]) -> bool {
+        Proof::resume(key).client(self.preface, self.session, self.random, self.suites).matches(mac)
+    }
+}
+
+impl ResumeKeys {
+    /// After an attach, or a resume by the world's key.
+    pub(crate) fn new(keys: &SessionKeys) -> Self {
+        Self { current: keys.gateway_resume.clone(), previous: None, world: keys.world_resume.clone() }
+    }
+
+    /// The key that the client has proved, if any.
+    pub(crate) fn proved(&self, claim: &Claim<'_>, mac: &[u8]) -> Option<Key> {
+        [Some(&self.current), self.previous.as_ref()]
+            .into_iter()
+            .flatten()
+            .find(|key| claim.proves(key, mac))
+            .cloned()
+    }
+
+    /// A resume by `used` was confirmed: false if that key has been replaced since.
+    #[must_use]
+    pub(crate) fn replace(&mut self, used: &Key, keys: &SessionKeys) -> bool {
+        let known = self.current == *used || self.previous.as_ref() == Some(used);
+        if known {
+            self.previous = Some(used.clone());
+            self.current = keys.gateway_resume.clone();
+        }
+        known
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn keys(number: u8) -> SessionKeys {
+        SessionKeys::derive(&Key::new([number; 32]), &[0; 12], b"request", b"attached")
+    }
+
+    #[test]
+    fn the_key_before_serves_until_the_new_one_was_used() {
+        let (first, second, third) = (keys(1), keys(2), keys(3));
+        let claim = Claim { preface: &[0; 12], session: &[1; 16], random: &[2; 32], suites: &[1] };
+        let mac = |key: &Key| *Proof::resume(key).client(&[0; 12], &[1; 16], &[2; 32], &[1]).as_bytes();
+        let mut resume = ResumeKeys::new(&first);
+        let proved = |resume: &ResumeKeys, keys: &SessionKeys| {
+            resume.proved(&claim, &mac(&keys.gateway_resume)).is_some()
+        };
+
+        assert!(proved(&resume, &first) && !proved(&resume, &second));
+        assert!(resume.replace(&first.gateway_resume, &second));
+        assert!(proved(&resume, &first), "the client may not have seen SessionReady");
+        assert!(resume.replace(&second.gateway_resume, &third));
+        assert!(!proved(&resume, &first) && proved(&resume, &second) && proved(&resume, &third));
+        assert!(!resume.replace(&first.gateway_resume, &second));
+    }
+}

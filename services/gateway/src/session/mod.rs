@@ -1,0 +1,296 @@
+//! A session: one player's presence, which survives its connections. Its state stands behind one short lock; the
+//! connection that carries it is woken to write, links and groups only append.
+//!
+//! Locks are taken in this order, never across an `await`: groups → session → link.
+
+mod bindings;
+mod inputs;
+mod keys;
+mod outbox;
+
+use std::{
+    collections::HashMap,
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use metrics::counter;
+use parking_lot::{Mutex, MutexGuard};
+use shardkeep_cluster::link::{self, ClientMessage, SessionChange, SessionEvent};
+use shardkeep_types::{AccountId, BackendKind, Epoch, Generation, GroupKey, SessionId, WorldId};
+use shardkeep_wire::{
+    Message,
+    limit::{Limiter, Strikes, TokenBucket},
+    payload::{Error, ErrorCode},
+    session::Inbox,
+};
+use tokio::sync::Notify;
+
+pub(crate) use bindings::{Binder, Binding, Bindings, Bound, Routed};
+pub(crate) use inputs::{Outcome, Outputs};
+pub(crate) use keys::{Claim, ResumeKeys};
+pub(crate) use outbox::{Kept, Outbox};
+
+use crate::{
+    groups::Listener,
+    metrics::{FANNED_OUT, REFUSED, SHED},
+};
+
+/// Requests of one session that may wait for their replies.
+const IN_FLIGHT: usize = 256;
+
+pub(crate) struct Session {
+    pub(crate) id: SessionId,
+    pub(crate) account: AccountId,
+    pub(crate) account_name: String,
+    pub(crate) generation: Generation,
+    pub(crate) world: WorldId,
+    /// Wakes the connection: something is to be written, or the session is over.
+    pub(crate) wake: Notify,
+    inner: Mutex<Inner>,
+}
+
+/// What identifies a new session, or one that comes from another gateway.
+pub(crate) struct Identity {
+    pub(crate) id: SessionId,
+    pub(crate) account: AccountId,
+    pub(crate) account_name: String,
+    pub(crate) generation: Generation,
+    pub(crate) world: WorldId,
+}
+
+pub(crate) struct Inner {
+    pub(crate) epoch: Epoch,
+    pub(crate) keys: ResumeKeys,
+    pub(crate) client: Client,
+    pub(crate) ended: Option<Ending>,
+    pub(crate) out: Outbox,
+    pub(crate) inbox: Inbox,
+    pub(crate) bindings: Bindings,
+    /// Requests that a backend has and has not answered.
+    in_flight: HashMap<u32, BackendKind>,
+    limiter: Limiter,
+    range_limits: HashMap<u16, TokenBucket>,
+    strikes: Strikes,
+    /// What the session last heard from its world, told again to a new one.
+    pub(crate) character: u64,
+    pub(crate) queue_place: u32,
+    /// The connection has been woken and did not write yet.
+    woken: bool,
+}
+
+/// Where the client is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Client {
+    Here { connection: u64, address: IpAddr },
+    Away { since: Instant, address: IpAddr },
+}
+
+/// Why a session is over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// For good; a client that is here is told.
+    Over { code: ErrorCode, detail: String },
+    /// Its client did not come back in time.
+    LinkLoss,
+    /// Another gateway has it: nobody is told anything here.
+    Moved,
+}
+
+impl Ending {
+    pub(crate) fn new(code: ErrorCode, detail: impl Into<String>) -> Self {
+        Self::Over { code, detail: detail.into() }
+    }
+
+    /// Low-cardinality name for metrics and events.
+    pub(crate) fn label(&self) -> &'static str {
+        match self {
+            Self::Over { code, .. } => code.as_str_name(),
+            Self::LinkLoss => "LINK_LOSS",
+            Self::Moved => "MOVED",
+        }
+    }
+}
+
+impl Session {
+    pub(crate) fn new(
+        identity: Identity,
+        epoch: Epoch,
+        keys: ResumeKeys,
+        out: Outbox,
+        inbox: Inbox,
+        client: Client,
+    ) -> Arc<Self> {
+        let Identity { id, account, account_name, generation, world } = identity;
+        let inner = Inner {
+            epoch,
+            keys,
+            client,
+            ended: None,
+            out,
+            inbox,
+            bindings: Bindings::default(),
+            in_flight: HashMap::new(),
+            limiter: Limiter::default(),
+            range_limits: HashMap::new(),
+            strikes: Strikes::default(),
+            character: 0,
+            queue_place: 0,
+            woken: false,
+        };
+        let (inner, wake) = (Mutex::new(inner), Notify::new());
+        Arc::new(Self { id, account, account_name, generation, world, wake, inner })
+    }
+
+    /// When it began, in milliseconds since the Unix epoch: the first 48 bits of its id, so that any gateway that
+    /// takes it over goes on with its clock.
+    pub(crate) fn started_ms(&self) -> u64 {
+        self.id.0[..6].iter().fold(0, |ms, byte| ms << 8 | u64::from(*byte))
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock()
+    }
+
+    /// Wakes the connection once, however much there is to write.
+    pub(crate) fn notify(&self) {
+        if !std::mem::replace(&mut self.lock().woken, true) {
+            self.wake.notify_one();
+        }
+    }
+
+    pub(crate) fn event(&self, inner: &Inner, what: SessionChange) -> SessionEvent {
+        SessionEvent {
+            session: self.id,
+            session_epoch: inner.epoch,
+            what,
+            account: self.account,
+            world: self.world,
+            generation: self.generation,
+        }
+    }
+
+    /// What a backend is told of a session that is bound to it and that it may not know.
+    pub(crate) fn announcement(&self, inner: &Inner, binding: &Binding) -> Announcement {
+        if binding.waits() && binding.kind != BackendKind::WORLD {
+            return Announcement::Bound(self.bound(inner, binding));
+        }
+        let what = if inner.is_here() { SessionChange::Joined } else { SessionChange::LinkDead };
+        Announcement::Session(self.event(inner, what))
+    }
+
+    pub(crate) fn bound(&self, inner: &Inner, binding: &Binding) -> link::Bound {
+        link::Bound {
+            session: self.id,
+            session_epoch: inner.epoch,
+            bind_epoch: binding.epoch,
+            account: self.account,
+            link_dead: !inner.is_here(),
+        }
+    }
+}
+
+pub(crate) enum Announcement {
+    Session(SessionEvent),
+    Bound(link::Bound),
+}
+
+impl Inner {
+    /// The session is over. The first reason stays.
+    pub(crate) fn end(&mut self, ending: Ending) {
+        self.ended.get_or_insert(ending);
+    }
+
+    pub(crate) fn is_here(&self) -> bool {
+        matches!(self.client, Client::Here { .. })
+    }
+
+    pub(crate) fn is_carried_by(&self, connection: u64) -> bool {
+        matches!(self.client, Client::Here { connection: present, .. } if present == connection)
+    }
+
+    pub(crate) fn address(&self) -> IpAddr {
+        match self.client {
+            Client::Here { address, .. } | Client::Away { address, .. } => address,
+        }
+    }
+
+    /// The connection begins to write: the next wake counts again.
+    pub(crate) fn woken_up(&mut self) {
+        self.woken = false;
+    }
+
+    /// A message that must arrive, encoded. Too many end the session.
+    pub(crate) fn reliable(&mut self, message: Bytes) {
+        if let Err(error) = self.out.reliable(message) {
+            self.end(Ending::new(ErrorCode::TooSlow, error.to_string()));
+        }
+    }
+
+    /// Answers a request that no backend will answer.
+    pub(crate) fn refuse(&mut self, request: u32, code: ErrorCode, detail: &str, retry_after: Duration) {
+        counter!(REFUSED, "code" => code.as_str_name()).increment(1);
+        self.in_flight.remove(&request);
+        let error = Error::of(code, detail).retry_after(retry_after);
+        self.reliable(Message::error_reply(request, &error).to_bytes());
+    }
+
+    /// Answers those of a backend's messages that are requests, because it can not take them.
+    pub(crate) fn refuse_all(&mut self, messages: &[ClientMessage], code: ErrorCode, detail: &str) {
+        for message in messages {
+            if message.kind == link::MessageKind::Request {
+                // What a client sent as a request has a number of 32 bits.
+                let request = u32::try_from(message.request).unwrap_or_default();
+                self.refuse(request, code, detail, RETRY);
+            }
+        }
+    }
+
+    /// A backend has lost what it was asked: its unanswered requests are answered here.
+    pub(crate) fn fail_in_flight(&mut self, kind: BackendKind) {
+        let lost: Vec<u32> =
+            self.in_flight.iter().filter(|(_, at)| **at == kind).map(|(&request, _)| request).collect();
+        for request in lost {
+            self.refuse(request, ErrorCode::Unavailable, "the server was restarted; try again", RETRY);
+        }
+    }
+
+    pub(crate) fn answered(&mut self, request: u32) {
+        self.in_flight.remove(&request);
+    }
+}
+
+/// What a client is told to wait when a backend can not be reached.
+pub(crate) const RETRY: Duration = Duration::from_millis(500);
+
+impl Listener for Arc<Session> {
+    fn session(&self) -> SessionId {
+        self.id
+    }
+
+    fn keyframe(&self, group: GroupKey, message: &Bytes) {
+        count(self.lock().out.keyframe(group, message));
+    }
+
+    fn delta(&self, group: GroupKey, message: &Bytes) {
+        count(self.lock().out.delta(group, message));
+    }
+
+    fn event(&self, message: &Bytes) {
+        counter!(FANNED_OUT).increment(1);
+        self.lock().reliable(message.clone());
+    }
+
+    fn leave(&self, group: GroupKey) {
+        self.lock().out.leave(group);
+    }
+}
+
+fn count(kept: Kept) {
+    match kept {
+        Kept::Yes => counter!(FANNED_OUT).increment(1),
+        Kept::Shed => counter!(SHED).increment(1),
+    }
+}

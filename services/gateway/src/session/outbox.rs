@@ -1,0 +1,361 @@
+//! What waits to be written to one client: reliable messages in a log until they are acknowledged, state messages
+//! in slots where the newer replaces the older, and a lane per group that falls back to the group's keyframe.
+
+use std::collections::{HashMap, VecDeque};
+
+use bytes::Bytes;
+use shardkeep_types::GroupKey;
+use shardkeep_wire::{
+    record::{Side, Writer},
+    session::{Bounds, Outbox as Log, SessionError},
+};
+
+/// Bytes of unsent state per client; beyond it group lanes are emptied and other state is shed.
+const STATE_BYTES: usize = 256 << 10;
+/// Unsent messages that are neither logged nor state (acknowledgements, pongs).
+const CONTROL: usize = 64;
+
+/// Names a state message that a newer one replaces: opcode, class, key.
+pub(crate) type SlotKey = (u16, u8, u64);
+
+#[derive(Debug)]
+pub(crate) struct Outbox {
+    log: Log,
+    queue: VecDeque<Entry>,
+    slots: HashMap<SlotKey, Bytes>,
+    lanes: HashMap<GroupKey, Lane>,
+    state_bytes: usize,
+    control: usize,
+    /// Nobody reads: reliable messages are only logged, state is not kept.
+    away: bool,
+}
+
+/// Something to write, in the order in which it was said.
+#[derive(Debug)]
+enum Entry {
+    Message(Bytes),
+    Control(Bytes),
+    Slot(SlotKey),
+    Lane(GroupKey),
+}
+
+#[derive(Debug, Default)]
+struct Lane {
+    waiting: VecDeque<Bytes>,
+    /// Something was left out: only the next keyframe makes sense.
+    stale: bool,
+}
+
+/// What happened to a state message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kept {
+    Yes,
+    Shed,
+}
+
+impl Outbox {
+    pub(crate) fn new() -> Self {
+        Self::with_log(Log::new(Bounds::SERVER))
+    }
+
+    /// Goes on where another gateway left the session.
+    pub(crate) fn restore(sent: u64, unacknowledged: Vec<Bytes>) -> Self {
+        Self { away: true, ..Self::with_log(Log::restore(Bounds::SERVER, sent, unacknowledged)) }
+    }
+
+    fn with_log(log: Log) -> Self {
+        Self {
+            log,
+            queue: VecDeque::new(),
+            slots: HashMap::new(),
+            lanes: HashMap::new(),
+            state_bytes: 0,
+            control: 0,
+            away: false,
+        }
+    }
+
+    /// Most bytes that one encoded message may have.
+    pub(crate) fn max_message() -> usize {
+        Side::Server.max_plaintext()
+    }
+
+    /// A message that must arrive.
+    ///
+    /// # Errors
+    /// Overflow: the client is too slow, its session ends.
+    pub(crate) fn reliable(&mut self, message: Bytes) -> Result<(), SessionError> {
+        self.log.push(message.clone())?;
+        if !self.away {
+            self.queue.push_back(Entry::Message(message));
+        }
+        Ok(())
+    }
+
+    /// A message of the connection itself. False: too many wait, the connection is stuck.
+    pub(crate) fn control(&mut self, message: Bytes) -> bool {
+        if self.away {
+            return true;
+        }
+        self.control += 1;
+        self.queue.push_back(Entry::Control(message));
+        self.control <= CONTROL
+    }
+
+    /// A state message: replaces an unsent one of the same key.
+    pub(crate) fn state(&mut self, key: SlotKey, message: Bytes) -> Kept {
+        if self.away {
+            return Kept::Yes;
+        }
+        if self.state_bytes + message.len() > STATE_BYTES {
+            return Kept::Shed;
+        }
+        self.state_bytes += message.len();
+        match self.slots.insert(key, message) {
+            Some(older) => self.state_bytes -= older.len(),
+            None => self.queue.push_back(Entry::Slot(key)),
+        }
+        Kept::Yes
+    }
+
+    /// A group's keyframe: replaces whatever of the group was not sent.
+    pub(crate) fn keyframe(&mut self, group: GroupKey, message: &Bytes) -> Kept {
+        self.clear_lane(group, false);
+        self.append(group, message)
+    }
+
+    /// A group's delta, after what was said of the group before.
+    pub(crate) fn delta(&mut self, group: GroupKey, message: &Bytes) -> Kept {
+        if self.lanes.get(&group).is_some_and(|lane| lane.stale) {
+            return Kept::Shed;
+        }
+        self.append(group, message)
+    }
+
+    fn append(&mut self, group: GroupKey, message: &Bytes) -> Kept {
+        if self.away {
+            return Kept::Yes;
+        }
+        if self.state_bytes + message.len() > STATE_BYTES {
+            self.clear_lane(group, true);
+            return Kept::Shed;
+        }
+        self.state_bytes += message.len();
+        let lane = self.lanes.entry(group).or_default();
+        if lane.waiting.is_empty() {
+            self.queue.push_back(Entry::Lane(group));
+        }
+        lane.waiting.push_back(message.clone());
+        Kept::Yes
+    }
+
+    fn clear_lane(&mut self, group: GroupKey, stale: bool) {
+        if let Some(lane) = self.lanes.get_mut(&group) {
+            self.state_bytes -= lane.waiting.iter().map(Bytes::len).sum::<usize>();
+            if !lane.waiting.is_empty() {
+                lane.waiting.clear();
+                self.queue.retain(|entry| !matches!(entry, Entry::Lane(other) if *other == group));
+            }
+            lane.stale = stale;
+        } else if stale {
+            self.lanes.insert(group, Lane { stale, ..Lane::default() });
+        }
+    }
+
+    /// The session does not hear the group any more.
+    pub(crate) fn leave(&mut self, group: GroupKey) {
+        self.clear_lane(group, false);
+        self.lanes.remove(&group);
+    }
+
+    /// Groups whose keyframe the client needs, once everything else is written. Each is told once.
+    pub(crate) fn take_stale(&mut self) -> Vec<GroupKey> {
+        if !self.queue.is_empty() {
+            return Vec::new();
+        }
+        let stale: Vec<_> =
+            self.lanes.iter().filter(|(_, lane)| lane.stale).map(|(&group, _)| group).collect();
+        // Empty lanes need no memory while nothing is wrong with them.
+        self.lanes.clear();
+        stale
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    pub(crate) fn acknowledge(&mut self, received: u64) -> Result<(), SessionError> {
+        self.log.acknowledge(received)
+    }
+
+    /// The connection is lost: state is not worth keeping, reliable messages are.
+    pub(crate) fn detach(&mut self) {
+        self.away = true;
+        self.forget_unlogged();
+    }
+
+    /// The client is back and has `received` messages; the later ones go again.
+    pub(crate) fn attach(&mut self, received: u64) -> Result<(), SessionError> {
+        self.forget_unlogged();
+        let again: Vec<_> = self.log.resume_from(received)?.cloned().map(Entry::Message).collect();
+        self.queue.extend(again);
+        self.away = false;
+        Ok(())
+    }
+
+    /// Number of the last reliable message, and those the client has not acknowledged.
+    pub(crate) fn log(&self) -> (u64, Vec<Bytes>) {
+        (self.log.sent(), self.log.unacknowledged().cloned().collect())
+    }
+
+    fn forget_unlogged(&mut self) {
+        self.queue = VecDeque::new();
+        self.slots = HashMap::new();
+        self.lanes = HashMap::new();
+        (self.state_bytes, self.control) = (0, 0);
+    }
+
+    /// Moves messages into a record until it is full or nothing is left.
+    pub(crate) fn fill(&mut self, record: &mut Writer<'_>) {
+        while let Some(entry) = self.queue.front() {
+            let next = match entry {
+                Entry::Message(message) | Entry::Control(message) => Some(message),
+                Entry::Slot(key) => self.slots.get(key),
+                Entry::Lane(group) => self.lanes.get(group).and_then(|lane| lane.waiting.front()),
+            };
+            if next.is_some_and(|message| record.push_encoded(message).is_err()) {
+                break;
+            }
+            self.pop();
+        }
+    }
+
+    fn pop(&mut self) {
+        match self.queue.front() {
+            Some(Entry::Slot(key)) => {
+                let sent = self.slots.remove(key);
+                self.state_bytes -= sent.map_or(0, |message| message.len());
+            }
+            Some(Entry::Lane(group)) => {
+                let Some(lane) = self.lanes.get_mut(group) else { return self.pop_front() };
+                self.state_bytes -= lane.waiting.pop_front().map_or(0, |message| message.len());
+                if !lane.waiting.is_empty() {
+                    return;
+                }
+            }
+            Some(Entry::Control(_)) => self.control -= 1,
+            Some(Entry::Message(_)) | None => {}
+        }
+        self.pop_front();
+    }
+
+    fn pop_front(&mut self) {
+        self.queue.pop_front();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::BytesMut;
+
+    use super::*;
+
+    fn bytes(text: &str) -> Bytes {
+        Bytes::copy_from_slice(text.as_bytes())
+    }
+
+    fn group(number: u64) -> GroupKey {
+        GroupKey::new(0x0200, 1, number)
+    }
+
+    /// What one record takes.
+    fn written(outbox: &mut Outbox) -> String {
+        let mut out = BytesMut::new();
+        let mut writer = Writer::begin(&mut out, Side::Server);
+        outbox.fill(&mut writer);
+        writer.plain();
+        out.get(2..).map(|body| String::from_utf8_lossy(body).into_owned()).unwrap_or_default()
+    }
+
+    #[test]
+    fn what_is_due_leaves_in_one_record_in_order() {
+        let mut outbox = Outbox::new();
+        outbox.reliable(bytes("a")).unwrap();
+        outbox.state((1, 0, 0), bytes("b"));
+        outbox.keyframe(group(1), &bytes("c"));
+        outbox.delta(group(1), &bytes("d"));
+        outbox.reliable(bytes("e")).unwrap();
+        assert_eq!(written(&mut outbox), "abcde");
+        assert!(outbox.is_empty());
+    }
+
+    #[test]
+    fn newer_state_takes_the_place_of_older() {
+        let mut outbox = Outbox::new();
+        outbox.state((1, 0, 0), bytes("old"));
+        outbox.state((1, 0, 1), bytes("-other-"));
+        outbox.state((1, 0, 0), bytes("new"));
+        assert_eq!(written(&mut outbox), "new-other-");
+        assert_eq!(outbox.state_bytes, 0);
+    }
+
+    #[test]
+    fn a_keyframe_replaces_the_unsent_deltas_of_its_group() {
+        let mut outbox = Outbox::new();
+        outbox.delta(group(1), &bytes("x"));
+        outbox.delta(group(2), &bytes("y"));
+        outbox.keyframe(group(1), &bytes("K"));
+        outbox.delta(group(1), &bytes("d"));
+        assert_eq!(written(&mut outbox), "yKd");
+    }
+
+    #[test]
+    fn a_slow_client_gets_the_keyframe_instead() {
+        let mut outbox = Outbox::new();
+        let large = Bytes::from(vec![b'x'; 60_000]);
+        let shed = (0..10).filter(|_| outbox.delta(group(1), &large) == Kept::Shed).count();
+        assert_eq!(shed, 6, "after the fifth nothing makes sense until a keyframe");
+        assert!(outbox.state_bytes == 0 && outbox.is_empty());
+        assert_eq!(outbox.take_stale(), [group(1)]);
+        outbox.keyframe(group(1), &bytes("K"));
+        assert_eq!(written(&mut outbox), "K");
+        assert!(outbox.take_stale().is_empty());
+    }
+
+    #[test]
+    fn a_resumed_client_gets_what_it_lacks_and_no_old_state() {
+        let mut outbox = Outbox::new();
+        outbox.reliable(bytes("a")).unwrap();
+        outbox.reliable(bytes("b")).unwrap();
+        outbox.delta(group(1), &bytes("x"));
+        written(&mut outbox);
+        outbox.detach();
+        outbox.reliable(bytes("c")).unwrap();
+        outbox.delta(group(1), &bytes("y"));
+        assert!(outbox.is_empty());
+        outbox.attach(1).unwrap();
+        assert_eq!(written(&mut outbox), "bc");
+        assert!(outbox.attach(0).is_err(), "it acknowledged more before");
+    }
+
+    #[test]
+    fn a_moved_log_goes_on() {
+        let mut outbox = Outbox::new();
+        outbox.reliable(bytes("a")).unwrap();
+        outbox.reliable(bytes("b")).unwrap();
+        outbox.acknowledge(1).unwrap();
+        let (sent, rest) = outbox.log();
+        let mut moved = Outbox::restore(sent, rest);
+        moved.attach(1).unwrap();
+        moved.reliable(bytes("c")).unwrap();
+        assert_eq!(written(&mut moved), "bc");
+        assert_eq!(moved.log().0, 3);
+    }
+
+    #[test]
+    fn a_client_that_never_acknowledges_overflows() {
+        let mut outbox = Outbox::new();
+        let pushed = (0..2_000).take_while(|_| outbox.reliable(bytes("x")).is_ok()).count();
+        assert_eq!(pushed, Bounds::SERVER.messages);
+    }
+}

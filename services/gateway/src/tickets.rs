@@ -1,0 +1,129 @@
+//! Tickets: who may attach. Login moves them here; each serves once, lives shortly, and falls with its account's
+//! session generation.
+
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
+
+use shardkeep_auth::Key;
+use shardkeep_types::{AccountId, Generation, TicketId, WorldId};
+
+/// Bound of the table; more admissions are refused, and login chooses another gateway.
+const MOST: usize = 65_536;
+/// How long a revocation is remembered, so that a ticket that was on its way does not outlive it.
+const REMEMBERED: Duration = Duration::from_secs(120);
+
+#[derive(Debug, Clone)]
+pub(crate) struct Ticket {
+    pub(crate) key: Key,
+    pub(crate) account: AccountId,
+    pub(crate) account_name: String,
+    pub(crate) generation: Generation,
+    pub(crate) world: WorldId,
+    pub(crate) expires: Instant,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum AdmitError {
+    #[error("too many tickets wait already")]
+    Full,
+    #[error("a higher session generation of the account is known")]
+    Outdated,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Tickets {
+    waiting: HashMap<TicketId, Ticket>,
+    /// Lowest generation that is still valid, where one was revoked lately.
+    floors: HashMap<AccountId, (Generation, Instant)>,
+}
+
+impl Tickets {
+    pub(crate) fn admit(&mut self, id: TicketId, ticket: Ticket, now: Instant) -> Result<(), AdmitError> {
+        if self.floors.get(&ticket.account).is_some_and(|(floor, _)| ticket.generation < *floor) {
+            return Err(AdmitError::Outdated);
+        }
+        if self.waiting.len() >= MOST {
+            self.expire(now);
+            if self.waiting.len() >= MOST {
+                return Err(AdmitError::Full);
+            }
+        }
+        self.waiting.insert(id, ticket);
+        Ok(())
+    }
+
+    /// The ticket, still to be consumed.
+    pub(crate) fn get(&self, id: TicketId, now: Instant) -> Option<Ticket> {
+        self.waiting.get(&id).filter(|ticket| now < ticket.expires).cloned()
+    }
+
+    /// Takes the ticket for good; only one of several that proved its key gets it.
+    pub(crate) fn consume(&mut self, id: TicketId, now: Instant) -> Option<Ticket> {
+        self.waiting.remove(&id).filter(|ticket| now < ticket.expires)
+    }
+
+    pub(crate) fn revoke(&mut self, id: TicketId) {
+        self.waiting.remove(&id);
+    }
+
+    pub(crate) fn revoke_account(&mut self, account: AccountId, below: Generation, now: Instant) {
+        self.waiting.retain(|_, ticket| ticket.account != account || ticket.generation >= below);
+        self.floors.insert(account, (below, now + REMEMBERED));
+    }
+
+    /// Call every second or so.
+    pub(crate) fn expire(&mut self, now: Instant) {
+        self.waiting.retain(|_, ticket| now < ticket.expires);
+        self.floors.retain(|_, (_, until)| now < *until);
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.waiting.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: TicketId = TicketId([1; 16]);
+
+    fn ticket(generation: u64, now: Instant) -> Ticket {
+        Ticket {
+            key: Key::new([2; 32]),
+            account: AccountId(7),
+            account_name: "alice".into(),
+            generation: Generation(generation),
+            world: WorldId(1),
+            expires: now + Duration::from_secs(60),
+        }
+    }
+
+    #[test]
+    fn a_ticket_serves_once_and_not_too_late() {
+        let (mut tickets, now) = (Tickets::default(), Instant::now());
+        tickets.admit(ID, ticket(1, now), now).unwrap();
+        assert!(tickets.get(ID, now).is_some(), "naming it does not use it up");
+        assert!(tickets.consume(ID, now).is_some());
+        assert!(tickets.consume(ID, now).is_none() && tickets.get(ID, now).is_none());
+        tickets.admit(ID, ticket(1, now), now).unwrap();
+        let later = now + Duration::from_secs(60);
+        assert!(tickets.get(ID, later).is_none());
+        tickets.expire(later);
+        assert_eq!(tickets.len(), 0);
+    }
+
+    #[test]
+    fn a_higher_generation_voids_lower_ones_even_those_on_their_way() {
+        let (mut tickets, now) = (Tickets::default(), Instant::now());
+        tickets.admit(ID, ticket(1, now), now).unwrap();
+        tickets.revoke_account(AccountId(7), Generation(2), now);
+        assert!(tickets.get(ID, now).is_none());
+        assert_eq!(tickets.admit(ID, ticket(1, now), now), Err(AdmitError::Outdated));
+        tickets.admit(ID, ticket(2, now), now).unwrap();
+        tickets.revoke(ID);
+        assert_eq!(tickets.len(), 0);
+    }
+}
