@@ -47,7 +47,9 @@ pub const PERCEPTION: i32 = 20_000;
 pub const PERCEIVED: usize = 8;
 
 /// The most entries in one cell message; the rest of a crowd waits for later ticks.
-pub const PACKET_ENTRIES: usize = 96;
+pub const PACKET_ENTRIES: usize = 80;
+/// A keyframe holds more, but must fit a record of the client protocol (64 KiB) with names of full length.
+pub const KEYFRAME_ENTRIES: usize = 1_000;
 /// Each watched cell gets a keyframe this often.
 pub(crate) const KEYFRAME_TICKS: u64 = 2 * TICK_HZ;
 /// The outer ring runs at this fraction of the rate.

@@ -104,7 +104,10 @@ impl Shard {
                     player.epoch
                 )));
             }
-            if player.epoch == epoch && player.is_playing() && player.session == admission.session {
+            if player.epoch == epoch && !player.is_playing() {
+                return Err(Status::unavailable("it is just leaving"));
+            }
+            if player.epoch == epoch && player.session == admission.session {
                 player.session_epoch = player.session_epoch.max(admission.session_epoch);
                 let at = self.sim.avatar(character).map(|avatar| avatar.own.position);
                 return Ok(at.unwrap_or(entering.position));
@@ -216,9 +219,17 @@ impl Shard {
         }
     }
 
-    /// What the database says of an avatar that is to come. Without an answer it is asked again later.
+    /// What the database says of an avatar that is to come, or may have gone. Without an answer it is asked again
+    /// later.
     pub(crate) fn loaded(&mut self, character: CharacterId, row: Option<&Character>) {
-        let (Some(arrival), Some(row)) = (self.arrivals.get_mut(&character), row) else { return };
+        let Some(row) = row else { return };
+        let Some(arrival) = self.arrivals.get_mut(&character) else {
+            let here = self.players.get(character).map(|player| player.epoch);
+            if let Some(epoch) = here.filter(|&epoch| Epoch(row.epoch) > epoch) {
+                self.lose(character, epoch);
+            }
+            return;
+        };
         let mine = row.owner == self.me.name && row.owner_incarnation == self.me.incarnation;
         let ownership = Ownership { mine, epoch: Epoch(row.epoch) };
         let step = target(arrival.epoch, TargetEvent::Loaded(ownership));

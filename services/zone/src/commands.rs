@@ -111,13 +111,8 @@ impl Shard {
 
     fn committed(&mut self, number: u64, want: &Want, outcome: Outcome, stale: bool) {
         if stale {
-            // The next save finds out who has lost whom.
-            for who in want.characters() {
-                if let Some(player) = self.players.get_mut(who) {
-                    player.saved = None;
-                }
-            }
-            self.next_save = self.now;
+            // One of them is another zone's by now.
+            want.characters().for_each(|who| self.works.load(who));
         }
         self.inputs.push(Input::Committed { number, outcome });
         for job in self.lanes.end(want) {

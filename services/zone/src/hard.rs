@@ -159,7 +159,7 @@ pub(crate) fn transaction(
         // If the action was never done after all, this cannot be done either: nobody holds item 0.
         Want::Recall { who, action } => HardAction {
             action: Some(action_id(*who, *action)),
-            items: vec![MoveItem { item: 0, from: holder(*who), to: holder(*who), at: None }],
+            items: vec![MoveItem { item: 0, from: holder(*who), to: "burn:recall".to_owned(), at: None }],
             ..base
         },
     })

@@ -15,8 +15,8 @@ use crate::{
     arrivals::Arrival,
     command::Command,
     config::Config,
+    handing::Moved,
     hard::Lanes,
-    leaving::Moved,
     metrics,
     neighbours::Neighbours,
     outbox::Outbox,
@@ -56,6 +56,7 @@ pub(crate) struct Shard {
     pub(crate) thinking: Thinking,
     pub(crate) next_save: Instant,
     pub(crate) saving: bool,
+    pub(crate) saves: u64,
     /// Since when this daemon drains.
     pub(crate) draining: Option<Instant>,
     next_census: Instant,
@@ -86,6 +87,7 @@ impl Shard {
             outbox: Outbox::default(),
             presence: Presence::default(),
             saving: false,
+            saves: 0,
             draining: None,
             next_census: now,
         }

@@ -10,7 +10,7 @@ use crate::{
     body::{Body, Mind, dirty},
     cells::GroundItem,
     event::{Appears, CellUpdate, Entry, Kind, Ring},
-    rules::{KEYFRAME_TICKS, OUTER_TICKS, OWN_STATE_TICKS, PACKET_ENTRIES},
+    rules::{KEYFRAME_ENTRIES, KEYFRAME_TICKS, OUTER_TICKS, OWN_STATE_TICKS, PACKET_ENTRIES},
     template::CreatureTemplate,
 };
 
@@ -94,17 +94,16 @@ fn delta(sim: &mut Sim, index: usize, ring: Ring) {
 }
 
 /// Long lists become several messages; what follows a keyframe in the same tick completes it.
-fn publish(sim: &mut Sim, index: usize, ring: Ring, keyframe: bool, entries: Vec<Entry>) {
+fn publish(sim: &mut Sim, index: usize, ring: Ring, keyframe: bool, mut entries: Vec<Entry>) {
     sim.counts.entries += entries.len() as u64;
     let (cell, tick) = (sim.cells.id(index), sim.tick as u32);
-    if entries.len() <= PACKET_ENTRIES {
-        sim.events.push(Event::Cell(CellUpdate { cell, ring, keyframe, tick, entries }));
-        return;
-    }
-    for (number, part) in entries.chunks(PACKET_ENTRIES).enumerate() {
-        let update =
-            CellUpdate { cell, ring, keyframe: keyframe && number == 0, tick, entries: part.to_vec() };
-        sim.events.push(Event::Cell(update));
+    let mut rest =
+        entries.split_off(entries.len().min(if keyframe { KEYFRAME_ENTRIES } else { PACKET_ENTRIES }));
+    sim.events.push(Event::Cell(CellUpdate { cell, ring, keyframe, tick, entries }));
+    while !rest.is_empty() {
+        let after = rest.split_off(rest.len().min(PACKET_ENTRIES));
+        sim.events.push(Event::Cell(CellUpdate { cell, ring, keyframe: false, tick, entries: rest }));
+        rest = after;
     }
 }
 

@@ -1,4 +1,7 @@
-use shardkeep_sim::{CellUpdate, Gone, Ring, rules::PACKET_ENTRIES};
+use shardkeep_sim::{
+    CellUpdate, Gone, Ring,
+    rules::{KEYFRAME_ENTRIES, PACKET_ENTRIES},
+};
 use shardkeep_types::CellId;
 
 use super::*;
@@ -82,7 +85,7 @@ fn keyframes_come_by_themselves() {
 #[test]
 fn a_crowd_spreads_over_ticks_and_everybody_gets_a_turn() {
     let mut world = World::open();
-    let crowd: u64 = 3 * PACKET_ENTRIES as u64;
+    let crowd = (KEYFRAME_ENTRIES + 2 * PACKET_ENTRIES) as u64;
     let everybody =
         (1..=crowd).map(|id| Input::Enter(Box::new(entering(CharacterId(id), at(5_000 + id as i32, 5_000)))));
     world.tick(everybody);
@@ -98,9 +101,9 @@ fn a_crowd_spreads_over_ticks_and_everybody_gets_a_turn() {
         facing: 0,
     });
     let mut all = updates(world.tick(moves));
-    all.extend(updates(world.ticks(4)));
+    all.extend(updates(world.ticks(16)));
     for update in &all {
-        assert!(update.entries.len() <= PACKET_ENTRIES);
+        assert!(update.keyframe || update.entries.len() <= PACKET_ENTRIES);
         heard.extend(update.entries.iter().map(|entry| entry.entity));
     }
     assert_eq!(heard.len() as u64, crowd);
