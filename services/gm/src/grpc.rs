@@ -14,7 +14,7 @@ use tonic::{Code, Request, Response, Status};
 use crate::{
     clock::now_ms,
     console::Console,
-    role::Right,
+    role::{Right, Role},
     sessions::Signed,
     signin::{Origin, SignInError},
     token::Token,
@@ -42,6 +42,13 @@ impl GmService {
         let token = token.ok_or_else(|| Status::unauthenticated("sign in first"))?;
         let signed = self.console.sessions.find(token, true, now_ms()).await.map_err(internal)?;
         signed.ok_or_else(|| Status::unauthenticated("the session is over; sign in again"))
+    }
+}
+
+impl GmService {
+    fn signed_in(&self, token: &Token, role: Role) -> gm::SignInReply {
+        let expires_in_s = self.console.sessions.longest_s();
+        gm::SignInReply { token: token.expose().to_owned(), role: role.to_string(), expires_in_s }
     }
 }
 
@@ -76,12 +83,7 @@ impl gm_server::Gm for GmService {
         let from = origin(&request);
         let gm::SignInRequest { operator, password } = request.into_inner();
         let (token, role) = self.console.sign_in(&operator, Secret::new(password), from).await?;
-        let expires_in_s = self.console.sessions.longest_s();
-        Ok(Response::new(gm::SignInReply {
-            token: token.expose().to_owned(),
-            role: role.to_string(),
-            expires_in_s,
-        }))
+        Ok(Response::new(self.signed_in(&token, role)))
     }
 
     async fn sign_out(
@@ -126,6 +128,17 @@ impl gm_server::Gm for GmService {
         }
         let url = self.console.admin_link(&origin(&request)).await?;
         Ok(Response::new(gm::OneTimeLinkReply { url }))
+    }
+
+    async fn use_link(
+        &self,
+        request: Request<gm::UseLinkRequest>,
+    ) -> Result<Response<gm::SignInReply>, Status> {
+        let from = origin(&request);
+        let gm::UseLinkRequest { link, password } = request.into_inner();
+        let token = link.rsplit('/').next().unwrap_or_default();
+        let (token, role) = self.console.set_first_password(token, Secret::new(password), from).await?;
+        Ok(Response::new(self.signed_in(&token, role)))
     }
 }
 

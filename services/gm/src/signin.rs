@@ -95,8 +95,27 @@ impl Console {
         Ok(link)
     }
 
-    /// Uses a link up.
+    /// Uses a link up: a session that may do nothing but set a password.
     pub(crate) async fn follow_link(&self, token: &str, from: Origin) -> Result<Token, SignInError> {
+        let operator = self.use_link(token, from).await?;
+        Ok(self.sessions.open(&operator, true, now_ms()).await?)
+    }
+
+    /// Uses a link up and sets the password at once. A password that will not do leaves the link as it is.
+    pub(crate) async fn set_first_password(
+        &self,
+        token: &str,
+        password: Secret<String>,
+        from: Origin,
+    ) -> Result<(Token, Role), SignInError> {
+        let hash = self.passwords.hash(password).await?;
+        let operator = self.use_link(token, from).await?;
+        operators::set_password(&self.database, &operator, &hash).await?;
+        let role = operators::get(&self.database, &operator).await?.and_then(|known| known.role.parse().ok());
+        Ok((self.sessions.open(&operator, false, now_ms()).await?, role.unwrap_or(Role::Viewer)))
+    }
+
+    async fn use_link(&self, token: &str, from: Origin) -> Result<String, SignInError> {
         let throttled = |wait: std::time::Duration| SignInError::Throttled(wait.as_secs().max(1));
         // Operators' names are not empty: links have a bucket of their own.
         self.throttle.attempt("", from.address, Instant::now()).map_err(throttled)?;
@@ -106,8 +125,9 @@ impl Console {
             metrics::sign_in(SignInError::LinkUsed.label());
             return Err(SignInError::LinkUsed);
         };
+        self.throttle.succeeded("", from.address, Instant::now());
         self.note_sign_in(&operator, "sign in by one-time link", &from, None).await;
-        Ok(self.sessions.open(&operator, true, now_ms()).await?)
+        Ok(operator)
     }
 
     async fn note_sign_in(&self, operator: &str, what: &str, from: &Origin, error: Option<&SignInError>) {

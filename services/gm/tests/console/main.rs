@@ -1,0 +1,303 @@
+//! The console as operators meet it: pages and gRPC calls over real sockets, of a daemon in no cluster.
+
+mod browser;
+
+use std::{sync::Arc, time::Duration};
+
+use browser::Browser;
+use shardkeep_cluster::{Dialer, certs};
+use shardkeep_daemon::{Bound, ClusterConfig, DaemonConfig, LogConfig, Running, Settings, launch};
+use shardkeep_gm::{Config, Gm};
+use shardkeep_rpc::{
+    gm::{
+        AuditRequest, Broadcast, Command, Credit, Daemons, OneTimeLinkRequest, SignInRequest, UseLinkRequest,
+        command::Command as What, gm_client::GmClient,
+    },
+    tonic::{Code, Request, transport::Channel},
+};
+use shardkeep_testkit::Postgres;
+use shardkeep_types::{DaemonKind, WorldId};
+use tempfile::TempDir;
+
+const PASSWORD: &str = "correct horse battery";
+
+struct Console {
+    folder: TempDir,
+    running: Running,
+    bound: Bound,
+}
+
+impl Console {
+    async fn start() -> Self {
+        Self::start_with(Config::default()).await
+    }
+
+    async fn start_with(service: Config) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        certs::make_ca(folder.path()).unwrap();
+        let files = certs::issue(folder.path(), DaemonKind::Gm, "gm-1", WorldId(0)).unwrap();
+        let data_dir = folder.path().join("gm-1");
+        std::fs::create_dir(&data_dir).unwrap();
+        let daemon = DaemonConfig {
+            name: "gm-1".into(),
+            data_dir,
+            grace: Duration::from_secs(5),
+            ..DaemonConfig::default()
+        };
+        let cluster =
+            ClusterConfig { ca: files.ca, cert: files.cert, key: files.key, ..ClusterConfig::default() };
+        let settings = Settings { daemon, cluster, log: LogConfig::default(), service };
+        let mut running = launch::<Gm>(settings).await.unwrap();
+        let bound = running.ready().await.unwrap();
+        Self { folder, running, bound }
+    }
+
+    fn browser(&self) -> Browser {
+        Browser::new(&self.bound.client)
+    }
+
+    fn grpc_as(&self, kind: DaemonKind) -> GmClient<Channel> {
+        let files = certs::issue(self.folder.path(), kind, &format!("a-{kind}"), WorldId(0)).unwrap();
+        let dialer = Dialer::new(Arc::new(files.load().unwrap()));
+        GmClient::new(dialer.channel(DaemonKind::Gm, &self.bound.grpc))
+    }
+
+    fn grpc(&self) -> GmClient<Channel> {
+        self.grpc_as(DaemonKind::Cli)
+    }
+
+    async fn link(&self) -> String {
+        self.grpc().one_time_link(OneTimeLinkRequest {}).await.unwrap().into_inner().url
+    }
+
+    /// A browser in which `admin` is signed in with a password.
+    async fn admin(&self) -> Browser {
+        let link = self.link().await;
+        let request = UseLinkRequest { link, password: PASSWORD.into() };
+        self.grpc().use_link(request).await.unwrap();
+        self.signed_in("admin").await
+    }
+
+    async fn signed_in(&self, operator: &str) -> Browser {
+        let mut browser = self.browser();
+        let fields = [("operator", operator), ("password", PASSWORD)];
+        assert_eq!(browser.submit("/sign-in", "/sign-in", &fields).await.location(), "/");
+        browser
+    }
+
+    /// Adds an operator of this role, who is then signed in.
+    async fn operator(&self, admin: &mut Browser, name: &str, role: &str) -> Browser {
+        let fields = [("name", name), ("role", role), ("password", PASSWORD), ("reason", "new here")];
+        let added = admin.submit("/operators", "/do/operator", &fields).await;
+        assert_eq!(added.status, 303, "{}", added.body);
+        self.signed_in(name).await
+    }
+}
+
+fn bearer<T>(token: &str, message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    request.metadata_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
+    request
+}
+
+fn path_of(url: &str) -> String {
+    url.splitn(4, '/').nth(3).map(|path| format!("/{path}")).unwrap()
+}
+
+#[tokio::test]
+async fn the_first_sign_in_is_by_link_and_sets_a_password() {
+    let console = Console::start().await;
+    let link = path_of(&console.link().await);
+    let mut browser = console.browser();
+    assert_eq!(browser.get("/").await.location(), "/sign-in");
+    let used = browser.submit(&link, &link, &[]).await;
+    assert_eq!((used.status, used.location()), (303, "/password"));
+    for page in ["/", "/operators", "/map/events"] {
+        assert_eq!(browser.get(page).await.location(), "/password", "{page}");
+    }
+    let short = browser.submit("/password", "/password", &[("new", "short"), ("again", "short")]).await;
+    assert_eq!(short.status, 400);
+    let differ =
+        browser.submit("/password", "/password", &[("new", PASSWORD), ("again", "another one")]).await;
+    assert_eq!(differ.status, 400);
+    let set = browser.submit("/password", "/password", &[("new", PASSWORD), ("again", PASSWORD)]).await;
+    assert_eq!((set.status, set.location()), (303, "/"));
+    assert!(browser.get("/").await.body.contains("admin"));
+
+    assert_eq!(console.browser().submit(&link, &link, &[]).await.status, 401, "a link works once");
+    assert_eq!(browser.submit("/", "/sign-out", &[]).await.location(), "/sign-in");
+    assert_eq!(browser.get("/").await.location(), "/sign-in");
+    console.signed_in("admin").await;
+    console.running.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn wrong_passwords_and_unknown_names_look_alike_and_are_throttled() {
+    let console = Console::start().await;
+    let mut admin = console.admin().await;
+    let mut browser = console.browser();
+    let mut attempt = async |operator: &str| {
+        let page =
+            browser.submit("/sign-in", "/sign-in", &[("operator", operator), ("password", "not this")]).await;
+        (page.status, page.body.contains("wrong name or password"))
+    };
+    assert_eq!(attempt("admin").await, (401, true));
+    assert_eq!(attempt("nobody").await, (401, true));
+    let mut throttled = 0;
+    for _ in 0..12 {
+        throttled += u32::from(attempt("nobody").await.0 == 429);
+    }
+    assert!(throttled >= 3, "{throttled}");
+    let audit = admin.get("/audit").await.body;
+    assert!(audit.contains("nobody") && audit.contains("denied"), "refused sign-ins are in the audit");
+}
+
+#[tokio::test]
+async fn forms_without_their_token_do_nothing() {
+    let console = Console::start().await;
+    let mut admin = console.admin().await;
+    let fields = [("text", "hello"), ("reason", "test")];
+    assert_eq!(admin.post("/do/broadcast", &fields).await.status, 403);
+    let stolen = console.signed_in("admin").await.get("/chat").await.csrf();
+    let forged = [("csrf", stolen.as_str()), ("text", "hello"), ("reason", "test")];
+    assert_eq!(admin.post("/do/broadcast", &forged).await.status, 403, "another session's token");
+    assert_eq!(admin.post("/sign-out", &[]).await.status, 403);
+    assert_eq!(
+        console.browser().post("/sign-in", &[("operator", "admin"), ("password", PASSWORD)]).await.status,
+        403
+    );
+    assert!(!admin.get("/audit").await.body.contains("broadcast"), "nothing was tried");
+}
+
+#[tokio::test]
+async fn roles_are_kept_and_refusals_are_audited() {
+    let console = Console::start().await;
+    let mut admin = console.admin().await;
+    let mut viewer = console.operator(&mut admin, "vera", "viewer").await;
+    for page in ["/", "/worlds", "/players", "/map"] {
+        assert_eq!(viewer.get(page).await.status, 200, "{page}");
+    }
+    for page in ["/chat", "/audit", "/logs", "/operators"] {
+        assert_eq!(viewer.get(page).await.status, 403, "{page}");
+    }
+    let kick = [("account", "mallory"), ("reason", "I do not like them"), ("back", "/players")];
+    let refused = viewer.submit("/", "/do/kick", &kick).await;
+    assert_eq!(refused.status, 303);
+    assert!(
+        viewer.get(refused.location()).await.body.contains("this needs the role moderator; you are viewer")
+    );
+    let audit = admin.get("/audit?operator=vera").await.body;
+    assert!(audit.contains("kick account mallory") && audit.contains("state denied"), "{audit}");
+
+    // A new role counts at once; nothing can be kicked where nothing runs, and that is written down too.
+    let promote = [("name", "vera"), ("role", "moderator"), ("reason", "earned it")];
+    admin.submit("/operators", "/do/operator", &promote).await;
+    let failed = viewer.submit("/players", "/do/kick", &kick).await;
+    assert!(viewer.get(failed.location()).await.body.contains("no login is up"));
+    assert!(viewer.get("/audit").await.body.contains("state failed"));
+
+    let remove = [("name", "vera"), ("role", ""), ("reason", "left us")];
+    admin.submit("/operators", "/do/operator", &remove).await;
+    assert_eq!(viewer.get("/").await.location(), "/sign-in", "removed operators are out");
+    let own = admin
+        .submit("/operators", "/do/operator", &[("name", "admin"), ("role", "viewer"), ("reason", "x")])
+        .await;
+    assert!(admin.get(own.location()).await.body.contains("let another admin do it"));
+}
+
+#[tokio::test]
+async fn a_new_operator_without_password_gets_a_link() {
+    let console = Console::start().await;
+    let mut admin = console.admin().await;
+    let fields = [("name", "gus"), ("role", "game-master"), ("reason", "new here")];
+    let page = admin.submit("/operators", "/do/operator", &fields).await;
+    assert_eq!(page.status, 200);
+    let link = page.body.split("value=\"http").nth(1).unwrap().split('"').next().unwrap();
+    let link = path_of(&format!("http{link}"));
+    let audit = admin.get("/audit").await.body;
+    assert!(!audit.contains(link.rsplit('/').next().unwrap()), "links are not written down");
+    let mut gus = console.browser();
+    gus.submit(&link, &link, &[]).await;
+    let set = gus.submit("/password", "/password", &[("new", PASSWORD), ("again", PASSWORD)]).await;
+    assert_eq!(set.location(), "/");
+    assert_eq!(gus.get("/audit").await.status, 200);
+}
+
+#[tokio::test]
+async fn what_people_type_is_shown_not_run() {
+    let console = Console::start().await;
+    let mut admin = console.admin().await;
+    let script = "<script>alert(1)</script>";
+    let fields = [("character", script), ("minutes", "5"), ("reason", script), ("back", "//evil.example/")];
+    let done = admin.submit("/chat", "/do/mute", &fields).await;
+    assert!(done.location().starts_with("/?done="), "{}", done.location());
+    for page in [done.location(), "/audit", "/players?q=<script>", "/logs?sql=<script>"] {
+        let page = admin.get(&page.replace('<', "%3C").replace('>', "%3E")).await;
+        assert_eq!(page.status, 200);
+        assert!(!page.body.contains("<script>"), "{}", page.body);
+        let policy = &page.headers["content-security-policy"];
+        assert!(policy.contains("script-src 'self'") && !policy.contains("unsafe"), "{policy}");
+        assert_eq!(page.headers["cache-control"], "no-store");
+    }
+    let cookies = console.browser().get("/sign-in").await.set_cookies.join("\n");
+    assert!(cookies.contains("HttpOnly; SameSite=Strict"), "{cookies}");
+    assert_eq!(admin.get("/nowhere").await.status, 404);
+    assert_eq!(admin.get("/static/map.js").await.headers["content-type"], "text/javascript; charset=utf-8");
+    let missing = admin.submit("/chat", "/do/broadcast", &[("text", "hello")]).await;
+    assert!(admin.get(missing.location()).await.body.contains("give a reason"));
+}
+
+#[tokio::test]
+async fn behind_a_proxy_cookies_are_secure_and_addresses_its_own_word() {
+    let console = Console::start_with(Config { behind_tls_proxy: true, ..Config::default() }).await;
+    let cookies = console.browser().get("/sign-in").await.set_cookies.join("\n");
+    assert!(cookies.contains("; Secure"), "{cookies}");
+}
+
+#[tokio::test]
+async fn programs_sign_in_execute_and_read_the_audit() {
+    let postgres = Postgres::start().await;
+    let console = Console::start_with(Config { store: postgres.url(), ..Config::default() }).await;
+    let mut grpc = console.grpc();
+    let nobody = grpc.execute(Command::default()).await.unwrap_err();
+    assert_eq!(nobody.code(), Code::Unauthenticated);
+    console.admin().await;
+    let wrong = SignInRequest { operator: "admin".into(), password: "not this".into() };
+    assert_eq!(grpc.sign_in(wrong).await.unwrap_err().code(), Code::Unauthenticated);
+    let right = SignInRequest { operator: "admin".into(), password: PASSWORD.into() };
+    let reply = grpc.sign_in(right).await.unwrap().into_inner();
+    assert_eq!(reply.role, "admin");
+
+    let daemons = Command { reason: String::new(), command: Some(What::Daemons(Daemons {})) };
+    let listed = grpc.execute(bearer(&reply.token, daemons)).await.unwrap().into_inner();
+    assert!(listed.json.contains("\"daemons\""), "{}", listed.json);
+    let broadcast = What::Broadcast(Broadcast { world: 0, text: "hello".into() });
+    let unreasoned = Command { reason: " ".into(), command: Some(broadcast.clone()) };
+    let status = grpc.execute(bearer(&reply.token, unreasoned)).await.unwrap_err();
+    assert_eq!(status.code(), Code::InvalidArgument);
+    let reasoned = Command { reason: "maintenance".into(), command: Some(broadcast) };
+    assert_eq!(grpc.execute(bearer(&reply.token, reasoned)).await.unwrap_err().code(), Code::Unavailable);
+    let credit = What::Credit(Credit { account: "ann".into(), hours: 0, key: String::new() });
+    let malformed = Command { reason: "x".into(), command: Some(credit) };
+    assert_eq!(
+        grpc.execute(bearer(&reply.token, malformed)).await.unwrap_err().code(),
+        Code::InvalidArgument
+    );
+
+    let audit = grpc.audit(bearer(&reply.token, AuditRequest::default())).await.unwrap().into_inner().entries;
+    let outcomes: Vec<(&str, &str)> =
+        audit.iter().map(|entry| (entry.command.as_str(), entry.outcome.as_str())).take(4).collect();
+    assert_eq!(
+        outcomes[1..],
+        [
+            ("broadcast to everybody: hello", "failed"),
+            ("broadcast to everybody: hello", "failed"),
+            ("look at the daemons", "done"),
+        ]
+    );
+    assert!(outcomes[0].0.starts_with("malformed command") && outcomes[0].1 == "failed");
+
+    let stranger = console.grpc_as(DaemonKind::Zone).one_time_link(OneTimeLinkRequest {}).await.unwrap_err();
+    assert_eq!(stranger.code(), Code::PermissionDenied);
+    console.running.stop().await.unwrap();
+}
