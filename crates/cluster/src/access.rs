@@ -32,6 +32,7 @@ const TABLE: &[Rule] = &[
     rule("opentelemetry.proto.collector.logs.v1.LogsService", "Export", EVERYBODY),
     rule("shardkeep.logs.v1.Logs", "*", OPERATORS),
     rule("shardkeep.link.v1.Link", "Open", &[Gateway]),
+    rule("shardkeep.dns.v1.Dns", "*", OPERATORS),
     rule("shardkeep.accounts.v1.Accounts", "*", OPERATORS),
     rule("shardkeep.gateway.v1.Gateway", "Admit", &[Login]),
     rule("shardkeep.gateway.v1.Gateway", "RevokeTicket", &[Login]),

@@ -30,6 +30,7 @@ mod generated {
         service!(chat, "shardkeep.chat.v1");
         service!(control, "shardkeep.control.v1");
         service!(dbcache, "shardkeep.dbcache.v1");
+        service!(dns, "shardkeep.dns.v1");
         service!(gateway, "shardkeep.gateway.v1");
         service!(gm, "shardkeep.gm.v1");
         service!(link, "shardkeep.link.v1");
@@ -42,6 +43,6 @@ mod generated {
 
 pub use generated::shardkeep::{
     accounts::v1 as accounts, ai::v1 as ai, billing::v1 as billing, chat::v1 as chat, control::v1 as control,
-    dbcache::v1 as dbcache, gateway::v1 as gateway, gm::v1 as gm, link::v1 as link, logs::v1 as logs,
-    registry::v1 as registry, v1 as common, world::v1 as world, zone::v1 as zone,
+    dbcache::v1 as dbcache, dns::v1 as dns, gateway::v1 as gateway, gm::v1 as gm, link::v1 as link,
+    logs::v1 as logs, registry::v1 as registry, v1 as common, world::v1 as world, zone::v1 as zone,
 };

@@ -1,9 +1,11 @@
 //! `[dns]`. The zone itself is `cluster.zone`: clients need it too.
 
-use std::net::SocketAddr;
+use std::{collections::BTreeMap, net::SocketAddr};
 
 use serde::{Deserialize, Serialize};
 use shardkeep_daemon::Validate;
+
+use crate::pool::{self, LIVE, Pool};
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -21,6 +23,10 @@ pub struct Config {
     pub max_answers: usize,
     /// TCP connections at a time; further ones are closed at once.
     pub tcp_connections: usize,
+    /// The pool that answers come from until an operator switches: `live`, or one of `pools`.
+    pub pool: String,
+    /// `[dns.pools.<name>]`: addresses to switch to, to step out of a flood.
+    pub pools: BTreeMap<String, Pool>,
 }
 
 impl Default for Config {
@@ -32,6 +38,8 @@ impl Default for Config {
             negative_ttl_s: 2,
             max_answers: 4,
             tcp_connections: 256,
+            pool: LIVE.into(),
+            pools: BTreeMap::new(),
         }
     }
 }
@@ -52,6 +60,15 @@ impl Validate for Config {
         }
         if self.tcp_connections == 0 {
             return Err("tcp_connections: must be at least 1".into());
+        }
+        for (name, pool) in &self.pools {
+            if name == LIVE {
+                return Err(format!("pools: {LIVE:?} is the name of what the registry says"));
+            }
+            pool.validate().map_err(|wrong| format!("pools: {name}: {wrong}"))?;
+        }
+        if !pool::exists(&self.pools, &self.pool) {
+            return Err(format!("pool: there is no [dns.pools.{}]", self.pool));
         }
         Ok(())
     }

@@ -11,6 +11,7 @@ use hickory_proto::{
 use registry::Place;
 use shardkeep_cluster::State;
 use shardkeep_daemon::Running;
+use shardkeep_rpc::dns::{ListPoolsRequest, SwitchPoolRequest, dns_client::DnsClient};
 use shardkeep_types::DaemonKind;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -169,6 +170,35 @@ async fn before_any_registry_has_answered_nothing_is_known() {
     let refused = cluster.ask("example.com.", RecordType::A).await;
     assert_eq!(refused.response_code, ResponseCode::Refused);
     cluster.dns.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn one_command_switches_the_pool_on_every_replica() {
+    let first = Cluster::start().await;
+    first.place.registry.tell(DaemonKind::Login, "login-1", "203.0.113.1:3724", State::Up);
+    let mut dns = first.place.launch_replica("dns-2").await;
+    let bound = dns.ready().await.unwrap();
+    let ask_second = || async {
+        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        socket.send_to(&packet(LOGIN, RecordType::A), &bound.client).await.unwrap();
+        let mut buffer = [0; 512];
+        let length = tokio::time::timeout(SOON, socket.recv(&mut buffer)).await.unwrap().unwrap();
+        let answer = Message::from_vec(&buffer[..length]).unwrap();
+        answer.answers.first().map(|record| record.data.to_string())
+    };
+    let mut operator = DnsClient::new(first.place.operator(&bound.grpc));
+    for (pool, address) in [("shelter", "198.51.100.9"), ("live", "203.0.113.1")] {
+        operator.switch_pool(SwitchPoolRequest { pool: pool.into() }).await.unwrap();
+        first.until(LOGIN, &[address]).await;
+        let told = async { while ask_second().await.as_deref() != Some(address) {} };
+        tokio::time::timeout(SOON, told).await.expect(address);
+    }
+    let unknown = operator.switch_pool(SwitchPoolRequest { pool: "nowhere".into() }).await.unwrap_err();
+    assert!(unknown.message().contains("there are: shelter, live"), "{unknown}");
+    let pools = operator.list_pools(ListPoolsRequest {}).await.unwrap().into_inner();
+    assert_eq!((pools.active.as_str(), pools.pools.len()), ("live", 2));
+    dns.stop().await.unwrap();
+    first.dns.stop().await.unwrap();
 }
 
 /// The tools that operators have agree with our own decoder. Where they are not installed, the tests above stand

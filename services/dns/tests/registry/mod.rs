@@ -3,9 +3,9 @@
 use std::{collections::BTreeMap, pin::Pin, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
-use shardkeep_cluster::{Instance, Node, State, certs};
+use shardkeep_cluster::{Dialer, Instance, Node, State, certs};
 use shardkeep_daemon::{ClusterConfig, Daemon, DaemonConfig, Running, Settings, launch};
-use shardkeep_dns::{Config, Dns};
+use shardkeep_dns::{Config, Dns, Pool};
 use shardkeep_rpc::registry::{
     HeartbeatReply, HeartbeatRequest, LeaveReply, LeaveRequest, ListReply, ListRequest, RegisterReply,
     RegisterRequest, RemoveReply, RemoveRequest, WatchEvent, WatchRequest,
@@ -15,7 +15,7 @@ use shardkeep_rpc::registry::{
 use shardkeep_types::{DaemonKind, InstanceId, WorldId};
 use tokio::sync::broadcast;
 use tokio_stream::{Stream, StreamExt, wrappers::BroadcastStream};
-use tonic::{Request, Response, Status, service::Routes};
+use tonic::{Request, Response, Status, service::Routes, transport::Channel};
 
 /// A folder with certificates, and perhaps a registry.
 pub(crate) struct Place {
@@ -47,10 +47,22 @@ impl Place {
     }
 
     pub(crate) async fn launch_dns(&self) -> Running {
-        let mut settings = self.settings::<Config>(DaemonKind::Dns, "dns-1");
+        self.launch_replica("dns-1").await
+    }
+
+    pub(crate) async fn launch_replica(&self, name: &str) -> Running {
+        let mut settings = self.settings::<Config>(DaemonKind::Dns, name);
+        let shelter = Pool { login: vec!["198.51.100.9:3724".into()], ..Pool::default() };
+        settings.service.pools.insert("shelter".into(), shelter);
         settings.service.listen = "127.0.0.1:0".into();
         settings.service.max_answers = 8;
         launch::<Dns>(settings).await.unwrap()
+    }
+
+    /// A channel to a DNS daemon, as an operator.
+    pub(crate) fn operator(&self, address: &str) -> Channel {
+        let files = certs::issue(self.dir.path(), DaemonKind::Cli, "cli", WorldId(0)).unwrap();
+        Dialer::new(files.load().unwrap().into()).channel(DaemonKind::Dns, address)
     }
 
     fn settings<C: Default>(&self, kind: DaemonKind, name: &str) -> Settings<C> {
@@ -95,6 +107,10 @@ impl Script {
             load: 0.0,
             attributes: BTreeMap::new(),
         };
+        self.say(instance);
+    }
+
+    fn say(&self, instance: Instance) {
         let mut said = self.said.lock();
         said.push(instance.clone());
         // Fails when nobody watches yet.
@@ -104,12 +120,16 @@ impl Script {
 
 #[tonic::async_trait]
 impl Registry for Script {
-    async fn register(&self, _: Request<RegisterRequest>) -> Result<Response<RegisterReply>, Status> {
+    async fn register(&self, request: Request<RegisterRequest>) -> Result<Response<RegisterReply>, Status> {
+        if let Some(instance) = request.into_inner().instance {
+            self.say(instance.try_into()?);
+        }
         Ok(Response::new(RegisterReply {}))
     }
 
     async fn heartbeat(&self, _: Request<HeartbeatRequest>) -> Result<Response<HeartbeatReply>, Status> {
-        Ok(Response::new(HeartbeatReply { known: true }))
+        // "Register again" makes every announcement a whole one.
+        Ok(Response::new(HeartbeatReply { known: false }))
     }
 
     async fn leave(&self, _: Request<LeaveRequest>) -> Result<Response<LeaveReply>, Status> {

@@ -1,0 +1,132 @@
+//! Address pools: lists of addresses that an operator can put in place of the live replicas by one command, to step
+//! out of a flood.
+//!
+//! A replica that was told advertises the switch as an attribute in the registry; the others follow the latest one
+//! they see there, and so does a replica that restarts. When all restart together, `dns.pool` decides.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use serde::{Deserialize, Serialize};
+use shardkeep_cluster::Instance;
+
+use crate::view::{Service, Target};
+
+/// The pool that is not in the settings: the replicas that the registry names.
+pub(crate) const LIVE: &str = "live";
+/// The registry attribute that carries a [`Switch`].
+pub(crate) const ATTRIBUTE: &str = "pool";
+
+/// `[dns.pools.<name>]`: addresses as `host:port`, the host as a number. An empty list leaves that name to the
+/// registry.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Pool {
+    pub login: Vec<String>,
+    pub gateway: Vec<String>,
+}
+
+impl Pool {
+    /// The replicas that this pool puts in place of the live ones, if it has a say.
+    pub(crate) fn targets(&self, service: Service) -> Option<Vec<Target>> {
+        let addresses = match service {
+            Service::Login => &self.login,
+            Service::Gateway => &self.gateway,
+            Service::NameServer => return None,
+        };
+        let targets: Vec<Target> = addresses.iter().enumerate().filter_map(target).collect();
+        (!targets.is_empty()).then_some(targets)
+    }
+
+    pub(crate) fn validate(&self) -> Result<(), String> {
+        match self.login.iter().chain(&self.gateway).find(|address| parse(address).is_none()) {
+            Some(wrong) => Err(format!("{wrong:?} is not an address with a port, such as 203.0.113.9:3724")),
+            None => Ok(()),
+        }
+    }
+}
+
+fn target((at, address): (usize, &String)) -> Option<Target> {
+    let (address, port) = parse(address)?;
+    Some(Target { name: format!("pool-{}", at + 1), addresses: vec![address], port, weight: 1 })
+}
+
+fn parse(address: &str) -> Option<(IpAddr, u16)> {
+    address.parse::<std::net::SocketAddr>().ok().map(|address| (address.ip(), address.port()))
+}
+
+/// An operator's choice, and when it was made.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Switch {
+    /// Milliseconds since the Unix epoch; 0: by the settings.
+    pub(crate) since_ms: u64,
+    pub(crate) pool: String,
+}
+
+impl Switch {
+    pub(crate) fn attribute(&self) -> String {
+        format!("{} {}", self.since_ms, self.pool)
+    }
+
+    fn from_attribute(text: &str) -> Option<Self> {
+        let (since_ms, pool) = text.split_once(' ')?;
+        Some(Self { since_ms: since_ms.parse().ok()?, pool: pool.to_owned() })
+    }
+
+    /// The latest switch among ours and those of the other replicas, as far as we have such a pool.
+    pub(crate) fn latest(ours: Self, others: &[Instance], pools: &BTreeMap<String, Pool>) -> Self {
+        others
+            .iter()
+            .filter_map(|instance| Self::from_attribute(instance.attributes.get(ATTRIBUTE)?))
+            .filter(|switch| exists(pools, &switch.pool))
+            .fold(ours, Self::max)
+    }
+}
+
+pub(crate) fn exists(pools: &BTreeMap<String, Pool>, name: &str) -> bool {
+    name == LIVE || pools.contains_key(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use shardkeep_cluster::State;
+    use shardkeep_types::{DaemonKind, InstanceId, WorldId};
+
+    use super::*;
+
+    fn replica(attribute: &str) -> Instance {
+        Instance {
+            id: InstanceId { kind: DaemonKind::Dns, name: "dns-2".into(), incarnation: 1 },
+            state: State::Up,
+            world: WorldId(0),
+            grpc_address: String::new(),
+            client_address: String::new(),
+            admin_address: String::new(),
+            version: String::new(),
+            load: 0.0,
+            attributes: BTreeMap::from([(ATTRIBUTE.to_owned(), attribute.to_owned())]),
+        }
+    }
+
+    #[test]
+    fn the_latest_known_switch_counts() {
+        let pools = BTreeMap::from([("shelter".to_owned(), Pool::default())]);
+        let ours = Switch { since_ms: 5, pool: LIVE.into() };
+        let follow = |attribute| Switch::latest(ours.clone(), &[replica(attribute)], &pools).pool;
+        assert_eq!(follow("7 shelter"), "shelter");
+        for ignored in ["3 shelter", "9 unknown", "x shelter", "", "9"] {
+            assert_eq!(follow(ignored), LIVE, "{ignored}");
+        }
+        let switch = Switch { since_ms: 9, pool: "shelter".into() };
+        assert_eq!(Switch::from_attribute(&switch.attribute()), Some(switch));
+    }
+
+    #[test]
+    fn a_pool_replaces_only_what_it_lists() {
+        let pool =
+            Pool { login: vec!["203.0.113.9:3724".into(), "[2001:db8::9]:3724".into()], ..Pool::default() };
+        let targets = pool.targets(Service::Login).unwrap();
+        assert_eq!(targets.iter().map(|target| target.port).collect::<Vec<_>>(), [3724, 3724]);
+        assert!(pool.targets(Service::Gateway).is_none());
+        assert!(Pool { gateway: vec!["gateway:1".into()], ..Pool::default() }.validate().is_err());
+    }
+}
