@@ -1,0 +1,164 @@
+//! A dbcache without a database: owners, epochs and leadership in memory, fenced as the contract says.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use shardkeep_rpc::{dbcache::*, with_reason};
+use tonic::{Request, Response, Status};
+
+#[derive(Clone, Default)]
+pub(crate) struct StandInDatabase(Arc<Mutex<State>>);
+
+#[derive(Default)]
+struct State {
+    characters: BTreeMap<u64, Character>,
+    leader: Option<(String, u64, Instant)>,
+    term: u64,
+}
+
+impl State {
+    fn fence(&self, term: u64) -> Result<(), Status> {
+        if term == self.term {
+            Ok(())
+        } else {
+            Err(with_reason(Status::failed_precondition("another term"), "stale_term"))
+        }
+    }
+}
+
+impl StandInDatabase {
+    pub(crate) fn character(&self, id: u64) -> Character {
+        self.0.lock().unwrap().characters[&id].clone()
+    }
+
+    /// As a zone does when it lets go.
+    pub(crate) fn let_go(&self, id: u64, epoch: u64) {
+        let mut state = self.0.lock().unwrap();
+        let character = state.characters.get_mut(&id).unwrap();
+        if character.epoch == epoch {
+            character.owner.clear();
+            character.epoch += 1;
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl db_cache_server::DbCache for StandInDatabase {
+    async fn list_characters(
+        &self,
+        request: Request<ListCharactersRequest>,
+    ) -> Result<Response<ListCharactersReply>, Status> {
+        let account = request.into_inner().account;
+        let state = self.0.lock().unwrap();
+        let own = state.characters.values().filter(|character| character.account == account);
+        Ok(Response::new(ListCharactersReply { characters: own.cloned().collect() }))
+    }
+
+    async fn create_character(
+        &self,
+        request: Request<CreateCharacterRequest>,
+    ) -> Result<Response<Character>, Status> {
+        let request = request.into_inner();
+        let mut state = self.0.lock().unwrap();
+        let same = |character: &Character| character.name.eq_ignore_ascii_case(&request.name);
+        if state.characters.values().any(same) {
+            return Err(with_reason(Status::already_exists("taken"), "name_taken"));
+        }
+        let character = Character {
+            id: 1 + state.characters.len() as u64,
+            account: request.account,
+            world: request.world,
+            name: request.name,
+            position: request.start,
+            coins: request.coins,
+            ..Character::default()
+        };
+        state.characters.insert(character.id, character.clone());
+        Ok(Response::new(character))
+    }
+
+    async fn claim(&self, request: Request<ClaimRequest>) -> Result<Response<Character>, Status> {
+        let request = request.into_inner();
+        let mut state = self.0.lock().unwrap();
+        state.fence(request.term)?;
+        let character =
+            state.characters.get_mut(&request.character).ok_or_else(|| Status::not_found("nobody"))?;
+        character.owner = request.zone;
+        character.owner_incarnation = request.incarnation;
+        character.session = request.session;
+        character.epoch += 1;
+        Ok(Response::new(character.clone()))
+    }
+
+    async fn reown(&self, request: Request<ReownRequest>) -> Result<Response<ReownReply>, Status> {
+        let request = request.into_inner();
+        let mut state = self.0.lock().unwrap();
+        state.fence(request.term)?;
+        let orphans = state.characters.values_mut().filter(|character| {
+            character.owner == request.from_zone && character.owner_incarnation <= request.from_incarnation
+        });
+        let moved = orphans.map(|character| {
+            character.owner.clone_from(&request.to_zone);
+            character.owner_incarnation = request.to_incarnation;
+            character.epoch += 1;
+            character.clone()
+        });
+        Ok(Response::new(ReownReply { characters: moved.collect() }))
+    }
+
+    async fn release(&self, request: Request<ReleaseRequest>) -> Result<Response<ReleaseReply>, Status> {
+        let request = request.into_inner();
+        self.let_go(request.character, request.epoch);
+        Ok(Response::new(ReleaseReply {}))
+    }
+
+    async fn load(&self, request: Request<LoadRequest>) -> Result<Response<Character>, Status> {
+        let state = self.0.lock().unwrap();
+        let character = state.characters.get(&request.into_inner().character);
+        character.cloned().map(Response::new).ok_or_else(|| Status::not_found("nobody"))
+    }
+
+    async fn lead(&self, request: Request<LeadRequest>) -> Result<Response<LeadReply>, Status> {
+        let LeadRequest { holder, incarnation, ttl_ms, .. } = request.into_inner();
+        let now = Instant::now();
+        let mut state = self.0.lock().unwrap();
+        let free = match &state.leader {
+            Some((who, incarnations, until)) => {
+                *until <= now || *who == holder && *incarnations <= incarnation
+            }
+            None => true,
+        };
+        if free {
+            let same =
+                matches!(&state.leader, Some((who, which, _)) if *who == holder && *which == incarnation);
+            state.term += u64::from(!same);
+            state.leader = Some((holder, incarnation, now + Duration::from_millis(ttl_ms.into())));
+        }
+        let (holder, _, until) = state.leader.clone().unwrap();
+        let left_ms = until.saturating_duration_since(now).as_millis().try_into().unwrap();
+        Ok(Response::new(LeadReply { leader: free, term: state.term, holder, left_ms }))
+    }
+
+    async fn transfer(&self, _: Request<TransferRequest>) -> Result<Response<TransferReply>, Status> {
+        Err(Status::unimplemented("transfer"))
+    }
+
+    async fn save_soft(&self, _: Request<SaveSoftRequest>) -> Result<Response<SaveSoftReply>, Status> {
+        Err(Status::unimplemented("save_soft"))
+    }
+
+    async fn commit(&self, _: Request<HardAction>) -> Result<Response<HardResult>, Status> {
+        Err(Status::unimplemented("commit"))
+    }
+
+    async fn load_ground(&self, _: Request<LoadGroundRequest>) -> Result<Response<LoadGroundReply>, Status> {
+        Err(Status::unimplemented("load_ground"))
+    }
+
+    async fn conserve(&self, _: Request<ConserveRequest>) -> Result<Response<ConserveReply>, Status> {
+        Err(Status::unimplemented("conserve"))
+    }
+}

@@ -1,0 +1,164 @@
+//! A gateway's two ways to a world: calls about sessions, and the link.
+
+use std::collections::VecDeque;
+
+use prost::Message;
+use shardkeep_cluster::{
+    Node,
+    link::{
+        BackendInfo, BackendItem, ClientMessage, GatewayLink, Limits, LinkHandler, MessageKind, NodeDial,
+        ServerMessage, SessionChange, SessionEvent,
+    },
+};
+use shardkeep_rpc::world::OpenSessionRequest;
+use shardkeep_types::{AccountId, DaemonKind, Epoch, Generation, SessionId, WorldId};
+use shardkeep_wire::payload::{CharacterCreated, CreateCharacter, Enter};
+use tokio::{sync::mpsc, time::timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::cluster::{SOON, client_of};
+
+pub(crate) struct StandInGateway {
+    pub(crate) node: Node,
+    link: GatewayLink,
+    items: mpsc::UnboundedReceiver<BackendItem>,
+    kept: VecDeque<BackendItem>,
+    stop: CancellationToken,
+}
+
+struct Handler {
+    items: mpsc::UnboundedSender<BackendItem>,
+    up: mpsc::UnboundedSender<()>,
+}
+
+impl LinkHandler for Handler {
+    fn up(&self, _: &GatewayLink, _: &BackendInfo, _: bool) {
+        let _ = self.up.send(());
+    }
+
+    fn batch(&self, _: &GatewayLink, items: Vec<BackendItem>) {
+        for item in items {
+            let _ = self.items.send(item);
+        }
+    }
+
+    fn down(&self, _: &GatewayLink) {}
+}
+
+impl StandInGateway {
+    /// Its link to `world` is open.
+    pub(crate) async fn open(node: Node, world: &str) -> Self {
+        let link = GatewayLink::new(node.id().clone(), world, Limits::default());
+        let (items, receiver) = mpsc::unbounded_channel();
+        let (up, mut is_up) = mpsc::unbounded_channel();
+        let stop = CancellationToken::new();
+        let directory = node.directory(DaemonKind::World);
+        let dial =
+            NodeDial { node: node.clone(), directory, kind: DaemonKind::World, name: world.to_owned() };
+        tokio::spawn({
+            let (link, stop) = (link.clone(), stop.clone());
+            async move { link.run(&dial, &Handler { items, up }, &stop).await }
+        });
+        timeout(SOON, is_up.recv()).await.expect("the link opens").unwrap();
+        // What the handler announces goes out first; then the link is open.
+        while !link.is_open() {
+            tokio::task::yield_now().await;
+        }
+        Self { node, link, items: receiver, kept: VecDeque::new(), stop }
+    }
+
+    /// What a gateway says of a session of account `number`.
+    pub(crate) fn opening(&self, number: u8, epoch: u64, character: u64) -> OpenSessionRequest {
+        OpenSessionRequest {
+            session: vec![number; 16],
+            session_epoch: epoch,
+            account: number.into(),
+            account_name: format!("account{number}"),
+            generation: 1,
+            gateway: self.node.id().name.clone(),
+            resume_key: vec![number; 32],
+            character,
+            queue_place: 0,
+        }
+    }
+
+    pub(crate) fn session_event(&self, number: u8, what: SessionChange) {
+        self.link.session(SessionEvent {
+            session: SessionId([number; 16]),
+            session_epoch: Epoch(1),
+            what,
+            account: AccountId(number.into()),
+            world: WorldId(1),
+            generation: Generation(1),
+        });
+    }
+
+    pub(crate) async fn request(&self, number: u8, opcode: u16, request: u64, payload: &impl Message) {
+        let message = ClientMessage {
+            opcode,
+            kind: MessageKind::Request,
+            request,
+            payload: payload.encode_to_vec().into(),
+        };
+        self.link.deliver(SessionId([number; 16]), Epoch(1), vec![message]).expect("room on the link");
+    }
+
+    /// The next item of which `pick` makes something; others stay for later.
+    pub(crate) async fn hear<T>(&mut self, pick: impl Fn(&BackendItem) -> Option<T>) -> T {
+        if let Some((at, heard)) = self.kept.iter().enumerate().find_map(|(at, item)| Some((at, pick(item)?)))
+        {
+            self.kept.remove(at);
+            return heard;
+        }
+        let next = async {
+            loop {
+                let item = self.items.recv().await.expect("the link lives");
+                match pick(&item) {
+                    Some(heard) => return heard,
+                    None => self.kept.push_back(item),
+                }
+            }
+        };
+        timeout(SOON, next).await.expect("the world says it")
+    }
+
+    /// The reply to a request.
+    pub(crate) async fn reply(&mut self, request: u64) -> ServerMessage {
+        self.hear(|item| match item {
+            BackendItem::Send { messages, .. } => {
+                messages.iter().find(|message| message.request == request).cloned()
+            }
+            _ => None,
+        })
+        .await
+    }
+
+    /// The zone and epoch that the world binds a session to.
+    pub(crate) async fn bound(&mut self) -> (String, u64) {
+        self.hear(|item| match item {
+            BackendItem::Bind { instance, bind_epoch, .. } => Some((instance.clone(), bind_epoch.0)),
+            _ => None,
+        })
+        .await
+    }
+
+    /// A new session of account `number` with a new character, in the world. Returns the character.
+    pub(crate) async fn play(&mut self, world: &str, number: u8, name: &str) -> u64 {
+        let mut client = client_of(&self.node, world).await;
+        let opened = client.open_session(self.opening(number, 0, 0)).await.unwrap().into_inner();
+        assert_eq!(opened.session_epoch, 1);
+        self.session_event(number, SessionChange::Joined);
+        let create = CreateCharacter { name: name.to_owned() };
+        self.request(number, shardkeep_wire::opcode::CREATE_CHARACTER, 1, &create).await;
+        let created = CharacterCreated::decode(&*self.reply(1).await.payload).unwrap();
+        let character = created.character.expect("a character").id;
+        self.request(number, shardkeep_wire::opcode::ENTER, 2, &Enter { character_id: character }).await;
+        character
+    }
+}
+
+impl Drop for StandInGateway {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}

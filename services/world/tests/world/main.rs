@@ -1,0 +1,169 @@
+//! Black-box tests: real worlds over mutual TLS, and stand-ins for the daemons they talk to.
+
+mod cluster;
+mod database;
+mod gateway;
+mod registry;
+mod zone;
+
+use prost::Message;
+use shardkeep_cluster::link::{BackendItem, SessionChange};
+use shardkeep_rpc::world::{
+    KickRequest, Partition, Presence, PresenceReport, WatchPartitionRequest, WatchPresenceRequest,
+    kick_request::Who,
+};
+use shardkeep_types::DaemonKind;
+use shardkeep_wire::{
+    opcode,
+    payload::{Entered, ErrorCode, Leave},
+};
+use tokio::{sync::mpsc, time::timeout};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Code;
+
+use crate::cluster::{Cluster, SOON, client_of, leads};
+
+fn owners(table: &Partition) -> Vec<&str> {
+    table.sectors.iter().map(|sector| sector.zone.as_str()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_player_enters_and_leaves() {
+    let mut cluster = Cluster::start().await;
+    let (west, _) = cluster.zone("zone-1").await;
+    let _east = cluster.zone("zone-2").await;
+    let _world = cluster.world("world-1").await;
+    let mut gateway = cluster.gateway("gateway-1", "world-1").await;
+    let character = gateway.play("world-1", 1, "Ann").await;
+    assert_eq!(gateway.bound().await, ("zone-1".to_owned(), 1));
+    let reply = gateway.reply(2).await;
+    let entered = Entered::decode(&*reply.payload).unwrap();
+    assert_eq!((reply.opcode, entered.character_id), (opcode::ENTER, character));
+    let admitted = west.admitted.borrow().clone();
+    assert_eq!((admitted.len(), admitted[0].term, admitted[0].account), (1, 1, 1));
+    assert_eq!(cluster.database.character(character).coins, 100);
+
+    gateway.request(1, opcode::LEAVE, 3, &Leave {}).await;
+    assert_eq!(gateway.reply(3).await.opcode, opcode::LEAVE);
+    assert_eq!(west.evicted.borrow().len(), 1);
+    assert_eq!(cluster.database.character(character).owner, "");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dead_zones_avatars_and_sectors_go_to_the_other() {
+    let mut cluster = Cluster::start().await;
+    let _west = cluster.zone("zone-1").await;
+    let (east, node) = cluster.zone("zone-2").await;
+    let _world = cluster.world("world-1").await;
+    let mut gateway = cluster.gateway("gateway-1", "world-1").await;
+    let mut client = client_of(&node, "world-1").await;
+    let watch = WatchPartitionRequest { zone: Some(node.id().into()) };
+    let mut tables = client.watch_partition(watch).await.unwrap().into_inner();
+    let character = gateway.play("world-1", 1, "Ann").await;
+    assert_eq!(gateway.bound().await, ("zone-1".to_owned(), 1));
+
+    cluster.registry.lose("zone-1");
+    assert_eq!(gateway.bound().await, ("zone-2".to_owned(), 2));
+    assert_eq!(east.admitted.borrow()[0].character.as_ref().unwrap().id, character);
+    let mut epoch = 0;
+    loop {
+        let table = timeout(SOON, tables.message()).await.expect("a table").unwrap().unwrap();
+        assert!(table.epoch > epoch);
+        epoch = table.epoch;
+        if owners(&table) == ["zone-2", "zone-2"] {
+            break;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_standby_is_silent_until_it_leads_and_then_learns_who_plays() {
+    let mut cluster = Cluster::start().await;
+    let _west = cluster.zone("zone-1").await;
+    let (_, node) = cluster.zone("zone-2").await;
+    let first = cluster.world("world-1").await;
+    let mut gateway = cluster.gateway("gateway-1", "world-1").await;
+    let character = gateway.play("world-1", 1, "Ann").await;
+    gateway.bound().await;
+    let _second = cluster.world("world-2").await;
+    let mut standby = client_of(&gateway.node, "world-2").await;
+    let refused = standby.open_session(gateway.opening(1, 1, 0)).await.unwrap_err();
+    assert_eq!(refused.code(), Code::FailedPrecondition);
+
+    first.stop().await.unwrap();
+    leads(&gateway.node, "world-2").await;
+    let opened = standby.open_session(gateway.opening(1, 1, 0)).await.unwrap().into_inner();
+    assert_eq!((opened.session_epoch, opened.term), (1, 2));
+    // The zone says who stands in it; the gateway did not know.
+    let mut zone = client_of(&node, "world-2").await;
+    let (reports, stream) = mpsc::channel(1);
+    let reporting = tokio::spawn(async move { zone.report_presence(ReceiverStream::new(stream)).await });
+    let ann = Presence {
+        character,
+        name: "Ann".into(),
+        session: vec![1; 16],
+        account: 1,
+        map: 1,
+        cell_x: 15,
+        cell_y: 16,
+        zone: "zone-2".into(),
+        epoch: 1,
+    };
+    let report =
+        PresenceReport { zone: Some(node.id().into()), complete: true, present: vec![ann], gone: vec![] };
+    reports.send(report).await.unwrap();
+    let chat = cluster.member(DaemonKind::Chat, "chat-1").await;
+    let mut chat = client_of(&chat, "world-2").await;
+    let mut presence = chat.watch_presence(WatchPresenceRequest {}).await.unwrap().into_inner();
+    let seen = async {
+        while !presence.message().await.unwrap().unwrap().present.iter().any(|who| who.name == "Ann") {}
+    };
+    timeout(SOON, seen).await.expect("Ann is seen");
+    let found = standby
+        .find_session(shardkeep_rpc::world::FindSessionRequest { session: vec![1; 16] })
+        .await
+        .unwrap()
+        .into_inner();
+    let zone = found.bindings.iter().find(|binding| binding.kind == 2).expect("bound to a zone");
+    assert_eq!((zone.instance.as_str(), zone.bind_epoch), ("zone-2", 1));
+    drop(reports);
+    reporting.await.unwrap().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_kick_ends_the_session_and_frees_the_character() {
+    let mut cluster = Cluster::start().await;
+    let (west, _) = cluster.zone("zone-1").await;
+    let _east = cluster.zone("zone-2").await;
+    let _world = cluster.world("world-1").await;
+    let mut gateway = cluster.gateway("gateway-1", "world-1").await;
+    gateway.play("world-1", 1, "Ann").await;
+    gateway.reply(2).await;
+    let operator = cluster.member(DaemonKind::Gm, "gm-1").await;
+    let mut gm = client_of(&operator, "world-1").await;
+    let who = Some(Who::Character("ANN".into()));
+    let reply = gm.kick(KickRequest { who, reason: "rude".into() }).await.unwrap().into_inner();
+    assert_eq!(reply.ended, 1);
+    let closed = gateway.hear(|item| match item {
+        BackendItem::Close { code, detail, .. } => Some((*code, detail.clone())),
+        _ => None,
+    });
+    assert_eq!(closed.await, (ErrorCode::Kicked as u32, "rude".to_owned()));
+    let mut evicted = west.evicted.subscribe();
+    timeout(SOON, evicted.wait_for(|evicted| evicted.len() == 1)).await.expect("evicted").unwrap();
+    let again =
+        client_of(&gateway.node, "world-1").await.open_session(gateway.opening(1, 1, 0)).await.unwrap_err();
+    assert_eq!(again.code(), Code::Aborted);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gateway_speaks_for_itself_only() {
+    let mut cluster = Cluster::start().await;
+    let _world = cluster.world("world-1").await;
+    let gateway = cluster.gateway("gateway-1", "world-1").await;
+    let mut forged = gateway.opening(1, 0, 0);
+    forged.gateway = "gateway-2".into();
+    let refused = client_of(&gateway.node, "world-1").await.open_session(forged).await.unwrap_err();
+    assert_eq!(refused.code(), Code::PermissionDenied);
+    gateway.session_event(1, SessionChange::Left);
+}
