@@ -97,7 +97,7 @@ async fn lock_plans(tx: &mut Tx, reports: &[ClockReport]) -> Result<BTreeMap<u64
 
 async fn read_clocks(tx: &mut Tx, reports: &[ClockReport]) -> Result<BTreeMap<Key, Clock>, Error> {
     let sessions: BTreeSet<SessionId> = reports.iter().map(|report| report.session).collect();
-    let rows = Rows::new().blobs("session", sessions.iter().map(|session| session.as_bytes()));
+    let rows = Rows::new().blobs("session", sessions.iter().map(SessionId::as_bytes));
     let query = sql("SELECT session, started_ms, account, world, played_ms, charged_ms, ended FROM clocks
          WHERE session IN (SELECT r.session FROM {rows})");
     let mut clocks = BTreeMap::new();
