@@ -66,7 +66,7 @@ pub(crate) async fn follow(peers: Peers, hub: MapHub, stop: CancellationToken) -
     let mut viewers = hub.viewers.subscribe();
     loop {
         let wanted = stop.run_until_cancelled(viewers.wait_for(|viewers| *viewers > 0)).await;
-        if !wanted.is_some_and(|wanted| wanted.is_ok()) {
+        if wanted.is_none_or(|wanted| wanted.is_err()) {
             return Ok(());
         }
         tokio::select! {

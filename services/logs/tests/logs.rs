@@ -19,7 +19,7 @@ use shardkeep_logs::{Archive, Clock, Config, LogsError, QueryService, Receiver, 
 use shardkeep_rpc::{
     logs::{QueryReply, QueryRequest, logs_client::LogsClient},
     tonic::{
-        Code, Status,
+        Code, Response, Status,
         transport::{Channel, Server},
     },
 };
@@ -77,7 +77,7 @@ impl Collector {
     }
 
     async fn ask(&self, request: QueryRequest) -> Result<QueryReply, Status> {
-        LogsClient::new(self.channel.clone()).query(request).await.map(|reply| reply.into_inner())
+        LogsClient::new(self.channel.clone()).query(request).await.map(Response::into_inner)
     }
 
     async fn select(&self, sql: &str) -> Result<Vec<Vec<String>>, Status> {

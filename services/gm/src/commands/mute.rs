@@ -40,7 +40,8 @@ impl Act for Mute {
     const NAME: &'static str = "mute";
     const RIGHT: Right = Right::Mute;
 
-    /// Told to every replica: each keeps its own list, and telling one twice changes nothing.
+    /// Told to every replica: one that is cut off from the others would not hear of it, and telling one twice changes
+    /// nothing.
     async fn execute(&self, desk: &Desk<'_>) -> Result<Outcome, CommandError> {
         let replicas = desk.peers().alive(DaemonKind::Chat);
         if replicas.is_empty() {

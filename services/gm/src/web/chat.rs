@@ -57,7 +57,7 @@ fn row(visitor: &Visitor, line: &Line) -> Markup {
         "{}<label>Minutes (0: may speak again) <input name=\"minutes\" type=\"number\" min=\"0\" value=\"10\"></label>";
         hidden("character", &line.from),
     );
-    let mute = folded("Mute…", [command(visitor, Right::Mute, "mute", "/chat", minutes, "Mute")]);
+    let mute = folded("Mute…", [command(visitor, Right::Mute, "mute", "/chat", &minutes, "Mute")]);
     html!(
         "<tr><td>{}<td>{}<th scope=\"row\">{}<td class=\"said\">{}<td>{}</tr>";
         moment(line.at_ms), channel, line.from, line.text, mute,
@@ -69,6 +69,6 @@ fn broadcast(visitor: &Visitor) -> Option<Markup> {
         "<label class=\"grow\">Line to everybody <input name=\"text\" required maxlength=\"500\"></label>"
         "<label>World (empty: all) <input name=\"world\" type=\"number\" min=\"1\"></label>"
     );
-    let form = command(visitor, Right::Broadcast, "broadcast", "/chat", fields, "Broadcast")?;
+    let form = command(visitor, Right::Broadcast, "broadcast", "/chat", &fields, "Broadcast")?;
     Some(html!("<section class=\"card\"><h2>Broadcast</h2>{}</section>"; form))
 }

@@ -106,7 +106,7 @@ pub(crate) fn command(
     right: Right,
     command: &str,
     back: &str,
-    fields: Markup,
+    fields: &Markup,
     button: &str,
 ) -> Option<Markup> {
     visitor.may(right).then(|| {

@@ -80,7 +80,7 @@ fn teleport(visitor: &Visitor, world: u32) -> Option<Markup> {
         hidden("world", &world.to_string()),
     );
     let back = format!("/map?world={world}");
-    let form = command(visitor, Right::Teleport, "teleport", &back, fields, "Teleport")?;
+    let form = command(visitor, Right::Teleport, "teleport", &back, &fields, "Teleport")?;
     Some(html!("<section class=\"card\"><h2>Teleport</h2>{}</section>"; form))
 }
 

@@ -38,8 +38,8 @@ fn row(visitor: &Visitor, operator: &Operator) -> Markup {
     let actions = folded(
         "Act…",
         [
-            command(visitor, Right::ManageOperators, "operator", "/operators", change, "Change role"),
-            command(visitor, Right::ManageOperators, "operator", "/operators", name(), "Remove"),
+            command(visitor, Right::ManageOperators, "operator", "/operators", &change, "Change role"),
+            command(visitor, Right::ManageOperators, "operator", "/operators", &name(), "Remove"),
         ],
     );
     html!(
@@ -53,7 +53,7 @@ fn add(visitor: &Visitor) -> Option<Markup> {
         "<label>Name <input name=\"name\" required pattern=\"[a-z0-9_.\\-]{{1,32}}\" autocomplete=\"off\"></label>{}";
         roles("viewer"),
     );
-    let form = command(visitor, Right::ManageOperators, "operator", "/operators", fields, "Add")?;
+    let form = command(visitor, Right::ManageOperators, "operator", "/operators", &fields, "Add")?;
     Some(html!(
         "<section class=\"card\"><h2>Add an operator</h2>{}<p class=\"hint\">You get a one-time link for them, by which \
          they set their password.</p></section>"; form,

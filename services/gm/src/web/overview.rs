@@ -81,10 +81,10 @@ fn actions(visitor: &Visitor, daemon: &Instance) -> Option<Markup> {
     };
     match daemon.state {
         Life::Starting | Life::Up => {
-            folded("Drain…", [command(visitor, Right::Drain, "drain", "/", which(), "Drain")])
+            folded("Drain…", [command(visitor, Right::Drain, "drain", "/", &which(), "Drain")])
         }
         Life::Offline => {
-            folded("Remove…", [command(visitor, Right::RemoveDaemon, "remove", "/", which(), "Remove")])
+            folded("Remove…", [command(visitor, Right::RemoveDaemon, "remove", "/", &which(), "Remove")])
         }
         Life::Draining => None,
     }

@@ -106,10 +106,10 @@ fn actions(visitor: &Visitor, player: &Player, account: Option<&str>) -> Option<
     folded(
         "Act…",
         [
-            command(visitor, Right::Kick, "kick", "/players", character(), "Kick"),
-            command(visitor, Right::Mute, "mute", "/players", mute, "Mute"),
-            command(visitor, Right::Teleport, "teleport", "/players", teleport, "Teleport"),
-            ban.and_then(|ban| command(visitor, Right::Ban, "ban", "/players", ban, "Ban account")),
+            command(visitor, Right::Kick, "kick", "/players", &character(), "Kick"),
+            command(visitor, Right::Mute, "mute", "/players", &mute, "Mute"),
+            command(visitor, Right::Teleport, "teleport", "/players", &teleport, "Teleport"),
+            ban.and_then(|ban| command(visitor, Right::Ban, "ban", "/players", &ban, "Ban account")),
         ],
     )
 }
@@ -129,10 +129,10 @@ fn accounts(visitor: &Visitor) -> Option<Markup> {
     folded(
         "Accounts…",
         [
-            command(visitor, Right::Kick, "kick", "/players", account(), "Kick account"),
-            command(visitor, Right::Ban, "ban", "/players", ban, "Ban"),
-            command(visitor, Right::Unban, "unban", "/players", account(), "Lift ban"),
-            command(visitor, Right::Credit, "credit", "/players", credit, "Credit play time"),
+            command(visitor, Right::Kick, "kick", "/players", &account(), "Kick account"),
+            command(visitor, Right::Ban, "ban", "/players", &ban, "Ban"),
+            command(visitor, Right::Unban, "unban", "/players", &account(), "Lift ban"),
+            command(visitor, Right::Credit, "credit", "/players", &credit, "Credit play time"),
         ],
     )
 }

@@ -83,5 +83,5 @@ fn broadcast(visitor: &Visitor, world: u32) -> Option<Markup> {
         "{}<label class=\"grow\">Line to everybody in this world <input name=\"text\" required maxlength=\"500\">"
         "</label>"; hidden("world", &world.to_string()),
     );
-    command(visitor, Right::Broadcast, "broadcast", "/worlds", fields, "Broadcast")
+    command(visitor, Right::Broadcast, "broadcast", "/worlds", &fields, "Broadcast")
 }
