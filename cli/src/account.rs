@@ -1,0 +1,206 @@
+//! `shardkeep account …`: who may log in. The SRP verifier is computed here; a password never travels.
+
+use anyhow::{Context as _, Result};
+use clap::{Args, Subcommand};
+use shardkeep_auth::{
+    AccountName, check_password,
+    srp::{Group, SALT_BYTES, Verifier},
+};
+use shardkeep_rpc::{
+    accounts::{
+        Account, BanRequest, CreateRequest, ListRequest, LogOutRequest, SetVerifierRequest, ShowRequest,
+        UnbanRequest, accounts_client::AccountsClient, show_request::Who,
+    },
+    tonic::{Code, transport::Channel},
+};
+
+use crate::{
+    operator::{ClusterArgs, Operator},
+    terminal,
+};
+
+/// Group of new verifiers.
+pub const GROUP: Group = Group::Bits2048;
+
+#[derive(Debug, Args)]
+pub struct AccountArgs {
+    #[command(subcommand)]
+    command: Command,
+    #[command(flatten)]
+    cluster: ClusterArgs,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Make an account
+    Create {
+        name: String,
+        /// Read the password from standard input instead of asking for it
+        #[arg(long)]
+        password_stdin: bool,
+    },
+    /// Set a new password
+    Password {
+        name: String,
+        /// Read the password from standard input instead of asking for it
+        #[arg(long)]
+        password_stdin: bool,
+    },
+    /// Show one account
+    Show { name: String },
+    /// List accounts by name
+    List {
+        /// Only names that start with this
+        #[arg(default_value = "")]
+        prefix: String,
+        #[arg(long, default_value_t = 100)]
+        limit: u32,
+    },
+    /// Lock an account out and end its sessions
+    Ban {
+        name: String,
+        /// How long; for ever when absent
+        #[arg(long)]
+        hours: Option<u64>,
+        #[arg(long)]
+        reason: String,
+    },
+    /// Let a banned account in again
+    Unban { name: String },
+    /// End all sessions of an account
+    LogOut { name: String },
+}
+
+pub async fn run(args: AccountArgs) -> Result<()> {
+    let operator = Operator::connect(&args.cluster).await?;
+    let mut accounts = operator.accounts().await?;
+    match args.command {
+        Command::Create { name, password_stdin } => {
+            let (name, salt, verifier) = verifier(&name, password_stdin)?;
+            let request = CreateRequest { name: name.clone(), group: GROUP.bits(), salt, verifier };
+            let id = accounts.create(request).await.map_err(plain)?.into_inner().account;
+            println!("created account {name} (id {id})");
+        }
+        Command::Password { name, password_stdin } => {
+            let (name, salt, verifier) = verifier(&name, password_stdin)?;
+            let request = SetVerifierRequest { name: name.clone(), group: GROUP.bits(), salt, verifier };
+            accounts.set_verifier(request).await.map_err(plain)?;
+            println!("the password of {name} is changed");
+        }
+        Command::Show { name } => {
+            let request = ShowRequest { who: Some(Who::Name(name)) };
+            print(&[accounts.show(request).await.map_err(plain)?.into_inner()]);
+        }
+        Command::List { prefix, limit } => {
+            let request = ListRequest { prefix, after: String::new(), limit };
+            print(&accounts.list(request).await.map_err(plain)?.into_inner().accounts);
+        }
+        Command::Ban { name, hours, reason } => {
+            let until_ms =
+                hours.map_or(u64::MAX, |hours| now_ms().saturating_add(hours.saturating_mul(3_600_000)));
+            let request = BanRequest { name: name.clone(), until_ms, reason };
+            let ended = accounts.ban(request).await.map_err(plain)?.into_inner().sessions_ended;
+            println!("{name} is banned; {ended} sessions ended");
+        }
+        Command::Unban { name } => {
+            accounts.unban(UnbanRequest { name: name.clone() }).await.map_err(plain)?;
+            println!("{name} may log in again");
+        }
+        Command::LogOut { name } => {
+            let request = LogOutRequest { name: name.clone() };
+            let ended =
+                accounts.log_out_everywhere(request).await.map_err(plain)?.into_inner().sessions_ended;
+            println!("{name}: {ended} sessions ended");
+        }
+    }
+    Ok(())
+}
+
+/// Normalised name, salt, verifier.
+fn verifier(name: &str, from_stdin: bool) -> Result<(String, Vec<u8>, Vec<u8>)> {
+    let password = terminal::password(&format!("Password for {name}"), from_stdin)?;
+    new_verifier(name, password.expose())
+}
+
+/// What an account store keeps of a password: normalised name, salt, verifier.
+pub fn new_verifier(name: &str, password: &str) -> Result<(String, Vec<u8>, Vec<u8>)> {
+    let name = AccountName::normalise(name).context("account name")?;
+    check_password(password)?;
+    let mut random = [0; SALT_BYTES];
+    aws_lc_rs::rand::fill(&mut random).context("no randomness")?;
+    let verifier = Verifier::create(GROUP, &name, password, random)?;
+    Ok((name.as_str().to_owned(), verifier.salt().to_vec(), verifier.verifier().expose().clone()))
+}
+
+/// Makes the account, or gives it this password if it exists.
+pub async fn ensure(accounts: &mut AccountsClient<Channel>, name: &str, password: &str) -> Result<()> {
+    let (name, salt, verifier) = new_verifier(name, password)?;
+    let group = GROUP.bits();
+    let request = CreateRequest { name: name.clone(), group, salt: salt.clone(), verifier: verifier.clone() };
+    match accounts.create(request).await {
+        Ok(_) => Ok(()),
+        Err(status) if status.code() == Code::AlreadyExists => {
+            accounts.set_verifier(SetVerifierRequest { name, group, salt, verifier }).await.map_err(plain)?;
+            Ok(())
+        }
+        Err(status) => Err(plain(status)),
+    }
+}
+
+/// The daemon's own words, without the wrapping of the transport.
+fn plain(status: shardkeep_rpc::tonic::Status) -> anyhow::Error {
+    anyhow::anyhow!("{}", status.message())
+}
+
+fn print(accounts: &[Account]) {
+    let mut table = terminal::table(["id", "name", "generation", "created", "last login", "ban"]);
+    for it in accounts {
+        let ban = match it.banned_until_ms {
+            0 => "-".to_owned(),
+            u64::MAX => format!("for ever: {}", it.ban_reason),
+            until => format!("until {}: {}", date(until), it.ban_reason),
+        };
+        let row = [
+            it.id.to_string(),
+            it.name.clone(),
+            it.generation.to_string(),
+            date(it.created_ms),
+            if it.last_login_ms == 0 { "never".into() } else { date(it.last_login_ms) },
+            ban,
+        ];
+        table.add_row(row);
+    }
+    println!("{table}");
+}
+
+fn now_ms() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// `YYYY-MM-DD hh:mm` in UTC, by the civil-from-days algorithm of Howard Hinnant.
+pub fn date(ms: u64) -> String {
+    let minutes = ms / 60_000;
+    let days = i64::try_from(minutes / 1_440).unwrap_or(i64::MAX / 2) + 719_468;
+    let era = days / 146_097;
+    let day_of_era = days % 146_097;
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_index = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_index + 2) / 5 + 1;
+    let month = if month_index < 10 { month_index + 3 } else { month_index - 9 };
+    let year = year_of_era + era * 400 + i64::from(month <= 2);
+    format!("{year:04}-{month:02}-{day:02} {:02}:{:02}", minutes / 60 % 24, minutes % 60)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates_are_civil() {
+        assert_eq!(date(0), "1970-01-01 00:00");
+        assert_eq!(date(951_827_696_000), "2000-02-29 12:34");
+        assert_eq!(date(1_795_305_540_000), "2026-11-21 23:59");
+    }
+}

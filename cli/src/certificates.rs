@@ -1,0 +1,46 @@
+//! `shardkeep certs`: a development CA and one certificate per daemon.
+
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result, bail};
+use clap::Args;
+use shardkeep_cluster::certs;
+use shardkeep_types::{DaemonKind, WorldId};
+
+#[derive(Debug, Args)]
+pub struct CertsArgs {
+    /// Folder for ca.pem, ca.key, <name>.pem and <name>.key; an existing CA is used again
+    #[arg(long, default_value = "var/tls")]
+    dir: PathBuf,
+    /// World that the certificates of world, zone, ai and chat are for
+    #[arg(long, default_value_t = 1)]
+    world: u32,
+    /// Daemons as kind or kind:name, for example gateway:gateway-1; every kind when empty
+    daemons: Vec<String>,
+}
+
+pub fn run(args: &CertsArgs) -> Result<()> {
+    certs::make_ca(&args.dir).with_context(|| format!("cannot make a CA in {}", args.dir.display()))?;
+    let all: Vec<String>;
+    let daemons = if args.daemons.is_empty() {
+        all = DaemonKind::DAEMONS.iter().chain([&DaemonKind::Cli]).map(ToString::to_string).collect();
+        &all
+    } else {
+        &args.daemons
+    };
+    for daemon in daemons {
+        let (kind, name) = daemon.split_once(':').unwrap_or((daemon, daemon));
+        let Ok(kind) = kind.parse::<DaemonKind>() else {
+            bail!("{daemon:?}: expected kind or kind:name, and {kind:?} is no kind of daemon");
+        };
+        let in_world = matches!(
+            kind,
+            DaemonKind::World | DaemonKind::Zone | DaemonKind::Ai | DaemonKind::Chat | DaemonKind::Backend
+        );
+        let world = WorldId(if in_world { args.world } else { 0 });
+        certs::issue(&args.dir, kind, name, world)
+            .with_context(|| format!("cannot make the certificate of {name}"))?;
+        println!("{}", args.dir.join(format!("{name}.pem")).display());
+    }
+    Ok(())
+}

@@ -1,0 +1,234 @@
+//! `shardkeep demo`: headless players who take the whole path, and a table of what they met. With `--chaos`, every
+//! daemon process is killed once meanwhile, and the books are checked at the end.
+
+mod chaos;
+mod local;
+mod pair;
+mod player;
+mod stats;
+mod work;
+
+use std::{net::SocketAddr, process::ExitCode, sync::Arc, time::Duration};
+
+use anyhow::{Context as _, Result, bail};
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+use shardkeep_client::Config;
+use shardkeep_types::Secret;
+use tokio::{
+    task::JoinSet,
+    time::{Instant, interval},
+};
+use tokio_util::sync::CancellationToken;
+
+use self::{
+    local::LocalCluster,
+    pair::{Pair, Report},
+    player::{Credentials, Place},
+    stats::Stats,
+};
+use crate::{
+    account,
+    data_dir::DataDir,
+    ledger,
+    operator::{ClusterArgs, Operator},
+    up,
+};
+
+/// Logins begun per second: a crowd, not a storm.
+const ARRIVALS: u32 = 20;
+/// Failures shown in full; more are counted.
+const SHOWN: usize = 10;
+
+#[derive(Debug, Args)]
+pub struct DemoArgs {
+    /// Players; they go in pairs
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u16).range(2..=2_000))]
+    players: u16,
+    /// How long they play, in seconds
+    #[arg(long, default_value_t = 30)]
+    seconds: u64,
+    /// Address of the cluster's DNS server; the local cluster's when absent (one is started if none runs)
+    #[arg(long)]
+    dns: Option<String>,
+    /// DNS zone of the cluster
+    #[arg(long, default_value = "shardkeep.test")]
+    zone: String,
+    /// Name of the deployment
+    #[arg(long, default_value = "dev")]
+    deployment: String,
+    /// World to play in
+    #[arg(long, default_value_t = 1)]
+    world: u32,
+    /// Kill every daemon of the local cluster once (SIGKILL) while they play
+    #[arg(long, conflicts_with = "dns")]
+    chaos: bool,
+    #[command(flatten)]
+    cluster: ClusterArgs,
+}
+
+/// Exit code 1 on any failure.
+pub async fn run(args: DemoArgs) -> Result<ExitCode> {
+    let dir = DataDir::new(&args.cluster.data_dir)?;
+    let local = if args.dns.is_none() { Some(LocalCluster::running_or_started(&dir).await?) } else { None };
+    let dns = match &args.dns {
+        Some(address) => address.clone(),
+        None => dir.announced("dns-1").context("the local cluster has no DNS server")?.client,
+    };
+    let place = Place {
+        config: Config::with_dns(resolve(&dns).await?).deployment(&args.deployment),
+        zone: args.zone.clone(),
+        world: args.world,
+    };
+    let operator = Operator::connect(&args.cluster).await?;
+    let credentials = accounts(&operator, args.players).await?;
+
+    let stop_watching = CancellationToken::new();
+    let watching = local
+        .as_ref()
+        .map(|_| tokio::spawn(work::watch(dir.clone(), up::planned_names(), stop_watching.clone())));
+    let (stats, reports, killed) = play(&args, &dir, place, credentials).await?;
+    stop_watching.cancel();
+
+    println!("{}", stats.table());
+    if let Some(watching) = watching {
+        println!("{}", watching.await?.table());
+    }
+    let verdict = judge(&args, &operator, &stats, &reports, killed.as_deref()).await?;
+    if let Some(local) = local {
+        local.end().await?;
+    }
+    Ok(if verdict { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+async fn resolve(address: &str) -> Result<SocketAddr> {
+    let mut found =
+        tokio::net::lookup_host(address).await.with_context(|| format!("{address:?} is not host:port"))?;
+    found.next().with_context(|| format!("{address} has no address"))
+}
+
+/// Accounts of this demo, made or given a new random password.
+async fn accounts(operator: &Operator, players: u16) -> Result<Vec<Credentials>> {
+    let mut random = [0; 16];
+    aws_lc_rs::rand::fill(&mut random).context("no randomness")?;
+    let password: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
+    let bar = bar(u64::from(players), "{spinner} accounts {bar:30} {pos}/{len}");
+    let mut accounts = operator.accounts().await?;
+    let mut credentials = Vec::new();
+    for number in 1..=players {
+        let name = format!("demo-{number:04}");
+        account::ensure(&mut accounts, &name, &password).await?;
+        let password = Secret::new(password.clone());
+        credentials.push(Credentials { account: name, password, character: character_name(number) });
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+    Ok(credentials)
+}
+
+/// Names are letters only: the number in letters.
+fn character_name(number: u16) -> String {
+    let digits = number.to_string();
+    let letters = digits.bytes().map(|digit| char::from(b'a' + (digit - b'0')));
+    format!("Demo{}", letters.collect::<String>())
+}
+
+async fn play(
+    args: &DemoArgs,
+    dir: &DataDir,
+    place: Place,
+    credentials: Vec<Credentials>,
+) -> Result<(Arc<Stats>, Vec<Report>, Option<Vec<chaos::Killed>>)> {
+    let stats = Arc::new(Stats::default());
+    let stop = CancellationToken::new();
+    let mut pairs = JoinSet::new();
+    let mut number = 0;
+    let mut arrivals = interval(Duration::from_secs(2) / ARRIVALS);
+    let time = Duration::from_secs(args.seconds);
+    let bar = bar(args.seconds, "{spinner} playing {bar:30} {pos}/{len} s  {msg}");
+    let until = Instant::now() + time;
+
+    let mut credentials = credentials.into_iter();
+    while let (Some(one), Some(other)) = (credentials.next(), credentials.next()) {
+        arrivals.tick().await;
+        let pair = Pair {
+            number,
+            place: place.clone(),
+            credentials: [one, other],
+            stats: stats.clone(),
+            chaos: args.chaos,
+        };
+        number += 1;
+        pairs.spawn(pair.play(stop.clone()));
+    }
+    let killing = async {
+        if args.chaos { chaos::run(dir, until - Instant::now(), &bar).await.map(Some) } else { Ok(None) }
+    };
+    let (killed, ()) = tokio::join!(killing, show_time(&bar, until, &stats));
+    stop.cancel();
+    bar.set_message("leaving");
+    let reports = pairs.join_all().await;
+    bar.finish_and_clear();
+    Ok((stats, reports, killed?))
+}
+
+async fn show_time(bar: &ProgressBar, until: Instant, stats: &Stats) {
+    let started = Instant::now();
+    let mut seconds = interval(Duration::from_millis(500));
+    while Instant::now() < until {
+        seconds.tick().await;
+        bar.set_position(started.elapsed().as_secs());
+        bar.set_message(format!("{} failures", stats.failures()));
+    }
+}
+
+fn bar(length: u64, template: &str) -> ProgressBar {
+    let bar = ProgressBar::new(length);
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        bar.set_style(style);
+    }
+    bar
+}
+
+/// Prints what went wrong, and says whether all is well. Under chaos a step may fail and be tried again; sessions and
+/// property may not be lost.
+async fn judge(
+    args: &DemoArgs,
+    operator: &Operator,
+    stats: &Stats,
+    reports: &[Report],
+    killed: Option<&[chaos::Killed]>,
+) -> Result<bool> {
+    let rounds: u32 = reports.iter().map(|report| report.rounds).sum();
+    let lost: Vec<&String> = reports.iter().flat_map(|report| &report.sessions_lost).collect();
+    let failures: Vec<&String> = reports.iter().flat_map(|report| &report.failures).collect();
+    println!(
+        "{} players, {rounds} rounds, {} failed, {} sessions lost",
+        args.players,
+        failures.len(),
+        lost.len()
+    );
+    if let Some(killed) = killed {
+        let slowest = killed.iter().max_by_key(|it| it.back_after);
+        if let Some(slowest) = slowest {
+            println!(
+                "{} daemons killed once each; slowest back: {} after {:.1} s",
+                killed.len(),
+                slowest.daemon,
+                slowest.back_after.as_secs_f32()
+            );
+        }
+    }
+    for why in
+        stats.complaints().iter().chain(failures.iter().copied()).chain(lost.iter().copied()).take(SHOWN)
+    {
+        println!("  {why}");
+    }
+    let books = ledger::query(operator).await?;
+    ledger::print(&books);
+    if rounds == 0 {
+        bail!("nobody played a single round");
+    }
+    let unharmed = lost.is_empty() && books.holds;
+    Ok(if args.chaos { unharmed } else { unharmed && failures.is_empty() && stats.failures() == 0 })
+}

@@ -1,0 +1,163 @@
+//! What the headless players met: one histogram and one count of failures per step.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    time::{Duration, Instant},
+};
+
+use comfy_table::{CellAlignment, Table};
+use hdrhistogram::Histogram;
+use parking_lot::Mutex;
+
+use crate::terminal;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Step {
+    Dns,
+    Login,
+    List,
+    Attach,
+    Enter,
+    MoveSeen,
+    Chat,
+    Trade,
+    HandOver,
+    Resume,
+}
+
+impl Step {
+    pub const ALL: [Self; 10] = [
+        Self::Dns,
+        Self::Login,
+        Self::List,
+        Self::Attach,
+        Self::Enter,
+        Self::MoveSeen,
+        Self::Chat,
+        Self::Trade,
+        Self::HandOver,
+        Self::Resume,
+    ];
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Dns => "dns",
+            Self::Login => "login",
+            Self::List => "list",
+            Self::Attach => "attach",
+            Self::Enter => "enter",
+            Self::MoveSeen => "move seen by a neighbour",
+            Self::Chat => "chat heard by a neighbour",
+            Self::Trade => "trade",
+            Self::HandOver => "hand-over",
+            Self::Resume => "resume",
+        })
+    }
+}
+
+#[derive(Default)]
+pub struct Stats(Mutex<BTreeMap<Step, Row>>);
+
+struct Row {
+    /// Microseconds.
+    times: Histogram<u64>,
+    failures: u64,
+    last_failure: String,
+}
+
+impl Default for Row {
+    fn default() -> Self {
+        // One microsecond to two minutes in three digits: the bounds are constants that the constructor accepts.
+        let times = Histogram::new_with_bounds(1, 120_000_000, 3).expect("constant bounds are valid");
+        Self { times, failures: 0, last_failure: String::new() }
+    }
+}
+
+impl Stats {
+    pub fn took(&self, step: Step, time: Duration) {
+        let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX).max(1);
+        self.0.lock().entry(step).or_default().times.saturating_record(micros);
+    }
+
+    pub fn failed(&self, step: Step, why: &impl ToString) {
+        let mut rows = self.0.lock();
+        let row = rows.entry(step).or_default();
+        row.failures += 1;
+        row.last_failure = why.to_string();
+    }
+
+    /// Runs one step, and keeps how it ended.
+    pub async fn measure<T, E: fmt::Display>(
+        &self,
+        step: Step,
+        work: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, E> {
+        let started = Instant::now();
+        let result = work.await;
+        match &result {
+            Ok(_) => self.took(step, started.elapsed()),
+            Err(error) => self.failed(step, &error.to_string()),
+        }
+        result
+    }
+
+    pub fn failures(&self) -> u64 {
+        self.0.lock().values().map(|row| row.failures).sum()
+    }
+
+    pub fn table(&self) -> Table {
+        let mut table = terminal::table(["step", "count", "failures", "p50", "p95", "p99", "max"]);
+        let rows = self.0.lock();
+        for step in Step::ALL {
+            let Some(row) = rows.get(&step) else { continue };
+            let at = |quantile| time(row.times.value_at_quantile(quantile));
+            table.add_row([
+                step.to_string(),
+                row.times.len().to_string(),
+                row.failures.to_string(),
+                at(0.5),
+                at(0.95),
+                at(0.99),
+                time(row.times.max()),
+            ]);
+        }
+        for column in table.column_iter_mut().skip(1) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+        table
+    }
+
+    /// The last failure of each step that had one.
+    pub fn complaints(&self) -> Vec<String> {
+        let rows = self.0.lock();
+        rows.iter()
+            .filter(|(_, row)| row.failures > 0)
+            .map(|(step, row)| format!("{step}: {} failed, the last: {}", row.failures, row.last_failure))
+            .collect()
+    }
+}
+
+fn time(micros: u64) -> String {
+    // Three digits are what the histogram keeps.
+    #[allow(clippy::cast_precision_loss)]
+    let millis = micros as f64 / 1_000.0;
+    if millis >= 100.0 { format!("{millis:.0} ms") } else { format!("{millis:.1} ms") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_are_counted_apart() {
+        let stats = Stats::default();
+        stats.took(Step::Login, Duration::from_millis(3));
+        stats.failed(Step::Trade, &"nobody there");
+        assert_eq!(stats.failures(), 1);
+        assert_eq!(stats.complaints(), ["trade: 1 failed, the last: nobody there"]);
+        assert!(stats.table().to_string().contains("3.0 ms"));
+    }
+}

@@ -1,0 +1,264 @@
+//! `shardkeep gm …`: the operators' commands, under the same roles and the same audit as the web console.
+
+use std::{
+    io::Write as _,
+    os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, Result};
+use clap::{Args, Subcommand};
+use shardkeep_rpc::{
+    gm::{
+        self, AuditRequest, Command as GmCommand, SignInRequest, SignOutRequest, command::Command as What,
+        target::Who,
+    },
+    tonic::{Request, Status},
+};
+
+use crate::{
+    data_dir::DataDir,
+    operator::{ClusterArgs, Operator},
+    terminal,
+};
+
+#[derive(Debug, Args)]
+pub struct GmArgs {
+    #[command(subcommand)]
+    command: Command,
+    #[command(flatten)]
+    cluster: ClusterArgs,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// A link that signs in to the web console once
+    Link,
+    /// Sign in; the token is kept in the data directory
+    SignIn {
+        operator: String,
+        /// Read the password from standard input instead of asking for it
+        #[arg(long)]
+        password_stdin: bool,
+    },
+    /// Forget the token, here and at the console
+    SignOut,
+    /// Who is in the world
+    Online,
+    /// The daemons, as the console sees them
+    Daemons,
+    /// End the session of a character
+    Kick {
+        character: String,
+        #[arg(long)]
+        reason: String,
+    },
+    /// Lock an account out
+    Ban {
+        account: String,
+        /// For ever when absent
+        #[arg(long, default_value_t = 0)]
+        hours: u64,
+        #[arg(long)]
+        reason: String,
+    },
+    /// Let a banned account in again
+    Unban {
+        account: String,
+        #[arg(long)]
+        reason: String,
+    },
+    /// A line to everybody in a world
+    Broadcast {
+        text: String,
+        #[arg(long, default_value_t = 1)]
+        world: u32,
+        #[arg(long, default_value = "announcement")]
+        reason: String,
+    },
+    /// Put an avatar somewhere else; metres from the map's corner
+    Teleport {
+        character: String,
+        x: f64,
+        y: f64,
+        #[arg(long, default_value_t = 1)]
+        world: u32,
+        #[arg(long)]
+        reason: String,
+    },
+    /// Keep a character from speaking; 0 minutes lets it speak again
+    Mute {
+        character: String,
+        minutes: u64,
+        #[arg(long)]
+        reason: String,
+    },
+    /// Give an account hours of play time
+    Credit {
+        account: String,
+        hours: u64,
+        #[arg(long)]
+        reason: String,
+    },
+    /// Let a daemon finish and end
+    Drain {
+        kind: String,
+        name: String,
+        #[arg(long)]
+        reason: String,
+    },
+    /// Forget a daemon that is offline
+    Remove {
+        kind: String,
+        name: String,
+        #[arg(long)]
+        reason: String,
+    },
+    /// Add an operator, change its role or password
+    Operator {
+        name: String,
+        /// viewer, moderator, game-master or admin; `none` removes the operator
+        role: String,
+        /// Read the password from standard input instead of asking for it
+        #[arg(long)]
+        password_stdin: bool,
+        #[arg(long, default_value = "operators changed")]
+        reason: String,
+    },
+    /// Who did what, when and why
+    Audit {
+        #[arg(long, default_value_t = 50)]
+        limit: u32,
+    },
+}
+
+pub async fn run(args: GmArgs) -> Result<()> {
+    let operator = Operator::connect(&args.cluster).await?;
+    let tokens = TokenFile::of(&args.cluster)?;
+    match args.command {
+        Command::Link => println!("{}", operator.one_time_link().await?),
+        Command::SignIn { operator: name, password_stdin } => {
+            let password = terminal::password(&format!("Password for {name}"), password_stdin)?;
+            let request = SignInRequest { operator: name, password: password.expose().clone() };
+            let reply = operator.gm().await?.sign_in(request).await.map_err(plain)?.into_inner();
+            tokens.write(&reply.token)?;
+            println!("signed in as {} for {} minutes", reply.role, reply.expires_in_s / 60);
+        }
+        Command::SignOut => {
+            operator.gm().await?.sign_out(tokens.sign(SignOutRequest {})?).await.map_err(plain)?;
+            tokens.delete()?;
+        }
+        Command::Audit { limit } => audit(&operator, &tokens, limit).await?,
+        command => {
+            let reply = operator.gm().await?.execute(tokens.sign(message(command)?)?).await.map_err(plain)?;
+            println!("{}", reply.into_inner().text);
+        }
+    }
+    Ok(())
+}
+
+/// The message of a command that the console executes.
+fn message(command: Command) -> Result<GmCommand> {
+    let character = |name| gm::Target { who: Some(Who::Character(name)) };
+    let account = |name| gm::Target { who: Some(Who::Account(name)) };
+    let (reason, what) = match command {
+        Command::Online => (String::new(), What::Online(gm::Online {})),
+        Command::Daemons => (String::new(), What::Daemons(gm::Daemons {})),
+        Command::Kick { character: name, reason } => (reason, What::Kick(character(name))),
+        Command::Ban { account, hours, reason } => (reason, What::Ban(gm::Ban { account, hours })),
+        Command::Unban { account: name, reason } => (reason, What::Unban(account(name))),
+        Command::Broadcast { text, world, reason } => {
+            (reason, What::Broadcast(gm::Broadcast { world, text }))
+        }
+        Command::Teleport { character, x, y, world, reason } => (
+            reason,
+            What::Teleport(gm::Teleport {
+                world,
+                character,
+                x_mm: millimetres(x)?,
+                y_mm: millimetres(y)?,
+                map: 0,
+            }),
+        ),
+        Command::Mute { character, minutes, reason } => (reason, What::Mute(gm::Mute { character, minutes })),
+        Command::Credit { account, hours, reason } => {
+            (reason, What::Credit(gm::Credit { account, hours, key: String::new() }))
+        }
+        Command::Drain { kind, name, reason } => (reason, What::Drain(gm::Drain { kind, name })),
+        Command::Remove { kind, name, reason } => (reason, What::Remove(gm::RemoveDaemon { kind, name })),
+        Command::Operator { name, role, password_stdin, reason } => {
+            let removed = role == "none";
+            let password = if removed {
+                String::new()
+            } else {
+                terminal::password(&format!("New password for {name}"), password_stdin)?.expose().clone()
+            };
+            let role = if removed { String::new() } else { role };
+            (reason, What::Operator(gm::Operator { name, role, password }))
+        }
+        Command::Link | Command::SignIn { .. } | Command::SignOut | Command::Audit { .. } => {
+            unreachable!("these are calls of their own")
+        }
+    };
+    Ok(GmCommand { reason, command: Some(what) })
+}
+
+fn millimetres(metres: f64) -> Result<i32> {
+    let mm = (metres * 1_000.0).round();
+    anyhow::ensure!((0.0..=f64::from(i32::MAX)).contains(&mm), "{metres} m lies on no map");
+    // Checked above.
+    #[allow(clippy::cast_possible_truncation)]
+    Ok(mm as i32)
+}
+
+async fn audit(operator: &Operator, tokens: &TokenFile, limit: u32) -> Result<()> {
+    let request = tokens.sign(AuditRequest { before_id: 0, limit })?;
+    let entries = operator.gm().await?.audit(request).await.map_err(plain)?.into_inner().entries;
+    let mut table = terminal::table(["id", "when (UTC)", "operator", "command", "reason", "result"]);
+    for it in entries {
+        let when = crate::account::date(it.at_ms);
+        table.add_row([it.id.to_string(), when, it.operator, it.command, it.reason, it.result]);
+    }
+    println!("{table}");
+    Ok(())
+}
+
+/// The daemon's own words, without the wrapping of the transport.
+fn plain(status: Status) -> anyhow::Error {
+    anyhow::anyhow!("{}", status.message())
+}
+
+/// Where the token of a signed-in operator is kept, readable by its owner alone.
+struct TokenFile(PathBuf);
+
+impl TokenFile {
+    fn of(cluster: &ClusterArgs) -> Result<Self> {
+        Ok(Self(DataDir::new(&cluster.data_dir)?.run().join("operator.token")))
+    }
+
+    fn write(&self, token: &str) -> Result<()> {
+        let mut file = std::fs::File::options()
+            .create(true)
+            .write(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&self.0)
+            .with_context(|| format!("cannot write {}", self.0.display()))?;
+        Ok(file.write_all(token.as_bytes())?)
+    }
+
+    fn delete(&self) -> Result<()> {
+        let path: &Path = &self.0;
+        std::fs::remove_file(path).with_context(|| format!("cannot delete {}", path.display()))
+    }
+
+    fn sign<T>(&self, message: T) -> Result<Request<T>> {
+        let token =
+            std::fs::read_to_string(&self.0).context("not signed in: `shardkeep gm sign-in <operator>`")?;
+        let mut request = Request::new(message);
+        let value =
+            format!("Bearer {}", token.trim()).parse().context("the kept token is damaged; sign in again")?;
+        request.metadata_mut().insert("authorization", value);
+        Ok(request)
+    }
+}

@@ -1,0 +1,124 @@
+//! `shardkeep`: the tool a person types. It runs a cluster on this machine, plays on it, and operates it.
+
+#![allow(unreachable_pub, reason = "nothing of a binary can be reached from outside")]
+
+mod account;
+mod certificates;
+mod daemon;
+mod data_dir;
+mod demo;
+mod doctor;
+mod down;
+mod gm;
+mod healthcheck;
+mod http;
+mod ledger;
+mod logs;
+mod operator;
+mod play;
+mod reset;
+mod status;
+mod terminal;
+mod up;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{CommandFactory as _, Parser, Subcommand};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+#[derive(Debug, Parser)]
+#[command(name = "shardkeep", version, about = "A server cluster for online games", propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the whole cluster on this machine
+    Up(up::UpArgs),
+    /// End the cluster that runs on this machine
+    Down(down::DownArgs),
+    /// Delete all data of the cluster on this machine (asks first)
+    Reset(reset::ResetArgs),
+    /// Show the daemons, their addresses and states
+    Status(status::StatusArgs),
+    /// Run one daemon in the foreground
+    Daemon(daemon::DaemonArgs),
+    /// Let headless players take the whole path, and show a table of what they met
+    #[command(visible_alias = "bots")]
+    Demo(demo::DemoArgs),
+    /// Play in this terminal
+    Play(play::PlayArgs),
+    /// Create, show and ban accounts
+    Account(account::AccountArgs),
+    /// Operators' commands, as the console has them
+    Gm(gm::GmArgs),
+    /// Search the collected logs
+    Logs(logs::LogsArgs),
+    /// Check that every item and coin has exactly one holder and one origin
+    Ledger(ledger::LedgerArgs),
+    /// Make a development CA and certificates for daemons
+    Certs(certificates::CertsArgs),
+    /// Exit 0 if the daemon at an admin address is ready
+    Healthcheck(healthcheck::HealthcheckArgs),
+    /// Look at this machine for what would keep a cluster from running, and say how to mend it
+    Doctor(doctor::DoctorArgs),
+    /// Print a completion script for a shell
+    Completions {
+        #[arg(value_enum)]
+        shell: clap_complete::Shell,
+    },
+}
+
+fn main() -> ExitCode {
+    match Cli::parse().command {
+        // A daemon has a life, a runtime and exit codes of its own.
+        Command::Daemon(args) => daemon::run(args),
+        command => finish(run(command)),
+    }
+}
+
+#[tokio::main]
+async fn run(command: Command) -> Result<ExitCode> {
+    match command {
+        Command::Up(args) => up::run(args).await?,
+        Command::Down(args) => down::run(&args).await?,
+        Command::Reset(args) => reset::run(&args)?,
+        Command::Status(args) => return status::run(&args).await,
+        Command::Daemon(_) => unreachable!("daemons are run by main"),
+        Command::Demo(args) => return demo::run(args).await,
+        Command::Play(args) => play::run(args).await?,
+        Command::Account(args) => account::run(args).await?,
+        Command::Gm(args) => gm::run(args).await?,
+        Command::Logs(args) => logs::run(args).await?,
+        Command::Ledger(args) => return ledger::run(&args).await,
+        Command::Certs(args) => certificates::run(&args)?,
+        Command::Healthcheck(args) => healthcheck::run(&args).await?,
+        Command::Doctor(args) => return doctor::run(&args).await,
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "shardkeep", &mut std::io::stdout());
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn finish(result: Result<ExitCode>) -> ExitCode {
+    result.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,117 @@
+//! How this tool speaks to a cluster as an operator: with its own certificate of kind `cli`, finding daemons in the
+//! registry. What the certificate alone allows is little; commands need a signed-in operator (`gm`).
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use anyhow::{Context as _, Result, bail};
+use clap::Args;
+use shardkeep_cluster::{Dialer, Identity, Instance, State};
+use shardkeep_rpc::{
+    accounts::accounts_client::AccountsClient,
+    dbcache::db_cache_client::DbCacheClient,
+    gm::{OneTimeLinkRequest, gm_client::GmClient},
+    logs::logs_client::LogsClient,
+    registry::{ListRequest, registry_client::RegistryClient},
+    tonic::transport::Channel,
+};
+use shardkeep_types::DaemonKind;
+
+use crate::data_dir::DataDir;
+
+/// Which cluster, and by which certificate.
+#[derive(Debug, Clone, Args)]
+pub struct ClusterArgs {
+    /// Folder of a cluster on this machine
+    #[arg(long, global = true, default_value = "var", env = "SHARDKEEP_DATA_DIR")]
+    pub data_dir: PathBuf,
+    /// gRPC address of a registry, host:port; the local cluster's when absent
+    #[arg(long, global = true, env = "SHARDKEEP_REGISTRY")]
+    pub registry: Option<String>,
+    /// Folder with ca.pem, cli.pem and cli.key; the local cluster's when absent
+    #[arg(long, global = true, env = "SHARDKEEP_TLS_DIR")]
+    pub tls_dir: Option<PathBuf>,
+}
+
+pub struct Operator {
+    dialer: Dialer,
+    registry: String,
+}
+
+impl Operator {
+    pub async fn connect(args: &ClusterArgs) -> Result<Self> {
+        let dir = DataDir::new(&args.data_dir)?;
+        let registry = match &args.registry {
+            Some(address) => address.clone(),
+            None => dir
+                .announced("registry-1")
+                .with_context(|| {
+                    format!(
+                        "no cluster has run in {}: `shardkeep up` starts one, --registry names one elsewhere",
+                        dir.path().display()
+                    )
+                })?
+                .grpc,
+        };
+        let tls = args.tls_dir.clone().unwrap_or_else(|| dir.tls());
+        Self::open(&tls, registry)
+    }
+
+    /// The cluster that this process itself has started.
+    pub async fn local(dir: &DataDir) -> Result<Self> {
+        let registry = dir.announced("registry-1").context("the registry has announced nothing")?.grpc;
+        Self::open(&dir.tls(), registry)
+    }
+
+    fn open(tls: &Path, registry: String) -> Result<Self> {
+        let file = |name: &str| tls.join(name);
+        let identity = Identity::load(&file("ca.pem"), &file("cli.pem"), &file("cli.key"))
+            .with_context(|| format!("no operator's certificate in {}", tls.display()))?;
+        Ok(Self { dialer: Dialer::new(Arc::new(identity)), registry })
+    }
+
+    /// Every instance that the registry knows of these kinds; all kinds when empty.
+    pub async fn instances(&self, kinds: &[DaemonKind]) -> Result<Vec<Instance>> {
+        let mut registry = RegistryClient::new(self.dialer.channel(DaemonKind::Registry, &self.registry));
+        let request = ListRequest { kinds: kinds.iter().map(ToString::to_string).collect() };
+        let reply = registry
+            .list(request)
+            .await
+            .with_context(|| format!("the registry at {} does not answer", self.registry))?;
+        let instances: Result<Vec<_>, _> =
+            reply.into_inner().instances.into_iter().map(Instance::try_from).collect();
+        Ok(instances?)
+    }
+
+    async fn channel(&self, kind: DaemonKind) -> Result<Channel> {
+        let mut up: Vec<Instance> =
+            self.instances(&[kind]).await?.into_iter().filter(|it| it.state == State::Up).collect();
+        up.sort_by(|a, b| a.load.total_cmp(&b.load));
+        match up.first() {
+            Some(instance) => Ok(self.dialer.channel(kind, &instance.grpc_address)),
+            None => bail!("no {kind} daemon is up; `shardkeep status` shows all"),
+        }
+    }
+
+    pub async fn accounts(&self) -> Result<AccountsClient<Channel>> {
+        Ok(AccountsClient::new(self.channel(DaemonKind::Login).await?))
+    }
+
+    pub async fn dbcache(&self) -> Result<DbCacheClient<Channel>> {
+        Ok(DbCacheClient::new(self.channel(DaemonKind::Dbcache).await?))
+    }
+
+    pub async fn gm(&self) -> Result<GmClient<Channel>> {
+        Ok(GmClient::new(self.channel(DaemonKind::Gm).await?))
+    }
+
+    pub async fn logs(&self) -> Result<LogsClient<Channel>> {
+        Ok(LogsClient::new(self.channel(DaemonKind::Logs).await?))
+    }
+
+    pub async fn one_time_link(&self) -> Result<String> {
+        Ok(self.gm().await?.one_time_link(OneTimeLinkRequest {}).await?.into_inner().url)
+    }
+}

@@ -1,0 +1,287 @@
+//! `shardkeep up`: the whole cluster on this machine, fourteen processes of this one binary.
+
+mod plan;
+mod supervisor;
+
+use std::{
+    net::TcpListener,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail};
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+use shardkeep_cluster::certs;
+use shardkeep_types::{DaemonKind, WorldId};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use self::{
+    plan::{Child, Shape},
+    supervisor::{Running, Supervisor},
+};
+use crate::{
+    daemon,
+    data_dir::{Announcement, DataDir},
+    operator::Operator,
+    terminal::{self, say},
+};
+
+#[derive(Debug, Args)]
+pub struct UpArgs {
+    /// Folder for certificates, databases and logs
+    #[arg(long, default_value = "var", env = "SHARDKEEP_DATA_DIR")]
+    pub data_dir: PathBuf,
+    /// First of the ports the cluster uses: login is +100, gateways +200, console +300, DNS +53; 0 takes free ones
+    #[arg(long, default_value_t = 7000)]
+    pub port_base: u16,
+    /// Address to bind every socket to
+    #[arg(long, default_value = "127.0.0.1")]
+    pub bind: String,
+    /// Host name or address that players are told
+    #[arg(long, default_value = "127.0.0.1")]
+    pub advertise: String,
+    /// PostgreSQL database for all state (postgres://user:password@host/database); SQLite files when absent
+    #[arg(long, env = "SHARDKEEP_POSTGRES", hide_env_values = true)]
+    pub postgres: Option<String>,
+    /// Redis for the chat bus (redis://host:port); in memory when absent
+    #[arg(long, env = "SHARDKEEP_REDIS", hide_env_values = true)]
+    pub redis: Option<String>,
+    /// TOML file with settings for the daemons, in the sections they read ([zone], [gateway], …)
+    #[arg(long)]
+    pub config: Option<PathBuf>,
+    /// Show no progress bar
+    #[arg(long, short)]
+    pub quiet: bool,
+    /// Drain when standard input closes: whoever started this process is gone
+    #[arg(long)]
+    pub supervised: bool,
+}
+
+/// Runs until Ctrl-C, then drains; a second Ctrl-C ends everything at once.
+pub async fn run(args: UpArgs) -> Result<()> {
+    if args.supervised {
+        daemon::drain_when_orphaned();
+    }
+    let dir = DataDir::new(&args.data_dir)?;
+    let _lock = dir.take()?;
+    let shape = shape(&args)?;
+    let children = plan::children(args.port_base);
+    ports_are_free(&shape, &children)?;
+    certificates(&dir, &children)?;
+
+    let kill = CancellationToken::new();
+    let interrupted = interrupts(kill.clone())?;
+    let started = Instant::now();
+    let mut supervisor = Supervisor::new(shape, dir.clone());
+    let mut running = Vec::new();
+    let result = tokio::select! {
+        result = start_all(&mut supervisor, children, &mut running, &kill, args.quiet) => result,
+        () = interrupted.cancelled() => Ok(Vec::new()),
+    };
+    match result {
+        Ok(announced) if !interrupted.is_cancelled() => {
+            greet(&dir, &announced, started.elapsed()).await;
+            interrupted.cancelled().await;
+            stop_all(running, &kill).await;
+            Ok(())
+        }
+        Ok(_) => {
+            stop_all(running, &kill).await;
+            Ok(())
+        }
+        Err(error) => {
+            stop_all(running, &kill).await;
+            Err(error)
+        }
+    }
+}
+
+fn shape(args: &UpArgs) -> Result<Shape> {
+    let overrides = match &args.config {
+        Some(path) => {
+            let text =
+                std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+            let table: toml::Table =
+                text.parse().with_context(|| format!("{} is not TOML", path.display()))?;
+            if let Some(section) = table.keys().find(|section| !is_section(section)) {
+                bail!(
+                    "{}: no daemon reads a section [{section}]; there are daemon, cluster, log and the kinds of daemons",
+                    path.display()
+                );
+            }
+            table
+        }
+        None => toml::Table::new(),
+    };
+    Ok(Shape {
+        port_base: args.port_base,
+        bind: args.bind.clone(),
+        advertise: args.advertise.clone(),
+        postgres: args.postgres.clone(),
+        redis: args.redis.clone(),
+        overrides,
+    })
+}
+
+/// Names a port that is taken before anything has started.
+fn ports_are_free(shape: &Shape, children: &[Child]) -> Result<()> {
+    for child in children {
+        let ports = [
+            ("gRPC", Some(child.ports.grpc)),
+            ("admin", Some(child.ports.admin)),
+            ("client", child.ports.client),
+        ];
+        for (what, port) in ports {
+            let Some(port) = port.filter(|port| *port != 0) else { continue };
+            if let Err(error) = TcpListener::bind((shape.bind.as_str(), port)) {
+                bail!(
+                    "{}:{port}, the {what} port of {}, cannot be used: {error}; --port-base moves all ports \
+                     (now {}), --port-base 0 takes free ones",
+                    shape.bind,
+                    child.name,
+                    shape.port_base
+                );
+            }
+        }
+    }
+    Ok(())
+}
+
+fn certificates(dir: &DataDir, children: &[Child]) -> Result<()> {
+    let tls = dir.tls();
+    certs::make_ca(&tls).context("cannot make the development CA")?;
+    for child in children {
+        let world = if plan::has_world(child.kind) { WorldId(1) } else { WorldId(0) };
+        certs::issue(&tls, child.kind, &child.name, world)
+            .with_context(|| format!("cannot make the certificate of {}", child.name))?;
+    }
+    certs::issue(&tls, DaemonKind::Cli, "cli", WorldId(0)).context("cannot make this tool's certificate")?;
+    Ok(())
+}
+
+/// The token returned is set by the first Ctrl-C or SIGTERM; the second sets `kill`.
+fn interrupts(kill: CancellationToken) -> Result<CancellationToken> {
+    let first = CancellationToken::new();
+    let told = first.clone();
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    tokio::spawn(async move {
+        let mut next = async || {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+        };
+        next().await;
+        told.cancel();
+        next().await;
+        kill.cancel();
+        // The children's pipes close with this process.
+        std::process::exit(130);
+    });
+    Ok(first)
+}
+
+async fn start_all(
+    supervisor: &mut Supervisor,
+    children: Vec<Child>,
+    running: &mut Vec<Running>,
+    kill: &CancellationToken,
+    quiet: bool,
+) -> Result<Vec<Announcement>> {
+    let bar = if quiet { ProgressBar::hidden() } else { ProgressBar::new(children.len() as u64) };
+    if let Ok(style) = ProgressStyle::with_template("{spinner} starting {msg:12} {bar:30} {pos}/{len}") {
+        bar.set_style(style);
+    }
+    let mut announced = Vec::new();
+    for child in children {
+        bar.set_message(child.name.clone());
+        let (child, announcement) = supervisor.start(child, kill).await?;
+        running.push(child);
+        announced.push(announcement);
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+    Ok(announced)
+}
+
+async fn greet(dir: &DataDir, announced: &[Announcement], took: Duration) {
+    let mut table = terminal::table(["daemon", "clients", "gRPC", "admin", "state"]);
+    for it in announced {
+        let client = if it.client.is_empty() { "-" } else { it.client.as_str() };
+        table.add_row([it.name.as_str(), client, it.grpc.as_str(), it.admin.as_str(), "up"]);
+    }
+    say(table);
+    say(format_args!(
+        "{} daemons ready in {:.1} s; data in {}",
+        announced.len(),
+        took.as_secs_f32(),
+        dir.path().display()
+    ));
+    match sign_in_link(dir).await {
+        Ok(url) => say(format_args!("console: {url}  (signs in once)")),
+        Err(error) => say(format_args!("console: no sign-in link: {error:#}")),
+    }
+    say("next: `shardkeep demo`, `shardkeep play`, `shardkeep status`; Ctrl-C drains and ends the cluster");
+}
+
+async fn sign_in_link(dir: &DataDir) -> Result<String> {
+    Operator::local(dir).await?.one_time_link().await
+}
+
+/// Doors first, stores last; children of one rank end side by side.
+async fn stop_all(running: Vec<Running>, kill: &CancellationToken) {
+    if running.is_empty() {
+        return;
+    }
+    say("draining (Ctrl-C again ends at once)");
+    let mut ranks: Vec<Vec<Running>> = Vec::new();
+    for child in running {
+        let rank = stop_rank(child.child.kind);
+        ranks.resize_with(ranks.len().max(rank + 1), Vec::new);
+        ranks[rank].push(child);
+    }
+    for rank in ranks {
+        futures::future::join_all(rank.into_iter().map(Running::stop)).await;
+        if kill.is_cancelled() {
+            return;
+        }
+    }
+    say("all daemons ended");
+}
+
+fn stop_rank(kind: DaemonKind) -> usize {
+    match kind {
+        DaemonKind::Dns | DaemonKind::Login | DaemonKind::Gm => 0,
+        DaemonKind::Gateway => 1,
+        DaemonKind::Zone | DaemonKind::Chat | DaemonKind::Ai => 2,
+        DaemonKind::World | DaemonKind::Billing => 3,
+        DaemonKind::Dbcache => 4,
+        _ => 5,
+    }
+}
+
+/// Every port that `up` would bind, with the daemon it is for.
+pub fn planned_ports(base: u16) -> Vec<(String, u16)> {
+    plan::children(base)
+        .into_iter()
+        .flat_map(|child| {
+            [Some(child.ports.grpc), Some(child.ports.admin), child.ports.client]
+                .into_iter()
+                .flatten()
+                .filter(|port| *port != 0)
+                .map(move |port| (child.name.clone(), port))
+        })
+        .collect()
+}
+
+pub fn planned_names() -> Vec<String> {
+    plan::children(0).into_iter().map(|child| child.name).collect()
+}
+
+/// Whether some daemon reads this section of a settings file.
+pub fn is_section(name: &str) -> bool {
+    ["daemon", "cluster", "log"].contains(&name)
+        || DaemonKind::DAEMONS.iter().any(|kind| kind.as_str() == name)
+}

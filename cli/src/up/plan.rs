@@ -1,0 +1,209 @@
+//! What `shardkeep up` starts: which daemons, in which order, on which ports, with which configuration. Pure, so
+//! that a mistake in it shows in a test and not on a player's machine.
+
+use std::path::Path;
+
+use shardkeep_types::DaemonKind;
+use toml::{Table, Value};
+
+use crate::data_dir::DataDir;
+
+/// The only world of a cluster on one machine.
+pub const WORLD: i64 = 1;
+
+/// How a local cluster differs from the defaults.
+#[derive(Debug, Clone)]
+pub struct Shape {
+    /// First of the ports; 0 takes free ones.
+    pub port_base: u16,
+    /// Address the sockets are bound to.
+    pub bind: String,
+    /// Host that players are told.
+    pub advertise: String,
+    /// `postgres://…` of one database for all owning daemons; embedded SQLite files when absent.
+    pub postgres: Option<String>,
+    /// `redis://…`; the in-memory bus when absent.
+    pub redis: Option<String>,
+    /// The user's own settings, in the sections that daemons read.
+    pub overrides: Table,
+}
+
+/// One child process.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Child {
+    pub kind: DaemonKind,
+    pub name: String,
+    /// Ports as planned; 0 for "any free one".
+    pub ports: Ports,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ports {
+    pub grpc: u16,
+    pub admin: u16,
+    /// Where players (or a browser, or a resolver) connect, for the kinds that have such a socket.
+    pub client: Option<u16>,
+}
+
+/// Two gateways and two zones, one of each other kind, in the order of their start.
+pub fn children(port_base: u16) -> Vec<Child> {
+    let mut names = Vec::new();
+    for kind in DaemonKind::DAEMONS {
+        let count = if matches!(kind, DaemonKind::Gateway | DaemonKind::Zone) { 2 } else { 1 };
+        names.extend((1..=count).map(|number| (kind, number)));
+    }
+    let port = |offset: u16| if port_base == 0 { 0 } else { port_base.saturating_add(offset) };
+    names
+        .into_iter()
+        .zip(1u16..)
+        .map(|((kind, number), index)| Child {
+            kind,
+            name: format!("{kind}-{number}"),
+            ports: Ports {
+                grpc: port(index),
+                admin: port(400 + index),
+                client: client_port(kind, number).map(port),
+            },
+        })
+        .collect()
+}
+
+/// Offset of the port that a kind's clients know.
+fn client_port(kind: DaemonKind, number: u16) -> Option<u16> {
+    match kind {
+        DaemonKind::Dns => Some(53),
+        DaemonKind::Login => Some(100),
+        DaemonKind::Gateway => Some(199 + number),
+        DaemonKind::Gm => Some(300),
+        _ => None,
+    }
+}
+
+/// Name of the setting that holds a kind's client socket.
+fn client_setting(kind: DaemonKind) -> &'static str {
+    if kind == DaemonKind::Gm { "web" } else { "listen" }
+}
+
+/// The configuration file of one child.
+pub fn config(shape: &Shape, dir: &DataDir, child: &Child, registry: Option<&str>) -> Table {
+    let listen = |port: u16| Value::String(format!("{}:{port}", shape.bind));
+    let file = |path: &Path| Value::String(path.display().to_string());
+    let kind = child.kind.as_str();
+
+    let mut daemon = Table::new();
+    daemon.insert("name".into(), child.name.clone().into());
+    daemon.insert("grpc".into(), listen(child.ports.grpc));
+    daemon.insert("admin".into(), listen(child.ports.admin));
+    daemon.insert("advertise_host".into(), shape.advertise.clone().into());
+    daemon.insert("data_dir".into(), file(&dir.db()));
+    daemon.insert("announce".into(), file(&dir.announcement(&child.name)));
+
+    let mut cluster = Table::new();
+    let registries = registry.map(|address| Value::String(address.to_owned())).into_iter().collect();
+    cluster.insert("registries".into(), Value::Array(registries));
+    cluster.insert("ca".into(), file(&dir.tls().join("ca.pem")));
+    cluster.insert("cert".into(), file(&dir.tls().join(format!("{}.pem", child.name))));
+    cluster.insert("key".into(), file(&dir.tls().join(format!("{}.key", child.name))));
+    if has_world(child.kind) {
+        cluster.insert("world".into(), WORLD.into());
+    }
+
+    let mut service = Table::new();
+    if let Some(port) = child.ports.client {
+        service.insert(client_setting(child.kind).into(), listen(port));
+    }
+    if let (Some(database), true) = (&shape.postgres, owns_a_store(child.kind)) {
+        service.insert("store".into(), database.clone().into());
+    }
+    if let (Some(redis), DaemonKind::Chat) = (&shape.redis, child.kind) {
+        service.insert("bus".into(), redis.clone().into());
+    }
+
+    let mut config = Table::new();
+    for (section, values) in [("daemon", daemon), ("cluster", cluster), (kind, service)] {
+        if !values.is_empty() {
+            config.insert(section.into(), Value::Table(values));
+        }
+    }
+    for section in ["daemon", "cluster", "log", kind] {
+        if let Some(Value::Table(overrides)) = shape.overrides.get(section) {
+            let target = config.entry(section).or_insert_with(|| Value::Table(Table::new()));
+            if let Value::Table(target) = target {
+                target.extend(overrides.clone());
+            }
+        }
+    }
+    config
+}
+
+/// Kinds that belong to one world.
+pub fn has_world(kind: DaemonKind) -> bool {
+    matches!(kind, DaemonKind::World | DaemonKind::Zone | DaemonKind::Ai | DaemonKind::Chat)
+}
+
+/// Kinds that keep their state in PostgreSQL when there is one. The log collector keeps daily files anywhere.
+pub fn owns_a_store(kind: DaemonKind) -> bool {
+    matches!(kind, DaemonKind::Login | DaemonKind::Dbcache | DaemonKind::Billing | DaemonKind::Gm)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    fn shape() -> Shape {
+        Shape {
+            port_base: 7000,
+            bind: "127.0.0.1".into(),
+            advertise: "127.0.0.1".into(),
+            postgres: None,
+            redis: None,
+            overrides: Table::new(),
+        }
+    }
+
+    #[test]
+    fn fourteen_children_on_different_ports() {
+        let children = children(7000);
+        assert_eq!(children.len(), 14);
+        let ports: Vec<u16> = children
+            .iter()
+            .flat_map(|c| [Some(c.ports.grpc), Some(c.ports.admin), c.ports.client])
+            .flatten()
+            .collect();
+        assert_eq!(ports.iter().collect::<HashSet<_>>().len(), ports.len());
+        assert_eq!(children[0].kind, DaemonKind::Registry);
+    }
+
+    #[test]
+    fn base_zero_takes_free_ports() {
+        assert!(children(0).iter().all(|c| c.ports.grpc == 0 && c.ports.client.unwrap_or(0) == 0));
+    }
+
+    #[test]
+    fn stores_and_bus_follow_the_servers_given() {
+        let dir = DataDir::new(Path::new("var")).unwrap();
+        let mut shape = shape();
+        shape.postgres = Some("postgres://u@h:1/game".into());
+        shape.redis = Some("redis://h".into());
+        let child = |kind| children(7000).into_iter().find(|c| c.kind == kind).unwrap();
+        let login = config(&shape, &dir, &child(DaemonKind::Login), Some("127.0.0.1:7001"));
+        assert_eq!(login["login"]["store"].as_str(), Some("postgres://u@h:1/game"));
+        assert_eq!(login["login"]["listen"].as_str(), Some("127.0.0.1:7100"));
+        let chat = config(&shape, &dir, &child(DaemonKind::Chat), Some("127.0.0.1:7001"));
+        assert_eq!(chat["chat"]["bus"].as_str(), Some("redis://h"));
+        assert_eq!(chat["cluster"]["world"].as_integer(), Some(1));
+    }
+
+    #[test]
+    fn the_users_settings_win() {
+        let dir = DataDir::new(Path::new("var")).unwrap();
+        let mut shape = shape();
+        shape.overrides = "[world]\ncapacity = 5\n[login]\nignored = true".parse().unwrap();
+        let world = children(7000).into_iter().find(|c| c.kind == DaemonKind::World).unwrap();
+        let config = config(&shape, &dir, &world, None);
+        assert_eq!(config["world"]["capacity"].as_integer(), Some(5));
+        assert!(!config.contains_key("login"));
+    }
+}

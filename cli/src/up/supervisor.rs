@@ -1,0 +1,230 @@
+//! Keeps the children of `shardkeep up` running: starts them in order, restarts a crashed one with back-off, and
+//! ends all of them in the reverse order, players' doors first.
+
+use std::{
+    fs::File,
+    process::Stdio,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail};
+use rustix::process::{Pid, Signal, kill_process};
+use shardkeep_types::DaemonKind;
+use tokio::{
+    process::{Child as Process, ChildStdin, Command},
+    time::sleep,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::plan::{self, Child, Shape};
+use crate::{
+    data_dir::{Announcement, DataDir},
+    http,
+    terminal::say,
+};
+
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// A child that ran this long is thought healthy: its next crash is restarted at once.
+const STABLE: Duration = Duration::from_secs(10);
+/// A child that has not become ready by then is a failed start.
+const START_LIMIT: Duration = Duration::from_secs(60);
+/// Above the daemons' own grace time.
+const STOP_LIMIT: Duration = Duration::from_secs(30);
+
+pub struct Supervisor {
+    shape: Shape,
+    dir: DataDir,
+    registry: Option<String>,
+}
+
+/// A child that has started; its task keeps it running until told to stop.
+pub struct Running {
+    pub child: Child,
+    stop: CancellationToken,
+    keeper: tokio::task::JoinHandle<()>,
+}
+
+impl Supervisor {
+    pub fn new(shape: Shape, dir: DataDir) -> Self {
+        Self { shape, dir, registry: None }
+    }
+
+    /// Starts one child and waits until it is ready.
+    ///
+    /// # Errors
+    /// When the child ends or stays unready; the message holds the last lines it wrote.
+    pub async fn start(
+        &mut self,
+        mut child: Child,
+        kill: &CancellationToken,
+    ) -> Result<(Running, Announcement)> {
+        let config = plan::config(&self.shape, &self.dir, &child, self.registry.as_deref());
+        self.write_config(&child, &config)?;
+        let mut started = self.spawn(&child)?;
+        let announced = match self.until_ready(&child, &mut started.process).await {
+            Ok(announced) => announced,
+            Err(error) => {
+                let _ = started.process.kill().await;
+                return Err(error);
+            }
+        };
+        child.keep_ports(&announced);
+        self.write_config(&child, &plan::config(&self.shape, &self.dir, &child, self.registry.as_deref()))?;
+        if child.kind == DaemonKind::Registry {
+            self.registry = Some(announced.grpc.clone());
+        }
+        let stop = CancellationToken::new();
+        let keeper =
+            Keeper { dir: self.dir.clone(), child: child.clone(), stop: stop.clone(), kill: kill.clone() };
+        let keeper = tokio::spawn(keeper.keep(started));
+        Ok((Running { child, stop, keeper }, announced))
+    }
+
+    fn write_config(&self, child: &Child, config: &toml::Table) -> Result<()> {
+        let path = self.dir.config(&child.name);
+        std::fs::write(&path, toml::to_string_pretty(config)?)
+            .with_context(|| format!("cannot write {}", path.display()))
+    }
+
+    fn spawn(&self, child: &Child) -> Result<Started> {
+        let _ = std::fs::remove_file(self.dir.announcement(&child.name));
+        spawn(&self.dir, child)
+    }
+
+    async fn until_ready(&self, child: &Child, process: &mut Process) -> Result<Announcement> {
+        let deadline = Instant::now() + START_LIMIT;
+        loop {
+            if let Some(status) = process.try_wait()? {
+                bail!("{} ended while starting ({status}):\n{}", child.name, self.last_lines(child));
+            }
+            if let Some(announced) = self.dir.announced(&child.name)
+                && http::get(&announced.admin, "/readyz").await.is_ok()
+            {
+                return Ok(announced);
+            }
+            if Instant::now() > deadline {
+                bail!("{} is not ready after {START_LIMIT:?}:\n{}", child.name, self.last_lines(child));
+            }
+            sleep(Duration::from_millis(25)).await;
+        }
+    }
+
+    fn last_lines(&self, child: &Child) -> String {
+        let path = self.dir.log().join(format!("{}.log", child.name));
+        let text = std::fs::read_to_string(&path).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().collect();
+        let tail = lines[lines.len().saturating_sub(8)..].join("\n  ");
+        format!("  {tail}\n  (all of it: {})", path.display())
+    }
+}
+
+impl Child {
+    /// A restarted child takes the same ports, so that what others know of it stays true.
+    fn keep_ports(&mut self, announced: &Announcement) {
+        let port = |address: &str| address.rsplit_once(':').and_then(|(_, port)| port.parse().ok());
+        self.ports.grpc = port(&announced.grpc).unwrap_or(self.ports.grpc);
+        self.ports.admin = port(&announced.admin).unwrap_or(self.ports.admin);
+        if self.ports.client.is_some() {
+            self.ports.client = port(&announced.client).or(self.ports.client);
+        }
+    }
+}
+
+impl Running {
+    /// Asks the child to drain and waits until it has ended.
+    pub async fn stop(self) {
+        self.stop.cancel();
+        let _ = self.keeper.await;
+    }
+}
+
+/// Restarts one child for as long as nobody stops it.
+struct Keeper {
+    dir: DataDir,
+    child: Child,
+    stop: CancellationToken,
+    /// Set by a second Ctrl-C: no more waiting.
+    kill: CancellationToken,
+}
+
+impl Keeper {
+    async fn keep(self, mut running: Started) {
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let started = Instant::now();
+            let status = tokio::select! {
+                status = running.process.wait() => status,
+                () = self.stop.cancelled() => return self.end(running).await,
+            };
+            if started.elapsed() > STABLE {
+                pause = FIRST_PAUSE;
+            }
+            let why = status.map_or_else(|error| error.to_string(), |status| status.to_string());
+            say(format_args!("{} ended ({why}); restarting in {pause:?}", self.child.name));
+            running = loop {
+                tokio::select! {
+                    () = sleep(pause) => {}
+                    () = self.stop.cancelled() => return,
+                }
+                pause = (pause * 2).min(LONGEST_PAUSE);
+                match spawn(&self.dir, &self.child) {
+                    Ok(started) => break started,
+                    Err(error) => say(format_args!("{}: {error:#}; again in {pause:?}", self.child.name)),
+                }
+            };
+        }
+    }
+
+    async fn end(&self, mut running: Started) {
+        let process = &mut running.process;
+        signal(process, Signal::TERM);
+        let waited = tokio::select! {
+            ended = tokio::time::timeout(STOP_LIMIT, process.wait()) => ended.is_ok(),
+            () = self.kill.cancelled() => false,
+        };
+        if !waited {
+            say(format_args!("{} does not end; killed", self.child.name));
+            let _ = process.kill().await;
+        }
+    }
+}
+
+fn signal(process: &Process, signal: Signal) {
+    let pid = process.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
+    if let Some(pid) = pid {
+        // Fails only when the process has ended, which is what the caller wants.
+        let _ = kill_process(pid, signal);
+    }
+}
+
+/// A process, and the pipe that tells it when this one is gone. It is kept apart because waiting for a process closes
+/// the pipe that the process still holds.
+struct Started {
+    process: Process,
+    _lifeline: Option<ChildStdin>,
+}
+
+fn spawn(dir: &DataDir, child: &Child) -> Result<Started> {
+    let path = dir.log().join(format!("{}.log", child.name));
+    let log = File::options()
+        .create(true)
+        .append(true)
+        .open(&path)
+        .with_context(|| format!("cannot open {}", path.display()))?;
+    let program = std::env::current_exe().context("cannot find this program's own file")?;
+    let mut process = Command::new(program)
+        .args(["daemon", "--supervised", child.kind.as_str(), "--config"])
+        .arg(dir.config(&child.name))
+        // The child ends when this pipe closes, so that it never outlives its supervisor, however that ended.
+        .stdin(Stdio::piped())
+        .stdout(log.try_clone()?)
+        .stderr(log)
+        // Ctrl-C in the terminal reaches the supervisor alone, which then stops its children in order.
+        .process_group(0)
+        .kill_on_drop(true)
+        .spawn()
+        .with_context(|| format!("cannot start {}", child.name))?;
+    let lifeline = process.stdin.take();
+    Ok(Started { process, _lifeline: lifeline })
+}
