@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 REQUEST, REPLY, EVENT, STATE = range(4)
 LOGIN, GATEWAY = 1, 2
 SUITES = {1: AESGCM, 2: ChaCha20Poly1305}
-MAX_FROM_SERVER = 65_535
+PING_AFTER = 10
 
 ERROR, ACK, KEY_UPDATE, PING, PONG = 1, 2, 3, 4, 5
 
@@ -160,7 +160,7 @@ class Direction:
 
 
 class Connection:
-    """A socket that speaks records. `reliable` counts what section 10 numbers, once the session is ready."""
+    """A socket that speaks records."""
 
     def __init__(self, address, service, deployment, timeout=10):
         self.preface = b"SKEP" + struct.pack("<HBB", 1, service, 0) + sha256(deployment.encode())[:4]
@@ -168,7 +168,7 @@ class Connection:
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.socket.sendall(self.preface)
         self.sending = self.receiving = None
-        self.inbox, self.messages, self.closed = b"", [], False
+        self.inbox, self.messages, self.said = b"", [], time.monotonic()
 
     def seal(self, suite, client_key, server_key):
         if self.messages:
@@ -182,6 +182,7 @@ class Connection:
             length = struct.pack("<H", len(raw) + 16)
             body = self.sending.cipher.encrypt(self.sending.nonce(), raw, length)
         self.socket.sendall(struct.pack("<H", len(body)) + body)
+        self.said = time.monotonic()
         return raw
 
     def update_key(self):
@@ -199,6 +200,8 @@ class Connection:
             message = self.messages.pop(0)
             if message.kind == EVENT and message.opcode == PING:
                 self.send(Message(EVENT, PONG, message.payload))
+            elif message.kind == EVENT and message.opcode == PONG:
+                pass
             elif message.kind == EVENT and message.opcode == KEY_UPDATE:
                 self.receiving = self.receiving.updated()
             elif message.kind == EVENT and message.opcode == ERROR:
@@ -223,14 +226,16 @@ class Connection:
                 if len(self.inbox) >= 2 + length:
                     record, self.inbox = self.inbox[2 : 2 + length], self.inbox[2 + length :]
                     return record
-            left = deadline - time.monotonic()
-            if left <= 0:
+            now, ping_at = time.monotonic(), self.said + PING_AFTER
+            if now >= deadline:
                 return None
-            self.socket.settimeout(left)
+            if self.receiving and now >= ping_at:
+                self.send(Message(EVENT, PING, encode(1)))
+            self.socket.settimeout(max(min(deadline, ping_at) - now, 0.01))
             try:
                 data = self.socket.recv(65_536)
             except TimeoutError:
-                return None
+                continue
             if not data:
                 raise ConnectionError("the server closed the connection")
             self.inbox += data

@@ -78,6 +78,15 @@ mod tests {
         }
     }
 
+    proptest::proptest! {
+        #[test]
+        fn normalising_twice_changes_nothing(typed in "\\PC{0,40}") {
+            if let Ok(name) = AccountName::normalise(&typed) {
+                proptest::prop_assert_eq!(AccountName::normalise(name.as_str()), Ok(name));
+            }
+        }
+    }
+
     #[test]
     fn passwords_have_bounds() {
         assert!(check_password("").is_err());

@@ -6,7 +6,7 @@
 //!      └─ client too old: UPDATE_REQUIRED
 //! ```
 
-use std::time::Instant;
+use std::{net::IpAddr, time::Instant};
 
 use shardkeep_auth::{
     AccountName, Preface, Transcript,
@@ -29,6 +29,7 @@ pub(crate) const GROUP: Group = Group::Bits2048;
 const RACES: u32 = 8;
 
 pub(crate) struct Logon<S> {
+    address: IpAddr,
     origin: Origin,
     transcript: Transcript,
     begun: Instant,
@@ -54,13 +55,25 @@ pub(crate) struct Proven {
 
 impl<S> Logon<S> {
     fn then<T>(self, state: T) -> Logon<T> {
-        Logon { origin: self.origin, transcript: self.transcript, begun: self.begun, state }
+        Logon {
+            address: self.address,
+            origin: self.origin,
+            transcript: self.transcript,
+            begun: self.begun,
+            state,
+        }
     }
 }
 
 impl Logon<New> {
-    pub(crate) fn new(preface: &Preface, origin: Origin, now: Instant) -> Self {
-        Self { origin, transcript: Transcript::new(preface), begun: now, state: New }
+    pub(crate) fn new(preface: &Preface, address: IpAddr, now: Instant) -> Self {
+        Self {
+            address,
+            origin: Origin::of(address),
+            transcript: Transcript::new(preface),
+            begun: now,
+            state: New,
+        }
     }
 
     pub(crate) async fn hello(
@@ -125,10 +138,10 @@ impl Logon<Challenged> {
         let Challenged { challenge, name, suite, account } = self.state;
         let job = door.pool.run(move |work| challenge.verify(&proof.a, &proof.m1, work));
         let looked_at = job.await.inspect_err(|_| door.limits.spare(self.origin, &name, Instant::now()))?;
-        let session = looked_at.inspect_err(|_| denied(account.as_ref()))?;
+        let session = looked_at.inspect_err(|_| denied(account.as_ref(), self.address))?;
         let account = account.ok_or(LoginError::Internal("a decoy was proven"))?;
         door.limits.proved(self.origin, &name, Instant::now());
-        check_ban(&account)?;
+        check_ban(&account, self.address)?;
 
         let keys = LoginKeys::derive(session.shared(), &th1);
         let reply =
@@ -136,26 +149,26 @@ impl Logon<Challenged> {
         let reply = answer(message, &reply)?;
         self.transcript.add(&reply.to_bytes());
         let finished = keys.client_finished(&self.transcript.hash());
-        let Self { origin, transcript, begun, .. } = self;
+        let Self { address, origin, transcript, begun, .. } = self;
         let state = Proven { keys, finished, name, account };
-        Ok((Logon { origin, transcript, begun, state }, reply, suite))
+        Ok((Logon { address, origin, transcript, begun, state }, reply, suite))
     }
 }
 
-fn denied(account: Option<&Credentials>) {
+fn denied(account: Option<&Credentials>, address: IpAddr) {
     // The name of an account that does not exist is not logged: people type passwords into that field.
     match account {
-        Some(account) => shardkeep_daemon::event!("login_denied", account = account.id.0),
-        None => shardkeep_daemon::event!("login_denied", reason = "unknown account"),
+        Some(account) => shardkeep_daemon::event!("login_denied", account = account.id.0, %address),
+        None => shardkeep_daemon::event!("login_denied", reason = "unknown account", %address),
     }
 }
 
-fn check_ban(account: &Credentials) -> Result<(), LoginError> {
+fn check_ban(account: &Credentials, address: IpAddr) -> Result<(), LoginError> {
     let ban = &account.ban;
     if ban.until_ms <= random::unix_millis() {
         return Ok(());
     }
-    shardkeep_daemon::event!("login_banned", account = account.id.0, until_ms = ban.until_ms);
+    shardkeep_daemon::event!("login_banned", account = account.id.0, until_ms = ban.until_ms, %address);
     Err(LoginError::Banned { until_ms: ban.until_ms, reason: ban.reason.clone() })
 }
 
@@ -175,11 +188,12 @@ impl Logon<Proven> {
         if !expected.matches(&finished.finished) {
             return Err(LoginError::Malformed("Finished does not match what was said before"));
         }
-        let (id, generation) = raise(door, &name, account).await?;
+        let address = self.address;
+        let (id, generation) = raise(door, &name, account, address).await?;
         door.displace(id, generation);
         let welcome = Welcome { account_id: id.0, play_time_left_ms: door.play_time_left(id).await };
         metrics::welcomed(self.begun.elapsed());
-        shardkeep_daemon::event!("login", account = id.0, name = name.as_str(), generation = generation.0);
+        shardkeep_daemon::event!("login", account = id.0, name = name.as_str(), generation = generation.0, %address);
         Ok((WorldSelect::new(id, name, generation, keys.chain), answer(message, &welcome)?))
     }
 }
@@ -189,6 +203,7 @@ async fn raise(
     door: &Door,
     name: &AccountName,
     mut account: Credentials,
+    address: IpAddr,
 ) -> Result<(AccountId, Generation), LoginError> {
     for _ in 0..RACES {
         if accounts::log_in(&door.database, account.id, account.generation).await? {
@@ -198,7 +213,7 @@ async fn raise(
         if now.proof != account.proof {
             return Err(LoginError::Denied);
         }
-        check_ban(&now)?;
+        check_ban(&now, address)?;
         account = now;
     }
     Err(LoginError::Busy("logins of this account"))

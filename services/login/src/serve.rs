@@ -151,7 +151,7 @@ async fn logon(connection: &mut Connection, door: &Door) -> Result<WorldSelect, 
     let begun = Instant::now();
     let preface = tokio::time::timeout(PREFACE_WITHIN, connection.preface(&door.preface)).await;
     let preface = preface.unwrap_or(Err(LoginError::Timeout("send a preface")))?;
-    let logon = Logon::new(&preface, Origin::of(connection.peer().ip()), begun);
+    let logon = Logon::new(&preface, connection.peer().ip(), begun);
 
     let hello = connection.receive().await?;
     let (logon, reply) = logon.hello(door, &hello).await.map_err(answering(&hello))?;

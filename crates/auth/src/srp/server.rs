@@ -281,6 +281,19 @@ mod tests {
         assert_eq!(stored(2048, &[1; 16], &[1; 257]), SrpError::Malformed("public number"));
     }
 
+    proptest::proptest! {
+        #![proptest_config(proptest::prelude::ProptestConfig::with_cases(64))]
+        #[test]
+        fn whatever_a_client_sends_is_refused_and_nothing_more(
+            a in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..300),
+            m1 in proptest::collection::vec(proptest::prelude::any::<u8>(), 31..34),
+        ) {
+            let challenge = challenge(known(Group::Bits2048), &mut Work::default());
+            let end = challenge.verify(&a, &m1, &mut Work::default());
+            proptest::prop_assert!(matches!(end, Err(SrpError::Malformed(_) | SrpError::Denied)));
+        }
+    }
+
     #[test]
     fn a_client_refuses_a_degenerate_server() {
         let credentials = Credentials::new(alice(), "right").unwrap();

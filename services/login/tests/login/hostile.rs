@@ -183,3 +183,11 @@ async fn connections_are_bounded() {
         }
     }
 }
+
+#[tokio::test]
+async fn silence_is_not_waited_for() {
+    let cluster = Cluster::start().await;
+    let mut silent = Player::raw(cluster.client_address(), &Player::preface()[..7]).await;
+    assert_eq!(silent.last_word().await, Some(ErrorCode::TooSlow));
+    assert_eq!(cluster.metric(ENDED, "why=\"timeout\"").await, 1.0);
+}

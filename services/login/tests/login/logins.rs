@@ -53,6 +53,20 @@ async fn the_password_decides_on_postgres() {
 }
 
 #[tokio::test]
+async fn replicas_on_one_store_are_one_login() {
+    let server = Postgres::start().await;
+    let store = format!("login.store={}", server.url());
+    let settings = [store.as_str()];
+    let (one, other) = tokio::join!(Cluster::start_with(&settings), Cluster::start_with(&settings));
+    one.account("alice", "right").await;
+    one.connect().await.log_in("alice", "right").await.unwrap();
+    other.connect().await.log_in("alice", "right").await.unwrap();
+    assert_eq!(one.show("alice").await.generation, 3);
+    let salt = one.connect().await.hello("nobody").await.unwrap().salt;
+    assert_eq!(other.connect().await.hello("nobody").await.unwrap().salt, salt);
+}
+
+#[tokio::test]
 async fn an_unknown_account_costs_and_looks_like_a_known_one() {
     let cluster = Cluster::start().await;
     cluster.account("alice", "right").await;
