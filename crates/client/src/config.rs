@@ -33,6 +33,9 @@ pub struct Timing {
     pub resume: Duration,
     /// Pause between rounds of attempts: doubles from the first to the second.
     pub pause: (Duration, Duration),
+    /// A session that every gateway has known nothing of for so long is gone. A world that was just restarted needs
+    /// a moment to hear of its sessions.
+    pub gone: Duration,
     /// For the reply to a request, where the caller says nothing else.
     pub reply: Duration,
     /// A `Ping` is sent after so long without sending.
@@ -50,6 +53,7 @@ impl Default for Timing {
             handshake: Duration::from_secs(15),
             resume: Duration::from_secs(3),
             pause: (Duration::from_millis(100), Duration::from_secs(3)),
+            gone: Duration::from_secs(4),
             reply: Duration::from_secs(10),
             ping: Duration::from_secs(10),
             silence: Duration::from_secs(30),

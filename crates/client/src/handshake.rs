@@ -35,6 +35,14 @@ pub struct ResumeKeys {
     pub world: Key,
 }
 
+impl ResumeKeys {
+    /// Those of a session that was just attached.
+    pub fn of(established: &Established) -> Self {
+        let keys = &established.keys;
+        Self { gateway: keys.gateway_resume.clone(), world: keys.world_resume.clone() }
+    }
+}
+
 /// Boards with a ticket, on a connection that has said nothing yet.
 pub async fn attach(
     connection: &mut Connection,

@@ -22,7 +22,7 @@ use tokio::{
 
 use crate::ClientError;
 
-pub use crate::handshake::{Established, attach, resume};
+pub use crate::handshake::{Established, ResumeKeys, attach, resume};
 
 /// A TCP connection to a server, plain at first.
 #[derive(Debug)]

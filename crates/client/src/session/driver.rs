@@ -77,8 +77,8 @@ impl<S: Sink> Driver<S> {
         commands: mpsc::Receiver<Command>,
         shared: Arc<Shared>,
     ) -> Self {
-        let Established { session, ready, keys, .. } = established;
-        let keys = ResumeKeys { gateway: keys.gateway_resume, world: keys.world_resume };
+        let keys = ResumeKeys::of(&established);
+        let Established { session, ready, .. } = established;
         let (traffic, pending) = (Traffic::new(), Pending::default());
         Self { config, id: session, keys, ready, traffic, shared, pending, sink, commands }
     }

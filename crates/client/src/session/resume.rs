@@ -19,9 +19,6 @@ use crate::{
     raw::Connection,
 };
 
-/// Rounds in which every gateway that answered knew nothing of the session, before it is given up.
-const GONE_ROUNDS: u32 = 2;
-
 /// What the gateways of one round said.
 #[derive(Default)]
 struct Round {
@@ -34,14 +31,15 @@ impl<S: Sink> Driver<S> {
     pub(super) async fn resume(&mut self, mut redirect: Option<String>) -> Result<Connection, SessionEnd> {
         let until = Instant::now() + Duration::from_millis(self.ready.link_loss_ms.into());
         let (mut pause, longest) = self.config.timing.pause;
-        let mut gone = 0;
+        let mut unknown_since = None;
         loop {
             let mut round = Round::default();
             if let Some(connection) = self.round(redirect.take(), &mut round).await? {
                 return Ok(connection);
             }
-            gone = if round.unknown > 0 && round.other == 0 { gone + 1 } else { 0 };
-            if gone >= GONE_ROUNDS {
+            if round.unknown == 0 || round.other > 0 {
+                unknown_since = None;
+            } else if unknown_since.get_or_insert_with(Instant::now).elapsed() >= self.config.timing.gone {
                 return Err(SessionEnd::Gone);
             }
             if Instant::now() + pause >= until {

@@ -22,7 +22,9 @@ pub(crate) const ECHO: u16 = 0x9000;
 pub(crate) async fn attached(gateways: usize) -> (Gateway, Session, Events) {
     let gateway = Gateway::start(gateways).await;
     let (sink, events) = events(64);
-    let session = soon(Session::attach(&Config::default(), gateway.admit(), sink)).await.unwrap();
+    let mut config = Config::default();
+    config.timing.gone = Duration::from_millis(1);
+    let session = soon(Session::attach(&config, gateway.admit(), sink)).await.unwrap();
     (gateway, session, events)
 }
 

@@ -5,6 +5,7 @@ mod dns;
 mod game;
 mod gateway;
 mod login;
+mod raw;
 mod resume;
 mod server;
 
