@@ -44,6 +44,7 @@ pub struct Session {
     shared: Arc<Shared>,
     ended: watch::Receiver<Option<SessionEnd>>,
     reply: Duration,
+    closed: CancellationToken,
     /// Stops the driver with the last handle.
     _open: Arc<DropGuard>,
 }
@@ -122,7 +123,7 @@ impl Session {
             ended_sender.send_replace(Some(end));
             drop(driver);
         });
-        Self { commands, shared, ended, reply, _open: Arc::new(closed.drop_guard()) }
+        Self { commands, shared, ended, reply, _open: Arc::new(closed.clone().drop_guard()), closed }
     }
 
     pub fn id(&self) -> SessionId {
@@ -195,14 +196,21 @@ impl Session {
         self.command(Command::Send(message)).await
     }
 
-    /// Ends the session at the server, and waits until it is over.
+    /// Ends the session at the server, and waits until it is over. A server that cannot be reached in the time of a
+    /// reply is not waited for: the session is forgotten here, and ends there when it is missed.
     pub async fn logout(&self) -> SessionEnd {
         let sent =
             self.call_raw(opcode::LOGOUT, prost::Message::encode_to_vec(&Logout {}).into(), None).await;
-        match sent {
-            Err(ClientError::Ended(end)) => end,
-            _ => self.ended().await,
+        if let Err(ClientError::Ended(end)) = sent {
+            return end;
         }
+        self.close();
+        self.ended().await
+    }
+
+    /// Drops the session here, without a word to the server.
+    pub fn close(&self) {
+        self.closed.cancel();
     }
 
     /// Waits until the session is over, and says why.

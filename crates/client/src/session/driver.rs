@@ -266,6 +266,9 @@ impl<S: Sink> Driver<S> {
             let replayed = self.traffic.replay(received)?;
             add(&self.counters().replayed, replayed);
             count(&self.counters().resumes);
+            for request in self.pending.again().filter(|request| !request.is_reliable()) {
+                self.traffic.enqueue(request)?;
+            }
         } else {
             self.traffic.restart();
             for request in self.pending.again() {

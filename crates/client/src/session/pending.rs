@@ -8,13 +8,16 @@ use tokio::sync::oneshot;
 
 use crate::ClientError;
 
-/// Most requests in flight. Overflow: the driver takes no more commands until one is answered.
-pub(super) const MOST: usize = 256;
+/// Most requests in flight, and bytes of their payloads: so much that all can be sent again at once. Overflow: the
+/// driver takes no more commands until one is answered.
+const MOST: usize = 200;
+const MOST_BYTES: usize = 48 * 1024;
 
 #[derive(Default)]
 pub(super) struct Pending {
     /// By place in the order; the request number on the wire is the place without its high bits.
     waiting: BTreeMap<u64, Waiting>,
+    bytes: usize,
     last: u64,
 }
 
@@ -36,18 +39,20 @@ impl Pending {
         if number(self.last) == 0 {
             self.last += 1;
         }
+        self.bytes += payload.len();
         self.waiting.insert(self.last, Waiting { opcode, payload: payload.clone(), answer });
         Message::new(opcode, Head::Request(number(self.last)), payload)
     }
 
     pub(super) fn is_full(&self) -> bool {
-        self.waiting.len() >= MOST
+        self.waiting.len() >= MOST || self.bytes >= MOST_BYTES
     }
 
     /// Hands a reply to who waits for it; false if nobody does any more.
     pub(super) fn answer(&mut self, request: u32, reply: Message) -> bool {
         let place = self.waiting.keys().copied().find(|place| number(*place) == request);
         let Some(waiting) = place.and_then(|place| self.waiting.remove(&place)) else { return false };
+        self.bytes -= waiting.payload.len();
         let result = match reply.opcode {
             opcode::ERROR => Err(match reply.decode::<shardkeep_wire::payload::Error>() {
                 Ok(error) => ClientError::Refused(error.into()),
@@ -61,6 +66,7 @@ impl Pending {
     /// Forgets requests that were given up. Their replies may still come.
     pub(super) fn prune(&mut self) {
         self.waiting.retain(|_, waiting| !waiting.answer.is_closed());
+        self.bytes = self.waiting.values().map(|waiting| waiting.payload.len()).sum();
     }
 
     /// Every request without a reply, to be sent again with the same number.
@@ -77,7 +83,10 @@ fn number(place: u64) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use shardkeep_wire::payload::{Error, ErrorCode};
+    use shardkeep_wire::{
+        payload::{Error, ErrorCode},
+        session::{Bounds, Outbox},
+    };
 
     use super::*;
 
@@ -97,6 +106,7 @@ mod tests {
         assert!(pending.answer(u32::MAX, refused.clone()));
         assert!(matches!(first_reply.try_recv().unwrap(), Err(ClientError::Refused(_))));
         assert!(!pending.answer(u32::MAX, refused));
+        assert_eq!(pending.bytes, 0);
     }
 
     #[test]
@@ -107,5 +117,18 @@ mod tests {
         drop(reply);
         pending.prune();
         assert_eq!(pending.again().count(), 0);
+    }
+
+    #[test]
+    fn everything_in_flight_fits_into_the_log() {
+        let mut pending = Pending::default();
+        let mut replies = Vec::new();
+        while !pending.is_full() {
+            let (answer, reply) = oneshot::channel();
+            pending.add(7, Bytes::from(vec![0; 8_000]), answer);
+            replies.push(reply);
+        }
+        let mut log = Outbox::new(Bounds::CLIENT);
+        pending.again().for_each(|request| assert!(log.push(request.to_bytes()).is_ok()));
     }
 }

@@ -7,7 +7,7 @@ use shardkeep_client::{
 };
 use shardkeep_wire::{
     Message, opcode,
-    payload::{Announcement, ErrorCode, Redirect},
+    payload::{Announcement, Error, ErrorCode, Redirect},
 };
 
 use super::{
@@ -144,4 +144,20 @@ async fn a_displaced_session_does_not_come_back() {
     assert!(
         matches!(soon(session.ended()).await, SessionEnd::Refused(refusal) if refusal.code == ErrorCode::Displaced)
     );
+}
+
+#[tokio::test]
+async fn a_logout_is_said_again() {
+    let (mut gateway, session, mut events) = attached(1).await;
+    let leaving = tokio::spawn({
+        let session = session.clone();
+        async move { session.logout().await }
+    });
+    gateway.expect(opcode::LOGOUT).await;
+    gateway.order(Do::Cut);
+    expect_resumed(&mut events, true).await;
+    gateway.expect(opcode::LOGOUT).await;
+    gateway.send(Message::error_event(&Error::of(ErrorCode::LoggedOut, "")));
+    let end = soon(leaving).await.unwrap();
+    assert!(matches!(end, SessionEnd::Refused(refusal) if refusal.code == ErrorCode::LoggedOut));
 }
