@@ -79,6 +79,26 @@ impl Postgres {
         }
     }
 
+    /// Stops answering without closing anything, as a frozen machine does. Only for a server of one's own.
+    ///
+    /// # Panics
+    /// When the server has ended by itself.
+    pub fn freeze(&self) {
+        self.signal("STOP");
+    }
+
+    /// # Panics
+    /// When the server has ended by itself.
+    pub fn thaw(&self) {
+        self.signal("CONT");
+    }
+
+    fn signal(&self, name: &str) {
+        let process = self.server.process.lock().unwrap_or_else(PoisonError::into_inner);
+        let signalled = process.as_ref().map_or(Ok(()), |process| process.signal_all(name));
+        signalled.unwrap_or_else(|error| panic!("PostgreSQL: {error:#}"));
+    }
+
     /// # Panics
     /// When the server does not come back.
     pub fn restart(&self) {

@@ -136,6 +136,17 @@ impl Process {
         run(Command::new("kill").arg(format!("-{name}")).arg(self.id.to_string()))
     }
 
+    /// Sends a signal to the server and to each of its children, which serve one connection each.
+    pub(crate) fn signal_all(&self, name: &str) -> Result<()> {
+        let id = self.id;
+        let children = fs::read_to_string(format!("/proc/{id}/task/{id}/children"))?;
+        for child in children.split_whitespace() {
+            // A child may end by itself meanwhile.
+            let _ = run(Command::new("kill").arg(format!("-{name}")).arg(child));
+        }
+        self.signal(name)
+    }
+
     /// Ends the server by this signal, and waits for it.
     pub(crate) fn end(&mut self, signal: &'static str) {
         if let Some(stop) = self.stop.take() {

@@ -437,6 +437,33 @@ async fn an_absent_database_is_waited_for() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_frozen_database_holds_nobody_up() {
+    let server = Postgres::alone().await;
+    let place = Place::new(&server.url());
+    let replica = place.start("dbcache-1").await;
+    let (mut world, mut west) = (replica.world(), replica.zone("west"));
+    let ada = entered(&mut world, "Ada").await;
+    server.freeze();
+    let away = because(Code::Unavailable, "unavailable");
+    let begin = std::time::Instant::now();
+    assert_eq!(refused(commit(&mut west, dropping(&ada, 1)).await), away);
+    assert!(save(&mut west, vec![soft(&ada, 77)]).await.is_empty(), "soft state waits");
+    assert_eq!(refused(west.load(LoadRequest { character: ada.id }).await), away);
+    assert!(begin.elapsed() < Duration::from_secs(10), "{:?}", begin.elapsed());
+    server.thaw();
+    let done = loop {
+        match commit(&mut west, dropping(&ada, 1)).await {
+            Err(status) if status.code() == Code::Unavailable => {}
+            result => break result.unwrap(),
+        }
+    };
+    assert!(done.characters[0].items.is_empty());
+    assert_eq!(load(&mut world, ada.id).await.position.unwrap().x_mm, 77);
+    assert_conserved(&mut world, 1).await;
+    replica.running.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_second_owner_of_a_file_is_told_what_it_needs() {
     let place = Place::new("sqlite");
     let replica = place.start("dbcache-1").await;
