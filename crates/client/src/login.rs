@@ -16,8 +16,8 @@ use shardkeep_types::Secret;
 use shardkeep_wire::{
     Kind, Message, opcode,
     payload::{
-        Challenge, Finished, GatewayOffer, Hello, Ping, Proof, SelectWorld, Verified, Welcome, World,
-        WorldList,
+        Challenge, ErrorCode, Finished, GatewayOffer, Hello, Ping, Proof, SelectWorld, Verified, Welcome,
+        World, WorldList,
     },
     preface::Service,
     seal::Suite,
@@ -48,12 +48,22 @@ pub async fn log_in(
     let addresses = find(config, zone).await?;
     let mut last = ClientError::Timeout("an address of the login service");
     for address in addresses {
-        match Door::open(config, address).await {
-            Ok(door) => return door.log_in(account, password).await,
-            Err(error) => last = error,
+        let attempt = async { Box::pin(Door::open(config, address).await?.log_in(account, password)).await };
+        match attempt.await {
+            Err(error) if is_of_this_server(&error) => last = error,
+            done => return done,
         }
     }
     Err(last)
+}
+
+/// Whether another server may do better: this one is gone, full or leaving.
+fn is_of_this_server(error: &ClientError) -> bool {
+    match error {
+        ClientError::Connect { .. } | ClientError::Io(_) | ClientError::Timeout(_) => true,
+        ClientError::Refused(refusal) => matches!(refusal.code, ErrorCode::Unavailable | ErrorCode::Draining),
+        _ => false,
+    }
 }
 
 /// Addresses of the zone's login servers, in the order to try them.
