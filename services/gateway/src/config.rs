@@ -13,11 +13,9 @@ pub struct Config {
     /// `host:port` under which players reach it; needed behind address translation. Default: the bound address.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub advertise: Option<String>,
-    /// Name that leads to any gateway, told to clients for resuming: `gateway.<zone>:port`. Default: this gateway.
+    /// Name that leads to any gateway, told to clients for resuming. Default: `gateway.<zone>`, asked for by SRV.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub any_gateway: Option<String>,
-    /// Name of the deployment; clients of another one are dropped at the preface.
-    pub deployment: String,
     /// Sessions at which this gateway counts as full.
     pub capacity: usize,
     /// Connections at once, attached or not; more are closed as they come.
@@ -47,7 +45,6 @@ impl Default for Config {
             listen: "127.0.0.1:7200".into(),
             advertise: None,
             any_gateway: None,
-            deployment: "dev".into(),
             capacity: 10_000,
             max_connections: 12_000,
             max_connections_per_address: 2_000,
@@ -65,15 +62,16 @@ impl Validate for Config {
         self.listen.parse::<SocketAddr>().map_err(|_| {
             format!("listen: {:?} is not an address with a port, such as 0.0.0.0:7200", self.listen)
         })?;
-        for (key, address) in [("advertise", &self.advertise), ("any_gateway", &self.any_gateway)] {
-            let valid = |address: &String| {
-                address
-                    .rsplit_once(':')
-                    .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
-            };
-            if address.as_ref().is_some_and(|address| !valid(address)) {
-                return Err(format!("{key}: must be host:port"));
-            }
+        let host_and_port = |address: &str| {
+            address
+                .rsplit_once(':')
+                .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
+        };
+        if self.advertise.as_deref().is_some_and(|address| !host_and_port(address)) {
+            return Err("advertise: must be host:port".into());
+        }
+        if self.any_gateway.as_deref().is_some_and(|name| name.contains(':') && !host_and_port(name)) {
+            return Err("any_gateway: must be a name, or host:port".into());
         }
         for (key, value) in [
             ("capacity", self.capacity),
@@ -112,7 +110,7 @@ mod tests {
         assert_eq!(Config::default().validate(), Ok(()));
         let wrong = [
             Config { listen: "nowhere".into(), ..Config::default() },
-            Config { any_gateway: Some("gateway".into()), ..Config::default() },
+            Config { any_gateway: Some("gateway:".into()), ..Config::default() },
             Config { capacity: 0, ..Config::default() },
             Config { idle: Duration::ZERO, ..Config::default() },
         ];

@@ -12,7 +12,7 @@ use std::{
 use metrics::{counter, gauge};
 use parking_lot::{Mutex, RwLock};
 use shardkeep_cluster::link::{ClientMessage, GatewayLink, SessionChange};
-use shardkeep_daemon::event;
+use shardkeep_daemon::{ClusterConfig, event};
 use shardkeep_types::{Epoch, SessionId};
 use shardkeep_wire::{
     payload::ErrorCode,
@@ -59,13 +59,14 @@ pub(crate) struct Core {
 impl Core {
     pub(crate) fn new(
         config: Config,
+        cluster: &ClusterConfig,
         name: &str,
         client_address: String,
         draining: CancellationToken,
     ) -> Arc<Self> {
-        let any_gateway = config.any_gateway.clone().unwrap_or_else(|| client_address.clone());
+        let any_gateway = config.any_gateway.clone().unwrap_or_else(|| format!("gateway.{}", cluster.zone));
         Arc::new(Self {
-            preface: Preface::new(Service::Gateway, deployment_tag(&config.deployment)),
+            preface: Preface::new(Service::Gateway, deployment_tag(&cluster.deployment)),
             config,
             name: name.to_owned(),
             client_address,

@@ -61,7 +61,7 @@ impl DaemonService for Gateway {
         let address = advertised(&config, &listener, &node)?;
         info!(bound = %listener.local_addr()?, advertised = address, "players' socket bound");
         node.set_client_address(address.clone());
-        let core = Core::new(config, &node.id().name, address, daemon.draining());
+        let core = Core::new(config, &settings.cluster, &node.id().name, address, daemon.draining());
         let worlds = Worlds::new(&node);
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         for kind in BACKENDS {
