@@ -25,6 +25,8 @@ pub(crate) struct Body {
     pub(crate) id: EntityId,
     pub(crate) x: i32,
     pub(crate) y: i32,
+    /// What `x` and `y` leave over, in parts of a millimetre.
+    pub(crate) parts: (i32, i32),
     pub(crate) vx: i32,
     pub(crate) vy: i32,
     pub(crate) health: u32,

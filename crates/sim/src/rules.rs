@@ -4,9 +4,9 @@
 pub const TICK_MS: u64 = 50;
 /// Steps per second.
 pub const TICK_HZ: u64 = 1_000 / TICK_MS;
-/// Velocities are kept to multiples of this, so that a step is a whole number of millimetres and a client that
-/// extrapolates stays exact.
-pub const VELOCITY_STEP: i32 = TICK_HZ as i32;
+/// Parts of a millimetre in which positions are kept: a velocity of 1 mm/s is one part a tick, so that no walk is
+/// rounded and a client that extrapolates stays exact.
+pub(crate) const PARTS: i32 = TICK_HZ as i32;
 /// Most an overdue tick moves anything, in steps.
 pub(crate) const MAX_STEPS: u64 = 4;
 

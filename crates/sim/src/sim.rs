@@ -74,8 +74,8 @@ pub struct Sim {
     pub(crate) now: u64,
     /// Number of the tick, `now / TICK_MS`.
     pub(crate) tick: u64,
-    /// Time this tick covers.
-    pub(crate) elapsed: u64,
+    /// How many ticks' time this one covers.
+    pub(crate) steps: i32,
     pub(crate) random: Random,
     pub(crate) bodies: Bodies,
     pub(crate) cells: Cells,
@@ -98,7 +98,7 @@ impl Sim {
             map,
             now: 0,
             tick: 0,
-            elapsed: TICK_MS,
+            steps: 1,
             random: Random::new(seed),
             bodies: Bodies::default(),
             trades: BTreeMap::new(),
@@ -115,8 +115,8 @@ impl Sim {
     /// One step. `now` is in ms, rises, and is the same on all zones of a world as far as their clocks agree; a
     /// late tick moves things for up to four steps' time.
     pub fn tick(&mut self, now: u64, inputs: impl IntoIterator<Item = Input>) -> Vec<Event> {
-        let steps = (now / TICK_MS).saturating_sub(self.tick).clamp(1, MAX_STEPS);
-        self.elapsed = if self.tick == 0 { TICK_MS } else { steps * TICK_MS };
+        let late = (now / TICK_MS).saturating_sub(self.tick).clamp(1, MAX_STEPS);
+        self.steps = if self.tick == 0 { 1 } else { late as i32 };
         (self.now, self.tick) = (now, now / TICK_MS);
 
         stage::inputs::run(self, inputs);
@@ -248,6 +248,7 @@ impl Sim {
             id,
             x: at.x_mm,
             y: at.y_mm,
+            parts: (0, 0),
             vx: 0,
             vy: 0,
             health: AVATAR_HEALTH,

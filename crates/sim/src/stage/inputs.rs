@@ -9,9 +9,12 @@ use crate::{
     body::{Avatar, Body, Creature, Ghost, Mind, dirty},
     event::{Gone, Kind, Refusal, Ring},
     input::{Entering, GhostState, Goal, Input, Item},
-    rules::{ATTACK_COOLDOWN_MS, AVATAR_HEALTH, AVATAR_SPEED, VELOCITY_STEP},
+    rules::{ATTACK_COOLDOWN_MS, AVATAR_HEALTH, AVATAR_SPEED},
     template::CreatureTemplate,
 };
+
+/// A client that rounds its velocity up does nothing wrong.
+const SLACK: i32 = 20;
 
 pub(crate) fn run(sim: &mut Sim, inputs: impl IntoIterator<Item = Input>) {
     for input in inputs {
@@ -195,18 +198,18 @@ fn wish(sim: &mut Sim, character: CharacterId, sequence: u32, velocity: (i32, i3
     let clamped = clamp_velocity(velocity);
     avatar.wish = clamped;
     let fast = |(x, y): (i32, i32)| i64::from(x) * i64::from(x) + i64::from(y) * i64::from(y);
-    let limit = i64::from(AVATAR_SPEED + VELOCITY_STEP);
+    let limit = i64::from(AVATAR_SPEED + SLACK);
     if fast(velocity) > limit * limit {
         sim.events.push(Event::TooFast { character });
     }
 }
 
-/// No faster than an avatar runs, in whole steps, towards zero.
+/// No faster than an avatar runs, rounded towards zero.
 fn clamp_velocity((x, y): (i32, i32)) -> (i32, i32) {
     let speed = f64::from(x).hypot(f64::from(y));
     let scale = if speed > f64::from(AVATAR_SPEED) { f64::from(AVATAR_SPEED) / speed } else { 1.0 };
-    let step = |v: i32| (f64::from(v) * scale) as i32 / VELOCITY_STEP * VELOCITY_STEP;
-    (step(x), step(y))
+    let part = |v: i32| (f64::from(v) * scale) as i32;
+    (part(x), part(y))
 }
 
 fn is_ghost(sim: &Sim, entity: EntityId) -> bool {
@@ -230,7 +233,7 @@ fn ghost(sim: &mut Sim, state: GhostState) {
     ghost.seen_at = sim.now;
     let body = &mut sim.bodies.hot[at];
     let jumped = (body.x - state.position.x_mm).abs() + (body.y - state.position.y_mm).abs() > 500;
-    (body.x, body.y) = (state.position.x_mm, state.position.y_mm);
+    (body.x, body.y, body.parts) = (state.position.x_mm, state.position.y_mm, (0, 0));
     if jumped {
         body.touch(dirty::MOVEMENT);
     }
@@ -272,7 +275,7 @@ impl Sim {
         // A leap is not a stroll over the border and back.
         avatar.outside_since = Some(0);
         body.set_velocity(0, 0);
-        (body.x, body.y) = (to.x_mm, to.y_mm);
+        (body.x, body.y, body.parts) = (to.x_mm, to.y_mm, (0, 0));
         body.touch(dirty::MOVEMENT);
         let at = self.bodies.find(EntityId::avatar(character));
         if let Some(at) = at {

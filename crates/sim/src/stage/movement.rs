@@ -5,11 +5,12 @@ use crate::{
     body::{Body, Mind},
     cells::Cells,
     input::Goal,
+    rules::PARTS,
     template::CreatureTemplate,
 };
 
 pub(crate) fn run(sim: &mut Sim) {
-    let (map, cells, elapsed) = (sim.map.as_ref(), &mut sim.cells, sim.elapsed as i32);
+    let (map, cells, steps) = (sim.map.as_ref(), &mut sim.cells, sim.steps);
     for (body, mind) in sim.bodies.hot.iter_mut().zip(&mut sim.bodies.minds) {
         if body.frozen {
             continue;
@@ -17,14 +18,14 @@ pub(crate) fn run(sim: &mut Sim) {
         match mind {
             Mind::Avatar(avatar) => {
                 let wish = if body.alive() { avatar.wish } else { (0, 0) };
-                walk(body, wish, elapsed, map, |_, _| true);
+                walk(body, wish, steps, map, |_, _| true);
             }
             Mind::Creature(creature) => {
-                let wish = pursue(body, creature.goal, elapsed);
+                let wish = pursue(body, creature.goal, steps);
                 let cells = &*cells;
-                walk(body, wish, elapsed, map, |x, y| cells.owned(cells.at(x, y)));
+                walk(body, wish, steps, map, |x, y| cells.owned(cells.at(x, y)));
             }
-            Mind::Ghost(_) => glide(body, elapsed, map),
+            Mind::Ghost(_) => glide(body, steps, map),
         }
         enter_cell(body, cells);
     }
@@ -37,48 +38,52 @@ fn enter_cell(body: &mut Body, cells: &mut Cells) {
 
 /// Moves along each axis for itself, so that one slides along a wall. The velocity told to watchers is the one
 /// that came true.
-fn walk(body: &mut Body, wish: (i32, i32), elapsed: i32, map: &Map, allowed: impl Fn(i32, i32) -> bool) {
+fn walk(body: &mut Body, wish: (i32, i32), steps: i32, map: &Map, allowed: impl Fn(i32, i32) -> bool) {
     if wish == (0, 0) {
         body.set_velocity(0, 0);
         return;
     }
     let free = |x: i32, y: i32| !map.grid.is_blocked(x, y) && allowed(x, y);
-    let step = |v: i32| v * elapsed / 1_000;
     let (mut vx, mut vy) = wish;
-    let x = body.x + step(vx);
+    let (x, part) = step(body.x, body.parts.0, vx, steps);
     if vx != 0 && !free(x, body.y) {
         vx = 0;
     } else {
-        body.x = x;
+        (body.x, body.parts.0) = (x, part);
     }
-    let y = body.y + step(vy);
+    let (y, part) = step(body.y, body.parts.1, vy, steps);
     if vy != 0 && !free(body.x, y) {
         vy = 0;
     } else {
-        body.y = y;
+        (body.y, body.parts.1) = (y, part);
     }
     body.set_velocity(vx, vy);
 }
 
+/// Where one is after so many steps, in millimetres and parts of one.
+fn step(mm: i32, part: i32, velocity: i32, steps: i32) -> (i32, i32) {
+    let parts = part + velocity * steps;
+    (mm + parts.div_euclid(PARTS), parts.rem_euclid(PARTS))
+}
+
 /// A neighbour's entity goes on as last heard; its own zone minds the walls.
-fn glide(body: &mut Body, elapsed: i32, map: &Map) {
-    body.x = (body.x + body.vx * elapsed / 1_000).clamp(0, map.width_mm() - 1);
-    body.y = (body.y + body.vy * elapsed / 1_000).clamp(0, map.height_mm() - 1);
+fn glide(body: &mut Body, steps: i32, map: &Map) {
+    let (x, px) = step(body.x, body.parts.0, body.vx, steps);
+    let (y, py) = step(body.y, body.parts.1, body.vy, steps);
+    (body.x, body.y) = (x.clamp(0, map.width_mm() - 1), y.clamp(0, map.height_mm() - 1));
+    body.parts = (px, py);
 }
 
 /// Velocity towards the goal; none when it is reached within this tick.
-fn pursue(body: &Body, goal: Goal, elapsed: i32) -> (i32, i32) {
+fn pursue(body: &Body, goal: Goal, steps: i32) -> (i32, i32) {
     let Goal::Move { x_mm, y_mm, speed } = goal else { return (0, 0) };
     let fastest = CreatureTemplate::get(body.template).map_or(0, |template| template.speed);
     let speed = f64::from(speed.clamp(0, fastest));
     let (dx, dy) = (f64::from(x_mm) - f64::from(body.x), f64::from(y_mm) - f64::from(body.y));
     let distance = dx.hypot(dy);
-    if distance <= speed * f64::from(elapsed) / 1_000.0 {
+    if distance <= speed * f64::from(steps) / f64::from(PARTS) {
         return (0, 0);
     }
-    let part = |d: f64| {
-        let step = crate::rules::VELOCITY_STEP;
-        (d / distance * speed) as i32 / step * step
-    };
+    let part = |d: f64| (d / distance * speed) as i32;
     (part(dx), part(dy))
 }
