@@ -28,8 +28,11 @@ const NOTICE: Duration = Duration::from_secs(10);
 /// From one side of the border to the other, with time to spare for a hand-over that waits.
 const WALK: Duration = Duration::from_secs(30);
 const TRADE: Duration = Duration::from_secs(30);
-/// Speeds that tell a move from all others, in mm/s.
-const SIGNAL: std::ops::Range<i16> = 1_000..2_000;
+/// Speeds that tell a move from all others, in mm/s: the slowest, how many there are, and what lies between them (one
+/// millimetre a tick, to which the server rounds).
+const SLOWEST: i16 = 1_000;
+const SPEEDS: u32 = 50;
+const SPEED_STEP: i16 = 20;
 /// Rounds between two trades.
 const TRADE_EVERY: u32 = 3;
 
@@ -165,8 +168,7 @@ impl Pair {
     /// A move of the one is seen by the other.
     async fn signal(&self, [one, other]: &mut [Bot; 2], round: u32) -> Result<()> {
         let me = one.player.look(View::me).context("no avatar")?;
-        let steps = u32::from(SIGNAL.end.abs_diff(SIGNAL.start));
-        let speed = SIGNAL.start + i16::try_from((round * 37) % steps)?;
+        let speed = SLOWEST + i16::try_from(round % SPEEDS)? * SPEED_STEP;
         let started = Instant::now();
         one.player.walk(0, speed).await?;
         let seen = timeout(NOTICE, sees(other, me, [0, speed])).await;

@@ -1,0 +1,160 @@
+//! What the stories share: a cluster that plays along, and players who come from nothing but a DNS server's address.
+
+use std::{
+    sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result};
+use shardkeep_client::{
+    ClientError, Config,
+    game::{Happening, Happenings, Player, View},
+    login::{self, WorldSelect},
+};
+use shardkeep_testkit::{Cluster, Postgres, Redis, Stores};
+use shardkeep_types::{CharacterId, EntityId};
+use tokio::{sync::OnceCell, time::timeout};
+
+pub const ZONE: &str = "shardkeep.test";
+pub const WORLD: u32 = 1;
+pub const PASSWORD: &str = "correct horse battery staple";
+/// What has not happened by then, with the machine busy with other stories, will not happen.
+pub const SOON: Duration = Duration::from_secs(30);
+/// The border between the two zones, and the middle of the map, in mm.
+pub const BORDER_MM: i32 = 512_000;
+
+/// One cluster on embedded stores for all stories that leave it as they found it.
+pub async fn shared() -> Result<&'static Cluster> {
+    static SHARED: OnceCell<Cluster> = OnceCell::const_new();
+    SHARED.get_or_try_init(Cluster::start).await
+}
+
+/// The two kinds of stores that everything must work on.
+pub enum Backing {
+    Sqlite,
+    Servers { postgres: Postgres, redis: Redis },
+}
+
+impl Backing {
+    pub async fn servers() -> Self {
+        Self::Servers { postgres: Postgres::start().await, redis: Redis::start().await }
+    }
+
+    pub fn stores(&self) -> Stores {
+        match self {
+            Self::Sqlite => Stores::default(),
+            Self::Servers { postgres, redis } => {
+                Stores { postgres: Some(postgres.url()), redis: Some(redis.url()) }
+            }
+        }
+    }
+}
+
+/// A name that no other story uses.
+pub fn fresh_name(prefix: &str) -> String {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let mut number = COUNT.fetch_add(1, Ordering::Relaxed);
+    let mut name = prefix.to_owned();
+    // Character names are letters only.
+    for _ in 0..4 {
+        name.push(char::from(b'a' + (number % 26) as u8));
+        number /= 26;
+    }
+    name
+}
+
+/// How a player of this cluster must be configured: its DNS server, and nothing else.
+pub fn config(cluster: &Cluster) -> Result<Config> {
+    Ok(Config::with_dns(cluster.dns()?.parse().context("the DNS server's address")?))
+}
+
+/// A player in the world, with an account and a character of its own.
+pub struct Actor {
+    pub name: String,
+    pub player: Player,
+    pub happenings: Happenings,
+}
+
+impl Actor {
+    /// Makes an account and takes the whole path into the world.
+    pub async fn enter(cluster: &Cluster, prefix: &str) -> Result<Self> {
+        let name = fresh_name(prefix);
+        cluster.account(&name, PASSWORD).await?;
+        Self::enter_as(cluster, &name).await
+    }
+
+    /// With an account that exists already.
+    pub async fn enter_as(cluster: &Cluster, name: &str) -> Result<Self> {
+        let mut worlds = log_in(cluster, name, PASSWORD).await?;
+        let boarding = worlds.select(WORLD).await?;
+        let (player, happenings) = Player::attach(&config(cluster)?, boarding).await?;
+        let known = player.list_characters().await?.characters;
+        let id = match known.first() {
+            Some(character) => character.id,
+            None => player.create_character(name).await?.id,
+        };
+        player.enter(id).await?;
+        Ok(Self { name: name.to_owned(), player, happenings })
+    }
+
+    pub fn entity(&self) -> Result<EntityId> {
+        self.player.look(View::me).context("not in the world")
+    }
+
+    pub fn character(&self) -> Result<CharacterId> {
+        self.entity()?.as_character().context("an avatar's id tells its character")
+    }
+
+    /// Waits until this player has the other in sight.
+    pub async fn sees(&self, other: &Self) -> Result<()> {
+        let entity = other.entity()?;
+        let seen = self.player.until(SOON, |view| view.entity(entity).map(|_| ())).await;
+        seen.with_context(|| format!("{} does not see {}", self.name, other.name))
+    }
+
+    /// Waits for a happening for which `wanted` gives something.
+    pub async fn until<T>(&mut self, what: &str, mut wanted: impl FnMut(&Happening) -> Option<T>) -> Result<T> {
+        let waiting = async {
+            while let Some(happening) = self.happenings.next().await {
+                if let Some(found) = wanted(&happening) {
+                    return Ok(found);
+                }
+            }
+            anyhow::bail!("{}: the session ended before {what}", self.name)
+        };
+        timeout(SOON, waiting).await.with_context(|| format!("{} waits for {what}", self.name))?
+    }
+
+    /// Coins, and the ids of all items.
+    pub async fn belongings(&self) -> Result<(i64, Vec<u64>)> {
+        let inventory = self.player.inventory().await?;
+        let mut items: Vec<u64> = inventory.items.iter().map(|item| item.id).collect();
+        items.sort_unstable();
+        Ok((inventory.coins, items))
+    }
+
+    /// Walks to metres from the map's corner.
+    pub async fn walk_to(&self, x_m: i32, y_m: i32) -> Result<()> {
+        self.player.move_to(x_m * 1_000, y_m * 1_000, Duration::from_secs(120)).await?;
+        Ok(())
+    }
+}
+
+pub async fn log_in(cluster: &Cluster, name: &str, password: &str) -> Result<WorldSelect, ClientError> {
+    let config = config(cluster).map_err(|error| ClientError::Io(std::io::Error::other(error.to_string())))?;
+    login::log_in(&config, ZONE, name, password).await
+}
+
+/// Gives an item of `giver` for a coin of `taker`, as one trade. Returns the item.
+pub async fn trade(giver: &Actor, taker: &Actor) -> Result<u64> {
+    let gift = *giver.belongings().await?.1.first().context("nothing to give")?;
+    let trade = giver.player.invite(taker.entity()?).await?;
+    taker.player.answer(trade, true).await?;
+    giver.player.offer(trade, vec![gift], 0).await?;
+    let revision = taker.player.offer(trade, Vec::new(), 1).await?.revision;
+    let (gave, took) =
+        tokio::join!(giver.player.confirm(trade, revision), taker.player.confirm(trade, revision));
+    gave?;
+    took?;
+    Ok(gift)
+}
