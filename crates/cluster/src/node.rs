@@ -22,6 +22,9 @@ use crate::{
     registration, server,
 };
 
+/// How long readiness waits for a registry to take note.
+const FIND_ME: Duration = Duration::from_secs(1);
+
 /// Handle to this instance's membership; clones are the same instance.
 #[derive(Clone)]
 pub struct Node {
@@ -38,6 +41,7 @@ struct Inner {
     /// The bound socket, until [`Node::serve`] takes it.
     listener: Mutex<Option<TcpListener>>,
     announcement: watch::Sender<Instance>,
+    known_up: watch::Sender<bool>,
     directories: Mutex<HashMap<DaemonKind, Directory>>,
 }
 
@@ -85,6 +89,7 @@ impl Node {
                 config: settings.cluster.clone(),
                 listener: Mutex::new(Some(listener)),
                 announcement: watch::Sender::new(instance),
+                known_up: watch::Sender::new(false),
                 directories: Mutex::default(),
             }),
         };
@@ -94,19 +99,28 @@ impl Node {
     }
 
     fn keep_registered(&self) {
-        let inner = &self.inner;
-        let rhythm = registration::Rhythm { heartbeat: inner.config.heartbeat, lease: inner.config.lease };
-        for (address, channel) in self.registries() {
-            let announcement = inner.announcement.subscribe();
-            let keep = registration::keep(address, channel, announcement, rhythm, inner.daemon.finished());
-            inner.daemon.spawn_infrastructure("registration", keep);
+        for address in &self.inner.config.registries {
+            self.register_with(address);
         }
         let node = self.clone();
-        inner.daemon.spawn_infrastructure("draining state", async move {
+        self.inner.daemon.spawn_infrastructure("draining state", async move {
             node.inner.daemon.draining().cancelled().await;
             node.set_state(State::Draining);
             Ok(())
         });
+    }
+
+    /// Keeps this instance registered with one more registry: a registry's way to appear in its own list.
+    pub fn register_with(&self, registry: &str) {
+        let inner = &self.inner;
+        let rhythm = registration::Rhythm { heartbeat: inner.config.heartbeat, lease: inner.config.lease };
+        let channel = self.channel(DaemonKind::Registry, registry);
+        let voice = registration::Voice {
+            announcement: inner.announcement.subscribe(),
+            known_up: inner.known_up.clone(),
+        };
+        let keep = registration::keep(registry.to_owned(), channel, voice, rhythm, inner.daemon.finished());
+        inner.daemon.spawn_infrastructure("registration", keep);
     }
 
     fn registries(&self) -> impl Iterator<Item = (String, Channel)> {
@@ -172,7 +186,8 @@ impl Node {
     }
 
     /// Serves these gRPC services, with mutual TLS and the table of who may call what, beside `Control` and health.
-    /// Marks the instance UP and the daemon ready. Call it once; it serves until the daemon has finished.
+    /// Marks the instance UP, and the daemon ready once a registry knows that. Call it once; it serves until the daemon
+    /// has finished.
     pub fn serve(&self, routes: Routes) {
         let inner = &self.inner;
         let Some(listener) = inner.listener.lock().take() else {
@@ -190,7 +205,18 @@ impl Node {
         });
         inner.daemon.spawn_infrastructure("health", report_health(reporter, inner.daemon.clone()));
         self.set_state(State::Up);
-        inner.daemon.ready();
+        inner.daemon.spawn_infrastructure("readiness", self.clone().become_ready());
+    }
+
+    /// Ready means: others can find it. Where no registry answers, that must not keep the daemon from serving those
+    /// who know it already.
+    async fn become_ready(self) -> anyhow::Result<()> {
+        let mut known_up = self.inner.known_up.subscribe();
+        if !self.inner.config.registries.is_empty() {
+            let _ = tokio::time::timeout(FIND_ME, known_up.wait_for(|known| *known)).await;
+        }
+        self.inner.daemon.ready();
+        Ok(())
     }
 
     /// Live view of the instances of a kind. All callers share one watch per registry.

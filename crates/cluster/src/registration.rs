@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use metrics::{counter, gauge};
 use shardkeep_rpc::registry::{
-    HeartbeatRequest, LeaveRequest, RegisterRequest, State, registry_client::RegistryClient,
+    self, HeartbeatRequest, LeaveRequest, RegisterRequest, registry_client::RegistryClient,
 };
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -13,7 +13,7 @@ use tonic::{Code, Request, Status, transport::Channel};
 use tracing::{debug, info, warn};
 
 use crate::{
-    Backoff, Instance,
+    Backoff, Instance, State,
     metrics::{REGISTER_FAILURES, REGISTRIES},
 };
 
@@ -26,14 +26,22 @@ pub(crate) struct Rhythm {
     pub(crate) lease: Duration,
 }
 
+/// Where an instance says what it has become, and where it is told that a registry knows.
+pub(crate) struct Voice {
+    pub(crate) announcement: watch::Receiver<Instance>,
+    /// Set once any registry has taken note that the instance is up.
+    pub(crate) known_up: watch::Sender<bool>,
+}
+
 /// Runs until the daemon has finished.
 pub(crate) async fn keep(
     address: String,
     channel: Channel,
-    mut announcement: watch::Receiver<Instance>,
+    voice: Voice,
     rhythm: Rhythm,
     finished: CancellationToken,
 ) -> anyhow::Result<()> {
+    let Voice { mut announcement, known_up } = voice;
     let mut client = RegistryClient::new(channel);
     let mut backoff = Backoff::new(rhythm.heartbeat / 10, rhythm.heartbeat);
     // What this registry knows of us; nothing, as long as it has not answered.
@@ -47,6 +55,9 @@ pub(crate) async fn keep(
         };
         let pause = match result {
             Ok(true) => {
+                if now.state == State::Up {
+                    known_up.send_replace(true);
+                }
                 if told.replace(now).is_none() {
                     info!(registry = address, "registered");
                     gauge!(REGISTRIES).increment(1.0);
@@ -102,7 +113,7 @@ async fn tell(
         Some(told) if same_addresses(told, now) => {
             let heartbeat = HeartbeatRequest {
                 id: Some((&now.id).into()),
-                state: State::from(now.state).into(),
+                state: registry::State::from(now.state).into(),
                 load: now.load,
                 attributes: now.attributes.clone().into_iter().collect(),
             };

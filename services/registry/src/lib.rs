@@ -41,6 +41,10 @@ impl Service for Registry {
             .max_decoding_message_size(MESSAGE_LIMIT)
             .max_encoding_message_size(MESSAGE_LIMIT);
         node.serve(Routes::new(service));
+        let own = node.grpc_address();
+        if !settings.cluster.registries.contains(&own) {
+            node.register_with(&own);
+        }
         daemon.draining().cancelled().await;
         // Watchers turn to the other replicas now instead of when the socket closes.
         hub.close();
