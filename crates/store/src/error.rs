@@ -17,7 +17,7 @@ pub enum Error {
     #[error("the store's file {}", path.display())]
     File { path: PathBuf, source: io::Error },
     #[error("migrating the schema `{schema}`")]
-    Migrate { schema: &'static str, source: Box<sqlx::migrate::MigrateError> },
+    Migrate { schema: &'static str, source: Box<dyn std::error::Error + Send + Sync> },
     /// The database cannot be reached, or is going away: try again later. Whether a commit under way took
     /// effect is unknown.
     #[error("the database is away")]
@@ -113,5 +113,27 @@ fn by_code(code: &str) -> fn(Box<sqlx::Error>) -> Error {
             Ok(8 | 10 | 13 | 14) if code.len() < 5 => Error::Unavailable,
             _ => Error::Statement,
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn label(code: &str) -> &'static str {
+        by_code(code)(Box::new(sqlx::Error::RowNotFound)).label()
+    }
+
+    #[test]
+    fn what_the_database_says_tells_what_to_do() {
+        for code in ["40001", "40P01", "55P03", "5", "6", "517"] {
+            assert_eq!(label(code), "contention", "{code}");
+        }
+        for code in ["57P01", "57P03", "53300", "08006", "25P03", "10", "13", "522"] {
+            assert_eq!(label(code), "unavailable", "{code}");
+        }
+        for code in ["42P01", "23514", "28P01", "1", "", "nonsense"] {
+            assert_eq!(label(code), "statement", "{code}");
+        }
     }
 }

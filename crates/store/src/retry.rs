@@ -48,3 +48,47 @@ macro_rules! transact {
         }
     }};
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use shardkeep_testkit::Postgres;
+    use tokio::sync::Barrier;
+
+    use crate::{Database, Error, Schema, Tx, sql};
+
+    /// Locks the two rows in the order given; at its first attempt it waits between them for the other one.
+    async fn raise(tx: &mut Tx, names: [&str; 2], met: &mut bool, barrier: &Barrier) -> Result<(), Error> {
+        let raise = |name| sql("UPDATE sequences SET next = next + 1 WHERE name = $1").bind(name);
+        tx.execute(raise(names[0])).await?;
+        if !std::mem::replace(met, true) {
+            barrier.wait().await;
+        }
+        tx.execute(raise(names[1])).await?;
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn the_victim_of_a_deadlock_tries_again() {
+        let server = Postgres::start().await;
+        let database = Database::open(&server.url(), Schema::Game).await.unwrap();
+        database.execute(sql("INSERT INTO sequences (name, next) VALUES ('a', 0), ('b', 0)")).await.unwrap();
+        let barrier = Arc::new(Barrier::new(2));
+        let one = |names| {
+            let (database, barrier) = (database.clone(), Arc::clone(&barrier));
+            async move {
+                let mut met = false;
+                let done: Result<(), Error> =
+                    transact!(database, |tx| raise(&mut tx, names, &mut met, &barrier));
+                done
+            }
+        };
+        let (there, back) = tokio::join!(one(["a", "b"]), one(["b", "a"]));
+        there.and(back).unwrap();
+        let rows = database.fetch_all(sql("SELECT next FROM sequences")).await.unwrap();
+        for mut row in rows {
+            assert_eq!(row.take::<i64>().unwrap(), 2);
+        }
+    }
+}

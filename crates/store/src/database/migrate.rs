@@ -2,7 +2,7 @@
 
 use sqlx::{
     Acquire, AssertSqlSafe, SqlSafeStr as _,
-    migrate::{Migrate, Migration, MigrationType, Migrator},
+    migrate::{Migrate, MigrateError, Migration, MigrationType, Migrator},
 };
 
 use crate::Error;
@@ -66,9 +66,12 @@ impl Schema {
             .collect();
         let mut migrator = Migrator::with_migrations(migrations);
         migrator.dangerous_set_table_name(format!("migrations_{}", self.name()));
-        migrator
-            .run(on)
-            .await
-            .map_err(|source| Error::Migrate { schema: self.name(), source: Box::new(source) })
+        migrator.run(on).await.map_err(|error| match error {
+            MigrateError::Execute(error) => match Error::from(error) {
+                away @ Error::Unavailable(_) => away,
+                error => Error::Migrate { schema: self.name(), source: Box::new(error) },
+            },
+            error => Error::Migrate { schema: self.name(), source: Box::new(error) },
+        })
     }
 }

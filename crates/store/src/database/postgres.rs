@@ -10,7 +10,8 @@ use sqlx::{
 use super::ACQUIRE_TIMEOUT;
 use crate::{Error, Schema};
 
-const CONNECTIONS: u32 = 16;
+/// Of one replica; four kinds of daemons, each twice, stay below PostgreSQL's default of 100.
+const CONNECTIONS: u32 = 10;
 
 /// A replica that is stopped in the middle of a transaction must not hold its row locks for ever: the server ends
 /// such a session, and the transaction with it.

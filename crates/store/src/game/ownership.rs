@@ -3,8 +3,10 @@
 use shardkeep_types::{AccountId, CharacterId, Epoch, SessionId, Term, WorldId};
 
 use super::{
-    Character, Game, GameError, Owner, Refusal, SoftState, characters::character_columns,
-    leadership::check_term, soft::save_in,
+    Character, Game, GameError, Holdings, Owner, Refusal, SoftState,
+    characters::{CharacterRow, character_columns},
+    leadership::check_term,
+    soft::save_in,
 };
 use crate::{Tx, sql, transact};
 
@@ -70,30 +72,31 @@ impl Game {
         transact!(self.database, |tx| transfer_in(&mut tx, transfer))
     }
 
-    /// One statement, however many they are.
+    /// One statement, however many they are; which is why what they hold is left out of the answer.
     pub async fn reown(&self, reown: &Reown) -> Result<Vec<Character>, GameError> {
-        transact!(self.database, |tx| self.reown_in(&mut tx, reown))
-    }
-
-    async fn reown_in(&self, tx: &mut Tx, reown: &Reown) -> Result<Vec<Character>, GameError> {
-        check_term(tx, reown.world, reown.term).await?;
-        // Locked in key order first, so that hard actions on the same rows cannot meet it head-on.
-        let query = sql(concat!(
-            "WITH orphans AS (SELECT id FROM characters WHERE world = $1 AND owner = $2 AND owner_incarnation <= $3
-                 ORDER BY id {for_update})
-             UPDATE characters SET owner = $4, owner_incarnation = $5, epoch = epoch + 1
-             WHERE id IN (SELECT id FROM orphans) AND owner = $2 AND owner_incarnation <= $3 RETURNING ",
-            character_columns!()
-        ));
-        let query = query.bind(reown.world.0).bind(&reown.from.zone).bind(reown.from.incarnation);
-        let rows = tx.fetch_all(query.bind(&reown.to.zone).bind(reown.to.incarnation)).await?;
-        Ok(self.complete(tx, rows).await?)
+        transact!(self.database, |tx| reown_in(&mut tx, reown))
     }
 
     /// The character is nobody's; the epoch is raised, so that nothing the zone still has under way can take effect.
     pub async fn release(&self, release: &Release) -> Result<(), GameError> {
         transact!(self.database, |tx| release_in(&mut tx, release))
     }
+}
+
+async fn reown_in(tx: &mut Tx, reown: &Reown) -> Result<Vec<Character>, GameError> {
+    check_term(tx, reown.world, reown.term).await?;
+    // Locked in key order first, so that hard actions on the same rows cannot meet it head-on.
+    let query = sql(concat!(
+        "WITH orphans AS (SELECT id FROM characters WHERE world = $1 AND owner = $2 AND owner_incarnation <= $3
+             ORDER BY id {for_update})
+         UPDATE characters SET owner = $4, owner_incarnation = $5, epoch = epoch + 1
+         WHERE id IN (SELECT id FROM orphans) AND owner = $2 AND owner_incarnation <= $3 RETURNING ",
+        character_columns!()
+    ));
+    let query = query.bind(reown.world.0).bind(&reown.from.zone).bind(reown.from.incarnation);
+    let rows = tx.fetch_all(query.bind(&reown.to.zone).bind(reown.to.incarnation)).await?;
+    let bare = Holdings::default();
+    rows.into_iter().map(|row| Ok(CharacterRow::read(row)?.with(&bare))).collect()
 }
 
 async fn transfer_in(tx: &mut Tx, transfer: &Transfer) -> Result<Epoch, GameError> {

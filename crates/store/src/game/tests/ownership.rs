@@ -91,7 +91,7 @@ async fn a_dead_zone_loses_its_characters(game: &Game) {
     assert!(game.reown(&earlier).await.unwrap().is_empty(), "a later incarnation lives");
     let moved = game.reown(&reown).await.unwrap();
     assert_eq!(moved.len(), 1);
-    assert_eq!((moved[0].id, moved[0].epoch, moved[0].items.len()), (ada.id, ada.epoch.next(), 2));
+    assert_eq!((moved[0].id, moved[0].epoch, moved[0].session), (ada.id, ada.epoch.next(), ada.session));
     assert!(game.reown(&reown).await.unwrap().is_empty());
     let stale = Reown { term: Term(term.0 - 1), ..reown };
     assert_eq!(game.reown(&stale).await.unwrap_err().label(), "stale_term");
