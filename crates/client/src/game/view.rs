@@ -8,7 +8,7 @@ use std::{
 use shardkeep_types::{CellId, EntityId, MapId, Position};
 use shardkeep_wire::{
     Head, Message,
-    movement::{Avatar, Cell, Form, Gone, MovementError},
+    movement::{Avatar, Cell, Entry, Form, Gone, MovementError},
     payload::{Entered, Inventory, Placed, QueuePlace, Trade, TradeState, Vitals},
 };
 
@@ -108,58 +108,61 @@ impl View {
         let cell = Cell::decode(&message.payload)?;
         let Head::State { class, .. } = message.head else { return Ok(()) };
         self.map = cell.cell.map;
-        match cell.form {
-            Form::Keyframe => self.clear(cell.cell, CellView::new(cell.tick, class)),
+        let before = match cell.form {
+            // What it names again keeps its name, what it does not is gone: known once it has been read.
+            Form::Keyframe => self.cells.insert(cell.cell, CellView::new(cell.tick, class)),
             Form::Delta => match self.cells.get_mut(&cell.cell) {
-                Some(known) => known.tick = cell.tick,
+                Some(known) => {
+                    known.tick = cell.tick;
+                    None
+                }
                 // Its keyframe is on the way.
                 None => return Ok(()),
             },
-        }
+        };
         for entry in cell.entries() {
             match entry.gone {
                 Some(why) => self.remove(cell.cell, entry.id, why),
                 None => self.update(cell.cell, &entry, now),
             }
         }
-        self.sweep(cell.cell);
+        for id in before.into_iter().flat_map(|before| before.entities) {
+            if !self.holds(cell.cell, id) {
+                self.remove(cell.cell, id, Gone::Moved);
+            }
+        }
         Ok(())
     }
 
-    /// Begins a cell anew. Its entities stay until the keyframe has been read: what it names again keeps its name.
-    fn clear(&mut self, id: CellId, fresh: CellView) {
-        self.cells.insert(id, fresh);
+    fn holds(&self, cell: CellId, id: EntityId) -> bool {
+        self.cells.get(&cell).is_some_and(|known| known.entities.contains(&id))
     }
 
-    fn update(&mut self, cell: CellId, entry: &shardkeep_wire::movement::Entry<'_>, now: Instant) {
+    fn update(&mut self, cell: CellId, entry: &Entry<'_>, now: Instant) {
         let entity = self.entities.entry(entry.id).or_insert_with(|| Entity::new(entry.id, cell, now));
-        let before = entity.cell;
         entity.apply(cell, entry, now);
-        if before != cell
-            && let Some(left) = self.cells.get_mut(&before)
-        {
-            left.entities.remove(&entry.id);
-        }
         if let Some(known) = self.cells.get_mut(&cell) {
             known.entities.insert(entry.id);
         }
     }
 
+    /// Cells of two zones come in any order: an entity is gone only when no cell holds it any more.
     fn remove(&mut self, cell: CellId, id: EntityId, why: Gone) {
         if let Some(known) = self.cells.get_mut(&cell) {
             known.entities.remove(&id);
         }
-        // It may have appeared in its new cell before it was gone from the old one.
-        let still_here = self.entities.get(&id).is_some_and(|entity| entity.cell == cell);
-        if still_here || why != Gone::Moved {
-            self.entities.remove(&id);
+        let elsewhere =
+            self.cells.iter().find(|(_, known)| known.entities.contains(&id)).map(|(cell, _)| *cell);
+        match (elsewhere, self.entities.get_mut(&id)) {
+            (Some(elsewhere), Some(entity)) if why == Gone::Moved => {
+                if entity.cell == cell {
+                    entity.cell = elsewhere;
+                }
+            }
+            _ => {
+                self.entities.remove(&id);
+            }
         }
-    }
-
-    /// Drops entities of a cell that its keyframe did not name.
-    fn sweep(&mut self, cell: CellId) {
-        let Some(known) = self.cells.get(&cell) else { return };
-        self.entities.retain(|id, entity| entity.cell != cell || known.entities.contains(id));
     }
 
     fn forget_far(&mut self, here: CellId) {
@@ -174,7 +177,7 @@ mod tests {
     use bytes::BytesMut;
     use shardkeep_types::{CharacterId, ItemId};
     use shardkeep_wire::{
-        movement::{Appears, EntityKind, Entry, OWN, cell_head, encode_cell},
+        movement::{Appears, EntityKind, OWN, cell_head, encode_cell},
         opcode,
     };
 
@@ -228,6 +231,17 @@ mod tests {
             assert_eq!(seen.named("Alice").unwrap().cell, at(4));
             assert!(seen.cells[&at(3)].entities.is_empty());
         }
+    }
+
+    #[test]
+    fn an_old_keyframe_does_not_take_an_entity_away() {
+        let gone = Entry { gone: Some(Gone::Moved), ..Entry::new(id(1)) };
+        let seen = view(&[
+            message(Form::Keyframe, at(4), &[appears(1, "Alice")]),
+            message(Form::Keyframe, at(3), &[appears(1, "Alice")]),
+            message(Form::Delta, at(3), &[gone]),
+        ]);
+        assert_eq!(seen.named("Alice").unwrap().cell, at(4));
     }
 
     #[test]
