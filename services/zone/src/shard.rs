@@ -13,7 +13,6 @@ use tokio::sync::mpsc;
 
 use crate::{
     arrivals::Arrival,
-    command::Command,
     config::Config,
     handing::Moved,
     hard::Lanes,
@@ -27,7 +26,7 @@ use crate::{
     works::Works,
 };
 
-/// Most events and commands taken in one tick; the rest waits in its bounded queue.
+/// Most events of links taken in one tick; the rest waits in its bounded queue.
 const TAKEN: usize = 20_000;
 const CENSUS: Duration = Duration::from_secs(1);
 
@@ -94,32 +93,21 @@ impl Shard {
     }
 
     /// One tick: what came in, the simulation, what goes out.
-    pub(crate) fn step(
-        &mut self,
-        now: Instant,
-        wall_ms: u64,
-        links: &mut mpsc::Receiver<LinkEvent>,
-        commands: &mut mpsc::Receiver<Command>,
-    ) {
+    pub(crate) fn step(&mut self, now: Instant, wall_ms: u64, links: &mut mpsc::Receiver<LinkEvent>) {
         self.now = now;
         self.tick += 1;
         for _ in 0..TAKEN {
             let Ok(event) = links.try_recv() else { break };
             self.link_event(event);
         }
-        for _ in 0..TAKEN {
-            let Ok(command) = commands.try_recv() else { break };
-            self.command(command);
-        }
-        self.advance_arrivals();
-        self.advance_leaving();
-        self.save_soft_state();
-
         let inputs = std::mem::take(&mut self.inputs);
         for event in self.sim.tick(wall_ms, inputs) {
             self.sim_event(event);
         }
 
+        self.advance_arrivals();
+        self.advance_leaving();
+        self.save_soft_state();
         self.greet();
         self.flush();
         self.neighbours.tell(self.tick, &self.sim, &self.table, &self.me);

@@ -1,4 +1,5 @@
-//! The heart: one tick every 50 ms, measured; late ones are counted and not made up for.
+//! The heart: one tick every 50 ms, measured; late ones are counted and not made up for. Between ticks commands are
+//! taken in; what they change in the simulation waits for the next one.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -10,7 +11,11 @@ use tokio::{
     time::{MissedTickBehavior, interval},
 };
 
-use crate::{command::Command, metrics, shard::Shard};
+use crate::{
+    command::{COMMANDS, Command},
+    metrics,
+    shard::Shard,
+};
 
 const TICK: Duration = Duration::from_millis(TICK_MS);
 
@@ -27,14 +32,26 @@ pub(crate) async fn run(
     let (draining, stopped) = (daemon.draining(), daemon.stopped());
     loop {
         tokio::select! {
-            _ = ticks.tick() => {}
+            biased;
             () = stopped.cancelled() => break,
+            _ = ticks.tick() => {}
+            // Between ticks, so that a hand-over does not wait for one at each of its steps.
+            Some(command) = commands.recv() => {
+                shard.now = Instant::now();
+                shard.command(command);
+                continue;
+            }
         }
         let began = Instant::now();
         if draining.is_cancelled() {
             shard.draining.get_or_insert(began);
         }
-        shard.step(began, clock.now(began), &mut links, &mut commands);
+        shard.step(began, clock.now(began), &mut links);
+        // However busy the ticks are, commands get their turn.
+        for _ in 0..COMMANDS {
+            let Ok(command) = commands.try_recv() else { break };
+            shard.command(command);
+        }
         let took = began.elapsed();
         metrics::tick(took, took > TICK);
         if shard.draining.is_some() && shard.is_empty() {
