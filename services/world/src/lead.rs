@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use shardkeep_cluster::{Directory, Node};
+use shardkeep_cluster::{Backoff, Directory, Node};
 use shardkeep_rpc::dbcache::{LeadReply, LeadRequest, db_cache_client::DbCacheClient};
 use shardkeep_types::{DaemonKind, Term};
 use tokio::time::{sleep, timeout};
@@ -12,6 +12,8 @@ use crate::{leadership::Answer, metrics::LEAD_FAILURES, service::Handle};
 
 /// Renewals per lease.
 const RENEWALS: u32 = 5;
+/// Pause after the first failure; later ones are longer.
+const FIRST_RETRY: Duration = Duration::from_millis(50);
 
 #[derive(Clone)]
 pub(crate) struct Candidate {
@@ -29,10 +31,12 @@ impl Candidate {
     /// Asks until cancelled.
     pub(crate) async fn run(self, handle: Handle, stop: CancellationToken) -> anyhow::Result<()> {
         let every = self.ttl / RENEWALS;
+        let mut backoff = Backoff::new(FIRST_RETRY, every);
         loop {
             let asked = Instant::now();
             let wait = match timeout(every * 2, self.ask(self.ttl)).await {
                 Ok(Ok(reply)) => {
+                    backoff.reset();
                     let left = Duration::from_millis(reply.left_ms.into());
                     let wait = if reply.leader { every } else { every.min(left) };
                     let (ttl, answer) = (self.ttl, answer(reply));
@@ -44,7 +48,7 @@ impl Candidate {
                         .map_or_else(|_| "no answer".to_owned(), |failed| failed.err().unwrap_or_default());
                     metrics::counter!(LEAD_FAILURES).increment(1);
                     tracing::warn!(why, "the leadership was neither taken nor renewed");
-                    every / 2
+                    backoff.next_delay()
                 }
             };
             if stop.run_until_cancelled(sleep(wait)).await.is_none() {

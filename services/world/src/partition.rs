@@ -160,7 +160,13 @@ impl Partition {
             };
             if let Some(heir) = heir {
                 self.sectors.iter_mut().filter(mine).for_each(|sector| sector.give(heir.clone()));
-                self.bury(dead, heir, step);
+                // With its next incarnation here, every one before it is dead.
+                let last = if heir.name == dead.name {
+                    heir.incarnation.saturating_sub(1)
+                } else {
+                    dead.incarnation
+                };
+                self.bury(Owner { incarnation: last.max(dead.incarnation), ..dead }, heir, step);
                 step.changed = true;
             }
         }

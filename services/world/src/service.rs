@@ -191,8 +191,8 @@ impl world_server::World for WorldService {
         request: Request<WatchPartitionRequest>,
     ) -> Result<Response<Self::WatchPartitionStream>, Status> {
         let zone = convert::zone(request.into_inner().zone)?;
-        tracing::info!(zone = zone.name, incarnation = zone.incarnation, "watches the partition");
         self.lead("watch_partition", |_, _, _| Ok(())).await?;
+        tracing::info!(zone = zone.name, incarnation = zone.incarnation, "watches the partition");
         // Ends with the term.
         let tables =
             WatchStream::new(self.partition.clone()).skip_while(|table| std::future::ready(table.is_none()));
