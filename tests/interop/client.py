@@ -7,6 +7,7 @@ import argparse
 import hmac
 import json
 import struct
+import subprocess
 import sys
 import time
 
@@ -143,6 +144,24 @@ class Session:
             keys[which] = key, expand(key, "shardkeep v1 resume mac")
         tags = [mac(mac_key, *start) for _, mac_key in keys.values()]
         return self.handshake(connection, RESUME, encode(self.id, client_random, SUITES, *tags), keys)
+
+    def resume_anywhere(self, name_server, seconds):
+        """Section 11: first the session's own gateway, then any; with growing pauses, while the session may live."""
+        deadline, pause = time.monotonic() + seconds, 0.1
+        while True:
+            for address in [self.gateway, *find(name_server, f"_shardkeep._tcp.{self.any_gateway}")]:
+                try:
+                    return self.resume(address)
+                except OSError as error:
+                    last = error
+                except Refused as refused:
+                    if refused.code not in ("TICKET_INVALID", "DRAINING", "UNAVAILABLE"):
+                        raise
+                    last = refused
+            if time.monotonic() > deadline:
+                raise last
+            time.sleep(pause)
+            pause = min(2 * pause, 2)
 
     def handshake(self, connection, opcode, payload, keys):
         request = connection.send(Message(REQUEST, opcode, payload, self.next_request()))
@@ -285,7 +304,9 @@ def play(options):
     check(after[0] > before[0], f"the avatar does not walk: {before} to {after}")
 
     session.connection.close()
-    continued = session.resume(session.gateway)
+    if options.while_away:
+        subprocess.run(options.while_away, shell=True, check=True)
+    continued = session.resume_anywhere(name_server, options.patience)
     session.connection.update_key()
     inventory = session.ask(GET_INVENTORY, b"")
     cells = len(session.states.get(CELL, []))
@@ -299,7 +320,8 @@ def play(options):
         "entity": first(entered, 2),
         "walked_mm": after[0] - before[0],
         "cells_seen": cells,
-        "resumed": continued,
+        "resumed_at": session.gateway,
+        "continued": continued,
         "items": len(inventory.get(1, [])),
     }
 
@@ -314,7 +336,8 @@ def main():
     parser.add_argument("--password", required=True)
     parser.add_argument("--world", type=int, help="id; default: the first that is up")
     parser.add_argument("--character", default="Python", help="name, if the account has no character yet")
-    parser.add_argument("--patience", type=float, default=30, help="seconds to wait for a world and for entry")
+    parser.add_argument("--while-away", help="shell command to run between losing the connection and resuming")
+    parser.add_argument("--patience", type=float, default=30, help="seconds to wait for a world, for entry, for resuming")
     try:
         print(json.dumps(play(parser.parse_args())))
     except (ProtocolError, Refused, OSError) as error:
