@@ -1,0 +1,281 @@
+//! Sends log records to a collector by OTLP/gRPC. Records wait in a bounded queue; what does not fit is counted and
+//! dropped, so that logging never slows the daemon.
+
+mod record;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use metrics::{counter, describe_counter};
+use opentelemetry_proto::tonic::{
+    collector::logs::v1::{ExportLogsServiceRequest, logs_service_client::LogsServiceClient},
+    common::v1::InstrumentationScope,
+    logs::v1::{LogRecord, ResourceLogs, ScopeLogs},
+    resource::v1::Resource,
+};
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tonic::{Code, transport::Channel};
+use tracing::{Event, Subscriber};
+use tracing_subscriber::layer::{Context, Layer};
+
+pub(crate) use record::resource;
+
+/// Records that wait for the collector; further ones are dropped.
+const QUEUE: usize = 8192;
+const BATCH: usize = 512;
+/// A batch is sent when it is full, or so long after its first record.
+const LINGER: Duration = Duration::from_millis(500);
+const DEADLINE: Duration = Duration::from_secs(3);
+const RETRY: Duration = Duration::from_secs(1);
+const DROPPED: &str = "shardkeep_log_dropped_records_total";
+const FAILURES: &str = "shardkeep_log_export_failures_total";
+/// Targets of the export's own machinery: sending their records would make new ones.
+const OWN: [&str; 6] = ["h2", "hyper", "tonic", "tower", "rustls", "opentelemetry"];
+
+/// Hands every event to the exporter.
+pub(crate) struct ExportLayer {
+    queue: mpsc::Sender<LogRecord>,
+    dropped: Arc<AtomicU64>,
+}
+
+/// The receiving end of the queue, before [`run`] takes it.
+pub(crate) struct Exporter {
+    queue: mpsc::Receiver<LogRecord>,
+    dropped: Arc<AtomicU64>,
+}
+
+pub(crate) fn pair() -> (ExportLayer, Exporter) {
+    let (sender, receiver) = mpsc::channel(QUEUE);
+    let dropped = Arc::new(AtomicU64::new(0));
+    (ExportLayer { queue: sender, dropped: dropped.clone() }, Exporter { queue: receiver, dropped })
+}
+
+impl<S: Subscriber> Layer<S> for ExportLayer {
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        let metadata = event.metadata();
+        let crate_name = metadata.target().split("::").next().unwrap_or_default();
+        if OWN.contains(&crate_name) {
+            return;
+        }
+        if self.queue.try_send(record::of_event(event)).is_err() {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Sends batches to whatever collector is named at the moment, until the daemon has finished; then what is left,
+/// once.
+pub(crate) async fn run(
+    mut exporter: Exporter,
+    resource: Resource,
+    mut collector: watch::Receiver<Option<Channel>>,
+    finished: CancellationToken,
+) {
+    describe_counter!(DROPPED, "Log records dropped because the collector did not keep up");
+    describe_counter!(
+        FAILURES,
+        "Batches of log records that the collector did not take; they are sent again"
+    );
+    let mut batch = Vec::with_capacity(BATCH);
+    let mut pending = None;
+    while !finished.is_cancelled() {
+        tokio::select! {
+            received = exporter.queue.recv_many(&mut batch, BATCH) => if received == 0 { return },
+            () = finished.cancelled() => break,
+        }
+        fill(&mut exporter.queue, &mut batch, &finished).await;
+        counter!(DROPPED).increment(exporter.dropped.swap(0, Ordering::Relaxed));
+        let request = pending.insert(request(&resource, std::mem::take(&mut batch)));
+        tokio::select! {
+            () = insist(&mut collector, request) => pending = None,
+            () = finished.cancelled() => {}
+        }
+    }
+    exporter.queue.close();
+    let Some(channel) = collector.borrow().clone() else { return };
+    if let Some(request) = pending {
+        send(channel.clone(), &request).await;
+    }
+    while exporter.queue.recv_many(&mut batch, BATCH).await > 0 {
+        send(channel.clone(), &request(&resource, std::mem::take(&mut batch))).await;
+    }
+}
+
+/// Sends a batch until a collector takes it, or says that it never will.
+async fn insist(collector: &mut watch::Receiver<Option<Channel>>, batch: &ExportLogsServiceRequest) {
+    loop {
+        let named = collector.wait_for(Option::is_some).await.ok().and_then(|channel| channel.clone());
+        // Without a daemon nobody will ever name a collector; the end of the export is decided elsewhere.
+        let Some(channel) = named else { return std::future::pending().await };
+        match send(channel, batch).await {
+            Sent::Taken => return,
+            Sent::Never => {
+                let records = batch.resource_logs.iter().flat_map(|logs| &logs.scope_logs);
+                counter!(DROPPED).increment(records.map(|scope| scope.log_records.len() as u64).sum());
+                return;
+            }
+            Sent::NotNow => {
+                counter!(FAILURES).increment(1);
+                tokio::time::sleep(RETRY).await;
+            }
+        }
+    }
+}
+
+enum Sent {
+    Taken,
+    NotNow,
+    /// Repeating it would only keep the others waiting.
+    Never,
+}
+
+async fn send(channel: Channel, batch: &ExportLogsServiceRequest) -> Sent {
+    let mut client = LogsServiceClient::new(channel);
+    match tokio::time::timeout(DEADLINE, client.export(batch.clone())).await {
+        Ok(Ok(_)) => Sent::Taken,
+        // A message that is too long is answered with OUT_OF_RANGE.
+        Ok(Err(status)) => match status.code() {
+            Code::InvalidArgument | Code::OutOfRange | Code::Unimplemented => Sent::Never,
+            _ => Sent::NotNow,
+        },
+        Err(_) => Sent::NotNow,
+    }
+}
+
+/// Waits a little for more records, so that a quiet daemon does not send each line by itself.
+async fn fill(
+    queue: &mut mpsc::Receiver<LogRecord>,
+    batch: &mut Vec<LogRecord>,
+    finished: &CancellationToken,
+) {
+    let linger = tokio::time::sleep(LINGER);
+    tokio::pin!(linger);
+    while batch.len() < BATCH {
+        let room = BATCH - batch.len();
+        tokio::select! {
+            received = queue.recv_many(batch, room) => if received == 0 { return },
+            () = &mut linger => return,
+            () = finished.cancelled() => return,
+        }
+    }
+}
+
+fn request(resource: &Resource, records: Vec<LogRecord>) -> ExportLogsServiceRequest {
+    ExportLogsServiceRequest {
+        resource_logs: vec![ResourceLogs {
+            resource: Some(resource.clone()),
+            scope_logs: vec![ScopeLogs {
+                scope: Some(InstrumentationScope {
+                    name: "shardkeep".into(),
+                    ..InstrumentationScope::default()
+                }),
+                log_records: records,
+                schema_url: String::new(),
+            }],
+            schema_url: String::new(),
+        }],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use opentelemetry_proto::tonic::{
+        collector::logs::v1::{
+            ExportLogsServiceResponse,
+            logs_service_server::{LogsService, LogsServiceServer},
+        },
+        common::v1::any_value::Value,
+    };
+    use tonic::{Request, Response, Status, transport::Server};
+    use tracing_subscriber::layer::SubscriberExt;
+
+    use super::*;
+
+    /// A collector that hands on what it gets.
+    struct Collector(mpsc::UnboundedSender<ExportLogsServiceRequest>);
+
+    #[tonic::async_trait]
+    impl LogsService for Collector {
+        async fn export(
+            &self,
+            request: Request<ExportLogsServiceRequest>,
+        ) -> Result<Response<ExportLogsServiceResponse>, Status> {
+            let _ = self.0.send(request.into_inner());
+            Ok(Response::new(ExportLogsServiceResponse::default()))
+        }
+    }
+
+    async fn collector() -> (Channel, mpsc::UnboundedReceiver<ExportLogsServiceRequest>) {
+        let (sender, received) = mpsc::unbounded_channel();
+        let incoming = tonic::transport::server::TcpIncoming::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = incoming.local_addr().unwrap();
+        tokio::spawn(
+            Server::builder()
+                .add_service(LogsServiceServer::new(Collector(sender)))
+                .serve_with_incoming(incoming),
+        );
+        (Channel::from_shared(format!("http://{address}")).unwrap().connect_lazy(), received)
+    }
+
+    fn attribute(record: &LogRecord, key: &str) -> Option<Value> {
+        record.attributes.iter().find(|pair| pair.key == key)?.value.clone()?.value
+    }
+
+    #[tokio::test]
+    async fn player_events_reach_the_collector_whenever_it_is_named() {
+        let (layer, exporter) = pair();
+        let (named, names) = watch::channel(None);
+        let finished = CancellationToken::new();
+        let export = tokio::spawn(run(exporter, resource("zone", "zone-1"), names, finished.clone()));
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
+            crate::event!("trade", account = 7u64, character = "Ada", gold = -3);
+            tracing::warn!(target: "h2::codec", "the export's own machinery is not exported");
+        });
+        let (channel, mut received) = collector().await;
+        named.send_replace(Some(channel));
+        let request = received.recv().await.unwrap();
+        let logs = &request.resource_logs[0];
+        let record = &logs.scope_logs[0].log_records[0];
+        assert_eq!(logs.scope_logs[0].log_records.len(), 1);
+        assert_eq!(attribute(record, "event"), Some(Value::StringValue("trade".into())));
+        assert_eq!(attribute(record, "target"), Some(Value::StringValue("event".into())));
+        assert_eq!(attribute(record, "account"), Some(Value::IntValue(7)));
+        assert_eq!(attribute(record, "gold"), Some(Value::IntValue(-3)));
+        let names = &logs.resource.as_ref().unwrap().attributes;
+        assert!(names.iter().any(|pair| pair.key == "service.instance.id"));
+        finished.cancel();
+        export.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_is_logged_last_is_sent_before_the_end() {
+        let (layer, exporter) = pair();
+        let (channel, mut received) = collector().await;
+        let (_named, names) = watch::channel(Some(channel));
+        let finished = CancellationToken::new();
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
+            tracing::info!("stopped");
+        });
+        finished.cancel();
+        run(exporter, resource("zone", "zone-1"), names, finished).await;
+        assert!(received.try_recv().is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_full_queue_drops_and_counts_and_never_waits() {
+        let (layer, exporter) = pair();
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
+            for _ in 0..QUEUE + 5 {
+                tracing::info!("busy");
+            }
+        });
+        assert_eq!(exporter.dropped.load(Ordering::Relaxed), 5);
+        assert_eq!(exporter.queue.len(), QUEUE);
+    }
+}
