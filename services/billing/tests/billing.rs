@@ -1,5 +1,9 @@
 //! Black box over mutual TLS, on both engines: the daemon as gateways and operators see it.
 
+mod neighbours;
+
+use std::time::Duration;
+
 use shardkeep_billing::{Billing, Config};
 use shardkeep_cluster::{Dialer, certs};
 use shardkeep_daemon::{ClusterConfig, DaemonConfig, Running, Settings, launch};
@@ -27,11 +31,12 @@ impl Place {
         Self { folder, store: store.to_owned() }
     }
 
-    async fn start(&self) -> (Running, String) {
-        let files = certs::issue(self.folder.path(), DaemonKind::Billing, "billing-1", WorldId(0)).unwrap();
-        let settings = Settings {
+    fn settings<C: Default>(&self, kind: DaemonKind) -> Settings<C> {
+        let name = format!("{kind}-1");
+        let files = certs::issue(self.folder.path(), kind, &name, WorldId(0)).unwrap();
+        Settings {
             daemon: DaemonConfig {
-                name: "billing-1".to_owned(),
+                name,
                 data_dir: self.folder.path().join("data"),
                 ..DaemonConfig::default()
             },
@@ -41,9 +46,15 @@ impl Place {
                 key: files.key,
                 ..ClusterConfig::default()
             },
-            service: Config { store: self.store.clone(), ..Config::default() },
             ..Settings::default()
-        };
+        }
+    }
+
+    async fn start(&self, registries: &[String]) -> (Running, String) {
+        let mut settings = self.settings::<Config>(DaemonKind::Billing);
+        settings.cluster.registries = registries.to_vec();
+        settings.service.store = self.store.clone();
+        settings.service.check = Duration::from_millis(50);
         let mut running = launch::<Billing>(settings).await.unwrap();
         let address = running.ready().await.unwrap().grpc;
         (running, address)
@@ -68,7 +79,7 @@ async fn show(operator: &mut BillingClient<Channel>) -> ShowReply {
 }
 
 async fn time_is_counted_once_and_survives_a_restart(place: &Place) {
-    let (running, address) = place.start().await;
+    let (running, address) = place.start(&[]).await;
     let (mut gateway, mut gm) =
         (place.client(DaemonKind::Gateway, &address), place.client(DaemonKind::Gm, &address));
     report(&mut gateway, 1_000, false).await;
@@ -86,7 +97,7 @@ async fn time_is_counted_once_and_survives_a_restart(place: &Place) {
     running.stop().await.unwrap();
 
     // The acknowledgement was lost, so the gateway says it again, and then how the session ended.
-    let (running, address) = place.start().await;
+    let (running, address) = place.start(&[]).await;
     let (mut gateway, mut gm) =
         (place.client(DaemonKind::Gateway, &address), place.client(DaemonKind::Gm, &address));
     report(&mut gateway, 61_000, false).await;
@@ -106,4 +117,23 @@ async fn sqlite() {
 async fn postgres() {
     let server = Postgres::start().await;
     time_is_counted_once_and_survives_a_restart(&Place::new(&server.url())).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_has_played_all_his_time_is_warned_and_leaves() {
+    let place = Place::new("sqlite");
+    let mut gateway = neighbours::gateway(&place).await;
+    let (running, address) = place.start(&[gateway.registry.clone()]).await;
+    let (mut reports, mut gm) =
+        (place.client(DaemonKind::Gateway, &address), place.client(DaemonKind::Gm, &address));
+    let credit = CreditRequest { account: 1, hours: 1, key: "order 7".to_owned(), reason: "paid".to_owned() };
+    gm.credit(credit).await.unwrap();
+    report(&mut reports, HOUR_MS - 9 * 60_000, false).await;
+    assert_eq!(gateway.told().await, "1: Your play time ends in less than 10 minutes.");
+    report(&mut reports, HOUR_MS - 30_000, false).await;
+    assert_eq!(gateway.told().await, "1: Your play time ends in less than a minute.");
+    report(&mut reports, HOUR_MS, false).await;
+    assert_eq!(gateway.told().await, "1: kicked with 16");
+    running.stop().await.unwrap();
+    gateway.end();
 }

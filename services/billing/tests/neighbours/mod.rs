@@ -1,0 +1,176 @@
+//! A gateway that notes what it is asked to do, and a registry that knows of nobody else.
+
+use std::{sync::Arc, time::Duration};
+
+use futures::{StreamExt as _, stream::BoxStream};
+use parking_lot::Mutex;
+use shardkeep_cluster::Node;
+use shardkeep_daemon::Daemon;
+use shardkeep_rpc::{
+    gateway::{
+        AdmitReply, AdmitRequest, AnnounceReply, AnnounceRequest, KickReply, KickRequest, ListSessionsReply,
+        ListSessionsRequest, MoveSessionReply, MoveSessionRequest, RevokeAccountReply, RevokeAccountRequest,
+        RevokeTicketReply, RevokeTicketRequest,
+        announce_request::To,
+        gateway_server::{Gateway, GatewayServer},
+        kick_request::Who,
+    },
+    registry::{
+        HeartbeatReply, HeartbeatRequest, Instance, LeaveReply, LeaveRequest, ListReply, ListRequest,
+        RegisterReply, RegisterRequest, RemoveReply, RemoveRequest, WatchEvent, WatchRequest,
+        registry_server::{Registry, RegistryServer},
+        watch_event::Event,
+    },
+};
+use shardkeep_types::DaemonKind;
+use tokio::sync::{mpsc, watch};
+use tonic::{Request, Response, Status, service::Routes};
+
+use crate::Place;
+
+/// Longest wait for something that should happen at once, on a busy machine.
+const SOON: Duration = Duration::from_secs(30);
+
+pub(crate) struct Neighbours {
+    pub(crate) registry: String,
+    told: mpsc::UnboundedReceiver<String>,
+    daemons: Vec<Daemon>,
+}
+
+impl Neighbours {
+    /// The next thing the gateway is asked to do.
+    pub(crate) async fn told(&mut self) -> String {
+        tokio::time::timeout(SOON, self.told.recv()).await.expect("an order in time").unwrap()
+    }
+
+    pub(crate) fn end(self) {
+        for daemon in self.daemons {
+            daemon.drain("test");
+            daemon.finished().cancel();
+        }
+    }
+}
+
+pub(crate) async fn gateway(place: &Place) -> Neighbours {
+    let (tell, told) = mpsc::unbounded_channel();
+    let registry = Daemon::new(DaemonKind::Registry, "registry-1");
+    let node = Node::join(&place.settings::<()>(DaemonKind::Registry), &registry, DaemonKind::Registry)
+        .await
+        .unwrap();
+    let known = OneGateway { gateway: Arc::new(watch::Sender::new(None)) };
+    node.serve(Routes::new(RegistryServer::new(known)));
+    let address = node.grpc_address();
+
+    let gateway = Daemon::new(DaemonKind::Gateway, "gateway-1");
+    let mut settings = place.settings::<()>(DaemonKind::Gateway);
+    settings.cluster.registries = vec![address.clone()];
+    let node = Node::join(&settings, &gateway, DaemonKind::Gateway).await.unwrap();
+    node.serve(Routes::new(GatewayServer::new(Notes { tell: Mutex::new(tell) })));
+    Neighbours { registry: address, told, daemons: vec![gateway, registry] }
+}
+
+struct OneGateway {
+    gateway: Arc<watch::Sender<Option<Instance>>>,
+}
+
+#[tonic::async_trait]
+impl Registry for OneGateway {
+    type WatchStream = BoxStream<'static, Result<WatchEvent, Status>>;
+
+    async fn register(&self, request: Request<RegisterRequest>) -> Result<Response<RegisterReply>, Status> {
+        let instance = request.into_inner().instance;
+        if instance.as_ref().and_then(|it| it.id.as_ref()).is_some_and(|id| id.kind == "gateway") {
+            self.gateway.send_replace(instance);
+        }
+        Ok(Response::new(RegisterReply {}))
+    }
+
+    async fn heartbeat(&self, _: Request<HeartbeatRequest>) -> Result<Response<HeartbeatReply>, Status> {
+        Ok(Response::new(HeartbeatReply { known: true }))
+    }
+
+    async fn leave(&self, _: Request<LeaveRequest>) -> Result<Response<LeaveReply>, Status> {
+        Ok(Response::new(LeaveReply {}))
+    }
+
+    async fn watch(&self, _: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        let (gateway, first) = (self.gateway.subscribe(), true);
+        let changes = futures::stream::unfold((gateway, first), |(mut gateway, first)| async move {
+            if !first {
+                gateway.changed().await.ok()?;
+            }
+            let now = gateway.borrow_and_update().clone();
+            Some((now, (gateway, false)))
+        });
+        let events = changes.flat_map(|now| {
+            let changed = now.map(Event::Changed).into_iter();
+            futures::stream::iter(
+                changed.chain([Event::Synced(true)]).map(|event| Ok(WatchEvent { event: Some(event) })),
+            )
+        });
+        Ok(Response::new(events.boxed()))
+    }
+
+    async fn list(&self, _: Request<ListRequest>) -> Result<Response<ListReply>, Status> {
+        Err(Status::unimplemented("not asked here"))
+    }
+
+    async fn remove(&self, _: Request<RemoveRequest>) -> Result<Response<RemoveReply>, Status> {
+        Err(Status::unimplemented("not asked here"))
+    }
+}
+
+struct Notes {
+    tell: Mutex<mpsc::UnboundedSender<String>>,
+}
+
+#[tonic::async_trait]
+impl Gateway for Notes {
+    async fn kick(&self, request: Request<KickRequest>) -> Result<Response<KickReply>, Status> {
+        let KickRequest { who: Some(Who::Account(account)), code, .. } = request.into_inner() else {
+            return Err(Status::invalid_argument("who"));
+        };
+        let _ = self.tell.lock().send(format!("{account}: kicked with {code}"));
+        Ok(Response::new(KickReply { ended: 1 }))
+    }
+
+    async fn announce(&self, request: Request<AnnounceRequest>) -> Result<Response<AnnounceReply>, Status> {
+        let AnnounceRequest { text, to: Some(To::Account(account)) } = request.into_inner() else {
+            return Err(Status::invalid_argument("to"));
+        };
+        let _ = self.tell.lock().send(format!("{account}: {text}"));
+        Ok(Response::new(AnnounceReply { reached: 1 }))
+    }
+
+    async fn admit(&self, _: Request<AdmitRequest>) -> Result<Response<AdmitReply>, Status> {
+        Err(Status::unimplemented("not asked here"))
+    }
+
+    async fn revoke_ticket(
+        &self,
+        _: Request<RevokeTicketRequest>,
+    ) -> Result<Response<RevokeTicketReply>, Status> {
+        Err(Status::unimplemented("not asked here"))
+    }
+
+    async fn revoke_account(
+        &self,
+        _: Request<RevokeAccountRequest>,
+    ) -> Result<Response<RevokeAccountReply>, Status> {
+        Err(Status::unimplemented("not asked here"))
+    }
+
+    async fn move_session(
+        &self,
+        _: Request<MoveSessionRequest>,
+    ) -> Result<Response<MoveSessionReply>, Status> {
+        Err(Status::unimplemented("not asked here"))
+    }
+
+    async fn list_sessions(
+        &self,
+        _: Request<ListSessionsRequest>,
+    ) -> Result<Response<ListSessionsReply>, Status> {
+        Err(Status::unimplemented("not asked here"))
+    }
+}
