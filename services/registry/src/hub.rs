@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     Config,
     metrics::{CUT, EXPIRED, INSTANCES, WATCHERS},
-    table::{Change, Table},
+    table::{CHECK, Change, Table},
 };
 
 pub(crate) struct Hub {
@@ -140,12 +140,8 @@ pub(crate) async fn expire(hub: Arc<Hub>, stop: CancellationToken) -> anyhow::Re
             counter!(EXPIRED).increment(changes.len() as u64);
             (table.next_expiry(), changes)
         });
-        let due = async {
-            match next {
-                Some(next) => tokio::time::sleep_until(next.into()).await,
-                None => std::future::pending().await,
-            }
-        };
+        let check = now() + CHECK;
+        let due = tokio::time::sleep_until(next.map_or(check, |next| next.min(check)).into());
         tokio::select! {
             () = due => {}
             () = hub.bell.notified() => {}

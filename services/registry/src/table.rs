@@ -13,6 +13,10 @@ use crate::error::RegistryError;
 /// Leases outside of these are made to fit.
 const SHORTEST_LEASE: Duration = Duration::from_millis(100);
 const LONGEST_LEASE: Duration = Duration::from_secs(60);
+/// How often leases are looked at, at least.
+pub(crate) const CHECK: Duration = Duration::from_millis(200);
+/// A longer gap between two looks means that this process stood still.
+const STALL: Duration = Duration::from_secs(1);
 /// A load that moved by less is not worth a message to every watcher.
 const LOAD_STEP: f64 = 0.01;
 const MAX_ATTRIBUTES: usize = 32;
@@ -38,6 +42,8 @@ impl Change {
 pub(crate) struct Table {
     entries: BTreeMap<(DaemonKind, String), Entry>,
     capacity: usize,
+    /// When [`Table::expire`] was last called.
+    checked: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -61,7 +67,7 @@ pub(crate) struct Pulse {
 
 impl Table {
     pub(crate) fn new(capacity: usize) -> Self {
-        Self { entries: BTreeMap::new(), capacity }
+        Self { entries: BTreeMap::new(), capacity, checked: None }
     }
 
     /// Announces an instance, or changes its announcement. An earlier incarnation never replaces a later one.
@@ -135,8 +141,16 @@ impl Table {
         entry.turn_offline()
     }
 
-    /// Instances whose lease has run out turn offline; they stay visible.
+    /// Instances whose lease has run out turn offline; they stay visible. To be called at least every [`CHECK`]: if
+    /// it was not, this process itself stood still and heard nobody, so everybody gets a whole lease to be heard
+    /// again. Otherwise a paused registry would wake up and declare the cluster dead.
     pub(crate) fn expire(&mut self, now: Instant) -> Vec<Change> {
+        let last = self.checked.replace(now).unwrap_or(now);
+        if now.duration_since(last) > STALL {
+            for entry in self.entries.values_mut() {
+                entry.expires = entry.expires.max(now + entry.lease);
+            }
+        }
         let due = self.entries.values_mut().filter(|entry| entry.expires <= now);
         due.filter_map(Entry::turn_offline).collect()
     }
@@ -227,7 +241,7 @@ mod tests {
         let now = Instant::now();
         let mut table = table(now);
         assert_eq!(table.next_expiry(), Some(now + LEASE));
-        assert!(table.expire(now + LEASE / 2).is_empty());
+        assert!(table.expire(now + LEASE - CHECK).is_empty());
         assert_eq!(states(&table.expire(now + LEASE)), [State::Offline]);
         assert!(table.expire(now + LEASE).is_empty());
         assert_eq!(table.next_expiry(), None);
@@ -235,6 +249,19 @@ mod tests {
         let id = instance("a", 5).id;
         let changes = table.heartbeat(&id, pulse(State::Up, 0.0), now + LEASE).unwrap().unwrap();
         assert_eq!(states(&changes), [State::Up]);
+    }
+
+    #[test]
+    fn a_registry_that_stood_still_declares_nobody_dead() {
+        let now = Instant::now();
+        let mut table = table(now);
+        assert!(table.expire(now + CHECK).is_empty());
+        let woken = now + LEASE * 10;
+        assert!(table.expire(woken).is_empty());
+        assert_eq!(table.next_expiry(), Some(woken + LEASE));
+        let looks = (1..).map(|n| woken + CHECK * n).take_while(|at| *at < woken + LEASE);
+        assert!(looks.map(|at| table.expire(at)).all(|changes| changes.is_empty()));
+        assert_eq!(states(&table.expire(woken + LEASE)), [State::Offline]);
     }
 
     #[test]
