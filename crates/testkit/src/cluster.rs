@@ -13,7 +13,7 @@ use serde::Deserialize;
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader},
-    process::{Child, Command},
+    process::{Child, ChildStdin, Command},
     time::{sleep, timeout},
 };
 
@@ -33,7 +33,14 @@ pub struct Cluster {
     folder: TempDir,
     stores: Stores,
     settings: Option<String>,
-    supervisor: Child,
+    supervisor: Supervisor,
+}
+
+/// `shardkeep up`, and the pipe that keeps it up. The pipe is held apart because waiting for a process closes the one
+/// that the process still holds.
+struct Supervisor {
+    process: Child,
+    _lifeline: Option<ChildStdin>,
 }
 
 /// What a daemon announced when it had bound its sockets.
@@ -88,8 +95,10 @@ impl Cluster {
     }
 
     async fn end(&mut self) -> Result<()> {
-        send(self.supervisor.id().context("the supervisor has ended")?, Signal::INT)?;
-        let status = timeout(STOP_LIMIT, self.supervisor.wait()).await.context("the cluster does not drain")??;
+        send(self.supervisor.process.id().context("the supervisor has ended")?, Signal::INT)?;
+        let status = timeout(STOP_LIMIT, self.supervisor.process.wait())
+            .await
+            .context("the cluster does not drain")??;
         ensure!(status.success(), "shardkeep up ended with {status}");
         Ok(())
     }
@@ -198,7 +207,11 @@ pub fn binary() -> Result<PathBuf> {
             profile.join("shardkeep")
         }
     };
-    ensure!(path.exists(), "{} is missing: `cargo build -p shardkeep` first (make test does)", path.display());
+    ensure!(
+        path.exists(),
+        "{} is missing: `cargo build -p shardkeep` first (make test does)",
+        path.display()
+    );
     Ok(path)
 }
 
@@ -208,7 +221,7 @@ fn command(folder: &TempDir) -> Result<Command> {
     Ok(command)
 }
 
-async fn up(folder: &TempDir, stores: &Stores, settings: bool) -> Result<Child> {
+async fn up(folder: &TempDir, stores: &Stores, settings: bool) -> Result<Supervisor> {
     let mut command = command(folder)?;
     // `--supervised`: a cluster kept in a static is never dropped; it ends with the pipe to this process.
     command.args(["up", "--quiet", "--supervised", "--port-base", "0"]);
@@ -221,8 +234,12 @@ async fn up(folder: &TempDir, stores: &Stores, settings: bool) -> Result<Child> 
     if settings {
         command.arg("--config").arg(folder.path().join("settings.toml"));
     }
-    let mut process =
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true).spawn()?;
+    let mut process = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()?;
     let stdout = process.stdout.take().context("no output")?;
     let mut lines = BufReader::new(stdout).lines();
     let ready = async {
@@ -236,7 +253,8 @@ async fn up(folder: &TempDir, stores: &Stores, settings: bool) -> Result<Child> 
     if timeout(START_LIMIT, ready).await.context("the cluster does not become ready")?? {
         // The supervisor reports restarts on its output: somebody must read it, or it would block.
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
-        return Ok(process);
+        let lifeline = process.stdin.take();
+        return Ok(Supervisor { process, _lifeline: lifeline });
     }
     let output = process.wait_with_output().await?;
     bail!("shardkeep up: {}", String::from_utf8_lossy(&output.stderr).trim())
