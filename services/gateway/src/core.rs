@@ -11,7 +11,7 @@ use std::{
 
 use metrics::{counter, gauge};
 use parking_lot::{Mutex, RwLock};
-use shardkeep_cluster::link::{ClientMessage, GatewayLink, SessionChange};
+use shardkeep_cluster::link::{ClientMessage, SessionChange};
 use shardkeep_daemon::{ClusterConfig, event};
 use shardkeep_types::{Epoch, SessionId};
 use shardkeep_wire::{
@@ -29,7 +29,7 @@ use crate::{
     billing::Spool,
     groups::{Change, Groups},
     metrics::{ENDED, GROUPS, SESSIONS},
-    session::{Announcement, Client, Ending, Outputs, Session},
+    session::{Client, Ending, Outputs, Session},
     table::Table,
     tickets::Tickets,
 };
@@ -114,7 +114,7 @@ impl Core {
             let inner = session.lock();
             for binding in inner.bindings.iter() {
                 if let Some(link) = self.links.get(&binding.instance) {
-                    announce(&link, session.announcement(&inner, binding));
+                    session.announce(&inner, binding, &link);
                 }
             }
         }
@@ -133,7 +133,7 @@ impl Core {
             }
             inner.bindings.set(info.kind, link.backend(), Epoch::default(), false);
             if let Some(binding) = inner.bindings.get(info.kind) {
-                announce(&link, session.announcement(&inner, binding));
+                session.announce(&inner, binding, &link);
             }
         }
     }
@@ -274,13 +274,5 @@ impl Core {
         if let Some(messages) = refused {
             inner.refuse_all(&messages, ErrorCode::Unavailable, "the server cannot be reached now");
         }
-    }
-}
-
-/// Tells a backend of a session that is bound to it.
-pub(crate) fn announce(link: &GatewayLink, announcement: Announcement) {
-    match announcement {
-        Announcement::Session(event) => link.session(event),
-        Announcement::Bound(bound) => link.bound(bound),
     }
 }

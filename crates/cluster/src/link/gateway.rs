@@ -140,9 +140,10 @@ impl GatewayLink {
         self.shared.state.lock().info.clone()
     }
 
-    /// Whether messages get through, or wait for a stream that may be resumed.
+    /// Whether messages get through at this moment, or soon: over breaks that may be resumed, and while the backend
+    /// of a fresh link is told what it must know.
     pub fn is_open(&self) -> bool {
-        self.shared.state.lock().phase == Phase::Open
+        self.shared.state.lock().phase != Phase::Closed
     }
 
     /// Messages of a client.

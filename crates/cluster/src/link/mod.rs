@@ -12,7 +12,7 @@
 //! | `Up { fresh: true }` | nothing of this gateway is known any more: no watches, no subscriptions | forget its sessions' subscriptions; they are announced again right after |
 //! | `Up { fresh: false }` | the link goes on where it broke, nothing is lost | nothing |
 //! | `Down` | the gateway has been away for longer than the grace | its sessions are link-dead until another gateway announces them |
-//! | `Session(Joined)` | the session is bound here (again) | remember its gateway and epoch; subscribe it to its groups, send what is not in groups |
+//! | `Session(Joined)` | the session is bound here (again); `LinkDead` follows if its client is away | remember its gateway and epoch; subscribe it to its groups, send what is not in groups |
 //! | `Session(Resumed)` | its client is back | send what is not in groups |
 //! | `Session(LinkDead)` | its client is away | keep it, at rest |
 //! | `Session(Left)` | it is over | let it go |

@@ -20,9 +20,9 @@ use shardkeep_wire::{
 use tracing::warn;
 
 use crate::{
-    core::{Core, announce},
+    core::Core,
     groups::{Change, Publish, Published},
-    metrics::{BINDS, ITEMS_DROPPED, PUBLISHED, SHED},
+    metrics::{BINDS, FANNED_OUT, ITEMS_DROPPED, PUBLISHED, SHED},
     session::{Binder, Bound, Ending, Inner, Kept, Outbox, Session},
 };
 
@@ -84,7 +84,7 @@ impl Items {
         if backend.kind == BackendKind::WORLD {
             inner.bindings.set(backend.kind, link.backend(), Epoch::default(), true);
         } else {
-            announce(link, session.announcement(&inner, binding));
+            session.announce(&inner, binding, link);
         }
         inner.fail_in_flight(backend.kind);
         drop(inner);
@@ -169,18 +169,23 @@ impl Items {
                 dropped("no_session");
                 continue;
             };
-            {
+            let left = {
                 let mut inner = session.lock();
                 if !inner.bindings.is_bound_to(backend.kind, name) {
                     dropped("not_bound");
                     continue;
                 }
+                let zoned = inner.bindings.get(BackendKind::ZONE).is_some();
                 for (message, bytes) in &encoded {
                     if backend.kind == BackendKind::WORLD {
                         notice(&mut inner, message);
                     }
                     append(&mut inner, message, bytes);
                 }
+                zoned && inner.bindings.get(BackendKind::ZONE).is_none()
+            };
+            if left {
+                self.core.with_groups(|groups| ((), groups.leave(id, Some(BackendKind::ZONE))));
             }
             touched.push(session);
         }
@@ -211,7 +216,10 @@ impl Items {
             }
         });
         match published {
-            Ok(_) => counter!(PUBLISHED).increment(1),
+            Ok(count) => {
+                counter!(PUBLISHED).increment(1);
+                counter!(FANNED_OUT).increment(count as u64);
+            }
             Err(reason) => dropped(reason),
         }
     }
@@ -272,7 +280,8 @@ impl Items {
         };
         if instance.is_empty() && by == Binder::World {
             inner.bindings.remove(kind);
-            return;
+            drop(inner);
+            return self.core.with_groups(|groups| ((), groups.leave(id, Some(kind))));
         }
         match inner.bindings.bind(by, kind, instance, epoch) {
             Bound::Refused => dropped("bind_refused"),

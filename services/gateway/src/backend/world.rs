@@ -18,7 +18,7 @@ use tonic::{Code, Request, Status, transport::Channel};
 use tracing::{debug, info};
 
 use crate::{
-    core::{Core, announce},
+    core::Core,
     session::{Ending, Session},
 };
 use shardkeep_wire::payload::ErrorCode;
@@ -272,7 +272,7 @@ impl Core {
         let held = inner.bindings.set(BackendKind::WORLD, leader, Epoch::default(), false);
         if let (Some(link), Some(binding)) = (self.links.get(leader), inner.bindings.get(BackendKind::WORLD))
         {
-            announce(&link, session.announcement(&inner, binding));
+            session.announce(&inner, binding, &link);
         }
         self.deliver_to(session.id, &mut inner, leader, held);
         drop(inner);

@@ -208,7 +208,9 @@ impl Carrier<'_> {
             inner.out.control(Message::event(opcode::PING, &Ping { value: 0 }).to_bytes());
         }
         while !inner.out.is_empty() && wire.unwritten() < SEAL_AHEAD {
-            wire.append(|record| inner.out.fill(record))?;
+            if !wire.append(|record| inner.out.fill(record))? {
+                break;
+            }
             self.clock.said = now;
             if wire.key_update_due() {
                 self.update_key(wire, now)?;

@@ -139,7 +139,7 @@ async fn elsewhere(
     let connection = core.next_connection();
     let client = Client::Here { connection, address: door.address };
     let session = take_in(core, id, &found, epoch, keys, moved, client);
-    session.lock().out.attach(client_has)?;
+    session.lock().out.attach(client_has).map_err(|_| DoorError::Ticket)?;
     core.hold(&session);
     core.enter_world(&session, &found.leader.id.name);
     Ok(welcomed(door, session, connection, continued, way))
@@ -198,7 +198,7 @@ fn welcome_back(
 ) -> Result<Proved, DoorError> {
     let connection = door.core.next_connection();
     let client = Client::Here { connection, address: door.address };
-    door.core.arrive(&session, client, client_has, change)?;
+    door.core.arrive(&session, client, client_has, change).map_err(|_| DoorError::Ticket)?;
     Ok(welcomed(door, session, connection, true, "here"))
 }
 

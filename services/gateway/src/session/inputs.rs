@@ -48,13 +48,14 @@ impl Inner {
         now: Instant,
     ) -> Result<Outputs, WireError> {
         let mut outputs = Outputs::default();
+        let mut count = 0;
         for message in message::parse_all(record) {
             let message = message?;
             if outputs.outcome == Outcome::KeyUpdate {
                 // `KeyUpdate` is the last message of its record.
                 return Err(MessageError::Truncated.into());
             }
-            counter!(MESSAGES_IN).increment(1);
+            count += 1;
             if message.is_reliable() {
                 self.inbox.receive(now);
             }
@@ -62,6 +63,7 @@ impl Inner {
                 self.blame(&message, error, now)?;
             }
         }
+        counter!(MESSAGES_IN).increment(count);
         Ok(outputs)
     }
 

@@ -18,7 +18,7 @@ use std::{
 use bytes::Bytes;
 use metrics::counter;
 use parking_lot::{Mutex, MutexGuard};
-use shardkeep_cluster::link::{self, ClientMessage, SessionChange, SessionEvent};
+use shardkeep_cluster::link::{self, ClientMessage, GatewayLink, SessionChange, SessionEvent};
 use shardkeep_types::{AccountId, BackendKind, Epoch, Generation, GroupKey, SessionId, WorldId};
 use shardkeep_wire::{
     Message,
@@ -35,7 +35,7 @@ pub(crate) use outbox::{Kept, Outbox};
 
 use crate::{
     groups::Listener,
-    metrics::{FANNED_OUT, REFUSED, SHED},
+    metrics::{REFUSED, SHED},
 };
 
 /// Requests of one session that may wait for their replies.
@@ -172,13 +172,15 @@ impl Session {
         }
     }
 
-    /// What a backend is told of a session that is bound to it and that it may not know.
-    pub(crate) fn announcement(&self, inner: &Inner, binding: &Binding) -> Announcement {
+    /// Tells a backend of a session that is bound to it and that it may not know.
+    pub(crate) fn announce(&self, inner: &Inner, binding: &Binding, link: &GatewayLink) {
         if binding.waits() && binding.kind != BackendKind::WORLD {
-            return Announcement::Bound(self.bound(inner, binding));
+            return link.bound(self.bound(inner, binding));
         }
-        let what = if inner.is_here() { SessionChange::Joined } else { SessionChange::LinkDead };
-        Announcement::Session(self.event(inner, what))
+        link.session(self.event(inner, SessionChange::Joined));
+        if !inner.is_here() {
+            link.session(self.event(inner, SessionChange::LinkDead));
+        }
     }
 
     pub(crate) fn bound(&self, inner: &Inner, binding: &Binding) -> link::Bound {
@@ -190,11 +192,6 @@ impl Session {
             link_dead: !inner.is_here(),
         }
     }
-}
-
-pub(crate) enum Announcement {
-    Session(SessionEvent),
-    Bound(link::Bound),
 }
 
 impl Inner {
@@ -279,7 +276,6 @@ impl Listener for Arc<Session> {
     }
 
     fn event(&self, message: &Bytes) {
-        counter!(FANNED_OUT).increment(1);
         self.lock().reliable(message.clone());
     }
 
@@ -289,8 +285,7 @@ impl Listener for Arc<Session> {
 }
 
 fn count(kept: Kept) {
-    match kept {
-        Kept::Yes => counter!(FANNED_OUT).increment(1),
-        Kept::Shed => counter!(SHED).increment(1),
+    if kept == Kept::Shed {
+        counter!(SHED).increment(1);
     }
 }

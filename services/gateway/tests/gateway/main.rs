@@ -1,0 +1,432 @@
+//! Black-box tests: real gateways and real client sockets, among stand-ins for every other daemon.
+
+mod backend;
+mod cluster;
+mod player;
+mod registry;
+mod world;
+
+use std::time::Duration;
+
+use shardkeep_cluster::link::{LinkEvent, MessageKind, PublishKind, ServerMessage, SessionChange};
+use shardkeep_rpc::gateway::{
+    AnnounceRequest, KickRequest, ListSessionsRequest, RevokeAccountRequest, announce_request::To,
+    kick_request::Who,
+};
+use shardkeep_types::{BackendKind, DaemonKind, Epoch, GroupKey};
+use shardkeep_wire::{
+    Head, Message, opcode,
+    payload::{Announcement, ErrorCode, Redirect},
+};
+use tokio::time::timeout;
+
+use crate::{
+    backend::gateway_id,
+    cluster::{Cluster, SOON, spec},
+    player::{Player, connect, refused},
+};
+
+const PLACED: u16 = opcode::PLACED;
+const LIST: u16 = opcode::LIST_CHARACTERS;
+const INVENTORY: u16 = opcode::GET_INVENTORY;
+
+fn cell(number: u64) -> GroupKey {
+    GroupKey::new(0x0200, 1, number)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_goes_to_the_world_and_its_reply_comes_back() {
+    let mut cluster = Cluster::start().await;
+    let mut world = cluster.world("world-1", 1).await;
+    let _gateway = cluster.gateway("gateway-1").await;
+    let mut player = cluster.player("gateway-1", 7).await;
+    assert!(player.established.ready.continued);
+    let gateway = world.session(player.session, SessionChange::Joined).await;
+
+    player.request(LIST, 1, b"who?").await;
+    let asked = world.delivered(player.session).await;
+    assert_eq!(
+        (asked[0].opcode, asked[0].kind, &asked[0].payload[..]),
+        (LIST, MessageKind::Request, &b"who?"[..])
+    );
+    world.hub.send(&gateway, &[player.session], vec![ServerMessage::reply(LIST, 1, "nobody")]);
+    let reply = player.next().await.unwrap();
+    assert_eq!((reply.head, &reply.payload[..]), (Head::Reply(1), &b"nobody"[..]));
+
+    player.request(INVENTORY, 2, b"").await;
+    assert_eq!(player.refusal(2).await, ErrorCode::Refused, "no zone yet");
+    player.request(opcode::LOGOUT, 3, b"").await;
+    assert_eq!(player.end().await, Some(ErrorCode::LoggedOut));
+    world.session(player.session, SessionChange::Left).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_ticket_serves_once() {
+    let mut cluster = Cluster::start().await;
+    let _world = cluster.world("world-1", 1).await;
+    let _gateway = cluster.gateway("gateway-1").await;
+    let address = cluster.address("gateway-1");
+    let ticket = cluster.ticket("gateway-1", 7).await;
+    // Who knows the ticket's name but not its key can not use it up.
+    let mut thief = shardkeep_auth::ticket::Ticket {
+        index: 0,
+        id: ticket.id,
+        key: shardkeep_types::Secret::new([0; 32]),
+    };
+    assert_eq!(refused(Player::attach(&address, &thief).await), ErrorCode::TicketInvalid);
+    let _player = Player::attach(&address, &ticket).await.expect("the ticket is still good");
+    thief.key = ticket.key.clone();
+    assert_eq!(refused(Player::attach(&address, &thief).await), ErrorCode::TicketInvalid, "used");
+
+    let revoked = cluster.ticket("gateway-1", 8).await;
+    let request = RevokeAccountRequest { account: 8, below_generation: 2, code: 0, detail: String::new() };
+    cluster.ask("gateway-1").revoke_account(request).await.unwrap();
+    assert_eq!(refused(Player::attach(&address, &revoked).await), ErrorCode::TicketInvalid, "revoked");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_client_must_not_say_is_answered_or_ends_the_connection() {
+    let mut cluster = Cluster::start().await;
+    let mut world = cluster.world("world-1", 1).await;
+    let _gateway = cluster.gateway("gateway-1").await;
+    let address = cluster.address("gateway-1");
+
+    let mut foreign = connect(&address).await;
+    foreign.without_preface();
+    foreign.send_bytes(b"GET / HTTP/1.1\r\n").await.unwrap();
+    assert!(foreign.closes().await, "not a word");
+    let mut early = connect(&address).await;
+    early.send(&[Message::new(LIST, Head::Request(1), (&b""[..]).into())]).await.unwrap();
+    assert_eq!(refused(early.next().await), ErrorCode::OutOfPhase);
+
+    let mut player = cluster.player("gateway-1", 7).await;
+    player.request(0x7777, 1, b"").await;
+    assert_eq!(player.refusal(1).await, ErrorCode::OutOfPhase);
+    player.send(Message::new(LIST, Head::Request(2), vec![0; 300].into())).await;
+    assert_eq!(player.refusal(2).await, ErrorCode::TooLarge);
+    player.request(LIST, 3, b"still here").await;
+    assert_eq!(&world.delivered(player.session).await[0].payload[..], b"still here");
+    for _ in 0..20 {
+        player.send(Message::new(0x7777, Head::Event, (&b""[..]).into())).await;
+    }
+    assert_eq!(player.end().await, Some(ErrorCode::OutOfPhase), "one strike too many");
+
+    player.resume(&address).await.unwrap();
+    let mut record =
+        player.connection.seal(&[Message::new(LIST, Head::Request(4), (&b""[..]).into())]).unwrap();
+    record[5] ^= 1;
+    player.connection.send_bytes(&record).await.unwrap();
+    assert_eq!(player.end().await, None, "a forged record is not answered");
+    player.resume(&address).await.unwrap();
+    player.connection.send_bytes(&[0xff, 0xff, 0]).await.unwrap();
+    assert_eq!(player.end().await, Some(ErrorCode::TooLarge));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn inputs_wait_at_the_barrier_and_only_the_owner_moves_it() {
+    let mut cluster = Cluster::start().await;
+    let mut world = cluster.world("world-1", 1).await;
+    let (mut west, mut east) = (cluster.zone("zone-1").await, cluster.zone("zone-2").await);
+    let _gateway = cluster.gateway("gateway-1").await;
+    let mut player = cluster.player("gateway-1", 7).await;
+    let session = player.session;
+    let gateway = world.session(session, SessionChange::Joined).await;
+    for zone in [&mut west, &mut east] {
+        zone.until("link", |event| matches!(event, LinkEvent::Up { .. }).then_some(())).await;
+    }
+
+    world.hub.bind(&gateway, session, BackendKind::ZONE, "zone-1", Epoch(1));
+    world.hub.send(&gateway, &[session], vec![ServerMessage::event(opcode::QUEUE_PLACE, "")]);
+    player.next().await.unwrap();
+    player.request(INVENTORY, 1, b"one").await;
+    player.request(INVENTORY, 2, b"two").await;
+    west.bound(session).await;
+    let mut heard = Vec::new();
+    while heard.len() < 2 {
+        heard.extend(west.delivered(session).await.into_iter().map(|message| message.request));
+    }
+    assert_eq!(heard, [1, 2]);
+
+    // Not the owner; then the owner; then the owner of before. Links have no order among them: a second player tells
+    // when the gateway has heard the east.
+    let mut fence = cluster.player("gateway-1", 8).await;
+    world.session(fence.session, SessionChange::Joined).await;
+    world.hub.bind(&gateway, fence.session, BackendKind::ZONE, "zone-2", Epoch(1));
+    east.bound(fence.session).await;
+    east.hub.bind(&gateway, session, BackendKind::ZONE, "zone-2", Epoch(9));
+    east.event(&gateway, session, PLACED, "not bound");
+    east.event(&gateway, fence.session, PLACED, "fence");
+    assert_eq!(fence.text(PLACED).await, "fence");
+    west.hub.bind(&gateway, session, BackendKind::ZONE, "zone-2", Epoch(2));
+    assert_eq!(east.bound(session).await.1, Epoch(2));
+    west.event(&gateway, session, PLACED, "not bound any more");
+    east.event(&gateway, session, PLACED, "welcome");
+    assert_eq!(player.text(PLACED).await, "welcome");
+    player.request(INVENTORY, 3, b"three").await;
+    assert_eq!(east.delivered(session).await[0].request, 3);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_arrives_late_sees_who_stands_still() {
+    let mut cluster = Cluster::start().await;
+    let mut world = cluster.world("world-1", 1).await;
+    let mut zone = cluster.zone("zone-1").await;
+    let _gateway = cluster.gateway("gateway-1").await;
+    let mut players = Vec::new();
+    for account in [7, 8] {
+        let player = cluster.player("gateway-1", account).await;
+        let gateway = world.session(player.session, SessionChange::Joined).await;
+        world.hub.bind(&gateway, player.session, BackendKind::ZONE, "zone-1", Epoch(1));
+        zone.bound(player.session).await;
+        players.push(player);
+    }
+    let (gateway, late) = (gateway_id("gateway-1"), players.pop().unwrap());
+    let (mut early, mut late) = (players.pop().unwrap(), late);
+
+    zone.hub.subscribe(&gateway, early.session, &[cell(1)], false);
+    zone.watched(cell(1)).await;
+    zone.publish(cell(1), PublishKind::Keyframe, "keyframe");
+    zone.publish(cell(1), PublishKind::Delta, "delta");
+    assert_eq!(early.text(opcode::CELL).await, "keyframe");
+    assert_eq!(early.text(opcode::CELL).await, "delta");
+    zone.hub.subscribe(&gateway, late.session, &[cell(1)], false);
+    zone.publish(cell(1), PublishKind::Event, "event");
+    assert_eq!(late.text(opcode::CELL).await, "keyframe");
+    assert_eq!(late.text(opcode::CELL).await, "delta");
+    assert_eq!(late.text(PLACED).await, "event");
+    assert_eq!(early.text(PLACED).await, "event");
+
+    zone.hub.subscribe(&gateway, early.session, &[cell(2)], true);
+    zone.hub.subscribe(&gateway, late.session, &[], true);
+    zone.until("unwatch", |event| {
+        matches!(event, LinkEvent::Unwatched { group, .. } if group == cell(1)).then_some(())
+    })
+    .await;
+    assert_eq!((zone.hub.watchers(cell(1)), zone.hub.watchers(cell(2))), (0, 1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_outlives_its_socket() {
+    let mut cluster = Cluster::start().await;
+    let mut world = cluster.world("world-1", 1).await;
+    let _gateway =
+        cluster.gateway_with("gateway-1", |config| config.link_loss = Duration::from_secs(2)).await;
+    let address = cluster.address("gateway-1");
+    let mut player = cluster.player("gateway-1", 7).await;
+    let session = player.session;
+    let gateway = world.session(session, SessionChange::Joined).await;
+    let say = |text: &str| world.event(&gateway, session, opcode::ANNOUNCEMENT, text);
+
+    say("first");
+    assert_eq!(player.text(opcode::ANNOUNCEMENT).await, "first");
+    say("lost on the way");
+    // The player hangs up without having read the second.
+    player.connection = connect(&address).await;
+    world.session(session, SessionChange::LinkDead).await;
+    world.event(&gateway, session, opcode::ANNOUNCEMENT, "said meanwhile");
+    player.resume(&address).await.unwrap();
+    assert!(player.established.ready.continued);
+    world.session(session, SessionChange::Resumed).await;
+    for text in ["lost on the way", "said meanwhile"] {
+        assert_eq!(player.text(opcode::ANNOUNCEMENT).await, text);
+    }
+    player.acknowledge().await;
+
+    // A second connection of the same session replaces the first.
+    let mut before = connect(&address).await;
+    std::mem::swap(&mut before, &mut player.connection);
+    player.resume(&address).await.unwrap();
+    assert!(timeout(SOON, before.closes()).await.unwrap());
+    world.event(&gateway, session, opcode::ANNOUNCEMENT, "still there");
+    assert_eq!(player.text(opcode::ANNOUNCEMENT).await, "still there");
+
+    player.connection = connect(&address).await;
+    world.session(session, SessionChange::Left).await;
+    cluster.world.forget(session.as_bytes());
+    assert_eq!(refused(player.resume(&address).await), ErrorCode::TicketInvalid);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_moves_to_another_gateway_with_its_log() {
+    let mut cluster = Cluster::start().await;
+    let mut world = cluster.world("world-1", 1).await;
+    let mut zone = cluster.zone("zone-1").await;
+    let (_one, _two) = (cluster.gateway("gateway-1").await, cluster.gateway("gateway-2").await);
+    let mut player = cluster.player("gateway-1", 7).await;
+    let session = player.session;
+    let gateway = world.session(session, SessionChange::Joined).await;
+    world.hub.bind(&gateway, session, BackendKind::ZONE, "zone-1", Epoch(5));
+    zone.bound(session).await;
+    player.request(LIST, 1, b"").await;
+    world.delivered(session).await;
+    world.event(&gateway, session, opcode::ANNOUNCEMENT, "unread");
+    world.hub.send(&gateway, &[session], vec![ServerMessage::reply(LIST, 1, "answer")]);
+
+    player.resume(&cluster.address("gateway-2")).await.unwrap();
+    assert!(player.established.ready.continued);
+    assert_eq!(player.established.ready.received, 1);
+    assert_eq!(player.text(opcode::ANNOUNCEMENT).await, "unread");
+    assert_eq!(player.text(LIST).await, "answer");
+    let (moved_to, epoch) = zone.bound(session).await;
+    assert_eq!((&*moved_to, epoch), ("gateway-2", Epoch(5)));
+    player.request(INVENTORY, 2, b"").await;
+    assert_eq!(zone.delivered(session).await[0].request, 2);
+    let gm = cluster.operator().await;
+    let listed =
+        cluster.ask_as(&gm, "gateway-1").list_sessions(ListSessionsRequest {}).await.unwrap().into_inner();
+    assert!(listed.sessions.is_empty(), "the old gateway has dropped it");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dead_gateways_session_is_claimed() {
+    let mut cluster = Cluster::start().await;
+    let mut world = cluster.world("world-1", 1).await;
+    let mut zone = cluster.zone("zone-1").await;
+    let (_one, _two) = (cluster.gateway("gateway-1").await, cluster.gateway("gateway-2").await);
+    let mut player = cluster.player("gateway-1", 7).await;
+    world.session(player.session, SessionChange::Joined).await;
+    player.received = 3;
+    cluster.world.stands_in(player.session.as_bytes(), "zone-1", 5);
+    cluster.world.held_by(player.session.as_bytes(), "a gateway that is no more");
+    player.resume(&cluster.address("gateway-2")).await.unwrap();
+    assert!(!player.established.ready.continued, "its log can not be had");
+    assert_eq!((player.received, player.established.ready.received), (0, 0));
+    let (gateway, epoch) = zone.bound(player.session).await;
+    assert_eq!((&*gateway, epoch), ("gateway-2", Epoch(5)));
+    zone.event(&gateway, player.session, PLACED, "welcome back");
+    assert_eq!(player.text(PLACED).await, "welcome back");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sessions_are_presented_to_a_new_leader() {
+    let mut cluster = Cluster::start().await;
+    let mut first = cluster.world("world-1", 1).await;
+    let _gateway = cluster.gateway("gateway-1").await;
+    let mut player = cluster.player("gateway-1", 7).await;
+    first.session(player.session, SessionChange::Joined).await;
+    player.request(LIST, 1, b"").await;
+    first.delivered(player.session).await;
+    let mut opened = cluster.world.opened.subscribe();
+    opened.mark_unchanged();
+
+    let mut second = cluster.world("world-2", 2).await;
+    timeout(SOON, opened.changed()).await.expect("presented again").unwrap();
+    let gateway = second.session(player.session, SessionChange::Joined).await;
+    assert_eq!(player.refusal(1).await, ErrorCode::Unavailable, "the first world will not answer it");
+    first.event(&gateway, player.session, opcode::ANNOUNCEMENT, "outdated");
+    second.event(&gateway, player.session, opcode::ANNOUNCEMENT, "new");
+    assert_eq!(player.text(opcode::ANNOUNCEMENT).await, "new");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slow_client_harms_only_itself() {
+    let mut cluster = Cluster::start().await;
+    let mut world = cluster.world("world-1", 1).await;
+    let _gateway = cluster.gateway("gateway-1").await;
+    let slow = cluster.player("gateway-1", 7).await;
+    let mut quick = cluster.player("gateway-1", 8).await;
+    let gateway = world.session(quick.session, SessionChange::Joined).await;
+    let line = "x".repeat(60_000);
+    for _ in 0..20 {
+        let message = ServerMessage::event(opcode::ANNOUNCEMENT, line.clone());
+        world.hub.send(&gateway, &[slow.session, quick.session], vec![message]);
+        assert_eq!(quick.text(opcode::ANNOUNCEMENT).await.len(), line.len());
+        quick.acknowledge().await;
+    }
+    world.session(slow.session, SessionChange::Left).await;
+    quick.request(LIST, 1, b"").await;
+    world.delivered(quick.session).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_newer_login_and_operators_end_sessions() {
+    let mut cluster = Cluster::start().await;
+    let _world = cluster.world("world-1", 1).await;
+    let _gateway = cluster.gateway("gateway-1").await;
+    let mut first = cluster.player("gateway-1", 7).await;
+    let mut second = cluster.player("gateway-1", 7).await;
+    assert_eq!(first.end().await, Some(ErrorCode::Displaced));
+
+    let mut gateway = cluster.ask("gateway-1");
+    let line = AnnounceRequest { text: "restart at noon".into(), to: Some(To::World(1)) };
+    assert_eq!(
+        gateway.announce(line).await.unwrap_err().code(),
+        tonic::Code::PermissionDenied,
+        "not login's to say"
+    );
+    let kick =
+        KickRequest { who: Some(Who::Account(7)), code: ErrorCode::Kicked as u32, detail: "bye".into() };
+    assert_eq!(gateway.kick(kick).await.unwrap_err().code(), tonic::Code::PermissionDenied);
+    let gm = cluster.operator().await;
+    let mut gateway = cluster.ask_as(&gm, "gateway-1");
+    let line = AnnounceRequest { text: "restart at noon".into(), to: Some(To::World(1)) };
+    assert_eq!(gateway.announce(line).await.unwrap().into_inner().reached, 1);
+    let heard = second.next().await.unwrap();
+    assert_eq!(heard.decode::<Announcement>().unwrap().text, "restart at noon");
+    let kick =
+        KickRequest { who: Some(Who::Account(7)), code: ErrorCode::Kicked as u32, detail: "bye".into() };
+    assert_eq!(gateway.kick(kick).await.unwrap().into_inner().ended, 1);
+    assert_eq!(second.end().await, Some(ErrorCode::Kicked));
+
+    let mut reports = cluster.billing.reports.subscribe();
+    let id = second.session.as_bytes();
+    let reported = reports.wait_for(|all| all.iter().any(|report| report.ended && report.session == id));
+    timeout(SOON, reported).await.expect("play time is reported").unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leaving_gateway_sends_its_players_to_another() {
+    let mut cluster = Cluster::start().await;
+    let mut world = cluster.world("world-1", 1).await;
+    let (one, _two) = (cluster.gateway("gateway-1").await, cluster.gateway("gateway-2").await);
+    let mut player = cluster.player("gateway-1", 7).await;
+    world.session(player.session, SessionChange::Joined).await;
+    let mut other = cluster.player("gateway-1", 8).await;
+    one.daemon().drain("a test");
+    let redirect = player.next().await.unwrap();
+    assert_eq!(redirect.opcode, opcode::REDIRECT);
+    let address = redirect.decode::<Redirect>().unwrap().gateway;
+    assert_eq!(address, cluster.address("gateway-2"));
+    player.resume(&address).await.unwrap();
+    assert!(player.established.ready.continued);
+    assert_eq!(other.end().await, Some(ErrorCode::Draining), "who stays is told when the time is up");
+    one.stop().await.unwrap();
+    let gateway = world.session(player.session, SessionChange::Joined).await;
+    world.event(&gateway, player.session, opcode::ANNOUNCEMENT, "here");
+    assert_eq!(player.text(opcode::ANNOUNCEMENT).await, "here");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn keys_move_in_both_directions() {
+    let mut cluster = Cluster::start().await;
+    let mut world = cluster.world("world-1", 1).await;
+    let _gateway =
+        cluster.gateway_with("gateway-1", |config| config.key_update = Duration::from_secs(1)).await;
+    let mut player = cluster.player("gateway-1", 7).await;
+    let gateway = world.session(player.session, SessionChange::Joined).await;
+    for _ in 0..2 {
+        while player.connection.receive().await.unwrap().opcode != opcode::KEY_UPDATE {}
+        player.connection.update_key().await.unwrap();
+        player.request(LIST, 1, b"").await;
+        world.delivered(player.session).await;
+        world.event(&gateway, player.session, opcode::ANNOUNCEMENT, "heard");
+        assert_eq!(player.text(opcode::ANNOUNCEMENT).await, "heard");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_studios_backend_brings_its_opcodes() {
+    let mut cluster = Cluster::start().await;
+    let _world = cluster.world("world-1", 1).await;
+    let _gateway = cluster.gateway("gateway-1").await;
+    let mut player = cluster.player("gateway-1", 7).await;
+    player.request(0x8001, 1, b"").await;
+    assert_eq!(player.refusal(1).await, ErrorCode::OutOfPhase);
+    let spec = spec(BackendKind::FIRST_CUSTOM, 0x8000, 0x80ff);
+    let mut studio = cluster.backend(DaemonKind::Backend, "dice-1", spec).await;
+    let gateway = studio.session(player.session, SessionChange::Joined).await;
+    player.request(0x8001, 2, b"roll").await;
+    assert_eq!(&studio.delivered(player.session).await[0].payload[..], b"roll");
+    studio.event(&gateway, player.session, 0x8002, "six");
+    assert_eq!(player.text(0x8002).await, "six");
+}

@@ -1,0 +1,124 @@
+//! A player who says exactly what the test wants, over a real socket.
+
+use shardkeep_auth::ticket::Ticket;
+use shardkeep_client::{
+    ClientError, Config,
+    raw::{self, Connection, Established, ResumeKeys},
+};
+use shardkeep_types::SessionId;
+use shardkeep_wire::{
+    Head, Message, opcode,
+    payload::{Ack, Error, ErrorCode},
+    preface::{Preface, Service, deployment_tag},
+};
+use tokio::time::timeout;
+
+use crate::cluster::SOON;
+
+pub(crate) struct Player {
+    pub(crate) connection: Connection,
+    pub(crate) session: SessionId,
+    pub(crate) established: Established,
+    keys: ResumeKeys,
+    /// Reliable messages of the server so far.
+    pub(crate) received: u64,
+}
+
+pub(crate) async fn connect(address: &str) -> Connection {
+    let preface = Preface::new(Service::Gateway, deployment_tag("dev"));
+    Connection::open(address.parse().unwrap(), preface, SOON).await.unwrap()
+}
+
+impl Player {
+    pub(crate) async fn attach(address: &str, ticket: &Ticket) -> Result<Self, ClientError> {
+        let mut connection = connect(address).await;
+        let config = Config::default();
+        let attaching = raw::attach(&mut connection, &config, ticket);
+        let established = timeout(SOON, attaching).await.expect("an answer")?;
+        let keys = ResumeKeys {
+            gateway: established.keys.gateway_resume.clone(),
+            world: established.keys.world_resume.clone(),
+        };
+        Ok(Self { connection, session: established.session, established, keys, received: 0 })
+    }
+
+    /// Resumes on a new connection; the old one is dropped.
+    pub(crate) async fn resume(&mut self, address: &str) -> Result<(), ClientError> {
+        let mut connection = connect(address).await;
+        let config = Config::default();
+        let resuming = raw::resume(&mut connection, &config, self.session, &self.keys, self.received);
+        let established = timeout(SOON, resuming).await.expect("an answer")?;
+        self.keys.gateway = established.keys.gateway_resume.clone();
+        if established.key == 2 {
+            self.keys.world = established.keys.world_resume.clone();
+        }
+        if !established.ready.continued {
+            self.received = 0;
+        }
+        (self.connection, self.established) = (connection, established);
+        Ok(())
+    }
+
+    pub(crate) async fn request(&mut self, opcode: u16, request: u32, payload: &'static [u8]) {
+        self.send(Message::new(opcode, Head::Request(request), payload.into())).await;
+    }
+
+    pub(crate) async fn send(&mut self, message: Message) {
+        self.connection.send(&[message]).await.unwrap();
+    }
+
+    pub(crate) async fn acknowledge(&mut self) {
+        let received = self.received;
+        self.send(Message::event(opcode::ACK, &Ack { received })).await;
+    }
+
+    /// The next message, acknowledgements left out.
+    pub(crate) async fn next(&mut self) -> Result<Message, ClientError> {
+        loop {
+            let message = timeout(SOON, self.connection.next()).await.expect("a message")?;
+            self.received += u64::from(message.is_reliable());
+            if message.opcode != opcode::ACK {
+                return Ok(message);
+            }
+        }
+    }
+
+    /// The text of the next message, which must be of this opcode.
+    pub(crate) async fn text(&mut self, opcode: u16) -> String {
+        let message = self.next().await.unwrap();
+        assert_eq!(message.opcode, opcode, "{message:?}");
+        String::from_utf8(message.payload.to_vec()).unwrap()
+    }
+
+    /// The error that answers a request.
+    pub(crate) async fn refusal(&mut self, request: u32) -> ErrorCode {
+        // `Connection::next` takes an `Error` reply for the end of the connection, so it is read as it comes.
+        loop {
+            let message = timeout(SOON, self.connection.receive()).await.expect("a message").unwrap();
+            self.received += u64::from(message.is_reliable());
+            if message.head == Head::Reply(request) {
+                assert_eq!(message.opcode, opcode::ERROR);
+                return message.decode::<Error>().unwrap().code();
+            }
+        }
+    }
+
+    /// Why the connection ends; what comes before is forgotten.
+    pub(crate) async fn end(&mut self) -> Option<ErrorCode> {
+        loop {
+            let message = timeout(SOON, self.connection.receive()).await.expect("an end").ok()?;
+            if (message.opcode, message.head) == (opcode::ERROR, Head::Event) {
+                return Some(message.decode::<Error>().unwrap().code());
+            }
+        }
+    }
+}
+
+/// The code with which an attempt was refused.
+pub(crate) fn refused<T>(result: Result<T, ClientError>) -> ErrorCode {
+    match result {
+        Err(ClientError::Refused(refusal)) => refusal.code,
+        Err(other) => panic!("broken, not refused: {other}"),
+        Ok(_) => panic!("not refused"),
+    }
+}

@@ -1,0 +1,148 @@
+//! Stand-ins for what a gateway asks: a world that keeps sessions, and billing that writes reports down.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex},
+};
+
+use shardkeep_rpc::{
+    billing::{
+        CreditReply, CreditRequest, ReportReply, ReportRequest, SessionReport, ShowReply, ShowRequest,
+        billing_server::Billing,
+    },
+    world::{self, world_server::World, *},
+};
+use tokio::sync::watch;
+use tokio_stream::Empty;
+use tonic::{Request, Response, Status, Streaming};
+
+#[derive(Clone, Default)]
+pub(crate) struct StandInWorld {
+    sessions: Arc<Mutex<HashMap<Vec<u8>, FindSessionReply>>>,
+    /// How often sessions were presented.
+    pub(crate) opened: Arc<watch::Sender<u32>>,
+}
+
+impl StandInWorld {
+    pub(crate) fn forget(&self, session: &[u8]) {
+        self.sessions.lock().unwrap().remove(session);
+    }
+
+    /// What `FindSession` tells of a session's gateway.
+    pub(crate) fn held_by(&self, session: &[u8], gateway: &str) {
+        self.sessions.lock().unwrap().get_mut(session).unwrap().gateway = gateway.into();
+    }
+
+    /// What `FindSession` tells of a session's zone.
+    pub(crate) fn stands_in(&self, session: &[u8], zone: &str, bind_epoch: u64) {
+        let binding = world::Binding { kind: 2, instance: zone.into(), bind_epoch };
+        self.sessions.lock().unwrap().get_mut(session).unwrap().bindings = vec![binding];
+    }
+}
+
+#[tonic::async_trait]
+impl World for StandInWorld {
+    async fn open_session(
+        &self,
+        request: Request<OpenSessionRequest>,
+    ) -> Result<Response<OpenSessionReply>, Status> {
+        let request = request.into_inner();
+        let session_epoch = request.session_epoch.max(1);
+        let found = FindSessionReply {
+            session_epoch,
+            account: request.account,
+            account_name: request.account_name,
+            generation: request.generation,
+            gateway: request.gateway,
+            resume_keys: vec![request.resume_key],
+            bindings: vec![],
+        };
+        self.sessions.lock().unwrap().insert(request.session, found);
+        self.opened.send_modify(|count| *count += 1);
+        Ok(Response::new(OpenSessionReply { session_epoch, term: 1 }))
+    }
+
+    async fn find_session(
+        &self,
+        request: Request<FindSessionRequest>,
+    ) -> Result<Response<FindSessionReply>, Status> {
+        let found = self.sessions.lock().unwrap().get(&request.into_inner().session).cloned();
+        found.map(Response::new).ok_or_else(|| Status::not_found("no such session"))
+    }
+
+    async fn claim_session(
+        &self,
+        request: Request<ClaimSessionRequest>,
+    ) -> Result<Response<ClaimSessionReply>, Status> {
+        let request = request.into_inner();
+        let mut sessions = self.sessions.lock().unwrap();
+        let session = sessions.get_mut(&request.session).unwrap();
+        if session.session_epoch != request.from_epoch || !session.resume_keys.contains(&request.used_key) {
+            return Err(Status::aborted("another claim came between"));
+        }
+        session.session_epoch += 1;
+        session.gateway = request.gateway;
+        session.resume_keys = vec![request.next_key, request.used_key];
+        Ok(Response::new(ClaimSessionReply { session_epoch: session.session_epoch }))
+    }
+
+    type WatchPartitionStream = Empty<Result<Partition, Status>>;
+    async fn watch_partition(
+        &self,
+        _: Request<WatchPartitionRequest>,
+    ) -> Result<Response<Self::WatchPartitionStream>, Status> {
+        Err(Status::unimplemented("stand-in"))
+    }
+
+    async fn report_presence(
+        &self,
+        _: Request<Streaming<PresenceReport>>,
+    ) -> Result<Response<ReportPresenceReply>, Status> {
+        Err(Status::unimplemented("stand-in"))
+    }
+
+    type WatchPresenceStream = Empty<Result<PresenceReport, Status>>;
+    async fn watch_presence(
+        &self,
+        _: Request<WatchPresenceRequest>,
+    ) -> Result<Response<Self::WatchPresenceStream>, Status> {
+        Err(Status::unimplemented("stand-in"))
+    }
+
+    async fn kick(&self, _: Request<KickRequest>) -> Result<Response<KickReply>, Status> {
+        Err(Status::unimplemented("stand-in"))
+    }
+
+    async fn teleport(&self, _: Request<TeleportRequest>) -> Result<Response<TeleportReply>, Status> {
+        Err(Status::unimplemented("stand-in"))
+    }
+
+    async fn announce(&self, _: Request<AnnounceRequest>) -> Result<Response<AnnounceReply>, Status> {
+        Err(Status::unimplemented("stand-in"))
+    }
+
+    async fn status(&self, _: Request<StatusRequest>) -> Result<Response<StatusReply>, Status> {
+        Err(Status::unimplemented("stand-in"))
+    }
+}
+
+#[derive(Clone, Default)]
+pub(crate) struct StandInBilling {
+    pub(crate) reports: Arc<watch::Sender<Vec<SessionReport>>>,
+}
+
+#[tonic::async_trait]
+impl Billing for StandInBilling {
+    async fn report(&self, request: Request<ReportRequest>) -> Result<Response<ReportReply>, Status> {
+        self.reports.send_modify(|reports| reports.extend(request.into_inner().reports));
+        Ok(Response::new(ReportReply {}))
+    }
+
+    async fn show(&self, _: Request<ShowRequest>) -> Result<Response<ShowReply>, Status> {
+        Err(Status::unimplemented("stand-in"))
+    }
+
+    async fn credit(&self, _: Request<CreditRequest>) -> Result<Response<CreditReply>, Status> {
+        Err(Status::unimplemented("stand-in"))
+    }
+}
