@@ -60,10 +60,6 @@ impl StandInGateway {
             async move { link.run(&dial, &Handler { items, up }, &stop).await }
         });
         timeout(SOON, is_up.recv()).await.expect("the link opens").unwrap();
-        // What the handler announces goes out first; then the link is open.
-        while !link.is_open() {
-            tokio::task::yield_now().await;
-        }
         Self { node, link, items: receiver, kept: VecDeque::new(), stop }
     }
 
@@ -100,7 +96,12 @@ impl StandInGateway {
             request,
             payload: payload.encode_to_vec().into(),
         };
-        self.link.deliver(SessionId([number; 16]), Epoch(1), vec![message]).expect("room on the link");
+        let mut messages = vec![message];
+        // Right after its opening, what the gateway announces goes first.
+        while let Err(back) = self.link.deliver(SessionId([number; 16]), Epoch(1), messages) {
+            messages = back;
+            tokio::task::yield_now().await;
+        }
     }
 
     /// The next item of which `pick` makes something; others stay for later.
