@@ -81,10 +81,7 @@ impl Connection {
     /// Reads the preface and compares it. Nothing is allocated before it is the right one.
     pub(crate) async fn preface(&mut self, expected: &Preface) -> Result<[u8; preface::LENGTH], LoginError> {
         let mut bytes = [0; preface::LENGTH];
-        self.stream.read_exact(&mut bytes).await.map_err(|error| match error.kind() {
-            std::io::ErrorKind::UnexpectedEof => LoginError::Closed,
-            _ => LoginError::Broken(error),
-        })?;
+        self.stream.read_exact(&mut bytes).await?;
         expected.accept(&bytes).map_err(WireError::from)?;
         Ok(bytes)
     }

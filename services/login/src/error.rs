@@ -25,7 +25,7 @@ pub(crate) enum LoginError {
     #[error("the client closed the connection")]
     Closed,
     #[error("the connection broke: {0}")]
-    Broken(#[from] io::Error),
+    Broken(io::Error),
     #[error("the client did not {0} in time")]
     Timeout(&'static str),
     #[error(transparent)]
@@ -132,6 +132,17 @@ pub(crate) fn ban_detail(until_ms: u64, reason: &str) -> String {
         format!("for ever: {reason}")
     } else {
         format!("until {until_ms}: {reason}")
+    }
+}
+
+impl From<io::Error> for LoginError {
+    fn from(error: io::Error) -> Self {
+        use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+        match error.kind() {
+            // However a client's system says goodbye.
+            BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof => Self::Closed,
+            _ => Self::Broken(error),
+        }
     }
 }
 

@@ -144,6 +144,48 @@ async fn guessing_is_slowed_and_nobody_is_locked_out() {
 }
 
 #[tokio::test]
+async fn a_storm_is_told_to_come_back() {
+    let cluster = Cluster::start_with(&[
+        "login.crypto_threads=1",
+        "login.crypto_queue=1",
+        "login.limits.attempts={burst=100000,every=\"1ms\"}",
+    ])
+    .await;
+    cluster.account("alice", "right").await;
+    // Exponentiations take longer than it takes to ask for them: some of a storm must be refused, none for long.
+    let logins = (0..24).map(|_| async {
+        let mut refusals = 0;
+        loop {
+            match cluster.connect().await.log_in("alice", "right").await {
+                Ok(_) => return refusals,
+                Err(refused) => {
+                    assert_eq!(refused.code, ErrorCode::Unavailable);
+                    assert!(!refused.retry_after.is_zero());
+                    refusals += 1;
+                }
+            }
+        }
+    });
+    let refusals = futures::future::join_all(logins).await.into_iter().sum::<u32>();
+    assert!(refusals > 0);
+    assert_eq!(cluster.metric(LOGINS, "outcome=\"busy\"").await, f64::from(refusals));
+    assert_eq!(cluster.metric(LOGINS, "outcome=\"throttled\"").await, 0.0);
+}
+
+#[tokio::test]
+async fn the_store_may_go_and_come_back() {
+    let server = Postgres::alone().await;
+    let store = format!("login.store={}", server.url());
+    let cluster = Cluster::start_with(&[&store]).await;
+    cluster.account("alice", "right").await;
+    server.kill();
+    let refused = cluster.connect().await.log_in("alice", "right").await.unwrap_err();
+    assert_eq!((refused.code, refused.detail.as_str()), (ErrorCode::Unavailable, "temporarily impossible"));
+    server.restart();
+    cluster.connect().await.log_in("alice", "right").await.unwrap();
+}
+
+#[tokio::test]
 async fn old_clients_are_told_to_update() {
     let cluster = Cluster::start_with(&["login.min_client_version=2000000"]).await;
     cluster.account("alice", "right").await;
