@@ -54,7 +54,8 @@ impl GmService {
 
 fn origin<T>(request: &Request<T>) -> Origin {
     let address = request.remote_addr().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |address| address.ip());
-    Origin { way: "grpc", address }
+    let way = Peer::of(request).map_or("grpc".into(), |peer| format!("grpc {}", peer.name).into());
+    Origin { way, address }
 }
 
 fn internal(error: impl std::fmt::Display) -> Status {

@@ -1,8 +1,8 @@
 //! The daemons the console calls, found in the registry, each call with a deadline.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, future::Future, time::Duration};
 
-use shardkeep_cluster::{Directory, Instance, MESSAGE_LIMIT, Node, State};
+use shardkeep_cluster::{Backoff, Directory, Instance, MESSAGE_LIMIT, Node, State};
 use shardkeep_rpc::{
     accounts::accounts_client::AccountsClient, billing::billing_client::BillingClient,
     chat::chat_client::ChatClient, control::control_client::ControlClient,
@@ -11,7 +11,7 @@ use shardkeep_rpc::{
     zone::zone_client::ZoneClient,
 };
 use shardkeep_types::{DaemonKind, WorldId};
-use tonic::{Request, Status, transport::Channel};
+use tonic::{Code, Request, Response, Status, transport::Channel};
 
 use crate::error::CommandError;
 
@@ -31,6 +31,32 @@ pub(crate) fn call<T>(message: T) -> Request<T> {
     let mut request = Request::new(message);
     request.set_timeout(DEADLINE);
     request
+}
+
+/// Attempts of a call that may be repeated, while the daemon says that it cannot answer at the moment (a world between
+/// two leases, a daemon that restarts).
+const ATTEMPTS: u32 = 4;
+
+/// Calls again, a few times, while the daemon is unavailable. For calls that do no harm when repeated.
+pub(crate) async fn patiently<C, M, T, F>(
+    client: &C,
+    message: &M,
+    attempt: impl Fn(C, Request<M>) -> F,
+) -> Result<T, Status>
+where
+    C: Clone,
+    M: Clone,
+    F: Future<Output = Result<Response<T>, Status>>,
+{
+    let attempt = || attempt(client.clone(), call(message.clone()));
+    let mut backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(2));
+    for _ in 1..ATTEMPTS {
+        match attempt().await {
+            Err(status) if status.code() == Code::Unavailable => backoff.wait().await,
+            other => return other.map(Response::into_inner),
+        }
+    }
+    attempt().await.map(Response::into_inner)
 }
 
 /// Says which daemon a refusal came from.
@@ -133,5 +159,28 @@ impl Peers {
     pub(crate) fn registries(&self) -> impl Iterator<Item = (&str, RegistryClient<Channel>)> {
         let client = |address: &str| RegistryClient::new(self.node.channel(DaemonKind::Registry, address));
         self.registries.iter().map(move |address| (address.as_str(), client(address)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{cell::Cell, future::ready};
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn only_what_is_unavailable_is_asked_again() {
+        let asked = Cell::new(0);
+        let answer = patiently(&(), &(), |(), _| {
+            asked.set(asked.get() + 1);
+            let unavailable = Err(Status::unavailable("between two leases"));
+            ready(if asked.get() < 3 { unavailable } else { Ok(Response::new("kicked")) })
+        });
+        assert_eq!((answer.await.unwrap(), asked.take()), ("kicked", 3));
+        let refused = patiently(&(), &(), |(), _| {
+            asked.set(asked.get() + 1);
+            ready(Err::<Response<()>, _>(Status::not_found("nobody")))
+        });
+        assert_eq!((refused.await.unwrap_err().code(), asked.get()), (Code::NotFound, 1));
     }
 }

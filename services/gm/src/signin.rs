@@ -1,6 +1,6 @@
 //! Signing in, by password or by one-time link. Every attempt is counted, logged and audited.
 
-use std::{net::IpAddr, time::Instant};
+use std::{borrow::Cow, fmt, net::IpAddr, time::Instant};
 
 use shardkeep_store::{audit, operators};
 use shardkeep_types::Secret;
@@ -161,14 +161,17 @@ impl Console {
 }
 
 /// Where a request came from.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Origin {
-    pub(crate) way: &'static str,
+    /// `web`, or `grpc` and the name in the caller's certificate.
+    pub(crate) way: Cow<'static, str>,
+    /// Unspecified when it is not known.
     pub(crate) address: IpAddr,
 }
 
-impl std::fmt::Display for Origin {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} {}", self.way, self.address)
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.way)?;
+        if self.address.is_unspecified() { Ok(()) } else { write!(f, " {}", self.address) }
     }
 }

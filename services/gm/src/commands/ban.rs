@@ -8,7 +8,7 @@ use tonic::Code;
 use super::{Act, Desk, Outcome, name, plural};
 use crate::{
     error::CommandError,
-    peers::{call, refusal},
+    peers::{patiently, refusal},
     role::Right,
 };
 
@@ -46,14 +46,16 @@ impl Act for Ban {
             0 => u64::MAX,
             hours => desk.now_ms.saturating_add(hours.saturating_mul(HOUR_MS)),
         };
-        let (mut client, login) = desk.peers().accounts()?;
+        let (client, login) = desk.peers().accounts()?;
         let request =
             accounts::BanRequest { name: self.account.clone(), until_ms, reason: desk.reason.to_owned() };
-        let reply = client.ban(call(request)).await.map_err(|status| match status.code() {
+        let banned =
+            patiently(&client, &request, |mut client, request| async move { client.ban(request).await });
+        let reply = banned.await.map_err(|status| match status.code() {
             Code::NotFound => CommandError::NotFound(format!("there is no account {}", self.account)),
             _ => refusal(&login)(status),
         })?;
-        let ended = reply.into_inner().sessions_ended;
+        let ended = reply.sessions_ended;
         Ok(Outcome::counted(format!("banned; {} ended", plural(ended, "session")), "ended", ended))
     }
 }

@@ -9,7 +9,7 @@ use tonic::Code;
 use super::{Act, Desk, Outcome, name, plural};
 use crate::{
     error::CommandError,
-    peers::{call, refusal},
+    peers::{patiently, refusal},
     role::Right,
 };
 
@@ -67,9 +67,12 @@ async fn kick_character(desk: &Desk<'_>, character: &str) -> Result<u32, Command
     let mut ended = 0;
     for of in worlds {
         let who = Some(world::kick_request::Who::Character(character.to_owned()));
-        let request = call(world::KickRequest { who, reason: desk.reason.to_owned() });
-        match desk.peers().world_client(&of).kick(request).await {
-            Ok(reply) => ended += reply.into_inner().ended,
+        let request = world::KickRequest { who, reason: desk.reason.to_owned() };
+        let client = desk.peers().world_client(&of);
+        match patiently(&client, &request, |mut client, request| async move { client.kick(request).await })
+            .await
+        {
+            Ok(reply) => ended += reply.ended,
             Err(status) if status.code() == Code::NotFound => {}
             Err(status) => return Err(refusal(&of)(status)),
         }
@@ -87,9 +90,12 @@ async fn kick_account(desk: &Desk<'_>, account: &str) -> Result<u32, CommandErro
     let mut ended = 0;
     for of in gateways {
         let who = Some(gateway::kick_request::Who::Account(account.id));
-        let request = call(gateway::KickRequest { who, code: KICKED, detail: desk.reason.to_owned() });
-        match desk.peers().gateway_client(&of).kick(request).await {
-            Ok(reply) => ended += reply.into_inner().ended,
+        let request = gateway::KickRequest { who, code: KICKED, detail: desk.reason.to_owned() };
+        let client = desk.peers().gateway_client(&of);
+        match patiently(&client, &request, |mut client, request| async move { client.kick(request).await })
+            .await
+        {
+            Ok(reply) => ended += reply.ended,
             Err(status) if status.code() == Code::NotFound => {}
             Err(status) => return Err(refusal(&of)(status)),
         }

@@ -8,7 +8,7 @@ use shardkeep_types::DaemonKind;
 use super::{Act, Desk, Outcome, name};
 use crate::{
     error::CommandError,
-    peers::{call, refusal},
+    peers::{patiently, refusal},
     role::Right,
 };
 
@@ -53,8 +53,11 @@ impl Act for Mute {
         };
         for of in replicas {
             let (character, reason) = (self.character.clone(), desk.reason.to_owned());
-            let request = call(chat::MuteRequest { character, until_ms, reason });
-            desk.peers().chat_client(&of).mute(request).await.map_err(refusal(&of))?;
+            let request = chat::MuteRequest { character, until_ms, reason };
+            let client = desk.peers().chat_client(&of);
+            let muted =
+                patiently(&client, &request, |mut client, request| async move { client.mute(request).await });
+            muted.await.map_err(refusal(&of))?;
         }
         Ok(Outcome::done(if self.minutes == 0 { "may speak again" } else { "muted" }))
     }

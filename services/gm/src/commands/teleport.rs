@@ -9,7 +9,7 @@ use tonic::Code;
 use super::{Act, Desk, Outcome, name};
 use crate::{
     error::CommandError,
-    peers::{call, refusal},
+    peers::{patiently, refusal},
     role::Right,
 };
 
@@ -49,11 +49,12 @@ impl Act for Teleport {
     async fn execute(&self, desk: &Desk<'_>) -> Result<Outcome, CommandError> {
         let of = desk.peers().world(self.world)?;
         let request = world::TeleportRequest { character: self.character.clone(), to: Some(self.to.into()) };
-        desk.peers().world_client(&of).teleport(call(request)).await.map_err(|status| {
-            match status.code() {
-                Code::NotFound => CommandError::NotFound(format!("{} is not online", self.character)),
-                _ => refusal(&of)(status),
-            }
+        let client = desk.peers().world_client(&of);
+        let teleport =
+            patiently(&client, &request, |mut client, request| async move { client.teleport(request).await });
+        teleport.await.map_err(|status| match status.code() {
+            Code::NotFound => CommandError::NotFound(format!("{} is not online", self.character)),
+            _ => refusal(&of)(status),
         })?;
         Ok(Outcome::done("teleported"))
     }

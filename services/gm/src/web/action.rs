@@ -25,7 +25,7 @@ pub(crate) async fn execute(
     }
     let command = Some(command(&name, &fields)?);
     let command = gm::Command { reason: fields.get("reason").to_owned(), command };
-    let audit = match site.console.execute(&visitor.signed, command, visitor.origin).await {
+    let audit = match site.console.execute(&visitor.signed, command, visitor.origin.clone()).await {
         Ok(done) => {
             if let Some(link) = done.outcome.json.get("link").and_then(|link| link.as_str()) {
                 return Ok(show_link(&site, &visitor, &done.outcome.text, link).await);

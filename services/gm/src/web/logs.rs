@@ -24,7 +24,7 @@ use crate::{
 
 const ROWS: u32 = 500;
 const LATEST: &str =
-    "SELECT time, instance, level, event, account, message FROM log ORDER BY time DESC LIMIT 100";
+    "SELECT time, instance, level, event, account, message, attributes FROM log ORDER BY time DESC LIMIT 100";
 
 /// Starting points.
 const EXAMPLES: [(&str, &str); 4] = [
@@ -74,8 +74,8 @@ pub(crate) async fn page(
         })
         .collect();
     let body = html!(
-        "<div class=\"bar\">{}</div><form class=\"query\" method=\"get\"><label>SQL over the view <code>log</code> \
-         (time, daemon, instance, level, target, message, event, account, character, session, attributes)"
+        "<div class=\"bar\">{}</div><form class=\"query\" method=\"get\"><label><span>SQL over the view <code>log</code> \
+         (time, daemon, instance, level, target, message, event, account, character, session, attributes)</span>"
         "<textarea name=\"sql\" rows=\"4\" spellcheck=\"false\">{}</textarea></label><div class=\"bar\">"
         "<label>Words <input type=\"search\" name=\"search\" value=\"{}\" placeholder=\"full text\"></label>"
         "<label>Days <input name=\"days\" value=\"{}\" placeholder=\"today and yesterday\" "

@@ -5,6 +5,7 @@ mod action;
 mod assets;
 mod audit;
 mod chat;
+mod door;
 mod error;
 mod html;
 mod layout;
@@ -18,7 +19,7 @@ mod sign_in;
 mod visitor;
 mod worlds;
 
-use std::{net::SocketAddr, sync::Arc};
+use std::sync::Arc;
 
 use axum::{
     Router,
@@ -32,6 +33,8 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::{console::Console, metrics};
+
+use door::{Caller, Door};
 
 /// Forms are small.
 const LONGEST_BODY: usize = 64 << 10;
@@ -50,8 +53,8 @@ pub(crate) async fn serve(
     draining: CancellationToken,
 ) -> anyhow::Result<()> {
     let site = Site { console, draining: draining.clone() };
-    let service = routes(site).into_make_service_with_connect_info::<SocketAddr>();
-    axum::serve(listener, service).with_graceful_shutdown(draining.cancelled_owned()).await?;
+    let service = routes(site).into_make_service_with_connect_info::<Caller>();
+    axum::serve(Door::new(listener), service).with_graceful_shutdown(draining.cancelled_owned()).await?;
     Ok(())
 }
 

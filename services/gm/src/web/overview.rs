@@ -36,9 +36,9 @@ pub(crate) async fn page(
 
 fn tiles(daemons: &[Instance], online: usize) -> Markup {
     let in_state = |state: Life| daemons.iter().filter(|daemon| daemon.state == state).count();
-    let kinds = DaemonKind::DAEMONS;
     let up =
         |kind: &DaemonKind| daemons.iter().any(|daemon| daemon.id.kind == *kind && daemon.state == Life::Up);
+    let kinds = DaemonKind::DAEMONS;
     let missing: Vec<&str> = kinds.iter().filter(|kind| !up(kind)).map(|kind| kind.as_str()).collect();
     let missing = match missing.is_empty() {
         true => html!("<div class=\"tile good\"><b>all</b> twelve kinds are up</div>"),

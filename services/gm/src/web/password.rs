@@ -49,7 +49,7 @@ pub(crate) async fn set(
     if !visitor.signed.by_link {
         let present = Secret::new(fields.get("present").to_owned());
         // As at sign-in: throttled, and the attempt is audited.
-        let (token, _) = console.sign_in(operator, present, visitor.origin).await?;
+        let (token, _) = console.sign_in(operator, present, visitor.origin.clone()).await?;
         let attempt = console.sessions.find(token, false, now_ms()).await?;
         if let Some(attempt) = attempt {
             console.sessions.close(&attempt).await?;

@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr},
 };
 
 use axum::{
@@ -11,7 +11,7 @@ use axum::{
     http::{HeaderMap, header, request::Parts},
 };
 
-use super::{Site, error::WebError};
+use super::{Site, door::Caller, error::WebError};
 use crate::{clock::now_ms, role::Right, sessions::Signed, signin::Origin, token::Token};
 
 /// Sent by pages that refresh themselves: such a request does not keep a session alive.
@@ -127,15 +127,17 @@ pub(crate) fn set_cookie(name: &str, value: Option<&str>, secure: bool) -> Strin
 /// Behind a proxy its own word, the last of X-Forwarded-For, counts; whatever stands before it anybody can write.
 pub(crate) fn origin(parts: &Parts, behind_proxy: bool) -> Origin {
     let connected =
-        parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(address)| address.ip());
+        parts.extensions.get::<ConnectInfo<Caller>>().map(|ConnectInfo(Caller(address))| address.ip());
     let forwarded = parts.headers.get_all("x-forwarded-for").iter().next_back();
     let forwarded = forwarded.and_then(|value| value.to_str().ok()?.rsplit(',').next()?.trim().parse().ok());
     let address = forwarded.filter(|_| behind_proxy).or(connected);
-    Origin { way: "web", address: address.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)) }
+    Origin { way: "web".into(), address: address.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)) }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
     use axum::http::HeaderValue;
 
     use super::*;
@@ -152,7 +154,7 @@ mod tests {
     fn a_forwarded_address_counts_behind_a_proxy_only() {
         let request = Request::builder().header("x-forwarded-for", "1.2.3.4, 203.0.113.9").body(()).unwrap();
         let mut parts = request.into_parts().0;
-        parts.extensions.insert(ConnectInfo(SocketAddr::from(([127, 0, 0, 1], 5))));
+        parts.extensions.insert(ConnectInfo(Caller(SocketAddr::from(([127, 0, 0, 1], 5)))));
         assert_eq!(origin(&parts, true).address, IpAddr::from([203, 0, 113, 9]));
         assert_eq!(origin(&parts, false).address, IpAddr::from([127, 0, 0, 1]));
     }

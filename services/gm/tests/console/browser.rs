@@ -42,6 +42,11 @@ impl Browser {
         self.request("GET", path, "").await
     }
 
+    /// A page of another site, such as the admin endpoints.
+    pub(crate) async fn get_from(&mut self, address: &str, path: &str) -> Page {
+        Self::new(address).get(path).await
+    }
+
     pub(crate) async fn post(&mut self, path: &str, fields: &[(&str, &str)]) -> Page {
         let fields: Vec<String> =
             fields.iter().map(|(name, value)| format!("{name}={}", encoded(value))).collect();

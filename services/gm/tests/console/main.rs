@@ -255,6 +255,26 @@ async fn behind_a_proxy_cookies_are_secure_and_addresses_its_own_word() {
 }
 
 #[tokio::test]
+async fn an_open_map_does_not_hold_the_drain() {
+    let console = Console::start().await;
+    let mut admin = console.admin().await;
+    let watching = tokio::spawn(async move { admin.get("/map/events?world=1").await });
+    let began = std::time::Instant::now();
+    let mut viewers = console.browser();
+    while !viewers
+        .get_from(&console.bound.admin, "/metrics")
+        .await
+        .body
+        .contains("shardkeep_gm_map_viewers 1")
+    {
+        tokio::task::yield_now().await;
+    }
+    console.running.stop().await.unwrap();
+    assert_eq!(watching.await.unwrap().status, 200);
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+}
+
+#[tokio::test]
 async fn programs_sign_in_execute_and_read_the_audit() {
     let postgres = Postgres::start().await;
     let console = Console::start_with(Config { store: postgres.url(), ..Config::default() }).await;
