@@ -34,6 +34,8 @@ pub(crate) enum Change {
 
 /// One message to a group, encoded.
 pub(crate) struct Publish<'a> {
+    /// The writer's; 0 speaks in every world.
+    pub(crate) world: WorldId,
     pub(crate) group: GroupKey,
     pub(crate) epoch: Epoch,
     pub(crate) what: PublishKind,
@@ -121,8 +123,11 @@ impl<L: Listener> Groups<L> {
 
     /// Appends a message to each subscriber, and adds those it touched.
     pub(crate) fn publish(&mut self, publish: &Publish<'_>, touched: &mut Vec<L>) -> Published {
-        let Publish { group: key, epoch, what, message } = *publish;
+        let Publish { world, group: key, epoch, what, message } = *publish;
         let Some(group) = self.groups.get_mut(&key) else { return Published::Unheard };
+        if world != WorldId(0) && world != group.world {
+            return Published::Foreign;
+        }
         if !key.many_writer() {
             if epoch < group.epoch {
                 return Published::Outdated;
@@ -194,6 +199,8 @@ pub(crate) enum Published {
     Unheard,
     /// Its writer has been replaced.
     Outdated,
+    /// Its writer is of another world.
+    Foreign,
 }
 
 impl<L: Listener> Group<L> {
@@ -287,7 +294,7 @@ mod tests {
 
     fn publish(groups: &mut Groups<Ear>, epoch: u64, what: PublishKind, text: &'static str) -> Published {
         let message = Bytes::from_static(text.as_bytes());
-        let publish = Publish { group: cell(1), epoch: Epoch(epoch), what, message: &message };
+        let publish = Publish { world: WORLD, group: cell(1), epoch: Epoch(epoch), what, message: &message };
         groups.publish(&publish, &mut Vec::new())
     }
 
@@ -335,6 +342,11 @@ mod tests {
         groups.subscribe(&ear, WORLD, &[cell(1)], None);
         publish(&mut groups, 2, PublishKind::Keyframe, "K");
         assert_eq!(publish(&mut groups, 1, PublishKind::Keyframe, "x"), Published::Outdated);
+        let message = Bytes::from_static(b"x");
+        let what = PublishKind::Event;
+        let elsewhere =
+            Publish { world: WorldId(2), group: cell(1), epoch: Epoch(9), what, message: &message };
+        assert_eq!(groups.publish(&elsewhere, &mut Vec::new()), Published::Foreign);
         publish(&mut groups, 3, PublishKind::Keyframe, "N");
         groups.subscribe(&late, WORLD, &[cell(1)], None);
         assert_eq!((ear.heard().as_str(), late.heard().as_str()), ("KN", "N"));

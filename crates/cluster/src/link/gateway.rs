@@ -76,9 +76,23 @@ impl Dial for NodeDial {
             let mut client = LinkClient::new(self.node.channel(self.kind, &instance.grpc_address))
                 .max_decoding_message_size(MESSAGE_LIMIT)
                 .max_encoding_message_size(MESSAGE_LIMIT);
-            Ok(client.open(outbound).await?.into_inner().boxed())
+            let (kind, name) = (self.kind, self.name.clone());
+            let frames = client.open(outbound).await?.into_inner();
+            Ok(frames.map(move |frame| is_from(frame?, kind, &name)).boxed())
         })
     }
+}
+
+/// Checks that a hello is of the instance that was dialled: its address may have gone to another since. The kind is
+/// what the peer's certificate says.
+fn is_from(frame: proto::BackendFrame, kind: DaemonKind, name: &str) -> Result<proto::BackendFrame, Status> {
+    if let Some(backend_frame::Frame::Hello(hello)) = &frame.frame {
+        let backend = hello.backend.clone().unwrap_or_default();
+        if backend.kind != kind.as_str() || backend.name != name {
+            return Err(Status::failed_precondition("another instance answers at this address"));
+        }
+    }
+    Ok(frame)
 }
 
 /// The link to one backend instance, by its name; clones are the same link.
@@ -202,7 +216,14 @@ impl GatewayLink {
                     }
                 }
             }
-            self.shared.state.lock().out.close();
+            let was_greeted = {
+                let mut state = self.shared.state.lock();
+                state.out.close();
+                std::mem::take(&mut state.greeted)
+            };
+            if was_greeted {
+                info!(backend = &*self.shared.backend, "link broke; dialling again");
+            }
             handler.down(self);
             tokio::select! {
                 () = stop.cancelled() => break,
@@ -338,13 +359,30 @@ impl TryFrom<proto::BackendHello> for BackendInfo {
     type Error = Malformed;
 
     fn try_from(hello: proto::BackendHello) -> Result<Self, Malformed> {
+        let id: InstanceId = hello.backend.ok_or_else(|| Malformed::missing("backend"))?.try_into()?;
+        let kind =
+            u8::try_from(hello.kind).map(BackendKind).map_err(|error| Malformed::new("kind", error))?;
+        if !serves(id.kind, kind) {
+            return Err(Malformed::new("kind", format!("a {} does not serve {kind}", id.kind)));
+        }
         Ok(Self {
-            id: hello.backend.ok_or_else(|| Malformed::missing("backend"))?.try_into()?,
-            kind: u8::try_from(hello.kind).map(BackendKind).map_err(|error| Malformed::new("kind", error))?,
+            id,
+            kind,
             world: WorldId(hello.world),
             routes: hello.routes.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
             auto_bind: hello.auto_bind,
         })
+    }
+}
+
+/// Whether this kind of daemon may be this kind of backend.
+fn serves(daemon: DaemonKind, kind: BackendKind) -> bool {
+    match daemon {
+        DaemonKind::World => kind == BackendKind::WORLD,
+        DaemonKind::Zone => kind == BackendKind::ZONE,
+        DaemonKind::Chat => kind == BackendKind::CHAT,
+        DaemonKind::Backend => kind >= BackendKind::FIRST_CUSTOM,
+        _ => false,
     }
 }
 

@@ -208,12 +208,12 @@ impl Items {
             return dropped("wrong_kind");
         }
         let Some(bytes) = encode(backend.kind, message) else { return };
-        let published = self.core.with_groups(|groups| {
-            match groups.publish(&Publish { group, epoch, what, message: &bytes }, touched) {
-                Published::To(count, watch) => (Ok(count), Vec::from_iter(watch)),
-                Published::Unheard => (Err("unheard"), Vec::new()),
-                Published::Outdated => (Err("outdated_writer"), Vec::new()),
-            }
+        let publish = Publish { world: backend.world, group, epoch, what, message: &bytes };
+        let published = self.core.with_groups(|groups| match groups.publish(&publish, touched) {
+            Published::To(count, watch) => (Ok(count), Vec::from_iter(watch)),
+            Published::Unheard => (Err("unheard"), Vec::new()),
+            Published::Outdated => (Err("outdated_writer"), Vec::new()),
+            Published::Foreign => (Err("foreign_world"), Vec::new()),
         });
         match published {
             Ok(count) => {

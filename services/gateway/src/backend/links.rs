@@ -9,7 +9,7 @@ use std::{
 use parking_lot::RwLock;
 use shardkeep_cluster::{
     Directory, Instance, Node, State,
-    link::{GatewayLink, Limits, NodeDial},
+    link::{BackendInfo, GatewayLink, Limits, NodeDial},
 };
 use shardkeep_types::{BackendKind, DaemonKind, Epoch, SessionId, WorldId};
 use tokio_util::sync::CancellationToken;
@@ -28,6 +28,8 @@ pub(crate) struct Links {
 struct Entry {
     link: GatewayLink,
     daemon: DaemonKind,
+    /// It leaves: nothing new is bound to it.
+    draining: bool,
     stop: CancellationToken,
 }
 
@@ -53,7 +55,8 @@ impl Links {
     pub(crate) fn choose_any(&self, world: WorldId, session: SessionId) -> Vec<GatewayLink> {
         let mut best: HashMap<BackendKind, (u64, GatewayLink)> = HashMap::new();
         for entry in self.by_instance.read().values() {
-            let Some(info) = entry.link.info().filter(|info| info.auto_bind && entry.link.is_open()) else {
+            let takes = |info: &Arc<BackendInfo>| info.auto_bind && entry.link.is_open() && !entry.draining;
+            let Some(info) = entry.link.info().filter(takes) else {
                 continue;
             };
             if info.world != WorldId(0) && info.world != world {
@@ -74,6 +77,12 @@ impl Links {
         links.iter().filter(|(_, entry)| entry.daemon == daemon).map(|(name, _)| name.clone()).collect()
     }
 
+    fn set_draining(&self, instance: &Instance) {
+        if let Some(entry) = self.by_instance.write().get_mut(instance.id.name.as_str()) {
+            entry.draining = instance.state == State::Draining;
+        }
+    }
+
     fn remove(&self, name: &str) -> Option<Entry> {
         self.by_instance.write().remove(name)
     }
@@ -88,6 +97,7 @@ pub(crate) async fn follow(core: Arc<Core>, node: Node, daemon: DaemonKind, stop
             if core.links.get(&instance.id.name).is_none() {
                 open(&core, &node, &directory, instance, &stop);
             }
+            core.links.set_draining(instance);
         }
         for name in core.links.names(daemon) {
             if !instances.iter().any(|instance| *instance.id.name == *name && alive(instance)) {
@@ -109,7 +119,7 @@ fn open(core: &Arc<Core>, node: &Node, directory: &Directory, instance: &Instanc
     let name = instance.id.name.clone();
     let link = GatewayLink::new(node.id().clone(), &name, Limits::default());
     let stop = stop.child_token();
-    let entry = Entry { link: link.clone(), daemon: instance.id.kind, stop: stop.clone() };
+    let entry = Entry { link: link.clone(), daemon: instance.id.kind, draining: false, stop: stop.clone() };
     core.links.by_instance.write().insert(link.backend().clone(), entry);
     let dial = NodeDial { node: node.clone(), directory: directory.clone(), kind: instance.id.kind, name };
     let items = Items::new(core.clone());
