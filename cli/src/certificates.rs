@@ -1,10 +1,13 @@
 //! `shardkeep certs`: a development CA and one certificate per daemon.
 
-use std::path::PathBuf;
+use std::{
+    os::unix::fs::chown,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
-use shardkeep_cluster::certs;
+use shardkeep_cluster::certs::{self, Files};
 use shardkeep_types::{DaemonKind, WorldId};
 
 #[derive(Debug, Args)]
@@ -15,6 +18,12 @@ pub struct CertsArgs {
     /// World that the certificates of world, zone, ai and chat are for
     #[arg(long, default_value_t = 1)]
     world: u32,
+    /// Make certificates that all replicas of a kind share: they prove kind and world, not which replica
+    #[arg(long)]
+    replicas: bool,
+    /// User id that the daemons run as: it gets their keys, while the CA's stays with who runs this
+    #[arg(long, value_name = "UID")]
+    owner: Option<u32>,
     /// Daemons as kind or kind:name, for example gateway:gateway-1; every kind when empty
     daemons: Vec<String>,
 }
@@ -29,18 +38,34 @@ pub fn run(args: &CertsArgs) -> Result<()> {
         &args.daemons
     };
     for daemon in daemons {
-        let (kind, name) = daemon.split_once(':').unwrap_or((daemon, daemon));
-        let Ok(kind) = kind.parse::<DaemonKind>() else {
-            bail!("{daemon:?}: expected kind or kind:name, and {kind:?} is no kind of daemon");
-        };
-        let in_world = matches!(
-            kind,
-            DaemonKind::World | DaemonKind::Zone | DaemonKind::Ai | DaemonKind::Chat | DaemonKind::Backend
-        );
-        let world = WorldId(if in_world { args.world } else { 0 });
-        certs::issue(&args.dir, kind, name, world)
-            .with_context(|| format!("cannot make the certificate of {name}"))?;
-        println!("{}", args.dir.join(format!("{name}.pem")).display());
+        let files =
+            issue(args, daemon).with_context(|| format!("cannot make the certificate of {daemon}"))?;
+        if let Some(uid) = args.owner {
+            give(&files.key, uid)?;
+        }
+        println!("{}", files.cert.display());
     }
     Ok(())
+}
+
+fn issue(args: &CertsArgs, daemon: &str) -> Result<Files> {
+    let (kind, name) = daemon.split_once(':').unwrap_or((daemon, daemon));
+    let Ok(kind) = kind.parse::<DaemonKind>() else {
+        bail!("expected kind or kind:name, and {kind:?} is no kind of daemon");
+    };
+    let in_world = matches!(
+        kind,
+        DaemonKind::World | DaemonKind::Zone | DaemonKind::Ai | DaemonKind::Chat | DaemonKind::Backend
+    );
+    let world = WorldId(if in_world { args.world } else { 0 });
+    // Whoever types commands is one person at a time, and is told from others by name.
+    if args.replicas && kind != DaemonKind::Cli {
+        return certs::issue_shared(&args.dir, kind, world);
+    }
+    certs::issue(&args.dir, kind, name, world)
+}
+
+fn give(key: &Path, uid: u32) -> Result<()> {
+    chown(key, Some(uid), None)
+        .with_context(|| format!("cannot give {} to user {uid} (only root can)", key.display()))
 }

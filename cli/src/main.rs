@@ -7,6 +7,7 @@ mod certificates;
 mod daemon;
 mod data_dir;
 mod demo;
+mod dns;
 mod doctor;
 mod down;
 mod gm;
@@ -57,6 +58,8 @@ enum Command {
     Account(account::AccountArgs),
     /// Operators' commands, as the console has them
     Gm(gm::GmArgs),
+    /// Show and switch the address pools of the name servers
+    Dns(dns::DnsArgs),
     /// Search the collected logs
     Logs(logs::LogsArgs),
     /// Check that every item and coin has exactly one holder and one origin
@@ -94,6 +97,7 @@ async fn run(command: Command) -> Result<ExitCode> {
         Command::Play(args) => play::run(args).await?,
         Command::Account(args) => account::run(args).await?,
         Command::Gm(args) => gm::run(args).await?,
+        Command::Dns(args) => dns::run(args).await?,
         Command::Logs(args) => logs::run(args).await?,
         Command::Ledger(args) => return ledger::run(&args).await,
         Command::Certs(args) => certificates::run(&args)?,

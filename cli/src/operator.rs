@@ -12,6 +12,7 @@ use shardkeep_cluster::{Dialer, Identity, Instance, State};
 use shardkeep_rpc::{
     accounts::accounts_client::AccountsClient,
     dbcache::db_cache_client::DbCacheClient,
+    dns::dns_client::DnsClient,
     gm::{OneTimeLinkRequest, gm_client::GmClient},
     logs::logs_client::LogsClient,
     registry::{ListRequest, registry_client::RegistryClient},
@@ -101,6 +102,10 @@ impl Operator {
 
     pub async fn dbcache(&self) -> Result<DbCacheClient<Channel>> {
         Ok(DbCacheClient::new(self.channel(DaemonKind::Dbcache).await?))
+    }
+
+    pub async fn dns(&self) -> Result<DnsClient<Channel>> {
+        Ok(DnsClient::new(self.channel(DaemonKind::Dns).await?))
     }
 
     pub async fn gm(&self) -> Result<GmClient<Channel>> {

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail, ensure};
 use shardkeep_client::{SessionEnd, game::View};
-use shardkeep_types::EntityId;
+use shardkeep_types::{EntityId, ItemId};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
@@ -33,8 +33,6 @@ const TRADE: Duration = Duration::from_secs(30);
 const SLOWEST: i16 = 1_000;
 const SPEEDS: u32 = 50;
 const SPEED_STEP: i16 = 20;
-/// Rounds between two trades.
-const TRADE_EVERY: u32 = 3;
 
 /// What became of a pair.
 #[derive(Debug, Default, Clone)]
@@ -103,13 +101,15 @@ impl Pair {
         Ok([one, other])
     }
 
-    /// To the other side, a move, a word, and now and then a trade.
+    /// To the other side, a move, a word, and now and then a trade or something left on the ground.
     async fn round(&self, bots: &mut [Bot; 2], round: u32) -> Result<()> {
         self.cross(bots, round).await?;
         self.signal(bots, round).await?;
         self.talk(bots, round).await?;
-        if round % TRADE_EVERY == 0 {
-            self.trade(bots).await?;
+        match round % 3 {
+            0 => self.trade(bots).await?,
+            1 => self.pass_on(bots).await?,
+            _ => {}
         }
         Ok(())
     }
@@ -202,6 +202,18 @@ impl Pair {
         bail!("{line:?} was not heard by its neighbour")
     }
 
+    /// One drops an item, the other takes it; by turns, so that nobody runs out.
+    async fn pass_on(&self, [one, other]: &mut [Bot; 2]) -> Result<()> {
+        let started = Instant::now();
+        let result =
+            timeout(TRADE, by_the_ground(other, one)).await.context("it took too long").and_then(|it| it);
+        match &result {
+            Ok(()) => self.stats.took(Step::PickUp, started.elapsed()),
+            Err(error) => self.stats.failed(Step::PickUp, &format!("{error:#}")),
+        }
+        result
+    }
+
     /// One gives an item, the other coins.
     async fn trade(&self, [one, other]: &mut [Bot; 2]) -> Result<()> {
         let started = Instant::now();
@@ -213,6 +225,21 @@ impl Pair {
         }
         result
     }
+}
+
+/// An item goes from one to the other by way of the ground.
+async fn by_the_ground(one: &Bot, other: &Bot) -> Result<()> {
+    let Some(item) = one.player.inventory().await?.items.first().map(|item| item.id) else { return Ok(()) };
+    one.player.drop_item(item).await?;
+    let lying = EntityId::ground_item(ItemId(item));
+    other
+        .player
+        .until(NOTICE, |view| view.entity(lying).map(drop))
+        .await
+        .context("it is not seen on the ground")?;
+    let taken = other.player.pick_up(lying).await?;
+    ensure!(taken.items.iter().any(|it| it.id == item), "item {item} was taken and is not there");
+    Ok(())
 }
 
 /// Waits until the entity has this velocity in the bot's eyes.

@@ -22,12 +22,13 @@ pub enum Step {
     MoveSeen,
     Chat,
     Trade,
+    PickUp,
     HandOver,
     Resume,
 }
 
 impl Step {
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Dns,
         Self::Login,
         Self::List,
@@ -36,6 +37,7 @@ impl Step {
         Self::MoveSeen,
         Self::Chat,
         Self::Trade,
+        Self::PickUp,
         Self::HandOver,
         Self::Resume,
     ];
@@ -52,6 +54,7 @@ impl fmt::Display for Step {
             Self::MoveSeen => "move seen by a neighbour",
             Self::Chat => "chat heard by a neighbour",
             Self::Trade => "trade",
+            Self::PickUp => "dropped, seen and picked up",
             Self::HandOver => "hand-over",
             Self::Resume => "resume",
         })

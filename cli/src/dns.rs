@@ -1,0 +1,53 @@
+//! `shardkeep dns`: shows and switches the pools of addresses that the name servers answer from.
+
+use anyhow::Result;
+use clap::{Args, Subcommand};
+use comfy_table::Table;
+use shardkeep_rpc::dns::{ListPoolsRequest, Pool, SwitchPoolRequest};
+
+use crate::operator::{ClusterArgs, Operator};
+
+#[derive(Debug, Args)]
+pub struct DnsArgs {
+    #[command(subcommand)]
+    command: DnsCommand,
+    #[command(flatten)]
+    cluster: ClusterArgs,
+}
+
+#[derive(Debug, Subcommand)]
+enum DnsCommand {
+    /// Show the pools of the settings, and which one is active
+    Pools,
+    /// Answer from this pool on every name server; `live` goes back to the replicas that are up
+    Switch { pool: String },
+}
+
+pub async fn run(args: DnsArgs) -> Result<()> {
+    let mut dns = Operator::connect(&args.cluster).await?.dns().await?;
+    match args.command {
+        DnsCommand::Pools => {
+            let reply = dns.list_pools(ListPoolsRequest {}).await?.into_inner();
+            println!("{}", table(&reply.active, &reply.pools));
+        }
+        DnsCommand::Switch { pool } => {
+            dns.switch_pool(SwitchPoolRequest { pool: pool.clone() }).await?;
+            println!("answering from {pool}; resolvers may keep what they have for a few seconds");
+        }
+    }
+    Ok(())
+}
+
+fn table(active: &str, pools: &[Pool]) -> Table {
+    let mut table = Table::new();
+    table.load_preset(comfy_table::presets::NOTHING).set_header(["pool", "active", "login", "gateway"]);
+    for pool in pools {
+        let shown = |addresses: &[String]| match addresses {
+            [] => "(registry)".to_owned(),
+            some => some.join(" "),
+        };
+        let mark = if pool.name == active { "yes" } else { "" };
+        table.add_row([pool.name.clone(), mark.to_owned(), shown(&pool.login), shown(&pool.gateway)]);
+    }
+    table
+}
