@@ -15,6 +15,8 @@ mod refusal;
 mod room;
 mod service;
 
+use std::time::Duration;
+
 use anyhow::{Context as _, ensure};
 use shardkeep_bus::Bus;
 use shardkeep_cluster::{
@@ -24,7 +26,7 @@ use shardkeep_cluster::{
 use shardkeep_daemon::{Daemon, Service, Settings};
 use shardkeep_rpc::chat::chat_server::ChatServer;
 use shardkeep_types::{BackendKind, DaemonKind};
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::timeout};
 use tonic::service::Routes;
 
 pub use crate::config::ChatConfig;
@@ -37,6 +39,9 @@ use crate::{
 /// Reports of presence that may wait. Overflow: the stream from the world waits, and the world cuts it off if it
 /// waits for too long; then everybody is told again.
 const REPORTS: usize = 256;
+
+/// How long a start waits for the bus, so that a chat that is ready hears the others.
+const BUS_WITHIN: Duration = Duration::from_secs(2);
 
 /// The daemon.
 pub struct Chat;
@@ -53,7 +58,11 @@ impl Service for Chat {
         let config = &settings.service;
         let node = Node::join(&settings, &daemon, Self::KIND).await?;
         let bus = Bus::open(&config.bus).context("chat.bus")?;
-        let replicas = bus.subscribe(&actor::topic(node.world()));
+        let topic = actor::topic(node.world());
+        let replicas = bus.subscribe(&topic);
+        if timeout(BUS_WITHIN, bus.subscribed(&topic)).await.is_err() {
+            tracing::warn!("the bus does not answer: other replicas are not heard until it does");
+        }
         let mut chats = node.directory(DaemonKind::Chat);
         let alone = !Bus::is_shared(&config.bus);
         if alone {

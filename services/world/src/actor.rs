@@ -15,6 +15,7 @@ use shardkeep_rpc::world as proto;
 use shardkeep_types::{BackendKind, Epoch, GroupKey, WorldId, group_kind};
 use shardkeep_wire::{opcode, payload};
 use tokio::sync::{mpsc, watch};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     convert,
@@ -30,7 +31,7 @@ use crate::{
 
 /// How often the core looks at the clock.
 const TICK: Duration = Duration::from_millis(200);
-/// How long a drain waits for avatars on their way in or out.
+/// How long a drain waits for what is under way: avatars on their way in or out.
 const FINISH: Duration = Duration::from_secs(5);
 
 pub(crate) struct Actor {
@@ -43,10 +44,13 @@ pub(crate) struct Actor {
     pub(crate) view: watch::Sender<Arc<View>>,
     pub(crate) partition: watch::Sender<Option<proto::Partition>>,
     pub(crate) status: Status,
+    pub(crate) works: TaskTracker,
+    /// Ends what is still under way when the actor ends.
+    pub(crate) ended: CancellationToken,
 }
 
 impl Actor {
-    /// Until drained: nobody is let in any more, and those on their way arrive. Tells whether it leads at the end.
+    /// Until drained: nobody is let in any more, and what is under way comes to its end. Tells whether it leads at the end.
     pub(crate) async fn run(
         mut self,
         mut jobs: mpsc::Receiver<Job>,
@@ -69,7 +73,8 @@ impl Actor {
                 }
             }
             self.perform();
-            if finish.is_some_and(|until| self.core.placing.is_empty() || until <= Instant::now()) {
+            if finish.is_some_and(|until| self.works.is_empty() || until <= Instant::now()) {
+                self.ended.cancel();
                 return self.core.term(Instant::now()).is_some();
             }
         }
@@ -133,9 +138,8 @@ impl Actor {
                 self.hub.close(&gateway, session, code as u32, &detail);
             }
             Effect::Start(work) => {
-                let worker = self.worker.clone();
-                let stopped = self.daemon.stopped();
-                self.daemon.tasks().spawn(stopped.run_until_cancelled_owned(worker.run(work)));
+                let work = self.worker.clone().run(work);
+                self.works.spawn(self.ended.clone().run_until_cancelled_owned(work));
             }
             Effect::Partition => {
                 metrics::counter!(PARTITION).increment(1);

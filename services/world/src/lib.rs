@@ -34,7 +34,7 @@ use shardkeep_daemon::{Daemon, Service, Settings};
 use shardkeep_rpc::world::world_server::WorldServer;
 use shardkeep_types::{BackendKind, DaemonKind};
 use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::service::Routes;
 
 pub use crate::config::WorldConfig;
@@ -73,6 +73,8 @@ impl Service for World {
             view,
             partition,
             status: Status::default(),
+            works: TaskTracker::new(),
+            ended: CancellationToken::new(),
         };
         let zones = node.directory(DaemonKind::Zone);
         let service = WorldServer::new(service)
