@@ -67,7 +67,7 @@ impl Registry for StandInRegistry {
 
     async fn leave(&self, request: Request<LeaveRequest>) -> Result<Response<LeaveReply>, Status> {
         self.change(&request.into_inner().id.unwrap().name, |instance| {
-            instance.state = State::Offline.into()
+            instance.state = State::Offline.into();
         });
         Ok(Response::new(LeaveReply {}))
     }
