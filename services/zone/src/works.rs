@@ -85,8 +85,12 @@ impl Works {
     pub(crate) fn load_ground(&self, cells: CellRect) {
         let database = self.database.clone();
         let request = LoadGroundRequest { world: self.node.world().0, cells: Some(cells.into()) };
+        let commands = self.commands.clone();
         self.spawn(async move {
-            let reply = database.load_ground(&request).await.ok()?;
+            let reply = tokio::select! {
+                reply = database.load_ground(&request) => reply.ok()?,
+                () = commands.closed() => return None,
+            };
             let item = |ground: shardkeep_rpc::dbcache::GroundItem| {
                 let at = ground.position?.try_into().ok()?;
                 Some((convert::item(ground.item?), at))

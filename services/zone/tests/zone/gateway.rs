@@ -1,0 +1,213 @@
+//! A gateway's link to one zone, and its players. Player `n` has the session id of sixteen bytes `n`.
+
+use std::collections::VecDeque;
+
+use bytes::BytesMut;
+use prost::Message;
+use shardkeep_cluster::{
+    Node,
+    link::{
+        BackendInfo, BackendItem, Bound, ClientMessage, GatewayLink, Limits, LinkHandler, MessageKind,
+        NodeDial, ServerMessage, SessionChange, SessionEvent,
+    },
+};
+use shardkeep_types::{
+    AccountId, CellId, DaemonKind, Epoch, Generation, GroupKey, SessionId, WorldId, group_kind,
+};
+use shardkeep_wire::{
+    movement::{Avatar, Move},
+    opcode,
+};
+use tokio::{sync::mpsc, time::timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::cluster::SOON;
+
+pub(crate) struct StandInGateway {
+    link: GatewayLink,
+    items: mpsc::UnboundedReceiver<BackendItem>,
+    kept: VecDeque<BackendItem>,
+    stop: CancellationToken,
+}
+
+struct Handler {
+    items: mpsc::UnboundedSender<BackendItem>,
+    up: mpsc::UnboundedSender<()>,
+}
+
+impl LinkHandler for Handler {
+    fn up(&self, _: &GatewayLink, _: &BackendInfo, _: bool) {
+        let _ = self.up.send(());
+    }
+
+    fn batch(&self, _: &GatewayLink, items: Vec<BackendItem>) {
+        for item in items.into_iter().flat_map(singly) {
+            let _ = self.items.send(item);
+        }
+    }
+
+    fn down(&self, _: &GatewayLink) {}
+}
+
+/// One item per message, so that each can be waited for.
+fn singly(item: BackendItem) -> Vec<BackendItem> {
+    match item {
+        BackendItem::Send { sessions, messages } => {
+            let send = |message| BackendItem::Send { sessions: sessions.clone(), messages: vec![message] };
+            messages.into_iter().map(send).collect()
+        }
+        other => vec![other],
+    }
+}
+
+fn session(number: u8) -> SessionId {
+    SessionId([number; 16])
+}
+
+impl StandInGateway {
+    /// Its link to `zone` is open.
+    pub(crate) async fn open(node: Node, zone: &str) -> Self {
+        let link = GatewayLink::new(node.id().clone(), zone, Limits::default());
+        let (items, receiver) = mpsc::unbounded_channel();
+        let (up, mut is_up) = mpsc::unbounded_channel();
+        let stop = CancellationToken::new();
+        let directory = node.directory(DaemonKind::Zone);
+        let dial = NodeDial { node, directory, kind: DaemonKind::Zone, name: zone.to_owned() };
+        tokio::spawn({
+            let (link, stop) = (link.clone(), stop.clone());
+            async move { link.run(&dial, &Handler { items, up }, &stop).await }
+        });
+        timeout(SOON, is_up.recv()).await.expect("the link opens").unwrap();
+        Self { link, items: receiver, kept: VecDeque::new(), stop }
+    }
+
+    /// Tells the zone that the player's session is its own.
+    pub(crate) fn bound(&self, number: u8, bind_epoch: u64) {
+        self.link.bound(Bound {
+            session: session(number),
+            session_epoch: Epoch(1),
+            bind_epoch: Epoch(bind_epoch),
+            account: AccountId(number.into()),
+            link_dead: false,
+        });
+    }
+
+    pub(crate) fn say(&self, number: u8, what: SessionChange) {
+        self.link.session(SessionEvent {
+            session: session(number),
+            session_epoch: Epoch(1),
+            what,
+            account: AccountId(number.into()),
+            world: WorldId(1),
+            generation: Generation(1),
+        });
+    }
+
+    pub(crate) fn watch(&self, x: u16, y: u16) {
+        let cell = CellId { map: shardkeep_types::MapId(1), x, y };
+        self.link.watch(GroupKey::new(group_kind::CELL, 1, cell.number()));
+    }
+
+    pub(crate) async fn walk(&self, number: u8, sequence: u32, velocity: [i16; 2]) {
+        let mut payload = BytesMut::new();
+        Move { sequence, velocity, facing: 0 }.encode(&mut payload);
+        let message = ClientMessage {
+            opcode: opcode::MOVE,
+            kind: MessageKind::State,
+            request: 0,
+            payload: payload.freeze(),
+        };
+        self.deliver(number, message).await;
+    }
+
+    pub(crate) async fn request(&self, number: u8, opcode: u16, request: u64, payload: &impl Message) {
+        let payload = payload.encode_to_vec().into();
+        self.deliver(number, ClientMessage { opcode, kind: MessageKind::Request, request, payload }).await;
+    }
+
+    async fn deliver(&self, number: u8, message: ClientMessage) {
+        let mut messages = vec![message];
+        // Right after its opening, what the gateway announces goes first.
+        while let Err(back) = self.link.deliver(session(number), Epoch(1), messages) {
+            messages = back;
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// The next item of which `pick` makes something; others stay for later.
+    pub(crate) async fn hear<T>(&mut self, pick: impl Fn(&BackendItem) -> Option<T>) -> T {
+        if let Some((at, heard)) = self.kept.iter().enumerate().find_map(|(at, item)| Some((at, pick(item)?)))
+        {
+            self.kept.remove(at);
+            return heard;
+        }
+        let next = async {
+            loop {
+                let item = self.items.recv().await.expect("the link lives");
+                match pick(&item) {
+                    Some(heard) => return heard,
+                    None => self.kept.push_back(item),
+                }
+            }
+        };
+        timeout(SOON, next).await.expect("the zone says it")
+    }
+
+    /// What of the messages to a player `pick` makes something of.
+    pub(crate) async fn message<T>(&mut self, number: u8, pick: impl Fn(&ServerMessage) -> Option<T>) -> T {
+        self.hear(|item| match item {
+            BackendItem::Send { sessions, messages } if sessions.contains(&session(number)) => {
+                messages.iter().find_map(&pick)
+            }
+            _ => None,
+        })
+        .await
+    }
+
+    pub(crate) async fn reply(&mut self, number: u8, request: u64) -> ServerMessage {
+        self.message(number, |message| (message.request == request).then(|| message.clone())).await
+    }
+
+    pub(crate) async fn event<M: Message + Default>(&mut self, number: u8, opcode: u16) -> M {
+        let is = |message: &ServerMessage| {
+            (message.opcode == opcode).then(|| M::decode(&*message.payload).unwrap())
+        };
+        self.message(number, is).await
+    }
+
+    /// The own avatar's state once it is so.
+    pub(crate) async fn avatar(&mut self, number: u8, is: impl Fn(&Avatar) -> bool) -> Avatar {
+        let is = |message: &ServerMessage| {
+            let avatar =
+                (message.opcode == opcode::AVATAR).then(|| Avatar::decode(&message.payload).unwrap());
+            avatar.filter(&is)
+        };
+        self.message(number, is).await
+    }
+
+    /// The epoch of the binding that the zone declares ready.
+    pub(crate) async fn ready(&mut self, number: u8) -> u64 {
+        self.hear(|item| match item {
+            BackendItem::Ready { session: of, bind_epoch } if *of == session(number) => Some(bind_epoch.0),
+            _ => None,
+        })
+        .await
+    }
+
+    /// Where the zone sends the player's session, and with which epoch.
+    pub(crate) async fn bind(&mut self, number: u8) -> (String, u64) {
+        self.hear(|item| match item {
+            BackendItem::Bind { session: of, instance, bind_epoch, .. } if *of == session(number) => {
+                Some((instance.clone(), bind_epoch.0))
+            }
+            _ => None,
+        })
+        .await
+    }
+}
+
+impl Drop for StandInGateway {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}

@@ -1,0 +1,217 @@
+//! Black-box tests: real zones over mutual TLS, and stand-ins for the daemons they talk to.
+
+mod cluster;
+mod database;
+mod gateway;
+mod registry;
+mod world;
+
+use shardkeep_cluster::link::{BackendItem, PublishKind, SessionChange};
+use shardkeep_rpc::zone::{EvictRequest, ObserveRequest};
+use shardkeep_types::EntityId;
+use shardkeep_wire::{
+    movement::Cell,
+    opcode,
+    payload::{self, Committed, Inventory, Placed},
+};
+use tonic::Code;
+
+use crate::{
+    cluster::{BORDER, Cluster, ROAD},
+    database::Answer,
+};
+
+const EAST: [i16; 2] = [6_000, 0];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_player_is_greeted_walks_and_is_seen() {
+    let mut cluster = Cluster::start().await;
+    let _zone = cluster.zone("zone-1").await;
+    cluster.divide(1, 1, &["zone-1"]).await;
+    let mut gateway = cluster.gateway("gateway-1", "zone-1").await;
+    let ann = cluster.admit(1, "zone-1", 100_000).await;
+
+    gateway.bound(1, ann.epoch);
+    let groups = gateway
+        .hear(|item| match item {
+            BackendItem::Subscribe { groups, replace: true, .. } => Some(groups.len()),
+            _ => None,
+        })
+        .await;
+    assert_eq!(groups, 25);
+    assert_eq!(gateway.ready(1).await, ann.epoch);
+    let placed: Placed = gateway.event(1, opcode::PLACED).await;
+    assert_eq!((placed.zone.as_str(), placed.x_mm, placed.y_mm), ("zone-1", 100_000, ROAD));
+    let inventory: Inventory = gateway.event(1, opcode::INVENTORY_CHANGED).await;
+    assert_eq!((inventory.items.len(), inventory.coins), (1, 10));
+
+    gateway.watch(3, 16);
+    let shown = gateway.hear(|item| published(item, ann.id, true)).await;
+    assert_eq!(shown, None, "it stands still");
+    gateway.walk(1, 7, [-1_000, 0]).await;
+    assert_eq!(gateway.hear(|item| published(item, ann.id, false)).await, Some([-1_000, 0]));
+    let avatar = gateway.avatar(1, |avatar| avatar.sequence == 7 && avatar.position[0] < 100_000).await;
+    assert_eq!(avatar.velocity, [-1_000, 0]);
+
+    gateway.say(1, SessionChange::LinkDead);
+    gateway.avatar(1, |avatar| avatar.velocity == [0, 0]).await;
+    cluster.world.until(|present| present.get(&ann.id).is_some_and(|it| it.cell_x == 3)).await;
+}
+
+/// The velocity of an avatar in a published cell of that form.
+fn published(item: &BackendItem, character: u64, keyframe: bool) -> Option<Option<[i16; 2]>> {
+    let BackendItem::Publish { what, message, .. } = item else { return None };
+    if keyframe != (*what == PublishKind::Keyframe) {
+        return None;
+    }
+    let cell = Cell::decode(&message.payload).unwrap();
+    let entry = cell.entries().find(|entry| entry.id == EntityId::avatar(character.into()));
+    entry.map(|entry| entry.velocity)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_avatar_walks_into_the_next_zone_though_the_databases_answer_is_lost() {
+    let mut cluster = Cluster::start().await;
+    let (_west, _east) = (cluster.zone("zone-1").await, cluster.zone("zone-2").await);
+    cluster.divide(1, 1, &["zone-1", "zone-2"]).await;
+    let mut west = cluster.gateway("gateway-1", "zone-1").await;
+    let ann = cluster.admit(1, "zone-1", BORDER - 3_000).await;
+    west.bound(1, ann.epoch);
+    west.ready(1).await;
+
+    cluster.database.answers(Answer::LostOnce);
+    west.walk(1, 1, EAST).await;
+    assert_eq!(west.bind(1).await, ("zone-2".to_owned(), ann.epoch + 1));
+    let now = cluster.database.character(1);
+    assert_eq!((now.owner.as_str(), now.epoch, now.items.len()), ("zone-2", ann.epoch + 1, 1));
+
+    let mut east = cluster.gateway("gateway-1", "zone-2").await;
+    east.bound(1, now.epoch);
+    assert_eq!(east.ready(1).await, now.epoch);
+    let placed: Placed = east.event(1, opcode::PLACED).await;
+    assert_eq!((placed.zone.as_str(), placed.epoch), ("zone-2", now.epoch));
+    let avatar = east.avatar(1, |avatar| avatar.position[0] > BORDER + 3_000).await;
+    assert_eq!((avatar.velocity, avatar.sequence), (EAST, 1), "it goes on walking");
+    cluster.world.until(|present| present.get(&ann.id).is_some_and(|it| it.zone == "zone-2")).await;
+
+    // What still reaches the zone it left goes after it.
+    west.request(1, opcode::TRADE_INVITE, 9, &payload::TradeInvite { entity_id: 1 }).await;
+    assert_eq!(east.reply(1, 9).await.opcode, opcode::ERROR);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_target_whose_source_fell_silent_after_the_commit_takes_over() {
+    let mut cluster = Cluster::start().await;
+    let (_west, _east) = (cluster.zone("zone-1").await, cluster.zone("zone-2").await);
+    cluster.divide(1, 1, &["zone-1", "zone-2"]).await;
+    let mut west = cluster.gateway("gateway-1", "zone-1").await;
+    let mut east = cluster.gateway("gateway-1", "zone-2").await;
+    let ann = cluster.admit(1, "zone-1", BORDER - 3_000).await;
+    west.bound(1, ann.epoch);
+    west.ready(1).await;
+
+    cluster.database.answers(Answer::Never);
+    west.walk(1, 1, EAST).await;
+    assert_eq!(east.bind(1).await, ("zone-2".to_owned(), ann.epoch + 1));
+    east.bound(1, ann.epoch + 1);
+    assert_eq!(east.ready(1).await, ann.epoch + 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_action_whose_answer_was_lost_happens_once() {
+    let mut cluster = Cluster::start().await;
+    let _zone = cluster.zone("zone-1").await;
+    cluster.divide(1, 1, &["zone-1"]).await;
+    let mut gateway = cluster.gateway("gateway-1", "zone-1").await;
+    let ann = cluster.admit(1, "zone-1", 100_000).await;
+    gateway.bound(1, ann.epoch);
+    gateway.ready(1).await;
+    // Items can be dropped only where the ground is known.
+    let drop = payload::Drop { action_id: 1, item_id: 1_001 };
+    cluster.database.answers(Answer::LostOnce);
+    let mut request = 0;
+    let committed: Committed = loop {
+        request += 1;
+        gateway.request(1, opcode::DROP, request, &drop).await;
+        let reply = gateway.reply(1, request).await;
+        if reply.opcode == opcode::DROP {
+            break prost::Message::decode(&*reply.payload).unwrap();
+        }
+    };
+    assert_eq!(committed.inventory.unwrap().items, []);
+    gateway.request(1, opcode::DROP, 1_000, &drop).await;
+    assert_eq!(gateway.reply(1, 1_000).await.opcode, opcode::DROP, "a repeat is answered");
+    assert_eq!(cluster.database.applied(), 1);
+
+    let entity_id = EntityId::ground_item(1_001.into()).0;
+    let pick_up = payload::PickUp { action_id: 2, entity_id };
+    gateway.request(1, opcode::PICK_UP, 1_001, &pick_up).await;
+    let committed: Committed = prost::Message::decode(&*gateway.reply(1, 1_001).await.payload).unwrap();
+    assert_eq!(committed.inventory.unwrap().items.len(), 1);
+    // The same id for another request.
+    let other = payload::Drop { action_id: 2, item_id: 1_001 };
+    gateway.request(1, opcode::DROP, 1_002, &other).await;
+    let error: payload::Error = prost::Message::decode(&*gateway.reply(1, 1_002).await.payload).unwrap();
+    assert_eq!(error.code(), payload::ErrorCode::ActionConflict);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_avatar_that_the_database_gave_to_another_zone_is_dropped() {
+    let cluster = Cluster::start().await;
+    let _zone = cluster.zone("zone-1").await;
+    cluster.divide(1, 1, &["zone-1"]).await;
+    let ann = cluster.admit(1, "zone-1", 100_000).await;
+    cluster.world.until(|present| present.contains_key(&ann.id)).await;
+    let position = ann.position.unwrap();
+    cluster.database.claim(1, position, "zone-9", 1);
+    cluster.world.until(|present| !present.contains_key(&ann.id)).await;
+    assert_eq!(cluster.database.character(1).owner, "zone-9");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_table_of_an_earlier_term_is_refused() {
+    let mut cluster = Cluster::start().await;
+    let _zone = cluster.zone("zone-1").await;
+    cluster.divide(2, 1, &["zone-1"]).await;
+    let mut console = cluster.observer("zone-1").await;
+    let mut map = console.observe(ObserveRequest { interval_ms: 100 }).await.unwrap().into_inner();
+    while map.message().await.unwrap().unwrap().sectors.is_empty() {}
+    cluster.world.publish(shardkeep_rpc::world::Partition { term: 1, epoch: 99, sectors: Vec::new() });
+    cluster.divide(2, 2, &["zone-1"]).await;
+    for _ in 0..5 {
+        assert_eq!(map.message().await.unwrap().unwrap().sectors.len(), 1);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn evicting_saves_and_can_be_repeated() {
+    let mut cluster = Cluster::start().await;
+    let _zone = cluster.zone("zone-1").await;
+    cluster.divide(1, 1, &["zone-1"]).await;
+    let mut gateway = cluster.gateway("gateway-1", "zone-1").await;
+    cluster.admit(1, "zone-1", 100_000).await;
+    let ann = cluster.admit(1, "zone-1", 100_000).await;
+    gateway.bound(1, ann.epoch);
+    gateway.walk(1, 1, EAST).await;
+    gateway.avatar(1, |avatar| avatar.position[0] > 101_000).await;
+    let mut client = cluster.client("zone-1").await;
+    let evict = |epoch| EvictRequest { character: ann.id, epoch, reason: "test".into() };
+    let stale = client.evict(evict(ann.epoch - 1)).await.unwrap_err();
+    assert_eq!(stale.code(), Code::FailedPrecondition);
+    client.evict(evict(ann.epoch)).await.unwrap();
+    client.evict(evict(ann.epoch)).await.unwrap();
+    let saved = cluster.database.character(1);
+    assert_eq!(saved.owner, "");
+    assert!(saved.position.unwrap().x_mm > 101_000);
+    cluster.world.until(|present| !present.contains_key(&ann.id)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_drained_zone_saves_whom_nobody_else_takes_and_ends() {
+    let cluster = Cluster::start().await;
+    let zone = cluster.zone("zone-1").await;
+    cluster.divide(1, 1, &["zone-1"]).await;
+    cluster.admit(1, "zone-1", 100_000).await;
+    zone.stop().await.unwrap();
+    assert_eq!(cluster.database.character(1).owner, "");
+}

@@ -1,0 +1,113 @@
+//! A world that publishes the table it is given, and remembers who was reported to it.
+
+use std::{collections::BTreeMap, pin::Pin, sync::Arc};
+
+use futures::{Stream, StreamExt};
+use shardkeep_rpc::world::*;
+use tokio::sync::watch;
+use tokio_stream::wrappers::WatchStream;
+use tonic::{Request, Response, Status, Streaming};
+
+#[derive(Clone, Default)]
+pub(crate) struct StandInWorld {
+    table: watch::Sender<Partition>,
+    /// Everybody reported, by character.
+    present: Arc<watch::Sender<BTreeMap<u64, Presence>>>,
+}
+
+impl StandInWorld {
+    pub(crate) fn publish(&self, table: Partition) {
+        self.table.send_replace(table);
+    }
+
+    /// Waits until what was reported is so.
+    pub(crate) async fn until(&self, is: impl FnMut(&BTreeMap<u64, Presence>) -> bool) {
+        let mut present = self.present.subscribe();
+        let seen = present.wait_for(is);
+        tokio::time::timeout(crate::cluster::SOON, seen).await.expect("it is reported").unwrap();
+    }
+
+    fn report(&self, report: PresenceReport) {
+        let zone = report.zone.unwrap().name;
+        self.present.send_modify(|present| {
+            if report.complete {
+                present.retain(|_, presence| presence.zone != zone);
+            }
+            for presence in report.present {
+                present.insert(presence.character, presence);
+            }
+            for character in report.gone {
+                if present.get(&character).is_some_and(|presence| presence.zone == zone) {
+                    present.remove(&character);
+                }
+            }
+        });
+    }
+}
+
+type Reports<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+fn not_here<T>() -> Result<Response<T>, Status> {
+    Err(Status::unimplemented("not in this test"))
+}
+
+#[tonic::async_trait]
+impl world_server::World for StandInWorld {
+    type WatchPartitionStream = Reports<Partition>;
+    type WatchPresenceStream = Reports<PresenceReport>;
+
+    async fn watch_partition(
+        &self,
+        _: Request<WatchPartitionRequest>,
+    ) -> Result<Response<Self::WatchPartitionStream>, Status> {
+        Ok(Response::new(Box::pin(WatchStream::new(self.table.subscribe()).map(Ok))))
+    }
+
+    async fn report_presence(
+        &self,
+        request: Request<Streaming<PresenceReport>>,
+    ) -> Result<Response<ReportPresenceReply>, Status> {
+        let mut reports = request.into_inner();
+        while let Some(report) = reports.message().await? {
+            self.report(report);
+        }
+        Ok(Response::new(ReportPresenceReply {}))
+    }
+
+    async fn open_session(
+        &self,
+        _: Request<OpenSessionRequest>,
+    ) -> Result<Response<OpenSessionReply>, Status> {
+        not_here()
+    }
+    async fn find_session(
+        &self,
+        _: Request<FindSessionRequest>,
+    ) -> Result<Response<FindSessionReply>, Status> {
+        not_here()
+    }
+    async fn claim_session(
+        &self,
+        _: Request<ClaimSessionRequest>,
+    ) -> Result<Response<ClaimSessionReply>, Status> {
+        not_here()
+    }
+    async fn watch_presence(
+        &self,
+        _: Request<WatchPresenceRequest>,
+    ) -> Result<Response<Self::WatchPresenceStream>, Status> {
+        not_here()
+    }
+    async fn kick(&self, _: Request<KickRequest>) -> Result<Response<KickReply>, Status> {
+        not_here()
+    }
+    async fn teleport(&self, _: Request<TeleportRequest>) -> Result<Response<TeleportReply>, Status> {
+        not_here()
+    }
+    async fn announce(&self, _: Request<AnnounceRequest>) -> Result<Response<AnnounceReply>, Status> {
+        not_here()
+    }
+    async fn status(&self, _: Request<StatusRequest>) -> Result<Response<StatusReply>, Status> {
+        not_here()
+    }
+}
