@@ -3,6 +3,7 @@
 //! its own authority with the same names (see [`crate::Peer`]).
 //!
 //! Files: `ca.pem`, `ca.key`, and per instance `<name>.pem`, `<name>.key`; keys are readable by their owner only.
+//! [`issue_shared`] makes `<kind>.pem` and `<kind>.key` for all replicas of a kind.
 
 use std::{
     fs::OpenOptions,
@@ -73,12 +74,23 @@ pub fn make_ca(dir: &Path) -> anyhow::Result<PathBuf> {
 /// # Errors
 /// When there is no authority, the name is taken by another kind or world, or files can not be written.
 pub fn issue(dir: &Path, kind: DaemonKind, name: &str, world: WorldId) -> anyhow::Result<Files> {
-    let files = Files::of(dir, name);
-    let wanted = Peer { kind, name: name.to_owned(), world };
+    issue_to(dir, Files::of(dir, name), &Peer { kind, name: name.to_owned(), world })
+}
+
+/// Like [`issue`], one certificate for all replicas of this kind in this world: it proves both, but not which replica
+/// speaks. For replicas that are scaled by a number, where nobody could issue one to each.
+///
+/// # Errors
+/// See [`issue`].
+pub fn issue_shared(dir: &Path, kind: DaemonKind, world: WorldId) -> anyhow::Result<Files> {
+    issue_to(dir, Files::of(dir, kind.as_str()), &Peer { kind, name: peer::ANY.to_owned(), world })
+}
+
+fn issue_to(dir: &Path, files: Files, wanted: &Peer) -> anyhow::Result<Files> {
     if files.cert.exists()
         && let Ok(identity) = files.load()
     {
-        if *identity.peer() == wanted {
+        if identity.peer() == wanted {
             return Ok(files);
         }
         bail!("{} is already the certificate of {}", files.cert.display(), identity.peer().uri());
@@ -94,7 +106,7 @@ pub fn issue(dir: &Path, kind: DaemonKind, name: &str, world: WorldId) -> anyhow
     params.distinguished_name.push(DnType::CommonName, wanted.to_string());
     params.subject_alt_names = vec![
         SanType::URI(wanted.uri().try_into().context("the name does not fit a certificate")?),
-        SanType::DnsName(peer::dns_name(kind).try_into()?),
+        SanType::DnsName(peer::dns_name(wanted.kind).try_into()?),
     ];
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages =

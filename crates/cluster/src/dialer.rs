@@ -60,6 +60,7 @@ impl Dialer {
 
     fn endpoint(&self, kind: DaemonKind, grpc_address: &str) -> Result<Endpoint, Error> {
         limited(Endpoint::from_shared(format!("https://{grpc_address}"))?)
+            .user_agent(self.inner.identity.peer().to_string())?
             .tls_config(self.inner.identity.client_config(kind))
     }
 }

@@ -47,12 +47,25 @@ where
         self.inner.poll_ready(context)
     }
 
-    fn call(&mut self, request: http::Request<B>) -> Self::Future {
-        match self.judge(&request) {
+    fn call(&mut self, mut request: http::Request<B>) -> Self::Future {
+        match name_replica(&mut request).and_then(|()| self.judge(&request)) {
             Ok(()) => Either::Right(self.inner.call(request)),
             Err(status) => Either::Left(ready(Ok(status.into_http()))),
         }
     }
+}
+
+/// Puts the name that a replica with a shared certificate gives itself in the place of the shared one.
+fn name_replica<B>(request: &mut http::Request<B>) -> Result<(), Status> {
+    let Some(shared) = request.extensions().get::<Peer>().filter(|peer| peer.is_any()) else { return Ok(()) };
+    let user_agent = request.headers().get(http::header::USER_AGENT).and_then(|value| value.to_str().ok());
+    let Some(named) = user_agent.and_then(|text| shared.speaking_as(text)) else {
+        counter!(REFUSED, "reason" => "nameless").increment(1);
+        warn!(peer = %shared, "refused a call of a replica that does not say which");
+        return Err(Status::unauthenticated("a shared certificate, and no <kind>/<name> in user-agent"));
+    };
+    request.extensions_mut().insert(named);
+    Ok(())
 }
 
 impl<S> Guard<S> {

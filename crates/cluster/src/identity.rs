@@ -53,6 +53,13 @@ impl Identity {
         &self.peer
     }
 
+    /// With the certificate that all replicas of a kind share, this instance is the one of this name.
+    pub(crate) fn speak_as(&mut self, name: &str) {
+        if self.peer.is_any() {
+            name.clone_into(&mut self.peer.name);
+        }
+    }
+
     /// Demands a certificate of the same authority from every caller.
     pub(crate) fn server_config(&self) -> anyhow::Result<ServerConfig> {
         let chain: Vec<_> = CertificateDer::pem_slice_iter(&self.chain_pem).collect::<Result<_, _>>()?;

@@ -254,11 +254,13 @@ impl Node {
 
 fn load_identity<C>(settings: &Settings<C>, kind: DaemonKind) -> anyhow::Result<Identity> {
     let ClusterConfig { ca, cert, key, world, .. } = &settings.cluster;
-    let identity = Identity::load(ca, cert, key).context(
+    let mut identity = Identity::load(ca, cert, key).context(
         "no identity: every daemon needs a certificate (`shardkeep certs` makes them; cluster.ca, cluster.cert and \
          cluster.key name the files)",
     )?;
-    let (peer, name) = (identity.peer(), &settings.daemon.name);
+    let name = &settings.daemon.name;
+    identity.speak_as(name);
+    let peer = identity.peer();
     if peer.kind != kind || peer.name != *name || peer.world.0 != *world {
         bail!(
             "{} is the certificate of {}, this is {kind}/{name} of world {world}",

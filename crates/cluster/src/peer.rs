@@ -2,6 +2,9 @@
 //!
 //! A certificate names its instance in two subject alternative names: the URI `shardkeep://<kind>/<name>?world=<n>`,
 //! which a server reads, and the DNS name `<kind>.shardkeep.internal`, which a client checks like any host name.
+//!
+//! Replicas that are made and scaled by others (containers) share a certificate of the name `*`. It proves kind and
+//! world as any other does, but not which replica: that one the caller says itself, in each call's `user-agent`.
 
 use rustls::pki_types::CertificateDer;
 use shardkeep_types::{DaemonKind, WorldId};
@@ -9,6 +12,8 @@ use tonic::{Request, Status};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 const SCHEME: &str = "shardkeep://";
+/// Name in the certificate that all replicas of a kind share.
+pub(crate) const ANY: &str = "*";
 
 /// The caller, from its certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,6 +35,19 @@ impl Peer {
             .get::<Self>()
             .cloned()
             .ok_or_else(|| Status::unauthenticated("no peer certificate"))
+    }
+
+    /// Whether this is the certificate of all replicas of its kind and world.
+    pub(crate) fn is_any(&self) -> bool {
+        self.name == ANY
+    }
+
+    /// The replica that speaks with a shared certificate, by its own word (`<kind>/<name> …`).
+    pub(crate) fn speaking_as(&self, user_agent: &str) -> Option<Self> {
+        let (kind, name) = user_agent.split(' ').next()?.split_once('/')?;
+        let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_' || c == '.';
+        let said = kind.parse() == Ok(self.kind) && (1..=63).contains(&name.len()) && name.chars().all(plain);
+        said.then(|| Self { name: name.to_owned(), ..self.clone() })
     }
 
     pub(crate) fn uri(&self) -> String {
@@ -87,6 +105,16 @@ mod tests {
         for wrong in ["", "https://zone/a?world=1", "shardkeep://ufo/a?world=1", "shardkeep://zone/?world=1"]
         {
             assert_eq!(Peer::from_uri(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_replica_says_its_name_and_nothing_else() {
+        let shared = Peer { kind: DaemonKind::Zone, name: ANY.into(), world: WorldId(7) };
+        let peer = shared.speaking_as("zone/zone-ab12 tonic/0.14.9").unwrap();
+        assert_eq!(peer, Peer { name: "zone-ab12".into(), ..shared.clone() });
+        for wrong in ["", "tonic/0.14.9", "world/zone-1", "zone/", "zone/*", "zone/a/b"] {
+            assert_eq!(shared.speaking_as(wrong), None, "{wrong}");
         }
     }
 }

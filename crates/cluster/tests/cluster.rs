@@ -124,3 +124,36 @@ async fn a_certificate_of_another_instance_is_not_an_identity() {
     let Err(error) = Node::join(&settings, &daemon, DaemonKind::Zone).await else { panic!() };
     assert!(format!("{error:#}").contains("shardkeep certs"), "{error:#}");
 }
+
+#[tokio::test]
+async fn replicas_share_a_certificate_and_say_their_names() {
+    let place = Place::new();
+    let shared = certs::issue_shared(place.dir.path(), DaemonKind::Zone, WorldId(1)).unwrap();
+    let settings_of = |name: &str, world: u32| {
+        let mut settings = place.settings(DaemonKind::Zone, "zone-1", 1);
+        settings.daemon.name = name.into();
+        (settings.cluster.cert, settings.cluster.key) = (shared.cert.clone(), shared.key.clone());
+        settings.cluster.world = world;
+        settings
+    };
+    let join = async |name: &str| {
+        let daemon = Daemon::new(DaemonKind::Zone, name);
+        (Node::join(&settings_of(name, 1), &daemon, DaemonKind::Zone).await.unwrap(), daemon)
+    };
+    let ((one, daemon), (other, _)) = (join("zone-a").await, join("zone-b").await);
+    one.serve(Routes::default());
+    let address = one.grpc_address();
+    assert_eq!(health(other.channel(DaemonKind::Zone, &address)).await, ServingStatus::Serving);
+
+    // Without a name it is nobody, and of another world or kind it is none of ours.
+    let nameless = Dialer::new(Arc::new(shared.load().unwrap())).channel(DaemonKind::Zone, &address);
+    let refused = HealthClient::new(nameless).check(HealthCheckRequest::default()).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unauthenticated);
+    for (settings, kind) in
+        [(settings_of("zone-c", 2), DaemonKind::Zone), (settings_of("gm-1", 1), DaemonKind::Gm)]
+    {
+        let joined = Node::join(&settings, &Daemon::new(kind, "stranger"), kind).await;
+        assert!(joined.is_err());
+    }
+    daemon.finished().cancel();
+}

@@ -9,7 +9,12 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tokio::net::TcpListener;
 use toml::Table;
 
-use crate::{Daemon, mask::masked, process};
+use crate::{
+    Daemon,
+    catalogue::{Catalogue, Catalogued},
+    mask::masked,
+    process,
+};
 
 /// Buckets of every histogram whose name ends in `_seconds`: from a tenth of a millisecond to ten seconds.
 const SECONDS: [f64; 14] =
@@ -23,13 +28,20 @@ const UPKEEP: Duration = Duration::from_secs(5);
 #[derive(Clone)]
 struct Shown {
     daemon: Daemon,
-    metrics: PrometheusHandle,
+    metrics: Metrics,
     config: String,
 }
 
+/// What `/metrics` shows.
+#[derive(Clone)]
+struct Metrics {
+    values: PrometheusHandle,
+    catalogue: Catalogue,
+}
+
 /// The one recorder of this process.
-fn recorder() -> anyhow::Result<PrometheusHandle> {
-    static RECORDER: OnceLock<PrometheusHandle> = OnceLock::new();
+fn recorder() -> anyhow::Result<Metrics> {
+    static RECORDER: OnceLock<Metrics> = OnceLock::new();
     if let Some(handle) = RECORDER.get() {
         return Ok(handle.clone());
     }
@@ -37,9 +49,10 @@ fn recorder() -> anyhow::Result<PrometheusHandle> {
         .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), &SECONDS)?
         .set_buckets(&AMOUNTS)?
         .build_recorder();
-    let handle = recorder.handle();
+    let handle = Metrics { values: recorder.handle(), catalogue: Catalogue::default() };
     // Two daemons may start side by side in one test process: the first one's recorder serves both.
     if RECORDER.set(handle.clone()).is_ok() {
+        let recorder = Catalogued { recorder, catalogue: handle.catalogue.clone() };
         metrics::set_global_recorder(recorder).context("another metrics recorder is installed")?;
         process::describe();
     }
@@ -64,7 +77,7 @@ pub(crate) async fn start(daemon: &Daemon, address: &str, settings: &Table) -> a
         .route("/config", get(|State(shown): State<Shown>| async { shown.config }))
         .with_state(shown);
     let finished = daemon.finished();
-    daemon.spawn_infrastructure("metrics upkeep", upkeep(metrics, finished.clone()));
+    daemon.spawn_infrastructure("metrics upkeep", upkeep(metrics.values, finished.clone()));
     daemon.spawn_infrastructure("admin endpoints", async move {
         // No graceful shutdown: an idle keep-alive connection of a scraper must not hold up the exit.
         tokio::select! {
@@ -90,7 +103,9 @@ async fn upkeep(
 
 async fn show_metrics(State(shown): State<Shown>) -> impl IntoResponse {
     process::sample();
-    ([("content-type", "text/plain; version=0.0.4")], shown.metrics.render())
+    let mut page = shown.metrics.values.render();
+    shown.metrics.catalogue.complete(&mut page);
+    ([("content-type", "text/plain; version=0.0.4")], page)
 }
 
 async fn readyz(State(shown): State<Shown>) -> impl IntoResponse {

@@ -21,7 +21,8 @@ pub struct Settings<C> {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct DaemonConfig {
-    /// Instance name, unique in the cluster and stable over restarts. Default: `<kind>-1`.
+    /// Instance name, unique in the cluster and stable over restarts. `auto`: `<kind>-<host name>`, for replicas in
+    /// containers. Default: `<kind>-1`.
     pub name: String,
     /// Address the gRPC server listens on. Port 0 takes a free one.
     pub grpc: String,

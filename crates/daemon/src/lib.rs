@@ -35,8 +35,10 @@
 
 mod admin;
 mod announce;
+mod catalogue;
 mod config;
 pub mod event;
+mod healthcheck;
 mod life;
 mod mask;
 mod otlp;

@@ -6,7 +6,9 @@ use clap::{CommandFactory, FromArgMatches, Parser};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, info, warn};
 
-use crate::{Bound, Daemon, Service, Settings, SettingsError, Sources, admin, announce, otlp, telemetry};
+use crate::{
+    Bound, Daemon, Service, Settings, SettingsError, Sources, admin, announce, healthcheck, otlp, telemetry,
+};
 
 /// Exit code of wrong settings or arguments.
 const WRONG_USAGE: u8 = 2;
@@ -29,6 +31,9 @@ struct Args {
     /// Prints the settings in force, as a file could hold them, and exits
     #[arg(long)]
     print_config: bool,
+    /// Exits 0 if the daemon that runs with these settings is ready
+    #[arg(long)]
+    healthcheck: bool,
 }
 
 /// The whole `main` of a daemon: arguments from the process.
@@ -59,6 +64,15 @@ pub fn main_with_args<S: Service>(args: impl IntoIterator<Item = OsString>) -> E
     if args.check_config {
         println!("ok");
         return ExitCode::SUCCESS;
+    }
+    if args.healthcheck {
+        return match healthcheck::ask(&settings.daemon.admin) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("{error:#}");
+                ExitCode::FAILURE
+            }
+        };
     }
     match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => {

@@ -219,7 +219,8 @@ impl<C: Serialize + DeserializeOwned + Default + Validate> Loader<C> {
             log: self.section("log")?,
             service: self.section(self.kind.as_str())?,
         };
-        fill_in(&mut settings, self.kind);
+        fill_in(&mut settings, self.kind)
+            .map_err(|what| SettingsError::new(self.place_of("daemon", &what), format!("[daemon] {what}")))?;
         let checks = [
             ("daemon", settings.daemon.validate()),
             ("cluster", settings.cluster.validate()),
@@ -258,9 +259,11 @@ impl<C: Serialize + DeserializeOwned + Default + Validate> Loader<C> {
 }
 
 /// Defaults that depend on the kind and the name.
-fn fill_in<C>(settings: &mut Settings<C>, kind: DaemonKind) {
-    if settings.daemon.name.is_empty() {
-        settings.daemon.name = format!("{kind}-1");
+fn fill_in<C>(settings: &mut Settings<C>, kind: DaemonKind) -> Result<(), String> {
+    match settings.daemon.name.as_str() {
+        "" => settings.daemon.name = format!("{kind}-1"),
+        "auto" => settings.daemon.name = format!("{kind}-{}", host_name()?),
+        _ => {}
     }
     let name = &settings.daemon.name;
     if settings.cluster.cert.as_os_str().is_empty() {
@@ -269,6 +272,14 @@ fn fill_in<C>(settings: &mut Settings<C>, kind: DaemonKind) {
     if settings.cluster.key.as_os_str().is_empty() {
         settings.cluster.key = format!("certs/{name}.key").into();
     }
+    Ok(())
+}
+
+/// This machine's or container's name, without its domain.
+fn host_name() -> Result<String, String> {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname")
+        .map_err(|error| format!("name: the host has no name to find: {error}"))?;
+    Ok(name.trim().split('.').next().unwrap_or_default().to_owned())
 }
 
 /// A variable's or flag's text as the type that the default has; without one, as TOML if it is that, else as text.

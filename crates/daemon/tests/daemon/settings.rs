@@ -115,3 +115,10 @@ fn the_culprit_is_named() {
     assert!(load(&env("SHARDKEEP_CONFIG")).is_ok());
     assert!(load(&env("SHARDKEEP_ZONE__ANYTHING")).is_ok());
 }
+
+#[test]
+fn replicas_are_named_after_their_host() {
+    let settings = load(&with_flags(&["daemon.name=auto"])).unwrap();
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
+    assert_eq!(settings.daemon.name, format!("gateway-{}", host.trim().split('.').next().unwrap()));
+}
