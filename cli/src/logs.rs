@@ -19,7 +19,7 @@ pub struct LogsArgs {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run one SELECT, for example: SELECT time, daemon, message FROM logs WHERE level = 'ERROR'
+    /// Run one SELECT, for example: SELECT time, daemon, message FROM log WHERE level = 'ERROR'
     Query {
         sql: String,
         /// Days to search, YYYY-MM-DD; today and yesterday when absent
