@@ -29,47 +29,19 @@ pub(crate) struct Arrival {
     epoch: Epoch,
     /// Nothing, when the offer was forgotten before it was settled: then the database has it all.
     offered: Option<Box<Offered>>,
-    bound: Option<Binding>,
     pub(crate) inputs: Vec<ClientMessage>,
     forwarded: u32,
     since: Instant,
     asks_at: Instant,
 }
 
-/// A gateway that has announced the session before the avatar was settled.
-#[derive(Debug)]
-struct Binding {
-    gateway: GatewayId,
-    session_epoch: Epoch,
-    bind_epoch: Epoch,
-    link_dead: bool,
-}
-
 impl Arrival {
     fn new(epoch: Epoch, offered: Option<Box<Offered>>, now: Instant) -> Self {
-        Self {
-            epoch,
-            offered,
-            bound: None,
-            inputs: Vec::new(),
-            forwarded: 0,
-            since: now,
-            asks_at: now + OVERDUE,
-        }
+        Self { epoch, offered, inputs: Vec::new(), forwarded: 0, since: now, asks_at: now + OVERDUE }
     }
 
     pub(crate) fn is_of(&self, session: SessionId) -> bool {
         self.offered.as_ref().is_some_and(|offered| offered.admission.session == session)
-    }
-
-    pub(crate) fn bound(
-        &mut self,
-        gateway: GatewayId,
-        session_epoch: Epoch,
-        bind_epoch: Epoch,
-        link_dead: bool,
-    ) {
-        self.bound = Some(Binding { gateway, session_epoch, bind_epoch, link_dead });
     }
 
     /// Takes forwarded inputs that have not come before.
@@ -142,6 +114,9 @@ impl Shard {
         self.inputs.push(Input::Enter(Box::new(entering)));
         for message in inputs {
             self.message(character, &message);
+        }
+        if let Some(binding) = self.bindings.take(session) {
+            self.bound(session, &binding);
         }
     }
 
@@ -278,12 +253,6 @@ impl Shard {
         self.enter(admission, arrival.inputs, arrival.forwarded);
         if bind && !gateway.is_empty() {
             self.hub.bind(&GatewayId::from(gateway), session, BackendKind::ZONE, &self.me.name, epoch);
-        }
-        if let Some(Binding { gateway, session_epoch, bind_epoch, link_dead }) = arrival.bound
-            && let Some(player) = self.attach(session, &gateway, session_epoch)
-        {
-            player.link_dead = link_dead;
-            player.greet = Some(bind_epoch);
         }
     }
 }

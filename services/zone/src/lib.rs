@@ -5,6 +5,7 @@
 //! that owns the ground they walk on. The simulation itself is the pure crate `sim`; here is what surrounds it.
 
 mod arrivals;
+mod bindings;
 mod command;
 mod commands;
 mod config;

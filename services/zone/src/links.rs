@@ -4,13 +4,15 @@ use shardkeep_cluster::link::{ClientMessage, GatewayId, LinkEvent, SessionChange
 use shardkeep_sim::{Input, Ring};
 use shardkeep_types::{CellId, Epoch, GroupKey, SessionId};
 
-use crate::{metrics, players::Standing, publish, shard::Shard};
+use crate::{bindings::Binding, metrics, players::Standing, publish, shard::Shard};
 
 impl Shard {
     pub(crate) fn link_event(&mut self, event: LinkEvent) {
         match event {
-            LinkEvent::Up { fresh, .. } => {
+            LinkEvent::Up { gateway, fresh } => {
                 if fresh {
+                    // All of it is announced again right after.
+                    self.bindings.forget(|_, binding| binding.gateway == gateway);
                     self.recount_watchers();
                 }
             }
@@ -32,36 +34,30 @@ impl Shard {
                 }
             }
             LinkEvent::Bound { gateway, session, session_epoch, bind_epoch, link_dead, .. } => {
-                self.bound(&gateway, session, session_epoch, bind_epoch, link_dead);
+                let binding = Binding { gateway, session_epoch, bind_epoch, link_dead };
+                if self.players.of_session(session).is_some() {
+                    self.bound(session, &binding);
+                } else {
+                    self.bindings.keep(session, binding, self.now);
+                }
             }
         }
     }
 
-    fn bound(
-        &mut self,
-        gateway: &GatewayId,
-        session: SessionId,
-        session_epoch: Epoch,
-        bind_epoch: Epoch,
-        link_dead: bool,
-    ) {
-        if let Some(arrival) = self.arrivals.values_mut().find(|arrival| arrival.is_of(session)) {
-            arrival.bound(gateway.clone(), session_epoch, bind_epoch, link_dead);
-            return;
-        }
-        let Some(player) = self.attach(session, gateway, session_epoch) else {
-            tracing::debug!(%session, %gateway, "bound to an avatar that is not here");
-            return;
-        };
-        player.link_dead = link_dead;
-        player.greet = Some(bind_epoch);
-        if link_dead {
+    pub(crate) fn bound(&mut self, session: SessionId, binding: &Binding) {
+        let Some(player) = self.attach(session, &binding.gateway, binding.session_epoch) else { return };
+        player.link_dead = binding.link_dead;
+        player.greet = Some(binding.bind_epoch);
+        if binding.link_dead {
             let character = player.character;
             self.inputs.push(Input::Stop { character });
         }
     }
 
     fn session_event(&mut self, gateway: &GatewayId, event: &SessionEvent) {
+        if event.what == SessionChange::Left {
+            self.bindings.forget(|session, _| session == event.session);
+        }
         let Some(player) = self.attach(event.session, gateway, event.session_epoch) else { return };
         let character = player.character;
         match event.what {
@@ -84,6 +80,7 @@ impl Shard {
             player.unbound_since = now;
             self.inputs.push(Input::Stop { character: player.character });
         }
+        self.bindings.forget(|_, binding| binding.gateway == *gateway);
         self.recount_watchers();
     }
 

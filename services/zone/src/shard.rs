@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 
 use crate::{
     arrivals::Arrival,
+    bindings::Bindings,
     config::Config,
     handing::Moved,
     hard::Lanes,
@@ -46,6 +47,7 @@ pub(crate) struct Shard {
     pub(crate) cell_epochs: HashMap<CellId, Epoch>,
     pub(crate) lanes: Lanes,
     pub(crate) arrivals: BTreeMap<CharacterId, Arrival>,
+    pub(crate) bindings: Bindings,
     pub(crate) moved: HashMap<SessionId, Moved>,
     /// Hand-overs that failed lately wait until then.
     pub(crate) not_before: HashMap<CharacterId, Instant>,
@@ -81,6 +83,7 @@ impl Shard {
             cell_epochs: HashMap::new(),
             lanes: Lanes::default(),
             arrivals: BTreeMap::new(),
+            bindings: Bindings::default(),
             moved: HashMap::new(),
             not_before: HashMap::new(),
             outbox: Outbox::default(),
@@ -175,6 +178,7 @@ impl Shard {
         self.works.node.set_load((self.players.len() as f64 / self.config.max_avatars as f64).min(1.0));
         let now = self.now;
         self.not_before.retain(|_, until| *until > now);
+        self.bindings.forget_old(now);
         self.moved.retain(|_, moved| !moved.is_forgotten(now));
     }
 }

@@ -1,0 +1,91 @@
+//! Bindings of sessions whose avatar is not here yet: a gateway may announce them before the world or a neighbour
+//! brings the avatar, and does not say it twice.
+
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
+
+use shardkeep_cluster::link::GatewayId;
+use shardkeep_types::{Epoch, SessionId};
+
+use crate::metrics;
+
+/// Most kept. Overflow: the newest is dropped, counted; the world binds again whom it finds astray.
+const KEPT: usize = 4_096;
+const LIVES: Duration = Duration::from_secs(120);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Binding {
+    pub(crate) gateway: GatewayId,
+    pub(crate) session_epoch: Epoch,
+    pub(crate) bind_epoch: Epoch,
+    pub(crate) link_dead: bool,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Bindings(HashMap<SessionId, (Binding, Instant)>);
+
+impl Bindings {
+    pub(crate) fn keep(&mut self, session: SessionId, binding: Binding, now: Instant) {
+        if self.0.len() >= KEPT && !self.0.contains_key(&session) {
+            metrics::dropped("bindings");
+            return;
+        }
+        let known = self.0.get(&session).map(|(known, _)| (known.session_epoch, known.bind_epoch));
+        if known.is_none_or(|known| known <= (binding.session_epoch, binding.bind_epoch)) {
+            self.0.insert(session, (binding, now));
+        }
+    }
+
+    pub(crate) fn take(&mut self, session: SessionId) -> Option<Binding> {
+        self.0.remove(&session).map(|(binding, _)| binding)
+    }
+
+    /// The gateway is down, or the session over.
+    pub(crate) fn forget(&mut self, gone: impl Fn(SessionId, &Binding) -> bool) {
+        self.0.retain(|session, (binding, _)| !gone(*session, binding));
+    }
+
+    pub(crate) fn forget_old(&mut self, now: Instant) {
+        self.0.retain(|_, (_, since)| now.saturating_duration_since(*since) < LIVES);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SESSION: SessionId = SessionId([1; 16]);
+
+    fn binding(session_epoch: u64, bind_epoch: u64) -> Binding {
+        Binding {
+            gateway: "gateway-1".into(),
+            session_epoch: Epoch(session_epoch),
+            bind_epoch: Epoch(bind_epoch),
+            link_dead: false,
+        }
+    }
+
+    #[test]
+    fn the_latest_is_kept_and_given_once() {
+        let (mut bindings, now) = (Bindings::default(), Instant::now());
+        bindings.keep(SESSION, binding(1, 3), now);
+        bindings.keep(SESSION, binding(2, 3), now);
+        bindings.keep(SESSION, binding(1, 2), now);
+        assert_eq!(bindings.take(SESSION), Some(binding(2, 3)));
+        assert_eq!(bindings.take(SESSION), None);
+    }
+
+    #[test]
+    fn old_ones_and_those_of_a_lost_gateway_are_forgotten() {
+        let (mut bindings, now) = (Bindings::default(), Instant::now());
+        bindings.keep(SESSION, binding(1, 1), now);
+        bindings.forget_old(now + Duration::from_secs(60));
+        bindings.forget(|_, binding| &*binding.gateway == "gateway-2");
+        assert!(bindings.take(SESSION).is_some());
+        bindings.keep(SESSION, binding(1, 1), now);
+        bindings.forget_old(now + Duration::from_secs(200));
+        assert!(bindings.take(SESSION).is_none());
+    }
+}
