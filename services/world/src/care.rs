@@ -29,12 +29,15 @@ impl Core {
     pub(crate) fn reowned(&mut self, now: Instant, avatars: &[Reowned]) {
         for &Reowned { character, session } in avatars {
             match self.sessions.get(session).map(|session| session.play) {
-                Some(Play::Restored | Play::Inside { .. }) => {
+                Some(Play::Restored) => {
                     self.set_play(session, Play::Inside { character });
                     self.place(session);
                 }
-                Some(Play::Entering { .. } | Play::Leaving { .. }) => {}
-                Some(Play::Lobby | Play::Queued { .. }) => self.let_go(character, session, "left behind"),
+                Some(Play::Inside { character: played }) if played == character => self.place(session),
+                // What is under way finds the character where it is now.
+                Some(play @ (Play::Entering { .. } | Play::Leaving { .. }))
+                    if play.character() == Some(character) => {}
+                Some(_) => self.let_go(character, session, "left behind"),
                 None => self.adopt_orphan(now, character, session),
             }
         }
@@ -141,6 +144,18 @@ mod tests {
         game.core.reowned(game.now, &[Reowned { character: character(ann), session: ann }]);
         let placement = placements(&game.effects()).remove(0);
         assert_eq!(binds(&game.admit(&placement, "a", 2)), [(ann, "a".to_owned(), 2)]);
+    }
+
+    #[test]
+    fn a_character_that_its_session_has_left_is_not_played_again() {
+        let mut game = Game::new(9);
+        let ann = game.open(1);
+        game.enter(ann);
+        let left = CharacterId(5);
+        game.core.reowned(game.now, &[Reowned { character: left, session: ann }]);
+        let effects = game.effects();
+        assert_eq!((placements(&effects).len(), let_go(&effects)), (0, vec![(left, ann)]));
+        assert_eq!(game.core.sessions.get(ann).unwrap().play, Play::Inside { character: character(ann) });
     }
 
     #[test]

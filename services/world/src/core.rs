@@ -23,7 +23,7 @@ use crate::{
 pub(crate) const MEADOW: MapId = MapId(1);
 
 /// How long a zone may be cut off from the world before it counts as dead, whatever the registry says.
-const CUT_OFF: Duration = Duration::from_secs(3);
+const CUT_OFF: Duration = Duration::from_secs(2);
 /// Ended sessions remembered, so that a gateway that did not hear of the end does not bring them back.
 const ENDED_KEPT: usize = 16_384;
 

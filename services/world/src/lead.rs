@@ -32,11 +32,13 @@ impl Candidate {
     pub(crate) async fn run(self, handle: Handle, stop: CancellationToken) -> anyhow::Result<()> {
         let every = self.ttl / RENEWALS;
         let mut backoff = Backoff::new(FIRST_RETRY, every);
+        let mut failing = false;
         loop {
             let asked = Instant::now();
             let wait = match timeout(every * 2, self.ask(self.ttl)).await {
                 Ok(Ok(reply)) => {
                     backoff.reset();
+                    failing = false;
                     let left = Duration::from_millis(reply.left_ms.into());
                     let wait = if reply.leader { every } else { every.min(left) };
                     let (ttl, answer) = (self.ttl, answer(reply));
@@ -47,7 +49,11 @@ impl Candidate {
                     let why = failed
                         .map_or_else(|_| "no answer".to_owned(), |failed| failed.err().unwrap_or_default());
                     metrics::counter!(LEAD_FAILURES).increment(1);
-                    tracing::warn!(why, "the leadership was neither taken nor renewed");
+                    if std::mem::replace(&mut failing, true) {
+                        tracing::debug!(why, "the leadership was not renewed yet");
+                    } else {
+                        tracing::warn!(why, "the leadership was neither taken nor renewed");
+                    }
                     backoff.next_delay()
                 }
             };

@@ -9,7 +9,7 @@ use std::{
 use shardkeep_types::{CellRect, Epoch, MapId};
 
 /// How long a sector waits for its dead owner's next incarnation.
-pub(crate) const WAIT_FOR_RETURN: Duration = Duration::from_secs(2);
+pub(crate) const WAIT_FOR_RETURN: Duration = Duration::from_millis(1_500);
 /// How long a zone must have been up before it takes sectors from another that serves them well.
 pub(crate) const PROVEN: Duration = Duration::from_secs(2);
 /// How long a new term waits for the zones of every sector before it is content with fewer.
