@@ -67,8 +67,14 @@ impl Cluster {
 
     /// A world that is ready; the first to be started leads.
     pub(crate) async fn world(&self, name: &str) -> Running {
+        self.world_for(name, WorldConfig::default().capacity).await
+    }
+
+    /// A world with room for so many.
+    pub(crate) async fn world_for(&self, name: &str, capacity: u32) -> Running {
         let mut settings = self.settings::<WorldConfig>(DaemonKind::World, name);
         settings.service.lease = Duration::from_secs(5);
+        settings.service.capacity = capacity;
         let mut running = launch::<World>(settings).await.unwrap();
         running.ready().await.unwrap();
         running

@@ -12,7 +12,10 @@ use shardkeep_cluster::{
 };
 use shardkeep_rpc::world::OpenSessionRequest;
 use shardkeep_types::{AccountId, DaemonKind, Epoch, Generation, SessionId, WorldId};
-use shardkeep_wire::payload::{CharacterCreated, CreateCharacter, Enter};
+use shardkeep_wire::{
+    opcode,
+    payload::{CharacterCreated, CreateCharacter, Enter, QueuePlace},
+};
 use tokio::{sync::mpsc, time::timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -143,17 +146,35 @@ impl StandInGateway {
         .await
     }
 
-    /// A new session of account `number` with a new character, in the world. Returns the character.
+    /// The place in the queue that a session is told.
+    pub(crate) async fn place(&mut self, number: u8) -> u32 {
+        let session = SessionId([number; 16]);
+        let message = self.hear(|item| match item {
+            BackendItem::Send { sessions, messages } if sessions.contains(&session) => {
+                messages.iter().find(|message| message.opcode == opcode::QUEUE_PLACE).cloned()
+            }
+            _ => None,
+        });
+        QueuePlace::decode(&*message.await.payload).unwrap().place
+    }
+
+    pub(crate) async fn enter(&self, number: u8, request: u64, character: u64) {
+        self.request(number, opcode::ENTER, request, &Enter { character_id: character }).await;
+    }
+
+    /// A new session of account `number` with a new character, in the world or its queue, with requests `10 * number`
+    /// to create it and `10 * number + 1` to enter. Returns the character.
     pub(crate) async fn play(&mut self, world: &str, number: u8, name: &str) -> u64 {
         let mut client = client_of(&self.node, world).await;
         let opened = client.open_session(self.opening(number, 0, 0)).await.unwrap().into_inner();
         assert_eq!(opened.session_epoch, 1);
         self.session_event(number, SessionChange::Joined);
         let create = CreateCharacter { name: name.to_owned() };
-        self.request(number, shardkeep_wire::opcode::CREATE_CHARACTER, 1, &create).await;
-        let created = CharacterCreated::decode(&*self.reply(1).await.payload).unwrap();
+        let request = u64::from(number) * 10;
+        self.request(number, opcode::CREATE_CHARACTER, request, &create).await;
+        let created = CharacterCreated::decode(&*self.reply(request).await.payload).unwrap();
         let character = created.character.expect("a character").id;
-        self.request(number, shardkeep_wire::opcode::ENTER, 2, &Enter { character_id: character }).await;
+        self.enter(number, request + 1, character).await;
         character
     }
 }

@@ -9,8 +9,8 @@ mod zone;
 use prost::Message;
 use shardkeep_cluster::link::{BackendItem, SessionChange};
 use shardkeep_rpc::world::{
-    KickRequest, Partition, Presence, PresenceReport, WatchPartitionRequest, WatchPresenceRequest,
-    kick_request::Who,
+    KickRequest, OpenSessionRequest, Partition, Presence, PresenceReport, WatchPartitionRequest,
+    WatchPresenceRequest, kick_request::Who,
 };
 use shardkeep_types::DaemonKind;
 use shardkeep_wire::{
@@ -36,7 +36,7 @@ async fn a_player_enters_and_leaves() {
     let mut gateway = cluster.gateway("gateway-1", "world-1").await;
     let character = gateway.play("world-1", 1, "Ann").await;
     assert_eq!(gateway.bound().await, ("zone-1".to_owned(), 1));
-    let reply = gateway.reply(2).await;
+    let reply = gateway.reply(11).await;
     let entered = Entered::decode(&*reply.payload).unwrap();
     assert_eq!((reply.opcode, entered.character_id), (opcode::ENTER, character));
     let admitted = west.admitted.borrow().clone();
@@ -138,7 +138,7 @@ async fn a_kick_ends_the_session_and_frees_the_character() {
     let _world = cluster.world("world-1").await;
     let mut gateway = cluster.gateway("gateway-1", "world-1").await;
     gateway.play("world-1", 1, "Ann").await;
-    gateway.reply(2).await;
+    gateway.reply(11).await;
     let operator = cluster.member(DaemonKind::Gm, "gm-1").await;
     let mut gm = client_of(&operator, "world-1").await;
     let who = Some(Who::Character("ANN".into()));
@@ -166,4 +166,36 @@ async fn a_gateway_speaks_for_itself_only() {
     let refused = client_of(&gateway.node, "world-1").await.open_session(forged).await.unwrap_err();
     assert_eq!(refused.code(), Code::PermissionDenied);
     gateway.session_event(1, SessionChange::Left);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_place_in_the_queue_outlives_the_world_that_gave_it() {
+    let mut cluster = Cluster::start().await;
+    let _west = cluster.zone("zone-1").await;
+    let _east = cluster.zone("zone-2").await;
+    let first = cluster.world_for("world-1", 1).await;
+    let mut gateway = cluster.gateway("gateway-1", "world-1").await;
+    let ann = gateway.play("world-1", 1, "Ann").await;
+    gateway.reply(11).await;
+    gateway.play("world-1", 2, "Ben").await;
+    assert_eq!(gateway.place(2).await, 1);
+    let cid = gateway.play("world-1", 3, "Cid").await;
+    assert_eq!(gateway.place(3).await, 2);
+    first.stop().await.unwrap();
+    drop(gateway);
+
+    let _second = cluster.world_for("world-2", 1).await;
+    let mut gateway = cluster.gateway("gateway-1b", "world-2").await;
+    let mut client = client_of(&gateway.node, "world-2").await;
+    // Ann is in, Ben has gone meanwhile, Cid waited in the second place, Dan is new.
+    client.open_session(gateway.opening(1, 1, ann)).await.unwrap();
+    let waiting = OpenSessionRequest { queue_place: 2, ..gateway.opening(3, 1, 0) };
+    client.open_session(waiting).await.unwrap();
+    gateway.play("world-2", 4, "Dan").await;
+    assert_eq!(gateway.place(4).await, 2);
+    gateway.enter(3, 33, cid).await;
+    assert_eq!(gateway.place(3).await, 1);
+    gateway.request(1, opcode::LEAVE, 12, &Leave {}).await;
+    assert_eq!(gateway.reply(33).await.opcode, opcode::ENTER);
+    assert_eq!(gateway.place(4).await, 1);
 }
