@@ -8,7 +8,7 @@ use indicatif::ProgressBar;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::time::sleep;
 
-use crate::{data_dir::DataDir, http, up};
+use crate::{data_dir::DataDir, http, terminal::say, up};
 
 /// A killed daemon must be back by then.
 const HEAL_LIMIT: Duration = Duration::from_secs(30);

@@ -58,6 +58,7 @@ impl Pair {
     pub async fn play(self, stop: CancellationToken) -> Report {
         let mut report = Report::default();
         let mut bots: Option<[Bot; 2]> = None;
+        let mut round = 0;
         while !stop.is_cancelled() {
             let mut playing = match bots.take() {
                 Some(playing) => playing,
@@ -69,11 +70,16 @@ impl Pair {
                     }
                 },
             };
-            let round = tokio::select! {
-                round = self.round(&mut playing, report.rounds) => round,
-                () = stop.cancelled() => Ok(()),
+            let played = tokio::select! {
+                played = self.round(&mut playing, round) => played,
+                () = stop.cancelled() => {
+                    bots = Some(playing);
+                    break;
+                }
             };
-            match round {
+            // What failed is not played again: the next round begins on the other side of the border.
+            round += 1;
+            match played {
                 Ok(()) => report.rounds += 1,
                 Err(error) => report.failures.push(format!("{error:#}")),
             }
@@ -221,9 +227,20 @@ impl Pair {
             timeout(TRADE, exchange(one, other)).await.context("the trade took too long").and_then(|it| it);
         match &result {
             Ok(()) => self.stats.took(Step::Trade, started.elapsed()),
-            Err(error) => self.stats.failed(Step::Trade, &format!("{error:#}")),
+            Err(error) => {
+                self.stats.failed(Step::Trade, &format!("{error:#}"));
+                call_off(one).await;
+            }
         }
         result
+    }
+}
+
+/// Ends what a failed trade left open, or nobody could trade again before the two part.
+async fn call_off(bot: &Bot) {
+    for trade in bot.player.look(|view| view.trades.keys().copied().collect::<Vec<_>>()) {
+        // A trade that is being committed cannot be called off, and need not be.
+        let _ = bot.player.cancel(trade).await;
     }
 }
 
