@@ -52,7 +52,7 @@ impl Service for Gm {
         let web = TcpListener::bind(&config.web).await.with_context(|| format!("gm.web: {}", config.web))?;
         let address = web.local_addr()?;
         let node = Node::join(&settings, &daemon, Self::KIND).await?;
-        node.set_client_address(address.to_string());
+        node.set_client_address(node.advertise(address));
         let url = config.public_url(address);
         info!(%url, "console");
 

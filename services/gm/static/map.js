@@ -25,6 +25,8 @@ let view = null;
 let pointer = null;
 let drag = null;
 let chosen = null;
+// Names drawn in this frame.
+let labels = [];
 
 function style(name) {
   return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
@@ -82,7 +84,8 @@ function drawCells(at) {
   if (CELL_MM * at.scale < 12) {
     return;
   }
-  pen.strokeStyle = style("--line");
+  pen.strokeStyle = style("--faint");
+  pen.globalAlpha = 0.25;
   pen.lineWidth = 0.5;
   pen.beginPath();
   for (let x = 0; x <= picture.width; x += CELL_MM) {
@@ -96,6 +99,7 @@ function drawCells(at) {
     pen.lineTo(right, top);
   }
   pen.stroke();
+  pen.globalAlpha = 1;
 }
 
 function drawEntity(at, entity, now) {
@@ -128,11 +132,22 @@ function drawEntity(at, entity, now) {
     pen.stroke();
   }
   if (kind === AVATAR && at.scale > 0.0015) {
-    pen.fillStyle = style("--text");
-    pen.font = "12px system-ui, sans-serif";
-    pen.textAlign = "center";
-    pen.fillText(nameOf(entity), x, y - size - 5);
+    drawName(nameOf(entity), x, y - size - 5);
   }
+}
+
+// In a crowd a name is left out where it would cover another one; pointing at a player shows it.
+function drawName(name, x, y) {
+  const half = pen.measureText(name).width / 2;
+  if (labels.some((other) => Math.abs(other.x - x) < other.half + half + 2 && Math.abs(other.y - y) < 13)) {
+    return;
+  }
+  labels.push({ x, y, half });
+  pen.lineWidth = 3;
+  pen.strokeStyle = style("--sunken");
+  pen.strokeText(name, x, y);
+  pen.fillStyle = style("--text");
+  pen.fillText(name, x, y);
 }
 
 function nearest(at, now) {
@@ -178,6 +193,9 @@ function draw(now) {
   const at = current();
   drawSectors(at);
   drawCells(at);
+  labels = [];
+  pen.font = "12px system-ui, sans-serif";
+  pen.textAlign = "center";
   for (const kind of [3, CREATURE, AVATAR]) {
     for (const entity of picture.entities) {
       if (entity[1] === kind) {
