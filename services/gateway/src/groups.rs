@@ -63,8 +63,8 @@ impl<L> Default for Groups<L> {
 }
 
 impl<L: Listener> Groups<L> {
-    /// The session hears these groups from now on, beginning with what is kept of them. `replace` drops its other
-    /// groups of the kind.
+    /// The session hears these groups from now on, beginning with what is kept of them; the owner of a group of
+    /// which nothing is kept is asked for a keyframe. `replace` drops the session's other groups of the kind.
     pub(crate) fn subscribe(
         &mut self,
         listener: &L,
@@ -84,10 +84,10 @@ impl<L: Listener> Groups<L> {
                 continue;
             }
             mine.push(key);
-            let group = self.groups.entry(key).or_insert_with(|| {
-                changes.push(Change::Watch(world, key));
-                Group::new(world)
-            });
+            let group = self.groups.entry(key).or_insert_with(|| Group::new(world));
+            if group.keyframe.is_none() {
+                changes.push(Change::Watch(group.world, key));
+            }
             group.tell_all_kept(key, listener);
             group.subscribers.push(listener.clone());
         }
@@ -331,6 +331,8 @@ mod tests {
         let changes = groups.subscribe(&ear, WORLD, &[cell(2), cell(3)], Some(BackendKind::ZONE));
         assert_eq!(changes, [Change::Unwatch(WORLD, cell(1)), Change::Watch(WORLD, cell(3))]);
         assert_eq!(groups.heard_by(ear.0).len(), 3);
+        assert_eq!(groups.subscribe(&Ear::new(2), WORLD, &[cell(3)], None), [Change::Watch(WORLD, cell(3))]);
+        groups.leave(SessionId([2; 16]), None);
         assert_eq!(groups.watched(BackendKind::CHAT, WORLD), [channel]);
         assert!(groups.watched(BackendKind::ZONE, WorldId(2)).is_empty());
         assert_eq!(groups.leave(ear.0, Some(BackendKind::CHAT)), [Change::Unwatch(WORLD, channel)]);

@@ -24,8 +24,8 @@ use crate::{MESSAGE_LIMIT, Node};
 
 /// Bound of the channel of events; beyond it the gateways' streams wait, and their own bounds apply.
 const EVENTS: usize = 4096;
-/// After so many deltas without the keyframe they need, the owner is asked again.
-const ASK_AGAIN: u32 = 32;
+/// The owner is asked for a keyframe at the first delta that needs one, and again after so many.
+const ASK_AGAIN: u32 = 16;
 
 /// Serves the links of all gateways; clones are the same hub.
 #[derive(Clone)]
@@ -297,10 +297,10 @@ impl End {
             },
             PublishKind::Delta => match self.stale.get_mut(&group) {
                 Some(held_back) => {
-                    *held_back += 1;
-                    if *held_back % ASK_AGAIN == 0 {
+                    if held_back.is_multiple_of(ASK_AGAIN) {
                         self.ask.insert(group);
                     }
+                    *held_back += 1;
                 }
                 None if self.out.offer(item, bytes).is_err() => self.dropped(group),
                 None => {}

@@ -270,6 +270,8 @@ async fn a_full_link_drops_state_and_asks_for_a_keyframe() {
     let publish = |what| hub.publish(group(7), Epoch(1), what, delta(200));
 
     publish(PublishKind::Delta);
+    let wanted = Some(LinkEvent::KeyframeWanted { group: group(7) });
+    assert_eq!(events.recv().await, wanted);
     publish(PublishKind::Keyframe);
     for _ in 0..9 {
         publish(PublishKind::Delta);
@@ -280,7 +282,7 @@ async fn a_full_link_drops_state_and_asks_for_a_keyframe() {
     }
     assert_eq!(heard[0], PublishKind::Keyframe, "a delta before the first keyframe makes no sense");
     assert!((2..9).contains(&heard.len()), "the rest did not fit: {heard:?}");
-    assert_eq!(events.recv().await, Some(LinkEvent::KeyframeWanted { group: group(7) }));
+    assert_eq!(events.recv().await, wanted);
 
     publish(PublishKind::Delta);
     publish(PublishKind::Keyframe);

@@ -16,7 +16,7 @@ use shardkeep_wire::{
     range::{FIRST_STUDIO, Range, Ranges},
 };
 
-use super::{IN_FLIGHT, Inner, RETRY, Routed};
+use super::{Inner, RETRY, Routed};
 use crate::metrics::{FAULTS, MESSAGES_IN};
 
 /// What a record made the session do.
@@ -78,14 +78,14 @@ impl Inner {
         if message.opcode >= FIRST_STUDIO {
             let range = ranges.lookup(message.opcode).ok_or(Violation::UnknownOpcode(message.opcode))?;
             self.allow_range(range, kind, message.payload.len(), now)?;
-            self.route(range.backend, message, outputs);
+            self.route(range.backend, message, now, outputs);
             return Ok(());
         }
         let rule = opcode::check(Phase::Session, message.opcode, kind, message.payload.len())?;
         self.limiter.allow(rule, now)?;
         match rule.route {
             Route::Transport => self.transport(message, outputs)?,
-            Route::Backend(backend) => self.route(backend, message, outputs),
+            Route::Backend(backend) => self.route(backend, message, now, outputs),
             Route::Gateway | Route::Login => outputs.outcome = Outcome::Logout,
         }
         Ok(())
@@ -120,18 +120,10 @@ impl Inner {
             .map_err(|retry_after| Violation::TooFast { name: NAME, retry_after })
     }
 
-    fn route(&mut self, backend: BackendKind, message: &Message<&[u8]>, outputs: &mut Outputs) {
+    fn route(&mut self, backend: BackendKind, message: &Message<&[u8]>, now: Instant, outputs: &mut Outputs) {
         let request = message.head.request();
-        if let Some(request) = request {
-            if self.in_flight.len() >= IN_FLIGHT {
-                return self.refuse(
-                    request,
-                    ErrorCode::TooFast,
-                    "too many requests wait for their reply",
-                    RETRY,
-                );
-            }
-            self.in_flight.insert(request, backend);
+        if let Some(request) = request.filter(|request| !self.ask(*request, backend, now)) {
+            return self.refuse(request, ErrorCode::TooFast, "too many requests wait for their reply", RETRY);
         }
         match self.bindings.route(backend, for_backend(message)) {
             Routed::To(instance, message) => match outputs.deliver.last_mut() {

@@ -38,8 +38,10 @@ use crate::{
     metrics::{REFUSED, SHED},
 };
 
-/// Requests of one session that may wait for their replies.
+/// Requests of one session that may wait for their replies, and how long each counts: who waits longer has long
+/// given up.
 const IN_FLIGHT: usize = 256;
+const FORGOTTEN: Duration = Duration::from_secs(60);
 
 pub(crate) struct Session {
     pub(crate) id: SessionId,
@@ -70,7 +72,7 @@ pub(crate) struct Inner {
     pub(crate) inbox: Inbox,
     pub(crate) bindings: Bindings,
     /// Requests that a backend has and has not answered.
-    in_flight: HashMap<u32, BackendKind>,
+    in_flight: HashMap<u32, (BackendKind, Instant)>,
     limiter: Limiter,
     range_limits: HashMap<u16, TokenBucket>,
     strikes: Strikes,
@@ -248,10 +250,22 @@ impl Inner {
     /// A backend has lost what it was asked: its unanswered requests are answered here.
     pub(crate) fn fail_in_flight(&mut self, kind: BackendKind) {
         let lost: Vec<u32> =
-            self.in_flight.iter().filter(|(_, at)| **at == kind).map(|(&request, _)| request).collect();
+            self.in_flight.iter().filter(|(_, (at, _))| *at == kind).map(|(&request, _)| request).collect();
         for request in lost {
             self.refuse(request, ErrorCode::Unavailable, "the server was restarted; try again", RETRY);
         }
+    }
+
+    /// Notes a request that a backend gets; false: too many wait.
+    fn ask(&mut self, request: u32, backend: BackendKind, now: Instant) -> bool {
+        if self.in_flight.len() >= IN_FLIGHT {
+            self.in_flight.retain(|_, (_, since)| now.saturating_duration_since(*since) < FORGOTTEN);
+        }
+        let room = self.in_flight.len() < IN_FLIGHT;
+        if room {
+            self.in_flight.insert(request, (backend, now));
+        }
+        room
     }
 
     pub(crate) fn answered(&mut self, request: u32) {
