@@ -18,6 +18,14 @@ pub(crate) fn host(configured: Option<&str>, bound: IpAddr, registries: &[String
     }
 }
 
+/// A bound address as others should dial it: one that listens everywhere is found at the advertised host.
+pub(crate) fn reachable(bound: &str, host: &str) -> String {
+    match bound.parse::<SocketAddr>() {
+        Ok(address) if address.ip().is_unspecified() => format!("{host}:{}", address.port()),
+        _ => bound.to_owned(),
+    }
+}
+
 /// Connecting a datagram socket sends nothing; it only asks the kernel for the route.
 fn source_towards(target: &str) -> Option<IpAddr> {
     let socket = UdpSocket::bind(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0))).ok()?;
@@ -37,5 +45,12 @@ mod tests {
         assert_eq!(host(None, "::1".parse().unwrap(), &registries), "[::1]");
         assert_eq!(host(None, Ipv4Addr::UNSPECIFIED.into(), &registries), "127.0.0.1");
         assert_eq!(host(None, Ipv4Addr::UNSPECIFIED.into(), &[]), "127.0.0.1");
+    }
+
+    #[test]
+    fn who_listens_everywhere_is_found_at_the_advertised_host() {
+        assert_eq!(reachable("0.0.0.0:7401", "10.0.0.7"), "10.0.0.7:7401");
+        assert_eq!(reachable("[::]:7401", "10.0.0.7"), "10.0.0.7:7401");
+        assert_eq!(reachable("127.0.0.1:7401", "10.0.0.7"), "127.0.0.1:7401");
     }
 }

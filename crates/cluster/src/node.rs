@@ -74,7 +74,7 @@ impl Node {
             world: settings.cluster.world(),
             grpc_address,
             client_address: String::new(),
-            admin_address: daemon.bound().admin,
+            admin_address: advertise::reachable(&daemon.bound().admin, &host),
             version: env!("CARGO_PKG_VERSION").into(),
             load: 0.0,
             attributes: BTreeMap::new(),
