@@ -1,0 +1,222 @@
+//! What operators are given fits the cluster: every panel and alert is fed by a metric that some daemon exports, and the
+//! operations page names every metric, setting and alert.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
+use shardkeep_stories::{Actor, shared};
+use shardkeep_testkit::Cluster;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
+
+const PREFIX: &str = "shardkeep_";
+/// Work that one player's way into the world must have left in the counters.
+const TRACES: [&str; 6] = [
+    "shardkeep_dns_answers_total",
+    "shardkeep_login_logins_total",
+    "shardkeep_gateway_handshakes_total",
+    "shardkeep_world_entered_total",
+    "shardkeep_zone_tick_seconds_count",
+    "shardkeep_dbcache_calls_total",
+];
+
+#[tokio::test]
+async fn every_panel_and_alert_is_fed() -> Result<()> {
+    let cluster = shared().await?;
+    let _player = Actor::enter(cluster, "dora").await?;
+    let pages = pages(cluster, "/metrics").await?;
+    let exported = exported(&pages);
+    for trace in TRACES {
+        let counted = pages.values().flat_map(|page| page.lines()).any(|line| has_counted(line, trace));
+        ensure!(counted, "{trace} does not move when a player enters");
+    }
+
+    let mut panels = 0;
+    for file in files(&deploy("grafana/dashboards"))? {
+        let dashboard: Value = serde_json::from_str(&std::fs::read_to_string(&file)?)?;
+        for panel in dashboard["panels"].as_array().context("a dashboard without panels")? {
+            let metrics: BTreeSet<String> = expressions(panel).flat_map(names).collect();
+            ensure!(!metrics.is_empty(), "{}: {} shows nothing", file.display(), panel["title"]);
+            for metric in metrics {
+                let fed = exported.contains(family(&metric, &exported));
+                ensure!(fed, "{}: {}: nobody exports {metric}", file.display(), panel["title"]);
+            }
+            panels += 1;
+        }
+    }
+    ensure!(panels > 50, "only {panels} panels were found");
+
+    let alerts = std::fs::read_to_string(deploy("prometheus/alerts.yml"))?;
+    for metric in names(&alerts) {
+        ensure!(exported.contains(family(&metric, &exported)), "alerts.yml: nobody exports {metric}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_operations_page_names_every_metric_setting_and_alert() -> Result<()> {
+    let cluster = shared().await?;
+    let page = std::fs::read_to_string(root().join("docs/operations.md"))?;
+    let exported = exported(&pages(cluster, "/metrics").await?);
+    for metric in &exported {
+        ensure!(page.contains(&format!("| `{metric}` |")), "operations.md does not name {metric}");
+    }
+    for row in page.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()) {
+        ensure!(!row.starts_with(PREFIX) || exported.contains(row), "operations.md: nobody exports {row}");
+    }
+    for (daemon, config) in pages(cluster, "/config").await? {
+        for (section, keys) in settings(&config) {
+            let text = described(&page, &section).with_context(|| format!("no table of [{section}]"))?;
+            for key in keys {
+                let known = text.contains(&format!("`{key}`"))
+                    || key.rsplit_once('.').is_some_and(|(parent, _)| text.contains(&format!("`{parent}`")));
+                ensure!(known, "operations.md: [{section}] lacks {key}, which {daemon} has");
+            }
+        }
+    }
+    let alerts = std::fs::read_to_string(deploy("prometheus/alerts.yml"))?;
+    for alert in alerts.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")) {
+        ensure!(
+            page.contains(&format!("| {alert} |")),
+            "operations.md does not say what to do about {alert}"
+        );
+    }
+    Ok(())
+}
+
+#[test]
+fn prometheus_accepts_its_files() -> Result<()> {
+    for (what, file) in [("rules", "alerts.yml"), ("config", "prometheus.yml")] {
+        let output = Command::new("promtool")
+            .args(["check", what])
+            .arg(deploy("prometheus").join(file))
+            .output()
+            .context("promtool is missing: `make test-deps` installs it")?;
+        ensure!(output.status.success(), "{file}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    Ok(())
+}
+
+#[test]
+fn containers_are_given_settings_that_exist() -> Result<()> {
+    let page = std::fs::read_to_string(root().join("docs/operations.md"))?;
+    for file in [root().join("docker-compose.yml"), deploy("Dockerfile")] {
+        let text = std::fs::read_to_string(&file)?;
+        let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+        for variable in words.filter_map(|word| word.strip_prefix("SHARDKEEP_")) {
+            let Some((section, key)) = variable.split_once("__") else { continue };
+            let (section, key) = (section.to_ascii_lowercase(), key.to_ascii_lowercase());
+            let known = described(&page, &section).is_some_and(|text| text.contains(&format!("`{key}`")));
+            ensure!(known, "{}: no setting {section}.{key}", file.display());
+        }
+    }
+    Ok(())
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+fn deploy(path: &str) -> PathBuf {
+    root().join("deploy").join(path)
+}
+
+fn files(folder: &Path) -> Result<Vec<PathBuf>> {
+    std::fs::read_dir(folder)
+        .with_context(|| folder.display().to_string())?
+        .map(|entry| Ok(entry?.path()))
+        .collect()
+}
+
+/// One admin page of every daemon, by name.
+async fn pages(cluster: &Cluster, path: &str) -> Result<BTreeMap<String, String>> {
+    let mut pages = BTreeMap::new();
+    for file in files(&cluster.data_dir().join("run"))? {
+        if file.extension().is_none_or(|extension| extension != "json") {
+            continue;
+        }
+        let name = file.file_stem().and_then(|stem| stem.to_str()).context("an odd file name")?;
+        let admin = cluster.announced(name)?.admin;
+        pages.insert(name.to_owned(), get(&admin, path).await.with_context(|| format!("{name}: {admin}"))?);
+    }
+    ensure!(pages.len() == 14, "{} daemons have announced themselves", pages.len());
+    Ok(pages)
+}
+
+async fn get(address: &str, path: &str) -> Result<String> {
+    let mut stream = TcpStream::connect(address).await?;
+    stream.write_all(format!("GET {path} HTTP/1.0\r\nhost: {address}\r\n\r\n").as_bytes()).await?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await?;
+    let (head, body) = answer.split_once("\r\n\r\n").context("not HTTP")?;
+    ensure!(head.contains(" 200 "), "{path}: {head}");
+    Ok(body.to_owned())
+}
+
+/// Names of all metrics of ours.
+fn exported(pages: &BTreeMap<String, String>) -> BTreeSet<String> {
+    pages
+        .values()
+        .flat_map(|page| page.lines())
+        .filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next())
+        .filter(|name| name.starts_with(PREFIX))
+        .map(str::to_owned)
+        .collect()
+}
+
+/// Whether this line is a sample above 0 of this series.
+fn has_counted(line: &str, series: &str) -> bool {
+    let Some((labelled, value)) = line.rsplit_once(' ') else { return false };
+    labelled.split('{').next() == Some(series) && value.parse::<f64>().is_ok_and(|value| value > 0.0)
+}
+
+fn expressions(panel: &Value) -> impl Iterator<Item = &str> {
+    panel["targets"].as_array().into_iter().flatten().filter_map(|target| target["expr"].as_str())
+}
+
+/// The names of metrics of ours in a text.
+fn names(text: &str) -> BTreeSet<String> {
+    text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_')
+        .filter(|word| word.starts_with(PREFIX))
+        .map(str::to_owned)
+        .collect()
+}
+
+/// The metric a series belongs to: a histogram's have suffixes.
+fn family<'a>(series: &'a str, exported: &BTreeSet<String>) -> &'a str {
+    if exported.contains(series) {
+        return series;
+    }
+    let parts = ["_bucket", "_sum", "_count"];
+    parts.iter().find_map(|part| series.strip_suffix(part)).unwrap_or(series)
+}
+
+/// Sections of a TOML page with the keys in each; keys of `[login.limits]` are `limits.…` of `login`.
+fn settings(config: &str) -> BTreeMap<String, Vec<String>> {
+    let mut sections: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let (mut section, mut within) = (String::new(), String::new());
+    for line in config.lines() {
+        if let Some(header) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+            let (top, rest) = header.split_once('.').unwrap_or((header, ""));
+            section = top.to_owned();
+            within = if rest.is_empty() { String::new() } else { format!("{rest}.") };
+        } else if let Some((key, _)) = line.split_once(" = ") {
+            sections.entry(section.clone()).or_default().push(format!("{within}{key}"));
+        }
+    }
+    sections
+}
+
+/// What the page says about a section of the settings, up to the next one.
+fn described<'a>(page: &'a str, section: &str) -> Option<&'a str> {
+    let (_, rest) = page.split_once(&format!("\n`[{section}]`"))?;
+    let end = ["\n`[", "\n## "].iter().filter_map(|next| rest.find(next)).min();
+    Some(&rest[..end.unwrap_or(rest.len())])
+}
