@@ -10,6 +10,7 @@ mod follow;
 mod history;
 mod metrics;
 mod mutes;
+mod origins;
 mod people;
 mod refusal;
 mod room;

@@ -21,14 +21,13 @@ use crate::{
     flood::{Bucket, Limit},
     history::History,
     mutes::{Mutes, TooMany},
+    origins::Origins,
     people::{People, Person},
     refusal::Refusal,
 };
 
 /// Longest line, in characters.
 const TEXT: usize = 255;
-/// Replicas whose place in their sequence is remembered; beyond it the longest silent is forgotten.
-const ORIGINS: usize = 64;
 
 /// Now, on the clock of timers and on the wall.
 #[derive(Debug, Clone, Copy)]
@@ -75,12 +74,6 @@ struct Seat {
     bucket: Bucket,
 }
 
-struct Origin {
-    incarnation: u64,
-    sequence: u64,
-    heard: Instant,
-}
-
 pub(crate) struct Room {
     name: String,
     incarnation: u64,
@@ -90,7 +83,7 @@ pub(crate) struct Room {
     pub(crate) mutes: Mutes,
     pub(crate) history: History,
     seats: HashMap<SessionId, Seat>,
-    origins: HashMap<String, Origin>,
+    origins: Origins,
     out: Vec<Effect>,
 }
 
@@ -106,7 +99,7 @@ impl Room {
             mutes: Mutes::default(),
             history: History::new(config.history),
             seats: HashMap::new(),
-            origins: HashMap::new(),
+            origins: Origins::default(),
             out: Vec::new(),
         }
     }
@@ -274,10 +267,11 @@ impl Room {
 
     /// Another replica says something. Our own words come back too, and around a reconnection some come twice.
     pub(crate) fn heard(&mut self, now: Now, envelope: Envelope) {
-        if envelope.origin == self.name || !self.is_new(now, &envelope) {
+        let Envelope { origin, incarnation, sequence, said } = envelope;
+        if origin == self.name || !self.origins.is_new(now.at, &origin, incarnation, sequence) {
             return;
         }
-        match envelope.said {
+        match said {
             Some(Said::Line(line)) => {
                 self.deliver(&line);
                 self.history.push(line);
@@ -291,25 +285,6 @@ impl Room {
             }
             None => {}
         }
-    }
-
-    fn is_new(&mut self, now: Now, envelope: &Envelope) -> bool {
-        let place = (envelope.incarnation, envelope.sequence);
-        if let Some(origin) = self.origins.get_mut(&envelope.origin) {
-            let new = place > (origin.incarnation, origin.sequence);
-            if new {
-                *origin = Origin { incarnation: place.0, sequence: place.1, heard: now.at };
-            }
-            return new;
-        }
-        if self.origins.len() >= ORIGINS {
-            let silent =
-                self.origins.iter().min_by_key(|(_, origin)| origin.heard).map(|(name, _)| name.clone());
-            silent.map(|name| self.origins.remove(&name));
-        }
-        let origin = Origin { incarnation: place.0, sequence: place.1, heard: now.at };
-        self.origins.insert(envelope.origin.clone(), origin);
-        true
     }
 
     /// A moderator's word; `until_ms` 0: may talk again.

@@ -19,7 +19,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     convert,
-    core::{Core, Effect, Happened, PlayerEvent},
+    core::Core,
+    effect::{Effect, Happened, PlayerEvent},
     metrics::{ENTERED, LEADER, LEFT, ONLINE, PARTITION, QUEUE, SESSIONS, TERM},
     partition::{Health, Owner, ZoneView},
     service::Job,

@@ -5,12 +5,7 @@ use std::time::{Duration, Instant};
 
 use shardkeep_types::{CharacterId, SessionId};
 
-use crate::{
-    core::{Core, Effect},
-    partition::Owner,
-    presence::Avatar,
-    sessions::Play,
-};
+use crate::{core::Core, effect::Effect, partition::Owner, presence::Avatar, sessions::Play};
 
 /// How long an avatar may be nowhere before the world places it again.
 const ASTRAY: Duration = Duration::from_secs(3);
@@ -116,9 +111,9 @@ mod tests {
     use shardkeep_wire::payload::ErrorCode;
 
     use super::*;
-    use crate::core::Doing;
     use crate::{
-        core::Work,
+        directory::Doing,
+        effect::Work,
         fixture::{Game, avatar, binds, character, let_go, owner, placements, session, zone_view},
         partition::Health,
         sessions::SessionError,

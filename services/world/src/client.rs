@@ -11,7 +11,8 @@ use shardkeep_wire::{
 };
 
 use crate::{
-    core::{Core, Effect, MEADOW, Work},
+    core::{Core, MEADOW},
+    effect::{Effect, Work},
     entry::refusal,
 };
 

@@ -6,7 +6,7 @@ use shardkeep_types::{
 };
 
 use crate::{
-    core::Doing,
+    directory::Doing,
     partition::{Owner, Partition, ZoneView},
     presence::{Avatar, Delta},
     sessions::{Claim, Presented},

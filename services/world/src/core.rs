@@ -6,17 +6,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use shardkeep_cluster::link::{GatewayId, ServerMessage};
-use shardkeep_types::{AccountId, CharacterId, Epoch, MapId, Position, SessionId, Term};
-use shardkeep_wire::payload::ErrorCode;
+use shardkeep_types::{CharacterId, MapId, SessionId, Term};
 
 use crate::{
     config::WorldConfig,
+    effect::{Effect, Work},
     leadership::{Answer, Change, Leadership},
     partition::{Health, Owner, Partition, ZoneView},
-    presence::{Avatar, Delta, Presence},
+    presence::{Delta, Presence},
     queue::Queue,
-    sessions::{Claim, Play, Presented, Session, SessionError, Sessions},
+    sessions::{Play, Sessions},
 };
 
 /// The map every world has.
@@ -24,99 +23,6 @@ pub(crate) const MEADOW: MapId = MapId(1);
 
 /// How long a zone may be cut off from the world before it counts as dead, whatever the registry says.
 const CUT_OFF: Duration = Duration::from_secs(2);
-/// Ended sessions remembered, so that a gateway that did not hear of the end does not bring them back.
-const ENDED_KEPT: usize = 16_384;
-
-/// Something to do, in the order said.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Effect {
-    Send {
-        gateway: GatewayId,
-        session: SessionId,
-        message: ServerMessage,
-    },
-    /// Let the session hear what is said to the whole world.
-    Listen {
-        gateway: GatewayId,
-        session: SessionId,
-    },
-    Bind {
-        gateway: GatewayId,
-        session: SessionId,
-        zone: String,
-        epoch: Epoch,
-    },
-    Close {
-        gateway: GatewayId,
-        session: SessionId,
-        code: ErrorCode,
-        detail: String,
-    },
-    Start(Work),
-    /// Tell the zones the partition.
-    Partition,
-    /// Tell those who watch.
-    Presence(Delta),
-    /// A line to everybody.
-    Announce(String),
-    /// The term is over: whoever streams from here must ask the new leader.
-    Abdicate,
-    Report(PlayerEvent),
-}
-
-/// What takes time; its result comes back to the core.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Work {
-    ListCharacters {
-        session: SessionId,
-        request: u64,
-        account: AccountId,
-    },
-    CreateCharacter {
-        session: SessionId,
-        request: u64,
-        account: AccountId,
-        name: String,
-        start: Position,
-    },
-    /// Brings a character into the zone of its place, or back to the zone that has it.
-    Place(Placement),
-    /// The session is done with the character, wherever it is.
-    LetGo {
-        character: CharacterId,
-        session: SessionId,
-        reason: &'static str,
-    },
-    Reown {
-        dead: Owner,
-        heir: Owner,
-    },
-}
-
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Placement {
-    pub(crate) attempt: u64,
-    pub(crate) session: SessionId,
-    pub(crate) session_epoch: Epoch,
-    pub(crate) account: AccountId,
-    pub(crate) character: CharacterId,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Happened {
-    Enter,
-    Leave,
-}
-
-/// A line of the players' log.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct PlayerEvent {
-    pub(crate) what: Happened,
-    pub(crate) account: AccountId,
-    pub(crate) session: SessionId,
-    pub(crate) character: Option<CharacterId>,
-    pub(crate) detail: String,
-}
 
 /// An avatar whose zone died and whose session has not been told to this world yet.
 #[derive(Debug)]
@@ -140,8 +46,11 @@ pub(crate) struct Core {
     pub(crate) attempts: u64,
     /// Since when a session's avatar is not where it should be.
     pub(crate) astray: HashMap<SessionId, Instant>,
+    /// Sessions that are over, so that a gateway that did not hear of it does not bring them back.
+    pub(crate) ended: HashMap<SessionId, Instant>,
+    /// When the present term began.
+    pub(crate) since: Option<Instant>,
     orphans: HashMap<CharacterId, Orphan>,
-    ended: HashMap<SessionId, Instant>,
     registered: Vec<ZoneView>,
     streams: HashMap<Owner, u64>,
     cut_off: HashMap<Owner, Instant>,
@@ -163,8 +72,9 @@ impl Core {
             placing: HashMap::new(),
             attempts: 0,
             astray: HashMap::new(),
-            orphans: HashMap::new(),
             ended: HashMap::new(),
+            since: None,
+            orphans: HashMap::new(),
             registered: Vec::new(),
             streams: HashMap::new(),
             cut_off: HashMap::new(),
@@ -238,6 +148,7 @@ impl Core {
 
     fn begin_term(&mut self, now: Instant) {
         self.forget_everything();
+        self.since = Some(now);
         let side = self.config.map_cells;
         self.partition = Some(Partition::new(MEADOW, side, side, self.config.sectors, now));
         self.push(Effect::Partition);
@@ -252,6 +163,7 @@ impl Core {
         self.inside = 0;
         self.placing.clear();
         self.astray.clear();
+        self.since = None;
         self.orphans.clear();
         self.ended.clear();
         self.cut_off.clear();
@@ -311,126 +223,12 @@ impl Core {
         self.zones.iter().any(|zone| zone.owner == *owner && zone.health != Health::Gone)
     }
 
-    /// A gateway presents a session. `character` and `queue_place` are what it was doing before the world restarted.
-    pub(crate) fn open_session(
-        &mut self,
-        now: Instant,
-        presented: Presented,
-        doing: &Doing,
-    ) -> Result<Epoch, SessionError> {
-        let id = presented.session;
-        if self.ended.contains_key(&id) {
-            return Err(SessionError::Ended);
-        }
-        let (again, known) = (presented.epoch > Epoch(0), self.sessions.get(id).is_some());
-        let (epoch, displaced) = self.sessions.open(presented)?;
-        if let Some(displaced) = displaced {
-            self.close_session(now, displaced, ErrorCode::Displaced, "logged in elsewhere");
-        }
-        if again && !known {
-            self.restore(now, id, doing);
-            self.joined(id);
-        }
-        Ok(epoch)
-    }
-
-    /// What a session that an earlier term knew was doing: its avatar tells, or the gateway.
-    fn restore(&mut self, now: Instant, id: SessionId, doing: &Doing) {
-        self.set_play(id, Play::Restored);
-        let orphan =
-            self.orphans.iter().find(|(_, orphan)| orphan.session == id).map(|(&character, _)| character);
-        if let Some(character) = orphan {
-            self.orphans.remove(&character);
-            self.set_play(id, Play::Inside { character });
-            self.place(id);
-        } else if let Some(avatar) = self.presence.of_session(id) {
-            let character = avatar.character;
-            self.set_play(id, Play::Inside { character });
-        } else if let Some(character) = doing.character {
-            self.set_play(id, Play::Inside { character });
-            self.astray.insert(id, now);
-        } else if doing.queue_place > 0 {
-            // Its client repeats the Enter; until then the place is kept.
-            self.queue.rejoin(id, doing.queue_place);
-        }
-    }
-
-    /// A gateway holds the session now, with an empty slate: what it needs to know of this world.
-    pub(crate) fn joined(&mut self, id: SessionId) {
-        let Some(session) = self.sessions.get(id) else { return };
-        let (gateway, play) = (session.gateway.clone(), session.play);
-        self.push(Effect::Listen { gateway: gateway.clone(), session: id });
-        match play {
-            Play::Inside { character } => {
-                if let Some(avatar) = self.presence.get(character).filter(|avatar| avatar.session == id) {
-                    let (zone, epoch) = (avatar.zone.name.clone(), avatar.epoch);
-                    self.push(Effect::Bind { gateway, session: id, zone, epoch });
-                }
-            }
-            Play::Queued { .. } => self.queue.join(id),
-            _ => {}
-        }
-    }
-
-    pub(crate) fn find_session(&self, id: SessionId) -> Result<(&Session, Option<&Avatar>), SessionError> {
-        let session = self.sessions.get(id).ok_or(SessionError::Unknown)?;
-        let avatar = session.play.character().and_then(|character| self.presence.get(character));
-        Ok((session, avatar.filter(|avatar| avatar.session == id)))
-    }
-
-    pub(crate) fn claim_session(&mut self, claim: Claim) -> Result<Epoch, SessionError> {
-        self.sessions.claim(claim)
-    }
-
     pub(crate) fn set_play(&mut self, id: SessionId, play: Play) {
         if let Some(session) = self.sessions.get_mut(id) {
             self.inside += usize::from(play.holds_avatar());
             self.inside -= usize::from(session.play.holds_avatar());
             session.play = play;
         }
-    }
-
-    /// Ends a session that its gateway knows nothing of yet.
-    pub(crate) fn close_session(&mut self, now: Instant, id: SessionId, code: ErrorCode, detail: &str) {
-        if let Some(session) = self.sessions.get(id) {
-            let gateway = session.gateway.clone();
-            self.push(Effect::Close { gateway, session: id, code, detail: detail.to_owned() });
-            let reason = if code == ErrorCode::Displaced { "displaced" } else { "kicked" };
-            self.end_session(now, id, reason);
-        }
-    }
-
-    pub(crate) fn end_session(&mut self, now: Instant, id: SessionId, reason: &'static str) {
-        let Some(session) = self.sessions.remove(id) else { return };
-        self.inside -= usize::from(session.play.holds_avatar());
-        self.queue.remove(id);
-        self.placing.remove(&id);
-        self.astray.remove(&id);
-        if self.ended.len() < ENDED_KEPT {
-            self.ended.insert(id, now);
-        }
-        let avatar = self.presence.of_session(id).map(|avatar| avatar.character);
-        let character = avatar.or_else(|| session.play.character().filter(|_| session.play.holds_avatar()));
-        if let Some(character) = character {
-            self.let_go(character, id, reason);
-        }
-        self.push(Effect::Report(PlayerEvent {
-            what: Happened::Leave,
-            account: session.account,
-            session: id,
-            character,
-            detail: reason.to_owned(),
-        }));
-        self.pump(now);
-    }
-
-    /// Takes an avatar out of the world on behalf of the session that had it.
-    pub(crate) fn let_go(&mut self, character: CharacterId, session: SessionId, reason: &'static str) {
-        if self.presence.get(character).is_some_and(|avatar| avatar.session == session) {
-            let delta = self.presence.remove(character);
-            self.tell(delta);
-        }
-        self.push(Effect::Start(Work::LetGo { character, session, reason }));
     }
 
     pub(crate) fn tell(&mut self, delta: Delta) {
@@ -447,6 +245,10 @@ impl Core {
         self.orphans.remove(&character);
     }
 
+    pub(crate) fn orphan_of(&self, session: SessionId) -> Option<CharacterId> {
+        self.orphans.iter().find(|(_, orphan)| orphan.session == session).map(|(&character, _)| character)
+    }
+
     pub(crate) fn old_orphans(&self, now: Instant) -> Vec<(CharacterId, SessionId)> {
         let old = |orphan: &Orphan| now.saturating_duration_since(orphan.since) >= self.config.link_loss;
         self.orphans
@@ -455,12 +257,4 @@ impl Core {
             .map(|(&character, orphan)| (character, orphan.session))
             .collect()
     }
-}
-
-/// What a gateway says a session was doing when the world it was in went away.
-#[derive(Debug, Default)]
-pub(crate) struct Doing {
-    pub(crate) character: Option<CharacterId>,
-    /// From 1; 0: not in the queue.
-    pub(crate) queue_place: u32,
 }

@@ -11,7 +11,8 @@ use shardkeep_wire::{
 };
 
 use crate::{
-    core::{Core, Effect, Happened, Placement, PlayerEvent, Work},
+    core::Core,
+    effect::{Effect, Happened, Placement, PlayerEvent, Work},
     presence::{Avatar, Delta},
     sessions::Play,
 };

@@ -12,7 +12,9 @@ use shardkeep_wire::{
 
 use crate::{
     config::WorldConfig,
-    core::{Core, Doing, Effect, MEADOW, Placement, Work},
+    core::{Core, MEADOW},
+    directory::Doing,
+    effect::{Effect, Placement, Work},
     leadership::Answer,
     partition::{Health, Owner, ZoneView},
     presence::Avatar,

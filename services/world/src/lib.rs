@@ -8,6 +8,8 @@ mod client;
 mod config;
 mod convert;
 mod core;
+mod directory;
+mod effect;
 mod entry;
 #[cfg(test)]
 mod fixture;

@@ -71,13 +71,17 @@ impl Presence {
                 delta.present.push(avatar);
             }
         }
-        let leaves = |entry: &Entry| {
-            let character = entry.avatar.character;
-            entry.avatar.zone == *zone
-                && (gone.contains(&character) || complete && !named.contains(&character))
+        let mut leaves = |entry: &mut Entry| {
+            if entry.avatar.zone == *zone {
+                entry.crossing.get_or_insert(now);
+            }
         };
-        for entry in self.avatars.values_mut().filter(|entry| leaves(entry)) {
-            entry.crossing.get_or_insert(now);
+        if complete {
+            let others = self.avatars.values_mut().filter(|entry| !named.contains(&entry.avatar.character));
+            others.for_each(&mut leaves);
+        }
+        for character in gone.iter().filter(|character| !named.contains(character)) {
+            self.avatars.get_mut(character).map(&mut leaves);
         }
         delta
     }

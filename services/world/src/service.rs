@@ -28,13 +28,8 @@ use tokio_stream::wrappers::{ReceiverStream, WatchStream};
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
-    convert,
-    core::{Core, Effect},
-    metrics::CALLS,
-    partition::Owner,
-    sessions::SessionError,
-    watchers::Watchers,
-    work::call,
+    convert, core::Core, effect::Effect, metrics::CALLS, partition::Owner, sessions::SessionError,
+    watchers::Watchers, work::call,
 };
 
 /// Something to do with the core, in its turn.
@@ -152,8 +147,8 @@ impl world_server::World for WorldService {
     ) -> Result<Response<FindSessionReply>, Status> {
         let id = session_id(&request.get_ref().session)?;
         let me = self.node.id().name.clone();
-        let find = move |core: &mut Core, _, term: Term| {
-            let (session, avatar) = core.find_session(id)?;
+        let find = move |core: &mut Core, now, term: Term| {
+            let (session, avatar) = core.find_session(now, id)?;
             let world = Binding { kind: BackendKind::WORLD.0.into(), instance: me, bind_epoch: term.0 };
             let zone = avatar.map(|avatar| Binding {
                 kind: BackendKind::ZONE.0.into(),
@@ -179,8 +174,9 @@ impl world_server::World for WorldService {
     ) -> Result<Response<ClaimSessionReply>, Status> {
         speaks_for_itself(&request, &request.get_ref().gateway)?;
         let claim = convert::claim(request.into_inner())?;
-        let claim =
-            |core: &mut Core, _, _| Ok(ClaimSessionReply { session_epoch: core.claim_session(claim)?.0 });
+        let claim = |core: &mut Core, now, _| {
+            Ok(ClaimSessionReply { session_epoch: core.claim_session(now, claim)?.0 })
+        };
         self.lead("claim_session", claim).await.map(Response::new)
     }
 
@@ -354,6 +350,7 @@ impl From<SessionError> for Status {
         let text = error.to_string();
         match error {
             SessionError::Unknown => Self::not_found(text),
+            SessionError::NotTold => Self::unavailable(text),
             SessionError::Overtaken | SessionError::Displaced | SessionError::Ended => Self::aborted(text),
             SessionError::WrongKey | SessionError::WrongAccount => Self::permission_denied(text),
         }

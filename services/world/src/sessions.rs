@@ -101,6 +101,8 @@ pub(crate) struct Claim {
 pub(crate) enum SessionError {
     #[error("no such session")]
     Unknown,
+    #[error("the world has just restarted and was not told of the session yet")]
+    NotTold,
     #[error("another claim came between")]
     Overtaken,
     #[error("the key is none of the session's")]

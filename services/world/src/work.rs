@@ -22,7 +22,7 @@ use tonic::{Code, Status, transport::Channel};
 use crate::{
     care::Reowned,
     convert,
-    core::{Placement, Work},
+    effect::{Placement, Work},
     entry::PlaceError,
     lobby::Lobby,
     metrics::{PLACE_SECONDS, PLACED, REOWNED},
