@@ -15,9 +15,9 @@ pub struct CertsArgs {
     /// Folder for ca.pem, ca.key, <name>.pem and <name>.key; an existing CA is used again
     #[arg(long, default_value = "var/tls")]
     dir: PathBuf,
-    /// World that the certificates of world, zone, ai and chat are for
-    #[arg(long, default_value_t = 1)]
-    world: u32,
+    /// World of the certificates; default: 1 for world, zone, ai and chat, all worlds for backends of your own
+    #[arg(long)]
+    world: Option<u32>,
     /// Make certificates that all replicas of a kind share: they prove kind and world, not which replica
     #[arg(long)]
     replicas: bool,
@@ -53,11 +53,11 @@ fn issue(args: &CertsArgs, daemon: &str) -> Result<Files> {
     let Ok(kind) = kind.parse::<DaemonKind>() else {
         bail!("expected kind or kind:name, and {kind:?} is no kind of daemon");
     };
-    let in_world = matches!(
-        kind,
-        DaemonKind::World | DaemonKind::Zone | DaemonKind::Ai | DaemonKind::Chat | DaemonKind::Backend
-    );
-    let world = WorldId(if in_world { args.world } else { 0 });
+    let world = WorldId(match kind {
+        DaemonKind::World | DaemonKind::Zone | DaemonKind::Ai | DaemonKind::Chat => args.world.unwrap_or(1),
+        DaemonKind::Backend => args.world.unwrap_or(0),
+        _ => 0,
+    });
     // Whoever types commands is one person at a time, and is told from others by name.
     if args.replicas && kind != DaemonKind::Cli {
         return certs::issue_shared(&args.dir, kind, world);
