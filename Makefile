@@ -47,12 +47,12 @@ test-deps: ## Install what the tests need: PostgreSQL, Redis, Python venv
 
 .PHONY: test
 test: test-deps ## All tests, on SQLite and on PostgreSQL + Redis
-	$(CARGO) build --quiet -p shardkeep
+	$(CARGO) build --quiet -p shardkeep -p shardkeep-example-dice
 	SHARDKEEP_BIN=$(abspath $(TEST_BIN)) $(CARGO) test --workspace --no-fail-fast
 
 .PHONY: test-long
 test-long: test-deps ## Chaos and soak runs, about half an hour
-	$(CARGO) build --quiet -p shardkeep
+	$(CARGO) build --quiet -p shardkeep -p shardkeep-example-dice
 	SHARDKEEP_BIN=$(abspath $(TEST_BIN)) $(CARGO) test -p shardkeep-stories --test stories -- --ignored --test-threads 1
 
 .PHONY: bench

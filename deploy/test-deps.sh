@@ -18,11 +18,12 @@ if [ ${#missing[@]} -gt 0 ]; then
   $sudo apt-get -qq -y -o DPkg::Lock::Timeout=300 install --no-install-recommends "${missing[@]}" >/dev/null
 fi
 
-# Packages of the independent Python client and the Python example backend.
+# Packages of the independent Python client and of the Python example backend.
 venv=target/venv
-if [ ! -x "$venv/bin/python" ] || ! cmp -s tests/interop/requirements.txt "$venv/requirements.txt"; then
-  echo "installing the Python packages of tests/interop"
+requirements=(tests/interop/requirements.txt examples/python-dice/requirements.txt)
+if [ ! -x "$venv/bin/python" ] || ! cat "${requirements[@]}" | cmp -s - "$venv/requirements.txt"; then
+  echo "installing the Python packages of tests/interop and examples/python-dice"
   python3 -m venv "$venv"
-  "$venv/bin/pip" install --quiet --disable-pip-version-check -r tests/interop/requirements.txt
-  cp tests/interop/requirements.txt "$venv/requirements.txt"
+  "$venv/bin/pip" install --quiet --disable-pip-version-check "${requirements[@]/#/-r}"
+  cat "${requirements[@]}" >"$venv/requirements.txt"
 fi

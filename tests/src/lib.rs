@@ -1,5 +1,7 @@
 //! What the stories share: a cluster that plays along, and players who come from nothing but a DNS server's address.
 
+mod bare;
+
 use std::{
     sync::atomic::{AtomicU32, Ordering},
     time::Duration,
@@ -9,11 +11,13 @@ use anyhow::{Context as _, Result};
 use shardkeep_client::{
     ClientError, Config,
     game::{Happening, Happenings, Player, View},
-    login::{self, WorldSelect},
+    login::{self, Boarding, WorldSelect},
 };
 use shardkeep_testkit::{Cluster, Postgres, Redis, Stores};
 use shardkeep_types::{CharacterId, EntityId};
 use tokio::{sync::OnceCell, time::timeout};
+
+pub use bare::{Bare, ends};
 
 pub const ZONE: &str = "shardkeep.test";
 pub const WORLD: u32 = 1;
@@ -85,8 +89,31 @@ impl Actor {
 
     /// With an account that exists already.
     pub async fn enter_as(cluster: &Cluster, name: &str) -> Result<Self> {
-        let mut worlds = log_in(cluster, name, PASSWORD).await?;
-        let boarding = worlds.select(WORLD).await?;
+        Self::board(cluster, name, log_in(cluster, name, PASSWORD).await?.select(WORLD).await?).await
+    }
+
+    /// Like [`Actor::enter`], through a gateway at an address for which `wanted` holds.
+    pub async fn enter_through(
+        cluster: &Cluster,
+        prefix: &str,
+        wanted: impl Fn(&str) -> bool,
+    ) -> Result<Self> {
+        let name = fresh_name(prefix);
+        cluster.account(&name, PASSWORD).await?;
+        // Gateways take turns; a login may ask only a few times in a row, and others ask in between.
+        for _ in 0..10 {
+            let mut worlds = log_in(cluster, &name, PASSWORD).await?;
+            for _ in 0..4 {
+                let boarding = worlds.select(WORLD).await?;
+                if wanted(&boarding.gateway) {
+                    return Self::board(cluster, &name, boarding).await;
+                }
+            }
+        }
+        anyhow::bail!("{name} is never offered the gateway it wants")
+    }
+
+    async fn board(cluster: &Cluster, name: &str, boarding: Boarding) -> Result<Self> {
         let (player, happenings) = Player::attach(&config(cluster)?, boarding).await?;
         let known = player.list_characters().await?.characters;
         let id = match known.first() {
@@ -113,7 +140,11 @@ impl Actor {
     }
 
     /// Waits for a happening for which `wanted` gives something.
-    pub async fn until<T>(&mut self, what: &str, mut wanted: impl FnMut(&Happening) -> Option<T>) -> Result<T> {
+    pub async fn until<T>(
+        &mut self,
+        what: &str,
+        mut wanted: impl FnMut(&Happening) -> Option<T>,
+    ) -> Result<T> {
         let waiting = async {
             while let Some(happening) = self.happenings.next().await {
                 if let Some(found) = wanted(&happening) {
@@ -140,8 +171,10 @@ impl Actor {
     }
 }
 
+/// Everything up to the list of worlds.
 pub async fn log_in(cluster: &Cluster, name: &str, password: &str) -> Result<WorldSelect, ClientError> {
-    let config = config(cluster).map_err(|error| ClientError::Io(std::io::Error::other(error.to_string())))?;
+    let config =
+        config(cluster).map_err(|error| ClientError::Io(std::io::Error::other(error.to_string())))?;
     login::log_in(&config, ZONE, name, password).await
 }
 

@@ -1,5 +1,18 @@
 //! Stories over a whole cluster of real processes: what a player lives through, and what dies meanwhile. One module
 //! each; `ARCHITECTURE.md` says what must hold in them all.
 
+mod border;
+mod config_typos;
+mod dashboards;
+mod drain;
+mod gateways;
+mod hostile;
+mod hunt;
+mod interop;
+mod link_cut;
+mod login;
 mod meeting;
 mod restart;
+mod slow_client;
+mod standing;
+mod tickets;

@@ -125,6 +125,14 @@ impl Cluster {
         Ok(killed)
     }
 
+    /// Lets the daemon finish and end, as its operator does with SIGTERM; returns its announcement. The supervisor
+    /// starts another in its place.
+    pub fn drain(&self, daemon: &str) -> Result<Announcement> {
+        let leaving = self.announced(daemon)?;
+        send(leaving.pid, Signal::TERM)?;
+        Ok(leaving)
+    }
+
     /// Stops the process in its tracks, as a stalled machine does, until [`Cluster::thaw`].
     pub fn freeze(&self, daemon: &str) -> Result<()> {
         send(self.announced(daemon)?.pid, Signal::STOP)

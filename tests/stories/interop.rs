@@ -1,0 +1,124 @@
+//! Programs that share nothing with the cluster but its documents: a player written in Python from the protocol's
+//! page, and backends of one's own, in Rust and in Python, that every player can roll dice at.
+
+use std::{path::PathBuf, process::Stdio, time::Duration};
+
+use anyhow::{Context as _, Result, ensure};
+use shardkeep_client::{ClientError, game::Happening, wire::payload::ErrorCode};
+use shardkeep_stories::{Actor, PASSWORD, SOON, fresh_name, shared};
+use shardkeep_testkit::{Cluster, binary};
+use tokio::{
+    process::{Child, Command},
+    time::{interval, timeout},
+};
+
+/// Fewer questions than a session may ask of opcodes that its gateway does not know (yet).
+const ASKS: Duration = Duration::from_millis(800);
+
+#[tokio::test]
+async fn a_player_written_from_the_page_plays_and_resumes() -> Result<()> {
+    let cluster = shared().await?;
+    let name = fresh_name("python");
+    cluster.account(&name, PASSWORD).await?;
+    let dns = cluster.dns()?;
+    let mut client = python()?;
+    client.arg(repository().join("tests/interop/client.py"));
+    client.args(["--dns", &dns, "--account", &name, "--password", PASSWORD, "--character", &name]);
+    let output = timeout(2 * SOON, client.output()).await.context("the Python player does not finish")??;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout)?;
+    ensure!(report["continued"] == true, "it was cut, and did not go on where it was: {report}");
+    ensure!(report["walked_mm"].as_i64() > Some(0) && report["cells_seen"].as_i64() > Some(0), "{report}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_backend_in_rust_serves_players() -> Result<()> {
+    let cluster = shared().await?;
+    certificate(cluster, "dice").await?;
+    let tls = cluster.data_dir().join("tls");
+    let mut dice = Command::new(binary()?.with_file_name("shardkeep-example-dice"));
+    for setting in [
+        "daemon.name=dice".to_owned(),
+        "log.filter=warn".to_owned(),
+        format!("cluster.registries=[\"{}\"]", cluster.announced("registry-1")?.grpc),
+        format!("cluster.ca={}", tls.join("ca.pem").display()),
+        format!("cluster.cert={}", tls.join("dice.pem").display()),
+        format!("cluster.key={}", tls.join("dice.key").display()),
+    ] {
+        dice.args(["--set", &setting]);
+    }
+    let _dice = start(&mut dice)?;
+    roll(cluster, 0x8000, 0x8001).await
+}
+
+#[tokio::test]
+async fn a_backend_in_python_serves_players() -> Result<()> {
+    let cluster = shared().await?;
+    certificate(cluster, "python-dice").await?;
+    let mut dice = python()?;
+    dice.arg(repository().join("examples/python-dice/dice.py"));
+    dice.arg("--tls").arg(cluster.data_dir().join("tls"));
+    dice.args(["--registry", &cluster.announced("registry-1")?.grpc]);
+    let _dice = start(&mut dice)?;
+    roll(cluster, 0x8100, 0x8101).await
+}
+
+/// One rolls, and both know what.
+async fn roll(cluster: &Cluster, roll: u16, rolled: u16) -> Result<()> {
+    let ann = Actor::enter(cluster, "ann").await?;
+    let mut bob = Actor::enter(cluster, "bob").await?;
+    for player in [&ann, &bob] {
+        timeout(SOON, until_answered(player, roll)).await.context("the backend is never found")??;
+    }
+    let reply = ann.player.session().call_raw(roll, vec![20].into(), SOON).await?;
+    let result = *reply.payload.first().context("no result")?;
+    ensure!((1..=20).contains(&result));
+    bob.until("ann's roll", |it| {
+        matches!(it, Happening::Custom(told) if told.opcode == rolled && told.payload[..] == [20, result])
+            .then_some(())
+    })
+    .await?;
+    let refused = ann.player.session().call_raw(roll, vec![1].into(), SOON).await;
+    let code = refused.as_ref().err().and_then(ClientError::code);
+    ensure!(code == Some(ErrorCode::Refused), "a die with one side: {refused:?}");
+    Ok(())
+}
+
+/// A gateway knows a backend some moments after it has started; until then it knows no such opcode.
+async fn until_answered(player: &Actor, roll: u16) -> Result<()> {
+    let mut clock = interval(ASKS);
+    loop {
+        clock.tick().await;
+        match player.player.session().call_raw(roll, vec![6].into(), SOON).await {
+            Ok(_) => return Ok(()),
+            Err(ClientError::Refused(refusal)) if refusal.code == ErrorCode::OutOfPhase => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+async fn certificate(cluster: &Cluster, name: &str) -> Result<()> {
+    let tls = cluster.data_dir().join("tls").display().to_string();
+    cluster.tool(&["certs", "--dir", &tls, &format!("backend:{name}")], "").await?;
+    Ok(())
+}
+
+fn start(program: &mut Command) -> Result<Child> {
+    program.stdin(Stdio::null()).stdout(Stdio::null()).kill_on_drop(true);
+    program.spawn().with_context(|| format!("{program:?}: `make test` builds and installs what it needs"))
+}
+
+/// The interpreter with the packages that the Python programs need.
+fn python() -> Result<Command> {
+    let python = repository().join("target/venv/bin/python");
+    ensure!(python.exists(), "{} is missing: `make test-deps` makes it", python.display());
+    let mut command = Command::new(python);
+    command.stdin(Stdio::null()).kill_on_drop(true);
+    Ok(command)
+}
+
+fn repository() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..")
+}

@@ -1,0 +1,51 @@
+//! Who may come in: the right password does, nothing else does, and a second login takes the place of the first.
+
+use anyhow::{Result, ensure};
+use shardkeep_client::{ClientError, Refusal, SessionEnd, wire::payload::ErrorCode};
+use shardkeep_stories::{Actor, PASSWORD, fresh_name, log_in, shared};
+use shardkeep_testkit::Cluster;
+use tokio::time::timeout;
+
+#[tokio::test]
+async fn only_the_right_password_is_let_in() -> Result<()> {
+    let cluster = shared().await?;
+    let name = fresh_name("owner");
+    cluster.account(&name, PASSWORD).await?;
+    let account = log_in(cluster, &name, PASSWORD).await?.account();
+
+    let wrong = refusal(cluster, &name, "a guess").await?;
+    let unknown = refusal(cluster, &fresh_name("nobody"), PASSWORD).await?;
+    ensure!(wrong.code == ErrorCode::Denied, "{wrong}");
+    ensure!(wrong == unknown, "the answer tells who exists: {wrong:?}, {unknown:?}");
+    ensure!(refusal(cluster, &name, &PASSWORD.to_uppercase()).await?.code == ErrorCode::Denied);
+
+    let shouted = format!("  {}  ", name.to_uppercase());
+    ensure!(
+        log_in(cluster, &shouted, PASSWORD).await?.account() == account,
+        "the same name written otherwise"
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_second_login_takes_the_place_of_the_first() -> Result<()> {
+    let cluster = shared().await?;
+    let first = Actor::enter(cluster, "twin").await?;
+    let (me, had) = (first.entity()?, first.belongings().await?);
+    let second = Actor::enter_as(cluster, &first.name).await?;
+
+    let end = timeout(shardkeep_stories::SOON, first.player.session().ended()).await?;
+    let displaced = matches!(&end, SessionEnd::Refused(refusal) if refusal.code == ErrorCode::Displaced);
+    ensure!(displaced, "the first session ended with {end:?}");
+    ensure!(second.entity()? == me && second.belongings().await? == had);
+    second.player.say("here I am").await?;
+    Ok(())
+}
+
+async fn refusal(cluster: &Cluster, name: &str, password: &str) -> Result<Refusal> {
+    match log_in(cluster, name, password).await {
+        Err(ClientError::Refused(refusal)) => Ok(refusal),
+        Err(other) => Err(other.into()),
+        Ok(_) => anyhow::bail!("{name} was let in"),
+    }
+}
