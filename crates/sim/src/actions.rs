@@ -7,7 +7,7 @@ use crate::{
     Sim,
     event::Refusal,
     input::{Act, Action, Ask, Want},
-    rules::REACH,
+    rules::{ACTIONS_ON_THEIR_WAY, REACH, REPEATS},
     sim::Strike,
 };
 
@@ -76,10 +76,14 @@ impl Sim {
             };
             if let Some(its) = found {
                 let same = same(its)?;
+                if commit.asks.len() >= REPEATS {
+                    return Err(Refusal::Unavailable);
+                }
                 commit.asks.push(ask);
                 return Ok(same);
             }
         }
+        self.must_not_pile_up(ask.character)?;
         let past = self.possessions(ask.character).is_some_and(|own| action.id <= own.last_action);
         let committing = self.trades.values().any(|trade| {
             let side = trade.seen_by(ask.character).and_then(|(mine, _)| mine.consent.as_ref());
@@ -125,6 +129,13 @@ impl Sim {
         }
         self.commit(Want::Drop { who: ask.character, action, item: stack, at }, vec![ask], None);
         Ok(None)
+    }
+
+    /// While the database is away, what waits for it stays bounded.
+    fn must_not_pile_up(&self, character: CharacterId) -> Result<(), Refusal> {
+        let of = |want: &Want| want.characters().any(|who| who == character);
+        let waiting = self.commits.values().filter(|commit| of(&commit.want)).count();
+        if waiting < ACTIONS_ON_THEIR_WAY { Ok(()) } else { Err(Refusal::Unavailable) }
     }
 
     /// The dead move no property.

@@ -34,6 +34,11 @@ pub(crate) const EFFECT_MEMORY_MS: u64 = 10_000;
 /// A ghost that its zone no longer mentions.
 pub(crate) const GHOST_LIVES_MS: u64 = 3_000;
 
+/// Most hard actions of one avatar on their way to the database; more are refused.
+pub const ACTIONS_ON_THEIR_WAY: usize = 8;
+/// Most repeats of one request that wait for its outcome together.
+pub(crate) const REPEATS: usize = 16;
+
 pub const TRADE_DISTANCE: i32 = 5_000;
 /// Most items in one side of a trade.
 pub const TRADE_ITEMS: usize = 16;

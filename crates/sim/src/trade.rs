@@ -6,6 +6,7 @@ use shardkeep_types::{CharacterId, ItemId};
 use crate::{
     event::{Refusal, TradeState},
     input::{Action, Ask, TradeGive},
+    rules::REPEATS,
 };
 
 /// An agreement to one revision, and who waits for its outcome.
@@ -13,6 +14,16 @@ use crate::{
 pub(crate) struct Consent {
     pub(crate) action: Action,
     pub(crate) asks: Vec<Ask>,
+}
+
+impl Consent {
+    fn wait(&mut self, ask: Ask) -> Result<(), Refusal> {
+        if self.asks.len() >= REPEATS {
+            return Err(Refusal::Unavailable);
+        }
+        self.asks.push(ask);
+        Ok(())
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -111,7 +122,7 @@ impl Trade {
         }
         let side = self.side(ask.character)?;
         match &mut side.consent {
-            Some(consent) if consent.action == action => consent.asks.push(ask),
+            Some(consent) if consent.action == action => consent.wait(ask)?,
             Some(consent) if consent.action.id == action.id => return Err(Refusal::Conflict),
             Some(_) => return Err(Refusal::Refused("already confirmed by another action")),
             none => *none = Some(Consent { action, asks: vec![ask] }),
@@ -126,10 +137,7 @@ impl Trade {
     /// A client that lost its connection repeats the request while the commit is on its way.
     fn confirm_again(&mut self, ask: Ask, action: Action) -> Result<Confirmed, Refusal> {
         match &mut self.side(ask.character)?.consent {
-            Some(consent) if consent.action == action => {
-                consent.asks.push(ask);
-                Ok(Confirmed::Waiting)
-            }
+            Some(consent) if consent.action == action => consent.wait(ask).map(|()| Confirmed::Waiting),
             _ => Err(Refusal::Conflict),
         }
     }

@@ -13,7 +13,7 @@ use crate::{
     convert,
     handover::{Ownership, TargetEvent, TargetStep, target},
     metrics,
-    players::{Player, Standing},
+    players::{Player, Standing, hold},
     shard::Shard,
 };
 
@@ -29,7 +29,7 @@ pub(crate) struct Arrival {
     epoch: Epoch,
     /// Nothing, when the offer was forgotten before it was settled: then the database has it all.
     offered: Option<Box<Offered>>,
-    pub(crate) inputs: Vec<ClientMessage>,
+    inputs: Vec<ClientMessage>,
     forwarded: u32,
     since: Instant,
     asks_at: Instant,
@@ -44,9 +44,14 @@ impl Arrival {
         self.offered.as_ref().is_some_and(|offered| offered.admission.session == session)
     }
 
+    pub(crate) fn hold(&mut self, inputs: Vec<ClientMessage>) {
+        hold(&mut self.inputs, inputs);
+    }
+
     /// Takes forwarded inputs that have not come before.
     fn forwarded(&mut self, inputs: Vec<ClientMessage>, from: u32) {
-        self.inputs.extend(new_inputs(inputs, from, &mut self.forwarded));
+        let new = new_inputs(inputs, from, &mut self.forwarded);
+        hold(&mut self.inputs, new);
     }
 }
 

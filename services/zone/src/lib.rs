@@ -45,6 +45,7 @@ use tokio::sync::mpsc;
 use tonic::service::Routes;
 
 pub use config::Config;
+pub use publish::encode;
 
 /// Moves come often and are small; requests share a slower bucket. As in `docs/protocol.md`, section 13.
 const ROUTES: [Route; 2] = [

@@ -130,7 +130,7 @@ impl Shard {
     /// Inputs of an avatar that has just been handed over go after it.
     fn forward(&mut self, session: SessionId, messages: Vec<ClientMessage>) {
         if let Some(arrival) = self.arrivals.values_mut().find(|arrival| arrival.is_of(session)) {
-            arrival.inputs.extend(messages);
+            arrival.hold(messages);
         } else if let Some(moved) = self.moved.get_mut(&session) {
             let (to, settlement) = moved.forward(messages);
             self.works.settle(&to, settlement);

@@ -107,16 +107,21 @@ impl Player {
 
     /// Keeps an input for whoever owns the avatar next, or for the thaw.
     pub(crate) fn hold(&mut self, messages: Vec<ClientMessage>) {
-        let room = HELD.saturating_sub(self.held.len());
-        for _ in room..messages.len() {
-            crate::metrics::dropped("held");
-        }
-        self.held.extend(messages.into_iter().take(room));
+        hold(&mut self.held, messages);
     }
 
     pub(crate) fn take_held(&mut self) -> Vec<ClientMessage> {
         std::mem::take(&mut self.held)
     }
+}
+
+/// Keeps inputs within their bound.
+pub(crate) fn hold(held: &mut Vec<ClientMessage>, messages: Vec<ClientMessage>) {
+    let room = HELD.saturating_sub(held.len());
+    for _ in room..messages.len() {
+        crate::metrics::dropped("held");
+    }
+    held.extend(messages.into_iter().take(room));
 }
 
 /// Everybody here, by character (in order, so that a tick does the same things in the same order) and by session.

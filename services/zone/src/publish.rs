@@ -53,7 +53,8 @@ impl Shard {
     }
 }
 
-fn encode(update: &CellUpdate) -> ServerMessage {
+/// A cell's update as clients get it.
+pub fn encode(update: &CellUpdate) -> ServerMessage {
     let mut out = BytesMut::with_capacity(movement::Cell::MAX_HEADER + update.entries.len() * 24);
     let form = if update.keyframe { Form::Keyframe } else { Form::Delta };
     movement::encode_cell(&mut out, form, update.tick, update.cell, update.entries.iter().map(entry));

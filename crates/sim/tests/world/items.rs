@@ -95,3 +95,16 @@ fn what_is_dropped_lies_where_one_stood() {
     let events = world.act(ANN, Act::Drop { action: action(3), item: ItemId(99) });
     assert_eq!(replies(&events), [(ANN, Err(Refusal::NotFound))]);
 }
+
+#[test]
+fn what_waits_for_an_absent_database_stays_bounded() {
+    let mut world = World::open();
+    let many: Vec<u64> = (1..=20).collect();
+    world.enter_with(ANN, at(10_000, 10_000), owning(&many, 0));
+    let drop = |id: u64| Act::Drop { action: action(id), item: ItemId(id) };
+    let wanted: usize = many.iter().map(|&id| commits(&world.act(ANN, drop(id))).len()).sum();
+    assert_eq!(wanted, shardkeep_sim::rules::ACTIONS_ON_THEIR_WAY);
+    assert_eq!(replies(&world.act(ANN, drop(20))), [(ANN, Err(Refusal::Unavailable))]);
+    let repeats = (0..100).flat_map(|_| replies(&world.act(ANN, drop(1)))).count();
+    assert!(repeats > 80, "repeats are refused, not gathered: {repeats}");
+}
