@@ -83,7 +83,8 @@ impl Shard {
         let is_me = to.name == self.me.name && to.incarnation == self.me.incarnation;
         let paused = self.not_before.get(&character).is_some_and(|until| *until > self.now);
         // While the database is away the avatar is simulated here, across the border.
-        if is_me || paused || !self.works.database.is_reachable() {
+        let committing = self.sim.is_committing(character);
+        if is_me || paused || committing || !self.works.database.is_reachable() {
             return;
         }
         let now = self.now;

@@ -5,7 +5,7 @@
 //! source:  Quiescing ──idle──▶ Offering ──accepted──▶ Transferring ──committed──▶ bind, settle, forget
 //!              │                   │ refused               │ another owns it ──▶ settle(no), forget
 //!              ▼                   ▼                       └ unknown ──▶ stays frozen, the same call again
-//!           cancelled            thaw
+//!         thaw (too long)        thaw
 //! target:  offered ──settled──▶ enter      offered ──no word──▶ ask the database: mine? enter and bind
 //! ```
 
@@ -26,7 +26,7 @@ pub(crate) enum SourceEvent {
     /// No hard action of the avatar is on its way.
     Idle,
     Accepted,
-    /// Refused, or the target did not answer: nothing has happened.
+    /// Refused, or the target did not answer, or hard actions do not come back: nothing has happened.
     Refused,
     Committed(Epoch),
     /// The database says that somebody else owns it.
@@ -55,6 +55,7 @@ impl Source {
         use SourceStep::{Bind, Forget, Offer, Settle, Thaw, Transfer};
         match (self, event) {
             (Self::Quiescing, SourceEvent::Idle) => (Some(Self::Offering), vec![Offer]),
+            (Self::Quiescing, SourceEvent::Refused) => (None, vec![Thaw]),
             (Self::Offering, SourceEvent::Accepted) => (Some(Self::Transferring), vec![Transfer]),
             (Self::Offering, SourceEvent::Refused) => (None, vec![Thaw, Settle { committed: false }]),
             (Self::Transferring, SourceEvent::Committed(epoch)) => {
@@ -187,6 +188,12 @@ mod tests {
         }
         let (state, steps) = state.on(row.transfer());
         assert_eq!((state, steps[0]), (None, SourceStep::Bind(Epoch(5))));
+    }
+
+    #[test]
+    fn who_waits_too_long_for_the_database_thaws() {
+        let (state, steps) = Source::Quiescing.on(SourceEvent::Refused);
+        assert_eq!((state, steps), (None, vec![SourceStep::Thaw]));
     }
 
     #[test]

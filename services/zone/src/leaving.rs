@@ -1,5 +1,7 @@
 //! Avatars on their way out of the world: saved and let go, or lost to another zone.
 
+use std::time::Duration;
+
 use shardkeep_rpc::dbcache::ReleaseRequest;
 use shardkeep_sim::Input;
 use shardkeep_types::{CharacterId, Epoch};
@@ -12,6 +14,9 @@ use crate::{
     players::{Evicted, Player, Standing, answer_all},
     shard::Shard,
 };
+
+/// How long an avatar to be handed over stands frozen for its hard actions to come back.
+const QUIESCE_WITHIN: Duration = Duration::from_secs(1);
 
 impl Shard {
     /// Save it and let it go. Repeated calls change nothing.
@@ -52,27 +57,26 @@ impl Shard {
 
     /// Goes on with whatever waited for hard actions to come back.
     pub(crate) fn advance_leaving(&mut self) {
-        let quiet = |shard: &Self, character| {
-            let frozen = shard.sim.avatar(character).is_some_and(|avatar| avatar.frozen);
-            frozen && !shard.sim.is_committing(character)
+        let waiting = |player: &&Player| match &player.standing {
+            Standing::HandingOver(leaving) => leaving.state == Source::Quiescing,
+            Standing::Releasing { sent, .. } => !sent,
+            Standing::Playing => false,
         };
-        let ready: Vec<CharacterId> = self
-            .players
-            .iter()
-            .filter(|player| match &player.standing {
-                Standing::HandingOver(leaving) => leaving.state == Source::Quiescing,
-                Standing::Releasing { sent, .. } => !sent,
-                Standing::Playing => false,
-            })
-            .map(|player| player.character)
-            .filter(|&character| quiet(self, character))
-            .collect();
-        for character in ready {
-            match self.players.get(character).map(|player| (&player.standing, player.epoch)) {
-                Some((Standing::HandingOver(_), epoch)) => {
+        let waiting: Vec<CharacterId> = self.players.iter().filter(waiting).map(|it| it.character).collect();
+        for character in waiting {
+            let quiet = self.sim.avatar(character).is_some_and(|avatar| avatar.frozen)
+                && !self.sim.is_committing(character);
+            let Some(player) = self.players.get(character) else { continue };
+            let epoch = player.epoch;
+            match &player.standing {
+                Standing::HandingOver(_) if quiet => {
                     self.handover_event(character, epoch, SourceEvent::Idle);
                 }
-                Some((Standing::Releasing { .. }, _)) => self.release(character),
+                // The database is away: rather play on than stand frozen.
+                Standing::HandingOver(leaving) if leaving.since + QUIESCE_WITHIN < self.now => {
+                    self.handover_event(character, epoch, SourceEvent::Refused);
+                }
+                Standing::Releasing { .. } if quiet => self.release(character),
                 _ => {}
             }
         }

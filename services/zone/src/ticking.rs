@@ -55,10 +55,10 @@ pub(crate) async fn run(
         let took = began.elapsed();
         metrics::tick(took, took > TICK);
         if shard.draining.is_some() && shard.is_empty() {
+            tracing::info!("no avatar is left here");
             break;
         }
     }
-    tracing::info!("no avatar is left here");
 }
 
 /// Wall time at the start, monotonic time since: ticks of all zones have about the same numbers, and never go back.

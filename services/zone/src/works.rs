@@ -149,7 +149,8 @@ impl Works {
                     SourceEvent::Refused
                 }
                 Ok(Err(status)) => {
-                    tracing::warn!(character, %status, "the neighbour did not answer an offer");
+                    let (code, why) = (status.code(), status.message());
+                    tracing::warn!(character, ?code, why, "the neighbour did not answer an offer");
                     SourceEvent::Refused
                 }
                 Err(_) => SourceEvent::Refused,
