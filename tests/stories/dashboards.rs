@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use serde_json::Value;
+use serde_json::{Value, json};
 use shardkeep_stories::{Actor, shared};
 use shardkeep_testkit::Cluster;
 use tokio::{
@@ -93,14 +93,37 @@ async fn the_operations_page_names_every_metric_setting_and_alert() -> Result<()
 
 #[test]
 fn prometheus_accepts_its_files() -> Result<()> {
-    for (what, file) in [("rules", "alerts.yml"), ("config", "prometheus.yml")] {
-        let output = Command::new("promtool")
-            .args(["check", what])
-            .arg(deploy("prometheus").join(file))
-            .output()
-            .context("promtool is missing: `make test-deps` installs it")?;
-        ensure!(output.status.success(), "{file}: {}", String::from_utf8_lossy(&output.stderr));
+    promtool("rules", &deploy("prometheus/alerts.yml"))?;
+    promtool("config", &deploy("prometheus/prometheus.yml"))
+}
+
+/// Each panel's expressions as recording rules, for which promtool has a check.
+#[test]
+fn prometheus_accepts_every_panel() -> Result<()> {
+    let mut rules = Vec::new();
+    for file in files(&deploy("grafana/dashboards"))? {
+        let dashboard: Value = serde_json::from_str(&std::fs::read_to_string(&file)?)?;
+        for panel in dashboard["panels"].as_array().into_iter().flatten() {
+            for expression in expressions(panel) {
+                // Grafana's own variable.
+                let expression = expression.replace("$__rate_interval", "1m");
+                rules.push(json!({ "record": format!("panel:{}", rules.len()), "expr": expression }));
+            }
+        }
     }
+    let file = tempfile::NamedTempFile::new()?;
+    let groups = json!({ "groups": [{ "name": "panels", "rules": rules }] });
+    std::fs::write(file.path(), groups.to_string())?;
+    promtool("rules", file.path())
+}
+
+fn promtool(what: &str, file: &Path) -> Result<()> {
+    let output = Command::new("promtool")
+        .args(["check", what])
+        .arg(file)
+        .output()
+        .context("promtool is missing: `make test-deps` installs it")?;
+    ensure!(output.status.success(), "{}: {}", file.display(), String::from_utf8_lossy(&output.stderr));
     Ok(())
 }
 
