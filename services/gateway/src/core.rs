@@ -158,8 +158,7 @@ impl Core {
         }
         self.with_groups(|groups| {
             let heard = groups.heard_by(session.id);
-            groups.tell_again(session, heard);
-            ((), Vec::new())
+            ((), groups.tell_again(session, heard))
         });
         // A connection before this one, if it still stands, sees that it is replaced.
         session.notify();

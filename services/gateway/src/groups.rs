@@ -155,14 +155,24 @@ impl<L: Listener> Groups<L> {
         Published::To(group.subscribers.len(), watch)
     }
 
-    /// Tells a session again what is kept of some of its groups, because it missed something.
-    pub(crate) fn tell_again(&mut self, listener: &L, keys: impl IntoIterator<Item = GroupKey>) {
-        let Some(mine) = self.by_session.get(&listener.session()) else { return };
+    /// Tells a session again what is kept of some of its groups, because it missed something; where nothing is kept,
+    /// the owner is asked.
+    pub(crate) fn tell_again(
+        &mut self,
+        listener: &L,
+        keys: impl IntoIterator<Item = GroupKey>,
+    ) -> Vec<Change> {
+        let Some(mine) = self.by_session.get(&listener.session()) else { return Vec::new() };
+        let mut changes = Vec::new();
         for key in keys.into_iter().filter(|key| mine.contains(key)) {
             if let Some(group) = self.groups.get(&key) {
                 group.tell_all_kept(key, listener);
+                if group.keyframe.is_none() {
+                    changes.push(Change::Watch(group.world, key));
+                }
             }
         }
+        changes
     }
 
     /// Every group of a session.
@@ -365,7 +375,7 @@ mod tests {
         assert_eq!(asked, 2);
         assert!(groups.groups[&cell(1)].keyframe.is_none(), "too old to be worth telling");
         ear.heard();
-        groups.tell_again(&ear, [cell(1)]);
+        assert_eq!(groups.tell_again(&ear, [cell(1)]), [Change::Watch(WORLD, cell(1))]);
         assert_eq!(ear.heard(), "");
     }
 }

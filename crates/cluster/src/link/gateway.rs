@@ -8,12 +8,12 @@ use std::{
     time::Duration,
 };
 
-use futures::{Stream, StreamExt, future::BoxFuture, stream::BoxStream};
+use futures::{Stream, StreamExt};
 use metrics::{counter, gauge};
 use parking_lot::Mutex;
 use shardkeep_rpc::{
     Malformed,
-    link::{self as proto, backend_frame, gateway_frame, link_client::LinkClient},
+    link::{self as proto, backend_frame, gateway_frame},
 };
 use shardkeep_types::{BackendKind, DaemonKind, Epoch, GroupKey, InstanceId, SessionId, WorldId};
 use tokio::time::timeout;
@@ -22,13 +22,14 @@ use tonic::Status;
 use tracing::{debug, info, warn};
 
 use super::{
+    dial::{BackendFrames, Dial},
     event::Route,
     message::{BackendItem, Bound, ClientMessage, GatewayItem, SessionEvent, deliver_bytes},
     metrics::{DROPPED, FRESH, LINKS, REFUSED, RESETS},
     outbound::Outbound,
     pipe::{Arrival, Limits, Outgoing},
 };
-use crate::{Backoff, Directory, MESSAGE_LIMIT, Node};
+use crate::Backoff;
 
 /// A backend that was dialled answers within this time.
 const HELLO_WITHIN: Duration = Duration::from_secs(5);
@@ -50,49 +51,6 @@ pub trait LinkHandler: Send + Sync + 'static {
     fn batch(&self, link: &GatewayLink, items: Vec<BackendItem>);
     /// The stream broke; it is being dialled again.
     fn down(&self, link: &GatewayLink);
-}
-
-/// Frames that a backend says.
-pub type BackendFrames = BoxStream<'static, Result<proto::BackendFrame, Status>>;
-
-/// Opens a stream to the backend, wherever it is now.
-pub trait Dial: Send + Sync {
-    fn dial(&self, outbound: GatewayStream) -> BoxFuture<'_, Result<BackendFrames, Status>>;
-}
-
-/// Dials the address that the registry tells for an instance.
-pub struct NodeDial {
-    pub node: Node,
-    pub directory: Directory,
-    pub kind: DaemonKind,
-    pub name: String,
-}
-
-impl Dial for NodeDial {
-    fn dial(&self, outbound: GatewayStream) -> BoxFuture<'_, Result<BackendFrames, Status>> {
-        Box::pin(async move {
-            let instance =
-                self.directory.get(&self.name).ok_or_else(|| Status::unavailable("not in the registry"))?;
-            let mut client = LinkClient::new(self.node.channel(self.kind, &instance.grpc_address))
-                .max_decoding_message_size(MESSAGE_LIMIT)
-                .max_encoding_message_size(MESSAGE_LIMIT);
-            let (kind, name) = (self.kind, self.name.clone());
-            let frames = client.open(outbound).await?.into_inner();
-            Ok(frames.map(move |frame| is_from(frame?, kind, &name)).boxed())
-        })
-    }
-}
-
-/// Checks that a hello is of the instance that was dialled: its address may have gone to another since. The kind is
-/// what the peer's certificate says.
-fn is_from(frame: proto::BackendFrame, kind: DaemonKind, name: &str) -> Result<proto::BackendFrame, Status> {
-    if let Some(backend_frame::Frame::Hello(hello)) = &frame.frame {
-        let backend = hello.backend.clone().unwrap_or_default();
-        if backend.kind != kind.as_str() || backend.name != name {
-            return Err(Status::failed_precondition("another instance answers at this address"));
-        }
-    }
-    Ok(frame)
 }
 
 /// The link to one backend instance, by its name; clones are the same link.

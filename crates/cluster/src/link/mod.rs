@@ -24,6 +24,8 @@
 //! Events of a session with a lower session epoch than the highest seen never get here: a gateway that stalled while
 //! another claimed its sessions is refused by the hub.
 
+mod convert;
+mod dial;
 mod event;
 mod gateway;
 mod hub;
@@ -37,8 +39,9 @@ mod serve;
 #[cfg(test)]
 mod tests;
 
+pub use dial::{BackendFrames, Dial, NodeDial};
 pub use event::{BackendSpec, GatewayId, LinkEvent, Route};
-pub use gateway::{BackendFrames, BackendInfo, Dial, GatewayLink, GatewayStream, LinkHandler, NodeDial};
+pub use gateway::{BackendInfo, GatewayLink, GatewayStream, LinkHandler};
 pub use hub::LinkHub;
 pub use message::{
     BackendItem, Bound, ClientMessage, GatewayItem, MessageKind, PublishKind, ServerMessage, SessionChange,

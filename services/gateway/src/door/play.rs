@@ -182,10 +182,7 @@ impl Carrier<'_> {
             }
             let stale = self.fill(wire)?;
             if !stale.is_empty() {
-                self.core.with_groups(|groups| {
-                    groups.tell_again(self.session, stale);
-                    ((), Vec::new())
-                });
+                self.core.with_groups(|groups| ((), groups.tell_again(self.session, stale)));
             } else if wire.unwritten() == 0 {
                 return Ok(());
             }

@@ -257,6 +257,7 @@ impl Outbox {
 #[cfg(test)]
 mod tests {
     use bytes::BytesMut;
+    use proptest::prelude::*;
 
     use super::*;
 
@@ -350,6 +351,90 @@ mod tests {
         moved.reliable(bytes("c")).unwrap();
         assert_eq!(written(&mut moved), "bc");
         assert_eq!(moved.log().0, 3);
+    }
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        Reliable,
+        State(u64, usize),
+        Keyframe(u64, usize),
+        Delta(u64, usize),
+        Leave(u64),
+        Write,
+        /// The connection is lost, and the client comes back with what it had read.
+        Resume,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            Just(Step::Reliable),
+            (0..3u64, 0..90_000usize).prop_map(|(key, size)| Step::State(key, size)),
+            (0..3u64, 0..60_000usize).prop_map(|(key, size)| Step::Keyframe(key, size)),
+            (0..3u64, 0..60_000usize).prop_map(|(key, size)| Step::Delta(key, size)),
+            (0..3u64).prop_map(Step::Leave),
+            Just(Step::Write),
+            Just(Step::Resume),
+        ]
+    }
+
+    proptest! {
+        /// Whatever is shed and whenever the client goes: reliable messages arrive once and in order, a delta never
+        /// comes before the keyframe that it needs, and what waits stays within its bound.
+        #[test]
+        fn nothing_reliable_is_lost_and_no_delta_is_senseless(
+            steps in prop::collection::vec(step(), 1..150),
+        ) {
+            let mut outbox = Outbox::new();
+            let (mut said, mut read) = (0u8, Vec::new());
+            let mut with_keyframe = [false; 3];
+            let sized = |mark: char, key: u64, size: usize| {
+                Bytes::from(format!("{mark}{key}{}.", "x".repeat(size.min(60_000))))
+            };
+            let take = |outbox: &mut Outbox, read: &mut Vec<u8>, with_keyframe: &mut [bool; 3]| {
+                for message in written(outbox).split_terminator('.') {
+                    let (mark, rest) = message.split_at(1);
+                    let key = |rest: &str| usize::from(rest.as_bytes()[0] - b'0');
+                    match mark {
+                        "r" => read.push(rest.parse().unwrap()),
+                        "k" => with_keyframe[key(rest)] = true,
+                        "d" => assert!(with_keyframe[key(rest)], "a delta without its keyframe"),
+                        _ => {}
+                    }
+                }
+            };
+            for step in steps {
+                match step {
+                    Step::Reliable => {
+                        outbox.reliable(Bytes::from(format!("r{said}."))).unwrap();
+                        said += 1;
+                    }
+                    Step::State(key, size) => {
+                        let _ = outbox.state((1, 0, key), sized('s', key, size));
+                    }
+                    Step::Keyframe(key, size) => {
+                        let _ = outbox.keyframe(group(key), &sized('k', key, size));
+                    }
+                    // A group says nothing to a subscriber before its keyframe.
+                    Step::Delta(key, size) if outbox.lanes.contains_key(&group(key)) => {
+                        let _ = outbox.delta(group(key), &sized('d', key, size));
+                    }
+                    Step::Delta(..) => {}
+                    Step::Leave(key) => outbox.leave(group(key)),
+                    Step::Write => take(&mut outbox, &mut read, &mut with_keyframe),
+                    Step::Resume => {
+                        outbox.detach();
+                        outbox.attach(read.len() as u64).unwrap();
+                        with_keyframe = [false; 3];
+                    }
+                }
+                prop_assert!(outbox.state_bytes <= STATE_BYTES);
+            }
+            while !outbox.is_empty() {
+                take(&mut outbox, &mut read, &mut with_keyframe);
+            }
+            prop_assert_eq!(read, (0..said).collect::<Vec<_>>());
+            prop_assert_eq!((outbox.state_bytes, outbox.slots.len()), (0, 0));
+        }
     }
 
     #[test]
