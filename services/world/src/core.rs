@@ -44,6 +44,8 @@ pub(crate) struct Core {
     pub(crate) inside: usize,
     pub(crate) placing: HashMap<SessionId, u64>,
     pub(crate) attempts: u64,
+    /// Attempts up to this one were of an earlier term: what became of them is not this one's to judge.
+    pub(crate) attempts_before: u64,
     /// Since when a session's avatar is not where it should be.
     pub(crate) astray: HashMap<SessionId, Instant>,
     /// Sessions that are over, so that a gateway that did not hear of it does not bring them back.
@@ -71,6 +73,7 @@ impl Core {
             inside: 0,
             placing: HashMap::new(),
             attempts: 0,
+            attempts_before: 0,
             astray: HashMap::new(),
             ended: HashMap::new(),
             since: None,
@@ -162,6 +165,7 @@ impl Core {
         self.partition = None;
         self.inside = 0;
         self.placing.clear();
+        self.attempts_before = self.attempts;
         self.astray.clear();
         self.since = None;
         self.orphans.clear();

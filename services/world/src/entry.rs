@@ -132,7 +132,11 @@ impl Core {
     pub(crate) fn placed(&mut self, now: Instant, placement: &Placement, result: Result<Avatar, PlaceError>) {
         let id = placement.session;
         if self.placing.get(&id) != Some(&placement.attempt) {
-            if result.is_ok() && self.sessions.get(id).is_none_or(|session| session.play == Play::Lobby) {
+            let of_this_term = placement.attempt > self.attempts_before;
+            if of_this_term
+                && result.is_ok()
+                && self.sessions.get(id).is_none_or(|session| session.play == Play::Lobby)
+            {
                 self.let_go(placement.character, id, "gone before it was in");
             }
             return;
@@ -355,6 +359,17 @@ mod tests {
         let effects = game.admit(&placement, "a", 1);
         assert_eq!(let_go(&effects), [(character(ann), ann)]);
         assert!(binds(&effects).is_empty());
+    }
+
+    #[test]
+    fn an_avatar_placed_by_an_earlier_term_is_left_alone() {
+        let mut game = Game::new(1);
+        let ann = game.open(1);
+        game.core.enter(game.now, ann, 5, character(ann));
+        let placement = placements(&game.effects()).remove(0);
+        game.lead(2);
+        game.effects();
+        assert_eq!(let_go(&game.admit(&placement, "a", 1)), []);
     }
 
     #[test]
