@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Tries the compose cluster as a newcomer would: starts it, scales it, asks its DNS, plays on it from inside and from this host
-# through the published ports, and ends it. Images are built first unless NO_BUILD is set. Needs dig.
+# through the published ports, and ends it. Images are built first unless NO_BUILD is set. Needs dig and curl.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export COMPOSE_PROJECT_NAME=shardkeep-try
@@ -36,6 +36,12 @@ compose run --rm -T tool status
 
 say "players inside the network"
 compose run --rm -T demo demo --dns dns:7053 --registry registry:7001 --tls-dir /tls --players "$players" --seconds 30
+sleep 6 # one scrape
+attached=$(curl -fsS 127.0.0.1:9090/api/v1/query --data-urlencode \
+  'query=sum by (instance) (shardkeep_gateway_handshakes_total{kind="attach", outcome="ok"}) > 0' |
+  grep -oE '"instance":"[^"]*"},"value":\[[^]]*\]' | sed -E 's/"instance":"([^"]*)".*"([0-9]+)"\]/\1 \2/')
+printf 'sessions attached, by gateway:\n%s\n' "$attached"
+[ "$(wc -l <<<"$attached")" -ge 3 ] || { echo "players did not spread over the gateways" >&2; exit 1; }
 
 say "players on this host, through the published ports alone"
 compose up -d --no-build --no-recreate --scale login=0 --scale gateway=0 login gateway
