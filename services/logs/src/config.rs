@@ -24,6 +24,8 @@ pub struct Config {
     pub query_time: Duration,
     /// Queries at once; more are refused.
     pub queries: usize,
+    /// OTLP/gRPC collector outside of the cluster that gets everything too: `http://host:port`. Empty: none.
+    pub forward: String,
 }
 
 impl Default for Config {
@@ -36,6 +38,7 @@ impl Default for Config {
             query_rows: 10_000,
             query_time: Duration::from_secs(10),
             queries: 4,
+            forward: String::new(),
         }
     }
 }
@@ -47,6 +50,9 @@ impl Validate for Config {
             Self { queue: 0, .. } => Err("queue: must be at least 1".into()),
             Self { query_rows: 0, .. } => Err("query_rows: must be at least 1".into()),
             Self { queries: 0, .. } => Err("queries: must be at least 1".into()),
+            Self { forward, .. } if !forward.is_empty() && !forward.starts_with("http://") => {
+                Err(format!("forward: {forward:?} is not http://host:port"))
+            }
             _ => Ok(()),
         }
     }

@@ -5,6 +5,7 @@ mod archive;
 mod config;
 mod day;
 mod error;
+mod forward;
 mod metrics;
 mod query;
 mod receive;
@@ -24,6 +25,7 @@ pub use archive::Archive;
 pub use config::Config;
 pub use day::{Clock, Day};
 pub use error::LogsError;
+pub use forward::{Forward, Forwarder};
 pub use query::QueryService;
 pub use receive::Receiver;
 pub use writer::Writer;
@@ -41,7 +43,8 @@ impl Service for Logs {
         let node = Node::join(&settings, &daemon, Self::KIND).await?;
         let clock: Clock = Arc::new(SystemTime::now);
         let (writer, sender) = Writer::new(archive.clone(), &settings.service, Arc::clone(&clock));
-        let receiver = Receiver::new(sender, Arc::clone(&clock));
+        let forward = forward(&settings.service, &daemon)?;
+        let receiver = Receiver::new(sender, Arc::clone(&clock), forward);
         let query = QueryService::new(archive, &settings.service, clock);
         let draining = daemon.draining();
         daemon.spawn("writer", async move {
@@ -52,4 +55,18 @@ impl Service for Logs {
         daemon.draining().cancelled().await;
         Ok(())
     }
+}
+
+/// Starts forwarding if the settings name an outside collector.
+fn forward(config: &Config, daemon: &Daemon) -> anyhow::Result<Option<Forward>> {
+    if config.forward.is_empty() {
+        return Ok(None);
+    }
+    let (forward, forwarder) = Forward::to(&config.forward)?;
+    let draining = daemon.draining();
+    daemon.spawn("forwarder", async move {
+        forwarder.run(draining).await;
+        Ok(())
+    });
+    Ok(Some(forward))
 }

@@ -7,6 +7,7 @@ use ::metrics::{counter, describe_counter, describe_gauge, describe_histogram, g
 const RECEIVED: &str = "shardkeep_logs_records_received_total";
 const WRITTEN: &str = "shardkeep_logs_records_written_total";
 const LOST: &str = "shardkeep_logs_records_lost_total";
+const FORWARDED: &str = "shardkeep_logs_records_forwarded_total";
 const BATCH_SECONDS: &str = "shardkeep_logs_write_seconds";
 const WAITING: &str = "shardkeep_logs_queue_records";
 const QUERIES: &str = "shardkeep_logs_queries_total";
@@ -16,7 +17,11 @@ const DAYS: &str = "shardkeep_logs_days_kept";
 pub(crate) fn describe() {
     describe_counter!(RECEIVED, "Records received, by daemon kind");
     describe_counter!(WRITTEN, "Records written to the daily files");
-    describe_counter!(LOST, "Records lost: queue (full) or store (could not be written)");
+    describe_counter!(
+        LOST,
+        "Records lost: queue (full), store (not written), forward (queue full) or refused (by the outside collector)"
+    );
+    describe_counter!(FORWARDED, "Records passed on to the outside collector");
     describe_histogram!(BATCH_SECONDS, "Time to write one batch");
     describe_gauge!(WAITING, "Records waiting to be written");
     describe_counter!(QUERIES, "Queries, by outcome");
@@ -37,6 +42,10 @@ pub(crate) fn written(records: usize, took: Duration) {
 
 pub(crate) fn lost(reason: &'static str, records: usize) {
     counter!(LOST, "reason" => reason).increment(records as u64);
+}
+
+pub(crate) fn forwarded(records: usize) {
+    counter!(FORWARDED).increment(records as u64);
 }
 
 pub(crate) fn waiting(records: usize) {

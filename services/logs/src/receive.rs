@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use tonic::{Request, Response, Status};
 
 use crate::{
-    Clock,
+    Clock, Forward,
     day::micros,
     metrics,
     record::{Record, Sender},
@@ -19,11 +19,12 @@ use crate::{
 pub struct Receiver {
     queue: mpsc::Sender<Record>,
     clock: Clock,
+    forward: Option<Forward>,
 }
 
 impl Receiver {
-    pub fn new(queue: mpsc::Sender<Record>, clock: Clock) -> Self {
-        Self { queue, clock }
+    pub fn new(queue: mpsc::Sender<Record>, clock: Clock, forward: Option<Forward>) -> Self {
+        Self { queue, clock, forward }
     }
 
     pub fn into_server(self) -> LogsServiceServer<Self> {
@@ -55,6 +56,9 @@ impl LogsService for Receiver {
     ) -> Result<Response<ExportLogsServiceResponse>, Status> {
         if self.queue.is_closed() {
             return Err(Status::unavailable("the logs daemon is stopping"));
+        }
+        if let Some(forward) = &self.forward {
+            forward.pass(request.get_ref());
         }
         let peer =
             Peer::of(&request).ok().map(|peer| Sender { daemon: peer.kind.to_string(), instance: peer.name });

@@ -15,7 +15,7 @@ use opentelemetry_proto::tonic::{
     logs::v1::{LogRecord, ResourceLogs, ScopeLogs},
     resource::v1::Resource,
 };
-use shardkeep_logs::{Archive, Clock, Config, LogsError, QueryService, Receiver, Writer};
+use shardkeep_logs::{Archive, Clock, Config, Forward, LogsError, QueryService, Receiver, Writer};
 use shardkeep_rpc::{
     logs::{QueryReply, QueryRequest, logs_client::LogsClient},
     tonic::{
@@ -27,6 +27,8 @@ use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 
+/// Long for a busy machine; reached by a fault only.
+const PATIENCE: Duration = Duration::from_secs(60);
 const DAY: u64 = 86_400;
 /// 2026-11-22, one minute before midnight.
 const EVENING: u64 = 1_795_392_000 - 60;
@@ -41,6 +43,14 @@ struct Collector {
 
 impl Collector {
     async fn start(folder: &Path, config: Config) -> Self {
+        Self::start_forwarding(folder, config, None).await
+    }
+
+    async fn start_forwarding(folder: &Path, config: Config, forward: Option<Forward>) -> Self {
+        Self::start_at(folder, config, forward, "127.0.0.1:0").await
+    }
+
+    async fn start_at(folder: &Path, config: Config, forward: Option<Forward>, address: &str) -> Self {
         let now = Arc::new(AtomicU64::new(EVENING));
         let seconds = Arc::clone(&now);
         let clock: Clock = Arc::new(move || UNIX_EPOCH + Duration::from_secs(seconds.load(Ordering::SeqCst)));
@@ -48,10 +58,10 @@ impl Collector {
         let (writer, queue) = Writer::new(archive.clone(), &config, Arc::clone(&clock));
         let stop = CancellationToken::new();
         let writer = tokio::spawn(writer.run(stop.clone()));
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listener = TcpListener::bind(address).await.unwrap();
         let address = format!("http://{}", listener.local_addr().unwrap());
         let server = Server::builder()
-            .add_service(Receiver::new(queue, Arc::clone(&clock)).into_server())
+            .add_service(Receiver::new(queue, Arc::clone(&clock), forward).into_server())
             .add_service(QueryService::new(archive, &config, clock).into_server());
         tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
         let channel = Channel::from_shared(address).unwrap().connect().await.unwrap();
@@ -87,12 +97,13 @@ impl Collector {
 
     /// Asks again until the writer has written so many records.
     async fn written(&self, count: usize) {
-        loop {
-            if self.select("SELECT count(*) FROM log").await.unwrap() == [[count.to_string()]] {
-                return;
+        let wanted = [[count.to_string()]];
+        let arrived = tokio::time::timeout(PATIENCE, async {
+            while self.select("SELECT count(*) FROM log").await.unwrap() != wanted {
+                tokio::task::yield_now().await;
             }
-            tokio::task::yield_now().await;
-        }
+        });
+        arrived.await.unwrap_or_else(|_| panic!("{count} records did not arrive"));
     }
 }
 
@@ -252,6 +263,24 @@ async fn what_does_not_fit_the_queue_is_told_and_what_does_survives_the_end() {
     logs.stop.cancel();
     (&mut logs.writer).await.unwrap();
     assert_eq!(logs.select("SELECT count(*) FROM log").await.unwrap(), [["11"]]);
+}
+
+#[tokio::test]
+async fn an_outside_collector_gets_the_same_whenever_it_comes() {
+    let (inside, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    // An address where nobody listens yet.
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    drop(listener);
+    let (forward, forwarder) = Forward::to(&format!("http://{address}")).unwrap();
+    tokio::spawn(forwarder.run(CancellationToken::new()));
+    let logs = Collector::start_forwarding(inside.path(), quick(), Some(forward)).await;
+    logs.send(vec![record("before the collector is there", EVENING, &[])]).await;
+    logs.written(1).await;
+    let collector = Collector::start_at(outside.path(), quick(), None, &address.to_string()).await;
+    collector.written(1).await;
+    logs.send(vec![record("and after", EVENING, &[])]).await;
+    collector.written(2).await;
 }
 
 #[tokio::test]
