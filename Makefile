@@ -58,7 +58,7 @@ test-long: test-deps ## Chaos and soak runs, about half an hour
 .PHONY: bench
 bench: ## The table of measures, each against a peer or limit in the same run
 	$(CARGO) build --release -p shardkeep -p shardkeep-bench
-	target/release/shardkeep-bench
+	SHARDKEEP_BIN=$(abspath target/release/shardkeep) target/release/shardkeep-bench
 
 .PHONY: images
 images: ## One container image per daemon

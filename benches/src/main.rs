@@ -4,15 +4,37 @@
 
 #![allow(unreachable_pub, reason = "nothing of a binary can be reached from outside")]
 
+mod attach;
+mod cluster;
+mod dns;
 mod host;
+mod ledger;
+mod load;
+mod memory;
+mod peer;
+mod relay;
+mod site;
 mod srp;
 mod table;
+mod unknown;
+mod zone;
 
 use std::process::ExitCode;
 
 use crate::table::{Measure, Outcome};
 
-const MEASURES: &[Measure] = &[srp::LOGINS];
+/// In this order: the cluster is looked at before anybody has played on it.
+const MEASURES: &[Measure] = &[
+    cluster::CLUSTER,
+    memory::MEMORY,
+    relay::RELAY,
+    attach::ATTACH,
+    srp::LOGINS,
+    unknown::UNKNOWN,
+    dns::DNS,
+    zone::ZONE,
+    ledger::LEDGER,
+];
 
 fn main() -> ExitCode {
     let wanted: Vec<String> = std::env::args().skip(1).collect();

@@ -1,7 +1,10 @@
 //! A measure, its result, and the table they are printed in.
 
 use anyhow::Result;
-use comfy_table::{Table, presets::UTF8_HORIZONTAL_ONLY};
+use comfy_table::{ContentArrangement, Table, presets::UTF8_HORIZONTAL_ONLY};
+
+/// Also where the output is no terminal.
+const WIDTH: u16 = 140;
 
 pub struct Measure {
     pub name: &'static str,
@@ -14,11 +17,13 @@ pub struct Measure {
 
 pub enum Outcome {
     Rows(Vec<Row>),
-    /// How to install the missing peer.
+    /// How to install what the whole measure needs.
     Skipped(String),
 }
 
 pub struct Row {
+    /// Which case of the measure, where it has several.
+    pub case: &'static str,
     pub ours: String,
     pub peer: String,
     /// Ours over the peer's, in the unit of the measure.
@@ -26,20 +31,35 @@ pub struct Row {
 }
 
 impl Row {
+    /// Ours beside a peer's that was measured, or beside the line that installs the missing peer.
+    pub fn beside(
+        case: &'static str,
+        ours: f64,
+        peer: Option<f64>,
+        show: impl Fn(f64) -> String,
+        name: &str,
+        package: &str,
+    ) -> Self {
+        let shown = match peer {
+            Some(peer) => format!("{} {name}", show(peer)),
+            None => format!("no {name}: apt install {package}"),
+        };
+        Self { case, ours: show(ours), peer: shown, ratio: peer.map(|peer| ours / peer) }
+    }
+
     pub fn cells(self, measure: &Measure) -> [String; 5] {
         let ratio = self.ratio.map_or_else(|| "-".into(), |ratio| format!("{ratio:.2}"));
-        [measure.what.into(), self.ours, self.peer, ratio, measure.reach.into()]
+        let what = match self.case {
+            "" => measure.what.into(),
+            case => format!("{}: {case}", measure.what),
+        };
+        [what, self.ours, self.peer, ratio, measure.reach.into()]
     }
 }
 
 pub fn new() -> Table {
     let mut table = Table::new();
-    table.load_preset(UTF8_HORIZONTAL_ONLY).set_header([
-        "measure",
-        "shardkeep",
-        "peer or limit",
-        "ratio",
-        "to reach",
-    ]);
+    table.load_preset(UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Dynamic);
+    table.set_width(WIDTH).set_header(["measure", "shardkeep", "peer or limit", "ratio", "to reach"]);
     table
 }

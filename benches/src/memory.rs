@@ -1,0 +1,69 @@
+//! What an idle session keeps in the gateway's memory, beside an idle connection through HAProxy.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use tokio::time::sleep;
+
+use crate::{
+    host,
+    load::{connections, echo_server},
+    peer,
+    site::{self, Site},
+    table::{Measure, Outcome, Row},
+};
+
+/// Before the first look: what a process needs once for any number is not counted.
+const FIRST: usize = 200;
+const SESSIONS: usize = 1_000;
+const SETTLE: Duration = Duration::from_millis(500);
+
+pub const MEMORY: Measure = Measure {
+    name: "memory",
+    what: "gateway's resident memory per idle session, 1,000 sessions after the first 200",
+    reach: "<= 4 KiB, then less than HAProxy",
+    run,
+};
+
+fn run() -> Result<Outcome> {
+    site::runtime()?.block_on(measure())
+}
+
+async fn measure() -> Result<Outcome> {
+    let ours = sessions().await?;
+    let peer = relayed().await?;
+    let show = |kib: f64| format!("{kib:.1} KiB");
+    Ok(Outcome::Rows(vec![Row::beside("", ours, peer, show, "HAProxy", "haproxy")]))
+}
+
+async fn sessions() -> Result<f64> {
+    let site = Site::shared().await?;
+    // The second gateway, which other measures leave alone.
+    let gateway = site.cluster.announced("gateway-2")?;
+    let mut held = Vec::new();
+    let mut before = 0;
+    for count in [FIRST, SESSIONS] {
+        let tickets = site.tickets(&gateway, count).await?;
+        before = host::resident_kib(gateway.pid)?;
+        for ticket in tickets {
+            held.push(site.attach(&gateway, &ticket).await?);
+        }
+        sleep(SETTLE).await;
+    }
+    let after = host::resident_kib(gateway.pid)?;
+    Ok(after.saturating_sub(before) as f64 / SESSIONS as f64)
+}
+
+async fn relayed() -> Result<Option<f64>> {
+    let port = host::free_port()?;
+    let Some(peer) = peer::haproxy(port, echo_server().await?)? else { return Ok(None) };
+    let mut held = Vec::new();
+    let mut before = 0;
+    for count in [FIRST, SESSIONS] {
+        before = host::resident_kib(peer.pid())?;
+        held.extend(connections(port, count).await?);
+        sleep(SETTLE).await;
+    }
+    let after = host::resident_kib(peer.pid())?;
+    Ok(Some(after.saturating_sub(before) as f64 / SESSIONS as f64))
+}

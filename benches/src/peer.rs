@@ -1,0 +1,119 @@
+//! A program that a user would otherwise install, run beside ours in the same minute.
+
+use std::{
+    fs::File,
+    io,
+    net::{Ipv4Addr, TcpStream},
+    process::{Child, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail};
+use tempfile::TempDir;
+
+const START: Duration = Duration::from_secs(10);
+const POLL: Duration = Duration::from_millis(20);
+
+/// A server in a folder of its own; it ends with this value.
+pub struct Peer {
+    child: Child,
+    folder: TempDir,
+}
+
+impl Peer {
+    /// Starts the program with its configuration and more files in a fresh folder, and waits until `port` takes
+    /// connections. In `config` and `args`, `{folder}` stands for that folder and `{config}` for the file.
+    /// `None` when it is not installed.
+    pub fn start(
+        program: &str,
+        config: &str,
+        args: &[&str],
+        port: u16,
+        files: &[(&str, &str)],
+    ) -> Result<Option<Self>> {
+        let folder = tempfile::Builder::new().prefix("shardkeep-bench-").tempdir()?;
+        let path = folder.path().join("config");
+        let fill = |text: &str| {
+            text.replace("{folder}", &folder.path().to_string_lossy())
+                .replace("{config}", &path.to_string_lossy())
+        };
+        std::fs::write(&path, fill(config))?;
+        for (name, content) in files {
+            std::fs::write(folder.path().join(name), content)?;
+        }
+        let log = File::create(folder.path().join("log"))?;
+        let mut command = Command::new(program);
+        command.args(args.iter().map(|arg| fill(arg)));
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        let child = match command.spawn() {
+            Ok(child) => child,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error).with_context(|| format!("cannot run {program}")),
+        };
+        let mut peer = Self { child, folder };
+        peer.wait(program, port)?;
+        Ok(Some(peer))
+    }
+
+    fn wait(&mut self, program: &str, port: u16) -> Result<()> {
+        let deadline = Instant::now() + START;
+        while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
+            if self.child.try_wait()?.is_some() || Instant::now() > deadline {
+                let log = std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
+                bail!("{program} does not start: {}", log.trim());
+            }
+            thread::sleep(POLL);
+        }
+        Ok(())
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// HAProxy relaying bytes from one port to another.
+pub fn haproxy(from: u16, to: u16) -> Result<Option<Peer>> {
+    let proxy = format!("listen relay\n  mode tcp\n  bind 127.0.0.1:{from}\n  server echo 127.0.0.1:{to}\n");
+    start_haproxy(from, &proxy, &[])
+}
+
+/// HAProxy ending TLS 1.3 with this certificate and key, and waiting for a request. No tickets: each handshake is a
+/// full one, and making tickets costs it nothing.
+pub fn haproxy_tls(port: u16, pem: &str) -> Result<Option<Peer>> {
+    let proxy = format!(
+        "frontend tls\n  mode http\n  http-request return status 204\n  \
+         bind 127.0.0.1:{port} ssl crt {{folder}}/cert.pem ssl-min-ver TLSv1.3 no-tls-tickets\n"
+    );
+    start_haproxy(port, &proxy, &[("cert.pem", pem)])
+}
+
+fn start_haproxy(port: u16, proxy: &str, files: &[(&str, &str)]) -> Result<Option<Peer>> {
+    let config = format!(
+        "global\n  maxconn 4000\ndefaults\n  timeout connect 5s\n  timeout client 1m\n  timeout server 1m\n{proxy}"
+    );
+    Peer::start("haproxy", &config, &["-db", "-f", "{config}"], port, files)
+}
+
+/// nginx relaying bytes from one port to another.
+pub fn nginx(from: u16, to: u16) -> Result<Option<Peer>> {
+    const MODULE: &str = "/usr/lib/nginx/modules/ngx_stream_module.so";
+    if !std::path::Path::new(MODULE).exists() {
+        return Ok(None);
+    }
+    let config = format!(
+        "load_module {MODULE};\ndaemon off;\nmaster_process off;\npid {{folder}}/pid;\nerror_log {{folder}}/errors;\n\
+         events {{ worker_connections 4000; }}\n\
+         stream {{ server {{ listen 127.0.0.1:{from}; proxy_pass 127.0.0.1:{to}; tcp_nodelay on; }} }}\n"
+    );
+    Peer::start("nginx", &config, &["-p", "{folder}", "-c", "{config}"], from, &[])
+}

@@ -1,0 +1,118 @@
+//! The one cluster of real processes that all measures share, and the measures' way in: as `login` would, they move
+//! tickets to a gateway, so that a session costs no login.
+
+use std::{
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result};
+use futures::{StreamExt as _, TryStreamExt as _, stream};
+use shardkeep_auth::{Key, ticket::Ticket};
+use shardkeep_client::{
+    Config,
+    raw::{self, Connection, Established},
+};
+use shardkeep_cluster::{Dialer, certs};
+use shardkeep_rpc::gateway::{AdmitRequest, gateway_client::GatewayClient};
+use shardkeep_testkit::{Announcement, Cluster, Stores};
+use shardkeep_types::{DaemonKind, TicketId, WorldId};
+use shardkeep_wire::preface::{Preface, Service};
+use tokio::{runtime::Runtime, sync::OnceCell};
+
+const WORLD: u32 = 1;
+const TICKET_LIVES: Duration = Duration::from_secs(300);
+const AT_ONCE: usize = 32;
+/// Measures log in and fail more often than a player may.
+const SETTINGS: &str = r#"
+[login.limits]
+attempts = { burst = 1000000, every = "1ms" }
+failures = { burst = 1000000, every = "1ms" }
+failures_of_address = { burst = 1000000, every = "1ms" }
+failures_of_account = { burst = 1000000, every = "1ms" }
+"#;
+
+pub struct Site {
+    pub cluster: Cluster,
+    /// From `shardkeep up` to "daemons ready".
+    pub ready: Duration,
+    pub config: Config,
+    login: Dialer,
+    tickets: AtomicU64,
+}
+
+/// The runtime that clients and echo servers live on.
+pub fn runtime() -> Result<&'static Runtime> {
+    static RUNTIME: std::sync::OnceLock<Runtime> = std::sync::OnceLock::new();
+    if RUNTIME.get().is_none() {
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+        let _ = RUNTIME.set(runtime);
+    }
+    RUNTIME.get().context("the runtime was set")
+}
+
+impl Site {
+    /// Starts the cluster with the first measure that wants it. It ends with this process.
+    pub async fn shared() -> Result<&'static Self> {
+        static SITE: OnceCell<Site> = OnceCell::const_new();
+        SITE.get_or_try_init(Self::start).await
+    }
+
+    async fn start() -> Result<Self> {
+        eprintln!("  starting a cluster");
+        let begin = Instant::now();
+        let cluster = Cluster::start_with(Stores::default(), Some(SETTINGS)).await?;
+        let ready = begin.elapsed();
+        let files =
+            certs::issue(&cluster.data_dir().join("tls"), DaemonKind::Login, "login-bench", WorldId(0))?;
+        let login = Dialer::new(files.load()?.into());
+        let mut config = Config::default();
+        config.timing.connect = Duration::from_secs(5);
+        Ok(Self { cluster, ready, config, login, tickets: AtomicU64::new(1) })
+    }
+
+    /// Tickets that the gateway expects, each of an account of its own.
+    pub async fn tickets(&self, gateway: &Announcement, count: usize) -> Result<Vec<Ticket>> {
+        let client = GatewayClient::new(self.login.channel(DaemonKind::Gateway, &gateway.grpc));
+        let admit = |_| {
+            let mut client = client.clone();
+            async move {
+                let ticket = self.ticket();
+                client.admit(admission(&ticket)).await.context("the gateway takes no ticket")?;
+                anyhow::Ok(ticket)
+            }
+        };
+        stream::iter(0..count).map(admit).buffer_unordered(AT_ONCE).try_collect().await
+    }
+
+    fn ticket(&self) -> Ticket {
+        let number = self.tickets.fetch_add(1, Relaxed);
+        let (mut id, mut key) = ([0; 16], [7; 32]);
+        id[..8].copy_from_slice(&number.to_le_bytes());
+        key[..8].copy_from_slice(&number.to_le_bytes());
+        Ticket { index: 0, id: TicketId(id), key: Key::new(key) }
+    }
+
+    /// A sealed connection with a session on it.
+    pub async fn attach(&self, gateway: &Announcement, ticket: &Ticket) -> Result<(Connection, Established)> {
+        let preface = Preface::new(Service::Gateway, self.config.deployment);
+        let address = gateway.client.parse().context("the gateway's address")?;
+        let mut connection = Connection::open(address, preface, self.config.timing.connect).await?;
+        let established = raw::attach(&mut connection, &self.config, ticket).await?;
+        Ok((connection, established))
+    }
+}
+
+fn admission(ticket: &Ticket) -> AdmitRequest {
+    let number = ticket.id.0.iter().take(8).rev().fold(0, |sum, byte| sum << 8 | u64::from(*byte));
+    AdmitRequest {
+        ticket_id: ticket.id.0.to_vec(),
+        ticket_key: ticket.key.expose().to_vec(),
+        // Far from the accounts that logins make.
+        account: 1_000_000 + number,
+        account_name: format!("bench{number}"),
+        generation: 1,
+        world: WORLD,
+        lives_ms: u32::try_from(TICKET_LIVES.as_millis()).unwrap_or(u32::MAX),
+    }
+}

@@ -1,0 +1,107 @@
+//! How many avatars one core carries at 20 Hz. What is timed is the whole tick: inputs, movement, interest, combat,
+//! and the encoding of every cell that changed. The time is the thread's own, so that a busy machine does not count.
+
+use std::{hint::black_box, time::Duration};
+
+use anyhow::{Result, ensure};
+use shardkeep_sim::{
+    Event,
+    load::{Load, Shape},
+};
+
+use crate::{
+    host,
+    table::{Measure, Outcome, Row},
+};
+
+const LIMIT: Duration = Duration::from_millis(50);
+const WARM_UP: usize = 10;
+/// Five seconds of the world.
+const TICKS: usize = 100;
+/// Of 100 ticks, one may be late at the 99th percentile.
+const MAY_BE_LATE: usize = 1;
+const BISECTIONS: u32 = 3;
+const MOST: u64 = 1 << 20;
+
+pub const ZONE: Measure = Measure {
+    name: "zone",
+    what: "avatars moving at 20 Hz on one core, everything watched, p99 tick <= 50 ms",
+    reach: ">= 10,000 spread, >= 2,000 in one crowd, <= 2 us per avatar",
+    run,
+};
+
+/// What a number of avatars cost, if it is within the limit.
+#[derive(Debug, Clone, Copy)]
+struct Carried {
+    avatars: u64,
+    p99: Duration,
+    mean: Duration,
+}
+
+fn run() -> Result<Outcome> {
+    let rows = [("spread over the map", Shape::Spread, 2_000), ("in one crowd", Shape::Crowd, 500)];
+    let rows = rows.into_iter().map(|(case, shape, first)| {
+        let most = most(shape, first)?;
+        let micros = most.mean.as_secs_f64() * 1e6 / most.avatars as f64;
+        Ok(Row {
+            case,
+            ours: format!("{} avatars, {micros:.2} us each per tick", most.avatars),
+            peer: format!("p99 {:.0} ms of {} ms", most.p99.as_secs_f64() * 1e3, LIMIT.as_millis()),
+            ratio: None,
+        })
+    });
+    Ok(Outcome::Rows(rows.collect::<Result<_>>()?))
+}
+
+/// Doubles until it is too many, then halves the distance.
+fn most(shape: Shape, first: u64) -> Result<Carried> {
+    let (mut good, mut next) = (None, first);
+    let mut bad = loop {
+        match carry(next, shape) {
+            Some(carried) => good = Some(carried),
+            None => break next,
+        }
+        ensure!(next < MOST, "the measure is too small for this machine");
+        next *= 2;
+    };
+    let mut lowest = good.map_or(0, |carried| carried.avatars);
+    for _ in 0..BISECTIONS {
+        let middle = lowest.midpoint(bad);
+        match carry(middle, shape) {
+            Some(carried) => (good, lowest) = (Some(carried), middle),
+            None => bad = middle,
+        }
+    }
+    good.ok_or_else(|| anyhow::anyhow!("not even {lowest} avatars are carried"))
+}
+
+fn carry(avatars: u64, shape: Shape) -> Option<Carried> {
+    let mut load = Load::new(avatars, shape);
+    for _ in 0..WARM_UP {
+        tick(&mut load);
+    }
+    let (mut times, mut late) = (Vec::with_capacity(TICKS), 0);
+    for _ in 0..TICKS {
+        let took = tick(&mut load);
+        late += usize::from(took > LIMIT);
+        if late > MAY_BE_LATE {
+            eprintln!("  {shape:?}: {avatars} are too many");
+            return None;
+        }
+        times.push(took);
+    }
+    times.sort_unstable();
+    let (p99, mean) = (times[TICKS - 1 - MAY_BE_LATE], times.iter().sum::<Duration>() / times.len() as u32);
+    eprintln!("  {shape:?}: {avatars} avatars, p99 {p99:.1?}, mean {mean:.1?}");
+    Some(Carried { avatars, p99, mean })
+}
+
+fn tick(load: &mut Load) -> Duration {
+    let begin = host::thread_cpu();
+    for event in load.tick() {
+        if let Event::Cell(update) = event {
+            black_box(shardkeep_zone::encode(&update));
+        }
+    }
+    host::thread_cpu() - begin
+}
