@@ -237,14 +237,12 @@ impl Core {
     }
 
     /// Wakes those to whom something was appended, and ends those for whom it was too much.
-    pub(crate) fn wake(&self, mut touched: Vec<Arc<Session>>) {
-        touched.sort_unstable_by_key(|session| session.id);
-        touched.dedup_by_key(|session| session.id);
+    pub(crate) fn wake(&self, touched: Vec<Arc<Session>>) {
         for session in touched {
             if session.lock().ended.is_some() {
                 self.finish(&session);
             }
-            session.notify();
+            session.wake.notify_one();
         }
     }
 

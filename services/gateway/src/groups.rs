@@ -19,6 +19,8 @@ pub(crate) trait Listener: Clone {
     fn keyframe(&self, group: GroupKey, message: &Bytes);
     fn delta(&self, group: GroupKey, message: &Bytes);
     fn event(&self, message: &Bytes);
+    /// Notes that something was appended; true the first time since it was written.
+    fn touch(&self) -> bool;
     /// The session hears the group no more.
     fn leave(&self, group: GroupKey);
 }
@@ -121,7 +123,7 @@ impl<L: Listener> Groups<L> {
         self.unsubscribe(session, &all)
     }
 
-    /// Appends a message to each subscriber, and adds those it touched.
+    /// Appends a message to each subscriber, and adds those that have to be woken for it.
     pub(crate) fn publish(&mut self, publish: &Publish<'_>, touched: &mut Vec<L>) -> Published {
         let Publish { world, group: key, epoch, what, message } = *publish;
         let Some(group) = self.groups.get_mut(&key) else { return Published::Unheard };
@@ -146,7 +148,7 @@ impl<L: Listener> Groups<L> {
             PublishKind::Delta => group.subscribers.iter().for_each(|listener| listener.delta(key, message)),
             PublishKind::Event => group.subscribers.iter().for_each(|listener| listener.event(message)),
         }
-        touched.extend(group.subscribers.iter().cloned());
+        touched.extend(group.subscribers.iter().filter(|listener| listener.touch()).cloned());
         let watch = if what == PublishKind::Delta && group.keep(message) {
             Some(Change::Watch(group.world, key))
         } else {
@@ -292,6 +294,9 @@ mod tests {
         }
         fn event(&self, message: &Bytes) {
             self.hear(message);
+        }
+        fn touch(&self) -> bool {
+            true
         }
         fn leave(&self, _: GroupKey) {
             self.1.borrow_mut().push('.');

@@ -187,7 +187,9 @@ impl Items {
             if left {
                 self.core.with_groups(|groups| ((), groups.leave(id, Some(BackendKind::ZONE))));
             }
-            touched.push(session);
+            if session.touch() {
+                touched.push(session);
+            }
         }
     }
 
@@ -245,7 +247,9 @@ impl Items {
             (true, groups.subscribe(&session, session.world, keys, replace.then_some(backend.kind)))
         });
         if subscribed {
-            touched.push(session);
+            if session.touch() {
+                touched.push(session);
+            }
         } else {
             dropped("not_bound");
         }

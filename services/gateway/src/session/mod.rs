@@ -158,9 +158,15 @@ impl Session {
 
     /// Wakes the connection once, however much there is to write.
     pub(crate) fn notify(&self) {
-        if !std::mem::replace(&mut self.lock().woken, true) {
+        if self.touch() {
             self.wake.notify_one();
         }
+    }
+
+    /// Notes that there is something to write; true if the connection does not know yet, so that the caller has to
+    /// wake it.
+    pub(crate) fn touch(&self) -> bool {
+        !std::mem::replace(&mut self.lock().woken, true)
     }
 
     pub(crate) fn event(&self, inner: &Inner, what: SessionChange) -> SessionEvent {
@@ -291,6 +297,10 @@ impl Listener for Arc<Session> {
 
     fn event(&self, message: &Bytes) {
         self.lock().reliable(message.clone());
+    }
+
+    fn touch(&self) -> bool {
+        Session::touch(self)
     }
 
     fn leave(&self, group: GroupKey) {
