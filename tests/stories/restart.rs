@@ -18,7 +18,10 @@ async fn belongings_survive_a_restart() -> Result<()> {
     cluster.restart().await?;
     let ann = Actor::enter_as(&cluster, &names.0).await?;
     let bob = Actor::enter_as(&cluster, &names.1).await?;
-    ensure!(ann.belongings().await? == anns && bob.belongings().await? == bobs, "something was lost or doubled");
+    ensure!(
+        ann.belongings().await? == anns && bob.belongings().await? == bobs,
+        "something was lost or doubled"
+    );
     ensure!(cluster.ledger().await?.holds);
     cluster.stop().await
 }
