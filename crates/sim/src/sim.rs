@@ -141,17 +141,12 @@ impl Sim {
         let (body, avatar) = self.bodies.avatar(character)?;
         Some(AvatarView {
             epoch: avatar.epoch,
-            name: &avatar.name,
             own: self.own_state(body, avatar.last_input),
             cooldown_ms: avatar.strikes_at.saturating_sub(self.now),
             possessions: &avatar.possessions,
             trade: avatar.trade,
             frozen: body.frozen,
         })
-    }
-
-    pub fn avatars(&self) -> impl Iterator<Item = CharacterId> {
-        self.bodies.avatars().map(|(_, avatar)| avatar.character)
     }
 
     pub fn possessions(&self, character: CharacterId) -> Option<&Possessions> {
@@ -268,7 +263,6 @@ impl Sim {
 #[derive(Debug)]
 pub struct AvatarView<'a> {
     pub epoch: Epoch,
-    pub name: &'a Arc<str>,
     pub own: OwnState,
     pub cooldown_ms: u64,
     pub possessions: &'a Possessions,

@@ -206,7 +206,6 @@ impl Shard {
             vy_mm_s: velocity.1,
             last_input: own.last_input,
             cooldown_ms: u32::try_from(avatar.cooldown_ms).unwrap_or(u32::MAX),
-            pending_inputs: Vec::new(),
             gateway: player.gateway.as_deref().unwrap_or_default().to_owned(),
         };
         self.works.offer(to, offer);

@@ -7,8 +7,8 @@ use std::time::Instant;
 use shardkeep_rpc::dbcache::{
     ActionId, AddExperience, Fence, HardAction, HardResult, MintItem, MoveCoins, MoveItem, OnceKey,
 };
-use shardkeep_sim::{Action, Outcome, Stack, TradeGive, Want};
-use shardkeep_types::{CellId, CharacterId, Epoch, ItemId, WorldId};
+use shardkeep_sim::{Action, Outcome, Reward, Stack, TradeGive, Want};
+use shardkeep_types::{CellId, CharacterId, Epoch, ItemId, Position, WorldId};
 
 use crate::{convert, database::DatabaseError};
 
@@ -132,24 +132,8 @@ pub(crate) fn transaction(
         },
         Want::Loot { spawn, generation, at, stacks, reward } => HardAction {
             once: Some(OnceKey { world: world.0, spawn: *spawn, generation: *generation }),
-            mints: stacks
-                .iter()
-                .map(|&Stack { template, count }| MintItem {
-                    template,
-                    count,
-                    to: ground(world, at.cell()),
-                    at: Some((*at).into()),
-                })
-                .collect(),
-            coins: reward
-                .iter()
-                .filter(|reward| reward.coins > 0)
-                .map(|reward| MoveCoins {
-                    from: "mint:loot".to_owned(),
-                    to: holder(reward.who),
-                    amount: reward.coins,
-                })
-                .collect(),
+            mints: stacks.iter().map(|stack| on_ground(world, stack, *at)).collect(),
+            coins: reward.iter().filter_map(purse).collect(),
             experience: reward
                 .iter()
                 .map(|reward| AddExperience { character: reward.who.0, amount: reward.experience })
@@ -163,6 +147,15 @@ pub(crate) fn transaction(
             ..base
         },
     })
+}
+
+fn on_ground(world: WorldId, &Stack { template, count }: &Stack, at: Position) -> MintItem {
+    MintItem { template, count, to: ground(world, at.cell()), at: Some(at.into()) }
+}
+
+fn purse(reward: &Reward) -> Option<MoveCoins> {
+    let to = holder(reward.who);
+    (reward.coins > 0).then(|| MoveCoins { from: "mint:loot".to_owned(), to, amount: reward.coins })
 }
 
 fn gives(side: &TradeGive, to: CharacterId) -> impl Iterator<Item = MoveItem> {
@@ -194,8 +187,7 @@ pub(crate) fn outcome(result: Result<HardResult, DatabaseError>) -> Outcome {
 
 #[cfg(test)]
 mod tests {
-    use shardkeep_sim::Reward;
-    use shardkeep_types::{MapId, Position};
+    use shardkeep_types::MapId;
 
     use super::*;
 

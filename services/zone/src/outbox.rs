@@ -99,7 +99,10 @@ impl Shard {
         match event {
             Event::Cell(update) => self.publish(&update),
             Event::Own { character, state } => {
-                self.outbox.state.insert(character, own_state(&state));
+                // Who is away gets it on coming back.
+                if self.players.get(character).is_some_and(|player| !player.link_dead) {
+                    self.outbox.state.insert(character, own_state(&state));
+                }
             }
             Event::View { character, .. } => {
                 self.presence.changed(character);

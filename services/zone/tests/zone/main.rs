@@ -54,6 +54,7 @@ async fn a_player_is_greeted_walks_and_is_seen() {
     assert_eq!(avatar.velocity, [-1_000, 0]);
 
     gateway.say(1, SessionChange::LinkDead);
+    gateway.say(1, SessionChange::Resumed);
     gateway.avatar(1, |avatar| avatar.velocity == [0, 0]).await;
     cluster.world.until(|present| present.get(&ann.id).is_some_and(|it| it.cell_x == 3)).await;
 }
