@@ -116,7 +116,7 @@ async fn observe(peers: Peers, zone: Instance, interval: Duration, seen: Seen) {
     loop {
         // The zone may have restarted at another address.
         let present = peers.find(DaemonKind::Zone, &name).unwrap_or_else(|_| zone.clone());
-        if let Err(error) = watch_zone(&peers, &present, interval, &seen).await {
+        if let Err(error) = watch_zone(&peers, &present, interval, &seen, &mut backoff).await {
             debug!(zone = name, %error, "the zone cannot be observed");
         }
         seen.lock().remove(&name);
@@ -129,12 +129,14 @@ async fn watch_zone(
     zone: &Instance,
     interval: Duration,
     seen: &Seen,
+    backoff: &mut Backoff,
 ) -> Result<(), tonic::Status> {
     let interval_ms = u32::try_from(interval.as_millis()).unwrap_or(u32::MAX);
     let request = Request::new(ObserveRequest { interval_ms });
     let mut snapshots = peers.zone_client(zone).observe(request).await?.into_inner();
     while let Some(snapshot) = snapshots.message().await? {
         seen.lock().insert(zone.id.name.clone(), (zone.world, snapshot));
+        backoff.reset();
     }
     Ok(())
 }

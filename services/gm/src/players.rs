@@ -101,7 +101,7 @@ pub(crate) async fn follow(peers: Peers, players: Players, stop: CancellationTok
 async fn follow_world(peers: Peers, players: Players, world: WorldId, stop: CancellationToken) {
     let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
     while !stop.is_cancelled() {
-        let watched = stop.run_until_cancelled(watch(&peers, &players, world)).await;
+        let watched = stop.run_until_cancelled(watch(&peers, &players, world, &mut backoff)).await;
         if let Some(Err(error)) = watched {
             debug!(%world, %error, "presence lost");
         }
@@ -111,12 +111,18 @@ async fn follow_world(peers: Peers, players: Players, world: WorldId, stop: Canc
     }
 }
 
-async fn watch(peers: &Peers, players: &Players, world: WorldId) -> anyhow::Result<()> {
+async fn watch(
+    peers: &Peers,
+    players: &Players,
+    world: WorldId,
+    backoff: &mut Backoff,
+) -> anyhow::Result<()> {
     let leader = peers.world(world)?;
     let request = Request::new(WatchPresenceRequest {});
     let mut reports = peers.world_client(&leader).watch_presence(request).await?.into_inner();
     while let Some(report) = reports.message().await? {
         players.apply(world, report);
+        backoff.reset();
     }
     Ok(())
 }
