@@ -29,6 +29,7 @@ pub struct Possessions {
 pub struct Entering {
     pub character: CharacterId,
     pub name: Arc<str>,
+    /// Of the ownership, for whoever commits; the simulation does not look at it.
     pub epoch: Epoch,
     pub position: Position,
     pub velocity: (i32, i32),

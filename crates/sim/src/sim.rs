@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use shardkeep_types::{CellId, CharacterId, EntityId, Epoch, Position};
+use shardkeep_types::{CellId, CharacterId, EntityId, Position};
 
 use crate::{
     Map, Random,
@@ -136,11 +136,10 @@ impl Sim {
         self.counts
     }
 
-    /// Epoch, position, facing and health: what is soft about an avatar, or goes along in a hand-over.
+    /// What is soft about an avatar, and what goes along in a hand-over.
     pub fn avatar(&self, character: CharacterId) -> Option<AvatarView<'_>> {
         let (body, avatar) = self.bodies.avatar(character)?;
         Some(AvatarView {
-            epoch: avatar.epoch,
             own: self.own_state(body, avatar.last_input),
             cooldown_ms: avatar.strikes_at.saturating_sub(self.now),
             possessions: &avatar.possessions,
@@ -262,7 +261,6 @@ impl Sim {
 /// An avatar as the zone service needs it.
 #[derive(Debug)]
 pub struct AvatarView<'a> {
-    pub epoch: Epoch,
     pub own: OwnState,
     pub cooldown_ms: u64,
     pub possessions: &'a Possessions,

@@ -156,7 +156,6 @@ fn enter(sim: &mut Sim, entering: Entering) {
     let avatar = Avatar {
         character: entering.character,
         name: entering.name,
-        epoch: entering.epoch,
         wish: clamp_velocity(entering.velocity),
         last_input: entering.last_input,
         strikes_at: sim.now + entering.cooldown_ms.min(ATTACK_COOLDOWN_MS),
