@@ -23,8 +23,6 @@ use crate::{
 
 /// What is reserved before each read.
 const CHUNK: usize = 1_024;
-/// An empty buffer larger than this is given back, so that idle sessions stay small.
-const KEEP: usize = 2_048;
 
 /// A connection without keys.
 pub(crate) struct Plain {
@@ -39,6 +37,11 @@ pub(crate) struct Sealed {
     read: BytesMut,
     write: BytesMut,
     decoder: Decoder,
+    // Apart, because keys are large and futures that hold a connection are moved and multiplied.
+    keys: Box<Keys>,
+}
+
+struct Keys {
     opener: Opener,
     sealer: Sealer,
 }
@@ -91,8 +94,10 @@ impl Plain {
             read: self.read,
             write: BytesMut::new(),
             decoder: self.decoder,
-            opener: Opener::new(suite, keys.client.clone())?,
-            sealer: Sealer::new(suite, keys.server.clone())?,
+            keys: Box::new(Keys {
+                opener: Opener::new(suite, keys.client.clone())?,
+                sealer: Sealer::new(suite, keys.server.clone())?,
+            }),
         })
     }
 }
@@ -116,13 +121,13 @@ impl Sealed {
     /// A record that has arrived already.
     pub(crate) fn next_record(&mut self) -> Result<Option<BytesMut>, DoorError> {
         let Some(mut body) = self.decoder.next(&mut self.read)? else { return Ok(None) };
-        self.opener.open(&mut body)?;
+        self.keys.opener.open(&mut body)?;
         Ok(Some(body))
     }
 
     /// The record before ended with the client's `KeyUpdate`.
     pub(crate) fn client_key_updated(&mut self) -> Result<(), SealError> {
-        self.opener.update()
+        self.keys.opener.update()
     }
 
     pub(crate) async fn readable(&self) -> io::Result<()> {
@@ -147,13 +152,12 @@ impl Sealed {
         }
     }
 
-    /// Gives memory back that an idle connection does not need.
+    /// Gives memory back before the connection waits: most connections wait most of the time.
     pub(crate) fn shrink(&mut self) {
-        if self.read.is_empty() && self.read.capacity() > KEEP {
-            self.read = BytesMut::new();
-        }
-        if self.write.is_empty() && self.write.capacity() > KEEP {
-            self.write = BytesMut::new();
+        for buffer in [&mut self.read, &mut self.write] {
+            if buffer.is_empty() {
+                *buffer = BytesMut::new();
+            }
         }
     }
 
@@ -164,7 +168,7 @@ impl Sealed {
 
     /// Whether the server's key has served for long enough by its record count.
     pub(crate) fn key_update_due(&self) -> bool {
-        self.sealer.update_due()
+        self.keys.sealer.update_due()
     }
 
     /// Seals one record of what `fill` puts into it; false if that was nothing.
@@ -172,14 +176,14 @@ impl Sealed {
         let mut record = Writer::begin(&mut self.write, Side::Server);
         fill(&mut record);
         let some = !record.is_empty();
-        record.seal(&mut self.sealer)?;
+        record.seal(&mut self.keys.sealer)?;
         counter!(RECORDS_OUT).increment(u64::from(some));
         Ok(some)
     }
 
     /// The record before ended with the server's `KeyUpdate`.
     pub(crate) fn server_key_updated(&mut self) -> Result<(), SealError> {
-        self.sealer.update()
+        self.keys.sealer.update()
     }
 
     /// Writes as much as the socket takes now.
