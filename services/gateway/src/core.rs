@@ -28,7 +28,7 @@ use crate::{
     backend::Links,
     billing::Spool,
     groups::{Change, Groups},
-    metrics::{ENDED, GROUPS, SESSIONS},
+    metrics::{ENDED, SESSIONS},
     session::{Client, Ending, Outputs, Session},
     table::Table,
     tickets::Tickets,
@@ -103,8 +103,12 @@ impl Core {
                 }
             }
         }
-        gauge!(GROUPS).set(groups.len() as f64);
         result
+    }
+
+    /// Groups with a subscriber here.
+    pub(crate) fn groups(&self) -> usize {
+        self.groups.lock().len()
     }
 
     /// A session begins here, or comes from elsewhere: the backends it is bound to are told.

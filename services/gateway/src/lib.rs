@@ -117,6 +117,7 @@ async fn sweep(core: Arc<Core>, node: Node, stop: CancellationToken) {
             core.finish(over);
         }
         let away = sessions.iter().filter(|session| !session.lock().is_here()).count();
+        gauge!(metrics::GROUPS).set(core.groups() as f64);
         gauge!(metrics::LINK_DEAD).set(away as f64);
         // Tickets count too: their players are on the way.
         let held = sessions.len() + waiting;

@@ -1,6 +1,8 @@
 //! Every metric of the gateway.
 
-use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
+use std::sync::LazyLock;
+
+use metrics::{Counter, Unit, counter, describe_counter, describe_gauge, describe_histogram};
 
 pub(crate) const CONNECTIONS: &str = "shardkeep_gateway_connections";
 pub(crate) const ACCEPTED: &str = "shardkeep_gateway_accepted_total";
@@ -12,21 +14,41 @@ pub(crate) const HANDSHAKE_SECONDS: &str = "shardkeep_gateway_handshake_seconds"
 pub(crate) const TICKETS: &str = "shardkeep_gateway_tickets";
 pub(crate) const FAULTS: &str = "shardkeep_gateway_faults_total";
 pub(crate) const ENDED: &str = "shardkeep_gateway_sessions_ended_total";
-pub(crate) const MESSAGES_IN: &str = "shardkeep_gateway_messages_in_total";
-pub(crate) const RECORDS_OUT: &str = "shardkeep_gateway_records_out_total";
-pub(crate) const BYTES_IN: &str = "shardkeep_gateway_bytes_in_total";
-pub(crate) const BYTES_OUT: &str = "shardkeep_gateway_bytes_out_total";
+const MESSAGES_IN: &str = "shardkeep_gateway_messages_in_total";
+const RECORDS_OUT: &str = "shardkeep_gateway_records_out_total";
+const BYTES_IN: &str = "shardkeep_gateway_bytes_in_total";
+const BYTES_OUT: &str = "shardkeep_gateway_bytes_out_total";
 pub(crate) const KEY_UPDATES: &str = "shardkeep_gateway_key_updates_total";
 pub(crate) const REFUSED: &str = "shardkeep_gateway_requests_refused_total";
 pub(crate) const ITEMS_DROPPED: &str = "shardkeep_gateway_items_dropped_total";
 pub(crate) const SHED: &str = "shardkeep_gateway_state_shed_total";
 pub(crate) const GROUPS: &str = "shardkeep_gateway_groups";
-pub(crate) const PUBLISHED: &str = "shardkeep_gateway_published_total";
-pub(crate) const FANNED_OUT: &str = "shardkeep_gateway_fanned_out_total";
+const PUBLISHED: &str = "shardkeep_gateway_published_total";
+const FANNED_OUT: &str = "shardkeep_gateway_fanned_out_total";
 pub(crate) const BINDS: &str = "shardkeep_gateway_binds_total";
 pub(crate) const RESUMES: &str = "shardkeep_gateway_resumes_total";
 pub(crate) const BILLING: &str = "shardkeep_gateway_billing_reports_total";
 pub(crate) const BILLING_SPOOL: &str = "shardkeep_gateway_billing_spool";
+
+/// Counters of the hot path, looked up once. First used when a client or a backend speaks, long after the recorder
+/// stands.
+pub(crate) static HOT: LazyLock<Hot> = LazyLock::new(|| Hot {
+    messages_in: counter!(MESSAGES_IN),
+    records_out: counter!(RECORDS_OUT),
+    bytes_in: counter!(BYTES_IN),
+    bytes_out: counter!(BYTES_OUT),
+    published: counter!(PUBLISHED),
+    fanned_out: counter!(FANNED_OUT),
+});
+
+pub(crate) struct Hot {
+    pub(crate) messages_in: Counter,
+    pub(crate) records_out: Counter,
+    pub(crate) bytes_in: Counter,
+    pub(crate) bytes_out: Counter,
+    pub(crate) published: Counter,
+    pub(crate) fanned_out: Counter,
+}
 
 pub(crate) fn describe() {
     shardkeep_cluster::link::describe();

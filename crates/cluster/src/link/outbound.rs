@@ -4,7 +4,7 @@
 
 use std::task::{Context, Poll, Waker};
 
-use metrics::counter;
+use metrics::{Counter, counter};
 
 use super::{
     metrics::{BATCHES, ITEMS, OVERFLOWS},
@@ -22,11 +22,15 @@ pub(crate) struct Outbound<I> {
     waker: Option<Waker>,
     /// A reliable item did not fit: only a fresh start mends it.
     overflowed: bool,
+    batches: Counter,
+    items: Counter,
 }
 
 impl<I: Clone> Outbound<I> {
     pub(crate) fn new(side: &'static str, limits: Limits) -> Self {
         Self {
+            batches: counter!(BATCHES, "side" => side),
+            items: counter!(ITEMS, "side" => side),
             side,
             limits,
             pipe: Pipe::new(limits),
@@ -122,8 +126,8 @@ impl<I: Clone> Outbound<I> {
             return Poll::Pending;
         };
         if let Outgoing::Batch { items, .. } = &frame {
-            counter!(BATCHES, "side" => self.side).increment(1);
-            counter!(ITEMS, "side" => self.side).increment(items.len() as u64);
+            self.batches.increment(1);
+            self.items.increment(items.len() as u64);
         }
         Poll::Ready(Some(frame))
     }

@@ -22,7 +22,7 @@ use tracing::warn;
 use crate::{
     core::Core,
     groups::{Change, Publish, Published},
-    metrics::{BINDS, FANNED_OUT, ITEMS_DROPPED, PUBLISHED, SHED},
+    metrics::{BINDS, HOT, ITEMS_DROPPED, SHED},
     session::{Binder, Bound, Ending, Inner, Kept, Outbox, Session},
 };
 
@@ -219,8 +219,8 @@ impl Items {
         });
         match published {
             Ok(count) => {
-                counter!(PUBLISHED).increment(1);
-                counter!(FANNED_OUT).increment(count as u64);
+                HOT.published.increment(1);
+                HOT.fanned_out.increment(count as u64);
             }
             Err(reason) => dropped(reason),
         }

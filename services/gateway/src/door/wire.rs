@@ -3,7 +3,6 @@
 use std::io;
 
 use bytes::{Bytes, BytesMut};
-use metrics::counter;
 use shardkeep_auth::session::SessionKeys;
 use shardkeep_wire::{
     Message, Side,
@@ -16,10 +15,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::{
-    error::DoorError,
-    metrics::{BYTES_IN, BYTES_OUT, RECORDS_OUT},
-};
+use crate::{error::DoorError, metrics::HOT};
 
 /// What is reserved before each read.
 const CHUNK: usize = 1_024;
@@ -144,7 +140,7 @@ impl Sealed {
         match self.stream.try_read_buf(&mut self.read) {
             Ok(0) => Ok(false),
             Ok(count) => {
-                counter!(BYTES_IN).increment(count as u64);
+                HOT.bytes_in.increment(count as u64);
                 Ok(true)
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(true),
@@ -177,7 +173,7 @@ impl Sealed {
         fill(&mut record);
         let some = !record.is_empty();
         record.seal(&mut self.keys.sealer)?;
-        counter!(RECORDS_OUT).increment(u64::from(some));
+        HOT.records_out.increment(u64::from(some));
         Ok(some)
     }
 
@@ -191,7 +187,7 @@ impl Sealed {
         while !self.write.is_empty() {
             match self.stream.try_write(&self.write) {
                 Ok(count) => {
-                    counter!(BYTES_OUT).increment(count as u64);
+                    HOT.bytes_out.increment(count as u64);
                     let _ = self.write.split_to(count);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
@@ -215,7 +211,7 @@ impl Sealed {
     /// Writes everything that is sealed, waiting for the socket.
     pub(crate) async fn drain(&mut self) -> io::Result<()> {
         self.stream.write_all(&self.write).await?;
-        counter!(BYTES_OUT).increment(self.write.len() as u64);
+        HOT.bytes_out.increment(self.write.len() as u64);
         self.write.clear();
         Ok(())
     }
@@ -238,7 +234,7 @@ async fn read_more(stream: &mut TcpStream, buffer: &mut BytesMut) -> io::Result<
     match stream.read_buf(buffer).await? {
         0 => Err(io::ErrorKind::UnexpectedEof.into()),
         count => {
-            counter!(BYTES_IN).increment(count as u64);
+            HOT.bytes_in.increment(count as u64);
             Ok(())
         }
     }

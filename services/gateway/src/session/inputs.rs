@@ -17,7 +17,7 @@ use shardkeep_wire::{
 };
 
 use super::{Inner, RETRY, Routed};
-use crate::metrics::{FAULTS, MESSAGES_IN};
+use crate::metrics::{FAULTS, HOT};
 
 /// What a record made the session do.
 #[derive(Debug, Default)]
@@ -63,7 +63,7 @@ impl Inner {
                 self.blame(&message, error, now)?;
             }
         }
-        counter!(MESSAGES_IN).increment(count);
+        HOT.messages_in.increment(count);
         Ok(outputs)
     }
 
