@@ -3,6 +3,7 @@
 
 mod border;
 mod config_typos;
+mod crashes;
 mod dashboards;
 mod drain;
 mod gateways;
