@@ -9,7 +9,9 @@ mod secret;
 mod version;
 
 pub use group::{GroupKey, group_kind};
-pub use id::{AccountId, CharacterId, EntityId, InstanceId, ItemId, ParseIdError, SessionId, TicketId, WorldId};
+pub use id::{
+    AccountId, CharacterId, EntityId, InstanceId, ItemId, ParseIdError, SessionId, TicketId, WorldId,
+};
 pub use kind::{BackendKind, DaemonKind, UnknownKind};
 pub use place::{CELL_MM, CellId, CellRect, MapId, Position};
 pub use secret::Secret;

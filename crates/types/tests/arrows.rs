@@ -27,9 +27,7 @@ fn allowed(name: &str) -> BTreeSet<&'static str> {
         "testkit" => SERVICES.into_iter().chain(base).chain(["client"]).collect(),
         "cli" => SERVICES.into_iter().chain(["client", "auth", "wire", "daemon", "cluster", "rpc"]).collect(),
         "example-dice" => vec!["cluster", "rpc", "client", "daemon", "wire"],
-        "stories" | "bench" => {
-            SERVICES.into_iter().chain(base).chain(["client", "testkit", "cli"]).collect()
-        }
+        "stories" | "bench" => SERVICES.into_iter().chain(base).chain(["client", "testkit", "cli"]).collect(),
         service if SERVICES.contains(&service) => base.to_vec(),
         other => panic!("crate {other} has no place in the arrows: give it one here and in ARCHITECTURE.md"),
     };
@@ -79,7 +77,8 @@ fn arrows_point_down() {
 
 #[test]
 fn pure_crates_know_no_runtime_socket_or_clock() {
-    let impure = ["tokio", "tokio-util", "tonic", "hyper", "axum", "sqlx", "redis", "socket2", "rand", "async-trait"];
+    let impure =
+        ["tokio", "tokio-util", "tonic", "hyper", "axum", "sqlx", "redis", "socket2", "rand", "async-trait"];
     for (name, dependencies) in dependencies().into_iter().filter(|(name, _)| PURE.contains(&name.as_str())) {
         for dependency in impure {
             assert!(!dependencies.contains(dependency), "{name} is pure and must not depend on {dependency}");

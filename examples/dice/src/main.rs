@@ -16,7 +16,8 @@ use serde::{Deserialize, Serialize};
 use shardkeep_cluster::{
     Node,
     link::{
-        BackendSpec, ClientMessage, GatewayId, LinkEvent, LinkHub, PublishKind, Route, ServerMessage, SessionChange,
+        BackendSpec, ClientMessage, GatewayId, LinkEvent, LinkHub, PublishKind, Route, ServerMessage,
+        SessionChange,
     },
 };
 use shardkeep_daemon::{Daemon, Service, Settings, Validate};
