@@ -99,8 +99,8 @@ impl Sim {
 
     fn pick_up(&mut self, ask: Ask, action: Action, entity: EntityId) -> Answer {
         let item = entity.as_item().ok_or(Refusal::NotFound)?;
-        let (index, place) = self.cells.find_item(entity).ok_or(Refusal::NotFound)?;
-        let at = self.cells.all[index].ground[place].at;
+        let here = self.cells.find_item(entity).map(|(index, place)| self.cells.all[index].ground[place].at);
+        let at = here.or_else(|| self.beyond.get(&entity).map(|(at, _)| *at)).ok_or(Refusal::NotFound)?;
         let (body, _) = self.bodies.avatar(ask.character).ok_or(Refusal::NotFound)?;
         let reach = REACH.unsigned_abs();
         if body.position(self.map.id).distance_squared(at) > u64::from(reach).pow(2) {
@@ -110,7 +110,7 @@ impl Sim {
         if self.is_moving(item) {
             return Err(Refusal::Refused("somebody else is taking it"));
         }
-        let from = self.cells.id(index);
+        let from = at.cell();
         self.commit(Want::PickUp { who: ask.character, action, item, from }, vec![ask], None);
         Ok(None)
     }

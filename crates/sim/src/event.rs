@@ -194,6 +194,11 @@ pub enum Event {
     Effect(Effect),
     /// To the zone that owns the actor.
     EffectResult(EffectResult),
+    /// An item was taken from the ground of a neighbour's cell; its owner cannot know.
+    Taken {
+        item: EntityId,
+        cell: CellId,
+    },
     /// The ground of this cell may hold what is not known here.
     GroundUnsure {
         cell: CellId,

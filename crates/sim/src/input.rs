@@ -84,7 +84,7 @@ pub enum Outcome {
     Unavailable,
 }
 
-/// An entity of a neighbour, seen here.
+/// An entity of a neighbour, seen here. Items on the ground are reached over the border, too.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GhostState {
     pub entity: EntityId,
@@ -184,6 +184,8 @@ pub enum Input {
     },
     Ghost(GhostState),
     GhostGone(EntityId),
+    /// A neighbour's avatar has taken this item from the ground here.
+    Taken(EntityId),
     Effect(Effect),
     EffectResult(EffectResult),
     Intents(Vec<Intent>),

@@ -24,7 +24,7 @@ impl Sim {
         };
         if let (Want::PickUp { item, from, .. }, Refusal::Refused(_)) = (&commit.want, refusal) {
             // It does not lie there: what this zone knew of the ground was old.
-            self.cells.lift(EntityId::ground_item(*item));
+            self.lift(EntityId::ground_item(*item));
             self.events.push(Event::GroundUnsure { cell: *from });
         }
         self.answer(&commit.asks, || Err(refusal));
@@ -47,8 +47,12 @@ impl Sim {
             }
         }
         match commit.want {
-            Want::PickUp { action, item, .. } => {
-                self.cells.lift(EntityId::ground_item(item));
+            Want::PickUp { action, item, from, .. } => {
+                let item = EntityId::ground_item(item);
+                self.lift(item);
+                if !self.owns(from) {
+                    self.events.push(Event::Taken { item, cell: from });
+                }
                 self.answer(&commit.asks, || Ok(Reply::Committed { action: action.id }));
             }
             Want::Drop { action, item, at, .. } => {
@@ -74,6 +78,12 @@ impl Sim {
         if let Some(trade) = commit.trade {
             self.finish_trade(trade);
         }
+    }
+
+    /// The item does not lie on the ground any more, here or beyond the border.
+    fn lift(&mut self, item: EntityId) {
+        self.cells.lift(item);
+        self.beyond.remove(&item);
     }
 
     fn answer(&mut self, asks: &[Ask], reply: impl Fn() -> Result<Reply, Refusal>) {

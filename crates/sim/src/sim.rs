@@ -7,7 +7,7 @@ use shardkeep_types::{CellId, CharacterId, EntityId, Position};
 use crate::{
     Map, Random,
     body::{Bodies, Body, Mind},
-    cells::Cells,
+    cells::{Cells, GroundItem},
     event::{Event, Kind, OwnState, Refusal, Reply},
     input::{Ask, Effect, EffectResult, GhostState, Input, Possessions, Want},
     rules::{AVATAR_HEALTH, MAX_STEPS, TICK_MS},
@@ -83,6 +83,8 @@ pub struct Sim {
     pub(crate) trades: BTreeMap<u64, Trade>,
     pub(crate) commits: BTreeMap<u64, OnItsWay>,
     pub(crate) sent: BTreeMap<(EntityId, u64), Sent>,
+    /// Items on the ground of neighbours' cells, and when they were last mentioned.
+    pub(crate) beyond: BTreeMap<EntityId, (Position, u64)>,
     pub(crate) received: BTreeMap<(EntityId, u64), (u64, EffectResult)>,
     pub(crate) strikes: Vec<Strike>,
     pub(crate) events: Vec<Event>,
@@ -104,6 +106,7 @@ impl Sim {
             trades: BTreeMap::new(),
             commits: BTreeMap::new(),
             sent: BTreeMap::new(),
+            beyond: BTreeMap::new(),
             received: BTreeMap::new(),
             strikes: Vec::new(),
             events: Vec::new(),
@@ -172,12 +175,17 @@ impl Sim {
         self.bodies.hot.iter().zip(&self.bodies.minds).map(|(body, mind)| self.see(body, mind))
     }
 
-    /// This zone's own entities in or next to cells that it does not own: what neighbours must know.
+    /// This zone's own entities, and items on its ground, in or next to cells that it does not own: what neighbours
+    /// must know.
     pub fn at_border(&self) -> impl Iterator<Item = Seen> {
         let own = |mind: &Mind| !matches!(mind, Mind::Ghost(_));
         let near = self.bodies.hot.iter().zip(&self.bodies.minds);
-        near.filter(move |(body, mind)| own(mind) && self.beside_foreign(body.cell))
-            .map(|(body, mind)| self.see(body, mind))
+        let bodies = near
+            .filter(move |(body, mind)| own(mind) && self.beside_foreign(body.cell))
+            .map(|(body, mind)| self.see(body, mind));
+        let cells = self.cells.all.iter().zip(0u32..);
+        let cells = cells.filter(|(cell, index)| !cell.ground.is_empty() && self.beside_foreign(*index));
+        bodies.chain(cells.flat_map(|(cell, _)| cell.ground.iter().map(see_item)))
     }
 
     fn beside_foreign(&self, cell: u32) -> bool {
@@ -256,6 +264,19 @@ impl Sim {
             outer: crate::body::dirty::ALL,
         }
     }
+}
+
+fn see_item(on: &GroundItem) -> Seen {
+    let state = GhostState {
+        entity: EntityId::ground_item(on.item.id),
+        template: on.item.template as u16,
+        name: Arc::from(""),
+        position: on.at,
+        velocity: (0, 0),
+        health: 0,
+        max_health: 0,
+    };
+    Seen { state, kind: Kind::Item, ghost: false }
 }
 
 /// An avatar as the zone service needs it.

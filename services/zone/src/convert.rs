@@ -80,11 +80,12 @@ pub(crate) fn ghost(seen: &Seen) -> peer::Ghost {
     }
 }
 
-/// Only avatars and creatures have ghosts.
+/// Only avatars, creatures and items have ghosts.
 pub(crate) fn ghost_state(ghost: &peer::Ghost) -> Result<GhostState, Malformed> {
     let entity = EntityId(ghost.entity);
-    if entity.as_character().is_none() && entity.as_spawn().is_none() {
-        return Err(Malformed::new("entity", "neither avatar nor creature"));
+    let known = entity.as_character().is_some() || entity.as_spawn().is_some() || entity.as_item().is_some();
+    if !known {
+        return Err(Malformed::new("entity", "neither avatar nor creature nor item"));
     }
     let velocity =
         |field, v: i32| i16::try_from(v).map(i32::from).map_err(|error| Malformed::new(field, error));

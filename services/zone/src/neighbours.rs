@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use shardkeep_rpc::zone::{Ghost, PeerFrame};
 use shardkeep_sim::{Effect, EffectResult, Input, Seen, Sim};
-use shardkeep_types::{EntityId, InstanceId};
+use shardkeep_types::{CellId, EntityId, InstanceId};
 use tokio::sync::mpsc;
 
 use crate::{
@@ -85,6 +85,14 @@ impl Neighbours {
         }
     }
 
+    /// An avatar of this zone has taken an item from another's ground.
+    pub(crate) fn taken(&mut self, item: EntityId, cell: CellId, table: &Table) {
+        let owner = table.owner(cell);
+        if let Some(neighbour) = owner.and_then(|sector| self.all.get_mut(&sector.zone)) {
+            neighbour.next.taken.push(item.0);
+        }
+    }
+
     pub(crate) fn result(&mut self, result: &EffectResult) {
         let asked_by = self.asked_by.get(&result.actor);
         if let Some(neighbour) = asked_by.and_then(|name| self.all.get_mut(name)) {
@@ -149,8 +157,9 @@ impl Neighbour {
     }
 
     fn send(&mut self, me: &InstanceId) {
-        let PeerFrame { ghosts, gone, effects, results, .. } = &self.next;
-        if ghosts.is_empty() && gone.is_empty() && effects.is_empty() && results.is_empty() {
+        let PeerFrame { ghosts, gone, effects, results, taken, .. } = &self.next;
+        let news = ghosts.len() + gone.len() + effects.len() + results.len() + taken.len();
+        if news == 0 {
             return;
         }
         let frame = PeerFrame { from: Some(me.into()), ..std::mem::take(&mut self.next) };
@@ -174,6 +183,7 @@ impl Shard {
             self.ghost(ghost);
         }
         self.inputs.extend(frame.gone.into_iter().map(|entity| Input::GhostGone(EntityId(entity))));
+        self.inputs.extend(frame.taken.into_iter().map(|item| Input::Taken(EntityId(item))));
         for effect in &frame.effects {
             let effect = convert::effect_in(effect);
             self.neighbours.asked_by.insert(effect.actor, from.clone());

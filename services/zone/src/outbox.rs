@@ -131,6 +131,7 @@ impl Shard {
             Event::Commit { number, want } => self.begin_commit(number, want),
             Event::Effect(effect) => self.neighbours.effect(&effect, &self.sim, &self.table),
             Event::EffectResult(result) => self.neighbours.result(&result),
+            Event::Taken { item, cell } => self.neighbours.taken(item, cell, &self.table),
             Event::GroundUnsure { cell } => self.reload_ground(cell),
             Event::TooFast { .. } => metrics::refused("too_fast"),
         }

@@ -51,7 +51,9 @@ fn apply(sim: &mut Sim, input: Input) {
         Input::Act { ask, act } => sim.act(ask, act),
         Input::Committed { number, outcome } => sim.settle(number, outcome),
         Input::Ghost(state) => ghost(sim, state),
+        Input::Taken(item) => sim.cells.lift(item),
         Input::GhostGone(entity) => {
+            sim.beyond.remove(&entity);
             if is_ghost(sim, entity) {
                 sim.take_away(entity, Gone::Left);
             }
@@ -216,6 +218,10 @@ fn is_ghost(sim: &Sim, entity: EntityId) -> bool {
 }
 
 fn ghost(sim: &mut Sim, state: GhostState) {
+    if state.entity.as_item().is_some() {
+        sim.beyond.insert(state.entity, (state.position, sim.now));
+        return;
+    }
     let kind = if state.entity.as_character().is_some() { Kind::Avatar } else { Kind::Creature };
     let Some(at) = sim.bodies.find(state.entity) else {
         if sim.map.contains(state.position.cell()) {

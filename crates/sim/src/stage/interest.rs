@@ -17,6 +17,7 @@ pub(crate) fn run(sim: &mut Sim) {
 
 fn forget_old_ghosts(sim: &mut Sim) {
     let now = sim.now;
+    sim.beyond.retain(|_, (_, seen_at)| *seen_at + GHOST_LIVES_MS >= now);
     let is_old = |mind: &Mind| matches!(mind, Mind::Ghost(ghost) if ghost.seen_at + GHOST_LIVES_MS < now);
     let bodies = sim.bodies.hot.iter().zip(&sim.bodies.minds);
     let old: Vec<_> = bodies.filter(|(_, mind)| is_old(mind)).map(|(body, _)| body.id).collect();

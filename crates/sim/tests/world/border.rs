@@ -137,3 +137,34 @@ fn nobody_waits_for_ever_for_a_neighbour() {
     world.act(ANN, Act::Attack { target: rabbit });
     assert_eq!(replies(&world.ticks(70)), [(ANN, Err(Refusal::Unavailable))]);
 }
+
+#[test]
+fn an_item_beyond_the_border_is_within_reach_and_its_owner_hears_of_it() {
+    let mut world = half();
+    world.enter(ANN, at(31_500, 5_000));
+    let item = EntityId::ground_item(ItemId(5));
+    let pick_up = || Act::PickUp { action: action(1), entity: item };
+    assert_eq!(replies(&world.act(ANN, pick_up())), [(ANN, Err(Refusal::NotFound))]);
+    world.tick([Input::Ghost(ghost(item, at(32_500, 5_000), 0))]);
+    let events = world.act(ANN, pick_up());
+    let [(number, Want::PickUp { from, .. })] = commits(&events)[..] else { panic!("{events:?}") };
+    assert_eq!(from, CellId { map: MAP, x: 1, y: 0 });
+    let events = world.committed(number, vec![]);
+    assert!(events.contains(&Event::Taken { item, cell: from }));
+
+    let mut owner = World::open();
+    let items = vec![(super::item(5), at(32_500, 5_000))];
+    owner.tick([Input::Ground { cells: rect(0, 0, 4, 4), items, generations: BTreeMap::new() }]);
+    owner.enter(ANN, at(32_500, 5_000));
+    owner.tick([Input::Taken(item)]);
+    assert_eq!(replies(&owner.act(ANN, pick_up())), [(ANN, Err(Refusal::NotFound))]);
+}
+
+#[test]
+fn items_near_a_border_are_shown_to_the_neighbour() {
+    let mut world = half();
+    let items = vec![(super::item(5), at(30_000, 5_000))];
+    world.tick([Input::Ground { cells: rect(0, 0, 1, 1), items, generations: BTreeMap::new() }]);
+    let shown: Vec<EntityId> = world.sim.at_border().map(|seen| seen.state.entity).collect();
+    assert_eq!(shown, [EntityId::ground_item(ItemId(5))]);
+}
