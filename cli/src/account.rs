@@ -78,38 +78,42 @@ pub async fn run(args: AccountArgs) -> Result<()> {
         Command::Create { name, password_stdin } => {
             let (name, salt, verifier) = verifier(&name, password_stdin)?;
             let request = CreateRequest { name: name.clone(), group: GROUP.bits(), salt, verifier };
-            let id = accounts.create(request).await.map_err(plain)?.into_inner().account;
+            let id = accounts.create(request).await.map_err(terminal::plain)?.into_inner().account;
             println!("created account {name} (id {id})");
         }
         Command::Password { name, password_stdin } => {
             let (name, salt, verifier) = verifier(&name, password_stdin)?;
             let request = SetVerifierRequest { name: name.clone(), group: GROUP.bits(), salt, verifier };
-            accounts.set_verifier(request).await.map_err(plain)?;
+            accounts.set_verifier(request).await.map_err(terminal::plain)?;
             println!("the password of {name} is changed");
         }
         Command::Show { name } => {
             let request = ShowRequest { who: Some(Who::Name(name)) };
-            print(&[accounts.show(request).await.map_err(plain)?.into_inner()]);
+            print(&[accounts.show(request).await.map_err(terminal::plain)?.into_inner()]);
         }
         Command::List { prefix, limit } => {
             let request = ListRequest { prefix, after: String::new(), limit };
-            print(&accounts.list(request).await.map_err(plain)?.into_inner().accounts);
+            print(&accounts.list(request).await.map_err(terminal::plain)?.into_inner().accounts);
         }
         Command::Ban { name, hours, reason } => {
             let until_ms =
                 hours.map_or(u64::MAX, |hours| now_ms().saturating_add(hours.saturating_mul(3_600_000)));
             let request = BanRequest { name: name.clone(), until_ms, reason };
-            let ended = accounts.ban(request).await.map_err(plain)?.into_inner().sessions_ended;
+            let ended = accounts.ban(request).await.map_err(terminal::plain)?.into_inner().sessions_ended;
             println!("{name} is banned; {ended} sessions ended");
         }
         Command::Unban { name } => {
-            accounts.unban(UnbanRequest { name: name.clone() }).await.map_err(plain)?;
+            accounts.unban(UnbanRequest { name: name.clone() }).await.map_err(terminal::plain)?;
             println!("{name} may log in again");
         }
         Command::LogOut { name } => {
             let request = LogOutRequest { name: name.clone() };
-            let ended =
-                accounts.log_out_everywhere(request).await.map_err(plain)?.into_inner().sessions_ended;
+            let ended = accounts
+                .log_out_everywhere(request)
+                .await
+                .map_err(terminal::plain)?
+                .into_inner()
+                .sessions_ended;
             println!("{name}: {ended} sessions ended");
         }
     }
@@ -140,16 +144,14 @@ pub async fn ensure(accounts: &mut AccountsClient<Channel>, name: &str, password
     match accounts.create(request).await {
         Ok(_) => Ok(()),
         Err(status) if status.code() == Code::AlreadyExists => {
-            accounts.set_verifier(SetVerifierRequest { name, group, salt, verifier }).await.map_err(plain)?;
+            accounts
+                .set_verifier(SetVerifierRequest { name, group, salt, verifier })
+                .await
+                .map_err(terminal::plain)?;
             Ok(())
         }
-        Err(status) => Err(plain(status)),
+        Err(status) => Err(terminal::plain(status)),
     }
-}
-
-/// The daemon's own words, without the wrapping of the transport.
-fn plain(status: shardkeep_rpc::tonic::Status) -> anyhow::Error {
-    anyhow::anyhow!("{}", status.message())
 }
 
 fn print(accounts: &[Account]) {

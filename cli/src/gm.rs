@@ -13,7 +13,7 @@ use shardkeep_rpc::{
         self, AuditRequest, Command as GmCommand, SignInRequest, SignOutRequest, command::Command as What,
         target::Who,
     },
-    tonic::{Request, Status},
+    tonic::Request,
 };
 
 use crate::{
@@ -140,17 +140,22 @@ pub async fn run(args: GmArgs) -> Result<()> {
         Command::SignIn { operator: name, password_stdin } => {
             let password = terminal::password(&format!("Password for {name}"), password_stdin)?;
             let request = SignInRequest { operator: name, password: password.expose().clone() };
-            let reply = operator.gm().await?.sign_in(request).await.map_err(plain)?.into_inner();
+            let reply = operator.gm().await?.sign_in(request).await.map_err(terminal::plain)?.into_inner();
             tokens.write(&reply.token)?;
             println!("signed in as {} for {} minutes", reply.role, reply.expires_in_s / 60);
         }
         Command::SignOut => {
-            operator.gm().await?.sign_out(tokens.sign(SignOutRequest {})?).await.map_err(plain)?;
+            operator.gm().await?.sign_out(tokens.sign(SignOutRequest {})?).await.map_err(terminal::plain)?;
             tokens.delete()?;
         }
         Command::Audit { limit } => audit(&operator, &tokens, limit).await?,
         command => {
-            let reply = operator.gm().await?.execute(tokens.sign(message(command)?)?).await.map_err(plain)?;
+            let reply = operator
+                .gm()
+                .await?
+                .execute(tokens.sign(message(command)?)?)
+                .await
+                .map_err(terminal::plain)?;
             println!("{}", reply.into_inner().text);
         }
     }
@@ -213,7 +218,7 @@ fn millimetres(metres: f64) -> Result<i32> {
 
 async fn audit(operator: &Operator, tokens: &TokenFile, limit: u32) -> Result<()> {
     let request = tokens.sign(AuditRequest { before_id: 0, limit })?;
-    let entries = operator.gm().await?.audit(request).await.map_err(plain)?.into_inner().entries;
+    let entries = operator.gm().await?.audit(request).await.map_err(terminal::plain)?.into_inner().entries;
     let mut table = terminal::table(["id", "when (UTC)", "operator", "command", "reason", "result"]);
     for it in entries {
         let when = crate::account::date(it.at_ms);
@@ -221,11 +226,6 @@ async fn audit(operator: &Operator, tokens: &TokenFile, limit: u32) -> Result<()
     }
     println!("{table}");
     Ok(())
-}
-
-/// The daemon's own words, without the wrapping of the transport.
-fn plain(status: Status) -> anyhow::Error {
-    anyhow::anyhow!("{}", status.message())
 }
 
 /// Where the token of a signed-in operator is kept, readable by its owner alone.

@@ -29,6 +29,12 @@ pub fn say(line: impl std::fmt::Display) {
     let _ = writeln!(std::io::stdout(), "{line}");
 }
 
+/// The daemon's own words, without the wrapping of the transport. By value, to be handed to `map_err`.
+#[allow(clippy::needless_pass_by_value, reason = "the signature of map_err")]
+pub fn plain(status: shardkeep_rpc::tonic::Status) -> anyhow::Error {
+    anyhow::anyhow!("{}", status.message())
+}
+
 /// A password from standard input (one line), or typed without echo.
 pub fn password(prompt: &str, from_stdin: bool) -> Result<Secret<String>> {
     let text = if from_stdin {

@@ -33,10 +33,9 @@ pub async fn run(dir: &DataDir, time: Duration, bar: &ProgressBar) -> Result<Vec
     for name in names {
         let next = Instant::now() + pause;
         let report = kill(dir, &name).await?;
-        bar.println(format!(
-            "killed {name} (SIGKILL); ready again after {:.1} s",
-            report.back_after.as_secs_f32()
-        ));
+        let seconds = report.back_after.as_secs_f32();
+        // A bar that is not drawn prints nothing either, and a log wants these lines most.
+        bar.suspend(|| say(format_args!("killed {name} (SIGKILL); ready again after {seconds:.1} s")));
         killed.push(report);
         sleep(next.saturating_duration_since(Instant::now())).await;
     }

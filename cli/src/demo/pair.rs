@@ -62,7 +62,7 @@ impl Pair {
         while !stop.is_cancelled() {
             let mut playing = match bots.take() {
                 Some(playing) => playing,
-                None => match self.enter().await {
+                None => match Box::pin(self.enter()).await {
                     Ok(entered) => entered,
                     Err(error) => {
                         report.failures.push(format!("{error:#}"));
@@ -125,7 +125,7 @@ impl Pair {
         let entered = bots[0].player.look(|view| view.entered.clone()).context("not in the world")?;
         let (middle, height) = (entered.width_mm / 2, entered.height_mm / 2);
         let (border, centre) = (i32::try_from(middle)?, i32::try_from(height)?);
-        let x = if round % 2 == 0 { border + REACH_MM } else { border - REACH_MM };
+        let x = if round.is_multiple_of(2) { border + REACH_MM } else { border - REACH_MM };
         let lanes = i32::from(self.number) - 25;
         let y = centre + lanes * LANE_MM;
         let [one, other] = bots;

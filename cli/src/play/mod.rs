@@ -381,12 +381,12 @@ impl Game {
             }
             Happening::Announcement(text) => self.tell(format!("*** {text}")),
             Happening::Vitals(vitals) if vitals.died => {
-                self.tell("you died, and wake where you started".into())
+                self.tell("you died, and wake where you started".into());
             }
             Happening::Trade(trade) => {
                 match trade.state() {
                     TradeState::TradeInvited => {
-                        self.tell(format!("{} asks to trade: y accepts, n refuses", trade.partner_name))
+                        self.tell(format!("{} asks to trade: y accepts, n refuses", trade.partner_name));
                     }
                     TradeState::TradeOpen if !self.barter.is_open() => {
                         self.tell("trading: 1-9 offer items, + and - coins, y confirms, n cancels".into());
