@@ -34,6 +34,8 @@ use crate::{
 
 /// Longest life of a ticket, whatever login asks.
 const LONGEST: Duration = Duration::from_secs(120);
+/// How long a session that moves may wait for replies.
+const SETTLE: Duration = Duration::from_millis(150);
 /// Longest announcement, in bytes.
 const ANNOUNCEMENT: usize = 1_024;
 
@@ -53,6 +55,15 @@ impl Service {
             self.core.end(session, Ending::new(code, detail));
         }
         count(sessions)
+    }
+}
+
+/// Lets replies that are on their way here arrive, so that they move with the log. The client is away, so nothing new
+/// is asked; what takes longer is answered to the next gateway, which the backends are about to hear of.
+async fn settle(session: &Session) {
+    let until = Instant::now() + SETTLE;
+    while session.lock().waits_for_replies() && Instant::now() < until {
+        tokio::time::sleep(SETTLE / 30).await;
     }
 }
 
@@ -126,6 +137,7 @@ impl Gateway for Service {
         let request = request.into_inner();
         let session = self.core.sessions.get(session_id(&request.session)?);
         let session = session.ok_or_else(|| Status::not_found("no such session"))?;
+        settle(&session).await;
         let reply = {
             let mut inner = session.lock();
             if inner.epoch.0 != request.session_epoch || inner.ended.is_some() {

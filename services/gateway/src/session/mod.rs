@@ -274,6 +274,11 @@ impl Inner {
         room
     }
 
+    /// Whether a backend has yet to answer something.
+    pub(crate) fn waits_for_replies(&self) -> bool {
+        !self.in_flight.is_empty()
+    }
+
     pub(crate) fn answered(&mut self, request: u32) {
         self.in_flight.remove(&request);
     }

@@ -100,6 +100,7 @@ async fn what_a_client_must_not_say_is_answered_or_ends_the_connection() {
     assert_eq!(refused(early.next().await), ErrorCode::OutOfPhase);
 
     let mut player = cluster.player("gateway-1", 7).await;
+    world.session(player.session, SessionChange::Joined).await;
     player.request(0x7777, 1, b"").await;
     assert_eq!(player.refusal(1).await, ErrorCode::OutOfPhase);
     player.send(Message::new(LIST, Head::Request(2), vec![0; 300].into())).await;

@@ -30,7 +30,20 @@ pub(crate) async fn connect(address: &str) -> Connection {
 }
 
 impl Player {
+    /// Attaches as a patient client does: a gateway that does not know the world's leader yet leaves the ticket good.
     pub(crate) async fn attach(address: &str, ticket: &Ticket) -> Result<Self, ClientError> {
+        let patient = async {
+            loop {
+                match Self::attach_once(address, ticket).await {
+                    Err(ClientError::Refused(refusal)) if refusal.code == ErrorCode::Unavailable => {}
+                    result => break result,
+                }
+            }
+        };
+        timeout(SOON, patient).await.expect("the world is led")
+    }
+
+    async fn attach_once(address: &str, ticket: &Ticket) -> Result<Self, ClientError> {
         let mut connection = connect(address).await;
         let config = Config::default();
         let attaching = raw::attach(&mut connection, &config, ticket);
