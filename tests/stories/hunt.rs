@@ -32,7 +32,7 @@ async fn loot_is_minted_once_and_picked_up() -> Result<()> {
     let loot = loot.await.context("no loot lies on the ground")?;
     approach(&hunter, loot).await?;
     hunter.player.stop().await?;
-    hunter.player.pick_up(loot).await?;
+    hunter.player.pick_up(loot).await.context("the loot cannot be picked up")?;
 
     let (_, owns) = hunter.belongings().await?;
     let item = loot.as_item().context("loot is an item")?.0;
@@ -59,9 +59,9 @@ async fn kill_one(hunter: &Actor) -> Result<()> {
         match hunter.player.attack(prey).await {
             Ok(result) if result.killed => break,
             Ok(_) => sleep(PAUSE).await,
-            // It has moved on, or another story's hunter was faster.
-            Err(ClientError::Refused(why)) if why.code == ErrorCode::Refused => sleep(PAUSE / 10).await,
-            Err(error) => return Err(error.into()),
+            // It has moved on, or the neighbour zone whose it is did not answer in time.
+            Err(ClientError::Refused(why)) if why.code != ErrorCode::NotFound => sleep(PAUSE / 10).await,
+            Err(error) => return Err(error).context("the prey cannot be struck"),
         }
     }
     hunter.player.stop().await?;

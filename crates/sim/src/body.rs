@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use shardkeep_types::{CharacterId, EntityId, MapId, Position};
+use shardkeep_types::{CharacterId, EntityId, Epoch, MapId, Position};
 
 use crate::{
     event::{Kind, OwnState},
@@ -81,6 +81,7 @@ pub(crate) enum Mind {
 pub(crate) struct Avatar {
     pub(crate) character: CharacterId,
     pub(crate) name: Arc<str>,
+    pub(crate) epoch: Epoch,
     pub(crate) wish: (i32, i32),
     pub(crate) last_input: u32,
     pub(crate) strikes_at: u64,

@@ -29,7 +29,7 @@ pub struct Possessions {
 pub struct Entering {
     pub character: CharacterId,
     pub name: Arc<str>,
-    /// Of the ownership, for whoever commits; the simulation does not look at it.
+    /// Of the ownership, by which commits are fenced.
     pub epoch: Epoch,
     pub position: Position,
     pub velocity: (i32, i32),
@@ -100,6 +100,8 @@ pub struct GhostState {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Effect {
     pub actor: EntityId,
+    /// Ownership epoch of an actor that is an avatar, so that it can be rewarded.
+    pub actor_epoch: Epoch,
     pub number: u64,
     pub target: EntityId,
     pub damage: u32,
@@ -182,6 +184,11 @@ pub enum Input {
         number: u64,
         outcome: Outcome,
     },
+    /// What the database says of an avatar's possessions, changed by another zone.
+    Possessions {
+        character: CharacterId,
+        possessions: Possessions,
+    },
     Ghost(GhostState),
     GhostGone(EntityId),
     /// A neighbour's avatar has taken this item from the ground here.
@@ -262,6 +269,8 @@ pub struct TradeGive {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reward {
     pub who: CharacterId,
+    /// Its ownership epoch when it struck; if it is another by now, nobody is rewarded.
+    pub epoch: Epoch,
     pub experience: u64,
     pub coins: i64,
 }

@@ -204,10 +204,7 @@ impl Shard {
     pub(crate) fn loaded(&mut self, character: CharacterId, row: Option<&Character>) {
         let Some(row) = row else { return };
         let Some(arrival) = self.arrivals.get_mut(&character) else {
-            let here = self.players.get(character).map(|player| player.epoch);
-            if let Some(epoch) = here.filter(|&epoch| Epoch(row.epoch) > epoch) {
-                self.lose(character, epoch);
-            }
+            self.compare(character, row);
             return;
         };
         let mine = row.owner == self.me.name && row.owner_incarnation == self.me.incarnation;
@@ -230,6 +227,18 @@ impl Shard {
             }
         }
         self.target_step(character, step);
+    }
+
+    /// An avatar that is here: somebody else's by now, or rewarded by a neighbour?
+    fn compare(&mut self, character: CharacterId, row: &Character) {
+        let Some(epoch) = self.players.get(character).map(|player| player.epoch) else { return };
+        let last_action = self.sim.possessions(character).map(|own| own.last_action);
+        if Epoch(row.epoch) > epoch {
+            self.lose(character, epoch);
+        } else if !self.sim.is_committing(character) && last_action.is_some_and(|it| it <= row.last_action) {
+            let possessions = convert::possessions(row);
+            self.inputs.push(Input::Possessions { character, possessions });
+        }
     }
 
     fn target_step(&mut self, character: CharacterId, step: TargetStep) {

@@ -98,14 +98,10 @@ impl Shard {
             _ => None,
         };
         let plain = unrewarded.and_then(|want| transaction(self.world, &want, epoch));
-        match (transaction(self.world, &job.want, epoch), plain) {
-            (Some(action), plain) => self.works.commit(job, action, plain),
-            // Whoever was to be rewarded has left meanwhile.
-            (None, Some(plain)) => self.works.commit(job, plain, None),
-            (None, None) => {
-                let (number, want) = (job.number, job.want);
-                self.committed(number, &want, Outcome::Unavailable, false);
-            }
+        match transaction(self.world, &job.want, epoch) {
+            Some(action) => self.works.commit(job, action, plain),
+            // An avatar of it has left meanwhile.
+            None => self.committed(job.number, &job.want, Outcome::Unavailable, false),
         }
     }
 
@@ -113,6 +109,11 @@ impl Shard {
         if stale {
             // One of them is another zone's by now.
             want.characters().for_each(|who| self.works.load(who));
+        }
+        if let (Want::Loot { reward: Some(reward), .. }, Outcome::Done { .. }) = (want, &outcome)
+            && self.players.get(reward.who).is_none()
+        {
+            self.neighbours.rewarded(reward.who);
         }
         self.inputs.push(Input::Committed { number, outcome });
         for job in self.lanes.end(want) {

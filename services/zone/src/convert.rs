@@ -101,13 +101,19 @@ pub(crate) fn ghost_state(ghost: &peer::Ghost) -> Result<GhostState, Malformed> 
 }
 
 pub(crate) fn effect(effect: &Effect) -> peer::Effect {
-    let Effect { actor, number, target, damage } = *effect;
-    peer::Effect { actor: actor.0, number, target: target.0, damage }
+    let Effect { actor, actor_epoch, number, target, damage } = *effect;
+    peer::Effect { actor: actor.0, number, target: target.0, damage, actor_epoch: actor_epoch.0 }
 }
 
 pub(crate) fn effect_in(effect: &peer::Effect) -> Effect {
-    let peer::Effect { actor, number, target, damage } = *effect;
-    Effect { actor: EntityId(actor), number, target: EntityId(target), damage }
+    let peer::Effect { actor, number, target, damage, actor_epoch } = *effect;
+    Effect {
+        actor: EntityId(actor),
+        actor_epoch: Epoch(actor_epoch),
+        number,
+        target: EntityId(target),
+        damage,
+    }
 }
 
 pub(crate) fn result(result: &EffectResult) -> peer::EffectResult {

@@ -101,6 +101,10 @@ pub(crate) fn transaction(
     want: &Want,
     epoch: impl Fn(CharacterId) -> Option<Epoch>,
 ) -> Option<HardAction> {
+    let epoch = |who| match want {
+        Want::Loot { reward: Some(reward), .. } => Some(reward.epoch),
+        _ => epoch(who),
+    };
     let fences = want.characters().map(|who| Some(Fence { character: who.0, epoch: epoch(who)?.0 }));
     let base = HardAction {
         fences: fences.collect::<Option<_>>()?,
@@ -238,10 +242,11 @@ mod tests {
     #[test]
     fn loot_is_minted_under_its_generation() {
         let at = Position::new(MapId(1), 33_000, 1_000);
-        let reward = Reward { who: ANN, experience: 5, coins: 2 };
+        let reward = Reward { who: ANN, epoch: Epoch(3), experience: 5, coins: 2 };
         let stacks = vec![Stack { template: 2, count: 1 }];
         let want = Want::Loot { spawn: 8, generation: 3, at, stacks, reward: Some(reward) };
-        let action = transaction(WorldId(4), &want, |_| Some(Epoch(1))).unwrap();
+        let action = transaction(WorldId(4), &want, |_| None).unwrap();
+        assert_eq!(action.fences[0].epoch, 3, "also of a neighbour's avatar");
         assert_eq!(action.once, Some(OnceKey { world: 4, spawn: 8, generation: 3 }));
         assert_eq!(action.mints[0].to, "g:4:1:1:0");
         assert_eq!(action.action, None);

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use shardkeep_rpc::zone::{Ghost, PeerFrame};
 use shardkeep_sim::{Effect, EffectResult, Input, Seen, Sim};
-use shardkeep_types::{CellId, EntityId, InstanceId};
+use shardkeep_types::{CellId, CharacterId, EntityId, InstanceId};
 use tokio::sync::mpsc;
 
 use crate::{
@@ -93,6 +93,14 @@ impl Neighbours {
         }
     }
 
+    /// A neighbour's avatar has got something for a kill here.
+    pub(crate) fn rewarded(&mut self, who: CharacterId) {
+        let asked_by = self.asked_by.get(&EntityId::avatar(who));
+        if let Some(neighbour) = asked_by.and_then(|name| self.all.get_mut(name)) {
+            neighbour.next.rewarded.push(who.0);
+        }
+    }
+
     pub(crate) fn result(&mut self, result: &EffectResult) {
         let asked_by = self.asked_by.get(&result.actor);
         if let Some(neighbour) = asked_by.and_then(|name| self.all.get_mut(name)) {
@@ -157,8 +165,8 @@ impl Neighbour {
     }
 
     fn send(&mut self, me: &InstanceId) {
-        let PeerFrame { ghosts, gone, effects, results, taken, .. } = &self.next;
-        let news = ghosts.len() + gone.len() + effects.len() + results.len() + taken.len();
+        let PeerFrame { ghosts, gone, effects, results, taken, rewarded, .. } = &self.next;
+        let news = ghosts.len() + gone.len() + effects.len() + results.len() + taken.len() + rewarded.len();
         if news == 0 {
             return;
         }
@@ -184,6 +192,7 @@ impl Shard {
         }
         self.inputs.extend(frame.gone.into_iter().map(|entity| Input::GhostGone(EntityId(entity))));
         self.inputs.extend(frame.taken.into_iter().map(|item| Input::Taken(EntityId(item))));
+        frame.rewarded.iter().for_each(|&who| self.works.load(who.into()));
         for effect in &frame.effects {
             let effect = convert::effect_in(effect);
             self.neighbours.asked_by.insert(effect.actor, from.clone());

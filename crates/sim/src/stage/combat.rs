@@ -1,6 +1,6 @@
 //! Stage 4: strikes are judged, the dead fall and rise, effects cross borders as idempotent messages.
 
-use shardkeep_types::{CharacterId, EntityId};
+use shardkeep_types::{CharacterId, EntityId, Epoch};
 
 use crate::{
     Event, Sim,
@@ -15,6 +15,14 @@ use crate::{
     sim::{Sent, Strike},
     template::CreatureTemplate,
 };
+
+/// Who strikes, here or beyond a border.
+#[derive(Debug, Clone, Copy)]
+struct Striker {
+    id: EntityId,
+    /// Ownership epoch of an avatar.
+    epoch: Epoch,
+}
 
 pub(crate) fn run(sim: &mut Sim) {
     for strike in std::mem::take(&mut sim.strikes) {
@@ -50,21 +58,21 @@ fn avatar_strikes(sim: &mut Sim, strike: &Strike) -> Result<Option<Reply>, Refus
         return Err(Refusal::Refused("not so fast"));
     }
     avatar.strikes_at = now + ATTACK_COOLDOWN_MS;
-    let actor = body.id;
+    let (actor, epoch) = (body.id, avatar.epoch);
     let damage = sim.random.within(ATTACK_DAMAGE.0, ATTACK_DAMAGE.1);
     if matches!(sim.bodies.minds[target], Mind::Ghost(_)) {
-        send(sim, actor, strike.target, damage, Some(strike.ask));
+        send(sim, Striker { id: actor, epoch }, strike.target, damage, Some(strike.ask));
         return Ok(None);
     }
-    let killed = hurt_creature(sim, strike.target, damage, actor);
+    let killed = hurt_creature(sim, strike.target, damage, Striker { id: actor, epoch });
     Ok(Some(Reply::Attack { damage, killed }))
 }
 
 /// Whether it died of it.
-fn hurt_creature(sim: &mut Sim, creature: EntityId, damage: u32, by: EntityId) -> bool {
+fn hurt_creature(sim: &mut Sim, creature: EntityId, damage: u32, by: Striker) -> bool {
     let Some(at) = sim.bodies.find(creature) else { return false };
     let Mind::Creature(mind) = &mut sim.bodies.minds[at] else { return false };
-    mind.attacker = Some(by);
+    mind.attacker = Some(by.id);
     let spawn = mind.spawn;
     let body = &mut sim.bodies.hot[at];
     body.health = body.health.saturating_sub(damage);
@@ -79,13 +87,13 @@ fn hurt_creature(sim: &mut Sim, creature: EntityId, damage: u32, by: EntityId) -
 }
 
 /// A dead creature leaves its loot, once for its generation, and will rise as the next.
-fn die(sim: &mut Sim, spawn: usize, body: &Body, by: EntityId) {
+fn die(sim: &mut Sim, spawn: usize, body: &Body, by: Striker) {
     sim.counts.deaths += 1;
     let template = CreatureTemplate::get(body.template).unwrap_or(CreatureTemplate::rabbit());
     let stacks = template.loot(&mut sim.random);
     let coins = i64::from(sim.random.within(template.coins.0, template.coins.1));
-    let killer = by.as_character().filter(|&who| sim.bodies.avatar(who).is_some());
-    let reward = killer.map(|who| Reward { who, experience: template.experience, coins });
+    let rewarded = |who| Reward { who, epoch: by.epoch, experience: template.experience, coins };
+    let reward = by.id.as_character().map(rewarded);
     let generation = sim.spawns[spawn].generation;
     let want = Want::Loot {
         spawn: sim.map.spawns[spawn].id,
@@ -122,7 +130,7 @@ fn creatures_strike(sim: &mut Sim) {
             Some(character) if sim.bodies.avatar(character).is_some() => {
                 hurt_avatar(sim, character, damage);
             }
-            _ => send(sim, actor, target, damage, None),
+            _ => send(sim, Striker { id: actor, epoch: Epoch(0) }, target, damage, None),
         }
     }
 }
@@ -185,8 +193,9 @@ fn regenerate(sim: &mut Sim) {
     }
 }
 
-fn send(sim: &mut Sim, actor: EntityId, target: EntityId, damage: u32, ask: Option<Ask>) {
-    let effect = Effect { actor, number: sim.number(), target, damage };
+fn send(sim: &mut Sim, actor: Striker, target: EntityId, damage: u32, ask: Option<Ask>) {
+    let (actor, actor_epoch) = (actor.id, actor.epoch);
+    let effect = Effect { actor, actor_epoch, number: sim.number(), target, damage };
     let sent = Sent { effect, ask, since: sim.now, again_at: sim.now + EFFECT_REPEAT_MS };
     sim.sent.insert((actor, effect.number), sent);
     sim.events.push(Event::Effect(effect));
@@ -226,7 +235,7 @@ pub(crate) fn receive(sim: &mut Sim, effect: Effect) {
 }
 
 fn judge(sim: &mut Sim, effect: Effect) -> EffectResult {
-    let Effect { actor, number, target, damage } = effect;
+    let Effect { actor, actor_epoch, number, target, damage } = effect;
     let damage = damage.min(MAX_EFFECT_DAMAGE);
     let missed = EffectResult { actor, number, applied: false, damage: 0, killed: false };
     let Some(at) = sim.bodies.find(target) else { return missed };
@@ -238,7 +247,7 @@ fn judge(sim: &mut Sim, effect: Effect) -> EffectResult {
         return missed;
     }
     let killed = match &sim.bodies.minds[at] {
-        Mind::Creature(_) => hurt_creature(sim, target, damage, actor),
+        Mind::Creature(_) => hurt_creature(sim, target, damage, Striker { id: actor, epoch: actor_epoch }),
         Mind::Avatar(avatar) => {
             let character = avatar.character;
             hurt_avatar(sim, character, damage)

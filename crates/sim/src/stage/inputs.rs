@@ -50,6 +50,12 @@ fn apply(sim: &mut Sim, input: Input) {
         }
         Input::Act { ask, act } => sim.act(ask, act),
         Input::Committed { number, outcome } => sim.settle(number, outcome),
+        Input::Possessions { character, possessions } => {
+            if let Some((_, avatar)) = sim.bodies.avatar_mut(character) {
+                avatar.possessions = possessions;
+                sim.events.push(Event::Possessions { character });
+            }
+        }
         Input::Ghost(state) => ghost(sim, state),
         Input::Taken(item) => sim.cells.lift(item),
         Input::GhostGone(entity) => {
@@ -158,6 +164,7 @@ fn enter(sim: &mut Sim, entering: Entering) {
     let avatar = Avatar {
         character: entering.character,
         name: entering.name,
+        epoch: entering.epoch,
         wish: clamp_velocity(entering.velocity),
         last_input: entering.last_input,
         strikes_at: sim.now + entering.cooldown_ms.min(ATTACK_COOLDOWN_MS),

@@ -118,7 +118,8 @@ fn a_repeated_effect_hurts_once() {
     world.enter(ANN, at(31_000, 5_000));
     let wolf = EntityId::creature(77);
     world.tick([Input::Ghost(ghost(wolf, at(33_000, 5_000), 20))]);
-    let effect = Effect { actor: wolf, number: 1, target: EntityId::avatar(ANN), damage: 9 };
+    let effect =
+        Effect { actor: wolf, actor_epoch: Epoch(0), number: 1, target: EntityId::avatar(ANN), damage: 9 };
     let events = world.tick([Input::Effect(effect), Input::Effect(effect)]);
     let results: Vec<_> = events
         .iter()
@@ -167,4 +168,19 @@ fn items_near_a_border_are_shown_to_the_neighbour() {
     world.tick([Input::Ground { cells: rect(0, 0, 1, 1), items, generations: BTreeMap::new() }]);
     let shown: Vec<EntityId> = world.sim.at_border().map(|seen| seen.state.entity).collect();
     assert_eq!(shown, [EntityId::ground_item(ItemId(5))]);
+}
+
+#[test]
+fn who_kills_across_the_border_is_rewarded_by_the_owner_of_the_prey() {
+    let mut map = Map::open(MAP, "test", 2, 1, at(16_000, 16_000));
+    let home = at(31_000, 5_000);
+    map.spawns.push(shardkeep_sim::SpawnPoint { id: 9, template: 1, home });
+    let mut world = World::on(map, rect(0, 0, 1, 1));
+    let hunter = EntityId::avatar(ANN);
+    world.tick([Input::Ghost(ghost(hunter, at(33_000, 5_000), 100))]);
+    let strike =
+        Effect { actor: hunter, actor_epoch: Epoch(7), number: 1, target: EntityId::creature(9), damage: 50 };
+    let events = world.tick([Input::Effect(strike)]);
+    let [(_, Want::Loot { reward: Some(reward), .. })] = &commits(&events)[..] else { panic!("{events:?}") };
+    assert_eq!((reward.who, reward.epoch), (ANN, Epoch(7)));
 }
