@@ -10,8 +10,8 @@ use anyhow::{Context as _, Result};
 use clap::{Args, Subcommand};
 use shardkeep_rpc::{
     gm::{
-        self, AuditRequest, Command as GmCommand, SignInRequest, SignOutRequest, command::Command as What,
-        target::Who,
+        self, AuditRequest, Command as GmCommand, SignInRequest, SignOutRequest, UseLinkRequest,
+        command::Command as What, target::Who,
     },
     tonic::Request,
 };
@@ -34,6 +34,12 @@ pub struct GmArgs {
 enum Command {
     /// A link that signs in to the web console once
     Link,
+    /// Give `admin` a password and sign in, with this cluster's own certificate as the proof
+    Claim {
+        /// Read the password from standard input instead of asking for it
+        #[arg(long)]
+        password_stdin: bool,
+    },
     /// Sign in; the token is kept in the data directory
     SignIn {
         operator: String,
@@ -137,6 +143,14 @@ pub async fn run(args: GmArgs) -> Result<()> {
     let tokens = TokenFile::of(&args.cluster)?;
     match args.command {
         Command::Link => println!("{}", operator.one_time_link().await?),
+        Command::Claim { password_stdin } => {
+            let password = terminal::password("New password for admin", password_stdin)?;
+            let request =
+                UseLinkRequest { link: operator.one_time_link().await?, password: password.expose().clone() };
+            let reply = operator.gm().await?.use_link(request).await.map_err(terminal::plain)?.into_inner();
+            tokens.write(&reply.token)?;
+            println!("signed in as {} for {} minutes", reply.role, reply.expires_in_s / 60);
+        }
         Command::SignIn { operator: name, password_stdin } => {
             let password = terminal::password(&format!("Password for {name}"), password_stdin)?;
             let request = SignInRequest { operator: name, password: password.expose().clone() };
@@ -201,7 +215,11 @@ fn message(command: Command) -> Result<GmCommand> {
             let role = if removed { String::new() } else { role };
             (reason, What::Operator(gm::Operator { name, role, password }))
         }
-        Command::Link | Command::SignIn { .. } | Command::SignOut | Command::Audit { .. } => {
+        Command::Link
+        | Command::Claim { .. }
+        | Command::SignIn { .. }
+        | Command::SignOut
+        | Command::Audit { .. } => {
             unreachable!("these are calls of their own")
         }
     };
@@ -253,8 +271,11 @@ impl TokenFile {
     }
 
     fn sign<T>(&self, message: T) -> Result<Request<T>> {
-        let token =
-            std::fs::read_to_string(&self.0).context("not signed in: `shardkeep gm sign-in <operator>`")?;
+        let token = std::fs::read_to_string(&self.0).map_err(|_| {
+            anyhow::anyhow!(
+                "not signed in: `shardkeep gm sign-in <operator>`, or `shardkeep gm claim` at first"
+            )
+        })?;
         let mut request = Request::new(message);
         let value =
             format!("Bearer {}", token.trim()).parse().context("the kept token is damaged; sign in again")?;

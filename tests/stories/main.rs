@@ -13,6 +13,7 @@ mod interop;
 mod link_cut;
 mod login;
 mod meeting;
+mod operator;
 mod restart;
 mod slow_client;
 mod standing;

@@ -1,4 +1,4 @@
-//! Identifiers. Numbers from the database are `u64`; what a stranger must not guess is 128 random bits.
+//! Identifiers. Numbers from the database are `u64`; what a stranger must not guess is 16 bytes, most of them random.
 
 use std::{fmt, str::FromStr};
 
@@ -150,7 +150,8 @@ macro_rules! random_id {
 }
 
 random_id! {
-    /// One player's presence; survives sockets and gateways.
+    /// One player's presence; survives sockets and gateways. 48 bits of its start in milliseconds since the Unix epoch
+    /// (so that its play time can be told from it wherever it goes), then 80 random bits.
     SessionId, "session id"
 }
 random_id! {
