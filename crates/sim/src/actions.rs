@@ -1,14 +1,14 @@
 //! What a player asks an avatar to do, but for trading. Here it is decided whether it may be tried; whether it
 //! happened, the combat stage or the database says.
 
-use shardkeep_types::{CharacterId, EntityId, ItemId};
+use shardkeep_types::{CharacterId, EntityId, ItemId, Position};
 
 use crate::{
     Sim,
     event::Refusal,
     input::{Act, Action, Ask, Want},
-    rules::{ACTIONS_ON_THEIR_WAY, REACH, REPEATS},
-    sim::Strike,
+    rules::{ACTIONS_ON_THEIR_WAY, HEARSAY, HEARSAY_MS, REACH, REPEATS},
+    sim::{Hearsay, Strike},
 };
 
 /// What became of a request: `None` when the answer comes later.
@@ -99,9 +99,14 @@ impl Sim {
 
     fn pick_up(&mut self, ask: Ask, action: Action, entity: EntityId) -> Answer {
         let item = entity.as_item().ok_or(Refusal::NotFound)?;
-        let here = self.cells.find_item(entity).map(|(index, place)| self.cells.all[index].ground[place].at);
-        let at = here.or_else(|| self.beyond.get(&entity).map(|(at, _)| *at)).ok_or(Refusal::NotFound)?;
         let (body, _) = self.bodies.avatar(ask.character).ok_or(Refusal::NotFound)?;
+        let Some(at) = self.place_of(entity) else {
+            if !self.beside_foreign(body.cell) || self.hearsay.len() >= HEARSAY {
+                return Err(Refusal::NotFound);
+            }
+            self.hearsay.push(Hearsay { ask, action, entity, until: self.now + HEARSAY_MS });
+            return Ok(None);
+        };
         let reach = REACH.unsigned_abs();
         if body.position(self.map.id).distance_squared(at) > u64::from(reach).pow(2) {
             return Err(Refusal::Refused("out of reach"));
@@ -113,6 +118,26 @@ impl Sim {
         let from = at.cell();
         self.commit(Want::PickUp { who: ask.character, action, item, from }, vec![ask], None);
         Ok(None)
+    }
+
+    /// Where an item lies, here or just beyond a border.
+    fn place_of(&self, item: EntityId) -> Option<Position> {
+        let here = self.cells.find_item(item).map(|(index, place)| self.cells.all[index].ground[place].at);
+        here.or_else(|| self.beyond.get(&item).map(|(at, _)| *at))
+    }
+
+    /// Those who reached for what this zone had not heard of: has it by now?
+    pub(crate) fn hear(&mut self) {
+        for waiting in std::mem::take(&mut self.hearsay) {
+            let Hearsay { ask, action, entity, until } = waiting;
+            if self.place_of(entity).is_some() {
+                self.act(ask, Act::PickUp { action, entity });
+            } else if self.now < until {
+                self.hearsay.push(waiting);
+            } else {
+                self.reply(ask, Err(Refusal::NotFound));
+            }
+        }
     }
 
     fn put_down(&mut self, ask: Ask, action: Action, item: ItemId) -> Answer {

@@ -36,6 +36,10 @@ pub(crate) const GHOST_LIVES_MS: u64 = 3_000;
 
 /// Most hard actions of one avatar on their way to the database; more are refused.
 pub const ACTIONS_ON_THEIR_WAY: usize = 8;
+/// Near a border a player may see an item before this zone has heard of it; so long, and for so many, it waits for
+/// word.
+pub(crate) const HEARSAY_MS: u64 = 500;
+pub(crate) const HEARSAY: usize = 256;
 /// Most repeats of one request that wait for its outcome together.
 pub(crate) const REPEATS: usize = 16;
 

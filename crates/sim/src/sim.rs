@@ -9,7 +9,7 @@ use crate::{
     body::{Bodies, Body, Mind},
     cells::{Cells, GroundItem},
     event::{Event, Kind, OwnState, Refusal, Reply},
-    input::{Ask, Effect, EffectResult, GhostState, Input, Possessions, Want},
+    input::{Action, Ask, Effect, EffectResult, GhostState, Input, Possessions, Want},
     rules::{AVATAR_HEALTH, MAX_STEPS, TICK_MS},
     stage,
     trade::Trade,
@@ -29,6 +29,15 @@ pub(crate) struct Spawn {
 pub(crate) struct Strike {
     pub(crate) ask: Ask,
     pub(crate) target: EntityId,
+}
+
+/// A reach for an item near a border of which this zone has not heard yet.
+#[derive(Debug, Clone)]
+pub(crate) struct Hearsay {
+    pub(crate) ask: Ask,
+    pub(crate) action: Action,
+    pub(crate) entity: EntityId,
+    pub(crate) until: u64,
 }
 
 /// An effect sent to a neighbour that has not answered.
@@ -87,6 +96,7 @@ pub struct Sim {
     pub(crate) beyond: BTreeMap<EntityId, (Position, u64)>,
     pub(crate) received: BTreeMap<(EntityId, u64), (u64, EffectResult)>,
     pub(crate) strikes: Vec<Strike>,
+    pub(crate) hearsay: Vec<Hearsay>,
     pub(crate) events: Vec<Event>,
     pub(crate) counts: Counts,
     pub(crate) numbers: u64,
@@ -109,6 +119,7 @@ impl Sim {
             beyond: BTreeMap::new(),
             received: BTreeMap::new(),
             strikes: Vec::new(),
+            hearsay: Vec::new(),
             events: Vec::new(),
             counts: Counts::default(),
             numbers: 0,
@@ -188,7 +199,7 @@ impl Sim {
         bodies.chain(cells.flat_map(|(cell, _)| cell.ground.iter().map(see_item)))
     }
 
-    fn beside_foreign(&self, cell: u32) -> bool {
+    pub(crate) fn beside_foreign(&self, cell: u32) -> bool {
         self.cells.around(cell as usize, 1).any(|index| !self.cells.all[index].owned)
     }
 

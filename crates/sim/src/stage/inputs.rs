@@ -20,6 +20,7 @@ pub(crate) fn run(sim: &mut Sim, inputs: impl IntoIterator<Item = Input>) {
     for input in inputs {
         apply(sim, input);
     }
+    sim.hear();
 }
 
 fn apply(sim: &mut Sim, input: Input) {
