@@ -8,7 +8,7 @@ use crate::{
     Event, Sim,
     body::{Avatar, Body, Creature, Ghost, Mind, dirty},
     event::{Gone, Kind, Refusal, Ring},
-    input::{Entering, GhostState, Goal, Input, Item},
+    input::{Ask, Entering, GhostState, Goal, Input, Item},
     rules::{ATTACK_COOLDOWN_MS, AVATAR_HEALTH, AVATAR_SPEED},
     template::CreatureTemplate,
 };
@@ -190,7 +190,8 @@ fn freeze(sim: &mut Sim, character: CharacterId, frozen: bool) {
         body.frozen = frozen;
     }
     if frozen {
-        sim.cancel_trade_of(character);
+        // Now, while there is still a way to the player; where the avatar goes nobody knows of these requests.
+        sim.leave_quietly(character);
     }
 }
 
@@ -272,12 +273,16 @@ impl Sim {
             return;
         }
         self.cancel_trade_of(character);
-        let waiting: Vec<_> = self.sent.values().filter_map(|sent| sent.ask).collect();
-        for ask in waiting.into_iter().filter(|ask| ask.character == character) {
+        let mine = |ask: &Ask| ask.character == character;
+        let sent = self.sent.values().filter_map(|sent| sent.ask);
+        let others = self.strikes.iter().map(|it| it.ask).chain(self.hearsay.iter().map(|it| it.ask));
+        let waiting: Vec<Ask> = sent.chain(others).filter(mine).collect();
+        self.sent.retain(|_, sent| !sent.ask.as_ref().is_some_and(mine));
+        self.strikes.retain(|strike| !mine(&strike.ask));
+        self.hearsay.retain(|hearsay| !mine(&hearsay.ask));
+        for ask in waiting {
             self.reply(ask, Err(Refusal::Unavailable));
         }
-        self.sent.retain(|_, sent| sent.ask.is_none_or(|ask| ask.character != character));
-        self.strikes.retain(|strike| strike.ask.character != character);
     }
 
     /// Puts the avatar somewhere else all at once.

@@ -192,3 +192,17 @@ fn nobody_waits_long_for_an_item_that_is_not_there() {
     world.act(ANN, Act::PickUp { action: action(1), entity: nothing });
     assert_eq!(replies(&world.ticks(12)), [(ANN, Err(Refusal::NotFound))]);
 }
+
+#[test]
+fn who_waits_for_a_neighbour_is_answered_before_the_hand_over() {
+    let mut world = half();
+    world.enter(ANN, at(31_000, 5_000));
+    let rabbit = EntityId::creature(77);
+    world.tick([Input::Ghost(ghost(rabbit, at(33_000, 5_000), 20))]);
+    world.act(ANN, Act::Attack { target: rabbit });
+    let item = EntityId::ground_item(ItemId(5));
+    world.act(ANN, Act::PickUp { action: action(1), entity: item });
+    let events = world.tick([Input::Freeze { character: ANN }]);
+    assert_eq!(replies(&events), [(ANN, Err(Refusal::Unavailable)), (ANN, Err(Refusal::Unavailable))]);
+    assert_eq!(replies(&world.ticks(80)), []);
+}
