@@ -8,7 +8,8 @@ use shardkeep_client::{
     game::View,
     wire::{movement::EntityKind, payload::ErrorCode},
 };
-use shardkeep_stories::{Actor, SOON, shared};
+use shardkeep_stories::{Actor, SOON};
+use shardkeep_testkit::Cluster;
 use shardkeep_types::EntityId;
 use tokio::time::{Instant, sleep};
 
@@ -21,8 +22,10 @@ const CHASE: Duration = Duration::from_secs(90);
 
 #[tokio::test]
 async fn loot_is_minted_once_and_picked_up() -> Result<()> {
-    let cluster = shared().await?;
-    let hunter = Actor::enter(cluster, "hunter").await?;
+    // A cluster of its own: elsewhere other players leave things on the ground, and hunt.
+    let cluster = Cluster::start().await?;
+    let hunter = Actor::enter(&cluster, "hunter").await?;
+    hunter.walk_to(440, 512).await?;
     let before = cluster.ledger().await?;
     let (_, owned) = hunter.belongings().await?;
     let known: Vec<EntityId> = hunter.player.look(items);
@@ -40,7 +43,7 @@ async fn loot_is_minted_once_and_picked_up() -> Result<()> {
     ensure!(hunter.player.inventory().await?.experience > 0, "the hunter has learned nothing");
     let after = cluster.ledger().await?;
     ensure!(after.holds && after.items > before.items, "{:?}", after.faults);
-    Ok(())
+    cluster.stop().await
 }
 
 fn items(view: &View) -> Vec<EntityId> {
