@@ -127,6 +127,7 @@ class Session:
         self.deployment = deployment
         self.requests = self.received = self.acknowledged = self.sent = 0
         self.unacknowledged, self.replies, self.states = [], {}, {}
+        self.leaving = False
 
     def attach(self, address, ticket_id, ticket_key):
         client_random, suites = random(), bytes(SUITES)
@@ -245,7 +246,9 @@ class Session:
             self.replies[message.request] = message
         if message.opcode & 0xFF00 != 0x0200 and (message.kind == REPLY or message.opcode >= 0x0100):
             self.received += 1
-            self.connection.send(Message(EVENT, ACK, encode(self.received)))
+            # After a logout the server closes: what else arrives before its last word needs no acknowledgement.
+            if not self.leaving:
+                self.connection.send(Message(EVENT, ACK, encode(self.received)))
         return True
 
     def wait_for_avatar(self, moved_past=None, seconds=10):
@@ -263,6 +266,7 @@ class Session:
         self.connection.send(Message(STATE, MOVE, payload))
 
     def log_out(self):
+        self.leaving = True
         self.connection.send(Message(REQUEST, LOGOUT, b"", self.next_request()))
         try:
             while self.pump(time.monotonic() + 10):

@@ -172,10 +172,22 @@ impl Actor {
 }
 
 /// Everything up to the list of worlds.
+/// Logs in, and waits until the world is listed: login hears of it a moment after the cluster is ready.
 pub async fn log_in(cluster: &Cluster, name: &str, password: &str) -> Result<WorldSelect, ClientError> {
     let config =
         config(cluster).map_err(|error| ClientError::Io(std::io::Error::other(error.to_string())))?;
-    login::log_in(&config, ZONE, name, password).await
+    let mut worlds = login::log_in(&config, ZONE, name, password).await?;
+    let listed =
+        async {
+            while !worlds.worlds().iter().any(|it| {
+                it.id == WORLD && it.status() == shardkeep_client::wire::payload::WorldStatus::WorldUp
+            }) {
+                worlds.next_worlds().await?;
+            }
+            Ok::<(), ClientError>(())
+        };
+    timeout(SOON, listed).await.map_err(|_| ClientError::Timeout("the world in the list"))??;
+    Ok(worlds)
 }
 
 /// Gives an item of `giver` for a coin of `taker`, as one trade. Returns the item.

@@ -13,12 +13,14 @@ use shardkeep_client::{
     login::{Door, find},
 };
 use shardkeep_types::Secret;
-use tokio::sync::watch;
+use tokio::{sync::watch, time::timeout};
 
 use super::stats::{Stats, Step};
 
 /// How long a player keeps trying to get in, whatever the cluster goes through meanwhile.
 const ENTRY_LIMIT: Duration = Duration::from_secs(60);
+/// How long a world may be missing from the list.
+const LISTED: Duration = Duration::from_secs(10);
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(4);
 
@@ -112,11 +114,14 @@ impl Bot {
         let log_in = door.log_in(&credentials.account, credentials.password.expose());
         let mut worlds = stats.measure(Step::Login, log_in).await?;
         let listed = Instant::now();
-        anyhow::ensure!(
-            worlds.worlds().iter().any(|it| it.id == place.world),
-            "world {} is not listed",
-            place.world
-        );
+        // Login hears of a world a moment after the world leads.
+        let listing = async {
+            while worlds.worlds().iter().all(|it| it.id != place.world) {
+                worlds.next_worlds().await?;
+            }
+            anyhow::Ok(())
+        };
+        timeout(LISTED, listing).await.with_context(|| format!("world {} is not listed", place.world))??;
         let boarding = worlds.select(place.world).await?;
         stats.took(Step::List, listed.elapsed());
         let (player, happenings) =
