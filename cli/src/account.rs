@@ -136,6 +136,13 @@ pub fn new_verifier(name: &str, password: &str) -> Result<(String, Vec<u8>, Vec<
     Ok((name.as_str().to_owned(), verifier.salt().to_vec(), verifier.verifier().expose().clone()))
 }
 
+/// A password that nobody needs to remember: 128 random bits in hexadecimal.
+pub fn random_password() -> Result<String> {
+    let mut random = [0; 16];
+    aws_lc_rs::rand::fill(&mut random).context("no randomness")?;
+    Ok(random.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
 /// Makes the account, or gives it this password if it exists.
 pub async fn ensure(accounts: &mut AccountsClient<Channel>, name: &str, password: &str) -> Result<()> {
     let (name, salt, verifier) = new_verifier(name, password)?;

@@ -5,7 +5,10 @@ use clap::{Args, Subcommand};
 use comfy_table::Table;
 use shardkeep_rpc::dns::{ListPoolsRequest, Pool, SwitchPoolRequest};
 
-use crate::operator::{ClusterArgs, Operator};
+use crate::{
+    operator::{ClusterArgs, Operator},
+    terminal,
+};
 
 #[derive(Debug, Args)]
 pub struct DnsArgs {
@@ -39,8 +42,7 @@ pub async fn run(args: DnsArgs) -> Result<()> {
 }
 
 fn table(active: &str, pools: &[Pool]) -> Table {
-    let mut table = Table::new();
-    table.load_preset(comfy_table::presets::NOTHING).set_header(["pool", "active", "login", "gateway"]);
+    let mut table = terminal::table(["pool", "active", "login", "gateway"]);
     for pool in pools {
         let shown = |addresses: &[String]| match addresses {
             [] => "(registry)".to_owned(),

@@ -109,9 +109,7 @@ async fn resolve(address: &str) -> Result<SocketAddr> {
 
 /// Accounts of this demo, made or given a new random password.
 async fn accounts(operator: &Operator, players: u16) -> Result<Vec<Credentials>> {
-    let mut random = [0; 16];
-    aws_lc_rs::rand::fill(&mut random).context("no randomness")?;
-    let password: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
+    let password = account::random_password()?;
     let bar = bar(u64::from(players), "{spinner} accounts {bar:30} {pos}/{len}");
     let mut accounts = operator.accounts().await?;
     let mut credentials = Vec::new();

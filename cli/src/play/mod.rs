@@ -124,9 +124,7 @@ async fn guest(args: &PlayArgs) -> Result<(String, String)> {
     let user: String = std::env::var("USER").unwrap_or_default().to_lowercase();
     let user: String = user.chars().filter(char::is_ascii_alphanumeric).take(20).collect();
     let name = format!("guest-{}", if user.is_empty() { "one" } else { &user });
-    let mut random = [0; 16];
-    aws_lc_rs::rand::fill(&mut random).context("no randomness")?;
-    let password: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
+    let password = account::random_password()?;
     account::ensure(&mut accounts, &name, &password).await?;
     Ok((name, password))
 }
