@@ -1,5 +1,5 @@
 //! Warnings before prepaid time runs out, and the end when it has. What happens is decided from the database each
-//! time, so a restart forgets nothing and replicas do not warn twice.
+//! time, so a restart forgets nothing and replicas do not warn twice. What reached nobody is said again at the next look.
 
 use std::{future::Future, time::Duration};
 
@@ -14,7 +14,8 @@ const WARNINGS_MS: [u64; 2] = [MINUTE_MS, 10 * MINUTE_MS];
 
 /// The way to players.
 pub(crate) trait Players: Send + Sync {
-    fn announce(&self, account: AccountId, text: String) -> impl Future<Output = ()> + Send;
+    /// Says how many sessions were reached.
+    fn announce(&self, account: AccountId, text: String) -> impl Future<Output = u32> + Send;
     /// Says how many sessions were ended.
     fn kick(&self, account: AccountId) -> impl Future<Output = u32> + Send;
 }
@@ -34,10 +35,14 @@ pub(crate) async fn enforce(ledger: &Billing, players: &impl Players, silent: Du
             continue;
         }
         let Some(&below) = WARNINGS_MS.iter().find(|below| due.left_ms < **below) else { continue };
-        if ledger.warn(due.account, below).await? {
-            metrics::counter!(WARNINGS).increment(1);
-            players.announce(due.account, warning(below)).await;
+        if !ledger.warn(due.account, below).await? {
+            continue;
         }
+        if players.announce(due.account, warning(below)).await == 0 {
+            ledger.unwarn(due.account, below).await?;
+            continue;
+        }
+        metrics::counter!(WARNINGS).increment(1);
     }
     Ok(())
 }
@@ -51,6 +56,8 @@ fn warning(below_ms: u64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
     use parking_lot::Mutex;
     use shardkeep_store::{Database, Schema, billing::ClockReport};
     use shardkeep_types::{SessionId, WorldId};
@@ -59,12 +66,17 @@ mod tests {
 
     const HOUR_MS: u64 = 60 * MINUTE_MS;
 
+    /// Remembers what players were told; every second announcement finds nobody.
     #[derive(Default)]
-    struct Told(Mutex<Vec<String>>);
+    struct Told(Mutex<Vec<String>>, AtomicU32);
 
     impl Players for Told {
-        async fn announce(&self, account: AccountId, text: String) {
-            self.0.lock().push(format!("{account}: {text}"));
+        async fn announce(&self, account: AccountId, text: String) -> u32 {
+            let reached = self.1.fetch_add(1, Ordering::Relaxed) % 2;
+            if reached == 1 {
+                self.0.lock().push(format!("{account}: {text}"));
+            }
+            reached
         }
 
         async fn kick(&self, account: AccountId) -> u32 {
@@ -74,7 +86,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn players_are_warned_twice_and_then_leave() {
+    async fn players_are_warned_until_it_reaches_them_and_then_leave() {
         let folder = tempfile::tempdir().unwrap();
         let url = format!("sqlite:{}", folder.path().join("billing.db").display());
         let ledger = Billing::new(Database::open(&url, Schema::Billing).await.unwrap());

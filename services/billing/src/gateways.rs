@@ -51,12 +51,12 @@ impl Gateways {
 }
 
 impl Players for Gateways {
-    async fn announce(&self, account: AccountId, text: String) {
-        self.each(|mut gateway| {
+    async fn announce(&self, account: AccountId, text: String) -> u32 {
+        let replies = self.each(|mut gateway| {
             let request = AnnounceRequest { text: text.clone(), to: Some(To::Account(account.0)) };
             async move { gateway.announce(with_deadline(request)).await }
-        })
-        .await;
+        });
+        replies.await.iter().map(|reply| reply.reached).sum()
     }
 
     async fn kick(&self, account: AccountId) -> u32 {

@@ -123,6 +123,14 @@ impl Billing {
         Ok(self.database.execute(query.bind(account.0).bind(below_ms)).await? == 1)
     }
 
+    /// Gives back a right claimed by [`warn`](Self::warn), because the warning reached nobody: it is due again. A
+    /// more urgent warning, or a credit, that came meanwhile stands.
+    pub async fn unwarn(&self, account: AccountId, below_ms: u64) -> Result<(), Error> {
+        let query = sql("UPDATE plans SET warned_ms = NULL WHERE account = $1 AND warned_ms = $2");
+        self.database.execute(query.bind(account.0).bind(below_ms)).await?;
+        Ok(())
+    }
+
     /// What the ledger and the plans disagree on; empty when every hour sold is played or left.
     pub async fn conserve(&self) -> Result<Vec<String>, Error> {
         let query = sql("SELECT total.holder, total.amount FROM (

@@ -109,6 +109,10 @@ async fn who_runs_out_is_warned_once(billing: &Billing) {
     assert!(!billing.warn(AccountId(1), 10 * MINUTE).await.unwrap());
     assert!(billing.warn(AccountId(1), MINUTE).await.unwrap());
     assert!(!billing.warn(AccountId(1), 10 * MINUTE).await.unwrap());
+    billing.unwarn(AccountId(1), 10 * MINUTE).await.unwrap();
+    assert!(!billing.warn(AccountId(1), 10 * MINUTE).await.unwrap(), "the more urgent one stands");
+    billing.unwarn(AccountId(1), MINUTE).await.unwrap();
+    assert!(billing.warn(AccountId(1), MINUTE).await.unwrap(), "who was not reached is warned again");
     billing.credit(AccountId(1), 1, "c", "").await.unwrap();
     assert!(billing.warn(AccountId(1), 10 * MINUTE).await.unwrap());
     // Time goes on between reports; who has been silent for long does not play.
