@@ -1,8 +1,7 @@
-//! A gateway that notes what it is asked to do, and a registry that knows of nobody else.
+//! A gateway that notes what it is asked to do.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
-use futures::{StreamExt as _, stream::BoxStream};
 use parking_lot::Mutex;
 use shardkeep_cluster::Node;
 use shardkeep_daemon::Daemon;
@@ -15,15 +14,11 @@ use shardkeep_rpc::{
         gateway_server::{Gateway, GatewayServer},
         kick_request::Who,
     },
-    registry::{
-        HeartbeatReply, HeartbeatRequest, Instance, LeaveReply, LeaveRequest, ListReply, ListRequest,
-        RegisterReply, RegisterRequest, RemoveReply, RemoveRequest, WatchEvent, WatchRequest,
-        registry_server::{Registry, RegistryServer},
-        watch_event::Event,
-    },
+    registry::registry_server::RegistryServer,
 };
+use shardkeep_testkit::StandInRegistry;
 use shardkeep_types::DaemonKind;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tonic::{Request, Response, Status, service::Routes};
 
 use crate::Place;
@@ -57,8 +52,7 @@ pub(crate) async fn gateway(place: &Place) -> Neighbours {
     let node = Node::join(&place.settings::<()>(DaemonKind::Registry), &registry, DaemonKind::Registry)
         .await
         .unwrap();
-    let known = OneGateway { gateway: Arc::new(watch::Sender::new(None)) };
-    node.serve(Routes::new(RegistryServer::new(known)));
+    node.serve(Routes::new(RegistryServer::new(StandInRegistry::default())));
     let address = node.grpc_address();
 
     let gateway = Daemon::new(DaemonKind::Gateway, "gateway-1");
@@ -67,57 +61,6 @@ pub(crate) async fn gateway(place: &Place) -> Neighbours {
     let node = Node::join(&settings, &gateway, DaemonKind::Gateway).await.unwrap();
     node.serve(Routes::new(GatewayServer::new(Notes { tell: Mutex::new(tell) })));
     Neighbours { registry: address, told, daemons: vec![gateway, registry] }
-}
-
-struct OneGateway {
-    gateway: Arc<watch::Sender<Option<Instance>>>,
-}
-
-#[tonic::async_trait]
-impl Registry for OneGateway {
-    type WatchStream = BoxStream<'static, Result<WatchEvent, Status>>;
-
-    async fn register(&self, request: Request<RegisterRequest>) -> Result<Response<RegisterReply>, Status> {
-        let instance = request.into_inner().instance;
-        if instance.as_ref().and_then(|it| it.id.as_ref()).is_some_and(|id| id.kind == "gateway") {
-            self.gateway.send_replace(instance);
-        }
-        Ok(Response::new(RegisterReply {}))
-    }
-
-    async fn heartbeat(&self, _: Request<HeartbeatRequest>) -> Result<Response<HeartbeatReply>, Status> {
-        Ok(Response::new(HeartbeatReply { known: true }))
-    }
-
-    async fn leave(&self, _: Request<LeaveRequest>) -> Result<Response<LeaveReply>, Status> {
-        Ok(Response::new(LeaveReply {}))
-    }
-
-    async fn watch(&self, _: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
-        let (gateway, first) = (self.gateway.subscribe(), true);
-        let changes = futures::stream::unfold((gateway, first), |(mut gateway, first)| async move {
-            if !first {
-                gateway.changed().await.ok()?;
-            }
-            let now = gateway.borrow_and_update().clone();
-            Some((now, (gateway, false)))
-        });
-        let events = changes.flat_map(|now| {
-            let changed = now.map(Event::Changed).into_iter();
-            futures::stream::iter(
-                changed.chain([Event::Synced(true)]).map(|event| Ok(WatchEvent { event: Some(event) })),
-            )
-        });
-        Ok(Response::new(events.boxed()))
-    }
-
-    async fn list(&self, _: Request<ListRequest>) -> Result<Response<ListReply>, Status> {
-        Err(Status::unimplemented("not asked here"))
-    }
-
-    async fn remove(&self, _: Request<RemoveRequest>) -> Result<Response<RemoveReply>, Status> {
-        Err(Status::unimplemented("not asked here"))
-    }
 }
 
 struct Notes {

@@ -9,11 +9,12 @@ use shardkeep_rpc::{
     chat::chat_client::ChatClient, registry::registry_server::RegistryServer,
     world::world_server::WorldServer,
 };
+use shardkeep_testkit::StandInRegistry;
 use shardkeep_types::{DaemonKind, WorldId};
 use tempfile::TempDir;
 use tonic::{service::Routes, transport::Channel};
 
-use crate::{gateway::StandInGateway, registry::StandInRegistry, world::StandInWorld};
+use crate::{gateway::StandInGateway, world::StandInWorld};
 
 /// Longest wait for something that should happen at once, on a busy machine.
 pub(crate) const SOON: Duration = Duration::from_secs(30);

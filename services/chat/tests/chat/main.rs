@@ -2,7 +2,6 @@
 
 mod cluster;
 mod gateway;
-mod registry;
 mod world;
 
 use shardkeep_rpc::chat::{HistoryRequest, MuteRequest};

@@ -18,6 +18,7 @@ use shardkeep_rpc::{
     registry::registry_server::RegistryServer,
     world::world_server::WorldServer,
 };
+use shardkeep_testkit::StandInRegistry;
 use shardkeep_types::{BackendKind, DaemonKind, Secret, TicketId, WorldId};
 use tempfile::TempDir;
 use tokio::time::timeout;
@@ -26,7 +27,6 @@ use tonic::{service::Routes, transport::Channel};
 use crate::{
     backend::Backend,
     player::Player,
-    registry::StandInRegistry,
     world::{StandInBilling, StandInWorld},
 };
 

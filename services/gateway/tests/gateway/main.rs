@@ -3,7 +3,6 @@
 mod backend;
 mod cluster;
 mod player;
-mod registry;
 mod world;
 
 use std::time::Duration;

@@ -14,6 +14,7 @@ use shardkeep_rpc::{
     gateway::gateway_server::GatewayServer,
     registry::registry_server::RegistryServer,
 };
+use shardkeep_testkit::StandInRegistry;
 use shardkeep_types::{DaemonKind, WorldId};
 use tempfile::TempDir;
 use tokio::{
@@ -26,7 +27,7 @@ use tonic::{service::Routes, transport::Channel};
 
 use crate::{
     player::Player,
-    stand_ins::{StandInBilling, StandInGateway, StandInRegistry},
+    stand_ins::{StandInBilling, StandInGateway},
 };
 
 /// Longest wait for something that should happen at once, on a busy machine.

@@ -1,113 +1,16 @@
-//! The daemons that login talks to, as far as it can tell: a registry that believes everything, and a gateway that
-//! writes down what it is asked.
+//! The daemons that login talks to, as far as it can tell: a gateway that writes down what it is asked, and billing.
 
-use std::{
-    collections::BTreeMap,
-    pin::Pin,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
-    },
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
 };
 
-use futures::{Stream, StreamExt, stream};
 use shardkeep_rpc::{
     billing::{self, billing_server::Billing},
     gateway::{self, gateway_server::Gateway},
-    registry::{self, registry_server::Registry, watch_event::Event},
 };
-use tokio::sync::{broadcast, watch};
-use tokio_stream::wrappers::BroadcastStream;
+use tokio::sync::watch;
 use tonic::{Request, Response, Status};
-
-type Name = (String, String);
-
-#[derive(Clone)]
-pub(crate) struct StandInRegistry {
-    instances: Arc<Mutex<BTreeMap<Name, registry::Instance>>>,
-    changes: broadcast::Sender<registry::Instance>,
-}
-
-impl Default for StandInRegistry {
-    fn default() -> Self {
-        Self { instances: Arc::default(), changes: broadcast::channel(256).0 }
-    }
-}
-
-fn event(event: Event) -> Result<registry::WatchEvent, Status> {
-    Ok(registry::WatchEvent { event: Some(event) })
-}
-
-#[tonic::async_trait]
-impl Registry for StandInRegistry {
-    type WatchStream = Pin<Box<dyn Stream<Item = Result<registry::WatchEvent, Status>> + Send>>;
-
-    async fn register(
-        &self,
-        request: Request<registry::RegisterRequest>,
-    ) -> Result<Response<registry::RegisterReply>, Status> {
-        let instance = request.into_inner().instance.expect("an instance");
-        let id = instance.id.clone().expect("an id");
-        self.instances.lock().unwrap().insert((id.kind, id.name), instance.clone());
-        // Nobody may be watching yet.
-        let _ = self.changes.send(instance);
-        Ok(Response::new(registry::RegisterReply {}))
-    }
-
-    async fn heartbeat(
-        &self,
-        request: Request<registry::HeartbeatRequest>,
-    ) -> Result<Response<registry::HeartbeatReply>, Status> {
-        let registry::HeartbeatRequest { id, state, load, attributes } = request.into_inner();
-        let id = id.expect("an id");
-        let mut instances = self.instances.lock().unwrap();
-        let Some(instance) = instances.get_mut(&(id.kind, id.name)) else {
-            return Ok(Response::new(registry::HeartbeatReply { known: false }));
-        };
-        let now = registry::Instance { state, load, attributes, ..instance.clone() };
-        if *instance != now {
-            *instance = now.clone();
-            let _ = self.changes.send(now);
-        }
-        Ok(Response::new(registry::HeartbeatReply { known: true }))
-    }
-
-    async fn leave(
-        &self,
-        _: Request<registry::LeaveRequest>,
-    ) -> Result<Response<registry::LeaveReply>, Status> {
-        Ok(Response::new(registry::LeaveReply {}))
-    }
-
-    async fn watch(
-        &self,
-        request: Request<registry::WatchRequest>,
-    ) -> Result<Response<Self::WatchStream>, Status> {
-        let kinds = request.into_inner().kinds;
-        let wanted = move |instance: &registry::Instance| {
-            kinds.is_empty() || instance.id.as_ref().is_some_and(|id| kinds.contains(&id.kind))
-        };
-        let changes = BroadcastStream::new(self.changes.subscribe());
-        let now: Vec<_> = self.instances.lock().unwrap().values().filter(|i| wanted(i)).cloned().collect();
-        let first = now.into_iter().map(Event::Changed).chain([Event::Synced(true)]).map(event);
-        let later = changes.filter_map(move |change| {
-            let change = change.ok().filter(|instance| wanted(instance)).map(Event::Changed).map(event);
-            async { change }
-        });
-        Ok(Response::new(Box::pin(stream::iter(first).chain(later))))
-    }
-
-    async fn list(&self, _: Request<registry::ListRequest>) -> Result<Response<registry::ListReply>, Status> {
-        Err(Status::unimplemented("list"))
-    }
-
-    async fn remove(
-        &self,
-        _: Request<registry::RemoveRequest>,
-    ) -> Result<Response<registry::RemoveReply>, Status> {
-        Err(Status::unimplemented("remove"))
-    }
-}
 
 /// What a gateway was asked.
 #[derive(Debug, Clone, PartialEq)]

@@ -8,15 +8,14 @@ use shardkeep_rpc::{
     dbcache::db_cache_server::DbCacheServer, registry::registry_server::RegistryServer,
     world::world_client::WorldClient, zone::zone_server::ZoneServer,
 };
+use shardkeep_testkit::StandInRegistry;
 use shardkeep_types::{DaemonKind, WorldId};
 use shardkeep_world::{World, WorldConfig};
 use tempfile::TempDir;
 use tokio::time::timeout;
 use tonic::{service::Routes, transport::Channel};
 
-use crate::{
-    database::StandInDatabase, gateway::StandInGateway, registry::StandInRegistry, zone::StandInZone,
-};
+use crate::{database::StandInDatabase, gateway::StandInGateway, zone::StandInZone};
 
 /// Longest wait for something that should happen at once, on a busy machine.
 pub(crate) const SOON: Duration = Duration::from_secs(30);

@@ -3,7 +3,6 @@
 mod cluster;
 mod database;
 mod gateway;
-mod registry;
 mod zone;
 
 use prost::Message;

@@ -11,14 +11,13 @@ use shardkeep_rpc::{
     world::{Partition, Sector, world_server::WorldServer},
     zone::{AdmitRequest, zone_client::ZoneClient},
 };
+use shardkeep_testkit::StandInRegistry;
 use shardkeep_types::{CellRect, DaemonKind, MapId, WorldId};
 use shardkeep_zone::{Config, Zone};
 use tempfile::TempDir;
 use tonic::{service::Routes, transport::Channel};
 
-use crate::{
-    database::StandInDatabase, gateway::StandInGateway, registry::StandInRegistry, world::StandInWorld,
-};
+use crate::{database::StandInDatabase, gateway::StandInGateway, world::StandInWorld};
 
 /// Longest wait for something that should happen at once, on a busy machine.
 pub(crate) const SOON: Duration = Duration::from_secs(30);

@@ -3,7 +3,6 @@
 mod cluster;
 mod database;
 mod gateway;
-mod registry;
 mod world;
 
 use shardkeep_cluster::link::{BackendItem, PublishKind, SessionChange};

@@ -1,12 +1,9 @@
-//! A registry that believes everything, and lets a test call a zone dead.
+//! A registry for the tests of one daemon: it believes everything it is told, and lets a test call a daemon dead.
 
-use std::{
-    collections::BTreeMap,
-    pin::Pin,
-    sync::{Arc, Mutex},
-};
+use std::{collections::BTreeMap, pin::Pin, sync::Arc};
 
 use futures::{Stream, StreamExt, stream};
+use parking_lot::Mutex;
 use shardkeep_rpc::registry::{
     HeartbeatReply, HeartbeatRequest, Instance, LeaveReply, LeaveRequest, ListReply, ListRequest,
     RegisterReply, RegisterRequest, RemoveReply, RemoveRequest, State, WatchEvent, WatchRequest,
@@ -16,37 +13,67 @@ use tokio::sync::broadcast;
 use tokio_stream::wrappers::BroadcastStream;
 use tonic::{Request, Response, Status};
 
+/// Changes that a watcher may be behind.
+const BEHIND: usize = 1024;
+
+/// Instances by their names. Clones share what they know.
 #[derive(Clone)]
-pub(crate) struct StandInRegistry {
+pub struct StandInRegistry {
     instances: Arc<Mutex<BTreeMap<String, Instance>>>,
     changes: broadcast::Sender<Instance>,
 }
 
 impl Default for StandInRegistry {
     fn default() -> Self {
-        Self { instances: Arc::default(), changes: broadcast::channel(1024).0 }
+        Self { instances: Arc::default(), changes: broadcast::channel(BEHIND).0 }
     }
 }
 
 impl StandInRegistry {
-    /// What a registry says of a daemon that it has not heard of for a lease.
-    pub(crate) fn lose(&self, name: &str) {
+    /// What it knows of an instance, once that is up.
+    pub async fn up(&self, name: &str) -> Instance {
+        let mut changes = self.changes.subscribe();
+        loop {
+            let known = self.instances.lock().get(name).cloned();
+            if let Some(instance) = known.filter(|it| it.state == i32::from(State::Up)) {
+                return instance;
+            }
+            // Whether it was this instance or the channel overflowed: look again.
+            let _ = changes.recv().await;
+        }
+    }
+
+    /// Says what a registry says of a daemon that it has not heard of for a lease.
+    pub fn lose(&self, name: &str) {
         self.change(name, |instance| instance.state = State::Offline.into());
     }
 
     fn change(&self, name: &str, change: impl FnOnce(&mut Instance)) -> bool {
-        let mut instances = self.instances.lock().unwrap();
+        let mut instances = self.instances.lock();
         let Some(instance) = instances.get_mut(name) else { return false };
         let before = instance.clone();
         // Who is lost stays lost; its heartbeats come too late.
-        if instance.state != i32::from(State::Offline) {
+        if !is_lost(instance) {
             change(instance);
         }
         if *instance != before {
-            let _ = self.changes.send(instance.clone());
+            self.tell(instance.clone());
         }
         true
     }
+
+    fn tell(&self, instance: Instance) {
+        // Nobody may be watching yet.
+        let _ = self.changes.send(instance);
+    }
+}
+
+fn is_lost(instance: &Instance) -> bool {
+    instance.state == i32::from(State::Offline)
+}
+
+fn missing(field: &'static str) -> impl FnOnce() -> Status {
+    move || Status::invalid_argument(format!("{field} is missing"))
 }
 
 #[tonic::async_trait]
@@ -54,13 +81,14 @@ impl Registry for StandInRegistry {
     type WatchStream = Pin<Box<dyn Stream<Item = Result<WatchEvent, Status>> + Send>>;
 
     async fn register(&self, request: Request<RegisterRequest>) -> Result<Response<RegisterReply>, Status> {
-        let instance = request.into_inner().instance.unwrap();
-        let id = instance.id.clone().unwrap();
-        let mut instances = self.instances.lock().unwrap();
-        let lost = |known: &Instance| known.state == i32::from(State::Offline) && known.id == instance.id;
+        let instance = request.into_inner().instance.ok_or_else(missing("instance"))?;
+        let id = instance.id.clone().ok_or_else(missing("id"))?;
+        let mut instances = self.instances.lock();
+        // Of the same incarnation, that is: a daemon that was restarted is another.
+        let lost = |known: &Instance| is_lost(known) && known.id == instance.id;
         if !instances.get(&id.name).is_some_and(lost) {
             instances.insert(id.name, instance.clone());
-            let _ = self.changes.send(instance);
+            self.tell(instance);
         }
         Ok(Response::new(RegisterReply {}))
     }
@@ -70,22 +98,24 @@ impl Registry for StandInRegistry {
         request: Request<HeartbeatRequest>,
     ) -> Result<Response<HeartbeatReply>, Status> {
         let HeartbeatRequest { id, state, load, attributes } = request.into_inner();
-        let known = self.change(&id.unwrap().name, |instance| {
+        let known = self.change(&id.ok_or_else(missing("id"))?.name, |instance| {
             *instance = Instance { state, load, attributes, ..instance.clone() };
         });
         Ok(Response::new(HeartbeatReply { known }))
     }
 
     async fn leave(&self, request: Request<LeaveRequest>) -> Result<Response<LeaveReply>, Status> {
-        self.lose(&request.into_inner().id.unwrap().name);
+        self.lose(&request.into_inner().id.ok_or_else(missing("id"))?.name);
         Ok(Response::new(LeaveReply {}))
     }
 
     async fn watch(&self, request: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
         let kinds = request.into_inner().kinds;
-        let wanted = move |instance: &Instance| kinds.contains(&instance.id.as_ref().unwrap().kind);
+        let wanted = move |instance: &Instance| {
+            kinds.is_empty() || instance.id.as_ref().is_some_and(|id| kinds.contains(&id.kind))
+        };
         let event = |event| Ok(WatchEvent { event: Some(event) });
-        let instances = self.instances.lock().unwrap();
+        let instances = self.instances.lock();
         let changes = BroadcastStream::new(self.changes.subscribe());
         let now: Vec<Instance> = instances.values().filter(|instance| wanted(instance)).cloned().collect();
         let first = now.into_iter().map(Event::Changed).chain([Event::Synced(true)]).map(event);
@@ -97,10 +127,12 @@ impl Registry for StandInRegistry {
     }
 
     async fn list(&self, _: Request<ListRequest>) -> Result<Response<ListReply>, Status> {
-        Err(Status::unimplemented("list"))
+        let instances = self.instances.lock();
+        Ok(Response::new(ListReply { instances: instances.values().cloned().collect() }))
     }
 
-    async fn remove(&self, _: Request<RemoveRequest>) -> Result<Response<RemoveReply>, Status> {
-        Err(Status::unimplemented("remove"))
+    async fn remove(&self, request: Request<RemoveRequest>) -> Result<Response<RemoveReply>, Status> {
+        let removed = self.instances.lock().remove(&request.into_inner().name);
+        removed.map(|_| Response::new(RemoveReply {})).ok_or_else(|| Status::not_found("no such instance"))
     }
 }
