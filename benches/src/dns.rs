@@ -20,7 +20,7 @@ struct Case {
 }
 
 /// A quiet server pays for being woken by each query, a busy one for the queries.
-const CASES: [Case; 2] = [
+const CASES: &[Case] = &[
     Case { name: "10,000 /s", queries_per_second: Some("10000"), seconds: "3", rounds: 5 },
     Case { name: "as fast as they go", queries_per_second: None, seconds: "2", rounds: 5 },
 ];
@@ -80,7 +80,7 @@ fn run() -> Result<Outcome> {
         }
         let show = |micros: f64| format!("{micros:.2} us");
         let median = median(our_costs).context("no round")?;
-        Ok(Row::beside(case.name, median, self::median(their_costs), show, "Knot", "knot"))
+        anyhow::Ok(Row::beside(case.name, median, self::median(their_costs), show, "Knot", "knot"))
     });
     Ok(Outcome::Rows(rows.collect::<Result<_>>()?))
 }
