@@ -283,16 +283,19 @@ mod tests {
 
     #[test]
     fn packets_come_and_answers_go_to_whoever_asked() {
-        for (bound, at) in [("127.0.0.1:0", "127.0.0.1"), ("0.0.0.0:0", "127.0.0.5"), ("[::]:0", "[::1]")] {
+        for (bound, from, at) in [
+            ("127.0.0.1:0", "127.0.0.1:0", "127.0.0.1"),
+            ("0.0.0.0:0", "127.0.0.1:0", "127.0.0.5"),
+            ("[::]:0", "[::1]:0", "[::1]"),
+        ] {
             // Where a machine has no IPv6 there is nothing to try.
-            let Ok(server) = UdpSocket::bind(bound) else { continue };
+            let (Ok(server), Ok(_)) = (UdpSocket::bind(bound), UdpSocket::bind(from)) else { continue };
             server.set_read_timeout(Some(SOON)).unwrap();
             let mut batch = Batch::new(&server).unwrap();
             let server_address = format!("{at}:{}", server.local_addr().unwrap().port());
             let clients: Vec<UdpSocket> = (0..3)
                 .map(|_| {
-                    let client = UdpSocket::bind(if at.starts_with('[') { "[::1]:0" } else { "127.0.0.1:0" });
-                    let client = client.unwrap();
+                    let client = UdpSocket::bind(from).unwrap();
                     client.set_read_timeout(Some(SOON)).unwrap();
                     // A connected socket takes answers from this address alone.
                     client.connect(&server_address).unwrap();

@@ -131,11 +131,12 @@ impl Counters {
     }
 
     pub(crate) fn steered(&self, by_subnet: bool) {
-        if by_subnet { self.steered_by_subnet.increment(1) } else { self.steered_by_address.increment(1) }
+        let counter = if by_subnet { &self.steered_by_subnet } else { &self.steered_by_address };
+        counter.increment(1);
     }
 }
 
-fn count<K: PartialEq>(counters: &[Counter], kinds: &[K], kind: K) {
+fn count<K: PartialEq + Copy>(counters: &[Counter], kinds: &[K], kind: K) {
     if let Some(at) = kinds.iter().position(|known| *known == kind) {
         counters[at].increment(1);
     }
