@@ -1,6 +1,8 @@
 //! `shardkeep dns`: shows and switches the pools of addresses that the name servers answer from.
 
-use anyhow::Result;
+use std::time::Instant;
+
+use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
 use comfy_table::Table;
 use shardkeep_rpc::dns::{ListPoolsRequest, Pool, SwitchPoolRequest};
@@ -34,8 +36,15 @@ pub async fn run(args: DnsArgs) -> Result<()> {
             println!("{}", table(&reply.active, &reply.pools));
         }
         DnsCommand::Switch { pool } => {
-            dns.switch_pool(SwitchPoolRequest { pool: pool.clone() }).await?;
-            println!("answering from {pool}; resolvers may keep what they have for a few seconds");
+            let begin = Instant::now();
+            let reply = dns.switch_pool(SwitchPoolRequest { pool: pool.clone() }).await?.into_inner();
+            let (answering, took) = (reply.answering.join(", "), begin.elapsed().as_millis());
+            println!(
+                "{answering}: answering from {pool} after {took} ms; resolvers may keep what they have for a few seconds"
+            );
+            if !reply.lagging.is_empty() {
+                bail!("{}: not yet; is [dns.pools.{pool}] in its settings?", reply.lagging.join(", "));
+            }
         }
     }
     Ok(())

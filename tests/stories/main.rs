@@ -6,6 +6,7 @@ mod config_typos;
 mod crashes;
 mod dashboards;
 mod drain;
+mod flood;
 mod gateways;
 mod hostile;
 mod hunt;

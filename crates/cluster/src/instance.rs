@@ -5,6 +5,9 @@ use std::collections::BTreeMap;
 use shardkeep_rpc::{Malformed, registry};
 use shardkeep_types::{InstanceId, WorldId};
 
+/// The attribute that says where an instance stands: `cluster.region` of its settings.
+pub const REGION: &str = "region";
+
 /// States follow each other in this order and never go back within one incarnation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum State {

@@ -32,7 +32,7 @@ pub use backoff::Backoff;
 pub use dialer::Dialer;
 pub use directory::Directory;
 pub use identity::Identity;
-pub use instance::{Instance, State};
+pub use instance::{Instance, REGION, State};
 pub use node::Node;
 pub use peer::{NotAnInstance, Peer};
 

@@ -18,8 +18,8 @@ use tonic_health::{ServingStatus, server::HealthReporter};
 use tracing::{error, info};
 
 use crate::{
-    Dialer, Directory, Identity, Instance, State, advertise, control::Drainer, directory, export, metrics,
-    registration, server,
+    Dialer, Directory, Identity, Instance, REGION, State, advertise, control::Drainer, directory, export,
+    metrics, registration, server,
 };
 
 /// How long readiness waits for a registry to take note.
@@ -77,7 +77,7 @@ impl Node {
             admin_address: advertise::reachable(&daemon.bound().admin, &host),
             version: env!("CARGO_PKG_VERSION").into(),
             load: 0.0,
-            attributes: BTreeMap::new(),
+            attributes: region(&settings.cluster),
         };
         let node = Self {
             inner: Arc::new(Inner {
@@ -269,6 +269,11 @@ fn load_identity<C>(settings: &Settings<C>, kind: DaemonKind) -> anyhow::Result<
         );
     }
     Ok(identity)
+}
+
+fn region(config: &ClusterConfig) -> BTreeMap<String, String> {
+    let named = (!config.region.is_empty()).then(|| (REGION.to_owned(), config.region.clone()));
+    named.into_iter().collect()
 }
 
 async fn report_health(reporter: HealthReporter, daemon: Daemon) -> anyhow::Result<()> {

@@ -96,6 +96,9 @@ pub struct ClusterConfig {
     pub deployment: String,
     /// DNS zone under which players find the cluster: `login.<zone>` and `gateway.<zone>`.
     pub zone: String,
+    /// Where this instance stands, in the words of `dns.regions`: players near it are sent to it. Empty: nowhere in
+    /// particular.
+    pub region: String,
 }
 
 impl ClusterConfig {
@@ -116,6 +119,7 @@ impl Default for ClusterConfig {
             world: 0,
             deployment: "dev".into(),
             zone: "shardkeep.test".into(),
+            region: String::new(),
         }
     }
 }
@@ -133,6 +137,9 @@ impl Validate for ClusterConfig {
         }
         if self.lease > Duration::from_secs(60) {
             return Err("lease: must be at most 60s, or the dead look alive".into());
+        }
+        if self.region.len() > 63 {
+            return Err("region: must be at most 63 bytes".into());
         }
         Ok(())
     }

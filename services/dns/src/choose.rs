@@ -1,62 +1,106 @@
 //! Chooses replicas for one answer: a weighted draw without putting back, so that the lightly loaded come more often
-//! and come first.
+//! and come first. Nothing is allocated: this runs for every answer.
 
-use crate::{random::Random, view::Target};
+use crate::random::Random;
 
-/// At most `most` of the targets that `fits` accepts, in the order drawn.
-pub(crate) fn choose<'a>(
-    targets: &'a [Target],
-    most: usize,
-    random: &mut Random,
-    fits: impl Fn(&Target) -> bool,
-) -> Vec<&'a Target> {
-    let mut left: Vec<&Target> = targets.iter().filter(|target| fits(target)).collect();
-    let mut total: u32 = left.iter().map(|target| u32::from(target.weight)).sum();
-    let mut chosen = Vec::with_capacity(most.min(left.len()));
-    while chosen.len() < most && !left.is_empty() {
-        let mut ticket = random.below(total);
-        let at = left.iter().position(|target| {
-            let weight = u32::from(target.weight);
-            let hit = ticket < weight;
-            ticket = ticket.saturating_sub(weight);
-            hit
-        });
-        let target = left.swap_remove(at.unwrap_or(0));
-        total -= u32::from(target.weight);
-        chosen.push(target);
+/// Most that one draw takes.
+pub(crate) const MOST: usize = 16;
+
+/// Weights, ready to be drawn by.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Weights {
+    /// Where each one's share of the whole ends.
+    ends: Box<[u32]>,
+}
+
+/// Indices in the order drawn.
+#[derive(Debug, Default)]
+pub(crate) struct Drawn {
+    picks: [u32; MOST],
+    count: usize,
+}
+
+impl Drawn {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = usize> + '_ {
+        self.picks[..self.count].iter().map(|pick| *pick as usize)
     }
-    chosen
+}
+
+impl Weights {
+    pub(crate) fn new(weights: impl Iterator<Item = u16>) -> Self {
+        let ends = weights.scan(0u32, |end, weight| {
+            *end = end.saturating_add(weight.max(1).into());
+            Some(*end)
+        });
+        Self { ends: ends.collect() }
+    }
+
+    /// Draws at most `most`, and at most [`MOST`].
+    pub(crate) fn draw(&self, most: usize, random: &mut Random) -> Drawn {
+        let mut drawn = Drawn::default();
+        if self.ends.len() == 1 {
+            drawn.count = 1;
+            return drawn;
+        }
+        let mut left = self.ends.last().copied().unwrap_or_default();
+        // The shares that are taken, as start and length, ordered by start.
+        let mut taken = [(0, 0); MOST];
+        for count in 0..most.min(self.ends.len()).min(MOST) {
+            // A ticket of what is left, moved past what is taken.
+            let mut ticket = random.below(left);
+            let before = taken[..count].iter().take_while(|(start, length)| {
+                let beyond = ticket >= *start;
+                ticket += if beyond { *length } else { 0 };
+                beyond
+            });
+            let before = before.count();
+            let pick = self.ends.partition_point(|end| *end <= ticket);
+            let start = pick.checked_sub(1).map_or(0, |previous| self.ends[previous]);
+            let length = self.ends[pick] - start;
+            taken.copy_within(before..count, before + 1);
+            taken[before] = (start, length);
+            left -= length;
+            drawn.picks[count] = pick as u32;
+            drawn.count = count + 1;
+        }
+        drawn
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn target(name: &str, weight: u16) -> Target {
-        Target { name: name.into(), addresses: vec![], port: 1, weight }
+    fn draw(weights: &[u16], most: usize, random: &mut Random) -> Vec<usize> {
+        Weights::new(weights.iter().copied()).draw(most, random).iter().collect()
     }
 
     #[test]
     fn each_is_drawn_by_its_weight() {
-        let targets = [target("light", 90), target("heavy", 10)];
         let mut random = Random::new(42);
-        let draws = 10_000;
-        let light =
-            (0..draws).filter(|_| choose(&targets, 1, &mut random, |_| true)[0].name == "light").count();
-        assert!((8_800..9_200).contains(&light), "{light} of {draws}");
+        let mut firsts = [0; 3];
+        let mut seconds = [0; 3];
+        for _ in 0..10_000 {
+            let picks = draw(&[60, 10, 30], 2, &mut random);
+            firsts[picks[0]] += 1;
+            seconds[picks[1]] += 1;
+        }
+        assert!((5_700..6_300).contains(&firsts[0]) && (850..1_150).contains(&firsts[1]), "{firsts:?}");
+        // By hand: 60 comes second after 10 (6/9 of 0.1) or after 30 (6/7 of 0.3).
+        assert!((3_000..3_500).contains(&seconds[0]), "{seconds:?}");
     }
 
     #[test]
     fn nobody_is_drawn_twice_and_bounds_hold() {
-        let targets: Vec<_> = (1..=5).map(|n| target(&n.to_string(), n)).collect();
         let mut random = Random::new(1);
-        for _ in 0..100 {
-            let mut names: Vec<_> =
-                choose(&targets, 9, &mut random, |t| t.weight > 1).iter().map(|t| t.name.clone()).collect();
-            names.sort();
-            assert_eq!(names, ["2", "3", "4", "5"]);
-            assert_eq!(choose(&targets, 2, &mut random, |_| true).len(), 2);
+        for _ in 0..200 {
+            let mut all = draw(&[1, 100, 3, 4, 5], 9, &mut random);
+            all.sort_unstable();
+            assert_eq!(all, [0, 1, 2, 3, 4]);
+            assert_eq!(draw(&[1, 100, 3, 4, 5], 2, &mut random).len(), 2);
         }
-        assert!(choose(&[], 2, &mut random, |_| true).is_empty());
+        assert_eq!(draw(&[1; 100], 99, &mut random).len(), MOST);
+        assert_eq!(draw(&[7], 4, &mut random), [0]);
+        assert!(draw(&[], 2, &mut random).is_empty());
     }
 }

@@ -5,40 +5,62 @@
 //! The names are in [`zone`]. A replica that drains or is lost vanishes from the answers as soon as a registry says
 //! so; resolvers may keep an answer for at most five seconds.
 //!
-//! * [`query`]: bytes become a question, or a fault. [`zone`]: question and view become an answer.
-//!   [`encode`]: the answer becomes bytes that fit. All three are pure.
-//! * [`view`]: what answers choose from. [`live`] makes it anew at each change. [`choose`]: the weighted draw.
-//!   [`pool`]: addresses that an operator puts in place of the live ones.
-//! * [`server`]: the socket loops. [`service`]: the operators' gRPC calls.
+//! * [`query`]: bytes become a question, or a fault; [`careful`] reads what is unusual. [`table`]: a question becomes an
+//!   answer, from records that [`zone`] has encoded ahead of a [`view`]. [`answerer`] does all of it for one packet, and
+//!   asks [`cookie`] and [`rate`] first whether to. All these are pure.
+//! * [`live`] and [`replicas`] make the table anew at each change. [`pool`]: addresses that an operator puts in place of
+//!   the live ones; [`service`]: how. [`choose`]: the weighted draw. [`prefixes`]: which region a client is in.
+//! * [`sockets`], [`udp`] and [`tcp`]: the loops. [`batch`]: many packets in one system call.
 
+mod answerer;
+mod batch;
+mod careful;
 mod choose;
 mod config;
-mod encode;
+mod cookie;
+mod edns;
+#[doc(hidden)]
+pub mod fuzz;
 mod live;
 mod metrics;
 mod pool;
+mod prefixes;
 mod query;
 mod random;
-mod server;
+mod rate;
+mod replicas;
 mod service;
+mod sockets;
+mod subnet;
+mod table;
+mod tcp;
+mod udp;
 mod view;
+mod wire;
 mod zone;
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Context;
-use parking_lot::RwLock;
 use shardkeep_cluster::{MESSAGE_LIMIT, Node};
 use shardkeep_daemon::{Daemon, Service, Settings};
 use shardkeep_rpc::dns::dns_server::DnsServer;
 use shardkeep_types::DaemonKind;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tracing::info;
 
-pub use config::Config;
+use answerer::{Answerer, Shared, Transport};
+pub use config::{Config, CookieConfig, RateConfig};
+use cookie::Cookies;
 pub use pool::Pool;
-use server::{Responder, Sockets};
+use random::Random;
+use sockets::Sockets;
+use view::View;
+
+/// How often a cookie secret that is our own is replaced.
+const SECRET_LIVES: Duration = Duration::from_secs(24 * 3600);
 
 /// The daemon.
 pub struct Dns;
@@ -51,26 +73,44 @@ impl Service for Dns {
         metrics::describe();
         let node = Node::join(&settings, &daemon, Self::KIND).await?;
         let (origin, config) = (&settings.cluster.zone, settings.service);
-        let zone = zone::Zone::new(origin, config.clone())
+        let zone = zone::Zone::new(origin, &config)
             .with_context(|| format!("cluster.zone: {origin:?} is not a domain name"))?;
         let sockets = bind(&config)?;
-        let responder = Arc::new(Responder { zone, view: RwLock::default() });
         node.set_client_address(match config.advertise.as_str() {
             "" => node.advertise(sockets.address),
             configured => configured.to_owned(),
         });
+        let cookies = match config.cookies.secrets() {
+            Some((current, previous)) => Cookies::new(current, previous),
+            None => Cookies::random()?,
+        };
+        let shared = Shared::new(&config, cookies, zone.table(&View::default()));
         let draining = daemon.draining();
         for socket in sockets.udp {
-            daemon.spawn("UDP", server::serve_udp(socket, responder.clone(), draining.clone()));
+            let answerer = Answerer::new(shared.clone(), Transport::Udp, Random::from_entropy());
+            daemon.spawn("UDP", udp::serve(socket, answerer, draining.clone()));
         }
-        let tcp = server::serve_tcp(sockets.tcp, responder.clone(), config.tcp_connections, draining.clone());
-        daemon.spawn("TCP", tcp);
+        let bounds =
+            tcp::Bounds { in_all: config.tcp_connections, per_network: config.tcp_connections_per_network };
+        daemon.spawn("TCP", tcp::serve(sockets.tcp, shared.clone(), bounds, draining.clone()));
+        if config.cookies.secrets().is_none() {
+            daemon.spawn("cookies", roll_cookies(shared.clone(), draining.clone()));
+        }
+        let (tell, replicas) = watch::channel(replicas::Replicas::default());
+        daemon.spawn("replicas", replicas::follow(node.clone(), tell, draining.clone()));
         let switch = watch::Sender::new(pool::Switch { since_ms: 0, pool: config.pool });
-        let live = live::Live::new(&node, config.pools.clone(), switch.clone());
-        daemon.spawn("view", live.keep(responder, draining.clone()));
-        let service = DnsServer::new(service::DnsService { pools: config.pools, switch })
-            .max_decoding_message_size(MESSAGE_LIMIT)
-            .max_encoding_message_size(MESSAGE_LIMIT);
+        let served = watch::Sender::new(switch.borrow().clone());
+        let service = DnsServer::new(service::DnsService {
+            name: node.id().name.clone(),
+            pools: config.pools.clone(),
+            switch: switch.clone(),
+            served: served.subscribe(),
+            peers: node.directory(DaemonKind::Dns),
+        });
+        let live = live::Live::new(&node, zone, shared, config.pools, replicas, switch, served);
+        daemon.spawn("view", live.keep(draining.clone()));
+        let service =
+            service.max_decoding_message_size(MESSAGE_LIMIT).max_encoding_message_size(MESSAGE_LIMIT);
         node.serve(Routes::new(service));
         draining.cancelled().await;
         Ok(())
@@ -79,9 +119,25 @@ impl Service for Dns {
 
 fn bind(config: &Config) -> anyhow::Result<Sockets> {
     let address: SocketAddr = config.listen.parse().context("dns.listen")?;
-    let loops = std::thread::available_parallelism().map_or(1, usize::from);
+    let loops = match config.sockets {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        sockets => sockets,
+    };
     let sockets = Sockets::bind(address, loops)
         .with_context(|| format!("DNS: can not listen on {address} (dns.listen moves it)"))?;
     info!(address = %sockets.address, loops, "DNS bound");
     Ok(sockets)
+}
+
+/// Replaces the cookie secret daily: clients never notice, because cookies live for an hour and the secret before is
+/// still taken.
+async fn roll_cookies(shared: Arc<Shared>, stop: CancellationToken) -> anyhow::Result<()> {
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(SECRET_LIVES) => {}
+            () = stop.cancelled() => return Ok(()),
+        }
+        let rolled = shared.cookies.load().rolled()?;
+        shared.cookies.store(Arc::new(rolled));
+    }
 }

@@ -1,4 +1,4 @@
-//! Keeps the view up to date: the live directories, or the pool that an operator has put in their place.
+//! Keeps the table up to date: from the live replicas, or the pool that an operator has put in their place.
 
 use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
 
@@ -10,67 +10,78 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use crate::{
+    answerer::Shared,
     metrics::{TARGETS, VIEW_CHANGES},
     pool::{self, Pool, Switch},
-    server::Responder,
-    view::{self, Service, View},
+    replicas::Replicas,
+    view::{Service, View},
+    zone::Zone,
 };
 
 /// Where answers come from.
 pub(crate) struct Live {
-    login: Directory,
-    gateway: Directory,
-    name_server: Directory,
+    node: Node,
+    zone: Zone,
+    shared: Arc<Shared>,
     pools: BTreeMap<String, Pool>,
+    replicas: watch::Receiver<Replicas>,
+    /// The other name servers, for their switches.
+    peers: Directory,
     switch: watch::Sender<Switch>,
     switched: watch::Receiver<Switch>,
-    node: Node,
+    /// The switch by which answers are given.
+    served: watch::Sender<Switch>,
+    view: View,
 }
 
 impl Live {
-    pub(crate) fn new(node: &Node, pools: BTreeMap<String, Pool>, switch: watch::Sender<Switch>) -> Self {
+    pub(crate) fn new(
+        node: &Node,
+        zone: Zone,
+        shared: Arc<Shared>,
+        pools: BTreeMap<String, Pool>,
+        replicas: watch::Receiver<Replicas>,
+        switch: watch::Sender<Switch>,
+        served: watch::Sender<Switch>,
+    ) -> Self {
         Self {
-            login: node.directory(DaemonKind::Login),
-            gateway: node.directory(DaemonKind::Gateway),
-            name_server: node.directory(DaemonKind::Dns),
+            node: node.clone(),
+            zone,
+            shared,
             pools,
+            replicas,
+            peers: node.directory(DaemonKind::Dns),
             switched: switch.subscribe(),
             switch,
-            node: node.clone(),
+            served,
+            view: View::default(),
         }
     }
 
-    /// Replaces the view at each change, until `stop`.
-    pub(crate) async fn keep(
-        mut self,
-        responder: Arc<Responder>,
-        stop: CancellationToken,
-    ) -> anyhow::Result<()> {
+    /// Replaces the table at each change, until `stop`.
+    pub(crate) async fn keep(mut self, stop: CancellationToken) -> anyhow::Result<()> {
         loop {
-            self.follow_switch();
-            let view = self.view().await;
-            if !view.says_the_same(&responder.view.read()) {
-                for service in Service::ALL {
-                    gauge!(TARGETS, "name" => service.label()).set(view.targets(service).len() as f64);
-                }
-                counter!(VIEW_CHANGES).increment(1);
-                *responder.view.write() = Arc::new(view);
+            let switch = self.follow_switch();
+            self.publish(&switch);
+            // Only now: whoever sees this counts on our answers.
+            if switch.since_ms > 0 {
+                self.node.set_attribute(pool::ATTRIBUTE, switch.attribute());
             }
+            self.served.send_replace(switch);
             tokio::select! {
-                () = self.login.changed() => {}
-                () = self.gateway.changed() => {}
-                () = self.name_server.changed() => {}
+                _ = self.replicas.changed() => {}
+                () = self.peers.changed() => {}
                 _ = self.switched.changed() => {}
                 () = stop.cancelled() => return Ok(()),
             }
         }
     }
 
-    /// Adopts the latest switch, and tells the other replicas ours.
-    fn follow_switch(&mut self) {
-        let others = self.name_server.all();
+    /// The latest switch of all, ours from now on.
+    fn follow_switch(&mut self) -> Switch {
+        let peers = self.peers.snapshot();
         let changed = self.switch.send_if_modified(|switch| {
-            let latest = Switch::latest(switch.clone(), &others, &self.pools);
+            let latest = Switch::latest(switch.clone(), &peers, &self.pools);
             let changed = *switch != latest;
             *switch = latest;
             changed
@@ -79,27 +90,29 @@ impl Live {
         if changed {
             info!(pool = switch.pool, "follow another replica's switch");
         }
-        if switch.since_ms > 0 {
-            self.node.set_attribute(pool::ATTRIBUTE, switch.attribute());
-        }
+        switch
     }
 
-    async fn view(&mut self) -> View {
-        // Both kinds that players need must have been heard of before an empty list is a fact.
-        let heard = self.login.heard() && self.gateway.heard();
-        let mut view = View::new(heard, unix_seconds());
-        let pool = self.pools.get(&self.switched.borrow().pool).cloned().unwrap_or_default();
+    fn publish(&mut self, switch: &Switch) {
+        let view = self.view(switch);
+        if view.says_the_same(&self.view) {
+            return;
+        }
         for service in Service::ALL {
-            let instances = match service {
-                Service::Login => self.login.snapshot(),
-                Service::Gateway => self.gateway.snapshot(),
-                Service::NameServer => self.name_server.snapshot(),
-            };
-            let targets = match pool.targets(service) {
-                Some(targets) => targets,
-                None => view::targets(&instances).await,
-            };
-            view.set_targets(service, targets);
+            gauge!(TARGETS, "name" => service.label()).set(view.targets(service).len() as f64);
+        }
+        counter!(VIEW_CHANGES).increment(1);
+        self.shared.table.store(Arc::new(self.zone.table(&view)));
+        self.view = view;
+    }
+
+    fn view(&mut self, switch: &Switch) -> View {
+        let replicas = self.replicas.borrow_and_update();
+        let mut view = View::new(replicas.heard, unix_seconds());
+        let pool = self.pools.get(&switch.pool);
+        for service in Service::ALL {
+            let pooled = pool.and_then(|pool| pool.targets(service));
+            view.set_targets(service, pooled.unwrap_or_else(|| replicas.of(service).to_vec()));
         }
         view
     }

@@ -47,7 +47,8 @@ impl Pool {
 
 fn target((at, address): (usize, &String)) -> Option<Target> {
     let (address, port) = parse(address)?;
-    Some(Target { name: format!("pool-{}", at + 1), addresses: vec![address], port, weight: 1 })
+    let name = format!("pool-{}", at + 1);
+    Some(Target { name, addresses: vec![address], port, weight: 1, region: String::new() })
 }
 
 fn parse(address: &str) -> Option<(IpAddr, u16)> {
@@ -67,7 +68,7 @@ impl Switch {
         format!("{} {}", self.since_ms, self.pool)
     }
 
-    fn from_attribute(text: &str) -> Option<Self> {
+    pub(crate) fn from_attribute(text: &str) -> Option<Self> {
         let (since_ms, pool) = text.split_once(' ')?;
         Some(Self { since_ms: since_ms.parse().ok()?, pool: pool.to_owned() })
     }

@@ -1,138 +1,155 @@
-//! Bytes of a stranger become a question here, or a reason why not. Nothing is allocated in proportion to what a
-//! packet claims to hold.
+//! Bytes of a stranger become a query here, or a reason why not. This reads what resolvers send: one question and at
+//! most an OPT record. What is legal but unusual is left to [`crate::careful`].
 
-use hickory_proto::{
-    op::{Edns, Header, Message, MessageType, Metadata, OpCode, Query, ResponseCode},
-    serialize::binary::{BinDecodable, BinDecoder},
+use crate::{
+    edns::{Edns, OptFault},
+    wire::{Code, HEADER, NameFault, flag, name_length, u16_at},
 };
 
-/// A query carries one question and perhaps an OPT and a signature; more is not worth reading.
-const MAX_RECORDS: u16 = 4;
-
-/// A well-formed question.
-#[derive(Debug)]
-pub(crate) struct Question {
-    pub(crate) metadata: Metadata,
-    pub(crate) query: Query,
-    pub(crate) edns: Option<Edns>,
+/// A well-formed query.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Query<'a> {
+    pub(crate) id: [u8; 2],
+    /// Operation, RD and CD, to be repeated in the answer.
+    pub(crate) flags: u16,
+    /// `None`: somebody only wants a cookie (RFC 7873, 5.4).
+    pub(crate) asked: Option<Asked<'a>>,
+    pub(crate) edns: Option<Edns<'a>>,
 }
 
-/// Why there is no question.
+/// The question.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Asked<'a> {
+    /// Uncompressed, with the root label, its letters as the client wrote them.
+    pub(crate) name: &'a [u8],
+    pub(crate) kind: u16,
+    pub(crate) class: u16,
+}
+
+/// Why there is no query.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
     /// Not a query at all: answering it would make this server a mirror.
     Drop,
+    /// Perhaps a query: somebody more careful must look.
+    Unusual,
     /// To be answered with this code.
-    Answer { metadata: Metadata, code: ResponseCode },
+    Malformed(Malformed),
+}
+
+/// A query that gets no more than a header back.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Malformed {
+    pub(crate) id: [u8; 2],
+    pub(crate) flags: u16,
+    pub(crate) why: Why,
+}
+
+impl Malformed {
+    /// Of a packet that has a header.
+    pub(crate) fn new(packet: &[u8], why: Why) -> Self {
+        let [id, flags] = [0, 2].map(|at| u16_at(packet, at).unwrap_or_default());
+        Self { id: id.to_be_bytes(), flags: flags & flag::ECHOED, why }
+    }
+}
+
+/// What is wrong with a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Why {
+    Operation,
+    Questions,
+    Name,
+    Records,
+    Length,
+    Option,
+    Version,
+}
+
+impl Why {
+    pub(crate) const ALL: [Self; 7] = [
+        Self::Operation,
+        Self::Questions,
+        Self::Name,
+        Self::Records,
+        Self::Length,
+        Self::Option,
+        Self::Version,
+    ];
+
+    pub(crate) fn label(self) -> &'static str {
+        match self {
+            Self::Operation => "operation",
+            Self::Questions => "questions",
+            Self::Name => "name",
+            Self::Records => "records",
+            Self::Length => "length",
+            Self::Option => "option",
+            Self::Version => "version",
+        }
+    }
+
+    pub(crate) fn code(self) -> Code {
+        match self {
+            Self::Operation => Code::NotImp,
+            Self::Version => Code::BadVers,
+            Self::Questions | Self::Name | Self::Records | Self::Length | Self::Option => Code::FormErr,
+        }
+    }
 }
 
 /// Reads one packet.
-pub(crate) fn parse(packet: &[u8]) -> Result<Question, Fault> {
-    let mut decoder = BinDecoder::new(packet);
-    let header = Header::read(&mut decoder).map_err(|_| Fault::Drop)?;
-    if header.message_type != MessageType::Query {
+pub(crate) fn read(packet: &[u8]) -> Result<Query<'_>, Fault> {
+    let header = packet.first_chunk::<HEADER>().ok_or(Fault::Drop)?;
+    let word = |at: usize| u16::from_be_bytes([header[at], header[at + 1]]);
+    let flags = word(2);
+    if flags & flag::RESPONSE != 0 {
         return Err(Fault::Drop);
     }
-    let fault = |code| Fault::Answer { metadata: header.metadata, code };
-    if header.op_code != OpCode::Query {
-        return Err(fault(ResponseCode::NotImp));
+    let malformed = |why| Fault::Malformed(Malformed::new(packet, why));
+    if flags & flag::OPCODE != 0 {
+        return Err(malformed(Why::Operation));
     }
-    let counts = header.counts;
-    let records = [counts.answers, counts.authorities, counts.additionals];
-    if counts.queries != 1 || records.iter().any(|count| *count > MAX_RECORDS) {
-        return Err(fault(ResponseCode::FormErr));
+    let [questions, answers, authorities, additionals] = [4, 6, 8, 10].map(word);
+    if questions > 1 {
+        return Err(malformed(Why::Questions));
     }
-    let malformed = |_| fault(ResponseCode::FormErr);
-    let query = Query::read(&mut decoder).map_err(malformed)?;
+    if (answers, authorities) != (0, 0) || additionals > 1 {
+        return Err(Fault::Unusual);
+    }
+    let mut rest = &packet[HEADER..];
+    let asked = match questions {
+        0 => None,
+        _ => {
+            let length = name_length(rest).map_err(|fault| match fault {
+                NameFault::Compressed => Fault::Unusual,
+                NameFault::Malformed => malformed(Why::Name),
+            })?;
+            let (name, after) = rest.split_at(length);
+            let (Some(kind), Some(class)) = (u16_at(after, 0), u16_at(after, 2)) else {
+                return Err(malformed(Why::Length));
+            };
+            rest = &after[4..];
+            Some(Asked { name, kind, class })
+        }
+    };
     let mut edns = None;
-    for (section, count) in records.into_iter().enumerate() {
-        let additional = section == 2;
-        let read = Message::read_records(&mut decoder, count.into(), additional, OpCode::Query);
-        let (_, found, _) = read.map_err(|_| fault(ResponseCode::FormErr))?;
-        edns = edns.or(found);
+    if additionals == 1 {
+        let (found, after) = Edns::read(rest).map_err(|fault| match fault {
+            OptFault::NotOpt => Fault::Unusual,
+            OptFault::Cut => malformed(Why::Length),
+        })?;
+        edns = Some(found);
+        rest = after;
     }
-    Ok(Question { metadata: header.metadata, query, edns })
+    if !rest.is_empty() {
+        return Err(malformed(Why::Length));
+    }
+    // Without a question only a cookie can be wanted.
+    if asked.is_none() && edns.as_ref().is_none_or(|edns| edns.cookie.is_none()) {
+        return Err(malformed(Why::Questions));
+    }
+    Ok(Query { id: [header[0], header[1]], flags: flags & flag::ECHOED, asked, edns })
 }
 
 #[cfg(test)]
-mod tests {
-    use hickory_proto::rr::{Name, RecordType};
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn packet(message: &Message) -> Vec<u8> {
-        message.to_vec().unwrap()
-    }
-
-    fn question() -> Message {
-        let mut message = Message::new(7, MessageType::Query, OpCode::Query);
-        let name = Name::from_ascii("LoGiN.shardkeep.test.").unwrap();
-        message.add_query(Query::query(name, RecordType::A));
-        message
-    }
-
-    fn code(packet: &[u8]) -> Option<ResponseCode> {
-        match parse(packet) {
-            Ok(_) | Err(Fault::Drop) => None,
-            Err(Fault::Answer { code, .. }) => Some(code),
-        }
-    }
-
-    #[test]
-    fn a_question_keeps_its_case() {
-        let parsed = parse(&packet(&question())).unwrap();
-        assert_eq!(parsed.query.name().to_ascii(), "LoGiN.shardkeep.test.");
-        assert!(parsed.edns.is_none());
-    }
-
-    #[test]
-    fn other_than_one_question_is_answered_with_its_fault() {
-        let mut two = question();
-        two.add_query(two.queries[0].clone());
-        assert_eq!(code(&packet(&two)), Some(ResponseCode::FormErr));
-        let none = Message::new(7, MessageType::Query, OpCode::Query);
-        assert_eq!(code(&packet(&none)), Some(ResponseCode::FormErr));
-        let mut notify = question();
-        notify.metadata.op_code = OpCode::Notify;
-        assert_eq!(code(&packet(&notify)), Some(ResponseCode::NotImp));
-        let mut cut = packet(&question());
-        cut.truncate(20);
-        assert_eq!(code(&cut), Some(ResponseCode::FormErr));
-        let mut greedy = packet(&question());
-        greedy[6..12].fill(0xff);
-        assert_eq!(code(&greedy), Some(ResponseCode::FormErr));
-    }
-
-    #[test]
-    fn answers_are_never_answered() {
-        let mut response = question();
-        response.metadata.message_type = MessageType::Response;
-        assert_eq!(parse(&packet(&response)).unwrap_err(), Fault::Drop);
-        assert_eq!(parse(&[0; 11]).unwrap_err(), Fault::Drop);
-    }
-
-    proptest! {
-        #[test]
-        fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..600)) {
-            let _ = parse(&bytes);
-        }
-
-        #[test]
-        fn damaged_questions_never_panic(
-            damage in proptest::collection::vec((0usize..80, any::<u8>()), 0..8),
-            length in 0usize..80,
-        ) {
-            let mut message = question();
-            message.set_edns(Edns::new());
-            let mut bytes = packet(&message);
-            for (at, value) in damage {
-                if let Some(byte) = bytes.get_mut(at) {
-                    *byte = value;
-                }
-            }
-            bytes.truncate(length);
-            let _ = parse(&bytes);
-        }
-    }
-}
+mod tests;

@@ -1,21 +1,61 @@
 //! The operators' face: which pool the answers come from.
 
-use std::{collections::BTreeMap, time::SystemTime};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, SystemTime},
+};
 
-use shardkeep_cluster::Peer;
+use shardkeep_cluster::{Directory, Instance, Peer, State};
 use shardkeep_rpc::dns::{
     ListPoolsReply, ListPoolsRequest, Pool as PoolMessage, SwitchPoolReply, SwitchPoolRequest,
     dns_server::Dns,
 };
-use tokio::sync::watch;
+use tokio::{
+    sync::watch,
+    time::{Instant, timeout_at},
+};
 use tonic::{Request, Response, Status};
 use tracing::warn;
 
-use crate::pool::{LIVE, Pool, Switch, exists};
+use crate::pool::{ATTRIBUTE, LIVE, Pool, Switch, exists};
+
+/// How long a switch may take to be in force everywhere, before the operator is told who lags. It takes milliseconds.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 pub(crate) struct DnsService {
+    pub(crate) name: String,
     pub(crate) pools: BTreeMap<String, Pool>,
     pub(crate) switch: watch::Sender<Switch>,
+    /// The switch by which answers are given.
+    pub(crate) served: watch::Receiver<Switch>,
+    /// All name servers.
+    pub(crate) peers: Directory,
+}
+
+impl DnsService {
+    /// Waits until all name servers answer by this switch or a later one; those that do not in time come second.
+    async fn everywhere(&self, since_ms: u64) -> (Vec<String>, Vec<String>) {
+        let deadline = Instant::now() + PATIENCE;
+        let mut served = self.served.clone();
+        let here = timeout_at(deadline, served.wait_for(|served| served.since_ms >= since_ms));
+        let here = here.await.is_ok_and(|served| served.is_ok());
+        let follows = |peer: &Instance| {
+            let told = peer.attributes.get(ATTRIBUTE).and_then(|text| Switch::from_attribute(text));
+            told.is_some_and(|told| told.since_ms >= since_ms)
+        };
+        let mut peers = self.peers.clone();
+        loop {
+            let seen = peers.snapshot();
+            let others = seen.iter().filter(|peer| peer.state == State::Up && peer.id.name != self.name);
+            let (following, lagging): (Vec<_>, Vec<_>) = others.partition(|peer| follows(peer));
+            if lagging.is_empty() || timeout_at(deadline, peers.changed()).await.is_err() {
+                let (mut following, mut lagging) = (names(&following), names(&lagging));
+                let ours = if here { &mut following } else { &mut lagging };
+                ours.push(self.name.clone());
+                return (following, lagging);
+            }
+        }
+    }
 }
 
 #[tonic::async_trait]
@@ -31,12 +71,17 @@ impl Dns for DnsService {
             return Err(Status::not_found(format!("no pool {pool:?}; there are: {}", known.join(", "))));
         }
         warn!(%peer, pool, "switched by an operator");
+        let mut since_ms = unix_millis();
         self.switch.send_modify(|switch| {
             // Later than what it replaces, whatever the clocks of the replicas say.
-            let since_ms = unix_millis().max(switch.since_ms + 1);
+            since_ms = since_ms.max(switch.since_ms + 1);
             *switch = Switch { since_ms, pool };
         });
-        Ok(Response::new(SwitchPoolReply {}))
+        let (answering, lagging) = self.everywhere(since_ms).await;
+        if !lagging.is_empty() {
+            warn!(?lagging, "do not answer from the new pool yet");
+        }
+        Ok(Response::new(SwitchPoolReply { answering, lagging }))
     }
 
     async fn list_pools(&self, _: Request<ListPoolsRequest>) -> Result<Response<ListPoolsReply>, Status> {
@@ -53,6 +98,10 @@ impl Dns for DnsService {
             pools: [live].into_iter().chain(configured).collect(),
         }))
     }
+}
+
+fn names(peers: &[&Instance]) -> Vec<String> {
+    peers.iter().map(|peer| peer.id.name.clone()).collect()
 }
 
 fn unix_millis() -> u64 {

@@ -3,7 +3,8 @@
 
 use std::{net::IpAddr, time::Duration};
 
-use shardkeep_cluster::{Instance, State};
+use futures::future::join_all;
+use shardkeep_cluster::{Instance, REGION, State};
 use tracing::warn;
 
 const RESOLVE_DEADLINE: Duration = Duration::from_secs(1);
@@ -26,10 +27,6 @@ impl Service {
             Self::NameServer => "ns",
         }
     }
-
-    pub(crate) fn of_label(label: &[u8]) -> Option<Self> {
-        Self::ALL.into_iter().find(|service| label.eq_ignore_ascii_case(service.label().as_bytes()))
-    }
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -51,6 +48,8 @@ pub(crate) struct Target {
     pub(crate) port: u16,
     /// 1 to 100, from the reported load.
     pub(crate) weight: u16,
+    /// Where it stands; empty: nowhere in particular.
+    pub(crate) region: String,
 }
 
 impl View {
@@ -85,11 +84,9 @@ impl View {
 pub(crate) async fn targets(instances: &[Instance]) -> Vec<Target> {
     let up: Vec<&Instance> = instances.iter().filter(|instance| instance.state == State::Up).collect();
     let room = up.iter().any(|instance| instance.load < 1.0);
-    let mut targets = Vec::with_capacity(up.len());
-    for instance in up.into_iter().filter(|instance| instance.load < 1.0 || !room) {
-        targets.extend(target(instance).await);
-    }
-    targets
+    let taking = up.into_iter().filter(|instance| instance.load < 1.0 || !room);
+    // Together: names that can not be resolved cost one deadline, not one each.
+    join_all(taking.map(target)).await.into_iter().flatten().collect()
 }
 
 async fn target(instance: &Instance) -> Option<Target> {
@@ -100,7 +97,8 @@ async fn target(instance: &Instance) -> Option<Target> {
         warn!(instance = %instance.id, address = instance.client_address, "can not resolve an advertised address");
         return None;
     }
-    Some(Target { name: instance.id.name.clone(), addresses, port, weight: weight(instance.load) })
+    let region = instance.attributes.get(REGION).cloned().unwrap_or_default();
+    Some(Target { name: instance.id.name.clone(), addresses, port, weight: weight(instance.load), region })
 }
 
 /// Idle counts a hundred times as much as full.

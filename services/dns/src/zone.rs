@@ -1,4 +1,4 @@
-//! The zone: which names it has, and what each says. Pure: question, view and randomness in, answer out.
+//! The zone: which names it has, and what each says. Pure: a view becomes a table of encoded answers.
 //!
 //! | name | records |
 //! | --- | --- |
@@ -7,269 +7,230 @@
 //! | `_shardkeep._tcp.login.<zone>`, `_shardkeep._tcp.gateway.<zone>` | SRV: the replicas with ports and weights |
 //! | `<instance>.login.<zone>`, `<instance>.gateway.<zone>` | A, AAAA of that replica: the targets of SRV |
 
-use std::net::IpAddr;
+use std::{collections::hash_map, net::IpAddr};
 
-use hickory_proto::{
-    ProtoError,
-    op::{Edns, Message, Metadata, Query, ResponseCode},
-    rr::{
-        DNSClass, Name, RData, Record, RecordType,
-        rdata::{A, AAAA, NS, SOA, SRV},
-    },
-};
+use hickory_proto::{ProtoError, rr::Name, serialize::binary::BinEncodable};
 
 use crate::{
     Config,
-    choose::choose,
-    query::{Fault, Question},
-    random::Random,
+    table::{Entry, Piece, Records, Set, Soa, Steered, Table, pointer_to},
     view::{Service, Target, View},
+    wire::{HEADER, MAX_LABEL, MAX_NAME, class, kind},
 };
 
-/// Largest UDP answer, and the size we advertise: what passes every network unfragmented (DNS flag day 2020).
-pub(crate) const MAX_UDP: u16 = 1232;
-/// Largest UDP answer for clients without EDNS (RFC 1035, 2.3.4).
-pub(crate) const PLAIN_UDP: u16 = 512;
-const EDNS_VERSION: u8 = 0;
+/// Whom SRV names are for.
+const PLAYERS: [Service; 2] = [Service::Login, Service::Gateway];
+/// The labels that make a service's name one of SRV (RFC 2782).
+const SRV: &[u8] = b"\x0a_shardkeep\x04_tcp";
+const TCP: &[u8] = b"\x04_tcp";
+const HOSTMASTER: &str = "hostmaster";
 /// SOA timers for secondaries, which this zone has none of (RFC 1912, 2.2).
-const REFRESH: i32 = 3600;
-const RETRY: i32 = 600;
-const EXPIRE: i32 = 86_400;
-/// Labels before the zone that a name of ours has at most: `_shardkeep._tcp.login`.
-const DEPTH: usize = 3;
+const REFRESH: u32 = 3600;
+const RETRY: u32 = 600;
+const EXPIRE: u32 = 86_400;
 
 /// The zone's name and the rules of its answers.
 pub(crate) struct Zone {
-    origin: Name,
-    name_server: Name,
-    hostmaster: Name,
-    config: Config,
-}
-
-/// What a name is in this zone.
-#[derive(Debug, PartialEq, Eq)]
-enum Place<'a> {
-    Apex,
-    Service(Service),
-    Srv(Service),
-    /// The name of one replica.
-    Instance(&'a Target),
-    /// Has names below it, but no records (RFC 4592, 2.2.2).
-    Empty,
-    Nowhere,
+    /// On the wire, as the settings write it.
+    origin: Vec<u8>,
+    ttl: u32,
+    negative_ttl: u32,
+    most: usize,
+    regions: Vec<String>,
 }
 
 impl Zone {
     /// # Errors
     /// When the text is not a domain name.
-    pub(crate) fn new(origin: &str, config: Config) -> Result<Self, ProtoError> {
+    pub(crate) fn new(origin: &str, config: &Config) -> Result<Self, ProtoError> {
         let mut origin = Name::from_ascii(origin)?;
         origin.set_fqdn(true);
         Ok(Self {
-            name_server: origin.prepend_label(Service::NameServer.label())?,
-            hostmaster: origin.prepend_label("hostmaster")?,
-            origin,
-            config,
+            origin: origin.to_bytes()?,
+            ttl: config.ttl_s,
+            negative_ttl: config.negative_ttl_s,
+            most: config.max_answers,
+            regions: config.regions.keys().cloned().collect(),
         })
     }
 
-    /// The answer to a question.
-    pub(crate) fn answer(&self, question: &Question, view: &View, random: &mut Random) -> Message {
-        let mut answer = respond(&question.metadata, ResponseCode::NoError);
-        answer.add_query(question.query.clone());
-        if let Some(asked) = &question.edns {
-            let mut edns = Edns::new();
-            edns.set_version(EDNS_VERSION).set_max_payload(MAX_UDP).set_dnssec_ok(asked.flags().dnssec_ok);
-            answer.set_edns(edns);
-            if asked.version() > EDNS_VERSION {
-                answer.metadata.response_code = ResponseCode::BADVERS;
-                return answer;
+    /// Everything there is to say about this view.
+    pub(crate) fn table(&self, view: &View) -> Table {
+        let mut table = Table {
+            origin: self.origin.to_ascii_lowercase().into(),
+            negative: self.soa(view, self.negative_ttl),
+            heard: view.heard,
+            ..Table::default()
+        };
+        let mut enter = |labels: &[&[u8]], entry| {
+            let name = labels.concat().to_ascii_lowercase();
+            if name.len() + self.origin.len() <= MAX_NAME
+                && let hash_map::Entry::Vacant(place) = table.names.entry(name.into())
+            {
+                place.insert(entry);
+            }
+        };
+        enter(&[], self.apex(view));
+        for service in Service::ALL {
+            enter(&[&label(service.label())], self.service(view, service));
+        }
+        for service in PLAYERS {
+            let below = label(service.label());
+            enter(&[SRV, &below], self.srv(view, service));
+            // Has a name below it, but no records (RFC 4592, 2.2.2).
+            enter(&[TCP, &below], Entry::default());
+            for target in view.targets(service).iter().filter(|target| is_label(&target.name)) {
+                enter(&[&label(&target.name), &below], self.instance(target));
             }
         }
-        let (class, kind) = (question.query.query_class(), question.query.query_type());
-        let ours = self.origin.zone_of(question.query.name());
-        let transfer = matches!(kind, RecordType::AXFR | RecordType::IXFR);
-        if !ours || transfer || !matches!(class, DNSClass::IN | DNSClass::ANY) {
-            answer.metadata.response_code = ResponseCode::Refused;
-            return answer;
-        }
-        answer.metadata.authoritative = true;
-        self.fill(&mut answer, &question.query, view, random);
-        if answer.answers.is_empty() && answer.metadata.response_code != ResponseCode::ServFail {
-            answer.add_authority(self.soa(view, self.config.negative_ttl_s));
-        }
-        answer
+        table
     }
 
-    /// Adds the records asked for, or sets the code that says why there are none.
-    fn fill(&self, answer: &mut Message, query: &Query, view: &View, random: &mut Random) {
-        let (name, kind) = (query.name(), query.query_type());
-        match self.place(name, view) {
-            Place::Apex => self.fill_apex(answer, kind, view),
-            Place::Service(service) => {
-                let targets = view.targets(service);
-                // Before a registry has answered we do not know whether there are replicas: SERVFAIL sends the
-                // resolver to another server that may. Once one has answered, "no address" is the truth, and its
-                // short negative TTL keeps the storm of retries away.
-                if targets.is_empty() && !view.heard {
-                    return fail(answer);
-                }
-                let addresses = |target: &Target| self.addresses(target, name, kind).next().is_some();
-                let chosen = choose(targets, self.config.max_answers, random, addresses);
-                answer.add_answers(chosen.into_iter().flat_map(|target| self.addresses(target, name, kind)));
-            }
-            Place::Instance(target) => {
-                answer.add_answers(self.addresses(target, name, kind));
-            }
-            Place::Srv(service) => {
-                if view.targets(service).is_empty() && !view.heard {
-                    return fail(answer);
-                }
-                if matches!(kind, RecordType::SRV | RecordType::ANY) {
-                    self.fill_srv(answer, name, service, view, random);
-                }
-            }
-            Place::Empty => {}
-            Place::Nowhere => answer.metadata.response_code = ResponseCode::NXDomain,
+    fn apex(&self, view: &View) -> Entry {
+        let mut soa = Records { count: 1, ..Records::default() };
+        self.soa(view, self.ttl).write(HEADER, &mut soa.bytes);
+        let soa = || Set::one(Piece { answers: soa.clone(), extras: Records::default() });
+        let name_server = [&label(Service::NameServer.label())[..], &pointer_to(HEADER)].concat();
+        let mut ns = Piece::default();
+        ns.answers.add(&self.record(&pointer_to(HEADER), kind::NS, &name_server));
+        for target in view.targets(Service::NameServer).iter().take(self.most) {
+            self.addresses(&name_server, target, |_| true, &mut ns.extras);
         }
-    }
-
-    fn fill_apex(&self, answer: &mut Message, kind: RecordType, view: &View) {
         // ANY gets one record set, as RFC 8482 (4.1) allows: it is asked by tools and by floods.
-        match kind {
-            RecordType::SOA | RecordType::ANY => {
-                answer.add_answer(self.soa(view, self.config.ttl_s));
-            }
-            RecordType::NS => {
-                let ns = RData::NS(NS(self.name_server.clone()));
-                answer.add_answer(Record::from_rdata(self.origin.clone(), self.config.ttl_s, ns));
-                for target in view.targets(Service::NameServer).iter().take(self.config.max_answers) {
-                    answer.add_additionals(self.both(target, &self.name_server));
-                }
-            }
-            _ => {}
-        }
+        let sets = [(kind::SOA, soa()), (kind::ANY, soa()), (kind::NS, Set::one(ns))];
+        Entry { sets: sets.map(|(kind, set)| (kind, Steered::everywhere(set))).into(), unknown: false }
     }
 
-    fn fill_srv(
+    fn service(&self, view: &View, service: Service) -> Entry {
+        let targets = view.targets(service);
+        let sets = [kind::A, kind::AAAA, kind::ANY].map(|asked| {
+            let piece = |target: &Target| {
+                let piece = self.address_piece(target, asked);
+                (piece.answers.count > 0).then_some(piece)
+            };
+            (asked, self.steered(targets, piece))
+        });
+        Entry { sets: sets.into(), unknown: unknown(view, service) }
+    }
+
+    fn srv(&self, view: &View, service: Service) -> Entry {
+        let sets = [kind::SRV, kind::ANY].map(|asked| {
+            (asked, self.steered(view.targets(service), |target| self.srv_piece(target, service)))
+        });
+        Entry { sets: sets.into(), unknown: unknown(view, service) }
+    }
+
+    fn instance(&self, target: &Target) -> Entry {
+        let sets = [kind::A, kind::AAAA, kind::ANY].map(|asked| (asked, self.address_piece(target, asked)));
+        let sets = sets.into_iter().filter(|(_, piece)| piece.answers.count > 0);
+        let sets = sets.map(|(asked, piece)| (asked, Steered::everywhere(Set::one(piece))));
+        Entry { sets: sets.collect(), unknown: false }
+    }
+
+    /// The same pieces for everybody and for each region.
+    fn steered(&self, targets: &[Target], piece: impl Fn(&Target) -> Option<Piece>) -> Steered {
+        let set = |targets: &mut dyn Iterator<Item = &Target>| {
+            let (weights, pieces): (Vec<u16>, Vec<Piece>) =
+                targets.filter_map(|target| Some((target.weight, piece(target)?))).unzip();
+            Set::new(pieces, weights.into_iter(), self.most)
+        };
+        let regions = self.regions.iter().map(|region| {
+            let set = set(&mut targets.iter().filter(|target| target.region == *region));
+            (!set.pieces.is_empty()).then_some(set)
+        });
+        Steered { everywhere: set(&mut targets.iter()), regions: regions.collect() }
+    }
+
+    /// The address records of a target that a question of this type gets. ANY gets IPv4 if there is any, else IPv6.
+    fn address_piece(&self, target: &Target, asked: u16) -> Piece {
+        let four = match asked {
+            kind::A => true,
+            kind::AAAA => false,
+            _ => target.addresses.iter().any(IpAddr::is_ipv4),
+        };
+        let mut piece = Piece::default();
+        self.addresses(&pointer_to(HEADER), target, |it| it.is_ipv4() == four, &mut piece.answers);
+        piece
+    }
+
+    fn srv_piece(&self, target: &Target, service: Service) -> Option<Piece> {
+        // The name must be one label; the target of SRV is not compressed (RFC 2782).
+        let (name, below) = (label(&target.name), label(service.label()));
+        let host = [&name[..], &below, &self.origin].concat();
+        if !is_label(&target.name) || host.len() > MAX_NAME {
+            return None;
+        }
+        let mut data = vec![0; 2];
+        data.extend_from_slice(&target.weight.to_be_bytes());
+        data.extend_from_slice(&target.port.to_be_bytes());
+        data.extend_from_slice(&host);
+        let mut piece = Piece::default();
+        piece.answers.add(&self.record(&pointer_to(HEADER), kind::SRV, &data));
+        // In the question the service's name stands behind the labels of SRV.
+        let owner = [&name[..], &pointer_to(HEADER + SRV.len())].concat();
+        self.addresses(&owner, target, |_| true, &mut piece.extras);
+        Some(piece)
+    }
+
+    fn addresses(
         &self,
-        answer: &mut Message,
-        name: &Name,
-        service: Service,
-        view: &View,
-        random: &mut Random,
+        owner: &[u8],
+        target: &Target,
+        wanted: impl Fn(&IpAddr) -> bool,
+        records: &mut Records,
     ) {
-        // An instance name with a dot would be two labels.
-        let named = |target: &Target| !target.name.contains('.');
-        for target in choose(view.targets(service), self.config.max_answers, random, named) {
-            let host = self
-                .origin
-                .prepend_label(service.label())
-                .and_then(|n| n.prepend_label(target.name.as_str()));
-            let Ok(host) = host else { continue };
-            let srv = RData::SRV(SRV::new(0, target.weight, target.port, host.clone()));
-            answer.add_answer(Record::from_rdata(name.clone(), self.config.ttl_s, srv));
-            answer.add_additionals(self.both(target, &host));
+        for address in target.addresses.iter().filter(|address| wanted(address)) {
+            let record = match address {
+                IpAddr::V4(address) => self.record(owner, kind::A, &address.octets()),
+                IpAddr::V6(address) => self.record(owner, kind::AAAA, &address.octets()),
+            };
+            records.add(&record);
         }
     }
 
-    /// The address records of a target that this question asks for. ANY gets IPv4 if there is any, else IPv6.
-    fn addresses<'a>(
-        &'a self,
-        target: &'a Target,
-        name: &'a Name,
-        kind: RecordType,
-    ) -> impl Iterator<Item = Record> + 'a {
-        let four = match kind {
-            RecordType::A => Some(true),
-            RecordType::AAAA => Some(false),
-            RecordType::ANY => Some(target.addresses.iter().any(IpAddr::is_ipv4)),
-            _ => None,
-        };
-        let wanted = target.addresses.iter().filter(move |address| Some(address.is_ipv4()) == four);
-        wanted.map(move |address| self.address(*address, name))
+    fn record(&self, owner: &[u8], kind: u16, data: &[u8]) -> Vec<u8> {
+        record(owner, kind, self.ttl, data)
     }
 
-    fn both<'a>(&'a self, target: &'a Target, name: &'a Name) -> impl Iterator<Item = Record> + 'a {
-        target.addresses.iter().map(move |address| self.address(*address, name))
-    }
-
-    fn address(&self, address: IpAddr, name: &Name) -> Record {
-        let data = match address {
-            IpAddr::V4(address) => RData::A(A(address)),
-            IpAddr::V6(address) => RData::AAAA(AAAA(address)),
-        };
-        Record::from_rdata(name.clone(), self.config.ttl_s, data)
-    }
-
-    fn soa(&self, view: &View, ttl: u32) -> Record {
-        let soa = SOA::new(
-            self.name_server.clone(),
-            self.hostmaster.clone(),
-            view.serial,
-            REFRESH,
-            RETRY,
-            EXPIRE,
-            self.config.negative_ttl_s,
-        );
-        Record::from_rdata(self.origin.clone(), ttl, RData::SOA(soa))
-    }
-
-    /// Finds a name that lies in this zone; letters count without their case.
-    fn place<'a>(&self, name: &Name, view: &'a View) -> Place<'a> {
-        let depth = name.iter().count() - self.origin.iter().count();
-        if depth > DEPTH {
-            return Place::Nowhere;
+    fn soa(&self, view: &View, ttl: u32) -> Soa {
+        let unknown_yet = pointer_to(0);
+        let name_server = [&label(Service::NameServer.label())[..], &unknown_yet].concat();
+        let mut data = [&name_server[..], &label(HOSTMASTER), &unknown_yet].concat();
+        let names = data.len();
+        for number in [view.serial, REFRESH, RETRY, EXPIRE, self.negative_ttl] {
+            data.extend_from_slice(&number.to_be_bytes());
         }
-        let mut labels = [&b""[..]; DEPTH];
-        for (label, found) in labels.iter_mut().zip(name.iter().take(depth)) {
-            *label = found;
-        }
-        let player =
-            |label: &[u8]| Service::of_label(label).filter(|service| *service != Service::NameServer);
-        match &labels[..depth] {
-            [] => Place::Apex,
-            [name] => Service::of_label(name).map_or(Place::Nowhere, Place::Service),
-            [name, below] => match player(below) {
-                Some(_) if name.eq_ignore_ascii_case(b"_tcp") => Place::Empty,
-                Some(service) => view
-                    .targets(service)
-                    .iter()
-                    .find(|target| name.eq_ignore_ascii_case(target.name.as_bytes()))
-                    .map_or(Place::Nowhere, Place::Instance),
-                None => Place::Nowhere,
-            },
-            [name, protocol, below] => match player(below) {
-                Some(service)
-                    if name.eq_ignore_ascii_case(b"_shardkeep") && protocol.eq_ignore_ascii_case(b"_tcp") =>
-                {
-                    Place::Srv(service)
-                }
-                _ => Place::Nowhere,
-            },
-            _ => Place::Nowhere,
-        }
+        let bytes = record(&unknown_yet, kind::SOA, ttl, &data);
+        let start = bytes.len() - data.len();
+        let pointers = [0, start + name_server.len() - 2, start + names - 2];
+        Soa::new(bytes, pointers)
     }
 }
 
-fn fail(answer: &mut Message) {
-    answer.metadata.authoritative = false;
-    answer.metadata.response_code = ResponseCode::ServFail;
+/// Whether there may be replicas that no registry has told us of yet.
+fn unknown(view: &View, service: Service) -> bool {
+    !view.heard && view.targets(service).is_empty()
 }
 
-fn respond(asked: &Metadata, code: ResponseCode) -> Message {
-    let mut answer = Message::response(asked.id, asked.op_code);
-    answer.metadata = Metadata::response_from_request(asked);
-    answer.metadata.response_code = code;
-    answer
+/// An instance name with a dot would be two labels.
+fn is_label(name: &str) -> bool {
+    (1..=MAX_LABEL).contains(&name.len()) && !name.contains('.')
 }
 
-/// The answer to a packet that holds no question: its header and the code.
-pub(crate) fn complain(fault: &Fault) -> Option<Message> {
-    match fault {
-        Fault::Drop => None,
-        Fault::Answer { metadata, code } => Some(respond(metadata, *code)),
-    }
+fn label(text: &str) -> Vec<u8> {
+    let mut label = vec![text.len() as u8];
+    label.extend_from_slice(text.as_bytes());
+    label
+}
+
+fn record(owner: &[u8], kind: u16, ttl: u32, data: &[u8]) -> Vec<u8> {
+    let mut record = owner.to_vec();
+    record.extend_from_slice(&kind.to_be_bytes());
+    record.extend_from_slice(&class::IN.to_be_bytes());
+    record.extend_from_slice(&ttl.to_be_bytes());
+    record.extend_from_slice(&(data.len() as u16).to_be_bytes());
+    record.extend_from_slice(data);
+    record
 }
 
 #[cfg(test)]

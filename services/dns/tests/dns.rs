@@ -6,11 +6,15 @@ use std::{net::SocketAddr, process::Command, time::Duration};
 
 use hickory_proto::{
     op::{Edns, Message, MessageType, OpCode, Query, ResponseCode},
-    rr::{Name, RecordType},
+    rr::{
+        Name, RecordType,
+        rdata::opt::{EdnsCode, EdnsOption},
+    },
 };
 use registry::Place;
 use shardkeep_cluster::State;
 use shardkeep_daemon::Running;
+use shardkeep_dns::RateConfig;
 use shardkeep_rpc::dns::{ListPoolsRequest, SwitchPoolRequest, dns_client::DnsClient};
 use shardkeep_types::DaemonKind;
 use tokio::{
@@ -26,27 +30,19 @@ struct Cluster {
     place: Place,
     dns: Running,
     server: SocketAddr,
+    grpc: String,
 }
 
 impl Cluster {
     async fn start() -> Self {
         let place = Place::start().await;
         let mut dns = place.launch_dns().await;
-        let server = dns.ready().await.unwrap().client.parse().unwrap();
-        Self { place, dns, server }
+        let bound = dns.ready().await.unwrap();
+        Self { place, dns, server: bound.client.parse().unwrap(), grpc: bound.grpc }
     }
 
     async fn udp(&self, packet: &[u8]) -> Vec<u8> {
-        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-        socket.connect(self.server).await.unwrap();
-        let mut buffer = vec![0; 65_535];
-        let length = tokio::time::timeout(SOON, async {
-            socket.send(packet).await.unwrap();
-            socket.recv(&mut buffer).await.unwrap()
-        });
-        let length = length.await.expect("an answer");
-        buffer.truncate(length);
-        buffer
+        udp_at(self.server, packet).await
     }
 
     async fn tcp(&self, packets: &[Vec<u8>]) -> Vec<Message> {
@@ -85,6 +81,23 @@ impl Cluster {
         };
         assert!(tokio::time::timeout(SOON, wait).await.is_ok(), "{name}: {:?}", self.addresses(name).await);
     }
+}
+
+async fn udp_at(server: SocketAddr, packet: &[u8]) -> Vec<u8> {
+    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    socket.connect(server).await.unwrap();
+    let mut buffer = vec![0; 65_535];
+    let length = tokio::time::timeout(SOON, async {
+        socket.send(packet).await.unwrap();
+        socket.recv(&mut buffer).await.unwrap()
+    });
+    let length = length.await.expect("an answer");
+    buffer.truncate(length);
+    buffer
+}
+
+async fn ask_at(server: SocketAddr, name: &str) -> Message {
+    Message::from_vec(&udp_at(server, &packet(name, RecordType::A)).await).unwrap()
 }
 
 fn question(name: &str, kind: RecordType) -> Message {
@@ -129,7 +142,7 @@ async fn long_answers_go_by_tcp_and_broken_packets_by_nobody() {
         }
     };
     tokio::time::timeout(SOON, all).await.expect("eight gateways");
-    // Eight SRV records with their addresses do not fit 512 bytes.
+    // Eight SRV records do not fit 512 bytes.
     let short = cluster.ask(srv, RecordType::SRV).await;
     assert!(short.truncation && short.answers.is_empty());
     let mut large = question(srv, RecordType::SRV);
@@ -156,6 +169,20 @@ async fn long_answers_go_by_tcp_and_broken_packets_by_nobody() {
     let mut buffer = [0; 512];
     let length = tokio::time::timeout(SOON, socket.recv(&mut buffer)).await.unwrap().unwrap();
     assert_eq!(Message::from_vec(&buffer[..length]).unwrap().id, 77);
+    // A length that is a lie costs the liar its connection; what was sent before it is answered.
+    for lie in [0u16, 12, 40_000] {
+        let mut stream = TcpStream::connect(cluster.server).await.unwrap();
+        let good = packet(GATEWAY, RecordType::A);
+        let length = u16::try_from(good.len()).unwrap();
+        // In one piece: the server may close as soon as it has seen the lie.
+        let bytes = [&length.to_be_bytes()[..], &good, &lie.to_be_bytes(), &[0xff; 40]].concat();
+        stream.write_all(&bytes).await.unwrap();
+        let mut answered = Vec::new();
+        // A reset is an end too.
+        let _ = tokio::time::timeout(SOON, stream.read_to_end(&mut answered)).await.expect("the end");
+        let length = usize::from(u16::from_be_bytes([answered[0], answered[1]]));
+        assert_eq!((answered.len(), &answered[2..4]), (2 + length, &[0, 77][..]), "{lie}");
+    }
     cluster.dns.stop().await.unwrap();
 }
 
@@ -163,8 +190,8 @@ async fn long_answers_go_by_tcp_and_broken_packets_by_nobody() {
 async fn before_any_registry_has_answered_nothing_is_known() {
     let place = Place::without_registry();
     let mut dns = place.launch_dns().await;
-    let server = dns.ready().await.unwrap().client.parse().unwrap();
-    let cluster = Cluster { place, dns, server };
+    let bound = dns.ready().await.unwrap();
+    let cluster = Cluster { place, dns, server: bound.client.parse().unwrap(), grpc: bound.grpc };
     let unknown = cluster.ask(LOGIN, RecordType::A).await;
     assert_eq!(unknown.response_code, ResponseCode::ServFail);
     let refused = cluster.ask("example.com.", RecordType::A).await;
@@ -175,23 +202,33 @@ async fn before_any_registry_has_answered_nothing_is_known() {
 #[tokio::test]
 async fn one_command_switches_the_pool_on_every_replica() {
     let first = Cluster::start().await;
-    first.place.registry.tell(DaemonKind::Login, "login-1", "203.0.113.1:3724", State::Up);
+    let registry = &first.place.registry;
+    registry.tell(DaemonKind::Login, "login-1", "203.0.113.1:3724", State::Up);
     let mut dns = first.place.launch_replica("dns-2").await;
     let bound = dns.ready().await.unwrap();
-    let ask_second = || async {
-        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-        socket.send_to(&packet(LOGIN, RecordType::A), &bound.client).await.unwrap();
-        let mut buffer = [0; 512];
-        let length = tokio::time::timeout(SOON, socket.recv(&mut buffer)).await.unwrap().unwrap();
-        let answer = Message::from_vec(&buffer[..length]).unwrap();
-        answer.answers.first().map(|record| record.data.to_string())
-    };
+    let second = bound.client.parse().unwrap();
+    first.until(LOGIN, &["203.0.113.1"]).await;
+    let told = async { while ask_at(second, LOGIN).await.answers.is_empty() {} };
+    tokio::time::timeout(SOON, told).await.expect("the second server has heard of login-1");
     let mut operator = DnsClient::new(first.place.operator(&bound.grpc));
     for (pool, address) in [("shelter", "198.51.100.9"), ("live", "203.0.113.1")] {
-        operator.switch_pool(SwitchPoolRequest { pool: pool.into() }).await.unwrap();
-        first.until(LOGIN, &[address]).await;
-        let told = async { while ask_second().await.as_deref() != Some(address) {} };
-        tokio::time::timeout(SOON, told).await.expect(address);
+        // A registry names daemons a moment after they are up: until then there is one to wait for.
+        let both = async {
+            loop {
+                let reply = operator.switch_pool(SwitchPoolRequest { pool: pool.into() }).await.unwrap();
+                let mut reply = reply.into_inner();
+                reply.answering.sort();
+                if reply.answering == ["dns-1", "dns-2"] && reply.lagging.is_empty() {
+                    return;
+                }
+            }
+        };
+        tokio::time::timeout(SOON, both).await.expect("both switch");
+        // The very next answer of each is from the pool.
+        for server in [first.server, second] {
+            let answer = ask_at(server, LOGIN).await;
+            assert_eq!(answer.answers[0].data.to_string(), address, "{pool} at {server}");
+        }
     }
     let unknown = operator.switch_pool(SwitchPoolRequest { pool: "nowhere".into() }).await.unwrap_err();
     assert!(unknown.message().contains("there are: shelter, live"), "{unknown}");
@@ -199,6 +236,80 @@ async fn one_command_switches_the_pool_on_every_replica() {
     assert_eq!((pools.active.as_str(), pools.pools.len()), ("live", 2));
     dns.stop().await.unwrap();
     first.dns.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_name_server_that_has_no_such_pool_is_named() {
+    let cluster = Cluster::start().await;
+    let mut dns = cluster.place.launch_with("dns-2", |config| config.pools.clear()).await;
+    let bound = dns.ready().await.unwrap();
+    let mut operator = DnsClient::new(cluster.place.operator(&cluster.grpc));
+    let named = async {
+        loop {
+            let reply = operator.switch_pool(SwitchPoolRequest { pool: "shelter".into() }).await.unwrap();
+            let reply = reply.into_inner();
+            assert_eq!(reply.answering, ["dns-1"]);
+            if reply.lagging == ["dns-2"] {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(SOON, named).await.expect("dns-2 lags");
+    assert!(bound.client.parse::<SocketAddr>().is_ok());
+    dns.stop().await.unwrap();
+    cluster.dns.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn floods_are_limited_and_players_near_a_replica_get_it() {
+    let place = Place::start().await;
+    let mut dns = place
+        .launch_with("dns-1", |config| {
+            config.rate =
+                RateConfig { answers_per_s: 1, burst: 5, slip: 1, exempt: vec![], ..RateConfig::default() };
+            config.regions.insert("here".into(), vec!["127.0.0.0/8".into()]);
+            config.sockets = 3;
+        })
+        .await;
+    let bound = dns.ready().await.unwrap();
+    let cluster = Cluster { place, dns, server: bound.client.parse().unwrap(), grpc: bound.grpc };
+    let registry = &cluster.place.registry;
+    registry.tell_from("here", DaemonKind::Login, "login-1", "203.0.113.1:3724");
+    registry.tell_from("there", DaemonKind::Login, "login-2", "203.0.113.2:3724");
+    // By TCP nobody is limited.
+    let both = async {
+        while cluster.tcp(&[packet("login-2.login.shardkeep.test.", RecordType::A)]).await[0]
+            .answers
+            .is_empty()
+        {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(SOON, both).await.expect("both login servers");
+    let near = &cluster.tcp(&[packet(LOGIN, RecordType::A)]).await[0];
+    assert_eq!(near.answers.iter().map(|it| it.data.to_string()).collect::<Vec<_>>(), ["203.0.113.1"]);
+    let limited = async { while !cluster.ask(LOGIN, RecordType::A).await.truncation {} };
+    tokio::time::timeout(SOON, limited).await.expect("a limit");
+    // The cookie that BADCOOKIE brings opens the way.
+    let mut cookie = b"client-1".to_vec();
+    let open = async {
+        loop {
+            let mut message = question(LOGIN, RecordType::A);
+            let mut edns = Edns::new();
+            edns.options_mut().insert(EdnsOption::Unknown(EdnsCode::Cookie.into(), cookie.clone()));
+            message.set_edns(edns);
+            let answer = Message::from_vec(&cluster.udp(&message.to_vec().unwrap()).await).unwrap();
+            assert!(!answer.truncation);
+            if cookie.len() == 24 && !answer.answers.is_empty() {
+                return;
+            }
+            let given = answer.edns.as_ref().and_then(|edns| edns.option(EdnsCode::Cookie)).cloned();
+            let Some(EdnsOption::Unknown(_, given)) = given else { panic!("no cookie: {answer:?}") };
+            cookie = given;
+        }
+    };
+    tokio::time::timeout(SOON, open).await.expect("an answer to the cookie");
+    cluster.dns.stop().await.unwrap();
 }
 
 /// The tools that operators have agree with our own decoder. Where they are not installed, the tests above stand
@@ -209,12 +320,27 @@ async fn dig_and_kdig_understand_the_answers() {
     cluster.place.registry.tell(DaemonKind::Login, "login-1", "203.0.113.1:3724", State::Up);
     cluster.until(LOGIN, &["203.0.113.1"]).await;
     let port = cluster.server.port().to_string();
+    let run = |tool: &str, options: &[&str]| {
+        let output = Command::new(tool).args(["@127.0.0.1", "-p", &port]).args(options).output().ok()?;
+        Some(String::from_utf8_lossy(&output.stdout).into_owned())
+    };
     for tool in ["dig", "kdig"] {
         for transport in ["+notcp", "+tcp"] {
-            let arguments = ["@127.0.0.1", "-p", &port, transport, "+short", "LOGIN.shardkeep.test", "A"];
-            let Ok(output) = Command::new(tool).args(arguments).output() else { continue };
-            let text = String::from_utf8_lossy(&output.stdout);
+            let Some(text) = run(tool, &[transport, "+short", "LOGIN.shardkeep.test", "A"]) else { continue };
             assert_eq!(text.trim(), "203.0.113.1", "{tool} {transport}");
+        }
+    }
+    let question = ["+notcp", "login.shardkeep.test", "A"];
+    if let Some(text) = run("dig", &[&question[..], &["+cookie", "+subnet=192.0.2.0/24"]].concat()) {
+        for sign in ["status: NOERROR", "(good)", "CLIENT-SUBNET: 192.0.2.0/24/0", "udp: 1232", "203.0.113.1"]
+        {
+            assert!(text.contains(sign), "dig does not say {sign}:\n{text}");
+        }
+    }
+    if let Some(text) = run("kdig", &[&question[..], &["+cookie", "+subnet=192.0.2.0/24", "+edns"]].concat())
+    {
+        for sign in ["status: NOERROR", "COOKIE", "CLIENT-SUBNET: 192.0.2.0/24/0", "203.0.113.1"] {
+            assert!(text.contains(sign), "kdig does not say {sign}:\n{text}");
         }
     }
     cluster.dns.stop().await.unwrap();

@@ -1,15 +1,19 @@
-use hickory_proto::op::{MessageType, OpCode};
+use hickory_proto::{
+    op::{Message, MessageType, OpCode, Query as HickoryQuery, ResponseCode},
+    rr::{DNSClass, RData, Record, RecordType},
+};
 
 use super::*;
+use crate::{query::read, random::Random};
 
 fn target(name: &str, addresses: &[&str], weight: u16) -> Target {
     let addresses = addresses.iter().map(|address| address.parse().unwrap()).collect();
-    Target { name: name.into(), addresses, port: 4000, weight }
+    Target { name: name.into(), addresses, port: 4000, weight, region: String::new() }
 }
 
 fn view() -> View {
     let mut view = View::new(true, 7);
-    view.set_targets(Service::Login, vec![target("login-1", &["203.0.113.1", "2001:db8::1"], 50)]);
+    view.set_targets(Service::Login, vec![target("Login-1", &["203.0.113.1", "2001:db8::1"], 50)]);
     let gateways =
         (1..=9).map(|n| target(&format!("gateway-{n}"), &[&format!("203.0.113.{n}")], n)).collect();
     view.set_targets(Service::Gateway, gateways);
@@ -18,16 +22,28 @@ fn view() -> View {
 }
 
 fn zone() -> Zone {
-    Zone::new("shardkeep.test", Config::default()).unwrap()
+    let regions = [("eu".into(), vec![]), ("us".into(), vec![])].into();
+    Zone::new("shardkeep.test", &Config { regions, ..Config::default() }).unwrap()
 }
 
-fn question(name: &str, kind: RecordType) -> Question {
-    let query = Query::query(Name::from_ascii(name).unwrap(), kind);
-    Question { metadata: Metadata::new(9, MessageType::Query, OpCode::Query), query, edns: None }
+fn question(name: &str, kind: RecordType) -> Message {
+    let mut message = Message::new(9, MessageType::Query, OpCode::Query);
+    message.add_query(HickoryQuery::query(Name::from_ascii(name).unwrap(), kind));
+    message
+}
+
+fn answer(view: &View, region: Option<u16>, question: &Message) -> Message {
+    let packet = question.to_vec().unwrap();
+    let query = read(&packet).unwrap();
+    let table = zone().table(view);
+    let mut bytes = Vec::new();
+    let asked = query.asked.as_ref().unwrap();
+    table.find(asked, region).write(&query, 1232, None, &mut Random::new(3), &mut bytes);
+    Message::from_vec(&bytes).unwrap()
 }
 
 fn ask_with(view: &View, name: &str, kind: RecordType) -> Message {
-    zone().answer(&question(name, kind), view, &mut Random::new(3))
+    answer(view, None, &question(name, kind))
 }
 
 fn ask(name: &str, kind: RecordType) -> Message {
@@ -57,6 +73,7 @@ fn names_are_found_in_any_case_and_answered_in_theirs() {
     let answer = ask("LoGiN.ShardKeep.TEST.", RecordType::A);
     assert_eq!(answer.queries[0].name().to_ascii(), "LoGiN.ShardKeep.TEST.");
     assert_eq!(answer.answers[0].name.to_ascii(), "LoGiN.ShardKeep.TEST.");
+    assert_eq!(kinds(&ask("login-1.LOGIN.shardkeep.test.", RecordType::A).answers), [RecordType::A]);
 }
 
 #[test]
@@ -71,8 +88,10 @@ fn no_address_and_no_name_carry_the_soa() {
         ("login.shardkeep.test.", RecordType::TXT, ResponseCode::NoError),
         ("_tcp.login.shardkeep.test.", RecordType::A, ResponseCode::NoError),
         ("shardkeep.test.", RecordType::A, ResponseCode::NoError),
+        ("_shardkeep._tcp.login.shardkeep.test.", RecordType::A, ResponseCode::NoError),
         ("world.shardkeep.test.", RecordType::A, ResponseCode::NXDomain),
         ("login-2.login.shardkeep.test.", RecordType::A, ResponseCode::NXDomain),
+        ("dns-1.ns.shardkeep.test.", RecordType::A, ResponseCode::NXDomain),
         ("a.b.c.d.login.shardkeep.test.", RecordType::A, ResponseCode::NXDomain),
         ("_http._tcp.login.shardkeep.test.", RecordType::SRV, ResponseCode::NXDomain),
     ];
@@ -80,7 +99,12 @@ fn no_address_and_no_name_carry_the_soa() {
         let answer = ask(name, kind);
         assert_eq!(answer.response_code, code, "{name}");
         assert!(answer.answers.is_empty() && answer.authoritative, "{name}");
-        assert_eq!(kinds(&answer.authorities), [RecordType::SOA], "{name}");
+        let [soa] = &answer.authorities[..] else { panic!("{name}") };
+        assert_eq!(soa.name.to_ascii(), "shardkeep.test.", "{name}");
+        let RData::SOA(data) = &soa.data else { panic!("{name}") };
+        assert_eq!(data.mname.to_ascii(), "ns.shardkeep.test.");
+        assert_eq!(data.rname.to_ascii(), "hostmaster.shardkeep.test.");
+        assert_eq!((soa.ttl, data.minimum, data.serial, data.expire), (2, 2, 7, 86_400));
     }
 }
 
@@ -91,7 +115,9 @@ fn the_apex_has_soa_and_ns() {
     assert_eq!((data.serial, data.mname.to_ascii().as_str()), (7, "ns.shardkeep.test."));
     let ns = ask("shardkeep.test.", RecordType::NS);
     assert_eq!(kinds(&ns.answers), [RecordType::NS]);
+    assert_eq!(ns.answers[0].data.to_string(), "ns.shardkeep.test.");
     assert_eq!(ns.additionals[0].data.to_string(), "203.0.113.53");
+    assert_eq!(ns.additionals[0].name.to_ascii(), "ns.shardkeep.test.");
     assert_eq!(kinds(&ask("ns.shardkeep.test.", RecordType::A).answers), [RecordType::A]);
 }
 
@@ -103,9 +129,21 @@ fn srv_names_ports_and_replicas_that_resolve() {
         let RData::SRV(srv) = &record.data else { panic!() };
         assert_eq!((srv.port, srv.priority), (4000, 0));
         let host = srv.target.to_ascii();
+        assert_eq!(host, format!("gateway-{}.gateway.shardkeep.test.", srv.weight));
         assert_eq!(kinds(&ask(&host, RecordType::A).answers), [RecordType::A], "{host}");
         assert!(answer.additionals.iter().any(|glue| glue.name == srv.target));
     }
+}
+
+#[test]
+fn instances_whose_names_are_no_labels_are_left_out_of_srv() {
+    let mut view = view();
+    let names = ["a.b", "", &"x".repeat(64), "good"];
+    let targets = names.iter().map(|name| target(name, &["203.0.113.1"], 1)).collect();
+    view.set_targets(Service::Login, targets);
+    let answer = ask_with(&view, "_shardkeep._tcp.login.shardkeep.test.", RecordType::SRV);
+    assert_eq!(answer.answers.len(), 1);
+    assert_eq!(ask_with(&view, "login.shardkeep.test.", RecordType::A).answers.len(), 4);
 }
 
 #[test]
@@ -113,29 +151,14 @@ fn what_is_not_ours_is_refused() {
     let refused = |name, kind| ask(name, kind).response_code == ResponseCode::Refused;
     assert!(refused("example.com.", RecordType::A));
     assert!(refused("notshardkeep.test.", RecordType::A));
+    assert!(refused("test.", RecordType::A));
     assert!(refused(".", RecordType::NS));
     assert!(refused("shardkeep.test.", RecordType::AXFR));
     let mut chaos = question("login.shardkeep.test.", RecordType::TXT);
-    chaos.query.set_query_class(DNSClass::CH);
-    let answer = zone().answer(&chaos, &view(), &mut Random::new(1));
+    chaos.queries[0].set_query_class(DNSClass::CH);
+    let answer = answer(&view(), None, &chaos);
     assert_eq!(answer.response_code, ResponseCode::Refused);
     assert!(!answer.authoritative);
-}
-
-#[test]
-fn edns_is_echoed_and_unknown_versions_are_told() {
-    let mut asked = question("login.shardkeep.test.", RecordType::A);
-    let mut edns = Edns::new();
-    edns.set_max_payload(4096).set_dnssec_ok(true);
-    asked.edns = Some(edns.clone());
-    let answer = zone().answer(&asked, &view(), &mut Random::new(1));
-    let echoed = answer.edns.unwrap();
-    assert_eq!((echoed.version(), echoed.max_payload(), echoed.flags().dnssec_ok), (0, MAX_UDP, true));
-    edns.set_version(1);
-    asked.edns = Some(edns);
-    let answer = zone().answer(&asked, &view(), &mut Random::new(1));
-    assert_eq!(answer.response_code, ResponseCode::BADVERS);
-    assert!(answer.answers.is_empty());
 }
 
 #[test]
@@ -150,4 +173,35 @@ fn not_knowing_is_not_the_same_as_nobody() {
         assert_eq!(failed.response_code, ResponseCode::ServFail);
         assert!(failed.authorities.is_empty() && !failed.authoritative);
     }
+    let instance = "login-1.login.shardkeep.test.";
+    assert_eq!(ask_with(&unknown, instance, RecordType::A).response_code, ResponseCode::ServFail);
+    assert_eq!(ask_with(&unknown, "shardkeep.test.", RecordType::SOA).answers.len(), 1);
+}
+
+#[test]
+fn a_region_is_sent_to_its_own_replicas_if_it_has_any() {
+    let mut view = view();
+    let in_region =
+        |name: &str, region: &str, address| Target { region: region.into(), ..target(name, &[address], 1) };
+    let gateways = vec![
+        in_region("gateway-1", "eu", "203.0.113.1"),
+        in_region("gateway-2", "eu", "203.0.113.2"),
+        in_region("gateway-3", "", "203.0.113.3"),
+    ];
+    view.set_targets(Service::Gateway, gateways);
+    let addresses = |region| {
+        let answer = answer(&view, region, &question("gateway.shardkeep.test.", RecordType::A));
+        let mut found: Vec<_> = answer.answers.iter().map(|record| record.data.to_string()).collect();
+        found.sort();
+        found
+    };
+    assert_eq!(addresses(Some(0)), ["203.0.113.1", "203.0.113.2"]);
+    // The second region has nobody up.
+    for everybody in [Some(1), None] {
+        assert_eq!(addresses(everybody), ["203.0.113.1", "203.0.113.2", "203.0.113.3"]);
+    }
+    let srv = question("_shardkeep._tcp.gateway.shardkeep.test.", RecordType::SRV);
+    assert_eq!(answer(&view, Some(0), &srv).answers.len(), 2);
+    let one = question("gateway-3.gateway.shardkeep.test.", RecordType::A);
+    assert_eq!(answer(&view, Some(0), &one).answers.len(), 1, "a name of one replica is that replica");
 }

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, pin::Pin, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
-use shardkeep_cluster::{Dialer, Instance, Node, State, certs};
+use shardkeep_cluster::{Dialer, Instance, Node, REGION, State, certs};
 use shardkeep_daemon::{ClusterConfig, Daemon, DaemonConfig, Running, Settings, launch};
 use shardkeep_dns::{Config, Dns, Pool};
 use shardkeep_rpc::registry::{
@@ -51,11 +51,16 @@ impl Place {
     }
 
     pub(crate) async fn launch_replica(&self, name: &str) -> Running {
+        self.launch_with(name, |_| {}).await
+    }
+
+    pub(crate) async fn launch_with(&self, name: &str, change: impl FnOnce(&mut Config)) -> Running {
         let mut settings = self.settings::<Config>(DaemonKind::Dns, name);
         let shelter = Pool { login: vec!["198.51.100.9:3724".into()], ..Pool::default() };
         settings.service.pools.insert("shelter".into(), shelter);
         settings.service.listen = "127.0.0.1:0".into();
         settings.service.max_answers = 8;
+        change(&mut settings.service);
         launch::<Dns>(settings).await.unwrap()
     }
 
@@ -96,17 +101,13 @@ impl Script {
 
     /// Tells every watcher of the kind, and those that come later.
     pub(crate) fn tell(&self, kind: DaemonKind, name: &str, client_address: &str, state: State) {
-        let instance = Instance {
-            id: InstanceId { kind, name: name.into(), incarnation: 1 },
-            state,
-            world: WorldId(0),
-            grpc_address: String::new(),
-            client_address: client_address.into(),
-            admin_address: String::new(),
-            version: String::new(),
-            load: 0.0,
-            attributes: BTreeMap::new(),
-        };
+        self.say(instance(kind, name, client_address, state));
+    }
+
+    /// The same of one that is up and stands in this region.
+    pub(crate) fn tell_from(&self, region: &str, kind: DaemonKind, name: &str, client_address: &str) {
+        let mut instance = instance(kind, name, client_address, State::Up);
+        instance.attributes.insert(REGION.into(), region.into());
         self.say(instance);
     }
 
@@ -115,6 +116,20 @@ impl Script {
         said.push(instance.clone());
         // Fails when nobody watches yet.
         let _ = self.changes.send(instance);
+    }
+}
+
+fn instance(kind: DaemonKind, name: &str, client_address: &str, state: State) -> Instance {
+    Instance {
+        id: InstanceId { kind, name: name.into(), incarnation: 1 },
+        state,
+        world: WorldId(0),
+        grpc_address: String::new(),
+        client_address: client_address.into(),
+        admin_address: String::new(),
+        version: String::new(),
+        load: 0.0,
+        attributes: BTreeMap::new(),
     }
 }
 

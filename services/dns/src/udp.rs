@@ -1,0 +1,40 @@
+//! UDP: a thread for each socket, that does nothing but receive, answer and send. A thread that blocks in the kernel
+//! costs two system calls for a batch, where a task of the runtime pays for being woken as well.
+
+use std::{net::UdpSocket, thread};
+
+use anyhow::Context;
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+
+use crate::{answerer::Answerer, batch::Batch};
+
+/// Answers queries until `stop`.
+pub(crate) async fn serve(
+    socket: UdpSocket,
+    answerer: Answerer,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    let (done, ended) = oneshot::channel();
+    thread::Builder::new()
+        .name("dns-udp".into())
+        .spawn(move || done.send(answer(&socket, answerer, &stop)))
+        .context("can not start a thread")?;
+    ended.await.context("the thread has panicked")?
+}
+
+fn answer(socket: &UdpSocket, mut answerer: Answerer, stop: &CancellationToken) -> anyhow::Result<()> {
+    let mut batch = Batch::new(socket).context("UDP socket")?;
+    while !stop.is_cancelled() {
+        if batch.receive(socket).context("receive")? == 0 {
+            continue;
+        }
+        let now = answerer.now();
+        batch.answer(|packet, from, out| answerer.answer(packet, from, now, out));
+        let unsent = batch.send(socket);
+        let counters = answerer.counters();
+        counters.batches.increment(1);
+        counters.unsent.increment(unsent);
+    }
+    Ok(())
+}
