@@ -1,4 +1,4 @@
-//! `shardkeep certs`: a development CA and one certificate per daemon.
+//! `shardkeep certs`: a development CA, one certificate per daemon, and the one that players see.
 
 use std::{
     os::unix::fs::chown,
@@ -24,6 +24,9 @@ pub struct CertsArgs {
     /// User id that the daemons run as: it gets their keys, while the CA's stays with who runs this
     #[arg(long, value_name = "UID")]
     owner: Option<u32>,
+    /// Host name or address that the certificate for players names beside this machine's; may be repeated
+    #[arg(long = "host", value_name = "HOST")]
+    hosts: Vec<String>,
     /// Daemons as kind or kind:name, for example gateway:gateway-1; every kind when empty
     daemons: Vec<String>,
 }
@@ -31,8 +34,10 @@ pub struct CertsArgs {
 pub fn run(args: &CertsArgs) -> Result<()> {
     certs::make_ca(&args.dir).with_context(|| format!("cannot make a CA in {}", args.dir.display()))?;
     let all: Vec<String>;
+    let mut players = None;
     let daemons = if args.daemons.is_empty() {
         all = DaemonKind::DAEMONS.iter().chain([&DaemonKind::Cli]).map(ToString::to_string).collect();
+        players = Some(certs::issue_players(&args.dir, &hosts(&args.hosts))?);
         &all
     } else {
         &args.daemons
@@ -45,7 +50,17 @@ pub fn run(args: &CertsArgs) -> Result<()> {
         }
         println!("{}", files.cert.display());
     }
+    if let Some(files) = players {
+        if let Some(uid) = args.owner {
+            give(&files.key, uid)?;
+        }
+        println!("{}", files.cert.display());
+    }
     Ok(())
+}
+
+fn hosts(hosts: &[String]) -> Vec<&str> {
+    hosts.iter().map(String::as_str).collect()
 }
 
 fn issue(args: &CertsArgs, daemon: &str) -> Result<Files> {

@@ -1,7 +1,7 @@
 //! `shardkeep doctor`: what on this machine would keep a cluster from running, and how to mend it.
 
 use std::{
-    net::TcpListener,
+    net::{TcpListener, UdpSocket},
     path::PathBuf,
     process::ExitCode,
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -121,7 +121,9 @@ fn disk(dir: &DataDir) -> Finding {
 
 fn ports(base: u16) -> Finding {
     for (name, port) in up::planned_ports(base) {
-        if let Err(error) = TcpListener::bind(("127.0.0.1", port)) {
+        let address = ("127.0.0.1", port);
+        let free = TcpListener::bind(address).map(drop).and_then(|()| UdpSocket::bind(address).map(drop));
+        if let Err(error) = free {
             return Finding::Bad(
                 format!("{port} ({name}) cannot be used: {error}"),
                 "`shardkeep up --port-base N` moves all ports, 0 takes free ones".into(),

@@ -13,6 +13,7 @@ mod down;
 mod gm;
 mod healthcheck;
 mod http;
+mod lane;
 mod ledger;
 mod logs;
 mod operator;

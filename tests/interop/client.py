@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""A whole player in Python, written from docs/protocol.md alone, with PyPI's `srp` and `cryptography`: finds the
-cluster by DNS, logs in, selects a world, attaches, makes a character, enters, walks, loses its connection, resumes
-and logs out. Prints what happened as JSON; exit code 1 and a line on standard error if anything went wrong."""
+"""A whole player in Python, written from docs/protocol.md alone, with PyPI's `srp`, `cryptography`, `aioquic` and
+`websockets`: finds the cluster by DNS, logs in, selects a world, attaches, makes a character, enters, walks, loses its
+connection, resumes and logs out, on whichever lanes. Prints what happened as JSON; exit code 1 and a line on standard
+error if anything went wrong."""
 
 import argparse
 import hmac
@@ -14,9 +15,10 @@ import time
 import srp
 
 from find import find
+from lanes import LANES
 from wire import (
-    ACK, ERROR, EVENT, GATEWAY, LOGIN, REPLY, REQUEST, STATE, Connection, Message, ProtocolError, Refused, decode,
-    encode, expand, extract, first, mac, random, sha256,
+    ACK, ERROR, EVENT, GATEWAY, LOGIN, REPLY, REQUEST, STATE, Connection, Datagrams, Message, ProtocolError, Refused,
+    decode, encode, expand, extract, first, mac, random, sha256,
 )
 
 SUITES = [1, 2]
@@ -36,8 +38,8 @@ def check(condition, what):
 class Login:
     """Section 7: a connection that proves a password and then hands out tickets."""
 
-    def __init__(self, address, deployment):
-        self.connection = Connection(address, LOGIN, deployment)
+    def __init__(self, address, deployment, lane, ca):
+        self.connection = Connection(address, LOGIN, deployment, lane, ca)
         self.transcript = self.connection.preface
         self.requests, self.worlds = 0, None
 
@@ -123,22 +125,22 @@ class Login:
 class Session:
     """Sections 9 to 12: one player's presence, over as many connections as it takes."""
 
-    def __init__(self, deployment):
-        self.deployment = deployment
+    def __init__(self, deployment, lane, ca):
+        self.deployment, self.lane, self.ca = deployment, lane, ca
         self.requests = self.received = self.acknowledged = self.sent = 0
         self.unacknowledged, self.replies, self.states = [], {}, {}
         self.leaving = False
 
     def attach(self, address, ticket_id, ticket_key):
         client_random, suites = random(), bytes(SUITES)
-        connection = Connection(address, GATEWAY, self.deployment)
+        connection = Connection(address, GATEWAY, self.deployment, self.lane, self.ca)
         key = expand(ticket_key, "shardkeep v1 attach mac")
         tag = mac(key, b"client", connection.preface, ticket_id, client_random, bytes([len(suites)]), suites)
         self.handshake(connection, ATTACH, encode(ticket_id, client_random, SUITES, tag), {0: (ticket_key, key)})
 
     def resume(self, address):
         client_random, suites = random(), bytes(SUITES)
-        connection = Connection(address, GATEWAY, self.deployment)
+        connection = Connection(address, GATEWAY, self.deployment, self.lane, self.ca)
         start = b"client", connection.preface, self.id, client_random, bytes([len(suites)]), suites
         keys = {}
         for which, key in ((1, self.gateway_key), (2, self.world_key)):
@@ -176,6 +178,7 @@ class Session:
         check(hmac.compare_digest(expected, first(attached, 3)), "the gateway does not know the key")
         secret = extract(sha256(connection.preface, request, reply.raw), key)
         connection.seal(suite, *(expand(secret, f"shardkeep v1 session {side} key") for side in ("client", "server")))
+        connection.datagrams = Datagrams(suite, expand(secret, "shardkeep v1 session datagram key"))
 
         connection.send(Message(REQUEST, CONFIRM, encode(self.received), self.next_request()))
         ready = decode(self.handshake_reply(connection).payload)
@@ -286,12 +289,12 @@ def play(options):
     name_server = split_address(options.dns.encode())
     servers = [options.login] if options.login else find(name_server, f"_shardkeep._tcp.login.{options.zone}")
     check(servers, "DNS knows no login server")
-    login = Login(servers[0], options.deployment)
+    login = Login(servers[0], options.deployment, options.lane, options.ca)
     welcome = login.log_in(options.account, options.password)
     world = login.wait_for_world(options.world, options.patience)
     gateway, ticket_id, ticket_key = login.select(world, options.patience)
 
-    session = Session(options.deployment)
+    session = Session(options.deployment, options.lane, options.ca)
     session.attach(gateway, ticket_id, ticket_key)
     login.connection.close()
     characters = session.ask(LIST_CHARACTERS, b"").get(1, [])
@@ -307,7 +310,9 @@ def play(options):
     after = session.wait_for_avatar(moved_past=2)
     check(after[0] > before[0], f"the avatar does not walk: {before} to {after}")
 
+    datagrams = session.connection.datagrams_opened
     session.connection.close()
+    session.lane = options.resume_lane or options.lane
     if options.while_away:
         subprocess.run(options.while_away, shell=True, check=True)
     continued = session.resume_anywhere(name_server, options.patience)
@@ -326,6 +331,8 @@ def play(options):
         "cells_seen": cells,
         "resumed_at": session.gateway,
         "continued": continued,
+        "lanes": [options.lane, session.lane],
+        "datagrams": datagrams,
         "items": len(inventory.get(1, [])),
     }
 
@@ -336,6 +343,9 @@ def main():
     parser.add_argument("--zone", default="shardkeep.test")
     parser.add_argument("--login", type=lambda text: split_address(text.encode()), help="host:port, instead of DNS")
     parser.add_argument("--deployment", default="dev")
+    parser.add_argument("--lane", choices=LANES, default="tcp")
+    parser.add_argument("--resume-lane", choices=LANES, help="lane of the second connection to the gateway; default: the first")
+    parser.add_argument("--ca", help="PEM file of the authority of the servers' certificates; default: any will do")
     parser.add_argument("--account", required=True)
     parser.add_argument("--password", required=True)
     parser.add_argument("--world", type=int, help="id; default: the first that is up")

@@ -104,6 +104,19 @@ def records():
             yield f"suite {suite} record {number}", sealed(cipher, key, counter, plaintext)
 
 
+def datagram(cipher, key, sequence, plaintext):
+    length = struct.pack("<H", len(plaintext) + 16)
+    nonce = bytes(4) + struct.pack("<Q", sequence)
+    return struct.pack("<Q", sequence) + cipher(key).encrypt(nonce, plaintext, length)
+
+
+def datagrams():
+    for suite, cipher in ((1, AESGCM), (2, ChaCha20Poly1305)):
+        yield f"suite {suite} first", datagram(cipher, KEY, 0, AVATAR)
+        yield f"suite {suite} tenth", datagram(cipher, KEY, 9, AVATAR)
+        yield f"suite {suite} next key", datagram(cipher, NEXT_KEY, 1 << 20, AVATAR)
+
+
 print("### Framing")
 block("Varints, by their value:", [(str(n), varint(n)) for n in (0, 127, 128, 300, 16384, 2**64 - 1)])
 block(
@@ -130,4 +143,9 @@ block(
 alone; the third, counter 2, holds `Move` and `KeyUpdate`; the fourth is the first under the next key and holds
 `Ping`.""",
     records(),
+)
+block(
+    """Datagrams with the `Avatar` above, sealed under the same key: the sequences 0 and 9, and 2²⁰, with which the next
+key begins.""",
+    datagrams(),
 )

@@ -126,6 +126,7 @@ def main():
     chain = login(plain)
     tickets(chain)
     session(expand(chain, "shardkeep v1 ticket id", 16), expand(chain, "shardkeep v1 ticket key", 32))
+    on_quic(plain, expand(chain, "shardkeep v1 ticket id", 16), expand(chain, "shardkeep v1 ticket key", 32))
 
 
 def login(exchange):
@@ -195,6 +196,34 @@ def session(ticket_id, ticket_key):
     title("The client key of the resume by the world's key after a KeyUpdate.", "key update")
     secret = extract(sha256(preface(2), resume, attached), world)
     show("key", expand(expand(secret, "shardkeep v1 session client key", 32), "shardkeep v1 key update", 32))
+
+
+def on_quic(exchange, ticket_id, ticket_key):
+    """The first login and the attach again, where the TLS exporter follows the preface in every transcript."""
+    title("The login's messages on a connection with this exporter.", "login on quic")
+    exporter = b"\x37" * 32
+    hello = message(REQUEST, 0x0100, 1, "alice", [1, 2], [2048], b"\xc1" * 32, 1_000_000)
+    challenge = message(REPLY, 0x0100, 1, 2048, exchange.salt, exchange.B, 1, b"\xd2" * 32)
+    proof = message(REQUEST, 0x0101, 2, exchange.A, exchange.M1)
+    show("exporter", exporter)
+    th1 = sha256(preface(1), exporter, hello, challenge, proof)
+    show("th1", th1)
+    show("root", extract(th1, exchange.K))
+
+    title("Attaching with that ticket 0 on a connection with this exporter.", "attach on quic")
+    client_random, server_random, suites = b"\xe3" * 32, b"\xf4" * 32, bytes([1, 2])
+    start = preface(2) + exporter
+    key = expand(ticket_key, "shardkeep v1 attach mac", 32)
+    client_mac = mac(key, b"client", start, ticket_id, client_random, bytes([len(suites)]), suites)
+    attach = message(REQUEST, 0x0200, 1, ticket_id, client_random, list(suites), client_mac)
+    server_mac = mac(key, b"server", sha256(start, attach), server_random, bytes([1, 0]))
+    attached = message(REPLY, 0x0200, 1, server_random, 1, server_mac)
+    show("Attach", attach)
+    show("Attached", attached)
+    secret = extract(sha256(start, attach, attached), ticket_key)
+    show("client key", expand(secret, "shardkeep v1 session client key", 32))
+    show("server key", expand(secret, "shardkeep v1 session server key", 32))
+    show("datagram key", expand(secret, "shardkeep v1 session datagram key", 32))
 
 
 def derived(key, request, attached):

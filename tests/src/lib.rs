@@ -11,6 +11,7 @@ use anyhow::{Context as _, Result};
 use shardkeep_client::{
     ClientError, Config,
     game::{Happening, Happenings, Player, View},
+    lanes::{Connector, Lane, Trust},
     login::{self, Boarding, WorldSelect},
 };
 use shardkeep_testkit::{Cluster, Postgres, Redis, Stores};
@@ -72,6 +73,18 @@ pub fn config(cluster: &Cluster) -> Result<Config> {
     Ok(Config::with_dns(cluster.dns()?.parse().context("the DNS server's address")?))
 }
 
+/// The same for a player who takes this lane, and trusts the cluster's authority alone.
+pub fn config_on(cluster: &Cluster, lane: Lane) -> Result<Config> {
+    let trust = Trust::authority(&cluster.data_dir().join("tls/ca.pem"), None)?;
+    let mut config = config(cluster)?;
+    config.lanes = vec![lane];
+    config.connector = Connector::new(&trust)?;
+    // A handshake of TLS takes its time on a machine that is busy with other stories.
+    config.timing.connect = SOON;
+    config.timing.resume = SOON;
+    Ok(config)
+}
+
 /// A player in the world, with an account and a character of its own.
 pub struct Actor {
     pub name: String,
@@ -89,7 +102,17 @@ impl Actor {
 
     /// With an account that exists already.
     pub async fn enter_as(cluster: &Cluster, name: &str) -> Result<Self> {
-        Self::board(cluster, name, log_in(cluster, name, PASSWORD).await?.select(WORLD).await?).await
+        let boarding = log_in(cluster, name, PASSWORD).await?.select(WORLD).await?;
+        Self::board(&config(cluster)?, name, boarding).await
+    }
+
+    /// Like [`Actor::enter`], on this lane all the way.
+    pub async fn enter_on(cluster: &Cluster, prefix: &str, lane: Lane) -> Result<Self> {
+        let name = fresh_name(prefix);
+        cluster.account(&name, PASSWORD).await?;
+        let config = config_on(cluster, lane)?;
+        let boarding = log_in_with(&config, &name, PASSWORD).await?.select(WORLD).await?;
+        Self::board(&config, &name, boarding).await
     }
 
     /// Like [`Actor::enter`], through a gateway at an address for which `wanted` holds.
@@ -106,15 +129,15 @@ impl Actor {
             for _ in 0..4 {
                 let boarding = worlds.select(WORLD).await?;
                 if wanted(&boarding.gateway) {
-                    return Self::board(cluster, &name, boarding).await;
+                    return Self::board(&config(cluster)?, &name, boarding).await;
                 }
             }
         }
         anyhow::bail!("{name} is never offered the gateway it wants")
     }
 
-    async fn board(cluster: &Cluster, name: &str, boarding: Boarding) -> Result<Self> {
-        let (player, happenings) = Player::attach(&config(cluster)?, boarding).await?;
+    async fn board(config: &Config, name: &str, boarding: Boarding) -> Result<Self> {
+        let (player, happenings) = Player::attach(config, boarding).await?;
         let known = player.list_characters().await?.characters;
         let id = match known.first() {
             Some(character) => character.id,
@@ -176,7 +199,12 @@ impl Actor {
 pub async fn log_in(cluster: &Cluster, name: &str, password: &str) -> Result<WorldSelect, ClientError> {
     let config =
         config(cluster).map_err(|error| ClientError::Io(std::io::Error::other(error.to_string())))?;
-    let mut worlds = login::log_in(&config, ZONE, name, password).await?;
+    log_in_with(&config, name, password).await
+}
+
+/// The same, configured by the caller.
+pub async fn log_in_with(config: &Config, name: &str, password: &str) -> Result<WorldSelect, ClientError> {
+    let mut worlds = login::log_in(config, ZONE, name, password).await?;
     let listed =
         async {
             while !worlds.worlds().iter().any(|it| {

@@ -135,7 +135,7 @@ fn containers_are_given_settings_that_exist() -> Result<()> {
         let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
         for variable in words.filter_map(|word| word.strip_prefix("SHARDKEEP_")) {
             let Some((section, key)) = variable.split_once("__") else { continue };
-            let (section, key) = (section.to_ascii_lowercase(), key.to_ascii_lowercase());
+            let (section, key) = (section.to_ascii_lowercase(), key.to_ascii_lowercase().replace("__", "."));
             let known = described(&page, &section).is_some_and(|text| text.contains(&format!("`{key}`")));
             ensure!(known, "{}: no setting {section}.{key}", file.display());
         }

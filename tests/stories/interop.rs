@@ -17,6 +17,20 @@ const ASKS: Duration = Duration::from_millis(800);
 
 #[tokio::test]
 async fn a_player_written_from_the_page_plays_and_resumes() -> Result<()> {
+    plays_and_resumes("tcp", "tcp").await
+}
+
+#[tokio::test]
+async fn a_player_written_from_the_page_takes_the_other_lanes() -> Result<()> {
+    tokio::try_join!(
+        plays_and_resumes("quic", "tcp"),
+        plays_and_resumes("ws", "quic"),
+        plays_and_resumes("wss", "ws"),
+    )?;
+    Ok(())
+}
+
+async fn plays_and_resumes(lane: &str, resume_lane: &str) -> Result<()> {
     let cluster = shared().await?;
     let name = fresh_name("python");
     cluster.account(&name, PASSWORD).await?;
@@ -24,11 +38,14 @@ async fn a_player_written_from_the_page_plays_and_resumes() -> Result<()> {
     let mut client = python()?;
     client.arg(repository().join("tests/interop/client.py"));
     client.args(["--dns", &dns, "--account", &name, "--password", PASSWORD, "--character", &name]);
+    client.args(["--lane", lane, "--resume-lane", resume_lane]).arg("--ca");
+    client.arg(cluster.data_dir().join("tls/ca.pem"));
     let output = timeout(2 * SOON, client.output()).await.context("the Python player does not finish")??;
     ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 
     let report: serde_json::Value = serde_json::from_slice(&output.stdout)?;
     ensure!(report["continued"] == true, "it was cut, and did not go on where it was: {report}");
+    ensure!((report["datagrams"].as_i64() > Some(0)) == (lane == "quic"), "{report}");
     ensure!(report["walked_mm"].as_i64() > Some(0) && report["cells_seen"].as_i64() > Some(0), "{report}");
     Ok(())
 }

@@ -11,6 +11,7 @@ mod gateways;
 mod hostile;
 mod hunt;
 mod interop;
+mod lanes;
 mod link_cut;
 mod login;
 mod meeting;

@@ -30,6 +30,7 @@ use self::{
 use crate::{
     account,
     data_dir::DataDir,
+    lane::LaneArgs,
     ledger,
     operator::{ClusterArgs, Operator},
     up,
@@ -64,6 +65,8 @@ pub struct DemoArgs {
     #[arg(long, conflicts_with = "dns")]
     chaos: bool,
     #[command(flatten)]
+    lane: LaneArgs,
+    #[command(flatten)]
     cluster: ClusterArgs,
 }
 
@@ -76,7 +79,10 @@ pub async fn run(args: DemoArgs) -> Result<ExitCode> {
         None => dir.announced("dns-1").context("the local cluster has no DNS server")?.client,
     };
     let place = Place {
-        config: Config::with_dns(resolve(&dns).await?).deployment(&args.deployment),
+        config: args.lane.choose(
+            Config::with_dns(resolve(&dns).await?).deployment(&args.deployment),
+            local.as_ref().map(|_| &dir),
+        )?,
         zone: args.zone.clone(),
         world: args.world,
     };

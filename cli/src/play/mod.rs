@@ -32,6 +32,7 @@ use self::{
 use crate::{
     account,
     data_dir::DataDir,
+    lane::LaneArgs,
     operator::{ClusterArgs, Operator},
     terminal,
 };
@@ -64,6 +65,8 @@ pub struct PlayArgs {
     /// World to play in
     #[arg(long, default_value_t = 1)]
     world: u32,
+    #[command(flatten)]
+    lane: LaneArgs,
     /// Folder of the local cluster
     #[arg(long, default_value = "var", env = "SHARDKEEP_DATA_DIR")]
     data_dir: PathBuf,
@@ -92,6 +95,7 @@ async fn enter(args: &PlayArgs) -> Result<(Player, Happenings)> {
     let server =
         tokio::net::lookup_host(&dns).await?.next().with_context(|| format!("{dns} has no address"))?;
     let config = Config::with_dns(server).deployment(&args.deployment);
+    let config = args.lane.choose(config, args.dns.is_none().then_some(&dir))?;
     let (name, password) = match &args.account {
         Some(name) => (
             name.clone(),

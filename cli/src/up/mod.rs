@@ -4,7 +4,7 @@ mod plan;
 mod supervisor;
 
 use std::{
-    net::TcpListener,
+    net::{TcpListener, UdpSocket},
     path::PathBuf,
     time::{Duration, Instant},
 };
@@ -69,7 +69,7 @@ pub async fn run(args: UpArgs) -> Result<()> {
     let shape = shape(&args)?;
     let children = plan::children(args.port_base);
     ports_are_free(&shape, &children)?;
-    certificates(&dir, &children)?;
+    certificates(&dir, &shape, &children)?;
 
     let kill = CancellationToken::new();
     let interrupted = interrupts(kill.clone())?;
@@ -135,7 +135,12 @@ fn ports_are_free(shape: &Shape, children: &[Child]) -> Result<()> {
         ];
         for (what, port) in ports {
             let Some(port) = port.filter(|port| *port != 0) else { continue };
-            if let Err(error) = TcpListener::bind((shape.bind.as_str(), port)) {
+            let address = (shape.bind.as_str(), port);
+            // Players and resolvers come by UDP too.
+            let udp = what == "client" && child.kind != DaemonKind::Gm;
+            let free = TcpListener::bind(address).map(drop);
+            let free = free.and_then(|()| if udp { UdpSocket::bind(address).map(drop) } else { Ok(()) });
+            if let Err(error) = free {
                 bail!(
                     "{}:{port}, the {what} port of {}, cannot be used: {error}; --port-base moves all ports \
                      (now {}), --port-base 0 takes free ones",
@@ -149,7 +154,7 @@ fn ports_are_free(shape: &Shape, children: &[Child]) -> Result<()> {
     Ok(())
 }
 
-fn certificates(dir: &DataDir, children: &[Child]) -> Result<()> {
+fn certificates(dir: &DataDir, shape: &Shape, children: &[Child]) -> Result<()> {
     let tls = dir.tls();
     certs::make_ca(&tls).context("cannot make the development CA")?;
     for child in children {
@@ -157,6 +162,7 @@ fn certificates(dir: &DataDir, children: &[Child]) -> Result<()> {
         certs::issue(&tls, child.kind, &child.name, world)
             .with_context(|| format!("cannot make the certificate of {}", child.name))?;
     }
+    certs::issue_players(&tls, &[&shape.advertise]).context("cannot make the certificate for players")?;
     certs::issue(&tls, DaemonKind::Cli, "cli", WorldId(0)).context("cannot make this tool's certificate")?;
     Ok(())
 }
@@ -223,6 +229,7 @@ async fn greet(dir: &DataDir, announced: &[Announcement], took: Duration) {
         Ok(url) => say(format_args!("console: {url}  (signs in once)")),
         Err(error) => say(format_args!("console: no sign-in link: {error:#}")),
     }
+    say("players: each client address serves TCP, QUIC (UDP) and WebSockets (ws://, wss://)");
     say("next: `shardkeep demo`, `shardkeep play`, `shardkeep status`; Ctrl-C drains and ends the cluster");
 }
 

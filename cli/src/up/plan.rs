@@ -112,6 +112,12 @@ pub fn config(shape: &Shape, dir: &DataDir, child: &Child, registry: Option<&str
     if let Some(port) = child.ports.client {
         service.insert(client_setting(child.kind).into(), listen(port));
     }
+    if matches!(child.kind, DaemonKind::Login | DaemonKind::Gateway) {
+        let mut lanes = Table::new();
+        lanes.insert("certificate".into(), file(&dir.tls().join("players.pem")));
+        lanes.insert("key".into(), file(&dir.tls().join("players.key")));
+        service.insert("lanes".into(), lanes.into());
+    }
     if let (Some(database), true) = (&shape.postgres, owns_a_store(child.kind)) {
         service.insert("store".into(), database.clone().into());
     }
@@ -129,11 +135,21 @@ pub fn config(shape: &Shape, dir: &DataDir, child: &Child, registry: Option<&str
         if let Some(Value::Table(overrides)) = shape.overrides.get(section) {
             let target = config.entry(section).or_insert_with(|| Value::Table(Table::new()));
             if let Value::Table(target) = target {
-                target.extend(overrides.clone());
+                lay_over(target, overrides);
             }
         }
     }
     config
+}
+
+/// Tables within tables keep what is not overridden.
+fn lay_over(target: &mut Table, overrides: &Table) {
+    for (key, value) in overrides {
+        match (target.get_mut(key), value) {
+            (Some(Value::Table(inner)), Value::Table(overrides)) => lay_over(inner, overrides),
+            _ => drop(target.insert(key.clone(), value.clone())),
+        }
+    }
 }
 
 /// Kinds that belong to one world.
@@ -200,10 +216,14 @@ mod tests {
     fn the_users_settings_win() {
         let dir = DataDir::new(Path::new("var")).unwrap();
         let mut shape = shape();
-        shape.overrides = "[world]\ncapacity = 5\n[login]\nignored = true".parse().unwrap();
-        let world = children(7000).into_iter().find(|c| c.kind == DaemonKind::World).unwrap();
-        let config = config(&shape, &dir, &world, None);
-        assert_eq!(config["world"]["capacity"].as_integer(), Some(5));
-        assert!(!config.contains_key("login"));
+        shape.overrides = "[world]\ncapacity = 5\n[gateway.lanes]\nquic = false".parse().unwrap();
+        let child = |kind| children(7000).into_iter().find(|c| c.kind == kind).unwrap();
+        let world = config(&shape, &dir, &child(DaemonKind::World), None);
+        assert_eq!(world["world"]["capacity"].as_integer(), Some(5));
+        assert!(!world.contains_key("gateway"));
+        let gateway = config(&shape, &dir, &child(DaemonKind::Gateway), None);
+        let lanes = &gateway["gateway"]["lanes"];
+        assert_eq!(lanes["quic"].as_bool(), Some(false));
+        assert!(lanes["certificate"].as_str().unwrap().ends_with("players.pem"), "the rest stays");
     }
 }

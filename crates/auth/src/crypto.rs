@@ -29,12 +29,13 @@ impl std::fmt::Debug for Mac {
     }
 }
 
-/// Running hash of what both sides have sent: the preface, then whole messages (header and payload).
+/// Running hash of what both sides have sent: the preface (see [`crate::Binding`]), then whole messages (header and
+/// payload).
 #[derive(Clone)]
 pub struct Transcript(digest::Context);
 
 impl Transcript {
-    pub fn new(preface: &crate::Preface) -> Self {
+    pub fn new(preface: &[u8]) -> Self {
         let mut context = digest::Context::new(&digest::SHA256);
         context.update(preface);
         Self(context)

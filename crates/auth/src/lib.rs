@@ -3,6 +3,7 @@
 //! `docs/protocol.md` is the same thing for people (sections 7, 8, 9 and 11), with the vectors the tests read.
 
 mod bignum;
+mod binding;
 mod crypto;
 pub mod login_keys;
 mod name;
@@ -11,6 +12,7 @@ pub mod srp;
 pub mod ticket;
 
 pub use bignum::Work;
+pub use binding::Binding;
 pub use crypto::{Key, Mac, Transcript};
 pub use name::{AccountName, NameError, PasswordError, check_password};
 

@@ -14,10 +14,7 @@
 //! # assert!(!mac.matches(expected.as_bytes())); let _ = keys;
 //! ```
 
-use crate::{
-    Preface,
-    crypto::{Key, Mac, expand, extract, mac, sha256},
-};
+use crate::crypto::{Key, Mac, expand, extract, mac, sha256};
 
 /// Value of `Attached.key`.
 pub mod which_key {
@@ -44,16 +41,17 @@ impl Proof {
         Self(expand(resume_key, "shardkeep v1 resume mac"))
     }
 
-    /// `Attach.mac`, `Resume.gateway_mac` or `Resume.world_mac`. `id` is the ticket's or the session's, `random` the
-    /// client's 32 bytes, `suites` the numbers offered, known or not, in their order (more than 255 match nothing).
-    pub fn client(&self, preface: &Preface, id: &[u8; 16], random: &[u8; 32], suites: &[u8]) -> Mac {
+    /// `Attach.mac`, `Resume.gateway_mac` or `Resume.world_mac`. `preface` is as in [`crate::Binding`], `id` the ticket's
+    /// or the session's, `random` the client's 32 bytes, `suites` the numbers offered, known or not, in their order (more
+    /// than 255 match nothing).
+    pub fn client(&self, preface: &[u8], id: &[u8; 16], random: &[u8; 32], suites: &[u8]) -> Mac {
         let count = u8::try_from(suites.len()).unwrap_or(u8::MAX);
         mac(&self.0, &[b"client", preface, id, random, &[count], suites])
     }
 
     /// `Attached.mac`. `request` is the whole `Attach` or `Resume` message as sent, `random` the server's 32 bytes,
     /// `suite` the one chosen, `key` one of [`which_key`].
-    pub fn server(&self, preface: &Preface, request: &[u8], random: &[u8; 32], suite: u8, key: u8) -> Mac {
+    pub fn server(&self, preface: &[u8], request: &[u8], random: &[u8; 32], suite: u8, key: u8) -> Mac {
         mac(&self.0, &[b"server", &sha256(&[preface, request]), random, &[suite, key]])
     }
 }
@@ -65,6 +63,8 @@ pub struct SessionKeys {
     pub client: Key,
     /// Seals what the server sends.
     pub server: Key,
+    /// Seals the server's datagrams, on lanes that have any.
+    pub datagrams: Key,
     /// Replaces the gateway's resume key once the client has confirmed.
     pub gateway_resume: Key,
     /// Replaces the world's resume key after an attach, or a resume that used it.
@@ -74,11 +74,12 @@ pub struct SessionKeys {
 impl SessionKeys {
     /// `key` is the one that was proved, `request` the whole `Attach` or `Resume` message, `attached` the whole
     /// answer, both without the record's length.
-    pub fn derive(key: &Key, preface: &Preface, request: &[u8], attached: &[u8]) -> Self {
+    pub fn derive(key: &Key, preface: &[u8], request: &[u8], attached: &[u8]) -> Self {
         let secret = extract(&sha256(&[preface, request, attached]), key);
         Self {
             client: expand(&secret, "shardkeep v1 session client key"),
             server: expand(&secret, "shardkeep v1 session server key"),
+            datagrams: expand(&secret, "shardkeep v1 session datagram key"),
             gateway_resume: expand(&secret, "shardkeep v1 gateway resume"),
             world_resume: expand(&secret, "shardkeep v1 world resume"),
         }

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use shardkeep_auth::{
-    AccountName, Preface, Transcript, Work,
+    AccountName, Binding, Preface, Transcript, Work,
     login_keys::LoginKeys,
     session::{Proof, SessionKeys, which_key},
     srp::{Credentials, Group, Parameters, Verifier},
@@ -80,7 +80,7 @@ fn the_protocol_page_prints_these_vectors() {
     let section = section.split("### Framing").next().unwrap_or(section);
     let ours = include_str!("vectors.txt");
     let blocks: Vec<&str> = section.split("```").skip(1).step_by(2).collect();
-    assert_eq!(blocks.len(), 11);
+    assert_eq!(blocks.len(), 13);
     for block in blocks {
         // A line that begins a value has its name in the first column.
         for value in block.trim().replace("\n ", "").lines() {
@@ -93,7 +93,7 @@ fn the_protocol_page_prints_these_vectors() {
 #[test]
 fn login_keys_and_tickets() {
     let vector = Section::read("login");
-    let mut transcript = Transcript::new(&vector.array("preface"));
+    let mut transcript = Transcript::new(vector.get("preface"));
     for message in ["Hello", "Challenge", "Proof"] {
         transcript.add(vector.get(message));
     }
@@ -156,6 +156,29 @@ fn attach_and_resume() {
     assert_keys(&keys, &resume);
     let updated = AwsLc::expand(keys.client.expose(), b"shardkeep v1 key update").unwrap();
     assert_eq!(updated.expose(), Section::read("key update").get("key"));
+}
+
+#[test]
+fn on_quic_the_exporter_is_in_every_transcript() {
+    let (login, vector) = (Section::read("login"), Section::read("login on quic"));
+    let exporter: [u8; 32] = vector.array("exporter");
+    let mut transcript = Transcript::new(&Binding::new(&login.array("preface"), Some(exporter)));
+    for message in ["Hello", "Challenge", "Proof"] {
+        transcript.add(login.get(message));
+    }
+    assert_eq!(transcript.hash(), vector.array("th1"));
+
+    let (attach, vector) = (Section::read("attach"), Section::read("attach on quic"));
+    let binding = Binding::new(&attach.array("preface"), Some(exporter));
+    let key = Secret::new(attach.array("ticket key"));
+    let (proof, id) = (Proof::attach(&key), attach.array("ticket id"));
+    assert!(ends_with(vector.get("Attach"), &proof.client(&binding, &id, &[0xe3; 32], &[1, 2])));
+    let answer = proof.server(&binding, vector.get("Attach"), &[0xf4; 32], 1, which_key::TICKET);
+    assert!(ends_with(vector.get("Attached"), &answer));
+    let keys = SessionKeys::derive(&key, &binding, vector.get("Attach"), vector.get("Attached"));
+    assert_eq!(keys.client.expose(), vector.get("client key"));
+    assert_eq!(keys.server.expose(), vector.get("server key"));
+    assert_eq!(keys.datagrams.expose(), vector.get("datagram key"));
 }
 
 fn ends_with(message: &[u8], mac: &shardkeep_auth::Mac) -> bool {

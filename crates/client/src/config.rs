@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
+use shardkeep_lanes::{Connector, Lane};
 use shardkeep_wire::{
     preface::{Preface, Service, deployment_tag},
     seal::Suite,
@@ -18,6 +19,10 @@ pub struct Config {
     pub client_version: u32,
     /// Offered ciphers, best first.
     pub suites: Vec<Suite>,
+    /// Lanes to try, best first. A session changes lanes as it has to.
+    pub lanes: Vec<Lane>,
+    /// Makes the connections, and knows whom to trust.
+    pub connector: Connector,
     /// Where names are resolved; `None`: by the operating system, without SRV.
     pub dns: Option<Resolver>,
     pub timing: Timing,
@@ -25,7 +30,7 @@ pub struct Config {
 
 #[derive(Debug, Clone)]
 pub struct Timing {
-    /// For one TCP connection.
+    /// For one connection, before anything is said.
     pub connect: Duration,
     /// From connection to the end of the handshake.
     pub handshake: Duration,
@@ -68,6 +73,8 @@ impl Default for Config {
             deployment: deployment_tag("dev"),
             client_version: 1_000_000,
             suites: Suite::ALL.to_vec(),
+            lanes: vec![Lane::Tcp],
+            connector: Connector::default(),
             dns: None,
             timing: Timing::default(),
         }

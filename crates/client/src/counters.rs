@@ -45,6 +45,8 @@ counters! {
     sent_bytes,
     received_messages,
     received_bytes,
+    /// Datagrams that were the server's and new.
+    datagrams,
     /// Replies that nobody waited for any more.
     late_replies,
 }

@@ -49,7 +49,7 @@ pub async fn attach(
     config: &Config,
     ticket: &Ticket,
 ) -> Result<Established, ClientError> {
-    let (preface, random) = (connection.preface().encode(), random::bytes::<32>()?);
+    let (preface, random) = (connection.binding(), random::bytes::<32>()?);
     let proof = Proof::attach(&ticket.key);
     let suites = offered(config);
     let request = Attach {
@@ -74,7 +74,7 @@ pub async fn resume(
     keys: &ResumeKeys,
     received: u64,
 ) -> Result<Established, ClientError> {
-    let (preface, random) = (connection.preface().encode(), random::bytes::<32>()?);
+    let (preface, random) = (connection.binding(), random::bytes::<32>()?);
     let (gateway, world) = (Proof::resume(&keys.gateway), Proof::resume(&keys.world));
     let suites = offered(config);
     let mac = |proof: &Proof| proof.client(&preface, &session.0, &random, &suites).as_bytes().to_vec();
@@ -132,7 +132,7 @@ async fn establish(
     key: &Key,
     received: u64,
 ) -> Result<Established, ClientError> {
-    let preface = connection.preface().encode();
+    let preface = connection.binding();
     let request = request.to_bytes();
     let expected = proof.server(&preface, &request, &answer.random, answer.suite as u8, answer.which);
     if !expected.matches(&answer.mac) {
@@ -140,6 +140,7 @@ async fn establish(
     }
     let keys = SessionKeys::derive(key, &preface, &request, &answer.message.to_bytes());
     connection.use_keys(answer.suite, keys.client.clone(), keys.server.clone())?;
+    connection.use_datagrams(answer.suite, keys.datagrams.clone())?;
 
     connection.send(&[Message::request(opcode::CONFIRM, REQUEST, &Confirm { received })]).await?;
     let ready: SessionReady = reply(connection, opcode::CONFIRM, "SessionReady").await?.decode()?;

@@ -36,4 +36,5 @@ pub mod session;
 
 pub use config::Config;
 pub use error::{ClientError, Refusal, SessionEnd};
+pub use shardkeep_lanes as lanes;
 pub use shardkeep_wire as wire;

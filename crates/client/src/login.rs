@@ -80,8 +80,7 @@ pub struct Door {
 
 impl Door {
     pub async fn open(config: &Config, address: SocketAddr) -> Result<Self, ClientError> {
-        let preface = config.preface(Service::Login);
-        let connection = Connection::open(address, preface, config.timing.connect).await?;
+        let connection = Connection::open_any(config, address, Service::Login).await?;
         Ok(Self { connection, config: config.clone() })
     }
 
@@ -106,7 +105,7 @@ impl Door {
         self.connection.send(std::slice::from_ref(&hello)).await?;
         let answer = reply(&mut self.connection, opcode::HELLO, "Challenge").await?;
 
-        let mut transcript = Transcript::new(&self.connection.preface().encode());
+        let mut transcript = Transcript::new(&self.connection.binding());
         transcript.add(&hello.to_bytes());
         transcript.add(&answer.to_bytes());
         let challenge = answer.decode()?;

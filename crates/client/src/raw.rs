@@ -4,13 +4,15 @@
 use std::{collections::VecDeque, io, net::SocketAddr, time::Duration};
 
 use bytes::{Bytes, BytesMut};
-use shardkeep_auth::Key;
+use shardkeep_auth::{Binding, Key};
+use shardkeep_lanes::{Lane, Stream};
 use shardkeep_wire::{
     Message, Side, WireError,
+    datagram::DatagramOpener,
     message::MessageError,
     opcode,
     payload::{Ping, Pong},
-    preface::Preface,
+    preface::{Preface, Service},
     record::{Decoder, HEADER, Writer},
     seal::{Opener, Sealer, Suite},
 };
@@ -20,14 +22,14 @@ use tokio::{
     time::timeout,
 };
 
-use crate::ClientError;
+use crate::{ClientError, Config};
 
 pub use crate::handshake::{Established, ResumeKeys, attach, resume};
 
-/// A TCP connection to a server, plain at first.
+/// A connection to a server, plain at first.
 #[derive(Debug)]
 pub struct Connection {
-    pub(crate) stream: TcpStream,
+    pub(crate) stream: Stream,
     pub(crate) inbound: BytesMut,
     pub(crate) outbound: BytesMut,
     pub(crate) crypt: Option<Crypt>,
@@ -41,22 +43,74 @@ pub struct Connection {
 pub(crate) struct Crypt {
     pub(crate) sealer: Sealer,
     pub(crate) opener: Opener,
+    /// For the server's datagrams, once there is a session.
+    pub(crate) datagrams: Option<DatagramOpener>,
 }
 
 impl Connection {
-    /// Connects; the preface leaves with the first record, or with [`Self::send_preface`].
+    /// Connects over TCP; the preface leaves with the first record, or with [`Self::send_preface`].
     pub async fn open(address: SocketAddr, preface: Preface, within: Duration) -> Result<Self, ClientError> {
-        let connecting = timeout(within, TcpStream::connect(address)).await;
-        let connected = connecting.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
-        let stream = connected.map_err(|source| ClientError::Connect { address, source })?;
-        stream.set_nodelay(true)?;
+        let connecting = async {
+            let stream = TcpStream::connect(address).await?;
+            stream.set_nodelay(true)?;
+            Ok(Stream::Tcp(stream))
+        };
+        Ok(Self::on(in_time(address, within, connecting).await?, preface))
+    }
+
+    /// Connects over this lane.
+    pub async fn open_on(
+        config: &Config,
+        lane: Lane,
+        address: SocketAddr,
+        service: Service,
+    ) -> Result<Self, ClientError> {
+        let connecting = config.connector.connect(lane, address);
+        let stream = in_time(address, config.timing.connect, connecting).await?;
+        Ok(Self::on(stream, config.preface(service)))
+    }
+
+    /// Connects over the first of the configured lanes that goes.
+    pub(crate) async fn open_any(
+        config: &Config,
+        address: SocketAddr,
+        service: Service,
+    ) -> Result<Self, ClientError> {
+        let mut last = ClientError::Timeout("a lane to connect by");
+        for lane in &config.lanes {
+            match Self::open_on(config, *lane, address, service).await {
+                Ok(connection) => return Ok(connection),
+                Err(error) => {
+                    tracing::debug!(%lane, %address, %error, "no connection");
+                    last = error;
+                }
+            }
+        }
+        Err(last)
+    }
+
+    fn on(stream: Stream, preface: Preface) -> Self {
         let outbound = BytesMut::from(&preface.encode()[..]);
         let (inbound, waiting) = (BytesMut::with_capacity(4_096), VecDeque::new());
-        Ok(Self { stream, inbound, outbound, crypt: None, preface, waiting })
+        Self { stream, inbound, outbound, crypt: None, preface, waiting }
     }
 
     pub fn preface(&self) -> Preface {
         self.preface
+    }
+
+    pub fn lane(&self) -> Lane {
+        self.stream.lane()
+    }
+
+    /// What the transcripts of this connection begin with.
+    pub(crate) fn binding(&self) -> Binding {
+        Binding::new(&self.preface.encode(), self.stream.exporter())
+    }
+
+    /// Goes on from another port, as a device does that changes its network; only QUIC can.
+    pub fn migrate(&self) -> io::Result<()> {
+        self.stream.migrate()
     }
 
     pub fn local_address(&self) -> io::Result<SocketAddr> {
@@ -164,8 +218,33 @@ impl Connection {
         if let Some(plain) = self.waiting.front() {
             return Err(ClientError::Unexpected { opcode: plain.opcode, waiting_for: "sealed records" });
         }
-        self.crypt = Some(Crypt { sealer: Sealer::new(suite, client)?, opener: Opener::new(suite, server)? });
+        let (sealer, opener) = (Sealer::new(suite, client)?, Opener::new(suite, server)?);
+        self.crypt = Some(Crypt { sealer, opener, datagrams: None });
         Ok(())
+    }
+
+    /// Datagrams of the server open with this key.
+    pub(crate) fn use_datagrams(&mut self, suite: Suite, key: Key) -> Result<(), ClientError> {
+        if let Some(crypt) = &mut self.crypt {
+            crypt.datagrams = Some(DatagramOpener::new(suite, key)?);
+        }
+        Ok(())
+    }
+
+    /// The messages of the next datagram that is new.
+    pub async fn receive_datagram(&mut self) -> Result<Vec<Message>, ClientError> {
+        loop {
+            let datagram = self.stream.datagram().await?;
+            let opener = self.crypt.as_mut().and_then(|crypt| crypt.datagrams.as_mut());
+            let Some(opener) = opener else { continue };
+            if let Some(mut opened) = opener.open(&datagram)? {
+                let mut messages = Vec::new();
+                while let Some(message) = Message::split_from(&mut opened.messages)? {
+                    messages.push(message);
+                }
+                return Ok(messages);
+            }
+        }
     }
 
     /// Announces and takes the next key for what this side sends.
@@ -198,6 +277,7 @@ impl Connection {
 
     async fn flush(&mut self) -> Result<(), ClientError> {
         self.stream.write_all_buf(&mut self.outbound).await?;
+        self.stream.flush().await?;
         Ok(())
     }
 }
@@ -210,6 +290,16 @@ impl Crypt {
         }
         Ok(self.opener.update()?)
     }
+}
+
+async fn in_time(
+    address: SocketAddr,
+    within: Duration,
+    connecting: impl Future<Output = io::Result<Stream>>,
+) -> Result<Stream, ClientError> {
+    let connected = timeout(within, connecting).await;
+    let connected = connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+    connected.map_err(|source| ClientError::Connect { address, source })
 }
 
 /// The last message under a key.

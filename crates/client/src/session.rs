@@ -3,6 +3,7 @@
 
 mod driver;
 mod link;
+mod newest;
 mod pending;
 mod resume;
 mod sink;
@@ -14,6 +15,7 @@ use std::{
 
 use bytes::Bytes;
 use parking_lot::Mutex;
+use shardkeep_lanes::Lane;
 use shardkeep_types::SessionId;
 use shardkeep_wire::{Head, Message, Side, opcode, payload::Logout, preface::Service};
 use tokio::{
@@ -54,6 +56,7 @@ pub struct Session {
 struct Shared {
     id: SessionId,
     gateway: Mutex<String>,
+    lane: Mutex<Lane>,
     counters: Counters,
 }
 
@@ -86,8 +89,7 @@ impl Session {
     ) -> Result<Self, ClientError> {
         let mut last = ClientError::Timeout("an address of the gateway");
         for address in names::server(config, &boarding.gateway).await? {
-            let preface = config.preface(Service::Gateway);
-            match Connection::open(address, preface, config.timing.connect).await {
+            match Connection::open_any(config, address, Service::Gateway).await {
                 Ok(mut connection) => {
                     let established = handshake::attach(&mut connection, config, &boarding.ticket).await?;
                     return Ok(Self::start(config.clone(), connection, established, sink));
@@ -110,6 +112,7 @@ impl Session {
         let shared = Arc::new(Shared {
             id: established.session,
             gateway: Mutex::new(established.ready.gateway.clone()),
+            lane: Mutex::new(connection.lane()),
             counters: Counters::default(),
         });
         let closed = CancellationToken::new();
@@ -133,6 +136,11 @@ impl Session {
     /// host:port of the gateway that serves the session, as it names itself.
     pub fn gateway(&self) -> String {
         self.shared.gateway.lock().clone()
+    }
+
+    /// The lane it is on now, or was on last.
+    pub fn lane(&self) -> Lane {
+        *self.shared.lane.lock()
     }
 
     pub fn counts(&self) -> Counts {

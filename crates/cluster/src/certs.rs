@@ -3,13 +3,15 @@
 //! its own authority with the same names (see [`crate::Peer`]).
 //!
 //! Files: `ca.pem`, `ca.key`, and per instance `<name>.pem`, `<name>.key`; keys are readable by their owner only.
-//! [`issue_shared`] makes `<kind>.pem` and `<kind>.key` for all replicas of a kind.
+//! [`issue_shared`] makes `<kind>.pem` and `<kind>.key` for all replicas of a kind, [`issue_players`] makes
+//! `players.pem` and `players.key`, which login and gateways show to players.
 
 use std::{
     fs::OpenOptions,
     io::Write,
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
+    sync::Arc,
     time::SystemTime,
 };
 
@@ -17,6 +19,11 @@ use anyhow::{Context, bail};
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
     KeyPair, KeyUsagePurpose, SanType, date_time_ymd,
+};
+use rustls::{
+    RootCertStore,
+    client::{WebPkiServerVerifier, danger::ServerCertVerifier},
+    pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject},
 };
 use shardkeep_types::{DaemonKind, WorldId};
 
@@ -86,6 +93,61 @@ pub fn issue_shared(dir: &Path, kind: DaemonKind, world: WorldId) -> anyhow::Res
     issue_to(dir, Files::of(dir, kind.as_str()), &Peer { kind, name: peer::ANY.to_owned(), world })
 }
 
+/// Name of the certificate for players, in it and of its files.
+const PLAYERS: &str = "players";
+
+/// Issues the certificate that login and gateways show to players on QUIC and `wss`, or keeps the one that is there if
+/// this authority made it for all these names. It names `players.shardkeep.internal`, this machine, and `hosts`; it is no instance's, and no daemon accepts it.
+///
+/// # Errors
+/// When there is no authority, a host is no name, or files can not be written.
+pub fn issue_players(dir: &Path, hosts: &[&str]) -> anyhow::Result<Files> {
+    let files = Files::of(dir, PLAYERS);
+    let issuer = issuer(dir)?;
+    let mut names = vec![format!("{PLAYERS}.shardkeep.internal"), "localhost".into()];
+    names.extend(["127.0.0.1", "::1"].into_iter().chain(hosts.iter().copied()).map(str::to_owned));
+    names.sort_unstable();
+    names.dedup();
+    if files.key.exists() && is_good_for(&files, &names).unwrap_or(false) {
+        return Ok(files);
+    }
+    let key = KeyPair::generate()?;
+    // An IP address among the names becomes one in the certificate.
+    let mut params = CertificateParams::new(names)?;
+    params.distinguished_name.push(DnType::CommonName, "Shardkeep, for players");
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    params.use_authority_key_identifier_extension = true;
+    limit_validity(&mut params);
+    let certificate = params.signed_by(&key, &issuer)?;
+    write(&files.key, key.serialize_pem().as_bytes(), 0o600)?;
+    write(&files.cert, certificate.pem().as_bytes(), 0o644)?;
+    Ok(files)
+}
+
+/// Whether the authority beside it made this certificate, for all these names.
+fn is_good_for(files: &Files, names: &[String]) -> anyhow::Result<bool> {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(&files.ca)?)?;
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build()?;
+    let leaf = CertificateDer::from_pem_file(&files.cert)?;
+    let good = |name: &String| {
+        let name = ServerName::try_from(name.as_str());
+        name.is_ok_and(|name| verifier.verify_server_cert(&leaf, &[], &name, &[], UnixTime::now()).is_ok())
+    };
+    Ok(names.iter().all(good))
+}
+
+fn issuer(dir: &Path) -> anyhow::Result<Issuer<'static, KeyPair>> {
+    let read = |name: &str| {
+        let path = dir.join(name);
+        std::fs::read_to_string(&path)
+            .with_context(|| format!("no authority: can not read {}", path.display()))
+    };
+    Ok(Issuer::from_ca_cert_pem(&read("ca.pem")?, KeyPair::from_pem(&read("ca.key")?)?)?)
+}
+
 fn issue_to(dir: &Path, files: Files, wanted: &Peer) -> anyhow::Result<Files> {
     if files.cert.exists()
         && let Ok(identity) = files.load()
@@ -95,12 +157,7 @@ fn issue_to(dir: &Path, files: Files, wanted: &Peer) -> anyhow::Result<Files> {
         }
         bail!("{} is already the certificate of {}", files.cert.display(), identity.peer().uri());
     }
-    let read = |name: &str| {
-        let path = dir.join(name);
-        std::fs::read_to_string(&path)
-            .with_context(|| format!("no authority: can not read {}", path.display()))
-    };
-    let issuer = Issuer::from_ca_cert_pem(&read("ca.pem")?, KeyPair::from_pem(&read("ca.key")?)?)?;
+    let issuer = issuer(dir)?;
     let key = KeyPair::generate()?;
     let mut params = CertificateParams::default();
     params.distinguished_name.push(DnType::CommonName, wanted.to_string());
@@ -162,6 +219,20 @@ mod tests {
             let mode = std::fs::metadata(dir.path().join(key)).unwrap().permissions().mode();
             assert_eq!(mode & 0o777, 0o600, "{key}");
         }
+    }
+
+    #[test]
+    fn the_certificate_for_players_is_no_instances() {
+        let dir = tempfile::tempdir().unwrap();
+        make_ca(dir.path()).unwrap();
+        let files = issue_players(dir.path(), &["play.example", "127.0.0.1", "192.0.2.7"]).unwrap();
+        let before = std::fs::read(&files.cert).unwrap();
+        assert_eq!(issue_players(dir.path(), &["192.0.2.7"]).unwrap(), files);
+        assert_eq!(std::fs::read(&files.cert).unwrap(), before);
+        assert!(files.load().is_err());
+        issue_players(dir.path(), &["another.example"]).unwrap();
+        assert_ne!(std::fs::read(&files.cert).unwrap(), before, "it did not name that one");
+        assert!(issue_players(tempfile::tempdir().unwrap().path(), &[]).is_err(), "no authority");
     }
 
     #[test]

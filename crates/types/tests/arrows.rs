@@ -15,15 +15,15 @@ const SERVICES: [&str; 12] = [
 
 /// Crates of ours that each crate may depend on, besides `types`.
 fn allowed(name: &str) -> BTreeSet<&'static str> {
-    let base = ["cluster", "store", "bus", "daemon", "rpc", "wire", "auth", "sim", "behavior"];
+    let base = ["cluster", "store", "bus", "daemon", "rpc", "lanes", "wire", "auth", "sim", "behavior"];
     let allowed: Vec<&str> = match name {
-        "types" | "bus" | "store" | "sim" | "behavior" => vec![],
+        "types" | "bus" | "store" | "lanes" | "sim" | "behavior" => vec![],
         "wire" => vec![],
         "auth" => vec!["wire"],
         "rpc" => vec![],
         "daemon" => vec!["rpc"],
         "cluster" => vec!["daemon", "rpc"],
-        "client" => vec!["wire", "auth"],
+        "client" => vec!["lanes", "wire", "auth"],
         "testkit" => SERVICES.into_iter().chain(base).chain(["client"]).collect(),
         "cli" => SERVICES.into_iter().chain(["client", "auth", "wire", "daemon", "cluster", "rpc"]).collect(),
         "example-dice" => vec!["cluster", "rpc", "client", "daemon", "wire"],

@@ -7,6 +7,7 @@
 //! ```
 
 pub mod cursor;
+pub mod datagram;
 pub mod error;
 pub mod fuzz;
 pub mod limit;

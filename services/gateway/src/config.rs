@@ -4,6 +4,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use shardkeep_daemon::{Validate, duration};
+use shardkeep_lanes::Settings as Lanes;
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -37,6 +38,8 @@ pub struct Config {
     /// How often play time is reported to billing.
     #[serde(with = "duration")]
     pub billing_interval: Duration,
+    /// What there is beside TCP.
+    pub lanes: Lanes,
 }
 
 impl Default for Config {
@@ -53,6 +56,7 @@ impl Default for Config {
             idle: Duration::from_secs(30),
             key_update: Duration::from_secs(3_600),
             billing_interval: Duration::from_secs(15),
+            lanes: Lanes::default(),
         }
     }
 }
@@ -62,6 +66,7 @@ impl Validate for Config {
         self.listen.parse::<SocketAddr>().map_err(|_| {
             format!("listen: {:?} is not an address with a port, such as 0.0.0.0:7200", self.listen)
         })?;
+        self.lanes.validate()?;
         let host_and_port = |address: &str| {
             address
                 .rsplit_once(':')

@@ -28,9 +28,9 @@ use ::metrics::gauge;
 use anyhow::Context;
 use shardkeep_cluster::Node;
 use shardkeep_daemon::{Daemon, Service as DaemonService, Settings};
+use shardkeep_lanes::Listener;
 use shardkeep_rpc::gateway::gateway_server::GatewayServer;
 use shardkeep_types::DaemonKind;
-use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::service::Routes;
 use tracing::info;
@@ -54,9 +54,9 @@ impl DaemonService for Gateway {
     async fn run(settings: Settings<Config>, daemon: Daemon) -> anyhow::Result<()> {
         metrics::describe();
         let config = settings.service.clone();
-        let listener = TcpListener::bind(&config.listen).await.with_context(|| {
-            format!("players: can not listen on {} (gateway.listen moves it)", config.listen)
-        })?;
+        let listener = Listener::bind(&config.listen, &config.lanes, config.idle)
+            .await
+            .context("players: no socket (gateway.listen moves it)")?;
         let node = Node::join(&settings, &daemon, Self::KIND).await?;
         let address = advertised(&config, &listener, &node)?;
         info!(bound = %listener.local_addr()?, advertised = address, "players' socket bound");
@@ -85,7 +85,7 @@ impl DaemonService for Gateway {
 }
 
 /// Where players reach this gateway: as configured, or the bound address with a host that others can use.
-fn advertised(config: &Config, listener: &TcpListener, node: &Node) -> anyhow::Result<String> {
+fn advertised(config: &Config, listener: &Listener, node: &Node) -> anyhow::Result<String> {
     if let Some(address) = &config.advertise {
         return Ok(address.clone());
     }

@@ -6,6 +6,8 @@ use metrics::{Counter, Unit, counter, describe_counter, describe_gauge, describe
 
 pub(crate) const CONNECTIONS: &str = "shardkeep_gateway_connections";
 pub(crate) const ACCEPTED: &str = "shardkeep_gateway_accepted_total";
+pub(crate) const RETRIES: &str = "shardkeep_gateway_quic_retries_total";
+pub(crate) const LANES: &str = "shardkeep_gateway_lane_sessions";
 pub(crate) const TURNED_AWAY: &str = "shardkeep_gateway_turned_away_total";
 pub(crate) const SESSIONS: &str = "shardkeep_gateway_sessions";
 pub(crate) const LINK_DEAD: &str = "shardkeep_gateway_link_dead_sessions";
@@ -18,6 +20,7 @@ const MESSAGES_IN: &str = "shardkeep_gateway_messages_in_total";
 const RECORDS_OUT: &str = "shardkeep_gateway_records_out_total";
 const BYTES_IN: &str = "shardkeep_gateway_bytes_in_total";
 const BYTES_OUT: &str = "shardkeep_gateway_bytes_out_total";
+const DATAGRAMS_OUT: &str = "shardkeep_gateway_datagrams_out_total";
 pub(crate) const KEY_UPDATES: &str = "shardkeep_gateway_key_updates_total";
 pub(crate) const REFUSED: &str = "shardkeep_gateway_requests_refused_total";
 pub(crate) const ITEMS_DROPPED: &str = "shardkeep_gateway_items_dropped_total";
@@ -37,6 +40,7 @@ pub(crate) static HOT: LazyLock<Hot> = LazyLock::new(|| Hot {
     records_out: counter!(RECORDS_OUT),
     bytes_in: counter!(BYTES_IN),
     bytes_out: counter!(BYTES_OUT),
+    datagrams_out: counter!(DATAGRAMS_OUT),
     published: counter!(PUBLISHED),
     fanned_out: counter!(FANNED_OUT),
 });
@@ -46,6 +50,7 @@ pub(crate) struct Hot {
     pub(crate) records_out: Counter,
     pub(crate) bytes_in: Counter,
     pub(crate) bytes_out: Counter,
+    pub(crate) datagrams_out: Counter,
     pub(crate) published: Counter,
     pub(crate) fanned_out: Counter,
 }
@@ -53,11 +58,13 @@ pub(crate) struct Hot {
 pub(crate) fn describe() {
     shardkeep_cluster::link::describe();
     describe_gauge!(CONNECTIONS, Unit::Count, "Client connections that are open");
-    describe_counter!(ACCEPTED, "Client connections accepted");
+    describe_counter!(ACCEPTED, "Client connections accepted, by lane (a WebSocket begins as tcp)");
+    describe_counter!(RETRIES, "QUIC clients told to prove their address before anything else");
+    describe_gauge!(LANES, Unit::Count, "Connections that carry a session, by lane (tcp, quic, ws, wss)");
     describe_counter!(TURNED_AWAY, "Client connections closed at once, by reason");
     describe_gauge!(SESSIONS, Unit::Count, "Sessions held, link-dead ones included");
     describe_gauge!(LINK_DEAD, Unit::Count, "Sessions whose client is away");
-    describe_counter!(HANDSHAKES, "Handshakes, by kind (attach, resume) and outcome");
+    describe_counter!(HANDSHAKES, "Handshakes, by kind (attach, resume), lane and outcome");
     describe_histogram!(HANDSHAKE_SECONDS, Unit::Seconds, "From the preface to SessionReady");
     describe_gauge!(TICKETS, Unit::Count, "Tickets waiting for their client");
     describe_counter!(FAULTS, "What clients did wrong, by label");
@@ -66,6 +73,7 @@ pub(crate) fn describe() {
     describe_counter!(RECORDS_OUT, "Records written to clients");
     describe_counter!(BYTES_IN, Unit::Bytes, "Bytes read from clients");
     describe_counter!(BYTES_OUT, Unit::Bytes, "Bytes written to clients");
+    describe_counter!(DATAGRAMS_OUT, "State sent to clients in datagrams of QUIC");
     describe_counter!(KEY_UPDATES, "Key updates, by side");
     describe_counter!(REFUSED, "Requests answered by the gateway itself, by reason");
     describe_counter!(ITEMS_DROPPED, "What backends said and was not obeyed, by reason");

@@ -4,6 +4,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use shardkeep_daemon::{Validate, duration};
+use shardkeep_lanes::Settings as Lanes;
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -32,6 +33,8 @@ pub struct Config {
     /// Exponentiations that may wait for a thread; beyond it clients are told UNAVAILABLE.
     pub crypto_queue: usize,
     pub limits: Limits,
+    /// What there is beside TCP.
+    pub lanes: Lanes,
 }
 
 /// How often one may try. Each is a token bucket.
@@ -83,6 +86,7 @@ impl Default for Config {
             crypto_threads: 0,
             crypto_queue: 512,
             limits: Limits::default(),
+            lanes: Lanes::default(),
         }
     }
 }
@@ -120,6 +124,7 @@ impl Validate for Config {
         if self.connection_lives > Duration::from_secs(3600) {
             return Err("connection_lives: must be at most 1h, after which keys would have to change".into());
         }
+        self.lanes.validate()?;
         self.limits.validate()
     }
 }

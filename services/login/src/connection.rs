@@ -7,19 +7,19 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use shardkeep_auth::Key;
+use shardkeep_auth::{Binding, Key};
+use shardkeep_lanes::{Lane, Stream, Upgrade};
 use shardkeep_wire::{
     Head, Message, Side, WireError,
     limit::{Limiter, Strikes},
     opcode::{self, Phase, Violation},
     payload::{Error as Answer, Ping, Pong},
-    preface::{self, Preface},
+    preface::Preface,
     record::{Decoder, Writer},
     seal::{Opener, Sealer, Suite},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
     time::timeout,
 };
 
@@ -33,7 +33,7 @@ const WRITE_DEADLINE: Duration = Duration::from_secs(5);
 const LINGER: Duration = Duration::from_millis(500);
 
 pub(crate) struct Connection {
-    stream: TcpStream,
+    stream: Stream,
     peer: SocketAddr,
     phase: Phase,
     inbox: BytesMut,
@@ -48,7 +48,7 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    pub(crate) fn new(stream: TcpStream, peer: SocketAddr, now: Instant) -> Self {
+    pub(crate) fn new(stream: Stream, peer: SocketAddr, now: Instant) -> Self {
         Self {
             stream,
             peer,
@@ -78,12 +78,20 @@ impl Connection {
         self.said
     }
 
-    /// Reads the preface and compares it. Nothing is allocated before it is the right one.
-    pub(crate) async fn preface(&mut self, expected: &Preface) -> Result<[u8; preface::LENGTH], LoginError> {
-        let mut bytes = [0; preface::LENGTH];
-        self.stream.read_exact(&mut bytes).await?;
+    /// Reads the preface and compares it. Nothing is allocated before it is the right one, or the connection turns out
+    /// to be a WebSocket.
+    pub(crate) async fn preface(
+        &mut self,
+        expected: &Preface,
+        upgrade: Option<&Upgrade>,
+    ) -> Result<Binding, LoginError> {
+        let bytes = self.stream.first(upgrade).await?;
         expected.accept(&bytes).map_err(WireError::from)?;
-        Ok(bytes)
+        Ok(Binding::new(&bytes, self.stream.exporter()))
+    }
+
+    pub(crate) fn lane(&self) -> Lane {
+        self.stream.lane()
     }
 
     /// From now on these opcodes are allowed.
@@ -198,7 +206,11 @@ impl Connection {
         if self.outbox.is_empty() {
             return Ok(());
         }
-        let written = timeout(WRITE_DEADLINE, self.stream.write_all(&self.outbox)).await;
+        let written = async {
+            self.stream.write_all(&self.outbox).await?;
+            self.stream.flush().await
+        };
+        let written = timeout(WRITE_DEADLINE, written).await;
         written.map_err(|_| LoginError::Timeout("read"))??;
         self.outbox.clear();
         self.said = Instant::now();

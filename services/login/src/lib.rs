@@ -1,5 +1,6 @@
 //! The door: proves players' passwords by SRP6a, shows them the worlds, and sends each with a single-use ticket to a
-//! gateway. Talks to players over TCP; to gateways, billing and the registry over gRPC; owns the accounts.
+//! gateway. Talks to players over TCP, QUIC and WebSockets; to gateways, billing and the registry over gRPC; owns the
+//! accounts.
 
 mod accounts;
 mod bounds;
@@ -22,10 +23,11 @@ use std::{sync::Arc, time::Duration};
 use anyhow::Context;
 use shardkeep_cluster::Node;
 use shardkeep_daemon::{Daemon, Service, Settings};
+use shardkeep_lanes::Listener;
 use shardkeep_store::{Database, Schema};
 use shardkeep_types::DaemonKind;
 use shardkeep_wire::payload::WorldList;
-use tokio::{net::TcpListener, sync::watch, time::MissedTickBehavior};
+use tokio::{sync::watch, time::MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tracing::info;
@@ -46,9 +48,9 @@ impl Service for Login {
     async fn run(settings: Settings<Config>, daemon: Daemon) -> anyhow::Result<()> {
         metrics::describe();
         let config = settings.service.clone();
-        let listener = TcpListener::bind(&config.listen).await.with_context(|| {
-            format!("players: can not listen on {} (login.listen moves it)", config.listen)
-        })?;
+        let listener = Listener::bind(&config.listen, &config.lanes, serve::SILENT_AFTER)
+            .await
+            .context("players: no socket (login.listen moves it)")?;
         let bound = listener.local_addr()?;
         let node = Node::join(&settings, &daemon, Self::KIND).await?;
         let advertised = config.advertise.clone().unwrap_or_else(|| node.advertise(bound));

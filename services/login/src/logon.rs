@@ -9,7 +9,7 @@
 use std::{net::IpAddr, time::Instant};
 
 use shardkeep_auth::{
-    AccountName, Preface, Transcript,
+    AccountName, Binding, Transcript,
     login_keys::LoginKeys,
     srp::{Challenge, Group, Verifier},
 };
@@ -66,7 +66,7 @@ impl<S> Logon<S> {
 }
 
 impl Logon<New> {
-    pub(crate) fn new(preface: &Preface, address: IpAddr, now: Instant) -> Self {
+    pub(crate) fn new(preface: &Binding, address: IpAddr, now: Instant) -> Self {
         Self {
             address,
             origin: Origin::of(address),

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use ::metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use shardkeep_lanes::Lane;
 
 const CONNECTIONS: &str = "shardkeep_login_connections";
 const ACCEPTED: &str = "shardkeep_login_connections_accepted_total";
@@ -10,6 +11,7 @@ const REFUSED: &str = "shardkeep_login_connections_refused_total";
 const ENDED: &str = "shardkeep_login_connections_ended_total";
 const VIOLATIONS: &str = "shardkeep_login_violations_total";
 const LOGINS: &str = "shardkeep_login_logins_total";
+const RETRIES: &str = "shardkeep_login_quic_retries_total";
 const THROTTLED: &str = "shardkeep_login_throttled_total";
 const LOGIN_SECONDS: &str = "shardkeep_login_handshake_seconds";
 const EXPONENTIATIONS: &str = "shardkeep_login_exponentiations_total";
@@ -27,7 +29,8 @@ pub(crate) fn describe() {
     describe_counter!(REFUSED, "Connections closed at once because a bound was reached, by bound");
     describe_counter!(ENDED, "Connections ended, by why and whose fault");
     describe_counter!(VIOLATIONS, "Messages that the opcode table does not allow, by what is wrong");
-    describe_counter!(LOGINS, "Logins, by outcome");
+    describe_counter!(LOGINS, "Logins, by lane (tcp, quic, ws, wss) and outcome");
+    describe_counter!(RETRIES, "QUIC clients told to prove their address before anything else");
     describe_counter!(THROTTLED, "Logins refused by a rate limit, by limit");
     describe_histogram!(LOGIN_SECONDS, "From the preface to Welcome");
     describe_counter!(EXPONENTIATIONS, "Modular exponentiations done");
@@ -59,8 +62,12 @@ pub(crate) fn violation(label: &'static str) {
     counter!(VIOLATIONS, "what" => label).increment(1);
 }
 
-pub(crate) fn login(outcome: &'static str) {
-    counter!(LOGINS, "outcome" => outcome).increment(1);
+pub(crate) fn login(lane: Lane, outcome: &'static str) {
+    counter!(LOGINS, "lane" => lane.as_str(), "outcome" => outcome).increment(1);
+}
+
+pub(crate) fn retries(so_far: u64) {
+    counter!(RETRIES).absolute(so_far);
 }
 
 pub(crate) fn throttled(limit: &'static str) {

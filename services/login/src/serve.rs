@@ -1,23 +1,21 @@
 //! From accept to close: bounds on connections, deadlines, and the loop that shows the world list.
 
 use std::{
-    net::SocketAddr,
+    io,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use bytes::BytesMut;
 use shardkeep_daemon::Daemon;
+use shardkeep_lanes::{Arrival, Listener, Upgrade};
 use shardkeep_wire::{
     Message, Side, WireError,
     opcode::{self, Phase},
     payload::{Ping, SelectWorld, WorldList},
     record::Writer,
 };
-use tokio::{
-    net::{TcpListener, TcpStream},
-    time::{sleep_until, timeout_at},
-};
+use tokio::time::{sleep_until, timeout, timeout_at};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, warn};
 
@@ -31,38 +29,40 @@ const PREFACE_WITHIN: Duration = Duration::from_secs(5);
 const HANDSHAKE_WITHIN: Duration = Duration::from_secs(15);
 /// Protocol section 12.
 const PING_AFTER: Duration = Duration::from_secs(10);
-const SILENT_AFTER: Duration = Duration::from_secs(30);
+pub(crate) const SILENT_AFTER: Duration = Duration::from_secs(30);
 /// After the accept itself fails, for example for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Part of the grace time that players have to select a world when the daemon drains.
 const DRAIN_SHARE: u32 = 2;
 
 /// Accepts players until the daemon drains, and then lets those who are here finish.
-pub(crate) async fn serve(listener: TcpListener, door: Arc<Door>, daemon: &Daemon, grace: Duration) {
+pub(crate) async fn serve(listener: Listener, door: Arc<Door>, daemon: &Daemon, grace: Duration) {
     let (draining, stopped) = (daemon.draining(), daemon.stopped());
     let players = TaskTracker::new();
+    let upgrade = listener.upgrade();
     while let Some(accepted) = draining.run_until_cancelled(listener.accept()).await {
-        let (stream, peer) = match accepted {
-            Ok(accepted) => accepted,
+        let arrival = match accepted {
+            Ok(arrival) => arrival,
             Err(error) => {
                 warn!(%error, "accept");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             }
         };
-        let place = match door.bounds.admit(Origin::of(peer.ip())) {
+        metrics::retries(listener.retries());
+        let place = match door.bounds.admit(Origin::of(arrival.peer().ip())) {
             Ok(place) => place,
             Err(bound) => {
                 metrics::refused(bound);
-                refuse(&stream, bound);
+                refuse(arrival, bound);
                 continue;
             }
         };
-        let (door, stopped) = (door.clone(), stopped.clone());
+        let (door, stopped, upgrade) = (door.clone(), stopped.clone(), upgrade.clone());
         let drain = Drain { begun: draining.clone(), lasts: grace / DRAIN_SHARE };
         players.spawn(async move {
             let _place = place;
-            stopped.run_until_cancelled(player(stream, peer, &door, drain)).await;
+            stopped.run_until_cancelled(player(arrival, &door, drain, upgrade.as_deref())).await;
         });
     }
     drop(listener);
@@ -71,15 +71,14 @@ pub(crate) async fn serve(listener: TcpListener, door: Arc<Door>, daemon: &Daemo
 }
 
 /// Tells the client to come back, if that takes no waiting.
-fn refuse(stream: &TcpStream, bound: &'static str) {
+fn refuse(arrival: Arrival, bound: &'static str) {
     if let Some(answer) = LoginError::Busy(bound).answer() {
         let message = Message::error_event(&answer);
         let mut out = BytesMut::new();
         let mut writer = Writer::begin(&mut out, Side::Server);
         if writer.push(&message).is_ok() {
             writer.plain();
-            // Best effort, by intention.
-            let _ = stream.try_write(&out);
+            arrival.refuse(&out);
         }
     }
 }
@@ -114,12 +113,19 @@ fn answering(request: &Message) -> impl FnOnce(LoginError) -> End + '_ {
     move |error| End { error, request: request.head.request() }
 }
 
-async fn player(stream: TcpStream, peer: SocketAddr, door: &Door, drain: Drain) {
-    if let Err(error) = stream.set_nodelay(true) {
-        debug!(%peer, %error, "set_nodelay");
-    }
+async fn player(arrival: Arrival, door: &Door, drain: Drain, upgrade: Option<&Upgrade>) {
+    let peer = arrival.peer();
+    let opened = timeout(PREFACE_WITHIN, arrival.open()).await;
+    let stream = match opened.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
+        Ok(stream) => stream,
+        // Of QUIC: it did not get as far as a connection.
+        Err(error) => {
+            metrics::ended("lane", Fault::Client.as_str());
+            return debug!(%peer, %error, "no connection");
+        }
+    };
     let mut connection = Connection::new(stream, peer, Instant::now());
-    let Err(End { error, request }) = converse(&mut connection, door, &drain).await;
+    let Err(End { error, request }) = converse(&mut connection, door, &drain, upgrade).await;
     let (label, fault) = (error.label(), error.fault());
     metrics::ended(label, fault.as_str());
     match fault {
@@ -135,11 +141,13 @@ async fn converse(
     connection: &mut Connection,
     door: &Door,
     drain: &Drain,
+    upgrade: Option<&Upgrade>,
 ) -> Result<std::convert::Infallible, End> {
     let deadline = tokio::time::Instant::now() + HANDSHAKE_WITHIN;
-    let greeted = timeout_at(deadline, logon(connection, door)).await;
+    let greeted = timeout_at(deadline, logon(connection, door, upgrade)).await;
     let logged_on = greeted.unwrap_or_else(|_| Err(LoginError::Timeout("finish the handshake").into()));
-    metrics::login(logged_on.as_ref().map_or_else(|end| end.error.label(), |_| "ok"));
+    let outcome = logged_on.as_ref().map_or_else(|end| end.error.label(), |_| "ok");
+    metrics::login(connection.lane(), outcome);
     if let Err(End { error: LoginError::Throttled { limit, .. }, .. }) = &logged_on {
         metrics::throttled(limit);
     }
@@ -147,9 +155,13 @@ async fn converse(
     world_list(connection, door, select, drain).await
 }
 
-async fn logon(connection: &mut Connection, door: &Door) -> Result<WorldSelect, End> {
+async fn logon(
+    connection: &mut Connection,
+    door: &Door,
+    upgrade: Option<&Upgrade>,
+) -> Result<WorldSelect, End> {
     let begun = Instant::now();
-    let preface = tokio::time::timeout(PREFACE_WITHIN, connection.preface(&door.preface)).await;
+    let preface = timeout(PREFACE_WITHIN, connection.preface(&door.preface, upgrade)).await;
     let preface = preface.unwrap_or(Err(LoginError::Timeout("send a preface")))?;
     let logon = Logon::new(&preface, connection.peer().ip(), begun);
 

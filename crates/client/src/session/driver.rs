@@ -2,7 +2,8 @@
 
 use std::{io, sync::Arc, time::Instant};
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
+use shardkeep_lanes::Lane;
 use shardkeep_types::SessionId;
 use shardkeep_wire::{
     Kind, Message, Side, WireError, opcode,
@@ -10,16 +11,13 @@ use shardkeep_wire::{
     record::Decoder,
     seal::SealError,
 };
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    sync::mpsc,
-    time::sleep_until,
-};
+use tokio::{sync::mpsc, time::sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     Command, Event, Shared, Sink,
     link::{KeyAge, Traffic},
+    newest::Newest,
     pending::Pending,
     until,
 };
@@ -30,6 +28,9 @@ use crate::{
     raw::Connection,
 };
 
+/// What is reserved before each read.
+const READ: usize = 4_096;
+
 pub(super) struct Driver<S> {
     pub(super) config: Config,
     pub(super) id: SessionId,
@@ -39,6 +40,7 @@ pub(super) struct Driver<S> {
     pub(super) traffic: Traffic,
     pub(super) shared: Arc<Shared>,
     pending: Pending,
+    newest: Newest,
     sink: S,
     commands: mpsc::Receiver<Command>,
 }
@@ -79,8 +81,8 @@ impl<S: Sink> Driver<S> {
     ) -> Self {
         let keys = ResumeKeys::of(&established);
         let Established { session, ready, .. } = established;
-        let (traffic, pending) = (Traffic::new(), Pending::default());
-        Self { config, id: session, keys, ready, traffic, shared, pending, sink, commands }
+        let (traffic, pending, newest) = (Traffic::new(), Pending::default(), Newest::default());
+        Self { config, id: session, keys, ready, traffic, shared, pending, newest, sink, commands }
     }
 
     /// Until the session is over. Requests wait until the driver is dropped.
@@ -131,27 +133,57 @@ impl<S: Sink> Driver<S> {
         }
         let wake = self.next_wake(clock);
         let open = self.traffic.has_room() && !self.pending.is_full();
-        let (mut reader, mut writer) = connection.stream.split();
+        let unwritten = !connection.outbound.is_empty();
         tokio::select! {
-            read = reader.read_buf(&mut connection.inbound) => {
-                let read = read?;
-                if read == 0 {
-                    return Err(Loss::Link);
-                }
-                clock.heard = Instant::now();
-                add(&self.counters().received_bytes, read);
-                self.consume(connection)
+            ready = connection.stream.readable() => {
+                ready?;
+                self.read(connection, clock)
             }
-            written = writer.write_buf(&mut connection.outbound), if !connection.outbound.is_empty() => {
-                written?;
-                Ok(())
+            ready = connection.stream.writable(), if unwritten => {
+                ready?;
+                write(connection)
             }
+            datagram = connection.stream.datagram() => self.datagram(connection, &datagram?, clock),
             command = self.commands.recv(), if open => match command {
                 Some(command) => self.obey(command, clock),
                 None => Err(Loss::Over(SessionEnd::Closed)),
             },
             () = sleep_until(until(wake)) => Ok(()),
         }
+    }
+
+    fn read(&mut self, connection: &mut Connection, clock: &mut Clock) -> Result<(), Loss> {
+        connection.inbound.reserve(READ);
+        match connection.stream.try_read_buf(&mut connection.inbound) {
+            Ok(0) => Err(Loss::Link),
+            Ok(read) => {
+                clock.heard = Instant::now();
+                add(&self.counters().received_bytes, read);
+                self.consume(connection)
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// State that may be lost. What is not new, or not the server's, is as good as lost.
+    fn datagram(
+        &mut self,
+        connection: &mut Connection,
+        datagram: &Bytes,
+        clock: &mut Clock,
+    ) -> Result<(), Loss> {
+        let opener = connection.crypt.as_mut().and_then(|crypt| crypt.datagrams.as_mut());
+        let Some(Ok(Some(mut opened))) = opener.map(|opener| opener.open(datagram)) else { return Ok(()) };
+        clock.heard = Instant::now();
+        count(&self.counters().datagrams);
+        add(&self.counters().received_bytes, datagram.len());
+        while let Some(message) = Message::split_from(&mut opened.messages).map_err(WireError::from)? {
+            if self.newest.admits(&message) {
+                self.receive(message)?;
+            }
+        }
+        Ok(())
     }
 
     fn obey(&mut self, command: Command, clock: &mut Clock) -> Result<(), Loss> {
@@ -217,6 +249,7 @@ impl<S: Sink> Driver<S> {
 
     fn receive(&mut self, message: Message) -> Result<(), Loss> {
         count(&self.counters().received_messages);
+        self.newest.note(&message);
         if message.is_reliable() {
             self.traffic.inbox.receive(Instant::now());
         }
@@ -252,7 +285,7 @@ impl<S: Sink> Driver<S> {
     }
 
     /// The session is on a new connection: sends again what must be, and tells.
-    pub(super) fn resumed(&mut self, established: Established) -> Result<(), WireError> {
+    pub(super) fn resumed(&mut self, established: Established, lane: Lane) -> Result<(), WireError> {
         use shardkeep_auth::session::which_key;
 
         let Established { ready, keys, key, .. } = established;
@@ -278,6 +311,8 @@ impl<S: Sink> Driver<S> {
             count(&self.counters().fresh_resumes);
         }
         self.shared.gateway.lock().clone_from(&ready.gateway);
+        *self.shared.lane.lock() = lane;
+        self.newest = Newest::default();
         self.ready = ready;
         self.sink.take(Event::Resumed { continued });
         Ok(())
@@ -286,6 +321,15 @@ impl<S: Sink> Driver<S> {
     pub(super) fn counters(&self) -> &Counters {
         &self.shared.counters
     }
+}
+
+fn write(connection: &mut Connection) -> Result<(), Loss> {
+    match connection.stream.try_write(&connection.outbound) {
+        Ok(written) => connection.outbound.advance(written),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+        Err(error) => return Err(error.into()),
+    }
+    Ok(())
 }
 
 /// Times of the present connection.

@@ -85,7 +85,8 @@ impl<S: Sink> Driver<S> {
             let attempt = timeout(self.config.timing.resume, self.attempt(address)).await;
             match attempt.unwrap_or(Err(ClientError::Timeout("the gateway's answer"))) {
                 Ok((connection, established)) => {
-                    self.resumed(established).map_err(|error| SessionEnd::Protocol(error.to_string()))?;
+                    self.resumed(established, connection.lane())
+                        .map_err(|error| SessionEnd::Protocol(error.to_string()))?;
                     return Ok(Some(connection));
                 }
                 Err(error) => self.failed(address, error, round)?,
@@ -95,8 +96,7 @@ impl<S: Sink> Driver<S> {
     }
 
     async fn attempt(&mut self, address: SocketAddr) -> Result<(Connection, Established), ClientError> {
-        let preface = self.config.preface(Service::Gateway);
-        let mut connection = Connection::open(address, preface, self.config.timing.connect).await?;
+        let mut connection = Connection::open_any(&self.config, address, Service::Gateway).await?;
         let received = self.traffic.inbox.received();
         let established =
             handshake::resume(&mut connection, &self.config, self.id, &self.keys, received).await?;

@@ -1,9 +1,12 @@
 //! Lost connections, lost gateways, lost logs.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use shardkeep_client::{
-    SessionEnd,
-    session::{Event, Events},
+    Config, SessionEnd,
+    lanes::Lane,
+    session::{Event, Events, Session, events},
 };
 use shardkeep_wire::{
     Message, opcode,
@@ -12,7 +15,7 @@ use shardkeep_wire::{
 
 use super::{
     gateway::{ECHO, answer, asked, attached},
-    server::Do,
+    server::{Do, Gateway},
     soon,
 };
 
@@ -160,4 +163,17 @@ async fn a_logout_is_said_again() {
     gateway.send(Message::error_event(&Error::of(ErrorCode::LoggedOut, "")));
     let end = soon(leaving).await.unwrap();
     assert!(matches!(end, SessionEnd::Refused(refusal) if refusal.code == ErrorCode::LoggedOut));
+}
+
+#[tokio::test]
+async fn a_lane_that_is_closed_is_passed_over() {
+    let gateway = Gateway::start(1).await;
+    let (sink, mut events) = events(64);
+    let mut config = Config { lanes: vec![Lane::Quic, Lane::Tcp], ..Config::default() };
+    config.timing.connect = Duration::from_millis(100);
+    let session = soon(Session::attach(&config, gateway.admit(), sink)).await.unwrap();
+    assert_eq!(session.lane(), Lane::Tcp);
+    session.cut().await.unwrap();
+    expect_resumed(&mut events, true).await;
+    assert_eq!(session.lane(), Lane::Tcp);
 }

@@ -7,6 +7,7 @@ use bytes::{Bytes, BytesMut};
 use shardkeep_types::{CellId, CharacterId, EntityId, ItemId, MapId, Secret};
 use shardkeep_wire::{
     Message, Side,
+    datagram::{DatagramOpener, DatagramSealer},
     movement::{self, Appears, Avatar, Cell, EntityKind, Entry, Form, Gone, Move, cell_head, encode_cell},
     opcode,
     payload::{Ack, Channel, Error, ErrorCode, KeyUpdate, Ping, Speak},
@@ -168,6 +169,27 @@ fn sealed_records() {
                 }
             }
             assert!(plaintext.is_empty());
+        }
+    }
+}
+
+#[test]
+fn datagrams() {
+    let vectors = vectors();
+    let key: [u8; 32] = vectors["key"].clone().try_into().unwrap();
+    let avatar = &vectors["Avatar"];
+    for suite in Suite::ALL {
+        let mut sealer = <DatagramSealer>::new(suite, Secret::new(key)).unwrap();
+        let mut opener = <DatagramOpener>::new(suite, Secret::new(key)).unwrap();
+        let expected = |which: &str| vectors[&format!("suite {} {which}", suite.number())].clone();
+        let mut sealed: Vec<Bytes> = (0..10).map(|_| sealer.seal(avatar).unwrap()).collect();
+        sealer.update();
+        sealed.push(sealer.seal(avatar).unwrap());
+        for (at, which, sequence) in [(0, "first", 0), (9, "tenth", 9), (10, "next key", 1 << 20)] {
+            assert_eq!(sealed[at], expected(which));
+            let opened = opener.open(&sealed[at]).unwrap().unwrap();
+            assert_eq!((opened.sequence, &opened.messages[..]), (sequence, &avatar[..]));
+            assert_eq!(opener.open(&sealed[at]), Ok(None), "once");
         }
     }
 }

@@ -1,12 +1,10 @@
-//! The accept loop: bounds on connections in all and per address, one task per connection.
+//! The accept loop of all lanes: bounds on connections in all and per address, one task per connection.
 
 use std::{sync::Arc, time::Duration};
 
 use metrics::{counter, gauge};
-use tokio::{
-    net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
-};
+use shardkeep_lanes::{Arrival, Lane, Listener, Upgrade};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, warn};
 
@@ -18,7 +16,7 @@ use super::{
 use crate::{
     backend::Worlds,
     core::Core,
-    metrics::{ACCEPTED, CONNECTIONS, TURNED_AWAY},
+    metrics::{ACCEPTED, CONNECTIONS, RETRIES, TURNED_AWAY},
 };
 
 /// Pause after the system refuses a connection (out of files), so that the loop does not spin.
@@ -28,40 +26,45 @@ const PAUSE: Duration = Duration::from_millis(50);
 pub(crate) async fn run(
     core: Arc<Core>,
     worlds: Worlds,
-    listener: TcpListener,
+    listener: Listener,
     tasks: TaskTracker,
     stop: CancellationToken,
 ) {
     let places = Arc::new(Semaphore::new(core.config.max_connections));
     let throttle = Throttle::default();
+    let upgrade = listener.upgrade();
     loop {
         let accepted = tokio::select! {
             () = core.draining.cancelled() => return,
             accepted = listener.accept() => accepted,
         };
-        let (stream, address) = match accepted {
-            Ok(accepted) => accepted,
+        let arrival = match accepted {
+            Ok(arrival) => arrival,
             Err(error) => {
                 warn!(%error, "accept failed");
                 tokio::time::sleep(PAUSE).await;
                 continue;
             }
         };
-        counter!(ACCEPTED).increment(1);
+        counter!(ACCEPTED, "lane" => arrival.lane().as_str()).increment(1);
+        if arrival.lane() == Lane::Quic {
+            counter!(RETRIES).absolute(listener.retries());
+        }
         let Ok(permit) = places.clone().try_acquire_owned() else {
             counter!(TURNED_AWAY, "reason" => "full").increment(1);
             continue;
         };
-        let Some(place) = throttle.enter(address.ip(), core.config.max_connections_per_address) else {
+        let Some(place) = throttle.enter(arrival.peer().ip(), core.config.max_connections_per_address) else {
             counter!(TURNED_AWAY, "reason" => "address").increment(1);
             continue;
         };
         let connection = Connection::new(permit, place);
         let (core, worlds, stop) = (core.clone(), worlds.clone(), stop.clone());
+        let upgrade = upgrade.clone();
         tasks.spawn(async move {
             tokio::select! {
                 () = stop.cancelled() => {}
-                () = serve(core, worlds, stream, &connection) => {}
+                () = serve(core, worlds, arrival, &connection, upgrade.as_deref()) => {}
             }
         });
     }
@@ -86,10 +89,15 @@ impl Drop for Connection {
     }
 }
 
-async fn serve(core: Arc<Core>, worlds: Worlds, stream: TcpStream, connection: &Connection) {
-    let Ok(address) = stream.peer_addr() else { return };
-    let _ = stream.set_nodelay(true);
-    match handshake::run(&core, &worlds, stream, address.ip(), &connection.place).await {
+async fn serve(
+    core: Arc<Core>,
+    worlds: Worlds,
+    arrival: Arrival,
+    connection: &Connection,
+    upgrade: Option<&Upgrade>,
+) {
+    let address = arrival.peer();
+    match handshake::run(&core, &worlds, arrival, &connection.place, upgrade).await {
         Some(playing) => Box::pin(play(core, playing)).await,
         None => debug!(%address, "no session"),
     }

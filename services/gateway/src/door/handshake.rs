@@ -10,9 +10,10 @@ use std::{
 use bytes::Bytes;
 use metrics::{counter, histogram};
 use shardkeep_auth::{
-    Key, Preface,
+    Binding, Key,
     session::{Proof, SessionKeys},
 };
+use shardkeep_lanes::{Arrival, Lane, Upgrade};
 use shardkeep_wire::{
     Head, Message,
     message::{self, MessageError},
@@ -20,7 +21,7 @@ use shardkeep_wire::{
     payload::{Attached, Confirm, SessionReady},
     seal::Suite,
 };
-use tokio::{net::TcpStream, time::timeout};
+use tokio::time::timeout;
 use tracing::debug;
 
 use super::{
@@ -52,11 +53,12 @@ pub(super) struct Door<'a> {
     pub(super) worlds: &'a Worlds,
     pub(super) address: IpAddr,
     pub(super) place: &'a Place,
+    pub(super) upgrade: Option<&'a Upgrade>,
 }
 
 /// The client's plain request: `Attach` or `Resume`, whole and as sent.
 pub(super) struct Opening {
-    pub(super) preface: Preface,
+    pub(super) preface: Binding,
     pub(super) message: Bytes,
     pub(super) request: u32,
 }
@@ -73,16 +75,17 @@ pub(super) struct Proved {
 pub(super) async fn run(
     core: &Arc<Core>,
     worlds: &Worlds,
-    stream: TcpStream,
-    address: IpAddr,
+    arrival: Arrival,
     place: &Place,
+    upgrade: Option<&Upgrade>,
 ) -> Option<Playing> {
     let began = Instant::now();
-    let door = Door { core, worlds, address, place };
-    let within = timeout(core.config.handshake, Box::pin(door.shake(stream)));
-    let (kind, result) = within.await.unwrap_or(("late", Err(DoorError::Timeout)));
+    let (address, mut lane) = (arrival.peer().ip(), arrival.lane());
+    let door = Door { core, worlds, address, place, upgrade };
+    let within = timeout(core.config.handshake, Box::pin(door.shake(arrival, &mut lane))).await;
+    let (kind, result) = within.unwrap_or(("late", Err(DoorError::Timeout)));
     let outcome = result.as_ref().map_or_else(DoorError::label, |_| "ok");
-    counter!(HANDSHAKES, "kind" => kind, "outcome" => outcome).increment(1);
+    counter!(HANDSHAKES, "kind" => kind, "lane" => lane.as_str(), "outcome" => outcome).increment(1);
     match result {
         Ok(playing) => {
             histogram!(HANDSHAKE_SECONDS).record(began.elapsed());
@@ -97,9 +100,16 @@ pub(super) async fn run(
 }
 
 impl Door<'_> {
-    async fn shake(&self, stream: TcpStream) -> (&'static str, Result<Playing, DoorError>) {
-        let mut plain = Plain::new(stream);
-        let opening = match self.opening(&mut plain).await {
+    /// Notes the lane as soon as it is known.
+    async fn shake(&self, arrival: Arrival, lane: &mut Lane) -> (&'static str, Result<Playing, DoorError>) {
+        let mut plain = match timeout(PREFACE_WITHIN, arrival.open()).await {
+            Ok(Ok(stream)) => Plain::new(stream),
+            Ok(Err(error)) => return ("none", Err(error.into())),
+            Err(_) => return ("none", Err(DoorError::Timeout)),
+        };
+        let opening = self.opening(&mut plain).await;
+        *lane = plain.lane();
+        let opening = match opening {
             Ok(opening) => opening,
             Err(error) => {
                 plain.refuse(&error).await;
@@ -115,7 +125,7 @@ impl Door<'_> {
     }
 
     async fn opening(&self, plain: &mut Plain) -> Result<Opening, DoorError> {
-        let preface = timeout(PREFACE_WITHIN, plain.preface(&self.core.preface))
+        let preface = timeout(PREFACE_WITHIN, plain.preface(&self.core.preface, self.upgrade))
             .await
             .map_err(|_| DoorError::Timeout)??;
         let record = plain.message().await?;

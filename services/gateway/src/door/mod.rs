@@ -1,7 +1,7 @@
 //! The clients' side: connections are accepted within bounds, prove themselves, and carry a session.
 //!
 //! ```text
-//! accept → Fresh (preface) → Attach or Resume → Confirming → Playing
+//! accept → Fresh (lane, preface) → Attach or Resume → Confirming → Playing
 //! ```
 //!
 //! Each connection is one task that owns its socket, keys and buffers; a phase is a type that the next consumes, so
@@ -10,6 +10,7 @@
 
 mod accept;
 mod attach;
+mod datagrams;
 mod handshake;
 mod play;
 mod resume;
@@ -17,3 +18,4 @@ mod throttle;
 mod wire;
 
 pub(crate) use accept::run;
+pub(crate) use datagrams::Datagrams;

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use metrics::counter;
+use metrics::{counter, gauge};
 use shardkeep_wire::{
     Message, opcode,
     payload::{Ack, Error, KeyUpdate, Ping},
@@ -15,11 +15,11 @@ use shardkeep_wire::{
 use tokio::time::{sleep_until, timeout};
 use tracing::debug;
 
-use super::{handshake::Playing, wire::Sealed};
+use super::{Datagrams, handshake::Playing, wire::Sealed};
 use crate::{
     core::Core,
     error::DoorError,
-    metrics::{FAULTS, KEY_UPDATES},
+    metrics::{FAULTS, KEY_UPDATES, LANES},
     session::{Ending, Outcome, Session},
 };
 use shardkeep_wire::payload::ErrorCode;
@@ -55,7 +55,9 @@ impl<E: Into<DoorError>> From<E> for Stop {
 pub(super) async fn play(core: Arc<Core>, playing: Playing) {
     let Playing { mut wire, session, connection } = playing;
     let mut carrier = Carrier { core: &core, session: &session, connection, clock: Clock::new(&core) };
+    gauge!(LANES, "lane" => wire.lane().as_str()).increment(1.0);
     let stop = carrier.carry(&mut wire).await;
+    gauge!(LANES, "lane" => wire.lane().as_str()).decrement(1.0);
     debug!(session = %session.id, stop = stop.label(), "connection over");
     core.depart(&session, connection);
     if session.lock().ended.is_some() {
@@ -115,7 +117,8 @@ impl Carrier<'_> {
                 return stop;
             }
             wire.shrink();
-            let deadline = self.deadline();
+            let settled = wire.datagrams().and_then(|(datagrams, _)| datagrams.deadline());
+            let deadline = settled.map_or_else(|| self.deadline(), |at| at.min(self.deadline()));
             let woken = tokio::select! {
                 ready = wire.readable() => Woken::Readable(ready),
                 _ = wire.writable(), if wire.unwritten() > 0 => Woken::Writable,
@@ -204,6 +207,14 @@ impl Carrier<'_> {
         if self.clock.ping_due(now) && inner.out.is_empty() {
             inner.out.control(Message::event(opcode::PING, &Ping { value: 0 }).to_bytes());
         }
+        if let Some((datagrams, stream)) = wire.datagrams() {
+            if inner.out.lose(Datagrams::carry, |message| datagrams.send(stream, message, now)) {
+                self.clock.said = now;
+            }
+            if let Some(last) = datagrams.settled(now) {
+                inner.out.control(last);
+            }
+        }
         while !inner.out.is_empty() && wire.unwritten() < SEAL_AHEAD {
             if !wire.append(|record| inner.out.fill(record))? {
                 break;
@@ -229,6 +240,9 @@ impl Carrier<'_> {
             let _ = record.push(&message);
         })?;
         wire.server_key_updated()?;
+        if let Some((datagrams, _)) = wire.datagrams() {
+            datagrams.update_key();
+        }
         counter!(KEY_UPDATES, "side" => "server").increment(1);
         self.clock.key_since = now;
         Ok(())

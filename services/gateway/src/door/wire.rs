@@ -3,18 +3,17 @@
 use std::io;
 
 use bytes::{Bytes, BytesMut};
-use shardkeep_auth::session::SessionKeys;
+use shardkeep_auth::{Binding, session::SessionKeys};
+use shardkeep_lanes::{Lane, Stream, Upgrade};
 use shardkeep_wire::{
     Message, Side,
-    preface::{self, Preface, PrefaceError},
+    preface::{Preface, PrefaceError},
     record::{Decoder, Writer},
     seal::{Opener, SealError, Sealer, Suite},
 };
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
-};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use super::datagrams::Datagrams;
 use crate::{error::DoorError, metrics::HOT};
 
 /// What is reserved before each read.
@@ -22,19 +21,21 @@ const CHUNK: usize = 1_024;
 
 /// A connection without keys.
 pub(crate) struct Plain {
-    stream: TcpStream,
+    stream: Stream,
     read: BytesMut,
     decoder: Decoder,
 }
 
 /// A connection with keys.
 pub(crate) struct Sealed {
-    stream: TcpStream,
+    stream: Stream,
     read: BytesMut,
     write: BytesMut,
     decoder: Decoder,
     // Apart, because keys are large and futures that hold a connection are moved and multiplied.
     keys: Box<Keys>,
+    /// On QUIC, to a client that takes them.
+    datagrams: Option<Box<Datagrams>>,
 }
 
 struct Keys {
@@ -43,16 +44,24 @@ struct Keys {
 }
 
 impl Plain {
-    pub(crate) fn new(stream: TcpStream) -> Self {
+    pub(crate) fn new(stream: Stream) -> Self {
         Self { stream, read: BytesMut::new(), decoder: Decoder::new(Side::Client) }
     }
 
-    /// The first bytes, judged before anything else is read or allocated.
-    pub(crate) async fn preface(&mut self, ours: &Preface) -> Result<[u8; preface::LENGTH], DoorError> {
-        let mut bytes = [0; preface::LENGTH];
-        self.stream.read_exact(&mut bytes).await?;
+    /// The first bytes, judged before anything else is read or allocated. A connection that begins like one is a
+    /// WebSocket from here on.
+    pub(crate) async fn preface(
+        &mut self,
+        ours: &Preface,
+        upgrade: Option<&Upgrade>,
+    ) -> Result<Binding, DoorError> {
+        let bytes = self.stream.first(upgrade).await?;
         ours.accept(&bytes)?;
-        Ok(bytes)
+        Ok(Binding::new(&bytes, self.stream.exporter()))
+    }
+
+    pub(crate) fn lane(&self) -> Lane {
+        self.stream.lane()
     }
 
     /// The next record, which must hold exactly one message.
@@ -86,6 +95,7 @@ impl Plain {
 
     pub(crate) fn seal(self, suite: Suite, keys: &SessionKeys) -> Result<Sealed, SealError> {
         Ok(Sealed {
+            datagrams: Datagrams::new(&self.stream, suite, keys)?,
             stream: self.stream,
             read: self.read,
             write: BytesMut::new(),
@@ -155,6 +165,15 @@ impl Sealed {
                 *buffer = BytesMut::new();
             }
         }
+    }
+
+    pub(crate) fn lane(&self) -> Lane {
+        self.stream.lane()
+    }
+
+    /// Where state goes that may be lost; `None`: into records.
+    pub(crate) fn datagrams(&mut self) -> Option<(&mut Datagrams, &Stream)> {
+        self.datagrams.as_deref_mut().map(|datagrams| (datagrams, &self.stream))
     }
 
     /// Bytes that the socket has not taken yet.
@@ -229,7 +248,7 @@ impl Sealed {
     }
 }
 
-async fn read_more(stream: &mut TcpStream, buffer: &mut BytesMut) -> io::Result<()> {
+async fn read_more(stream: &mut Stream, buffer: &mut BytesMut) -> io::Result<()> {
     buffer.reserve(CHUNK);
     match stream.read_buf(buffer).await? {
         0 => Err(io::ErrorKind::UnexpectedEof.into()),

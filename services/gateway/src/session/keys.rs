@@ -2,7 +2,7 @@
 //! one has been used, and the world's, kept only to present the session to a new world.
 
 use shardkeep_auth::{
-    Key, Preface,
+    Key,
     session::{Proof, SessionKeys},
 };
 
@@ -16,7 +16,8 @@ pub(crate) struct ResumeKeys {
 
 /// What a client says in `Resume`, as far as its proof covers it.
 pub(crate) struct Claim<'a> {
-    pub(crate) preface: &'a Preface,
+    /// As in [`shardkeep_auth::Binding`].
+    pub(crate) preface: &'a [u8],
     pub(crate) session: &'a [u8; 16],
     pub(crate) random: &'a [u8; 32],
     pub(crate) suites: &'a [u8],

@@ -215,6 +215,21 @@ impl Outbox {
         (self.state_bytes, self.control) = (0, 0);
     }
 
+    /// Takes out the state of these opcodes, as long as `send` has it sent another way. True: something was.
+    pub(crate) fn lose(&mut self, carry: fn(u16) -> bool, mut send: impl FnMut(&Bytes) -> bool) -> bool {
+        let before = self.queue.len();
+        let (slots, state_bytes) = (&mut self.slots, &mut self.state_bytes);
+        self.queue.retain(|entry| {
+            let Entry::Slot(key) = entry else { return true };
+            let lost = carry(key.0) && slots.get(key).is_some_and(&mut send);
+            if lost {
+                *state_bytes -= slots.remove(key).map_or(0, |message| message.len());
+            }
+            !lost
+        });
+        self.queue.len() < before
+    }
+
     /// Moves messages into a record until it is full or nothing is left.
     pub(crate) fn fill(&mut self, record: &mut Writer<'_>) {
         while let Some(entry) = self.queue.front() {
@@ -298,6 +313,18 @@ mod tests {
         outbox.state((1, 0, 0), bytes("new"));
         assert_eq!(written(&mut outbox), "new-other-");
         assert_eq!(outbox.state_bytes, 0);
+    }
+
+    #[test]
+    fn what_may_be_lost_leaves_the_queue() {
+        let mut outbox = Outbox::new();
+        outbox.state((1, 0, 0), bytes("a"));
+        outbox.state((2, 0, 0), bytes("b"));
+        outbox.state((1, 0, 1), bytes("c"));
+        assert!(!outbox.lose(|opcode| opcode == 1, |_| false), "it could not be sent");
+        assert!(outbox.lose(|opcode| opcode == 1, |message| message[..] == *b"a"));
+        assert_eq!(written(&mut outbox), "bc");
+        assert_eq!((outbox.state_bytes, outbox.slots.len()), (0, 0));
     }
 
     #[test]

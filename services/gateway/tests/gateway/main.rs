@@ -2,6 +2,7 @@
 
 mod backend;
 mod cluster;
+mod lanes;
 mod player;
 mod world;
 
@@ -92,7 +93,7 @@ async fn what_a_client_must_not_say_is_answered_or_ends_the_connection() {
 
     let mut foreign = connect(&address).await;
     foreign.without_preface();
-    foreign.send_bytes(b"GET / HTTP/1.1\r\n").await.unwrap();
+    foreign.send_bytes(b"HELO example.com\r\n").await.unwrap();
     assert!(foreign.closes().await, "not a word");
     let mut early = connect(&address).await;
     early.send(&[Message::new(LIST, Head::Request(1), (&b""[..]).into())]).await.unwrap();

@@ -3,13 +3,15 @@
 use shardkeep_auth::ticket::Ticket;
 use shardkeep_client::{
     ClientError, Config,
+    config::Timing,
+    lanes::Lane,
     raw::{self, Connection, Established, ResumeKeys},
 };
 use shardkeep_types::SessionId;
 use shardkeep_wire::{
     Head, Message, opcode,
     payload::{Ack, Error, ErrorCode},
-    preface::{Preface, Service, deployment_tag},
+    preface::Service,
 };
 use tokio::time::timeout;
 
@@ -25,16 +27,24 @@ pub(crate) struct Player {
 }
 
 pub(crate) async fn connect(address: &str) -> Connection {
-    let preface = Preface::new(Service::Gateway, deployment_tag("dev"));
-    Connection::open(address.parse().unwrap(), preface, SOON).await.unwrap()
+    connect_on(Lane::Tcp, address).await
+}
+
+pub(crate) async fn connect_on(lane: Lane, address: &str) -> Connection {
+    let config = Config { timing: Timing { connect: SOON, ..Timing::default() }, ..Config::default() };
+    Connection::open_on(&config, lane, address.parse().unwrap(), Service::Gateway).await.unwrap()
 }
 
 impl Player {
     /// Attaches as a patient client does: a gateway that does not know the world's leader yet leaves the ticket good.
     pub(crate) async fn attach(address: &str, ticket: &Ticket) -> Result<Self, ClientError> {
+        Self::attach_on(Lane::Tcp, address, ticket).await
+    }
+
+    pub(crate) async fn attach_on(lane: Lane, address: &str, ticket: &Ticket) -> Result<Self, ClientError> {
         let patient = async {
             loop {
-                match Self::attach_once(address, ticket).await {
+                match Self::attach_once(lane, address, ticket).await {
                     Err(ClientError::Refused(refusal)) if refusal.code == ErrorCode::Unavailable => {}
                     result => break result,
                 }
@@ -43,8 +53,8 @@ impl Player {
         timeout(SOON, patient).await.expect("the world is led")
     }
 
-    async fn attach_once(address: &str, ticket: &Ticket) -> Result<Self, ClientError> {
-        let mut connection = connect(address).await;
+    async fn attach_once(lane: Lane, address: &str, ticket: &Ticket) -> Result<Self, ClientError> {
+        let mut connection = connect_on(lane, address).await;
         let config = Config::default();
         let attaching = raw::attach(&mut connection, &config, ticket);
         let established = timeout(SOON, attaching).await.expect("an answer")?;
@@ -57,7 +67,11 @@ impl Player {
 
     /// Resumes on a new connection; the old one is dropped.
     pub(crate) async fn resume(&mut self, address: &str) -> Result<(), ClientError> {
-        let mut connection = connect(address).await;
+        self.resume_on(Lane::Tcp, address).await
+    }
+
+    pub(crate) async fn resume_on(&mut self, lane: Lane, address: &str) -> Result<(), ClientError> {
+        let mut connection = connect_on(lane, address).await;
         let config = Config::default();
         let resuming = raw::resume(&mut connection, &config, self.session, &self.keys, self.received);
         let established = timeout(SOON, resuming).await.expect("an answer")?;

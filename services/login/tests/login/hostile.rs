@@ -27,7 +27,7 @@ async fn foreign_prefaces_are_not_answered() {
         bytes[at] = value;
         bytes
     };
-    for foreign in [*b"GET / HTTP/1", with(6, 2), with(7, 1), with(8, 0)] {
+    for foreign in [*b"SSH-2.0-Open", with(6, 2), with(7, 1), with(8, 0)] {
         assert!(Player::raw(address, &foreign).await.receive().await.is_none());
     }
     let mut player = Player::raw(address, &with(4, 9)).await;

@@ -1,0 +1,40 @@
+//! Which lane a player takes to the cluster, and whose certificate is good enough there.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::Args;
+use shardkeep_client::{
+    Config,
+    lanes::{Connector, Lane, Trust},
+};
+
+use crate::data_dir::DataDir;
+
+#[derive(Debug, Args)]
+pub struct LaneArgs {
+    /// How to reach login and gateways: tcp, quic, ws or wss
+    #[arg(long, default_value = "tcp")]
+    lane: Lane,
+    /// PEM file of the authority whose certificates are good on quic and wss; the local cluster's on the local cluster,
+    /// anybody's elsewhere (the password's and the ticket's proofs show who answers)
+    #[arg(long)]
+    ca: Option<PathBuf>,
+    /// Name that the certificate must bear
+    #[arg(long, requires = "ca")]
+    server_name: Option<String>,
+}
+
+impl LaneArgs {
+    /// `local`: the cluster of this machine, if that is where the player goes.
+    pub fn choose(&self, mut config: Config, local: Option<&DataDir>) -> Result<Config> {
+        let local = local.map(|dir| dir.tls().join("ca.pem")).filter(|ca| ca.exists());
+        let trust = match self.ca.as_ref().or(local.as_ref()) {
+            Some(ca) => Trust::authority(ca, self.server_name.as_deref())?,
+            None => Trust::Proofs,
+        };
+        config.lanes = vec![self.lane];
+        config.connector = Connector::new(&trust)?;
+        Ok(config)
+    }
+}

@@ -1,0 +1,197 @@
+//! The client's side of every lane.
+
+use std::{
+    fmt, io,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use quinn::{Endpoint, crypto::rustls::QuicClientConfig};
+use rustls::{
+    ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
+    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature},
+    pki_types::{CertificateDer, ServerName, UnixTime, pem, pem::PemObject},
+    version::TLS13,
+};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use crate::{
+    Lane, Stream, quic,
+    rewind::Rewind,
+    tls::{HTTP_PROTOCOL, PLAYERS, QUIC_PROTOCOL, io_error, provider},
+    websocket::{Transport, WebSocket},
+};
+
+/// Whose certificate a client accepts on QUIC and `wss`.
+#[derive(Debug, Clone, Default)]
+pub enum Trust {
+    /// Anybody's. The password and the ticket prove the server in any case; on QUIC they prove the TLS connection with
+    /// it, so that somebody between is found out before anything is said that matters.
+    #[default]
+    Proofs,
+    /// That of somebody whom this authority calls by this name.
+    Authority { roots: Arc<RootCertStore>, name: ServerName<'static> },
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum TrustError {
+    #[error("can not read {file}: {source}")]
+    Read { file: PathBuf, source: pem::Error },
+    #[error("{file}: {source}")]
+    Certificate { file: PathBuf, source: rustls::Error },
+    #[error("{0:?} is no name for a server")]
+    Name(String),
+}
+
+impl Trust {
+    /// The authorities in this PEM file; `name` is what the servers' certificates must bear, by default [`PLAYERS`].
+    ///
+    /// # Errors
+    /// When the file or the name is not what it should be.
+    pub fn authority(file: &Path, name: Option<&str>) -> Result<Self, TrustError> {
+        let unread = |source| TrustError::Read { file: file.to_owned(), source };
+        let mut roots = RootCertStore::empty();
+        for root in CertificateDer::pem_file_iter(file).map_err(unread)? {
+            let wrong = |source| TrustError::Certificate { file: file.to_owned(), source };
+            roots.add(root.map_err(unread)?).map_err(wrong)?;
+        }
+        let name = name.unwrap_or(PLAYERS);
+        let name = ServerName::try_from(name.to_owned()).map_err(|_| TrustError::Name(name.to_owned()))?;
+        Ok(Self::Authority { roots: Arc::new(roots), name })
+    }
+}
+
+/// Makes connections, and remembers what lets the next one to the same server begin faster. Clones share that.
+#[derive(Clone)]
+pub struct Connector {
+    name: ServerName<'static>,
+    quic: quinn::ClientConfig,
+    tls: TlsConnector,
+}
+
+impl fmt::Debug for Connector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connector").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl Default for Connector {
+    /// # Panics
+    /// Never: these settings are the same every time, and a test makes them.
+    fn default() -> Self {
+        Self::new(&Trust::Proofs).expect("TLS 1.3 with its own cipher suites")
+    }
+}
+
+impl Connector {
+    /// # Errors
+    /// Those of the TLS library, of which none is to be expected.
+    pub fn new(trust: &Trust) -> io::Result<Self> {
+        let name = match trust {
+            Trust::Proofs => ServerName::try_from(PLAYERS).map_err(io_error)?,
+            Trust::Authority { name, .. } => name.clone(),
+        };
+        let quic = QuicClientConfig::try_from(tls(trust, QUIC_PROTOCOL)?).map_err(io_error)?;
+        let mut quic = quinn::ClientConfig::new(Arc::new(quic));
+        quic.transport_config(quic::client_transport());
+        let tls = TlsConnector::from(Arc::new(tls(trust, HTTP_PROTOCOL)?));
+        Ok(Self { name, quic, tls })
+    }
+
+    /// Connects; nothing of the client protocol is said yet. The caller bounds the time.
+    ///
+    /// # Errors
+    /// When nobody is there, or speaks another protocol, or shows a certificate that is not trusted.
+    pub async fn connect(&self, lane: Lane, address: SocketAddr) -> io::Result<Stream> {
+        if lane == Lane::Quic {
+            return Ok(Stream::Quic(Box::new(Box::pin(self.quic(address)).await?)));
+        }
+        let stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
+        match lane {
+            Lane::Wss => {
+                let stream = Rewind::new(Bytes::new(), stream);
+                let stream = Box::pin(self.tls.connect(self.name.clone(), stream)).await?;
+                let transport = Transport::Tls(Box::new(stream.into()));
+                Ok(Stream::WebSocket(Box::new(Box::pin(WebSocket::connect(address, transport)).await?)))
+            }
+            Lane::Ws => {
+                let transport = Transport::Plain(Rewind::new(Bytes::new(), stream));
+                Ok(Stream::WebSocket(Box::new(Box::pin(WebSocket::connect(address, transport)).await?)))
+            }
+            Lane::Tcp | Lane::Quic => Ok(Stream::Tcp(stream)),
+        }
+    }
+
+    /// A socket per connection, so that one can change its network without the others.
+    async fn quic(&self, address: SocketAddr) -> io::Result<quic::Stream> {
+        let any: SocketAddr = match address {
+            SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+            SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+        };
+        let endpoint = Endpoint::client(any)?;
+        let name = self.name.to_str();
+        let connecting = endpoint.connect_with(self.quic.clone(), address, &name).map_err(io_error)?;
+        let connection = connecting.await?;
+        let streams = connection.open_bi().await?;
+        quic::Stream::new(connection, streams, Some(endpoint))
+    }
+}
+
+fn tls(trust: &Trust, protocol: &[u8]) -> io::Result<ClientConfig> {
+    let provider = provider();
+    let builder = ClientConfig::builder_with_provider(provider.clone());
+    let builder = builder.with_protocol_versions(&[&TLS13]).map_err(io_error)?;
+    let mut config = match trust {
+        Trust::Authority { roots, .. } => builder.with_root_certificates(roots.clone()).with_no_client_auth(),
+        Trust::Proofs => builder
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(Anybody(provider)))
+            .with_no_client_auth(),
+    };
+    config.alpn_protocols = vec![protocol.to_vec()];
+    Ok(config)
+}
+
+/// Looks only whether the server holds the key of its certificate, whoever it is.
+#[derive(Debug)]
+struct Anybody(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for Anybody {
+    fn verify_server_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}

@@ -1,0 +1,55 @@
+//! The names of the lanes.
+
+use std::{fmt, str::FromStr};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Lane {
+    Tcp,
+    Quic,
+    /// A WebSocket over plain TCP.
+    Ws,
+    /// A WebSocket over TLS.
+    Wss,
+}
+
+impl Lane {
+    pub const ALL: [Self; 4] = [Self::Tcp, Self::Quic, Self::Ws, Self::Wss];
+
+    /// As typed, and as metrics have it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Quic => "quic",
+            Self::Ws => "ws",
+            Self::Wss => "wss",
+        }
+    }
+}
+
+impl fmt::Display for Lane {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for Lane {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let lane = Self::ALL.into_iter().find(|lane| lane.as_str() == text);
+        lane.ok_or_else(|| format!("{text:?} is no lane; there are tcp, quic, ws and wss"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_read_as_they_are_written() {
+        for lane in Lane::ALL {
+            assert_eq!(lane.to_string().parse(), Ok(lane));
+        }
+        assert!("udp".parse::<Lane>().is_err());
+    }
+}

@@ -1,0 +1,191 @@
+//! A server's address: one TCP socket and one UDP socket of the same number, and one queue of those who come.
+
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+
+use crate::{
+    CertificateError, Lane, Settings, Stream, quic,
+    rewind::Rewind,
+    tls::{HTTP_PROTOCOL, Shown},
+    websocket::{Transport, WebSocket},
+};
+
+/// Free TCP ports tried for one whose UDP port is free as well.
+const TRIES: usize = 32;
+
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    #[error("can not listen on {address} (TCP): {source}")]
+    Tcp { address: String, source: io::Error },
+    #[error("can not listen on {address} (UDP, for QUIC; `lanes.quic = false` does without): {source}")]
+    Udp { address: SocketAddr, source: io::Error },
+    #[error(transparent)]
+    Certificate(#[from] CertificateError),
+}
+
+#[derive(Debug)]
+pub struct Listener {
+    tcp: TcpListener,
+    quic: Option<quic::Listener>,
+    upgrade: Option<Arc<Upgrade>>,
+}
+
+impl Listener {
+    /// `idle`: how long a QUIC connection may be silent.
+    ///
+    /// # Errors
+    /// When an address is taken, or the certificate can not be used.
+    pub async fn bind(address: &str, settings: &Settings, idle: Duration) -> Result<Self, BindError> {
+        let shown = if settings.quic || settings.websocket { Some(Shown::load(settings)?) } else { None };
+        let upgrade = match &shown {
+            Some(shown) if settings.websocket => Some(Arc::new(Upgrade::new(shown)?)),
+            _ => None,
+        };
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let unbound = |source| BindError::Tcp { address: address.to_owned(), source };
+            let tcp = TcpListener::bind(address).await.map_err(unbound)?;
+            let bound = tcp.local_addr().map_err(unbound)?;
+            let quic = match &shown {
+                Some(shown) if settings.quic => {
+                    let config = quic::Listener::config(shown, idle)?;
+                    match quic::Listener::bind(config, bound, settings.retry) {
+                        Ok(quic) => Some(quic),
+                        // The port was ours to choose: choose another.
+                        Err(error)
+                            if error.kind() == io::ErrorKind::AddrInUse
+                                && address.ends_with(":0")
+                                && tries < TRIES =>
+                        {
+                            continue;
+                        }
+                        Err(source) => return Err(BindError::Udp { address: bound, source }),
+                    }
+                }
+                _ => None,
+            };
+            return Ok(Self { tcp, quic, upgrade });
+        }
+    }
+
+    /// # Errors
+    /// As the system's.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.tcp.local_addr()
+    }
+
+    /// What TCP connections may become; `None`: what they are.
+    pub fn upgrade(&self) -> Option<Arc<Upgrade>> {
+        self.upgrade.clone()
+    }
+
+    /// The next who comes, on whichever lane. May be dropped at any time without losing anybody.
+    ///
+    /// # Errors
+    /// When the system has no more files, for example. The next call may succeed.
+    pub async fn accept(&self) -> io::Result<Arrival> {
+        let Some(quic) = &self.quic else { return self.accept_tcp().await };
+        tokio::select! {
+            arrival = self.accept_tcp() => arrival,
+            arrival = quic.accept() => Ok(Arrival::Quic(Box::new(arrival))),
+        }
+    }
+
+    async fn accept_tcp(&self) -> io::Result<Arrival> {
+        let (stream, peer) = self.tcp.accept().await?;
+        Ok(Arrival::Tcp(stream, peer))
+    }
+
+    /// How many QUIC clients were told to prove their address first.
+    pub fn retries(&self) -> u64 {
+        self.quic.as_ref().map_or(0, quic::Listener::retries)
+    }
+}
+
+/// Somebody who came. Nothing has been read; dropped, the connection is closed.
+#[derive(Debug)]
+pub enum Arrival {
+    Tcp(TcpStream, SocketAddr),
+    Quic(Box<quic::Arrival>),
+}
+
+impl Arrival {
+    pub fn peer(&self) -> SocketAddr {
+        match self {
+            Self::Tcp(_, peer) => *peer,
+            Self::Quic(arrival) => arrival.peer(),
+        }
+    }
+
+    /// As far as one can tell before anything is read: a WebSocket begins as TCP.
+    pub fn lane(&self) -> Lane {
+        match self {
+            Self::Tcp(..) => Lane::Tcp,
+            Self::Quic(_) => Lane::Quic,
+        }
+    }
+
+    /// Turns the client away; `word` is told where that takes no waiting.
+    pub fn refuse(self, word: &[u8]) {
+        match self {
+            // Best effort, by intention.
+            Self::Tcp(stream, _) => drop(stream.try_write(word)),
+            Self::Quic(arrival) => arrival.refuse(),
+        }
+    }
+
+    /// The lane's own handshake. The caller bounds the time.
+    ///
+    /// # Errors
+    /// When it fails.
+    pub async fn open(self) -> io::Result<Stream> {
+        match self {
+            Self::Tcp(stream, _) => {
+                stream.set_nodelay(true)?;
+                Ok(Stream::Tcp(stream))
+            }
+            Self::Quic(arrival) => Ok(Stream::Quic(Box::new(Box::pin(arrival.open()).await?))),
+        }
+    }
+}
+
+/// Turns a TCP connection that speaks HTTP, or TLS and HTTP in it, into a WebSocket.
+pub struct Upgrade {
+    tls: TlsAcceptor,
+}
+
+impl std::fmt::Debug for Upgrade {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Upgrade")
+    }
+}
+
+impl Upgrade {
+    fn new(shown: &Shown) -> Result<Self, CertificateError> {
+        Ok(Self { tls: TlsAcceptor::from(Arc::new(shown.server(HTTP_PROTOCOL)?)) })
+    }
+
+    /// Whether these bytes begin an HTTP request of the right method, or a TLS handshake.
+    pub(crate) fn begins(&self, first: &[u8]) -> bool {
+        first.starts_with(b"GET ") || is_tls(first)
+    }
+
+    pub(crate) async fn accept(&self, stream: TcpStream, first: Bytes) -> io::Result<WebSocket> {
+        let tls = is_tls(&first);
+        let stream = Rewind::new(first, stream);
+        if !tls {
+            return WebSocket::accept(Transport::Plain(stream)).await;
+        }
+        let stream = self.tls.accept(stream).await?;
+        WebSocket::accept(Transport::Tls(Box::new(stream.into()))).await
+    }
+}
+
+/// A record of type handshake and of any version (RFC 8446, section 5.1).
+fn is_tls(first: &[u8]) -> bool {
+    first.starts_with(&[0x16, 0x03])
+}

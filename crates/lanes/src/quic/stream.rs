@@ -1,0 +1,233 @@
+//! The one stream of a connection, with the connection that carries it.
+
+use std::{
+    fmt, io,
+    net::{Ipv6Addr, SocketAddr, UdpSocket},
+    pin::Pin,
+    task::{Context, Poll, Waker, ready},
+};
+
+use bytes::{Bytes, BytesMut};
+use futures::future::BoxFuture;
+use parking_lot::Mutex;
+use quinn::{Connection, Endpoint, ReadError, RecvStream, SendStream, WriteError};
+use tokio::io::ReadBuf;
+
+use super::DONE;
+use crate::tls::{EXPORTER, io_error};
+
+/// Bytes read at once. On the stack: a connection that waits holds none.
+const READ: usize = 4 << 10;
+/// Bytes accepted while the stream is blocked. QUIC tells when a write goes through, not when one would, so the wait
+/// for it is the write of these.
+const LEFT: usize = 1 << 10;
+
+pub struct Stream {
+    connection: Connection,
+    exporter: [u8; 32],
+    receive: Mutex<Receiving>,
+    send: Mutex<Sending>,
+    /// A client has its own, to migrate with.
+    endpoint: Option<Endpoint>,
+}
+
+struct Receiving {
+    stream: RecvStream,
+    /// Read to learn that there is something to read.
+    ahead: BytesMut,
+    ended: bool,
+}
+
+struct Sending {
+    stream: SendStream,
+    left: BytesMut,
+    /// Begun when the stream is finished: until the other side has everything.
+    taken: Option<BoxFuture<'static, ()>>,
+}
+
+impl fmt::Debug for Stream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("quic::Stream")
+            .field("peer", &self.connection.remote_address())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Stream {
+    pub(crate) fn new(
+        connection: Connection,
+        (send, receive): (SendStream, RecvStream),
+        endpoint: Option<Endpoint>,
+    ) -> io::Result<Self> {
+        let mut exporter = [0; 32];
+        connection
+            .export_keying_material(&mut exporter, EXPORTER, b"")
+            .map_err(|_| io_error("TLS gives no exporter"))?;
+        Ok(Self {
+            connection,
+            exporter,
+            receive: Mutex::new(Receiving { stream: receive, ahead: BytesMut::new(), ended: false }),
+            send: Mutex::new(Sending { stream: send, left: BytesMut::new(), taken: None }),
+            endpoint,
+        })
+    }
+
+    pub(crate) fn exporter(&self) -> [u8; 32] {
+        self.exporter
+    }
+
+    /// A client's own port; of a server, the address that the client reached.
+    pub(crate) fn local_addr(&self) -> io::Result<SocketAddr> {
+        match &self.endpoint {
+            Some(endpoint) => endpoint.local_addr(),
+            None => {
+                let ip = self.connection.local_ip().unwrap_or(Ipv6Addr::UNSPECIFIED.into());
+                Ok(SocketAddr::new(ip, 0))
+            }
+        }
+    }
+
+    pub(crate) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if let Poll::Ready(Err(error)) = self.send.lock().poll_left(cx) {
+            return Poll::Ready(Err(error));
+        }
+        self.receive.lock().poll_readable(cx)
+    }
+
+    pub(crate) fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.send.lock().poll_left(cx)
+    }
+
+    pub(crate) fn try_read_buf(&self, buffer: &mut BytesMut) -> io::Result<usize> {
+        let mut receive = self.receive.lock();
+        // The next wait for something to read puts the task's own waker in the place of this one.
+        match receive.poll_readable(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(Ok(())) => {
+                let ahead = std::mem::take(&mut receive.ahead);
+                buffer.extend_from_slice(&ahead);
+                Ok(ahead.len())
+            }
+            Poll::Ready(Err(error)) => Err(error),
+            Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
+        }
+    }
+
+    pub(crate) fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+        match self.send.lock().poll_write(&mut Context::from_waker(Waker::noop()), bytes) {
+            Poll::Ready(written) => written,
+            Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
+        }
+    }
+
+    pub(crate) fn max_datagram(&self) -> Option<usize> {
+        self.connection.max_datagram_size()
+    }
+
+    pub(crate) fn send_datagram(&self, datagram: Bytes) -> bool {
+        self.connection.send_datagram(datagram).is_ok()
+    }
+
+    pub(crate) async fn datagram(&self) -> io::Result<Bytes> {
+        Ok(self.connection.read_datagram().await?)
+    }
+
+    pub(crate) fn migrate(&self) -> io::Result<()> {
+        let endpoint = self.endpoint.as_ref().ok_or(io::ErrorKind::Unsupported)?;
+        let mut here = endpoint.local_addr()?;
+        here.set_port(0);
+        endpoint.rebind(UdpSocket::bind(here)?)
+    }
+
+    pub(crate) fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if let Poll::Ready(Err(error)) = self.send.get_mut().poll_left(cx) {
+            return Poll::Ready(Err(error));
+        }
+        let receive = self.receive.get_mut();
+        if receive.ahead.is_empty() && !receive.ended {
+            let before = buffer.filled().len();
+            ready!(receive.stream.poll_read_buf(cx, buffer)).map_err(unread)?;
+            receive.ended = buffer.filled().len() == before && buffer.remaining() > 0;
+            return Poll::Ready(Ok(()));
+        }
+        let count = receive.ahead.len().min(buffer.remaining());
+        buffer.put_slice(&receive.ahead.split_to(count));
+        Poll::Ready(Ok(()))
+    }
+
+    pub(crate) fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let send = self.send.get_mut();
+        ready!(send.poll_left(cx))?;
+        Pin::new(&mut send.stream).poll_write(cx, bytes).map_err(unwritten)
+    }
+
+    /// Ready when the other side has everything: a connection that is dropped earlier takes what is on the way with it.
+    pub(crate) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let send = self.send.get_mut();
+        ready!(send.poll_left(cx))?;
+        if send.taken.is_none() {
+            // Finished already, or stopped by the other side: there is nothing to wait for then, and `stopped` says so.
+            let _ = send.stream.finish();
+            let stopped = send.stream.stopped();
+            send.taken = Some(Box::pin(async move {
+                let _ = stopped.await;
+            }));
+        }
+        if let Some(taken) = &mut send.taken {
+            ready!(taken.as_mut().poll(cx));
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.connection.close(DONE, b"");
+    }
+}
+
+impl Receiving {
+    /// Ready: `ahead` holds something, or the other side has finished.
+    fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.ahead.is_empty() && !self.ended {
+            let mut bytes = [0; READ];
+            let count = ready!(self.stream.poll_read(cx, &mut bytes)).map_err(unread)?;
+            self.ahead.extend_from_slice(&bytes[..count]);
+            self.ended = count == 0;
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Sending {
+    fn poll_left(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.left.is_empty() {
+            let count = ready!(Pin::new(&mut self.stream).poll_write(cx, &self.left)).map_err(unwritten)?;
+            let _ = self.left.split_to(count);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        ready!(self.poll_left(cx))?;
+        match Pin::new(&mut self.stream).poll_write(cx, bytes) {
+            Poll::Ready(written) => Poll::Ready(written.map_err(unwritten)),
+            Poll::Pending => {
+                let count = bytes.len().min(LEFT);
+                self.left = BytesMut::from(&bytes[..count]);
+                Poll::Ready(Ok(count))
+            }
+        }
+    }
+}
+
+fn unread(error: ReadError) -> io::Error {
+    error.into()
+}
+
+fn unwritten(error: WriteError) -> io::Error {
+    error.into()
+}

@@ -1,0 +1,62 @@
+//! `[gateway.lanes]` and `[login.lanes]` of the settings.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// What a server offers beside TCP.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Settings {
+    /// QUIC, on the UDP port of the same number as the TCP port.
+    pub quic: bool,
+    /// WebSockets (`ws` and `wss`), on the TCP port itself.
+    pub websocket: bool,
+    /// PEM file of the certificate chain that QUIC and `wss` show. Default: one made at each start, which proves
+    /// nothing by itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<PathBuf>,
+    /// PEM file of its private key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<PathBuf>,
+    /// When a QUIC client must show first that its address is its own.
+    pub retry: Retry,
+}
+
+/// When QUIC answers a client with Retry, for which the server keeps nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Retry {
+    /// While many handshakes are under way.
+    Load,
+    Always,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { quic: true, websocket: true, certificate: None, key: None, retry: Retry::Load }
+    }
+}
+
+impl Settings {
+    /// # Errors
+    /// A sentence that begins with the key at fault.
+    pub fn validate(&self) -> Result<(), String> {
+        if self.certificate.is_some() != self.key.is_some() {
+            return Err("lanes: certificate and key go together".into());
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_certificate_needs_its_key() {
+        assert_eq!(Settings::default().validate(), Ok(()));
+        let half = Settings { certificate: Some("a.pem".into()), ..Settings::default() };
+        assert!(half.validate().unwrap_err().starts_with("lanes: "));
+    }
+}

@@ -1,0 +1,215 @@
+//! One connection on whichever lane, in the shape of a TCP socket: a task waits until it can be read or written, and
+//! then takes or gives what goes without waiting.
+
+use std::{
+    future, io,
+    net::SocketAddr,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use bytes::{Bytes, BytesMut};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf},
+    net::TcpStream,
+};
+
+use crate::{Lane, Upgrade, quic, websocket::WebSocket};
+
+/// Dispatch is by match: TCP, the lane of most connections, pays one branch.
+#[derive(Debug)]
+pub enum Stream {
+    Tcp(TcpStream),
+    Quic(Box<quic::Stream>),
+    WebSocket(Box<WebSocket>),
+    /// The change to a WebSocket has failed: there is nothing left to speak to.
+    Gone,
+}
+
+impl Stream {
+    pub fn lane(&self) -> Lane {
+        match self {
+            Self::Tcp(_) | Self::Gone => Lane::Tcp,
+            Self::Quic(_) => Lane::Quic,
+            Self::WebSocket(socket) => socket.lane(),
+        }
+    }
+
+    /// # Errors
+    /// When the connection is gone.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        match self {
+            Self::Tcp(stream) => stream.local_addr(),
+            Self::Quic(stream) => stream.local_addr(),
+            Self::WebSocket(socket) => socket.local_addr(),
+            Self::Gone => Err(gone()),
+        }
+    }
+
+    /// 32 bytes that only the two ends of the TLS connection know, where the client can learn them too. They enter the
+    /// transcripts, so that nobody can sit between. Browsers keep them from their programs: a WebSocket has none.
+    pub fn exporter(&self) -> Option<[u8; 32]> {
+        match self {
+            Self::Quic(stream) => Some(stream.exporter()),
+            _ => None,
+        }
+    }
+
+    /// The first `N` bytes that the client sends. If they begin HTTP or TLS instead, and `upgrade` allows it, the
+    /// connection becomes a WebSocket, and they are the first `N` bytes in there. The caller bounds the time.
+    ///
+    /// # Errors
+    /// When the connection ends before, or is neither.
+    pub async fn first<const N: usize>(&mut self, upgrade: Option<&Upgrade>) -> io::Result<[u8; N]> {
+        let mut bytes = [0; N];
+        self.read_exact(&mut bytes).await?;
+        if let Some(upgrade) = upgrade
+            && matches!(self, Self::Tcp(_))
+            && upgrade.begins(&bytes)
+            && let Self::Tcp(stream) = std::mem::replace(self, Self::Gone)
+        {
+            let first = Bytes::copy_from_slice(&bytes);
+            *self = Self::WebSocket(Box::new(Box::pin(upgrade.accept(stream, first)).await?));
+            self.read_exact(&mut bytes).await?;
+        }
+        Ok(bytes)
+    }
+
+    /// Waits until there may be something to read. What a write left behind goes out meanwhile.
+    ///
+    /// # Errors
+    /// When the connection is gone.
+    pub async fn readable(&self) -> io::Result<()> {
+        match self {
+            Self::Tcp(stream) => stream.readable().await,
+            Self::Quic(stream) => future::poll_fn(|cx| stream.poll_readable(cx)).await,
+            Self::WebSocket(socket) => future::poll_fn(|cx| socket.poll_readable(cx)).await,
+            Self::Gone => Err(gone()),
+        }
+    }
+
+    /// Waits until a write may go through.
+    ///
+    /// # Errors
+    /// When the connection is gone.
+    pub async fn writable(&self) -> io::Result<()> {
+        match self {
+            Self::Tcp(stream) => stream.writable().await,
+            Self::Quic(stream) => future::poll_fn(|cx| stream.poll_writable(cx)).await,
+            Self::WebSocket(socket) => future::poll_fn(|cx| socket.poll_writable(cx)).await,
+            Self::Gone => Err(gone()),
+        }
+    }
+
+    /// Takes what has arrived. `Ok(0)`: the other side has finished.
+    ///
+    /// # Errors
+    /// `WouldBlock`: nothing has; wait for [`Self::readable`]. Others: the connection is gone.
+    pub fn try_read_buf(&self, buffer: &mut BytesMut) -> io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => stream.try_read_buf(buffer),
+            Self::Quic(stream) => stream.try_read_buf(buffer),
+            Self::WebSocket(socket) => socket.try_read_buf(buffer),
+            Self::Gone => Err(gone()),
+        }
+    }
+
+    /// Gives as much as goes without waiting.
+    ///
+    /// # Errors
+    /// `WouldBlock`: nothing went; wait for [`Self::writable`]. Others: the connection is gone.
+    pub fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => stream.try_write(bytes),
+            Self::Quic(stream) => stream.try_write(bytes),
+            Self::WebSocket(socket) => socket.try_write(bytes),
+            Self::Gone => Err(gone()),
+        }
+    }
+
+    /// Largest datagram that the other side takes now; `None`: it takes none, or the lane has none.
+    pub fn max_datagram(&self) -> Option<usize> {
+        match self {
+            Self::Quic(stream) => stream.max_datagram(),
+            _ => None,
+        }
+    }
+
+    /// Sends a datagram, which may be lost. False: not even tried.
+    pub fn send_datagram(&self, datagram: Bytes) -> bool {
+        match self {
+            Self::Quic(stream) => stream.send_datagram(datagram),
+            _ => false,
+        }
+    }
+
+    /// Waits for a datagram; for ever where there can be none.
+    ///
+    /// # Errors
+    /// When the connection is gone.
+    pub async fn datagram(&self) -> io::Result<Bytes> {
+        match self {
+            Self::Quic(stream) => stream.datagram().await,
+            _ => future::pending().await,
+        }
+    }
+
+    /// Goes on from another local port, as a device does that changes its network. Only a client's QUIC can.
+    ///
+    /// # Errors
+    /// `Unsupported` on the other lanes.
+    pub fn migrate(&self) -> io::Result<()> {
+        match self {
+            Self::Quic(stream) => stream.migrate(),
+            _ => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+}
+
+fn gone() -> io::Error {
+    io::ErrorKind::NotConnected.into()
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Self::Quic(stream) => stream.poll_read(cx, buffer),
+            Self::WebSocket(socket) => socket.poll_read(cx, buffer),
+            Self::Gone => Poll::Ready(Err(gone())),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Quic(stream) => stream.poll_write(cx, bytes),
+            Self::WebSocket(socket) => socket.poll_write(cx, bytes),
+            Self::Gone => Poll::Ready(Err(gone())),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Quic(stream) => stream.poll_writable(cx),
+            Self::WebSocket(socket) => socket.poll_writable(cx),
+            Self::Gone => Poll::Ready(Err(gone())),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Quic(stream) => stream.poll_shutdown(cx),
+            Self::WebSocket(socket) => socket.poll_shutdown(cx),
+            Self::Gone => Poll::Ready(Ok(())),
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! TLS 1.3 for QUIC and `wss`: aws-lc-rs alone, the hybrid X25519MLKEM768 first, so that what is recorded today is
+//! not read by a quantum computer of tomorrow.
+
+use std::{io, path::PathBuf, sync::Arc};
+
+use rustls::{
+    crypto::{CryptoProvider, aws_lc_rs},
+    pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, pem, pem::PemObject},
+    version::TLS13,
+};
+
+use crate::Settings;
+
+/// The name that certificates for players bear when the development authority makes them, and that clients look for.
+pub const PLAYERS: &str = "players.shardkeep.internal";
+/// What QUIC connections negotiate (ALPN): the client protocol, in its only stream.
+pub(crate) const QUIC_PROTOCOL: &[u8] = b"shardkeep/1";
+/// What `wss` connections negotiate.
+pub(crate) const HTTP_PROTOCOL: &[u8] = b"http/1.1";
+/// Label of the exporter (RFC 8446, section 7.5) that binds a login or a session to its TLS connection.
+pub(crate) const EXPORTER: &[u8] = b"EXPORTER-shardkeep-v1";
+
+#[derive(Debug, thiserror::Error)]
+pub enum CertificateError {
+    #[error("can not read {file}: {source}")]
+    Read { file: PathBuf, source: pem::Error },
+    #[error("can not make a certificate: {0}")]
+    Make(#[from] rcgen::Error),
+    #[error("TLS: {0}")]
+    Tls(#[from] rustls::Error),
+}
+
+pub(crate) fn provider() -> Arc<CryptoProvider> {
+    use aws_lc_rs::kx_group::{SECP256R1, SECP384R1, X25519, X25519MLKEM768};
+    let kx_groups = vec![X25519MLKEM768, X25519, SECP256R1, SECP384R1];
+    Arc::new(CryptoProvider { kx_groups, ..aws_lc_rs::default_provider() })
+}
+
+/// A certificate chain with its key, shown to players.
+pub(crate) struct Shown {
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+}
+
+impl Shown {
+    /// The one that is configured, or one for this process. The latter names nobody whom anybody trusts, and need not:
+    /// on QUIC the proofs of login and attach cover the TLS connection itself.
+    pub(crate) fn load(settings: &Settings) -> Result<Self, CertificateError> {
+        let (Some(certificate), Some(key)) = (&settings.certificate, &settings.key) else {
+            let made = rcgen::generate_simple_self_signed([PLAYERS.to_owned()])?;
+            let key = PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
+            return Ok(Self { chain: vec![made.cert.der().clone()], key: key.into() });
+        };
+        let unread = |file: &PathBuf| {
+            let file = file.clone();
+            move |source| CertificateError::Read { file, source }
+        };
+        let chain = CertificateDer::pem_file_iter(certificate)
+            .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+            .map_err(unread(certificate))?;
+        Ok(Self { chain, key: PrivateKeyDer::from_pem_file(key).map_err(unread(key))? })
+    }
+
+    /// Tickets let a client come back without a signature; nothing is sent before the handshake's end (0-RTT), which
+    /// anybody could send again.
+    pub(crate) fn server(&self, protocol: &[u8]) -> Result<rustls::ServerConfig, CertificateError> {
+        let mut config = rustls::ServerConfig::builder_with_provider(provider())
+            .with_protocol_versions(&[&TLS13])?
+            .with_no_client_auth()
+            .with_single_cert(self.chain.clone(), self.key.clone_key())?;
+        config.alpn_protocols = vec![protocol.to_vec()];
+        config.ticketer = aws_lc_rs::Ticketer::new()?;
+        Ok(config)
+    }
+}
+
+/// An error of another library, as one of input and output.
+pub(crate) fn io_error(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
+    io::Error::other(error)
+}

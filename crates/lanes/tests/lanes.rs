@@ -1,0 +1,284 @@
+//! Every lane between our own listener and our own connector, over real sockets.
+
+use std::{io, net::SocketAddr, path::Path, sync::Arc, time::Duration};
+
+use bytes::{Buf, Bytes, BytesMut};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use shardkeep_lanes::{Connector, Lane, Listener, PLAYERS, Retry, Settings, Stream, Trust};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::timeout,
+};
+
+/// What has not happened by then, on a busy machine, will not happen.
+const SOON: Duration = Duration::from_secs(30);
+const IDLE: Duration = Duration::from_secs(30);
+const FIRST: [u8; 4] = *b"SKEP";
+
+async fn listen(settings: &Settings) -> (Listener, SocketAddr) {
+    let listener = Listener::bind("127.0.0.1:0", settings, IDLE).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    (listener, address)
+}
+
+/// Both ends of a connection, after its first bytes.
+async fn pair(listener: &Listener, connector: &Connector, lane: Lane) -> io::Result<(Stream, Stream)> {
+    let address = listener.local_addr()?;
+    let client = async {
+        let mut client = connector.connect(lane, address).await?;
+        client.write_all(&FIRST).await?;
+        client.flush().await?;
+        Ok::<_, io::Error>(client)
+    };
+    let server = async {
+        let upgrade = listener.upgrade();
+        let mut server = listener.accept().await?.open().await?;
+        let first: [u8; 4] = server.first(upgrade.as_deref()).await?;
+        assert_eq!(first, FIRST);
+        Ok::<_, io::Error>(server)
+    };
+    timeout(SOON, async { tokio::try_join!(client, server) }).await.expect("a connection or an error")
+}
+
+/// As a connection's task reads: waits, then takes what there is.
+async fn read_to(stream: &Stream, wanted: usize) -> BytesMut {
+    let mut buffer = BytesMut::new();
+    let reading = async {
+        while buffer.len() < wanted {
+            stream.readable().await.unwrap();
+            buffer.reserve(4_096);
+            match stream.try_read_buf(&mut buffer) {
+                Ok(0) => panic!("ended after {} bytes", buffer.len()),
+                Ok(_) => {}
+                Err(error) => assert_eq!(error.kind(), io::ErrorKind::WouldBlock),
+            }
+        }
+    };
+    timeout(SOON, reading).await.expect("the bytes arrive");
+    buffer
+}
+
+async fn write(stream: &Stream, mut bytes: &[u8]) {
+    let writing = async {
+        while !bytes.is_empty() {
+            match stream.try_write(bytes) {
+                Ok(count) => bytes.advance(count),
+                Err(error) => {
+                    assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+                    stream.writable().await.unwrap();
+                }
+            }
+        }
+    };
+    timeout(SOON, writing).await.expect("the bytes leave");
+}
+
+fn noise(length: usize) -> Vec<u8> {
+    (0u32..).map(|at| (at.wrapping_mul(2_654_435_761) >> 24) as u8).take(length).collect()
+}
+
+#[tokio::test]
+async fn bytes_arrive_on_every_lane() {
+    let (listener, _) = listen(&Settings::default()).await;
+    for lane in Lane::ALL {
+        let (mut client, server) = pair(&listener, &Connector::default(), lane).await.unwrap();
+        assert_eq!((client.lane(), server.lane()), (lane, lane));
+        let sent = noise(300_000);
+        for (from, to) in [(&client, &server), (&server, &client)] {
+            let ((), received) = tokio::join!(write(from, &sent), async {
+                let received = read_to(to, sent.len()).await;
+                received == sent[..]
+            });
+            assert!(received, "{lane}: altered");
+        }
+        let farewell = async {
+            client.write_all(b"bye").await.unwrap();
+            client.shutdown().await.unwrap();
+        };
+        let heard = async {
+            assert_eq!(read_to(&server, 3).await[..], *b"bye");
+            server.readable().await.unwrap();
+            server.try_read_buf(&mut BytesMut::new()).unwrap()
+        };
+        let ((), rest) = timeout(SOON, async { tokio::join!(farewell, heard) }).await.expect("an end");
+        assert_eq!(rest, 0, "{lane}: more than was sent");
+    }
+}
+
+#[tokio::test]
+async fn a_write_that_blocks_goes_on_when_there_is_room() {
+    let (listener, _) = listen(&Settings::default()).await;
+    for lane in Lane::ALL {
+        let (client, server) = pair(&listener, &Connector::default(), lane).await.unwrap();
+        let (chunk, mut written) = (noise(16_384), 0);
+        loop {
+            match server.try_write(&chunk) {
+                Ok(count) => written += count,
+                Err(error) => {
+                    assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+                    break;
+                }
+            }
+            assert!(written < 256 << 20, "{lane}: there is a bound");
+        }
+        // Who waits only for something to read also sends what was accepted and could not leave.
+        tokio::select! {
+            received = read_to(&client, written) => assert_eq!(received.len(), written, "{lane}"),
+            ready = server.readable() => panic!("{lane}: nobody sent anything: {ready:?}"),
+        }
+        write(&server, b"more").await;
+        assert_eq!(read_to(&client, 4).await[..], *b"more", "{lane}");
+    }
+}
+
+#[tokio::test]
+async fn the_exporter_belongs_to_one_quic_connection() {
+    let (listener, _) = listen(&Settings::default()).await;
+    let connector = Connector::default();
+    let (client, server) = pair(&listener, &connector, Lane::Quic).await.unwrap();
+    let (other, _server) = pair(&listener, &connector, Lane::Quic).await.unwrap();
+    assert!(client.exporter().is_some() && client.exporter() == server.exporter());
+    assert_ne!(client.exporter(), other.exporter());
+    for lane in [Lane::Tcp, Lane::Ws, Lane::Wss] {
+        let (client, server) = pair(&listener, &connector, lane).await.unwrap();
+        assert!(client.exporter().is_none() && server.exporter().is_none());
+    }
+}
+
+#[tokio::test]
+async fn datagrams_go_from_server_to_client() {
+    let (listener, _) = listen(&Settings::default()).await;
+    let (client, server) = pair(&listener, &Connector::default(), Lane::Quic).await.unwrap();
+    assert!(server.max_datagram().is_some_and(|most| most > 1_000));
+    assert_eq!(client.max_datagram(), None, "the server takes none");
+    assert!(server.send_datagram(Bytes::from_static(b"here I am")));
+    assert_eq!(timeout(SOON, client.datagram()).await.unwrap().unwrap()[..], *b"here I am");
+    let (_, server) = pair(&listener, &Connector::default(), Lane::Tcp).await.unwrap();
+    assert!(server.max_datagram().is_none() && !server.send_datagram(Bytes::from_static(b"x")));
+}
+
+#[tokio::test]
+async fn a_connection_survives_another_port() {
+    let (listener, _) = listen(&Settings::default()).await;
+    let (client, server) = pair(&listener, &Connector::default(), Lane::Quic).await.unwrap();
+    let before = client.local_addr().unwrap();
+    client.migrate().unwrap();
+    assert_ne!(client.local_addr().unwrap(), before);
+    write(&client, b"moved").await;
+    assert_eq!(read_to(&server, 5).await[..], *b"moved");
+    write(&server, b"seen").await;
+    assert_eq!(read_to(&client, 4).await[..], *b"seen");
+    let (client, _server) = pair(&listener, &Connector::default(), Lane::Tcp).await.unwrap();
+    assert_eq!(client.migrate().unwrap_err().kind(), io::ErrorKind::Unsupported);
+}
+
+#[tokio::test]
+async fn retry_proves_an_address_first() {
+    let (listener, _) = listen(&Settings { retry: Retry::Always, ..Settings::default() }).await;
+    pair(&listener, &Connector::default(), Lane::Quic).await.unwrap();
+    assert_eq!(listener.retries(), 1);
+    // A client that was here has a token, and so has proved it already.
+    let connector = Connector::default();
+    for _ in 0..2 {
+        let (client, server) = pair(&listener, &connector, Lane::Quic).await.unwrap();
+        write(&server, b"token").await;
+        read_to(&client, 5).await;
+    }
+    assert_eq!(listener.retries(), 2);
+}
+
+#[tokio::test]
+async fn retry_begins_under_load() {
+    let (listener, address) = listen(&Settings::default()).await;
+    let listener = Arc::new(listener);
+    let accepting = listener.clone();
+    tokio::spawn(async move {
+        while let Ok(arrival) = accepting.accept().await {
+            // Ends when the client opens its stream, which it does not.
+            tokio::spawn(arrival.open());
+        }
+    });
+    let mut idle = Vec::new();
+    for _ in 0..64 {
+        let connector = Connector::default();
+        idle.push(timeout(SOON, connector.connect(Lane::Quic, address)).await.unwrap().unwrap());
+        assert_eq!(listener.retries(), 0);
+    }
+    let late = Connector::default();
+    timeout(SOON, late.connect(Lane::Quic, address)).await.unwrap().unwrap();
+    assert_eq!(listener.retries(), 1);
+}
+
+/// A folder with an authority, and a certificate of it for players.
+fn authority(folder: &Path) -> Settings {
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+    let key = KeyPair::generate().unwrap();
+    let certificate = CertificateParams::new([PLAYERS.to_owned()]).unwrap().signed_by(&key, &issuer).unwrap();
+    let file = |name: &str, content: String| {
+        std::fs::write(folder.join(name), content).unwrap();
+        folder.join(name)
+    };
+    file("ca.pem", issuer.pem());
+    Settings {
+        certificate: Some(file("players.pem", certificate.pem())),
+        key: Some(file("players.key", key.serialize_pem())),
+        ..Settings::default()
+    }
+}
+
+#[tokio::test]
+async fn who_wants_an_authority_gets_one() {
+    let (ours, theirs) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (listener, _) = listen(&authority(ours.path())).await;
+    authority(theirs.path());
+    let trust = |folder: &Path, name| Trust::authority(&folder.join("ca.pem"), name).unwrap();
+    let good = Connector::new(&trust(ours.path(), None)).unwrap();
+    let stranger = Connector::new(&trust(theirs.path(), None)).unwrap();
+    let misnamed = Connector::new(&trust(ours.path(), Some("play.example"))).unwrap();
+    for lane in [Lane::Quic, Lane::Wss] {
+        pair(&listener, &good, lane).await.unwrap();
+        assert!(pair(&listener, &stranger, lane).await.is_err(), "{lane}");
+        assert!(pair(&listener, &misnamed, lane).await.is_err(), "{lane}");
+    }
+    let (self_made, _) = listen(&Settings::default()).await;
+    assert!(pair(&self_made, &good, Lane::Quic).await.is_err());
+    assert!(Trust::authority(&ours.path().join("none.pem"), None).is_err());
+    assert!(Trust::authority(&ours.path().join("ca.pem"), Some("no name")).is_err());
+}
+
+#[tokio::test]
+async fn a_closed_lane_is_closed() {
+    let settings = Settings { quic: false, websocket: false, ..Settings::default() };
+    let (listener, address) = listen(&settings).await;
+    pair(&listener, &Connector::default(), Lane::Tcp).await.unwrap();
+    assert!(listener.upgrade().is_none());
+    let mut client = TcpStream::connect(address).await.unwrap();
+    client.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+    let mut server = listener.accept().await.unwrap().open().await.unwrap();
+    assert_eq!(server.first::<4>(None).await.unwrap(), *b"GET ", "nothing is made of it");
+    std::net::UdpSocket::bind(address).expect("the UDP port is free");
+}
+
+#[tokio::test]
+async fn what_is_no_websocket_does_not_become_one() {
+    let (listener, address) = listen(&Settings::default()).await;
+    let upgrade = listener.upgrade();
+    let wrong: [&[u8]; 4] = [
+        b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET \xff\xff\xff\xff\r\n\r\n",
+        b"\x16\x03\x01\x00\x05hello",
+        b"\x16\x03\xff\xff\xff",
+    ];
+    for bytes in wrong {
+        let mut client = TcpStream::connect(address).await.unwrap();
+        client.write_all(bytes).await.unwrap();
+        client.shutdown().await.unwrap();
+        let mut server = listener.accept().await.unwrap().open().await.unwrap();
+        let first = timeout(SOON, server.first::<4>(upgrade.as_deref())).await.expect("an end");
+        assert!(first.is_err(), "{bytes:?}");
+        assert!(server.try_write(b"x").is_err() && server.readable().await.is_err());
+    }
+}

@@ -1,0 +1,261 @@
+//! Datagrams: sealed messages that may be lost or overtake each other (`docs/protocol.md`, section 18). They have a
+//! key of their own, say their sequence themselves, and each opens once.
+//!
+//! ```text
+//! u64 sequence | ciphertext | 16-byte tag
+//! ```
+//!
+//! The key changes with the sequence: every [`SPAN`] of them belong to one key, and a sender that wants the next one
+//! goes on at the next multiple.
+
+use bytes::{Bytes, BytesMut};
+use shardkeep_types::Secret;
+
+use crate::seal::{AwsLc, KEY, NONCE, Provider, SealError, Suite, TAG};
+
+/// Bytes of the sequence in front of a datagram.
+pub const SEQUENCE: usize = 8;
+/// Bytes that a datagram adds to its messages.
+pub const OVERHEAD: usize = SEQUENCE + TAG;
+/// Datagrams under one key.
+pub const SPAN: u64 = 1 << 20;
+/// Keys that a receiver goes ahead at once, if all datagrams under the ones between were lost.
+const AHEAD: u64 = 4;
+/// How far behind the highest sequence one may still come (as in RFC 4303, section 3.4.3).
+pub const WINDOW: u64 = 64;
+const KEY_UPDATE: &[u8] = b"shardkeep v1 key update";
+
+struct Keyed<P: Provider> {
+    suite: Suite,
+    /// Which of the keys it is: sequence / [`SPAN`].
+    number: u64,
+    secret: Secret<[u8; KEY]>,
+    key: P::Key,
+}
+
+impl<P: Provider> Keyed<P> {
+    fn new(suite: Suite, number: u64, secret: Secret<[u8; KEY]>) -> Result<Self, SealError> {
+        let key = P::key(suite, secret.expose())?;
+        Ok(Self { suite, number, secret, key })
+    }
+
+    fn next(&self) -> Result<Self, SealError> {
+        Self::new(self.suite, self.number + 1, P::expand(self.secret.expose(), KEY_UPDATE)?)
+    }
+}
+
+fn nonce(sequence: u64) -> [u8; NONCE] {
+    let mut nonce = [0; NONCE];
+    nonce[4..].copy_from_slice(&sequence.to_le_bytes());
+    nonce
+}
+
+/// The length of ciphertext and tag, as in a record.
+fn associated(length: usize) -> Result<[u8; 2], SealError> {
+    u16::try_from(length).map(u16::to_le_bytes).map_err(|_| SealError::Forged)
+}
+
+/// Makes datagrams.
+pub struct DatagramSealer<P: Provider = AwsLc> {
+    keyed: Keyed<P>,
+    sequence: u64,
+}
+
+impl<P: Provider> DatagramSealer<P> {
+    /// # Errors
+    /// Those of the provider.
+    pub fn new(suite: Suite, key: Secret<[u8; KEY]>) -> Result<Self, SealError> {
+        Ok(Self { keyed: Keyed::new(suite, 0, key)?, sequence: 0 })
+    }
+
+    /// One datagram with these whole messages, at most 65,519 bytes of them.
+    ///
+    /// # Errors
+    /// Without messages, or when the sequences are used up.
+    pub fn seal(&mut self, messages: &[u8]) -> Result<Bytes, SealError> {
+        if messages.is_empty() {
+            return Err(SealError::Empty);
+        }
+        if self.sequence / SPAN != self.keyed.number {
+            self.keyed = self.keyed.next()?;
+        }
+        let sequence = self.sequence;
+        // A sequence serves once, also when sealing fails.
+        self.sequence = sequence.checked_add(1).ok_or(SealError::Exhausted)?;
+        let mut datagram = BytesMut::with_capacity(OVERHEAD + messages.len());
+        datagram.extend_from_slice(&sequence.to_le_bytes());
+        datagram.extend_from_slice(messages);
+        let aad = associated(messages.len() + TAG)?;
+        let tag = P::seal(&self.keyed.key, nonce(sequence), aad, &mut datagram[SEQUENCE..])?;
+        datagram.extend_from_slice(&tag);
+        Ok(datagram.freeze())
+    }
+
+    /// The next datagram is sealed with the next key, if this one has been used.
+    pub fn update(&mut self) {
+        if !self.sequence.is_multiple_of(SPAN) {
+            self.sequence = (self.sequence / SPAN + 1).saturating_mul(SPAN);
+        }
+    }
+}
+
+/// Opens the other side's datagrams, each once.
+pub struct DatagramOpener<P: Provider = AwsLc> {
+    keyed: Keyed<P>,
+    /// One more than the highest sequence opened.
+    next: u64,
+    /// Bit `n`: the sequence `next − 1 − n` was opened.
+    seen: u64,
+}
+
+/// What a datagram held.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Opened {
+    pub sequence: u64,
+    /// Whole messages.
+    pub messages: Bytes,
+}
+
+impl<P: Provider> DatagramOpener<P> {
+    /// # Errors
+    /// Those of the provider.
+    pub fn new(suite: Suite, key: Secret<[u8; KEY]>) -> Result<Self, SealError> {
+        Ok(Self { keyed: Keyed::new(suite, 0, key)?, next: 0, seen: 0 })
+    }
+
+    /// `None`: it came before, or too late.
+    ///
+    /// # Errors
+    /// When it is not the other side's, in which case nothing has changed.
+    pub fn open(&mut self, datagram: &[u8]) -> Result<Option<Opened>, SealError> {
+        let (sequence, body) = datagram.split_first_chunk::<SEQUENCE>().ok_or(SealError::Forged)?;
+        let sequence = u64::from_le_bytes(*sequence);
+        if body.len() < TAG {
+            return Err(SealError::Forged);
+        }
+        let number = sequence / SPAN;
+        if number < self.keyed.number || !self.is_new(sequence) {
+            return Ok(None);
+        }
+        if number > self.keyed.number + AHEAD {
+            return Err(SealError::Forged);
+        }
+        let mut later = None;
+        while later.as_ref().unwrap_or(&self.keyed).number < number {
+            later = Some(later.as_ref().unwrap_or(&self.keyed).next()?);
+        }
+        let mut messages = BytesMut::from(body);
+        let aad = associated(body.len())?;
+        P::open(&later.as_ref().unwrap_or(&self.keyed).key, nonce(sequence), aad, &mut messages)?;
+        messages.truncate(body.len() - TAG);
+        if messages.is_empty() {
+            return Err(SealError::Empty);
+        }
+        if let Some(later) = later {
+            self.keyed = later;
+        }
+        self.mark(sequence);
+        Ok(Some(Opened { sequence, messages: messages.freeze() }))
+    }
+
+    fn is_new(&self, sequence: u64) -> bool {
+        if sequence >= self.next {
+            // A sealer stops before the highest sequence of all.
+            return sequence != u64::MAX;
+        }
+        let behind = self.next - 1 - sequence;
+        behind < WINDOW && self.seen >> behind & 1 == 0
+    }
+
+    fn mark(&mut self, sequence: u64) {
+        if sequence >= self.next {
+            let ahead = sequence - self.next + 1;
+            self.seen = if ahead < WINDOW { self.seen << ahead } else { 0 } | 1;
+            self.next = sequence + 1;
+        } else {
+            self.seen |= 1 << (self.next - 1 - sequence);
+        }
+    }
+}
+
+impl<P: Provider> std::fmt::Debug for DatagramSealer<P> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("DatagramSealer").field("sequence", &self.sequence).finish_non_exhaustive()
+    }
+}
+
+impl<P: Provider> std::fmt::Debug for DatagramOpener<P> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("DatagramOpener").field("next", &self.next).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn pair() -> (DatagramSealer, DatagramOpener) {
+        let key = || Secret::new([7; KEY]);
+        let suite = Suite::ChaCha20Poly1305;
+        (DatagramSealer::new(suite, key()).unwrap(), DatagramOpener::new(suite, key()).unwrap())
+    }
+
+    fn opened(opener: &mut DatagramOpener, datagram: &[u8]) -> Option<u64> {
+        opener.open(datagram).unwrap().map(|opened| opened.sequence)
+    }
+
+    #[test]
+    fn the_key_moves_with_the_sequence() {
+        let (mut sealer, mut opener) = pair();
+        let first = sealer.seal(b"first").unwrap();
+        sealer.update();
+        sealer.update();
+        let second = sealer.seal(b"second").unwrap();
+        assert_eq!(second[..SEQUENCE], SPAN.to_le_bytes());
+        assert_eq!(opened(&mut opener, &second), Some(SPAN));
+        assert_eq!(opened(&mut opener, &first), None, "its key is gone");
+        for _ in 0..AHEAD + 1 {
+            sealer.seal(b"lost").unwrap();
+            sealer.update();
+        }
+        assert_eq!(opener.open(&sealer.seal(b"too far").unwrap()), Err(SealError::Forged));
+    }
+
+    #[test]
+    fn a_forged_datagram_changes_nothing() {
+        let (mut sealer, mut opener) = pair();
+        let good = sealer.seal(b"good").unwrap();
+        let mut forged = good.to_vec();
+        forged[..SEQUENCE].copy_from_slice(&(2 * SPAN).to_le_bytes());
+        assert_eq!(opener.open(&forged), Err(SealError::Forged));
+        assert_eq!(opener.open(&good[..OVERHEAD - 1]), Err(SealError::Forged));
+        assert_eq!(opener.open(b""), Err(SealError::Forged));
+        assert_eq!(opener.open(&[0xff; 40]), Ok(None), "the highest sequence is never sent");
+        assert_eq!(opened(&mut opener, &good), Some(0));
+        assert_eq!(sealer.seal(b""), Err(SealError::Empty));
+    }
+
+    proptest! {
+        /// In whatever order and however often they come: each opens at most once, and those within the window do.
+        #[test]
+        fn each_opens_once(order in proptest::collection::vec(0usize..150, 1..300)) {
+            let (mut sealer, mut opener) = pair();
+            let sent: Vec<Bytes> = (0..150).map(|_| sealer.seal(b"x").unwrap()).collect();
+            let (mut highest, mut seen) = (None, std::collections::HashSet::new());
+            for at in order {
+                let in_time = highest.is_none_or(|highest| at + WINDOW as usize > highest);
+                let expected = (in_time && seen.insert(at)).then_some(at as u64);
+                prop_assert_eq!(opened(&mut opener, &sent[at]), expected);
+                highest = highest.max(Some(at));
+            }
+        }
+
+        #[test]
+        fn noise_is_no_datagram(noise in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let (_, mut opener) = pair();
+            prop_assert!(matches!(opener.open(&noise), Ok(None) | Err(_)));
+        }
+    }
+}
