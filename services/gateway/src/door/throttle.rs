@@ -16,9 +16,18 @@ const RESUMES: u32 = 200;
 const RESUME_BURST: u32 = 2_000;
 /// A bucket unused for so long is full again, and forgotten.
 const FORGOTTEN: Duration = Duration::from_secs(30);
+/// Addresses known before those to be forgotten are looked for.
+const SWEEP: usize = 1_024;
 
 #[derive(Clone, Default)]
-pub(crate) struct Throttle(Arc<Mutex<HashMap<IpAddr, Address>>>);
+pub(crate) struct Throttle(Arc<Mutex<Addresses>>);
+
+#[derive(Default)]
+struct Addresses {
+    known: HashMap<IpAddr, Address>,
+    /// How many were left by the last sweep.
+    left: usize,
+}
 
 #[derive(Default)]
 struct Address {
@@ -38,7 +47,8 @@ impl Throttle {
     pub(crate) fn enter(&self, address: IpAddr, most: usize) -> Option<Place> {
         let address = prefix(address);
         let mut addresses = self.0.lock();
-        let entry = addresses.entry(address).or_default();
+        addresses.make_room(Instant::now());
+        let entry = addresses.known.entry(address).or_default();
         if entry.connections >= most {
             return None;
         }
@@ -47,11 +57,30 @@ impl Throttle {
     }
 }
 
+impl Addresses {
+    /// Forgets those that are not needed, each time their number has doubled: an address that resumed once and never
+    /// came again would stay for ever, and an attacker with a prefix of IPv6 has no end of addresses.
+    fn make_room(&mut self, now: Instant) {
+        if self.known.len() < SWEEP.max(2 * self.left) {
+            return;
+        }
+        self.known.retain(|_, address| !address.is_over(now));
+        self.left = self.known.len();
+    }
+}
+
+impl Address {
+    fn is_over(&self, now: Instant) -> bool {
+        let rested = |last| now.saturating_duration_since(last) > FORGOTTEN;
+        self.connections == 0 && self.last_resume.is_none_or(rested)
+    }
+}
+
 impl Place {
     /// Whether the address may make the gateway ask the worlds now.
     pub(crate) fn may_resume(&self, now: Instant) -> bool {
         let mut addresses = self.throttle.0.lock();
-        let entry = addresses.entry(self.address).or_default();
+        let entry = addresses.known.entry(self.address).or_default();
         entry.last_resume = Some(now);
         entry.resumes.take(RESUMES, RESUME_BURST, now).is_ok()
     }
@@ -60,10 +89,10 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         let mut addresses = self.throttle.0.lock();
-        if let Some(entry) = addresses.get_mut(&self.address) {
+        if let Some(entry) = addresses.known.get_mut(&self.address) {
             entry.connections -= 1;
-            if entry.connections == 0 && entry.last_resume.is_none_or(|last| last.elapsed() > FORGOTTEN) {
-                addresses.remove(&self.address);
+            if entry.is_over(Instant::now()) {
+                addresses.known.remove(&self.address);
             }
         }
     }
@@ -90,7 +119,20 @@ mod tests {
         assert!(throttle.enter(address("192.0.2.1"), 1).is_some());
         drop(first);
         assert!(throttle.enter(address("2001:db8::2"), 1).is_some());
-        assert!(throttle.0.lock().is_empty());
+        assert!(throttle.0.lock().known.is_empty());
+    }
+
+    #[test]
+    fn addresses_that_resumed_once_are_forgotten() {
+        let (throttle, now) = (Throttle::default(), Instant::now());
+        for host in 0..10 * SWEEP as u128 {
+            let place = throttle.enter(IpAddr::V6((host << 64).into()), 1).unwrap();
+            assert!(place.may_resume(now));
+        }
+        let mut addresses = throttle.0.lock();
+        assert_eq!(addresses.known.len(), 10 * SWEEP, "their buckets are not full again yet");
+        addresses.make_room(now + FORGOTTEN + Duration::from_secs(1));
+        assert_eq!(addresses.known.len(), 0);
     }
 
     #[test]
