@@ -3,10 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use metrics::{counter, gauge};
-use tokio::{
-    net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
-};
+use tokio::net::{TcpListener, TcpStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, warn};
 
@@ -32,8 +29,7 @@ pub(crate) async fn run(
     tasks: TaskTracker,
     stop: CancellationToken,
 ) {
-    let places = Arc::new(Semaphore::new(core.config.max_connections));
-    let throttle = Throttle::default();
+    let throttle = Throttle::new(core.config.max_connections, core.config.max_connections_per_address);
     loop {
         let accepted = tokio::select! {
             () = core.draining.cancelled() => return,
@@ -48,35 +44,33 @@ pub(crate) async fn run(
             }
         };
         counter!(ACCEPTED).increment(1);
-        let Ok(permit) = places.clone().try_acquire_owned() else {
-            counter!(TURNED_AWAY, "reason" => "full").increment(1);
-            continue;
+        let place = match throttle.enter(address.ip()) {
+            Ok(place) => place,
+            Err(reason) => {
+                counter!(TURNED_AWAY, "reason" => reason).increment(1);
+                continue;
+            }
         };
-        let Some(place) = throttle.enter(address.ip(), core.config.max_connections_per_address) else {
-            counter!(TURNED_AWAY, "reason" => "address").increment(1);
-            continue;
-        };
-        let connection = Connection::new(permit, place);
+        let connection = Connection::new(place);
         let (core, worlds, stop) = (core.clone(), worlds.clone(), stop.clone());
         tasks.spawn(async move {
             tokio::select! {
                 () = stop.cancelled() => {}
+                // Closed without a word: others wait for the place.
+                () = connection.0.crowd.lost() => counter!(TURNED_AWAY, "reason" => "crowded_out").increment(1),
                 () = serve(core, worlds, stream, &connection) => {}
             }
         });
     }
 }
 
-/// Holds a connection's places, and counts it, while it lives.
-struct Connection {
-    _permit: OwnedSemaphorePermit,
-    place: Place,
-}
+/// Holds a connection's place, and counts it, while it lives.
+struct Connection(Place);
 
 impl Connection {
-    fn new(permit: OwnedSemaphorePermit, place: Place) -> Self {
+    fn new(place: Place) -> Self {
         gauge!(CONNECTIONS).increment(1.0);
-        Self { _permit: permit, place }
+        Self(place)
     }
 }
 
@@ -89,7 +83,7 @@ impl Drop for Connection {
 async fn serve(core: Arc<Core>, worlds: Worlds, stream: TcpStream, connection: &Connection) {
     let Ok(address) = stream.peer_addr() else { return };
     let _ = stream.set_nodelay(true);
-    match handshake::run(&core, &worlds, stream, address.ip(), &connection.place).await {
+    match handshake::run(&core, &worlds, stream, address.ip(), &connection.0).await {
         Some(playing) => Box::pin(play(core, playing)).await,
         None => debug!(%address, "no session"),
     }
