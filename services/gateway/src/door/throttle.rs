@@ -31,8 +31,7 @@ pub(crate) struct Throttle {
 #[derive(Default)]
 struct Addresses {
     known: HashMap<IpAddr, Address>,
-    /// How many were left by the last sweep.
-    left: usize,
+    swept: Option<Instant>,
 }
 
 #[derive(Default)]
@@ -72,14 +71,14 @@ impl Throttle {
 }
 
 impl Addresses {
-    /// Forgets those that are not needed, each time their number has doubled: an address that resumed once and never
-    /// came again would stay for ever, and an attacker with a prefix of IPv6 has no end of addresses.
+    /// Forgets those that are not needed, now and then: an address that resumed once and never came again would stay
+    /// for ever, and an attacker with a prefix of IPv6 has no end of addresses.
     fn make_room(&mut self, now: Instant) {
-        if self.known.len() < SWEEP.max(2 * self.left) {
-            return;
+        let lately = self.swept.is_some_and(|at| now.saturating_duration_since(at) < FORGOTTEN);
+        if self.known.len() >= SWEEP && !lately {
+            self.known.retain(|_, address| !address.is_over(now));
+            self.swept = Some(now);
         }
-        self.known.retain(|_, address| !address.is_over(now));
-        self.left = self.known.len();
     }
 }
 
