@@ -17,4 +17,5 @@ mod operator;
 mod restart;
 mod slow_client;
 mod standing;
+mod storm;
 mod tickets;
