@@ -4,6 +4,7 @@
 
 mod bignum;
 mod crypto;
+pub mod fuzz;
 pub mod login_keys;
 mod name;
 pub mod session;

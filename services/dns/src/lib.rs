@@ -14,6 +14,8 @@
 mod choose;
 mod config;
 mod encode;
+#[doc(hidden)]
+pub mod fuzz;
 mod live;
 mod metrics;
 mod pool;
