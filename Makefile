@@ -2,6 +2,7 @@
 
 CARGO ?= cargo
 DATA_DIR ?= var
+FUZZ_SECONDS ?= 60
 PROFILE := quick
 BIN := target/$(PROFILE)/shardkeep
 # The binary that tests start and kill, built by the same profile as the tests.
@@ -29,6 +30,10 @@ down: ## End the running cluster
 demo: build ## 50 headless players for 30 s, against the running cluster or one started for it
 	$(BIN) demo --data-dir $(DATA_DIR)
 
+.PHONY: attack
+attack: build ## Attack the running cluster (or one started for it) while honest players come and go
+	$(BIN) attack --data-dir $(DATA_DIR)
+
 .PHONY: clean
 clean: ## Remove the cluster's data and the build
 	@if [ -x $(BIN) ]; then $(BIN) down --data-dir $(DATA_DIR); fi
@@ -54,6 +59,16 @@ test: test-deps ## All tests, on SQLite and on PostgreSQL + Redis
 test-long: test-deps ## Chaos and soak runs, about half an hour
 	$(CARGO) build --quiet -p shardkeep -p shardkeep-example-dice
 	SHARDKEEP_BIN=$(abspath $(TEST_BIN)) $(CARGO) test -p shardkeep-stories --test stories -- --ignored --test-threads 1
+
+# The sanitizer comes with the stable compiler; the variable is what lets cargo-fuzz ask for it.
+.PHONY: fuzz
+fuzz: ## Every fuzz target for FUZZ_SECONDS (60) each
+	@$(CARGO) fuzz --version >/dev/null 2>&1 || $(CARGO) install cargo-fuzz
+	@for target in $$($(CARGO) fuzz list); do \
+	  mkdir -p fuzz/found/$$target; \
+	  RUSTC_BOOTSTRAP=1 $(CARGO) fuzz run --all-features $$target fuzz/found/$$target fuzz/corpus/$$target -- \
+	    -max_total_time=$(FUZZ_SECONDS) -max_len=2048 -print_final_stats=1 || exit 1; \
+	done
 
 .PHONY: bench
 bench: ## The table of measures, each against a peer or limit in the same run

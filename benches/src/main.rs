@@ -12,6 +12,7 @@ mod ledger;
 mod load;
 mod memory;
 mod peer;
+mod ranks;
 mod relay;
 mod site;
 mod srp;

@@ -1,5 +1,6 @@
 //! Whether the time of login's answers tells which accounts exist. Both kinds of attempts take turns, each on a
-//! connection of its own, with a password that is wrong.
+//! connection of its own, with a password that is wrong. Names of both kinds come back again and again, as an
+//! attacker would ask for them, and who goes first changes from turn to turn.
 
 use std::time::{Duration, Instant};
 
@@ -12,20 +13,23 @@ use shardkeep_wire::{
 };
 
 use crate::{
+    ranks,
     site::{self, Site},
     table::{Measure, Outcome, Row},
 };
 
-const TIME: Duration = Duration::from_secs(12);
-const MOST: usize = 1_000;
+const TIME: Duration = Duration::from_secs(20);
+const MOST: usize = 4_000;
+/// Names of each kind.
+const NAMES: usize = 8;
 const GROUP: u32 = 2048;
 /// Some number below the group's prime; the server must do its whole work to find that it proves nothing.
 const PUBLIC: [u8; 256] = [5; 256];
 
 pub const UNKNOWN: Measure = Measure {
     name: "unknown",
-    what: "login's answers about an account that exists, beside one that does not, medians",
-    reach: "1.0, give or take noise",
+    what: "login's answers about accounts that exist, beside some that do not: medians, and ranks (Mann-Whitney)",
+    reach: "1.0, within 3.3 standard deviations",
     run,
 };
 
@@ -35,29 +39,52 @@ fn run() -> Result<Outcome> {
 
 async fn measure() -> Result<Outcome> {
     let site = Site::shared().await?;
-    site.cluster.account("benchknown", "correct horse battery staple").await?;
+    let names = |prefix| (0..NAMES).map(move |number| format!("{prefix}{number}")).collect::<Vec<_>>();
+    let (existing, absent) = (names("benchknown"), names("benchabsent"));
+    for name in &existing {
+        site.cluster.account(name, "correct horse battery staple").await?;
+    }
     let login = site.cluster.announced("login-1")?.client;
     let (begin, mut known, mut unknown) = (Instant::now(), Times::default(), Times::default());
     let mut count = 0;
     while begin.elapsed() < TIME && count < MOST {
-        known.add(attempt(&site.config, &login, "benchknown").await?);
-        unknown.add(attempt(&site.config, &login, &format!("nobody{count}")).await?);
+        let (one, other) = (&existing[count % NAMES], &absent[count % NAMES]);
+        if (count / NAMES).is_multiple_of(2) {
+            known.add(attempt(&site.config, &login, one).await?);
+            unknown.add(attempt(&site.config, &login, other).await?);
+        } else {
+            unknown.add(attempt(&site.config, &login, other).await?);
+            known.add(attempt(&site.config, &login, one).await?);
+        }
         count += 1;
     }
     eprintln!("  {count} attempts of each kind");
-    let row = |case, known: Duration, unknown: Duration| {
+    let mut rows = Vec::new();
+    for (case, ranked, known, unknown) in [
+        ("Hello to Challenge", "the same, by rank", known.challenges, unknown.challenges),
+        ("Proof to refusal", "the same, by rank", known.refusals, unknown.refusals),
+    ] {
+        let compared = ranks::compare(&seconds(&known), &seconds(&unknown)).context("too few attempts")?;
+        let (known, unknown) = (median(known)?, median(unknown)?);
         let show = |time: Duration| format!("{:.0} us", time.as_secs_f64() * 1e6);
-        Row {
+        rows.push(Row {
             case,
             ours: format!("{} exists", show(known)),
             peer: format!("{} does not", show(unknown)),
             ratio: Some(known.as_secs_f64() / unknown.as_secs_f64()),
-        }
-    };
-    Ok(Outcome::Rows(vec![
-        row("Hello to Challenge", median(known.challenges)?, median(unknown.challenges)?),
-        row("Proof to refusal", median(known.refusals)?, median(unknown.refusals)?),
-    ]))
+        });
+        rows.push(Row {
+            case: ranked,
+            ours: format!("slower with a chance of {:.3}", compared.larger),
+            peer: format!("0.5; {:+.1} standard deviations", compared.deviations),
+            ratio: Some(compared.larger / 0.5),
+        });
+    }
+    Ok(Outcome::Rows(rows))
+}
+
+fn seconds(times: &[Duration]) -> Vec<f64> {
+    times.iter().map(Duration::as_secs_f64).collect()
 }
 
 #[derive(Default)]

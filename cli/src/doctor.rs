@@ -77,11 +77,12 @@ pub async fn run(args: &DoctorArgs) -> Result<ExitCode> {
 }
 
 fn open_files() -> Finding {
-    let soft = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-    if soft >= WANTED_FILES {
-        return Finding::Good(format!("{soft} per process"));
+    // Daemons raise their soft limit to the hard one themselves.
+    let most = getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX);
+    if most >= WANTED_FILES {
+        return Finding::Good(format!("{most} per process"));
     }
-    Finding::Bad(format!("only {soft} per process"), format!("`ulimit -n {WANTED_FILES}` before starting"))
+    Finding::Bad(format!("only {most} per process"), format!("`ulimit -Hn {WANTED_FILES}` before starting"))
 }
 
 fn clock() -> Finding {

@@ -3,6 +3,7 @@
 #![allow(unreachable_pub, reason = "nothing of a binary can be reached from outside")]
 
 mod account;
+mod attack;
 mod certificates;
 mod daemon;
 mod data_dir;
@@ -53,6 +54,11 @@ enum Command {
     /// Let headless players take the whole path, and show a table of what they met
     #[command(visible_alias = "bots")]
     Demo(demo::DemoArgs),
+    /// Attack the doors of a cluster on this machine while honest players come and go, and show what they met
+    Attack(attack::AttackArgs),
+    /// The attackers of `attack`: takes its orders from standard input
+    #[command(hide = true)]
+    Attacker,
     /// Play in this terminal
     Play(play::PlayArgs),
     /// Create, show and ban accounts
@@ -82,6 +88,8 @@ fn main() -> ExitCode {
     match Cli::parse().command {
         // A daemon has a life, a runtime and exit codes of its own.
         Command::Daemon(args) => daemon::run(args),
+        // Attackers have one thread, so that what they use is counted and bounded.
+        Command::Attacker => attack::attacker(),
         command => finish(run(command)),
     }
 }
@@ -93,8 +101,9 @@ async fn run(command: Command) -> Result<ExitCode> {
         Command::Down(args) => down::run(&args).await?,
         Command::Reset(args) => reset::run(&args)?,
         Command::Status(args) => return status::run(&args).await,
-        Command::Daemon(_) => unreachable!("daemons are run by main"),
+        Command::Daemon(_) | Command::Attacker => unreachable!("run by main"),
         Command::Demo(args) => return demo::run(args).await,
+        Command::Attack(args) => return attack::run(args).await,
         Command::Play(args) => play::run(args).await?,
         Command::Account(args) => account::run(args).await?,
         Command::Gm(args) => gm::run(args).await?,

@@ -19,4 +19,5 @@ mod operator;
 mod restart;
 mod slow_client;
 mod standing;
+mod storm;
 mod tickets;

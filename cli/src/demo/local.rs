@@ -1,4 +1,4 @@
-//! The cluster that the players play on: the one that runs in the data directory, or one started for the demo.
+//! The cluster that headless players play on: the one that runs in the data directory, or one started for them.
 
 use std::process::Stdio;
 
@@ -17,7 +17,8 @@ impl LocalCluster {
         if dir.supervisor()?.is_some() {
             return Ok(Self(None));
         }
-        println!("no cluster runs in {}; starting one for the demo", dir.path().display());
+        // Not a result: whoever reads JSON from standard output must not find it there.
+        eprintln!("no cluster runs in {}; starting one", dir.path().display());
         let mut child = Command::new(std::env::current_exe().context("cannot find this program's own file")?)
             .args(["up", "--quiet", "--supervised", "--data-dir"])
             .arg(dir.path())

@@ -2,10 +2,10 @@
 //! daemon process is killed once meanwhile, and the books are checked at the end.
 
 mod chaos;
-mod local;
+pub mod local;
 mod pair;
-mod player;
-mod stats;
+pub mod player;
+pub mod stats;
 mod work;
 
 use std::{net::SocketAddr, process::ExitCode, sync::Arc, time::Duration};

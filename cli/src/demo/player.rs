@@ -110,8 +110,10 @@ impl Bot {
     pub async fn enter(place: &Place, credentials: &Credentials, stats: &Arc<Stats>) -> Result<Self> {
         let addresses = stats.measure(Step::Dns, find(&place.config, &place.zone)).await?;
         let address = *addresses.first().context("DNS knows no login server")?;
-        let door = Door::open(&place.config, address).await?;
-        let log_in = door.log_in(&credentials.account, credentials.password.expose());
+        let log_in = async {
+            let door = Door::open(&place.config, address).await?;
+            door.log_in(&credentials.account, credentials.password.expose()).await
+        };
         let mut worlds = stats.measure(Step::Login, log_in).await?;
         let listed = Instant::now();
         // Login hears of a world a moment after the world leads.

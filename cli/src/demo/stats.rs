@@ -9,6 +9,7 @@ use std::{
 use comfy_table::{CellAlignment, Table};
 use hdrhistogram::Histogram;
 use parking_lot::Mutex;
+use serde::Serialize;
 
 use crate::terminal;
 
@@ -24,11 +25,12 @@ pub enum Step {
     Trade,
     PickUp,
     HandOver,
+    RoundTrip,
     Resume,
 }
 
 impl Step {
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Dns,
         Self::Login,
         Self::List,
@@ -39,8 +41,27 @@ impl Step {
         Self::Trade,
         Self::PickUp,
         Self::HandOver,
+        Self::RoundTrip,
         Self::Resume,
     ];
+
+    /// Name for programs.
+    pub fn key(self) -> &'static str {
+        match self {
+            Self::Dns => "dns",
+            Self::Login => "login",
+            Self::List => "list",
+            Self::Attach => "attach",
+            Self::Enter => "enter",
+            Self::MoveSeen => "move_seen",
+            Self::Chat => "chat",
+            Self::Trade => "trade",
+            Self::PickUp => "pick_up",
+            Self::HandOver => "hand_over",
+            Self::RoundTrip => "round_trip",
+            Self::Resume => "resume",
+        }
+    }
 }
 
 impl fmt::Display for Step {
@@ -56,9 +77,21 @@ impl fmt::Display for Step {
             Self::Trade => "trade",
             Self::PickUp => "dropped, seen and picked up",
             Self::HandOver => "hand-over",
+            Self::RoundTrip => "round trip",
             Self::Resume => "resume",
         })
     }
+}
+
+/// What is told of one step; times in microseconds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Figures {
+    pub count: u64,
+    pub failures: u64,
+    pub p50_us: u64,
+    pub p95_us: u64,
+    pub p99_us: u64,
+    pub max_us: u64,
 }
 
 #[derive(Default)]
@@ -107,6 +140,21 @@ impl Stats {
         result
     }
 
+    /// `None`: nobody has taken the step.
+    pub fn figures(&self, step: Step) -> Option<Figures> {
+        let rows = self.0.lock();
+        let row = rows.get(&step)?;
+        let at = |quantile| row.times.value_at_quantile(quantile);
+        Some(Figures {
+            count: row.times.len(),
+            failures: row.failures,
+            p50_us: at(0.5),
+            p95_us: at(0.95),
+            p99_us: at(0.99),
+            max_us: row.times.max(),
+        })
+    }
+
     pub fn failures(&self) -> u64 {
         self.0.lock().values().map(|row| row.failures).sum()
     }
@@ -143,7 +191,8 @@ impl Stats {
     }
 }
 
-fn time(micros: u64) -> String {
+/// A time for people.
+pub fn time(micros: u64) -> String {
     // Three digits are what the histogram keeps.
     #[allow(clippy::cast_precision_loss)]
     let millis = micros as f64 / 1_000.0;

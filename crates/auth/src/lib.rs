@@ -5,6 +5,7 @@
 mod bignum;
 mod binding;
 mod crypto;
+pub mod fuzz;
 pub mod login_keys;
 mod name;
 pub mod session;

@@ -1,6 +1,8 @@
-//! Metrics of the process itself: CPU, memory and open files, read from `/proc` at each scrape.
+//! The process itself: how many files it may open, and its metrics (CPU, memory and open files, read from `/proc` at each
+//! scrape).
 
 use metrics::{Unit, counter, describe_counter, describe_gauge, gauge};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Clock ticks per second and page size that Linux shows to user space on every architecture we build for.
 const TICKS_PER_SECOND: u64 = 100;
@@ -8,6 +10,14 @@ const CPU: &str = "shardkeep_process_cpu_milliseconds_total";
 const RESIDENT: &str = "shardkeep_process_resident_bytes";
 const OPEN_FILES: &str = "shardkeep_process_open_files";
 const START: &str = "shardkeep_process_start_time_seconds";
+
+/// As many open files as the system lets this process have. Systems give 1,024 to begin with, for programs that use
+/// `select`; every connection is a file, and a thousand silent ones would close the door for all.
+pub(crate) fn allow_files() {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    // Raising the soft limit to the hard one needs no privilege. If it fails all the same, the bounds are reached sooner.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
+}
 
 pub(crate) fn describe() {
     describe_counter!(CPU, Unit::Milliseconds, "CPU time used, user and system");
@@ -48,6 +58,15 @@ fn resident_kib(status: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn as_many_files_as_the_system_allows() {
+        let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+        let lower = maximum.map_or(4_096, |maximum| maximum - 1);
+        setrlimit(Resource::Nofile, Rlimit { current: Some(lower), maximum }).unwrap();
+        allow_files();
+        assert_eq!(getrlimit(Resource::Nofile).current, maximum);
+    }
 
     #[test]
     fn reads_the_kernels_tables() {

@@ -74,6 +74,7 @@ pub fn main_with_args<S: Service>(args: impl IntoIterator<Item = OsString>) -> E
             }
         };
     }
+    crate::process::allow_files();
     match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => {
             let code = runtime.block_on(process::<S>(settings));

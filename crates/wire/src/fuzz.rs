@@ -1,7 +1,9 @@
-//! Every decoder of the crate behind one function, for fuzzers and for the replay of their corpus: whatever the
-//! bytes are, it returns.
+//! Every decoder of the crate behind a few functions, for fuzzers and for the replay of their corpus: whatever the
+//! bytes are, each returns, and what it could read says the same when it is written again.
 
-use bytes::{Bytes, BytesMut};
+use std::{collections::VecDeque, time::Instant};
+
+use bytes::{Buf, Bytes, BytesMut};
 use shardkeep_types::Secret;
 
 use crate::{
@@ -11,9 +13,10 @@ use crate::{
     movement::{Avatar, Cell, Move},
     opcode::{self, Phase},
     payload,
-    preface::Preface,
-    record::Decoder,
+    preface::{self, Preface},
+    record::{Decoder, HEADER},
     seal::{KEY, Opener, Suite},
+    session::{Bounds, Inbox, Outbox},
     varint,
 };
 
@@ -33,6 +36,187 @@ pub fn decode_all(bytes: &[u8]) {
     sealed(bytes);
     messages(bytes);
     movement(bytes);
+}
+
+/// The first bytes of a connection.
+pub fn preface(bytes: &[u8]) {
+    let Some(bytes) = bytes.first_chunk() else { return };
+    let ours = Preface::new(preface::Service::Gateway, preface::deployment_tag("dev"));
+    match Preface::parse(bytes) {
+        Ok(parsed) => {
+            assert_eq!(parsed.encode(), *bytes);
+            assert_eq!(ours.accept(bytes).is_ok(), parsed == ours);
+        }
+        Err(_) => assert!(ours.accept(bytes).is_err()),
+    }
+}
+
+/// A stream of records. The first byte says by whom, and in pieces of which size it arrives; that must not matter.
+pub fn records(bytes: &[u8]) {
+    let Some((&how, stream)) = bytes.split_first() else { return };
+    let side = if how & 1 == 0 { Side::Client } else { Side::Server };
+    let whole = cut(side, stream, stream.len().max(1));
+    assert_eq!(whole, cut(side, stream, usize::from(how >> 1) + 1));
+    for body in &whole.0 {
+        assert!((1..=side.max_record()).contains(&body.len()));
+        sealed(body);
+    }
+}
+
+/// The bodies of a stream that comes in pieces, and whether it ended with a fault.
+fn cut(side: Side, stream: &[u8], piece: usize) -> (Vec<BytesMut>, bool) {
+    let (mut bodies, mut buffer) = (Vec::new(), BytesMut::new());
+    for piece in stream.chunks(piece) {
+        buffer.extend_from_slice(piece);
+        loop {
+            match Decoder::new(side).next(&mut buffer) {
+                Ok(Some(body)) => bodies.push(body),
+                Ok(None) => break,
+                Err(_) => return (bodies, true),
+            }
+        }
+        assert!(buffer.len() < HEADER + side.max_record(), "a whole record was left lying");
+    }
+    (bodies, false)
+}
+
+/// The plaintext of one record: each message has one form only.
+pub fn message(record: &[u8]) {
+    let mut again = BytesMut::new();
+    for parsed in parse_all(record).map_while(Result::ok) {
+        parsed.encode(&mut again);
+        for phase in PHASES {
+            let _ = opcode::check(phase, parsed.opcode, parsed.kind(), parsed.payload.len());
+        }
+        payloads(&parsed);
+    }
+    assert!(record.starts_with(&again), "a message came back in another form");
+    messages(record);
+    movement(record);
+}
+
+const PHASES: [Phase; 7] = [
+    Phase::LoginNew,
+    Phase::LoginChallenged,
+    Phase::LoginVerified,
+    Phase::LoginWelcome,
+    Phase::GatewayNew,
+    Phase::GatewayAttached,
+    Phase::Session,
+];
+
+/// What a client says to a server that does not know it yet: a preface, then plain records of one message each, as
+/// far as the phases of a handshake let it come.
+pub fn opening(bytes: &[u8]) {
+    let Some((first, rest)) = bytes.split_first_chunk() else { return };
+    let Ok(preface) = Preface::parse(first) else { return };
+    let phases = match preface.service {
+        preface::Service::Gateway => &[Phase::GatewayNew, Phase::GatewayAttached][..],
+        _ => &[Phase::LoginNew, Phase::LoginChallenged, Phase::LoginVerified][..],
+    };
+    let mut buffer = BytesMut::from(rest);
+    for phase in phases {
+        let Ok(Some(body)) = Decoder::new(Side::Client).next(&mut buffer) else { return };
+        let Ok((message, taken)) = Message::parse(&body) else { return };
+        let allowed = opcode::check(*phase, message.opcode, message.kind(), message.payload.len());
+        if taken != body.len() || allowed.is_err() {
+            return;
+        }
+        let known = match message.opcode {
+            opcode::HELLO => message.decode::<payload::Hello>().map(|hello| offered(&hello.suites)),
+            opcode::PROOF => message.decode::<payload::Proof>().map(drop),
+            opcode::FINISHED => message.decode::<payload::Finished>().map(drop),
+            opcode::ATTACH => message.decode::<payload::Attach>().map(|attach| offered(&attach.suites)),
+            opcode::RESUME => message.decode::<payload::Resume>().map(|resume| offered(&resume.suites)),
+            opcode::CONFIRM => message.decode::<payload::Confirm>().map(drop),
+            _ => return,
+        };
+        if known.is_err() {
+            return;
+        }
+    }
+}
+
+fn offered(suites: &[i32]) {
+    if let Some(chosen) = Suite::choose(suites) {
+        assert!(suites.contains(&chosen.number()));
+    }
+}
+
+/// The reliable log of a session, by commands: what is sent, acknowledged, resumed, lost and moved. A plain list of
+/// what must be in it is kept beside it.
+pub fn session_log(bytes: &[u8]) {
+    let mut commands = bytes;
+    let (mut outbox, mut inbox) = (Outbox::new(Bounds::CLIENT), Inbox::default());
+    let mut model: VecDeque<Bytes> = VecDeque::new();
+    let (mut sent, mut received) = (0u64, 0u64);
+    let now = Instant::now();
+    while let Some(command) = take(&mut commands) {
+        let argument = take(&mut commands).unwrap_or_default();
+        match command % 7 {
+            0 => {
+                let message = Bytes::from(vec![argument; usize::from(argument) * usize::from(command)]);
+                let room = outbox.has_room(message.len());
+                assert_eq!(outbox.push(message.clone()).is_ok(), room);
+                if room {
+                    sent += 1;
+                    model.push_back(message);
+                }
+            }
+            1 | 2 => {
+                let upto = place(outbox.acknowledged(), argument, &mut commands);
+                let done = if command % 7 == 1 {
+                    assert_eq!(outbox.acknowledge(upto).is_ok(), upto <= sent);
+                    upto <= sent
+                } else {
+                    let before = outbox.acknowledged();
+                    let again = outbox.resume_from(upto).map(|rest| rest.cloned().collect::<VecDeque<_>>());
+                    assert_eq!(again.is_ok(), (before..=sent).contains(&upto));
+                    again.is_ok()
+                };
+                while done && sent - (model.len() as u64) < upto {
+                    model.pop_front();
+                }
+            }
+            3 => outbox = Outbox::restore(Bounds::CLIENT, outbox.sent(), outbox.unacknowledged().cloned()),
+            4 => {
+                inbox.receive(now);
+                received += 1;
+                assert_eq!(inbox.received(), received);
+                let _ = inbox.ack_due(now);
+            }
+            5 => {
+                assert_eq!(inbox.acknowledge(), received);
+                assert!(!inbox.ack_due(now) && inbox.deadline().is_none());
+            }
+            _ => {
+                outbox.restart();
+                inbox.restart();
+                model.clear();
+                (sent, received) = (0, 0);
+            }
+        }
+        assert_eq!((outbox.sent(), outbox.acknowledged()), (sent, sent - model.len() as u64));
+        assert_eq!(outbox.bytes(), model.iter().map(Bytes::len).sum::<usize>());
+        assert!(outbox.unacknowledged().eq(model.iter()));
+        assert!(model.len() <= Bounds::CLIENT.messages && outbox.bytes() <= Bounds::CLIENT.bytes);
+    }
+}
+
+fn take(commands: &mut &[u8]) -> Option<u8> {
+    let byte = *commands.first()?;
+    commands.advance(1);
+    Some(byte)
+}
+
+/// A number near the last acknowledged one, or any at all.
+fn place(acknowledged: u64, argument: u8, commands: &mut &[u8]) -> u64 {
+    if argument < 0xf0 {
+        return (acknowledged + u64::from(argument)).saturating_sub(4);
+    }
+    let mut number = [0; 8];
+    number.fill_with(|| take(commands).unwrap_or(0xff));
+    u64::from_le_bytes(number)
 }
 
 fn sealed(body: &[u8]) {
@@ -93,6 +277,11 @@ mod tests {
         #[test]
         fn arbitrary_bytes(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
             decode_all(&bytes);
+            preface(&bytes);
+            records(&bytes);
+            message(&bytes);
+            opening(&bytes);
+            session_log(&bytes);
         }
 
         /// Valid streams with a few bytes bent reach deeper than noise does.

@@ -4,7 +4,6 @@ use std::{sync::Arc, time::Duration};
 
 use metrics::{counter, gauge};
 use shardkeep_lanes::{Arrival, Lane, Listener, Upgrade};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, warn};
 
@@ -30,8 +29,7 @@ pub(crate) async fn run(
     tasks: TaskTracker,
     stop: CancellationToken,
 ) {
-    let places = Arc::new(Semaphore::new(core.config.max_connections));
-    let throttle = Throttle::default();
+    let throttle = Throttle::new(core.config.max_connections, core.config.max_connections_per_address);
     let upgrade = listener.upgrade();
     loop {
         let accepted = tokio::select! {
@@ -50,36 +48,34 @@ pub(crate) async fn run(
         if arrival.lane() == Lane::Quic {
             counter!(RETRIES).absolute(listener.retries());
         }
-        let Ok(permit) = places.clone().try_acquire_owned() else {
-            counter!(TURNED_AWAY, "reason" => "full").increment(1);
-            continue;
+        let place = match throttle.enter(arrival.peer().ip()) {
+            Ok(place) => place,
+            Err(reason) => {
+                counter!(TURNED_AWAY, "reason" => reason).increment(1);
+                continue;
+            }
         };
-        let Some(place) = throttle.enter(arrival.peer().ip(), core.config.max_connections_per_address) else {
-            counter!(TURNED_AWAY, "reason" => "address").increment(1);
-            continue;
-        };
-        let connection = Connection::new(permit, place);
+        let connection = Connection::new(place);
         let (core, worlds, stop) = (core.clone(), worlds.clone(), stop.clone());
         let upgrade = upgrade.clone();
         tasks.spawn(async move {
             tokio::select! {
                 () = stop.cancelled() => {}
+                // Closed without a word: others wait for the place.
+                () = connection.0.crowd.lost() => counter!(TURNED_AWAY, "reason" => "crowded_out").increment(1),
                 () = serve(core, worlds, arrival, &connection, upgrade.as_deref()) => {}
             }
         });
     }
 }
 
-/// Holds a connection's places, and counts it, while it lives.
-struct Connection {
-    _permit: OwnedSemaphorePermit,
-    place: Place,
-}
+/// Holds a connection's place, and counts it, while it lives.
+struct Connection(Place);
 
 impl Connection {
-    fn new(permit: OwnedSemaphorePermit, place: Place) -> Self {
+    fn new(place: Place) -> Self {
         gauge!(CONNECTIONS).increment(1.0);
-        Self { _permit: permit, place }
+        Self(place)
     }
 }
 
@@ -97,7 +93,7 @@ async fn serve(
     upgrade: Option<&Upgrade>,
 ) {
     let address = arrival.peer();
-    match handshake::run(&core, &worlds, arrival, &connection.place, upgrade).await {
+    match handshake::run(&core, &worlds, arrival, &connection.0, upgrade).await {
         Some(playing) => Box::pin(play(core, playing)).await,
         None => debug!(%address, "no session"),
     }

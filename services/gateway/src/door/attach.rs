@@ -60,6 +60,9 @@ async fn confirmed(
 ) -> Result<Playing, DoorError> {
     let opened = async {
         let (request, _) = confirm(&mut wire).await?;
+        if !door.place.crowd.proved() {
+            return Err(DoorError::Full);
+        }
         let ticket = door.core.tickets.lock().consume(id, Instant::now()).ok_or(DoorError::Ticket)?;
         let restore = ticket.clone();
         let connection = door.core.next_connection();

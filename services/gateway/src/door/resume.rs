@@ -59,6 +59,9 @@ pub(super) async fn run(door: &Door<'_>, plain: Plain, opening: Opening) -> Resu
     let (mut wire, keys) = answer(plain, &opening, &Proof::resume(key), key, suite, which).await?;
     let resumed = async {
         let (request, confirm) = confirm(&mut wire).await?;
+        if !door.place.crowd.proved() {
+            return Err(DoorError::Full);
+        }
         let proved = match basis {
             Basis::Here { session, key } => here(door, session, &key, &keys, &confirm)?,
             Basis::World { found, key } => elsewhere(door, id, *found, &key, &keys, &confirm).await?,

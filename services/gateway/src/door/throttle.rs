@@ -1,4 +1,4 @@
-//! Bounds per client address: connections at once, and resumes that cost a question to the worlds.
+//! Bounds of connections, in all and per client address, and of resumes that cost a question to the worlds.
 
 use std::{
     collections::HashMap,
@@ -10,15 +10,29 @@ use std::{
 use parking_lot::Mutex;
 use shardkeep_wire::limit::TokenBucket;
 
+use super::crowd::{self, Crowd};
+
 /// Resumes of sessions unknown here, per second and address. A gateway that died sends its players all at once, and
 /// many may share an address.
 const RESUMES: u32 = 200;
 const RESUME_BURST: u32 = 2_000;
 /// A bucket unused for so long is full again, and forgotten.
 const FORGOTTEN: Duration = Duration::from_secs(30);
+/// Addresses known before those to be forgotten are looked for.
+const SWEEP: usize = 1_024;
 
-#[derive(Clone, Default)]
-pub(crate) struct Throttle(Arc<Mutex<HashMap<IpAddr, Address>>>);
+/// Overflow: of an address, the newcomer is turned away; in all, the oldest connection without a session makes room.
+pub(crate) struct Throttle {
+    crowd: Crowd,
+    per_address: usize,
+    addresses: Arc<Mutex<Addresses>>,
+}
+
+#[derive(Default)]
+struct Addresses {
+    known: HashMap<IpAddr, Address>,
+    swept: Option<Instant>,
+}
 
 #[derive(Default)]
 struct Address {
@@ -27,31 +41,59 @@ struct Address {
     last_resume: Option<Instant>,
 }
 
-/// One connection's place among those of its address.
+/// One connection's place among all, and among those of its address.
 pub(crate) struct Place {
-    throttle: Throttle,
+    pub(crate) crowd: crowd::Place,
+    addresses: Arc<Mutex<Addresses>>,
     address: IpAddr,
 }
 
 impl Throttle {
-    /// A place for one more connection; `None`: too many come from there.
-    pub(crate) fn enter(&self, address: IpAddr, most: usize) -> Option<Place> {
+    /// So many connections in all, and from one address.
+    pub(crate) fn new(most: usize, per_address: usize) -> Self {
+        Self { crowd: Crowd::new(most), per_address, addresses: Arc::default() }
+    }
+
+    /// A place for one more connection, or which bound is reached.
+    pub(crate) fn enter(&self, address: IpAddr) -> Result<Place, &'static str> {
         let address = prefix(address);
-        let mut addresses = self.0.lock();
-        let entry = addresses.entry(address).or_default();
-        if entry.connections >= most {
-            return None;
+        let mut addresses = self.addresses.lock();
+        addresses.make_room(Instant::now());
+        let here = addresses.known.get(&address).map_or(0, |entry| entry.connections);
+        // Asked first: an address that has too many must not crowd out others.
+        if here >= self.per_address {
+            return Err("address");
         }
-        entry.connections += 1;
-        Some(Place { throttle: self.clone(), address })
+        let crowd = self.crowd.enter().ok_or("full")?;
+        addresses.known.entry(address).or_default().connections += 1;
+        Ok(Place { crowd, addresses: self.addresses.clone(), address })
+    }
+}
+
+impl Addresses {
+    /// Forgets those that are not needed, now and then: an address that resumed once and never came again would stay
+    /// for ever, and an attacker with a prefix of IPv6 has no end of addresses.
+    fn make_room(&mut self, now: Instant) {
+        let lately = self.swept.is_some_and(|at| now.saturating_duration_since(at) < FORGOTTEN);
+        if self.known.len() >= SWEEP && !lately {
+            self.known.retain(|_, address| !address.is_over(now));
+            self.swept = Some(now);
+        }
+    }
+}
+
+impl Address {
+    fn is_over(&self, now: Instant) -> bool {
+        let rested = |last| now.saturating_duration_since(last) > FORGOTTEN;
+        self.connections == 0 && self.last_resume.is_none_or(rested)
     }
 }
 
 impl Place {
     /// Whether the address may make the gateway ask the worlds now.
     pub(crate) fn may_resume(&self, now: Instant) -> bool {
-        let mut addresses = self.throttle.0.lock();
-        let entry = addresses.entry(self.address).or_default();
+        let mut addresses = self.addresses.lock();
+        let entry = addresses.known.entry(self.address).or_default();
         entry.last_resume = Some(now);
         entry.resumes.take(RESUMES, RESUME_BURST, now).is_ok()
     }
@@ -59,11 +101,11 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut addresses = self.throttle.0.lock();
-        if let Some(entry) = addresses.get_mut(&self.address) {
+        let mut addresses = self.addresses.lock();
+        if let Some(entry) = addresses.known.get_mut(&self.address) {
             entry.connections -= 1;
-            if entry.connections == 0 && entry.last_resume.is_none_or(|last| last.elapsed() > FORGOTTEN) {
-                addresses.remove(&self.address);
+            if entry.is_over(Instant::now()) {
+                addresses.known.remove(&self.address);
             }
         }
     }
@@ -83,19 +125,42 @@ mod tests {
 
     #[test]
     fn an_address_has_so_many_places() {
-        let throttle = Throttle::default();
+        let throttle = Throttle::new(10, 1);
         let address = |text: &str| text.parse::<IpAddr>().unwrap();
-        let first = throttle.enter(address("2001:db8::1"), 1).unwrap();
-        assert!(throttle.enter(address("2001:db8::2"), 1).is_none(), "the same /64");
-        assert!(throttle.enter(address("192.0.2.1"), 1).is_some());
+        let first = throttle.enter(address("2001:db8::1")).unwrap();
+        assert_eq!(throttle.enter(address("2001:db8::2")).err(), Some("address"), "the same /64");
+        assert!(throttle.enter(address("192.0.2.1")).is_ok());
         drop(first);
-        assert!(throttle.enter(address("2001:db8::2"), 1).is_some());
-        assert!(throttle.0.lock().is_empty());
+        assert!(throttle.enter(address("2001:db8::2")).is_ok());
+        assert!(throttle.addresses.lock().known.is_empty());
+    }
+
+    #[test]
+    fn sessions_are_not_crowded_out() {
+        let throttle = Throttle::new(1, 10);
+        let first = throttle.enter([192, 0, 2, 1].into()).unwrap();
+        let second = throttle.enter([192, 0, 2, 1].into()).unwrap();
+        drop(first);
+        assert!(second.crowd.proved());
+        assert_eq!(throttle.enter([192, 0, 2, 2].into()).err(), Some("full"));
+    }
+
+    #[test]
+    fn addresses_that_resumed_once_are_forgotten() {
+        let (throttle, now) = (Throttle::new(1, 1), Instant::now());
+        for host in 0..10 * SWEEP as u128 {
+            let place = throttle.enter(IpAddr::V6((host << 64).into())).unwrap();
+            assert!(place.may_resume(now));
+        }
+        let mut addresses = throttle.addresses.lock();
+        assert_eq!(addresses.known.len(), 10 * SWEEP, "their buckets are not full again yet");
+        addresses.make_room(now + FORGOTTEN + Duration::from_secs(1));
+        assert_eq!(addresses.known.len(), 0);
     }
 
     #[test]
     fn resumes_are_bounded() {
-        let place = Throttle::default().enter("192.0.2.1".parse().unwrap(), 1).unwrap();
+        let place = Throttle::new(1, 1).enter("192.0.2.1".parse().unwrap()).unwrap();
         let now = Instant::now();
         assert_eq!((0..RESUME_BURST + 5).filter(|_| place.may_resume(now)).count(), RESUME_BURST as usize);
     }

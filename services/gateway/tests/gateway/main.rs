@@ -16,7 +16,7 @@ use shardkeep_rpc::gateway::{
 use shardkeep_types::{BackendKind, DaemonKind, Epoch, GroupKey};
 use shardkeep_wire::{
     Head, Message, opcode,
-    payload::{Announcement, ErrorCode, Redirect},
+    payload::{Announcement, ErrorCode, Ping, Redirect},
 };
 use tokio::time::timeout;
 
@@ -82,6 +82,21 @@ async fn a_ticket_serves_once() {
     let request = RevokeAccountRequest { account: 8, below_generation: 2, code: 0, detail: String::new() };
     cluster.ask("gateway-1").revoke_account(request).await.unwrap();
     assert_eq!(refused(Player::attach(&address, &revoked).await), ErrorCode::TicketInvalid, "revoked");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_says_nothing_makes_room() {
+    let mut cluster = Cluster::start().await;
+    let _world = cluster.world("world-1", 1).await;
+    let _gateway = cluster.gateway_with("gateway-1", |config| config.max_connections = 2).await;
+    let address = cluster.address("gateway-1");
+    let mut silent = [connect(&address).await, connect(&address).await];
+    let mut player = cluster.player("gateway-1", 1).await;
+    assert!(silent[0].closes().await);
+    let _newcomer = connect(&address).await;
+    assert!(silent[1].closes().await);
+    player.send(Message::event(opcode::PING, &Ping { value: 7 })).await;
+    while player.connection.receive().await.unwrap().opcode != opcode::PONG {}
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,0 +1,144 @@
+//! Sizes that promise more than there is, or carry as much as one may: record lengths, varints, lengths inside
+//! payloads, counts of DNS records, and records full of the smallest messages.
+
+use std::sync::Arc;
+
+use shardkeep_client::wire::{
+    Message, opcode,
+    payload::{Error, Ping},
+    preface::Service,
+};
+use tokio::task::JoinSet;
+
+use super::{ANSWER, AsyncAttempt, Field, Line, Tally, by_connection, hello, refused_or_breach, soon};
+use crate::attack::{
+    attacker::Door,
+    insider::Insider,
+    line::{End, plain, preface},
+    source,
+};
+
+/// Largest plaintext of a client's record.
+const RECORD: usize = 8_192;
+
+struct Bomb(Vec<u8>);
+
+pub async fn run(field: Arc<Field>, tally: Arc<Tally>) {
+    let mut inside = JoinSet::new();
+    inside.spawn(full_records(field.clone(), tally.clone()));
+    let doors = field.clone();
+    by_connection(field, tally, || {
+        let door = doors.door();
+        let bytes = match door {
+            Door::Dns(_) => dns(),
+            Door::Login(_) => [&preface(Service::Login, doors.deployment())[..], &record()].concat(),
+            Door::Gateway(_) => [&preface(Service::Gateway, doors.deployment())[..], &record()].concat(),
+        };
+        Some((door.at(), Bomb(bytes)))
+    })
+    .await;
+    inside.join_all().await;
+}
+
+/// A record that no server may take at its word.
+fn record() -> Vec<u8> {
+    let endless = [0xff; 9];
+    match source::below(9) {
+        // The largest length, of nothing, and of as much as it says.
+        0 => vec![0xff, 0xff],
+        1 => plain(&[0; 65_535]),
+        2 => vec![0, 0],
+        // The largest a client may send, full of the smallest messages.
+        3 => plain(&smallest(RECORD)),
+        4 => plain(&[0; RECORD + 16]),
+        // Sizes and request numbers of 2^64 - 1, and varints that never end.
+        5 => plain(&[&[2, 4, 0][..], &endless, &[1]].concat()),
+        6 => plain(&[&[0, 0, 1][..], &endless, &[1], &endless, &[1]].concat()),
+        7 => plain(&[&[0, 0, 1][..], &[0x80; 64]].concat()),
+        // A Hello whose account claims 2^32 bytes, and one that is as long as it says.
+        _ if source::below(2) == 0 => plain(&[0, 0, 1, 1, 6, 0x0a, 0x80, 0x80, 0x80, 0x80, 0x10]),
+        _ => plain(&hello(&"a".repeat(7_000)).to_bytes()),
+    }
+}
+
+/// As many pings as fit.
+fn smallest(size: usize) -> Vec<u8> {
+    let ping = Message::event(opcode::PING, &Ping { value: 0 }).to_bytes();
+    ping.iter().copied().cycle().take(size / ping.len() * ping.len()).collect()
+}
+
+fn dns() -> Vec<u8> {
+    let header = |counts: [u16; 4]| {
+        let counts = counts.iter().flat_map(|count| count.to_be_bytes());
+        [0, 7, 1, 0].into_iter().chain(counts).collect::<Vec<u8>>()
+    };
+    let framed =
+        |packet: &[u8]| [&u16::try_from(packet.len()).unwrap_or(u16::MAX).to_be_bytes()[..], packet].concat();
+    match source::below(4) {
+        0 => vec![0xff, 0xff],
+        1 => [&[0xff; 2][..], &[0; 65_535]].concat(),
+        2 => framed(&header([u16::MAX; 4])),
+        // Many queries at once, each answered in order.
+        _ => framed(&[&header([1, 0, 0, 0])[..], &[0, 0, 1, 0, 1]].concat()).repeat(500),
+    }
+}
+
+impl AsyncAttempt for Bomb {
+    async fn go(self, mut line: Line, field: &Field, tally: &Tally) {
+        // A server that has closed already may reset what is still being written.
+        let _ = line.send(&self.0).await;
+        let end = line.end(soon(field)).await;
+        if end == End::Open {
+            tally.accepted("still open");
+            return tally.held(line.age());
+        }
+        refused_or_breach(tally, &end, &line, "a bomb");
+    }
+}
+
+/// Records as large as they may be, full of the smallest messages, in a session: counted as strikes, and closed.
+async fn full_records(field: Arc<Field>, tally: Arc<Tally>) {
+    let Some(account) = field.accounts().first() else { return };
+    let mut pace = field.gentle_pace();
+    let mut insider: Option<Insider> = None;
+    while pace.next().await {
+        let mut here = match insider.take() {
+            Some(here) => here,
+            None => match Insider::board(&field, account).await {
+                Ok(here) => here,
+                Err(error) => {
+                    tally.remark(&format!("no session to attack from: {error:#}"));
+                    if !pace.pause(ANSWER / 10).await {
+                        return;
+                    }
+                    continue;
+                }
+            },
+        };
+        tally.attempt();
+        let _ = here.connection.send_record(&smallest(RECORD)).await;
+        match last_word(&mut here).await {
+            Some(word) => tally.refused(&word),
+            None => tally.accepted("still open"),
+        }
+        if here.come_back(&field).await.is_ok() {
+            insider = Some(here);
+        }
+    }
+}
+
+/// How a session's connection ended; `None`: it goes on.
+async fn last_word(insider: &mut Insider) -> Option<String> {
+    let mut word = End::Closed.word();
+    let reading = async {
+        while let Ok(message) = insider.connection.receive().await {
+            if message.opcode == opcode::ERROR
+                && let Ok(error) = message.decode::<Error>()
+            {
+                word = error.code().as_str_name().to_owned();
+            }
+        }
+    };
+    tokio::time::timeout(ANSWER, reading).await.ok()?;
+    Some(word)
+}

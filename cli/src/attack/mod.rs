@@ -1,0 +1,229 @@
+//! `shardkeep attack`: everything that strangers try at the doors of a cluster, at once and within bounds, against a
+//! cluster on this machine and nothing else. Honest players come and go meanwhile, and are the measure: before the
+//! attack and under it.
+//!
+//! The attackers are a process of their own ([`crew`] starts it, [`attacker`] is it), which may use so much of one
+//! core. Every address it sends to is a [`loopback::Loopback`], checked where it is made.
+
+mod attacker;
+mod attacks;
+mod crew;
+mod dns_packet;
+mod honest;
+mod insider;
+mod line;
+mod loopback;
+mod orders;
+mod outcome;
+mod pace;
+mod source;
+mod tally;
+mod watch;
+
+use std::{process::ExitCode, time::Duration};
+
+use anyhow::{Context as _, Result};
+use clap::Args;
+use shardkeep_client::Config;
+use shardkeep_types::Secret;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+use self::{
+    loopback::{Loopback, NotLoopback},
+    orders::{Account, Attack, Orders},
+    outcome::{Attackers, Outcome, Phase},
+    watch::Watch,
+};
+use crate::{
+    account,
+    data_dir::DataDir,
+    demo::{
+        local::LocalCluster,
+        player::{Credentials, Place},
+    },
+    operator::{ClusterArgs, Operator},
+};
+
+pub use attacker::run as attacker;
+
+/// Said when a target is not on this machine.
+const REFUSED: u8 = 2;
+/// Accounts of the attackers, one for each attack from inside.
+const ATTACKERS: usize = 4;
+/// Honest play before the attack, for comparison.
+const BASELINE: Duration = Duration::from_secs(10);
+
+#[derive(Debug, Args)]
+pub struct AttackArgs {
+    /// Only these attacks; all when absent
+    #[arg(long, value_enum, value_delimiter = ',')]
+    only: Vec<Attack>,
+    /// How long they attack
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=600))]
+    seconds: u64,
+    /// Attempts a second of each attack (the DNS flood sends twenty queries for each)
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=5_000))]
+    rate: u32,
+    /// Connections that each attack keeps open at once
+    #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u16).range(1..=4_000))]
+    open: u16,
+    /// Share of one core that the attackers together may use, in percent
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..=400))]
+    cpu: u16,
+    /// Honest players
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=500))]
+    players: u16,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    /// Loopback address of the cluster's DNS server; the local cluster's when absent (one is started if none runs)
+    #[arg(long)]
+    dns: Option<String>,
+    /// DNS zone of the cluster
+    #[arg(long, default_value = "shardkeep.test")]
+    zone: String,
+    /// Name of the deployment
+    #[arg(long, default_value = "dev")]
+    deployment: String,
+    /// World to play in
+    #[arg(long, default_value_t = 1)]
+    world: u32,
+    #[command(flatten)]
+    cluster: ClusterArgs,
+}
+
+/// Exit code 1 when the honest suffer, a daemon dies or something was let in; 2 when a target is not on this machine.
+pub async fn run(args: AttackArgs) -> Result<ExitCode> {
+    match attack(&args).await {
+        Ok(outcome) => {
+            if args.json {
+                println!("{}", serde_json::to_string_pretty(&outcome)?);
+                outcome.faults.iter().for_each(|fault| eprintln!("FAULT: {fault}"));
+            } else {
+                outcome.print();
+            }
+            Ok(if outcome.good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        }
+        Err(error) if error.downcast_ref::<NotLoopback>().is_some() => {
+            eprintln!("refused: {error:#}");
+            Ok(ExitCode::from(REFUSED))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+async fn attack(args: &AttackArgs) -> Result<Outcome> {
+    // Judged before anything is started or sent.
+    let given = match &args.dns {
+        Some(name) => Loopback::resolve(name).await?.first().copied(),
+        None => None,
+    };
+    let dir = DataDir::new(&args.cluster.data_dir)?;
+    let local = if given.is_none() { Some(LocalCluster::running_or_started(&dir).await?) } else { None };
+    let dns = match given {
+        Some(dns) => dns,
+        None => {
+            let announced = dir.announced("dns-1").context("the local cluster has no DNS server")?.client;
+            Loopback::resolve(&announced).await?.first().copied().context("the DNS server has no address")?
+        }
+    };
+    let outcome = storm(args, dns).await;
+    if let Some(local) = local {
+        local.end().await?;
+    }
+    outcome
+}
+
+/// The phases: honest players alone, honest players under attack, and what is left afterwards.
+async fn storm(args: &AttackArgs, dns: Loopback) -> Result<Outcome> {
+    let config = Config::with_dns(dns.address()).deployment(&args.deployment);
+    let operator = Operator::connect(&args.cluster).await?;
+    let (players, accounts) = people(&operator, args.players).await?;
+    let orders = orders(args, &config, dns, &players, accounts).await?;
+    let place = Place { config, zone: args.zone.clone(), world: args.world };
+
+    honest::first_visits(&place, &players).await.context("the honest cannot even come in peace")?;
+    let alone = CancellationToken::new();
+    let peace = BASELINE.min(Duration::from_secs(args.seconds));
+    let (before, ()) = tokio::join!(honest::play(&place, &players, &alone), async {
+        sleep(peace).await;
+        alone.cancel();
+    });
+
+    let over = CancellationToken::new();
+    let watching = tokio::spawn(Watch::new(&operator).await?.until(over.clone()));
+    let (under, report) = tokio::join!(honest::play(&place, &players, &over), async {
+        let report = crew::attack(&orders).await;
+        over.cancel();
+        report
+    });
+    let report = report?;
+    let daemons = watching.await?.settle().await;
+    let attackers = Attackers {
+        cap: orders.cpu,
+        cpu: report.cpu,
+        seconds: report.seconds,
+        rate: orders.rate,
+        open: orders.open,
+    };
+    Ok(Outcome::judge(Phase::of(&before), Phase::of(&under), report, attackers, daemons))
+}
+
+/// The honest, and the attackers' own accounts. Their passwords are new each time.
+async fn people(operator: &Operator, players: u16) -> Result<(Vec<Credentials>, Vec<Account>)> {
+    let mut accounts = operator.accounts().await?;
+    let mut honest = Vec::new();
+    for number in 0..players {
+        let (account, password) = (format!("honest-{number:03}"), account::random_password()?);
+        account::ensure(&mut accounts, &account, &password).await?;
+        let character = format!("Honest{}", letters(number));
+        honest.push(Credentials { account, password: Secret::new(password), character });
+    }
+    let mut attackers = Vec::new();
+    for number in 0..ATTACKERS {
+        let (name, password) = (format!("attacker-{number}"), account::random_password()?);
+        account::ensure(&mut accounts, &name, &password).await?;
+        attackers.push(Account { name, password });
+    }
+    Ok((honest, attackers))
+}
+
+/// Names of characters are letters only.
+fn letters(number: u16) -> String {
+    number.to_string().bytes().map(|digit| char::from(b'a' + (digit - b'0'))).collect()
+}
+
+/// Finds the doors as players find them. Each of their addresses must be on this machine.
+async fn orders(
+    args: &AttackArgs,
+    config: &Config,
+    dns: Loopback,
+    players: &[Credentials],
+    accounts: Vec<Account>,
+) -> Result<Orders> {
+    let resolver = config.dns.as_ref().context("no DNS server")?;
+    let mut doors = Vec::new();
+    for service in ["login", "gateway"] {
+        let name = format!("{service}.{}", args.zone);
+        let found = resolver.service(&name).await.with_context(|| format!("{name} is not known"))?;
+        doors.push(loopback::all(&name, found)?);
+    }
+    let gateways = doors.pop().unwrap_or_default();
+    let login = doors.pop().unwrap_or_default();
+    Ok(Orders {
+        dns,
+        login,
+        gateways,
+        zone: args.zone.clone(),
+        deployment: args.deployment.clone(),
+        world: args.world,
+        attacks: if args.only.is_empty() { Attack::ALL.to_vec() } else { args.only.clone() },
+        seconds: args.seconds,
+        rate: args.rate,
+        open: args.open.into(),
+        cpu: f64::from(args.cpu) / 100.0,
+        accounts,
+        victims: players.iter().map(|player| player.account.clone()).collect(),
+    })
+}

@@ -1,0 +1,185 @@
+//! What the attack costs the daemons: processor, memory and connections of each, and whether one of them died.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use anyhow::Result;
+use serde::Serialize;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+use tokio_util::sync::CancellationToken;
+
+use crate::{http, operator::Operator};
+
+const EVERY: Duration = Duration::from_millis(500);
+/// Attempts to ask a daemon at the end before it counts as dead: it may just be busy.
+const ATTEMPTS: u32 = 20;
+/// How long connections may linger after the last attacker has gone.
+const SETTLED: Duration = Duration::from_secs(40);
+
+/// One daemon over a phase.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Daemon {
+    /// Mean share of one core.
+    pub cpu: f64,
+    pub memory_before: u64,
+    pub memory_peak: u64,
+    pub memory_after: u64,
+    /// Of clients; for daemons that have any.
+    pub connections_peak: u64,
+    pub connections_after: u64,
+    /// Another process answered in its place, or none.
+    pub died: bool,
+    /// Connections were left long after the last client had gone.
+    pub stuck: bool,
+    #[serde(skip)]
+    admin: String,
+    #[serde(skip)]
+    first: Option<Sample>,
+    #[serde(skip)]
+    last: Option<Sample>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Sample {
+    at: Instant,
+    started: f64,
+    cpu_ms: f64,
+    memory: u64,
+    connections: u64,
+}
+
+/// All daemons that the registry knows.
+pub struct Watch(BTreeMap<String, Daemon>);
+
+impl Watch {
+    pub async fn new(operator: &Operator) -> Result<Self> {
+        let instances = operator.instances(&[]).await?;
+        let daemons = instances.into_iter().map(|it| {
+            let daemon = Daemon { admin: it.admin_address, ..Daemon::default() };
+            (it.id.name, daemon)
+        });
+        Ok(Self(daemons.collect()))
+    }
+
+    /// Looks at all daemons until told to stop.
+    pub async fn until(mut self, stop: CancellationToken) -> Self {
+        let mut ticks = interval(EVERY);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = ticks.tick() => self.look().await,
+                () = stop.cancelled() => return self,
+            }
+        }
+    }
+
+    /// After the attack: waits until connections are back to what they were before it, and says which daemons died.
+    pub async fn settle(mut self) -> BTreeMap<String, Daemon> {
+        let deadline = Instant::now() + SETTLED;
+        loop {
+            self.look().await;
+            let over = self.0.values().all(Daemon::is_settled);
+            if over || Instant::now() > deadline {
+                break;
+            }
+            sleep(EVERY).await;
+        }
+        for daemon in self.0.values_mut() {
+            daemon.stuck = !daemon.is_settled();
+            let mut answers = false;
+            for _ in 0..ATTEMPTS {
+                answers = http::get(&daemon.admin, "/readyz").await.is_ok();
+                if answers {
+                    break;
+                }
+                sleep(EVERY).await;
+            }
+            daemon.died |= !answers;
+        }
+        self.0
+    }
+
+    async fn look(&mut self) {
+        for daemon in self.0.values_mut() {
+            // One that does not answer now is asked again, and at the end it must.
+            if let Ok(page) = http::get(&daemon.admin, "/metrics").await {
+                daemon.take(Sample::read(&page));
+            }
+        }
+    }
+}
+
+impl Daemon {
+    fn take(&mut self, sample: Sample) {
+        let first = *self.first.get_or_insert(sample);
+        // A clock's last digit is not another process.
+        if (sample.started - first.started).abs() > 0.5 {
+            self.died = true;
+        }
+        self.memory_before = first.memory;
+        self.memory_peak = self.memory_peak.max(sample.memory);
+        self.memory_after = sample.memory;
+        self.connections_peak = self.connections_peak.max(sample.connections);
+        self.connections_after = sample.connections;
+        let seconds = (sample.at - first.at).as_secs_f64();
+        if seconds > 0.0 && !self.died {
+            self.cpu = (sample.cpu_ms - first.cpu_ms) / 1_000.0 / seconds;
+        }
+        self.last = Some(sample);
+    }
+
+    /// No more connections than at first.
+    fn is_settled(&self) -> bool {
+        match (self.first, self.last) {
+            (Some(first), Some(last)) => last.connections <= first.connections,
+            _ => true,
+        }
+    }
+}
+
+impl Sample {
+    fn read(page: &str) -> Self {
+        let mut sample = Self { at: Instant::now(), started: 0.0, cpu_ms: 0.0, memory: 0, connections: 0 };
+        for line in page.lines().filter(|line| !line.starts_with('#')) {
+            let Some((series, value)) = line.rsplit_once(' ') else { continue };
+            let Ok(value) = value.parse::<f64>() else { continue };
+            // Counts of bytes and connections are whole and not negative.
+            #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "whole numbers")]
+            match series.split('{').next().unwrap_or(series) {
+                "shardkeep_process_start_time_seconds" => sample.started = value,
+                "shardkeep_process_cpu_milliseconds_total" => sample.cpu_ms = value,
+                "shardkeep_process_resident_bytes" => sample.memory = value as u64,
+                "shardkeep_login_connections"
+                | "shardkeep_gateway_connections"
+                | "shardkeep_dns_tcp_connections_count" => sample.connections += value as u64,
+                _ => {}
+            }
+        }
+        sample
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn page(started: f64, cpu: u64, memory: u64, connections: u64) -> Sample {
+        Sample::read(&format!(
+            "# HELP x\nshardkeep_process_start_time_seconds {started}\nshardkeep_process_cpu_milliseconds_total \
+             {cpu}\nshardkeep_process_resident_bytes {memory}\nshardkeep_login_connections {connections}\n"
+        ))
+    }
+
+    #[test]
+    fn a_daemon_is_judged_by_its_pages() {
+        let mut daemon = Daemon::default();
+        daemon.take(page(100.0, 50, 1_000, 2));
+        daemon.take(page(100.0, 90, 5_000, 900));
+        assert!(!daemon.is_settled());
+        daemon.take(page(100.0, 95, 3_000, 1));
+        assert!(daemon.is_settled() && !daemon.died);
+        assert_eq!((daemon.memory_before, daemon.memory_peak, daemon.memory_after), (1_000, 5_000, 3_000));
+        assert_eq!((daemon.connections_peak, daemon.connections_after), (900, 1));
+        daemon.take(page(160.0, 5, 1_000, 0));
+        assert!(daemon.died, "another process answers");
+    }
+}

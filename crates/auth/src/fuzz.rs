@@ -1,0 +1,98 @@
+//! What strangers' numbers and names can do, behind a few functions for fuzzers and for the replay of their corpus:
+//! whatever the bytes are, each returns, and nobody is let in by chance.
+
+use shardkeep_types::Secret;
+
+use crate::{
+    AccountName, Work, check_password,
+    crypto::Key,
+    session::{Proof, SessionKeys},
+    srp::{Credentials, Group, Parameters, Verifier},
+    ticket::Chain,
+};
+
+/// Both sides of SRP. The first byte says which half hears a stranger: the server a proof, the client a challenge, the
+/// server its own store; the second chooses the group.
+pub fn srp(bytes: &[u8]) {
+    let [half, group, rest @ ..] = bytes else { return };
+    let group = Group::ALL[usize::from(*group) % Group::ALL.len()];
+    match half % 3 {
+        0 => proof(group, rest),
+        1 => challenge(group, rest),
+        _ => stored(rest),
+    }
+}
+
+fn alice() -> AccountName {
+    AccountName::normalise("alice").expect("a constant name")
+}
+
+/// The server hears `M1`, its length first, and `A`.
+fn proof(group: Group, bytes: &[u8]) {
+    let Some((&length, rest)) = bytes.split_first() else { return };
+    let (m1, a) = rest.split_at(usize::from(length).min(rest.len()));
+    let mut work = Work::default();
+    let verifier = Verifier::decoy(group, alice(), &Secret::new([7; 32]));
+    let challenge = verifier.challenge(&Secret::new([3; 32]), &mut work).expect("a decoy makes a challenge");
+    assert!(challenge.verify(a, m1, &mut work).is_err(), "nobody knows a decoy's password");
+    assert!(work.exponentiations <= 3);
+}
+
+/// The client hears a salt, its length first, and `B`; its proof is taken by nobody who does not know the verifier.
+fn challenge(group: Group, bytes: &[u8]) {
+    let Some((&length, rest)) = bytes.split_first() else { return };
+    let (salt, b) = rest.split_at(usize::from(length).min(rest.len()));
+    let Ok(credentials) = Credentials::new(alice(), "secret") else { return };
+    let parameters = Parameters { group: group.bits(), salt, b };
+    if let Ok(answer) = credentials.answer(&parameters, &Secret::new([5; 32])) {
+        assert!(!answer.public().is_empty() && answer.public().len() <= group.bytes());
+        assert!(answer.verify(&bytes[..32.min(bytes.len())]).is_err(), "a server was believed");
+    }
+}
+
+/// A verifier from a damaged store: group, salt by its length, `v`.
+fn stored(bytes: &[u8]) {
+    let [low, high, length, rest @ ..] = bytes else { return };
+    let group = u32::from(u16::from_le_bytes([*low, *high]));
+    let (salt, v) = rest.split_at(usize::from(*length).min(rest.len()));
+    let verifier = Verifier::stored(alice(), group, salt.to_vec(), Secret::new(v.to_vec()));
+    if let Ok(verifier) = verifier {
+        let made = verifier.challenge(&Secret::new([3; 32]), &mut Work::default());
+        assert!(made.is_ok_and(|challenge| challenge.public().len() <= challenge.group().bytes()));
+    }
+}
+
+/// Account names and passwords, as typed.
+pub fn names(bytes: &[u8]) {
+    let Ok(typed) = std::str::from_utf8(bytes) else { return };
+    if let Ok(name) = AccountName::normalise(typed) {
+        assert_eq!(AccountName::normalise(name.as_str()), Ok(name.clone()));
+        assert!((AccountName::MIN..=AccountName::MAX).contains(&name.as_str().len()));
+    }
+    let _ = check_password(typed);
+}
+
+/// Tickets and what is proved with them: key, preface, random and MAC come from the bytes, the rest are suites.
+pub fn ticket(bytes: &[u8]) {
+    let Some((key, rest)) = bytes.split_first_chunk::<32>() else { return };
+    let Some((preface, rest)) = rest.split_first_chunk::<12>() else { return };
+    let Some((random, rest)) = rest.split_first_chunk::<32>() else { return };
+    let Some((shared, suites)) = rest.split_first_chunk::<32>() else { return };
+    let (key, shared): (Key, Key) = (Secret::new(*key), Secret::new(*shared));
+
+    let mut chain = Chain::new(shared.clone());
+    let (first, second) = (chain.take(), chain.take());
+    assert!(first.id != second.id && first.key != second.key && (first.index, second.index) == (0, 1));
+
+    let mac = Proof::attach(&first.key).client(preface, &first.id.0, random, suites);
+    assert!(mac.matches(mac.as_bytes()));
+    // What a stranger sends as a MAC, under a key it does not hold; and what another key would say.
+    assert!(!mac.matches(suites) && !mac.matches(shared.expose()));
+    for other in [Proof::attach(&second.key), Proof::resume(&first.key), Proof::attach(&key)] {
+        assert!(!mac.matches(other.client(preface, &first.id.0, random, suites).as_bytes()));
+    }
+    let server = Proof::attach(&first.key).server(preface, suites, random, 1, 0);
+    assert!(!mac.matches(server.as_bytes()), "a client's proof can be reflected");
+    let session = SessionKeys::derive(&first.key, preface, suites, random);
+    assert!(session.client != session.server && session.gateway_resume != session.world_resume);
+}
