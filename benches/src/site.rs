@@ -18,6 +18,7 @@ use shardkeep_rpc::gateway::{AdmitRequest, gateway_client::GatewayClient};
 use shardkeep_testkit::{Announcement, Cluster, Stores};
 use shardkeep_types::{DaemonKind, TicketId, WorldId};
 use shardkeep_wire::preface::{Preface, Service};
+use tempfile::TempDir;
 use tokio::{runtime::Runtime, sync::OnceCell};
 
 const WORLD: u32 = 1;
@@ -30,6 +31,10 @@ attempts = { burst = 1000000, every = "1ms" }
 failures = { burst = 1000000, every = "1ms" }
 failures_of_address = { burst = 1000000, every = "1ms" }
 failures_of_account = { burst = 1000000, every = "1ms" }
+[login.patches]
+bandwidth = 0
+bandwidth_per_connection = 0
+max_connections_per_address = 2048
 "#;
 
 pub struct Site {
@@ -37,6 +42,8 @@ pub struct Site {
     /// From `shardkeep up` to "daemons ready".
     pub ready: Duration,
     pub config: Config,
+    /// The store of patches that login serves; empty at first.
+    pub patches: TempDir,
     login: Dialer,
     tickets: AtomicU64,
 }
@@ -61,14 +68,16 @@ impl Site {
     async fn start() -> Result<Self> {
         eprintln!("  starting a cluster");
         let begin = Instant::now();
-        let cluster = Cluster::start_with(Stores::default(), Some(SETTINGS)).await?;
+        let patches = tempfile::Builder::new().prefix("shardkeep-bench-").tempdir()?;
+        let settings = format!("{SETTINGS}dir = {:?}\n", patches.path());
+        let cluster = Cluster::start_with(Stores::default(), Some(&settings)).await?;
         let ready = begin.elapsed();
         let files =
             certs::issue(&cluster.data_dir().join("tls"), DaemonKind::Login, "login-bench", WorldId(0))?;
         let login = Dialer::new(files.load()?.into());
         let mut config = Config::default();
         config.timing.connect = Duration::from_secs(5);
-        Ok(Self { cluster, ready, config, login, tickets: AtomicU64::new(1) })
+        Ok(Self { cluster, ready, config, patches, login, tickets: AtomicU64::new(1) })
     }
 
     /// Tickets that the gateway expects, each of an account of its own.

@@ -5,6 +5,8 @@ use std::{net::SocketAddr, time::Duration};
 use serde::{Deserialize, Serialize};
 use shardkeep_daemon::{Validate, duration};
 
+use crate::update;
+
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
@@ -32,6 +34,7 @@ pub struct Config {
     /// Exponentiations that may wait for a thread; beyond it clients are told UNAVAILABLE.
     pub crypto_queue: usize,
     pub limits: Limits,
+    pub patches: update::Config,
 }
 
 /// How often one may try. Each is a token bucket.
@@ -83,6 +86,7 @@ impl Default for Config {
             crypto_threads: 0,
             crypto_queue: 512,
             limits: Limits::default(),
+            patches: update::Config::default(),
         }
     }
 }
@@ -120,7 +124,8 @@ impl Validate for Config {
         if self.connection_lives > Duration::from_secs(3600) {
             return Err("connection_lives: must be at most 1h, after which keys would have to change".into());
         }
-        self.limits.validate()
+        self.limits.validate()?;
+        self.patches.validate()
     }
 }
 

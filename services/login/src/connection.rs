@@ -13,7 +13,7 @@ use shardkeep_wire::{
     limit::{Limiter, Strikes},
     opcode::{self, Phase, Violation},
     payload::{Error as Answer, Ping, Pong},
-    preface::{self, Preface},
+    preface::{self, Preface, Service},
     record::{Decoder, Writer},
     seal::{Opener, Sealer, Suite},
 };
@@ -78,12 +78,25 @@ impl Connection {
         self.said
     }
 
-    /// Reads the preface and compares it. Nothing is allocated before it is the right one.
-    pub(crate) async fn preface(&mut self, expected: &Preface) -> Result<[u8; preface::LENGTH], LoginError> {
+    /// Reads the preface and compares it: the expected one, or that of the update service, which every login server
+    /// has. Nothing is allocated before it is the right one.
+    pub(crate) async fn preface(
+        &mut self,
+        expected: &Preface,
+    ) -> Result<(Service, [u8; preface::LENGTH]), LoginError> {
         let mut bytes = [0; preface::LENGTH];
         self.stream.read_exact(&mut bytes).await?;
+        let update = Preface { service: Service::Update, ..*expected };
+        if update.accept(&bytes).is_ok() {
+            return Ok((Service::Update, bytes));
+        }
         expected.accept(&bytes).map_err(WireError::from)?;
-        Ok(bytes)
+        Ok((expected.service, bytes))
+    }
+
+    /// For what is sent from a file, past the outbox. Only between messages, with nothing queued.
+    pub(crate) fn tcp(&self) -> &TcpStream {
+        &self.stream
     }
 
     /// From now on these opcodes are allowed.

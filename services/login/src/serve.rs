@@ -12,6 +12,7 @@ use shardkeep_wire::{
     Message, Side, WireError,
     opcode::{self, Phase},
     payload::{Ping, SelectWorld, WorldList},
+    preface::{self, Service},
     record::Writer,
 };
 use tokio::{
@@ -22,8 +23,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, warn};
 
 use crate::{
-    LoginError, connection::Connection, door::Door, error::Fault, limits::Origin, logon::Logon, metrics,
-    select::WorldSelect, worlds::Worlds,
+    LoginError, bounds::Place, connection::Connection, door::Door, error::Fault, limits::Origin,
+    logon::Logon, metrics, select::WorldSelect, update, worlds::Worlds,
 };
 
 /// Protocol section 4.
@@ -61,8 +62,7 @@ pub(crate) async fn serve(listener: TcpListener, door: Arc<Door>, daemon: &Daemo
         let (door, stopped) = (door.clone(), stopped.clone());
         let drain = Drain { begun: draining.clone(), lasts: grace / DRAIN_SHARE };
         players.spawn(async move {
-            let _place = place;
-            stopped.run_until_cancelled(player(stream, peer, &door, drain)).await;
+            stopped.run_until_cancelled(player(stream, peer, &door, drain, place)).await;
         });
     }
     drop(listener);
@@ -114,12 +114,12 @@ fn answering(request: &Message) -> impl FnOnce(LoginError) -> End + '_ {
     move |error| End { error, request: request.head.request() }
 }
 
-async fn player(stream: TcpStream, peer: SocketAddr, door: &Door, drain: Drain) {
+async fn player(stream: TcpStream, peer: SocketAddr, door: &Door, drain: Drain, place: Place) {
     if let Err(error) = stream.set_nodelay(true) {
         debug!(%peer, %error, "set_nodelay");
     }
     let mut connection = Connection::new(stream, peer, Instant::now());
-    let Err(End { error, request }) = converse(&mut connection, door, &drain).await;
+    let Err(End { error, request }) = converse(&mut connection, door, &drain, place).await;
     let (label, fault) = (error.label(), error.fault());
     metrics::ended(label, fault.as_str());
     match fault {
@@ -135,9 +135,19 @@ async fn converse(
     connection: &mut Connection,
     door: &Door,
     drain: &Drain,
+    place: Place,
 ) -> Result<std::convert::Infallible, End> {
     let deadline = tokio::time::Instant::now() + HANDSHAKE_WITHIN;
-    let greeted = timeout_at(deadline, logon(connection, door)).await;
+    let begun = Instant::now();
+    let preface = tokio::time::timeout(PREFACE_WITHIN, connection.preface(&door.preface)).await;
+    let preface = preface.unwrap_or(Err(LoginError::Timeout("send a preface")));
+    let (service, preface) = preface.inspect_err(|error| metrics::login(error.label()))?;
+    if service == Service::Update {
+        // It takes a place of the update service instead.
+        drop(place);
+        return Ok(update::serve(connection, &door.patches, &drain.begun).await?);
+    }
+    let greeted = timeout_at(deadline, logon(connection, door, &preface, begun)).await;
     let logged_on = greeted.unwrap_or_else(|_| Err(LoginError::Timeout("finish the handshake").into()));
     metrics::login(logged_on.as_ref().map_or_else(|end| end.error.label(), |_| "ok"));
     if let Err(End { error: LoginError::Throttled { limit, .. }, .. }) = &logged_on {
@@ -147,11 +157,13 @@ async fn converse(
     world_list(connection, door, select, drain).await
 }
 
-async fn logon(connection: &mut Connection, door: &Door) -> Result<WorldSelect, End> {
-    let begun = Instant::now();
-    let preface = tokio::time::timeout(PREFACE_WITHIN, connection.preface(&door.preface)).await;
-    let preface = preface.unwrap_or(Err(LoginError::Timeout("send a preface")))?;
-    let logon = Logon::new(&preface, connection.peer().ip(), begun);
+async fn logon(
+    connection: &mut Connection,
+    door: &Door,
+    preface: &[u8; preface::LENGTH],
+    begun: Instant,
+) -> Result<WorldSelect, End> {
+    let logon = Logon::new(preface, connection.peer().ip(), begun);
 
     let hello = connection.receive().await?;
     let (logon, reply) = logon.hello(door, &hello).await.map_err(answering(&hello))?;
