@@ -3,6 +3,7 @@
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
+    path::Path,
     pin::pin,
     process::Command,
     time::Duration,
@@ -56,12 +57,13 @@ async fn measure() -> Result<Outcome> {
     let site = Site::shared().await?;
     let login = site.cluster.announced("login-1")?;
     let address: SocketAddr = login.client.parse().context("the login daemon's address")?;
+    let _store = Store(&site.patches);
     let manifest = publish(site, address).await?;
     let preface = Preface::new(Service::Update, site.config.deployment).encode();
     let ours = served(login.pid, &manifest, move |asks| fetch(address, preface, asks)).await?;
 
     let port = host::free_port()?;
-    let peer = match peer::nginx_files(port, site.patches.path())? {
+    let peer = match peer::nginx_files(port, &site.patches)? {
         Some(nginx) => Some(served(nginx.pid(), &manifest, move |asks| get(port, asks)).await?),
         None => None,
     };
@@ -80,6 +82,16 @@ async fn measure() -> Result<Outcome> {
     ]))
 }
 
+/// Removed when all is measured.
+struct Store<'a>(&'a Path);
+
+impl Drop for Store<'_> {
+    fn drop(&mut self) {
+        // Nothing else is to be done about what cannot be removed from a temporary folder.
+        let _ = std::fs::remove_dir_all(self.0);
+    }
+}
+
 /// Makes the release, as an operator would, and waits until it is noticed.
 async fn publish(site: &Site, address: SocketAddr) -> Result<Manifest> {
     let folder = tempfile::Builder::new().prefix("shardkeep-bench-").tempdir()?;
@@ -88,8 +100,7 @@ async fn publish(site: &Site, address: SocketAddr) -> Result<Manifest> {
     for number in 0..FILES {
         std::fs::write(release.join(format!("{number}.pak")), noise(number as u64, RELEASE / FILES))?;
     }
-    let [release, key, store] =
-        [&release, &key, site.patches.path()].map(|it| it.to_string_lossy().into_owned());
+    let [release, key, store] = [&release, &key, &site.patches].map(|it| it.to_string_lossy().into_owned());
     let public: PublicKey = tool(&["keygen", "--key", &key])?.trim().parse()?;
     let build = ["build", &release, "--store", &store, "--release", "1.0.0", "--client-version", "1.0.0"];
     tool(&[&build[..], &["--level", "1"]].concat())?;

@@ -2,6 +2,7 @@
 //! tickets to a gateway, so that a session costs no login.
 
 use std::{
+    path::PathBuf,
     sync::atomic::{AtomicU64, Ordering::Relaxed},
     time::{Duration, Instant},
 };
@@ -18,7 +19,6 @@ use shardkeep_rpc::gateway::{AdmitRequest, gateway_client::GatewayClient};
 use shardkeep_testkit::{Announcement, Cluster, Stores};
 use shardkeep_types::{DaemonKind, TicketId, WorldId};
 use shardkeep_wire::preface::{Preface, Service};
-use tempfile::TempDir;
 use tokio::{runtime::Runtime, sync::OnceCell};
 
 const WORLD: u32 = 1;
@@ -42,8 +42,8 @@ pub struct Site {
     /// From `shardkeep up` to "daemons ready".
     pub ready: Duration,
     pub config: Config,
-    /// The store of patches that login serves; empty at first.
-    pub patches: TempDir,
+    /// Where login looks for patches; there is nothing at first.
+    pub patches: PathBuf,
     login: Dialer,
     tickets: AtomicU64,
 }
@@ -68,8 +68,8 @@ impl Site {
     async fn start() -> Result<Self> {
         eprintln!("  starting a cluster");
         let begin = Instant::now();
-        let patches = tempfile::Builder::new().prefix("shardkeep-bench-").tempdir()?;
-        let settings = format!("{SETTINGS}dir = {:?}\n", patches.path());
+        let patches = std::env::temp_dir().join(format!("shardkeep-bench-patches-{}", std::process::id()));
+        let settings = format!("{SETTINGS}dir = {patches:?}\n");
         let cluster = Cluster::start_with(Stores::default(), Some(&settings)).await?;
         let ready = begin.elapsed();
         let files =
