@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use parking_lot::Mutex;
-use shardkeep_patch::{Builder, Chunk, Chunking, Release, ReleasePath};
+use shardkeep_patch::{Builder, Chunk, Chunking, Manifest, Release, ReleasePath};
 
 use super::{bytes, store::Store};
 
@@ -66,7 +66,7 @@ pub fn run(args: &BuildArgs) -> Result<()> {
     let manifest = builder.finish()?;
     store.set_unsigned(&manifest)?;
 
-    let known = before.iter().flat_map(|before| before.chunks()).map(|chunk| chunk.id);
+    let known = before.iter().flat_map(Manifest::chunks).map(|chunk| chunk.id);
     let known: std::collections::HashSet<_> = known.collect();
     let new = manifest.chunks().iter().filter(|chunk| !known.contains(&chunk.id));
     let (new, new_bytes) = new.fold((0, 0), |(n, sum), it| (n + 1, sum + u64::from(it.stored)));

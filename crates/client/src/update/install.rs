@@ -210,7 +210,7 @@ impl Install {
     /// Bytes of the regular file that is there.
     fn size_of(&self, path: &ReleasePath) -> Option<u64> {
         let it = fs::symlink_metadata(self.place(path)).ok()?;
-        it.is_file().then(|| it.len())
+        it.is_file().then_some(it.len())
     }
 
     fn place(&self, path: &ReleasePath) -> PathBuf {
