@@ -11,6 +11,7 @@ mod host;
 mod ledger;
 mod load;
 mod memory;
+mod patch;
 mod peer;
 mod ranks;
 mod relay;
@@ -32,6 +33,7 @@ const MEASURES: &[Measure] = &[
     attach::ATTACH,
     srp::LOGINS,
     unknown::UNKNOWN,
+    patch::PATCH,
     dns::DNS,
     zone::ZONE,
     ledger::LEDGER,

@@ -4,6 +4,7 @@ use std::{
     fs::File,
     io,
     net::{Ipv4Addr, TcpStream},
+    path::Path,
     process::{Child, Command, Stdio},
     thread,
     time::{Duration, Instant},
@@ -102,6 +103,22 @@ fn start_haproxy(port: u16, proxy: &str, files: &[(&str, &str)]) -> Result<Optio
         "global\n  maxconn 4000\ndefaults\n  timeout connect 5s\n  timeout client 1m\n  timeout server 1m\n{proxy}"
     );
     Peer::start("haproxy", &config, &["-db", "-f", "{config}"], port, files)
+}
+
+/// nginx handing out the files of a folder, set up as for that.
+pub fn nginx_files(port: u16, root: &Path) -> Result<Option<Peer>> {
+    let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+        .iter()
+        .map(|module| format!("{module}_temp_path {{folder}}/{module}; "))
+        .collect();
+    let config = format!(
+        "daemon off;\nmaster_process off;\npid {{folder}}/pid;\nerror_log {{folder}}/errors;\n\
+         events {{ worker_connections 4000; }}\n\
+         http {{ access_log off; sendfile on; tcp_nopush on; keepalive_requests 1000000; {temporary}\n\
+         open_file_cache max=4000; server {{ listen 127.0.0.1:{port} backlog=2000; root {}; }} }}\n",
+        root.display()
+    );
+    Peer::start("nginx", &config, &["-p", "{folder}", "-c", "{config}"], port, &[])
 }
 
 /// nginx relaying bytes from one port to another.

@@ -2,6 +2,7 @@
 //! tickets to a gateway, so that a session costs no login.
 
 use std::{
+    path::PathBuf,
     sync::atomic::{AtomicU64, Ordering::Relaxed},
     time::{Duration, Instant},
 };
@@ -35,6 +36,10 @@ attempts = { burst = 1000000, every = "1ms" }
 failures = { burst = 1000000, every = "1ms" }
 failures_of_address = { burst = 1000000, every = "1ms" }
 failures_of_account = { burst = 1000000, every = "1ms" }
+[login.patches]
+bandwidth = 0
+bandwidth_per_connection = 0
+max_connections_per_address = 2048
 "#;
 
 pub struct Site {
@@ -42,6 +47,8 @@ pub struct Site {
     /// From `shardkeep up` to "daemons ready".
     pub ready: Duration,
     pub config: Config,
+    /// Where login looks for patches; there is nothing at first.
+    pub patches: PathBuf,
     login: Dialer,
     tickets: AtomicU64,
 }
@@ -66,14 +73,16 @@ impl Site {
     async fn start() -> Result<Self> {
         eprintln!("  starting a cluster");
         let begin = Instant::now();
-        let cluster = Cluster::start_with(Stores::default(), Some(SETTINGS)).await?;
+        let patches = std::env::temp_dir().join(format!("shardkeep-bench-patches-{}", std::process::id()));
+        let settings = format!("{SETTINGS}dir = {patches:?}\n");
+        let cluster = Cluster::start_with(Stores::default(), Some(&settings)).await?;
         let ready = begin.elapsed();
         let files =
             certs::issue(&cluster.data_dir().join("tls"), DaemonKind::Login, "login-bench", WorldId(0))?;
         let login = Dialer::new(files.load()?.into());
         let mut config = Config::default();
         config.timing.connect = Duration::from_secs(5);
-        Ok(Self { cluster, ready, config, login, tickets: AtomicU64::new(1) })
+        Ok(Self { cluster, ready, config, patches, login, tickets: AtomicU64::new(1) })
     }
 
     /// Tickets that the gateway expects, each of an account of its own.

@@ -18,6 +18,7 @@ mod lane;
 mod ledger;
 mod logs;
 mod operator;
+mod patch;
 mod play;
 mod reset;
 mod status;
@@ -71,6 +72,8 @@ enum Command {
     Logs(logs::LogsArgs),
     /// Check that every item and coin has exactly one holder and one origin
     Ledger(ledger::LedgerArgs),
+    /// Make, sign, serve and fetch releases of the game's files
+    Patch(patch::PatchArgs),
     /// Make a development CA and certificates for daemons
     Certs(certificates::CertsArgs),
     /// Exit 0 if the daemon at an admin address is ready
@@ -110,6 +113,7 @@ async fn run(command: Command) -> Result<ExitCode> {
         Command::Dns(args) => dns::run(args).await?,
         Command::Logs(args) => logs::run(args).await?,
         Command::Ledger(args) => return ledger::run(&args).await,
+        Command::Patch(args) => return patch::run(args).await,
         Command::Certs(args) => certificates::run(&args)?,
         Command::Healthcheck(args) => healthcheck::run(&args).await?,
         Command::Doctor(args) => return doctor::run(&args).await,

@@ -33,6 +33,7 @@ mod names;
 mod random;
 pub mod raw;
 pub mod session;
+pub mod update;
 
 pub use config::Config;
 pub use error::{ClientError, Refusal, SessionEnd};

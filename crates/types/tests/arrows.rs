@@ -8,24 +8,27 @@ use std::{
 
 use serde_json::Value;
 
-const PURE: [&str; 5] = ["types", "wire", "auth", "sim", "behavior"];
+const PURE: [&str; 6] = ["types", "wire", "auth", "sim", "behavior", "patch"];
 const SERVICES: [&str; 12] = [
     "dns", "login", "registry", "gateway", "world", "zone", "ai", "chat", "dbcache", "billing", "gm", "logs",
 ];
 
 /// Crates of ours that each crate may depend on, besides `types`.
 fn allowed(name: &str) -> BTreeSet<&'static str> {
-    let base = ["cluster", "store", "bus", "daemon", "rpc", "lanes", "wire", "auth", "sim", "behavior"];
+    let base = ["cluster", "store", "bus", "daemon", "rpc", "lanes", "wire", "auth", "sim", "behavior", "patch"];
     let allowed: Vec<&str> = match name {
         "types" | "bus" | "store" | "lanes" | "sim" | "behavior" => vec![],
         "wire" => vec![],
-        "auth" => vec!["wire"],
+        "auth" | "patch" => vec!["wire"],
         "rpc" => vec![],
         "daemon" => vec!["rpc"],
         "cluster" => vec!["daemon", "rpc"],
-        "client" => vec!["lanes", "wire", "auth"],
+        "client" => vec!["lanes", "wire", "auth", "patch"],
         "testkit" => SERVICES.into_iter().chain(base).chain(["client"]).collect(),
-        "cli" => SERVICES.into_iter().chain(["client", "auth", "wire", "daemon", "cluster", "rpc"]).collect(),
+        "cli" => {
+            let more = ["client", "auth", "patch", "wire", "daemon", "cluster", "rpc"];
+            SERVICES.into_iter().chain(more).collect()
+        }
         "example-dice" => vec!["cluster", "rpc", "client", "daemon", "wire"],
         "stories" | "bench" => SERVICES.into_iter().chain(base).chain(["client", "testkit", "cli"]).collect(),
         service if SERVICES.contains(&service) => base.to_vec(),

@@ -252,6 +252,9 @@ fn payloads(message: &Message<&[u8]>) {
     let _ = message.decode::<payload::Trade>();
     let _ = message.decode::<payload::Committed>();
     let _ = message.decode::<payload::Speak>();
+    let _ = message.decode::<payload::PublishedRelease>();
+    let _ = message.decode::<payload::GetPiece>();
+    let _ = message.decode::<payload::Piece>();
 }
 
 fn movement(payload: &[u8]) {

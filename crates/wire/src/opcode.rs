@@ -24,6 +24,8 @@ pub enum Phase {
     /// `Attached` was sent; the first sealed record must confirm.
     GatewayAttached,
     Session,
+    /// Login server, asked for the published release: nothing else is said on such a connection.
+    Update,
 }
 
 impl Phase {
@@ -36,13 +38,14 @@ impl Phase {
             Self::GatewayNew => "gateway_new",
             Self::GatewayAttached => "gateway_attached",
             Self::Session => "session",
+            Self::Update => "update",
         }
     }
 }
 
 /// A set of phases.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Phases(u8);
+pub struct Phases(u16);
 
 impl Phases {
     pub const fn of(phases: &[Phase]) -> Self {
@@ -118,7 +121,7 @@ pub struct Rule {
     pub phases: Phases,
     /// Most bytes of payload from a client.
     pub max_payload: usize,
-    /// `None`: once (the phases see to it), or not the client's to send.
+    /// `None`: once (the phases see to it), paced by the answers, or not the client's to send.
     pub rate: Option<Rate>,
     pub route: Route,
 }

@@ -7,12 +7,14 @@ pub const LENGTH: usize = 12;
 pub const MAGIC: [u8; 4] = *b"SKEP";
 pub const VERSION: u16 = 1;
 
-/// Which of the two servers the client wants.
+/// What the client wants of the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Service {
     Login = 1,
     Gateway = 2,
+    /// The published release, from a login server.
+    Update = 3,
 }
 
 /// A valid preface of this version.
@@ -76,6 +78,7 @@ impl Preface {
         let service = match service {
             1 => Service::Login,
             2 => Service::Gateway,
+            3 => Service::Update,
             other => return Err(PrefaceError::Service(other)),
         };
         if reserved != 0 {
@@ -142,8 +145,9 @@ mod tests {
         }
 
         #[test]
-        fn prefaces_come_back(gateway: bool, deployment: u32) {
-            let preface = Preface::new(if gateway { Service::Gateway } else { Service::Login }, deployment);
+        fn prefaces_come_back(service in 0usize..3, deployment: u32) {
+            let service = [Service::Login, Service::Gateway, Service::Update][service];
+            let preface = Preface::new(service, deployment);
             prop_assert_eq!(Preface::parse(&preface.encode()), Ok(preface));
         }
     }

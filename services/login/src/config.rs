@@ -6,6 +6,8 @@ use serde::{Deserialize, Serialize};
 use shardkeep_daemon::{Validate, duration};
 use shardkeep_lanes::Settings as Lanes;
 
+use crate::update;
+
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
@@ -35,6 +37,7 @@ pub struct Config {
     pub limits: Limits,
     /// What there is beside TCP.
     pub lanes: Lanes,
+    pub patches: update::Config,
 }
 
 /// How often one may try. Each is a token bucket.
@@ -87,6 +90,7 @@ impl Default for Config {
             crypto_queue: 512,
             limits: Limits::default(),
             lanes: Lanes::default(),
+            patches: update::Config::default(),
         }
     }
 }
@@ -125,7 +129,8 @@ impl Validate for Config {
             return Err("connection_lives: must be at most 1h, after which keys would have to change".into());
         }
         self.lanes.validate()?;
-        self.limits.validate()
+        self.limits.validate()?;
+        self.patches.validate()
     }
 }
 

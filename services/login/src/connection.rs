@@ -14,7 +14,7 @@ use shardkeep_wire::{
     limit::{Limiter, Strikes},
     opcode::{self, Phase, Violation},
     payload::{Error as Answer, Ping, Pong},
-    preface::Preface,
+    preface::{Preface, Service},
     record::{Decoder, Writer},
     seal::{Opener, Sealer, Suite},
 };
@@ -78,20 +78,32 @@ impl Connection {
         self.said
     }
 
-    /// Reads the preface and compares it. Nothing is allocated before it is the right one, or the connection turns out
-    /// to be a WebSocket.
+    /// Reads the preface and compares it: the expected one, or that of the update service, which every login server
+    /// has. Nothing is allocated before it is the right one, or the connection turns out to be a WebSocket.
     pub(crate) async fn preface(
         &mut self,
         expected: &Preface,
         upgrade: Option<&Upgrade>,
-    ) -> Result<Binding, LoginError> {
+    ) -> Result<(Service, Binding), LoginError> {
         let bytes = self.stream.first(upgrade).await?;
-        expected.accept(&bytes).map_err(WireError::from)?;
-        Ok(Binding::new(&bytes, self.stream.exporter()))
+        let update = Preface { service: Service::Update, ..*expected };
+        let service = match update.accept(&bytes) {
+            Ok(()) => Service::Update,
+            Err(_) => {
+                expected.accept(&bytes).map_err(WireError::from)?;
+                expected.service
+            }
+        };
+        Ok((service, Binding::new(&bytes, self.stream.exporter())))
     }
 
     pub(crate) fn lane(&self) -> Lane {
         self.stream.lane()
+    }
+
+    /// For what is sent from a file, past the outbox. Only between messages, with nothing queued.
+    pub(crate) fn stream(&mut self) -> &mut Stream {
+        &mut self.stream
     }
 
     /// From now on these opcodes are allowed.

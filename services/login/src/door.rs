@@ -17,7 +17,10 @@ use shardkeep_wire::{
 };
 use tonic::Request;
 
-use crate::{Config, bounds::Bounds, gateways::Gateways, limits::Limits, pool::Pool, random, worlds::Worlds};
+use crate::{
+    Config, bounds::Bounds, gateways::Gateways, limits::Limits, pool::Pool, random, update::Patches,
+    worlds::Worlds,
+};
 
 /// How long a welcome waits for billing; without an answer it says nothing of play time.
 const BILLING_DEADLINE: Duration = Duration::from_millis(300);
@@ -33,6 +36,7 @@ pub(crate) struct Door {
     pub(crate) limits: Limits,
     pub(crate) worlds: Worlds,
     pub(crate) gateways: Gateways,
+    pub(crate) patches: Patches,
     billing: Directory,
     node: Node,
     daemon: Daemon,
@@ -57,6 +61,7 @@ impl Door {
             limits: Limits::new(config.limits.clone()),
             worlds,
             gateways: Gateways::new(&node),
+            patches: Patches::new(&config.patches)?,
             billing: node.directory(DaemonKind::Billing),
             config,
             node,

@@ -34,8 +34,10 @@ pub(crate) enum LoginError {
     Malformed(&'static str),
     #[error("none of the offered {0} is served here")]
     NothingInCommon(&'static str),
-    #[error("client version {version} is older than {oldest}")]
-    Outdated { version: u32, oldest: u32 },
+    #[error("client version {version} is older than {oldest}{}", if *update { "; service 3 of this port has the update" } else { "" })]
+    Outdated { version: u32, oldest: u32, update: bool },
+    #[error("no patches are served here")]
+    NoPatches,
     #[error("wrong account or password")]
     Denied,
     #[error("banned: {reason}")]
@@ -73,6 +75,7 @@ impl LoginError {
             Self::Malformed(_) => "malformed",
             Self::NothingInCommon(_) => "nothing_in_common",
             Self::Outdated { .. } => "outdated",
+            Self::NoPatches => "no_patches",
             Self::Denied => "denied",
             Self::Banned { .. } => "banned",
             Self::Displaced => "displaced",
@@ -114,7 +117,7 @@ impl LoginError {
             Self::Displaced => plainly(ErrorCode::Displaced),
             Self::Throttled { wait, .. } => again(ErrorCode::Throttled, *wait),
             Self::Busy(_) => again(ErrorCode::Unavailable, Duration::from_millis(500)),
-            Self::NoWorld(_) => plainly(ErrorCode::NotFound),
+            Self::NoWorld(_) | Self::NoPatches => plainly(ErrorCode::NotFound),
             Self::WorldAway(_) | Self::NoGateway => again(ErrorCode::Unavailable, Duration::from_secs(1)),
             // What is wrong inside is nobody else's business.
             Self::Store(_) | Self::Internal(_) => Some(

@@ -1,6 +1,6 @@
 //! The door: proves players' passwords by SRP6a, shows them the worlds, and sends each with a single-use ticket to a
-//! gateway. Talks to players over TCP, QUIC and WebSockets; to gateways, billing and the registry over gRPC; owns the
-//! accounts.
+//! gateway; hands the published release to clients that are too old. Talks to players over TCP, QUIC and WebSockets; to
+//! gateways, billing and the registry over gRPC; owns the accounts.
 
 mod accounts;
 mod bounds;
@@ -16,6 +16,7 @@ mod pool;
 mod random;
 mod select;
 mod serve;
+pub mod update;
 mod worlds;
 
 use std::{sync::Arc, time::Duration};
@@ -66,6 +67,7 @@ impl Service for Login {
         let door = Door::new(config, deployment, database.clone(), worlds, node.clone(), daemon.clone());
         let door = Arc::new(door.await?);
 
+        daemon.spawn("patches", door.patches.clone().follow(served.clone()));
         node.serve(Routes::new(accounts::AccountsService::server(door.clone())));
         daemon.spawn("load report", report(node, door.clone(), daemon.clone()));
         serve::serve(listener, door, &daemon, settings.daemon.grace).await;

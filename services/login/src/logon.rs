@@ -88,7 +88,8 @@ impl Logon<New> {
         }
         let oldest = door.config.min_client_version;
         if hello.client_version < oldest {
-            return Err(LoginError::Outdated { version: hello.client_version, oldest });
+            let update = door.patches.are_published();
+            return Err(LoginError::Outdated { version: hello.client_version, oldest, update });
         }
         let suite = Suite::choose(&hello.suites).ok_or(LoginError::NothingInCommon("suites"))?;
         let name = AccountName::normalise(&hello.account)

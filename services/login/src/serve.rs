@@ -13,6 +13,7 @@ use shardkeep_wire::{
     Message, Side, WireError,
     opcode::{self, Phase},
     payload::{Ping, SelectWorld, WorldList},
+    preface::Service,
     record::Writer,
 };
 use tokio::time::{sleep_until, timeout, timeout_at};
@@ -20,8 +21,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, warn};
 
 use crate::{
-    LoginError, connection::Connection, door::Door, error::Fault, limits::Origin, logon::Logon, metrics,
-    select::WorldSelect, worlds::Worlds,
+    LoginError, bounds::Place, connection::Connection, door::Door, error::Fault, limits::Origin,
+    logon::Logon, metrics, select::WorldSelect, update, worlds::Worlds,
 };
 
 /// Protocol section 4.
@@ -61,8 +62,7 @@ pub(crate) async fn serve(listener: Listener, door: Arc<Door>, daemon: &Daemon, 
         let (door, stopped, upgrade) = (door.clone(), stopped.clone(), upgrade.clone());
         let drain = Drain { begun: draining.clone(), lasts: grace / DRAIN_SHARE };
         players.spawn(async move {
-            let _place = place;
-            stopped.run_until_cancelled(player(arrival, &door, drain, upgrade.as_deref())).await;
+            stopped.run_until_cancelled(player(arrival, &door, drain, place, upgrade.as_deref())).await;
         });
     }
     drop(listener);
@@ -113,7 +113,7 @@ fn answering(request: &Message) -> impl FnOnce(LoginError) -> End + '_ {
     move |error| End { error, request: request.head.request() }
 }
 
-async fn player(arrival: Arrival, door: &Door, drain: Drain, upgrade: Option<&Upgrade>) {
+async fn player(arrival: Arrival, door: &Door, drain: Drain, place: Place, upgrade: Option<&Upgrade>) {
     let peer = arrival.peer();
     let opened = timeout(PREFACE_WITHIN, arrival.open()).await;
     let stream = match opened.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
@@ -125,7 +125,7 @@ async fn player(arrival: Arrival, door: &Door, drain: Drain, upgrade: Option<&Up
         }
     };
     let mut connection = Connection::new(stream, peer, Instant::now());
-    let Err(End { error, request }) = converse(&mut connection, door, &drain, upgrade).await;
+    let Err(End { error, request }) = converse(&mut connection, door, &drain, place, upgrade).await;
     let (label, fault) = (error.label(), error.fault());
     metrics::ended(label, fault.as_str());
     match fault {
@@ -141,10 +141,20 @@ async fn converse(
     connection: &mut Connection,
     door: &Door,
     drain: &Drain,
+    place: Place,
     upgrade: Option<&Upgrade>,
 ) -> Result<std::convert::Infallible, End> {
     let deadline = tokio::time::Instant::now() + HANDSHAKE_WITHIN;
-    let greeted = timeout_at(deadline, logon(connection, door, upgrade)).await;
+    let begun = Instant::now();
+    let preface = timeout(PREFACE_WITHIN, connection.preface(&door.preface, upgrade)).await;
+    let preface = preface.unwrap_or(Err(LoginError::Timeout("send a preface")));
+    let (service, preface) = preface.inspect_err(|error| metrics::login(error.label()))?;
+    if service == Service::Update {
+        // It takes a place of the update service instead.
+        drop(place);
+        return Ok(update::serve(connection, &door.patches, &drain.begun).await?);
+    }
+    let greeted = timeout_at(deadline, logon(connection, door, &preface, begun)).await;
     let logged_on = greeted.unwrap_or_else(|_| Err(LoginError::Timeout("finish the handshake").into()));
     let outcome = logged_on.as_ref().map_or_else(|end| end.error.label(), |_| "ok");
     metrics::login(connection.lane(), outcome);
@@ -158,12 +168,10 @@ async fn converse(
 async fn logon(
     connection: &mut Connection,
     door: &Door,
-    upgrade: Option<&Upgrade>,
+    preface: &Binding,
+    begun: Instant,
 ) -> Result<WorldSelect, End> {
-    let begun = Instant::now();
-    let preface = timeout(PREFACE_WITHIN, connection.preface(&door.preface, upgrade)).await;
-    let preface = preface.unwrap_or(Err(LoginError::Timeout("send a preface")))?;
-    let logon = Logon::new(&preface, connection.peer().ip(), begun);
+    let logon = Logon::new(preface, connection.peer().ip(), begun);
 
     let hello = connection.receive().await?;
     let (logon, reply) = logon.hello(door, &hello).await.map_err(answering(&hello))?;

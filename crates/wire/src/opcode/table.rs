@@ -26,6 +26,8 @@ opcodes! {
     WORLD_LIST = 0x0110, "WorldList", pushed(Kind::Event, Route::Login);
     SELECT_WORLD = 0x0111, "SelectWorld",
         request(Phases::of(&[Phase::LoginWelcome]), 16, rate(Bucket::SelectWorld, 2, 5), Route::Login);
+    GET_RELEASE = 0x0180, "GetRelease", request(UPDATE, 0, None, Route::Login);
+    GET_PIECE = 0x0181, "GetPiece", request(UPDATE, 64, None, Route::Login);
 
     ATTACH = 0x0200, "Attach", request(Phases::of(&[Phase::GatewayNew]), 256, None, Route::Gateway);
     CONFIRM = 0x0201, "Confirm", request(Phases::of(&[Phase::GatewayAttached]), 16, None, Route::Gateway);
@@ -63,6 +65,7 @@ opcodes! {
 }
 
 const SESSION: Phases = Phases::of(&[Phase::Session]);
+const UPDATE: Phases = Phases::of(&[Phase::Update]);
 const SEALED: Phases = Phases::of(&[Phase::LoginWelcome, Phase::Session]);
 const WORLD: Route = Route::Backend(BackendKind::WORLD);
 const ZONE: Route = Route::Backend(BackendKind::ZONE);

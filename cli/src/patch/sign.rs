@@ -1,0 +1,36 @@
+//! `shardkeep patch sign`: the last step of a release. Signing publishes.
+
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result, ensure};
+use clap::Args;
+
+use super::{key, store::Store};
+
+#[derive(Debug, Args)]
+pub struct SignArgs {
+    #[arg(long, value_name = "DIR")]
+    store: PathBuf,
+    /// Secret key that `shardkeep patch keygen` made
+    #[arg(long, value_name = "FILE")]
+    key: PathBuf,
+}
+
+pub fn run(args: &SignArgs) -> Result<()> {
+    let store = Store::open(&args.store)?;
+    let manifest =
+        store.unsigned()?.context("nothing waits for a signature: `shardkeep patch build` comes first")?;
+    let key = key::read(&args.key)?;
+    for chunk in manifest.chunks() {
+        let there = store.stored_size(&chunk.id);
+        ensure!(
+            there == Some(chunk.stored.into()),
+            "chunk {} is missing or has another size: build the release again",
+            chunk.id
+        );
+    }
+    store.publish(&key.sign(&manifest))?;
+    let release = manifest.release();
+    println!("release {} ({}) is published, signed by {}", release.name, release.sequence, key.public());
+    Ok(())
+}

@@ -1,0 +1,110 @@
+//! A store on this disk. Everything in it is written aside first and then renamed, so that whoever serves it meanwhile
+//! never sees half of anything.
+
+use std::{
+    fs::{self, File},
+    io::{self, Write as _},
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, Result};
+use shardkeep_patch::{Chunk, ChunkId, Manifest, Signed, chunk, chunking::Cut, layout};
+
+pub struct Store(PathBuf);
+
+impl Store {
+    /// An existing or a new one.
+    pub fn create(dir: &Path) -> Result<Self> {
+        let chunks = dir.join(layout::CHUNKS);
+        fs::create_dir_all(&chunks).with_context(|| format!("cannot create {}", chunks.display()))?;
+        Ok(Self(dir.to_owned()))
+    }
+
+    pub fn open(dir: &Path) -> Result<Self> {
+        let store = Self(dir.to_owned());
+        anyhow::ensure!(
+            dir.join(layout::CHUNKS).is_dir(),
+            "{} is no store of patches: `shardkeep patch build` makes one",
+            dir.display()
+        );
+        Ok(store)
+    }
+
+    /// Stores a chunk, unless it is here.
+    pub fn put(&self, cut: &Cut, level: i32) -> Result<Chunk> {
+        let at = self.0.join(layout::chunk(&cut.id));
+        let stored = match fs::metadata(&at) {
+            Ok(there) => there.len(),
+            Err(_) => {
+                let stored = chunk::store(&cut.content, level);
+                write(&at, &stored)?;
+                stored.len() as u64
+            }
+        };
+        Ok(Chunk { id: cut.id, size: cut.size(), stored: u32::try_from(stored)? })
+    }
+
+    /// The stored form of a chunk.
+    pub fn get(&self, id: &ChunkId) -> io::Result<Vec<u8>> {
+        fs::read(self.0.join(layout::chunk(id)))
+    }
+
+    pub fn stored_size(&self, id: &ChunkId) -> Option<u64> {
+        Some(fs::metadata(self.0.join(layout::chunk(id))).ok()?.len())
+    }
+
+    /// The manifest built last and not signed yet.
+    pub fn unsigned(&self) -> Result<Option<Manifest>> {
+        let Some(bytes) = read(&self.0.join(layout::UNSIGNED))? else { return Ok(None) };
+        Ok(Some(Manifest::decode(&bytes).context("the manifest that waits for its signature")?))
+    }
+
+    pub fn set_unsigned(&self, manifest: &Manifest) -> Result<()> {
+        write(&self.0.join(layout::UNSIGNED), &manifest.encode())
+    }
+
+    /// What is published, as its bytes.
+    pub fn current(&self) -> Result<Option<Vec<u8>>> {
+        read(&self.0.join(layout::CURRENT))
+    }
+
+    /// The same, taken apart. Whether to trust its key is for the caller to say.
+    pub fn published(&self) -> Result<Option<Manifest>> {
+        let Some(bytes) = self.current()? else { return Ok(None) };
+        Ok(Some(Signed::parse(&bytes).and_then(|signed| signed.by_itself()).context("what is published")?))
+    }
+
+    pub fn publish(&self, signed: &[u8]) -> Result<()> {
+        write(&self.0.join(layout::CURRENT), signed)?;
+        fs::remove_file(self.0.join(layout::UNSIGNED)).context("cannot remove the unsigned manifest")
+    }
+}
+
+fn read(path: &Path) -> Result<Option<Vec<u8>>> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
+    }
+}
+
+/// Aside, to the disk, and into its place.
+fn write(path: &Path, content: &[u8]) -> Result<()> {
+    let folder = path.parent().context("a file has a folder")?;
+    let write = || {
+        fs::create_dir_all(folder)?;
+        let mut file = tempfile::Builder::new().prefix(".new-").tempfile_in(folder)?;
+        file.write_all(content)?;
+        file.as_file().sync_data()?;
+        set_readable(file.as_file())?;
+        file.persist(path).map_err(|error| error.error)?;
+        io::Result::Ok(())
+    };
+    write().with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// Temporary files are private; a store is read by daemons that run as others.
+fn set_readable(file: &File) -> io::Result<()> {
+    use std::os::unix::fs::PermissionsExt as _;
+    file.set_permissions(fs::Permissions::from_mode(0o644))
+}

@@ -1,0 +1,74 @@
+//! `shardkeep patch verify`: reads a store as a distrustful client would.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use anyhow::{Context as _, Result};
+use clap::Args;
+use indicatif::ProgressBar;
+use shardkeep_patch::{PublicKey, Signed, chunk};
+
+use super::{REFUSED, bytes, store::Store};
+
+/// Damaged chunks that are named; the rest is counted.
+const NAMED: usize = 10;
+
+#[derive(Debug, Args)]
+pub struct VerifyArgs {
+    #[arg(long, value_name = "DIR")]
+    store: PathBuf,
+    /// Key that must have signed, as `shardkeep patch keygen` printed it; any when absent
+    #[arg(long, value_name = "HEX")]
+    public_key: Option<PublicKey>,
+}
+
+pub fn run(args: &VerifyArgs) -> Result<ExitCode> {
+    let store = Store::open(&args.store)?;
+    let current = store.current()?.context("nothing is published: `shardkeep patch sign` does that")?;
+    let signed = Signed::parse(&current).and_then(|signed| {
+        let manifest = match args.public_key {
+            Some(key) => signed.trusted(&[key])?,
+            None => signed.by_itself()?,
+        };
+        Ok((signed.key(), manifest))
+    });
+    let (key, manifest) = match signed {
+        Ok(signed) => signed,
+        Err(error) => {
+            eprintln!("error: {error}");
+            return Ok(ExitCode::from(REFUSED));
+        }
+    };
+    let bar = ProgressBar::new(manifest.chunks().len() as u64);
+    let mut damaged = 0;
+    for it in manifest.chunks() {
+        let content = store.get(&it.id).map_err(anyhow::Error::from);
+        let content = content.and_then(|stored| Ok(chunk::restore(&stored, &it.id, it.size)?));
+        if let Err(error) = content {
+            damaged += 1;
+            if damaged <= NAMED {
+                bar.suspend(|| eprintln!("chunk {}: {error:#}", it.id));
+            }
+        }
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+    let release = manifest.release();
+    if damaged > 0 {
+        eprintln!(
+            "error: {damaged} of {} chunks of release {} are damaged",
+            manifest.chunks().len(),
+            release.name
+        );
+        return Ok(ExitCode::from(REFUSED));
+    }
+    println!(
+        "release {} ({}), signed by {key}: {} files, {}; all {} chunks are good, {}",
+        release.name,
+        release.sequence,
+        manifest.files().len(),
+        bytes(manifest.total_size()),
+        manifest.chunks().len(),
+        bytes(manifest.total_stored()),
+    );
+    Ok(ExitCode::SUCCESS)
+}

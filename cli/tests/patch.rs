@@ -1,0 +1,191 @@
+//! `shardkeep patch` as a person uses it: the real tool, its exit codes, and an update that is killed.
+
+use std::{
+    fs,
+    io::{BufRead as _, BufReader},
+    path::Path,
+    process::{Child, Command, Output, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+/// Longest wait for something, on a busy machine.
+const SOON: Duration = Duration::from_secs(60);
+
+fn patch(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_shardkeep"));
+    command.arg("patch").args(arguments).stdin(Stdio::null());
+    command
+}
+
+fn run(arguments: &[&str]) -> Output {
+    patch(arguments).output().unwrap()
+}
+
+fn done(arguments: &[&str]) -> String {
+    let output = run(arguments);
+    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// The exit code and what is said about it.
+fn refused(arguments: &[&str]) -> (i32, String) {
+    let output = run(arguments);
+    (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
+}
+
+/// Ends with this value.
+struct Served {
+    child: Child,
+    address: String,
+}
+
+impl Served {
+    fn start(store: &str, limit: &str) -> Self {
+        let mut child = patch(&[
+            "serve",
+            "--store",
+            store,
+            "--listen",
+            "127.0.0.1:0",
+            "--bandwidth-per-connection",
+            limit,
+        ])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+        let address = line.trim().rsplit(' ').next().unwrap().to_owned();
+        Self { child, address }
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn noise(seed: u64, length: usize) -> Vec<u8> {
+    let mut state = seed | 1;
+    let words = std::iter::repeat_with(|| {
+        // xorshift64 (Marsaglia 2003)
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()
+    });
+    words.flatten().take(length).collect()
+}
+
+/// Bytes that really stand on the disk below a folder.
+fn written(folder: &Path) -> u64 {
+    use std::os::unix::fs::MetadataExt as _;
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    entries
+        .map(|entry| match entry.metadata() {
+            Ok(it) if it.is_dir() => written(&entry.path()),
+            Ok(it) => it.blocks() * 512,
+            Err(_) => 0,
+        })
+        .sum()
+}
+
+#[test]
+fn a_release_goes_from_a_folder_to_a_player() {
+    let temporary = tempfile::tempdir().unwrap();
+    let at = |name: &str| temporary.path().join(name).display().to_string();
+    let (release, store, key, game) = (at("release"), at("store"), at("key"), at("game"));
+    fs::create_dir_all(temporary.path().join("release/data")).unwrap();
+    let content = noise(42, 3 << 20);
+    fs::write(temporary.path().join("release/data/world.pak"), &content).unwrap();
+    fs::write(temporary.path().join("release/readme.txt"), "hello\n".repeat(50_000)).unwrap();
+
+    let public = done(&["keygen", "--key", &key]).trim().to_owned();
+    assert_eq!(refused(&["keygen", "--key", &key]).0, 1, "a key is not overwritten");
+    let build = ["build", &release, "--store", &store, "--release", "1.0.0", "--client-version", "1.0.0"];
+    assert!(done(&build).contains("release 1.0.0 (1): 2 files"));
+    assert!(refused(&["verify", "--store", &store]).1.contains("nothing is published"));
+    done(&["sign", "--store", &store, "--key", &key]);
+    assert_eq!(refused(&["sign", "--store", &store, "--key", &key]).0, 1, "nothing waits any more");
+    assert!(done(&["verify", "--store", &store, "--public-key", &public]).contains("chunks are good"));
+    let other = "0".repeat(64);
+    assert_eq!(refused(&["verify", "--store", &store, "--public-key", &other]).0, 3);
+
+    // Killed in the middle.
+    let served = Served::start(&store, "524288");
+    let fetch =
+        ["fetch", "--server", &served.address, "--to", &game, "--public-key", &public, "--connections", "2"];
+    let mut first = patch(&fetch).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let stage = temporary.path().join("game/.shardkeep/stage");
+    let until = Instant::now() + SOON;
+    while written(&stage) < 1 << 20 {
+        assert!(Instant::now() < until && first.try_wait().unwrap().is_none(), "it fetches");
+        thread::sleep(Duration::from_millis(5));
+    }
+    first.kill().unwrap();
+    first.wait().unwrap();
+    assert!(!temporary.path().join("game/data").exists());
+    let before = written(&stage);
+    drop(served);
+
+    // And gone on with, as fast as it goes.
+    let served = Served::start(&store, "0");
+    let fetch = ["fetch", "--server", &served.address, "--to", &game, "--public-key", &public];
+    let told = done(&fetch);
+    assert!(told.contains("2 files written"), "{told}");
+    assert!(fs::read(temporary.path().join("game/data/world.pak")).unwrap() == content);
+    assert!(
+        before >= 1 << 20 && !told.contains("3.0") && !told.contains("3.1"),
+        "{told} after {before} bytes"
+    );
+    assert!(done(&fetch).contains("it was already"));
+
+    // What a launcher has to tell apart.
+    let (code, said) =
+        refused(&["fetch", "--server", &served.address, "--to", &game, "--public-key", &other]);
+    assert!(code == 3 && said.contains("not trusted"), "{code} {said}");
+    let file = at("release/readme.txt");
+    let (code, said) =
+        refused(&["fetch", "--server", &served.address, "--to", &file, "--public-key", &public]);
+    assert!(code == 4 && said.contains("readme.txt"), "{code} {said}");
+    let gone = served.address.clone();
+    drop(served);
+    let nobody = ["fetch", "--server", &gone, "--to", &game, "--public-key", &public, "--patience", "0"];
+    assert_eq!(refused(&nobody).0, 5);
+}
+
+#[test]
+fn damage_in_a_store_is_found() {
+    let temporary = tempfile::tempdir().unwrap();
+    let at = |name: &str| temporary.path().join(name).display().to_string();
+    let (release, store, key) = (at("release"), at("store"), at("key"));
+    fs::create_dir(&release).unwrap();
+    fs::write(temporary.path().join("release/a"), noise(1, 100_000)).unwrap();
+    done(&["keygen", "--key", &key]);
+    let build = |name| ["build", &release, "--store", &store, "--release", name, "--client-version", "1.0.0"];
+    done(&build("1"));
+    done(&["sign", "--store", &store, "--key", &key]);
+    let folders = fs::read_dir(temporary.path().join("store/chunks")).unwrap();
+    let chunk =
+        folders.flat_map(|it| fs::read_dir(it.unwrap().path()).unwrap()).next().unwrap().unwrap().path();
+    let mut bytes = fs::read(&chunk).unwrap();
+    bytes[100] ^= 1;
+    fs::write(&chunk, &bytes).unwrap();
+    let (code, said) = refused(&["verify", "--store", &store]);
+    assert!(code == 3 && said.contains(chunk.file_name().unwrap().to_str().unwrap()), "{code} {said}");
+
+    // A release that lost a chunk is not signed.
+    done(&build("2"));
+    fs::remove_file(&chunk).unwrap();
+    assert!(refused(&["sign", "--store", &store, "--key", &key]).1.contains("build the release again"));
+    done(&build("2"));
+    done(&["sign", "--store", &store, "--key", &key]);
+    assert!(done(&["verify", "--store", &store]).contains("release 2 (2)"));
+    // What no system could hold is refused with its name.
+    fs::write(temporary.path().join("release/con.txt"), "x").unwrap();
+    let (code, said) = refused(&build("3"));
+    assert!(code == 1 && said.contains("con.txt") && said.contains("device"), "{code} {said}");
+}

@@ -1,0 +1,192 @@
+//! Getting the published release (`docs/protocol.md`, section 19): the signed manifest, what of it is already here, the
+//! missing chunks over several connections, and the files put in their places when all of them are whole. An update
+//! that was cut off anywhere goes on where it was, because what counts is what can be read and hashed.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), shardkeep_client::update::UpdateError> {
+//! use shardkeep_client::{Config, update::{Options, Progress, update}};
+//!
+//! let key = "3b6a27bcceb6a42d62a3a8d02a6f0d73653215771de243a63ac048a18b59da29".parse()?;
+//! let servers = ["127.0.0.1:7100".parse().unwrap()];
+//! let options = Options::new("game".as_ref(), key);
+//! let done = update(&Config::default(), &servers, &options, &Progress::shared()).await?;
+//! println!("{} is installed", done.release.name);
+//! # Ok(()) }
+//! ```
+
+mod error;
+mod fetch;
+mod install;
+mod progress;
+mod server;
+mod space;
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use shardkeep_patch::{Manifest, Plan, PublicKey, Release, Signed, plan};
+use shardkeep_wire::payload::PublishedRelease;
+
+use crate::Config;
+
+pub use error::UpdateError;
+pub use progress::{Progress, Stage};
+pub use server::Server;
+
+use install::Install;
+
+/// How often a new release may come between while one is fetched.
+const RELEASES: u32 = 4;
+
+/// What an update must know.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Folder of the installation. Files in it that no release named are left alone.
+    pub to: PathBuf,
+    /// Keys that may sign a manifest.
+    pub keys: Vec<PublicKey>,
+    /// Connections to fetch over.
+    pub connections: usize,
+    /// How long to go on trying without getting anything.
+    pub patience: Duration,
+    /// Takes a release that is older than the installed one.
+    pub allow_older: bool,
+    /// Believes the record of the last update, if it was of this release, instead of reading every file.
+    pub quick: bool,
+}
+
+impl Options {
+    pub fn new(to: &Path, key: PublicKey) -> Self {
+        Self {
+            to: to.to_owned(),
+            keys: vec![key],
+            connections: 4,
+            patience: Duration::from_secs(60),
+            allow_older: false,
+            quick: false,
+        }
+    }
+}
+
+/// What an update did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Done {
+    pub release: Release,
+    pub written: usize,
+    pub removed: usize,
+    /// Bytes of chunks that came over the network.
+    pub fetched_bytes: u64,
+    /// Chunks that were refused because their content was wrong, and fetched again.
+    pub corrupted: u64,
+    /// Connections that were lost.
+    pub lost: u64,
+}
+
+/// Brings the folder to the published release.
+///
+/// # Errors
+/// Nothing that was installed has been touched, unless the error is about putting files in their places; the next
+/// attempt goes on from there.
+pub async fn update(
+    config: &Config,
+    servers: &[SocketAddr],
+    options: &Options,
+    progress: &Arc<Progress>,
+) -> Result<Done, UpdateError> {
+    let install = Arc::new(Install::open(&options.to)?);
+    let mut last = UpdateError::Gone;
+    for _ in 0..RELEASES {
+        match once(config, servers, options, progress, &install).await {
+            Err(error @ UpdateError::Gone) => last = error,
+            done => return done,
+        }
+    }
+    Err(last)
+}
+
+async fn once(
+    config: &Config,
+    servers: &[SocketAddr],
+    options: &Options,
+    progress: &Arc<Progress>,
+    install: &Arc<Install>,
+) -> Result<Done, UpdateError> {
+    progress.enter(Stage::Manifest, 0);
+    let (_, bytes) = manifest(config, servers, options).await?;
+    let manifest = Arc::new(Signed::parse(&bytes)?.trusted(&options.keys)?);
+    let state = install.state();
+    let offered = manifest.release().clone();
+    if offered.sequence < state.sequence && !options.allow_older {
+        return Err(UpdateError::Older { installed: state.sequence, offered: offered.sequence });
+    }
+    let done = |plan: &Plan| Done {
+        release: offered.clone(),
+        written: plan.write.len(),
+        removed: plan.remove.len(),
+        fetched_bytes: progress.fetched(),
+        corrupted: progress.corrupted(),
+        lost: progress.lost(),
+    };
+    if options.quick && state.whole && state.sequence == offered.sequence {
+        return Ok(done(&Plan::default()));
+    }
+    let plan = {
+        let (install, manifest, progress) = (install.clone(), manifest.clone(), progress.clone());
+        blocking(move || {
+            let found = install.scan(&manifest, &state.owned, &progress)?;
+            let plan = plan(&manifest, &found, &state.owned);
+            install.prepare(&manifest, &plan)?;
+            Ok(plan)
+        })
+        .await?
+    };
+    let plan = fetch::fetch(config, servers, options, progress, install, &manifest, plan).await?;
+    let plan = {
+        let (install, manifest, progress) = (install.clone(), manifest.clone(), progress.clone());
+        blocking(move || install.commit(&manifest, &plan, &progress).map(|()| plan)).await?
+    };
+    Ok(done(&plan))
+}
+
+/// The published release and its signed manifest, from the first server that gives it. Nothing of it is believed yet.
+///
+/// # Errors
+/// That of the last server.
+pub async fn manifest(
+    config: &Config,
+    servers: &[SocketAddr],
+    options: &Options,
+) -> Result<(PublishedRelease, Vec<u8>), UpdateError> {
+    fetch::patiently(servers, options.patience, |address| async move {
+        let mut server = Server::open(config, address).await?;
+        let release = server.release().await?;
+        let manifest = server.manifest(&release).await?;
+        Ok((release, manifest))
+    })
+    .await
+}
+
+/// The manifest of what is published, believed.
+///
+/// # Errors
+/// See [`manifest`]; and it is not signed by one of the keys.
+pub async fn trusted_manifest(
+    config: &Config,
+    servers: &[SocketAddr],
+    options: &Options,
+) -> Result<Manifest, UpdateError> {
+    let (_, bytes) = manifest(config, servers, options).await?;
+    Ok(Signed::parse(&bytes)?.trusted(&options.keys)?)
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, UpdateError> + Send + 'static,
+) -> Result<T, UpdateError> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
+}

@@ -1,0 +1,52 @@
+//! Why an update did not come to its end, and whether it is worth trying again.
+
+use std::{io, path::PathBuf};
+
+use shardkeep_patch::{ChunkError, ChunkId, SignedError};
+use shardkeep_wire::payload::ErrorCode;
+
+use crate::ClientError;
+
+#[derive(Debug, thiserror::Error)]
+pub enum UpdateError {
+    /// The network, or what the server said.
+    #[error("{0}")]
+    Client(#[from] ClientError),
+    /// The manifest is not to be trusted.
+    #[error("the manifest is refused: {0}")]
+    Signed(#[from] SignedError),
+    #[error("the server sent a manifest that is not the one it named")]
+    WrongManifest,
+    #[error("chunk {id} came wrong {times} times: {error}")]
+    Chunk { id: ChunkId, times: u32, error: ChunkError },
+    /// Another release was published meanwhile.
+    #[error("the release was taken back while it was fetched")]
+    Gone,
+    #[error("release {installed} is installed, and {offered} is older")]
+    Older { installed: u64, offered: u64 },
+    #[error("{path}: {source}")]
+    Disk { path: PathBuf, source: io::Error },
+    #[error("{needed} bytes of disk are needed, {free} are free")]
+    Space { needed: u64, free: u64 },
+    #[error("another update of {0} is running")]
+    Locked(PathBuf),
+}
+
+impl UpdateError {
+    /// For `map_err` of what touches a file.
+    pub(super) fn disk(path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Disk { path, source }
+    }
+
+    /// Whether another connection may do better.
+    pub(super) fn is_of_this_connection(&self) -> bool {
+        match self {
+            Self::Client(ClientError::Refused(refusal)) => {
+                matches!(refusal.code, ErrorCode::Unavailable | ErrorCode::Draining | ErrorCode::TooSlow)
+            }
+            Self::Client(_) | Self::WrongManifest => true,
+            _ => false,
+        }
+    }
+}

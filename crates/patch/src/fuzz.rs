@@ -1,0 +1,64 @@
+//! Every decoder of the crate behind one function, for fuzzers and for the replay of their corpus: whatever the
+//! bytes are, it returns, and what it accepts has one form.
+
+use crate::{ChunkId, Manifest, ReleasePath, Scan, Signed, chunk, plan};
+
+/// Reads `bytes` as everything they could be.
+///
+/// # Panics
+/// Something that must hold does not.
+pub fn decode_all(bytes: &[u8]) {
+    if let Ok(manifest) = Manifest::decode(bytes) {
+        assert!(manifest.encode() == bytes, "a manifest with two forms");
+        use_it(&manifest);
+    }
+    if let Ok(signed) = Signed::parse(bytes) {
+        let _ = signed.by_itself();
+        let _ = signed.trusted(&[signed.key()]);
+    }
+    if let Ok(path) = ReleasePath::from_bytes(bytes) {
+        assert!(path.as_str().split('/').all(|part| !matches!(part, "" | "." | "..")));
+    }
+    for size in [0, 16, 4_096, u32::try_from(bytes.len()).unwrap_or(u32::MAX)] {
+        if let Ok(content) = chunk::restore(bytes, &ChunkId::of(bytes.get(1..).unwrap_or_default()), size) {
+            assert!(content.len() == size as usize);
+        }
+    }
+}
+
+fn use_it(manifest: &Manifest) {
+    let found = Scan::new(manifest).finish();
+    let plan = plan(manifest, &found, &[]);
+    assert!(plan.fetch_bytes == manifest.total_stored() && plan.write.len() == manifest.files().len());
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{SigningKey, manifest::tests::sample};
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(128))]
+        #[test]
+        fn arbitrary_bytes(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
+            decode_all(&bytes);
+        }
+
+        /// Valid manifests with a few bytes bent reach deeper than noise does.
+        #[test]
+        fn bent_manifests(
+            signed: bool,
+            bends in proptest::collection::vec((any::<proptest::sample::Index>(), any::<u8>()), 0..4),
+        ) {
+            let key = SigningKey::from_seed(&[1; 32]).unwrap();
+            let mut bytes = if signed { key.sign(&sample()) } else { sample().encode() };
+            for (at, byte) in bends {
+                let at = at.index(bytes.len());
+                bytes[at] = byte;
+            }
+            decode_all(&bytes);
+        }
+    }
+}

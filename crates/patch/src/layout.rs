@@ -1,0 +1,30 @@
+//! Where things stand in a store, which is a folder: any file server can be one.
+//!
+//! ```text
+//! current          the signed manifest that is published, replaced by renaming
+//! unsigned         the manifest built last, until it is signed
+//! chunks/ab/ab12…  stored form of each chunk, named by the BLAKE3 of its content; never changed once there
+//! ```
+
+use crate::ChunkId;
+
+pub const CURRENT: &str = "current";
+pub const UNSIGNED: &str = "unsigned";
+pub const CHUNKS: &str = "chunks";
+
+/// Path of a chunk in its store.
+pub fn chunk(id: &ChunkId) -> String {
+    let name = id.to_string();
+    format!("{CHUNKS}/{}/{name}", &name[..2])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chunks_are_spread_over_folders() {
+        let id = ChunkId::new([0xab; 32]);
+        assert_eq!(chunk(&id), format!("chunks/ab/{}", "ab".repeat(32)));
+    }
+}

@@ -1,0 +1,235 @@
+//! What a client has to do: which files to write aside and from where each piece comes, and which to remove. Files that
+//! no manifest names (saves, settings, pictures) are nobody's business.
+
+use std::collections::{BTreeMap, HashSet};
+
+use crate::{Found, Manifest, ReleasePath, scan::Place};
+
+/// From where a chunk comes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// An installed file.
+    Installed(Place),
+    /// The pieces that were written aside before have it: number of the file, offset.
+    Staged { file: u32, offset: u64 },
+    /// The server.
+    Fetched,
+}
+
+/// One chunk, and all the places where it is missing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Need {
+    /// Number in the manifest.
+    pub chunk: u32,
+    pub from: Source,
+    /// Numbers of files, and offsets.
+    pub to: Vec<(u32, u64)>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// Numbers of the files to write aside, and then to put in their places.
+    pub write: Vec<u32>,
+    /// In the order of the manifest's table.
+    pub needs: Vec<Need>,
+    /// Put there by an earlier release, and not part of this one.
+    pub remove: Vec<ReleasePath>,
+    /// Bytes to fetch, in their stored form.
+    pub fetch_bytes: u64,
+    /// Bytes of the files to write.
+    pub write_bytes: u64,
+}
+
+impl Plan {
+    /// Nothing to do.
+    pub fn is_empty(&self) -> bool {
+        self.write.is_empty() && self.remove.is_empty()
+    }
+
+    /// How many chunks the server is asked for.
+    pub fn fetches(&self) -> usize {
+        self.needs.iter().filter(|need| need.from == Source::Fetched).count()
+    }
+}
+
+/// From what was found to what is wanted. `owned` are the files that earlier releases have put there.
+pub fn plan(manifest: &Manifest, found: &Found, owned: &[ReleasePath]) -> Plan {
+    let mut plan = Plan { remove: removed(manifest, owned), ..Plan::default() };
+    let mut missing: BTreeMap<u32, Vec<(u32, u64)>> = BTreeMap::new();
+    let mut staged: BTreeMap<u32, (u32, u64)> = BTreeMap::new();
+    for (number, file) in (0u32..).zip(manifest.files()) {
+        if found.whole.get(number as usize).copied().unwrap_or(false) {
+            continue;
+        }
+        plan.write.push(number);
+        plan.write_bytes += manifest.size(file);
+        let there = found.staged.get(&number);
+        for ((at, place), (offset, _)) in file.chunks.iter().enumerate().zip(manifest.pieces(file)) {
+            if there.and_then(|there| there.get(at)).copied().unwrap_or(false) {
+                staged.entry(*place).or_insert((number, offset));
+            } else {
+                missing.entry(*place).or_default().push((number, offset));
+            }
+        }
+    }
+    for (chunk, to) in missing {
+        let from = match (staged.get(&chunk), found.places.get(&chunk)) {
+            (Some(&(file, offset)), _) => Source::Staged { file, offset },
+            (None, Some(place)) => Source::Installed(place.clone()),
+            (None, None) => {
+                plan.fetch_bytes += u64::from(manifest.chunks()[chunk as usize].stored);
+                Source::Fetched
+            }
+        };
+        plan.needs.push(Need { chunk, from, to });
+    }
+    plan
+}
+
+fn removed(manifest: &Manifest, owned: &[ReleasePath]) -> Vec<ReleasePath> {
+    // On systems without upper and lower case, a file that only changed its case is still there.
+    let stays: HashSet<String> = manifest.files().iter().map(|file| file.path.folded()).collect();
+    owned.iter().filter(|path| !stays.contains(&path.folded())).cloned().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, HashMap};
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{Scan, chunking::tests::noise, manifest::tests::manifest_of, scan::is};
+
+    type Files = BTreeMap<String, Vec<u8>>;
+
+    fn scan(manifest: &Manifest, installed: &Files, staged: &HashMap<u32, Vec<u8>>) -> Found {
+        let mut scan = Scan::new(manifest);
+        for (path, content) in installed {
+            scan.installed(&ReleasePath::new(path).unwrap(), &content[..]).unwrap();
+        }
+        for (file, content) in staged {
+            scan.staged(*file, &content[..]).unwrap();
+        }
+        scan.finish()
+    }
+
+    /// Carries a plan out in memory; the server is the new files themselves.
+    fn carry_out(
+        manifest: &Manifest,
+        plan: &Plan,
+        installed: &mut Files,
+        mut staged: HashMap<u32, Vec<u8>>,
+        new: &Files,
+    ) {
+        let served: HashMap<u32, Vec<u8>> = manifest
+            .files()
+            .iter()
+            .flat_map(|file| file.chunks.iter().zip(manifest.pieces(file)).map(move |it| (file, it)))
+            .map(|(file, (place, (offset, chunk)))| {
+                let at = usize::try_from(offset).unwrap();
+                (*place, new[file.path.as_str()][at..at + chunk.size as usize].to_vec())
+            })
+            .collect();
+        for &file in &plan.write {
+            let size = usize::try_from(manifest.size(&manifest.files()[file as usize])).unwrap();
+            staged.entry(file).or_default().resize(size, 0);
+        }
+        for need in &plan.needs {
+            let chunk = &manifest.chunks()[need.chunk as usize];
+            let read = |bytes: &[u8], offset: u64| {
+                let at = usize::try_from(offset).unwrap();
+                bytes[at..at + chunk.size as usize].to_vec()
+            };
+            let content = match &need.from {
+                Source::Installed(place) => read(&installed[place.path.as_str()], place.offset),
+                Source::Staged { file, offset } => read(&staged[file], *offset),
+                Source::Fetched => served[&need.chunk].clone(),
+            };
+            assert!(is(chunk, &content));
+            for &(file, offset) in &need.to {
+                let at = usize::try_from(offset).unwrap();
+                staged.get_mut(&file).unwrap()[at..at + content.len()].copy_from_slice(&content);
+            }
+        }
+        for &file in &plan.write {
+            let path = manifest.files()[file as usize].path.to_string();
+            installed.insert(path, staged.remove(&file).unwrap());
+        }
+        for path in &plan.remove {
+            installed.remove(path.as_str());
+        }
+    }
+
+    fn paths(manifest: &Manifest) -> Vec<ReleasePath> {
+        manifest.files().iter().map(|file| file.path.clone()).collect()
+    }
+
+    fn files() -> impl Strategy<Value = Files> {
+        let content = proptest::collection::vec((0u64..5, 0usize..3_000), 0..3)
+            .prop_map(|parts| parts.into_iter().flat_map(|(seed, length)| noise(seed, length)).collect());
+        proptest::collection::btree_map("[a-e]/[x-z]", content, 0..6)
+    }
+
+    #[test]
+    fn an_old_install_fetches_only_what_changed() {
+        let old = noise(1, 50_000);
+        let mut new = old.clone();
+        new.splice(20_000..20_000, *b"a new paragraph");
+        let installed = Files::from([("book".into(), old)]);
+        let wanted = Files::from([("book".into(), new)]);
+        let (before, after) = (manifest_of(&installed), manifest_of(&wanted));
+        let plan = plan(&after, &scan(&after, &installed, &HashMap::new()), &paths(&before));
+        assert!(plan.fetches() <= 3 && plan.fetch_bytes < 4_000, "{plan:?}");
+        assert_eq!((plan.write.len(), plan.write_bytes, plan.remove.len()), (1, 50_015, 0));
+    }
+
+    #[test]
+    fn a_chunk_is_fetched_once_for_all_its_places() {
+        let wanted = Files::from([("a".into(), noise(1, 5_000)), ("b".into(), noise(1, 5_000))]);
+        let manifest = manifest_of(&wanted);
+        let nothing = plan(&manifest, &scan(&manifest, &Files::new(), &HashMap::new()), &[]);
+        assert_eq!(nothing.fetch_bytes, manifest.total_stored());
+        assert!(nothing.needs.iter().all(|need| need.to.len() == 2 && need.from == Source::Fetched));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(128))]
+        /// Whatever is installed and whatever an earlier attempt left, the release comes out, and what nobody named
+        /// stays.
+        #[test]
+        fn every_state_leads_to_the_release(
+            old in files(),
+            new in files(),
+            others in proptest::collection::btree_map("own/[x-z]", proptest::collection::vec(any::<u8>(), 0..50), 0..2),
+            damage in proptest::option::of((any::<proptest::sample::Index>(), any::<proptest::sample::Index>())),
+            staged in proptest::collection::vec((any::<proptest::sample::Index>(), 0usize..6_000), 0..3),
+        ) {
+            let (before, manifest) = (manifest_of(&old), manifest_of(&new));
+            let mut installed = old.clone();
+            installed.extend(others.clone());
+            if let Some((file, at)) = damage && !installed.is_empty() {
+                let content = installed.values_mut().nth(file.index(old.len() + others.len())).unwrap();
+                if !content.is_empty() {
+                    let at = at.index(content.len());
+                    content[at] ^= 1;
+                }
+            }
+            let kept: Files = installed.iter().filter(|(path, _)| path.starts_with("own/")).map(|(a, b)| (a.clone(), b.clone())).collect();
+            let mut aside = HashMap::new();
+            for (file, cut) in staged {
+                if !new.is_empty() {
+                    let number = file.index(new.len());
+                    let content = new.values().nth(number).unwrap();
+                    aside.insert(u32::try_from(number).unwrap(), content[..cut.min(content.len())].to_vec());
+                }
+            }
+            let plan = plan(&manifest, &scan(&manifest, &installed, &aside), &paths(&before));
+            carry_out(&manifest, &plan, &mut installed, aside, &new);
+            let mut wanted = new.clone();
+            wanted.extend(kept);
+            prop_assert_eq!(&installed, &wanted);
+            prop_assert!(super::plan(&manifest, &scan(&manifest, &installed, &HashMap::new()), &paths(&manifest)).is_empty());
+        }
+    }
+}

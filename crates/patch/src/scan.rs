@@ -1,0 +1,169 @@
+//! What of a release is already on a disk: whole files, chunks inside of other files, and what an earlier attempt has
+//! written aside. Everything is read and hashed; nothing is believed because of a name, a size or a date.
+
+use std::{
+    collections::HashMap,
+    io::{self, Read},
+};
+
+use crate::{Chunk, ChunkId, File, Manifest, ReleasePath};
+
+/// Where a chunk's content can be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    pub path: ReleasePath,
+    pub offset: u64,
+}
+
+/// What was found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Found {
+    /// By number of the file: it is as it should be.
+    pub whole: Vec<bool>,
+    /// By number of the chunk: where the installed files have it.
+    pub places: HashMap<u32, Place>,
+    /// By number of the file: which of its pieces stand in the file that was written aside.
+    pub staged: HashMap<u32, Vec<bool>>,
+}
+
+/// Collects what is found of one manifest.
+pub struct Scan<'a> {
+    manifest: &'a Manifest,
+    wanted: HashMap<ChunkId, u32>,
+    files: HashMap<&'a ReleasePath, u32>,
+    found: Found,
+}
+
+impl<'a> Scan<'a> {
+    pub fn new(manifest: &'a Manifest) -> Self {
+        let number = |at: usize| u32::try_from(at).expect("a manifest keeps to its bounds");
+        let chunks = manifest.chunks().iter().enumerate();
+        let files = manifest.files().iter().enumerate();
+        Self {
+            manifest,
+            wanted: chunks.map(|(at, chunk)| (chunk.id, number(at))).collect(),
+            files: files.map(|(at, file)| (&file.path, number(at))).collect(),
+            found: Found { whole: vec![false; manifest.files().len()], ..Found::default() },
+        }
+    }
+
+    /// Looks through an installed file, of this release or of another.
+    ///
+    /// # Errors
+    /// Of the reader.
+    pub fn installed(&mut self, path: &ReleasePath, reader: impl Read) -> io::Result<()> {
+        let (manifest, file) = (self.manifest, self.files.get(path).copied());
+        let mut expected = file.map(|at| manifest.files()[at as usize].chunks.iter());
+        let mut whole = file.is_some();
+        for cut in manifest.chunking().cut(reader) {
+            let cut = cut?;
+            let chunk = self.wanted.get(&cut.id).copied();
+            whole &= chunk.is_some() && expected.as_mut().and_then(Iterator::next).copied() == chunk;
+            if let Some(chunk) = chunk {
+                let place = || Place { path: path.clone(), offset: cut.offset };
+                self.found.places.entry(chunk).or_insert_with(place);
+            }
+        }
+        whole &= expected.is_some_and(|mut rest| rest.next().is_none());
+        if let Some(at) = file {
+            self.found.whole[at as usize] = whole;
+        }
+        Ok(())
+    }
+
+    /// Looks through what was written aside for a file: which pieces are in their places.
+    ///
+    /// # Errors
+    /// Of the reader.
+    pub fn staged(&mut self, file: u32, mut reader: impl Read) -> io::Result<()> {
+        let manifest = self.manifest;
+        let pieces = manifest.pieces(&manifest.files()[file as usize]);
+        let mut buffer = Vec::new();
+        let mut there = Vec::new();
+        for (_, chunk) in pieces {
+            buffer.clear();
+            reader.by_ref().take(chunk.size.into()).read_to_end(&mut buffer)?;
+            there.push(is(chunk, &buffer));
+        }
+        self.found.staged.insert(file, there);
+        Ok(())
+    }
+
+    pub fn finish(self) -> Found {
+        self.found
+    }
+}
+
+/// Whether the content is this chunk's.
+pub fn is(chunk: &Chunk, content: &[u8]) -> bool {
+    content.len() == chunk.size as usize && ChunkId::of(content) == chunk.id
+}
+
+/// The name that the file is written aside under: made of its content, so that what was begun for one release serves
+/// another.
+pub fn staged_name(manifest: &Manifest, file: &File) -> String {
+    let mut hasher = blake3::Hasher::new();
+    for (_, chunk) in manifest.pieces(file) {
+        hasher.update(chunk.id.as_bytes());
+    }
+    // Two files of the same content are two files.
+    hasher.update(file.path.as_str().as_bytes());
+    hasher.finalize().to_hex().as_str()[..40].to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::{chunking::tests::noise, manifest::tests::manifest_of};
+
+    fn path(path: &str) -> ReleasePath {
+        ReleasePath::new(path).unwrap()
+    }
+
+    #[test]
+    fn whole_files_and_chunks_of_others_are_found() {
+        let (a, b) = (noise(1, 20_000), noise(2, 20_000));
+        let manifest = manifest_of(&BTreeMap::from([
+            ("a".into(), a.clone()),
+            ("b".into(), b.clone()),
+            ("e".into(), vec![]),
+        ]));
+        let mut scan = Scan::new(&manifest);
+        scan.installed(&path("a"), &a[..]).unwrap();
+        // Moved and a little longer.
+        scan.installed(&path("old/b"), &[&b"new"[..], &b].concat()[..]).unwrap();
+        scan.installed(&path("b"), &b[..19_999]).unwrap();
+        let found = scan.finish();
+        assert_eq!(found.whole, [true, false, false]);
+        let missing = manifest.chunks().len() - found.places.len();
+        assert!(missing <= 1, "{missing} of {}", manifest.chunks().len());
+
+        let mut scan = Scan::new(&manifest);
+        scan.installed(&path("a"), &[&a[..], b"more"].concat()[..]).unwrap();
+        scan.installed(&path("e"), &b""[..]).unwrap();
+        assert_eq!(scan.finish().whole, [false, false, true]);
+    }
+
+    #[test]
+    fn pieces_written_aside_are_found_one_by_one() {
+        let a = noise(1, 10_000);
+        let manifest = manifest_of(&BTreeMap::from([("a".into(), a.clone())]));
+        let second = manifest.pieces(&manifest.files()[0]).nth(1).unwrap().0;
+        let mut bent = a.clone();
+        bent[usize::try_from(second).unwrap()] ^= 1;
+        let mut scan = Scan::new(&manifest);
+        scan.staged(0, &bent[..9_999]).unwrap();
+        let there = &scan.finish().staged[&0];
+        let last = there.len() - 1;
+        assert!(there.iter().enumerate().all(|(at, is)| *is == (at != 1 && at != last)));
+    }
+
+    #[test]
+    fn names_aside_are_of_content_and_path() {
+        let manifest = manifest_of(&BTreeMap::from([("a".into(), noise(1, 99)), ("b".into(), noise(1, 99))]));
+        let [a, b] = [0, 1].map(|at| staged_name(&manifest, &manifest.files()[at]));
+        assert!(a != b && a.len() == 40);
+    }
+}

@@ -1,0 +1,241 @@
+//! Who vouches for a manifest: Ed25519 (RFC 8032) over all of its bytes, in front of them the key that made it, so
+//! that a client can say which key it does not trust.
+
+use std::fmt;
+
+use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, KeyPair as _, UnparsedPublicKey};
+use shardkeep_wire::cursor::Cursor;
+
+use crate::{Manifest, ManifestError, manifest};
+
+pub const MAGIC: [u8; 4] = *b"SKPS";
+pub const VERSION: u8 = 1;
+/// Bytes in front of the manifest.
+pub const HEADER: usize = MAGIC.len() + 1 + 32 + 64;
+/// Most bytes of a signed manifest.
+pub const MAX: usize = HEADER + manifest::MAX_BYTES;
+/// What is signed begins with this, so that no other signature by the same key can be taken for one of a manifest.
+const CONTEXT: &[u8] = b"shardkeep v1 patch manifest\0";
+
+/// The half of a key pair that clients are shipped with.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct PublicKey([u8; 32]);
+
+impl PublicKey {
+    pub const fn new(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl std::str::FromStr for PublicKey {
+    type Err = SignedError;
+
+    /// 64 hexadecimal digits.
+    fn from_str(text: &str) -> Result<Self, SignedError> {
+        let text = text.trim().as_bytes();
+        let mut bytes = [0; 32];
+        if text.len() != 2 * bytes.len() {
+            return Err(SignedError::Key);
+        }
+        for (byte, digits) in bytes.iter_mut().zip(text.chunks_exact(2)) {
+            let digit = |at: usize| char::from(digits[at]).to_digit(16).ok_or(SignedError::Key);
+            *byte = u8::try_from(16 * digit(0)? + digit(1)?).map_err(|_| SignedError::Key)?;
+        }
+        Ok(Self(bytes))
+    }
+}
+
+impl fmt::Display for PublicKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for PublicKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PublicKey({self})")
+    }
+}
+
+/// The half that stays with whoever publishes.
+pub struct SigningKey(Ed25519KeyPair);
+
+impl SigningKey {
+    /// The same pair for the same 32 secret random bytes.
+    ///
+    /// # Errors
+    /// The provider does not take them.
+    pub fn from_seed(seed: &[u8; 32]) -> Result<Self, SignedError> {
+        Ed25519KeyPair::from_seed_unchecked(seed).map(Self).map_err(|_| SignedError::Key)
+    }
+
+    pub fn public(&self) -> PublicKey {
+        let bytes: Result<[u8; 32], _> = self.0.public_key().as_ref().try_into();
+        PublicKey(bytes.expect("an Ed25519 public key has 32 bytes"))
+    }
+
+    /// What is published: the manifest with this key's word for it.
+    pub fn sign(&self, manifest: &Manifest) -> Vec<u8> {
+        let manifest = manifest.encode();
+        let signature = self.0.sign(&signed_bytes(&manifest));
+        let mut out = Vec::with_capacity(HEADER + manifest.len());
+        out.extend_from_slice(&MAGIC);
+        out.push(VERSION);
+        out.extend_from_slice(self.public().as_bytes());
+        out.extend_from_slice(signature.as_ref());
+        out.extend_from_slice(&manifest);
+        out
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SignedError {
+    #[error("not a signed manifest")]
+    Foreign,
+    #[error("version {0} of signed manifests is not known here")]
+    Version(u8),
+    #[error("a signed manifest of {0} bytes, at most {MAX} are allowed")]
+    TooLarge(usize),
+    #[error("not a key")]
+    Key,
+    #[error("signed by {0}, which is not trusted here")]
+    Stranger(PublicKey),
+    #[error("the signature does not match: the manifest was altered")]
+    Altered,
+    #[error("the signed manifest is damaged: {0}")]
+    Manifest(#[from] ManifestError),
+}
+
+impl SignedError {
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Foreign => "signed_foreign",
+            Self::Version(_) => "signed_version",
+            Self::TooLarge(_) => "signed_too_large",
+            Self::Key => "signed_key",
+            Self::Stranger(_) => "signed_stranger",
+            Self::Altered => "signed_altered",
+            Self::Manifest(error) => error.label(),
+        }
+    }
+}
+
+/// A signed manifest that was taken apart, and not believed yet.
+#[derive(Debug, Clone, Copy)]
+pub struct Signed<'a> {
+    key: PublicKey,
+    signature: [u8; 64],
+    manifest: &'a [u8],
+}
+
+impl<'a> Signed<'a> {
+    /// # Errors
+    /// The bytes are no signed manifest.
+    pub fn parse(bytes: &'a [u8]) -> Result<Self, SignedError> {
+        if bytes.len() > MAX {
+            return Err(SignedError::TooLarge(bytes.len()));
+        }
+        let mut cursor = Cursor::new(bytes);
+        if cursor.array() != Ok(MAGIC) {
+            return Err(SignedError::Foreign);
+        }
+        let version = cursor.u8().map_err(|_| SignedError::Foreign)?;
+        if version != VERSION {
+            return Err(SignedError::Version(version));
+        }
+        let key = PublicKey(cursor.array().map_err(|_| SignedError::Foreign)?);
+        let signature = cursor.array().map_err(|_| SignedError::Foreign)?;
+        Ok(Self { key, signature, manifest: cursor.rest() })
+    }
+
+    /// Who signed it, or says so.
+    pub fn key(&self) -> PublicKey {
+        self.key
+    }
+
+    /// The manifest, if one of these keys vouches for it. Nothing of it is read before.
+    ///
+    /// # Errors
+    /// Signed by another key, altered, or damaged.
+    pub fn trusted(&self, keys: &[PublicKey]) -> Result<Manifest, SignedError> {
+        if !keys.contains(&self.key) {
+            return Err(SignedError::Stranger(self.key));
+        }
+        self.by_itself()
+    }
+
+    /// The manifest, if it is what its own key signed, whoever that is.
+    ///
+    /// # Errors
+    /// Altered or damaged.
+    pub fn by_itself(&self) -> Result<Manifest, SignedError> {
+        UnparsedPublicKey::new(&ED25519, self.key.as_bytes())
+            .verify(&signed_bytes(self.manifest), &self.signature)
+            .map_err(|_| SignedError::Altered)?;
+        Ok(Manifest::decode(self.manifest)?)
+    }
+}
+
+fn signed_bytes(manifest: &[u8]) -> Vec<u8> {
+    [CONTEXT, manifest].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::manifest::tests::sample;
+
+    fn key(seed: u8) -> SigningKey {
+        SigningKey::from_seed(&[seed; 32]).unwrap()
+    }
+
+    #[test]
+    fn only_trusted_keys_are_believed() {
+        let (ours, theirs) = (key(1), key(2));
+        let bytes = ours.sign(&sample());
+        let signed = Signed::parse(&bytes).unwrap();
+        assert_eq!(signed.key(), ours.public());
+        assert_eq!(signed.trusted(&[theirs.public(), ours.public()]), Ok(sample()));
+        assert_eq!(signed.trusted(&[theirs.public()]), Err(SignedError::Stranger(ours.public())));
+        assert_eq!(signed.trusted(&[]), Err(SignedError::Stranger(ours.public())));
+        // Their manifest under our name.
+        let mut forged = theirs.sign(&sample());
+        forged[5..37].copy_from_slice(ours.public().as_bytes());
+        assert_eq!(Signed::parse(&forged).unwrap().trusted(&[ours.public()]), Err(SignedError::Altered));
+    }
+
+    #[test]
+    fn keys_are_read_and_written() {
+        let public = key(3).public();
+        assert_eq!(public.to_string().parse(), Ok(public));
+        assert_eq!(" zz".parse::<PublicKey>(), Err(SignedError::Key));
+        assert_eq!("zz".repeat(32).parse::<PublicKey>(), Err(SignedError::Key));
+    }
+
+    #[test]
+    fn what_is_no_signed_manifest_is_named() {
+        let parse = |bytes: &[u8]| Signed::parse(bytes).map(|signed| signed.key()).unwrap_err();
+        assert_eq!(parse(b"SKPM"), SignedError::Foreign);
+        assert_eq!(parse(b"SKPS\x02"), SignedError::Version(2));
+        assert_eq!(parse(b"SKPS\x01short"), SignedError::Foreign);
+        assert_eq!(parse(&vec![0; MAX + 1]), SignedError::TooLarge(MAX + 1));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn no_bit_may_change(at: proptest::sample::Index, bit in 0u8..8) {
+            let ours = key(1);
+            let mut bytes = ours.sign(&sample());
+            let at = at.index(bytes.len());
+            bytes[at] ^= 1 << bit;
+            prop_assert!(Signed::parse(&bytes).and_then(|it| it.trusted(&[ours.public()])).is_err());
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! One piece on its way from a file to a socket. On TCP it does not pass through our memory: the header is written, the
+//! kernel sends the file's pages (`sendfile`). On other lanes the bytes have to be sealed, and are read first. A page that
+//! is not in memory would make either wait for the disk on a thread that serves logins, so those are first read on
+//! threads made for waiting.
+
+use std::{
+    fs::File,
+    io::{self, IoSliceMut},
+    os::unix::fs::FileExt as _,
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::{BufMut as _, BytesMut};
+use rustix::{
+    fs::sendfile,
+    io::{ReadWriteFlags, preadv2},
+    net::{SendFlags, send},
+};
+use shardkeep_lanes::Stream;
+use shardkeep_wire::{Head, Kind, message::encoded_len, opcode, varint};
+use tokio::{
+    io::{AsyncWriteExt as _, Interest},
+    net::TcpStream,
+    sync::Semaphore,
+    task::spawn_blocking,
+    time::{error::Elapsed, timeout},
+};
+
+use crate::metrics;
+
+use super::store::Blob;
+
+/// Most bytes of data in a piece: fifteen pages, which leaves room for the header in a record.
+pub(super) const MAX: u32 = 15 * 4_096;
+/// A client that takes nothing for so long is gone.
+const STALL: Duration = Duration::from_secs(30);
+/// Bytes read at once by a cold read.
+const SCRATCH: usize = 16 << 10;
+
+/// Tags of the fields of `Piece`.
+const TOTAL: u8 = 1 << 3;
+const DATA: u8 = 2 << 3 | 2;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Range {
+    pub(super) offset: u32,
+    pub(super) length: u32,
+}
+
+/// Everything of the record up to the data.
+pub(super) fn header(request: u32, total: u32, length: u32) -> BytesMut {
+    let payload = 1 + varint::length(total.into()) + 1 + varint::length(length.into()) + length as usize;
+    let record = encoded_len(Head::Reply(request), payload);
+    let mut out = BytesMut::with_capacity(64);
+    out.put_u16_le(u16::try_from(record).expect("a piece fits into a record"));
+    // As `encode_header` does, without making room for the payload, which never comes here.
+    out.put_u8(Kind::Reply as u8);
+    out.put_u16_le(opcode::GET_PIECE);
+    varint::encode(request.into(), &mut out);
+    varint::encode(payload as u64, &mut out);
+    out.put_u8(TOTAL);
+    varint::encode(total.into(), &mut out);
+    out.put_u8(DATA);
+    varint::encode(length.into(), &mut out);
+    out
+}
+
+/// Sends the reply to a request for these bytes.
+pub(super) async fn send_piece(
+    stream: &mut Stream,
+    header: &[u8],
+    blob: &Blob,
+    range: Range,
+) -> io::Result<()> {
+    match stream {
+        Stream::Tcp(stream) => send_pages(stream, header, blob, range).await,
+        stream => {
+            let mut record = header.to_vec();
+            record.resize(header.len() + range.length as usize, 0);
+            blob.file.read_exact_at(&mut record[header.len()..], range.offset.into()).map_err(cut_short)?;
+            timeout(STALL, stream.write_all(&record)).await.map_err(stalled)?
+        }
+    }
+}
+
+async fn send_pages(stream: &TcpStream, header: &[u8], blob: &Blob, range: Range) -> io::Result<()> {
+    let mut rest = header;
+    while !rest.is_empty() {
+        // More follows: no packet of its own for the header.
+        let writing = stream
+            .async_io(Interest::WRITABLE, || Ok(send(stream, rest, SendFlags::MORE | SendFlags::NOSIGNAL)?));
+        let sent = timeout(STALL, writing).await.map_err(stalled)??;
+        rest = &rest[sent..];
+    }
+    let (mut offset, mut left) = (u64::from(range.offset), range.length as usize);
+    while left > 0 {
+        let writing = stream
+            .async_io(Interest::WRITABLE, || Ok(sendfile(stream, &*blob.file, Some(&mut offset), left)?));
+        let sent = timeout(STALL, writing).await.map_err(stalled)??;
+        if sent == 0 {
+            return Err(cut_short(io::ErrorKind::UnexpectedEof.into()));
+        }
+        left -= sent;
+    }
+    Ok(())
+}
+
+/// The file has fewer bytes than when it was opened; other errors stay what they are.
+fn cut_short(error: io::Error) -> io::Error {
+    match error.kind() {
+        io::ErrorKind::UnexpectedEof => io::ErrorKind::InvalidData.into(),
+        _ => error,
+    }
+}
+
+#[allow(clippy::needless_pass_by_value, reason = "the signature of map_err")]
+fn stalled(_: Elapsed) -> io::Error {
+    io::ErrorKind::TimedOut.into()
+}
+
+/// Has the kernel fetch these bytes from the disk, unless it has them.
+pub(super) async fn warm_up(cold_reads: &Semaphore, blob: &Blob, range: Range) -> io::Result<()> {
+    if is_warm(&blob.file, range) {
+        return Ok(());
+    }
+    let _turn = cold_reads.acquire().await.map_err(io::Error::other)?;
+    metrics::update_cold_read();
+    let file: Arc<File> = blob.file.clone();
+    let reading = spawn_blocking(move || {
+        let mut scratch = vec![0; SCRATCH];
+        let (mut offset, end) = (u64::from(range.offset), u64::from(range.offset) + u64::from(range.length));
+        while offset < end {
+            match file.read_at(&mut scratch, offset)? {
+                0 => break,
+                read => offset += read as u64,
+            }
+        }
+        io::Result::Ok(())
+    });
+    reading.await.map_err(io::Error::other)?
+}
+
+/// As far as its two ends tell. What is not warm after all costs a wait, nothing else.
+fn is_warm(file: &File, range: Range) -> bool {
+    let last = u64::from(range.offset) + u64::from(range.length) - 1;
+    [range.offset.into(), last].into_iter().all(|offset| {
+        let mut byte = [0];
+        preadv2(file, &mut [IoSliceMut::new(&mut byte)], offset, ReadWriteFlags::NOWAIT) == Ok(1)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use shardkeep_wire::{
+        Message, Side,
+        payload::Piece,
+        record::{Decoder, HEADER},
+    };
+
+    use super::*;
+
+    #[test]
+    fn header_and_data_are_the_reply() {
+        for (request, total, length) in
+            [(1, 1, 1), (300, 1 << 20, MAX), (u32::MAX, u32::MAX, MAX), (7, 200, 127)]
+        {
+            let mut record = header(request, total, length);
+            let data = vec![9; length as usize];
+            record.extend_from_slice(&data);
+            assert!(record.len() <= HEADER + Side::Server.max_record());
+            let mut body: Bytes = Decoder::new(Side::Server).next(&mut record).unwrap().unwrap().freeze();
+            assert!(record.is_empty());
+            let message = Message::split_from(&mut body).unwrap().unwrap();
+            let expected = Message::reply(opcode::GET_PIECE, request, &Piece { total, data });
+            assert_eq!(message, expected);
+            assert!(body.is_empty());
+        }
+    }
+}

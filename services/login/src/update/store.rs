@@ -1,0 +1,139 @@
+//! The store as the service sees it: which signed manifest is published, noticed within a second of its renaming, and
+//! files to read pieces of. Manifests are looked through once, when they are new, and not kept in memory.
+
+use std::{
+    fs::{File, Metadata},
+    io::{self, Read as _},
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use shardkeep_patch::{ChunkId, PublicKey, Signed, chunk, layout, signature};
+use shardkeep_wire::payload::PublishedRelease;
+use tokio::{sync::watch, task::spawn_blocking};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::metrics;
+
+/// How often the store is looked at.
+const LOOK: Duration = Duration::from_millis(500);
+
+pub(crate) struct Store {
+    dir: PathBuf,
+    key: Option<PublicKey>,
+    published: watch::Sender<Option<Arc<Published>>>,
+}
+
+/// The manifest that clients are told of.
+pub(crate) struct Published {
+    pub(crate) answer: PublishedRelease,
+    id: ChunkId,
+    blob: Blob,
+}
+
+/// Something to read pieces of. Its bytes never change: a store only adds and renames.
+#[derive(Clone)]
+pub(crate) struct Blob {
+    pub(crate) file: Arc<File>,
+    pub(crate) size: u32,
+}
+
+/// Which file `current` is. A new one has another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Identity(u64, u64, i64, i64, u64);
+
+impl Identity {
+    fn of(it: &Metadata) -> Self {
+        Self(it.dev(), it.ino(), it.mtime(), it.mtime_nsec(), it.size())
+    }
+}
+
+impl Store {
+    pub(crate) fn new(dir: &Path, key: Option<PublicKey>) -> Self {
+        Self { dir: dir.to_owned(), key, published: watch::Sender::new(None) }
+    }
+
+    pub(crate) fn published(&self) -> Option<Arc<Published>> {
+        self.published.borrow().clone()
+    }
+
+    /// Looks at what is published, again and again. What cannot be published is said once, and what was before stays.
+    pub(crate) async fn follow(&self, stop: &CancellationToken) {
+        let mut seen = None;
+        loop {
+            self.look(&mut seen).await;
+            if stop.run_until_cancelled(tokio::time::sleep(LOOK)).await.is_none() {
+                return;
+            }
+        }
+    }
+
+    async fn look(&self, seen: &mut Option<Result<Identity, io::ErrorKind>>) {
+        let path = self.dir.join(layout::CURRENT);
+        let identity = tokio::fs::metadata(&path).await.map(|it| Identity::of(&it)).map_err(|it| it.kind());
+        if *seen == Some(identity) {
+            return;
+        }
+        *seen = Some(identity);
+        let key = self.key;
+        let path_of_it = path.clone();
+        let read = spawn_blocking(move || read(&path_of_it, key)).await;
+        match read.unwrap_or_else(|panic| Err(anyhow::anyhow!("{panic}"))) {
+            Ok(published) => {
+                let PublishedRelease { name, sequence, .. } = &published.answer;
+                info!(release = %name, sequence, "release published");
+                metrics::release_published(true);
+                self.published.send_replace(Some(Arc::new(published)));
+            }
+            Err(error) => {
+                metrics::release_published(false);
+                warn!(path = %path.display(), error = format!("{error:#}"), "no release to publish");
+            }
+        }
+    }
+
+    /// What has this name: the published manifest, or a chunk.
+    pub(crate) async fn open(&self, id: ChunkId) -> io::Result<Option<Blob>> {
+        if let Some(published) = self.published().filter(|it| it.id == id) {
+            return Ok(Some(published.blob.clone()));
+        }
+        let path = self.dir.join(layout::chunk(&id));
+        let opened = spawn_blocking(move || {
+            let file = File::open(path)?;
+            let size = file.metadata()?.len();
+            io::Result::Ok(Blob { file: Arc::new(file), size: u32::try_from(size).unwrap_or(u32::MAX) })
+        });
+        match opened.await.unwrap_or_else(|panic| Err(io::Error::other(panic))) {
+            Ok(blob) if blob.size > chunk::most_stored(chunk::MAX) => Ok(None),
+            Ok(blob) => Ok(Some(blob)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// Everything that must be right before players are told of it.
+fn read(path: &Path, key: Option<PublicKey>) -> anyhow::Result<Published> {
+    let file = File::open(path)?;
+    let mut bytes = Vec::new();
+    // One byte more than allowed is enough to know.
+    (&file).take(signature::MAX as u64 + 1).read_to_end(&mut bytes)?;
+    let signed = Signed::parse(&bytes)?;
+    let manifest = match key {
+        Some(key) => signed.trusted(&[key])?,
+        None => signed.by_itself()?,
+    };
+    let (id, size) = (ChunkId::of(&bytes), u32::try_from(bytes.len())?);
+    let release = manifest.release();
+    let answer = PublishedRelease {
+        manifest_id: id.as_bytes().to_vec(),
+        manifest_size: size,
+        name: release.name.clone(),
+        sequence: release.sequence,
+        client_version: release.client_version,
+    };
+    Ok(Published { answer, id, blob: Blob { file: Arc::new(file), size } })
+}

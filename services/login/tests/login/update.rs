@@ -1,0 +1,453 @@
+//! The update service, with the client that a launcher has: everything arrives, whatever happens on the way, and logins
+//! go on meanwhile.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    net::SocketAddr,
+    path::Path,
+    sync::{Arc, atomic::AtomicUsize, atomic::Ordering::SeqCst},
+    time::Duration,
+};
+
+use shardkeep_client::{
+    Config,
+    update::{Done, Options, Progress, Server, UpdateError, update},
+};
+use shardkeep_patch::{
+    Builder, Chunk, Chunking, PublicKey, Release, ReleasePath, SignedError, SigningKey, chunk, layout,
+};
+use shardkeep_wire::{
+    opcode,
+    payload::{ErrorCode, GetPiece, GetRelease, Hello, Piece, PublishedRelease},
+    preface::{Preface, Service, deployment_tag},
+};
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    time::timeout,
+};
+
+use crate::{
+    cluster::{Cluster, SOON},
+    player::Player,
+};
+
+type Files = BTreeMap<&'static str, Vec<u8>>;
+
+/// A store, and the key that its releases are signed with.
+struct Publisher {
+    folder: TempDir,
+    key: SigningKey,
+}
+
+impl Publisher {
+    fn new() -> Self {
+        let folder = tempfile::Builder::new().prefix("shardkeep-store-").tempdir().unwrap();
+        Self { folder, key: SigningKey::from_seed(&[7; 32]).unwrap() }
+    }
+
+    fn setting(&self) -> String {
+        format!("login.patches.dir={}", self.folder.path().display())
+    }
+
+    /// Bytes to fetch for who has nothing.
+    fn publish(&self, sequence: u64, files: &Files) -> u64 {
+        let chunking = Chunking::new(8 << 10, 32 << 10, 128 << 10).unwrap();
+        let name = format!("1.2.{sequence}");
+        let mut builder = Builder::new(Release { name, sequence, client_version: 1_002_003 }, chunking);
+        for (path, content) in files {
+            let chunks = chunking.cut(&content[..]).map(|cut| {
+                let cut = cut.unwrap();
+                let stored = chunk::store(&cut.content, 3);
+                self.put(&layout::chunk(&cut.id), &stored);
+                Chunk { id: cut.id, size: cut.size(), stored: u32::try_from(stored.len()).unwrap() }
+            });
+            builder.add(ReleasePath::new(path).unwrap(), false, chunks.collect());
+        }
+        let manifest = builder.finish().unwrap();
+        self.put(layout::CURRENT, &self.key.sign(&manifest));
+        manifest.total_stored()
+    }
+
+    fn put(&self, path: &str, content: &[u8]) {
+        let (at, aside) = (self.folder.path().join(path), self.folder.path().join("aside"));
+        fs::create_dir_all(at.parent().unwrap()).unwrap();
+        fs::write(&aside, content).unwrap();
+        fs::rename(aside, at).unwrap();
+    }
+
+    fn chunks(&self) -> Vec<std::path::PathBuf> {
+        let folders = fs::read_dir(self.folder.path().join(layout::CHUNKS)).unwrap();
+        folders
+            .flat_map(|folder| fs::read_dir(folder.unwrap().path()).unwrap())
+            .map(|it| it.unwrap().path())
+            .collect()
+    }
+}
+
+/// Bytes that do not compress, the same for the same seed.
+fn noise(seed: u64, length: usize) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut bytes = Vec::with_capacity(length + 8);
+    while bytes.len() < length {
+        // xorshift64 (Marsaglia 2003)
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        bytes.extend_from_slice(&state.to_le_bytes());
+    }
+    bytes.truncate(length);
+    bytes
+}
+
+fn files() -> Files {
+    Files::from([
+        ("data/meadow.pak", noise(1, 400_000)),
+        ("data/forest.pak", [noise(2, 100_000), noise(1, 100_000)].concat()),
+        ("readme.txt", b"once upon a time\n".repeat(5_000)),
+        ("empty", vec![]),
+    ])
+}
+
+fn address(cluster: &Cluster) -> SocketAddr {
+    cluster.client_address().parse().unwrap()
+}
+
+fn options(to: &Path, key: PublicKey) -> Options {
+    Options { connections: 3, patience: SOON, ..Options::new(to, key) }
+}
+
+async fn fetch(address: SocketAddr, options: &Options) -> Result<Done, UpdateError> {
+    timeout(SOON * 2, update(&Config::default(), &[address], options, &Progress::shared()))
+        .await
+        .expect("it ends")
+}
+
+/// Waits until the server tells of this release.
+async fn published(address: SocketAddr, sequence: u64) -> PublishedRelease {
+    let told = async {
+        loop {
+            let mut server = Server::open(&Config::default(), address).await.unwrap();
+            match server.release().await {
+                Ok(release) if release.sequence == sequence => return release,
+                _ => tokio::time::sleep(Duration::from_millis(20)).await,
+            }
+        }
+    };
+    timeout(SOON, told).await.expect("the release is noticed")
+}
+
+fn installed(folder: &Path, files: &Files) {
+    for (path, content) in files {
+        assert!(fs::read(folder.join(path)).unwrap() == *content, "{path} differs");
+    }
+}
+
+fn preface() -> [u8; 12] {
+    Preface::new(Service::Update, deployment_tag("dev")).encode()
+}
+
+/// Passes connections on; `bend` may change what the server says, and cut it short: it is given the number of the
+/// connection, the position of the bytes in what was said, and the bytes.
+async fn between(
+    server: SocketAddr,
+    bend: impl Fn(usize, usize, &mut Vec<u8>) -> bool + Clone + Send + Sync + 'static,
+) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let count = Arc::new(AtomicUsize::new(0));
+    tokio::spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            let (number, bend) = (count.fetch_add(1, SeqCst), bend.clone());
+            tokio::spawn(async move {
+                let (mut from_client, mut to_client) = client.into_split();
+                let Ok(server) = TcpStream::connect(server).await else { return };
+                let (mut from_server, mut to_server) = server.into_split();
+                let asking =
+                    tokio::spawn(async move { tokio::io::copy(&mut from_client, &mut to_server).await });
+                let (mut position, mut buffer) = (0, vec![0; 16_384]);
+                while let Ok(read @ 1..) = from_server.read(&mut buffer).await {
+                    let mut said = buffer[..read].to_vec();
+                    let goes_on = bend(number, position, &mut said);
+                    position += read;
+                    if to_client.write_all(&said).await.is_err() || !goes_on {
+                        break;
+                    }
+                }
+                asking.abort();
+            });
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn an_old_client_finds_its_update_where_it_wanted_to_log_in() {
+    let publisher = Publisher::new();
+    let total = publisher.publish(1, &files());
+    let cluster = Cluster::start_with(&[&publisher.setting(), "login.min_client_version=1002003"]).await;
+    published(address(&cluster), 1).await;
+
+    let mut player = cluster.connect().await;
+    let refused = player.hello("alice").await.unwrap_err();
+    assert_eq!(refused.code, ErrorCode::UpdateRequired);
+    assert!(refused.detail.contains("service 3"), "{}", refused.detail);
+
+    let folder = tempfile::tempdir().unwrap();
+    let options = options(folder.path(), publisher.key.public());
+    let done = fetch(address(&cluster), &options).await.unwrap();
+    assert_eq!((done.fetched_bytes, done.corrupted, done.lost, done.written), (total, 0, 0, 4));
+    installed(folder.path(), &files());
+    let sent = cluster.metric("shardkeep_login_update_sent_bytes_total", "").await;
+    assert!(sent >= total as f64, "{sent}");
+
+    let mut player = cluster.connect().await;
+    player.version = done.release.client_version;
+    player.hello("alice").await.unwrap();
+    // A second update has nothing to do, whether it reads everything or believes its record.
+    for quick in [false, true] {
+        let again = fetch(address(&cluster), &Options { quick, ..options.clone() }).await.unwrap();
+        assert_eq!((again.fetched_bytes, again.written, again.removed), (0, 0, 0));
+    }
+}
+
+#[tokio::test]
+async fn an_update_goes_on_however_often_it_is_cut() {
+    let publisher = Publisher::new();
+    let total = publisher.publish(1, &files());
+    let cluster = Cluster::start_with(&[&publisher.setting()]).await;
+    published(address(&cluster), 1).await;
+    // Each connection says a different number of bytes, from nothing to a few chunks.
+    let cut = between(address(&cluster), |number, position, said| {
+        let most = number * 41_113 % 300_000;
+        said.truncate(most.saturating_sub(position));
+        position + said.len() < most
+    });
+    let folder = tempfile::tempdir().unwrap();
+    let options = options(folder.path(), publisher.key.public());
+    let done = fetch(cut.await, &options).await.unwrap();
+    assert!(done.lost > 0);
+    assert_eq!((done.fetched_bytes, done.corrupted), (total, 0), "no chunk is counted twice");
+    installed(folder.path(), &files());
+}
+
+#[tokio::test]
+async fn an_update_that_was_given_up_is_not_begun_again() {
+    let publisher = Publisher::new();
+    let total = publisher.publish(1, &files());
+    let cluster =
+        Cluster::start_with(&[&publisher.setting(), "login.patches.bandwidth_per_connection=262144"]).await;
+    published(address(&cluster), 1).await;
+    let folder = tempfile::tempdir().unwrap();
+    let slow = Options { connections: 1, ..options(folder.path(), publisher.key.public()) };
+    let progress = Progress::shared();
+    let server = address(&cluster);
+    let first = tokio::spawn({
+        let (slow, progress) = (slow.clone(), progress.clone());
+        async move { update(&Config::default(), &[server], &slow, &progress).await.map(drop) }
+    });
+    let some = async {
+        while progress.fetched() < total / 4 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(SOON, some).await.expect("it fetches");
+    first.abort();
+    assert!(first.await.unwrap_err().is_cancelled());
+    assert!(!folder.path().join("readme.txt").exists(), "nothing is in its place before everything is here");
+
+    let second = loop {
+        match fetch(server, &options(folder.path(), publisher.key.public())).await {
+            // A write of the first may still hold the folder for a moment.
+            Err(UpdateError::Locked(_)) => tokio::time::sleep(Duration::from_millis(5)).await,
+            done => break done.unwrap(),
+        }
+    };
+    assert!(second.fetched_bytes <= total - total / 4, "{} of {total}", second.fetched_bytes);
+    assert!(cluster.metric("shardkeep_login_update_throttled_pieces_total", "").await > 0.0);
+    installed(folder.path(), &files());
+}
+
+#[tokio::test]
+async fn what_came_wrong_is_refused_and_fetched_again() {
+    let publisher = Publisher::new();
+    let total = publisher.publish(1, &files());
+    let cluster = Cluster::start_with(&[&publisher.setting()]).await;
+    published(address(&cluster), 1).await;
+    let folder = tempfile::tempdir().unwrap();
+    let one = Options { connections: 1, ..options(folder.path(), publisher.key.public()) };
+    // The first connection is for the manifest; a byte of the first chunk of the second is bent.
+    let bent = between(address(&cluster), |number, position, said| {
+        if number == 1 && (position..position + said.len()).contains(&4_000) {
+            said[4_000 - position] ^= 1;
+        }
+        true
+    });
+    let done = fetch(bent.await, &one).await.unwrap();
+    assert_eq!((done.corrupted, done.lost, done.fetched_bytes), (1, 1, total));
+    installed(folder.path(), &files());
+
+    // A store that is damaged for good is given up, with the chunk's name; once mended, the rest is fetched.
+    let victim = publisher.chunks().into_iter().max_by_key(|path| fs::metadata(path).unwrap().len()).unwrap();
+    let good = fs::read(&victim).unwrap();
+    let mut bad = good.clone();
+    *bad.last_mut().unwrap() ^= 1;
+    fs::write(&victim, bad).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let one = Options { to: folder.path().to_owned(), ..one };
+    let error = fetch(address(&cluster), &one).await.unwrap_err();
+    let name = victim.file_name().unwrap().to_str().unwrap();
+    assert!(matches!(&error, UpdateError::Chunk { id, times: 5, .. } if id.to_string() == name), "{error}");
+    assert!(!folder.path().join("readme.txt").exists());
+    fs::write(&victim, good).unwrap();
+    let done = fetch(address(&cluster), &one).await.unwrap();
+    assert!(done.fetched_bytes < total && done.corrupted == 0, "{done:?}");
+    installed(folder.path(), &files());
+}
+
+#[tokio::test]
+async fn only_the_pinned_key_is_believed() {
+    let publisher = Publisher::new();
+    publisher.publish(1, &files());
+    let stranger = SigningKey::from_seed(&[8; 32]).unwrap().public();
+    let cluster = Cluster::start_with(&[&publisher.setting()]).await;
+    published(address(&cluster), 1).await;
+    let folder = tempfile::tempdir().unwrap();
+    let error = fetch(address(&cluster), &options(folder.path(), stranger)).await.unwrap_err();
+    let signer = publisher.key.public();
+    assert!(matches!(error, UpdateError::Signed(SignedError::Stranger(key)) if key == signer), "{error}");
+    assert!(!folder.path().join("readme.txt").exists());
+
+    // A server that has the key itself does not even publish it.
+    let pinned = format!("login.patches.key={stranger}");
+    let cluster =
+        Cluster::start_with(&[&publisher.setting(), &pinned, "login.min_client_version=2000000"]).await;
+    let refused = async {
+        while cluster.metric("shardkeep_login_update_releases_total", "refused").await < 1.0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(SOON, refused).await.expect("the store is looked at");
+    let mut client = Player::raw(cluster.client_address(), &preface()).await;
+    let answer = client.ask(opcode::GET_RELEASE, &GetRelease {}).await.unwrap_err();
+    assert_eq!(answer.code, ErrorCode::Unavailable);
+    let outdated = cluster.connect().await.hello("alice").await.unwrap_err();
+    assert!(!outdated.detail.contains("service 3"), "{}", outdated.detail);
+}
+
+#[tokio::test]
+async fn a_new_release_is_noticed_and_only_its_changes_are_fetched() {
+    let publisher = Publisher::new();
+    let total = publisher.publish(1, &files());
+    let cluster = Cluster::start_with(&[&publisher.setting()]).await;
+    published(address(&cluster), 1).await;
+    let folder = tempfile::tempdir().unwrap();
+    let options = options(folder.path(), publisher.key.public());
+    fetch(address(&cluster), &options).await.unwrap();
+    fs::write(folder.path().join("data/screenshot.png"), "the player's own").unwrap();
+    // And the player's disk has a bad day.
+    fs::write(folder.path().join("readme.txt"), "scribble").unwrap();
+
+    let mut next = files();
+    next.get_mut("data/meadow.pak").unwrap().splice(200_000..200_000, *b"a path through the meadow");
+    next.remove("empty");
+    next.insert("data/river/river.pak", noise(3, 20_000));
+    publisher.publish(2, &next);
+    published(address(&cluster), 2).await;
+    let done = fetch(address(&cluster), &options).await.unwrap();
+    assert!(done.fetched_bytes < total / 2, "{} of {total}", done.fetched_bytes);
+    assert_eq!((done.written, done.removed, done.release.sequence), (3, 1, 2));
+    installed(folder.path(), &next);
+    assert!(!folder.path().join("empty").exists());
+    assert!(folder.path().join("data/screenshot.png").exists());
+
+    // Somebody puts the old release back: clients do not go there by themselves.
+    publisher.publish(1, &files());
+    published(address(&cluster), 1).await;
+    let error = fetch(address(&cluster), &options).await.unwrap_err();
+    assert!(matches!(error, UpdateError::Older { installed: 2, offered: 1 }), "{error}");
+    fetch(address(&cluster), &Options { allow_older: true, ..options.clone() }).await.unwrap();
+    installed(folder.path(), &files());
+}
+
+#[tokio::test]
+async fn logins_go_on_while_many_fetch() {
+    const FETCHING: usize = 24;
+    let publisher = Publisher::new();
+    publisher.publish(1, &files());
+    let cluster = Cluster::start_with(&[
+        &publisher.setting(),
+        "login.patches.bandwidth=524288",
+        "login.patches.bandwidth_per_connection=0",
+        "login.patches.max_connections=24",
+        "login.max_connections=8",
+    ])
+    .await;
+    cluster.account("alice", "right").await;
+    let release = published(address(&cluster), 1).await;
+    let piece = GetPiece { id: release.manifest_id, offset: 0, length: 61_440 };
+    let mut fetching = Vec::new();
+    while fetching.len() < FETCHING {
+        let mut client = Player::raw(cluster.client_address(), &preface()).await;
+        // The server may not have noticed yet that the one that asked for the release has left.
+        if client.ask(opcode::GET_PIECE, &piece).await.is_ok() {
+            fetching.push(client);
+        }
+    }
+    for client in &mut fetching {
+        for _ in 0..200 {
+            client.send(opcode::GET_PIECE, &piece).await;
+        }
+    }
+    let refused = Player::raw(cluster.client_address(), &preface()).await.last_word().await;
+    assert_eq!(refused, Some(ErrorCode::Unavailable));
+    assert_eq!(cluster.metric("shardkeep_login_update_connections", "").await, 24.0);
+    // More than the bound on players' connections: those who fetch take none of their places.
+    for _ in 0..4 {
+        let mut player = cluster.connect().await;
+        player.log_in("alice", "right").await.unwrap();
+    }
+    let busy = cluster.metric("shardkeep_login_update_throttled_pieces_total", "").await;
+    assert!(busy > 0.0, "the line was full");
+}
+
+#[tokio::test]
+async fn what_is_no_piece_is_refused() {
+    let publisher = Publisher::new();
+    publisher.publish(1, &files());
+    let cluster = Cluster::start_with(&[&publisher.setting()]).await;
+    let release = published(address(&cluster), 1).await;
+    let mut client = Player::raw(cluster.client_address(), &preface()).await;
+    let piece = |id: &[u8], offset, length| GetPiece { id: id.to_vec(), offset, length };
+    let id = &release.manifest_id[..];
+    let size = release.manifest_size;
+    for (wanted, code) in [
+        (piece(&[0; 31], 0, 1), ErrorCode::Refused),
+        (piece(&[0; 32], 0, 1), ErrorCode::NotFound),
+        (piece(id, 0, 0), ErrorCode::Refused),
+        (piece(id, 0, 61_441), ErrorCode::Refused),
+        (piece(id, size, 1), ErrorCode::Refused),
+        (piece(id, u32::MAX, 61_440), ErrorCode::Refused),
+    ] {
+        assert_eq!(client.ask(opcode::GET_PIECE, &wanted).await.unwrap_err().code, code, "{wanted:?}");
+    }
+    // The end of it, and the connection goes on.
+    let last: Piece =
+        client.ask(opcode::GET_PIECE, &piece(id, size - 7, 61_440)).await.unwrap().decode().unwrap();
+    assert_eq!((last.total, last.data.len()), (size, 7));
+    let hello = Hello { account: "alice".into(), ..Hello::default() };
+    assert_eq!(client.ask(opcode::HELLO, &hello).await.unwrap_err().code, ErrorCode::OutOfPhase);
+    assert!(client.ask(opcode::GET_RELEASE, &GetRelease {}).await.is_ok());
+    let mut player = cluster.connect().await;
+    assert_eq!(
+        player.ask(opcode::GET_RELEASE, &GetRelease {}).await.unwrap_err().code,
+        ErrorCode::OutOfPhase
+    );
+
+    // A login server without patches says so.
+    let cluster = Cluster::start().await;
+    let mut client = Player::raw(cluster.client_address(), &preface()).await;
+    assert_eq!(client.last_word().await, Some(ErrorCode::NotFound));
+}
