@@ -15,7 +15,8 @@ const SERVICES: [&str; 12] = [
 
 /// Crates of ours that each crate may depend on, besides `types`.
 fn allowed(name: &str) -> BTreeSet<&'static str> {
-    let base = ["cluster", "store", "bus", "daemon", "rpc", "lanes", "wire", "auth", "sim", "behavior", "patch"];
+    let base =
+        ["cluster", "store", "bus", "daemon", "rpc", "lanes", "wire", "auth", "sim", "behavior", "patch"];
     let allowed: Vec<&str> = match name {
         "types" | "bus" | "store" | "lanes" | "sim" | "behavior" => vec![],
         "wire" => vec![],

@@ -14,6 +14,7 @@ use shardkeep_client::{
     Config,
     update::{Done, Options, Progress, Server, UpdateError, update},
 };
+use shardkeep_lanes::Lane;
 use shardkeep_patch::{
     Builder, Chunk, Chunking, PublicKey, Release, ReleasePath, SignedError, SigningKey, chunk, layout,
 };
@@ -120,9 +121,11 @@ fn options(to: &Path, key: PublicKey) -> Options {
 }
 
 async fn fetch(address: SocketAddr, options: &Options) -> Result<Done, UpdateError> {
-    timeout(SOON * 2, update(&Config::default(), &[address], options, &Progress::shared()))
-        .await
-        .expect("it ends")
+    fetch_as(&Config::default(), address, options).await
+}
+
+async fn fetch_as(config: &Config, address: SocketAddr, options: &Options) -> Result<Done, UpdateError> {
+    timeout(SOON * 2, update(config, &[address], options, &Progress::shared())).await.expect("it ends")
 }
 
 /// Waits until the server tells of this release.
@@ -181,6 +184,22 @@ async fn between(
         }
     });
     address
+}
+
+#[tokio::test]
+async fn a_release_comes_over_every_lane() {
+    let publisher = Publisher::new();
+    let total = publisher.publish(1, &files());
+    let cluster = Cluster::start_with(&[&publisher.setting()]).await;
+    published(address(&cluster), 1).await;
+    for lane in Lane::ALL {
+        let folder = tempfile::tempdir().unwrap();
+        let config = Config { lanes: vec![lane], ..Config::default() };
+        let options = options(folder.path(), publisher.key.public());
+        let done = fetch_as(&config, address(&cluster), &options).await.unwrap();
+        assert_eq!((done.fetched_bytes, done.lost), (total, 0), "{lane}");
+        installed(folder.path(), &files());
+    }
 }
 
 #[tokio::test]
