@@ -18,6 +18,8 @@ const SERVER_UNACKNOWLEDGED: u64 = 128 << 10;
 const CLIENT_WINDOW: u32 = 256 << 10;
 /// Datagrams that wait; the oldest gives way. Superseded state is not worth more.
 const DATAGRAMS: usize = 16 << 10;
+/// Who takes no datagrams at all may not send any, as the library has it. So small a one nobody can send.
+const NO_DATAGRAM: usize = 1;
 /// Application error codes of our closes: nothing went wrong with QUIC.
 const DONE: VarInt = VarInt::from_u32(0);
 
@@ -29,7 +31,7 @@ fn server_transport(idle: Duration) -> Arc<TransportConfig> {
         .stream_receive_window(VarInt::from_u32(SERVER_WINDOW))
         .receive_window(VarInt::from_u32(SERVER_WINDOW))
         .send_window(SERVER_UNACKNOWLEDGED)
-        .datagram_receive_buffer_size(None)
+        .datagram_receive_buffer_size(Some(NO_DATAGRAM))
         .datagram_send_buffer_size(DATAGRAMS);
     Arc::new(transport)
 }

@@ -41,7 +41,11 @@ async fn a_session_lives_on_every_lane() {
                 (MessageKind::Request, &b"who?"[..]),
                 "{lane}"
             );
-            world.hub.send(&gateway, &[player.session], vec![ServerMessage::reply(LIST, request, "nobody")]);
+            world.hub.send(
+                &gateway,
+                &[player.session],
+                vec![ServerMessage::reply(LIST, request.into(), "nobody")],
+            );
             assert_eq!(player.next().await.unwrap().head, Head::Reply(request), "{lane}");
             player.connection.update_key().await.unwrap();
         }
