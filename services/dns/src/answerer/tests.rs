@@ -137,7 +137,8 @@ fn edns_is_echoed_and_unknown_versions_are_told() {
     let answer = asker.ask(&with_edns(LOGIN, RecordType::A, |edns| {
         edns.set_version(1);
     }));
-    assert_eq!(answer.response_code, ResponseCode::BADVERS);
+    // The number has two names.
+    assert_eq!(u16::from(answer.response_code), 16);
     assert_eq!((answer.answers.len(), answer.edns.unwrap().version()), (0, 0));
     assert!(asker.ask(&question(LOGIN, RecordType::A)).edns.is_none());
 }
