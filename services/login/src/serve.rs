@@ -7,6 +7,7 @@ use std::{
 };
 
 use bytes::BytesMut;
+use shardkeep_auth::Binding;
 use shardkeep_daemon::Daemon;
 use shardkeep_lanes::{Arrival, Listener, Upgrade};
 use shardkeep_wire::{
@@ -148,7 +149,7 @@ async fn converse(
     let begun = Instant::now();
     let preface = timeout(PREFACE_WITHIN, connection.preface(&door.preface, upgrade)).await;
     let preface = preface.unwrap_or(Err(LoginError::Timeout("send a preface")));
-    let (service, preface) = preface.inspect_err(|error| metrics::login(error.label()))?;
+    let (service, preface) = preface.inspect_err(|error| metrics::login(connection.lane(), error.label()))?;
     if service == Service::Update {
         // It takes a place of the update service instead.
         drop(place);
