@@ -32,7 +32,8 @@ pub struct Connection {
     pub(crate) stream: Stream,
     pub(crate) inbound: BytesMut,
     pub(crate) outbound: BytesMut,
-    pub(crate) crypt: Option<Crypt>,
+    // Apart, because keys are large and futures that hold a connection are moved and multiplied.
+    pub(crate) crypt: Option<Box<Crypt>>,
     preface: Preface,
     /// Messages of the record read last.
     waiting: VecDeque<Message>,
@@ -219,7 +220,7 @@ impl Connection {
             return Err(ClientError::Unexpected { opcode: plain.opcode, waiting_for: "sealed records" });
         }
         let (sealer, opener) = (Sealer::new(suite, client)?, Opener::new(suite, server)?);
-        self.crypt = Some(Crypt { sealer, opener, datagrams: None });
+        self.crypt = Some(Box::new(Crypt { sealer, opener, datagrams: None }));
         Ok(())
     }
 
