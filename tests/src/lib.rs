@@ -218,8 +218,15 @@ pub async fn log_in_with(config: &Config, name: &str, password: &str) -> Result<
     Ok(worlds)
 }
 
+/// Goes where the two can trade. Accounts stand a metre apart at first, and other stories make accounts between theirs.
+pub async fn meet(one: &Actor, other: &Actor) -> Result<()> {
+    tokio::try_join!(one.walk_to(500, 512), other.walk_to(501, 512))?;
+    Ok(())
+}
+
 /// Gives an item of `giver` for a coin of `taker`, as one trade. Returns the item.
 pub async fn trade(giver: &Actor, taker: &Actor) -> Result<u64> {
+    meet(giver, taker).await?;
     let gift = *giver.belongings().await?.1.first().context("nothing to give")?;
     let trade = giver.player.invite(taker.entity()?).await?;
     taker.player.answer(trade, true).await?;

@@ -5,7 +5,7 @@ use shardkeep_client::wire::{
     opcode,
     payload::{Committed, Drop, ErrorCode},
 };
-use shardkeep_stories::{Actor, SOON, shared};
+use shardkeep_stories::{Actor, SOON, meet, shared};
 
 #[tokio::test]
 async fn a_trade_outlives_cut_connections() -> Result<()> {
@@ -14,6 +14,7 @@ async fn a_trade_outlives_cut_connections() -> Result<()> {
     let bob = Actor::enter(cluster, "bob").await?;
     ann.sees(&bob).await?;
     bob.sees(&ann).await?;
+    meet(&ann, &bob).await?;
     let (anns, bobs) = (ann.belongings().await?, bob.belongings().await?);
     let gift = *anns.1.first().context("nothing to give")?;
 

@@ -98,7 +98,7 @@ impl Pair {
         let [one, other] = &self.credentials;
         let enter = |credentials| async move {
             if self.chaos {
-                Bot::enter_patiently(&self.place, credentials, &self.stats).await
+                Box::pin(Bot::enter_patiently(&self.place, credentials, &self.stats)).await
             } else {
                 Bot::enter(&self.place, credentials, &self.stats).await
             }

@@ -48,7 +48,8 @@ pub async fn log_in(
     let addresses = find(config, zone).await?;
     let mut last = ClientError::Timeout("an address of the login service");
     for address in addresses {
-        let attempt = async { Box::pin(Door::open(config, address).await?.log_in(account, password)).await };
+        let attempt =
+            async { Box::pin(Box::pin(Door::open(config, address)).await?.log_in(account, password)).await };
         match attempt.await {
             Err(error) if is_of_this_server(&error) => last = error,
             done => return done,

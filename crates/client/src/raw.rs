@@ -79,7 +79,7 @@ impl Connection {
     ) -> Result<Self, ClientError> {
         let mut last = ClientError::Timeout("a lane to connect by");
         for lane in &config.lanes {
-            match Self::open_on(config, *lane, address, service).await {
+            match Box::pin(Self::open_on(config, *lane, address, service)).await {
                 Ok(connection) => return Ok(connection),
                 Err(error) => {
                     tracing::debug!(%lane, %address, %error, "no connection");

@@ -67,7 +67,10 @@ impl Trust {
 
 /// Makes connections, and remembers what lets the next one to the same server begin faster. Clones share that.
 #[derive(Clone)]
-pub struct Connector {
+pub struct Connector(Arc<Settled>);
+
+/// Apart, because whoever is configured with a connector is moved and copied.
+struct Settled {
     name: ServerName<'static>,
     quic: quinn::ClientConfig,
     tls: TlsConnector,
@@ -75,7 +78,7 @@ pub struct Connector {
 
 impl fmt::Debug for Connector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Connector").field("name", &self.name).finish_non_exhaustive()
+        f.debug_struct("Connector").field("name", &self.0.name).finish_non_exhaustive()
     }
 }
 
@@ -99,7 +102,7 @@ impl Connector {
         let mut quic = quinn::ClientConfig::new(Arc::new(quic));
         quic.transport_config(quic::client_transport());
         let tls = TlsConnector::from(Arc::new(tls(trust, HTTP_PROTOCOL)?));
-        Ok(Self { name, quic, tls })
+        Ok(Self(Arc::new(Settled { name, quic, tls })))
     }
 
     /// Connects; nothing of the client protocol is said yet. The caller bounds the time.
@@ -115,7 +118,7 @@ impl Connector {
         match lane {
             Lane::Wss => {
                 let stream = Rewind::new(Bytes::new(), stream);
-                let stream = Box::pin(self.tls.connect(self.name.clone(), stream)).await?;
+                let stream = Box::pin(self.0.tls.connect(self.0.name.clone(), stream)).await?;
                 let transport = Transport::Tls(Box::new(stream.into()));
                 Ok(Stream::WebSocket(Box::new(Box::pin(WebSocket::connect(address, transport)).await?)))
             }
@@ -134,8 +137,8 @@ impl Connector {
             SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
         };
         let endpoint = Endpoint::client(any)?;
-        let name = self.name.to_str();
-        let connecting = endpoint.connect_with(self.quic.clone(), address, &name).map_err(io_error)?;
+        let name = self.0.name.to_str();
+        let connecting = endpoint.connect_with(self.0.quic.clone(), address, &name).map_err(io_error)?;
         let connection = connecting.await?;
         let streams = connection.open_bi().await?;
         quic::Stream::new(connection, streams, Some(endpoint))

@@ -88,7 +88,7 @@ async fn who_does_not_listen_is_let_go_on_every_lane() {
     let address = cluster.address("gateway-1");
     for (account, lane) in (7..).zip(Lane::ALL) {
         let ticket = cluster.ticket("gateway-1", account).await;
-        let player = Player::attach_on(lane, &address, &ticket).await.expect("attached");
+        let mut player = Player::attach_on(lane, &address, &ticket).await.expect("attached");
         let gateway = world.session(player.session, SessionChange::Joined).await;
         let text = "x".repeat(16 << 10);
         // Half a megabyte may wait; nobody acknowledges any of it.
@@ -100,8 +100,9 @@ async fn who_does_not_listen_is_let_go_on_every_lane() {
             );
         }
         world.session(player.session, SessionChange::Left).await;
-        let mut player = player;
-        assert_eq!(refused(player.resume_on(lane, &address).await), ErrorCode::TicketInvalid, "{lane}");
+        // The word comes if it still finds room.
+        let word = player.end().await;
+        assert!(word.is_none_or(|code| code == ErrorCode::TooSlow), "{lane}: {word:?}");
     }
 }
 
