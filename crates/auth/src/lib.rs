@@ -6,9 +6,11 @@ mod bignum;
 mod crypto;
 pub mod login_keys;
 mod name;
+pub mod registration;
 pub mod session;
 pub mod srp;
 pub mod ticket;
+pub mod totp;
 
 pub use bignum::Work;
 pub use crypto::{Key, Mac, Transcript};
