@@ -20,6 +20,11 @@ const GATEWAY_CALLS: &str = "shardkeep_login_gateway_calls_total";
 const WORLD_LISTS: &str = "shardkeep_login_world_lists_pushed_total";
 const COMMANDS: &str = "shardkeep_login_account_commands_total";
 const FORGOTTEN: &str = "shardkeep_login_limits_forgotten_total";
+const REVOCATIONS: &str = "shardkeep_login_revocations_total";
+const FOLLOWERS: &str = "shardkeep_login_revocation_followers";
+const FOLLOWERS_CUT: &str = "shardkeep_login_revocation_followers_cut_total";
+const SECOND_FACTORS: &str = "shardkeep_login_second_factors_total";
+const REGISTRATIONS: &str = "shardkeep_login_registrations_total";
 
 pub(crate) fn describe() {
     describe_gauge!(CONNECTIONS, "Connections of players open now");
@@ -38,6 +43,11 @@ pub(crate) fn describe() {
     describe_counter!(WORLD_LISTS, "World lists pushed to clients");
     describe_counter!(COMMANDS, "Operators' commands on accounts, by command");
     describe_counter!(FORGOTTEN, "Keys of rate limits forgotten because too many were remembered");
+    describe_counter!(REVOCATIONS, "Generations that rose, as told to gateways");
+    describe_gauge!(FOLLOWERS, "Gateways that follow the revocations of this replica");
+    describe_counter!(FOLLOWERS_CUT, "Gateways cut because they did not keep up; they connect again");
+    describe_counter!(SECOND_FACTORS, "Codes of second factors, by outcome");
+    describe_counter!(REGISTRATIONS, "Registrations by players, by outcome");
 }
 
 pub(crate) fn connections(change: f64) {
@@ -95,4 +105,24 @@ pub(crate) fn command(command: &'static str) {
 
 pub(crate) fn limits_forgotten(keys: usize) {
     counter!(FORGOTTEN).increment(keys as u64);
+}
+
+pub(crate) fn revocations(count: usize) {
+    counter!(REVOCATIONS).increment(count as u64);
+}
+
+pub(crate) fn followers(change: f64) {
+    gauge!(FOLLOWERS).increment(change);
+}
+
+pub(crate) fn follower_cut() {
+    counter!(FOLLOWERS_CUT).increment(1);
+}
+
+pub(crate) fn second_factor(outcome: &'static str) {
+    counter!(SECOND_FACTORS, "outcome" => outcome).increment(1);
+}
+
+pub(crate) fn registration(outcome: &'static str) {
+    counter!(REGISTRATIONS, "outcome" => outcome).increment(1);
 }

@@ -3,8 +3,12 @@
 
 mod accounts;
 mod cluster;
+mod duplicates;
 mod hostile;
 mod logins;
+mod own_account;
 mod player;
+mod registration;
+mod revocations;
 mod stand_ins;
 mod worlds;
