@@ -15,6 +15,7 @@ mod healthcheck;
 mod http;
 mod ledger;
 mod logs;
+mod my;
 mod operator;
 mod play;
 mod reset;
@@ -54,6 +55,8 @@ enum Command {
     Demo(demo::DemoArgs),
     /// Play in this terminal
     Play(play::PlayArgs),
+    /// What a player does with the own account: password, sessions, second factor, registration
+    My(my::MyArgs),
     /// Create, show and ban accounts
     Account(account::AccountArgs),
     /// Operators' commands, as the console has them
@@ -95,6 +98,7 @@ async fn run(command: Command) -> Result<ExitCode> {
         Command::Daemon(_) => unreachable!("daemons are run by main"),
         Command::Demo(args) => return demo::run(args).await,
         Command::Play(args) => play::run(args).await?,
+        Command::My(args) => my::run(args).await?,
         Command::Account(args) => account::run(args).await?,
         Command::Gm(args) => gm::run(args).await?,
         Command::Dns(args) => dns::run(args).await?,
