@@ -140,14 +140,10 @@ impl Door {
         password: &str,
         token: &str,
     ) -> Result<u64, ClientError> {
-        let (name, salt, verifier) = verifier(account, password)?;
-        let wanted = Registration {
-            account: name,
-            group: Group::Bits2048.bits(),
-            salt,
-            verifier: verifier.expose().clone(),
-            token: token.to_owned(),
-        };
+        let name = AccountName::normalise(account)?;
+        let ChangePassword { group, salt, verifier } = kept_of(&name, password)?;
+        let wanted =
+            Registration { account: name.to_string(), group, salt, verifier, token: token.to_owned() };
         let fresh = Secret::new(random::bytes::<32>()?);
         let preface = self.connection.preface().encode();
         let plaintext = Secret::new(wanted.encode_to_vec());
@@ -336,9 +332,7 @@ impl WorldSelect {
 
     /// Replaces the password. What the old one opened ends; this connection stays.
     pub async fn change_password(&mut self, new: &str) -> Result<u32, ClientError> {
-        let (_, salt, verifier) = verifier(&self.account, new)?;
-        let group = Group::Bits2048.bits();
-        let change = ChangePassword { group, salt, verifier: verifier.expose().clone() };
+        let change = kept_of(&AccountName::normalise(&self.account)?, new)?;
         let reply = self.ask(opcode::CHANGE_PASSWORD, &change).await?;
         Ok(reply.decode::<PasswordChanged>()?.sessions_ended)
     }
@@ -401,10 +395,13 @@ impl WorldSelect {
     }
 }
 
-/// What a server keeps of a password: normalised name, salt, verifier.
-fn verifier(account: &str, password: &str) -> Result<(String, Vec<u8>, Secret<Vec<u8>>), ClientError> {
+/// What a server keeps of a password.
+fn kept_of(account: &AccountName, password: &str) -> Result<ChangePassword, ClientError> {
     check_password(password)?;
-    let name = AccountName::normalise(account)?;
-    let verifier = Verifier::create(Group::Bits2048, &name, password, random::bytes()?)?;
-    Ok((name.to_string(), verifier.salt().to_vec(), verifier.verifier().clone()))
+    let verifier = Verifier::create(Group::Bits2048, account, password, random::bytes()?)?;
+    Ok(ChangePassword {
+        group: verifier.group().bits(),
+        salt: verifier.salt().to_vec(),
+        verifier: verifier.verifier().expose().clone(),
+    })
 }

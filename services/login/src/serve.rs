@@ -188,7 +188,7 @@ async fn code(
         match checked.code(door, &given).await {
             Ok(()) => return Ok(given),
             Err(error @ LoginError::WrongCode) if tries < CODES => {
-                refuse_request(connection, &given, &error)?
+                refuse_request(connection, &given, &error)?;
             }
             Err(error) => return Err(answering(&given)(error)),
         }
