@@ -8,8 +8,9 @@ use shardkeep_auth::{
 };
 use shardkeep_rpc::{
     accounts::{
-        Account, BanRequest, CreateRequest, ListRequest, LogOutRequest, SetVerifierRequest, ShowRequest,
-        UnbanRequest, accounts_client::AccountsClient, show_request::Who,
+        Account, BanRequest, CreateRequest, InviteRequest, ListRequest, LogOutRequest, RegionRequest,
+        SessionsReply, SessionsRequest, SetSecondFactorRequest, SetStaffRequest, SetVerifierRequest,
+        ShowRequest, UnbanRequest, accounts_client::AccountsClient, show_request::Who,
     },
     tonic::{Code, transport::Channel},
 };
@@ -69,6 +70,36 @@ enum Command {
     Unban { name: String },
     /// End all sessions of an account
     LogOut { name: String },
+    /// Where an account is logged in
+    Sessions { name: String },
+    /// Let an account enter worlds that are closed to players, or no longer
+    Staff {
+        name: String,
+        #[arg(value_enum)]
+        mode: Switch,
+    },
+    /// Give an account a second factor, and print what an authenticator app reads; or take it away
+    SecondFactor {
+        name: String,
+        #[arg(value_enum)]
+        mode: Switch,
+    },
+    /// Make a token with which accounts can be registered (`login.registration = "token"`)
+    Invite {
+        /// Accounts that it can make
+        #[arg(long, default_value_t = 1)]
+        uses: u32,
+        #[arg(long, default_value_t = 72)]
+        hours: u64,
+    },
+    /// Print the region's public key, to which registrations are sealed, and who may register
+    Region,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Switch {
+    On,
+    Off,
 }
 
 pub async fn run(args: AccountArgs) -> Result<()> {
@@ -116,6 +147,33 @@ pub async fn run(args: AccountArgs) -> Result<()> {
                 .sessions_ended;
             println!("{name}: {ended} sessions ended");
         }
+        Command::Sessions { name } => {
+            let reply = accounts.sessions(SessionsRequest { name }).await.map_err(terminal::plain)?;
+            print_sessions(&reply.into_inner());
+        }
+        Command::Staff { name, mode } => {
+            let staff = mode == Switch::On;
+            let request = SetStaffRequest { name: name.clone(), staff };
+            accounts.set_staff(request).await.map_err(terminal::plain)?;
+            println!("{name} {}", if staff { "is staff" } else { "is not staff" });
+        }
+        Command::SecondFactor { name, mode } => {
+            let request = SetSecondFactorRequest { name: name.clone(), on: mode == Switch::On };
+            let reply = accounts.set_second_factor(request).await.map_err(terminal::plain)?;
+            match reply.into_inner().uri.as_str() {
+                "" => println!("{name} has no second factor"),
+                uri => println!("{uri}"),
+            }
+        }
+        Command::Invite { uses, hours } => {
+            let request = InviteRequest { uses, lasts_ms: hours.saturating_mul(3_600_000) };
+            println!("{}", accounts.invite(request).await.map_err(terminal::plain)?.into_inner().token);
+        }
+        Command::Region => {
+            let region = accounts.region(RegionRequest {}).await.map_err(terminal::plain)?.into_inner();
+            println!("public key    {}", hex(&region.public_key));
+            println!("registration  {}", region.registration);
+        }
     }
     Ok(())
 }
@@ -140,7 +198,7 @@ pub fn new_verifier(name: &str, password: &str) -> Result<(String, Vec<u8>, Vec<
 pub fn random_password() -> Result<String> {
     let mut random = [0; 16];
     aws_lc_rs::rand::fill(&mut random).context("no randomness")?;
-    Ok(random.iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(hex(&random))
 }
 
 /// Makes the account, or gives it this password if it exists.
@@ -162,7 +220,7 @@ pub async fn ensure(accounts: &mut AccountsClient<Channel>, name: &str, password
 }
 
 fn print(accounts: &[Account]) {
-    let mut table = terminal::table(["id", "name", "generation", "created", "last login", "ban"]);
+    let mut table = terminal::table(["id", "name", "generation", "created", "last login", "ban", "marks"]);
     for it in accounts {
         let ban = match it.banned_until_ms {
             0 => "-".to_owned(),
@@ -176,10 +234,38 @@ fn print(accounts: &[Account]) {
             date(it.created_ms),
             if it.last_login_ms == 0 { "never".into() } else { date(it.last_login_ms) },
             ban,
+            marks(it),
         ];
         table.add_row(row);
     }
     println!("{table}");
+}
+
+fn marks(account: &Account) -> String {
+    let marks = [(account.staff, "staff"), (account.second_factor, "second factor")];
+    marks.iter().filter(|(set, _)| *set).map(|(_, mark)| *mark).collect::<Vec<_>>().join(", ")
+}
+
+fn print_sessions(reply: &SessionsReply) {
+    let mut table = terminal::table(["world", "address", "gateway", "age", "link"]);
+    for it in &reply.sessions {
+        let link = if it.link_dead { "lost" } else { "up" };
+        table.add_row([
+            it.world.to_string(),
+            it.address.clone(),
+            it.gateway.clone(),
+            format!("{} s", it.age_ms / 1_000),
+            link.to_owned(),
+        ]);
+    }
+    println!("{table}");
+    for gateway in &reply.silent_gateways {
+        println!("{gateway} does not answer");
+    }
+}
+
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn now_ms() -> u64 {

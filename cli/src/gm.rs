@@ -74,6 +74,23 @@ enum Command {
         #[arg(long)]
         reason: String,
     },
+    /// Where an account is logged in
+    Sessions { account: String },
+    /// End every session of an account; it may log in again
+    LogOut {
+        account: String,
+        #[arg(long)]
+        reason: String,
+    },
+    /// Close a world to players, or open it again; staff may enter a closed one
+    Maintenance {
+        world: u32,
+        #[arg(value_enum)]
+        mode: Mode,
+        /// Players see it in the world list
+        #[arg(long)]
+        reason: String,
+    },
     /// A line to everybody in a world
     Broadcast {
         text: String,
@@ -138,6 +155,13 @@ enum Command {
     },
 }
 
+/// What players may do in a world.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Mode {
+    Closed,
+    Open,
+}
+
 pub async fn run(args: GmArgs) -> Result<()> {
     let operator = Operator::connect(&args.cluster).await?;
     let tokens = TokenFile::of(&args.cluster)?;
@@ -186,6 +210,11 @@ fn message(command: Command) -> Result<GmCommand> {
         Command::Kick { character: name, reason } => (reason, What::Kick(character(name))),
         Command::Ban { account, hours, reason } => (reason, What::Ban(gm::Ban { account, hours })),
         Command::Unban { account: name, reason } => (reason, What::Unban(account(name))),
+        Command::Sessions { account } => (String::new(), What::Sessions(gm::AccountSessions { account })),
+        Command::LogOut { account: name, reason } => (reason, What::LogOut(account(name))),
+        Command::Maintenance { world, mode, reason } => {
+            (reason, What::Maintenance(gm::Maintenance { world, closed: mode == Mode::Closed }))
+        }
         Command::Broadcast { text, world, reason } => {
             (reason, What::Broadcast(gm::Broadcast { world, text }))
         }

@@ -17,6 +17,7 @@ mod http;
 mod lane;
 mod ledger;
 mod logs;
+mod my;
 mod operator;
 mod patch;
 mod play;
@@ -62,6 +63,8 @@ enum Command {
     Attacker,
     /// Play in this terminal
     Play(play::PlayArgs),
+    /// What a player does with the own account: password, sessions, second factor, registration
+    My(my::MyArgs),
     /// Create, show and ban accounts
     Account(account::AccountArgs),
     /// Operators' commands, as the console has them
@@ -108,6 +111,7 @@ async fn run(command: Command) -> Result<ExitCode> {
         Command::Demo(args) => return demo::run(args).await,
         Command::Attack(args) => return attack::run(args).await,
         Command::Play(args) => play::run(args).await?,
+        Command::My(args) => my::run(args).await?,
         Command::Account(args) => account::run(args).await?,
         Command::Gm(args) => gm::run(args).await?,
         Command::Dns(args) => dns::run(args).await?,

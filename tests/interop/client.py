@@ -23,6 +23,7 @@ from wire import (
 
 SUITES = [1, 2]
 HELLO, PROOF, FINISHED, WORLD_LIST, SELECT_WORLD = 0x0100, 0x0101, 0x0102, 0x0110, 0x0111
+SECOND_FACTOR = 0x0120
 ATTACH, CONFIRM, RESUME, LOGOUT = 0x0200, 0x0201, 0x0202, 0x0204
 MOVE, GET_INVENTORY, AVATAR, CELL = 0x1001, 0x1010, 0x1080, 0x1081
 LIST_CHARACTERS, CREATE_CHARACTER, ENTER, QUEUE_PLACE = 0x3000, 0x3001, 0x3002, 0x3010
@@ -64,7 +65,7 @@ class Login:
             self.worlds = [decode(world) for world in decode(message.payload).get(1, [])]
         return message
 
-    def log_in(self, account, password):
+    def log_in(self, account, password, code=None):
         account = account.strip(" ").lower()
         srp.rfc5054_enable()
         user = srp.User(account, password, hash_alg=srp.SHA256, ng_type=srp.NG_2048)
@@ -94,7 +95,12 @@ class Login:
         self.chain = expand(root, "shardkeep v1 ticket chain")
         self.index = 0
         finished = mac(expand(root, "shardkeep v1 login client finished"), sha256(self.transcript))
-        return decode(self.ask(FINISHED, encode(finished)).payload)
+        try:
+            return decode(self.ask(FINISHED, encode(finished)).payload)
+        except Refused as refused:
+            if refused.code != "SECOND_FACTOR" or not code:
+                raise
+        return decode(self.ask(SECOND_FACTOR, encode(code)).payload)
 
     def wait_for_world(self, wanted, seconds):
         """The id of the world, or of the first that is up."""
@@ -290,7 +296,7 @@ def play(options):
     servers = [options.login] if options.login else find(name_server, f"_shardkeep._tcp.login.{options.zone}")
     check(servers, "DNS knows no login server")
     login = Login(servers[0], options.deployment, options.lane, options.ca)
-    welcome = login.log_in(options.account, options.password)
+    welcome = login.log_in(options.account, options.password, options.code)
     world = login.wait_for_world(options.world, options.patience)
     gateway, ticket_id, ticket_key = login.select(world, options.patience)
 
@@ -348,6 +354,7 @@ def main():
     parser.add_argument("--ca", help="PEM file of the authority of the servers' certificates; default: any will do")
     parser.add_argument("--account", required=True)
     parser.add_argument("--password", required=True)
+    parser.add_argument("--code", help="of the second factor, if the account has one")
     parser.add_argument("--world", type=int, help="id; default: the first that is up")
     parser.add_argument("--character", default="Python", help="name, if the account has no character yet")
     parser.add_argument("--while-away", help="shell command to run between losing the connection and resuming")

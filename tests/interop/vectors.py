@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Prints the test vectors of docs/protocol.md section 17, made by code that shares nothing with the project's own:
-the SRP values by PyPI's `srp`, the rest by the standard library. `--check FILE` compares instead of printing."""
+the SRP values by PyPI's `srp`, those of a registration by `cryptography`, the rest by the standard library.
+`--check FILE` compares instead of printing."""
 
 import hashlib
 import hmac
@@ -8,6 +9,8 @@ import struct
 import sys
 
 import srp._pysrp as srp
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 srp.rfc5054_enable()
 SRP = {"hash_alg": srp.SHA256, "ng_type": srp.NG_2048}
@@ -127,6 +130,43 @@ def main():
     tickets(chain)
     session(expand(chain, "shardkeep v1 ticket id", 16), expand(chain, "shardkeep v1 ticket key", 32))
     on_quic(plain, expand(chain, "shardkeep v1 ticket id", 16), expand(chain, "shardkeep v1 ticket key", 32))
+    registration(plain)
+    second_factor()
+
+
+def registration(exchange):
+    title("Registering that account at a region with this key; the invitation is the text `invitation`.", "registration")
+    region, client = b"\x37" * 32, b"\x48" * 32
+    region_key, client_key = (X25519PrivateKey.from_private_bytes(secret) for secret in (region, client))
+    region_public, client_public = (key.public_key().public_bytes_raw() for key in (region_key, client_key))
+    shared = region_key.exchange(X25519PublicKey.from_public_bytes(client_public))
+    secret = extract(sha256(b"shardkeep v1 register", preface(1), client_public, region_public), shared)
+    request_key = expand(secret, "shardkeep v1 register request", 32)
+    reply_key = expand(secret, "shardkeep v1 register reply", 32)
+    fields = ("alice", 2048, exchange.salt, exchange.v, "invitation")
+    wanted = b"".join(field(number + 1, value) for number, value in enumerate(fields))
+    show("region secret", region)
+    show("region public", region_public)
+    show("client secret", client)
+    show("request key", request_key)
+    show("reply key", reply_key)
+    show("Registration", wanted)
+    sealed = AESGCM(request_key).encrypt(bytes(12), wanted, b"")
+    show("Register", message(REQUEST, 0x0121, 1, client_public, sealed))
+    made = field(1, 7)
+    show("NewAccount", made)
+    show("Registered", message(REPLY, 0x0121, 1, AESGCM(reply_key).encrypt(bytes(12), made, b"")))
+
+
+def second_factor():
+    title("Codes of a second factor, as text, by the time in seconds since 1970 (RFC 6238, appendix B, last six digits).",
+          "second factor")
+    secret = b"12345678901234567890"
+    show("secret", secret)
+    for seconds in (59, 1111111109, 2000000000):
+        tag = hmac.new(secret, struct.pack(">Q", seconds // 30), hashlib.sha1).digest()
+        number = struct.unpack_from(">I", tag, tag[-1] & 15)[0] & 0x7FFFFFFF
+        show(f"code at {seconds}", f"{number % 1_000_000:06}".encode())
 
 
 def login(exchange):

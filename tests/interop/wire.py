@@ -20,11 +20,11 @@ DATAGRAM_SPAN, DATAGRAM_WINDOW = 1 << 20, 64
 
 ERROR, ACK, KEY_UPDATE, PING, PONG = 1, 2, 3, 4, 5
 
-ERROR_CODES = (
+ERROR_CODES = dict(enumerate((
     "UNSPECIFIED MALFORMED UNSUPPORTED_VERSION OUT_OF_PHASE TOO_LARGE TOO_FAST DENIED BANNED TICKET_INVALID DISPLACED "
     "KICKED UNAVAILABLE NOT_FOUND REFUSED TOO_SLOW DRAINING PLAY_TIME_OVER ACTION_CONFLICT LOGGED_OUT THROTTLED "
     "UPDATE_REQUIRED"
-).split()
+).split())) | {35: "SECOND_FACTOR", 36: "ALREADY_LOGGED_IN", 37: "WRONG_CODE"}
 
 
 class ProtocolError(Exception):
@@ -37,7 +37,7 @@ class Refused(Exception):
     def __init__(self, payload):
         error = decode(payload)
         code = first(error, 1, 0)
-        self.code = ERROR_CODES[code] if code < len(ERROR_CODES) else str(code)
+        self.code = ERROR_CODES.get(code, str(code))
         self.retry_after = first(error, 3, 0) / 1000
         super().__init__(f"{self.code}: {first(error, 2, b'').decode()}")
 

@@ -1,6 +1,7 @@
 //! Stories over a whole cluster of real processes: what a player lives through, and what dies meanwhile. One module
 //! each; `ARCHITECTURE.md` says what must hold in them all.
 
+mod accounts;
 mod border;
 mod config_typos;
 mod crashes;

@@ -8,9 +8,11 @@ mod crypto;
 pub mod fuzz;
 pub mod login_keys;
 mod name;
+pub mod registration;
 pub mod session;
 pub mod srp;
 pub mod ticket;
+pub mod totp;
 
 pub use bignum::Work;
 pub use binding::Binding;

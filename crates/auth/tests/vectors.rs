@@ -6,8 +6,10 @@ use std::collections::BTreeMap;
 use shardkeep_auth::{
     AccountName, Binding, Preface, Transcript, Work,
     login_keys::LoginKeys,
+    registration::{self, RegionKey},
     session::{Proof, SessionKeys, which_key},
     srp::{Credentials, Group, Parameters, Verifier},
+    totp,
 };
 use shardkeep_types::Secret;
 use shardkeep_wire::seal::{AwsLc, Provider};
@@ -87,6 +89,37 @@ fn the_protocol_page_prints_these_vectors() {
             let value: String = value[18..].split_whitespace().collect();
             assert!(ours.contains(&format!(" = {value}\n")), "not in vectors.txt: {value}");
         }
+    }
+}
+
+#[test]
+fn a_registration_opens_and_is_answered() {
+    let vector = Section::read("registration");
+    let preface: Preface = Section::read("login").array("preface");
+    let region = RegionKey::new(&Secret::new(vector.array("region secret"))).unwrap();
+    assert_eq!(region.public(), vector.get("region public"));
+    let client = Secret::new(vector.array("client secret"));
+    let wanted = vector.get("Registration");
+    let request = registration::seal(region.public(), &preface, &client, wanted).unwrap();
+    // The message ends with both: 32 bytes of key, a tag and two bytes of length, and what is sealed.
+    let message = vector.get("Register");
+    let sealed = &message[message.len() - request.sealed.len()..];
+    assert_eq!(request.sealed, sealed);
+    assert_eq!(request.key, message[message.len() - sealed.len() - 3 - 32..][..32]);
+    let (opened, reply) = region.open(&preface, &request.key, sealed).unwrap();
+    assert_eq!(opened, wanted);
+    let answer = vector.get("Registered");
+    let answer_sealed = reply.seal(vector.get("NewAccount")).unwrap();
+    assert!(answer.ends_with(&answer_sealed));
+    assert_eq!(request.reply.open(&answer_sealed).unwrap(), vector.get("NewAccount"));
+}
+
+#[test]
+fn codes_of_a_second_factor() {
+    let vector = Section::read("second factor");
+    for seconds in [59, 1_111_111_109, 2_000_000_000] {
+        let code = totp::code(vector.get("secret"), totp::step_at(seconds * 1_000));
+        assert_eq!(code.as_bytes(), vector.get(&format!("code at {seconds}")));
     }
 }
 

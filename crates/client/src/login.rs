@@ -6,18 +6,22 @@
 
 use std::{net::SocketAddr, time::Duration};
 
+use prost::Message as _;
 use shardkeep_auth::{
-    AccountName, Transcript,
+    AccountName, Transcript, check_password,
     login_keys::LoginKeys,
-    srp::{Credentials, Group, Parameters},
+    registration,
+    srp::{Credentials, Group, Parameters, Verifier},
     ticket::{Chain, Ticket},
 };
 use shardkeep_types::Secret;
 use shardkeep_wire::{
     Kind, Message, opcode,
     payload::{
-        Challenge, ErrorCode, Finished, GatewayOffer, Hello, Ping, Proof, SelectWorld, Verified, Welcome,
-        World, WorldList,
+        AccountSession, BeginSecondFactor, Challenge, ChangePassword, ConfirmSecondFactor, ErrorCode,
+        Finished, GatewayOffer, Hello, ListSessions, LogOutEverywhere, LoggedOutEverywhere, NewAccount,
+        PasswordChanged, Ping, Proof, Register, Registered, Registration, RemoveSecondFactor, SecondFactor,
+        SecondFactorBegun, SelectWorld, SessionList, Verified, Welcome, World, WorldList,
     },
     preface::Service,
     seal::Suite,
@@ -58,6 +62,30 @@ pub async fn log_in(
     Err(last)
 }
 
+/// The same with a second factor: `code` is what the authenticator shows. Without one a server that wants it answers
+/// SECOND_FACTOR.
+pub async fn log_in_with_code(
+    config: &Config,
+    zone: &str,
+    account: &str,
+    password: &str,
+    code: &str,
+) -> Result<WorldSelect, ClientError> {
+    let addresses = find(config, zone).await?;
+    let mut last = ClientError::Timeout("an address of the login service");
+    for address in addresses {
+        let attempt = async {
+            let door = Door::open(config, address).await?;
+            Box::pin(door.log_in_with_code(account, password, Some(code))).await
+        };
+        match attempt.await {
+            Err(error) if is_of_this_server(&error) => last = error,
+            done => return done,
+        }
+    }
+    Err(last)
+}
+
 /// Whether another server may do better: this one is gone, full or leaving.
 fn is_of_this_server(error: &ClientError) -> bool {
     match error {
@@ -87,10 +115,51 @@ impl Door {
 
     /// The whole handshake, within its time.
     pub async fn log_in(self, account: &str, password: &str) -> Result<WorldSelect, ClientError> {
+        self.log_in_with_code(account, password, None).await
+    }
+
+    /// The same, with the code of the second factor for servers that ask for it.
+    pub async fn log_in_with_code(
+        self,
+        account: &str,
+        password: &str,
+        code: Option<&str>,
+    ) -> Result<WorldSelect, ClientError> {
         let credentials = Credentials::new(AccountName::normalise(account)?, password)?;
         let within = self.config.timing.handshake;
-        let handshake = async { Box::pin(self.greet(credentials)).await?.prove().await };
+        let handshake = async { Box::pin(self.greet(credentials)).await?.prove_with_code(code).await };
         timeout(within, handshake).await.map_err(|_| ClientError::Timeout("the login server's answer"))?
+    }
+
+    /// Registers an account at the region of this public key, whoever stands between; `token` is an invitation, or
+    /// empty. Returns the account's number; afterwards the account can log in, also on this connection.
+    pub async fn register(
+        &mut self,
+        region: &[u8; 32],
+        account: &str,
+        password: &str,
+        token: &str,
+    ) -> Result<u64, ClientError> {
+        let name = AccountName::normalise(account)?;
+        let ChangePassword { group, salt, verifier } = kept_of(&name, password)?;
+        let wanted =
+            Registration { account: name.to_string(), group, salt, verifier, token: token.to_owned() };
+        let fresh = Secret::new(random::bytes::<32>()?);
+        let preface = self.connection.binding();
+        let plaintext = Secret::new(wanted.encode_to_vec());
+        let sealed = registration::seal(region, &preface, &fresh, plaintext.expose())
+            .map_err(|_| ClientError::Imposter("that is no region's key"))?;
+        let request = Register { key: sealed.key.to_vec(), sealed: sealed.sealed };
+        self.connection.send(&[Message::request(opcode::REGISTER, FIRST_REQUEST, &request)]).await?;
+        let answer = reply(&mut self.connection, opcode::REGISTER, "Registered");
+        let answer = timeout(self.config.timing.handshake, answer).await;
+        let answer = answer.map_err(|_| ClientError::Timeout("the answer to the registration"))??;
+        let registered: Registered = answer.decode()?;
+        let opened = sealed.reply.open(&registered.sealed);
+        let opened = opened.map_err(|_| ClientError::Imposter("it has not the region's key"))?;
+        let account = NewAccount::decode(&opened[..])
+            .map_err(|_| ClientError::Imposter("its answer to the registration is no answer"))?;
+        Ok(account.account_id)
     }
 
     /// Says who wants to come in.
@@ -131,7 +200,12 @@ pub struct Challenged {
 
 impl Challenged {
     /// Proves the password, and has the server prove that it knew it.
-    pub async fn prove(mut self) -> Result<WorldSelect, ClientError> {
+    pub async fn prove(self) -> Result<WorldSelect, ClientError> {
+        self.prove_with_code(None).await
+    }
+
+    /// The same, with the code of the second factor if the server asks for it.
+    pub async fn prove_with_code(mut self, code: Option<&str>) -> Result<WorldSelect, ClientError> {
         let Challenge { group, salt, b, suite, .. } = &self.challenge;
         let suite = Suite::from_number(*suite).filter(|suite| self.config.suites.contains(suite));
         let suite = suite.ok_or(ClientError::Imposter("it chose a suite that was not offered"))?;
@@ -152,16 +226,33 @@ impl Challenged {
             return Err(ClientError::Imposter("the conversation was altered"));
         }
         self.transcript.add(&message.to_bytes());
-        self.finish(suite, keys).await
+        self.finish(suite, keys, code).await
     }
 
-    async fn finish(mut self, suite: Suite, keys: LoginKeys) -> Result<WorldSelect, ClientError> {
+    async fn finish(
+        mut self,
+        suite: Suite,
+        keys: LoginKeys,
+        code: Option<&str>,
+    ) -> Result<WorldSelect, ClientError> {
         let finished = keys.client_finished(&self.transcript.hash()).as_bytes().to_vec();
         self.connection.use_keys(suite, keys.client.clone(), keys.server.clone())?;
         let finished = Message::request(opcode::FINISHED, FIRST_REQUEST, &Finished { finished });
         self.connection.send(&[finished]).await?;
-        let welcome = reply(&mut self.connection, opcode::FINISHED, "Welcome").await?.decode()?;
+        let answer = reply(&mut self.connection, opcode::FINISHED, "Welcome").await;
+        let welcome = match (answer, code) {
+            (Err(ClientError::Refused(refusal)), Some(code)) if refusal.code == ErrorCode::SecondFactor => {
+                let code = SecondFactor { code: code.to_owned() };
+                self.connection
+                    .send(&[Message::request(opcode::SECOND_FACTOR, FIRST_REQUEST, &code)])
+                    .await?;
+                reply(&mut self.connection, opcode::SECOND_FACTOR, "Welcome").await?
+            }
+            (answer, _) => answer?,
+        };
+        let welcome = welcome.decode()?;
         let mut select = WorldSelect {
+            account: self.credentials.account().to_string(),
             connection: self.connection,
             welcome,
             worlds: Vec::new(),
@@ -177,6 +268,8 @@ impl Challenged {
 /// Logged in. Stays useful until the player is in a world: another one can be chosen without a password.
 #[derive(Debug)]
 pub struct WorldSelect {
+    /// As normalised.
+    account: String,
     connection: Connection,
     welcome: Welcome,
     worlds: Vec<World>,
@@ -218,23 +311,60 @@ impl WorldSelect {
 
     /// Asks for a gateway to this world. Revokes the ticket before.
     pub async fn select(&mut self, world_id: u32) -> Result<Boarding, ClientError> {
-        self.request += 1;
-        let request = Message::request(opcode::SELECT_WORLD, self.request, &SelectWorld { world_id });
-        self.connection.send(&[request]).await?;
-        let offer: GatewayOffer = loop {
-            let message = self.next().await?;
-            match message.head.request() {
-                Some(request) if request == self.request && message.opcode == opcode::SELECT_WORLD => {
-                    break message.decode()?;
-                }
-                // Answers a selection that was given up here; its ticket is skipped below.
-                Some(request) if request < self.request => {}
-                _ => self.take_list(&message)?,
-            }
-        };
+        let offer: GatewayOffer =
+            self.ask(opcode::SELECT_WORLD, &SelectWorld { world_id }).await?.decode()?;
         let ticket = self.take_ticket(offer.ticket_index)?;
         let lives = Duration::from_millis(offer.ticket_lives_ms.into());
         Ok(Boarding { gateway: offer.gateway, ticket, lives })
+    }
+
+    /// Where the account is in a world, or about to be.
+    pub async fn sessions(&mut self) -> Result<Vec<AccountSession>, ClientError> {
+        let list: SessionList = self.ask(opcode::LIST_SESSIONS, &ListSessions {}).await?.decode()?;
+        Ok(list.sessions)
+    }
+
+    /// Ends every session and every other login of the account; how many sessions that were. This connection stays.
+    pub async fn log_out_everywhere(&mut self) -> Result<u32, ClientError> {
+        let reply = self.ask(opcode::LOG_OUT_EVERYWHERE, &LogOutEverywhere {}).await?;
+        Ok(reply.decode::<LoggedOutEverywhere>()?.sessions_ended)
+    }
+
+    /// Replaces the password. What the old one opened ends; this connection stays.
+    pub async fn change_password(&mut self, new: &str) -> Result<u32, ClientError> {
+        let change = kept_of(&AccountName::normalise(&self.account)?, new)?;
+        let reply = self.ask(opcode::CHANGE_PASSWORD, &change).await?;
+        Ok(reply.decode::<PasswordChanged>()?.sessions_ended)
+    }
+
+    /// A secret for an authenticator; it counts once [`Self::confirm_second_factor`] has given a code of it.
+    pub async fn begin_second_factor(&mut self) -> Result<SecondFactorBegun, ClientError> {
+        Ok(self.ask(opcode::BEGIN_SECOND_FACTOR, &BeginSecondFactor {}).await?.decode()?)
+    }
+
+    pub async fn confirm_second_factor(&mut self, code: &str) -> Result<(), ClientError> {
+        let code = ConfirmSecondFactor { code: code.to_owned() };
+        self.ask(opcode::CONFIRM_SECOND_FACTOR, &code).await.map(drop)
+    }
+
+    pub async fn remove_second_factor(&mut self, code: &str) -> Result<(), ClientError> {
+        let code = RemoveSecondFactor { code: code.to_owned() };
+        self.ask(opcode::REMOVE_SECOND_FACTOR, &code).await.map(drop)
+    }
+
+    /// The reply to a request; lists that come before it are kept.
+    async fn ask(&mut self, opcode: u16, payload: &impl prost::Message) -> Result<Message, ClientError> {
+        self.request += 1;
+        self.connection.send(&[Message::request(opcode, self.request, payload)]).await?;
+        loop {
+            let message = self.next().await?;
+            match message.head.request() {
+                Some(request) if request == self.request && message.opcode == opcode => return Ok(message),
+                // Answers a request that was given up here; if it was a selection, its ticket is skipped.
+                Some(request) if request < self.request => {}
+                _ => self.take_list(&message)?,
+            }
+        }
     }
 
     fn take_ticket(&mut self, index: u32) -> Result<Ticket, ClientError> {
@@ -263,4 +393,15 @@ impl WorldSelect {
         self.worlds = list.worlds;
         Ok(())
     }
+}
+
+/// What a server keeps of a password.
+fn kept_of(account: &AccountName, password: &str) -> Result<ChangePassword, ClientError> {
+    check_password(password)?;
+    let verifier = Verifier::create(Group::Bits2048, account, password, random::bytes()?)?;
+    Ok(ChangePassword {
+        group: verifier.group().bits(),
+        salt: verifier.salt().to_vec(),
+        verifier: verifier.verifier().expose().clone(),
+    })
 }

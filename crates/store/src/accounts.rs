@@ -1,6 +1,16 @@
 //! Accounts: who may log in, under which generation, and who may not. Owned by `login`; nothing here is a password,
 //! and what could be tried against one is kept in [`Secret`]s.
 
+pub mod closed_worlds;
+pub mod invitations;
+pub mod leases;
+pub mod revocations;
+pub mod second_factor;
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
 use shardkeep_types::{AccountId, Generation, Secret};
 
 use crate::{Database, Error, Row, Tx, sql, transact};
@@ -18,6 +28,10 @@ pub struct Account {
     /// 0: never.
     pub last_login_ms: u64,
     pub ban: Ban,
+    /// May enter worlds that are closed to players.
+    pub staff: bool,
+    /// Whether a second factor is in force.
+    pub second_factor: bool,
 }
 
 /// Until when an account may not log in, and why.
@@ -42,7 +56,17 @@ pub struct Credentials {
     pub id: AccountId,
     pub generation: Generation,
     pub ban: Ban,
+    pub staff: bool,
+    pub second_factor: bool,
     pub proof: Proof,
+}
+
+/// What those are told whose generation has passed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cause {
+    /// An error code of the client protocol.
+    pub code: u32,
+    pub detail: String,
 }
 
 /// An account that a command was applied to, with its new generation.
@@ -76,11 +100,30 @@ async fn insert(tx: &mut Tx, name: &str, proof: &Proof) -> Result<AccountId, Err
 }
 
 /// Replaces the password. The generation rises: sessions of the old password end.
-pub async fn set_proof(database: &Database, name: &str, proof: &Proof) -> Result<Option<Raised>, Error> {
+pub async fn set_proof(
+    database: &Database,
+    name: &str,
+    proof: &Proof,
+    cause: &Cause,
+) -> Result<Option<Raised>, Error> {
     let update =
         sql("UPDATE accounts SET srp_group = $2, salt = $3, verifier = $4, generation = generation + 1 \
          WHERE name = $1 RETURNING id, generation");
-    raised(database.execute_returning(bind_proof(update.bind(name), proof)).await?)
+    raise_by(database, bind_proof(update.bind(name), proof), cause).await
+}
+
+/// The same by the player, whose session still has to be the last one; `None`: it is not.
+pub async fn change_proof(
+    database: &Database,
+    id: AccountId,
+    from: Generation,
+    proof: &Proof,
+    cause: &Cause,
+) -> Result<Option<Raised>, Error> {
+    let update =
+        sql("UPDATE accounts SET srp_group = $3, salt = $4, verifier = $5, generation = generation + 1 \
+         WHERE id = $1 AND generation = $2 RETURNING id, generation");
+    raise_by(database, bind_proof(update.bind(id.0).bind(from.0), proof), cause).await
 }
 
 fn bind_proof(query: crate::Query, proof: &Proof) -> crate::Query {
@@ -88,12 +131,12 @@ fn bind_proof(query: crate::Query, proof: &Proof) -> crate::Query {
 }
 
 /// Bans until then; the generation rises.
-pub async fn ban(database: &Database, name: &str, ban: &Ban) -> Result<Option<Raised>, Error> {
+pub async fn ban(database: &Database, name: &str, ban: &Ban, cause: &Cause) -> Result<Option<Raised>, Error> {
     let update =
         sql("UPDATE accounts SET banned_until_ms = $2, ban_reason = $3, generation = generation + 1 \
          WHERE name = $1 RETURNING id, generation");
     let until = i64::try_from(ban.until_ms).unwrap_or(i64::MAX);
-    raised(database.execute_returning(update.bind(name).bind(until).bind(&ban.reason)).await?)
+    raise_by(database, update.bind(name).bind(until).bind(&ban.reason), cause).await
 }
 
 /// Whether there is such an account.
@@ -102,57 +145,109 @@ pub async fn unban(database: &Database, name: &str) -> Result<bool, Error> {
     Ok(database.execute(update.bind(name)).await? > 0)
 }
 
-/// Raises the generation whatever it is: "log out everywhere".
-pub async fn raise(database: &Database, name: &str) -> Result<Option<Raised>, Error> {
-    let update =
-        sql("UPDATE accounts SET generation = generation + 1 WHERE name = $1 RETURNING id, generation");
-    raised(database.execute_returning(update.bind(name)).await?)
+/// Whether there is such an account.
+pub async fn set_staff(database: &Database, name: &str, staff: bool) -> Result<bool, Error> {
+    let update = sql("UPDATE accounts SET staff = $2 WHERE name = $1");
+    Ok(database.execute(update.bind(name).bind(staff)).await? > 0)
 }
 
-/// A login: raises the generation if it is still this one. `false`: another login, a ban or a new password came
-/// between; look again.
-pub async fn log_in(database: &Database, id: AccountId, from: Generation) -> Result<bool, Error> {
-    let update = sql(
-        "UPDATE accounts SET generation = $2 + 1, last_login_ms = {now_ms} WHERE id = $1 AND generation = $2",
-    );
-    Ok(database.execute(update.bind(id.0).bind(from.0)).await? > 0)
+/// Raises the generation whatever it is: "log out everywhere".
+pub async fn raise(database: &Database, name: &str, cause: &Cause) -> Result<Option<Raised>, Error> {
+    let update =
+        sql("UPDATE accounts SET generation = generation + 1 WHERE name = $1 RETURNING id, generation");
+    raise_by(database, update.bind(name), cause).await
+}
+
+/// The same by the player, whose session still has to be the last one; `None`: it is not.
+pub async fn raise_from(
+    database: &Database,
+    id: AccountId,
+    from: Generation,
+    cause: &Cause,
+) -> Result<Option<Raised>, Error> {
+    let update = sql("UPDATE accounts SET generation = generation + 1 WHERE id = $1 AND generation = $2 \
+         RETURNING id, generation");
+    raise_by(database, update.bind(id.0).bind(from.0), cause).await
+}
+
+/// Runs a statement that raises a generation, and writes down in the same transaction what that revokes.
+async fn raise_by(database: &Database, update: crate::Query, cause: &Cause) -> Result<Option<Raised>, Error> {
+    transact!(database, |tx| async {
+        let raised = raised(tx.fetch_optional(update.clone()).await?)?;
+        if let Some(raised) = raised {
+            revocations::note(&mut tx, raised, cause).await?;
+        }
+        Ok::<_, Error>(raised)
+    })
+}
+
+/// A login: raises the generation if it is still this one. With `lease`, nobody may be in the way (see [`leases`]),
+/// and the new generation is leased for so long. `false`: another login, a ban or a new password came between, or
+/// the present generation is leased; look again.
+pub async fn log_in(
+    database: &Database,
+    id: AccountId,
+    from: Generation,
+    lease: Option<Duration>,
+    cause: &Cause,
+) -> Result<bool, Error> {
+    let update = sql("UPDATE accounts SET generation = $2 + 1, last_login_ms = {now_ms} \
+         WHERE id = $1 AND generation = $2 AND ($3 = 0 OR NOT EXISTS (SELECT 1 FROM login_leases \
+         WHERE login_leases.account = $1 AND login_leases.generation = $2 AND login_leases.until_ms > {now_ms}))");
+    let update = update.bind(id.0).bind(from.0).bind(lease.is_some());
+    let entered = Raised { id, generation: from.next() };
+    transact!(database, |tx| async {
+        if tx.execute(update.clone()).await? == 0 {
+            return Ok(false);
+        }
+        revocations::note(&mut tx, entered, cause).await?;
+        if let Some(lease) = lease {
+            leases::take(&mut tx, entered, lease).await?;
+        }
+        Ok::<_, Error>(true)
+    })
 }
 
 pub async fn credentials(database: &Database, name: &str) -> Result<Option<Credentials>, Error> {
-    let select =
-        sql("SELECT id, generation, banned_until_ms, ban_reason, srp_group, salt, verifier FROM accounts \
-         WHERE name = $1");
+    let select = sql("SELECT id, generation, banned_until_ms, ban_reason, staff, \
+         (SELECT COUNT(*) FROM second_factors WHERE account = accounts.id AND confirmed = 1), \
+         srp_group, salt, verifier FROM accounts WHERE name = $1");
     let Some(mut row) = database.fetch_optional(select.bind(name)).await? else { return Ok(None) };
     Ok(Some(Credentials {
         id: AccountId(row.take()?),
         generation: Generation(row.take()?),
         ban: take_ban(&mut row)?,
+        staff: row.take()?,
+        second_factor: row.take()?,
         proof: Proof { group: row.take()?, salt: row.take()?, verifier: Secret::new(row.take()?) },
     }))
 }
 
+/// The columns of [`account`], in its order. A macro, because statements are literals.
+macro_rules! account_columns {
+    () => {
+        "id, name, generation, created_ms, last_login_ms, banned_until_ms, ban_reason, staff, \
+         (SELECT COUNT(*) FROM second_factors WHERE account = accounts.id AND confirmed = 1)"
+    };
+}
+
 pub async fn by_name(database: &Database, name: &str) -> Result<Option<Account>, Error> {
-    let select = sql(
-        "SELECT id, name, generation, created_ms, last_login_ms, banned_until_ms, ban_reason FROM accounts \
-         WHERE name = $1",
-    );
+    let select = sql(concat!("SELECT ", account_columns!(), " FROM accounts WHERE name = $1"));
     database.fetch_optional(select.bind(name)).await?.map(account).transpose()
 }
 
 pub async fn by_id(database: &Database, id: AccountId) -> Result<Option<Account>, Error> {
-    let select = sql(
-        "SELECT id, name, generation, created_ms, last_login_ms, banned_until_ms, ban_reason FROM accounts \
-         WHERE id = $1",
-    );
+    let select = sql(concat!("SELECT ", account_columns!(), " FROM accounts WHERE id = $1"));
     database.fetch_optional(select.bind(id.0)).await?.map(account).transpose()
 }
 
 /// Accounts whose names start with `prefix`, after `after`, in the order of their names.
 pub async fn list(database: &Database, prefix: &str, after: &str, limit: u32) -> Result<Vec<Account>, Error> {
-    let select = sql(
-        "SELECT id, name, generation, created_ms, last_login_ms, banned_until_ms, ban_reason FROM accounts \
-         WHERE substr(name, 1, length($1)) = $1 AND name > $2 ORDER BY name LIMIT $3",
-    );
+    let select = sql(concat!(
+        "SELECT ",
+        account_columns!(),
+        " FROM accounts WHERE substr(name, 1, length($1)) = $1 AND name > $2 ORDER BY name LIMIT $3"
+    ));
     let rows = database.fetch_all(select.bind(prefix).bind(after).bind(limit)).await?;
     rows.into_iter().map(account).collect()
 }
@@ -181,6 +276,8 @@ fn account(mut row: Row) -> Result<Account, Error> {
         created_ms: row.take()?,
         last_login_ms: row.take()?,
         ban: take_ban(&mut row)?,
+        staff: row.take()?,
+        second_factor: row.take()?,
     })
 }
 
@@ -190,92 +287,7 @@ fn take_ban(row: &mut Row) -> Result<Ban, Error> {
     Ok(Ban { until_ms, reason: row.take()? })
 }
 
-fn raised(rows: Vec<Row>) -> Result<Option<Raised>, Error> {
-    let row = rows.into_iter().next();
+fn raised(row: Option<Row>) -> Result<Option<Raised>, Error> {
     row.map(|mut row| Ok(Raised { id: AccountId(row.take()?), generation: Generation(row.take()?) }))
         .transpose()
-}
-
-#[cfg(test)]
-mod tests {
-    use shardkeep_testkit::Postgres;
-
-    use super::*;
-    use crate::Schema;
-
-    fn proof(byte: u8) -> Proof {
-        Proof { group: 2048, salt: vec![byte; 16], verifier: Secret::new(vec![byte; 256]) }
-    }
-
-    async fn accounts_live(database: &Database) {
-        let alice = create(database, "alice", &proof(1)).await.unwrap().unwrap();
-        assert_eq!(create(database, "alice", &proof(2)).await.unwrap(), None);
-        let bob = create(database, "bob", &proof(3)).await.unwrap().unwrap();
-        assert_ne!(alice, bob);
-
-        let found = credentials(database, "alice").await.unwrap().unwrap();
-        assert!(found.id == alice && found.proof == proof(1) && found.ban == Ban::default());
-        assert!(credentials(database, "carol").await.unwrap().is_none());
-
-        // Two logins from the same generation: one wins.
-        assert!(log_in(database, alice, found.generation).await.unwrap());
-        assert!(!log_in(database, alice, found.generation).await.unwrap());
-        let seen = by_id(database, alice).await.unwrap().unwrap();
-        assert_eq!(seen.generation, found.generation.next());
-        assert!(seen.last_login_ms >= seen.created_ms && seen.created_ms > 0);
-        assert_eq!(by_name(database, "alice").await.unwrap(), Some(seen));
-    }
-
-    async fn commands_raise_the_generation(database: &Database) {
-        create(database, "dora", &proof(1)).await.unwrap().unwrap();
-        let for_ever = Ban { until_ms: FOR_EVER, reason: "cheats".to_owned() };
-        let banned = ban(database, "dora", &for_ever).await.unwrap().unwrap();
-        assert_eq!(banned.generation, Generation(2));
-        assert_eq!(credentials(database, "dora").await.unwrap().unwrap().ban, for_ever);
-        assert!(unban(database, "dora").await.unwrap());
-        assert_eq!(by_name(database, "dora").await.unwrap().unwrap().ban, Ban::default());
-        assert_eq!(raise(database, "dora").await.unwrap().unwrap().generation, Generation(3));
-        assert_eq!(set_proof(database, "dora", &proof(9)).await.unwrap().unwrap().generation, Generation(4));
-        assert!(credentials(database, "dora").await.unwrap().unwrap().proof == proof(9));
-
-        assert_eq!(raise(database, "nobody").await.unwrap(), None);
-        assert_eq!(ban(database, "nobody", &for_ever).await.unwrap(), None);
-        assert!(!unban(database, "nobody").await.unwrap());
-    }
-
-    async fn lists_go_page_by_page(database: &Database) {
-        for name in ["x_a", "xba", "x_b", "x_c"] {
-            create(database, name, &proof(1)).await.unwrap().unwrap();
-        }
-        let names =
-            |accounts: Vec<Account>| accounts.into_iter().map(|account| account.name).collect::<Vec<_>>();
-        let first = names(list(database, "x_", "", 2).await.unwrap());
-        assert_eq!(first, ["x_a", "x_b"]);
-        assert_eq!(names(list(database, "x_", &first[1], 2).await.unwrap()), ["x_c"]);
-    }
-
-    async fn secrets_are_made_once(database: &Database) {
-        let first = shared_secret(database, "decoy", &Secret::new([1; 32])).await.unwrap();
-        assert_eq!(shared_secret(database, "decoy", &Secret::new([2; 32])).await.unwrap(), first);
-    }
-
-    async fn all(database: &Database) {
-        accounts_live(database).await;
-        commands_raise_the_generation(database).await;
-        lists_go_page_by_page(database).await;
-        secrets_are_made_once(database).await;
-    }
-
-    #[tokio::test]
-    async fn on_sqlite() {
-        let folder = tempfile::tempdir().unwrap();
-        let url = format!("sqlite:{}", folder.path().join("login.db").display());
-        all(&Database::open(&url, Schema::Accounts).await.unwrap()).await;
-    }
-
-    #[tokio::test]
-    async fn on_postgres() {
-        let server = Postgres::start().await;
-        all(&Database::open(&server.url(), Schema::Accounts).await.unwrap()).await;
-    }
 }

@@ -17,6 +17,8 @@ pub enum Phase {
     LoginNew,
     LoginChallenged,
     LoginVerified,
+    /// Login, proven, but a code is needed too.
+    LoginCode,
     /// Login, proven: the world list is open.
     LoginWelcome,
     /// Gateway, nothing said yet.
@@ -34,6 +36,7 @@ impl Phase {
             Self::LoginNew => "login_new",
             Self::LoginChallenged => "login_challenged",
             Self::LoginVerified => "login_verified",
+            Self::LoginCode => "login_code",
             Self::LoginWelcome => "login_welcome",
             Self::GatewayNew => "gateway_new",
             Self::GatewayAttached => "gateway_attached",
@@ -97,7 +100,7 @@ pub enum Bucket {
     KeyUpdate,
     Ping,
     Pong,
-    SelectWorld,
+    Login,
     Logout,
     Move,
     Zone,

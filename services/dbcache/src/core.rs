@@ -44,6 +44,10 @@ impl Core {
         self.patiently(|| self.game.list(account, world)).await
     }
 
+    pub(crate) async fn count(&self, account: AccountId) -> Result<Vec<(WorldId, u32)>, GameError> {
+        self.patiently(|| self.game.count(account)).await
+    }
+
     /// Tried once: a repeat after an unknown outcome would find its own name taken.
     pub(crate) async fn create(&self, new: &NewCharacter) -> Result<Character, GameError> {
         let created = timeout_at(self.deadline(), self.game.create(new)).await;

@@ -13,10 +13,11 @@ use shardkeep_cluster::Peer;
 use shardkeep_rpc::{
     Malformed,
     dbcache::{
-        Character, ClaimRequest, ConserveReply, ConserveRequest, CreateCharacterRequest, HardAction,
-        HardResult, LeadReply, LeadRequest, ListCharactersReply, ListCharactersRequest, LoadGroundReply,
-        LoadGroundRequest, LoadRequest, ReleaseReply, ReleaseRequest, ReownReply, ReownRequest,
-        SaveSoftReply, SaveSoftRequest, TransferReply, TransferRequest, db_cache_server::DbCache,
+        Character, ClaimRequest, ConserveReply, ConserveRequest, CountCharactersReply,
+        CountCharactersRequest, CreateCharacterRequest, HardAction, HardResult, LeadReply, LeadRequest,
+        ListCharactersReply, ListCharactersRequest, LoadGroundReply, LoadGroundRequest, LoadRequest,
+        ReleaseReply, ReleaseRequest, ReownReply, ReownRequest, SaveSoftReply, SaveSoftRequest,
+        TransferReply, TransferRequest, db_cache_server::DbCache,
     },
 };
 use shardkeep_types::{AccountId, CharacterId, DaemonKind, WorldId};
@@ -115,6 +116,18 @@ impl DbCache for DbCacheService {
             let world = in_world(&peer, request.world)?;
             let characters = core.list(AccountId(request.account), world).await?;
             Ok(ListCharactersReply { characters: characters.into_iter().map(convert::character).collect() })
+        })
+        .await
+    }
+
+    async fn count_characters(
+        &self,
+        request: Request<CountCharactersRequest>,
+    ) -> Result<Response<CountCharactersReply>, Status> {
+        self.call("count_characters", request, |core, _, request: CountCharactersRequest| async move {
+            let counts = core.count(AccountId(request.account)).await?;
+            let by_world = counts.into_iter().map(|(world, count)| (world.0, count)).collect();
+            Ok(CountCharactersReply { by_world })
         })
         .await
     }

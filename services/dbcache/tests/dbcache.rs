@@ -8,10 +8,10 @@ use shardkeep_dbcache::{Config, Dbcache};
 use shardkeep_rpc::{
     common::{CellRect, Position},
     dbcache::{
-        ActionId, Character, ClaimRequest, ConserveRequest, CreateCharacterRequest, Fence, HardAction,
-        HardResult, LeadRequest, ListCharactersRequest, LoadGroundRequest, LoadRequest, MintItem, MoveItem,
-        OnceKey, ReleaseRequest, ReownRequest, SaveSoftRequest, SoftState, Stack, TransferRequest,
-        db_cache_client::DbCacheClient,
+        ActionId, Character, ClaimRequest, ConserveRequest, CountCharactersRequest, CreateCharacterRequest,
+        Fence, HardAction, HardResult, LeadRequest, ListCharactersRequest, LoadGroundRequest, LoadRequest,
+        MintItem, MoveItem, OnceKey, ReleaseRequest, ReownRequest, SaveSoftRequest, SoftState, Stack,
+        TransferRequest, db_cache_client::DbCacheClient,
     },
     reason,
 };
@@ -82,6 +82,10 @@ impl Replica<'_> {
 
     fn world(&self) -> Client {
         self.client(DaemonKind::World, "world-1", WORLD)
+    }
+
+    fn login(&self) -> Client {
+        self.client(DaemonKind::Login, "login-1", 0)
     }
 
     fn zone(&self, name: &str) -> Client {
@@ -259,6 +263,11 @@ async fn a_character_lives_through_zones_and_a_restart(place: &Place) {
     let mut world = replica.world();
     let listed =
         world.list_characters(ListCharactersRequest { account: 1, world: WORLD }).await.unwrap().into_inner();
+    let mut login = replica.login();
+    for (account, expected) in [(1, vec![(WORLD, 1)]), (99, vec![])] {
+        let counted = login.count_characters(CountCharactersRequest { account }).await.unwrap().into_inner();
+        assert_eq!(Vec::from_iter(counted.by_world), expected);
+    }
     let ada = &listed.characters[0];
     assert_eq!((ada.owner.as_str(), ada.epoch, ada.position.unwrap().x_mm, ada.health), ("", 3, 5, 80));
     assert_conserved(&mut world, 1).await;

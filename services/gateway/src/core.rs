@@ -29,6 +29,7 @@ use crate::{
     billing::Spool,
     groups::{Change, Groups},
     metrics::{ENDED, SESSIONS},
+    revocations::Fresh,
     session::{Client, Ending, Outputs, Session},
     table::Table,
     tickets::Tickets,
@@ -44,6 +45,8 @@ pub(crate) struct Core {
     pub(crate) any_gateway: String,
     pub(crate) tickets: Mutex<Tickets>,
     pub(crate) sessions: Table,
+    /// Sessions that login has not been asked about.
+    pub(crate) fresh: Fresh,
     groups: Mutex<Groups<Arc<Session>>>,
     pub(crate) links: Links,
     pub(crate) ranges: RwLock<Arc<Ranges>>,
@@ -73,6 +76,7 @@ impl Core {
             any_gateway,
             tickets: Mutex::default(),
             sessions: Table::default(),
+            fresh: Fresh::default(),
             groups: Mutex::default(),
             links: Links::default(),
             ranges: RwLock::default(),
@@ -114,6 +118,7 @@ impl Core {
     /// A session begins here, or comes from elsewhere: the backends it is bound to are told.
     pub(crate) fn hold(&self, session: &Arc<Session>) {
         self.sessions.insert(session);
+        self.fresh.note(session);
         {
             let inner = session.lock();
             for binding in inner.bindings.iter() {

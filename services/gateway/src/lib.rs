@@ -14,6 +14,7 @@ mod drain;
 mod error;
 mod groups;
 mod metrics;
+mod revocations;
 mod service;
 mod session;
 mod table;
@@ -69,6 +70,7 @@ impl DaemonService for Gateway {
         }
         tasks.spawn(backend::present(core.clone(), worlds.clone(), stop.clone()));
         tasks.spawn(billing::run(core.clone(), node.clone(), stop.clone()));
+        tasks.spawn(revocations::follow(core.clone(), node.clone(), stop.clone()));
         tasks.spawn(sweep(core.clone(), node.clone(), stop.clone()));
         let connections = TaskTracker::new();
         tasks.spawn(door::run(core.clone(), worlds.clone(), listener, connections.clone(), stop.clone()));

@@ -30,6 +30,8 @@ const PUBLISHED: &str = "shardkeep_gateway_published_total";
 const FANNED_OUT: &str = "shardkeep_gateway_fanned_out_total";
 pub(crate) const BINDS: &str = "shardkeep_gateway_binds_total";
 pub(crate) const RESUMES: &str = "shardkeep_gateway_resumes_total";
+pub(crate) const FOLLOWS: &str = "shardkeep_gateway_follows_revocations";
+pub(crate) const REVOKED: &str = "shardkeep_gateway_sessions_revoked_total";
 pub(crate) const BILLING: &str = "shardkeep_gateway_billing_reports_total";
 pub(crate) const BILLING_SPOOL: &str = "shardkeep_gateway_billing_spool";
 
@@ -83,6 +85,8 @@ pub(crate) fn describe() {
     describe_counter!(FANNED_OUT, "Copies of published messages queued for clients");
     describe_counter!(BINDS, "Binds obeyed, by kind of backend");
     describe_counter!(RESUMES, "Sessions resumed, by way (here, moved, claimed)");
+    describe_gauge!(FOLLOWS, Unit::Count, "1 while a login replica tells whose sessions are over");
+    describe_counter!(REVOKED, "Sessions ended because the followed login replica said so");
     describe_counter!(BILLING, "Play time reports acknowledged by billing");
     describe_gauge!(BILLING_SPOOL, Unit::Count, "Ended sessions whose play time is not yet acknowledged");
 }

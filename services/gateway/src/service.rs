@@ -18,16 +18,14 @@ use shardkeep_rpc::{
     session_id,
 };
 use shardkeep_types::{AccountId, DaemonKind, Generation, TicketId, WorldId};
-use shardkeep_wire::{
-    Message, opcode,
-    payload::{Announcement, ErrorCode},
-};
+use shardkeep_wire::{Message, opcode, payload::Announcement};
 use tonic::{Request, Response, Status};
 
 use crate::{
     billing::unix_ms,
     core::Core,
     metrics::TICKETS,
+    revocations::spoken,
     session::{Ending, Session},
     tickets::{AdmitError, Ticket},
 };
@@ -49,10 +47,8 @@ impl Service {
     }
 
     fn end_all(&self, sessions: &[Arc<Session>], code: u32, detail: &str) -> u32 {
-        let code = i32::try_from(code).ok().and_then(|code| ErrorCode::try_from(code).ok());
-        let code = code.filter(|code| *code != ErrorCode::Unspecified).unwrap_or(ErrorCode::Kicked);
         for session in sessions {
-            self.core.end(session, Ending::new(code, detail));
+            self.core.end(session, Ending::new(spoken(code), detail));
         }
         count(sessions)
     }
@@ -120,11 +116,8 @@ impl Gateway for Service {
         request: Request<RevokeAccountRequest>,
     ) -> Result<Response<RevokeAccountReply>, Status> {
         let RevokeAccountRequest { account, below_generation, code, detail } = request.into_inner();
-        let (account, below) = (AccountId(account), Generation(below_generation));
-        self.core.tickets.lock().revoke_account(account, below, Instant::now());
-        let mut old = self.core.sessions.of_account(account);
-        old.retain(|session| session.generation < below);
-        Ok(Response::new(RevokeAccountReply { ended: self.end_all(&old, code, &detail) }))
+        let ended = self.core.revoke(AccountId(account), Generation(below_generation), code, &detail);
+        Ok(Response::new(RevokeAccountReply { ended }))
     }
 
     async fn move_session(
@@ -164,9 +157,10 @@ impl Gateway for Service {
 
     async fn list_sessions(
         &self,
-        _: Request<ListSessionsRequest>,
+        request: Request<ListSessionsRequest>,
     ) -> Result<Response<ListSessionsReply>, Status> {
         let now = unix_ms();
+        let account = request.into_inner().account.map(AccountId);
         let info = |session: Arc<Session>| {
             let inner = session.lock();
             SessionInfo {
@@ -177,10 +171,20 @@ impl Gateway for Service {
                 address: inner.address().to_string(),
                 link_dead: !inner.is_here(),
                 age_ms: now.saturating_sub(session.started_ms()),
+                generation: session.generation.0,
+            }
+        };
+        let (sessions, tickets) = match account {
+            None => (self.core.sessions.all(), Vec::new()),
+            // Tickets first: one that becomes a session meanwhile is told twice, and never missed.
+            Some(account) => {
+                let tickets = self.core.tickets.lock().of_account(account, Instant::now());
+                (self.core.sessions.of_account(account), tickets)
             }
         };
         Ok(Response::new(ListSessionsReply {
-            sessions: self.core.sessions.all().into_iter().map(info).collect(),
+            sessions: sessions.into_iter().map(info).collect(),
+            tickets: tickets.into_iter().map(|generation| generation.0).collect(),
         }))
     }
 

@@ -70,7 +70,15 @@ impl Tickets {
 
     pub(crate) fn revoke_account(&mut self, account: AccountId, below: Generation, now: Instant) {
         self.waiting.retain(|_, ticket| ticket.account != account || ticket.generation >= below);
-        self.floors.insert(account, (below, now + REMEMBERED));
+        let floor = self.floors.entry(account).or_insert((below, now));
+        // News may come by two ways, and the older one last.
+        *floor = (floor.0.max(below), now + REMEMBERED);
+    }
+
+    /// Generations of the account's tickets that wait for their client.
+    pub(crate) fn of_account(&self, account: AccountId, now: Instant) -> Vec<Generation> {
+        let mine = self.waiting.values().filter(|ticket| ticket.account == account && now < ticket.expires);
+        mine.map(|ticket| ticket.generation).collect()
     }
 
     /// Call every second or so.
@@ -106,6 +114,8 @@ mod tests {
         let (mut tickets, now) = (Tickets::default(), Instant::now());
         tickets.admit(ID, ticket(1, now), now).unwrap();
         assert!(tickets.get(ID, now).is_some(), "naming it does not use it up");
+        assert_eq!(tickets.of_account(AccountId(7), now), [Generation(1)]);
+        assert!(tickets.of_account(AccountId(8), now).is_empty());
         assert!(tickets.consume(ID, now).is_some());
         assert!(tickets.consume(ID, now).is_none() && tickets.get(ID, now).is_none());
         tickets.admit(ID, ticket(1, now), now).unwrap();
@@ -120,6 +130,7 @@ mod tests {
         let (mut tickets, now) = (Tickets::default(), Instant::now());
         tickets.admit(ID, ticket(1, now), now).unwrap();
         tickets.revoke_account(AccountId(7), Generation(2), now);
+        tickets.revoke_account(AccountId(7), Generation(1), now);
         assert!(tickets.get(ID, now).is_none());
         assert_eq!(tickets.admit(ID, ticket(1, now), now), Err(AdmitError::Outdated));
         tickets.admit(ID, ticket(2, now), now).unwrap();

@@ -28,6 +28,7 @@ pub(crate) enum Right {
     Ban,
     Unban,
     Credit,
+    Maintenance,
     Drain,
     RemoveDaemon,
     ManageOperators,
@@ -40,7 +41,7 @@ impl Right {
             Self::SeeCluster | Self::SeePlayers | Self::SeeMap => Role::Viewer,
             Self::SeeChat | Self::SeeAudit | Self::SeeLogs | Self::SeeAddresses => Role::Moderator,
             Self::Kick | Self::Mute | Self::Broadcast => Role::Moderator,
-            Self::Teleport | Self::Ban | Self::Unban => Role::GameMaster,
+            Self::Teleport | Self::Ban | Self::Unban | Self::Maintenance => Role::GameMaster,
             Self::Credit | Self::Drain | Self::RemoveDaemon => Role::Admin,
             Self::SeeOperators | Self::ManageOperators => Role::Admin,
         }

@@ -1,31 +1,44 @@
 //! Operators' view of accounts over gRPC. A password never comes here: whoever makes an account sends its verifier.
 //! What ends sessions is pushed to the gateways before it is answered.
 
-use std::sync::Arc;
+use std::{fmt::Write as _, sync::Arc, time::Duration};
 
 use shardkeep_auth::{AccountName, srp::Verifier};
 use shardkeep_cluster::Peer;
 use shardkeep_rpc::accounts::{
-    Account, BanReply, BanRequest, CreateReply, CreateRequest, ListReply, ListRequest, LogOutReply,
-    LogOutRequest, SetVerifierReply, SetVerifierRequest, ShowRequest, UnbanReply, UnbanRequest,
+    Account, AccountSession, BanReply, BanRequest, CreateReply, CreateRequest, InviteReply, InviteRequest,
+    ListReply, ListRequest, LogOutReply, LogOutRequest, RegionReply, RegionRequest, SessionsReply,
+    SessionsRequest, SetMaintenanceReply, SetMaintenanceRequest, SetSecondFactorReply,
+    SetSecondFactorRequest, SetStaffReply, SetStaffRequest, SetVerifierReply, SetVerifierRequest,
+    ShowRequest, UnbanReply, UnbanRequest,
     accounts_server::{Accounts, AccountsServer},
     show_request::Who,
 };
 use shardkeep_store::{
     self as store,
-    accounts::{self as table, Ban, Proof, Raised},
+    accounts::{self as table, Ban, Proof, closed_worlds, invitations, second_factor as factors},
 };
-use shardkeep_types::{AccountId, Secret};
+use shardkeep_types::{AccountId, Secret, WorldId};
 use shardkeep_wire::payload::ErrorCode;
 use tonic::{Request, Response, Status};
 
-use crate::{door::Door, error::ban_detail, metrics, random};
+use crate::{
+    LoginError,
+    door::{Door, cause},
+    error::ban_detail,
+    metrics, random,
+    register::token_hash,
+    second_factor::Enrolment,
+};
 
 /// Accounts in one answer to List: by default, and at most.
 const PAGE: u32 = 100;
 const MAX_PAGE: u32 = 1_000;
 /// Bytes of a ban's reason, which the player sees.
 const MAX_REASON: usize = 256;
+/// An invitation may be used so often, and so long.
+const MOST_USES: u32 = 1_000_000;
+const LONGEST_INVITATION: Duration = Duration::from_secs(366 * 24 * 3_600);
 
 pub(crate) struct AccountsService {
     door: Arc<Door>,
@@ -36,8 +49,9 @@ impl AccountsService {
         AccountsServer::new(Self { door })
     }
 
-    async fn end_sessions(&self, account: Raised, code: ErrorCode, detail: &str) -> u32 {
-        self.door.gateways.revoke_account(account, code, detail).await
+    async fn account(&self, name: &AccountName) -> Result<table::Account, Status> {
+        let found = table::by_name(&self.door.database, name.as_str()).await.map_err(away)?;
+        found.ok_or_else(|| unknown(name))
     }
 }
 
@@ -60,10 +74,11 @@ impl Accounts for AccountsService {
         let (operator, SetVerifierRequest { name, group, salt, verifier }) = begin("set_verifier", request)?;
         let name = account_name(&name)?;
         let proof = proof(&name, group, salt, verifier)?;
-        let raised = table::set_proof(&self.door.database, name.as_str(), &proof).await.map_err(away)?;
-        let raised = raised.ok_or_else(|| unknown(&name))?;
+        let cause = cause(ErrorCode::Kicked, "the password was changed");
+        let raised = table::set_proof(&self.door.database, name.as_str(), &proof, &cause).await;
+        let raised = raised.map_err(away)?.ok_or_else(|| unknown(&name))?;
         shardkeep_daemon::event!("password_changed", account = raised.id.0, operator);
-        self.end_sessions(raised, ErrorCode::Kicked, "the password was changed").await;
+        self.door.end_sessions(raised, &cause).await;
         Ok(Response::new(SetVerifierReply {}))
     }
 
@@ -73,15 +88,12 @@ impl Accounts for AccountsService {
         if until_ms <= random::unix_millis() {
             return Err(Status::invalid_argument("until_ms is in the past"));
         }
-        if reason.len() > MAX_REASON || reason.chars().any(char::is_control) {
-            return Err(Status::invalid_argument("a reason has at most 256 bytes and no control characters"));
-        }
-        let ban = Ban { until_ms, reason };
-        let raised = table::ban(&self.door.database, name.as_str(), &ban).await.map_err(away)?;
+        let ban = Ban { until_ms, reason: said_to_players(reason)? };
+        let cause = cause(ErrorCode::Banned, ban_detail(until_ms, &ban.reason));
+        let raised = table::ban(&self.door.database, name.as_str(), &ban, &cause).await.map_err(away)?;
         let raised = raised.ok_or_else(|| unknown(&name))?;
         shardkeep_daemon::event!("banned", account = raised.id.0, until_ms, reason = ban.reason, operator);
-        let detail = ban_detail(until_ms, &ban.reason);
-        let sessions_ended = self.end_sessions(raised, ErrorCode::Banned, &detail).await;
+        let sessions_ended = self.door.end_sessions(raised, &cause).await;
         Ok(Response::new(BanReply { sessions_ended }))
     }
 
@@ -120,11 +132,106 @@ impl Accounts for AccountsService {
     ) -> Result<Response<LogOutReply>, Status> {
         let (operator, LogOutRequest { name }) = begin("log_out_everywhere", request)?;
         let name = account_name(&name)?;
-        let raised = table::raise(&self.door.database, name.as_str()).await.map_err(away)?;
+        let cause = cause(ErrorCode::Kicked, "logged out everywhere");
+        let raised = table::raise(&self.door.database, name.as_str(), &cause).await.map_err(away)?;
         let raised = raised.ok_or_else(|| unknown(&name))?;
         shardkeep_daemon::event!("logged_out_everywhere", account = raised.id.0, operator);
-        let sessions_ended = self.end_sessions(raised, ErrorCode::Kicked, "logged out everywhere").await;
+        let sessions_ended = self.door.end_sessions(raised, &cause).await;
         Ok(Response::new(LogOutReply { sessions_ended }))
+    }
+
+    async fn sessions(&self, request: Request<SessionsRequest>) -> Result<Response<SessionsReply>, Status> {
+        let (_, SessionsRequest { name }) = begin("sessions", request)?;
+        let account = self.account(&account_name(&name)?).await?;
+        let found = self.door.gateways.sessions_of(account.id).await;
+        let mut sessions = Vec::new();
+        for (gateway, reply) in found.answers {
+            sessions.extend(reply.sessions.into_iter().map(|session| AccountSession {
+                gateway: gateway.clone(),
+                session: session.session,
+                world: session.world,
+                address: session.address,
+                link_dead: session.link_dead,
+                age_ms: session.age_ms,
+            }));
+        }
+        Ok(Response::new(SessionsReply { sessions, silent_gateways: found.silent }))
+    }
+
+    async fn set_staff(&self, request: Request<SetStaffRequest>) -> Result<Response<SetStaffReply>, Status> {
+        let (operator, SetStaffRequest { name, staff }) = begin("set_staff", request)?;
+        let name = account_name(&name)?;
+        if !table::set_staff(&self.door.database, name.as_str(), staff).await.map_err(away)? {
+            return Err(unknown(&name));
+        }
+        shardkeep_daemon::event!("staff_changed", name = name.as_str(), staff, operator);
+        Ok(Response::new(SetStaffReply {}))
+    }
+
+    async fn set_second_factor(
+        &self,
+        request: Request<SetSecondFactorRequest>,
+    ) -> Result<Response<SetSecondFactorReply>, Status> {
+        let (operator, SetSecondFactorRequest { name, on }) = begin("set_second_factor", request)?;
+        let account = self.account(&account_name(&name)?).await?;
+        let (database, id) = (&self.door.database, account.id);
+        if !on {
+            if factors::remove(database, id).await.map_err(away)? {
+                shardkeep_daemon::event!("second_factor_removed", account = id.0, operator);
+            }
+            return Ok(Response::new(SetSecondFactorReply::default()));
+        }
+        let enrolment = Enrolment::new(&self.door, &account.name).map_err(internal)?;
+        let stored = enrolment.stored(&self.door, id).map_err(internal)?;
+        factors::set(database, id, &stored).await.map_err(away)?;
+        shardkeep_daemon::event!("second_factor_added", account = id.0, operator);
+        Ok(Response::new(SetSecondFactorReply { uri: enrolment.uri }))
+    }
+
+    async fn set_maintenance(
+        &self,
+        request: Request<SetMaintenanceRequest>,
+    ) -> Result<Response<SetMaintenanceReply>, Status> {
+        let (operator, SetMaintenanceRequest { world, closed, note }) = begin("set_maintenance", request)?;
+        if world == 0 {
+            return Err(Status::invalid_argument("worlds are numbered from 1"));
+        }
+        let database = &self.door.database;
+        let changed = if closed {
+            let closed = closed_worlds::Closed { world: WorldId(world), note: said_to_players(note)? };
+            closed_worlds::close(database, &closed).await
+        } else {
+            closed_worlds::open(database, WorldId(world)).await.map(drop)
+        };
+        changed.map_err(away)?;
+        shardkeep_daemon::event!("maintenance", world, closed, operator);
+        Ok(Response::new(SetMaintenanceReply {}))
+    }
+
+    async fn invite(&self, request: Request<InviteRequest>) -> Result<Response<InviteReply>, Status> {
+        let (operator, InviteRequest { uses, lasts_ms }) = begin("invite", request)?;
+        let lasts = Duration::from_millis(lasts_ms);
+        if !(1..=MOST_USES).contains(&uses) || lasts.is_zero() || lasts > LONGEST_INVITATION {
+            return Err(Status::invalid_argument(
+                "an invitation has 1 to 1,000,000 uses and lasts at most a year",
+            ));
+        }
+        let random: [u8; 16] = random::bytes().map_err(internal)?;
+        let token = random.iter().fold(String::new(), |mut token, byte| {
+            // Writing to a String does not fail.
+            let _ = write!(token, "{byte:02x}");
+            token
+        });
+        let database = &self.door.database;
+        invitations::invite(database, &token_hash(&token), uses, lasts).await.map_err(away)?;
+        shardkeep_daemon::event!("invited", uses, operator);
+        Ok(Response::new(InviteReply { token }))
+    }
+
+    async fn region(&self, request: Request<RegionRequest>) -> Result<Response<RegionReply>, Status> {
+        begin("region", request)?;
+        let registration = self.door.config.registration.as_str().to_owned();
+        Ok(Response::new(RegionReply { public_key: self.door.region.public().to_vec(), registration }))
     }
 }
 
@@ -145,6 +252,20 @@ fn proof(name: &AccountName, group: u32, salt: Vec<u8>, verifier: Vec<u8>) -> Re
     Verifier::stored(name.clone(), group, salt.clone(), verifier.clone())
         .map_err(|error| Status::invalid_argument(error.to_string()))?;
     Ok(Proof { group, salt, verifier })
+}
+
+/// A line that players read.
+fn said_to_players(text: String) -> Result<String, Status> {
+    if text.len() > MAX_REASON || text.chars().any(char::is_control) {
+        return Err(Status::invalid_argument("a reason has at most 256 bytes and no control characters"));
+    }
+    Ok(text)
+}
+
+#[allow(clippy::needless_pass_by_value, reason = "for map_err")]
+fn internal(error: LoginError) -> Status {
+    tracing::error!(%error, "an operator's command fails");
+    Status::internal("login can not do that at the moment")
 }
 
 fn unknown(name: &AccountName) -> Status {
@@ -170,5 +291,7 @@ fn shown(account: table::Account) -> Account {
         last_login_ms: account.last_login_ms,
         banned_until_ms: account.ban.until_ms,
         ban_reason: account.ban.reason,
+        staff: account.staff,
+        second_factor: account.second_factor,
     }
 }

@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use serde::{Deserialize, Serialize};
+use shardkeep_auth::Key;
 use shardkeep_daemon::{Validate, duration};
 use shardkeep_lanes::Settings as Lanes;
 
@@ -34,10 +35,79 @@ pub struct Config {
     pub crypto_threads: usize,
     /// Exponentiations that may wait for a thread; beyond it clients are told UNAVAILABLE.
     pub crypto_queue: usize,
+    /// What a login does to one that is there already.
+    pub duplicate_logins: DuplicateLogins,
+    /// Where a second login is refused: how long a replica that died keeps those out who were connected to it.
+    #[serde(with = "duration")]
+    pub login_lease: Duration,
+    /// Who may register accounts.
+    pub registration: Registrations,
+    /// Registrations tried, per address.
+    pub registrations: Bucket,
+    /// How long a player may look for the code of the second factor.
+    #[serde(with = "duration")]
+    pub code_within: Duration,
+    /// Wrong codes of the second factor, per account.
+    pub codes: Bucket,
+    /// Name of the game in authenticator apps.
+    pub issuer: String,
+    /// 64 hexadecimal digits: enciphers the secrets of second factors in the store. The same on all replicas, and not
+    /// in the store's backup. Empty: they are stored as they are.
+    pub second_factor_secret: String,
     pub limits: Limits,
     /// What there is beside TCP.
     pub lanes: Lanes,
     pub patches: update::Config,
+}
+
+/// One account, two players.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DuplicateLogins {
+    /// The newcomer takes the place of whoever is there.
+    Displace,
+    /// The newcomer is refused while somebody is there.
+    Refuse,
+}
+
+/// Who may register accounts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Registrations {
+    /// Operators only.
+    Closed,
+    /// Who has an invitation.
+    Token,
+    Open,
+}
+
+impl Registrations {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::Token => "token",
+            Self::Open => "open",
+        }
+    }
+}
+
+impl Config {
+    /// The key of `second_factor_secret`, if there is one.
+    pub(crate) fn second_factor_key(&self) -> Result<Option<Key>, String> {
+        let text = self.second_factor_secret.trim();
+        if text.is_empty() {
+            return Ok(None);
+        }
+        let wrong = || "second_factor_secret: must be 64 hexadecimal digits".to_owned();
+        if text.len() != 64 || !text.is_ascii() {
+            return Err(wrong());
+        }
+        let mut key = [0; 32];
+        for (at, byte) in key.iter_mut().enumerate() {
+            *byte = u8::from_str_radix(&text[2 * at..2 * at + 2], 16).map_err(|_| wrong())?;
+        }
+        Ok(Some(Key::new(key)))
+    }
 }
 
 /// How often one may try. Each is a token bucket.
@@ -88,6 +158,14 @@ impl Default for Config {
             ticket_lives: Duration::from_secs(60),
             crypto_threads: 0,
             crypto_queue: 512,
+            duplicate_logins: DuplicateLogins::Displace,
+            login_lease: Duration::from_secs(15),
+            registration: Registrations::Closed,
+            registrations: Bucket::new(5, Duration::from_secs(600)),
+            code_within: Duration::from_secs(120),
+            codes: Bucket::new(5, Duration::from_secs(60)),
+            issuer: "Shardkeep".into(),
+            second_factor_secret: String::new(),
             limits: Limits::default(),
             lanes: Lanes::default(),
             patches: update::Config::default(),
@@ -128,6 +206,21 @@ impl Validate for Config {
         if self.connection_lives > Duration::from_secs(3600) {
             return Err("connection_lives: must be at most 1h, after which keys would have to change".into());
         }
+        if self.login_lease < Duration::from_secs(1) || self.login_lease > Duration::from_secs(120) {
+            return Err("login_lease: must be 1s to 2m".into());
+        }
+        if self.code_within < Duration::from_secs(1) || self.code_within > Duration::from_secs(600) {
+            return Err("code_within: must be 1s to 10m".into());
+        }
+        for (key, bucket) in [("registrations", self.registrations), ("codes", self.codes)] {
+            if bucket.burst == 0 || bucket.every.is_zero() {
+                return Err(format!("{key}: a burst must be at least 1, and `every` at least 1ms"));
+            }
+        }
+        if self.issuer.is_empty() || self.issuer.len() > 64 || self.issuer.chars().any(char::is_control) {
+            return Err("issuer: must be 1 to 64 bytes".into());
+        }
+        self.second_factor_key()?;
         self.lanes.validate()?;
         self.limits.validate()?;
         self.patches.validate()
@@ -160,6 +253,12 @@ mod tests {
     fn mistakes_name_their_key() {
         let mut config = Config { listen: "localhost".into(), ..Config::default() };
         assert!(config.validate().unwrap_err().starts_with("listen: "));
+        config = Config { second_factor_secret: "00ff".into(), ..Config::default() };
+        assert!(config.validate().unwrap_err().starts_with("second_factor_secret: "));
+        config.second_factor_secret = "00ff".repeat(16);
+        assert_eq!(config.second_factor_key().unwrap().unwrap().expose()[..2], [0, 255]);
+        config = Config { login_lease: Duration::ZERO, ..Config::default() };
+        assert!(config.validate().unwrap_err().starts_with("login_lease: "));
         config = Config::default();
         config.limits.failures.burst = 0;
         assert!(config.validate().unwrap_err().starts_with("limits: "));

@@ -1,16 +1,20 @@
 //! What every connection shares: settings, store, pool, limits, and the views of the cluster.
 
-use std::time::Duration;
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use shardkeep_auth::Key;
+use anyhow::Context;
+use shardkeep_auth::{Key, registration::RegionKey};
 use shardkeep_cluster::{Directory, Node};
 use shardkeep_daemon::Daemon;
-use shardkeep_rpc::billing::{ShowRequest, billing_client::BillingClient};
+use shardkeep_rpc::{
+    billing::{ShowRequest, billing_client::BillingClient},
+    dbcache::{CountCharactersRequest, db_cache_client::DbCacheClient},
+};
 use shardkeep_store::{
     Database,
-    accounts::{self, Raised},
+    accounts::{self, Cause, Raised},
 };
-use shardkeep_types::{AccountId, DaemonKind, Generation};
+use shardkeep_types::{AccountId, DaemonKind};
 use shardkeep_wire::{
     payload::ErrorCode,
     preface::{self, Preface},
@@ -18,10 +22,12 @@ use shardkeep_wire::{
 use tonic::Request;
 
 use crate::{
-    Config, bounds::Bounds, gateways::Gateways, limits::Limits, pool::Pool, random, update::Patches,
-    worlds::Worlds,
+    Config, DuplicateLogins, bounds::Bounds, config, gateways::Gateways, limits::Limits, pool::Pool,
+    presence::Lease, random, revocations::Revocations, update::Patches, vault::Vault, worlds::Worlds,
 };
 
+/// How long a welcome waits for the count of characters; without it the list says nothing of them.
+const COUNT_DEADLINE: Duration = Duration::from_millis(300);
 /// How long a welcome waits for billing; without an answer it says nothing of play time.
 const BILLING_DEADLINE: Duration = Duration::from_millis(300);
 
@@ -37,7 +43,15 @@ pub(crate) struct Door {
     pub(crate) worlds: Worlds,
     pub(crate) gateways: Gateways,
     pub(crate) patches: Patches,
+    pub(crate) revocations: Arc<Revocations>,
+    /// The secrets of second factors.
+    pub(crate) vault: Vault,
+    /// What registrations are sealed to; the same on all replicas.
+    pub(crate) region: RegionKey,
+    /// Registrations per address.
+    pub(crate) registrations: Limits,
     billing: Directory,
+    characters: Directory,
     node: Node,
     daemon: Daemon,
 }
@@ -52,6 +66,9 @@ impl Door {
         daemon: Daemon,
     ) -> anyhow::Result<Self> {
         let fresh = random::key()?;
+        let key = accounts::shared_secret(&database, "region key", &random::key()?).await?;
+        let attempts = config.registrations;
+        let registrations = config::Limits { attempts, ..config.limits.clone() };
         Ok(Self {
             preface: Preface::new(preface::Service::Login, preface::deployment_tag(deployment)),
             decoy_seed: accounts::shared_secret(&database, "decoy seed", &fresh).await?,
@@ -62,6 +79,11 @@ impl Door {
             worlds,
             gateways: Gateways::new(&node),
             patches: Patches::new(&config.patches)?,
+            revocations: Arc::default(),
+            vault: Vault::new(config.second_factor_key().map_err(anyhow::Error::msg)?.as_ref())?,
+            region: RegionKey::new(&key).context("the region's key")?,
+            registrations: Limits::new(registrations),
+            characters: node.directory(DaemonKind::Dbcache),
             billing: node.directory(DaemonKind::Billing),
             config,
             node,
@@ -75,12 +97,46 @@ impl Door {
 
     /// Ends what the account ran before, behind the player's back: the welcome does not wait for gateways.
     /// One task per login, so no more of them than connections.
-    pub(crate) fn displace(&self, id: AccountId, generation: Generation) {
+    pub(crate) fn displace(&self, account: Raised, cause: Cause) {
+        self.revocations.tell(account, &cause);
         let gateways = self.gateways.clone();
-        self.daemon.tasks().spawn(async move {
-            let account = Raised { id, generation };
-            gateways.revoke_account(account, ErrorCode::Displaced, "logged in elsewhere").await
-        });
+        self.daemon.tasks().spawn(async move { gateways.revoke_account(account, &cause).await });
+    }
+
+    /// Ends what the account runs below that generation; how many sessions that were.
+    pub(crate) async fn end_sessions(&self, account: Raised, cause: &Cause) -> u32 {
+        self.revocations.tell(account, cause);
+        self.gateways.revoke_account(account, cause).await
+    }
+
+    /// How long the lease of a login lasts, where a second one is refused.
+    pub(crate) fn lease(&self) -> Option<Duration> {
+        (self.config.duplicate_logins == DuplicateLogins::Refuse).then_some(self.config.login_lease)
+    }
+
+    /// Keeps the lease that a login has taken.
+    pub(crate) fn hold_lease(&self, of: Raised) -> Option<Lease> {
+        let lasts = self.lease()?;
+        Some(Lease::hold(&self.daemon, self.database.clone(), of, lasts))
+    }
+
+    /// How many characters the account has in each world; nothing if the game's database does not answer.
+    pub(crate) async fn characters(&self, account: AccountId) -> HashMap<u32, u32> {
+        let Some(dbcache) = self.characters.lightest() else { return HashMap::new() };
+        let mut client = DbCacheClient::new(self.node.channel(DaemonKind::Dbcache, &dbcache.grpc_address));
+        let mut request = Request::new(CountCharactersRequest { account: account.0 });
+        request.set_timeout(COUNT_DEADLINE);
+        match tokio::time::timeout(COUNT_DEADLINE, client.count_characters(request)).await {
+            Ok(Ok(reply)) => reply.into_inner().by_world,
+            Ok(Err(status)) => {
+                tracing::warn!(%status, "dbcache does not count characters");
+                HashMap::new()
+            }
+            Err(_) => {
+                tracing::warn!("dbcache does not answer in time");
+                HashMap::new()
+            }
+        }
     }
 
     /// `None`: the account's plan does not meter, or billing does not answer.
@@ -102,4 +158,9 @@ impl Door {
             }
         }
     }
+}
+
+/// What those are told whose generation has passed.
+pub(crate) fn cause(code: ErrorCode, detail: impl Into<String>) -> Cause {
+    Cause { code: code as u32, detail: detail.into() }
 }

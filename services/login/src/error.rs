@@ -45,6 +45,16 @@ pub(crate) enum LoginError {
     /// Another login, or an operator, raised the generation while the connection was open.
     #[error("logged in elsewhere, or logged out by an operator")]
     Displaced,
+    /// The password was right, and is not enough.
+    #[error("a code of the second factor is needed")]
+    CodeNeeded,
+    #[error("that is not the code, or it was used already")]
+    WrongCode,
+    #[error("somebody is logged in to this account")]
+    AlreadyLoggedIn { wait: Duration },
+    /// It makes no sense as things are.
+    #[error("{0}")]
+    Refused(&'static str),
     #[error("too many attempts")]
     Throttled { limit: &'static str, wait: Duration },
     /// More than we can do at once.
@@ -79,6 +89,10 @@ impl LoginError {
             Self::Denied => "denied",
             Self::Banned { .. } => "banned",
             Self::Displaced => "displaced",
+            Self::CodeNeeded => "code_needed",
+            Self::WrongCode => "wrong_code",
+            Self::AlreadyLoggedIn { .. } => "already_logged_in",
+            Self::Refused(_) => "refused",
             Self::Throttled { .. } => "throttled",
             Self::Busy(_) => "busy",
             Self::NoWorld(_) => "no_world",
@@ -115,6 +129,10 @@ impl LoginError {
                 Some(Answer::of(ErrorCode::Banned, ban_detail(*until_ms, reason)))
             }
             Self::Displaced => plainly(ErrorCode::Displaced),
+            Self::CodeNeeded => plainly(ErrorCode::SecondFactor),
+            Self::WrongCode => plainly(ErrorCode::WrongCode),
+            Self::AlreadyLoggedIn { wait } => again(ErrorCode::AlreadyLoggedIn, *wait),
+            Self::Refused(_) => plainly(ErrorCode::Refused),
             Self::Throttled { wait, .. } => again(ErrorCode::Throttled, *wait),
             Self::Busy(_) => again(ErrorCode::Unavailable, Duration::from_millis(500)),
             Self::NoWorld(_) | Self::NoPatches => plainly(ErrorCode::NotFound),

@@ -6,11 +6,11 @@ use std::time::Duration;
 use futures::future::join_all;
 use shardkeep_cluster::{Directory, Instance, Node};
 use shardkeep_rpc::gateway::{
-    AdmitRequest, RevokeAccountRequest, RevokeTicketRequest, gateway_client::GatewayClient,
+    AdmitRequest, ListSessionsReply, ListSessionsRequest, RevokeAccountRequest, RevokeTicketRequest,
+    gateway_client::GatewayClient,
 };
-use shardkeep_store::accounts::Raised;
-use shardkeep_types::{DaemonKind, TicketId};
-use shardkeep_wire::payload::ErrorCode;
+use shardkeep_store::accounts::{Cause, Raised};
+use shardkeep_types::{AccountId, DaemonKind, TicketId};
 use tonic::{Request, Response, Status, transport::Channel};
 use tracing::warn;
 
@@ -18,6 +18,8 @@ use crate::metrics;
 
 /// How long a gateway may take to answer. One that is gone is noticed by the registry in a few seconds.
 const DEADLINE: Duration = Duration::from_secs(2);
+/// How long a player waits for a gateway that was asked for sessions.
+const LIST_DEADLINE: Duration = Duration::from_secs(1);
 /// Gateways tried for one ticket.
 const CANDIDATES: usize = 3;
 
@@ -25,6 +27,14 @@ const CANDIDATES: usize = 3;
 pub(crate) struct Gateways {
     node: Node,
     directory: Directory,
+}
+
+/// What the gateways know of an account.
+pub(crate) struct Found {
+    /// By the name of the gateway.
+    pub(crate) answers: Vec<(String, ListSessionsReply)>,
+    /// Those that did not answer.
+    pub(crate) silent: Vec<String>,
 }
 
 impl Gateways {
@@ -62,16 +72,42 @@ impl Gateways {
 
     /// Ends the account's sessions and tickets below the generation, on every gateway. Returns how many sessions
     /// ended. A gateway that fails is asked once more; `world` refuses old generations in any case.
-    pub(crate) async fn revoke_account(&self, account: Raised, code: ErrorCode, detail: &str) -> u32 {
+    pub(crate) async fn revoke_account(&self, account: Raised, cause: &Cause) -> u32 {
         let request = RevokeAccountRequest {
             account: account.id.0,
             below_generation: account.generation.0,
-            code: code as u32,
-            detail: detail.to_owned(),
+            code: cause.code,
+            detail: cause.detail.clone(),
         };
-        let gateways = self.directory.all();
-        let alive = gateways.iter().filter(|gateway| gateway.state != shardkeep_cluster::State::Offline);
-        join_all(alive.map(|gateway| self.revoke_at(gateway, &request))).await.into_iter().sum()
+        let alive = self.alive();
+        join_all(alive.iter().map(|gateway| self.revoke_at(gateway, &request))).await.into_iter().sum()
+    }
+
+    fn alive(&self) -> Vec<Instance> {
+        let mut gateways = self.directory.all();
+        gateways.retain(|gateway| gateway.state != shardkeep_cluster::State::Offline);
+        gateways
+    }
+
+    /// Where the account is logged in, as far as the gateways answer.
+    pub(crate) async fn sessions_of(&self, account: AccountId) -> Found {
+        let alive = self.alive();
+        let asked = alive.iter().map(|gateway| async move {
+            let request = ListSessionsRequest { account: Some(account.0) };
+            let call = |mut client: GatewayClient<Channel>, request| async move {
+                client.list_sessions(request).await
+            };
+            let answer = self.call("list_sessions", gateway, request, call);
+            tokio::time::timeout(LIST_DEADLINE, answer).await.ok().and_then(Result::ok)
+        });
+        let mut found = Found { answers: Vec::new(), silent: Vec::new() };
+        for (gateway, answer) in alive.iter().zip(join_all(asked).await) {
+            match answer {
+                Some(reply) => found.answers.push((gateway.id.name.clone(), reply)),
+                None => found.silent.push(gateway.id.name.clone()),
+            }
+        }
+        found
     }
 
     async fn revoke_at(&self, gateway: &Instance, request: &RevokeAccountRequest) -> u32 {

@@ -11,12 +11,19 @@ mod error;
 mod gateways;
 mod limits;
 mod logon;
+mod maintenance;
 mod metrics;
 mod pool;
+mod presence;
 mod random;
+mod register;
+mod requests;
+mod revocations;
+mod second_factor;
 mod select;
 mod serve;
 pub mod update;
+mod vault;
 mod worlds;
 
 use std::{sync::Arc, time::Duration};
@@ -33,7 +40,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tracing::info;
 
-pub use config::{Bucket, Config, Limits};
+pub use config::{Bucket, Config, DuplicateLogins, Limits, Registrations};
 use door::Door;
 use error::LoginError;
 
@@ -62,13 +69,19 @@ impl Service for Login {
         let (list, worlds) = watch::channel(Arc::new(WorldList::default()));
         let directory = node.directory(DaemonKind::World);
         let served = CancellationToken::new();
-        daemon.spawn("world list", worlds::follow(directory, list, served.clone()));
+        let (view, closed) = watch::channel(maintenance::Closed::default());
+        daemon.spawn("maintenance", maintenance::follow(database.clone(), view, served.clone()));
+        daemon.spawn("world list", worlds::follow(directory, closed, list, served.clone()));
         let deployment = &settings.cluster.deployment;
         let door = Door::new(config, deployment, database.clone(), worlds, node.clone(), daemon.clone());
         let door = Arc::new(door.await?);
 
         daemon.spawn("patches", door.patches.clone().follow(served.clone()));
-        node.serve(Routes::new(accounts::AccountsService::server(door.clone())));
+        let revocations = door.revocations.clone();
+        daemon.spawn("revocations", revocations::watch(database.clone(), revocations, served.clone()));
+        let accounts = Routes::new(accounts::AccountsService::server(door.clone()));
+        let followed = revocations::RevocationsService::server(door.clone(), daemon.draining());
+        node.serve(accounts.add_service(followed));
         daemon.spawn("load report", report(node, door.clone(), daemon.clone()));
         serve::serve(listener, door, &daemon, settings.daemon.grace).await;
         served.cancel();

@@ -2,8 +2,8 @@
 //! next state, so no step can be skipped or taken twice. Nothing here touches the socket.
 //!
 //! ```text
-//! Logon<New> ──Hello──▶ Logon<Challenged> ──Proof──▶ Logon<Proven> ──Finished──▶ WorldSelect
-//!      └─ client too old: UPDATE_REQUIRED
+//! Logon<New> ──Hello──▶ Logon<Challenged> ──Proof──▶ Logon<Proven> ──Finished──▶ Logon<Checked> ──────▶ WorldSelect
+//!      └─ client too old: UPDATE_REQUIRED                                            └─SecondFactor─┘
 //! ```
 
 use std::{net::IpAddr, time::Instant};
@@ -12,16 +12,23 @@ use shardkeep_auth::{
     AccountName, Binding, Transcript,
     login_keys::LoginKeys,
     srp::{Challenge, Group, Verifier},
+    ticket::Chain,
 };
-use shardkeep_store::accounts::{self, Credentials};
-use shardkeep_types::{AccountId, Generation};
+use shardkeep_store::accounts::{self, Credentials, Raised};
 use shardkeep_wire::{
     Message, opcode,
-    payload::{self, Finished, Hello, Proof, Verified, Welcome},
+    payload::{self, ErrorCode, Finished, Hello, Proof, SecondFactor, Verified, Welcome},
     seal::Suite,
 };
 
-use crate::{LoginError, door::Door, limits::Origin, metrics, random, select::WorldSelect};
+use crate::{
+    LoginError,
+    door::{Door, cause},
+    limits::Origin,
+    metrics, presence, random, second_factor,
+    select::WorldSelect,
+    worlds::Viewer,
+};
 
 /// The group of new accounts, and of those that do not exist.
 pub(crate) const GROUP: Group = Group::Bits2048;
@@ -53,7 +60,18 @@ pub(crate) struct Proven {
     account: Credentials,
 }
 
+/// The client is who it says, or needs one more proof.
+pub(crate) struct Checked {
+    chain: Chain,
+    name: AccountName,
+    account: Credentials,
+}
+
 impl<S> Logon<S> {
+    pub(crate) fn origin(&self) -> Origin {
+        self.origin
+    }
+
     fn then<T>(self, state: T) -> Logon<T> {
         Logon {
             address: self.address,
@@ -178,24 +196,50 @@ impl Logon<Proven> {
         (self.state.keys.client.clone(), self.state.keys.server.clone())
     }
 
+    /// The client has seen the same conversation.
+    pub(crate) fn finished(self, message: &Message) -> Result<Logon<Checked>, LoginError> {
+        let finished: Finished = decode(message)?;
+        if !self.state.finished.matches(&finished.finished) {
+            return Err(LoginError::Malformed("Finished does not match what was said before"));
+        }
+        let Self { address, origin, transcript, begun, state } = self;
+        let Proven { keys, name, account, .. } = state;
+        let state = Checked { chain: keys.chain, name, account };
+        Ok(Logon { address, origin, transcript, begun, state })
+    }
+}
+
+impl Logon<Checked> {
+    pub(crate) fn needs_code(&self) -> bool {
+        self.state.account.second_factor
+    }
+
+    /// Looks at a code; wrong ones leave everything as it is.
+    pub(crate) async fn code(&self, door: &Door, message: &Message) -> Result<(), LoginError> {
+        let SecondFactor { code } = decode(message)?;
+        second_factor::check(door, self.state.account.id, &code).await
+    }
+
     /// Raises the account's generation: from here on this login is the account's, and every other one is displaced.
-    pub(crate) async fn finished(
+    /// The welcome answers `message`.
+    pub(crate) async fn enter(
         self,
         door: &Door,
         message: &Message,
     ) -> Result<(WorldSelect, Message), LoginError> {
-        let finished: Finished = decode(message)?;
-        let Proven { keys, finished: expected, name, account } = self.state;
-        if !expected.matches(&finished.finished) {
-            return Err(LoginError::Malformed("Finished does not match what was said before"));
-        }
-        let address = self.address;
-        let (id, generation) = raise(door, &name, account, address).await?;
-        door.displace(id, generation);
-        let welcome = Welcome { account_id: id.0, play_time_left_ms: door.play_time_left(id).await };
+        let Checked { chain, name, account } = self.state;
+        let (address, staff) = (self.address, account.staff);
+        let cause = cause(ErrorCode::Displaced, "logged in elsewhere");
+        let entered = raise(door, &name, account, address, &cause).await?;
+        let lease = door.hold_lease(entered);
+        door.displace(entered, cause);
+        let Raised { id, generation } = entered;
+        let (play_time_left_ms, characters) = tokio::join!(door.play_time_left(id), door.characters(id));
+        let welcome = Welcome { account_id: id.0, play_time_left_ms };
         metrics::welcomed(self.begun.elapsed());
         shardkeep_daemon::event!("login", account = id.0, name = name.as_str(), generation = generation.0, %address);
-        Ok((WorldSelect::new(id, name, generation, keys.chain), answer(message, &welcome)?))
+        let select = WorldSelect::new(entered, name, chain, Viewer { staff, characters }, lease);
+        Ok((select, answer(message, &welcome)?))
     }
 }
 
@@ -205,10 +249,19 @@ async fn raise(
     name: &AccountName,
     mut account: Credentials,
     address: IpAddr,
-) -> Result<(AccountId, Generation), LoginError> {
+    cause: &accounts::Cause,
+) -> Result<Raised, LoginError> {
+    let lease = door.lease();
     for _ in 0..RACES {
-        if accounts::log_in(&door.database, account.id, account.generation).await? {
-            return Ok((account.id, account.generation.next()));
+        let present = Raised { id: account.id, generation: account.generation };
+        if lease.is_some()
+            && let Some(wait) = presence::occupied(door, present).await?
+        {
+            shardkeep_daemon::event!("login_refused", account = account.id.0, reason = "logged in already", %address);
+            return Err(LoginError::AlreadyLoggedIn { wait });
+        }
+        if accounts::log_in(&door.database, account.id, account.generation, lease, cause).await? {
+            return Ok(Raised { id: account.id, generation: account.generation.next() });
         }
         let now = accounts::credentials(&door.database, name.as_str()).await?.ok_or(LoginError::Denied)?;
         if now.proof != account.proof {
@@ -225,8 +278,8 @@ fn decode<P: Default + prost::Message>(message: &Message) -> Result<P, LoginErro
 }
 
 /// The reply to a request, with its opcode and number.
-fn answer(request: &Message, payload: &impl prost::Message) -> Result<Message, LoginError> {
+pub(crate) fn answer(request: &Message, payload: &impl prost::Message) -> Result<Message, LoginError> {
     let number = request.head.request().ok_or(LoginError::Malformed("not a request"))?;
-    debug_assert!((opcode::HELLO..=opcode::SELECT_WORLD).contains(&request.opcode));
+    debug_assert!((opcode::HELLO..=opcode::REGISTER).contains(&request.opcode));
     Ok(Message::reply(request.opcode, number, payload))
 }

@@ -31,6 +31,11 @@ const UPDATE_THROTTLED: &str = "shardkeep_login_update_throttled_pieces_total";
 const UPDATE_WAIT_SECONDS: &str = "shardkeep_login_update_wait_seconds";
 const UPDATE_COLD_READS: &str = "shardkeep_login_update_cold_reads_total";
 const UPDATE_RELEASES: &str = "shardkeep_login_update_releases_total";
+const REVOCATIONS: &str = "shardkeep_login_revocations_total";
+const FOLLOWERS: &str = "shardkeep_login_revocation_followers";
+const FOLLOWERS_CUT: &str = "shardkeep_login_revocation_followers_cut_total";
+const SECOND_FACTORS: &str = "shardkeep_login_second_factors_total";
+const REGISTRATIONS: &str = "shardkeep_login_registrations_total";
 
 pub(crate) fn describe() {
     describe_gauge!(CONNECTIONS, "Connections of players open now");
@@ -59,6 +64,11 @@ pub(crate) fn describe() {
     describe_histogram!(UPDATE_WAIT_SECONDS, "How long a piece waited for bandwidth, of those that did");
     describe_counter!(UPDATE_COLD_READS, "Pieces that had to be read from the disk before they were sent");
     describe_counter!(UPDATE_RELEASES, "Releases noticed in the store of patches, by outcome");
+    describe_counter!(REVOCATIONS, "Generations that rose, as told to gateways");
+    describe_gauge!(FOLLOWERS, "Gateways that follow the revocations of this replica");
+    describe_counter!(FOLLOWERS_CUT, "Gateways cut because they did not keep up; they connect again");
+    describe_counter!(SECOND_FACTORS, "Codes of second factors, by outcome");
+    describe_counter!(REGISTRATIONS, "Registrations by players, by outcome");
 }
 
 pub(crate) fn connections(change: f64) {
@@ -149,4 +159,24 @@ pub(crate) fn update_cold_read() {
 
 pub(crate) fn release_published(ok: bool) {
     counter!(UPDATE_RELEASES, "outcome" => if ok { "published" } else { "refused" }).increment(1);
+}
+
+pub(crate) fn revocations(count: usize) {
+    counter!(REVOCATIONS).increment(count as u64);
+}
+
+pub(crate) fn followers(change: f64) {
+    gauge!(FOLLOWERS).increment(change);
+}
+
+pub(crate) fn follower_cut() {
+    counter!(FOLLOWERS_CUT).increment(1);
+}
+
+pub(crate) fn second_factor(outcome: &'static str) {
+    counter!(SECOND_FACTORS, "outcome" => outcome).increment(1);
+}
+
+pub(crate) fn registration(outcome: &'static str) {
+    counter!(REGISTRATIONS, "outcome" => outcome).increment(1);
 }

@@ -7,26 +7,72 @@ use shardkeep_auth::{
 };
 use shardkeep_cluster::Instance;
 use shardkeep_rpc::gateway::AdmitRequest;
-use shardkeep_store::accounts;
+use shardkeep_store::accounts::{self, Raised};
 use shardkeep_types::{AccountId, Generation, TicketId};
-use shardkeep_wire::payload::{GatewayOffer, WorldList, WorldStatus};
+use shardkeep_wire::payload::{GatewayOffer, WorldList};
 use tracing::warn;
 
-use crate::{LoginError, door::Door, metrics, random};
+use crate::{
+    LoginError,
+    door::Door,
+    metrics,
+    presence::Lease,
+    random,
+    worlds::{self, Viewer},
+};
 
 pub(crate) struct WorldSelect {
     account: AccountId,
     name: AccountName,
     generation: Generation,
     chain: Chain,
+    viewer: Viewer,
+    /// Keeps others out, where the settings say so.
+    lease: Option<Lease>,
     /// Taken from the chain, but no gateway would have it: an answer without an offer uses no ticket.
     unused: Option<Ticket>,
     offered: Option<(Instance, TicketId)>,
 }
 
 impl WorldSelect {
-    pub(crate) fn new(account: AccountId, name: AccountName, generation: Generation, chain: Chain) -> Self {
-        Self { account, name, generation, chain, unused: None, offered: None }
+    pub(crate) fn new(
+        account: Raised,
+        name: AccountName,
+        chain: Chain,
+        viewer: Viewer,
+        lease: Option<Lease>,
+    ) -> Self {
+        let Raised { id: account, generation } = account;
+        Self { account, name, generation, chain, viewer, lease, unused: None, offered: None }
+    }
+
+    pub(crate) fn name(&self) -> &AccountName {
+        &self.name
+    }
+
+    pub(crate) fn viewer(&self) -> &Viewer {
+        &self.viewer
+    }
+
+    /// Under which generation this connection acts.
+    pub(crate) fn raised(&self) -> Raised {
+        Raised { id: self.account, generation: self.generation }
+    }
+
+    /// The player has raised the generation; this connection goes on under it. `None`: somebody else had before.
+    pub(crate) async fn go_on_as(
+        &mut self,
+        door: &Door,
+        raised: Option<Raised>,
+    ) -> Result<Raised, LoginError> {
+        let Some(raised) = raised else {
+            return Err(self.check_generation(door).await.err().unwrap_or(LoginError::Displaced));
+        };
+        self.generation = raised.generation;
+        if let Some(lease) = &self.lease {
+            lease.pass_on(raised.generation);
+        }
+        Ok(raised)
     }
 
     pub(crate) fn account(&self) -> AccountId {
@@ -52,9 +98,8 @@ impl WorldSelect {
         world: u32,
     ) -> Result<GatewayOffer, LoginError> {
         let found = worlds.worlds.iter().find(|candidate| candidate.id == world);
-        match found.ok_or(LoginError::NoWorld(world))?.status() {
-            WorldStatus::WorldUp => {}
-            _ => return Err(LoginError::WorldAway("this world is not open now")),
+        if !worlds::may_enter(found.ok_or(LoginError::NoWorld(world))?, &self.viewer) {
+            return Err(LoginError::WorldAway("this world is not open now"));
         }
         if let Some((gateway, ticket)) = self.offered.take() {
             door.gateways.revoke_ticket(&gateway, ticket).await;

@@ -13,7 +13,7 @@ use shardkeep_lanes::{Arrival, Listener, Upgrade};
 use shardkeep_wire::{
     Message, Side, WireError,
     opcode::{self, Phase},
-    payload::{Ping, SelectWorld, WorldList},
+    payload::{Ping, SelectWorld},
     preface::Service,
     record::Writer,
 };
@@ -22,13 +22,24 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, warn};
 
 use crate::{
-    LoginError, bounds::Place, connection::Connection, door::Door, error::Fault, limits::Origin,
-    logon::Logon, metrics, select::WorldSelect, update, worlds::Worlds,
+    LoginError,
+    bounds::Place,
+    connection::Connection,
+    door::Door,
+    error::Fault,
+    limits::Origin,
+    logon::{self, Checked, Logon},
+    metrics, register, requests,
+    select::WorldSelect,
+    update,
+    worlds::{self, Worlds},
 };
 
 /// Protocol section 4.
 const PREFACE_WITHIN: Duration = Duration::from_secs(5);
 const HANDSHAKE_WITHIN: Duration = Duration::from_secs(15);
+/// Codes tried on one connection.
+const CODES: usize = 3;
 /// Protocol section 12.
 const PING_AFTER: Duration = Duration::from_secs(10);
 pub(crate) const SILENT_AFTER: Duration = Duration::from_secs(30);
@@ -145,7 +156,6 @@ async fn converse(
     place: Place,
     upgrade: Option<&Upgrade>,
 ) -> Result<std::convert::Infallible, End> {
-    let deadline = tokio::time::Instant::now() + HANDSHAKE_WITHIN;
     let begun = Instant::now();
     let preface = timeout(PREFACE_WITHIN, connection.preface(&door.preface, upgrade)).await;
     let preface = preface.unwrap_or(Err(LoginError::Timeout("send a preface")));
@@ -155,8 +165,7 @@ async fn converse(
         drop(place);
         return Ok(update::serve(connection, &door.patches, &drain.begun).await?);
     }
-    let greeted = timeout_at(deadline, logon(connection, door, &preface, begun)).await;
-    let logged_on = greeted.unwrap_or_else(|_| Err(LoginError::Timeout("finish the handshake").into()));
+    let logged_on = Box::pin(enter(connection, door, &preface, begun)).await;
     let outcome = logged_on.as_ref().map_or_else(|end| end.error.label(), |_| "ok");
     metrics::login(connection.lane(), outcome);
     if let Err(End { error: LoginError::Throttled { limit, .. }, .. }) = &logged_on {
@@ -166,15 +175,83 @@ async fn converse(
     world_list(connection, door, select, drain).await
 }
 
-async fn logon(
+/// From the first message to the welcome.
+async fn enter(
     connection: &mut Connection,
     door: &Door,
     preface: &Binding,
     begun: Instant,
 ) -> Result<WorldSelect, End> {
+    let deadline = (begun + HANDSHAKE_WITHIN).into();
+    let greeted = timeout_at(deadline, logon(connection, door, preface, begun)).await;
+    let (checked, finished) =
+        greeted.unwrap_or_else(|_| Err(LoginError::Timeout("finish the handshake").into()))?;
+    let last = if checked.needs_code() {
+        let looking = timeout(door.config.code_within, code(connection, door, &checked, &finished));
+        looking.await.unwrap_or_else(|_| Err(LoginError::Timeout("give a code").into()))?
+    } else {
+        finished
+    };
+    let (select, welcome) = checked.enter(door, &last).await.map_err(answering(&last))?;
+    connection.send(&welcome).await?;
+    connection.enter(Phase::LoginWelcome);
+    Ok(select)
+}
+
+/// Asks for a code until it is right; the message that the welcome answers.
+async fn code(
+    connection: &mut Connection,
+    door: &Door,
+    checked: &Logon<Checked>,
+    asked: &Message,
+) -> Result<Message, End> {
+    refuse_request(connection, asked, &LoginError::CodeNeeded)?;
+    connection.enter(Phase::LoginCode);
+    let mut tries = 1;
+    loop {
+        let given = connection.receive().await?;
+        match checked.code(door, &given).await {
+            Ok(()) => return Ok(given),
+            Err(error @ LoginError::WrongCode) if tries < CODES => {
+                refuse_request(connection, &given, &error)?;
+            }
+            Err(error) => return Err(answering(&given)(error)),
+        }
+        tries += 1;
+    }
+}
+
+/// Answers with an error; the connection goes on.
+fn refuse_request(
+    connection: &mut Connection,
+    request: &Message,
+    error: &LoginError,
+) -> Result<(), LoginError> {
+    match error.answer() {
+        Some(answer) => {
+            let number = request.head.request().unwrap_or_default();
+            connection.queue(&Message::error_reply(number, &answer))
+        }
+        None => Ok(()),
+    }
+}
+
+/// Everything that does not wait for a person.
+async fn logon(
+    connection: &mut Connection,
+    door: &Door,
+    preface: &Binding,
+    begun: Instant,
+) -> Result<(Logon<Checked>, Message), End> {
     let logon = Logon::new(preface, connection.peer().ip(), begun);
 
-    let hello = connection.receive().await?;
+    let mut hello = connection.receive().await?;
+    while hello.opcode == opcode::REGISTER {
+        let reply =
+            register::answer(door, logon.origin(), preface, &hello).await.map_err(answering(&hello))?;
+        connection.send(&reply).await?;
+        hello = connection.receive().await?;
+    }
     let (logon, reply) = logon.hello(door, &hello).await.map_err(answering(&hello))?;
     connection.send(&reply).await?;
 
@@ -187,10 +264,8 @@ async fn logon(
     let (client, server) = logon.keys();
     connection.seal(suite, client, server)?;
     let finished = connection.receive().await?;
-    let (select, welcome) = logon.finished(door, &finished).await.map_err(answering(&finished))?;
-    connection.send(&welcome).await?;
-    connection.enter(Phase::LoginWelcome);
-    Ok(select)
+    let checked = logon.finished(&finished).map_err(answering(&finished))?;
+    Ok((checked, finished))
 }
 
 /// Shows the list and its changes, and answers selections, until the client has what it came for.
@@ -201,7 +276,7 @@ async fn world_list(
     drain: &Drain,
 ) -> Result<std::convert::Infallible, End> {
     let mut worlds = door.worlds.clone();
-    push(connection, &mut worlds)?;
+    push(connection, &mut worlds, &select)?;
     let end = Instant::now() + door.config.connection_lives;
     let drained = drain.over();
     tokio::pin!(drained);
@@ -225,7 +300,7 @@ async fn world_list(
             filled = connection.fill() => filled?,
             changed = worlds.changed() => {
                 changed.map_err(|_| LoginError::Internal("the world list ended"))?;
-                push(connection, &mut worlds)?;
+                push(connection, &mut worlds, &select)?;
             }
             () = sleep_until(wake.into()) => {}
             () = &mut drained => return Err(LoginError::Draining.into()),
@@ -233,10 +308,10 @@ async fn world_list(
     }
 }
 
-fn push(connection: &mut Connection, worlds: &mut Worlds) -> Result<(), LoginError> {
-    let list: Arc<WorldList> = worlds.borrow_and_update().clone();
+fn push(connection: &mut Connection, worlds: &mut Worlds, select: &WorldSelect) -> Result<(), LoginError> {
+    let list = worlds.borrow_and_update().clone();
     metrics::world_list_pushed();
-    connection.queue(&Message::event(opcode::WORLD_LIST, list.as_ref()))
+    connection.queue(&Message::event(opcode::WORLD_LIST, &worlds::seen_by(&list, select.viewer())))
 }
 
 async fn answer(
@@ -246,23 +321,34 @@ async fn answer(
     worlds: &Worlds,
     message: &Message,
 ) -> Result<(), End> {
-    let wanted: SelectWorld = message.decode().map_err(WireError::from).map_err(LoginError::from)?;
-    let list = worlds.borrow().clone();
-    let request = message.head.request().unwrap_or_default();
-    match select.select(door, &list, wanted.world_id).await {
-        Ok(offer) => connection.queue(&Message::reply(opcode::SELECT_WORLD, request, &offer))?,
+    match reply(door, select, worlds, message).await {
+        Ok(reply) => connection.queue(&reply)?,
         Err(error @ (LoginError::Displaced | LoginError::Banned { .. })) => {
             debug!(account = %select.account(), %error, "no longer welcome");
             return Err(answering(message)(error));
         }
+        Err(error @ LoginError::Wire(_)) => return Err(error.into()),
         Err(error) => {
-            debug!(account = %select.account(), %error, "no offer");
-            if let Some(answer) = error.answer() {
-                connection.queue(&Message::error_reply(request, &answer))?;
-            }
+            debug!(account = %select.account(), %error, "refused");
+            refuse_request(connection, message, &error)?;
         }
     }
     Ok(())
+}
+
+async fn reply(
+    door: &Door,
+    select: &mut WorldSelect,
+    worlds: &Worlds,
+    message: &Message,
+) -> Result<Message, LoginError> {
+    if message.opcode != opcode::SELECT_WORLD {
+        return Box::pin(requests::answer(door, select, message)).await;
+    }
+    let wanted: SelectWorld = message.decode().map_err(WireError::from)?;
+    let list = worlds.borrow().clone();
+    let offer = select.select(door, &list, wanted.world_id).await?;
+    logon::answer(message, &offer)
 }
 
 impl Fault {

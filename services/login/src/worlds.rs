@@ -1,27 +1,67 @@
 //! The list of worlds as players see it, made from the registry's view of the `world` daemons and pushed when it
 //! changes.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::Duration,
+};
 
 use shardkeep_cluster::{Directory, Instance, State};
+use shardkeep_types::WorldId;
 use shardkeep_wire::payload::{World, WorldList, WorldStatus};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::maintenance::Closed;
+
+/// A world this full is not recommended.
+const NEARLY_FULL: u32 = 900;
+/// A world stays recommended until another one is emptier by so much, so that the list does not flicker.
+const CLEARLY: u32 = 100;
 /// The registries report loads every second; the list follows at most this often.
 const PACE: Duration = Duration::from_millis(250);
 
 /// The list at the moment; receivers are told of each change.
 pub(crate) type Worlds = watch::Receiver<Arc<WorldList>>;
 
+/// Who looks at the list.
+#[derive(Debug, Default)]
+pub(crate) struct Viewer {
+    /// May enter worlds that are closed to players.
+    pub(crate) staff: bool,
+    /// How many characters, by world.
+    pub(crate) characters: HashMap<u32, u32>,
+}
+
+/// The list as one account sees it.
+pub(crate) fn seen_by(list: &WorldList, viewer: &Viewer) -> WorldList {
+    let worlds = list.worlds.iter().map(|world| World {
+        may_enter: may_enter(world, viewer),
+        characters: viewer.characters.get(&world.id).copied().unwrap_or(0),
+        ..world.clone()
+    });
+    WorldList { worlds: worlds.collect() }
+}
+
+/// `world` is of the shared list, where `may_enter` says that it is led and takes players, closed or not.
+pub(crate) fn may_enter(world: &World, viewer: &Viewer) -> bool {
+    world.may_enter && (world.status() == WorldStatus::WorldUp || viewer.staff)
+}
+
 /// Keeps the list up to date until told to stop.
 pub(crate) async fn follow(
     mut directory: Directory,
+    mut closed: watch::Receiver<Closed>,
     list: watch::Sender<Arc<WorldList>>,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
+    let mut recommended = None;
     loop {
-        let now = WorldList { worlds: worlds(&directory.snapshot()) };
+        let mut worlds = worlds(&directory.snapshot());
+        close(&mut worlds, &closed.borrow_and_update());
+        recommended = recommend(&mut worlds, recommended);
+        let now = WorldList { worlds };
         list.send_if_modified(|before| {
             let changed = **before != now;
             if changed {
@@ -31,7 +71,10 @@ pub(crate) async fn follow(
         });
         let next = async {
             tokio::time::sleep(PACE).await;
-            directory.changed().await;
+            tokio::select! {
+                () = directory.changed() => {}
+                Ok(()) = closed.changed() => {}
+            }
         };
         if stop.run_until_cancelled(next).await.is_none() {
             return Ok(());
@@ -49,6 +92,33 @@ fn worlds(instances: &[Instance]) -> Vec<World> {
         }
     }
     best.into_values().map(world).collect()
+}
+
+/// Marks the worlds that operators have closed.
+fn close(worlds: &mut [World], closed: &Closed) {
+    for world in worlds {
+        if let Some(note) = closed.get(&WorldId(world.id))
+            && world.status() == WorldStatus::WorldUp
+        {
+            world.status = WorldStatus::WorldMaintenance.into();
+            world.note.clone_from(note);
+        }
+    }
+}
+
+/// Marks the emptiest open world without a queue; the one of before, unless it is clearly fuller.
+fn recommend(worlds: &mut [World], before: Option<u32>) -> Option<u32> {
+    let good = |world: &&World| {
+        world.status() == WorldStatus::WorldUp && world.queue_length == 0 && world.load_permille < NEARLY_FULL
+    };
+    let emptiest = worlds.iter().filter(good).min_by_key(|world| world.load_permille)?;
+    let stays = worlds.iter().filter(good).find(|world| Some(world.id) == before);
+    let stays = stays.filter(|world| world.load_permille <= emptiest.load_permille + CLEARLY);
+    let chosen = stays.unwrap_or(emptiest).id;
+    for world in worlds {
+        world.recommended = world.id == chosen;
+    }
+    Some(chosen)
 }
 
 /// Who speaks for a world: the highest.
@@ -88,6 +158,8 @@ fn world(instance: &Instance) -> World {
         load_permille: if up { permille(online, capacity) } else { 0 },
         queue_length: if up { number("queue") } else { 0 },
         online: if up { online } else { 0 },
+        may_enter: up,
+        ..World::default()
     }
 }
 
@@ -97,7 +169,7 @@ fn permille(part: u32, whole: u32) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use shardkeep_types::{DaemonKind, InstanceId, WorldId};
+    use shardkeep_types::{DaemonKind, InstanceId};
 
     use super::*;
 
@@ -139,6 +211,50 @@ mod tests {
             ]
         );
         assert_eq!((list[0].load_permille, list[0].queue_length, list[0].online), (250, 3, 50));
+    }
+
+    fn world(id: u32, load_permille: u32, queue_length: u32) -> World {
+        let status = WorldStatus::WorldUp.into();
+        World { id, status, load_permille, queue_length, may_enter: true, ..World::default() }
+    }
+
+    #[test]
+    fn a_closed_world_lets_staff_in() {
+        let mut list = vec![world(1, 0, 0), world(2, 0, 0)];
+        list[1].status = WorldStatus::WorldOffline.into();
+        list[1].may_enter = false;
+        let closed = BTreeMap::from([(WorldId(1), "until nine".to_owned()), (WorldId(2), String::new())]);
+        close(&mut list, &Arc::new(closed));
+        let list = WorldList { worlds: list };
+        let characters = HashMap::from([(1, 3)]);
+        let staff = seen_by(&list, &Viewer { staff: true, characters });
+        let player = seen_by(&list, &Viewer::default());
+        for (seen, may_enter, characters) in [(&staff, true, 3), (&player, false, 0)] {
+            let first = &seen.worlds[0];
+            assert_eq!((first.status(), first.note.as_str()), (WorldStatus::WorldMaintenance, "until nine"));
+            assert_eq!((first.may_enter, first.characters), (may_enter, characters));
+            assert_eq!(
+                (seen.worlds[1].status(), seen.worlds[1].may_enter),
+                (WorldStatus::WorldOffline, false)
+            );
+        }
+    }
+
+    #[test]
+    fn the_recommended_world_is_empty_and_does_not_flicker() {
+        let recommended = |worlds: &[World], before| {
+            let mut worlds = worlds.to_vec();
+            let chosen = recommend(&mut worlds, before);
+            let marked: Vec<u32> = worlds.iter().filter(|it| it.recommended).map(|it| it.id).collect();
+            assert_eq!(marked, Vec::from_iter(chosen));
+            chosen
+        };
+        assert_eq!(recommended(&[world(1, 500, 0), world(2, 450, 0)], None), Some(2));
+        assert_eq!(recommended(&[world(1, 500, 0), world(2, 450, 0)], Some(1)), Some(1));
+        assert_eq!(recommended(&[world(1, 551, 0), world(2, 450, 0)], Some(1)), Some(2));
+        assert_eq!(recommended(&[world(1, 100, 1), world(2, 899, 0)], Some(1)), Some(2));
+        assert_eq!(recommended(&[world(1, 900, 0)], Some(1)), None);
+        assert_eq!(recommended(&[], None), None);
     }
 
     #[test]

@@ -116,6 +116,14 @@ impl Game {
         Ok(self.read(query.bind(account.0).bind(world.0)).await?)
     }
 
+    /// How many characters an account has, by world.
+    pub async fn count(&self, account: AccountId) -> Result<Vec<(WorldId, u32)>, GameError> {
+        let query = sql("SELECT world, COUNT(*) FROM characters WHERE account = $1 GROUP BY world");
+        let rows = self.database.fetch_all(query.bind(account.0)).await?;
+        let counts = rows.into_iter().map(|mut row| Ok((WorldId(row.take()?), row.take()?)));
+        Ok(counts.collect::<Result<_, Error>>()?)
+    }
+
     async fn read(&self, query: Query) -> Result<Vec<Character>, Error> {
         let mut tx = self.database.snapshot().await?;
         let rows = tx.fetch_all(query).await?;

@@ -25,7 +25,17 @@ opcodes! {
     FINISHED = 0x0102, "Finished", request(Phases::of(&[Phase::LoginVerified]), 64, None, Route::Login);
     WORLD_LIST = 0x0110, "WorldList", pushed(Kind::Event, Route::Login);
     SELECT_WORLD = 0x0111, "SelectWorld",
-        request(Phases::of(&[Phase::LoginWelcome]), 16, rate(Bucket::SelectWorld, 2, 5), Route::Login);
+        request(Phases::of(&[Phase::LoginWelcome]), 16, rate(Bucket::Login, 2, 5), Route::Login);
+    LIST_SESSIONS = 0x0112, "ListSessions", of_account(0);
+    LOG_OUT_EVERYWHERE = 0x0113, "LogOutEverywhere", of_account(0);
+    CHANGE_PASSWORD = 0x0114, "ChangePassword", of_account(600);
+    BEGIN_SECOND_FACTOR = 0x0115, "BeginSecondFactor", of_account(0);
+    CONFIRM_SECOND_FACTOR = 0x0116, "ConfirmSecondFactor", of_account(32);
+    REMOVE_SECOND_FACTOR = 0x0117, "RemoveSecondFactor", of_account(32);
+    SECOND_FACTOR = 0x0120, "SecondFactor",
+        request(Phases::of(&[Phase::LoginCode]), 32, rate(Bucket::Login, 2, 5), Route::Login);
+    REGISTER = 0x0121, "Register",
+        request(Phases::of(&[Phase::LoginNew]), 1_024, rate(Bucket::Login, 2, 5), Route::Login);
     GET_RELEASE = 0x0180, "GetRelease", request(UPDATE, 0, None, Route::Login);
     GET_PIECE = 0x0181, "GetPiece", request(UPDATE, 64, None, Route::Login);
 
@@ -66,7 +76,7 @@ opcodes! {
 
 const SESSION: Phases = Phases::of(&[Phase::Session]);
 const UPDATE: Phases = Phases::of(&[Phase::Update]);
-const SEALED: Phases = Phases::of(&[Phase::LoginWelcome, Phase::Session]);
+const SEALED: Phases = Phases::of(&[Phase::LoginCode, Phase::LoginWelcome, Phase::Session]);
 const WORLD: Route = Route::Backend(BackendKind::WORLD);
 const ZONE: Route = Route::Backend(BackendKind::ZONE);
 const CHAT: Route = Route::Backend(BackendKind::CHAT);
@@ -82,6 +92,11 @@ const fn request(phases: Phases, max_payload: usize, rate: Option<Rate>, route: 
         rate,
         route,
     }
+}
+
+/// What a player asks about the account: shares its rate with `SelectWorld`.
+const fn of_account(max_payload: usize) -> Rule {
+    request(Phases::of(&[Phase::LoginWelcome]), max_payload, rate(Bucket::Login, 2, 5), Route::Login)
 }
 
 /// Requests to the zone: 0x1002–0x107F share one rate.

@@ -13,6 +13,7 @@ use shardkeep_cluster::{
 use shardkeep_daemon::{ClusterConfig, Daemon, DaemonConfig, Running, Settings, launch};
 use shardkeep_gateway::{Config, Gateway};
 use shardkeep_rpc::{
+    accounts::revocations_server::RevocationsServer,
     billing::billing_server::BillingServer,
     gateway::{AdmitRequest, gateway_client::GatewayClient},
     registry::registry_server::RegistryServer,
@@ -26,6 +27,7 @@ use tonic::{service::Routes, transport::Channel};
 
 use crate::{
     backend::Backend,
+    login::StandInLogin,
     player::Player,
     world::{StandInBilling, StandInWorld},
 };
@@ -58,6 +60,14 @@ impl Cluster {
         let login = join(&folder, &registries, &mut members, DaemonKind::Login, "login-1").await;
         let (world, tickets) = (StandInWorld::default(), AtomicU8::new(0));
         Self { folder, world, billing, login, registries, members, tickets }
+    }
+
+    /// A login daemon that gateways follow.
+    pub(crate) async fn followed_login(&mut self) -> StandInLogin {
+        let login = StandInLogin::default();
+        let node = self.member(DaemonKind::Login, "login-2").await;
+        node.serve(Routes::new(RevocationsServer::new(login.clone())));
+        login
     }
 
     /// A world that leads, with its link. All worlds share what they know of sessions.

@@ -3,6 +3,7 @@
 mod backend;
 mod cluster;
 mod lanes;
+mod login;
 mod player;
 mod world;
 
@@ -288,8 +289,12 @@ async fn a_session_moves_to_another_gateway_with_its_log() {
     player.request(INVENTORY, 2, b"").await;
     assert_eq!(zone.delivered(session).await[0].request, 2);
     let gm = cluster.operator().await;
-    let listed =
-        cluster.ask_as(&gm, "gateway-1").list_sessions(ListSessionsRequest {}).await.unwrap().into_inner();
+    let listed = cluster
+        .ask_as(&gm, "gateway-1")
+        .list_sessions(ListSessionsRequest::default())
+        .await
+        .unwrap()
+        .into_inner();
     assert!(listed.sessions.is_empty(), "the old gateway has dropped it");
 }
 
@@ -332,6 +337,42 @@ async fn sessions_are_presented_to_a_new_leader() {
     first.event(&gateway, player.session, opcode::ANNOUNCEMENT, "outdated");
     second.event(&gateway, player.session, opcode::ANNOUNCEMENT, "new");
     assert_eq!(player.text(opcode::ANNOUNCEMENT).await, "new");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_login_says_is_over_ends_also_later() {
+    let mut cluster = Cluster::start().await;
+    let mut world = cluster.world("world-1", 1).await;
+    let login = cluster.followed_login().await;
+    let _gateway = cluster.gateway("gateway-1").await;
+    let mut early = cluster.player("gateway-1", 7).await;
+    login.heard(7, 1).await;
+
+    // Revoked while this gateway hears nothing: it asks again with what it holds.
+    login.revoke(7, 2, ErrorCode::Banned as u32);
+    login.cut();
+    assert_eq!(early.end().await, Some(ErrorCode::Banned));
+    world.session(early.session, SessionChange::Left).await;
+
+    // A session that comes later is asked about too; one that is not over goes on.
+    let mut outdated = cluster.player("gateway-1", 8).await;
+    let mut other = cluster.player("gateway-1", 9).await;
+    login.revoke(8, 2, ErrorCode::Displaced as u32);
+    login.cut();
+    assert_eq!(outdated.end().await, Some(ErrorCode::Displaced));
+    login.heard(9, 1).await;
+    other.request(LIST, 1, b"still here").await;
+    assert_eq!(&world.delivered(other.session).await[0].payload[..], b"still here");
+
+    let of = |account| ListSessionsRequest { account: Some(account) };
+    let mut asked = cluster.ask("gateway-1");
+    let found = asked.list_sessions(of(9)).await.unwrap().into_inner();
+    let session = &found.sessions[0];
+    assert_eq!((found.sessions.len(), session.account, session.generation), (1, 9, 1));
+    assert!(!session.link_dead && found.tickets.is_empty());
+    assert!(asked.list_sessions(of(8)).await.unwrap().into_inner().sessions.is_empty());
+    cluster.ticket("gateway-1", 10).await;
+    assert_eq!(asked.list_sessions(of(10)).await.unwrap().into_inner().tickets, [1]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -7,10 +7,13 @@ mod credit;
 mod daemons;
 mod drain;
 mod kick;
+mod log_out;
+mod maintenance;
 mod mute;
 mod online;
 mod operator;
 mod remove;
+mod sessions;
 mod teleport;
 mod unban;
 
@@ -146,6 +149,9 @@ commands! {
     Daemons(Daemons, daemons::Daemons),
     Operator(Operator, operator::Operator),
     Remove(Remove, remove::Remove),
+    Sessions(Sessions, sessions::Sessions),
+    LogOut(LogOut, log_out::LogOut),
+    Maintenance(Maintenance, maintenance::Maintenance),
 }
 
 /// A name as somebody typed it: trimmed, not empty, not endless, without control characters.
@@ -186,6 +192,11 @@ mod tests {
             gm::Operator { name: "bob".into(), role: "viewer".into(), password: "secret-word".into() };
         let shown = parse(Wire::Operator(operator)).ok().unwrap().to_string();
         assert_eq!(shown, "operator bob becomes viewer with a new password");
+        let close = parse(Wire::Maintenance(gm::Maintenance { world: 2, closed: true })).ok().unwrap();
+        assert_eq!(close.to_string(), "close world 2 to players");
+        assert!(close.changes());
+        let look = parse(Wire::Sessions(gm::AccountSessions { account: "bob".into() }));
+        assert!(look.is_ok_and(|command| !command.changes()));
         assert!(parse(Wire::Online(gm::Online {})).is_ok_and(|command| !command.changes()));
     }
 
@@ -198,6 +209,9 @@ mod tests {
             Wire::Operator(gm::Operator { name: "bob".into(), role: "god".into(), password: String::new() }),
             Wire::Broadcast(gm::Broadcast { world: 0, text: "\u{7}".into() }),
             Wire::Teleport(gm::Teleport { character: "x".into(), x_mm: -1, ..Default::default() }),
+            Wire::LogOut(gm::Target { who: Some(gm::target::Who::Character("x".into())) }),
+            Wire::Maintenance(gm::Maintenance { world: 0, closed: true }),
+            Wire::Sessions(gm::AccountSessions { account: " ".into() }),
             Wire::Unban(gm::Target { who: Some(gm::target::Who::Character("x".into())) }),
         ];
         for command in wrong {

@@ -43,6 +43,12 @@ fn command(name: &str, fields: &Fields) -> Result<Command, WebError> {
         "kick" => Command::Kick(target(fields)),
         "ban" => Command::Ban(gm::Ban { account: text("account"), hours: fields.number("hours")? }),
         "unban" => Command::Unban(target(fields)),
+        "log-out" => Command::LogOut(target(fields)),
+        "sessions" => Command::Sessions(gm::AccountSessions { account: text("account") }),
+        "maintenance" => Command::Maintenance(gm::Maintenance {
+            world: fields.number("world")?,
+            closed: text("mode") == "closed",
+        }),
         "broadcast" => {
             Command::Broadcast(gm::Broadcast { world: fields.number("world")?, text: text("text") })
         }

@@ -63,7 +63,10 @@ async fn sessions(site: &Site) -> HashMap<Vec<u8>, SessionInfo> {
     let gateways = site.console.peers.alive(DaemonKind::Gateway);
     let lists = join_all(gateways.iter().map(async |gateway| {
         let mut client = site.console.peers.gateway_client(gateway);
-        client.list_sessions(call(ListSessionsRequest {})).await.map(|reply| reply.into_inner().sessions)
+        client
+            .list_sessions(call(ListSessionsRequest::default()))
+            .await
+            .map(|reply| reply.into_inner().sessions)
     }));
     let lists = lists.await.into_iter().filter_map(Result::ok).flatten();
     lists.map(|session| (session.session.clone(), session)).collect()
@@ -130,6 +133,15 @@ fn accounts(visitor: &Visitor) -> Option<Markup> {
         "Accounts…",
         [
             command(visitor, Right::Kick, "kick", "/players", &account(), "Kick account"),
+            command(
+                visitor,
+                Right::SeeAddresses,
+                "sessions",
+                "/players",
+                &account(),
+                "Where is it logged in?",
+            ),
+            command(visitor, Right::Kick, "log-out", "/players", &account(), "Log out everywhere"),
             command(visitor, Right::Ban, "ban", "/players", &ban, "Ban"),
             command(visitor, Right::Unban, "unban", "/players", &account(), "Lift ban"),
             command(visitor, Right::Credit, "credit", "/players", &credit, "Credit play time"),

@@ -59,9 +59,9 @@ fn card(visitor: &Visitor, world: &Instance, status: Result<StatusReply, Command
         "<section class=\"card\"><h2>{} <small>world {}, led by {}, term {}</small></h2><dl class=\"figures\">"
         "<dt>Online<dd class=\"load\">{}<dt>In the queue<dd>{}<dt>Partition<dd>epoch {}</dl>"
         "<div class=\"scroll\"><table><thead><tr><th>Sector (cells)<th>Map<th>Zone<th>Epoch<th>gRPC</tr></thead>"
-        "<tbody>{}</tbody></table></div>{}</section>";
+        "<tbody>{}</tbody></table></div>{}{}</section>";
         status.name, status.world, world.id.name, status.term, meter(full, &online), status.queue, partition.epoch,
-        rows, broadcast(visitor, status.world),
+        rows, broadcast(visitor, status.world), maintenance(visitor, status.world),
     )
 }
 
@@ -84,4 +84,12 @@ fn broadcast(visitor: &Visitor, world: u32) -> Option<Markup> {
         "</label>"; hidden("world", &world.to_string()),
     );
     command(visitor, Right::Broadcast, "broadcast", "/worlds", &fields, "Broadcast")
+}
+
+fn maintenance(visitor: &Visitor, world: u32) -> Option<Markup> {
+    let fields = html!(
+        "{}<label>Players <select name=\"mode\"><option value=\"closed\">stay out (the reason is shown to them)</option>"
+        "<option value=\"open\">may enter</option></select></label>"; hidden("world", &world.to_string()),
+    );
+    command(visitor, Right::Maintenance, "maintenance", "/worlds", &fields, "Maintenance")
 }

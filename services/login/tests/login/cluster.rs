@@ -9,7 +9,10 @@ use shardkeep_auth::{
 use shardkeep_cluster::{Dialer, Node, certs};
 use shardkeep_daemon::{ClusterConfig, Daemon, DaemonConfig, Settings};
 use shardkeep_rpc::{
-    accounts::{Account, CreateRequest, ShowRequest, accounts_client::AccountsClient, show_request::Who},
+    accounts::{
+        Account, CreateRequest, ShowRequest, accounts_client::AccountsClient,
+        revocations_client::RevocationsClient, show_request::Who,
+    },
     billing::billing_server::BillingServer,
     gateway::gateway_server::GatewayServer,
     registry::registry_server::RegistryServer,
@@ -114,6 +117,17 @@ impl Cluster {
 
     pub(crate) fn accounts(&self) -> AccountsClient<Channel> {
         AccountsClient::new(self.operator.channel(DaemonKind::Login, &self.bound.grpc))
+    }
+
+    pub(crate) fn revocations_as_operator(&self) -> RevocationsClient<Channel> {
+        RevocationsClient::new(self.operator.channel(DaemonKind::Login, &self.bound.grpc))
+    }
+
+    /// What a gateway follows.
+    pub(crate) fn revocations(&self) -> RevocationsClient<Channel> {
+        let files = certs::issue(self.folder.path(), DaemonKind::Gateway, "follower", WorldId(0)).unwrap();
+        let dialer = Dialer::new(files.load().unwrap().into());
+        RevocationsClient::new(dialer.channel(DaemonKind::Login, &self.bound.grpc))
     }
 
     pub(crate) async fn account(&self, name: &str, password: &str) -> u64 {

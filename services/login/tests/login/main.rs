@@ -3,9 +3,13 @@
 
 mod accounts;
 mod cluster;
+mod duplicates;
 mod hostile;
 mod logins;
+mod own_account;
 mod player;
+mod registration;
+mod revocations;
 mod stand_ins;
 mod update;
 mod worlds;

@@ -87,7 +87,12 @@ impl Player {
     pub(crate) async fn log_in(&mut self, account: &str, password: &str) -> Outcome<Welcome> {
         let challenge = self.hello(account).await?;
         let answer = self.answer(account, password, &challenge);
-        let keys = self.prove(&challenge, answer).await?;
+        self.finish(&challenge, answer).await
+    }
+
+    /// From the proof on.
+    pub(crate) async fn finish(&mut self, challenge: &Challenge, answer: Answer) -> Outcome<Welcome> {
+        let keys = self.prove(challenge, answer).await?;
         let finished = keys.client_finished(&self.transcript.hash());
         self.chain = Some(keys.chain);
         let finished = Finished { finished: finished.as_bytes().to_vec() };
@@ -130,6 +135,22 @@ impl Player {
 
     pub(crate) async fn select(&mut self, world_id: u32) -> Outcome<GatewayOffer> {
         self.ask(opcode::SELECT_WORLD, &SelectWorld { world_id }).await.map(|reply| reply.decode().unwrap())
+    }
+
+    /// A request about the account, again when it came too fast.
+    pub(crate) async fn request<R: Default + prost::Message>(
+        &mut self,
+        opcode: u16,
+        payload: &impl prost::Message,
+    ) -> Outcome<R> {
+        loop {
+            match self.ask(opcode, payload).await {
+                Err(refused) if refused.code == ErrorCode::TooFast => {
+                    tokio::time::sleep(refused.retry_after).await;
+                }
+                reply => return reply.map(|reply| reply.decode().unwrap()),
+            }
+        }
     }
 
     /// Reads until the list is as wanted.

@@ -24,11 +24,16 @@ pub(crate) enum Asked {
 pub(crate) struct StandInGateway {
     asked: Arc<watch::Sender<Vec<Asked>>>,
     refuses: Arc<AtomicBool>,
+    holds: Arc<Mutex<gateway::ListSessionsReply>>,
 }
 
 impl Default for StandInGateway {
     fn default() -> Self {
-        Self { asked: Arc::new(watch::Sender::new(Vec::new())), refuses: Arc::default() }
+        Self {
+            asked: Arc::new(watch::Sender::new(Vec::new())),
+            refuses: Arc::default(),
+            holds: Arc::default(),
+        }
     }
 }
 
@@ -50,6 +55,12 @@ impl StandInGateway {
         let mut asked = self.asked.subscribe();
         let seen = asked.wait_for(|all| all.iter().any(|one| pick(one).is_some())).await.unwrap();
         seen.iter().find_map(&pick).unwrap()
+    }
+
+    /// What it says of any account from now on.
+    pub(crate) fn hold(&self, sessions: &[gateway::SessionInfo], tickets: &[u64]) {
+        let (sessions, tickets) = (sessions.to_vec(), tickets.to_vec());
+        *self.holds.lock().unwrap() = gateway::ListSessionsReply { sessions, tickets };
     }
 
     pub(crate) fn refuse(&self, refuses: bool) {
@@ -101,7 +112,7 @@ impl Gateway for StandInGateway {
         &self,
         _: Request<gateway::ListSessionsRequest>,
     ) -> Result<Response<gateway::ListSessionsReply>, Status> {
-        Err(Status::unimplemented("list_sessions"))
+        Ok(Response::new(self.holds.lock().unwrap().clone()))
     }
 
     async fn kick(&self, _: Request<gateway::KickRequest>) -> Result<Response<gateway::KickReply>, Status> {

@@ -1,9 +1,12 @@
 //! The world list, and the way from it to a gateway.
 
-use shardkeep_rpc::gateway::gateway_server::GatewayServer;
+use shardkeep_rpc::{
+    accounts::{SetMaintenanceRequest, SetStaffRequest},
+    gateway::gateway_server::GatewayServer,
+};
 use shardkeep_types::DaemonKind;
-use shardkeep_wire::payload::{ErrorCode, WorldStatus};
-use tonic::service::Routes;
+use shardkeep_wire::payload::{ErrorCode, WorldList, WorldStatus};
+use tonic::{Code, service::Routes};
 
 use crate::{
     cluster::{Cluster, GATEWAY_ADDRESS},
@@ -35,6 +38,43 @@ async fn the_list_follows_the_worlds() {
     let refused = player.select(1).await.unwrap_err();
     assert_eq!(refused.code, ErrorCode::Unavailable);
     assert!(!refused.retry_after.is_zero());
+}
+
+#[tokio::test]
+async fn a_closed_world_lets_staff_in_and_nobody_else() {
+    let mut cluster = Cluster::start().await;
+    cluster.world(1, "Dawn").await;
+    for name in ["alice", "grace"] {
+        cluster.account(name, "right").await;
+    }
+    let mut accounts = cluster.accounts();
+    accounts.set_staff(SetStaffRequest { name: "grace".into(), staff: true }).await.unwrap();
+    assert!(cluster.show("grace").await.staff && !cluster.show("alice").await.staff);
+    let (mut player, mut staff) = (cluster.connect().await, cluster.connect().await);
+    player.log_in("alice", "right").await.unwrap();
+    staff.log_in("grace", "right").await.unwrap();
+    let open = |list: &WorldList| list.worlds.first().is_some_and(|world| world.may_enter);
+    let list = player.worlds_until(open).await;
+    assert!(list.worlds[0].recommended && list.worlds[0].note.is_empty());
+
+    let close = SetMaintenanceRequest { world: 1, closed: true, note: "until nine".into() };
+    accounts.set_maintenance(close).await.unwrap();
+    let closed = |list: &WorldList| {
+        list.worlds.first().is_some_and(|world| world.status() == WorldStatus::WorldMaintenance)
+    };
+    let list = player.worlds_until(closed).await;
+    assert_eq!((list.worlds[0].note.as_str(), list.worlds[0].may_enter), ("until nine", false));
+    assert!(!list.worlds[0].recommended);
+    assert_eq!(player.select(1).await.unwrap_err().code, ErrorCode::Unavailable);
+    assert!(staff.worlds_until(closed).await.worlds[0].may_enter);
+    staff.select(1).await.unwrap();
+
+    let opened = SetMaintenanceRequest { world: 1, closed: false, note: String::new() };
+    accounts.set_maintenance(opened).await.unwrap();
+    player.worlds_until(open).await;
+    player.select(1).await.unwrap();
+    let nowhere = SetMaintenanceRequest { world: 0, closed: true, note: String::new() };
+    assert_eq!(accounts.set_maintenance(nowhere).await.unwrap_err().code(), Code::InvalidArgument);
 }
 
 #[tokio::test]

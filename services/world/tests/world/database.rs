@@ -57,6 +57,13 @@ impl db_cache_server::DbCache for StandInDatabase {
         Ok(Response::new(ListCharactersReply { characters: own.cloned().collect() }))
     }
 
+    async fn count_characters(
+        &self,
+        _: Request<CountCharactersRequest>,
+    ) -> Result<Response<CountCharactersReply>, Status> {
+        Err(Status::unimplemented("count_characters"))
+    }
+
     async fn create_character(
         &self,
         request: Request<CreateCharacterRequest>,

@@ -210,6 +210,13 @@ impl db_cache_server::DbCache for StandInDatabase {
     ) -> Result<Response<ListCharactersReply>, Status> {
         not_here()
     }
+    async fn count_characters(
+        &self,
+        _: Request<CountCharactersRequest>,
+    ) -> Result<Response<CountCharactersReply>, Status> {
+        not_here()
+    }
+
     async fn create_character(
         &self,
         _: Request<CreateCharacterRequest>,

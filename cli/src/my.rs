@@ -1,0 +1,176 @@
+//! `shardkeep my …`: what a player does with the own account, over the sealed connection to login, with nothing but
+//! the address of a DNS server. Operators have `shardkeep account`.
+
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result, bail};
+use clap::{Args, Subcommand};
+use shardkeep_client::{
+    ClientError, Config,
+    login::{self, Door, WorldSelect},
+    wire::payload::ErrorCode,
+};
+use shardkeep_types::Secret;
+
+use crate::{data_dir::DataDir, terminal};
+
+#[derive(Debug, Args)]
+pub struct MyArgs {
+    #[command(subcommand)]
+    command: Command,
+    /// Account
+    #[arg(long, global = true, default_value = "")]
+    account: String,
+    /// Read what would be asked for from standard input, one line each: the password, then codes or the new password
+    #[arg(long, global = true)]
+    password_stdin: bool,
+    /// Address of the cluster's DNS server; the local cluster's when absent
+    #[arg(long, global = true)]
+    dns: Option<String>,
+    /// DNS zone of the cluster
+    #[arg(long, global = true, default_value = "shardkeep.test")]
+    zone: String,
+    /// Name of the deployment
+    #[arg(long, global = true, default_value = "dev")]
+    deployment: String,
+    /// Folder of the local cluster
+    #[arg(long, global = true, default_value = "var", env = "SHARDKEEP_DATA_DIR")]
+    data_dir: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Make an account
+    Register {
+        /// The region's public key, 64 hexadecimal digits (`shardkeep account region` prints it)
+        #[arg(long)]
+        region_key: String,
+        /// An invitation, where the region asks for one
+        #[arg(long, default_value = "")]
+        token: String,
+    },
+    /// Set a new password; the old one stops working at once
+    Password,
+    /// Where the account is logged in
+    Sessions,
+    /// End every session of the account
+    LogOut,
+    /// Ask for a code of an authenticator app at each login
+    AddSecondFactor,
+    /// Ask for the password alone again
+    RemoveSecondFactor,
+}
+
+pub async fn run(args: MyArgs) -> Result<()> {
+    if args.account.is_empty() {
+        bail!("whose account? --account NAME");
+    }
+    let config = config(&args).await?;
+    let password = ask(&args, &format!("Password for {}", args.account))?;
+    if let Command::Register { region_key, token } = &args.command {
+        return register(&args, &config, region_key, token, &password).await;
+    }
+    let mut account = log_in(&args, &config, &password).await?;
+    match args.command {
+        Command::Register { .. } => unreachable!("done above"),
+        Command::Password => {
+            let new = ask(&args, "New password")?;
+            let ended = account.change_password(new.expose()).await?;
+            println!("the password is changed; {ended} sessions ended");
+        }
+        Command::Sessions => {
+            let mut table = terminal::table(["world", "address", "age", "link"]);
+            for it in account.sessions().await? {
+                let link = if it.link_lost { "lost" } else { "up" };
+                let age = format!("{} s", it.age_ms / 1_000);
+                table.add_row([it.world_id.to_string(), it.address, age, link.to_owned()]);
+            }
+            println!("{table}");
+        }
+        Command::LogOut => println!("{} sessions ended", account.log_out_everywhere().await?),
+        Command::AddSecondFactor => {
+            println!("{}", account.begin_second_factor().await?.uri);
+            let code = ask(&args, "Code of the authenticator")?;
+            account.confirm_second_factor(code.expose()).await?;
+            println!("from now on each login asks for a code");
+        }
+        Command::RemoveSecondFactor => {
+            let code = ask(&args, "Another code of the authenticator")?;
+            account.remove_second_factor(code.expose()).await?;
+            println!("logins ask for the password alone");
+        }
+    }
+    Ok(())
+}
+
+async fn config(args: &MyArgs) -> Result<Config> {
+    let dns = match &args.dns {
+        Some(address) => address.clone(),
+        None => {
+            let dir = DataDir::new(&args.data_dir)?;
+            dir.announced("dns-1")
+                .context("no local cluster: `shardkeep up` starts one, --dns names another")?
+                .client
+        }
+    };
+    let server =
+        tokio::net::lookup_host(&dns).await?.next().with_context(|| format!("{dns} has no address"))?;
+    Ok(Config::with_dns(server).deployment(&args.deployment))
+}
+
+fn ask(args: &MyArgs, what: &str) -> Result<Secret<String>> {
+    terminal::password(what, args.password_stdin)
+}
+
+/// Asks for a code if the server does.
+async fn log_in(args: &MyArgs, config: &Config, password: &Secret<String>) -> Result<WorldSelect> {
+    match login::log_in(config, &args.zone, &args.account, password.expose()).await {
+        Err(ClientError::Refused(refusal)) if refusal.code == ErrorCode::SecondFactor => {
+            let code = ask(args, "Code of the authenticator")?;
+            let again =
+                login::log_in_with_code(config, &args.zone, &args.account, password.expose(), code.expose());
+            Ok(again.await?)
+        }
+        done => Ok(done?),
+    }
+}
+
+async fn register(
+    args: &MyArgs,
+    config: &Config,
+    region_key: &str,
+    token: &str,
+    password: &Secret<String>,
+) -> Result<()> {
+    let key = region(region_key)?;
+    let address = login::find(config, &args.zone).await?;
+    let address = address.first().context("no login server is up")?;
+    let mut door = Door::open(config, *address).await?;
+    let id = door.register(&key, &args.account, password.expose(), token).await?;
+    println!("registered account {} (id {id})", args.account);
+    Ok(())
+}
+
+fn region(text: &str) -> Result<[u8; 32]> {
+    let text = text.trim();
+    anyhow::ensure!(text.len() == 64 && text.is_ascii(), "--region-key: 64 hexadecimal digits");
+    let mut key = [0; 32];
+    for (at, byte) in key.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(&text[2 * at..2 * at + 2], 16)
+            .context("--region-key: 64 hexadecimal digits")?;
+    }
+    Ok(key)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_regions_key_is_checked() {
+        assert_eq!(region(&"0f".repeat(32)).unwrap(), [15; 32]);
+        for wrong in ["", "0f", &"zz".repeat(32), &"ü".repeat(32)] {
+            assert!(region(wrong).is_err(), "{wrong:?}");
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! The second factor: time-based one-time passwords (RFC 6238) as authenticator apps make them, by HMAC-SHA-1, with six
+//! digits and steps of 30 seconds. The clock is an argument; what was used before is the caller's to remember.
+
+use std::fmt::Write as _;
+
+use aws_lc_rs::{constant_time::verify_slices_are_equal, hmac};
+
+/// RFC 4226, section 4: at least 128 bits, 160 recommended.
+pub const SECRET_BYTES: usize = 20;
+const STEP_MS: u64 = 30_000;
+const DIGITS: usize = 6;
+
+/// The time step of a moment, in milliseconds since the Unix epoch.
+pub fn step_at(unix_ms: u64) -> u64 {
+    unix_ms / STEP_MS
+}
+
+/// The code of a time step.
+pub fn code(secret: &[u8], step: u64) -> String {
+    // HMAC does not rest on SHA-1 being free of collisions, and apps know nothing else.
+    let key = hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, secret);
+    let tag = hmac::sign(&key, &step.to_be_bytes());
+    let tag = tag.as_ref();
+    // RFC 4226, section 5.3: dynamic truncation.
+    let at = usize::from(tag[tag.len() - 1] & 0xf);
+    let number = u32::from_be_bytes([tag[at] & 0x7f, tag[at + 1], tag[at + 2], tag[at + 3]]);
+    format!("{:06}", number % 1_000_000)
+}
+
+/// The step whose code was typed: this one, or the one before or after it, for clocks that differ a little and people
+/// who type slowly. Spaces do not count.
+pub fn step_of(secret: &[u8], typed: &str, unix_ms: u64) -> Option<u64> {
+    let typed: String = typed.chars().filter(|c| !c.is_ascii_whitespace()).collect();
+    if typed.len() != DIGITS {
+        return None;
+    }
+    let now = step_at(unix_ms);
+    let mut found = None;
+    for step in [now.saturating_sub(1), now, now + 1] {
+        if verify_slices_are_equal(code(secret, step).as_bytes(), typed.as_bytes()).is_ok() {
+            found = Some(step);
+        }
+    }
+    found
+}
+
+/// What an authenticator app reads from a QR code. `issuer` and `account` become its label.
+pub fn uri(issuer: &str, account: &str, secret: &[u8]) -> String {
+    let (issuer, account) = (percent(issuer), percent(account));
+    format!(
+        "otpauth://totp/{issuer}:{account}?secret={}&issuer={issuer}&algorithm=SHA1&digits=6&period=30",
+        base32(secret)
+    )
+}
+
+fn percent(text: &str) -> String {
+    text.bytes().fold(String::new(), |mut out, byte| {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            // Writing to a String does not fail.
+            let _ = write!(out, "%{byte:02X}");
+        }
+        out
+    })
+}
+
+/// RFC 4648, without padding, as apps want it.
+fn base32(bytes: &[u8]) -> String {
+    const LETTERS: &[u8; 32] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
+    let mut text = String::with_capacity(bytes.len().div_ceil(5) * 8);
+    let (mut bits, mut held) = (0u32, 0);
+    for byte in bytes {
+        bits = bits << 8 | u32::from(*byte);
+        held += 8;
+        while held >= 5 {
+            held -= 5;
+            text.push(char::from(LETTERS[(bits >> held & 31) as usize]));
+        }
+    }
+    if held > 0 {
+        text.push(char::from(LETTERS[(bits << (5 - held) & 31) as usize]));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECRET: &[u8] = b"12345678901234567890";
+
+    /// RFC 6238, appendix B, SHA-1: the last six of its eight digits.
+    #[test]
+    fn codes_are_those_of_the_rfc() {
+        let rows = [
+            (59, "287082"),
+            (1_111_111_109, "081804"),
+            (1_111_111_111, "050471"),
+            (1_234_567_890, "005924"),
+            (2_000_000_000, "279037"),
+            (20_000_000_000, "353130"),
+        ];
+        for (seconds, expected) in rows {
+            assert_eq!(code(SECRET, step_at(seconds * 1_000)), expected, "at {seconds} s");
+        }
+    }
+
+    #[test]
+    fn a_code_is_good_for_a_step_before_and_after() {
+        let now = 1_111_111_111_000;
+        assert_eq!(step_of(SECRET, "050 471", now), Some(step_at(now)));
+        assert_eq!(step_of(SECRET, "050471", now + 30_000), Some(step_at(now)));
+        assert_eq!(step_of(SECRET, "050471", now - 30_000), Some(step_at(now)));
+        assert_eq!(step_of(SECRET, "050471", now + 60_000), None);
+        for wrong in ["", "050472", "50471", "0504711", "05047a", "０５０４７１"] {
+            assert_eq!(step_of(SECRET, wrong, now), None, "{wrong:?}");
+        }
+    }
+
+    /// RFC 4648, section 10, and a secret as apps know it.
+    #[test]
+    fn an_app_can_read_it() {
+        for (bytes, text) in [("f", "MY"), ("fo", "MZXQ"), ("foo", "MZXW6"), ("fooba", "MZXW6YTB")] {
+            assert_eq!(base32(bytes.as_bytes()), text);
+        }
+        assert_eq!(
+            uri("My Game", "alice", SECRET),
+            "otpauth://totp/My%20Game:alice?secret=GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ&issuer=My%20Game&algorithm=SHA1\
+             &digits=6&period=30"
+        );
+    }
+}

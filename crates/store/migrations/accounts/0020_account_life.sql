@@ -1,0 +1,48 @@
+-- 1: may enter worlds that are closed to players.
+ALTER TABLE accounts ADD COLUMN staff BIGINT NOT NULL DEFAULT 0;
+
+-- The last time an account's generation was raised, and what those below it are told. One row per account: a later
+-- revocation includes every earlier one.
+CREATE TABLE revocations (
+    account BIGINT PRIMARY KEY,
+    below_generation BIGINT NOT NULL,
+    -- An error code of the client protocol.
+    code BIGINT NOT NULL,
+    detail TEXT NOT NULL,
+    at_ms BIGINT NOT NULL
+);
+CREATE INDEX revocations_by_time ON revocations (at_ms);
+
+-- Connections to login whose account nobody else may log in to meanwhile; each ends by itself unless it is renewed.
+CREATE TABLE login_leases (
+    account BIGINT PRIMARY KEY,
+    generation BIGINT NOT NULL,
+    until_ms BIGINT NOT NULL
+);
+
+CREATE TABLE second_factors (
+    account BIGINT PRIMARY KEY,
+    -- As login gives it: enciphered where login has a key for that.
+    secret BYTEA NOT NULL,
+    -- 0: begun, and not in force before its first code has been given.
+    confirmed BIGINT NOT NULL,
+    -- Time step of the last code that was taken: it and earlier ones are used up.
+    last_step BIGINT NOT NULL,
+    -- When the token bucket of wrong codes is full again.
+    full_at_ms BIGINT NOT NULL
+);
+
+-- Worlds that operators have closed to players.
+CREATE TABLE closed_worlds (
+    world BIGINT PRIMARY KEY,
+    note TEXT NOT NULL,
+    since_ms BIGINT NOT NULL
+);
+
+-- Rights to register an account, by the hash of their token.
+CREATE TABLE invitations (
+    hash BYTEA PRIMARY KEY,
+    uses_left BIGINT NOT NULL,
+    until_ms BIGINT NOT NULL,
+    created_ms BIGINT NOT NULL
+);

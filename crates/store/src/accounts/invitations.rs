@@ -1,0 +1,50 @@
+//! Rights to register an account. Only the hash of a token is kept: who reads the table can not use what it holds.
+
+use std::time::Duration;
+
+use shardkeep_types::AccountId;
+
+use super::{Proof, insert};
+use crate::{Database, Error, sql, transact};
+
+/// What came of a registration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Registered {
+    As(AccountId),
+    NameTaken,
+    /// Unknown, used up or too old.
+    NotInvited,
+}
+
+pub async fn invite(database: &Database, hash: &[u8; 32], uses: u32, lasts: Duration) -> Result<(), Error> {
+    let insert = sql("INSERT INTO invitations (hash, uses_left, until_ms, created_ms) \
+         VALUES ($1, $2, {now_ms} + $3, {now_ms})");
+    let lasts = u64::try_from(lasts.as_millis()).unwrap_or(u64::from(u32::MAX));
+    database.execute(insert.bind(*hash).bind(uses).bind(lasts)).await?;
+    // Nobody needs to remember those that are over.
+    database
+        .execute(sql("DELETE FROM invitations WHERE uses_left < 1 OR until_ms <= {now_ms}"))
+        .await
+        .map(drop)
+}
+
+/// Makes an account and uses the invitation once; both or neither.
+pub async fn register(
+    database: &Database,
+    hash: &[u8; 32],
+    name: &str,
+    proof: &Proof,
+) -> Result<Registered, Error> {
+    let made: Result<Registered, Error> = transact!(database, |tx| async {
+        let take = sql("UPDATE invitations SET uses_left = uses_left - 1 \
+             WHERE hash = $1 AND uses_left > 0 AND until_ms > {now_ms}");
+        if tx.execute(take.bind(*hash)).await? == 0 {
+            return Ok(Registered::NotInvited);
+        }
+        Ok::<_, Error>(Registered::As(insert(&mut tx, name, proof).await?))
+    });
+    match made {
+        Err(error) if error.is_duplicate() => Ok(Registered::NameTaken),
+        made => made,
+    }
+}

@@ -1,0 +1,218 @@
+use shardkeep_testkit::Postgres;
+
+use shardkeep_types::WorldId;
+
+use super::{invitations::Registered, second_factor::Tries, *};
+use crate::Schema;
+
+fn proof(byte: u8) -> Proof {
+    Proof { group: 2048, salt: vec![byte; 16], verifier: Secret::new(vec![byte; 256]) }
+}
+
+fn cause(code: u32) -> Cause {
+    Cause { code, detail: "because".to_owned() }
+}
+
+async fn accounts_live(database: &Database) {
+    let alice = create(database, "alice", &proof(1)).await.unwrap().unwrap();
+    assert_eq!(create(database, "alice", &proof(2)).await.unwrap(), None);
+    let bob = create(database, "bob", &proof(3)).await.unwrap().unwrap();
+    assert_ne!(alice, bob);
+
+    let found = credentials(database, "alice").await.unwrap().unwrap();
+    assert!(found.id == alice && found.proof == proof(1) && found.ban == Ban::default());
+    assert!(credentials(database, "carol").await.unwrap().is_none());
+
+    // Two logins from the same generation: one wins.
+    assert!(log_in(database, alice, found.generation, None, &cause(9)).await.unwrap());
+    assert!(!log_in(database, alice, found.generation, None, &cause(9)).await.unwrap());
+    let seen = by_id(database, alice).await.unwrap().unwrap();
+    assert_eq!(seen.generation, found.generation.next());
+    assert!(seen.last_login_ms >= seen.created_ms && seen.created_ms > 0);
+    assert_eq!(by_name(database, "alice").await.unwrap(), Some(seen));
+}
+
+async fn commands_raise_the_generation(database: &Database) {
+    create(database, "dora", &proof(1)).await.unwrap().unwrap();
+    let for_ever = Ban { until_ms: FOR_EVER, reason: "cheats".to_owned() };
+    let banned = ban(database, "dora", &for_ever, &cause(7)).await.unwrap().unwrap();
+    assert_eq!(banned.generation, Generation(2));
+    assert_eq!(credentials(database, "dora").await.unwrap().unwrap().ban, for_ever);
+    assert!(unban(database, "dora").await.unwrap());
+    assert_eq!(by_name(database, "dora").await.unwrap().unwrap().ban, Ban::default());
+    assert_eq!(raise(database, "dora", &cause(10)).await.unwrap().unwrap().generation, Generation(3));
+    assert_eq!(
+        set_proof(database, "dora", &proof(9), &cause(10)).await.unwrap().unwrap().generation,
+        Generation(4)
+    );
+    assert!(credentials(database, "dora").await.unwrap().unwrap().proof == proof(9));
+
+    assert_eq!(raise(database, "nobody", &cause(10)).await.unwrap(), None);
+    assert_eq!(ban(database, "nobody", &for_ever, &cause(7)).await.unwrap(), None);
+    assert!(!unban(database, "nobody").await.unwrap());
+}
+
+async fn lists_go_page_by_page(database: &Database) {
+    for name in ["x_a", "xba", "x_b", "x_c"] {
+        create(database, name, &proof(1)).await.unwrap().unwrap();
+    }
+    let names = |accounts: Vec<Account>| accounts.into_iter().map(|account| account.name).collect::<Vec<_>>();
+    let first = names(list(database, "x_", "", 2).await.unwrap());
+    assert_eq!(first, ["x_a", "x_b"]);
+    assert_eq!(names(list(database, "x_", &first[1], 2).await.unwrap()), ["x_c"]);
+}
+
+async fn secrets_are_made_once(database: &Database) {
+    let first = shared_secret(database, "decoy", &Secret::new([1; 32])).await.unwrap();
+    assert_eq!(shared_secret(database, "decoy", &Secret::new([2; 32])).await.unwrap(), first);
+}
+
+async fn a_lease_keeps_the_second_out_and_ends_by_itself(database: &Database) {
+    let minute = Some(Duration::from_secs(60));
+    let id = create(database, "eve", &proof(1)).await.unwrap().unwrap();
+    let entered = |generation| Raised { id, generation: Generation(generation) };
+    assert!(log_in(database, id, Generation(1), minute, &cause(9)).await.unwrap());
+    assert!(!log_in(database, id, Generation(2), minute, &cause(9)).await.unwrap());
+    assert!(leases::remaining(database, entered(2)).await.unwrap() > Some(Duration::from_secs(30)));
+    assert_eq!(leases::remaining(database, entered(1)).await.unwrap(), None);
+    // Who does not ask for leases is not stopped by one; what raises the generation frees the account.
+    raise(database, "eve", &cause(10)).await.unwrap().unwrap();
+    assert!(!leases::renew(database, entered(3), Duration::from_secs(60)).await.unwrap());
+    assert!(log_in(database, id, Generation(3), minute, &cause(9)).await.unwrap());
+    leases::release(database, entered(4)).await.unwrap();
+    assert!(log_in(database, id, Generation(4), minute, &cause(9)).await.unwrap());
+    assert!(leases::renew(database, entered(5), Duration::ZERO).await.unwrap());
+    assert!(log_in(database, id, Generation(5), minute, &cause(9)).await.unwrap(), "it has run out");
+    assert!(log_in(database, id, Generation(6), None, &cause(9)).await.unwrap());
+    // Many at once: one gets in.
+    let displaced = cause(9);
+    let racing = (0..4).map(|_| log_in(database, id, Generation(7), minute, &displaced)).collect();
+    let mut entered = 0;
+    for outcome in joined(racing).await {
+        entered += u32::from(outcome.unwrap());
+    }
+    assert_eq!(entered, 1);
+}
+
+/// All of them at the same time.
+async fn joined<F: Future>(futures: Vec<F>) -> Vec<F::Output> {
+    let mut waiting: Vec<_> = futures.into_iter().map(|future| (Box::pin(future), None)).collect();
+    std::future::poll_fn(|context| {
+        let mut ready = true;
+        for (future, output) in &mut waiting {
+            if output.is_none() {
+                match future.as_mut().poll(context) {
+                    std::task::Poll::Ready(value) => *output = Some(value),
+                    std::task::Poll::Pending => ready = false,
+                }
+            }
+        }
+        if ready { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
+    })
+    .await;
+    waiting.into_iter().filter_map(|(_, output)| output).collect()
+}
+
+async fn revocations_are_found_later(database: &Database) {
+    let begin = revocations::now(database).await.unwrap();
+    let [one, two, three] = ["r-one", "r-two", "r-three"];
+    let mut ids = Vec::new();
+    for name in [one, two, three] {
+        ids.push(create(database, name, &proof(1)).await.unwrap().unwrap());
+    }
+    raise(database, one, &cause(10)).await.unwrap().unwrap();
+    let banned = Ban { until_ms: FOR_EVER, reason: "cheats".into() };
+    ban(database, one, &banned, &cause(7)).await.unwrap().unwrap();
+    assert!(log_in(database, ids[1], Generation(1), None, &cause(9)).await.unwrap());
+    let mine = |found: Vec<revocations::Revocation>| {
+        let mine = found.into_iter().filter(|it| ids.contains(&it.account));
+        let mut mine: Vec<_> = mine.map(|it| (it.account, it.below.0, it.cause.code)).collect();
+        mine.sort_unstable();
+        mine
+    };
+    let all = [(ids[0], 3, 7), (ids[1], 2, 9)];
+    assert_eq!(mine(revocations::since(database, begin, 1_000).await.unwrap()), all);
+    let held = [(ids[0], Generation(2)), (ids[1], Generation(2)), (ids[2], Generation(1))];
+    assert_eq!(mine(revocations::outdated(database, &held).await.unwrap()), [(ids[0], 3, 7)]);
+    assert_eq!(revocations::outdated(database, &[]).await.unwrap(), []);
+    // The player's own wishes need the session to be the last.
+    assert_eq!(raise_from(database, ids[1], Generation(1), &cause(10)).await.unwrap(), None);
+    let raised = raise_from(database, ids[1], Generation(2), &cause(10)).await.unwrap().unwrap();
+    assert_eq!(raised.generation, Generation(3));
+    assert_eq!(change_proof(database, ids[1], Generation(2), &proof(8), &cause(10)).await.unwrap(), None);
+    change_proof(database, ids[1], Generation(3), &proof(8), &cause(10)).await.unwrap().unwrap();
+    assert!(credentials(database, two).await.unwrap().unwrap().proof == proof(8));
+}
+
+async fn codes_are_used_once_and_guesses_are_few(database: &Database) {
+    let id = create(database, "fay", &proof(1)).await.unwrap().unwrap();
+    let tries = Tries { burst: 2, every: Duration::from_secs(3_600) };
+    assert!(second_factor::begin(database, id, b"first").await.unwrap());
+    assert!(second_factor::begin(database, id, b"second").await.unwrap());
+    assert!(!by_id(database, id).await.unwrap().unwrap().second_factor, "not before its first code");
+    assert!(second_factor::charge(database, id, tries).await.unwrap());
+    assert!(second_factor::accept(database, id, 100, tries).await.unwrap());
+    assert!(by_id(database, id).await.unwrap().unwrap().second_factor);
+    assert!(!second_factor::begin(database, id, b"another").await.unwrap(), "one is in force");
+    assert!(!second_factor::accept(database, id, 100, tries).await.unwrap(), "used");
+    assert!(!second_factor::accept(database, id, 99, tries).await.unwrap(), "earlier than a used one");
+    for expected in [true, true, false] {
+        assert_eq!(second_factor::charge(database, id, tries).await.unwrap(), expected);
+    }
+    second_factor::set(database, id, b"by an operator").await.unwrap();
+    let found = second_factor::find(database, id).await.unwrap().unwrap();
+    assert!(found.confirmed && found.secret.expose() == b"by an operator");
+    assert!(second_factor::charge(database, id, tries).await.unwrap());
+    assert!(second_factor::remove(database, id).await.unwrap());
+    assert!(!second_factor::remove(database, id).await.unwrap());
+}
+
+async fn worlds_close_and_open(database: &Database) {
+    let closed = closed_worlds::Closed { world: WorldId(3), note: "until nine".into() };
+    closed_worlds::close(database, &closed).await.unwrap();
+    closed_worlds::close(database, &closed).await.unwrap();
+    assert_eq!(closed_worlds::list(database).await.unwrap(), [closed]);
+    assert!(closed_worlds::open(database, WorldId(3)).await.unwrap());
+    assert!(!closed_worlds::open(database, WorldId(3)).await.unwrap());
+    create(database, "gus", &proof(1)).await.unwrap().unwrap();
+    assert!(set_staff(database, "gus", true).await.unwrap());
+    assert!(by_name(database, "gus").await.unwrap().unwrap().staff);
+    assert!(!set_staff(database, "nobody", true).await.unwrap());
+}
+
+async fn invitations_are_used_up(database: &Database) {
+    let (hash, hour, made) = ([7; 32], Duration::from_secs(3_600), proof(1));
+    invitations::invite(database, &hash, 2, hour).await.unwrap();
+    let register = |name: &'static str| invitations::register(database, &hash, name, &made);
+    assert!(matches!(register("i-one").await.unwrap(), Registered::As(_)));
+    assert_eq!(register("i-one").await.unwrap(), Registered::NameTaken);
+    assert!(matches!(register("i-two").await.unwrap(), Registered::As(_)), "a taken name uses nothing");
+    assert_eq!(register("i-three").await.unwrap(), Registered::NotInvited);
+    let unknown = invitations::register(database, &[8; 32], "i-four", &proof(1)).await.unwrap();
+    assert_eq!(unknown, Registered::NotInvited);
+}
+
+async fn all(database: &Database) {
+    accounts_live(database).await;
+    commands_raise_the_generation(database).await;
+    lists_go_page_by_page(database).await;
+    secrets_are_made_once(database).await;
+    a_lease_keeps_the_second_out_and_ends_by_itself(database).await;
+    revocations_are_found_later(database).await;
+    codes_are_used_once_and_guesses_are_few(database).await;
+    worlds_close_and_open(database).await;
+    invitations_are_used_up(database).await;
+}
+
+#[tokio::test]
+async fn on_sqlite() {
+    let folder = tempfile::tempdir().unwrap();
+    let url = format!("sqlite:{}", folder.path().join("login.db").display());
+    all(&Database::open(&url, Schema::Accounts).await.unwrap()).await;
+}
+
+#[tokio::test]
+async fn on_postgres() {
+    let server = Postgres::start().await;
+    all(&Database::open(&server.url(), Schema::Accounts).await.unwrap()).await;
+}

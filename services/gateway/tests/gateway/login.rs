@@ -1,0 +1,87 @@
+//! A login that only tells whose sessions are over.
+
+use std::{
+    collections::BTreeMap,
+    pin::Pin,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use futures::{Stream, StreamExt};
+use shardkeep_rpc::accounts::{Held, Holding, Revocation, RevocationList, revocations_server::Revocations};
+use tokio::sync::{mpsc, watch};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+
+const HEARTBEAT: Duration = Duration::from_millis(200);
+
+#[derive(Clone, Default)]
+pub(crate) struct StandInLogin {
+    floors: Arc<Mutex<BTreeMap<u64, Revocation>>>,
+    /// Everything that gateways said they hold.
+    held: Arc<watch::Sender<Vec<Held>>>,
+    /// How often all streams were cut.
+    cut: Arc<watch::Sender<u64>>,
+}
+
+impl StandInLogin {
+    /// From now on everything of the account below the generation is over. Nobody is told before it is asked.
+    pub(crate) fn revoke(&self, account: u64, below_generation: u64, code: u32) {
+        let revocation = Revocation { account, below_generation, code, detail: "because".into() };
+        self.floors.lock().unwrap().insert(account, revocation);
+    }
+
+    /// Ends every stream.
+    pub(crate) fn cut(&self) {
+        self.cut.send_modify(|times| *times += 1);
+    }
+
+    /// Waits until a gateway says that it holds this.
+    pub(crate) async fn heard(&self, account: u64, generation: u64) {
+        let mut held = self.held.subscribe();
+        let wanted = Held { account, generation };
+        held.wait_for(|held| held.contains(&wanted)).await.unwrap();
+    }
+
+    fn outdated(&self, holding: &Holding) -> Vec<Revocation> {
+        let floors = self.floors.lock().unwrap();
+        let found = holding.held.iter().filter_map(|held| {
+            floors.get(&held.account).filter(|floor| floor.below_generation > held.generation)
+        });
+        found.cloned().collect()
+    }
+}
+
+#[tonic::async_trait]
+impl Revocations for StandInLogin {
+    type FollowStream = Pin<Box<dyn Stream<Item = Result<RevocationList, Status>> + Send>>;
+
+    async fn follow(
+        &self,
+        request: Request<Streaming<Holding>>,
+    ) -> Result<Response<Self::FollowStream>, Status> {
+        let (mut holding, this) = (request.into_inner(), self.clone());
+        let (out, lists) = mpsc::channel(4);
+        let mut cut = self.cut.subscribe();
+        tokio::spawn(async move {
+            loop {
+                let revocations = tokio::select! {
+                    _ = cut.changed() => return,
+                    held = holding.next() => match held {
+                        Some(Ok(held)) => {
+                            let outdated = this.outdated(&held);
+                            this.held.send_modify(|all| all.extend(held.held));
+                            outdated
+                        }
+                        _ => return,
+                    },
+                    () = tokio::time::sleep(HEARTBEAT) => Vec::new(),
+                };
+                if out.send(Ok(RevocationList { revocations })).await.is_err() {
+                    return;
+                }
+            }
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(lists))))
+    }
+}

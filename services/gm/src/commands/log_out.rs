@@ -1,0 +1,53 @@
+//! Logs an account out everywhere: its sessions end, its tickets are void, and it may log in again.
+
+use std::fmt;
+
+use shardkeep_rpc::{accounts, gm, gm::target::Who};
+use tonic::Code;
+
+use super::{Act, Desk, Outcome, name, plural};
+use crate::{
+    error::CommandError,
+    peers::{patiently, refusal},
+    role::Right,
+};
+
+pub(crate) struct LogOut {
+    account: String,
+}
+
+impl TryFrom<gm::Target> for LogOut {
+    type Error = CommandError;
+
+    fn try_from(target: gm::Target) -> Result<Self, CommandError> {
+        match target.who {
+            Some(Who::Account(account)) => Ok(Self { account: name("account", &account)? }),
+            _ => Err(CommandError::Malformed("accounts are logged out: say which".into())),
+        }
+    }
+}
+
+impl fmt::Display for LogOut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "log account {} out everywhere", self.account)
+    }
+}
+
+impl Act for LogOut {
+    const NAME: &'static str = "log-out";
+    const RIGHT: Right = Right::Kick;
+
+    async fn execute(&self, desk: &Desk<'_>) -> Result<Outcome, CommandError> {
+        let (client, login) = desk.peers().accounts()?;
+        let request = accounts::LogOutRequest { name: self.account.clone() };
+        let done = patiently(&client, &request, |mut client, request| async move {
+            client.log_out_everywhere(request).await
+        });
+        let reply = done.await.map_err(|status| match status.code() {
+            Code::NotFound => CommandError::NotFound(format!("there is no account {}", self.account)),
+            _ => refusal(&login)(status),
+        })?;
+        let ended = reply.sessions_ended;
+        Ok(Outcome::counted(format!("{} ended", plural(ended, "session")), "ended", ended))
+    }
+}

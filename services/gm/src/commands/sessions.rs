@@ -1,0 +1,76 @@
+//! Where an account is logged in.
+
+use std::fmt;
+
+use serde_json::json;
+use shardkeep_rpc::{accounts, gm};
+use tonic::Code;
+
+use super::{Act, Desk, Outcome, name, plural};
+use crate::{
+    error::CommandError,
+    peers::{call, refusal},
+    role::Right,
+};
+
+pub(crate) struct Sessions {
+    account: String,
+}
+
+impl TryFrom<gm::AccountSessions> for Sessions {
+    type Error = CommandError;
+
+    fn try_from(of: gm::AccountSessions) -> Result<Self, CommandError> {
+        Ok(Self { account: name("account", &of.account)? })
+    }
+}
+
+impl fmt::Display for Sessions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "look at the sessions of account {}", self.account)
+    }
+}
+
+impl Act for Sessions {
+    const NAME: &'static str = "sessions";
+    /// It shows addresses.
+    const RIGHT: Right = Right::SeeAddresses;
+    const CHANGES: bool = false;
+
+    async fn execute(&self, desk: &Desk<'_>) -> Result<Outcome, CommandError> {
+        let (mut client, login) = desk.peers().accounts()?;
+        let request = accounts::SessionsRequest { name: self.account.clone() };
+        let reply = client.sessions(call(request)).await.map_err(|status| match status.code() {
+            Code::NotFound => CommandError::NotFound(format!("there is no account {}", self.account)),
+            _ => refusal(&login)(status),
+        })?;
+        let accounts::SessionsReply { sessions, silent_gateways } = reply.into_inner();
+        let mut text = plural(u32::try_from(sessions.len()).unwrap_or(u32::MAX), "session");
+        for session in &sessions {
+            let lost = if session.link_dead { ", link lost" } else { "" };
+            text += &format!(
+                "\nworld {}  from {}  through {}  for {} s{lost}",
+                session.world,
+                session.address,
+                session.gateway,
+                session.age_ms / 1_000
+            );
+        }
+        for gateway in &silent_gateways {
+            text += &format!("\n{gateway} does not answer");
+        }
+        let listed: Vec<_> = sessions
+            .iter()
+            .map(|session| {
+                json!({
+                    "gateway": session.gateway,
+                    "world": session.world,
+                    "address": session.address,
+                    "link_lost": session.link_dead,
+                    "age_ms": session.age_ms,
+                })
+            })
+            .collect();
+        Ok(Outcome { text, json: json!({ "sessions": listed, "silent_gateways": silent_gateways }) })
+    }
+}

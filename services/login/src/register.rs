@@ -1,0 +1,87 @@
+//! Accounts that players make themselves: sealed to the region's key, by the rule of the settings.
+
+use aws_lc_rs::digest;
+use prost::Message as _;
+use shardkeep_auth::{AccountName, Binding, srp::Verifier};
+use shardkeep_store::accounts::{
+    self, Proof,
+    invitations::{self, Registered},
+};
+use shardkeep_types::Secret;
+use shardkeep_wire::{
+    Message, WireError,
+    payload::{self, NewAccount, Registration},
+};
+
+use crate::{LoginError, config::Registrations, door::Door, limits::Origin, logon, metrics};
+
+/// The answer to `Register`.
+pub(crate) async fn answer(
+    door: &Door,
+    origin: Origin,
+    preface: &Binding,
+    message: &Message,
+) -> Result<Message, LoginError> {
+    let registered = register(door, origin, preface, message).await;
+    metrics::registration(registered.as_ref().map_or_else(LoginError::label, |_| "ok"));
+    registered
+}
+
+async fn register(
+    door: &Door,
+    origin: Origin,
+    preface: &Binding,
+    message: &Message,
+) -> Result<Message, LoginError> {
+    if door.config.registration == Registrations::Closed {
+        return Err(LoginError::Refused("accounts can not be registered here"));
+    }
+    door.registrations.begin(origin, std::time::Instant::now()).map_err(|error| match error {
+        LoginError::Throttled { wait, .. } => LoginError::Throttled { limit: "registrations", wait },
+        other => other,
+    })?;
+    let request: payload::Register = message.decode().map_err(WireError::from)?;
+    let (opened, reply) = door
+        .region
+        .open(preface, &request.key, &request.sealed)
+        .map_err(|_| LoginError::Malformed("Register is not sealed to this region's key"))?;
+    let opened = Secret::new(opened);
+    let wanted = Registration::decode(&opened.expose()[..])
+        .map_err(|_| LoginError::Malformed("what is sealed in Register is no Registration"))?;
+    let name = AccountName::normalise(&wanted.account)
+        .map_err(|_| LoginError::Malformed("that is no account name"))?;
+    let proof = Proof { group: wanted.group, salt: wanted.salt, verifier: Secret::new(wanted.verifier) };
+    Verifier::stored(name.clone(), proof.group, proof.salt.clone(), proof.verifier.clone())?;
+
+    let made = match door.config.registration {
+        Registrations::Open => accounts::create(&door.database, name.as_str(), &proof)
+            .await?
+            .map_or(Registered::NameTaken, Registered::As),
+        _ => {
+            let hash = token_hash(&wanted.token);
+            invitations::register(&door.database, &hash, name.as_str(), &proof).await?
+        }
+    };
+    let id = match made {
+        Registered::As(id) => id,
+        Registered::NameTaken => return Err(LoginError::Refused("this name is taken")),
+        Registered::NotInvited => {
+            return Err(LoginError::Refused("this invitation is not, or no longer, good"));
+        }
+    };
+    shardkeep_daemon::event!(
+        "account_created",
+        account = id.0,
+        name = name.as_str(),
+        operator = "the player"
+    );
+    let sealed = reply.seal(&NewAccount { account_id: id.0 }.encode_to_vec());
+    let sealed = sealed.map_err(|_| LoginError::Internal("an answer can not be sealed"))?;
+    logon::answer(message, &payload::Registered { sealed })
+}
+
+/// What is kept of an invitation.
+pub(crate) fn token_hash(token: &str) -> [u8; 32] {
+    let hash = digest::digest(&digest::SHA256, token.trim().as_bytes());
+    hash.as_ref().try_into().unwrap_or_default()
+}

@@ -1,0 +1,263 @@
+//! Tells gateways whose sessions are over. Every replica watches the store for generations that rose, whoever raised
+//! them, and every gateway follows one replica; one that was out of reach says what it holds when it is back, and is
+//! told what of that has ended meanwhile.
+
+use std::{
+    collections::HashMap,
+    pin::Pin,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use futures::Stream;
+use parking_lot::Mutex;
+use shardkeep_cluster::Peer;
+use shardkeep_rpc::accounts::{
+    Holding, Revocation as Told, RevocationList,
+    revocations_server::{Revocations as Service, RevocationsServer},
+};
+use shardkeep_store::{
+    Database,
+    accounts::{
+        Cause, Raised,
+        revocations::{self, Revocation},
+    },
+};
+use shardkeep_types::{AccountId, Generation};
+use tokio::sync::{broadcast, mpsc};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status, Streaming};
+use tracing::{debug, warn};
+
+use crate::{door::Door, metrics};
+
+/// How often the store is looked at for what other replicas have raised.
+const LOOK: Duration = Duration::from_millis(200);
+/// How far each look goes back behind the newest seen: a statement's moment may lie so long before its commit. What
+/// takes longer is found when gateways say again what they hold.
+const OVERLAP_MS: u64 = 2_000;
+/// Revocations read at a time.
+const PAGE: u32 = 10_000;
+/// A follower is told so often that there is nothing to tell.
+const HEARTBEAT: Duration = Duration::from_millis(500);
+/// Lists that wait for the slowest follower. Overflow: it is cut and counted, connects again and says what it holds.
+const BACKLOG: usize = 256;
+/// Lists on the way to one follower. Overflow: its task waits, and the backlog grows.
+const ON_THE_WAY: usize = 16;
+/// Sessions looked up in one statement.
+const CHUNK: usize = 5_000;
+
+type List = Arc<Vec<Revocation>>;
+
+pub(crate) struct Revocations {
+    followers: broadcast::Sender<List>,
+    /// What was told lately, so that looking back repeats nothing.
+    told: Mutex<HashMap<AccountId, (Generation, Instant)>>,
+}
+
+impl Default for Revocations {
+    fn default() -> Self {
+        Self { followers: broadcast::Sender::new(BACKLOG), told: Mutex::default() }
+    }
+}
+
+impl Revocations {
+    /// This replica has raised a generation: its followers need not wait for the next look.
+    pub(crate) fn tell(&self, raised: Raised, cause: &Cause) {
+        let revocation =
+            Revocation { account: raised.id, below: raised.generation, cause: cause.clone(), at_ms: 0 };
+        self.publish(vec![revocation], Instant::now());
+    }
+
+    fn publish(&self, mut found: Vec<Revocation>, now: Instant) {
+        {
+            let mut told = self.told.lock();
+            let kept = Duration::from_millis(2 * OVERLAP_MS);
+            told.retain(|_, (_, at)| now.saturating_duration_since(*at) < kept);
+            found.retain(|new| {
+                let known = told.get(&new.account).is_some_and(|(below, _)| *below >= new.below);
+                if !known {
+                    told.insert(new.account, (new.below, now));
+                }
+                !known
+            });
+        }
+        if !found.is_empty() {
+            metrics::revocations(found.len());
+            // Nobody may follow at the moment: who comes says what it holds.
+            let _ = self.followers.send(Arc::new(found));
+        }
+    }
+}
+
+/// Looks at the store until told to stop. While the store is away nothing is lost: it goes on where it was.
+pub(crate) async fn watch(
+    database: Database,
+    revocations: Arc<Revocations>,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    let mut from = None;
+    let mut away = false;
+    while stop.run_until_cancelled(tokio::time::sleep(LOOK)).await.is_some() {
+        match look(&database, &revocations, &mut from).await {
+            Ok(()) => away = false,
+            Err(error) if away => debug!(%error, "revocations can not be read"),
+            Err(error) => {
+                warn!(%error, "revocations can not be read; they follow when the store is back");
+                away = true;
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn look(
+    database: &Database,
+    revocations: &Revocations,
+    from: &mut Option<u64>,
+) -> Result<(), shardkeep_store::Error> {
+    let Some(since) = *from else {
+        *from = Some(revocations::now(database).await?.saturating_sub(OVERLAP_MS));
+        return Ok(());
+    };
+    let found = revocations::since(database, since, PAGE).await?;
+    if let Some(newest) = found.last().map(|last| last.at_ms) {
+        // A full page must not be read again and again.
+        let full = found.len() == PAGE as usize;
+        *from = Some(if full { newest } else { since.max(newest.saturating_sub(OVERLAP_MS)) });
+    }
+    revocations.publish(found, Instant::now());
+    Ok(())
+}
+
+pub(crate) struct RevocationsService {
+    door: Arc<Door>,
+    draining: CancellationToken,
+}
+
+impl RevocationsService {
+    pub(crate) fn server(door: Arc<Door>, draining: CancellationToken) -> RevocationsServer<Self> {
+        RevocationsServer::new(Self { door, draining })
+            .max_decoding_message_size(shardkeep_cluster::MESSAGE_LIMIT)
+    }
+}
+
+#[tonic::async_trait]
+impl Service for RevocationsService {
+    type FollowStream = Pin<Box<dyn Stream<Item = Result<RevocationList, Status>> + Send>>;
+
+    async fn follow(
+        &self,
+        request: Request<Streaming<Holding>>,
+    ) -> Result<Response<Self::FollowStream>, Status> {
+        let gateway = Peer::of(&request)?.name;
+        let (out, lists) = mpsc::channel(ON_THE_WAY);
+        let follower = Follower {
+            database: self.door.database.clone(),
+            // Before what it holds is looked up, so that nothing falls between.
+            news: self.door.revocations.followers.subscribe(),
+            holding: request.into_inner(),
+            out,
+        };
+        let draining = self.draining.clone();
+        tokio::spawn(async move {
+            metrics::followers(1.0);
+            let ended = draining.run_until_cancelled(follower.serve()).await;
+            metrics::followers(-1.0);
+            debug!(
+                gateway,
+                ended = ended.unwrap_or("this replica is leaving"),
+                "no longer follows revocations"
+            );
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(lists))))
+    }
+}
+
+struct Follower {
+    database: Database,
+    news: broadcast::Receiver<List>,
+    holding: Streaming<Holding>,
+    out: mpsc::Sender<Result<RevocationList, Status>>,
+}
+
+impl Follower {
+    /// Until one side has had enough; says why.
+    async fn serve(mut self) -> &'static str {
+        loop {
+            let found = tokio::select! {
+                held = self.holding.message() => match held {
+                    Ok(Some(held)) => outdated(&self.database, &held).await,
+                    Ok(None) | Err(_) => return "the gateway left",
+                },
+                news = self.news.recv() => match news {
+                    Ok(list) => Ok(list.to_vec()),
+                    Err(broadcast::error::RecvError::Lagged(_)) => {
+                        metrics::follower_cut();
+                        Err(Status::data_loss("too slow; say again what you hold"))
+                    }
+                    Err(broadcast::error::RecvError::Closed) => return "login ends",
+                },
+                () = tokio::time::sleep(HEARTBEAT) => Ok(Vec::new()),
+            };
+            let last = found.is_err();
+            if self.out.send(found.map(list)).await.is_err() {
+                return "the gateway is gone";
+            }
+            if last {
+                return "it has to begin anew";
+            }
+        }
+    }
+}
+
+/// What of it has passed.
+async fn outdated(database: &Database, holding: &Holding) -> Result<Vec<Revocation>, Status> {
+    let held: Vec<_> =
+        holding.held.iter().map(|held| (AccountId(held.account), Generation(held.generation))).collect();
+    let mut outdated = Vec::new();
+    for chunk in held.chunks(CHUNK) {
+        let found = revocations::outdated(database, chunk).await;
+        outdated.extend(found.map_err(|error| {
+            debug!(%error, "what a gateway holds can not be looked up");
+            Status::unavailable("the account store is away")
+        })?);
+    }
+    Ok(outdated)
+}
+
+fn list(found: Vec<Revocation>) -> RevocationList {
+    let told = |it: Revocation| Told {
+        account: it.account.0,
+        below_generation: it.below.0,
+        code: it.cause.code,
+        detail: it.cause.detail,
+    };
+    RevocationList { revocations: found.into_iter().map(told).collect() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_told_twice_and_higher_ones_are() {
+        let (revocations, now) = (Revocations::default(), Instant::now());
+        let mut follower = revocations.followers.subscribe();
+        let of = |account, below| Revocation {
+            account: AccountId(account),
+            below: Generation(below),
+            cause: Cause { code: 9, detail: String::new() },
+            at_ms: 0,
+        };
+        revocations.publish(vec![of(1, 2), of(2, 5)], now);
+        revocations.publish(vec![of(1, 2), of(2, 6), of(1, 1)], now);
+        revocations.publish(vec![of(2, 6)], now);
+        assert_eq!(*follower.try_recv().unwrap(), [of(1, 2), of(2, 5)]);
+        assert_eq!(*follower.try_recv().unwrap(), [of(2, 6)]);
+        assert!(follower.try_recv().is_err());
+        revocations.publish(vec![of(1, 2)], now + Duration::from_secs(60));
+        assert_eq!(revocations.told.lock().len(), 1, "what is old is forgotten");
+    }
+}

@@ -1,0 +1,224 @@
+//! What players do with their own accounts, over the sealed connection.
+
+use shardkeep_auth::{
+    AccountName,
+    srp::{Group, Verifier},
+    totp,
+};
+use shardkeep_rpc::{accounts::SetSecondFactorRequest, gateway::SessionInfo};
+use shardkeep_wire::{
+    opcode,
+    payload::{
+        BeginSecondFactor, ChangePassword, ConfirmSecondFactor, ErrorCode, ListSessions, LogOutEverywhere,
+        LoggedOutEverywhere, PasswordChanged, RemoveSecondFactor, SecondFactor, SecondFactorBegun,
+        SecondFactorConfirmed, SecondFactorRemoved, SessionList, Welcome,
+    },
+};
+
+use crate::{
+    cluster::Cluster,
+    player::{Outcome, Player},
+};
+
+fn change_to(password: &str) -> ChangePassword {
+    let name = AccountName::normalise("alice").unwrap();
+    let verifier = Verifier::create(Group::Bits2048, &name, password, [9; 16]).unwrap();
+    ChangePassword {
+        group: 2048,
+        salt: verifier.salt().to_vec(),
+        verifier: verifier.verifier().expose().clone(),
+    }
+}
+
+#[tokio::test]
+async fn a_player_sees_and_ends_what_runs_and_stays() {
+    let mut cluster = Cluster::start().await;
+    cluster.world(1, "Dawn").await;
+    let account = cluster.account("alice", "right").await;
+    let mut before = cluster.connect().await;
+    before.log_in("alice", "right").await.unwrap();
+    let mut player = cluster.connect().await;
+    player.log_in("alice", "right").await.unwrap();
+    player.worlds_until(|list| list.worlds.first().is_some_and(|world| world.may_enter)).await;
+
+    let session = SessionInfo { account, world: 1, address: "192.0.2.7".into(), ..SessionInfo::default() };
+    cluster.gateway.hold(&[session], &[]);
+    let list: SessionList = player.request(opcode::LIST_SESSIONS, &ListSessions {}).await.unwrap();
+    assert_eq!((list.sessions[0].world_id, list.sessions[0].address.as_str()), (1, "192.0.2.7"));
+
+    // The login before was displaced by this one.
+    let refused =
+        before.request::<LoggedOutEverywhere>(opcode::LOG_OUT_EVERYWHERE, &LogOutEverywhere {}).await;
+    assert_eq!(refused.unwrap_err().code, ErrorCode::Displaced);
+    assert_eq!(before.last_word().await, None, "and its connection closes");
+
+    let generation = cluster.show("alice").await.generation;
+    let out: LoggedOutEverywhere =
+        player.request(opcode::LOG_OUT_EVERYWHERE, &LogOutEverywhere {}).await.unwrap();
+    assert_eq!((out.sessions_ended, cluster.show("alice").await.generation), (1, generation + 1));
+    // The connection that asked goes on.
+    player.select(1).await.unwrap();
+    assert_eq!(cluster.gateway.admitted().last().unwrap().generation, generation + 1);
+}
+
+#[tokio::test]
+async fn a_new_password_counts_at_once_and_the_connection_stays() {
+    let mut cluster = Cluster::start().await;
+    cluster.world(1, "Dawn").await;
+    cluster.account("alice", "old").await;
+    let mut player = cluster.connect().await;
+    player.log_in("alice", "old").await.unwrap();
+    player.worlds_until(|list| list.worlds.first().is_some_and(|world| world.may_enter)).await;
+    for nonsense in [
+        ChangePassword { group: 1024, ..change_to("new") },
+        ChangePassword { salt: vec![0; 16], ..change_to("new") },
+        ChangePassword { verifier: Vec::new(), ..change_to("new") },
+    ] {
+        let refused =
+            player.request::<PasswordChanged>(opcode::CHANGE_PASSWORD, &nonsense).await.unwrap_err();
+        assert!(matches!(refused.code, ErrorCode::Malformed | ErrorCode::Refused), "{refused:?}");
+    }
+    let mut elsewhere = cluster.connect().await;
+    let challenge = elsewhere.hello("alice").await.unwrap();
+    let answer = elsewhere.answer("alice", "old", &challenge);
+
+    let changed: PasswordChanged = player.request(opcode::CHANGE_PASSWORD, &change_to("new")).await.unwrap();
+    assert_eq!(changed.sessions_ended, 1);
+    player.select(1).await.unwrap();
+    // One that proves the old password at this very moment does not get in.
+    let finished = elsewhere.finish(&challenge, answer).await;
+    assert_eq!(finished.unwrap_err().code, ErrorCode::Denied);
+    assert_eq!(cluster.connect().await.log_in("alice", "old").await.unwrap_err().code, ErrorCode::Denied);
+    cluster.connect().await.log_in("alice", "new").await.unwrap();
+}
+
+/// Codes are made for a clock: of this one two are used, the present one and the next, which the server takes for the
+/// half minute before and after, however slow the machine is.
+struct Authenticator {
+    secret: Vec<u8>,
+    step: u64,
+}
+
+impl Authenticator {
+    fn new(secret: Vec<u8>) -> Self {
+        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+        Self { secret, step: totp::step_at(since.as_millis() as u64) }
+    }
+
+    fn first(&self) -> String {
+        totp::code(&self.secret, self.step)
+    }
+
+    fn second(&self) -> String {
+        totp::code(&self.secret, self.step + 1)
+    }
+}
+
+async fn log_in_with(player: &mut Player, code: &str) -> Outcome<Welcome> {
+    let refused = player.log_in("alice", "right").await.unwrap_err();
+    assert_eq!(refused.code, ErrorCode::SecondFactor);
+    player.request(opcode::SECOND_FACTOR, &SecondFactor { code: code.into() }).await
+}
+
+async fn a_second_factor_is_asked_for(settings: &[&str]) {
+    let cluster = Cluster::start_with(settings).await;
+    let account = cluster.account("alice", "right").await;
+    let mut player = cluster.connect().await;
+    player.log_in("alice", "right").await.unwrap();
+    let begun: SecondFactorBegun =
+        player.request(opcode::BEGIN_SECOND_FACTOR, &BeginSecondFactor {}).await.unwrap();
+    assert!(begun.uri.starts_with("otpauth://totp/Shardkeep:alice?secret="), "{}", begun.uri);
+    cluster.connect().await.log_in("alice", "right").await.unwrap();
+
+    let mut player = cluster.connect().await;
+    player.log_in("alice", "right").await.unwrap();
+    let authenticator = Authenticator::new(begun.secret.clone());
+    let wrong = ConfirmSecondFactor { code: "12345".into() };
+    let refused = player.request::<SecondFactorConfirmed>(opcode::CONFIRM_SECOND_FACTOR, &wrong).await;
+    assert_eq!(refused.unwrap_err().code, ErrorCode::WrongCode);
+    let first = authenticator.first();
+    let right = ConfirmSecondFactor { code: first.clone() };
+    player.request::<SecondFactorConfirmed>(opcode::CONFIRM_SECOND_FACTOR, &right).await.unwrap();
+    let again = player.request::<SecondFactorBegun>(opcode::BEGIN_SECOND_FACTOR, &BeginSecondFactor {}).await;
+    assert_eq!(again.unwrap_err().code, ErrorCode::Refused);
+    assert!(cluster.show("alice").await.second_factor);
+
+    // The password alone does not displace anybody, and a used code is no code.
+    let generation = cluster.show("alice").await.generation;
+    let refused = log_in_with(&mut cluster.connect().await, &first).await.unwrap_err();
+    assert_eq!(refused.code, ErrorCode::WrongCode);
+    assert_eq!(cluster.show("alice").await.generation, generation);
+    let second = authenticator.second();
+    let mut player = cluster.connect().await;
+    assert_eq!(log_in_with(&mut player, &second).await.unwrap().account_id, account);
+    player.worlds_until(|_| true).await;
+
+    // Three wrong ones end the connection; the right one may come after a wrong one.
+    let mut guesser = cluster.connect().await;
+    assert_eq!(log_in_with(&mut guesser, "000000 ").await.unwrap_err().code, ErrorCode::WrongCode);
+    for _ in 0..2 {
+        let guess = SecondFactor { code: "x".into() };
+        let refused = guesser.request::<Welcome>(opcode::SECOND_FACTOR, &guess).await.unwrap_err();
+        assert_eq!(refused.code, ErrorCode::WrongCode);
+    }
+    assert_eq!(guesser.last_word().await, None);
+
+    let used = RemoveSecondFactor { code: second };
+    let refused =
+        player.request::<SecondFactorRemoved>(opcode::REMOVE_SECOND_FACTOR, &used).await.unwrap_err();
+    assert_eq!(refused.code, ErrorCode::WrongCode);
+    let log = cluster.log();
+    for spelling in [hex::encode(&begun.secret), format!("{:?}", begun.secret)] {
+        assert!(!log.contains(spelling.trim_matches(['[', ']'])), "the secret is in the log");
+    }
+}
+
+#[tokio::test]
+async fn a_second_factor_can_be_given_up() {
+    let cluster = Cluster::start().await;
+    cluster.account("alice", "right").await;
+    let mut player = cluster.connect().await;
+    player.log_in("alice", "right").await.unwrap();
+    let early = RemoveSecondFactor { code: "123456".into() };
+    let refused =
+        player.request::<SecondFactorRemoved>(opcode::REMOVE_SECOND_FACTOR, &early).await.unwrap_err();
+    assert_eq!(refused.code, ErrorCode::Refused, "there is none");
+    let begun: SecondFactorBegun =
+        player.request(opcode::BEGIN_SECOND_FACTOR, &BeginSecondFactor {}).await.unwrap();
+    let authenticator = Authenticator::new(begun.secret);
+    let right = ConfirmSecondFactor { code: authenticator.first() };
+    player.request::<SecondFactorConfirmed>(opcode::CONFIRM_SECOND_FACTOR, &right).await.unwrap();
+    let right = RemoveSecondFactor { code: authenticator.second() };
+    player.request::<SecondFactorRemoved>(opcode::REMOVE_SECOND_FACTOR, &right).await.unwrap();
+    cluster.connect().await.log_in("alice", "right").await.unwrap();
+}
+
+/// Room for the wrong codes of these tests.
+const CODES: &str = "login.codes={burst=20,every=\"1h\"}";
+
+#[tokio::test]
+async fn a_second_factor_is_asked_for_in_the_open() {
+    a_second_factor_is_asked_for(&[CODES]).await;
+}
+
+#[tokio::test]
+async fn a_second_factor_is_asked_for_enciphered() {
+    let key = format!("login.second_factor_secret={}", "5a".repeat(32));
+    a_second_factor_is_asked_for(&[CODES, &key]).await;
+}
+
+#[tokio::test]
+async fn guessing_codes_is_slowed_and_an_operator_helps_out() {
+    let cluster = Cluster::start_with(&["login.codes={burst=2,every=\"1h\"}"]).await;
+    cluster.account("alice", "right").await;
+    let mut accounts = cluster.accounts();
+    let on = SetSecondFactorRequest { name: "alice".into(), on: true };
+    let uri = accounts.set_second_factor(on).await.unwrap().into_inner().uri;
+    assert!(uri.starts_with("otpauth://totp/"), "{uri}");
+    for code in [ErrorCode::WrongCode, ErrorCode::WrongCode, ErrorCode::Throttled] {
+        assert_eq!(log_in_with(&mut cluster.connect().await, "x").await.unwrap_err().code, code);
+    }
+    let off = SetSecondFactorRequest { name: "alice".into(), on: false };
+    accounts.set_second_factor(off).await.unwrap();
+    cluster.connect().await.log_in("alice", "right").await.unwrap();
+}

@@ -1,0 +1,85 @@
+//! Whose sessions are over, as gateways hear it: at once, of every replica, and after a time out of reach.
+
+use shardkeep_rpc::accounts::{BanRequest, Held, Holding, LogOutRequest, Revocation, RevocationList};
+use shardkeep_testkit::Postgres;
+use shardkeep_wire::payload::ErrorCode;
+use tokio::{sync::mpsc, time::timeout};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Streaming;
+
+use crate::cluster::{Cluster, SOON};
+
+/// A gateway, as far as login can tell.
+struct Follower {
+    holds: mpsc::Sender<Holding>,
+    lists: Streaming<RevocationList>,
+}
+
+impl Follower {
+    async fn new(cluster: &Cluster) -> Self {
+        let (holds, stream) = mpsc::channel(4);
+        let lists = cluster.revocations().follow(ReceiverStream::new(stream)).await.unwrap().into_inner();
+        Self { holds, lists }
+    }
+
+    async fn hold(&self, account: u64, generation: u64) {
+        self.holds.send(Holding { held: vec![Held { account, generation }] }).await.unwrap();
+    }
+
+    /// The next revocation of that account.
+    async fn told(&mut self, account: u64) -> Revocation {
+        let waiting = async {
+            loop {
+                let list = self.lists.message().await.unwrap().expect("the stream stays");
+                if let Some(found) = list.revocations.into_iter().find(|it| it.account == account) {
+                    return found;
+                }
+            }
+        };
+        timeout(SOON, waiting).await.expect("it is told")
+    }
+}
+
+#[tokio::test]
+async fn gateways_hear_of_it_whichever_replica_did_it() {
+    let server = Postgres::start().await;
+    let store = format!("login.store={}", server.url());
+    let settings = [store.as_str()];
+    let (one, other) = tokio::join!(Cluster::start_with(&settings), Cluster::start_with(&settings));
+    let (alice, bob) = (one.account("alice", "right").await, one.account("bob", "right").await);
+    let (mut here, mut there) = (Follower::new(&one).await, Follower::new(&other).await);
+
+    one.connect().await.log_in("alice", "right").await.unwrap();
+    for follower in [&mut here, &mut there] {
+        let told = follower.told(alice).await;
+        assert_eq!((told.below_generation, told.code), (2, ErrorCode::Displaced as u32));
+    }
+    let ban = BanRequest { name: "alice".into(), until_ms: u64::MAX, reason: "cheats".into() };
+    other.accounts().ban(ban).await.unwrap();
+    for follower in [&mut here, &mut there] {
+        let told = follower.told(alice).await;
+        let told = (told.below_generation, told.code, told.detail.as_str());
+        assert_eq!(told, (3, ErrorCode::Banned as u32, "for ever: cheats"));
+    }
+
+    // One that was away all the time says what it holds.
+    let mut late = Follower::new(&other).await;
+    late.hold(alice, 2).await;
+    let told = late.told(alice).await;
+    assert_eq!((told.below_generation, told.code), (3, ErrorCode::Banned as u32));
+    late.hold(bob, 1).await;
+    one.accounts().log_out_everywhere(LogOutRequest { name: "bob".into() }).await.unwrap();
+    assert_eq!(late.told(bob).await.code, ErrorCode::Kicked as u32);
+    // And what it comes to hold later, of a generation that has passed meanwhile.
+    late.hold(bob, 1).await;
+    assert_eq!(late.told(bob).await.below_generation, 2);
+}
+
+#[tokio::test]
+async fn only_gateways_follow() {
+    let cluster = Cluster::start().await;
+    let (_holds, stream) = mpsc::channel::<Holding>(1);
+    let mut operator = cluster.revocations_as_operator();
+    let refused = operator.follow(ReceiverStream::new(stream)).await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::PermissionDenied);
+}

@@ -1,0 +1,115 @@
+//! What belongs to an account: the player sees where it is logged in and ends that; an operator's ban reaches also a
+//! gateway that stood still; a closed world lets nobody in but the staff.
+
+use anyhow::{Context as _, Result, ensure};
+use shardkeep_client::{
+    ClientError, SessionEnd,
+    login::WorldSelect,
+    wire::payload::{ErrorCode, WorldStatus},
+};
+use shardkeep_stories::{Actor, PASSWORD, SOON, WORLD, log_in, shared};
+use shardkeep_testkit::Cluster;
+use tokio::time::timeout;
+
+#[tokio::test]
+async fn a_player_minds_the_own_account() -> Result<()> {
+    let cluster = shared().await?;
+    let mut login = {
+        let actor = Actor::enter(cluster, "minder").await?;
+        let second = log_in(cluster, &actor.name, PASSWORD).await?;
+        ended_with(&actor, ErrorCode::Displaced).await?;
+        ensure!(second.worlds()[0].may_enter && second.worlds()[0].recommended);
+        timeout(SOON, counted(cluster, &actor.name)).await.context("its character is never counted")??;
+        let actor = Actor::enter_as(cluster, &actor.name).await?;
+        let mut third = log_in(cluster, &actor.name, PASSWORD).await?;
+        ended_with(&actor, ErrorCode::Displaced).await?;
+        ensure!(third.sessions().await?.is_empty());
+        third.change_password("another one").await?;
+        ensure!(code(log_in(cluster, &actor.name, PASSWORD).await) == Some(ErrorCode::Denied));
+        log_in(cluster, &actor.name, "another one").await?
+    };
+    ensure!(login.log_out_everywhere().await? == 0);
+    // The connection that asked goes on.
+    login.select(WORLD).await?;
+
+    // What a player types.
+    let name = shardkeep_stories::fresh_name("typist");
+    cluster.account(&name, PASSWORD).await?;
+    let dns = cluster.dns()?;
+    let my = |what: &'static str| {
+        ["my", what, "--account", name.as_str(), "--dns", dns.as_str(), "--password-stdin"]
+    };
+    ensure!(cluster.tool(&my("sessions"), PASSWORD).await?.contains("address"));
+    cluster.tool(&my("password"), &format!("{PASSWORD}\nnew\n")).await?;
+    ensure!(cluster.tool(&my("log-out"), "new").await?.contains("0 sessions ended"));
+    let refused = cluster.tool(&my("log-out"), PASSWORD).await.expect_err("the old password");
+    ensure!(refused.to_string().contains("DENIED"), "{refused}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn operators_shut_out_whom_and_where_they_want() -> Result<()> {
+    let cluster = Cluster::start().await?;
+    let one = cluster.announced("gateway-1")?.client;
+    let frozen = Actor::enter_through(&cluster, "frozen", |gateway| gateway == one).await?;
+    cluster.freeze("gateway-1")?;
+    cluster.tool(&["account", "ban", &frozen.name, "--reason", "cheats"], "").await?;
+    cluster.thaw("gateway-1")?;
+    ended_with(&frozen, ErrorCode::Banned).await?;
+
+    cluster.tool(&["gm", "claim", "--password-stdin"], "a long enough password").await?;
+    let ann = Actor::enter(&cluster, "ann").await?;
+    let sessions = cluster.tool(&["gm", "sessions", &ann.name], "").await?;
+    ensure!(sessions.contains("1 session") && sessions.contains("127.0.0.1"), "{sessions}");
+    cluster.tool(&["gm", "log-out", &ann.name, "--reason", "asked us to"], "").await?;
+    ended_with(&ann, ErrorCode::Kicked).await?;
+
+    let name = ann.name.clone();
+    let mut before = log_in(&cluster, &name, PASSWORD).await?;
+    let world = WORLD.to_string();
+    cluster.tool(&["gm", "maintenance", &world, "closed", "--reason", "until nine"], "").await?;
+    until(&mut before, WorldStatus::WorldMaintenance).await?;
+    ensure!(before.worlds()[0].note == "until nine" && !before.worlds()[0].may_enter);
+    ensure!(code(before.select(WORLD).await) == Some(ErrorCode::Unavailable));
+    cluster.tool(&["account", "staff", &name, "on"], "").await?;
+    let config = shardkeep_stories::config(&cluster)?;
+    let mut staff =
+        shardkeep_client::login::log_in(&config, shardkeep_stories::ZONE, &name, PASSWORD).await?;
+    until(&mut staff, WorldStatus::WorldMaintenance).await?;
+    staff.select(WORLD).await.context("staff enters")?;
+    cluster.tool(&["gm", "maintenance", &world, "open", "--reason", "done"], "").await?;
+    until(&mut staff, WorldStatus::WorldUp).await?;
+    let audit = cluster.tool(&["gm", "audit"], "").await?;
+    for trace in ["close world 1 to players", "open world 1 to players", "until nine", "asked us to"] {
+        ensure!(audit.contains(trace), "the audit does not tell of {trace:?}:\n{audit}");
+    }
+    cluster.stop().await
+}
+
+async fn until(worlds: &mut WorldSelect, status: WorldStatus) -> Result<()> {
+    let changes = async {
+        while worlds.worlds().first().is_none_or(|world| world.status() != status) {
+            worlds.next_worlds().await?;
+        }
+        Ok::<(), ClientError>(())
+    };
+    timeout(SOON, changes).await.with_context(|| format!("the world never becomes {status:?}"))??;
+    Ok(())
+}
+
+/// On a busy machine a welcome may come without the count: the next one has it.
+async fn counted(cluster: &Cluster, name: &str) -> Result<()> {
+    while log_in(cluster, name, PASSWORD).await?.worlds()[0].characters != 1 {}
+    Ok(())
+}
+
+async fn ended_with(actor: &Actor, code: ErrorCode) -> Result<()> {
+    let end = timeout(SOON, actor.player.session().ended()).await.context("the session goes on")?;
+    let expected = matches!(&end, SessionEnd::Refused(refusal) if refusal.code == code);
+    ensure!(expected, "{}: expected {code:?}, ended with {end:?}", actor.name);
+    Ok(())
+}
+
+fn code<T>(result: Result<T, ClientError>) -> Option<ErrorCode> {
+    result.err().and_then(|error| error.code())
+}
