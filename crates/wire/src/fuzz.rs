@@ -11,6 +11,7 @@ use crate::{
     opcode::{self, Phase},
     payload,
     preface::Preface,
+    proxy,
     record::Decoder,
     seal::{KEY, Opener, Suite},
     varint,
@@ -22,6 +23,7 @@ pub fn decode_all(bytes: &[u8]) {
     if let Some(preface) = bytes.first_chunk() {
         let _ = Preface::parse(preface);
     }
+    proxied(bytes);
     for side in [Side::Client, Side::Server] {
         let mut buffer = BytesMut::from(bytes);
         while let Ok(Some(body)) = Decoder::new(side).next(&mut buffer) {
@@ -32,6 +34,14 @@ pub fn decode_all(bytes: &[u8]) {
     sealed(bytes);
     messages(bytes);
     movement(bytes);
+}
+
+fn proxied(bytes: &[u8]) {
+    if let Some((fixed, rest)) = bytes.split_first_chunk()
+        && let Ok(begin) = proxy::Begin::parse(fixed)
+    {
+        let _ = begin.source(fixed, &rest[..begin.rest().min(rest.len())]);
+    }
 }
 
 fn sealed(body: &[u8]) {
@@ -57,6 +67,7 @@ fn payloads(message: &Message<&[u8]>) {
     let _ = message.decode::<payload::Ack>();
     let _ = message.decode::<payload::Hello>();
     let _ = message.decode::<payload::Challenge>();
+    let _ = message.decode::<payload::Puzzle>();
     let _ = message.decode::<payload::Proof>();
     let _ = message.decode::<payload::WorldList>();
     let _ = message.decode::<payload::Resume>();

@@ -1,24 +1,28 @@
 //! The accept loop: bounds on connections in all and per address, one task per connection.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use metrics::{counter, gauge};
+use shardkeep_wire::proxy::{self, ProxyError};
 use tokio::{
+    io::AsyncReadExt,
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
+    time::timeout,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, warn};
 
 use super::{
-    handshake,
+    handshake::{self, PREFACE_WITHIN},
     play::play,
     throttle::{Place, Throttle},
 };
 use crate::{
     backend::Worlds,
     core::Core,
-    metrics::{ACCEPTED, CONNECTIONS, TURNED_AWAY},
+    error::DoorError,
+    metrics::{ACCEPTED, CONNECTIONS, FAULTS, TURNED_AWAY},
 };
 
 /// Pause after the system refuses a connection (out of files), so that the loop does not spin.
@@ -52,19 +56,78 @@ pub(crate) async fn run(
             counter!(TURNED_AWAY, "reason" => "full").increment(1);
             continue;
         };
-        let Some(place) = throttle.enter(address.ip(), core.config.max_connections_per_address) else {
-            counter!(TURNED_AWAY, "reason" => "address").increment(1);
-            continue;
+        // Whom a balancer connects for is learnt in the task; all others are known here.
+        let place = if core.config.trusted_balancers.contains(address.ip()) {
+            None
+        } else {
+            match enter(&core, &throttle, address) {
+                Some(place) => Some(place),
+                None => continue,
+            }
         };
-        let connection = Connection::new(permit, place);
-        let (core, worlds, stop) = (core.clone(), worlds.clone(), stop.clone());
+        let (core, worlds, stop, throttle) = (core.clone(), worlds.clone(), stop.clone(), throttle.clone());
         tasks.spawn(async move {
             tokio::select! {
                 () = stop.cancelled() => {}
-                () = serve(core, worlds, stream, &connection) => {}
+                () = visit(core, worlds, stream, address, permit, place, throttle) => {}
             }
         });
     }
+}
+
+fn enter(core: &Core, throttle: &Throttle, address: SocketAddr) -> Option<Place> {
+    let place = throttle.enter(address.ip(), core.config.max_connections_per_address);
+    if place.is_none() {
+        counter!(TURNED_AWAY, "reason" => "address").increment(1);
+    }
+    place
+}
+
+/// One connection. Without a place it comes from a trusted balancer, and counts for the client behind it.
+async fn visit(
+    core: Arc<Core>,
+    worlds: Worlds,
+    mut stream: TcpStream,
+    address: SocketAddr,
+    permit: OwnedSemaphorePermit,
+    place: Option<Place>,
+    throttle: Throttle,
+) {
+    let known = match place {
+        Some(place) => Some((address, place)),
+        None => match Box::pin(client_behind(&mut stream, address)).await {
+            Ok(client) => enter(&core, &throttle, client).map(|place| (client, place)),
+            Err(error) => {
+                counter!(FAULTS, "label" => error.label()).increment(1);
+                debug!(balancer = %address, %error, "no client behind the balancer");
+                None
+            }
+        },
+    };
+    drop(throttle);
+    if let Some((address, place)) = known {
+        let connection = Connection::new(permit, place);
+        serve(core, worlds, stream, address, &connection).await;
+    }
+}
+
+/// Whom the balancer connects for: itself, when it only looks whether somebody is here.
+async fn client_behind(stream: &mut TcpStream, balancer: SocketAddr) -> Result<SocketAddr, DoorError> {
+    let header = async {
+        let mut fixed = [0; proxy::FIXED];
+        let (signature, lengths) = fixed.split_at_mut(proxy::SIGNATURE.len());
+        stream.read_exact(signature).await?;
+        if signature != proxy::SIGNATURE {
+            return Err(ProxyError::Foreign.into());
+        }
+        stream.read_exact(lengths).await?;
+        let begin = proxy::Begin::parse(&fixed)?;
+        let mut rest = [0; proxy::MAX_REST];
+        let rest = &mut rest[..begin.rest()];
+        stream.read_exact(rest).await?;
+        Ok(begin.source(&fixed, rest)?.unwrap_or(balancer))
+    };
+    timeout(PREFACE_WITHIN, header).await.unwrap_or(Err(ProxyError::Late.into()))
 }
 
 /// Holds a connection's places, and counts it, while it lives.
@@ -86,8 +149,13 @@ impl Drop for Connection {
     }
 }
 
-async fn serve(core: Arc<Core>, worlds: Worlds, stream: TcpStream, connection: &Connection) {
-    let Ok(address) = stream.peer_addr() else { return };
+async fn serve(
+    core: Arc<Core>,
+    worlds: Worlds,
+    stream: TcpStream,
+    address: SocketAddr,
+    connection: &Connection,
+) {
     let _ = stream.set_nodelay(true);
     match handshake::run(&core, &worlds, stream, address.ip(), &connection.place).await {
         Some(playing) => Box::pin(play(core, playing)).await,
