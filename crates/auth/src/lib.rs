@@ -4,8 +4,10 @@
 
 mod bignum;
 mod crypto;
+pub mod hybrid;
 pub mod login_keys;
 mod name;
+pub mod puzzle;
 pub mod session;
 pub mod srp;
 pub mod ticket;
