@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
+use shardkeep_auth::srp::Group;
 use shardkeep_wire::{
     preface::{Preface, Service, deployment_tag},
     seal::Suite,
@@ -18,6 +19,10 @@ pub struct Config {
     pub client_version: u32,
     /// Offered ciphers, best first.
     pub suites: Vec<Suite>,
+    /// Groups of SRP that the client calculates in. A server takes the account's.
+    pub groups: Vec<Group>,
+    /// Offer a post-quantum key share at login.
+    pub key_share: bool,
     /// Where names are resolved; `None`: by the operating system, without SRV.
     pub dns: Option<Resolver>,
     pub timing: Timing,
@@ -68,6 +73,8 @@ impl Default for Config {
             deployment: deployment_tag("dev"),
             client_version: 1_000_000,
             suites: Suite::ALL.to_vec(),
+            groups: Group::ALL.to_vec(),
+            key_share: true,
             dns: None,
             timing: Timing::default(),
         }
