@@ -29,6 +29,7 @@ async fn a_player_written_from_the_page_plays_and_resumes() -> Result<()> {
 
     let report: serde_json::Value = serde_json::from_slice(&output.stdout)?;
     ensure!(report["continued"] == true, "it was cut, and did not go on where it was: {report}");
+    ensure!(report["puzzles"] == 1, "the login server asks everybody for work: {report}");
     ensure!(report["walked_mm"].as_i64() > Some(0) && report["cells_seen"].as_i64() > Some(0), "{report}");
     Ok(())
 }

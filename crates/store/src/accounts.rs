@@ -157,6 +157,13 @@ pub async fn list(database: &Database, prefix: &str, after: &str, limit: u32) ->
     rows.into_iter().map(account).collect()
 }
 
+/// How many accounts have which group (bits of its modulus).
+pub async fn groups(database: &Database) -> Result<Vec<(u32, u64)>, Error> {
+    let select = sql("SELECT srp_group, COUNT(*) FROM accounts GROUP BY srp_group");
+    let rows = database.fetch_all(select).await?;
+    rows.into_iter().map(|mut row| Ok((row.take()?, row.take()?))).collect()
+}
+
 /// A secret that all replicas share: what is stored, or `fresh` if nothing was.
 pub async fn shared_secret(
     database: &Database,
@@ -254,6 +261,15 @@ mod tests {
         assert_eq!(names(list(database, "x_", &first[1], 2).await.unwrap()), ["x_c"]);
     }
 
+    async fn groups_are_counted(database: &Database) {
+        let before = groups(database).await.unwrap();
+        let [(2048, usual)] = before[..] else { panic!("{before:?}") };
+        create(database, "long", &Proof { group: 4096, ..proof(1) }).await.unwrap().unwrap();
+        let mut after = groups(database).await.unwrap();
+        after.sort_unstable();
+        assert_eq!(after, [(2048, usual), (4096, 1)]);
+    }
+
     async fn secrets_are_made_once(database: &Database) {
         let first = shared_secret(database, "decoy", &Secret::new([1; 32])).await.unwrap();
         assert_eq!(shared_secret(database, "decoy", &Secret::new([2; 32])).await.unwrap(), first);
@@ -264,6 +280,7 @@ mod tests {
         commands_raise_the_generation(database).await;
         lists_go_page_by_page(database).await;
         secrets_are_made_once(database).await;
+        groups_are_counted(database).await;
     }
 
     #[tokio::test]

@@ -17,7 +17,10 @@ use shardkeep_wire::{
 };
 use tonic::Request;
 
-use crate::{Config, bounds::Bounds, gateways::Gateways, limits::Limits, pool::Pool, random, worlds::Worlds};
+use crate::{
+    Config, bounds::Bounds, gateways::Gateways, groups::Groups, limits::Limits, pool::Pool, puzzle::Puzzles,
+    random, worlds::Worlds,
+};
 
 /// How long a welcome waits for billing; without an answer it says nothing of play time.
 const BILLING_DEADLINE: Duration = Duration::from_millis(300);
@@ -28,8 +31,11 @@ pub(crate) struct Door {
     pub(crate) database: Database,
     /// Makes the challenges of accounts that do not exist; the same on all replicas.
     pub(crate) decoy_seed: Key,
+    /// Which groups those have.
+    pub(crate) groups: Groups,
     pub(crate) bounds: Bounds,
     pub(crate) pool: Pool,
+    pub(crate) puzzles: Puzzles,
     pub(crate) limits: Limits,
     pub(crate) worlds: Worlds,
     pub(crate) gateways: Gateways,
@@ -47,13 +53,16 @@ impl Door {
         node: Node,
         daemon: Daemon,
     ) -> anyhow::Result<Self> {
-        let fresh = random::key()?;
+        let (fresh, fresh_puzzle) = (random::key()?, random::key()?);
+        let puzzle_seed = accounts::shared_secret(&database, "puzzle seed", &fresh_puzzle).await?;
         Ok(Self {
             preface: Preface::new(preface::Service::Login, preface::deployment_tag(deployment)),
             decoy_seed: accounts::shared_secret(&database, "decoy seed", &fresh).await?,
             database,
+            groups: Groups::default(),
             bounds: Bounds::new(&config),
-            pool: Pool::new(config.crypto_threads, config.crypto_queue),
+            pool: Pool::new(&config),
+            puzzles: Puzzles::new(config.puzzle.clone(), puzzle_seed),
             limits: Limits::new(config.limits.clone()),
             worlds,
             gateways: Gateways::new(&node),

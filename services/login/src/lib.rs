@@ -8,10 +8,13 @@ mod connection;
 mod door;
 mod error;
 mod gateways;
+mod groups;
 mod limits;
 mod logon;
 mod metrics;
 mod pool;
+mod puzzle;
+mod queue;
 mod random;
 mod select;
 mod serve;
@@ -30,7 +33,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tracing::info;
 
-pub use config::{Bucket, Config, Limits};
+pub use config::{Bucket, Config, Hybrid, Limits, Puzzle, PuzzleMode};
 use door::Door;
 use error::LoginError;
 
@@ -64,6 +67,9 @@ impl Service for Login {
         let door = Door::new(config, deployment, database.clone(), worlds, node.clone(), daemon.clone());
         let door = Arc::new(door.await?);
 
+        let (counted, stop) = (door.clone(), served.clone());
+        daemon
+            .spawn("groups of accounts", async move { counted.groups.follow(&counted.database, stop).await });
         node.serve(Routes::new(accounts::AccountsService::server(door.clone())));
         daemon.spawn("load report", report(node, door.clone(), daemon.clone()));
         serve::serve(listener, door, &daemon, settings.daemon.grace).await;
@@ -85,6 +91,8 @@ async fn report(node: Node, door: Arc<Door>, daemon: Daemon) -> anyhow::Result<(
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while daemon.draining().run_until_cancelled(ticks.tick()).await.is_some() {
         node.set_load(door.pool.load().max(door.bounds.load()));
+        metrics::pool_waiting(door.pool.waiting());
+        metrics::puzzle_bits(door.puzzles.bits(door.pool.load()).unwrap_or_default());
     }
     Ok(())
 }

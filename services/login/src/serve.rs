@@ -12,9 +12,11 @@ use shardkeep_wire::{
     Message, Side, WireError,
     opcode::{self, Phase},
     payload::{Ping, SelectWorld, WorldList},
+    proxy::{self, ProxyError},
     record::Writer,
 };
 use tokio::{
+    io::AsyncReadExt,
     net::{TcpListener, TcpStream},
     time::{sleep_until, timeout_at},
 };
@@ -22,13 +24,24 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, warn};
 
 use crate::{
-    LoginError, connection::Connection, door::Door, error::Fault, limits::Origin, logon::Logon, metrics,
-    select::WorldSelect, worlds::Worlds,
+    LoginError,
+    bounds::Place,
+    connection::Connection,
+    door::Door,
+    error::Fault,
+    logon::{Logon, New},
+    metrics,
+    select::WorldSelect,
+    worlds::Worlds,
 };
 
 /// Protocol section 4.
 const PREFACE_WITHIN: Duration = Duration::from_secs(5);
 const HANDSHAKE_WITHIN: Duration = Duration::from_secs(15);
+/// Puzzles that one connection is given.
+const PUZZLES: usize = 4;
+/// Share of the connections in use above which a client is hung up on while it solves its puzzle.
+const SCARCE: f64 = 0.5;
 /// Protocol section 12.
 const PING_AFTER: Duration = Duration::from_secs(10);
 const SILENT_AFTER: Duration = Duration::from_secs(30);
@@ -50,10 +63,12 @@ pub(crate) async fn serve(listener: TcpListener, door: Arc<Door>, daemon: &Daemo
                 continue;
             }
         };
-        let place = match door.bounds.admit(Origin::of(peer.ip())) {
+        // Whom a balancer connects for is learnt in the task; all others are known, and refused, here.
+        let proxied = door.config.trusted_balancers.contains(peer.ip());
+        let place = if proxied { door.bounds.enter(peer.ip()) } else { door.bounds.admit(peer.ip()) };
+        let place = match place {
             Ok(place) => place,
             Err(bound) => {
-                metrics::refused(bound);
                 refuse(&stream, bound);
                 continue;
             }
@@ -61,8 +76,16 @@ pub(crate) async fn serve(listener: TcpListener, door: Arc<Door>, daemon: &Daemo
         let (door, stopped) = (door.clone(), stopped.clone());
         let drain = Drain { begun: draining.clone(), lasts: grace / DRAIN_SHARE };
         players.spawn(async move {
-            let _place = place;
-            stopped.run_until_cancelled(player(stream, peer, &door, drain)).await;
+            let evicted = place.evicted();
+            let visit = async {
+                if proxied {
+                    Box::pin(behind_balancer(stream, peer, place, &door, drain)).await;
+                } else {
+                    Box::pin(player(stream, peer, place, &door, drain)).await;
+                }
+            };
+            let visit = evicted.run_until_cancelled(visit);
+            stopped.run_until_cancelled(visit).await;
         });
     }
     drop(listener);
@@ -70,8 +93,49 @@ pub(crate) async fn serve(listener: TcpListener, door: Arc<Door>, daemon: &Daemo
     players.wait().await;
 }
 
+/// A connection from a trusted balancer: the client behind it is who counts.
+async fn behind_balancer(
+    mut stream: TcpStream,
+    balancer: SocketAddr,
+    place: Place,
+    door: &Door,
+    drain: Drain,
+) {
+    let header = tokio::time::timeout(PREFACE_WITHIN, proxy_header(&mut stream)).await;
+    let peer = match header.unwrap_or_else(|_| Err(ProxyError::Late.into())) {
+        Ok(client) => client.unwrap_or(balancer),
+        Err(error) => {
+            metrics::ended(error.label(), error.fault().as_str());
+            // A balancer's health check may well connect and go.
+            debug!(%balancer, %error, "no client behind the balancer");
+            return;
+        }
+    };
+    match door.bounds.claim(place, peer.ip()) {
+        Ok(place) => Box::pin(player(stream, peer, place, door, drain)).await,
+        Err(bound) => refuse(&stream, bound),
+    }
+}
+
+/// Whom the balancer connects for; `None`: itself.
+async fn proxy_header(stream: &mut TcpStream) -> Result<Option<SocketAddr>, LoginError> {
+    let mut fixed = [0; proxy::FIXED];
+    let (signature, lengths) = fixed.split_at_mut(proxy::SIGNATURE.len());
+    stream.read_exact(signature).await?;
+    if signature != proxy::SIGNATURE {
+        return Err(ProxyError::Foreign.into());
+    }
+    stream.read_exact(lengths).await?;
+    let begin = proxy::Begin::parse(&fixed)?;
+    let mut rest = [0; proxy::MAX_REST];
+    let rest = &mut rest[..begin.rest()];
+    stream.read_exact(rest).await?;
+    Ok(begin.source(&fixed, rest)?)
+}
+
 /// Tells the client to come back, if that takes no waiting.
 fn refuse(stream: &TcpStream, bound: &'static str) {
+    metrics::refused(bound);
     if let Some(answer) = LoginError::Busy(bound).answer() {
         let message = Message::error_event(&answer);
         let mut out = BytesMut::new();
@@ -114,12 +178,12 @@ fn answering(request: &Message) -> impl FnOnce(LoginError) -> End + '_ {
     move |error| End { error, request: request.head.request() }
 }
 
-async fn player(stream: TcpStream, peer: SocketAddr, door: &Door, drain: Drain) {
+async fn player(stream: TcpStream, peer: SocketAddr, mut place: Place, door: &Door, drain: Drain) {
     if let Err(error) = stream.set_nodelay(true) {
         debug!(%peer, %error, "set_nodelay");
     }
     let mut connection = Connection::new(stream, peer, Instant::now());
-    let Err(End { error, request }) = converse(&mut connection, door, &drain).await;
+    let Err(End { error, request }) = converse(&mut connection, &mut place, door, &drain).await;
     let (label, fault) = (error.label(), error.fault());
     metrics::ended(label, fault.as_str());
     match fault {
@@ -133,6 +197,7 @@ async fn player(stream: TcpStream, peer: SocketAddr, door: &Door, drain: Drain) 
 /// The whole conversation. It always ends with a reason.
 async fn converse(
     connection: &mut Connection,
+    place: &mut Place,
     door: &Door,
     drain: &Drain,
 ) -> Result<std::convert::Infallible, End> {
@@ -144,6 +209,7 @@ async fn converse(
         metrics::throttled(limit);
     }
     let select = logged_on?;
+    place.keep();
     world_list(connection, door, select, drain).await
 }
 
@@ -151,15 +217,17 @@ async fn logon(connection: &mut Connection, door: &Door) -> Result<WorldSelect, 
     let begun = Instant::now();
     let preface = tokio::time::timeout(PREFACE_WITHIN, connection.preface(&door.preface)).await;
     let preface = preface.unwrap_or(Err(LoginError::Timeout("send a preface")))?;
-    let logon = Logon::new(&preface, connection.peer().ip(), begun);
+    let logon = Logon::new(&preface, connection.peer().ip(), begun, begun + HANDSHAKE_WITHIN);
 
-    let hello = connection.receive().await?;
-    let (logon, reply) = logon.hello(door, &hello).await.map_err(answering(&hello))?;
+    let hello = greeting(connection, door, &logon).await?;
+    let challenge = connection.unless_gone(Box::pin(logon.hello(door, &hello))).await;
+    let (logon, reply) = challenge.map_err(answering(&hello))?;
     connection.send(&reply).await?;
 
     connection.enter(Phase::LoginChallenged);
     let proof = connection.receive().await?;
-    let (logon, reply, suite) = logon.proof(door, &proof).await.map_err(answering(&proof))?;
+    let verified = connection.unless_gone(Box::pin(logon.proof(door, &proof))).await;
+    let (logon, reply, suite) = verified.map_err(answering(&proof))?;
     connection.send(&reply).await?;
 
     connection.enter(Phase::LoginVerified);
@@ -170,6 +238,21 @@ async fn logon(connection: &mut Connection, door: &Door) -> Result<WorldSelect, 
     connection.send(&welcome).await?;
     connection.enter(Phase::LoginWelcome);
     Ok(select)
+}
+
+/// The `Hello` that may pass: under load, one that brings the answer to a puzzle. Who has nothing else to offer than
+/// wrong answers is not listened to for long, and when connections are scarce not even until the first: a solved
+/// puzzle is as good on another connection.
+async fn greeting(connection: &mut Connection, door: &Door, logon: &Logon<New>) -> Result<Message, End> {
+    for _ in 0..PUZZLES {
+        let hello = connection.receive().await?;
+        let Some(puzzle) = logon.puzzle(door, &hello).map_err(answering(&hello))? else { return Ok(hello) };
+        connection.send(&puzzle).await?;
+        if door.bounds.load() > SCARCE {
+            break;
+        }
+    }
+    Err(LoginError::Puzzled.into())
 }
 
 /// Shows the list and its changes, and answers selections, until the client has what it came for.

@@ -7,4 +7,5 @@ mod hostile;
 mod logins;
 mod player;
 mod stand_ins;
+mod storm;
 mod worlds;
