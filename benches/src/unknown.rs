@@ -115,6 +115,7 @@ async fn attempt(config: &Config, login: &str, account: &str) -> Result<(Duratio
         groups: vec![GROUP],
         random: vec![1; 32],
         client_version: config.client_version,
+        ..Hello::default()
     };
     let begin = Instant::now();
     connection.send(&[Message::request(opcode::HELLO, 1, &hello)]).await?;

@@ -39,6 +39,9 @@ enum Command {
         /// Read the password from standard input instead of asking for it
         #[arg(long)]
         password_stdin: bool,
+        /// Bits of the SRP group: 2048, 3072 or 4096
+        #[arg(long, default_value = "2048", value_parser = group)]
+        group: Group,
     },
     /// Set a new password
     Password {
@@ -46,6 +49,9 @@ enum Command {
         /// Read the password from standard input instead of asking for it
         #[arg(long)]
         password_stdin: bool,
+        /// Bits of the SRP group: 2048, 3072 or 4096
+        #[arg(long, default_value = "2048", value_parser = group)]
+        group: Group,
     },
     /// Show one account
     Show { name: String },
@@ -106,15 +112,15 @@ pub async fn run(args: AccountArgs) -> Result<()> {
     let operator = Operator::connect(&args.cluster).await?;
     let mut accounts = operator.accounts().await?;
     match args.command {
-        Command::Create { name, password_stdin } => {
-            let (name, salt, verifier) = verifier(&name, password_stdin)?;
-            let request = CreateRequest { name: name.clone(), group: GROUP.bits(), salt, verifier };
+        Command::Create { name, password_stdin, group } => {
+            let (name, salt, verifier) = verifier(group, &name, password_stdin)?;
+            let request = CreateRequest { name: name.clone(), group: group.bits(), salt, verifier };
             let id = accounts.create(request).await.map_err(terminal::plain)?.into_inner().account;
             println!("created account {name} (id {id})");
         }
-        Command::Password { name, password_stdin } => {
-            let (name, salt, verifier) = verifier(&name, password_stdin)?;
-            let request = SetVerifierRequest { name: name.clone(), group: GROUP.bits(), salt, verifier };
+        Command::Password { name, password_stdin, group } => {
+            let (name, salt, verifier) = verifier(group, &name, password_stdin)?;
+            let request = SetVerifierRequest { name: name.clone(), group: group.bits(), salt, verifier };
             accounts.set_verifier(request).await.map_err(terminal::plain)?;
             println!("the password of {name} is changed");
         }
@@ -178,19 +184,27 @@ pub async fn run(args: AccountArgs) -> Result<()> {
     Ok(())
 }
 
+fn group(bits: &str) -> Result<Group> {
+    bits.parse().ok().and_then(Group::from_bits).context("must be 2048, 3072 or 4096")
+}
+
 /// Normalised name, salt, verifier.
-fn verifier(name: &str, from_stdin: bool) -> Result<(String, Vec<u8>, Vec<u8>)> {
+fn verifier(group: Group, name: &str, from_stdin: bool) -> Result<(String, Vec<u8>, Vec<u8>)> {
     let password = terminal::password(&format!("Password for {name}"), from_stdin)?;
-    new_verifier(name, password.expose())
+    verifier_in(group, name, password.expose())
 }
 
 /// What an account store keeps of a password: normalised name, salt, verifier.
 pub fn new_verifier(name: &str, password: &str) -> Result<(String, Vec<u8>, Vec<u8>)> {
+    verifier_in(GROUP, name, password)
+}
+
+fn verifier_in(group: Group, name: &str, password: &str) -> Result<(String, Vec<u8>, Vec<u8>)> {
     let name = AccountName::normalise(name).context("account name")?;
     check_password(password)?;
     let mut random = [0; SALT_BYTES];
     aws_lc_rs::rand::fill(&mut random).context("no randomness")?;
-    let verifier = Verifier::create(GROUP, &name, password, random)?;
+    let verifier = Verifier::create(group, &name, password, random)?;
     Ok((name.as_str().to_owned(), verifier.salt().to_vec(), verifier.verifier().expose().clone()))
 }
 

@@ -5,7 +5,9 @@ connection, resumes and logs out, on whichever lanes. Prints what happened as JS
 error if anything went wrong."""
 
 import argparse
+import hashlib
 import hmac
+import itertools
 import json
 import struct
 import subprocess
@@ -16,13 +18,29 @@ import srp
 
 from find import find
 from lanes import LANES
+from shares import KeyShares
 from wire import (
     ACK, ERROR, EVENT, GATEWAY, LOGIN, REPLY, REQUEST, STATE, Connection, Datagrams, Message, ProtocolError, Refused,
     decode, encode, expand, extract, first, mac, random, sha256,
 )
 
 SUITES = [1, 2]
-HELLO, PROOF, FINISHED, WORLD_LIST, SELECT_WORLD = 0x0100, 0x0101, 0x0102, 0x0110, 0x0111
+N_3072 = b"".join(b"""
+FFFFFFFF FFFFFFFF C90FDAA2 2168C234 C4C6628B 80DC1CD1 29024E08 8A67CC74 020BBEA6 3B139B22 514A0879 8E3404DD EF9519B3
+CD3A431B 302B0A6D F25F1437 4FE1356D 6D51C245 E485B576 625E7EC6 F44C42E9 A637ED6B 0BFF5CB6 F406B7ED EE386BFB 5A899FA5
+AE9F2411 7C4B1FE6 49286651 ECE45B3D C2007CB8 A163BF05 98DA4836 1C55D39A 69163FA8 FD24CF5F 83655D23 DCA3AD96 1C62F356
+208552BB 9ED52907 7096966D 670C354E 4ABC9804 F1746C08 CA18217C 32905E46 2E36CE3B E39E772C 180E8603 9B2783A2 EC07A28F
+B5C55DF0 6F4C52C9 DE2BCBF6 95581718 3995497C EA956AE5 15D22618 98FA0510 15728E5A 8AAAC42D AD33170D 04507A33 A85521AB
+DF1CBA64 ECFB8504 58DBEF0A 8AEA7157 5D060C7D B3970F85 A6E1E4C7 ABF5AE8C DB0933D7 1E8C94E0 4A25619D CEE3D226 1AD2EE6B
+F12FFA06 D98A0864 D8760273 3EC86A64 521F2B18 177B200C BBE11757 7A615D6C 770988C0 BAD946E2 08E24FA0 74E5AB31 43DB5BFC
+E0FD108E 4B82D120 A93AD2CA FFFFFFFF FFFFFFFF""".split())
+# Section 7, by their bits; `srp` has no name for the second.
+GROUPS = {
+    2048: {"ng_type": srp.NG_2048},
+    3072: {"ng_type": srp.NG_CUSTOM, "n_hex": N_3072, "g_hex": b"5"},
+    4096: {"ng_type": srp.NG_4096},
+}
+HELLO, PROOF, FINISHED, PUZZLE, WORLD_LIST, SELECT_WORLD = 0x0100, 0x0101, 0x0102, 0x0103, 0x0110, 0x0111
 SECOND_FACTOR = 0x0120
 ATTACH, CONFIRM, RESUME, LOGOUT = 0x0200, 0x0201, 0x0202, 0x0204
 MOVE, GET_INVENTORY, AVATAR, CELL = 0x1001, 0x1010, 0x1080, 0x1081
@@ -36,13 +54,25 @@ def check(condition, what):
         raise ProtocolError(what)
 
 
+def solve(token, bits):
+    """Section 7, puzzles: token and solution."""
+    check(len(token) == 25 and bits <= 24, "a puzzle that asks for too much")
+    start = hashlib.sha256(b"shardkeep v1 puzzle" + token)
+    for solution in itertools.count():
+        attempt = start.copy()
+        attempt.update(struct.pack("<Q", solution))
+        if int.from_bytes(attempt.digest(), "big") >> (256 - bits) == 0:
+            return token + struct.pack("<Q", solution)
+
+
 class Login:
     """Section 7: a connection that proves a password and then hands out tickets."""
 
     def __init__(self, address, deployment, lane, ca):
-        self.connection = Connection(address, LOGIN, deployment, lane, ca)
+        self.where = (address, LOGIN, deployment, lane, ca)
+        self.connection = Connection(*self.where)
         self.transcript = self.connection.preface
-        self.requests, self.worlds = 0, None
+        self.requests, self.worlds, self.puzzles = 0, None, 0
 
     def ask(self, opcode, payload):
         self.requests += 1
@@ -65,18 +95,43 @@ class Login:
             self.worlds = [decode(world) for world in decode(message.payload).get(1, [])]
         return message
 
+    def hello(self, payload):
+        """The Challenge, after as many puzzles as a crowded server may ask."""
+        answered = payload
+        for _ in range(8):
+            self.transcript = self.connection.preface
+            try:
+                reply = self.ask(HELLO, answered)
+            except ConnectionError:
+                # It has hung up while the puzzle was solved.
+                if answered is payload:
+                    raise
+                self.connection = Connection(*self.where)
+                continue
+            if reply.opcode == HELLO:
+                return reply
+            check(reply.opcode == PUZZLE and self.puzzles < 4, "neither a Challenge nor a puzzle that can be solved")
+            self.puzzles += 1
+            puzzle = decode(reply.payload)
+            answer = solve(first(puzzle, 1), first(puzzle, 2, 0))
+            answered = payload + bytes([15 << 3 | 2, len(answer)]) + answer
+        raise ProtocolError("the server only hangs up")
+
     def log_in(self, account, password, code=None):
         account = account.strip(" ").lower()
-        srp.rfc5054_enable()
-        user = srp.User(account, password, hash_alg=srp.SHA256, ng_type=srp.NG_2048)
-        _, public = user.start_authentication()
-
-        reply = self.ask(HELLO, encode(account, SUITES, [2048], random(), CLIENT_VERSION))
+        shares = KeyShares()
+        offer = encode(account, SUITES, list(GROUPS), random(), CLIENT_VERSION, shares.offer)
+        reply = self.hello(offer)
         self.transcript += reply.raw
         challenge = decode(reply.payload)
-        check(first(challenge, 1) == 2048, "another group than offered")
+        check(first(challenge, 1) in GROUPS, "another group than offered")
         suite = first(challenge, 4)
         check(suite in SUITES, "another suite than offered")
+        self.group, self.key_share = first(challenge, 1), first(challenge, 6)
+
+        srp.rfc5054_enable()
+        user = srp.User(account, password, hash_alg=srp.SHA256, **GROUPS[self.group])
+        _, public = user.start_authentication()
         proof = user.process_challenge(first(challenge, 2), first(challenge, 3))
         check(proof, "the server's public number is degenerate")
 
@@ -86,7 +141,7 @@ class Login:
         verified = decode(reply.payload)
         user.verify_session(first(verified, 1))
         check(user.authenticated(), "the server does not know the password's verifier")
-        root = extract(th1, user.get_session_key())
+        root = extract(th1, user.get_session_key() + shares.secret(self.key_share))
         expected = mac(expand(root, "shardkeep v1 login server finished"), th1)
         check(hmac.compare_digest(expected, first(verified, 2)), "the handshake was altered")
 
@@ -330,6 +385,9 @@ def play(options):
         "login": servers[0],
         "gateway": gateway,
         "account": first(welcome, 1),
+        "group": login.group,
+        "post_quantum": bool(login.key_share),
+        "puzzles": login.puzzles,
         "world": world,
         "character": first(character, 2).decode(),
         "entity": first(entered, 2),

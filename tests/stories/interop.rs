@@ -46,6 +46,7 @@ async fn plays_and_resumes(lane: &str, resume_lane: &str) -> Result<()> {
     let report: serde_json::Value = serde_json::from_slice(&output.stdout)?;
     ensure!(report["continued"] == true, "it was cut, and did not go on where it was: {report}");
     ensure!((report["datagrams"].as_i64() > Some(0)) == (lane == "quic"), "{report}");
+    ensure!(report["puzzles"] == 1, "the login server asks everybody for work: {report}");
     ensure!(report["walked_mm"].as_i64() > Some(0) && report["cells_seen"].as_i64() > Some(0), "{report}");
     Ok(())
 }

@@ -5,9 +5,14 @@
     reason = "aws-lc-rs exposes no modular exponentiation; this is the one wrapper around it"
 )]
 
+mod fixed_base;
+
 use std::ptr::NonNull;
 
 use aws_lc_sys as sys;
+use zeroize::Zeroizing;
+
+pub(crate) use fixed_base::FixedBase;
 
 /// Counts modular exponentiations, the costly part of a login: for metrics, and to show that an unknown account
 /// costs what a known one does.
@@ -51,12 +56,37 @@ impl Number {
 
     /// Big-endian, without leading zero bytes.
     pub(crate) fn to_bytes(&self) -> Vec<u8> {
-        // SAFETY: reads the live number.
-        let length = unsafe { sys::BN_num_bytes(self.0.as_ptr()) } as usize;
-        let mut bytes = vec![0; length];
+        let mut bytes = vec![0; self.byte_length()];
         // SAFETY: BN_bn2bin writes exactly BN_num_bytes bytes.
         unsafe { sys::BN_bn2bin(self.0.as_ptr(), bytes.as_mut_ptr()) };
         bytes
+    }
+
+    pub(crate) fn byte_length(&self) -> usize {
+        // SAFETY: reads the live number.
+        unsafe { sys::BN_num_bytes(self.0.as_ptr()) as usize }
+    }
+
+    /// Little-endian, with zero bytes behind up to the slice's length.
+    fn fill_little_endian(&self, bytes: &mut [u8]) -> Result<(), ArithmeticError> {
+        // SAFETY: reads the live number; writes exactly `len` bytes, or fails when the number is longer.
+        check(unsafe { sys::BN_bn2le_padded(bytes.as_mut_ptr(), bytes.len(), self.0.as_ptr()) })
+    }
+
+    /// `width` words, the lowest first.
+    fn to_words(&self, width: usize) -> Result<Vec<u64>, ArithmeticError> {
+        let mut bytes = Zeroizing::new(vec![0; width * 8]);
+        self.fill_little_endian(&mut bytes)?;
+        Ok(bytes.as_chunks().0.iter().map(|word| u64::from_le_bytes(*word)).collect())
+    }
+
+    fn from_words(words: &[u64]) -> Result<Self, ArithmeticError> {
+        let bytes: Zeroizing<Vec<u8>> =
+            Zeroizing::new(words.iter().flat_map(|word| word.to_le_bytes()).collect());
+        let number = Self::zero()?;
+        // SAFETY: reads `len` bytes of the slice and writes into the live number.
+        let result = unsafe { sys::BN_le2bn(bytes.as_ptr(), bytes.len(), number.0.as_ptr()) };
+        (!result.is_null()).then_some(number).ok_or(ArithmeticError)
     }
 
     pub(crate) fn is_zero(&self) -> bool {
@@ -145,6 +175,46 @@ impl Modulus {
         Ok(result)
     }
 
+    /// 64-bit words of the modulus.
+    fn words(&self) -> usize {
+        self.number.byte_length().div_ceil(8)
+    }
+
+    /// Into Montgomery form. `number` must be reduced.
+    fn enter(&self, number: &Number) -> Result<Number, ArithmeticError> {
+        self.convert(sys::BN_to_montgomery, number)
+    }
+
+    /// Out of Montgomery form.
+    fn leave(&self, number: &Number) -> Result<Number, ArithmeticError> {
+        self.convert(sys::BN_from_montgomery, number)
+    }
+
+    /// Both numbers, and the product that takes the first one's place, are in Montgomery form.
+    fn multiply_inside(&self, a: &mut Number, b: &Number) -> Result<(), ArithmeticError> {
+        let context = Context::new()?;
+        // SAFETY: live numbers, context and Montgomery context; the function allows its result to be a factor.
+        check(unsafe {
+            sys::BN_mod_mul_montgomery(
+                a.0.as_ptr(),
+                a.0.as_ptr(),
+                b.0.as_ptr(),
+                self.montgomery.as_ptr(),
+                context.0.as_ptr(),
+            )
+        })
+    }
+
+    fn convert(&self, operation: Conversion, number: &Number) -> Result<Number, ArithmeticError> {
+        let (result, context) = (Number::zero()?, Context::new()?);
+        // SAFETY: both operations of this signature read a live number and write the result, also live, with a
+        // live context and the modulus' own Montgomery context.
+        check(unsafe {
+            operation(result.0.as_ptr(), number.0.as_ptr(), self.montgomery.as_ptr(), context.0.as_ptr())
+        })?;
+        Ok(result)
+    }
+
     pub(crate) fn multiply(&self, a: &Number, b: &Number) -> Result<Number, ArithmeticError> {
         self.binary(sys::BN_mod_mul, a, b)
     }
@@ -187,6 +257,13 @@ type Binary = unsafe extern "C" fn(
     *const sys::BIGNUM,
     *const sys::BIGNUM,
     *const sys::BIGNUM,
+    *mut sys::BN_CTX,
+) -> std::os::raw::c_int;
+
+type Conversion = unsafe extern "C" fn(
+    *mut sys::BIGNUM,
+    *const sys::BIGNUM,
+    *const sys::BN_MONT_CTX,
     *mut sys::BN_CTX,
 ) -> std::os::raw::c_int;
 

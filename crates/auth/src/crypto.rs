@@ -21,6 +21,12 @@ impl Mac {
     pub fn matches(&self, got: &[u8]) -> bool {
         constant_time::verify_slices_are_equal(&self.0, got).is_ok()
     }
+
+    /// The same for a code that was cut to its first 16 bytes.
+    #[must_use]
+    pub(crate) fn first_half_matches(&self, got: &[u8]) -> bool {
+        constant_time::verify_slices_are_equal(&self.0[..16], got).is_ok()
+    }
 }
 
 impl std::fmt::Debug for Mac {
@@ -65,7 +71,12 @@ pub(crate) fn mac(key: &Key, parts: &[&[u8]]) -> Mac {
 
 /// HKDF-Extract.
 pub(crate) fn extract(salt: &[u8; 32], ikm: &Key) -> Key {
-    Secret::new(hmac_parts(salt, &[ikm.expose()]))
+    extract_parts(salt, &[ikm.expose()])
+}
+
+/// The same of several secrets, one after the other.
+pub(crate) fn extract_parts(salt: &[u8; 32], ikm: &[&[u8]]) -> Key {
+    Secret::new(hmac_parts(salt, ikm))
 }
 
 /// HKDF-Expand to `N` bytes. One block of SHA-256 is all the protocol ever asks for.

@@ -3,7 +3,8 @@
 //! impossible to tamper with.
 
 use crate::{
-    crypto::{Key, Mac, expand, extract, mac},
+    crypto::{Key, Mac, expand, extract_parts, mac},
+    hybrid::HybridSecret,
     ticket::Chain,
 };
 
@@ -20,9 +21,11 @@ pub struct LoginKeys {
 }
 
 impl LoginKeys {
-    /// `shared` is SRP's `K`; `th1` the transcript's hash after `Proof`.
-    pub fn derive(shared: &Key, th1: &[u8; 32]) -> Self {
-        let root = extract(th1, shared);
+    /// `shared` is SRP's `K`, `hybrid` what came of the key shares if both sides sent one; `th1` the transcript's hash
+    /// after `Proof`.
+    pub fn derive(shared: &Key, hybrid: Option<&HybridSecret>, th1: &[u8; 32]) -> Self {
+        let hybrid: &[u8] = hybrid.map_or(&[], |secret| secret.expose());
+        let root = extract_parts(th1, &[shared.expose(), hybrid]);
         Self {
             client: expand(&root, "shardkeep v1 login client key"),
             server: expand(&root, "shardkeep v1 login server key"),

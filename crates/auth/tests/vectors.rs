@@ -4,8 +4,9 @@
 use std::collections::BTreeMap;
 
 use shardkeep_auth::{
-    AccountName, Binding, Preface, Transcript, Work,
+    AccountName, Binding, Preface, Transcript, Work, hybrid,
     login_keys::LoginKeys,
+    puzzle::{Maker, solve, split},
     registration::{self, RegionKey},
     session::{Proof, SessionKeys, which_key},
     srp::{Credentials, Group, Parameters, Verifier},
@@ -15,6 +16,9 @@ use shardkeep_types::Secret;
 use shardkeep_wire::seal::{AwsLc, Provider};
 
 const SRP_SECTIONS: [&str; 5] = ["srp", "srp short A", "srp short B", "srp short S", "srp short v"];
+
+/// When the puzzle of the vectors was made.
+const PUZZLE_MADE_MS: u64 = 1_700_000_000_123;
 
 struct Section(BTreeMap<String, Vec<u8>>);
 
@@ -41,18 +45,20 @@ impl Section {
 
 #[test]
 fn srp_agrees_with_another_implementation() {
-    for name in SRP_SECTIONS {
+    let usual = SRP_SECTIONS.map(|name| (name, Group::Bits2048));
+    for (name, group) in
+        usual.into_iter().chain([("srp 3072", Group::Bits3072), ("srp 4096", Group::Bits4096)])
+    {
         let vector = Section::read(name);
         let account = AccountName::normalise(" Alice").unwrap();
-        let created =
-            Verifier::create(Group::Bits2048, &account, "correct horse", vector.array("salt")).unwrap();
+        let created = Verifier::create(group, &account, "correct horse", vector.array("salt")).unwrap();
         assert_eq!(created.verifier().expose(), vector.get("v"), "{name}: v");
 
         let mut work = Work::default();
         let challenge = created.challenge(&Secret::new(vector.array("b")), &mut work).unwrap();
         assert_eq!(challenge.public(), vector.get("B"), "{name}: B");
 
-        let received = Parameters { group: 2048, salt: challenge.salt(), b: challenge.public() };
+        let received = Parameters { group: group.bits(), salt: challenge.salt(), b: challenge.public() };
         let credentials = Credentials::new(account, "correct horse").unwrap();
         let answer = credentials.answer(&received, &Secret::new(vector.array("a"))).unwrap();
         assert_eq!(answer.public(), vector.get("A"), "{name}: A");
@@ -82,7 +88,7 @@ fn the_protocol_page_prints_these_vectors() {
     let section = section.split("### Framing").next().unwrap_or(section);
     let ours = include_str!("vectors.txt");
     let blocks: Vec<&str> = section.split("```").skip(1).step_by(2).collect();
-    assert_eq!(blocks.len(), 13);
+    assert_eq!(blocks.len(), 19);
     for block in blocks {
         // A line that begins a value has its name in the first column.
         for value in block.trim().replace("\n ", "").lines() {
@@ -132,7 +138,7 @@ fn login_keys_and_tickets() {
     }
     let th1 = transcript.hash();
     assert_eq!(th1, vector.array("th1"));
-    let mut keys = LoginKeys::derive(&Secret::new(Section::read("srp").array("K")), &th1);
+    let mut keys = LoginKeys::derive(&Secret::new(Section::read("srp").array("K")), None, &th1);
     assert_eq!(keys.client.expose(), vector.get("client key"));
     assert_eq!(keys.server.expose(), vector.get("server key"));
 
@@ -149,6 +155,46 @@ fn login_keys_and_tickets() {
         assert_eq!(ticket.id.as_bytes(), chain.get(&format!("ticket {index} id")));
         assert_eq!(ticket.key.expose(), chain.get(&format!("ticket {index} key")));
     }
+}
+
+#[test]
+fn puzzles_and_their_answers() {
+    let vector = Section::read("puzzle");
+    let maker = Maker::new(Secret::new(vector.array("seed")));
+    let (address, hello) = (vector.array("address"), vector.get("Hello payload"));
+    let token = maker.make(&address, hello, PUZZLE_MADE_MS, 12);
+    assert_eq!(token, vector.array("token"));
+    let answer = solve(&token, 12).unwrap();
+    assert_eq!(answer[25..], *vector.get("solution"));
+    let answered = vector.get("Hello answered");
+    let (unanswered, found) = split(&answered[5..]);
+    assert_eq!((unanswered, found), (hello, Some(&answer)));
+    let lives = std::time::Duration::from_secs(30);
+    assert_eq!(maker.check(&address, hello, &answer, PUZZLE_MADE_MS + 1, lives), Ok(token));
+    let puzzle = vector.get("Puzzle");
+    assert_eq!(puzzle[puzzle.len() - 27..][..25], token);
+}
+
+#[test]
+fn key_shares_agree_with_another_implementation() {
+    let vector = Section::read("hybrid");
+    let client = [vector.get("seed"), vector.get("client x25519")].concat();
+    let server = [&[0x71; 32], vector.get("server x25519")].concat();
+    let offer = hybrid::Offer::new(&Secret::new(client.try_into().unwrap())).unwrap();
+    assert_eq!(sha256(offer.public()), vector.array("offer sha256"));
+    let (answer, servers) = hybrid::answer(offer.public(), &Secret::new(server.try_into().unwrap())).unwrap();
+    assert_eq!(answer, vector.get("answer"));
+    let secret = offer.accept(&answer).unwrap();
+    assert_eq!(secret.expose(), vector.get("secret"));
+    assert_eq!(secret, servers);
+    let shared = Secret::new(Section::read("srp").array("K"));
+    let keys = LoginKeys::derive(&shared, Some(&secret), &vector.array("th1"));
+    assert_eq!(keys.client.expose(), vector.get("client key"));
+    assert_eq!(keys.server.expose(), vector.get("server key"));
+}
+
+fn sha256(bytes: &[u8]) -> [u8; 32] {
+    aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes).as_ref().try_into().unwrap()
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
+use shardkeep_auth::srp::Group;
 use shardkeep_lanes::{Connector, Lane};
 use shardkeep_wire::{
     preface::{Preface, Service, deployment_tag},
@@ -23,6 +24,10 @@ pub struct Config {
     pub lanes: Vec<Lane>,
     /// Makes the connections, and knows whom to trust.
     pub connector: Connector,
+    /// Groups of SRP that the client calculates in. A server takes the account's.
+    pub groups: Vec<Group>,
+    /// Offer a post-quantum key share at login.
+    pub key_share: bool,
     /// Where names are resolved; `None`: by the operating system, without SRV.
     pub dns: Option<Resolver>,
     pub timing: Timing,
@@ -75,6 +80,8 @@ impl Default for Config {
             suites: Suite::ALL.to_vec(),
             lanes: vec![Lane::Tcp],
             connector: Connector::default(),
+            groups: Group::ALL.to_vec(),
+            key_share: true,
             dns: None,
             timing: Timing::default(),
         }

@@ -2,7 +2,7 @@
 
 use std::{io, net::SocketAddr, time::Duration};
 
-use shardkeep_auth::{NameError, PasswordError, srp::SrpError};
+use shardkeep_auth::{NameError, PasswordError, hybrid::ShareError, srp::SrpError};
 use shardkeep_wire::{
     WireError,
     message::MessageError,
@@ -78,6 +78,8 @@ pub enum ClientError {
     Imposter(&'static str),
     #[error(transparent)]
     Srp(#[from] SrpError),
+    #[error("server: {0}")]
+    Share(#[from] ShareError),
     #[error(transparent)]
     Name(#[from] NameError),
     #[error(transparent)]
@@ -109,7 +111,7 @@ impl ClientError {
             Self::Io(_) => "connection",
             Self::Timeout(_) => "timeout",
             Self::Wire(_) | Self::Unexpected { .. } | Self::TooLarge(_) => "protocol",
-            Self::Imposter(_) | Self::Srp(_) => "proof",
+            Self::Imposter(_) | Self::Srp(_) | Self::Share(_) => "proof",
             Self::Name(_) | Self::Password(_) => "credentials",
             Self::Refused(refusal) => refusal.code.as_str_name(),
             Self::Ended(SessionEnd::Refused(refusal)) => refusal.code.as_str_name(),

@@ -6,22 +6,22 @@
 
 use std::{net::SocketAddr, time::Duration};
 
+use bytes::Bytes;
 use prost::Message as _;
 use shardkeep_auth::{
-    AccountName, Transcript, check_password,
+    AccountName, Transcript, check_password, hybrid,
     login_keys::LoginKeys,
-    registration,
+    puzzle, registration,
     srp::{Credentials, Group, Parameters, Verifier},
     ticket::{Chain, Ticket},
 };
-use shardkeep_types::Secret;
 use shardkeep_wire::{
-    Kind, Message, opcode,
+    Head, Kind, Message, opcode,
     payload::{
         AccountSession, BeginSecondFactor, Challenge, ChangePassword, ConfirmSecondFactor, ErrorCode,
         Finished, GatewayOffer, Hello, ListSessions, LogOutEverywhere, LoggedOutEverywhere, NewAccount,
-        PasswordChanged, Ping, Proof, Register, Registered, Registration, RemoveSecondFactor, SecondFactor,
-        SecondFactorBegun, SelectWorld, SessionList, Verified, Welcome, World, WorldList,
+        PasswordChanged, Ping, Proof, Puzzle, Register, Registered, Registration, RemoveSecondFactor,
+        SecondFactor, SecondFactorBegun, SelectWorld, SessionList, Verified, Welcome, World, WorldList,
     },
     preface::Service,
     seal::Suite,
@@ -38,6 +38,9 @@ use crate::{
 
 /// Requests of the handshake carry this number; those after it rise from here.
 const FIRST_REQUEST: u32 = 1;
+
+/// Puzzles solved for one login before the server is called unreasonable.
+const PUZZLES: usize = 4;
 
 /// Selections that were given up before their answer came.
 const MOST_SKIPPED: u32 = 16;
@@ -104,13 +107,14 @@ pub async fn find(config: &Config, zone: &str) -> Result<Vec<SocketAddr>, Client
 #[derive(Debug)]
 pub struct Door {
     connection: Connection,
+    address: SocketAddr,
     config: Config,
 }
 
 impl Door {
     pub async fn open(config: &Config, address: SocketAddr) -> Result<Self, ClientError> {
-        let connection = Connection::open_any(config, address, Service::Login).await?;
-        Ok(Self { connection, config: config.clone() })
+        let connection = connect(config, address).await?;
+        Ok(Self { connection, address, config: config.clone() })
     }
 
     /// The whole handshake, within its time.
@@ -162,18 +166,19 @@ impl Door {
         Ok(account.account_id)
     }
 
-    /// Says who wants to come in.
+    /// Says who wants to come in, and works for it if the server is crowded.
     pub async fn greet(mut self, credentials: Credentials) -> Result<Challenged, ClientError> {
+        let offer = if self.config.key_share { Some(hybrid::Offer::new(&random::secret()?)?) } else { None };
         let hello = Hello {
             account: credentials.account().to_string(),
             suites: self.config.suite_numbers(),
-            groups: vec![Group::Bits2048.bits()],
+            groups: self.config.groups.iter().map(|group| group.bits()).collect(),
             random: random::bytes::<32>()?.to_vec(),
             client_version: self.config.client_version,
+            key_share: offer.as_ref().map(|offer| offer.public().to_vec()).unwrap_or_default(),
+            puzzle: Vec::new(),
         };
-        let hello = Message::request(opcode::HELLO, FIRST_REQUEST, &hello);
-        self.connection.send(std::slice::from_ref(&hello)).await?;
-        let answer = reply(&mut self.connection, opcode::HELLO, "Challenge").await?;
+        let (hello, answer) = self.say_hello(&hello).await?;
 
         let mut transcript = Transcript::new(&self.connection.binding());
         transcript.add(&hello.to_bytes());
@@ -184,9 +189,56 @@ impl Door {
             config: self.config,
             credentials,
             challenge,
+            offer,
             transcript,
         })
     }
+
+    /// The `Hello` that the server took, and its `Challenge`. The puzzle is bound to the bytes of `Hello`, and its
+    /// answer stands behind them.
+    async fn say_hello(&mut self, hello: &Hello) -> Result<(Message, Message), ClientError> {
+        let unanswered = Bytes::from(hello.encode_to_vec());
+        let mut payload = unanswered.clone();
+        for solved in 0..=PUZZLES {
+            let hello = Message::new(opcode::HELLO, Head::Request(FIRST_REQUEST), payload);
+            let answer = self.ask(&hello, solved > 0).await?;
+            if answer.opcode == opcode::HELLO {
+                return Ok((hello, answer));
+            }
+            let Puzzle { token, bits } = answer.decode()?;
+            let solving = tokio::task::spawn_blocking(move || puzzle::solve(&token, bits)).await;
+            let answer = solving.ok().flatten().ok_or(ClientError::Imposter("it asks for too much work"))?;
+            let field = Hello { puzzle: answer.to_vec(), ..Hello::default() }.encode_to_vec();
+            payload = [&unanswered[..], &field].concat().into();
+        }
+        Err(ClientError::Imposter("it takes no answer to its puzzles"))
+    }
+
+    /// A server may have hung up while its puzzle was solved: then the answer is as good on a new connection.
+    async fn ask(&mut self, hello: &Message, solved: bool) -> Result<Message, ClientError> {
+        match self.ask_here(hello).await {
+            Err(ClientError::Io(_)) if solved => {
+                self.connection = connect(&self.config, self.address).await?;
+                self.ask_here(hello).await
+            }
+            done => done,
+        }
+    }
+
+    async fn ask_here(&mut self, hello: &Message) -> Result<Message, ClientError> {
+        self.connection.send(std::slice::from_ref(hello)).await?;
+        let answer = self.connection.next().await?;
+        let expected = matches!(answer.opcode, opcode::HELLO | opcode::PUZZLE);
+        if expected && answer.head.request() == Some(FIRST_REQUEST) {
+            Ok(answer)
+        } else {
+            Err(ClientError::Unexpected { opcode: answer.opcode, waiting_for: "Challenge" })
+        }
+    }
+}
+
+async fn connect(config: &Config, address: SocketAddr) -> Result<Connection, ClientError> {
+    Connection::open_any(config, address, Service::Login).await
 }
 
 /// The server has sent its half of SRP.
@@ -195,6 +247,7 @@ pub struct Challenged {
     config: Config,
     credentials: Credentials,
     challenge: Challenge,
+    offer: Option<hybrid::Offer>,
     transcript: Transcript,
 }
 
@@ -206,10 +259,18 @@ impl Challenged {
 
     /// The same, with the code of the second factor if the server asks for it.
     pub async fn prove_with_code(mut self, code: Option<&str>) -> Result<WorldSelect, ClientError> {
-        let Challenge { group, salt, b, suite, .. } = &self.challenge;
+        let Challenge { group, salt, b, suite, key_share, .. } = &self.challenge;
         let suite = Suite::from_number(*suite).filter(|suite| self.config.suites.contains(suite));
         let suite = suite.ok_or(ClientError::Imposter("it chose a suite that was not offered"))?;
-        let ours = Secret::new(random::bytes::<32>()?);
+        if !Group::from_bits(*group).is_some_and(|group| self.config.groups.contains(&group)) {
+            return Err(ClientError::Imposter("it chose a group that was not offered"));
+        }
+        let hybrid = match (self.offer.take(), key_share.is_empty()) {
+            (_, true) => None,
+            (Some(offer), false) => Some(offer.accept(key_share)?),
+            (None, false) => return Err(ClientError::Imposter("it shares a key that was not offered")),
+        };
+        let ours = random::secret::<32>()?;
         let answer = self.credentials.answer(&Parameters { group: *group, salt, b }, &ours)?;
 
         let proof = Proof { a: answer.public().to_vec(), m1: answer.m1().to_vec() };
@@ -221,7 +282,7 @@ impl Challenged {
         self.transcript.add(&proof.to_bytes());
         let th1 = self.transcript.hash();
         let shared = answer.verify(&verified.m2).map_err(|_| ClientError::Imposter("its proof is wrong"))?;
-        let keys = LoginKeys::derive(&shared, &th1);
+        let keys = LoginKeys::derive(&shared, hybrid.as_ref(), &th1);
         if !keys.server_finished(&th1).matches(&verified.finished) {
             return Err(ClientError::Imposter("the conversation was altered"));
         }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use aws_lc_rs::rand;
+use shardkeep_types::Secret;
 
 use crate::ClientError;
 
@@ -10,6 +11,10 @@ pub(crate) fn bytes<const N: usize>() -> Result<[u8; N], ClientError> {
     let mut bytes = [0; N];
     rand::fill(&mut bytes).map_err(|_| ClientError::Random)?;
     Ok(bytes)
+}
+
+pub(crate) fn secret<const N: usize>() -> Result<Secret<[u8; N]>, ClientError> {
+    bytes().map(Secret::new)
 }
 
 /// A number below `limit` (at least 1), for choices that need not be unpredictable.

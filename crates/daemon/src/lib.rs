@@ -41,6 +41,7 @@ pub mod event;
 mod healthcheck;
 mod life;
 mod mask;
+mod network;
 mod otlp;
 mod process;
 mod run;
@@ -54,6 +55,7 @@ use shardkeep_types::DaemonKind;
 
 pub use config::{ClusterConfig, DaemonConfig, LogConfig, LogFormat, Settings, duration};
 pub use life::{Bound, Daemon};
+pub use network::{Network, NetworkError, Networks};
 pub use run::{Running, launch, main, main_with_args};
 pub use settings::{SettingsError, Sources};
 // For the `event!` macro.

@@ -3,7 +3,11 @@
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use tokio::net::{TcpListener, TcpStream};
+use shardkeep_wire::proxy::{self, ProxyError};
+use tokio::{
+    io::AsyncReadExt,
+    net::{TcpListener, TcpStream},
+};
 use tokio_rustls::TlsAcceptor;
 
 use crate::{
@@ -119,6 +123,32 @@ impl Arrival {
             Self::Tcp(_, peer) => *peer,
             Self::Quic(arrival) => arrival.peer(),
         }
+    }
+
+    /// Learns from the header of PROXY protocol v2 for whom a balancer connects, and takes that for the peer. A connection
+    /// of the balancer's own, such as a health check, stays its own; QUIC does not come through balancers of TCP. The
+    /// caller bounds the time.
+    ///
+    /// # Errors
+    /// When there is no header, or it is damaged, or the connection ends.
+    pub async fn reveal<E: From<io::Error> + From<ProxyError>>(&mut self) -> Result<(), E> {
+        let Self::Tcp(stream, peer) = self else { return Ok(()) };
+        let mut fixed = [0; proxy::FIXED];
+        // The signature first: who speaks something else may well say less, and then wait.
+        let (signature, lengths) = fixed.split_at_mut(proxy::SIGNATURE.len());
+        stream.read_exact(signature).await?;
+        if signature != proxy::SIGNATURE {
+            return Err(ProxyError::Foreign.into());
+        }
+        stream.read_exact(lengths).await?;
+        let begin = proxy::Begin::parse(&fixed)?;
+        let mut rest = [0; proxy::MAX_REST];
+        let rest = &mut rest[..begin.rest()];
+        stream.read_exact(rest).await?;
+        if let Some(client) = begin.source(&fixed, rest)? {
+            *peer = client;
+        }
+        Ok(())
     }
 
     /// As far as one can tell before anything is read: a WebSocket begins as TCP.

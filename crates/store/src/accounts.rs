@@ -252,6 +252,13 @@ pub async fn list(database: &Database, prefix: &str, after: &str, limit: u32) ->
     rows.into_iter().map(account).collect()
 }
 
+/// How many accounts have which group (bits of its modulus).
+pub async fn groups(database: &Database) -> Result<Vec<(u32, u64)>, Error> {
+    let select = sql("SELECT srp_group, COUNT(*) FROM accounts GROUP BY srp_group");
+    let rows = database.fetch_all(select).await?;
+    rows.into_iter().map(|mut row| Ok((row.take()?, row.take()?))).collect()
+}
+
 /// A secret that all replicas share: what is stored, or `fresh` if nothing was.
 pub async fn shared_secret(
     database: &Database,

@@ -18,9 +18,9 @@ fn allowed(name: &str) -> BTreeSet<&'static str> {
     let base =
         ["cluster", "store", "bus", "daemon", "rpc", "lanes", "wire", "auth", "sim", "behavior", "patch"];
     let allowed: Vec<&str> = match name {
-        "types" | "bus" | "store" | "lanes" | "sim" | "behavior" => vec![],
+        "types" | "bus" | "store" | "sim" | "behavior" => vec![],
         "wire" => vec![],
-        "auth" | "patch" => vec!["wire"],
+        "auth" | "lanes" | "patch" => vec!["wire"],
         "rpc" => vec![],
         "daemon" => vec!["rpc"],
         "cluster" => vec!["daemon", "rpc"],

@@ -14,6 +14,7 @@ use crate::{
     opcode::{self, Phase},
     payload,
     preface::{self, Preface},
+    proxy,
     record::{Decoder, HEADER},
     seal::{KEY, Opener, Suite},
     session::{Bounds, Inbox, Outbox},
@@ -26,6 +27,7 @@ pub fn decode_all(bytes: &[u8]) {
     if let Some(preface) = bytes.first_chunk() {
         let _ = Preface::parse(preface);
     }
+    proxied(bytes);
     for side in [Side::Client, Side::Server] {
         let mut buffer = BytesMut::from(bytes);
         while let Ok(Some(body)) = Decoder::new(side).next(&mut buffer) {
@@ -219,6 +221,14 @@ fn place(acknowledged: u64, argument: u8, commands: &mut &[u8]) -> u64 {
     u64::from_le_bytes(number)
 }
 
+fn proxied(bytes: &[u8]) {
+    if let Some((fixed, rest)) = bytes.split_first_chunk()
+        && let Ok(begin) = proxy::Begin::parse(fixed)
+    {
+        let _ = begin.source(fixed, &rest[..begin.rest().min(rest.len())]);
+    }
+}
+
 fn sealed(body: &[u8]) {
     for suite in Suite::ALL {
         if let Ok(mut opener) = Opener::<crate::seal::AwsLc>::new(suite, Secret::new([0; KEY])) {
@@ -245,6 +255,7 @@ fn payloads(message: &Message<&[u8]>) {
     let _ = message.decode::<payload::Ack>();
     let _ = message.decode::<payload::Hello>();
     let _ = message.decode::<payload::Challenge>();
+    let _ = message.decode::<payload::Puzzle>();
     let _ = message.decode::<payload::Proof>();
     let _ = message.decode::<payload::WorldList>();
     let _ = message.decode::<payload::Resume>();

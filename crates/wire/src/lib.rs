@@ -16,6 +16,7 @@ pub mod movement;
 pub mod opcode;
 pub mod payload;
 pub mod preface;
+pub mod proxy;
 pub mod range;
 pub mod record;
 pub mod seal;

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use serde::{Deserialize, Serialize};
-use shardkeep_daemon::{Validate, duration};
+use shardkeep_daemon::{Networks, Validate, duration};
 use shardkeep_lanes::Settings as Lanes;
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -23,6 +23,8 @@ pub struct Config {
     pub max_connections: usize,
     /// Connections at once from one address.
     pub max_connections_per_address: usize,
+    /// Balancers in front of this door, as networks: they must speak PROXY protocol v2, and nobody else may.
+    pub trusted_balancers: Networks,
     /// How long a session outlives its connection.
     #[serde(with = "duration")]
     pub link_loss: Duration,
@@ -51,6 +53,7 @@ impl Default for Config {
             capacity: 10_000,
             max_connections: 12_000,
             max_connections_per_address: 2_000,
+            trusted_balancers: Networks::default(),
             link_loss: Duration::from_secs(60),
             handshake: Duration::from_secs(15),
             idle: Duration::from_secs(30),

@@ -7,6 +7,7 @@ use shardkeep_wire::{
     message::MessageError,
     payload::{Error, ErrorCode, PayloadError},
     preface::PrefaceError,
+    proxy::ProxyError,
     record::RecordError,
     seal::SealError,
     session::SessionError,
@@ -23,6 +24,9 @@ pub(crate) enum DoorError {
     Io(#[from] io::Error),
     #[error("too slow")]
     Timeout,
+    /// A balancer that must speak PROXY protocol does not.
+    #[error(transparent)]
+    Proxy(#[from] ProxyError),
     #[error("no suite in common")]
     Suite,
     /// Unknown, used, revoked, expired, or not proved: the client is not told which.
@@ -48,6 +52,7 @@ impl DoorError {
             Self::Wire(error) => error.label(),
             Self::Io(_) => "io",
             Self::Timeout => "timeout",
+            Self::Proxy(error) => error.label(),
             Self::Suite => "suite",
             Self::Ticket => "ticket",
             Self::Draining => "draining",
@@ -62,7 +67,7 @@ impl DoorError {
     pub(crate) fn answer(&self) -> Option<Error> {
         let code = match self {
             Self::Wire(error) => error.code()?,
-            Self::Io(_) | Self::Timeout => return None,
+            Self::Io(_) | Self::Timeout | Self::Proxy(_) => return None,
             Self::Suite => ErrorCode::Malformed,
             Self::Ticket => ErrorCode::TicketInvalid,
             Self::Draining => ErrorCode::Draining,

@@ -3,8 +3,8 @@
 use std::{net::SocketAddr, time::Duration};
 
 use serde::{Deserialize, Serialize};
-use shardkeep_auth::Key;
-use shardkeep_daemon::{Validate, duration};
+use shardkeep_auth::{Key, puzzle::MOST_BITS};
+use shardkeep_daemon::{Networks, Validate, duration};
 use shardkeep_lanes::Settings as Lanes;
 
 use crate::update;
@@ -21,7 +21,8 @@ pub struct Config {
     pub store: String,
     /// Oldest client version served: major · 1,000,000 + minor · 1,000 + patch.
     pub min_client_version: u32,
-    /// Connections at once; more are told UNAVAILABLE.
+    /// Connections at once. Beyond it newcomers take the places of connections that have not logged in, of the address
+    /// prefix with most of them; where that is their own they are told UNAVAILABLE.
     pub max_connections: usize,
     /// Connections at once from one address (of IPv6: from one /64).
     pub max_connections_per_address: usize,
@@ -33,8 +34,18 @@ pub struct Config {
     pub ticket_lives: Duration,
     /// Threads for exponentiations; 0: one per core.
     pub crypto_threads: usize,
-    /// Exponentiations that may wait for a thread; beyond it clients are told UNAVAILABLE.
+    /// Logins that may wait for a thread. Beyond it those are told UNAVAILABLE whose address prefix has most of them.
     pub crypto_queue: usize,
+    /// Longest wait for a thread; who would wait longer is told UNAVAILABLE at once, and when to come back.
+    #[serde(with = "duration")]
+    pub crypto_patience: Duration,
+    /// Jobs of one account at a time, waiting or at work, from addresses it has not used lately.
+    pub crypto_jobs_per_account: usize,
+    /// Whether logins may or must have a post-quantum key share beside the password.
+    pub hybrid: Hybrid,
+    /// Balancers in front of this door, as networks: they must speak PROXY protocol v2, and nobody else may.
+    pub trusted_balancers: Networks,
+    pub puzzle: Puzzle,
     /// What a login does to one that is there already.
     pub duplicate_logins: DuplicateLogins,
     /// Where a second login is refused: how long a replica that died keeps those out who were connected to it.
@@ -110,6 +121,77 @@ impl Config {
     }
 }
 
+/// `X25519MLKEM768` beside the password.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Hybrid {
+    /// Clients that offer it get it.
+    Allow,
+    /// Nobody gets it.
+    Off,
+    /// Clients that do not offer it are refused.
+    Require,
+}
+
+/// Work that clients do before the server works for them.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Puzzle {
+    pub mode: PuzzleMode,
+    /// Load of the exponentiation pool (0 to 1) from which on puzzles are asked for.
+    pub from: f64,
+    /// Zero bits asked for at that load: 2 to the power of it are the hashes that a client calculates.
+    pub least_bits: u32,
+    /// The same at full load; between the two it rises with the load.
+    pub most_bits: u32,
+    /// How long a puzzle may be solved.
+    #[serde(with = "duration")]
+    pub lives: Duration,
+    /// Solved puzzles remembered, so that each serves once. Beyond it all are forgotten, and all that were given out
+    /// until then no longer hold.
+    pub remembered: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PuzzleMode {
+    /// Under load.
+    Auto,
+    Always,
+    Never,
+}
+
+impl Default for Puzzle {
+    fn default() -> Self {
+        Self {
+            mode: PuzzleMode::Auto,
+            from: 0.5,
+            least_bits: 14,
+            most_bits: 20,
+            lives: Duration::from_secs(30),
+            remembered: 131_072,
+        }
+    }
+}
+
+impl Validate for Puzzle {
+    fn validate(&self) -> Result<(), String> {
+        if !(0.0..1.0).contains(&self.from) {
+            return Err("puzzle: from must be at least 0 and below 1".into());
+        }
+        if self.least_bits == 0 || self.most_bits < self.least_bits || self.most_bits > MOST_BITS {
+            return Err(format!("puzzle: bits must be 1 to {MOST_BITS}, and least_bits at most most_bits"));
+        }
+        if self.lives < Duration::from_secs(1) || self.lives > Duration::from_secs(300) {
+            return Err("puzzle: lives must be 1s to 5m".into());
+        }
+        if self.remembered < 16 {
+            return Err("puzzle: remembered must be at least 16".into());
+        }
+        Ok(())
+    }
+}
+
 /// How often one may try. Each is a token bucket.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -158,6 +240,11 @@ impl Default for Config {
             ticket_lives: Duration::from_secs(60),
             crypto_threads: 0,
             crypto_queue: 512,
+            crypto_patience: Duration::from_secs(5),
+            crypto_jobs_per_account: 16,
+            hybrid: Hybrid::Allow,
+            trusted_balancers: Networks::default(),
+            puzzle: Puzzle::default(),
             duplicate_logins: DuplicateLogins::Displace,
             login_lease: Duration::from_secs(15),
             registration: Registrations::Closed,
@@ -206,6 +293,13 @@ impl Validate for Config {
         if self.connection_lives > Duration::from_secs(3600) {
             return Err("connection_lives: must be at most 1h, after which keys would have to change".into());
         }
+        if self.crypto_patience.is_zero() || self.crypto_patience > Duration::from_secs(15) {
+            return Err("crypto_patience: must be 1ms to 15s, the time of a whole handshake".into());
+        }
+        if self.crypto_jobs_per_account == 0 {
+            return Err("crypto_jobs_per_account: must be at least 1".into());
+        }
+        self.puzzle.validate()?;
         if self.login_lease < Duration::from_secs(1) || self.login_lease > Duration::from_secs(120) {
             return Err("login_lease: must be 1s to 2m".into());
         }
@@ -262,5 +356,10 @@ mod tests {
         config = Config::default();
         config.limits.failures.burst = 0;
         assert!(config.validate().unwrap_err().starts_with("limits: "));
+        config = Config::default();
+        config.puzzle.most_bits = 25;
+        assert!(config.validate().unwrap_err().starts_with("puzzle: "));
+        config = Config { crypto_patience: Duration::from_secs(16), ..Config::default() };
+        assert!(config.validate().unwrap_err().starts_with("crypto_patience: "));
     }
 }

@@ -202,6 +202,29 @@ impl Connection {
         if read == 0 { Err(LoginError::Closed) } else { Ok(()) }
     }
 
+    /// Does the work unless the client goes away meanwhile: nobody needs it then.
+    pub(crate) async fn unless_gone<T, E: From<LoginError>>(
+        &mut self,
+        work: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, E> {
+        tokio::select! {
+            biased;
+            done = work => done,
+            gone = self.gone() => Err(gone.into()),
+        }
+    }
+
+    /// Listens until the client has gone. What it says is kept; who says much before it is asked is not listened to
+    /// any longer.
+    async fn gone(&mut self) -> LoginError {
+        while self.inbox.len() < READ {
+            if let Err(error) = self.fill().await {
+                return error;
+            }
+        }
+        std::future::pending().await
+    }
+
     /// Appends a record with this message to what is to be sent.
     pub(crate) fn queue(&mut self, message: &Message) -> Result<(), LoginError> {
         let mut writer = Writer::begin(&mut self.outbox, Side::Server);
@@ -253,5 +276,30 @@ impl Connection {
             Ok::<_, std::io::Error>(())
         };
         let _ = timeout(LINGER, drain).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn work_ends_when_its_client_goes() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (stream, peer) = listener.accept().await.unwrap();
+        let mut connection = Connection::new(stream, peer, Instant::now());
+        let done: Result<_, LoginError> = connection.unless_gone(async { Ok(7) }).await;
+        assert_eq!(done.unwrap(), 7);
+        client.writable().await.unwrap();
+        client.try_write(b"said too early").unwrap();
+        drop(client);
+        let gone = connection.unless_gone(pending::<Result<(), LoginError>>()).await;
+        assert!(matches!(gone, Err(LoginError::Closed | LoginError::Broken(_))));
+        assert_eq!(connection.inbox, b"said too early"[..], "and nothing is lost");
     }
 }

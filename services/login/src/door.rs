@@ -22,8 +22,9 @@ use shardkeep_wire::{
 use tonic::Request;
 
 use crate::{
-    Config, DuplicateLogins, bounds::Bounds, config, gateways::Gateways, limits::Limits, pool::Pool,
-    presence::Lease, random, revocations::Revocations, update::Patches, vault::Vault, worlds::Worlds,
+    Config, DuplicateLogins, bounds::Bounds, config, gateways::Gateways, groups::Groups, limits::Limits,
+    pool::Pool, presence::Lease, puzzle::Puzzles, random, revocations::Revocations, update::Patches,
+    vault::Vault, worlds::Worlds,
 };
 
 /// How long a welcome waits for the count of characters; without it the list says nothing of them.
@@ -37,8 +38,11 @@ pub(crate) struct Door {
     pub(crate) database: Database,
     /// Makes the challenges of accounts that do not exist; the same on all replicas.
     pub(crate) decoy_seed: Key,
+    /// Which groups those have.
+    pub(crate) groups: Groups,
     pub(crate) bounds: Bounds,
     pub(crate) pool: Pool,
+    pub(crate) puzzles: Puzzles,
     pub(crate) limits: Limits,
     pub(crate) worlds: Worlds,
     pub(crate) gateways: Gateways,
@@ -65,7 +69,8 @@ impl Door {
         node: Node,
         daemon: Daemon,
     ) -> anyhow::Result<Self> {
-        let fresh = random::key()?;
+        let (fresh, fresh_puzzle) = (random::key()?, random::key()?);
+        let puzzle_seed = accounts::shared_secret(&database, "puzzle seed", &fresh_puzzle).await?;
         let key = accounts::shared_secret(&database, "region key", &random::key()?).await?;
         let attempts = config.registrations;
         let registrations = config::Limits { attempts, ..config.limits.clone() };
@@ -73,8 +78,10 @@ impl Door {
             preface: Preface::new(preface::Service::Login, preface::deployment_tag(deployment)),
             decoy_seed: accounts::shared_secret(&database, "decoy seed", &fresh).await?,
             database,
+            groups: Groups::default(),
             bounds: Bounds::new(&config),
-            pool: Pool::new(config.crypto_threads, config.crypto_queue),
+            pool: Pool::new(&config),
+            puzzles: Puzzles::new(config.puzzle.clone(), puzzle_seed),
             limits: Limits::new(config.limits.clone()),
             worlds,
             gateways: Gateways::new(&node),

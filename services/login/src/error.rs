@@ -2,12 +2,15 @@
 
 use std::{io, time::Duration};
 
-use shardkeep_auth::srp::SrpError;
+use shardkeep_auth::{hybrid::ShareError, srp::SrpError};
 use shardkeep_store as store;
 use shardkeep_wire::{
     WireError,
     payload::{Error as Answer, ErrorCode},
+    proxy::ProxyError,
 };
+
+use crate::queue::Refusal;
 
 /// Who made it end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,6 +63,15 @@ pub(crate) enum LoginError {
     /// More than we can do at once.
     #[error("too busy ({0})")]
     Busy(&'static str),
+    /// The exponentiations are taken, for so long.
+    #[error("too many logins ({why})")]
+    Crowded { why: &'static str, wait: Duration },
+    /// The client was given a puzzle and is to come back with the answer.
+    #[error("a puzzle first")]
+    Puzzled,
+    /// A balancer that must speak PROXY protocol does not.
+    #[error(transparent)]
+    Proxy(#[from] ProxyError),
     #[error("no world {0}")]
     NoWorld(u32),
     #[error("{0}")]
@@ -94,7 +106,9 @@ impl LoginError {
             Self::AlreadyLoggedIn { .. } => "already_logged_in",
             Self::Refused(_) => "refused",
             Self::Throttled { .. } => "throttled",
-            Self::Busy(_) => "busy",
+            Self::Busy(_) | Self::Crowded { .. } => "busy",
+            Self::Puzzled => "puzzled",
+            Self::Proxy(error) => error.label(),
             Self::NoWorld(_) => "no_world",
             Self::WorldAway(_) => "world_away",
             Self::NoGateway => "no_gateway",
@@ -106,9 +120,12 @@ impl LoginError {
 
     pub(crate) fn fault(&self) -> Fault {
         match self {
-            Self::Closed | Self::Displaced | Self::Draining => Fault::Nobody,
+            // Of a crowd nobody is guilty: it has a metric and an alert of its own.
+            Self::Closed | Self::Displaced | Self::Draining | Self::Puzzled | Self::Crowded { .. } => {
+                Fault::Nobody
+            }
             Self::Busy(_) | Self::Internal(_) => Fault::Us,
-            Self::Store(_) | Self::NoGateway | Self::WorldAway(_) => Fault::Peer,
+            Self::Proxy(_) | Self::Store(_) | Self::NoGateway | Self::WorldAway(_) => Fault::Peer,
             _ => Fault::Client,
         }
     }
@@ -118,7 +135,7 @@ impl LoginError {
         let again = |code, wait| Some(Answer::of(code, self.to_string()).retry_after(wait));
         let plainly = |code| Some(Answer::of(code, self.to_string()));
         match self {
-            Self::Closed | Self::Broken(_) => None,
+            Self::Closed | Self::Broken(_) | Self::Puzzled | Self::Proxy(_) => None,
             Self::Timeout(_) => plainly(ErrorCode::TooSlow),
             Self::Wire(error) => error.code().and_then(plainly),
             Self::Malformed(_) => plainly(ErrorCode::Malformed),
@@ -134,6 +151,7 @@ impl LoginError {
             Self::AlreadyLoggedIn { wait } => again(ErrorCode::AlreadyLoggedIn, *wait),
             Self::Refused(_) => plainly(ErrorCode::Refused),
             Self::Throttled { wait, .. } => again(ErrorCode::Throttled, *wait),
+            Self::Crowded { wait, .. } => again(ErrorCode::Unavailable, *wait),
             Self::Busy(_) => again(ErrorCode::Unavailable, Duration::from_millis(500)),
             Self::NoWorld(_) | Self::NoPatches => plainly(ErrorCode::NotFound),
             Self::WorldAway(_) | Self::NoGateway => again(ErrorCode::Unavailable, Duration::from_secs(1)),
@@ -164,6 +182,18 @@ impl From<io::Error> for LoginError {
             BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof => Self::Closed,
             _ => Self::Broken(error),
         }
+    }
+}
+
+impl From<Refusal> for LoginError {
+    fn from(Refusal { why, wait }: Refusal) -> Self {
+        Self::Crowded { why, wait }
+    }
+}
+
+impl From<ShareError> for LoginError {
+    fn from(_: ShareError) -> Self {
+        Self::Malformed("that is no key share")
     }
 }
 

@@ -9,12 +9,15 @@ mod connection;
 mod door;
 mod error;
 mod gateways;
+mod groups;
 mod limits;
 mod logon;
 mod maintenance;
 mod metrics;
 mod pool;
 mod presence;
+mod puzzle;
+mod queue;
 mod random;
 mod register;
 mod requests;
@@ -40,7 +43,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tracing::info;
 
-pub use config::{Bucket, Config, DuplicateLogins, Limits, Registrations};
+pub use config::{Bucket, Config, DuplicateLogins, Hybrid, Limits, Puzzle, PuzzleMode, Registrations};
 use door::Door;
 use error::LoginError;
 
@@ -77,6 +80,9 @@ impl Service for Login {
         let door = Arc::new(door.await?);
 
         daemon.spawn("patches", door.patches.clone().follow(served.clone()));
+        let (counted, stop) = (door.clone(), served.clone());
+        daemon
+            .spawn("groups of accounts", async move { counted.groups.follow(&counted.database, stop).await });
         let revocations = door.revocations.clone();
         daemon.spawn("revocations", revocations::watch(database.clone(), revocations, served.clone()));
         let accounts = Routes::new(accounts::AccountsService::server(door.clone()));
@@ -102,6 +108,8 @@ async fn report(node: Node, door: Arc<Door>, daemon: Daemon) -> anyhow::Result<(
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while daemon.draining().run_until_cancelled(ticks.tick()).await.is_some() {
         node.set_load(door.pool.load().max(door.bounds.load()));
+        metrics::pool_waiting(door.pool.waiting());
+        metrics::puzzle_bits(door.puzzles.bits(door.pool.load()).unwrap_or_default());
     }
     Ok(())
 }

@@ -11,7 +11,7 @@
 use std::{
     collections::HashMap,
     hash::Hash,
-    net::{IpAddr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     time::{Duration, Instant},
 };
 
@@ -25,10 +25,31 @@ use crate::{LoginError, config, metrics};
 pub(crate) struct Origin(IpAddr);
 
 impl Origin {
+    /// As 16 bytes, IPv4 mapped into IPv6.
+    pub(crate) fn octets(self) -> [u8; 16] {
+        match self.0 {
+            IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
+            IpAddr::V6(v6) => v6.octets(),
+        }
+    }
+
     pub(crate) fn of(address: IpAddr) -> Self {
         match address.to_canonical() {
             IpAddr::V6(v6) => Self(Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX)).into()),
             v4 => Self(v4),
+        }
+    }
+}
+
+/// Who shares the exponentiations fairly: what a provider hands out, a /24 of IPv4 or a /56 of IPv6.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Prefix(IpAddr);
+
+impl Prefix {
+    pub(crate) fn of(address: IpAddr) -> Self {
+        match address.to_canonical() {
+            IpAddr::V6(v6) => Self(Ipv6Addr::from_bits(v6.to_bits() & (u128::MAX << 72)).into()),
+            IpAddr::V4(v4) => Self(Ipv4Addr::from_bits(v4.to_bits() & (u32::MAX << 8)).into()),
         }
     }
 }
@@ -62,6 +83,11 @@ impl Limits {
     /// A login begins.
     pub(crate) fn begin(&self, origin: Origin, now: Instant) -> Result<(), LoginError> {
         self.state.lock().attempts.take(&origin, now).map_err(throttled("attempts"))
+    }
+
+    /// Whether the account has logged in from there lately.
+    pub(crate) fn is_trusted(&self, origin: Origin, account: &AccountName, now: Instant) -> bool {
+        self.state.lock().is_trusted(&(origin, account.clone()), now)
     }
 
     /// A proof came: it counts as wrong until [`Self::proved`] says otherwise.
@@ -263,5 +289,14 @@ mod tests {
         assert_eq!(of("2001:db8::1"), of("2001:db8::ffff:1"));
         assert_ne!(of("2001:db8:0:1::1"), of("2001:db8:0:2::1"));
         assert_eq!(of("::ffff:10.0.0.1"), origin(1));
+    }
+
+    #[test]
+    fn a_prefix_is_what_a_provider_hands_out() {
+        let of = |text: &str| Prefix::of(text.parse().unwrap());
+        assert_eq!(of("10.0.0.1"), of("::ffff:10.0.0.255"));
+        assert_ne!(of("10.0.0.1"), of("10.0.1.1"));
+        assert_eq!(of("2001:db8:0:100::1"), of("2001:db8:0:1ff:ffff::1"));
+        assert_ne!(of("2001:db8:0:100::1"), of("2001:db8:0:200::1"));
     }
 }

@@ -10,11 +10,13 @@ use std::{net::IpAddr, time::Instant};
 
 use shardkeep_auth::{
     AccountName, Binding, Transcript,
+    hybrid::{self, HybridSecret},
     login_keys::LoginKeys,
-    srp::{Challenge, Group, Verifier},
+    srp::{Challenge, Verifier},
     ticket::Chain,
 };
 use shardkeep_store::accounts::{self, Credentials, Raised};
+use shardkeep_types::Secret;
 use shardkeep_wire::{
     Message, opcode,
     payload::{self, ErrorCode, Finished, Hello, Proof, SecondFactor, Verified, Welcome},
@@ -22,16 +24,18 @@ use shardkeep_wire::{
 };
 
 use crate::{
-    LoginError,
+    Hybrid, LoginError,
     door::{Door, cause},
-    limits::Origin,
-    metrics, presence, random, second_factor,
+    limits::{Limits, Origin, Prefix},
+    metrics,
+    pool::Job,
+    presence,
+    queue::Ask,
+    random, second_factor,
     select::WorldSelect,
     worlds::Viewer,
 };
 
-/// The group of new accounts, and of those that do not exist.
-pub(crate) const GROUP: Group = Group::Bits2048;
 /// Logins of one account at the same time that may get in each other's way.
 const RACES: u32 = 8;
 
@@ -40,6 +44,8 @@ pub(crate) struct Logon<S> {
     origin: Origin,
     transcript: Transcript,
     begun: Instant,
+    /// When the handshake must be over.
+    until: Instant,
     state: S,
 }
 
@@ -49,6 +55,7 @@ pub(crate) struct Challenged {
     challenge: Challenge,
     name: AccountName,
     suite: Suite,
+    hybrid: Option<HybridSecret>,
     /// `None`: there is no such account.
     account: Option<Credentials>,
 }
@@ -78,20 +85,41 @@ impl<S> Logon<S> {
             origin: self.origin,
             transcript: self.transcript,
             begun: self.begun,
+            until: self.until,
             state,
+        }
+    }
+
+    /// A place in the queue for one of the login's two jobs.
+    fn ask(&self, door: &Door, account: &AccountName, cost: u32) -> Ask {
+        Ask {
+            prefix: Prefix::of(self.address),
+            account: account.clone(),
+            trusted: door.limits.is_trusted(self.origin, account, Instant::now()),
+            cost,
+            until: self.until,
         }
     }
 }
 
 impl Logon<New> {
-    pub(crate) fn new(preface: &Binding, address: IpAddr, now: Instant) -> Self {
+    pub(crate) fn new(preface: &Binding, address: IpAddr, now: Instant, until: Instant) -> Self {
         Self {
             address,
             origin: Origin::of(address),
             transcript: Transcript::new(preface),
             begun: now,
+            until,
             state: New,
         }
+    }
+
+    /// The puzzle that this client must solve first; before anything costs us more than a few hashes.
+    pub(crate) fn puzzle(&self, door: &Door, message: &Message) -> Result<Option<Message>, LoginError> {
+        let load = door.pool.load();
+        let puzzle = door.puzzles.judge(load, self.origin, &message.payload, random::unix_millis());
+        let number = message.head.request().ok_or(LoginError::Malformed("not a request"))?;
+        Ok(puzzle.map(|puzzle| Message::reply(opcode::PUZZLE, number, &puzzle)))
     }
 
     pub(crate) async fn hello(
@@ -109,6 +137,7 @@ impl Logon<New> {
             let update = door.patches.are_published();
             return Err(LoginError::Outdated { version: hello.client_version, oldest, update });
         }
+        let offer = key_share(door.config.hybrid, hello.key_share)?;
         let suite = Suite::choose(&hello.suites).ok_or(LoginError::NothingInCommon("suites"))?;
         let name = AccountName::normalise(&hello.account)
             .map_err(|_| LoginError::Malformed("that is no account name"))?;
@@ -117,8 +146,15 @@ impl Logon<New> {
         if !hello.groups.contains(&verifier.group().bits()) {
             return Err(LoginError::NothingInCommon("groups"));
         }
-        let b = random::key()?;
-        let challenge = door.pool.run(move |work| verifier.challenge(&b, work)).await??;
+        let (b, ours) = (random::key()?, Secret::new(random::bytes::<64>()?));
+        let cost = Job::Challenge.cost(verifier.group()) + u32::from(offer.is_some());
+        let job = door.pool.run(self.ask(door, &name, cost), move |work| {
+            let share = offer.map(|offer| hybrid::answer(&offer, &ours)).transpose()?;
+            Ok::<_, LoginError>((verifier.challenge(&b, work)?, share))
+        });
+        let (challenge, share) = job.await??;
+        metrics::key_share(share.is_some());
+        let (key_share, hybrid) = share.unzip();
 
         let reply = payload::Challenge {
             group: challenge.group().bits(),
@@ -126,20 +162,32 @@ impl Logon<New> {
             b: challenge.public().to_vec(),
             suite: payload::Suite::from(suite).into(),
             random: random::bytes::<32>()?.to_vec(),
+            key_share: key_share.unwrap_or_default(),
         };
         let reply = answer(message, &reply)?;
         self.transcript.add(&message.to_bytes());
         self.transcript.add(&reply.to_bytes());
-        Ok((self.then(Challenged { challenge, name, suite, account }), reply))
+        Ok((self.then(Challenged { challenge, name, suite, hybrid, account }), reply))
     }
 }
 
 /// The account's verifier or its stand-in. Both are always made, so that their cost tells nothing.
 fn verifier(door: &Door, name: &AccountName, account: Option<&Credentials>) -> Result<Verifier, LoginError> {
-    let decoy = Verifier::decoy(GROUP, name.clone(), &door.decoy_seed);
+    let decoy = door.groups.decoy(name.clone(), &door.decoy_seed);
     let Some(Credentials { proof, .. }) = account else { return Ok(decoy) };
     Verifier::stored(name.clone(), proof.group, proof.salt.clone(), proof.verifier.clone())
         .map_err(|_| LoginError::Internal("a stored verifier is damaged"))
+}
+
+/// The client's key share, where both sides want one.
+fn key_share(wanted: Hybrid, offer: Vec<u8>) -> Result<Option<Vec<u8>>, LoginError> {
+    match wanted {
+        Hybrid::Require if offer.is_empty() => Err(LoginError::NothingInCommon("key shares")),
+        Hybrid::Off => Ok(None),
+        _ if offer.is_empty() => Ok(None),
+        _ if offer.len() != hybrid::OFFER => Err(LoginError::Malformed("that is no key share")),
+        _ => Ok(Some(offer)),
+    }
 }
 
 impl Logon<Challenged> {
@@ -150,27 +198,58 @@ impl Logon<Challenged> {
         message: &Message,
     ) -> Result<(Logon<Proven>, Message, Suite), LoginError> {
         let proof: Proof = decode(message)?;
-        door.limits.charge(self.origin, &self.state.name, Instant::now())?;
+        let charge = Charge::new(&door.limits, self.origin, self.state.name.clone())?;
         self.transcript.add(&message.to_bytes());
         let th1 = self.transcript.hash();
 
-        let Challenged { challenge, name, suite, account } = self.state;
-        let job = door.pool.run(move |work| challenge.verify(&proof.a, &proof.m1, work));
-        let looked_at = job.await.inspect_err(|_| door.limits.spare(self.origin, &name, Instant::now()))?;
+        let cost = Job::Proof.cost(self.state.challenge.group());
+        let ask = self.ask(door, &self.state.name, cost);
+        let Challenged { challenge, name, suite, hybrid, account } = self.state;
+        let job = door.pool.run(ask, move |work| challenge.verify(&proof.a, &proof.m1, work));
+        let looked_at = job.await?;
+        charge.judged();
         let session = looked_at.inspect_err(|_| denied(account.as_ref(), self.address))?;
         let account = account.ok_or(LoginError::Internal("a decoy was proven"))?;
         door.limits.proved(self.origin, &name, Instant::now());
         check_ban(&account, self.address)?;
 
-        let keys = LoginKeys::derive(session.shared(), &th1);
+        let keys = LoginKeys::derive(session.shared(), hybrid.as_ref(), &th1);
         let reply =
             Verified { m2: session.m2().to_vec(), finished: keys.server_finished(&th1).as_bytes().to_vec() };
         let reply = answer(message, &reply)?;
         self.transcript.add(&reply.to_bytes());
         let finished = keys.client_finished(&self.transcript.hash());
-        let Self { address, origin, transcript, begun, .. } = self;
+        let Self { address, origin, transcript, begun, until, .. } = self;
         let state = Proven { keys, finished, name, account };
-        Ok((Logon { address, origin, transcript, begun, state }, reply, suite))
+        Ok((Logon { address, origin, transcript, begun, until, state }, reply, suite))
+    }
+}
+
+/// A proof counts as wrong from the moment it comes, and costs nothing if it is never looked at: because the pool
+/// refuses it, or because its client goes away while it waits.
+struct Charge<'a> {
+    limits: &'a Limits,
+    origin: Origin,
+    account: AccountName,
+    judged: bool,
+}
+
+impl<'a> Charge<'a> {
+    fn new(limits: &'a Limits, origin: Origin, account: AccountName) -> Result<Self, LoginError> {
+        limits.charge(origin, &account, Instant::now())?;
+        Ok(Self { limits, origin, account, judged: false })
+    }
+
+    fn judged(mut self) {
+        self.judged = true;
+    }
+}
+
+impl Drop for Charge<'_> {
+    fn drop(&mut self) {
+        if !self.judged {
+            self.limits.spare(self.origin, &self.account, Instant::now());
+        }
     }
 }
 
@@ -202,10 +281,10 @@ impl Logon<Proven> {
         if !self.state.finished.matches(&finished.finished) {
             return Err(LoginError::Malformed("Finished does not match what was said before"));
         }
-        let Self { address, origin, transcript, begun, state } = self;
+        let Self { address, origin, transcript, begun, until, state } = self;
         let Proven { keys, name, account, .. } = state;
         let state = Checked { chain: keys.chain, name, account };
-        Ok(Logon { address, origin, transcript, begun, state })
+        Ok(Logon { address, origin, transcript, begun, until, state })
     }
 }
 

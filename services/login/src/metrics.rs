@@ -17,6 +17,11 @@ const LOGIN_SECONDS: &str = "shardkeep_login_handshake_seconds";
 const EXPONENTIATIONS: &str = "shardkeep_login_exponentiations_total";
 const POOL_WAIT_SECONDS: &str = "shardkeep_login_pool_wait_seconds";
 const POOL_WORK_SECONDS: &str = "shardkeep_login_pool_work_seconds";
+const POOL_WAITING: &str = "shardkeep_login_pool_waiting";
+const POOL_REFUSED: &str = "shardkeep_login_pool_refused_total";
+const PUZZLES: &str = "shardkeep_login_puzzles_total";
+const PUZZLE_BITS: &str = "shardkeep_login_puzzle_bits";
+const KEY_SHARES: &str = "shardkeep_login_key_shares_total";
 const OFFERS: &str = "shardkeep_login_gateway_offers_total";
 const GATEWAY_CALLS: &str = "shardkeep_login_gateway_calls_total";
 const WORLD_LISTS: &str = "shardkeep_login_world_lists_pushed_total";
@@ -40,7 +45,7 @@ const REGISTRATIONS: &str = "shardkeep_login_registrations_total";
 pub(crate) fn describe() {
     describe_gauge!(CONNECTIONS, "Connections of players open now");
     describe_counter!(ACCEPTED, "Connections accepted");
-    describe_counter!(REFUSED, "Connections closed at once because a bound was reached, by bound");
+    describe_counter!(REFUSED, "Connections closed because a bound was reached, by bound");
     describe_counter!(ENDED, "Connections ended, by why and whose fault");
     describe_counter!(VIOLATIONS, "Messages that the opcode table does not allow, by what is wrong");
     describe_counter!(LOGINS, "Logins, by lane (tcp, quic, ws, wss) and outcome");
@@ -50,6 +55,14 @@ pub(crate) fn describe() {
     describe_counter!(EXPONENTIATIONS, "Modular exponentiations done");
     describe_histogram!(POOL_WAIT_SECONDS, "Time a login waited for a thread of the exponentiation pool");
     describe_histogram!(POOL_WORK_SECONDS, "Time a login's exponentiations took on their thread");
+    describe_gauge!(POOL_WAITING, "Logins that wait for a thread of the exponentiation pool");
+    describe_counter!(POOL_REFUSED, "Logins that got no turn at the exponentiation pool, by why");
+    describe_counter!(PUZZLES, "Puzzles given out, and answers to them, by outcome");
+    describe_gauge!(PUZZLE_BITS, "Zero bits that puzzles ask for now; 0: none are asked");
+    describe_counter!(
+        KEY_SHARES,
+        "Logins that got beyond Hello, by whether a post-quantum key share was used"
+    );
     describe_counter!(OFFERS, "Answers to SelectWorld, by outcome");
     describe_counter!(GATEWAY_CALLS, "Calls to gateways, by call and outcome");
     describe_counter!(WORLD_LISTS, "World lists pushed to clients");
@@ -110,6 +123,26 @@ pub(crate) fn worked(exponentiations: u32, waited: Duration, worked: Duration) {
     counter!(EXPONENTIATIONS).increment(exponentiations.into());
     histogram!(POOL_WAIT_SECONDS).record(waited);
     histogram!(POOL_WORK_SECONDS).record(worked);
+}
+
+pub(crate) fn pool_waiting(jobs: usize) {
+    gauge!(POOL_WAITING).set(jobs as f64);
+}
+
+pub(crate) fn pool_refused(why: &'static str) {
+    counter!(POOL_REFUSED, "why" => why).increment(1);
+}
+
+pub(crate) fn puzzle(outcome: &'static str) {
+    counter!(PUZZLES, "outcome" => outcome).increment(1);
+}
+
+pub(crate) fn puzzle_bits(bits: u32) {
+    gauge!(PUZZLE_BITS).set(bits);
+}
+
+pub(crate) fn key_share(used: bool) {
+    counter!(KEY_SHARES, "used" => if used { "yes" } else { "no" }).increment(1);
 }
 
 pub(crate) fn offer(outcome: &'static str) {

@@ -9,12 +9,13 @@ use std::{
 use bytes::BytesMut;
 use shardkeep_auth::Binding;
 use shardkeep_daemon::Daemon;
-use shardkeep_lanes::{Arrival, Listener, Upgrade};
+use shardkeep_lanes::{Arrival, Lane, Listener, Upgrade};
 use shardkeep_wire::{
     Message, Side, WireError,
     opcode::{self, Phase},
     payload::{Ping, SelectWorld},
     preface::Service,
+    proxy::ProxyError,
     record::Writer,
 };
 use tokio::time::{sleep_until, timeout, timeout_at};
@@ -27,8 +28,7 @@ use crate::{
     connection::Connection,
     door::Door,
     error::Fault,
-    limits::Origin,
-    logon::{self, Checked, Logon},
+    logon::{self, Checked, Logon, New},
     metrics, register, requests,
     select::WorldSelect,
     update,
@@ -40,6 +40,12 @@ const PREFACE_WITHIN: Duration = Duration::from_secs(5);
 const HANDSHAKE_WITHIN: Duration = Duration::from_secs(15);
 /// Codes tried on one connection.
 const CODES: usize = 3;
+/// See [`evenly`].
+const STEP: Duration = Duration::from_millis(5);
+/// Puzzles that one connection is given.
+const PUZZLES: usize = 4;
+/// Share of the connections in use above which a client is hung up on while it solves its puzzle.
+const SCARCE: f64 = 0.5;
 /// Protocol section 12.
 const PING_AFTER: Duration = Duration::from_secs(10);
 pub(crate) const SILENT_AFTER: Duration = Duration::from_secs(30);
@@ -63,10 +69,13 @@ pub(crate) async fn serve(listener: Listener, door: Arc<Door>, daemon: &Daemon, 
             }
         };
         metrics::retries(listener.retries());
-        let place = match door.bounds.admit(Origin::of(arrival.peer().ip())) {
+        // Whom a balancer connects for is learnt in the task; all others are known, and refused, here.
+        let peer = arrival.peer().ip();
+        let proxied = arrival.lane() == Lane::Tcp && door.config.trusted_balancers.contains(peer);
+        let place = if proxied { door.bounds.enter(peer) } else { door.bounds.admit(peer) };
+        let place = match place {
             Ok(place) => place,
             Err(bound) => {
-                metrics::refused(bound);
                 refuse(arrival, bound);
                 continue;
             }
@@ -74,7 +83,16 @@ pub(crate) async fn serve(listener: Listener, door: Arc<Door>, daemon: &Daemon, 
         let (door, stopped, upgrade) = (door.clone(), stopped.clone(), upgrade.clone());
         let drain = Drain { begun: draining.clone(), lasts: grace / DRAIN_SHARE };
         players.spawn(async move {
-            stopped.run_until_cancelled(player(arrival, &door, drain, place, upgrade.as_deref())).await;
+            let evicted = place.evicted();
+            let visit = async {
+                if proxied {
+                    Box::pin(behind_balancer(arrival, place, &door, drain, upgrade.as_deref())).await;
+                } else {
+                    Box::pin(player(arrival, place, &door, drain, upgrade.as_deref())).await;
+                }
+            };
+            let visit = evicted.run_until_cancelled(visit);
+            stopped.run_until_cancelled(visit).await;
         });
     }
     drop(listener);
@@ -82,8 +100,31 @@ pub(crate) async fn serve(listener: Listener, door: Arc<Door>, daemon: &Daemon, 
     players.wait().await;
 }
 
+/// A connection from a trusted balancer: the client behind it is who counts.
+async fn behind_balancer(
+    mut arrival: Arrival,
+    place: Place,
+    door: &Door,
+    drain: Drain,
+    upgrade: Option<&Upgrade>,
+) {
+    let balancer = arrival.peer();
+    let revealed = timeout(PREFACE_WITHIN, arrival.reveal()).await;
+    let revealed: Result<(), LoginError> = revealed.unwrap_or_else(|_| Err(ProxyError::Late.into()));
+    if let Err(error) = revealed {
+        metrics::ended(error.label(), error.fault().as_str());
+        // A balancer's health check may well connect and go.
+        return debug!(%balancer, %error, "no client behind the balancer");
+    }
+    match door.bounds.claim(place, arrival.peer().ip()) {
+        Ok(place) => Box::pin(player(arrival, place, door, drain, upgrade)).await,
+        Err(bound) => refuse(arrival, bound),
+    }
+}
+
 /// Tells the client to come back, if that takes no waiting.
 fn refuse(arrival: Arrival, bound: &'static str) {
+    metrics::refused(bound);
     if let Some(answer) = LoginError::Busy(bound).answer() {
         let message = Message::error_event(&answer);
         let mut out = BytesMut::new();
@@ -125,7 +166,7 @@ fn answering(request: &Message) -> impl FnOnce(LoginError) -> End + '_ {
     move |error| End { error, request: request.head.request() }
 }
 
-async fn player(arrival: Arrival, door: &Door, drain: Drain, place: Place, upgrade: Option<&Upgrade>) {
+async fn player(arrival: Arrival, place: Place, door: &Door, drain: Drain, upgrade: Option<&Upgrade>) {
     let peer = arrival.peer();
     let opened = timeout(PREFACE_WITHIN, arrival.open()).await;
     let stream = match opened.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
@@ -151,9 +192,10 @@ async fn player(arrival: Arrival, door: &Door, drain: Drain, place: Place, upgra
 /// The whole conversation. It always ends with a reason.
 async fn converse(
     connection: &mut Connection,
+    place: &mut Place,
     door: &Door,
     drain: &Drain,
-    place: Place,
+    mut place: Place,
     upgrade: Option<&Upgrade>,
 ) -> Result<std::convert::Infallible, End> {
     let begun = Instant::now();
@@ -172,6 +214,7 @@ async fn converse(
         metrics::throttled(limit);
     }
     let select = logged_on?;
+    place.keep();
     world_list(connection, door, select, drain).await
 }
 
@@ -243,21 +286,17 @@ async fn logon(
     preface: &Binding,
     begun: Instant,
 ) -> Result<(Logon<Checked>, Message), End> {
-    let logon = Logon::new(preface, connection.peer().ip(), begun);
+    let logon = Logon::new(preface, connection.peer().ip(), begun, begun + HANDSHAKE_WITHIN);
 
-    let mut hello = connection.receive().await?;
-    while hello.opcode == opcode::REGISTER {
-        let reply =
-            register::answer(door, logon.origin(), preface, &hello).await.map_err(answering(&hello))?;
-        connection.send(&reply).await?;
-        hello = connection.receive().await?;
-    }
-    let (logon, reply) = logon.hello(door, &hello).await.map_err(answering(&hello))?;
+    let hello = greeting(connection, door, preface, &logon).await?;
+    let challenge = connection.unless_gone(Box::pin(evenly(logon.hello(door, &hello)))).await;
+    let (logon, reply) = challenge.map_err(answering(&hello))?;
     connection.send(&reply).await?;
 
     connection.enter(Phase::LoginChallenged);
     let proof = connection.receive().await?;
-    let (logon, reply, suite) = logon.proof(door, &proof).await.map_err(answering(&proof))?;
+    let verified = connection.unless_gone(Box::pin(evenly(logon.proof(door, &proof)))).await;
+    let (logon, reply, suite) = verified.map_err(answering(&proof))?;
     connection.send(&reply).await?;
 
     connection.enter(Phase::LoginVerified);
@@ -266,6 +305,43 @@ async fn logon(
     let finished = connection.receive().await?;
     let checked = logon.finished(&finished).map_err(answering(&finished))?;
     Ok((checked, finished))
+}
+
+/// Ends a step of the handshake at a whole multiple of [`STEP`] after its beginning, however it ends: what is read and
+/// reckoned for an account that exists takes some microseconds more, which many attempts would show.
+async fn evenly<T>(step: impl Future<Output = T>) -> T {
+    let begun = tokio::time::Instant::now();
+    let done = step.await;
+    let steps = begun.elapsed().as_micros() / STEP.as_micros() + 1;
+    sleep_until(begun + STEP * u32::try_from(steps).unwrap_or(u32::MAX)).await;
+    done
+}
+
+/// The `Hello` that may pass: under load, one that brings the answer to a puzzle. Who has nothing else to offer than
+/// wrong answers is not listened to for long, and when connections are scarce not even until the first: a solved
+/// puzzle is as good on another connection. A client may register before it greets.
+async fn greeting(
+    connection: &mut Connection,
+    door: &Door,
+    preface: &Binding,
+    logon: &Logon<New>,
+) -> Result<Message, End> {
+    let mut puzzles = 0;
+    while puzzles < PUZZLES {
+        let hello = connection.receive().await?;
+        if hello.opcode == opcode::REGISTER {
+            let reply = register::answer(door, logon.origin(), preface, &hello).await;
+            connection.send(&reply.map_err(answering(&hello))?).await?;
+            continue;
+        }
+        let Some(puzzle) = logon.puzzle(door, &hello).map_err(answering(&hello))? else { return Ok(hello) };
+        connection.send(&puzzle).await?;
+        puzzles += 1;
+        if door.bounds.load() > SCARCE {
+            break;
+        }
+    }
+    Err(LoginError::Puzzled.into())
 }
 
 /// Shows the list and its changes, and answers selections, until the client has what it came for.
@@ -359,5 +435,17 @@ impl Fault {
             Self::Peer => "peer",
             Self::Us => "us",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_quick_step_takes_as_long_as_a_slower_one() {
+        let begun = Instant::now();
+        assert_eq!(evenly(async { 7 }).await, 7);
+        assert!(begun.elapsed() >= STEP);
     }
 }

@@ -63,14 +63,20 @@ pub(super) fn m2(a: &[u8], m1: &[u8; 32], shared: &Key) -> [u8; 32] {
     sha256(&[a, m1, shared.expose()])
 }
 
-/// `g ^ exponent`.
+/// `g ^ exponent`, from the group's table where the exponent is short enough, as all secrets of this protocol are.
 pub(super) fn power_of_g(
     group: Group,
     exponent: &Number,
     work: &mut Work,
 ) -> Result<Number, ArithmeticError> {
     let parameters = group.parameters();
-    parameters.n.power(&parameters.g, exponent, work)
+    match parameters.powers_of_g.power(&parameters.n, exponent)? {
+        Some(power) => {
+            work.exponentiations += 1;
+            Ok(power)
+        }
+        None => parameters.n.power(&parameters.g, exponent, work),
+    }
 }
 
 /// The other side's public number as sent: not empty, no leading zero byte, not longer than `N`, not 0 modulo `N`.

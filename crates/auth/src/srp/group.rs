@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use crate::bignum::{Modulus, Number};
+use crate::bignum::{FixedBase, Modulus, Number};
 
 /// A group both sides know by its number of bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -48,17 +48,16 @@ pub(crate) struct Parameters {
     pub(crate) n_bytes: Vec<u8>,
     pub(crate) g: Number,
     pub(crate) g_bytes: [u8; 1],
+    pub(crate) powers_of_g: FixedBase,
 }
 
 impl Parameters {
     fn new(n: &str, g: u8) -> Self {
         let n_bytes = decode(n);
-        Self {
-            n: Modulus::new(&n_bytes).expect("the constants are odd primes"),
-            g: Number::from_bytes(&[g]).expect("one byte fits"),
-            n_bytes,
-            g_bytes: [g],
-        }
+        let n = Modulus::new(&n_bytes).expect("the constants are odd primes");
+        let g_number = Number::from_bytes(&[g]).expect("one byte fits");
+        let powers_of_g = FixedBase::new(&n, &g_number).expect("there is memory for the table");
+        Self { n, g: g_number, n_bytes, g_bytes: [g], powers_of_g }
     }
 }
 

@@ -65,10 +65,12 @@ impl Verifier {
         Ok(Self { account, group, salt, v, decoy: false })
     }
 
-    /// Stands in for an account that does not exist: the salt is always the same for the same name, the work is that
-    /// of a real verifier, and no proof is ever right. `seed` is a secret of the deployment.
+    /// Stands in for an account that does not exist: the salt is always the same for the same name and group, the work
+    /// is that of a real verifier, and no proof is ever right. `seed` is a secret of the deployment.
     pub fn decoy(group: Group, account: AccountName, seed: &Key) -> Self {
-        let keyed = |what: &[u8]| mac(seed, &[b"shardkeep v1 decoy", what, account.as_str().as_bytes()]);
+        let bits = group.bits().to_le_bytes();
+        let keyed =
+            |what: &[u8]| mac(seed, &[b"shardkeep v1 decoy", &bits, what, account.as_str().as_bytes()]);
         let mut salt = [0; SALT_BYTES];
         salt.copy_from_slice(&keyed(b"salt").as_bytes()[..SALT_BYTES]);
         let salt = never_zero_first(salt).to_vec();
@@ -77,6 +79,11 @@ impl Verifier {
         let mut v: Vec<u8> = blocks.collect();
         v[0] = v[0] & 0x7f | 1;
         Self { account, group, salt, v: Secret::new(v), decoy: true }
+    }
+
+    /// Where among 256 the name stands, always the same: to choose a decoy's group by.
+    pub fn decoy_place(account: &AccountName, seed: &Key) -> u8 {
+        mac(seed, &[b"shardkeep v1 decoy group", account.as_str().as_bytes()]).as_bytes()[0]
     }
 
     pub fn group(&self) -> Group {

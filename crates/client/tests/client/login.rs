@@ -8,7 +8,7 @@ use shardkeep_client::{
 use shardkeep_wire::payload::ErrorCode;
 
 use super::{
-    server::{self, Gateway},
+    server::{self, Crowd, Gateway},
     soon,
 };
 
@@ -35,6 +35,16 @@ async fn the_whole_way_in() {
     let session = soon(Session::attach(&Config::default(), second, sink)).await.unwrap();
     assert_eq!(session.id(), server::SESSION);
     assert_eq!(session.gateway(), gateway.addresses[0].to_string());
+}
+
+#[tokio::test]
+async fn a_crowded_server_is_worked_for() {
+    let gateway = Gateway::start(1).await;
+    for crowd in [Crowd::Waits, Crowd::HangsUp] {
+        let address = server::crowded_login(&gateway, gateway.addresses[0], crowd).await;
+        let door = Door::open(&Config::default(), address).await.unwrap();
+        assert_eq!(soon(door.log_in("alice", "secret")).await.unwrap().account(), 7);
+    }
 }
 
 #[tokio::test]

@@ -5,12 +5,14 @@ use std::{
     io,
     net::SocketAddr,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use bytes::{Bytes, BytesMut};
 use shardkeep_auth::{
     AccountName, Key, Preface as PrefaceBytes, Transcript, Work,
     login_keys::LoginKeys,
+    puzzle::{self, Maker},
     session::{Proof as KeyProof, SessionKeys, which_key},
     srp::{Group, Verifier},
     ticket::Ticket,
@@ -20,7 +22,7 @@ use shardkeep_wire::{
     Message, Side, opcode,
     payload::{
         Attach, Attached, Challenge, Confirm, Error, ErrorCode, Finished, GatewayOffer, Hello, KeyUpdate,
-        Proof, Resume, SelectWorld, SessionReady, Verified, Welcome, World, WorldList,
+        Proof, Puzzle, Resume, SelectWorld, SessionReady, Verified, Welcome, World, WorldList,
     },
     preface::{Preface, Service, deployment_tag},
     record::{Decoder, Writer},
@@ -98,22 +100,52 @@ fn worlds(count: u32) -> Message {
 
 /// A login server for `alice` with password `secret`; its tickets are known to `gateway`.
 pub(crate) async fn login(gateway: &Gateway, offer: SocketAddr) -> SocketAddr {
+    crowded_login(gateway, offer, Crowd::None).await
+}
+
+/// Whether the login server has its clients work first.
+#[derive(Clone, Copy)]
+pub(crate) enum Crowd {
+    None,
+    Waits,
+    HangsUp,
+}
+
+pub(crate) async fn crowded_login(gateway: &Gateway, offer: SocketAddr, crowd: Crowd) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let shared = gateway.shared.clone();
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
             let shared = shared.clone();
-            tokio::spawn(async move { serve_login(stream, &shared, offer).await });
+            tokio::spawn(async move { serve_login(stream, &shared, offer, crowd).await });
         }
     });
     address
 }
 
-async fn serve_login(stream: TcpStream, shared: &Shared, offer: SocketAddr) -> io::Result<()> {
+async fn serve_login(stream: TcpStream, shared: &Shared, offer: SocketAddr, crowd: Crowd) -> io::Result<()> {
     let mut peer = Peer::accept(stream, Service::Login).await?;
     let mut transcript = Transcript::new(&peer.preface);
-    let hello_message = peer.receive().await?;
+    let mut hello_message = peer.receive().await?;
+    let (puzzles, lives) = (Maker::new(Secret::new([4; 32])), Duration::from_secs(30));
+    match (crowd, puzzle::split(&hello_message.payload)) {
+        (Crowd::None, _) => {}
+        (_, (hello, Some(answer))) => {
+            puzzles.check(&[0; 16], hello, answer, 1_000, lives).expect("the client has solved it");
+        }
+        (_, (hello, None)) => {
+            let token = puzzles.make(&[0; 16], hello, 1_000, 7).to_vec();
+            let request = hello_message.head.request().unwrap();
+            peer.send(&[Message::reply(opcode::PUZZLE, request, &Puzzle { token, bits: 7 })]).await?;
+            if matches!(crowd, Crowd::HangsUp) {
+                return Ok(());
+            }
+            hello_message = peer.receive().await?;
+            let (hello, answer) = puzzle::split(&hello_message.payload);
+            puzzles.check(&[0; 16], hello, answer.unwrap(), 1_000, lives).expect("the client has solved it");
+        }
+    }
     let hello: Hello = hello_message.decode().unwrap();
     let suite = Suite::choose(&hello.suites).unwrap();
     let alice = AccountName::normalise("alice").unwrap();
@@ -129,6 +161,7 @@ async fn serve_login(stream: TcpStream, shared: &Shared, offer: SocketAddr) -> i
         b: srp.public().to_vec(),
         suite: suite.number(),
         random: vec![3; 32],
+        key_share: Vec::new(),
     };
     let challenge = Message::reply(opcode::HELLO, hello_message.head.request().unwrap(), &challenge);
     peer.send(std::slice::from_ref(&challenge)).await?;
@@ -141,7 +174,7 @@ async fn serve_login(stream: TcpStream, shared: &Shared, offer: SocketAddr) -> i
     let Ok(srp) = srp.verify(&proof.a, &proof.m1, &mut work) else {
         return peer.send(&[Message::error_reply(request, &Error::of(ErrorCode::Denied, ""))]).await;
     };
-    let mut keys = LoginKeys::derive(srp.shared(), &th1);
+    let mut keys = LoginKeys::derive(srp.shared(), None, &th1);
     let finished = keys.server_finished(&th1).as_bytes().to_vec();
     let verified = Message::reply(opcode::PROOF, request, &Verified { m2: srp.m2().to_vec(), finished });
     peer.send(std::slice::from_ref(&verified)).await?;

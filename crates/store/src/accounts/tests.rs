@@ -62,6 +62,15 @@ async fn lists_go_page_by_page(database: &Database) {
     assert_eq!(names(list(database, "x_", &first[1], 2).await.unwrap()), ["x_c"]);
 }
 
+async fn groups_are_counted(database: &Database) {
+    let before = groups(database).await.unwrap();
+    let [(2048, usual)] = before[..] else { panic!("{before:?}") };
+    create(database, "long", &Proof { group: 4096, ..proof(1) }).await.unwrap().unwrap();
+    let mut after = groups(database).await.unwrap();
+    after.sort_unstable();
+    assert_eq!(after, [(2048, usual), (4096, 1)]);
+}
+
 async fn secrets_are_made_once(database: &Database) {
     let first = shared_secret(database, "decoy", &Secret::new([1; 32])).await.unwrap();
     assert_eq!(shared_secret(database, "decoy", &Secret::new([2; 32])).await.unwrap(), first);
@@ -197,6 +206,7 @@ async fn all(database: &Database) {
     commands_raise_the_generation(database).await;
     lists_go_page_by_page(database).await;
     secrets_are_made_once(database).await;
+    groups_are_counted(database).await;
     a_lease_keeps_the_second_out_and_ends_by_itself(database).await;
     revocations_are_found_later(database).await;
     codes_are_used_once_and_guesses_are_few(database).await;

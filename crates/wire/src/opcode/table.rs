@@ -20,9 +20,10 @@ opcodes! {
     PING = 0x0004, "Ping", control(SEALED, 16, rate(Bucket::Ping, 5, 10));
     PONG = 0x0005, "Pong", control(SEALED, 16, rate(Bucket::Pong, 5, 10));
 
-    HELLO = 0x0100, "Hello", request(Phases::of(&[Phase::LoginNew]), 512, None, Route::Login);
+    HELLO = 0x0100, "Hello", request(Phases::of(&[Phase::LoginNew]), 1_600, None, Route::Login);
     PROOF = 0x0101, "Proof", request(Phases::of(&[Phase::LoginChallenged]), 1_200, None, Route::Login);
     FINISHED = 0x0102, "Finished", request(Phases::of(&[Phase::LoginVerified]), 64, None, Route::Login);
+    PUZZLE = 0x0103, "Puzzle", pushed(Kind::Reply, Route::Login);
     WORLD_LIST = 0x0110, "WorldList", pushed(Kind::Event, Route::Login);
     SELECT_WORLD = 0x0111, "SelectWorld",
         request(Phases::of(&[Phase::LoginWelcome]), 16, rate(Bucket::Login, 2, 5), Route::Login);

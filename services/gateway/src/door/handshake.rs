@@ -37,7 +37,7 @@ use crate::{
     session::Session,
 };
 
-const PREFACE_WITHIN: Duration = Duration::from_secs(5);
+pub(super) const PREFACE_WITHIN: Duration = Duration::from_secs(5);
 pub(super) const RANDOM: usize = 32;
 
 /// A connection that carries a session.

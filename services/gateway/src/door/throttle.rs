@@ -56,6 +56,24 @@ impl Throttle {
 
     /// A place for one more connection, or which bound is reached.
     pub(crate) fn enter(&self, address: IpAddr) -> Result<Place, &'static str> {
+        self.count(address, || self.crowd.enter().ok_or("full"))
+    }
+
+    /// A place for a connection of a balancer, until it says for whom it connects.
+    pub(crate) fn enter_behind_balancer(&self) -> Result<crowd::Place, &'static str> {
+        self.crowd.enter().ok_or("full")
+    }
+
+    /// The place of a balancer's connection now counts for the client behind it.
+    pub(crate) fn claim(&self, place: crowd::Place, address: IpAddr) -> Result<Place, &'static str> {
+        self.count(address, || Ok(place))
+    }
+
+    fn count(
+        &self,
+        address: IpAddr,
+        crowd: impl FnOnce() -> Result<crowd::Place, &'static str>,
+    ) -> Result<Place, &'static str> {
         let address = prefix(address);
         let mut addresses = self.addresses.lock();
         addresses.make_room(Instant::now());
@@ -64,7 +82,7 @@ impl Throttle {
         if here >= self.per_address {
             return Err("address");
         }
-        let crowd = self.crowd.enter().ok_or("full")?;
+        let crowd = crowd()?;
         addresses.known.entry(address).or_default().connections += 1;
         Ok(Place { crowd, addresses: self.addresses.clone(), address })
     }

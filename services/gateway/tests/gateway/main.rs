@@ -9,6 +9,7 @@ mod world;
 
 use std::time::Duration;
 
+use shardkeep_client::{ClientError, Config, raw};
 use shardkeep_cluster::link::{LinkEvent, MessageKind, PublishKind, ServerMessage, SessionChange};
 use shardkeep_rpc::gateway::{
     AnnounceRequest, KickRequest, ListSessionsRequest, RevokeAccountRequest, announce_request::To,
@@ -18,6 +19,7 @@ use shardkeep_types::{BackendKind, DaemonKind, Epoch, GroupKey};
 use shardkeep_wire::{
     Head, Message, opcode,
     payload::{Announcement, ErrorCode, Ping, Redirect},
+    proxy,
 };
 use tokio::time::timeout;
 
@@ -137,6 +139,52 @@ async fn what_a_client_must_not_say_is_answered_or_ends_the_connection() {
     player.resume(&address).await.unwrap();
     player.connection.send_bytes(&[0xff, 0xff, 0]).await.unwrap();
     assert_eq!(player.end().await, Some(ErrorCode::TooLarge));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_trusted_balancer_says_for_whom_it_connects() {
+    let mut cluster = Cluster::start().await;
+    let _world = cluster.world("world-1", 1).await;
+    let balancers = ["127.0.0.0/8".parse::<shardkeep_daemon::Network>().unwrap()];
+    let trust = |config: &mut shardkeep_gateway::Config| {
+        config.trusted_balancers = balancers.into_iter().collect();
+    };
+    let _gateway = cluster.gateway_with("gateway-1", trust).await;
+    let address = cluster.address("gateway-1");
+    let ticket = cluster.ticket("gateway-1", 7).await;
+    let (client, server) = ("203.0.113.9:4711".parse().unwrap(), "198.51.100.1:7200".parse().unwrap());
+    let attached = async {
+        loop {
+            let mut connection = connect(&address).await;
+            let opening = [proxy::encode(client, server), connection.preface().encode().to_vec()].concat();
+            connection.without_preface();
+            connection.send_bytes(&opening).await.unwrap();
+            match raw::attach(&mut connection, &Config::default(), &ticket).await {
+                // The gateway does not know the world's leader yet.
+                Err(ClientError::Refused(refusal)) if refusal.code == ErrorCode::Unavailable => {}
+                attached => break attached.map(|_| connection),
+            }
+        }
+    };
+    let _connection = timeout(SOON, attached).await.expect("the world is led").unwrap();
+    let gm = cluster.operator().await;
+    let listed = cluster.ask_as(&gm, "gateway-1").list_sessions(ListSessionsRequest {}).await;
+    assert_eq!(listed.unwrap().into_inner().sessions[0].address, "203.0.113.9");
+
+    let mut silent = connect(&address).await;
+    silent.send_preface().await.unwrap();
+    assert!(silent.closes().await, "it must say so");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_else_may_say_for_whom_he_connects() {
+    let cluster = Cluster::start().await;
+    let _gateway = cluster.gateway("gateway-1").await;
+    let mut stranger = connect(&cluster.address("gateway-1")).await;
+    stranger.without_preface();
+    let client = "203.0.113.9:4711".parse().unwrap();
+    stranger.send_bytes(&proxy::encode(client, client)).await.unwrap();
+    assert!(stranger.closes().await);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -181,8 +181,12 @@ impl Cluster {
 }
 
 pub(crate) fn new_account(name: &str, password: &str) -> CreateRequest {
+    account_in(Group::Bits2048, name, password)
+}
+
+pub(crate) fn account_in(group: Group, name: &str, password: &str) -> CreateRequest {
     let normal = AccountName::normalise(name).unwrap();
-    let verifier = Verifier::create(Group::Bits2048, &normal, password, [7; 16]).unwrap();
+    let verifier = Verifier::create(group, &normal, password, [7; 16]).unwrap();
     CreateRequest {
         name: name.to_owned(),
         group: verifier.group().bits(),

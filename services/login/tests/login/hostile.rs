@@ -92,7 +92,7 @@ async fn bad_records_end_the_connection() {
     }
     // An oversize payload in a record of allowed size.
     let mut player = cluster.connect().await;
-    let hello = Hello { account: "a".repeat(600), ..Hello::default() };
+    let hello = Hello { account: "a".repeat(1_700), ..Hello::default() };
     assert_eq!(code(player.ask(opcode::HELLO, &hello).await), ErrorCode::TooLarge);
     // A payload that is no protobuf.
     let mut player = cluster.connect().await;

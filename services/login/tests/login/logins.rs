@@ -148,6 +148,8 @@ async fn a_storm_is_told_to_come_back() {
     let cluster = Cluster::start_with(&[
         "login.crypto_threads=1",
         "login.crypto_queue=1",
+        "login.crypto_jobs_per_account=100",
+        "login.puzzle.mode=never",
         "login.limits.attempts={burst=100000,every=\"1ms\"}",
     ])
     .await;

@@ -11,5 +11,6 @@ mod player;
 mod registration;
 mod revocations;
 mod stand_ins;
+mod storm;
 mod update;
 mod worlds;

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use shardkeep_auth::{
-    AccountName, Transcript,
+    AccountName, Transcript, hybrid,
     login_keys::LoginKeys,
+    puzzle,
     srp::{Answer, Credentials, Parameters},
     ticket::Chain,
 };
@@ -37,6 +38,9 @@ pub(crate) struct Player {
     request: u32,
     pub(crate) version: u32,
     pub(crate) suites: Vec<i32>,
+    pub(crate) groups: Vec<u32>,
+    /// Offers a key share.
+    pub(crate) offer: Option<hybrid::Offer>,
     pub(crate) chain: Option<Chain>,
     /// The list pushed last.
     pub(crate) worlds: Option<WorldList>,
@@ -51,6 +55,12 @@ pub(crate) struct Refused {
 }
 
 pub(crate) type Outcome<T> = Result<T, Refused>;
+
+/// The payload of `Hello` with the answer to the puzzle.
+pub(crate) fn solved(hello: &[u8], puzzle: &Message) -> Vec<u8> {
+    let payload::Puzzle { token, bits } = puzzle.decode().unwrap();
+    [hello, &[0x7a, 33], &puzzle::solve(&token, bits).unwrap()].concat()
+}
 
 impl Player {
     pub(crate) fn preface() -> [u8; 12] {
@@ -73,6 +83,8 @@ impl Player {
             request: 0,
             version: 1_000_000,
             suites: vec![1, 2],
+            groups: vec![2048, 3072, 4096],
+            offer: None,
             chain: None,
             worlds: None,
         }
@@ -99,15 +111,38 @@ impl Player {
         self.ask(opcode::FINISHED, &finished).await.map(|reply| reply.decode().unwrap())
     }
 
+    /// Solves the puzzle, if the server has one.
     pub(crate) async fn hello(&mut self, account: &str) -> Outcome<Challenge> {
+        let hello = self.hello_payload(account);
+        let answer = self.say_hello(&hello).await?;
+        let answer = match answer.opcode {
+            opcode::PUZZLE => self.say_hello(&solved(&hello, &answer)).await?,
+            _ => answer,
+        };
+        assert_eq!(answer.opcode, opcode::HELLO);
+        Ok(answer.decode().unwrap())
+    }
+
+    pub(crate) fn hello_payload(&self, account: &str) -> Vec<u8> {
         let hello = Hello {
             account: account.to_owned(),
             suites: self.suites.clone(),
-            groups: vec![2048],
+            groups: self.groups.clone(),
             random: vec![0x11; 32],
             client_version: self.version,
+            key_share: self.offer.as_ref().map(|offer| offer.public().to_vec()).unwrap_or_default(),
+            puzzle: Vec::new(),
         };
-        self.ask(opcode::HELLO, &hello).await.map(|reply| reply.decode().unwrap())
+        prost::Message::encode_to_vec(&hello)
+    }
+
+    /// The answer to such a `Hello`: the challenge, or a puzzle. The transcript begins with it.
+    pub(crate) async fn say_hello(&mut self, payload: &[u8]) -> Outcome<Message> {
+        self.transcript = Transcript::new(&Self::preface());
+        self.request += 1;
+        let request = Head::Request(self.request);
+        self.send_message(&Message::new(opcode::HELLO, request, payload.to_vec().into())).await;
+        self.reply(self.request).await
     }
 
     pub(crate) fn answer(&self, account: &str, password: &str, challenge: &Challenge) -> Answer {
@@ -123,7 +158,14 @@ impl Player {
         let th1 = self.transcript.hash();
         let reply = self.reply(request).await?;
         let verified: Verified = reply.decode().unwrap();
-        let keys = LoginKeys::derive(&answer.verify(&verified.m2).unwrap(), &th1);
+        let hybrid = match (self.offer.take(), &challenge.key_share[..]) {
+            (Some(offer), share @ [_, ..]) => Some(offer.accept(share).unwrap()),
+            (_, share) => {
+                assert!(share.is_empty());
+                None
+            }
+        };
+        let keys = LoginKeys::derive(&answer.verify(&verified.m2).unwrap(), hybrid.as_ref(), &th1);
         assert!(keys.server_finished(&th1).matches(&verified.finished));
         let suite = Suite::from_number(challenge.suite).unwrap();
         self.seals = Some((

@@ -1,0 +1,229 @@
+//! Client puzzles (protocol section 7): what a crowded login server has a client work for before it works itself. The
+//! server keeps nothing of them: a puzzle carries a MAC over the client's address, the time and the client's own
+//! `Hello`, under a key that all replicas derive alike and that changes every ten minutes.
+//!
+//! ```
+//! use shardkeep_auth::puzzle::{Maker, solve, split};
+//! use shardkeep_types::Secret;
+//! # let (seed, address, hello, now_ms) = (Secret::new([7; 32]), [0; 16], b"the payload of Hello", 1_700_000_000_000);
+//! let maker = Maker::new(seed);
+//! let token = maker.make(&address, hello, now_ms, 8);
+//! // The client:
+//! let answer = solve(&token, 8).unwrap();
+//! // The server again, perhaps another replica, on another connection:
+//! let lives = std::time::Duration::from_secs(30);
+//! assert_eq!(maker.check(&address, hello, &answer, now_ms + 500, lives), Ok(token));
+//! ```
+
+use std::time::Duration;
+
+use crate::crypto::{Key, Mac, mac, sha256};
+
+/// `u64` milliseconds since the Unix epoch ‖ `u8` bits ‖ 16 bytes of MAC.
+pub const TOKEN: usize = 25;
+/// The token ‖ `u64` number that solves it.
+pub const ANSWER: usize = TOKEN + 8;
+/// No server asks for more, and no client works for more.
+pub const MOST_BITS: u32 = 24;
+
+/// A puzzle: for the client, bytes without a meaning.
+pub type Token = [u8; TOKEN];
+pub type Answer = [u8; ANSWER];
+
+/// How long a key serves.
+const EPOCH_MS: u64 = 600_000;
+/// How far ahead the clock of the replica that made a puzzle may be.
+const SKEW_MS: u64 = 5_000;
+/// What precedes an answer at the end of `Hello`: the tag of field 15, and the length.
+const FIELD: [u8; 2] = [15 << 3 | 2, ANSWER as u8];
+
+/// Why an answer is not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum PuzzleError {
+    #[error("the puzzle is too old, or from the future")]
+    Stale,
+    #[error("the answer does not solve the puzzle")]
+    Unsolved,
+    #[error("the puzzle was not made here for this address and this Hello")]
+    Foreign,
+}
+
+impl PuzzleError {
+    /// For metrics.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Stale => "stale",
+            Self::Unsolved => "unsolved",
+            Self::Foreign => "foreign",
+        }
+    }
+}
+
+/// Makes and checks puzzles. All replicas hold the same seed.
+#[derive(Debug, Clone)]
+pub struct Maker {
+    seed: Key,
+}
+
+impl Maker {
+    pub fn new(seed: Key) -> Self {
+        Self { seed }
+    }
+
+    /// `address` is the client's (IPv4 as mapped into IPv6), `hello` the payload of `Hello` without an answer, `bits`
+    /// at most [`MOST_BITS`].
+    pub fn make(&self, address: &[u8; 16], hello: &[u8], now_ms: u64, bits: u32) -> Token {
+        let bits = u8::try_from(bits.min(MOST_BITS)).unwrap_or_default();
+        let mut token = [0; TOKEN];
+        token[..8].copy_from_slice(&now_ms.to_le_bytes());
+        token[8] = bits;
+        token[9..].copy_from_slice(&self.seal(address, hello, now_ms, bits).as_bytes()[..16]);
+        token
+    }
+
+    /// The token that was solved, to be remembered as used.
+    ///
+    /// # Errors
+    /// Cheapest first: nothing but one hash is spent on an answer without work.
+    pub fn check(
+        &self,
+        address: &[u8; 16],
+        hello: &[u8],
+        answer: &Answer,
+        now_ms: u64,
+        lives: Duration,
+    ) -> Result<Token, PuzzleError> {
+        let token: Token = *answer.first_chunk().unwrap_or(&[0; TOKEN]);
+        let (made_ms, bits) = (u64::from_le_bytes(*token.first_chunk().unwrap_or(&[0; 8])), token[8]);
+        let lives = u64::try_from(lives.as_millis()).unwrap_or(u64::MAX);
+        if made_ms > now_ms.saturating_add(SKEW_MS) || now_ms.saturating_sub(made_ms) > lives {
+            return Err(PuzzleError::Stale);
+        }
+        if zero_bits(answer) < u32::from(bits) {
+            return Err(PuzzleError::Unsolved);
+        }
+        let right = self.seal(address, hello, made_ms, bits);
+        if !right.first_half_matches(&token[9..]) {
+            return Err(PuzzleError::Foreign);
+        }
+        Ok(token)
+    }
+
+    fn seal(&self, address: &[u8; 16], hello: &[u8], made_ms: u64, bits: u8) -> Mac {
+        let epoch = (made_ms / EPOCH_MS).to_le_bytes();
+        let key = Key::new(*mac(&self.seed, &[b"shardkeep v1 puzzle key", &epoch]).as_bytes());
+        mac(&key, &[address, &made_ms.to_le_bytes(), &[bits], &sha256(&[hello])])
+    }
+}
+
+/// Works until the puzzle is solved: about `2^bits` hashes. `None`: it asks for more than any server may.
+pub fn solve(token: &[u8], bits: u32) -> Option<Answer> {
+    if bits > MOST_BITS {
+        return None;
+    }
+    let mut answer = [0; ANSWER];
+    answer[..TOKEN].copy_from_slice(<&Token>::try_from(token).ok()?);
+    (0u64..).find_map(|number| {
+        answer[TOKEN..].copy_from_slice(&number.to_le_bytes());
+        (zero_bits(&answer) >= bits).then_some(answer)
+    })
+}
+
+/// The payload of `Hello` without the answer at its end, and the answer. Nothing else of the payload is looked at: it
+/// may well be no `Hello`.
+pub fn split(payload: &[u8]) -> (&[u8], Option<&Answer>) {
+    match payload.split_last_chunk::<ANSWER>() {
+        Some((front, answer)) if front.ends_with(&FIELD) => {
+            (&front[..front.len() - FIELD.len()], Some(answer))
+        }
+        _ => (payload, None),
+    }
+}
+
+/// Zero bits at the beginning of the hash. One block of SHA-256.
+fn zero_bits(answer: &Answer) -> u32 {
+    let hash = sha256(&[b"shardkeep v1 puzzle", answer]);
+    u64::from_be_bytes(*hash.first_chunk().unwrap_or(&[0; 8])).leading_zeros()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIVES: Duration = Duration::from_secs(30);
+    const NOW: u64 = 1_700_000_000_000;
+    const ADDRESS: [u8; 16] = [9; 16];
+
+    fn maker() -> Maker {
+        Maker::new(Key::new([1; 32]))
+    }
+
+    fn solved(bits: u32) -> Answer {
+        solve(&maker().make(&ADDRESS, b"hello", NOW, bits), bits).unwrap()
+    }
+
+    #[test]
+    fn an_answer_holds_for_its_address_hello_and_time_only() {
+        let answer = solved(6);
+        let check =
+            |address: &[u8; 16], hello: &[u8], now| maker().check(address, hello, &answer, now, LIVES);
+        assert!(check(&ADDRESS, b"hello", NOW).is_ok());
+        assert!(check(&ADDRESS, b"hello", NOW + 30_000).is_ok());
+        assert!(check(&ADDRESS, b"hello", NOW - 5_000).is_ok(), "a clock that is behind");
+        assert_eq!(check(&ADDRESS, b"hello", NOW + 30_001), Err(PuzzleError::Stale));
+        assert_eq!(check(&ADDRESS, b"hello", NOW - 5_001), Err(PuzzleError::Stale));
+        assert_eq!(check(&[8; 16], b"hello", NOW), Err(PuzzleError::Foreign));
+        assert_eq!(check(&ADDRESS, b"other", NOW), Err(PuzzleError::Foreign));
+        let other = Maker::new(Key::new([2; 32]));
+        assert_eq!(other.check(&ADDRESS, b"hello", &answer, NOW, LIVES), Err(PuzzleError::Foreign));
+    }
+
+    #[test]
+    fn easier_or_later_puzzles_cannot_be_made_of_one() {
+        let answer = solved(6);
+        for (at, flip) in [(8, 1), (0, 1), (9, 1), (24, 128)] {
+            let mut forged = answer;
+            forged[at] ^= flip;
+            // Solved again, so that only the MAC is wrong.
+            let forged = solve(&forged[..TOKEN], forged[8].into()).unwrap();
+            let end = maker().check(&ADDRESS, b"hello", &forged, NOW + 10, LIVES);
+            assert_eq!(end, Err(PuzzleError::Foreign), "byte {at}");
+        }
+    }
+
+    #[test]
+    fn work_is_asked_for() {
+        let token = maker().make(&ADDRESS, b"hello", NOW, 12);
+        let answer = solve(&token, 12).unwrap();
+        assert!(zero_bits(&answer) >= 12);
+        let mut lazy = answer;
+        // The first number that does not solve it.
+        while zero_bits(&lazy) >= 12 {
+            lazy[TOKEN] ^= 1;
+            lazy[TOKEN + 7] = lazy[TOKEN + 7].wrapping_add(1);
+        }
+        assert_eq!(maker().check(&ADDRESS, b"hello", &lazy, NOW, LIVES), Err(PuzzleError::Unsolved));
+        assert!(solve(&token, MOST_BITS + 1).is_none());
+        assert!(solve(&token[1..], 1).is_none());
+    }
+
+    #[test]
+    fn the_answer_stands_at_the_end_of_hello() {
+        let answer = solved(1);
+        let payload = [b"whatever".as_slice(), &[0x7a, 33], &answer].concat();
+        assert_eq!(split(&payload), (b"whatever".as_slice(), Some(&answer)));
+        assert_eq!(split(&answer[..]), (&answer[..], None));
+        assert_eq!(split(b""), (b"".as_slice(), None));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn nothing_else_is_an_answer(
+            answer in proptest::collection::vec(proptest::prelude::any::<u8>(), ANSWER),
+            now: u64,
+        ) {
+            let answer: &Answer = answer.as_slice().try_into().unwrap();
+            proptest::prop_assert!(maker().check(&ADDRESS, b"hello", answer, now, LIVES).is_err());
+        }
+    }
+}
