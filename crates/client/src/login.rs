@@ -15,6 +15,7 @@ use shardkeep_auth::{
     srp::{Credentials, Group, Parameters, Verifier},
     ticket::{Chain, Ticket},
 };
+use shardkeep_types::Secret;
 use shardkeep_wire::{
     Head, Kind, Message, opcode,
     payload::{

@@ -283,7 +283,7 @@ impl Connection {
 mod tests {
     use std::future::pending;
 
-    use tokio::net::TcpListener;
+    use tokio::net::{TcpListener, TcpStream};
 
     use super::*;
 
@@ -292,7 +292,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (stream, peer) = listener.accept().await.unwrap();
-        let mut connection = Connection::new(stream, peer, Instant::now());
+        let mut connection = Connection::new(Stream::Tcp(stream), peer, Instant::now());
         let done: Result<_, LoginError> = connection.unless_gone(async { Ok(7) }).await;
         assert_eq!(done.unwrap(), 7);
         client.writable().await.unwrap();

@@ -192,7 +192,6 @@ async fn player(arrival: Arrival, place: Place, door: &Door, drain: Drain, upgra
 /// The whole conversation. It always ends with a reason.
 async fn converse(
     connection: &mut Connection,
-    place: &mut Place,
     door: &Door,
     drain: &Drain,
     mut place: Place,

@@ -104,6 +104,7 @@ fn hello(account: &str) -> Message {
         groups: vec![2048],
         random: source::random::<32>().to_vec(),
         client_version: 1_000_000,
+        ..Hello::default()
     };
     Message::request(opcode::HELLO, 1, &hello)
 }

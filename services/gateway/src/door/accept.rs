@@ -1,6 +1,6 @@
 //! The accept loop of all lanes: bounds on connections in all and per address, one task per connection.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use metrics::{counter, gauge};
 use shardkeep_lanes::{Arrival, Lane, Listener, Upgrade};

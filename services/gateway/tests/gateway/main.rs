@@ -168,7 +168,7 @@ async fn a_trusted_balancer_says_for_whom_it_connects() {
     };
     let _connection = timeout(SOON, attached).await.expect("the world is led").unwrap();
     let gm = cluster.operator().await;
-    let listed = cluster.ask_as(&gm, "gateway-1").list_sessions(ListSessionsRequest {}).await;
+    let listed = cluster.ask_as(&gm, "gateway-1").list_sessions(ListSessionsRequest::default()).await;
     assert_eq!(listed.unwrap().into_inner().sessions[0].address, "203.0.113.9");
 
     let mut silent = connect(&address).await;

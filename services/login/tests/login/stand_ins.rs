@@ -1,7 +1,7 @@
 //! The daemons that login talks to, as far as it can tell: a gateway that writes down what it is asked, and billing.
 
 use std::sync::{
-    Arc,
+    Arc, Mutex,
     atomic::{AtomicBool, Ordering},
 };
 
