@@ -5,7 +5,11 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use futures::{FutureExt, StreamExt, future::BoxFuture};
 use parking_lot::Mutex;
-use shardkeep_rpc::link as proto;
+use prost::Message as _;
+use shardkeep_rpc::{
+    batch::{BackendBatch, GatewayBatch},
+    link as proto,
+};
 use shardkeep_types::{
     AccountId, BackendKind, DaemonKind, Epoch, Generation, GroupKey, InstanceId, SessionId, WorldId,
 };
@@ -246,7 +250,11 @@ async fn unread_link(hub: &LinkHub) -> (GatewayId, super::serve::BackendStream) 
         link_id: 1,
         ..Default::default()
     };
-    let watch = proto::GatewayBatch { sequence: 1, ack: 0, items: vec![GatewayItem::Watch(group(7)).into()] };
+    let watch = GatewayBatch {
+        sequence: 1,
+        items: vec![GatewayItem::Watch(group(7)).into()],
+        ..GatewayBatch::default()
+    };
     let frames = [proto::gateway_frame::Frame::Hello(hello), proto::gateway_frame::Frame::Batch(watch)];
     let frames = frames.map(|frame| Ok(proto::GatewayFrame { frame: Some(frame) }));
     let inbound = futures::stream::iter(frames).chain(futures::stream::pending());
@@ -255,10 +263,12 @@ async fn unread_link(hub: &LinkHub) -> (GatewayId, super::serve::BackendStream) 
 
 fn published(frame: proto::BackendFrame) -> Vec<PublishKind> {
     let Some(proto::backend_frame::Frame::Batch(batch)) = frame.frame else { return Vec::new() };
-    let kind = |item: proto::BackendItem| match item.try_into() {
+    let kind = |item: Bytes| match super::decode::backend_item(item) {
         Ok(BackendItem::Publish { what, .. }) => Some(what),
         _ => None,
     };
+    // As the other side decodes it.
+    let batch = BackendBatch::decode(&*batch.encode_to_vec()).unwrap();
     batch.items.into_iter().filter_map(kind).collect()
 }
 

@@ -1,8 +1,8 @@
 //! The accept loop: bounds on connections in all and per address, one task per connection.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use metrics::{counter, gauge};
+use metrics::counter;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -11,14 +11,14 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, warn};
 
 use super::{
-    handshake,
+    handshake::{self, Playing},
     play::play,
     throttle::{Place, Throttle},
 };
 use crate::{
     backend::Worlds,
     core::Core,
-    metrics::{ACCEPTED, CONNECTIONS, TURNED_AWAY},
+    metrics::{HOT, TURNED_AWAY},
 };
 
 /// Pause after the system refuses a connection (out of files), so that the loop does not spin.
@@ -27,7 +27,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// Accepts until the gateway drains; the connections themselves go on until `stop`.
 pub(crate) async fn run(
     core: Arc<Core>,
-    worlds: Worlds,
+    worlds: Arc<Worlds>,
     listener: TcpListener,
     tasks: TaskTracker,
     stop: CancellationToken,
@@ -47,7 +47,7 @@ pub(crate) async fn run(
                 continue;
             }
         };
-        counter!(ACCEPTED).increment(1);
+        HOT.accepted.increment(1);
         let Ok(permit) = places.clone().try_acquire_owned() else {
             counter!(TURNED_AWAY, "reason" => "full").increment(1);
             continue;
@@ -58,12 +58,27 @@ pub(crate) async fn run(
         };
         let connection = Connection::new(permit, place);
         let (core, worlds, stop) = (core.clone(), worlds.clone(), stop.clone());
-        tasks.spawn(async move {
-            tokio::select! {
-                () = stop.cancelled() => {}
-                () = serve(core, worlds, stream, &connection) => {}
-            }
-        });
+        tasks.spawn(serve(core, worlds, stop, stream, address, connection));
+    }
+}
+
+async fn serve(
+    core: Arc<Core>,
+    worlds: Arc<Worlds>,
+    stop: CancellationToken,
+    stream: TcpStream,
+    address: SocketAddr,
+    connection: Connection,
+) {
+    // Apart and only as long as it lasts: the handshake needs many times the memory of what follows.
+    let handshake = Box::pin(async {
+        tokio::select! {
+            () = stop.cancelled_owned() => None,
+            playing = shake(&core, &worlds, stream, address, &connection) => playing,
+        }
+    });
+    if let Some(playing) = handshake.await {
+        play(core, playing).await;
     }
 }
 
@@ -75,22 +90,45 @@ struct Connection {
 
 impl Connection {
     fn new(permit: OwnedSemaphorePermit, place: Place) -> Self {
-        gauge!(CONNECTIONS).increment(1.0);
+        HOT.connections.increment(1.0);
         Self { _permit: permit, place }
     }
 }
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        gauge!(CONNECTIONS).decrement(1.0);
+        HOT.connections.decrement(1.0);
     }
 }
 
-async fn serve(core: Arc<Core>, worlds: Worlds, stream: TcpStream, connection: &Connection) {
-    let Ok(address) = stream.peer_addr() else { return };
-    let _ = stream.set_nodelay(true);
-    match handshake::run(&core, &worlds, stream, address.ip(), &connection.place).await {
-        Some(playing) => Box::pin(play(core, playing)).await,
-        None => debug!(%address, "no session"),
+async fn shake(
+    core: &Arc<Core>,
+    worlds: &Worlds,
+    stream: TcpStream,
+    address: SocketAddr,
+    connection: &Connection,
+) -> Option<Playing> {
+    let playing = handshake::run(core, worlds, stream, address.ip(), &connection.place).await;
+    if playing.is_none() {
+        debug!(%address, "no session");
+    }
+    playing
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Bytes of the future that such a function returns.
+    fn size<F>(
+        _: fn(Arc<Core>, Arc<Worlds>, CancellationToken, TcpStream, SocketAddr, Connection) -> F,
+    ) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn a_connection_that_carries_a_session_is_small() {
+        assert!(size(serve) <= 1_536, "{} bytes", size(serve));
+        assert!(size_of::<crate::session::Session>() <= 1_024, "{}", size_of::<crate::session::Session>());
     }
 }

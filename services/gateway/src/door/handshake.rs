@@ -8,7 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use metrics::{counter, histogram};
+use metrics::counter;
 use shardkeep_auth::{
     Key, Preface,
     session::{Proof, SessionKeys},
@@ -32,7 +32,7 @@ use crate::{
     backend::Worlds,
     core::Core,
     error::DoorError,
-    metrics::{FAULTS, HANDSHAKE_SECONDS, HANDSHAKES},
+    metrics::{FAULTS, HANDSHAKES, HOT},
     session::Session,
 };
 
@@ -79,13 +79,16 @@ pub(super) async fn run(
 ) -> Option<Playing> {
     let began = Instant::now();
     let door = Door { core, worlds, address, place };
-    let within = timeout(core.config.handshake, Box::pin(door.shake(stream)));
+    let within = timeout(core.config.handshake, door.shake(stream));
     let (kind, result) = within.await.unwrap_or(("late", Err(DoorError::Timeout)));
     let outcome = result.as_ref().map_or_else(DoorError::label, |_| "ok");
-    counter!(HANDSHAKES, "kind" => kind, "outcome" => outcome).increment(1);
+    match (kind, outcome) {
+        ("attach", "ok") => HOT.attached.increment(1),
+        _ => counter!(HANDSHAKES, "kind" => kind, "outcome" => outcome).increment(1),
+    }
     match result {
         Ok(playing) => {
-            histogram!(HANDSHAKE_SECONDS).record(began.elapsed());
+            HOT.handshake_seconds.record(began.elapsed());
             Some(playing)
         }
         Err(error) => {

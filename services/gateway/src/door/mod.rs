@@ -10,10 +10,13 @@
 
 mod accept;
 mod attach;
+mod buffers;
 mod handshake;
+mod listen;
 mod play;
 mod resume;
 mod throttle;
 mod wire;
 
 pub(crate) use accept::run;
+pub(crate) use listen::listen;

@@ -7,6 +7,7 @@ mod credit;
 mod daemons;
 mod drain;
 mod kick;
+mod messages;
 mod mute;
 mod online;
 mod operator;
@@ -144,6 +145,7 @@ commands! {
     Credit(Credit, credit::Credit),
     Online(Online, online::Online),
     Daemons(Daemons, daemons::Daemons),
+    Messages(Messages, messages::Messages),
     Operator(Operator, operator::Operator),
     Remove(Remove, remove::Remove),
 }
