@@ -139,6 +139,7 @@ impl Outbound {
         if !self.carried_by(stream) {
             return Next::Over;
         }
+        self.resting = false;
         let now = Instant::now();
         let (batch, ack) = (self.pipe.has_batch(), self.pipe.owes_ack());
         let ack_due = ack.then(|| *self.ack_due.get_or_insert_with(|| now + self.limits.acknowledge));
