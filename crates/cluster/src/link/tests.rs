@@ -206,6 +206,21 @@ async fn cuts_lose_nothing_and_repeat_nothing_either_way() {
 }
 
 #[tokio::test]
+async fn items_that_wait_for_each_other_are_carried() {
+    let (hub, _events) = hub(1, Limits::default());
+    let mut gateway = Gateway::start(&hub).await;
+    let id: GatewayId = "gateway-1".into();
+    for number in 0..50 {
+        hub.send(&id, &[SESSION], vec![event(number)]);
+        let heard = tokio::time::timeout(Duration::from_secs(30), gateway.items.recv()).await;
+        let Some(BackendItem::Send { messages, .. }) = heard.expect("the stream wakes") else {
+            panic!("a send")
+        };
+        assert_eq!(messages, [event(number)]);
+    }
+}
+
+#[tokio::test]
 async fn a_restarted_backend_is_told_everything_again() {
     let (first, _events) = hub(1, Limits::default());
     let mut gateway = Gateway::start(&first).await;
