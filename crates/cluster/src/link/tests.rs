@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use futures::{FutureExt, StreamExt, future::BoxFuture};
 use parking_lot::Mutex;
-use prost::Message as _;
+use prost::Message;
 use shardkeep_rpc::{
     batch::{BackendBatch, GatewayBatch},
     link as proto,
@@ -80,11 +80,19 @@ impl Dial for Cable {
     fn dial(&self, outbound: GatewayStream) -> BoxFuture<'_, Result<BackendFrames, Status>> {
         let (hub, cut) = (self.hub.lock().clone(), self.cut.lock().clone());
         async move {
-            let outbound = outbound.map(Ok).take_until(cut.clone().cancelled_owned()).boxed();
-            Ok(hub.accept(self.gateway, outbound).await?.take_until(cut.cancelled_owned()).boxed())
+            let outbound =
+                outbound.map(|frame| Ok(carried(&frame))).take_until(cut.clone().cancelled_owned()).boxed();
+            let inbound =
+                hub.accept(self.gateway, outbound).await?.map(|frame| frame.map(|frame| carried(&frame)));
+            Ok(inbound.take_until(cut.cancelled_owned()).boxed())
         }
         .boxed()
     }
+}
+
+/// A frame as it arrives: what was encoded is decoded.
+fn carried<F: Message + Default>(frame: &F) -> F {
+    F::decode(&*frame.encode_to_vec()).unwrap()
 }
 
 /// A gateway that announces one session and one group, and writes down what it hears.
