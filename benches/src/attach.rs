@@ -1,20 +1,30 @@
-//! What a new session costs the gateway, from accept to the sealed `SessionReady`, beside a TLS 1.3 handshake in
-//! HAProxy, which ends with encryption but not with a session.
+//! What a new session costs the gateway, from accept to the sealed `SessionReady`, beside TLS 1.3 handshakes in
+//! HAProxy, full and resumed, which end with encryption but not with a session, and beside an accept with nothing
+//! behind it.
 
 use std::{
+    future::poll_fn,
+    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
+    task::{Context, Poll},
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use rcgen::{CertifiedKey, generate_simple_self_signed};
-use rustls::{ClientConfig, RootCertStore, client::Resumption, pki_types::ServerName};
+use rustls::{ClientConfig, HandshakeKind, RootCertStore, client::Resumption, pki_types::ServerName};
 use shardkeep_auth::ticket::Ticket;
-use tokio::{net::TcpStream, sync::Mutex, task::JoinSet, time::sleep};
-use tokio_rustls::TlsConnector;
+use tokio::{
+    io::{AsyncRead, AsyncReadExt as _, ReadBuf},
+    net::TcpStream,
+    sync::Mutex,
+    task::JoinSet,
+    time::sleep,
+};
+use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use crate::{
     host, peer,
@@ -32,7 +42,7 @@ const AFTER: Duration = Duration::from_millis(500);
 pub const ATTACH: Measure = Measure {
     name: "attach",
     what: "attaches per CPU second of the gateway, 32 clients, login excluded",
-    reach: ">= 10 (TLS 1.3 full handshakes, ECDSA P-256)",
+    reach: ">= 10 (TLS 1.3, full, ECDSA P-256), >= 2 (resumed), >= 0.5 (accept)",
     run,
 };
 
@@ -42,9 +52,13 @@ fn run() -> Result<Outcome> {
 
 async fn measure() -> Result<Outcome> {
     let ours = attaches().await?;
-    let peer = handshakes().await?;
     let show = |rate: f64| format!("{rate:.0} /CPU s");
-    Ok(Outcome::Rows(vec![Row::beside("", ours, peer, show, "HAProxy", "haproxy")]))
+    let beside = |case, peer, name| Row::beside(case, ours, peer, show, name, "haproxy");
+    Ok(Outcome::Rows(vec![
+        beside("TLS 1.3, full", handshakes(false).await?, "HAProxy"),
+        beside("TLS 1.3, resumed", handshakes(true).await?, "HAProxy"),
+        beside("accept and close", Some(accepts().await?), "bare"),
+    ]))
 }
 
 async fn attaches() -> Result<f64> {
@@ -52,7 +66,7 @@ async fn attaches() -> Result<f64> {
     let gateway = site.cluster.announced("gateway-1")?;
     let tickets: Arc<Mutex<Vec<Ticket>>> = Arc::new(Mutex::new(site.tickets(&gateway, SESSIONS).await?));
     let pid = gateway.pid;
-    per_cpu_second(pid, move || {
+    per_cpu_second(pid, move |_| {
         let (tickets, gateway) = (tickets.clone(), gateway.clone());
         async move {
             let Some(ticket) = tickets.lock().await.pop() else { return Ok(false) };
@@ -63,27 +77,38 @@ async fn attaches() -> Result<f64> {
     .await
 }
 
-async fn handshakes() -> Result<Option<f64>> {
+/// Handshakes per CPU second of HAProxy. For resumed ones each client has a store of its own, and takes the next ticket
+/// with each.
+async fn handshakes(resumed: bool) -> Result<Option<f64>> {
     let CertifiedKey { cert, signing_key } = generate_simple_self_signed(vec!["localhost".into()])?;
     let port = host::free_port()?;
     let pem = format!("{}{}", cert.pem(), signing_key.serialize_pem());
-    let Some(peer) = peer::haproxy_tls(port, &pem)? else { return Ok(None) };
+    let Some(peer) = peer::haproxy_tls(port, &pem, resumed)? else { return Ok(None) };
     let mut roots = RootCertStore::empty();
     roots.add(cert.der().clone())?;
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let mut config = ClientConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&rustls::version::TLS13])?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    config.resumption = Resumption::disabled();
-    let connector = TlsConnector::from(Arc::new(config));
-    let rate = per_cpu_second(peer.pid(), move || {
-        let connector = connector.clone();
+    let mut connectors = Vec::new();
+    for _ in 0..CLIENTS {
+        let mut config = ClientConfig::builder_with_provider(provider.clone())
+            .with_protocol_versions(&[&rustls::version::TLS13])?
+            .with_root_certificates(roots.clone())
+            .with_no_client_auth();
+        if !resumed {
+            config.resumption = Resumption::disabled();
+        }
+        let connector = TlsConnector::from(Arc::new(config));
+        if resumed {
+            // The first one is a full handshake, and brings tickets.
+            handshake(&connector, port, resumed).await?;
+        }
+        connectors.push(connector);
+    }
+    let wanted = if resumed { HandshakeKind::Resumed } else { HandshakeKind::Full };
+    let rate = per_cpu_second(peer.pid(), move |client| {
+        let connector = connectors[client].clone();
         async move {
-            let stream = TcpStream::connect(("127.0.0.1", port)).await?;
-            stream.set_nodelay(true)?;
-            let name = ServerName::try_from("localhost").context("a name")?;
-            connector.connect(name, stream).await.context("TLS handshake")?;
+            let kind = handshake(&connector, port, resumed).await?;
+            ensure!(kind == wanted, "a handshake was {kind:?}");
             Ok(true)
         }
     })
@@ -91,18 +116,53 @@ async fn handshakes() -> Result<Option<f64>> {
     Ok(Some(rate))
 }
 
-/// How many times `once` succeeds for each CPU second of the process; it says whether there is more to do.
+async fn handshake(connector: &TlsConnector, port: u16, tickets: bool) -> Result<HandshakeKind> {
+    let stream = TcpStream::connect(("127.0.0.1", port)).await?;
+    stream.set_nodelay(true)?;
+    let name = ServerName::try_from("localhost").context("a name")?;
+    let mut stream = connector.connect(name, stream).await.context("TLS handshake")?;
+    if tickets {
+        poll_fn(|context| take_ticket(&mut stream, context)).await?;
+    }
+    stream.get_ref().1.handshake_kind().context("no handshake")
+}
+
+/// Reads until the server has sent a ticket; it sends nothing else.
+fn take_ticket(stream: &mut TlsStream<TcpStream>, context: &mut Context<'_>) -> Poll<Result<()>> {
+    let mut nothing = [0];
+    let read = Pin::new(&mut *stream).poll_read(context, &mut ReadBuf::new(&mut nothing));
+    match read {
+        _ if stream.get_ref().1.tls13_tickets_received() > 0 => Poll::Ready(Ok(())),
+        Poll::Pending => Poll::Pending,
+        Poll::Ready(ended) => Poll::Ready(Err(anyhow!("HAProxy sent no ticket: {ended:?}"))),
+    }
+}
+
+/// Connections per CPU second of a process that only accepts and closes them.
+async fn accepts() -> Result<f64> {
+    let port = host::free_port()?;
+    let peer = peer::bare_accept(port)?;
+    per_cpu_second(peer.pid(), move |_| async move {
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
+        ensure!(stream.read(&mut [0]).await? == 0, "it speaks");
+        Ok(true)
+    })
+    .await
+}
+
+/// How many times `once` succeeds for each CPU second of the process, called with the number of the client; it says
+/// whether there is more to do.
 async fn per_cpu_second<F: Future<Output = Result<bool>> + Send>(
     pid: u32,
-    once: impl Fn() -> F + Clone + Send + Sync + 'static,
+    once: impl Fn(usize) -> F + Clone + Send + Sync + 'static,
 ) -> Result<f64> {
     let (done, end) = (Arc::new(AtomicU64::new(0)), Instant::now() + TIME);
     let cpu = host::cpu_of(pid)?;
     let mut clients: JoinSet<Result<()>> = JoinSet::new();
-    for _ in 0..CLIENTS {
+    for client in 0..CLIENTS {
         let (once, done) = (once.clone(), done.clone());
         clients.spawn(async move {
-            while Instant::now() < end && Box::pin(once()).await? {
+            while Instant::now() < end && Box::pin(once(client)).await? {
                 done.fetch_add(1, Relaxed);
             }
             Ok(())

@@ -1,12 +1,13 @@
 //! `make bench`: the table of measures. Every figure stands beside a peer or a limit measured in the same run, because
 //! absolute times on a shared machine mean nothing; a peer that is not installed is skipped with the line that installs
-//! it. Name rows as arguments to run only those.
+//! it. Name rows as arguments to run only those; `hold=60000` also says how many sessions.
 
 #![allow(unreachable_pub, reason = "nothing of a binary can be reached from outside")]
 
 mod attach;
 mod cluster;
 mod dns;
+mod hold;
 mod host;
 mod ledger;
 mod load;
@@ -31,6 +32,7 @@ const MEASURES: &[Measure] = &[
     memory::MEMORY,
     relay::RELAY,
     attach::ATTACH,
+    hold::HOLD,
     srp::LOGINS,
     unknown::UNKNOWN,
     patch::PATCH,
@@ -40,7 +42,16 @@ const MEASURES: &[Measure] = &[
 ];
 
 fn main() -> ExitCode {
-    let wanted: Vec<String> = std::env::args().skip(1).collect();
+    let mut wanted: Vec<String> = std::env::args().skip(1).collect();
+    if let Some(helped) = help_out(&wanted) {
+        return helped;
+    }
+    for name in &mut wanted {
+        if let Some(sessions) = name.strip_prefix("hold=").and_then(|count| count.parse().ok()) {
+            hold::set_sessions(sessions);
+            *name = "hold".into();
+        }
+    }
     if let Some(unknown) = wanted.iter().find(|name| MEASURES.iter().all(|it| it.name != name.as_str())) {
         let names: Vec<&str> = MEASURES.iter().map(|it| it.name).collect();
         eprintln!("error: no measure {unknown:?}; there are {}", names.join(", "));
@@ -62,4 +73,22 @@ fn main() -> ExitCode {
     }
     println!("{table}");
     if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+/// Measures start this program again to have clients or a peer in a process of their own.
+fn help_out(arguments: &[String]) -> Option<ExitCode> {
+    let helped = match arguments {
+        [what, port] if what == peer::ACCEPT => {
+            port.parse().map_err(Into::into).and_then(peer::accept_and_close)
+        }
+        [what, rest @ ..] if what == hold::BOTS => hold::be_bots(rest),
+        _ => return None,
+    };
+    Some(match helped {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    })
 }

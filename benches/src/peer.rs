@@ -3,7 +3,7 @@
 use std::{
     fs::File,
     io,
-    net::{Ipv4Addr, TcpStream},
+    net::{Ipv4Addr, TcpListener, TcpStream},
     path::Path,
     process::{Child, Command, Stdio},
     thread,
@@ -88,14 +88,33 @@ pub fn haproxy(from: u16, to: u16) -> Result<Option<Peer>> {
     start_haproxy(from, &proxy, &[])
 }
 
-/// HAProxy ending TLS 1.3 with this certificate and key, and waiting for a request. No tickets: each handshake is a
+/// HAProxy ending TLS 1.3 with this certificate and key, and waiting for a request. Without tickets each handshake is a
 /// full one, and making tickets costs it nothing.
-pub fn haproxy_tls(port: u16, pem: &str) -> Result<Option<Peer>> {
+pub fn haproxy_tls(port: u16, pem: &str, tickets: bool) -> Result<Option<Peer>> {
+    let tickets = if tickets { "" } else { "no-tls-tickets" };
     let proxy = format!(
         "frontend tls\n  mode http\n  http-request return status 204\n  \
-         bind 127.0.0.1:{port} ssl crt {{folder}}/cert.pem ssl-min-ver TLSv1.3 no-tls-tickets\n"
+         bind 127.0.0.1:{port} ssl crt {{folder}}/cert.pem ssl-min-ver TLSv1.3 {tickets}\n"
     );
     start_haproxy(port, &proxy, &[("cert.pem", pem)])
+}
+
+/// Argument by which this program becomes [`accept_and_close`].
+pub const ACCEPT: &str = "accept-and-close";
+
+/// A process that accepts connections and closes them, and does nothing else.
+pub fn bare_accept(port: u16) -> Result<Peer> {
+    let program = std::env::current_exe()?;
+    let program = program.to_str().context("the path of this program is no text")?;
+    Peer::start(program, "", &[ACCEPT, &port.to_string()], port, &[])?.context("this program is gone")
+}
+
+/// What [`bare_accept`] runs.
+pub fn accept_and_close(port: u16) -> Result<()> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))?;
+    loop {
+        drop(listener.accept()?);
+    }
 }
 
 fn start_haproxy(port: u16, proxy: &str, files: &[(&str, &str)]) -> Result<Option<Peer>> {

@@ -103,25 +103,38 @@ impl Site {
     }
 
     fn ticket(&self) -> Ticket {
-        let number = self.tickets.fetch_add(1, Relaxed);
-        let (mut id, mut key) = ([0; 16], [7; 32]);
-        id[..8].copy_from_slice(&number.to_le_bytes());
-        key[..8].copy_from_slice(&number.to_le_bytes());
-        Ticket { index: 0, id: TicketId(id), key: Key::new(key) }
+        ticket(self.tickets.fetch_add(1, Relaxed))
     }
 
     /// A sealed connection with a session on it.
     pub async fn attach(&self, gateway: &Announcement, ticket: &Ticket) -> Result<(Connection, Established)> {
-        let preface = Preface::new(Service::Gateway, self.config.deployment);
-        let address = gateway.client.parse().context("the gateway's address")?;
-        let mut connection = Connection::open(address, preface, self.config.timing.connect).await?;
-        let established = raw::attach(&mut connection, &self.config, ticket).await?;
-        Ok((connection, established))
+        attach(&self.config, &gateway.client, ticket).await
     }
 }
 
+/// The ticket of this number: whoever knows the number knows it.
+pub fn ticket(number: u64) -> Ticket {
+    let (mut id, mut key) = ([0; 16], [7; 32]);
+    id[..8].copy_from_slice(&number.to_le_bytes());
+    key[..8].copy_from_slice(&number.to_le_bytes());
+    Ticket { index: 0, id: TicketId(id), key: Key::new(key) }
+}
+
+pub fn number(ticket: &Ticket) -> u64 {
+    ticket.id.0.iter().take(8).rev().fold(0, |sum, byte| sum << 8 | u64::from(*byte))
+}
+
+/// A sealed connection to the gateway at this address, with a session on it.
+pub async fn attach(config: &Config, gateway: &str, ticket: &Ticket) -> Result<(Connection, Established)> {
+    let preface = Preface::new(Service::Gateway, config.deployment);
+    let address = gateway.parse().context("the gateway's address")?;
+    let mut connection = Connection::open(address, preface, config.timing.connect).await?;
+    let established = raw::attach(&mut connection, config, ticket).await?;
+    Ok((connection, established))
+}
+
 fn admission(ticket: &Ticket) -> AdmitRequest {
-    let number = ticket.id.0.iter().take(8).rev().fold(0, |sum, byte| sum << 8 | u64::from(*byte));
+    let number = number(ticket);
     AdmitRequest {
         ticket_id: ticket.id.0.to_vec(),
         ticket_key: ticket.key.expose().to_vec(),

@@ -53,6 +53,8 @@ enum Command {
     Online,
     /// The daemons, as the console sees them
     Daemons,
+    /// Which messages cost the gateways what
+    Messages,
     /// End the session of a character
     Kick {
         character: String,
@@ -207,6 +209,7 @@ fn message(command: Command) -> Result<GmCommand> {
     let (reason, what) = match command {
         Command::Online => (String::new(), What::Online(gm::Online {})),
         Command::Daemons => (String::new(), What::Daemons(gm::Daemons {})),
+        Command::Messages => (String::new(), What::Messages(gm::Messages {})),
         Command::Kick { character: name, reason } => (reason, What::Kick(character(name))),
         Command::Ban { account, hours, reason } => (reason, What::Ban(gm::Ban { account, hours })),
         Command::Unban { account: name, reason } => (reason, What::Unban(account(name))),

@@ -14,6 +14,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     files.sort();
     println!("cargo::rerun-if-changed={}", root.display());
     let descriptors = protox::compile(&files, [&root])?;
-    tonic_prost_build::configure().bytes(".shardkeep.link.v1").compile_fds(descriptors)?;
+    tonic_prost_build::configure()
+        .bytes(".shardkeep.link.v1")
+        .extern_path(".shardkeep.link.v1.GatewayBatch", "crate::batch::GatewayBatch")
+        .extern_path(".shardkeep.link.v1.BackendBatch", "crate::batch::BackendBatch")
+        .compile_fds(descriptors)?;
     Ok(())
 }

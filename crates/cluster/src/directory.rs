@@ -45,6 +45,11 @@ impl Directory {
         self.view.borrow().to_vec()
     }
 
+    /// The present view. The same one as before, by its address, as long as nothing changes.
+    pub fn view(&self) -> Arc<Vec<Instance>> {
+        self.view.borrow().clone()
+    }
+
     /// Those that take new work.
     pub fn up(&self) -> Vec<Instance> {
         self.view.borrow().iter().filter(|instance| instance.state == State::Up).cloned().collect()

@@ -37,6 +37,8 @@ pub struct DaemonConfig {
     /// How long a drain may take before what is left is dropped.
     #[serde(with = "duration")]
     pub grace: Duration,
+    /// Threads that the daemon computes on. 0: as many as its kind makes good use of on this machine.
+    pub threads: usize,
     /// File that gets the bound addresses as JSON once the daemon is ready.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub announce: Option<PathBuf>,
@@ -51,6 +53,7 @@ impl Default for DaemonConfig {
             advertise_host: None,
             data_dir: "var".into(),
             grace: Duration::from_secs(10),
+            threads: 0,
             announce: None,
         }
     }
@@ -66,6 +69,9 @@ impl Validate for DaemonConfig {
         listen_address("admin", &self.admin)?;
         if self.grace > Duration::from_secs(3600) {
             return Err("grace: must be at most 1h".into());
+        }
+        if self.threads > 1024 {
+            return Err("threads: must be at most 1024".into());
         }
         Ok(())
     }
@@ -155,11 +161,14 @@ pub struct LogConfig {
     /// Where log records go beside standard error: empty for the logs daemon that the registry names, `off`, a
     /// `host:port` of a logs daemon, or `http://host:port` of any other OTLP/gRPC collector.
     pub otlp: String,
+    /// Whether player events also become lines on standard error. They do when `otlp` is `off`; otherwise a storm of
+    /// players would spend more on lines that nobody reads than on the players.
+    pub print_events: bool,
 }
 
 impl Default for LogConfig {
     fn default() -> Self {
-        Self { filter: "info".into(), format: LogFormat::Auto, otlp: String::new() }
+        Self { filter: "info".into(), format: LogFormat::Auto, otlp: String::new(), print_events: false }
     }
 }
 

@@ -70,6 +70,11 @@ pub trait Service: Sized + Send + 'static {
     /// `Deserialize` with `#[serde(deny_unknown_fields, default)]`.
     type Config: Serialize + DeserializeOwned + Default + Validate + Clone + Debug + Send + Sync + 'static;
 
+    /// Threads for a machine of so many cores, when the settings do not say.
+    fn threads(cores: usize) -> usize {
+        cores
+    }
+
     /// Bind → ready → run → drain. Returns when drained; an error ends the daemon with exit code 1.
     fn run(
         settings: Settings<Self::Config>,

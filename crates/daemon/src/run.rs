@@ -75,7 +75,11 @@ pub fn main_with_args<S: Service>(args: impl IntoIterator<Item = OsString>) -> E
         };
     }
     crate::process::allow_files();
-    match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let threads = match settings.daemon.threads {
+        0 => S::threads(std::thread::available_parallelism().map_or(1, usize::from)),
+        threads => threads,
+    };
+    match tokio::runtime::Builder::new_multi_thread().worker_threads(threads.max(1)).enable_all().build() {
         Ok(runtime) => {
             let code = runtime.block_on(process::<S>(settings));
             // Blocking calls that outlive the grace time must not hold the process.

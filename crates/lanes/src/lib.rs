@@ -17,6 +17,7 @@ mod quic;
 mod rewind;
 mod settings;
 mod stream;
+mod tcp;
 mod tls;
 mod websocket;
 

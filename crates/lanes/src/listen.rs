@@ -13,6 +13,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::{
     CertificateError, Lane, Settings, Stream, quic,
     rewind::Rewind,
+    tcp,
     tls::{HTTP_PROTOCOL, Shown},
     websocket::{Transport, WebSocket},
 };
@@ -52,7 +53,7 @@ impl Listener {
         loop {
             tries += 1;
             let unbound = |source| BindError::Tcp { address: address.to_owned(), source };
-            let tcp = TcpListener::bind(address).await.map_err(unbound)?;
+            let tcp = tcp::listen(address).await.map_err(unbound)?;
             let bound = tcp.local_addr().map_err(unbound)?;
             let quic = match &shown {
                 Some(shown) if settings.quic => {
@@ -174,10 +175,7 @@ impl Arrival {
     /// When it fails.
     pub async fn open(self) -> io::Result<Stream> {
         match self {
-            Self::Tcp(stream, _) => {
-                stream.set_nodelay(true)?;
-                Ok(Stream::Tcp(stream))
-            }
+            Self::Tcp(stream, _) => Ok(Stream::Tcp(stream)),
             Self::Quic(arrival) => Ok(Stream::Quic(Box::new(Box::pin(arrival.open()).await?))),
         }
     }

@@ -14,7 +14,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::{Lane, Upgrade, quic, websocket::WebSocket};
+use crate::{Lane, Upgrade, quic, tcp, websocket::WebSocket};
 
 /// Dispatch is by match: TCP, the lane of most connections, pays one branch.
 #[derive(Debug)]
@@ -110,6 +110,19 @@ impl Stream {
             Self::Tcp(stream) => stream.try_read_buf(buffer),
             Self::Quic(stream) => stream.try_read_buf(buffer),
             Self::WebSocket(socket) => socket.try_read_buf(buffer),
+            Self::Gone => Err(gone()),
+        }
+    }
+
+    /// The same into a slice, which need not be large enough: what does not fit can be read later.
+    ///
+    /// # Errors
+    /// As [`Self::try_read_buf`]'s.
+    pub fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => tcp::try_read(stream, buffer),
+            Self::Quic(stream) => stream.try_read(buffer),
+            Self::WebSocket(socket) => socket.try_read(buffer),
             Self::Gone => Err(gone()),
         }
     }

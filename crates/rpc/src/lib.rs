@@ -1,6 +1,7 @@
 //! What daemons say to each other: the gRPC code generated from `proto/`, and the conversions between its
 //! messages and the types of the cluster. gRPC types stay at the edges; inside, code speaks [`shardkeep_types`].
 
+pub mod batch;
 mod convert;
 mod reason;
 

@@ -24,7 +24,7 @@ impl TokenBucket {
         if per_second == 0 || burst == 0 {
             return Err(Duration::MAX);
         }
-        let interval = Duration::from_secs(1) / per_second;
+        let interval = Duration::from_nanos(1_000_000_000 / u64::from(per_second));
         let full_at = self.full_at.map_or(now, |at| at.max(now)) + interval;
         let wait = (full_at - now).saturating_sub(interval.saturating_mul(burst));
         if !wait.is_zero() {

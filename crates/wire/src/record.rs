@@ -69,10 +69,10 @@ impl Decoder {
         Self { limit: sender.max_record() }
     }
 
-    /// The body of the next whole record, without its length; shares the buffer's memory. `None`: read more.
-    /// Room for the rest of a record is reserved only once its length is known to be allowed.
-    pub fn next(&self, buffer: &mut BytesMut) -> Result<Option<BytesMut>, RecordError> {
-        let Some(header) = buffer.first_chunk::<HEADER>() else { return Ok(None) };
+    /// Bytes of the body of the record at the front of `bytes`, after its length. `None`: not even the length is there
+    /// yet.
+    pub fn length(&self, bytes: &[u8]) -> Result<Option<usize>, RecordError> {
+        let Some(header) = bytes.first_chunk::<HEADER>() else { return Ok(None) };
         let length = usize::from(u16::from_le_bytes(*header));
         if length == 0 {
             return Err(RecordError::Empty);
@@ -80,6 +80,13 @@ impl Decoder {
         if length > self.limit {
             return Err(RecordError::TooLarge { length, limit: self.limit });
         }
+        Ok(Some(length))
+    }
+
+    /// The body of the next whole record, without its length; shares the buffer's memory. `None`: read more.
+    /// Room for the rest of a record is reserved only once its length is known to be allowed.
+    pub fn next(&self, buffer: &mut BytesMut) -> Result<Option<BytesMut>, RecordError> {
+        let Some(length) = self.length(buffer)? else { return Ok(None) };
         let missing = (HEADER + length).saturating_sub(buffer.len());
         if missing > 0 {
             buffer.reserve(missing);

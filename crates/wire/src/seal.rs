@@ -135,18 +135,29 @@ impl Provider for AwsLc {
     }
 }
 
-/// Key and counter of one direction.
+/// Key and counter of one direction. The cipher's own form of the key (its schedule and tables, half a kilobyte) is
+/// made when a record needs it and may be dropped while none comes.
 struct Keyed<P: Provider> {
     suite: Suite,
     secret: Secret<[u8; KEY]>,
-    key: P::Key,
+    key: Option<P::Key>,
     counter: u64,
 }
 
 impl<P: Provider> Keyed<P> {
     fn new(suite: Suite, secret: Secret<[u8; KEY]>) -> Result<Self, SealError> {
-        let key = P::key(suite, secret.expose())?;
+        let key = Some(P::key(suite, secret.expose())?);
         Ok(Self { suite, secret, key, counter: 0 })
+    }
+
+    /// The nonce of the next record, and the key.
+    fn next(&mut self) -> Result<([u8; NONCE], &P::Key), SealError> {
+        let nonce = self.nonce()?;
+        let key = match self.key.take() {
+            Some(key) => key,
+            None => P::key(self.suite, self.secret.expose())?,
+        };
+        Ok((nonce, self.key.insert(key)))
     }
 
     /// A nonce serves once: the counter moves before the nonce is used, and never around.
@@ -182,13 +193,18 @@ impl<P: Provider> Sealer<P> {
         if plaintext.is_empty() {
             return Err(SealError::Empty);
         }
-        let nonce = self.0.nonce()?;
-        P::seal(&self.0.key, nonce, associated(plaintext.len() + TAG), plaintext)
+        let (nonce, key) = self.0.next()?;
+        P::seal(key, nonce, associated(plaintext.len() + TAG), plaintext)
     }
 
     /// Call right after the record whose last message is `KeyUpdate`.
     pub fn update(&mut self) -> Result<(), SealError> {
         self.0.update()
+    }
+
+    /// Gives back what the next record makes anew. For connections that are silent.
+    pub fn rest(&mut self) {
+        self.0.key = None;
     }
 
     /// Records sealed under the present key. At [`MAX_RECORDS`] − 1 the next one must carry the `KeyUpdate`.
@@ -212,15 +228,26 @@ impl<P: Provider> Opener<P> {
 
     /// Turns the body of a sealed record into its messages, where it lies.
     pub fn open(&mut self, body: &mut BytesMut) -> Result<(), SealError> {
+        let plaintext = self.open_slice(body)?.len();
+        body.truncate(plaintext);
+        Ok(())
+    }
+
+    /// The same for a body that lies in a buffer of the caller: its messages.
+    pub fn open_slice<'a>(&mut self, body: &'a mut [u8]) -> Result<&'a [u8], SealError> {
         let length = body.len();
         let plaintext = length.checked_sub(TAG).ok_or(SealError::Forged)?;
-        let nonce = self.0.nonce()?;
-        P::open(&self.0.key, nonce, associated(length), body)?;
+        let (nonce, key) = self.0.next()?;
+        P::open(key, nonce, associated(length), body)?;
         if plaintext == 0 {
             return Err(SealError::Empty);
         }
-        body.truncate(plaintext);
-        Ok(())
+        Ok(&body[..plaintext])
+    }
+
+    /// Gives back what the next record makes anew. For connections that are silent.
+    pub fn rest(&mut self) {
+        self.0.key = None;
     }
 
     /// Call when the record just opened ended with a `KeyUpdate`.
@@ -305,10 +332,24 @@ mod tests {
     }
 
     #[test]
+    fn rest_changes_nothing() {
+        let (mut sealer, mut opener) = pair(Suite::Aes256Gcm);
+        for byte in 0..4u8 {
+            let mut record = BytesMut::from(&[byte][..]);
+            let tag = sealer.seal(&mut record).unwrap();
+            record.extend_from_slice(&tag);
+            assert_eq!(opener.open_slice(&mut record).unwrap(), [byte]);
+            sealer.rest();
+            opener.rest();
+        }
+    }
+
+    #[test]
     fn nothing_is_not_a_record() {
         let (mut sealer, mut opener) = pair(Suite::Aes256Gcm);
         assert_eq!(sealer.seal(&mut []), Err(SealError::Empty));
-        let tag = AwsLc::seal(&sealer.0.key, [0; NONCE], 16u16.to_le_bytes(), &mut []).unwrap();
+        let (nonce, key) = sealer.0.next().unwrap();
+        let tag = AwsLc::seal(key, nonce, 16u16.to_le_bytes(), &mut []).unwrap();
         assert_eq!(opener.open(&mut BytesMut::from(&tag[..])), Err(SealError::Empty));
         assert_eq!(opener.open(&mut BytesMut::from(&[0; 15][..])), Err(SealError::Forged));
     }

@@ -93,6 +93,11 @@ impl Outbox {
         Ok(self.sent())
     }
 
+    /// Gives back memory that a longer log needed.
+    pub fn shrink(&mut self) {
+        self.log.shrink_to_fit();
+    }
+
     /// Whether a message of this size may still be sent.
     pub fn has_room(&self, size: usize) -> bool {
         self.log.len() < self.bounds.messages && self.bytes + size <= self.bounds.bytes
@@ -123,6 +128,12 @@ impl Outbox {
     /// The log was lost with the other side's memory: counts from 0 again, and forgets.
     pub fn restart(&mut self) {
         *self = Self::new(self.bounds);
+    }
+
+    /// The message of this number, if it is not acknowledged yet.
+    pub fn get(&self, number: u64) -> Option<&Bytes> {
+        let place = number.checked_sub(self.acknowledged + 1)?;
+        self.log.get(usize::try_from(place).ok()?)
     }
 
     /// Number of the last message sent.

@@ -4,12 +4,12 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Instant,
 };
 
-use metrics::{counter, gauge};
+use metrics::counter;
 use parking_lot::{Mutex, RwLock};
 use shardkeep_cluster::link::{ClientMessage, SessionChange};
 use shardkeep_daemon::{ClusterConfig, event};
@@ -26,11 +26,12 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     Config,
     backend::Links,
+    balance::Balance,
     billing::Spool,
     groups::{Change, Groups},
-    metrics::{ENDED, SESSIONS},
+    metrics::{ENDED, HOT},
     revocations::Fresh,
-    session::{Client, Ending, Outputs, Session},
+    session::{Client, Ending, Session},
     table::Table,
     tickets::Tickets,
 };
@@ -51,11 +52,12 @@ pub(crate) struct Core {
     pub(crate) links: Links,
     pub(crate) ranges: RwLock<Arc<Ranges>>,
     pub(crate) billing: Spool,
+    pub(crate) balance: Balance,
     /// Wakes the task that presents sessions to their worlds.
     pub(crate) worlds: Notify,
     pub(crate) draining: CancellationToken,
-    /// Cancelled when nobody is waited for any more: connections say DRAINING and close.
-    pub(crate) leaving: CancellationToken,
+    /// Nobody is waited for any more: connections say DRAINING and close.
+    leaving: AtomicBool,
     connections: AtomicU64,
 }
 
@@ -81,15 +83,26 @@ impl Core {
             links: Links::default(),
             ranges: RwLock::default(),
             billing: Spool::default(),
+            balance: Balance::default(),
             worlds: Notify::new(),
             draining,
-            leaving: CancellationToken::new(),
+            leaving: AtomicBool::new(false),
             connections: AtomicU64::new(0),
         })
     }
 
     pub(crate) fn next_connection(&self) -> u64 {
         self.connections.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.leaving.load(Ordering::Acquire)
+    }
+
+    /// Ends every connection; sessions that have not moved stay.
+    pub(crate) fn leave(&self) {
+        self.leaving.store(true, Ordering::Release);
+        self.sessions.all().iter().for_each(|session| session.notify());
     }
 
     /// Changes groups and tells backends what follows from it, in one step, so that they hear changes in order.
@@ -128,7 +141,7 @@ impl Core {
             }
         }
         self.bind_any(session);
-        gauge!(SESSIONS).set(self.sessions.len() as f64);
+        HOT.sessions.set(self.sessions.len() as f64);
     }
 
     /// Binds the session to one instance of each kind of which any will do.
@@ -184,7 +197,7 @@ impl Core {
     }
 
     /// The connection is lost. The session waits for its client, but not for ever.
-    pub(crate) fn depart(self: &Arc<Self>, session: &Arc<Session>, connection: u64) {
+    pub(crate) fn depart(&self, session: &Arc<Session>, connection: u64) {
         let since = Instant::now();
         {
             let mut inner = session.lock();
@@ -199,15 +212,25 @@ impl Core {
             self.tell_bound(session, &inner, SessionChange::LinkDead);
         }
         event!("link_lost", account = session.account.0, session = %session.id, world = session.world.0);
-        let (core, session) = (self.clone(), session.clone());
-        tokio::spawn(async move {
-            tokio::time::sleep(core.config.link_loss).await;
-            let away =
-                matches!(session.lock().client, Client::Away { since: present, .. } if present == since);
-            if away {
-                core.end(&session, Ending::LinkLoss);
+    }
+
+    /// Ends those whose clients have not come back in time, and those that nobody carries and that overflowed
+    /// meanwhile. Returns how many are away.
+    pub(crate) fn sweep(&self, sessions: &[Arc<Session>], now: Instant) -> usize {
+        let mut away = 0;
+        for session in sessions {
+            let (ended, since) = {
+                let inner = session.lock();
+                (inner.ended.is_some(), inner.away_since())
+            };
+            away += usize::from(since.is_some());
+            if since.is_some_and(|since| now >= since + self.config.link_loss) {
+                self.end(session, Ending::LinkLoss);
+            } else if ended {
+                self.finish(session);
             }
-        });
+        }
+        away
     }
 
     /// Ends a session, for good or because another gateway has it. Later reasons change nothing.
@@ -235,7 +258,7 @@ impl Core {
         }
         session.notify();
         counter!(ENDED, "reason" => ending.label()).increment(1);
-        gauge!(SESSIONS).set(self.sessions.len() as f64);
+        HOT.sessions.set(self.sessions.len() as f64);
         event!(
             "leave",
             account = session.account.0,
@@ -251,18 +274,11 @@ impl Core {
             if session.lock().ended.is_some() {
                 self.finish(&session);
             }
-            session.wake.notify_one();
+            session.wake();
         }
     }
 
-    /// Sends what a record of the client made due to backends. Call it under the session's lock, so that nothing
-    /// overtakes it.
-    pub(crate) fn deliver(&self, id: SessionId, inner: &mut crate::session::Inner, outputs: &mut Outputs) {
-        for (instance, messages) in outputs.deliver.drain(..) {
-            self.deliver_to(id, inner, &instance, messages);
-        }
-    }
-
+    /// Sends messages that were held. Call it under the session's lock, so that nothing overtakes them.
     pub(crate) fn deliver_to(
         &self,
         id: SessionId,

@@ -29,7 +29,7 @@ pub(crate) async fn run(core: &Arc<Core>, worlds: &Worlds, grace: Duration) {
             sleep(LOOK).await;
         }
     }
-    core.leaving.cancel();
+    core.leave();
     if core.sessions.len() > 0 {
         info!(sessions = core.sessions.len(), "leaving sessions to be claimed");
         sleep(FAREWELL).await;

@@ -81,7 +81,7 @@ impl<L: Listener> Groups<L> {
             changes.extend(self.unsubscribe(session, &others));
         }
         for &key in keys {
-            let mine = self.by_session.entry(session).or_default();
+            let mine = self.by_session.entry(session).or_insert_with(|| Vec::with_capacity(keys.len()));
             if mine.contains(&key) {
                 continue;
             }

@@ -6,9 +6,11 @@
 //! (`service`). The life of a session is in `core`, its queues and bindings in `session`, groups in `groups`.
 
 mod backend;
+mod balance;
 mod billing;
 mod config;
 mod core;
+mod costs;
 mod door;
 mod drain;
 mod error;
@@ -52,6 +54,12 @@ impl DaemonService for Gateway {
     const KIND: DaemonKind = DaemonKind::Gateway;
     type Config = Config;
 
+    /// Half of the cores: a gateway spends its time in the kernel and in handing work from one socket to another,
+    /// which costs least on the thread that has it. More players need more gateways.
+    fn threads(cores: usize) -> usize {
+        cores.div_ceil(2)
+    }
+
     async fn run(settings: Settings<Config>, daemon: Daemon) -> anyhow::Result<()> {
         metrics::describe();
         let config = settings.service.clone();
@@ -63,7 +71,7 @@ impl DaemonService for Gateway {
         info!(bound = %listener.local_addr()?, advertised = address, "players' socket bound");
         node.set_client_address(address.clone());
         let core = Core::new(config, &settings.cluster, &node.id().name, address, daemon.draining());
-        let worlds = Worlds::new(&node);
+        let worlds = Arc::new(Worlds::new(&node));
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         for kind in BACKENDS {
             tasks.spawn(backend::follow(core.clone(), node.clone(), kind, stop.clone()));
@@ -71,7 +79,7 @@ impl DaemonService for Gateway {
         tasks.spawn(backend::present(core.clone(), worlds.clone(), stop.clone()));
         tasks.spawn(billing::run(core.clone(), node.clone(), stop.clone()));
         tasks.spawn(revocations::follow(core.clone(), node.clone(), stop.clone()));
-        tasks.spawn(sweep(core.clone(), node.clone(), stop.clone()));
+        tasks.spawn(sweep(core.clone(), node.clone(), worlds.clone(), stop.clone()));
         let connections = TaskTracker::new();
         tasks.spawn(door::run(core.clone(), worlds.clone(), listener, connections.clone(), stop.clone()));
         node.serve(Routes::new(GatewayServer::new(Service::new(core.clone()))));
@@ -100,8 +108,8 @@ fn advertised(config: &Config, listener: &Listener, node: &Node) -> anyhow::Resu
     Ok(format!("{host}:{}", bound.port()))
 }
 
-/// Tells the load, and forgets tickets that nobody used.
-async fn sweep(core: Arc<Core>, node: Node, stop: CancellationToken) {
+/// Tells the load, and forgets tickets that nobody used and sessions whose clients stay away.
+async fn sweep(core: Arc<Core>, node: Node, worlds: Arc<Worlds>, stop: CancellationToken) {
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
@@ -112,17 +120,16 @@ async fn sweep(core: Arc<Core>, node: Node, stop: CancellationToken) {
             tickets.expire(Instant::now());
             tickets.len()
         };
-        gauge!(metrics::TICKETS).set(waiting as f64);
+        metrics::HOT.tickets.set(waiting as f64);
         let sessions = core.sessions.all();
-        // Those that nobody carries and that overflowed meanwhile.
-        for over in sessions.iter().filter(|session| session.lock().ended.is_some()) {
-            core.finish(over);
-        }
-        let away = sessions.iter().filter(|session| !session.lock().is_here()).count();
+        let away = core.sweep(&sessions, Instant::now());
         gauge!(metrics::GROUPS).set(core.groups() as f64);
         gauge!(metrics::LINK_DEAD).set(away as f64);
+        costs::COSTS.publish();
         // Tickets count too: their players are on the way.
         let held = sessions.len() + waiting;
-        node.set_load((held as f64 / core.config.capacity as f64).min(1.0));
+        let load = (held as f64 / core.config.capacity as f64).min(1.0);
+        node.set_load(load);
+        core.balance.weigh(load, &worlds.other_gateways());
     }
 }

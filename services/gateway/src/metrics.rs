@@ -2,29 +2,36 @@
 
 use std::sync::LazyLock;
 
-use metrics::{Counter, Unit, counter, describe_counter, describe_gauge, describe_histogram};
+use metrics::{
+    Counter, Gauge, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge,
+    histogram,
+};
 
-pub(crate) const CONNECTIONS: &str = "shardkeep_gateway_connections";
+const CONNECTIONS: &str = "shardkeep_gateway_connections";
 pub(crate) const ACCEPTED: &str = "shardkeep_gateway_accepted_total";
 pub(crate) const RETRIES: &str = "shardkeep_gateway_quic_retries_total";
 pub(crate) const LANES: &str = "shardkeep_gateway_lane_sessions";
 pub(crate) const TURNED_AWAY: &str = "shardkeep_gateway_turned_away_total";
-pub(crate) const SESSIONS: &str = "shardkeep_gateway_sessions";
+const SESSIONS: &str = "shardkeep_gateway_sessions";
 pub(crate) const LINK_DEAD: &str = "shardkeep_gateway_link_dead_sessions";
 pub(crate) const HANDSHAKES: &str = "shardkeep_gateway_handshakes_total";
-pub(crate) const HANDSHAKE_SECONDS: &str = "shardkeep_gateway_handshake_seconds";
-pub(crate) const TICKETS: &str = "shardkeep_gateway_tickets";
+const HANDSHAKE_SECONDS: &str = "shardkeep_gateway_handshake_seconds";
+const TICKETS: &str = "shardkeep_gateway_tickets";
 pub(crate) const FAULTS: &str = "shardkeep_gateway_faults_total";
 pub(crate) const ENDED: &str = "shardkeep_gateway_sessions_ended_total";
 const MESSAGES_IN: &str = "shardkeep_gateway_messages_in_total";
 const RECORDS_OUT: &str = "shardkeep_gateway_records_out_total";
 const BYTES_IN: &str = "shardkeep_gateway_bytes_in_total";
+const WRITES: &str = "shardkeep_gateway_writes_total";
 const BYTES_OUT: &str = "shardkeep_gateway_bytes_out_total";
 const DATAGRAMS_OUT: &str = "shardkeep_gateway_datagrams_out_total";
 pub(crate) const KEY_UPDATES: &str = "shardkeep_gateway_key_updates_total";
 pub(crate) const REFUSED: &str = "shardkeep_gateway_requests_refused_total";
 pub(crate) const ITEMS_DROPPED: &str = "shardkeep_gateway_items_dropped_total";
 pub(crate) const SHED: &str = "shardkeep_gateway_state_shed_total";
+pub(crate) const OPCODE_MESSAGES: &str = "shardkeep_gateway_opcode_messages_total";
+pub(crate) const OPCODE_BYTES: &str = "shardkeep_gateway_opcode_bytes_total";
+pub(crate) const OPCODE_MICROSECONDS: &str = "shardkeep_gateway_opcode_microseconds_total";
 pub(crate) const GROUPS: &str = "shardkeep_gateway_groups";
 const PUBLISHED: &str = "shardkeep_gateway_published_total";
 const FANNED_OUT: &str = "shardkeep_gateway_fanned_out_total";
@@ -32,10 +39,11 @@ pub(crate) const BINDS: &str = "shardkeep_gateway_binds_total";
 pub(crate) const RESUMES: &str = "shardkeep_gateway_resumes_total";
 pub(crate) const FOLLOWS: &str = "shardkeep_gateway_follows_revocations";
 pub(crate) const REVOKED: &str = "shardkeep_gateway_sessions_revoked_total";
+pub(crate) const SENT_ON: &str = "shardkeep_gateway_sent_on_total";
 pub(crate) const BILLING: &str = "shardkeep_gateway_billing_reports_total";
 pub(crate) const BILLING_SPOOL: &str = "shardkeep_gateway_billing_spool";
 
-/// Counters of the hot path, looked up once. First used when a client or a backend speaks, long after the recorder
+/// Metrics of the hot path, looked up once. First used when a client or a backend speaks, long after the recorder
 /// stands.
 pub(crate) static HOT: LazyLock<Hot> = LazyLock::new(|| Hot {
     messages_in: counter!(MESSAGES_IN),
@@ -45,6 +53,13 @@ pub(crate) static HOT: LazyLock<Hot> = LazyLock::new(|| Hot {
     datagrams_out: counter!(DATAGRAMS_OUT),
     published: counter!(PUBLISHED),
     fanned_out: counter!(FANNED_OUT),
+    writes: counter!(WRITES),
+    connections: gauge!(CONNECTIONS),
+    accepted: counter!(ACCEPTED, "lane" => "tcp"),
+    attached: counter!(HANDSHAKES, "kind" => "attach", "lane" => "tcp", "outcome" => "ok"),
+    handshake_seconds: histogram!(HANDSHAKE_SECONDS),
+    sessions: gauge!(SESSIONS),
+    tickets: gauge!(TICKETS),
 });
 
 pub(crate) struct Hot {
@@ -55,6 +70,14 @@ pub(crate) struct Hot {
     pub(crate) datagrams_out: Counter,
     pub(crate) published: Counter,
     pub(crate) fanned_out: Counter,
+    pub(crate) writes: Counter,
+    pub(crate) connections: Gauge,
+    pub(crate) accepted: Counter,
+    /// Handshakes of the kind and outcome that a storm consists of.
+    pub(crate) attached: Counter,
+    pub(crate) handshake_seconds: Histogram,
+    pub(crate) sessions: Gauge,
+    pub(crate) tickets: Gauge,
 }
 
 pub(crate) fn describe() {
@@ -73,6 +96,7 @@ pub(crate) fn describe() {
     describe_counter!(ENDED, "Sessions that ended, by reason");
     describe_counter!(MESSAGES_IN, "Messages of clients");
     describe_counter!(RECORDS_OUT, "Records written to clients");
+    describe_counter!(WRITES, "Writes to clients' sockets; each takes everything that was due to one client");
     describe_counter!(BYTES_IN, Unit::Bytes, "Bytes read from clients");
     describe_counter!(BYTES_OUT, Unit::Bytes, "Bytes written to clients");
     describe_counter!(DATAGRAMS_OUT, "State sent to clients in datagrams of QUIC");
@@ -80,6 +104,12 @@ pub(crate) fn describe() {
     describe_counter!(REFUSED, "Requests answered by the gateway itself, by reason");
     describe_counter!(ITEMS_DROPPED, "What backends said and was not obeyed, by reason");
     describe_counter!(SHED, "State messages not sent to slow clients");
+    describe_counter!(
+        OPCODE_MESSAGES,
+        "Messages by opcode and direction; a studio's in blocks of 256 opcodes"
+    );
+    describe_counter!(OPCODE_BYTES, Unit::Bytes, "Their bytes, by opcode and direction");
+    describe_counter!(OPCODE_MICROSECONDS, "Time spent on them by opcode, from a sample of one in 64");
     describe_gauge!(GROUPS, Unit::Count, "Groups with a subscriber here");
     describe_counter!(PUBLISHED, "Messages published to groups");
     describe_counter!(FANNED_OUT, "Copies of published messages queued for clients");
@@ -87,6 +117,7 @@ pub(crate) fn describe() {
     describe_counter!(RESUMES, "Sessions resumed, by way (here, moved, claimed)");
     describe_gauge!(FOLLOWS, Unit::Count, "1 while a login replica tells whose sessions are over");
     describe_counter!(REVOKED, "Sessions ended because the followed login replica said so");
+    describe_counter!(SENT_ON, "Newcomers redirected because another gateway has more room");
     describe_counter!(BILLING, "Play time reports acknowledged by billing");
     describe_gauge!(BILLING_SPOOL, Unit::Count, "Ended sessions whose play time is not yet acknowledged");
 }

@@ -6,14 +6,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use metrics::gauge;
 use shardkeep_cluster::Peer;
 use shardkeep_rpc::{
     gateway::{
         AdmitReply, AdmitRequest, AnnounceReply, AnnounceRequest, Binding, KickReply, KickRequest,
-        ListSessionsReply, ListSessionsRequest, MoveSessionReply, MoveSessionRequest, RevokeAccountReply,
-        RevokeAccountRequest, RevokeTicketReply, RevokeTicketRequest, SessionInfo, announce_request::To,
-        gateway_server::Gateway, kick_request::Who,
+        ListCostsReply, ListCostsRequest, ListSessionsReply, ListSessionsRequest, MoveSessionReply,
+        MoveSessionRequest, RevokeAccountReply, RevokeAccountRequest, RevokeTicketReply, RevokeTicketRequest,
+        SessionInfo, announce_request::To, gateway_server::Gateway, kick_request::Who,
     },
     session_id,
 };
@@ -24,7 +23,8 @@ use tonic::{Request, Response, Status};
 use crate::{
     billing::unix_ms,
     core::Core,
-    metrics::TICKETS,
+    costs::COSTS,
+    metrics::HOT,
     revocations::spoken,
     session::{Ending, Session},
     tickets::{AdmitError, Ticket},
@@ -94,11 +94,14 @@ impl Gateway for Service {
             expires: now + Duration::from_millis(request.lives_ms.into()).min(LONGEST),
         };
         let mut tickets = self.core.tickets.lock();
+        if self.core.sessions.len() + tickets.len() >= self.core.config.capacity {
+            return Err(Status::resource_exhausted("the gateway is full"));
+        }
         tickets.admit(ticket_id(&request.ticket_id)?, ticket, now).map_err(|error| match error {
             AdmitError::Full => Status::resource_exhausted(error.to_string()),
             AdmitError::Outdated => Status::failed_precondition(error.to_string()),
         })?;
-        gauge!(TICKETS).set(tickets.len() as f64);
+        HOT.tickets.set(tickets.len() as f64);
         Ok(Response::new(AdmitReply {}))
     }
 
@@ -186,6 +189,10 @@ impl Gateway for Service {
             sessions: sessions.into_iter().map(info).collect(),
             tickets: tickets.into_iter().map(|generation| generation.0).collect(),
         }))
+    }
+
+    async fn list_costs(&self, _: Request<ListCostsRequest>) -> Result<Response<ListCostsReply>, Status> {
+        Ok(Response::new(ListCostsReply { costs: COSTS.list() }))
     }
 
     async fn kick(&self, request: Request<KickRequest>) -> Result<Response<KickReply>, Status> {

@@ -20,7 +20,7 @@ impl Table {
     pub(crate) fn insert(&self, session: &Arc<Session>) {
         let mut indexes = self.0.write();
         indexes.by_id.insert(session.id, session.clone());
-        let mine = indexes.by_account.entry(session.account).or_default();
+        let mine = indexes.by_account.entry(session.account).or_insert_with(|| Vec::with_capacity(1));
         if !mine.contains(&session.id) {
             mine.push(session.id);
         }

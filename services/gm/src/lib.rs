@@ -8,6 +8,7 @@ mod clock;
 mod commands;
 mod config;
 mod console;
+mod costs;
 mod error;
 mod grpc;
 mod map;

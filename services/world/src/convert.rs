@@ -1,5 +1,7 @@
 //! Messages of other daemons to the world's own types, and back.
 
+use std::sync::Arc;
+
 use shardkeep_rpc::{Malformed, common, dbcache, session_id, world as proto};
 use shardkeep_types::{
     AccountId, CellId, CharacterId, Epoch, InstanceId, MapId, Position, Secret, Term, WorldId,
@@ -15,19 +17,22 @@ use crate::{
 /// Resume keys have 32 bytes; more would only fill memory.
 const KEY_BYTES: usize = 32;
 
-pub(crate) fn presented(request: proto::OpenSessionRequest) -> Result<(Presented, Doing), Malformed> {
+pub(crate) fn presented(
+    gateway: &Arc<str>,
+    opening: proto::Opening,
+) -> Result<(Presented, Doing), Malformed> {
     let doing = Doing {
-        character: (request.character != 0).then_some(CharacterId(request.character)),
-        queue_place: request.queue_place,
+        character: (opening.character != 0).then_some(CharacterId(opening.character)),
+        queue_place: opening.queue_place,
     };
     let presented = Presented {
-        session: session_id(&request.session)?,
-        epoch: Epoch(request.session_epoch),
-        account: AccountId(request.account),
-        account_name: request.account_name,
-        generation: shardkeep_types::Generation(request.generation),
-        gateway: request.gateway.into(),
-        key: key("resume_key", request.resume_key)?,
+        session: session_id(&opening.session)?,
+        epoch: Epoch(opening.session_epoch),
+        account: AccountId(opening.account),
+        account_name: opening.account_name,
+        generation: shardkeep_types::Generation(opening.generation),
+        gateway: gateway.clone(),
+        key: key("resume_key", opening.resume_key)?,
     };
     Ok((presented, doing))
 }

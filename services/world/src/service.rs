@@ -12,16 +12,16 @@ use std::{
 use futures::{Stream, StreamExt};
 use shardkeep_cluster::{Node, Peer};
 use shardkeep_rpc::{
-    session_id,
+    Malformed, session_id,
     world::{
         AnnounceReply, AnnounceRequest, Binding, ClaimSessionReply, ClaimSessionRequest, FindSessionReply,
-        FindSessionRequest, KickReply, KickRequest, OpenSessionReply, OpenSessionRequest, Partition,
-        PresenceReport, ReportPresenceReply, StatusReply, StatusRequest, TeleportReply, TeleportRequest,
-        WatchPartitionRequest, WatchPresenceRequest, kick_request::Who, world_server,
+        FindSessionRequest, KickReply, KickRequest, OpenSessionsReply, OpenSessionsRequest, Opened,
+        Partition, PresenceReport, ReportPresenceReply, StatusReply, StatusRequest, TeleportReply,
+        TeleportRequest, WatchPartitionRequest, WatchPresenceRequest, kick_request::Who, world_server,
     },
     zone::{self, zone_client::ZoneClient},
 };
-use shardkeep_types::{AccountId, BackendKind, CharacterId, DaemonKind, Term};
+use shardkeep_types::{AccountId, BackendKind, CharacterId, DaemonKind, Epoch, Term};
 use shardkeep_wire::payload::ErrorCode;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_stream::wrappers::{ReceiverStream, WatchStream};
@@ -37,6 +37,8 @@ pub(crate) type Job = Box<dyn FnOnce(&mut Core, &mut Watchers, Instant) + Send>;
 
 /// Longest line an operator may announce, in bytes.
 const ANNOUNCEMENT: usize = 1024;
+/// Sessions that one call may open.
+const OPENINGS: usize = 1_024;
 
 /// The way to the core; clones lead to the same.
 #[derive(Clone)]
@@ -128,17 +130,24 @@ fn job_of_leader<T>(
 
 #[tonic::async_trait]
 impl world_server::World for WorldService {
-    async fn open_session(
+    async fn open_sessions(
         &self,
-        request: Request<OpenSessionRequest>,
-    ) -> Result<Response<OpenSessionReply>, Status> {
+        request: Request<OpenSessionsRequest>,
+    ) -> Result<Response<OpenSessionsReply>, Status> {
         speaks_for_itself(&request, &request.get_ref().gateway)?;
-        let (presented, doing) = convert::presented(request.into_inner())?;
+        let OpenSessionsRequest { gateway, openings } = request.into_inner();
+        if openings.len() > OPENINGS {
+            return Err(Status::invalid_argument(format!("field `openings`: at most {OPENINGS}")));
+        }
+        let gateway = Arc::from(gateway);
+        let presented: Vec<_> =
+            openings.into_iter().map(|opening| convert::presented(&gateway, opening)).collect();
         let open = move |core: &mut Core, now, term: Term| {
-            let epoch = core.open_session(now, presented, &doing)?;
-            Ok(OpenSessionReply { session_epoch: epoch.0, term: term.0 })
+            let mut open = |(presented, doing)| core.open_session(now, presented, &doing);
+            let opened = presented.into_iter().map(|it| opened(it.map(&mut open))).collect();
+            Ok(OpenSessionsReply { term: term.0, opened })
         };
-        self.lead("open_session", open).await.map(Response::new)
+        self.lead("open_sessions", open).await.map(Response::new)
     }
 
     async fn find_session(
@@ -336,6 +345,18 @@ async fn read_reports(
 }
 
 /// A gateway speaks of itself only.
+/// The answer to one opening of many.
+fn opened(result: Result<Result<Epoch, SessionError>, Malformed>) -> Opened {
+    match result.map_err(Status::from).and_then(|result| result.map_err(Status::from)) {
+        Ok(epoch) => Opened { session_epoch: epoch.0, ..Opened::default() },
+        Err(status) => Opened {
+            session_epoch: 0,
+            code: u32::try_from(i32::from(status.code())).unwrap_or_default(),
+            detail: status.message().to_owned(),
+        },
+    }
+}
+
 fn speaks_for_itself<T>(request: &Request<T>, gateway: &str) -> Result<(), Status> {
     let peer = Peer::of(request)?;
     if peer.kind == DaemonKind::Gateway && peer.name == gateway {

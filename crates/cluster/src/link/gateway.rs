@@ -8,11 +8,13 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use metrics::{counter, gauge};
 use parking_lot::Mutex;
 use shardkeep_rpc::{
     Malformed,
+    batch::GatewayBatch,
     link::{self as proto, backend_frame, gateway_frame},
 };
 use shardkeep_types::{BackendKind, DaemonKind, Epoch, GroupKey, InstanceId, SessionId, WorldId};
@@ -22,11 +24,13 @@ use tonic::Status;
 use tracing::{debug, info, warn};
 
 use super::{
+    decode,
     dial::{BackendFrames, Dial},
+    encode,
     event::Route,
-    message::{BackendItem, Bound, ClientMessage, GatewayItem, SessionEvent, deliver_bytes},
+    message::{BackendItem, Bound, ClientMessage, ClientView, GatewayItem, SessionEvent, deliver_bytes},
     metrics::{DROPPED, FRESH, LINKS, REFUSED, RESETS},
-    outbound::Outbound,
+    outbound::{Next, Outbound, Timer},
     pipe::{Arrival, Limits, Outgoing},
 };
 use crate::Backoff;
@@ -66,7 +70,7 @@ struct Shared {
 }
 
 struct State {
-    out: Outbound<GatewayItem>,
+    out: Outbound,
     phase: Phase,
     link_id: u64,
     /// Incarnation of the backend this link was last open with.
@@ -128,14 +132,29 @@ impl GatewayLink {
         session_epoch: Epoch,
         messages: Vec<ClientMessage>,
     ) -> Result<(), Vec<ClientMessage>> {
-        let bytes = deliver_bytes(&messages);
+        let said = self.say(session, session_epoch, messages.iter().map(ClientMessage::view));
+        if said { Ok(()) } else { Err(messages) }
+    }
+
+    /// One message of a client that lies in somebody's buffer; false: the backend can not take it now.
+    pub fn deliver_one(&self, session: SessionId, session_epoch: Epoch, message: ClientView<'_>) -> bool {
+        self.say(session, session_epoch, std::iter::once(message))
+    }
+
+    fn say<'a>(
+        &self,
+        session: SessionId,
+        epoch: Epoch,
+        messages: impl Iterator<Item = ClientView<'a>> + Clone,
+    ) -> bool {
+        let bytes = deliver_bytes(messages.clone());
         let mut state = self.shared.state.lock();
-        if state.phase != Phase::Open || !state.out.has_room(bytes) {
+        let said = state.phase == Phase::Open
+            && state.out.offer(bytes, |out| encode::deliver(out, session, epoch, messages)).is_ok();
+        if !said {
             counter!(DROPPED, "side" => "gateway").increment(1);
-            return Err(messages);
         }
-        state.out.push(GatewayItem::Deliver { session, session_epoch, messages }, bytes);
-        Ok(())
+        said
     }
 
     pub fn session(&self, event: SessionEvent) {
@@ -157,8 +176,7 @@ impl GatewayLink {
     fn push(&self, item: GatewayItem) {
         let mut state = self.shared.state.lock();
         if state.phase != Phase::Closed {
-            let bytes = item.bytes();
-            state.out.push(item, bytes);
+            state.out.push(item.bytes(), |out| encode::gateway_item(out, item));
         }
     }
 
@@ -200,7 +218,12 @@ impl GatewayLink {
     ) -> Result<(), Status> {
         let late = |_| Status::deadline_exceeded("the backend did not answer");
         let (stream, hello) = self.shared.state.lock().begin(&self.shared.gateway);
-        let outbound = GatewayStream { shared: self.shared.clone(), stream, hello: Some(hello) };
+        let outbound = GatewayStream {
+            shared: self.shared.clone(),
+            stream,
+            hello: Some(hello),
+            timer: Timer::default(),
+        };
         let mut inbound = timeout(HELLO_WITHIN, dial.dial(outbound)).await.map_err(late)??;
         let hello = timeout(HELLO_WITHIN, first_frame(&mut inbound)).await.map_err(late)??;
         let (resumed, received) = (hello.resumed, hello.received);
@@ -248,8 +271,8 @@ impl GatewayLink {
         Ok(())
     }
 
-    fn parse(&self, item: proto::BackendItem) -> Option<BackendItem> {
-        item.try_into()
+    fn parse(&self, item: Bytes) -> Option<BackendItem> {
+        decode::backend_item(item)
             .inspect_err(|error| {
                 warn!(backend = &*self.shared.backend, %error, "item refused");
                 counter!(REFUSED, "side" => "gateway", "reason" => "malformed").increment(1);
@@ -349,6 +372,7 @@ pub struct GatewayStream {
     shared: Arc<Shared>,
     stream: u64,
     hello: Option<proto::GatewayHello>,
+    timer: Timer,
 }
 
 impl Stream for GatewayStream {
@@ -359,21 +383,22 @@ impl Stream for GatewayStream {
         if let Some(hello) = self.hello.take() {
             return frame(gateway_frame::Frame::Hello(hello));
         }
-        let next = {
-            let mut state = self.shared.state.lock();
-            if state.out.carried_by(self.stream) && !state.greeted {
+        let Self { shared, stream, timer, .. } = &mut *self;
+        let next = timer.poll(context, |context| {
+            let mut state = shared.state.lock();
+            if state.out.carried_by(*stream) && !state.greeted {
                 state.out.park(context);
-                return Poll::Pending;
+                return Next::Wait(None);
             }
-            state.out.poll(self.stream, context)
-        };
+            state.out.poll(*stream, context)
+        });
         match next {
             Poll::Pending => Poll::Pending,
             Poll::Ready(None) => Poll::Ready(None),
             Poll::Ready(Some(Outgoing::Ack(ack))) => frame(gateway_frame::Frame::Ack(ack)),
-            Poll::Ready(Some(Outgoing::Batch { sequence, ack, items })) => {
-                let items = items.into_iter().map(Into::into).collect();
-                frame(gateway_frame::Frame::Batch(proto::GatewayBatch { sequence, ack, items }))
+            Poll::Ready(Some(Outgoing::Batch { sequence, ack, batch })) => {
+                let batch = GatewayBatch { sequence, ack, items: Vec::new(), encoded: batch.items };
+                frame(gateway_frame::Frame::Batch(batch))
             }
         }
     }

@@ -5,6 +5,7 @@ use std::{
     sync::Arc,
 };
 
+use bytes::BytesMut;
 use metrics::counter;
 use parking_lot::Mutex;
 use shardkeep_rpc::link::{self as proto, link_server::LinkServer};
@@ -13,6 +14,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    encode,
     event::{BackendSpec, GatewayId, LinkEvent},
     message::{BackendItem, PublishKind, ServerMessage},
     metrics::{DROPPED, FRESH, REFUSED},
@@ -63,7 +65,7 @@ pub(crate) struct Turn {
 pub(crate) struct End {
     pub(crate) incarnation: u64,
     pub(crate) link_id: u64,
-    pub(crate) out: Outbound<BackendItem>,
+    pub(crate) out: Outbound,
     /// Groups whose next keyframe this gateway needs before any delta makes sense, with the deltas held back.
     stale: HashMap<GroupKey, u32>,
     /// Groups whose owner is to be asked as soon as there is room again.
@@ -103,9 +105,10 @@ impl LinkHub {
         let item = BackendItem::Send { sessions: sessions.to_vec(), messages };
         let bytes = item.bytes();
         self.with_link(gateway, |end| {
+            let encode = |out: &mut BytesMut| encode::backend_item(out, item);
             if !state_only {
-                end.out.push(item, bytes);
-            } else if end.out.offer(item, bytes).is_err() {
+                end.out.push(bytes, encode);
+            } else if end.out.offer(bytes, encode).is_err() {
                 counter!(DROPPED, "side" => "backend").increment(1);
             }
         });
@@ -118,11 +121,10 @@ impl LinkHub {
         let sequence = state.sequence;
         let State { links, watchers, .. } = &mut *state;
         let Some(gateways) = watchers.get(&group) else { return };
-        let item = BackendItem::Publish { group, epoch, sequence, what, message };
-        let bytes = item.bytes();
+        let item = encode::backend_item_bytes(BackendItem::Publish { group, epoch, sequence, what, message });
         for gateway in gateways {
             if let Some(end) = links.get_mut(gateway) {
-                end.publish(group, what, item.clone(), bytes);
+                end.publish(group, what, &item);
                 end.ask_for_keyframes(&self.shared.events);
             }
         }
@@ -166,8 +168,7 @@ impl LinkHub {
     }
 
     fn push(&self, gateway: &GatewayId, item: BackendItem) {
-        let bytes = item.bytes();
-        self.with_link(gateway, |end| end.out.push(item, bytes));
+        self.with_link(gateway, |end| end.out.push(item.bytes(), |out| encode::backend_item(out, item)));
     }
 
     fn with_link(&self, gateway: &GatewayId, act: impl FnOnce(&mut End)) {
@@ -286,10 +287,12 @@ impl State {
 }
 
 impl End {
-    fn publish(&mut self, group: GroupKey, what: PublishKind, item: BackendItem, bytes: usize) {
+    /// `item` is encoded, for all gateways that watch the group.
+    fn publish(&mut self, group: GroupKey, what: PublishKind, item: &[u8]) {
+        let encode = |out: &mut BytesMut| out.extend_from_slice(item);
         match what {
-            PublishKind::Event => self.out.push(item, bytes),
-            PublishKind::Keyframe => match self.out.offer(item, bytes) {
+            PublishKind::Event => self.out.push(item.len(), encode),
+            PublishKind::Keyframe => match self.out.offer(item.len(), encode) {
                 Ok(()) => {
                     self.stale.remove(&group);
                 }
@@ -302,7 +305,7 @@ impl End {
                     }
                     *held_back += 1;
                 }
-                None if self.out.offer(item, bytes).is_err() => self.dropped(group),
+                None if self.out.offer(item.len(), encode).is_err() => self.dropped(group),
                 None => {}
             },
         }

@@ -37,6 +37,21 @@ pub struct ClientMessage {
     pub payload: Bytes,
 }
 
+/// A [`ClientMessage`] whose payload lies in somebody's buffer.
+#[derive(Debug, Clone, Copy)]
+pub struct ClientView<'a> {
+    pub opcode: u16,
+    pub kind: MessageKind,
+    pub request: u64,
+    pub payload: &'a [u8],
+}
+
+impl ClientMessage {
+    pub fn view(&self) -> ClientView<'_> {
+        ClientView { opcode: self.opcode, kind: self.kind, request: self.request, payload: &self.payload }
+    }
+}
+
 /// Opcode of the transport's `Error` message, also as the reply that refuses a request.
 const ERROR_OPCODE: u16 = 0x0001;
 
@@ -180,14 +195,14 @@ impl GatewayItem {
     /// Roughly its bytes in memory and on the wire, for bounds.
     pub(crate) fn bytes(&self) -> usize {
         match self {
-            Self::Deliver { messages, .. } => deliver_bytes(messages),
+            Self::Deliver { messages, .. } => deliver_bytes(messages.iter().map(ClientMessage::view)),
             _ => ITEM_BYTES,
         }
     }
 }
 
-pub(crate) fn deliver_bytes(messages: &[ClientMessage]) -> usize {
-    ITEM_BYTES + messages.iter().map(|message| MESSAGE_BYTES + message.payload.len()).sum::<usize>()
+pub(crate) fn deliver_bytes<'a>(messages: impl Iterator<Item = ClientView<'a>>) -> usize {
+    ITEM_BYTES + messages.map(|message| MESSAGE_BYTES + message.payload.len()).sum::<usize>()
 }
 
 impl BackendItem {

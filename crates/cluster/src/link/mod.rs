@@ -25,7 +25,9 @@
 //! another claimed its sessions is refused by the hub.
 
 mod convert;
+mod decode;
 mod dial;
+mod encode;
 mod event;
 mod gateway;
 mod hub;
@@ -44,8 +46,8 @@ pub use event::{BackendSpec, GatewayId, LinkEvent, Route};
 pub use gateway::{BackendInfo, GatewayLink, GatewayStream, LinkHandler};
 pub use hub::LinkHub;
 pub use message::{
-    BackendItem, Bound, ClientMessage, GatewayItem, MessageKind, PublishKind, ServerMessage, SessionChange,
-    SessionEvent,
+    BackendItem, Bound, ClientMessage, ClientView, GatewayItem, MessageKind, PublishKind, ServerMessage,
+    SessionChange, SessionEvent,
 };
 pub use metrics::describe;
 pub use pipe::{Full, Limits};

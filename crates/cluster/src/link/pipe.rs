@@ -1,7 +1,11 @@
 //! One end of a link as a pure machine: items wait, leave in numbered batches when the stream can take them, stay
 //! in the ring until acknowledged, and are sent again after a reset. Both sides of a link use it.
+//!
+//! An item is encoded once, when it is said, behind those before it: a batch is a buffer, however many items it has.
 
 use std::{collections::VecDeque, time::Duration};
+
+use bytes::{Bytes, BytesMut};
 
 use super::ring::Ring;
 
@@ -19,6 +23,11 @@ pub struct Limits {
     pub ring_bytes: usize,
     /// How long a backend keeps a broken link for the gateway to resume it, before it counts as down.
     pub grace: Duration,
+    /// Least time between two batches that are not full. A frame costs both ends the same whether it carries one
+    /// item or a hundred; after a quiet moment nothing waits.
+    pub interval: Duration,
+    /// How long an acknowledgement waits for a batch to ride on.
+    pub acknowledge: Duration,
 }
 
 impl Default for Limits {
@@ -30,6 +39,8 @@ impl Default for Limits {
             hard_bytes: 16 << 20,
             ring_bytes: 8 << 20,
             grace: Duration::from_secs(5),
+            interval: Duration::from_millis(1),
+            acknowledge: Duration::from_millis(20),
         }
     }
 }
@@ -41,9 +52,16 @@ pub struct Full;
 
 /// What the stream should carry next.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Outgoing<I> {
-    Batch { sequence: u64, ack: u64, items: Vec<I> },
+pub(crate) enum Outgoing {
+    Batch { sequence: u64, ack: u64, batch: Batch },
     Ack(u64),
+}
+
+/// Encoded items, and how many.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Batch {
+    pub(crate) items: Bytes,
+    pub(crate) count: usize,
 }
 
 /// What an arriving batch is.
@@ -57,18 +75,25 @@ pub(crate) enum Arrival {
 }
 
 #[derive(Debug)]
-pub(crate) struct Pipe<I> {
+pub(crate) struct Pipe {
     limits: Limits,
-    waiting: VecDeque<(I, usize)>,
+    /// Batches that are full, and the one that is being filled.
+    waiting: VecDeque<Filling>,
     waiting_bytes: usize,
-    sent: Ring<Vec<I>>,
+    sent: Ring<Batch>,
     /// Next batch to take from the ring; one above its newest when nothing has to be repeated.
     cursor: u64,
     received: u64,
     told: u64,
 }
 
-impl<I: Clone> Pipe<I> {
+#[derive(Debug, Default)]
+struct Filling {
+    items: BytesMut,
+    count: usize,
+}
+
+impl Pipe {
     pub(crate) fn new(limits: Limits) -> Self {
         Self {
             limits,
@@ -81,70 +106,84 @@ impl<I: Clone> Pipe<I> {
         }
     }
 
-    /// An item that must arrive.
+    /// An item that must arrive, of about so many bytes; `encode` appends it as it stands in a batch.
     ///
     /// # Errors
     /// [`Full`]: the link has to start anew, because leaving one out would be silent loss.
-    pub(crate) fn push(&mut self, item: I, bytes: usize) -> Result<(), Full> {
-        self.push_below(self.limits.hard_bytes, item, bytes)
+    pub(crate) fn push(&mut self, bytes: usize, encode: impl FnOnce(&mut BytesMut)) -> Result<(), Full> {
+        self.push_below(self.limits.hard_bytes, bytes, encode)
     }
 
     /// An item that its sender can do without.
     ///
     /// # Errors
     /// [`Full`]: it was dropped.
-    pub(crate) fn offer(&mut self, item: I, bytes: usize) -> Result<(), Full> {
-        self.push_below(self.limits.soft_bytes, item, bytes)
+    pub(crate) fn offer(&mut self, bytes: usize, encode: impl FnOnce(&mut BytesMut)) -> Result<(), Full> {
+        self.push_below(self.limits.soft_bytes, bytes, encode)
     }
 
-    /// Whether an item that its sender can do without would be taken.
-    pub(crate) fn has_room(&self, bytes: usize) -> bool {
-        self.waiting_bytes + bytes <= self.limits.soft_bytes
-    }
-
-    fn push_below(&mut self, bound: usize, item: I, bytes: usize) -> Result<(), Full> {
+    fn push_below(
+        &mut self,
+        bound: usize,
+        bytes: usize,
+        encode: impl FnOnce(&mut BytesMut),
+    ) -> Result<(), Full> {
         if self.waiting_bytes + bytes > bound {
             return Err(Full);
         }
-        self.waiting_bytes += bytes;
-        self.waiting.push_back((item, bytes));
+        let Limits { batch_items, batch_bytes, .. } = self.limits;
+        let has_room = |last: &Filling| last.count < batch_items && last.items.len() + bytes <= batch_bytes;
+        if !self.waiting.back().is_some_and(has_room) {
+            self.waiting.push_back(Filling::default());
+        }
+        if let Some(last) = self.waiting.back_mut() {
+            let before = last.items.len();
+            encode(&mut last.items);
+            last.count += 1;
+            self.waiting_bytes += last.items.len() - before;
+        }
         Ok(())
     }
 
+    /// Whether a batch waits, new or to be repeated.
+    pub(crate) fn has_batch(&self) -> bool {
+        !self.waiting.is_empty() || self.repeats()
+    }
+
+    /// Whether the next batch is as large as batches get, or was sent before: there is nothing to wait for.
+    pub(crate) fn is_full(&self) -> bool {
+        self.waiting.len() > 1 || self.repeats()
+    }
+
+    fn repeats(&self) -> bool {
+        self.cursor <= self.sent.last()
+    }
+
+    /// Whether the peer has not been told yet what arrived.
+    pub(crate) fn owes_ack(&self) -> bool {
+        self.told < self.received
+    }
+
     /// Call when the stream can take a frame, until `None`.
-    pub(crate) fn next(&mut self) -> Option<Outgoing<I>> {
-        if self.cursor > self.sent.last() && !self.waiting.is_empty() {
-            let (items, bytes) = self.assemble();
-            self.sent.push(items, bytes);
+    pub(crate) fn next(&mut self) -> Option<Outgoing> {
+        if !self.repeats()
+            && let Some(Filling { items, count }) = self.waiting.pop_front()
+        {
+            let bytes = items.len();
+            self.waiting_bytes -= bytes;
+            self.sent.push(Batch { items: items.freeze(), count }, bytes);
         }
-        if let Some(items) = self.sent.get(self.cursor).cloned() {
+        if let Some(batch) = self.sent.get(self.cursor).cloned() {
             let sequence = self.cursor;
             self.cursor += 1;
             self.told = self.received;
-            return Some(Outgoing::Batch { sequence, ack: self.received, items });
+            return Some(Outgoing::Batch { sequence, ack: self.received, batch });
         }
-        if self.told < self.received {
+        if self.owes_ack() {
             self.told = self.received;
             return Some(Outgoing::Ack(self.received));
         }
         None
-    }
-
-    fn assemble(&mut self) -> (Vec<I>, usize) {
-        let mut items = Vec::with_capacity(self.waiting.len().min(self.limits.batch_items));
-        let mut total = 0;
-        while let Some((_, bytes)) = self.waiting.front() {
-            let full = items.len() == self.limits.batch_items || total + bytes > self.limits.batch_bytes;
-            if full && !items.is_empty() {
-                break;
-            }
-            if let Some((item, bytes)) = self.waiting.pop_front() {
-                total += bytes;
-                items.push(item);
-            }
-        }
-        self.waiting_bytes -= total;
-        (items, total)
     }
 
     pub(crate) fn arrived(&mut self, sequence: u64, ack: u64) -> Arrival {
@@ -208,50 +247,64 @@ mod tests {
         }
     }
 
+    /// Appends `size` bytes of this value.
+    fn item(value: u8, size: usize) -> impl FnOnce(&mut BytesMut) {
+        move |out| out.extend_from_slice(&vec![value; size])
+    }
+
+    fn batch(sequence: u64, ack: u64, items: &[u8], count: usize) -> Option<Outgoing> {
+        let batch = Batch { items: Bytes::copy_from_slice(items), count };
+        Some(Outgoing::Batch { sequence, ack, batch })
+    }
+
     #[test]
     fn what_waits_leaves_together() {
         let mut pipe = Pipe::new(small());
         for n in 0..4 {
-            pipe.push(n, 5).unwrap();
+            pipe.push(2, item(n, 2)).unwrap();
         }
-        assert_eq!(pipe.next(), Some(Outgoing::Batch { sequence: 1, ack: 0, items: vec![0, 1, 2] }));
-        assert_eq!(pipe.next(), Some(Outgoing::Batch { sequence: 2, ack: 0, items: vec![3] }));
+        assert!(pipe.is_full());
+        assert_eq!(pipe.next(), batch(1, 0, &[0, 0, 1, 1, 2, 2], 3));
+        assert!(pipe.has_batch() && !pipe.is_full());
+        assert_eq!(pipe.next(), batch(2, 0, &[3, 3], 1));
         assert_eq!(pipe.next(), None);
     }
 
     #[test]
     fn an_item_larger_than_a_batch_travels_alone() {
         let mut pipe = Pipe::new(small());
-        pipe.push('a', 1).unwrap();
-        pipe.push('b', 40).unwrap();
-        assert_eq!(pipe.next(), Some(Outgoing::Batch { sequence: 1, ack: 0, items: vec!['a'] }));
-        assert_eq!(pipe.next(), Some(Outgoing::Batch { sequence: 2, ack: 0, items: vec!['b'] }));
+        pipe.push(1, item(1, 1)).unwrap();
+        pipe.push(40, item(2, 40)).unwrap();
+        assert_eq!(pipe.next(), batch(1, 0, &[1], 1));
+        assert_eq!(pipe.next(), batch(2, 0, &[2; 40], 1));
     }
 
     #[test]
     fn droppable_items_are_refused_before_the_others() {
         let mut pipe = Pipe::new(small());
-        pipe.offer((), 45).unwrap();
-        assert_eq!(pipe.offer((), 10), Err(Full));
-        pipe.push((), 50).unwrap();
-        assert_eq!(pipe.push((), 10), Err(Full));
+        pipe.offer(45, item(1, 45)).unwrap();
+        assert_eq!(pipe.offer(10, item(2, 10)), Err(Full));
+        pipe.push(50, item(3, 50)).unwrap();
+        assert_eq!(pipe.push(10, item(4, 10)), Err(Full));
     }
 
     #[test]
     fn an_acknowledgement_rides_on_a_batch_or_goes_alone_once() {
         let mut pipe = Pipe::new(small());
         assert_eq!(pipe.arrived(1, 0), Arrival::New);
+        assert!(pipe.owes_ack() && !pipe.has_batch());
         assert_eq!(pipe.next(), Some(Outgoing::Ack(1)));
         assert_eq!(pipe.next(), None);
         assert_eq!(pipe.arrived(2, 0), Arrival::New);
-        pipe.push((), 1).unwrap();
-        assert_eq!(pipe.next(), Some(Outgoing::Batch { sequence: 1, ack: 2, items: vec![()] }));
+        pipe.push(1, item(7, 1)).unwrap();
+        assert_eq!(pipe.next(), batch(1, 2, &[7], 1));
+        assert!(!pipe.owes_ack());
         assert_eq!(pipe.next(), None);
     }
 
     #[test]
     fn gaps_and_repetitions_are_told_apart() {
-        let mut pipe = Pipe::<()>::new(small());
+        let mut pipe = Pipe::new(small());
         assert_eq!(pipe.arrived(1, 0), Arrival::New);
         assert_eq!(pipe.arrived(1, 0), Arrival::Repeated);
         assert_eq!(pipe.arrived(3, 0), Arrival::Gap);
@@ -279,8 +332,8 @@ mod tests {
     }
 
     struct Pair {
-        ends: [Pipe<u32>; 2],
-        flying: [VecDeque<Outgoing<u32>>; 2],
+        ends: [Pipe; 2],
+        flying: [VecDeque<Outgoing>; 2],
         heard: Vec<u32>,
     }
 
@@ -296,8 +349,11 @@ mod tests {
             let Some(frame) = self.flying[at].pop_front() else { return false };
             match frame {
                 Outgoing::Ack(ack) => self.ends[at].acknowledged(ack),
-                Outgoing::Batch { sequence, ack, items } => match self.ends[at].arrived(sequence, ack) {
-                    Arrival::New => self.heard.extend(items),
+                Outgoing::Batch { sequence, ack, batch } => match self.ends[at].arrived(sequence, ack) {
+                    Arrival::New => {
+                        let items = batch.items.chunks_exact(4).map(|it| it.try_into().unwrap());
+                        self.heard.extend(items.map(u32::from_le_bytes));
+                    }
                     Arrival::Repeated => {}
                     Arrival::Gap => panic!("a stream is in order"),
                 },
@@ -324,11 +380,11 @@ mod tests {
                 flying: Default::default(),
                 heard: Vec::new(),
             };
-            let mut said = 0;
+            let mut said = 0u32;
             for step in steps {
                 match step {
                     Step::Say => {
-                        pair.ends[0].push(said, 7).unwrap();
+                        pair.ends[0].push(4, |out| out.extend_from_slice(&said.to_le_bytes())).unwrap();
                         said += 1;
                     }
                     Step::Carry(from) => { pair.carry(from); }

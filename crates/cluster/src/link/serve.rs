@@ -9,7 +9,10 @@ use std::{
 
 use futures::{Stream, StreamExt};
 use metrics::{counter, gauge};
-use shardkeep_rpc::link::{self as proto, backend_frame, gateway_frame, link_server::Link};
+use shardkeep_rpc::{
+    batch::BackendBatch,
+    link::{self as proto, backend_frame, gateway_frame, link_server::Link},
+};
 use shardkeep_types::{DaemonKind, Epoch, InstanceId, SessionId};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -19,8 +22,9 @@ use tracing::{info, warn};
 use super::{
     event::{GatewayId, LinkEvent},
     hub::{LinkHub, Opened, Shared, State},
-    message::{BackendItem, GatewayItem, SessionChange},
+    message::{GatewayItem, SessionChange},
     metrics::{LINKS, REFUSED, RESETS},
+    outbound::{Next, Timer},
     pipe::{Arrival, Outgoing},
 };
 use crate::Peer;
@@ -91,7 +95,13 @@ impl LinkHub {
             received,
             auto_bind: spec.auto_bind,
         };
-        Ok(BackendStream { shared: shared.clone(), gateway, stream, hello: Some(hello) })
+        Ok(BackendStream {
+            shared: shared.clone(),
+            gateway,
+            stream,
+            hello: Some(hello),
+            timer: Timer::default(),
+        })
     }
 }
 
@@ -111,6 +121,7 @@ pub struct BackendStream {
     gateway: GatewayId,
     stream: u64,
     hello: Option<proto::BackendHello>,
+    timer: Timer,
 }
 
 impl Stream for BackendStream {
@@ -121,19 +132,21 @@ impl Stream for BackendStream {
         if let Some(hello) = self.hello.take() {
             return frame(backend_frame::Frame::Hello(hello));
         }
-        let next = {
-            let mut state = self.shared.state.lock();
-            let Some(end) = state.links.get_mut(&self.gateway) else { return Poll::Ready(None) };
-            let next = end.out.poll(self.stream, context);
-            end.ask_for_keyframes(&self.shared.events);
+        let Self { shared, gateway, stream, timer, .. } = &mut *self;
+        let next = timer.poll(context, |context| {
+            let mut state = shared.state.lock();
+            let Some(end) = state.links.get_mut(gateway) else { return Next::Over };
+            let next = end.out.poll(*stream, context);
+            end.ask_for_keyframes(&shared.events);
             next
-        };
+        });
         match next {
             Poll::Pending => Poll::Pending,
             Poll::Ready(None) => Poll::Ready(None),
             Poll::Ready(Some(Outgoing::Ack(ack))) => frame(backend_frame::Frame::Ack(ack)),
-            Poll::Ready(Some(Outgoing::Batch { sequence, ack, items })) => {
-                frame(backend_frame::Frame::Batch(batch(sequence, ack, items)))
+            Poll::Ready(Some(Outgoing::Batch { sequence, ack, batch })) => {
+                let batch = BackendBatch { sequence, ack, items: Vec::new(), encoded: batch.items };
+                frame(backend_frame::Frame::Batch(batch))
             }
         }
     }
@@ -144,10 +157,6 @@ impl Drop for BackendStream {
         gauge!(LINKS, "side" => "backend").decrement(1.0);
         self.shared.closed(&self.gateway, self.stream);
     }
-}
-
-fn batch(sequence: u64, ack: u64, items: Vec<BackendItem>) -> proto::BackendBatch {
-    proto::BackendBatch { sequence, ack, items: items.into_iter().map(Into::into).collect() }
 }
 
 /// Reads until the stream ends, breaks or is replaced. A batch that was begun is always finished.

@@ -5,7 +5,11 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use futures::{FutureExt, StreamExt, future::BoxFuture};
 use parking_lot::Mutex;
-use shardkeep_rpc::link as proto;
+use prost::Message;
+use shardkeep_rpc::{
+    batch::{BackendBatch, GatewayBatch},
+    link as proto,
+};
 use shardkeep_types::{
     AccountId, BackendKind, DaemonKind, Epoch, Generation, GroupKey, InstanceId, SessionId, WorldId,
 };
@@ -76,11 +80,19 @@ impl Dial for Cable {
     fn dial(&self, outbound: GatewayStream) -> BoxFuture<'_, Result<BackendFrames, Status>> {
         let (hub, cut) = (self.hub.lock().clone(), self.cut.lock().clone());
         async move {
-            let outbound = outbound.map(Ok).take_until(cut.clone().cancelled_owned()).boxed();
-            Ok(hub.accept(self.gateway, outbound).await?.take_until(cut.cancelled_owned()).boxed())
+            let outbound =
+                outbound.map(|frame| Ok(carried(&frame))).take_until(cut.clone().cancelled_owned()).boxed();
+            let inbound =
+                hub.accept(self.gateway, outbound).await?.map(|frame| frame.map(|frame| carried(&frame)));
+            Ok(inbound.take_until(cut.cancelled_owned()).boxed())
         }
         .boxed()
     }
+}
+
+/// A frame as it arrives: what was encoded is decoded.
+fn carried<F: Message + Default>(frame: &F) -> F {
+    F::decode(&*frame.encode_to_vec()).unwrap()
 }
 
 /// A gateway that announces one session and one group, and writes down what it hears.
@@ -202,6 +214,21 @@ async fn cuts_lose_nothing_and_repeat_nothing_either_way() {
 }
 
 #[tokio::test]
+async fn items_that_wait_for_each_other_are_carried() {
+    let (hub, _events) = hub(1, Limits::default());
+    let mut gateway = Gateway::start(&hub).await;
+    let id: GatewayId = "gateway-1".into();
+    for number in 0..50 {
+        hub.send(&id, &[SESSION], vec![event(number)]);
+        let heard = tokio::time::timeout(Duration::from_secs(30), gateway.items.recv()).await;
+        let Some(BackendItem::Send { messages, .. }) = heard.expect("the stream wakes") else {
+            panic!("a send")
+        };
+        assert_eq!(messages, [event(number)]);
+    }
+}
+
+#[tokio::test]
 async fn a_restarted_backend_is_told_everything_again() {
     let (first, _events) = hub(1, Limits::default());
     let mut gateway = Gateway::start(&first).await;
@@ -246,7 +273,11 @@ async fn unread_link(hub: &LinkHub) -> (GatewayId, super::serve::BackendStream) 
         link_id: 1,
         ..Default::default()
     };
-    let watch = proto::GatewayBatch { sequence: 1, ack: 0, items: vec![GatewayItem::Watch(group(7)).into()] };
+    let watch = GatewayBatch {
+        sequence: 1,
+        items: vec![GatewayItem::Watch(group(7)).into()],
+        ..GatewayBatch::default()
+    };
     let frames = [proto::gateway_frame::Frame::Hello(hello), proto::gateway_frame::Frame::Batch(watch)];
     let frames = frames.map(|frame| Ok(proto::GatewayFrame { frame: Some(frame) }));
     let inbound = futures::stream::iter(frames).chain(futures::stream::pending());
@@ -255,10 +286,12 @@ async fn unread_link(hub: &LinkHub) -> (GatewayId, super::serve::BackendStream) 
 
 fn published(frame: proto::BackendFrame) -> Vec<PublishKind> {
     let Some(proto::backend_frame::Frame::Batch(batch)) = frame.frame else { return Vec::new() };
-    let kind = |item: proto::BackendItem| match item.try_into() {
+    let kind = |item: Bytes| match super::decode::backend_item(item) {
         Ok(BackendItem::Publish { what, .. }) => Some(what),
         _ => None,
     };
+    // As the other side decodes it.
+    let batch = BackendBatch::decode(&*batch.encode_to_vec()).unwrap();
     batch.items.into_iter().filter_map(kind).collect()
 }
 

@@ -7,9 +7,9 @@ use shardkeep_cluster::Node;
 use shardkeep_daemon::Daemon;
 use shardkeep_rpc::{
     gateway::{
-        AdmitReply, AdmitRequest, AnnounceReply, AnnounceRequest, KickReply, KickRequest, ListSessionsReply,
-        ListSessionsRequest, MoveSessionReply, MoveSessionRequest, RevokeAccountReply, RevokeAccountRequest,
-        RevokeTicketReply, RevokeTicketRequest,
+        AdmitReply, AdmitRequest, AnnounceReply, AnnounceRequest, KickReply, KickRequest, ListCostsReply,
+        ListCostsRequest, ListSessionsReply, ListSessionsRequest, MoveSessionReply, MoveSessionRequest,
+        RevokeAccountReply, RevokeAccountRequest, RevokeTicketReply, RevokeTicketRequest,
         announce_request::To,
         gateway_server::{Gateway, GatewayServer},
         kick_request::Who,
@@ -108,6 +108,10 @@ impl Gateway for Notes {
         _: Request<MoveSessionRequest>,
     ) -> Result<Response<MoveSessionReply>, Status> {
         Err(Status::unimplemented("not asked here"))
+    }
+
+    async fn list_costs(&self, _: Request<ListCostsRequest>) -> Result<Response<ListCostsReply>, Status> {
+        Err(Status::unimplemented("stand-in"))
     }
 
     async fn list_sessions(

@@ -28,11 +28,11 @@ type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 #[tonic::async_trait]
 impl world_server::World for StandInWorld {
-    async fn open_session(
+    async fn open_sessions(
         &self,
-        _: Request<OpenSessionRequest>,
-    ) -> Result<Response<OpenSessionReply>, Status> {
-        Err(Status::unimplemented("open_session"))
+        _: Request<OpenSessionsRequest>,
+    ) -> Result<Response<OpenSessionsReply>, Status> {
+        Err(Status::unimplemented("open_sessions"))
     }
 
     async fn find_session(

@@ -21,6 +21,7 @@ use tracing::warn;
 
 use crate::{
     core::Core,
+    costs::COSTS,
     groups::{Change, Publish, Published},
     metrics::{BINDS, HOT, ITEMS_DROPPED, SHED},
     session::{Binder, Bound, Ending, Inner, Kept, Outbox, Session},
@@ -61,7 +62,12 @@ impl LinkHandler for Items {
         let Some(backend) = link.info() else { return };
         let mut touched = Touched::new();
         for item in items {
+            let bill = COSTS.sample().map(|mut bill| {
+                said(&item, |message| bill.add(message.opcode, message.payload.len()));
+                bill
+            });
             self.obey(link, &backend, item, &mut touched);
+            bill.into_iter().for_each(|bill| COSTS.charge(bill));
         }
         self.core.wake(touched);
     }
@@ -71,7 +77,7 @@ impl LinkHandler for Items {
 
 impl Items {
     /// A fresh link to the backend: what it was asked before is lost, and it must hear of its sessions again. A
-    /// world hears of them by `OpenSession` first; until then what their clients say is held.
+    /// world hears of them by `OpenSessions` first; until then what their clients say is held.
     fn announce(&self, link: &GatewayLink, backend: &BackendInfo, session: &Arc<Session>) {
         let mut inner = session.lock();
         let Some(binding) = inner.bindings.get(backend.kind) else {
@@ -310,6 +316,15 @@ impl Items {
             drop(inner);
             session.notify();
         }
+    }
+}
+
+/// The messages in what a backend says.
+fn said(item: &BackendItem, each: impl FnMut(&ServerMessage)) {
+    match item {
+        BackendItem::Send { messages, .. } => messages.iter().for_each(each),
+        BackendItem::Publish { message, .. } => std::iter::once(message).for_each(each),
+        _ => {}
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod items;
 mod links;
+mod opener;
 mod world;
 
 pub(crate) use links::{Links, follow};

@@ -1,29 +1,29 @@
 //! What a gateway asks worlds: to open a session, to find one that another gateway held, to claim it. After a change
 //! of leadership the sessions here are presented to the new leader before their clients' messages flow again.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use futures::{StreamExt, stream};
+use parking_lot::Mutex;
 use shardkeep_auth::Key;
 use shardkeep_cluster::{Directory, Instance, Node, State};
 use shardkeep_rpc::{
     gateway::{MoveSessionReply, MoveSessionRequest, gateway_client::GatewayClient},
-    world::{
-        Binding, ClaimSessionRequest, FindSessionRequest, OpenSessionRequest, world_client::WorldClient,
-    },
+    world::{Binding, ClaimSessionRequest, FindSessionRequest, Opening, world_client::WorldClient},
 };
 use shardkeep_types::{AccountId, BackendKind, DaemonKind, Epoch, Generation, SessionId, WorldId};
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request, Status, transport::Channel};
 use tracing::{debug, info};
 
+use super::opener::Opener;
 use crate::{
     core::Core,
     session::{Ending, Session},
 };
 use shardkeep_wire::payload::ErrorCode;
 
-const DEADLINE: Duration = Duration::from_secs(2);
+pub(super) const DEADLINE: Duration = Duration::from_secs(2);
 /// A gateway that does not hand a session over within this time is taken for lost.
 const MOVE_DEADLINE: Duration = Duration::from_secs(1);
 /// Sessions presented to a new leader at a time.
@@ -31,11 +31,19 @@ const AT_ONCE: usize = 64;
 /// Pause before sessions that a leader did not take are presented again.
 const AGAIN: Duration = Duration::from_millis(200);
 
-#[derive(Clone)]
 pub(crate) struct Worlds {
     node: Node,
     worlds: Directory,
     gateways: Directory,
+    opener: Opener,
+    led: Mutex<Led>,
+}
+
+/// Who leads which world, as of one view of the directory.
+#[derive(Default)]
+struct Led {
+    view: Arc<Vec<Instance>>,
+    leaders: HashMap<WorldId, Arc<Instance>>,
 }
 
 /// A session that a world knows and this gateway does not.
@@ -57,20 +65,30 @@ impl Worlds {
             node: node.clone(),
             worlds: node.directory(DaemonKind::World),
             gateways: node.directory(DaemonKind::Gateway),
+            opener: Opener::new(node),
+            led: Mutex::default(),
         }
     }
 
     /// Who leads a world, as far as the registry knows.
-    pub(crate) fn leader(&self, world: WorldId) -> Option<Instance> {
-        self.leaders().into_iter().filter(|instance| instance.world == world).max_by_key(term)
+    pub(crate) fn leader(&self, world: WorldId) -> Option<Arc<Instance>> {
+        let view = self.worlds.view();
+        let mut led = self.led.lock();
+        if !Arc::ptr_eq(&led.view, &view) {
+            led.leaders.clear();
+            led.view = view.clone();
+        }
+        if let Some(leader) = led.leaders.get(&world) {
+            return Some(leader.clone());
+        }
+        let of_world = view.iter().filter(|instance| instance.world == world && leads(instance));
+        let leader = Arc::new(of_world.max_by_key(|instance| term(instance))?.clone());
+        led.leaders.insert(world, leader.clone());
+        Some(leader)
     }
 
     fn leaders(&self) -> Vec<Instance> {
-        let mut all = self.worlds.all();
-        let leads =
-            |instance: &Instance| instance.attributes.get("role").is_some_and(|role| role == "leader");
-        all.retain(|instance| matches!(instance.state, State::Up | State::Draining) && leads(instance));
-        all
+        self.worlds.view().iter().filter(|instance| leads(instance)).cloned().collect()
     }
 
     /// Another gateway that takes players, for those who must go.
@@ -85,10 +103,8 @@ impl Worlds {
         WorldClient::new(self.node.channel(DaemonKind::World, &leader.grpc_address))
     }
 
-    pub(crate) async fn open(&self, leader: &Instance, request: OpenSessionRequest) -> Result<Epoch, Status> {
-        let mut client = self.client(leader);
-        let reply = within(DEADLINE, client.open_session(deadline(request))).await?;
-        Ok(Epoch(reply.into_inner().session_epoch))
+    pub(crate) async fn open(&self, leader: &Instance, opening: Opening) -> Result<Epoch, Status> {
+        self.opener.open(leader, opening).await
     }
 
     /// Looks for the session in every world. `None`: no world knows it.
@@ -163,33 +179,40 @@ impl Worlds {
     }
 }
 
+fn leads(instance: &Instance) -> bool {
+    matches!(instance.state, State::Up | State::Draining)
+        && instance.attributes.get("role").is_some_and(|role| role == "leader")
+}
+
 fn term(instance: &Instance) -> u64 {
     instance.attributes.get("term").and_then(|term| term.parse().ok()).unwrap_or(0)
 }
 
-fn deadline<T>(message: T) -> Request<T> {
+pub(super) fn deadline<T>(message: T) -> Request<T> {
     let mut request = Request::new(message);
     request.set_timeout(DEADLINE);
     request
 }
 
 /// The deadline of the call as the caller keeps it, whatever the peer does.
-async fn within<T>(limit: Duration, call: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
+pub(super) async fn within<T>(
+    limit: Duration,
+    call: impl Future<Output = Result<T, Status>>,
+) -> Result<T, Status> {
     tokio::time::timeout(limit, call)
         .await
         .unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer in time")))
 }
 
 /// What a world is told of a session: for the first time with epoch 0, or again.
-pub(crate) fn opening(core: &Core, session: &Session) -> OpenSessionRequest {
+pub(crate) fn opening(session: &Session) -> Opening {
     let inner = session.lock();
-    OpenSessionRequest {
+    Opening {
         session: session.id.as_bytes().to_vec(),
         session_epoch: inner.epoch.0,
         account: session.account.0,
         account_name: session.account_name.clone(),
         generation: session.generation.0,
-        gateway: core.name.clone(),
         resume_key: inner.keys.world.expose().to_vec(),
         character: inner.character,
         queue_place: inner.queue_place,
@@ -197,7 +220,7 @@ pub(crate) fn opening(core: &Core, session: &Session) -> OpenSessionRequest {
 }
 
 /// Presents sessions to whoever leads their worlds, whenever that changes, until `stop`.
-pub(crate) async fn present(core: Arc<Core>, worlds: Worlds, stop: CancellationToken) {
+pub(crate) async fn present(core: Arc<Core>, worlds: Arc<Worlds>, stop: CancellationToken) {
     let mut directory = worlds.worlds.clone();
     loop {
         let all_taken = present_all(&core, &worlds).await;
@@ -245,8 +268,8 @@ fn follow_leader(session: &Session, leader: &str) -> bool {
 }
 
 /// False: the leader did not answer, to be tried again.
-async fn present_one(core: &Arc<Core>, worlds: &Worlds, session: Arc<Session>, leader: Instance) -> bool {
-    match worlds.open(&leader, opening(core, &session)).await {
+async fn present_one(core: &Core, worlds: &Worlds, session: Arc<Session>, leader: Arc<Instance>) -> bool {
+    match worlds.open(&leader, opening(&session)).await {
         Ok(_) => {
             core.enter_world(&session, &leader.id.name);
             true

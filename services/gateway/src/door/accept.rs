@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use metrics::{counter, gauge};
+use metrics::counter;
 use shardkeep_lanes::{Arrival, Lane, Listener, Upgrade};
 use shardkeep_wire::proxy::ProxyError;
 use tokio::time::timeout;
@@ -11,7 +11,7 @@ use tracing::{debug, warn};
 
 use super::{
     crowd,
-    handshake::{self, PREFACE_WITHIN},
+    handshake::{self, PREFACE_WITHIN, Playing},
     play::play,
     throttle::{Place, Throttle},
 };
@@ -19,7 +19,7 @@ use crate::{
     backend::Worlds,
     core::Core,
     error::DoorError,
-    metrics::{ACCEPTED, CONNECTIONS, FAULTS, RETRIES, TURNED_AWAY},
+    metrics::{ACCEPTED, FAULTS, HOT, RETRIES, TURNED_AWAY},
 };
 
 /// Pause after the system refuses a connection (out of files), so that the loop does not spin.
@@ -28,7 +28,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// Accepts until the gateway drains; the connections themselves go on until `stop`.
 pub(crate) async fn run(
     core: Arc<Core>,
-    worlds: Worlds,
+    worlds: Arc<Worlds>,
     listener: Listener,
     tasks: TaskTracker,
     stop: CancellationToken,
@@ -49,19 +49,17 @@ pub(crate) async fn run(
                 continue;
             }
         };
-        counter!(ACCEPTED, "lane" => arrival.lane().as_str()).increment(1);
-        if arrival.lane() == Lane::Quic {
-            counter!(RETRIES).absolute(listener.retries());
+        match arrival.lane() {
+            Lane::Tcp => HOT.accepted.increment(1),
+            lane => {
+                counter!(ACCEPTED, "lane" => lane.as_str()).increment(1);
+                counter!(RETRIES).absolute(listener.retries());
+            }
         }
         let Some(entry) = enter(&core, &throttle, &arrival) else { continue };
-        let (core, worlds, stop, throttle) = (core.clone(), worlds.clone(), stop.clone(), throttle.clone());
-        let upgrade = upgrade.clone();
-        tasks.spawn(async move {
-            tokio::select! {
-                () = stop.cancelled() => {}
-                () = visit(core, worlds, arrival, entry, throttle, upgrade) => {}
-            }
-        });
+        let (core, worlds, stop) = (core.clone(), worlds.clone(), stop.clone());
+        let (throttle, upgrade) = (throttle.clone(), upgrade.clone());
+        tasks.spawn(visit(core, worlds, stop, arrival, entry, throttle, upgrade));
     }
 }
 
@@ -88,7 +86,8 @@ fn counted<T>(entry: Result<T, &'static str>) -> Option<T> {
 
 async fn visit(
     core: Arc<Core>,
-    worlds: Worlds,
+    worlds: Arc<Worlds>,
+    stop: CancellationToken,
     mut arrival: Arrival,
     entry: Entry,
     throttle: Arc<Throttle>,
@@ -98,21 +97,33 @@ async fn visit(
         Entry::Client(place) => place.crowd.lost(),
         Entry::Balancer(place) => place.lost(),
     };
-    let visit = async {
-        let place = match entry {
-            Entry::Client(place) => Some(place),
-            Entry::Balancer(place) => Box::pin(client_behind(&mut arrival, place, &throttle)).await,
-        };
-        drop(throttle);
-        if let Some(place) = place {
+    // Apart and only as long as it lasts: the handshake needs many times the memory of what follows.
+    let handshake = Box::pin(async {
+        let shake = async {
+            let place = match entry {
+                Entry::Client(place) => place,
+                Entry::Balancer(place) => client_behind(&mut arrival, place, &throttle).await?,
+            };
             let connection = Connection::new(place);
-            serve(core, worlds, arrival, &connection, upgrade.as_deref()).await;
+            let address = arrival.peer();
+            let playing = handshake::run(&core, &worlds, arrival, &connection.0, upgrade.as_deref()).await;
+            if playing.is_none() {
+                debug!(%address, "no session");
+            }
+            Some((playing?, connection))
+        };
+        tokio::select! {
+            () = stop.cancelled_owned() => None,
+            // Closed without a word: others wait for the place.
+            () = lost => {
+                counter!(TURNED_AWAY, "reason" => "crowded_out").increment(1);
+                None
+            }
+            playing = shake => playing,
         }
-    };
-    tokio::select! {
-        // Closed without a word: others wait for the place.
-        () = lost => counter!(TURNED_AWAY, "reason" => "crowded_out").increment(1),
-        () = visit => {}
+    });
+    if let Some((playing, _connection)) = handshake.await {
+        play(core, playing).await;
     }
 }
 
@@ -135,27 +146,39 @@ struct Connection(Place);
 
 impl Connection {
     fn new(place: Place) -> Self {
-        gauge!(CONNECTIONS).increment(1.0);
+        HOT.connections.increment(1.0);
         Self(place)
     }
 }
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        gauge!(CONNECTIONS).decrement(1.0);
+        HOT.connections.decrement(1.0);
     }
 }
 
-async fn serve(
-    core: Arc<Core>,
-    worlds: Worlds,
-    arrival: Arrival,
-    connection: &Connection,
-    upgrade: Option<&Upgrade>,
-) {
-    let address = arrival.peer();
-    match handshake::run(&core, &worlds, arrival, &connection.0, upgrade).await {
-        Some(playing) => Box::pin(play(core, playing)).await,
-        None => debug!(%address, "no session"),
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type Visit<F> = fn(
+        Arc<Core>,
+        Arc<Worlds>,
+        CancellationToken,
+        Arrival,
+        Entry,
+        Arc<Throttle>,
+        Option<Arc<Upgrade>>,
+    ) -> F;
+
+    /// Bytes of the future that such a function returns.
+    fn size<F>(_: Visit<F>) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn a_connection_that_carries_a_session_is_small() {
+        assert!(size(visit) <= 2_560, "{} bytes", size(visit));
+        assert!(size_of::<crate::session::Session>() <= 1_024, "{}", size_of::<crate::session::Session>());
     }
 }

@@ -3,11 +3,13 @@
 
 use std::{sync::Arc, time::Instant};
 
+use metrics::counter;
 use shardkeep_auth::session::{Proof, SessionKeys, which_key};
 use shardkeep_daemon::event;
 use shardkeep_types::{Epoch, SessionId, TicketId};
 use shardkeep_wire::{
-    payload::{Attach, ErrorCode},
+    Message, opcode,
+    payload::{Attach, ErrorCode, Redirect},
     seal::Suite,
     session::Inbox,
 };
@@ -19,7 +21,9 @@ use super::{
 use crate::{
     backend::opening as opening_for_world,
     billing::unix_ms,
+    core::Core,
     error::DoorError,
+    metrics::SENT_ON,
     session::{Client, Ending, Identity, Outbox, ResumeKeys, Session},
     tickets::Ticket,
 };
@@ -108,13 +112,14 @@ async fn open(
         Inbox::default(),
         Client::Here { connection, address: door.address },
     );
-    let epoch = door.worlds.open(&leader, opening_for_world(core, &session)).await?;
+    let epoch = door.worlds.open(&leader, opening_for_world(&session)).await?;
     session.lock().epoch = epoch;
     for older in core.sessions.of_account(session.account) {
         core.end(&older, Ending::new(ErrorCode::Displaced, "logged in elsewhere"));
     }
     core.hold(&session);
     core.enter_world(&session, &leader.id.name);
+    send_on(core, &session);
     event!(
         "attach",
         account = session.account.0,
@@ -124,6 +129,15 @@ async fn open(
         address = %door.address,
     );
     Ok(session)
+}
+
+/// Another gateway has more room: the client goes there with its session, right after it is ready.
+fn send_on(core: &Core, session: &Session) {
+    if let Some(gateway) = core.balance.elsewhere() {
+        counter!(SENT_ON).increment(1);
+        let redirect = Redirect { gateway };
+        session.lock().out.control(Message::event(opcode::REDIRECT, &redirect).to_bytes());
+    }
 }
 
 /// 48 bits of the time of its beginning, then 80 random bits. The time lets any gateway that takes the session over

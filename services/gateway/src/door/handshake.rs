@@ -8,7 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use metrics::{counter, histogram};
+use metrics::counter;
 use shardkeep_auth::{
     Binding, Key,
     session::{Proof, SessionKeys},
@@ -33,7 +33,7 @@ use crate::{
     backend::Worlds,
     core::Core,
     error::DoorError,
-    metrics::{FAULTS, HANDSHAKE_SECONDS, HANDSHAKES},
+    metrics::{FAULTS, HANDSHAKES, HOT},
     session::Session,
 };
 
@@ -82,13 +82,18 @@ pub(super) async fn run(
     let began = Instant::now();
     let (address, mut lane) = (arrival.peer().ip(), arrival.lane());
     let door = Door { core, worlds, address, place, upgrade };
-    let within = timeout(core.config.handshake, Box::pin(door.shake(arrival, &mut lane))).await;
+    let within = timeout(core.config.handshake, door.shake(arrival, &mut lane)).await;
     let (kind, result) = within.unwrap_or(("late", Err(DoorError::Timeout)));
     let outcome = result.as_ref().map_or_else(DoorError::label, |_| "ok");
-    counter!(HANDSHAKES, "kind" => kind, "lane" => lane.as_str(), "outcome" => outcome).increment(1);
+    match (kind, lane, outcome) {
+        ("attach", Lane::Tcp, "ok") => HOT.attached.increment(1),
+        _ => {
+            counter!(HANDSHAKES, "kind" => kind, "lane" => lane.as_str(), "outcome" => outcome).increment(1);
+        }
+    }
     match result {
         Ok(playing) => {
-            histogram!(HANDSHAKE_SECONDS).record(began.elapsed());
+            HOT.handshake_seconds.record(began.elapsed());
             Some(playing)
         }
         Err(error) => {

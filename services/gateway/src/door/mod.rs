@@ -10,6 +10,7 @@
 
 mod accept;
 mod attach;
+mod buffers;
 mod crowd;
 mod datagrams;
 mod handshake;

@@ -1,4 +1,5 @@
-//! One socket with its buffers, before and after there are keys.
+//! One socket, before and after there are keys. What arrives is opened where the socket's bytes were put, what leaves
+//! is sealed where it is written from; a connection owns a buffer only for what is left over.
 
 use std::io;
 
@@ -8,16 +9,17 @@ use shardkeep_lanes::{Lane, Stream, Upgrade};
 use shardkeep_wire::{
     Message, Side,
     preface::{Preface, PrefaceError},
-    record::{Decoder, Writer},
+    record::{Decoder, HEADER, Writer},
     seal::{Opener, SealError, Sealer, Suite},
 };
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 
-use super::datagrams::Datagrams;
+use super::{buffers, datagrams::Datagrams};
 use crate::{error::DoorError, metrics::HOT};
 
-/// What is reserved before each read.
-const CHUNK: usize = 1_024;
+/// During the handshake no more is read at a time than a record, so that what is kept always fits the thread's buffer.
+const RECORD: usize = HEADER + Side::Client.max_record();
+const _: () = assert!(2 * RECORD < buffers::INBOUND);
 
 /// A connection without keys.
 pub(crate) struct Plain {
@@ -29,18 +31,24 @@ pub(crate) struct Plain {
 /// A connection with keys.
 pub(crate) struct Sealed {
     stream: Stream,
+    /// Read and not a whole record yet.
     read: BytesMut,
+    /// Sealed; the first `written` bytes of it have been taken by the socket.
     write: BytesMut,
+    written: usize,
     decoder: Decoder,
-    // Apart, because keys are large and futures that hold a connection are moved and multiplied.
-    keys: Box<Keys>,
+    opener: Opener,
+    sealer: Sealer,
     /// On QUIC, to a client that takes them.
     datagrams: Option<Box<Datagrams>>,
 }
 
-struct Keys {
-    opener: Opener,
-    sealer: Sealer,
+/// What a record's messages mean for the records after it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Then {
+    GoOn,
+    /// The client's next record is under its next key.
+    UpdateKey,
 }
 
 impl Plain {
@@ -70,17 +78,23 @@ impl Plain {
             if let Some(body) = self.decoder.next(&mut self.read)? {
                 return Ok(body.freeze());
             }
-            read_more(&mut self.stream, &mut self.read).await?;
+            read_more(&self.stream, &mut self.read).await?;
         }
     }
 
     pub(crate) async fn send(&mut self, message: &[u8]) -> Result<(), DoorError> {
-        let mut out = BytesMut::new();
+        let mut out = buffers::take_outbound();
         let mut record = Writer::begin(&mut out, Side::Server);
         // A message of the handshake always fits.
         let _ = record.push_encoded(message);
         record.plain();
-        self.stream.write_all(&out).await?;
+        let left = match self.stream.try_write(&out) {
+            Ok(count) => Bytes::copy_from_slice(&out[count..]),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Bytes::copy_from_slice(&out),
+            Err(error) => return Err(error.into()),
+        };
+        buffers::give_back(out);
+        self.stream.write_all(&left).await?;
         Ok(())
     }
 
@@ -99,11 +113,10 @@ impl Plain {
             stream: self.stream,
             read: self.read,
             write: BytesMut::new(),
+            written: 0,
             decoder: self.decoder,
-            keys: Box::new(Keys {
-                opener: Opener::new(suite, keys.client.clone())?,
-                sealer: Sealer::new(suite, keys.server.clone())?,
-            }),
+            opener: Opener::new(suite, keys.client.clone())?,
+            sealer: Sealer::new(suite, keys.server.clone())?,
         })
     }
 }
@@ -114,26 +127,15 @@ fn is_foreign(error: &DoorError) -> bool {
 }
 
 impl Sealed {
-    /// The next record, opened.
+    /// The next record, opened. For the handshake, which takes one at a time.
     pub(crate) async fn record(&mut self) -> Result<BytesMut, DoorError> {
         loop {
-            if let Some(record) = self.next_record()? {
-                return Ok(record);
+            if let Some(mut body) = self.decoder.next(&mut self.read)? {
+                self.opener.open(&mut body)?;
+                return Ok(body);
             }
-            read_more(&mut self.stream, &mut self.read).await?;
+            read_more(&self.stream, &mut self.read).await?;
         }
-    }
-
-    /// A record that has arrived already.
-    pub(crate) fn next_record(&mut self) -> Result<Option<BytesMut>, DoorError> {
-        let Some(mut body) = self.decoder.next(&mut self.read)? else { return Ok(None) };
-        self.keys.opener.open(&mut body)?;
-        Ok(Some(body))
-    }
-
-    /// The record before ended with the client's `KeyUpdate`.
-    pub(crate) fn client_key_updated(&mut self) -> Result<(), SealError> {
-        self.keys.opener.update()
     }
 
     pub(crate) async fn readable(&self) -> io::Result<()> {
@@ -144,27 +146,71 @@ impl Sealed {
         self.stream.writable().await
     }
 
-    /// Takes what the socket has. False: the client has hung up.
-    pub(crate) fn read(&mut self) -> io::Result<bool> {
-        self.read.reserve(CHUNK);
-        match self.stream.try_read_buf(&mut self.read) {
-            Ok(0) => Ok(false),
-            Ok(count) => {
-                HOT.bytes_in.increment(count as u64);
-                Ok(true)
+    /// Whether something was read that may be a whole record.
+    pub(crate) fn has_read(&self) -> bool {
+        !self.read.is_empty()
+    }
+
+    /// Takes what the socket has, and hands the messages of each record to `take`. False: the client has hung up.
+    pub(crate) fn read<E: From<DoorError>>(
+        &mut self,
+        mut take: impl FnMut(&[u8]) -> Result<Then, E>,
+    ) -> Result<bool, E> {
+        buffers::with_inbound(|buffer| {
+            let kept = self.read.len();
+            buffer[..kept].copy_from_slice(&self.read);
+            let read = some(self.stream.try_read(&mut buffer[kept..]));
+            let (count, open) = match read {
+                Ok(count) => (count, true),
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => (0, false),
+                Err(error) => return Err(DoorError::from(error).into()),
+            };
+            let rest = self.take_records(&mut buffer[..kept + count], &mut take)?;
+            self.read = if rest.is_empty() { BytesMut::new() } else { BytesMut::from(rest) };
+            Ok(open)
+        })
+    }
+
+    /// Opens the whole records at the front of `buffer`, in place; returns what is behind them.
+    fn take_records<'a, E: From<DoorError>>(
+        &mut self,
+        buffer: &'a mut [u8],
+        take: &mut impl FnMut(&[u8]) -> Result<Then, E>,
+    ) -> Result<&'a [u8], E> {
+        let mut at = 0;
+        while let Some(length) = self.decoder.length(&buffer[at..]).map_err(DoorError::from)? {
+            let body = at + HEADER..at + HEADER + length;
+            let Some(body) = buffer.get_mut(body) else { break };
+            let messages = self.opener.open_slice(body).map_err(DoorError::from)?;
+            if take(messages)? == Then::UpdateKey {
+                self.opener.update().map_err(DoorError::from)?;
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(true),
-            Err(error) => Err(error),
+            at += HEADER + length;
+        }
+        Ok(&buffer[at..])
+    }
+
+    /// Borrows the thread's buffer to seal into, until [`Self::give_back`]; nothing in between may wait.
+    pub(crate) fn borrow(&mut self) {
+        if self.write.is_empty() {
+            self.write = buffers::take_outbound();
         }
     }
 
-    /// Gives memory back before the connection waits: most connections wait most of the time.
-    pub(crate) fn shrink(&mut self) {
-        for buffer in [&mut self.read, &mut self.write] {
-            if buffer.is_empty() {
-                *buffer = BytesMut::new();
-            }
+    /// Keeps no more memory than what the socket has not taken needs.
+    pub(crate) fn give_back(&mut self) {
+        let used = std::mem::take(&mut self.write);
+        if self.written < used.len() {
+            self.write = BytesMut::from(&used[self.written..]);
         }
+        self.written = 0;
+        buffers::give_back(used);
+    }
+
+    /// The connection is silent: gives back the larger form of its keys.
+    pub(crate) fn rest(&mut self) {
+        self.opener.rest();
+        self.sealer.rest();
     }
 
     pub(crate) fn lane(&self) -> Lane {
@@ -178,12 +224,12 @@ impl Sealed {
 
     /// Bytes that the socket has not taken yet.
     pub(crate) fn unwritten(&self) -> usize {
-        self.write.len()
+        self.write.len() - self.written
     }
 
     /// Whether the server's key has served for long enough by its record count.
     pub(crate) fn key_update_due(&self) -> bool {
-        self.keys.sealer.update_due()
+        self.sealer.update_due()
     }
 
     /// Seals one record of what `fill` puts into it; false if that was nothing.
@@ -191,47 +237,49 @@ impl Sealed {
         let mut record = Writer::begin(&mut self.write, Side::Server);
         fill(&mut record);
         let some = !record.is_empty();
-        record.seal(&mut self.keys.sealer)?;
+        record.seal(&mut self.sealer)?;
         HOT.records_out.increment(u64::from(some));
         Ok(some)
     }
 
     /// The record before ended with the server's `KeyUpdate`.
     pub(crate) fn server_key_updated(&mut self) -> Result<(), SealError> {
-        self.keys.sealer.update()
+        self.sealer.update()
     }
 
     /// Writes as much as the socket takes now.
     pub(crate) fn write(&mut self) -> io::Result<()> {
-        while !self.write.is_empty() {
-            match self.stream.try_write(&self.write) {
+        while self.written < self.write.len() {
+            match self.stream.try_write(&self.write[self.written..]) {
                 Ok(count) => {
                     HOT.bytes_out.increment(count as u64);
-                    let _ = self.write.split_to(count);
+                    HOT.writes.increment(1);
+                    self.written += count;
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 Err(error) => return Err(error),
             }
         }
         self.write.clear();
+        self.written = 0;
         Ok(())
     }
 
     /// Seals and writes one message, waiting for the socket.
     pub(crate) async fn send(&mut self, message: &[u8]) -> Result<(), DoorError> {
-        self.append(|record| {
+        self.borrow();
+        let sealed = self.append(|record| {
             // A message of the handshake always fits.
             let _ = record.push_encoded(message);
-        })?;
-        self.drain().await?;
-        Ok(())
-    }
-
-    /// Writes everything that is sealed, waiting for the socket.
-    pub(crate) async fn drain(&mut self) -> io::Result<()> {
-        self.stream.write_all(&self.write).await?;
-        HOT.bytes_out.increment(self.write.len() as u64);
-        self.write.clear();
+        });
+        let written = self.write();
+        self.give_back();
+        sealed?;
+        written?;
+        while self.unwritten() > 0 {
+            self.writable().await?;
+            self.write()?;
+        }
         Ok(())
     }
 
@@ -248,13 +296,25 @@ impl Sealed {
     }
 }
 
-async fn read_more(stream: &mut Stream, buffer: &mut BytesMut) -> io::Result<()> {
-    buffer.reserve(CHUNK);
-    match stream.read_buf(buffer).await? {
-        0 => Err(io::ErrorKind::UnexpectedEof.into()),
-        count => {
+/// Appends what the socket delivers next.
+async fn read_more(stream: &Stream, kept: &mut BytesMut) -> io::Result<()> {
+    stream.readable().await?;
+    buffers::with_inbound(|buffer| {
+        let count = some(stream.try_read(&mut buffer[..RECORD]))?;
+        kept.extend_from_slice(&buffer[..count]);
+        Ok(())
+    })
+}
+
+/// Bytes read; 0 if there were none yet after all, an error if there will never be any.
+fn some(read: io::Result<usize>) -> io::Result<usize> {
+    match read {
+        Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
+        Ok(count) => {
             HOT.bytes_in.increment(count as u64);
-            Ok(())
+            Ok(count)
         }
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
+        Err(error) => Err(error),
     }
 }

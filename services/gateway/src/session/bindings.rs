@@ -15,8 +15,8 @@ pub(crate) struct Binding {
     pub(crate) kind: BackendKind,
     pub(crate) instance: Arc<str>,
     pub(crate) epoch: Epoch,
-    /// Messages that wait for the barrier; `None`: it is open.
-    held: Option<Held>,
+    /// Messages that wait for the barrier; `None`: it is open. Apart, because it is open most of the time.
+    held: Option<Box<Held>>,
 }
 
 #[derive(Debug, Default)]
@@ -44,13 +44,13 @@ pub(crate) enum Bound {
     Refused,
 }
 
-/// Where a message goes.
-#[derive(Debug)]
-pub(crate) enum Routed<'a> {
-    To(&'a Arc<str>, ClientMessage),
-    Held,
-    Unbound(ClientMessage),
-    Overflow(ClientMessage),
+/// Where messages to a kind of backend go.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Target<'a> {
+    To(&'a Arc<str>),
+    /// The barrier is closed: see [`Bindings::hold`].
+    Waits,
+    Unbound,
 }
 
 #[derive(Debug, Default)]
@@ -108,6 +108,8 @@ impl Bindings {
             held.get_or_insert_default();
         }
         let released = if hold { None } else { held.take() };
+        // A session has two or three, and there are many sessions.
+        self.0.reserve_exact(1);
         self.0.push(Binding { kind, instance: instance.into(), epoch, held });
         released.map(|held| held.messages.into()).unwrap_or_default()
     }
@@ -131,23 +133,33 @@ impl Bindings {
         Some(binding.held.take()?.messages.into())
     }
 
-    pub(crate) fn route(&mut self, kind: BackendKind, message: ClientMessage) -> Routed<'_> {
-        let Some(binding) = self.0.iter_mut().find(|binding| binding.kind == kind) else {
-            return Routed::Unbound(message);
-        };
-        let Some(held) = &mut binding.held else { return Routed::To(&binding.instance, message) };
+    pub(crate) fn target(&self, kind: BackendKind) -> Target<'_> {
+        match self.get(kind) {
+            Some(binding) if binding.waits() => Target::Waits,
+            Some(binding) => Target::To(&binding.instance),
+            None => Target::Unbound,
+        }
+    }
+
+    /// Keeps a message until the target answers.
+    ///
+    /// # Errors
+    /// Gives it back: too much waits already, or nothing is waited for.
+    pub(crate) fn hold(&mut self, kind: BackendKind, message: ClientMessage) -> Result<(), ClientMessage> {
+        let binding = self.0.iter_mut().find(|binding| binding.kind == kind);
+        let Some(held) = binding.and_then(|binding| binding.held.as_mut()) else { return Err(message) };
         if message.kind == MessageKind::State
             && let Some(older) = held.messages.iter_mut().find(|older| older.opcode == message.opcode)
         {
             *older = message;
-            return Routed::Held;
+            return Ok(());
         }
         if held.messages.len() >= HELD || held.bytes + message.payload.len() > HELD_BYTES {
-            return Routed::Overflow(message);
+            return Err(message);
         }
         held.bytes += message.payload.len();
         held.messages.push_back(message);
-        Routed::Held
+        Ok(())
     }
 }
 
@@ -181,13 +193,16 @@ mod tests {
     #[test]
     fn inputs_wait_at_the_barrier_and_pass_in_order() {
         let mut bindings = Bindings::default();
-        assert!(matches!(bindings.route(ZONE, request(1)), Routed::Unbound(_)));
+        assert_eq!(bindings.target(ZONE), Target::Unbound);
+        bindings.hold(ZONE, request(1)).unwrap_err();
         assert_eq!(bindings.bind(Binder::World, ZONE, "zone-1", Epoch(1)), Bound::New);
-        assert!(matches!(bindings.route(ZONE, request(2)), Routed::Held));
-        assert!(matches!(bindings.route(ZONE, request(3)), Routed::Held));
+        assert_eq!(bindings.target(ZONE), Target::Waits);
+        bindings.hold(ZONE, request(2)).unwrap();
+        bindings.hold(ZONE, request(3)).unwrap();
         assert_eq!(bindings.ready(ZONE, "zone-2", Epoch(1)).map(numbers), None);
         assert_eq!(bindings.ready(ZONE, "zone-1", Epoch(1)).map(numbers), Some(vec![2, 3]));
-        assert!(matches!(bindings.route(ZONE, request(4)), Routed::To(to, _) if **to == *"zone-1"));
+        assert_eq!(bindings.target(ZONE), Target::To(&"zone-1".into()));
+        bindings.hold(ZONE, request(4)).unwrap_err();
     }
 
     #[test]
@@ -212,9 +227,9 @@ mod tests {
     fn what_is_held_follows_the_next_bind() {
         let mut bindings = Bindings::default();
         bindings.bind(Binder::World, ZONE, "zone-1", Epoch(1));
-        bindings.route(ZONE, request(1));
+        bindings.hold(ZONE, request(1)).unwrap();
         bindings.bind(Binder::World, ZONE, "zone-2", Epoch(2));
-        bindings.route(ZONE, request(2));
+        bindings.hold(ZONE, request(2)).unwrap();
         assert_eq!(bindings.ready(ZONE, "zone-2", Epoch(2)).map(numbers), Some(vec![1, 2]));
     }
 
@@ -223,15 +238,12 @@ mod tests {
         let mut bindings = Bindings::default();
         bindings.set(ZONE, "zone-1", Epoch(1), true);
         for number in 0..10 {
-            assert!(matches!(
-                bindings.route(ZONE, message(0x1001, MessageKind::State, number)),
-                Routed::Held
-            ));
+            bindings.hold(ZONE, message(0x1001, MessageKind::State, number)).unwrap();
         }
         for number in 0..HELD as u64 - 1 {
-            assert!(matches!(bindings.route(ZONE, request(number)), Routed::Held));
+            bindings.hold(ZONE, request(number)).unwrap();
         }
-        assert!(matches!(bindings.route(ZONE, request(999)), Routed::Overflow(_)));
+        assert_eq!(bindings.hold(ZONE, request(999)), Err(request(999)));
         let released = bindings.set(ZONE, "zone-1", Epoch(1), false);
         assert_eq!((released.len(), released[0].request), (HELD, 9));
     }

@@ -1,30 +1,38 @@
 //! What a client says, judged and sorted: the opcode table first, then the rate, then the place it goes to. Nothing
-//! here waits; what has to leave the session is collected in [`Outputs`].
+//! here waits, and what goes to a backend is copied once, from the client's record into the link's next batch.
 
-use std::{sync::Arc, time::Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use metrics::counter;
-use shardkeep_cluster::link::{ClientMessage, MessageKind};
-use shardkeep_types::BackendKind;
+use shardkeep_cluster::link::{ClientMessage, ClientView, MessageKind};
+use shardkeep_types::{BackendKind, Epoch};
 use shardkeep_wire::{
     Fault, Head, Kind, Message, WireError,
-    limit::TokenBucket,
     message::{self, MessageError},
     opcode::{self, Phase, Route, Violation},
     payload::{Ack, ErrorCode},
     range::{FIRST_STUDIO, Range, Ranges},
 };
 
-use super::{Inner, RETRY, Routed};
-use crate::metrics::{FAULTS, HOT};
+use super::{Inner, RETRY, Target};
+use crate::{
+    costs::{Bill, COSTS},
+    metrics::{FAULTS, HOT},
+};
+
+/// The way to backends, as far as an input needs it.
+pub(crate) trait Deliver {
+    /// False: the backend can not take it now.
+    fn deliver(&self, instance: &str, epoch: Epoch, message: ClientView<'_>) -> bool;
+}
 
 /// What a record made the session do.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Outputs {
-    /// Messages per backend instance, in order.
-    pub(crate) deliver: Vec<(Arc<str>, Vec<ClientMessage>)>,
     pub(crate) outcome: Outcome,
+    /// What was done, if its time is taken.
+    pub(crate) bill: Option<Bill>,
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -37,7 +45,7 @@ pub(crate) enum Outcome {
 }
 
 impl Inner {
-    /// Takes a record's messages in.
+    /// Takes a record's messages in, and hands those for backends on.
     ///
     /// # Errors
     /// What ends the connection: malformed bytes, or one strike too many.
@@ -46,9 +54,10 @@ impl Inner {
         record: &[u8],
         ranges: &Ranges,
         now: Instant,
+        backends: &impl Deliver,
     ) -> Result<Outputs, WireError> {
         let mut outputs = Outputs::default();
-        let mut count = 0;
+        let (mut count, mut bill) = (0, COSTS.sample());
         for message in message::parse_all(record) {
             let message = message?;
             if outputs.outcome == Outcome::KeyUpdate {
@@ -56,14 +65,19 @@ impl Inner {
                 return Err(MessageError::Truncated.into());
             }
             count += 1;
+            COSTS.received(message.opcode, message.payload.len());
+            if let Some(bill) = &mut bill {
+                bill.add(message.opcode, message.payload.len());
+            }
             if message.is_reliable() {
                 self.inbox.receive(now);
             }
-            if let Err(error) = self.take(&message, ranges, now, &mut outputs) {
+            if let Err(error) = self.take(&message, ranges, now, backends, &mut outputs) {
                 self.blame(&message, error, now)?;
             }
         }
         HOT.messages_in.increment(count);
+        outputs.bill = bill;
         Ok(outputs)
     }
 
@@ -72,20 +86,21 @@ impl Inner {
         message: &Message<&[u8]>,
         ranges: &Ranges,
         now: Instant,
+        backends: &impl Deliver,
         outputs: &mut Outputs,
     ) -> Result<(), WireError> {
         let kind = message.kind();
         if message.opcode >= FIRST_STUDIO {
             let range = ranges.lookup(message.opcode).ok_or(Violation::UnknownOpcode(message.opcode))?;
             self.allow_range(range, kind, message.payload.len(), now)?;
-            self.route(range.backend, message, now, outputs);
+            self.route(range.backend, message, now, backends);
             return Ok(());
         }
         let rule = opcode::check(Phase::Session, message.opcode, kind, message.payload.len())?;
         self.limiter.allow(rule, now)?;
         match rule.route {
             Route::Transport => self.transport(message, outputs)?,
-            Route::Backend(backend) => self.route(backend, message, now, outputs),
+            Route::Backend(backend) => self.route(backend, message, now, backends),
             Route::Gateway | Route::Login => outputs.outcome = Outcome::Logout,
         }
         Ok(())
@@ -114,29 +129,34 @@ impl Inner {
         if size > range.max_payload {
             return Err(Violation::TooLarge { name: NAME, size, limit: range.max_payload });
         }
-        let bucket: &mut TokenBucket = self.range_limits.entry(range.first).or_default();
-        bucket
+        self.range_bucket(range.first)
             .take(range.per_second, range.burst, now)
             .map_err(|retry_after| Violation::TooFast { name: NAME, retry_after })
     }
 
-    fn route(&mut self, backend: BackendKind, message: &Message<&[u8]>, now: Instant, outputs: &mut Outputs) {
+    fn route(
+        &mut self,
+        backend: BackendKind,
+        message: &Message<&[u8]>,
+        now: Instant,
+        backends: &impl Deliver,
+    ) {
         let request = message.head.request();
         if let Some(request) = request.filter(|request| !self.ask(*request, backend, now)) {
             return self.refuse(request, ErrorCode::TooFast, "too many requests wait for their reply", RETRY);
         }
-        match self.bindings.route(backend, for_backend(message)) {
-            Routed::To(instance, message) => match outputs.deliver.last_mut() {
-                Some((last, messages)) if Arc::ptr_eq(last, instance) => messages.push(message),
-                _ => outputs.deliver.push((instance.clone(), vec![message])),
+        let message = for_backend(message);
+        let (code, why) = match self.bindings.target(backend) {
+            Target::To(instance) if backends.deliver(instance, self.epoch, message) => return,
+            Target::To(_) => (ErrorCode::Unavailable, "the server cannot be reached now"),
+            Target::Waits => match self.bindings.hold(backend, owned(message)) {
+                Ok(()) => return,
+                Err(_) => (ErrorCode::Unavailable, "too much waits for a hand-over"),
             },
-            Routed::Held => {}
-            Routed::Unbound(message) => {
-                self.refuse_all(&[message], ErrorCode::Refused, "not in the world yet");
-            }
-            Routed::Overflow(message) => {
-                self.refuse_all(&[message], ErrorCode::Unavailable, "too much waits for a hand-over");
-            }
+            Target::Unbound => (ErrorCode::Refused, "not in the world yet"),
+        };
+        if let Some(request) = request.filter(|_| message.kind == MessageKind::Request) {
+            self.refuse(request, code, why, RETRY);
         }
     }
 
@@ -157,18 +177,20 @@ impl Inner {
     }
 }
 
-/// The message as links carry it. The payload is copied: it is small, and the buffer it lies in is used again.
-fn for_backend(message: &Message<&[u8]>) -> ClientMessage {
+/// The message as links carry it, still where the client's record lies.
+fn for_backend<'a>(message: &Message<&'a [u8]>) -> ClientView<'a> {
     let kind = match message.kind() {
         Kind::Request => MessageKind::Request,
         Kind::Reply => MessageKind::Reply,
         Kind::Event => MessageKind::Event,
         Kind::State => MessageKind::State,
     };
-    ClientMessage {
-        opcode: message.opcode,
-        kind,
-        request: message.head.request().map_or(0, Into::into),
-        payload: Bytes::copy_from_slice(message.payload),
-    }
+    let request = message.head.request().map_or(0, Into::into);
+    ClientView { opcode: message.opcode, kind, request, payload: message.payload }
+}
+
+/// A copy that can be held.
+fn owned(message: ClientView<'_>) -> ClientMessage {
+    let ClientView { opcode, kind, request, payload } = message;
+    ClientMessage { opcode, kind, request, payload: Bytes::copy_from_slice(payload) }
 }

@@ -9,13 +9,18 @@ mod keys;
 mod outbox;
 
 use std::{
-    collections::HashMap,
+    future::poll_fn,
     net::IpAddr,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::Poll,
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
+use futures::task::AtomicWaker;
 use metrics::counter;
 use parking_lot::{Mutex, MutexGuard};
 use shardkeep_cluster::link::{self, ClientMessage, GatewayLink, SessionChange, SessionEvent};
@@ -26,10 +31,9 @@ use shardkeep_wire::{
     payload::{Error, ErrorCode},
     session::Inbox,
 };
-use tokio::sync::Notify;
 
-pub(crate) use bindings::{Binder, Binding, Bindings, Bound, Routed};
-pub(crate) use inputs::{Outcome, Outputs};
+pub(crate) use bindings::{Binder, Binding, Bindings, Bound, Target};
+pub(crate) use inputs::{Deliver, Outcome};
 pub(crate) use keys::{Claim, ResumeKeys};
 pub(crate) use outbox::{Kept, Outbox};
 
@@ -50,7 +54,9 @@ pub(crate) struct Session {
     pub(crate) generation: Generation,
     pub(crate) world: WorldId,
     /// Wakes the connection: something is to be written, or the session is over.
-    pub(crate) wake: Notify,
+    waker: AtomicWaker,
+    /// The connection has been called and has not looked yet.
+    called: AtomicBool,
     inner: Mutex<Inner>,
 }
 
@@ -72,15 +78,21 @@ pub(crate) struct Inner {
     pub(crate) inbox: Inbox,
     pub(crate) bindings: Bindings,
     /// Requests that a backend has and has not answered.
-    in_flight: HashMap<u32, (BackendKind, Instant)>,
+    in_flight: Vec<Asked>,
     limiter: Limiter,
-    range_limits: HashMap<u16, TokenBucket>,
+    /// By the first opcode of the range. Few: one for each kind of studio's backend that the client talks to.
+    range_limits: Vec<(u16, TokenBucket)>,
     strikes: Strikes,
     /// What the session last heard from its world, told again to a new one.
     pub(crate) character: u64,
     pub(crate) queue_place: u32,
-    /// The connection has been woken and did not write yet.
-    woken: bool,
+}
+
+/// A request that a backend has.
+struct Asked {
+    request: u32,
+    backend: BackendKind,
+    since: Instant,
 }
 
 /// Where the client is.
@@ -134,16 +146,24 @@ impl Session {
             out,
             inbox,
             bindings: Bindings::default(),
-            in_flight: HashMap::new(),
+            in_flight: Vec::new(),
             limiter: Limiter::default(),
-            range_limits: HashMap::new(),
+            range_limits: Vec::new(),
             strikes: Strikes::default(),
             character: 0,
             queue_place: 0,
-            woken: false,
         };
-        let (inner, wake) = (Mutex::new(inner), Notify::new());
-        Arc::new(Self { id, account, account_name, generation, world, wake, inner })
+        let (waker, called) = (AtomicWaker::new(), AtomicBool::new(false));
+        Arc::new(Self {
+            id,
+            account,
+            account_name,
+            generation,
+            world,
+            waker,
+            called,
+            inner: Mutex::new(inner),
+        })
     }
 
     /// When it began, in milliseconds since the Unix epoch: the first 48 bits of its id, so that any gateway that
@@ -159,14 +179,33 @@ impl Session {
     /// Wakes the connection once, however much there is to write.
     pub(crate) fn notify(&self) {
         if self.touch() {
-            self.wake.notify_one();
+            self.wake();
         }
     }
 
     /// Notes that there is something to write; true if the connection does not know yet, so that the caller has to
-    /// wake it.
+    /// wake it. Call it after what there is to write was added.
     pub(crate) fn touch(&self) -> bool {
-        !std::mem::replace(&mut self.lock().woken, true)
+        !self.called.swap(true, Ordering::AcqRel)
+    }
+
+    /// What follows when [`Self::touch`] was true.
+    pub(crate) fn wake(&self) {
+        self.waker.wake();
+    }
+
+    /// Waits for a call. Only the connection that carries the session waits; one that it has replaced has been woken
+    /// before.
+    pub(crate) fn called(&self) -> impl Future<Output = ()> + '_ {
+        poll_fn(|context| {
+            self.waker.register(context.waker());
+            if self.called.load(Ordering::Acquire) { Poll::Ready(()) } else { Poll::Pending }
+        })
+    }
+
+    /// The connection looks now, under the session's lock: the next call counts again.
+    pub(crate) fn heed(&self) {
+        self.called.store(false, Ordering::Release);
     }
 
     pub(crate) fn event(&self, inner: &Inner, what: SessionChange) -> SessionEvent {
@@ -212,6 +251,14 @@ impl Inner {
         matches!(self.client, Client::Here { .. })
     }
 
+    /// Since when nobody carries the session.
+    pub(crate) fn away_since(&self) -> Option<Instant> {
+        match self.client {
+            Client::Here { .. } => None,
+            Client::Away { since, .. } => Some(since),
+        }
+    }
+
     pub(crate) fn is_carried_by(&self, connection: u64) -> bool {
         matches!(self.client, Client::Here { connection: present, .. } if present == connection)
     }
@@ -220,11 +267,6 @@ impl Inner {
         match self.client {
             Client::Here { address, .. } | Client::Away { address, .. } => address,
         }
-    }
-
-    /// The connection begins to write: the next wake counts again.
-    pub(crate) fn woken_up(&mut self) {
-        self.woken = false;
     }
 
     /// A message that must arrive, encoded. Too many end the session.
@@ -237,7 +279,7 @@ impl Inner {
     /// Answers a request that no backend will answer.
     pub(crate) fn refuse(&mut self, request: u32, code: ErrorCode, detail: &str, retry_after: Duration) {
         counter!(REFUSED, "code" => code.as_str_name()).increment(1);
-        self.in_flight.remove(&request);
+        self.answered(request);
         let error = Error::of(code, detail).retry_after(retry_after);
         self.reliable(Message::error_reply(request, &error).to_bytes());
     }
@@ -255,9 +297,8 @@ impl Inner {
 
     /// A backend has lost what it was asked: its unanswered requests are answered here.
     pub(crate) fn fail_in_flight(&mut self, kind: BackendKind) {
-        let lost: Vec<u32> =
-            self.in_flight.iter().filter(|(_, (at, _))| *at == kind).map(|(&request, _)| request).collect();
-        for request in lost {
+        let asked = self.in_flight.iter().filter(|asked| asked.backend == kind);
+        for request in asked.map(|asked| asked.request).collect::<Vec<_>>() {
             self.refuse(request, ErrorCode::Unavailable, "the server was restarted; try again", RETRY);
         }
     }
@@ -265,13 +306,20 @@ impl Inner {
     /// Notes a request that a backend gets; false: too many wait.
     fn ask(&mut self, request: u32, backend: BackendKind, now: Instant) -> bool {
         if self.in_flight.len() >= IN_FLIGHT {
-            self.in_flight.retain(|_, (_, since)| now.saturating_duration_since(*since) < FORGOTTEN);
+            self.in_flight.retain(|asked| now.saturating_duration_since(asked.since) < FORGOTTEN);
         }
         let room = self.in_flight.len() < IN_FLIGHT;
         if room {
-            self.in_flight.insert(request, (backend, now));
+            self.answered(request);
+            self.in_flight.push(Asked { request, backend, since: now });
         }
         room
+    }
+
+    /// Nothing has been said for a while: gives back memory.
+    pub(crate) fn rest(&mut self) {
+        self.out.rest();
+        self.in_flight.shrink_to_fit();
     }
 
     /// Whether a backend has yet to answer something.
@@ -280,7 +328,17 @@ impl Inner {
     }
 
     pub(crate) fn answered(&mut self, request: u32) {
-        self.in_flight.remove(&request);
+        if let Some(at) = self.in_flight.iter().position(|asked| asked.request == request) {
+            self.in_flight.swap_remove(at);
+        }
+    }
+
+    fn range_bucket(&mut self, first: u16) -> &mut TokenBucket {
+        let at = self.range_limits.iter().position(|(of, _)| *of == first).unwrap_or_else(|| {
+            self.range_limits.push((first, TokenBucket::default()));
+            self.range_limits.len() - 1
+        });
+        &mut self.range_limits[at].1
     }
 }
 

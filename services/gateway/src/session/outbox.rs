@@ -10,6 +10,8 @@ use shardkeep_wire::{
     session::{Bounds, Outbox as Log, SessionError},
 };
 
+use crate::costs::{Bill, COSTS};
+
 /// Bytes of unsent state per client; beyond it group lanes are emptied and other state is shed.
 const STATE_BYTES: usize = 256 << 10;
 /// Unsent messages that are neither logged nor state (acknowledgements, pongs).
@@ -33,7 +35,8 @@ pub(crate) struct Outbox {
 /// Something to write, in the order in which it was said.
 #[derive(Debug)]
 enum Entry {
-    Message(Bytes),
+    /// By its number in the log. A client that acknowledges what it was not sent does without it.
+    Logged(u64),
     Control(Bytes),
     Slot(SlotKey),
     Lane(GroupKey),
@@ -85,9 +88,9 @@ impl Outbox {
     /// # Errors
     /// Overflow: the client is too slow, its session ends.
     pub(crate) fn reliable(&mut self, message: Bytes) -> Result<(), SessionError> {
-        self.log.push(message.clone())?;
+        let number = self.log.push(message)?;
         if !self.away {
-            self.queue.push_back(Entry::Message(message));
+            self.queue.push_back(Entry::Logged(number));
         }
         Ok(())
     }
@@ -197,8 +200,8 @@ impl Outbox {
     /// The client is back and has `received` messages; the later ones go again.
     pub(crate) fn attach(&mut self, received: u64) -> Result<(), SessionError> {
         self.forget_unlogged();
-        let again: Vec<_> = self.log.resume_from(received)?.cloned().map(Entry::Message).collect();
-        self.queue.extend(again);
+        let _ = self.log.resume_from(received)?;
+        self.queue.extend((self.log.acknowledged() + 1..=self.log.sent()).map(Entry::Logged));
         self.away = false;
         Ok(())
     }
@@ -206,6 +209,14 @@ impl Outbox {
     /// Number of the last reliable message, and those the client has not acknowledged.
     pub(crate) fn log(&self) -> (u64, Vec<Bytes>) {
         (self.log.sent(), self.log.unacknowledged().cloned().collect())
+    }
+
+    /// Gives back memory that a busy time has left empty.
+    pub(crate) fn rest(&mut self) {
+        self.log.shrink();
+        self.queue.shrink_to_fit();
+        self.slots.shrink_to_fit();
+        self.lanes.shrink_to_fit();
     }
 
     fn forget_unlogged(&mut self) {
@@ -231,15 +242,22 @@ impl Outbox {
     }
 
     /// Moves messages into a record until it is full or nothing is left.
-    pub(crate) fn fill(&mut self, record: &mut Writer<'_>) {
+    pub(crate) fn fill(&mut self, record: &mut Writer<'_>, mut bill: Option<&mut Bill>) {
         while let Some(entry) = self.queue.front() {
             let next = match entry {
-                Entry::Message(message) | Entry::Control(message) => Some(message),
+                Entry::Logged(number) => self.log.get(*number),
+                Entry::Control(message) => Some(message),
                 Entry::Slot(key) => self.slots.get(key),
                 Entry::Lane(group) => self.lanes.get(group).and_then(|lane| lane.waiting.front()),
             };
-            if next.is_some_and(|message| record.push_encoded(message).is_err()) {
-                break;
+            if let Some(message) = next {
+                if record.push_encoded(message).is_err() {
+                    break;
+                }
+                COSTS.sent(message);
+                if let Some(bill) = &mut bill {
+                    bill.add_encoded(message);
+                }
             }
             self.pop();
         }
@@ -259,7 +277,7 @@ impl Outbox {
                 }
             }
             Some(Entry::Control(_)) => self.control -= 1,
-            Some(Entry::Message(_)) | None => {}
+            Some(Entry::Logged(_)) | None => {}
         }
         self.pop_front();
     }
@@ -288,7 +306,7 @@ mod tests {
     fn written(outbox: &mut Outbox) -> String {
         let mut out = BytesMut::new();
         let mut writer = Writer::begin(&mut out, Side::Server);
-        outbox.fill(&mut writer);
+        outbox.fill(&mut writer, None);
         writer.plain();
         out.get(2..).map(|body| String::from_utf8_lossy(body).into_owned()).unwrap_or_default()
     }

@@ -23,7 +23,7 @@ use shardkeep_testkit::StandInRegistry;
 use shardkeep_types::{BackendKind, DaemonKind, Secret, TicketId, WorldId};
 use tempfile::TempDir;
 use tokio::time::timeout;
-use tonic::{service::Routes, transport::Channel};
+use tonic::{Status, service::Routes, transport::Channel};
 
 use crate::{
     backend::Backend,
@@ -134,6 +134,11 @@ impl Cluster {
 
     /// A ticket of the account, admitted at the gateway.
     pub(crate) async fn ticket(&self, gateway: &str, account: u64) -> Ticket {
+        self.admit(gateway, account).await.unwrap()
+    }
+
+    /// The same, if the gateway takes it.
+    pub(crate) async fn admit(&self, gateway: &str, account: u64) -> Result<Ticket, Status> {
         let number = self.tickets.fetch_add(1, Ordering::Relaxed) + 1;
         let ticket = Ticket { index: 0, id: TicketId([number; 16]), key: Secret::new([number; 32]) };
         let request = AdmitRequest {
@@ -145,8 +150,8 @@ impl Cluster {
             world: 1,
             lives_ms: 60_000,
         };
-        self.ask(gateway).admit(request).await.unwrap();
-        ticket
+        self.ask(gateway).admit(request).await?;
+        Ok(ticket)
     }
 
     /// A player with a session at the gateway.

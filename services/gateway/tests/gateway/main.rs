@@ -12,8 +12,8 @@ use std::time::Duration;
 use shardkeep_client::{ClientError, Config, raw};
 use shardkeep_cluster::link::{LinkEvent, MessageKind, PublishKind, ServerMessage, SessionChange};
 use shardkeep_rpc::gateway::{
-    AnnounceRequest, KickRequest, ListSessionsRequest, RevokeAccountRequest, announce_request::To,
-    kick_request::Who,
+    AnnounceRequest, KickRequest, ListCostsRequest, ListSessionsRequest, RevokeAccountRequest,
+    announce_request::To, kick_request::Who,
 };
 use shardkeep_types::{BackendKind, DaemonKind, Epoch, GroupKey};
 use shardkeep_wire::{
@@ -499,6 +499,77 @@ async fn a_leaving_gateway_sends_its_players_to_another() {
     let gateway = world.session(player.session, SessionChange::Joined).await;
     world.event(&gateway, player.session, opcode::ANNOUNCEMENT, "here");
     assert_eq!(player.text(opcode::ANNOUNCEMENT).await, "here");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_crowded_gateway_sends_newcomers_to_one_with_room() {
+    let mut cluster = Cluster::start().await;
+    let mut world = cluster.world("world-1", 1).await;
+    let _one = cluster.gateway_with("gateway-1", |config| config.capacity = 5).await;
+    let _two = cluster.gateway("gateway-2").await;
+    let mut held = Vec::new();
+    for account in 1..=4 {
+        held.push(cluster.player("gateway-1", account).await);
+    }
+    let mut gateways = cluster.login.directory(DaemonKind::Gateway);
+    let crowded = async {
+        while !gateways.get("gateway-1").is_some_and(|gateway| gateway.load >= 0.8) {
+            gateways.changed().await;
+        }
+    };
+    timeout(SOON, crowded).await.expect("its load is told");
+    let sent_on = async {
+        loop {
+            let mut player = cluster.player("gateway-1", 9).await;
+            player.send(Message::event(opcode::PING, &Ping { value: 7 })).await;
+            let message = player.connection.receive().await.unwrap();
+            if message.opcode == opcode::REDIRECT {
+                break (player, message.decode::<Redirect>().unwrap().gateway);
+            }
+            // It did not know of the other one yet.
+            player.request(opcode::LOGOUT, 1, b"").await;
+            player.end().await;
+        }
+    };
+    let (mut player, address) = timeout(SOON, sent_on).await.expect("a newcomer is sent on");
+    assert_eq!(address, cluster.address("gateway-2"));
+    player.resume(&address).await.unwrap();
+    assert!(player.established.ready.continued, "the session moved with its client");
+    let gateway = world.session(player.session, SessionChange::Joined).await;
+    assert_eq!(&*gateway, "gateway-1");
+    let gateway = world.session(player.session, SessionChange::Joined).await;
+    assert_eq!(&*gateway, "gateway-2");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_gateway_takes_no_more_tickets() {
+    let mut cluster = Cluster::start().await;
+    let _world = cluster.world("world-1", 1).await;
+    let _gateway = cluster.gateway_with("gateway-1", |config| config.capacity = 2).await;
+    let _player = cluster.player("gateway-1", 1).await;
+    cluster.ticket("gateway-1", 2).await;
+    let refused = cluster.admit("gateway-1", 3).await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::ResourceExhausted);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_messages_cost_is_told() {
+    let mut cluster = Cluster::start().await;
+    let mut world = cluster.world("world-1", 1).await;
+    let _gateway = cluster.gateway("gateway-1").await;
+    let mut player = cluster.player("gateway-1", 7).await;
+    let gateway = world.session(player.session, SessionChange::Joined).await;
+    player.request(LIST, 1, b"who?").await;
+    world.delivered(player.session).await;
+    world.hub.send(&gateway, &[player.session], vec![ServerMessage::reply(LIST, 1, "nobody")]);
+    player.next().await.unwrap();
+    let operator = cluster.operator().await;
+    let costs = cluster.ask_as(&operator, "gateway-1").list_costs(ListCostsRequest {}).await.unwrap();
+    let costs = costs.into_inner().costs;
+    let list = costs.iter().find(|cost| cost.name == "ListCharacters").expect("it has been seen");
+    // The count is the process's, and other tests share it.
+    assert!(list.received >= 1 && list.received_bytes >= 4, "{list:?}");
+    assert!(list.sent >= 1 && list.sent_bytes > 6, "{list:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -42,24 +42,28 @@ impl StandInWorld {
 
 #[tonic::async_trait]
 impl World for StandInWorld {
-    async fn open_session(
+    async fn open_sessions(
         &self,
-        request: Request<OpenSessionRequest>,
-    ) -> Result<Response<OpenSessionReply>, Status> {
-        let request = request.into_inner();
-        let session_epoch = request.session_epoch.max(1);
-        let found = FindSessionReply {
-            session_epoch,
-            account: request.account,
-            account_name: request.account_name,
-            generation: request.generation,
-            gateway: request.gateway,
-            resume_keys: vec![request.resume_key],
-            bindings: vec![],
+        request: Request<OpenSessionsRequest>,
+    ) -> Result<Response<OpenSessionsReply>, Status> {
+        let OpenSessionsRequest { gateway, openings } = request.into_inner();
+        let open = |opening: Opening| {
+            let session_epoch = opening.session_epoch.max(1);
+            let found = FindSessionReply {
+                session_epoch,
+                account: opening.account,
+                account_name: opening.account_name,
+                generation: opening.generation,
+                gateway: gateway.clone(),
+                resume_keys: vec![opening.resume_key],
+                bindings: vec![],
+            };
+            self.sessions.lock().unwrap().insert(opening.session, found);
+            self.opened.send_modify(|count| *count += 1);
+            Opened { session_epoch, ..Opened::default() }
         };
-        self.sessions.lock().unwrap().insert(request.session, found);
-        self.opened.send_modify(|count| *count += 1);
-        Ok(Response::new(OpenSessionReply { session_epoch, term: 1 }))
+        let opened = openings.into_iter().map(open).collect();
+        Ok(Response::new(OpenSessionsReply { term: 1, opened }))
     }
 
     async fn find_session(

@@ -9,6 +9,7 @@ mod drain;
 mod kick;
 mod log_out;
 mod maintenance;
+mod messages;
 mod mute;
 mod online;
 mod operator;
@@ -147,6 +148,7 @@ commands! {
     Credit(Credit, credit::Credit),
     Online(Online, online::Online),
     Daemons(Daemons, daemons::Daemons),
+    Messages(Messages, messages::Messages),
     Operator(Operator, operator::Operator),
     Remove(Remove, remove::Remove),
     Sessions(Sessions, sessions::Sessions),

@@ -12,12 +12,13 @@ use super::{
 use crate::role::Right;
 
 /// The pages: where, what, and who may see them.
-const PAGES: [(&str, &str, Right); 8] = [
+const PAGES: [(&str, &str, Right); 9] = [
     ("/", "Overview", Right::SeeCluster),
     ("/worlds", "Worlds", Right::SeeCluster),
     ("/players", "Players", Right::SeePlayers),
     ("/map", "Live map", Right::SeeMap),
     ("/chat", "Chat", Right::SeeChat),
+    ("/messages", "Messages", Right::SeeCluster),
     ("/audit", "Audit", Right::SeeAudit),
     ("/logs", "Logs", Right::SeeLogs),
     ("/operators", "Operators", Right::SeeOperators),

@@ -11,6 +11,7 @@ mod html;
 mod layout;
 mod logs;
 mod map;
+mod messages;
 mod operators;
 mod overview;
 mod password;
@@ -66,6 +67,7 @@ fn routes(site: Site) -> Router {
         .route("/map", get(map::page))
         .route("/map/events", get(map::events))
         .route("/chat", get(chat::page))
+        .route("/messages", get(messages::page))
         .route("/audit", get(audit::page))
         .route("/logs", get(logs::page))
         .route("/operators", get(operators::page))

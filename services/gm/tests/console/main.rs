@@ -174,7 +174,7 @@ async fn roles_are_kept_and_refusals_are_audited() {
     let console = Console::start().await;
     let mut admin = console.admin().await;
     let mut viewer = console.operator(&mut admin, "vera", "viewer").await;
-    for page in ["/", "/worlds", "/players", "/map"] {
+    for page in ["/", "/worlds", "/players", "/map", "/messages"] {
         assert_eq!(viewer.get(page).await.status, 200, "{page}");
     }
     for page in ["/chat", "/audit", "/logs", "/operators"] {

@@ -25,7 +25,7 @@ use places::Places;
 use store::Store;
 use throttle::Throttle;
 
-/// Reads from a disk that is not warm, at once. More wait; each holds a buffer and a thread.
+/// Looks at the disk for what is not in memory, at once. More wait; each holds a thread and perhaps a buffer.
 const COLD_READS: usize = 8;
 
 /// What all connections of the service share. Without a store, clients are told that there is nothing here.

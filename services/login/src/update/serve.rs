@@ -102,7 +102,7 @@ impl Fetch<'_> {
         let blob = match &self.last {
             Some((last, blob)) if *last == id => blob.clone(),
             _ => {
-                let found = self.shared.store.open(id).await.map_err(|error| {
+                let found = self.shared.store.open(id, &self.shared.cold_reads).await.map_err(|error| {
                     tracing::error!(%error, chunk = %id, "the store of patches");
                     LoginError::Internal("the store of patches")
                 })?;

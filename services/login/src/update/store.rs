@@ -10,9 +10,13 @@ use std::{
     time::Duration,
 };
 
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
 use shardkeep_patch::{ChunkId, PublicKey, Signed, chunk, layout, signature};
 use shardkeep_wire::payload::PublishedRelease;
-use tokio::{sync::watch, task::spawn_blocking};
+use tokio::{
+    sync::{Semaphore, watch},
+    task::spawn_blocking,
+};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -96,23 +100,42 @@ impl Store {
     }
 
     /// What has this name: the published manifest, or a chunk.
-    pub(crate) async fn open(&self, id: ChunkId) -> io::Result<Option<Blob>> {
+    ///
+    /// Most often the kernel knows the way to the file, and opening it takes no waiting. Otherwise it is done on one of
+    /// few threads: a thousand clients must not become hundreds of threads, each with a stack.
+    pub(crate) async fn open(&self, id: ChunkId, cold_reads: &Semaphore) -> io::Result<Option<Blob>> {
         if let Some(published) = self.published().filter(|it| it.id == id) {
             return Ok(Some(published.blob.clone()));
         }
         let path = self.dir.join(layout::chunk(&id));
-        let opened = spawn_blocking(move || {
-            let file = File::open(path)?;
-            let size = file.metadata()?.len();
-            io::Result::Ok(Blob { file: Arc::new(file), size: u32::try_from(size).unwrap_or(u32::MAX) })
-        });
-        match opened.await.unwrap_or_else(|panic| Err(io::Error::other(panic))) {
+        let opened = match open_cached(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                let _turn = cold_reads.acquire().await.map_err(io::Error::other)?;
+                let opened = spawn_blocking(move || File::open(path)).await;
+                opened.unwrap_or_else(|panic| Err(io::Error::other(panic)))
+            }
+            done => done,
+        };
+        match opened.and_then(Blob::of) {
             Ok(blob) if blob.size > chunk::most_stored(chunk::MAX) => Ok(None),
             Ok(blob) => Ok(Some(blob)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }
     }
+}
+
+impl Blob {
+    fn of(file: File) -> io::Result<Self> {
+        let size = file.metadata()?.len();
+        Ok(Self { file: Arc::new(file), size: u32::try_from(size).unwrap_or(u32::MAX) })
+    }
+}
+
+/// Opens a file if that needs no look at the disk; fails also where the kernel cannot tell.
+fn open_cached(path: &Path) -> io::Result<File> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    Ok(openat2(CWD, path, flags, Mode::empty(), ResolveFlags::CACHED)?.into())
 }
 
 /// Everything that must be right before players are told of it.

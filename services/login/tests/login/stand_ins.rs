@@ -108,6 +108,13 @@ impl Gateway for StandInGateway {
         Err(Status::unimplemented("move_session"))
     }
 
+    async fn list_costs(
+        &self,
+        _: Request<gateway::ListCostsRequest>,
+    ) -> Result<Response<gateway::ListCostsReply>, Status> {
+        Err(Status::unimplemented("stand-in"))
+    }
+
     async fn list_sessions(
         &self,
         _: Request<gateway::ListSessionsRequest>,

@@ -10,7 +10,7 @@ use shardkeep_cluster::{
         ServerMessage, SessionChange, SessionEvent,
     },
 };
-use shardkeep_rpc::world::OpenSessionRequest;
+use shardkeep_rpc::world::{OpenSessionsRequest, Opening};
 use shardkeep_types::{AccountId, DaemonKind, Epoch, Generation, SessionId, WorldId};
 use shardkeep_wire::{
     opcode,
@@ -18,6 +18,7 @@ use shardkeep_wire::{
 };
 use tokio::{sync::mpsc, time::timeout};
 use tokio_util::sync::CancellationToken;
+use tonic::{Code, Status};
 
 use crate::cluster::{SOON, client_of};
 
@@ -67,17 +68,39 @@ impl StandInGateway {
     }
 
     /// What a gateway says of a session of account `number`.
-    pub(crate) fn opening(&self, number: u8, epoch: u64, character: u64) -> OpenSessionRequest {
-        OpenSessionRequest {
+    pub(crate) fn opening(&self, number: u8, epoch: u64, character: u64) -> Opening {
+        Opening {
             session: vec![number; 16],
             session_epoch: epoch,
             account: number.into(),
             account_name: format!("account{number}"),
             generation: 1,
-            gateway: self.node.id().name.clone(),
             resume_key: vec![number; 32],
             character,
             queue_place: 0,
+        }
+    }
+
+    /// Opens one session at a world; its epoch, and the world's term.
+    pub(crate) async fn open_session(&self, world: &str, opening: Opening) -> Result<(u64, u64), Status> {
+        self.open_as(&self.node.id().name, world, opening).await
+    }
+
+    pub(crate) async fn open_as(
+        &self,
+        gateway: &str,
+        world: &str,
+        opening: Opening,
+    ) -> Result<(u64, u64), Status> {
+        let request = OpenSessionsRequest { gateway: gateway.to_owned(), openings: vec![opening] };
+        let reply = client_of(&self.node, world).await.open_sessions(request).await?.into_inner();
+        match &reply.opened[..] {
+            [opened] if opened.code == 0 => Ok((opened.session_epoch, reply.term)),
+            [refused] => {
+                let code = Code::from_i32(refused.code.try_into().unwrap());
+                Err(Status::new(code, refused.detail.clone()))
+            }
+            more => panic!("one opening, {} answers", more.len()),
         }
     }
 
@@ -165,9 +188,8 @@ impl StandInGateway {
     /// A new session of account `number` with a new character, in the world or its queue, with requests `10 * number`
     /// to create it and `10 * number + 1` to enter. Returns the character.
     pub(crate) async fn play(&mut self, world: &str, number: u8, name: &str) -> u64 {
-        let mut client = client_of(&self.node, world).await;
-        let opened = client.open_session(self.opening(number, 0, 0)).await.unwrap().into_inner();
-        assert_eq!(opened.session_epoch, 1);
+        let (epoch, _) = self.open_session(world, self.opening(number, 0, 0)).await.unwrap();
+        assert_eq!(epoch, 1);
         self.session_event(number, SessionChange::Joined);
         let create = CreateCharacter { name: name.to_owned() };
         let request = u64::from(number) * 10;

@@ -8,8 +8,8 @@ mod zone;
 use prost::Message;
 use shardkeep_cluster::link::{BackendItem, SessionChange};
 use shardkeep_rpc::world::{
-    KickRequest, OpenSessionRequest, Partition, Presence, PresenceReport, WatchPartitionRequest,
-    WatchPresenceRequest, kick_request::Who,
+    KickRequest, Opening, Partition, Presence, PresenceReport, WatchPartitionRequest, WatchPresenceRequest,
+    kick_request::Who,
 };
 use shardkeep_types::DaemonKind;
 use shardkeep_wire::{
@@ -86,13 +86,12 @@ async fn a_standby_is_silent_until_it_leads_and_then_learns_who_plays() {
     gateway.bound().await;
     let _second = cluster.world("world-2").await;
     let mut standby = client_of(&gateway.node, "world-2").await;
-    let refused = standby.open_session(gateway.opening(1, 1, 0)).await.unwrap_err();
+    let refused = gateway.open_session("world-2", gateway.opening(1, 1, 0)).await.unwrap_err();
     assert_eq!(refused.code(), Code::FailedPrecondition);
 
     first.stop().await.unwrap();
     leads(&gateway.node, "world-2").await;
-    let opened = standby.open_session(gateway.opening(1, 1, 0)).await.unwrap().into_inner();
-    assert_eq!((opened.session_epoch, opened.term), (1, 2));
+    assert_eq!(gateway.open_session("world-2", gateway.opening(1, 1, 0)).await.unwrap(), (1, 2));
     // The zone says who stands in it; the gateway did not know.
     let mut zone = client_of(&node, "world-2").await;
     let (reports, stream) = mpsc::channel(1);
@@ -150,8 +149,7 @@ async fn a_kick_ends_the_session_and_frees_the_character() {
     assert_eq!(closed.await, (ErrorCode::Kicked as u32, "rude".to_owned()));
     let mut evicted = west.evicted.subscribe();
     timeout(SOON, evicted.wait_for(|evicted| evicted.len() == 1)).await.expect("evicted").unwrap();
-    let again =
-        client_of(&gateway.node, "world-1").await.open_session(gateway.opening(1, 1, 0)).await.unwrap_err();
+    let again = gateway.open_session("world-1", gateway.opening(1, 1, 0)).await.unwrap_err();
     assert_eq!(again.code(), Code::Aborted);
 }
 
@@ -160,9 +158,7 @@ async fn a_gateway_speaks_for_itself_only() {
     let mut cluster = Cluster::start().await;
     let _world = cluster.world("world-1").await;
     let gateway = cluster.gateway("gateway-1", "world-1").await;
-    let mut forged = gateway.opening(1, 0, 0);
-    forged.gateway = "gateway-2".into();
-    let refused = client_of(&gateway.node, "world-1").await.open_session(forged).await.unwrap_err();
+    let refused = gateway.open_as("gateway-2", "world-1", gateway.opening(1, 0, 0)).await.unwrap_err();
     assert_eq!(refused.code(), Code::PermissionDenied);
     gateway.session_event(1, SessionChange::Left);
 }
@@ -185,11 +181,10 @@ async fn a_place_in_the_queue_outlives_the_world_that_gave_it() {
 
     let _second = cluster.world_for("world-2", 1).await;
     let mut gateway = cluster.gateway("gateway-1b", "world-2").await;
-    let mut client = client_of(&gateway.node, "world-2").await;
     // Ann is in, Ben has gone meanwhile, Cid waited in the second place, Dan is new.
-    client.open_session(gateway.opening(1, 1, ann)).await.unwrap();
-    let waiting = OpenSessionRequest { queue_place: 2, ..gateway.opening(3, 1, 0) };
-    client.open_session(waiting).await.unwrap();
+    gateway.open_session("world-2", gateway.opening(1, 1, ann)).await.unwrap();
+    let waiting = Opening { queue_place: 2, ..gateway.opening(3, 1, 0) };
+    gateway.open_session("world-2", waiting).await.unwrap();
     gateway.play("world-2", 4, "Dan").await;
     assert_eq!(gateway.place(4).await, 2);
     gateway.enter(3, 33, cid).await;

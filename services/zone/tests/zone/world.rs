@@ -74,10 +74,10 @@ impl world_server::World for StandInWorld {
         Ok(Response::new(ReportPresenceReply {}))
     }
 
-    async fn open_session(
+    async fn open_sessions(
         &self,
-        _: Request<OpenSessionRequest>,
-    ) -> Result<Response<OpenSessionReply>, Status> {
+        _: Request<OpenSessionsRequest>,
+    ) -> Result<Response<OpenSessionsReply>, Status> {
         not_here()
     }
     async fn find_session(
