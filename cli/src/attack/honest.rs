@@ -94,7 +94,7 @@ pub async fn play(place: &Place, players: &[Credentials], stop: &CancellationTok
         let (place, player, visits, stop) = (place.clone(), player.clone(), visits.clone(), stop.clone());
         playing.spawn(async move {
             while !stop.is_cancelled() {
-                let visited = visit(place.clone(), player.clone(), visits.clone()).await;
+                let visited = Box::pin(visit(place.clone(), player.clone(), visits.clone())).await;
                 let failed = visited.is_err();
                 visits.count(&player.account, visited);
                 if failed {

@@ -129,8 +129,8 @@ mod tests {
 
     const NOW: u64 = 1_700_000_000_000;
 
-    fn puzzles(config: Config) -> Puzzles {
-        Puzzles::new(Config { least_bits: 2, most_bits: 10, ..config }, Key::new([7; 32]))
+    fn puzzles(config: &Config) -> Puzzles {
+        Puzzles::new(Config { least_bits: 2, most_bits: 10, ..config.clone() }, Key::new([7; 32]))
     }
 
     fn origin(last: u8) -> Origin {
@@ -145,19 +145,19 @@ mod tests {
 
     #[test]
     fn the_price_rises_with_the_load() {
-        let puzzles = puzzles(Config::default());
+        let puzzles = puzzles(&Config::default());
         let bits = [0.0, 0.49, 0.5, 0.75, 1.0].map(|load| puzzles.bits(load));
         assert_eq!(bits, [None, None, Some(2), Some(6), Some(10)]);
-        let always = self::puzzles(Config { mode: PuzzleMode::Always, ..Config::default() });
+        let always = self::puzzles(&Config { mode: PuzzleMode::Always, ..Config::default() });
         assert_eq!(always.bits(0.0), Some(2));
         assert_eq!(always.bits(1.0), Some(10));
-        let never = self::puzzles(Config { mode: PuzzleMode::Never, ..Config::default() });
+        let never = self::puzzles(&Config { mode: PuzzleMode::Never, ..Config::default() });
         assert_eq!(never.bits(1.0), None);
     }
 
     #[test]
     fn an_answer_serves_once_and_for_its_client_only() {
-        let puzzles = puzzles(Config::default());
+        let puzzles = puzzles(&Config::default());
         let judge = |from, payload: &[u8], now| puzzles.judge(0.8, origin(from), payload, now);
         assert!(puzzles.judge(0.1, origin(1), b"hello", NOW).is_none(), "nobody waits");
         let puzzle = judge(1, b"hello", NOW).unwrap();
@@ -174,7 +174,7 @@ mod tests {
 
     #[test]
     fn used_answers_stay_used_as_long_as_they_live() {
-        let puzzles = puzzles(Config::default());
+        let puzzles = puzzles(&Config::default());
         let lives = u64::try_from(Config::default().lives.as_millis()).unwrap();
         for start in (0..4).map(|turn| NOW + turn * 17_000) {
             let puzzle = puzzles.judge(0.5, origin(1), b"hello", start).unwrap();
@@ -188,7 +188,7 @@ mod tests {
 
     #[test]
     fn memory_is_bounded_and_nothing_is_taken_twice_for_it() {
-        let puzzles = puzzles(Config { remembered: 16, ..Config::default() });
+        let puzzles = puzzles(&Config { remembered: 16, ..Config::default() });
         let mut spent = Vec::new();
         for turn in 0..100u64 {
             let now = NOW + turn * 10;

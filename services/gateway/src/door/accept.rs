@@ -11,7 +11,7 @@ use tracing::{debug, warn};
 
 use super::{
     crowd,
-    handshake::{self, PREFACE_WITHIN, Playing},
+    handshake::{self, PREFACE_WITHIN},
     play::play,
     throttle::{Place, Throttle},
 };
