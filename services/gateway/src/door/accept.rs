@@ -11,7 +11,7 @@ use tracing::{debug, warn};
 
 use super::{
     crowd,
-    handshake::{self, PREFACE_WITHIN},
+    handshake::{self, PREFACE_WITHIN, Playing},
     play::play,
     throttle::{Place, Throttle},
 };
@@ -84,7 +84,26 @@ fn counted<T>(entry: Result<T, &'static str>) -> Option<T> {
     entry.inspect_err(|reason| counter!(TURNED_AWAY, "reason" => *reason).increment(1)).ok()
 }
 
-async fn visit(
+/// The whole life of a connection. What the future holds while it carries a session is only what that needs.
+fn visit(
+    core: Arc<Core>,
+    worlds: Arc<Worlds>,
+    stop: CancellationToken,
+    arrival: Arrival,
+    entry: Entry,
+    throttle: Arc<Throttle>,
+    upgrade: Option<Arc<Upgrade>>,
+) -> impl Future<Output = ()> + Send {
+    // Apart and only as long as it lasts: the handshake needs many times the memory of what follows.
+    let handshake = Box::pin(open(core.clone(), worlds, stop, arrival, entry, throttle, upgrade));
+    async move {
+        if let Some((playing, _connection)) = handshake.await {
+            play(core, playing).await;
+        }
+    }
+}
+
+async fn open(
     core: Arc<Core>,
     worlds: Arc<Worlds>,
     stop: CancellationToken,
@@ -92,38 +111,32 @@ async fn visit(
     entry: Entry,
     throttle: Arc<Throttle>,
     upgrade: Option<Arc<Upgrade>>,
-) {
+) -> Option<(Playing, Connection)> {
     let lost = match &entry {
         Entry::Client(place) => place.crowd.lost(),
         Entry::Balancer(place) => place.lost(),
     };
-    // Apart and only as long as it lasts: the handshake needs many times the memory of what follows.
-    let handshake = Box::pin(async {
-        let shake = async {
-            let place = match entry {
-                Entry::Client(place) => place,
-                Entry::Balancer(place) => client_behind(&mut arrival, place, &throttle).await?,
-            };
-            let connection = Connection::new(place);
-            let address = arrival.peer();
-            let playing = handshake::run(&core, &worlds, arrival, &connection.0, upgrade.as_deref()).await;
-            if playing.is_none() {
-                debug!(%address, "no session");
-            }
-            Some((playing?, connection))
+    let shake = async {
+        let place = match entry {
+            Entry::Client(place) => place,
+            Entry::Balancer(place) => client_behind(&mut arrival, place, &throttle).await?,
         };
-        tokio::select! {
-            () = stop.cancelled_owned() => None,
-            // Closed without a word: others wait for the place.
-            () = lost => {
-                counter!(TURNED_AWAY, "reason" => "crowded_out").increment(1);
-                None
-            }
-            playing = shake => playing,
+        let connection = Connection::new(place);
+        let address = arrival.peer();
+        let playing = handshake::run(&core, &worlds, arrival, &connection.0, upgrade.as_deref()).await;
+        if playing.is_none() {
+            debug!(%address, "no session");
         }
-    });
-    if let Some((playing, _connection)) = handshake.await {
-        play(core, playing).await;
+        Some((playing?, connection))
+    };
+    tokio::select! {
+        () = stop.cancelled_owned() => None,
+        // Closed without a word: others wait for the place.
+        () = lost => {
+            counter!(TURNED_AWAY, "reason" => "crowded_out").increment(1);
+            None
+        }
+        playing = shake => playing,
     }
 }
 
@@ -161,24 +174,15 @@ impl Drop for Connection {
 mod tests {
     use super::*;
 
-    type Visit<F> = fn(
-        Arc<Core>,
-        Arc<Worlds>,
-        CancellationToken,
-        Arrival,
-        Entry,
-        Arc<Throttle>,
-        Option<Arc<Upgrade>>,
-    ) -> F;
-
-    /// Bytes of the future that such a function returns.
-    fn size<F>(_: Visit<F>) -> usize {
+    /// Bytes of the future that a function returns.
+    fn size<A, B, F>(_: impl Fn(A, B) -> F) -> usize {
         size_of::<F>()
     }
 
     #[test]
     fn a_connection_that_carries_a_session_is_small() {
-        assert!(size(visit) <= 2_560, "{} bytes", size(visit));
+        let size = size(play);
+        assert!(size <= 2_560, "{size} bytes");
         assert!(size_of::<crate::session::Session>() <= 1_024, "{}", size_of::<crate::session::Session>());
     }
 }
