@@ -208,3 +208,15 @@ impl From<SrpError> for LoginError {
         }
     }
 }
+
+impl Fault {
+    /// For metrics.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Nobody => "nobody",
+            Self::Client => "client",
+            Self::Peer => "peer",
+            Self::Us => "us",
+        }
+    }
+}

@@ -6,10 +6,12 @@ mod accounts;
 mod bounds;
 mod config;
 mod connection;
+mod conversation;
 mod door;
 mod error;
 mod gateways;
 mod groups;
+mod handshake;
 mod limits;
 mod logon;
 mod maintenance;
@@ -59,7 +61,7 @@ impl Service for Login {
     async fn run(settings: Settings<Config>, daemon: Daemon) -> anyhow::Result<()> {
         metrics::describe();
         let config = settings.service.clone();
-        let listener = Listener::bind(&config.listen, &config.lanes, serve::SILENT_AFTER)
+        let listener = Listener::bind(&config.listen, &config.lanes, conversation::SILENT_AFTER)
             .await
             .context("players: no socket (login.listen moves it)")?;
         let bound = listener.local_addr()?;

@@ -1,0 +1,155 @@
+//! The handshake as it is carried over a connection: registering, a puzzle for those who come in a crowd, the steps of
+//! [`Logon`] with their deadlines, and a code for those who need one.
+
+use std::time::{Duration, Instant};
+
+use shardkeep_auth::Binding;
+use shardkeep_wire::{
+    Message,
+    opcode::{self, Phase},
+};
+use tokio::time::{sleep_until, timeout, timeout_at};
+
+use crate::{
+    LoginError,
+    connection::Connection,
+    conversation::{End, answering, refuse_request},
+    door::Door,
+    logon::{Checked, Logon, New},
+    register,
+    select::WorldSelect,
+};
+
+/// Protocol section 4.
+const HANDSHAKE_WITHIN: Duration = Duration::from_secs(15);
+/// Codes tried on one connection.
+const CODES: usize = 3;
+/// See [`evenly`].
+const STEP: Duration = Duration::from_millis(5);
+/// Puzzles that one connection is given.
+const PUZZLES: usize = 4;
+/// Share of the connections in use above which a client is hung up on while it solves its puzzle.
+const SCARCE: f64 = 0.5;
+
+/// From the first message to the welcome.
+pub(crate) async fn run(
+    connection: &mut Connection,
+    door: &Door,
+    preface: &Binding,
+    begun: Instant,
+) -> Result<WorldSelect, End> {
+    let deadline = (begun + HANDSHAKE_WITHIN).into();
+    let greeted = timeout_at(deadline, logon(connection, door, preface, begun)).await;
+    let (checked, finished) =
+        greeted.unwrap_or_else(|_| Err(LoginError::Timeout("finish the handshake").into()))?;
+    let last = if checked.needs_code() {
+        let looking = timeout(door.config.code_within, code(connection, door, &checked, &finished));
+        looking.await.unwrap_or_else(|_| Err(LoginError::Timeout("give a code").into()))?
+    } else {
+        finished
+    };
+    let (select, welcome) = checked.enter(door, &last).await.map_err(answering(&last))?;
+    connection.send(&welcome).await?;
+    connection.enter(Phase::LoginWelcome);
+    Ok(select)
+}
+
+/// Asks for a code until it is right; the message that the welcome answers.
+async fn code(
+    connection: &mut Connection,
+    door: &Door,
+    checked: &Logon<Checked>,
+    asked: &Message,
+) -> Result<Message, End> {
+    refuse_request(connection, asked, &LoginError::CodeNeeded)?;
+    connection.enter(Phase::LoginCode);
+    let mut tries = 1;
+    loop {
+        let given = connection.receive().await?;
+        match checked.code(door, &given).await {
+            Ok(()) => return Ok(given),
+            Err(error @ LoginError::WrongCode) if tries < CODES => {
+                refuse_request(connection, &given, &error)?;
+            }
+            Err(error) => return Err(answering(&given)(error)),
+        }
+        tries += 1;
+    }
+}
+
+/// Everything that does not wait for a person.
+async fn logon(
+    connection: &mut Connection,
+    door: &Door,
+    preface: &Binding,
+    begun: Instant,
+) -> Result<(Logon<Checked>, Message), End> {
+    let logon = Logon::new(preface, connection.peer().ip(), begun, begun + HANDSHAKE_WITHIN);
+
+    let hello = greeting(connection, door, preface, &logon).await?;
+    let challenge = connection.unless_gone(Box::pin(evenly(logon.hello(door, &hello)))).await;
+    let (logon, reply) = challenge.map_err(answering(&hello))?;
+    connection.send(&reply).await?;
+
+    connection.enter(Phase::LoginChallenged);
+    let proof = connection.receive().await?;
+    let verified = connection.unless_gone(Box::pin(evenly(logon.proof(door, &proof)))).await;
+    let (logon, reply, suite) = verified.map_err(answering(&proof))?;
+    connection.send(&reply).await?;
+
+    connection.enter(Phase::LoginVerified);
+    let (client, server) = logon.keys();
+    connection.seal(suite, client, server)?;
+    let finished = connection.receive().await?;
+    let checked = logon.finished(&finished).map_err(answering(&finished))?;
+    Ok((checked, finished))
+}
+
+/// Ends a step of the handshake at a whole multiple of [`STEP`] after its beginning, however it ends: what is read and
+/// reckoned for an account that exists takes some microseconds more, which many attempts would show.
+async fn evenly<T>(step: impl Future<Output = T>) -> T {
+    let begun = tokio::time::Instant::now();
+    let done = step.await;
+    let steps = begun.elapsed().as_micros() / STEP.as_micros() + 1;
+    sleep_until(begun + STEP * u32::try_from(steps).unwrap_or(u32::MAX)).await;
+    done
+}
+
+/// The `Hello` that may pass: under load, one that brings the answer to a puzzle. Who has nothing else to offer than
+/// wrong answers is not listened to for long, and when connections are scarce not even until the first: a solved
+/// puzzle is as good on another connection. A client may register before it greets.
+async fn greeting(
+    connection: &mut Connection,
+    door: &Door,
+    preface: &Binding,
+    logon: &Logon<New>,
+) -> Result<Message, End> {
+    let mut puzzles = 0;
+    while puzzles < PUZZLES {
+        let hello = connection.receive().await?;
+        if hello.opcode == opcode::REGISTER {
+            let reply = register::answer(door, logon.origin(), preface, &hello).await;
+            connection.send(&reply.map_err(answering(&hello))?).await?;
+            continue;
+        }
+        let Some(puzzle) = logon.puzzle(door, &hello).map_err(answering(&hello))? else { return Ok(hello) };
+        connection.send(&puzzle).await?;
+        puzzles += 1;
+        if door.bounds.load() > SCARCE {
+            break;
+        }
+    }
+    Err(LoginError::Puzzled.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_quick_step_takes_as_long_as_a_slower_one() {
+        let begun = Instant::now();
+        assert_eq!(evenly(async { 7 }).await, 7);
+        assert!(begun.elapsed() >= STEP);
+    }
+}
