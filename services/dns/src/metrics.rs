@@ -24,6 +24,7 @@ pub(crate) const BATCHES: &str = "shardkeep_dns_batches_total";
 pub(crate) const TCP_CONNECTIONS: &str = "shardkeep_dns_tcp_connections_count";
 /// Connections closed because there were too many.
 pub(crate) const TCP_REFUSED: &str = "shardkeep_dns_tcp_refused_total";
+pub(crate) const TCP_SLOWED: &str = "shardkeep_dns_tcp_slowed_queries_total";
 /// Replicas that answers choose from, by name.
 pub(crate) const TARGETS: &str = "shardkeep_dns_targets_count";
 pub(crate) const VIEW_CHANGES: &str = "shardkeep_dns_view_changes_total";
@@ -44,6 +45,10 @@ pub(crate) fn describe() {
     describe_counter!(BATCHES, "Batches that UDP packets came in");
     describe_gauge!(TCP_CONNECTIONS, "Open TCP connections");
     describe_counter!(TCP_REFUSED, "TCP connections closed because there were too many, by bound");
+    describe_counter!(
+        TCP_SLOWED,
+        "Queries over TCP that were made to wait because their client asks too fast"
+    );
     describe_gauge!(TARGETS, "Replicas that answers choose from, by name");
     describe_counter!(VIEW_CHANGES, "Changes of what answers choose from");
 }

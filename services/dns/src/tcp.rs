@@ -6,27 +6,32 @@ use std::{
     io,
     net::{IpAddr, SocketAddr},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use metrics::{counter, gauge};
 use parking_lot::Mutex;
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncReadExt, AsyncWriteExt, BufReader},
     net::{TcpListener, TcpStream},
+    time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use crate::{
     answerer::{Answerer, Shared, Transport},
-    metrics::{TCP_CONNECTIONS, TCP_REFUSED},
+    metrics::{TCP_CONNECTIONS, TCP_REFUSED, TCP_SLOWED},
     random::Random,
     rate::network,
 };
 
 /// Longer queries are refused by closing the connection.
 const MAX_QUERY: usize = 1500;
+/// Bytes read at once.
+const READ: usize = 4 << 10;
+/// Bytes of answers gathered while questions wait.
+const ANSWERS: usize = 16 << 10;
 /// How long a client may be silent, or take over one message (RFC 7766, 6.2.3).
 const PATIENCE: Duration = Duration::from_secs(10);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -80,26 +85,66 @@ pub(crate) async fn serve(
     }
 }
 
-/// One client.
-async fn converse(mut stream: TcpStream, from: SocketAddr, mut answerer: Answerer) -> io::Result<()> {
+/// One client. What it has asked together is answered together.
+async fn converse(stream: TcpStream, from: SocketAddr, mut answerer: Answerer) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let mut stream = BufReader::with_capacity(READ, stream);
     let mut buffer = vec![0; MAX_QUERY];
     let (mut answer, mut framed) = (Vec::new(), Vec::new());
-    stream.set_nodelay(true)?;
+    let mut pace = Pace::new(Instant::now());
     loop {
-        let length = match tokio::time::timeout(PATIENCE, stream.read_u16()).await? {
+        let length = match timeout(PATIENCE, stream.read_u16()).await? {
             Ok(length) => usize::from(length),
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(()),
             Err(error) => return Err(error),
         };
         let packet = buffer.get_mut(..length).ok_or_else(|| io::Error::other("query too long"))?;
-        tokio::time::timeout(PATIENCE, stream.read_exact(packet)).await??;
-        if !answerer.answer(packet, from.ip(), answerer.now(), &mut answer) {
+        timeout(PATIENCE, stream.read_exact(packet)).await??;
+        let wait = pace.wait(Instant::now());
+        if !wait.is_zero() {
+            counter!(TCP_SLOWED).increment(1);
+            sleep(wait).await;
+        }
+        let answered = answerer.answer(packet, from.ip(), answerer.now(), &mut answer);
+        if answered {
+            framed.extend_from_slice(&u16::try_from(answer.len()).map_err(io::Error::other)?.to_be_bytes());
+            framed.extend_from_slice(&answer);
+        }
+        if !answered || framed.len() >= ANSWERS || !holds_query(stream.buffer()) {
+            timeout(PATIENCE, stream.write_all(&framed)).await??;
+            framed.clear();
+        }
+        if !answered {
             return Err(io::Error::other("not a query"));
         }
-        framed.clear();
-        framed.extend_from_slice(&u16::try_from(answer.len()).map_err(io::Error::other)?.to_be_bytes());
-        framed.extend_from_slice(&answer);
-        tokio::time::timeout(PATIENCE, stream.write_all(&framed)).await??;
+    }
+}
+
+/// Whether a whole query has been read ahead.
+fn holds_query(buffer: &[u8]) -> bool {
+    buffer
+        .split_first_chunk()
+        .is_some_and(|(length, rest)| rest.len() >= usize::from(u16::from_be_bytes(*length)))
+}
+
+/// How fast one client may ask, kept as the moment when it will have its whole burst again. Who asks faster is read
+/// more slowly: TCP then holds it back, and nothing is lost.
+struct Pace {
+    full_at: Instant,
+}
+
+impl Pace {
+    const INTERVAL: Duration = Duration::from_millis(1);
+    const BURST: u32 = 256;
+
+    fn new(now: Instant) -> Self {
+        Self { full_at: now }
+    }
+
+    /// How long the query that has just come must wait.
+    fn wait(&mut self, now: Instant) -> Duration {
+        self.full_at = self.full_at.max(now) + Self::INTERVAL;
+        (self.full_at - now).saturating_sub(Self::INTERVAL * Self::BURST)
     }
 }
 
@@ -149,6 +194,22 @@ impl Drop for Place {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_burst_goes_at_once_and_the_rest_at_its_pace() {
+        let begun = Instant::now();
+        let mut pace = Pace::new(begun);
+        assert!((0..Pace::BURST).all(|_| pace.wait(begun).is_zero()));
+        assert_eq!(pace.wait(begun), Pace::INTERVAL);
+        assert_eq!(pace.wait(begun + Pace::INTERVAL), Pace::INTERVAL);
+        assert!(pace.wait(begun + Duration::from_secs(1)).is_zero());
+    }
+
+    #[test]
+    fn only_a_whole_query_is_waited_for() {
+        assert!(!holds_query(&[]) && !holds_query(&[0]) && !holds_query(&[0, 2, 1]));
+        assert!(holds_query(&[0, 2, 1, 2]) && holds_query(&[0, 0]));
+    }
 
     #[test]
     fn a_network_takes_no_more_than_its_share() {
