@@ -108,8 +108,8 @@ impl Stream {
     pub fn try_read_buf(&self, buffer: &mut BytesMut) -> io::Result<usize> {
         match self {
             Self::Tcp(stream) => stream.try_read_buf(buffer),
-            Self::Quic(stream) => stream.try_read_buf(buffer),
-            Self::WebSocket(socket) => socket.try_read_buf(buffer),
+            Self::Quic(stream) => stream.try_take(usize::MAX, |bytes| buffer.extend_from_slice(bytes)),
+            Self::WebSocket(socket) => socket.try_take(usize::MAX, |bytes| buffer.extend_from_slice(bytes)),
             Self::Gone => Err(gone()),
         }
     }
@@ -121,8 +121,12 @@ impl Stream {
     pub fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
             Self::Tcp(stream) => tcp::try_read(stream, buffer),
-            Self::Quic(stream) => stream.try_read(buffer),
-            Self::WebSocket(socket) => socket.try_read(buffer),
+            Self::Quic(stream) => {
+                stream.try_take(buffer.len(), |bytes| buffer[..bytes.len()].copy_from_slice(bytes))
+            }
+            Self::WebSocket(socket) => {
+                socket.try_take(buffer.len(), |bytes| buffer[..bytes.len()].copy_from_slice(bytes))
+            }
             Self::Gone => Err(gone()),
         }
     }

@@ -8,7 +8,7 @@ use std::{
     task::{Context, Poll, Waker, ready},
 };
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, Bytes};
 use futures::{Sink, Stream as _};
 use parking_lot::Mutex;
 use tokio::{
@@ -114,26 +114,21 @@ impl WebSocket {
         self.inner.lock().poll_sent(cx)
     }
 
-    pub(crate) fn try_read_buf(&self, buffer: &mut BytesMut) -> io::Result<usize> {
-        self.try_take(|ahead| {
-            buffer.extend_from_slice(ahead);
-            std::mem::take(ahead).len()
-        })
-    }
-
-    pub(crate) fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.try_take(|ahead| {
-            let count = ahead.len().min(buffer.len());
-            buffer[..count].copy_from_slice(&ahead.split_to(count));
-            count
-        })
-    }
-
-    fn try_take(&self, take: impl FnOnce(&mut Bytes) -> usize) -> io::Result<usize> {
+    /// Gives the bytes that have arrived, `most` at most, and says how many.
+    pub(crate) fn try_take(&self, most: usize, give: impl FnOnce(&[u8])) -> io::Result<usize> {
         let mut inner = self.inner.lock();
         // The next wait for something to read puts the task's own waker in the place of this one.
         match inner.poll_readable(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(Ok(())) => Ok(take(&mut inner.ahead)),
+            Poll::Ready(Ok(())) => {
+                let mut ahead = std::mem::take(&mut inner.ahead);
+                let count = ahead.len().min(most);
+                give(&ahead.split_to(count));
+                // What is empty keeps no memory.
+                if !ahead.is_empty() {
+                    inner.ahead = ahead;
+                }
+                Ok(count)
+            }
             Poll::Ready(Err(error)) => Err(error),
             Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
         }

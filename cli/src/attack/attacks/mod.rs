@@ -21,9 +21,11 @@ use tokio::{task::JoinSet, time::Instant};
 
 use super::{
     attacker::Field,
+    insider::Insider,
     line::{End, Line},
     loopback::Loopback,
-    orders::Attack,
+    orders::{Account, Attack},
+    pace::Pace,
     source,
     tally::Tally,
 };
@@ -79,6 +81,28 @@ async fn by_connection<F>(
 /// What an attack does with one connection.
 trait AsyncAttempt: Send + 'static {
     fn go(self, line: Line, field: &Field, tally: &Tally) -> impl Future<Output = ()> + Send;
+}
+
+/// The session to attack from: the one that is there already, or a new one, tried for as long as the attack goes on.
+async fn aboard(
+    insider: Option<Insider>,
+    field: &Field,
+    account: &Account,
+    pace: &mut Pace,
+    tally: &Tally,
+) -> Option<Insider> {
+    if insider.is_some() {
+        return insider;
+    }
+    loop {
+        match Insider::board(field, account).await {
+            Ok(here) => return Some(here),
+            Err(error) => tally.remark(&format!("no session to attack from: {error:#}")),
+        }
+        if !pace.pause(ANSWER / 10).await || !pace.next().await {
+            return None;
+        }
+    }
 }
 
 /// Until when an answer is waited for.

@@ -10,7 +10,7 @@ use shardkeep_client::wire::{
 };
 use tokio::{task::JoinSet, time::Instant};
 
-use super::{ANSWER, AsyncAttempt, Field, Line, Tally, by_connection, hello, nobody, soon};
+use super::{AsyncAttempt, Field, Line, Tally, aboard, by_connection, hello, nobody, soon};
 use crate::attack::{
     insider::Insider,
     line::{End, preface},
@@ -74,19 +74,7 @@ async fn in_a_session(field: Arc<Field>, tally: Arc<Tally>) {
     let mut pace = field.gentle_pace();
     let mut insider: Option<Insider> = None;
     while pace.next().await {
-        let mut here = match insider.take() {
-            Some(here) => here,
-            None => match Insider::board(&field, account).await {
-                Ok(here) => here,
-                Err(error) => {
-                    tally.remark(&format!("no session to attack from: {error:#}"));
-                    if !pace.pause(ANSWER / 10).await {
-                        return;
-                    }
-                    continue;
-                }
-            },
-        };
+        let Some(mut here) = aboard(insider.take(), &field, account, &mut pace, &tally).await else { return };
         let Some(message) = wrong(Phase::Session) else { return };
         tally.attempt();
         let (number, sent) = (message.head.request().unwrap_or_default(), Instant::now());

@@ -10,7 +10,9 @@ use shardkeep_client::wire::{
 };
 use tokio::task::JoinSet;
 
-use super::{ANSWER, AsyncAttempt, Field, Line, Tally, by_connection, hello, refused_or_breach, soon};
+use super::{
+    ANSWER, AsyncAttempt, Field, Line, Tally, aboard, by_connection, hello, refused_or_breach, soon,
+};
 use crate::attack::{
     attacker::Door,
     insider::Insider,
@@ -102,19 +104,7 @@ async fn full_records(field: Arc<Field>, tally: Arc<Tally>) {
     let mut pace = field.gentle_pace();
     let mut insider: Option<Insider> = None;
     while pace.next().await {
-        let mut here = match insider.take() {
-            Some(here) => here,
-            None => match Insider::board(&field, account).await {
-                Ok(here) => here,
-                Err(error) => {
-                    tally.remark(&format!("no session to attack from: {error:#}"));
-                    if !pace.pause(ANSWER / 10).await {
-                        return;
-                    }
-                    continue;
-                }
-            },
-        };
+        let Some(mut here) = aboard(insider.take(), &field, account, &mut pace, &tally).await else { return };
         tally.attempt();
         let _ = here.connection.send_record(&smallest(RECORD)).await;
         match last_word(&mut here).await {

@@ -9,7 +9,7 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use super::{ANSWER, Field, Tally};
+use super::{Field, Tally, aboard};
 use crate::attack::{
     dns_packet,
     insider::Insider,
@@ -70,19 +70,7 @@ async fn sessions(field: Arc<Field>, tally: Arc<Tally>) {
     let mut pace = field.gentle_pace();
     let mut insider: Option<Insider> = None;
     while pace.next().await {
-        let mut here = match insider.take() {
-            Some(here) => here,
-            None => match Insider::board(&field, account).await {
-                Ok(here) => here,
-                Err(error) => {
-                    tally.remark(&format!("no session to attack from: {error:#}"));
-                    if !pace.pause(ANSWER / 10).await {
-                        return;
-                    }
-                    continue;
-                }
-            },
-        };
+        let Some(mut here) = aboard(insider.take(), &field, account, &mut pace, &tally).await else { return };
         tally.attempt();
         let (_, request) = here.request(opcode::LIST_CHARACTERS, &ListCharacters {});
         let sent = timeout_at(field.until(), here.connection.send(&[request])).await;

@@ -98,26 +98,21 @@ impl Stream {
         self.send.lock().poll_left(cx)
     }
 
-    pub(crate) fn try_read_buf(&self, buffer: &mut BytesMut) -> io::Result<usize> {
-        self.try_take(|ahead| {
-            buffer.extend_from_slice(ahead);
-            std::mem::take(ahead).len()
-        })
-    }
-
-    pub(crate) fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.try_take(|ahead| {
-            let count = ahead.len().min(buffer.len());
-            buffer[..count].copy_from_slice(&ahead.split_to(count));
-            count
-        })
-    }
-
-    fn try_take(&self, take: impl FnOnce(&mut BytesMut) -> usize) -> io::Result<usize> {
+    /// Gives the bytes that have arrived, `most` at most, and says how many.
+    pub(crate) fn try_take(&self, most: usize, give: impl FnOnce(&[u8])) -> io::Result<usize> {
         let mut receive = self.receive.lock();
         // The next wait for something to read puts the task's own waker in the place of this one.
         match receive.poll_readable(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(Ok(())) => Ok(take(&mut receive.ahead)),
+            Poll::Ready(Ok(())) => {
+                let mut ahead = std::mem::take(&mut receive.ahead);
+                let count = ahead.len().min(most);
+                give(&ahead.split_to(count));
+                // What is empty keeps no memory.
+                if !ahead.is_empty() {
+                    receive.ahead = ahead;
+                }
+                Ok(count)
+            }
             Poll::Ready(Err(error)) => Err(error),
             Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
         }
