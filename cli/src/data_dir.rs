@@ -13,8 +13,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Error, Result, anyhow};
 use serde::{Deserialize, Serialize};
+use shardkeep_types::FileLock;
 
 /// What a daemon writes once its sockets are bound.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -103,26 +104,23 @@ impl DataDir {
     }
 
     /// Takes the folder for one supervisor; the lock goes with the process.
-    pub fn take(&self) -> Result<fs::File> {
+    pub fn take(&self) -> Result<FileLock> {
         use io::Write as _;
         self.create()?;
-        let mut file = fs::File::options()
-            .create(true)
-            .read(true)
-            .write(true)
-            .truncate(false)
-            .open(self.lock())
-            .with_context(|| format!("cannot open {}", self.lock().display()))?;
-        if let Err(fs::TryLockError::WouldBlock) = file.try_lock() {
-            bail!(
+        let mut lock = FileLock::take(&self.lock()).map_err(|error| match error {
+            fs::TryLockError::WouldBlock => anyhow!(
                 "a cluster already runs in {}: stop it with `shardkeep down`, or choose another --data-dir",
                 self.0.display()
-            );
-        }
+            ),
+            fs::TryLockError::Error(error) => {
+                Error::new(error).context(format!("cannot lock {}", self.lock().display()))
+            }
+        })?;
+        let file = lock.file();
         file.set_len(0)?;
         write!(file, "{}", std::process::id())?;
         file.flush()?;
-        Ok(file)
+        Ok(lock)
     }
 }
 

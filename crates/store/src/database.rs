@@ -7,6 +7,7 @@ mod sqlite;
 use std::{fmt, sync::Arc, time::Duration};
 
 pub use migrate::Schema;
+use shardkeep_types::FileLock;
 use sqlx::{PgPool, SqlitePool};
 
 use crate::{
@@ -31,7 +32,7 @@ enum Engine {
     Sqlite {
         writer: SqlitePool,
         readers: SqlitePool,
-        _owner: Arc<sqlite::Owner>,
+        _owner: Arc<FileLock>,
     },
     Postgres(PgPool),
 }

@@ -4,6 +4,7 @@
 mod group;
 mod id;
 mod kind;
+mod lock;
 mod place;
 mod secret;
 mod version;
@@ -13,6 +14,7 @@ pub use id::{
     AccountId, CharacterId, EntityId, InstanceId, ItemId, ParseIdError, SessionId, TicketId, WorldId,
 };
 pub use kind::{BackendKind, DaemonKind, UnknownKind};
+pub use lock::FileLock;
 pub use place::{CELL_MM, CellId, CellRect, MapId, Position};
 pub use secret::Secret;
 pub use version::{Epoch, Generation, Term};

@@ -1,13 +1,14 @@
 //! The folder of daily files: which days there are, how one is opened for writing, how several are read as one.
 
 use std::{
-    fs::{self, File, TryLockError},
+    fs::{self, TryLockError},
     io,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 
+use shardkeep_types::FileLock;
 use sqlx::{
     AssertSqlSafe, ConnectOptions, Connection, SqliteConnection,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous},
@@ -32,7 +33,7 @@ const MEMORY_BYTES: &str = "536870912";
 #[derive(Debug, Clone)]
 pub struct Archive {
     folder: Arc<Path>,
-    _lock: Arc<File>,
+    _lock: Arc<FileLock>,
 }
 
 impl Archive {
@@ -41,12 +42,11 @@ impl Archive {
     pub fn open(folder: &Path) -> Result<Self, LogsError> {
         let failed = |source| LogsError::Folder { path: folder.to_owned(), source };
         fs::create_dir_all(folder).map_err(failed)?;
-        let lock = File::create(folder.join("lock")).map_err(failed)?;
-        match lock.try_lock() {
-            Ok(()) => Ok(Self { folder: folder.into(), _lock: Arc::new(lock) }),
-            Err(TryLockError::WouldBlock) => Err(LogsError::Owned(folder.to_owned())),
-            Err(TryLockError::Error(error)) => Err(failed(error)),
-        }
+        let lock = FileLock::take(&folder.join("lock")).map_err(|error| match error {
+            TryLockError::WouldBlock => LogsError::Owned(folder.to_owned()),
+            TryLockError::Error(error) => failed(error),
+        })?;
+        Ok(Self { folder: folder.into(), _lock: Arc::new(lock) })
     }
 
     /// The days there are files of, oldest first.

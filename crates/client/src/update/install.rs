@@ -23,6 +23,7 @@ use shardkeep_patch::{
     plan::Need,
     scan::{self, Place, staged_name},
 };
+use shardkeep_types::FileLock;
 
 use super::{Progress, Stage, UpdateError, space};
 
@@ -33,7 +34,7 @@ pub(super) struct Install {
     root: PathBuf,
     /// Where the files of the plan are written aside, by their numbers.
     aside: Mutex<HashMap<u32, PathBuf>>,
-    _lock: File,
+    _lock: FileLock,
 }
 
 /// What earlier updates have left.
@@ -49,14 +50,12 @@ impl Install {
     pub(super) fn open(root: &Path) -> Result<Self, UpdateError> {
         let stage = root.join(path::RESERVED).join("stage");
         fs::create_dir_all(&stage).map_err(UpdateError::disk(&stage))?;
-        let lock = root.join(path::RESERVED).join("lock");
-        let file = File::options().create(true).truncate(false).write(true).open(&lock);
-        let file = file.map_err(UpdateError::disk(&lock))?;
-        match file.try_lock() {
-            Ok(()) => Ok(Self { root: root.to_owned(), aside: Mutex::default(), _lock: file }),
-            Err(TryLockError::WouldBlock) => Err(UpdateError::Locked(root.to_owned())),
-            Err(TryLockError::Error(source)) => Err(UpdateError::Disk { path: lock, source }),
-        }
+        let at = root.join(path::RESERVED).join("lock");
+        let lock = FileLock::take(&at).map_err(|error| match error {
+            TryLockError::WouldBlock => UpdateError::Locked(root.to_owned()),
+            TryLockError::Error(source) => UpdateError::Disk { path: at, source },
+        })?;
+        Ok(Self { root: root.to_owned(), aside: Mutex::default(), _lock: lock })
     }
 
     /// A state that is not there or not readable is that of a folder nobody has updated.

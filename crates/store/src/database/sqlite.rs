@@ -1,13 +1,14 @@
 //! SQLite: one file, one owning process, every commit on the disk before it is acknowledged.
 
 use std::{
-    fs::{self, File, TryLockError},
+    fs::{self, TryLockError},
     io,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 
+use shardkeep_types::FileLock;
 use sqlx::{
     SqlitePool,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
@@ -19,9 +20,6 @@ use crate::{Error, Schema};
 const READERS: u32 = 4;
 /// Only a reader that recovers the log of a killed process makes anybody wait this long.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// Holds the lock on `<path>.lock`; the operating system drops it with the process, however it ends.
-pub(super) struct Owner(#[expect(dead_code, reason = "held for its lock")] File);
 
 pub(super) async fn open(path: &str, schema: Schema) -> Result<Engine, Error> {
     let path = Path::new(path);
@@ -52,7 +50,8 @@ async fn pool(connections: u32, options: SqliteConnectOptions) -> Result<SqliteP
     Ok(pool)
 }
 
-fn own(path: &Path) -> Result<Owner, Error> {
+/// Locks `<path>.lock`.
+fn own(path: &Path) -> Result<FileLock, Error> {
     let failed = |path: PathBuf| move |source: io::Error| Error::File { path, source };
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder).map_err(failed(folder.to_owned()))?;
@@ -60,11 +59,8 @@ fn own(path: &Path) -> Result<Owner, Error> {
     let mut name = path.as_os_str().to_owned();
     name.push(".lock");
     let lock = PathBuf::from(name);
-    let file =
-        File::options().create(true).truncate(false).write(true).open(&lock).map_err(failed(lock.clone()))?;
-    match file.try_lock() {
-        Ok(()) => Ok(Owner(file)),
-        Err(TryLockError::WouldBlock) => Err(Error::Owned { path: path.to_owned() }),
-        Err(TryLockError::Error(source)) => Err(Error::File { path: lock, source }),
-    }
+    FileLock::take(&lock).map_err(|error| match error {
+        TryLockError::WouldBlock => Error::Owned { path: path.to_owned() },
+        TryLockError::Error(source) => Error::File { path: lock, source },
+    })
 }

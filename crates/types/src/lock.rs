@@ -1,0 +1,59 @@
+//! A file that one process holds at a time.
+
+use std::{
+    fs::{File, TryLockError},
+    path::Path,
+};
+
+/// An exclusive lock on a file. The operating system drops it with the process, however that ends.
+#[derive(Debug)]
+pub struct FileLock(File);
+
+impl FileLock {
+    /// Locks the file at `path`, making it when it is not there; what it holds stays.
+    ///
+    /// # Errors
+    /// [`TryLockError::WouldBlock`] when somebody holds it; otherwise that the file cannot be opened.
+    pub fn take(path: &Path) -> Result<Self, TryLockError> {
+        let options = File::options().create(true).truncate(false).read(true).write(true).open(path);
+        let file = options.map_err(TryLockError::Error)?;
+        file.try_lock()?;
+        Ok(Self(file))
+    }
+
+    /// The file, to write into it who holds it.
+    pub fn file(&mut self) -> &mut File {
+        &mut self.0
+    }
+}
+
+impl Drop for FileLock {
+    /// Closing the file is not enough: a process that is being started has a copy of it until its `exec`, and a lock
+    /// lives as long as its last copy.
+    fn drop(&mut self) {
+        // Refused only for a file that is not open.
+        let _ = self.0.unlock();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_process_being_started_has_inherited_does_not_keep_the_lock() {
+        let path = std::env::temp_dir().join(format!("shardkeep-lock-{}", std::process::id()));
+        let lock = FileLock::take(&path).unwrap();
+        let inherited = lock.0.try_clone().unwrap();
+        assert!(matches!(FileLock::take(&path), Err(TryLockError::WouldBlock)));
+        drop(lock);
+        assert!(FileLock::take(&path).is_ok());
+        drop(inherited);
+        std::fs::remove_file(&path).unwrap();
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_made_is_an_error_of_its_own() {
+        assert!(matches!(FileLock::take(Path::new("/nowhere/at/all")), Err(TryLockError::Error(_))));
+    }
+}
