@@ -102,12 +102,11 @@ impl Door {
         u32::try_from(self.config.ticket_lives.as_millis()).unwrap_or(u32::MAX)
     }
 
-    /// Ends what the account ran before, behind the player's back: the welcome does not wait for gateways.
-    /// One task per login, so no more of them than connections.
-    pub(crate) fn displace(&self, account: Raised, cause: Cause) {
-        self.revocations.tell(account, &cause);
-        let gateways = self.gateways.clone();
-        self.daemon.tasks().spawn(async move { gateways.revoke_account(account, &cause).await });
+    /// Ends what the account ran before. The welcome does not wait for that, and no gateway is called for it: each follows
+    /// a replica, and hears of it from this one in milliseconds or from another within its next look at the store.
+    /// Meanwhile worlds refuse the old generation.
+    pub(crate) fn displace(&self, account: Raised, cause: &Cause) {
+        self.revocations.tell(account, cause);
     }
 
     /// Ends what the account runs below that generation; how many sessions that were.

@@ -311,7 +311,7 @@ impl Logon<Checked> {
         let cause = cause(ErrorCode::Displaced, "logged in elsewhere");
         let entered = raise(door, &name, account, address, &cause).await?;
         let lease = door.hold_lease(entered);
-        door.displace(entered, cause);
+        door.displace(entered, &cause);
         let Raised { id, generation } = entered;
         let (play_time_left_ms, characters) = tokio::join!(door.play_time_left(id), door.characters(id));
         let welcome = Welcome { account_id: id.0, play_time_left_ms };
