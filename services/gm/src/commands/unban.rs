@@ -39,7 +39,7 @@ impl Act for Unban {
 
     async fn execute(&self, desk: &Desk<'_>) -> Result<Outcome, CommandError> {
         let (mut client, login) = desk.peers().accounts()?;
-        let request = accounts::UnbanRequest { name: self.account.clone() };
+        let request = accounts::UnbanRequest { name: self.account.clone(), everywhere: false };
         client.unban(call(request)).await.map_err(|status| match status.code() {
             Code::NotFound => CommandError::NotFound(format!("there is no account {}", self.account)),
             _ => refusal(&login)(status),
