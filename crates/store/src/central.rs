@@ -2,10 +2,6 @@
 //! home region. Every change takes the next version of one rising sequence, so that a region follows by one number,
 //! and repeating a change that has happened changes nothing.
 
-pub mod change;
-#[cfg(test)]
-mod tests;
-
 use shardkeep_types::{AccountId, Secret};
 
 use crate::{
@@ -50,6 +46,11 @@ macro_rules! account_columns {
          created_ms, version"
     };
 }
+
+pub mod adopt;
+pub mod change;
+#[cfg(test)]
+mod tests;
 
 pub async fn by_name(database: &Database, name: &str) -> Result<Option<Account>, Error> {
     let select = sql(concat!("SELECT ", account_columns!(), " FROM central_accounts WHERE name = $1"));

@@ -76,11 +76,14 @@ impl Service for Login {
         node.set_client_address(advertised);
 
         let database = Database::open(&store_url(&settings), Schema::Accounts).await?;
-        central::join(&config.central, &database).await?;
         let home = match config.central.store.as_str() {
             "" => None,
             url => Some(central::Store::open(url, vault(&config)?).await?),
         };
+        if let Some(store) = home.as_ref().filter(|_| config.central.adopt) {
+            store.adopt(&config.central.region, &database).await.context("login.central.adopt")?;
+        }
+        central::join(&config.central, &database).await?;
         let centre = Centre::new(&config.central, home.clone(), &node);
         let (list, worlds) = watch::channel(Arc::new(WorldList::default()));
         let directory = node.directory(DaemonKind::World);

@@ -139,7 +139,7 @@ fn stranger(account: &Account) -> Error {
 pub enum Standing {
     /// It is of this region, now or since long.
     Of(String),
-    /// It has been of no region, and has this many accounts.
+    /// It has been of no region, and has this many accounts that no centre knows.
     Alone { accounts: u64 },
 }
 
@@ -147,7 +147,8 @@ pub async fn standing(database: &Database) -> Result<Standing, Error> {
     if let Some(mut row) = database.fetch_optional(sql("SELECT region FROM central_region")).await? {
         return Ok(Standing::Of(row.take()?));
     }
-    let count = database.fetch_optional(sql("SELECT COUNT(*) FROM accounts")).await?;
+    let count =
+        database.fetch_optional(sql("SELECT COUNT(*) FROM accounts WHERE central_version = 0")).await?;
     let mut count = count.ok_or_else(|| Error::Corrupt("a count without a row".to_owned()))?;
     Ok(Standing::Alone { accounts: count.take()? })
 }
@@ -155,7 +156,7 @@ pub async fn standing(database: &Database) -> Result<Standing, Error> {
 /// Makes the store one of this region, if it is of none and has no accounts of its own; says how it stands now.
 pub async fn join(database: &Database, region: &str) -> Result<Standing, Error> {
     let insert = sql("INSERT INTO central_region (one, region, version) SELECT 1, $1, 0 \
-         WHERE NOT EXISTS (SELECT 1 FROM accounts) ON CONFLICT (one) DO NOTHING");
+         WHERE NOT EXISTS (SELECT 1 FROM accounts WHERE central_version = 0) ON CONFLICT (one) DO NOTHING");
     database.execute(insert.bind(region)).await?;
     standing(database).await
 }

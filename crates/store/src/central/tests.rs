@@ -228,6 +228,39 @@ async fn a_store_joins_once(region: &Database) {
     assert_eq!(regional::followed(region).await.unwrap(), 7, "it never goes back");
 }
 
+/// A game that was one region becomes the home of several.
+async fn a_store_is_adopted(centre: &Database, alone: &Database) {
+    let mut ids = Vec::new();
+    for (name, byte) in [("old-one", 1), ("old-two", 2), ("old-three", 3)] {
+        ids.push(accounts::create(alone, name, &proof(byte)).await.unwrap().unwrap());
+    }
+    second_factor::set(alone, ids[1], b"sealed").await.unwrap();
+    assert!(second_factor::begin(alone, ids[2], b"begun").await.unwrap());
+    accounts::ban(alone, "old-three", &ban("here"), &causes().ban).await.unwrap().unwrap();
+    // The centre has accounts of its own already: under the same ids they can not both be.
+    if by_id(centre, ids[0]).await.unwrap().is_some() {
+        assert!(adopt::adopt(centre, alone, "home").await.is_err());
+        assert_eq!(regional::join(alone, "home").await.unwrap(), Standing::Alone { accounts: 3 });
+        return;
+    }
+    assert_eq!(adopt::adopt(centre, alone, "home").await.unwrap(), 3);
+    assert_eq!(adopt::adopt(centre, alone, "home").await.unwrap(), 0, "done already");
+    assert_eq!(regional::join(alone, "home").await.unwrap(), Standing::Of("home".into()));
+    let changes = changes(centre, "home", 0, 10).await.unwrap();
+    assert_eq!(changes.accounts.iter().map(|it| it.id).collect::<Vec<_>>(), ids);
+    assert_eq!(changes.through, version(centre).await.unwrap());
+    let factors: Vec<_> = changes.accounts.iter().map(|it| it.factor.is_some()).collect();
+    assert_eq!(factors, [false, true, false]);
+    for account in &changes.accounts {
+        assert!(account.proof == accounts::credentials(alone, &account.name).await.unwrap().unwrap().proof);
+        assert_eq!(regional::apply(alone, account, &causes()).await.unwrap(), Applied::Kept);
+    }
+    assert_eq!(changes.accounts[2].ban, Ban::default(), "a region's ban stays the region's");
+    assert!(made(centre, "new").await.id > ids[2]);
+    let changed = is(set_proof(centre, ids[1], None, &proof(9)).await.unwrap());
+    assert_eq!(ended(alone, &changed).await, Some((2, 10)));
+}
+
 async fn a_store_with_accounts_does_not_join(alone: &Database) {
     accounts::create(alone, "alice", &proof(1)).await.unwrap().unwrap();
     assert_eq!(regional::join(alone, "eu").await.unwrap(), Standing::Alone { accounts: 1 });
@@ -256,6 +289,9 @@ async fn on_sqlite() {
         (open("central.db", Schema::Central).await, open("login.db", Schema::Accounts).await);
     all(Replicas(centre.clone(), centre), Replicas(region.clone(), region)).await;
     a_store_with_accounts_does_not_join(&open("alone.db", Schema::Accounts).await).await;
+    let (centre, alone) = (open("home.db", Schema::Central).await, open("old.db", Schema::Accounts).await);
+    a_store_is_adopted(&centre, &alone).await;
+    a_store_is_adopted(&centre, &open("other.db", Schema::Accounts).await).await;
 }
 
 #[tokio::test]
@@ -267,4 +303,10 @@ async fn on_postgres() {
     };
     let centre = Replicas(open(Schema::Central).await, open(Schema::Central).await);
     all(centre, Replicas(open(Schema::Accounts).await, open(Schema::Accounts).await)).await;
+    let server = Postgres::start().await;
+    let open = |schema| {
+        let url = server.url();
+        async move { Database::open(&url, schema).await.unwrap() }
+    };
+    a_store_is_adopted(&open(Schema::Central).await, &open(Schema::Accounts).await).await;
 }

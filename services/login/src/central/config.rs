@@ -14,6 +14,9 @@ pub struct Config {
     /// In the home region: the centre's store, `sqlite:<path>` (one login replica) or `postgres://…` (any number). This
     /// daemon then serves the centre to all regions.
     pub store: String,
+    /// In the home region, for a game that has been one region: what accounts the region's store has of its own become
+    /// the centre's at the start.
+    pub adopt: bool,
     /// In all other regions: `host:port` of gRPC of the home region's login servers.
     pub at: Vec<String>,
     /// Every `Hello` is gone on with so long after it came, whoever's name it bears: the time that the centre has to
@@ -29,6 +32,7 @@ impl Default for Config {
         Self {
             region: String::new(),
             store: String::new(),
+            adopt: false,
             at: Vec::new(),
             wait: Duration::from_millis(100),
             lookups: 256,
@@ -55,6 +59,9 @@ impl Validate for Config {
             (false, false, false) => {
                 return Err("central: the home region has `store`, and all others have `at`; not both".into());
             }
+        }
+        if self.adopt && self.store.is_empty() {
+            return Err("central: adopt is for the home region, which has `store`".into());
         }
         for address in &self.at {
             let port = address.rsplit_once(':').filter(|(host, _)| !host.is_empty() && !host.contains('/'));
@@ -102,6 +109,7 @@ mod tests {
             (config("Eu", "sqlite:x", &[]), "lower-case"),
             (config("us", "", &["https://a:1"]), "host:port"),
             (config("us", "", &["a"]), "host:port"),
+            (Config { adopt: true, ..config("us", "", &["a:1"]) }, "home region"),
             (Config { wait: Duration::ZERO, ..Config::default() }, "wait"),
             (Config { lookups: 0, ..Config::default() }, "lookups"),
         ] {

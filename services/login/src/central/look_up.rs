@@ -11,7 +11,7 @@ use shardkeep_store::{
 };
 use tokio::time::{Instant, sleep_until};
 
-use super::Answer;
+use super::{Answer, SilentSeeds};
 use crate::{LoginError, door::Door, metrics};
 
 /// What timers round to.
@@ -61,8 +61,8 @@ impl Door {
     /// stays tells whose name it is.
     pub(crate) fn verifier(&self, name: &AccountName, bearer: &Bearer) -> Result<Verifier, LoginError> {
         let unsaid = matches!(bearer, Bearer::Unsaid);
-        let other = Verifier::decoy_place(name, &self.silent.choice) & 1 == 1;
-        let seed = if unsaid && other { &self.silent.decoy } else { &self.decoy_seed };
+        let silent = self.silent.chooses(name) && unsaid;
+        let seed = if silent { &self.silent.decoy } else { &self.decoy_seed };
         let decoy = self.groups.decoy(name.clone(), seed);
         let proof = match bearer {
             Bearer::Here(credentials) => &credentials.proof,
@@ -74,9 +74,32 @@ impl Door {
     }
 }
 
+impl SilentSeeds {
+    /// Whether the name, if nobody bears it, shows another stand-in while the centre is silent.
+    fn chooses(&self, name: &AccountName) -> bool {
+        Verifier::decoy_place(name, &self.choice) & 1 == 1
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use shardkeep_types::Secret;
+
     use super::*;
+
+    #[test]
+    fn half_of_the_names_show_another_face_in_silence() {
+        let seeds = SilentSeeds { decoy: Secret::new([1; 32]), choice: Secret::new([2; 32]) };
+        let names = (0..400).map(|number| AccountName::normalise(&format!("nobody{number}")).unwrap());
+        let chosen = names.filter(|name| seeds.chooses(name)).count();
+        assert!((150..250).contains(&chosen), "{chosen}");
+        let other = SilentSeeds { decoy: Secret::new([1; 32]), choice: Secret::new([3; 32]) };
+        let mut names = (0..40).map(|number| AccountName::normalise(&format!("nobody{number}")).unwrap());
+        assert!(
+            names.any(|name| seeds.chooses(&name) != other.chooses(&name)),
+            "only who knows the seed can tell"
+        );
+    }
 
     #[tokio::test]
     async fn what_is_known_at_once_is_kept_until_the_moment() {

@@ -287,8 +287,9 @@ pub(crate) async fn join(config: &Config, database: &Database) -> anyhow::Result
         ),
         Standing::Alone { accounts } => bail!(
             "this account store has {accounts} accounts of its own, which no centre knows: their ids would meet the \
-             centre's. Begin the region `{region}` with an empty store (login.store, or another data directory), or \
-             take login.central out of the settings to go on alone"
+             centre's. In the home region login.central.adopt = true makes them the centre's; any other region begins \
+             with an empty store (login.store, or another data directory); without login.central this cluster goes on \
+             alone"
         ),
     }
 }

@@ -7,7 +7,7 @@ use shardkeep_store::{
     Database, Schema,
     accounts::{Ban, Proof},
     central::{
-        self as table, Account, Changes,
+        self as table, Account, Changes, adopt,
         change::{self, Changed},
     },
 };
@@ -17,7 +17,7 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use super::{CentralError, Shown};
 use crate::{metrics, vault::Vault};
@@ -49,6 +49,15 @@ impl Store {
     pub(crate) async fn open(url: &str, vault: Vault) -> anyhow::Result<Arc<Self>> {
         let database = Database::open(url, Schema::Central).await?;
         Ok(Arc::new(Self { database, vault, version: watch::Sender::new(0) }))
+    }
+
+    /// Takes over what accounts the home region's store has of its own, whose second factors the same key enciphers.
+    pub(crate) async fn adopt(&self, region: &str, store: &Database) -> anyhow::Result<()> {
+        let adopted = adopt::adopt(&self.database, store, region).await?;
+        if adopted > 0 {
+            info!(region, accounts = adopted, "the accounts of this region are the centre's now");
+        }
+        Ok(())
     }
 
     pub(crate) async fn close(&self) {

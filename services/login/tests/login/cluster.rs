@@ -83,8 +83,7 @@ impl Cluster {
         let gateway = StandInGateway::default();
         let files = certs::issue(folder.path(), DaemonKind::Cli, "cli", WorldId(0)).unwrap();
         let operator = Dialer::new(files.load().unwrap().into());
-        let here = folder.path().display().to_string();
-        let settings: Vec<String> = settings.iter().map(|set| set.replace("{folder}", &here)).collect();
+        let settings = filled_in(settings, &folder);
         let (process, bound) = spawn(&folder, &registry.1.grpc_address(), &settings).await;
         let mut cluster = Self {
             folder,
@@ -203,11 +202,19 @@ impl Cluster {
     pub(crate) async fn refuses_to_start_with(&mut self, settings: &[&str]) -> String {
         self.process.kill().await.unwrap();
         std::fs::remove_file(self.folder.path().join("login.log")).unwrap();
-        let settings: Vec<String> = settings.iter().map(ToString::to_string).collect();
+        let settings = filled_in(settings, &self.folder);
         let (mut process, _) = begin(&self.folder, &self.registry.grpc_address(), &settings);
         let status = timeout(SOON, process.wait()).await.expect("it ends").unwrap();
         assert!(!status.success());
         self.log()
+    }
+
+    /// SIGKILL, and another process on the same store with these settings instead.
+    pub(crate) async fn restart_with(&mut self, settings: &[&str]) {
+        self.settings = filled_in(settings, &self.folder);
+        drop(self.process.kill().await);
+        let (process, bound) = spawn(&self.folder, &self.registry.grpc_address(), &self.settings).await;
+        (self.process, self.bound) = (process, bound);
     }
 
     pub(crate) async fn kill(&mut self) {
@@ -261,6 +268,11 @@ async fn member(
     let daemon = Daemon::new(kind, name);
     let node = Node::join(&settings, &daemon, kind).await.unwrap();
     (daemon, node)
+}
+
+fn filled_in(settings: &[&str], folder: &TempDir) -> Vec<String> {
+    let here = folder.path().display().to_string();
+    settings.iter().map(|set| set.replace("{folder}", &here)).collect()
 }
 
 fn new_folder() -> TempDir {

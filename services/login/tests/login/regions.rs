@@ -32,7 +32,7 @@ const OVERFLOWED: &str = "shardkeep_login_central_lookups_overflowed_total";
 
 /// What both regions are told: a busy machine may take a while to ask, and right passwords look wrong meanwhile.
 const COMMON: [&str; 4] = [
-    "login.central.wait=500ms",
+    "login.central.wait=200ms",
     "login.limits.failures={burst=200,every=\"1s\"}",
     "login.limits.failures_of_address={burst=200,every=\"1s\"}",
     "login.limits.failures_of_account={burst=200,every=\"1s\"}",
@@ -350,7 +350,15 @@ async fn a_store_keeps_to_its_region() {
     assert_eq!(everywhere.code(), Code::FailedPrecondition);
     let at = "login.central.at=127.0.0.1:1";
     let log = alone.refuses_to_start_with(&["login.central.region=us", at]).await;
-    assert!(log.contains("has 1 accounts of its own"), "{log}");
+    assert!(log.contains("has 1 accounts of its own") && log.contains("login.central.adopt"), "{log}");
+
+    // A game that was one region becomes the home of several.
+    let own = ["login.central.region=eu", "login.central.store=sqlite:{folder}/central.db"];
+    alone.restart_with(&[&COMMON[..], &own, &["login.central.adopt=true"]].concat()).await;
+    let us = beside(&alone, &[]).await;
+    let (_, welcome) = logged_in(&us, "alice", "right").await;
+    assert_eq!(welcome.account_id, alone.show("alice").await.id);
+    assert_eq!(active_in(&alone.show("alice").await), ["eu", "us"]);
 
     let mut us = Cluster::start_with(&["login.central.region=us", at]).await;
     let refused = us.accounts().create(new_account("alice", "right")).await.unwrap_err();
