@@ -162,7 +162,10 @@ impl Accounts for AccountsService {
                 let active_in = active_in.map(|it| ActiveIn { region: it.region, since_ms: it.since_ms });
                 Ok(Response::new(Account { active_in: active_in.collect(), ..account }))
             }
-            (Err(_), Some(here)) => Ok(Response::new(Account { centre_silent: true, ..here })),
+            (Err(error), Some(here)) => {
+                let centre_silent = error != CentralError::Unknown;
+                Ok(Response::new(Account { centre_silent, ..here }))
+            }
             (Err(CentralError::Unknown), None) => Err(nobody()),
             (Err(error), None) => Err(failed(error.into())),
         }

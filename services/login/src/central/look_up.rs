@@ -61,7 +61,7 @@ impl Door {
     /// stays tells whose name it is.
     pub(crate) fn verifier(&self, name: &AccountName, bearer: &Bearer) -> Result<Verifier, LoginError> {
         let unsaid = matches!(bearer, Bearer::Unsaid);
-        let silent = self.silent.chooses(name) && unsaid;
+        let silent = self.centre.is_some() && self.silent.chooses(name) && unsaid;
         let seed = if silent { &self.silent.decoy } else { &self.decoy_seed };
         let decoy = self.groups.decoy(name.clone(), seed);
         let proof = match bearer {
