@@ -34,7 +34,7 @@ impl Default for Config {
             store: String::new(),
             adopt: false,
             at: Vec::new(),
-            wait: Duration::from_millis(100),
+            wait: Duration::from_millis(250),
             lookups: 256,
         }
     }
