@@ -52,7 +52,7 @@ impl Act for Ban {
         let banned =
             patiently(&client, &request, |mut client, request| async move { client.ban(request).await });
         let reply = banned.await.map_err(|status| match status.code() {
-            Code::NotFound => CommandError::NotFound(format!("there is no account {}", self.account)),
+            Code::NotFound => CommandError::NotFound(status.message().to_owned()),
             _ => refusal(&login)(status),
         })?;
         let ended = reply.sessions_ended;

@@ -107,12 +107,7 @@ impl Centre {
             metrics::central_lookups_full();
             return Answer::Silent;
         };
-        let asked = Box::pin(measured("find", async {
-            let within = until.saturating_duration_since(Instant::now());
-            let found = timeout_at(until, self.by_name(name, within)).await;
-            found.unwrap_or_else(|_| Err(CentralError::Away("no answer in time".to_owned())))
-        }));
-        match asked.await {
+        match Box::pin(measured("find", self.by_name(name, until))).await {
             Ok(Some(account)) => Answer::Known(Box::new(account)),
             Ok(None) => Answer::Nobody,
             Err(error) => {
@@ -122,16 +117,19 @@ impl Centre {
         }
     }
 
-    async fn by_name(&self, name: &str, within: Duration) -> Result<Option<Account>, CentralError> {
+    async fn by_name(&self, name: &str, until: Instant) -> Result<Option<Account>, CentralError> {
         match &self.link {
-            Link::Home(store) => store.find(name).await,
-            Link::Far(remote) => remote.find(name, within).await,
+            Link::Home(store) => {
+                let found = timeout_at(until, store.find(name)).await;
+                found.unwrap_or_else(|_| Err(CentralError::Away("no answer in time".to_owned())))
+            }
+            Link::Far(remote) => remote.find(name, until).await,
         }
     }
 
     /// The id of a name, for an operator, who may wait.
     pub(crate) async fn id_of(&self, name: &str) -> Result<AccountId, CentralError> {
-        let found = change("find", self.by_name(name, CHANGE_WITHIN)).await?;
+        let found = change("find", self.by_name(name, Instant::now() + CHANGE_WITHIN)).await?;
         found.map(|account| account.id).ok_or(CentralError::Unknown)
     }
 

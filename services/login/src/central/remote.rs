@@ -16,7 +16,7 @@ use shardkeep_store::{
     central::Account,
 };
 use shardkeep_types::{AccountId, DaemonKind, Secret};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tonic::{Request, Response, Status, Streaming, transport::Channel};
 
 use super::{CentralError, Shown, Who, convert};
@@ -29,7 +29,7 @@ type Client = CentralClient<Channel>;
 pub(super) struct Remote {
     node: Node,
     addresses: Vec<String>,
-    /// The one that answered last.
+    /// The one to ask first.
     preferred: AtomicUsize,
 }
 
@@ -38,10 +38,10 @@ impl Remote {
         Self { node: node.clone(), addresses: addresses.to_vec(), preferred: AtomicUsize::new(0) }
     }
 
-    pub(super) async fn find(&self, name: &str, within: Duration) -> Result<Option<Account>, CentralError> {
+    pub(super) async fn find(&self, name: &str, until: Instant) -> Result<Option<Account>, CentralError> {
         let request = FindRequest { name: name.to_owned() };
         let find = |mut client: Client, request| async move { client.find(request).await };
-        let reply = self.ask(within.min(DEADLINE), request, find).await?;
+        let reply = self.ask(until, request, find).await?;
         reply.account.map(convert::from_wire).transpose()
     }
 
@@ -110,12 +110,12 @@ impl Remote {
             Who::Id(id) => show_request::Who::Id(id.0),
         };
         let show = |mut client: Client, request| async move { client.show(request).await };
-        self.ask(DEADLINE, ShowRequest { who: Some(who) }, show).await.map(convert::shown_from_wire)
+        self.ask(self.all_in_turn(), ShowRequest { who: Some(who) }, show).await.map(convert::shown_from_wire)
     }
 
     pub(super) async fn groups(&self) -> Result<Vec<(u32, u64)>, CentralError> {
         let groups = |mut client: Client, request| async move { client.groups(request).await };
-        let reply = self.ask(DEADLINE, GroupsRequest {}, groups).await?;
+        let reply = self.ask(self.all_in_turn(), GroupsRequest {}, groups).await?;
         Ok(reply.groups.into_iter().map(|it| (it.group, it.accounts)).collect())
     }
 
@@ -125,13 +125,12 @@ impl Remote {
         after: u64,
     ) -> Result<Streaming<wire::Changes>, CentralError> {
         let request = FollowRequest { region: region.to_owned(), after_version: after };
-        let mut turns = self.turns();
-        self.attempt(&mut turns, || async {
-            // Its deadline would be the stream's: only the beginning has one.
-            let mut client = self.client(self.preferred());
-            timeout(DEADLINE, client.follow(request.clone())).await
-        })
-        .await
+        // A deadline in the request would be the stream's: only its beginning has one.
+        let follow = |mut client: Client, _| {
+            let request = request.clone();
+            async move { client.follow(request).await }
+        };
+        self.attempt(self.all_in_turn(), follow).await
     }
 
     async fn change<Q: Clone, F>(
@@ -142,61 +141,61 @@ impl Remote {
     where
         F: Future<Output = Result<Response<wire::Account>, Status>>,
     {
-        self.ask(DEADLINE, message, call).await.and_then(convert::from_wire)
+        self.ask(self.all_in_turn(), message, call).await.and_then(convert::from_wire)
     }
 
     async fn ask<Q: Clone, R, F>(
         &self,
-        within: Duration,
+        until: Instant,
         message: Q,
         call: impl Fn(Client, Request<Q>) -> F,
     ) -> Result<R, CentralError>
     where
         F: Future<Output = Result<Response<R>, Status>>,
     {
-        let mut turns = self.turns();
-        self.attempt(&mut turns, || {
+        let one = |client, within| {
             let mut request = Request::new(message.clone());
             request.set_timeout(within);
-            timeout(within, call(self.client(self.preferred()), request))
-        })
-        .await
+            call(client, request)
+        };
+        self.attempt(until, one).await
     }
 
-    /// Asks one server after the other; the one that answers is asked first the next time.
-    async fn attempt<R, F>(&self, turns: &mut usize, call: impl Fn() -> F) -> Result<R, CentralError>
+    /// Asks one server after the other, and no longer than until then. One that does not answer is asked last the next
+    /// time.
+    async fn attempt<R, F>(
+        &self,
+        until: Instant,
+        call: impl Fn(Client, Duration) -> F,
+    ) -> Result<R, CentralError>
     where
-        F: Future<Output = Result<Result<Response<R>, Status>, tokio::time::error::Elapsed>>,
+        F: Future<Output = Result<Response<R>, Status>>,
     {
-        loop {
-            let asked = self.preferred();
-            let late = || Status::deadline_exceeded("no answer in time");
-            let error = match call().await.unwrap_or_else(|_| Err(late())) {
-                Ok(reply) => return Ok(reply.into_inner()),
-                Err(status) => CentralError::from(status),
-            };
-            *turns -= 1;
-            match error {
-                CentralError::Away(_) => {
-                    let next = (asked + 1) % self.addresses.len();
-                    // Others may have moved on already.
-                    let _ =
-                        self.preferred.compare_exchange(asked, next, Ordering::Relaxed, Ordering::Relaxed);
-                    if *turns == 0 {
-                        return Err(error);
-                    }
-                }
-                error => return Err(error),
+        let mut failed = CentralError::Away("there was no time to ask".to_owned());
+        let (first, all) = (self.preferred.load(Ordering::Relaxed), self.addresses.len());
+        for asked in (first..first + all).map(|turn| turn % all) {
+            let within = until.saturating_duration_since(Instant::now()).min(DEADLINE);
+            if within.is_zero() {
+                break;
             }
+            let answer = timeout(within, call(self.client(asked), within)).await;
+            match answer.unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer in time"))) {
+                Ok(reply) => return Ok(reply.into_inner()),
+                Err(status) => failed = status.into(),
+            }
+            if !matches!(failed, CentralError::Away(_)) {
+                break;
+            }
+            let next = (asked + 1) % all;
+            // Others may have moved on already.
+            let _ = self.preferred.compare_exchange(asked, next, Ordering::Relaxed, Ordering::Relaxed);
         }
+        Err(failed)
     }
 
-    fn turns(&self) -> usize {
-        self.addresses.len()
-    }
-
-    fn preferred(&self) -> usize {
-        self.preferred.load(Ordering::Relaxed)
+    /// Time for every server to be asked.
+    fn all_in_turn(&self) -> Instant {
+        Instant::now() + DEADLINE * u32::try_from(self.addresses.len()).unwrap_or(1)
     }
 
     fn client(&self, at: usize) -> Client {

@@ -333,6 +333,11 @@ async fn the_centre_has_replicas() {
 
     one.account("alice", "right").await;
     logged_in(&us, "alice", "right").await;
+    // One that stands still costs a `Hello`, and then the other is asked.
+    one.account("carol", "right").await;
+    one.signal("STOP").await;
+    logged_in(&us, "carol", "right").await;
+    one.signal("CONT").await;
     one.kill().await;
     other.account("bob", "right").await;
     logged_in(&us, "bob", "right").await;
