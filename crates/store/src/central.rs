@@ -118,21 +118,31 @@ pub async fn activations(database: &Database, id: AccountId) -> Result<Vec<Activ
     rows.into_iter().map(|mut row| Ok(Activation { region: row.take()?, since_ms: row.take()? })).collect()
 }
 
-/// Accounts active in the region that changed after this version.
-pub async fn changes(database: &Database, region: &str, after: u64, limit: u32) -> Result<Changes, Error> {
+/// How much is looked at in one statement, so that none takes long.
+#[derive(Debug, Clone, Copy)]
+pub struct Page {
+    pub accounts: u32,
+    /// Versions, of which most may be of accounts that are not active in the region.
+    pub versions: u64,
+}
+
+/// The next accounts active in the region that changed after this version.
+pub async fn changes(database: &Database, region: &str, after: u64, page: Page) -> Result<Changes, Error> {
     // One state of the database: no version up to its highest is still on its way.
     let mut seen = database.snapshot().await?;
-    let through = version_in(seen.fetch_optional(sql(VERSION)).await?)?;
+    let newest = version_in(seen.fetch_optional(sql(VERSION)).await?)?;
+    let through = newest.min(after.saturating_add(page.versions));
     let select = sql(concat!(
         "SELECT ",
         account_columns!(),
-        " FROM central_accounts WHERE version > $1 AND EXISTS (SELECT 1 FROM central_activations \
-         WHERE central_activations.account = central_accounts.id AND central_activations.region = $2) \
-         ORDER BY version LIMIT $3"
+        " FROM central_accounts WHERE version > $1 AND version <= $2 AND EXISTS (SELECT 1 FROM \
+         central_activations WHERE central_activations.account = central_accounts.id \
+         AND central_activations.region = $3) ORDER BY version LIMIT $4"
     ));
-    let rows = seen.fetch_all(select.bind(after).bind(region).bind(limit)).await?;
+    let select = select.bind(after).bind(through).bind(region).bind(page.accounts);
+    let rows = seen.fetch_all(select).await?;
     let accounts = rows.into_iter().map(account).collect::<Result<Vec<_>, _>>()?;
-    let full = accounts.len() >= limit as usize;
+    let full = accounts.len() >= page.accounts as usize;
     let last = accounts.last().map(|last| last.version).filter(|_| full);
     Ok(Changes { accounts, through: last.unwrap_or(through) })
 }

@@ -100,7 +100,7 @@ pub(crate) fn describe() {
     describe_counter!(CENTRAL_FULL, "Names that the centre was not asked for, because too many were");
     describe_counter!(CENTRAL_ACTIVATIONS, "Accounts that a first login has made active in this region");
     describe_counter!(CENTRAL_APPLIED, "Changed accounts that the centre told of, by what came of them");
-    describe_gauge!(CENTRAL_BEHIND, "How long ago this replica last knew of every change at the centre");
+    describe_gauge!(CENTRAL_BEHIND, "How long ago the centre last told of changes, or that there are none");
     describe_counter!(CENTRAL_REQUESTS, "What regions asked of the centre that this replica serves, by call");
     describe_gauge!(CENTRAL_FOLLOWERS, "Replicas of regions that follow the centre at this replica");
 }

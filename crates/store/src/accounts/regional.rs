@@ -143,22 +143,28 @@ pub enum Standing {
     Alone { accounts: u64 },
 }
 
-pub async fn standing(database: &Database) -> Result<Standing, Error> {
-    if let Some(mut row) = database.fetch_optional(sql("SELECT region FROM central_region")).await? {
-        return Ok(Standing::Of(row.take()?));
+/// Of which region of a centre the store is.
+pub async fn region(database: &Database) -> Result<Option<String>, Error> {
+    let row = database.fetch_optional(sql("SELECT region FROM central_region")).await?;
+    row.map(|mut row| row.take()).transpose()
+}
+
+/// Makes the store one of this region, if it is of none and has no accounts of its own; says how it stands now.
+pub async fn join(database: &Database, name: &str) -> Result<Standing, Error> {
+    // Looked at before all accounts are, which happens once.
+    if let Some(there) = region(database).await? {
+        return Ok(Standing::Of(there));
+    }
+    let insert = sql("INSERT INTO central_region (one, region, version) SELECT 1, $1, 0 \
+         WHERE NOT EXISTS (SELECT 1 FROM accounts WHERE central_version = 0) ON CONFLICT (one) DO NOTHING");
+    database.execute(insert.bind(name)).await?;
+    if let Some(now) = region(database).await? {
+        return Ok(Standing::Of(now));
     }
     let count =
         database.fetch_optional(sql("SELECT COUNT(*) FROM accounts WHERE central_version = 0")).await?;
     let mut count = count.ok_or_else(|| Error::Corrupt("a count without a row".to_owned()))?;
     Ok(Standing::Alone { accounts: count.take()? })
-}
-
-/// Makes the store one of this region, if it is of none and has no accounts of its own; says how it stands now.
-pub async fn join(database: &Database, region: &str) -> Result<Standing, Error> {
-    let insert = sql("INSERT INTO central_region (one, region, version) SELECT 1, $1, 0 \
-         WHERE NOT EXISTS (SELECT 1 FROM accounts WHERE central_version = 0) ON CONFLICT (one) DO NOTHING");
-    database.execute(insert.bind(region)).await?;
-    standing(database).await
 }
 
 /// Up to which version the centre's changes are here.

@@ -26,6 +26,10 @@ fn ban(reason: &str) -> Ban {
     Ban { until_ms: FOR_EVER, reason: reason.to_owned() }
 }
 
+fn page(accounts: u32) -> Page {
+    Page { accounts, versions: 1_000 }
+}
+
 fn is(changed: Changed) -> Account {
     match changed {
         Changed::Is(account) => *account,
@@ -85,23 +89,26 @@ async fn a_region_is_told_of_its_own(Replicas(one, other): &Replicas) {
     let (dan, eve) = (made(one, "dan").await, made(other, "eve").await);
     activate(one, eve.id, "asia").await.unwrap().unwrap();
     let told = |changes: &Changes| changes.accounts.iter().map(|it| it.id).collect::<Vec<_>>();
-    let asia = changes(other, "asia", begin, 10).await.unwrap();
+    let asia = changes(other, "asia", begin, page(10)).await.unwrap();
     assert_eq!((told(&asia), asia.through), (vec![eve.id], eve.version));
     // Where it left off there is nothing, until something changes.
-    assert!(changes(one, "asia", asia.through, 10).await.unwrap().accounts.is_empty());
+    assert!(changes(one, "asia", asia.through, page(10)).await.unwrap().accounts.is_empty());
     set_proof(one, dan.id, None, &proof(5)).await.unwrap();
-    let skipped = changes(one, "asia", asia.through, 10).await.unwrap();
+    let skipped = changes(one, "asia", asia.through, page(10)).await.unwrap();
     assert_eq!((skipped.accounts.len(), skipped.through), (0, version(one).await.unwrap()));
     let changed = is(set_proof(other, eve.id, None, &proof(6)).await.unwrap());
-    let asia = changes(one, "asia", skipped.through, 10).await.unwrap();
+    let asia = changes(one, "asia", skipped.through, page(10)).await.unwrap();
     assert!(asia.accounts == [changed]);
+    // Only so many versions are looked at.
+    let narrow = changes(one, "asia", begin, Page { accounts: 10, versions: 1 }).await.unwrap();
+    assert_eq!((narrow.accounts.len(), narrow.through), (0, begin + 1));
     // Page by page.
-    let first = changes(one, "eu", begin, 1).await.unwrap();
+    let first = changes(one, "eu", begin, page(1)).await.unwrap();
     assert_eq!(
         (told(&first), first.through),
         (vec![dan.id], by_id(one, dan.id).await.unwrap().unwrap().version)
     );
-    assert_eq!(told(&changes(one, "eu", first.through, 1).await.unwrap()), [eve.id]);
+    assert_eq!(told(&changes(one, "eu", first.through, page(1)).await.unwrap()), [eve.id]);
     assert!(groups(one).await.unwrap().iter().all(|(group, count)| *group == 2048 && *count > 0));
 }
 
@@ -124,7 +131,7 @@ async fn nothing_is_missed(Replicas(one, other): &Replicas) {
     let (mut seen, mut after) = (BTreeMap::new(), begin);
     loop {
         let done = changing.is_empty();
-        let page = changes(other, "eu", after, 3).await.unwrap();
+        let page = changes(other, "eu", after, page(3)).await.unwrap();
         for account in &page.accounts {
             assert!(account.version > after && account.version <= page.through);
             seen.insert(account.id, account.proof.clone());
@@ -220,7 +227,7 @@ async fn used_codes_stay_used(centre: &Database, region: &Database) {
 }
 
 async fn a_store_joins_once(region: &Database) {
-    assert_eq!(regional::standing(region).await.unwrap(), Standing::Alone { accounts: 0 });
+    assert_eq!(regional::region(region).await.unwrap(), None);
     assert_eq!(regional::join(region, "eu").await.unwrap(), Standing::Of("eu".into()));
     assert_eq!(regional::join(region, "us").await.unwrap(), Standing::Of("eu".into()));
     regional::follow(region, 7).await.unwrap();
@@ -246,7 +253,7 @@ async fn a_store_is_adopted(centre: &Database, alone: &Database) {
     assert_eq!(adopt::adopt(centre, alone, "home").await.unwrap(), 3);
     assert_eq!(adopt::adopt(centre, alone, "home").await.unwrap(), 0, "done already");
     assert_eq!(regional::join(alone, "home").await.unwrap(), Standing::Of("home".into()));
-    let changes = changes(centre, "home", 0, 10).await.unwrap();
+    let changes = changes(centre, "home", 0, page(10)).await.unwrap();
     assert_eq!(changes.accounts.iter().map(|it| it.id).collect::<Vec<_>>(), ids);
     assert_eq!(changes.through, version(centre).await.unwrap());
     let factors: Vec<_> = changes.accounts.iter().map(|it| it.factor.is_some()).collect();

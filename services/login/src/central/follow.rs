@@ -90,7 +90,7 @@ async fn rounds(door: &Door, centre: &Centre, began: &mut bool) -> Result<Infall
             after = changes.through;
             regional::follow(&door.database, after).await?;
         }
-        centre.is_level();
+        centre.has_told();
     }
 }
 

@@ -52,8 +52,8 @@ pub(crate) struct Centre {
     wait: Duration,
     /// Names being asked for. Overflow: the name counts as one that the centre said nothing about, and is counted.
     lookups: Semaphore,
-    /// When this replica last knew of every change.
-    level: Mutex<Instant>,
+    /// When the centre last told of changes, or that there are none.
+    heard: Mutex<Instant>,
 }
 
 enum Link {
@@ -93,7 +93,7 @@ impl Centre {
             link,
             wait: config.wait,
             lookups: Semaphore::new(config.lookups),
-            level: Mutex::new(Instant::now()),
+            heard: Mutex::new(Instant::now()),
         })
     }
 
@@ -219,7 +219,7 @@ impl Centre {
     async fn changes(&self, after: u64) -> Result<Feed, CentralError> {
         change("follow", async {
             match &self.link {
-                Link::Home(store) => Ok(Feed::Home(store.clone().changes(self.region.clone(), after))),
+                Link::Home(store) => store.clone().changes(self.region.clone(), after).map(Feed::Home),
                 Link::Far(remote) => {
                     remote.follow(&self.region, after).await.map(|it| Feed::Far(Box::new(it)))
                 }
@@ -228,13 +228,13 @@ impl Centre {
         .await
     }
 
-    fn is_level(&self) {
-        *self.level.lock() = Instant::now();
+    fn has_told(&self) {
+        *self.heard.lock() = Instant::now();
     }
 
-    /// How long ago this replica last knew of every change. The centre says something every two seconds.
+    /// How long ago the centre last told of changes, or that there are none. It says something every two seconds.
     pub(crate) fn behind(&self) -> Duration {
-        self.level.lock().elapsed()
+        self.heard.lock().elapsed()
     }
 }
 
@@ -268,9 +268,9 @@ async fn measured<T>(
 pub(crate) async fn join(config: &Config, database: &Database) -> anyhow::Result<()> {
     let region = config.region.as_str();
     if region.is_empty() {
-        return match regional::standing(database).await? {
-            Standing::Alone { .. } => Ok(()),
-            Standing::Of(region) => bail!(
+        return match regional::region(database).await? {
+            None => Ok(()),
+            Some(region) => bail!(
                 "this account store is of the region `{region}` of a centre, and its accounts are copies of the \
                  centre's: set login.central.region = \"{region}\" and where the centre is, or give this cluster a \
                  store of its own (login.store)"

@@ -93,7 +93,7 @@ impl Central for CentralService {
     async fn follow(&self, request: Request<FollowRequest>) -> Result<Response<Self::FollowStream>, Status> {
         let FollowRequest { region, after_version } = begin("follow", request);
         named(&region)?;
-        let changes = ReceiverStream::new(self.store.clone().changes(region, after_version));
+        let changes = ReceiverStream::new(self.store.clone().changes(region, after_version)?);
         let told = changes.map(|changes| {
             let changes = changes?;
             let accounts = changes.accounts.iter().map(convert::to_wire).collect();

@@ -7,13 +7,13 @@ use shardkeep_store::{
     Database, Schema,
     accounts::{Ban, Proof},
     central::{
-        self as table, Account, Changes, adopt,
+        self as table, Account, Changes, Page, adopt,
         change::{self, Changed},
     },
 };
 use shardkeep_types::{AccountId, Secret};
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{Semaphore, mpsc, watch},
     time::{Instant, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
@@ -26,8 +26,10 @@ use crate::{metrics, vault::Vault};
 const LOOK: Duration = Duration::from_millis(200);
 /// A follower is told so often that there is nothing to tell.
 const HEARTBEAT: Duration = Duration::from_secs(2);
-/// Accounts in one message.
-const PAGE: u32 = 500;
+/// What is looked at for one message.
+const PAGE: Page = Page { accounts: 500, versions: 50_000 };
+/// Replicas of regions that follow one replica of the centre. Overflow: they are refused, and try the next one.
+const FOLLOWERS: usize = 1_024;
 /// Messages on the way to one follower. Overflow: its task waits, and reads the state again when there is room.
 const ON_THE_WAY: usize = 4;
 
@@ -36,6 +38,7 @@ pub(crate) struct Store {
     vault: Vault,
     /// The version of the newest change that this replica knows of.
     version: watch::Sender<u64>,
+    followers: Arc<Semaphore>,
 }
 
 /// Whom an operator means.
@@ -48,7 +51,8 @@ pub(crate) enum Who {
 impl Store {
     pub(crate) async fn open(url: &str, vault: Vault) -> anyhow::Result<Arc<Self>> {
         let database = Database::open(url, Schema::Central).await?;
-        Ok(Arc::new(Self { database, vault, version: watch::Sender::new(0) }))
+        let followers = Arc::new(Semaphore::new(FOLLOWERS));
+        Ok(Arc::new(Self { database, vault, version: watch::Sender::new(0), followers }))
     }
 
     /// Takes over what accounts the home region's store has of its own, whose second factors the same key enciphers.
@@ -137,9 +141,12 @@ impl Store {
         self: Arc<Self>,
         region: String,
         after: u64,
-    ) -> mpsc::Receiver<Result<Changes, CentralError>> {
+    ) -> Result<mpsc::Receiver<Result<Changes, CentralError>>, CentralError> {
+        let full = |_| CentralError::Away("too many follow it".to_owned());
+        let place = self.followers.clone().try_acquire_owned().map_err(full)?;
         let (out, changes) = mpsc::channel(ON_THE_WAY);
         tokio::spawn(async move {
+            let _place = place;
             metrics::central_followers(1.0);
             let told = self.tell(&region, after, &out).await;
             metrics::central_followers(-1.0);
@@ -148,7 +155,7 @@ impl Store {
                 let _ = out.send(Err(error)).await;
             }
         });
-        changes
+        Ok(changes)
     }
 
     async fn tell(
@@ -164,11 +171,11 @@ impl Store {
                  back to an earlier state?"
             )));
         }
+        self.note(newest);
         let mut versions = self.version.subscribe();
         let mut due = Instant::now();
         loop {
             let changes = table::changes(&self.database, region, after, PAGE).await?;
-            let full = changes.accounts.len() == PAGE as usize;
             after = changes.through;
             if Instant::now() >= due || !changes.accounts.is_empty() {
                 let accounts = changes.accounts.into_iter().map(|account| self.opened(account));
@@ -178,9 +185,7 @@ impl Store {
                 }
                 due = Instant::now() + HEARTBEAT;
             }
-            if full {
-                continue;
-            }
+            // At once, if that was not all.
             let news = timeout_at(due, versions.wait_for(|version| *version > after));
             tokio::select! {
                 _ = news => {}
