@@ -22,9 +22,21 @@ use shardkeep_wire::{
 use tonic::Request;
 
 use crate::{
-    Config, DuplicateLogins, bounds::Bounds, config, gateways::Gateways, groups::Groups, limits::Limits,
-    pool::Pool, presence::Lease, puzzle::Puzzles, random, revocations::Revocations, update::Patches,
-    vault::Vault, worlds::Worlds,
+    Config, DuplicateLogins,
+    bounds::Bounds,
+    central::{Centre, SilentSeeds},
+    config,
+    gateways::Gateways,
+    groups::Groups,
+    limits::Limits,
+    pool::Pool,
+    presence::Lease,
+    puzzle::Puzzles,
+    random,
+    revocations::Revocations,
+    update::Patches,
+    vault::Vault,
+    worlds::Worlds,
 };
 
 /// How long a welcome waits for the count of characters; without it the list says nothing of them.
@@ -36,8 +48,12 @@ pub(crate) struct Door {
     pub(crate) config: Config,
     pub(crate) preface: Preface,
     pub(crate) database: Database,
+    /// Where this cluster is one of several regions.
+    pub(crate) centre: Option<Centre>,
     /// Makes the challenges of accounts that do not exist; the same on all replicas.
     pub(crate) decoy_seed: Key,
+    /// The same while a centre is silent.
+    pub(crate) silent: SilentSeeds,
     /// Which groups those have.
     pub(crate) groups: Groups,
     pub(crate) bounds: Bounds,
@@ -60,24 +76,38 @@ pub(crate) struct Door {
     daemon: Daemon,
 }
 
+/// Where accounts are kept.
+pub(crate) struct Stores {
+    pub(crate) database: Database,
+    pub(crate) vault: Vault,
+    pub(crate) centre: Option<Centre>,
+}
+
 impl Door {
     pub(crate) async fn new(
         config: Config,
         deployment: &str,
-        database: Database,
+        stores: Stores,
         worlds: Worlds,
         node: Node,
         daemon: Daemon,
     ) -> anyhow::Result<Self> {
+        let Stores { database, vault, centre } = stores;
         let (fresh, fresh_puzzle) = (random::key()?, random::key()?);
         let puzzle_seed = accounts::shared_secret(&database, "puzzle seed", &fresh_puzzle).await?;
         let key = accounts::shared_secret(&database, "region key", &random::key()?).await?;
+        let silent = SilentSeeds {
+            decoy: accounts::shared_secret(&database, "silent decoy seed", &random::key()?).await?,
+            choice: accounts::shared_secret(&database, "silent choice seed", &random::key()?).await?,
+        };
         let attempts = config.registrations;
         let registrations = config::Limits { attempts, ..config.limits.clone() };
         Ok(Self {
             preface: Preface::new(preface::Service::Login, preface::deployment_tag(deployment)),
             decoy_seed: accounts::shared_secret(&database, "decoy seed", &fresh).await?,
+            silent,
             database,
+            centre,
             groups: Groups::default(),
             bounds: Bounds::new(&config),
             pool: Pool::new(&config),
@@ -87,7 +117,7 @@ impl Door {
             gateways: Gateways::new(&node),
             patches: Patches::new(&config.patches)?,
             revocations: Arc::default(),
-            vault: Vault::new(config.second_factor_key().map_err(anyhow::Error::msg)?.as_ref())?,
+            vault,
             region: RegionKey::new(&key).context("the region's key")?,
             registrations: Limits::new(registrations),
             characters: node.directory(DaemonKind::Dbcache),

@@ -54,7 +54,8 @@ async fn gateways_hear_of_it_whichever_replica_did_it() {
         let told = follower.told(alice).await;
         assert_eq!((told.below_generation, told.code), (2, ErrorCode::Displaced as u32));
     }
-    let ban = BanRequest { name: "alice".into(), until_ms: u64::MAX, reason: "cheats".into() };
+    let ban =
+        BanRequest { name: "alice".into(), until_ms: u64::MAX, reason: "cheats".into(), everywhere: false };
     other.accounts().ban(ban).await.unwrap();
     for follower in [&mut here, &mut there] {
         let told = follower.told(alice).await;
