@@ -2,8 +2,7 @@
 //! have only so many open files: how long until all are in, and what they cost while nobody says anything.
 
 use std::{
-    path::Path,
-    process::{Child, Command, Stdio},
+    process::Stdio,
     sync::{
         Arc,
         atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
@@ -13,9 +12,7 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use shardkeep_client::Config;
-use shardkeep_cluster::certs;
 use shardkeep_testkit::Announcement;
-use shardkeep_types::{DaemonKind, WorldId};
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncBufReadExt as _, BufReader, Lines},
@@ -26,6 +23,7 @@ use tokio::{
 };
 
 use crate::{
+    gateway::Gateway,
     host,
     site::{self, Site},
     table::{Measure, Outcome, Row},
@@ -67,7 +65,8 @@ async fn measure() -> Result<Outcome> {
     let folder = TempDir::new()?;
     let mut gateways = Vec::new();
     for number in 0..count {
-        gateways.push(Gateway::start(site, folder.path(), number).await?);
+        gateways
+            .push(Gateway::start(site, folder.path(), &format!("gateway-hold-{number}"), 10 + number).await?);
     }
     let each = sessions / count;
     let mut firsts = Vec::new();
@@ -111,56 +110,6 @@ async fn measure() -> Result<Outcome> {
         ),
         row("memory", format!("{:.1} KiB each", full.saturating_sub(empty) as f64 / held as f64)),
     ]))
-}
-
-/// A gateway of this measure's own, beside those of the cluster.
-struct Gateway {
-    process: Child,
-    at: Announcement,
-}
-
-impl Gateway {
-    async fn start(site: &Site, folder: &Path, number: usize) -> Result<Self> {
-        let name = format!("gateway-hold-{number}");
-        let tls = site.cluster.data_dir().join("tls");
-        let files = certs::issue(&tls, DaemonKind::Gateway, &name, WorldId(0))?;
-        let announce = folder.join(format!("{name}.json"));
-        let registry = site.cluster.announced("registry-1")?.grpc;
-        let settings = format!(
-            "[daemon]\nname = {name:?}\nannounce = {announce:?}\ndata_dir = {folder:?}\n[log]\nfilter = \"warn\"\n\
-             [cluster]\nregistries = [{registry:?}]\nca = {:?}\ncert = {:?}\nkey = {:?}\n\
-             [gateway]\nlisten = \"127.0.0.{}:0\"\ncapacity = 20000\nmax_connections = 20000\n\
-             max_connections_per_address = 20000\n",
-            files.ca,
-            files.cert,
-            files.key,
-            10 + number,
-        );
-        let config = folder.join(format!("{name}.toml"));
-        std::fs::write(&config, settings)?;
-        let mut command = Command::new(shardkeep_testkit::binary()?);
-        command.args(["daemon", "--supervised", "gateway", "--config"]).arg(&config);
-        // It drains when this process ends and the pipe closes.
-        let process = command.stdin(Stdio::piped()).stdout(Stdio::null()).spawn()?;
-        let ready = async {
-            loop {
-                match std::fs::read(&announce).ok().and_then(|text| serde_json::from_slice(&text).ok()) {
-                    Some(at) => return at,
-                    None => sleep(Duration::from_millis(50)).await,
-                }
-            }
-        };
-        let at = timeout(START, ready).await.context("a gateway does not start")?;
-        Ok(Self { process, at })
-    }
-}
-
-impl Drop for Gateway {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
 }
 
 /// A process of clients.

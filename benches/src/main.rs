@@ -8,6 +8,7 @@ mod attach;
 mod cluster;
 mod dns;
 mod entry;
+mod gateway;
 mod hold;
 mod host;
 mod ledger;

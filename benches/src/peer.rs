@@ -119,7 +119,7 @@ pub fn accept_and_close(port: u16) -> Result<()> {
 
 fn start_haproxy(port: u16, proxy: &str, files: &[(&str, &str)]) -> Result<Option<Peer>> {
     let config = format!(
-        "global\n  maxconn 4000\ndefaults\n  timeout connect 5s\n  timeout client 1m\n  timeout server 1m\n{proxy}"
+        "global\n  maxconn 8000\ndefaults\n  timeout connect 5s\n  timeout client 1m\n  timeout server 1m\n{proxy}"
     );
     Peer::start("haproxy", &config, &["-db", "-f", "{config}"], port, files)
 }

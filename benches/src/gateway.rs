@@ -1,0 +1,63 @@
+//! A gateway of a measure's own, beside those of the cluster: with room for as many sessions as a process may have files.
+
+use std::{
+    path::Path,
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result};
+use shardkeep_cluster::certs;
+use shardkeep_testkit::Announcement;
+use shardkeep_types::{DaemonKind, WorldId};
+use tokio::time::{sleep, timeout};
+
+use crate::site::Site;
+
+const START: Duration = Duration::from_secs(30);
+
+pub struct Gateway {
+    process: Child,
+    pub at: Announcement,
+}
+
+impl Gateway {
+    /// Starts it with this name; its address ends with `host`.
+    pub async fn start(site: &Site, folder: &Path, name: &str, host: usize) -> Result<Self> {
+        let tls = site.cluster.data_dir().join("tls");
+        let files = certs::issue(&tls, DaemonKind::Gateway, name, WorldId(0))?;
+        let announce = folder.join(format!("{name}.json"));
+        let registry = site.cluster.announced("registry-1")?.grpc;
+        let settings = format!(
+            "[daemon]\nname = {name:?}\nannounce = {announce:?}\ndata_dir = {folder:?}\n[log]\nfilter = \"warn\"\n\
+             [cluster]\nregistries = [{registry:?}]\nca = {:?}\ncert = {:?}\nkey = {:?}\n\
+             [gateway]\nlisten = \"127.0.0.{}:0\"\ncapacity = 20000\nmax_connections = 20000\n\
+             max_connections_per_address = 20000\n",
+            files.ca, files.cert, files.key, host,
+        );
+        let config = folder.join(format!("{name}.toml"));
+        std::fs::write(&config, settings)?;
+        let mut command = Command::new(shardkeep_testkit::binary()?);
+        command.args(["daemon", "--supervised", "gateway", "--config"]).arg(&config);
+        // It drains when this process ends and the pipe closes.
+        let process = command.stdin(Stdio::piped()).stdout(Stdio::null()).spawn()?;
+        let ready = async {
+            loop {
+                match std::fs::read(&announce).ok().and_then(|text| serde_json::from_slice(&text).ok()) {
+                    Some(at) => return at,
+                    None => sleep(Duration::from_millis(50)).await,
+                }
+            }
+        };
+        let at = timeout(START, ready).await.context("a gateway does not start")?;
+        Ok(Self { process, at })
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
