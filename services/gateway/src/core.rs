@@ -13,7 +13,7 @@ use metrics::counter;
 use parking_lot::{Mutex, RwLock};
 use shardkeep_cluster::link::{ClientMessage, SessionChange};
 use shardkeep_daemon::{ClusterConfig, event};
-use shardkeep_types::{Epoch, SessionId};
+use shardkeep_types::{Epoch, GroupKey, SessionId};
 use shardkeep_wire::{
     payload::ErrorCode,
     preface::{Preface, Service, deployment_tag},
@@ -128,10 +128,11 @@ impl Core {
         self.groups.lock().len()
     }
 
-    /// A session begins here, or comes from elsewhere: the backends it is bound to are told.
-    pub(crate) fn hold(&self, session: &Arc<Session>) {
+    /// A session begins here, or comes from elsewhere with its groups: the backends it is bound to are told.
+    pub(crate) fn hold(&self, session: &Arc<Session>, groups: &[GroupKey]) {
         self.sessions.insert(session);
         self.fresh.note(session);
+        self.take_up(session, groups);
         {
             let inner = session.lock();
             for binding in inner.bindings.iter() {

@@ -16,6 +16,7 @@ mod drain;
 mod error;
 mod groups;
 mod metrics;
+mod moves;
 mod revocations;
 mod service;
 mod session;

@@ -36,6 +36,7 @@ pub(crate) const GROUPS: &str = "shardkeep_gateway_groups";
 const PUBLISHED: &str = "shardkeep_gateway_published_total";
 const FANNED_OUT: &str = "shardkeep_gateway_fanned_out_total";
 pub(crate) const BINDS: &str = "shardkeep_gateway_binds_total";
+pub(crate) const FENCES_LATE: &str = "shardkeep_gateway_fences_late_total";
 pub(crate) const RESUMES: &str = "shardkeep_gateway_resumes_total";
 pub(crate) const FOLLOWS: &str = "shardkeep_gateway_follows_revocations";
 pub(crate) const REVOKED: &str = "shardkeep_gateway_sessions_revoked_total";
@@ -114,6 +115,7 @@ pub(crate) fn describe() {
     describe_counter!(PUBLISHED, "Messages published to groups");
     describe_counter!(FANNED_OUT, "Copies of published messages queued for clients");
     describe_counter!(BINDS, "Binds obeyed, by kind of backend");
+    describe_counter!(FENCES_LATE, "Sessions that moved before every backend had put up its fence");
     describe_counter!(RESUMES, "Sessions resumed, by way (here, moved, claimed)");
     describe_gauge!(FOLLOWS, Unit::Count, "1 while a login replica tells whose sessions are over");
     describe_counter!(REVOKED, "Sessions ended because the followed login replica said so");

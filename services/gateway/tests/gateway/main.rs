@@ -4,6 +4,7 @@ mod backend;
 mod cluster;
 mod lanes;
 mod login;
+mod moves;
 mod player;
 mod world;
 
