@@ -28,6 +28,7 @@ use crate::{
     backend::Links,
     balance::Balance,
     billing::Spool,
+    closures::Closures,
     groups::{Change, Groups},
     metrics::{ENDED, HOT},
     revocations::Fresh,
@@ -48,6 +49,7 @@ pub(crate) struct Core {
     pub(crate) sessions: Table,
     /// Sessions that login has not been asked about.
     pub(crate) fresh: Fresh,
+    pub(crate) closures: Closures,
     groups: Mutex<Groups<Arc<Session>>>,
     pub(crate) links: Links,
     pub(crate) ranges: RwLock<Arc<Ranges>>,
@@ -79,6 +81,7 @@ impl Core {
             tickets: Mutex::default(),
             sessions: Table::default(),
             fresh: Fresh::default(),
+            closures: Closures::default(),
             groups: Mutex::default(),
             links: Links::default(),
             ranges: RwLock::default(),

@@ -40,6 +40,7 @@ pub(crate) const FENCES_LATE: &str = "shardkeep_gateway_fences_late_total";
 pub(crate) const RESUMES: &str = "shardkeep_gateway_resumes_total";
 pub(crate) const FOLLOWS: &str = "shardkeep_gateway_follows_revocations";
 pub(crate) const REVOKED: &str = "shardkeep_gateway_sessions_revoked_total";
+pub(crate) const SENT_HOME: &str = "shardkeep_gateway_sent_home_total";
 pub(crate) const SENT_ON: &str = "shardkeep_gateway_sent_on_total";
 pub(crate) const BILLING: &str = "shardkeep_gateway_billing_reports_total";
 pub(crate) const BILLING_SPOOL: &str = "shardkeep_gateway_billing_spool";
@@ -119,6 +120,7 @@ pub(crate) fn describe() {
     describe_counter!(RESUMES, "Sessions resumed, by way (here, moved, claimed)");
     describe_gauge!(FOLLOWS, Unit::Count, "1 while a login replica tells whose sessions are over");
     describe_counter!(REVOKED, "Sessions ended because the followed login replica said so");
+    describe_counter!(SENT_HOME, "Sessions ended because operators have closed their world");
     describe_counter!(SENT_ON, "Newcomers redirected because another gateway has more room");
     describe_counter!(BILLING, "Play time reports acknowledged by billing");
     describe_gauge!(BILLING_SPOOL, Unit::Count, "Ended sessions whose play time is not yet acknowledged");

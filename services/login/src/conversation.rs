@@ -32,6 +32,8 @@ pub(crate) const PREFACE_WITHIN: Duration = Duration::from_secs(5);
 /// Protocol section 12.
 const PING_AFTER: Duration = Duration::from_secs(10);
 pub(crate) const SILENT_AFTER: Duration = Duration::from_secs(30);
+/// Section 7: how often the characters of an account are counted that has selected a world.
+const RECOUNT_AFTER: Duration = Duration::from_secs(5);
 
 /// When this daemon leaves: those in the handshake finish it, and all have a while to select a world.
 #[derive(Clone)]
@@ -101,6 +103,7 @@ async fn world_list(
     let mut worlds = door.worlds.clone();
     push(connection, &mut worlds, &select)?;
     let end = Instant::now() + door.config.connection_lives;
+    let mut counted = Instant::now();
     let drained = drain.over();
     tokio::pin!(drained);
     loop {
@@ -118,7 +121,17 @@ async fn world_list(
         if now >= connection.said() + PING_AFTER {
             connection.send(&Message::event(opcode::PING, &Ping { value: 0 })).await?;
         }
-        let wake = end.min(connection.said() + PING_AFTER).min(connection.heard() + SILENT_AFTER);
+        if select.plays() && now >= counted + RECOUNT_AFTER {
+            counted = now;
+            if select.recount(door).await {
+                push(connection, &mut worlds, &select)?;
+                continue;
+            }
+        }
+        let mut wake = end.min(connection.said() + PING_AFTER).min(connection.heard() + SILENT_AFTER);
+        if select.plays() {
+            wake = wake.min(counted + RECOUNT_AFTER);
+        }
         tokio::select! {
             filled = connection.fill() => filled?,
             changed = worlds.changed() => {

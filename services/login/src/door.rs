@@ -19,6 +19,7 @@ use shardkeep_wire::{
     payload::ErrorCode,
     preface::{self, Preface},
 };
+use tokio::sync::Semaphore;
 use tonic::Request;
 
 use crate::{
@@ -29,6 +30,8 @@ use crate::{
 
 /// How long a welcome waits for the count of characters; without it the list says nothing of them.
 const COUNT_DEADLINE: Duration = Duration::from_millis(300);
+/// Accounts whose characters are counted again at the same time.
+const COUNTING: usize = 32;
 /// How long a welcome waits for billing; without an answer it says nothing of play time.
 const BILLING_DEADLINE: Duration = Duration::from_millis(300);
 
@@ -56,6 +59,8 @@ pub(crate) struct Door {
     pub(crate) registrations: Limits,
     billing: Directory,
     characters: Directory,
+    /// Bounds what those who are here ask about their characters. Overflow: they are told a little later.
+    counting: Semaphore,
     node: Node,
     daemon: Daemon,
 }
@@ -91,6 +96,7 @@ impl Door {
             region: RegionKey::new(&key).context("the region's key")?,
             registrations: Limits::new(registrations),
             characters: node.directory(DaemonKind::Dbcache),
+            counting: Semaphore::new(COUNTING),
             billing: node.directory(DaemonKind::Billing),
             config,
             node,
@@ -127,23 +133,29 @@ impl Door {
         Some(Lease::hold(&self.daemon, self.database.clone(), of, lasts))
     }
 
-    /// How many characters the account has in each world; nothing if the game's database does not answer.
-    pub(crate) async fn characters(&self, account: AccountId) -> HashMap<u32, u32> {
-        let Some(dbcache) = self.characters.lightest() else { return HashMap::new() };
+    /// How many characters the account has in each world; `None` if the game's database does not answer.
+    pub(crate) async fn characters(&self, account: AccountId) -> Option<HashMap<u32, u32>> {
+        let dbcache = self.characters.lightest()?;
         let mut client = DbCacheClient::new(self.node.channel(DaemonKind::Dbcache, &dbcache.grpc_address));
         let mut request = Request::new(CountCharactersRequest { account: account.0 });
         request.set_timeout(COUNT_DEADLINE);
         match tokio::time::timeout(COUNT_DEADLINE, client.count_characters(request)).await {
-            Ok(Ok(reply)) => reply.into_inner().by_world,
+            Ok(Ok(reply)) => Some(reply.into_inner().by_world),
             Ok(Err(status)) => {
                 tracing::warn!(%status, "dbcache does not count characters");
-                HashMap::new()
+                None
             }
             Err(_) => {
                 tracing::warn!("dbcache does not answer in time");
-                HashMap::new()
+                None
             }
         }
+    }
+
+    /// The same for an account that is here already; `None` also if as many as may be are asked about at the moment.
+    pub(crate) async fn characters_again(&self, account: AccountId) -> Option<HashMap<u32, u32>> {
+        let _room = self.counting.try_acquire().ok()?;
+        self.characters(account).await
     }
 
     /// `None`: the account's plan does not meter, or billing does not answer.

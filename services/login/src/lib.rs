@@ -76,7 +76,7 @@ impl Service for Login {
         let served = CancellationToken::new();
         let (view, closed) = watch::channel(maintenance::Closed::default());
         daemon.spawn("maintenance", maintenance::follow(database.clone(), view, served.clone()));
-        daemon.spawn("world list", worlds::follow(directory, closed, list, served.clone()));
+        daemon.spawn("world list", worlds::follow(directory, closed.clone(), list, served.clone()));
         let deployment = &settings.cluster.deployment;
         let door = Door::new(config, deployment, database.clone(), worlds, node.clone(), daemon.clone());
         let door = Arc::new(door.await?);
@@ -88,7 +88,7 @@ impl Service for Login {
         let revocations = door.revocations.clone();
         daemon.spawn("revocations", revocations::watch(database.clone(), revocations, served.clone()));
         let accounts = Routes::new(accounts::AccountsService::server(door.clone()));
-        let followed = revocations::RevocationsService::server(door.clone(), daemon.draining());
+        let followed = revocations::RevocationsService::server(door.clone(), closed, daemon.draining());
         node.serve(accounts.add_service(followed));
         daemon.spawn("load report", report(node, door.clone(), daemon.clone()));
         serve::serve(listener, door, &daemon, settings.daemon.grace).await;

@@ -317,7 +317,8 @@ impl Logon<Checked> {
         let welcome = Welcome { account_id: id.0, play_time_left_ms };
         metrics::welcomed(self.begun.elapsed());
         shardkeep_daemon::event!("login", account = id.0, name = name.as_str(), generation = generation.0, %address);
-        let select = WorldSelect::new(entered, name, chain, Viewer { staff, characters }, lease);
+        let viewer = Viewer { staff, characters: characters.unwrap_or_default() };
+        let select = WorldSelect::new(entered, name, chain, viewer, lease);
         Ok((select, answer(message, &welcome)?))
     }
 }

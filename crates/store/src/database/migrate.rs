@@ -33,7 +33,9 @@ macro_rules! files {
 impl Schema {
     fn files(self) -> Files {
         match self {
-            Self::Accounts => files![1 "accounts/0001_accounts", 20 "accounts/0020_account_life"],
+            Self::Accounts => {
+                files![1 "accounts/0001_accounts", 20 "accounts/0020_account_life", 40 "accounts/0040_closing"]
+            }
             Self::Game => files![1 "game/0001_game"],
             Self::Billing => files![1 "billing/0001_billing"],
             Self::Gm => files![1 "gm/0001_gm"],
