@@ -104,7 +104,9 @@ impl Core {
                 Some((Verdict::Warn(left), note)) => {
                     let line = Announcement { text: warning(left, note) };
                     session.lock().reliable(Message::event(opcode::ANNOUNCEMENT, &line).to_bytes());
-                    warned.push(session.clone());
+                    if session.touch() {
+                        warned.push(session.clone());
+                    }
                 }
                 Some((Verdict::SendHome, note)) => {
                     home.push((session, Ending::new(ErrorCode::Maintenance, note)));

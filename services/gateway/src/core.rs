@@ -272,7 +272,7 @@ impl Core {
         );
     }
 
-    /// Wakes those to whom something was appended, and ends those for whom it was too much.
+    /// Wakes those to whom something was appended and that were touched for it, and ends those for whom it was too much.
     pub(crate) fn wake(&self, touched: Vec<Arc<Session>>) {
         for session in touched {
             if session.lock().ended.is_some() {

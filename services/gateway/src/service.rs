@@ -192,7 +192,7 @@ impl Gateway for Service {
             session.lock().reliable(message.clone());
         }
         let reached = count(&sessions);
-        self.core.wake(sessions);
+        self.core.wake(sessions.into_iter().filter(|session| session.touch()).collect());
         Ok(Response::new(AnnounceReply { reached }))
     }
 }

@@ -18,11 +18,11 @@ use tracing::debug;
 
 use crate::{
     LoginError,
-    bounds::Place,
     connection::Connection,
     door::Door,
     handshake, logon, metrics, requests,
     select::WorldSelect,
+    serve::Held,
     update,
     worlds::{self, Worlds},
 };
@@ -70,7 +70,7 @@ pub(crate) async fn converse(
     connection: &mut Connection,
     door: &Door,
     drain: &Drain,
-    mut place: Place,
+    place: Held,
     upgrade: Option<&Upgrade>,
 ) -> Result<Infallible, End> {
     let begun = Instant::now();

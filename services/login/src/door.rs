@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use anyhow::Context;
 use shardkeep_auth::{Key, registration::RegionKey};
 use shardkeep_cluster::{Directory, Node};
-use shardkeep_daemon::Daemon;
+use shardkeep_daemon::{Crowd, CrowdBounds, Daemon, Neighbours};
 use shardkeep_rpc::{
     billing::{ShowRequest, billing_client::BillingClient},
     dbcache::{CountCharactersRequest, db_cache_client::DbCacheClient},
@@ -23,9 +23,9 @@ use tokio::sync::Semaphore;
 use tonic::Request;
 
 use crate::{
-    Config, DuplicateLogins, bounds::Bounds, config, gateways::Gateways, groups::Groups, limits::Limits,
-    pool::Pool, presence::Lease, puzzle::Puzzles, random, revocations::Revocations, update::Patches,
-    vault::Vault, worlds::Worlds,
+    Config, DuplicateLogins, config, gateways::Gateways, groups::Groups, limits::Limits, pool::Pool,
+    presence::Lease, puzzle::Puzzles, random, revocations::Revocations, update::Patches, vault::Vault,
+    worlds::Worlds,
 };
 
 /// How long a welcome waits for the count of characters; without it the list says nothing of them.
@@ -43,7 +43,8 @@ pub(crate) struct Door {
     pub(crate) decoy_seed: Key,
     /// Which groups those have.
     pub(crate) groups: Groups,
-    pub(crate) bounds: Bounds,
+    /// Bounds connections. Those who log in wait in a queue, so neighbours stay.
+    pub(crate) crowd: Crowd,
     pub(crate) pool: Pool,
     pub(crate) puzzles: Puzzles,
     pub(crate) limits: Limits,
@@ -84,7 +85,11 @@ impl Door {
             decoy_seed: accounts::shared_secret(&database, "decoy seed", &fresh).await?,
             database,
             groups: Groups::default(),
-            bounds: Bounds::new(&config),
+            crowd: Crowd::new(CrowdBounds {
+                all: config.max_connections,
+                per_origin: config.max_connections_per_address,
+                neighbours: Neighbours::Stay,
+            }),
             pool: Pool::new(&config),
             puzzles: Puzzles::new(config.puzzle.clone(), puzzle_seed),
             limits: Limits::new(config.limits.clone()),

@@ -3,7 +3,6 @@
 //! gateways, billing and the registry over gRPC; owns the accounts.
 
 mod accounts;
-mod bounds;
 mod config;
 mod connection;
 mod conversation;
@@ -109,7 +108,7 @@ async fn report(node: Node, door: Arc<Door>, daemon: Daemon) -> anyhow::Result<(
     let mut ticks = tokio::time::interval(REPORT);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while daemon.draining().run_until_cancelled(ticks.tick()).await.is_some() {
-        node.set_load(door.pool.load().max(door.bounds.load()));
+        node.set_load(door.pool.load().max(door.crowd.load()));
         metrics::pool_waiting(door.pool.waiting());
         metrics::puzzle_bits(door.puzzles.bits(door.pool.load()).unwrap_or_default());
     }

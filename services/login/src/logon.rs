@@ -15,6 +15,7 @@ use shardkeep_auth::{
     srp::{Challenge, Verifier},
     ticket::Chain,
 };
+use shardkeep_daemon::{Origin, Prefix};
 use shardkeep_store::accounts::{self, Credentials, Raised};
 use shardkeep_types::Secret;
 use shardkeep_wire::{
@@ -26,7 +27,7 @@ use shardkeep_wire::{
 use crate::{
     Hybrid, LoginError,
     door::{Door, cause},
-    limits::{Limits, Origin, Prefix},
+    limits::Limits,
     metrics,
     pool::Job,
     presence,

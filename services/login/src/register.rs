@@ -3,6 +3,7 @@
 use aws_lc_rs::digest;
 use prost::Message as _;
 use shardkeep_auth::{AccountName, Binding, srp::Verifier};
+use shardkeep_daemon::Origin;
 use shardkeep_store::accounts::{
     self, Proof,
     invitations::{self, Registered},
@@ -13,7 +14,7 @@ use shardkeep_wire::{
     payload::{self, NewAccount, Registration},
 };
 
-use crate::{LoginError, config::Registrations, door::Door, limits::Origin, logon, metrics};
+use crate::{LoginError, config::Registrations, door::Door, logon, metrics};
 
 /// The answer to `Register`.
 pub(crate) async fn answer(

@@ -11,7 +11,7 @@ use std::{
 use shardkeep_cluster::link::{GatewayId, LinkEvent, MessageKind, PublishKind, ServerMessage, SessionChange};
 use shardkeep_types::{BackendKind, DaemonKind, Epoch, GroupKey, SessionId};
 use shardkeep_wire::{Head, opcode};
-use tokio::time::timeout;
+use tokio::{sync::oneshot, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -38,13 +38,15 @@ struct Counter {
 }
 
 impl Counter {
-    async fn run(mut self, stop: CancellationToken) -> u64 {
+    /// Counts until `enough`, tells how far it came, and goes on listening.
+    async fn run(mut self, enough: CancellationToken, last: oneshot::Sender<u64>) {
         let mut said = 0;
-        while !stop.is_cancelled() {
+        // The first one comes when the session hears the table.
+        while !enough.is_cancelled() {
             while let Ok(event) = self.backend.events.try_recv() {
                 self.linked(event);
             }
-            let ready = self.backend.hub.watchers(table()) > 0;
+            let ready = said > 0 || self.backend.hub.watchers(table()) > 0;
             match &self.gateway {
                 Some(gateway) if ready && said < self.heard.load(Ordering::Acquire) + AHEAD => {
                     self.say(gateway, said);
@@ -57,7 +59,10 @@ impl Counter {
                 _ => tokio::task::yield_now().await,
             }
         }
-        said
+        last.send(said).unwrap();
+        while let Some(event) = self.backend.events.recv().await {
+            self.linked(event);
+        }
     }
 
     fn say(&self, gateway: &GatewayId, number: u64) {
@@ -140,10 +145,11 @@ async fn nothing_is_lost_or_said_twice_while_a_session_moves_to_and_fro() {
     for _ in 0..2 {
         backend.until("link", |event| matches!(event, LinkEvent::Up { .. }).then_some(())).await;
     }
-    let (heard, stop) = (Arc::new(AtomicU64::new(0)), CancellationToken::new());
+    let (heard, enough) = (Arc::new(AtomicU64::new(0)), CancellationToken::new());
     let player = cluster.player("gateway-1", 7).await;
     let counter = Counter { backend, session: player.session, gateway: None, heard: heard.clone() };
-    let counter = tokio::spawn(counter.run(stop.clone()));
+    let (last, said) = oneshot::channel();
+    let counter = tokio::spawn(counter.run(enough.clone(), last));
     let mut hearer = Hearer { player, next: 0, heard, asked: 0, answered: BTreeSet::new() };
     let addresses = ["gateway-2", "gateway-1"].map(|name| cluster.address(name));
     let moves = async {
@@ -154,13 +160,14 @@ async fn nothing_is_lost_or_said_twice_while_a_session_moves_to_and_fro() {
             hearer.ask().await;
             hearer.go(&addresses[round % 2]).await;
         }
-        stop.cancel();
-        let said = counter.await.unwrap();
+        enough.cancel();
+        let said = said.await.unwrap();
         while hearer.next < said || hearer.answered.len() < 30 {
             hearer.hear().await;
         }
     };
     timeout(3 * SOON, moves).await.expect("every number is heard");
+    counter.abort();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
