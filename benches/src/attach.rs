@@ -5,12 +5,8 @@
 use std::{
     future::poll_fn,
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
+    sync::Arc,
     task::{Context, Poll},
-    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, anyhow, ensure};
@@ -21,23 +17,20 @@ use tokio::{
     io::{AsyncRead, AsyncReadExt as _, ReadBuf},
     net::TcpStream,
     sync::Mutex,
-    task::JoinSet,
-    time::sleep,
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use crate::{
-    host, peer,
+    host,
+    load::per_cpu_second,
+    peer,
     site::{self, Site},
     table::{Measure, Outcome, Row},
 };
 
 const CLIENTS: usize = 32;
-const TIME: Duration = Duration::from_secs(5);
 /// At most so many; fewer than a gateway holds.
 const SESSIONS: usize = 6_000;
-/// For what a server still does after its last client has left.
-const AFTER: Duration = Duration::from_millis(500);
 
 pub const ATTACH: Measure = Measure {
     name: "attach",
@@ -66,7 +59,7 @@ async fn attaches() -> Result<f64> {
     let gateway = site.cluster.announced("gateway-1")?;
     let tickets: Arc<Mutex<Vec<Ticket>>> = Arc::new(Mutex::new(site.tickets(&gateway, SESSIONS).await?));
     let pid = gateway.pid;
-    per_cpu_second(pid, move |_| {
+    per_cpu_second(&[pid], CLIENTS, move |_| {
         let (tickets, gateway) = (tickets.clone(), gateway.clone());
         async move {
             let Some(ticket) = tickets.lock().await.pop() else { return Ok(false) };
@@ -104,7 +97,7 @@ async fn handshakes(resumed: bool) -> Result<Option<f64>> {
         connectors.push(connector);
     }
     let wanted = if resumed { HandshakeKind::Resumed } else { HandshakeKind::Full };
-    let rate = per_cpu_second(peer.pid(), move |client| {
+    let rate = per_cpu_second(&[peer.pid()], CLIENTS, move |client| {
         let connector = connectors[client].clone();
         async move {
             let kind = handshake(&connector, port, resumed).await?;
@@ -142,37 +135,10 @@ fn take_ticket(stream: &mut TlsStream<TcpStream>, context: &mut Context<'_>) -> 
 async fn accepts() -> Result<f64> {
     let port = host::free_port()?;
     let peer = peer::bare_accept(port)?;
-    per_cpu_second(peer.pid(), move |_| async move {
+    per_cpu_second(&[peer.pid()], CLIENTS, move |_| async move {
         let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
         ensure!(stream.read(&mut [0]).await? == 0, "it speaks");
         Ok(true)
     })
     .await
-}
-
-/// How many times `once` succeeds for each CPU second of the process, called with the number of the client; it says
-/// whether there is more to do.
-async fn per_cpu_second<F: Future<Output = Result<bool>> + Send>(
-    pid: u32,
-    once: impl Fn(usize) -> F + Clone + Send + Sync + 'static,
-) -> Result<f64> {
-    let (done, end) = (Arc::new(AtomicU64::new(0)), Instant::now() + TIME);
-    let cpu = host::cpu_of(pid)?;
-    let mut clients: JoinSet<Result<()>> = JoinSet::new();
-    for client in 0..CLIENTS {
-        let (once, done) = (once.clone(), done.clone());
-        clients.spawn(async move {
-            while Instant::now() < end && Box::pin(once(client)).await? {
-                done.fetch_add(1, Relaxed);
-            }
-            Ok(())
-        });
-    }
-    while let Some(client) = clients.join_next().await {
-        client??;
-    }
-    sleep(AFTER).await;
-    let (done, cpu) = (done.load(Relaxed), host::cpu_of(pid)? - cpu);
-    ensure!(done > 0 && !cpu.is_zero(), "nothing was done");
-    Ok(done as f64 / cpu.as_secs_f64())
 }

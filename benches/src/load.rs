@@ -22,6 +22,9 @@ use crate::host;
 
 const WARM_UP: Duration = Duration::from_secs(1);
 const TIME: Duration = Duration::from_secs(4);
+const STORM: Duration = Duration::from_secs(5);
+/// For what a server still does after its last client has left.
+const AFTER: Duration = Duration::from_millis(500);
 pub const REQUEST: [u8; 64] = [0x5a; 64];
 
 /// One connection's way to ask.
@@ -68,6 +71,34 @@ pub async fn drive<C: Client>(clients: Vec<C>, pace: Option<Duration>, pid: u32)
     ensure!(made > 0, "no round trip was made");
     let cpu_per_trip = Duration::from_secs_f64(cpu.as_secs_f64() / made as f64);
     Ok((Cost { trips_per_second: made as f64 / took.as_secs_f64(), cpu_per_trip }, clients))
+}
+
+/// How many times `once` succeeds for each CPU second of the processes, called with the number of the client; it says
+/// whether there is more to do.
+pub async fn per_cpu_second<F: Future<Output = Result<bool>> + Send>(
+    pids: &[u32],
+    clients: usize,
+    once: impl Fn(usize) -> F + Clone + Send + Sync + 'static,
+) -> Result<f64> {
+    let cpu = || pids.iter().map(|pid| host::cpu_of(*pid)).sum::<Result<Duration>>();
+    let (done, end, before) = (Arc::new(AtomicU64::new(0)), Instant::now() + STORM, cpu()?);
+    let mut running: JoinSet<Result<()>> = JoinSet::new();
+    for client in 0..clients {
+        let (once, done) = (once.clone(), done.clone());
+        running.spawn(async move {
+            while Instant::now() < end && Box::pin(once(client)).await? {
+                done.fetch_add(1, Relaxed);
+            }
+            Ok(())
+        });
+    }
+    while let Some(client) = running.join_next().await {
+        client??;
+    }
+    sleep(AFTER).await;
+    let (done, cpu) = (done.load(Relaxed), cpu()? - before);
+    ensure!(done > 0 && !cpu.is_zero(), "nothing was done");
+    Ok(done as f64 / cpu.as_secs_f64())
 }
 
 /// Asks a backend through a gateway, sealed.

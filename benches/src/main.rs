@@ -7,6 +7,7 @@
 mod attach;
 mod cluster;
 mod dns;
+mod entry;
 mod hold;
 mod host;
 mod ledger;
@@ -34,6 +35,7 @@ const MEASURES: &[Measure] = &[
     attach::ATTACH,
     hold::HOLD,
     srp::LOGINS,
+    entry::ENTRY,
     unknown::UNKNOWN,
     patch::PATCH,
     dns::DNS,

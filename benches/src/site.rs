@@ -21,7 +21,7 @@ use shardkeep_types::{DaemonKind, TicketId, WorldId};
 use shardkeep_wire::preface::{Preface, Service};
 use tokio::{runtime::Runtime, sync::OnceCell};
 
-const WORLD: u32 = 1;
+pub const WORLD: u32 = 1;
 const TICKET_LIVES: Duration = Duration::from_secs(300);
 const AT_ONCE: usize = 32;
 /// Measures log in and fail more often than a player may, measure logins and not puzzles, and draw more answers; accounts

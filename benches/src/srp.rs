@@ -48,14 +48,7 @@ pub const LOGINS: Measure = Measure {
 };
 
 fn run() -> Result<Outcome> {
-    let Some(printed) = host::output(
-        "python3",
-        &[&host::file("peers/openssl_modexp.py").to_string_lossy(), &TIME.as_secs().to_string(), N],
-    )?
-    else {
-        return Ok(Outcome::Skipped("apt install python3 libssl3".into()));
-    };
-    let peer: f64 = printed.trim().parse().context("the peer printed no number")?;
+    let Some(peer) = openssl()? else { return Ok(Outcome::Skipped(HOW_TO_INSTALL.into())) };
     let row = |case, ours: f64, peer: f64, of: &str| Row {
         case,
         ours: format!("{ours:.0} /s"),
@@ -83,6 +76,15 @@ fn run() -> Result<Outcome> {
         rows.push(row(case, per_second(|| login.whole())?, peer, "OpenSSL with 2048"));
     }
     Ok(Outcome::Rows(rows))
+}
+
+pub const HOW_TO_INSTALL: &str = "apt install python3 libssl3";
+
+/// Three exponentiations per core-second of the installed OpenSSL.
+pub fn openssl() -> Result<Option<f64>> {
+    let script = host::file("peers/openssl_modexp.py");
+    let printed = host::output("python3", &[&script.to_string_lossy(), &TIME.as_secs().to_string(), N])?;
+    printed.map(|printed| printed.trim().parse().context("the peer printed no number")).transpose()
 }
 
 /// The server's steps alone: the client's answers are made beforehand, for a fixed `b`.

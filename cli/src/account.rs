@@ -8,9 +8,9 @@ use shardkeep_auth::{
 };
 use shardkeep_rpc::{
     accounts::{
-        Account, BanRequest, CreateRequest, InviteRequest, ListRequest, LogOutRequest, RegionRequest,
-        SessionsReply, SessionsRequest, SetSecondFactorRequest, SetStaffRequest, SetVerifierRequest,
-        ShowRequest, UnbanRequest, accounts_client::AccountsClient, show_request::Who,
+        Account, ActiveIn, BanRequest, CreateRequest, InviteRequest, ListRequest, LogOutRequest,
+        RegionRequest, SessionsReply, SessionsRequest, SetSecondFactorRequest, SetStaffRequest,
+        SetVerifierRequest, ShowRequest, UnbanRequest, accounts_client::AccountsClient, show_request::Who,
     },
     tonic::{Code, transport::Channel},
 };
@@ -71,9 +71,17 @@ enum Command {
         hours: Option<u64>,
         #[arg(long)]
         reason: String,
+        /// In all regions of the centre; otherwise in this one
+        #[arg(long)]
+        everywhere: bool,
     },
     /// Let a banned account in again
-    Unban { name: String },
+    Unban {
+        name: String,
+        /// End the ban in all regions, and not this one's own
+        #[arg(long)]
+        everywhere: bool,
+    },
     /// End all sessions of an account
     LogOut { name: String },
     /// Where an account is logged in
@@ -98,7 +106,7 @@ enum Command {
         #[arg(long, default_value_t = 72)]
         hours: u64,
     },
-    /// Print the region's public key, to which registrations are sealed, and who may register
+    /// Print the region's public key, to which registrations are sealed, who may register, and the region's name
     Region,
 }
 
@@ -126,22 +134,30 @@ pub async fn run(args: AccountArgs) -> Result<()> {
         }
         Command::Show { name } => {
             let request = ShowRequest { who: Some(Who::Name(name)) };
-            print(&[accounts.show(request).await.map_err(terminal::plain)?.into_inner()]);
+            let account = accounts.show(request).await.map_err(terminal::plain)?.into_inner();
+            print(std::slice::from_ref(&account));
+            print_regions(&account);
         }
         Command::List { prefix, limit } => {
             let request = ListRequest { prefix, after: String::new(), limit };
             print(&accounts.list(request).await.map_err(terminal::plain)?.into_inner().accounts);
         }
-        Command::Ban { name, hours, reason } => {
+        Command::Ban { name, hours, reason, everywhere } => {
             let until_ms =
                 hours.map_or(u64::MAX, |hours| now_ms().saturating_add(hours.saturating_mul(3_600_000)));
-            let request = BanRequest { name: name.clone(), until_ms, reason };
+            let request = BanRequest { name: name.clone(), until_ms, reason, everywhere };
             let ended = accounts.ban(request).await.map_err(terminal::plain)?.into_inner().sessions_ended;
-            println!("{name} is banned; {ended} sessions ended");
+            if everywhere {
+                println!("{name} is banned in all regions; its sessions end");
+            } else {
+                println!("{name} is banned; {ended} sessions ended");
+            }
         }
-        Command::Unban { name } => {
-            accounts.unban(UnbanRequest { name: name.clone() }).await.map_err(terminal::plain)?;
-            println!("{name} may log in again");
+        Command::Unban { name, everywhere } => {
+            let request = UnbanRequest { name: name.clone(), everywhere };
+            accounts.unban(request).await.map_err(terminal::plain)?;
+            let whose = if everywhere { "; a region's own ban stays" } else { "" };
+            println!("{name} may log in again{whose}");
         }
         Command::LogOut { name } => {
             let request = LogOutRequest { name: name.clone() };
@@ -179,6 +195,9 @@ pub async fn run(args: AccountArgs) -> Result<()> {
             let region = accounts.region(RegionRequest {}).await.map_err(terminal::plain)?.into_inner();
             println!("public key    {}", hex(&region.public_key));
             println!("registration  {}", region.registration);
+            if !region.region.is_empty() {
+                println!("region        {}", region.region);
+            }
         }
     }
     Ok(())
@@ -236,23 +255,44 @@ pub async fn ensure(accounts: &mut AccountsClient<Channel>, name: &str, password
 fn print(accounts: &[Account]) {
     let mut table = terminal::table(["id", "name", "generation", "created", "last login", "ban", "marks"]);
     for it in accounts {
-        let ban = match it.banned_until_ms {
-            0 => "-".to_owned(),
-            u64::MAX => format!("for ever: {}", it.ban_reason),
-            until => format!("until {}: {}", date(until), it.ban_reason),
-        };
         let row = [
             it.id.to_string(),
             it.name.clone(),
-            it.generation.to_string(),
+            if it.generation == 0 { "-".into() } else { it.generation.to_string() },
             date(it.created_ms),
             if it.last_login_ms == 0 { "never".into() } else { date(it.last_login_ms) },
-            ban,
+            bans(it),
             marks(it),
         ];
         table.add_row(row);
     }
     println!("{table}");
+}
+
+fn bans(account: &Account) -> String {
+    let told = |until_ms: u64, reason: &str, where_: &str| match until_ms {
+        0 => None,
+        u64::MAX => Some(format!("{where_}for ever: {reason}")),
+        until => Some(format!("{where_}until {}: {reason}", date(until))),
+    };
+    let own = told(account.banned_until_ms, &account.ban_reason, "");
+    let all = told(account.banned_everywhere_until_ms, &account.ban_everywhere_reason, "everywhere, ");
+    let bans: Vec<String> = own.into_iter().chain(all).collect();
+    if bans.is_empty() { "-".to_owned() } else { bans.join("\n") }
+}
+
+/// Nothing, where there is no centre.
+fn print_regions(account: &Account) {
+    if account.centre_silent {
+        println!("the centre does not answer: in which other regions it is active is not known");
+    } else if !account.active_in.is_empty() {
+        let told = |it: &ActiveIn| format!("{} since {}", it.region, date(it.since_ms));
+        let regions: Vec<String> = account.active_in.iter().map(told).collect();
+        println!("active in {}", regions.join(", "));
+    }
+    if account.generation == 0 {
+        println!("not active in this region: the first login makes it so");
+    }
 }
 
 fn marks(account: &Account) -> String {

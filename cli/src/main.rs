@@ -91,6 +91,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    end_with_the_reader();
     match Cli::parse().command {
         // A daemon has a life, a runtime and exit codes of its own.
         Command::Daemon(args) => daemon::run(args),
@@ -98,6 +99,19 @@ fn main() -> ExitCode {
         Command::Attacker => attack::attacker(),
         command => finish(run(command)),
     }
+}
+
+/// Whoever reads the output may have had enough (`| head`): that ends the command, and is no failure of it. Printing can
+/// only panic then.
+fn end_with_the_reader() {
+    let panics = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        let message = panic.payload_as_str().unwrap_or_default();
+        if message.starts_with("failed printing to stdout") && message.contains("Broken pipe") {
+            std::process::exit(0);
+        }
+        panics(panic);
+    }));
 }
 
 #[tokio::main]
@@ -122,7 +136,9 @@ async fn run(command: Command) -> Result<ExitCode> {
         Command::Healthcheck(args) => healthcheck::run(&args).await?,
         Command::Doctor(args) => return doctor::run(&args).await,
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "shardkeep", &mut std::io::stdout());
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "shardkeep", &mut script);
+            print!("{}", String::from_utf8_lossy(&script));
         }
     }
     Ok(ExitCode::SUCCESS)

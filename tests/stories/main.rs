@@ -17,6 +17,7 @@ mod link_cut;
 mod login;
 mod meeting;
 mod operator;
+mod regions;
 mod restart;
 mod slow_client;
 mod standing;

@@ -75,6 +75,12 @@ impl Field {
         source::pick(&self.orders.gateways).copied()
     }
 
+    /// A login server or a gateway.
+    pub fn player_door(&self) -> Option<Loopback> {
+        let doors = [self.login(), self.gateway()];
+        source::pick(&doors).copied().flatten()
+    }
+
     pub fn dns(&self) -> Loopback {
         self.orders.dns
     }

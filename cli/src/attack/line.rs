@@ -87,6 +87,21 @@ impl Line {
         }
     }
 
+    /// How the server ends the connection, whatever it says before; [`End::Open`] at `until`.
+    pub async fn hang_up(&mut self, until: Instant) -> End {
+        let reading = async {
+            loop {
+                self.inbound.clear();
+                match self.stream.read_buf(&mut self.inbound).await {
+                    Ok(0) => return End::Closed,
+                    Ok(_) => {}
+                    Err(_) => return End::Reset,
+                }
+            }
+        };
+        timeout_at(until, reading).await.unwrap_or(End::Open)
+    }
+
     async fn first(&mut self) -> (End, Option<Message>) {
         loop {
             match Decoder::new(Side::Server).next(&mut self.inbound) {

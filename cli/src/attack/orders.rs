@@ -33,6 +33,10 @@ pub enum Attack {
     SizeBombs,
     /// Wrong passwords from everywhere, for the accounts of those who play
     WrongPasswords,
+    /// Packets that begin as QUIC's do, and go on with noise
+    QuicNoise,
+    /// WebSockets that stop half-way, or go on with nonsense
+    Upgrades,
     /// Well-formed DNS queries, by the burst
     DnsFlood,
     /// DNS packets that are bent, cut, or in loops
@@ -52,6 +56,8 @@ impl Attack {
         Self::AccountProbing,
         Self::SizeBombs,
         Self::WrongPasswords,
+        Self::QuicNoise,
+        Self::Upgrades,
         Self::DnsFlood,
         Self::DnsMalformed,
     ];

@@ -1,6 +1,7 @@
 //! `shardkeep up`: the whole cluster on this machine, fourteen processes of this one binary.
 
 mod plan;
+mod region;
 mod supervisor;
 
 use std::{
@@ -19,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::{
     plan::{Child, Shape},
+    region::Region,
     supervisor::{Running, Supervisor},
 };
 use crate::{
@@ -48,6 +50,13 @@ pub struct UpArgs {
     /// Redis for the chat bus (redis://host:port); in memory when absent
     #[arg(long, env = "SHARDKEEP_REDIS", hide_env_values = true)]
     pub redis: Option<String>,
+    /// Be a region of this name among several that share accounts: the home region, which keeps them, unless --home
+    /// names another
+    #[arg(long, value_name = "NAME")]
+    pub region: Option<String>,
+    /// Data folder of the home region's cluster on this machine, to share its accounts and its authority
+    #[arg(long, value_name = "DATA_DIR", requires = "region")]
+    pub home: Option<PathBuf>,
     /// TOML file with settings for the daemons, in the sections they read ([zone], [gateway], …)
     #[arg(long)]
     pub config: Option<PathBuf>,
@@ -66,7 +75,8 @@ pub async fn run(args: UpArgs) -> Result<()> {
     }
     let dir = DataDir::new(&args.data_dir)?;
     let _lock = dir.take()?;
-    let shape = shape(&args)?;
+    let region = region::of(&args, &dir)?;
+    let shape = shape(&args, region)?;
     let children = plan::children(args.port_base);
     ports_are_free(&shape, &children)?;
     certificates(&dir, &shape, &children)?;
@@ -83,6 +93,9 @@ pub async fn run(args: UpArgs) -> Result<()> {
     match result {
         Ok(announced) if !interrupted.is_cancelled() => {
             greet(&dir, &announced, started.elapsed()).await;
+            if let Some(text) = region::greeting(&args, &dir) {
+                say(text);
+            }
             interrupted.cancelled().await;
             stop_all(running, &kill).await;
             Ok(())
@@ -98,7 +111,7 @@ pub async fn run(args: UpArgs) -> Result<()> {
     }
 }
 
-fn shape(args: &UpArgs) -> Result<Shape> {
+fn shape(args: &UpArgs, region: Option<Region>) -> Result<Shape> {
     let overrides = match &args.config {
         Some(path) => {
             let text =
@@ -121,6 +134,7 @@ fn shape(args: &UpArgs) -> Result<Shape> {
         advertise: args.advertise.clone(),
         postgres: args.postgres.clone(),
         redis: args.redis.clone(),
+        region,
         overrides,
     })
 }

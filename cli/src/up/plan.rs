@@ -6,6 +6,7 @@ use std::path::Path;
 use shardkeep_types::DaemonKind;
 use toml::{Table, Value};
 
+use super::region::Region;
 use crate::data_dir::DataDir;
 
 /// The only world of a cluster on one machine.
@@ -24,6 +25,8 @@ pub struct Shape {
     pub postgres: Option<String>,
     /// `redis://…`; the in-memory bus when absent.
     pub redis: Option<String>,
+    /// Which region this cluster is of several.
+    pub region: Option<Region>,
     /// The user's own settings, in the sections that daemons read.
     pub overrides: Table,
 }
@@ -121,6 +124,9 @@ pub fn config(shape: &Shape, dir: &DataDir, child: &Child, registry: Option<&str
     if let (Some(database), true) = (&shape.postgres, owns_a_store(child.kind)) {
         service.insert("store".into(), database.clone().into());
     }
+    if let (Some(region), DaemonKind::Login) = (&shape.region, child.kind) {
+        service.insert("central".into(), region.settings(shape.postgres.as_deref(), dir).into());
+    }
     if let (Some(redis), DaemonKind::Chat) = (&shape.redis, child.kind) {
         service.insert("bus".into(), redis.clone().into());
     }
@@ -175,6 +181,7 @@ mod tests {
             advertise: "127.0.0.1".into(),
             postgres: None,
             redis: None,
+            region: None,
             overrides: Table::new(),
         }
     }
@@ -210,6 +217,27 @@ mod tests {
         let chat = config(&shape, &dir, &child(DaemonKind::Chat), Some("127.0.0.1:7001"));
         assert_eq!(chat["chat"]["bus"].as_str(), Some("redis://h"));
         assert_eq!(chat["cluster"]["world"].as_integer(), Some(1));
+    }
+
+    #[test]
+    fn the_home_region_keeps_the_accounts_and_the_others_ask_it() {
+        let dir = DataDir::new(Path::new("var")).unwrap();
+        let login = |shape: &Shape| {
+            let child = children(7000).into_iter().find(|c| c.kind == DaemonKind::Login).unwrap();
+            config(shape, &dir, &child, None).remove("login").unwrap()
+        };
+        let mut shape = shape();
+        assert!(login(&shape).get("central").is_none());
+        shape.region = Some(Region::Home { name: "eu".into() });
+        let central = &login(&shape)["central"];
+        assert_eq!(central["region"].as_str(), Some("eu"));
+        assert!(central["store"].as_str().unwrap().ends_with("var/db/central.db"));
+        shape.postgres = Some("postgres://u@h:1/game".into());
+        assert_eq!(login(&shape)["central"]["store"].as_str(), shape.postgres.as_deref());
+        shape.region = Some(Region::Other { name: "us".into(), at: "127.0.0.1:7003".into() });
+        let central = &login(&shape)["central"];
+        assert_eq!(central["at"].as_array().unwrap()[0].as_str(), Some("127.0.0.1:7003"));
+        assert!(central.get("store").is_none());
     }
 
     #[test]

@@ -66,7 +66,44 @@ pub(crate) fn sha256(parts: &[&[u8]]) -> [u8; 32] {
 }
 
 pub(crate) fn mac(key: &Key, parts: &[&[u8]]) -> Mac {
-    Mac(hmac_parts(key.expose(), parts))
+    MacKey::new(key.expose()).mac(parts)
+}
+
+/// A key of HMAC, made ready once for all that is made with it.
+pub(crate) struct MacKey(hmac::Key);
+
+impl MacKey {
+    fn new(key: &[u8]) -> Self {
+        Self(hmac::Key::new(hmac::HMAC_SHA256, key))
+    }
+
+    /// As the PRK of HKDF-Expand.
+    pub(crate) fn prk(prk: &Key) -> Self {
+        Self::new(prk.expose())
+    }
+
+    pub(crate) fn mac(&self, parts: &[&[u8]]) -> Mac {
+        Mac(self.sign(parts))
+    }
+
+    /// HKDF-Expand to `N` bytes. One block of SHA-256 is all the protocol ever asks for.
+    pub(crate) fn expand<const N: usize>(&self, info: &str) -> Secret<[u8; N]> {
+        const { assert!(N <= 32, "one block of HKDF-Expand") };
+        let block = Secret::new(self.sign(&[info.as_bytes(), &[1]]));
+        let mut output = [0; N];
+        output.copy_from_slice(&block.expose()[..N]);
+        Secret::new(output)
+    }
+
+    fn sign(&self, parts: &[&[u8]]) -> [u8; 32] {
+        let mut context = hmac::Context::with_key(&self.0);
+        for part in parts {
+            context.update(part);
+        }
+        let mut output = [0; 32];
+        output.copy_from_slice(context.sign().as_ref());
+        output
+    }
 }
 
 /// HKDF-Extract.
@@ -76,26 +113,12 @@ pub(crate) fn extract(salt: &[u8; 32], ikm: &Key) -> Key {
 
 /// The same of several secrets, one after the other.
 pub(crate) fn extract_parts(salt: &[u8; 32], ikm: &[&[u8]]) -> Key {
-    Secret::new(hmac_parts(salt, ikm))
+    Secret::new(MacKey::new(salt).sign(ikm))
 }
 
-/// HKDF-Expand to `N` bytes. One block of SHA-256 is all the protocol ever asks for.
+/// HKDF-Expand of one key only.
 pub(crate) fn expand<const N: usize>(prk: &Key, info: &str) -> Secret<[u8; N]> {
-    const { assert!(N <= 32, "one block of HKDF-Expand") };
-    let block = Secret::new(hmac_parts(prk.expose(), &[info.as_bytes(), &[1]]));
-    let mut output = [0; N];
-    output.copy_from_slice(&block.expose()[..N]);
-    Secret::new(output)
-}
-
-fn hmac_parts(key: &[u8], parts: &[&[u8]]) -> [u8; 32] {
-    let mut context = hmac::Context::with_key(&hmac::Key::new(hmac::HMAC_SHA256, key));
-    for part in parts {
-        context.update(part);
-    }
-    let mut output = [0; 32];
-    output.copy_from_slice(context.sign().as_ref());
-    output
+    MacKey::prk(prk).expand(info)
 }
 
 fn digest_bytes(digest: &digest::Digest) -> [u8; 32] {
@@ -111,7 +134,7 @@ mod tests {
     /// RFC 5869, test case 3 with its salt (empty means 32 zero bytes): extract and the first block of expand.
     #[test]
     fn hkdf_matches_its_rfc() {
-        let prk = Secret::new(hmac_parts(&[0; 32], &[&[0x0b; 22]]));
+        let prk = extract_parts(&[0; 32], &[&[0x0b; 22]]);
         assert_eq!(
             hex::encode(prk.expose()),
             "19ef24a32c717b167f33a91d6f648bdf96596776afdb6377ac434c1c293ccb04"

@@ -3,7 +3,7 @@
 //! impossible to tamper with.
 
 use crate::{
-    crypto::{Key, Mac, expand, extract_parts, mac},
+    crypto::{Key, Mac, MacKey, extract_parts, mac},
     hybrid::HybridSecret,
     ticket::Chain,
 };
@@ -25,13 +25,13 @@ impl LoginKeys {
     /// after `Proof`.
     pub fn derive(shared: &Key, hybrid: Option<&HybridSecret>, th1: &[u8; 32]) -> Self {
         let hybrid: &[u8] = hybrid.map_or(&[], |secret| secret.expose());
-        let root = extract_parts(th1, &[shared.expose(), hybrid]);
+        let root = MacKey::prk(&extract_parts(th1, &[shared.expose(), hybrid]));
         Self {
-            client: expand(&root, "shardkeep v1 login client key"),
-            server: expand(&root, "shardkeep v1 login server key"),
-            chain: Chain::new(expand(&root, "shardkeep v1 ticket chain")),
-            server_finished: expand(&root, "shardkeep v1 login server finished"),
-            client_finished: expand(&root, "shardkeep v1 login client finished"),
+            client: root.expand("shardkeep v1 login client key"),
+            server: root.expand("shardkeep v1 login server key"),
+            chain: Chain::new(root.expand("shardkeep v1 ticket chain")),
+            server_finished: root.expand("shardkeep v1 login server finished"),
+            client_finished: root.expand("shardkeep v1 login client finished"),
         }
     }
 

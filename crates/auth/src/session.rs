@@ -14,7 +14,7 @@
 //! # assert!(!mac.matches(expected.as_bytes())); let _ = keys;
 //! ```
 
-use crate::crypto::{Key, Mac, expand, extract, mac, sha256};
+use crate::crypto::{Key, Mac, MacKey, expand, extract, sha256};
 
 /// Value of `Attached.key`.
 pub mod which_key {
@@ -27,18 +27,23 @@ pub mod which_key {
 }
 
 /// Proves the possession of a ticket key or resume key, on either side.
-#[derive(Debug)]
-pub struct Proof(Key);
+pub struct Proof(MacKey);
+
+impl std::fmt::Debug for Proof {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Proof(***)")
+    }
+}
 
 impl Proof {
     /// Proof for `Attach`, by the ticket's key.
     pub fn attach(ticket_key: &Key) -> Self {
-        Self(expand(ticket_key, "shardkeep v1 attach mac"))
+        Self(MacKey::prk(&expand(ticket_key, "shardkeep v1 attach mac")))
     }
 
     /// Proof for `Resume`, by the gateway's or the world's resume key.
     pub fn resume(resume_key: &Key) -> Self {
-        Self(expand(resume_key, "shardkeep v1 resume mac"))
+        Self(MacKey::prk(&expand(resume_key, "shardkeep v1 resume mac")))
     }
 
     /// `Attach.mac`, `Resume.gateway_mac` or `Resume.world_mac`. `preface` is as in [`crate::Binding`], `id` the ticket's
@@ -46,13 +51,13 @@ impl Proof {
     /// than 255 match nothing).
     pub fn client(&self, preface: &[u8], id: &[u8; 16], random: &[u8; 32], suites: &[u8]) -> Mac {
         let count = u8::try_from(suites.len()).unwrap_or(u8::MAX);
-        mac(&self.0, &[b"client", preface, id, random, &[count], suites])
+        self.0.mac(&[b"client", preface, id, random, &[count], suites])
     }
 
     /// `Attached.mac`. `request` is the whole `Attach` or `Resume` message as sent, `random` the server's 32 bytes,
     /// `suite` the one chosen, `key` one of [`which_key`].
     pub fn server(&self, preface: &[u8], request: &[u8], random: &[u8; 32], suite: u8, key: u8) -> Mac {
-        mac(&self.0, &[b"server", &sha256(&[preface, request]), random, &[suite, key]])
+        self.0.mac(&[b"server", &sha256(&[preface, request]), random, &[suite, key]])
     }
 }
 
@@ -75,13 +80,13 @@ impl SessionKeys {
     /// `key` is the one that was proved, `request` the whole `Attach` or `Resume` message, `attached` the whole
     /// answer, both without the record's length.
     pub fn derive(key: &Key, preface: &[u8], request: &[u8], attached: &[u8]) -> Self {
-        let secret = extract(&sha256(&[preface, request, attached]), key);
+        let secret = MacKey::prk(&extract(&sha256(&[preface, request, attached]), key));
         Self {
-            client: expand(&secret, "shardkeep v1 session client key"),
-            server: expand(&secret, "shardkeep v1 session server key"),
-            datagrams: expand(&secret, "shardkeep v1 session datagram key"),
-            gateway_resume: expand(&secret, "shardkeep v1 gateway resume"),
-            world_resume: expand(&secret, "shardkeep v1 world resume"),
+            client: secret.expand("shardkeep v1 session client key"),
+            server: secret.expand("shardkeep v1 session server key"),
+            datagrams: secret.expand("shardkeep v1 session datagram key"),
+            gateway_resume: secret.expand("shardkeep v1 gateway resume"),
+            world_resume: secret.expand("shardkeep v1 world resume"),
         }
     }
 }

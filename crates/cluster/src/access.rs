@@ -35,6 +35,7 @@ const TABLE: &[Rule] = &[
     rule("shardkeep.dns.v1.Dns", "*", OPERATORS),
     rule("shardkeep.accounts.v1.Accounts", "*", OPERATORS),
     rule("shardkeep.accounts.v1.Revocations", "Follow", &[Gateway]),
+    rule("shardkeep.central.v1.Central", "*", &[Login]),
     rule("shardkeep.gateway.v1.Gateway", "Admit", &[Login]),
     rule("shardkeep.gateway.v1.Gateway", "RevokeTicket", &[Login]),
     rule("shardkeep.gateway.v1.Gateway", "RevokeAccount", &[Login]),

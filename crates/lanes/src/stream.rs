@@ -80,11 +80,16 @@ impl Stream {
     /// # Errors
     /// When the connection is gone.
     pub async fn readable(&self) -> io::Result<()> {
+        future::poll_fn(|cx| self.poll_readable(cx)).await
+    }
+
+    /// The same for one task at a time, which needs no future for it.
+    pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
-            Self::Tcp(stream) => stream.readable().await,
-            Self::Quic(stream) => future::poll_fn(|cx| stream.poll_readable(cx)).await,
-            Self::WebSocket(socket) => future::poll_fn(|cx| socket.poll_readable(cx)).await,
-            Self::Gone => Err(gone()),
+            Self::Tcp(stream) => stream.poll_read_ready(cx),
+            Self::Quic(stream) => stream.poll_readable(cx),
+            Self::WebSocket(socket) => socket.poll_readable(cx),
+            Self::Gone => Poll::Ready(Err(gone())),
         }
     }
 
@@ -93,11 +98,16 @@ impl Stream {
     /// # Errors
     /// When the connection is gone.
     pub async fn writable(&self) -> io::Result<()> {
+        future::poll_fn(|cx| self.poll_writable(cx)).await
+    }
+
+    /// The same for one task at a time, which needs no future for it.
+    pub fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
-            Self::Tcp(stream) => stream.writable().await,
-            Self::Quic(stream) => future::poll_fn(|cx| stream.poll_writable(cx)).await,
-            Self::WebSocket(socket) => future::poll_fn(|cx| socket.poll_writable(cx)).await,
-            Self::Gone => Err(gone()),
+            Self::Tcp(stream) => stream.poll_write_ready(cx),
+            Self::Quic(stream) => stream.poll_writable(cx),
+            Self::WebSocket(socket) => socket.poll_writable(cx),
+            Self::Gone => Poll::Ready(Err(gone())),
         }
     }
 

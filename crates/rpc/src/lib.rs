@@ -3,6 +3,7 @@
 
 pub mod batch;
 mod convert;
+mod masked;
 mod reason;
 
 pub use convert::{Malformed, session_id};
@@ -28,6 +29,7 @@ mod generated {
         service!(accounts, "shardkeep.accounts.v1");
         service!(ai, "shardkeep.ai.v1");
         service!(billing, "shardkeep.billing.v1");
+        service!(central, "shardkeep.central.v1");
         service!(chat, "shardkeep.chat.v1");
         service!(control, "shardkeep.control.v1");
         service!(dbcache, "shardkeep.dbcache.v1");
@@ -43,7 +45,8 @@ mod generated {
 }
 
 pub use generated::shardkeep::{
-    accounts::v1 as accounts, ai::v1 as ai, billing::v1 as billing, chat::v1 as chat, control::v1 as control,
-    dbcache::v1 as dbcache, dns::v1 as dns, gateway::v1 as gateway, gm::v1 as gm, link::v1 as link,
-    logs::v1 as logs, registry::v1 as registry, v1 as common, world::v1 as world, zone::v1 as zone,
+    accounts::v1 as accounts, ai::v1 as ai, billing::v1 as billing, central::v1 as central, chat::v1 as chat,
+    control::v1 as control, dbcache::v1 as dbcache, dns::v1 as dns, gateway::v1 as gateway, gm::v1 as gm,
+    link::v1 as link, logs::v1 as logs, registry::v1 as registry, v1 as common, world::v1 as world,
+    zone::v1 as zone,
 };

@@ -4,6 +4,7 @@
 pub mod closed_worlds;
 pub mod invitations;
 pub mod leases;
+pub mod regional;
 pub mod revocations;
 pub mod second_factor;
 #[cfg(test)]
@@ -27,11 +28,23 @@ pub struct Account {
     pub created_ms: u64,
     /// 0: never.
     pub last_login_ms: u64,
+    /// Of this store.
     pub ban: Ban,
+    /// Of the centre.
+    pub ban_everywhere: Ban,
+    /// Of the centre's account that this is the copy of; 0: no centre has it.
+    pub central_version: u64,
     /// May enter worlds that are closed to players.
     pub staff: bool,
     /// Whether a second factor is in force.
     pub second_factor: bool,
+}
+
+impl Account {
+    /// What keeps the account out.
+    pub fn effective_ban(&self) -> Ban {
+        self.ban.clone().or_longer(self.ban_everywhere.clone())
+    }
 }
 
 /// Until when an account may not log in, and why.
@@ -40,6 +53,14 @@ pub struct Ban {
     /// Milliseconds since the Unix epoch; 0: not banned; [`FOR_EVER`].
     pub until_ms: u64,
     pub reason: String,
+}
+
+impl Ban {
+    /// Of two bans, the one that lasts longer.
+    #[must_use]
+    fn or_longer(self, other: Self) -> Self {
+        if other.until_ms > self.until_ms { other } else { self }
+    }
 }
 
 /// What proves a password, in numbers of SRP.
@@ -55,6 +76,7 @@ pub struct Proof {
 pub struct Credentials {
     pub id: AccountId,
     pub generation: Generation,
+    /// The store's own or the centre's, whichever lasts longer.
     pub ban: Ban,
     pub staff: bool,
     pub second_factor: bool,
@@ -126,7 +148,7 @@ pub async fn change_proof(
     raise_by(database, bind_proof(update.bind(id.0).bind(from.0), proof), cause).await
 }
 
-fn bind_proof(query: crate::Query, proof: &Proof) -> crate::Query {
+pub(crate) fn bind_proof(query: crate::Query, proof: &Proof) -> crate::Query {
     query.bind(proof.group).bind(proof.salt.clone()).bind(proof.verifier.expose().clone())
 }
 
@@ -135,8 +157,12 @@ pub async fn ban(database: &Database, name: &str, ban: &Ban, cause: &Cause) -> R
     let update =
         sql("UPDATE accounts SET banned_until_ms = $2, ban_reason = $3, generation = generation + 1 \
          WHERE name = $1 RETURNING id, generation");
-    let until = i64::try_from(ban.until_ms).unwrap_or(i64::MAX);
-    raise_by(database, update.bind(name).bind(until).bind(&ban.reason), cause).await
+    raise_by(database, update.bind(name).bind(ban_until(ban)).bind(&ban.reason), cause).await
+}
+
+/// As a column holds it.
+pub(crate) fn ban_until(ban: &Ban) -> i64 {
+    i64::try_from(ban.until_ms).unwrap_or(i64::MAX)
 }
 
 /// Whether there is such an account.
@@ -209,14 +235,15 @@ pub async fn log_in(
 }
 
 pub async fn credentials(database: &Database, name: &str) -> Result<Option<Credentials>, Error> {
-    let select = sql("SELECT id, generation, banned_until_ms, ban_reason, staff, \
+    let select = sql("SELECT id, generation, banned_until_ms, ban_reason, everywhere_until_ms, \
+         everywhere_reason, staff, \
          (SELECT COUNT(*) FROM second_factors WHERE account = accounts.id AND confirmed = 1), \
          srp_group, salt, verifier FROM accounts WHERE name = $1");
     let Some(mut row) = database.fetch_optional(select.bind(name)).await? else { return Ok(None) };
     Ok(Some(Credentials {
         id: AccountId(row.take()?),
         generation: Generation(row.take()?),
-        ban: take_ban(&mut row)?,
+        ban: take_ban(&mut row)?.or_longer(take_ban(&mut row)?),
         staff: row.take()?,
         second_factor: row.take()?,
         proof: Proof { group: row.take()?, salt: row.take()?, verifier: Secret::new(row.take()?) },
@@ -226,7 +253,8 @@ pub async fn credentials(database: &Database, name: &str) -> Result<Option<Crede
 /// The columns of [`account`], in its order. A macro, because statements are literals.
 macro_rules! account_columns {
     () => {
-        "id, name, generation, created_ms, last_login_ms, banned_until_ms, ban_reason, staff, \
+        "id, name, generation, created_ms, last_login_ms, banned_until_ms, ban_reason, \
+         everywhere_until_ms, everywhere_reason, central_version, staff, \
          (SELECT COUNT(*) FROM second_factors WHERE account = accounts.id AND confirmed = 1)"
     };
 }
@@ -283,12 +311,14 @@ fn account(mut row: Row) -> Result<Account, Error> {
         created_ms: row.take()?,
         last_login_ms: row.take()?,
         ban: take_ban(&mut row)?,
+        ban_everywhere: take_ban(&mut row)?,
+        central_version: row.take()?,
         staff: row.take()?,
         second_factor: row.take()?,
     })
 }
 
-fn take_ban(row: &mut Row) -> Result<Ban, Error> {
+pub(crate) fn take_ban(row: &mut Row) -> Result<Ban, Error> {
     let until: i64 = row.take()?;
     let until_ms = if until == i64::MAX { FOR_EVER } else { u64::try_from(until).unwrap_or(0) };
     Ok(Ban { until_ms, reason: row.take()? })

@@ -250,9 +250,14 @@ mod tests {
         let server = Postgres::start().await;
         let url = server.url();
         let open = |schema| Database::open(&url, schema);
-        let (game, accounts, billing, gm) =
-            tokio::join!(open(Schema::Game), open(Schema::Accounts), open(Schema::Billing), open(Schema::Gm));
-        for other in [accounts, billing, gm] {
+        let (game, accounts, central, billing, gm) = tokio::join!(
+            open(Schema::Game),
+            open(Schema::Accounts),
+            open(Schema::Central),
+            open(Schema::Billing),
+            open(Schema::Gm)
+        );
+        for other in [accounts, central, billing, gm] {
             other.unwrap();
         }
         let database = game.unwrap();

@@ -20,6 +20,7 @@
 pub mod accounts;
 pub mod audit;
 pub mod billing;
+pub mod central;
 mod database;
 mod error;
 pub mod game;

@@ -33,6 +33,8 @@ pub struct Cluster {
     folder: TempDir,
     stores: Stores,
     settings: Option<String>,
+    /// Further arguments of `shardkeep up`.
+    region: Vec<String>,
     supervisor: Supervisor,
 }
 
@@ -73,19 +75,32 @@ impl Cluster {
     /// # Errors
     /// When the binary is missing, or a daemon does not become ready; the message holds what it printed.
     pub async fn start_with(stores: Stores, settings: Option<&str>) -> Result<Self> {
+        Self::start_as(stores, settings, Vec::new()).await
+    }
+
+    /// Starts a region: the home region, which keeps the accounts, or one that joins `home`.
+    pub async fn start_region(name: &str, home: Option<&Self>, settings: Option<&str>) -> Result<Self> {
+        let mut region = vec!["--region".to_owned(), name.to_owned()];
+        if let Some(home) = home {
+            region.extend(["--home".to_owned(), home.data_dir().display().to_string()]);
+        }
+        Self::start_as(Stores::default(), settings, region).await
+    }
+
+    async fn start_as(stores: Stores, settings: Option<&str>, region: Vec<String>) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("shardkeep-").tempdir()?;
         let settings = settings.map(str::to_owned);
         if let Some(settings) = &settings {
             std::fs::write(folder.path().join("settings.toml"), settings)?;
         }
-        let supervisor = up(&folder, &stores, settings.is_some()).await?;
-        Ok(Self { folder, stores, settings, supervisor })
+        let supervisor = up(&folder, &stores, settings.is_some(), &region).await?;
+        Ok(Self { folder, stores, settings, region, supervisor })
     }
 
     /// Ends the cluster as Ctrl-C does, and starts it again on the same data.
     pub async fn restart(&mut self) -> Result<()> {
         self.end().await?;
-        self.supervisor = up(&self.folder, &self.stores, self.settings.is_some()).await?;
+        self.supervisor = up(&self.folder, &self.stores, self.settings.is_some(), &self.region).await?;
         Ok(())
     }
 
@@ -229,10 +244,10 @@ fn command(folder: &TempDir) -> Result<Command> {
     Ok(command)
 }
 
-async fn up(folder: &TempDir, stores: &Stores, settings: bool) -> Result<Supervisor> {
+async fn up(folder: &TempDir, stores: &Stores, settings: bool, region: &[String]) -> Result<Supervisor> {
     let mut command = command(folder)?;
     // `--supervised`: a cluster kept in a static is never dropped; it ends with the pipe to this process.
-    command.args(["up", "--quiet", "--supervised", "--port-base", "0"]);
+    command.args(["up", "--quiet", "--supervised", "--port-base", "0"]).args(region);
     if let Some(url) = &stores.postgres {
         command.args(["--postgres", url]);
     }

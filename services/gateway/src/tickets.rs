@@ -2,7 +2,7 @@
 //! session generation.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, hash_map::Entry},
     time::{Duration, Instant},
 };
 
@@ -35,6 +35,8 @@ pub(crate) enum AdmitError {
 #[derive(Debug, Default)]
 pub(crate) struct Tickets {
     waiting: HashMap<TicketId, Ticket>,
+    /// Those that wait, by account: every login voids what its account had before.
+    by_account: HashMap<AccountId, Vec<TicketId>>,
     /// Lowest generation that is still valid, where one was revoked lately.
     floors: HashMap<AccountId, (Generation, Instant)>,
 }
@@ -50,26 +52,41 @@ impl Tickets {
                 return Err(AdmitError::Full);
             }
         }
+        self.revoke(id);
+        self.by_account.entry(ticket.account).or_insert_with(|| Vec::with_capacity(1)).push(id);
         self.waiting.insert(id, ticket);
         Ok(())
     }
 
-    /// The ticket, still to be consumed.
-    pub(crate) fn get(&self, id: TicketId, now: Instant) -> Option<Ticket> {
-        self.waiting.get(&id).filter(|ticket| now < ticket.expires).cloned()
+    /// Key of the ticket, which is still to be consumed.
+    pub(crate) fn key(&self, id: TicketId, now: Instant) -> Option<Key> {
+        self.waiting.get(&id).filter(|ticket| now < ticket.expires).map(|ticket| ticket.key.clone())
     }
 
     /// Takes the ticket for good; only one of several that proved its key gets it.
     pub(crate) fn consume(&mut self, id: TicketId, now: Instant) -> Option<Ticket> {
-        self.waiting.remove(&id).filter(|ticket| now < ticket.expires)
+        self.take(id).filter(|ticket| now < ticket.expires)
     }
 
     pub(crate) fn revoke(&mut self, id: TicketId) {
-        self.waiting.remove(&id);
+        self.take(id);
+    }
+
+    fn take(&mut self, id: TicketId) -> Option<Ticket> {
+        let ticket = self.waiting.remove(&id)?;
+        if let Entry::Occupied(mut mine) = self.by_account.entry(ticket.account) {
+            mine.get_mut().retain(|other| *other != id);
+            if mine.get().is_empty() {
+                mine.remove();
+            }
+        }
+        Some(ticket)
     }
 
     pub(crate) fn revoke_account(&mut self, account: AccountId, below: Generation, now: Instant) {
-        self.waiting.retain(|_, ticket| ticket.account != account || ticket.generation >= below);
+        let old = |id: &&TicketId| self.waiting.get(id).is_some_and(|ticket| ticket.generation < below);
+        let old: Vec<_> = self.by_account.get(&account).into_iter().flatten().filter(old).copied().collect();
+        old.into_iter().for_each(|id| self.revoke(id));
         let floor = self.floors.entry(account).or_insert((below, now));
         // News may come by two ways, and the older one last.
         *floor = (floor.0.max(below), now + REMEMBERED);
@@ -77,13 +94,15 @@ impl Tickets {
 
     /// Generations of the account's tickets that wait for their client.
     pub(crate) fn of_account(&self, account: AccountId, now: Instant) -> Vec<Generation> {
-        let mine = self.waiting.values().filter(|ticket| ticket.account == account && now < ticket.expires);
-        mine.map(|ticket| ticket.generation).collect()
+        let mine = self.by_account.get(&account).into_iter().flatten().filter_map(|id| self.waiting.get(id));
+        mine.filter(|ticket| now < ticket.expires).map(|ticket| ticket.generation).collect()
     }
 
     /// Call every second or so.
     pub(crate) fn expire(&mut self, now: Instant) {
-        self.waiting.retain(|_, ticket| now < ticket.expires);
+        let over: Vec<_> =
+            self.waiting.iter().filter(|(_, ticket)| now >= ticket.expires).map(|(id, _)| *id).collect();
+        over.into_iter().for_each(|id| self.revoke(id));
         self.floors.retain(|_, (_, until)| now < *until);
     }
 
@@ -113,16 +132,16 @@ mod tests {
     fn a_ticket_serves_once_and_not_too_late() {
         let (mut tickets, now) = (Tickets::default(), Instant::now());
         tickets.admit(ID, ticket(1, now), now).unwrap();
-        assert!(tickets.get(ID, now).is_some(), "naming it does not use it up");
+        assert!(tickets.key(ID, now).is_some(), "naming it does not use it up");
         assert_eq!(tickets.of_account(AccountId(7), now), [Generation(1)]);
         assert!(tickets.of_account(AccountId(8), now).is_empty());
         assert!(tickets.consume(ID, now).is_some());
-        assert!(tickets.consume(ID, now).is_none() && tickets.get(ID, now).is_none());
+        assert!(tickets.consume(ID, now).is_none() && tickets.key(ID, now).is_none());
         tickets.admit(ID, ticket(1, now), now).unwrap();
         let later = now + Duration::from_secs(60);
-        assert!(tickets.get(ID, later).is_none());
+        assert!(tickets.key(ID, later).is_none());
         tickets.expire(later);
-        assert_eq!(tickets.len(), 0);
+        assert_eq!((tickets.len(), tickets.by_account.len()), (0, 0));
     }
 
     #[test]
@@ -131,10 +150,10 @@ mod tests {
         tickets.admit(ID, ticket(1, now), now).unwrap();
         tickets.revoke_account(AccountId(7), Generation(2), now);
         tickets.revoke_account(AccountId(7), Generation(1), now);
-        assert!(tickets.get(ID, now).is_none());
+        assert!(tickets.key(ID, now).is_none());
         assert_eq!(tickets.admit(ID, ticket(1, now), now), Err(AdmitError::Outdated));
         tickets.admit(ID, ticket(2, now), now).unwrap();
         tickets.revoke(ID);
-        assert_eq!(tickets.len(), 0);
+        assert_eq!((tickets.len(), tickets.by_account.len()), (0, 0));
     }
 }

@@ -6,9 +6,9 @@ use std::{fmt::Write as _, sync::Arc, time::Duration};
 use shardkeep_auth::{AccountName, srp::Verifier};
 use shardkeep_cluster::Peer;
 use shardkeep_rpc::accounts::{
-    Account, AccountSession, BanReply, BanRequest, CreateReply, CreateRequest, InviteReply, InviteRequest,
-    ListReply, ListRequest, LogOutReply, LogOutRequest, RegionReply, RegionRequest, SessionsReply,
-    SessionsRequest, SetMaintenanceReply, SetMaintenanceRequest, SetSecondFactorReply,
+    Account, AccountSession, ActiveIn, BanReply, BanRequest, CreateReply, CreateRequest, InviteReply,
+    InviteRequest, ListReply, ListRequest, LogOutReply, LogOutRequest, RegionReply, RegionRequest,
+    SessionsReply, SessionsRequest, SetMaintenanceReply, SetMaintenanceRequest, SetSecondFactorReply,
     SetSecondFactorRequest, SetStaffReply, SetStaffRequest, SetVerifierReply, SetVerifierRequest,
     ShowRequest, UnbanReply, UnbanRequest,
     accounts_server::{Accounts, AccountsServer},
@@ -16,7 +16,7 @@ use shardkeep_rpc::accounts::{
 };
 use shardkeep_store::{
     self as store,
-    accounts::{self as table, Ban, Proof, closed_worlds, invitations, second_factor as factors},
+    accounts::{self as table, Ban, Cause, Proof, Raised, closed_worlds, invitations},
 };
 use shardkeep_types::{AccountId, Secret, WorldId};
 use shardkeep_wire::payload::ErrorCode;
@@ -24,6 +24,8 @@ use tonic::{Request, Response, Status};
 
 use crate::{
     LoginError,
+    authority::{self, Told},
+    central::{self, CentralError, Shown},
     door::{Door, cause},
     error::ban_detail,
     metrics, random,
@@ -42,6 +44,9 @@ const MOST_USES: u32 = 1_000_000;
 const LONGEST_STAY: Duration = Duration::from_hours(24);
 const LONGEST_INVITATION: Duration = Duration::from_secs(366 * 24 * 3_600);
 
+/// Of what no other region knows.
+const OF_REGIONS: &str = "sessions and staff are each region's own";
+
 pub(crate) struct AccountsService {
     door: Arc<Door>,
 }
@@ -53,7 +58,26 @@ impl AccountsService {
 
     async fn account(&self, name: &AccountName) -> Result<table::Account, Status> {
         let found = table::by_name(&self.door.database, name.as_str()).await.map_err(away)?;
-        found.ok_or_else(|| unknown(name))
+        found.ok_or_else(|| self.not_here(name, OF_REGIONS))
+    }
+
+    /// An account that is not in this region's store.
+    fn not_here(&self, name: &AccountName, hint: &str) -> Status {
+        match &self.door.centre {
+            None => unknown(name),
+            Some(centre) => Status::not_found(format!(
+                "there is no account {name} active in this region ({}); {hint}",
+                centre.region()
+            )),
+        }
+    }
+
+    /// How many sessions that were, of an account that may be active here.
+    async fn end_sessions(&self, here: Option<Raised>, cause: &Cause) -> u32 {
+        match here {
+            Some(raised) => self.door.end_sessions(raised, cause).await,
+            None => 0,
+        }
     }
 }
 
@@ -63,7 +87,7 @@ impl Accounts for AccountsService {
         let (operator, CreateRequest { name, group, salt, verifier }) = begin("create", request)?;
         let name = account_name(&name)?;
         let proof = proof(&name, group, salt, verifier)?;
-        let id = table::create(&self.door.database, name.as_str(), &proof).await.map_err(away)?;
+        let id = authority::create(&self.door, &name, &proof).await.map_err(failed)?;
         let id = id.ok_or_else(|| Status::already_exists(format!("there is an account {name}")))?;
         shardkeep_daemon::event!("account_created", account = id.0, name = name.as_str(), operator);
         Ok(Response::new(CreateReply { account: id.0 }))
@@ -77,47 +101,76 @@ impl Accounts for AccountsService {
         let name = account_name(&name)?;
         let proof = proof(&name, group, salt, verifier)?;
         let cause = cause(ErrorCode::Kicked, "the password was changed");
-        let raised = table::set_proof(&self.door.database, name.as_str(), &proof, &cause).await;
-        let raised = raised.map_err(away)?.ok_or_else(|| unknown(&name))?;
-        shardkeep_daemon::event!("password_changed", account = raised.id.0, operator);
-        self.door.end_sessions(raised, &cause).await;
+        let told = authority::set_proof(&self.door, &name, &proof, &cause).await.map_err(failed)?;
+        let told = told.ok_or_else(|| unknown(&name))?;
+        shardkeep_daemon::event!("password_changed", account = told.id.0, operator);
+        self.end_sessions(told.here, &cause).await;
         Ok(Response::new(SetVerifierReply {}))
     }
 
     async fn ban(&self, request: Request<BanRequest>) -> Result<Response<BanReply>, Status> {
-        let (operator, BanRequest { name, until_ms, reason }) = begin("ban", request)?;
+        let (operator, BanRequest { name, until_ms, reason, everywhere }) = begin("ban", request)?;
         let name = account_name(&name)?;
         if until_ms <= random::unix_millis() {
             return Err(Status::invalid_argument("until_ms is in the past"));
         }
         let ban = Ban { until_ms, reason: said_to_players(reason)? };
         let cause = cause(ErrorCode::Banned, ban_detail(until_ms, &ban.reason));
-        let raised = table::ban(&self.door.database, name.as_str(), &ban, &cause).await.map_err(away)?;
-        let raised = raised.ok_or_else(|| unknown(&name))?;
-        shardkeep_daemon::event!("banned", account = raised.id.0, until_ms, reason = ban.reason, operator);
-        let sessions_ended = self.door.end_sessions(raised, &cause).await;
+        let told = if everywhere {
+            let told = authority::ban_everywhere(&self.door, &name, &ban).await.map_err(failed)?;
+            told.ok_or_else(|| unknown(&name))?
+        } else {
+            let raised = table::ban(&self.door.database, name.as_str(), &ban, &cause).await.map_err(away)?;
+            let raised =
+                raised.ok_or_else(|| self.not_here(&name, "`--everywhere` bans it in all regions"))?;
+            Told { id: raised.id, here: Some(raised) }
+        };
+        let id = told.id.0;
+        shardkeep_daemon::event!("banned", account = id, until_ms, reason = ban.reason, everywhere, operator);
+        let sessions_ended = self.end_sessions(told.here, &cause).await;
         Ok(Response::new(BanReply { sessions_ended }))
     }
 
     async fn unban(&self, request: Request<UnbanRequest>) -> Result<Response<UnbanReply>, Status> {
-        let (operator, UnbanRequest { name }) = begin("unban", request)?;
+        let (operator, UnbanRequest { name, everywhere }) = begin("unban", request)?;
         let name = account_name(&name)?;
-        if !table::unban(&self.door.database, name.as_str()).await.map_err(away)? {
-            return Err(unknown(&name));
+        if everywhere {
+            let told = authority::ban_everywhere(&self.door, &name, &Ban::default()).await.map_err(failed)?;
+            told.ok_or_else(|| unknown(&name))?;
+        } else if !table::unban(&self.door.database, name.as_str()).await.map_err(away)? {
+            return Err(self.not_here(&name, "`--everywhere` ends a ban in all regions"));
         }
-        shardkeep_daemon::event!("unbanned", name = name.as_str(), operator);
+        shardkeep_daemon::event!("unbanned", name = name.as_str(), everywhere, operator);
         Ok(Response::new(UnbanReply {}))
     }
 
     async fn show(&self, request: Request<ShowRequest>) -> Result<Response<Account>, Status> {
         let (_, ShowRequest { who }) = begin("show", request)?;
-        let database = &self.door.database;
-        let found = match who.ok_or_else(|| Status::invalid_argument("a name or an id is needed"))? {
-            Who::Name(name) => table::by_name(database, account_name(&name)?.as_str()).await,
-            Who::Id(id) => table::by_id(database, AccountId(id)).await,
+        let who = match who.ok_or_else(|| Status::invalid_argument("a name or an id is needed"))? {
+            Who::Name(name) => central::Who::Name(account_name(&name)?.to_string()),
+            Who::Id(id) => central::Who::Id(AccountId(id)),
         };
-        let found = found.map_err(away)?.ok_or_else(|| Status::not_found("there is no such account"))?;
-        Ok(Response::new(shown(found)))
+        let database = &self.door.database;
+        let found = match &who {
+            central::Who::Name(name) => table::by_name(database, name).await,
+            central::Who::Id(id) => table::by_id(database, *id).await,
+        };
+        let here = found.map_err(away)?.map(shown);
+        let Some(centre) = &self.door.centre else { return here.map(Response::new).ok_or_else(nobody) };
+        match (centre.show(who).await, here) {
+            (Ok(there), here) => {
+                let account = here.unwrap_or_else(|| only_there(&there));
+                let active_in = there.active_in.into_iter();
+                let active_in = active_in.map(|it| ActiveIn { region: it.region, since_ms: it.since_ms });
+                Ok(Response::new(Account { active_in: active_in.collect(), ..account }))
+            }
+            (Err(error), Some(here)) => {
+                let centre_silent = error != CentralError::Unknown;
+                Ok(Response::new(Account { centre_silent, ..here }))
+            }
+            (Err(CentralError::Unknown), None) => Err(nobody()),
+            (Err(error), None) => Err(failed(error.into())),
+        }
     }
 
     async fn list(&self, request: Request<ListRequest>) -> Result<Response<ListReply>, Status> {
@@ -136,7 +189,7 @@ impl Accounts for AccountsService {
         let name = account_name(&name)?;
         let cause = cause(ErrorCode::Kicked, "logged out everywhere");
         let raised = table::raise(&self.door.database, name.as_str(), &cause).await.map_err(away)?;
-        let raised = raised.ok_or_else(|| unknown(&name))?;
+        let raised = raised.ok_or_else(|| self.not_here(&name, OF_REGIONS))?;
         shardkeep_daemon::event!("logged_out_everywhere", account = raised.id.0, operator);
         let sessions_ended = self.door.end_sessions(raised, &cause).await;
         Ok(Response::new(LogOutReply { sessions_ended }))
@@ -164,7 +217,7 @@ impl Accounts for AccountsService {
         let (operator, SetStaffRequest { name, staff }) = begin("set_staff", request)?;
         let name = account_name(&name)?;
         if !table::set_staff(&self.door.database, name.as_str(), staff).await.map_err(away)? {
-            return Err(unknown(&name));
+            return Err(self.not_here(&name, OF_REGIONS));
         }
         shardkeep_daemon::event!("staff_changed", name = name.as_str(), staff, operator);
         Ok(Response::new(SetStaffReply {}))
@@ -175,17 +228,17 @@ impl Accounts for AccountsService {
         request: Request<SetSecondFactorRequest>,
     ) -> Result<Response<SetSecondFactorReply>, Status> {
         let (operator, SetSecondFactorRequest { name, on }) = begin("set_second_factor", request)?;
-        let account = self.account(&account_name(&name)?).await?;
-        let (database, id) = (&self.door.database, account.id);
+        let name = account_name(&name)?;
         if !on {
-            if factors::remove(database, id).await.map_err(away)? {
-                shardkeep_daemon::event!("second_factor_removed", account = id.0, operator);
-            }
+            let id = authority::set_factor(&self.door, &name, None).await.map_err(failed)?;
+            let id = id.ok_or_else(|| unknown(&name))?;
+            shardkeep_daemon::event!("second_factor_removed", account = id.0, operator);
             return Ok(Response::new(SetSecondFactorReply::default()));
         }
-        let enrolment = Enrolment::new(&self.door, &account.name).map_err(internal)?;
-        let stored = enrolment.stored(&self.door, id).map_err(internal)?;
-        factors::set(database, id, &stored).await.map_err(away)?;
+        let enrolment = Enrolment::new(&self.door, name.as_str()).map_err(internal)?;
+        let secret = Secret::new(enrolment.secret.to_vec());
+        let id = authority::set_factor(&self.door, &name, Some(&secret)).await.map_err(failed)?;
+        let id = id.ok_or_else(|| unknown(&name))?;
         shardkeep_daemon::event!("second_factor_added", account = id.0, operator);
         Ok(Response::new(SetSecondFactorReply { uri: enrolment.uri }))
     }
@@ -237,7 +290,9 @@ impl Accounts for AccountsService {
     async fn region(&self, request: Request<RegionRequest>) -> Result<Response<RegionReply>, Status> {
         begin("region", request)?;
         let registration = self.door.config.registration.as_str().to_owned();
-        Ok(Response::new(RegionReply { public_key: self.door.region.public().to_vec(), registration }))
+        let region = self.door.centre.as_ref().map(|centre| centre.region().to_owned()).unwrap_or_default();
+        let public_key = self.door.region.public().to_vec();
+        Ok(Response::new(RegionReply { public_key, registration, region }))
     }
 }
 
@@ -274,6 +329,24 @@ fn internal(error: LoginError) -> Status {
     Status::internal("login can not do that at the moment")
 }
 
+/// An operator hears what is missing.
+fn failed(error: LoginError) -> Status {
+    match error {
+        LoginError::Store(error) => away(error),
+        LoginError::Central(CentralError::Away(why)) => Status::unavailable(format!(
+            "the central account store does not answer ({why}); if the change has reached it, repeating the command \
+             changes nothing more"
+        )),
+        LoginError::Central(error) => Status::from(error),
+        LoginError::Refused(why) => Status::failed_precondition(why),
+        error => internal(error),
+    }
+}
+
+fn nobody() -> Status {
+    Status::not_found("there is no such account")
+}
+
 fn unknown(name: &AccountName) -> Status {
     Status::not_found(format!("there is no account {name}"))
 }
@@ -299,5 +372,22 @@ fn shown(account: table::Account) -> Account {
         ban_reason: account.ban.reason,
         staff: account.staff,
         second_factor: account.second_factor,
+        banned_everywhere_until_ms: account.ban_everywhere.until_ms,
+        ban_everywhere_reason: account.ban_everywhere.reason,
+        active_in: Vec::new(),
+        centre_silent: false,
+    }
+}
+
+/// An account that is not active here.
+fn only_there(account: &Shown) -> Account {
+    Account {
+        id: account.id.0,
+        name: account.name.clone(),
+        created_ms: account.created_ms,
+        second_factor: account.second_factor,
+        banned_everywhere_until_ms: account.ban.until_ms,
+        ban_everywhere_reason: account.ban.reason.clone(),
+        ..Account::default()
     }
 }

@@ -7,7 +7,7 @@ use shardkeep_auth::{Key, puzzle::MOST_BITS};
 use shardkeep_daemon::{Networks, Validate, duration};
 use shardkeep_lanes::Settings as Lanes;
 
-use crate::update;
+use crate::{central, update};
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -66,6 +66,8 @@ pub struct Config {
     /// in the store's backup. Empty: they are stored as they are.
     pub second_factor_secret: String,
     pub limits: Limits,
+    /// Several regions with one account for each player.
+    pub central: central::Config,
     /// What there is beside TCP.
     pub lanes: Lanes,
     pub patches: update::Config,
@@ -254,6 +256,7 @@ impl Default for Config {
             issuer: "Shardkeep".into(),
             second_factor_secret: String::new(),
             limits: Limits::default(),
+            central: central::Config::default(),
             lanes: Lanes::default(),
             patches: update::Config::default(),
         }
@@ -315,6 +318,7 @@ impl Validate for Config {
             return Err("issuer: must be 1 to 64 bytes".into());
         }
         self.second_factor_key()?;
+        self.central.validate()?;
         self.lanes.validate()?;
         self.limits.validate()?;
         self.patches.validate()

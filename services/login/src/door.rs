@@ -23,8 +23,19 @@ use tokio::sync::Semaphore;
 use tonic::Request;
 
 use crate::{
-    Config, DuplicateLogins, config, gateways::Gateways, groups::Groups, limits::Limits, pool::Pool,
-    presence::Lease, puzzle::Puzzles, random, revocations::Revocations, update::Patches, vault::Vault,
+    Config, DuplicateLogins,
+    central::{Centre, SilentSeeds},
+    config,
+    gateways::Gateways,
+    groups::Groups,
+    limits::Limits,
+    pool::Pool,
+    presence::Lease,
+    puzzle::Puzzles,
+    random,
+    revocations::Revocations,
+    update::Patches,
+    vault::Vault,
     worlds::Worlds,
 };
 
@@ -39,8 +50,12 @@ pub(crate) struct Door {
     pub(crate) config: Config,
     pub(crate) preface: Preface,
     pub(crate) database: Database,
+    /// Where this cluster is one of several regions.
+    pub(crate) centre: Option<Centre>,
     /// Makes the challenges of accounts that do not exist; the same on all replicas.
     pub(crate) decoy_seed: Key,
+    /// The same while a centre is silent.
+    pub(crate) silent: SilentSeeds,
     /// Which groups those have.
     pub(crate) groups: Groups,
     /// Bounds connections. Those who log in wait in a queue, so neighbours stay.
@@ -66,24 +81,38 @@ pub(crate) struct Door {
     daemon: Daemon,
 }
 
+/// Where accounts are kept.
+pub(crate) struct Stores {
+    pub(crate) database: Database,
+    pub(crate) vault: Vault,
+    pub(crate) centre: Option<Centre>,
+}
+
 impl Door {
     pub(crate) async fn new(
         config: Config,
         deployment: &str,
-        database: Database,
+        stores: Stores,
         worlds: Worlds,
         node: Node,
         daemon: Daemon,
     ) -> anyhow::Result<Self> {
+        let Stores { database, vault, centre } = stores;
         let (fresh, fresh_puzzle) = (random::key()?, random::key()?);
         let puzzle_seed = accounts::shared_secret(&database, "puzzle seed", &fresh_puzzle).await?;
         let key = accounts::shared_secret(&database, "region key", &random::key()?).await?;
+        let silent = SilentSeeds {
+            decoy: accounts::shared_secret(&database, "silent decoy seed", &random::key()?).await?,
+            choice: accounts::shared_secret(&database, "silent choice seed", &random::key()?).await?,
+        };
         let attempts = config.registrations;
         let registrations = config::Limits { attempts, ..config.limits.clone() };
         Ok(Self {
             preface: Preface::new(preface::Service::Login, preface::deployment_tag(deployment)),
             decoy_seed: accounts::shared_secret(&database, "decoy seed", &fresh).await?,
+            silent,
             database,
+            centre,
             groups: Groups::default(),
             crowd: Crowd::new(CrowdBounds {
                 all: config.max_connections,
@@ -97,7 +126,7 @@ impl Door {
             gateways: Gateways::new(&node),
             patches: Patches::new(&config.patches)?,
             revocations: Arc::default(),
-            vault: Vault::new(config.second_factor_key().map_err(anyhow::Error::msg)?.as_ref())?,
+            vault,
             region: RegionKey::new(&key).context("the region's key")?,
             registrations: Limits::new(registrations),
             characters: node.directory(DaemonKind::Dbcache),
@@ -113,12 +142,11 @@ impl Door {
         u32::try_from(self.config.ticket_lives.as_millis()).unwrap_or(u32::MAX)
     }
 
-    /// Ends what the account ran before, behind the player's back: the welcome does not wait for gateways.
-    /// One task per login, so no more of them than connections.
-    pub(crate) fn displace(&self, account: Raised, cause: Cause) {
-        self.revocations.tell(account, &cause);
-        let gateways = self.gateways.clone();
-        self.daemon.tasks().spawn(async move { gateways.revoke_account(account, &cause).await });
+    /// Ends what the account ran before. The welcome does not wait for that, and no gateway is called for it: each follows
+    /// a replica, and hears of it from this one in milliseconds or from another within its next look at the store.
+    /// Meanwhile worlds refuse the old generation.
+    pub(crate) fn displace(&self, account: Raised, cause: &Cause) {
+        self.revocations.tell(account, cause);
     }
 
     /// Ends what the account runs below that generation; how many sessions that were.

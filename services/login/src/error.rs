@@ -10,7 +10,7 @@ use shardkeep_wire::{
     proxy::ProxyError,
 };
 
-use crate::queue::Refusal;
+use crate::{central::CentralError, queue::Refusal};
 
 /// Who made it end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,6 +80,8 @@ pub(crate) enum LoginError {
     NoGateway,
     #[error(transparent)]
     Store(#[from] store::Error),
+    #[error(transparent)]
+    Central(#[from] CentralError),
     #[error("internal: {0}")]
     Internal(&'static str),
     #[error("this server is leaving service")]
@@ -113,6 +115,7 @@ impl LoginError {
             Self::WorldAway(_) => "world_away",
             Self::NoGateway => "no_gateway",
             Self::Store(error) => error.label(),
+            Self::Central(error) => error.label(),
             Self::Internal(_) => "internal",
             Self::Draining => "draining",
         }
@@ -125,7 +128,9 @@ impl LoginError {
                 Fault::Nobody
             }
             Self::Busy(_) | Self::Internal(_) => Fault::Us,
-            Self::Proxy(_) | Self::Store(_) | Self::NoGateway | Self::WorldAway(_) => Fault::Peer,
+            Self::Proxy(_) | Self::Store(_) | Self::Central(_) | Self::NoGateway | Self::WorldAway(_) => {
+                Fault::Peer
+            }
             _ => Fault::Client,
         }
     }
@@ -155,8 +160,13 @@ impl LoginError {
             Self::Busy(_) => again(ErrorCode::Unavailable, Duration::from_millis(500)),
             Self::NoWorld(_) | Self::NoPatches => plainly(ErrorCode::NotFound),
             Self::WorldAway(_) | Self::NoGateway => again(ErrorCode::Unavailable, Duration::from_secs(1)),
+            Self::Central(CentralError::Away(_)) => Some(
+                Answer::of(ErrorCode::Unavailable, "the accounts of all regions are out of reach")
+                    .retry_after(Duration::from_secs(2)),
+            ),
+            Self::Central(CentralError::Taken | CentralError::Meanwhile) => plainly(ErrorCode::Refused),
             // What is wrong inside is nobody else's business.
-            Self::Store(_) | Self::Internal(_) => Some(
+            Self::Store(_) | Self::Central(_) | Self::Internal(_) => Some(
                 Answer::of(ErrorCode::Unavailable, "temporarily impossible")
                     .retry_after(Duration::from_secs(1)),
             ),

@@ -11,11 +11,15 @@ use shardkeep_auth::{
     AccountName, Key,
     srp::{Group, Verifier},
 };
-use shardkeep_store::{Database, accounts};
+use shardkeep_store::accounts;
 use tokio_util::sync::CancellationToken;
+
+use crate::{LoginError, door::Door};
 
 /// How often the accounts are counted.
 const PACE: Duration = Duration::from_secs(600);
+/// The same after it failed.
+const AGAIN: Duration = Duration::from_secs(5);
 
 /// Of 256 accounts, so many have a group of at least 3072 bits (high half) and of 4096 (low half).
 #[derive(Default)]
@@ -48,15 +52,30 @@ impl Groups {
     }
 
     /// Counts the accounts from time to time, until told to stop.
-    pub(crate) async fn follow(&self, database: &Database, stop: CancellationToken) -> anyhow::Result<()> {
-        let mut ticks = tokio::time::interval(PACE);
-        while stop.run_until_cancelled(ticks.tick()).await.is_some() {
-            match accounts::groups(database).await {
-                Ok(counts) => self.learn(&counts),
-                Err(error) => tracing::warn!(%error, "the groups of the accounts are not counted"),
+    pub(crate) async fn follow(&self, door: &Door, stop: CancellationToken) -> anyhow::Result<()> {
+        loop {
+            let pause = match count(door).await {
+                Ok(counts) => {
+                    self.learn(&counts);
+                    PACE
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "the groups of the accounts are not counted");
+                    AGAIN
+                }
+            };
+            if stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
+                return Ok(());
             }
         }
-        Ok(())
+    }
+}
+
+/// Of all accounts that a name here may be of.
+async fn count(door: &Door) -> Result<Vec<(u32, u64)>, LoginError> {
+    match &door.centre {
+        Some(centre) => Ok(centre.groups().await?),
+        None => Ok(accounts::groups(&door.database).await?),
     }
 }
 

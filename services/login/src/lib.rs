@@ -3,6 +3,8 @@
 //! gateways, billing and the registry over gRPC; owns the accounts.
 
 mod accounts;
+mod authority;
+mod central;
 mod config;
 mod connection;
 mod conversation;
@@ -43,9 +45,12 @@ use tokio::{sync::watch, time::MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tracing::info;
+use vault::Vault;
 
+pub use central::Config as CentralConfig;
+use central::{CentralService, Centre};
 pub use config::{Bucket, Config, DuplicateLogins, Hybrid, Limits, Puzzle, PuzzleMode, Registrations};
-use door::Door;
+use door::{Door, Stores};
 use error::LoginError;
 
 /// How often the registries learn how busy this replica is.
@@ -70,6 +75,15 @@ impl Service for Login {
         node.set_client_address(advertised);
 
         let database = Database::open(&store_url(&settings), Schema::Accounts).await?;
+        let home = match config.central.store.as_str() {
+            "" => None,
+            url => Some(central::Store::open(url, vault(&config)?).await?),
+        };
+        if let Some(store) = home.as_ref().filter(|_| config.central.adopt) {
+            store.adopt(&config.central.region, &database).await.context("login.central.adopt")?;
+        }
+        central::join(&config.central, &database).await?;
+        let centre = Centre::new(&config.central, home.clone(), &node);
         let (list, worlds) = watch::channel(Arc::new(WorldList::default()));
         let directory = node.directory(DaemonKind::World);
         let served = CancellationToken::new();
@@ -77,22 +91,33 @@ impl Service for Login {
         daemon.spawn("maintenance", maintenance::follow(database.clone(), view, served.clone()));
         daemon.spawn("world list", worlds::follow(directory, closed.clone(), list, served.clone()));
         let deployment = &settings.cluster.deployment;
-        let door = Door::new(config, deployment, database.clone(), worlds, node.clone(), daemon.clone());
+        let stores = Stores { database: database.clone(), vault: vault(&config)?, centre };
+        let door = Door::new(config, deployment, stores, worlds, node.clone(), daemon.clone());
         let door = Arc::new(door.await?);
 
         daemon.spawn("patches", door.patches.clone().follow(served.clone()));
         let (counted, stop) = (door.clone(), served.clone());
-        daemon
-            .spawn("groups of accounts", async move { counted.groups.follow(&counted.database, stop).await });
+        daemon.spawn("groups of accounts", async move { counted.groups.follow(&counted, stop).await });
+        if door.centre.is_some() {
+            daemon.spawn("changes of accounts", central::follow::follow(door.clone(), served.clone()));
+        }
         let revocations = door.revocations.clone();
         daemon.spawn("revocations", revocations::watch(database.clone(), revocations, served.clone()));
         let accounts = Routes::new(accounts::AccountsService::server(door.clone()));
         let followed = revocations::RevocationsService::server(door.clone(), closed, daemon.draining());
-        node.serve(accounts.add_service(followed));
+        let mut routes = accounts.add_service(followed);
+        if let Some(store) = &home {
+            daemon.spawn("the centre", store.clone().watch(served.clone()));
+            routes = routes.add_service(CentralService::server(store.clone(), daemon.draining()));
+        }
+        node.serve(routes);
         daemon.spawn("load report", report(node, door.clone(), daemon.clone()));
         serve::serve(listener, door, &daemon, settings.daemon.grace).await;
         served.cancel();
         database.close().await;
+        if let Some(store) = home {
+            store.close().await;
+        }
         Ok(())
     }
 }
@@ -104,12 +129,19 @@ fn store_url(settings: &Settings<Config>) -> String {
     }
 }
 
+fn vault(config: &Config) -> anyhow::Result<Vault> {
+    Ok(Vault::new(config.second_factor_key().map_err(anyhow::Error::msg)?.as_ref())?)
+}
+
 async fn report(node: Node, door: Arc<Door>, daemon: Daemon) -> anyhow::Result<()> {
     let mut ticks = tokio::time::interval(REPORT);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while daemon.draining().run_until_cancelled(ticks.tick()).await.is_some() {
         node.set_load(door.pool.load().max(door.crowd.load()));
         metrics::pool_waiting(door.pool.waiting());
+        if let Some(centre) = &door.centre {
+            metrics::central_behind(centre.behind());
+        }
         metrics::puzzle_bits(door.puzzles.bits(door.pool.load()).unwrap_or_default());
     }
     Ok(())

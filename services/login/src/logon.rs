@@ -12,12 +12,12 @@ use shardkeep_auth::{
     AccountName, Binding, Transcript,
     hybrid::{self, HybridSecret},
     login_keys::LoginKeys,
-    srp::{Challenge, Verifier},
+    srp::Challenge,
     ticket::Chain,
 };
 use shardkeep_daemon::{Origin, Prefix};
-use shardkeep_store::accounts::{self, Credentials, Raised};
-use shardkeep_types::Secret;
+use shardkeep_store::accounts::{self, Ban, Credentials, Raised};
+use shardkeep_types::{AccountId, Secret};
 use shardkeep_wire::{
     Message, opcode,
     payload::{self, ErrorCode, Finished, Hello, Proof, SecondFactor, Verified, Welcome},
@@ -25,7 +25,8 @@ use shardkeep_wire::{
 };
 
 use crate::{
-    Hybrid, LoginError,
+    Hybrid, LoginError, authority,
+    central::look_up::{Bearer, look_up},
     door::{Door, cause},
     limits::Limits,
     metrics,
@@ -57,8 +58,7 @@ pub(crate) struct Challenged {
     name: AccountName,
     suite: Suite,
     hybrid: Option<HybridSecret>,
-    /// `None`: there is no such account.
-    account: Option<Credentials>,
+    bearer: Bearer,
 }
 
 pub(crate) struct Proven {
@@ -142,8 +142,8 @@ impl Logon<New> {
         let suite = Suite::choose(&hello.suites).ok_or(LoginError::NothingInCommon("suites"))?;
         let name = AccountName::normalise(&hello.account)
             .map_err(|_| LoginError::Malformed("that is no account name"))?;
-        let account = accounts::credentials(&door.database, name.as_str()).await?;
-        let verifier = verifier(door, &name, account.as_ref())?;
+        let bearer = look_up(door, &name).await?;
+        let verifier = door.verifier(&name, &bearer)?;
         if !hello.groups.contains(&verifier.group().bits()) {
             return Err(LoginError::NothingInCommon("groups"));
         }
@@ -168,16 +168,8 @@ impl Logon<New> {
         let reply = answer(message, &reply)?;
         self.transcript.add(&message.to_bytes());
         self.transcript.add(&reply.to_bytes());
-        Ok((self.then(Challenged { challenge, name, suite, hybrid, account }), reply))
+        Ok((self.then(Challenged { challenge, name, suite, hybrid, bearer }), reply))
     }
-}
-
-/// The account's verifier or its stand-in. Both are always made, so that their cost tells nothing.
-fn verifier(door: &Door, name: &AccountName, account: Option<&Credentials>) -> Result<Verifier, LoginError> {
-    let decoy = door.groups.decoy(name.clone(), &door.decoy_seed);
-    let Some(Credentials { proof, .. }) = account else { return Ok(decoy) };
-    Verifier::stored(name.clone(), proof.group, proof.salt.clone(), proof.verifier.clone())
-        .map_err(|_| LoginError::Internal("a stored verifier is damaged"))
 }
 
 /// The client's key share, where both sides want one.
@@ -205,14 +197,21 @@ impl Logon<Challenged> {
 
         let cost = Job::Proof.cost(self.state.challenge.group());
         let ask = self.ask(door, &self.state.name, cost);
-        let Challenged { challenge, name, suite, hybrid, account } = self.state;
+        let Challenged { challenge, name, suite, hybrid, bearer } = self.state;
         let job = door.pool.run(ask, move |work| challenge.verify(&proof.a, &proof.m1, work));
         let looked_at = job.await?;
         charge.judged();
-        let session = looked_at.inspect_err(|_| denied(account.as_ref(), self.address))?;
-        let account = account.ok_or(LoginError::Internal("a decoy was proven"))?;
+        let session = looked_at.inspect_err(|_| denied(&bearer, self.address))?;
         door.limits.proved(self.origin, &name, Instant::now());
-        check_ban(&account, self.address)?;
+        let account = match bearer {
+            Bearer::Here(account) => *account,
+            Bearer::Centre(account) => {
+                check_ban(account.id, &account.ban, self.address)?;
+                authority::activate(door, &name, &account, self.address).await?
+            }
+            Bearer::Nobody | Bearer::Unsaid => return Err(LoginError::Internal("a decoy was proven")),
+        };
+        check_ban(account.id, &account.ban, self.address)?;
 
         let keys = LoginKeys::derive(session.shared(), hybrid.as_ref(), &th1);
         let reply =
@@ -254,20 +253,30 @@ impl Drop for Charge<'_> {
     }
 }
 
-fn denied(account: Option<&Credentials>, address: IpAddr) {
+fn denied(bearer: &Bearer, address: IpAddr) {
     // The name of an account that does not exist is not logged: people type passwords into that field.
-    match account {
-        Some(account) => shardkeep_daemon::event!("login_denied", account = account.id.0, %address),
-        None => shardkeep_daemon::event!("login_denied", reason = "unknown account", %address),
-    }
+    let id = match bearer {
+        Bearer::Here(account) => account.id,
+        Bearer::Centre(account) => account.id,
+        Bearer::Nobody => {
+            return shardkeep_daemon::event!("login_denied", reason = "unknown account", %address);
+        }
+        Bearer::Unsaid => {
+            return shardkeep_daemon::event!(
+                "login_denied",
+                reason = "not active here, and the centre does not answer",
+                %address
+            );
+        }
+    };
+    shardkeep_daemon::event!("login_denied", account = id.0, %address);
 }
 
-fn check_ban(account: &Credentials, address: IpAddr) -> Result<(), LoginError> {
-    let ban = &account.ban;
+fn check_ban(account: AccountId, ban: &Ban, address: IpAddr) -> Result<(), LoginError> {
     if ban.until_ms <= random::unix_millis() {
         return Ok(());
     }
-    shardkeep_daemon::event!("login_banned", account = account.id.0, until_ms = ban.until_ms, %address);
+    shardkeep_daemon::event!("login_banned", account = account.0, until_ms = ban.until_ms, %address);
     Err(LoginError::Banned { until_ms: ban.until_ms, reason: ban.reason.clone() })
 }
 
@@ -312,7 +321,7 @@ impl Logon<Checked> {
         let cause = cause(ErrorCode::Displaced, "logged in elsewhere");
         let entered = raise(door, &name, account, address, &cause).await?;
         let lease = door.hold_lease(entered);
-        door.displace(entered, cause);
+        door.displace(entered, &cause);
         let Raised { id, generation } = entered;
         let (play_time_left_ms, characters) = tokio::join!(door.play_time_left(id), door.characters(id));
         let welcome = Welcome { account_id: id.0, play_time_left_ms };
@@ -348,7 +357,7 @@ async fn raise(
         if now.proof != account.proof {
             return Err(LoginError::Denied);
         }
-        check_ban(&now, address)?;
+        check_ban(now.id, &now.ban, address)?;
         account = now;
     }
     Err(LoginError::Busy("logins of this account"))

@@ -41,6 +41,15 @@ const FOLLOWERS: &str = "shardkeep_login_revocation_followers";
 const FOLLOWERS_CUT: &str = "shardkeep_login_revocation_followers_cut_total";
 const SECOND_FACTORS: &str = "shardkeep_login_second_factors_total";
 const REGISTRATIONS: &str = "shardkeep_login_registrations_total";
+const CENTRAL_HELLOS: &str = "shardkeep_login_central_hellos_total";
+const CENTRAL_CALLS: &str = "shardkeep_login_central_calls_total";
+const CENTRAL_CALL_SECONDS: &str = "shardkeep_login_central_call_seconds";
+const CENTRAL_FULL: &str = "shardkeep_login_central_lookups_overflowed_total";
+const CENTRAL_ACTIVATIONS: &str = "shardkeep_login_central_activations_total";
+const CENTRAL_APPLIED: &str = "shardkeep_login_central_changes_total";
+const CENTRAL_BEHIND: &str = "shardkeep_login_central_behind_seconds";
+const CENTRAL_REQUESTS: &str = "shardkeep_login_central_requests_total";
+const CENTRAL_FOLLOWERS: &str = "shardkeep_login_central_followers";
 
 pub(crate) fn describe() {
     describe_gauge!(CONNECTIONS, "Connections of players open now");
@@ -82,6 +91,18 @@ pub(crate) fn describe() {
     describe_counter!(FOLLOWERS_CUT, "Gateways cut because they did not keep up; they connect again");
     describe_counter!(SECOND_FACTORS, "Codes of second factors, by outcome");
     describe_counter!(REGISTRATIONS, "Registrations by players, by outcome");
+    describe_counter!(
+        CENTRAL_HELLOS,
+        "Hellos in a region with a centre, by whether they were gone on with on time or late"
+    );
+    describe_counter!(CENTRAL_CALLS, "Calls of this region to the centre, by call and outcome");
+    describe_histogram!(CENTRAL_CALL_SECONDS, "How long the centre took to answer, by call");
+    describe_counter!(CENTRAL_FULL, "Names that the centre was not asked for, because too many were");
+    describe_counter!(CENTRAL_ACTIVATIONS, "Accounts that a first login has made active in this region");
+    describe_counter!(CENTRAL_APPLIED, "Changed accounts that the centre told of, by what came of them");
+    describe_gauge!(CENTRAL_BEHIND, "How long ago the centre last told of changes, or that there are none");
+    describe_counter!(CENTRAL_REQUESTS, "What regions asked of the centre that this replica serves, by call");
+    describe_gauge!(CENTRAL_FOLLOWERS, "Replicas of regions that follow the centre at this replica");
 }
 
 pub(crate) fn connections(change: f64) {
@@ -212,4 +233,37 @@ pub(crate) fn second_factor(outcome: &'static str) {
 
 pub(crate) fn registration(outcome: &'static str) {
     counter!(REGISTRATIONS, "outcome" => outcome).increment(1);
+}
+
+pub(crate) fn central_hello(on_time: bool) {
+    counter!(CENTRAL_HELLOS, "when" => if on_time { "on_time" } else { "late" }).increment(1);
+}
+
+pub(crate) fn central_call(call: &'static str, outcome: &'static str, took: Duration) {
+    counter!(CENTRAL_CALLS, "call" => call, "outcome" => outcome).increment(1);
+    histogram!(CENTRAL_CALL_SECONDS, "call" => call).record(took);
+}
+
+pub(crate) fn central_lookups_full() {
+    counter!(CENTRAL_FULL).increment(1);
+}
+
+pub(crate) fn central_activated() {
+    counter!(CENTRAL_ACTIVATIONS).increment(1);
+}
+
+pub(crate) fn central_applied(outcome: &'static str) {
+    counter!(CENTRAL_APPLIED, "outcome" => outcome).increment(1);
+}
+
+pub(crate) fn central_behind(behind: Duration) {
+    gauge!(CENTRAL_BEHIND).set(behind.as_secs_f64());
+}
+
+pub(crate) fn central_request(call: &'static str) {
+    counter!(CENTRAL_REQUESTS, "call" => call).increment(1);
+}
+
+pub(crate) fn central_followers(change: f64) {
+    gauge!(CENTRAL_FOLLOWERS).increment(change);
 }

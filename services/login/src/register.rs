@@ -4,17 +4,14 @@ use aws_lc_rs::digest;
 use prost::Message as _;
 use shardkeep_auth::{AccountName, Binding, srp::Verifier};
 use shardkeep_daemon::Origin;
-use shardkeep_store::accounts::{
-    self, Proof,
-    invitations::{self, Registered},
-};
+use shardkeep_store::accounts::{Proof, invitations::Registered};
 use shardkeep_types::Secret;
 use shardkeep_wire::{
     Message, WireError,
     payload::{self, NewAccount, Registration},
 };
 
-use crate::{LoginError, config::Registrations, door::Door, logon, metrics};
+use crate::{LoginError, authority, config::Registrations, door::Door, logon, metrics};
 
 /// The answer to `Register`.
 pub(crate) async fn answer(
@@ -55,13 +52,10 @@ async fn register(
     Verifier::stored(name.clone(), proof.group, proof.salt.clone(), proof.verifier.clone())?;
 
     let made = match door.config.registration {
-        Registrations::Open => accounts::create(&door.database, name.as_str(), &proof)
-            .await?
-            .map_or(Registered::NameTaken, Registered::As),
-        _ => {
-            let hash = token_hash(&wanted.token);
-            invitations::register(&door.database, &hash, name.as_str(), &proof).await?
+        Registrations::Open => {
+            authority::create(door, &name, &proof).await?.map_or(Registered::NameTaken, Registered::As)
         }
+        _ => authority::register(door, &token_hash(&wanted.token), &name, &proof).await?,
     };
     let id = match made {
         Registered::As(id) => id,

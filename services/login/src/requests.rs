@@ -13,7 +13,7 @@ use shardkeep_wire::{
 };
 
 use crate::{
-    LoginError,
+    LoginError, authority,
     door::{Door, cause},
     logon,
     second_factor::{self, Enrolment},
@@ -45,7 +45,7 @@ pub(crate) async fn answer(
         opcode::REMOVE_SECOND_FACTOR => {
             let RemoveSecondFactor { code } = decode(message)?;
             second_factor::check(door, select.account(), &code).await?;
-            factors::remove(&door.database, select.account()).await?;
+            authority::remove_factor(door, select.account()).await?;
             shardkeep_daemon::event!(
                 "second_factor_removed",
                 account = select.account().0,
@@ -87,10 +87,9 @@ async fn change_password(
     let proof = Proof { group, salt, verifier: Secret::new(verifier) };
     Verifier::stored(select.name().clone(), group, proof.salt.clone(), proof.verifier.clone())?;
     let cause = cause(ErrorCode::Kicked, "the password was changed");
-    let Raised { id, generation } = select.raised();
-    let raised = accounts::change_proof(&door.database, id, generation, &proof, &cause).await?;
+    let raised = authority::change_proof(door, select.raised(), &proof, &cause).await?;
     let raised = select.go_on_as(door, raised).await?;
-    shardkeep_daemon::event!("password_changed", account = id.0, operator = "the player");
+    shardkeep_daemon::event!("password_changed", account = raised.id.0, operator = "the player");
     Ok(PasswordChanged { sessions_ended: door.end_sessions(raised, &cause).await })
 }
 

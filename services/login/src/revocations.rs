@@ -43,6 +43,9 @@ const LOOK: Duration = Duration::from_millis(200);
 const OVERLAP_MS: u64 = 2_000;
 /// Revocations read at a time.
 const PAGE: u32 = 10_000;
+/// What follows one piece of news within so long is told with it: every login is one, and in a storm a message for each
+/// to each gateway would cost more than the logins' other calls.
+const GATHER: Duration = Duration::from_millis(10);
 /// A follower is told so often that there is nothing to tell.
 const HEARTBEAT: Duration = Duration::from_millis(500);
 /// Lists that wait for the slowest follower. Overflow: it is cut and counted, connects again and says what it holds.
@@ -57,7 +60,32 @@ type List = Arc<Vec<Revocation>>;
 pub(crate) struct Revocations {
     followers: broadcast::Sender<List>,
     /// What was told lately, so that looking back repeats nothing.
-    told: Mutex<HashMap<AccountId, (Generation, Instant)>>,
+    told: Mutex<ToldLately>,
+}
+
+#[derive(Default)]
+struct ToldLately {
+    below: HashMap<AccountId, (Generation, Instant)>,
+    swept: Option<Instant>,
+}
+
+impl ToldLately {
+    /// Notes what is new in `found`, and leaves only that in it.
+    fn note(&mut self, found: &mut Vec<Revocation>, now: Instant) {
+        let kept = Duration::from_millis(2 * OVERLAP_MS);
+        // All are looked at for one login in many.
+        if self.swept.is_none_or(|at| now.saturating_duration_since(at) >= kept) {
+            self.below.retain(|_, (_, at)| now.saturating_duration_since(*at) < kept);
+            self.swept = Some(now);
+        }
+        found.retain(|new| {
+            let known = self.below.get(&new.account).is_some_and(|(below, _)| *below >= new.below);
+            if !known {
+                self.below.insert(new.account, (new.below, now));
+            }
+            !known
+        });
+    }
 }
 
 impl Default for Revocations {
@@ -75,18 +103,7 @@ impl Revocations {
     }
 
     fn publish(&self, mut found: Vec<Revocation>, now: Instant) {
-        {
-            let mut told = self.told.lock();
-            let kept = Duration::from_millis(2 * OVERLAP_MS);
-            told.retain(|_, (_, at)| now.saturating_duration_since(*at) < kept);
-            found.retain(|new| {
-                let known = told.get(&new.account).is_some_and(|(below, _)| *below >= new.below);
-                if !known {
-                    told.insert(new.account, (new.below, now));
-                }
-                !known
-            });
-        }
+        self.told.lock().note(&mut found, now);
         if !found.is_empty() {
             metrics::revocations(found.len());
             // Nobody may follow at the moment: who comes says what it holds.
@@ -209,11 +226,8 @@ impl Follower {
                     Ok(None) | Err(_) => return "the gateway left",
                 },
                 news = self.news.recv() => match news {
-                    Ok(found) => Ok(list(found.to_vec())),
-                    Err(broadcast::error::RecvError::Lagged(_)) => {
-                        metrics::follower_cut();
-                        Err(Status::data_loss("too slow; say again what you hold"))
-                    }
+                    Ok(found) => self.gather(found.to_vec()).await.map(list),
+                    Err(broadcast::error::RecvError::Lagged(_)) => Err(too_slow()),
                     Err(broadcast::error::RecvError::Closed) => return "login ends",
                 },
                 () = tokio::time::sleep(HEARTBEAT) => Ok(RevocationList::default()),
@@ -227,6 +241,26 @@ impl Follower {
             }
         }
     }
+}
+
+impl Follower {
+    /// With what follows soon.
+    async fn gather(&mut self, mut found: Vec<Revocation>) -> Result<Vec<Revocation>, Status> {
+        tokio::time::sleep(GATHER).await;
+        loop {
+            match self.news.try_recv() {
+                Ok(list) => found.extend_from_slice(&list),
+                Err(broadcast::error::TryRecvError::Lagged(_)) => return Err(too_slow()),
+                // That login ends is seen with the next look.
+                Err(_) => return Ok(found),
+            }
+        }
+    }
+}
+
+fn too_slow() -> Status {
+    metrics::follower_cut();
+    Status::data_loss("too slow; say again what you hold")
 }
 
 /// What of it has passed.
@@ -279,6 +313,6 @@ mod tests {
         assert_eq!(*follower.try_recv().unwrap(), [of(2, 6)]);
         assert!(follower.try_recv().is_err());
         revocations.publish(vec![of(1, 2)], now + Duration::from_secs(60));
-        assert_eq!(revocations.told.lock().len(), 1, "what is old is forgotten");
+        assert_eq!(revocations.told.lock().below.len(), 1, "what is old is forgotten");
     }
 }

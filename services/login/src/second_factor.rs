@@ -4,7 +4,7 @@ use shardkeep_auth::totp;
 use shardkeep_store::accounts::second_factor::{self as table, Tries};
 use shardkeep_types::AccountId;
 
-use crate::{LoginError, door::Door, metrics, random};
+use crate::{LoginError, authority, door::Door, metrics, random};
 
 /// A new secret, and what an authenticator app reads.
 pub(crate) struct Enrolment {
@@ -45,5 +45,8 @@ async fn look_at(door: &Door, account: AccountId, typed: &str) -> Result<(), Log
     }
     let secret = door.vault.open(account, factor.secret.expose())?;
     let step = totp::step_of(secret.expose(), typed, random::unix_millis()).ok_or(LoginError::WrongCode)?;
+    if !factor.confirmed {
+        authority::confirm_factor(door, account, &secret).await?;
+    }
     if table::accept(database, account, step, tries).await? { Ok(()) } else { Err(LoginError::WrongCode) }
 }

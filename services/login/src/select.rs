@@ -176,8 +176,9 @@ impl WorldSelect {
         if let Some((gateway, ticket)) = self.offered.take() {
             door.gateways.revoke_ticket(&gateway, ticket).await;
         }
-        if account.ban.until_ms > random::unix_millis() {
-            return Err(LoginError::Banned { until_ms: account.ban.until_ms, reason: account.ban.reason });
+        let ban = account.effective_ban();
+        if ban.until_ms > random::unix_millis() {
+            return Err(LoginError::Banned { until_ms: ban.until_ms, reason: ban.reason });
         }
         Err(LoginError::Displaced)
     }

@@ -7,11 +7,13 @@ mod dns_malformed;
 mod garbage;
 mod half_open;
 mod out_of_phase;
+mod quic_noise;
 mod replays;
 mod size_bombs;
 mod slow_readers;
 mod slow_writers;
 mod ticket_guessing;
+mod upgrades;
 mod wrong_passwords;
 
 use std::{sync::Arc, time::Duration};
@@ -46,6 +48,8 @@ pub async fn run(attack: Attack, field: Arc<Field>, tally: Arc<Tally>) {
         Attack::AccountProbing => Box::pin(account_probing::run(field, tally)),
         Attack::SizeBombs => Box::pin(size_bombs::run(field, tally)),
         Attack::WrongPasswords => Box::pin(wrong_passwords::run(field, tally)),
+        Attack::QuicNoise => Box::pin(quic_noise::run(field, tally)),
+        Attack::Upgrades => Box::pin(upgrades::run(field, tally)),
         Attack::DnsFlood => Box::pin(dns_flood::run(field, tally)),
         Attack::DnsMalformed => Box::pin(dns_malformed::run(field, tally)),
     };

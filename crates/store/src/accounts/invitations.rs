@@ -28,6 +28,20 @@ pub async fn invite(database: &Database, hash: &[u8; 32], uses: u32, lasts: Dura
         .map(drop)
 }
 
+const TAKE: &str = "UPDATE invitations SET uses_left = uses_left - 1 \
+     WHERE hash = $1 AND uses_left > 0 AND until_ms > {now_ms}";
+
+/// Uses the invitation once, for an account that is made elsewhere. `false`: unknown, used up or too old.
+pub async fn take(database: &Database, hash: &[u8; 32]) -> Result<bool, Error> {
+    Ok(database.execute(sql(TAKE).bind(*hash)).await? > 0)
+}
+
+/// The account was not made after all.
+pub async fn give_back(database: &Database, hash: &[u8; 32]) -> Result<(), Error> {
+    let update = sql("UPDATE invitations SET uses_left = uses_left + 1 WHERE hash = $1");
+    database.execute(update.bind(*hash)).await.map(drop)
+}
+
 /// Makes an account and uses the invitation once; both or neither.
 pub async fn register(
     database: &Database,
@@ -36,9 +50,7 @@ pub async fn register(
     proof: &Proof,
 ) -> Result<Registered, Error> {
     let made: Result<Registered, Error> = transact!(database, |tx| async {
-        let take = sql("UPDATE invitations SET uses_left = uses_left - 1 \
-             WHERE hash = $1 AND uses_left > 0 AND until_ms > {now_ms}");
-        if tx.execute(take.bind(*hash)).await? == 0 {
+        if tx.execute(sql(TAKE).bind(*hash)).await? == 0 {
             return Ok(Registered::NotInvited);
         }
         Ok::<_, Error>(Registered::As(insert(&mut tx, name, proof).await?))

@@ -13,6 +13,8 @@ use crate::Error;
 pub enum Schema {
     /// `login`
     Accounts,
+    /// `login`, where it serves the centre of several regions
+    Central,
     /// `dbcache`
     Game,
     /// `billing`
@@ -33,9 +35,13 @@ macro_rules! files {
 impl Schema {
     fn files(self) -> Files {
         match self {
-            Self::Accounts => {
-                files![1 "accounts/0001_accounts", 20 "accounts/0020_account_life", 40 "accounts/0040_closing"]
-            }
+            Self::Accounts => files![
+                1 "accounts/0001_accounts",
+                20 "accounts/0020_account_life",
+                30 "accounts/0030_regions",
+                40 "accounts/0040_closing",
+            ],
+            Self::Central => files![1 "central/0001_central"],
             Self::Game => files![1 "game/0001_game"],
             Self::Billing => files![1 "billing/0001_billing"],
             Self::Gm => files![1 "gm/0001_gm"],
@@ -45,6 +51,7 @@ impl Schema {
     fn name(self) -> &'static str {
         match self {
             Self::Accounts => "accounts",
+            Self::Central => "central",
             Self::Game => "game",
             Self::Billing => "billing",
             Self::Gm => "gm",

@@ -4,7 +4,10 @@
 use std::{sync::Arc, time::Instant};
 
 use metrics::counter;
-use shardkeep_auth::session::{Proof, SessionKeys, which_key};
+use shardkeep_auth::{
+    Key,
+    session::{Proof, SessionKeys, which_key},
+};
 use shardkeep_daemon::event;
 use shardkeep_types::{Epoch, SessionId, TicketId};
 use shardkeep_wire::{
@@ -29,31 +32,41 @@ use crate::{
 };
 
 pub(super) async fn run(door: &Door<'_>, plain: Plain, opening: Opening) -> Result<Playing, DoorError> {
-    let (id, ticket, suite) = match check(door, &opening) {
+    let checked = match check(door, &opening) {
         Ok(checked) => checked,
         Err(error) => {
             plain.refuse(&error).await;
             return Err(error);
         }
     };
-    let proof = Proof::attach(&ticket.key);
-    let (wire, keys) = answer(plain, &opening, &proof, &ticket.key, suite, which_key::TICKET).await?;
+    let Checked { id, key, proof, suite } = checked;
+    let (wire, keys) = answer(plain, &opening, &proof, &key, suite, which_key::TICKET).await?;
+    drop((key, proof));
     confirmed(door, wire, id, &keys).await
 }
 
-fn check(door: &Door<'_>, opening: &Opening) -> Result<(TicketId, Ticket, Suite), DoorError> {
+/// What the client has proved.
+struct Checked {
+    id: TicketId,
+    key: Key,
+    proof: Proof,
+    suite: Suite,
+}
+
+fn check(door: &Door<'_>, opening: &Opening) -> Result<Checked, DoorError> {
     let attach: Attach = payload(opening)?;
     let (numbers, suite) = suites(&attach.suites)?;
     let id = TicketId::try_from(&*attach.ticket_id).map_err(|_| DoorError::Ticket)?;
     let random: [u8; 32] = attach.random.try_into().map_err(|_| DoorError::Ticket)?;
-    let ticket = door.core.tickets.lock().get(id, Instant::now()).ok_or(DoorError::Ticket)?;
-    if !Proof::attach(&ticket.key).client(&opening.preface, &id.0, &random, &numbers).matches(&attach.mac) {
+    let key = door.core.tickets.lock().key(id, Instant::now()).ok_or(DoorError::Ticket)?;
+    let proof = Proof::attach(&key);
+    if !proof.client(&opening.preface, &id.0, &random, &numbers).matches(&attach.mac) {
         return Err(DoorError::Ticket);
     }
     if door.core.sessions.len() >= door.core.config.capacity {
         return Err(DoorError::Full);
     }
-    Ok((id, ticket, suite))
+    Ok(Checked { id, key, proof, suite })
 }
 
 async fn confirmed(

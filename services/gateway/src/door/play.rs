@@ -2,9 +2,11 @@
 //! at once is sealed into as few records as it fits in and written once.
 
 use std::{
+    future::poll_fn,
     io,
     pin::{Pin, pin},
     sync::Arc,
+    task::{Context, Poll},
     time::{Duration, Instant},
 };
 
@@ -63,19 +65,28 @@ impl<E: Into<DoorError>> From<E> for Stop {
 }
 
 /// Carries the session until the connection or the session is over.
-pub(super) async fn play(core: Arc<Core>, playing: Playing) {
-    let Playing { mut wire, session, connection } = playing;
-    wire.rest();
-    let mut carrier = Carrier { core: &core, session: &session, connection, clock: Clock::new(&core) };
-    gauge!(LANES, "lane" => wire.lane().as_str()).increment(1.0);
-    let stop = carrier.carry(&mut wire).await;
-    gauge!(LANES, "lane" => wire.lane().as_str()).decrement(1.0);
-    debug!(session = %session.id, stop = stop.label(), "connection over");
-    core.depart(&session, connection);
-    if session.lock().ended.is_some() {
-        core.finish(&session);
+///
+/// The future lives as long as the session is played, so what it holds is kept small: what is needed later is not in it,
+/// and nothing is in it twice.
+pub(super) async fn play(core: Arc<Core>, mut playing: Box<Playing>) {
+    playing.wire.rest();
+    gauge!(LANES, "lane" => playing.wire.lane().as_str()).increment(1.0);
+    let stop = Carrier::new(&core, &mut playing).carry().await;
+    gauge!(LANES, "lane" => playing.wire.lane().as_str()).decrement(1.0);
+    if let Some(error) = part(&core, &playing, stop) {
+        let _ = timeout(FAREWELL, Box::pin(say_farewell(playing, error))).await;
     }
-    let farewell = match stop {
+}
+
+/// The connection is over: what that means for the session, and what the client is told.
+fn part(core: &Core, playing: &Playing, stop: Stop) -> Option<Error> {
+    let session = &playing.session;
+    debug!(session = %session.id, stop = stop.label(), "connection over");
+    core.depart(session, playing.connection);
+    if session.lock().ended.is_some() {
+        core.finish(session);
+    }
+    match stop {
         Stop::Ended(Ending::Over { code, detail }) => Some(Error::of(code, detail)),
         Stop::Leaving => Some(Error::of(ErrorCode::Draining, "this gateway is leaving; resume elsewhere")),
         Stop::Fault(error) => {
@@ -83,15 +94,12 @@ pub(super) async fn play(core: Arc<Core>, playing: Playing) {
             error.answer()
         }
         Stop::Ended(_) | Stop::Replaced | Stop::Lost => None,
-    };
-    if let Some(error) = farewell {
-        let _ = timeout(FAREWELL, say_farewell(wire, error)).await;
     }
 }
 
-async fn say_farewell(mut wire: Sealed, error: Error) {
-    let _ = wire.send(&Message::error_event(&error).to_bytes()).await;
-    wire.close().await;
+async fn say_farewell(mut playing: Box<Playing>, error: Error) {
+    let _ = playing.wire.send(&Message::error_event(&error).to_bytes()).await;
+    playing.wire.close().await;
 }
 
 impl Stop {
@@ -115,9 +123,10 @@ fn set(timer: Pin<&mut Sleep>, due: Instant) {
 }
 
 struct Carrier<'a> {
-    core: &'a Arc<Core>,
+    core: &'a Core,
     session: &'a Arc<Session>,
     connection: u64,
+    wire: &'a mut Sealed,
     clock: Clock,
 }
 
@@ -152,95 +161,93 @@ enum Woken {
 }
 
 impl<'a> Carrier<'a> {
-    async fn carry(&mut self, wire: &mut Sealed) -> Stop {
+    fn new(core: &'a Core, playing: &'a mut Playing) -> Self {
+        let Playing { wire, session, connection } = playing;
+        Self { core, session, connection: *connection, wire, clock: Clock::new(core) }
+    }
+
+    async fn carry(mut self) -> Stop {
         let mut timer = pin!(sleep_until(self.clock.next(None).into()));
-        let mut now = Instant::now();
-        let mut heard = if wire.has_read() { self.hear(wire, now) } else { Ok(()) };
+        // There may be records that the handshake has read already.
+        let mut woken = Woken::Called;
         loop {
-            let acknowledge = match heard.and_then(|()| self.say(wire, now)) {
-                Ok(acknowledge) => acknowledge,
+            match self.turn(&woken) {
+                Ok(due) => set(timer.as_mut(), due),
                 Err(stop) => return stop,
-            };
-            // Before the wait: who leaves later calls.
-            if self.core.is_leaving() {
-                return Stop::Leaving;
             }
-            let due =
-                if wire.unwritten() > 0 { self.clock.silent_at() } else { self.clock.next(acknowledge) };
-            let settled = wire.datagrams().and_then(|(datagrams, _)| datagrams.deadline());
-            set(timer.as_mut(), settled.map_or(due, |at| at.min(due)));
-            let woken = tokio::select! {
-                biased;
-                () = self.session.called() => Woken::Called,
-                ready = wire.readable() => Woken::Readable(ready),
-                _ = wire.writable(), if wire.unwritten() > 0 => Woken::Writable,
-                () = timer.as_mut() => Woken::Late,
-            };
-            now = Instant::now();
-            heard = match woken {
-                Woken::Readable(Err(_)) => Err(Stop::Lost),
-                Woken::Late => self.late(wire, now),
-                // Whatever woke it: what the client has said goes first, so that nobody can talk it down. That costs
-                // nothing if it has said nothing.
-                Woken::Readable(Ok(())) | Woken::Writable | Woken::Called => self.hear(wire, now),
-            };
+            woken = poll_fn(|cx| self.poll_woken(timer.as_mut(), cx)).await;
         }
     }
 
+    /// Waits without a future for each thing that it waits for.
+    fn poll_woken(&self, timer: Pin<&mut Sleep>, cx: &mut Context<'_>) -> Poll<Woken> {
+        if self.session.poll_called(cx).is_ready() {
+            return Poll::Ready(Woken::Called);
+        }
+        if let Poll::Ready(ready) = self.wire.poll_readable(cx) {
+            return Poll::Ready(Woken::Readable(ready));
+        }
+        if self.wire.unwritten() > 0 && self.wire.poll_writable(cx).is_ready() {
+            return Poll::Ready(Woken::Writable);
+        }
+        timer.poll(cx).map(|()| Woken::Late)
+    }
+
+    /// Does what there is to do; returns when something is due though nobody calls.
+    fn turn(&mut self, woken: &Woken) -> Result<Instant, Stop> {
+        let now = Instant::now();
+        match woken {
+            Woken::Readable(Err(_)) => return Err(Stop::Lost),
+            Woken::Late => self.late(now)?,
+            // Whatever woke it: what the client has said goes first, so that nobody can talk it down. That costs
+            // nothing if it has said nothing.
+            Woken::Readable(Ok(())) | Woken::Writable | Woken::Called => self.hear(now)?,
+        }
+        let acknowledge = self.say(now)?;
+        // Before the wait: who leaves later calls.
+        if self.core.is_leaving() {
+            return Err(Stop::Leaving);
+        }
+        let due =
+            if self.wire.unwritten() > 0 { self.clock.silent_at() } else { self.clock.next(acknowledge) };
+        let settled = self.wire.datagrams().and_then(|(datagrams, _)| datagrams.deadline());
+        Ok(settled.map_or(due, |at| at.min(due)))
+    }
+
     /// The timer has rung.
-    fn late(&mut self, wire: &mut Sealed, now: Instant) -> Result<(), Stop> {
+    fn late(&mut self, now: Instant) -> Result<(), Stop> {
         if self.clock.silent(now) {
             return Err(Stop::Lost);
         }
         if self.clock.falls_quiet(now) {
-            wire.rest();
+            self.wire.rest();
             self.session.lock().rest();
         }
         Ok(())
     }
 
     /// Takes in what the client has said.
-    fn hear(&mut self, wire: &mut Sealed, now: Instant) -> Result<(), Stop> {
-        let open = wire.read(|record| self.take(record, now))?;
+    fn hear(&mut self, now: Instant) -> Result<(), Stop> {
+        let Self { core, session, connection, wire, clock } = self;
+        let open = wire.read(|record| {
+            clock.heard(now);
+            take(core, session, *connection, record, now)
+        })?;
         if open { Ok(()) } else { Err(Stop::Lost) }
     }
 
-    fn take(&mut self, record: &[u8], now: Instant) -> Result<Then, Stop> {
-        self.clock.heard(now);
-        let outcome = {
-            let mut inner = self.session.lock();
-            if !inner.is_carried_by(self.connection) {
-                return Err(Stop::Replaced);
-            }
-            let backends = Backends { core: self.core, session: self.session.id };
-            let ranges = self.core.ranges.read();
-            let outputs = inner.receive(record, &ranges, now, &backends).map_err(DoorError::from)?;
-            outputs.bill.into_iter().for_each(|bill| COSTS.charge(bill));
-            outputs.outcome
-        };
-        match outcome {
-            Outcome::GoOn => {}
-            Outcome::KeyUpdate => {
-                counter!(KEY_UPDATES, "side" => "client").increment(1);
-                return Ok(Then::UpdateKey);
-            }
-            Outcome::Logout => self.core.end(self.session, Ending::new(ErrorCode::LoggedOut, "as asked")),
-        }
-        Ok(Then::GoOn)
-    }
-
     /// Seals and writes what is due, as far as the socket takes it. Returns when an acknowledgement is due.
-    fn say(&mut self, wire: &mut Sealed, now: Instant) -> Result<Option<Instant>, Stop> {
-        wire.borrow();
-        let said = self.say_all(wire, now);
-        wire.give_back();
+    fn say(&mut self, now: Instant) -> Result<Option<Instant>, Stop> {
+        self.wire.borrow();
+        let said = self.say_all(now);
+        self.wire.give_back();
         said
     }
 
-    fn say_all(&mut self, wire: &mut Sealed, now: Instant) -> Result<Option<Instant>, Stop> {
-        wire.write()?;
+    fn say_all(&mut self, now: Instant) -> Result<Option<Instant>, Stop> {
+        self.wire.write()?;
         loop {
-            if wire.unwritten() > 0 {
+            if self.wire.unwritten() > 0 {
                 // Woken again by the socket. Until then the session's own queue bounds and supersedes.
                 return match &self.inner()?.ended {
                     Some(ending) => Err(Stop::Ended(ending.clone())),
@@ -248,12 +255,12 @@ impl<'a> Carrier<'a> {
                 };
             }
             let mut bill = COSTS.sample();
-            let filled = self.fill(wire, now, bill.as_mut())?;
-            wire.write()?;
+            let filled = self.fill(now, bill.as_mut())?;
+            self.wire.write()?;
             bill.into_iter().for_each(|bill| COSTS.charge(bill));
             if !filled.stale.is_empty() {
                 self.core.with_groups(|groups| ((), groups.tell_again(self.session, filled.stale)));
-            } else if filled.all && wire.unwritten() == 0 {
+            } else if filled.all && self.wire.unwritten() == 0 {
                 return Ok(filled.acknowledge);
             }
         }
@@ -271,7 +278,7 @@ impl<'a> Carrier<'a> {
     }
 
     /// Moves what is due into sealed records.
-    fn fill(&mut self, wire: &mut Sealed, now: Instant, mut bill: Option<&mut Bill>) -> Result<Filled, Stop> {
+    fn fill(&mut self, now: Instant, mut bill: Option<&mut Bill>) -> Result<Filled, Stop> {
         let mut inner = self.inner()?;
         if inner.inbox.ack_due(now) {
             let received = inner.inbox.acknowledge();
@@ -280,7 +287,7 @@ impl<'a> Carrier<'a> {
         if self.clock.ping_due(now) && inner.out.is_empty() {
             inner.out.control(Message::event(opcode::PING, &Ping { value: 0 }).to_bytes());
         }
-        if let Some((datagrams, stream)) = wire.datagrams() {
+        if let Some((datagrams, stream)) = self.wire.datagrams() {
             if inner.out.lose(Datagrams::carry, |message| datagrams.send(stream, message, now)) {
                 self.clock.said(now);
             }
@@ -288,42 +295,72 @@ impl<'a> Carrier<'a> {
                 inner.out.control(last);
             }
         }
-        while !inner.out.is_empty() && wire.unwritten() < SEAL_AHEAD {
-            if !wire.append(|record| inner.out.fill(record, bill.as_deref_mut()))? {
+        while !inner.out.is_empty() && self.wire.unwritten() < SEAL_AHEAD {
+            if !self.wire.append(|record| inner.out.fill(record, bill.as_deref_mut()))? {
                 break;
             }
             self.clock.said(now);
-            if wire.key_update_due() {
-                self.update_key(wire, now)?;
+            if self.wire.key_update_due() {
+                self.update_key(now)?;
             }
         }
         if self.clock.key_due(now) {
-            self.update_key(wire, now)?;
+            self.update_key(now)?;
         }
         if let Some(ending) = &inner.ended {
             return Err(Stop::Ended(ending.clone()));
         }
         Ok(Filled {
-            all: wire.unwritten() < SEAL_AHEAD,
+            all: self.wire.unwritten() < SEAL_AHEAD,
             stale: inner.out.take_stale(),
             acknowledge: inner.inbox.deadline(),
         })
     }
 
-    fn update_key(&mut self, wire: &mut Sealed, now: Instant) -> Result<(), Stop> {
+    fn update_key(&mut self, now: Instant) -> Result<(), Stop> {
         let message = Message::event(opcode::KEY_UPDATE, &KeyUpdate {});
-        wire.append(|record| {
+        self.wire.append(|record| {
             // A record of its own always has room.
             let _ = record.push(&message);
         })?;
-        wire.server_key_updated()?;
-        if let Some((datagrams, _)) = wire.datagrams() {
+        self.wire.server_key_updated()?;
+        if let Some((datagrams, _)) = self.wire.datagrams() {
             datagrams.update_key();
         }
         counter!(KEY_UPDATES, "side" => "server").increment(1);
         self.clock.key_since = now;
         Ok(())
     }
+}
+
+/// Takes in one record of the client's.
+fn take(
+    core: &Core,
+    session: &Arc<Session>,
+    connection: u64,
+    record: &[u8],
+    now: Instant,
+) -> Result<Then, Stop> {
+    let outcome = {
+        let mut inner = session.lock();
+        if !inner.is_carried_by(connection) {
+            return Err(Stop::Replaced);
+        }
+        let backends = Backends { core, session: session.id };
+        let ranges = core.ranges.read();
+        let outputs = inner.receive(record, &ranges, now, &backends).map_err(DoorError::from)?;
+        outputs.bill.into_iter().for_each(|bill| COSTS.charge(bill));
+        outputs.outcome
+    };
+    match outcome {
+        Outcome::GoOn => {}
+        Outcome::KeyUpdate => {
+            counter!(KEY_UPDATES, "side" => "client").increment(1);
+            return Ok(Then::UpdateKey);
+        }
+        Outcome::Logout => core.end(session, Ending::new(ErrorCode::LoggedOut, "as asked")),
+    }
+    Ok(Then::GoOn)
 }
 
 /// When what was last done.

@@ -1,7 +1,10 @@
 //! One socket, before and after there are keys. What arrives is opened where the socket's bytes were put, what leaves
 //! is sealed where it is written from; a connection owns a buffer only for what is left over.
 
-use std::io;
+use std::{
+    io,
+    task::{Context, Poll},
+};
 
 use bytes::{Bytes, BytesMut};
 use shardkeep_auth::{Binding, session::SessionKeys};
@@ -138,17 +141,14 @@ impl Sealed {
         }
     }
 
-    pub(crate) async fn readable(&self) -> io::Result<()> {
-        self.stream.readable().await
+    /// Ready when there may be something to read.
+    pub(crate) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stream.poll_readable(cx)
     }
 
-    pub(crate) async fn writable(&self) -> io::Result<()> {
-        self.stream.writable().await
-    }
-
-    /// Whether something was read that may be a whole record.
-    pub(crate) fn has_read(&self) -> bool {
-        !self.read.is_empty()
+    /// Ready when the socket takes more.
+    pub(crate) fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stream.poll_writable(cx)
     }
 
     /// Takes what the socket has, and hands the messages of each record to `take`. False: the client has hung up.
@@ -277,7 +277,7 @@ impl Sealed {
         sealed?;
         written?;
         while self.unwritten() > 0 {
-            self.writable().await?;
+            self.stream.writable().await?;
             self.write()?;
         }
         Ok(())

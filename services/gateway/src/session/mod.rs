@@ -10,13 +10,12 @@ mod moving;
 mod outbox;
 
 use std::{
-    future::poll_fn,
     net::IpAddr,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    task::Poll,
+    task::{Context, Poll},
     time::{Duration, Instant},
 };
 
@@ -203,13 +202,11 @@ impl Session {
         self.waker.wake();
     }
 
-    /// Waits for a call. Only the connection that carries the session waits; one that it has replaced has been woken
-    /// before.
-    pub(crate) fn called(&self) -> impl Future<Output = ()> + '_ {
-        poll_fn(|context| {
-            self.waker.register(context.waker());
-            if self.called.load(Ordering::Acquire) { Poll::Ready(()) } else { Poll::Pending }
-        })
+    /// Ready once it is called. Only the connection that carries the session waits; one that it has replaced has been
+    /// woken before.
+    pub(crate) fn poll_called(&self, cx: &Context<'_>) -> Poll<()> {
+        self.waker.register(cx.waker());
+        if self.called.load(Ordering::Acquire) { Poll::Ready(()) } else { Poll::Pending }
     }
 
     /// The connection looks now, under the session's lock: the next call counts again.

@@ -47,12 +47,12 @@ impl Act for Ban {
             hours => desk.now_ms.saturating_add(hours.saturating_mul(HOUR_MS)),
         };
         let (client, login) = desk.peers().accounts()?;
-        let request =
-            accounts::BanRequest { name: self.account.clone(), until_ms, reason: desk.reason.to_owned() };
+        let (name, reason) = (self.account.clone(), desk.reason.to_owned());
+        let request = accounts::BanRequest { name, until_ms, reason, everywhere: false };
         let banned =
             patiently(&client, &request, |mut client, request| async move { client.ban(request).await });
         let reply = banned.await.map_err(|status| match status.code() {
-            Code::NotFound => CommandError::NotFound(format!("there is no account {}", self.account)),
+            Code::NotFound => CommandError::NotFound(status.message().to_owned()),
             _ => refusal(&login)(status),
         })?;
         let ended = reply.sessions_ended;

@@ -44,7 +44,7 @@ impl Act for LogOut {
             client.log_out_everywhere(request).await
         });
         let reply = done.await.map_err(|status| match status.code() {
-            Code::NotFound => CommandError::NotFound(format!("there is no account {}", self.account)),
+            Code::NotFound => CommandError::NotFound(status.message().to_owned()),
             _ => refusal(&login)(status),
         })?;
         let ended = reply.sessions_ended;

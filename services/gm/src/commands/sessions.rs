@@ -41,7 +41,7 @@ impl Act for Sessions {
         let (mut client, login) = desk.peers().accounts()?;
         let request = accounts::SessionsRequest { name: self.account.clone() };
         let reply = client.sessions(call(request)).await.map_err(|status| match status.code() {
-            Code::NotFound => CommandError::NotFound(format!("there is no account {}", self.account)),
+            Code::NotFound => CommandError::NotFound(status.message().to_owned()),
             _ => refusal(&login)(status),
         })?;
         let accounts::SessionsReply { sessions, silent_gateways } = reply.into_inner();

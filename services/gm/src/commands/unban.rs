@@ -39,9 +39,9 @@ impl Act for Unban {
 
     async fn execute(&self, desk: &Desk<'_>) -> Result<Outcome, CommandError> {
         let (mut client, login) = desk.peers().accounts()?;
-        let request = accounts::UnbanRequest { name: self.account.clone() };
+        let request = accounts::UnbanRequest { name: self.account.clone(), everywhere: false };
         client.unban(call(request)).await.map_err(|status| match status.code() {
-            Code::NotFound => CommandError::NotFound(format!("there is no account {}", self.account)),
+            Code::NotFound => CommandError::NotFound(status.message().to_owned()),
             _ => refusal(&login)(status),
         })?;
         Ok(Outcome::done("may log in again"))

@@ -52,7 +52,8 @@ async fn a_ban_ends_sessions_and_is_told_after_the_proof() {
         .await;
 
     let mut accounts = cluster.accounts();
-    let ban = BanRequest { name: "alice".into(), until_ms: u64::MAX, reason: "cheats".into() };
+    let ban =
+        BanRequest { name: "alice".into(), until_ms: u64::MAX, reason: "cheats".into(), everywhere: false };
     assert_eq!(accounts.ban(ban).await.unwrap().into_inner().sessions_ended, 1);
     let revoked = cluster.gateway.was_asked(|asked| match asked {
         Asked::RevokeAccount(request) if request.code == ErrorCode::Banned as u32 => Some(request.clone()),
@@ -73,9 +74,9 @@ async fn a_ban_ends_sessions_and_is_told_after_the_proof() {
     let banned = cluster.connect().await.log_in("alice", "right").await.unwrap_err();
     assert_eq!((banned.code, banned.detail.as_str()), (ErrorCode::Banned, "for ever: cheats"));
 
-    accounts.unban(UnbanRequest { name: "alice".into() }).await.unwrap();
+    accounts.unban(UnbanRequest { name: "alice".into(), everywhere: false }).await.unwrap();
     cluster.connect().await.log_in("alice", "right").await.unwrap();
-    let past = BanRequest { name: "alice".into(), until_ms: 1, reason: String::new() };
+    let past = BanRequest { name: "alice".into(), until_ms: 1, ..BanRequest::default() };
     assert_eq!(accounts.ban(past).await.unwrap_err().code(), Code::InvalidArgument);
 }
 

@@ -62,16 +62,28 @@ impl Cluster {
         Self::start_with(&[]).await
     }
 
-    /// `settings` as in `--set`.
+    /// `settings` as in `--set`, with `{folder}` for the cluster's own.
     pub(crate) async fn start_with(settings: &[&str]) -> Self {
-        let folder = tempfile::Builder::new().prefix("shardkeep-login-").tempdir().unwrap();
+        Self::start_in(new_folder(), settings).await
+    }
+
+    /// Another region: a cluster of its own, of the same authority.
+    pub(crate) async fn start_beside(&self, settings: &[&str]) -> Self {
+        let folder = new_folder();
+        for file in ["ca.pem", "ca.key"] {
+            std::fs::copy(self.folder.path().join(file), folder.path().join(file)).unwrap();
+        }
+        Self::start_in(folder, settings).await
+    }
+
+    async fn start_in(folder: TempDir, settings: &[&str]) -> Self {
         certs::make_ca(folder.path()).unwrap();
         let registry = member(&folder, DaemonKind::Registry, "registry-1", 0, &[]).await;
         registry.1.serve(Routes::new(RegistryServer::new(StandInRegistry::default())));
         let gateway = StandInGateway::default();
         let files = certs::issue(folder.path(), DaemonKind::Cli, "cli", WorldId(0)).unwrap();
         let operator = Dialer::new(files.load().unwrap().into());
-        let settings: Vec<String> = settings.iter().map(ToString::to_string).collect();
+        let settings = filled_in(settings, &folder);
         let (process, bound) = spawn(&folder, &registry.1.grpc_address(), &settings).await;
         let mut cluster = Self {
             folder,
@@ -137,19 +149,33 @@ impl Cluster {
 
     /// The value of a counter, over all its labels that contain `label`.
     pub(crate) async fn metric(&self, name: &str, label: &str) -> f64 {
-        let mut stream = TcpStream::connect(&self.bound.admin).await.unwrap();
-        stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").await.unwrap();
-        let mut text = String::new();
-        stream.read_to_string(&mut text).await.unwrap();
+        let text = self.get("/metrics").await;
         let samples = text.lines().filter(|line| {
             line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{'])) && line.contains(label)
         });
         samples.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
     }
 
+    async fn get(&self, path: &str) -> String {
+        let mut stream = TcpStream::connect(&self.bound.admin).await.unwrap();
+        stream.write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes()).await.unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).await.unwrap();
+        text
+    }
+
     /// What the process wrote to standard error.
     pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.folder.path().join("login.log")).unwrap()
+    }
+
+    /// Where other regions find this login server.
+    pub(crate) fn grpc_address(&self) -> &str {
+        &self.bound.grpc
+    }
+
+    pub(crate) async fn is_ready(&self) -> bool {
+        self.get("/readyz").await.starts_with("HTTP/1.0 200")
     }
 
     pub(crate) fn client_address(&self) -> &str {
@@ -170,6 +196,29 @@ impl Cluster {
         let id = self.process.id().expect("it runs").to_string();
         let sent = Command::new("kill").args([&format!("-{signal}"), &id]).status().await.unwrap();
         assert!(sent.success());
+    }
+
+    /// SIGKILL, and another process with these settings instead, which has to end by itself; what it wrote.
+    pub(crate) async fn refuses_to_start_with(&mut self, settings: &[&str]) -> String {
+        self.process.kill().await.unwrap();
+        std::fs::remove_file(self.folder.path().join("login.log")).unwrap();
+        let settings = filled_in(settings, &self.folder);
+        let (mut process, _) = begin(&self.folder, &self.registry.grpc_address(), &settings);
+        let status = timeout(SOON, process.wait()).await.expect("it ends").unwrap();
+        assert!(!status.success());
+        self.log()
+    }
+
+    /// SIGKILL, and another process on the same store with these settings instead.
+    pub(crate) async fn restart_with(&mut self, settings: &[&str]) {
+        self.settings = filled_in(settings, &self.folder);
+        drop(self.process.kill().await);
+        let (process, bound) = spawn(&self.folder, &self.registry.grpc_address(), &self.settings).await;
+        (self.process, self.bound) = (process, bound);
+    }
+
+    pub(crate) async fn kill(&mut self) {
+        self.process.kill().await.unwrap();
     }
 
     /// SIGKILL, and another process on the same store.
@@ -221,7 +270,17 @@ async fn member(
     (daemon, node)
 }
 
-async fn spawn(folder: &TempDir, registry: &str, settings: &[String]) -> (Child, Bound) {
+fn filled_in(settings: &[&str], folder: &TempDir) -> Vec<String> {
+    let here = folder.path().display().to_string();
+    settings.iter().map(|set| set.replace("{folder}", &here)).collect()
+}
+
+fn new_folder() -> TempDir {
+    tempfile::Builder::new().prefix("shardkeep-login-").tempdir().unwrap()
+}
+
+/// Starts the process; says where it will announce itself.
+fn begin(folder: &TempDir, registry: &str, settings: &[String]) -> (Child, PathBuf) {
     let at = |name: &str| folder.path().join(name);
     let files = certs::issue(folder.path(), DaemonKind::Login, "login-1", WorldId(0)).unwrap();
     let announce = at("login.json");
@@ -240,20 +299,26 @@ async fn spawn(folder: &TempDir, registry: &str, settings: &[String]) -> (Child,
     ];
     sets.extend(settings.iter().cloned());
     let log = std::fs::File::options().create(true).append(true).open(at("login.log")).unwrap();
-    let mut process = Command::new(env!("CARGO_BIN_EXE_shardkeep-login"))
+    let process = Command::new(env!("CARGO_BIN_EXE_shardkeep-login"))
         .args(sets.iter().flat_map(|set| ["--set", set]))
         .stdout(Stdio::null())
         .stderr(log)
         .kill_on_drop(true)
         .spawn()
         .unwrap();
+    (process, announce)
+}
+
+async fn spawn(folder: &TempDir, registry: &str, settings: &[String]) -> (Child, Bound) {
+    let (mut process, announce) = begin(folder, registry, settings);
+    let log = folder.path().join("login.log");
     let announced = async {
         loop {
             if let Ok(text) = std::fs::read_to_string(&announce) {
                 return text;
             }
             let ended = process.try_wait().unwrap();
-            assert!(ended.is_none(), "{}", std::fs::read_to_string(at("login.log")).unwrap());
+            assert!(ended.is_none(), "{}", std::fs::read_to_string(&log).unwrap());
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };

@@ -1,13 +1,10 @@
 //! Right, wrong and unknown credentials; one session per account; throttling; both stores.
 
-use shardkeep_rpc::gateway::RevokeAccountRequest;
+use shardkeep_rpc::accounts::Revocation;
 use shardkeep_testkit::Postgres;
 use shardkeep_wire::payload::ErrorCode;
 
-use crate::{
-    cluster::Cluster,
-    stand_ins::{Asked, PLAY_TIME_LEFT_MS},
-};
+use crate::{cluster::Cluster, revocations::Follower, stand_ins::PLAY_TIME_LEFT_MS};
 
 const EXPONENTIATIONS: &str = "shardkeep_login_exponentiations_total";
 const LOGINS: &str = "shardkeep_login_logins_total";
@@ -90,23 +87,18 @@ async fn the_last_login_displaces_the_others() {
     let mut cluster = Cluster::start().await;
     cluster.billing().await;
     let id = cluster.account("alice", "right").await;
+    let mut gateway = Follower::new(&cluster).await;
     cluster.connect().await.log_in("alice", "right").await.unwrap();
-    let revoked = |generation: u64| {
-        move |asked: &Asked| match asked {
-            Asked::RevokeAccount(request) if request.below_generation == generation => Some(request.clone()),
-            _ => None,
-        }
-    };
     // An account begins with generation 1.
-    let expected = RevokeAccountRequest {
+    let expected = Revocation {
         account: id,
         below_generation: 2,
         code: ErrorCode::Displaced as u32,
         detail: "logged in elsewhere".into(),
     };
-    assert_eq!(cluster.gateway.was_asked(revoked(2)).await, expected);
+    assert_eq!(gateway.told(id).await, expected);
     cluster.connect().await.log_in("alice", "right").await.unwrap();
-    cluster.gateway.was_asked(revoked(3)).await;
+    assert_eq!(gateway.told(id).await.below_generation, 3);
 
     // Many at once: each gets a generation of its own.
     let logins = (0..5).map(|_| async {
@@ -114,7 +106,7 @@ async fn the_last_login_displaces_the_others() {
         player.log_in("alice", "right").await.unwrap()
     });
     let welcomes = futures::future::join_all(logins).await;
-    cluster.gateway.was_asked(revoked(8)).await;
+    while gateway.told(id).await.below_generation < 8 {}
     assert!(welcomes.iter().any(|welcome| welcome.play_time_left_ms == Some(PLAY_TIME_LEFT_MS)));
 }
 

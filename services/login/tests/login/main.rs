@@ -8,6 +8,7 @@ mod hostile;
 mod logins;
 mod own_account;
 mod player;
+mod regions;
 mod registration;
 mod revocations;
 mod stand_ins;

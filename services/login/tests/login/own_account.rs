@@ -20,7 +20,7 @@ use crate::{
     player::{Outcome, Player},
 };
 
-fn change_to(password: &str) -> ChangePassword {
+pub(crate) fn change_to(password: &str) -> ChangePassword {
     let name = AccountName::normalise("alice").unwrap();
     let verifier = Verifier::create(Group::Bits2048, &name, password, [9; 16]).unwrap();
     ChangePassword {
@@ -94,27 +94,27 @@ async fn a_new_password_counts_at_once_and_the_connection_stays() {
 
 /// Codes are made for a clock: of this one two are used, the present one and the next, which the server takes for the
 /// half minute before and after, however slow the machine is.
-struct Authenticator {
+pub(crate) struct Authenticator {
     secret: Vec<u8>,
     step: u64,
 }
 
 impl Authenticator {
-    fn new(secret: Vec<u8>) -> Self {
+    pub(crate) fn new(secret: Vec<u8>) -> Self {
         let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
         Self { secret, step: totp::step_at(since.as_millis() as u64) }
     }
 
-    fn first(&self) -> String {
+    pub(crate) fn first(&self) -> String {
         totp::code(&self.secret, self.step)
     }
 
-    fn second(&self) -> String {
+    pub(crate) fn second(&self) -> String {
         totp::code(&self.secret, self.step + 1)
     }
 }
 
-async fn log_in_with(player: &mut Player, code: &str) -> Outcome<Welcome> {
+pub(crate) async fn log_in_with(player: &mut Player, code: &str) -> Outcome<Welcome> {
     let refused = player.log_in("alice", "right").await.unwrap_err();
     assert_eq!(refused.code, ErrorCode::SecondFactor);
     player.request(opcode::SECOND_FACTOR, &SecondFactor { code: code.into() }).await

@@ -14,12 +14,12 @@ use crate::{
     player::{Outcome, Player},
 };
 
-async fn region(cluster: &Cluster) -> [u8; 32] {
+pub(crate) async fn region(cluster: &Cluster) -> [u8; 32] {
     let region = cluster.accounts().region(RegionRequest {}).await.unwrap().into_inner();
     region.public_key.try_into().unwrap()
 }
 
-async fn register(
+pub(crate) async fn register(
     player: &mut Player,
     region: &[u8; 32],
     name: &str,

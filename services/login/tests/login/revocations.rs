@@ -14,13 +14,13 @@ use tonic::Streaming;
 use crate::cluster::{Cluster, SOON};
 
 /// A gateway, as far as login can tell.
-struct Follower {
+pub(crate) struct Follower {
     holds: mpsc::Sender<Holding>,
     lists: Streaming<RevocationList>,
 }
 
 impl Follower {
-    async fn new(cluster: &Cluster) -> Self {
+    pub(crate) async fn new(cluster: &Cluster) -> Self {
         let (holds, stream) = mpsc::channel(4);
         let lists = cluster.revocations().follow(ReceiverStream::new(stream)).await.unwrap().into_inner();
         Self { holds, lists }
@@ -31,7 +31,7 @@ impl Follower {
     }
 
     /// The next revocation of that account.
-    async fn told(&mut self, account: u64) -> Revocation {
+    pub(crate) async fn told(&mut self, account: u64) -> Revocation {
         let waiting = async {
             loop {
                 let list = self.lists.message().await.unwrap().expect("the stream stays");
@@ -71,7 +71,8 @@ async fn gateways_hear_of_it_whichever_replica_did_it() {
         let told = follower.told(alice).await;
         assert_eq!((told.below_generation, told.code), (2, ErrorCode::Displaced as u32));
     }
-    let ban = BanRequest { name: "alice".into(), until_ms: u64::MAX, reason: "cheats".into() };
+    let ban =
+        BanRequest { name: "alice".into(), until_ms: u64::MAX, reason: "cheats".into(), everywhere: false };
     other.accounts().ban(ban).await.unwrap();
     for follower in [&mut here, &mut there] {
         let told = follower.told(alice).await;

@@ -1,0 +1,109 @@
+//! Packets at the players' doors that begin as QUIC's do (RFC 9000, section 17.2) and go on with noise: first ones of a
+//! connection, of a version that nobody speaks, and bare noise. A server that answers with many more bytes than it got
+//! would be an amplifier.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{net::UdpSocket, time::sleep};
+
+use super::{Field, Tally};
+use crate::attack::source;
+
+/// Packets of one attempt.
+const BURST: usize = 20;
+/// Sockets, each at an address of its own.
+const SOCKETS: usize = 64;
+/// How late an answer may be.
+const LATE: Duration = Duration::from_millis(200);
+/// What a server may answer to an address that has proved nothing, in multiples of what came (RFC 9000, section 8.1).
+const MOST_ANSWERED: u64 = 3;
+/// A first packet is at least so long (RFC 9000, section 14.1).
+const INITIAL: usize = 1_200;
+
+pub async fn run(field: Arc<Field>, tally: Arc<Tally>) {
+    let doors: Vec<_> = (0..SOCKETS).filter_map(|_| field.player_door()).collect();
+    let mut sockets = Vec::new();
+    for door in doors {
+        match source::datagrams(door).await {
+            Ok(socket) => sockets.push(socket),
+            Err(error) => tally.remark(&format!("no socket: {error}")),
+        }
+    }
+    let mut pace = field.pace();
+    let (mut said, mut heard) = (Traffic::default(), Traffic::default());
+    while pace.next().await {
+        let Some(socket) = source::pick(&sockets) else { return };
+        for _ in 0..BURST {
+            let packet = packet();
+            // A full buffer is the network's answer to a flood.
+            if socket.try_send(&packet).is_ok() {
+                said.add(packet.len());
+            }
+        }
+        heard.hear(socket);
+    }
+    // What is still on its way.
+    sleep(LATE).await;
+    sockets.iter().for_each(|socket| heard.hear(socket));
+    tally.attempts(said.packets);
+    tally.accepted_many("answered", heard.packets.min(said.packets));
+    tally.refused_many("no answer", said.packets.saturating_sub(heard.packets));
+    if heard.bytes > MOST_ANSWERED * said.bytes {
+        tally.breach(&format!("{} bytes of answers to {} bytes of noise", heard.bytes, said.bytes));
+    }
+}
+
+#[derive(Default)]
+struct Traffic {
+    packets: u64,
+    bytes: u64,
+}
+
+impl Traffic {
+    fn add(&mut self, bytes: usize) {
+        self.packets += 1;
+        self.bytes += bytes as u64;
+    }
+
+    /// Takes the answers that have arrived.
+    fn hear(&mut self, socket: &UdpSocket) {
+        let mut buffer = [0; 2_048];
+        while let Ok(length) = socket.try_recv(&mut buffer) {
+            self.add(length);
+        }
+    }
+}
+
+fn packet() -> Vec<u8> {
+    let mut noise = vec![0; INITIAL];
+    source::fill(&mut noise);
+    match source::below(4) {
+        0 => noise.truncate(1 + source::below(INITIAL)),
+        1 => begin(&mut noise, 0x0a0a_0a0a),
+        _ => begin(&mut noise, 1),
+    }
+    noise
+}
+
+/// The header of a first packet: connection ids of eight bytes each, no token, the rest of the datagram as its length.
+fn begin(packet: &mut [u8], version: u32) {
+    packet[0] = 0xc0 | (packet[0] & 0x03);
+    packet[1..5].copy_from_slice(&version.to_be_bytes());
+    (packet[5], packet[14], packet[23]) = (8, 8, 0);
+    let rest = u16::try_from(packet.len() - 26).unwrap_or_default();
+    packet[24..26].copy_from_slice(&(0x4000 | rest).to_be_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_header_says_what_follows() {
+        let mut packet = vec![0xff; INITIAL];
+        begin(&mut packet, 1);
+        assert_eq!(packet[..6], [0xc3, 0, 0, 0, 1, 8]);
+        assert_eq!((packet[14], packet[23]), (8, 0));
+        assert_eq!(u16::from_be_bytes([packet[24], packet[25]]) & 0x3fff, 1_174);
+    }
+}

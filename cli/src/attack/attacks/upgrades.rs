@@ -1,0 +1,78 @@
+//! WebSockets that go wrong: an upgrade that stops half-way, one with silence behind it, frames of noise, frames without
+//! a mask, text, and lengths that lie.
+
+use std::sync::Arc;
+
+use shardkeep_client::wire::preface::Service;
+use tokio::time::Instant;
+
+use super::{AsyncAttempt, Field, Line, Tally, by_connection, soon};
+use crate::attack::{
+    line::{End, preface},
+    source,
+};
+
+const UPGRADE: &[u8] = b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+    Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+/// A header that never ends.
+const LONG: usize = 32 << 10;
+
+struct Upgrade {
+    opening: Vec<u8>,
+    /// Waits for as long as the server bears it; else until it has judged what came.
+    silent: bool,
+}
+
+pub async fn run(field: Arc<Field>, tally: Arc<Tally>) {
+    let doors = field.clone();
+    by_connection(field, tally, || {
+        let (service, target) = match source::below(2) {
+            0 => (Service::Login, doors.login()?),
+            _ => (Service::Gateway, doors.gateway()?),
+        };
+        Some((target, upgrade(&preface(service, doors.deployment()))))
+    })
+    .await;
+}
+
+fn upgrade(preface: &[u8]) -> Upgrade {
+    let mut noise = vec![0; 12 + source::below(500)];
+    source::fill(&mut noise);
+    let (behind, silent) = match source::below(7) {
+        0 => return Upgrade { opening: UPGRADE[..UPGRADE.len() / 2].to_vec(), silent: true },
+        1 => {
+            let endless = [&UPGRADE[..UPGRADE.len() - 2], b"X: ", &[b'x'; LONG][..]].concat();
+            return Upgrade { opening: endless, silent: true };
+        }
+        2 => (Vec::new(), true),
+        3 => (noise, false),
+        // Whole, and without the mask that a client's frames must have.
+        4 => ([&[0x82, 12][..], preface].concat(), false),
+        5 => (masked(0x81, preface), false),
+        // A frame of 2^63 - 1 bytes.
+        _ => ([&[0x82, 0xff, 0x7f][..], &[0xff; 7], &[0; 4], preface].concat(), false),
+    };
+    Upgrade { opening: [UPGRADE, &behind].concat(), silent }
+}
+
+/// A frame of at most 125 bytes, masked with zeros.
+fn masked(head: u8, payload: &[u8]) -> Vec<u8> {
+    let length = u8::try_from(payload.len()).unwrap_or_default().min(125);
+    [&[head, 0x80 | length, 0, 0, 0, 0], &payload[..length.into()]].concat()
+}
+
+impl AsyncAttempt for Upgrade {
+    async fn go(self, mut line: Line, field: &Field, tally: &Tally) {
+        let until: Instant = if self.silent { field.until() } else { soon(field) };
+        let end = match line.send(&self.opening).await {
+            Ok(()) => line.hang_up(until).await,
+            Err(_) => End::Reset,
+        };
+        tally.held(line.age());
+        match end {
+            End::Open if self.silent => tally.accepted("still open"),
+            End::Open => tally.breach("a WebSocket's nonsense was borne"),
+            end => tally.refused(&end.word()),
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! One of several regions on this machine: the home region keeps the accounts of all, and another one joins it by its
+//! data folder, from which it takes the authority that signs certificates and the address of the login server.
+
+use std::{fs, path::Path};
+
+use anyhow::{Context as _, Result, bail};
+use toml::{Table, Value};
+
+use super::UpArgs;
+use crate::data_dir::DataDir;
+
+/// The daemon that serves the centre.
+const LOGIN: &str = "login-1";
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum Region {
+    /// Keeps the centre.
+    Home { name: String },
+    /// Asks the login server there.
+    Other { name: String, at: String },
+}
+
+impl Region {
+    /// `[login.central]`
+    pub fn settings(&self, postgres: Option<&str>, dir: &DataDir) -> Table {
+        let mut central = Table::new();
+        let name = match self {
+            Self::Home { name } => {
+                let file = || format!("sqlite:{}", dir.db().join("central.db").display());
+                central.insert("store".into(), postgres.map_or_else(file, str::to_owned).into());
+                name
+            }
+            Self::Other { name, at } => {
+                central.insert("at".into(), Value::Array(vec![at.clone().into()]));
+                name
+            }
+        };
+        central.insert("region".into(), name.clone().into());
+        // Two clusters on the cores of one machine keep each other waiting.
+        central.insert("wait".into(), "500ms".into());
+        central
+    }
+}
+
+/// The region that the arguments ask for. One that joins another takes over its authority.
+pub fn of(args: &UpArgs, dir: &DataDir) -> Result<Option<Region>> {
+    let Some(name) = args.region.clone() else { return Ok(None) };
+    let Some(home) = &args.home else { return Ok(Some(Region::Home { name })) };
+    let home = DataDir::new(home)?;
+    let missing = || format!("no home region has run in {}", home.path().display());
+    let start = "start it first, with `shardkeep up --region NAME`";
+    let Some(login) = home.announced(LOGIN) else { bail!("{}: {start}", missing()) };
+    if !serves_the_centre(&home)? {
+        bail!(
+            "the cluster in {} is no home region; {start}, on a data folder without accounts",
+            home.path().display()
+        );
+    }
+    for file in ["ca.pem", "ca.key"] {
+        take_over(&home.tls().join(file), &dir.tls().join(file))?;
+    }
+    Ok(Some(Region::Other { name, at: login.grpc }))
+}
+
+/// As its login server was started last.
+fn serves_the_centre(home: &DataDir) -> Result<bool> {
+    let path = home.config(LOGIN);
+    let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let config: Table = text.parse().with_context(|| format!("{} is not TOML", path.display()))?;
+    let store = config.get("login").and_then(|login| login.get("central")?.get("store"));
+    Ok(store.is_some())
+}
+
+fn take_over(from: &Path, to: &Path) -> Result<()> {
+    let theirs = fs::read(from).with_context(|| format!("cannot read {}", from.display()))?;
+    match fs::read(to) {
+        Ok(ours) if ours == theirs => Ok(()),
+        Ok(_) => bail!(
+            "{} is of another authority than {}: regions of one home share it; begin with an empty --data-dir",
+            to.display(),
+            from.display()
+        ),
+        // With the mode of the original: the key is its owner's alone.
+        Err(_) => fs::copy(from, to).map(drop).with_context(|| format!("cannot write {}", to.display())),
+    }
+}
+
+/// How others join, or whom this cluster has joined.
+pub fn greeting(args: &UpArgs, dir: &DataDir) -> Option<String> {
+    let region = args.region.as_deref()?;
+    Some(match &args.home {
+        Some(home) => {
+            format!("region {region}: accounts are shared with the home region in {}", home.display())
+        }
+        None => format!(
+            "region {region}, which keeps the accounts; others join: shardkeep up --region NAME --home {} \
+             --data-dir DIR --port-base 17000",
+            dir.path().display()
+        ),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+
+    #[derive(Debug, clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        up: UpArgs,
+    }
+
+    fn args(line: &[&str]) -> UpArgs {
+        Line::try_parse_from([&["up"], line].concat()).unwrap().up
+    }
+
+    #[test]
+    fn who_joins_takes_address_and_authority() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name).display().to_string();
+        let (home, own) =
+            (DataDir::new(at("eu").as_ref()).unwrap(), DataDir::new(at("us").as_ref()).unwrap());
+        home.create().unwrap();
+        own.create().unwrap();
+        assert_eq!(of(&args(&[]), &own).unwrap(), None);
+        assert_eq!(of(&args(&["--region", "eu"]), &home).unwrap(), Some(Region::Home { name: "eu".into() }));
+
+        let (place, joins) =
+            (at("eu"), |dir: &DataDir, place: &str| of(&args(&["--region", "us", "--home", place]), dir));
+        assert!(joins(&own, &place).unwrap_err().to_string().contains("no home region has run"));
+        let announcement =
+            r#"{"name":"login-1","kind":"login","pid":1,"grpc":"127.0.0.1:7003","admin":"127.0.0.1:7403"}"#;
+        fs::write(home.announcement(LOGIN), announcement).unwrap();
+        fs::write(home.config(LOGIN), "[login]\nlisten = \"127.0.0.1:7100\"\n").unwrap();
+        assert!(joins(&own, &place).unwrap_err().to_string().contains("is no home region"));
+        fs::write(home.config(LOGIN), "[login.central]\nregion = \"eu\"\nstore = \"sqlite:x\"\n").unwrap();
+        for file in ["ca.pem", "ca.key"] {
+            fs::write(home.tls().join(file), file).unwrap();
+        }
+        let expected = Region::Other { name: "us".into(), at: "127.0.0.1:7003".into() };
+        for _ in 0..2 {
+            assert_eq!(joins(&own, &place).unwrap(), Some(expected.clone()));
+            assert_eq!(fs::read(own.tls().join("ca.key")).unwrap(), b"ca.key");
+        }
+        fs::write(own.tls().join("ca.pem"), "another").unwrap();
+        assert!(joins(&own, &place).unwrap_err().to_string().contains("another authority"));
+        assert!(Line::try_parse_from(["up", "--home", "x"]).is_err(), "a region without a name");
+    }
+}

@@ -1,0 +1,180 @@
+//! The part of a region's store that belongs to a centre: copies of the centre's accounts that are active here, and
+//! how far its changes have been followed. A copy is written as often as anybody likes, and only ever by a newer one.
+
+use shardkeep_types::{AccountId, Generation};
+
+use super::{Cause, Raised, ban_until, bind_proof, revocations};
+use crate::{Database, Error, Tx, central::Account, sql, transact};
+
+/// What those are told whose sessions a change of the centre ends.
+pub struct Causes {
+    pub password: Cause,
+    pub ban: Cause,
+}
+
+/// What came of a copy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Applied {
+    /// The account is active here now.
+    New,
+    /// It is newer than what was here.
+    Newer { ended: Option<(Raised, Cause)> },
+    /// What is here is as new or newer.
+    Kept,
+}
+
+/// Writes the copy of a centre's account; the second factor as it is to be stored. Another password or a new ban ends
+/// what runs: the generation rises.
+pub async fn apply(database: &Database, account: &Account, causes: &Causes) -> Result<Applied, Error> {
+    let applied: Result<Applied, Error> = transact!(database, |tx| write(&mut tx, account, causes));
+    applied.map_err(|error| if error.is_duplicate() { stranger(account) } else { error })
+}
+
+async fn write(tx: &mut Tx, account: &Account, causes: &Causes) -> Result<Applied, Error> {
+    let mut here = Here::lock(tx, account.id).await?;
+    if here.is_none() {
+        if insert(tx, account).await? {
+            write_factor(tx, account).await?;
+            return Ok(Applied::New);
+        }
+        here = Here::lock(tx, account.id).await?;
+    }
+    let Some(here) = here else { return Err(Error::Corrupt(format!("account {} vanished", account.id))) };
+    if here.version >= account.version {
+        return Ok(Applied::Kept);
+    }
+    if here.name != account.name {
+        return Err(stranger(account));
+    }
+    let banned = account.ban.until_ms > here.now_ms && here.ban_until != ban_until(&account.ban);
+    let ended = banned || here.proof_differs(account);
+    let update = sql("UPDATE accounts SET central_version = $2, everywhere_until_ms = $3, \
+         everywhere_reason = $4, generation = generation + $5, srp_group = $6, salt = $7, verifier = $8 \
+         WHERE id = $1 RETURNING generation");
+    let update = update.bind(account.id.0).bind(account.version);
+    let update = update.bind(ban_until(&account.ban)).bind(&account.ban.reason).bind(ended);
+    let row = tx.fetch_optional(bind_proof(update, &account.proof)).await?;
+    let mut row = row.ok_or_else(|| Error::Corrupt(format!("account {} vanished", account.id)))?;
+    let raised = Raised { id: account.id, generation: Generation(row.take()?) };
+    write_factor(tx, account).await?;
+    if !ended {
+        return Ok(Applied::Newer { ended: None });
+    }
+    let cause = if banned { &causes.ban } else { &causes.password };
+    revocations::note(tx, raised, cause).await?;
+    Ok(Applied::Newer { ended: Some((raised, cause.clone())) })
+}
+
+/// What is compared with a copy.
+struct Here {
+    name: String,
+    version: u64,
+    group: u32,
+    salt: Vec<u8>,
+    verifier: Vec<u8>,
+    ban_until: i64,
+    now_ms: u64,
+}
+
+impl Here {
+    async fn lock(tx: &mut Tx, id: AccountId) -> Result<Option<Self>, Error> {
+        let select = sql("SELECT name, central_version, srp_group, salt, verifier, everywhere_until_ms, \
+             {now_ms} FROM accounts WHERE id = $1 {for_update}");
+        let Some(mut row) = tx.fetch_optional(select.bind(id.0)).await? else { return Ok(None) };
+        Ok(Some(Self {
+            name: row.take()?,
+            version: row.take()?,
+            group: row.take()?,
+            salt: row.take()?,
+            verifier: row.take()?,
+            ban_until: row.take()?,
+            now_ms: row.take()?,
+        }))
+    }
+
+    fn proof_differs(&self, account: &Account) -> bool {
+        let proof = &account.proof;
+        self.group != proof.group || self.salt != proof.salt || self.verifier != *proof.verifier.expose()
+    }
+}
+
+/// `false`: another replica was here first.
+async fn insert(tx: &mut Tx, account: &Account) -> Result<bool, Error> {
+    let insert = sql("INSERT INTO accounts (id, name, created_ms, central_version, everywhere_until_ms, \
+         everywhere_reason, srp_group, salt, verifier, generation, last_login_ms, banned_until_ms, ban_reason) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 1, 0, 0, '') ON CONFLICT (id) DO NOTHING");
+    let insert = insert.bind(account.id.0).bind(&account.name).bind(account.created_ms);
+    let insert = insert.bind(account.version).bind(ban_until(&account.ban)).bind(&account.ban.reason);
+    Ok(tx.execute(bind_proof(insert, &account.proof)).await? > 0)
+}
+
+/// Codes that were used stay used unless the secret is another one.
+async fn write_factor(tx: &mut Tx, account: &Account) -> Result<(), Error> {
+    let write = match &account.factor {
+        Some(secret) => {
+            sql("INSERT INTO second_factors (account, secret, confirmed, last_step, full_at_ms, \
+             central_version) VALUES ($1, $2, 1, 0, 0, $3) ON CONFLICT (account) DO UPDATE SET \
+             secret = excluded.secret, confirmed = 1, last_step = 0, full_at_ms = 0, \
+             central_version = excluded.central_version \
+             WHERE second_factors.central_version < excluded.central_version")
+            .bind(account.id.0)
+            .bind(secret.expose().clone())
+            .bind(account.factor_version)
+        }
+        // One that was begun here is not the centre's to remove.
+        None => sql("DELETE FROM second_factors WHERE account = $1 AND confirmed = 1").bind(account.id.0),
+    };
+    tx.execute(write).await.map(drop)
+}
+
+fn stranger(account: &Account) -> Error {
+    Error::Corrupt(format!(
+        "this store holds an account with the name or the id of the centre's account {} ({}): is it of another centre?",
+        account.name, account.id
+    ))
+}
+
+/// How this store stands to a centre, at the start of a daemon.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Standing {
+    /// It is of this region, now or since long.
+    Of(String),
+    /// It has been of no region, and has this many accounts that no centre knows.
+    Alone { accounts: u64 },
+}
+
+/// Of which region of a centre the store is.
+pub async fn region(database: &Database) -> Result<Option<String>, Error> {
+    let row = database.fetch_optional(sql("SELECT region FROM central_region")).await?;
+    row.map(|mut row| row.take()).transpose()
+}
+
+/// Makes the store one of this region, if it is of none and has no accounts of its own; says how it stands now.
+pub async fn join(database: &Database, name: &str) -> Result<Standing, Error> {
+    // Looked at before all accounts are, which happens once.
+    if let Some(there) = region(database).await? {
+        return Ok(Standing::Of(there));
+    }
+    let insert = sql("INSERT INTO central_region (one, region, version) SELECT 1, $1, 0 \
+         WHERE NOT EXISTS (SELECT 1 FROM accounts WHERE central_version = 0) ON CONFLICT (one) DO NOTHING");
+    database.execute(insert.bind(name)).await?;
+    if let Some(now) = region(database).await? {
+        return Ok(Standing::Of(now));
+    }
+    let count =
+        database.fetch_optional(sql("SELECT COUNT(*) FROM accounts WHERE central_version = 0")).await?;
+    let mut count = count.ok_or_else(|| Error::Corrupt("a count without a row".to_owned()))?;
+    Ok(Standing::Alone { accounts: count.take()? })
+}
+
+/// Up to which version the centre's changes are here.
+pub async fn followed(database: &Database) -> Result<u64, Error> {
+    let row = database.fetch_optional(sql("SELECT version FROM central_region")).await?;
+    row.ok_or_else(|| Error::Corrupt("the store belongs to no region".to_owned()))?.take()
+}
+
+/// Everything up to this version is here.
+pub async fn follow(database: &Database, through: u64) -> Result<(), Error> {
+    let update = sql("UPDATE central_region SET version = $1 WHERE version < $1");
+    database.execute(update.bind(through)).await.map(drop)
+}

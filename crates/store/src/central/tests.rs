@@ -1,0 +1,319 @@
+//! The centre and a region's copies, as two replicas of each see them.
+
+use std::collections::BTreeMap;
+
+use shardkeep_testkit::Postgres;
+use shardkeep_types::Generation;
+
+use super::{
+    change::{Changed, set_ban, set_factor, set_proof},
+    *,
+};
+use crate::{
+    Schema,
+    accounts::{
+        self, Cause, FOR_EVER, Raised,
+        regional::{self, Applied, Causes, Standing},
+        revocations, second_factor,
+    },
+};
+
+fn proof(byte: u8) -> Proof {
+    Proof { group: 2048, salt: vec![byte; 16], verifier: Secret::new(vec![byte; 256]) }
+}
+
+fn ban(reason: &str) -> Ban {
+    Ban { until_ms: FOR_EVER, reason: reason.to_owned() }
+}
+
+fn page(accounts: u32) -> Page {
+    Page { accounts, versions: 1_000 }
+}
+
+fn is(changed: Changed) -> Account {
+    match changed {
+        Changed::Is(account) => *account,
+        Changed::Unknown => panic!("there is no such account"),
+        Changed::Meanwhile => panic!("it was changed meanwhile"),
+    }
+}
+
+async fn made(centre: &Database, name: &str) -> Account {
+    create(centre, name, &proof(1), "eu").await.unwrap().unwrap()
+}
+
+/// Two handles, which on PostgreSQL are two replicas.
+struct Replicas(Database, Database);
+
+async fn a_repeat_changes_nothing(Replicas(one, other): &Replicas) {
+    let alice = made(one, "alice").await;
+    assert!(made(other, "alice").await == alice, "asked again with the same proof");
+    assert!(create(other, "alice", &proof(2), "us").await.unwrap().is_none(), "taken");
+    let bob = made(other, "bob").await;
+    assert!(bob.version > alice.version && bob.id != alice.id);
+
+    let changed = is(set_proof(one, alice.id, Some(alice.version), &proof(3)).await.unwrap());
+    assert!(changed.version > bob.version && changed.proof == proof(3));
+    let again = set_proof(other, alice.id, Some(alice.version), &proof(3)).await.unwrap();
+    assert!(is(again) == changed, "whoever got no answer may ask again");
+    let late = set_proof(other, alice.id, Some(alice.version), &proof(4)).await.unwrap();
+    assert!(matches!(late, Changed::Meanwhile));
+    let nobody = set_proof(one, AccountId(u64::from(u32::MAX)), None, &proof(3)).await.unwrap();
+    assert!(matches!(nobody, Changed::Unknown));
+
+    let banned = is(set_ban(one, alice.id, &ban("cheats")).await.unwrap());
+    assert!(is(set_ban(other, alice.id, &ban("cheats")).await.unwrap()) == banned);
+    assert!(is(set_ban(one, alice.id, &Ban::default()).await.unwrap()).version > banned.version);
+    let factor = is(set_factor(one, alice.id, None, Some(b"sealed")).await.unwrap());
+    assert_eq!(factor.factor_version, factor.version);
+    let none = is(set_factor(one, alice.id, Some(factor.version), None).await.unwrap());
+    assert!(is(set_factor(other, alice.id, Some(factor.version), None).await.unwrap()) == none);
+    assert!(by_name(other, "alice").await.unwrap().unwrap() == none);
+    assert!(by_id(other, bob.id).await.unwrap().unwrap() == bob);
+    assert!(by_name(one, "nobody").await.unwrap().is_none());
+}
+
+async fn an_activation_is_one(Replicas(one, other): &Replicas) {
+    let id = made(one, "carol").await.id;
+    let (here, there) = tokio::join!(activate(one, id, "us"), activate(other, id, "us"));
+    assert!(here.unwrap() == there.unwrap());
+    activate(one, id, "us").await.unwrap().unwrap();
+    let regions = activations(other, id).await.unwrap();
+    assert_eq!(regions.iter().map(|it| it.region.as_str()).collect::<Vec<_>>(), ["eu", "us"]);
+    assert!(regions.iter().all(|it| it.since_ms > 0));
+    assert!(activate(one, AccountId(u64::from(u32::MAX)), "us").await.unwrap().is_none());
+}
+
+async fn a_region_is_told_of_its_own(Replicas(one, other): &Replicas) {
+    let begin = version(one).await.unwrap();
+    let (dan, eve) = (made(one, "dan").await, made(other, "eve").await);
+    activate(one, eve.id, "asia").await.unwrap().unwrap();
+    let told = |changes: &Changes| changes.accounts.iter().map(|it| it.id).collect::<Vec<_>>();
+    let asia = changes(other, "asia", begin, page(10)).await.unwrap();
+    assert_eq!((told(&asia), asia.through), (vec![eve.id], eve.version));
+    // Where it left off there is nothing, until something changes.
+    assert!(changes(one, "asia", asia.through, page(10)).await.unwrap().accounts.is_empty());
+    set_proof(one, dan.id, None, &proof(5)).await.unwrap();
+    let skipped = changes(one, "asia", asia.through, page(10)).await.unwrap();
+    assert_eq!((skipped.accounts.len(), skipped.through), (0, version(one).await.unwrap()));
+    let changed = is(set_proof(other, eve.id, None, &proof(6)).await.unwrap());
+    let asia = changes(one, "asia", skipped.through, page(10)).await.unwrap();
+    assert!(asia.accounts == [changed]);
+    // Only so many versions are looked at.
+    let narrow = changes(one, "asia", begin, Page { accounts: 10, versions: 1 }).await.unwrap();
+    assert_eq!((narrow.accounts.len(), narrow.through), (0, begin + 1));
+    // Page by page.
+    let first = changes(one, "eu", begin, page(1)).await.unwrap();
+    assert_eq!(
+        (told(&first), first.through),
+        (vec![dan.id], by_id(one, dan.id).await.unwrap().unwrap().version)
+    );
+    assert_eq!(told(&changes(one, "eu", first.through, page(1)).await.unwrap()), [eve.id]);
+    assert!(groups(one).await.unwrap().iter().all(|(group, count)| *group == 2048 && *count > 0));
+}
+
+/// Whatever is committed when: who follows misses nothing.
+async fn nothing_is_missed(Replicas(one, other): &Replicas) {
+    let mut ids = Vec::new();
+    for number in 0..8 {
+        ids.push(made(one, &format!("busy{number}")).await.id);
+    }
+    let begin = version(one).await.unwrap();
+    let mut changing = tokio::task::JoinSet::new();
+    for (number, id) in ids.iter().copied().enumerate() {
+        let database = if number % 2 == 0 { one.clone() } else { other.clone() };
+        changing.spawn(async move {
+            for byte in 10..16 {
+                is(set_proof(&database, id, None, &proof(byte)).await.unwrap());
+            }
+        });
+    }
+    let (mut seen, mut after) = (BTreeMap::new(), begin);
+    loop {
+        let done = changing.is_empty();
+        let page = changes(other, "eu", after, page(3)).await.unwrap();
+        for account in &page.accounts {
+            assert!(account.version > after && account.version <= page.through);
+            seen.insert(account.id, account.proof.clone());
+        }
+        let level = page.accounts.is_empty();
+        after = page.through;
+        if done && level {
+            break;
+        }
+        while let Some(ended) = changing.try_join_next() {
+            ended.unwrap();
+        }
+    }
+    assert_eq!(after, version(one).await.unwrap());
+    assert!(ids.iter().all(|id| seen[id] == proof(15)));
+}
+
+fn causes() -> Causes {
+    let cause = |code, detail: &str| Cause { code, detail: detail.to_owned() };
+    Causes { password: cause(10, "password"), ban: cause(7, "banned") }
+}
+
+async fn ended(region: &Database, account: &Account) -> Option<(u64, u32)> {
+    match regional::apply(region, account, &causes()).await.unwrap() {
+        Applied::Newer { ended } => ended.map(|(raised, cause)| (raised.generation.0, cause.code)),
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn a_copy_only_gets_newer(centre: &Database, Replicas(one, other): &Replicas) {
+    let first = made(centre, "fay").await;
+    let none = causes();
+    let (here, there) =
+        tokio::join!(regional::apply(one, &first, &none), regional::apply(other, &first, &none));
+    let both = [here.unwrap(), there.unwrap()];
+    assert!(both.contains(&Applied::New) && both.contains(&Applied::Kept), "{both:?}");
+    let found = accounts::credentials(one, "fay").await.unwrap().unwrap();
+    assert!(found.id == first.id && found.proof == proof(1) && found.generation == Generation(1));
+
+    // What belongs to the region stays the region's.
+    accounts::ban(one, "fay", &Ban { until_ms: 5, reason: "here".into() }, &none.ban).await.unwrap().unwrap();
+    assert!(accounts::set_staff(one, "fay", true).await.unwrap());
+    let second = is(set_proof(centre, first.id, None, &proof(2)).await.unwrap());
+    let third = is(set_ban(centre, first.id, &ban("cheats")).await.unwrap());
+    assert_eq!(ended(one, &third).await, Some((3, 7)));
+    for old in [&first, &second, &third] {
+        assert_eq!(regional::apply(other, old, &causes()).await.unwrap(), Applied::Kept);
+    }
+    let seen = accounts::by_name(other, "fay").await.unwrap().unwrap();
+    assert_eq!((seen.central_version, seen.staff, seen.ban.until_ms), (third.version, true, 5));
+    assert_eq!((seen.ban_everywhere.clone(), seen.effective_ban()), (ban("cheats"), ban("cheats")));
+    let found = accounts::credentials(one, "fay").await.unwrap().unwrap();
+    assert!(found.proof == proof(2) && found.ban == ban("cheats"));
+    let told = revocations::outdated(one, &[(first.id, Generation(2))]).await.unwrap();
+    assert_eq!(told[0].cause, none.ban);
+
+    // The end of a ban ends no session, and a new password does.
+    let unbanned = is(set_ban(centre, first.id, &Ban::default()).await.unwrap());
+    assert_eq!(ended(one, &unbanned).await, None);
+    assert_eq!(accounts::credentials(one, "fay").await.unwrap().unwrap().ban.until_ms, 5);
+    let changed = is(set_proof(centre, first.id, None, &proof(9)).await.unwrap());
+    assert_eq!(ended(other, &changed).await, Some((4, 10)));
+
+    let other_name = Account { name: "somebody".into(), version: changed.version + 1, ..changed.clone() };
+    assert!(regional::apply(one, &other_name, &causes()).await.is_err(), "of another centre");
+    let other_id = Account { id: AccountId(first.id.0 + 1_000), ..changed };
+    assert!(regional::apply(one, &other_id, &causes()).await.is_err(), "of another centre");
+}
+
+async fn used_codes_stay_used(centre: &Database, region: &Database) {
+    let tries = second_factor::Tries { burst: 5, every: std::time::Duration::from_secs(60) };
+    let account = made(centre, "gil").await;
+    regional::apply(region, &account, &causes()).await.unwrap();
+    assert!(second_factor::begin(region, account.id, b"begun").await.unwrap());
+    let named = is(set_proof(centre, account.id, None, &proof(2)).await.unwrap());
+    ended(region, &named).await;
+    assert!(
+        second_factor::find(region, account.id).await.unwrap().is_some(),
+        "begun here, not removed from there"
+    );
+    let mut with = is(set_factor(centre, account.id, None, Some(b"sealed there")).await.unwrap());
+    with.factor = Some(Secret::new(b"sealed here".to_vec()));
+    assert_eq!(ended(region, &with).await, None);
+    let found = second_factor::find(region, account.id).await.unwrap().unwrap();
+    assert!(found.confirmed && found.secret.expose() == b"sealed here");
+    assert!(second_factor::accept(region, account.id, 100, tries).await.unwrap());
+    let same = is(set_ban(centre, account.id, &ban("x")).await.unwrap());
+    ended(region, &Account { factor: with.factor.clone(), ..same }).await;
+    assert!(!second_factor::accept(region, account.id, 100, tries).await.unwrap(), "the same secret");
+    let without = is(set_factor(centre, account.id, None, None).await.unwrap());
+    assert_eq!(ended(region, &without).await, None);
+    assert!(second_factor::find(region, account.id).await.unwrap().is_none());
+}
+
+async fn a_store_joins_once(region: &Database) {
+    assert_eq!(regional::region(region).await.unwrap(), None);
+    assert_eq!(regional::join(region, "eu").await.unwrap(), Standing::Of("eu".into()));
+    assert_eq!(regional::join(region, "us").await.unwrap(), Standing::Of("eu".into()));
+    regional::follow(region, 7).await.unwrap();
+    regional::follow(region, 5).await.unwrap();
+    assert_eq!(regional::followed(region).await.unwrap(), 7, "it never goes back");
+}
+
+/// A game that was one region becomes the home of several.
+async fn a_store_is_adopted(centre: &Database, alone: &Database) {
+    let mut ids = Vec::new();
+    for (name, byte) in [("old-one", 1), ("old-two", 2), ("old-three", 3)] {
+        ids.push(accounts::create(alone, name, &proof(byte)).await.unwrap().unwrap());
+    }
+    second_factor::set(alone, ids[1], b"sealed").await.unwrap();
+    assert!(second_factor::begin(alone, ids[2], b"begun").await.unwrap());
+    accounts::ban(alone, "old-three", &ban("here"), &causes().ban).await.unwrap().unwrap();
+    // The centre has accounts of its own already: under the same ids they can not both be.
+    if by_id(centre, ids[0]).await.unwrap().is_some() {
+        assert!(adopt::adopt(centre, alone, "home").await.is_err());
+        assert_eq!(regional::join(alone, "home").await.unwrap(), Standing::Alone { accounts: 3 });
+        return;
+    }
+    assert_eq!(adopt::adopt(centre, alone, "home").await.unwrap(), 3);
+    assert_eq!(adopt::adopt(centre, alone, "home").await.unwrap(), 0, "done already");
+    assert_eq!(regional::join(alone, "home").await.unwrap(), Standing::Of("home".into()));
+    let changes = changes(centre, "home", 0, page(10)).await.unwrap();
+    assert_eq!(changes.accounts.iter().map(|it| it.id).collect::<Vec<_>>(), ids);
+    assert_eq!(changes.through, version(centre).await.unwrap());
+    let factors: Vec<_> = changes.accounts.iter().map(|it| it.factor.is_some()).collect();
+    assert_eq!(factors, [false, true, false]);
+    for account in &changes.accounts {
+        assert!(account.proof == accounts::credentials(alone, &account.name).await.unwrap().unwrap().proof);
+        assert_eq!(regional::apply(alone, account, &causes()).await.unwrap(), Applied::Kept);
+    }
+    assert_eq!(changes.accounts[2].ban, Ban::default(), "a region's ban stays the region's");
+    assert!(made(centre, "new").await.id > ids[2]);
+    let changed = is(set_proof(centre, ids[1], None, &proof(9)).await.unwrap());
+    assert_eq!(ended(alone, &changed).await, Some((2, 10)));
+}
+
+async fn a_store_with_accounts_does_not_join(alone: &Database) {
+    accounts::create(alone, "alice", &proof(1)).await.unwrap().unwrap();
+    assert_eq!(regional::join(alone, "eu").await.unwrap(), Standing::Alone { accounts: 1 });
+    let raised = Raised { id: AccountId(1), generation: Generation(2) };
+    assert!(accounts::raise(alone, "alice", &causes().ban).await.unwrap() == Some(raised));
+}
+
+async fn all(centre: Replicas, region: Replicas) {
+    a_store_joins_once(&region.0).await;
+    a_repeat_changes_nothing(&centre).await;
+    an_activation_is_one(&centre).await;
+    a_region_is_told_of_its_own(&centre).await;
+    nothing_is_missed(&centre).await;
+    a_copy_only_gets_newer(&centre.0, &region).await;
+    used_codes_stay_used(&centre.0, &region.0).await;
+}
+
+#[tokio::test]
+async fn on_sqlite() {
+    let folder = tempfile::tempdir().unwrap();
+    let open = |name: &str, schema| {
+        let url = format!("sqlite:{}", folder.path().join(name).display());
+        async move { Database::open(&url, schema).await.unwrap() }
+    };
+    let (centre, region) =
+        (open("central.db", Schema::Central).await, open("login.db", Schema::Accounts).await);
+    all(Replicas(centre.clone(), centre), Replicas(region.clone(), region)).await;
+    a_store_with_accounts_does_not_join(&open("alone.db", Schema::Accounts).await).await;
+    let (centre, alone) = (open("home.db", Schema::Central).await, open("old.db", Schema::Accounts).await);
+    a_store_is_adopted(&centre, &alone).await;
+    a_store_is_adopted(&centre, &open("other.db", Schema::Accounts).await).await;
+}
+
+#[tokio::test]
+async fn on_postgres() {
+    let server = Postgres::start().await;
+    let open = |schema| {
+        let url = server.url();
+        async move { Database::open(&url, schema).await.unwrap() }
+    };
+    let centre = Replicas(open(Schema::Central).await, open(Schema::Central).await);
+    all(centre, Replicas(open(Schema::Accounts).await, open(Schema::Accounts).await)).await;
+    let server = Postgres::start().await;
+    let open = |schema| {
+        let url = server.url();
+        async move { Database::open(&url, schema).await.unwrap() }
+    };
+    a_store_is_adopted(&open(Schema::Central).await, &open(Schema::Accounts).await).await;
+}

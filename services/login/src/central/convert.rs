@@ -1,0 +1,86 @@
+//! Accounts on their way between the centre and a region. Second factors travel readable, inside mutual TLS: each
+//! store enciphers them by a key of its own.
+
+use shardkeep_auth::{
+    AccountName,
+    srp::{SrpError, Verifier},
+};
+use shardkeep_rpc::central as wire;
+use shardkeep_store::{
+    accounts::{Ban, Proof},
+    central::{Account, Activation},
+};
+use shardkeep_types::{AccountId, Secret};
+
+use super::{CentralError, Shown};
+
+/// `factor` is readable.
+pub(super) fn to_wire(account: &Account) -> wire::Account {
+    wire::Account {
+        id: account.id.0,
+        name: account.name.clone(),
+        group: account.proof.group,
+        salt: account.proof.salt.clone(),
+        verifier: account.proof.verifier.expose().clone(),
+        second_factor: account.factor.as_ref().map(|secret| secret.expose().clone()).unwrap_or_default(),
+        second_factor_version: account.factor_version,
+        banned_until_ms: account.ban.until_ms,
+        ban_reason: account.ban.reason.clone(),
+        created_ms: account.created_ms,
+        version: account.version,
+    }
+}
+
+/// Refuses what no account can be.
+pub(super) fn from_wire(account: wire::Account) -> Result<Account, CentralError> {
+    let wire::Account { id, name, group, salt, verifier, second_factor, second_factor_version, .. } = account;
+    let proof = proof(&name, group, salt, verifier)?;
+    Ok(Account {
+        id: AccountId(id),
+        name,
+        proof,
+        factor: Some(second_factor).filter(|secret| !secret.is_empty()).map(Secret::new),
+        factor_version: second_factor_version,
+        ban: Ban { until_ms: account.banned_until_ms, reason: account.ban_reason },
+        created_ms: account.created_ms,
+        version: account.version,
+    })
+}
+
+/// Of a name that is normal already.
+pub(super) fn proof(name: &str, group: u32, salt: Vec<u8>, verifier: Vec<u8>) -> Result<Proof, CentralError> {
+    let malformed = |why: String| CentralError::Refused(format!("that is no account: {why}"));
+    let normal = AccountName::normalise(name).map_err(|error| malformed(error.to_string()))?;
+    if normal.as_str() != name {
+        return Err(malformed("its name is not in the normal form".to_owned()));
+    }
+    let verifier = Secret::new(verifier);
+    Verifier::stored(normal, group, salt.clone(), verifier.clone())
+        .map_err(|error: SrpError| malformed(error.to_string()))?;
+    Ok(Proof { group, salt, verifier })
+}
+
+pub(super) fn shown_to_wire(shown: Shown) -> wire::ShowReply {
+    let told = |it: Activation| wire::Activation { region: it.region, since_ms: it.since_ms };
+    wire::ShowReply {
+        id: shown.id.0,
+        name: shown.name,
+        created_ms: shown.created_ms,
+        banned_until_ms: shown.ban.until_ms,
+        ban_reason: shown.ban.reason,
+        second_factor: shown.second_factor,
+        activations: shown.active_in.into_iter().map(told).collect(),
+    }
+}
+
+pub(super) fn shown_from_wire(reply: wire::ShowReply) -> Shown {
+    let read = |it: wire::Activation| Activation { region: it.region, since_ms: it.since_ms };
+    Shown {
+        id: AccountId(reply.id),
+        name: reply.name,
+        created_ms: reply.created_ms,
+        ban: Ban { until_ms: reply.banned_until_ms, reason: reply.ban_reason },
+        second_factor: reply.second_factor,
+        active_in: reply.activations.into_iter().map(read).collect(),
+    }
+}

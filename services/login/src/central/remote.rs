@@ -1,0 +1,205 @@
+//! The centre as another region reaches it: the home region's login servers, one after the other until one answers.
+
+use std::{
+    future::Future,
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
+};
+
+use shardkeep_cluster::{MESSAGE_LIMIT, Node};
+use shardkeep_rpc::central::{
+    self as wire, ActivateRequest, CreateRequest, FindRequest, FollowRequest, GroupsRequest, SetBanRequest,
+    SetProofRequest, SetSecondFactorRequest, ShowRequest, central_client::CentralClient, show_request,
+};
+use shardkeep_store::{
+    accounts::{Ban, Proof},
+    central::Account,
+};
+use shardkeep_types::{AccountId, DaemonKind, Secret};
+use tokio::time::{Instant, timeout};
+use tonic::{Request, Response, Status, Streaming, transport::Channel};
+
+use super::{CentralError, Shown, Who, convert};
+
+/// How long one server may take; then the next is asked. Everything that is asked may be asked twice.
+const DEADLINE: Duration = Duration::from_secs(2);
+
+type Client = CentralClient<Channel>;
+
+pub(super) struct Remote {
+    node: Node,
+    addresses: Vec<String>,
+    /// The one to ask first.
+    preferred: AtomicUsize,
+}
+
+impl Remote {
+    pub(super) fn new(addresses: &[String], node: &Node) -> Self {
+        Self { node: node.clone(), addresses: addresses.to_vec(), preferred: AtomicUsize::new(0) }
+    }
+
+    pub(super) async fn find(&self, name: &str, until: Instant) -> Result<Option<Account>, CentralError> {
+        let request = FindRequest { name: name.to_owned() };
+        let find = |mut client: Client, request| async move { client.find(request).await };
+        let reply = self.ask(until, request, find).await?;
+        reply.account.map(convert::from_wire).transpose()
+    }
+
+    pub(super) async fn activate(&self, id: AccountId, region: &str) -> Result<Account, CentralError> {
+        let request = ActivateRequest { account: id.0, region: region.to_owned() };
+        self.change(request, |mut client: Client, request| async move { client.activate(request).await })
+            .await
+    }
+
+    pub(super) async fn create(
+        &self,
+        name: &str,
+        proof: &Proof,
+        region: &str,
+    ) -> Result<Account, CentralError> {
+        let request = CreateRequest {
+            name: name.to_owned(),
+            group: proof.group,
+            salt: proof.salt.clone(),
+            verifier: proof.verifier.expose().clone(),
+            region: region.to_owned(),
+        };
+        self.change(request, |mut client: Client, request| async move { client.create(request).await }).await
+    }
+
+    pub(super) async fn set_proof(
+        &self,
+        id: AccountId,
+        known: Option<u64>,
+        proof: &Proof,
+    ) -> Result<Account, CentralError> {
+        let request = SetProofRequest {
+            account: id.0,
+            known_version: known.unwrap_or_default(),
+            group: proof.group,
+            salt: proof.salt.clone(),
+            verifier: proof.verifier.expose().clone(),
+        };
+        self.change(request, |mut client: Client, request| async move { client.set_proof(request).await })
+            .await
+    }
+
+    pub(super) async fn set_factor(
+        &self,
+        id: AccountId,
+        known: Option<u64>,
+        factor: Option<&Secret<Vec<u8>>>,
+    ) -> Result<Account, CentralError> {
+        let request = SetSecondFactorRequest {
+            account: id.0,
+            known_version: known.unwrap_or_default(),
+            second_factor: factor.map(|secret| secret.expose().clone()).unwrap_or_default(),
+        };
+        let set = |mut client: Client, request| async move { client.set_second_factor(request).await };
+        self.change(request, set).await
+    }
+
+    pub(super) async fn set_ban(&self, id: AccountId, ban: &Ban) -> Result<Account, CentralError> {
+        let request = SetBanRequest { account: id.0, until_ms: ban.until_ms, reason: ban.reason.clone() };
+        self.change(request, |mut client: Client, request| async move { client.set_ban(request).await }).await
+    }
+
+    pub(super) async fn show(&self, who: Who) -> Result<Shown, CentralError> {
+        let who = match who {
+            Who::Name(name) => show_request::Who::Name(name),
+            Who::Id(id) => show_request::Who::Id(id.0),
+        };
+        let show = |mut client: Client, request| async move { client.show(request).await };
+        self.ask(self.all_in_turn(), ShowRequest { who: Some(who) }, show).await.map(convert::shown_from_wire)
+    }
+
+    pub(super) async fn groups(&self) -> Result<Vec<(u32, u64)>, CentralError> {
+        let groups = |mut client: Client, request| async move { client.groups(request).await };
+        let reply = self.ask(self.all_in_turn(), GroupsRequest {}, groups).await?;
+        Ok(reply.groups.into_iter().map(|it| (it.group, it.accounts)).collect())
+    }
+
+    pub(super) async fn follow(
+        &self,
+        region: &str,
+        after: u64,
+    ) -> Result<Streaming<wire::Changes>, CentralError> {
+        let request = FollowRequest { region: region.to_owned(), after_version: after };
+        // A deadline in the request would be the stream's: only its beginning has one.
+        let follow = |mut client: Client, _| {
+            let request = request.clone();
+            async move { client.follow(request).await }
+        };
+        self.attempt(self.all_in_turn(), follow).await
+    }
+
+    async fn change<Q: Clone, F>(
+        &self,
+        message: Q,
+        call: impl Fn(Client, Request<Q>) -> F,
+    ) -> Result<Account, CentralError>
+    where
+        F: Future<Output = Result<Response<wire::Account>, Status>>,
+    {
+        self.ask(self.all_in_turn(), message, call).await.and_then(convert::from_wire)
+    }
+
+    async fn ask<Q: Clone, R, F>(
+        &self,
+        until: Instant,
+        message: Q,
+        call: impl Fn(Client, Request<Q>) -> F,
+    ) -> Result<R, CentralError>
+    where
+        F: Future<Output = Result<Response<R>, Status>>,
+    {
+        let one = |client, within| {
+            let mut request = Request::new(message.clone());
+            request.set_timeout(within);
+            call(client, request)
+        };
+        self.attempt(until, one).await
+    }
+
+    /// Asks one server after the other, and no longer than until then. One that does not answer is asked last the next
+    /// time.
+    async fn attempt<R, F>(
+        &self,
+        until: Instant,
+        call: impl Fn(Client, Duration) -> F,
+    ) -> Result<R, CentralError>
+    where
+        F: Future<Output = Result<Response<R>, Status>>,
+    {
+        let mut failed = CentralError::Away("there was no time to ask".to_owned());
+        let (first, all) = (self.preferred.load(Ordering::Relaxed), self.addresses.len());
+        for asked in (first..first + all).map(|turn| turn % all) {
+            let within = until.saturating_duration_since(Instant::now()).min(DEADLINE);
+            if within.is_zero() {
+                break;
+            }
+            let answer = timeout(within, call(self.client(asked), within)).await;
+            match answer.unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer in time"))) {
+                Ok(reply) => return Ok(reply.into_inner()),
+                Err(status) => failed = status.into(),
+            }
+            if !matches!(failed, CentralError::Away(_)) {
+                break;
+            }
+            let next = (asked + 1) % all;
+            // Others may have moved on already.
+            let _ = self.preferred.compare_exchange(asked, next, Ordering::Relaxed, Ordering::Relaxed);
+        }
+        Err(failed)
+    }
+
+    /// Time for every server to be asked.
+    fn all_in_turn(&self) -> Instant {
+        Instant::now() + DEADLINE * u32::try_from(self.addresses.len()).unwrap_or(1)
+    }
+
+    fn client(&self, at: usize) -> Client {
+        CentralClient::new(self.node.channel(DaemonKind::Login, &self.addresses[at]))
+            .max_decoding_message_size(MESSAGE_LIMIT)
+    }
+}

@@ -1,0 +1,127 @@
+//! The centre over gRPC, for the login servers of all regions; the table of who may call what lets in nobody else.
+
+use std::{pin::Pin, sync::Arc};
+
+use futures::{Stream, StreamExt as _};
+use shardkeep_rpc::central::{
+    Account, ActivateRequest, Changes, CreateRequest, FindReply, FindRequest, FollowRequest, GroupCount,
+    GroupsReply, GroupsRequest, SetBanRequest, SetProofRequest, SetSecondFactorRequest, ShowReply,
+    ShowRequest,
+    central_server::{Central, CentralServer},
+    show_request,
+};
+use shardkeep_store::accounts::Ban;
+use shardkeep_types::{AccountId, Secret};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status};
+
+use super::{CentralError, Store, Who, convert};
+use crate::metrics;
+
+pub(crate) struct CentralService {
+    store: Arc<Store>,
+    draining: CancellationToken,
+}
+
+impl CentralService {
+    pub(crate) fn server(store: Arc<Store>, draining: CancellationToken) -> CentralServer<Self> {
+        CentralServer::new(Self { store, draining })
+    }
+}
+
+#[tonic::async_trait]
+impl Central for CentralService {
+    async fn find(&self, request: Request<FindRequest>) -> Result<Response<FindReply>, Status> {
+        let FindRequest { name } = begin("find", request);
+        let account = self.store.find(&name).await?;
+        Ok(Response::new(FindReply { account: account.as_ref().map(convert::to_wire) }))
+    }
+
+    async fn activate(&self, request: Request<ActivateRequest>) -> Result<Response<Account>, Status> {
+        let ActivateRequest { account, region } = begin("activate", request);
+        answered(self.store.activate(AccountId(account), named(&region)?).await)
+    }
+
+    async fn create(&self, request: Request<CreateRequest>) -> Result<Response<Account>, Status> {
+        let CreateRequest { name, group, salt, verifier, region } = begin("create", request);
+        let proof = convert::proof(&name, group, salt, verifier)?;
+        answered(self.store.create(&name, &proof, named(&region)?).await)
+    }
+
+    async fn set_proof(&self, request: Request<SetProofRequest>) -> Result<Response<Account>, Status> {
+        let SetProofRequest { account, known_version, group, salt, verifier } = begin("set_proof", request);
+        let id = AccountId(account);
+        // For a look at the numbers any name does.
+        let proof = convert::proof("anybody", group, salt, verifier)?;
+        answered(self.store.set_proof(id, known(known_version), &proof).await)
+    }
+
+    async fn set_second_factor(
+        &self,
+        request: Request<SetSecondFactorRequest>,
+    ) -> Result<Response<Account>, Status> {
+        let SetSecondFactorRequest { account, known_version, second_factor } =
+            begin("set_second_factor", request);
+        let factor = Some(second_factor).filter(|secret| !secret.is_empty()).map(Secret::new);
+        answered(self.store.set_factor(AccountId(account), known(known_version), factor.as_ref()).await)
+    }
+
+    async fn set_ban(&self, request: Request<SetBanRequest>) -> Result<Response<Account>, Status> {
+        let SetBanRequest { account, until_ms, reason } = begin("set_ban", request);
+        answered(self.store.set_ban(AccountId(account), &Ban { until_ms, reason }).await)
+    }
+
+    async fn show(&self, request: Request<ShowRequest>) -> Result<Response<ShowReply>, Status> {
+        let who = match begin("show", request).who {
+            Some(show_request::Who::Name(name)) => Who::Name(name),
+            Some(show_request::Who::Id(id)) => Who::Id(AccountId(id)),
+            None => return Err(Status::invalid_argument("a name or an id is needed")),
+        };
+        Ok(Response::new(convert::shown_to_wire(self.store.show(who).await?)))
+    }
+
+    async fn groups(&self, request: Request<GroupsRequest>) -> Result<Response<GroupsReply>, Status> {
+        begin("groups", request);
+        let counts = self.store.groups().await?.into_iter();
+        let groups = counts.map(|(group, accounts)| GroupCount { group, accounts }).collect();
+        Ok(Response::new(GroupsReply { groups }))
+    }
+
+    type FollowStream = Pin<Box<dyn Stream<Item = Result<Changes, Status>> + Send>>;
+
+    async fn follow(&self, request: Request<FollowRequest>) -> Result<Response<Self::FollowStream>, Status> {
+        let FollowRequest { region, after_version } = begin("follow", request);
+        named(&region)?;
+        let changes = ReceiverStream::new(self.store.clone().changes(region, after_version)?);
+        let told = changes.map(|changes| {
+            let changes = changes?;
+            let accounts = changes.accounts.iter().map(convert::to_wire).collect();
+            Ok(Changes { accounts, through_version: changes.through })
+        });
+        let draining = self.draining.clone();
+        Ok(Response::new(Box::pin(told.take_until(draining.cancelled_owned()))))
+    }
+}
+
+fn begin<T>(command: &'static str, request: Request<T>) -> T {
+    metrics::central_request(command);
+    request.into_inner()
+}
+
+fn known(version: u64) -> Option<u64> {
+    (version > 0).then_some(version)
+}
+
+fn named(region: &str) -> Result<&str, Status> {
+    if region.is_empty() || region.len() > 63 {
+        return Err(Status::invalid_argument("a region has a name of 1 to 63 bytes"));
+    }
+    Ok(region)
+}
+
+fn answered(
+    outcome: Result<shardkeep_store::central::Account, CentralError>,
+) -> Result<Response<Account>, Status> {
+    Ok(Response::new(convert::to_wire(&outcome?)))
+}

@@ -1,0 +1,374 @@
+//! Several regions with one account for each player: real login processes, one of them with the centre.
+
+use std::time::Duration;
+
+use shardkeep_rpc::accounts::{
+    Account, BanRequest, InviteRequest, SetSecondFactorRequest, SetVerifierRequest, UnbanRequest,
+};
+use shardkeep_testkit::Postgres;
+use shardkeep_wire::{
+    opcode,
+    payload::{
+        BeginSecondFactor, ConfirmSecondFactor, ErrorCode, PasswordChanged, RemoveSecondFactor,
+        SecondFactorBegun, SecondFactorConfirmed, SecondFactorRemoved, Welcome,
+    },
+};
+use tokio::time::{sleep, timeout};
+use tonic::Code;
+
+use crate::{
+    cluster::{Cluster, SOON, new_account},
+    own_account::{Authenticator, change_to, log_in_with},
+    player::{Outcome, Player},
+    registration::{region, register},
+    revocations::Follower,
+};
+
+const EXPONENTIATIONS: &str = "shardkeep_login_exponentiations_total";
+const HELLOS: &str = "shardkeep_login_central_hellos_total";
+const CALLS: &str = "shardkeep_login_central_calls_total";
+const ACTIVATIONS: &str = "shardkeep_login_central_activations_total";
+const OVERFLOWED: &str = "shardkeep_login_central_lookups_overflowed_total";
+
+/// What both regions are told: a busy machine may take a while to ask, and right passwords look wrong meanwhile.
+const COMMON: [&str; 4] = [
+    "login.central.wait=200ms",
+    "login.limits.failures={burst=200,every=\"1s\"}",
+    "login.limits.failures_of_address={burst=200,every=\"1s\"}",
+    "login.limits.failures_of_account={burst=200,every=\"1s\"}",
+];
+
+async fn home(settings: &[&str]) -> Cluster {
+    let own = ["login.central.region=eu", "login.central.store=sqlite:{folder}/central.db"];
+    Cluster::start_with(&[&COMMON[..], &own, settings].concat()).await
+}
+
+async fn beside(home: &Cluster, settings: &[&str]) -> Cluster {
+    let at = format!("login.central.at={}", home.grpc_address());
+    let own = ["login.central.region=us", at.as_str()];
+    home.start_beside(&[&COMMON[..], &own, settings].concat()).await
+}
+
+/// Tries for a while: the centre may have been too late for one `Hello`, or its news for one login.
+async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, attempt: impl Fn() -> F) -> T {
+    let trying = async {
+        loop {
+            if let Some(done) = attempt().await {
+                return done;
+            }
+            sleep(Duration::from_millis(50)).await;
+        }
+    };
+    timeout(SOON, trying).await.unwrap_or_else(|_| panic!("it never comes to this: {what}"))
+}
+
+async fn logged_in(cluster: &Cluster, name: &str, password: &str) -> (Player, Welcome) {
+    eventually("logged in", || async {
+        let mut player = cluster.connect().await;
+        let welcome = player.log_in(name, password).await.ok()?;
+        Some((player, welcome))
+    })
+    .await
+}
+
+async fn refused_with(cluster: &Cluster, password: &str, code: ErrorCode) {
+    eventually(&format!("{code:?}"), || async {
+        let refused = cluster.connect().await.log_in("alice", password).await.err()?;
+        (refused.code == code).then_some(())
+    })
+    .await;
+}
+
+fn active_in(account: &Account) -> Vec<&str> {
+    account.active_in.iter().map(|it| it.region.as_str()).collect()
+}
+
+fn banned(everywhere: bool) -> BanRequest {
+    BanRequest { name: "alice".into(), until_ms: u64::MAX, reason: "cheats".into(), everywhere }
+}
+
+#[tokio::test]
+async fn the_password_activates_and_the_name_does_not() {
+    let eu = home(&[]).await;
+    let mut us = beside(&eu, &[]).await;
+    let id = eu.account("alice", "right").await;
+    assert_eq!(active_in(&eu.show("alice").await), ["eu"]);
+
+    // Names alone, and wrong passwords: nothing is copied.
+    us.connect().await.hello("alice").await.unwrap();
+    us.connect().await.log_in("alice", "wrong").await.unwrap_err();
+    let seen = us.show("alice").await;
+    assert_eq!((seen.id, seen.generation, active_in(&seen)), (id, 0, vec!["eu"]));
+    assert_eq!(us.metric(ACTIVATIONS, "").await, 0.0);
+
+    let (_, welcome) = logged_in(&us, "alice", "right").await;
+    assert_eq!(welcome.account_id, id);
+    let seen = us.show("alice").await;
+    assert_eq!((seen.generation, active_in(&seen)), (2, vec!["eu", "us"]));
+    assert_eq!((us.metric(ACTIVATIONS, "").await, eu.show("alice").await.generation), (1.0, 1));
+
+    // Here, only at the centre, and nowhere: the same work, at the same time after `Hello`, whoever is asked.
+    eu.account("bob", "right").await;
+    let mut salts = Vec::new();
+    for (name, calls) in [("alice", 0.0), ("bob", 1.0), ("nobody", 1.0)] {
+        let before = [
+            us.metric(EXPONENTIATIONS, "").await,
+            us.metric(HELLOS, "").await,
+            us.metric(CALLS, "find").await,
+        ];
+        let mut player = us.connect().await;
+        let challenge = player.hello(name).await.unwrap();
+        let answer = player.answer(name, "wrong", &challenge);
+        assert_eq!(player.prove(&challenge, answer).await.err().unwrap().code, ErrorCode::Denied);
+        let after = [
+            us.metric(EXPONENTIATIONS, "").await,
+            us.metric(HELLOS, "").await,
+            us.metric(CALLS, "find").await,
+        ];
+        assert_eq!(
+            [after[0] - before[0], after[1] - before[1], after[2] - before[2]],
+            [3.0, 1.0, calls],
+            "{name}"
+        );
+        salts.push((challenge.group, challenge.salt.len()));
+        let salt = || async { us.connect().await.hello(name).await.unwrap().salt };
+        eventually("its salt stays", || async { (salt().await == salt().await).then_some(()) }).await;
+    }
+    assert!(salts.iter().all(|shape| *shape == salts[0]), "{salts:?}");
+
+    // Whoever is active here needs no centre, nor does this region's start.
+    eu.signal("STOP").await;
+    us.restart().await;
+    assert!(us.is_ready().await);
+    us.connect().await.log_in("alice", "right").await.unwrap();
+    eu.signal("CONT").await;
+
+    let created = new_account("alice", "right");
+    for log in [eu.log(), us.log()] {
+        for secret in [&created.verifier[..16], &created.salt[..]] {
+            for spelling in [hex::encode(secret), format!("{secret:?}")] {
+                assert!(
+                    !log.to_lowercase().contains(spelling.trim_matches(['[', ']'])),
+                    "a secret is in a log"
+                );
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn without_the_centre_play_goes_on_and_nothing_is_half_done() {
+    let eu = home(&[]).await;
+    let us = beside(&eu, &["login.central.lookups=1", "login.registration=token"]).await;
+    let id = us.account("alice", "old").await;
+    eu.account("bob", "right").await;
+    let (mut player, _) = logged_in(&us, "alice", "old").await;
+
+    eu.signal("STOP").await;
+    us.connect().await.log_in("alice", "old").await.unwrap();
+    let (mut last, _) = logged_in(&us, "alice", "old").await;
+    // Known only there: looks like nobody.
+    let refused = us.connect().await.log_in("bob", "right").await.unwrap_err();
+    assert_eq!((refused.code, refused.detail.as_str()), (ErrorCode::Denied, "wrong account or password"));
+    // More names at a time than may be asked for are not waited for.
+    eventually("too many names at a time", || async {
+        let hello = || async { us.connect().await.hello("carol").await.unwrap() };
+        tokio::join!(hello(), hello(), hello());
+        (us.metric(OVERFLOWED, "").await > 0.0).then_some(())
+    })
+    .await;
+
+    let refused: Outcome<PasswordChanged> = last.request(opcode::CHANGE_PASSWORD, &change_to("new")).await;
+    assert_eq!(refused.unwrap_err().code, ErrorCode::Unavailable);
+    let refused = us.accounts().create(new_account("dora", "right")).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unavailable);
+    assert!(refused.message().contains("central account store"), "{refused}");
+    let seen = us.show("alice").await;
+    assert!(seen.centre_silent && seen.active_in.is_empty() && us.is_ready().await);
+    us.connect().await.log_in("alice", "old").await.unwrap();
+
+    // Back again: what was asked meanwhile may or may not have reached the centre, and asking again settles it.
+    eu.signal("CONT").await;
+    logged_in(&us, "bob", "right").await;
+    eventually("the password is changed", || async {
+        let changed = match us.connect().await.log_in("alice", "new").await {
+            Ok(_) => return Some(()),
+            Err(_) => {
+                let mut again = us.connect().await;
+                again.log_in("alice", "old").await.ok()?;
+                again.request::<PasswordChanged>(opcode::CHANGE_PASSWORD, &change_to("new")).await
+            }
+        };
+        changed.ok().map(drop)
+    })
+    .await;
+    assert_eq!(logged_in(&us, "alice", "new").await.1.account_id, id);
+    refused_with(&us, "old", ErrorCode::Denied).await;
+    let gone = player.request::<PasswordChanged>(opcode::CHANGE_PASSWORD, &change_to("x")).await;
+    assert_eq!(gone.unwrap_err().code, ErrorCode::Displaced, "of a session that is over");
+    eventually("dora is there", || async {
+        match us.accounts().create(new_account("dora", "right")).await {
+            Ok(_) => Some(()),
+            Err(status) => (status.code() == Code::AlreadyExists).then_some(()),
+        }
+    })
+    .await;
+
+    // An invitation is this region's, a name is everybody's.
+    let key = region(&us).await;
+    let invite = InviteRequest { uses: 1, lasts_ms: 3_600_000 };
+    let token = us.accounts().invite(invite).await.unwrap().into_inner().token;
+    let taken = register(&mut us.connect().await, &key, "bob", "mine", &token).await.unwrap_err();
+    assert_eq!(taken.detail, "this name is taken");
+    let new = register(&mut us.connect().await, &key, "emil", "mine", &token).await.unwrap();
+    assert_eq!(logged_in(&eu, "emil", "mine").await.1.account_id, new);
+    let used = register(&mut us.connect().await, &key, "fritz", "mine", &token).await.unwrap_err();
+    assert_eq!(used.code, ErrorCode::Refused);
+}
+
+#[tokio::test]
+async fn what_changes_in_one_region_counts_in_the_others() {
+    let key = |byte: &str| format!("login.second_factor_secret={}", byte.repeat(32));
+    let (here, there) = (key("5a"), key("a5"));
+    let eu = home(&[&here]).await;
+    let mut us = beside(&eu, &[&there]).await;
+    let id = eu.account("alice", "old").await;
+    let (mut player, _) = logged_in(&eu, "alice", "old").await;
+    logged_in(&us, "alice", "old").await;
+
+    let mut gateway = Follower::new(&us).await;
+    player.request::<PasswordChanged>(opcode::CHANGE_PASSWORD, &change_to("new")).await.unwrap();
+    loop {
+        // Of the login before it may still hear.
+        let told = gateway.told(id).await;
+        if (told.below_generation, told.code) == (3, ErrorCode::Kicked as u32) {
+            break;
+        }
+    }
+    refused_with(&us, "old", ErrorCode::Denied).await;
+    logged_in(&us, "alice", "new").await;
+
+    // Out of reach meanwhile, and told of it when it is back.
+    us.kill().await;
+    let (mut player, _) = logged_in(&eu, "alice", "new").await;
+    player.request::<PasswordChanged>(opcode::CHANGE_PASSWORD, &change_to("newer")).await.unwrap();
+    us.restart().await;
+    logged_in(&us, "alice", "newer").await;
+    refused_with(&us, "new", ErrorCode::Denied).await;
+
+    // A ban of the region is the region's; one of the centre is everybody's.
+    us.accounts().ban(banned(false)).await.unwrap();
+    refused_with(&us, "newer", ErrorCode::Banned).await;
+    eu.connect().await.log_in("alice", "newer").await.unwrap();
+    us.accounts().unban(UnbanRequest { name: "alice".into(), everywhere: false }).await.unwrap();
+    us.accounts().ban(banned(true)).await.unwrap();
+    refused_with(&eu, "newer", ErrorCode::Banned).await;
+    refused_with(&us, "newer", ErrorCode::Banned).await;
+    assert_eq!(eu.show("alice").await.ban_everywhere_reason, "cheats");
+    eu.accounts().unban(UnbanRequest { name: "alice".into(), everywhere: true }).await.unwrap();
+    logged_in(&us, "alice", "newer").await;
+
+    // The operator's hand reaches everywhere too, also where the account is not active.
+    let change = new_account("alice", "given");
+    let (name, group, salt, verifier) = (change.name, change.group, change.salt, change.verifier);
+    us.accounts().set_verifier(SetVerifierRequest { name, group, salt, verifier }).await.unwrap();
+    logged_in(&eu, "alice", "given").await;
+    eu.account("bob", "right").await;
+    let only_here = BanRequest { name: "bob".into(), ..banned(false) };
+    let refused = us.accounts().ban(only_here.clone()).await.unwrap_err();
+    assert!(refused.code() == Code::NotFound && refused.message().contains("--everywhere"), "{refused}");
+    us.accounts().ban(BanRequest { everywhere: true, ..only_here }).await.unwrap();
+    let refused = us.connect().await.log_in("bob", "right").await.unwrap_err();
+    assert!(matches!(refused.code, ErrorCode::Banned | ErrorCode::Denied));
+    assert_eq!(us.show("bob").await.generation, 0, "and does not become so");
+}
+
+#[tokio::test]
+async fn a_second_factor_is_asked_for_in_every_region() {
+    let key = |byte: &str| format!("login.second_factor_secret={}", byte.repeat(32));
+    let (here, there) = (key("5a"), key("a5"));
+    let eu = home(&[&here]).await;
+    let us = beside(&eu, &[&there]).await;
+    eu.account("alice", "right").await;
+    logged_in(&us, "alice", "right").await;
+    let (mut player, _) = logged_in(&eu, "alice", "right").await;
+    let begun: SecondFactorBegun =
+        player.request(opcode::BEGIN_SECOND_FACTOR, &BeginSecondFactor {}).await.unwrap();
+    let authenticator = Authenticator::new(begun.secret);
+    let code = ConfirmSecondFactor { code: authenticator.first() };
+    player.request::<SecondFactorConfirmed>(opcode::CONFIRM_SECOND_FACTOR, &code).await.unwrap();
+
+    refused_with(&us, "right", ErrorCode::SecondFactor).await;
+    let mut away = us.connect().await;
+    log_in_with(&mut away, &authenticator.first()).await.unwrap();
+    let code = RemoveSecondFactor { code: authenticator.second() };
+    away.request::<SecondFactorRemoved>(opcode::REMOVE_SECOND_FACTOR, &code).await.unwrap();
+    logged_in(&us, "alice", "right").await;
+    logged_in(&eu, "alice", "right").await;
+    assert!(!eu.show("alice").await.second_factor);
+
+    // By an operator, before a region knows the account: it comes with the account.
+    eu.account("bob", "right").await;
+    let on = SetSecondFactorRequest { name: "bob".into(), on: true };
+    us.accounts().set_second_factor(on).await.unwrap();
+    eventually("a code is asked for", || async {
+        let refused = us.connect().await.log_in("bob", "right").await.unwrap_err();
+        (refused.code == ErrorCode::SecondFactor).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_centre_has_replicas() {
+    let server = Postgres::start().await;
+    let (store, central) =
+        (format!("login.store={}", server.url()), format!("login.central.store={}", server.url()));
+    let own = [store.as_str(), central.as_str(), "login.central.region=eu"];
+    let settings = [&COMMON[..], &own].concat();
+    let mut one = Cluster::start_with(&settings).await;
+    let other = one.start_beside(&settings).await;
+    let at = format!("login.central.at={},{}", one.grpc_address(), other.grpc_address());
+    let own = ["login.central.region=us", at.as_str()];
+    let us = one.start_beside(&[&COMMON[..], &own].concat()).await;
+
+    one.account("alice", "right").await;
+    logged_in(&us, "alice", "right").await;
+    // One that stands still costs a `Hello`, and then the other is asked.
+    one.account("carol", "right").await;
+    one.signal("STOP").await;
+    logged_in(&us, "carol", "right").await;
+    one.signal("CONT").await;
+    one.kill().await;
+    other.account("bob", "right").await;
+    logged_in(&us, "bob", "right").await;
+    // Also the news come from the other one now.
+    other.accounts().ban(banned(true)).await.unwrap();
+    refused_with(&us, "right", ErrorCode::Banned).await;
+}
+
+#[tokio::test]
+async fn a_store_keeps_to_its_region() {
+    let mut alone = Cluster::start().await;
+    alone.account("alice", "right").await;
+    let everywhere = alone.accounts().ban(banned(true)).await.unwrap_err();
+    assert_eq!(everywhere.code(), Code::FailedPrecondition);
+    let at = "login.central.at=127.0.0.1:1";
+    let log = alone.refuses_to_start_with(&["login.central.region=us", at]).await;
+    assert!(log.contains("has 1 accounts of its own") && log.contains("login.central.adopt"), "{log}");
+
+    // A game that was one region becomes the home of several.
+    let own = ["login.central.region=eu", "login.central.store=sqlite:{folder}/central.db"];
+    alone.restart_with(&[&COMMON[..], &own, &["login.central.adopt=true"]].concat()).await;
+    let us = beside(&alone, &[]).await;
+    let (_, welcome) = logged_in(&us, "alice", "right").await;
+    assert_eq!(welcome.account_id, alone.show("alice").await.id);
+    assert_eq!(active_in(&alone.show("alice").await), ["eu", "us"]);
+
+    let mut us = Cluster::start_with(&["login.central.region=us", at]).await;
+    let refused = us.accounts().create(new_account("alice", "right")).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unavailable);
+    let log = us.refuses_to_start_with(&["login.central.region=asia", at]).await;
+    assert!(log.contains("is of the region `us`"), "{log}");
+    let log = us.refuses_to_start_with(&[]).await;
+    assert!(log.contains("set login.central.region = \\\"us\\\""), "{log}");
+}
