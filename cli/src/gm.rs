@@ -84,12 +84,15 @@ enum Command {
         #[arg(long)]
         reason: String,
     },
-    /// Close a world to players, or open it again; staff may enter a closed one
+    /// Close a world to players, or open it again; staff stay in a closed one and may enter
     Maintenance {
         world: u32,
         #[arg(value_enum)]
         mode: Mode,
-        /// Players see it in the world list
+        /// Players inside are told, and sent home after so many seconds; 0: at once
+        #[arg(long, default_value_t = 60)]
+        seconds: u32,
+        /// Players see it in the world list, and when they are sent home
         #[arg(long)]
         reason: String,
     },
@@ -215,8 +218,9 @@ fn message(command: Command) -> Result<GmCommand> {
         Command::Unban { account: name, reason } => (reason, What::Unban(account(name))),
         Command::Sessions { account } => (String::new(), What::Sessions(gm::AccountSessions { account })),
         Command::LogOut { account: name, reason } => (reason, What::LogOut(account(name))),
-        Command::Maintenance { world, mode, reason } => {
-            (reason, What::Maintenance(gm::Maintenance { world, closed: mode == Mode::Closed }))
+        Command::Maintenance { world, mode, seconds, reason } => {
+            let closed = mode == Mode::Closed;
+            (reason, What::Maintenance(gm::Maintenance { world, closed, seconds: Some(seconds) }))
         }
         Command::Broadcast { text, world, reason } => {
             (reason, What::Broadcast(gm::Broadcast { world, text }))

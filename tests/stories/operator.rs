@@ -42,3 +42,33 @@ async fn an_operator_rules_by_the_book() -> Result<()> {
     }
     cluster.stop().await
 }
+
+#[tokio::test]
+async fn a_closed_world_sends_players_home_and_keeps_staff() -> Result<()> {
+    let cluster = Cluster::start().await?;
+    let mut ann = Actor::enter(&cluster, "ann").await?;
+    let guide = Actor::enter(&cluster, "guide").await?;
+    cluster.tool(&["account", "staff", &guide.name, "on"], "").await?;
+    cluster.tool(&["gm", "claim", "--password-stdin"], "a long enough password").await?;
+    let close = ["gm", "maintenance", "1", "closed", "--seconds", "8", "--reason", "new maps"];
+    cluster.tool(&close, "").await?;
+    let told = |it: &Happening| {
+        matches!(it, Happening::Announcement(text) if text.contains("maintenance") && text.contains("new maps"))
+            .then_some(())
+    };
+    ann.until("the warning", told).await?;
+    // Neither who restarts nor who reconnects meanwhile forgets it.
+    cluster.kill_and_heal("login-1").await?;
+    cluster.kill_and_heal("gateway-1").await?;
+    let end = ann.until("the end", |it| match it {
+        Happening::Ended(SessionEnd::Refused(refusal)) => Some(refusal.clone()),
+        _ => None,
+    });
+    let end = end.await?;
+    ensure!(end.code == ErrorCode::Maintenance && end.detail.contains("new maps"), "{end:?}");
+    ensure!(guide.belongings().await.is_ok(), "staff stay");
+
+    cluster.tool(&["gm", "maintenance", "1", "open", "--reason", "done"], "").await?;
+    Actor::enter_as(&cluster, &ann.name).await?;
+    cluster.stop().await
+}

@@ -37,11 +37,13 @@ mod admin;
 mod announce;
 mod catalogue;
 mod config;
+mod crowd;
 pub mod event;
 mod healthcheck;
 mod life;
 mod mask;
 mod network;
+mod origin;
 mod otlp;
 mod process;
 mod run;
@@ -54,8 +56,10 @@ use serde::{Serialize, de::DeserializeOwned};
 use shardkeep_types::DaemonKind;
 
 pub use config::{ClusterConfig, DaemonConfig, LogConfig, LogFormat, Settings, duration};
+pub use crowd::{Crowd, CrowdBounds, Full, Neighbours, Place};
 pub use life::{Bound, Daemon};
 pub use network::{Network, NetworkError, Networks};
+pub use origin::{Origin, Prefix};
 pub use run::{Running, launch, main, main_with_args};
 pub use settings::{SettingsError, Sources};
 // For the `event!` macro.

@@ -24,14 +24,28 @@ impl TokenBucket {
         if per_second == 0 || burst == 0 {
             return Err(Duration::MAX);
         }
-        let interval = Duration::from_nanos(1_000_000_000 / u64::from(per_second));
-        let full_at = self.full_at.map_or(now, |at| at.max(now)) + interval;
+        self.take_every(Duration::from_nanos(1_000_000_000 / u64::from(per_second)), burst, now)
+    }
+
+    /// The same for a token that comes every `interval`.
+    pub fn take_every(&mut self, interval: Duration, burst: u32, now: Instant) -> Result<(), Duration> {
+        let full_at = self.full_at(now) + interval;
         let wait = (full_at - now).saturating_sub(interval.saturating_mul(burst));
         if !wait.is_zero() {
             return Err(wait);
         }
         self.full_at = Some(full_at);
         Ok(())
+    }
+
+    /// The token taken last was not used.
+    pub fn give_back(&mut self, interval: Duration) {
+        self.full_at = self.full_at.and_then(|at| at.checked_sub(interval));
+    }
+
+    /// When it will be full: now, if it is.
+    pub fn full_at(&self, now: Instant) -> Instant {
+        self.full_at.map_or(now, |at| at.max(now))
     }
 }
 
@@ -91,6 +105,10 @@ mod tests {
         bucket.take(2, 4, start + Duration::from_millis(500)).unwrap();
         assert!(bucket.take(2, 4, start + Duration::from_millis(999)).is_err());
         assert_eq!(TokenBucket::default().take(0, 4, start), Err(Duration::MAX));
+        bucket.give_back(Duration::from_millis(500));
+        bucket.take_every(Duration::from_millis(500), 4, start + Duration::from_millis(500)).unwrap();
+        assert_eq!(bucket.full_at(start), start + Duration::from_millis(2_500));
+        assert_eq!(bucket.full_at(start + Duration::from_secs(9)), start + Duration::from_secs(9));
     }
 
     #[test]

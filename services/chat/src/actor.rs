@@ -73,13 +73,13 @@ impl Actor {
             }
             LinkEvent::Session { gateway, event } => match event.what {
                 SessionChange::Joined => {
-                    self.room.joined(now(), &gateway, event.session, event.session_epoch);
+                    self.room.joined(&gateway, event.session, event.session_epoch);
                 }
                 SessionChange::Left => self.room.left(&gateway, event.session),
                 SessionChange::Resumed | SessionChange::LinkDead => {}
             },
             LinkEvent::Bound { gateway, session, session_epoch, bind_epoch, .. } => {
-                self.room.joined(now(), &gateway, session, session_epoch);
+                self.room.joined(&gateway, session, session_epoch);
                 self.hub.ready(&gateway, session, bind_epoch);
             }
             // Lines are events, which are kept by nobody.

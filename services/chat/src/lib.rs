@@ -5,7 +5,6 @@ mod actor;
 mod alone;
 mod config;
 mod envelope;
-mod flood;
 mod follow;
 mod history;
 mod metrics;

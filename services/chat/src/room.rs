@@ -11,6 +11,7 @@ use shardkeep_cluster::link::{ClientMessage, GatewayId, MessageKind, ServerMessa
 use shardkeep_rpc::world::PresenceReport;
 use shardkeep_types::{AccountId, CharacterId, Epoch, SessionId};
 use shardkeep_wire::{
+    limit::TokenBucket,
     opcode,
     payload::{Channel, Heard, Speak, Spoken},
 };
@@ -18,7 +19,6 @@ use shardkeep_wire::{
 use crate::{
     config::ChatConfig,
     envelope::{Envelope, Line, Mute, MuteList, Said},
-    flood::{Bucket, Limit},
     history::History,
     mutes::{Mutes, TooMany},
     origins::Origins,
@@ -71,14 +71,16 @@ pub(crate) enum Effect {
 struct Seat {
     gateway: GatewayId,
     epoch: Epoch,
-    bucket: Bucket,
+    bucket: TokenBucket,
 }
 
 pub(crate) struct Room {
     name: String,
     incarnation: u64,
     sequence: u64,
-    limit: Limit,
+    /// Lines per second, and at once.
+    rate: u32,
+    burst: u32,
     pub(crate) people: People,
     pub(crate) mutes: Mutes,
     pub(crate) history: History,
@@ -94,7 +96,8 @@ impl Room {
             name,
             incarnation,
             sequence: 0,
-            limit: Limit { rate: config.rate, burst: config.burst },
+            rate: config.rate,
+            burst: config.burst,
             people: People::default(),
             mutes: Mutes::default(),
             history: History::new(config.history),
@@ -113,11 +116,11 @@ impl Room {
     }
 
     /// A gateway seats a session here, or says again that it sits here.
-    pub(crate) fn joined(&mut self, now: Now, gateway: &GatewayId, session: SessionId, epoch: Epoch) {
+    pub(crate) fn joined(&mut self, gateway: &GatewayId, session: SessionId, epoch: Epoch) {
         let seat = self.seats.entry(session).or_insert_with(|| Seat {
             gateway: gateway.clone(),
             epoch,
-            bucket: Bucket::full(now.at),
+            bucket: TokenBucket::default(),
         });
         if epoch < seat.epoch {
             return;
@@ -164,7 +167,7 @@ impl Room {
         messages: &[ClientMessage],
     ) {
         if self.seats.get(&session).is_none_or(|seat| seat.gateway != *gateway || seat.epoch != epoch) {
-            self.joined(now, gateway, session, epoch);
+            self.joined(gateway, session, epoch);
         }
         for message in messages.iter().filter(|message| message.kind == MessageKind::Request) {
             let reply = match self.speak(now, session, message) {
@@ -190,7 +193,7 @@ impl Room {
         }
         let (line, account) = (self.line(now, speaker, &wish)?, speaker.account);
         let seat = self.seats.get_mut(&session).ok_or(Refusal::Absent)?;
-        seat.bucket.take(now.at, self.limit).map_err(|wait| Refusal::TooFast { wait })?;
+        seat.bucket.take(self.rate, self.burst, now.at).map_err(|wait| Refusal::TooFast { wait })?;
         self.deliver(&line);
         self.publish(Said::Line(line.clone()));
         self.history.push(line.clone());
@@ -333,7 +336,7 @@ mod tests {
 
         fn seat(mut self, numbers: &[u8]) -> Self {
             for &number in numbers {
-                self.room.joined(self.now, &"gate".into(), session(number), Epoch(1));
+                self.room.joined(&"gate".into(), session(number), Epoch(1));
             }
             self.room.take_effects();
             self
@@ -446,8 +449,8 @@ mod tests {
     fn who_is_in_the_world_and_sits_here_hears_the_world() {
         let mut game = Game::new("me");
         let gate: GatewayId = "gate".into();
-        game.room.joined(game.now, &gate, session(1), Epoch(1));
-        game.room.joined(game.now, &gate, session(9), Epoch(1));
+        game.room.joined(&gate, session(1), Epoch(1));
+        game.room.joined(&gate, session(9), Epoch(1));
         let join = |number| Effect::Join { gateway: gate.clone(), session: session(number) };
         assert_eq!(game.room.take_effects(), [join(1)]);
         game.room.presence(report(false, vec![present(9, 1, 1, "a")], vec![1]));
@@ -460,7 +463,7 @@ mod tests {
     #[test]
     fn a_session_that_moved_to_another_gateway_is_not_unseated_by_the_first() {
         let mut game = Game::new("me").seat(&[1, 2]);
-        game.room.joined(game.now, &"other".into(), session(2), Epoch(2));
+        game.room.joined(&"other".into(), session(2), Epoch(2));
         game.room.left(&"gate".into(), session(2));
         game.room.gateway_lost(&"gate".into());
         assert_eq!(game.room.sessions(), 1);

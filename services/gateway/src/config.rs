@@ -28,6 +28,10 @@ pub struct Config {
     /// How long a session outlives its connection.
     #[serde(with = "duration")]
     pub link_loss: Duration,
+    /// How long the gateway that held a session may take to hand it over; half of it backends may take to put up their
+    /// fences. After that what is on its way is lost, as if that gateway had died.
+    #[serde(with = "duration")]
+    pub move_within: Duration,
     /// Time from accept to the end of the handshake.
     #[serde(with = "duration")]
     pub handshake: Duration,
@@ -55,6 +59,7 @@ impl Default for Config {
             max_connections_per_address: 2_000,
             trusted_balancers: Networks::default(),
             link_loss: Duration::from_secs(60),
+            move_within: Duration::from_secs(2),
             handshake: Duration::from_secs(15),
             idle: Duration::from_secs(30),
             key_update: Duration::from_secs(3_600),
@@ -91,6 +96,7 @@ impl Validate for Config {
             }
         }
         for (key, value, least) in [
+            ("move_within", self.move_within, 1),
             ("handshake", self.handshake, 1),
             ("idle", self.idle, 2),
             ("key_update", self.key_update, 1),

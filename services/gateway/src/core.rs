@@ -13,7 +13,7 @@ use metrics::counter;
 use parking_lot::{Mutex, RwLock};
 use shardkeep_cluster::link::{ClientMessage, SessionChange};
 use shardkeep_daemon::{ClusterConfig, event};
-use shardkeep_types::{Epoch, SessionId};
+use shardkeep_types::{Epoch, GroupKey, SessionId};
 use shardkeep_wire::{
     payload::ErrorCode,
     preface::{Preface, Service, deployment_tag},
@@ -28,6 +28,7 @@ use crate::{
     backend::Links,
     balance::Balance,
     billing::Spool,
+    closures::Closures,
     groups::{Change, Groups},
     metrics::{ENDED, HOT},
     revocations::Fresh,
@@ -48,6 +49,7 @@ pub(crate) struct Core {
     pub(crate) sessions: Table,
     /// Sessions that login has not been asked about.
     pub(crate) fresh: Fresh,
+    pub(crate) closures: Closures,
     groups: Mutex<Groups<Arc<Session>>>,
     pub(crate) links: Links,
     pub(crate) ranges: RwLock<Arc<Ranges>>,
@@ -79,6 +81,7 @@ impl Core {
             tickets: Mutex::default(),
             sessions: Table::default(),
             fresh: Fresh::default(),
+            closures: Closures::default(),
             groups: Mutex::default(),
             links: Links::default(),
             ranges: RwLock::default(),
@@ -128,10 +131,11 @@ impl Core {
         self.groups.lock().len()
     }
 
-    /// A session begins here, or comes from elsewhere: the backends it is bound to are told.
-    pub(crate) fn hold(&self, session: &Arc<Session>) {
+    /// A session begins here, or comes from elsewhere with its groups: the backends it is bound to are told.
+    pub(crate) fn hold(&self, session: &Arc<Session>, groups: &[GroupKey]) {
         self.sessions.insert(session);
         self.fresh.note(session);
+        self.take_up(session, groups);
         {
             let inner = session.lock();
             for binding in inner.bindings.iter() {
@@ -268,7 +272,7 @@ impl Core {
         );
     }
 
-    /// Wakes those to whom something was appended, and ends those for whom it was too much.
+    /// Wakes those to whom something was appended and that were touched for it, and ends those for whom it was too much.
     pub(crate) fn wake(&self, touched: Vec<Arc<Session>>) {
         for session in touched {
             if session.lock().ended.is_some() {

@@ -18,7 +18,8 @@ pub(crate) trait Listener: Clone {
     fn session(&self) -> SessionId;
     fn keyframe(&self, group: GroupKey, message: &Bytes);
     fn delta(&self, group: GroupKey, message: &Bytes);
-    fn event(&self, message: &Bytes);
+    /// `from` is the instance that published it.
+    fn event(&self, from: &str, message: &Bytes);
     /// Notes that something was appended; true the first time since it was written.
     fn touch(&self) -> bool;
     /// The session hears the group no more.
@@ -36,6 +37,8 @@ pub(crate) enum Change {
 
 /// One message to a group, encoded.
 pub(crate) struct Publish<'a> {
+    /// The writer's instance name.
+    pub(crate) from: &'a str,
     /// The writer's; 0 speaks in every world.
     pub(crate) world: WorldId,
     pub(crate) group: GroupKey,
@@ -125,7 +128,7 @@ impl<L: Listener> Groups<L> {
 
     /// Appends a message to each subscriber, and adds those that have to be woken for it.
     pub(crate) fn publish(&mut self, publish: &Publish<'_>, touched: &mut Vec<L>) -> Published {
-        let Publish { world, group: key, epoch, what, message } = *publish;
+        let Publish { from, world, group: key, epoch, what, message } = *publish;
         let Some(group) = self.groups.get_mut(&key) else { return Published::Unheard };
         if world != WorldId(0) && world != group.world {
             return Published::Foreign;
@@ -146,7 +149,9 @@ impl<L: Listener> Groups<L> {
                 group.subscribers.iter().for_each(|listener| listener.keyframe(key, message));
             }
             PublishKind::Delta => group.subscribers.iter().for_each(|listener| listener.delta(key, message)),
-            PublishKind::Event => group.subscribers.iter().for_each(|listener| listener.event(message)),
+            PublishKind::Event => {
+                group.subscribers.iter().for_each(|listener| listener.event(from, message));
+            }
         }
         touched.extend(group.subscribers.iter().filter(|listener| listener.touch()).cloned());
         let watch = if what == PublishKind::Delta && group.keep(message) {
@@ -180,6 +185,10 @@ impl<L: Listener> Groups<L> {
     /// Every group of a session.
     pub(crate) fn heard_by(&self, session: SessionId) -> Vec<GroupKey> {
         self.by_session.get(&session).cloned().unwrap_or_default()
+    }
+
+    pub(crate) fn hears(&self, session: SessionId, key: GroupKey) -> bool {
+        self.by_session.get(&session).is_some_and(|mine| mine.contains(&key))
     }
 
     /// Every group that backends of this kind and world must know to be watched.
@@ -292,7 +301,7 @@ mod tests {
         fn delta(&self, _: GroupKey, message: &Bytes) {
             self.hear(message);
         }
-        fn event(&self, message: &Bytes) {
+        fn event(&self, _: &str, message: &Bytes) {
             self.hear(message);
         }
         fn touch(&self) -> bool {
@@ -309,7 +318,8 @@ mod tests {
 
     fn publish(groups: &mut Groups<Ear>, epoch: u64, what: PublishKind, text: &'static str) -> Published {
         let message = Bytes::from_static(text.as_bytes());
-        let publish = Publish { world: WORLD, group: cell(1), epoch: Epoch(epoch), what, message: &message };
+        let (from, group) = ("zone-1", cell(1));
+        let publish = Publish { from, world: WORLD, group, epoch: Epoch(epoch), what, message: &message };
         groups.publish(&publish, &mut Vec::new())
     }
 
@@ -361,8 +371,8 @@ mod tests {
         assert_eq!(publish(&mut groups, 1, PublishKind::Keyframe, "x"), Published::Outdated);
         let message = Bytes::from_static(b"x");
         let what = PublishKind::Event;
-        let elsewhere =
-            Publish { world: WorldId(2), group: cell(1), epoch: Epoch(9), what, message: &message };
+        let (from, world, group) = ("zone-1", WorldId(2), cell(1));
+        let elsewhere = Publish { from, world, group, epoch: Epoch(9), what, message: &message };
         assert_eq!(groups.publish(&elsewhere, &mut Vec::new()), Published::Foreign);
         publish(&mut groups, 3, PublishKind::Keyframe, "N");
         groups.subscribe(&late, WORLD, &[cell(1)], None);

@@ -8,6 +8,7 @@
 mod backend;
 mod balance;
 mod billing;
+mod closures;
 mod config;
 mod core;
 mod costs;
@@ -16,6 +17,7 @@ mod drain;
 mod error;
 mod groups;
 mod metrics;
+mod moves;
 mod revocations;
 mod service;
 mod session;
@@ -123,6 +125,7 @@ async fn sweep(core: Arc<Core>, node: Node, worlds: Arc<Worlds>, stop: Cancellat
         metrics::HOT.tickets.set(waiting as f64);
         let sessions = core.sessions.all();
         let away = core.sweep(&sessions, Instant::now());
+        core.keep_closed(&sessions, Instant::now());
         gauge!(metrics::GROUPS).set(core.groups() as f64);
         gauge!(metrics::LINK_DEAD).set(away as f64);
         costs::COSTS.publish();

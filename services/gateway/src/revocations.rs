@@ -166,6 +166,9 @@ async fn next(lists: &mut Streaming<RevocationList>) -> Result<RevocationList, S
 }
 
 fn apply(core: &Core, list: RevocationList) {
+    if let Some(closures) = list.closures {
+        core.closed(closures);
+    }
     for Revocation { account, below_generation, code, detail } in list.revocations {
         let ended = core.revoke(AccountId(account), Generation(below_generation), code, &detail);
         counter!(REVOKED).increment(ended.into());

@@ -9,14 +9,14 @@ use std::{
 use shardkeep_cluster::Peer;
 use shardkeep_rpc::{
     gateway::{
-        AdmitReply, AdmitRequest, AnnounceReply, AnnounceRequest, Binding, KickReply, KickRequest,
-        ListCostsReply, ListCostsRequest, ListSessionsReply, ListSessionsRequest, MoveSessionReply,
-        MoveSessionRequest, RevokeAccountReply, RevokeAccountRequest, RevokeTicketReply, RevokeTicketRequest,
-        SessionInfo, announce_request::To, gateway_server::Gateway, kick_request::Who,
+        AdmitReply, AdmitRequest, AnnounceReply, AnnounceRequest, KickReply, KickRequest, ListCostsReply,
+        ListCostsRequest, ListSessionsReply, ListSessionsRequest, MoveSessionReply, MoveSessionRequest,
+        RevokeAccountReply, RevokeAccountRequest, RevokeTicketReply, RevokeTicketRequest, SessionInfo,
+        announce_request::To, gateway_server::Gateway, kick_request::Who,
     },
     session_id,
 };
-use shardkeep_types::{AccountId, DaemonKind, Generation, TicketId, WorldId};
+use shardkeep_types::{AccountId, DaemonKind, Epoch, Generation, TicketId, WorldId};
 use shardkeep_wire::{Message, opcode, payload::Announcement};
 use tonic::{Request, Response, Status};
 
@@ -32,8 +32,6 @@ use crate::{
 
 /// Longest life of a ticket, whatever login asks.
 const LONGEST: Duration = Duration::from_secs(120);
-/// How long a session that moves may wait for replies.
-const SETTLE: Duration = Duration::from_millis(150);
 /// Longest announcement, in bytes.
 const ANNOUNCEMENT: usize = 1_024;
 
@@ -51,15 +49,6 @@ impl Service {
             self.core.end(session, Ending::new(spoken(code), detail));
         }
         count(sessions)
-    }
-}
-
-/// Lets replies that are on their way here arrive, so that they move with the log. The client is away, so nothing new
-/// is asked; what takes longer is answered to the next gateway, which the backends are about to hear of.
-async fn settle(session: &Session) {
-    let until = Instant::now() + SETTLE;
-    while session.lock().waits_for_replies() && Instant::now() < until {
-        tokio::time::sleep(SETTLE / 30).await;
     }
 }
 
@@ -133,28 +122,10 @@ impl Gateway for Service {
         let request = request.into_inner();
         let session = self.core.sessions.get(session_id(&request.session)?);
         let session = session.ok_or_else(|| Status::not_found("no such session"))?;
-        settle(&session).await;
-        let reply = {
-            let mut inner = session.lock();
-            if inner.epoch.0 != request.session_epoch || inner.ended.is_some() {
-                return Err(Status::aborted("the session has changed hands"));
-            }
-            // From here on nothing is added to what is handed over.
-            inner.end(Ending::Moved);
-            let (sent, unacknowledged) = inner.out.log();
-            let bindings = inner.bindings.iter().map(|binding| Binding {
-                kind: binding.kind.0.into(),
-                instance: binding.instance.to_string(),
-                bind_epoch: binding.epoch.0,
-            });
-            MoveSessionReply {
-                received_from_client: inner.inbox.received(),
-                sent_to_client: sent,
-                unacknowledged: unacknowledged.into_iter().map(Into::into).collect(),
-                bindings: bindings.collect(),
-            }
-        };
-        self.core.finish(&session);
+        let (core, epoch) = (self.core.clone(), Epoch(request.session_epoch));
+        // A task of its own: what was begun is finished, even when the one who asked has given up.
+        let handed = tokio::spawn(async move { core.hand_over(&session, epoch).await });
+        let reply = handed.await.map_err(|_| Status::internal("the session was not handed over"))??;
         Ok(Response::new(reply))
     }
 
@@ -221,7 +192,7 @@ impl Gateway for Service {
             session.lock().reliable(message.clone());
         }
         let reached = count(&sessions);
-        self.core.wake(sessions);
+        self.core.wake(sessions.into_iter().filter(|session| session.touch()).collect());
         Ok(Response::new(AnnounceReply { reached }))
     }
 }

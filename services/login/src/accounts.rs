@@ -40,6 +40,8 @@ const MAX_PAGE: u32 = 1_000;
 const MAX_REASON: usize = 256;
 /// An invitation may be used so often, and so long.
 const MOST_USES: u32 = 1_000_000;
+/// Longest time that players may stay in a world that is closed.
+const LONGEST_STAY: Duration = Duration::from_hours(24);
 const LONGEST_INVITATION: Duration = Duration::from_secs(366 * 24 * 3_600);
 
 /// Of what no other region knows.
@@ -245,14 +247,18 @@ impl Accounts for AccountsService {
         &self,
         request: Request<SetMaintenanceRequest>,
     ) -> Result<Response<SetMaintenanceReply>, Status> {
-        let (operator, SetMaintenanceRequest { world, closed, note }) = begin("set_maintenance", request)?;
+        let (operator, request) = begin("set_maintenance", request)?;
+        let SetMaintenanceRequest { world, closed, note, stay_ms } = request;
+        let stay = Duration::from_millis(stay_ms);
         if world == 0 {
             return Err(Status::invalid_argument("worlds are numbered from 1"));
         }
+        if stay > LONGEST_STAY {
+            return Err(Status::invalid_argument("players may stay for a day at most"));
+        }
         let database = &self.door.database;
         let changed = if closed {
-            let closed = closed_worlds::Closed { world: WorldId(world), note: said_to_players(note)? };
-            closed_worlds::close(database, &closed).await
+            closed_worlds::close(database, WorldId(world), &said_to_players(note)?, stay).await
         } else {
             closed_worlds::open(database, WorldId(world)).await.map(drop)
         };

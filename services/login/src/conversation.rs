@@ -18,11 +18,11 @@ use tracing::debug;
 
 use crate::{
     LoginError,
-    bounds::Place,
     connection::Connection,
     door::Door,
     handshake, logon, metrics, requests,
     select::WorldSelect,
+    serve::Held,
     update,
     worlds::{self, Worlds},
 };
@@ -32,6 +32,8 @@ pub(crate) const PREFACE_WITHIN: Duration = Duration::from_secs(5);
 /// Protocol section 12.
 const PING_AFTER: Duration = Duration::from_secs(10);
 pub(crate) const SILENT_AFTER: Duration = Duration::from_secs(30);
+/// Section 7: how often the characters of an account are counted that has selected a world.
+const RECOUNT_AFTER: Duration = Duration::from_secs(5);
 
 /// When this daemon leaves: those in the handshake finish it, and all have a while to select a world.
 #[derive(Clone)]
@@ -68,7 +70,7 @@ pub(crate) async fn converse(
     connection: &mut Connection,
     door: &Door,
     drain: &Drain,
-    mut place: Place,
+    place: Held,
     upgrade: Option<&Upgrade>,
 ) -> Result<Infallible, End> {
     let begun = Instant::now();
@@ -101,6 +103,7 @@ async fn world_list(
     let mut worlds = door.worlds.clone();
     push(connection, &mut worlds, &select)?;
     let end = Instant::now() + door.config.connection_lives;
+    let mut counted = Instant::now();
     let drained = drain.over();
     tokio::pin!(drained);
     loop {
@@ -118,7 +121,17 @@ async fn world_list(
         if now >= connection.said() + PING_AFTER {
             connection.send(&Message::event(opcode::PING, &Ping { value: 0 })).await?;
         }
-        let wake = end.min(connection.said() + PING_AFTER).min(connection.heard() + SILENT_AFTER);
+        if select.plays() && now >= counted + RECOUNT_AFTER {
+            counted = now;
+            if select.recount(door).await {
+                push(connection, &mut worlds, &select)?;
+                continue;
+            }
+        }
+        let mut wake = end.min(connection.said() + PING_AFTER).min(connection.heard() + SILENT_AFTER);
+        if select.plays() {
+            wake = wake.min(counted + RECOUNT_AFTER);
+        }
         tokio::select! {
             filled = connection.fill() => filled?,
             changed = worlds.changed() => {

@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use anyhow::Context;
 use shardkeep_auth::{Key, registration::RegionKey};
 use shardkeep_cluster::{Directory, Node};
-use shardkeep_daemon::Daemon;
+use shardkeep_daemon::{Crowd, CrowdBounds, Daemon, Neighbours};
 use shardkeep_rpc::{
     billing::{ShowRequest, billing_client::BillingClient},
     dbcache::{CountCharactersRequest, db_cache_client::DbCacheClient},
@@ -19,11 +19,11 @@ use shardkeep_wire::{
     payload::ErrorCode,
     preface::{self, Preface},
 };
+use tokio::sync::Semaphore;
 use tonic::Request;
 
 use crate::{
     Config, DuplicateLogins,
-    bounds::Bounds,
     central::{Centre, SilentSeeds},
     config,
     gateways::Gateways,
@@ -41,6 +41,8 @@ use crate::{
 
 /// How long a welcome waits for the count of characters; without it the list says nothing of them.
 const COUNT_DEADLINE: Duration = Duration::from_millis(300);
+/// Accounts whose characters are counted again at the same time.
+const COUNTING: usize = 32;
 /// How long a welcome waits for billing; without an answer it says nothing of play time.
 const BILLING_DEADLINE: Duration = Duration::from_millis(300);
 
@@ -56,7 +58,8 @@ pub(crate) struct Door {
     pub(crate) silent: SilentSeeds,
     /// Which groups those have.
     pub(crate) groups: Groups,
-    pub(crate) bounds: Bounds,
+    /// Bounds connections. Those who log in wait in a queue, so neighbours stay.
+    pub(crate) crowd: Crowd,
     pub(crate) pool: Pool,
     pub(crate) puzzles: Puzzles,
     pub(crate) limits: Limits,
@@ -72,6 +75,8 @@ pub(crate) struct Door {
     pub(crate) registrations: Limits,
     billing: Directory,
     characters: Directory,
+    /// Bounds what those who are here ask about their characters. Overflow: they are told a little later.
+    counting: Semaphore,
     node: Node,
     daemon: Daemon,
 }
@@ -109,7 +114,11 @@ impl Door {
             database,
             centre,
             groups: Groups::default(),
-            bounds: Bounds::new(&config),
+            crowd: Crowd::new(CrowdBounds {
+                all: config.max_connections,
+                per_origin: config.max_connections_per_address,
+                neighbours: Neighbours::Stay,
+            }),
             pool: Pool::new(&config),
             puzzles: Puzzles::new(config.puzzle.clone(), puzzle_seed),
             limits: Limits::new(config.limits.clone()),
@@ -121,6 +130,7 @@ impl Door {
             region: RegionKey::new(&key).context("the region's key")?,
             registrations: Limits::new(registrations),
             characters: node.directory(DaemonKind::Dbcache),
+            counting: Semaphore::new(COUNTING),
             billing: node.directory(DaemonKind::Billing),
             config,
             node,
@@ -156,23 +166,29 @@ impl Door {
         Some(Lease::hold(&self.daemon, self.database.clone(), of, lasts))
     }
 
-    /// How many characters the account has in each world; nothing if the game's database does not answer.
-    pub(crate) async fn characters(&self, account: AccountId) -> HashMap<u32, u32> {
-        let Some(dbcache) = self.characters.lightest() else { return HashMap::new() };
+    /// How many characters the account has in each world; `None` if the game's database does not answer.
+    pub(crate) async fn characters(&self, account: AccountId) -> Option<HashMap<u32, u32>> {
+        let dbcache = self.characters.lightest()?;
         let mut client = DbCacheClient::new(self.node.channel(DaemonKind::Dbcache, &dbcache.grpc_address));
         let mut request = Request::new(CountCharactersRequest { account: account.0 });
         request.set_timeout(COUNT_DEADLINE);
         match tokio::time::timeout(COUNT_DEADLINE, client.count_characters(request)).await {
-            Ok(Ok(reply)) => reply.into_inner().by_world,
+            Ok(Ok(reply)) => Some(reply.into_inner().by_world),
             Ok(Err(status)) => {
                 tracing::warn!(%status, "dbcache does not count characters");
-                HashMap::new()
+                None
             }
             Err(_) => {
                 tracing::warn!("dbcache does not answer in time");
-                HashMap::new()
+                None
             }
         }
+    }
+
+    /// The same for an account that is here already; `None` also if as many as may be are asked about at the moment.
+    pub(crate) async fn characters_again(&self, account: AccountId) -> Option<HashMap<u32, u32>> {
+        let _room = self.counting.try_acquire().ok()?;
+        self.characters(account).await
     }
 
     /// `None`: the account's plan does not meter, or billing does not answer.

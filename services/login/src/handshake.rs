@@ -135,7 +135,7 @@ async fn greeting(
         let Some(puzzle) = logon.puzzle(door, &hello).map_err(answering(&hello))? else { return Ok(hello) };
         connection.send(&puzzle).await?;
         puzzles += 1;
-        if door.bounds.load() > SCARCE {
+        if door.crowd.load() > SCARCE {
             break;
         }
     }

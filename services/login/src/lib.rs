@@ -4,7 +4,6 @@
 
 mod accounts;
 mod authority;
-mod bounds;
 mod central;
 mod config;
 mod connection;
@@ -90,7 +89,7 @@ impl Service for Login {
         let served = CancellationToken::new();
         let (view, closed) = watch::channel(maintenance::Closed::default());
         daemon.spawn("maintenance", maintenance::follow(database.clone(), view, served.clone()));
-        daemon.spawn("world list", worlds::follow(directory, closed, list, served.clone()));
+        daemon.spawn("world list", worlds::follow(directory, closed.clone(), list, served.clone()));
         let deployment = &settings.cluster.deployment;
         let stores = Stores { database: database.clone(), vault: vault(&config)?, centre };
         let door = Door::new(config, deployment, stores, worlds, node.clone(), daemon.clone());
@@ -105,7 +104,7 @@ impl Service for Login {
         let revocations = door.revocations.clone();
         daemon.spawn("revocations", revocations::watch(database.clone(), revocations, served.clone()));
         let accounts = Routes::new(accounts::AccountsService::server(door.clone()));
-        let followed = revocations::RevocationsService::server(door.clone(), daemon.draining());
+        let followed = revocations::RevocationsService::server(door.clone(), closed, daemon.draining());
         let mut routes = accounts.add_service(followed);
         if let Some(store) = &home {
             daemon.spawn("the centre", store.clone().watch(served.clone()));
@@ -138,7 +137,7 @@ async fn report(node: Node, door: Arc<Door>, daemon: Daemon) -> anyhow::Result<(
     let mut ticks = tokio::time::interval(REPORT);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while daemon.draining().run_until_cancelled(ticks.tick()).await.is_some() {
-        node.set_load(door.pool.load().max(door.bounds.load()));
+        node.set_load(door.pool.load().max(door.crowd.load()));
         metrics::pool_waiting(door.pool.waiting());
         if let Some(centre) = &door.centre {
             metrics::central_behind(centre.behind());

@@ -11,48 +11,15 @@
 use std::{
     collections::HashMap,
     hash::Hash,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     time::{Duration, Instant},
 };
 
 use parking_lot::Mutex;
 use shardkeep_auth::AccountName;
+use shardkeep_daemon::Origin;
+use shardkeep_wire::limit::TokenBucket;
 
 use crate::{LoginError, config, metrics};
-
-/// Whom a limit counts: an IPv4 address, or the /64 that one IPv6 host can choose from freely.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct Origin(IpAddr);
-
-impl Origin {
-    /// As 16 bytes, IPv4 mapped into IPv6.
-    pub(crate) fn octets(self) -> [u8; 16] {
-        match self.0 {
-            IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
-            IpAddr::V6(v6) => v6.octets(),
-        }
-    }
-
-    pub(crate) fn of(address: IpAddr) -> Self {
-        match address.to_canonical() {
-            IpAddr::V6(v6) => Self(Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX)).into()),
-            v4 => Self(v4),
-        }
-    }
-}
-
-/// Who shares the exponentiations fairly: what a provider hands out, a /24 of IPv4 or a /56 of IPv6.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct Prefix(IpAddr);
-
-impl Prefix {
-    pub(crate) fn of(address: IpAddr) -> Self {
-        match address.to_canonical() {
-            IpAddr::V6(v6) => Self(Ipv6Addr::from_bits(v6.to_bits() & (u128::MAX << 72)).into()),
-            IpAddr::V4(v4) => Self(Ipv4Addr::from_bits(v4.to_bits() & (u32::MAX << 8)).into()),
-        }
-    }
-}
 
 pub(crate) struct Limits {
     config: config::Limits,
@@ -121,7 +88,7 @@ impl Limits {
         let mut state = self.state.lock();
         let key = (origin, account.clone());
         if state.trusted.len() >= self.config.remembered {
-            forget(&mut state.trusted, self.config.remembered, now);
+            forget(&mut state.trusted, self.config.remembered, now, |until| *until);
         }
         state.trusted.insert(key, now + self.config.trust);
     }
@@ -148,52 +115,53 @@ fn throttled(limit: &'static str) -> impl FnOnce(Duration) -> LoginError {
     move |wait| LoginError::Throttled { limit, wait }
 }
 
-/// Token buckets, each kept as the moment when it will be full again.
+/// Token buckets by key.
 struct Buckets<K> {
     bucket: config::Bucket,
     bound: usize,
-    full_at: HashMap<K, Instant>,
+    known: HashMap<K, TokenBucket>,
 }
 
 impl<K: Hash + Eq + Clone> Buckets<K> {
     fn new(bucket: config::Bucket, bound: usize) -> Self {
-        Self { bucket, bound, full_at: HashMap::new() }
+        Self { bucket, bound, known: HashMap::new() }
     }
 
     /// Takes a token, or says how long to wait for one.
     fn take(&mut self, key: &K, now: Instant) -> Result<(), Duration> {
         let config::Bucket { burst, every } = self.bucket;
-        let before = self.full_at.get(key).map_or(now, |at| (*at).max(now));
-        let full_at = before + every;
-        let wait = (full_at - now).saturating_sub(every.saturating_mul(burst));
-        if !wait.is_zero() {
-            return Err(wait);
+        let mut bucket = self.known.get(key).copied().unwrap_or_default();
+        bucket.take_every(every, burst, now)?;
+        if !self.known.contains_key(key) && self.known.len() >= self.bound {
+            forget(&mut self.known, self.bound, now, |bucket| bucket.full_at(now));
         }
-        if !self.full_at.contains_key(key) && self.full_at.len() >= self.bound {
-            forget(&mut self.full_at, self.bound, now);
-        }
-        self.full_at.insert(key.clone(), full_at);
+        self.known.insert(key.clone(), bucket);
         Ok(())
     }
 
     fn give_back(&mut self, key: &K) {
-        if let Some(at) = self.full_at.get_mut(key) {
-            *at = at.checked_sub(self.bucket.every).unwrap_or(*at);
+        if let Some(bucket) = self.known.get_mut(key) {
+            bucket.give_back(self.bucket.every);
         }
     }
 }
 
 /// Makes room: drops what is over, and if that is not enough the half that will be over first.
-fn forget<K: Hash + Eq>(map: &mut HashMap<K, Instant>, bound: usize, now: Instant) {
-    map.retain(|_, until| *until > now);
+fn forget<K: Hash + Eq, V>(
+    map: &mut HashMap<K, V>,
+    bound: usize,
+    now: Instant,
+    until: impl Fn(&V) -> Instant,
+) {
+    map.retain(|_, value| until(value) > now);
     if map.len() < bound {
         return;
     }
-    let mut moments: Vec<Instant> = map.values().copied().collect();
+    let mut moments: Vec<Instant> = map.values().map(&until).collect();
     let middle = moments.len() / 2;
     let (_, middle, _) = moments.select_nth_unstable(middle);
     let (middle, before) = (*middle, map.len());
-    map.retain(|_, until| *until > middle);
+    map.retain(|_, value| until(value) > middle);
     metrics::limits_forgotten(before - map.len());
 }
 
@@ -279,24 +247,7 @@ mod tests {
             limits.proved(origin, &account, now);
         }
         let state = limits.state.lock();
-        assert!(state.attempts.full_at.len() <= 16 && state.failures.full_at.len() <= 16);
-        assert!(state.of_account.full_at.len() <= 16 && state.trusted.len() <= 16);
-    }
-
-    #[test]
-    fn an_ipv6_host_is_one_origin() {
-        let of = |text: &str| Origin::of(text.parse().unwrap());
-        assert_eq!(of("2001:db8::1"), of("2001:db8::ffff:1"));
-        assert_ne!(of("2001:db8:0:1::1"), of("2001:db8:0:2::1"));
-        assert_eq!(of("::ffff:10.0.0.1"), origin(1));
-    }
-
-    #[test]
-    fn a_prefix_is_what_a_provider_hands_out() {
-        let of = |text: &str| Prefix::of(text.parse().unwrap());
-        assert_eq!(of("10.0.0.1"), of("::ffff:10.0.0.255"));
-        assert_ne!(of("10.0.0.1"), of("10.0.1.1"));
-        assert_eq!(of("2001:db8:0:100::1"), of("2001:db8:0:1ff:ffff::1"));
-        assert_ne!(of("2001:db8:0:100::1"), of("2001:db8:0:200::1"));
+        assert!(state.attempts.known.len() <= 16 && state.failures.known.len() <= 16);
+        assert!(state.of_account.known.len() <= 16 && state.trusted.len() <= 16);
     }
 }

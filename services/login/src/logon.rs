@@ -15,6 +15,7 @@ use shardkeep_auth::{
     srp::Challenge,
     ticket::Chain,
 };
+use shardkeep_daemon::{Origin, Prefix};
 use shardkeep_store::accounts::{self, Ban, Credentials, Raised};
 use shardkeep_types::{AccountId, Secret};
 use shardkeep_wire::{
@@ -27,7 +28,7 @@ use crate::{
     Hybrid, LoginError, authority,
     central::look_up::{Bearer, look_up},
     door::{Door, cause},
-    limits::{Limits, Origin, Prefix},
+    limits::Limits,
     metrics,
     pool::Job,
     presence,
@@ -326,7 +327,8 @@ impl Logon<Checked> {
         let welcome = Welcome { account_id: id.0, play_time_left_ms };
         metrics::welcomed(self.begun.elapsed());
         shardkeep_daemon::event!("login", account = id.0, name = name.as_str(), generation = generation.0, %address);
-        let select = WorldSelect::new(entered, name, chain, Viewer { staff, characters }, lease);
+        let viewer = Viewer { staff, characters: characters.unwrap_or_default() };
+        let select = WorldSelect::new(entered, name, chain, viewer, lease);
         Ok((select, answer(message, &welcome)?))
     }
 }

@@ -1,17 +1,71 @@
 //! Which worlds operators have closed to players, as the store says; all replicas see a change within half a second.
+//! Login keeps players out, and tells the gateways that follow it, which send home who is inside.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use shardkeep_store::{Database, accounts::closed_worlds};
-use shardkeep_types::WorldId;
+use shardkeep_rpc::accounts as proto;
+use shardkeep_store::{Database, Error, accounts::closed_worlds};
+use shardkeep_types::{AccountId, WorldId};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 const LOOK: Duration = Duration::from_millis(500);
 
-/// Closed worlds, and what players are told.
-pub(crate) type Closed = Arc<BTreeMap<WorldId, String>>;
+/// Closed worlds; `None` before the store was asked.
+pub(crate) type Closed = Option<Arc<Closures>>;
+
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Closures {
+    pub(crate) worlds: BTreeMap<WorldId, Closure>,
+    /// Who may be in them.
+    staff: BTreeSet<AccountId>,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Closure {
+    /// What players are told.
+    pub(crate) note: String,
+    ends_ms: u64,
+    /// The same on this machine's clock.
+    ends: Instant,
+}
+
+/// What the store says is equal; the clock of this machine drifts.
+impl PartialEq for Closure {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.note, self.ends_ms) == (&other.note, other.ends_ms)
+    }
+}
+
+impl Eq for Closure {}
+
+impl Closures {
+    #[cfg(test)]
+    pub(crate) fn of(world: u32, note: &str) -> Self {
+        let closure = Closure { note: note.into(), ends_ms: 0, ends: Instant::now() };
+        Self { worlds: BTreeMap::from([(WorldId(world), closure)]), staff: BTreeSet::new() }
+    }
+
+    /// As gateways are told.
+    pub(crate) fn told(&self, now: Instant) -> proto::Closures {
+        let world = |(world, closure): (&WorldId, &Closure)| proto::Closure {
+            world: world.0,
+            note: closure.note.clone(),
+            ends_ms: closure.ends_ms,
+            left_ms: u64::try_from(closure.ends.saturating_duration_since(now).as_millis())
+                .unwrap_or(u64::MAX),
+        };
+        proto::Closures {
+            worlds: self.worlds.iter().map(world).collect(),
+            staff: self.staff.iter().map(|account| account.0).collect(),
+        }
+    }
+}
 
 /// Keeps the view up to date until told to stop. While the store is away it stays as it was.
 pub(crate) async fn follow(
@@ -21,14 +75,13 @@ pub(crate) async fn follow(
 ) -> anyhow::Result<()> {
     let mut away = false;
     loop {
-        match closed_worlds::list(&database).await {
-            Ok(closed) => {
+        match look(&database).await {
+            Ok(now) => {
                 away = false;
-                let now: BTreeMap<_, _> = closed.into_iter().map(|it| (it.world, it.note)).collect();
                 view.send_if_modified(|before| {
-                    let changed = **before != now;
+                    let changed = before.as_deref() != Some(&now);
                     if changed {
-                        *before = Arc::new(now);
+                        *before = Some(Arc::new(now));
                     }
                     changed
                 });
@@ -43,4 +96,13 @@ pub(crate) async fn follow(
             return Ok(());
         }
     }
+}
+
+async fn look(database: &Database) -> Result<Closures, Error> {
+    let (closed, now) = (closed_worlds::list(database).await?, Instant::now());
+    let staff = if closed.is_empty() { Vec::new() } else { closed_worlds::staff(database).await? };
+    let closure = |it: closed_worlds::Closed| {
+        (it.world, Closure { note: it.note, ends_ms: it.ends_ms, ends: now + it.left })
+    };
+    Ok(Closures { worlds: closed.into_iter().map(closure).collect(), staff: staff.into_iter().collect() })
 }

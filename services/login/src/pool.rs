@@ -163,7 +163,7 @@ mod tests {
     use shardkeep_auth::AccountName;
 
     use super::*;
-    use crate::limits::Prefix;
+    use shardkeep_daemon::Prefix;
 
     fn pool() -> Pool {
         Pool::new(&Config { crypto_threads: 1, crypto_queue: 1, ..Config::default() })

@@ -8,11 +8,11 @@ use shardkeep_auth::{
     Key,
     puzzle::{Maker, TOKEN, Token, split},
 };
+use shardkeep_daemon::Origin;
 use shardkeep_wire::payload;
 
 use crate::{
     config::{Puzzle as Config, PuzzleMode},
-    limits::Origin,
     metrics,
 };
 

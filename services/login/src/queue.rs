@@ -15,8 +15,7 @@ use std::{
 };
 
 use shardkeep_auth::AccountName;
-
-use crate::limits::Prefix;
+use shardkeep_daemon::Prefix;
 
 /// Units of work that a prefix may do in one turn: a login of the usual group.
 const QUANTUM: u32 = 10;

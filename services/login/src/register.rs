@@ -3,6 +3,7 @@
 use aws_lc_rs::digest;
 use prost::Message as _;
 use shardkeep_auth::{AccountName, Binding, srp::Verifier};
+use shardkeep_daemon::Origin;
 use shardkeep_store::accounts::{Proof, invitations::Registered};
 use shardkeep_types::Secret;
 use shardkeep_wire::{
@@ -10,7 +11,7 @@ use shardkeep_wire::{
     payload::{self, NewAccount, Registration},
 };
 
-use crate::{LoginError, authority, config::Registrations, door::Door, limits::Origin, logon, metrics};
+use crate::{LoginError, authority, config::Registrations, door::Door, logon, metrics};
 
 /// The answer to `Register`.
 pub(crate) async fn answer(

@@ -1,6 +1,6 @@
 //! Tells gateways whose sessions are over. Every replica watches the store for generations that rose, whoever raised
 //! them, and every gateway follows one replica; one that was out of reach says what it holds when it is back, and is
-//! told what of that has ended meanwhile.
+//! told what of that has ended meanwhile. By the same way gateways learn which worlds are closed.
 
 use std::{
     collections::HashMap,
@@ -24,13 +24,17 @@ use shardkeep_store::{
     },
 };
 use shardkeep_types::{AccountId, Generation};
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::{broadcast, mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 use tracing::{debug, warn};
 
-use crate::{door::Door, metrics};
+use crate::{
+    door::Door,
+    maintenance::{Closed, Closures},
+    metrics,
+};
 
 /// How often the store is looked at for what other replicas have raised.
 const LOOK: Duration = Duration::from_millis(200);
@@ -150,12 +154,17 @@ async fn look(
 
 pub(crate) struct RevocationsService {
     door: Arc<Door>,
+    closed: watch::Receiver<Closed>,
     draining: CancellationToken,
 }
 
 impl RevocationsService {
-    pub(crate) fn server(door: Arc<Door>, draining: CancellationToken) -> RevocationsServer<Self> {
-        RevocationsServer::new(Self { door, draining })
+    pub(crate) fn server(
+        door: Arc<Door>,
+        closed: watch::Receiver<Closed>,
+        draining: CancellationToken,
+    ) -> RevocationsServer<Self> {
+        RevocationsServer::new(Self { door, closed, draining })
             .max_decoding_message_size(shardkeep_cluster::MESSAGE_LIMIT)
     }
 }
@@ -174,6 +183,7 @@ impl Service for RevocationsService {
             database: self.door.database.clone(),
             // Before what it holds is looked up, so that nothing falls between.
             news: self.door.revocations.followers.subscribe(),
+            closed: self.closed.clone(),
             holding: request.into_inner(),
             out,
         };
@@ -195,6 +205,7 @@ impl Service for RevocationsService {
 struct Follower {
     database: Database,
     news: broadcast::Receiver<List>,
+    closed: watch::Receiver<Closed>,
     holding: Streaming<Holding>,
     out: mpsc::Sender<Result<RevocationList, Status>>,
 }
@@ -202,21 +213,27 @@ struct Follower {
 impl Follower {
     /// Until one side has had enough; says why.
     async fn serve(mut self) -> &'static str {
+        // A newcomer is told the closed worlds, whenever they are known.
+        self.closed.mark_changed();
         loop {
             let found = tokio::select! {
+                Ok(()) = self.closed.changed() => match &*self.closed.borrow_and_update() {
+                    Some(closed) => Ok(closures(closed)),
+                    None => continue,
+                },
                 held = self.holding.message() => match held {
-                    Ok(Some(held)) => outdated(&self.database, &held).await,
+                    Ok(Some(held)) => outdated(&self.database, &held).await.map(list),
                     Ok(None) | Err(_) => return "the gateway left",
                 },
                 news = self.news.recv() => match news {
-                    Ok(list) => self.gather(list.to_vec()).await,
+                    Ok(found) => self.gather(found.to_vec()).await.map(list),
                     Err(broadcast::error::RecvError::Lagged(_)) => Err(too_slow()),
                     Err(broadcast::error::RecvError::Closed) => return "login ends",
                 },
-                () = tokio::time::sleep(HEARTBEAT) => Ok(Vec::new()),
+                () = tokio::time::sleep(HEARTBEAT) => Ok(RevocationList::default()),
             };
             let last = found.is_err();
-            if self.out.send(found.map(list)).await.is_err() {
+            if self.out.send(found).await.is_err() {
                 return "the gateway is gone";
             }
             if last {
@@ -268,7 +285,11 @@ fn list(found: Vec<Revocation>) -> RevocationList {
         code: it.cause.code,
         detail: it.cause.detail,
     };
-    RevocationList { revocations: found.into_iter().map(told).collect() }
+    RevocationList { revocations: found.into_iter().map(told).collect(), closures: None }
+}
+
+fn closures(closed: &Closures) -> RevocationList {
+    RevocationList { revocations: Vec::new(), closures: Some(closed.told(Instant::now())) }
 }
 
 #[cfg(test)]

@@ -32,6 +32,8 @@ pub(crate) struct WorldSelect {
     /// Taken from the chain, but no gateway would have it: an answer without an offer uses no ticket.
     unused: Option<Ticket>,
     offered: Option<(Instance, TicketId)>,
+    /// A gateway has had a ticket of this connection.
+    selected: bool,
 }
 
 impl WorldSelect {
@@ -43,7 +45,7 @@ impl WorldSelect {
         lease: Option<Lease>,
     ) -> Self {
         let Raised { id: account, generation } = account;
-        Self { account, name, generation, chain, viewer, lease, unused: None, offered: None }
+        Self { account, name, generation, chain, viewer, lease, unused: None, offered: None, selected: false }
     }
 
     pub(crate) fn name(&self) -> &AccountName {
@@ -77,6 +79,19 @@ impl WorldSelect {
 
     pub(crate) fn account(&self) -> AccountId {
         self.account
+    }
+
+    /// Whether the account can play, and so make characters, while this connection stands.
+    pub(crate) fn plays(&self) -> bool {
+        self.selected
+    }
+
+    /// Counts the account's characters again; true if there are more or fewer.
+    pub(crate) async fn recount(&mut self, door: &Door) -> bool {
+        let Some(characters) = door.characters_again(self.account).await else { return false };
+        let changed = characters != self.viewer.characters;
+        self.viewer.characters = characters;
+        changed
     }
 
     /// Moves the next ticket to the best gateway.
@@ -115,6 +130,7 @@ impl WorldSelect {
             ticket_lives_ms: door.ticket_lives_ms(),
         };
         self.offered = Some((gateway, ticket.id));
+        self.selected = true;
         self.check_generation(door).await?;
         shardkeep_daemon::event!(
             "world_selected",

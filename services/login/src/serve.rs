@@ -7,7 +7,7 @@ use std::{
 };
 
 use bytes::BytesMut;
-use shardkeep_daemon::Daemon;
+use shardkeep_daemon::{Daemon, Full, Place};
 use shardkeep_lanes::{Arrival, Lane, Listener, Upgrade};
 use shardkeep_wire::{Message, Side, proxy::ProxyError, record::Writer};
 use tokio::time::timeout;
@@ -16,7 +16,6 @@ use tracing::{debug, warn};
 
 use crate::{
     LoginError,
-    bounds::Place,
     connection::Connection,
     conversation::{Drain, End, PREFACE_WITHIN, converse},
     door::Door,
@@ -47,27 +46,31 @@ pub(crate) async fn serve(listener: Listener, door: Arc<Door>, daemon: &Daemon, 
         // Whom a balancer connects for is learnt in the task; all others are known, and refused, here.
         let peer = arrival.peer().ip();
         let proxied = arrival.lane() == Lane::Tcp && door.config.trusted_balancers.contains(peer);
-        let place = if proxied { door.bounds.enter(peer) } else { door.bounds.admit(peer) };
+        let place = if proxied { door.crowd.enter(peer) } else { door.crowd.admit(peer) };
         let place = match place {
             Ok(place) => place,
-            Err(bound) => {
-                refuse(arrival, bound);
+            Err(full) => {
+                refuse(arrival, full);
                 continue;
             }
         };
         let (door, stopped, upgrade) = (door.clone(), stopped.clone(), upgrade.clone());
         let drain = Drain { begun: draining.clone(), lasts: grace / DRAIN_SHARE };
         players.spawn(async move {
-            let evicted = place.evicted();
+            let (lost, held) = (place.lost(), Held { place, counted: Counted::new() });
             let visit = async {
                 if proxied {
-                    Box::pin(behind_balancer(arrival, place, &door, drain, upgrade.as_deref())).await;
+                    Box::pin(behind_balancer(arrival, held, &door, drain, upgrade.as_deref())).await;
                 } else {
-                    Box::pin(player(arrival, place, &door, drain, upgrade.as_deref())).await;
+                    Box::pin(player(arrival, held, &door, drain, upgrade.as_deref())).await;
                 }
             };
-            let visit = evicted.run_until_cancelled(visit);
-            stopped.run_until_cancelled(visit).await;
+            tokio::select! {
+                () = visit => {}
+                // Closed without a word: another takes the place.
+                () = lost => metrics::refused("displaced"),
+                () = stopped.cancelled() => {}
+            }
         });
     }
     drop(listener);
@@ -78,7 +81,7 @@ pub(crate) async fn serve(listener: Listener, door: Arc<Door>, daemon: &Daemon, 
 /// A connection from a trusted balancer: the client behind it is who counts.
 async fn behind_balancer(
     mut arrival: Arrival,
-    place: Place,
+    Held { place, counted }: Held,
     door: &Door,
     drain: Drain,
     upgrade: Option<&Upgrade>,
@@ -91,14 +94,18 @@ async fn behind_balancer(
         // A balancer's health check may well connect and go.
         return debug!(%balancer, %error, "no client behind the balancer");
     }
-    match door.bounds.claim(place, arrival.peer().ip()) {
-        Ok(place) => Box::pin(player(arrival, place, door, drain, upgrade)).await,
-        Err(bound) => refuse(arrival, bound),
+    match door.crowd.claim(place, arrival.peer().ip()) {
+        Ok(place) => Box::pin(player(arrival, Held { place, counted }, door, drain, upgrade)).await,
+        Err(full) => refuse(arrival, full),
     }
 }
 
 /// Tells the client to come back, if that takes no waiting.
-fn refuse(arrival: Arrival, bound: &'static str) {
+fn refuse(arrival: Arrival, full: Full) {
+    let bound = match full {
+        Full::All => "connections",
+        Full::Origin => "connections_per_address",
+    };
     metrics::refused(bound);
     if let Some(answer) = LoginError::Busy(bound).answer() {
         let message = Message::error_event(&answer);
@@ -111,7 +118,36 @@ fn refuse(arrival: Arrival, bound: &'static str) {
     }
 }
 
-async fn player(arrival: Arrival, place: Place, door: &Door, drain: Drain, upgrade: Option<&Upgrade>) {
+/// A connection's place, counted.
+pub(crate) struct Held {
+    place: Place,
+    counted: Counted,
+}
+
+impl Held {
+    /// The player has logged in, and keeps the place. One that is lost meanwhile ends the connection by itself.
+    pub(crate) fn keep(&self) {
+        self.place.proved();
+    }
+}
+
+/// Counts a connection while it has a place.
+struct Counted;
+
+impl Counted {
+    fn new() -> Self {
+        metrics::connections(1.0);
+        Self
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        metrics::connections(-1.0);
+    }
+}
+
+async fn player(arrival: Arrival, held: Held, door: &Door, drain: Drain, upgrade: Option<&Upgrade>) {
     let peer = arrival.peer();
     let opened = timeout(PREFACE_WITHIN, arrival.open()).await;
     let stream = match opened.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
@@ -123,7 +159,7 @@ async fn player(arrival: Arrival, place: Place, door: &Door, drain: Drain, upgra
         }
     };
     let mut connection = Connection::new(stream, peer, Instant::now());
-    let Err(End { error, request }) = converse(&mut connection, door, &drain, place, upgrade).await;
+    let Err(End { error, request }) = converse(&mut connection, door, &drain, held, upgrade).await;
     let (label, fault) = (error.label(), error.fault());
     metrics::ended(label, fault.as_str());
     match fault {

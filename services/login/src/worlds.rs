@@ -13,7 +13,7 @@ use shardkeep_wire::payload::{World, WorldList, WorldStatus};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::maintenance::Closed;
+use crate::maintenance::{Closed, Closures};
 
 /// A world this full is not recommended.
 const NEARLY_FULL: u32 = 900;
@@ -59,7 +59,9 @@ pub(crate) async fn follow(
     let mut recommended = None;
     loop {
         let mut worlds = worlds(&directory.snapshot());
-        close(&mut worlds, &closed.borrow_and_update());
+        if let Some(closed) = &*closed.borrow_and_update() {
+            close(&mut worlds, closed);
+        }
         recommended = recommend(&mut worlds, recommended);
         let now = WorldList { worlds };
         list.send_if_modified(|before| {
@@ -95,13 +97,13 @@ fn worlds(instances: &[Instance]) -> Vec<World> {
 }
 
 /// Marks the worlds that operators have closed.
-fn close(worlds: &mut [World], closed: &Closed) {
+fn close(worlds: &mut [World], closed: &Closures) {
     for world in worlds {
-        if let Some(note) = closed.get(&WorldId(world.id))
+        if let Some(closure) = closed.worlds.get(&WorldId(world.id))
             && world.status() == WorldStatus::WorldUp
         {
             world.status = WorldStatus::WorldMaintenance.into();
-            world.note.clone_from(note);
+            world.note.clone_from(&closure.note);
         }
     }
 }
@@ -223,8 +225,8 @@ mod tests {
         let mut list = vec![world(1, 0, 0), world(2, 0, 0)];
         list[1].status = WorldStatus::WorldOffline.into();
         list[1].may_enter = false;
-        let closed = BTreeMap::from([(WorldId(1), "until nine".to_owned()), (WorldId(2), String::new())]);
-        close(&mut list, &Arc::new(closed));
+        close(&mut list, &Closures::of(1, "until nine"));
+        close(&mut list, &Closures::of(2, ""));
         let list = WorldList { worlds: list };
         let characters = HashMap::from([(1, 3)]);
         let staff = seen_by(&list, &Viewer { staff: true, characters });

@@ -57,7 +57,7 @@ impl Core {
             }
             // After a hand-over the zones bind by themselves; the gateway ignores what it knows already.
             if let Some(session) = self.sessions.get(avatar.session) {
-                let (gateway, zone) = (session.gateway.clone(), avatar.zone.name.clone());
+                let (gateway, zone) = (session.through.clone(), avatar.zone.name.clone());
                 self.push(Effect::Bind { gateway, session: avatar.session, zone, epoch: avatar.epoch });
             }
         }

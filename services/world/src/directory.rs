@@ -71,7 +71,7 @@ impl Core {
     /// A gateway holds the session now, with an empty slate: what it needs to know of this world.
     pub(crate) fn joined(&mut self, id: SessionId) {
         let Some(session) = self.sessions.get(id) else { return };
-        let (gateway, play) = (session.gateway.clone(), session.play);
+        let (gateway, play) = (session.through.clone(), session.play);
         self.push(Effect::Listen { gateway: gateway.clone(), session: id });
         match play {
             Play::Inside { character } => {
@@ -111,7 +111,7 @@ impl Core {
     /// Ends a session that its gateway knows nothing of yet.
     pub(crate) fn close_session(&mut self, now: Instant, id: SessionId, code: ErrorCode, detail: &str) {
         if let Some(session) = self.sessions.get(id) {
-            let gateway = session.gateway.clone();
+            let gateway = session.through.clone();
             self.push(Effect::Close { gateway, session: id, code, detail: detail.to_owned() });
             let reason = if code == ErrorCode::Displaced { "displaced" } else { "kicked" };
             self.end_session(now, id, reason);

@@ -144,7 +144,7 @@ impl Core {
         self.placing.remove(&id);
         self.astray.remove(&id);
         let Some(session) = self.sessions.get(id) else { return };
-        let (gateway, play) = (session.gateway.clone(), session.play);
+        let (gateway, play) = (session.through.clone(), session.play);
         match (result, play) {
             (Ok(avatar), _) => {
                 let (zone, epoch, character) = (avatar.zone.name.clone(), avatar.epoch, avatar.character);
@@ -213,7 +213,7 @@ impl Core {
     /// To wherever the session is held now; lost if it is over.
     pub(crate) fn send(&mut self, id: SessionId, message: ServerMessage) {
         if let Some(session) = self.sessions.get(id) {
-            let gateway = session.gateway.clone();
+            let gateway = session.through.clone();
             self.push(Effect::Send { gateway, session: id, message });
         }
     }

@@ -16,7 +16,11 @@ pub(crate) struct Session {
     pub(crate) account: AccountId,
     pub(crate) account_name: String,
     pub(crate) generation: Generation,
+    /// Which gateway holds it, or has claimed it.
     pub(crate) gateway: GatewayId,
+    /// Through which gateway it is spoken to: the last one that announced it. One that has claimed it does not know it
+    /// yet; what is said meanwhile moves with it from the one before.
+    pub(crate) through: GatewayId,
     pub(crate) play: Play,
     key: Secret<Vec<u8>>,
     /// The key before, valid while `key` has never been used.
@@ -144,6 +148,7 @@ impl Sessions {
             account: presented.account,
             account_name: presented.account_name,
             generation: presented.generation,
+            through: presented.gateway.clone(),
             gateway: presented.gateway,
             play: Play::Lobby,
             key: presented.key,
@@ -181,7 +186,7 @@ impl Sessions {
     /// Its gateway speaks of the session: it is held. False when the gateway is not its own (any more).
     pub(crate) fn held(&mut self, id: SessionId, gateway: &GatewayId, epoch: Epoch) -> bool {
         let session = self.all.get_mut(&id).filter(|session| session.is_held_by(gateway, epoch));
-        session.map(|session| session.detached = None).is_some()
+        session.map(|session| (session.detached, session.through) = (None, gateway.clone())).is_some()
     }
 
     pub(crate) fn is_held_by(&self, id: SessionId, gateway: &GatewayId, epoch: Epoch) -> bool {
@@ -258,6 +263,7 @@ impl Session {
             self.previous_key = None;
         }
         self.generation = self.generation.max(presented.generation);
+        self.through = presented.gateway.clone();
         self.gateway = presented.gateway;
         self.detached = None;
         Ok(self.epoch)
@@ -338,6 +344,9 @@ mod tests {
         assert_eq!(sessions.claim(claim(1, "c", 1, 3)), Err(SessionError::Overtaken));
         assert!(sessions.is_held_by(ME, &"b".into(), Epoch(2)));
         assert!(!sessions.held(ME, &"a".into(), Epoch(1)));
+        assert_eq!(&*sessions.get(ME).unwrap().through, "a", "the new one has not announced it");
+        assert!(sessions.held(ME, &"b".into(), Epoch(2)));
+        assert_eq!(&*sessions.get(ME).unwrap().through, "b");
     }
 
     #[test]

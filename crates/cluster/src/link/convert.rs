@@ -5,7 +5,8 @@ use shardkeep_rpc::{Malformed, link as proto, session_id};
 use shardkeep_types::{AccountId, BackendKind, Epoch, Generation, GroupKey, SessionId, WorldId};
 
 use super::message::{
-    BackendItem, Bound, ClientMessage, GatewayItem, PublishKind, ServerMessage, SessionChange, SessionEvent,
+    BackendItem, Bound, ClientMessage, Fence, GatewayItem, PublishKind, ServerMessage, SessionChange,
+    SessionEvent,
 };
 
 fn id(session: SessionId) -> Bytes {
@@ -72,6 +73,20 @@ impl TryFrom<proto::ServerMessage> for ServerMessage {
     }
 }
 
+impl From<Fence> for proto::Fence {
+    fn from(fence: Fence) -> Self {
+        Self { session: id(fence.session), session_epoch: fence.session_epoch.0 }
+    }
+}
+
+impl TryFrom<proto::Fence> for Fence {
+    type Error = Malformed;
+
+    fn try_from(fence: proto::Fence) -> Result<Self, Malformed> {
+        Ok(Self { session: session_id(&fence.session)?, session_epoch: Epoch(fence.session_epoch) })
+    }
+}
+
 impl From<GatewayItem> for proto::GatewayItem {
     fn from(item: GatewayItem) -> Self {
         use proto::gateway_item::Item;
@@ -91,6 +106,8 @@ impl From<GatewayItem> for proto::GatewayItem {
                 account: bound.account.0,
                 link_dead: bound.link_dead,
             }),
+            GatewayItem::Fence(fence) => Item::Fence(fence.into()),
+            GatewayItem::Lift(fence) => Item::Lift(fence.into()),
         };
         Self { item: Some(item) }
     }
@@ -117,6 +134,8 @@ impl TryFrom<proto::GatewayItem> for GatewayItem {
                 account: AccountId(bound.account),
                 link_dead: bound.link_dead,
             }),
+            Item::Fence(fence) => Self::Fence(fence.try_into()?),
+            Item::Lift(fence) => Self::Lift(fence.try_into()?),
         })
     }
 }
@@ -205,6 +224,13 @@ impl From<BackendItem> for proto::BackendItem {
             BackendItem::Close { session, code, detail } => {
                 Item::Close(proto::Close { session: id(session), code, detail })
             }
+            BackendItem::Fenced(fence) => Item::Fenced(fence.into()),
+            BackendItem::Lifted(fence) => Item::Lifted(fence.into()),
+            BackendItem::Missed { session, group, message } => Item::Missed(proto::Missed {
+                session: id(session),
+                group: Some(group.into()),
+                message: Some(message.into()),
+            }),
         };
         Self { item: Some(item) }
     }
@@ -261,6 +287,13 @@ impl TryFrom<proto::BackendItem> for BackendItem {
             Item::Close(close) => {
                 Self::Close { session: session_id(&close.session)?, code: close.code, detail: close.detail }
             }
+            Item::Fenced(fence) => Self::Fenced(fence.try_into()?),
+            Item::Lifted(fence) => Self::Lifted(fence.try_into()?),
+            Item::Missed(missed) => Self::Missed {
+                session: session_id(&missed.session)?,
+                group: group(missed.group)?,
+                message: missed.message.ok_or_else(|| Malformed::missing("message"))?.try_into()?,
+            },
         })
     }
 }
@@ -297,6 +330,8 @@ mod tests {
                 account: AccountId(5),
                 link_dead: true,
             }),
+            GatewayItem::Fence(Fence { session: SESSION, session_epoch: Epoch(2) }),
+            GatewayItem::Lift(Fence { session: SESSION, session_epoch: Epoch(3) }),
         ];
         for item in items {
             assert_eq!(GatewayItem::try_from(proto::GatewayItem::from(item.clone())).unwrap(), item);
@@ -329,6 +364,13 @@ mod tests {
             },
             BackendItem::Ready { session: SESSION, bind_epoch: Epoch(6) },
             BackendItem::Close { session: SESSION, code: 10, detail: "bye".into() },
+            BackendItem::Fenced(Fence { session: SESSION, session_epoch: Epoch(2) }),
+            BackendItem::Lifted(Fence { session: SESSION, session_epoch: Epoch(3) }),
+            BackendItem::Missed {
+                session: SESSION,
+                group,
+                message: ServerMessage::event(0x1040, Bytes::from_static(b"once")),
+            },
         ];
         for item in items {
             assert_eq!(BackendItem::try_from(proto::BackendItem::from(item.clone())).unwrap(), item);

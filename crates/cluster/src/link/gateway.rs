@@ -28,7 +28,9 @@ use super::{
     dial::{BackendFrames, Dial},
     encode,
     event::Route,
-    message::{BackendItem, Bound, ClientMessage, ClientView, GatewayItem, SessionEvent, deliver_bytes},
+    message::{
+        BackendItem, Bound, ClientMessage, ClientView, Fence, GatewayItem, SessionEvent, deliver_bytes,
+    },
     metrics::{DROPPED, FRESH, LINKS, REFUSED, RESETS},
     outbound::{Next, Outbound, Timer},
     pipe::{Arrival, Limits, Outgoing},
@@ -46,6 +48,8 @@ pub struct BackendInfo {
     pub world: WorldId,
     pub routes: Vec<Route>,
     pub auto_bind: bool,
+    /// It keeps what it says to a session that moves.
+    pub fences: bool,
 }
 
 /// What the gateway does with what a link brings. Called from the link's task; must not block.
@@ -173,11 +177,24 @@ impl GatewayLink {
         self.push(GatewayItem::Unwatch(group));
     }
 
-    fn push(&self, item: GatewayItem) {
+    /// The session leaves: the backend answers [`BackendItem::Fenced`]. False: it will not.
+    pub fn fence(&self, fence: Fence) -> bool {
+        self.info().is_some_and(|info| info.fences) && self.push(GatewayItem::Fence(fence))
+    }
+
+    /// The session has arrived: the backend says what it has kept, then [`BackendItem::Lifted`].
+    pub fn lift(&self, fence: Fence) {
+        self.push(GatewayItem::Lift(fence));
+    }
+
+    /// False: the link is closed, and whatever is true by then will be announced when it opens.
+    fn push(&self, item: GatewayItem) -> bool {
         let mut state = self.shared.state.lock();
-        if state.phase != Phase::Closed {
+        let open = state.phase != Phase::Closed;
+        if open {
             state.out.push(item.bytes(), |out| encode::gateway_item(out, item));
         }
+        open
     }
 
     /// Keeps the link open until `stop`.
@@ -352,6 +369,7 @@ impl TryFrom<proto::BackendHello> for BackendInfo {
             world: WorldId(hello.world),
             routes: hello.routes.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
             auto_bind: hello.auto_bind,
+            fences: hello.fences,
         })
     }
 }

@@ -16,7 +16,8 @@ use tokio_util::sync::CancellationToken;
 use super::{
     encode,
     event::{BackendSpec, GatewayId, LinkEvent},
-    message::{BackendItem, PublishKind, ServerMessage},
+    fences::{Fences, LIFE, Way},
+    message::{BackendItem, Fence, MessageKind, PublishKind, ServerMessage},
     metrics::{DROPPED, FRESH, REFUSED},
     outbound::Outbound,
     pipe::Limits,
@@ -48,6 +49,7 @@ pub(crate) struct State {
     pub(crate) links: HashMap<GatewayId, End>,
     watchers: HashMap<GroupKey, Vec<GatewayId>>,
     pub(crate) seats: Seats,
+    pub(crate) fences: Fences,
     sequence: u64,
     streams: u64,
     turns: HashMap<GatewayId, Turn>,
@@ -101,17 +103,21 @@ impl LinkHub {
         if sessions.is_empty() || messages.is_empty() {
             return;
         }
-        let state_only = messages.iter().all(|message| message.kind == super::MessageKind::State);
-        let item = BackendItem::Send { sessions: sessions.to_vec(), messages };
-        let bytes = item.bytes();
-        self.with_link(gateway, |end| {
-            let encode = |out: &mut BytesMut| encode::backend_item(out, item);
-            if !state_only {
-                end.out.push(bytes, encode);
-            } else if end.out.offer(bytes, encode).is_err() {
-                counter!(DROPPED, "side" => "backend").increment(1);
+        let mut state = self.shared.state.lock();
+        if state.fences.is_empty() {
+            return state.send(gateway, sessions.to_vec(), messages);
+        }
+        let mut straight = Vec::with_capacity(sessions.len());
+        for &session in sessions {
+            match state.fences.way(session, gateway) {
+                Way::Straight => straight.push(session),
+                Way::Held => state.fences.hold_messages(session, &messages),
+                Way::To(gateway) => state.send(&gateway, vec![session], messages.clone()),
             }
-        });
+        }
+        if !straight.is_empty() {
+            state.send(gateway, straight, messages);
+        }
     }
 
     /// A message to every subscriber of a group, on every gateway that watches it.
@@ -119,6 +125,10 @@ impl LinkHub {
         let mut state = self.shared.state.lock();
         state.sequence += 1;
         let sequence = state.sequence;
+        if what == PublishKind::Event {
+            // Also when nobody watches: the one who did may be on its way.
+            state.fences.hold_event(group, &message);
+        }
         let State { links, watchers, .. } = &mut *state;
         let Some(gateways) = watchers.get(&group) else { return };
         let item = encode::backend_item_bytes(BackendItem::Publish { group, epoch, sequence, what, message });
@@ -132,11 +142,11 @@ impl LinkHub {
 
     /// The session hears these groups from now on; `replace` drops its other groups of this kind of backend.
     pub fn subscribe(&self, gateway: &GatewayId, session: SessionId, groups: &[GroupKey], replace: bool) {
-        self.push(gateway, BackendItem::Subscribe { session, groups: groups.to_vec(), replace });
+        self.push(gateway, session, BackendItem::Subscribe { session, groups: groups.to_vec(), replace });
     }
 
     pub fn unsubscribe(&self, gateway: &GatewayId, session: SessionId, groups: &[GroupKey]) {
-        self.push(gateway, BackendItem::Unsubscribe { session, groups: groups.to_vec() });
+        self.push(gateway, session, BackendItem::Unsubscribe { session, groups: groups.to_vec() });
     }
 
     /// Hands the session's inputs of `kind` to another instance. Only its present owner, or its world with a higher
@@ -149,17 +159,18 @@ impl LinkHub {
         instance: &str,
         bind_epoch: Epoch,
     ) {
-        self.push(gateway, BackendItem::Bind { session, kind, instance: instance.to_owned(), bind_epoch });
+        let bind = BackendItem::Bind { session, kind, instance: instance.to_owned(), bind_epoch };
+        self.push(gateway, session, bind);
     }
 
     /// The answer to [`LinkEvent::Bound`]: the inputs held back may flow.
     pub fn ready(&self, gateway: &GatewayId, session: SessionId, bind_epoch: Epoch) {
-        self.push(gateway, BackendItem::Ready { session, bind_epoch });
+        self.push(gateway, session, BackendItem::Ready { session, bind_epoch });
     }
 
     /// Ends the session; `code` is an `ErrorCode` of the client protocol.
     pub fn close(&self, gateway: &GatewayId, session: SessionId, code: u32, detail: &str) {
-        self.push(gateway, BackendItem::Close { session, code, detail: detail.to_owned() });
+        self.push(gateway, session, BackendItem::Close { session, code, detail: detail.to_owned() });
     }
 
     /// Number of gateways that watch the group.
@@ -167,14 +178,12 @@ impl LinkHub {
         self.shared.state.lock().watchers.get(&group).map_or(0, Vec::len)
     }
 
-    fn push(&self, gateway: &GatewayId, item: BackendItem) {
-        self.with_link(gateway, |end| end.out.push(item.bytes(), |out| encode::backend_item(out, item)));
-    }
-
-    fn with_link(&self, gateway: &GatewayId, act: impl FnOnce(&mut End)) {
-        match self.shared.state.lock().links.get_mut(gateway) {
-            Some(end) => act(end),
-            None => counter!(REFUSED, "side" => "backend", "reason" => "no_link").increment(1),
+    fn push(&self, gateway: &GatewayId, session: SessionId, item: BackendItem) {
+        let mut state = self.shared.state.lock();
+        match state.fences.way(session, gateway) {
+            Way::Straight => state.push(gateway, item),
+            Way::Held => state.fences.hold(session, item),
+            Way::To(gateway) => state.push(&gateway, item),
         }
     }
 }
@@ -235,6 +244,21 @@ impl Shared {
         }
     }
 
+    /// A session leaves its gateway: what is said to it from now on is kept, and the gateway learns what came before.
+    pub(crate) fn raise(self: &Arc<Self>, state: &mut State, gateway: &GatewayId, fence: Fence) {
+        let Fence { session, session_epoch } = fence;
+        // Who has lost the session already only gets its answer.
+        if state.seats.allows(session, session_epoch) {
+            let number = state.fences.raise(session, session_epoch, gateway);
+            let shared = self.clone();
+            tokio::spawn(async move {
+                tokio::time::sleep(LIFE).await;
+                shared.state.lock().fences.expire(session, number);
+            });
+        }
+        state.push(gateway, BackendItem::Fenced(fence));
+    }
+
     /// The grace after a stream is over: if no other came, the gateway is down.
     pub(crate) fn expire(&self, gateway: &GatewayId, stream: u64, place: mpsc::Permit<'_, LinkEvent>) {
         let mut state = self.state.lock();
@@ -252,6 +276,47 @@ pub(crate) struct Opened {
 }
 
 impl State {
+    /// A gateway speaks for the session: what was kept for it is said.
+    pub(crate) fn arrive(&mut self, session: SessionId, epoch: Epoch, gateway: &GatewayId) {
+        if self.fences.is_empty() {
+            return;
+        }
+        for item in self.fences.lift(session, epoch, gateway) {
+            self.push(gateway, item);
+        }
+    }
+
+    /// The same, asked for: the gateway learns where what was kept ends.
+    pub(crate) fn lift(&mut self, gateway: &GatewayId, fence: Fence) {
+        self.arrive(fence.session, fence.session_epoch, gateway);
+        self.push(gateway, BackendItem::Lifted(fence));
+    }
+
+    fn send(&mut self, gateway: &GatewayId, sessions: Vec<SessionId>, messages: Vec<ServerMessage>) {
+        let state_only = messages.iter().all(|message| message.kind == MessageKind::State);
+        let item = BackendItem::Send { sessions, messages };
+        if !state_only {
+            return self.push(gateway, item);
+        }
+        let bytes = item.bytes();
+        self.with_link(gateway, |end| {
+            if end.out.offer(bytes, |out| encode::backend_item(out, item)).is_err() {
+                counter!(DROPPED, "side" => "backend").increment(1);
+            }
+        });
+    }
+
+    fn push(&mut self, gateway: &GatewayId, item: BackendItem) {
+        self.with_link(gateway, |end| end.out.push(item.bytes(), |out| encode::backend_item(out, item)));
+    }
+
+    fn with_link(&mut self, gateway: &GatewayId, act: impl FnOnce(&mut End)) {
+        match self.links.get_mut(gateway) {
+            Some(end) => act(end),
+            None => counter!(REFUSED, "side" => "backend", "reason" => "no_link").increment(1),
+        }
+    }
+
     pub(crate) fn watch(&mut self, gateway: &GatewayId, group: GroupKey) {
         let gateways = self.watchers.entry(group).or_default();
         if !gateways.contains(gateway) {

@@ -136,14 +136,29 @@ pub struct Bound {
     pub link_dead: bool,
 }
 
+/// A session that moves from one gateway to another, and the epoch of the gateway that says so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fence {
+    pub session: SessionId,
+    pub session_epoch: Epoch,
+}
+
 /// Gateway to backend.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum GatewayItem {
-    Deliver { session: SessionId, session_epoch: Epoch, messages: Vec<ClientMessage> },
+    Deliver {
+        session: SessionId,
+        session_epoch: Epoch,
+        messages: Vec<ClientMessage>,
+    },
     Session(SessionEvent),
     Watch(GroupKey),
     Unwatch(GroupKey),
     Bound(Bound),
+    /// The session leaves: what is said to it is to be kept from now on.
+    Fence(Fence),
+    /// It has arrived: what was kept is to be said.
+    Lift(Fence),
 }
 
 /// Backend to gateway.
@@ -185,6 +200,16 @@ pub enum BackendItem {
         code: u32,
         detail: String,
     },
+    /// From here on, events of groups are not for the session at this gateway.
+    Fenced(Fence),
+    /// From here on they are.
+    Lifted(Fence),
+    /// An event of a group that was published while the session moved.
+    Missed {
+        session: SessionId,
+        group: GroupKey,
+        message: ServerMessage,
+    },
 }
 
 /// What one item costs beside its payloads.
@@ -214,9 +239,11 @@ impl BackendItem {
                     sessions.len() * 18
                         + messages.iter().map(|message| MESSAGE_BYTES + message.payload.len()).sum::<usize>()
                 }
-                Self::Publish { message, .. } => MESSAGE_BYTES + message.payload.len(),
+                Self::Publish { message, .. } | Self::Missed { message, .. } => {
+                    MESSAGE_BYTES + message.payload.len()
+                }
                 Self::Subscribe { groups, .. } | Self::Unsubscribe { groups, .. } => groups.len() * 20,
-                Self::Bind { .. } | Self::Ready { .. } => 0,
+                Self::Bind { .. } | Self::Ready { .. } | Self::Fenced(_) | Self::Lifted(_) => 0,
                 Self::Close { detail, .. } => detail.len(),
             }
     }

@@ -9,6 +9,7 @@ pub(crate) const OVERFLOWS: &str = "shardkeep_link_overflows_total";
 pub(crate) const REFUSED: &str = "shardkeep_link_refused_total";
 pub(crate) const ITEMS: &str = "shardkeep_link_items_total";
 pub(crate) const BATCHES: &str = "shardkeep_link_batches_total";
+pub(crate) const HELD_LOST: &str = "shardkeep_link_held_lost_total";
 pub(crate) const LINKS: &str = "shardkeep_link_open";
 
 /// Call once in a daemon that uses links.
@@ -20,5 +21,9 @@ pub fn describe() {
     describe_counter!(REFUSED, "Items refused, by side and reason");
     describe_counter!(ITEMS, "Items sent, by side");
     describe_counter!(BATCHES, "Batches sent, by side");
+    describe_counter!(
+        HELD_LOST,
+        "Items kept for a session that moved and given up: too many, or it did not arrive"
+    );
     describe_gauge!(LINKS, Unit::Count, "Streams of links that are open, by side");
 }

@@ -23,12 +23,16 @@
 //!
 //! Events of a session with a lower session epoch than the highest seen never get here: a gateway that stalled while
 //! another claimed its sessions is refused by the hub.
+//!
+//! When a gateway hands a session to another, the hub keeps what is said to the session meanwhile and says it at the next
+//! gateway (`fences`); the backend need not know.
 
 mod convert;
 mod decode;
 mod dial;
 mod encode;
 mod event;
+mod fences;
 mod gateway;
 mod hub;
 mod message;
@@ -46,8 +50,8 @@ pub use event::{BackendSpec, GatewayId, LinkEvent, Route};
 pub use gateway::{BackendInfo, GatewayLink, GatewayStream, LinkHandler};
 pub use hub::LinkHub;
 pub use message::{
-    BackendItem, Bound, ClientMessage, ClientView, GatewayItem, MessageKind, PublishKind, ServerMessage,
-    SessionChange, SessionEvent,
+    BackendItem, Bound, ClientMessage, ClientView, Fence, GatewayItem, MessageKind, PublishKind,
+    ServerMessage, SessionChange, SessionEvent,
 };
 pub use metrics::describe;
 pub use pipe::{Full, Limits};

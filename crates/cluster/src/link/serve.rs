@@ -94,6 +94,7 @@ impl LinkHub {
             resumed,
             received,
             auto_bind: spec.auto_bind,
+            fences: true,
         };
         Ok(BackendStream {
             shared: shared.clone(),
@@ -161,7 +162,7 @@ impl Drop for BackendStream {
 
 /// Reads until the stream ends, breaks or is replaced. A batch that was begun is always finished.
 async fn receive<S>(
-    shared: &Shared,
+    shared: &Arc<Shared>,
     gateway: &GatewayId,
     stream: u64,
     mut inbound: S,
@@ -187,7 +188,7 @@ async fn receive<S>(
 }
 
 async fn handle(
-    shared: &Shared,
+    shared: &Arc<Shared>,
     gateway: &GatewayId,
     stream: u64,
     frame: proto::GatewayFrame,
@@ -234,12 +235,18 @@ fn with_end<R>(
 
 /// Turns one item into its event. The place in the channel is reserved first, so that what is decided under the
 /// lock and what the backend hears have the same order.
-async fn tell(shared: &Shared, gateway: &GatewayId, item: GatewayItem) -> Result<(), Status> {
+async fn tell(shared: &Arc<Shared>, gateway: &GatewayId, item: GatewayItem) -> Result<(), Status> {
     let place = event_place(shared).await?;
     let mut state = shared.state.lock();
-    match admit(&mut state, gateway, item) {
-        Some(event) => place.send(event),
-        None => counter!(REFUSED, "side" => "backend", "reason" => "session_epoch").increment(1),
+    match item {
+        GatewayItem::Fence(fence) => shared.raise(&mut state, gateway, fence),
+        GatewayItem::Lift(fence) if state.seats.allows(fence.session, fence.session_epoch) => {
+            state.lift(gateway, fence);
+        }
+        item => match admit(&mut state, gateway, item) {
+            Some(event) => place.send(event),
+            None => counter!(REFUSED, "side" => "backend", "reason" => "session_epoch").increment(1),
+        },
     }
     Ok(())
 }
@@ -251,8 +258,13 @@ async fn event_place(shared: &Shared) -> Result<mpsc::Permit<'_, LinkEvent>, Sta
 /// The event for an item; `None` when its gateway has lost the session to another.
 fn admit(state: &mut State, gateway: &GatewayId, item: GatewayItem) -> Option<LinkEvent> {
     let gateway = gateway.clone();
-    let seat =
-        |state: &mut State, session: SessionId, epoch: Epoch| state.seats.take(session, epoch, &gateway);
+    let seat = |state: &mut State, session: SessionId, epoch: Epoch| {
+        let taken = state.seats.take(session, epoch, &gateway);
+        if taken {
+            state.arrive(session, epoch, &gateway);
+        }
+        taken
+    };
     match item {
         GatewayItem::Deliver { session, session_epoch, messages } => state
             .seats
@@ -260,7 +272,13 @@ fn admit(state: &mut State, gateway: &GatewayId, item: GatewayItem) -> Option<Li
             .then_some(LinkEvent::Deliver { gateway, session, session_epoch, messages }),
         GatewayItem::Session(event) => {
             let allowed = match event.what {
-                SessionChange::Left => state.seats.leave(event.session, event.session_epoch),
+                SessionChange::Left => {
+                    let left = state.seats.leave(event.session, event.session_epoch);
+                    if left {
+                        state.fences.forget(event.session);
+                    }
+                    left
+                }
                 _ => seat(state, event.session, event.session_epoch),
             };
             allowed.then_some(LinkEvent::Session { gateway, event })
@@ -283,5 +301,7 @@ fn admit(state: &mut State, gateway: &GatewayId, item: GatewayItem) -> Option<Li
                 link_dead: bound.link_dead,
             })
         }
+        // Nothing for the backend to hear of.
+        GatewayItem::Fence(_) | GatewayItem::Lift(_) => None,
     }
 }

@@ -129,9 +129,12 @@ struct Gateway {
 
 impl Gateway {
     async fn start(hub: &LinkHub) -> Self {
-        let link =
-            GatewayLink::new(instance(DaemonKind::Gateway, "gateway-1", 1), "zone-1", Limits::default());
-        let (cable, stop) = (Cable::new("gateway-1", hub), CancellationToken::new());
+        Self::start_as("gateway-1", hub).await
+    }
+
+    async fn start_as(name: &'static str, hub: &LinkHub) -> Self {
+        let link = GatewayLink::new(instance(DaemonKind::Gateway, name, 1), "zone-1", Limits::default());
+        let (cable, stop) = (Cable::new(name, hub), CancellationToken::new());
         let ((ups_in, ups), (items_in, items)) = (mpsc::unbounded_channel(), mpsc::unbounded_channel());
         let (running, dial, stopped) = (link.clone(), cable.clone(), stop.clone());
         tokio::spawn(async move {
@@ -145,6 +148,15 @@ impl Gateway {
     /// Waits for the link; whether it is fresh.
     async fn up(&mut self) -> bool {
         self.ups.recv().await.unwrap()
+    }
+
+    /// What it hears up to and with the item that `last` names.
+    async fn hears(&mut self, last: impl Fn(&BackendItem) -> bool) -> Vec<BackendItem> {
+        let mut heard = Vec::new();
+        while !heard.last().is_some_and(&last) {
+            heard.push(self.items.recv().await.unwrap());
+        }
+        heard
     }
 }
 
@@ -264,6 +276,54 @@ async fn a_lower_session_epoch_is_refused() {
         _ => None,
     });
     assert_eq!(epoch.await, Epoch(2));
+}
+
+#[tokio::test]
+async fn what_is_said_to_a_session_that_moves_is_said_at_its_next_gateway() {
+    let (hub, mut events) = hub(1, Limits::default());
+    let mut one = Gateway::start(&hub).await;
+    let mut two = Gateway::start_as("gateway-2", &hub).await;
+    let (first, second): (GatewayId, GatewayId) = ("gateway-1".into(), "gateway-2".into());
+    let at = |epoch| Fence { session: SESSION, session_epoch: Epoch(epoch) };
+    let send = |number| BackendItem::Send { sessions: vec![SESSION], messages: vec![event(number)] };
+    while hub.watchers(group(7)) < 2 {
+        events.recv().await;
+    }
+
+    hub.send(&first, &[SESSION], vec![event(0)]);
+    assert!(one.link.fence(at(1)));
+    let fenced = BackendItem::Fenced(at(1));
+    assert_eq!(one.hears(|item| *item == fenced).await, [send(0), fenced.clone()], "behind all before");
+
+    hub.send(&first, &[SESSION], vec![event(1), delta(8)]);
+    hub.publish(group(7), Epoch(1), PublishKind::Event, event(2));
+    hub.send(&second, &[SESSION], vec![event(3)]);
+    hub.bind(&first, SESSION, BackendKind::ZONE, "zone-2", Epoch(9));
+    two.link.lift(at(2));
+    let lifted = BackendItem::Lifted(at(2));
+    let mut heard = two.hears(|item| *item == lifted).await;
+    heard.retain(|item| !matches!(item, BackendItem::Publish { .. }));
+    let missed = BackendItem::Missed { session: SESSION, group: group(7), message: event(2) };
+    let bind = BackendItem::Bind {
+        session: SESSION,
+        kind: BackendKind::ZONE,
+        instance: "zone-2".into(),
+        bind_epoch: Epoch(9),
+    };
+    assert_eq!(heard, [send(1), missed, send(3), bind, lifted]);
+
+    // The backend has not noticed yet that the session is elsewhere.
+    hub.send(&first, &[SESSION], vec![event(4)]);
+    assert_eq!(two.hears(|item| matches!(item, BackendItem::Send { .. })).await, [send(4)]);
+    assert!(one.items.try_recv().is_ok_and(|item| matches!(item, BackendItem::Publish { .. })));
+    assert!(one.items.try_recv().is_err(), "nothing but what is for those who stay");
+    one.link.lift(at(1));
+    assert_eq!(hub.watchers(group(7)), 2);
+    assert!(one.link.fence(at(1)), "a stalled gateway is answered, and changes nothing");
+    one.hears(|item| *item == fenced).await;
+    two.link.session(session_event(2, SessionChange::Joined));
+    hub.send(&second, &[SESSION], vec![event(5)]);
+    assert_eq!(two.hears(|item| matches!(item, BackendItem::Send { .. })).await, [send(5)]);
 }
 
 /// Opens a link by hand and does not read it.

@@ -1,19 +1,32 @@
-//! Worlds that operators have closed to players, and what players are told of it.
+//! Worlds that operators have closed to players, what players are told of it, and when those inside must be out.
 
-use shardkeep_types::WorldId;
+use std::time::Duration;
+
+use shardkeep_types::{AccountId, WorldId};
 
 use crate::{Database, Error, sql};
+
+/// Bound of the staff that [`staff`] lists.
+const MOST_STAFF: u32 = 10_000;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Closed {
     pub world: WorldId,
     pub note: String,
+    /// When players must be out, by the store's clock.
+    pub ends_ms: u64,
+    /// How long that was from the moment of the look; zero when it has passed.
+    pub left: Duration,
 }
 
-pub async fn close(database: &Database, closed: &Closed) -> Result<(), Error> {
-    let upsert = sql("INSERT INTO closed_worlds (world, note, since_ms) VALUES ($1, $2, {now_ms}) \
-         ON CONFLICT (world) DO UPDATE SET note = excluded.note");
-    database.execute(upsert.bind(closed.world.0).bind(&closed.note)).await.map(drop)
+/// Players who are inside may stay for so long. Said again for a closed world, it counts from now.
+pub async fn close(database: &Database, world: WorldId, note: &str, stay: Duration) -> Result<(), Error> {
+    let upsert = sql(
+        "INSERT INTO closed_worlds (world, note, since_ms, ends_ms) VALUES ($1, $2, {now_ms}, {now_ms} + $3) \
+         ON CONFLICT (world) DO UPDATE SET note = excluded.note, ends_ms = excluded.ends_ms",
+    );
+    let stay = i64::try_from(stay.as_millis()).unwrap_or(i64::MAX);
+    database.execute(upsert.bind(world.0).bind(note).bind(stay)).await.map(drop)
 }
 
 /// Whether it was closed.
@@ -24,8 +37,19 @@ pub async fn open(database: &Database, world: WorldId) -> Result<bool, Error> {
 
 /// All of them, by number.
 pub async fn list(database: &Database) -> Result<Vec<Closed>, Error> {
-    let rows = database.fetch_all(sql("SELECT world, note FROM closed_worlds ORDER BY world")).await?;
-    let closed =
-        rows.into_iter().map(|mut row| Ok(Closed { world: WorldId(row.take()?), note: row.take()? }));
+    let select = sql("SELECT world, note, ends_ms, {now_ms} FROM closed_worlds ORDER BY world");
+    let rows = database.fetch_all(select).await?;
+    let closed = rows.into_iter().map(|mut row| {
+        let (world, note, ends_ms) = (WorldId(row.take()?), row.take()?, row.take()?);
+        let left = Duration::from_millis(u64::saturating_sub(ends_ms, row.take()?));
+        Ok(Closed { world, note, ends_ms, left })
+    });
     closed.collect()
+}
+
+/// Accounts that may enter them, and stay.
+pub async fn staff(database: &Database) -> Result<Vec<AccountId>, Error> {
+    let select = sql("SELECT id FROM accounts WHERE staff = 1 ORDER BY id LIMIT $1");
+    let rows = database.fetch_all(select.bind(MOST_STAFF)).await?;
+    rows.into_iter().map(|mut row| row.take().map(AccountId)).collect()
 }

@@ -177,10 +177,15 @@ async fn codes_are_used_once_and_guesses_are_few(database: &Database) {
 }
 
 async fn worlds_close_and_open(database: &Database) {
-    let closed = closed_worlds::Closed { world: WorldId(3), note: "until nine".into() };
-    closed_worlds::close(database, &closed).await.unwrap();
-    closed_worlds::close(database, &closed).await.unwrap();
-    assert_eq!(closed_worlds::list(database).await.unwrap(), [closed]);
+    let close = async |note, stay| {
+        closed_worlds::close(database, WorldId(3), note, Duration::from_secs(stay)).await.unwrap();
+        closed_worlds::list(database).await.unwrap().remove(0)
+    };
+    let (first, second) = (close("soon", 0).await, close("until nine", 100).await);
+    assert_eq!((first.world, first.note.as_str(), first.left), (WorldId(3), "soon", Duration::ZERO));
+    assert_eq!((second.world, second.note.as_str()), (WorldId(3), "until nine"));
+    assert!(second.ends_ms >= first.ends_ms + 100_000 && second.left <= Duration::from_secs(100));
+    assert!(second.left > Duration::from_secs(50));
     assert!(closed_worlds::open(database, WorldId(3)).await.unwrap());
     assert!(!closed_worlds::open(database, WorldId(3)).await.unwrap());
     create(database, "gus", &proof(1)).await.unwrap().unwrap();

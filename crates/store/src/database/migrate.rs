@@ -39,6 +39,7 @@ impl Schema {
                 1 "accounts/0001_accounts",
                 20 "accounts/0020_account_life",
                 30 "accounts/0030_regions",
+                40 "accounts/0040_closing",
             ],
             Self::Central => files![1 "central/0001_central"],
             Self::Game => files![1 "game/0001_game"],

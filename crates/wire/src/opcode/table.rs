@@ -16,7 +16,7 @@ macro_rules! opcodes {
 opcodes! {
     ERROR = 0x0001, "Error", pushed(Kind::Event, Route::Transport);
     ACK = 0x0002, "Ack", control(SESSION, 16, rate(Bucket::Ack, 100, 200));
-    KEY_UPDATE = 0x0003, "KeyUpdate", control(SEALED, 0, rate(Bucket::KeyUpdate, 1, 4));
+    KEY_UPDATE = 0x0003, "KeyUpdate", control(SEALED, 0, rate(Bucket::KeyUpdate, 1, 32));
     PING = 0x0004, "Ping", control(SEALED, 16, rate(Bucket::Ping, 5, 10));
     PONG = 0x0005, "Pong", control(SEALED, 16, rate(Bucket::Pong, 5, 10));
 

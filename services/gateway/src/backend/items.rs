@@ -7,9 +7,9 @@ use bytes::Bytes;
 use metrics::counter;
 use prost::Message as _;
 use shardkeep_cluster::link::{
-    BackendInfo, BackendItem, GatewayLink, LinkHandler, MessageKind, PublishKind, ServerMessage,
+    BackendInfo, BackendItem, Fence, GatewayLink, LinkHandler, MessageKind, PublishKind, ServerMessage,
 };
-use shardkeep_types::{BackendKind, Epoch, GroupKey, SessionId};
+use shardkeep_types::{BackendKind, Epoch, GroupKey, SessionId, WorldId};
 use shardkeep_wire::{
     Head, Kind, Message,
     opcode::{self, Route},
@@ -80,6 +80,9 @@ impl Items {
     /// world hears of them by `OpenSessions` first; until then what their clients say is held.
     fn announce(&self, link: &GatewayLink, backend: &BackendInfo, session: &Arc<Session>) {
         let mut inner = session.lock();
+        if inner.moving.is_none() && inner.is_deaf_to(link.backend()) {
+            link.lift(session.fence(&inner));
+        }
         let Some(binding) = inner.bindings.get(backend.kind) else {
             drop(inner);
             return self.core.bind_any(session);
@@ -91,6 +94,9 @@ impl Items {
             inner.bindings.set(backend.kind, link.backend(), Epoch::default(), true);
         } else {
             session.announce(&inner, binding, link);
+        }
+        if inner.awaits_fence(link.backend()) {
+            link.fence(session.fence(&inner));
         }
         inner.fail_in_flight(backend.kind);
         drop(inner);
@@ -127,7 +133,7 @@ impl Items {
                 self.send(backend, name, &sessions, messages, touched);
             }
             BackendItem::Publish { group, epoch, what, message, .. } => {
-                self.publish(backend, group, epoch, what, &message, touched);
+                self.publish(backend, name, group, epoch, what, &message, touched);
             }
             BackendItem::Subscribe { session, groups, replace } => {
                 self.subscribe(backend, name, session, &groups, replace, touched);
@@ -144,6 +150,25 @@ impl Items {
                     let code = i32::try_from(code).ok().and_then(|code| ErrorCode::try_from(code).ok());
                     self.core.end(&session, Ending::new(code.unwrap_or(ErrorCode::Kicked), detail));
                 }
+            }
+            BackendItem::Fenced(Fence { session, session_epoch }) => {
+                if let Some(session) = self.core.sessions.get(session) {
+                    let mut inner = session.lock();
+                    if inner.epoch == session_epoch {
+                        inner.fenced(link.backend());
+                    }
+                }
+            }
+            BackendItem::Lifted(Fence { session, session_epoch }) => {
+                if let Some(session) = self.core.sessions.get(session) {
+                    let mut inner = session.lock();
+                    if inner.epoch >= session_epoch {
+                        inner.lifted(name);
+                    }
+                }
+            }
+            BackendItem::Missed { session, group, message } => {
+                self.missed(backend, session, group, &message, touched);
             }
         }
     }
@@ -199,9 +224,43 @@ impl Items {
         }
     }
 
+    /// An event of a group that the session did not hear because it moved.
+    fn missed(
+        &self,
+        backend: &BackendInfo,
+        id: SessionId,
+        group: GroupKey,
+        message: &ServerMessage,
+        touched: &mut Touched,
+    ) {
+        if group.backend() != backend.kind
+            || backend.world != WorldId(0) && !self.is_of_world(id, backend.world)
+        {
+            return dropped("foreign_group");
+        }
+        if kind(message.kind).is_none_or(|kind| !is_reliable(kind, message.opcode)) {
+            return dropped("wrong_kind");
+        }
+        let Some(bytes) = encode(backend.kind, message) else { return };
+        let Some(session) = self.core.sessions.get(id) else { return dropped("no_session") };
+        if !self.core.with_groups(|groups| (groups.hears(id, group), Vec::new())) {
+            return dropped("unheard");
+        }
+        session.lock().reliable(bytes);
+        if session.touch() {
+            touched.push(session);
+        }
+    }
+
+    fn is_of_world(&self, id: SessionId, world: WorldId) -> bool {
+        self.core.sessions.get(id).is_some_and(|session| session.world == world)
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "one for each field of the item")]
     fn publish(
         &self,
         backend: &BackendInfo,
+        name: &str,
         group: GroupKey,
         epoch: Epoch,
         what: PublishKind,
@@ -216,7 +275,7 @@ impl Items {
             return dropped("wrong_kind");
         }
         let Some(bytes) = encode(backend.kind, message) else { return };
-        let publish = Publish { world: backend.world, group, epoch, what, message: &bytes };
+        let publish = Publish { from: name, world: backend.world, group, epoch, what, message: &bytes };
         let published = self.core.with_groups(|groups| match groups.publish(&publish, touched) {
             Published::To(count, watch) => (Ok(count), Vec::from_iter(watch)),
             Published::Unheard => (Err("unheard"), Vec::new()),
@@ -303,6 +362,9 @@ impl Items {
                 if let (Some(link), Some(binding)) = (self.core.links.get(instance), inner.bindings.get(kind))
                 {
                     link.bound(session.bound(&inner, binding));
+                    if inner.moving.is_some() && link.fence(session.fence(&inner)) {
+                        inner.await_fence(link.backend());
+                    }
                 }
             }
         }
@@ -323,7 +385,9 @@ impl Items {
 fn said(item: &BackendItem, each: impl FnMut(&ServerMessage)) {
     match item {
         BackendItem::Send { messages, .. } => messages.iter().for_each(each),
-        BackendItem::Publish { message, .. } => std::iter::once(message).for_each(each),
+        BackendItem::Publish { message, .. } | BackendItem::Missed { message, .. } => {
+            std::iter::once(message).for_each(each);
+        }
         _ => {}
     }
 }

@@ -9,9 +9,10 @@ use std::{
 use parking_lot::RwLock;
 use shardkeep_cluster::{
     Directory, Instance, Node, State,
-    link::{BackendInfo, GatewayLink, Limits, NodeDial},
+    link::{BackendInfo, ClientMessage, GatewayLink, Limits, NodeDial},
 };
 use shardkeep_types::{BackendKind, DaemonKind, Epoch, SessionId, WorldId};
+use shardkeep_wire::payload::ErrorCode;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
@@ -33,6 +34,14 @@ struct Entry {
     stop: CancellationToken,
 }
 
+impl Entry {
+    fn serves(&self, kind: BackendKind, world: WorldId) -> bool {
+        let serves =
+            |info: Arc<BackendInfo>| info.kind == kind && (info.world == WorldId(0) || info.world == world);
+        self.link.info().is_some_and(serves)
+    }
+}
+
 impl Links {
     pub(crate) fn get(&self, instance: &str) -> Option<GatewayLink> {
         self.by_instance.read().get(instance).map(|entry| entry.link.clone())
@@ -40,15 +49,14 @@ impl Links {
 
     /// Calls `act` with every link to this kind of backend that serves the world.
     pub(crate) fn serving(&self, kind: BackendKind, world: WorldId, act: impl Fn(&GatewayLink)) {
-        for entry in self.by_instance.read().values() {
-            let serves = entry
-                .link
-                .info()
-                .is_some_and(|info| info.kind == kind && (info.world == WorldId(0) || info.world == world));
-            if serves {
-                act(&entry.link);
-            }
-        }
+        let links = self.by_instance.read();
+        links.values().filter(|entry| entry.serves(kind, world)).for_each(|entry| act(&entry.link));
+    }
+
+    /// Every link to this kind of backend that serves the world.
+    pub(crate) fn all_serving(&self, kind: BackendKind, world: WorldId) -> Vec<GatewayLink> {
+        let links = self.by_instance.read();
+        links.values().filter(|entry| entry.serves(kind, world)).map(|entry| entry.link.clone()).collect()
     }
 
     /// One link for each kind of which any instance will do, spread evenly over sessions.
@@ -135,6 +143,7 @@ fn give_up(core: &Arc<Core>, name: &str) {
     for session in core.sessions.all() {
         {
             let mut inner = session.lock();
+            inner.backend_lost(name);
             if !inner.bindings.is_bound_to(info.kind, name) {
                 continue;
             }
@@ -160,6 +169,7 @@ impl Core {
         kind: BackendKind,
         instance: &str,
         epoch: Epoch,
+        held: Vec<ClientMessage>,
     ) {
         let auto = self.links.get(instance).and_then(|link| link.info()).map(|info| info.auto_bind);
         match auto {
@@ -170,6 +180,12 @@ impl Core {
                 drop(session.lock().bindings.set(kind, instance, epoch, true));
             }
             None => {}
+        }
+        let mut inner = session.lock();
+        for message in held {
+            if let Err(message) = inner.bindings.hold(kind, message) {
+                inner.refuse_all(&[message], ErrorCode::Unavailable, "the server cannot be reached now");
+            }
         }
     }
 

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use shardkeep_auth::Key;
 use shardkeep_cluster::{Directory, Instance, Node, State};
 use shardkeep_rpc::{
-    gateway::{MoveSessionReply, MoveSessionRequest, gateway_client::GatewayClient},
+    gateway::{MoveSessionRequest, gateway_client::GatewayClient},
     world::{Binding, ClaimSessionRequest, FindSessionRequest, Opening, world_client::WorldClient},
 };
 use shardkeep_types::{AccountId, BackendKind, DaemonKind, Epoch, Generation, SessionId, WorldId};
@@ -19,13 +19,12 @@ use tracing::{debug, info};
 use super::opener::Opener;
 use crate::{
     core::Core,
+    moves::Moved,
     session::{Ending, Session},
 };
 use shardkeep_wire::payload::ErrorCode;
 
 pub(super) const DEADLINE: Duration = Duration::from_secs(2);
-/// A gateway that does not hand a session over within this time is taken for lost.
-const MOVE_DEADLINE: Duration = Duration::from_secs(1);
 /// Sessions presented to a new leader at a time.
 const AT_ONCE: usize = 64;
 /// Pause before sessions that a leader did not take are presented again.
@@ -163,14 +162,21 @@ impl Worlds {
         Ok(Epoch(reply.into_inner().session_epoch))
     }
 
-    /// Asks the gateway that held the session for its state; `None` if it does not answer.
-    pub(crate) async fn take_over(&self, session: SessionId, found: &Found) -> Option<MoveSessionReply> {
+    /// Asks the gateway that held the session for its state; `None` if it does not answer in time.
+    pub(crate) async fn take_over(
+        &self,
+        session: SessionId,
+        found: &Found,
+        limit: Duration,
+    ) -> Option<Moved> {
         let gateway = self.gateways.get(&found.gateway).filter(|gateway| gateway.state != State::Offline)?;
         let mut client = GatewayClient::new(self.node.channel(DaemonKind::Gateway, &gateway.grpc_address));
-        let request =
-            MoveSessionRequest { session: session.as_bytes().to_vec(), session_epoch: found.epoch.0 };
-        match within(MOVE_DEADLINE, client.move_session(deadline(request))).await {
-            Ok(reply) => Some(reply.into_inner()),
+        let session = session.as_bytes().to_vec();
+        let mut request = Request::new(MoveSessionRequest { session, session_epoch: found.epoch.0 });
+        request.set_timeout(limit);
+        let reply = within(limit, client.move_session(request)).await;
+        match reply.and_then(|reply| Ok(Moved::try_from(reply.into_inner())?)) {
+            Ok(moved) => Some(moved),
             Err(status) => {
                 debug!(gateway = found.gateway, %status, "session state is lost");
                 None

@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use metrics::counter;
+use shardkeep_daemon as daemon;
 use shardkeep_lanes::{Arrival, Lane, Listener, Upgrade};
 use shardkeep_wire::proxy::ProxyError;
 use tokio::time::timeout;
@@ -10,7 +11,6 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, warn};
 
 use super::{
-    crowd,
     handshake::{self, PREFACE_WITHIN, Playing},
     play::play,
     throttle::{Place, Throttle},
@@ -67,13 +67,13 @@ pub(crate) async fn run(
 enum Entry {
     Client(Place),
     /// For whom the balancer connects is learnt in the task.
-    Balancer(crowd::Place),
+    Balancer(daemon::Place),
 }
 
 fn enter(core: &Core, throttle: &Throttle, arrival: &Arrival) -> Option<Entry> {
     let address = arrival.peer().ip();
     let entry = if arrival.lane() == Lane::Tcp && core.config.trusted_balancers.contains(address) {
-        throttle.enter_behind_balancer().map(Entry::Balancer)
+        throttle.enter_behind_balancer(address).map(Entry::Balancer)
     } else {
         throttle.enter(address).map(Entry::Client)
     };
@@ -141,7 +141,7 @@ async fn open(
 }
 
 /// The place of the client for whom a balancer connects.
-async fn client_behind(arrival: &mut Arrival, place: crowd::Place, throttle: &Throttle) -> Option<Place> {
+async fn client_behind(arrival: &mut Arrival, place: daemon::Place, throttle: &Throttle) -> Option<Place> {
     let balancer = arrival.peer();
     let revealed = timeout(PREFACE_WITHIN, arrival.reveal()).await;
     let revealed: Result<(), DoorError> = revealed.unwrap_or_else(|_| Err(ProxyError::Late.into()));

@@ -130,7 +130,7 @@ async fn open(
     for older in core.sessions.of_account(session.account) {
         core.end(&older, Ending::new(ErrorCode::Displaced, "logged in elsewhere"));
     }
-    core.hold(&session);
+    core.hold(&session, &[]);
     core.enter_world(&session, &leader.id.name);
     send_on(core, &session);
     event!(

@@ -11,7 +11,6 @@
 mod accept;
 mod attach;
 mod buffers;
-mod crowd;
 mod datagrams;
 mod handshake;
 mod play;

@@ -8,9 +8,8 @@ use shardkeep_auth::{
     Key,
     session::{Proof, SessionKeys, which_key},
 };
-use shardkeep_cluster::link::SessionChange;
+use shardkeep_cluster::link::{ClientMessage, SessionChange};
 use shardkeep_daemon::event;
-use shardkeep_rpc::gateway::MoveSessionReply;
 use shardkeep_types::{BackendKind, Epoch, SessionId};
 use shardkeep_wire::{
     payload::{self, Confirm},
@@ -27,6 +26,7 @@ use crate::{
     core::Core,
     error::DoorError,
     metrics::RESUMES,
+    moves::Moved,
     session::{Claim, Client, Ending, Identity, Outbox, ResumeKeys, Session},
 };
 
@@ -136,28 +136,35 @@ async fn elsewhere(
     if let Some(outdated) = core.sessions.get(id) {
         core.end(&outdated, Ending::Moved);
     }
-    let moved = if found.gateway == core.name { None } else { door.worlds.take_over(id, &found).await };
+    let moved = match &found.gateway {
+        here if *here == core.name => None,
+        _ => door.worlds.take_over(id, &found, core.config.move_within).await,
+    };
     let (continued, way) = if moved.is_some() { (true, "moved") } else { (false, "claimed") };
+    let mut moved = moved.unwrap_or_default();
+    let groups = std::mem::take(&mut moved.groups);
     let client_has = if continued { confirm.received } else { 0 };
     let connection = core.next_connection();
     let client = Client::Here { connection, address: door.address };
-    let session = take_in(core, id, &found, epoch, keys, moved, client);
+    let (session, for_world) = take_in(core, id, &found, epoch, keys, moved, client);
     session.lock().out.attach(client_has).map_err(|_| DoorError::Ticket)?;
-    core.hold(&session);
+    core.hold(&session, &groups);
     core.enter_world(&session, &found.leader.id.name);
+    core.deliver_to(id, &mut session.lock(), &found.leader.id.name, for_world);
     Ok(welcomed(door, session, connection, continued, way))
 }
 
-/// Makes the session anew from what its world and, if it answered, its gateway know.
+/// Makes the session anew from what its world and, if it answered, its gateway know. With it comes what its client said
+/// to the world and the world has not heard.
 fn take_in(
     core: &Arc<Core>,
     id: SessionId,
     found: &Found,
     epoch: Epoch,
     keys: &SessionKeys,
-    moved: Option<MoveSessionReply>,
+    moved: Moved,
     client: Client,
-) -> Arc<Session> {
+) -> (Arc<Session>, Vec<ClientMessage>) {
     let identity = Identity {
         id,
         account: found.account,
@@ -165,31 +172,31 @@ fn take_in(
         generation: found.generation,
         world: found.leader.world,
     };
-    let mut bindings: Vec<(u32, String, u64)> = found
-        .bindings
-        .iter()
-        .map(|binding| (binding.kind, binding.instance.clone(), binding.bind_epoch))
-        .collect();
-    let (out, inbox) = match moved {
-        Some(state) => {
-            bindings.extend(state.bindings.into_iter().map(|it| (it.kind, it.instance, it.bind_epoch)));
-            let unacknowledged = state.unacknowledged.into_iter().map(Into::into).collect();
-            (
-                Outbox::restore(state.sent_to_client, unacknowledged),
-                Inbox::restore(state.received_from_client),
-            )
-        }
-        None => (Outbox::restore(0, Vec::new()), Inbox::default()),
-    };
+    let out = Outbox::restore(moved.sent_to_client, moved.unacknowledged);
+    let inbox = Inbox::restore(moved.received_from_client);
     let session = Session::new(identity, epoch, ResumeKeys::new(keys), out, inbox, client);
-    // The higher of two bindings to a kind is the later one.
-    bindings.sort_by_key(|(kind, _, epoch)| (*kind, *epoch));
-    for (kind, instance, epoch) in bindings {
-        if let Ok(kind) = u8::try_from(kind) {
-            core.restore_binding(&session, BackendKind(kind), &instance, Epoch(epoch));
+    {
+        let (mut inner, now) = (session.lock(), Instant::now());
+        inner.deaf_to = moved.fenced;
+        (inner.character, inner.queue_place) = (moved.character, moved.queue_place);
+        moved.asked.into_iter().for_each(|(request, kind)| inner.asked_before(request, kind, now));
+    }
+    let known = found.bindings.iter().filter_map(|it| {
+        let kind = u8::try_from(it.kind).ok().map(BackendKind)?;
+        Some((kind, it.instance.clone(), Epoch(it.bind_epoch), Vec::new()))
+    });
+    let mut bindings: Vec<_> = known.chain(moved.bindings).collect();
+    // The higher of two bindings to a kind is the later one; of the same, the one that knows what is held.
+    bindings.sort_by_key(|(kind, _, epoch, _)| (*kind, *epoch));
+    let mut for_world = Vec::new();
+    for (kind, instance, epoch, held) in bindings {
+        if kind == BackendKind::WORLD {
+            for_world = held;
+        } else {
+            core.restore_binding(&session, kind, &instance, epoch, held);
         }
     }
-    session
+    (session, for_world)
 }
 
 /// The client is back at the gateway that holds its session.

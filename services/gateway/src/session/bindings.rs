@@ -168,6 +168,11 @@ impl Binding {
     pub(crate) fn waits(&self) -> bool {
         self.held.is_some()
     }
+
+    /// What the client has said meanwhile.
+    pub(crate) fn held(&self) -> impl Iterator<Item = &ClientMessage> {
+        self.held.iter().flat_map(|held| &held.messages)
+    }
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 mod bindings;
 mod inputs;
 mod keys;
+mod moving;
 mod outbox;
 
 use std::{
@@ -22,7 +23,7 @@ use bytes::Bytes;
 use futures::task::AtomicWaker;
 use metrics::counter;
 use parking_lot::{Mutex, MutexGuard};
-use shardkeep_cluster::link::{self, ClientMessage, GatewayLink, SessionChange, SessionEvent};
+use shardkeep_cluster::link::{self, ClientMessage, Fence, GatewayLink, SessionChange, SessionEvent};
 use shardkeep_types::{AccountId, BackendKind, Epoch, Generation, GroupKey, SessionId, WorldId};
 use shardkeep_wire::{
     Message,
@@ -34,6 +35,7 @@ use shardkeep_wire::{
 pub(crate) use bindings::{Binder, Binding, Bindings, Bound, Target};
 pub(crate) use inputs::{Deliver, Outcome};
 pub(crate) use keys::{Claim, ResumeKeys};
+pub(crate) use moving::Moving;
 pub(crate) use outbox::{Kept, Outbox};
 
 use crate::{
@@ -76,6 +78,11 @@ pub(crate) struct Inner {
     pub(crate) out: Outbox,
     pub(crate) inbox: Inbox,
     pub(crate) bindings: Bindings,
+    /// It leaves for another gateway, which has asked for it.
+    pub(crate) moving: Option<Box<Moving>>,
+    /// Backends that keep their events for the gateway it goes to, or that have yet to say here what they have kept: from
+    /// groups it hears nothing of them.
+    pub(crate) deaf_to: Vec<Arc<str>>,
     /// Requests that a backend has and has not answered.
     in_flight: Vec<Asked>,
     limiter: Limiter,
@@ -145,6 +152,8 @@ impl Session {
             out,
             inbox,
             bindings: Bindings::default(),
+            moving: None,
+            deaf_to: Vec::new(),
             in_flight: Vec::new(),
             limiter: Limiter::default(),
             range_limits: Vec::new(),
@@ -222,9 +231,14 @@ impl Session {
             return link.bound(self.bound(inner, binding));
         }
         link.session(self.event(inner, SessionChange::Joined));
-        if !inner.is_here() {
+        if !inner.is_here() && inner.moving.is_none() {
             link.session(self.event(inner, SessionChange::LinkDead));
         }
+    }
+
+    /// As its present gateway names it to backends when it moves.
+    pub(crate) fn fence(&self, inner: &Inner) -> Fence {
+        Fence { session: self.id, session_epoch: inner.epoch }
     }
 
     pub(crate) fn bound(&self, inner: &Inner, binding: &Binding) -> link::Bound {
@@ -233,7 +247,7 @@ impl Session {
             session_epoch: inner.epoch,
             bind_epoch: binding.epoch,
             account: self.account,
-            link_dead: !inner.is_here(),
+            link_dead: !inner.is_here() && inner.moving.is_none(),
         }
     }
 }
@@ -319,9 +333,14 @@ impl Inner {
         self.in_flight.shrink_to_fit();
     }
 
-    /// Whether a backend has yet to answer something.
-    pub(crate) fn waits_for_replies(&self) -> bool {
-        !self.in_flight.is_empty()
+    /// Requests that backends have not answered, and the backends' kinds.
+    pub(crate) fn asked(&self) -> impl Iterator<Item = (u32, BackendKind)> {
+        self.in_flight.iter().map(|asked| (asked.request, asked.backend))
+    }
+
+    /// Another gateway has given the request to a backend.
+    pub(crate) fn asked_before(&mut self, request: u32, backend: BackendKind, now: Instant) {
+        self.in_flight.push(Asked { request, backend, since: now });
     }
 
     pub(crate) fn answered(&mut self, request: u32) {
@@ -355,8 +374,11 @@ impl Listener for Arc<Session> {
         count(self.lock().out.delta(group, message));
     }
 
-    fn event(&self, message: &Bytes) {
-        self.lock().reliable(message.clone());
+    fn event(&self, from: &str, message: &Bytes) {
+        let mut inner = self.lock();
+        if !inner.is_deaf_to(from) {
+            inner.reliable(message.clone());
+        }
     }
 
     fn touch(&self) -> bool {

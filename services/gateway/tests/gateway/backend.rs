@@ -16,7 +16,7 @@ use crate::cluster::SOON;
 
 pub(crate) struct Backend {
     pub(crate) hub: LinkHub,
-    events: mpsc::Receiver<LinkEvent>,
+    pub(crate) events: mpsc::Receiver<LinkEvent>,
 }
 
 impl Backend {

@@ -105,6 +105,7 @@ impl Cluster {
         let mut settings = settings::<Config>(&self.folder, &self.registries, DaemonKind::Gateway, name);
         settings.service.listen = "127.0.0.1:0".into();
         settings.service.billing_interval = Duration::from_secs(1);
+        settings.service.move_within = SOON;
         change(&mut settings.service);
         let mut running = launch::<Gateway>(settings).await.unwrap();
         running.ready().await.unwrap();

@@ -7,14 +7,14 @@ use shardkeep_client::{
     lanes::{Connector, Lane, Listener, Settings as Lanes},
     raw,
 };
-use shardkeep_cluster::link::{MessageKind, ServerMessage, SessionChange};
-use shardkeep_types::{BackendKind, Epoch};
+use shardkeep_cluster::link::{LinkEvent, MessageKind, ServerMessage, SessionChange};
+use shardkeep_types::{BackendKind, DaemonKind, Epoch};
 use shardkeep_wire::{Head, Message, opcode, payload::ErrorCode};
 use tokio::{io::copy_bidirectional, time::timeout};
 
 use crate::{
     LIST,
-    cluster::{Cluster, SOON},
+    cluster::{Cluster, SOON, spec},
     player::{Player, connect_on, refused},
 };
 
@@ -76,6 +76,91 @@ async fn a_session_lives_on_every_lane() {
             ErrorCode::TicketInvalid,
             "{lane}"
         );
+    }
+}
+
+/// Keys move in both directions while both are busy; neither direction waits for the other, and every message arrives
+/// once and in order.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn keys_move_under_load_and_nothing_waits_on_every_lane() {
+    const ASK: u16 = 0x8001;
+    const SAID: u16 = 0x8002;
+    const UNREAD: u32 = 50;
+    const UPDATES: u32 = 40;
+    const AHEAD: u32 = 100;
+    let numbered = |number: u32| Message::new(ASK, Head::Event, number.to_string().into_bytes().into());
+    let mut cluster = Cluster::start().await;
+    let _world = cluster.world("world-1", 1).await;
+    let mut range = spec(BackendKind::FIRST_CUSTOM, 0x8000, 0x80ff);
+    (range.routes[0].rate, range.routes[0].burst) = (10_000, 10_000);
+    let mut busy = cluster.backend(DaemonKind::Backend, "busy-1", range).await;
+    // A new key whenever there is something to say, practically.
+    let _gateway =
+        cluster.gateway_with("gateway-1", |config| config.key_update = Duration::from_millis(1)).await;
+    busy.until("link", |event| matches!(event, LinkEvent::Up { .. }).then_some(())).await;
+    let address = cluster.address("gateway-1");
+    for (account, lane) in (7..).zip(Lane::ALL) {
+        let ticket = cluster.ticket("gateway-1", account).await;
+        let mut player = Player::attach_on(lane, &address, &ticket).await.expect("attached");
+        let session = player.session;
+        let gateway = busy.session(session, SessionChange::Joined).await;
+        let (mut asked, mut heard, mut said) = (0, 0, 0);
+        // A client may have so many keys in a row (section 13).
+        let mut own = 30;
+
+        // The client reads nothing, so it does not know the server's keys; its own go on, and all it says is heard.
+        for number in 1..=UNREAD {
+            busy.event(&gateway, session, SAID, &number.to_string());
+            player.send(numbered(number)).await;
+            if number % 4 == 0 {
+                player.connection.update_key().await.unwrap();
+                own -= 1;
+            }
+        }
+        while asked < UNREAD {
+            for message in busy.delivered(session).await {
+                asked += 1;
+                assert_eq!(message.payload, asked.to_string().as_bytes(), "{lane}");
+            }
+        }
+        said += UNREAD;
+
+        // Now both talk, with new keys every few messages.
+        let (mut updates, mut wanted) = (0, asked);
+        while heard < said || updates < UPDATES {
+            let message = timeout(SOON, player.connection.receive()).await.expect("a message").unwrap();
+            player.received += u64::from(message.is_reliable());
+            match message.opcode {
+                opcode::KEY_UPDATE => updates += 1,
+                SAID => {
+                    heard += 1;
+                    assert_eq!(message.payload, heard.to_string().as_bytes(), "{lane}");
+                    if heard % 5 == 0 {
+                        wanted += 1;
+                        player.send(numbered(wanted)).await;
+                        if own > 0 {
+                            player.connection.update_key().await.unwrap();
+                            own -= 1;
+                        }
+                    }
+                    if heard % AHEAD == 0 {
+                        player.acknowledge().await;
+                    }
+                    while updates < UPDATES && said < heard + AHEAD {
+                        said += 1;
+                        busy.event(&gateway, session, SAID, &said.to_string());
+                    }
+                }
+                _ => {}
+            }
+        }
+        assert_eq!(own, 0, "{lane}");
+        while asked < wanted {
+            for message in busy.delivered(session).await {
+                asked += 1;
+                assert_eq!(message.payload, asked.to_string().as_bytes(), "{lane}");
+            }
+        }
     }
 }
 

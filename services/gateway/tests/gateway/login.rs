@@ -8,7 +8,9 @@ use std::{
 };
 
 use futures::{Stream, StreamExt};
-use shardkeep_rpc::accounts::{Held, Holding, Revocation, RevocationList, revocations_server::Revocations};
+use shardkeep_rpc::accounts::{
+    Closures, Held, Holding, Revocation, RevocationList, revocations_server::Revocations,
+};
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
@@ -20,6 +22,8 @@ pub(crate) struct StandInLogin {
     floors: Arc<Mutex<BTreeMap<u64, Revocation>>>,
     /// Everything that gateways said they hold.
     held: Arc<watch::Sender<Vec<Held>>>,
+    /// Which worlds are closed.
+    pub(crate) closed: Arc<watch::Sender<Closures>>,
     /// How often all streams were cut.
     cut: Arc<watch::Sender<u64>>,
 }
@@ -63,10 +67,17 @@ impl Revocations for StandInLogin {
         let (mut holding, this) = (request.into_inner(), self.clone());
         let (out, lists) = mpsc::channel(4);
         let mut cut = self.cut.subscribe();
+        let mut closed = self.closed.subscribe();
+        closed.mark_changed();
         tokio::spawn(async move {
             loop {
+                let mut closures = None;
                 let revocations = tokio::select! {
                     _ = cut.changed() => return,
+                    _ = closed.changed() => {
+                        closures = Some(closed.borrow_and_update().clone());
+                        Vec::new()
+                    }
                     held = holding.next() => match held {
                         Some(Ok(held)) => {
                             let outdated = this.outdated(&held);
@@ -77,7 +88,7 @@ impl Revocations for StandInLogin {
                     },
                     () = tokio::time::sleep(HEARTBEAT) => Vec::new(),
                 };
-                if out.send(Ok(RevocationList { revocations })).await.is_err() {
+                if out.send(Ok(RevocationList { revocations, closures })).await.is_err() {
                     return;
                 }
             }

@@ -4,6 +4,7 @@ mod backend;
 mod cluster;
 mod lanes;
 mod login;
+mod moves;
 mod player;
 mod world;
 
@@ -11,9 +12,12 @@ use std::time::Duration;
 
 use shardkeep_client::{ClientError, Config, raw};
 use shardkeep_cluster::link::{LinkEvent, MessageKind, PublishKind, ServerMessage, SessionChange};
-use shardkeep_rpc::gateway::{
-    AnnounceRequest, KickRequest, ListCostsRequest, ListSessionsRequest, RevokeAccountRequest,
-    announce_request::To, kick_request::Who,
+use shardkeep_rpc::{
+    accounts::{Closure, Closures},
+    gateway::{
+        AnnounceRequest, KickRequest, ListCostsRequest, ListSessionsRequest, RevokeAccountRequest,
+        announce_request::To, kick_request::Who,
+    },
 };
 use shardkeep_types::{BackendKind, DaemonKind, Epoch, GroupKey};
 use shardkeep_wire::{
@@ -421,6 +425,47 @@ async fn what_login_says_is_over_ends_also_later() {
     assert!(asked.list_sessions(of(8)).await.unwrap().into_inner().sessions.is_empty());
     cluster.ticket("gateway-1", 10).await;
     assert_eq!(asked.list_sessions(of(10)).await.unwrap().into_inner().tickets, [1]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_closed_world_sends_players_home_and_keeps_staff() {
+    let mut cluster = Cluster::start().await;
+    let mut world = cluster.world("world-1", 1).await;
+    let login = cluster.followed_login().await;
+    let (_one, _two) = (cluster.gateway("gateway-1").await, cluster.gateway("gateway-2").await);
+    let mut players = [cluster.player("gateway-1", 7).await, cluster.player("gateway-1", 8).await];
+    let mut staff = cluster.player("gateway-1", 9).await;
+    let close = |ends_ms, left_ms| {
+        let closure = Closure { world: 1, note: "new maps".into(), ends_ms, left_ms };
+        let elsewhere = Closure { world: 2, ..closure.clone() };
+        login.closed.send_replace(Closures { worlds: vec![closure, elsewhere], staff: vec![9] });
+    };
+    close(1, 3_600_000);
+    for player in &mut players {
+        let warned = player.next().await.unwrap().decode::<Announcement>().unwrap().text;
+        assert!(warned.contains("maintenance") && warned.ends_with(": new maps"), "{warned}");
+    }
+    // Who comes, or comes back at another gateway, is told too.
+    let [stays, mut moves] = players;
+    moves.resume(&cluster.address("gateway-2")).await.unwrap();
+    let mut late = cluster.player("gateway-2", 10).await;
+    for player in [&mut moves, &mut late] {
+        assert_eq!(player.next().await.unwrap().opcode, opcode::ANNOUNCEMENT);
+    }
+    close(2, 0);
+    for mut player in [stays, moves, late] {
+        let end = player.last_word().await.expect("it is told why");
+        assert_eq!((end.code(), end.detail.as_str()), (ErrorCode::Maintenance, "new maps"));
+    }
+    // From a ticket of before.
+    let mut early = cluster.player("gateway-1", 11).await;
+    assert_eq!(early.end().await, Some(ErrorCode::Maintenance));
+    staff.request(LIST, 1, b"still here").await;
+    assert_eq!(&world.delivered(staff.session).await[0].payload[..], b"still here");
+    login.closed.send_replace(Closures::default());
+    let mut again = cluster.player("gateway-1", 7).await;
+    again.request(LIST, 1, b"again").await;
+    assert_eq!(&world.delivered(again.session).await[0].payload[..], b"again");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

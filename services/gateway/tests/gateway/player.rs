@@ -132,10 +132,14 @@ impl Player {
 
     /// Why the connection ends; what comes before is forgotten.
     pub(crate) async fn end(&mut self) -> Option<ErrorCode> {
+        self.last_word().await.map(|error| error.code())
+    }
+
+    pub(crate) async fn last_word(&mut self) -> Option<Error> {
         loop {
             let message = timeout(SOON, self.connection.receive()).await.expect("an end").ok()?;
             if (message.opcode, message.head) == (opcode::ERROR, Head::Event) {
-                return Some(message.decode::<Error>().unwrap().code());
+                return Some(message.decode::<Error>().unwrap());
             }
         }
     }

@@ -1,6 +1,7 @@
-//! Closes a world to players, or opens it again. Accounts of the staff may enter; who is inside stays.
+//! Closes a world to players, or opens it again. Players who are inside are sent home after a while; accounts of the
+//! staff stay and may enter.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use shardkeep_rpc::{accounts, gm};
 
@@ -11,27 +12,38 @@ use crate::{
     role::Right,
 };
 
+/// How long players may stay, if the operator does not say, and at most.
+const STAY: u32 = 60;
+const LONGEST_STAY: u32 = 24 * 3_600;
+
 pub(crate) struct Maintenance {
     world: u32,
     closed: bool,
+    seconds: u32,
 }
 
 impl TryFrom<gm::Maintenance> for Maintenance {
     type Error = CommandError;
 
     fn try_from(command: gm::Maintenance) -> Result<Self, CommandError> {
-        let gm::Maintenance { world, closed } = command;
+        let gm::Maintenance { world, closed, seconds } = command;
+        let seconds = seconds.unwrap_or(STAY);
         if world == 0 {
             return Err(CommandError::Malformed("worlds are numbered from 1: say which".into()));
         }
-        Ok(Self { world, closed })
+        if seconds > LONGEST_STAY {
+            return Err(CommandError::Malformed(format!("seconds: at most {LONGEST_STAY}, a day")));
+        }
+        Ok(Self { world, closed, seconds })
     }
 }
 
 impl fmt::Display for Maintenance {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let change = if self.closed { "close" } else { "open" };
-        write!(f, "{change} world {} to players", self.world)
+        match self.closed {
+            true => write!(f, "close world {} to players, who may stay {} s", self.world, self.seconds),
+            false => write!(f, "open world {} to players", self.world),
+        }
     }
 }
 
@@ -42,11 +54,21 @@ impl Act for Maintenance {
     async fn execute(&self, desk: &Desk<'_>) -> Result<Outcome, CommandError> {
         let (client, login) = desk.peers().accounts()?;
         let note = if self.closed { desk.reason.to_owned() } else { String::new() };
-        let request = accounts::SetMaintenanceRequest { world: self.world, closed: self.closed, note };
+        let stay_ms = Duration::from_secs(self.seconds.into()).as_millis();
+        let request = accounts::SetMaintenanceRequest {
+            world: self.world,
+            closed: self.closed,
+            note,
+            stay_ms: u64::try_from(stay_ms).unwrap_or(u64::MAX),
+        };
         let changed = patiently(&client, &request, |mut client, request| async move {
             client.set_maintenance(request).await
         });
         changed.await.map_err(refusal(&login))?;
-        Ok(Outcome::done(if self.closed { "closed to players; staff may enter" } else { "open to players" }))
+        Ok(Outcome::done(match (self.closed, self.seconds) {
+            (true, 0) => "closed to players, who are sent home now; staff stay".to_owned(),
+            (true, seconds) => format!("closed to players, who are sent home in {seconds} s; staff stay"),
+            (false, _) => "open to players".to_owned(),
+        }))
     }
 }

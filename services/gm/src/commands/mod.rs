@@ -194,8 +194,9 @@ mod tests {
             gm::Operator { name: "bob".into(), role: "viewer".into(), password: "secret-word".into() };
         let shown = parse(Wire::Operator(operator)).ok().unwrap().to_string();
         assert_eq!(shown, "operator bob becomes viewer with a new password");
-        let close = parse(Wire::Maintenance(gm::Maintenance { world: 2, closed: true })).ok().unwrap();
-        assert_eq!(close.to_string(), "close world 2 to players");
+        let close = gm::Maintenance { world: 2, closed: true, seconds: None };
+        let close = parse(Wire::Maintenance(close)).ok().unwrap();
+        assert_eq!(close.to_string(), "close world 2 to players, who may stay 60 s");
         assert!(close.changes());
         let look = parse(Wire::Sessions(gm::AccountSessions { account: "bob".into() }));
         assert!(look.is_ok_and(|command| !command.changes()));
@@ -212,7 +213,8 @@ mod tests {
             Wire::Broadcast(gm::Broadcast { world: 0, text: "\u{7}".into() }),
             Wire::Teleport(gm::Teleport { character: "x".into(), x_mm: -1, ..Default::default() }),
             Wire::LogOut(gm::Target { who: Some(gm::target::Who::Character("x".into())) }),
-            Wire::Maintenance(gm::Maintenance { world: 0, closed: true }),
+            Wire::Maintenance(gm::Maintenance { world: 0, closed: true, seconds: None }),
+            Wire::Maintenance(gm::Maintenance { world: 1, closed: true, seconds: Some(86_401) }),
             Wire::Sessions(gm::AccountSessions { account: " ".into() }),
             Wire::Unban(gm::Target { who: Some(gm::target::Who::Character("x".into())) }),
         ];

@@ -48,6 +48,7 @@ fn command(name: &str, fields: &Fields) -> Result<Command, WebError> {
         "maintenance" => Command::Maintenance(gm::Maintenance {
             world: fields.number("world")?,
             closed: text("mode") == "closed",
+            seconds: Some(fields.number("seconds")?),
         }),
         "broadcast" => {
             Command::Broadcast(gm::Broadcast { world: fields.number("world")?, text: text("text") })

@@ -89,7 +89,9 @@ fn broadcast(visitor: &Visitor, world: u32) -> Option<Markup> {
 fn maintenance(visitor: &Visitor, world: u32) -> Option<Markup> {
     let fields = html!(
         "{}<label>Players <select name=\"mode\"><option value=\"closed\">stay out (the reason is shown to them)</option>"
-        "<option value=\"open\">may enter</option></select></label>"; hidden("world", &world.to_string()),
+        "<option value=\"open\">may enter</option></select></label>"
+        "<label>Who is inside may stay, seconds <input name=\"seconds\" type=\"number\" min=\"0\" max=\"86400\" "
+        "value=\"60\" required></label>"; hidden("world", &world.to_string()),
     );
     command(visitor, Right::Maintenance, "maintenance", "/worlds", &fields, "Maintenance")
 }

@@ -5,7 +5,9 @@ use std::{collections::HashMap, sync::Arc};
 
 use parking_lot::Mutex;
 
-use crate::{limits::Origin, metrics};
+use shardkeep_daemon::Origin;
+
+use crate::metrics;
 
 /// Overflow: the newcomer is told UNAVAILABLE and counted.
 #[derive(Clone)]

@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use shardkeep_daemon::Origin;
 use shardkeep_patch::ChunkId;
 use shardkeep_wire::{
     Message, WireError,
@@ -21,7 +22,7 @@ use super::{
     store::Blob,
     throttle::Throttle,
 };
-use crate::{LoginError, connection::Connection, limits::Origin, metrics};
+use crate::{LoginError, connection::Connection, metrics};
 
 /// A client that asks for nothing so long has what it wants.
 const SILENT_AFTER: Duration = Duration::from_secs(30);

@@ -1,6 +1,10 @@
-//! Whose sessions are over, as gateways hear it: at once, of every replica, and after a time out of reach.
+//! Whose sessions are over, as gateways hear it: at once, of every replica, and after a time out of reach; and which
+//! worlds are closed.
 
-use shardkeep_rpc::accounts::{BanRequest, Held, Holding, LogOutRequest, Revocation, RevocationList};
+use shardkeep_rpc::accounts::{
+    BanRequest, Closures, Held, Holding, LogOutRequest, Revocation, RevocationList, SetMaintenanceRequest,
+    SetStaffRequest,
+};
 use shardkeep_testkit::Postgres;
 use shardkeep_wire::payload::ErrorCode;
 use tokio::{sync::mpsc, time::timeout};
@@ -32,6 +36,19 @@ impl Follower {
             loop {
                 let list = self.lists.message().await.unwrap().expect("the stream stays");
                 if let Some(found) = list.revocations.into_iter().find(|it| it.account == account) {
+                    return found;
+                }
+            }
+        };
+        timeout(SOON, waiting).await.expect("it is told")
+    }
+
+    /// The next word about closed worlds for which `wanted` holds.
+    async fn closed(&mut self, wanted: impl Fn(&Closures) -> bool) -> Closures {
+        let waiting = async {
+            loop {
+                let list = self.lists.message().await.unwrap().expect("the stream stays");
+                if let Some(found) = list.closures.filter(&wanted) {
                     return found;
                 }
             }
@@ -74,6 +91,31 @@ async fn gateways_hear_of_it_whichever_replica_did_it() {
     // And what it comes to hold later, of a generation that has passed meanwhile.
     late.hold(bob, 1).await;
     assert_eq!(late.told(bob).await.below_generation, 2);
+}
+
+#[tokio::test]
+async fn gateways_hear_which_worlds_are_closed_and_to_whom() {
+    let cluster = Cluster::start().await;
+    cluster.account("alice", "right").await;
+    let grace = cluster.account("grace", "right").await;
+    let mut accounts = cluster.accounts();
+    let mut early = Follower::new(&cluster).await;
+    assert!(early.closed(|_| true).await.worlds.is_empty());
+    let close = SetMaintenanceRequest { world: 1, closed: true, note: "new maps".into(), stay_ms: 90_000 };
+    accounts.set_maintenance(close.clone()).await.unwrap();
+    let mut late = Follower::new(&cluster).await;
+    for follower in [&mut early, &mut late] {
+        let told = follower.closed(|closures| !closures.worlds.is_empty()).await;
+        let world = &told.worlds[0];
+        assert_eq!((told.worlds.len(), world.world, world.note.as_str()), (1, 1, "new maps"));
+        assert!((30_000..=90_000).contains(&world.left_ms) && told.staff.is_empty(), "{told:?}");
+    }
+    accounts.set_staff(SetStaffRequest { name: "grace".into(), staff: true }).await.unwrap();
+    early.closed(|closures| closures.staff == [grace]).await;
+    accounts.set_maintenance(SetMaintenanceRequest { stay_ms: 0, ..close.clone() }).await.unwrap();
+    early.closed(|closures| closures.worlds[0].left_ms == 0).await;
+    accounts.set_maintenance(SetMaintenanceRequest { closed: false, ..close }).await.unwrap();
+    early.closed(|closures| closures.worlds.is_empty() && closures.staff.is_empty()).await;
 }
 
 #[tokio::test]

@@ -57,7 +57,10 @@ async fn a_closed_world_lets_staff_in_and_nobody_else() {
     let list = player.worlds_until(open).await;
     assert!(list.worlds[0].recommended && list.worlds[0].note.is_empty());
 
-    let close = SetMaintenanceRequest { world: 1, closed: true, note: "until nine".into() };
+    let close =
+        |stay_ms| SetMaintenanceRequest { world: 1, closed: true, note: "until nine".into(), stay_ms };
+    assert_eq!(accounts.set_maintenance(close(u64::MAX)).await.unwrap_err().code(), Code::InvalidArgument);
+    let close = close(60_000);
     accounts.set_maintenance(close).await.unwrap();
     let closed = |list: &WorldList| {
         list.worlds.first().is_some_and(|world| world.status() == WorldStatus::WorldMaintenance)
@@ -69,11 +72,11 @@ async fn a_closed_world_lets_staff_in_and_nobody_else() {
     assert!(staff.worlds_until(closed).await.worlds[0].may_enter);
     staff.select(1).await.unwrap();
 
-    let opened = SetMaintenanceRequest { world: 1, closed: false, note: String::new() };
+    let opened = SetMaintenanceRequest { world: 1, ..SetMaintenanceRequest::default() };
     accounts.set_maintenance(opened).await.unwrap();
     player.worlds_until(open).await;
     player.select(1).await.unwrap();
-    let nowhere = SetMaintenanceRequest { world: 0, closed: true, note: String::new() };
+    let nowhere = SetMaintenanceRequest { closed: true, ..SetMaintenanceRequest::default() };
     assert_eq!(accounts.set_maintenance(nowhere).await.unwrap_err().code(), Code::InvalidArgument);
 }
 

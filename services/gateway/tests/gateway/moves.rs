@@ -1,0 +1,206 @@
+//! Planned moves between gateways: whatever is said meanwhile is heard once and in order.
+
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use shardkeep_cluster::link::{GatewayId, LinkEvent, MessageKind, PublishKind, ServerMessage, SessionChange};
+use shardkeep_types::{BackendKind, DaemonKind, Epoch, GroupKey, SessionId};
+use shardkeep_wire::{Head, opcode};
+use tokio::{sync::oneshot, time::timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    backend::Backend,
+    cluster::{Cluster, SOON, spec},
+    player::Player,
+};
+
+const ROLL: u16 = 0x8001;
+const SAID: u16 = 0x8002;
+/// Numbers that may be said and not heard: a patient backend, because a log overflows.
+const AHEAD: u64 = 300;
+
+fn table() -> GroupKey {
+    GroupKey::new(u16::from(BackendKind::FIRST_CUSTOM.0) << 8, 0, 1)
+}
+
+/// A backend that counts as fast as its hearer hears: to the session, to a group of the session, to the session ...
+struct Counter {
+    backend: Backend,
+    session: SessionId,
+    gateway: Option<GatewayId>,
+    heard: Arc<AtomicU64>,
+}
+
+impl Counter {
+    /// Counts until `enough`, tells how far it came, and goes on listening.
+    async fn run(mut self, enough: CancellationToken, last: oneshot::Sender<u64>) {
+        let mut said = 0;
+        // The first one comes when the session hears the table.
+        while !enough.is_cancelled() {
+            while let Ok(event) = self.backend.events.try_recv() {
+                self.linked(event);
+            }
+            let ready = said > 0 || self.backend.hub.watchers(table()) > 0;
+            match &self.gateway {
+                Some(gateway) if ready && said < self.heard.load(Ordering::Acquire) + AHEAD => {
+                    self.say(gateway, said);
+                    said += 1;
+                    // Others share the thread.
+                    if said % 7 == 0 {
+                        tokio::task::yield_now().await;
+                    }
+                }
+                _ => tokio::task::yield_now().await,
+            }
+        }
+        last.send(said).unwrap();
+        while let Some(event) = self.backend.events.recv().await {
+            self.linked(event);
+        }
+    }
+
+    fn say(&self, gateway: &GatewayId, number: u64) {
+        let message = ServerMessage::event(SAID, number.to_le_bytes().to_vec());
+        if number.is_multiple_of(2) {
+            self.backend.hub.send(gateway, &[self.session], vec![message]);
+        } else {
+            self.backend.hub.publish(table(), Epoch(1), PublishKind::Event, message);
+        }
+    }
+
+    fn linked(&mut self, event: LinkEvent) {
+        match event {
+            LinkEvent::Session { gateway, event }
+                if (event.session, event.what) == (self.session, SessionChange::Joined) =>
+            {
+                self.backend.hub.subscribe(&gateway, self.session, &[table()], true);
+                self.gateway = Some(gateway);
+            }
+            LinkEvent::Deliver { gateway, session, messages, .. } => {
+                for message in messages.into_iter().filter(|it| it.kind == MessageKind::Request) {
+                    let reply = ServerMessage::reply(ROLL, message.request, message.payload);
+                    self.backend.hub.send(&gateway, &[session], vec![reply]);
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// The player, and what has been heard in order.
+struct Hearer {
+    player: Player,
+    next: u64,
+    heard: Arc<AtomicU64>,
+    asked: u32,
+    answered: BTreeSet<u32>,
+}
+
+impl Hearer {
+    async fn hear(&mut self) {
+        let message = self.player.next().await.unwrap();
+        match (message.opcode, message.head) {
+            (SAID, _) => {
+                let number = u64::from_le_bytes(message.payload[..].try_into().unwrap());
+                assert_eq!(number, self.next, "lost or said twice");
+                self.next += 1;
+                self.heard.store(self.next, Ordering::Release);
+            }
+            (ROLL, Head::Reply(request)) => assert!(self.answered.insert(request), "answered twice"),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Asks, and goes without waiting for the answer.
+    async fn ask(&mut self) {
+        self.asked += 1;
+        self.player.request(ROLL, self.asked, b"6").await;
+    }
+
+    async fn go(&mut self, address: &str) {
+        self.player.resume(address).await.unwrap();
+        let ready = &self.player.established.ready;
+        assert!(ready.continued, "a planned move keeps the log");
+        if ready.received < u64::from(self.asked) {
+            // The question did not get there; a client repeats what was not received.
+            self.player.request(ROLL, self.asked, b"6").await;
+        }
+        self.player.acknowledge().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_lost_or_said_twice_while_a_session_moves_to_and_fro() {
+    let mut cluster = Cluster::start().await;
+    let _world = cluster.world("world-1", 1).await;
+    let range = spec(BackendKind::FIRST_CUSTOM, 0x8000, 0x80ff);
+    let mut backend = cluster.backend(DaemonKind::Backend, "counter-1", range).await;
+    let (_one, _two) = (cluster.gateway("gateway-1").await, cluster.gateway("gateway-2").await);
+    for _ in 0..2 {
+        backend.until("link", |event| matches!(event, LinkEvent::Up { .. }).then_some(())).await;
+    }
+    let (heard, enough) = (Arc::new(AtomicU64::new(0)), CancellationToken::new());
+    let player = cluster.player("gateway-1", 7).await;
+    let counter = Counter { backend, session: player.session, gateway: None, heard: heard.clone() };
+    let (last, said) = oneshot::channel();
+    let counter = tokio::spawn(counter.run(enough.clone(), last));
+    let mut hearer = Hearer { player, next: 0, heard, asked: 0, answered: BTreeSet::new() };
+    let addresses = ["gateway-2", "gateway-1"].map(|name| cluster.address(name));
+    let moves = async {
+        for round in 0..30 {
+            for _ in 0..round % 5 * 20 {
+                hearer.hear().await;
+            }
+            hearer.ask().await;
+            hearer.go(&addresses[round % 2]).await;
+        }
+        enough.cancel();
+        let said = said.await.unwrap();
+        while hearer.next < said || hearer.answered.len() < 30 {
+            hearer.hear().await;
+        }
+    };
+    timeout(3 * SOON, moves).await.expect("every number is heard");
+    counter.abort();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_waits_for_a_zone_moves_too() {
+    let mut cluster = Cluster::start().await;
+    let mut world = cluster.world("world-1", 1).await;
+    let mut zone = cluster.zone("zone-1").await;
+    let (_one, _two) = (cluster.gateway("gateway-1").await, cluster.gateway("gateway-2").await);
+    for _ in 0..2 {
+        zone.until("link", |event| matches!(event, LinkEvent::Up { .. }).then_some(())).await;
+    }
+    let mut player = cluster.player("gateway-1", 7).await;
+    let session = player.session;
+    let gateway = world.session(session, SessionChange::Joined).await;
+    world.hub.bind(&gateway, session, BackendKind::ZONE, "zone-1", Epoch(5));
+    zone.until("bound", |event| matches!(event, LinkEvent::Bound { .. }).then_some(())).await;
+    player.request(opcode::GET_INVENTORY, 1, b"held").await;
+    player.request(opcode::LIST_CHARACTERS, 2, b"").await;
+    // Both were read, so the first waits for the zone.
+    world.delivered(session).await;
+
+    player.resume(&cluster.address("gateway-2")).await.unwrap();
+    assert_eq!((player.established.ready.continued, player.established.ready.received), (true, 2));
+    let (gateway, _) = zone.bound(session).await;
+    assert_eq!(&*gateway, "gateway-2");
+    let heard = zone.delivered(session).await;
+    assert_eq!((heard.len(), heard[0].request, &heard[0].payload[..]), (1, 1, &b"held"[..]));
+
+    // The world still answers where it was asked.
+    world.hub.send(
+        &"gateway-1".into(),
+        &[session],
+        vec![ServerMessage::reply(opcode::LIST_CHARACTERS, 2, "x")],
+    );
+    assert_eq!(player.text(opcode::LIST_CHARACTERS).await, "x");
+}
