@@ -26,6 +26,7 @@ use crate::{
     Config, DuplicateLogins,
     central::{Centre, SilentSeeds},
     config,
+    evenly::Moments,
     gateways::Gateways,
     groups::Groups,
     limits::Limits,
@@ -61,6 +62,8 @@ pub(crate) struct Door {
     /// Bounds connections. Those who log in wait in a queue, so neighbours stay.
     pub(crate) crowd: Crowd,
     pub(crate) pool: Pool,
+    /// When steps of the handshake end.
+    pub(crate) moments: Moments,
     pub(crate) puzzles: Puzzles,
     pub(crate) limits: Limits,
     pub(crate) worlds: Worlds,
@@ -120,6 +123,7 @@ impl Door {
                 neighbours: Neighbours::Stay,
             }),
             pool: Pool::new(&config),
+            moments: Moments::new().context("a thread for the ends of steps")?,
             puzzles: Puzzles::new(config.puzzle.clone(), puzzle_seed),
             limits: Limits::new(config.limits.clone()),
             worlds,

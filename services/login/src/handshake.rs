@@ -8,7 +8,7 @@ use shardkeep_wire::{
     Message,
     opcode::{self, Phase},
 };
-use tokio::time::{sleep_until, timeout, timeout_at};
+use tokio::time::{timeout, timeout_at};
 
 use crate::{
     LoginError,
@@ -24,8 +24,6 @@ use crate::{
 const HANDSHAKE_WITHIN: Duration = Duration::from_secs(15);
 /// Codes tried on one connection.
 const CODES: usize = 3;
-/// See [`evenly`].
-const STEP: Duration = Duration::from_millis(5);
 /// Puzzles that one connection is given.
 const PUZZLES: usize = 4;
 /// Share of the connections in use above which a client is hung up on while it solves its puzzle.
@@ -87,13 +85,13 @@ async fn logon(
     let logon = Logon::new(preface, connection.peer().ip(), begun, begun + HANDSHAKE_WITHIN);
 
     let hello = greeting(connection, door, preface, &logon).await?;
-    let challenge = connection.unless_gone(Box::pin(evenly(logon.hello(door, &hello)))).await;
+    let challenge = connection.unless_gone(Box::pin(door.moments.evenly(logon.hello(door, &hello)))).await;
     let (logon, reply) = challenge.map_err(answering(&hello))?;
     connection.send(&reply).await?;
 
     connection.enter(Phase::LoginChallenged);
     let proof = connection.receive().await?;
-    let verified = connection.unless_gone(Box::pin(evenly(logon.proof(door, &proof)))).await;
+    let verified = connection.unless_gone(Box::pin(door.moments.evenly(logon.proof(door, &proof)))).await;
     let (logon, reply, suite) = verified.map_err(answering(&proof))?;
     connection.send(&reply).await?;
 
@@ -103,16 +101,6 @@ async fn logon(
     let finished = connection.receive().await?;
     let checked = logon.finished(&finished).map_err(answering(&finished))?;
     Ok((checked, finished))
-}
-
-/// Ends a step of the handshake at a whole multiple of [`STEP`] after its beginning, however it ends: what is read and
-/// reckoned for an account that exists takes some microseconds more, which many attempts would show.
-async fn evenly<T>(step: impl Future<Output = T>) -> T {
-    let begun = tokio::time::Instant::now();
-    let done = step.await;
-    let steps = begun.elapsed().as_micros() / STEP.as_micros() + 1;
-    sleep_until(begun + STEP * u32::try_from(steps).unwrap_or(u32::MAX)).await;
-    done
 }
 
 /// The `Hello` that may pass: under load, one that brings the answer to a puzzle. Who has nothing else to offer than
@@ -140,16 +128,4 @@ async fn greeting(
         }
     }
     Err(LoginError::Puzzled.into())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn a_quick_step_takes_as_long_as_a_slower_one() {
-        let begun = Instant::now();
-        assert_eq!(evenly(async { 7 }).await, 7);
-        assert!(begun.elapsed() >= STEP);
-    }
 }

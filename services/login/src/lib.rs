@@ -10,6 +10,7 @@ mod connection;
 mod conversation;
 mod door;
 mod error;
+mod evenly;
 mod gateways;
 mod groups;
 mod handshake;

@@ -1,0 +1,130 @@
+//! Steps of the handshake that end at moments which tell nothing of how long they took. What is read and reckoned for an
+//! account that exists takes some microseconds more than for one that does not, and many attempts would show that.
+//!
+//! A runtime's timer cannot hide it: the thread that waits for it sleeps for so many whole milliseconds from when it has
+//! nothing else to do, which is when the step is done. So a thread of its own ends the steps, by the clock.
+
+use std::{
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use parking_lot::{Condvar, Mutex};
+use tokio::sync::oneshot;
+
+/// A step ends a whole multiple of this after its beginning, at the next [`TICK`].
+const STEP: Duration = Duration::from_millis(5);
+/// Ends of steps lie whole multiples of this apart.
+const TICK: Duration = Duration::from_millis(1);
+
+/// Ends steps until it is dropped.
+pub(crate) struct Moments(Arc<Shared>);
+
+struct Shared {
+    waiting: Mutex<Waiting>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Waiting {
+    /// Bound: one for each connection in its handshake. Overflow: there is none.
+    steps: Vec<Step>,
+    over: bool,
+}
+
+struct Step {
+    due: Instant,
+    ended: oneshot::Sender<()>,
+}
+
+impl Moments {
+    /// # Errors
+    /// When the system gives no thread.
+    pub(crate) fn new() -> std::io::Result<Self> {
+        let shared = Arc::new(Shared { waiting: Mutex::default(), changed: Condvar::new() });
+        let thread = shared.clone();
+        thread::Builder::new().name("step-ends".into()).spawn(move || thread.run())?;
+        Ok(Self(shared))
+    }
+
+    /// Takes a step, and ends when that tells nothing.
+    pub(crate) async fn evenly<T>(&self, step: impl Future<Output = T>) -> T {
+        let begun = Instant::now();
+        let done = step.await;
+        let (ended, end) = oneshot::channel();
+        self.0.waiting.lock().steps.push(Step { due: end_of(begun, Instant::now()), ended });
+        self.0.changed.notify_one();
+        // The thread ends steps before it drops them.
+        let _ = end.await;
+        done
+    }
+}
+
+impl Drop for Moments {
+    fn drop(&mut self) {
+        self.0.waiting.lock().over = true;
+        self.0.changed.notify_one();
+    }
+}
+
+impl Shared {
+    fn run(&self) {
+        let begun = Instant::now();
+        let mut waiting = self.waiting.lock();
+        while !waiting.over {
+            if waiting.steps.is_empty() {
+                self.changed.wait(&mut waiting);
+                continue;
+            }
+            drop(waiting);
+            thread::sleep(until_tick(begun.elapsed()));
+            waiting = self.waiting.lock();
+            let now = Instant::now();
+            for step in waiting.steps.extract_if(.., |step| step.due <= now) {
+                // Its client may have gone.
+                let _ = step.ended.send(());
+            }
+        }
+    }
+}
+
+/// The first whole multiple of [`STEP`] after `begun` that is not over at `now`.
+fn end_of(begun: Instant, now: Instant) -> Instant {
+    let steps = now.saturating_duration_since(begun).as_micros() / STEP.as_micros() + 1;
+    begun + STEP * u32::try_from(steps).unwrap_or(u32::MAX)
+}
+
+/// Until the next whole multiple of [`TICK`].
+fn until_tick(elapsed: Duration) -> Duration {
+    let past = elapsed.as_nanos() % TICK.as_nanos();
+    TICK - Duration::from_nanos(u64::try_from(past).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_quick_step_takes_as_long_as_a_slower_one() {
+        let (moments, begun) = (Moments::new().unwrap(), Instant::now());
+        let steps = (0..50u64).map(|number| {
+            moments.evenly(async move {
+                tokio::time::sleep(Duration::from_micros(100 * number)).await;
+                number
+            })
+        });
+        assert_eq!(futures::future::join_all(steps).await, (0..50).collect::<Vec<_>>());
+        assert!(begun.elapsed() >= STEP);
+        assert!(moments.0.waiting.lock().steps.is_empty());
+    }
+
+    #[test]
+    fn ends_are_whole_steps_and_ticks() {
+        let begun = Instant::now();
+        let end = |micros| end_of(begun, begun + Duration::from_micros(micros)) - begun;
+        assert_eq!([0, 1, 4_999, 5_000, 12_000].map(end).map(|it| it.as_millis()), [5, 5, 5, 10, 15]);
+        let tick = |micros| until_tick(Duration::from_micros(micros)).as_micros();
+        assert_eq!([0, 1, 999, 1_000, 1_500].map(tick), [1_000, 999, 1, 1_000, 500]);
+    }
+}
