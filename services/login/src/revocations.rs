@@ -78,12 +78,16 @@ impl ToldLately {
             self.below.retain(|_, (_, at)| now.saturating_duration_since(*at) < kept);
             self.swept = Some(now);
         }
-        found.retain(|new| {
-            let known = self.below.get(&new.account).is_some_and(|(below, _)| *below >= new.below);
-            if !known {
-                self.below.insert(new.account, (new.below, now));
+        found.retain(|new| match self.below.get_mut(&new.account) {
+            // Kept for as long as it is found: the last ones before a quiet time are found by every look.
+            Some((below, at)) if *below >= new.below => {
+                *at = now;
+                false
             }
-            !known
+            _ => {
+                self.below.insert(new.account, (new.below, now));
+                true
+            }
         });
     }
 }
@@ -312,6 +316,10 @@ mod tests {
         assert_eq!(*follower.try_recv().unwrap(), [of(1, 2), of(2, 5)]);
         assert_eq!(*follower.try_recv().unwrap(), [of(2, 6)]);
         assert!(follower.try_recv().is_err());
+        for second in 1..20 {
+            revocations.publish(vec![of(2, 6)], now + Duration::from_secs(second));
+        }
+        assert!(follower.try_recv().is_err(), "what every look finds is told once");
         revocations.publish(vec![of(1, 2)], now + Duration::from_secs(60));
         assert_eq!(revocations.told.lock().below.len(), 1, "what is old is forgotten");
     }

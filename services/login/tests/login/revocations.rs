@@ -30,12 +30,13 @@ impl Follower {
         self.holds.send(Holding { held: vec![Held { account, generation }] }).await.unwrap();
     }
 
-    /// The next revocation of that account.
+    /// The next revocation of that account; of several in one list, the highest.
     pub(crate) async fn told(&mut self, account: u64) -> Revocation {
         let waiting = async {
             loop {
                 let list = self.lists.message().await.unwrap().expect("the stream stays");
-                if let Some(found) = list.revocations.into_iter().find(|it| it.account == account) {
+                let of_account = list.revocations.into_iter().filter(|it| it.account == account);
+                if let Some(found) = of_account.max_by_key(|it| it.below_generation) {
                     return found;
                 }
             }
