@@ -10,7 +10,10 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use shardkeep_client::{Config, wire::preface::deployment_tag};
+use shardkeep_client::{
+    Config,
+    wire::preface::{Service, deployment_tag},
+};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     task::JoinSet,
@@ -75,10 +78,12 @@ impl Field {
         source::pick(&self.orders.gateways).copied()
     }
 
-    /// A login server or a gateway.
-    pub fn player_door(&self) -> Option<Loopback> {
-        let doors = [self.login(), self.gateway()];
-        source::pick(&doors).copied().flatten()
+    /// A login server or a gateway; `None`: the one that was picked is not there.
+    pub fn player_door(&self) -> Option<(Service, Loopback)> {
+        match source::below(2) {
+            0 => self.login().map(|at| (Service::Login, at)),
+            _ => self.gateway().map(|at| (Service::Gateway, at)),
+        }
     }
 
     pub fn dns(&self) -> Loopback {

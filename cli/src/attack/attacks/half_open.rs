@@ -18,9 +18,8 @@ struct Half {
 pub async fn run(field: Arc<Field>, tally: Arc<Tally>) {
     let doors = field.clone();
     by_connection(field, tally, || {
-        let service = if source::below(2) == 0 { Service::Login } else { Service::Gateway };
-        let target = if service == Service::Login { doors.login() } else { doors.gateway() };
-        Some((target?, Half { hello: service == Service::Login && source::below(2) == 0, service }))
+        let (service, target) = doors.player_door()?;
+        Some((target, Half { hello: service == Service::Login && source::below(2) == 0, service }))
     })
     .await;
 }

@@ -4,6 +4,7 @@ mod account_probing;
 mod connect_flood;
 mod dns_flood;
 mod dns_malformed;
+mod flood;
 mod garbage;
 mod half_open;
 mod out_of_phase;

@@ -2,75 +2,21 @@
 //! connection, of a version that nobody speaks, and bare noise. A server that answers with many more bytes than it got
 //! would be an amplifier.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
-use tokio::{net::UdpSocket, time::sleep};
-
-use super::{Field, Tally};
+use super::{Field, Tally, flood};
 use crate::attack::source;
 
-/// Packets of one attempt.
-const BURST: usize = 20;
-/// Sockets, each at an address of its own.
-const SOCKETS: usize = 64;
-/// How late an answer may be.
-const LATE: Duration = Duration::from_millis(200);
 /// What a server may answer to an address that has proved nothing, in multiples of what came (RFC 9000, section 8.1).
 const MOST_ANSWERED: u64 = 3;
 /// A first packet is at least so long (RFC 9000, section 14.1).
 const INITIAL: usize = 1_200;
 
 pub async fn run(field: Arc<Field>, tally: Arc<Tally>) {
-    let doors: Vec<_> = (0..SOCKETS).filter_map(|_| field.player_door()).collect();
-    let mut sockets = Vec::new();
-    for door in doors {
-        match source::datagrams(door).await {
-            Ok(socket) => sockets.push(socket),
-            Err(error) => tally.remark(&format!("no socket: {error}")),
-        }
-    }
-    let mut pace = field.pace();
-    let (mut said, mut heard) = (Traffic::default(), Traffic::default());
-    while pace.next().await {
-        let Some(socket) = source::pick(&sockets) else { return };
-        for _ in 0..BURST {
-            let packet = packet();
-            // A full buffer is the network's answer to a flood.
-            if socket.try_send(&packet).is_ok() {
-                said.add(packet.len());
-            }
-        }
-        heard.hear(socket);
-    }
-    // What is still on its way.
-    sleep(LATE).await;
-    sockets.iter().for_each(|socket| heard.hear(socket));
-    tally.attempts(said.packets);
-    tally.accepted_many("answered", heard.packets.min(said.packets));
-    tally.refused_many("no answer", said.packets.saturating_sub(heard.packets));
+    let door = || field.player_door().map(|(_, at)| at);
+    let Some((said, heard)) = flood::run(&field, &tally, door, packet).await else { return };
     if heard.bytes > MOST_ANSWERED * said.bytes {
         tally.breach(&format!("{} bytes of answers to {} bytes of noise", heard.bytes, said.bytes));
-    }
-}
-
-#[derive(Default)]
-struct Traffic {
-    packets: u64,
-    bytes: u64,
-}
-
-impl Traffic {
-    fn add(&mut self, bytes: usize) {
-        self.packets += 1;
-        self.bytes += bytes as u64;
-    }
-
-    /// Takes the answers that have arrived.
-    fn hear(&mut self, socket: &UdpSocket) {
-        let mut buffer = [0; 2_048];
-        while let Ok(length) = socket.try_recv(&mut buffer) {
-            self.add(length);
-        }
     }
 }
 

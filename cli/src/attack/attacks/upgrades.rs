@@ -3,9 +3,6 @@
 
 use std::sync::Arc;
 
-use shardkeep_client::wire::preface::Service;
-use tokio::time::Instant;
-
 use super::{AsyncAttempt, Field, Line, Tally, by_connection, soon};
 use crate::attack::{
     line::{End, preface},
@@ -26,10 +23,7 @@ struct Upgrade {
 pub async fn run(field: Arc<Field>, tally: Arc<Tally>) {
     let doors = field.clone();
     by_connection(field, tally, || {
-        let (service, target) = match source::below(2) {
-            0 => (Service::Login, doors.login()?),
-            _ => (Service::Gateway, doors.gateway()?),
-        };
+        let (service, target) = doors.player_door()?;
         Some((target, upgrade(&preface(service, doors.deployment()))))
     })
     .await;
@@ -63,7 +57,7 @@ fn masked(head: u8, payload: &[u8]) -> Vec<u8> {
 
 impl AsyncAttempt for Upgrade {
     async fn go(self, mut line: Line, field: &Field, tally: &Tally) {
-        let until: Instant = if self.silent { field.until() } else { soon(field) };
+        let until = if self.silent { field.until() } else { soon(field) };
         let end = match line.send(&self.opening).await {
             Ok(()) => line.hang_up(until).await,
             Err(_) => End::Reset,
