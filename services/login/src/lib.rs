@@ -18,6 +18,7 @@ mod limits;
 mod logon;
 mod maintenance;
 mod metrics;
+mod outage;
 mod pool;
 mod presence;
 mod puzzle;

@@ -12,7 +12,8 @@ use shardkeep_store::{Database, Error, accounts::closed_worlds};
 use shardkeep_types::{AccountId, WorldId};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, warn};
+
+use crate::outage::Outage;
 
 const LOOK: Duration = Duration::from_millis(500);
 
@@ -73,11 +74,11 @@ pub(crate) async fn follow(
     view: watch::Sender<Closed>,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
-    let mut away = false;
+    let mut outage = Outage::default();
     loop {
         match look(&database).await {
             Ok(now) => {
-                away = false;
+                outage.over();
                 view.send_if_modified(|before| {
                     let changed = before.as_deref() != Some(&now);
                     if changed {
@@ -86,11 +87,7 @@ pub(crate) async fn follow(
                     changed
                 });
             }
-            Err(error) if away => debug!(%error, "closed worlds can not be read"),
-            Err(error) => {
-                warn!(%error, "closed worlds can not be read; they stay as they were");
-                away = true;
-            }
+            Err(error) => outage.note(&error, "closed worlds can not be read; they stay as they were"),
         }
         if stop.run_until_cancelled(tokio::time::sleep(LOOK)).await.is_none() {
             return Ok(());

@@ -28,12 +28,13 @@ use tokio::sync::{broadcast, mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
-use tracing::{debug, warn};
+use tracing::debug;
 
 use crate::{
     door::Door,
     maintenance::{Closed, Closures},
     metrics,
+    outage::Outage,
 };
 
 /// How often the store is looked at for what other replicas have raised.
@@ -123,14 +124,12 @@ pub(crate) async fn watch(
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     let mut from = None;
-    let mut away = false;
+    let mut outage = Outage::default();
     while stop.run_until_cancelled(tokio::time::sleep(LOOK)).await.is_some() {
         match look(&database, &revocations, &mut from).await {
-            Ok(()) => away = false,
-            Err(error) if away => debug!(%error, "revocations can not be read"),
+            Ok(()) => outage.over(),
             Err(error) => {
-                warn!(%error, "revocations can not be read; they follow when the store is back");
-                away = true;
+                outage.note(&error, "revocations can not be read; they follow when the store is back");
             }
         }
     }

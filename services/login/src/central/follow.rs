@@ -13,7 +13,7 @@ use shardkeep_wire::payload::ErrorCode;
 use tokio::{sync::mpsc, time::timeout};
 use tokio_util::sync::CancellationToken;
 use tonic::Streaming;
-use tracing::{debug, info, warn};
+use tracing::info;
 
 use super::{CentralError, Centre, convert};
 use crate::{
@@ -21,6 +21,7 @@ use crate::{
     door::{Door, cause},
     error::ban_detail,
     metrics,
+    outage::Outage,
 };
 
 /// The centre says something every two seconds; one that is silent for so long stands still.
@@ -54,20 +55,16 @@ impl Feed {
 /// Follows until told to stop, for as long as there is a centre.
 pub(crate) async fn follow(door: Arc<Door>, stop: CancellationToken) -> anyhow::Result<()> {
     let Some(centre) = &door.centre else { return Ok(()) };
-    let (mut backoff, mut away) = (Backoff::default(), false);
+    let (mut backoff, mut outage) = (Backoff::default(), Outage::default());
     loop {
         let mut began = false;
         let ended = stop.run_until_cancelled(rounds(&door, centre, &mut began)).await;
         let Some(Err(error)) = ended else { return Ok(()) };
         if began {
-            (backoff, away) = (Backoff::default(), false);
+            backoff = Backoff::default();
+            outage.over();
         }
-        if away {
-            debug!(%error, "changes of accounts can not be followed");
-        } else {
-            warn!(%error, "changes of accounts can not be followed; they come when the centre is back");
-            away = true;
-        }
+        outage.note(&error, "changes of accounts can not be followed; they come when the centre is back");
         if stop.run_until_cancelled(backoff.wait()).await.is_none() {
             return Ok(());
         }

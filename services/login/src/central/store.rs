@@ -17,10 +17,10 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
+use tracing::info;
 
 use super::{CentralError, Shown};
-use crate::{metrics, vault::Vault};
+use crate::{metrics, outage::Outage, vault::Vault};
 
 /// How often the store is looked at for what other replicas of the home region have changed.
 const LOOK: Duration = Duration::from_millis(200);
@@ -196,17 +196,16 @@ impl Store {
 
     /// Looks at the store until told to stop, for what other replicas have changed.
     pub(crate) async fn watch(self: Arc<Self>, stop: CancellationToken) -> anyhow::Result<()> {
-        let mut away = false;
+        let mut outage = Outage::default();
         while stop.run_until_cancelled(tokio::time::sleep(LOOK)).await.is_some() {
             match table::version(&self.database).await {
                 Ok(version) => {
-                    away = false;
+                    outage.over();
                     self.note(version);
                 }
-                Err(error) if away => debug!(%error, "the central account store can not be read"),
                 Err(error) => {
-                    warn!(%error, "the central account store can not be read; regions wait for changes");
-                    away = true;
+                    outage
+                        .note(&error, "the central account store can not be read; regions wait for changes");
                 }
             }
         }

@@ -1,0 +1,26 @@
+//! A failure that repeats until somebody mends it: told once, and then only to those who debug.
+
+use std::fmt::Display;
+
+use tracing::{debug, warn};
+
+#[derive(Debug, Default)]
+pub(crate) struct Outage {
+    told: bool,
+}
+
+impl Outage {
+    /// It works; the next failure is news again.
+    pub(crate) fn over(&mut self) {
+        self.told = false;
+    }
+
+    pub(crate) fn note(&mut self, error: &dyn Display, what: &'static str) {
+        if self.told {
+            debug!(%error, "{what}");
+        } else {
+            warn!(%error, "{what}");
+            self.told = true;
+        }
+    }
+}
