@@ -187,6 +187,12 @@ impl Inbox {
         self.received - self.acknowledged >= ACK_AFTER || self.deadline().is_some_and(|at| at <= now)
     }
 
+    /// Whether an `Ack` had better go with what is said anyway: it would soon need a record of its own.
+    pub fn ack_rides(&self, now: Instant) -> bool {
+        self.received - self.acknowledged >= ACK_AFTER / 2
+            || self.oldest.is_some_and(|at| now >= at + ACK_WITHIN / 2)
+    }
+
     /// When an `Ack` is due at the latest; `None` when there is nothing to acknowledge.
     pub fn deadline(&self) -> Option<Instant> {
         self.oldest.map(|at| at + ACK_WITHIN)
@@ -272,8 +278,8 @@ mod tests {
         let (mut inbox, start) = (Inbox::default(), Instant::now());
         assert_eq!(inbox.deadline(), None);
         inbox.receive(start);
-        assert!(!inbox.ack_due(start));
-        assert!(inbox.ack_due(start + ACK_WITHIN));
+        assert!(!inbox.ack_due(start) && !inbox.ack_rides(start));
+        assert!(inbox.ack_due(start + ACK_WITHIN) && inbox.ack_rides(start + ACK_WITHIN / 2));
         (1..ACK_AFTER).for_each(|_| inbox.receive(start));
         assert!(inbox.ack_due(start));
         assert_eq!(inbox.acknowledge(), ACK_AFTER);
