@@ -279,7 +279,7 @@ impl GatewayLink {
                 }
                 let items = batch.items.into_iter().filter_map(|item| self.parse(item)).collect();
                 handler.batch(self, items);
-                self.shared.state.lock().out.wake();
+                self.shared.state.lock().out.owe();
             }
             Some(backend_frame::Frame::Hello(_)) | None => {
                 return Err(Status::invalid_argument("unexpected frame"));

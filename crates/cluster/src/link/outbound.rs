@@ -134,6 +134,14 @@ impl Outbound {
         }
     }
 
+    /// A batch has arrived. Its acknowledgement rides on the next one here, or goes alone in a while: a stream that waits
+    /// for either need not be woken.
+    pub(crate) fn owe(&mut self) {
+        if !self.resting && self.ack_due.is_none() {
+            self.wake();
+        }
+    }
+
     /// What `stream` does next. Call again when woken, and when the time told has come.
     pub(crate) fn poll(&mut self, stream: u64, context: &Context<'_>) -> Next {
         if !self.carried_by(stream) {

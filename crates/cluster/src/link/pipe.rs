@@ -24,7 +24,7 @@ pub struct Limits {
     /// How long a backend keeps a broken link for the gateway to resume it, before it counts as down.
     pub grace: Duration,
     /// Least time between two batches that are not full. A frame costs both ends the same whether it carries one
-    /// item or a hundred; after a quiet moment nothing waits.
+    /// item or a hundred, about what ten items cost; after a quiet moment nothing waits.
     pub interval: Duration,
     /// How long an acknowledgement waits for a batch to ride on.
     pub acknowledge: Duration,
@@ -39,7 +39,7 @@ impl Default for Limits {
             hard_bytes: 16 << 20,
             ring_bytes: 8 << 20,
             grace: Duration::from_secs(5),
-            interval: Duration::from_millis(1),
+            interval: Duration::from_millis(2),
             acknowledge: Duration::from_millis(20),
         }
     }

@@ -211,7 +211,7 @@ async fn handle(
                     }
                 }
             }
-            with_end(shared, gateway, stream, |end| end.out.wake())
+            with_end(shared, gateway, stream, |end| end.out.owe())
         }
         Some(gateway_frame::Frame::Ack(ack)) => {
             with_end(shared, gateway, stream, |end| end.out.pipe.acknowledged(ack))
