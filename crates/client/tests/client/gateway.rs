@@ -1,6 +1,6 @@
 //! A session on one connection.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use shardkeep_client::{
@@ -10,6 +10,7 @@ use shardkeep_client::{
 use shardkeep_wire::{
     Message, opcode,
     payload::{Announcement, Error, ErrorCode},
+    session::{ACK_AFTER, ACK_WITHIN},
 };
 
 use super::{
@@ -82,6 +83,27 @@ async fn events_come_in_order_and_are_acknowledged() {
     let ack: shardkeep_wire::payload::Ack = gateway.expect(opcode::ACK).await.decode().unwrap();
     assert!((1..=40).contains(&ack.received));
     assert_eq!(session.counts().received_messages, 40);
+}
+
+/// A gateway strikes who acknowledges more often than a hundred times a second.
+#[tokio::test]
+async fn a_busy_client_does_not_acknowledge_every_reply() {
+    const REQUESTS: usize = 200;
+    let (mut gateway, session, _events) = attached(1).await;
+    let (mut acks, begun) = (0, Instant::now());
+    for _ in 0..REQUESTS {
+        let asking = session.clone();
+        let call =
+            tokio::spawn(async move { asking.call_raw(ECHO, Bytes::from_static(b"again"), None).await });
+        let count = |earlier: Message| acks += usize::from(earlier.opcode == opcode::ACK);
+        let request = gateway.expect_after(ECHO, count).await.head.request().unwrap();
+        gateway.send(answer(request, b"yes"));
+        soon(call).await.unwrap().unwrap();
+    }
+    let by_time = begun.elapsed().div_duration_f64(ACK_WITHIN / 2).ceil() as usize;
+    let by_count = REQUESTS / (ACK_AFTER as usize / 2);
+    assert!(acks <= by_time + by_count, "{acks} acknowledgements");
+    assert!(acks > 0, "nothing was acknowledged");
 }
 
 #[tokio::test]

@@ -319,11 +319,17 @@ impl Gateway {
 
     /// The next message with this opcode.
     pub(crate) async fn expect(&mut self, opcode: u16) -> Message {
+        self.expect_after(opcode, |_| {}).await
+    }
+
+    /// The next message with this opcode; `before` sees what came earlier.
+    pub(crate) async fn expect_after(&mut self, opcode: u16, mut before: impl FnMut(Message)) -> Message {
         loop {
             let (_, message) = super::soon(self.seen.recv()).await.unwrap();
             if message.opcode == opcode {
                 return message;
             }
+            before(message);
         }
     }
 }
