@@ -14,7 +14,7 @@ use rcgen::{CertifiedKey, generate_simple_self_signed};
 use rustls::{ClientConfig, HandshakeKind, RootCertStore, client::Resumption, pki_types::ServerName};
 use shardkeep_auth::ticket::Ticket;
 use tokio::{
-    io::{AsyncRead, AsyncReadExt as _, ReadBuf},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, ReadBuf},
     net::TcpStream,
     sync::Mutex,
 };
@@ -22,7 +22,7 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use crate::{
     host,
-    load::per_cpu_second,
+    load::{REQUEST, per_cpu_second},
     peer,
     site::{self, Site},
     table::{Measure, Outcome, Row},
@@ -50,7 +50,8 @@ async fn measure() -> Result<Outcome> {
     Ok(Outcome::Rows(vec![
         beside("TLS 1.3, full", handshakes(false).await?, "HAProxy"),
         beside("TLS 1.3, resumed", handshakes(true).await?, "HAProxy"),
-        beside("accept and close", Some(accepts().await?), "bare"),
+        beside("accept and close", Some(bare(0).await?), "bare"),
+        beside("accept, two answers, close", Some(bare(2).await?), "bare"),
     ]))
 }
 
@@ -131,13 +132,21 @@ fn take_ticket(stream: &mut TlsStream<TcpStream>, context: &mut Context<'_>) -> 
     }
 }
 
-/// Connections per CPU second of a process that only accepts and closes them.
-async fn accepts() -> Result<f64> {
+/// Connections per CPU second of a process that accepts them, gives so many answers, and does nothing else. An attach
+/// needs two: the proof of the server, and that of the client.
+async fn bare(answers: usize) -> Result<f64> {
     let port = host::free_port()?;
-    let peer = peer::bare_accept(port)?;
+    let peer = peer::bare(port, answers)?;
     per_cpu_second(&[peer.pid()], CLIENTS, move |_| async move {
         let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
-        ensure!(stream.read(&mut [0]).await? == 0, "it speaks");
+        if answers == 0 {
+            ensure!(stream.read(&mut [0]).await? == 0, "it speaks");
+        }
+        stream.set_nodelay(true)?;
+        for _ in 0..answers {
+            stream.write_all(&REQUEST).await?;
+            stream.read_exact(&mut REQUEST.clone()).await?;
+        }
         Ok(true)
     })
     .await

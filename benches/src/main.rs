@@ -81,9 +81,7 @@ fn main() -> ExitCode {
 /// Measures start this program again to have clients or a peer in a process of their own.
 fn help_out(arguments: &[String]) -> Option<ExitCode> {
     let helped = match arguments {
-        [what, port] if what == peer::ACCEPT => {
-            port.parse().map_err(Into::into).and_then(peer::accept_and_close)
-        }
+        [what, rest @ ..] if what == peer::BARE => peer::be_bare(rest),
         [what, rest @ ..] if what == hold::BOTS => hold::be_bots(rest),
         _ => return None,
     };

@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io,
+    io::{self, Read as _, Write as _},
     net::{Ipv4Addr, TcpListener, TcpStream},
     path::Path,
     process::{Child, Command, Stdio},
@@ -12,6 +12,8 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use tempfile::TempDir;
+
+use crate::load::REQUEST;
 
 const START: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_millis(20);
@@ -100,21 +102,40 @@ pub fn haproxy_tls(port: u16, pem: &str, tickets: bool) -> Result<Option<Peer>> 
 }
 
 /// Argument by which this program becomes [`accept_and_close`].
-pub const ACCEPT: &str = "accept-and-close";
+/// The first argument of this program as a peer of itself.
+pub const BARE: &str = "bare-server";
 
-/// A process that accepts connections and closes them, and does nothing else.
-pub fn bare_accept(port: u16) -> Result<Peer> {
+/// A process that accepts connections, gives each so many answers, and closes them when their clients do, or at once
+/// if it has no answer to give; and does nothing else.
+pub fn bare(port: u16, answers: usize) -> Result<Peer> {
     let program = std::env::current_exe()?;
     let program = program.to_str().context("the path of this program is no text")?;
-    Peer::start(program, "", &[ACCEPT, &port.to_string()], port, &[])?.context("this program is gone")
+    let arguments = [BARE, &port.to_string(), &answers.to_string()];
+    Peer::start(program, "", &arguments, port, &[])?.context("this program is gone")
 }
 
-/// What [`bare_accept`] runs.
-pub fn accept_and_close(port: u16) -> Result<()> {
+/// What [`bare`] runs.
+pub fn be_bare(arguments: &[String]) -> Result<()> {
+    let [port, answers] = arguments else { bail!("a port and a number of answers are missing") };
+    let (port, answers) = (port.parse::<u16>()?, answers.parse()?);
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))?;
     loop {
-        drop(listener.accept()?);
+        // A client that goes away early, as who looks whether the port is open, is not its concern.
+        let _ = give(listener.accept()?.0, answers);
     }
+}
+
+fn give(mut stream: TcpStream, answers: usize) -> io::Result<()> {
+    if answers == 0 {
+        return Ok(());
+    }
+    stream.set_nodelay(true)?;
+    let mut message = REQUEST;
+    for _ in 0..answers {
+        stream.read_exact(&mut message)?;
+        stream.write_all(&message)?;
+    }
+    stream.read(&mut message).map(drop)
 }
 
 fn start_haproxy(port: u16, proxy: &str, files: &[(&str, &str)]) -> Result<Option<Peer>> {

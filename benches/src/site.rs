@@ -9,13 +9,20 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
-use shardkeep_auth::{Key, ticket::Ticket};
+use shardkeep_auth::{
+    AccountName, Key,
+    srp::{Group, Verifier},
+    ticket::Ticket,
+};
 use shardkeep_client::{
     Config,
     raw::{self, Connection, Established},
 };
 use shardkeep_cluster::{Dialer, certs};
-use shardkeep_rpc::gateway::{AdmitRequest, gateway_client::GatewayClient};
+use shardkeep_rpc::{
+    accounts::{CreateRequest, accounts_client::AccountsClient},
+    gateway::{AdmitRequest, gateway_client::GatewayClient},
+};
 use shardkeep_testkit::{Announcement, Cluster, Stores};
 use shardkeep_types::{DaemonKind, TicketId, WorldId};
 use shardkeep_wire::preface::{Preface, Service};
@@ -106,6 +113,24 @@ impl Site {
         ticket(self.tickets.fetch_add(1, Relaxed))
     }
 
+    /// Makes accounts, as an operator does.
+    pub async fn accounts(&self, names: &[String], password: &str) -> Result<()> {
+        let tls = self.cluster.data_dir().join("tls");
+        let files = certs::issue(&tls, DaemonKind::Cli, "operator-bench", WorldId(0))?;
+        let operator = Dialer::new(files.load()?.into());
+        let login = self.cluster.announced("login-1")?;
+        let client = AccountsClient::new(operator.channel(DaemonKind::Login, &login.grpc));
+        let create = |name: &String| {
+            let (name, password, mut client) = (name.clone(), password.to_owned(), client.clone());
+            async move {
+                let request = tokio::task::spawn_blocking(move || new_account(&name, &password)).await??;
+                client.create(request).await.context("no account was made")?;
+                anyhow::Ok(())
+            }
+        };
+        stream::iter(names).map(create).buffer_unordered(AT_ONCE).try_collect().await
+    }
+
     /// A sealed connection with a session on it.
     pub async fn attach(&self, gateway: &Announcement, ticket: &Ticket) -> Result<(Connection, Established)> {
         attach(&self.config, &gateway.client, ticket).await
@@ -131,6 +156,13 @@ pub async fn attach(config: &Config, gateway: &str, ticket: &Ticket) -> Result<(
     let mut connection = Connection::open(address, preface, config.timing.connect).await?;
     let established = raw::attach(&mut connection, config, ticket).await?;
     Ok((connection, established))
+}
+
+fn new_account(name: &str, password: &str) -> Result<CreateRequest> {
+    let name = AccountName::normalise(name)?;
+    let verifier = Verifier::create(Group::Bits2048, &name, password, [7; 16])?;
+    let (salt, verified) = (verifier.salt().to_vec(), verifier.verifier().expose().clone());
+    Ok(CreateRequest { name: name.to_string(), group: verifier.group().bits(), salt, verifier: verified })
 }
 
 fn admission(ticket: &Ticket) -> AdmitRequest {
