@@ -101,7 +101,7 @@ impl Login {
         let group = Group::from_bits(bits).context("a group of ours")?;
         let account = AccountName::normalise("bench")?;
         let stored = Verifier::create(group, &account, "correct horse", [9; 16])?;
-        let (salt, verifier) = (stored.salt().to_vec(), stored.verifier().clone());
+        let (salt, verifier) = (stored.salt().to_vec(), stored.kept()?);
         let challenge = stored.challenge(&Secret::new(SECRET), &mut Work::default())?;
         let parameters = Parameters { group: bits, salt: challenge.salt(), b: challenge.public() };
         let credentials = Credentials::new(account.clone(), "correct horse")?;

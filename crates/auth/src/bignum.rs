@@ -5,6 +5,7 @@
     reason = "aws-lc-rs exposes no modular exponentiation; this is the one wrapper around it"
 )]
 
+pub(crate) mod comb;
 mod fixed_base;
 
 use std::ptr::NonNull;
@@ -12,6 +13,7 @@ use std::ptr::NonNull;
 use aws_lc_sys as sys;
 use zeroize::Zeroizing;
 
+pub(crate) use comb::Comb;
 pub(crate) use fixed_base::FixedBase;
 
 /// Counts modular exponentiations, the costly part of a login: for metrics, and to show that an unknown account
@@ -67,6 +69,21 @@ impl Number {
         unsafe { sys::BN_num_bytes(self.0.as_ptr()) as usize }
     }
 
+    /// Big-endian, with zero bytes in front up to `length`; an error if it is longer.
+    pub(crate) fn to_padded(&self, length: usize) -> Result<Vec<u8>, ArithmeticError> {
+        let mut bytes = vec![0; length];
+        // SAFETY: reads the live number; writes exactly `length` bytes, or fails when the number is longer.
+        check(unsafe { sys::BN_bn2bin_padded(bytes.as_mut_ptr(), length, self.0.as_ptr()) })?;
+        Ok(bytes)
+    }
+
+    fn copy(&self) -> Result<Self, ArithmeticError> {
+        let copy = Self::zero()?;
+        // SAFETY: both numbers are live.
+        let result = unsafe { sys::BN_copy(copy.0.as_ptr(), self.0.as_ptr()) };
+        (!result.is_null()).then_some(copy).ok_or(ArithmeticError)
+    }
+
     /// Little-endian, with zero bytes behind up to the slice's length.
     fn fill_little_endian(&self, bytes: &mut [u8]) -> Result<(), ArithmeticError> {
         // SAFETY: reads the live number; writes exactly `len` bytes, or fails when the number is longer.
@@ -80,13 +97,11 @@ impl Number {
         Ok(bytes.as_chunks().0.iter().map(|word| u64::from_le_bytes(*word)).collect())
     }
 
-    fn from_words(words: &[u64]) -> Result<Self, ArithmeticError> {
-        let bytes: Zeroizing<Vec<u8>> =
-            Zeroizing::new(words.iter().flat_map(|word| word.to_le_bytes()).collect());
-        let number = Self::zero()?;
+    /// Takes another value.
+    fn set_little_endian(&mut self, bytes: &[u8]) -> Result<(), ArithmeticError> {
         // SAFETY: reads `len` bytes of the slice and writes into the live number.
-        let result = unsafe { sys::BN_le2bn(bytes.as_ptr(), bytes.len(), number.0.as_ptr()) };
-        (!result.is_null()).then_some(number).ok_or(ArithmeticError)
+        let result = unsafe { sys::BN_le2bn(bytes.as_ptr(), bytes.len(), self.0.as_ptr()) };
+        (!result.is_null()).then_some(()).ok_or(ArithmeticError)
     }
 
     pub(crate) fn is_zero(&self) -> bool {
@@ -175,9 +190,9 @@ impl Modulus {
         Ok(result)
     }
 
-    /// 64-bit words of the modulus.
-    fn words(&self) -> usize {
-        self.number.byte_length().div_ceil(8)
+    /// Bytes of the modulus, in whole words.
+    fn width(&self) -> usize {
+        self.number.byte_length().next_multiple_of(8)
     }
 
     /// Into Montgomery form. `number` must be reduced.
@@ -191,16 +206,31 @@ impl Modulus {
     }
 
     /// Both numbers, and the product that takes the first one's place, are in Montgomery form.
-    fn multiply_inside(&self, a: &mut Number, b: &Number) -> Result<(), ArithmeticError> {
-        let context = Context::new()?;
-        // SAFETY: live numbers, context and Montgomery context; the function allows its result to be a factor.
+    fn multiply_inside(&self, a: &mut Number, b: &Number, scratch: &Context) -> Result<(), ArithmeticError> {
+        self.product_inside(a.0, a.0, b.0, scratch)
+    }
+
+    /// As [`Self::multiply_inside`], by itself.
+    fn square_inside(&self, a: &mut Number, scratch: &Context) -> Result<(), ArithmeticError> {
+        self.product_inside(a.0, a.0, a.0, scratch)
+    }
+
+    fn product_inside(
+        &self,
+        result: NonNull<sys::BIGNUM>,
+        a: NonNull<sys::BIGNUM>,
+        b: NonNull<sys::BIGNUM>,
+        scratch: &Context,
+    ) -> Result<(), ArithmeticError> {
+        // SAFETY: the callers own or borrow the three numbers, the result mutably; the context and the Montgomery
+        // context are live. The function allows its result to be a factor, and a factor to be both.
         check(unsafe {
             sys::BN_mod_mul_montgomery(
-                a.0.as_ptr(),
-                a.0.as_ptr(),
-                b.0.as_ptr(),
+                result.as_ptr(),
+                a.as_ptr(),
+                b.as_ptr(),
                 self.montgomery.as_ptr(),
-                context.0.as_ptr(),
+                scratch.0.as_ptr(),
             )
         })
     }

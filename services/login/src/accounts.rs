@@ -3,7 +3,7 @@
 
 use std::{fmt::Write as _, sync::Arc, time::Duration};
 
-use shardkeep_auth::{AccountName, srp::Verifier};
+use shardkeep_auth::AccountName;
 use shardkeep_cluster::Peer;
 use shardkeep_rpc::accounts::{
     Account, AccountSession, ActiveIn, BanReply, BanRequest, CreateReply, CreateRequest, InviteReply,
@@ -31,6 +31,7 @@ use crate::{
     metrics, random,
     register::token_hash,
     second_factor::Enrolment,
+    verifiers::keep,
 };
 
 /// Accounts in one answer to List: by default, and at most.
@@ -309,10 +310,7 @@ fn account_name(typed: &str) -> Result<AccountName, Status> {
 
 /// Refuses what could never log in.
 fn proof(name: &AccountName, group: u32, salt: Vec<u8>, verifier: Vec<u8>) -> Result<Proof, Status> {
-    let verifier = Secret::new(verifier);
-    Verifier::stored(name.clone(), group, salt.clone(), verifier.clone())
-        .map_err(|error| Status::invalid_argument(error.to_string()))?;
-    Ok(Proof { group, salt, verifier })
+    keep(name.clone(), group, salt, verifier).map_err(|error| Status::invalid_argument(error.to_string()))
 }
 
 /// A line that players read.

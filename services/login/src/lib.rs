@@ -32,6 +32,7 @@ mod select;
 mod serve;
 pub mod update;
 mod vault;
+mod verifiers;
 mod worlds;
 
 use std::{sync::Arc, time::Duration};

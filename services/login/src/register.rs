@@ -2,16 +2,16 @@
 
 use aws_lc_rs::digest;
 use prost::Message as _;
-use shardkeep_auth::{AccountName, Binding, srp::Verifier};
+use shardkeep_auth::{AccountName, Binding};
 use shardkeep_daemon::Origin;
-use shardkeep_store::accounts::{Proof, invitations::Registered};
+use shardkeep_store::accounts::invitations::Registered;
 use shardkeep_types::Secret;
 use shardkeep_wire::{
     Message, WireError,
     payload::{self, NewAccount, Registration},
 };
 
-use crate::{LoginError, authority, config::Registrations, door::Door, logon, metrics};
+use crate::{LoginError, authority, config::Registrations, door::Door, logon, metrics, verifiers::keep};
 
 /// The answer to `Register`.
 pub(crate) async fn answer(
@@ -48,8 +48,7 @@ async fn register(
         .map_err(|_| LoginError::Malformed("what is sealed in Register is no Registration"))?;
     let name = AccountName::normalise(&wanted.account)
         .map_err(|_| LoginError::Malformed("that is no account name"))?;
-    let proof = Proof { group: wanted.group, salt: wanted.salt, verifier: Secret::new(wanted.verifier) };
-    Verifier::stored(name.clone(), proof.group, proof.salt.clone(), proof.verifier.clone())?;
+    let proof = keep(name.clone(), wanted.group, wanted.salt, wanted.verifier)?;
 
     let made = match door.config.registration {
         Registrations::Open => {

@@ -1,9 +1,7 @@
 //! What a player may ask about the own account while the world list is open: where it is logged in, to end that, a
 //! new password, a second factor. The connection that asks goes on.
 
-use shardkeep_auth::srp::Verifier;
-use shardkeep_store::accounts::{self, Proof, Raised, second_factor as factors};
-use shardkeep_types::Secret;
+use shardkeep_store::accounts::{self, Raised, second_factor as factors};
 use shardkeep_wire::{
     Message, WireError, opcode,
     payload::{
@@ -18,6 +16,7 @@ use crate::{
     logon,
     second_factor::{self, Enrolment},
     select::WorldSelect,
+    verifiers::keep,
 };
 
 pub(crate) async fn answer(
@@ -84,8 +83,7 @@ async fn change_password(
     change: ChangePassword,
 ) -> Result<PasswordChanged, LoginError> {
     let ChangePassword { group, salt, verifier } = change;
-    let proof = Proof { group, salt, verifier: Secret::new(verifier) };
-    Verifier::stored(select.name().clone(), group, proof.salt.clone(), proof.verifier.clone())?;
+    let proof = keep(select.name().clone(), group, salt, verifier)?;
     let cause = cause(ErrorCode::Kicked, "the password was changed");
     let raised = authority::change_proof(door, select.raised(), &proof, &cause).await?;
     let raised = select.go_on_as(door, raised).await?;

@@ -5,7 +5,7 @@
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
-use super::{ArithmeticError, Modulus, Number};
+use super::{ArithmeticError, Context, Modulus, Number};
 
 /// Longest exponent that the table serves.
 const EXPONENT_BYTES: usize = 32;
@@ -15,25 +15,26 @@ const ENTRIES: usize = 16;
 /// `base ^ (digit · 16^window)` for every window and digit, in Montgomery form: 256 KiB for a modulus of 2048 bits,
 /// 384 KiB for 3072, 512 KiB for 4096.
 pub(crate) struct FixedBase {
-    words: Vec<u64>,
-    /// Words of one entry.
+    /// Entry after entry, little-endian.
+    table: Vec<u8>,
+    /// Bytes of one entry.
     width: usize,
 }
 
 impl FixedBase {
     pub(crate) fn new(modulus: &Modulus, base: &Number) -> Result<Self, ArithmeticError> {
-        let width = modulus.words();
-        let mut words = Vec::with_capacity(WINDOWS * ENTRIES * width);
+        let (width, scratch) = (modulus.width(), Context::new()?);
+        let mut table = vec![0; WINDOWS * ENTRIES * width];
         let mut step = modulus.enter(base)?;
-        for _ in 0..WINDOWS {
+        for window in table.chunks_exact_mut(ENTRIES * width) {
             let mut entry = modulus.enter(&Number::from_bytes(&[1])?)?;
-            for _ in 0..ENTRIES {
-                words.extend(entry.to_words(width)?);
-                modulus.multiply_inside(&mut entry, &step)?;
+            for bytes in window.chunks_exact_mut(width) {
+                entry.fill_little_endian(bytes)?;
+                modulus.multiply_inside(&mut entry, &step, &scratch)?;
             }
             step = entry;
         }
-        Ok(Self { words, width })
+        Ok(Self { table, width })
     }
 
     /// `base ^ exponent`, in time and with memory accesses that do not depend on the exponent. `None`: the exponent
@@ -49,26 +50,24 @@ impl FixedBase {
         let mut digits = Zeroizing::new([0; EXPONENT_BYTES]);
         exponent.fill_little_endian(&mut *digits)?;
         let digits = digits.iter().flat_map(|byte| [byte & 15, byte >> 4]);
-        let windows = self.words.chunks_exact(ENTRIES * self.width);
-        let mut chosen = Zeroizing::new(vec![0; self.width]);
-        let mut product: Option<Number> = None;
+        let windows = self.table.chunks_exact(ENTRIES * self.width);
+        let (mut chosen, scratch) = (Zeroizing::new(vec![0; self.width]), Context::new()?);
+        let mut product = modulus.enter(&Number::from_bytes(&[1])?)?;
+        let mut factor = Number::zero()?;
         for (window, digit) in windows.zip(digits) {
             self.choose(window, digit, &mut chosen);
-            let factor = Number::from_words(&chosen)?;
-            match &mut product {
-                Some(product) => modulus.multiply_inside(product, &factor)?,
-                None => product = Some(factor),
-            }
+            factor.set_little_endian(&chosen)?;
+            modulus.multiply_inside(&mut product, &factor, &scratch)?;
         }
-        product.map(|product| modulus.leave(&product)).transpose()
+        modulus.leave(&product).map(Some)
     }
 
     /// Reads every entry and keeps one, so that the cache does not tell which.
-    fn choose(&self, window: &[u64], digit: u8, chosen: &mut [u64]) {
+    fn choose(&self, window: &[u8], digit: u8, chosen: &mut [u8]) {
         chosen.fill(0);
         for (entry, number) in window.chunks_exact(self.width).zip(0u8..) {
-            let mask = u64::from(number.ct_eq(&digit).unwrap_u8()).wrapping_neg();
-            chosen.iter_mut().zip(entry).for_each(|(word, entry)| *word |= entry & mask);
+            let mask = number.ct_eq(&digit).unwrap_u8().wrapping_neg();
+            chosen.iter_mut().zip(entry).for_each(|(byte, entry)| *byte |= entry & mask);
         }
     }
 }
