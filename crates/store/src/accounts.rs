@@ -4,17 +4,16 @@
 pub mod closed_worlds;
 pub mod invitations;
 pub mod leases;
+pub mod logins;
 pub mod regional;
 pub mod revocations;
 pub mod second_factor;
 #[cfg(test)]
 mod tests;
 
-use std::time::Duration;
-
 use shardkeep_types::{AccountId, Generation, Secret};
 
-use crate::{Database, Error, Row, Tx, sql, transact};
+use crate::{Database, Error, Retry, Row, Rows, Tx, sql, transact};
 
 /// `banned_until_ms` of a ban without an end.
 pub const FOR_EVER: u64 = u64::MAX;
@@ -98,6 +97,23 @@ pub struct Raised {
     pub generation: Generation,
 }
 
+/// A statement that raises generations and writes down in their rows what that revokes, and `$set`, where arguments of
+/// its own begin with `$3`. A macro, because statements are literals.
+macro_rules! raising {
+    ($set:literal, $where:literal, $cause:expr) => {
+        sql(concat!(
+            "UPDATE accounts SET generation = generation + 1, revoked_code = $1, revoked_detail = $2, \
+             revoked_ms = {now_ms}, revoked_by = 0",
+            $set,
+            " WHERE ",
+            $where,
+            " RETURNING id, generation"
+        ))
+        .bind($cause.code)
+        .bind(&$cause.detail)
+    };
+}
+
 /// Makes an account; `None` when the name is taken.
 pub async fn create(database: &Database, name: &str, proof: &Proof) -> Result<Option<AccountId>, Error> {
     let made: Result<AccountId, Error> = transact!(database, |tx| insert(&mut tx, name, proof));
@@ -128,10 +144,8 @@ pub async fn set_proof(
     proof: &Proof,
     cause: &Cause,
 ) -> Result<Option<Raised>, Error> {
-    let update =
-        sql("UPDATE accounts SET srp_group = $2, salt = $3, verifier = $4, generation = generation + 1 \
-         WHERE name = $1 RETURNING id, generation");
-    raise_by(database, bind_proof(update.bind(name), proof), cause).await
+    let update = raising!(", srp_group = $4, salt = $5, verifier = $6", "name = $3", cause);
+    raise_by(database, bind_proof(update.bind(name), proof)).await
 }
 
 /// The same by the player, whose session still has to be the last one; `None`: it is not.
@@ -143,9 +157,8 @@ pub async fn change_proof(
     cause: &Cause,
 ) -> Result<Option<Raised>, Error> {
     let update =
-        sql("UPDATE accounts SET srp_group = $3, salt = $4, verifier = $5, generation = generation + 1 \
-         WHERE id = $1 AND generation = $2 RETURNING id, generation");
-    raise_by(database, bind_proof(update.bind(id.0).bind(from.0), proof), cause).await
+        raising!(", srp_group = $5, salt = $6, verifier = $7", "id = $3 AND generation = $4", cause);
+    raise_by(database, bind_proof(update.bind(id.0).bind(from.0), proof)).await
 }
 
 pub(crate) fn bind_proof(query: crate::Query, proof: &Proof) -> crate::Query {
@@ -154,10 +167,8 @@ pub(crate) fn bind_proof(query: crate::Query, proof: &Proof) -> crate::Query {
 
 /// Bans until then; the generation rises.
 pub async fn ban(database: &Database, name: &str, ban: &Ban, cause: &Cause) -> Result<Option<Raised>, Error> {
-    let update =
-        sql("UPDATE accounts SET banned_until_ms = $2, ban_reason = $3, generation = generation + 1 \
-         WHERE name = $1 RETURNING id, generation");
-    raise_by(database, update.bind(name).bind(ban_until(ban)).bind(&ban.reason), cause).await
+    let update = raising!(", banned_until_ms = $4, ban_reason = $5", "name = $3", cause);
+    raise_by(database, update.bind(name).bind(ban_until(ban)).bind(&ban.reason)).await
 }
 
 /// As a column holds it.
@@ -179,9 +190,7 @@ pub async fn set_staff(database: &Database, name: &str, staff: bool) -> Result<b
 
 /// Raises the generation whatever it is: "log out everywhere".
 pub async fn raise(database: &Database, name: &str, cause: &Cause) -> Result<Option<Raised>, Error> {
-    let update =
-        sql("UPDATE accounts SET generation = generation + 1 WHERE name = $1 RETURNING id, generation");
-    raise_by(database, update.bind(name), cause).await
+    raise_by(database, raising!("", "name = $3", cause).bind(name)).await
 }
 
 /// The same by the player, whose session still has to be the last one; `None`: it is not.
@@ -191,63 +200,66 @@ pub async fn raise_from(
     from: Generation,
     cause: &Cause,
 ) -> Result<Option<Raised>, Error> {
-    let update = sql("UPDATE accounts SET generation = generation + 1 WHERE id = $1 AND generation = $2 \
-         RETURNING id, generation");
-    raise_by(database, update.bind(id.0).bind(from.0), cause).await
+    raise_by(database, raising!("", "id = $3 AND generation = $4", cause).bind(id.0).bind(from.0))
+        .await
 }
 
-/// Runs a statement that raises a generation, and writes down in the same transaction what that revokes.
-async fn raise_by(database: &Database, update: crate::Query, cause: &Cause) -> Result<Option<Raised>, Error> {
-    transact!(database, |tx| async {
-        let raised = raised(tx.fetch_optional(update.clone()).await?)?;
-        if let Some(raised) = raised {
-            revocations::note(&mut tx, raised, cause).await?;
+/// Runs a statement of [`raising`]; again if another transaction was in the way.
+async fn raise_by(database: &Database, update: crate::Query) -> Result<Option<Raised>, Error> {
+    let mut retry = Retry::new();
+    loop {
+        match database.execute_returning(update.clone()).await {
+            Err(error) if retry.again(Some(&error)) => {}
+            outcome => return raised(outcome?.into_iter().next()),
         }
-        Ok::<_, Error>(raised)
-    })
-}
-
-/// A login: raises the generation if it is still this one. With `lease`, nobody may be in the way (see [`leases`]),
-/// and the new generation is leased for so long. `false`: another login, a ban or a new password came between, or
-/// the present generation is leased; look again.
-pub async fn log_in(
-    database: &Database,
-    id: AccountId,
-    from: Generation,
-    lease: Option<Duration>,
-    cause: &Cause,
-) -> Result<bool, Error> {
-    let update = sql("UPDATE accounts SET generation = $2 + 1, last_login_ms = {now_ms} \
-         WHERE id = $1 AND generation = $2 AND ($3 = 0 OR NOT EXISTS (SELECT 1 FROM login_leases \
-         WHERE login_leases.account = $1 AND login_leases.generation = $2 AND login_leases.until_ms > {now_ms}))");
-    let update = update.bind(id.0).bind(from.0).bind(lease.is_some());
-    let entered = Raised { id, generation: from.next() };
-    transact!(database, |tx| async {
-        if tx.execute(update.clone()).await? == 0 {
-            return Ok(false);
-        }
-        revocations::note(&mut tx, entered, cause).await?;
-        if let Some(lease) = lease {
-            leases::take(&mut tx, entered, lease).await?;
-        }
-        Ok::<_, Error>(true)
-    })
+    }
 }
 
 pub async fn credentials(database: &Database, name: &str) -> Result<Option<Credentials>, Error> {
-    let select = sql("SELECT id, generation, banned_until_ms, ban_reason, everywhere_until_ms, \
+    Ok(credentials_of(database, &[name]).await?.pop().flatten())
+}
+
+/// Those of several names at once, in their order.
+pub async fn credentials_of(
+    database: &Database,
+    names: &[impl AsRef<str>],
+) -> Result<Vec<Option<Credentials>>, Error> {
+    let select = sql("SELECT r.place, id, generation, banned_until_ms, ban_reason, everywhere_until_ms, \
          everywhere_reason, staff, \
          (SELECT COUNT(*) FROM second_factors WHERE account = accounts.id AND confirmed = 1), \
-         srp_group, salt, verifier FROM accounts WHERE name = $1");
-    let Some(mut row) = database.fetch_optional(select.bind(name)).await? else { return Ok(None) };
-    Ok(Some(Credentials {
-        id: AccountId(row.take()?),
-        generation: Generation(row.take()?),
-        ban: take_ban(&mut row)?.or_longer(take_ban(&mut row)?),
-        staff: row.take()?,
-        second_factor: row.take()?,
-        proof: Proof { group: row.take()?, salt: row.take()?, verifier: Secret::new(row.take()?) },
-    }))
+         srp_group, salt, verifier FROM {rows} JOIN accounts ON accounts.name = r.name");
+    let rows = Rows::new().ints("place", 0..names.len() as u64).texts("name", names.iter().map(AsRef::as_ref));
+    let mut found: Vec<_> = names.iter().map(|_| None).collect();
+    for mut row in database.fetch_all(select.rows(rows)).await? {
+        let credentials = place(&mut found, &mut row)?;
+        *credentials = Some(Credentials {
+            id: AccountId(row.take()?),
+            generation: Generation(row.take()?),
+            ban: take_ban(&mut row)?.or_longer(take_ban(&mut row)?),
+            staff: row.take()?,
+            second_factor: row.take()?,
+            proof: Proof { group: row.take()?, salt: row.take()?, verifier: Secret::new(row.take()?) },
+        });
+    }
+    Ok(found)
+}
+
+/// The present generations of several accounts, in their order.
+pub async fn generations(database: &Database, ids: &[AccountId]) -> Result<Vec<Option<Generation>>, Error> {
+    let select = sql("SELECT r.place, generation FROM {rows} JOIN accounts ON accounts.id = r.id");
+    let rows = Rows::new().ints("place", 0..ids.len() as u64).ints("id", ids.iter().map(|id| id.0));
+    let mut found = vec![None; ids.len()];
+    for mut row in database.fetch_all(select.rows(rows)).await? {
+        let generation = place(&mut found, &mut row)?;
+        *generation = Some(Generation(row.take()?));
+    }
+    Ok(found)
+}
+
+/// Where a row belongs that begins with its place.
+fn place<'a, T>(found: &'a mut [T], row: &mut Row) -> Result<&'a mut T, Error> {
+    let place: u32 = row.take()?;
+    found.get_mut(place as usize).ok_or_else(|| Error::Corrupt("a row that nobody asked for".to_owned()))
 }
 
 /// The columns of [`account`], in its order. A macro, because statements are literals.

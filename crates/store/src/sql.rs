@@ -146,15 +146,23 @@ pub(crate) fn spell<E: Engine>(query: Query) -> Result<(SqlStr, E::Args), Error>
     if !query.text.contains('{') {
         return Ok((query.text.into_sql_str(), args));
     }
-    let mut text = query.text.to_owned();
-    for (marker, spelling) in E::MARKERS {
-        text = text.replace(marker, spelling);
-    }
-    if let Some(rows) = query.rows {
-        text = text.replace("{rows}", &E::add_rows(&mut args, bound, rows)?);
-    }
+    let rows = query.rows.map(|rows| E::add_rows(&mut args, bound, rows)).transpose()?;
     // Safe: literals of this program, put together from literals of this program.
-    Ok((AssertSqlSafe(text).into_sql_str(), args))
+    Ok((AssertSqlSafe(fill_in::<E>(query.text, rows.as_deref())).into_sql_str(), args))
+}
+
+fn fill_in<E: Engine>(text: &str, rows: Option<&str>) -> String {
+    let mut filled = String::with_capacity(2 * text.len());
+    let mut rest = text;
+    while let Some((before, marked)) = rest.find('{').map(|at| rest.split_at(at)) {
+        filled.push_str(before);
+        let mut markers = E::MARKERS.into_iter().chain(rows.map(|rows| ("{rows}", rows)));
+        let found = markers.find(|(marker, _)| marked.starts_with(marker));
+        let (marker, spelling) = found.unwrap_or(("{", "{"));
+        filled.push_str(spelling);
+        rest = &marked[marker.len()..];
+    }
+    filled + rest
 }
 
 pub(crate) struct Postgres;

@@ -5,13 +5,16 @@
 use std::time::Duration;
 
 use super::Raised;
-use crate::{Database, Error, Tx, sql};
+use crate::{Database, Error, Rows, Tx, sql};
 
-pub(super) async fn take(tx: &mut Tx, of: Raised, lasts: Duration) -> Result<(), Error> {
-    let upsert =
-        sql("INSERT INTO login_leases (account, generation, until_ms) VALUES ($1, $2, {now_ms} + $3) \
-         ON CONFLICT (account) DO UPDATE SET generation = excluded.generation, until_ms = excluded.until_ms");
-    tx.execute(upsert.bind(of.id.0).bind(of.generation.0).bind(millis(lasts))).await.map(drop)
+pub(super) async fn take(tx: &mut Tx, of: &[Raised], lasts: Duration) -> Result<(), Error> {
+    let upsert = sql("INSERT INTO login_leases (account, generation, until_ms) \
+         SELECT r.account, r.generation, {now_ms} + $1 FROM {rows} WHERE true ON CONFLICT (account) \
+         DO UPDATE SET generation = excluded.generation, until_ms = excluded.until_ms");
+    let rows = Rows::new()
+        .ints("account", of.iter().map(|it| it.id.0))
+        .ints("generation", of.iter().map(|it| it.generation.0));
+    tx.execute(upsert.bind(millis(lasts)).rows(rows)).await.map(drop)
 }
 
 /// `false`: the generation has passed, or the lease was given back.

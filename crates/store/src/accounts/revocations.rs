@@ -3,7 +3,7 @@
 
 use shardkeep_types::{AccountId, Generation};
 
-use super::{Cause, Raised};
+use super::{Cause, Raised, logins::Process};
 use crate::{Database, Error, Row, Rows, Tx, sql};
 
 /// Everything of the account below the generation is over.
@@ -16,28 +16,50 @@ pub struct Revocation {
     pub at_ms: u64,
 }
 
+/// Writes down why the generation has been raised in this transaction.
 pub(super) async fn note(tx: &mut Tx, raised: Raised, cause: &Cause) -> Result<(), Error> {
-    let upsert = sql("INSERT INTO revocations (account, below_generation, code, detail, at_ms) \
-         VALUES ($1, $2, $3, $4, {now_ms}) ON CONFLICT (account) DO UPDATE SET \
-         below_generation = excluded.below_generation, code = excluded.code, detail = excluded.detail, \
-         at_ms = excluded.at_ms");
-    let upsert = upsert.bind(raised.id.0).bind(raised.generation.0);
-    tx.execute(upsert.bind(cause.code).bind(&cause.detail)).await.map(drop)
+    let update = sql("UPDATE accounts SET revoked_code = $2, revoked_detail = $3, revoked_ms = {now_ms}, \
+         revoked_by = 0 WHERE id = $1");
+    tx.execute(update.bind(raised.id.0).bind(cause.code).bind(&cause.detail)).await.map(drop)
 }
 
 /// The database's clock, from which a follower begins.
 pub async fn now(database: &Database) -> Result<u64, Error> {
     let row = database.fetch_optional(sql("SELECT {now_ms}")).await?;
-    row.ok_or_else(|| Error::Corrupt("the database tells no time".to_owned()))?.take()
+    row.ok_or_else(no_time)?.take()
 }
 
-/// Those written down since then, oldest first. The moment is of the statement, not of its commit: look back a
-/// little further than the newest one seen.
-pub async fn since(database: &Database, at_ms: u64, limit: u32) -> Result<Vec<Revocation>, Error> {
-    let select = sql("SELECT account, below_generation, code, detail, at_ms FROM revocations \
-         WHERE at_ms >= $1 ORDER BY at_ms LIMIT $2");
-    let rows = database.fetch_all(select.bind(at_ms).bind(limit)).await?;
-    rows.into_iter().map(revocation).collect()
+/// What a look found.
+#[derive(Debug)]
+pub struct Look {
+    /// The database's clock.
+    pub now_ms: u64,
+    /// Oldest first.
+    pub found: Vec<Revocation>,
+}
+
+/// Those written down since then, but for logins by `but_by`. The moment is of the statement, not of its commit: look
+/// back a little further than the last look.
+pub async fn since(database: &Database, at_ms: u64, but_by: Process, limit: u32) -> Result<Look, Error> {
+    let select = sql("SELECT clock.now_ms, news.id, news.generation, news.revoked_code, \
+         news.revoked_detail, news.revoked_ms FROM (SELECT {now_ms} AS now_ms) AS clock LEFT JOIN \
+         (SELECT id, generation, revoked_code, revoked_detail, revoked_ms FROM accounts \
+         WHERE revoked_ms >= $1 AND revoked_by <> $2 ORDER BY revoked_ms LIMIT $3) AS news ON 1 = 1 \
+         ORDER BY news.revoked_ms");
+    let rows = database.fetch_all(select.bind(at_ms).bind(but_by.0).bind(limit)).await?;
+    let (mut now_ms, mut found) = (None, Vec::new());
+    for mut row in rows {
+        now_ms = Some(row.take()?);
+        // One row without an account, if there is nothing.
+        if let Some(id) = row.take()? {
+            found.push(revocation(AccountId(id), row)?);
+        }
+    }
+    Ok(Look { now_ms: now_ms.ok_or_else(no_time)?, found })
+}
+
+fn no_time() -> Error {
+    Error::Corrupt("the database tells no time".to_owned())
 }
 
 /// Of these sessions, those whose generation has passed.
@@ -51,18 +73,16 @@ pub async fn outdated(
     let rows = Rows::new()
         .ints("account", held.iter().map(|(account, _)| account.0))
         .ints("generation", held.iter().map(|(_, generation)| generation.0));
-    let select = sql("SELECT accounts.id, accounts.generation, COALESCE(revocations.code, 0), \
-         COALESCE(revocations.detail, ''), COALESCE(revocations.at_ms, 0) FROM {rows} \
-         JOIN accounts ON accounts.id = r.account \
-         LEFT JOIN revocations ON revocations.account = accounts.id \
-         WHERE accounts.generation > r.generation");
+    let select = sql("SELECT accounts.id, accounts.generation, accounts.revoked_code, \
+         accounts.revoked_detail, accounts.revoked_ms FROM {rows} \
+         JOIN accounts ON accounts.id = r.account WHERE accounts.generation > r.generation");
     let rows = database.fetch_all(select.rows(rows)).await?;
-    rows.into_iter().map(revocation).collect()
+    rows.into_iter().map(|mut row| revocation(AccountId(row.take()?), row)).collect()
 }
 
-fn revocation(mut row: Row) -> Result<Revocation, Error> {
+fn revocation(account: AccountId, mut row: Row) -> Result<Revocation, Error> {
     Ok(Revocation {
-        account: AccountId(row.take()?),
+        account,
         below: Generation(row.take()?),
         cause: Cause { code: row.take()?, detail: row.take()? },
         at_ms: row.take()?,

@@ -1,8 +1,14 @@
-use shardkeep_testkit::Postgres;
+use std::time::Duration;
 
+use shardkeep_testkit::Postgres;
 use shardkeep_types::WorldId;
 
-use super::{invitations::Registered, second_factor::Tries, *};
+use super::{
+    invitations::Registered,
+    logins::{Process, Rules},
+    second_factor::Tries,
+    *,
+};
 use crate::Schema;
 
 fn proof(byte: u8) -> Proof {
@@ -11,6 +17,19 @@ fn proof(byte: u8) -> Proof {
 
 fn cause(code: u32) -> Cause {
     Cause { code, detail: "because".to_owned() }
+}
+
+const OURS: Process = Process(7);
+
+async fn log_in(
+    database: &Database,
+    id: AccountId,
+    from: Generation,
+    lease: Option<Duration>,
+    cause: &Cause,
+) -> Result<bool, Error> {
+    let rules = Rules { lease, cause: cause.clone(), by: OURS };
+    Ok(logins::log_in(database, &[Raised { id, generation: from }], &rules).await? == [true])
 }
 
 async fn accounts_live(database: &Database) {
@@ -140,7 +159,14 @@ async fn revocations_are_found_later(database: &Database) {
         mine
     };
     let all = [(ids[0], 3, 7), (ids[1], 2, 9)];
-    assert_eq!(mine(revocations::since(database, begin, 1_000).await.unwrap()), all);
+    let theirs = revocations::since(database, begin, Process(8), 1_000).await.unwrap();
+    assert!(theirs.now_ms >= begin);
+    assert_eq!(mine(theirs.found), all);
+    // Of its own logins a process need not hear; of everything else it does.
+    let ours = revocations::since(database, begin, OURS, 1_000).await.unwrap();
+    assert_eq!(mine(ours.found), all[..1]);
+    let nothing = revocations::since(database, ours.now_ms + 60_000, OURS, 1_000).await.unwrap();
+    assert!(nothing.found.is_empty() && nothing.now_ms >= ours.now_ms);
     let held = [(ids[0], Generation(2)), (ids[1], Generation(2)), (ids[2], Generation(1))];
     assert_eq!(mine(revocations::outdated(database, &held).await.unwrap()), [(ids[0], 3, 7)]);
     assert_eq!(revocations::outdated(database, &[]).await.unwrap(), []);
@@ -151,6 +177,75 @@ async fn revocations_are_found_later(database: &Database) {
     assert_eq!(change_proof(database, ids[1], Generation(2), &proof(8), &cause(10)).await.unwrap(), None);
     change_proof(database, ids[1], Generation(3), &proof(8), &cause(10)).await.unwrap().unwrap();
     assert!(credentials(database, two).await.unwrap().unwrap().proof == proof(8));
+}
+
+async fn logins_go_together_and_each_has_its_outcome(database: &Database) {
+    let mut from = Vec::new();
+    for name in ["l-one", "l-two", "l-three", "l-four"] {
+        let id = create(database, name, &proof(1)).await.unwrap().unwrap();
+        from.push(Raised { id, generation: Generation(1) });
+    }
+    raise(database, "l-two", &cause(10)).await.unwrap().unwrap();
+    // A login of the generation before; two of one account; an account that is not there.
+    let again = [from[0], from[1], from[2], from[0], Raised { id: AccountId(u64::MAX >> 1), ..from[0] }];
+    let rules = |lease| Rules { lease, cause: cause(9), by: OURS };
+    let outcome = logins::log_in(database, &again, &rules(None)).await.unwrap();
+    assert_eq!(outcome, [true, false, true, false, false]);
+    let ids: Vec<_> = from.iter().map(|it| it.id).collect();
+    let present = async || generations(database, &ids).await.unwrap();
+    assert_eq!(present().await, [2, 2, 2, 1].map(|it| Some(Generation(it))));
+    assert_eq!(generations(database, &[]).await.unwrap(), []);
+    assert_eq!(generations(database, &[AccountId(u64::MAX >> 1), ids[3]]).await.unwrap(), [
+        None,
+        Some(Generation(1))
+    ]);
+    let told = revocations::outdated(database, &from.iter().map(|it| (it.id, it.generation)).collect::<Vec<_>>()).await.unwrap();
+    let mut told: Vec<_> = told.into_iter().map(|it| (it.account, it.below.0, it.cause.code)).collect();
+    told.sort_unstable();
+    assert_eq!(told, [(ids[0], 2, 9), (ids[1], 2, 10), (ids[2], 2, 9)], "who was not let in changed nothing");
+
+    let minute = Duration::from_secs(60);
+    let next = [from[3], Raised { generation: Generation(2), ..from[0] }];
+    assert_eq!(logins::log_in(database, &next, &rules(Some(minute))).await.unwrap(), [true, true]);
+    // Both are leased now; the third is free.
+    let next = [
+        Raised { generation: Generation(2), ..from[3] },
+        Raised { generation: Generation(2), ..from[2] },
+        Raised { generation: Generation(3), ..from[0] },
+    ];
+    assert_eq!(logins::log_in(database, &next, &rules(Some(minute))).await.unwrap(), [false, true, false]);
+    assert_eq!(present().await, [3, 2, 3, 2].map(|it| Some(Generation(it))));
+    assert!(leases::remaining(database, Raised { generation: Generation(3), ..from[2] }).await.unwrap().is_some());
+
+    let found = credentials_of(database, &["l-two", "nobody", "l-one", "l-two"]).await.unwrap();
+    let found: Vec<_> = found.into_iter().map(|it| it.map(|it| (it.id, it.generation.0))).collect();
+    assert_eq!(found, [Some((ids[1], 2)), None, Some((ids[0], 3)), Some((ids[1], 2))]);
+}
+
+/// Two replicas let in the same accounts at once, told in another order: each account is raised by one of them.
+async fn replicas_race_without_a_circle(one: &Database, other: &Database) {
+    const ROUNDS: u64 = 20;
+    let mut ids = Vec::new();
+    for number in 0..16 {
+        ids.push(create(one, &format!("race-{number}"), &proof(1)).await.unwrap().unwrap());
+    }
+    let there: Vec<_> = ids.iter().rev().copied().collect();
+    for round in 1..=ROUNDS {
+        let generation = Generation(round);
+        let of = |ids: &[AccountId]| ids.iter().map(|id| Raised { id: *id, generation }).collect::<Vec<_>>();
+        let lease = (round % 2 == 0).then_some(Duration::ZERO);
+        let rules = Rules { lease, cause: cause(9), by: OURS };
+        let (ours, theirs) = (of(&ids), of(&there));
+        let (ours, theirs) =
+            tokio::join!(logins::log_in(one, &ours, &rules), logins::log_in(other, &theirs, &rules));
+        let (ours, mut theirs) = (ours.unwrap(), theirs.unwrap());
+        theirs.reverse();
+        for (ours, theirs) in ours.into_iter().zip(theirs) {
+            assert!(ours != theirs, "one of them, and not both");
+        }
+    }
+    let present = generations(one, &ids).await.unwrap();
+    assert!(present.into_iter().all(|it| it == Some(Generation(ROUNDS + 1))));
 }
 
 async fn codes_are_used_once_and_guesses_are_few(database: &Database) {
@@ -214,6 +309,7 @@ async fn all(database: &Database) {
     groups_are_counted(database).await;
     a_lease_keeps_the_second_out_and_ends_by_itself(database).await;
     revocations_are_found_later(database).await;
+    logins_go_together_and_each_has_its_outcome(database).await;
     codes_are_used_once_and_guesses_are_few(database).await;
     worlds_close_and_open(database).await;
     invitations_are_used_up(database).await;
@@ -223,11 +319,16 @@ async fn all(database: &Database) {
 async fn on_sqlite() {
     let folder = tempfile::tempdir().unwrap();
     let url = format!("sqlite:{}", folder.path().join("login.db").display());
-    all(&Database::open(&url, Schema::Accounts).await.unwrap()).await;
+    let database = Database::open(&url, Schema::Accounts).await.unwrap();
+    all(&database).await;
+    replicas_race_without_a_circle(&database, &database).await;
 }
 
 #[tokio::test]
 async fn on_postgres() {
     let server = Postgres::start().await;
-    all(&Database::open(&server.url(), Schema::Accounts).await.unwrap()).await;
+    let database = Database::open(&server.url(), Schema::Accounts).await.unwrap();
+    all(&database).await;
+    let other = Database::open(&server.url(), Schema::Accounts).await.unwrap();
+    replicas_race_without_a_circle(&database, &other).await;
 }

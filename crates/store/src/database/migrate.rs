@@ -40,6 +40,7 @@ impl Schema {
                 20 "accounts/0020_account_life",
                 30 "accounts/0030_regions",
                 40 "accounts/0040_closing",
+                50 "accounts/0050_revoked",
             ],
             Self::Central => files![1 "central/0001_central"],
             Self::Game => files![1 "game/0001_game"],
