@@ -21,7 +21,8 @@ use shardkeep_client::{
 use shardkeep_cluster::{Dialer, certs};
 use shardkeep_rpc::{
     accounts::{CreateRequest, accounts_client::AccountsClient},
-    gateway::{AdmitRequest, gateway_client::GatewayClient},
+    gateway::{Admission, AdmitRequest, gateway_client::GatewayClient},
+    many::outcome,
 };
 use shardkeep_testkit::{Announcement, Cluster, Stores};
 use shardkeep_types::{DaemonKind, TicketId, WorldId};
@@ -102,7 +103,10 @@ impl Site {
             let mut client = client.clone();
             async move {
                 let ticket = self.ticket();
-                client.admit(admission(&ticket)).await.context("the gateway takes no ticket")?;
+                let request = AdmitRequest { admissions: vec![admission(&ticket)] };
+                let reply = client.admit(request).await.context("the gateway takes no ticket")?.into_inner();
+                let admitted = reply.admitted.first().context("the gateway says nothing of a ticket")?;
+                outcome(admitted.code, &admitted.detail).context("the gateway takes no ticket")?;
                 anyhow::Ok(ticket)
             }
         };
@@ -165,9 +169,9 @@ fn new_account(name: &str, password: &str) -> Result<CreateRequest> {
     Ok(CreateRequest { name: name.to_string(), group: verifier.group().bits(), salt, verifier: verified })
 }
 
-fn admission(ticket: &Ticket) -> AdmitRequest {
+fn admission(ticket: &Ticket) -> Admission {
     let number = number(ticket);
-    AdmitRequest {
+    Admission {
         ticket_id: ticket.id.0.to_vec(),
         ticket_key: ticket.key.expose().to_vec(),
         // Far from the accounts that logins make.

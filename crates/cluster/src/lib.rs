@@ -8,6 +8,7 @@
 //!   says means *alive*, never *owner*.
 //! * **Views**: a [`Directory`] merges what all registries say, and keeps its last view while none answers.
 //! * **Channels**: one per peer and address, never a balanced set: whom to call is decided by the caller.
+//! * **Gathering**: what many ask of one peer goes in few calls ([`Gather`]).
 
 mod access;
 mod advertise;
@@ -17,6 +18,7 @@ mod control;
 mod dialer;
 mod directory;
 mod export;
+mod gather;
 mod guard;
 mod identity;
 mod instance;
@@ -31,6 +33,7 @@ mod server;
 pub use backoff::Backoff;
 pub use dialer::Dialer;
 pub use directory::Directory;
+pub use gather::{Calling, Gather, Pace, Unanswered};
 pub use identity::Identity;
 pub use instance::{Instance, REGION, State};
 pub use node::Node;

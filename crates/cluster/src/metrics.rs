@@ -12,6 +12,10 @@ pub(crate) const REGISTER_FAILURES: &str = "shardkeep_cluster_register_failures_
 pub(crate) const WATCH_FAILURES: &str = "shardkeep_cluster_watch_failures_total";
 /// Instances that are up, in the live view of each kind that this daemon follows.
 pub(crate) const INSTANCES: &str = "shardkeep_cluster_instances_count";
+/// Calls that carry many questions, the questions, and those that got no answer, by what is asked.
+pub(crate) const GATHERED_CALLS: &str = "shardkeep_cluster_gathered_calls_total";
+pub(crate) const GATHERED_QUESTIONS: &str = "shardkeep_cluster_gathered_questions_total";
+pub(crate) const GATHERED_UNANSWERED: &str = "shardkeep_cluster_gathered_unanswered_total";
 
 pub(crate) fn describe() {
     describe_counter!(REFUSED, "Calls and connections of peers that were turned away, by reason");
@@ -19,4 +23,10 @@ pub(crate) fn describe() {
     describe_counter!(REGISTER_FAILURES, "Failed registrations and heartbeats");
     describe_counter!(WATCH_FAILURES, "Registry watches that broke or could not be opened");
     describe_gauge!(INSTANCES, "Instances that are up, by kind, as far as this daemon follows them");
+    describe_counter!(GATHERED_CALLS, "Calls that carry many questions, by what is asked");
+    describe_counter!(GATHERED_QUESTIONS, "Questions that such calls carried, by what is asked");
+    describe_counter!(
+        GATHERED_UNANSWERED,
+        "Questions that got no answer from such a call, by what is asked and why"
+    );
 }

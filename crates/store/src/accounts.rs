@@ -156,8 +156,7 @@ pub async fn change_proof(
     proof: &Proof,
     cause: &Cause,
 ) -> Result<Option<Raised>, Error> {
-    let update =
-        raising!(", srp_group = $5, salt = $6, verifier = $7", "id = $3 AND generation = $4", cause);
+    let update = raising!(", srp_group = $5, salt = $6, verifier = $7", "id = $3 AND generation = $4", cause);
     raise_by(database, bind_proof(update.bind(id.0).bind(from.0), proof)).await
 }
 
@@ -200,8 +199,7 @@ pub async fn raise_from(
     from: Generation,
     cause: &Cause,
 ) -> Result<Option<Raised>, Error> {
-    raise_by(database, raising!("", "id = $3 AND generation = $4", cause).bind(id.0).bind(from.0))
-        .await
+    raise_by(database, raising!("", "id = $3 AND generation = $4", cause).bind(id.0).bind(from.0)).await
 }
 
 /// Runs a statement of [`raising`]; again if another transaction was in the way.
@@ -228,7 +226,8 @@ pub async fn credentials_of(
          everywhere_reason, staff, \
          (SELECT COUNT(*) FROM second_factors WHERE account = accounts.id AND confirmed = 1), \
          srp_group, salt, verifier FROM {rows} JOIN accounts ON accounts.name = r.name");
-    let rows = Rows::new().ints("place", 0..names.len() as u64).texts("name", names.iter().map(AsRef::as_ref));
+    let rows =
+        Rows::new().ints("place", 0..names.len() as u64).texts("name", names.iter().map(AsRef::as_ref));
     let mut found: Vec<_> = names.iter().map(|_| None).collect();
     for mut row in database.fetch_all(select.rows(rows)).await? {
         let credentials = place(&mut found, &mut row)?;

@@ -8,8 +8,9 @@ use std::{
 use shardkeep_rpc::{
     billing::{
         CreditReply, CreditRequest, ReportReply, ReportRequest, SessionReport, ShowReply, ShowRequest,
-        billing_server::Billing,
+        TimeLeftReply, TimeLeftRequest, billing_server::Billing,
     },
+    many::not_too_many,
     session_id,
 };
 use shardkeep_store::billing::{Billing as Ledger, ClockReport};
@@ -88,6 +89,17 @@ impl Billing for BillingService {
             let standing = self.ledger.show(account).await?;
             let plan = if standing.left_ms.is_some() { "prepaid" } else { "free" };
             Ok(ShowReply { plan: plan.to_owned(), left_ms: standing.left_ms, played_ms: standing.played_ms })
+        })
+        .await
+    }
+
+    async fn time_left(&self, request: Request<TimeLeftRequest>) -> Result<Response<TimeLeftReply>, Status> {
+        let TimeLeftRequest { accounts } = request.into_inner();
+        not_too_many("accounts", &accounts)?;
+        self.call("time_left", async {
+            let accounts: Vec<_> = accounts.into_iter().map(AccountId).collect();
+            let left = self.ledger.left(&accounts).await?;
+            Ok(TimeLeftReply { left_ms: left.into_iter().map(|(account, left)| (account.0, left)).collect() })
         })
         .await
     }

@@ -1,7 +1,7 @@
 //! What dbcache does, apart from gRPC: hard actions through the group commit, soft state through the write-behind,
 //! everything else straight to the database; with patience while that is away.
 
-use std::{future::Future, time::Duration};
+use std::{collections::HashMap, future::Future, time::Duration};
 
 use shardkeep_cluster::Backoff;
 use shardkeep_store::{
@@ -44,8 +44,11 @@ impl Core {
         self.patiently(|| self.game.list(account, world)).await
     }
 
-    pub(crate) async fn count(&self, account: AccountId) -> Result<Vec<(WorldId, u32)>, GameError> {
-        self.patiently(|| self.game.count(account)).await
+    pub(crate) async fn count(
+        &self,
+        accounts: &[AccountId],
+    ) -> Result<HashMap<AccountId, Vec<(WorldId, u32)>>, GameError> {
+        self.patiently(|| self.game.count(accounts)).await
     }
 
     /// Tried once: a repeat after an unknown outcome would find its own name taken.

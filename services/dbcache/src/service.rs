@@ -13,12 +13,13 @@ use shardkeep_cluster::Peer;
 use shardkeep_rpc::{
     Malformed,
     dbcache::{
-        Character, ClaimRequest, ConserveReply, ConserveRequest, CountCharactersReply,
+        Character, CharacterCount, ClaimRequest, ConserveReply, ConserveRequest, CountCharactersReply,
         CountCharactersRequest, CreateCharacterRequest, HardAction, HardResult, LeadReply, LeadRequest,
         ListCharactersReply, ListCharactersRequest, LoadGroundReply, LoadGroundRequest, LoadRequest,
         ReleaseReply, ReleaseRequest, ReownReply, ReownRequest, SaveSoftReply, SaveSoftRequest,
         TransferReply, TransferRequest, db_cache_server::DbCache,
     },
+    many::not_too_many,
 };
 use shardkeep_types::{AccountId, CharacterId, DaemonKind, WorldId};
 use tokio_util::task::TaskTracker;
@@ -125,9 +126,14 @@ impl DbCache for DbCacheService {
         request: Request<CountCharactersRequest>,
     ) -> Result<Response<CountCharactersReply>, Status> {
         self.call("count_characters", request, |core, _, request: CountCharactersRequest| async move {
-            let counts = core.count(AccountId(request.account)).await?;
-            let by_world = counts.into_iter().map(|(world, count)| (world.0, count)).collect();
-            Ok(CountCharactersReply { by_world })
+            not_too_many("accounts", &request.accounts)?;
+            let accounts: Vec<_> = request.accounts.into_iter().map(AccountId).collect();
+            let found = core.count(&accounts).await?;
+            let counts = accounts.iter().map(|account| {
+                let by_world = found.get(account).into_iter().flatten();
+                CharacterCount { by_world: by_world.map(|(world, count)| (world.0, *count)).collect() }
+            });
+            Ok(CountCharactersReply { counts: counts.collect() })
         })
         .await
     }

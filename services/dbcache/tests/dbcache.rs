@@ -264,10 +264,12 @@ async fn a_character_lives_through_zones_and_a_restart(place: &Place) {
     let listed =
         world.list_characters(ListCharactersRequest { account: 1, world: WORLD }).await.unwrap().into_inner();
     let mut login = replica.login();
-    for (account, expected) in [(1, vec![(WORLD, 1)]), (99, vec![])] {
-        let counted = login.count_characters(CountCharactersRequest { account }).await.unwrap().into_inner();
-        assert_eq!(Vec::from_iter(counted.by_world), expected);
-    }
+    let request = CountCharactersRequest { accounts: vec![99, 1, 99, 1] };
+    let counted = login.count_characters(request).await.unwrap().into_inner();
+    let counted: Vec<_> = counted.counts.into_iter().map(|it| Vec::from_iter(it.by_world)).collect();
+    assert_eq!(counted, [vec![], vec![(WORLD, 1)], vec![], vec![(WORLD, 1)]]);
+    let too_many = CountCharactersRequest { accounts: vec![1; 1_025] };
+    assert_eq!(login.count_characters(too_many).await.unwrap_err().code(), Code::InvalidArgument);
     let ada = &listed.characters[0];
     assert_eq!((ada.owner.as_str(), ada.epoch, ada.position.unwrap().x_mm, ada.health), ("", 3, 5, 80));
     assert_conserved(&mut world, 1).await;

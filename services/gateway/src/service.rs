@@ -9,11 +9,12 @@ use std::{
 use shardkeep_cluster::Peer;
 use shardkeep_rpc::{
     gateway::{
-        AdmitReply, AdmitRequest, AnnounceReply, AnnounceRequest, KickReply, KickRequest, ListCostsReply,
-        ListCostsRequest, ListSessionsReply, ListSessionsRequest, MoveSessionReply, MoveSessionRequest,
-        RevokeAccountReply, RevokeAccountRequest, RevokeTicketReply, RevokeTicketRequest, SessionInfo,
-        announce_request::To, gateway_server::Gateway, kick_request::Who,
+        Admission, AdmitReply, AdmitRequest, Admitted, AnnounceReply, AnnounceRequest, KickReply,
+        KickRequest, ListCostsReply, ListCostsRequest, ListSessionsReply, ListSessionsRequest,
+        MoveSessionReply, MoveSessionRequest, RevokeAccountReply, RevokeAccountRequest, RevokeTicketReply,
+        RevokeTicketRequest, SessionInfo, announce_request::To, gateway_server::Gateway, kick_request::Who,
     },
+    many::not_too_many,
     session_id,
 };
 use shardkeep_types::{AccountId, DaemonKind, Epoch, Generation, TicketId, WorldId};
@@ -27,7 +28,7 @@ use crate::{
     metrics::HOT,
     revocations::spoken,
     session::{Ending, Session},
-    tickets::{AdmitError, Ticket},
+    tickets::{AdmitError, Ticket, Tickets},
 };
 
 /// Longest life of a ticket, whatever login asks.
@@ -42,6 +43,27 @@ pub(crate) struct Service {
 impl Service {
     pub(crate) fn new(core: Arc<Core>) -> Self {
         Self { core }
+    }
+
+    /// Expects a ticket.
+    fn take_in(&self, tickets: &mut Tickets, admission: Admission, now: Instant) -> Result<(), Status> {
+        let key = <[u8; 32]>::try_from(admission.ticket_key)
+            .map_err(|_| Status::invalid_argument("field `ticket_key`: expected 32 bytes"))?;
+        let ticket = Ticket {
+            key: key.into(),
+            account: AccountId(admission.account),
+            account_name: admission.account_name,
+            generation: Generation(admission.generation),
+            world: WorldId(admission.world),
+            expires: now + Duration::from_millis(admission.lives_ms.into()).min(LONGEST),
+        };
+        if self.core.sessions.len() + tickets.len() >= self.core.config.capacity {
+            return Err(Status::resource_exhausted("the gateway is full"));
+        }
+        tickets.admit(ticket_id(&admission.ticket_id)?, ticket, now).map_err(|error| match error {
+            AdmitError::Full => Status::resource_exhausted(error.to_string()),
+            AdmitError::Outdated => Status::failed_precondition(error.to_string()),
+        })
     }
 
     fn end_all(&self, sessions: &[Arc<Session>], code: u32, detail: &str) -> u32 {
@@ -70,28 +92,20 @@ impl Gateway for Service {
         if self.core.draining.is_cancelled() {
             return Err(Status::unavailable("the gateway is leaving"));
         }
-        let request = request.into_inner();
+        let AdmitRequest { admissions } = request.into_inner();
+        not_too_many("admissions", &admissions)?;
         let now = Instant::now();
-        let key = <[u8; 32]>::try_from(request.ticket_key)
-            .map_err(|_| Status::invalid_argument("field `ticket_key`: expected 32 bytes"))?;
-        let ticket = Ticket {
-            key: key.into(),
-            account: AccountId(request.account),
-            account_name: request.account_name,
-            generation: Generation(request.generation),
-            world: WorldId(request.world),
-            expires: now + Duration::from_millis(request.lives_ms.into()).min(LONGEST),
-        };
         let mut tickets = self.core.tickets.lock();
-        if self.core.sessions.len() + tickets.len() >= self.core.config.capacity {
-            return Err(Status::resource_exhausted("the gateway is full"));
-        }
-        tickets.admit(ticket_id(&request.ticket_id)?, ticket, now).map_err(|error| match error {
-            AdmitError::Full => Status::resource_exhausted(error.to_string()),
-            AdmitError::Outdated => Status::failed_precondition(error.to_string()),
-        })?;
+        let admitted =
+            admissions.into_iter().map(|admission| match self.take_in(&mut tickets, admission, now) {
+                Ok(()) => Admitted::default(),
+                Err(refused) => {
+                    Admitted { code: refused.code() as u32, detail: refused.message().to_owned() }
+                }
+            });
+        let admitted = admitted.collect();
         HOT.tickets.set(tickets.len() as f64);
-        Ok(Response::new(AdmitReply {}))
+        Ok(Response::new(AdmitReply { admitted }))
     }
 
     async fn revoke_ticket(

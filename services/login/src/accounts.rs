@@ -1,7 +1,7 @@
 //! Operators' view of accounts over gRPC. A password never comes here: whoever makes an account sends its verifier.
 //! What ends sessions is pushed to the gateways before it is answered.
 
-use std::{fmt::Write as _, sync::Arc, time::Duration};
+use std::{borrow::Borrow, fmt::Write as _, sync::Arc, time::Duration};
 
 use shardkeep_auth::AccountName;
 use shardkeep_cluster::Peer;
@@ -350,7 +350,8 @@ fn unknown(name: &AccountName) -> Status {
 }
 
 #[allow(clippy::needless_pass_by_value, reason = "for map_err")]
-fn away(error: store::Error) -> Status {
+fn away(error: impl Borrow<store::Error>) -> Status {
+    let error = error.borrow();
     tracing::error!(%error, "the account store fails");
     if error.retryable() {
         Status::unavailable("the account store is away")

@@ -1,6 +1,6 @@
 //! Why a login or its connection ends, whose fault that is, and what the client is told.
 
-use std::{io, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use shardkeep_auth::{hybrid::ShareError, srp::SrpError};
 use shardkeep_store as store;
@@ -79,7 +79,7 @@ pub(crate) enum LoginError {
     #[error("no gateway takes players now")]
     NoGateway,
     #[error(transparent)]
-    Store(#[from] store::Error),
+    Store(Arc<store::Error>),
     #[error(transparent)]
     Central(#[from] CentralError),
     #[error("internal: {0}")]
@@ -181,6 +181,12 @@ pub(crate) fn ban_detail(until_ms: u64, reason: &str) -> String {
         format!("for ever: {reason}")
     } else {
         format!("until {until_ms}: {reason}")
+    }
+}
+
+impl From<store::Error> for LoginError {
+    fn from(error: store::Error) -> Self {
+        Self::Store(Arc::new(error))
     }
 }
 

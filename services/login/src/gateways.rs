@@ -4,11 +4,12 @@
 use std::time::Duration;
 
 use futures::future::join_all;
-use shardkeep_cluster::{Directory, Instance, Node};
+use shardkeep_cluster::{Directory, Gather, Instance, Node, Pace};
 use shardkeep_rpc::gateway::{
-    AdmitRequest, ListSessionsReply, ListSessionsRequest, RevokeAccountRequest, RevokeTicketRequest,
-    gateway_client::GatewayClient,
+    Admission, AdmitRequest, Admitted, ListSessionsReply, ListSessionsRequest, RevokeAccountRequest,
+    RevokeTicketRequest, gateway_client::GatewayClient,
 };
+use shardkeep_rpc::many::outcome;
 use shardkeep_store::accounts::{Cause, Raised};
 use shardkeep_types::{AccountId, DaemonKind, TicketId};
 use tonic::{Request, Response, Status, transport::Channel};
@@ -18,6 +19,9 @@ use crate::metrics;
 
 /// How long a gateway may take to answer. One that is gone is noticed by the registry in a few seconds.
 const DEADLINE: Duration = Duration::from_secs(2);
+/// Every ticket is of a connection, which are bounded; so nothing is refused here.
+const ADMISSIONS: Pace =
+    Pace { most: 256, interval: Duration::from_millis(10), waiting: usize::MAX, deadline: DEADLINE };
 /// How long a player waits for a gateway that was asked for sessions.
 const LIST_DEADLINE: Duration = Duration::from_secs(1);
 /// Gateways tried for one ticket.
@@ -27,6 +31,8 @@ const CANDIDATES: usize = 3;
 pub(crate) struct Gateways {
     node: Node,
     directory: Directory,
+    /// By the gateway's address.
+    admissions: Gather<String, Admission, Admitted, Status>,
 }
 
 /// What the gateways know of an account.
@@ -39,7 +45,11 @@ pub(crate) struct Found {
 
 impl Gateways {
     pub(crate) fn new(node: &Node) -> Self {
-        Self { node: node.clone(), directory: node.directory(DaemonKind::Gateway) }
+        Self {
+            node: node.clone(),
+            directory: node.directory(DaemonKind::Gateway),
+            admissions: admissions(node.clone()),
+        }
     }
 
     /// Gateways to offer, the best first: the lightest by turns, then whoever else takes players.
@@ -54,11 +64,10 @@ impl Gateways {
         lightest.into_iter().chain(others).take(CANDIDATES).collect()
     }
 
-    /// Moves a ticket to the gateway.
-    pub(crate) async fn admit(&self, gateway: &Instance, ticket: AdmitRequest) -> Result<(), Status> {
-        self.call("admit", gateway, ticket, |mut client, request| async move { client.admit(request).await })
-            .await
-            .map(drop)
+    /// Moves a ticket to the gateway, in one call with those of others.
+    pub(crate) async fn admit(&self, gateway: &Instance, ticket: Admission) -> Result<(), Status> {
+        let admitted = self.admissions.ask(&gateway.grpc_address, ticket).await?;
+        outcome(admitted.code, &admitted.detail)
     }
 
     /// Voids a ticket. If the gateway cannot be asked the ticket ends by its age.
@@ -136,11 +145,33 @@ impl Gateways {
         F: Future<Output = Result<Response<R>, Status>>,
     {
         let client = GatewayClient::new(self.node.channel(DaemonKind::Gateway, &gateway.grpc_address));
-        let mut request = Request::new(message);
-        request.set_timeout(DEADLINE);
-        let answer = tokio::time::timeout(DEADLINE, call(client, request)).await;
-        let answer = answer.unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer in time")));
-        metrics::gateway_call(name, answer.is_ok());
-        answer.map(Response::into_inner)
+        called(name, call(client, in_time(message))).await
     }
+}
+
+fn admissions(node: Node) -> Gather<String, Admission, Admitted, Status> {
+    Gather::new("admit", ADMISSIONS, move |address: String, admissions| {
+        let mut client = GatewayClient::new(node.channel(DaemonKind::Gateway, &address));
+        Box::pin(async move {
+            let admit = client.admit(in_time(AdmitRequest { admissions }));
+            Ok(called("admit", admit).await?.admitted)
+        })
+    })
+}
+
+fn in_time<T>(message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    request.set_timeout(DEADLINE);
+    request
+}
+
+/// Counts the call.
+async fn called<R>(
+    name: &'static str,
+    call: impl Future<Output = Result<Response<R>, Status>>,
+) -> Result<R, Status> {
+    let answer = tokio::time::timeout(DEADLINE, call).await;
+    let answer = answer.unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer in time")));
+    metrics::gateway_call(name, answer.is_ok());
+    answer.map(Response::into_inner)
 }

@@ -12,8 +12,10 @@ mod door;
 mod error;
 mod evenly;
 mod gateways;
+mod gathered;
 mod groups;
 mod handshake;
+mod known;
 mod limits;
 mod logon;
 mod maintenance;
@@ -95,7 +97,7 @@ impl Service for Login {
         daemon.spawn("world list", worlds::follow(directory, closed.clone(), list, served.clone()));
         let deployment = &settings.cluster.deployment;
         let stores = Stores { database: database.clone(), vault: vault(&config)?, centre };
-        let door = Door::new(config, deployment, stores, worlds, node.clone(), daemon.clone());
+        let door = Door::new(config, deployment, stores, worlds, &node, daemon.clone());
         let door = Arc::new(door.await?);
 
         daemon.spawn("patches", door.patches.clone().follow(served.clone()));

@@ -16,18 +16,18 @@ use shardkeep_auth::{
     ticket::Chain,
 };
 use shardkeep_daemon::{Origin, Prefix};
-use shardkeep_store::accounts::{self, Ban, Credentials, Raised};
+use shardkeep_store::accounts::{Ban, Credentials, Raised};
 use shardkeep_types::{AccountId, Secret};
 use shardkeep_wire::{
     Message, opcode,
-    payload::{self, ErrorCode, Finished, Hello, Proof, SecondFactor, Verified, Welcome},
+    payload::{self, Finished, Hello, Proof, SecondFactor, Verified, Welcome},
     seal::Suite,
 };
 
 use crate::{
     Hybrid, LoginError, authority,
     central::look_up::{Bearer, look_up},
-    door::{Door, cause},
+    door::Door,
     limits::Limits,
     metrics,
     pool::Job,
@@ -310,7 +310,7 @@ impl Logon<Checked> {
     }
 
     /// Raises the account's generation: from here on this login is the account's, and every other one is displaced.
-    /// The welcome answers `message`.
+    /// The welcome answers `message`. What else it says is asked for meanwhile.
     pub(crate) async fn enter(
         self,
         door: &Door,
@@ -318,12 +318,13 @@ impl Logon<Checked> {
     ) -> Result<(WorldSelect, Message), LoginError> {
         let Checked { chain, name, account } = self.state;
         let (address, staff) = (self.address, account.staff);
-        let cause = cause(ErrorCode::Displaced, "logged in elsewhere");
-        let entered = raise(door, &name, account, address, &cause).await?;
+        let id = account.id;
+        let raised = raise(door, &name, account, address);
+        let known = async { tokio::join!(door.known.play_time_left(id), door.known.characters(id)) };
+        let (entered, (play_time_left_ms, characters)) = tokio::join!(raised, known);
+        let entered = entered?;
         let lease = door.hold_lease(entered);
-        door.displace(entered, &cause);
-        let Raised { id, generation } = entered;
-        let (play_time_left_ms, characters) = tokio::join!(door.play_time_left(id), door.characters(id));
+        let generation = entered.generation;
         let welcome = Welcome { account_id: id.0, play_time_left_ms };
         metrics::welcomed(self.begun.elapsed());
         shardkeep_daemon::event!("login", account = id.0, name = name.as_str(), generation = generation.0, %address);
@@ -339,21 +340,18 @@ async fn raise(
     name: &AccountName,
     mut account: Credentials,
     address: IpAddr,
-    cause: &accounts::Cause,
 ) -> Result<Raised, LoginError> {
-    let lease = door.lease();
+    let leases = door.lease().is_some();
     for _ in 0..RACES {
         let present = Raised { id: account.id, generation: account.generation };
-        if lease.is_some()
-            && let Some(wait) = presence::occupied(door, present).await?
-        {
+        if leases && let Some(wait) = presence::occupied(door, present).await? {
             shardkeep_daemon::event!("login_refused", account = account.id.0, reason = "logged in already", %address);
             return Err(LoginError::AlreadyLoggedIn { wait });
         }
-        if accounts::log_in(&door.database, account.id, account.generation, lease, cause).await? {
-            return Ok(Raised { id: account.id, generation: account.generation.next() });
+        if let Some(entered) = door.gathered.log_in(present).await? {
+            return Ok(entered);
         }
-        let now = accounts::credentials(&door.database, name.as_str()).await?.ok_or(LoginError::Denied)?;
+        let now = door.gathered.credentials(name.as_str()).await?.ok_or(LoginError::Denied)?;
         if now.proof != account.proof {
             return Err(LoginError::Denied);
         }

@@ -20,7 +20,8 @@ use shardkeep_store::{
     Database,
     accounts::{
         Cause, Raised,
-        revocations::{self, Revocation},
+        logins::Process,
+        revocations::{self, Look, Revocation},
     },
 };
 use shardkeep_types::{AccountId, Generation};
@@ -39,14 +40,14 @@ use crate::{
 
 /// How often the store is looked at for what other replicas have raised.
 const LOOK: Duration = Duration::from_millis(200);
-/// How far each look goes back behind the newest seen: a statement's moment may lie so long before its commit. What
+/// How far each look goes back behind the one before: a statement's moment may lie so long before its commit. What
 /// takes longer is found when gateways say again what they hold.
 const OVERLAP_MS: u64 = 2_000;
 /// Revocations read at a time.
 const PAGE: u32 = 10_000;
 /// What follows one piece of news within so long is told with it: every login is one, and in a storm a message for each
 /// to each gateway would cost more than the logins' other calls.
-const GATHER: Duration = Duration::from_millis(10);
+const GATHER: Duration = Duration::from_millis(50);
 /// A follower is told so often that there is nothing to tell.
 const HEARTBEAT: Duration = Duration::from_millis(500);
 /// Lists that wait for the slowest follower. Overflow: it is cut and counted, connects again and says what it holds.
@@ -62,6 +63,8 @@ pub(crate) struct Revocations {
     followers: broadcast::Sender<List>,
     /// What was told lately, so that looking back repeats nothing.
     told: Mutex<ToldLately>,
+    /// Looks leave out the logins of this one, which are told when they happen.
+    process: Process,
 }
 
 #[derive(Default)]
@@ -93,18 +96,21 @@ impl ToldLately {
     }
 }
 
-impl Default for Revocations {
-    fn default() -> Self {
-        Self { followers: broadcast::Sender::new(BACKLOG), told: Mutex::default() }
-    }
-}
-
 impl Revocations {
-    /// This replica has raised a generation: its followers need not wait for the next look.
-    pub(crate) fn tell(&self, raised: Raised, cause: &Cause) {
-        let revocation =
-            Revocation { account: raised.id, below: raised.generation, cause: cause.clone(), at_ms: 0 };
-        self.publish(vec![revocation], Instant::now());
+    pub(crate) fn new(process: Process) -> Self {
+        Self { followers: broadcast::Sender::new(BACKLOG), told: Mutex::default(), process }
+    }
+
+    /// This replica has raised generations: its followers need not wait for the next look. They are told with what else
+    /// happens soon, and no gateway is called for it. Meanwhile worlds refuse the old generations.
+    pub(crate) fn tell(&self, raised: impl IntoIterator<Item = Raised>, cause: &Cause) {
+        let revocation = |Raised { id, generation }| Revocation {
+            account: id,
+            below: generation,
+            cause: cause.clone(),
+            at_ms: 0,
+        };
+        self.publish(raised.into_iter().map(revocation).collect(), Instant::now());
     }
 
     fn publish(&self, mut found: Vec<Revocation>, now: Instant) {
@@ -145,12 +151,10 @@ async fn look(
         *from = Some(revocations::now(database).await?.saturating_sub(OVERLAP_MS));
         return Ok(());
     };
-    let found = revocations::since(database, since, PAGE).await?;
-    if let Some(newest) = found.last().map(|last| last.at_ms) {
-        // A full page must not be read again and again.
-        let full = found.len() == PAGE as usize;
-        *from = Some(if full { newest } else { since.max(newest.saturating_sub(OVERLAP_MS)) });
-    }
+    let Look { now_ms, found } = revocations::since(database, since, revocations.process, PAGE).await?;
+    // A full page must not be read again and again.
+    let full = found.last().filter(|_| found.len() == PAGE as usize).map(|newest| newest.at_ms);
+    *from = Some(full.unwrap_or_else(|| since.max(now_ms.saturating_sub(OVERLAP_MS))));
     revocations.publish(found, Instant::now());
     Ok(())
 }
@@ -301,7 +305,7 @@ mod tests {
 
     #[test]
     fn nothing_is_told_twice_and_higher_ones_are() {
-        let (revocations, now) = (Revocations::default(), Instant::now());
+        let (revocations, now) = (Revocations::new(Process::new([1; 8])), Instant::now());
         let mut follower = revocations.followers.subscribe();
         let of = |account, below| Revocation {
             account: AccountId(account),

@@ -6,7 +6,7 @@ use shardkeep_auth::{
     ticket::{Chain, Ticket},
 };
 use shardkeep_cluster::Instance;
-use shardkeep_rpc::gateway::AdmitRequest;
+use shardkeep_rpc::gateway::Admission;
 use shardkeep_store::accounts::{self, Raised};
 use shardkeep_types::{AccountId, Generation, TicketId};
 use shardkeep_wire::payload::{GatewayOffer, WorldList};
@@ -88,7 +88,7 @@ impl WorldSelect {
 
     /// Counts the account's characters again; true if there are more or fewer.
     pub(crate) async fn recount(&mut self, door: &Door) -> bool {
-        let Some(characters) = door.characters_again(self.account).await else { return false };
+        let Some(characters) = door.known.characters_again(self.account).await else { return false };
         let changed = characters != self.viewer.characters;
         self.viewer.characters = characters;
         changed
@@ -144,7 +144,7 @@ impl WorldSelect {
     /// The gateway that has the ticket now.
     async fn place(&self, door: &Door, ticket: &Ticket, world: u32) -> Option<Instance> {
         for gateway in door.gateways.candidates() {
-            let request = AdmitRequest {
+            let admission = Admission {
                 ticket_id: ticket.id.as_bytes().to_vec(),
                 ticket_key: ticket.key.expose().to_vec(),
                 account: self.account.0,
@@ -153,7 +153,7 @@ impl WorldSelect {
                 world,
                 lives_ms: door.ticket_lives_ms(),
             };
-            match door.gateways.admit(&gateway, request).await {
+            match door.gateways.admit(&gateway, admission).await {
                 Ok(()) => return Some(gateway),
                 Err(status) => {
                     warn!(gateway = gateway.id.name, %status, "does not admit");
@@ -168,15 +168,14 @@ impl WorldSelect {
     /// A ban or another login may have come between. Gateways drop what they hold when they are told of it; a ticket
     /// that reached one after that is dropped here, because the new generation was in the database before.
     async fn check_generation(&mut self, door: &Door) -> Result<(), LoginError> {
-        let account = accounts::by_id(&door.database, self.account).await?;
-        let account = account.ok_or(LoginError::Displaced)?;
-        if account.generation == self.generation {
+        if door.gathered.generation(self.account).await? == Some(self.generation) {
             return Ok(());
         }
         if let Some((gateway, ticket)) = self.offered.take() {
             door.gateways.revoke_ticket(&gateway, ticket).await;
         }
-        let ban = account.effective_ban();
+        let account = accounts::by_id(&door.database, self.account).await?;
+        let ban = account.ok_or(LoginError::Displaced)?.effective_ban();
         if ban.until_ms > random::unix_millis() {
             return Err(LoginError::Banned { until_ms: ban.until_ms, reason: ban.reason });
         }

@@ -3,7 +3,7 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use shardkeep_types::{AccountId, Generation};
+use shardkeep_types::AccountId;
 
 use super::{Cause, Raised, leases};
 use crate::{Database, Error, Query, Retry, Rows, sql, transact};
@@ -46,17 +46,15 @@ pub async fn log_in(database: &Database, from: &[Raised], rules: &Rules) -> Resu
     }
     let let_in = match rules.lease {
         None => raise(database, &first, from, rules).await?,
-        Some(lease) => {
-            transact!(database, |tx| async {
-                let let_in = tx.fetch_all(update(&first, from, rules)).await?;
-                let let_in = let_in.into_iter().map(|mut row| Ok(AccountId(row.take()?)));
-                let let_in = let_in.collect::<Result<Vec<_>, Error>>()?;
-                let entered = let_in.iter().filter_map(|id| Some((*id, from[*first.get(id)?].generation)));
-                let entered = entered.map(|(id, from)| Raised { id, generation: from.next() });
-                leases::take(&mut tx, &entered.collect::<Vec<_>>(), lease).await?;
-                Ok::<_, Error>(let_in)
-            })?
-        }
+        Some(lease) => transact!(database, |tx| async {
+            let let_in = tx.fetch_all(update(&first, from, rules)).await?;
+            let let_in = let_in.into_iter().map(|mut row| Ok(AccountId(row.take()?)));
+            let let_in = let_in.collect::<Result<Vec<_>, Error>>()?;
+            let entered = let_in.iter().filter_map(|id| Some((*id, from[*first.get(id)?].generation)));
+            let entered = entered.map(|(id, from)| Raised { id, generation: from.next() });
+            leases::take(&mut tx, &entered.collect::<Vec<_>>(), lease).await?;
+            Ok::<_, Error>(let_in)
+        })?,
     };
     let mut outcome = vec![false; from.len()];
     for id in let_in {

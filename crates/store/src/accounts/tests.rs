@@ -195,11 +195,14 @@ async fn logins_go_together_and_each_has_its_outcome(database: &Database) {
     let present = async || generations(database, &ids).await.unwrap();
     assert_eq!(present().await, [2, 2, 2, 1].map(|it| Some(Generation(it))));
     assert_eq!(generations(database, &[]).await.unwrap(), []);
-    assert_eq!(generations(database, &[AccountId(u64::MAX >> 1), ids[3]]).await.unwrap(), [
-        None,
-        Some(Generation(1))
-    ]);
-    let told = revocations::outdated(database, &from.iter().map(|it| (it.id, it.generation)).collect::<Vec<_>>()).await.unwrap();
+    assert_eq!(
+        generations(database, &[AccountId(u64::MAX >> 1), ids[3]]).await.unwrap(),
+        [None, Some(Generation(1))]
+    );
+    let told =
+        revocations::outdated(database, &from.iter().map(|it| (it.id, it.generation)).collect::<Vec<_>>())
+            .await
+            .unwrap();
     let mut told: Vec<_> = told.into_iter().map(|it| (it.account, it.below.0, it.cause.code)).collect();
     told.sort_unstable();
     assert_eq!(told, [(ids[0], 2, 9), (ids[1], 2, 10), (ids[2], 2, 9)], "who was not let in changed nothing");
@@ -215,7 +218,9 @@ async fn logins_go_together_and_each_has_its_outcome(database: &Database) {
     ];
     assert_eq!(logins::log_in(database, &next, &rules(Some(minute))).await.unwrap(), [false, true, false]);
     assert_eq!(present().await, [3, 2, 3, 2].map(|it| Some(Generation(it))));
-    assert!(leases::remaining(database, Raised { generation: Generation(3), ..from[2] }).await.unwrap().is_some());
+    assert!(
+        leases::remaining(database, Raised { generation: Generation(3), ..from[2] }).await.unwrap().is_some()
+    );
 
     let found = credentials_of(database, &["l-two", "nobody", "l-one", "l-two"]).await.unwrap();
     let found: Vec<_> = found.into_iter().map(|it| it.map(|it| (it.id, it.generation.0))).collect();

@@ -1,9 +1,11 @@
 //! Prepaid hours: selling them, telling what is left, finding who runs out of them.
 
+use std::collections::HashMap;
+
 use shardkeep_types::AccountId;
 
 use super::Billing;
-use crate::{Error, Tx, sql, transact};
+use crate::{Error, Rows, Tx, sql, transact};
 
 const HOUR_MS: u64 = 3_600_000;
 /// More than a century at once is a typing error.
@@ -68,6 +70,15 @@ impl Billing {
             left_ms: plan.map(|mut row| row.take()).transpose()?,
             played_ms: played.map(|mut row| row.take()).transpose()?.unwrap_or(0),
         })
+    }
+
+    /// What is left to these accounts, of those that are prepaid.
+    pub async fn left(&self, accounts: &[AccountId]) -> Result<HashMap<AccountId, u64>, Error> {
+        let query =
+            sql("SELECT plans.account, plans.left_ms FROM {rows} JOIN plans ON plans.account = r.account");
+        let rows = Rows::new().ints("account", accounts.iter().map(|account| account.0));
+        let rows = self.database.fetch_all(query.rows(rows)).await?;
+        rows.into_iter().map(|mut row| Ok((AccountId(row.take()?), row.take()?))).collect()
     }
 
     /// Sells hours to an account, which is on the prepaid plan from then on. Once per key: a repeat is answered.

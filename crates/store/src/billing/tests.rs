@@ -85,6 +85,9 @@ async fn hours_are_sold_once_and_played_once(billing: &Billing) {
     billing.report(&[clock(1, 1, 0, 3 * HOUR)]).await.unwrap();
     assert_eq!(left(billing, 1).await, (Some(0), 3 * HOUR), "nobody owes time");
     assert_eq!(credit(2, "b").await.unwrap(), 2 * HOUR);
+    let all = [2, 1, 3, 1].map(AccountId);
+    assert_eq!(Vec::from_iter(billing.left(&all).await.unwrap()), [(AccountId(1), 2 * HOUR)]);
+    assert!(billing.left(&[]).await.unwrap().is_empty());
 }
 
 async fn a_session_that_moves_is_not_counted_twice(billing: &Billing) {

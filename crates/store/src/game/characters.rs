@@ -1,5 +1,7 @@
 //! Characters: reading them, listing an account's, making a new one.
 
+use std::collections::HashMap;
+
 use shardkeep_types::{AccountId, CharacterId, Epoch, MapId, Position, SessionId, WorldId};
 
 use super::{Character, Game, GameError, Holder, Holdings, Owner, Refusal, ids::Sequence};
@@ -116,12 +118,20 @@ impl Game {
         Ok(self.read(query.bind(account.0).bind(world.0)).await?)
     }
 
-    /// How many characters an account has, by world.
-    pub async fn count(&self, account: AccountId) -> Result<Vec<(WorldId, u32)>, GameError> {
-        let query = sql("SELECT world, COUNT(*) FROM characters WHERE account = $1 GROUP BY world");
-        let rows = self.database.fetch_all(query.bind(account.0)).await?;
-        let counts = rows.into_iter().map(|mut row| Ok((WorldId(row.take()?), row.take()?)));
-        Ok(counts.collect::<Result<_, Error>>()?)
+    /// How many characters each of the accounts has, by world. Accounts without any are left out.
+    pub async fn count(
+        &self,
+        accounts: &[AccountId],
+    ) -> Result<HashMap<AccountId, Vec<(WorldId, u32)>>, GameError> {
+        let query = sql("SELECT account, world, COUNT(*) FROM characters \
+             WHERE account IN (SELECT r.account FROM {rows}) GROUP BY account, world");
+        let rows = Rows::new().ints("account", accounts.iter().map(|account| account.0));
+        let mut counts: HashMap<_, Vec<_>> = HashMap::new();
+        for mut row in self.database.fetch_all(query.rows(rows)).await? {
+            let account = AccountId(row.take()?);
+            counts.entry(account).or_default().push((WorldId(row.take()?), row.take()?));
+        }
+        Ok(counts)
     }
 
     async fn read(&self, query: Query) -> Result<Vec<Character>, Error> {

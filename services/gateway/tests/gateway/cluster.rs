@@ -15,7 +15,8 @@ use shardkeep_gateway::{Config, Gateway};
 use shardkeep_rpc::{
     accounts::revocations_server::RevocationsServer,
     billing::billing_server::BillingServer,
-    gateway::{AdmitRequest, gateway_client::GatewayClient},
+    gateway::{Admission, AdmitRequest, gateway_client::GatewayClient},
+    many::outcome,
     registry::registry_server::RegistryServer,
     world::world_server::WorldServer,
 };
@@ -142,7 +143,7 @@ impl Cluster {
     pub(crate) async fn admit(&self, gateway: &str, account: u64) -> Result<Ticket, Status> {
         let number = self.tickets.fetch_add(1, Ordering::Relaxed) + 1;
         let ticket = Ticket { index: 0, id: TicketId([number; 16]), key: Secret::new([number; 32]) };
-        let request = AdmitRequest {
+        let admission = Admission {
             ticket_id: ticket.id.0.to_vec(),
             ticket_key: ticket.key.expose().to_vec(),
             account,
@@ -151,7 +152,9 @@ impl Cluster {
             world: 1,
             lives_ms: 60_000,
         };
-        self.ask(gateway).admit(request).await?;
+        let request = AdmitRequest { admissions: vec![admission] };
+        let reply = self.ask(gateway).admit(request).await?.into_inner();
+        outcome(reply.admitted[0].code, &reply.admitted[0].detail)?;
         Ok(ticket)
     }
 

@@ -8,7 +8,7 @@ use std::{
 use shardkeep_rpc::{
     billing::{
         CreditReply, CreditRequest, ReportReply, ReportRequest, SessionReport, ShowReply, ShowRequest,
-        billing_server::Billing,
+        TimeLeftReply, TimeLeftRequest, billing_server::Billing,
     },
     world::{self, world_server::World, *},
 };
@@ -143,6 +143,10 @@ impl Billing for StandInBilling {
     }
 
     async fn show(&self, _: Request<ShowRequest>) -> Result<Response<ShowReply>, Status> {
+        Err(Status::unimplemented("stand-in"))
+    }
+
+    async fn time_left(&self, _: Request<TimeLeftRequest>) -> Result<Response<TimeLeftReply>, Status> {
         Err(Status::unimplemented("stand-in"))
     }
 

@@ -103,7 +103,7 @@ async fn take(door: &Door, account: &Account) -> Result<(), LoginError> {
             metrics::central_applied(outcome);
             if let Applied::Newer { ended: Some((raised, cause)) } = applied {
                 // Gateways hear of it at once; in a wave of bans a call to each for every account would be too many.
-                door.revocations.tell(raised, &cause);
+                door.revocations.tell([raised], &cause);
             }
             Ok(())
         }

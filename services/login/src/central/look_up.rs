@@ -5,10 +5,7 @@
 use std::time::Duration;
 
 use shardkeep_auth::{AccountName, srp::Verifier};
-use shardkeep_store::{
-    accounts::{self, Credentials},
-    central::Account,
-};
+use shardkeep_store::{accounts::Credentials, central::Account};
 use tokio::time::{Instant, sleep_until};
 
 use super::{Answer, SilentSeeds};
@@ -28,12 +25,12 @@ pub(crate) enum Bearer {
 
 pub(crate) async fn look_up(door: &Door, name: &AccountName) -> Result<Bearer, LoginError> {
     let Some(centre) = &door.centre else {
-        let found = accounts::credentials(&door.database, name.as_str()).await?;
+        let found = door.gathered.credentials(name.as_str()).await?;
         return Ok(found.map_or(Bearer::Nobody, |found| Bearer::Here(Box::new(found))));
     };
     let until = Instant::now() + centre.wait;
     let found = async {
-        if let Some(found) = accounts::credentials(&door.database, name.as_str()).await? {
+        if let Some(found) = door.gathered.credentials(name.as_str()).await? {
             return Ok(Bearer::Here(Box::new(found)));
         }
         Ok(match centre.find(name.as_str(), until).await {

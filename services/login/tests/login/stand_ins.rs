@@ -10,12 +10,15 @@ use shardkeep_rpc::{
     gateway::{self, gateway_server::Gateway},
 };
 use tokio::sync::watch;
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
+
+/// An account whose tickets gateways do not take.
+pub(crate) const REFUSED: &str = "refused";
 
 /// What a gateway was asked.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Asked {
-    Admit(gateway::AdmitRequest),
+    Admit(gateway::Admission),
     RevokeTicket(Vec<u8>),
     RevokeAccount(gateway::RevokeAccountRequest),
 }
@@ -42,9 +45,9 @@ impl StandInGateway {
         self.asked.borrow().clone()
     }
 
-    pub(crate) fn admitted(&self) -> Vec<gateway::AdmitRequest> {
+    pub(crate) fn admitted(&self) -> Vec<gateway::Admission> {
         let admits = self.asked().into_iter().filter_map(|asked| match asked {
-            Asked::Admit(request) => Some(request),
+            Asked::Admit(admission) => Some(admission),
             _ => None,
         });
         admits.collect()
@@ -81,8 +84,17 @@ impl Gateway for StandInGateway {
         if self.refuses.load(Ordering::SeqCst) {
             return Err(Status::unavailable("draining"));
         }
-        self.note(Asked::Admit(request.into_inner()));
-        Ok(Response::new(gateway::AdmitReply {}))
+        let mut admitted = Vec::new();
+        for admission in request.into_inner().admissions {
+            // One of several may be refused.
+            let refused = admission.account_name == REFUSED;
+            let code = if refused { Code::FailedPrecondition } else { Code::Ok };
+            admitted.push(gateway::Admitted { code: code as u32, detail: String::new() });
+            if !refused {
+                self.note(Asked::Admit(admission));
+            }
+        }
+        Ok(Response::new(gateway::AdmitReply { admitted }))
     }
 
     async fn revoke_ticket(
@@ -149,11 +161,16 @@ impl Billing for StandInBilling {
     }
 
     async fn show(&self, _: Request<billing::ShowRequest>) -> Result<Response<billing::ShowReply>, Status> {
-        Ok(Response::new(billing::ShowReply {
-            plan: "prepaid".into(),
-            left_ms: Some(PLAY_TIME_LEFT_MS),
-            played_ms: 0,
-        }))
+        Err(Status::unimplemented("show"))
+    }
+
+    async fn time_left(
+        &self,
+        request: Request<billing::TimeLeftRequest>,
+    ) -> Result<Response<billing::TimeLeftReply>, Status> {
+        let accounts = request.into_inner().accounts;
+        let left_ms = accounts.into_iter().map(|account| (account, PLAY_TIME_LEFT_MS));
+        Ok(Response::new(billing::TimeLeftReply { left_ms: left_ms.collect() }))
     }
 
     async fn credit(
