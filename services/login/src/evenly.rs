@@ -15,8 +15,9 @@ use tokio::sync::oneshot;
 
 /// A step ends a whole multiple of this after its beginning, at the next [`TICK`].
 const STEP: Duration = Duration::from_millis(5);
-/// Ends of steps lie whole multiples of this apart.
-const TICK: Duration = Duration::from_millis(1);
+/// Ends of steps lie whole multiples of this apart. Logins of a storm then go on together, and ask together for what
+/// comes next.
+const TICK: Duration = Duration::from_millis(5);
 
 /// Ends steps until it is dropped.
 pub(crate) struct Moments(Arc<Shared>);
@@ -125,6 +126,6 @@ mod tests {
         let end = |micros| end_of(begun, begun + Duration::from_micros(micros)) - begun;
         assert_eq!([0, 1, 4_999, 5_000, 12_000].map(end).map(|it| it.as_millis()), [5, 5, 5, 10, 15]);
         let tick = |micros| until_tick(Duration::from_micros(micros)).as_micros();
-        assert_eq!([0, 1, 999, 1_000, 1_500].map(tick), [1_000, 999, 1, 1_000, 500]);
+        assert_eq!([0, 1, 4_999, 5_000, 7_500].map(tick), [5_000, 4_999, 1, 5_000, 2_500]);
     }
 }

@@ -1,38 +1,62 @@
 //! What login asks of gateways: to expect a ticket, to forget one, and to end what an account runs under an old
 //! generation.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::future::join_all;
+use parking_lot::Mutex;
 use shardkeep_cluster::{Directory, Gather, Instance, Node, Pace};
 use shardkeep_rpc::gateway::{
     Admission, AdmitRequest, Admitted, ListSessionsReply, ListSessionsRequest, RevokeAccountRequest,
     RevokeTicketRequest, gateway_client::GatewayClient,
 };
 use shardkeep_rpc::many::outcome;
-use shardkeep_store::accounts::{Cause, Raised};
-use shardkeep_types::{AccountId, DaemonKind, TicketId};
+use shardkeep_store::{
+    self as store, Database,
+    accounts::{Cause, Raised, generations},
+};
+use shardkeep_types::{AccountId, DaemonKind, Generation, TicketId};
 use tonic::{Request, Response, Status, transport::Channel};
 use tracing::warn;
 
-use crate::metrics;
+use crate::{gathered::Failed, metrics};
 
 /// How long a gateway may take to answer. One that is gone is noticed by the registry in a few seconds.
 const DEADLINE: Duration = Duration::from_secs(2);
 /// Every ticket is of a connection, which are bounded; so nothing is refused here.
-const ADMISSIONS: Pace =
-    Pace { most: 256, interval: Duration::from_millis(10), waiting: usize::MAX, deadline: DEADLINE };
+const ADMISSIONS: Pace = Pace {
+    most: 256,
+    interval: Duration::from_millis(20),
+    waiting: usize::MAX,
+    // The gateway's time, and the store's.
+    deadline: Duration::from_secs(5),
+};
+/// How long one gateway has its turn to be offered first.
+const TURN: Duration = Duration::from_millis(20);
 /// How long a player waits for a gateway that was asked for sessions.
 const LIST_DEADLINE: Duration = Duration::from_secs(1);
 /// Gateways tried for one ticket.
 const CANDIDATES: usize = 3;
 
-#[derive(Clone)]
 pub(crate) struct Gateways {
     node: Node,
     directory: Directory,
     /// By the gateway's address.
-    admissions: Gather<String, Admission, Admitted, Status>,
+    admissions: Gather<String, Admission, Answered, Status>,
+    offered: Mutex<Option<Offered>>,
+}
+
+/// Who is offered to players, and since when.
+struct Offered {
+    since: Instant,
+    candidates: Vec<Instance>,
+}
+
+/// A gateway's answer to a ticket, and the generation that its account had afterwards.
+#[derive(Clone)]
+struct Answered {
+    admitted: Admitted,
+    generation: Result<Option<Generation>, Failed>,
 }
 
 /// What the gateways know of an account.
@@ -44,16 +68,28 @@ pub(crate) struct Found {
 }
 
 impl Gateways {
-    pub(crate) fn new(node: &Node) -> Self {
+    pub(crate) fn new(node: &Node, database: &Database) -> Self {
         Self {
             node: node.clone(),
             directory: node.directory(DaemonKind::Gateway),
-            admissions: admissions(node.clone()),
+            admissions: admissions(node.clone(), database.clone()),
+            offered: Mutex::default(),
         }
     }
 
-    /// Gateways to offer, the best first: the lightest by turns, then whoever else takes players.
+    /// Gateways to offer, the best first: the lightest by turns, then whoever else takes players. Those who come at the
+    /// same time are sent to the same one, so that their tickets go together.
     pub(crate) fn candidates(&self) -> Vec<Instance> {
+        let (now, mut offered) = (Instant::now(), self.offered.lock());
+        let lasts =
+            |it: &&Offered| now.saturating_duration_since(it.since) < TURN && !it.candidates.is_empty();
+        if let Some(lasting) = offered.as_ref().filter(lasts) {
+            return lasting.candidates.clone();
+        }
+        offered.insert(Offered { since: now, candidates: self.lightest_first() }).candidates.clone()
+    }
+
+    fn lightest_first(&self) -> Vec<Instance> {
         let mut others = self.directory.up();
         others.retain(|gateway| !gateway.client_address.is_empty());
         others.sort_by(|a, b| a.load.total_cmp(&b.load));
@@ -64,10 +100,16 @@ impl Gateways {
         lightest.into_iter().chain(others).take(CANDIDATES).collect()
     }
 
-    /// Moves a ticket to the gateway, in one call with those of others.
-    pub(crate) async fn admit(&self, gateway: &Instance, ticket: Admission) -> Result<(), Status> {
-        let admitted = self.admissions.ask(&gateway.grpc_address, ticket).await?;
-        outcome(admitted.code, &admitted.detail)
+    /// Moves a ticket to the gateway, in one call with those of others. Says which generation the account had once the
+    /// ticket was there.
+    pub(crate) async fn admit(
+        &self,
+        gateway: &Instance,
+        ticket: Admission,
+    ) -> Result<Result<Option<Generation>, Failed>, Status> {
+        let Answered { admitted, generation } = self.admissions.ask(&gateway.grpc_address, ticket).await?;
+        outcome(admitted.code, &admitted.detail)?;
+        Ok(generation)
     }
 
     /// Voids a ticket. If the gateway cannot be asked the ticket ends by its age.
@@ -149,12 +191,22 @@ impl Gateways {
     }
 }
 
-fn admissions(node: Node) -> Gather<String, Admission, Admitted, Status> {
-    Gather::new("admit", ADMISSIONS, move |address: String, admissions| {
+fn admissions(node: Node, database: Database) -> Gather<String, Admission, Answered, Status> {
+    Gather::new("admit", ADMISSIONS, move |address: String, admissions: Vec<Admission>| {
         let mut client = GatewayClient::new(node.channel(DaemonKind::Gateway, &address));
+        let database = database.clone();
         Box::pin(async move {
+            let accounts: Vec<_> = admissions.iter().map(|ticket| AccountId(ticket.account)).collect();
             let admit = client.admit(in_time(AdmitRequest { admissions }));
-            Ok(called("admit", admit).await?.admitted)
+            let admitted = called("admit", admit).await?.admitted;
+            let found = tokio::time::timeout(DEADLINE, generations(&database, &accounts)).await;
+            let found = found.unwrap_or_else(|_| Err(store::Error::away())).map_err(Failed::from);
+            let answered = admitted.into_iter().enumerate().map(|(place, admitted)| {
+                let of_place = |found: &Vec<_>| found.get(place).copied().flatten();
+                let generation = found.as_ref().map(of_place).map_err(Clone::clone);
+                Answered { admitted, generation }
+            });
+            Ok(answered.collect())
         })
     })
 }

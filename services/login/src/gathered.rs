@@ -3,6 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use crate::{LoginError, revocations::Revocations};
 use shardkeep_cluster::{Gather, Pace, Unanswered};
 use shardkeep_store::{
     self as store, Database,
@@ -11,19 +12,16 @@ use shardkeep_store::{
         logins::{self, Rules},
     },
 };
-use shardkeep_types::{AccountId, Generation};
-
-use crate::{LoginError, revocations::Revocations};
 
 /// Every question is of a connection, which are bounded; so nothing is refused here.
 const READS: Pace = Pace {
     most: 256,
-    interval: Duration::from_millis(2),
+    interval: Duration::from_millis(5),
     waiting: usize::MAX,
     deadline: Duration::from_secs(10),
 };
-/// A commit waits for the disk: more go together.
-const LOGINS: Pace = Pace { most: logins::MOST, interval: Duration::from_millis(5), ..READS };
+/// A commit waits for the disk, and what else a welcome says is asked for meanwhile: more go together.
+const LOGINS: Pace = Pace { most: logins::MOST, interval: Duration::from_millis(10), ..READS };
 
 /// The database's error, which is everybody's whose question went with it.
 #[derive(Debug, Clone)]
@@ -31,22 +29,17 @@ pub(crate) struct Failed(Arc<store::Error>);
 
 pub(crate) struct Gathered {
     credentials: Gather<(), String, Option<Credentials>, Failed>,
-    generations: Gather<(), AccountId, Option<Generation>, Failed>,
     logins: Gather<(), Raised, bool, Failed>,
 }
 
 impl Gathered {
     /// Followers are told of those whom a login displaces, whether or not anybody waits for its outcome.
     pub(crate) fn new(database: &Database, rules: Rules, revocations: Arc<Revocations>) -> Self {
-        let (of_names, of_ids, of_logins) = (database.clone(), database.clone(), database.clone());
+        let (of_names, of_logins) = (database.clone(), database.clone());
         Self {
             credentials: Gather::new("credentials", READS, move |(), names: Vec<String>| {
                 let database = of_names.clone();
                 Box::pin(async move { Ok(accounts::credentials_of(&database, &names).await?) })
-            }),
-            generations: Gather::new("generations", READS, move |(), ids: Vec<AccountId>| {
-                let database = of_ids.clone();
-                Box::pin(async move { Ok(accounts::generations(&database, &ids).await?) })
             }),
             logins: Gather::new("logins", LOGINS, move |(), from: Vec<Raised>| {
                 let (database, rules, revocations) = (of_logins.clone(), rules.clone(), revocations.clone());
@@ -62,10 +55,6 @@ impl Gathered {
 
     pub(crate) async fn credentials(&self, name: &str) -> Result<Option<Credentials>, LoginError> {
         Ok(self.credentials.ask(&(), name.to_owned()).await?)
-    }
-
-    pub(crate) async fn generation(&self, account: AccountId) -> Result<Option<Generation>, LoginError> {
-        Ok(self.generations.ask(&(), account).await?)
     }
 
     /// Raises the account's generation from here; `None`: it is another one by now, or somebody is in the way.

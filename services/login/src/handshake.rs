@@ -47,7 +47,8 @@ pub(crate) async fn run(
         finished
     };
     let (select, welcome) = checked.enter(door, &last).await.map_err(answering(&last))?;
-    connection.send(&welcome).await?;
+    // Goes with the world list.
+    connection.queue(&welcome)?;
     connection.enter(Phase::LoginWelcome);
     Ok(select)
 }

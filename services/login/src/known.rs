@@ -16,7 +16,7 @@ use tonic::{Request, Status};
 const DEADLINE: Duration = Duration::from_millis(150);
 /// Every question is of a connection, which are bounded; so nothing is refused here.
 const PACE: Pace =
-    Pace { most: 256, interval: Duration::from_millis(10), waiting: usize::MAX, deadline: DEADLINE };
+    Pace { most: 256, interval: Duration::from_millis(20), waiting: usize::MAX, deadline: DEADLINE };
 /// Accounts whose characters are counted again at the same time.
 const COUNTING: usize = 32;
 

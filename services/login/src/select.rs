@@ -15,6 +15,7 @@ use tracing::warn;
 use crate::{
     LoginError,
     door::Door,
+    gathered::Failed,
     metrics,
     presence::Lease,
     random,
@@ -68,7 +69,7 @@ impl WorldSelect {
         raised: Option<Raised>,
     ) -> Result<Raised, LoginError> {
         let Some(raised) = raised else {
-            return Err(self.check_generation(door).await.err().unwrap_or(LoginError::Displaced));
+            return Err(self.passed(door).await?);
         };
         self.generation = raised.generation;
         if let Some(lease) = &self.lease {
@@ -120,7 +121,7 @@ impl WorldSelect {
             door.gateways.revoke_ticket(&gateway, ticket).await;
         }
         let ticket = self.unused.take().unwrap_or_else(|| self.chain.take());
-        let Some(gateway) = self.place(door, &ticket, world).await else {
+        let Some((gateway, generation)) = self.place(door, &ticket, world).await else {
             self.unused = Some(ticket);
             return Err(LoginError::NoGateway);
         };
@@ -131,7 +132,11 @@ impl WorldSelect {
         };
         self.offered = Some((gateway, ticket.id));
         self.selected = true;
-        self.check_generation(door).await?;
+        // A ban or another login may have come between. Gateways drop what they hold when they are told of it; a ticket
+        // that reached one after that is dropped here, because the new generation was in the store before.
+        if generation? != Some(self.generation) {
+            return Err(self.passed(door).await?);
+        }
         shardkeep_daemon::event!(
             "world_selected",
             account = self.account.0,
@@ -141,8 +146,13 @@ impl WorldSelect {
         Ok(offer)
     }
 
-    /// The gateway that has the ticket now.
-    async fn place(&self, door: &Door, ticket: &Ticket, world: u32) -> Option<Instance> {
+    /// The gateway that has the ticket now, and the account's generation since.
+    async fn place(
+        &self,
+        door: &Door,
+        ticket: &Ticket,
+        world: u32,
+    ) -> Option<(Instance, Result<Option<Generation>, Failed>)> {
         for gateway in door.gateways.candidates() {
             let admission = Admission {
                 ticket_id: ticket.id.as_bytes().to_vec(),
@@ -154,7 +164,7 @@ impl WorldSelect {
                 lives_ms: door.ticket_lives_ms(),
             };
             match door.gateways.admit(&gateway, admission).await {
-                Ok(()) => return Some(gateway),
+                Ok(generation) => return Some((gateway, generation)),
                 Err(status) => {
                     warn!(gateway = gateway.id.name, %status, "does not admit");
                     // It may have it all the same: the answer can have been lost.
@@ -165,20 +175,18 @@ impl WorldSelect {
         None
     }
 
-    /// A ban or another login may have come between. Gateways drop what they hold when they are told of it; a ticket
-    /// that reached one after that is dropped here, because the new generation was in the database before.
-    async fn check_generation(&mut self, door: &Door) -> Result<(), LoginError> {
-        if door.gathered.generation(self.account).await? == Some(self.generation) {
-            return Ok(());
-        }
+    /// This connection's generation has passed: its ticket is dropped. Says why.
+    async fn passed(&mut self, door: &Door) -> Result<LoginError, LoginError> {
         if let Some((gateway, ticket)) = self.offered.take() {
             door.gateways.revoke_ticket(&gateway, ticket).await;
         }
-        let account = accounts::by_id(&door.database, self.account).await?;
-        let ban = account.ok_or(LoginError::Displaced)?.effective_ban();
+        let Some(account) = accounts::by_id(&door.database, self.account).await? else {
+            return Ok(LoginError::Displaced);
+        };
+        let ban = account.effective_ban();
         if ban.until_ms > random::unix_millis() {
-            return Err(LoginError::Banned { until_ms: ban.until_ms, reason: ban.reason });
+            return Ok(LoginError::Banned { until_ms: ban.until_ms, reason: ban.reason });
         }
-        Err(LoginError::Displaced)
+        Ok(LoginError::Displaced)
     }
 }

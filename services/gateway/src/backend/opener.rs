@@ -15,7 +15,7 @@ use super::world::{DEADLINE, deadline};
 
 const PACE: Pace = Pace {
     most: 256,
-    interval: Duration::from_millis(1),
+    interval: Duration::from_millis(5),
     // Each belongs to a connection in its handshake or to a session that is presented, and both are bounded.
     waiting: usize::MAX,
     deadline: DEADLINE,

@@ -141,6 +141,15 @@ impl Cluster {
 
     /// The same, if the gateway takes it.
     pub(crate) async fn admit(&self, gateway: &str, account: u64) -> Result<Ticket, Status> {
+        let (ticket, admission) = self.admission(account);
+        let request = AdmitRequest { admissions: vec![admission] };
+        let reply = self.ask(gateway).admit(request).await?.into_inner();
+        outcome(reply.admitted[0].code, &reply.admitted[0].detail)?;
+        Ok(ticket)
+    }
+
+    /// A new ticket of the account, and what a gateway is to know of it.
+    pub(crate) fn admission(&self, account: u64) -> (Ticket, Admission) {
         let number = self.tickets.fetch_add(1, Ordering::Relaxed) + 1;
         let ticket = Ticket { index: 0, id: TicketId([number; 16]), key: Secret::new([number; 32]) };
         let admission = Admission {
@@ -152,10 +161,7 @@ impl Cluster {
             world: 1,
             lives_ms: 60_000,
         };
-        let request = AdmitRequest { admissions: vec![admission] };
-        let reply = self.ask(gateway).admit(request).await?.into_inner();
-        outcome(reply.admitted[0].code, &reply.admitted[0].detail)?;
-        Ok(ticket)
+        (ticket, admission)
     }
 
     /// A player with a session at the gateway.

@@ -15,8 +15,8 @@ use shardkeep_cluster::link::{LinkEvent, MessageKind, PublishKind, ServerMessage
 use shardkeep_rpc::{
     accounts::{Closure, Closures},
     gateway::{
-        AnnounceRequest, KickRequest, ListCostsRequest, ListSessionsRequest, RevokeAccountRequest,
-        announce_request::To, kick_request::Who,
+        AdmitRequest, AnnounceRequest, KickRequest, ListCostsRequest, ListSessionsRequest,
+        RevokeAccountRequest, announce_request::To, kick_request::Who,
     },
 };
 use shardkeep_types::{BackendKind, DaemonKind, Epoch, GroupKey};
@@ -26,6 +26,7 @@ use shardkeep_wire::{
     proxy,
 };
 use tokio::time::timeout;
+use tonic::Code;
 
 use crate::{
     backend::gateway_id,
@@ -595,6 +596,25 @@ async fn a_full_gateway_takes_no_more_tickets() {
     cluster.ticket("gateway-1", 2).await;
     let refused = cluster.admit("gateway-1", 3).await.unwrap_err();
     assert_eq!(refused.code(), tonic::Code::ResourceExhausted);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tickets_of_one_call_are_taken_or_refused_one_by_one() {
+    let mut cluster = Cluster::start().await;
+    let _world = cluster.world("world-1", 1).await;
+    let _gateway = cluster.gateway_with("gateway-1", |config| config.capacity = 2).await;
+    let (tickets, mut admissions): (Vec<_>, Vec<_>) =
+        (1..=4).map(|account| cluster.admission(account)).unzip();
+    admissions[1].ticket_key.pop();
+    let mut gateway = cluster.ask("gateway-1");
+    let reply = gateway.admit(AdmitRequest { admissions: admissions.clone() }).await.unwrap().into_inner();
+    let codes: Vec<_> = reply.admitted.iter().map(|it| Code::from_i32(it.code as i32)).collect();
+    assert_eq!(codes, [Code::Ok, Code::InvalidArgument, Code::Ok, Code::ResourceExhausted]);
+    for taken in [&tickets[0], &tickets[2]] {
+        Player::attach(&cluster.address("gateway-1"), taken).await.expect("attached");
+    }
+    let many = AdmitRequest { admissions: vec![admissions.remove(0); 1_025] };
+    assert_eq!(gateway.admit(many).await.unwrap_err().code(), Code::InvalidArgument);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -10,7 +10,7 @@ use tonic::{Code, service::Routes};
 
 use crate::{
     cluster::{Cluster, GATEWAY_ADDRESS},
-    stand_ins::{Asked, StandInGateway},
+    stand_ins::{Asked, REFUSED, StandInGateway},
 };
 
 #[tokio::test]
@@ -144,6 +144,26 @@ async fn another_gateway_takes_what_one_refuses() {
     // The refusals before used no ticket.
     assert_eq!((offer.gateway.as_str(), offer.ticket_index), ("other.example:7200", 0));
     assert_eq!(other.admitted()[0].ticket_id, player.chain.as_mut().unwrap().take().id.as_bytes());
+}
+
+#[tokio::test]
+async fn tickets_that_go_together_are_refused_one_by_one() {
+    let mut cluster = Cluster::start().await;
+    cluster.world(1, "Dawn").await;
+    let mut players = Vec::new();
+    for name in ["alice", REFUSED, "bob"] {
+        cluster.account(name, "right").await;
+        let mut player = cluster.connect().await;
+        player.log_in(name, "right").await.unwrap();
+        player.worlds_until(|list| list.worlds.first().is_some_and(|world| world.may_enter)).await;
+        players.push(player);
+    }
+    let offers = futures::future::join_all(players.iter_mut().map(|player| player.select(1))).await;
+    let outcomes: Vec<_> = offers.into_iter().map(|it| it.map_err(|error| error.code)).collect();
+    assert!(outcomes[0].is_ok() && outcomes[2].is_ok(), "{outcomes:?}");
+    assert_eq!(outcomes[1].as_ref().unwrap_err(), &ErrorCode::Unavailable);
+    let admitted: Vec<_> = cluster.gateway.admitted().into_iter().map(|it| it.account_name).collect();
+    assert!(admitted.contains(&"alice".to_owned()) && admitted.contains(&"bob".to_owned()));
 }
 
 #[tokio::test]
