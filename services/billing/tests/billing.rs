@@ -9,7 +9,8 @@ use shardkeep_cluster::{Dialer, certs};
 use shardkeep_daemon::{ClusterConfig, DaemonConfig, Running, Settings, launch};
 use shardkeep_rpc::{
     billing::{
-        CreditRequest, ReportRequest, SessionReport, ShowReply, ShowRequest, billing_client::BillingClient,
+        CreditRequest, ReportRequest, SessionReport, ShowReply, ShowRequest, TimeLeftRequest,
+        billing_client::BillingClient,
     },
     reason,
 };
@@ -88,6 +89,11 @@ async fn time_is_counted_once_and_survives_a_restart(place: &Place) {
     for _ in 0..2 {
         assert_eq!(gm.credit(credit.clone()).await.unwrap().into_inner().left_ms, 2 * HOUR_MS);
     }
+    let mut login = place.client(DaemonKind::Login, &address);
+    let left = login.time_left(TimeLeftRequest { accounts: vec![2, 1, 2] }).await.unwrap().into_inner();
+    assert_eq!(Vec::from_iter(left.left_ms), [(1, 2 * HOUR_MS)], "the other is on the free plan");
+    let too_many = TimeLeftRequest { accounts: vec![1; 1_025] };
+    assert_eq!(login.time_left(too_many).await.unwrap_err().code(), Code::InvalidArgument);
     let other = gm.credit(CreditRequest { hours: 3, ..credit.clone() }).await.unwrap_err();
     assert_eq!((other.code(), reason(&other)), (Code::AlreadyExists, Some("key_conflict")));
     let nothing = gm.credit(CreditRequest { hours: 0, ..credit.clone() }).await.unwrap_err();
