@@ -3,7 +3,6 @@
 
 use std::{sync::Arc, time::Duration};
 
-use crate::{LoginError, revocations::Revocations};
 use shardkeep_cluster::{Gather, Pace, Unanswered};
 use shardkeep_store::{
     self as store, Database,
@@ -12,6 +11,8 @@ use shardkeep_store::{
         logins::{self, Rules},
     },
 };
+
+use crate::{LoginError, revocations::Revocations};
 
 /// Every question is of a connection, which are bounded; so nothing is refused here.
 const READS: Pace = Pace {
@@ -44,9 +45,11 @@ impl Gathered {
             logins: Gather::new("logins", LOGINS, move |(), from: Vec<Raised>| {
                 let (database, rules, revocations) = (of_logins.clone(), rules.clone(), revocations.clone());
                 Box::pin(async move {
+                    let doubt = revocations.doubt();
                     let let_in = logins::log_in(&database, &from, &rules).await?;
                     let entered = from.iter().zip(&let_in).filter(|(_, let_in)| **let_in);
                     revocations.tell(entered.map(|(from, _)| entered_from(*from)), &rules.cause);
+                    doubt.resolved();
                     Ok(let_in)
                 })
             }),

@@ -43,6 +43,8 @@ const LOOK: Duration = Duration::from_millis(200);
 /// How far each look goes back behind the one before: a statement's moment may lie so long before its commit. What
 /// takes longer is found when gateways say again what they hold.
 const OVERLAP_MS: u64 = 2_000;
+/// For so long after logins of unknown outcome looks leave nothing out: a store may take its time with them.
+const DOUBT: Duration = Duration::from_secs(60);
 /// Revocations read at a time.
 const PAGE: u32 = 10_000;
 /// What follows one piece of news within so long is told with it: every login is one, and in a storm a message for each
@@ -65,6 +67,24 @@ pub(crate) struct Revocations {
     told: Mutex<ToldLately>,
     /// Looks leave out the logins of this one, which are told when they happen.
     process: Process,
+    /// Until then it is not known whether all have been.
+    doubted: Mutex<Option<Instant>>,
+}
+
+/// Logins under way: unless this is resolved, looks at the store find out who was let in.
+pub(crate) struct Doubt<'a>(&'a Revocations);
+
+impl Doubt<'_> {
+    /// Who was let in is known, and told.
+    pub(crate) fn resolved(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Doubt<'_> {
+    fn drop(&mut self) {
+        *self.0.doubted.lock() = Some(Instant::now() + DOUBT);
+    }
 }
 
 #[derive(Default)]
@@ -98,7 +118,22 @@ impl ToldLately {
 
 impl Revocations {
     pub(crate) fn new(process: Process) -> Self {
-        Self { followers: broadcast::Sender::new(BACKLOG), told: Mutex::default(), process }
+        Self {
+            followers: broadcast::Sender::new(BACKLOG),
+            told: Mutex::default(),
+            process,
+            doubted: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn doubt(&self) -> Doubt<'_> {
+        Doubt(self)
+    }
+
+    /// Whose logins a look need not find.
+    fn left_out(&self, now: Instant) -> Process {
+        let doubted = self.doubted.lock().is_some_and(|until| now < until);
+        if doubted { Process::NOBODY } else { self.process }
     }
 
     /// This replica has raised generations: its followers need not wait for the next look. They are told with what else
@@ -151,7 +186,8 @@ async fn look(
         *from = Some(revocations::now(database).await?.saturating_sub(OVERLAP_MS));
         return Ok(());
     };
-    let Look { now_ms, found } = revocations::since(database, since, revocations.process, PAGE).await?;
+    let left_out = revocations.left_out(Instant::now());
+    let Look { now_ms, found } = revocations::since(database, since, left_out, PAGE).await?;
     // A full page must not be read again and again.
     let full = found.last().filter(|_| found.len() == PAGE as usize).map(|newest| newest.at_ms);
     *from = Some(full.unwrap_or_else(|| since.max(now_ms.saturating_sub(OVERLAP_MS))));
@@ -302,6 +338,17 @@ fn closures(closed: &Closures) -> RevocationList {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn logins_of_unknown_outcome_are_looked_for() {
+        let ours = Process::new([1; 8]);
+        let (revocations, now) = (Revocations::new(ours), Instant::now());
+        revocations.doubt().resolved();
+        assert_eq!(revocations.left_out(now), ours);
+        drop(revocations.doubt());
+        assert_eq!(revocations.left_out(now), Process::NOBODY);
+        assert_eq!(revocations.left_out(Instant::now() + DOUBT), ours, "and not for ever");
+    }
 
     #[test]
     fn nothing_is_told_twice_and_higher_ones_are() {

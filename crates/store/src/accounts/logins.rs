@@ -16,6 +16,9 @@ pub const MOST: usize = 256;
 pub struct Process(pub(super) i64);
 
 impl Process {
+    /// No login is by this one.
+    pub const NOBODY: Self = Self(-1);
+
     /// By a random number.
     pub fn new(random: [u8; 8]) -> Self {
         Self((i64::from_le_bytes(random) & i64::MAX).max(1))

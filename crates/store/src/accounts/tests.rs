@@ -165,6 +165,8 @@ async fn revocations_are_found_later(database: &Database) {
     // Of its own logins a process need not hear; of everything else it does.
     let ours = revocations::since(database, begin, OURS, 1_000).await.unwrap();
     assert_eq!(mine(ours.found), all[..1]);
+    let everything = revocations::since(database, begin, Process::NOBODY, 1_000).await.unwrap();
+    assert_eq!(mine(everything.found), all);
     let nothing = revocations::since(database, ours.now_ms + 60_000, OURS, 1_000).await.unwrap();
     assert!(nothing.found.is_empty() && nothing.now_ms >= ours.now_ms);
     let held = [(ids[0], Generation(2)), (ids[1], Generation(2)), (ids[2], Generation(1))];
