@@ -101,8 +101,7 @@ pub fn haproxy_tls(port: u16, pem: &str, tickets: bool) -> Result<Option<Peer>> 
     start_haproxy(port, &proxy, &[("cert.pem", pem)])
 }
 
-/// Argument by which this program becomes [`accept_and_close`].
-/// The first argument of this program as a peer of itself.
+/// Argument by which this program becomes what [`bare`] starts.
 pub const BARE: &str = "bare-server";
 
 /// A process that accepts connections, gives each so many answers, and closes them when their clients do, or at once

@@ -5,7 +5,7 @@
     reason = "aws-lc-rs exposes no modular exponentiation; this is the one wrapper around it"
 )]
 
-pub(crate) mod comb;
+mod comb;
 mod fixed_base;
 
 use std::ptr::NonNull;

@@ -16,6 +16,11 @@ pub fn not_too_many<T>(field: &'static str, questions: &[T]) -> Result<(), Malfo
     }
 }
 
+/// Code and detail of a question that is refused.
+pub fn refusal(status: &Status) -> (u32, String) {
+    (status.code() as u32, status.message().to_owned())
+}
+
 /// One question's outcome, from its code and detail.
 ///
 /// # Errors
@@ -34,7 +39,8 @@ mod tests {
     #[test]
     fn each_question_has_its_own_outcome() {
         assert!(outcome(0, "").is_ok());
-        let refused = outcome(Code::Aborted as u32, "why").unwrap_err();
+        let (code, detail) = refusal(&Status::aborted("why"));
+        let refused = outcome(code, &detail).unwrap_err();
         assert_eq!((refused.code(), refused.message()), (Code::Aborted, "why"));
         assert_eq!(outcome(u32::MAX, "").unwrap_err().code(), Code::Unknown);
     }

@@ -13,7 +13,7 @@ mod tests;
 
 use shardkeep_types::{AccountId, Generation, Secret};
 
-use crate::{Database, Error, Retry, Row, Rows, Tx, sql, transact};
+use crate::{Database, Error, Row, Rows, Tx, retry::alone, sql, transact};
 
 /// `banned_until_ms` of a ban without an end.
 pub const FOR_EVER: u64 = u64::MAX;
@@ -204,13 +204,7 @@ pub async fn raise_from(
 
 /// Runs a statement of [`raising`]; again if another transaction was in the way.
 async fn raise_by(database: &Database, update: crate::Query) -> Result<Option<Raised>, Error> {
-    let mut retry = Retry::new();
-    loop {
-        match database.execute_returning(update.clone()).await {
-            Err(error) if retry.again(Some(&error)) => {}
-            outcome => return raised(outcome?.into_iter().next()),
-        }
-    }
+    raised(alone(database, &update).await?.into_iter().next())
 }
 
 pub async fn credentials(database: &Database, name: &str) -> Result<Option<Credentials>, Error> {

@@ -1,6 +1,6 @@
 //! Again, when another transaction was in the way.
 
-use crate::Error;
+use crate::{Database, Error, Query, Row};
 
 /// A transaction that met another one has not happened; the sixth time in a row somebody should hear of it.
 const ATTEMPTS: u32 = 6;
@@ -18,6 +18,17 @@ impl Retry {
     pub fn again(&mut self, error: Option<&Error>) -> bool {
         self.0 += 1;
         matches!(error, Some(Error::Contention(_))) && self.0 < ATTEMPTS
+    }
+}
+
+/// Runs a statement that is a transaction by itself; again if another one was in the way. Returns its rows.
+pub(crate) async fn alone(database: &Database, statement: &Query) -> Result<Vec<Row>, Error> {
+    let mut retry = Retry::new();
+    loop {
+        match database.execute_returning(statement.clone()).await {
+            Err(error) if retry.again(Some(&error)) => {}
+            outcome => return outcome,
+        }
     }
 }
 

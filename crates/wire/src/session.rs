@@ -187,8 +187,13 @@ impl Inbox {
         self.received - self.acknowledged >= ACK_AFTER || self.deadline().is_some_and(|at| at <= now)
     }
 
-    /// Whether an `Ack` had better go with what is said anyway: it would soon need a record of its own.
-    pub fn ack_rides(&self, now: Instant) -> bool {
+    /// Whether an `Ack` goes now; `speaks`: there is something else to say, with which it had better go before it needs a
+    /// record of its own.
+    pub fn ack_goes(&self, now: Instant, speaks: bool) -> bool {
+        self.ack_due(now) || (speaks && self.ack_rides(now))
+    }
+
+    fn ack_rides(&self, now: Instant) -> bool {
         self.received - self.acknowledged >= ACK_AFTER / 2
             || self.oldest.is_some_and(|at| now >= at + ACK_WITHIN / 2)
     }
@@ -282,7 +287,11 @@ mod tests {
         assert!(inbox.ack_due(start + ACK_WITHIN) && inbox.ack_rides(start + ACK_WITHIN / 2));
         (1..ACK_AFTER).for_each(|_| inbox.receive(start));
         assert!(inbox.ack_due(start));
+        assert!(inbox.ack_goes(start, false) && inbox.ack_goes(start, true));
         assert_eq!(inbox.acknowledge(), ACK_AFTER);
+        (0..ACK_AFTER / 2).for_each(|_| inbox.receive(start));
+        assert!(!inbox.ack_goes(start, false) && inbox.ack_goes(start, true));
+        assert_eq!(inbox.acknowledge(), ACK_AFTER + ACK_AFTER / 2);
         assert!(!inbox.ack_due(start + ACK_WITHIN));
     }
 

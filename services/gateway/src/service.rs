@@ -14,7 +14,7 @@ use shardkeep_rpc::{
         MoveSessionReply, MoveSessionRequest, RevokeAccountReply, RevokeAccountRequest, RevokeTicketReply,
         RevokeTicketRequest, SessionInfo, announce_request::To, gateway_server::Gateway, kick_request::Who,
     },
-    many::not_too_many,
+    many::{not_too_many, refusal},
     session_id,
 };
 use shardkeep_types::{AccountId, DaemonKind, Epoch, Generation, TicketId, WorldId};
@@ -100,7 +100,8 @@ impl Gateway for Service {
             admissions.into_iter().map(|admission| match self.take_in(&mut tickets, admission, now) {
                 Ok(()) => Admitted::default(),
                 Err(refused) => {
-                    Admitted { code: refused.code() as u32, detail: refused.message().to_owned() }
+                    let (code, detail) = refusal(&refused);
+                    Admitted { code, detail }
                 }
             });
         let admitted = admitted.collect();

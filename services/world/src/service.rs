@@ -12,7 +12,9 @@ use std::{
 use futures::{Stream, StreamExt};
 use shardkeep_cluster::{Node, Peer};
 use shardkeep_rpc::{
-    Malformed, session_id,
+    Malformed,
+    many::{not_too_many, refusal},
+    session_id,
     world::{
         AnnounceReply, AnnounceRequest, Binding, ClaimSessionReply, ClaimSessionRequest, FindSessionReply,
         FindSessionRequest, KickReply, KickRequest, OpenSessionsReply, OpenSessionsRequest, Opened,
@@ -37,8 +39,6 @@ pub(crate) type Job = Box<dyn FnOnce(&mut Core, &mut Watchers, Instant) + Send>;
 
 /// Longest line an operator may announce, in bytes.
 const ANNOUNCEMENT: usize = 1024;
-/// Sessions that one call may open.
-const OPENINGS: usize = 1_024;
 
 /// The way to the core; clones lead to the same.
 #[derive(Clone)]
@@ -136,9 +136,7 @@ impl world_server::World for WorldService {
     ) -> Result<Response<OpenSessionsReply>, Status> {
         speaks_for_itself(&request, &request.get_ref().gateway)?;
         let OpenSessionsRequest { gateway, openings } = request.into_inner();
-        if openings.len() > OPENINGS {
-            return Err(Status::invalid_argument(format!("field `openings`: at most {OPENINGS}")));
-        }
+        not_too_many("openings", &openings)?;
         let gateway = Arc::from(gateway);
         let presented: Vec<_> =
             openings.into_iter().map(|opening| convert::presented(&gateway, opening)).collect();
@@ -349,11 +347,10 @@ async fn read_reports(
 fn opened(result: Result<Result<Epoch, SessionError>, Malformed>) -> Opened {
     match result.map_err(Status::from).and_then(|result| result.map_err(Status::from)) {
         Ok(epoch) => Opened { session_epoch: epoch.0, ..Opened::default() },
-        Err(status) => Opened {
-            session_epoch: 0,
-            code: u32::try_from(i32::from(status.code())).unwrap_or_default(),
-            detail: status.message().to_owned(),
-        },
+        Err(status) => {
+            let (code, detail) = refusal(&status);
+            Opened { session_epoch: 0, code, detail }
+        }
     }
 }
 

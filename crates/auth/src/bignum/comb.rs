@@ -4,46 +4,36 @@
 
 use super::{ArithmeticError, Context, Modulus, Number};
 
-/// Parts of an exponent, of one word each.
-pub(crate) const ROWS: usize = 4;
 const ROW_BITS: usize = 64;
 
 /// The product of each choice of rows, in Montgomery form.
 pub(crate) struct Comb(Vec<Number>);
 
 impl Comb {
+    /// Parts of an exponent, of one word each.
+    pub(crate) const ROWS: usize = 4;
+
     /// `base ^ (2^64)`, `base ^ (2^128)` and `base ^ (2^192)`: what is kept of a base. It must be reduced.
-    pub(crate) fn rows(modulus: &Modulus, base: &Number) -> Result<[Number; ROWS - 1], ArithmeticError> {
+    pub(crate) fn rows(modulus: &Modulus, base: &Number) -> Result<Vec<Number>, ArithmeticError> {
         let (mut power, scratch) = (modulus.enter(base)?, Context::new()?);
-        let mut next = || {
+        let row = |_| {
             for _ in 0..ROW_BITS {
                 modulus.square_inside(&mut power, &scratch)?;
             }
             modulus.leave(&power)
         };
-        Ok([next()?, next()?, next()?])
+        (1..Self::ROWS).map(row).collect()
     }
 
     /// From the base and its [rows](Self::rows), all reduced.
-    pub(crate) fn new(
-        modulus: &Modulus,
-        base: &Number,
-        rows: &[Number; ROWS - 1],
-    ) -> Result<Self, ArithmeticError> {
+    pub(crate) fn new(modulus: &Modulus, base: &Number, rows: &[Number]) -> Result<Self, ArithmeticError> {
         let scratch = Context::new()?;
-        // The empty choice, which is never taken.
-        let mut products = vec![Number::zero()?];
+        let mut products = vec![modulus.enter(&Number::from_bytes(&[1])?)?];
         for row in std::iter::once(base).chain(rows) {
             let row = modulus.enter(row)?;
             for choice in 0..products.len() {
-                let product = match choice {
-                    0 => row.copy()?,
-                    _ => {
-                        let mut product = products[choice].copy()?;
-                        modulus.multiply_inside(&mut product, &row, &scratch)?;
-                        product
-                    }
-                };
+                let mut product = products[choice].copy()?;
+                modulus.multiply_inside(&mut product, &row, &scratch)?;
                 products.push(product);
             }
         }
@@ -57,28 +47,19 @@ impl Comb {
         modulus: &Modulus,
         exponent: &Number,
     ) -> Result<Option<Number>, ArithmeticError> {
-        if exponent.byte_length() > ROWS * ROW_BITS / 8 {
+        if exponent.byte_length() > Self::ROWS * ROW_BITS / 8 {
             return Ok(None);
         }
-        let (words, scratch) = (exponent.to_words(ROWS)?, Context::new()?);
-        let mut power: Option<Number> = None;
+        let (words, scratch) = (exponent.to_words(Self::ROWS)?, Context::new()?);
+        let mut power = self.0[0].copy()?;
         for bit in (0..ROW_BITS).rev() {
             let choice = words.iter().rev().fold(0, |choice, word| choice << 1 | (word >> bit & 1) as usize);
-            match &mut power {
-                None if choice == 0 => {}
-                None => power = Some(self.0[choice].copy()?),
-                Some(power) => {
-                    modulus.square_inside(power, &scratch)?;
-                    if choice > 0 {
-                        modulus.multiply_inside(power, &self.0[choice], &scratch)?;
-                    }
-                }
+            modulus.square_inside(&mut power, &scratch)?;
+            if choice > 0 {
+                modulus.multiply_inside(&mut power, &self.0[choice], &scratch)?;
             }
         }
-        match power {
-            Some(power) => modulus.leave(&power).map(Some),
-            None => Number::from_bytes(&[1]).map(Some),
-        }
+        modulus.leave(&power).map(Some)
     }
 }
 

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     AccountName, Work,
-    bignum::{Comb, Number, comb},
+    bignum::{Comb, Number},
     crypto::{Key, mac},
 };
 
@@ -80,7 +80,7 @@ impl Verifier {
     ) -> Result<Self, SrpError> {
         let length = Group::from_bits(group).ok_or(SrpError::UnknownGroup)?.bytes();
         let kept = verifier.expose();
-        if kept.len() != comb::ROWS * length {
+        if kept.len() != Comb::ROWS * length {
             return Self::made(account, group, salt, verifier);
         }
         let zeros = kept.iter().take(length).take_while(|byte| **byte == 0).count();
@@ -112,7 +112,7 @@ impl Verifier {
         let mut salt = [0; SALT_BYTES];
         salt.copy_from_slice(&keyed(b"salt").as_bytes()[..SALT_BYTES]);
         let salt = never_zero_first(salt).to_vec();
-        let blocks = (0..comb::ROWS * group.bytes() / 32).map(|block| keyed(&[b'v', block as u8]));
+        let blocks = (0..Comb::ROWS * group.bytes() / 32).map(|block| keyed(&[b'v', block as u8]));
         let mut v: Vec<u8> = blocks.flat_map(|block| *block.as_bytes()).collect();
         for number in v.chunks_exact_mut(group.bytes()) {
             // The first byte of every N is above 0x7f, so clearing the top bit makes any number a reduced one.
@@ -213,11 +213,10 @@ impl Challenge {
     fn power_of_v(&self, u: &Number, work: &mut Work) -> Result<Number, SrpError> {
         let Verifier { group, rows, .. } = &self.verifier;
         let n = &group.parameters().n;
-        let mut rows = rows.expose().chunks_exact(group.bytes());
-        if let (Some(first), Some(second), Some(third)) = (rows.next(), rows.next(), rows.next()) {
-            let row = |bytes| n.reduce(&Number::from_bytes(bytes)?);
-            let comb = Comb::new(n, &self.v, &[row(first)?, row(second)?, row(third)?])?;
-            if let Some(power) = comb.power(n, u)? {
+        if !rows.expose().is_empty() {
+            let rows = rows.expose().chunks_exact(group.bytes());
+            let rows = rows.map(|row| n.reduce(&Number::from_bytes(row)?)).collect::<Result<Vec<_>, _>>()?;
+            if let Some(power) = Comb::new(n, &self.v, &rows)?.power(n, u)? {
                 work.exponentiations += 1;
                 return Ok(power);
             }

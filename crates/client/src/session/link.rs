@@ -81,7 +81,7 @@ impl Traffic {
             return Ok(false);
         }
         let now = Instant::now();
-        if self.inbox.ack_due(now) || (!self.queue.is_empty() && self.inbox.ack_rides(now)) {
+        if self.inbox.ack_goes(now, !self.queue.is_empty()) {
             let received = self.inbox.acknowledge();
             self.queue.push_front(Message::event(opcode::ACK, &Ack { received }).to_bytes());
         }

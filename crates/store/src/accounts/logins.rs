@@ -6,7 +6,7 @@ use std::{collections::HashMap, time::Duration};
 use shardkeep_types::AccountId;
 
 use super::{Cause, Raised, leases};
-use crate::{Database, Error, Query, Retry, Rows, sql, transact};
+use crate::{Database, Error, Query, Row, Rows, retry::alone, sql, transact};
 
 /// Logins in one statement, at most.
 pub const MOST: usize = 256;
@@ -47,12 +47,11 @@ pub async fn log_in(database: &Database, from: &[Raised], rules: &Rules) -> Resu
     for (place, login) in from.iter().enumerate() {
         first.entry(login.id).or_insert(place);
     }
+    let update = update(&first, from, rules);
     let let_in = match rules.lease {
-        None => raise(database, &first, from, rules).await?,
+        None => ids(alone(database, &update).await?)?,
         Some(lease) => transact!(database, |tx| async {
-            let let_in = tx.fetch_all(update(&first, from, rules)).await?;
-            let let_in = let_in.into_iter().map(|mut row| Ok(AccountId(row.take()?)));
-            let let_in = let_in.collect::<Result<Vec<_>, Error>>()?;
+            let let_in = ids(tx.fetch_all(update.clone()).await?)?;
             let entered = let_in.iter().filter_map(|id| Some((*id, from[*first.get(id)?].generation)));
             let entered = entered.map(|(id, from)| Raised { id, generation: from.next() });
             leases::take(&mut tx, &entered.collect::<Vec<_>>(), lease).await?;
@@ -68,20 +67,8 @@ pub async fn log_in(database: &Database, from: &[Raised], rules: &Rules) -> Resu
     Ok(outcome)
 }
 
-/// The statement alone is the transaction.
-async fn raise(
-    database: &Database,
-    first: &HashMap<AccountId, usize>,
-    from: &[Raised],
-    rules: &Rules,
-) -> Result<Vec<AccountId>, Error> {
-    let (update, mut retry) = (update(first, from, rules), Retry::new());
-    loop {
-        match database.execute_returning(update.clone()).await {
-            Err(error) if retry.again(Some(&error)) => {}
-            outcome => return outcome?.into_iter().map(|mut row| Ok(AccountId(row.take()?))).collect(),
-        }
-    }
+fn ids(rows: Vec<Row>) -> Result<Vec<AccountId>, Error> {
+    rows.into_iter().map(|mut row| Ok(AccountId(row.take()?))).collect()
 }
 
 /// Locks the rows in the order of their ids: replicas that let in the same accounts wait for each other, and never in a

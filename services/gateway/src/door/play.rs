@@ -280,7 +280,7 @@ impl<'a> Carrier<'a> {
     /// Moves what is due into sealed records.
     fn fill(&mut self, now: Instant, mut bill: Option<&mut Bill>) -> Result<Filled, Stop> {
         let mut inner = self.inner()?;
-        if inner.inbox.ack_due(now) || (!inner.out.is_empty() && inner.inbox.ack_rides(now)) {
+        if inner.inbox.ack_goes(now, !inner.out.is_empty()) {
             let received = inner.inbox.acknowledge();
             inner.out.control(Message::event(opcode::ACK, &Ack { received }).to_bytes());
         }
