@@ -104,7 +104,7 @@ impl Core {
                 Some((Verdict::Warn(left), note)) => {
                     let line = Announcement { text: warning(left, note) };
                     session.lock().reliable(Message::event(opcode::ANNOUNCEMENT, &line).to_bytes());
-                    if session.touch() {
+                    if session.bell.touch() {
                         warned.push(session.clone());
                     }
                 }

@@ -2,6 +2,7 @@
 //! and ends. Links and connections call in here; nothing here waits.
 
 use std::{
+    net::IpAddr,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -36,6 +37,26 @@ use crate::{
     table::Table,
     tickets::Tickets,
 };
+
+/// A session and the connection that carries it. However a connection ends, with this the session is left to wait for its
+/// client.
+pub(crate) struct Carried {
+    pub(crate) core: Arc<Core>,
+    pub(crate) session: Arc<Session>,
+    pub(crate) connection: u64,
+}
+
+impl Carried {
+    pub(crate) fn new(core: Arc<Core>, session: Arc<Session>, connection: u64) -> Self {
+        Self { core, session, connection }
+    }
+}
+
+impl Drop for Carried {
+    fn drop(&mut self) {
+        self.core.depart(&self.session, self.connection);
+    }
+}
 
 pub(crate) struct Core {
     pub(crate) config: Config,
@@ -105,7 +126,7 @@ impl Core {
     /// Ends every connection; sessions that have not moved stay.
     pub(crate) fn leave(&self) {
         self.leaving.store(true, Ordering::Release);
-        self.sessions.all().iter().for_each(|session| session.notify());
+        self.sessions.all().iter().for_each(|session| session.bell.ring());
     }
 
     /// Changes groups and tells backends what follows from it, in one step, so that they hear changes in order.
@@ -164,31 +185,33 @@ impl Core {
         }
     }
 
-    /// The client is back on this connection and has `received` reliable messages. What it lacks is queued again,
+    /// The client is back on a new connection and has `received` reliable messages. What it lacks is queued again,
     /// groups begin with their keyframes, and backends are told.
     ///
     /// # Errors
     /// When its count cannot be.
     pub(crate) fn arrive(
-        &self,
+        self: &Arc<Self>,
         session: &Arc<Session>,
-        client: Client,
+        address: IpAddr,
         received: u64,
         what: SessionChange,
-    ) -> Result<(), SessionError> {
+    ) -> Result<Carried, SessionError> {
+        let connection = self.next_connection();
         {
             let mut inner = session.lock();
             inner.out.attach(received)?;
-            inner.client = client;
+            inner.client = Client::Here { connection, address };
+            // A connection before this one, if it still stands, sees that it is replaced.
+            session.bell.hand_to(connection);
             self.tell_bound(session, &inner, what);
         }
+        let carried = Carried::new(self.clone(), session.clone(), connection);
         self.with_groups(|groups| {
             let heard = groups.heard_by(session.id);
             ((), groups.tell_again(session, heard))
         });
-        // A connection before this one, if it still stands, sees that it is replaced.
-        session.notify();
-        Ok(())
+        Ok(carried)
     }
 
     /// Tells every backend that the session is bound to.
@@ -201,19 +224,22 @@ impl Core {
     }
 
     /// The connection is lost. The session waits for its client, but not for ever.
-    pub(crate) fn depart(&self, session: &Arc<Session>, connection: u64) {
+    fn depart(&self, session: &Arc<Session>, connection: u64) {
         let since = Instant::now();
-        {
+        let ended = {
             let mut inner = session.lock();
             if !inner.is_carried_by(connection) {
                 return;
             }
             inner.client = Client::Away { since, address: inner.address() };
             inner.out.detach();
-            if inner.ended.is_some() {
-                return;
+            if inner.ended.is_none() {
+                self.tell_bound(session, &inner, SessionChange::LinkDead);
             }
-            self.tell_bound(session, &inner, SessionChange::LinkDead);
+            inner.ended.is_some()
+        };
+        if ended {
+            return self.finish(session);
         }
         event!("link_lost", account = session.account.0, session = %session.id, world = session.world.0);
     }
@@ -260,7 +286,7 @@ impl Core {
         if ending != Ending::Moved {
             self.billing.ended(session);
         }
-        session.notify();
+        session.bell.ring();
         counter!(ENDED, "reason" => ending.label()).increment(1);
         HOT.sessions.set(self.sessions.len() as f64);
         event!(
@@ -278,7 +304,7 @@ impl Core {
             if session.lock().ended.is_some() {
                 self.finish(&session);
             }
-            session.wake();
+            session.bell.wake();
         }
     }
 

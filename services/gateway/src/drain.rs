@@ -22,7 +22,7 @@ pub(crate) async fn run(core: &Arc<Core>, worlds: &Worlds, grace: Duration) {
         for (session, other) in sessions.into_iter().zip(others.iter().cycle()) {
             let redirect = Redirect { gateway: other.client_address.clone() };
             session.lock().out.control(Message::event(opcode::REDIRECT, &redirect).to_bytes());
-            session.notify();
+            session.bell.ring();
         }
         let until = Instant::now() + grace.saturating_sub(2 * FAREWELL);
         while core.sessions.len() > 0 && Instant::now() < until {

@@ -40,6 +40,8 @@ pub(crate) enum DoorError {
     Throttled,
     #[error("a newer login has displaced the session")]
     Displaced,
+    #[error("another resume of the session came between")]
+    Overtaken,
     /// Ours, not the client's.
     #[error("the world does not answer: {0}")]
     World(String),
@@ -59,6 +61,7 @@ impl DoorError {
             Self::Full => "full",
             Self::Throttled => "throttled",
             Self::Displaced => "displaced",
+            Self::Overtaken => "overtaken",
             Self::World(_) => "world",
         }
     }
@@ -71,7 +74,7 @@ impl DoorError {
             Self::Suite => ErrorCode::Malformed,
             Self::Ticket => ErrorCode::TicketInvalid,
             Self::Draining => ErrorCode::Draining,
-            Self::Full | Self::World(_) => ErrorCode::Unavailable,
+            Self::Full | Self::World(_) | Self::Overtaken => ErrorCode::Unavailable,
             Self::Throttled => ErrorCode::Throttled,
             Self::Displaced => ErrorCode::Displaced,
         };
@@ -89,6 +92,7 @@ impl From<Status> for DoorError {
         match status.code() {
             Code::NotFound | Code::PermissionDenied => Self::Ticket,
             Code::Aborted => Self::Displaced,
+            Code::FailedPrecondition => Self::Overtaken,
             _ => Self::World(status.message().to_owned()),
         }
     }

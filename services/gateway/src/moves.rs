@@ -78,7 +78,7 @@ impl Core {
         let settled = inner.leave(links.iter().map(|link| link.backend().clone()).collect());
         drop(inner);
         // A connection that still stands sees that it does not carry the session any more.
-        session.notify();
+        session.bell.ring();
         Ok(settled)
     }
 
@@ -122,6 +122,7 @@ impl Core {
                 asked: asked.collect(),
                 character: inner.character,
                 queue_place: inner.queue_place,
+                restarted: inner.restarted,
             };
             (Ok(reply), Vec::new())
         })
@@ -158,6 +159,8 @@ pub(crate) struct Moved {
     pub(crate) asked: Vec<(u32, BackendKind)>,
     pub(crate) character: u64,
     pub(crate) queue_place: u32,
+    /// Its log was begun anew at the other gateway, and its client may not have heard of that.
+    pub(crate) restarted: bool,
 }
 
 impl TryFrom<MoveSessionReply> for Moved {
@@ -182,6 +185,7 @@ impl TryFrom<MoveSessionReply> for Moved {
                 .collect::<Result<_, Malformed>>()?,
             character: reply.character,
             queue_place: reply.queue_place,
+            restarted: reply.restarted,
         })
     }
 }

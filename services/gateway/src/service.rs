@@ -207,7 +207,7 @@ impl Gateway for Service {
             session.lock().reliable(message.clone());
         }
         let reached = count(&sessions);
-        self.core.wake(sessions.into_iter().filter(|session| session.touch()).collect());
+        self.core.wake(sessions.into_iter().filter(|session| session.bell.touch()).collect());
         Ok(Response::new(AnnounceReply { reached }))
     }
 }

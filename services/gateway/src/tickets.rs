@@ -34,11 +34,24 @@ pub(crate) enum AdmitError {
 
 #[derive(Debug, Default)]
 pub(crate) struct Tickets {
-    waiting: HashMap<TicketId, Ticket>,
+    waiting: HashMap<TicketId, Listed>,
     /// Those that wait, by account: every login voids what its account had before.
     by_account: HashMap<AccountId, Vec<TicketId>>,
     /// Lowest generation that is still valid, where one was revoked lately.
     floors: HashMap<AccountId, (Generation, Instant)>,
+}
+
+#[derive(Debug)]
+struct Listed {
+    ticket: Ticket,
+    /// A client has proved it, and its session is being opened.
+    in_use: bool,
+}
+
+impl Listed {
+    fn is_good(&self, now: Instant) -> bool {
+        !self.in_use && now < self.ticket.expires
+    }
 }
 
 impl Tickets {
@@ -54,37 +67,53 @@ impl Tickets {
         }
         self.revoke(id);
         self.by_account.entry(ticket.account).or_insert_with(|| Vec::with_capacity(1)).push(id);
-        self.waiting.insert(id, ticket);
+        self.waiting.insert(id, Listed { ticket, in_use: false });
         Ok(())
     }
 
-    /// Key of the ticket, which is still to be consumed.
+    /// Key of the ticket, which is still to be used.
     pub(crate) fn key(&self, id: TicketId, now: Instant) -> Option<Key> {
-        self.waiting.get(&id).filter(|ticket| now < ticket.expires).map(|ticket| ticket.key.clone())
+        self.waiting.get(&id).filter(|listed| listed.is_good(now)).map(|listed| listed.ticket.key.clone())
     }
 
-    /// Takes the ticket for good; only one of several that proved its key gets it.
-    pub(crate) fn consume(&mut self, id: TicketId, now: Instant) -> Option<Ticket> {
-        self.take(id).filter(|ticket| now < ticket.expires)
+    /// A client has proved the ticket; only one of several gets it. It stays listed until its session is, so that who
+    /// asks for the account's in between does not miss it, and so that it can be revoked meanwhile.
+    pub(crate) fn take_up(&mut self, id: TicketId, now: Instant) -> Option<Ticket> {
+        let listed = self.waiting.get_mut(&id).filter(|listed| listed.is_good(now))?;
+        listed.in_use = true;
+        Some(listed.ticket.clone())
+    }
+
+    /// There was no session to be had: the ticket may serve again.
+    pub(crate) fn put_down(&mut self, id: TicketId) {
+        if let Some(listed) = self.waiting.get_mut(&id) {
+            listed.in_use = false;
+        }
+    }
+
+    /// The ticket is a session now. False: it has been revoked meanwhile.
+    #[must_use]
+    pub(crate) fn use_up(&mut self, id: TicketId) -> bool {
+        self.take(id)
     }
 
     pub(crate) fn revoke(&mut self, id: TicketId) {
         self.take(id);
     }
 
-    fn take(&mut self, id: TicketId) -> Option<Ticket> {
-        let ticket = self.waiting.remove(&id)?;
+    fn take(&mut self, id: TicketId) -> bool {
+        let Some(Listed { ticket, .. }) = self.waiting.remove(&id) else { return false };
         if let Entry::Occupied(mut mine) = self.by_account.entry(ticket.account) {
             mine.get_mut().retain(|other| *other != id);
             if mine.get().is_empty() {
                 mine.remove();
             }
         }
-        Some(ticket)
+        true
     }
 
     pub(crate) fn revoke_account(&mut self, account: AccountId, below: Generation, now: Instant) {
-        let old = |id: &&TicketId| self.waiting.get(id).is_some_and(|ticket| ticket.generation < below);
+        let old = |id: &&TicketId| self.waiting.get(id).is_some_and(|it| it.ticket.generation < below);
         let old: Vec<_> = self.by_account.get(&account).into_iter().flatten().filter(old).copied().collect();
         old.into_iter().for_each(|id| self.revoke(id));
         let floor = self.floors.entry(account).or_insert((below, now));
@@ -95,13 +124,15 @@ impl Tickets {
     /// Generations of the account's tickets that wait for their client.
     pub(crate) fn of_account(&self, account: AccountId, now: Instant) -> Vec<Generation> {
         let mine = self.by_account.get(&account).into_iter().flatten().filter_map(|id| self.waiting.get(id));
-        mine.filter(|ticket| now < ticket.expires).map(|ticket| ticket.generation).collect()
+        let counts = |listed: &&Listed| listed.in_use || listed.is_good(now);
+        mine.filter(counts).map(|listed| listed.ticket.generation).collect()
     }
 
     /// Call every second or so.
     pub(crate) fn expire(&mut self, now: Instant) {
+        let over = |listed: &Listed| !listed.in_use && !listed.is_good(now);
         let over: Vec<_> =
-            self.waiting.iter().filter(|(_, ticket)| now >= ticket.expires).map(|(id, _)| *id).collect();
+            self.waiting.iter().filter(|(_, listed)| over(listed)).map(|(id, _)| *id).collect();
         over.into_iter().for_each(|id| self.revoke(id));
         self.floors.retain(|_, (_, until)| now < *until);
     }
@@ -135,13 +166,34 @@ mod tests {
         assert!(tickets.key(ID, now).is_some(), "naming it does not use it up");
         assert_eq!(tickets.of_account(AccountId(7), now), [Generation(1)]);
         assert!(tickets.of_account(AccountId(8), now).is_empty());
-        assert!(tickets.consume(ID, now).is_some());
-        assert!(tickets.consume(ID, now).is_none() && tickets.key(ID, now).is_none());
+        assert!(tickets.take_up(ID, now).is_some());
+        assert!(tickets.take_up(ID, now).is_none() && tickets.key(ID, now).is_none());
+        assert_eq!(tickets.of_account(AccountId(7), now), [Generation(1)], "its session is not listed yet");
+        tickets.put_down(ID);
+        assert!(tickets.take_up(ID, now).is_some(), "it was in vain");
+        tickets.expire(now + Duration::from_secs(60));
+        assert!(tickets.use_up(ID) && tickets.of_account(AccountId(7), now).is_empty());
         tickets.admit(ID, ticket(1, now), now).unwrap();
         let later = now + Duration::from_secs(60);
         assert!(tickets.key(ID, later).is_none());
         tickets.expire(later);
         assert_eq!((tickets.len(), tickets.by_account.len()), (0, 0));
+    }
+
+    #[test]
+    fn a_ticket_that_is_revoked_while_its_session_is_opened_does_not_come_back() {
+        let (mut tickets, now) = (Tickets::default(), Instant::now());
+        for in_vain in [true, false] {
+            tickets.admit(ID, ticket(1, now), now).unwrap();
+            assert!(tickets.take_up(ID, now).is_some());
+            tickets.revoke(ID);
+            if in_vain {
+                tickets.put_down(ID);
+                assert!(tickets.key(ID, now).is_none());
+            } else {
+                assert!(!tickets.use_up(ID), "the session must not be");
+            }
+        }
     }
 
     #[test]

@@ -99,7 +99,7 @@ impl Core {
         if self.sessions.get(claim.session).is_none() {
             return Err(self.unknown(now, claim.session));
         }
-        self.sessions.claim(claim)
+        self.sessions.claim(now, claim)
     }
 
     /// What to say of a session that is not known: over, or perhaps not told yet.

@@ -369,7 +369,8 @@ impl From<SessionError> for Status {
         match error {
             SessionError::Unknown => Self::not_found(text),
             SessionError::NotTold => Self::unavailable(text),
-            SessionError::Overtaken | SessionError::Displaced | SessionError::Ended => Self::aborted(text),
+            SessionError::Overtaken => Self::failed_precondition(text),
+            SessionError::Displaced | SessionError::Ended => Self::aborted(text),
             SessionError::WrongKey | SessionError::WrongAccount => Self::permission_denied(text),
         }
     }

@@ -159,8 +159,9 @@ impl Sessions {
         Ok((epoch, rival))
     }
 
-    /// Gives a session to another gateway and raises its epoch. A repeat is answered as the first time.
-    pub(crate) fn claim(&mut self, claim: Claim) -> Result<Epoch, SessionError> {
+    /// Gives a session to another gateway and raises its epoch. A repeat is answered as the first time. Until the gateway
+    /// speaks of the session nobody answers for it.
+    pub(crate) fn claim(&mut self, now: Instant, claim: Claim) -> Result<Epoch, SessionError> {
         let session = self.all.get_mut(&claim.session).ok_or(SessionError::Unknown)?;
         let repeated = session.epoch == claim.from.next()
             && session.gateway == claim.gateway
@@ -179,7 +180,7 @@ impl Sessions {
         session.gateway = claim.gateway;
         session.previous_key = Some(claim.used_key);
         session.key = claim.next_key;
-        session.detached = None;
+        session.detached = Some(now);
         Ok(session.epoch)
     }
 
@@ -200,9 +201,10 @@ impl Sessions {
         }
     }
 
-    /// The gateway is back and has lost nothing.
+    /// The gateway is back and has lost nothing of what it spoke of.
     pub(crate) fn attach_all(&mut self, gateway: &GatewayId) {
-        for session in self.all.values_mut().filter(|session| session.gateway == *gateway) {
+        let spoken_of = |session: &&mut Session| [&session.gateway, &session.through] == [gateway; 2];
+        for session in self.all.values_mut().filter(spoken_of) {
             session.detached = None;
         }
     }
@@ -339,9 +341,9 @@ mod tests {
     fn each_claim_raises_the_epoch_and_only_one_of_two_wins() {
         let mut sessions = Sessions::default();
         sessions.open(presented(ME, 0, 1, "a")).unwrap();
-        assert_eq!(sessions.claim(claim(1, "b", 1, 2)), Ok(Epoch(2)));
-        assert_eq!(sessions.claim(claim(1, "b", 1, 2)), Ok(Epoch(2)), "a repeat");
-        assert_eq!(sessions.claim(claim(1, "c", 1, 3)), Err(SessionError::Overtaken));
+        assert_eq!(sessions.claim(Instant::now(), claim(1, "b", 1, 2)), Ok(Epoch(2)));
+        assert_eq!(sessions.claim(Instant::now(), claim(1, "b", 1, 2)), Ok(Epoch(2)), "a repeat");
+        assert_eq!(sessions.claim(Instant::now(), claim(1, "c", 1, 3)), Err(SessionError::Overtaken));
         assert!(sessions.is_held_by(ME, &"b".into(), Epoch(2)));
         assert!(!sessions.held(ME, &"a".into(), Epoch(1)));
         assert_eq!(&*sessions.get(ME).unwrap().through, "a", "the new one has not announced it");
@@ -353,13 +355,13 @@ mod tests {
     fn the_old_key_serves_until_the_new_one_was_used() {
         let mut sessions = Sessions::default();
         sessions.open(presented(ME, 0, 1, "a")).unwrap();
-        sessions.claim(claim(1, "b", 1, 2)).unwrap();
+        sessions.claim(Instant::now(), claim(1, "b", 1, 2)).unwrap();
         assert_eq!(keys(&sessions), [2, 1]);
-        sessions.claim(claim(2, "c", 1, 3)).unwrap();
+        sessions.claim(Instant::now(), claim(2, "c", 1, 3)).unwrap();
         assert_eq!(keys(&sessions), [3, 1], "key 2 never reached the client");
-        sessions.claim(claim(3, "b", 3, 4)).unwrap();
+        sessions.claim(Instant::now(), claim(3, "b", 3, 4)).unwrap();
         assert_eq!(keys(&sessions), [4, 3]);
-        assert_eq!(sessions.claim(claim(4, "c", 1, 5)), Err(SessionError::WrongKey));
+        assert_eq!(sessions.claim(Instant::now(), claim(4, "c", 1, 5)), Err(SessionError::WrongKey));
     }
 
     #[test]
@@ -374,5 +376,19 @@ mod tests {
         assert_eq!(sessions.expired(start + loss, loss), [ME]);
         assert!(sessions.held(ME, &"a".into(), Epoch(1)));
         assert!(sessions.expired(start + loss, loss).is_empty());
+    }
+
+    #[test]
+    fn a_claim_that_its_gateway_never_speaks_of_expires() {
+        let (start, loss) = (Instant::now(), Duration::from_secs(60));
+        let mut sessions = Sessions::default();
+        sessions.open(presented(ME, 0, 1, "a")).unwrap();
+        sessions.claim(start, claim(1, "b", 1, 2)).unwrap();
+        sessions.attach_all(&"b".into());
+        assert_eq!(sessions.expired(start + loss, loss), [ME]);
+        assert!(sessions.held(ME, &"b".into(), Epoch(2)));
+        sessions.detach_all(&"b".into(), start);
+        sessions.attach_all(&"b".into());
+        assert!(sessions.expired(start + loss, loss).is_empty(), "it has come back with it");
     }
 }

@@ -29,10 +29,11 @@ use super::{
     encode,
     event::Route,
     message::{
-        BackendItem, Bound, ClientMessage, ClientView, Fence, GatewayItem, SessionEvent, deliver_bytes,
+        BackendItem, Bound, ClientMessage, ClientView, Fence, GatewayItem, SessionChange, SessionEvent,
+        deliver_bytes,
     },
     metrics::{DROPPED, FRESH, LINKS, REFUSED, RESETS},
-    outbound::{Next, Outbound, Timer},
+    outbound::{Haste, Next, Outbound, Timer},
     pipe::{Arrival, Limits, Outgoing},
 };
 use crate::Backoff;
@@ -161,8 +162,13 @@ impl GatewayLink {
         said
     }
 
+    /// A client that is back is waited for; that one came or went is told together with others, or a moment later.
     pub fn session(&self, event: SessionEvent) {
-        self.push(GatewayItem::Session(event));
+        let haste = match event.what {
+            SessionChange::Resumed => Haste::Now,
+            SessionChange::Joined | SessionChange::LinkDead | SessionChange::Left => Haste::Idle,
+        };
+        self.push_with(haste, GatewayItem::Session(event));
     }
 
     pub fn bound(&self, bound: Bound) {
@@ -189,10 +195,14 @@ impl GatewayLink {
 
     /// False: the link is closed, and whatever is true by then will be announced when it opens.
     fn push(&self, item: GatewayItem) -> bool {
+        self.push_with(Haste::Now, item)
+    }
+
+    fn push_with(&self, haste: Haste, item: GatewayItem) -> bool {
         let mut state = self.shared.state.lock();
         let open = state.phase != Phase::Closed;
         if open {
-            state.out.push(item.bytes(), |out| encode::gateway_item(out, item));
+            state.out.push(item.bytes(), haste, |out| encode::gateway_item(out, item));
         }
         open
     }

@@ -19,7 +19,7 @@ use super::{
     fences::{Fences, LIFE, Way},
     message::{BackendItem, Fence, MessageKind, PublishKind, ServerMessage},
     metrics::{DROPPED, FRESH, REFUSED},
-    outbound::Outbound,
+    outbound::{Haste, Outbound},
     pipe::Limits,
     seats::Seats,
 };
@@ -307,7 +307,9 @@ impl State {
     }
 
     fn push(&mut self, gateway: &GatewayId, item: BackendItem) {
-        self.with_link(gateway, |end| end.out.push(item.bytes(), |out| encode::backend_item(out, item)));
+        self.with_link(gateway, |end| {
+            end.out.push(item.bytes(), Haste::Now, |out| encode::backend_item(out, item));
+        });
     }
 
     fn with_link(&mut self, gateway: &GatewayId, act: impl FnOnce(&mut End)) {
@@ -356,7 +358,7 @@ impl End {
     fn publish(&mut self, group: GroupKey, what: PublishKind, item: &[u8]) {
         let encode = |out: &mut BytesMut| out.extend_from_slice(item);
         match what {
-            PublishKind::Event => self.out.push(item.len(), encode),
+            PublishKind::Event => self.out.push(item.len(), Haste::Now, encode),
             PublishKind::Keyframe => match self.out.offer(item.len(), encode) {
                 Ok(()) => {
                     self.stale.remove(&group);

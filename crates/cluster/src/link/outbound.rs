@@ -1,6 +1,7 @@
 //! One end of a link with its stream attached: a pipe, the number of the stream that may read it, and the waker
 //! that tells the stream of new items. Frames are pulled by the stream when it is writable, so whatever gathered
-//! meanwhile leaves in one batch. Batches keep a small distance, so that under load a frame carries many items.
+//! meanwhile leaves in one batch. Batches keep a small distance, so that under load a frame carries many items; what
+//! nobody waits for keeps a larger one, unless it leaves with something else before.
 
 use std::{
     pin::Pin,
@@ -25,9 +26,12 @@ pub(crate) struct Outbound {
     stream: Option<u64>,
     newest: u64,
     waker: Option<Waker>,
-    /// The stream waits for `batch_due` by its timer, so that items need not wake it.
-    resting: bool,
+    /// When the stream looks again by its timer, so that an item that may leave then need not wake it.
+    rests_until: Option<Instant>,
+    /// When the next batch may leave, if anything in it should leave soon.
     batch_due: Instant,
+    /// When what waits leaves at the latest though nobody waits for any of it; `None`: somebody does.
+    idle_due: Option<Instant>,
     /// When an acknowledgement goes without a batch.
     ack_due: Option<Instant>,
     /// A reliable item did not fit: only a fresh start mends it.
@@ -47,20 +51,22 @@ impl Outbound {
             stream: None,
             newest: 0,
             waker: None,
-            resting: false,
+            rests_until: None,
             batch_due: Instant::now(),
+            idle_due: None,
             ack_due: None,
             overflowed: false,
         }
     }
 
     /// An item that must arrive, of about so many bytes; if it does not fit, the link has to start anew.
-    pub(crate) fn push(&mut self, bytes: usize, encode: impl FnOnce(&mut BytesMut)) {
+    pub(crate) fn push(&mut self, bytes: usize, haste: Haste, encode: impl FnOnce(&mut BytesMut)) {
         if self.overflowed {
             return;
         }
+        let first = !self.pipe.has_batch();
         match self.pipe.push(bytes, encode) {
-            Ok(()) => self.added(),
+            Ok(()) => self.added(first, haste),
             Err(Full) => self.overflow(),
         }
     }
@@ -70,13 +76,21 @@ impl Outbound {
         if self.overflowed {
             return Err(Full);
         }
+        let first = !self.pipe.has_batch();
         self.pipe.offer(bytes, encode)?;
-        self.added();
+        self.added(first, Haste::Now);
         Ok(())
     }
 
-    fn added(&mut self) {
-        if !self.resting || self.pipe.is_full() {
+    /// Something was added: the first thing that waits, or one more.
+    fn added(&mut self, first: bool, haste: Haste) {
+        match haste {
+            Haste::Now => self.idle_due = None,
+            Haste::Idle if first => self.idle_due = Some(Instant::now() + self.limits.idle),
+            Haste::Idle => {}
+        }
+        let due = self.idle_due.unwrap_or(self.batch_due);
+        if self.pipe.is_full() || self.rests_until.is_none_or(|until| due < until) {
             self.wake();
         }
     }
@@ -96,6 +110,7 @@ impl Outbound {
     /// Forgets everything: both counters start again. The stream stays.
     pub(crate) fn start_anew(&mut self) {
         self.pipe = Pipe::new(self.limits);
+        (self.idle_due, self.ack_due) = (None, None);
         self.overflowed = false;
     }
 
@@ -103,6 +118,8 @@ impl Outbound {
         self.close();
         self.stream = Some(stream);
         self.newest = stream;
+        // What the stream before should have acknowledged by then is told in the hello of this one, or told anew.
+        self.ack_due = None;
     }
 
     /// No stream has carried this end since that one, which is over.
@@ -128,7 +145,7 @@ impl Outbound {
     }
 
     pub(crate) fn wake(&mut self) {
-        self.resting = false;
+        self.rests_until = None;
         if let Some(waker) = self.waker.take() {
             waker.wake();
         }
@@ -137,7 +154,7 @@ impl Outbound {
     /// A batch has arrived. Its acknowledgement rides on the next one here, or goes alone in a while: a stream that waits
     /// for either need not be woken.
     pub(crate) fn owe(&mut self) {
-        if !self.resting && self.ack_due.is_none() {
+        if self.rests_until.is_none() && self.ack_due.is_none() {
             self.wake();
         }
     }
@@ -147,14 +164,16 @@ impl Outbound {
         if !self.carried_by(stream) {
             return Next::Over;
         }
-        self.resting = false;
+        self.rests_until = None;
         let now = Instant::now();
         let (batch, ack) = (self.pipe.has_batch(), self.pipe.owes_ack());
         let ack_due = ack.then(|| *self.ack_due.get_or_insert_with(|| now + self.limits.acknowledge));
         let due = match (batch, ack_due) {
             (true, _) if self.pipe.is_full() => now,
-            (true, Some(ack_due)) => self.batch_due.min(ack_due),
-            (true, None) => self.batch_due,
+            (true, ack_due) => {
+                let due = self.idle_due.map_or(self.batch_due, |idle_due| idle_due.max(self.batch_due));
+                ack_due.map_or(due, |ack_due| ack_due.min(due))
+            }
             (false, Some(ack_due)) => ack_due,
             (false, None) => {
                 self.park(context);
@@ -162,7 +181,7 @@ impl Outbound {
             }
         };
         if due > now {
-            self.resting = batch;
+            self.rests_until = batch.then_some(due);
             self.park(context);
             return Next::Wait(Some(due));
         }
@@ -171,6 +190,9 @@ impl Outbound {
             return Next::Wait(None);
         };
         self.ack_due = None;
+        if !self.pipe.has_batch() {
+            self.idle_due = None;
+        }
         if let Outgoing::Batch { batch, .. } = &frame {
             self.batch_due = now + self.limits.interval;
             self.batches.increment(1);
@@ -178,6 +200,15 @@ impl Outbound {
         }
         Next::Frame(frame)
     }
+}
+
+/// How soon an item should leave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Haste {
+    /// With the next batch.
+    Now,
+    /// With the next batch that something else needs, or after [`Limits::idle`].
+    Idle,
 }
 
 /// What the stream that carries an end does next.
@@ -214,5 +245,85 @@ impl Timer {
                 return Poll::Pending;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    const STREAM: u64 = 1;
+
+    /// So far apart that no time passes in a test.
+    const INTERVAL: Duration = Duration::from_secs(3_600);
+    const IDLE: Duration = Duration::from_secs(2 * 3_600);
+
+    fn outbound(idle: Duration) -> Outbound {
+        let limits = Limits { interval: INTERVAL, acknowledge: IDLE, idle, ..Limits::default() };
+        let mut out = Outbound::new("gateway", limits);
+        out.attach(STREAM);
+        out
+    }
+
+    fn say(out: &mut Outbound, haste: Haste) {
+        out.push(1, haste, |out| out.extend_from_slice(b"x"));
+    }
+
+    /// Items of the batch that leaves now, or how long the stream waits, to the hour.
+    fn poll(out: &mut Outbound) -> Result<usize, Option<Duration>> {
+        let hours = |due: Instant| ((due - Instant::now() + INTERVAL / 2).as_secs() / 3_600) as u32;
+        match out.poll(STREAM, &Context::from_waker(Waker::noop())) {
+            Next::Frame(Outgoing::Batch { batch, .. }) => Ok(batch.count),
+            Next::Wait(due) => Err(due.map(|due| INTERVAL * hours(due))),
+            Next::Frame(Outgoing::Ack(_)) | Next::Over => panic!("neither was said"),
+        }
+    }
+
+    #[test]
+    fn what_nobody_waits_for_leaves_with_others_or_in_a_while() {
+        let mut out = outbound(IDLE);
+        say(&mut out, Haste::Idle);
+        say(&mut out, Haste::Idle);
+        assert_eq!(poll(&mut out), Err(Some(IDLE)));
+        say(&mut out, Haste::Now);
+        assert_eq!(poll(&mut out), Ok(3));
+        assert_eq!(poll(&mut out), Err(None));
+        let mut out = outbound(Duration::ZERO);
+        say(&mut out, Haste::Idle);
+        assert_eq!(poll(&mut out), Ok(1));
+    }
+
+    #[test]
+    fn only_what_leaves_earlier_than_the_stream_looks_wakes_it() {
+        for (first, due, second, wakes) in [
+            (Haste::Idle, IDLE, Haste::Idle, false),
+            (Haste::Idle, IDLE, Haste::Now, true),
+            (Haste::Now, INTERVAL, Haste::Idle, false),
+            (Haste::Now, INTERVAL, Haste::Now, false),
+        ] {
+            let mut out = outbound(IDLE);
+            // Right behind a batch, so that the next keeps its distance.
+            say(&mut out, Haste::Now);
+            assert_eq!(poll(&mut out), Ok(1));
+            say(&mut out, first);
+            assert_eq!(poll(&mut out), Err(Some(due)));
+            say(&mut out, second);
+            assert_eq!(out.waker.is_none(), wakes, "{second:?} behind {first:?}");
+        }
+    }
+
+    #[test]
+    fn an_acknowledgement_that_a_broken_stream_owed_does_not_silence_the_next() {
+        let mut out = outbound(IDLE);
+        out.pipe.arrived(1, 0);
+        assert_eq!(poll(&mut out), Err(Some(IDLE)));
+        out.attach(STREAM);
+        out.pipe.resume(0);
+        assert_eq!(poll(&mut out), Err(None));
+        out.pipe.arrived(2, 0);
+        out.owe();
+        assert!(out.waker.is_none(), "the stream is to look when the acknowledgement is due");
     }
 }

@@ -28,6 +28,8 @@ pub struct Limits {
     pub interval: Duration,
     /// How long an acknowledgement waits for a batch to ride on.
     pub acknowledge: Duration,
+    /// How long what nobody waits for waits for others to leave with: that a session came, or went.
+    pub idle: Duration,
 }
 
 impl Default for Limits {
@@ -41,6 +43,7 @@ impl Default for Limits {
             grace: Duration::from_secs(5),
             interval: Duration::from_millis(2),
             acknowledge: Duration::from_millis(20),
+            idle: Duration::from_millis(20),
         }
     }
 }

@@ -100,7 +100,7 @@ impl Items {
         }
         inner.fail_in_flight(backend.kind);
         drop(inner);
-        session.notify();
+        session.bell.ring();
     }
 
     /// A studio's backend brings its opcodes with it.
@@ -218,7 +218,7 @@ impl Items {
             if left {
                 self.core.with_groups(|groups| ((), groups.leave(id, Some(BackendKind::ZONE))));
             }
-            if session.touch() {
+            if session.bell.touch() {
                 touched.push(session);
             }
         }
@@ -247,7 +247,7 @@ impl Items {
             return dropped("unheard");
         }
         session.lock().reliable(bytes);
-        if session.touch() {
+        if session.bell.touch() {
             touched.push(session);
         }
     }
@@ -312,7 +312,7 @@ impl Items {
             (true, groups.subscribe(&session, session.world, keys, replace.then_some(backend.kind)))
         });
         if subscribed {
-            if session.touch() {
+            if session.bell.touch() {
                 touched.push(session);
             }
         } else {
@@ -376,7 +376,7 @@ impl Items {
         if let Some(held) = inner.bindings.ready(backend.kind, name, epoch) {
             self.core.deliver_to(id, &mut inner, name, held);
             drop(inner);
-            session.notify();
+            session.bell.ring();
         }
     }
 }

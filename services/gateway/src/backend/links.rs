@@ -156,7 +156,7 @@ fn give_up(core: &Arc<Core>, name: &str) {
             core.with_groups(|groups| ((), groups.leave(session.id, Some(info.kind))));
             core.bind_any(&session);
         }
-        session.notify();
+        session.bell.ring();
     }
     core.forget_ranges(info.kind);
 }

@@ -6,7 +6,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use futures::{StreamExt, stream};
 use parking_lot::Mutex;
 use shardkeep_auth::Key;
-use shardkeep_cluster::{Directory, Instance, Node, State};
+use shardkeep_cluster::{Directory, Instance, Node, State, link::SessionChange};
 use shardkeep_rpc::{
     gateway::{MoveSessionRequest, gateway_client::GatewayClient},
     world::{Binding, ClaimSessionRequest, FindSessionRequest, Opening, world_client::WorldClient},
@@ -104,6 +104,14 @@ impl Worlds {
 
     pub(crate) async fn open(&self, leader: &Instance, opening: Opening) -> Result<Epoch, Status> {
         self.opener.open(leader, opening).await
+    }
+
+    /// The world knows the session. Another that leads it by now is told of it next.
+    pub(crate) fn entered(&self, core: &Core, session: &Arc<Session>, leader: &Instance) {
+        core.enter_world(session, &leader.id.name);
+        if self.leader(session.world).is_none_or(|now| now.id.name != leader.id.name) {
+            core.worlds.notify_one();
+        }
     }
 
     /// Looks for the session in every world. `None`: no world knows it.
@@ -267,7 +275,7 @@ fn follow_leader(session: &Session, leader: &str) -> bool {
         inner.bindings.set(BackendKind::WORLD, leader, Epoch::default(), true);
         inner.fail_in_flight(BackendKind::WORLD);
         drop(inner);
-        session.notify();
+        session.bell.ring();
         return true;
     }
     inner.bindings.get(BackendKind::WORLD).is_some_and(crate::session::Binding::waits)
@@ -277,7 +285,12 @@ fn follow_leader(session: &Session, leader: &str) -> bool {
 async fn present_one(core: &Core, worlds: &Worlds, session: Arc<Session>, leader: Arc<Instance>) -> bool {
     match worlds.open(&leader, opening(&session)).await {
         Ok(_) => {
-            core.enter_world(&session, &leader.id.name);
+            worlds.entered(core, &session, &leader);
+            true
+        }
+        // Another gateway has it.
+        Err(status) if status.code() == Code::FailedPrecondition => {
+            core.end(&session, Ending::Moved);
             true
         }
         Err(status) if matches!(status.code(), Code::Aborted | Code::PermissionDenied | Code::NotFound) => {
@@ -293,9 +306,13 @@ async fn present_one(core: &Core, worlds: &Worlds, session: Arc<Session>, leader
 
 impl Core {
     /// The world knows the session: it may hear of it, and of what its client says.
-    pub(crate) fn enter_world(&self, session: &Arc<Session>, leader: &str) {
+    fn enter_world(&self, session: &Arc<Session>, leader: &str) {
         let mut inner = session.lock();
-        if inner.ended.is_some() {
+        if let Some(ending) = &inner.ended {
+            // Its world may have heard that before it heard of the session.
+            if let (Some(link), true) = (self.links.get(leader), *ending != Ending::Moved) {
+                link.session(session.event(&inner, SessionChange::Left));
+            }
             return;
         }
         let held = inner.bindings.set(BackendKind::WORLD, leader, Epoch::default(), false);
@@ -305,6 +322,6 @@ impl Core {
         }
         self.deliver_to(session.id, &mut inner, leader, held);
         drop(inner);
-        session.notify();
+        session.bell.ring();
     }
 }

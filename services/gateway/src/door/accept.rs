@@ -95,10 +95,10 @@ fn visit(
     upgrade: Option<Arc<Upgrade>>,
 ) -> impl Future<Output = ()> + Send {
     // Apart and only as long as it lasts: the handshake needs many times the memory of what follows.
-    let handshake = Box::pin(open(core.clone(), worlds, stop, arrival, entry, throttle, upgrade));
+    let handshake = Box::pin(open(core, worlds, stop, arrival, entry, throttle, upgrade));
     async move {
         if let Some((playing, _connection)) = handshake.await {
-            play(core, playing).await;
+            play(playing).await;
         }
     }
 }
@@ -175,7 +175,7 @@ mod tests {
     use super::*;
 
     /// Bytes of the future that a function returns.
-    fn size<A, B, F>(_: impl Fn(A, B) -> F) -> usize {
+    fn size<A, F>(_: impl Fn(A) -> F) -> usize {
         size_of::<F>()
     }
 

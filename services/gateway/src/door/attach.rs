@@ -1,7 +1,7 @@
 //! Attach: a ticket becomes a session. The ticket is used up by the first valid sealed record, not by the message
 //! that names it, so a replayed `Attach` burns nothing.
 
-use std::{sync::Arc, time::Instant};
+use std::{cmp::Ordering, net::IpAddr, sync::Arc, time::Instant};
 
 use metrics::counter;
 use shardkeep_auth::{
@@ -18,13 +18,15 @@ use shardkeep_wire::{
 };
 
 use super::{
-    handshake::{Door, Opening, Playing, Proved, answer, confirm, fill_random, payload, ready, suites},
+    handshake::{
+        Door, Opening, Playing, Proved, answer, confirm, fill_random, finished, payload, ready, suites,
+    },
     wire::{Plain, Sealed},
 };
 use crate::{
-    backend::opening as opening_for_world,
+    backend::{Worlds, opening as opening_for_world},
     billing::unix_ms,
-    core::Core,
+    core::{Carried, Core},
     error::DoorError,
     metrics::SENT_ON,
     session::{Client, Ending, Identity, Outbox, ResumeKeys, Session},
@@ -80,16 +82,10 @@ async fn confirmed(
         if !door.place.crowd.proved() {
             return Err(DoorError::Full);
         }
-        let ticket = door.core.tickets.lock().consume(id, Instant::now()).ok_or(DoorError::Ticket)?;
-        let restore = ticket.clone();
-        let connection = door.core.next_connection();
-        let session = open(door, ticket, keys, connection).await.inspect_err(|error| {
-            if matches!(error, DoorError::World(_)) {
-                // Not the client's fault: it may try again with the same ticket.
-                let _ = door.core.tickets.lock().admit(id, restore, Instant::now());
-            }
-        })?;
-        Ok((request, Proved { session, connection, received: 0, continued: true }))
+        let (core, worlds) = (door.core.clone(), door.worlds.clone());
+        let attaching = Attaching { core, worlds, address: door.address, keys: ResumeKeys::new(keys) };
+        let carried = finished(attaching.with(id)).await?;
+        Ok((request, Proved { carried, received: 0, continued: true }))
     };
     match opened.await {
         Ok((request, proved)) => ready(door, wire, request, proved).await,
@@ -100,48 +96,93 @@ async fn confirmed(
     }
 }
 
-/// The session begins: its world knows it, and it takes the place of the account's session before.
-async fn open(
-    door: &Door<'_>,
-    ticket: Ticket,
-    keys: &SessionKeys,
-    connection: u64,
-) -> Result<Arc<Session>, DoorError> {
-    let core = door.core;
-    let leader =
-        door.worlds.leader(ticket.world).ok_or_else(|| DoorError::World("not led at the moment".into()))?;
-    let identity = Identity {
-        id: new_session_id()?,
-        account: ticket.account,
-        account_name: ticket.account_name,
-        generation: ticket.generation,
-        world: ticket.world,
-    };
-    let session = Session::new(
-        identity,
-        Epoch::default(),
-        ResumeKeys::new(keys),
-        Outbox::new(),
-        Inbox::default(),
-        Client::Here { connection, address: door.address },
-    );
-    let epoch = door.worlds.open(&leader, opening_for_world(&session)).await?;
-    session.lock().epoch = epoch;
-    for older in core.sessions.of_account(session.account) {
-        core.end(&older, Ending::new(ErrorCode::Displaced, "logged in elsewhere"));
+/// A client that has proved its ticket.
+struct Attaching {
+    core: Arc<Core>,
+    worlds: Arc<Worlds>,
+    address: IpAddr,
+    keys: ResumeKeys,
+}
+
+impl Attaching {
+    /// Uses the ticket up, unless there is no session to be had for it.
+    async fn with(self, id: TicketId) -> Result<Carried, DoorError> {
+        let core = self.core.clone();
+        let ticket = core.tickets.lock().take_up(id, Instant::now()).ok_or(DoorError::Ticket)?;
+        let opened = self.open(ticket).await;
+        let mut tickets = core.tickets.lock();
+        match opened {
+            Ok(carried) if tickets.use_up(id) => Ok(carried),
+            Ok(carried) => {
+                drop(tickets);
+                core.end(&carried.session, Ending::new(ErrorCode::Displaced, "the ticket was revoked"));
+                Err(DoorError::Displaced)
+            }
+            Err(error) => {
+                match error {
+                    // Not the client's fault: it may try again with the same ticket.
+                    DoorError::World(_) => tickets.put_down(id),
+                    _ => tickets.revoke(id),
+                }
+                Err(error)
+            }
+        }
     }
-    core.hold(&session, &[]);
-    core.enter_world(&session, &leader.id.name);
-    send_on(core, &session);
-    event!(
-        "attach",
-        account = session.account.0,
-        account_name = session.account_name,
-        session = %session.id,
-        world = session.world.0,
-        address = %door.address,
-    );
-    Ok(session)
+
+    /// The session begins: its world knows it, and it takes the place of the account's sessions before.
+    async fn open(self, ticket: Ticket) -> Result<Carried, DoorError> {
+        let Self { core, worlds, address, keys } = self;
+        let leader =
+            worlds.leader(ticket.world).ok_or_else(|| DoorError::World("not led at the moment".into()))?;
+        let identity = Identity {
+            id: new_session_id()?,
+            account: ticket.account,
+            account_name: ticket.account_name,
+            generation: ticket.generation,
+            world: ticket.world,
+        };
+        let connection = core.next_connection();
+        let session = Session::new(
+            identity,
+            Epoch::default(),
+            keys,
+            Outbox::new(),
+            Inbox::default(),
+            Client::Here { connection, address },
+        );
+        let epoch = worlds.open(&leader, opening_for_world(&session)).await?;
+        session.lock().epoch = epoch;
+        let carried = Carried::new(core, session, connection);
+        displace(&carried);
+        let Carried { core, session, .. } = &carried;
+        core.hold(session, &[]);
+        // Once more: another may have begun at the same moment.
+        displace(&carried);
+        worlds.entered(core, session, &leader);
+        send_on(core, session);
+        event!(
+            "attach",
+            account = session.account.0,
+            account_name = session.account_name,
+            session = %session.id,
+            world = session.world.0,
+            address = %address,
+        );
+        Ok(carried)
+    }
+}
+
+/// Of the account's sessions here only the youngest stays.
+fn displace(Carried { core, session, connection }: &Carried) {
+    let age = |other: &Session| (other.generation, other.lock().connection());
+    for other in core.sessions.of_account(session.account) {
+        let over = match age(&other).cmp(&(session.generation, *connection)) {
+            Ordering::Less => &other,
+            Ordering::Equal => continue,
+            Ordering::Greater => session,
+        };
+        core.end(over, Ending::new(ErrorCode::Displaced, "logged in elsewhere"));
+    }
 }
 
 /// Another gateway has more room: the client goes there with its session, right after it is ready.

@@ -31,10 +31,9 @@ use super::{
 };
 use crate::{
     backend::Worlds,
-    core::Core,
+    core::{Carried, Core},
     error::DoorError,
     metrics::{FAULTS, HANDSHAKES, HOT},
-    session::Session,
 };
 
 pub(super) const PREFACE_WITHIN: Duration = Duration::from_secs(5);
@@ -43,14 +42,13 @@ pub(super) const RANDOM: usize = 32;
 /// A connection that carries a session.
 pub(crate) struct Playing {
     pub(crate) wire: Sealed,
-    pub(crate) session: Arc<Session>,
-    pub(crate) connection: u64,
+    pub(crate) carried: Carried,
 }
 
 /// What a handshake works with.
 pub(super) struct Door<'a> {
     pub(super) core: &'a Arc<Core>,
-    pub(super) worlds: &'a Worlds,
+    pub(super) worlds: &'a Arc<Worlds>,
     pub(super) address: IpAddr,
     pub(super) place: &'a Place,
     pub(super) upgrade: Option<&'a Upgrade>,
@@ -65,8 +63,7 @@ pub(super) struct Opening {
 
 /// A session proved itself on this connection: what `SessionReady` says of it.
 pub(super) struct Proved {
-    pub(super) session: Arc<Session>,
-    pub(super) connection: u64,
+    pub(super) carried: Carried,
     pub(super) received: u64,
     pub(super) continued: bool,
 }
@@ -74,7 +71,7 @@ pub(super) struct Proved {
 /// Runs the handshake within its time; a client that fails is told why, as far as it may know.
 pub(super) async fn run(
     core: &Arc<Core>,
-    worlds: &Worlds,
+    worlds: &Arc<Worlds>,
     arrival: Arrival,
     place: &Place,
     upgrade: Option<&Upgrade>,
@@ -198,9 +195,9 @@ pub(super) async fn ready(
     proved: Proved,
 ) -> Result<Playing, DoorError> {
     let core = door.core;
-    let Proved { session, connection, received, continued } = proved;
+    let Proved { carried, received, continued } = proved;
     let ready = SessionReady {
-        session_id: session.id.as_bytes().to_vec(),
+        session_id: carried.session.id.as_bytes().to_vec(),
         received,
         continued,
         link_loss_ms: u32::try_from(core.config.link_loss.as_millis()).unwrap_or(u32::MAX),
@@ -208,12 +205,15 @@ pub(super) async fn ready(
         any_gateway: core.any_gateway.clone(),
     };
     let reply = Message::reply(opcode::CONFIRM, request, &ready).to_bytes();
-    if let Err(error) = wire.send(&reply).await {
-        // The session is there and waits for its client like after any other loss.
-        core.depart(&session, connection);
-        return Err(error);
-    }
-    Ok(Playing { wire, session, connection })
+    wire.send(&reply).await?;
+    Ok(Playing { wire, carried })
+}
+
+/// Brings to its end what concerns more than this connection, even when the connection is given up meanwhile.
+pub(super) async fn finished<T: Send + 'static>(
+    work: impl Future<Output = Result<T, DoorError>> + Send + 'static,
+) -> Result<T, DoorError> {
+    tokio::spawn(work).await.unwrap_or_else(|_| Err(DoorError::World("it broke off".into())))
 }
 
 /// The suites a client offers, as the protocol's proofs and as ours.

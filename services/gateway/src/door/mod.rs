@@ -11,6 +11,7 @@
 mod accept;
 mod attach;
 mod buffers;
+mod claim;
 mod datagrams;
 mod handshake;
 mod play;

@@ -27,11 +27,11 @@ use super::{
     wire::{Sealed, Then},
 };
 use crate::{
-    core::Core,
+    core::{Carried, Core},
     costs::{Bill, COSTS},
     error::DoorError,
     metrics::{FAULTS, KEY_UPDATES, LANES},
-    session::{Deliver, Ending, Inner, Outcome, Session},
+    session::{Deliver, Ending, Inner, Session},
 };
 use shardkeep_wire::payload::ErrorCode;
 
@@ -68,24 +68,24 @@ impl<E: Into<DoorError>> From<E> for Stop {
 ///
 /// The future lives as long as the session is played, so what it holds is kept small: what is needed later is not in it,
 /// and nothing is in it twice.
-pub(super) async fn play(core: Arc<Core>, mut playing: Box<Playing>) {
+pub(super) async fn play(mut playing: Box<Playing>) {
     playing.wire.rest();
     gauge!(LANES, "lane" => playing.wire.lane().as_str()).increment(1.0);
-    let stop = Carrier::new(&core, &mut playing).carry().await;
+    let stop = Carrier::new(&mut playing).carry().await;
     gauge!(LANES, "lane" => playing.wire.lane().as_str()).decrement(1.0);
-    if let Some(error) = part(&core, &playing, stop) {
-        let _ = timeout(FAREWELL, Box::pin(say_farewell(playing, error))).await;
+    if let Some(farewell) = part(*playing, stop) {
+        let _ = timeout(FAREWELL, farewell).await;
     }
 }
 
-/// The connection is over: what that means for the session, and what the client is told.
-fn part(core: &Core, playing: &Playing, stop: Stop) -> Option<Error> {
-    let session = &playing.session;
-    debug!(session = %session.id, stop = stop.label(), "connection over");
-    core.depart(session, playing.connection);
-    if session.lock().ended.is_some() {
-        core.finish(session);
-    }
+/// The connection is over: the session is left, and the client told why, if it is to hear that.
+fn part(Playing { wire, carried }: Playing, stop: Stop) -> Option<Pin<Box<impl Future<Output = ()>>>> {
+    debug!(session = %carried.session.id, stop = stop.label(), "connection over");
+    let error = last_word(stop)?;
+    Some(Box::pin(say_farewell(wire, error)))
+}
+
+fn last_word(stop: Stop) -> Option<Error> {
     match stop {
         Stop::Ended(Ending::Over { code, detail }) => Some(Error::of(code, detail)),
         Stop::Leaving => Some(Error::of(ErrorCode::Draining, "this gateway is leaving; resume elsewhere")),
@@ -97,9 +97,9 @@ fn part(core: &Core, playing: &Playing, stop: Stop) -> Option<Error> {
     }
 }
 
-async fn say_farewell(mut playing: Box<Playing>, error: Error) {
-    let _ = playing.wire.send(&Message::error_event(&error).to_bytes()).await;
-    playing.wire.close().await;
+async fn say_farewell(mut wire: Sealed, error: Error) {
+    let _ = wire.send(&Message::error_event(&error).to_bytes()).await;
+    wire.close().await;
 }
 
 impl Stop {
@@ -161,8 +161,8 @@ enum Woken {
 }
 
 impl<'a> Carrier<'a> {
-    fn new(core: &'a Core, playing: &'a mut Playing) -> Self {
-        let Playing { wire, session, connection } = playing;
+    fn new(Playing { wire, carried }: &'a mut Playing) -> Self {
+        let Carried { core, session, connection } = carried;
         Self { core, session, connection: *connection, wire, clock: Clock::new(core) }
     }
 
@@ -181,7 +181,7 @@ impl<'a> Carrier<'a> {
 
     /// Waits without a future for each thing that it waits for.
     fn poll_woken(&self, timer: Pin<&mut Sleep>, cx: &mut Context<'_>) -> Poll<Woken> {
-        if self.session.poll_called(cx).is_ready() {
+        if self.session.bell.poll(self.connection, cx).is_ready() {
             return Poll::Ready(Woken::Called);
         }
         if let Poll::Ready(ready) = self.wire.poll_readable(cx) {
@@ -208,8 +208,11 @@ impl<'a> Carrier<'a> {
         if self.core.is_leaving() {
             return Err(Stop::Leaving);
         }
-        let due =
-            if self.wire.unwritten() > 0 { self.clock.silent_at() } else { self.clock.next(acknowledge) };
+        if self.wire.unwritten() > 0 {
+            // Nothing can be said before the socket takes more, and that wakes.
+            return Ok(self.clock.silent_at());
+        }
+        let due = self.clock.next(acknowledge);
         let settled = self.wire.datagrams().and_then(|(datagrams, _)| datagrams.deadline());
         Ok(settled.map_or(due, |at| at.min(due)))
     }
@@ -273,7 +276,7 @@ impl<'a> Carrier<'a> {
         if !inner.is_carried_by(self.connection) {
             return Err(Stop::Replaced);
         }
-        session.heed();
+        session.bell.heed();
         Ok(inner)
     }
 
@@ -341,24 +344,22 @@ fn take(
     record: &[u8],
     now: Instant,
 ) -> Result<Then, Stop> {
-    let outcome = {
+    let outputs = {
         let mut inner = session.lock();
         if !inner.is_carried_by(connection) {
             return Err(Stop::Replaced);
         }
         let backends = Backends { core, session: session.id };
         let ranges = core.ranges.read();
-        let outputs = inner.receive(record, &ranges, now, &backends).map_err(DoorError::from)?;
-        outputs.bill.into_iter().for_each(|bill| COSTS.charge(bill));
-        outputs.outcome
+        inner.receive(record, &ranges, now, &backends).map_err(DoorError::from)?
     };
-    match outcome {
-        Outcome::GoOn => {}
-        Outcome::KeyUpdate => {
-            counter!(KEY_UPDATES, "side" => "client").increment(1);
-            return Ok(Then::UpdateKey);
-        }
-        Outcome::Logout => core.end(session, Ending::new(ErrorCode::LoggedOut, "as asked")),
+    outputs.bill.into_iter().for_each(|bill| COSTS.charge(bill));
+    if outputs.logout {
+        core.end(session, Ending::new(ErrorCode::LoggedOut, "as asked"));
+    }
+    if outputs.key_update {
+        counter!(KEY_UPDATES, "side" => "client").increment(1);
+        return Ok(Then::UpdateKey);
     }
     Ok(Then::GoOn)
 }

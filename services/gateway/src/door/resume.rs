@@ -8,26 +8,27 @@ use shardkeep_auth::{
     Key,
     session::{Proof, SessionKeys, which_key},
 };
-use shardkeep_cluster::link::{ClientMessage, SessionChange};
+use shardkeep_cluster::link::SessionChange;
 use shardkeep_daemon::event;
-use shardkeep_types::{BackendKind, Epoch, SessionId};
+use shardkeep_types::SessionId;
 use shardkeep_wire::{
     payload::{self, Confirm},
     seal::Suite,
-    session::Inbox,
 };
 
 use super::{
-    handshake::{Door, Opening, Playing, Proved, answer, confirm, payload as decode, ready, suites},
+    claim::{Claimed, Claiming},
+    handshake::{
+        Door, Opening, Playing, Proved, answer, confirm, finished, payload as decode, ready, suites,
+    },
     wire::Plain,
 };
 use crate::{
     backend::Found,
-    core::Core,
+    core::Carried,
     error::DoorError,
     metrics::RESUMES,
-    moves::Moved,
-    session::{Claim, Client, Ending, Identity, Outbox, ResumeKeys, Session},
+    session::{Claim, Session},
 };
 
 /// How the client proved the session to be its own.
@@ -63,8 +64,8 @@ pub(super) async fn run(door: &Door<'_>, plain: Plain, opening: Opening) -> Resu
             return Err(DoorError::Full);
         }
         let proved = match basis {
-            Basis::Here { session, key } => here(door, session, &key, &keys, &confirm)?,
-            Basis::World { found, key } => elsewhere(door, id, *found, &key, &keys, &confirm).await?,
+            Basis::Here { session, key } => here(door, &session, &key, &keys, &confirm)?,
+            Basis::World { found, key } => elsewhere(door, id, *found, key, keys, confirm.received).await?,
         };
         Ok((request, proved))
     };
@@ -100,7 +101,7 @@ async fn check(door: &Door<'_>, opening: &Opening) -> Result<(SessionId, Basis, 
 
 fn here(
     door: &Door<'_>,
-    session: Arc<Session>,
+    session: &Arc<Session>,
     used: &Key,
     keys: &SessionKeys,
     confirm: &Confirm,
@@ -111,123 +112,38 @@ fn here(
             return Err(DoorError::Ticket);
         }
     }
-    welcome_back(door, session, confirm.received, SessionChange::Resumed)
+    let back = door.core.arrive(session, door.address, confirm.received, SessionChange::Resumed);
+    Ok(welcomed(back.map_err(|_| DoorError::Ticket)?, true, "here"))
 }
 
 async fn elsewhere(
     door: &Door<'_>,
     id: SessionId,
     found: Found,
-    used: &Key,
-    keys: &SessionKeys,
-    confirm: &Confirm,
+    used: Key,
+    keys: SessionKeys,
+    received: u64,
 ) -> Result<Proved, DoorError> {
-    let core = door.core;
-    let epoch = door.worlds.claim(id, &found, used, &keys.world_resume).await?;
-    if let Some(session) = core.sessions.get(id).filter(|session| session.lock().epoch == found.epoch) {
-        // It was here all the time; only the gateway's key did not reach the client.
-        {
-            let mut inner = session.lock();
-            inner.epoch = epoch;
-            inner.keys = ResumeKeys::new(keys);
-        }
-        return welcome_back(door, session, confirm.received, SessionChange::Joined);
-    }
-    if let Some(outdated) = core.sessions.get(id) {
-        core.end(&outdated, Ending::Moved);
-    }
-    let moved = match &found.gateway {
-        here if *here == core.name => None,
-        _ => door.worlds.take_over(id, &found, core.config.move_within).await,
+    let (core, worlds) = (door.core.clone(), door.worlds.clone());
+    let claiming = Claiming { core, worlds, address: door.address, id, found, used, keys, received };
+    let Claimed { carried, continued, way } = finished(claiming.run()).await?;
+    Ok(welcomed(carried, continued, way))
+}
+
+fn welcomed(carried: Carried, continued: bool, way: &'static str) -> Proved {
+    let Carried { session, .. } = &carried;
+    let (received, address) = {
+        let mut inner = session.lock();
+        (inner.inbox.acknowledge(), inner.address())
     };
-    let (continued, way) = if moved.is_some() { (true, "moved") } else { (false, "claimed") };
-    let mut moved = moved.unwrap_or_default();
-    let groups = std::mem::take(&mut moved.groups);
-    let client_has = if continued { confirm.received } else { 0 };
-    let connection = core.next_connection();
-    let client = Client::Here { connection, address: door.address };
-    let (session, for_world) = take_in(core, id, &found, epoch, keys, moved, client);
-    session.lock().out.attach(client_has).map_err(|_| DoorError::Ticket)?;
-    core.hold(&session, &groups);
-    core.enter_world(&session, &found.leader.id.name);
-    core.deliver_to(id, &mut session.lock(), &found.leader.id.name, for_world);
-    Ok(welcomed(door, session, connection, continued, way))
-}
-
-/// Makes the session anew from what its world and, if it answered, its gateway know. With it comes what its client said
-/// to the world and the world has not heard.
-fn take_in(
-    core: &Arc<Core>,
-    id: SessionId,
-    found: &Found,
-    epoch: Epoch,
-    keys: &SessionKeys,
-    moved: Moved,
-    client: Client,
-) -> (Arc<Session>, Vec<ClientMessage>) {
-    let identity = Identity {
-        id,
-        account: found.account,
-        account_name: found.account_name.clone(),
-        generation: found.generation,
-        world: found.leader.world,
-    };
-    let out = Outbox::restore(moved.sent_to_client, moved.unacknowledged);
-    let inbox = Inbox::restore(moved.received_from_client);
-    let session = Session::new(identity, epoch, ResumeKeys::new(keys), out, inbox, client);
-    {
-        let (mut inner, now) = (session.lock(), Instant::now());
-        inner.deaf_to = moved.fenced;
-        (inner.character, inner.queue_place) = (moved.character, moved.queue_place);
-        moved.asked.into_iter().for_each(|(request, kind)| inner.asked_before(request, kind, now));
-    }
-    let known = found.bindings.iter().filter_map(|it| {
-        let kind = u8::try_from(it.kind).ok().map(BackendKind)?;
-        Some((kind, it.instance.clone(), Epoch(it.bind_epoch), Vec::new()))
-    });
-    let mut bindings: Vec<_> = known.chain(moved.bindings).collect();
-    // The higher of two bindings to a kind is the later one; of the same, the one that knows what is held.
-    bindings.sort_by_key(|(kind, _, epoch, _)| (*kind, *epoch));
-    let mut for_world = Vec::new();
-    for (kind, instance, epoch, held) in bindings {
-        if kind == BackendKind::WORLD {
-            for_world = held;
-        } else {
-            core.restore_binding(&session, kind, &instance, epoch, held);
-        }
-    }
-    (session, for_world)
-}
-
-/// The client is back at the gateway that holds its session.
-fn welcome_back(
-    door: &Door<'_>,
-    session: Arc<Session>,
-    client_has: u64,
-    change: SessionChange,
-) -> Result<Proved, DoorError> {
-    let connection = door.core.next_connection();
-    let client = Client::Here { connection, address: door.address };
-    door.core.arrive(&session, client, client_has, change).map_err(|_| DoorError::Ticket)?;
-    Ok(welcomed(door, session, connection, true, "here"))
-}
-
-fn welcomed(
-    door: &Door<'_>,
-    session: Arc<Session>,
-    connection: u64,
-    continued: bool,
-    way: &'static str,
-) -> Proved {
-    let received = session.lock().inbox.acknowledge();
     counter!(RESUMES, "way" => way).increment(1);
     event!(
         "resume",
         account = session.account.0,
         session = %session.id,
         world = session.world.0,
-        address = %door.address,
+        address = %address,
         way,
     );
-    Proved { session, connection, received, continued }
+    Proved { carried, received, continued }
 }

@@ -30,18 +30,11 @@ pub(crate) trait Deliver {
 /// What a record made the session do.
 #[derive(Default)]
 pub(crate) struct Outputs {
-    pub(crate) outcome: Outcome,
+    /// The record was the last under the client's present key.
+    pub(crate) key_update: bool,
+    pub(crate) logout: bool,
     /// What was done, if its time is taken.
     pub(crate) bill: Option<Bill>,
-}
-
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Outcome {
-    #[default]
-    GoOn,
-    /// The record was the last under the client's present key.
-    KeyUpdate,
-    Logout,
 }
 
 impl Inner {
@@ -60,7 +53,7 @@ impl Inner {
         let (mut count, mut bill) = (0, COSTS.sample());
         for message in message::parse_all(record) {
             let message = message?;
-            if outputs.outcome == Outcome::KeyUpdate {
+            if outputs.key_update {
                 // `KeyUpdate` is the last message of its record.
                 return Err(MessageError::Truncated.into());
             }
@@ -101,7 +94,7 @@ impl Inner {
         match rule.route {
             Route::Transport => self.transport(message, outputs)?,
             Route::Backend(backend) => self.route(backend, message, now, backends),
-            Route::Gateway | Route::Login => outputs.outcome = Outcome::Logout,
+            Route::Gateway | Route::Login => outputs.logout = true,
         }
         Ok(())
     }
@@ -115,7 +108,7 @@ impl Inner {
                     self.end(super::Ending::new(ErrorCode::TooSlow, "the connection takes nothing"));
                 }
             }
-            opcode::KEY_UPDATE => outputs.outcome = Outcome::KeyUpdate,
+            opcode::KEY_UPDATE => outputs.key_update = true,
             _ => {}
         }
         Ok(())

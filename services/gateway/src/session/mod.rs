@@ -3,6 +3,7 @@
 //!
 //! Locks are taken in this order, never across an `await`: groups → session → link.
 
+mod bell;
 mod bindings;
 mod inputs;
 mod keys;
@@ -11,16 +12,11 @@ mod outbox;
 
 use std::{
     net::IpAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    task::{Context, Poll},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
-use futures::task::AtomicWaker;
 use metrics::counter;
 use parking_lot::{Mutex, MutexGuard};
 use shardkeep_cluster::link::{self, ClientMessage, Fence, GatewayLink, SessionChange, SessionEvent};
@@ -32,8 +28,9 @@ use shardkeep_wire::{
     session::Inbox,
 };
 
+use bell::Bell;
 pub(crate) use bindings::{Binder, Binding, Bindings, Bound, Target};
-pub(crate) use inputs::{Deliver, Outcome};
+pub(crate) use inputs::Deliver;
 pub(crate) use keys::{Claim, ResumeKeys};
 pub(crate) use moving::Moving;
 pub(crate) use outbox::{Kept, Outbox};
@@ -54,10 +51,8 @@ pub(crate) struct Session {
     pub(crate) account_name: String,
     pub(crate) generation: Generation,
     pub(crate) world: WorldId,
-    /// Wakes the connection: something is to be written, or the session is over.
-    waker: AtomicWaker,
-    /// The connection has been called and has not looked yet.
-    called: AtomicBool,
+    /// Calls the connection that carries it.
+    pub(crate) bell: Bell,
     inner: Mutex<Inner>,
 }
 
@@ -78,6 +73,8 @@ pub(crate) struct Inner {
     pub(crate) out: Outbox,
     pub(crate) inbox: Inbox,
     pub(crate) bindings: Bindings,
+    /// Its log was begun anew when it was claimed, and its client may not have heard of that yet.
+    pub(crate) restarted: bool,
     /// It leaves for another gateway, which has asked for it.
     pub(crate) moving: Option<Box<Moving>>,
     /// Backends that keep their events for the gateway it goes to, or that have yet to say here what they have kept: from
@@ -152,6 +149,7 @@ impl Session {
             out,
             inbox,
             bindings: Bindings::default(),
+            restarted: false,
             moving: None,
             deaf_to: Vec::new(),
             in_flight: Vec::new(),
@@ -161,17 +159,8 @@ impl Session {
             character: 0,
             queue_place: 0,
         };
-        let (waker, called) = (AtomicWaker::new(), AtomicBool::new(false));
-        Arc::new(Self {
-            id,
-            account,
-            account_name,
-            generation,
-            world,
-            waker,
-            called,
-            inner: Mutex::new(inner),
-        })
+        let bell = Bell::new(inner.connection());
+        Arc::new(Self { id, account, account_name, generation, world, bell, inner: Mutex::new(inner) })
     }
 
     /// When it began, in milliseconds since the Unix epoch: the first 48 bits of its id, so that any gateway that
@@ -182,36 +171,6 @@ impl Session {
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock()
-    }
-
-    /// Wakes the connection once, however much there is to write.
-    pub(crate) fn notify(&self) {
-        if self.touch() {
-            self.wake();
-        }
-    }
-
-    /// Notes that there is something to write; true if the connection does not know yet, so that the caller has to
-    /// wake it. Call it after what there is to write was added.
-    pub(crate) fn touch(&self) -> bool {
-        !self.called.swap(true, Ordering::AcqRel)
-    }
-
-    /// What follows when [`Self::touch`] was true.
-    pub(crate) fn wake(&self) {
-        self.waker.wake();
-    }
-
-    /// Ready once it is called. Only the connection that carries the session waits; one that it has replaced has been
-    /// woken before.
-    pub(crate) fn poll_called(&self, cx: &Context<'_>) -> Poll<()> {
-        self.waker.register(cx.waker());
-        if self.called.load(Ordering::Acquire) { Poll::Ready(()) } else { Poll::Pending }
-    }
-
-    /// The connection looks now, under the session's lock: the next call counts again.
-    pub(crate) fn heed(&self) {
-        self.called.store(false, Ordering::Release);
     }
 
     pub(crate) fn event(&self, inner: &Inner, what: SessionChange) -> SessionEvent {
@@ -271,7 +230,15 @@ impl Inner {
     }
 
     pub(crate) fn is_carried_by(&self, connection: u64) -> bool {
-        matches!(self.client, Client::Here { connection: present, .. } if present == connection)
+        self.is_here() && self.connection() == connection
+    }
+
+    /// The connection that carries the session; 0: none. They are numbered as they come.
+    pub(crate) fn connection(&self) -> u64 {
+        match self.client {
+            Client::Here { connection, .. } => connection,
+            Client::Away { .. } => 0,
+        }
     }
 
     pub(crate) fn address(&self) -> IpAddr {
@@ -382,7 +349,7 @@ impl Listener for Arc<Session> {
     }
 
     fn touch(&self) -> bool {
-        Session::touch(self)
+        self.bell.touch()
     }
 
     fn leave(&self, group: GroupKey) {

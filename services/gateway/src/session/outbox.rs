@@ -110,13 +110,14 @@ impl Outbox {
         if self.away {
             return Kept::Yes;
         }
-        if self.state_bytes + message.len() > STATE_BYTES {
+        let older = self.slots.get(&key).map_or(0, Bytes::len);
+        let state_bytes = self.state_bytes - older + message.len();
+        if state_bytes > STATE_BYTES {
             return Kept::Shed;
         }
-        self.state_bytes += message.len();
-        match self.slots.insert(key, message) {
-            Some(older) => self.state_bytes -= older.len(),
-            None => self.queue.push_back(Entry::Slot(key)),
+        self.state_bytes = state_bytes;
+        if self.slots.insert(key, message).is_none() {
+            self.queue.push_back(Entry::Slot(key));
         }
         Kept::Yes
     }
@@ -331,6 +332,12 @@ mod tests {
         outbox.state((1, 0, 0), bytes("new"));
         assert_eq!(written(&mut outbox), "new-other-");
         assert_eq!(outbox.state_bytes, 0);
+
+        let large = Bytes::from(vec![b'x'; STATE_BYTES / 2]);
+        for key in [0, 1, 1] {
+            assert_eq!(outbox.state((1, 0, key), large.clone()), Kept::Yes, "what it replaces makes room");
+        }
+        assert_eq!(outbox.state((1, 0, 2), bytes("x")), Kept::Shed);
     }
 
     #[test]

@@ -150,6 +150,17 @@ impl Cluster {
 
     /// A new ticket of the account, and what a gateway is to know of it.
     pub(crate) fn admission(&self, account: u64) -> (Ticket, Admission) {
+        self.admission_of(account, 1)
+    }
+
+    /// A ticket of a later login, admitted at the gateway.
+    pub(crate) async fn later_ticket(&self, gateway: &str, account: u64, generation: u64) -> Ticket {
+        let (ticket, admission) = self.admission_of(account, generation);
+        self.ask(gateway).admit(AdmitRequest { admissions: vec![admission] }).await.unwrap();
+        ticket
+    }
+
+    fn admission_of(&self, account: u64, generation: u64) -> (Ticket, Admission) {
         let number = self.tickets.fetch_add(1, Ordering::Relaxed) + 1;
         let ticket = Ticket { index: 0, id: TicketId([number; 16]), key: Secret::new([number; 32]) };
         let admission = Admission {
@@ -157,7 +168,7 @@ impl Cluster {
             ticket_key: ticket.key.expose().to_vec(),
             account,
             account_name: format!("account-{account}"),
-            generation: 1,
+            generation,
             world: 1,
             lives_ms: 60_000,
         };

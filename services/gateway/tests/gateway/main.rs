@@ -1,6 +1,7 @@
 //! Black-box tests: real gateways and real client sockets, among stand-ins for every other daemon.
 
 mod backend;
+mod claims;
 mod cluster;
 mod lanes;
 mod login;

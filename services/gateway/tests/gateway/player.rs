@@ -10,7 +10,7 @@ use shardkeep_client::{
 use shardkeep_types::SessionId;
 use shardkeep_wire::{
     Head, Message, opcode,
-    payload::{Ack, Error, ErrorCode},
+    payload::{Ack, Error, ErrorCode, Ping},
     preface::Service,
 };
 use tokio::time::timeout;
@@ -65,6 +65,14 @@ impl Player {
         Ok(Self { connection, session: established.session, established, keys, received: 0 })
     }
 
+    /// Resumes like one who never learns how that ended: with the next attempt everything is as before.
+    pub(crate) async fn resume_in_vain(&mut self, address: &str) -> Result<(), ClientError> {
+        let mut connection = connect(address).await;
+        let config = Config::default();
+        let resuming = raw::resume(&mut connection, &config, self.session, &self.keys, self.received);
+        timeout(SOON, resuming).await.expect("an answer").map(drop)
+    }
+
     /// Resumes on a new connection; the old one is dropped.
     pub(crate) async fn resume(&mut self, address: &str) -> Result<(), ClientError> {
         self.resume_on(Lane::Tcp, address).await
@@ -92,6 +100,12 @@ impl Player {
 
     pub(crate) async fn send(&mut self, message: Message) {
         self.connection.send(&[message]).await.unwrap();
+    }
+
+    /// Returns when the gateway has taken in what was said before.
+    pub(crate) async fn ping(&mut self) {
+        self.send(Message::event(opcode::PING, &Ping { value: 7 })).await;
+        while self.next().await.unwrap().opcode != opcode::PONG {}
     }
 
     pub(crate) async fn acknowledge(&mut self) {

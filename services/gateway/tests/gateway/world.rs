@@ -2,7 +2,10 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use shardkeep_rpc::{
@@ -12,13 +15,19 @@ use shardkeep_rpc::{
     },
     world::{self, world_server::World, *},
 };
-use tokio::sync::watch;
+use tokio::sync::{OwnedRwLockWriteGuard, RwLock, watch};
 use tokio_stream::Empty;
 use tonic::{Request, Response, Status, Streaming};
 
 #[derive(Clone, Default)]
 pub(crate) struct StandInWorld {
     sessions: Arc<Mutex<HashMap<Vec<u8>, FindSessionReply>>>,
+    /// Held to write: nothing is opened meanwhile.
+    opening: Arc<RwLock<()>>,
+    /// Openings that have come.
+    pub(crate) asked: Arc<watch::Sender<u32>>,
+    /// The next claim loses against another.
+    overtaken: Arc<AtomicBool>,
     /// How often sessions were presented.
     pub(crate) opened: Arc<watch::Sender<u32>>,
 }
@@ -33,10 +42,25 @@ impl StandInWorld {
         self.sessions.lock().unwrap().get_mut(session).unwrap().gateway = gateway.into();
     }
 
+    /// Openings wait until this is dropped.
+    pub(crate) async fn pause(&self) -> OwnedRwLockWriteGuard<()> {
+        self.opening.clone().write_owned().await
+    }
+
+    /// Waits until so many openings have come in all.
+    pub(crate) async fn has_been_asked(&self, openings: u32) {
+        let mut asked = self.asked.subscribe();
+        asked.wait_for(|asked| *asked >= openings).await.unwrap();
+    }
+
+    pub(crate) fn overtake_the_next_claim(&self) {
+        self.overtaken.store(true, Ordering::Relaxed);
+    }
+
     /// What `FindSession` tells of a session's zone.
     pub(crate) fn stands_in(&self, session: &[u8], zone: &str, bind_epoch: u64) {
         let binding = world::Binding { kind: 2, instance: zone.into(), bind_epoch };
-        self.sessions.lock().unwrap().get_mut(session).unwrap().bindings = vec![binding];
+        self.sessions.lock().unwrap().get_mut(session).unwrap().bindings.push(binding);
     }
 }
 
@@ -47,6 +71,8 @@ impl World for StandInWorld {
         request: Request<OpenSessionsRequest>,
     ) -> Result<Response<OpenSessionsReply>, Status> {
         let OpenSessionsRequest { gateway, openings } = request.into_inner();
+        self.asked.send_modify(|asked| *asked += u32::try_from(openings.len()).unwrap());
+        let _opening = self.opening.read().await;
         let open = |opening: Opening| {
             let session_epoch = opening.session_epoch.max(1);
             let found = FindSessionReply {
@@ -56,7 +82,8 @@ impl World for StandInWorld {
                 generation: opening.generation,
                 gateway: gateway.clone(),
                 resume_keys: vec![opening.resume_key],
-                bindings: vec![],
+                // As a world of the first term says of itself.
+                bindings: vec![world::Binding { kind: 1, instance: "world-1".into(), bind_epoch: 1 }],
             };
             self.sessions.lock().unwrap().insert(opening.session, found);
             self.opened.send_modify(|count| *count += 1);
@@ -81,8 +108,12 @@ impl World for StandInWorld {
         let request = request.into_inner();
         let mut sessions = self.sessions.lock().unwrap();
         let session = sessions.get_mut(&request.session).unwrap();
-        if session.session_epoch != request.from_epoch || !session.resume_keys.contains(&request.used_key) {
-            return Err(Status::aborted("another claim came between"));
+        let overtaken = self.overtaken.swap(false, Ordering::Relaxed);
+        if overtaken
+            || session.session_epoch != request.from_epoch
+            || !session.resume_keys.contains(&request.used_key)
+        {
+            return Err(Status::failed_precondition("another claim came between"));
         }
         session.session_epoch += 1;
         session.gateway = request.gateway;

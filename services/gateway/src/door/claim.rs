@@ -1,0 +1,143 @@
+//! A client has proved by the key of its world that a session is its own: this gateway claims the session there, and asks
+//! the gateway that had it for its state.
+//!
+//! A claim cannot be taken back. So what follows is done to the end even if the connection is gone meanwhile: the
+//! session is here then, and waits for its client.
+
+use std::{net::IpAddr, sync::Arc, time::Instant};
+
+use shardkeep_auth::{Key, session::SessionKeys};
+use shardkeep_cluster::link::{ClientMessage, SessionChange};
+use shardkeep_types::{BackendKind, Epoch, SessionId};
+use shardkeep_wire::session::Inbox;
+
+use crate::{
+    backend::{Found, Worlds},
+    core::{Carried, Core},
+    error::DoorError,
+    moves::Moved,
+    session::{Client, Ending, Identity, Outbox, ResumeKeys, Session},
+};
+
+/// Everything that a claim needs.
+pub(super) struct Claiming {
+    pub(super) core: Arc<Core>,
+    pub(super) worlds: Arc<Worlds>,
+    pub(super) address: IpAddr,
+    pub(super) id: SessionId,
+    pub(super) found: Found,
+    /// The key that the client has proved.
+    pub(super) used: Key,
+    pub(super) keys: SessionKeys,
+    /// Reliable messages that the client has.
+    pub(super) received: u64,
+}
+
+pub(super) struct Claimed {
+    pub(super) carried: Carried,
+    /// Both sides go on counting where they were.
+    pub(super) continued: bool,
+    /// In metrics: where the session was.
+    pub(super) way: &'static str,
+}
+
+impl Claiming {
+    pub(super) async fn run(self) -> Result<Claimed, DoorError> {
+        let Self { core, worlds, id, found, used, keys, .. } = &self;
+        let epoch = worlds.claim(*id, found, used, &keys.world_resume).await?;
+        if let Some(session) = core.sessions.get(*id).filter(|it| it.lock().epoch == found.epoch) {
+            return self.held_all_the_time(&session, epoch);
+        }
+        if let Some(outdated) = core.sessions.get(*id) {
+            core.end(&outdated, Ending::Moved);
+        }
+        let moved = match &found.gateway {
+            here if *here == core.name => None,
+            _ => worlds.take_over(*id, found, core.config.move_within).await,
+        };
+        self.take_in(epoch, moved)
+    }
+
+    /// A client that comes with the key of the last claim has seen its `SessionReady`.
+    fn knows_the_last_claim(&self) -> bool {
+        self.found.keys.first() == Some(&self.used)
+    }
+
+    /// The session is here; only the gateway's key did not reach the client, or was not told it.
+    fn held_all_the_time(&self, session: &Arc<Session>, epoch: Epoch) -> Result<Claimed, DoorError> {
+        let continued = {
+            let mut inner = session.lock();
+            inner.epoch = epoch;
+            inner.keys = ResumeKeys::new(&self.keys);
+            inner.restarted &= !self.knows_the_last_claim();
+            !inner.restarted
+        };
+        let client_has = if continued { self.received } else { 0 };
+        let carried = self
+            .core
+            .arrive(session, self.address, client_has, SessionChange::Joined)
+            .map_err(|_| DoorError::Ticket)?;
+        Ok(Claimed { carried, continued, way: "here" })
+    }
+
+    /// Makes the session anew from what its world and, if it answered, its gateway know.
+    fn take_in(&self, epoch: Epoch, moved: Option<Moved>) -> Result<Claimed, DoorError> {
+        let Self { core, worlds, id, found, .. } = self;
+        let way = if moved.is_some() { "moved" } else { "claimed" };
+        let continued = moved.as_ref().is_some_and(|it| !it.restarted || self.knows_the_last_claim());
+        let mut moved = moved.unwrap_or_default();
+        let groups = std::mem::take(&mut moved.groups);
+        let connection = core.next_connection();
+        let (session, for_world) = self.restore(epoch, moved, connection);
+        // A client that counts wrong is turned away below, and its session left to end like others that nobody resumes.
+        let counted = {
+            let mut inner = session.lock();
+            inner.restarted = !continued;
+            inner.out.attach(if continued { self.received } else { 0 })
+        };
+        core.hold(&session, &groups);
+        let carried = Carried::new(core.clone(), session.clone(), connection);
+        worlds.entered(core, &session, &found.leader);
+        core.deliver_to(*id, &mut session.lock(), &found.leader.id.name, for_world);
+        counted.map_err(|_| DoorError::Ticket)?;
+        Ok(Claimed { carried, continued, way })
+    }
+
+    /// The session, and what its client said to the world and the world has not heard.
+    fn restore(&self, epoch: Epoch, moved: Moved, connection: u64) -> (Arc<Session>, Vec<ClientMessage>) {
+        let Self { core, found, .. } = self;
+        let identity = Identity {
+            id: self.id,
+            account: found.account,
+            account_name: found.account_name.clone(),
+            generation: found.generation,
+            world: found.leader.world,
+        };
+        let out = Outbox::restore(moved.sent_to_client, moved.unacknowledged);
+        let inbox = Inbox::restore(moved.received_from_client);
+        let client = Client::Here { connection, address: self.address };
+        let session = Session::new(identity, epoch, ResumeKeys::new(&self.keys), out, inbox, client);
+        {
+            let (mut inner, now) = (session.lock(), Instant::now());
+            inner.deaf_to = moved.fenced;
+            (inner.character, inner.queue_place) = (moved.character, moved.queue_place);
+            moved.asked.into_iter().for_each(|(request, kind)| inner.asked_before(request, kind, now));
+        }
+        let known = found.bindings.iter().filter_map(|it| {
+            let kind = u8::try_from(it.kind).ok().map(BackendKind)?;
+            Some((kind, it.instance.clone(), Epoch(it.bind_epoch), Vec::new()))
+        });
+        let mut bindings: Vec<_> = known.chain(moved.bindings).collect();
+        // The higher of two bindings to a kind is the later one; of the same, the one that knows what is held.
+        bindings.sort_by_key(|(kind, _, epoch, _)| (*kind, *epoch));
+        let mut for_world = Vec::new();
+        for (kind, instance, epoch, held) in bindings {
+            if kind == BackendKind::WORLD {
+                for_world.extend(held);
+            } else {
+                core.restore_binding(&session, kind, &instance, epoch, held);
+            }
+        }
+        (session, for_world)
+    }
+}

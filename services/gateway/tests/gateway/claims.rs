@@ -1,0 +1,224 @@
+//! What happens when an attach or a claim is given up, overtaken or unheard half way: the session is somewhere, once, and
+//! everybody who must know of its end hears of it.
+
+use std::time::Duration;
+
+use shardkeep_client::{Config, raw};
+use shardkeep_cluster::link::{LinkEvent, SessionChange};
+use shardkeep_rpc::gateway::{KickRequest, ListSessionsRequest, kick_request::Who};
+use shardkeep_wire::{Head, Message, opcode, payload::ErrorCode};
+use tokio::time::timeout;
+
+use crate::{
+    LIST,
+    cluster::{Cluster, SOON},
+    player::{Player, connect, refused},
+};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_counts_wrong_leaves_no_session_behind() {
+    let mut cluster = Cluster::start().await;
+    let mut world = cluster.world("world-1", 1).await;
+    let link_loss = Duration::from_secs(1);
+    let _one = cluster.gateway("gateway-1").await;
+    let _two = cluster.gateway_with("gateway-2", |config| config.link_loss = link_loss).await;
+    let mut player = cluster.player("gateway-1", 7).await;
+    world.session(player.session, SessionChange::Joined).await;
+    player.received = 1_000_000_000;
+    assert_eq!(refused(player.resume(&cluster.address("gateway-2")).await), ErrorCode::TicketInvalid);
+    for what in [SessionChange::Joined, SessionChange::LinkDead, SessionChange::Left] {
+        assert_eq!(&*world.session(player.session, what).await, "gateway-2");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_missed_that_its_log_was_lost_is_told_again() {
+    let mut cluster = Cluster::start().await;
+    let mut world = cluster.world("world-1", 1).await;
+    let mut gateways = Vec::new();
+    for name in ["gateway-1", "gateway-2", "gateway-3"] {
+        gateways.push(cluster.gateway(name).await);
+    }
+    let mut player = cluster.player("gateway-1", 7).await;
+    let session = player.session;
+    world.session(session, SessionChange::Joined).await;
+    player.received = 4;
+    cluster.world.held_by(session.as_bytes(), "a gateway that is no more");
+    player.resume_in_vain(&cluster.address("gateway-2")).await.unwrap();
+    let gateway = world.session(session, SessionChange::Joined).await;
+    world.event(&gateway, session, opcode::ANNOUNCEMENT, "said meanwhile");
+
+    // At the gateway that began the log anew, and at another to which that one moves it.
+    player.resume_in_vain(&cluster.address("gateway-2")).await.unwrap();
+    player.resume(&cluster.address("gateway-3")).await.unwrap();
+    assert!(!player.established.ready.continued);
+    assert_eq!(player.text(opcode::ANNOUNCEMENT).await, "said meanwhile");
+
+    // It knows now: the log goes on, at the same gateway and at another.
+    player.resume(&cluster.address("gateway-3")).await.unwrap();
+    assert!(player.established.ready.continued);
+    player.resume(&cluster.address("gateway-2")).await.unwrap();
+    assert!(player.established.ready.continued);
+    player.request(LIST, 1, b"").await;
+    assert_eq!(world.delivered(session).await[0].request, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_loses_against_another_resume_may_try_again() {
+    let mut cluster = Cluster::start().await;
+    let mut world = cluster.world("world-1", 1).await;
+    let (_one, _two) = (cluster.gateway("gateway-1").await, cluster.gateway("gateway-2").await);
+    let mut player = cluster.player("gateway-1", 7).await;
+    world.session(player.session, SessionChange::Joined).await;
+    cluster.world.overtake_the_next_claim();
+    let address = cluster.address("gateway-2");
+    assert_eq!(refused(player.resume(&address).await), ErrorCode::Unavailable);
+    player.resume(&address).await.unwrap();
+    assert!(player.established.ready.continued);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_waits_for_a_new_leader_moves_too() {
+    let mut cluster = Cluster::start().await;
+    let mut first = cluster.world("world-1", 1).await;
+    let (_one, _two) = (cluster.gateway("gateway-1").await, cluster.gateway("gateway-2").await);
+    let mut player = cluster.player("gateway-1", 7).await;
+    let session = player.session;
+    first.session(session, SessionChange::Joined).await;
+
+    let paused = cluster.world.pause().await;
+    let mut second = cluster.world("world-2", 2).await;
+    timeout(SOON, cluster.world.has_been_asked(2)).await.expect("presented");
+    player.request(LIST, 1, b"held").await;
+    // The gateway has read the request when it answers a ping behind it.
+    player.ping().await;
+    player.resume(&cluster.address("gateway-2")).await.unwrap();
+    assert_eq!(player.established.ready.received, 1);
+    drop(paused);
+    assert_eq!(&second.delivered(session).await[0].payload[..], b"held");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_that_ends_while_a_new_leader_is_told_of_it_ends_there_too() {
+    let mut cluster = Cluster::start().await;
+    let mut first = cluster.world("world-1", 1).await;
+    let _gateway = cluster.gateway("gateway-1").await;
+    let mut player = cluster.player("gateway-1", 7).await;
+    let session = player.session;
+    first.session(session, SessionChange::Joined).await;
+
+    let paused = cluster.world.pause().await;
+    let mut second = cluster.world("world-2", 2).await;
+    second.until("link", |event| matches!(event, LinkEvent::Up { .. }).then_some(())).await;
+    timeout(SOON, cluster.world.has_been_asked(2)).await.expect("presented");
+    let who = Some(Who::Session(session.as_bytes().to_vec()));
+    let kick = KickRequest { who, code: ErrorCode::Kicked as u32, detail: String::new() };
+    let gm = cluster.operator().await;
+    cluster.ask_as(&gm, "gateway-1").kick(kick).await.unwrap();
+    assert_eq!(player.end().await, Some(ErrorCode::Kicked));
+    // What the gateway said of it so far was said before the opening is answered.
+    second.session(session, SessionChange::Left).await;
+    drop(paused);
+    second.session(session, SessionChange::Left).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_attach_during_a_change_of_leaders_ends_at_the_new_one() {
+    let mut cluster = Cluster::start().await;
+    let mut first = cluster.world("world-1", 1).await;
+    let _gateway = cluster.gateway("gateway-1").await;
+    let early = cluster.player("gateway-1", 7).await;
+    first.session(early.session, SessionChange::Joined).await;
+
+    let ticket = cluster.ticket("gateway-1", 8).await;
+    let paused = cluster.world.pause().await;
+    let address = cluster.address("gateway-1");
+    let attaching = tokio::spawn(async move { Player::attach(&address, &ticket).await });
+    timeout(SOON, cluster.world.has_been_asked(2)).await.expect("asked");
+    let mut second = cluster.world("world-2", 2).await;
+    // Presented to the second, so the gateway knows that it leads.
+    timeout(SOON, cluster.world.has_been_asked(3)).await.expect("presented");
+    drop(paused);
+    let player = attaching.await.unwrap().unwrap();
+    second.session(player.session, SessionChange::Joined).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_whose_client_gave_up_before_it_was_opened_ends_like_any_other() {
+    let mut cluster = Cluster::start().await;
+    let mut world = cluster.world("world-1", 1).await;
+    let change = |config: &mut shardkeep_gateway::Config| {
+        config.handshake = Duration::from_millis(500);
+        config.link_loss = Duration::from_secs(1);
+    };
+    let _gateway = cluster.gateway_with("gateway-1", change).await;
+    let early = cluster.player("gateway-1", 7).await;
+    world.session(early.session, SessionChange::Joined).await;
+
+    let ticket = cluster.ticket("gateway-1", 8).await;
+    let paused = cluster.world.pause().await;
+    let mut connection = connect(&cluster.address("gateway-1")).await;
+    let given_up = timeout(SOON, raw::attach(&mut connection, &Config::default(), &ticket)).await;
+    assert!(given_up.expect("the handshake has its time").is_err());
+    let request = ListSessionsRequest { account: Some(8) };
+    let listed = cluster.ask("gateway-1").list_sessions(request).await.unwrap().into_inner();
+    assert_eq!((listed.sessions.len(), &*listed.tickets), (0, &[1][..]), "it is on its way");
+    drop(paused);
+    let mut session = None;
+    for wanted in [SessionChange::Joined, SessionChange::LinkDead, SessionChange::Left] {
+        let found = world
+            .until("session", |event| match event {
+                LinkEvent::Session { event, .. } if event.account.0 == 8 && event.what == wanted => {
+                    Some(event.session)
+                }
+                _ => None,
+            })
+            .await;
+        assert_eq!(*session.get_or_insert(found), found);
+    }
+    let listed = cluster.ask("gateway-1").list_sessions(request).await.unwrap().into_inner();
+    assert_eq!((listed.sessions.len(), listed.tickets.len()), (0, 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_two_logins_that_attach_at_once_the_later_stays() {
+    let mut cluster = Cluster::start().await;
+    let mut world = cluster.world("world-1", 1).await;
+    let _gateway = cluster.gateway("gateway-1").await;
+    let early = cluster.player("gateway-1", 7).await;
+    world.session(early.session, SessionChange::Joined).await;
+
+    let paused = cluster.world.pause().await;
+    let mut attaching = Vec::new();
+    // The later one is opened first.
+    for (generation, asked) in [(2, 2), (1, 3)] {
+        let ticket = cluster.later_ticket("gateway-1", 8, generation).await;
+        let address = cluster.address("gateway-1");
+        attaching.push(tokio::spawn(async move { Player::attach(&address, &ticket).await }));
+        if asked == 2 {
+            timeout(SOON, cluster.world.has_been_asked(asked)).await.expect("asked");
+        }
+    }
+    // The earlier one waits for the call of the later one.
+    drop(paused);
+    let mut players = Vec::new();
+    for attaching in attaching {
+        players.push(attaching.await.unwrap().unwrap());
+    }
+    assert_eq!(players[1].end().await, Some(ErrorCode::Displaced));
+    players[0].request(LIST, 1, b"").await;
+    assert_eq!(world.delivered(players[0].session).await[0].request, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_logs_out_and_changes_the_key_at_once_is_logged_out() {
+    let mut cluster = Cluster::start().await;
+    let mut world = cluster.world("world-1", 1).await;
+    let _gateway = cluster.gateway("gateway-1").await;
+    let mut player = cluster.player("gateway-1", 7).await;
+    world.session(player.session, SessionChange::Joined).await;
+    let logout = Message::new(opcode::LOGOUT, Head::Request(1), bytes::Bytes::new());
+    player.connection.send(&[logout, raw::key_update()]).await.unwrap();
+    assert_eq!(player.end().await, Some(ErrorCode::LoggedOut));
+    world.session(player.session, SessionChange::Left).await;
+}
