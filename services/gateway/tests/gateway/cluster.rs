@@ -78,7 +78,7 @@ impl Cluster {
         node.set_attribute("role", "leader".into());
         node.set_attribute("term", term.to_string());
         let backend = Backend::new(&node, spec);
-        node.serve(Routes::new(backend.hub.service()).add_service(WorldServer::new(self.world.clone())));
+        node.serve(Routes::new(backend.hub.service()).add_service(WorldServer::new(self.world.named(name))));
         backend
     }
 

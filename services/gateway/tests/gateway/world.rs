@@ -1,7 +1,7 @@
 //! Stand-ins for what a gateway asks: a world that keeps sessions, and billing that writes reports down.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
@@ -15,17 +15,23 @@ use shardkeep_rpc::{
     },
     world::{self, world_server::World, *},
 };
-use tokio::sync::{OwnedRwLockWriteGuard, RwLock, watch};
+use tokio::{
+    sync::{OwnedRwLockWriteGuard, RwLock, watch},
+    time::timeout,
+};
 use tokio_stream::Empty;
 use tonic::{Request, Response, Status, Streaming};
+
+use crate::cluster::SOON;
 
 #[derive(Clone, Default)]
 pub(crate) struct StandInWorld {
     sessions: Arc<Mutex<HashMap<Vec<u8>, FindSessionReply>>>,
     /// Held to write: nothing is opened meanwhile.
     opening: Arc<RwLock<()>>,
-    /// Openings that have come.
-    pub(crate) asked: Arc<watch::Sender<u32>>,
+    /// As which world it answers, and which world was asked to open a session of which account.
+    name: String,
+    asked: Arc<watch::Sender<HashSet<(String, u64)>>>,
     /// The next claim loses against another.
     overtaken: Arc<AtomicBool>,
     /// How often sessions were presented.
@@ -47,10 +53,15 @@ impl StandInWorld {
         self.opening.clone().write_owned().await
     }
 
-    /// Waits until so many openings have come in all.
-    pub(crate) async fn has_been_asked(&self, openings: u32) {
-        let mut asked = self.asked.subscribe();
-        asked.wait_for(|asked| *asked >= openings).await.unwrap();
+    /// The same, answering as this world.
+    pub(crate) fn named(&self, name: &str) -> Self {
+        Self { name: name.into(), ..self.clone() }
+    }
+
+    /// Waits until this world has been asked to open a session of the account.
+    pub(crate) async fn has_been_asked(&self, world: &str, account: u64) {
+        let (mut asked, wanted) = (self.asked.subscribe(), (world.to_owned(), account));
+        timeout(SOON, asked.wait_for(|asked| asked.contains(&wanted))).await.expect("an opening").unwrap();
     }
 
     pub(crate) fn overtake_the_next_claim(&self) {
@@ -71,7 +82,8 @@ impl World for StandInWorld {
         request: Request<OpenSessionsRequest>,
     ) -> Result<Response<OpenSessionsReply>, Status> {
         let OpenSessionsRequest { gateway, openings } = request.into_inner();
-        self.asked.send_modify(|asked| *asked += u32::try_from(openings.len()).unwrap());
+        let accounts = openings.iter().map(|opening| (self.name.clone(), opening.account));
+        self.asked.send_modify(|asked| asked.extend(accounts));
         let _opening = self.opening.read().await;
         let open = |opening: Opening| {
             let session_epoch = opening.session_epoch.max(1);
