@@ -41,7 +41,7 @@ impl Bounds {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SessionError {
     /// Ours to report: the other side is too slow. The message was not logged.
-    #[error("{messages} messages or {bytes} bytes are not acknowledged")]
+    #[error("{messages} messages and {bytes} bytes are not acknowledged")]
     Overflow { messages: usize, bytes: usize },
     /// Theirs: acknowledges what was never sent.
     #[error("{received} acknowledged, {sent} sent")]

@@ -136,7 +136,7 @@ impl Shard {
         if self.draining.is_some()
             && let Some(gateway) = &player.gateway
         {
-            self.hub.close(gateway, player.session, ErrorCode::Draining as u32, "the zone is closing");
+            self.hub.close(gateway, player.session, ErrorCode::Kicked as u32, "the zone is closing");
         }
         answer_all(player, &Ok(()));
     }

@@ -156,7 +156,7 @@ impl Inner {
     /// Counts what the client did wrong and tells it; an error ends the connection.
     fn blame(&mut self, message: &Message<&[u8]>, error: WireError, now: Instant) -> Result<(), WireError> {
         counter!(FAULTS, "label" => error.label()).increment(1);
-        if error.fault() == Fault::Fatal || self.strikes.add(now) {
+        if error.fault() == Fault::Fatal {
             return Err(error);
         }
         if let (Head::Request(request), Some(code)) = (message.head, error.code()) {
@@ -166,7 +166,7 @@ impl Inner {
             };
             self.refuse(request, code, &error.to_string(), wait);
         }
-        Ok(())
+        if self.strikes.add(now) { Err(error) } else { Ok(()) }
     }
 }
 

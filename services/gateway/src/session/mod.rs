@@ -273,9 +273,13 @@ impl Inner {
         }
     }
 
-    /// A backend has lost what it was asked: its unanswered requests are answered here.
+    /// A backend has lost what it was asked: its unanswered requests are answered here. Those that it has not been given
+    /// are still to be given.
     pub(crate) fn fail_in_flight(&mut self, kind: BackendKind) {
-        let asked = self.in_flight.iter().filter(|asked| asked.backend == kind);
+        let held: Vec<u64> =
+            self.bindings.get(kind).into_iter().flat_map(Binding::held).map(|held| held.request).collect();
+        let lost = |asked: &&Asked| asked.backend == kind && !held.contains(&asked.request.into());
+        let asked = self.in_flight.iter().filter(lost);
         for request in asked.map(|asked| asked.request).collect::<Vec<_>>() {
             self.refuse(request, ErrorCode::Unavailable, "the server was restarted; try again", RETRY);
         }

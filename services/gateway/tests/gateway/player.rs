@@ -105,7 +105,15 @@ impl Player {
     /// Returns when the gateway has taken in what was said before.
     pub(crate) async fn ping(&mut self) {
         self.send(Message::event(opcode::PING, &Ping { value: 7 })).await;
-        while self.next().await.unwrap().opcode != opcode::PONG {}
+        loop {
+            let message = timeout(SOON, self.connection.receive()).await.expect("a message").unwrap();
+            self.received += u64::from(message.is_reliable());
+            match message.opcode {
+                opcode::PONG => return,
+                opcode::ACK => {}
+                _ => panic!("{message:?}"),
+            }
+        }
     }
 
     pub(crate) async fn acknowledge(&mut self) {
