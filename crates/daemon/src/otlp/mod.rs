@@ -1,27 +1,18 @@
 //! Sends log records to a collector by OTLP/gRPC. Records wait in a bounded queue; what does not fit is counted and
 //! dropped, so that logging never slows the daemon.
 
+mod queue;
 mod record;
+mod request;
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
+    sync::Arc,
+    time::{Duration, Instant},
 };
 
 use metrics::{counter, describe_counter};
-use opentelemetry_proto::tonic::{
-    collector::logs::v1::{ExportLogsServiceRequest, logs_service_client::LogsServiceClient},
-    common::v1::InstrumentationScope,
-    logs::v1::{LogRecord, ResourceLogs, ScopeLogs},
-    resource::v1::Resource,
-};
-use tokio::{
-    sync::{mpsc, watch},
-    time::Instant,
-};
+use opentelemetry_proto::tonic::resource::v1::Resource;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, transport::Channel};
 use tracing::{Event, Subscriber};
@@ -29,12 +20,13 @@ use tracing_subscriber::layer::{Context, Layer};
 
 pub(crate) use record::resource;
 
-/// Records that wait for the collector; further ones are dropped.
-const QUEUE: usize = 8192;
-const BATCH: usize = 512;
+use queue::{Batch, Queue};
+use request::Export;
+
 /// A batch is sent when it is full, or so long after its first record.
 const LINGER: Duration = Duration::from_millis(500);
-/// How often the queue is looked at meanwhile. At its bound that allows for 160,000 records a second.
+/// How often the queue is looked at meanwhile: to be woken by each record would cost more than the record. At the queue's
+/// bound that allows for 160,000 records a second.
 const LOOK: Duration = Duration::from_millis(50);
 const DEADLINE: Duration = Duration::from_secs(3);
 const RETRY: Duration = Duration::from_secs(1);
@@ -43,33 +35,23 @@ const FAILURES: &str = "shardkeep_log_export_failures_total";
 /// Targets of the export's own machinery: sending their records would make new ones.
 const OWN: [&str; 6] = ["h2", "hyper", "tonic", "tower", "rustls", "opentelemetry"];
 
-/// Hands every event to the exporter.
-pub(crate) struct ExportLayer {
-    queue: mpsc::Sender<LogRecord>,
-    dropped: Arc<AtomicU64>,
-}
+/// Puts every event's record into the exporter's queue.
+pub(crate) struct ExportLayer(Arc<Queue>);
 
-/// The receiving end of the queue, before [`run`] takes it.
-pub(crate) struct Exporter {
-    queue: mpsc::Receiver<LogRecord>,
-    dropped: Arc<AtomicU64>,
-}
+/// The other end of the queue, before [`run`] takes it.
+pub(crate) struct Exporter(Arc<Queue>);
 
 pub(crate) fn pair() -> (ExportLayer, Exporter) {
-    let (sender, receiver) = mpsc::channel(QUEUE);
-    let dropped = Arc::new(AtomicU64::new(0));
-    (ExportLayer { queue: sender, dropped: dropped.clone() }, Exporter { queue: receiver, dropped })
+    let queue = Arc::new(Queue::default());
+    (ExportLayer(queue.clone()), Exporter(queue))
 }
 
 impl<S: Subscriber> Layer<S> for ExportLayer {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         let metadata = event.metadata();
         let crate_name = metadata.target().split("::").next().unwrap_or_default();
-        if OWN.contains(&crate_name) {
-            return;
-        }
-        if self.queue.try_send(record::of_event(event)).is_err() {
-            self.dropped.fetch_add(1, Ordering::Relaxed);
+        if !OWN.contains(&crate_name) {
+            record::encoded(event, |record| self.0.push(record));
         }
     }
 }
@@ -77,7 +59,7 @@ impl<S: Subscriber> Layer<S> for ExportLayer {
 /// Sends batches to whatever collector is named at the moment, until the daemon has finished; then what is left,
 /// once.
 pub(crate) async fn run(
-    mut exporter: Exporter,
+    Exporter(queue): Exporter,
     resource: Resource,
     mut collector: watch::Receiver<Option<Channel>>,
     finished: CancellationToken,
@@ -87,44 +69,52 @@ pub(crate) async fn run(
         FAILURES,
         "Batches of log records that the collector did not take; they are sent again"
     );
-    let mut batch = Vec::with_capacity(BATCH);
+    let export = Export::of(&resource);
     let mut pending = None;
     while !finished.is_cancelled() {
-        tokio::select! {
-            received = exporter.queue.recv_many(&mut batch, BATCH) => if received == 0 { return },
+        let batch = tokio::select! {
+            batch = next(&queue) => batch,
             () = finished.cancelled() => break,
-        }
-        fill(&mut exporter.queue, &mut batch, &finished).await;
-        counter!(DROPPED).increment(exporter.dropped.swap(0, Ordering::Relaxed));
-        let request = pending.insert(request(&resource, std::mem::take(&mut batch)));
+        };
+        counter!(DROPPED).increment(queue.take_dropped());
+        let request = pending.insert(export.with(batch));
         tokio::select! {
             () = insist(&mut collector, request) => pending = None,
             () = finished.cancelled() => {}
         }
     }
-    exporter.queue.close();
+    queue.close();
     let Some(channel) = collector.borrow().clone() else { return };
     if let Some(request) = pending {
-        send(channel.clone(), &request).await;
+        send(channel.clone(), request).await;
     }
-    while exporter.queue.recv_many(&mut batch, BATCH).await > 0 {
-        send(channel.clone(), &request(&resource, std::mem::take(&mut batch))).await;
+    while let Some(batch) = queue.take_any() {
+        send(channel.clone(), export.with(batch)).await;
+    }
+}
+
+/// Waits a little for more records, so that a quiet daemon does not send each line by itself. A batch is taken out at
+/// once, so nothing is lost when nobody waits any more.
+async fn next(queue: &Queue) -> Batch {
+    queue.filled().await;
+    loop {
+        let long_ago = Instant::now().checked_sub(LINGER);
+        if let Some(batch) = long_ago.and_then(|before| queue.take(before)) {
+            return batch;
+        }
+        tokio::time::sleep(LOOK).await;
     }
 }
 
 /// Sends a batch until a collector takes it, or says that it never will.
-async fn insist(collector: &mut watch::Receiver<Option<Channel>>, batch: &ExportLogsServiceRequest) {
+async fn insist(collector: &mut watch::Receiver<Option<Channel>>, request: &Export) {
     loop {
         let named = collector.wait_for(Option::is_some).await.ok().and_then(|channel| channel.clone());
         // Without a daemon nobody will ever name a collector; the end of the export is decided elsewhere.
         let Some(channel) = named else { return std::future::pending().await };
-        match send(channel, batch).await {
+        match send(channel, request.clone()).await {
             Sent::Taken => return,
-            Sent::Never => {
-                let records = batch.resource_logs.iter().flat_map(|logs| &logs.scope_logs);
-                counter!(DROPPED).increment(records.map(|scope| scope.log_records.len() as u64).sum());
-                return;
-            }
+            Sent::Never => return counter!(DROPPED).increment(request.batch.count),
             Sent::NotNow => {
                 counter!(FAILURES).increment(1);
                 tokio::time::sleep(RETRY).await;
@@ -140,10 +130,9 @@ enum Sent {
     Never,
 }
 
-async fn send(channel: Channel, batch: &ExportLogsServiceRequest) -> Sent {
-    let mut client = LogsServiceClient::new(channel);
-    match tokio::time::timeout(DEADLINE, client.export(batch.clone())).await {
-        Ok(Ok(_)) => Sent::Taken,
+async fn send(channel: Channel, request: Export) -> Sent {
+    match tokio::time::timeout(DEADLINE, request.send(channel)).await {
+        Ok(Ok(())) => Sent::Taken,
         // A message that is too long is answered with OUT_OF_RANGE.
         Ok(Err(status)) => match status.code() {
             Code::InvalidArgument | Code::OutOfRange | Code::Unimplemented => Sent::Never,
@@ -153,53 +142,17 @@ async fn send(channel: Channel, batch: &ExportLogsServiceRequest) -> Sent {
     }
 }
 
-/// Waits a little for more records, so that a quiet daemon does not send each line by itself. Looks at the queue only
-/// now and then: to be woken by each record would cost more than the record.
-async fn fill(
-    queue: &mut mpsc::Receiver<LogRecord>,
-    batch: &mut Vec<LogRecord>,
-    finished: &CancellationToken,
-) {
-    let until = Instant::now() + LINGER;
-    while batch.len() < BATCH && Instant::now() < until {
-        tokio::select! {
-            () = tokio::time::sleep(LOOK) => {}
-            () = finished.cancelled() => return,
-        }
-        while batch.len() < BATCH
-            && let Ok(record) = queue.try_recv()
-        {
-            batch.push(record);
-        }
-    }
-}
-
-fn request(resource: &Resource, records: Vec<LogRecord>) -> ExportLogsServiceRequest {
-    ExportLogsServiceRequest {
-        resource_logs: vec![ResourceLogs {
-            resource: Some(resource.clone()),
-            scope_logs: vec![ScopeLogs {
-                scope: Some(InstrumentationScope {
-                    name: "shardkeep".into(),
-                    ..InstrumentationScope::default()
-                }),
-                log_records: records,
-                schema_url: String::new(),
-            }],
-            schema_url: String::new(),
-        }],
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use opentelemetry_proto::tonic::{
         collector::logs::v1::{
-            ExportLogsServiceResponse,
+            ExportLogsServiceRequest, ExportLogsServiceResponse,
             logs_service_server::{LogsService, LogsServiceServer},
         },
         common::v1::any_value::Value,
+        logs::v1::LogRecord,
     };
+    use tokio::sync::mpsc;
     use tonic::{Request, Response, Status, transport::Server};
     use tracing_subscriber::layer::SubscriberExt;
 
@@ -255,6 +208,7 @@ mod tests {
         assert_eq!(attribute(record, "target"), Some(Value::StringValue("event".into())));
         assert_eq!(attribute(record, "account"), Some(Value::IntValue(7)));
         assert_eq!(attribute(record, "gold"), Some(Value::IntValue(-3)));
+        assert_eq!(logs.scope_logs[0].scope.as_ref().unwrap().name, "shardkeep");
         let names = &logs.resource.as_ref().unwrap().attributes;
         assert!(names.iter().any(|pair| pair.key == "service.instance.id"));
         finished.cancel();
@@ -273,17 +227,5 @@ mod tests {
         finished.cancel();
         run(exporter, resource("zone", "zone-1"), names, finished).await;
         assert!(received.try_recv().is_ok());
-    }
-
-    #[tokio::test]
-    async fn a_full_queue_drops_and_counts_and_never_waits() {
-        let (layer, exporter) = pair();
-        tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
-            for _ in 0..QUEUE + 5 {
-                tracing::info!("busy");
-            }
-        });
-        assert_eq!(exporter.dropped.load(Ordering::Relaxed), 5);
-        assert_eq!(exporter.queue.len(), QUEUE);
     }
 }
