@@ -123,23 +123,33 @@ async fn elsewhere(
     confirm: &Confirm,
 ) -> Result<Proved, DoorError> {
     let core = door.core;
-    let epoch = door.worlds.claim(id, &found, used, &keys.world_resume).await?;
-    if let Some(session) = core.sessions.get(id).filter(|session| session.lock().epoch == found.epoch) {
-        // It was here all the time; only the gateway's key did not reach the client.
-        {
-            let mut inner = session.lock();
-            inner.epoch = epoch;
-            inner.keys = ResumeKeys::new(keys);
+    let granted = door.worlds.claim(id, &found, used, &keys.world_resume).await?;
+    // Another connection of the client's may be bringing it here at this moment.
+    let _arrival = core.arrivals.begin(id).await;
+    let epoch = granted.epoch;
+    if let Some(session) = core.sessions.get(id) {
+        let (present, moving) = {
+            let inner = session.lock();
+            (inner.epoch, inner.moving.is_some())
+        };
+        if present > epoch {
+            return Err(DoorError::World("another resume of the session came between".into()));
         }
-        return welcome_back(door, session, confirm.received, SessionChange::Joined);
+        // One that moves is asked for, below, where it goes to.
+        if !moving && granted.may_be_at(&core.name, present) {
+            // It was here all the time; only the gateway's key did not reach the client.
+            {
+                let mut inner = session.lock();
+                inner.epoch = epoch;
+                inner.keys = ResumeKeys::new(keys);
+            }
+            return welcome_back(door, session, confirm.received, SessionChange::Joined);
+        }
+        if !moving {
+            core.end(&session, Ending::Moved);
+        }
     }
-    if let Some(outdated) = core.sessions.get(id) {
-        core.end(&outdated, Ending::Moved);
-    }
-    let moved = match &found.gateway {
-        here if *here == core.name => None,
-        _ => door.worlds.take_over(id, &found, core.config.move_within).await,
-    };
+    let moved = door.worlds.take_over(id, &granted, core.config.move_within).await;
     let (continued, way) = if moved.is_some() { (true, "moved") } else { (false, "claimed") };
     let mut moved = moved.unwrap_or_default();
     let groups = std::mem::take(&mut moved.groups);

@@ -1,7 +1,7 @@
 //! Stand-ins for what a gateway asks: a world that keeps sessions, and billing that writes reports down.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Arc, Mutex},
 };
 
@@ -18,9 +18,18 @@ use tonic::{Request, Response, Status, Streaming};
 
 #[derive(Clone, Default)]
 pub(crate) struct StandInWorld {
-    sessions: Arc<Mutex<HashMap<Vec<u8>, FindSessionReply>>>,
-    /// How often sessions were presented.
+    sessions: Arc<Mutex<HashMap<Vec<u8>, Known>>>,
+    /// Gateways whose claims are heard, and not answered.
+    unanswered: Arc<watch::Sender<HashSet<String>>>,
+    /// How often sessions were presented, and claimed.
     pub(crate) opened: Arc<watch::Sender<u32>>,
+    pub(crate) claimed: Arc<watch::Sender<u32>>,
+}
+
+struct Known {
+    found: FindSessionReply,
+    holder: Holder,
+    before: Vec<Holder>,
 }
 
 impl StandInWorld {
@@ -28,15 +37,44 @@ impl StandInWorld {
         self.sessions.lock().unwrap().remove(session);
     }
 
-    /// What `FindSession` tells of a session's gateway.
+    /// Who held a session, as far as the world knows.
     pub(crate) fn held_by(&self, session: &[u8], gateway: &str) {
-        self.sessions.lock().unwrap().get_mut(session).unwrap().gateway = gateway.into();
+        self.sessions.lock().unwrap().get_mut(session).unwrap().holder.gateway = gateway.into();
+    }
+
+    /// The gateway's claims are good and nobody tells it, until it is answered again.
+    pub(crate) fn answer(&self, gateway: &str, answer: bool) {
+        self.unanswered.send_modify(|unanswered| {
+            if answer {
+                unanswered.remove(gateway)
+            } else {
+                unanswered.insert(gateway.into())
+            };
+        });
     }
 
     /// What `FindSession` tells of a session's zone.
     pub(crate) fn stands_in(&self, session: &[u8], zone: &str, bind_epoch: u64) {
         let binding = world::Binding { kind: 2, instance: zone.into(), bind_epoch };
-        self.sessions.lock().unwrap().get_mut(session).unwrap().bindings = vec![binding];
+        self.sessions.lock().unwrap().get_mut(session).unwrap().found.bindings = vec![binding];
+    }
+}
+
+impl StandInWorld {
+    fn claim(&self, request: ClaimSessionRequest) -> Result<ClaimSessionReply, Status> {
+        let mut sessions = self.sessions.lock().unwrap();
+        let Known { found, holder, before } = sessions.get_mut(&request.session).unwrap();
+        if found.session_epoch != request.from_epoch || !found.resume_keys.contains(&request.used_key) {
+            return Err(Status::aborted("another claim came between"));
+        }
+        if found.resume_keys[0] == request.used_key {
+            before.clear();
+        }
+        found.session_epoch += 1;
+        found.resume_keys = vec![request.next_key, request.used_key];
+        let next = Holder { gateway: request.gateway, session_epoch: found.session_epoch };
+        before.push(std::mem::replace(holder, next));
+        Ok(ClaimSessionReply { session_epoch: found.session_epoch, holders: before.clone() })
     }
 }
 
@@ -54,11 +92,12 @@ impl World for StandInWorld {
                 account: opening.account,
                 account_name: opening.account_name,
                 generation: opening.generation,
-                gateway: gateway.clone(),
                 resume_keys: vec![opening.resume_key],
                 bindings: vec![],
             };
-            self.sessions.lock().unwrap().insert(opening.session, found);
+            let known =
+                Known { found, holder: Holder { gateway: gateway.clone(), session_epoch }, before: vec![] };
+            self.sessions.lock().unwrap().insert(opening.session, known);
             self.opened.send_modify(|count| *count += 1);
             Opened { session_epoch, ..Opened::default() }
         };
@@ -70,7 +109,8 @@ impl World for StandInWorld {
         &self,
         request: Request<FindSessionRequest>,
     ) -> Result<Response<FindSessionReply>, Status> {
-        let found = self.sessions.lock().unwrap().get(&request.into_inner().session).cloned();
+        let sessions = self.sessions.lock().unwrap();
+        let found = sessions.get(&request.into_inner().session).map(|known| known.found.clone());
         found.map(Response::new).ok_or_else(|| Status::not_found("no such session"))
     }
 
@@ -79,15 +119,12 @@ impl World for StandInWorld {
         request: Request<ClaimSessionRequest>,
     ) -> Result<Response<ClaimSessionReply>, Status> {
         let request = request.into_inner();
-        let mut sessions = self.sessions.lock().unwrap();
-        let session = sessions.get_mut(&request.session).unwrap();
-        if session.session_epoch != request.from_epoch || !session.resume_keys.contains(&request.used_key) {
-            return Err(Status::aborted("another claim came between"));
-        }
-        session.session_epoch += 1;
-        session.gateway = request.gateway;
-        session.resume_keys = vec![request.next_key, request.used_key];
-        Ok(Response::new(ClaimSessionReply { session_epoch: session.session_epoch }))
+        let gateway = request.gateway.clone();
+        let reply = self.claim(request)?;
+        self.claimed.send_modify(|count| *count += 1);
+        let mut unanswered = self.unanswered.subscribe();
+        let _ = unanswered.wait_for(|unanswered| !unanswered.contains(&gateway)).await;
+        Ok(Response::new(reply))
     }
 
     type WatchPartitionStream = Empty<Result<Partition, Status>>;
