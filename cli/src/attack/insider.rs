@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use shardkeep_client::{
     Config,
+    lanes::Lane,
     login::{Boarding, Door, WorldSelect},
     raw::{self, Connection, Established, ResumeKeys},
     wire::{
@@ -56,6 +57,15 @@ pub async fn connect(field: &Field, gateway: Loopback) -> Result<Connection> {
 }
 
 impl Insider {
+    /// Over another lane, with settings of its own.
+    pub async fn board_on(field: &Field, lane: Lane, config: Config, account: &Account) -> Result<Self> {
+        let (gateway, boarding) = ticket(field, account).await?;
+        let mut connection = Connection::open_on(&config, lane, gateway.address(), Service::Gateway).await?;
+        let attaching = raw::attach(&mut connection, &config, &boarding.ticket);
+        let established = timeout(PATIENCE, attaching).await.context("no answer to Attach")??;
+        Ok(Self { connection, established, gateway, config, requests: 0 })
+    }
+
     pub async fn board(field: &Field, account: &Account) -> Result<Self> {
         let (gateway, boarding) = ticket(field, account).await?;
         Self::with_ticket(field, gateway, &boarding).await

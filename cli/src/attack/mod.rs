@@ -50,7 +50,7 @@ pub use attacker::run as attacker;
 /// Said when a target is not on this machine.
 const REFUSED: u8 = 2;
 /// Accounts of the attackers, one for each attack from inside.
-const ATTACKERS: usize = 4;
+const ATTACKERS: usize = 5;
 /// Honest play before the attack, for comparison.
 const BASELINE: Duration = Duration::from_secs(10);
 
@@ -93,7 +93,8 @@ pub struct AttackArgs {
     cluster: ClusterArgs,
 }
 
-/// Exit code 1 when the honest suffer, a daemon dies or something was let in; 2 when a target is not on this machine.
+/// Exit code 1 when the honest suffer, a daemon dies, a gateway spends out of proportion, something was let in, or an
+/// attack that was asked for did not take place; 2 when a target is not on this machine.
 pub async fn run(args: AttackArgs) -> Result<ExitCode> {
     match attack(&args).await {
         Ok(outcome) => {
@@ -146,13 +147,16 @@ async fn storm(args: &AttackArgs, dns: Loopback) -> Result<Outcome> {
     honest::first_visits(&place, &players).await.context("the honest cannot even come in peace")?;
     let alone = CancellationToken::new();
     let peace = BASELINE.min(Duration::from_secs(args.seconds));
+    let watching = tokio::spawn(Watch::new(&operator).await?.until(alone.clone()));
     let (before, ()) = tokio::join!(honest::play(&place, &players, &alone), async {
         sleep(peace).await;
         alone.cancel();
     });
 
+    let in_peace = watching.await?;
+
     let over = CancellationToken::new();
-    let watching = tokio::spawn(Watch::new(&operator).await?.until(over.clone()));
+    let watching = tokio::spawn(Watch::new(&operator).await?.after(&in_peace).until(over.clone()));
     let (under, report) = tokio::join!(honest::play(&place, &players, &over), async {
         let report = crew::attack(&orders).await;
         over.cancel();
@@ -167,7 +171,7 @@ async fn storm(args: &AttackArgs, dns: Loopback) -> Result<Outcome> {
         rate: orders.rate,
         open: orders.open,
     };
-    Ok(Outcome::judge(Phase::of(&before), Phase::of(&under), report, attackers, daemons))
+    Ok(Outcome::judge(Phase::of(&before), Phase::of(&under), report, attackers, daemons, &args.only))
 }
 
 /// The honest, and the attackers' own accounts. Their passwords are new each time.

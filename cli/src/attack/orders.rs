@@ -33,6 +33,8 @@ pub enum Attack {
     SizeBombs,
     /// Wrong passwords from everywhere, for the accounts of those who play
     WrongPasswords,
+    /// A session over QUIC that walks about, and never reads
+    ClosedWindows,
     /// Packets that begin as QUIC's do, and go on with noise
     QuicNoise,
     /// WebSockets that stop half-way, or go on with nonsense
@@ -56,6 +58,7 @@ impl Attack {
         Self::AccountProbing,
         Self::SizeBombs,
         Self::WrongPasswords,
+        Self::ClosedWindows,
         Self::QuicNoise,
         Self::Upgrades,
         Self::DnsFlood,

@@ -18,6 +18,13 @@ use crate::{
 
 /// Least share of honest visits that must succeed.
 pub const SUCCESS: f64 = 0.999;
+/// What a gateway may spend under attack, in shares of a core: of what it spends on the honest alone, of what the
+/// attackers spend, and besides. Who knocks costs a gateway no more than it costs himself; a connection for which a gateway
+/// turns in circles costs it a whole core, and the attacker nothing. Processor time does not grow because a machine is
+/// busy, so this may be judged on any.
+const OF_PEACE: f64 = 1.5;
+const OF_ATTACKERS: f64 = 2.0;
+const BESIDES: f64 = 0.2;
 /// What of the path is shown.
 const STEPS: [Step; 6] = [Step::Dns, Step::Login, Step::List, Step::Attach, Step::Enter, Step::RoundTrip];
 /// Words shown of why attempts ended.
@@ -77,6 +84,7 @@ impl Outcome {
         report: Report,
         attackers: Attackers,
         daemons: BTreeMap<String, Daemon>,
+        asked: &[Attack],
     ) -> Self {
         let mut faults = Vec::new();
         for (name, phase) in [("before the attack", &baseline), ("under attack", &attacked)] {
@@ -90,6 +98,18 @@ impl Outcome {
         }
         for (name, daemon) in daemons.iter().filter(|(_, daemon)| daemon.stuck) {
             faults.push(format!("{name} still holds {} connections", daemon.connections_after));
+        }
+        for (name, daemon) in daemons.iter().filter(|(_, daemon)| daemon.is_gateway) {
+            let fair = OF_PEACE * daemon.cpu_in_peace + OF_ATTACKERS * attackers.cpu + BESIDES;
+            if daemon.cpu > fair {
+                let (spent, fair) = (daemon.cpu * 100.0, fair * 100.0);
+                faults.push(format!("{name} spent {spent:.0} % of a core, where {fair:.0} % would do"));
+            }
+        }
+        for attack in asked {
+            if report.attacks.get(attack).is_none_or(|counts| counts.attempts == 0) {
+                faults.push(format!("{} never came to attack", attack.name()));
+            }
         }
         for (attack, counts) in &report.attacks {
             if counts.breaches > 0 {
@@ -193,7 +213,8 @@ impl Outcome {
     fn costs(&self) -> Table {
         let mut table = terminal::table([
             "daemon",
-            "CPU",
+            "CPU in peace",
+            "under attack",
             "memory before",
             "most",
             "after",
@@ -205,6 +226,7 @@ impl Outcome {
         for (name, it) in &self.daemons {
             table.add_row([
                 name.clone(),
+                format!("{:.0} %", it.cpu_in_peace * 100.0),
                 format!("{:.0} %", it.cpu * 100.0),
                 mib(it.memory_before),
                 mib(it.memory_peak),
@@ -235,10 +257,14 @@ mod tests {
     }
 
     fn judged(attacked: Phase, counts: Counts, daemon: Daemon) -> Vec<String> {
+        judged_for(attacked, counts, daemon, &[])
+    }
+
+    fn judged_for(attacked: Phase, counts: Counts, daemon: Daemon, asked: &[Attack]) -> Vec<String> {
         let report = Report { attacks: [(Attack::Replays, counts)].into(), ..Report::default() };
         let attackers = Attackers { cap: 0.5, cpu: 0.4, seconds: 1.0, rate: 1, open: 1 };
-        let outcome =
-            Outcome::judge(phase(10, 0), attacked, report, attackers, [("login-1".into(), daemon)].into());
+        let daemons = [("login-1".into(), daemon)].into();
+        let outcome = Outcome::judge(phase(10, 0), attacked, report, attackers, daemons, asked);
         assert_eq!(outcome.good, outcome.faults.is_empty());
         outcome.faults
     }
@@ -256,5 +282,34 @@ mod tests {
         assert_eq!(judged(phase(9, 0), some(), dead), ["login-1 died"]);
         let breach = Counts { breaches: 1, remarks: vec!["taken".into()], ..some() };
         assert_eq!(judged(phase(9, 0), breach, Daemon::default()), ["replays: 1 breaches: taken"]);
+    }
+
+    #[test]
+    fn an_attack_that_was_asked_for_must_take_place() {
+        let of = |attempts, asked: &[Attack]| {
+            let counts = Counts { attempts, ..Counts::default() };
+            judged_for(phase(9, 0), counts, Daemon::default(), asked)
+        };
+        assert!(of(0, &[]).is_empty(), "of all attacks, some may not find where to begin");
+        assert!(of(1, &[Attack::Replays]).is_empty());
+        assert_eq!(of(0, &[Attack::Replays]), ["replays never came to attack"]);
+        assert_eq!(of(1, &[Attack::Garbage]), ["garbage never came to attack"]);
+    }
+
+    #[test]
+    fn a_gateway_spends_in_proportion() {
+        let some = || Counts { attempts: 3, ..Counts::default() };
+        // The attackers used 40 % of a core.
+        let spent = |is_gateway, cpu| {
+            let mut daemon = Daemon::default();
+            (daemon.is_gateway, daemon.cpu, daemon.cpu_in_peace) = (is_gateway, cpu, 0.1);
+            daemon
+        };
+        assert!(judged(phase(9, 0), some(), spent(true, 1.1)).is_empty());
+        assert_eq!(
+            judged(phase(9, 0), some(), spent(true, 1.2)),
+            ["login-1 spent 120 % of a core, where 115 % would do"]
+        );
+        assert!(judged(phase(9, 0), some(), spent(false, 1.2)).is_empty(), "a login is work on purpose");
     }
 }

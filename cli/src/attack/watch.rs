@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::Result;
 use serde::Serialize;
+use shardkeep_types::DaemonKind;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 
@@ -18,8 +19,9 @@ const SETTLED: Duration = Duration::from_secs(40);
 /// One daemon over a phase.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Daemon {
-    /// Mean share of one core.
+    /// Mean share of one core, and the same with the honest alone.
     pub cpu: f64,
+    pub cpu_in_peace: f64,
     pub memory_before: u64,
     pub memory_peak: u64,
     pub memory_after: u64,
@@ -30,6 +32,8 @@ pub struct Daemon {
     pub died: bool,
     /// Connections were left long after the last client had gone.
     pub stuck: bool,
+    #[serde(skip)]
+    pub is_gateway: bool,
     #[serde(skip)]
     admin: String,
     #[serde(skip)]
@@ -54,10 +58,19 @@ impl Watch {
     pub async fn new(operator: &Operator) -> Result<Self> {
         let instances = operator.instances(&[]).await?;
         let daemons = instances.into_iter().map(|it| {
-            let daemon = Daemon { admin: it.admin_address, ..Daemon::default() };
+            let is_gateway = it.id.kind == DaemonKind::Gateway;
+            let daemon = Daemon { is_gateway, admin: it.admin_address, ..Daemon::default() };
             (it.id.name, daemon)
         });
         Ok(Self(daemons.collect()))
+    }
+
+    /// Knows what each daemon spent in a phase before.
+    pub fn after(mut self, peace: &Self) -> Self {
+        for (name, daemon) in &mut self.0 {
+            daemon.cpu_in_peace = peace.0.get(name).map_or(0.0, |it| it.cpu);
+        }
+        self
     }
 
     /// Looks at all daemons until told to stop.

@@ -94,13 +94,22 @@ impl Connector {
     /// # Errors
     /// Those of the TLS library, of which none is to be expected.
     pub fn new(trust: &Trust) -> io::Result<Self> {
+        Self::with_window(trust, quic::CLIENT_WINDOW)
+    }
+
+    /// One over whose QUIC connections a server sends at most so many bytes that nobody has read: for a client with little
+    /// memory, or to see how a server treats one that does not read.
+    ///
+    /// # Errors
+    /// As [`Self::new`]'s.
+    pub fn with_window(trust: &Trust, window: u32) -> io::Result<Self> {
         let name = match trust {
             Trust::Proofs => ServerName::try_from(PLAYERS).map_err(io_error)?,
             Trust::Authority { name, .. } => name.clone(),
         };
         let quic = QuicClientConfig::try_from(tls(trust, QUIC_PROTOCOL)?).map_err(io_error)?;
         let mut quic = quinn::ClientConfig::new(Arc::new(quic));
-        quic.transport_config(quic::client_transport());
+        quic.transport_config(quic::client_transport(window));
         let tls = TlsConnector::from(Arc::new(tls(trust, HTTP_PROTOCOL)?));
         Ok(Self(Arc::new(Settled { name, quic, tls })))
     }

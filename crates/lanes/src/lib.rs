@@ -10,6 +10,7 @@
 //! client:  Connector ── connect ──▶ Stream
 //! ```
 
+mod ahead;
 mod connect;
 mod lane;
 mod listen;

@@ -116,12 +116,14 @@ impl Stream {
     /// # Errors
     /// `WouldBlock`: nothing has; wait for [`Self::readable`]. Others: the connection is gone.
     pub fn try_read_buf(&self, buffer: &mut BytesMut) -> io::Result<usize> {
-        match self {
-            Self::Tcp(stream) => stream.try_read_buf(buffer),
-            Self::Quic(stream) => stream.try_take(usize::MAX, |bytes| buffer.extend_from_slice(bytes)),
-            Self::WebSocket(socket) => socket.try_take(usize::MAX, |bytes| buffer.extend_from_slice(bytes)),
-            Self::Gone => Err(gone()),
-        }
+        let bytes = match self {
+            Self::Tcp(stream) => return stream.try_read_buf(buffer),
+            Self::Quic(stream) => stream.try_take(usize::MAX)?,
+            Self::WebSocket(socket) => socket.try_take(usize::MAX)?,
+            Self::Gone => return Err(gone()),
+        };
+        buffer.extend_from_slice(&bytes);
+        Ok(bytes.len())
     }
 
     /// The same into a slice, which need not be large enough: what does not fit can be read later.
@@ -129,16 +131,14 @@ impl Stream {
     /// # Errors
     /// As [`Self::try_read_buf`]'s.
     pub fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Self::Tcp(stream) => tcp::try_read(stream, buffer),
-            Self::Quic(stream) => {
-                stream.try_take(buffer.len(), |bytes| buffer[..bytes.len()].copy_from_slice(bytes))
-            }
-            Self::WebSocket(socket) => {
-                socket.try_take(buffer.len(), |bytes| buffer[..bytes.len()].copy_from_slice(bytes))
-            }
-            Self::Gone => Err(gone()),
-        }
+        let bytes = match self {
+            Self::Tcp(stream) => return tcp::try_read(stream, buffer),
+            Self::Quic(stream) => stream.try_take(buffer.len())?,
+            Self::WebSocket(socket) => socket.try_take(buffer.len())?,
+            Self::Gone => return Err(gone()),
+        };
+        buffer[..bytes.len()].copy_from_slice(&bytes);
+        Ok(bytes.len())
     }
 
     /// Gives as much as goes without waiting.

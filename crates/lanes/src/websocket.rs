@@ -5,10 +5,10 @@ use std::{
     io,
     net::SocketAddr,
     pin::Pin,
-    task::{Context, Poll, Waker, ready},
+    task::{Context, Poll, ready},
 };
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use futures::{Sink, Stream as _};
 use parking_lot::Mutex;
 use tokio::{
@@ -27,7 +27,12 @@ use tokio_tungstenite::{
     },
 };
 
-use crate::{Lane, rewind::Rewind, tls::io_error};
+use crate::{
+    Lane,
+    ahead::{Ahead, at_once},
+    rewind::Rewind,
+    tls::io_error,
+};
 
 /// Subprotocol of the client protocol, for clients that name one.
 const PROTOCOL: &str = "shardkeep.v1";
@@ -47,8 +52,7 @@ pub struct WebSocket {
 struct Inner {
     socket: WebSocketStream<Transport>,
     /// Of the message read last, what nobody took yet.
-    ahead: Bytes,
-    ended: bool,
+    ahead: Ahead,
     /// A message was given to the library and not yet, or not wholly, to the socket. Nothing is accepted before it is.
     unsent: bool,
 }
@@ -94,7 +98,7 @@ impl WebSocket {
     }
 
     fn new(lane: Lane, local: SocketAddr, socket: WebSocketStream<Transport>) -> Self {
-        let inner = Inner { socket, ahead: Bytes::new(), ended: false, unsent: false };
+        let inner = Inner { socket, ahead: Ahead::default(), unsent: false };
         Self { lane, local, inner: Mutex::new(inner) }
     }
 
@@ -114,31 +118,15 @@ impl WebSocket {
         self.inner.lock().poll_sent(cx)
     }
 
-    /// Gives the bytes that have arrived, `most` at most, and says how many.
-    pub(crate) fn try_take(&self, most: usize, give: impl FnOnce(&[u8])) -> io::Result<usize> {
+    /// The bytes that have arrived, `most` at most.
+    pub(crate) fn try_take(&self, most: usize) -> io::Result<Bytes> {
         let mut inner = self.inner.lock();
-        // The next wait for something to read puts the task's own waker in the place of this one.
-        match inner.poll_readable(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(Ok(())) => {
-                let mut ahead = std::mem::take(&mut inner.ahead);
-                let count = ahead.len().min(most);
-                give(&ahead.split_to(count));
-                // What is empty keeps no memory.
-                if !ahead.is_empty() {
-                    inner.ahead = ahead;
-                }
-                Ok(count)
-            }
-            Poll::Ready(Err(error)) => Err(error),
-            Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
-        }
+        at_once(|cx| inner.poll_readable(cx))?;
+        Ok(inner.ahead.take(most))
     }
 
     pub(crate) fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
-        match self.inner.lock().poll_write(&mut Context::from_waker(Waker::noop()), bytes) {
-            Poll::Ready(written) => written,
-            Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
-        }
+        at_once(|cx| self.inner.lock().poll_write(cx, bytes))
     }
 
     pub(crate) fn poll_read(
@@ -148,9 +136,7 @@ impl WebSocket {
     ) -> Poll<io::Result<()>> {
         let inner = self.inner.get_mut();
         ready!(inner.poll_readable(cx))?;
-        let count = inner.ahead.len().min(buffer.remaining());
-        buffer.put_slice(&inner.ahead[..count]);
-        inner.ahead.advance(count);
+        buffer.put_slice(&inner.ahead.take(buffer.remaining()));
         Poll::Ready(Ok(()))
     }
 
@@ -171,14 +157,14 @@ impl Inner {
         if let Poll::Ready(Err(error)) = self.poll_sent(cx) {
             return Poll::Ready(Err(error));
         }
-        while self.ahead.is_empty() && !self.ended {
+        while self.ahead.wants() {
             match ready!(Pin::new(&mut self.socket).poll_next(cx)) {
-                Some(Ok(Message::Binary(bytes))) => self.ahead = bytes,
+                Some(Ok(Message::Binary(bytes))) => self.ahead.put(bytes),
                 Some(Ok(Message::Text(_))) => {
                     let text = "a text message: the protocol's are binary";
                     return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, text)));
                 }
-                Some(Ok(Message::Close(_))) | None => self.ended = true,
+                Some(Ok(Message::Close(_))) | None => self.ahead.end(),
                 Some(Ok(_)) => {}
                 Some(Err(error)) => return Poll::Ready(Err(wrong(error))),
             }

@@ -3,6 +3,7 @@
 use std::{io, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use bytes::{Buf, Bytes, BytesMut};
+use futures::FutureExt as _;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use shardkeep_lanes::{Connector, Lane, Listener, PLAYERS, Retry, Settings, Stream, Trust};
 use tokio::{io::AsyncWriteExt, net::TcpStream, time::timeout};
@@ -169,6 +170,23 @@ async fn a_connection_survives_another_port() {
     assert_eq!(read_to(&client, 4).await[..], *b"seen");
     let (client, _server) = pair(&listener, &Connector::default(), Lane::Tcp).await.unwrap();
     assert_eq!(client.migrate().unwrap_err().kind(), io::ErrorKind::Unsupported);
+}
+
+#[tokio::test]
+async fn who_does_not_read_closes_its_window() {
+    let (listener, _) = listen(&Settings::default()).await;
+    let connector = Connector::with_window(&Trust::Proofs, 2_048).unwrap();
+    let (client, server) = pair(&listener, &connector, Lane::Quic).await.unwrap();
+    // Four fill the window; the fifth stays with the stream.
+    for _ in 0..5 {
+        server.writable().await.unwrap();
+        assert_eq!(server.try_write(&[7; 512]).unwrap(), 512);
+    }
+    assert!(server.writable().now_or_never().is_none(), "it is closed");
+    let opens = async { tokio::join!(read_to(&client, 5 * 512), server.writable()) };
+    let (read, writable) = timeout(SOON, opens).await.expect("reading opens it");
+    writable.unwrap();
+    assert_eq!(read.len(), 5 * 512);
 }
 
 #[tokio::test]

@@ -60,7 +60,7 @@ mod tests {
 
     use parking_lot::Mutex;
     use shardkeep_store::{Database, Schema, billing::ClockReport};
-    use shardkeep_types::{SessionId, WorldId};
+    use shardkeep_types::{Epoch, SessionId, WorldId};
 
     use super::*;
 
@@ -102,6 +102,7 @@ mod tests {
                 started_ms: 0,
                 played_ms: HOUR_MS - left_ms,
                 ended: false,
+                epoch: Epoch(1),
             };
             ledger.report(&[report]).await.unwrap();
             enforce(&ledger, &told, Duration::from_secs(60)).await.unwrap();

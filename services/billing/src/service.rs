@@ -14,7 +14,7 @@ use shardkeep_rpc::{
     session_id,
 };
 use shardkeep_store::billing::{Billing as Ledger, ClockReport};
-use shardkeep_types::{AccountId, WorldId};
+use shardkeep_types::{AccountId, Epoch, WorldId};
 use tokio::time::timeout;
 use tonic::{Request, Response, Status};
 
@@ -54,7 +54,10 @@ impl BillingService {
 
 /// `None` for what makes no sense: refusing it would have the gateway repeat it for ever.
 fn clock(report: &SessionReport) -> Option<ClockReport> {
-    let sane = report.account > 0 && report.started_ms <= LATEST_MS && report.played_ms <= LATEST_MS;
+    let sane = report.account > 0
+        && report.started_ms <= LATEST_MS
+        && report.played_ms <= LATEST_MS
+        && i64::try_from(report.session_epoch).is_ok();
     Some(ClockReport {
         session: session_id(&report.session).ok().filter(|_| sane)?,
         account: AccountId(report.account),
@@ -62,6 +65,7 @@ fn clock(report: &SessionReport) -> Option<ClockReport> {
         started_ms: report.started_ms,
         played_ms: report.played_ms,
         ended: report.ended,
+        epoch: Epoch(report.session_epoch),
     })
 }
 
@@ -126,6 +130,7 @@ mod tests {
         assert!(clock(&sane).is_some());
         assert!(clock(&SessionReport { session: vec![1; 15], ..sane.clone() }).is_none());
         assert!(clock(&SessionReport { played_ms: u64::MAX, ..sane.clone() }).is_none());
+        assert!(clock(&SessionReport { session_epoch: u64::MAX, ..sane.clone() }).is_none());
         assert!(clock(&SessionReport { account: 0, ..sane }).is_none());
     }
 }

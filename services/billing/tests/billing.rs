@@ -68,8 +68,14 @@ impl Place {
 }
 
 async fn report(gateway: &mut BillingClient<Channel>, played_ms: u64, ended: bool) {
+    report_of(gateway, 2, played_ms, ended).await;
+}
+
+/// A report of the gateway that holds the session with this epoch.
+async fn report_of(gateway: &mut BillingClient<Channel>, session_epoch: u64, played_ms: u64, ended: bool) {
+    let (session, started_ms) = (vec![5; 16], 1);
     let session =
-        SessionReport { session: vec![5; 16], account: 1, world: 1, started_ms: 1, played_ms, ended };
+        SessionReport { session, account: 1, world: 1, started_ms, played_ms, ended, session_epoch };
     let nonsense = SessionReport { session: vec![1], ..session.clone() };
     let request = ReportRequest { gateway: "gateway-1".to_owned(), reports: vec![nonsense, session] };
     gateway.report(request).await.unwrap();
@@ -138,6 +144,8 @@ async fn who_has_played_all_his_time_is_warned_and_leaves() {
     assert_eq!(gateway.told().await, "1: Your play time ends in less than 10 minutes.");
     report(&mut reports, HOUR_MS - 30_000, false).await;
     assert_eq!(gateway.told().await, "1: Your play time ends in less than a minute.");
+    // The gateway where it was before, which stalled meanwhile, gives it up for lost.
+    report_of(&mut reports, 1, HOUR_MS - 20_000, true).await;
     report(&mut reports, HOUR_MS, false).await;
     assert_eq!(gateway.told().await, "1: kicked with 16");
     running.stop().await.unwrap();

@@ -22,7 +22,7 @@ use crate::{
     session::Session,
 };
 
-/// Bound of the ended sessions kept while billing is away; beyond it the oldest is dropped and counted by a log line.
+/// Bound of the ended sessions kept while billing is away; beyond it the newest are lost, each with a log line.
 const SPOOL: usize = 100_000;
 /// Reports per call.
 const CHUNK: usize = 500;
@@ -50,7 +50,10 @@ impl Spool {
     fn acknowledged(&self, reports: &[SessionReport]) {
         let mut spool = self.0.lock();
         for report in reports.iter().filter(|report| report.ended) {
-            if let Ok(id) = SessionId::try_from(&*report.session) {
+            // The session may have come back meanwhile, and ended again.
+            if let Ok(id) = SessionId::try_from(&*report.session)
+                && spool.get(&id) == Some(report)
+            {
                 spool.remove(&id);
             }
         }
@@ -71,6 +74,7 @@ fn report(session: &Session, ended: bool) -> SessionReport {
         started_ms: session.started_ms(),
         played_ms: unix_ms().saturating_sub(session.started_ms()),
         ended,
+        session_epoch: session.lock().epoch.0,
     }
 }
 

@@ -26,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     Config,
+    arrivals::Arrivals,
     backend::Links,
     balance::Balance,
     billing::Spool,
@@ -68,6 +69,7 @@ pub(crate) struct Core {
     pub(crate) any_gateway: String,
     pub(crate) tickets: Mutex<Tickets>,
     pub(crate) sessions: Table,
+    pub(crate) arrivals: Arrivals,
     /// Sessions that login has not been asked about.
     pub(crate) fresh: Fresh,
     pub(crate) closures: Closures,
@@ -101,6 +103,7 @@ impl Core {
             any_gateway,
             tickets: Mutex::default(),
             sessions: Table::default(),
+            arrivals: Arrivals::default(),
             fresh: Fresh::default(),
             closures: Closures::default(),
             groups: Mutex::default(),

@@ -5,6 +5,7 @@
 //! other gateways about sessions that move, to `billing` about play time, and is asked by `login` and operators
 //! (`service`). The life of a session is in `core`, its queues and bindings in `session`, groups in `groups`.
 
+mod arrivals;
 mod backend;
 mod balance;
 mod billing;

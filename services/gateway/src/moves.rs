@@ -11,6 +11,7 @@ use std::{
 };
 
 use metrics::counter;
+use shardkeep_auth::Key;
 use shardkeep_cluster::link::{ClientMessage, GatewayLink};
 use shardkeep_rpc::{
     Malformed,
@@ -122,7 +123,7 @@ impl Core {
                 asked: asked.collect(),
                 character: inner.character,
                 queue_place: inner.queue_place,
-                restarted: inner.restarted,
+                restarted: inner.restarted.as_ref().map(|key| key.expose().to_vec()).unwrap_or_default(),
             };
             (Ok(reply), Vec::new())
         })
@@ -159,8 +160,8 @@ pub(crate) struct Moved {
     pub(crate) asked: Vec<(u32, BackendKind)>,
     pub(crate) character: u64,
     pub(crate) queue_place: u32,
-    /// Its log was begun anew at the other gateway, and its client may not have heard of that.
-    pub(crate) restarted: bool,
+    /// As in [`Inner`].
+    pub(crate) restarted: Option<Key>,
 }
 
 impl TryFrom<MoveSessionReply> for Moved {
@@ -185,7 +186,7 @@ impl TryFrom<MoveSessionReply> for Moved {
                 .collect::<Result<_, Malformed>>()?,
             character: reply.character,
             queue_place: reply.queue_place,
-            restarted: reply.restarted,
+            restarted: <[u8; 32]>::try_from(reply.restarted).ok().map(Key::new),
         })
     }
 }

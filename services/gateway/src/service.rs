@@ -135,7 +135,9 @@ impl Gateway for Service {
             return Err(Status::permission_denied("only gateways move sessions"));
         }
         let request = request.into_inner();
-        let session = self.core.sessions.get(session_id(&request.session)?);
+        let id = session_id(&request.session)?;
+        self.core.arrivals.over(id).await;
+        let session = self.core.sessions.get(id);
         let session = session.ok_or_else(|| Status::not_found("no such session"))?;
         let (core, epoch) = (self.core.clone(), Epoch(request.session_epoch));
         // A task of its own: what was begun is finished, even when the one who asked has given up.

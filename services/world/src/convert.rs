@@ -11,7 +11,7 @@ use crate::{
     directory::Doing,
     partition::{Owner, Partition, ZoneView},
     presence::{Avatar, Delta},
-    sessions::{Claim, Presented},
+    sessions::{Claim, Presented, Session},
 };
 
 /// Resume keys have 32 bytes; more would only fill memory.
@@ -45,6 +45,15 @@ pub(crate) fn claim(request: proto::ClaimSessionRequest) -> Result<Claim, Malfor
         used_key: key("used_key", request.used_key)?,
         next_key: key("next_key", request.next_key)?,
     })
+}
+
+/// Whom a claimer asks for the session's state.
+pub(crate) fn holders(session: &Session) -> Vec<proto::Holder> {
+    let holder = session
+        .holders()
+        .iter()
+        .map(|holder| proto::Holder { gateway: holder.gateway.to_string(), session_epoch: holder.epoch.0 });
+    holder.collect()
 }
 
 fn key(field: &'static str, bytes: Vec<u8>) -> Result<Secret<Vec<u8>>, Malformed> {

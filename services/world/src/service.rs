@@ -167,7 +167,6 @@ impl world_server::World for WorldService {
                 account: session.account.0,
                 account_name: session.account_name.clone(),
                 generation: session.generation.0,
-                gateway: session.gateway.to_string(),
                 resume_keys: session.resume_keys().map(|key| key.expose().clone()).collect(),
                 bindings: std::iter::once(world).chain(zone).collect(),
             })
@@ -182,7 +181,10 @@ impl world_server::World for WorldService {
         speaks_for_itself(&request, &request.get_ref().gateway)?;
         let claim = convert::claim(request.into_inner())?;
         let claim = |core: &mut Core, now, _| {
-            Ok(ClaimSessionReply { session_epoch: core.claim_session(now, claim)?.0 })
+            let id = claim.session;
+            let epoch = core.claim_session(now, claim)?;
+            let holders = core.sessions.get(id).map(convert::holders).unwrap_or_default();
+            Ok(ClaimSessionReply { session_epoch: epoch.0, holders })
         };
         self.lead("claim_session", claim).await.map(Response::new)
     }
@@ -342,7 +344,6 @@ async fn read_reports(
     result
 }
 
-/// A gateway speaks of itself only.
 /// The answer to one opening of many.
 fn opened(result: Result<Result<Epoch, SessionError>, Malformed>) -> Opened {
     match result.map_err(Status::from).and_then(|result| result.map_err(Status::from)) {
@@ -354,6 +355,7 @@ fn opened(result: Result<Result<Epoch, SessionError>, Malformed>) -> Opened {
     }
 }
 
+/// A gateway speaks of itself only.
 fn speaks_for_itself<T>(request: &Request<T>, gateway: &str) -> Result<(), Status> {
     let peer = Peer::of(request)?;
     if peer.kind == DaemonKind::Gateway && peer.name == gateway {

@@ -21,6 +21,8 @@ pub(crate) struct Session {
     /// Through which gateway it is spoken to: the last one that announced it. One that has claimed it does not know it
     /// yet; what is said meanwhile moves with it from the one before.
     pub(crate) through: GatewayId,
+    /// Who may have what its client goes on with, in the order in which to ask: see [`Sessions::claim`].
+    holders: Vec<Holder>,
     pub(crate) play: Play,
     key: Secret<Vec<u8>>,
     /// The key before, valid while `key` has never been used.
@@ -28,6 +30,17 @@ pub(crate) struct Session {
     /// Since when no gateway answers for it.
     detached: Option<Instant>,
 }
+
+/// A gateway that has, or may have, a session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Holder {
+    pub(crate) gateway: GatewayId,
+    /// The session's epoch there.
+    pub(crate) epoch: Epoch,
+}
+
+/// Holders remembered: the first, and the latest of those that claimed a session and have not announced it.
+const HOLDERS: usize = 4;
 
 /// What the player does in this world.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,6 +88,11 @@ impl Session {
     /// The keys that prove a client to be this session's: the current one first.
     pub(crate) fn resume_keys(&self) -> impl Iterator<Item = &Secret<Vec<u8>>> {
         std::iter::once(&self.key).chain(&self.previous_key)
+    }
+
+    /// Whom the last claimer asks for the session's state.
+    pub(crate) fn holders(&self) -> &[Holder] {
+        &self.holders
     }
 }
 
@@ -149,6 +167,7 @@ impl Sessions {
             account_name: presented.account_name,
             generation: presented.generation,
             through: presented.gateway.clone(),
+            holders: vec![Holder { gateway: presented.gateway.clone(), epoch }],
             gateway: presented.gateway,
             play: Play::Lobby,
             key: presented.key,
@@ -161,6 +180,10 @@ impl Sessions {
 
     /// Gives a session to another gateway and raises its epoch. A repeat is answered as the first time. Until the gateway
     /// speaks of the session nobody answers for it.
+    ///
+    /// A claimer may die before it has the session's state, or may not hear of its claim in time; the next one must not
+    /// look for the state there only. Who proves the newest key has been told it, and was with the last claimer. Who proves
+    /// the one before was where it has been since: that gateway has the state, unless a claimer after it has got it.
     pub(crate) fn claim(&mut self, now: Instant, claim: Claim) -> Result<Epoch, SessionError> {
         let session = self.all.get_mut(&claim.session).ok_or(SessionError::Unknown)?;
         let repeated = session.epoch == claim.from.next()
@@ -176,6 +199,7 @@ impl Sessions {
         if !session.resume_keys().any(|key| *key == claim.used_key) {
             return Err(SessionError::WrongKey);
         }
+        session.left(&claim.used_key);
         session.epoch = session.epoch.next();
         session.gateway = claim.gateway;
         session.previous_key = Some(claim.used_key);
@@ -187,7 +211,7 @@ impl Sessions {
     /// Its gateway speaks of the session: it is held. False when the gateway is not its own (any more).
     pub(crate) fn held(&mut self, id: SessionId, gateway: &GatewayId, epoch: Epoch) -> bool {
         let session = self.all.get_mut(&id).filter(|session| session.is_held_by(gateway, epoch));
-        session.map(|session| (session.detached, session.through) = (None, gateway.clone())).is_some()
+        session.map(Session::announced).is_some()
     }
 
     pub(crate) fn is_held_by(&self, id: SessionId, gateway: &GatewayId, epoch: Epoch) -> bool {
@@ -251,6 +275,28 @@ impl Session {
         self.gateway == *gateway && self.epoch == epoch
     }
 
+    /// Its gateway has it, and nobody else.
+    fn announced(&mut self) {
+        self.detached = None;
+        self.through = self.gateway.clone();
+        self.holders.clear();
+        self.holders.push(Holder { gateway: self.gateway.clone(), epoch: self.epoch });
+    }
+
+    /// Another gateway claims it, where its client has proved this key.
+    fn left(&mut self, used_key: &Secret<Vec<u8>>) {
+        let last = Holder { gateway: self.gateway.clone(), epoch: self.epoch };
+        if self.key == *used_key {
+            self.holders.clear();
+        }
+        if !self.holders.contains(&last) {
+            if self.holders.len() == HOLDERS {
+                self.holders.remove(1);
+            }
+            self.holders.push(last);
+        }
+    }
+
     fn presented_again(&mut self, presented: Presented) -> Result<Epoch, SessionError> {
         if self.account != presented.account {
             return Err(SessionError::WrongAccount);
@@ -265,9 +311,11 @@ impl Session {
             self.previous_key = None;
         }
         self.generation = self.generation.max(presented.generation);
-        self.through = presented.gateway.clone();
-        self.gateway = presented.gateway;
         self.detached = None;
+        if !first_time_repeated {
+            self.gateway = presented.gateway;
+            self.announced();
+        }
         Ok(self.epoch)
     }
 }
@@ -362,6 +410,46 @@ mod tests {
         sessions.claim(Instant::now(), claim(3, "b", 3, 4)).unwrap();
         assert_eq!(keys(&sessions), [4, 3]);
         assert_eq!(sessions.claim(Instant::now(), claim(4, "c", 1, 5)), Err(SessionError::WrongKey));
+    }
+
+    fn holders(sessions: &Sessions) -> Vec<(&str, u64)> {
+        let holders = sessions.get(ME).unwrap().holders().iter();
+        holders.map(|holder| (&*holder.gateway, holder.epoch.0)).collect()
+    }
+
+    #[test]
+    fn claimers_that_die_do_not_hide_who_has_the_session() {
+        let mut sessions = Sessions::default();
+        sessions.open(presented(ME, 0, 1, "a")).unwrap();
+        assert_eq!(sessions.open(presented(ME, 0, 1, "a")), Ok((Epoch(1), None)));
+        sessions.claim(Instant::now(), claim(1, "b", 1, 2)).unwrap();
+        assert_eq!(holders(&sessions), [("a", 1)]);
+        // The client never heard of it: it is back with the same key, there and elsewhere.
+        sessions.claim(Instant::now(), claim(2, "b", 1, 3)).unwrap();
+        assert_eq!(holders(&sessions), [("a", 1), ("b", 2)]);
+        sessions.claim(Instant::now(), claim(2, "b", 1, 3)).unwrap();
+        assert_eq!(holders(&sessions), [("a", 1), ("b", 2)], "a repeat");
+        for (from, gateway, next) in [(3, "c", 4), (4, "d", 5), (5, "e", 6)] {
+            sessions.claim(Instant::now(), claim(from, gateway, 1, next)).unwrap();
+        }
+        assert_eq!(holders(&sessions), [("a", 1), ("b", 3), ("c", 4), ("d", 5)], "bounded");
+        assert!(!sessions.held(ME, &"d".into(), Epoch(5)), "too late");
+        assert!(sessions.held(ME, &"e".into(), Epoch(6)));
+        assert_eq!(holders(&sessions), [("e", 6)]);
+    }
+
+    #[test]
+    fn who_knows_the_newest_key_was_with_the_last_claimer() {
+        let mut sessions = Sessions::default();
+        sessions.open(presented(ME, 0, 1, "a")).unwrap();
+        sessions.claim(Instant::now(), claim(1, "b", 1, 2)).unwrap();
+        // "b" has told the client, and died before it announced the session. What "a" still has is outdated.
+        sessions.claim(Instant::now(), claim(2, "c", 2, 3)).unwrap();
+        assert_eq!(holders(&sessions), [("b", 2)]);
+        sessions.claim(Instant::now(), claim(3, "d", 2, 4)).unwrap();
+        assert_eq!(holders(&sessions), [("b", 2), ("c", 3)]);
+        sessions.open(presented(ME, 4, 1, "d")).unwrap();
+        assert_eq!(holders(&sessions), [("d", 4)]);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The attacks, one file each. Every one goes on for as long as its pace lets it, and counts what became of each try.
 
 mod account_probing;
+mod closed_windows;
 mod connect_flood;
 mod dns_flood;
 mod dns_malformed;
@@ -49,6 +50,7 @@ pub async fn run(attack: Attack, field: Arc<Field>, tally: Arc<Tally>) {
         Attack::AccountProbing => Box::pin(account_probing::run(field, tally)),
         Attack::SizeBombs => Box::pin(size_bombs::run(field, tally)),
         Attack::WrongPasswords => Box::pin(wrong_passwords::run(field, tally)),
+        Attack::ClosedWindows => Box::pin(closed_windows::run(field, tally)),
         Attack::QuicNoise => Box::pin(quic_noise::run(field, tally)),
         Attack::Upgrades => Box::pin(upgrades::run(field, tally)),
         Attack::DnsFlood => Box::pin(dns_flood::run(field, tally)),

@@ -2,19 +2,28 @@
 //! backend says to the session and every event that it publishes is kept, in order, for the new one. For a while after
 //! that, what the backend still addresses to the old gateway goes to the new one.
 
-use std::{collections::HashMap, mem, time::Duration};
+use std::{
+    collections::{HashMap, VecDeque},
+    mem,
+    time::Duration,
+};
 
 use metrics::counter;
 use shardkeep_types::{Epoch, GroupKey, SessionId};
 
 use super::{
     event::GatewayId,
-    message::{BackendItem, MessageKind, ServerMessage},
+    message::{BackendItem, MESSAGE_BYTES, MessageKind, ServerMessage},
     metrics::HELD_LOST,
 };
 
-/// Bound of what is kept for one session; overflow: the newest is lost, counted in `shardkeep_link_held_lost_total`.
+/// Bound of what is kept of what is said to one session, and to all; overflow: the newest is lost, counted in
+/// `shardkeep_link_held_lost_total`.
 const HELD_BYTES: usize = 512 << 10;
+const ALL_HELD_BYTES: usize = 64 << 20;
+/// Bound of the events kept, once for all sessions; overflow: the oldest is lost, counted there for each session that it
+/// was kept for, when that session arrives or is given up.
+const EVENT_BYTES: usize = 512 << 10;
 /// What no gateway has asked for by then is lost and counted; and a backend that still addresses a session's old gateway
 /// after that has not listened.
 pub(crate) const LIFE: Duration = Duration::from_secs(10);
@@ -23,6 +32,10 @@ pub(crate) const LIFE: Duration = Duration::from_secs(10);
 pub(crate) struct Fences {
     by_session: HashMap<SessionId, Fence>,
     raised: u64,
+    /// Fences that hold, and the bytes that they hold for themselves.
+    holding: usize,
+    held_bytes: usize,
+    events: Events,
 }
 
 struct Fence {
@@ -35,8 +48,26 @@ struct Fence {
 }
 
 enum Stage {
-    Held { items: Vec<BackendItem>, bytes: usize },
+    Held(Held),
     Arrived(GatewayId),
+}
+
+/// What is kept for one session: its own items, and every event from one on.
+struct Held {
+    first_event: u64,
+    /// Each with the number of the event that was published next.
+    items: Vec<(u64, BackendItem)>,
+    bytes: usize,
+}
+
+/// The events that any fence still needs, once, in order: a drain of ten thousand sessions must not make an event cost
+/// ten thousand times as much.
+#[derive(Default)]
+struct Events {
+    kept: VecDeque<(GroupKey, ServerMessage)>,
+    bytes: usize,
+    /// Number of the next event.
+    next: u64,
 }
 
 /// Where something goes that the backend says to a session.
@@ -55,11 +86,10 @@ impl Fences {
     pub(crate) fn raise(&mut self, session: SessionId, epoch: Epoch, from: &GatewayId) -> u64 {
         self.raised += 1;
         let number = self.raised;
-        let fence = self.by_session.entry(session).or_insert_with(|| Fence {
-            number,
-            epoch,
-            from: Vec::with_capacity(1),
-            stage: Stage::Held { items: Vec::new(), bytes: 0 },
+        let held = || Stage::Held(Held { first_event: self.events.next, items: Vec::new(), bytes: 0 });
+        let fence = self.by_session.entry(session).or_insert_with(|| {
+            self.holding += 1;
+            Fence { number, epoch, from: Vec::with_capacity(1), stage: held() }
         });
         (fence.number, fence.epoch) = (number, epoch);
         if !fence.from.contains(from) {
@@ -67,7 +97,8 @@ impl Fences {
         }
         // What is held already stays: it never reached the gateway that leaves now.
         if matches!(fence.stage, Stage::Arrived(_)) {
-            fence.stage = Stage::Held { items: Vec::new(), bytes: 0 };
+            fence.stage = held();
+            self.holding += 1;
         }
         number
     }
@@ -75,7 +106,7 @@ impl Fences {
     pub(crate) fn way(&self, session: SessionId, gateway: &GatewayId) -> Way {
         match self.by_session.get(&session) {
             None => Way::Straight,
-            Some(Fence { stage: Stage::Held { .. }, .. }) => Way::Held,
+            Some(Fence { stage: Stage::Held(_), .. }) => Way::Held,
             Some(Fence { stage: Stage::Arrived(to), from, .. }) if from.contains(gateway) => {
                 Way::To(to.clone())
             }
@@ -85,9 +116,14 @@ impl Fences {
 
     /// Keeps what is said to a session whose way is [`Way::Held`].
     pub(crate) fn hold(&mut self, session: SessionId, item: BackendItem) {
-        if let Some(fence) = self.by_session.get_mut(&session) {
-            fence.hold(item);
+        let Some(Fence { stage: Stage::Held(held), .. }) = self.by_session.get_mut(&session) else { return };
+        let more = item.bytes();
+        if held.bytes + more > HELD_BYTES || self.held_bytes + more > ALL_HELD_BYTES {
+            return counter!(HELD_LOST).increment(1);
         }
+        held.bytes += more;
+        self.held_bytes += more;
+        held.items.push((self.events.next, item));
     }
 
     /// The same for messages. State is left out: a gateway that announces a session is told it anew.
@@ -101,10 +137,8 @@ impl Fences {
 
     /// Keeps an event for every session that moves. Its next gateway knows whether it hears the group.
     pub(crate) fn hold_event(&mut self, group: GroupKey, message: &ServerMessage) {
-        for (&session, fence) in &mut self.by_session {
-            if matches!(fence.stage, Stage::Held { .. }) {
-                fence.hold(BackendItem::Missed { session, group, message: message.clone() });
-            }
+        if self.holding > 0 {
+            self.events.push(group, message.clone());
         }
     }
 
@@ -116,7 +150,13 @@ impl Fences {
         fence.epoch = epoch;
         fence.from.retain(|gateway| gateway != to);
         match mem::replace(&mut fence.stage, Stage::Arrived(to.clone())) {
-            Stage::Held { items, .. } => items,
+            Stage::Held(held) => {
+                counter!(HELD_LOST).increment(self.events.lost_since(held.first_event));
+                self.release(&held);
+                let said = self.events.between(session, held);
+                self.rest();
+                said
+            }
             Stage::Arrived(_) => Vec::new(),
         }
     }
@@ -130,26 +170,77 @@ impl Fences {
 
     /// The session is over, or nobody has taken it.
     pub(crate) fn forget(&mut self, session: SessionId) {
-        if let Some(Fence { stage: Stage::Held { items, .. }, .. }) = self.by_session.remove(&session) {
-            counter!(HELD_LOST).increment(items.len() as u64);
+        if let Some(Fence { stage: Stage::Held(held), .. }) = self.by_session.remove(&session) {
+            counter!(HELD_LOST).increment(held.items.len() as u64 + self.events.next - held.first_event);
+            self.release(&held);
+            self.rest();
         }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
         self.by_session.is_empty()
     }
+
+    fn release(&mut self, held: &Held) {
+        self.holding -= 1;
+        self.held_bytes -= held.bytes;
+    }
+
+    /// Events that nobody waits for are not kept.
+    fn rest(&mut self) {
+        if self.holding == 0 {
+            self.events.kept = VecDeque::new();
+            self.events.bytes = 0;
+        }
+    }
 }
 
-impl Fence {
-    fn hold(&mut self, item: BackendItem) {
-        let Stage::Held { items, bytes } = &mut self.stage else { return };
-        let more = item.bytes();
-        if *bytes + more > HELD_BYTES {
-            return counter!(HELD_LOST).increment(1);
+impl Events {
+    fn push(&mut self, group: GroupKey, message: ServerMessage) {
+        self.bytes += bytes(&message);
+        self.kept.push_back((group, message));
+        self.next += 1;
+        while self.bytes > EVENT_BYTES
+            && let Some((_, oldest)) = self.kept.pop_front()
+        {
+            self.bytes -= bytes(&oldest);
         }
-        *bytes += more;
-        items.push(item);
     }
+
+    /// Number of the oldest event that is kept.
+    fn first(&self) -> u64 {
+        self.next - self.kept.len() as u64
+    }
+
+    fn lost_since(&self, number: u64) -> u64 {
+        self.first().saturating_sub(number)
+    }
+
+    /// A session's own items and its events, in the order in which they were said.
+    fn between(&self, session: SessionId, held: Held) -> Vec<BackendItem> {
+        let first = self.first().max(held.first_event);
+        let skipped = usize::try_from(first - self.first()).unwrap_or(usize::MAX);
+        let mut events = self.kept.iter().skip(skipped).zip(first..).peekable();
+        let missed = |(group, message): &(GroupKey, ServerMessage)| BackendItem::Missed {
+            session,
+            group: *group,
+            message: message.clone(),
+        };
+        let mut said = Vec::with_capacity(held.items.len() + self.kept.len() - skipped.min(self.kept.len()));
+        for (before, item) in held.items {
+            while let Some((event, _)) = events.next_if(|(_, number)| *number < before) {
+                said.push(missed(event));
+            }
+            said.push(item);
+        }
+        said.extend(events.map(|(event, _)| missed(event)));
+        said
+    }
+}
+
+/// What an event costs while it is kept, and each time that it is said.
+fn bytes(message: &ServerMessage) -> usize {
+    MESSAGE_BYTES + message.payload.len()
 }
 
 #[cfg(test)]
@@ -226,8 +317,71 @@ mod tests {
         for _ in 0..10 {
             fences.hold_messages(ME, std::slice::from_ref(&large));
         }
-        assert!(matches!(&fences.by_session[&ME].stage, Stage::Held { items, .. } if items.len() == 5));
+        assert!(matches!(&fences.by_session[&ME].stage, Stage::Held(held) if held.items.len() == 5));
         fences.expire(ME, second);
         assert!(fences.is_empty());
+        assert_eq!((fences.holding, fences.held_bytes), (0, 0));
+    }
+
+    fn number(count: u32) -> SessionId {
+        let mut id = [0; 16];
+        id[..4].copy_from_slice(&count.to_le_bytes());
+        SessionId(id)
+    }
+
+    #[test]
+    fn an_event_is_kept_once_for_all_who_move_and_said_to_each() {
+        let mut fences = Fences::default();
+        for count in 0..1_000 {
+            fences.raise(number(count), Epoch(1), &gate("a"));
+            fences.hold_event(group(), &event("event"));
+            fences.hold_messages(number(count), &[event("mine")]);
+        }
+        assert_eq!((fences.events.kept.len(), fences.events.next), (1_000, 1_000));
+        for count in 0..1_000 {
+            let said = texts(fences.lift(number(count), Epoch(2), &gate("b")));
+            let after = 999 - count as usize;
+            assert_eq!(said, [&["event", "mine"], &vec!["event"; after][..]].concat());
+        }
+        assert_eq!((fences.events.kept.len(), fences.held_bytes), (0, 0), "nobody waits for them");
+        fences.hold_event(group(), &event("nobody moves"));
+        assert!(fences.events.kept.is_empty());
+    }
+
+    #[test]
+    fn events_are_bounded_and_the_oldest_are_lost() {
+        let mut fences = Fences::default();
+        fences.raise(ME, Epoch(1), &gate("a"));
+        fences.hold_messages(ME, &[event("before")]);
+        let large = ServerMessage::event(1, vec![b'x'; 100_000]);
+        for _ in 0..10 {
+            fences.hold_event(group(), &large);
+        }
+        fences.raise(OTHER, Epoch(1), &gate("a"));
+        fences.hold_event(group(), &event("last"));
+        assert!(fences.events.bytes <= EVENT_BYTES);
+        assert_eq!(fences.events.lost_since(0), 5);
+        assert_eq!(texts(fences.lift(OTHER, Epoch(2), &gate("b"))), ["last"], "it missed nothing before");
+        let said = texts(fences.lift(ME, Epoch(2), &gate("b")));
+        assert_eq!((said.len(), said[0].as_str(), said[6].as_str()), (7, "before", "last"));
+        let one = ServerMessage::event(1, vec![b'x'; 2 * EVENT_BYTES]);
+        fences.raise(ME, Epoch(2), &gate("b"));
+        fences.hold_event(group(), &one);
+        assert!(fences.events.kept.is_empty(), "larger than everything");
+        assert!(fences.lift(ME, Epoch(3), &gate("c")).is_empty());
+    }
+
+    #[test]
+    fn what_is_kept_for_all_together_is_bounded() {
+        let mut fences = Fences::default();
+        let large = ServerMessage::event(1, vec![0; 250_000]);
+        for count in 0..300 {
+            fences.raise(number(count), Epoch(1), &gate("a"));
+            fences.hold_messages(number(count), std::slice::from_ref(&large));
+        }
+        assert!(fences.held_bytes <= ALL_HELD_BYTES);
+        let held: usize = (0..300).map(|count| fences.lift(number(count), Epoch(2), &gate("b")).len()).sum();
+        assert_eq!(held, 268);
+        assert_eq!(fences.held_bytes, 0);
     }
 }

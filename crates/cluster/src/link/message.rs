@@ -214,7 +214,7 @@ pub enum BackendItem {
 
 /// What one item costs beside its payloads.
 const ITEM_BYTES: usize = 48;
-const MESSAGE_BYTES: usize = 32;
+pub(crate) const MESSAGE_BYTES: usize = 32;
 
 impl GatewayItem {
     /// Roughly its bytes in memory and on the wire, for bounds.

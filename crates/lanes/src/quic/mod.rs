@@ -15,7 +15,7 @@ use quinn::{IdleTimeout, TransportConfig, VarInt};
 const SERVER_WINDOW: u32 = 32 << 10;
 /// What a server sends before it is acknowledged, kept to be sent again: the bound of memory per slow client.
 const SERVER_UNACKNOWLEDGED: u64 = 128 << 10;
-const CLIENT_WINDOW: u32 = 256 << 10;
+pub(crate) const CLIENT_WINDOW: u32 = 256 << 10;
 /// Datagrams that wait; the oldest gives way. Superseded state is not worth more.
 const DATAGRAMS: usize = 16 << 10;
 /// Who takes no datagrams at all may not send any, as the library has it. So small a one nobody can send.
@@ -36,13 +36,14 @@ fn server_transport(idle: Duration) -> Arc<TransportConfig> {
     Arc::new(transport)
 }
 
-pub(crate) fn client_transport() -> Arc<TransportConfig> {
+/// `window`: what the server may send before it is read.
+pub(crate) fn client_transport(window: u32) -> Arc<TransportConfig> {
     const IDLE: Duration = Duration::from_secs(30);
     let mut transport = common(IDLE);
     transport
         .max_concurrent_bidi_streams(VarInt::from_u32(0))
-        .stream_receive_window(VarInt::from_u32(CLIENT_WINDOW))
-        .receive_window(VarInt::from_u32(CLIENT_WINDOW))
+        .stream_receive_window(VarInt::from_u32(window))
+        .receive_window(VarInt::from_u32(window))
         .datagram_receive_buffer_size(Some(DATAGRAMS));
     Arc::new(transport)
 }

@@ -4,7 +4,7 @@ use std::{
     fmt, io,
     net::{Ipv6Addr, SocketAddr, UdpSocket},
     pin::Pin,
-    task::{Context, Poll, Waker, ready},
+    task::{Context, Poll, ready},
 };
 
 use bytes::{Bytes, BytesMut};
@@ -14,7 +14,10 @@ use quinn::{Connection, Endpoint, ReadError, RecvStream, SendStream, WriteError}
 use tokio::io::ReadBuf;
 
 use super::DONE;
-use crate::tls::{EXPORTER, io_error};
+use crate::{
+    ahead::{Ahead, at_once},
+    tls::{EXPORTER, io_error},
+};
 
 /// Bytes read at once. On the stack: a connection that waits holds none.
 const READ: usize = 4 << 10;
@@ -33,9 +36,7 @@ pub struct Stream {
 
 struct Receiving {
     stream: RecvStream,
-    /// Read to learn that there is something to read.
-    ahead: BytesMut,
-    ended: bool,
+    ahead: Ahead,
 }
 
 struct Sending {
@@ -66,7 +67,7 @@ impl Stream {
         Ok(Self {
             connection,
             exporter,
-            receive: Mutex::new(Receiving { stream: receive, ahead: BytesMut::new(), ended: false }),
+            receive: Mutex::new(Receiving { stream: receive, ahead: Ahead::default() }),
             send: Mutex::new(Sending { stream: send, left: BytesMut::new(), taken: None }),
             endpoint,
         })
@@ -98,31 +99,15 @@ impl Stream {
         self.send.lock().poll_left(cx)
     }
 
-    /// Gives the bytes that have arrived, `most` at most, and says how many.
-    pub(crate) fn try_take(&self, most: usize, give: impl FnOnce(&[u8])) -> io::Result<usize> {
+    /// The bytes that have arrived, `most` at most.
+    pub(crate) fn try_take(&self, most: usize) -> io::Result<Bytes> {
         let mut receive = self.receive.lock();
-        // The next wait for something to read puts the task's own waker in the place of this one.
-        match receive.poll_readable(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(Ok(())) => {
-                let mut ahead = std::mem::take(&mut receive.ahead);
-                let count = ahead.len().min(most);
-                give(&ahead.split_to(count));
-                // What is empty keeps no memory.
-                if !ahead.is_empty() {
-                    receive.ahead = ahead;
-                }
-                Ok(count)
-            }
-            Poll::Ready(Err(error)) => Err(error),
-            Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
-        }
+        at_once(|cx| receive.poll_readable(cx))?;
+        Ok(receive.ahead.take(most))
     }
 
     pub(crate) fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
-        match self.send.lock().poll_write(&mut Context::from_waker(Waker::noop()), bytes) {
-            Poll::Ready(written) => written,
-            Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
-        }
+        at_once(|cx| self.send.lock().poll_write(cx, bytes))
     }
 
     pub(crate) fn max_datagram(&self) -> Option<usize> {
@@ -153,14 +138,15 @@ impl Stream {
             return Poll::Ready(Err(error));
         }
         let receive = self.receive.get_mut();
-        if receive.ahead.is_empty() && !receive.ended {
+        if receive.ahead.wants() {
             let before = buffer.filled().len();
             ready!(receive.stream.poll_read_buf(cx, buffer)).map_err(unread)?;
-            receive.ended = buffer.filled().len() == before && buffer.remaining() > 0;
+            if buffer.filled().len() == before && buffer.remaining() > 0 {
+                receive.ahead.end();
+            }
             return Poll::Ready(Ok(()));
         }
-        let count = receive.ahead.len().min(buffer.remaining());
-        buffer.put_slice(&receive.ahead.split_to(count));
+        buffer.put_slice(&receive.ahead.take(buffer.remaining()));
         Poll::Ready(Ok(()))
     }
 
@@ -198,11 +184,12 @@ impl Drop for Stream {
 impl Receiving {
     /// Ready: `ahead` holds something, or the other side has finished.
     fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.ahead.is_empty() && !self.ended {
+        if self.ahead.wants() {
             let mut bytes = [0; READ];
-            let count = ready!(self.stream.poll_read(cx, &mut bytes)).map_err(unread)?;
-            self.ahead.extend_from_slice(&bytes[..count]);
-            self.ended = count == 0;
+            match ready!(self.stream.poll_read(cx, &mut bytes)).map_err(unread)? {
+                0 => self.ahead.end(),
+                count => self.ahead.put(Bytes::copy_from_slice(&bytes[..count])),
+            }
         }
         Poll::Ready(Ok(()))
     }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use shardkeep_types::{AccountId, SessionId, WorldId};
+use shardkeep_types::{AccountId, Epoch, SessionId, WorldId};
 
 use super::Billing;
 use crate::{Error, Rows, Tx, sql, transact};
@@ -18,6 +18,8 @@ pub struct ClockReport {
     /// Milliseconds played since then.
     pub played_ms: u64,
     pub ended: bool,
+    /// The session's, at the gateway that reports.
+    pub epoch: Epoch,
 }
 
 /// A stretch of a session, by its session and start.
@@ -30,11 +32,13 @@ struct Clock {
     played_ms: u64,
     charged_ms: u64,
     ended: bool,
+    epoch: u64,
     changed: bool,
 }
 
 impl Billing {
-    /// Takes reports. All of them count once, however often they are repeated; time runs forward only.
+    /// Takes reports. All of them count once, however often they are repeated; time runs forward only. A gateway that has
+    /// lost a session to another, and does not know it, neither ends its clock nor winds it.
     pub async fn report(&self, reports: &[ClockReport]) -> Result<(), Error> {
         if reports.is_empty() {
             return Ok(());
@@ -56,8 +60,12 @@ async fn report_in(tx: &mut Tx, reports: &[ClockReport]) -> Result<(), Error> {
             played_ms: 0,
             charged_ms: 0,
             ended: false,
+            epoch: 0,
             changed: false,
         });
+        if report.epoch.0 < clock.epoch {
+            continue;
+        }
         let played_ms = report.played_ms.min(limit).max(clock.played_ms);
         if let Some(left) = plans.get_mut(&clock.account) {
             let charge = (played_ms - clock.played_ms).min(*left);
@@ -68,7 +76,9 @@ async fn report_in(tx: &mut Tx, reports: &[ClockReport]) -> Result<(), Error> {
             }
         }
         clock.played_ms = played_ms;
-        clock.ended |= report.ended;
+        // Who took it over since, says whether it goes on.
+        clock.ended = report.ended || (clock.ended && report.epoch.0 == clock.epoch);
+        clock.epoch = report.epoch.0;
         clock.changed = true;
     }
     clocks.retain(|_, clock| clock.changed);
@@ -98,7 +108,8 @@ async fn lock_plans(tx: &mut Tx, reports: &[ClockReport]) -> Result<BTreeMap<u64
 async fn read_clocks(tx: &mut Tx, reports: &[ClockReport]) -> Result<BTreeMap<Key, Clock>, Error> {
     let sessions: BTreeSet<SessionId> = reports.iter().map(|report| report.session).collect();
     let rows = Rows::new().blobs("session", sessions.iter().map(SessionId::as_bytes));
-    let query = sql("SELECT session, started_ms, account, world, played_ms, charged_ms, ended FROM clocks
+    let query = sql("SELECT session, started_ms, account, world, played_ms, charged_ms, ended, epoch
+         FROM clocks
          WHERE session IN (SELECT r.session FROM {rows})");
     let mut clocks = BTreeMap::new();
     for mut row in tx.fetch_all(query.rows(rows)).await? {
@@ -111,6 +122,7 @@ async fn read_clocks(tx: &mut Tx, reports: &[ClockReport]) -> Result<BTreeMap<Ke
             played_ms: row.take()?,
             charged_ms: row.take()?,
             ended: row.take()?,
+            epoch: row.take()?,
             changed: false,
         };
         clocks.insert(key, clock);
@@ -118,19 +130,23 @@ async fn read_clocks(tx: &mut Tx, reports: &[ClockReport]) -> Result<BTreeMap<Ke
     Ok(clocks)
 }
 
-/// Of two reports at the same time, on an account without a plan, the longer one stays.
+/// Of two reports at the same time, on an account without a plan, that of the higher epoch stays; of the same epoch, the
+/// longer one.
 async fn write_clocks(tx: &mut Tx, clocks: &BTreeMap<Key, Clock>) -> Result<(), Error> {
     let query =
-        sql("INSERT INTO clocks (session, started_ms, account, world, played_ms, charged_ms, ended, seen_ms)
-         SELECT r.session, r.started_ms, r.account, r.world, r.played_ms, r.charged_ms, r.ended, {now_ms}
+        sql("INSERT INTO clocks (session, started_ms, account, world, played_ms, charged_ms, ended, epoch, seen_ms)
+         SELECT r.session, r.started_ms, r.account, r.world, r.played_ms, r.charged_ms, r.ended, r.epoch, {now_ms}
          FROM {rows} WHERE true
          ON CONFLICT (session, started_ms) DO UPDATE SET
              played_ms = CASE WHEN clocks.played_ms > excluded.played_ms THEN clocks.played_ms
                  ELSE excluded.played_ms END,
              charged_ms = CASE WHEN clocks.charged_ms > excluded.charged_ms THEN clocks.charged_ms
                  ELSE excluded.charged_ms END,
-             ended = CASE WHEN clocks.ended > excluded.ended THEN clocks.ended ELSE excluded.ended END,
-             seen_ms = excluded.seen_ms");
+             ended = CASE WHEN clocks.epoch = excluded.epoch AND clocks.ended > excluded.ended THEN clocks.ended
+                 ELSE excluded.ended END,
+             epoch = excluded.epoch,
+             seen_ms = excluded.seen_ms
+         WHERE clocks.epoch <= excluded.epoch");
     let rows = Rows::new()
         .blobs("session", clocks.keys().map(|(session, _)| session.as_bytes()))
         .ints("started_ms", clocks.keys().map(|(_, started)| *started))
@@ -138,7 +154,8 @@ async fn write_clocks(tx: &mut Tx, clocks: &BTreeMap<Key, Clock>) -> Result<(), 
         .ints("world", clocks.values().map(|clock| clock.world))
         .ints("played_ms", clocks.values().map(|clock| clock.played_ms))
         .ints("charged_ms", clocks.values().map(|clock| clock.charged_ms))
-        .ints("ended", clocks.values().map(|clock| clock.ended));
+        .ints("ended", clocks.values().map(|clock| clock.ended))
+        .ints("epoch", clocks.values().map(|clock| clock.epoch));
     tx.execute(query.rows(rows)).await?;
     Ok(())
 }

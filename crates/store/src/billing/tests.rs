@@ -1,7 +1,7 @@
 //! The rules of play time, on both engines.
 
 use shardkeep_testkit::Postgres;
-use shardkeep_types::{AccountId, SessionId, WorldId};
+use shardkeep_types::{AccountId, Epoch, SessionId, WorldId};
 
 use super::*;
 use crate::{Schema, sql};
@@ -35,6 +35,9 @@ on_both_engines! {
     a_session_that_moves_is_not_counted_twice,
     who_runs_out_is_warned_once,
     reports_at_once_charge_once,
+    a_gateway_that_has_lost_a_session_does_not_end_its_clock,
+    a_gateway_that_has_lost_a_session_does_not_wind_its_clock,
+    reports_at_once_of_two_gateways_leave_the_later_ones,
 }
 
 async fn open(url: &str) -> Billing {
@@ -49,6 +52,7 @@ fn clock(session: u8, account: u64, started_ms: u64, played_ms: u64) -> ClockRep
         started_ms,
         played_ms,
         ended: false,
+        epoch: Epoch(1),
     }
 }
 
@@ -132,4 +136,60 @@ async fn reports_at_once_charge_once(billing: &Billing) {
     let all = tokio::join!(billing.report(&reports), billing.report(&reports), billing.report(&reports));
     all.0.and(all.1).and(all.2).unwrap();
     assert_eq!(left(billing, 1).await, (Some(HOUR - MINUTE), MINUTE));
+}
+
+/// Whether the account would be warned, or sent home: it plays, and has less than ten minutes left.
+async fn is_due(billing: &Billing, account: u64) -> bool {
+    let due = billing.running_out(10 * MINUTE, 3 * MINUTE).await.unwrap();
+    due.iter().any(|due| due.account == AccountId(account))
+}
+
+async fn a_gateway_that_has_lost_a_session_does_not_end_its_clock(billing: &Billing) {
+    for (session, epochs) in [(1, [1, 2]), (2, [2, 1])] {
+        let account = u64::from(session);
+        billing.credit(AccountId(account), 1, &account.to_string(), "").await.unwrap();
+        for epoch in epochs {
+            // The gateway of epoch 1 stalled, and its copy of the session waits in vain for a client.
+            let report = clock(session, account, 0, HOUR - 5 * MINUTE);
+            billing
+                .report(&[ClockReport { ended: epoch == 1, epoch: Epoch(epoch), ..report }])
+                .await
+                .unwrap();
+        }
+        assert!(is_due(billing, account).await, "it goes on at the gateway of epoch 2; order {epochs:?}");
+        let end = |epoch| ClockReport {
+            ended: true,
+            epoch: Epoch(epoch),
+            ..clock(session, account, 0, HOUR - 4 * MINUTE)
+        };
+        billing.report(&[end(2)]).await.unwrap();
+        assert!(!is_due(billing, account).await);
+        let goes_on = ClockReport { ended: false, ..end(2) };
+        billing.report(&[goes_on]).await.unwrap();
+        assert!(!is_due(billing, account).await, "an older report of the same gateway");
+        // In one call: it has come back where it ended.
+        billing.report(&[end(2), ClockReport { ended: false, ..end(3) }]).await.unwrap();
+        assert!(is_due(billing, account).await);
+    }
+}
+
+async fn a_gateway_that_has_lost_a_session_does_not_wind_its_clock(billing: &Billing) {
+    billing.credit(AccountId(1), 1, "a", "").await.unwrap();
+    let at = |epoch, played_ms| ClockReport { epoch: Epoch(epoch), ..clock(1, 1, 0, played_ms) };
+    billing.report(&[at(1, MINUTE)]).await.unwrap();
+    billing.report(&[ClockReport { ended: true, ..at(2, 2 * MINUTE) }]).await.unwrap();
+    billing.report(&[at(1, 9 * MINUTE)]).await.unwrap();
+    assert_eq!(left(billing, 1).await, (Some(HOUR - 2 * MINUTE), 2 * MINUTE));
+}
+
+async fn reports_at_once_of_two_gateways_leave_the_later_ones(billing: &Billing) {
+    let (live, stale) = (Epoch(2), Epoch(1));
+    for session in 1..=20 {
+        let live = [ClockReport { epoch: live, ..clock(session, 1, 0, MINUTE) }];
+        let stale = [ClockReport { ended: true, epoch: stale, ..clock(session, 1, 0, 2 * MINUTE) }];
+        let (live, stale) = tokio::join!(billing.report(&live), billing.report(&stale));
+        live.and(stale).unwrap();
+    }
+    let ended = billing.database.fetch_all(sql("SELECT session FROM clocks WHERE ended = 1 OR epoch <> 2"));
+    assert!(ended.await.unwrap().is_empty());
 }

@@ -44,7 +44,7 @@ impl Schema {
             ],
             Self::Central => files![1 "central/0001_central"],
             Self::Game => files![1 "game/0001_game"],
-            Self::Billing => files![1 "billing/0001_billing"],
+            Self::Billing => files![1 "billing/0001_billing", 60 "billing/0060_session_epochs"],
             Self::Gm => files![1 "gm/0001_gm"],
         }
     }

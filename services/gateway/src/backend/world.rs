@@ -1,7 +1,11 @@
 //! What a gateway asks worlds: to open a session, to find one that another gateway held, to claim it. After a change
 //! of leadership the sessions here are presented to the new leader before their clients' messages flow again.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use futures::{StreamExt, stream};
 use parking_lot::Mutex;
@@ -9,7 +13,7 @@ use shardkeep_auth::Key;
 use shardkeep_cluster::{Directory, Instance, Node, State, link::SessionChange};
 use shardkeep_rpc::{
     gateway::{MoveSessionRequest, gateway_client::GatewayClient},
-    world::{Binding, ClaimSessionRequest, FindSessionRequest, Opening, world_client::WorldClient},
+    world::{Binding, ClaimSessionRequest, FindSessionRequest, Holder, Opening, world_client::WorldClient},
 };
 use shardkeep_types::{AccountId, BackendKind, DaemonKind, Epoch, Generation, SessionId, WorldId};
 use tokio_util::sync::CancellationToken;
@@ -53,9 +57,22 @@ pub(crate) struct Found {
     pub(crate) account: AccountId,
     pub(crate) account_name: String,
     pub(crate) generation: Generation,
-    pub(crate) gateway: String,
     pub(crate) keys: Vec<Key>,
     pub(crate) bindings: Vec<Binding>,
+}
+
+/// A world has given a session to this gateway.
+pub(crate) struct Granted {
+    pub(crate) epoch: Epoch,
+    /// Who may have its state, in the order in which to ask.
+    holders: Vec<Holder>,
+}
+
+impl Granted {
+    /// Whether the state may be what a gateway has of the session with this epoch.
+    pub(crate) fn may_be_at(&self, gateway: &str, epoch: Epoch) -> bool {
+        self.holders.iter().any(|holder| holder.gateway == gateway && holder.session_epoch == epoch.0)
+    }
 }
 
 impl Worlds {
@@ -144,20 +161,19 @@ impl Worlds {
             account: AccountId(found.account),
             account_name: found.account_name,
             generation: Generation(found.generation),
-            gateway: found.gateway,
             keys: keys.collect(),
             bindings: found.bindings,
         })
     }
 
-    /// The session is this gateway's from now on; its new epoch.
+    /// The session is this gateway's from now on.
     pub(crate) async fn claim(
         &self,
         session: SessionId,
         found: &Found,
         used: &Key,
         next: &Key,
-    ) -> Result<Epoch, Status> {
+    ) -> Result<Granted, Status> {
         let request = ClaimSessionRequest {
             session: session.as_bytes().to_vec(),
             from_epoch: found.epoch.0,
@@ -166,30 +182,38 @@ impl Worlds {
             next_key: next.expose().to_vec(),
         };
         let mut client = self.client(&found.leader);
-        let reply = within(DEADLINE, client.claim_session(deadline(request))).await?;
-        Ok(Epoch(reply.into_inner().session_epoch))
+        let reply = within(DEADLINE, client.claim_session(deadline(request))).await?.into_inner();
+        Ok(Granted { epoch: Epoch(reply.session_epoch), holders: reply.holders })
     }
 
-    /// Asks the gateway that held the session for its state; `None` if it does not answer in time.
+    /// Asks the other gateways that may have the session's state for it, one after the other; `None` if none gives it in
+    /// time.
     pub(crate) async fn take_over(
         &self,
         session: SessionId,
-        found: &Found,
+        granted: &Granted,
         limit: Duration,
     ) -> Option<Moved> {
-        let gateway = self.gateways.get(&found.gateway).filter(|gateway| gateway.state != State::Offline)?;
-        let mut client = GatewayClient::new(self.node.channel(DaemonKind::Gateway, &gateway.grpc_address));
-        let session = session.as_bytes().to_vec();
-        let mut request = Request::new(MoveSessionRequest { session, session_epoch: found.epoch.0 });
-        request.set_timeout(limit);
-        let reply = within(limit, client.move_session(request)).await;
-        match reply.and_then(|reply| Ok(Moved::try_from(reply.into_inner())?)) {
-            Ok(moved) => Some(moved),
-            Err(status) => {
-                debug!(gateway = found.gateway, %status, "session state is lost");
-                None
+        let until = Instant::now() + limit;
+        for holder in granted.holders.iter().filter(|holder| holder.gateway != self.node.id().name) {
+            let left = until.saturating_duration_since(Instant::now());
+            match self.take_from(holder, session, left).await {
+                Ok(moved) => return Some(moved),
+                Err(status) => debug!(gateway = holder.gateway, %status, "does not have the session"),
             }
         }
+        None
+    }
+
+    async fn take_from(&self, holder: &Holder, session: SessionId, limit: Duration) -> Result<Moved, Status> {
+        let gateway = self.gateways.get(&holder.gateway).filter(|gateway| gateway.state != State::Offline);
+        let gateway = gateway.ok_or_else(|| Status::unavailable("the gateway is away"))?;
+        let mut client = GatewayClient::new(self.node.channel(DaemonKind::Gateway, &gateway.grpc_address));
+        let session = session.as_bytes().to_vec();
+        let mut request = Request::new(MoveSessionRequest { session, session_epoch: holder.session_epoch });
+        request.set_timeout(limit);
+        let reply = within(limit, client.move_session(request)).await?;
+        Ok(Moved::try_from(reply.into_inner())?)
     }
 }
 

@@ -44,23 +44,32 @@ pub(super) struct Claimed {
 impl Claiming {
     pub(super) async fn run(self) -> Result<Claimed, DoorError> {
         let Self { core, worlds, id, found, used, keys, .. } = &self;
-        let epoch = worlds.claim(*id, found, used, &keys.world_resume).await?;
-        if let Some(session) = core.sessions.get(*id).filter(|it| it.lock().epoch == found.epoch) {
-            return self.held_all_the_time(&session, epoch);
+        let granted = worlds.claim(*id, found, used, &keys.world_resume).await?;
+        // Another connection of the client's may be bringing it here at this moment.
+        let _arrival = core.arrivals.begin(*id).await;
+        if let Some(session) = core.sessions.get(*id) {
+            let (present, moving) = {
+                let inner = session.lock();
+                (inner.epoch, inner.moving.is_some())
+            };
+            if present > granted.epoch {
+                return Err(DoorError::Overtaken);
+            }
+            // One that moves is asked for, below, where it goes to.
+            if !moving && granted.may_be_at(&core.name, present) {
+                return self.held_all_the_time(&session, granted.epoch);
+            }
+            if !moving {
+                core.end(&session, Ending::Moved);
+            }
         }
-        if let Some(outdated) = core.sessions.get(*id) {
-            core.end(&outdated, Ending::Moved);
-        }
-        let moved = match &found.gateway {
-            here if *here == core.name => None,
-            _ => worlds.take_over(*id, found, core.config.move_within).await,
-        };
-        self.take_in(epoch, moved)
+        let moved = worlds.take_over(*id, &granted, core.config.move_within).await;
+        self.take_in(granted.epoch, moved)
     }
 
-    /// A client that comes with the key of the last claim has seen its `SessionReady`.
-    fn knows_the_last_claim(&self) -> bool {
-        self.found.keys.first() == Some(&self.used)
+    /// Whether the client does not know yet that the log was begun anew: it comes with the key that it came with then.
+    fn missed(&self, restarted: Option<&Key>) -> bool {
+        restarted == Some(&self.used)
     }
 
     /// The session is here; only the gateway's key did not reach the client, or was not told it.
@@ -69,8 +78,7 @@ impl Claiming {
             let mut inner = session.lock();
             inner.epoch = epoch;
             inner.keys = ResumeKeys::new(&self.keys);
-            inner.restarted &= !self.knows_the_last_claim();
-            !inner.restarted
+            !self.missed(inner.restarted.as_ref())
         };
         let client_has = if continued { self.received } else { 0 };
         let carried = self
@@ -84,7 +92,7 @@ impl Claiming {
     fn take_in(&self, epoch: Epoch, moved: Option<Moved>) -> Result<Claimed, DoorError> {
         let Self { core, worlds, id, found, .. } = self;
         let way = if moved.is_some() { "moved" } else { "claimed" };
-        let continued = moved.as_ref().is_some_and(|it| !it.restarted || self.knows_the_last_claim());
+        let continued = moved.as_ref().is_some_and(|it| !self.missed(it.restarted.as_ref()));
         let mut moved = moved.unwrap_or_default();
         let groups = std::mem::take(&mut moved.groups);
         let connection = core.next_connection();
@@ -92,7 +100,7 @@ impl Claiming {
         // A client that counts wrong is turned away below, and its session left to end like others that nobody resumes.
         let counted = {
             let mut inner = session.lock();
-            inner.restarted = !continued;
+            inner.restarted = (!continued).then(|| self.used.clone());
             inner.out.attach(if continued { self.received } else { 0 })
         };
         core.hold(&session, &groups);

@@ -19,6 +19,7 @@ use std::{
 use bytes::Bytes;
 use metrics::counter;
 use parking_lot::{Mutex, MutexGuard};
+use shardkeep_auth::Key;
 use shardkeep_cluster::link::{self, ClientMessage, Fence, GatewayLink, SessionChange, SessionEvent};
 use shardkeep_types::{AccountId, BackendKind, Epoch, Generation, GroupKey, SessionId, WorldId};
 use shardkeep_wire::{
@@ -73,8 +74,9 @@ pub(crate) struct Inner {
     pub(crate) out: Outbox,
     pub(crate) inbox: Inbox,
     pub(crate) bindings: Bindings,
-    /// Its log was begun anew when it was claimed, and its client may not have heard of that yet.
-    pub(crate) restarted: bool,
+    /// Its log was begun anew when it was claimed: the key with which its client came then. One that comes with it again
+    /// has not heard of that.
+    pub(crate) restarted: Option<Key>,
     /// It leaves for another gateway, which has asked for it.
     pub(crate) moving: Option<Box<Moving>>,
     /// Backends that keep their events for the gateway it goes to, or that have yet to say here what they have kept: from
@@ -149,7 +151,7 @@ impl Session {
             out,
             inbox,
             bindings: Bindings::default(),
-            restarted: false,
+            restarted: None,
             moving: None,
             deaf_to: Vec::new(),
             in_flight: Vec::new(),

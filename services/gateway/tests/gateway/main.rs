@@ -350,6 +350,11 @@ async fn a_session_moves_to_another_gateway_with_its_log() {
         .unwrap()
         .into_inner();
     assert!(listed.sessions.is_empty(), "the old gateway has dropped it");
+    // Billing is told by whom, so that what the old gateway may still say of it is known to be outdated.
+    let mut reports = cluster.billing.reports.subscribe();
+    let id = session.as_bytes();
+    let reported = reports.wait_for(|all| all.iter().any(|it| it.session == id && it.session_epoch == 2));
+    timeout(SOON, reported).await.expect("play time is reported").unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -10,14 +10,14 @@ use std::{
 
 use shardkeep_cluster::link::{GatewayId, LinkEvent, MessageKind, PublishKind, ServerMessage, SessionChange};
 use shardkeep_types::{BackendKind, DaemonKind, Epoch, GroupKey, SessionId};
-use shardkeep_wire::{Head, opcode};
+use shardkeep_wire::{Head, opcode, payload::ErrorCode};
 use tokio::{sync::oneshot, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     backend::Backend,
     cluster::{Cluster, SOON, spec},
-    player::Player,
+    player::{Player, refused},
 };
 
 const ROLL: u16 = 0x8001;
@@ -168,6 +168,88 @@ async fn nothing_is_lost_or_said_twice_while_a_session_moves_to_and_fro() {
     };
     timeout(3 * SOON, moves).await.expect("every number is heard");
     counter.abort();
+}
+
+/// A session at the first gateway, with an answered request and an event, both unread; and its world.
+async fn unread(cluster: &mut Cluster) -> (Player, Backend) {
+    let mut world = cluster.world("world-1", 1).await;
+    let mut player = cluster.player("gateway-1", 7).await;
+    let gateway = world.session(player.session, SessionChange::Joined).await;
+    player.request(opcode::LIST_CHARACTERS, 1, b"").await;
+    world.delivered(player.session).await;
+    world.event(&gateway, player.session, opcode::ANNOUNCEMENT, "unread");
+    let reply = ServerMessage::reply(opcode::LIST_CHARACTERS, 1, "answer");
+    world.hub.send(&gateway, &[player.session], vec![reply]);
+    (player, world)
+}
+
+fn goes_on(player: &Player) {
+    let ready = &player.established.ready;
+    assert_eq!((ready.continued, ready.received), (true, 1), "nothing is lost");
+}
+
+async fn reads_on(player: &mut Player) {
+    assert_eq!(player.text(opcode::ANNOUNCEMENT).await, "unread");
+    assert_eq!(player.text(opcode::LIST_CHARACTERS).await, "answer");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gateway_that_claims_and_dies_does_not_cost_the_log() {
+    let mut cluster = Cluster::start().await;
+    let _one = cluster.gateway("gateway-1").await;
+    let (_two, _three) = (cluster.gateway("gateway-2").await, cluster.gateway("gateway-3").await);
+    let (mut player, _world) = unread(&mut cluster).await;
+    cluster.world.answer("gateway-2", false);
+    player.come_in_vain(&cluster.address("gateway-2"), cluster.world.claimed.subscribe()).await;
+    player.resume(&cluster.address("gateway-3")).await.unwrap();
+    goes_on(&player);
+    reads_on(&mut player).await;
+}
+
+/// The client comes to a gateway and goes on to another, or comes again, while the first is only now told that the session
+/// is its own: whichever of the two is faster.
+async fn is_told_late(first: &str, then: &str) {
+    let mut cluster = Cluster::start().await;
+    let mut gateways = Vec::new();
+    for name in ["gateway-1", "gateway-2", "gateway-3"] {
+        gateways.push(cluster.gateway(name).await);
+    }
+    let (mut player, _world) = unread(&mut cluster).await;
+    let coming_and_going = async {
+        for _ in 0..3 {
+            player.forget_gateway_key();
+            cluster.world.answer(first, false);
+            player.come_in_vain(&cluster.address(first), cluster.world.claimed.subscribe()).await;
+            cluster.world.answer(first, true);
+            // One that was overtaken is tried again, as a client does.
+            while let Err(error) = player.resume(&cluster.address(then)).await {
+                assert_eq!(refused(Err::<(), _>(error)), ErrorCode::Unavailable);
+            }
+            goes_on(&player);
+        }
+        reads_on(&mut player).await;
+    };
+    timeout(3 * SOON, coming_and_going).await.expect("the session goes on");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gateway_that_is_told_late_does_not_cost_the_log() {
+    is_told_late("gateway-2", "gateway-3").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_comes_again_does_not_cost_the_log() {
+    is_told_late("gateway-2", "gateway-2").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_comes_back_does_not_cost_the_log() {
+    is_told_late("gateway-2", "gateway-1").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_that_stays_keeps_its_log_too() {
+    is_told_late("gateway-1", "gateway-1").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

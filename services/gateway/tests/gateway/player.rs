@@ -7,13 +7,13 @@ use shardkeep_client::{
     lanes::Lane,
     raw::{self, Connection, Established, ResumeKeys},
 };
-use shardkeep_types::SessionId;
+use shardkeep_types::{Secret, SessionId};
 use shardkeep_wire::{
     Head, Message, opcode,
     payload::{Ack, Error, ErrorCode, Ping},
     preface::Service,
 };
-use tokio::time::timeout;
+use tokio::{sync::watch, time::timeout};
 
 use crate::cluster::SOON;
 
@@ -92,6 +92,23 @@ impl Player {
         }
         (self.connection, self.established) = (connection, established);
         Ok(())
+    }
+
+    /// Comes to the gateway, and is gone once that has claimed the session.
+    pub(crate) async fn come_in_vain(&mut self, address: &str, mut claimed: watch::Receiver<u32>) {
+        claimed.mark_unchanged();
+        let coming = async {
+            tokio::select! {
+                resumed = self.resume(address) => panic!("nobody has answered: {resumed:?}"),
+                claimed = claimed.changed() => claimed.unwrap(),
+            }
+        };
+        timeout(SOON, coming).await.expect("claimed");
+    }
+
+    /// From now on only the world's key proves the session.
+    pub(crate) fn forget_gateway_key(&mut self) {
+        self.keys.gateway = Secret::new([0; 32]);
     }
 
     pub(crate) async fn request(&mut self, opcode: u16, request: u32, payload: &'static [u8]) {

@@ -26,7 +26,7 @@ use crate::cluster::SOON;
 
 #[derive(Clone, Default)]
 pub(crate) struct StandInWorld {
-    sessions: Arc<Mutex<HashMap<Vec<u8>, FindSessionReply>>>,
+    sessions: Arc<Mutex<HashMap<Vec<u8>, Known>>>,
     /// Held to write: nothing is opened meanwhile.
     opening: Arc<RwLock<()>>,
     /// As which world it answers, and which world was asked to open a session of which account.
@@ -34,8 +34,17 @@ pub(crate) struct StandInWorld {
     asked: Arc<watch::Sender<HashSet<(String, u64)>>>,
     /// The next claim loses against another.
     overtaken: Arc<AtomicBool>,
-    /// How often sessions were presented.
+    /// Gateways whose claims are heard, and not answered.
+    unanswered: Arc<watch::Sender<HashSet<String>>>,
+    /// How often sessions were presented, and claimed.
     pub(crate) opened: Arc<watch::Sender<u32>>,
+    pub(crate) claimed: Arc<watch::Sender<u32>>,
+}
+
+struct Known {
+    found: FindSessionReply,
+    holder: Holder,
+    before: Vec<Holder>,
 }
 
 impl StandInWorld {
@@ -43,9 +52,20 @@ impl StandInWorld {
         self.sessions.lock().unwrap().remove(session);
     }
 
-    /// What `FindSession` tells of a session's gateway.
+    /// Who held a session, as far as the world knows.
     pub(crate) fn held_by(&self, session: &[u8], gateway: &str) {
-        self.sessions.lock().unwrap().get_mut(session).unwrap().gateway = gateway.into();
+        self.sessions.lock().unwrap().get_mut(session).unwrap().holder.gateway = gateway.into();
+    }
+
+    /// The gateway's claims are good and nobody tells it, until it is answered again.
+    pub(crate) fn answer(&self, gateway: &str, answer: bool) {
+        self.unanswered.send_modify(|unanswered| {
+            if answer {
+                unanswered.remove(gateway)
+            } else {
+                unanswered.insert(gateway.into())
+            };
+        });
     }
 
     /// Openings wait until this is dropped.
@@ -71,7 +91,29 @@ impl StandInWorld {
     /// What `FindSession` tells of a session's zone.
     pub(crate) fn stands_in(&self, session: &[u8], zone: &str, bind_epoch: u64) {
         let binding = world::Binding { kind: 2, instance: zone.into(), bind_epoch };
-        self.sessions.lock().unwrap().get_mut(session).unwrap().bindings.push(binding);
+        self.sessions.lock().unwrap().get_mut(session).unwrap().found.bindings.push(binding);
+    }
+}
+
+impl StandInWorld {
+    fn claim(&self, request: ClaimSessionRequest) -> Result<ClaimSessionReply, Status> {
+        let mut sessions = self.sessions.lock().unwrap();
+        let Known { found, holder, before } = sessions.get_mut(&request.session).unwrap();
+        let overtaken = self.overtaken.swap(false, Ordering::Relaxed);
+        if overtaken
+            || found.session_epoch != request.from_epoch
+            || !found.resume_keys.contains(&request.used_key)
+        {
+            return Err(Status::failed_precondition("another claim came between"));
+        }
+        if found.resume_keys[0] == request.used_key {
+            before.clear();
+        }
+        found.session_epoch += 1;
+        found.resume_keys = vec![request.next_key, request.used_key];
+        let next = Holder { gateway: request.gateway, session_epoch: found.session_epoch };
+        before.push(std::mem::replace(holder, next));
+        Ok(ClaimSessionReply { session_epoch: found.session_epoch, holders: before.clone() })
     }
 }
 
@@ -92,12 +134,13 @@ impl World for StandInWorld {
                 account: opening.account,
                 account_name: opening.account_name,
                 generation: opening.generation,
-                gateway: gateway.clone(),
                 resume_keys: vec![opening.resume_key],
                 // As a world of the first term says of itself.
                 bindings: vec![world::Binding { kind: 1, instance: "world-1".into(), bind_epoch: 1 }],
             };
-            self.sessions.lock().unwrap().insert(opening.session, found);
+            let known =
+                Known { found, holder: Holder { gateway: gateway.clone(), session_epoch }, before: vec![] };
+            self.sessions.lock().unwrap().insert(opening.session, known);
             self.opened.send_modify(|count| *count += 1);
             Opened { session_epoch, ..Opened::default() }
         };
@@ -109,7 +152,8 @@ impl World for StandInWorld {
         &self,
         request: Request<FindSessionRequest>,
     ) -> Result<Response<FindSessionReply>, Status> {
-        let found = self.sessions.lock().unwrap().get(&request.into_inner().session).cloned();
+        let sessions = self.sessions.lock().unwrap();
+        let found = sessions.get(&request.into_inner().session).map(|known| known.found.clone());
         found.map(Response::new).ok_or_else(|| Status::not_found("no such session"))
     }
 
@@ -118,19 +162,12 @@ impl World for StandInWorld {
         request: Request<ClaimSessionRequest>,
     ) -> Result<Response<ClaimSessionReply>, Status> {
         let request = request.into_inner();
-        let mut sessions = self.sessions.lock().unwrap();
-        let session = sessions.get_mut(&request.session).unwrap();
-        let overtaken = self.overtaken.swap(false, Ordering::Relaxed);
-        if overtaken
-            || session.session_epoch != request.from_epoch
-            || !session.resume_keys.contains(&request.used_key)
-        {
-            return Err(Status::failed_precondition("another claim came between"));
-        }
-        session.session_epoch += 1;
-        session.gateway = request.gateway;
-        session.resume_keys = vec![request.next_key, request.used_key];
-        Ok(Response::new(ClaimSessionReply { session_epoch: session.session_epoch }))
+        let gateway = request.gateway.clone();
+        let reply = self.claim(request)?;
+        self.claimed.send_modify(|count| *count += 1);
+        let mut unanswered = self.unanswered.subscribe();
+        let _ = unanswered.wait_for(|unanswered| !unanswered.contains(&gateway)).await;
+        Ok(Response::new(reply))
     }
 
     type WatchPartitionStream = Empty<Result<Partition, Status>>;

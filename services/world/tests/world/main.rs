@@ -8,8 +8,8 @@ mod zone;
 use prost::Message;
 use shardkeep_cluster::link::{BackendItem, SessionChange};
 use shardkeep_rpc::world::{
-    KickRequest, Opening, Partition, Presence, PresenceReport, WatchPartitionRequest, WatchPresenceRequest,
-    kick_request::Who,
+    ClaimSessionRequest, KickRequest, Opening, Partition, Presence, PresenceReport, WatchPartitionRequest,
+    WatchPresenceRequest, kick_request::Who,
 };
 use shardkeep_types::DaemonKind;
 use shardkeep_wire::{
@@ -161,6 +161,31 @@ async fn a_gateway_speaks_for_itself_only() {
     let refused = gateway.open_as("gateway-2", "world-1", gateway.opening(1, 0, 0)).await.unwrap_err();
     assert_eq!(refused.code(), Code::PermissionDenied);
     gateway.session_event(1, SessionChange::Left);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_claims_is_told_who_may_have_the_session() {
+    let mut cluster = Cluster::start().await;
+    let _world = cluster.world("world-1").await;
+    let mut gateways = Vec::new();
+    for name in ["gateway-1", "gateway-2", "gateway-3"] {
+        gateways.push(cluster.gateway(name, "world-1").await);
+    }
+    gateways[0].open_session("world-1", gateways[0].opening(1, 0, 0)).await.unwrap();
+    let claims = [(1, 1, vec![("gateway-1", 1)]), (2, 2, vec![("gateway-1", 1), ("gateway-2", 2)])];
+    for (at, from_epoch, expected) in claims {
+        let node = &gateways[at].node;
+        let claim = ClaimSessionRequest {
+            session: vec![1; 16],
+            from_epoch,
+            gateway: node.id().name.clone(),
+            used_key: vec![1; 32],
+            next_key: vec![10 + u8::try_from(at).unwrap(); 32],
+        };
+        let claimed = client_of(node, "world-1").await.claim_session(claim).await.unwrap().into_inner();
+        let holders = claimed.holders.iter().map(|it| (it.gateway.as_str(), it.session_epoch));
+        assert_eq!((claimed.session_epoch, holders.collect::<Vec<_>>()), (from_epoch + 1, expected));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
