@@ -91,8 +91,8 @@ pub async fn run(args: MyArgs) -> Result<()> {
         Command::AddSecondFactor => {
             println!("{}", account.begin_second_factor().await?.uri);
             let code = ask(&args, "Code of the authenticator")?;
-            account.confirm_second_factor(code.expose()).await?;
-            println!("from now on each login asks for a code");
+            let ended = account.confirm_second_factor(code.expose()).await?;
+            println!("from now on each login asks for a code; {ended} sessions ended");
         }
         Command::RemoveSecondFactor => {
             let code = ask(&args, "Another code of the authenticator")?;
@@ -127,9 +127,18 @@ async fn log_in(args: &MyArgs, config: &Config, password: &Secret<String>) -> Re
     match login::log_in(config, &args.zone, &args.account, password.expose()).await {
         Err(ClientError::Refused(refusal)) if refusal.code == ErrorCode::SecondFactor => {
             let code = ask(args, "Code of the authenticator")?;
-            let again =
-                login::log_in_with_code(config, &args.zone, &args.account, password.expose(), code.expose());
-            Ok(again.await?)
+            let log_in = async |codes: &Secret<String>| {
+                let (zone, account) = (&args.zone, &args.account);
+                login::log_in_with_code(config, zone, account, password.expose(), codes.expose()).await
+            };
+            match log_in(&code).await {
+                // Somebody knows the password, and has been guessing.
+                Err(ClientError::Refused(refusal)) if refusal.code == ErrorCode::TwoCodes => {
+                    eprintln!("{}", refusal.detail);
+                    Ok(log_in(&ask(args, "Two codes in a row")?).await?)
+                }
+                done => Ok(done?),
+            }
         }
         done => Ok(done?),
     }

@@ -199,10 +199,15 @@ def second_factor():
           "second factor")
     secret = b"12345678901234567890"
     show("secret", secret)
-    for seconds in (59, 1111111109, 2000000000):
+
+    def code(seconds):
         tag = hmac.new(secret, struct.pack(">Q", seconds // 30), hashlib.sha1).digest()
         number = struct.unpack_from(">I", tag, tag[-1] & 15)[0] & 0x7FFFFFFF
-        show(f"code at {seconds}", f"{number % 1_000_000:06}".encode())
+        return f"{number % 1_000_000:06}".encode()
+
+    for seconds in (59, 1111111109, 2000000000):
+        show(f"code at {seconds}", code(seconds))
+    show("two at 59", code(59 - 30) + code(59))
 
 
 def login(exchange):

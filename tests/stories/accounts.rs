@@ -4,11 +4,11 @@
 use anyhow::{Context as _, Result, ensure};
 use shardkeep_client::{
     ClientError, SessionEnd,
-    login::WorldSelect,
+    login::{self, WorldSelect},
     wire::payload::{ErrorCode, WorldStatus},
 };
 use shardkeep_stories::{Actor, PASSWORD, SOON, WORLD, log_in, shared};
-use shardkeep_testkit::Cluster;
+use shardkeep_testkit::{Authenticator, Cluster};
 use tokio::time::timeout;
 
 #[tokio::test]
@@ -44,6 +44,31 @@ async fn a_player_minds_the_own_account() -> Result<()> {
     ensure!(cluster.tool(&my("log-out"), "new").await?.contains("0 sessions ended"));
     let refused = cluster.tool(&my("log-out"), PASSWORD).await.expect_err("the old password");
     ensure!(refused.to_string().contains("DENIED"), "{refused}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn who_knows_the_password_keeps_no_owner_out() -> Result<()> {
+    let cluster = shared().await?;
+    let actor = Actor::enter(cluster, "owner").await?;
+    let name = actor.name.as_str();
+    let app = cluster.tool(&["account", "second-factor", name, "on"], "").await?;
+    let app = Authenticator::scan(&app).context("no app can read that")?;
+    ended_with(&actor, ErrorCode::Kicked).await?;
+    let config = shardkeep_stories::config(cluster)?;
+    let guess = async || {
+        code(login::log_in_with_code(&config, shardkeep_stories::ZONE, name, PASSWORD, "000 00").await)
+    };
+    let mut answer = guess().await;
+    while answer == Some(ErrorCode::WrongCode) {
+        answer = guess().await;
+    }
+    ensure!(answer == Some(ErrorCode::TwoCodes));
+
+    // One code, and when that is not enough two of them.
+    let dns = cluster.dns()?;
+    let my = ["my", "sessions", "--account", name, "--dns", dns.as_str(), "--password-stdin"];
+    cluster.tool(&my, &format!("{PASSWORD}\n{}\n{}\n", app.first(), app.two())).await?;
     Ok(())
 }
 

@@ -1,7 +1,7 @@
 //! The second factor: time-based one-time passwords (RFC 6238) as authenticator apps make them, by HMAC-SHA-1, with six
 //! digits and steps of 30 seconds. The clock is an argument; what was used before is the caller's to remember.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, ops::RangeInclusive};
 
 use aws_lc_rs::{constant_time::verify_slices_are_equal, hmac};
 
@@ -30,18 +30,35 @@ pub fn code(secret: &[u8], step: u64) -> String {
 /// The step whose code was typed: this one, or the one before or after it, for clocks that differ a little and people
 /// who type slowly. Spaces do not count.
 pub fn step_of(secret: &[u8], typed: &str, unix_ms: u64) -> Option<u64> {
-    let typed: String = typed.chars().filter(|c| !c.is_ascii_whitespace()).collect();
-    if typed.len() != DIGITS {
-        return None;
-    }
+    find(&without_spaces(typed), unix_ms, |step| code(secret, step))
+}
+
+/// The same for two codes in a row, one behind the other: the second is of one of those steps. They are guessed a
+/// million times as hard as one, so that wrong ones need not be counted.
+pub fn steps_of_two(secret: &[u8], typed: &str, unix_ms: u64) -> Option<RangeInclusive<u64>> {
+    let two = |last: u64| code(secret, last.saturating_sub(1)) + &code(secret, last);
+    let last = find(&without_spaces(typed), unix_ms, two)?;
+    Some(last.checked_sub(1)?..=last)
+}
+
+/// Whether as much was typed as two codes are long.
+pub fn are_two(typed: &str) -> bool {
+    without_spaces(typed).len() == 2 * DIGITS
+}
+
+fn find(typed: &str, unix_ms: u64, right: impl Fn(u64) -> String) -> Option<u64> {
     let now = step_at(unix_ms);
     let mut found = None;
     for step in [now.saturating_sub(1), now, now + 1] {
-        if verify_slices_are_equal(code(secret, step).as_bytes(), typed.as_bytes()).is_ok() {
+        if verify_slices_are_equal(right(step).as_bytes(), typed.as_bytes()).is_ok() {
             found = Some(step);
         }
     }
     found
+}
+
+fn without_spaces(typed: &str) -> String {
+    typed.chars().filter(|c| !c.is_ascii_whitespace()).collect()
 }
 
 /// What an authenticator app reads from a QR code. `issuer` and `account` become its label.
@@ -116,6 +133,24 @@ mod tests {
         for wrong in ["", "050472", "50471", "0504711", "05047a", "０５０４７１"] {
             assert_eq!(step_of(SECRET, wrong, now), None, "{wrong:?}");
         }
+    }
+
+    #[test]
+    fn two_codes_are_of_steps_in_a_row() {
+        let now = 1_111_111_111_000;
+        let at = step_at(now);
+        let [before, this, next] = [at - 1, at, at + 1].map(|step| code(SECRET, step));
+        assert_eq!((before.as_str(), this.as_str()), ("081804", "050471"));
+        assert_eq!(steps_of_two(SECRET, "081804 050471", now), Some(at - 1..=at));
+        assert_eq!(steps_of_two(SECRET, &format!("{this}{next}"), now), Some(at..=at + 1));
+        assert_eq!(steps_of_two(SECRET, "081804050471", now + 30_000), Some(at - 1..=at));
+        assert_eq!(steps_of_two(SECRET, "081804050471", now + 60_000), None);
+        for wrong in ["", "050471", "050471081804", "050471050471", "081804050472", "08180405047１"] {
+            assert_eq!(steps_of_two(SECRET, wrong, now), None, "{wrong:?}");
+        }
+        // There is no step before the first one.
+        assert_eq!(steps_of_two(SECRET, &code(SECRET, 0).repeat(2), 0), None);
+        assert!(are_two("081 804 050 471") && !are_two("081804"));
     }
 
     /// RFC 4648, section 10, and a secret as apps know it.

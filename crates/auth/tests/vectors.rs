@@ -127,6 +127,8 @@ fn codes_of_a_second_factor() {
         let code = totp::code(vector.get("secret"), totp::step_at(seconds * 1_000));
         assert_eq!(code.as_bytes(), vector.get(&format!("code at {seconds}")));
     }
+    let two = std::str::from_utf8(vector.get("two at 59")).unwrap();
+    assert_eq!(totp::steps_of_two(vector.get("secret"), two, 59_000), Some(0..=1));
 }
 
 #[test]

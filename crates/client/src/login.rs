@@ -22,7 +22,8 @@ use shardkeep_wire::{
         AccountSession, BeginSecondFactor, Challenge, ChangePassword, ConfirmSecondFactor, ErrorCode,
         Finished, GatewayOffer, Hello, ListSessions, LogOutEverywhere, LoggedOutEverywhere, NewAccount,
         PasswordChanged, Ping, Proof, Puzzle, Register, Registered, Registration, RemoveSecondFactor,
-        SecondFactor, SecondFactorBegun, SelectWorld, SessionList, Verified, Welcome, World, WorldList,
+        SecondFactor, SecondFactorBegun, SecondFactorConfirmed, SelectWorld, SessionList, Verified, Welcome,
+        World, WorldList,
     },
     preface::Service,
     seal::Suite,
@@ -66,8 +67,8 @@ pub async fn log_in(
     Err(last)
 }
 
-/// The same with a second factor: `code` is what the authenticator shows. Without one a server that wants it answers
-/// SECOND_FACTOR.
+/// The same with a second factor: `code` is what the authenticator shows; after TWO_CODES, two of them in a row. Without
+/// one a server that wants it answers SECOND_FACTOR.
 pub async fn log_in_with_code(
     config: &Config,
     zone: &str,
@@ -154,11 +155,10 @@ impl Door {
         let plaintext = Secret::new(wanted.encode_to_vec());
         let sealed = registration::seal(region, &preface, &fresh, plaintext.expose())
             .map_err(|_| ClientError::Imposter("that is no region's key"))?;
-        let request = Register { key: sealed.key.to_vec(), sealed: sealed.sealed };
-        self.connection.send(&[Message::request(opcode::REGISTER, FIRST_REQUEST, &request)]).await?;
-        let answer = reply(&mut self.connection, opcode::REGISTER, "Registered");
-        let answer = timeout(self.config.timing.handshake, answer).await;
-        let answer = answer.map_err(|_| ClientError::Timeout("the answer to the registration"))??;
+        let request = Register { key: sealed.key.to_vec(), sealed: sealed.sealed, puzzle: Vec::new() };
+        let within = self.config.timing.handshake;
+        let answer = timeout(within, self.say(opcode::REGISTER, request.encode_to_vec(), "Registered")).await;
+        let (_, answer) = answer.map_err(|_| ClientError::Timeout("the answer to the registration"))??;
         let registered: Registered = answer.decode()?;
         let opened = sealed.reply.open(&registered.sealed);
         let opened = opened.map_err(|_| ClientError::Imposter("it has not the region's key"))?;
@@ -179,7 +179,7 @@ impl Door {
             key_share: offer.as_ref().map(|offer| offer.public().to_vec()).unwrap_or_default(),
             puzzle: Vec::new(),
         };
-        let (hello, answer) = self.say_hello(&hello).await?;
+        let (hello, answer) = self.say(opcode::HELLO, hello.encode_to_vec(), "Challenge").await?;
 
         let mut transcript = Transcript::new(&self.connection.binding());
         transcript.add(&hello.to_bytes());
@@ -195,16 +195,20 @@ impl Door {
         })
     }
 
-    /// The `Hello` that the server took, and its `Challenge`. The puzzle is bound to the bytes of `Hello`, and its
-    /// answer stands behind them.
-    async fn say_hello(&mut self, hello: &Hello) -> Result<(Message, Message), ClientError> {
-        let unanswered = Bytes::from(hello.encode_to_vec());
-        let mut payload = unanswered.clone();
+    /// The request that the server took, and its answer. A puzzle is bound to the bytes of the request, and its answer
+    /// stands behind them.
+    async fn say(
+        &mut self,
+        opcode: u16,
+        unanswered: Vec<u8>,
+        waiting_for: &'static str,
+    ) -> Result<(Message, Message), ClientError> {
+        let mut payload = Bytes::from(unanswered.clone());
         for solved in 0..=PUZZLES {
-            let hello = Message::new(opcode::HELLO, Head::Request(FIRST_REQUEST), payload);
-            let answer = self.ask(&hello, solved > 0).await?;
-            if answer.opcode == opcode::HELLO {
-                return Ok((hello, answer));
+            let request = Message::new(opcode, Head::Request(FIRST_REQUEST), payload);
+            let answer = self.ask(&request, solved > 0, waiting_for).await?;
+            if answer.opcode == opcode {
+                return Ok((request, answer));
             }
             let Puzzle { token, bits } = answer.decode()?;
             let solving = tokio::task::spawn_blocking(move || puzzle::solve(&token, bits)).await;
@@ -215,25 +219,34 @@ impl Door {
         Err(ClientError::Imposter("it takes no answer to its puzzles"))
     }
 
-    /// A server may have hung up while its puzzle was solved: then the answer is as good on a new connection.
-    async fn ask(&mut self, hello: &Message, solved: bool) -> Result<Message, ClientError> {
-        match self.ask_here(hello).await {
-            Err(ClientError::Io(_)) if solved => {
+    /// A server may have hung up on a `Hello` while its puzzle was solved: then the answer is as good on a new connection.
+    async fn ask(
+        &mut self,
+        request: &Message,
+        solved: bool,
+        waiting_for: &'static str,
+    ) -> Result<Message, ClientError> {
+        match self.ask_here(request, waiting_for).await {
+            Err(ClientError::Io(_)) if solved && request.opcode == opcode::HELLO => {
                 self.connection = connect(&self.config, self.address).await?;
-                self.ask_here(hello).await
+                self.ask_here(request, waiting_for).await
             }
             done => done,
         }
     }
 
-    async fn ask_here(&mut self, hello: &Message) -> Result<Message, ClientError> {
-        self.connection.send(std::slice::from_ref(hello)).await?;
+    async fn ask_here(
+        &mut self,
+        request: &Message,
+        waiting_for: &'static str,
+    ) -> Result<Message, ClientError> {
+        self.connection.send(std::slice::from_ref(request)).await?;
         let answer = self.connection.next().await?;
-        let expected = matches!(answer.opcode, opcode::HELLO | opcode::PUZZLE);
+        let expected = answer.opcode == request.opcode || answer.opcode == opcode::PUZZLE;
         if expected && answer.head.request() == Some(FIRST_REQUEST) {
             Ok(answer)
         } else {
-            Err(ClientError::Unexpected { opcode: answer.opcode, waiting_for: "Challenge" })
+            Err(ClientError::Unexpected { opcode: answer.opcode, waiting_for })
         }
     }
 }
@@ -404,9 +417,11 @@ impl WorldSelect {
         Ok(self.ask(opcode::BEGIN_SECOND_FACTOR, &BeginSecondFactor {}).await?.decode()?)
     }
 
-    pub async fn confirm_second_factor(&mut self, code: &str) -> Result<(), ClientError> {
+    /// From now on logins need a code. What was opened without one ends; this connection stays.
+    pub async fn confirm_second_factor(&mut self, code: &str) -> Result<u32, ClientError> {
         let code = ConfirmSecondFactor { code: code.to_owned() };
-        self.ask(opcode::CONFIRM_SECOND_FACTOR, &code).await.map(drop)
+        let reply = self.ask(opcode::CONFIRM_SECOND_FACTOR, &code).await?;
+        Ok(reply.decode::<SecondFactorConfirmed>()?.sessions_ended)
     }
 
     pub async fn remove_second_factor(&mut self, code: &str) -> Result<(), ClientError> {

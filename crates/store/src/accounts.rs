@@ -78,7 +78,8 @@ pub struct Credentials {
     /// The store's own or the centre's, whichever lasts longer.
     pub ban: Ban,
     pub staff: bool,
-    pub second_factor: bool,
+    /// The secret of the one in force, as login stored it: also what tells it from another one.
+    pub second_factor: Option<Secret<Vec<u8>>>,
     pub proof: Proof,
 }
 
@@ -202,6 +203,17 @@ pub async fn raise_from(
     raise_by(database, raising!("", "id = $3 AND generation = $4", cause).bind(id.0).bind(from.0)).await
 }
 
+/// Raises the generation in this transaction, with what else it changes. `None`: no such account.
+async fn raise_in(tx: &mut Tx, id: AccountId, cause: &Cause) -> Result<Option<Raised>, Error> {
+    raised(tx.fetch_optional(raising!("", "id = $3", cause).bind(id.0)).await?)
+}
+
+/// Whether the player's session is still the account's last one; it stays so until this transaction ends.
+async fn still(tx: &mut Tx, of: Raised) -> Result<bool, Error> {
+    let select = sql("SELECT id FROM accounts WHERE id = $1 AND generation = $2 {for_update}");
+    Ok(tx.fetch_optional(select.bind(of.id.0).bind(of.generation.0)).await?.is_some())
+}
+
 /// Runs a statement of [`raising`]; again if another transaction was in the way.
 async fn raise_by(database: &Database, update: crate::Query) -> Result<Option<Raised>, Error> {
     raised(alone(database, &update).await?.into_iter().next())
@@ -218,7 +230,7 @@ pub async fn credentials_of(
 ) -> Result<Vec<Option<Credentials>>, Error> {
     let select = sql("SELECT r.place, id, generation, banned_until_ms, ban_reason, everywhere_until_ms, \
          everywhere_reason, staff, \
-         (SELECT COUNT(*) FROM second_factors WHERE account = accounts.id AND confirmed = 1), \
+         (SELECT secret FROM second_factors WHERE account = accounts.id AND confirmed = 1), \
          srp_group, salt, verifier FROM {rows} JOIN accounts ON accounts.name = r.name");
     let rows =
         Rows::new().ints("place", 0..names.len() as u64).texts("name", names.iter().map(AsRef::as_ref));
@@ -230,7 +242,7 @@ pub async fn credentials_of(
             generation: Generation(row.take()?),
             ban: take_ban(&mut row)?.or_longer(take_ban(&mut row)?),
             staff: row.take()?,
-            second_factor: row.take()?,
+            second_factor: row.take::<Option<Vec<u8>>>()?.map(Secret::new),
             proof: Proof { group: row.take()?, salt: row.take()?, verifier: Secret::new(row.take()?) },
         });
     }

@@ -1,14 +1,16 @@
 //! What tests need from outside: a whole cluster of real processes ([`Cluster`]); throwaway PostgreSQL and Redis
-//! servers on free ports, from the distribution's packages; and a registry for the tests of one daemon
-//! ([`StandInRegistry`]). The servers run as an unprivileged user, and end and vanish with the value that holds them,
+//! servers on free ports, from the distribution's packages; a registry for the tests of one daemon
+//! ([`StandInRegistry`]); and a player's [`Authenticator`]. The servers run as an unprivileged user, and end and vanish with the value that holds them,
 //! or with the test process, however it ends.
 
+mod authenticator;
 mod cluster;
 mod postgres;
 mod process;
 mod redis;
 mod registry;
 
+pub use authenticator::Authenticator;
 pub use cluster::{Announcement, Cluster, Ledger, Stores, binary};
 pub use postgres::Postgres;
 pub use redis::Redis;

@@ -28,7 +28,7 @@ use crate::{
     metrics::HOT,
     revocations::spoken,
     session::{Ending, Session},
-    tickets::{AdmitError, Ticket, Tickets},
+    tickets::{Ticket, Tickets},
 };
 
 /// Longest life of a ticket, whatever login asks.
@@ -60,10 +60,7 @@ impl Service {
         if self.core.sessions.len() + tickets.len() >= self.core.config.capacity {
             return Err(Status::resource_exhausted("the gateway is full"));
         }
-        tickets.admit(ticket_id(&admission.ticket_id)?, ticket, now).map_err(|error| match error {
-            AdmitError::Full => Status::resource_exhausted(error.to_string()),
-            AdmitError::Outdated => Status::failed_precondition(error.to_string()),
-        })
+        Ok(tickets.admit(ticket_id(&admission.ticket_id)?, ticket, now)?)
     }
 
     fn end_all(&self, sessions: &[Arc<Session>], code: u32, detail: &str) -> u32 {

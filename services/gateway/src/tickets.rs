@@ -8,6 +8,7 @@ use std::{
 
 use shardkeep_auth::Key;
 use shardkeep_types::{AccountId, Generation, TicketId, WorldId};
+use tonic::Status;
 
 /// Bound of the table; more admissions are refused, and login chooses another gateway.
 const MOST: usize = 65_536;
@@ -30,6 +31,16 @@ pub(crate) enum AdmitError {
     Full,
     #[error("a higher session generation of the account is known")]
     Outdated,
+}
+
+/// Login tells them apart: it looks for another gateway, or ends the connection.
+impl From<AdmitError> for Status {
+    fn from(error: AdmitError) -> Self {
+        match error {
+            AdmitError::Full => Self::resource_exhausted(error.to_string()),
+            AdmitError::Outdated => Self::failed_precondition(error.to_string()),
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -203,7 +214,8 @@ mod tests {
         tickets.revoke_account(AccountId(7), Generation(2), now);
         tickets.revoke_account(AccountId(7), Generation(1), now);
         assert!(tickets.key(ID, now).is_none());
-        assert_eq!(tickets.admit(ID, ticket(1, now), now), Err(AdmitError::Outdated));
+        let outdated = tickets.admit(ID, ticket(1, now), now).unwrap_err();
+        assert_eq!(Status::from(outdated).code(), tonic::Code::FailedPrecondition);
         tickets.admit(ID, ticket(2, now), now).unwrap();
         tickets.revoke(ID);
         assert_eq!((tickets.len(), tickets.by_account.len()), (0, 0));

@@ -30,8 +30,9 @@ use crate::{
     error::ban_detail,
     metrics, random,
     register::token_hash,
+    requests::FACTOR_ADDED,
     second_factor::Enrolment,
-    verifiers::keep,
+    verifiers::{Asks, Made, keep},
 };
 
 /// Accounts in one answer to List: by default, and at most.
@@ -62,6 +63,24 @@ impl AccountsService {
         found.ok_or_else(|| self.not_here(name, OF_REGIONS))
     }
 
+    /// Refuses what could never log in.
+    async fn proof(
+        &self,
+        name: &AccountName,
+        group: u32,
+        salt: Vec<u8>,
+        verifier: Vec<u8>,
+    ) -> Result<Proof, Status> {
+        let made = Made { name: name.clone(), group, salt, verifier };
+        keep(&self.door.pool, Asks::Operator, made).await.map_err(|error| match error {
+            LoginError::Crowded { .. } => Status::unavailable("too many log in at the moment"),
+            LoginError::Malformed(_) | LoginError::NothingInCommon(_) => {
+                Status::invalid_argument(error.to_string())
+            }
+            error => internal(error),
+        })
+    }
+
     /// An account that is not in this region's store.
     fn not_here(&self, name: &AccountName, hint: &str) -> Status {
         match &self.door.centre {
@@ -87,7 +106,7 @@ impl Accounts for AccountsService {
     async fn create(&self, request: Request<CreateRequest>) -> Result<Response<CreateReply>, Status> {
         let (operator, CreateRequest { name, group, salt, verifier }) = begin("create", request)?;
         let name = account_name(&name)?;
-        let proof = proof(&name, group, salt, verifier)?;
+        let proof = self.proof(&name, group, salt, verifier).await?;
         let id = authority::create(&self.door, &name, &proof).await.map_err(failed)?;
         let id = id.ok_or_else(|| Status::already_exists(format!("there is an account {name}")))?;
         shardkeep_daemon::event!("account_created", account = id.0, name = name.as_str(), operator);
@@ -100,7 +119,7 @@ impl Accounts for AccountsService {
     ) -> Result<Response<SetVerifierReply>, Status> {
         let (operator, SetVerifierRequest { name, group, salt, verifier }) = begin("set_verifier", request)?;
         let name = account_name(&name)?;
-        let proof = proof(&name, group, salt, verifier)?;
+        let proof = self.proof(&name, group, salt, verifier).await?;
         let cause = cause(ErrorCode::Kicked, "the password was changed");
         let told = authority::set_proof(&self.door, &name, &proof, &cause).await.map_err(failed)?;
         let told = told.ok_or_else(|| unknown(&name))?;
@@ -230,17 +249,19 @@ impl Accounts for AccountsService {
     ) -> Result<Response<SetSecondFactorReply>, Status> {
         let (operator, SetSecondFactorRequest { name, on }) = begin("set_second_factor", request)?;
         let name = account_name(&name)?;
+        let cause = cause(ErrorCode::Kicked, FACTOR_ADDED);
         if !on {
-            let id = authority::set_factor(&self.door, &name, None).await.map_err(failed)?;
-            let id = id.ok_or_else(|| unknown(&name))?;
+            let told = authority::set_factor(&self.door, &name, None, &cause).await.map_err(failed)?;
+            let id = told.ok_or_else(|| unknown(&name))?.id;
             shardkeep_daemon::event!("second_factor_removed", account = id.0, operator);
             return Ok(Response::new(SetSecondFactorReply::default()));
         }
         let enrolment = Enrolment::new(&self.door, name.as_str()).map_err(internal)?;
         let secret = Secret::new(enrolment.secret.to_vec());
-        let id = authority::set_factor(&self.door, &name, Some(&secret)).await.map_err(failed)?;
-        let id = id.ok_or_else(|| unknown(&name))?;
-        shardkeep_daemon::event!("second_factor_added", account = id.0, operator);
+        let told = authority::set_factor(&self.door, &name, Some(&secret), &cause).await.map_err(failed)?;
+        let told = told.ok_or_else(|| unknown(&name))?;
+        shardkeep_daemon::event!("second_factor_added", account = told.id.0, operator);
+        self.end_sessions(told.here, &cause).await;
         Ok(Response::new(SetSecondFactorReply { uri: enrolment.uri }))
     }
 
@@ -306,11 +327,6 @@ fn begin<T>(command: &'static str, request: Request<T>) -> Result<(String, T), S
 
 fn account_name(typed: &str) -> Result<AccountName, Status> {
     AccountName::normalise(typed).map_err(|error| Status::invalid_argument(error.to_string()))
-}
-
-/// Refuses what could never log in.
-fn proof(name: &AccountName, group: u32, salt: Vec<u8>, verifier: Vec<u8>) -> Result<Proof, Status> {
-    keep(name.clone(), group, salt, verifier).map_err(|error| Status::invalid_argument(error.to_string()))
 }
 
 /// A line that players read.

@@ -2,14 +2,14 @@
 //! otherwise the centre first, and then the region's copy. If the copy fails, it comes by the stream of changes; if
 //! the centre does not answer, nothing is changed here, and asking again settles what has become of it there.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, ops::RangeInclusive};
 
 use shardkeep_auth::AccountName;
 use shardkeep_store::{
     accounts::{
         self, Ban, Cause, Credentials, Proof, Raised,
         invitations::{self, Registered},
-        second_factor as factors,
+        second_factor::{self as factors, Factor, Wish},
     },
     central::Account,
 };
@@ -47,7 +47,8 @@ pub(crate) async fn create(
     }
 }
 
-/// Makes an account and uses an invitation of this region once; both or neither.
+/// Makes an account and uses an invitation of this region once; both or neither. If it stays unknown whether the account
+/// was made, the invitation is used: nobody gets two accounts for one.
 pub(crate) async fn register(
     door: &Door,
     invitation: &[u8; 32],
@@ -61,12 +62,19 @@ pub(crate) async fn register(
     if !invitations::take(database, invitation).await? {
         return Ok(Registered::NotInvited);
     }
-    let made = create(door, name, proof).await;
-    if let Ok(Some(id)) = made {
-        return Ok(Registered::As(id));
+    match create(door, name, proof).await {
+        Ok(Some(id)) => Ok(Registered::As(id)),
+        Ok(None) => {
+            invitations::give_back(database, invitation).await?;
+            Ok(Registered::NameTaken)
+        }
+        Err(error) => {
+            if let LoginError::Central(CentralError::Refused(_) | CentralError::Unknown) = error {
+                invitations::give_back(database, invitation).await?;
+            }
+            Err(error)
+        }
     }
-    invitations::give_back(database, invitation).await?;
-    made.map(|_| Registered::NameTaken)
 }
 
 /// A new password, by an operator. `None`: there is no such account.
@@ -96,13 +104,23 @@ pub(crate) async fn change_proof(
     let Some(centre) = &door.centre else {
         return Ok(accounts::change_proof(database, of.id, of.generation, proof, cause).await?);
     };
-    let here = accounts::by_id(database, of.id).await?;
-    let Some(here) = here.filter(|here| here.generation == of.generation) else { return Ok(None) };
-    // Who has stolen a session elsewhere, and is about to lose it, must not be quicker than the news of that.
-    let account = centre.set_proof(of.id, Some(here.central_version), proof).await?;
-    apply(door, &account).await?;
+    let Some(known) = known_version(door, of).await? else { return Ok(None) };
+    let account = centre.set_proof(of.id, Some(known), proof).await?;
+    go_on(door, of, &account).await
+}
+
+/// The version of the centre's account that this region knows, if the player's session is still the last one. Who has
+/// stolen a session elsewhere, and is about to lose it, must not be quicker than the news of that.
+async fn known_version(door: &Door, of: Raised) -> Result<Option<u64>, LoginError> {
+    let here = accounts::by_id(&door.database, of.id).await?;
+    Ok(here.filter(|here| here.generation == of.generation).map(|here| here.central_version))
+}
+
+/// The player has changed the account so that the generation rises; `None`: something else has raised it too.
+async fn go_on(door: &Door, of: Raised, account: &Account) -> Result<Option<Raised>, LoginError> {
+    apply(door, account).await?;
     // This change may have come by the stream before; nothing else may have.
-    let here = accounts::by_id(database, of.id).await?;
+    let here = accounts::by_id(&door.database, of.id).await?;
     let raised = Raised { id: of.id, generation: of.generation.next() };
     let ours = |here: &accounts::Account| {
         here.generation == raised.generation && here.central_version == account.version
@@ -115,52 +133,70 @@ pub(crate) async fn set_factor(
     door: &Door,
     name: &AccountName,
     factor: Option<&Secret<Vec<u8>>>,
-) -> Result<Option<AccountId>, LoginError> {
+    cause: &Cause,
+) -> Result<Option<Told>, LoginError> {
     let Some(centre) = &door.centre else {
         let Some(account) = accounts::by_name(&door.database, name.as_str()).await? else { return Ok(None) };
-        match factor {
+        let here = match factor {
             Some(secret) => {
                 let sealed = door.vault.seal(account.id, secret.expose())?;
-                factors::set(&door.database, account.id, &sealed).await?;
+                factors::set(&door.database, account.id, &sealed, cause).await?
             }
-            None => drop(factors::remove(&door.database, account.id).await?),
-        }
-        return Ok(Some(account.id));
+            None => {
+                factors::remove(&door.database, account.id).await?;
+                None
+            }
+        };
+        return Ok(Some(Told { id: account.id, here }));
     };
     let Some(id) = id_of(centre, name).await? else { return Ok(None) };
     let account = centre.set_factor(id, None, factor).await?;
-    copy_if_active(door, &account).await.map(|told| Some(told.id))
+    copy_if_active(door, &account).await.map(Some)
 }
 
-/// The player has given the first code of a new second factor: it is in force. Without a centre the code itself does
-/// that.
+/// The player has given the first code of the second factor that was begun, whose `secret` this is: it is in force, and
+/// whoever is here by the password alone is not any longer.
 pub(crate) async fn confirm_factor(
     door: &Door,
-    id: AccountId,
+    of: Raised,
+    factor: &Factor,
     secret: &Secret<Vec<u8>>,
-) -> Result<(), LoginError> {
-    let Some(centre) = &door.centre else { return Ok(()) };
-    change_factor(door, centre, id, Some(secret)).await
-}
-
-/// The player has none any more.
-pub(crate) async fn remove_factor(door: &Door, id: AccountId) -> Result<(), LoginError> {
-    match &door.centre {
-        None => drop(factors::remove(&door.database, id).await?),
-        Some(centre) => change_factor(door, centre, id, None).await?,
+    step: u64,
+    cause: &Cause,
+) -> Result<Wish<Raised>, LoginError> {
+    let database = &door.database;
+    let Some(centre) = &door.centre else {
+        return Ok(factors::confirm(database, of, &factor.secret, step, cause).await?);
+    };
+    // Before the code is used up: what changes the factor after that is newer than this version.
+    let Some(known) = known_version(door, of).await? else { return Ok(Wish::Passed) };
+    match factors::use_up(database, of, factor, &(step..=step)).await? {
+        Wish::Done(()) => {}
+        Wish::Passed => return Ok(Wish::Passed),
+        Wish::Otherwise => return Ok(Wish::Otherwise),
     }
-    Ok(())
+    let account = centre.set_factor(of.id, Some(known), Some(secret)).await?;
+    Ok(go_on(door, of, &account).await?.map_or(Wish::Passed, Wish::Done))
 }
 
-async fn change_factor(
+/// The player has given right codes of the second factor and has none any more.
+pub(crate) async fn remove_factor(
     door: &Door,
-    centre: &Centre,
-    id: AccountId,
-    factor: Option<&Secret<Vec<u8>>>,
-) -> Result<(), LoginError> {
-    let here = accounts::by_id(&door.database, id).await?.ok_or(LoginError::Displaced)?;
-    let account = centre.set_factor(id, Some(here.central_version), factor).await?;
-    apply(door, &account).await.map(drop)
+    of: Raised,
+    factor: &Factor,
+    steps: &RangeInclusive<u64>,
+) -> Result<Wish, LoginError> {
+    let database = &door.database;
+    let Some(centre) = &door.centre else {
+        return Ok(factors::give_up(database, of, &factor.secret, steps).await?);
+    };
+    let Some(known) = known_version(door, of).await? else { return Ok(Wish::Passed) };
+    let used = factors::use_up(database, of, factor, steps).await?;
+    if used == Wish::Done(()) {
+        let account = centre.set_factor(of.id, Some(known), None).await?;
+        apply(door, &account).await?;
+    }
+    Ok(used)
 }
 
 /// A ban in all regions, or its end by [`Ban::default`]. `None`: no such account.

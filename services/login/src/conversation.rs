@@ -65,12 +65,13 @@ pub(crate) fn answering(request: &Message) -> impl FnOnce(LoginError) -> End + '
     move |error| End { error, request: request.head.request() }
 }
 
-/// The whole conversation. It always ends with a reason.
+/// The whole conversation. It always ends with a reason. The place stays with the caller, who still has the connection to
+/// close.
 pub(crate) async fn converse(
     connection: &mut Connection,
     door: &Door,
     drain: &Drain,
-    place: Held,
+    place: &mut Option<Held>,
     upgrade: Option<&Upgrade>,
 ) -> Result<Infallible, End> {
     let begun = Instant::now();
@@ -79,7 +80,7 @@ pub(crate) async fn converse(
     let (service, preface) = preface.inspect_err(|error| metrics::login(connection.lane(), error.label()))?;
     if service == Service::Update {
         // It takes a place of the update service instead.
-        drop(place);
+        drop(place.take());
         return Ok(update::serve(connection, &door.patches, &drain.begun).await?);
     }
     let logged_on = Box::pin(handshake::run(connection, door, &preface, begun)).await;
@@ -89,7 +90,9 @@ pub(crate) async fn converse(
         metrics::throttled(limit);
     }
     let select = logged_on?;
-    place.keep();
+    if let Some(place) = place {
+        place.keep();
+    }
     world_list(connection, door, select, drain).await
 }
 
@@ -138,6 +141,7 @@ async fn world_list(
                 changed.map_err(|_| LoginError::Internal("the world list ended"))?;
                 push(connection, &mut worlds, &select)?;
             }
+            () = select.outlived() => return Err(select.passed(door).await?.into()),
             () = sleep_until(wake.into()) => {}
             () = &mut drained => return Err(LoginError::Draining.into()),
         }

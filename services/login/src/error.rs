@@ -53,6 +53,11 @@ pub(crate) enum LoginError {
     CodeNeeded,
     #[error("that is not the code, or it was used already")]
     WrongCode,
+    #[error("those are not two codes in a row, or one of them was used already")]
+    WrongCodes,
+    /// Of one code alone nothing is said for a while.
+    #[error("too many wrong codes: give two in a row, the one that is shown now and behind it the next")]
+    TwoCodesNeeded { wait: Duration },
     #[error("somebody is logged in to this account")]
     AlreadyLoggedIn { wait: Duration },
     /// It makes no sense as things are.
@@ -104,7 +109,8 @@ impl LoginError {
             Self::Banned { .. } => "banned",
             Self::Displaced => "displaced",
             Self::CodeNeeded => "code_needed",
-            Self::WrongCode => "wrong_code",
+            Self::WrongCode | Self::WrongCodes => "wrong_code",
+            Self::TwoCodesNeeded { .. } => "two_codes_needed",
             Self::AlreadyLoggedIn { .. } => "already_logged_in",
             Self::Refused(_) => "refused",
             Self::Throttled { .. } => "throttled",
@@ -152,7 +158,8 @@ impl LoginError {
             }
             Self::Displaced => plainly(ErrorCode::Displaced),
             Self::CodeNeeded => plainly(ErrorCode::SecondFactor),
-            Self::WrongCode => plainly(ErrorCode::WrongCode),
+            Self::WrongCode | Self::WrongCodes => plainly(ErrorCode::WrongCode),
+            Self::TwoCodesNeeded { wait } => again(ErrorCode::TwoCodes, *wait),
             Self::AlreadyLoggedIn { wait } => again(ErrorCode::AlreadyLoggedIn, *wait),
             Self::Refused(_) => plainly(ErrorCode::Refused),
             Self::Throttled { wait, .. } => again(ErrorCode::Throttled, *wait),

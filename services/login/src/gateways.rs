@@ -16,7 +16,7 @@ use shardkeep_store::{
     accounts::{Cause, Raised, generations},
 };
 use shardkeep_types::{AccountId, DaemonKind, Generation, TicketId};
-use tonic::{Request, Response, Status, transport::Channel};
+use tonic::{Code, Request, Response, Status, transport::Channel};
 use tracing::warn;
 
 use crate::{gathered::Failed, metrics};
@@ -57,6 +57,14 @@ struct Offered {
 struct Answered {
     admitted: Admitted,
     generation: Result<Option<Generation>, Failed>,
+}
+
+/// Why a gateway does not take a ticket.
+pub(crate) enum Refused {
+    /// It knows of a higher generation of the account.
+    Outdated,
+    /// It has no room, or does not answer: another one may.
+    Away(Status),
 }
 
 /// What the gateways know of an account.
@@ -106,10 +114,14 @@ impl Gateways {
         &self,
         gateway: &Instance,
         ticket: Admission,
-    ) -> Result<Result<Option<Generation>, Failed>, Status> {
-        let Answered { admitted, generation } = self.admissions.ask(&gateway.grpc_address, ticket).await?;
-        outcome(admitted.code, &admitted.detail)?;
-        Ok(generation)
+    ) -> Result<Result<Option<Generation>, Failed>, Refused> {
+        let asked = self.admissions.ask(&gateway.grpc_address, ticket).await;
+        let Answered { admitted, generation } = asked.map_err(Refused::Away)?;
+        match outcome(admitted.code, &admitted.detail) {
+            Ok(()) => Ok(generation),
+            Err(status) if status.code() == Code::FailedPrecondition => Err(Refused::Outdated),
+            Err(status) => Err(Refused::Away(status)),
+        }
     }
 
     /// Voids a ticket. If the gateway cannot be asked the ticket ends by its age.

@@ -15,7 +15,7 @@ use crate::{
     connection::Connection,
     conversation::{End, answering, refuse_request},
     door::Door,
-    logon::{Checked, Logon, New},
+    logon::{Checked, Entered, Logon, New},
     register,
     select::WorldSelect,
 };
@@ -38,26 +38,30 @@ pub(crate) async fn run(
 ) -> Result<WorldSelect, End> {
     let deadline = (begun + HANDSHAKE_WITHIN).into();
     let greeted = timeout_at(deadline, logon(connection, door, preface, begun)).await;
-    let (checked, finished) =
+    let (mut checked, mut last) =
         greeted.unwrap_or_else(|_| Err(LoginError::Timeout("finish the handshake").into()))?;
-    let last = if checked.needs_code() {
-        let looking = timeout(door.config.code_within, code(connection, door, &checked, &finished));
-        looking.await.unwrap_or_else(|_| Err(LoginError::Timeout("give a code").into()))?
-    } else {
-        finished
+    let (select, welcome) = loop {
+        if checked.needs_code() {
+            let looking = timeout(door.config.code_within, code(connection, door, &mut checked, &last));
+            last = looking.await.unwrap_or_else(|_| Err(LoginError::Timeout("give a code").into()))?;
+        }
+        match checked.enter(door, &last).await.map_err(answering(&last))? {
+            Entered::In(select, welcome) => break (*select, welcome),
+            Entered::CodeNeeded(again) => checked = *again,
+        }
     };
-    let (select, welcome) = checked.enter(door, &last).await.map_err(answering(&last))?;
     // Goes with the world list.
     connection.queue(&welcome)?;
     connection.enter(Phase::LoginWelcome);
     Ok(select)
 }
 
-/// Asks for a code until it is right; the message that the welcome answers.
+/// Asks for a code until it is right; the message that the welcome answers. Who gives two has one try, so that each guess
+/// costs a whole login.
 async fn code(
     connection: &mut Connection,
     door: &Door,
-    checked: &Logon<Checked>,
+    checked: &mut Logon<Checked>,
     asked: &Message,
 ) -> Result<Message, End> {
     refuse_request(connection, asked, &LoginError::CodeNeeded)?;
@@ -67,7 +71,7 @@ async fn code(
         let given = connection.receive().await?;
         match checked.code(door, &given).await {
             Ok(()) => return Ok(given),
-            Err(error @ LoginError::WrongCode) if tries < CODES => {
+            Err(error @ (LoginError::WrongCode | LoginError::TwoCodesNeeded { .. })) if tries < CODES => {
                 refuse_request(connection, &given, &error)?;
             }
             Err(error) => return Err(answering(&given)(error)),
@@ -106,7 +110,7 @@ async fn logon(
 
 /// The `Hello` that may pass: under load, one that brings the answer to a puzzle. Who has nothing else to offer than
 /// wrong answers is not listened to for long, and when connections are scarce not even until the first: a solved
-/// puzzle is as good on another connection. A client may register before it greets.
+/// puzzle is as good on another connection. A client may register before it greets, and works for that as well.
 async fn greeting(
     connection: &mut Connection,
     door: &Door,
@@ -115,17 +119,20 @@ async fn greeting(
 ) -> Result<Message, End> {
     let mut puzzles = 0;
     while puzzles < PUZZLES {
-        let hello = connection.receive().await?;
-        if hello.opcode == opcode::REGISTER {
-            let reply = register::answer(door, logon.origin(), preface, &hello).await;
-            connection.send(&reply.map_err(answering(&hello))?).await?;
-            continue;
-        }
-        let Some(puzzle) = logon.puzzle(door, &hello).map_err(answering(&hello))? else { return Ok(hello) };
-        connection.send(&puzzle).await?;
-        puzzles += 1;
-        if door.crowd.load() > SCARCE {
-            break;
+        let request = connection.receive().await?;
+        let registers = request.opcode == opcode::REGISTER;
+        if let Some(puzzle) = logon.puzzle(door, &request).map_err(answering(&request))? {
+            connection.send(&puzzle).await?;
+            puzzles += 1;
+            // What registers is sealed to this connection, and worth nothing on another.
+            if door.crowd.load() > SCARCE && !registers {
+                break;
+            }
+        } else if registers {
+            let reply = register::answer(door, connection.peer().ip(), preface, &request).await;
+            connection.send(&reply.map_err(answering(&request))?).await?;
+        } else {
+            return Ok(request);
         }
     }
     Err(LoginError::Puzzled.into())

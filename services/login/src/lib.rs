@@ -11,6 +11,7 @@ mod conversation;
 mod door;
 mod error;
 mod evenly;
+mod floors;
 mod gateways;
 mod gathered;
 mod groups;

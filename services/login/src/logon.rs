@@ -34,7 +34,7 @@ use crate::{
     presence,
     queue::Ask,
     random, second_factor,
-    select::WorldSelect,
+    select::{Visitor, WorldSelect},
     worlds::Viewer,
 };
 
@@ -73,13 +73,25 @@ pub(crate) struct Checked {
     chain: Chain,
     name: AccountName,
     account: Credentials,
+    /// The second factor of which a code was right.
+    verified: Option<Secret<Vec<u8>>>,
+}
+
+impl Checked {
+    /// The second factor of which a code is still to be given.
+    fn missing(&self) -> Option<&Secret<Vec<u8>>> {
+        self.account.second_factor.as_ref().filter(|factor| self.verified.as_ref() != Some(factor))
+    }
+}
+
+/// What becomes of a client that is who it says.
+pub(crate) enum Entered {
+    In(Box<WorldSelect>, Message),
+    /// A second factor has come into force meanwhile.
+    CodeNeeded(Box<Logon<Checked>>),
 }
 
 impl<S> Logon<S> {
-    pub(crate) fn origin(&self) -> Origin {
-        self.origin
-    }
-
     fn then<T>(self, state: T) -> Logon<T> {
         Logon {
             address: self.address,
@@ -293,75 +305,76 @@ impl Logon<Proven> {
         }
         let Self { address, origin, transcript, begun, until, state } = self;
         let Proven { keys, name, account, .. } = state;
-        let state = Checked { chain: keys.chain, name, account };
+        let state = Checked { chain: keys.chain, name, account, verified: None };
         Ok(Logon { address, origin, transcript, begun, until, state })
     }
 }
 
 impl Logon<Checked> {
     pub(crate) fn needs_code(&self) -> bool {
-        self.state.account.second_factor
+        self.state.missing().is_some()
     }
 
     /// Looks at a code; wrong ones leave everything as it is.
-    pub(crate) async fn code(&self, door: &Door, message: &Message) -> Result<(), LoginError> {
+    pub(crate) async fn code(&mut self, door: &Door, message: &Message) -> Result<(), LoginError> {
         let SecondFactor { code } = decode(message)?;
-        second_factor::check(door, self.state.account.id, &code).await
+        let factor = self.state.missing().ok_or(LoginError::Internal("no code is missing"))?.clone();
+        second_factor::verify(door, self.state.account.id, &factor, &code).await?;
+        self.state.verified = Some(factor);
+        Ok(())
     }
 
     /// Raises the account's generation: from here on this login is the account's, and every other one is displaced.
     /// The welcome answers `message`. What else it says is asked for meanwhile.
-    pub(crate) async fn enter(
-        self,
-        door: &Door,
-        message: &Message,
-    ) -> Result<(WorldSelect, Message), LoginError> {
-        let Checked { chain, name, account } = self.state;
-        let (address, staff) = (self.address, account.staff);
-        let id = account.id;
-        let raised = raise(door, &name, account, address);
+    pub(crate) async fn enter(mut self, door: &Door, message: &Message) -> Result<Entered, LoginError> {
+        let (address, id) = (self.address, self.state.account.id);
+        // Before the generation is raised, so that nothing falls between.
+        let floor = door.revocations.here.watch(id);
+        let raised = raise(door, &mut self.state, address);
         let known = async { tokio::join!(door.known.play_time_left(id), door.known.characters(id)) };
         let (entered, (play_time_left_ms, characters)) = tokio::join!(raised, known);
-        let entered = entered?;
+        let Some(entered) = entered? else { return Ok(Entered::CodeNeeded(Box::new(self))) };
+        let Checked { chain, name, account, .. } = self.state;
         let lease = door.hold_lease(entered);
         let generation = entered.generation;
         let welcome = Welcome { account_id: id.0, play_time_left_ms };
         metrics::welcomed(self.begun.elapsed());
         shardkeep_daemon::event!("login", account = id.0, name = name.as_str(), generation = generation.0, %address);
-        let viewer = Viewer { staff, characters: characters.unwrap_or_default() };
-        let select = WorldSelect::new(entered, name, chain, viewer, lease);
-        Ok((select, answer(message, &welcome)?))
+        let viewer = Viewer { staff: account.staff, characters: characters.unwrap_or_default() };
+        let visitor = Visitor { account: entered, name, address, floor, viewer };
+        let select = WorldSelect::new(visitor, chain, lease);
+        Ok(Entered::In(Box::new(select), answer(message, &welcome)?))
     }
 }
 
-/// Compare-and-set: if another login, a ban or a new password came between, look again.
-async fn raise(
-    door: &Door,
-    name: &AccountName,
-    mut account: Credentials,
-    address: IpAddr,
-) -> Result<Raised, LoginError> {
+/// Compare-and-set: if another login, a ban, a new password or a second factor came between, look again. `None`: a code
+/// is needed for that.
+async fn raise(door: &Door, state: &mut Checked, address: IpAddr) -> Result<Option<Raised>, LoginError> {
     let leases = door.lease().is_some();
     for _ in 0..RACES {
+        if state.missing().is_some() {
+            return Ok(None);
+        }
+        let account = &state.account;
         let present = Raised { id: account.id, generation: account.generation };
         if leases && let Some(wait) = presence::occupied(door, present).await? {
             shardkeep_daemon::event!("login_refused", account = account.id.0, reason = "logged in already", %address);
             return Err(LoginError::AlreadyLoggedIn { wait });
         }
         if let Some(entered) = door.gathered.log_in(present).await? {
-            return Ok(entered);
+            return Ok(Some(entered));
         }
-        let now = door.gathered.credentials(name.as_str()).await?.ok_or(LoginError::Denied)?;
+        let now = door.gathered.credentials(state.name.as_str()).await?.ok_or(LoginError::Denied)?;
         if now.proof != account.proof {
             return Err(LoginError::Denied);
         }
         check_ban(now.id, &now.ban, address)?;
-        account = now;
+        state.account = now;
     }
     Err(LoginError::Busy("logins of this account"))
 }
 
-fn decode<P: Default + prost::Message>(message: &Message) -> Result<P, LoginError> {
+pub(crate) fn decode<P: Default + prost::Message>(message: &Message) -> Result<P, LoginError> {
     Ok(message.decode().map_err(shardkeep_wire::WireError::from)?)
 }
 

@@ -21,13 +21,15 @@ pub(crate) struct Pool {
     patience: Duration,
 }
 
-/// Which of a login's two jobs; they cost differently.
+/// One of a login's two jobs, or what a new password costs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Job {
     /// One power of `g`, from its table.
     Challenge,
     /// Two powers of any base.
     Proof,
+    /// Three powers of a new verifier, by squaring.
+    Keep,
 }
 
 impl Job {
@@ -40,7 +42,7 @@ impl Job {
             Group::Bits4096 => 16,
         };
         match self {
-            Self::Challenge => exponentiation / 2,
+            Self::Challenge | Self::Keep => exponentiation / 2,
             Self::Proof => exponentiation * 2,
         }
     }

@@ -1,5 +1,7 @@
 //! Accounts that players make themselves: sealed to the region's key, by the rule of the settings.
 
+use std::{net::IpAddr, time::Instant};
+
 use aws_lc_rs::digest;
 use prost::Message as _;
 use shardkeep_auth::{AccountName, Binding};
@@ -11,30 +13,36 @@ use shardkeep_wire::{
     payload::{self, NewAccount, Registration},
 };
 
-use crate::{LoginError, authority, config::Registrations, door::Door, logon, metrics, verifiers::keep};
+use crate::{
+    LoginError, authority,
+    config::Registrations,
+    door::Door,
+    logon, metrics,
+    verifiers::{Asks, Made, keep},
+};
 
 /// The answer to `Register`.
 pub(crate) async fn answer(
     door: &Door,
-    origin: Origin,
+    address: IpAddr,
     preface: &Binding,
     message: &Message,
 ) -> Result<Message, LoginError> {
-    let registered = register(door, origin, preface, message).await;
+    let registered = register(door, address, preface, message).await;
     metrics::registration(registered.as_ref().map_or_else(LoginError::label, |_| "ok"));
     registered
 }
 
 async fn register(
     door: &Door,
-    origin: Origin,
+    address: IpAddr,
     preface: &Binding,
     message: &Message,
 ) -> Result<Message, LoginError> {
     if door.config.registration == Registrations::Closed {
         return Err(LoginError::Refused("accounts can not be registered here"));
     }
-    door.registrations.begin(origin, std::time::Instant::now()).map_err(|error| match error {
+    door.registrations.begin(Origin::of(address), Instant::now()).map_err(|error| match error {
         LoginError::Throttled { wait, .. } => LoginError::Throttled { limit: "registrations", wait },
         other => other,
     })?;
@@ -48,13 +56,15 @@ async fn register(
         .map_err(|_| LoginError::Malformed("what is sealed in Register is no Registration"))?;
     let name = AccountName::normalise(&wanted.account)
         .map_err(|_| LoginError::Malformed("that is no account name"))?;
-    let proof = keep(name.clone(), wanted.group, wanted.salt, wanted.verifier)?;
+    let Registration { group, salt, verifier, token, .. } = wanted;
+    let made = Made { name: name.clone(), group, salt, verifier };
+    let proof = keep(&door.pool, Asks::Anybody(address), made).await?;
 
     let made = match door.config.registration {
         Registrations::Open => {
             authority::create(door, &name, &proof).await?.map_or(Registered::NameTaken, Registered::As)
         }
-        _ => authority::register(door, &token_hash(&wanted.token), &name, &proof).await?,
+        _ => authority::register(door, &token_hash(&token), &name, &proof).await?,
     };
     let id = match made {
         Registered::As(id) => id,

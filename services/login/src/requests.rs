@@ -1,9 +1,12 @@
 //! What a player may ask about the own account while the world list is open: where it is logged in, to end that, a
 //! new password, a second factor. The connection that asks goes on.
 
-use shardkeep_store::accounts::{self, Raised, second_factor as factors};
+use shardkeep_store::accounts::{
+    self, Raised,
+    second_factor::{self as factors, Wish},
+};
 use shardkeep_wire::{
-    Message, WireError, opcode,
+    Message, opcode,
     payload::{
         AccountSession, ChangePassword, ConfirmSecondFactor, ErrorCode, LoggedOutEverywhere, PasswordChanged,
         RemoveSecondFactor, SecondFactorBegun, SecondFactorConfirmed, SecondFactorRemoved, SessionList,
@@ -13,17 +16,24 @@ use shardkeep_wire::{
 use crate::{
     LoginError, authority,
     door::{Door, cause},
-    logon,
+    logon::{self, decode},
     second_factor::{self, Enrolment},
     select::WorldSelect,
-    verifiers::keep,
+    verifiers::{Asks, Made, keep},
 };
+
+/// What those are told who came by the password alone.
+pub(crate) const FACTOR_ADDED: &str = "a second factor was added";
 
 pub(crate) async fn answer(
     door: &Door,
     select: &mut WorldSelect,
     message: &Message,
 ) -> Result<Message, LoginError> {
+    // What changes something compares the generation itself.
+    if !select.is_current(door).await? {
+        return Err(select.passed(door).await?);
+    }
     match message.opcode {
         opcode::LIST_SESSIONS => logon::answer(message, &sessions(door, select).await),
         opcode::LOG_OUT_EVERYWHERE => logon::answer(message, &log_out(door, select).await?),
@@ -32,25 +42,10 @@ pub(crate) async fn answer(
         }
         opcode::BEGIN_SECOND_FACTOR => logon::answer(message, &begin(door, select).await?),
         opcode::CONFIRM_SECOND_FACTOR => {
-            let ConfirmSecondFactor { code } = decode(message)?;
-            second_factor::check(door, select.account(), &code).await?;
-            shardkeep_daemon::event!(
-                "second_factor_added",
-                account = select.account().0,
-                operator = "the player"
-            );
-            logon::answer(message, &SecondFactorConfirmed {})
+            logon::answer(message, &confirm(door, select, decode(message)?).await?)
         }
         opcode::REMOVE_SECOND_FACTOR => {
-            let RemoveSecondFactor { code } = decode(message)?;
-            second_factor::check(door, select.account(), &code).await?;
-            authority::remove_factor(door, select.account()).await?;
-            shardkeep_daemon::event!(
-                "second_factor_removed",
-                account = select.account().0,
-                operator = "the player"
-            );
-            logon::answer(message, &SecondFactorRemoved {})
+            logon::answer(message, &give_up(door, select, decode(message)?).await?)
         }
         _ => Err(LoginError::Internal("the opcode table knows a request that nobody answers")),
     }
@@ -83,7 +78,8 @@ async fn change_password(
     change: ChangePassword,
 ) -> Result<PasswordChanged, LoginError> {
     let ChangePassword { group, salt, verifier } = change;
-    let proof = keep(select.name().clone(), group, salt, verifier)?;
+    let made = Made { name: select.name().clone(), group, salt, verifier };
+    let proof = keep(&door.pool, Asks::Owner(select.address()), made).await?;
     let cause = cause(ErrorCode::Kicked, "the password was changed");
     let raised = authority::change_proof(door, select.raised(), &proof, &cause).await?;
     let raised = select.go_on_as(door, raised).await?;
@@ -91,15 +87,36 @@ async fn change_password(
     Ok(PasswordChanged { sessions_ended: door.end_sessions(raised, &cause).await })
 }
 
-async fn begin(door: &Door, select: &WorldSelect) -> Result<SecondFactorBegun, LoginError> {
+async fn begin(door: &Door, select: &mut WorldSelect) -> Result<SecondFactorBegun, LoginError> {
     let enrolment = Enrolment::new(door, select.name().as_str())?;
     let stored = enrolment.stored(door, select.account())?;
-    if !factors::begin(&door.database, select.account(), &stored).await? {
-        return Err(LoginError::Refused("a second factor is in force; remove it first"));
+    match factors::begin(&door.database, select.raised(), &stored).await? {
+        Wish::Done(()) => Ok(SecondFactorBegun { secret: enrolment.secret.to_vec(), uri: enrolment.uri }),
+        Wish::Passed => Err(select.passed(door).await?),
+        Wish::Otherwise => Err(LoginError::Refused("a second factor is in force; remove it first")),
     }
-    Ok(SecondFactorBegun { secret: enrolment.secret.to_vec(), uri: enrolment.uri })
 }
 
-fn decode<P: Default + prost::Message>(message: &Message) -> Result<P, LoginError> {
-    Ok(message.decode().map_err(WireError::from)?)
+async fn confirm(
+    door: &Door,
+    select: &mut WorldSelect,
+    ConfirmSecondFactor { code }: ConfirmSecondFactor,
+) -> Result<SecondFactorConfirmed, LoginError> {
+    let cause = cause(ErrorCode::Kicked, FACTOR_ADDED);
+    let raised = second_factor::confirm(door, select.raised(), &code, &cause).await?;
+    let raised = select.go_on_as(door, raised).await?;
+    shardkeep_daemon::event!("second_factor_added", account = raised.id.0, operator = "the player");
+    Ok(SecondFactorConfirmed { sessions_ended: door.end_sessions(raised, &cause).await })
+}
+
+async fn give_up(
+    door: &Door,
+    select: &mut WorldSelect,
+    RemoveSecondFactor { code }: RemoveSecondFactor,
+) -> Result<SecondFactorRemoved, LoginError> {
+    if second_factor::give_up(door, select.raised(), &code).await?.is_none() {
+        return Err(select.passed(door).await?);
+    }
+    shardkeep_daemon::event!("second_factor_removed", account = select.account().0, operator = "the player");
+    Ok(SecondFactorRemoved {})
 }

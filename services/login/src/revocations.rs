@@ -33,6 +33,7 @@ use tracing::debug;
 
 use crate::{
     door::Door,
+    floors::Floors,
     maintenance::{Closed, Closures},
     metrics,
     outage::Outage,
@@ -63,6 +64,8 @@ type List = Arc<Vec<Revocation>>;
 
 pub(crate) struct Revocations {
     followers: broadcast::Sender<List>,
+    /// Connections to this replica hear of it too.
+    pub(crate) here: Arc<Floors>,
     /// What was told lately, so that looking back repeats nothing.
     told: Mutex<ToldLately>,
     /// Looks leave out the logins of this one, which are told when they happen.
@@ -120,6 +123,7 @@ impl Revocations {
     pub(crate) fn new(process: Process) -> Self {
         Self {
             followers: broadcast::Sender::new(BACKLOG),
+            here: Arc::default(),
             told: Mutex::default(),
             process,
             doubted: Mutex::default(),
@@ -152,6 +156,7 @@ impl Revocations {
         self.told.lock().note(&mut found, now);
         if !found.is_empty() {
             metrics::revocations(found.len());
+            self.here.raise(&found);
             // Nobody may follow at the moment: who comes says what it holds.
             let _ = self.followers.send(Arc::new(found));
         }

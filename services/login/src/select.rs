@@ -1,6 +1,8 @@
 //! After the welcome: the player looks at the world list and selects, as often as they like; each selection moves
 //! one ticket to a gateway and voids the one before.
 
+use std::net::IpAddr;
+
 use shardkeep_auth::{
     AccountName,
     ticket::{Chain, Ticket},
@@ -15,6 +17,8 @@ use tracing::warn;
 use crate::{
     LoginError,
     door::Door,
+    floors::Floor,
+    gateways::Refused,
     gathered::Failed,
     metrics,
     presence::Lease,
@@ -25,7 +29,11 @@ use crate::{
 pub(crate) struct WorldSelect {
     account: AccountId,
     name: AccountName,
+    /// Of the client.
+    address: IpAddr,
     generation: Generation,
+    /// Tells when that has passed.
+    floor: Floor,
     chain: Chain,
     viewer: Viewer,
     /// Keeps others out, where the settings say so.
@@ -37,20 +45,28 @@ pub(crate) struct WorldSelect {
     selected: bool,
 }
 
+/// Who has logged in.
+pub(crate) struct Visitor {
+    pub(crate) account: Raised,
+    pub(crate) name: AccountName,
+    pub(crate) address: IpAddr,
+    pub(crate) floor: Floor,
+    pub(crate) viewer: Viewer,
+}
+
 impl WorldSelect {
-    pub(crate) fn new(
-        account: Raised,
-        name: AccountName,
-        chain: Chain,
-        viewer: Viewer,
-        lease: Option<Lease>,
-    ) -> Self {
-        let Raised { id: account, generation } = account;
-        Self { account, name, generation, chain, viewer, lease, unused: None, offered: None, selected: false }
+    pub(crate) fn new(visitor: Visitor, chain: Chain, lease: Option<Lease>) -> Self {
+        let Visitor { account: Raised { id: account, generation }, name, address, floor, viewer } = visitor;
+        let (unused, offered, selected) = (None, None, false);
+        Self { account, name, address, generation, floor, chain, viewer, lease, unused, offered, selected }
     }
 
     pub(crate) fn name(&self) -> &AccountName {
         &self.name
+    }
+
+    pub(crate) fn address(&self) -> IpAddr {
+        self.address
     }
 
     pub(crate) fn viewer(&self) -> &Viewer {
@@ -80,6 +96,17 @@ impl WorldSelect {
 
     pub(crate) fn account(&self) -> AccountId {
         self.account
+    }
+
+    /// Waits until this connection's generation has passed, wherever that happens.
+    pub(crate) async fn outlived(&mut self) {
+        self.floor.passes(self.generation).await;
+    }
+
+    /// The store's own word on whether this connection's generation is still the last one.
+    pub(crate) async fn is_current(&self, door: &Door) -> Result<bool, LoginError> {
+        let found = accounts::generations(&door.database, &[self.account]).await?;
+        Ok(found == [Some(self.generation)])
     }
 
     /// Whether the account can play, and so make characters, while this connection stands.
@@ -121,22 +148,32 @@ impl WorldSelect {
             door.gateways.revoke_ticket(&gateway, ticket).await;
         }
         let ticket = self.unused.take().unwrap_or_else(|| self.chain.take());
-        let Some((gateway, generation)) = self.place(door, &ticket, world).await else {
-            self.unused = Some(ticket);
-            return Err(LoginError::NoGateway);
+        let (id, index) = (ticket.id, ticket.index);
+        let placed = self.place(door, &ticket, world).await;
+        // Until there is an offer.
+        self.unused = Some(ticket);
+        let (gateway, generation) = match placed {
+            Placed::At(gateway, Ok(generation)) => (gateway, generation),
+            Placed::At(gateway, Err(error)) => {
+                door.gateways.revoke_ticket(&gateway, id).await;
+                return Err(error.into());
+            }
+            Placed::Nowhere => return Err(LoginError::NoGateway),
+            Placed::Outdated => return Err(self.passed(door).await?),
         };
         let offer = GatewayOffer {
             gateway: gateway.client_address.clone(),
-            ticket_index: ticket.index,
+            ticket_index: index,
             ticket_lives_ms: door.ticket_lives_ms(),
         };
-        self.offered = Some((gateway, ticket.id));
-        self.selected = true;
+        self.offered = Some((gateway, id));
         // A ban or another login may have come between. Gateways drop what they hold when they are told of it; a ticket
         // that reached one after that is dropped here, because the new generation was in the store before.
-        if generation? != Some(self.generation) {
+        if generation != Some(self.generation) {
             return Err(self.passed(door).await?);
         }
+        self.unused = None;
+        self.selected = true;
         shardkeep_daemon::event!(
             "world_selected",
             account = self.account.0,
@@ -146,13 +183,7 @@ impl WorldSelect {
         Ok(offer)
     }
 
-    /// The gateway that has the ticket now, and the account's generation since.
-    async fn place(
-        &self,
-        door: &Door,
-        ticket: &Ticket,
-        world: u32,
-    ) -> Option<(Instance, Result<Option<Generation>, Failed>)> {
+    async fn place(&self, door: &Door, ticket: &Ticket, world: u32) -> Placed {
         for gateway in door.gateways.candidates() {
             let admission = Admission {
                 ticket_id: ticket.id.as_bytes().to_vec(),
@@ -164,19 +195,21 @@ impl WorldSelect {
                 lives_ms: door.ticket_lives_ms(),
             };
             match door.gateways.admit(&gateway, admission).await {
-                Ok(generation) => return Some((gateway, generation)),
-                Err(status) => {
+                Ok(generation) => return Placed::At(gateway, generation),
+                // The others have heard of it too, or will.
+                Err(Refused::Outdated) => return Placed::Outdated,
+                Err(Refused::Away(status)) => {
                     warn!(gateway = gateway.id.name, %status, "does not admit");
                     // It may have it all the same: the answer can have been lost.
                     door.gateways.revoke_ticket(&gateway, ticket.id).await;
                 }
             }
         }
-        None
+        Placed::Nowhere
     }
 
     /// This connection's generation has passed: its ticket is dropped. Says why.
-    async fn passed(&mut self, door: &Door) -> Result<LoginError, LoginError> {
+    pub(crate) async fn passed(&mut self, door: &Door) -> Result<LoginError, LoginError> {
         if let Some((gateway, ticket)) = self.offered.take() {
             door.gateways.revoke_ticket(&gateway, ticket).await;
         }
@@ -189,4 +222,13 @@ impl WorldSelect {
         }
         Ok(LoginError::Displaced)
     }
+}
+
+/// What became of a ticket.
+enum Placed {
+    /// This gateway has it, and the account had this generation since.
+    At(Instance, Result<Option<Generation>, Failed>),
+    Nowhere,
+    /// Gateways know of a higher generation of the account.
+    Outdated,
 }

@@ -158,8 +158,10 @@ async fn player(arrival: Arrival, held: Held, door: &Door, drain: Drain, upgrade
             return debug!(%peer, %error, "no connection");
         }
     };
+    // Kept until the socket is closed, which takes a while where the client does not listen.
+    let mut held = Some(held);
     let mut connection = Connection::new(stream, peer, Instant::now());
-    let Err(End { error, request }) = converse(&mut connection, door, &drain, held, upgrade).await;
+    let Err(End { error, request }) = converse(&mut connection, door, &drain, &mut held, upgrade).await;
     let (label, fault) = (error.label(), error.fault());
     metrics::ended(label, fault.as_str());
     match fault {

@@ -9,6 +9,7 @@ use crate::{Database, Error, Tx, central::Account, sql, transact};
 /// What those are told whose sessions a change of the centre ends.
 pub struct Causes {
     pub password: Cause,
+    pub factor: Cause,
     pub ban: Cause,
 }
 
@@ -23,8 +24,8 @@ pub enum Applied {
     Kept,
 }
 
-/// Writes the copy of a centre's account; the second factor as it is to be stored. Another password or a new ban ends
-/// what runs: the generation rises.
+/// Writes the copy of a centre's account; the second factor as it is to be stored. Another password, a new second factor
+/// or a new ban ends what runs: the generation rises.
 pub async fn apply(database: &Database, account: &Account, causes: &Causes) -> Result<Applied, Error> {
     let applied: Result<Applied, Error> = transact!(database, |tx| write(&mut tx, account, causes));
     applied.map_err(|error| if error.is_duplicate() { stranger(account) } else { error })
@@ -47,7 +48,8 @@ async fn write(tx: &mut Tx, account: &Account, causes: &Causes) -> Result<Applie
         return Err(stranger(account));
     }
     let banned = account.ban.until_ms > here.now_ms && here.ban_until != ban_until(&account.ban);
-    let ended = banned || here.proof_differs(account);
+    let proven = !here.proof_differs(account);
+    let ended = banned || !proven || here.lacks_factor_of(account);
     let update = sql("UPDATE accounts SET central_version = $2, everywhere_until_ms = $3, \
          everywhere_reason = $4, generation = generation + $5, srp_group = $6, salt = $7, verifier = $8 \
          WHERE id = $1 RETURNING generation");
@@ -60,7 +62,11 @@ async fn write(tx: &mut Tx, account: &Account, causes: &Causes) -> Result<Applie
     if !ended {
         return Ok(Applied::Newer { ended: None });
     }
-    let cause = if banned { &causes.ban } else { &causes.password };
+    let cause = match (banned, proven) {
+        (true, _) => &causes.ban,
+        (false, false) => &causes.password,
+        (false, true) => &causes.factor,
+    };
     revocations::note(tx, raised, cause).await?;
     Ok(Applied::Newer { ended: Some((raised, cause.clone())) })
 }
@@ -73,12 +79,15 @@ struct Here {
     salt: Vec<u8>,
     verifier: Vec<u8>,
     ban_until: i64,
+    /// Of the second factor in force; `None`: there is none.
+    factor_version: Option<u64>,
     now_ms: u64,
 }
 
 impl Here {
     async fn lock(tx: &mut Tx, id: AccountId) -> Result<Option<Self>, Error> {
         let select = sql("SELECT name, central_version, srp_group, salt, verifier, everywhere_until_ms, \
+             (SELECT central_version FROM second_factors WHERE account = accounts.id AND confirmed = 1), \
              {now_ms} FROM accounts WHERE id = $1 {for_update}");
         let Some(mut row) = tx.fetch_optional(select.bind(id.0)).await? else { return Ok(None) };
         Ok(Some(Self {
@@ -88,6 +97,7 @@ impl Here {
             salt: row.take()?,
             verifier: row.take()?,
             ban_until: row.take()?,
+            factor_version: row.take()?,
             now_ms: row.take()?,
         }))
     }
@@ -95,6 +105,11 @@ impl Here {
     fn proof_differs(&self, account: &Account) -> bool {
         let proof = &account.proof;
         self.group != proof.group || self.salt != proof.salt || self.verifier != *proof.verifier.expose()
+    }
+
+    /// A second factor comes into force.
+    fn lacks_factor_of(&self, account: &Account) -> bool {
+        account.factor.is_some() && self.factor_version.is_none_or(|here| here < account.factor_version)
     }
 }
 
@@ -108,13 +123,15 @@ async fn insert(tx: &mut Tx, account: &Account) -> Result<bool, Error> {
     Ok(tx.execute(bind_proof(insert, &account.proof)).await? > 0)
 }
 
-/// Codes that were used stay used unless the secret is another one.
+/// Codes that were used stay used unless the secret is another one; the one that was begun here is what its player has
+/// confirmed.
 async fn write_factor(tx: &mut Tx, account: &Account) -> Result<(), Error> {
     let write = match &account.factor {
         Some(secret) => {
             sql("INSERT INTO second_factors (account, secret, confirmed, last_step, full_at_ms, \
              central_version) VALUES ($1, $2, 1, 0, 0, $3) ON CONFLICT (account) DO UPDATE SET \
-             secret = excluded.secret, confirmed = 1, last_step = 0, full_at_ms = 0, \
+             secret = excluded.secret, confirmed = 1, full_at_ms = 0, \
+             last_step = CASE WHEN second_factors.confirmed = 0 THEN second_factors.last_step ELSE 0 END, \
              central_version = excluded.central_version \
              WHERE second_factors.central_version < excluded.central_version")
             .bind(account.id.0)

@@ -1,11 +1,13 @@
-//! Second factors of accounts: the secret, the last code taken, and a token bucket of wrong ones. All three are
-//! changed by single statements, so that login's replicas can not be played off against each other.
+//! Second factors of accounts: the secret, the last code taken, and a token bucket of wrong ones. Whatever a change
+//! rests on (whose session it is, of which secret the code was) is compared where it is made, so that neither login's
+//! replicas nor a session that is over can be played off against the others.
 
-use std::time::Duration;
+use std::{ops::RangeInclusive, time::Duration};
 
 use shardkeep_types::{AccountId, Secret};
 
-use crate::{Database, Error, sql};
+use super::{Cause, Raised, raise_in, still};
+use crate::{Database, Error, sql, transact};
 
 pub struct Factor {
     /// As login stored it.
@@ -27,20 +29,70 @@ impl Tries {
     }
 }
 
-/// A secret that counts from its first code on; replaces one that was begun before. `false`: one is in force.
-pub async fn begin(database: &Database, account: AccountId, secret: &[u8]) -> Result<bool, Error> {
-    let upsert = sql("INSERT INTO second_factors (account, secret, confirmed, last_step, full_at_ms) \
-         VALUES ($1, $2, 0, 0, 0) ON CONFLICT (account) DO UPDATE SET secret = excluded.secret \
-         WHERE second_factors.confirmed = 0");
-    Ok(database.execute(upsert.bind(account.0).bind(secret)).await? > 0)
+/// What came of what a player wants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wish<T = ()> {
+    Done(T),
+    /// The player's session is not the account's last one any more.
+    Passed,
+    /// The factor is not as the player takes it to be.
+    Otherwise,
 }
 
-/// A secret in force at once, in place of any other: by an operator.
-pub async fn set(database: &Database, account: AccountId, secret: &[u8]) -> Result<(), Error> {
-    let upsert = sql("INSERT INTO second_factors (account, secret, confirmed, last_step, full_at_ms) \
-         VALUES ($1, $2, 1, 0, 0) ON CONFLICT (account) DO UPDATE SET secret = excluded.secret, \
-         confirmed = 1, last_step = 0, full_at_ms = 0");
-    database.execute(upsert.bind(account.0).bind(secret)).await.map(drop)
+/// A secret that counts from its first code on; replaces one that was begun before. Otherwise: one is in force.
+pub async fn begin(database: &Database, of: Raised, secret: &[u8]) -> Result<Wish, Error> {
+    transact!(database, |tx| async {
+        let upsert = sql("INSERT INTO second_factors (account, secret, confirmed, last_step, full_at_ms) \
+             VALUES ($1, $2, 0, 0, 0) ON CONFLICT (account) DO UPDATE SET secret = excluded.secret, \
+             last_step = 0 WHERE second_factors.confirmed = 0");
+        if !still(&mut tx, of).await? {
+            return Ok(Wish::Passed);
+        }
+        done(tx.execute(upsert.bind(of.id.0).bind(secret)).await?)
+    })
+}
+
+/// The first code of a secret that was begun was right: it is in force, and the code used up. Whoever is here by the
+/// password alone is not any longer: the generation rises.
+pub async fn confirm(
+    database: &Database,
+    of: Raised,
+    secret: &Secret<Vec<u8>>,
+    step: u64,
+    cause: &Cause,
+) -> Result<Wish<Raised>, Error> {
+    transact!(database, |tx| async {
+        let update = sql("UPDATE second_factors SET confirmed = 1, last_step = $3, full_at_ms = 0 \
+             WHERE account = $1 AND secret = $2 AND confirmed = 0 AND last_step < $3");
+        if !still(&mut tx, of).await? {
+            return Ok(Wish::Passed);
+        }
+        let update = update.bind(of.id.0).bind(secret.expose().clone()).bind(step);
+        if tx.execute(update).await? == 0 {
+            return Ok(Wish::Otherwise);
+        }
+        Ok::<_, Error>(raise_in(&mut tx, of.id, cause).await?.map_or(Wish::Passed, Wish::Done))
+    })
+}
+
+/// A secret in force at once, in place of any other, by an operator: the generation rises. `None`: no such account.
+pub async fn set(
+    database: &Database,
+    account: AccountId,
+    secret: &[u8],
+    cause: &Cause,
+) -> Result<Option<Raised>, Error> {
+    transact!(database, |tx| async {
+        let raised = raise_in(&mut tx, account, cause).await?;
+        if raised.is_some() {
+            let upsert =
+                sql("INSERT INTO second_factors (account, secret, confirmed, last_step, full_at_ms) \
+                 VALUES ($1, $2, 1, 0, 0) ON CONFLICT (account) DO UPDATE SET secret = excluded.secret, \
+                 confirmed = 1, last_step = 0, full_at_ms = 0");
+            tx.execute(upsert.bind(account.0).bind(secret)).await?;
+        }
+        Ok::<_, Error>(raised)
+    })
 }
 
 pub async fn find(database: &Database, account: AccountId) -> Result<Option<Factor>, Error> {
@@ -60,17 +112,65 @@ pub async fn charge(database: &Database, account: AccountId, tries: Tries) -> Re
     Ok(database.execute(update).await? > 0)
 }
 
-/// The code of this time step was right: it is used up, and cost nothing. `false`: it was used before.
-pub async fn accept(database: &Database, account: AccountId, step: u64, tries: Tries) -> Result<bool, Error> {
-    let update =
-        sql("UPDATE second_factors SET last_step = $2, confirmed = 1, full_at_ms = full_at_ms - $3 \
-         WHERE account = $1 AND last_step < $2");
-    let update = update.bind(account.0).bind(step).bind(tries.every_ms());
+/// The codes of these time steps of a secret in force were right: they are used up, and what was charged for them is
+/// given back. `false`: one was used before, or the secret is another one by now.
+pub async fn accept(
+    database: &Database,
+    account: AccountId,
+    secret: &Secret<Vec<u8>>,
+    steps: &RangeInclusive<u64>,
+    charged: Option<Tries>,
+) -> Result<bool, Error> {
+    let update = sql("UPDATE second_factors SET last_step = $4, full_at_ms = full_at_ms - $5 \
+         WHERE account = $1 AND secret = $2 AND confirmed = 1 AND last_step < $3");
+    let update = update.bind(account.0).bind(secret.expose().clone()).bind(*steps.start());
+    let update = update.bind(*steps.end()).bind(charged.map_or(0, Tries::every_ms));
     Ok(database.execute(update).await? > 0)
 }
 
-/// Whether there was one.
+/// Codes of a factor that is about to be changed elsewhere were right: they are used up. In force or only begun, as
+/// `factor` says.
+pub async fn use_up(
+    database: &Database,
+    of: Raised,
+    factor: &Factor,
+    steps: &RangeInclusive<u64>,
+) -> Result<Wish, Error> {
+    transact!(database, |tx| async {
+        let update = sql("UPDATE second_factors SET last_step = $5 \
+             WHERE account = $1 AND secret = $2 AND confirmed = $3 AND last_step < $4");
+        if !still(&mut tx, of).await? {
+            return Ok(Wish::Passed);
+        }
+        let update = update.bind(of.id.0).bind(factor.secret.expose().clone()).bind(factor.confirmed);
+        done(tx.execute(update.bind(*steps.start()).bind(*steps.end())).await?)
+    })
+}
+
+/// The player gives it up with right codes of its secret.
+pub async fn give_up(
+    database: &Database,
+    of: Raised,
+    secret: &Secret<Vec<u8>>,
+    steps: &RangeInclusive<u64>,
+) -> Result<Wish, Error> {
+    transact!(database, |tx| async {
+        let delete = sql("DELETE FROM second_factors \
+             WHERE account = $1 AND secret = $2 AND confirmed = 1 AND last_step < $3");
+        if !still(&mut tx, of).await? {
+            return Ok(Wish::Passed);
+        }
+        let delete = delete.bind(of.id.0).bind(secret.expose().clone()).bind(*steps.start());
+        done(tx.execute(delete).await?)
+    })
+}
+
+/// By an operator. Whether there was one.
 pub async fn remove(database: &Database, account: AccountId) -> Result<bool, Error> {
     let delete = sql("DELETE FROM second_factors WHERE account = $1");
     Ok(database.execute(delete.bind(account.0)).await? > 0)
+}
+
+fn done(rows: u64) -> Result<Wish, Error> {
+    Ok(if rows > 0 { Wish::Done(()) } else { Wish::Otherwise })
 }

@@ -6,7 +6,7 @@ use shardkeep_types::WorldId;
 use super::{
     invitations::Registered,
     logins::{Process, Rules},
-    second_factor::Tries,
+    second_factor::{Tries, Wish},
     *,
 };
 use crate::Schema;
@@ -255,27 +255,85 @@ async fn replicas_race_without_a_circle(one: &Database, other: &Database) {
     assert!(present.into_iter().all(|it| it == Some(Generation(ROUNDS + 1))));
 }
 
+fn secret(text: &str) -> Secret<Vec<u8>> {
+    Secret::new(text.as_bytes().to_vec())
+}
+
 async fn codes_are_used_once_and_guesses_are_few(database: &Database) {
     let id = create(database, "fay", &proof(1)).await.unwrap().unwrap();
+    let of = |generation| Raised { id, generation: Generation(generation) };
     let tries = Tries { burst: 2, every: Duration::from_secs(3_600) };
-    assert!(second_factor::begin(database, id, b"first").await.unwrap());
-    assert!(second_factor::begin(database, id, b"second").await.unwrap());
+    assert_eq!(second_factor::begin(database, of(1), b"first").await.unwrap(), Wish::Done(()));
+    assert_eq!(second_factor::begin(database, of(1), b"second").await.unwrap(), Wish::Done(()));
     assert!(!by_id(database, id).await.unwrap().unwrap().second_factor, "not before its first code");
-    assert!(second_factor::charge(database, id, tries).await.unwrap());
-    assert!(second_factor::accept(database, id, 100, tries).await.unwrap());
-    assert!(by_id(database, id).await.unwrap().unwrap().second_factor);
-    assert!(!second_factor::begin(database, id, b"another").await.unwrap(), "one is in force");
-    assert!(!second_factor::accept(database, id, 100, tries).await.unwrap(), "used");
-    assert!(!second_factor::accept(database, id, 99, tries).await.unwrap(), "earlier than a used one");
+    let confirm = async |generation, text, step| {
+        second_factor::confirm(database, of(generation), &secret(text), step, &cause(10)).await.unwrap()
+    };
+    assert_eq!(confirm(1, "first", 100).await, Wish::Otherwise, "a code of the secret before");
+    assert_eq!(confirm(1, "second", 100).await, Wish::Done(of(2)), "and who had the password alone is out");
+    assert_eq!(credentials(database, "fay").await.unwrap().unwrap().second_factor, Some(secret("second")));
+    assert_eq!(second_factor::begin(database, of(2), b"another").await.unwrap(), Wish::Otherwise);
+    assert_eq!(confirm(2, "second", 101).await, Wish::Otherwise, "one is in force");
+
+    let accept = async |text, steps, charged| {
+        second_factor::accept(database, id, &secret(text), &steps, charged).await.unwrap()
+    };
+    assert!(!accept("second", 100..=100, None).await, "used");
+    assert!(!accept("second", 99..=99, None).await, "earlier than a used one");
+    assert!(!accept("first", 101..=101, None).await, "of another secret");
     for expected in [true, true, false] {
         assert_eq!(second_factor::charge(database, id, tries).await.unwrap(), expected);
     }
-    second_factor::set(database, id, b"by an operator").await.unwrap();
+    assert!(accept("second", 101..=102, None).await);
+    assert!(!accept("second", 102..=103, None).await, "one of two was used");
+    assert!(!second_factor::charge(database, id, tries).await.unwrap(), "two cost nothing and give nothing");
+    assert!(accept("second", 103..=103, Some(tries)).await);
+    assert!(second_factor::charge(database, id, tries).await.unwrap(), "a right one is given back");
+
+    // A session that is over has no say.
+    let factor = second_factor::find(database, id).await.unwrap().unwrap();
+    let give_up = async |generation, text, steps| {
+        second_factor::give_up(database, of(generation), &secret(text), &steps).await.unwrap()
+    };
+    assert_eq!(second_factor::begin(database, of(1), b"mine").await.unwrap(), Wish::Passed);
+    assert_eq!(confirm(1, "second", 200).await, Wish::Passed);
+    assert_eq!(give_up(1, "second", 200..=200).await, Wish::Passed);
+    let use_up = async |generation, steps| {
+        second_factor::use_up(database, of(generation), &factor, &steps).await.unwrap()
+    };
+    assert_eq!(use_up(1, 200..=200).await, Wish::Passed);
+    assert_eq!(use_up(2, 104..=104).await, Wish::Done(()));
+    assert_eq!(use_up(2, 104..=104).await, Wish::Otherwise);
+    assert_eq!(give_up(2, "second", 104..=105).await, Wish::Otherwise, "used");
+    assert_eq!(give_up(2, "first", 105..=105).await, Wish::Otherwise, "of another secret");
+    assert!(second_factor::find(database, id).await.unwrap().is_some());
+
+    let set = second_factor::set(database, id, b"by an operator", &cause(10)).await.unwrap();
+    assert_eq!(set, Some(of(3)));
+    let nobody = second_factor::set(database, AccountId(u64::MAX >> 1), b"x", &cause(10)).await.unwrap();
+    assert_eq!(nobody, None);
     let found = second_factor::find(database, id).await.unwrap().unwrap();
-    assert!(found.confirmed && found.secret.expose() == b"by an operator");
+    assert!(found.confirmed && found.secret == secret("by an operator"));
     assert!(second_factor::charge(database, id, tries).await.unwrap());
-    assert!(second_factor::remove(database, id).await.unwrap());
+    assert_eq!(give_up(3, "by an operator", 105..=105).await, Wish::Done(()));
     assert!(!second_factor::remove(database, id).await.unwrap());
+}
+
+/// A wish that waits for the statement which ends its session is of a session that is over.
+async fn wishes_are_judged_when_their_turn_comes(one: &Database, other: &Database) {
+    let id = create(one, "hal", &proof(1)).await.unwrap().unwrap();
+    let mut tx = other.begin().await.unwrap();
+    assert!(raise_in(&mut tx, id, &cause(7)).await.unwrap().is_some());
+    let wish = second_factor::begin(one, Raised { id, generation: Generation(1) }, b"mine");
+    let commits = async {
+        let waiting = "SELECT COUNT(*) FROM pg_locks WHERE NOT granted";
+        while other.fetch_optional(sql(waiting)).await.unwrap().unwrap().take::<u64>().unwrap() == 0 {}
+        tx.commit().await.unwrap();
+    };
+    let both = async { tokio::join!(wish, commits) };
+    let (wish, ()) =
+        tokio::time::timeout(Duration::from_secs(30), both).await.expect("it waits for its turn");
+    assert_eq!(wish.unwrap(), Wish::Passed);
 }
 
 async fn worlds_close_and_open(database: &Database) {
@@ -338,4 +396,5 @@ async fn on_postgres() {
     all(&database).await;
     let other = Database::open(&server.url(), Schema::Accounts).await.unwrap();
     replicas_race_without_a_circle(&database, &other).await;
+    wishes_are_judged_when_their_turn_comes(&database, &other).await;
 }

@@ -14,7 +14,8 @@ use crate::{
     accounts::{
         self, Cause, FOR_EVER, Raised,
         regional::{self, Applied, Causes, Standing},
-        revocations, second_factor,
+        revocations,
+        second_factor::{self, Wish},
     },
 };
 
@@ -151,7 +152,7 @@ async fn nothing_is_missed(Replicas(one, other): &Replicas) {
 
 fn causes() -> Causes {
     let cause = |code, detail: &str| Cause { code, detail: detail.to_owned() };
-    Causes { password: cause(10, "password"), ban: cause(7, "banned") }
+    Causes { password: cause(10, "password"), factor: cause(11, "factor"), ban: cause(7, "banned") }
 }
 
 async fn ended(region: &Database, account: &Account) -> Option<(u64, u32)> {
@@ -202,10 +203,10 @@ async fn a_copy_only_gets_newer(centre: &Database, Replicas(one, other): &Replic
 }
 
 async fn used_codes_stay_used(centre: &Database, region: &Database) {
-    let tries = second_factor::Tries { burst: 5, every: std::time::Duration::from_secs(60) };
     let account = made(centre, "gil").await;
     regional::apply(region, &account, &causes()).await.unwrap();
-    assert!(second_factor::begin(region, account.id, b"begun").await.unwrap());
+    let of = |generation| Raised { id: account.id, generation: Generation(generation) };
+    assert_eq!(second_factor::begin(region, of(1), b"begun").await.unwrap(), Wish::Done(()));
     let named = is(set_proof(centre, account.id, None, &proof(2)).await.unwrap());
     ended(region, &named).await;
     assert!(
@@ -214,13 +215,23 @@ async fn used_codes_stay_used(centre: &Database, region: &Database) {
     );
     let mut with = is(set_factor(centre, account.id, None, Some(b"sealed there")).await.unwrap());
     with.factor = Some(Secret::new(b"sealed here".to_vec()));
-    assert_eq!(ended(region, &with).await, None);
+    // The code with which its player has confirmed it is used up.
+    let begun = second_factor::find(region, account.id).await.unwrap().unwrap();
+    let used = second_factor::use_up(region, of(2), &begun, &(99..=99)).await.unwrap();
+    assert_eq!(used, Wish::Done(()));
+    assert_eq!(ended(region, &with).await, Some((3, 11)), "whoever is here by the password alone");
     let found = second_factor::find(region, account.id).await.unwrap().unwrap();
     assert!(found.confirmed && found.secret.expose() == b"sealed here");
-    assert!(second_factor::accept(region, account.id, 100, tries).await.unwrap());
+    let accept =
+        async |steps| second_factor::accept(region, account.id, &found.secret, &steps, None).await.unwrap();
+    assert!(!accept(99..=99).await);
+    assert!(accept(100..=100).await);
     let same = is(set_ban(centre, account.id, &ban("x")).await.unwrap());
     ended(region, &Account { factor: with.factor.clone(), ..same }).await;
-    assert!(!second_factor::accept(region, account.id, 100, tries).await.unwrap(), "the same secret");
+    assert!(!accept(100..=100).await, "the same secret");
+    let mut another = is(set_factor(centre, account.id, None, Some(b"another there")).await.unwrap());
+    another.factor = Some(Secret::new(b"another here".to_vec()));
+    assert_eq!(ended(region, &another).await, Some((5, 11)));
     let without = is(set_factor(centre, account.id, None, None).await.unwrap());
     assert_eq!(ended(region, &without).await, None);
     assert!(second_factor::find(region, account.id).await.unwrap().is_none());
@@ -241,8 +252,9 @@ async fn a_store_is_adopted(centre: &Database, alone: &Database) {
     for (name, byte) in [("old-one", 1), ("old-two", 2), ("old-three", 3)] {
         ids.push(accounts::create(alone, name, &proof(byte)).await.unwrap().unwrap());
     }
-    second_factor::set(alone, ids[1], b"sealed").await.unwrap();
-    assert!(second_factor::begin(alone, ids[2], b"begun").await.unwrap());
+    second_factor::set(alone, ids[1], b"sealed", &causes().factor).await.unwrap().unwrap();
+    let of = Raised { id: ids[2], generation: Generation(1) };
+    assert_eq!(second_factor::begin(alone, of, b"begun").await.unwrap(), Wish::Done(()));
     accounts::ban(alone, "old-three", &ban("here"), &causes().ban).await.unwrap().unwrap();
     // The centre has accounts of its own already: under the same ids they can not both be.
     if by_id(centre, ids[0]).await.unwrap().is_some() {
@@ -265,7 +277,8 @@ async fn a_store_is_adopted(centre: &Database, alone: &Database) {
     assert_eq!(changes.accounts[2].ban, Ban::default(), "a region's ban stays the region's");
     assert!(made(centre, "new").await.id > ids[2]);
     let changed = is(set_proof(centre, ids[1], None, &proof(9)).await.unwrap());
-    assert_eq!(ended(alone, &changed).await, Some((2, 10)));
+    // The second factor was the first to raise it.
+    assert_eq!(ended(alone, &changed).await, Some((3, 10)));
 }
 
 async fn a_store_with_accounts_does_not_join(alone: &Database) {

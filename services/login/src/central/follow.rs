@@ -22,6 +22,7 @@ use crate::{
     error::ban_detail,
     metrics,
     outage::Outage,
+    requests::FACTOR_ADDED,
 };
 
 /// The centre says something every two seconds; one that is silent for so long stands still.
@@ -126,6 +127,7 @@ pub(crate) async fn apply(door: &Door, account: &Account) -> Result<Applied, Log
     let ban = &account.ban;
     let causes = Causes {
         password: cause(ErrorCode::Kicked, "the password was changed"),
+        factor: cause(ErrorCode::Kicked, FACTOR_ADDED),
         ban: cause(ErrorCode::Banned, ban_detail(ban.until_ms, &ban.reason)),
     };
     Ok(Box::pin(regional::apply(&door.database, &copy, &causes)).await?)

@@ -6,7 +6,7 @@ use shardkeep_wire::{
 };
 
 use crate::{
-    cluster::Cluster,
+    cluster::{Cluster, SOON},
     player::{Outcome, Player},
 };
 
@@ -35,6 +35,24 @@ async fn foreign_prefaces_are_not_answered() {
     for label in ["foreign", "service", "reserved", "deployment", "version"] {
         assert_eq!(cluster.metric(ENDED, &format!("why=\"{label}\"")).await, 1.0, "{label}");
     }
+}
+
+#[tokio::test]
+async fn a_place_is_held_until_the_socket_is_closed() {
+    let cluster = Cluster::start().await;
+    let mut wrong = Player::preface();
+    wrong[4] = 9;
+    let one_is_held = async {
+        loop {
+            // Told what is wrong with it, and still connected: the server listens on for a moment.
+            let mut player = Player::raw(cluster.client_address(), &wrong).await;
+            assert_eq!(player.last_word().await, Some(ErrorCode::UnsupportedVersion));
+            if cluster.metric("shardkeep_login_connections", "").await > 0.0 {
+                break;
+            }
+        }
+    };
+    tokio::time::timeout(SOON, one_is_held).await.expect("it is counted meanwhile");
 }
 
 #[tokio::test]

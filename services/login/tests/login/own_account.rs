@@ -3,9 +3,12 @@
 use shardkeep_auth::{
     AccountName,
     srp::{Group, Verifier},
-    totp,
 };
-use shardkeep_rpc::{accounts::SetSecondFactorRequest, gateway::SessionInfo};
+use shardkeep_rpc::{
+    accounts::{BanRequest, SetSecondFactorRequest, SetVerifierRequest},
+    gateway::SessionInfo,
+};
+use shardkeep_testkit::{Authenticator, Postgres};
 use shardkeep_wire::{
     opcode,
     payload::{
@@ -16,7 +19,7 @@ use shardkeep_wire::{
 };
 
 use crate::{
-    cluster::Cluster,
+    cluster::{Cluster, new_account},
     player::{Outcome, Player},
 };
 
@@ -90,28 +93,6 @@ async fn a_new_password_counts_at_once_and_the_connection_stays() {
     assert_eq!(finished.unwrap_err().code, ErrorCode::Denied);
     assert_eq!(cluster.connect().await.log_in("alice", "old").await.unwrap_err().code, ErrorCode::Denied);
     cluster.connect().await.log_in("alice", "new").await.unwrap();
-}
-
-/// Codes are made for a clock: of this one two are used, the present one and the next, which the server takes for the
-/// half minute before and after, however slow the machine is.
-pub(crate) struct Authenticator {
-    secret: Vec<u8>,
-    step: u64,
-}
-
-impl Authenticator {
-    pub(crate) fn new(secret: Vec<u8>) -> Self {
-        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
-        Self { secret, step: totp::step_at(since.as_millis() as u64) }
-    }
-
-    pub(crate) fn first(&self) -> String {
-        totp::code(&self.secret, self.step)
-    }
-
-    pub(crate) fn second(&self) -> String {
-        totp::code(&self.secret, self.step + 1)
-    }
 }
 
 pub(crate) async fn log_in_with(player: &mut Player, code: &str) -> Outcome<Welcome> {
@@ -208,17 +189,118 @@ async fn a_second_factor_is_asked_for_enciphered() {
 }
 
 #[tokio::test]
-async fn guessing_codes_is_slowed_and_an_operator_helps_out() {
+async fn guessing_codes_is_slowed_and_keeps_no_owner_out() {
     let cluster = Cluster::start_with(&["login.codes={burst=2,every=\"1h\"}"]).await;
     cluster.account("alice", "right").await;
     let mut accounts = cluster.accounts();
+    let mut player = cluster.connect().await;
+    player.log_in("alice", "right").await.unwrap();
     let on = SetSecondFactorRequest { name: "alice".into(), on: true };
     let uri = accounts.set_second_factor(on).await.unwrap().into_inner().uri;
     assert!(uri.starts_with("otpauth://totp/"), "{uri}");
-    for code in [ErrorCode::WrongCode, ErrorCode::WrongCode, ErrorCode::Throttled] {
-        assert_eq!(log_in_with(&mut cluster.connect().await, "x").await.unwrap_err().code, code);
+    assert_eq!(player.last_word().await, Some(ErrorCode::Displaced), "the password alone was enough before");
+    let authenticator = Authenticator::scan(&uri).unwrap();
+    for _ in 0..2 {
+        let refused = log_in_with(&mut cluster.connect().await, "x").await.unwrap_err();
+        assert_eq!(refused.code, ErrorCode::WrongCode);
     }
+    // One code is not even looked at any more, be it right; two in a row are, on the same connection.
+    let two = authenticator.two();
+    let mut owner = cluster.connect().await;
+    let refused = log_in_with(&mut owner, &authenticator.first()).await.unwrap_err();
+    assert_eq!((refused.code, refused.retry_after.as_secs()), (ErrorCode::TwoCodes, 3_600));
+    let code = SecondFactor { code: two.clone() };
+    owner.request::<Welcome>(opcode::SECOND_FACTOR, &code).await.unwrap();
+    // Both are used up, and who guesses at two has one try.
+    for wrong in [two.as_str(), "123456123456"] {
+        let mut guesser = cluster.connect().await;
+        assert_eq!(log_in_with(&mut guesser, wrong).await.unwrap_err().code, ErrorCode::WrongCode);
+        assert_eq!(guesser.last_word().await, None);
+    }
+    // The guessing goes on, and the third answer on a connection is the last.
+    let mut guesser = cluster.connect().await;
+    assert_eq!(log_in_with(&mut guesser, "x").await.unwrap_err().code, ErrorCode::TwoCodes);
+    for _ in 0..2 {
+        let guess = SecondFactor { code: "x".into() };
+        let refused = guesser.request::<Welcome>(opcode::SECOND_FACTOR, &guess).await.unwrap_err();
+        assert_eq!(refused.code, ErrorCode::TwoCodes);
+    }
+    assert_eq!(guesser.last_word().await, None);
+    assert_eq!(cluster.metric("shardkeep_login_throttled_total", "limit=\"codes\"").await, 4.0);
+    // An operator helps out who has lost the app.
     let off = SetSecondFactorRequest { name: "alice".into(), on: false };
     accounts.set_second_factor(off).await.unwrap();
     cluster.connect().await.log_in("alice", "right").await.unwrap();
+}
+
+/// Every wish but to see the worlds, of somebody whose login is over.
+async fn is_over(mut player: Player, why: ErrorCode) {
+    // The server says so unasked; what is asked nevertheless gets no other answer.
+    let begun = player.request::<SecondFactorBegun>(opcode::BEGIN_SECOND_FACTOR, &BeginSecondFactor {}).await;
+    assert_eq!(begun.unwrap_err().code, why);
+    assert_eq!(player.last_word().await, None);
+}
+
+#[tokio::test]
+async fn who_was_thrown_out_is_told_and_adds_no_second_factor() {
+    let server = Postgres::start().await;
+    let store = format!("login.store={}", server.url());
+    let settings = [store.as_str()];
+    let (one, other) = tokio::join!(Cluster::start_with(&settings), Cluster::start_with(&settings));
+    one.account("alice", "stolen").await;
+    let log_in = async |password: &str| {
+        let mut player = one.connect().await;
+        player.log_in("alice", password).await.unwrap();
+        player
+    };
+    let mut thief = log_in("stolen").await;
+    let begun: SecondFactorBegun =
+        thief.request(opcode::BEGIN_SECOND_FACTOR, &BeginSecondFactor {}).await.unwrap();
+    let made = new_account("alice", "new");
+    let change =
+        SetVerifierRequest { name: made.name, group: made.group, salt: made.salt, verifier: made.verifier };
+    // At the other replica: this one hears of it.
+    other.accounts().set_verifier(change).await.unwrap();
+    assert_eq!(thief.last_word().await, Some(ErrorCode::Displaced));
+    drop(thief);
+
+    // What the thief began is nobody's to put in force but the owner's, who has not seen its secret.
+    let owner = log_in("new").await;
+    let thief = log_in("new").await;
+    is_over(owner, ErrorCode::Displaced).await;
+    let ban = BanRequest { name: "alice".into(), until_ms: u64::MAX, reason: "x".into(), everywhere: false };
+    one.accounts().ban(ban).await.unwrap();
+    is_over(thief, ErrorCode::Banned).await;
+    let log = one.log();
+    assert!(!log.contains(&hex::encode(&begun.secret)));
+    assert!(!one.show("alice").await.second_factor);
+}
+
+#[tokio::test]
+async fn a_second_factor_counts_for_those_on_the_way_in() {
+    let mut cluster = Cluster::start().await;
+    cluster.world(1, "Dawn").await;
+    cluster.account("alice", "right").await;
+    let mut owner = cluster.connect().await;
+    owner.log_in("alice", "right").await.unwrap();
+    let begun: SecondFactorBegun =
+        owner.request(opcode::BEGIN_SECOND_FACTOR, &BeginSecondFactor {}).await.unwrap();
+    let authenticator = Authenticator::new(begun.secret);
+    let mut late = cluster.connect().await;
+    let challenge = late.hello("alice").await.unwrap();
+    let answer = late.answer("alice", "right", &challenge);
+    let keys = late.prove(&challenge, answer).await.unwrap();
+
+    let generation = cluster.show("alice").await.generation;
+    let code = ConfirmSecondFactor { code: authenticator.first() };
+    let confirmed: SecondFactorConfirmed = owner.request(opcode::CONFIRM_SECOND_FACTOR, &code).await.unwrap();
+    assert_eq!(confirmed.sessions_ended, 1, "what the password alone had opened");
+    assert_eq!(cluster.show("alice").await.generation, generation + 1);
+    owner.worlds_until(|list| list.worlds.first().is_some_and(|world| world.may_enter)).await;
+    owner.select(1).await.unwrap();
+    assert_eq!(cluster.gateway.admitted().last().unwrap().generation, generation + 1);
+
+    assert_eq!(late.finished(keys).await.unwrap_err().code, ErrorCode::SecondFactor);
+    let code = SecondFactor { code: authenticator.second() };
+    late.request::<Welcome>(opcode::SECOND_FACTOR, &code).await.unwrap();
 }

@@ -105,6 +105,11 @@ impl Player {
     /// From the proof on.
     pub(crate) async fn finish(&mut self, challenge: &Challenge, answer: Answer) -> Outcome<Welcome> {
         let keys = self.prove(challenge, answer).await?;
+        self.finished(keys).await
+    }
+
+    /// The last step of the handshake.
+    pub(crate) async fn finished(&mut self, keys: LoginKeys) -> Outcome<Welcome> {
         let finished = keys.client_finished(&self.transcript.hash());
         self.chain = Some(keys.chain);
         let finished = Finished { finished: finished.as_bytes().to_vec() };
@@ -139,9 +144,14 @@ impl Player {
     /// The answer to such a `Hello`: the challenge, or a puzzle. The transcript begins with it.
     pub(crate) async fn say_hello(&mut self, payload: &[u8]) -> Outcome<Message> {
         self.transcript = Transcript::new(&Self::preface());
+        self.say(opcode::HELLO, payload).await
+    }
+
+    /// A request with this very payload.
+    pub(crate) async fn say(&mut self, opcode: u16, payload: &[u8]) -> Outcome<Message> {
         self.request += 1;
         let request = Head::Request(self.request);
-        self.send_message(&Message::new(opcode::HELLO, request, payload.to_vec().into())).await;
+        self.send_message(&Message::new(opcode, request, payload.to_vec().into())).await;
         self.reply(self.request).await
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use shardkeep_rpc::accounts::{
     Account, BanRequest, InviteRequest, SetSecondFactorRequest, SetVerifierRequest, UnbanRequest,
 };
-use shardkeep_testkit::Postgres;
+use shardkeep_testkit::{Authenticator, Postgres};
 use shardkeep_wire::{
     opcode,
     payload::{
@@ -18,7 +18,7 @@ use tonic::Code;
 
 use crate::{
     cluster::{Cluster, SOON, new_account},
-    own_account::{Authenticator, change_to, log_in_with},
+    own_account::{change_to, log_in_with},
     player::{Outcome, Player},
     registration::{region, register},
     revocations::Follower,
@@ -163,8 +163,17 @@ async fn without_the_centre_play_goes_on_and_nothing_is_half_done() {
     let id = us.account("alice", "old").await;
     eu.account("bob", "right").await;
     let (mut player, _) = logged_in(&us, "alice", "old").await;
+    let key = region(&us).await;
+    let invited = async || {
+        let invite = InviteRequest { uses: 1, lasts_ms: 3_600_000 };
+        us.accounts().invite(invite).await.unwrap().into_inner().token
+    };
+    let lost = invited().await;
 
     eu.signal("STOP").await;
+    // Perhaps the centre makes this account yet.
+    let unheard = register(&mut us.connect().await, &key, "gina", "mine", &lost).await.unwrap_err();
+    assert_eq!(unheard.code, ErrorCode::Unavailable);
     us.connect().await.log_in("alice", "old").await.unwrap();
     let (mut last, _) = logged_in(&us, "alice", "old").await;
     // Known only there: looks like nobody.
@@ -215,9 +224,9 @@ async fn without_the_centre_play_goes_on_and_nothing_is_half_done() {
     .await;
 
     // An invitation is this region's, a name is everybody's.
-    let key = region(&us).await;
-    let invite = InviteRequest { uses: 1, lasts_ms: 3_600_000 };
-    let token = us.accounts().invite(invite).await.unwrap().into_inner().token;
+    let second = register(&mut us.connect().await, &key, "hans", "mine", &lost).await.unwrap_err();
+    assert_eq!(second.detail, "this invitation is not, or no longer, good", "no two accounts for one");
+    let token = invited().await;
     let taken = register(&mut us.connect().await, &key, "bob", "mine", &token).await.unwrap_err();
     assert_eq!(taken.detail, "this name is taken");
     let new = register(&mut us.connect().await, &key, "emil", "mine", &token).await.unwrap();
@@ -295,8 +304,13 @@ async fn a_second_factor_is_asked_for_in_every_region() {
     let begun: SecondFactorBegun =
         player.request(opcode::BEGIN_SECOND_FACTOR, &BeginSecondFactor {}).await.unwrap();
     let authenticator = Authenticator::new(begun.secret);
+    let (mut elsewhere, _) = logged_in(&us, "alice", "right").await;
     let code = ConfirmSecondFactor { code: authenticator.first() };
     player.request::<SecondFactorConfirmed>(opcode::CONFIRM_SECOND_FACTOR, &code).await.unwrap();
+    assert_eq!(elsewhere.last_word().await, Some(ErrorCode::Displaced), "with the password alone");
+    let again = RemoveSecondFactor { code: authenticator.first() };
+    let refused = player.request::<SecondFactorRemoved>(opcode::REMOVE_SECOND_FACTOR, &again).await;
+    assert_eq!(refused.unwrap_err().code, ErrorCode::WrongCode, "used, and the connection goes on");
 
     refused_with(&us, "right", ErrorCode::SecondFactor).await;
     let mut away = us.connect().await;

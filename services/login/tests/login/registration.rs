@@ -1,7 +1,10 @@
 //! Accounts that players make themselves.
 
 use prost::Message as _;
-use shardkeep_auth::{registration, srp::SALT_BYTES};
+use shardkeep_auth::{
+    registration::{self, ReplyKey},
+    srp::SALT_BYTES,
+};
 use shardkeep_rpc::accounts::{InviteRequest, RegionRequest};
 use shardkeep_types::Secret;
 use shardkeep_wire::{
@@ -26,6 +29,19 @@ pub(crate) async fn register(
     password: &str,
     token: &str,
 ) -> Outcome<u64> {
+    let (request, answer) = registration(region, name, password, token);
+    let reply: Registered = player.request(opcode::REGISTER, &request).await?;
+    let opened = answer.open(&reply.sealed).expect("the region itself answers");
+    Ok(NewAccount::decode(&opened[..]).unwrap().account_id)
+}
+
+/// The request, and what opens its answer.
+pub(crate) fn registration(
+    region: &[u8; 32],
+    name: &str,
+    password: &str,
+    token: &str,
+) -> (Register, ReplyKey) {
     let account = new_account(name, password);
     let wanted = Registration {
         account: account.name,
@@ -36,10 +52,7 @@ pub(crate) async fn register(
     };
     let fresh = Secret::new([0x33; 32]);
     let sealed = registration::seal(region, &Player::preface(), &fresh, &wanted.encode_to_vec()).unwrap();
-    let request = Register { key: sealed.key.to_vec(), sealed: sealed.sealed };
-    let reply: Registered = player.request(opcode::REGISTER, &request).await?;
-    let opened = sealed.reply.open(&reply.sealed).expect("the region itself answers");
-    Ok(NewAccount::decode(&opened[..]).unwrap().account_id)
+    (Register { key: sealed.key.to_vec(), sealed: sealed.sealed, ..Register::default() }, sealed.reply)
 }
 
 #[tokio::test]
@@ -58,7 +71,10 @@ async fn where_it_is_open_a_player_registers_and_logs_in() {
     let other = registration::RegionKey::new(&Secret::new([1; 32])).unwrap();
     let strange = register(&mut cluster.connect().await, other.public(), "bob", "x", "").await.unwrap_err();
     assert_eq!(strange.code, ErrorCode::Malformed, "sealed to another key");
-    for request in [Register::default(), Register { key: vec![0; 32], sealed: vec![0; SALT_BYTES] }] {
+    for request in [
+        Register::default(),
+        Register { key: vec![0; 32], sealed: vec![0; SALT_BYTES], ..Register::default() },
+    ] {
         let refused = cluster.connect().await.request::<Registered>(opcode::REGISTER, &request).await;
         assert_eq!(refused.unwrap_err().code, ErrorCode::Malformed);
     }

@@ -14,6 +14,8 @@ use tonic::{Code, Request, Response, Status};
 
 /// An account whose tickets gateways do not take.
 pub(crate) const REFUSED: &str = "refused";
+/// An account of which gateways have heard that its generation rose.
+pub(crate) const OUTDATED: &str = "outdated";
 
 /// What a gateway was asked.
 #[derive(Debug, Clone, PartialEq)]
@@ -87,10 +89,13 @@ impl Gateway for StandInGateway {
         let mut admitted = Vec::new();
         for admission in request.into_inner().admissions {
             // One of several may be refused.
-            let refused = admission.account_name == REFUSED;
-            let code = if refused { Code::FailedPrecondition } else { Code::Ok };
+            let code = match admission.account_name.as_str() {
+                REFUSED => Code::ResourceExhausted,
+                OUTDATED => Code::FailedPrecondition,
+                _ => Code::Ok,
+            };
             admitted.push(gateway::Admitted { code: code as u32, detail: String::new() });
-            if !refused {
+            if code == Code::Ok {
                 self.note(Asked::Admit(admission));
             }
         }

@@ -10,6 +10,7 @@ use shardkeep_wire::{opcode, payload::ErrorCode, proxy};
 use crate::{
     cluster::{Cluster, account_in},
     player::{Player, solved},
+    registration::{region, registration},
 };
 
 const EXPONENTIATIONS: &str = "shardkeep_login_exponentiations_total";
@@ -48,6 +49,24 @@ async fn a_puzzle_comes_before_any_work() {
     }
     assert_eq!(greedy.last_word().await, None);
     assert_eq!(cluster.metric(ENDED, "why=\"puzzled\"").await, 1.0);
+}
+
+#[tokio::test]
+async fn who_registers_works_for_it_too() {
+    let settings = [ALWAYS[0], ALWAYS[1], ALWAYS[2], "login.registration=open"];
+    let cluster = Cluster::start_with(&settings).await;
+    let key = region(&cluster).await;
+    let registration = registration(&key, "alice", "right", "").0;
+    let payload = prost::Message::encode_to_vec(&registration);
+    let mut player = cluster.connect().await;
+    let puzzle = player.say(opcode::REGISTER, &payload).await.unwrap();
+    assert_eq!(puzzle.opcode, opcode::PUZZLE);
+    // It is bound to these bytes.
+    let other = [&payload[..], &payload[..2]].concat();
+    assert_eq!(player.say(opcode::REGISTER, &solved(&other, &puzzle)).await.unwrap().opcode, opcode::PUZZLE);
+    let answer = player.say(opcode::REGISTER, &solved(&payload, &puzzle)).await.unwrap();
+    assert_eq!(answer.opcode, opcode::REGISTER);
+    player.log_in("alice", "right").await.unwrap();
 }
 
 #[tokio::test]

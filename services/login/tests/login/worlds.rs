@@ -4,13 +4,15 @@ use shardkeep_rpc::{
     accounts::{SetMaintenanceRequest, SetStaffRequest},
     gateway::gateway_server::GatewayServer,
 };
+use shardkeep_testkit::Postgres;
 use shardkeep_types::DaemonKind;
 use shardkeep_wire::payload::{ErrorCode, WorldList, WorldStatus};
 use tonic::{Code, service::Routes};
 
 use crate::{
     cluster::{Cluster, GATEWAY_ADDRESS},
-    stand_ins::{Asked, REFUSED, StandInGateway},
+    player::Player,
+    stand_ins::{Asked, OUTDATED, REFUSED, StandInGateway},
 };
 
 #[tokio::test]
@@ -164,6 +166,50 @@ async fn tickets_that_go_together_are_refused_one_by_one() {
     assert_eq!(outcomes[1].as_ref().unwrap_err(), &ErrorCode::Unavailable);
     let admitted: Vec<_> = cluster.gateway.admitted().into_iter().map(|it| it.account_name).collect();
     assert!(admitted.contains(&"alice".to_owned()) && admitted.contains(&"bob".to_owned()));
+}
+
+/// Logged in, and one world to go to.
+async fn ready(cluster: &mut Cluster, name: &str) -> Player {
+    cluster.world(1, "Dawn").await;
+    cluster.account(name, "right").await;
+    let mut player = cluster.connect().await;
+    player.log_in(name, "right").await.unwrap();
+    player.worlds_until(|list| list.worlds.first().is_some_and(|world| world.may_enter)).await;
+    player
+}
+
+#[tokio::test]
+async fn what_gateways_know_already_ends_the_connection() {
+    let mut cluster = Cluster::start().await;
+    let mut player = ready(&mut cluster, OUTDATED).await;
+    // It is no want of gateways, and worth no second try.
+    assert_eq!(player.select(1).await.unwrap_err().code, ErrorCode::Displaced);
+    assert_eq!(player.last_word().await, None);
+    let revokes = cluster.gateway.asked().into_iter().filter(|it| matches!(it, Asked::RevokeTicket(_)));
+    assert_eq!(revokes.count(), 0);
+}
+
+#[tokio::test]
+async fn an_answer_without_an_offer_uses_no_ticket() {
+    let server = Postgres::alone().await;
+    let store = format!("login.store={}", server.url());
+    let mut cluster = Cluster::start_with(&[&store]).await;
+    let mut player = ready(&mut cluster, "alice").await;
+    // The gateway takes the ticket, and then the store does not tell whose generation that was.
+    server.freeze();
+    assert_eq!(player.select(1).await.unwrap_err().code, ErrorCode::Unavailable);
+    server.thaw();
+    let offer = loop {
+        match player.select(1).await {
+            Ok(offer) => break offer,
+            Err(refused) => assert!(matches!(refused.code, ErrorCode::Unavailable | ErrorCode::TooFast)),
+        }
+    };
+    assert_eq!(offer.ticket_index, 0);
+    let first = player.chain.as_mut().unwrap().take();
+    let asked = cluster.gateway.asked();
+    assert!(asked.contains(&Asked::RevokeTicket(first.id.as_bytes().to_vec())), "void in between");
+    assert_eq!(cluster.gateway.admitted().last().unwrap().ticket_id, first.id.as_bytes());
 }
 
 #[tokio::test]
