@@ -19,7 +19,7 @@ use tracing::{error, info};
 
 use crate::{
     Dialer, Directory, Identity, Instance, REGION, State, advertise, control::Drainer, directory, export,
-    metrics, registration, server,
+    incarnation, metrics, registration, server,
 };
 
 /// How long readiness waits for a registry to take note.
@@ -68,8 +68,14 @@ impl Node {
         let grpc_address = format!("{host}:{}", bound.port());
         daemon.set_grpc_address(&grpc_address);
         info!(address = %bound, advertised = grpc_address, "gRPC bound");
+        let dialer = Dialer::new(identity.clone());
+        let name = settings.daemon.name.clone();
+        // A registry need not ask itself.
+        let others = registries.iter().filter(|registry| **registry != grpc_address);
+        let others = others.map(|registry| dialer.channel(DaemonKind::Registry, registry));
+        let incarnation = incarnation::draw(others, kind, &name, unix_millis()).await;
         let instance = Instance {
-            id: InstanceId { kind, name: settings.daemon.name.clone(), incarnation: unix_millis() },
+            id: InstanceId { kind, name, incarnation },
             state: State::Starting,
             world: settings.cluster.world(),
             grpc_address,
@@ -83,7 +89,7 @@ impl Node {
             inner: Arc::new(Inner {
                 id: instance.id.clone(),
                 daemon: daemon.clone(),
-                dialer: Dialer::new(identity.clone()),
+                dialer,
                 identity,
                 host,
                 config: settings.cluster.clone(),
