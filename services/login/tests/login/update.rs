@@ -550,6 +550,30 @@ async fn logins_go_on_while_many_fetch() {
 }
 
 #[tokio::test]
+async fn a_network_that_holds_all_places_makes_room_for_others() {
+    let publisher = Publisher::new();
+    publisher.publish(1, &files());
+    let cluster = Cluster::start_with(&[&publisher.setting(), "login.patches.max_connections=4"]).await;
+    published(address(&cluster), 1).await;
+    let mut idle = Vec::new();
+    while idle.len() < 4 {
+        let mut client = Player::raw(cluster.client_address(), &preface()).await;
+        // The server may not have noticed yet that the one that asked for the release has left.
+        if client.ask(opcode::GET_RELEASE, &GetRelease {}).await.is_ok() {
+            idle.push(client);
+        }
+    }
+    let refused = Player::raw(cluster.client_address(), &preface()).await.last_word().await;
+    assert_eq!(refused, Some(ErrorCode::Unavailable), "not for its own");
+    let mut other = Player::raw_from([127, 0, 1, 1], cluster.client_address(), &preface()).await;
+    other.ask(opcode::GET_RELEASE, &GetRelease {}).await.unwrap();
+    assert_eq!(idle[0].last_word().await, None, "the oldest");
+    idle[1].ask(opcode::GET_RELEASE, &GetRelease {}).await.unwrap();
+    let displaced = cluster.metric("shardkeep_login_connections_refused_total", "update_displaced").await;
+    assert_eq!(displaced, 1.0);
+}
+
+#[tokio::test]
 async fn what_is_no_piece_is_refused() {
     let publisher = Publisher::new();
     publisher.publish(1, &files());
