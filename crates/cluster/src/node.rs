@@ -4,12 +4,12 @@ use std::{
     collections::{BTreeMap, HashMap},
     net::SocketAddr,
     sync::Arc,
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use anyhow::{Context, bail};
 use parking_lot::Mutex;
-use shardkeep_daemon::{ClusterConfig, Daemon, Settings};
+use shardkeep_daemon::{ClusterConfig, Daemon, Settings, unix_millis};
 use shardkeep_rpc::control::control_server::ControlServer;
 use shardkeep_types::{DaemonKind, InstanceId, WorldId};
 use tokio::{net::TcpListener, sync::watch};
@@ -287,9 +287,4 @@ async fn report_health(reporter: HealthReporter, daemon: Daemon) -> anyhow::Resu
     daemon.draining().cancelled().await;
     reporter.set_service_status("", ServingStatus::NotServing).await;
     Ok(())
-}
-
-fn unix_millis() -> u64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
