@@ -119,13 +119,11 @@ async fn once(
     install: &Arc<Install>,
 ) -> Result<Done, UpdateError> {
     progress.enter(Stage::Manifest, 0);
-    let release = choose::newest(config, servers, options).await?;
-    let manifest = &release.manifest;
     let state = install.state();
+    let least = if options.allow_older { 0 } else { state.sequence };
+    let release = choose::newest(config, servers, options, least).await?;
+    let manifest = &release.manifest;
     let offered = manifest.release().clone();
-    if offered.sequence < state.sequence && !options.allow_older {
-        return Err(UpdateError::Older { installed: state.sequence, offered: offered.sequence });
-    }
     let done = |plan: &Plan| Done {
         release: offered.clone(),
         written: plan.write.len(),
@@ -164,7 +162,7 @@ pub async fn trusted_manifest(
     servers: &[SocketAddr],
     options: &Options,
 ) -> Result<Manifest, UpdateError> {
-    Ok(Arc::unwrap_or_clone(choose::newest(config, servers, options).await?.manifest))
+    Ok(Arc::unwrap_or_clone(choose::newest(config, servers, options, 0).await?.manifest))
 }
 
 async fn blocking<T: Send + 'static>(

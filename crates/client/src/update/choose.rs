@@ -28,7 +28,7 @@ pub(super) struct Chosen {
     pub(super) manifest: Arc<Manifest>,
 }
 
-/// The newest release there is, patiently: nothing is given up before that time.
+/// The newest release there is, patiently: nothing is given up before that time. None with a lower sequence than `least`.
 ///
 /// # Errors
 /// No server has one that can be believed.
@@ -36,27 +36,43 @@ pub(super) async fn newest(
     config: &Config,
     servers: &[SocketAddr],
     options: &Options,
+    least: u64,
 ) -> Result<Chosen, UpdateError> {
     let (begun, mut pause) = (Instant::now(), PAUSE.0);
     loop {
-        match Box::pin(attempt(config, servers, &options.keys)).await {
-            Err(error) if error.may_pass() && begun.elapsed() < options.patience => {}
-            done => return done,
+        match Box::pin(attempt(config, servers, &options.keys, least)).await {
+            Err(failed) if failed.may_pass && begun.elapsed() < options.patience => {}
+            done => return done.map_err(|failed| failed.told.unwrap_or_else(nobody)),
         }
         sleep(random::jitter(pause)).await;
         pause = (pause * 2).min(PAUSE.1);
     }
 }
 
-async fn attempt(config: &Config, servers: &[SocketAddr], keys: &[PublicKey]) -> Result<Chosen, UpdateError> {
-    let (offers, mut failed) = offers(config, servers, Some(OTHERS)).await;
-    for offer in offers {
-        match offer.manifest(keys).await {
-            Ok(chosen) => return Ok(chosen),
-            Err(error) => failed = Some(more_telling(failed, error)),
+async fn attempt(
+    config: &Config,
+    servers: &[SocketAddr],
+    keys: &[PublicKey],
+    least: u64,
+) -> Result<Chosen, Failed> {
+    let mut asked = Asked::all(config, servers);
+    loop {
+        let offers = asked.offers(Some(OTHERS)).await;
+        if offers.is_empty() {
+            return Err(asked.failed);
         }
+        for offer in offers {
+            match offer.manifest(keys).await {
+                Ok(chosen) if chosen.sequence() >= least => return Ok(chosen),
+                Ok(chosen) => {
+                    let offered = chosen.sequence();
+                    asked.failed.note(UpdateError::Older { installed: least, offered });
+                }
+                Err(error) => asked.failed.note(error),
+            }
+        }
+        // Nothing of that is any good: whoever needs longer may have better.
     }
-    Err(failed.unwrap_or_else(|| ClientError::Timeout("an address of the update service").into()))
 }
 
 /// Whether this release is not the one to install any more: a newer one is out, or all servers are here and none of them
@@ -67,8 +83,9 @@ pub(super) async fn is_replaced(
     keys: &[PublicKey],
     ours: &Chosen,
 ) -> bool {
-    let (offers, failed) = offers(config, servers, None).await;
-    let taken_back = failed.is_none() && !offers.iter().any(|offer| offer.is_of(ours));
+    let mut asked = Asked::all(config, servers);
+    let offers = asked.offers(None).await;
+    let taken_back = asked.failed.told.is_none() && !offers.iter().any(|offer| offer.is_of(ours));
     for offer in offers {
         if offer.is_of(ours) {
             return false;
@@ -108,48 +125,72 @@ impl Offer {
     }
 }
 
-/// What the servers offer, the newest first; and why one that has none did not answer. Once one has answered, the others
-/// have so long.
-async fn offers(
-    config: &Config,
-    servers: &[SocketAddr],
-    others: Option<Duration>,
-) -> (Vec<Offer>, Option<UpdateError>) {
-    let mut asked = JoinSet::new();
-    for (place, address) in servers.iter().copied().enumerate() {
-        if servers[..place].contains(&address) {
-            continue;
+/// Every server, being asked what it has.
+struct Asked {
+    answers: JoinSet<(usize, Result<Offer, UpdateError>)>,
+    failed: Failed,
+}
+
+/// Why there is nothing from some of them.
+#[derive(Default)]
+struct Failed {
+    /// What waiting does not mend says more than a connection that was lost.
+    told: Option<UpdateError>,
+    /// Asking again may do better.
+    may_pass: bool,
+}
+
+impl Failed {
+    fn note(&mut self, error: UpdateError) {
+        self.may_pass |= error.may_pass();
+        if self.told.as_ref().is_none_or(UpdateError::may_pass) {
+            self.told = Some(error);
         }
-        let config = config.clone();
-        asked.spawn(async move { (place, Box::pin(ask(&config, address)).await) });
     }
-    let (mut offers, mut failed, mut until) = (Vec::new(), None, None);
-    loop {
-        let answer = match until {
-            Some(until) => timeout_at(until, asked.join_next()).await.unwrap_or_default(),
-            None => asked.join_next().await,
-        };
-        match answer {
-            Some(Ok((place, Ok(offer)))) => {
-                offers.push((place, offer));
-                until = until.or_else(|| Some(tokio::time::Instant::now() + others?));
+}
+
+fn nobody() -> UpdateError {
+    ClientError::Timeout("an address of the update service").into()
+}
+
+impl Asked {
+    fn all(config: &Config, servers: &[SocketAddr]) -> Self {
+        let mut answers = JoinSet::new();
+        for (place, address) in servers.iter().copied().enumerate() {
+            if !servers[..place].contains(&address) {
+                let config = config.clone();
+                answers.spawn(async move { (place, Box::pin(ask(&config, address)).await) });
             }
-            Some(Ok((_, Err(error)))) => failed = Some(more_telling(failed, error)),
-            Some(Err(panic)) => std::panic::resume_unwind(panic.into_panic()),
-            None => break,
         }
+        Self { answers, failed: Failed::default() }
     }
-    offers.sort_by_key(|(place, offer)| (Reverse(offer.release.sequence), *place));
-    (offers.into_iter().map(|(_, offer)| offer).collect(), failed)
+
+    /// What they offer, the newest first. Once one has answered, the others have so long; who has not answered by then
+    /// may be waited for by the next call. Empty: nobody else will.
+    async fn offers(&mut self, others: Option<Duration>) -> Vec<Offer> {
+        let (mut offers, mut until) = (Vec::new(), None);
+        loop {
+            let answer = match until {
+                Some(until) => timeout_at(until, self.answers.join_next()).await.unwrap_or_default(),
+                None => self.answers.join_next().await,
+            };
+            match answer {
+                Some(Ok((place, Ok(offer)))) => {
+                    offers.push((place, offer));
+                    until = until.or_else(|| Some(tokio::time::Instant::now() + others?));
+                }
+                Some(Ok((_, Err(error)))) => self.failed.note(error),
+                Some(Err(panic)) => std::panic::resume_unwind(panic.into_panic()),
+                None => break,
+            }
+        }
+        offers.sort_by_key(|(place, offer)| (Reverse(offer.release.sequence), *place));
+        offers.into_iter().map(|(_, offer)| offer).collect()
+    }
 }
 
 async fn ask(config: &Config, address: SocketAddr) -> Result<Offer, UpdateError> {
     let mut server = Server::open(config, address).await?;
     let release = server.release().await?;
     Ok(Offer { server, release })
-}
-
-/// What waiting does not mend says more than a connection that was lost.
-fn more_telling(before: Option<UpdateError>, error: UpdateError) -> UpdateError {
-    before.filter(|before| !before.may_pass()).unwrap_or(error)
 }
