@@ -161,13 +161,8 @@ async fn register(
 }
 
 fn region(text: &str) -> Result<[u8; 32]> {
-    let text = text.trim();
-    anyhow::ensure!(text.len() == 64 && text.is_ascii(), "--region-key: 64 hexadecimal digits");
     let mut key = [0; 32];
-    for (at, byte) in key.iter_mut().enumerate() {
-        *byte = u8::from_str_radix(&text[2 * at..2 * at + 2], 16)
-            .context("--region-key: 64 hexadecimal digits")?;
-    }
+    hex::decode_to_slice(text.trim(), &mut key).context("--region-key: 64 hexadecimal digits")?;
     Ok(key)
 }
 
@@ -178,7 +173,7 @@ mod tests {
     #[test]
     fn a_regions_key_is_checked() {
         assert_eq!(region(&"0f".repeat(32)).unwrap(), [15; 32]);
-        for wrong in ["", "0f", &"zz".repeat(32), &"ü".repeat(32)] {
+        for wrong in ["", "0f", &"zz".repeat(32), &"ü".repeat(32), &"+f".repeat(32)] {
             assert!(region(wrong).is_err(), "{wrong:?}");
         }
     }

@@ -5,7 +5,6 @@ use std::{
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     sync::atomic::{AtomicUsize, Ordering::Relaxed},
-    thread,
 };
 
 use anyhow::{Context as _, Result, bail};
@@ -14,7 +13,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use parking_lot::Mutex;
 use shardkeep_patch::{Builder, Chunk, Chunking, Manifest, Release, ReleasePath};
 
-use super::{bytes, store::Store};
+use super::{bytes, on_all_cores, store::Store};
 
 #[derive(Debug, Args)]
 pub struct BuildArgs {
@@ -80,6 +79,9 @@ pub fn run(args: &BuildArgs) -> Result<()> {
         bytes(manifest.total_stored()),
         bytes(new_bytes),
     );
+    if store.mended() > 0 {
+        println!("{} chunks of earlier builds were damaged, and are stored anew", store.mended());
+    }
     println!("not published yet: `shardkeep patch sign` does that");
     Ok(())
 }
@@ -136,14 +138,7 @@ fn cut(store: &Store, mut files: Vec<Found>, level: i32) -> Result<Vec<(Found, V
         }
         Ok(())
     };
-    thread::scope(|scope| {
-        let threads = thread::available_parallelism().map_or(1, usize::from);
-        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
-        workers.into_iter().try_for_each(|worker| match worker.join() {
-            Ok(result) => result,
-            Err(panic) => std::panic::resume_unwind(panic),
-        })
-    })?;
+    on_all_cores(work).into_iter().collect::<Result<()>>()?;
     bar.finish_and_clear();
     let mut done: std::collections::HashMap<_, _> = done.into_inner().into_iter().collect();
     Ok(files

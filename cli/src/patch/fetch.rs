@@ -97,7 +97,9 @@ fn code(error: &UpdateError) -> u8 {
     match error {
         UpdateError::Signed(_) | UpdateError::Older { .. } | UpdateError::WrongManifest => REFUSED,
         UpdateError::Disk { .. } | UpdateError::Space { .. } | UpdateError::Locked(_) => DISK,
-        UpdateError::Client(_) | UpdateError::Chunk { .. } | UpdateError::Gone => NETWORK,
+        UpdateError::Client(_) | UpdateError::Chunk { .. } | UpdateError::Lacking(_) | UpdateError::Gone => {
+            NETWORK
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 //! login daemons serve (`login.patches.dir`), or `patch serve`, or any file server.
 
 mod build;
+mod check;
 mod fetch;
 mod key;
 mod serve;
@@ -9,7 +10,10 @@ mod sign;
 mod store;
 mod verify;
 
-use std::process::ExitCode;
+use std::{
+    process::ExitCode,
+    thread::{self, ScopedJoinHandle},
+};
 
 use anyhow::Result;
 use clap::{Args, Subcommand};
@@ -56,4 +60,14 @@ pub async fn run(args: PatchArgs) -> Result<ExitCode> {
 /// `12.3 MiB`
 fn bytes(bytes: u64) -> indicatif::BinaryBytes {
     indicatif::BinaryBytes(bytes)
+}
+
+/// Does the same work on as many threads as there are cores; what each came to.
+fn on_all_cores<T: Send>(work: impl Fn() -> T + Sync) -> Vec<T> {
+    thread::scope(|scope| {
+        let threads = thread::available_parallelism().map_or(1, usize::from);
+        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(&work)).collect();
+        let joined = workers.into_iter().map(ScopedJoinHandle::join);
+        joined.map(|done| done.unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
+    })
 }

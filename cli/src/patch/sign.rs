@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result, ensure};
 use clap::Args;
 
-use super::{key, store::Store};
+use super::{check, key, store::Store};
 
 #[derive(Debug, Args)]
 pub struct SignArgs {
@@ -21,14 +21,8 @@ pub fn run(args: &SignArgs) -> Result<()> {
     let manifest =
         store.unsigned()?.context("nothing waits for a signature: `shardkeep patch build` comes first")?;
     let key = key::read(&args.key)?;
-    for chunk in manifest.chunks() {
-        let there = store.stored_size(&chunk.id);
-        ensure!(
-            there == Some(chunk.stored.into()),
-            "chunk {} is missing or has another size: build the release again",
-            chunk.id
-        );
-    }
+    let (damaged, all) = (check::damaged(&store, &manifest), manifest.chunks().len());
+    ensure!(damaged == 0, "{damaged} of {all} chunks are missing or damaged: build the release again");
     store.publish(&key.sign(&manifest))?;
     let release = manifest.release();
     println!("release {} ({}) is published, signed by {}", release.name, release.sequence, key.public());

@@ -5,67 +5,86 @@ use std::{
     fs::{self, File},
     io::{self, Write as _},
     path::{Path, PathBuf},
+    sync::atomic::{AtomicUsize, Ordering::Relaxed},
 };
 
-use anyhow::{Context as _, Result};
-use shardkeep_patch::{Chunk, ChunkId, Manifest, Signed, chunk, chunking::Cut, layout};
+use anyhow::{Context as _, Result, ensure};
+use shardkeep_patch::{Chunk, Manifest, Signed, chunk, chunking::Cut, layout};
 
-pub struct Store(PathBuf);
+pub struct Store {
+    dir: PathBuf,
+    /// Damaged chunks that were stored anew.
+    mended: AtomicUsize,
+}
 
 impl Store {
     /// An existing or a new one.
     pub fn create(dir: &Path) -> Result<Self> {
         let chunks = dir.join(layout::CHUNKS);
         fs::create_dir_all(&chunks).with_context(|| format!("cannot create {}", chunks.display()))?;
-        Ok(Self(dir.to_owned()))
+        Ok(Self::at(dir))
     }
 
     pub fn open(dir: &Path) -> Result<Self> {
-        let store = Self(dir.to_owned());
-        anyhow::ensure!(
+        ensure!(
             dir.join(layout::CHUNKS).is_dir(),
             "{} is no store of patches: `shardkeep patch build` makes one",
             dir.display()
         );
-        Ok(store)
+        Ok(Self::at(dir))
     }
 
-    /// Stores a chunk, unless it is here.
+    fn at(dir: &Path) -> Self {
+        Self { dir: dir.to_owned(), mended: AtomicUsize::new(0) }
+    }
+
+    /// Stores a chunk, unless it is here and good: a disk, or a copy that was cut off, may have damaged it since.
     pub fn put(&self, cut: &Cut, level: i32) -> Result<Chunk> {
-        let at = self.0.join(layout::chunk(&cut.id));
-        let stored = match fs::metadata(&at) {
-            Ok(there) => there.len(),
-            Err(_) => {
+        let at = self.dir.join(layout::chunk(&cut.id));
+        let there = read(&at)?;
+        let good = |stored: &Vec<u8>| chunk::restore(stored, &cut.id, cut.size()).is_ok();
+        let stored = match there {
+            Some(stored) if good(&stored) => stored.len(),
+            damaged => {
                 let stored = chunk::store(&cut.content, level);
                 write(&at, &stored)?;
-                stored.len() as u64
+                self.mended.fetch_add(damaged.is_some().into(), Relaxed);
+                stored.len()
             }
         };
         Ok(Chunk { id: cut.id, size: cut.size(), stored: u32::try_from(stored)? })
     }
 
-    /// The stored form of a chunk.
-    pub fn get(&self, id: &ChunkId) -> io::Result<Vec<u8>> {
-        fs::read(self.0.join(layout::chunk(id)))
+    pub fn mended(&self) -> usize {
+        self.mended.load(Relaxed)
     }
 
-    pub fn stored_size(&self, id: &ChunkId) -> Option<u64> {
-        Some(fs::metadata(self.0.join(layout::chunk(id))).ok()?.len())
+    /// Whether the chunk is here as the manifest describes it.
+    pub fn check(&self, chunk: &Chunk) -> Result<()> {
+        let stored = read(&self.dir.join(layout::chunk(&chunk.id)))?.context("it is missing")?;
+        chunk::restore(&stored, &chunk.id, chunk.size)?;
+        ensure!(
+            stored.len() == chunk.stored as usize,
+            "it is stored in {} bytes, the manifest says {}",
+            stored.len(),
+            chunk.stored
+        );
+        Ok(())
     }
 
     /// The manifest built last and not signed yet.
     pub fn unsigned(&self) -> Result<Option<Manifest>> {
-        let Some(bytes) = read(&self.0.join(layout::UNSIGNED))? else { return Ok(None) };
+        let Some(bytes) = read(&self.dir.join(layout::UNSIGNED))? else { return Ok(None) };
         Ok(Some(Manifest::decode(&bytes).context("the manifest that waits for its signature")?))
     }
 
     pub fn set_unsigned(&self, manifest: &Manifest) -> Result<()> {
-        write(&self.0.join(layout::UNSIGNED), &manifest.encode())
+        write(&self.dir.join(layout::UNSIGNED), &manifest.encode())
     }
 
     /// What is published, as its bytes.
     pub fn current(&self) -> Result<Option<Vec<u8>>> {
-        read(&self.0.join(layout::CURRENT))
+        read(&self.dir.join(layout::CURRENT))
     }
 
     /// The same, taken apart. Whether to trust its key is for the caller to say.
@@ -75,8 +94,8 @@ impl Store {
     }
 
     pub fn publish(&self, signed: &[u8]) -> Result<()> {
-        write(&self.0.join(layout::CURRENT), signed)?;
-        fs::remove_file(self.0.join(layout::UNSIGNED)).context("cannot remove the unsigned manifest")
+        write(&self.dir.join(layout::CURRENT), signed)?;
+        fs::remove_file(self.dir.join(layout::UNSIGNED)).context("cannot remove the unsigned manifest")
     }
 }
 

@@ -4,13 +4,9 @@ use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::{Context as _, Result};
 use clap::Args;
-use indicatif::ProgressBar;
-use shardkeep_patch::{PublicKey, Signed, chunk};
+use shardkeep_patch::{PublicKey, Signed};
 
-use super::{REFUSED, bytes, store::Store};
-
-/// Damaged chunks that are named; the rest is counted.
-const NAMED: usize = 10;
+use super::{REFUSED, bytes, check, store::Store};
 
 #[derive(Debug, Args)]
 pub struct VerifyArgs {
@@ -38,20 +34,7 @@ pub fn run(args: &VerifyArgs) -> Result<ExitCode> {
             return Ok(ExitCode::from(REFUSED));
         }
     };
-    let bar = ProgressBar::new(manifest.chunks().len() as u64);
-    let mut damaged = 0;
-    for it in manifest.chunks() {
-        let content = store.get(&it.id).map_err(anyhow::Error::from);
-        let content = content.and_then(|stored| Ok(chunk::restore(&stored, &it.id, it.size)?));
-        if let Err(error) = content {
-            damaged += 1;
-            if damaged <= NAMED {
-                bar.suspend(|| eprintln!("chunk {}: {error:#}", it.id));
-            }
-        }
-        bar.inc(1);
-    }
-    bar.finish_and_clear();
+    let damaged = check::damaged(&store, &manifest);
     let release = manifest.release();
     if damaged > 0 {
         eprintln!(

@@ -14,6 +14,7 @@
 //! # Ok(()) }
 //! ```
 
+mod choose;
 mod error;
 mod fetch;
 mod install;
@@ -28,10 +29,9 @@ use std::{
     time::Duration,
 };
 
-use shardkeep_patch::{Manifest, Plan, PublicKey, Release, Signed, plan};
-use shardkeep_wire::payload::PublishedRelease;
+use shardkeep_patch::{Manifest, Plan, PublicKey, Release, plan};
 
-use crate::Config;
+use crate::{Config, random};
 
 pub use error::UpdateError;
 pub use progress::{Progress, Stage};
@@ -41,6 +41,10 @@ use install::Install;
 
 /// How often a new release may come between while one is fetched.
 const RELEASES: u32 = 4;
+/// Before the next one is fetched: not everybody comes at once who was fetching the one before.
+const NEXT_RELEASE: Duration = Duration::from_secs(1);
+/// Between attempts: doubles from the first to the second.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(3));
 
 /// What an update must know.
 #[derive(Debug, Clone)]
@@ -98,14 +102,13 @@ pub async fn update(
     progress: &Arc<Progress>,
 ) -> Result<Done, UpdateError> {
     let install = Arc::new(Install::open(&options.to)?);
-    let mut last = UpdateError::Gone;
     for _ in 0..RELEASES {
         match once(config, servers, options, progress, &install).await {
-            Err(error @ UpdateError::Gone) => last = error,
+            Err(UpdateError::Gone) => tokio::time::sleep(random::jitter(NEXT_RELEASE)).await,
             done => return done,
         }
     }
-    Err(last)
+    Err(UpdateError::Gone)
 }
 
 async fn once(
@@ -116,13 +119,11 @@ async fn once(
     install: &Arc<Install>,
 ) -> Result<Done, UpdateError> {
     progress.enter(Stage::Manifest, 0);
-    let (_, bytes) = manifest(config, servers, options).await?;
-    let manifest = Arc::new(Signed::parse(&bytes)?.trusted(&options.keys)?);
     let state = install.state();
+    let least = if options.allow_older { 0 } else { state.sequence };
+    let release = choose::newest(config, servers, options, least).await?;
+    let manifest = &release.manifest;
     let offered = manifest.release().clone();
-    if offered.sequence < state.sequence && !options.allow_older {
-        return Err(UpdateError::Older { installed: state.sequence, offered: offered.sequence });
-    }
     let done = |plan: &Plan| Done {
         release: offered.clone(),
         written: plan.write.len(),
@@ -144,7 +145,7 @@ async fn once(
         })
         .await?
     };
-    let plan = fetch::fetch(config, servers, options, progress, install, &manifest, plan).await?;
+    let plan = fetch::fetch(config, servers, options, progress, install, &release, plan).await?;
     let plan = {
         let (install, manifest, progress) = (install.clone(), manifest.clone(), progress.clone());
         blocking(move || install.commit(&manifest, &plan, &progress).map(|()| plan)).await?
@@ -152,35 +153,16 @@ async fn once(
     Ok(done(&plan))
 }
 
-/// The published release and its signed manifest, from the first server that gives it. Nothing of it is believed yet.
+/// The manifest of the newest release that the servers have published, believed.
 ///
 /// # Errors
-/// That of the last server.
-pub async fn manifest(
-    config: &Config,
-    servers: &[SocketAddr],
-    options: &Options,
-) -> Result<(PublishedRelease, Vec<u8>), UpdateError> {
-    fetch::patiently(servers, options.patience, |address| async move {
-        let mut server = Server::open(config, address).await?;
-        let release = server.release().await?;
-        let manifest = server.manifest(&release).await?;
-        Ok((release, manifest))
-    })
-    .await
-}
-
-/// The manifest of what is published, believed.
-///
-/// # Errors
-/// See [`manifest`]; and it is not signed by one of the keys.
+/// No server has one that is signed by one of the keys.
 pub async fn trusted_manifest(
     config: &Config,
     servers: &[SocketAddr],
     options: &Options,
 ) -> Result<Manifest, UpdateError> {
-    let (_, bytes) = manifest(config, servers, options).await?;
-    Ok(Signed::parse(&bytes)?.trusted(&options.keys)?)
+    Ok(Arc::unwrap_or_clone(choose::newest(config, servers, options, 0).await?.manifest))
 }
 
 async fn blocking<T: Send + 'static>(

@@ -26,7 +26,8 @@ pub struct Pace {
     pub most: usize,
     /// Least time between the beginnings of two calls to one place.
     pub interval: Duration,
-    /// Questions that wait for one place's next calls. Overflow: one more is refused at once, and counted.
+    /// Questions that wait for one place's next calls, of those who still want an answer. Overflow: one more is refused
+    /// at once, and counted.
     pub waiting: usize,
     /// How long a call may take, and beside it a question's wait for its call.
     pub deadline: Duration,
@@ -88,8 +89,10 @@ struct Inner<P, Q, A, E> {
 }
 
 struct Place<Q, A, E> {
-    /// Bound and overflow: [`Pace::waiting`].
+    /// Bound and overflow: [`Pace::waiting`]. Those who have gone are no more than half of it, beside a few.
     queue: Vec<Waiting<Q, A, E>>,
+    /// At this length those who have gone are looked for.
+    sweep_at: usize,
     /// A task calls until the queue is empty.
     served: bool,
     /// When the last call began.
@@ -139,10 +142,16 @@ where
             Some(there) => there,
             None => {
                 self.0.forget_quiet(&mut places);
-                let there = Place { queue: Vec::new(), served: false, begun: None };
+                let there =
+                    Place { queue: Vec::new(), sweep_at: self.0.pace.most, served: false, begun: None };
                 places.entry(place.clone()).or_insert(there)
             }
         };
+        // During a long call many may come and go.
+        if there.queue.len() >= there.sweep_at.min(self.0.pace.waiting) {
+            there.queue.retain(|waiting| !waiting.answer.is_closed());
+            there.sweep_at = (2 * there.queue.len()).max(self.0.pace.most);
+        }
         if there.queue.len() >= self.0.pace.waiting {
             return Err(Unanswered::Full);
         }
@@ -430,6 +439,28 @@ mod tests {
         answer.send(Ok(questions)).unwrap();
         for other in others {
             other.await.unwrap().unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn who_has_gone_takes_no_room() {
+        let (gather, mut called) = gather(Pace { waiting: 20, ..PACE });
+        let first = asks(&gather, "here", 1);
+        let (.., answer) = next(&mut called).await;
+        // Many come and go while the first call is under way.
+        for question in 0..1_000 {
+            let asking = std::pin::pin!(gather.ask(&"here", question));
+            assert!(futures::poll!(asking).is_pending(), "there is room");
+            assert!(waiting(&gather, "here") <= 2 * PACE.most);
+        }
+        let stays = ask_all(&gather, &[7]).await;
+        answer.send(Ok(vec![1])).unwrap();
+        first.await.unwrap().unwrap();
+        let (_, questions, answer) = next(&mut called).await;
+        assert_eq!(questions, [7]);
+        answer.send(Ok(questions)).unwrap();
+        for stay in stays {
+            assert_eq!(stay.await.unwrap(), Ok(7));
         }
     }
 

@@ -21,6 +21,7 @@ mod export;
 mod gather;
 mod guard;
 mod identity;
+mod incarnation;
 mod instance;
 pub mod link;
 mod merge;

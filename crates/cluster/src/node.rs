@@ -4,12 +4,12 @@ use std::{
     collections::{BTreeMap, HashMap},
     net::SocketAddr,
     sync::Arc,
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use anyhow::{Context, bail};
 use parking_lot::Mutex;
-use shardkeep_daemon::{ClusterConfig, Daemon, Settings};
+use shardkeep_daemon::{ClusterConfig, Daemon, Settings, unix_millis};
 use shardkeep_rpc::control::control_server::ControlServer;
 use shardkeep_types::{DaemonKind, InstanceId, WorldId};
 use tokio::{net::TcpListener, sync::watch};
@@ -19,7 +19,7 @@ use tracing::{error, info};
 
 use crate::{
     Dialer, Directory, Identity, Instance, REGION, State, advertise, control::Drainer, directory, export,
-    metrics, registration, server,
+    incarnation, metrics, registration, server,
 };
 
 /// How long readiness waits for a registry to take note.
@@ -68,8 +68,14 @@ impl Node {
         let grpc_address = format!("{host}:{}", bound.port());
         daemon.set_grpc_address(&grpc_address);
         info!(address = %bound, advertised = grpc_address, "gRPC bound");
+        let dialer = Dialer::new(identity.clone());
+        let name = settings.daemon.name.clone();
+        // A registry need not ask itself.
+        let others = registries.iter().filter(|registry| **registry != grpc_address);
+        let others = others.map(|registry| dialer.channel(DaemonKind::Registry, registry));
+        let incarnation = incarnation::draw(others, kind, &name, unix_millis()).await;
         let instance = Instance {
-            id: InstanceId { kind, name: settings.daemon.name.clone(), incarnation: unix_millis() },
+            id: InstanceId { kind, name, incarnation },
             state: State::Starting,
             world: settings.cluster.world(),
             grpc_address,
@@ -83,7 +89,7 @@ impl Node {
             inner: Arc::new(Inner {
                 id: instance.id.clone(),
                 daemon: daemon.clone(),
-                dialer: Dialer::new(identity.clone()),
+                dialer,
                 identity,
                 host,
                 config: settings.cluster.clone(),
@@ -281,9 +287,4 @@ async fn report_health(reporter: HealthReporter, daemon: Daemon) -> anyhow::Resu
     daemon.draining().cancelled().await;
     reporter.set_service_status("", ServingStatus::NotServing).await;
     Ok(())
-}
-
-fn unix_millis() -> u64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

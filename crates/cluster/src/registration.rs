@@ -77,7 +77,11 @@ pub(crate) async fn keep(
                 }
                 if status.code() == Code::FailedPrecondition && !std::mem::replace(&mut superseded, true) {
                     let instance = &now.id;
-                    warn!(%instance, %status, "not registered: another process runs under this instance's name");
+                    warn!(
+                        %instance, %status,
+                        "not registered: another process runs under this instance's name, or did under a later clock \
+                         (then restarting this one mends it)"
+                    );
                 }
                 forget(&mut told);
                 backoff.next_delay()

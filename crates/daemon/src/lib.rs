@@ -36,6 +36,7 @@
 mod admin;
 mod announce;
 mod catalogue;
+mod clock;
 mod config;
 mod crowd;
 pub mod event;
@@ -55,6 +56,7 @@ use std::{fmt::Debug, future::Future};
 use serde::{Serialize, de::DeserializeOwned};
 use shardkeep_types::DaemonKind;
 
+pub use clock::unix_millis;
 pub use config::{ClusterConfig, DaemonConfig, LogConfig, LogFormat, Settings, duration};
 pub use crowd::{Crowd, CrowdBounds, Full, Neighbours, Place};
 pub use life::{Bound, Daemon};

@@ -1,7 +1,7 @@
 //! What a client has to do: which files to write aside and from where each piece comes, and which to remove. Files that
 //! no manifest names (saves, settings, pictures) are nobody's business.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use crate::{Found, Manifest, ReleasePath, scan::Place};
 
@@ -32,7 +32,8 @@ pub struct Plan {
     pub write: Vec<u32>,
     /// In the order of the manifest's table.
     pub needs: Vec<Need>,
-    /// Put there by an earlier release, and not part of this one.
+    /// Put there by an earlier release, and not part of this one by that name. On systems without upper and lower case it
+    /// may be a file of this one all the same: [`Plan::twins`].
     pub remove: Vec<ReleasePath>,
     /// Bytes to fetch, in their stored form.
     pub fetch_bytes: u64,
@@ -44,6 +45,16 @@ impl Plan {
     /// Nothing to do.
     pub fn is_empty(&self) -> bool {
         self.write.is_empty() && self.remove.is_empty()
+    }
+
+    /// Of the files to remove, those that differ from one of the release only in upper and lower case, with that one.
+    pub fn twins<'a>(&self, manifest: &'a Manifest) -> HashMap<&ReleasePath, &'a ReleasePath> {
+        if self.remove.is_empty() {
+            return HashMap::new();
+        }
+        let stays: HashMap<String, &ReleasePath> =
+            manifest.files().iter().map(|file| (file.path.folded(), &file.path)).collect();
+        self.remove.iter().filter_map(|path| Some((path, *stays.get(&path.folded())?))).collect()
     }
 
     /// How many chunks the server is asked for.
@@ -87,14 +98,13 @@ pub fn plan(manifest: &Manifest, found: &Found, owned: &[ReleasePath]) -> Plan {
 }
 
 fn removed(manifest: &Manifest, owned: &[ReleasePath]) -> Vec<ReleasePath> {
-    // On systems without upper and lower case, a file that only changed its case is still there.
-    let stays: HashSet<String> = manifest.files().iter().map(|file| file.path.folded()).collect();
-    owned.iter().filter(|path| !stays.contains(&path.folded())).cloned().collect()
+    let stays: HashSet<&ReleasePath> = manifest.files().iter().map(|file| &file.path).collect();
+    owned.iter().filter(|path| !stays.contains(path)).cloned().collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::{BTreeMap, HashMap};
+    use std::collections::BTreeMap;
 
     use proptest::prelude::*;
 
@@ -191,6 +201,18 @@ mod tests {
         let nothing = plan(&manifest, &scan(&manifest, &Files::new(), &HashMap::new()), &[]);
         assert_eq!(nothing.fetch_bytes, manifest.total_stored());
         assert!(nothing.needs.iter().all(|need| need.to.len() == 2 && need.from == Source::Fetched));
+    }
+
+    #[test]
+    fn a_file_whose_name_changed_its_case_is_removed_by_the_old_name() {
+        let old = Files::from([("Data/Foo.lua".into(), noise(1, 99)), ("gone".into(), noise(2, 9))]);
+        let new = Files::from([("data/foo.lua".into(), noise(1, 99))]);
+        let (before, after) = (manifest_of(&old), manifest_of(&new));
+        let plan = plan(&after, &scan(&after, &old, &HashMap::new()), &paths(&before));
+        let [renamed, gone] = ["Data/Foo.lua", "gone"].map(|path| ReleasePath::new(path).unwrap());
+        assert_eq!((plan.remove.clone(), plan.fetches()), (vec![renamed.clone(), gone], 0));
+        let twins = plan.twins(&after);
+        assert_eq!((twins.len(), twins[&renamed].as_str()), (1, "data/foo.lua"));
     }
 
     proptest! {

@@ -36,15 +36,8 @@ impl std::str::FromStr for PublicKey {
 
     /// 64 hexadecimal digits.
     fn from_str(text: &str) -> Result<Self, SignedError> {
-        let text = text.trim().as_bytes();
         let mut bytes = [0; 32];
-        if text.len() != 2 * bytes.len() {
-            return Err(SignedError::Key);
-        }
-        for (byte, digits) in bytes.iter_mut().zip(text.chunks_exact(2)) {
-            let digit = |at: usize| char::from(digits[at]).to_digit(16).ok_or(SignedError::Key);
-            *byte = u8::try_from(16 * digit(0)? + digit(1)?).map_err(|_| SignedError::Key)?;
-        }
+        hex::decode_to_slice(text.trim(), &mut bytes).map_err(|_| SignedError::Key)?;
         Ok(Self(bytes))
     }
 }
@@ -216,6 +209,7 @@ mod tests {
         assert_eq!(public.to_string().parse(), Ok(public));
         assert_eq!(" zz".parse::<PublicKey>(), Err(SignedError::Key));
         assert_eq!("zz".repeat(32).parse::<PublicKey>(), Err(SignedError::Key));
+        assert_eq!("é".repeat(32).parse::<PublicKey>(), Err(SignedError::Key));
     }
 
     #[test]

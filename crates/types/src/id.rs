@@ -167,7 +167,7 @@ random_id! {
 }
 
 /// One running daemon. The name is stable over restarts; the incarnation is its start, in milliseconds since
-/// the Unix epoch, so a later start has a higher one.
+/// the Unix epoch, or more than that where the clock went back: a later start has a higher one.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct InstanceId {
     pub kind: crate::DaemonKind,

@@ -27,10 +27,10 @@ pub struct Config {
     /// Addresses in one answer, 1 to 16. Fewer than there are replicas makes their weights count more, because
     /// resolvers shuffle what they get.
     pub max_answers: usize,
-    /// TCP connections at a time; further ones are closed at once.
+    /// TCP connections at a time. A further one takes the place of the oldest of the network (/24, IPv6 /56) that has most.
     pub tcp_connections: usize,
-    /// The same for the clients of one network (/24, IPv6 /56).
-    pub tcp_connections_per_network: usize,
+    /// The same for one address (IPv6 /64); further ones are closed at once.
+    pub tcp_connections_per_address: usize,
     /// The pool that answers come from until an operator switches: `live`, or one of `pools`.
     pub pool: String,
     /// `[dns.pools.<name>]`: addresses to switch to, to step out of a flood.
@@ -166,7 +166,7 @@ impl Default for Config {
             negative_ttl_s: 2,
             max_answers: 4,
             tcp_connections: 256,
-            tcp_connections_per_network: 32,
+            tcp_connections_per_address: 32,
             pool: LIVE.into(),
             pools: BTreeMap::new(),
             regions: BTreeMap::new(),
@@ -196,8 +196,8 @@ impl Validate for Config {
         if self.tcp_connections == 0 {
             return Err("tcp_connections: must be at least 1".into());
         }
-        if self.tcp_connections_per_network == 0 {
-            return Err("tcp_connections_per_network: must be at least 1".into());
+        if self.tcp_connections_per_address == 0 {
+            return Err("tcp_connections_per_address: must be at least 1".into());
         }
         for (name, pool) in &self.pools {
             if name == LIVE {

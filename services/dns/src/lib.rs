@@ -43,7 +43,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use shardkeep_cluster::{MESSAGE_LIMIT, Node};
-use shardkeep_daemon::{Daemon, Service, Settings};
+use shardkeep_daemon::{CrowdBounds, Daemon, Neighbours, Service, Settings};
 use shardkeep_rpc::dns::dns_server::DnsServer;
 use shardkeep_types::DaemonKind;
 use tokio::sync::watch;
@@ -90,8 +90,11 @@ impl Service for Dns {
             let answerer = Answerer::new(shared.clone(), Transport::Udp, Random::from_entropy());
             daemon.spawn("UDP", udp::serve(socket, answerer, draining.clone()));
         }
-        let bounds =
-            tcp::Bounds { in_all: config.tcp_connections, per_network: config.tcp_connections_per_network };
+        let bounds = CrowdBounds {
+            all: config.tcp_connections,
+            per_origin: config.tcp_connections_per_address,
+            neighbours: Neighbours::Leave,
+        };
         daemon.spawn("TCP", tcp::serve(sockets.tcp, shared.clone(), bounds, draining.clone()));
         if config.cookies.secrets().is_none() {
             daemon.spawn("cookies", roll_cookies(shared.clone(), draining.clone()));

@@ -1,11 +1,9 @@
 //! The operators' face: which pool the answers come from.
 
-use std::{
-    collections::BTreeMap,
-    time::{Duration, SystemTime},
-};
+use std::{collections::BTreeMap, time::Duration};
 
 use shardkeep_cluster::{Directory, Instance, Peer, State};
+use shardkeep_daemon::unix_millis;
 use shardkeep_rpc::dns::{
     ListPoolsReply, ListPoolsRequest, Pool as PoolMessage, SwitchPoolReply, SwitchPoolRequest,
     dns_server::Dns,
@@ -102,9 +100,4 @@ impl Dns for DnsService {
 
 fn names(peers: &[&Instance]) -> Vec<String> {
     peers.iter().map(|peer| peer.id.name.clone()).collect()
-}
-
-fn unix_millis() -> u64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

@@ -1,16 +1,16 @@
 //! TCP: queries with a length before each, answered in order (RFC 7766). Connections are few, bounded in all and for
-//! each client network, and silent ones are closed.
+//! each address, and silent ones are closed. When there are too many, the network that has most makes room: an answer
+//! takes no time, and who holds a connection keeps nobody from asking.
 
 use std::{
-    collections::HashMap,
     io,
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use metrics::{counter, gauge};
-use parking_lot::Mutex;
+use shardkeep_daemon::{Crowd, CrowdBounds, Full};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, BufReader},
     net::{TcpListener, TcpStream},
@@ -23,7 +23,6 @@ use crate::{
     answerer::{Answerer, Shared, Transport},
     metrics::{TCP_CONNECTIONS, TCP_REFUSED, TCP_SLOWED},
     random::Random,
-    rate::network,
 };
 
 /// Longer queries are refused by closing the connection.
@@ -36,21 +35,14 @@ const ANSWERS: usize = 16 << 10;
 const PATIENCE: Duration = Duration::from_secs(10);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Bounds of connections at a time; further ones are closed at once.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Bounds {
-    pub(crate) in_all: usize,
-    pub(crate) per_network: usize,
-}
-
 /// Answers queries until `stop`.
 pub(crate) async fn serve(
     listener: TcpListener,
     shared: Arc<Shared>,
-    bounds: Bounds,
+    bounds: CrowdBounds,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
-    let places = Arc::new(Places { bounds, taken: Mutex::default() });
+    let crowd = Crowd::new(bounds);
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -64,22 +56,29 @@ pub(crate) async fn serve(
                 continue;
             }
         };
-        let place = match places.take(from.ip().to_canonical()) {
+        let place = match crowd.admit(from.ip()) {
             Ok(place) => place,
-            Err(bound) => {
+            Err(full) => {
+                let bound = match full {
+                    Full::All => "in_all",
+                    Full::Origin => "per_address",
+                };
                 counter!(TCP_REFUSED, "bound" => bound).increment(1);
                 continue;
             }
         };
         let answerer = Answerer::new(shared.clone(), Transport::Tcp, Random::from_entropy());
         let stop = stop.clone();
+        gauge!(TCP_CONNECTIONS).increment(1.0);
         tokio::spawn(async move {
             tokio::select! {
                 ended = converse(stream, from, answerer) => if let Err(error) = ended {
                     debug!(%error, "TCP client");
                 },
+                () = place.lost() => counter!(TCP_REFUSED, "bound" => "displaced").increment(1),
                 () = stop.cancelled() => {}
             }
+            gauge!(TCP_CONNECTIONS).decrement(1.0);
             drop(place);
         });
     }
@@ -148,49 +147,6 @@ impl Pace {
     }
 }
 
-/// Who is connected.
-struct Places {
-    bounds: Bounds,
-    /// Connections by network. Those that have none are not here.
-    taken: Mutex<HashMap<u64, usize>>,
-}
-
-struct Place {
-    places: Arc<Places>,
-    network: u64,
-}
-
-impl Places {
-    /// A place, or the bound that there is none within.
-    fn take(self: &Arc<Self>, client: IpAddr) -> Result<Place, &'static str> {
-        let network = network(client);
-        let mut taken = self.taken.lock();
-        if taken.values().sum::<usize>() >= self.bounds.in_all {
-            return Err("in_all");
-        }
-        let of_network = taken.entry(network).or_default();
-        if *of_network >= self.bounds.per_network {
-            return Err("per_network");
-        }
-        *of_network += 1;
-        gauge!(TCP_CONNECTIONS).increment(1.0);
-        Ok(Place { places: self.clone(), network })
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut taken = self.places.taken.lock();
-        if let Some(of_network) = taken.get_mut(&self.network) {
-            *of_network -= 1;
-            if *of_network == 0 {
-                taken.remove(&self.network);
-            }
-        }
-        gauge!(TCP_CONNECTIONS).decrement(1.0);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -209,20 +165,5 @@ mod tests {
     fn only_a_whole_query_is_waited_for() {
         assert!(!holds_query(&[]) && !holds_query(&[0]) && !holds_query(&[0, 2, 1]));
         assert!(holds_query(&[0, 2, 1, 2]) && holds_query(&[0, 0]));
-    }
-
-    #[test]
-    fn a_network_takes_no_more_than_its_share() {
-        let places =
-            Arc::new(Places { bounds: Bounds { in_all: 3, per_network: 2 }, taken: Mutex::default() });
-        let take = |last: [u8; 2]| places.take([203, 0, last[0], last[1]].into());
-        let first = take([113, 1]).ok();
-        let _second = take([113, 2]).ok();
-        assert_eq!(take([113, 3]).err(), Some("per_network"));
-        let _other = take([114, 1]).ok();
-        assert_eq!(take([115, 1]).err(), Some("in_all"));
-        drop(first);
-        assert!(take([113, 3]).is_ok());
-        assert!(take([115, 1]).is_ok(), "the one before was dropped at once");
     }
 }

@@ -19,7 +19,7 @@ use shardkeep_rpc::dns::{ListPoolsRequest, SwitchPoolRequest, dns_client::DnsCli
 use shardkeep_types::DaemonKind;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpStream, UdpSocket},
+    net::{TcpSocket, TcpStream, UdpSocket},
 };
 
 const SOON: Duration = Duration::from_secs(20);
@@ -344,4 +344,42 @@ async fn dig_and_kdig_understand_the_answers() {
         }
     }
     cluster.dns.stop().await.unwrap();
+}
+
+/// A connection by which nothing has been asked.
+async fn silent_from(client: [u8; 4], server: SocketAddr) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind((client, 0).into()).unwrap();
+    socket.connect(server).await.unwrap()
+}
+
+async fn asks(stream: &mut TcpStream) -> std::io::Result<u16> {
+    let packet = packet(LOGIN, RecordType::A);
+    stream.write_u16(u16::try_from(packet.len()).unwrap()).await?;
+    stream.write_all(&packet).await?;
+    let length = stream.read_u16().await?;
+    stream.read_exact(&mut vec![0; length.into()]).await?;
+    Ok(length)
+}
+
+#[tokio::test]
+async fn who_holds_connections_keeps_nobody_from_asking_by_tcp() {
+    let place = Place::start().await;
+    let mut dns = place.launch_with("dns-1", |config| config.tcp_connections = 2).await;
+    let server: SocketAddr = dns.ready().await.unwrap().client.parse().unwrap();
+    let mut held = Vec::new();
+    for _ in 0..2 {
+        let mut one = silent_from([127, 0, 0, 1], server).await;
+        assert!(asks(&mut one).await.is_ok());
+        held.push(one);
+    }
+    let mut other = silent_from([127, 0, 1, 1], server).await;
+    assert!(asks(&mut other).await.is_ok());
+    let closed = tokio::time::timeout(SOON, held[0].read(&mut [0])).await.expect("the oldest has made room");
+    assert!(matches!(closed, Ok(0) | Err(_)));
+    // One more from there takes a place of its own network.
+    assert!(asks(&mut silent_from([127, 0, 0, 1], server).await).await.is_ok());
+    assert!(asks(&mut held[1]).await.is_err());
+    assert!(asks(&mut other).await.is_ok());
+    dns.stop().await.unwrap();
 }

@@ -111,14 +111,9 @@ impl Config {
         if text.is_empty() {
             return Ok(None);
         }
-        let wrong = || "second_factor_secret: must be 64 hexadecimal digits".to_owned();
-        if text.len() != 64 || !text.is_ascii() {
-            return Err(wrong());
-        }
         let mut key = [0; 32];
-        for (at, byte) in key.iter_mut().enumerate() {
-            *byte = u8::from_str_radix(&text[2 * at..2 * at + 2], 16).map_err(|_| wrong())?;
-        }
+        hex::decode_to_slice(text, &mut key)
+            .map_err(|_| "second_factor_secret: must be 64 hexadecimal digits".to_owned())?;
         Ok(Some(Key::new(key)))
     }
 }
@@ -353,6 +348,8 @@ mod tests {
         assert!(config.validate().unwrap_err().starts_with("listen: "));
         config = Config { second_factor_secret: "00ff".into(), ..Config::default() };
         assert!(config.validate().unwrap_err().starts_with("second_factor_secret: "));
+        config.second_factor_secret = "+f".repeat(32);
+        assert!(config.validate().is_err());
         config.second_factor_secret = "00ff".repeat(16);
         assert_eq!(config.second_factor_key().unwrap().unwrap().expose()[..2], [0, 255]);
         config = Config { login_lease: Duration::ZERO, ..Config::default() };

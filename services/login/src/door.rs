@@ -104,19 +104,20 @@ impl Door {
             cause: cause(ErrorCode::Displaced, "logged in elsewhere"),
             by: process,
         };
+        let connections = config.max_connections;
         let attempts = config.registrations;
         let registrations = config::Limits { attempts, ..config.limits.clone() };
         Ok(Self {
             preface: Preface::new(preface::Service::Login, preface::deployment_tag(deployment)),
             decoy_seed: accounts::shared_secret(&database, "decoy seed", &fresh).await?,
             silent,
-            gathered: Gathered::new(&database, rules, revocations.clone()),
-            gateways: Gateways::new(node, &database),
+            gathered: Gathered::new(&database, rules, revocations.clone(), connections),
+            gateways: Gateways::new(node, &database, connections),
             database,
             centre,
             groups: Groups::default(),
             crowd: Crowd::new(CrowdBounds {
-                all: config.max_connections,
+                all: connections,
                 per_origin: config.max_connections_per_address,
                 neighbours: Neighbours::Stay,
             }),
@@ -130,7 +131,7 @@ impl Door {
             vault,
             region: RegionKey::new(&key).context("the region's key")?,
             registrations: Limits::new(registrations),
-            known: Known::new(node),
+            known: Known::new(node, connections),
             config,
             daemon,
         })

@@ -68,6 +68,9 @@ pub(crate) enum LoginError {
     /// More than we can do at once.
     #[error("too busy ({0})")]
     Busy(&'static str),
+    /// Its address prefix had most of those who fetch patches, and somebody of another came.
+    #[error("another took its place")]
+    PlaceLost,
     /// The exponentiations are taken, for so long.
     #[error("too many logins ({why})")]
     Crowded { why: &'static str, wait: Duration },
@@ -115,6 +118,7 @@ impl LoginError {
             Self::Refused(_) => "refused",
             Self::Throttled { .. } => "throttled",
             Self::Busy(_) | Self::Crowded { .. } => "busy",
+            Self::PlaceLost => "place_lost",
             Self::Puzzled => "puzzled",
             Self::Proxy(error) => error.label(),
             Self::NoWorld(_) => "no_world",
@@ -130,9 +134,12 @@ impl LoginError {
     pub(crate) fn fault(&self) -> Fault {
         match self {
             // Of a crowd nobody is guilty: it has a metric and an alert of its own.
-            Self::Closed | Self::Displaced | Self::Draining | Self::Puzzled | Self::Crowded { .. } => {
-                Fault::Nobody
-            }
+            Self::Closed
+            | Self::Displaced
+            | Self::Draining
+            | Self::PlaceLost
+            | Self::Puzzled
+            | Self::Crowded { .. } => Fault::Nobody,
             Self::Busy(_) | Self::Internal(_) => Fault::Us,
             Self::Proxy(_) | Self::Store(_) | Self::Central(_) | Self::NoGateway | Self::WorldAway(_) => {
                 Fault::Peer
@@ -147,6 +154,8 @@ impl LoginError {
         let plainly = |code| Some(Answer::of(code, self.to_string()));
         match self {
             Self::Closed | Self::Broken(_) | Self::Puzzled | Self::Proxy(_) => None,
+            // Perhaps in the middle of a record.
+            Self::PlaceLost => None,
             Self::Timeout(_) => plainly(ErrorCode::TooSlow),
             Self::Wire(error) => error.code().and_then(plainly),
             Self::Malformed(_) => plainly(ErrorCode::Malformed),

@@ -23,14 +23,17 @@ use crate::{gathered::Failed, metrics};
 
 /// How long a gateway may take to answer. One that is gone is noticed by the registry in a few seconds.
 const DEADLINE: Duration = Duration::from_secs(2);
-/// Every ticket is of a connection, which are bounded; so nothing is refused here.
-const ADMISSIONS: Pace = Pace {
-    most: 256,
-    interval: Duration::from_millis(20),
-    waiting: usize::MAX,
-    // The gateway's time, and the store's.
-    deadline: Duration::from_secs(5),
-};
+/// Every ticket is of a connection, and so many there are at most: nothing is refused here.
+fn pace(connections: usize) -> Pace {
+    Pace {
+        most: 256,
+        interval: Duration::from_millis(20),
+        waiting: connections,
+        // The gateway's time, and the store's.
+        deadline: Duration::from_secs(5),
+    }
+}
+
 /// How long one gateway has its turn to be offered first.
 const TURN: Duration = Duration::from_millis(20);
 /// How long a player waits for a gateway that was asked for sessions.
@@ -76,11 +79,11 @@ pub(crate) struct Found {
 }
 
 impl Gateways {
-    pub(crate) fn new(node: &Node, database: &Database) -> Self {
+    pub(crate) fn new(node: &Node, database: &Database, connections: usize) -> Self {
         Self {
             node: node.clone(),
             directory: node.directory(DaemonKind::Gateway),
-            admissions: admissions(node.clone(), database.clone()),
+            admissions: admissions(node.clone(), database.clone(), pace(connections)),
             offered: Mutex::default(),
         }
     }
@@ -203,8 +206,8 @@ impl Gateways {
     }
 }
 
-fn admissions(node: Node, database: Database) -> Gather<String, Admission, Answered, Status> {
-    Gather::new("admit", ADMISSIONS, move |address: String, admissions: Vec<Admission>| {
+fn admissions(node: Node, database: Database, pace: Pace) -> Gather<String, Admission, Answered, Status> {
+    Gather::new("admit", pace, move |address: String, admissions: Vec<Admission>| {
         let mut client = GatewayClient::new(node.channel(DaemonKind::Gateway, &address));
         let database = database.clone();
         Box::pin(async move {

@@ -14,15 +14,20 @@ use shardkeep_store::{
 
 use crate::{LoginError, revocations::Revocations};
 
-/// Every question is of a connection, which are bounded; so nothing is refused here.
-const READS: Pace = Pace {
-    most: 256,
-    interval: Duration::from_millis(5),
-    waiting: usize::MAX,
-    deadline: Duration::from_secs(10),
-};
+/// Every question is of a connection, and so many there are at most: nothing is refused here.
+fn reads(connections: usize) -> Pace {
+    Pace {
+        most: 256,
+        interval: Duration::from_millis(5),
+        waiting: connections,
+        deadline: Duration::from_secs(10),
+    }
+}
+
 /// A commit waits for the disk, and what else a welcome says is asked for meanwhile: more go together.
-const LOGINS: Pace = Pace { most: logins::MOST, interval: Duration::from_millis(10), ..READS };
+fn logins(connections: usize) -> Pace {
+    Pace { most: logins::MOST, interval: Duration::from_millis(10), ..reads(connections) }
+}
 
 /// The database's error, which is everybody's whose question went with it.
 #[derive(Debug, Clone)]
@@ -35,14 +40,19 @@ pub(crate) struct Gathered {
 
 impl Gathered {
     /// Followers are told of those whom a login displaces, whether or not anybody waits for its outcome.
-    pub(crate) fn new(database: &Database, rules: Rules, revocations: Arc<Revocations>) -> Self {
+    pub(crate) fn new(
+        database: &Database,
+        rules: Rules,
+        revocations: Arc<Revocations>,
+        connections: usize,
+    ) -> Self {
         let (of_names, of_logins) = (database.clone(), database.clone());
         Self {
-            credentials: Gather::new("credentials", READS, move |(), names: Vec<String>| {
+            credentials: Gather::new("credentials", reads(connections), move |(), names: Vec<String>| {
                 let database = of_names.clone();
                 Box::pin(async move { Ok(accounts::credentials_of(&database, &names).await?) })
             }),
-            logins: Gather::new("logins", LOGINS, move |(), from: Vec<Raised>| {
+            logins: Gather::new("logins", logins(connections), move |(), from: Vec<Raised>| {
                 let (database, rules, revocations) = (of_logins.clone(), rules.clone(), revocations.clone());
                 Box::pin(async move {
                     let doubt = revocations.doubt();

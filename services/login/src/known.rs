@@ -14,9 +14,11 @@ use tonic::{Request, Status};
 
 /// Twice this is how long a welcome waits at most.
 const DEADLINE: Duration = Duration::from_millis(150);
-/// Every question is of a connection, which are bounded; so nothing is refused here.
-const PACE: Pace =
-    Pace { most: 256, interval: Duration::from_millis(20), waiting: usize::MAX, deadline: DEADLINE };
+/// Every question is of a connection, and so many there are at most: nothing is refused here.
+fn pace(connections: usize) -> Pace {
+    Pace { most: 256, interval: Duration::from_millis(20), waiting: connections, deadline: DEADLINE }
+}
+
 /// Accounts whose characters are counted again at the same time.
 const COUNTING: usize = 32;
 
@@ -33,12 +35,13 @@ pub(crate) struct Known {
 }
 
 impl Known {
-    pub(crate) fn new(node: &Node) -> Self {
+    pub(crate) fn new(node: &Node, connections: usize) -> Self {
+        let pace = pace(connections);
         Self {
             dbcaches: node.directory(DaemonKind::Dbcache),
             billings: node.directory(DaemonKind::Billing),
-            characters: count_characters(node.clone()),
-            time_left: time_left(node.clone()),
+            characters: count_characters(node.clone(), pace),
+            time_left: time_left(node.clone(), pace),
             counting: Semaphore::new(COUNTING),
         }
     }
@@ -64,8 +67,8 @@ impl Known {
     }
 }
 
-fn count_characters(node: Node) -> Gather<String, u64, ByWorld, Status> {
-    Gather::new("characters", PACE, move |address: String, accounts| {
+fn count_characters(node: Node, pace: Pace) -> Gather<String, u64, ByWorld, Status> {
+    Gather::new("characters", pace, move |address: String, accounts| {
         let mut client = DbCacheClient::new(node.channel(DaemonKind::Dbcache, &address));
         Box::pin(async move {
             let reply = client.count_characters(in_time(CountCharactersRequest { accounts })).await?;
@@ -74,8 +77,8 @@ fn count_characters(node: Node) -> Gather<String, u64, ByWorld, Status> {
     })
 }
 
-fn time_left(node: Node) -> Gather<String, u64, Option<u64>, Status> {
-    Gather::new("time_left", PACE, move |address: String, accounts: Vec<u64>| {
+fn time_left(node: Node, pace: Pace) -> Gather<String, u64, Option<u64>, Status> {
+    Gather::new("time_left", pace, move |address: String, accounts: Vec<u64>| {
         let mut client = BillingClient::new(node.channel(DaemonKind::Billing, &address));
         Box::pin(async move {
             let reply = client.time_left(in_time(TimeLeftRequest { accounts: accounts.clone() })).await?;

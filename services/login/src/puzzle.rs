@@ -76,7 +76,12 @@ impl Puzzles {
 
 /// The answers used lately, in two generations: one is filled while the other can still be asked. Bound:
 /// `most` in all. Overflow: everything is forgotten, and what was given out until then counts as used.
+///
+/// All moments are of this machine's clock. Where that is set back they go back with it: what was given out before can
+/// then be answered a second time at most, and everybody else goes on.
 struct Used {
+    /// The clock when it was last looked at.
+    seen_ms: u64,
     generation_ms: u64,
     most: usize,
     begun_ms: u64,
@@ -88,13 +93,14 @@ struct Used {
 impl Used {
     fn new(generation_ms: u64, most: usize) -> Self {
         let (new, old) = (HashSet::new(), HashSet::new());
-        Self { generation_ms, most, begun_ms: 0, new, old, void_until_ms: 0 }
+        Self { seen_ms: 0, generation_ms, most, begun_ms: 0, new, old, void_until_ms: 0 }
     }
 
     fn take(&mut self, token: &Token, now_ms: u64) -> Result<(), &'static str> {
         let made_ms = u64::from_le_bytes(*token.first_chunk().unwrap_or(&[0; 8]));
         let seal: [u8; 16] = *token.last_chunk().unwrap_or(&[0; 16]);
         const { assert!(TOKEN == 8 + 1 + 16) };
+        self.keep_time(now_ms);
         let age = now_ms.saturating_sub(self.begun_ms);
         if age >= self.generation_ms {
             self.old = std::mem::take(&mut self.new);
@@ -116,6 +122,17 @@ impl Used {
             self.void_until_ms = now_ms.max(made_ms);
         }
         Ok(())
+    }
+
+    /// Two threads may come in another order than they looked at the clock; that is no step.
+    fn keep_time(&mut self, now_ms: u64) {
+        let back = self.seen_ms.saturating_sub(now_ms);
+        if back > SKEW_MS {
+            self.begun_ms = self.begun_ms.saturating_sub(back);
+            self.void_until_ms = self.void_until_ms.saturating_sub(back);
+            self.seen_ms = now_ms;
+        }
+        self.seen_ms = self.seen_ms.max(now_ms);
     }
 }
 
@@ -203,5 +220,27 @@ mod tests {
             assert!(puzzles.judge(0.5, origin(1), &payload, NOW + 1_000).is_some());
         }
         assert_eq!(puzzles.config.lives, Duration::from_secs(30));
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_keeps_nobody_out_after_an_overflow() {
+        let puzzles = puzzles(&Config { remembered: 4, ..Config::default() });
+        let passes = |now: u64| {
+            let puzzle = puzzles.judge(0.5, origin(1), b"hello", now).unwrap();
+            puzzles.judge(0.5, origin(1), &answered(b"hello", &puzzle), now + 1).is_none()
+        };
+        assert!((0..20).all(|turn| passes(NOW + turn * 10)));
+        let back = NOW - 3_600_000;
+        // Who is under way at that moment is asked again, and nobody after that.
+        passes(back);
+        assert!((1..20).all(|turn| passes(back + turn * 10)));
+        // A little disorder takes nothing back.
+        let now = back + 1_000;
+        let puzzle = puzzles.judge(0.5, origin(1), b"hello", now).unwrap();
+        let payload = answered(b"hello", &puzzle);
+        assert!(puzzles.judge(0.5, origin(1), &payload, now).is_none());
+        for now in [now - 1_000, now].repeat(100) {
+            assert!(puzzles.judge(0.5, origin(1), &payload, now).is_some());
+        }
     }
 }

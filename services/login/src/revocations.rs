@@ -2,6 +2,8 @@
 //! them, and every gateway follows one replica; one that was out of reach says what it holds when it is back, and is
 //! told what of that has ended meanwhile. By the same way gateways learn which worlds are closed.
 
+mod window;
+
 use std::{
     collections::HashMap,
     pin::Pin,
@@ -29,7 +31,7 @@ use tokio::sync::{broadcast, mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
-use tracing::debug;
+use tracing::{debug, warn};
 
 use crate::{
     door::Door,
@@ -39,13 +41,10 @@ use crate::{
     outage::Outage,
 };
 
+use window::{Doubts, Looked, OVERLAP_MS, Window};
+
 /// How often the store is looked at for what other replicas have raised.
 const LOOK: Duration = Duration::from_millis(200);
-/// How far each look goes back behind the one before: a statement's moment may lie so long before its commit. What
-/// takes longer is found when gateways say again what they hold.
-const OVERLAP_MS: u64 = 2_000;
-/// For so long after logins of unknown outcome looks leave nothing out: a store may take its time with them.
-const DOUBT: Duration = Duration::from_secs(60);
 /// Revocations read at a time.
 const PAGE: u32 = 10_000;
 /// What follows one piece of news within so long is told with it: every login is one, and in a storm a message for each
@@ -70,12 +69,15 @@ pub(crate) struct Revocations {
     told: Mutex<ToldLately>,
     /// Looks leave out the logins of this one, which are told when they happen.
     process: Process,
-    /// Until then it is not known whether all have been.
-    doubted: Mutex<Option<Instant>>,
+    /// Where it is not known whether they were.
+    doubts: Mutex<Doubts>,
 }
 
 /// Logins under way: unless this is resolved, looks at the store find out who was let in.
-pub(crate) struct Doubt<'a>(&'a Revocations);
+pub(crate) struct Doubt<'a> {
+    revocations: &'a Revocations,
+    since: Instant,
+}
 
 impl Doubt<'_> {
     /// Who was let in is known, and told.
@@ -86,7 +88,7 @@ impl Doubt<'_> {
 
 impl Drop for Doubt<'_> {
     fn drop(&mut self) {
-        *self.0.doubted.lock() = Some(Instant::now() + DOUBT);
+        self.revocations.doubts.lock().add(self.since, Instant::now());
     }
 }
 
@@ -126,18 +128,22 @@ impl Revocations {
             here: Arc::default(),
             told: Mutex::default(),
             process,
-            doubted: Mutex::default(),
+            doubts: Mutex::default(),
         }
     }
 
+    /// To be made before the logins are.
     pub(crate) fn doubt(&self) -> Doubt<'_> {
-        Doubt(self)
+        Doubt { revocations: self, since: Instant::now() }
     }
 
-    /// Whose logins a look need not find.
-    fn left_out(&self, now: Instant) -> Process {
-        let doubted = self.doubted.lock().is_some_and(|until| now < until);
-        if doubted { Process::NOBODY } else { self.process }
+    /// Whose logins a look need not find; the window is made to begin early enough.
+    fn left_out(&self, window: &mut Window, now: Instant) -> Process {
+        let (doubted, back_to) = self.doubts.lock().take(now);
+        if let Some(back_to) = back_to {
+            window.go_back(back_to);
+        }
+        if doubted || window.is_wary() { Process::NOBODY } else { self.process }
     }
 
     /// This replica has raised generations: its followers need not wait for the next look. They are told with what else
@@ -169,10 +175,10 @@ pub(crate) async fn watch(
     revocations: Arc<Revocations>,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
-    let mut from = None;
+    let mut window = None;
     let mut outage = Outage::default();
     while stop.run_until_cancelled(tokio::time::sleep(LOOK)).await.is_some() {
-        match look(&database, &revocations, &mut from).await {
+        match look(&database, &revocations, &mut window).await {
             Ok(()) => outage.over(),
             Err(error) => {
                 outage.note(&error, "revocations can not be read; they follow when the store is back");
@@ -185,18 +191,22 @@ pub(crate) async fn watch(
 async fn look(
     database: &Database,
     revocations: &Revocations,
-    from: &mut Option<u64>,
+    window: &mut Option<Window>,
 ) -> Result<(), shardkeep_store::Error> {
-    let Some(since) = *from else {
-        *from = Some(revocations::now(database).await?.saturating_sub(OVERLAP_MS));
+    let asked = Instant::now();
+    let Some(window) = window else {
+        let now_ms = revocations::now(database).await?;
+        *window = Some(Window::new(asked, Instant::now(), now_ms));
         return Ok(());
     };
-    let left_out = revocations.left_out(Instant::now());
-    let Look { now_ms, found } = revocations::since(database, since, left_out, PAGE).await?;
-    // A full page must not be read again and again.
-    let full = found.last().filter(|_| found.len() == PAGE as usize).map(|newest| newest.at_ms);
-    *from = Some(full.unwrap_or_else(|| since.max(now_ms.saturating_sub(OVERLAP_MS))));
-    revocations.publish(found, Instant::now());
+    let left_out = revocations.left_out(window, asked);
+    let Look { now_ms, found } = revocations::since(database, window.begin_ms(), left_out, PAGE).await?;
+    let answered = Instant::now();
+    let full_at_ms = found.last().filter(|_| found.len() == PAGE as usize).map(|newest| newest.at_ms);
+    if let Some(back) = window.looked(&Looked { asked, answered, now_ms, full_at_ms }) {
+        warn!(seconds = back.as_secs_f64(), "the clock of the account store's database went back");
+    }
+    revocations.publish(found, answered);
     Ok(())
 }
 
@@ -348,11 +358,15 @@ mod tests {
     fn logins_of_unknown_outcome_are_looked_for() {
         let ours = Process::new([1; 8]);
         let (revocations, now) = (Revocations::new(ours), Instant::now());
+        let mut window = Window::new(now, now, 1_000_000);
         revocations.doubt().resolved();
-        assert_eq!(revocations.left_out(now), ours);
+        assert_eq!(revocations.left_out(&mut window, now), ours);
         drop(revocations.doubt());
-        assert_eq!(revocations.left_out(now), Process::NOBODY);
-        assert_eq!(revocations.left_out(Instant::now() + DOUBT), ours, "and not for ever");
+        assert_eq!(revocations.left_out(&mut window, now), Process::NOBODY);
+        let later = now + Duration::from_secs(3_600);
+        assert_eq!(revocations.left_out(&mut window, later), Process::NOBODY, "once more");
+        window.looked(&Looked { asked: later, answered: later, now_ms: 4_600_000, full_at_ms: None });
+        assert_eq!(revocations.left_out(&mut window, later), ours, "and not for ever");
     }
 
     #[test]

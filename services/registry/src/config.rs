@@ -7,7 +7,8 @@ use shardkeep_daemon::Validate;
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// Instances it remembers, offline ones included; further ones are refused.
+    /// Instances it remembers, offline ones included. For a further one that which has been offline longest is forgotten;
+    /// where none is, it is refused.
     pub max_instances: usize,
     /// Changes that wait for one watcher; a slower watcher is cut and has to begin anew.
     pub watch_queue: usize,

@@ -171,10 +171,7 @@ mod tests {
             load: 0.0,
             attributes: BTreeMap::new(),
         };
-        hub.apply(|table, now| {
-            let change = table.register(instance, Duration::from_secs(3), now).unwrap();
-            ((), change.into_iter().collect())
-        });
+        hub.apply(|table, now| ((), table.register(instance, Duration::from_secs(3), now).unwrap()));
     }
 
     #[tokio::test(start_paused = true)]

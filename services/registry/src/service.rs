@@ -21,7 +21,7 @@ use tracing::{info, warn};
 use crate::{
     error::RegistryError,
     hub::Hub,
-    metrics::{HEARTBEATS, REFUSED, REGISTRATIONS},
+    metrics::{FORGOTTEN, HEARTBEATS, REFUSED, REGISTRATIONS},
     table::{Change, Pulse},
 };
 
@@ -54,14 +54,18 @@ impl Registry for RegistryService {
         let (id, state) = (instance.id.clone(), instance.state);
         let result = self.hub.apply(|table, now| {
             match table.register(instance, Duration::from_millis(lease_ms.into()), now) {
-                Ok(change) => (Ok(()), change.into_iter().collect()),
+                Ok(changes) => (Ok(forgotten(&changes)), changes),
                 Err(error) => (Err(error), Vec::new()),
             }
         });
-        result.map_err(|error| {
+        let forgotten = result.map_err(|error| {
             warn!(instance = %id, incarnation = id.incarnation, %error, "refused a registration");
             Self::refuse(error)
         })?;
+        if let Some(forgotten) = forgotten {
+            counter!(FORGOTTEN).increment(1);
+            info!(instance = %forgotten, "forgotten, for want of room: it has been offline longest");
+        }
         counter!(REGISTRATIONS).increment(1);
         info!(instance = %id, incarnation = id.incarnation, %state, "registered");
         Ok(Response::new(RegisterReply {}))
@@ -132,6 +136,13 @@ impl Registry for RegistryService {
         info!(%kind, name, %peer, "removed");
         Ok(Response::new(RemoveReply {}))
     }
+}
+
+fn forgotten(changes: &[Change]) -> Option<InstanceId> {
+    changes.iter().find_map(|change| match change {
+        Change::Removed(id) => Some(id.clone()),
+        Change::Changed(_) => None,
+    })
 }
 
 /// Whoever could register another would receive its traffic.

@@ -70,25 +70,28 @@ impl Table {
         Self { entries: BTreeMap::new(), capacity, checked: None }
     }
 
-    /// Announces an instance, or changes its announcement. An earlier incarnation never replaces a later one.
+    /// Announces an instance, or changes its announcement. An earlier incarnation never replaces a later one. A full table
+    /// forgets the instance that has been offline longest: names that change with each start must not fill it for good.
     pub(crate) fn register(
         &mut self,
         instance: Instance,
         lease: Duration,
         now: Instant,
-    ) -> Result<Option<Change>, RegistryError> {
+    ) -> Result<Vec<Change>, RegistryError> {
         check_size(&instance.attributes)?;
         let key = (instance.id.kind, instance.id.name.clone());
+        let mut changes = Vec::new();
         let present = self.entries.get(&key);
         if let Some(present) = present {
             let (new, old) = (instance.id.incarnation, present.instance.id.incarnation);
             if new < old || (new == old && present.left) {
                 return Err(RegistryError::Stale);
             }
-        } else if self.entries.len() >= self.capacity {
-            return Err(RegistryError::Full);
         }
-        let changed = present.is_none_or(|present| present.instance != instance);
+        let (known, changed) = (present.is_some(), present.is_none_or(|it| it.instance != instance));
+        if !known && self.entries.len() >= self.capacity {
+            changes.push(self.forget_one().ok_or(RegistryError::Full)?);
+        }
         let lease = lease.clamp(SHORTEST_LEASE, LONGEST_LEASE);
         let entry = Entry {
             told_load: instance.load,
@@ -98,7 +101,16 @@ impl Table {
             expires: now + lease,
         };
         self.entries.insert(key, entry);
-        Ok(changed.then_some(Change::Changed(instance)))
+        changes.extend(changed.then_some(Change::Changed(instance)));
+        Ok(changes)
+    }
+
+    /// The one that has been offline longest, if any is.
+    fn forget_one(&mut self) -> Option<Change> {
+        let offline = self.entries.iter().filter(|(_, entry)| entry.instance.state == State::Offline);
+        let (oldest, _) = offline.min_by_key(|(_, entry)| entry.expires)?;
+        let oldest = oldest.clone();
+        self.entries.remove(&oldest).map(|entry| Change::Removed(entry.instance.id))
     }
 
     /// Extends the lease. `None` when this table does not know the incarnation: it has to register.
@@ -272,7 +284,7 @@ mod tests {
         let old = instance("a", 4).id;
         assert!(table.leave(&old).is_none());
         assert!(table.heartbeat(&old, pulse(State::Up, 0.0), now).is_err());
-        assert!(table.register(instance("a", 6), LEASE, now).unwrap().is_some());
+        assert_eq!(table.register(instance("a", 6), LEASE, now).unwrap().len(), 1);
         assert!(table.leave(&instance("a", 5).id).is_none());
         assert_eq!(table.instances().next().unwrap().state, State::Up);
     }
@@ -293,12 +305,27 @@ mod tests {
     fn only_news_is_told() {
         let now = Instant::now();
         let mut table = table(now);
-        assert_eq!(table.register(instance("a", 5), LEASE, now), Ok(None));
+        assert_eq!(table.register(instance("a", 5), LEASE, now), Ok(Vec::new()));
         let id = instance("a", 5).id;
         let mut told = |load| table.heartbeat(&id, pulse(State::Up, load), now).unwrap().unwrap().len();
         assert_eq!([told(0.005), told(0.009), told(0.012), told(0.013)], [0, 0, 1, 0]);
         assert!(table.heartbeat(&instance("b", 1).id, pulse(State::Up, 0.0), now).unwrap().is_none());
         assert!(table.heartbeat(&instance("a", 9).id, pulse(State::Up, 0.0), now).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_full_table_forgets_who_has_been_offline_longest() {
+        let now = Instant::now();
+        let mut table = table(now);
+        table.register(instance("b", 1), LEASE, now + CHECK).unwrap();
+        table.leave(&instance("b", 1).id);
+        table.leave(&instance("a", 5).id);
+        let changes = table.register(instance("c", 1), LEASE, now + LEASE).unwrap();
+        assert_eq!(changes, [Change::Removed(instance("a", 5).id), Change::Changed(instance("c", 1))]);
+        // Whoever is known needs no room.
+        assert_eq!(table.register(instance("b", 2), LEASE, now + LEASE).unwrap().len(), 1);
+        assert_eq!(table.register(instance("d", 1), LEASE, now + LEASE), Err(RegistryError::Full));
+        assert_eq!(table.instances().count(), 2);
     }
 
     #[test]

@@ -7,9 +7,9 @@ use shardkeep_daemon::{ClusterConfig, Daemon, DaemonConfig, Running, Settings, l
 use shardkeep_registry::{Config, Registry};
 use shardkeep_rpc::{
     chat,
-    registry::{ListRequest, RemoveRequest, registry_client::RegistryClient},
+    registry::{LeaveRequest, ListRequest, RegisterRequest, RemoveRequest, registry_client::RegistryClient},
 };
-use shardkeep_types::{DaemonKind, WorldId};
+use shardkeep_types::{DaemonKind, InstanceId, WorldId};
 use tonic::{Code, service::Routes, transport::Channel};
 
 /// Longest wait for something that should happen at once, on a busy machine.
@@ -93,6 +93,32 @@ async fn until(directory: &mut Directory, what: &str, holds: impl Fn(&[Instance]
 
 fn state_of(view: &[Instance], name: &str) -> Option<State> {
     view.iter().find(|instance| instance.id.name == name).map(|instance| instance.state)
+}
+
+#[tokio::test]
+async fn a_clock_that_was_set_back_keeps_nobody_out() {
+    let place = Place::new();
+    let (_registry, address) = place.registry("registry-1", "127.0.0.1:0").await;
+    let registries = [address.clone()];
+    let watcher = place.member(DaemonKind::Dns, "dns-1", &registries).await;
+    let mut logins = watcher.node.directory(DaemonKind::Login);
+    // A start of long ago, by a clock that was far ahead.
+    let ahead = 1 << 50;
+    let before = Instance {
+        id: InstanceId { kind: DaemonKind::Login, name: "login-1".into(), incarnation: ahead },
+        ..watcher.node.instance()
+    };
+    let mut client = RegistryClient::new(place.channel(DaemonKind::Login, "login-1", &address));
+    let instance = Some((&before).into());
+    client.register(RegisterRequest { instance, lease_ms: 60_000 }).await.unwrap();
+    client.leave(LeaveRequest { id: Some((&before.id).into()) }).await.unwrap();
+    until(&mut logins, "remembered", |view| state_of(view, "login-1") == Some(State::Offline)).await;
+
+    let login = place.member(DaemonKind::Login, "login-1", &registries).await;
+    login.serve();
+    until(&mut logins, "up", |view| state_of(view, "login-1") == Some(State::Up)).await;
+    assert_eq!(login.node.id().incarnation, ahead + 1, "later than every one before");
+    login.end();
 }
 
 #[tokio::test]

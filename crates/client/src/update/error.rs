@@ -19,6 +19,9 @@ pub enum UpdateError {
     WrongManifest,
     #[error("chunk {id} came wrong {times} times: {error}")]
     Chunk { id: ChunkId, times: u32, error: ChunkError },
+    /// The server may lag behind, or have lost it.
+    #[error("no server that could be asked has chunk {0} of the release")]
+    Lacking(ChunkId),
     /// Another release was published meanwhile.
     #[error("the release was taken back while it was fetched")]
     Gone,
@@ -39,13 +42,18 @@ impl UpdateError {
         move |source| Self::Disk { path, source }
     }
 
-    /// Whether another connection may do better.
+    /// Whether another server, or the same one over another connection, may do better.
     pub(super) fn is_of_this_connection(&self) -> bool {
+        matches!(self, Self::Client(_) | Self::WrongManifest | Self::Lacking(_))
+    }
+
+    /// Whether asking the same servers again may do better.
+    pub(super) fn may_pass(&self) -> bool {
         match self {
             Self::Client(ClientError::Refused(refusal)) => {
-                matches!(refusal.code, ErrorCode::Unavailable | ErrorCode::Draining | ErrorCode::TooSlow)
+                refusal.is_temporary() || matches!(refusal.code, ErrorCode::Draining | ErrorCode::TooSlow)
             }
-            Self::Client(_) | Self::WrongManifest => true,
+            Self::Client(_) | Self::WrongManifest | Self::Gone => true,
             _ => false,
         }
     }

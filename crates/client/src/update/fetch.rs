@@ -1,5 +1,5 @@
 //! Fetching: several connections share one list of missing chunks. A chunk is verified before it is written; one that
-//! came wrong, or whose connection was lost, goes back to the list.
+//! came wrong, that the server lacks, or whose connection was lost, goes back to the list, and another server is asked.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -10,18 +10,22 @@ use std::{
 
 use parking_lot::Mutex;
 use shardkeep_patch::{ChunkError, Manifest, Plan, Source, chunk};
-use shardkeep_wire::payload::ErrorCode;
-use tokio::{task::JoinSet, time::sleep};
+use tokio::{sync::Notify, task::JoinSet, time::sleep};
 
-use super::{Options, Progress, Server, Stage, UpdateError, blocking, install::Install};
+use super::{
+    Options, PAUSE, Progress, Server, Stage, UpdateError, blocking,
+    choose::{Chosen, is_replaced},
+    install::Install,
+    server::not_found,
+};
 use crate::{ClientError, Config, random};
 
 /// Chunks asked for ahead on one connection.
 const AHEAD: usize = 3;
 /// How often one chunk may come wrong.
 const WRONG: u32 = 5;
-/// Between attempts to connect: doubles from the first to the second.
-const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(3));
+/// Servers are asked no more often whether a release of which one lacks something is still the one to fetch.
+const ASK_AGAIN: Duration = Duration::from_secs(3);
 
 struct Job {
     manifest: Arc<Manifest>,
@@ -31,6 +35,8 @@ struct Job {
     /// Places in the plan's needs. Shrinks to nothing.
     missing: Mutex<VecDeque<usize>>,
     wrong: Mutex<HashMap<usize, u32>>,
+    /// Told when a server lacks a chunk.
+    lacking: Arc<Notify>,
     /// When something came last.
     came: Mutex<Instant>,
 }
@@ -42,16 +48,18 @@ pub(super) async fn fetch(
     options: &Options,
     progress: &Arc<Progress>,
     install: &Arc<Install>,
-    manifest: &Arc<Manifest>,
+    release: &Chosen,
     plan: Plan,
 ) -> Result<Plan, UpdateError> {
+    let lacking = Arc::new(Notify::new());
     let job = Job {
-        manifest: manifest.clone(),
+        manifest: release.manifest.clone(),
         plan,
         install: install.clone(),
         progress: progress.clone(),
         missing: Mutex::default(),
         wrong: Mutex::default(),
+        lacking: lacking.clone(),
         came: Mutex::new(Instant::now()),
     };
     let job = blocking(move || job.copy().map(|()| job)).await?;
@@ -71,19 +79,36 @@ pub(super) async fn fetch(
         servers.rotate_left(first);
         workers.spawn(async move { Box::pin(job.work(&config, &servers, patience)).await });
     }
+    let replaced = || is_replaced(config, servers, &options.keys, release);
+    let gone = async {
+        loop {
+            lacking.notified().await;
+            if replaced().await {
+                return;
+            }
+            sleep(ASK_AGAIN).await;
+        }
+    };
+    let mut gone = Box::pin(gone);
     let mut failed = None;
-    while let Some(worker) = workers.join_next().await {
+    loop {
+        let worker = tokio::select! {
+            worker = workers.join_next() => worker,
+            () = &mut gone => return Err(UpdateError::Gone),
+        };
         match worker {
-            Ok(Ok(())) => {}
-            // Another release is out, or the disk is full: the others cannot do better.
-            Ok(Err(error)) if !error.is_of_this_connection() => return Err(error),
-            Ok(Err(error)) => failed = Some(error),
-            Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+            Some(Ok(Ok(()))) => {}
+            // The disk is full: the others cannot do better.
+            Some(Ok(Err(error))) if !error.is_of_this_connection() => return Err(error),
+            Some(Ok(Err(error))) => failed = Some(error),
+            Some(Err(panic)) => std::panic::resume_unwind(panic.into_panic()),
+            None => break,
         }
     }
     match Arc::into_inner(job) {
         Some(job) if job.missing.lock().is_empty() => Ok(job.plan),
-        _ => Err(failed.unwrap_or(UpdateError::Gone)),
+        _ if matches!(failed, Some(UpdateError::Lacking(_))) && replaced().await => Err(UpdateError::Gone),
+        _ => Err(failed.unwrap_or_else(|| ClientError::Timeout("a chunk").into())),
     }
 }
 
@@ -126,7 +151,9 @@ impl Job {
                 Err(error) if error.is_of_this_connection() => error,
                 Err(fatal) => return Err(fatal),
             };
-            self.progress.count_lost();
+            if !matches!(error, UpdateError::Lacking(_)) {
+                self.progress.count_lost();
+            }
             let last = *self.came.lock();
             if last.elapsed() >= patience {
                 return Err(error);
@@ -154,7 +181,7 @@ impl Job {
                 server.ask(&chunk.id, 0, chunk.stored, chunk.stored).await?;
             }
             let Some(&place) = under_way.front() else { return Ok(()) };
-            let stored = server.take().await.map_err(gone)?;
+            let stored = server.take().await.map_err(|error| self.lacks(place, error))?;
             match self.write(place, stored).await {
                 Err(Failure::Wrong(error)) => self.was_wrong(place, error)?,
                 Err(Failure::Update(error)) => return Err(error),
@@ -168,6 +195,16 @@ impl Job {
             // Perhaps another server, or at least another connection, has it right.
             return Err(ClientError::Imposter("a chunk is not what its name says").into());
         }
+    }
+
+    /// The server may lag behind others, or be ahead of this release.
+    fn lacks(&self, place: usize, error: ClientError) -> UpdateError {
+        let id = self.manifest.chunks()[self.plan.needs[place].chunk as usize].id;
+        let error = not_found(error, UpdateError::Lacking(id));
+        if matches!(error, UpdateError::Lacking(_)) {
+            self.lacking.notify_one();
+        }
+        error
     }
 
     async fn write(self: &Arc<Self>, place: usize, stored: Vec<u8>) -> Result<u64, Failure> {
@@ -201,30 +238,4 @@ impl Job {
 enum Failure {
     Wrong(ChunkError),
     Update(UpdateError),
-}
-
-/// A server that does not know a chunk of the release has another release by now.
-fn gone(error: ClientError) -> UpdateError {
-    match error {
-        ClientError::Refused(refusal) if refusal.code == ErrorCode::NotFound => UpdateError::Gone,
-        other => other.into(),
-    }
-}
-
-/// Tries one server after another until one does it, or nothing has worked for so long.
-pub(super) async fn patiently<T, F: Future<Output = Result<T, UpdateError>>>(
-    servers: &[SocketAddr],
-    patience: Duration,
-    attempt: impl Fn(SocketAddr) -> F,
-) -> Result<T, UpdateError> {
-    let (begun, mut pause) = (Instant::now(), PAUSE.0);
-    for address in servers.iter().cycle() {
-        match Box::pin(attempt(*address)).await {
-            Err(error) if error.is_of_this_connection() && begun.elapsed() < patience => {}
-            done => return done,
-        }
-        sleep(random::jitter(pause)).await;
-        pause = (pause * 2).min(PAUSE.1);
-    }
-    Err(ClientError::Timeout("an address of the update service").into())
 }

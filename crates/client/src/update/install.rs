@@ -164,8 +164,12 @@ impl Install {
             // From here on until the end it is neither the old release nor the new.
             let owned = files.iter().chain(&plan.remove).cloned().collect();
             self.write_state(&State { sequence, whole: false, owned })?;
+            let twins = plan.twins(manifest);
             for path in &plan.remove {
-                self.remove(path)?;
+                // Where the system takes both names for one, it is a file of the release.
+                if !twins.get(path).is_some_and(|twin| self.is_same(path, twin)) {
+                    self.remove(path)?;
+                }
             }
             for &number in &plan.write {
                 self.put(manifest, number)?;
@@ -204,6 +208,13 @@ impl Install {
             folder = at.parent();
         }
         Ok(())
+    }
+
+    /// Whether two names are of one file.
+    fn is_same(&self, one: &ReleasePath, other: &ReleasePath) -> bool {
+        use std::os::unix::fs::MetadataExt as _;
+        let identity = |path| fs::symlink_metadata(self.place(path)).map(|it| (it.dev(), it.ino()));
+        matches!((identity(one), identity(other)), (Ok(one), Ok(other)) if one == other)
     }
 
     /// Bytes of the regular file that is there.
@@ -304,6 +315,8 @@ fn set_executable(at: &Path, executable: bool) -> Result<(), UpdateError> {
 
 #[cfg(test)]
 mod tests {
+    use shardkeep_patch::{Builder, Chunking, Release};
+
     use super::*;
 
     fn path(path: &str) -> ReleasePath {
@@ -339,5 +352,48 @@ mod tests {
         install.remove(&path("a/b/old")).unwrap();
         install.remove(&path("a/never/there")).unwrap();
         assert!(!folder.path().join("a/b").exists() && folder.path().join("a/own").exists());
+    }
+
+    fn manifest(files: &[(&str, &[u8])]) -> Manifest {
+        let release = Release { name: "1".into(), sequence: 1, client_version: 1 };
+        let mut builder = Builder::new(release, Chunking::default());
+        for (name, content) in files {
+            let chunks = Chunking::default().cut(*content).map(|cut| {
+                let cut = cut.unwrap();
+                Chunk { id: cut.id, size: cut.size(), stored: cut.size() + 1 }
+            });
+            builder.add(path(name), false, chunks.collect());
+        }
+        builder.finish().unwrap()
+    }
+
+    /// Brings the folder to the release, of which everything is there already. How many files were written and to remove.
+    fn install_from_here(install: &Install, manifest: &Manifest, owned: &[ReleasePath]) -> (usize, usize) {
+        let found = install.scan(manifest, owned, &Progress::default()).unwrap();
+        let plan = shardkeep_patch::plan(manifest, &found, owned);
+        install.prepare(manifest, &plan).unwrap();
+        for need in &plan.needs {
+            install.write(need, &install.read(manifest, need).expect("it is here")).unwrap();
+        }
+        install.commit(manifest, &plan, &Progress::default()).unwrap();
+        (plan.write.len(), plan.remove.len())
+    }
+
+    #[test]
+    fn a_name_that_changed_its_case_leaves_no_other_behind_and_loses_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let (install, at) = (Install::open(folder.path()).unwrap(), |name| folder.path().join(name));
+        fs::create_dir(at("Data")).unwrap();
+        fs::write(at("Data/Foo.lua"), "return 1").unwrap();
+        let manifest = manifest(&[("data/foo.lua", b"return 1")]);
+        assert_eq!(install_from_here(&install, &manifest, &[path("Data/Foo.lua")]), (1, 1));
+        assert!(!at("Data").exists());
+        assert_eq!(fs::read(at("data/foo.lua")).unwrap(), b"return 1");
+
+        // Where a system takes both names for one, both are the same file.
+        fs::hard_link(at("data/foo.lua"), at("data/FOO.lua")).unwrap();
+        assert_eq!(install_from_here(&install, &manifest, &[path("data/FOO.lua")]), (0, 1));
+        assert!(at("data/FOO.lua").exists() && at("data/foo.lua").exists());
+        assert_eq!(install.state().owned, [path("data/foo.lua")]);
     }
 }

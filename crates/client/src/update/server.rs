@@ -5,7 +5,7 @@ use std::{collections::VecDeque, net::SocketAddr};
 use shardkeep_patch::{ChunkId, signature};
 use shardkeep_wire::{
     Message, opcode,
-    payload::{GetPiece, GetRelease, Piece, PublishedRelease},
+    payload::{ErrorCode, GetPiece, GetRelease, Piece, PublishedRelease},
     preface::Service,
 };
 use tokio::time::timeout;
@@ -54,7 +54,7 @@ impl Server {
     /// The signed manifest of a release. It is the one that was named, and not yet believed.
     ///
     /// # Errors
-    /// The server sent another, or the connection is lost.
+    /// The server sent another, has replaced it meanwhile, or the connection is lost.
     pub async fn manifest(&mut self, release: &PublishedRelease) -> Result<Vec<u8>, UpdateError> {
         let id = ChunkId::try_from(&release.manifest_id[..]).map_err(|_| UpdateError::WrongManifest)?;
         let total = release.manifest_size;
@@ -69,7 +69,7 @@ impl Server {
                 self.ask(&id, asked, length, total).await?;
                 asked += length;
             }
-            bytes.extend_from_slice(&self.take().await?);
+            bytes.extend_from_slice(&self.take().await.map_err(|error| not_found(error, UpdateError::Gone))?);
         }
         if ChunkId::of(&bytes) == id { Ok(bytes) } else { Err(UpdateError::WrongManifest) }
     }
@@ -132,5 +132,13 @@ impl Server {
             });
         }
         Ok(message)
+    }
+}
+
+/// `then`, if the server does not have what it was asked for.
+pub(super) fn not_found(error: ClientError, then: UpdateError) -> UpdateError {
+    match error {
+        ClientError::Refused(refusal) if refusal.code == ErrorCode::NotFound => then,
+        other => other.into(),
     }
 }

@@ -7,7 +7,7 @@ use shardkeep_cluster::Backoff;
 use shardkeep_rpc::central as wire;
 use shardkeep_store::{
     accounts::regional::{self, Applied, Causes},
-    central::{Account, Changes},
+    central::Account,
 };
 use shardkeep_wire::payload::ErrorCode;
 use tokio::{sync::mpsc, time::timeout};
@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::Streaming;
 use tracing::info;
 
-use super::{CentralError, Centre, convert};
+use super::{CentralError, Centre, left_out::LeftOut, news::News};
 use crate::{
     LoginError,
     door::{Door, cause},
@@ -30,22 +30,21 @@ const SILENCE: Duration = Duration::from_secs(8);
 
 /// Where changes come from.
 pub(super) enum Feed {
-    Home(mpsc::Receiver<Result<Changes, CentralError>>),
-    Far(Box<Streaming<wire::Changes>>),
+    Home(mpsc::Receiver<Result<News, CentralError>>),
+    /// From which of the centre's servers.
+    Far {
+        at: usize,
+        changes: Box<Streaming<wire::Changes>>,
+    },
 }
 
 impl Feed {
-    async fn next(&mut self) -> Result<Changes, CentralError> {
+    async fn next(&mut self) -> Result<News, CentralError> {
         let ended = || CentralError::Away("it has ended the stream of changes".to_owned());
         let next = async {
             match self {
                 Self::Home(changes) => changes.recv().await.unwrap_or_else(|| Err(ended())),
-                Self::Far(changes) => {
-                    let changes = changes.message().await?.ok_or_else(ended)?;
-                    let accounts =
-                        changes.accounts.into_iter().map(convert::from_wire).collect::<Result<_, _>>()?;
-                    Ok(Changes { accounts, through: changes.through_version })
-                }
+                Self::Far { changes, .. } => changes.message().await?.map(News::from_wire).ok_or_else(ended),
             }
         };
         let next = timeout(SILENCE, next).await;
@@ -56,10 +55,10 @@ impl Feed {
 /// Follows until told to stop, for as long as there is a centre.
 pub(crate) async fn follow(door: Arc<Door>, stop: CancellationToken) -> anyhow::Result<()> {
     let Some(centre) = &door.centre else { return Ok(()) };
-    let (mut backoff, mut outage) = (Backoff::default(), Outage::default());
+    let (mut backoff, mut outage, mut left_out) = (Backoff::default(), Outage::default(), LeftOut::default());
     loop {
         let mut began = false;
-        let ended = stop.run_until_cancelled(rounds(&door, centre, &mut began)).await;
+        let ended = stop.run_until_cancelled(rounds(&door, centre, &mut left_out, &mut began)).await;
         let Some(Err(error)) = ended else { return Ok(()) };
         if began {
             backoff = Backoff::default();
@@ -72,28 +71,44 @@ pub(crate) async fn follow(door: Arc<Door>, stop: CancellationToken) -> anyhow::
     }
 }
 
-/// From where the store is, until something breaks.
-async fn rounds(door: &Door, centre: &Centre, began: &mut bool) -> Result<Infallible, LoginError> {
-    let mut after = regional::followed(&door.database).await?;
+/// From where the store is, until something breaks. The store stays before what was left out, so that whoever starts
+/// anew, with the right key or a newer version, is told of it again.
+async fn rounds(
+    door: &Door,
+    centre: &Centre,
+    left_out: &mut LeftOut,
+    began: &mut bool,
+) -> Result<Infallible, LoginError> {
+    let mut stored = regional::followed(&door.database).await?;
+    let mut after = left_out.seen().max(stored);
     let mut feed = centre.changes(after).await?;
     loop {
-        let changes = feed.next().await?;
+        let news = match feed.next().await {
+            Ok(news) => news,
+            Err(error) => {
+                centre.broke_off(&feed);
+                return Err(error.into());
+            }
+        };
         if !std::mem::replace(began, true) {
             info!(region = centre.region(), version = after, "follows the changes of accounts");
         }
-        for account in &changes.accounts {
+        for account in &news.accounts {
             take(door, account).await?;
         }
-        if changes.through > after {
-            after = changes.through;
+        after = after.max(news.through);
+        left_out.add(news.unreadable, after);
+        left_out.ask_again(door, centre).await?;
+        if after > stored && left_out.is_empty() {
             regional::follow(&door.database, after).await?;
+            stored = after;
         }
         centre.has_told();
     }
 }
 
 /// Writes one account. What can never be written is counted and must not keep the others waiting.
-async fn take(door: &Door, account: &Account) -> Result<(), LoginError> {
+pub(super) async fn take(door: &Door, account: &Account) -> Result<(), LoginError> {
     match apply(door, account).await {
         Ok(applied) => {
             let outcome = match &applied {

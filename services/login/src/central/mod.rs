@@ -7,7 +7,9 @@ mod config;
 mod convert;
 mod error;
 pub(crate) mod follow;
+mod left_out;
 pub(crate) mod look_up;
+mod news;
 mod remote;
 mod service;
 mod store;
@@ -127,10 +129,9 @@ impl Centre {
         }
     }
 
-    /// The id of a name, for an operator, who may wait.
+    /// The id of a name, for an operator, who may wait; also of an account whose second factor nobody can read.
     pub(crate) async fn id_of(&self, name: &str) -> Result<AccountId, CentralError> {
-        let found = change("find", self.by_name(name, Instant::now() + CHANGE_WITHIN)).await?;
-        found.map(|account| account.id).ok_or(CentralError::Unknown)
+        Ok(self.show(Who::Name(name.to_owned())).await?.id)
     }
 
     /// The account is active in this region; how it is now.
@@ -221,11 +222,19 @@ impl Centre {
             match &self.link {
                 Link::Home(store) => store.clone().changes(self.region.clone(), after).map(Feed::Home),
                 Link::Far(remote) => {
-                    remote.follow(&self.region, after).await.map(|it| Feed::Far(Box::new(it)))
+                    let (at, changes) = remote.follow(&self.region, after).await?;
+                    Ok(Feed::Far { at, changes: Box::new(changes) })
                 }
             }
         })
         .await
+    }
+
+    /// What it told of changes has broken off: another server goes on, where there is one.
+    fn broke_off(&self, feed: &Feed) {
+        if let (Link::Far(remote), Feed::Far { at, .. }) = (&self.link, feed) {
+            remote.pass_by(*at);
+        }
     }
 
     fn has_told(&self) {

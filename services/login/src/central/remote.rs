@@ -123,7 +123,7 @@ impl Remote {
         &self,
         region: &str,
         after: u64,
-    ) -> Result<Streaming<wire::Changes>, CentralError> {
+    ) -> Result<(usize, Streaming<wire::Changes>), CentralError> {
         let request = FollowRequest { region: region.to_owned(), after_version: after };
         // A deadline in the request would be the stream's: only its beginning has one.
         let follow = |mut client: Client, _| {
@@ -158,20 +158,20 @@ impl Remote {
             request.set_timeout(within);
             call(client, request)
         };
-        self.attempt(until, one).await
+        self.attempt(until, one).await.map(|(_, answer)| answer)
     }
 
-    /// Asks one server after the other, and no longer than until then. One that does not answer is asked last the next
-    /// time.
+    /// Asks one server after the other, and no longer than until then: one may be away, or unfit to answer. It is asked
+    /// last the next time. Says which one has answered.
     async fn attempt<R, F>(
         &self,
         until: Instant,
         call: impl Fn(Client, Duration) -> F,
-    ) -> Result<R, CentralError>
+    ) -> Result<(usize, R), CentralError>
     where
         F: Future<Output = Result<Response<R>, Status>>,
     {
-        let mut failed = CentralError::Away("there was no time to ask".to_owned());
+        let (mut away, mut refused) = (None, None);
         let (first, all) = (self.preferred.load(Ordering::Relaxed), self.addresses.len());
         for asked in (first..first + all).map(|turn| turn % all) {
             let within = until.saturating_duration_since(Instant::now()).min(DEADLINE);
@@ -179,18 +179,25 @@ impl Remote {
                 break;
             }
             let answer = timeout(within, call(self.client(asked), within)).await;
-            match answer.unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer in time"))) {
-                Ok(reply) => return Ok(reply.into_inner()),
-                Err(status) => failed = status.into(),
+            let answer = answer.unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer in time")));
+            match answer.map_err(CentralError::from) {
+                Ok(reply) => return Ok((asked, reply.into_inner())),
+                Err(error @ CentralError::Away(_)) => away = Some(error),
+                Err(error @ CentralError::Refused(_)) => refused = Some(error),
+                Err(error) => return Err(error),
             }
-            if !matches!(failed, CentralError::Away(_)) {
-                break;
-            }
-            let next = (asked + 1) % all;
-            // Others may have moved on already.
-            let _ = self.preferred.compare_exchange(asked, next, Ordering::Relaxed, Ordering::Relaxed);
+            self.pass_by(asked);
         }
-        Err(failed)
+        // Whoever was away may have done it, whatever the others say.
+        let none = || CentralError::Away("there was no time to ask".to_owned());
+        Err(away.or(refused).unwrap_or_else(none))
+    }
+
+    /// The next one is asked first from now on.
+    pub(super) fn pass_by(&self, at: usize) {
+        let next = (at + 1) % self.addresses.len();
+        // Others may have moved on already.
+        let _ = self.preferred.compare_exchange(at, next, Ordering::Relaxed, Ordering::Relaxed);
     }
 
     /// Time for every server to be asked.

@@ -94,11 +94,7 @@ impl Central for CentralService {
         let FollowRequest { region, after_version } = begin("follow", request);
         named(&region)?;
         let changes = ReceiverStream::new(self.store.clone().changes(region, after_version)?);
-        let told = changes.map(|changes| {
-            let changes = changes?;
-            let accounts = changes.accounts.iter().map(convert::to_wire).collect();
-            Ok(Changes { accounts, through_version: changes.through })
-        });
+        let told = changes.map(|news| Ok(news?.to_wire()));
         let draining = self.draining.clone();
         Ok(Response::new(Box::pin(told.take_until(draining.cancelled_owned()))))
     }

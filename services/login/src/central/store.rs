@@ -7,7 +7,7 @@ use shardkeep_store::{
     Database, Schema,
     accounts::{Ban, Proof},
     central::{
-        self as table, Account, Changes, Page, adopt,
+        self as table, Account, Page, adopt,
         change::{self, Changed},
     },
 };
@@ -19,7 +19,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use super::{CentralError, Shown};
+use super::{CentralError, Shown, news::News};
 use crate::{metrics, outage::Outage, vault::Vault};
 
 /// How often the store is looked at for what other replicas of the home region have changed.
@@ -103,8 +103,10 @@ impl Store {
         factor: Option<&Secret<Vec<u8>>>,
     ) -> Result<Account, CentralError> {
         let there = table::by_id(&self.database, id).await?.ok_or(CentralError::Unknown)?;
-        let there = self.opened(there)?;
-        if there.factor.as_ref() == factor {
+        // One that can not be read is another one, and this is how an operator is rid of it.
+        if let Ok(there) = self.opened(there)
+            && there.factor.as_ref() == factor
+        {
             return Ok(there);
         }
         let sealed = factor.map(|secret| self.vault.seal(id, secret.expose())).transpose();
@@ -141,7 +143,7 @@ impl Store {
         self: Arc<Self>,
         region: String,
         after: u64,
-    ) -> Result<mpsc::Receiver<Result<Changes, CentralError>>, CentralError> {
+    ) -> Result<mpsc::Receiver<Result<News, CentralError>>, CentralError> {
         let full = |_| CentralError::Away("too many follow it".to_owned());
         let place = self.followers.clone().try_acquire_owned().map_err(full)?;
         let (out, changes) = mpsc::channel(ON_THE_WAY);
@@ -162,7 +164,7 @@ impl Store {
         &self,
         region: &str,
         mut after: u64,
-        out: &mpsc::Sender<Result<Changes, CentralError>>,
+        out: &mpsc::Sender<Result<News, CentralError>>,
     ) -> Result<(), CentralError> {
         let newest = table::version(&self.database).await?;
         if newest < after {
@@ -177,10 +179,10 @@ impl Store {
         loop {
             let changes = table::changes(&self.database, region, after, PAGE).await?;
             after = changes.through;
-            if Instant::now() >= due || !changes.accounts.is_empty() {
-                let accounts = changes.accounts.into_iter().map(|account| self.opened(account));
-                let accounts = accounts.collect::<Result<_, _>>()?;
-                if out.send(Ok(Changes { accounts, through: after })).await.is_err() {
+            let id = |account: &Account| account.id;
+            let news = News::read(changes.accounts, after, id, |account| self.opened(account));
+            if Instant::now() >= due || !news.is_empty() {
+                if out.send(Ok(news)).await.is_err() {
                     return Ok(());
                 }
                 due = Instant::now() + HEARTBEAT;

@@ -5,6 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use shardkeep_daemon::{Crowd, Neighbours, Place};
 use shardkeep_lanes::Stream;
 use shardkeep_wire::preface::{self, Preface, Service};
 use tokio::{
@@ -14,8 +15,8 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, warn};
 
-use super::{Config, Patches, serve};
-use crate::{LoginError, connection::Connection};
+use super::{Config, Patches, places::bounds, serve};
+use crate::{LoginError, connection::Connection, metrics};
 
 /// Protocol section 4.
 const PREFACE_WITHIN: Duration = Duration::from_secs(5);
@@ -43,8 +44,9 @@ pub async fn serve_alone(
     let preface = Preface::new(Service::Update, preface::deployment_tag(&alone.deployment));
     let tasks = TaskTracker::new();
     tasks.spawn(patches.clone().follow(stop.clone()));
-    // Newcomers who have said nothing yet, each for a few seconds. More wait in the listener's queue.
-    let newcomers = std::sync::Arc::new(tokio::sync::Semaphore::new(alone.patches.max_connections));
+    // Newcomers who have said nothing yet, each for a few seconds, which who is in a hurry does not need. Overflow: the
+    // longest silent one of the address prefix that has most of them leaves.
+    let newcomers = Crowd::new(bounds(&alone.patches, Neighbours::Leave));
     while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
         let (stream, peer) = match accepted {
             Ok(accepted) => accepted,
@@ -54,7 +56,10 @@ pub async fn serve_alone(
                 continue;
             }
         };
-        let Ok(newcomer) = newcomers.clone().acquire_owned().await else { break };
+        let Ok(newcomer) = newcomers.admit(peer.ip()) else {
+            metrics::refused("update_newcomers");
+            continue;
+        };
         let (patches, stop) = (patches.clone(), stop.clone());
         tasks.spawn(async move {
             client(stream, peer, &preface, &patches, &stop, newcomer).await;
@@ -71,16 +76,21 @@ async fn client(
     preface: &Preface,
     patches: &Patches,
     stop: &CancellationToken,
-    newcomer: tokio::sync::OwnedSemaphorePermit,
+    newcomer: Place,
 ) {
     if let Err(error) = stream.set_nodelay(true) {
         debug!(%peer, %error, "set_nodelay");
     }
     let mut connection = Connection::new(Stream::Tcp(stream), peer, Instant::now());
-    let greeted = timeout(PREFACE_WITHIN, connection.preface(preface, None)).await;
+    let greeted = tokio::select! {
+        greeted = timeout(PREFACE_WITHIN, connection.preface(preface, None)) => {
+            greeted.unwrap_or(Err(LoginError::Timeout("send a preface"))).map(drop)
+        }
+        () = newcomer.lost() => Err(LoginError::PlaceLost),
+    };
     drop(newcomer);
-    let ended = match greeted.unwrap_or(Err(LoginError::Timeout("send a preface"))) {
-        Ok(_) => serve(&mut connection, patches, stop).await,
+    let ended = match greeted {
+        Ok(()) => serve(&mut connection, patches, stop).await,
         Err(error) => Err(error),
     };
     let Err(error) = ended;

@@ -16,7 +16,8 @@ pub struct Config {
     pub bandwidth: u64,
     /// The same for each connection.
     pub bandwidth_per_connection: u64,
-    /// Connections at once, apart from those of players; more are told UNAVAILABLE.
+    /// Connections at once, apart from those of players. For one more, another closes whose address prefix (/24, /56) has
+    /// more of them than the newcomer's; otherwise it is told UNAVAILABLE.
     pub max_connections: usize,
     /// The same from one address (of IPv6: from one /64).
     pub max_connections_per_address: usize,

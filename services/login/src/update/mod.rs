@@ -51,7 +51,7 @@ impl Patches {
         };
         Ok(Self(Some(Arc::new(Shared {
             store: Store::new(Path::new(&config.dir), key),
-            places: Places::new(config.max_connections, config.max_connections_per_address),
+            places: Places::new(config),
             bandwidth: Throttle::new(config.bandwidth),
             cold_reads: Semaphore::new(COLD_READS),
             config: config.clone(),

@@ -1,67 +1,57 @@
 //! How many may fetch at once, in all and from one address. Places of their own: those who patch take none from those
-//! who log in.
+//! who log in. When all are taken, an address prefix that has fewer than another takes one of the other's.
 
-use std::{collections::HashMap, sync::Arc};
+use std::net::IpAddr;
 
-use parking_lot::Mutex;
+use shardkeep_daemon::{Crowd, CrowdBounds, Full, Neighbours, Place};
 
-use shardkeep_daemon::Origin;
+use super::Config;
+use crate::{LoginError, metrics};
 
-use crate::metrics;
-
-/// Overflow: the newcomer is told UNAVAILABLE and counted.
-#[derive(Clone)]
-pub(crate) struct Places {
-    all: usize,
-    per_origin: usize,
-    taken: Arc<Mutex<Taken>>,
-}
-
-#[derive(Default)]
-struct Taken {
-    all: usize,
-    origins: HashMap<Origin, usize>,
-}
+/// Everybody who fetches.
+pub(crate) struct Places(Crowd);
 
 impl Places {
-    pub(crate) fn new(all: usize, per_origin: usize) -> Self {
-        Self { all, per_origin, taken: Arc::default() }
+    /// A fetch takes minutes, so neighbours stay: a crowd that pushes itself out never gets anywhere. Nobody who fetches
+    /// proves who it is.
+    pub(crate) fn new(config: &Config) -> Self {
+        Self(Crowd::new(bounds(config, Neighbours::Stay)))
     }
 
-    /// A place, or the name of the bound that is reached.
-    pub(crate) fn admit(&self, origin: Origin) -> Result<Place, &'static str> {
-        let mut taken = self.taken.lock();
-        if taken.all >= self.all {
-            return Err("update_connections");
-        }
-        let here = taken.origins.get(&origin).copied().unwrap_or(0);
-        if here >= self.per_origin {
-            return Err("update_connections_per_address");
-        }
-        taken.all += 1;
-        taken.origins.insert(origin, here + 1);
+    /// Overflow: the newcomer is told UNAVAILABLE, or another loses its place; both are counted.
+    pub(crate) fn admit(&self, address: IpAddr) -> Result<Held, LoginError> {
+        let place = self.0.admit(address).map_err(|full| {
+            let bound = match full {
+                Full::All => "update_connections",
+                Full::Origin => "update_connections_per_address",
+            };
+            metrics::refused(bound);
+            LoginError::Busy(bound)
+        })?;
         metrics::update_connections(1.0);
-        Ok(Place { origin, taken: self.taken.clone() })
+        Ok(Held(place))
     }
+}
+
+/// So many may be there at once, whoever of them leaves first.
+pub(super) fn bounds(config: &Config, neighbours: Neighbours) -> CrowdBounds {
+    CrowdBounds { all: config.max_connections, per_origin: config.max_connections_per_address, neighbours }
 }
 
 /// Given back when dropped.
-pub(crate) struct Place {
-    origin: Origin,
-    taken: Arc<Mutex<Taken>>,
+pub(crate) struct Held(Place);
+
+impl Held {
+    /// Returns when another has taken the place.
+    pub(crate) async fn lost(&self) {
+        self.0.lost().await;
+        metrics::refused("update_displaced");
+    }
 }
 
-impl Drop for Place {
+impl Drop for Held {
     fn drop(&mut self) {
         metrics::update_connections(-1.0);
-        let mut taken = self.taken.lock();
-        taken.all -= 1;
-        if let Some(here) = taken.origins.get_mut(&self.origin) {
-            *here -= 1;
-            if *here == 0 {
-                taken.origins.remove(&self.origin);
-            }
-        }
     }
 }
 
@@ -69,16 +59,23 @@ impl Drop for Place {
 mod tests {
     use super::*;
 
-    #[test]
-    fn places_are_given_back() {
-        let places = Places::new(3, 2);
-        let [here, there, elsewhere] = [1, 2, 3].map(|last| Origin::of([10, 0, 0, last].into()));
-        let held = [places.admit(here), places.admit(here)].map(Result::ok);
-        assert_eq!(places.admit(here).err(), Some("update_connections_per_address"));
-        let third = places.admit(there).ok();
-        assert_eq!(places.admit(elsewhere).err(), Some("update_connections"));
-        drop((held, third));
-        assert!(places.taken.lock().origins.is_empty());
-        assert!(places.admit(elsewhere).is_ok());
+    fn address(network: u8, host: u8) -> IpAddr {
+        [10, 0, network, host].into()
+    }
+
+    #[tokio::test]
+    async fn a_network_that_holds_all_places_makes_room_for_others() {
+        let places =
+            Places::new(&Config { max_connections: 4, max_connections_per_address: 2, ..Config::default() });
+        let admit = |network, host| places.admit(address(network, host));
+        let idle: Vec<Held> = [1, 1, 2, 2].into_iter().filter_map(|host| admit(0, host).ok()).collect();
+        assert_eq!(idle.len(), 4);
+        let refused = |network, host| admit(network, host).err().map(|error| error.to_string());
+        assert!(refused(0, 1).is_some_and(|why| why.contains("per_address")));
+        assert!(refused(0, 3).is_some_and(|why| !why.contains("per_address")), "not for its own");
+        let other = admit(1, 1).ok();
+        idle[0].lost().await;
+        drop((idle, other));
+        assert_eq!(places.0.load(), 0.0);
     }
 }

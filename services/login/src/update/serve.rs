@@ -6,7 +6,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use shardkeep_daemon::Origin;
 use shardkeep_patch::ChunkId;
 use shardkeep_wire::{
     Message, WireError,
@@ -37,11 +36,18 @@ pub(crate) async fn serve(
 ) -> Result<std::convert::Infallible, LoginError> {
     connection.enter(Phase::Update);
     let Some(shared) = patches.0.as_deref() else { return Err(LoginError::NoPatches) };
-    let origin = Origin::of(connection.peer().ip());
-    let _place = shared.places.admit(origin).map_err(|bound| {
-        metrics::refused(bound);
-        LoginError::Busy(bound)
-    })?;
+    let place = shared.places.admit(connection.peer().ip())?;
+    tokio::select! {
+        ended = fetch(connection, shared, draining) => ended,
+        () = place.lost() => Err(LoginError::PlaceLost),
+    }
+}
+
+async fn fetch(
+    connection: &mut Connection,
+    shared: &Shared,
+    draining: &CancellationToken,
+) -> Result<std::convert::Infallible, LoginError> {
     let mut fetch =
         Fetch { shared, bandwidth: Throttle::new(shared.config.bandwidth_per_connection), last: None };
     loop {

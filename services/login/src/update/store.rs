@@ -11,14 +11,14 @@ use std::{
 };
 
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
-use shardkeep_patch::{ChunkId, PublicKey, Signed, chunk, layout, signature};
+use shardkeep_patch::{ChunkId, PublicKey, Signed, SignedError, chunk, layout, signature};
 use shardkeep_wire::payload::PublishedRelease;
 use tokio::{
     sync::{Semaphore, watch},
     task::spawn_blocking,
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::metrics;
 
@@ -55,6 +55,38 @@ impl Identity {
     }
 }
 
+/// Why there is nothing to publish.
+#[derive(Debug, thiserror::Error)]
+enum Unpublished {
+    /// The disk's fault, or ours, at this moment: the file may well be good.
+    #[error(transparent)]
+    Unread(#[from] io::Error),
+    #[error(transparent)]
+    Refused(#[from] SignedError),
+}
+
+/// What was looked at last.
+#[derive(Debug, Default)]
+struct Seen {
+    file: Option<Result<Identity, io::ErrorKind>>,
+    /// It could not be read, which was said.
+    unread: bool,
+}
+
+impl Seen {
+    fn is_news(&self, file: Result<Identity, io::ErrorKind>) -> bool {
+        self.file != Some(file)
+    }
+
+    /// A file that could not be read is news again at the next look. Returns whether to say what came of it.
+    fn note(&mut self, file: Result<Identity, io::ErrorKind>, failed: Option<&Unpublished>) -> bool {
+        let again = file.is_ok() && matches!(failed, Some(Unpublished::Unread(_)));
+        self.file = (!again).then_some(file);
+        let told = std::mem::replace(&mut self.unread, again);
+        !(again && told)
+    }
+}
+
 impl Store {
     pub(crate) fn new(dir: &Path, key: Option<PublicKey>) -> Self {
         Self { dir: dir.to_owned(), key, published: watch::Sender::new(None) }
@@ -66,7 +98,7 @@ impl Store {
 
     /// Looks at what is published, again and again. What cannot be published is said once, and what was before stays.
     pub(crate) async fn follow(&self, stop: &CancellationToken) {
-        let mut seen = None;
+        let mut seen = Seen::default();
         loop {
             self.look(&mut seen).await;
             if stop.run_until_cancelled(tokio::time::sleep(LOOK)).await.is_none() {
@@ -75,27 +107,29 @@ impl Store {
         }
     }
 
-    async fn look(&self, seen: &mut Option<Result<Identity, io::ErrorKind>>) {
+    async fn look(&self, seen: &mut Seen) {
         let path = self.dir.join(layout::CURRENT);
         let identity = tokio::fs::metadata(&path).await.map(|it| Identity::of(&it)).map_err(|it| it.kind());
-        if *seen == Some(identity) {
+        if !seen.is_news(identity) {
             return;
         }
-        *seen = Some(identity);
         let key = self.key;
         let path_of_it = path.clone();
         let read = spawn_blocking(move || read(&path_of_it, key)).await;
-        match read.unwrap_or_else(|panic| Err(anyhow::anyhow!("{panic}"))) {
+        let read = read.unwrap_or_else(|panic| Err(io::Error::other(panic).into()));
+        let first = seen.note(identity, read.as_ref().err());
+        match read {
             Ok(published) => {
                 let PublishedRelease { name, sequence, .. } = &published.answer;
                 info!(release = %name, sequence, "release published");
                 metrics::release_published(true);
                 self.published.send_replace(Some(Arc::new(published)));
             }
-            Err(error) => {
+            Err(error) if first => {
                 metrics::release_published(false);
-                warn!(path = %path.display(), error = format!("{error:#}"), "no release to publish");
+                warn!(path = %path.display(), %error, "no release to publish");
             }
+            Err(error) => debug!(path = %path.display(), %error, "still no release to publish"),
         }
     }
 
@@ -139,7 +173,7 @@ fn open_cached(path: &Path) -> io::Result<File> {
 }
 
 /// Everything that must be right before players are told of it.
-fn read(path: &Path, key: Option<PublicKey>) -> anyhow::Result<Published> {
+fn read(path: &Path, key: Option<PublicKey>) -> Result<Published, Unpublished> {
     let file = File::open(path)?;
     let mut bytes = Vec::new();
     // One byte more than allowed is enough to know.
@@ -149,7 +183,7 @@ fn read(path: &Path, key: Option<PublicKey>) -> anyhow::Result<Published> {
         Some(key) => signed.trusted(&[key])?,
         None => signed.by_itself()?,
     };
-    let (id, size) = (ChunkId::of(&bytes), u32::try_from(bytes.len())?);
+    let (id, size) = (ChunkId::of(&bytes), u32::try_from(bytes.len()).unwrap_or(u32::MAX));
     let release = manifest.release();
     let answer = PublishedRelease {
         manifest_id: id.as_bytes().to_vec(),
@@ -159,4 +193,39 @@ fn read(path: &Path, key: Option<PublicKey>) -> anyhow::Result<Published> {
         client_version: release.client_version,
     };
     Ok(Published { answer, id, blob: Blob { file: Arc::new(file), size } })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_was_read_is_not_read_again() {
+        let (mut seen, file) = (Seen::default(), Ok(Identity(1, 2, 3, 4, 5)));
+        assert!(seen.is_news(file));
+        let unread = Unpublished::Unread(io::Error::other("too many open files"));
+        assert!(seen.note(file, Some(&unread)) && seen.is_news(file));
+        assert!(!seen.note(file, Some(&unread)) && seen.is_news(file), "said once");
+        assert!(seen.note(file, None) && !seen.is_news(file));
+        assert!(seen.note(file, Some(&unread)), "and once more when it was good meanwhile");
+        let refused = Unpublished::Refused(Signed::parse(b"nonsense").err().unwrap());
+        assert!(seen.note(file, Some(&refused)) && !seen.is_news(file), "that will not change");
+        // One that is not there comes with another identity.
+        let gone = Err(io::ErrorKind::NotFound);
+        assert!(seen.is_news(gone) && seen.note(gone, Some(&unread)) && !seen.is_news(gone));
+    }
+
+    #[tokio::test]
+    async fn a_release_is_published_once_it_can_be_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let (store, mut seen) = (Store::new(folder.path(), None), Seen::default());
+        store.look(&mut seen).await;
+        assert!(!seen.is_news(Err(io::ErrorKind::NotFound)));
+        // Something is there that has an identity and cannot be read.
+        let current = folder.path().join(layout::CURRENT);
+        std::fs::create_dir(&current).unwrap();
+        store.look(&mut seen).await;
+        let identity = std::fs::metadata(&current).map(|it| Identity::of(&it)).map_err(|it| it.kind());
+        assert!(seen.is_news(identity) && store.published().is_none());
+    }
 }

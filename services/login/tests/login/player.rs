@@ -23,7 +23,7 @@ use shardkeep_wire::{
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
+    net::{TcpSocket, TcpStream},
     time::timeout,
 };
 
@@ -88,6 +88,15 @@ impl Player {
             chain: None,
             worlds: None,
         }
+    }
+
+    /// As [`Self::raw`], from another of this machine's addresses.
+    pub(crate) async fn raw_from(client: [u8; 4], address: &str, bytes: &[u8]) -> Self {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind((client, 0).into()).unwrap();
+        let mut stream = socket.connect(address.parse().unwrap()).await.unwrap();
+        stream.write_all(bytes).await.unwrap();
+        Self::on(stream)
     }
 
     pub(crate) async fn raw(address: &str, bytes: &[u8]) -> Self {

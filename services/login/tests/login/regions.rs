@@ -361,6 +361,49 @@ async fn the_centre_has_replicas() {
 }
 
 #[tokio::test]
+async fn an_account_that_cannot_be_read_keeps_no_other_waiting() {
+    let server = Postgres::start().await;
+    let key = |byte: &str| format!("login.second_factor_secret={}", byte.repeat(32));
+    let (store, central) =
+        (format!("login.store={}", server.url()), format!("login.central.store={}", server.url()));
+    let own = [store.as_str(), central.as_str(), "login.central.region=eu"];
+    let (right, wrong) = (key("5a"), key("a5"));
+    let mut one = Cluster::start_with(&[&COMMON[..], &own, &[&right]].concat()).await;
+    let other = one.start_beside(&[&COMMON[..], &own, &[&wrong]].concat()).await;
+    // The one with the wrong key is followed.
+    let at = format!("login.central.at={},{}", other.grpc_address(), one.grpc_address());
+    let own = ["login.central.region=us", at.as_str()];
+    let us = one.start_beside(&[&COMMON[..], &own].concat()).await;
+    for name in ["alice", "bob", "carol"] {
+        one.account(name, "right").await;
+        logged_in(&us, name, "right").await;
+    }
+
+    let on = SetSecondFactorRequest { name: "alice".into(), on: true };
+    one.accounts().set_second_factor(on).await.unwrap();
+    refused_with(&us, "right", ErrorCode::SecondFactor).await;
+    let left_out = "shardkeep_login_central_changes_total";
+    assert!(us.metric(left_out, "left_out").await >= 1.0);
+
+    // Nobody is left who can read it.
+    one.kill().await;
+    other.accounts().ban(banned(true)).await.unwrap_err();
+    let bob = BanRequest { name: "bob".into(), ..banned(true) };
+    other.accounts().ban(bob).await.unwrap();
+    eventually("bob is banned", || async {
+        let refused = us.connect().await.log_in("bob", "right").await.err()?;
+        (refused.code == ErrorCode::Banned).then_some(())
+    })
+    .await;
+    refused_with(&us, "right", ErrorCode::SecondFactor).await;
+    // An operator mends the account; it comes by itself.
+    let off = SetSecondFactorRequest { name: "alice".into(), on: false };
+    other.accounts().set_second_factor(off).await.unwrap();
+    refused_with(&us, "right", ErrorCode::Banned).await;
+    logged_in(&us, "carol", "right").await;
+}
+
+#[tokio::test]
 async fn a_store_keeps_to_its_region() {
     let mut alone = Cluster::start().await;
     alone.account("alice", "right").await;

@@ -15,6 +15,7 @@ use shardkeep_client::{
     update::{Done, Options, Progress, Server, UpdateError, update},
 };
 use shardkeep_lanes::Lane;
+use shardkeep_login::update::{Alone, serve_alone};
 use shardkeep_patch::{
     Builder, Chunk, Chunking, PublicKey, Release, ReleasePath, SignedError, SigningKey, chunk, layout,
 };
@@ -29,6 +30,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
     time::timeout,
 };
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     cluster::{Cluster, SOON},
@@ -79,6 +81,21 @@ impl Publisher {
         fs::rename(aside, at).unwrap();
     }
 
+    /// Serves the store and nothing else, until the test ends.
+    async fn serve(&self) -> SocketAddr {
+        let patches = shardkeep_login::update::Config {
+            dir: self.folder.path().display().to_string(),
+            ..Default::default()
+        };
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            let alone = Alone { patches, deployment: "dev".to_owned() };
+            serve_alone(listener, &alone, CancellationToken::new()).await
+        });
+        address
+    }
+
     fn chunks(&self) -> Vec<std::path::PathBuf> {
         let folders = fs::read_dir(self.folder.path().join(layout::CHUNKS)).unwrap();
         folders
@@ -126,6 +143,11 @@ async fn fetch(address: SocketAddr, options: &Options) -> Result<Done, UpdateErr
 
 async fn fetch_as(config: &Config, address: SocketAddr, options: &Options) -> Result<Done, UpdateError> {
     timeout(SOON * 2, update(config, &[address], options, &Progress::shared())).await.expect("it ends")
+}
+
+async fn fetch_from(servers: &[SocketAddr], options: &Options) -> Result<Done, UpdateError> {
+    let (config, progress) = (Config::default(), Progress::shared());
+    timeout(SOON * 2, update(&config, servers, options, &progress)).await.expect("it ends")
 }
 
 /// Waits until the server tells of this release.
@@ -392,6 +414,104 @@ async fn a_new_release_is_noticed_and_only_its_changes_are_fetched() {
 }
 
 #[tokio::test]
+async fn while_a_release_rolls_out_the_newest_is_fetched() {
+    let (ahead, behind) = (Publisher::new(), Publisher::new());
+    let mut next = files();
+    next.insert("data/river.pak", noise(3, 200_000));
+    behind.publish(1, &files());
+    ahead.publish(2, &next);
+    let (new, old) = (ahead.serve().await, behind.serve().await);
+    published(new, 2).await;
+    published(old, 1).await;
+    for servers in [[new, old], [old, new]] {
+        let folder = tempfile::tempdir().unwrap();
+        let options = options(folder.path(), ahead.key.public());
+        let newest = async {
+            // On a machine that stands still for a second the other's answer may come too late for one attempt.
+            while fetch_from(&servers, &options).await.unwrap().release.sequence < 2 {}
+        };
+        timeout(SOON, newest).await.expect("the newest is fetched");
+        installed(folder.path(), &next);
+        assert_eq!(fetch_from(&[old, new], &options).await.unwrap().written, 0);
+        let error = fetch_from(&[old], &options).await.unwrap_err();
+        assert!(matches!(error, UpdateError::Older { installed: 2, offered: 1 }), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn what_one_server_lacks_another_has() {
+    let [first, second, stranger, empty] = [(); 4].map(|()| Publisher::new());
+    let total = first.publish(1, &files());
+    second.publish(1, &files());
+    let stranger = Publisher { key: SigningKey::from_seed(&[8; 32]).unwrap(), ..stranger };
+    stranger.publish(9, &Files::from([("virus", noise(9, 1_000))]));
+    let chunks = first.chunks();
+    for (at, chunk) in chunks.iter().enumerate() {
+        let lost = chunk.strip_prefix(first.folder.path()).unwrap();
+        let publisher = if at % 2 == 0 { &first } else { &second };
+        fs::remove_file(publisher.folder.path().join(lost)).unwrap();
+    }
+    let [half, other_half, virus] = [first.serve().await, second.serve().await, stranger.serve().await];
+    for (server, sequence) in [(half, 1), (other_half, 1), (virus, 9)] {
+        published(server, sequence).await;
+    }
+    // Nothing is published there, and there nobody listens.
+    let nothing = empty.serve().await;
+    let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let options = options(folder.path(), first.key.public());
+    let done = fetch_from(&[nothing, nobody, virus, half, other_half], &options).await.unwrap();
+    assert_eq!((done.fetched_bytes, done.release.sequence), (total, 1));
+    installed(folder.path(), &files());
+
+    // What nobody has is said by its name.
+    let folder = tempfile::tempdir().unwrap();
+    let impatient = Options { to: folder.path().to_owned(), patience: Duration::ZERO, ..options };
+    let error = fetch_from(&[half], &impatient).await.unwrap_err();
+    let lost = |id: &str| chunks.iter().any(|chunk| chunk.ends_with(id));
+    assert!(matches!(&error, UpdateError::Lacking(id) if lost(&id.to_string())), "{error}");
+}
+
+#[tokio::test]
+async fn a_release_that_is_replaced_while_it_is_fetched_gives_way() {
+    let publisher = Publisher::new();
+    publisher.publish(1, &Files::from([("readme.txt", noise(4, 300_000))]));
+    let server = publisher.serve().await;
+    published(server, 1).await;
+    // Only the manifest comes through, until the store is another one.
+    let cut = Arc::new(AtomicUsize::new(0));
+    let bridge = between(server, {
+        let cut = cut.clone();
+        move |number, _, said| {
+            let goes_on = number == 0 || cut.load(SeqCst) == usize::MAX;
+            if !goes_on {
+                said.clear();
+                let _ = cut.compare_exchange(0, 1, SeqCst, SeqCst);
+            }
+            goes_on
+        }
+    })
+    .await;
+    let folder = tempfile::tempdir().unwrap();
+    let options = options(folder.path(), publisher.key.public());
+    let fetching = tokio::spawn(async move { fetch_from(&[bridge], &options).await });
+    let begun = async {
+        while cut.load(SeqCst) == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(SOON, begun).await.expect("it fetches");
+    for chunk in publisher.chunks() {
+        fs::remove_file(chunk).unwrap();
+    }
+    publisher.publish(2, &files());
+    published(server, 2).await;
+    cut.store(usize::MAX, SeqCst);
+    assert_eq!(fetching.await.unwrap().unwrap().release.sequence, 2);
+    installed(folder.path(), &files());
+}
+
+#[tokio::test]
 async fn logins_go_on_while_many_fetch() {
     const FETCHING: usize = 24;
     let publisher = Publisher::new();
@@ -430,6 +550,30 @@ async fn logins_go_on_while_many_fetch() {
     }
     let busy = cluster.metric("shardkeep_login_update_throttled_pieces_total", "").await;
     assert!(busy > 0.0, "the line was full");
+}
+
+#[tokio::test]
+async fn a_network_that_holds_all_places_makes_room_for_others() {
+    let publisher = Publisher::new();
+    publisher.publish(1, &files());
+    let cluster = Cluster::start_with(&[&publisher.setting(), "login.patches.max_connections=4"]).await;
+    published(address(&cluster), 1).await;
+    let mut idle = Vec::new();
+    while idle.len() < 4 {
+        let mut client = Player::raw(cluster.client_address(), &preface()).await;
+        // The server may not have noticed yet that the one that asked for the release has left.
+        if client.ask(opcode::GET_RELEASE, &GetRelease {}).await.is_ok() {
+            idle.push(client);
+        }
+    }
+    let refused = Player::raw(cluster.client_address(), &preface()).await.last_word().await;
+    assert_eq!(refused, Some(ErrorCode::Unavailable), "not for its own");
+    let mut other = Player::raw_from([127, 0, 1, 1], cluster.client_address(), &preface()).await;
+    other.ask(opcode::GET_RELEASE, &GetRelease {}).await.unwrap();
+    assert_eq!(idle[0].last_word().await, None, "the oldest");
+    idle[1].ask(opcode::GET_RELEASE, &GetRelease {}).await.unwrap();
+    let displaced = cluster.metric("shardkeep_login_connections_refused_total", "update_displaced").await;
+    assert_eq!(displaced, 1.0);
 }
 
 #[tokio::test]
