@@ -169,7 +169,7 @@ impl Worlds {
         found: &Found,
         limit: Duration,
     ) -> Option<Moved> {
-        let gateway = self.gateways.get(&found.gateway).filter(|gateway| gateway.state != State::Offline)?;
+        let gateway = self.gateways.get(&found.gateway).filter(|gateway| !gateway.state.is_gone())?;
         let mut client = GatewayClient::new(self.node.channel(DaemonKind::Gateway, &gateway.grpc_address));
         let session = session.as_bytes().to_vec();
         let mut request = Request::new(MoveSessionRequest { session, session_epoch: found.epoch.0 });
