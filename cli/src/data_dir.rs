@@ -9,13 +9,25 @@
 //! ```
 
 use std::{
-    fs, io,
+    fs::{self, DirBuilder, Permissions},
+    io::{self, Write as _},
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context as _, Error, Result, anyhow};
 use serde::{Deserialize, Serialize};
 use shardkeep_types::FileLock;
+
+/// Mode of folders that only their owner may look into.
+const PRIVATE: u32 = 0o700;
+
+/// Writes a file that only its owner may read, also where one was there that others could.
+pub fn write_private(path: &Path, text: &str) -> io::Result<()> {
+    let mut file = fs::File::options().create(true).write(true).truncate(true).mode(0o600).open(path)?;
+    file.set_permissions(Permissions::from_mode(0o600))?;
+    file.write_all(text.as_bytes())
+}
 
 /// What a daemon writes once its sockets are bound.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,9 +56,18 @@ impl DataDir {
         &self.0
     }
 
+    /// Makes what is missing. What players' passwords are proved by, what they said and the passwords of servers are in
+    /// there: nobody else may look, also where an earlier version left the folders open. The folder that holds them is
+    /// closed only if it is new, for it may be somebody's home.
     pub fn create(&self) -> Result<()> {
+        let mut private = DirBuilder::new();
+        private.recursive(true).mode(PRIVATE);
         for folder in [self.tls(), self.db(), self.log(), self.run()] {
-            fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
+            private.create(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
+        }
+        for folder in [self.db(), self.log(), self.run()] {
+            let close = fs::set_permissions(&folder, Permissions::from_mode(PRIVATE));
+            close.with_context(|| format!("cannot close {} to others", folder.display()))?;
         }
         Ok(())
     }
@@ -105,7 +126,6 @@ impl DataDir {
 
     /// Takes the folder for one supervisor; the lock goes with the process.
     pub fn take(&self) -> Result<FileLock> {
-        use io::Write as _;
         self.create()?;
         let mut lock = FileLock::take(&self.lock()).map_err(|error| match error {
             fs::TryLockError::WouldBlock => anyhow!(
@@ -127,6 +147,35 @@ impl DataDir {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().permissions().mode() & 0o777
+    }
+
+    #[test]
+    fn nobody_else_may_look() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
+        let dir = DataDir::new(&folder.path().join("var")).unwrap();
+        fs::create_dir_all(dir.log()).unwrap();
+        fs::set_permissions(dir.log(), Permissions::from_mode(0o755)).unwrap();
+        fs::create_dir_all(dir.run()).unwrap();
+        let config = dir.config("dbcache-1");
+        fs::write(&config, "of an earlier version").unwrap();
+        fs::set_permissions(&config, Permissions::from_mode(0o644)).unwrap();
+
+        dir.create().unwrap();
+        for folder in [dir.db(), dir.log(), dir.run()] {
+            assert_eq!(mode(&folder), 0o700, "{}", folder.display());
+        }
+        assert_eq!(mode(folder.path()), 0o755, "not ours");
+        write_private(&config, "store = \"postgres://me:secret@host/db\"").unwrap();
+        assert_eq!(mode(&config), 0o600);
+        assert!(fs::read_to_string(&config).unwrap().starts_with("store"));
+        let fresh = DataDir::new(&folder.path().join("fresh")).unwrap();
+        fresh.create().unwrap();
+        assert_eq!(mode(fresh.path()), 0o700);
+    }
 
     #[test]
     fn a_folder_serves_one_supervisor() {

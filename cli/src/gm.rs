@@ -150,7 +150,7 @@ enum Command {
         /// Read the password from standard input instead of asking for it
         #[arg(long)]
         password_stdin: bool,
-        #[arg(long, default_value = "operators changed")]
+        #[arg(long)]
         reason: String,
     },
     /// Who did what, when and why

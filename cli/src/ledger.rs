@@ -3,9 +3,10 @@
 
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use clap::Args;
 use serde::Serialize;
+use shardkeep_cluster::{Instance, STORES};
 use shardkeep_rpc::dbcache::{ConserveReply, ConserveRequest};
 
 use crate::operator::{ClusterArgs, Operator};
@@ -56,8 +57,47 @@ pub async fn run(args: &LedgerArgs) -> Result<ExitCode> {
     Ok(if ledger.holds { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
+/// Asks every dbcache. Replicas of one store tell the same; books of a second store are a fault by themselves.
 pub async fn query(operator: &Operator) -> Result<Ledger> {
-    Ok(operator.dbcache().await?.conserve(ConserveRequest {}).await?.into_inner().into())
+    let mut asked: Vec<Asked> = Vec::new();
+    for (instance, mut dbcache) in operator.dbcaches().await? {
+        let Instance { id, mut attributes, .. } = instance;
+        let books: Ledger = dbcache
+            .conserve(ConserveRequest {})
+            .await
+            .with_context(|| format!("{} does not tell its books", id.name))?
+            .into_inner()
+            .into();
+        asked.push(Asked { name: id.name, store: attributes.remove(STORES).unwrap_or_default(), books });
+    }
+    together(asked).context("no dbcache was asked")
+}
+
+/// What one dbcache told.
+struct Asked {
+    name: String,
+    store: String,
+    books: Ledger,
+}
+
+/// The first one's books, and what is wrong with any.
+fn together(asked: Vec<Asked>) -> Option<Ledger> {
+    let mut asked = asked.into_iter();
+    let Asked { name: first, store, mut books } = asked.next()?;
+    let mut seen = vec![store];
+    for Asked { name, store, books: theirs } in asked {
+        if seen.contains(&store) {
+            continue;
+        }
+        seen.push(store);
+        books.holds = false;
+        books.faults.push(format!(
+            "{name} keeps another store than {first}, with {} items and {} coins of its own",
+            theirs.items, theirs.coins
+        ));
+        books.faults.extend(theirs.faults.into_iter().map(|fault| format!("{name}: {fault}")));
+    }
+    Some(books)
 }
 
 pub fn print(ledger: &Ledger) {
@@ -66,5 +106,31 @@ pub fn print(ledger: &Ledger) {
     println!("conservation {}", if ledger.holds { "holds" } else { "DOES NOT HOLD" });
     for fault in &ledger.faults {
         println!("  {fault}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked(name: &str, store: &str, items: u64) -> Asked {
+        let books = ConserveReply { holds: true, items, ..ConserveReply::default() };
+        Asked { name: name.to_owned(), store: store.to_owned(), books: books.into() }
+    }
+
+    #[test]
+    fn replicas_of_one_store_have_one_ledger() {
+        let one = together(vec![asked("dbcache-1", "a", 7), asked("dbcache-2", "a", 7)]).unwrap();
+        assert!(one.holds && one.items == 7 && one.faults.is_empty());
+        assert!(together(Vec::new()).is_none());
+    }
+
+    #[test]
+    fn books_in_two_stores_do_not_hold() {
+        let replicas = [asked("dbcache-1", "a", 7), asked("dbcache-2", "b", 3), asked("dbcache-3", "b", 3)];
+        let two = together(Vec::from(replicas)).unwrap();
+        assert!(!two.holds);
+        assert_eq!(two.faults.len(), 1, "{:?}", two.faults);
+        assert!(two.faults[0].starts_with("dbcache-2 keeps another store than dbcache-1, with 3 items"));
     }
 }

@@ -100,8 +100,18 @@ impl Operator {
         Ok(AccountsClient::new(self.channel(DaemonKind::Login).await?))
     }
 
-    pub async fn dbcache(&self) -> Result<DbCacheClient<Channel>> {
-        Ok(DbCacheClient::new(self.channel(DaemonKind::Dbcache).await?))
+    /// Every dbcache that is up.
+    pub async fn dbcaches(&self) -> Result<Vec<(Instance, DbCacheClient<Channel>)>> {
+        let instances = self.instances(&[DaemonKind::Dbcache]).await?;
+        let up = instances.into_iter().filter(|it| it.state == State::Up).map(|it| {
+            let channel = self.dialer.channel(DaemonKind::Dbcache, &it.grpc_address);
+            (it, DbCacheClient::new(channel))
+        });
+        let up: Vec<_> = up.collect();
+        if up.is_empty() {
+            bail!("no dbcache daemon is up; `shardkeep status` shows all");
+        }
+        Ok(up)
     }
 
     pub async fn dns(&self) -> Result<DnsClient<Channel>> {

@@ -19,6 +19,7 @@ mod meeting;
 mod operator;
 mod regions;
 mod restart;
+mod second_store;
 mod slow_client;
 mod standing;
 mod storm;

@@ -2,6 +2,7 @@
 
 mod plan;
 mod region;
+mod servers;
 mod supervisor;
 
 use std::{
@@ -80,6 +81,7 @@ pub async fn run(args: UpArgs) -> Result<()> {
     let children = plan::children(args.port_base);
     ports_are_free(&shape, &children)?;
     certificates(&dir, &shape, &children)?;
+    servers::look(&shape).await;
 
     let kill = CancellationToken::new();
     let interrupted = interrupts(kill.clone())?;

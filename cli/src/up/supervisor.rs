@@ -3,6 +3,7 @@
 
 use std::{
     fs::File,
+    os::unix::fs::OpenOptionsExt as _,
     process::Stdio,
     time::{Duration, Instant},
 };
@@ -18,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::plan::{self, Child, Shape};
 use crate::{
-    data_dir::{Announcement, DataDir},
+    data_dir::{self, Announcement, DataDir},
     http,
     terminal::say,
 };
@@ -83,7 +84,8 @@ impl Supervisor {
 
     fn write_config(&self, child: &Child, config: &toml::Table) -> Result<()> {
         let path = self.dir.config(&child.name);
-        std::fs::write(&path, toml::to_string_pretty(config)?)
+        // It may hold passwords of servers.
+        data_dir::write_private(&path, &toml::to_string_pretty(config)?)
             .with_context(|| format!("cannot write {}", path.display()))
     }
 
@@ -210,6 +212,7 @@ fn spawn(dir: &DataDir, child: &Child) -> Result<Started> {
     let log = File::options()
         .create(true)
         .append(true)
+        .mode(0o600)
         .open(&path)
         .with_context(|| format!("cannot open {}", path.display()))?;
     let program = std::env::current_exe().context("cannot find this program's own file")?;

@@ -15,8 +15,10 @@ pub enum State {
     Up,
     /// Finishes what it has; gets nothing new.
     Draining,
-    /// Has left, or was not heard of for a lease. Visible until an operator removes it.
+    /// Was not heard of for a lease, or ended because it was broken. Visible until an operator removes it.
     Offline,
+    /// Has said farewell. Visible for some minutes, so that nobody wonders.
+    Left,
 }
 
 /// One running (or lost) daemon.
@@ -38,12 +40,18 @@ pub struct Instance {
 }
 
 impl State {
+    /// There is no process any more, as far as anybody knows.
+    pub fn is_gone(self) -> bool {
+        matches!(self, Self::Offline | Self::Left)
+    }
+
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Starting => "starting",
             Self::Up => "up",
             Self::Draining => "draining",
             Self::Offline => "offline",
+            Self::Left => "left",
         }
     }
 }
@@ -61,6 +69,7 @@ impl From<State> for registry::State {
             State::Up => Self::Up,
             State::Draining => Self::Draining,
             State::Offline => Self::Offline,
+            State::Left => Self::Left,
         }
     }
 }
@@ -74,6 +83,7 @@ impl TryFrom<i32> for State {
             Ok(registry::State::Up) => Ok(Self::Up),
             Ok(registry::State::Draining) => Ok(Self::Draining),
             Ok(registry::State::Offline) => Ok(Self::Offline),
+            Ok(registry::State::Left) => Ok(Self::Left),
             Ok(registry::State::Unspecified) | Err(_) => {
                 Err(Malformed::new("state", format!("unknown: {value}")))
             }

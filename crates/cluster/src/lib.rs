@@ -8,6 +8,7 @@
 //!   says means *alive*, never *owner*.
 //! * **Views**: a [`Directory`] merges what all registries say, and keeps its last view while none answers.
 //! * **Channels**: one per peer and address, never a balanced set: whom to call is decided by the caller.
+//! * **Stores**: replicas that own state look whether others have another store before they serve ([`Node::share_stores`]).
 //! * **Gathering**: what many ask of one peer goes in few calls ([`Gather`]).
 
 mod access;
@@ -30,6 +31,7 @@ mod node;
 mod peer;
 mod registration;
 mod server;
+mod stores;
 
 pub use backoff::Backoff;
 pub use dialer::Dialer;
@@ -39,6 +41,7 @@ pub use identity::Identity;
 pub use instance::{Instance, REGION, State};
 pub use node::Node;
 pub use peer::{NotAnInstance, Peer};
+pub use stores::STORES;
 
 /// Largest gRPC message between daemons, in bytes: what generated clients and servers set as their limit.
 pub const MESSAGE_LIMIT: usize = 4 << 20;

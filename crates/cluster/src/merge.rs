@@ -82,8 +82,9 @@ impl Merge {
         self.sources.iter().flat_map(|source| source.instances.values()).filter_map(|seen| seen.until).min()
     }
 
-    /// What to believe, ordered by name. Of two incarnations the later counts; of two states of one the further,
-    /// but `Offline` only if all agree: a registry may have lost sight of an instance that another still hears.
+    /// What to believe, ordered by name. Of two incarnations the later counts; of two states of one the further (a
+    /// farewell is the last), but `Offline` only if all agree: a registry may have lost sight of an instance that
+    /// another still hears.
     pub(crate) fn view(&self) -> Vec<Instance> {
         let mut best: BTreeMap<&str, &Instance> = BTreeMap::new();
         for seen in self.sources.iter().flat_map(|source| source.instances.values()) {

@@ -124,8 +124,9 @@ impl Node {
         let voice = registration::Voice {
             announcement: inner.announcement.subscribe(),
             known_up: inner.known_up.clone(),
+            daemon: inner.daemon.clone(),
         };
-        let keep = registration::keep(registry.to_owned(), channel, voice, rhythm, inner.daemon.finished());
+        let keep = registration::keep(registry.to_owned(), channel, voice, rhythm);
         inner.daemon.spawn_infrastructure("registration", keep);
     }
 
@@ -176,6 +177,14 @@ impl Node {
         self.announce(|instance| {
             instance.attributes.insert(key.to_owned(), value);
         });
+    }
+
+    pub(crate) fn daemon(&self) -> &Daemon {
+        &self.inner.daemon
+    }
+
+    pub(crate) fn has_registries(&self) -> bool {
+        !self.inner.config.registries.is_empty()
     }
 
     fn set_state(&self, state: State) {

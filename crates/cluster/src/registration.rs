@@ -4,11 +4,11 @@
 use std::time::Duration;
 
 use metrics::{counter, gauge};
+use shardkeep_daemon::Daemon;
 use shardkeep_rpc::registry::{
     self, HeartbeatRequest, LeaveRequest, RegisterRequest, registry_client::RegistryClient,
 };
 use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request, Status, transport::Channel};
 use tracing::{debug, info, warn};
 
@@ -31,6 +31,7 @@ pub(crate) struct Voice {
     pub(crate) announcement: watch::Receiver<Instance>,
     /// Set once any registry has taken note that the instance is up.
     pub(crate) known_up: watch::Sender<bool>,
+    pub(crate) daemon: Daemon,
 }
 
 /// Runs until the daemon has finished.
@@ -39,9 +40,9 @@ pub(crate) async fn keep(
     channel: Channel,
     voice: Voice,
     rhythm: Rhythm,
-    finished: CancellationToken,
 ) -> anyhow::Result<()> {
-    let Voice { mut announcement, known_up } = voice;
+    let Voice { mut announcement, known_up, daemon } = voice;
+    let finished = daemon.finished();
     let mut client = RegistryClient::new(channel);
     let mut backoff = Backoff::new(rhythm.heartbeat / 10, rhythm.heartbeat);
     // What this registry knows of us; nothing, as long as it has not answered.
@@ -95,7 +96,8 @@ pub(crate) async fn keep(
     }
     if told.is_some() {
         let id = Some((&announcement.borrow().id).into());
-        let _ = tokio::time::timeout(LEAVE_DEADLINE, client.leave(LeaveRequest { id })).await;
+        let leave = LeaveRequest { id, failed: daemon.has_failed() };
+        let _ = tokio::time::timeout(LEAVE_DEADLINE, client.leave(leave)).await;
     }
     Ok(())
 }

@@ -110,10 +110,11 @@ async fn show_metrics(State(shown): State<Shown>) -> impl IntoResponse {
 
 async fn readyz(State(shown): State<Shown>) -> impl IntoResponse {
     if shown.daemon.is_ready() {
-        (StatusCode::OK, "ready\n")
+        (StatusCode::OK, "ready\n".to_owned())
     } else if shown.daemon.draining().is_cancelled() {
-        (StatusCode::SERVICE_UNAVAILABLE, "draining\n")
+        (StatusCode::SERVICE_UNAVAILABLE, "draining\n".to_owned())
     } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "starting\n")
+        let why = shown.daemon.why_not_ready().map_or_else(String::new, |why| format!(": {why}"));
+        (StatusCode::SERVICE_UNAVAILABLE, format!("starting{why}\n"))
     }
 }

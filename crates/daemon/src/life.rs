@@ -31,6 +31,7 @@ struct Inner {
     tasks: TaskTracker,
     infrastructure: TaskTracker,
     ready: watch::Sender<bool>,
+    waits_for: Mutex<Option<String>>,
     bound: Mutex<Bound>,
     log_collector: watch::Sender<Option<Channel>>,
 }
@@ -63,6 +64,7 @@ impl Daemon {
                 tasks: TaskTracker::new(),
                 infrastructure: TaskTracker::new(),
                 ready: watch::Sender::new(false),
+                waits_for: Mutex::default(),
                 bound: Mutex::new(bound),
                 log_collector: watch::Sender::new(None),
             }),
@@ -135,6 +137,15 @@ impl Daemon {
         *self.inner.ready.borrow() && !self.inner.draining.is_cancelled()
     }
 
+    /// What keeps the daemon from becoming ready, for whoever asks `/readyz`; `None`: nothing in particular.
+    pub fn waits_for(&self, what: Option<String>) {
+        *self.inner.waits_for.lock() = what;
+    }
+
+    pub(crate) fn why_not_ready(&self) -> Option<String> {
+        self.inner.waits_for.lock().clone()
+    }
+
     pub(crate) fn readiness(&self) -> watch::Receiver<bool> {
         self.inner.ready.subscribe()
     }
@@ -154,7 +165,8 @@ impl Daemon {
         self.drain(reason);
     }
 
-    pub(crate) fn has_failed(&self) -> bool {
+    /// Whether it ends because something is broken.
+    pub fn has_failed(&self) -> bool {
         self.inner.failed.load(Ordering::Relaxed)
     }
 

@@ -13,7 +13,7 @@ mod tests;
 
 use shardkeep_types::{AccountId, Generation, Secret};
 
-use crate::{Database, Error, Row, Rows, Tx, retry::alone, sql, transact};
+use crate::{Database, Error, Row, Rows, Tx, numbers::risen, retry::alone, sql, transact};
 
 /// `banned_until_ms` of a ban without an end.
 pub const FOR_EVER: u64 = u64::MAX;
@@ -126,7 +126,11 @@ pub async fn create(database: &Database, name: &str, proof: &Proof) -> Result<Op
 }
 
 async fn insert(tx: &mut Tx, name: &str, proof: &Proof) -> Result<AccountId, Error> {
-    let next = sql("UPDATE account_numbers SET next = next + 1 WHERE one = 1 RETURNING next - 1");
+    let next = sql(concat!(
+        "UPDATE account_numbers SET next = ",
+        risen!("next"),
+        " WHERE one = 1 RETURNING next - 1"
+    ));
     let mut row =
         tx.fetch_optional(next).await?.ok_or_else(|| Error::Corrupt("no account number".to_owned()))?;
     let id: u64 = row.take()?;

@@ -7,6 +7,7 @@ use shardkeep_types::{AccountId, Secret};
 use crate::{
     Database, Error, Row, Tx,
     accounts::{Ban, Proof, bind_proof, take_ban},
+    numbers::risen,
     sql, transact,
 };
 
@@ -83,8 +84,11 @@ pub async fn create(
 }
 
 async fn insert(tx: &mut Tx, name: &str, proof: &Proof) -> Result<AccountId, Error> {
-    let next = sql("UPDATE central_numbers SET next_account = next_account + 1, version = version + 1 \
-         WHERE one = 1 RETURNING next_account - 1, version");
+    let next = sql(concat!(
+        "UPDATE central_numbers SET next_account = ",
+        risen!("next_account"),
+        ", version = version + 1 WHERE one = 1 RETURNING next_account - 1, version"
+    ));
     let mut row = tx
         .fetch_optional(next)
         .await?

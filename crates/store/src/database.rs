@@ -1,6 +1,8 @@
 //! A database of one of the two engines: how it is opened, and how statements and transactions run on it.
 
+mod mark;
 mod migrate;
+mod patience;
 mod postgres;
 mod sqlite;
 
@@ -23,6 +25,7 @@ const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
 #[derive(Clone)]
 pub struct Database {
     engine: Engine,
+    schema: Schema,
 }
 
 #[derive(Clone)]
@@ -60,7 +63,7 @@ impl Database {
                 why: "expected sqlite:<path> or postgres://…".to_owned(),
             });
         };
-        Ok(Self { engine })
+        Ok(Self { engine, schema })
     }
 
     /// `sqlite` or `postgres`.
@@ -230,6 +233,15 @@ mod tests {
         assert_eq!(snapshot.fetch_all(sql("SELECT next FROM sequences")).await.unwrap().len(), 1);
     }
 
+    /// A replica of this version restarts in the middle of an upgrade.
+    async fn a_later_version_was_here(database: &Database) {
+        let insert = sql(
+            "INSERT INTO migrations_game (version, description, success, checksum, execution_time) \
+             SELECT 9999, description, success, checksum, execution_time FROM migrations_game WHERE version = 1",
+        );
+        assert_eq!(database.execute(insert).await.unwrap(), 1);
+    }
+
     #[tokio::test]
     async fn sqlite_has_one_owner_and_keeps_what_it_committed() {
         let folder = tempfile::tempdir().unwrap();
@@ -240,9 +252,24 @@ mod tests {
         let refused = Database::open(&url, Schema::Game).await.unwrap_err();
         assert_eq!(refused.label(), "owned");
         assert!(refused.to_string().contains("postgres://"), "{refused}");
+        a_later_version_was_here(&database).await;
         database.close().await;
         let again = Database::open(&url, Schema::Game).await.unwrap();
         assert!(again.fetch_optional(sql("SELECT next FROM sequences")).await.unwrap().is_some());
+    }
+
+    #[tokio::test]
+    async fn a_new_file_is_its_owners_alone() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("new/login.db");
+        let url = format!("sqlite:{}", file.display());
+        let database = Database::open(&url, Schema::Accounts).await.unwrap();
+        database.mark().await.unwrap();
+        let mode = |path: &std::path::Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(&file), 0o600);
+        assert_eq!(mode(&file.with_extension("db-wal")), 0o600);
+        assert_eq!(mode(file.parent().unwrap()), 0o700);
     }
 
     #[tokio::test]
@@ -263,6 +290,32 @@ mod tests {
         let database = game.unwrap();
         round_trip(&database).await;
         unfinished_work_is_undone(&database).await;
+        a_later_version_was_here(&database).await;
+        Database::open(&url, Schema::Game).await.unwrap();
+    }
+
+    fn cause(error: &Error) -> String {
+        std::error::Error::source(error).unwrap().to_string()
+    }
+
+    #[tokio::test]
+    async fn a_database_that_is_not_there_is_named_with_the_cause() {
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let url = format!("postgres://me:secret@{free}/db");
+        let error = Database::open(&url, Schema::Game).await.unwrap_err();
+        assert!(error.is_away());
+        assert_eq!(error.to_string(), format!("the database at {free} does not answer"));
+        assert!(cause(&error).contains("refused"), "{}", cause(&error));
+    }
+
+    #[tokio::test]
+    async fn a_database_that_turns_us_away_is_named_with_the_cause() {
+        let server = Postgres::start().await;
+        let (before, _) = server.url().rsplit_once('/').map(|(a, b)| (a.to_owned(), b.to_owned())).unwrap();
+        let error = Database::open(&format!("{before}/nothing"), Schema::Game).await.unwrap_err();
+        assert!(!error.is_away(), "waiting mends nothing");
+        assert!(error.to_string().ends_with("turns us away"), "{error}");
+        assert!(cause(&error).contains("nothing"), "{}", cause(&error));
     }
 
     #[tokio::test]

@@ -22,6 +22,12 @@ pub enum Error {
     /// effect is unknown.
     #[error("the database is away")]
     Unavailable(#[source] Box<sqlx::Error>),
+    /// There is no connection to the database at the start.
+    #[error("the database at {address} does not answer")]
+    Unreachable { address: String, source: Box<dyn std::error::Error + Send + Sync> },
+    /// The database answers, and lets nobody in under this name, password or database; only the operator can mend it.
+    #[error("the database at {address} turns us away")]
+    TurnedAway { address: String, source: Box<sqlx::Error> },
     /// More work waits than is allowed to.
     #[error("too much waits for the database")]
     Busy,
@@ -49,7 +55,8 @@ impl Error {
             Self::Owned { .. } => "owned",
             Self::File { .. } => "file",
             Self::Migrate { .. } => "migrate",
-            Self::Unavailable(_) => "unavailable",
+            Self::Unavailable(_) | Self::Unreachable { .. } => "unavailable",
+            Self::TurnedAway { .. } => "turned_away",
             Self::Busy => "busy",
             Self::Contention(_) => "contention",
             Self::Duplicate(_) => "duplicate",
@@ -64,9 +71,14 @@ impl Error {
         Self::Unavailable(Box::new(sqlx::Error::PoolTimedOut))
     }
 
+    /// Whether the database cannot be reached at the moment.
+    pub fn is_away(&self) -> bool {
+        matches!(self, Self::Unavailable(_) | Self::Unreachable { .. })
+    }
+
     /// Whether the same call may succeed later without anybody mending anything.
     pub fn retryable(&self) -> bool {
-        matches!(self, Self::Unavailable(_) | Self::Busy | Self::Contention(_))
+        self.is_away() || matches!(self, Self::Busy | Self::Contention(_))
     }
 
     /// The error of the database in an error of this kind: itself. Errors that wrap it have the same method.

@@ -24,6 +24,7 @@ pub mod central;
 mod database;
 mod error;
 pub mod game;
+mod numbers;
 pub mod operators;
 mod retry;
 mod row;

@@ -4,6 +4,7 @@
 //! | marker | PostgreSQL | SQLite |
 //! | --- | --- | --- |
 //! | `{now_ms}` | the server's clock, ms since 1970 | the same |
+//! | `{random_id}` | 32 random hexadecimal digits | the same |
 //! | `{for_update}`, `{for_share}` | `FOR UPDATE`, `FOR SHARE` | nothing: there is one writer |
 //! | `{rows}` | `UNNEST($n::…[], …) AS r(…)` | `json_each($n)` unpacked, `AS r` |
 
@@ -129,7 +130,7 @@ impl Rows {
 
 pub(crate) trait Engine {
     type Args: Default;
-    const MARKERS: [(&'static str, &'static str); 3];
+    const MARKERS: [(&'static str, &'static str); 4];
     fn add(args: &mut Self::Args, arg: Arg) -> Result<(), Error>;
     /// Adds the table's arguments after the `bound` ones and says what stands for `{rows}`.
     fn add_rows(args: &mut Self::Args, bound: usize, rows: Rows) -> Result<String, Error>;
@@ -169,8 +170,9 @@ pub(crate) struct Postgres;
 
 impl Engine for Postgres {
     type Args = PgArguments;
-    const MARKERS: [(&'static str, &'static str); 3] = [
+    const MARKERS: [(&'static str, &'static str); 4] = [
         ("{now_ms}", "CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT)"),
+        ("{random_id}", "replace(CAST(gen_random_uuid() AS TEXT), '-', '')"),
         ("{for_update}", "FOR UPDATE"),
         ("{for_share}", "FOR SHARE"),
     ];
@@ -217,8 +219,9 @@ pub(crate) struct Sqlite;
 
 impl Engine for Sqlite {
     type Args = SqliteArguments;
-    const MARKERS: [(&'static str, &'static str); 3] = [
+    const MARKERS: [(&'static str, &'static str); 4] = [
         ("{now_ms}", "CAST(unixepoch('subsec') * 1000 AS INTEGER)"),
+        ("{random_id}", "lower(hex(randomblob(16)))"),
         ("{for_update}", ""),
         ("{for_share}", ""),
     ];

@@ -69,7 +69,7 @@ impl StandInRegistry {
 }
 
 fn is_lost(instance: &Instance) -> bool {
-    instance.state == i32::from(State::Offline)
+    [State::Offline, State::Left].map(i32::from).contains(&instance.state)
 }
 
 fn missing(field: &'static str) -> impl FnOnce() -> Status {
@@ -105,7 +105,9 @@ impl Registry for StandInRegistry {
     }
 
     async fn leave(&self, request: Request<LeaveRequest>) -> Result<Response<LeaveReply>, Status> {
-        self.lose(&request.into_inner().id.ok_or_else(missing("id"))?.name);
+        let LeaveRequest { id, failed } = request.into_inner();
+        let state = if failed { State::Offline } else { State::Left };
+        self.change(&id.ok_or_else(missing("id"))?.name, |instance| instance.state = state.into());
         Ok(Response::new(LeaveReply {}))
     }
 

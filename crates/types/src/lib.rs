@@ -7,6 +7,7 @@ mod kind;
 mod lock;
 mod place;
 mod secret;
+mod store;
 mod version;
 
 pub use group::{GroupKey, group_kind};
@@ -17,4 +18,5 @@ pub use kind::{BackendKind, DaemonKind, UnknownKind};
 pub use lock::FileLock;
 pub use place::{CELL_MM, CellId, CellRect, MapId, Position};
 pub use secret::Secret;
+pub use store::{NotAStoreMark, StoreMark};
 pub use version::{Epoch, Generation, Term};

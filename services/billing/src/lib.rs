@@ -17,7 +17,7 @@ mod service;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use shardkeep_cluster::{Backoff, MESSAGE_LIMIT, Node};
+use shardkeep_cluster::{MESSAGE_LIMIT, Node};
 use shardkeep_daemon::{Daemon, Service, Settings};
 use shardkeep_rpc::billing::billing_server::BillingServer;
 use shardkeep_store::{Database, Error, Schema, billing::Billing as Ledger};
@@ -41,9 +41,16 @@ impl Service for Billing {
     async fn run(settings: Settings<Config>, daemon: Daemon) -> anyhow::Result<()> {
         metrics::describe();
         let node = Node::join(&settings, &daemon, Self::KIND).await?;
-        let Some(database) = open(&settings, &daemon).await? else { return Ok(()) };
-        let ledger = Ledger::new(database);
         let config = &settings.service;
+        let url = config.store_url(&settings.daemon.data_dir);
+        let opened = Database::open_patiently(&url, Schema::Billing);
+        let Some(opened) = daemon.draining().run_until_cancelled(opened).await else { return Ok(()) };
+        let database = opened.context("billing.store")?;
+        let mark = database.mark().await.context("billing.store")?;
+        if !node.share_stores(&[mark]).await {
+            return Ok(());
+        }
+        let ledger = Ledger::new(database);
         let service = service::BillingService::new(ledger.clone(), config.patience);
         let looks = look(ledger, gateways::Gateways::new(node.clone()), config.clone(), daemon.draining());
         daemon.spawn("enforcement", looks);
@@ -54,27 +61,6 @@ impl Service for Billing {
         // Calls under way finish while the server closes; whoever is refused then repeats the call elsewhere.
         daemon.draining().cancelled().await;
         Ok(())
-    }
-}
-
-/// Waits for a database that is still starting; `None` when the drain came first.
-async fn open(settings: &Settings<Config>, daemon: &Daemon) -> anyhow::Result<Option<Database>> {
-    let url = settings.service.store_url(&settings.daemon.data_dir);
-    let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(2));
-    loop {
-        match Database::open(&url, Schema::Billing).await {
-            Ok(database) => return Ok(Some(database)),
-            Err(error @ Error::Unavailable(_)) => {
-                tracing::warn!(
-                    error = &error as &dyn std::error::Error,
-                    "the database is away; waiting for it"
-                );
-            }
-            Err(error) => return Err(error).context("billing.store"),
-        }
-        if daemon.draining().run_until_cancelled(backoff.wait()).await.is_none() {
-            return Ok(None);
-        }
     }
 }
 

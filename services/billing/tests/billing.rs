@@ -5,8 +5,8 @@ mod neighbours;
 use std::time::Duration;
 
 use shardkeep_billing::{Billing, Config};
-use shardkeep_cluster::{Dialer, certs};
-use shardkeep_daemon::{ClusterConfig, DaemonConfig, Running, Settings, launch};
+use shardkeep_cluster::{Dialer, Instance, Node, STORES, State, certs};
+use shardkeep_daemon::{ClusterConfig, Daemon, DaemonConfig, Running, Settings, launch};
 use shardkeep_rpc::{
     billing::{
         CreditRequest, ReportRequest, SessionReport, ShowReply, ShowRequest, TimeLeftRequest,
@@ -16,7 +16,11 @@ use shardkeep_rpc::{
 };
 use shardkeep_testkit::Postgres;
 use shardkeep_types::{DaemonKind, WorldId};
-use tonic::{Code, transport::Channel};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
+use tonic::{Code, service::Routes, transport::Channel};
 
 const HOUR_MS: u64 = 3_600_000;
 
@@ -33,7 +37,10 @@ impl Place {
     }
 
     fn settings<C: Default>(&self, kind: DaemonKind) -> Settings<C> {
-        let name = format!("{kind}-1");
+        self.settings_of(kind, format!("{kind}-1"))
+    }
+
+    fn settings_of<C: Default>(&self, kind: DaemonKind, name: String) -> Settings<C> {
         let files = certs::issue(self.folder.path(), kind, &name, WorldId(0)).unwrap();
         Settings {
             daemon: DaemonConfig {
@@ -150,4 +157,56 @@ async fn who_has_played_all_his_time_is_warned_and_leaves() {
     assert_eq!(gateway.told().await, "1: kicked with 16");
     running.stop().await.unwrap();
     gateway.end();
+}
+
+/// What `/readyz` answers.
+async fn readyz(admin: &str) -> String {
+    let mut stream = TcpStream::connect(admin).await.unwrap();
+    stream.write_all(b"GET /readyz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    answer
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn beside_a_replica_with_another_store_it_does_not_become_ready() {
+    let place = Place::new("sqlite");
+    let neighbours = neighbours::gateway(&place).await;
+    let other = Daemon::new(DaemonKind::Billing, "billing-2");
+    let mut settings = place.settings_of::<()>(DaemonKind::Billing, "billing-2".to_owned());
+    settings.cluster.registries = vec![neighbours.registry.clone()];
+    let node = Node::join(&settings, &other, DaemonKind::Billing).await.unwrap();
+    node.set_attribute(STORES, "billing/alone/another-file".to_owned());
+    node.serve(Routes::default());
+    let mut view = node.directory(DaemonKind::Billing);
+    let mut until = async |what: &str, holds: &dyn Fn(&Instance) -> bool| {
+        let wait = async {
+            while !view.all().iter().any(holds) {
+                view.changed().await;
+            }
+        };
+        tokio::time::timeout(neighbours::SOON, wait).await.unwrap_or_else(|_| panic!("{what}"));
+    };
+    until("the other is up", &|it| it.id.name == "billing-2" && it.state == State::Up).await;
+
+    let mut settings = place.settings::<Config>(DaemonKind::Billing);
+    settings.cluster.registries = vec![neighbours.registry.clone()];
+    let mut running = launch::<Billing>(settings).await.unwrap();
+    until("it waits", &|it| {
+        it.id.name == "billing-1" && it.attributes.get(STORES).is_some_and(String::is_empty)
+    })
+    .await;
+    let admin = running.daemon().bound().admin;
+    let mut answer = readyz(&admin).await;
+    while !answer.contains("another-file") {
+        answer = readyz(&admin).await;
+    }
+    assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("end billing-2"), "{answer}");
+    assert!(!running.daemon().is_ready());
+
+    other.drain("test");
+    other.finished().cancel();
+    running.ready().await.unwrap();
+    running.stop().await.unwrap();
+    neighbours.end();
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::bail;
-use shardkeep_cluster::{Directory, Instance, Node, State};
+use shardkeep_cluster::{Directory, Instance, Node};
 use tokio::time::timeout;
 
 /// How long to wait for the registry to show this instance, and so every other.
@@ -42,10 +42,7 @@ pub(crate) fn check(node: &Node, chats: &Directory) -> anyhow::Result<()> {
 fn elder<'a>(chats: &'a [Instance], me: &Instance) -> Option<&'a Instance> {
     let age = |chat: &Instance| (chat.id.incarnation, chat.id.name.clone());
     chats.iter().find(|chat| {
-        chat.world == me.world
-            && chat.id.name != me.id.name
-            && chat.state != State::Offline
-            && age(chat) < age(me)
+        chat.world == me.world && chat.id.name != me.id.name && !chat.state.is_gone() && age(chat) < age(me)
     })
 }
 
@@ -53,6 +50,7 @@ fn elder<'a>(chats: &'a [Instance], me: &Instance) -> Option<&'a Instance> {
 mod tests {
     use std::collections::BTreeMap;
 
+    use shardkeep_cluster::State;
     use shardkeep_types::{DaemonKind, InstanceId, WorldId};
 
     use super::*;

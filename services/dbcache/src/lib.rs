@@ -23,7 +23,7 @@ use shardkeep_cluster::{Backoff, MESSAGE_LIMIT, Node};
 use shardkeep_daemon::{Daemon, Service, Settings};
 use shardkeep_rpc::dbcache::db_cache_server::DbCacheServer;
 use shardkeep_store::{
-    Database, Error, Schema,
+    Database, Schema,
     game::{Committer, CommitterConfig, Game, Observer},
 };
 use shardkeep_types::DaemonKind;
@@ -54,8 +54,15 @@ impl Service for Dbcache {
     async fn run(settings: Settings<Config>, daemon: Daemon) -> anyhow::Result<()> {
         metrics::describe();
         let node = Node::join(&settings, &daemon, Self::KIND).await?;
-        let Some(database) = open(&settings, &daemon).await? else { return Ok(()) };
         let config = &settings.service;
+        let url = config.store_url(&settings.daemon.data_dir);
+        let opened = Database::open_patiently(&url, Schema::Game);
+        let Some(opened) = daemon.draining().run_until_cancelled(opened).await else { return Ok(()) };
+        let database = opened.context("dbcache.store")?;
+        let mark = database.mark().await.context("dbcache.store")?;
+        if !node.share_stores(&[mark]).await {
+            return Ok(());
+        }
         let game = Game::new(database.clone(), Arc::new(Remembered::new(config.cache)));
         let (committer, lanes) = Committer::new(&game, committer_config(config, &database), &observer());
         let done = CancellationToken::new();
@@ -82,27 +89,6 @@ impl Service for Dbcache {
         done.cancel();
         database.close().await;
         Ok(())
-    }
-}
-
-/// Waits for a database that is still starting; `None` when the drain came first.
-async fn open(settings: &Settings<Config>, daemon: &Daemon) -> anyhow::Result<Option<Database>> {
-    let url = settings.service.store_url(&settings.daemon.data_dir);
-    let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(2));
-    loop {
-        match Database::open(&url, Schema::Game).await {
-            Ok(database) => return Ok(Some(database)),
-            Err(error @ Error::Unavailable(_)) => {
-                tracing::warn!(
-                    error = &error as &dyn std::error::Error,
-                    "the database is away; waiting for it"
-                );
-            }
-            Err(error) => return Err(error).context("dbcache.store"),
-        }
-        if daemon.draining().run_until_cancelled(backoff.wait()).await.is_none() {
-            return Ok(None);
-        }
     }
 }
 

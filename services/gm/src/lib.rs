@@ -48,12 +48,19 @@ impl Service for Gm {
     async fn run(settings: Settings<Config>, daemon: Daemon) -> anyhow::Result<()> {
         metrics::describe();
         let config = settings.service.clone();
-        let store = config.store_url(&settings.daemon.data_dir);
-        let database = Database::open(&store, Schema::Gm).await.context("opening the operators' store")?;
         let web = TcpListener::bind(&config.web).await.with_context(|| format!("gm.web: {}", config.web))?;
         let address = web.local_addr()?;
         let node = Node::join(&settings, &daemon, Self::KIND).await?;
         node.set_client_address(node.advertise(address));
+
+        let store = config.store_url(&settings.daemon.data_dir);
+        let opened = Database::open_patiently(&store, Schema::Gm);
+        let Some(opened) = daemon.draining().run_until_cancelled(opened).await else { return Ok(()) };
+        let database = opened.context("gm.store")?;
+        let mark = database.mark().await.context("gm.store")?;
+        if !node.share_stores(&[mark]).await {
+            return Ok(());
+        }
         let url = config.public_url(address);
         info!(%url, "console");
 

@@ -109,8 +109,9 @@ impl Console {
         from: Origin,
     ) -> Result<(Token, Role), SignInError> {
         let hash = self.passwords.hash(password).await?;
-        let operator = self.use_link(token, from).await?;
+        let operator = self.use_link(token, from.clone()).await?;
         operators::set_password(&self.database, &operator, &hash).await?;
+        self.note_password(&operator, &from).await;
         let role = operators::get(&self.database, &operator).await?.and_then(|known| known.role.parse().ok());
         Ok((self.sessions.open(&operator, false, now_ms()).await?, role.unwrap_or(Role::Viewer)))
     }
@@ -142,9 +143,20 @@ impl Console {
             // Counted and logged, but a flood must not fill the audit.
             return;
         }
+        self.write_down(shown, what, from, error).await;
+    }
+
+    /// Somebody has set a password of their own.
+    pub(crate) async fn note_password(&self, operator: &str, from: &Origin) {
+        info!(operator, origin = %from, "password set");
+        self.write_down(operator.to_owned(), "set the password", from, None).await;
+    }
+
+    /// Into the audit, of what is no command.
+    async fn write_down(&self, operator: String, what: &str, from: &Origin, error: Option<&SignInError>) {
         let begun = audit::Begun {
             at_ms: now_ms(),
-            operator: shown,
+            operator,
             origin: from.to_string(),
             command: what.to_owned(),
             reason: String::new(),
@@ -155,7 +167,7 @@ impl Console {
             Err(error) => Err(error),
         };
         if let Err(error) = written {
-            warn!(%error, "the sign-in is missing in the audit");
+            warn!(%error, "`{what}` is missing in the audit");
         }
     }
 }

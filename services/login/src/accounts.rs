@@ -134,7 +134,7 @@ impl Accounts for AccountsService {
         if until_ms <= random::unix_millis() {
             return Err(Status::invalid_argument("until_ms is in the past"));
         }
-        let ban = Ban { until_ms, reason: said_to_players(reason)? };
+        let ban = Ban { until_ms, reason: said_to_players(&reason)? };
         let cause = cause(ErrorCode::Banned, ban_detail(until_ms, &ban.reason));
         let told = if everywhere {
             let told = authority::ban_everywhere(&self.door, &name, &ban).await.map_err(failed)?;
@@ -280,7 +280,7 @@ impl Accounts for AccountsService {
         }
         let database = &self.door.database;
         let changed = if closed {
-            closed_worlds::close(database, WorldId(world), &said_to_players(note)?, stay).await
+            closed_worlds::close(database, WorldId(world), &said_to_players(&note)?, stay).await
         } else {
             closed_worlds::open(database, WorldId(world)).await.map(drop)
         };
@@ -329,12 +329,15 @@ fn account_name(typed: &str) -> Result<AccountName, Status> {
     AccountName::normalise(typed).map_err(|error| Status::invalid_argument(error.to_string()))
 }
 
-/// A line that players read.
-fn said_to_players(text: String) -> Result<String, Status> {
-    if text.len() > MAX_REASON || text.chars().any(char::is_control) {
-        return Err(Status::invalid_argument("a reason has at most 256 bytes and no control characters"));
+/// A line that players read, and whoever asks later why. Nobody may leave it out.
+fn said_to_players(text: &str) -> Result<String, Status> {
+    let text = text.trim();
+    if text.is_empty() || text.len() > MAX_REASON || text.chars().any(char::is_control) {
+        return Err(Status::invalid_argument(
+            "a reason is needed: 1 to 256 bytes, without control characters",
+        ));
     }
-    Ok(text)
+    Ok(text.to_owned())
 }
 
 #[allow(clippy::needless_pass_by_value, reason = "for map_err")]

@@ -151,7 +151,7 @@ impl Gateways {
 
     fn alive(&self) -> Vec<Instance> {
         let mut gateways = self.directory.all();
-        gateways.retain(|gateway| gateway.state != shardkeep_cluster::State::Offline);
+        gateways.retain(|gateway| !gateway.state.is_gone());
         gateways
     }
 

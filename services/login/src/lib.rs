@@ -80,11 +80,16 @@ impl Service for Login {
         info!(address = %bound, advertised, "players' socket bound");
         node.set_client_address(advertised);
 
-        let database = Database::open(&store_url(&settings), Schema::Accounts).await?;
-        let home = match config.central.store.as_str() {
-            "" => None,
-            url => Some(central::Store::open(url, vault(&config)?).await?),
-        };
+        let opened = open(&settings);
+        let Some(opened) = daemon.draining().run_until_cancelled(opened).await else { return Ok(()) };
+        let (database, home) = opened?;
+        let mut marks = vec![database.mark().await.context("login.store")?];
+        if let Some(store) = &home {
+            marks.push(store.mark().await.context("login.central.store")?);
+        }
+        if !node.share_stores(&marks).await {
+            return Ok(());
+        }
         if let Some(store) = home.as_ref().filter(|_| config.central.adopt) {
             store.adopt(&config.central.region, &database).await.context("login.central.adopt")?;
         }
@@ -126,6 +131,21 @@ impl Service for Login {
         }
         Ok(())
     }
+}
+
+/// The accounts and, in the home region, the centre; waits for databases that are away.
+async fn open(settings: &Settings<Config>) -> anyhow::Result<(Database, Option<Arc<central::Store>>)> {
+    let url = store_url(settings);
+    let database = Database::open_patiently(&url, Schema::Accounts).await.context("login.store")?;
+    let config = &settings.service;
+    let home = match config.central.store.as_str() {
+        "" => None,
+        url => {
+            let opened = central::Store::open(url, vault(config)?);
+            Some(opened.await.context("login.central.store")?)
+        }
+    };
+    Ok((database, home))
 }
 
 fn store_url(settings: &Settings<Config>) -> String {

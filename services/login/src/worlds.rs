@@ -140,7 +140,7 @@ fn leads(instance: &Instance) -> bool {
 fn status(instance: &Instance) -> WorldStatus {
     match instance.state {
         State::Up if leads(instance) => WorldStatus::WorldUp,
-        State::Offline => WorldStatus::WorldOffline,
+        State::Offline | State::Left => WorldStatus::WorldOffline,
         // A standby alone, starting, or leaving: it will be back.
         _ => WorldStatus::WorldMaintenance,
     }

@@ -14,7 +14,7 @@ pub enum RegistryError {
     Oversize,
     #[error("no such instance")]
     Unknown,
-    #[error("the instance is not offline")]
+    #[error("the instance is neither offline nor has it left")]
     NotOffline,
 }
 

@@ -114,7 +114,7 @@ impl Inner {
     fn report(&self) {
         use shardkeep_cluster::State;
         for kind in DaemonKind::DAEMONS.into_iter().chain([DaemonKind::Backend]) {
-            for state in [State::Starting, State::Up, State::Draining, State::Offline] {
+            for state in [State::Starting, State::Up, State::Draining, State::Offline, State::Left] {
                 let of_both = |i: &&Instance| i.id.kind == kind && i.state == state;
                 let count = self.table.instances().filter(of_both).count();
                 gauge!(INSTANCES, "kind" => kind.as_str(), "state" => state.as_str()).set(count as f64);
@@ -137,7 +137,8 @@ pub(crate) async fn expire(hub: Arc<Hub>, stop: CancellationToken) -> anyhow::Re
     loop {
         let next = hub.apply(|table, now| {
             let changes = table.expire(now);
-            counter!(EXPIRED).increment(changes.len() as u64);
+            let lost = changes.iter().filter(|change| matches!(change, Change::Changed(_)));
+            counter!(EXPIRED).increment(lost.count() as u64);
             (table.next_expiry(), changes)
         });
         let check = now() + CHECK;

@@ -92,10 +92,11 @@ impl Registry for RegistryService {
 
     async fn leave(&self, request: Request<LeaveRequest>) -> Result<Response<LeaveReply>, Status> {
         let peer = Peer::of(&request)?;
-        let id = instance_id(request.into_inner().id)?;
+        let LeaveRequest { id, failed } = request.into_inner();
+        let id = instance_id(id)?;
         must_be_itself(&peer, &id)?;
-        self.hub.apply(|table, _| ((), table.leave(&id).into_iter().collect()));
-        info!(instance = %id, incarnation = id.incarnation, "left");
+        self.hub.apply(|table, now| ((), table.leave(&id, failed, now).into_iter().collect()));
+        info!(instance = %id, incarnation = id.incarnation, failed, "left");
         Ok(Response::new(LeaveReply {}))
     }
 

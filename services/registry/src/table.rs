@@ -13,6 +13,8 @@ use crate::error::RegistryError;
 /// Leases outside of these are made to fit.
 const SHORTEST_LEASE: Duration = Duration::from_millis(100);
 const LONGEST_LEASE: Duration = Duration::from_secs(60);
+/// How long an instance stays visible after its farewell: whoever restarts a daemon sees where it has gone.
+const FAREWELL: Duration = Duration::from_secs(300);
 /// How often leases are looked at, at least.
 pub(crate) const CHECK: Duration = Duration::from_millis(200);
 /// A longer gap between two looks means that this process stood still.
@@ -50,6 +52,7 @@ pub(crate) struct Table {
 struct Entry {
     instance: Instance,
     lease: Duration,
+    /// When the lease runs out; of one that has left: when it is forgotten.
     expires: Instant,
     /// It said farewell: nothing that still arrives from this incarnation counts.
     left: bool,
@@ -95,7 +98,7 @@ impl Table {
         let lease = lease.clamp(SHORTEST_LEASE, LONGEST_LEASE);
         let entry = Entry {
             told_load: instance.load,
-            left: instance.state == State::Offline,
+            left: instance.state.is_gone(),
             instance: instance.clone(),
             lease,
             expires: now + lease,
@@ -130,7 +133,7 @@ impl Table {
             return Ok(None);
         }
         entry.expires = now + entry.lease;
-        entry.left = pulse.state == State::Offline;
+        entry.left = pulse.state.is_gone();
         let instance = &mut entry.instance;
         let news = instance.state != pulse.state
             || instance.attributes != pulse.attributes
@@ -143,18 +146,23 @@ impl Table {
         Ok(Some(vec![Change::Changed(instance.clone())]))
     }
 
-    /// The instance says farewell. Words of earlier incarnations are ignored.
-    pub(crate) fn leave(&mut self, id: &InstanceId) -> Option<Change> {
+    /// The instance says farewell: it has left, and is forgotten after a while. One that has failed is offline, and
+    /// stays. Words of earlier incarnations are ignored.
+    pub(crate) fn leave(&mut self, id: &InstanceId, failed: bool, now: Instant) -> Option<Change> {
         let entry = self.entries.get_mut(&(id.kind, id.name.clone()))?;
         if entry.instance.id.incarnation != id.incarnation {
             return None;
         }
         entry.left = true;
-        entry.turn_offline()
+        if failed {
+            return entry.turn(State::Offline);
+        }
+        entry.expires = now + FAREWELL;
+        entry.turn(State::Left)
     }
 
-    /// Instances whose lease has run out turn offline; they stay visible. To be called at least every [`CHECK`]: if
-    /// it was not, this process itself stood still and heard nobody, so everybody gets a whole lease to be heard
+    /// Instances whose lease has run out turn offline; they stay visible. Those that left are forgotten after
+    /// [`FAREWELL`]. To be called at least every [`CHECK`]: if it was not, this process itself stood still and heard nobody, so everybody gets a whole lease to be heard
     /// again. Otherwise a paused registry would wake up and declare the cluster dead.
     pub(crate) fn expire(&mut self, now: Instant) -> Vec<Change> {
         let last = self.checked.replace(now).unwrap_or(now);
@@ -163,8 +171,19 @@ impl Table {
                 entry.expires = entry.expires.max(now + entry.lease);
             }
         }
-        let due = self.entries.values_mut().filter(|entry| entry.expires <= now);
-        due.filter_map(Entry::turn_offline).collect()
+        let mut changes = Vec::new();
+        self.entries.retain(|_, entry| {
+            if entry.expires > now {
+                return true;
+            }
+            if entry.instance.state == State::Left {
+                changes.push(Change::Removed(entry.instance.id.clone()));
+                return false;
+            }
+            changes.extend(entry.turn(State::Offline));
+            true
+        });
+        changes
     }
 
     /// When the next lease runs out.
@@ -173,11 +192,11 @@ impl Table {
         alive.map(|entry| entry.expires).min()
     }
 
-    /// Maintenance forgets an offline instance.
+    /// Maintenance forgets an instance that is offline or has left.
     pub(crate) fn remove(&mut self, kind: DaemonKind, name: &str) -> Result<Change, RegistryError> {
         let key = (kind, name.to_owned());
         let entry = self.entries.get(&key).ok_or(RegistryError::Unknown)?;
-        if entry.instance.state != State::Offline {
+        if !entry.instance.state.is_gone() {
             return Err(RegistryError::NotOffline);
         }
         let id = entry.instance.id.clone();
@@ -191,12 +210,11 @@ impl Table {
 }
 
 impl Entry {
-    fn turn_offline(&mut self) -> Option<Change> {
-        if self.instance.state == State::Offline {
-            return None;
-        }
-        self.instance.state = State::Offline;
-        Some(Change::Changed(self.instance.clone()))
+    /// `None`: it was that already.
+    fn turn(&mut self, state: State) -> Option<Change> {
+        let news = self.instance.state != state;
+        self.instance.state = state;
+        news.then(|| Change::Changed(self.instance.clone()))
     }
 }
 
@@ -282,10 +300,10 @@ mod tests {
         let mut table = table(now);
         assert_eq!(table.register(instance("a", 4), LEASE, now), Err(RegistryError::Stale));
         let old = instance("a", 4).id;
-        assert!(table.leave(&old).is_none());
+        assert!(table.leave(&old, false, now).is_none());
         assert!(table.heartbeat(&old, pulse(State::Up, 0.0), now).is_err());
         assert_eq!(table.register(instance("a", 6), LEASE, now).unwrap().len(), 1);
-        assert!(table.leave(&instance("a", 5).id).is_none());
+        assert!(table.leave(&instance("a", 5).id, false, now).is_none());
         assert_eq!(table.instances().next().unwrap().state, State::Up);
     }
 
@@ -294,11 +312,33 @@ mod tests {
         let now = Instant::now();
         let mut table = table(now);
         let id = instance("a", 5).id;
-        assert!(table.leave(&id).is_some());
-        assert!(table.leave(&id).is_none());
+        assert_eq!(states(&Vec::from_iter(table.leave(&id, false, now))), [State::Left]);
+        assert!(table.leave(&id, false, now).is_none());
         assert!(table.heartbeat(&id, pulse(State::Up, 0.0), now).is_err());
         assert_eq!(table.register(instance("a", 5), LEASE, now), Err(RegistryError::Stale));
         assert!(table.register(instance("a", 6), LEASE, now).is_ok());
+    }
+
+    #[test]
+    fn who_said_farewell_is_forgotten_and_who_failed_is_not() {
+        let now = Instant::now();
+        let (mut table, id) = (table(now), instance("a", 5).id);
+        table.register(instance("b", 1), LEASE, now).unwrap();
+        table.leave(&id, false, now);
+        let failed = table.leave(&instance("b", 1).id, true, now);
+        assert_eq!(states(&Vec::from_iter(failed)), [State::Offline]);
+        let mut told = Vec::new();
+        let mut at = now;
+        while at < now + FAREWELL - CHECK {
+            at += CHECK;
+            told.extend(table.expire(at));
+        }
+        assert!(told.is_empty(), "{told:?}");
+        assert_eq!(table.expire(now + FAREWELL), [Change::Removed(id)]);
+        assert_eq!(
+            states(&table.instances().cloned().map(Change::Changed).collect::<Vec<_>>()),
+            [State::Offline]
+        );
     }
 
     #[test]
@@ -335,7 +375,7 @@ mod tests {
         assert_eq!(table.remove(DaemonKind::Login, "a"), Err(RegistryError::NotOffline));
         table.register(instance("b", 1), LEASE, now).unwrap();
         assert_eq!(table.register(instance("c", 1), LEASE, now), Err(RegistryError::Full));
-        table.leave(&instance("a", 5).id);
+        table.leave(&instance("a", 5).id, true, now);
         assert!(table.remove(DaemonKind::Login, "a").is_ok());
         assert_eq!(table.remove(DaemonKind::Login, "a"), Err(RegistryError::Unknown));
         let mut fat = instance("c", 1);

@@ -2,14 +2,15 @@
 
 use std::time::Duration;
 
-use shardkeep_cluster::{Dialer, Directory, Instance, Node, State, certs};
+use shardkeep_cluster::{Dialer, Directory, Instance, Node, STORES, State, certs};
 use shardkeep_daemon::{ClusterConfig, Daemon, DaemonConfig, Running, Settings, launch};
 use shardkeep_registry::{Config, Registry};
 use shardkeep_rpc::{
     chat,
     registry::{LeaveRequest, ListRequest, RegisterRequest, RemoveRequest, registry_client::RegistryClient},
 };
-use shardkeep_types::{DaemonKind, InstanceId, WorldId};
+use shardkeep_types::{DaemonKind, InstanceId, StoreMark, WorldId};
+use tokio::task::JoinHandle;
 use tonic::{Code, service::Routes, transport::Channel};
 
 /// Longest wait for something that should happen at once, on a busy machine.
@@ -73,6 +74,12 @@ struct Member {
 impl Member {
     fn serve(&self) {
         self.node.serve(Routes::default());
+    }
+
+    /// Ends because something in it is broken.
+    fn crash(&self) {
+        self.daemon.fail("test");
+        self.daemon.finished().cancel();
     }
 
     fn end(&self) {
@@ -147,13 +154,18 @@ async fn an_instance_is_seen_from_start_to_farewell() {
     login.daemon.drain("test");
     until(&mut logins, "draining", |view| state_of(view, "login-1") == Some(State::Draining)).await;
     login.end();
-    until(&mut logins, "offline, yet visible", |view| state_of(view, "login-1") == Some(State::Offline))
-        .await;
+    until(&mut logins, "gone, yet visible", |view| state_of(view, "login-1") == Some(State::Left)).await;
+    // One that ends because it is broken does not look like one that was ended.
+    let broken = place.member(DaemonKind::Login, "login-2", &registries).await;
+    broken.serve();
+    until(&mut logins, "up", |view| state_of(view, "login-2") == Some(State::Up)).await;
+    broken.crash();
+    until(&mut logins, "offline", |view| state_of(view, "login-2") == Some(State::Offline)).await;
 
     let mut operator = RegistryClient::new(place.channel(DaemonKind::Gm, "gm-1", &address));
     let remove = RemoveRequest { kind: "login".into(), name: "login-1".into() };
     operator.remove(remove.clone()).await.unwrap();
-    until(&mut logins, "removed", <[_]>::is_empty).await;
+    until(&mut logins, "removed", |view| state_of(view, "login-1").is_none()).await;
     assert_eq!(operator.remove(remove).await.unwrap_err().code(), Code::NotFound);
     registry.stop().await.unwrap();
 }
@@ -251,5 +263,115 @@ async fn strangers_and_impostors_are_refused() {
     let files = certs::issue(place.dir.path(), DaemonKind::Cli, "cli", WorldId(0)).unwrap();
     let wrong_kind = Dialer::new(files.load().unwrap().into()).channel(DaemonKind::Login, &address);
     assert!(RegistryClient::new(wrong_kind).list(ListRequest::default()).await.is_err());
+    registry.stop().await.unwrap();
+}
+
+fn store(id: &str) -> StoreMark {
+    format!("accounts/shared/{id}").parse().unwrap()
+}
+
+impl Member {
+    /// Serves once no other replica has another store, as a daemon with a store does.
+    fn serve_from(&self, id: &'static str) -> JoinHandle<bool> {
+        let node = self.node.clone();
+        tokio::spawn(async move {
+            let admitted = node.share_stores(&[store(id)]).await;
+            if admitted {
+                node.serve(Routes::default());
+            }
+            admitted
+        })
+    }
+}
+
+fn waits(view: &[Instance], name: &str) -> bool {
+    view.iter().any(|i| i.id.name == name && i.attributes.get(STORES).is_some_and(String::is_empty))
+}
+
+#[tokio::test]
+async fn a_replica_with_another_store_waits_until_the_first_one_has_gone_for_good() {
+    let place = Place::new();
+    let (registry, address) = place.registry("registry-1", "127.0.0.1:0").await;
+    let registries = [address.clone()];
+    let watcher = place.member(DaemonKind::Dns, "dns-1", &registries).await;
+    let mut logins = watcher.node.directory(DaemonKind::Login);
+
+    let first = place.member(DaemonKind::Login, "login-1", &registries).await;
+    assert!(first.serve_from("one").await.unwrap());
+    let same = place.member(DaemonKind::Login, "login-2", &registries).await;
+    assert!(same.serve_from("one").await.unwrap(), "replicas of one store stand side by side");
+    let other = place.member(DaemonKind::Login, "login-3", &registries).await;
+    let admitted = other.serve_from("two");
+    until(&mut logins, "the stranger gives way", |view| waits(view, "login-3")).await;
+    assert!(state_of(&logins.all(), "login-3") == Some(State::Starting) && !other.daemon.is_ready());
+
+    // A restart of the others is no occasion to take their place.
+    same.end();
+    first.crash();
+    until(&mut logins, "not heard of", |view| state_of(view, "login-1") == Some(State::Offline)).await;
+    let again = place.member(DaemonKind::Login, "login-1", &registries).await;
+    assert!(again.serve_from("one").await.unwrap(), "who waits is in nobody's way");
+    until(&mut logins, "up again", |view| state_of(view, "login-1") == Some(State::Up)).await;
+    assert!(!admitted.is_finished());
+
+    again.end();
+    assert!(tokio::time::timeout(SOON, admitted).await.expect("its turn has come").unwrap());
+    until(&mut logins, "up", |view| state_of(view, "login-3") == Some(State::Up)).await;
+    registry.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn of_two_with_different_stores_that_start_together_one_serves() {
+    let place = Place::new();
+    let (registry, address) = place.registry("registry-1", "127.0.0.1:0").await;
+    let registries = [address.clone()];
+    let members = [
+        place.member(DaemonKind::Billing, "billing-1", &registries).await,
+        place.member(DaemonKind::Billing, "billing-2", &registries).await,
+    ];
+    let mut admitted = [members[0].serve_from("one"), members[1].serve_from("two")];
+    let [one, two] = &mut admitted;
+    let winner = tokio::time::timeout(SOON, async {
+        tokio::select! {
+            admitted = one => (0, admitted.unwrap()),
+            admitted = two => (1, admitted.unwrap()),
+        }
+    });
+    let (winner, served) = winner.await.expect("one of them serves");
+    assert!(served);
+    let loser = &members[1 - winner];
+    let mut seen = members[winner].node.directory(DaemonKind::Billing);
+    let name = loser.node.id().name.clone();
+    // It waits; or its look crossed the other's, and then the later one has failed.
+    let settled =
+        |view: &[Instance]| waits(view, &name) || state_of(view, &name).is_none_or(|it| it > State::Up);
+    until(&mut seen, "the other does not", |view| {
+        settled(view) || members[winner].daemon.draining().is_cancelled()
+    })
+    .await;
+    for member in &members {
+        member.end();
+    }
+    registry.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn of_two_that_did_not_see_each_other_the_later_one_fails() {
+    let place = Place::new();
+    let (registry, address) = place.registry("registry-1", "127.0.0.1:0").await;
+    registry.stop().await.unwrap();
+    let registries = [address.clone()];
+    let early = place.member(DaemonKind::Gm, "gm-1", &registries).await;
+    let late = place.member(DaemonKind::Gm, "gm-2", &registries).await;
+    let (one, two) = tokio::join!(early.serve_from("one"), late.serve_from("two"));
+    assert!(one.unwrap() && two.unwrap(), "no registry can tell");
+
+    let (registry, _) = place.registry("registry-1", &address).await;
+    let failed = tokio::time::timeout(SOON, late.daemon.draining().cancelled_owned()).await;
+    assert!(failed.is_ok() && late.daemon.has_failed());
+    assert!(!early.daemon.draining().is_cancelled());
+    for member in [&early, &late] {
+        member.end();
+    }
     registry.stop().await.unwrap();
 }

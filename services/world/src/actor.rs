@@ -219,7 +219,7 @@ fn zone_view(zone: &Instance) -> ZoneView {
         State::Starting => Health::Starting,
         State::Up => Health::Up,
         State::Draining => Health::Draining,
-        State::Offline => Health::Gone,
+        State::Offline | State::Left => Health::Gone,
     };
     ZoneView {
         owner: Owner { name: zone.id.name.clone(), incarnation: zone.id.incarnation },

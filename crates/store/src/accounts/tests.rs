@@ -51,6 +51,36 @@ async fn accounts_live(database: &Database) {
     assert_eq!(by_name(database, "alice").await.unwrap(), Some(seen));
 }
 
+/// What a backup from before anybody was here does to the counter.
+async fn a_restored_store_gives_nobody_the_number_of_another(database: &Database) {
+    let backup = database.fetch_optional(sql("SELECT next FROM account_numbers")).await.unwrap();
+    let backup: u64 = backup.unwrap().take().unwrap();
+    let lost = create(database, "lost", &proof(1)).await.unwrap().unwrap();
+    let also_lost = create(database, "also_lost", &proof(1)).await.unwrap().unwrap();
+    assert!(also_lost > lost, "{also_lost:?} {lost:?}");
+    let mut tx = database.begin().await.unwrap();
+    tx.execute(sql("DELETE FROM accounts WHERE name IN ('lost', 'also_lost')")).await.unwrap();
+    tx.execute(sql("UPDATE account_numbers SET next = $1").bind(backup)).await.unwrap();
+    tx.commit().await.unwrap();
+    // Later: the clock has gone beyond what was given out, which is what a restore takes at the very least.
+    while now(database).await <= also_lost.0 {}
+    let newcomer = create(database, "newcomer", &proof(1)).await.unwrap().unwrap();
+    assert!(newcomer > also_lost, "{newcomer:?} {also_lost:?}");
+}
+
+/// Of the database's clock, since 2026.
+async fn now(database: &Database) -> u64 {
+    let row = database.fetch_optional(sql("SELECT {now_ms} - 1767225600000")).await.unwrap();
+    row.unwrap().take().unwrap()
+}
+
+async fn a_counter_that_is_ahead_of_the_clock_goes_on(database: &Database) {
+    let ahead = now(database).await + 1_000_000_000;
+    database.execute(sql("UPDATE account_numbers SET next = $1").bind(ahead)).await.unwrap();
+    let ids = [create(database, "ahead_1", &proof(1)).await, create(database, "ahead_2", &proof(1)).await];
+    assert_eq!(ids.map(|id| id.unwrap().unwrap().0), [ahead, ahead + 1]);
+}
+
 async fn commands_raise_the_generation(database: &Database) {
     create(database, "dora", &proof(1)).await.unwrap().unwrap();
     let for_ever = Ban { until_ms: FOR_EVER, reason: "cheats".to_owned() };
@@ -378,6 +408,8 @@ async fn all(database: &Database) {
     codes_are_used_once_and_guesses_are_few(database).await;
     worlds_close_and_open(database).await;
     invitations_are_used_up(database).await;
+    a_restored_store_gives_nobody_the_number_of_another(database).await;
+    a_counter_that_is_ahead_of_the_clock_goes_on(database).await;
 }
 
 #[tokio::test]

@@ -52,6 +52,11 @@ async fn a_repeat_changes_nothing(Replicas(one, other): &Replicas) {
     assert!(create(other, "alice", &proof(2), "us").await.unwrap().is_none(), "taken");
     let bob = made(other, "bob").await;
     assert!(bob.version > alice.version && bob.id != alice.id);
+    // A restore takes the counter back, and not the clock.
+    one.execute(sql("UPDATE central_numbers SET next_account = 1")).await.unwrap();
+    let clock = || one.fetch_optional(sql("SELECT {now_ms} - 1767225600000"));
+    while clock().await.unwrap().unwrap().take::<u64>().unwrap() <= bob.id.0 {}
+    assert!(made(one, "newcomer").await.id > bob.id);
 
     let changed = is(set_proof(one, alice.id, Some(alice.version), &proof(3)).await.unwrap());
     assert!(changed.version > bob.version && changed.proof == proof(3));
@@ -256,8 +261,13 @@ async fn a_store_is_adopted(centre: &Database, alone: &Database) {
     let of = Raised { id: ids[2], generation: Generation(1) };
     assert_eq!(second_factor::begin(alone, of, b"begun").await.unwrap(), Wish::Done(()));
     accounts::ban(alone, "old-three", &ban("here"), &causes().ban).await.unwrap().unwrap();
-    // The centre has accounts of its own already: under the same ids they can not both be.
-    if by_id(centre, ids[0]).await.unwrap().is_some() {
+    // The centre has accounts of its own already: under the same names or ids they can not both be.
+    if let Some(there) = by_name(centre, "old-one").await.unwrap() {
+        assert!(adopt::adopt(centre, alone, "home").await.is_err());
+        let rename = sql("UPDATE accounts SET name = 'x-' || name");
+        assert_eq!(alone.execute(rename).await.unwrap(), 3);
+        let renumber = sql("UPDATE accounts SET id = $1 WHERE name = 'x-old-one'").bind(there.id.0);
+        assert_eq!(alone.execute(renumber).await.unwrap(), 1);
         assert!(adopt::adopt(centre, alone, "home").await.is_err());
         assert_eq!(regional::join(alone, "home").await.unwrap(), Standing::Alone { accounts: 3 });
         return;
@@ -282,9 +292,9 @@ async fn a_store_is_adopted(centre: &Database, alone: &Database) {
 }
 
 async fn a_store_with_accounts_does_not_join(alone: &Database) {
-    accounts::create(alone, "alice", &proof(1)).await.unwrap().unwrap();
+    let id = accounts::create(alone, "alice", &proof(1)).await.unwrap().unwrap();
     assert_eq!(regional::join(alone, "eu").await.unwrap(), Standing::Alone { accounts: 1 });
-    let raised = Raised { id: AccountId(1), generation: Generation(2) };
+    let raised = Raised { id, generation: Generation(2) };
     assert!(accounts::raise(alone, "alice", &causes().ban).await.unwrap() == Some(raised));
 }
 

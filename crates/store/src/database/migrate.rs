@@ -41,15 +41,18 @@ impl Schema {
                 30 "accounts/0030_regions",
                 40 "accounts/0040_closing",
                 50 "accounts/0050_revoked",
+                70 "store/0070_mark",
             ],
-            Self::Central => files![1 "central/0001_central"],
-            Self::Game => files![1 "game/0001_game"],
-            Self::Billing => files![1 "billing/0001_billing", 60 "billing/0060_session_epochs"],
-            Self::Gm => files![1 "gm/0001_gm"],
+            Self::Central => files![1 "central/0001_central", 70 "store/0070_mark"],
+            Self::Game => files![1 "game/0001_game", 70 "store/0070_mark"],
+            Self::Billing => {
+                files![1 "billing/0001_billing", 60 "billing/0060_session_epochs", 70 "store/0070_mark"]
+            }
+            Self::Gm => files![1 "gm/0001_gm", 70 "store/0070_mark"],
         }
     }
 
-    fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Accounts => "accounts",
             Self::Central => "central",
@@ -76,6 +79,8 @@ impl Schema {
             .collect();
         let mut migrator = Migrator::with_migrations(migrations);
         migrator.dangerous_set_table_name(format!("migrations_{}", self.name()));
+        // During an upgrade a replica of this version may start after one of the next has added what is only there.
+        migrator.set_ignore_missing(true);
         migrator.run(on).await.map_err(|error| match error {
             MigrateError::Execute(error) => match Error::from(error) {
                 away @ Error::Unavailable(_) => away,

@@ -1,11 +1,12 @@
 //! PostgreSQL: a pool of connections whose sessions cannot hang others for long.
 
-use std::str::FromStr as _;
+use std::{io, str::FromStr as _};
 
 use sqlx::{
-    PgPool,
+    ConnectOptions as _, Connection as _, PgPool,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
+use tokio::time::timeout;
 
 use super::ACQUIRE_TIMEOUT;
 use crate::{Error, Schema};
@@ -26,6 +27,7 @@ pub(super) async fn open(url: &str, schema: Schema) -> Result<PgPool, Error> {
         .map_err(|error| Error::Url { url: without_password(url), why: error.to_string() })?
         .application_name("shardkeep")
         .options(SESSION);
+    probe(&options).await?;
     let pool = PgPoolOptions::new()
         .max_connections(CONNECTIONS)
         .acquire_timeout(ACQUIRE_TIMEOUT)
@@ -33,6 +35,29 @@ pub(super) async fn open(url: &str, schema: Schema) -> Result<PgPool, Error> {
         .await?;
     schema.migrate(&pool, ToOwned::to_owned).await?;
     Ok(pool)
+}
+
+/// One connection by itself. A pool tries again until its time is over, and then tells the time instead of the cause.
+async fn probe(options: &PgConnectOptions) -> Result<(), Error> {
+    let late = || sqlx::Error::Io(io::Error::new(io::ErrorKind::TimedOut, "no connection in time"));
+    let connected = timeout(ACQUIRE_TIMEOUT, options.connect()).await.unwrap_or_else(|_| Err(late()));
+    let address = || match options.get_socket() {
+        Some(socket) => socket.display().to_string(),
+        None => format!("{}:{}", options.get_host(), options.get_port()),
+    };
+    match connected {
+        Ok(connection) => {
+            // It has served its purpose, however it ends.
+            let _ = connection.close().await;
+            Ok(())
+        }
+        Err(sqlx::Error::Io(error)) => Err(Error::Unreachable { address: address(), source: error.into() }),
+        Err(error) => Err(match Error::from(error) {
+            Error::Unavailable(source) => Error::Unreachable { address: address(), source },
+            Error::Statement(source) => Error::TurnedAway { address: address(), source },
+            other => other,
+        }),
+    }
 }
 
 /// The URL as it may be logged.

@@ -1,8 +1,8 @@
 //! SQLite: one file, one owning process, every commit on the disk before it is acknowledged.
 
 use std::{
-    fs::{self, TryLockError},
-    io,
+    fs::{DirBuilder, File, TryLockError},
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -24,6 +24,7 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 pub(super) async fn open(path: &str, schema: Schema) -> Result<Engine, Error> {
     let path = Path::new(path);
     let owner = own(path)?;
+    make_private(path)?;
     let options = SqliteConnectOptions::new()
         .filename(path)
         .create_if_missing(true)
@@ -52,9 +53,9 @@ async fn pool(connections: u32, options: SqliteConnectOptions) -> Result<SqliteP
 
 /// Locks `<path>.lock`.
 fn own(path: &Path) -> Result<FileLock, Error> {
-    let failed = |path: PathBuf| move |source: io::Error| Error::File { path, source };
     if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder).map_err(failed(folder.to_owned()))?;
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
+        made.map_err(|source| Error::File { path: folder.to_owned(), source })?;
     }
     let mut name = path.as_os_str().to_owned();
     name.push(".lock");
@@ -63,4 +64,11 @@ fn own(path: &Path) -> Result<FileLock, Error> {
         TryLockError::WouldBlock => Error::Owned { path: path.to_owned() },
         TryLockError::Error(source) => Error::File { path: lock, source },
     })
+}
+
+/// What is in a store proves passwords and second factors: a new file is its owner's alone, and SQLite gives the files
+/// beside it the same mode. A file that is there keeps the mode that somebody may have given it.
+fn make_private(path: &Path) -> Result<(), Error> {
+    let made = File::options().create(true).append(true).mode(0o600).open(path);
+    made.map(drop).map_err(|source| Error::File { path: path.to_owned(), source })
 }

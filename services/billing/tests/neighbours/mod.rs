@@ -24,7 +24,7 @@ use tonic::{Request, Response, Status, service::Routes};
 use crate::Place;
 
 /// Longest wait for something that should happen at once, on a busy machine.
-const SOON: Duration = Duration::from_secs(30);
+pub(crate) const SOON: Duration = Duration::from_secs(30);
 
 pub(crate) struct Neighbours {
     pub(crate) registry: String,

@@ -206,7 +206,7 @@ impl Worlds {
     }
 
     async fn take_from(&self, holder: &Holder, session: SessionId, limit: Duration) -> Result<Moved, Status> {
-        let gateway = self.gateways.get(&holder.gateway).filter(|gateway| gateway.state != State::Offline);
+        let gateway = self.gateways.get(&holder.gateway).filter(|gateway| !gateway.state.is_gone());
         let gateway = gateway.ok_or_else(|| Status::unavailable("the gateway is away"))?;
         let mut client = GatewayClient::new(self.node.channel(DaemonKind::Gateway, &gateway.grpc_address));
         let session = session.as_bytes().to_vec();

@@ -56,7 +56,7 @@ fn tiles(daemons: &[Instance], online: usize) -> Markup {
 
 fn row(visitor: &Visitor, daemon: &Instance, now_ms: u64) -> Markup {
     let running = match daemon.state {
-        Life::Offline => "–".to_owned(),
+        Life::Offline | Life::Left => "–".to_owned(),
         _ => span(now_ms.saturating_sub(daemon.id.incarnation)),
     };
     let load = format!("{:.0} %", daemon.load * 100.0);
@@ -86,6 +86,6 @@ fn actions(visitor: &Visitor, daemon: &Instance) -> Option<Markup> {
         Life::Offline => {
             folded("Remove…", [command(visitor, Right::RemoveDaemon, "remove", "/", &which(), "Remove")])
         }
-        Life::Draining => None,
+        Life::Draining | Life::Left => None,
     }
 }

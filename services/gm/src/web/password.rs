@@ -61,7 +61,7 @@ pub(crate) async fn set(
     let new = Secret::new(fields.get("new").to_owned());
     let hash = console.passwords.hash(new).await.map_err(SignInError::from)?;
     operators::set_password(&console.database, operator, &hash).await?;
-    tracing::info!(operator, origin = %visitor.origin, "password set");
+    console.note_password(operator, &visitor.origin).await;
     let token = console.sessions.open(operator, false, now_ms()).await?;
     Ok(signed_in(&site, &token, "/"))
 }

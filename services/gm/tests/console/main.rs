@@ -123,6 +123,10 @@ async fn the_first_sign_in_is_by_link_and_sets_a_password() {
     let set = browser.submit("/password", "/password", &[("new", PASSWORD), ("again", PASSWORD)]).await;
     assert_eq!((set.status, set.location()), (303, "/"));
     assert!(browser.get("/").await.body.contains("admin"));
+    let audit = browser.get("/audit").await.body;
+    for noted in ["make a one-time link", "sign in by one-time link", "set the password"] {
+        assert!(audit.contains(noted), "{noted}: {audit}");
+    }
 
     assert_eq!(console.browser().submit(&link, &link, &[]).await.status, 401, "a link works once");
     assert_eq!(browser.submit("/", "/sign-out", &[]).await.location(), "/sign-in");

@@ -11,7 +11,7 @@ use shardkeep_store::{
         change::{self, Changed},
     },
 };
-use shardkeep_types::{AccountId, Secret};
+use shardkeep_types::{AccountId, Secret, StoreMark};
 use tokio::{
     sync::{Semaphore, mpsc, watch},
     time::{Instant, timeout_at},
@@ -50,7 +50,7 @@ pub(crate) enum Who {
 
 impl Store {
     pub(crate) async fn open(url: &str, vault: Vault) -> anyhow::Result<Arc<Self>> {
-        let database = Database::open(url, Schema::Central).await?;
+        let database = Database::open_patiently(url, Schema::Central).await?;
         let followers = Arc::new(Semaphore::new(FOLLOWERS));
         Ok(Arc::new(Self { database, vault, version: watch::Sender::new(0), followers }))
     }
@@ -62,6 +62,10 @@ impl Store {
             info!(region, accounts = adopted, "the accounts of this region are the centre's now");
         }
         Ok(())
+    }
+
+    pub(crate) async fn mark(&self) -> Result<StoreMark, shardkeep_store::Error> {
+        self.database.mark().await
     }
 
     pub(crate) async fn close(&self) {

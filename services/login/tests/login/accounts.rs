@@ -55,6 +55,8 @@ async fn a_ban_ends_sessions_and_is_told_after_the_proof() {
     let mut accounts = cluster.accounts();
     let ban =
         BanRequest { name: "alice".into(), until_ms: u64::MAX, reason: "cheats".into(), everywhere: false };
+    let groundless = BanRequest { reason: " ".into(), ..ban.clone() };
+    assert_eq!(accounts.ban(groundless).await.unwrap_err().code(), Code::InvalidArgument);
     assert_eq!(accounts.ban(ban).await.unwrap().into_inner().sessions_ended, 1);
     let revoked = cluster.gateway.was_asked(|asked| match asked {
         Asked::RevokeAccount(request) if request.code == ErrorCode::Banned as u32 => Some(request.clone()),

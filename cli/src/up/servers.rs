@@ -1,0 +1,64 @@
+//! The servers that `up` was told to use: one that does not answer is named at once, before daemons wait for it.
+
+use std::time::Duration;
+
+use tokio::{net::TcpStream, time::timeout};
+
+use super::plan::Shape;
+use crate::terminal::say;
+
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// Says which server does not answer, and why. The daemons that need it wait, so that it may still come.
+pub async fn look(shape: &Shape) {
+    let servers = [("PostgreSQL", &shape.postgres, 5432), ("Redis", &shape.redis, 6379)];
+    for (what, url, port) in servers {
+        let Some(address) = url.as_deref().and_then(|url| address(url, port)) else { continue };
+        if let Err(why) = connect(&address).await {
+            say(format_args!("{what} at {address} does not answer ({why}); waiting for it"));
+        }
+    }
+}
+
+async fn connect(address: &str) -> Result<(), String> {
+    match timeout(PATIENCE, TcpStream::connect(address)).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err(format!("no connection within {PATIENCE:?}")),
+    }
+}
+
+/// `host:port` of a URL; `None` when it names no host, as for a socket in the file system.
+fn address(url: &str, default_port: u16) -> Option<String> {
+    let authority = url.split_once("://")?.1.split(['/', '?']).next()?;
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    if host.is_empty() {
+        return None;
+    }
+    let has_port = host.rsplit_once(':').is_some_and(|(_, port)| !port.contains(']'));
+    Some(if has_port { host.to_owned() } else { format!("{host}:{default_port}") })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_is_found_in_its_url() {
+        for (url, expected) in [
+            ("postgres://me:se@cret@db.example:5433/game", Some("db.example:5433")),
+            ("postgres://me@db.example/game?sslmode=require", Some("db.example:5432")),
+            ("postgres://[::1]/game", Some("[::1]:5432")),
+            ("postgres://[::1]:5433", Some("[::1]:5433")),
+            ("postgres:///game?host=/run/postgresql", None),
+        ] {
+            assert_eq!(address(url, 5432).as_deref(), expected, "{url}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_server_that_is_not_there_is_told_with_the_cause() {
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        assert!(connect(&free.to_string()).await.unwrap_err().contains("refused"));
+    }
+}
