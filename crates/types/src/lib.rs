@@ -1,6 +1,7 @@
 //! The words of the cluster as types: who, where, which version. Every crate and every message uses these, so
 //! that a session is never mistaken for an account, nor an epoch for a tick.
 
+mod civil;
 mod group;
 mod id;
 mod kind;
@@ -9,6 +10,7 @@ mod place;
 mod secret;
 mod version;
 
+pub use civil::Civil;
 pub use group::{GroupKey, group_kind};
 pub use id::{
     AccountId, CharacterId, EntityId, InstanceId, ItemId, ParseIdError, SessionId, TicketId, WorldId,
