@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail};
 use clap::Args;
 
 use super::{key, store::Store};
@@ -21,16 +21,18 @@ pub fn run(args: &SignArgs) -> Result<()> {
     let manifest =
         store.unsigned()?.context("nothing waits for a signature: `shardkeep patch build` comes first")?;
     let key = key::read(&args.key)?;
-    for chunk in manifest.chunks() {
-        let there = store.stored_size(&chunk.id);
-        ensure!(
-            there == Some(chunk.stored.into()),
-            "chunk {} is missing or has another size: build the release again",
-            chunk.id
-        );
+    if let Some(damaged) = store.damaged(&manifest).first() {
+        bail!("chunk {damaged} is missing or has another size: build the release again");
     }
+    let before = store.publisher()?;
     store.publish(&key.sign(&manifest))?;
     let release = manifest.release();
+    if let Some(before) = before.filter(|before| *before != key.public()) {
+        eprintln!(
+            "warning: what was published before is signed by {before}: clients and servers that trust that key alone \
+             refuse this release"
+        );
+    }
     println!("release {} ({}) is published, signed by {}", release.name, release.sequence, key.public());
     Ok(())
 }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use shardkeep_patch::{Chunk, ChunkId, Manifest, Signed, chunk, chunking::Cut, layout};
+use shardkeep_patch::{Chunk, ChunkId, Manifest, PublicKey, Signed, chunk, chunking::Cut, layout};
 
 pub struct Store(PathBuf);
 
@@ -49,7 +49,13 @@ impl Store {
         fs::read(self.0.join(layout::chunk(id)))
     }
 
-    pub fn stored_size(&self, id: &ChunkId) -> Option<u64> {
+    /// Chunks of a release that are not here in their size.
+    pub fn damaged(&self, manifest: &Manifest) -> Vec<ChunkId> {
+        let whole = |chunk: &Chunk| self.stored_size(&chunk.id) == Some(chunk.stored.into());
+        manifest.chunks().iter().filter(|chunk| !whole(chunk)).map(|chunk| chunk.id).collect()
+    }
+
+    fn stored_size(&self, id: &ChunkId) -> Option<u64> {
         Some(fs::metadata(self.0.join(layout::chunk(id))).ok()?.len())
     }
 
@@ -61,6 +67,12 @@ impl Store {
 
     pub fn set_unsigned(&self, manifest: &Manifest) -> Result<()> {
         write(&self.0.join(layout::UNSIGNED), &manifest.encode())
+    }
+
+    /// Whose signature is on what is published.
+    pub fn publisher(&self) -> Result<Option<PublicKey>> {
+        let Some(bytes) = self.current()? else { return Ok(None) };
+        Ok(Signed::parse(&bytes).ok().map(|signed| signed.key()))
     }
 
     /// What is published, as its bytes.
