@@ -64,7 +64,8 @@ fn result(entry: &Entry) -> Markup {
     match entry.result.trim_end().split_once('\n') {
         None => html!("{} {}"; state, entry.result.trim_end()),
         Some((first, rest)) => html!(
-            "{} <details class=\"more\"><summary>{}</summary><pre>{}</pre></details>"; state, first, rest,
+            "{} <details class=\"more\"><summary>{} <small>and {} more</small></summary><pre>{}</pre></details>";
+            state, first, rest.lines().count(), rest,
         ),
     }
 }
@@ -90,6 +91,9 @@ mod tests {
     fn a_long_result_is_folded_behind_its_first_line() {
         assert!(!shown("draining\n").contains("<details"));
         let list = shown("2 online\nAnn\nBob\n");
-        assert!(list.contains("<summary>2 online</summary><pre>Ann\nBob</pre>"), "{list}");
+        assert!(
+            list.contains("<summary>2 online <small>and 2 more</small></summary><pre>Ann\nBob</pre>"),
+            "{list}"
+        );
     }
 }
