@@ -14,6 +14,7 @@ use shardkeep_rpc::{
     },
     tonic::{Code, transport::Channel},
 };
+use shardkeep_types::Civil;
 
 use crate::{
     operator::{ClusterArgs, Operator},
@@ -67,7 +68,7 @@ enum Command {
     Ban {
         name: String,
         /// How long; for ever when absent
-        #[arg(long)]
+        #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
         hours: Option<u64>,
         #[arg(long)]
         reason: String,
@@ -327,29 +328,8 @@ fn now_ms() -> u64 {
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// `YYYY-MM-DD hh:mm` in UTC, by the civil-from-days algorithm of Howard Hinnant.
+/// `YYYY-MM-DD hh:mm` in UTC, for tables.
 pub fn date(ms: u64) -> String {
-    let minutes = ms / 60_000;
-    let days = i64::try_from(minutes / 1_440).unwrap_or(i64::MAX / 2) + 719_468;
-    let era = days / 146_097;
-    let day_of_era = days % 146_097;
-    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_index = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_index + 2) / 5 + 1;
-    let month = if month_index < 10 { month_index + 3 } else { month_index - 9 };
-    let year = year_of_era + era * 400 + i64::from(month <= 2);
-    format!("{year:04}-{month:02}-{day:02} {:02}:{:02}", minutes / 60 % 24, minutes % 60)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn dates_are_civil() {
-        assert_eq!(date(0), "1970-01-01 00:00");
-        assert_eq!(date(951_827_696_000), "2000-02-29 12:34");
-        assert_eq!(date(1_795_305_540_000), "2026-11-21 23:59");
-    }
+    let Civil { year, month, day, hour, minute, .. } = Civil::from_unix_ms(ms);
+    format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}")
 }

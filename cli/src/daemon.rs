@@ -2,10 +2,12 @@
 
 use std::{ffi::OsString, io::Read as _, process::ExitCode};
 
-use clap::Args;
+use clap::{Args, CommandFactory as _};
 use rustix::process::{Signal, getpid, kill_process};
 use shardkeep_daemon::main_with_args;
 use shardkeep_types::DaemonKind;
+
+use crate::Cli;
 
 #[derive(Debug, Args)]
 #[command(disable_help_flag = true)]
@@ -13,20 +15,27 @@ pub struct DaemonArgs {
     /// Drain when standard input closes: whoever started this process is gone
     #[arg(long)]
     supervised: bool,
+    /// Print help; behind a kind, that kind's arguments and all of its settings
+    #[arg(short, long)]
+    help: bool,
     /// dns, login, registry, gateway, world, zone, ai, chat, dbcache, billing, gm or logs
-    kind: DaemonKind,
+    #[arg(required_unless_present = "help")]
+    kind: Option<DaemonKind>,
     /// The daemon's own arguments; `shardkeep daemon <kind> --help` lists them
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     args: Vec<OsString>,
 }
 
 pub fn run(args: DaemonArgs) -> ExitCode {
+    let Some(kind) = args.kind else { return help() };
     if args.supervised {
         drain_when_orphaned();
     }
-    let name = OsString::from(format!("shardkeep-{}", args.kind));
-    let arguments = std::iter::once(name).chain(args.args);
-    match args.kind {
+    // As it was typed: the daemon's own help tells how to call it.
+    let name = OsString::from(format!("shardkeep daemon {kind}"));
+    let help = args.help.then(|| OsString::from("--help"));
+    let arguments = std::iter::once(name).chain(help).chain(args.args);
+    match kind {
         DaemonKind::Dns => main_with_args::<shardkeep_dns::Dns>(arguments),
         DaemonKind::Login => main_with_args::<shardkeep_login::Login>(arguments),
         DaemonKind::Registry => main_with_args::<shardkeep_registry::Registry>(arguments),
@@ -40,10 +49,18 @@ pub fn run(args: DaemonArgs) -> ExitCode {
         DaemonKind::Gm => main_with_args::<shardkeep_gm::Gm>(arguments),
         DaemonKind::Logs => main_with_args::<shardkeep_logs::Logs>(arguments),
         DaemonKind::Backend | DaemonKind::Cli => {
-            eprintln!("error: {} is not a daemon of the cluster", args.kind);
+            eprintln!("error: {kind} is not a daemon of the cluster");
             ExitCode::from(2)
         }
     }
+}
+
+fn help() -> ExitCode {
+    let mut command = Cli::command();
+    command.build();
+    // Fails only when nobody reads it.
+    let _ = command.find_subcommand_mut("daemon").map(clap::Command::print_help);
+    ExitCode::SUCCESS
 }
 
 /// The supervisor holds the other end of our standard input. When it ends, even by SIGKILL, the pipe closes and
@@ -55,4 +72,31 @@ pub fn drain_when_orphaned() {
         // Fails only if this process has no such signal, which no system lacks.
         let _ = kill_process(getpid(), Signal::TERM);
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::Command;
+
+    fn parsed(line: &[&str]) -> DaemonArgs {
+        let line = [&["shardkeep", "daemon"], line].concat();
+        match Cli::try_parse_from(line).unwrap().command {
+            Command::Daemon(args) => args,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn help_is_of_the_command_or_of_the_kind() {
+        assert_eq!(parsed(&["--help"]).kind, None);
+        let of_a_kind = parsed(&["gateway", "--help"]);
+        assert_eq!(of_a_kind.kind, Some(DaemonKind::Gateway));
+        assert!(of_a_kind.help || of_a_kind.args == ["--help"]);
+        let started = parsed(&["--supervised", "zone", "--config", "zone.toml"]);
+        assert_eq!(started.args, ["--config", "zone.toml"]);
+        assert!(Cli::try_parse_from(["shardkeep", "daemon"]).is_err(), "which?");
+    }
 }

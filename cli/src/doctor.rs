@@ -2,7 +2,7 @@
 
 use std::{
     net::{TcpListener, UdpSocket},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -10,12 +10,15 @@ use std::{
 use anyhow::Result;
 use clap::Args;
 use rustix::process::{Resource, getrlimit};
-use tokio::{net::TcpStream, time::timeout};
+use sqlx::{ConnectOptions as _, Connection as _, postgres::PgConnectOptions};
+use tokio::time::timeout;
 
-use crate::{data_dir::DataDir, http, up};
+use crate::{data_dir::DataDir, http, terminal::explain, up};
 
 /// Two files per player and room for the daemons' own.
 const WANTED_FILES: u64 = 4_096;
+/// How long a server may take to answer.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// What the stores and logs of a day of playing may take.
 const WANTED_DISK_MB: u64 = 512;
 
@@ -25,11 +28,14 @@ pub struct DoctorArgs {
     #[arg(long, default_value = "var", env = "SHARDKEEP_DATA_DIR")]
     data_dir: PathBuf,
     /// First of the ports that `up` would use
-    #[arg(long, default_value_t = 7000)]
+    #[arg(long, default_value_t = 7000, value_parser = up::port_base())]
     port_base: u16,
     /// Settings file that `up` would use
     #[arg(long)]
     config: Option<PathBuf>,
+    /// Region that `up` would be, with `--region` and without `--home`
+    #[arg(long)]
+    region: Option<String>,
     /// PostgreSQL that `up` would use
     #[arg(long, env = "SHARDKEEP_POSTGRES", hide_env_values = true)]
     postgres: Option<String>,
@@ -54,14 +60,13 @@ pub async fn run(args: &DoctorArgs) -> Result<ExitCode> {
     findings.push(("disk", disk(&dir)));
     findings.push(if running { ("cluster", daemons(&dir).await) } else { ("ports", ports(args.port_base)) });
     if let Some(path) = &args.config {
-        findings.push(("settings", settings(path)));
+        findings.push(("settings", settings(path, &dir, args.region.as_deref())));
     }
     if let Some(url) = &args.postgres {
-        findings
-            .push(("postgres", server(url, 5432, "is PostgreSQL running? `apt install postgresql`").await));
+        findings.push(("postgres", postgres(url).await));
     }
     if let Some(url) = &args.redis {
-        findings.push(("redis", server(url, 6379, "is Redis running? `apt install redis-server`").await));
+        findings.push(("redis", redis_server(url).await));
     }
     let mut sick = false;
     for (what, finding) in findings {
@@ -155,29 +160,105 @@ async fn daemons(dir: &DataDir) -> Finding {
     )
 }
 
-fn settings(path: &PathBuf) -> Finding {
-    let parsed = std::fs::read_to_string(path)
-        .map_err(|error| error.to_string())
-        .and_then(|text| text.parse::<toml::Table>().map_err(|error| error.to_string()));
-    match parsed {
-        Ok(table) => match table.keys().find(|section| !up::is_section(section)) {
-            None => Finding::Good(format!("{} has {} sections", path.display(), table.len())),
-            Some(section) => Finding::Bad(
-                format!("[{section}] belongs to no daemon"),
-                "sections are daemon, cluster, log, or the kind of a daemon".into(),
-            ),
-        },
-        Err(error) => Finding::Bad(format!("{}: {error}", path.display()), "correct the file".into()),
+/// As every daemon will read them.
+fn settings(path: &Path, dir: &DataDir, region: Option<&str>) -> Finding {
+    match up::check_settings(path, dir, region) {
+        Ok(()) => Finding::Good(format!("every daemon takes {}", path.display())),
+        Err(error) => Finding::Bad(explain(&error), "correct the file; `up` would refuse it".into()),
     }
 }
 
-async fn server(url: &str, default_port: u16, mend: &str) -> Finding {
-    let authority = url.split_once("://").map_or(url, |(_, rest)| rest).split('/').next().unwrap_or_default();
-    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
-    let address = if host.contains(':') { host.to_owned() } else { format!("{host}:{default_port}") };
-    match timeout(Duration::from_secs(3), TcpStream::connect(&address)).await {
-        Ok(Ok(_)) => Finding::Good(format!("{address} answers")),
-        Ok(Err(error)) => Finding::Bad(format!("{address}: {error}"), mend.into()),
-        Err(_) => Finding::Bad(format!("{address}: no answer"), mend.into()),
+/// Signs in as the daemons will, and looks whether they may make their tables.
+async fn postgres(url: &str) -> Finding {
+    let options: PgConnectOptions = match url.parse() {
+        Ok(options) => options,
+        Err(error) => {
+            let mend = "postgres://user:password@host:port/database";
+            return Finding::Bad(format!("--postgres: {error}"), mend.into());
+        }
+    };
+    let server = format!(
+        "{}:{}/{}",
+        options.get_host(),
+        options.get_port(),
+        options.get_database().unwrap_or_else(|| options.get_username())
+    );
+    let asked = async {
+        let mut connection = options.connect().await?;
+        let may = "SELECT has_schema_privilege(current_schema(), 'CREATE') OR \
+                   has_database_privilege(current_database(), 'CREATE')";
+        let may: Option<bool> = sqlx::query_scalar(may).fetch_one(&mut connection).await?;
+        connection.close().await?;
+        Ok::<bool, sqlx::Error>(may.unwrap_or(false))
+    };
+    match timeout(PATIENCE, asked).await {
+        Ok(Ok(true)) => Finding::Good(format!("{server} lets {} in", options.get_username())),
+        Ok(Ok(false)) => Finding::Bad(
+            format!("{server}: {} may not make tables", options.get_username()),
+            format!("`GRANT CREATE, USAGE ON SCHEMA public TO {}`", options.get_username()),
+        ),
+        Ok(Err(sqlx::Error::Database(error))) => {
+            Finding::Bad(format!("{server}: {error}"), "user, password and database of --postgres".into())
+        }
+        Ok(Err(error)) => Finding::Bad(
+            format!("{server}: {error}"),
+            "is PostgreSQL running there? `apt install postgresql`".into(),
+        ),
+        Err(_) => Finding::Bad(
+            format!("{server}: no answer"),
+            "is the address right, and no firewall between?".into(),
+        ),
+    }
+}
+
+/// Signs in as chat will, and says a word.
+async fn redis_server(url: &str) -> Finding {
+    let client = match redis::Client::open(url) {
+        Ok(client) => client,
+        Err(error) => return Finding::Bad(format!("--redis: {error}"), "redis://host:port".into()),
+    };
+    let server = client.get_connection_info().addr().to_string();
+    let asked = async {
+        let mut connection = client.get_multiplexed_async_connection().await?;
+        redis::cmd("PING").query_async::<String>(&mut connection).await
+    };
+    match timeout(PATIENCE, asked).await {
+        Ok(Ok(_)) => Finding::Good(format!("{server} answers")),
+        Ok(Err(error)) => Finding::Bad(
+            format!("{server}: {error}"),
+            "is Redis running there, and is its password in --redis? `apt install redis-server`".into(),
+        ),
+        Err(_) => Finding::Bad(
+            format!("{server}: no answer"),
+            "is the address right, and no firewall between?".into(),
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_are_read_as_daemons_read_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let (dir, file) = (DataDir::new(folder.path()).unwrap(), folder.path().join("mine.toml"));
+        std::fs::write(&file, "[zone]\nmax_avatars = 10\n").unwrap();
+        assert!(matches!(settings(&file, &dir, None), Finding::Good(_)));
+        std::fs::write(&file, "[zone]\nmax_avatar = 10\n").unwrap();
+        let Finding::Bad(what, _) = settings(&file, &dir, None) else { panic!("taken") };
+        assert!(what.contains("mine.toml:2:1"), "{what}");
+    }
+
+    #[tokio::test]
+    async fn servers_that_are_not_there_are_named() {
+        // A port that nobody listens on: taken, and given back.
+        let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let Finding::Bad(what, _) = postgres(&format!("postgres://u:p@{free}/game")).await else {
+            panic!("answers")
+        };
+        assert!(what.contains(&free.to_string()) && !what.contains("u:p"), "{what}");
+        let Finding::Bad(what, _) = redis_server(&format!("redis://{free}")).await else { panic!("answers") };
+        assert!(what.contains(&free.to_string()), "{what}");
     }
 }

@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result};
 use clap::{Args, Subcommand};
 use shardkeep_rpc::{
     gm::{
-        self, AuditRequest, Command as GmCommand, SignInRequest, SignOutRequest, UseLinkRequest,
+        self, AuditRequest, Command as GmCommand, SignInReply, SignInRequest, SignOutRequest, UseLinkRequest,
         command::Command as What, target::Who,
     },
     tonic::Request,
@@ -53,6 +53,8 @@ enum Command {
     Online,
     /// The daemons, as the console sees them
     Daemons,
+    /// The worlds: how full they are, and which are closed to players
+    Worlds,
     /// Which messages cost the gateways what
     Messages,
     /// End the session of a character
@@ -121,7 +123,7 @@ enum Command {
         #[arg(long)]
         reason: String,
     },
-    /// Give an account hours of play time
+    /// Give an account hours of play time; one that played freely is prepaid from then on
     Credit {
         account: String,
         hours: u64,
@@ -153,6 +155,8 @@ enum Command {
         #[arg(long)]
         reason: String,
     },
+    /// The operators, their roles, and how they sign in
+    Operators,
     /// Who did what, when and why
     Audit {
         #[arg(long, default_value_t = 50)]
@@ -178,14 +182,14 @@ pub async fn run(args: GmArgs) -> Result<()> {
                 UseLinkRequest { link: operator.one_time_link().await?, password: password.expose().clone() };
             let reply = operator.gm().await?.use_link(request).await.map_err(terminal::plain)?.into_inner();
             tokens.write(&reply.token)?;
-            println!("signed in as {} for {} minutes", reply.role, reply.expires_in_s / 60);
+            println!("{}", signed_in(&reply));
         }
         Command::SignIn { operator: name, password_stdin } => {
             let password = terminal::password(&format!("Password for {name}"), password_stdin)?;
             let request = SignInRequest { operator: name, password: password.expose().clone() };
             let reply = operator.gm().await?.sign_in(request).await.map_err(terminal::plain)?.into_inner();
             tokens.write(&reply.token)?;
-            println!("signed in as {} for {} minutes", reply.role, reply.expires_in_s / 60);
+            println!("{}", signed_in(&reply));
         }
         Command::SignOut => {
             operator.gm().await?.sign_out(tokens.sign(SignOutRequest {})?).await.map_err(terminal::plain)?;
@@ -193,6 +197,10 @@ pub async fn run(args: GmArgs) -> Result<()> {
         }
         Command::Audit { limit } => audit(&operator, &tokens, limit).await?,
         command => {
+            let drained = match &command {
+                Command::Drain { name, .. } => Some(name.clone()),
+                _ => None,
+            };
             let reply = operator
                 .gm()
                 .await?
@@ -200,9 +208,27 @@ pub async fn run(args: GmArgs) -> Result<()> {
                 .await
                 .map_err(terminal::plain)?;
             println!("{}", reply.into_inner().text);
+            if drained.is_some_and(|name| runs_under_up(&args.cluster, &name)) {
+                println!("`shardkeep up` starts it again: under it, a drain is a restart");
+            }
         }
     }
     Ok(())
+}
+
+/// Whether a daemon is a child of the `shardkeep up` of this folder.
+fn runs_under_up(cluster: &ClusterArgs, name: &str) -> bool {
+    let dir = DataDir::new(&cluster.data_dir);
+    cluster.registry.is_none()
+        && dir.is_ok_and(|dir| dir.announced(name).is_some() && dir.supervisor().ok().flatten().is_some())
+}
+
+fn signed_in(reply: &SignInReply) -> String {
+    let SignInReply { operator, role, idle_s, expires_in_s, .. } = reply;
+    let (unused, longest) = (idle_s / 60, expires_in_s / 60);
+    format!(
+        "signed in as {operator} ({role}); ends after {unused} min without use, and after {longest} min at last"
+    )
 }
 
 /// The message of a command that the console executes.
@@ -212,6 +238,8 @@ fn message(command: Command) -> Result<GmCommand> {
     let (reason, what) = match command {
         Command::Online => (String::new(), What::Online(gm::Online {})),
         Command::Daemons => (String::new(), What::Daemons(gm::Daemons {})),
+        Command::Worlds => (String::new(), What::Worlds(gm::Worlds {})),
+        Command::Operators => (String::new(), What::Operators(gm::Operators {})),
         Command::Messages => (String::new(), What::Messages(gm::Messages {})),
         Command::Kick { character: name, reason } => (reason, What::Kick(character(name))),
         Command::Ban { account, hours, reason } => (reason, What::Ban(gm::Ban { account, hours })),

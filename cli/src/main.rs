@@ -146,7 +146,7 @@ async fn run(command: Command) -> Result<ExitCode> {
 
 fn finish(result: Result<ExitCode>) -> ExitCode {
     result.unwrap_or_else(|error| {
-        eprintln!("error: {error:#}");
+        eprintln!("error: {}", terminal::explain(&error));
         ExitCode::FAILURE
     })
 }

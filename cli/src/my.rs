@@ -74,7 +74,7 @@ pub async fn run(args: MyArgs) -> Result<()> {
     match args.command {
         Command::Register { .. } => unreachable!("done above"),
         Command::Password => {
-            let new = ask(&args, "New password")?;
+            let new = terminal::secret("New password", "new password", args.password_stdin)?;
             let ended = account.change_password(new.expose()).await?;
             println!("the password is changed; {ended} sessions ended");
         }
@@ -90,12 +90,12 @@ pub async fn run(args: MyArgs) -> Result<()> {
         Command::LogOut => println!("{} sessions ended", account.log_out_everywhere().await?),
         Command::AddSecondFactor => {
             println!("{}", account.begin_second_factor().await?.uri);
-            let code = ask(&args, "Code of the authenticator")?;
+            let code = code(&args, "Code of the authenticator")?;
             let ended = account.confirm_second_factor(code.expose()).await?;
             println!("from now on each login asks for a code; {ended} sessions ended");
         }
         Command::RemoveSecondFactor => {
-            let code = ask(&args, "Another code of the authenticator")?;
+            let code = code(&args, "Another code of the authenticator")?;
             account.remove_second_factor(code.expose()).await?;
             println!("logins ask for the password alone");
         }
@@ -122,20 +122,23 @@ fn ask(args: &MyArgs, what: &str) -> Result<Secret<String>> {
     terminal::password(what, args.password_stdin)
 }
 
+fn code(args: &MyArgs, prompt: &str) -> Result<Secret<String>> {
+    terminal::secret(prompt, "code of the authenticator", args.password_stdin)
+}
+
 /// Asks for a code if the server does.
 async fn log_in(args: &MyArgs, config: &Config, password: &Secret<String>) -> Result<WorldSelect> {
     match login::log_in(config, &args.zone, &args.account, password.expose()).await {
         Err(ClientError::Refused(refusal)) if refusal.code == ErrorCode::SecondFactor => {
-            let code = ask(args, "Code of the authenticator")?;
             let log_in = async |codes: &Secret<String>| {
                 let (zone, account) = (&args.zone, &args.account);
                 login::log_in_with_code(config, zone, account, password.expose(), codes.expose()).await
             };
-            match log_in(&code).await {
+            match log_in(&code(args, "Code of the authenticator")?).await {
                 // Somebody knows the password, and has been guessing.
                 Err(ClientError::Refused(refusal)) if refusal.code == ErrorCode::TwoCodes => {
                     eprintln!("{}", refusal.detail);
-                    Ok(log_in(&ask(args, "Two codes in a row")?).await?)
+                    Ok(log_in(&code(args, "Two codes in a row")?).await?)
                 }
                 done => Ok(done?),
             }

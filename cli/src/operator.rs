@@ -46,15 +46,7 @@ impl Operator {
         let dir = DataDir::new(&args.data_dir)?;
         let registry = match &args.registry {
             Some(address) => address.clone(),
-            None => dir
-                .announced("registry-1")
-                .with_context(|| {
-                    format!(
-                        "no cluster has run in {}: `shardkeep up` starts one, --registry names one elsewhere",
-                        dir.path().display()
-                    )
-                })?
-                .grpc,
+            None => registry_of(&dir)?,
         };
         let tls = args.tls_dir.clone().unwrap_or_else(|| dir.tls());
         Self::open(&tls, registry)
@@ -128,5 +120,34 @@ impl Operator {
 
     pub async fn one_time_link(&self) -> Result<String> {
         Ok(self.gm().await?.one_time_link(OneTimeLinkRequest {}).await?.into_inner().url)
+    }
+}
+
+/// The registry of the cluster that runs here. What one that has ended has announced is still there, and leads nowhere.
+fn registry_of(dir: &DataDir) -> Result<String> {
+    let path = dir.path().display();
+    if dir.supervisor()?.is_none() {
+        bail!("no cluster runs in {path}: `shardkeep up` starts one, --registry names one elsewhere");
+    }
+    let registry = dir.announced("registry-1");
+    Ok(registry
+        .with_context(|| format!("the cluster in {path} is starting; its registry is not up yet"))?
+        .grpc)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cluster_that_has_ended_is_no_cluster() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = DataDir::new(folder.path()).unwrap();
+        dir.create().unwrap();
+        let announcement = r#"{"name":"registry-1","kind":"registry","pid":1,"grpc":"127.0.0.1:7001","admin":"127.0.0.1:7401"}"#;
+        std::fs::write(dir.announcement("registry-1"), announcement).unwrap();
+        assert!(registry_of(&dir).unwrap_err().to_string().starts_with("no cluster runs in"));
+        let _running = dir.take().unwrap();
+        assert_eq!(registry_of(&dir).unwrap(), "127.0.0.1:7001");
     }
 }

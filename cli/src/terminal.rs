@@ -1,6 +1,6 @@
 //! What commands that talk to a person share: tables, and passwords that do not show.
 
-use std::io::{BufRead as _, IsTerminal as _, Write as _};
+use std::io::{BufRead, IsTerminal as _, Write as _};
 
 use anyhow::{Context as _, Result, bail};
 use comfy_table::{Table, TableComponent, presets::UTF8_NO_BORDERS};
@@ -8,6 +8,7 @@ use crossterm::{
     event::{self, Event, KeyCode, KeyEventKind, KeyModifiers},
     terminal::{disable_raw_mode, enable_raw_mode},
 };
+use shardkeep_rpc::tonic::Status;
 use shardkeep_types::Secret;
 
 /// A table with a line under its header and nothing else.
@@ -31,25 +32,68 @@ pub fn say(line: impl std::fmt::Display) {
 
 /// The daemon's own words, without the wrapping of the transport. By value, to be handed to `map_err`.
 #[allow(clippy::needless_pass_by_value, reason = "the signature of map_err")]
-pub fn plain(status: shardkeep_rpc::tonic::Status) -> anyhow::Error {
+pub fn plain(status: Status) -> anyhow::Error {
     anyhow::anyhow!("{}", status.message())
+}
+
+/// What went wrong and what it comes from, each said once: many errors repeat those that they hold, and those of the
+/// transport add its own structures.
+pub fn explain(error: &anyhow::Error) -> String {
+    let mut said: Vec<String> = Vec::new();
+    let mut say = |text: String| {
+        if !said.iter().any(|before| before.contains(&text)) {
+            said.push(text);
+        }
+    };
+    for cause in error.chain() {
+        let Some(status) = cause.downcast_ref::<Status>() else {
+            say(cause.to_string());
+            continue;
+        };
+        say(match status.message() {
+            "" => status.code().description().to_owned(),
+            message => message.to_owned(),
+        });
+        if let Some(root) = root(status) {
+            say(root);
+        }
+        break;
+    }
+    said.join(": ")
+}
+
+/// Where a chain of causes ends.
+fn root(error: &dyn std::error::Error) -> Option<String> {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.last().map(ToString::to_string)
 }
 
 /// A password from standard input (one line), or typed without echo.
 pub fn password(prompt: &str, from_stdin: bool) -> Result<Secret<String>> {
+    secret(prompt, "password", from_stdin)
+}
+
+/// A secret of any kind, in the same ways; `what` is its name where it is missing.
+pub fn secret(prompt: &str, what: &str, from_stdin: bool) -> Result<Secret<String>> {
     let text = if from_stdin {
-        let mut line = String::new();
-        std::io::stdin().lock().read_line(&mut line)?;
-        line.trim_end_matches(['\r', '\n']).to_owned()
+        line(&mut std::io::stdin().lock(), what)?
     } else if std::io::stdin().is_terminal() {
         typed(prompt)?
     } else {
-        bail!("no terminal to ask for the password: use --password-stdin");
+        bail!("no terminal to ask for the {what}: use --password-stdin");
     };
     if text.is_empty() {
-        bail!("the password is empty");
+        bail!("the {what} is empty");
     }
     Ok(Secret::new(text))
+}
+
+fn line(input: &mut impl BufRead, what: &str) -> Result<String> {
+    let mut line = String::new();
+    if input.read_line(&mut line)? == 0 {
+        bail!("standard input has ended before the {what}, which takes a line of its own");
+    }
+    Ok(line.trim_end_matches(['\r', '\n']).to_owned())
 }
 
 fn typed(prompt: &str) -> Result<String> {
@@ -79,5 +123,34 @@ fn read_hidden() -> Result<String> {
             KeyCode::Char(c) => text.push(c),
             _ => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn causes_are_said_once_and_in_words() {
+        let eof = || std::io::Error::from(std::io::ErrorKind::UnexpectedEof);
+        let doubled = anyhow::Error::new(shardkeep_client::ClientError::Io(eof()));
+        assert_eq!(explain(&doubled), "connection: unexpected end of file");
+        let refused = anyhow::Error::new(Status::not_found("there is no pool foo")).context("dns-1");
+        assert_eq!(explain(&refused), "dns-1: there is no pool foo");
+        let mut broken = Status::unavailable("tcp connect error");
+        broken.set_source(std::sync::Arc::new(std::io::Error::other(eof())));
+        let broken = anyhow::Error::new(broken).context("the registry does not answer");
+        assert_eq!(
+            explain(&broken),
+            "the registry does not answer: tcp connect error: unexpected end of file"
+        );
+    }
+
+    #[test]
+    fn a_line_that_is_missing_is_named() {
+        let mut input = &b"secret\r\n"[..];
+        assert_eq!(line(&mut input, "password").unwrap(), "secret");
+        let missing = line(&mut input, "code of the authenticator").unwrap_err().to_string();
+        assert!(missing.contains("ended before the code of the authenticator"), "{missing}");
     }
 }

@@ -93,6 +93,20 @@ fn written(folder: &Path) -> u64 {
         .sum()
 }
 
+/// What `serve` says on standard error until it has said all of this.
+fn served_says(arguments: &[&str], all: &[&str]) -> String {
+    let line = [&["serve", "--listen", "127.0.0.1:0"], arguments].concat();
+    let mut child = patch(&line).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut said = String::new();
+    let mut lines = BufReader::new(child.stderr.take().unwrap());
+    while !all.iter().all(|part| said.contains(part)) {
+        assert!(lines.read_line(&mut said).unwrap() > 0, "it ended after: {said}");
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    said
+}
+
 #[test]
 fn a_release_goes_from_a_folder_to_a_player() {
     let temporary = tempfile::tempdir().unwrap();
@@ -177,6 +191,16 @@ fn damage_in_a_store_is_found() {
     let (code, said) = refused(&["verify", "--store", &store]);
     assert!(code == 3 && said.contains(chunk.file_name().unwrap().to_str().unwrap()), "{code} {said}");
 
+    // Who serves it hears what is wrong with it, and so does who signs by another key.
+    fs::write(&chunk, &bytes[..99]).unwrap();
+    let other = at("other");
+    done(&["keygen", "--key", &other]);
+    let said = served_says(&["--store", &store], &["release=1", "1 chunks of release 1"]);
+    assert!(said.contains("missing or have another size"), "{said}");
+    let strange = "0".repeat(64);
+    served_says(&["--store", &store, "--public-key", &strange], &["no release to publish"]);
+
+
     // Building again mends it, also one that a copy has cut off.
     assert!(done(&build("2")).contains("1 chunks of earlier builds were damaged"));
     assert_ne!(fs::read(&chunk).unwrap(), bytes);
@@ -192,7 +216,9 @@ fn damage_in_a_store_is_found() {
         assert!(code == 1 && said.contains("build the release again"), "{code} {said}");
         done(&build("2"));
     }
-    done(&sign);
+    let signed = run(&["sign", "--store", &store, "--key", &other]);
+    let said = String::from_utf8_lossy(&signed.stderr);
+    assert!(signed.status.success() && said.contains("published before is signed by"), "{said}");
     assert!(done(&["verify", "--store", &store]).contains("release 2 (2)"));
     // What no system could hold is refused with its name.
     fs::write(temporary.path().join("release/con.txt"), "x").unwrap();

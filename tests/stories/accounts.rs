@@ -95,7 +95,12 @@ async fn operators_shut_out_whom_and_where_they_want() -> Result<()> {
     cluster.tool(&["gm", "maintenance", &world, "closed", "--reason", "until nine"], "").await?;
     until(&mut before, WorldStatus::WorldMaintenance).await?;
     ensure!(before.worlds()[0].note == "until nine" && !before.worlds()[0].may_enter);
-    ensure!(code(before.select(WORLD).await) == Some(ErrorCode::Unavailable));
+    ensure!(code(before.select(WORLD).await) == Some(ErrorCode::Maintenance));
+    let worlds = cluster.tool(&["gm", "worlds"], "").await?;
+    ensure!(worlds.contains("closed to players: until nine"), "{worlds}");
+    let nowhere = ["gm", "maintenance", "7", "closed", "--reason", "a slip"];
+    let nowhere = cluster.tool(&nowhere, "").await.expect_err("there is no world 7");
+    ensure!(nowhere.to_string().contains("there is no world 7"), "{nowhere}");
     cluster.tool(&["account", "staff", &name, "on"], "").await?;
     let config = shardkeep_stories::config(&cluster)?;
     let mut staff =

@@ -43,6 +43,7 @@ use crate::{
         player::{Credentials, Place},
     },
     operator::{ClusterArgs, Operator},
+    terminal,
 };
 
 pub use attacker::run as attacker;
@@ -107,7 +108,7 @@ pub async fn run(args: AttackArgs) -> Result<ExitCode> {
             Ok(if outcome.good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
         Err(error) if error.downcast_ref::<NotLoopback>().is_some() => {
-            eprintln!("refused: {error:#}");
+            eprintln!("refused: {}", terminal::explain(&error));
             Ok(ExitCode::from(REFUSED))
         }
         Err(error) => Err(error),
@@ -120,6 +121,9 @@ async fn attack(args: &AttackArgs) -> Result<Outcome> {
         Some(name) => Loopback::resolve(name).await?.first().copied(),
         None => None,
     };
+    if let Some(registry) = &args.cluster.registry {
+        Loopback::resolve(registry).await?;
+    }
     let dir = DataDir::new(&args.cluster.data_dir)?;
     let local = if given.is_none() { Some(LocalCluster::running_or_started(&dir).await?) } else { None };
     let dns = match given {
@@ -139,7 +143,7 @@ async fn attack(args: &AttackArgs) -> Result<Outcome> {
 /// The phases: honest players alone, honest players under attack, and what is left afterwards.
 async fn storm(args: &AttackArgs, dns: Loopback) -> Result<Outcome> {
     let config = Config::with_dns(dns.address()).deployment(&args.deployment);
-    let operator = Operator::connect(&args.cluster).await?;
+    let operator = insiders_way(args).await?;
     let (players, accounts) = people(&operator, args.players).await?;
     let orders = orders(args, &config, dns, &players, accounts).await?;
     let place = Place { config, zone: args.zone.clone(), world: args.world };
@@ -172,6 +176,16 @@ async fn storm(args: &AttackArgs, dns: Loopback) -> Result<Outcome> {
         open: orders.open,
     };
     Ok(Outcome::judge(Phase::of(&before), Phase::of(&under), report, attackers, daemons, &args.only))
+}
+
+/// Accounts are made through a registry of this machine, whatever its name leads to by now.
+async fn insiders_way(args: &AttackArgs) -> Result<Operator> {
+    let mut cluster = args.cluster.clone();
+    if let Some(registry) = &cluster.registry {
+        let found = Loopback::resolve(registry).await?;
+        cluster.registry = Some(found.first().context("the registry has no address")?.to_string());
+    }
+    Operator::connect(&cluster).await
 }
 
 /// The honest, and the attackers' own accounts. Their passwords are new each time.

@@ -1,6 +1,6 @@
 //! `shardkeep patch serve`: the update service of a login daemon, on a machine that has nothing else to do.
 
-use std::path::PathBuf;
+use std::{io::IsTerminal as _, path::PathBuf};
 
 use anyhow::{Context as _, Result};
 use clap::Args;
@@ -9,6 +9,8 @@ use shardkeep_login::update::{Alone, Config, serve_alone};
 use shardkeep_patch::PublicKey;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use tracing::warn;
+use tracing_subscriber::EnvFilter;
 
 use super::store::Store;
 use crate::terminal;
@@ -34,8 +36,14 @@ pub struct ServeArgs {
     bandwidth_per_connection: u64,
 }
 
+/// What it publishes, and what it cannot, it says as login daemons do: in lines on standard error.
 pub async fn run(args: ServeArgs) -> Result<()> {
-    Store::open(&args.store)?;
+    let lines =
+        tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
+    // Fails where a test has made one for all.
+    let _ = lines.with_target(false).with_env_filter(EnvFilter::new("info")).try_init();
+    let store = Store::open(&args.store)?;
+    complain(&store);
     let patches = Config {
         dir: args.store.display().to_string(),
         key: args.public_key.map(|key| key.to_string()).unwrap_or_default(),
@@ -56,4 +64,18 @@ pub async fn run(args: ServeArgs) -> Result<()> {
         }
     });
     serve_alone(listener, &Alone { patches, deployment: args.deployment }, stop).await
+}
+
+/// Chunks that clients will not get, or not take. Without a release that can be read there is nothing to look for: why,
+/// the service says itself.
+fn complain(store: &Store) {
+    let Ok(Some(manifest)) = store.published() else { return };
+    let damaged = store.damaged(&manifest);
+    if let Some(first) = damaged.first() {
+        let (count, release) = (damaged.len(), &manifest.release().name);
+        warn!(
+            "{count} chunks of release {release} are missing or have another size, {first} among them: copy them here \
+             from where the release was built, or build it again"
+        );
+    }
 }

@@ -23,8 +23,15 @@ pub fn run(args: &SignArgs) -> Result<()> {
     let key = key::read(&args.key)?;
     let (damaged, all) = (check::damaged(&store, &manifest), manifest.chunks().len());
     ensure!(damaged == 0, "{damaged} of {all} chunks are missing or damaged: build the release again");
+    let before = store.publisher()?;
     store.publish(&key.sign(&manifest))?;
     let release = manifest.release();
+    if let Some(before) = before.filter(|before| *before != key.public()) {
+        eprintln!(
+            "warning: what was published before is signed by {before}: clients and servers that trust that key alone \
+             refuse this release"
+        );
+    }
     println!("release {} ({}) is published, signed by {}", release.name, release.sequence, key.public());
     Ok(())
 }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use shardkeep_patch::{Chunk, Manifest, Signed, chunk, chunking::Cut, layout};
+use shardkeep_patch::{Chunk, ChunkId, Manifest, PublicKey, Signed, chunk, chunking::Cut, layout};
 
 pub struct Store {
     dir: PathBuf,
@@ -72,6 +72,16 @@ impl Store {
         Ok(())
     }
 
+    /// Chunks of a release that are not here in their size.
+    pub fn damaged(&self, manifest: &Manifest) -> Vec<ChunkId> {
+        let whole = |chunk: &Chunk| self.stored_size(&chunk.id) == Some(chunk.stored.into());
+        manifest.chunks().iter().filter(|chunk| !whole(chunk)).map(|chunk| chunk.id).collect()
+    }
+
+    fn stored_size(&self, id: &ChunkId) -> Option<u64> {
+        Some(fs::metadata(self.dir.join(layout::chunk(id))).ok()?.len())
+    }
+
     /// The manifest built last and not signed yet.
     pub fn unsigned(&self) -> Result<Option<Manifest>> {
         let Some(bytes) = read(&self.dir.join(layout::UNSIGNED))? else { return Ok(None) };
@@ -80,6 +90,12 @@ impl Store {
 
     pub fn set_unsigned(&self, manifest: &Manifest) -> Result<()> {
         write(&self.dir.join(layout::UNSIGNED), &manifest.encode())
+    }
+
+    /// Whose signature is on what is published.
+    pub fn publisher(&self) -> Result<Option<PublicKey>> {
+        let Some(bytes) = self.current()? else { return Ok(None) };
+        Ok(Signed::parse(&bytes).ok().map(|signed| signed.key()))
     }
 
     /// What is published, as its bytes.

@@ -3,11 +3,13 @@
 mod plan;
 mod region;
 mod servers;
+mod settings;
 mod supervisor;
 
 use std::{
-    net::{TcpListener, UdpSocket},
-    path::PathBuf,
+    io,
+    net::{IpAddr, SocketAddr, TcpListener, UdpSocket},
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -37,11 +39,11 @@ pub struct UpArgs {
     #[arg(long, default_value = "var", env = "SHARDKEEP_DATA_DIR")]
     pub data_dir: PathBuf,
     /// First of the ports the cluster uses: login is +100, gateways +200, console +300, DNS +53; 0 takes free ones
-    #[arg(long, default_value_t = 7000)]
+    #[arg(long, default_value_t = 7000, value_parser = port_base())]
     pub port_base: u16,
     /// Address to bind every socket to
     #[arg(long, default_value = "127.0.0.1")]
-    pub bind: String,
+    pub bind: IpAddr,
     /// Host name or address that players are told
     #[arg(long, default_value = "127.0.0.1")]
     pub advertise: String,
@@ -69,6 +71,11 @@ pub struct UpArgs {
     pub supervised: bool,
 }
 
+/// Of a command-line argument: a base from which every planned port is one.
+pub fn port_base() -> clap::builder::RangedI64ValueParser<u16> {
+    clap::value_parser!(u16).range(..=i64::from(plan::HIGHEST_BASE))
+}
+
 /// Runs until Ctrl-C, then drains; a second Ctrl-C ends everything at once.
 pub async fn run(args: UpArgs) -> Result<()> {
     if args.supervised {
@@ -78,6 +85,9 @@ pub async fn run(args: UpArgs) -> Result<()> {
     let _lock = dir.take()?;
     let region = region::of(&args, &dir)?;
     let shape = shape(&args, region)?;
+    if let Some(file) = &args.config {
+        settings::check(&shape, &dir, file)?;
+    }
     let children = plan::children(args.port_base);
     ports_are_free(&shape, &children)?;
     certificates(&dir, &shape, &children)?;
@@ -114,31 +124,27 @@ pub async fn run(args: UpArgs) -> Result<()> {
 }
 
 fn shape(args: &UpArgs, region: Option<Region>) -> Result<Shape> {
-    let overrides = match &args.config {
-        Some(path) => {
-            let text =
-                std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-            let table: toml::Table =
-                text.parse().with_context(|| format!("{} is not TOML", path.display()))?;
-            if let Some(section) = table.keys().find(|section| !is_section(section)) {
-                bail!(
-                    "{}: no daemon reads a section [{section}]; there are daemon, cluster, log and the kinds of daemons",
-                    path.display()
-                );
-            }
-            table
-        }
-        None => toml::Table::new(),
-    };
     Ok(Shape {
         port_base: args.port_base,
-        bind: args.bind.clone(),
+        bind: args.bind,
         advertise: args.advertise.clone(),
         postgres: args.postgres.clone(),
         redis: args.redis.clone(),
         region,
-        overrides,
+        overrides: args.config.as_deref().map_or_else(|| Ok(toml::Table::new()), overrides)?,
     })
+}
+
+fn overrides(path: &Path) -> Result<toml::Table> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    text.parse().with_context(|| format!("{} is not TOML", path.display()))
+}
+
+/// Whether the daemons would take a settings file, in a cluster that is the home region of this name, or none.
+pub fn check_settings(file: &Path, dir: &DataDir, region: Option<&str>) -> Result<()> {
+    let region = region.map(|name| Region::Home { name: name.to_owned() });
+    let shape = Shape { region, overrides: overrides(file)?, ..Shape::default() };
+    Ok(settings::check(&shape, dir, file)?)
 }
 
 /// Names a port that is taken before anything has started.
@@ -151,23 +157,25 @@ fn ports_are_free(shape: &Shape, children: &[Child]) -> Result<()> {
         ];
         for (what, port) in ports {
             let Some(port) = port.filter(|port| *port != 0) else { continue };
-            let address = (shape.bind.as_str(), port);
+            let address = SocketAddr::new(shape.bind, port);
             // Players and resolvers come by UDP too.
             let udp = what == "client" && child.kind != DaemonKind::Gm;
             let free = TcpListener::bind(address).map(drop);
             let free = free.and_then(|()| if udp { UdpSocket::bind(address).map(drop) } else { Ok(()) });
             if let Err(error) = free {
-                bail!(
-                    "{}:{port}, the {what} port of {}, cannot be used: {error}; --port-base moves all ports \
-                     (now {}), --port-base 0 takes free ones",
-                    shape.bind,
-                    child.name,
-                    shape.port_base
-                );
+                let mend = mend(&error, shape.port_base);
+                bail!("{address}, the {what} port of {}, cannot be used: {error}; {mend}", child.name);
             }
         }
     }
     Ok(())
+}
+
+fn mend(error: &io::Error, base: u16) -> String {
+    match error.kind() {
+        io::ErrorKind::AddrNotAvailable => "--bind takes an address of this machine".to_owned(),
+        _ => format!("--port-base moves all ports (now {base}), --port-base 0 takes free ones"),
+    }
 }
 
 fn certificates(dir: &DataDir, shape: &Shape, children: &[Child]) -> Result<()> {
@@ -301,10 +309,4 @@ pub fn planned_ports(base: u16) -> Vec<(String, u16)> {
 
 pub fn planned_names() -> Vec<String> {
     plan::children(0).into_iter().map(|child| child.name).collect()
-}
-
-/// Whether some daemon reads this section of a settings file.
-pub fn is_section(name: &str) -> bool {
-    ["daemon", "cluster", "log"].contains(&name)
-        || DaemonKind::DAEMONS.iter().any(|kind| kind.as_str() == name)
 }

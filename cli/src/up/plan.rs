@@ -1,7 +1,10 @@
 //! What `shardkeep up` starts: which daemons, in which order, on which ports, with which configuration. Pure, so
 //! that a mistake in it shows in a test and not on a player's machine.
 
-use std::path::Path;
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::Path,
+};
 
 use shardkeep_types::DaemonKind;
 use toml::{Table, Value};
@@ -12,13 +15,18 @@ use crate::data_dir::DataDir;
 /// The only world of a cluster on one machine.
 pub const WORLD: i64 = 1;
 
+/// What the base of the ports may be, so that all of them are ports: the highest is the last daemon's admin port.
+pub const HIGHEST_BASE: u16 = u16::MAX - ADMIN - 14;
+/// Offset of the admin ports.
+const ADMIN: u16 = 400;
+
 /// How a local cluster differs from the defaults.
 #[derive(Debug, Clone)]
 pub struct Shape {
     /// First of the ports; 0 takes free ones.
     pub port_base: u16,
     /// Address the sockets are bound to.
-    pub bind: String,
+    pub bind: IpAddr,
     /// Host that players are told.
     pub advertise: String,
     /// `postgres://…` of one database for all owning daemons; embedded SQLite files when absent.
@@ -29,6 +37,20 @@ pub struct Shape {
     pub region: Option<Region>,
     /// The user's own settings, in the sections that daemons read.
     pub overrides: Table,
+}
+
+impl Default for Shape {
+    fn default() -> Self {
+        Self {
+            port_base: 7000,
+            bind: Ipv4Addr::LOCALHOST.into(),
+            advertise: "127.0.0.1".into(),
+            postgres: None,
+            redis: None,
+            region: None,
+            overrides: Table::new(),
+        }
+    }
 }
 
 /// One child process.
@@ -48,14 +70,15 @@ pub struct Ports {
     pub client: Option<u16>,
 }
 
-/// Two gateways and two zones, one of each other kind, in the order of their start.
+/// Two gateways and two zones, one of each other kind, in the order of their start. `port_base` is at most
+/// [`HIGHEST_BASE`].
 pub fn children(port_base: u16) -> Vec<Child> {
     let mut names = Vec::new();
     for kind in DaemonKind::DAEMONS {
         let count = if matches!(kind, DaemonKind::Gateway | DaemonKind::Zone) { 2 } else { 1 };
         names.extend((1..=count).map(|number| (kind, number)));
     }
-    let port = |offset: u16| if port_base == 0 { 0 } else { port_base.saturating_add(offset) };
+    let port = |offset: u16| if port_base == 0 { 0 } else { port_base + offset };
     names
         .into_iter()
         .zip(1u16..)
@@ -64,7 +87,7 @@ pub fn children(port_base: u16) -> Vec<Child> {
             name: format!("{kind}-{number}"),
             ports: Ports {
                 grpc: port(index),
-                admin: port(400 + index),
+                admin: port(ADMIN + index),
                 client: client_port(kind, number).map(port),
             },
         })
@@ -89,7 +112,7 @@ fn client_setting(kind: DaemonKind) -> &'static str {
 
 /// The configuration file of one child.
 pub fn config(shape: &Shape, dir: &DataDir, child: &Child, registry: Option<&str>) -> Table {
-    let listen = |port: u16| Value::String(format!("{}:{port}", shape.bind));
+    let listen = |port: u16| Value::String(SocketAddr::new(shape.bind, port).to_string());
     let file = |path: &Path| Value::String(path.display().to_string());
     let kind = child.kind.as_str();
 
@@ -174,29 +197,20 @@ mod tests {
 
     use super::*;
 
-    fn shape() -> Shape {
-        Shape {
-            port_base: 7000,
-            bind: "127.0.0.1".into(),
-            advertise: "127.0.0.1".into(),
-            postgres: None,
-            redis: None,
-            region: None,
-            overrides: Table::new(),
-        }
-    }
-
     #[test]
     fn fourteen_children_on_different_ports() {
-        let children = children(7000);
-        assert_eq!(children.len(), 14);
-        let ports: Vec<u16> = children
-            .iter()
-            .flat_map(|c| [Some(c.ports.grpc), Some(c.ports.admin), c.ports.client])
-            .flatten()
-            .collect();
-        assert_eq!(ports.iter().collect::<HashSet<_>>().len(), ports.len());
-        assert_eq!(children[0].kind, DaemonKind::Registry);
+        for base in [7000, HIGHEST_BASE] {
+            let children = children(base);
+            assert_eq!(children.len(), 14);
+            let ports: Vec<u16> = children
+                .iter()
+                .flat_map(|c| [Some(c.ports.grpc), Some(c.ports.admin), c.ports.client])
+                .flatten()
+                .collect();
+            assert_eq!(ports.iter().collect::<HashSet<_>>().len(), ports.len());
+            assert_eq!(children[0].kind, DaemonKind::Registry);
+            assert_eq!(ports.iter().max(), Some(&(base + 414)));
+        }
     }
 
     #[test]
@@ -207,7 +221,7 @@ mod tests {
     #[test]
     fn stores_and_bus_follow_the_servers_given() {
         let dir = DataDir::new(Path::new("var")).unwrap();
-        let mut shape = shape();
+        let mut shape = Shape::default();
         shape.postgres = Some("postgres://u@h:1/game".into());
         shape.redis = Some("redis://h".into());
         let child = |kind| children(7000).into_iter().find(|c| c.kind == kind).unwrap();
@@ -226,7 +240,7 @@ mod tests {
             let child = children(7000).into_iter().find(|c| c.kind == DaemonKind::Login).unwrap();
             config(shape, &dir, &child, None).remove("login").unwrap()
         };
-        let mut shape = shape();
+        let mut shape = Shape::default();
         assert!(login(&shape).get("central").is_none());
         shape.region = Some(Region::Home { name: "eu".into() });
         let central = &login(&shape)["central"];
@@ -243,7 +257,7 @@ mod tests {
     #[test]
     fn the_users_settings_win() {
         let dir = DataDir::new(Path::new("var")).unwrap();
-        let mut shape = shape();
+        let mut shape = Shape::default();
         shape.overrides = "[world]\ncapacity = 5\n[gateway.lanes]\nquic = false".parse().unwrap();
         let child = |kind| children(7000).into_iter().find(|c| c.kind == kind).unwrap();
         let world = config(&shape, &dir, &child(DaemonKind::World), None);

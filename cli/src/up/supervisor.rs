@@ -3,7 +3,9 @@
 
 use std::{
     fs::File,
+    io::{self, Read as _, Seek as _},
     os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
     process::Stdio,
     time::{Duration, Instant},
 };
@@ -30,6 +32,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 const STABLE: Duration = Duration::from_secs(10);
 /// A child that has not become ready by then is a failed start.
 const START_LIMIT: Duration = Duration::from_secs(60);
+/// What is shown of the log of a child that does not start.
+const LAST_LINES: usize = 8;
 /// Above the daemons' own grace time.
 const STOP_LIMIT: Duration = Duration::from_secs(30);
 
@@ -63,7 +67,7 @@ impl Supervisor {
         let config = plan::config(&self.shape, &self.dir, &child, self.registry.as_deref());
         self.write_config(&child, &config)?;
         let mut started = self.spawn(&child)?;
-        let announced = match self.until_ready(&child, &mut started.process).await {
+        let announced = match self.until_ready(&child, &mut started).await {
             Ok(announced) => announced,
             Err(error) => {
                 let _ = started.process.kill().await;
@@ -94,11 +98,11 @@ impl Supervisor {
         spawn(&self.dir, child)
     }
 
-    async fn until_ready(&self, child: &Child, process: &mut Process) -> Result<Announcement> {
+    async fn until_ready(&self, child: &Child, started: &mut Started) -> Result<Announcement> {
         let deadline = Instant::now() + START_LIMIT;
         loop {
-            if let Some(status) = process.try_wait()? {
-                bail!("{} ended while starting ({status}):\n{}", child.name, self.last_lines(child));
+            if let Some(status) = started.process.try_wait()? {
+                bail!("{} ended while starting ({status}):\n{}", child.name, started.last_lines());
             }
             if let Some(announced) = self.dir.announced(&child.name)
                 && http::get(&announced.admin, "/readyz").await.is_ok()
@@ -106,18 +110,10 @@ impl Supervisor {
                 return Ok(announced);
             }
             if Instant::now() > deadline {
-                bail!("{} is not ready after {START_LIMIT:?}:\n{}", child.name, self.last_lines(child));
+                bail!("{} is not ready after {START_LIMIT:?}:\n{}", child.name, started.last_lines());
             }
             sleep(Duration::from_millis(25)).await;
         }
-    }
-
-    fn last_lines(&self, child: &Child) -> String {
-        let path = self.dir.log().join(format!("{}.log", child.name));
-        let text = std::fs::read_to_string(&path).unwrap_or_default();
-        let lines: Vec<&str> = text.lines().collect();
-        let tail = lines[lines.len().saturating_sub(8)..].join("\n  ");
-        format!("  {tail}\n  (all of it: {})", path.display())
     }
 }
 
@@ -205,6 +201,27 @@ fn signal(process: &Process, signal: Signal) {
 struct Started {
     process: Process,
     _lifeline: Option<ChildStdin>,
+    log: PathBuf,
+    /// Where in the log its own words begin: those before are of earlier runs.
+    log_from: u64,
+}
+
+impl Started {
+    fn last_lines(&self) -> String {
+        let tail = tail(&self.log, self.log_from).unwrap_or_default();
+        format!("  {}\n  (all of it: {})", tail.join("\n  "), self.log.display())
+    }
+}
+
+/// The last lines of what stands behind `from`.
+fn tail(path: &Path, from: u64) -> io::Result<Vec<String>> {
+    let mut file = File::open(path)?;
+    file.seek(io::SeekFrom::Start(from))?;
+    let mut text = Vec::new();
+    file.read_to_end(&mut text)?;
+    let text = String::from_utf8_lossy(&text);
+    let lines: Vec<&str> = text.lines().collect();
+    Ok(lines[lines.len().saturating_sub(LAST_LINES)..].iter().map(|line| (*line).to_owned()).collect())
 }
 
 fn spawn(dir: &DataDir, child: &Child) -> Result<Started> {
@@ -215,6 +232,7 @@ fn spawn(dir: &DataDir, child: &Child) -> Result<Started> {
         .mode(0o600)
         .open(&path)
         .with_context(|| format!("cannot open {}", path.display()))?;
+    let log_from = log.metadata().map_or(0, |log| log.len());
     let program = std::env::current_exe().context("cannot find this program's own file")?;
     let mut process = Command::new(program)
         .args(["daemon", "--supervised", child.kind.as_str(), "--config"])
@@ -229,5 +247,23 @@ fn spawn(dir: &DataDir, child: &Child) -> Result<Started> {
         .spawn()
         .with_context(|| format!("cannot start {}", child.name))?;
     let lifeline = process.stdin.take();
-    Ok(Started { process, _lifeline: lifeline })
+    Ok(Started { process, _lifeline: lifeline, log: path, log_from })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn earlier_runs_are_not_blamed() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = folder.path().join("zone-1.log");
+        std::fs::write(&log, "an old failure\n").unwrap();
+        let from = std::fs::metadata(&log).unwrap().len();
+        assert!(tail(&log, from).unwrap().is_empty());
+        let new: String = (0..20).map(|line| format!("line {line}\n")).collect();
+        std::fs::write(&log, format!("an old failure\n{new}")).unwrap();
+        let shown = tail(&log, from).unwrap();
+        assert_eq!((shown.len(), shown[0].as_str()), (LAST_LINES, "line 12"));
+    }
 }

@@ -1,8 +1,9 @@
 //! What can go wrong, and whose fault it is: the network's, the server's, or a refusal that the player should read.
 
-use std::{io, net::SocketAddr, time::Duration};
+use std::{fmt, io, net::SocketAddr, time::Duration};
 
 use shardkeep_auth::{NameError, PasswordError, hybrid::ShareError, srp::SrpError};
+use shardkeep_types::Civil;
 use shardkeep_wire::{
     WireError,
     message::MessageError,
@@ -17,7 +18,6 @@ use crate::dns::DnsError;
 
 /// The server said no.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{}{}{detail}", code.as_str_name(), if detail.is_empty() { "" } else { ": " })]
 pub struct Refusal {
     pub code: ErrorCode,
     pub detail: String,
@@ -31,7 +31,33 @@ impl From<Payload> for Refusal {
     }
 }
 
+/// For people: when a ban ends is a date, and whoever may come again is told when.
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.code.as_str_name())?;
+        if !self.detail.is_empty() {
+            f.write_str(": ")?;
+            match self.banned_until() {
+                Some((until, reason)) => write!(f, "until {until}: {reason}")?,
+                None => f.write_str(&self.detail)?,
+            }
+        }
+        match self.retry_after.as_millis().div_ceil(1_000) {
+            0 => Ok(()),
+            seconds => write!(f, "; try again in {seconds} s"),
+        }
+    }
+}
+
 impl Refusal {
+    /// When the ban of a BANNED answer ends, and why it is: its `detail` is `until <ms since 1970>: <reason>`
+    /// (`docs/protocol.md`, section 16). `None` for one without end, and for other answers.
+    fn banned_until(&self) -> Option<(Civil, &str)> {
+        let (ms, reason) = self.detail.strip_prefix("until ")?.split_once(": ")?;
+        let until = Civil::from_unix_ms(ms.parse().ok()?);
+        (self.code == ErrorCode::Banned).then_some((until, reason))
+    }
+
     /// Whether the same request may succeed after `retry_after`.
     pub fn is_temporary(&self) -> bool {
         matches!(self.code, ErrorCode::TooFast | ErrorCode::Throttled | ErrorCode::Unavailable)
@@ -66,6 +92,11 @@ pub enum ClientError {
     Connect { address: SocketAddr, source: io::Error },
     #[error("connection: {0}")]
     Io(#[from] io::Error),
+    /// That is how a server treats a preface that is not its own.
+    #[error(
+        "{0} hung up on the first words: it is of another deployment than this client says, or no server of this game"
+    )]
+    HungUp(SocketAddr),
     #[error("{0} did not come in time")]
     Timeout(&'static str),
     /// The server's bytes are not the protocol.
@@ -108,7 +139,7 @@ impl ClientError {
         match self {
             Self::Dns(_) => "dns",
             Self::Connect { .. } => "connect",
-            Self::Io(_) => "connection",
+            Self::Io(_) | Self::HungUp(_) => "connection",
             Self::Timeout(_) => "timeout",
             Self::Wire(_) | Self::Unexpected { .. } | Self::TooLarge(_) => "protocol",
             Self::Imposter(_) | Self::Srp(_) | Self::Share(_) => "proof",
@@ -142,6 +173,14 @@ mod tests {
         let refusal = Refusal::from(Payload::of(ErrorCode::Refused, "too far"));
         assert_eq!(refusal.to_string(), "REFUSED: too far");
         assert_eq!(ClientError::Refused(refusal).label(), "REFUSED");
+        let shown = |error: Payload| Refusal::from(error).to_string();
+        let banned = |detail| shown(Payload::of(ErrorCode::Banned, detail));
+        assert_eq!(banned("until 1795732825157: too loud"), "BANNED: until 2026-11-26 22:40 UTC: too loud");
+        assert_eq!(banned("for ever: cheats: many"), "BANNED: for ever: cheats: many");
+        assert_eq!(banned("until then"), "BANNED: until then");
+        let throttled = Payload::of(ErrorCode::Throttled, "too many attempts");
+        let throttled = throttled.retry_after(Duration::from_millis(2_300));
+        assert_eq!(shown(throttled), "THROTTLED: too many attempts; try again in 3 s");
         let over = SessionEnd::Refused(Payload::of(ErrorCode::Kicked, "").into());
         assert_eq!(ClientError::Ended(over).to_string(), "session over: KICKED");
     }

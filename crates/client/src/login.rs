@@ -4,7 +4,7 @@
 //! Door ── greet ──▶ Challenged ── prove ──▶ WorldSelect ── select ──▶ Boarding (any number of them)
 //! ```
 
-use std::{net::SocketAddr, time::Duration};
+use std::{io, net::SocketAddr, time::Duration};
 
 use bytes::Bytes;
 use prost::Message as _;
@@ -94,7 +94,10 @@ pub async fn log_in_with_code(
 /// Whether another server may do better: this one is gone, full or leaving.
 fn is_of_this_server(error: &ClientError) -> bool {
     match error {
-        ClientError::Connect { .. } | ClientError::Io(_) | ClientError::Timeout(_) => true,
+        ClientError::Connect { .. }
+        | ClientError::Io(_)
+        | ClientError::HungUp(_)
+        | ClientError::Timeout(_) => true,
         ClientError::Refused(refusal) => matches!(refusal.code, ErrorCode::Unavailable | ErrorCode::Draining),
         _ => false,
     }
@@ -231,6 +234,7 @@ impl Door {
                 self.connection = connect(&self.config, self.address).await?;
                 self.ask_here(request, waiting_for).await
             }
+            Err(ClientError::Io(error)) if is_hang_up(&error) => Err(ClientError::HungUp(self.address)),
             done => done,
         }
     }
@@ -249,6 +253,12 @@ impl Door {
             Err(ClientError::Unexpected { opcode: answer.opcode, waiting_for })
         }
     }
+}
+
+/// However a system says that the other side has closed.
+fn is_hang_up(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof)
 }
 
 async fn connect(config: &Config, address: SocketAddr) -> Result<Connection, ClientError> {
@@ -481,4 +491,26 @@ fn kept_of(account: &AccountName, password: &str) -> Result<ChangePassword, Clie
         salt: verifier.salt().to_vec(),
         verifier: verifier.verifier().expose().clone(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{io::AsyncReadExt as _, net::TcpListener};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_server_that_hangs_up_on_the_preface_may_be_of_another_deployment() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            stream.read_exact(&mut [0; 12]).await.unwrap();
+        });
+        let door = Door::open(&Config::default(), address).await.unwrap();
+        let error = door.log_in("alice", "wrong deployment").await.err().unwrap();
+        assert!(matches!(error, ClientError::HungUp(at) if at == address), "{error}");
+        assert!(is_of_this_server(&error), "the next one may be the right one");
+        server.await.unwrap();
+    }
 }

@@ -24,9 +24,9 @@ pub(crate) fn describe() {
     describe_counter!(WATCH_FAILURES, "Registry watches that broke or could not be opened");
     describe_gauge!(INSTANCES, "Instances that are up, by kind, as far as this daemon follows them");
     describe_counter!(GATHERED_CALLS, "Calls that carry many questions, by what is asked");
-    describe_counter!(GATHERED_QUESTIONS, "Questions that such calls carried, by what is asked");
+    describe_counter!(GATHERED_QUESTIONS, "Questions that calls for many carried, by what is asked");
     describe_counter!(
         GATHERED_UNANSWERED,
-        "Questions that got no answer from such a call, by what is asked and why"
+        "Questions that got no answer from a call for many, by what is asked and why"
     );
 }

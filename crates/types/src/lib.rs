@@ -1,6 +1,7 @@
 //! The words of the cluster as types: who, where, which version. Every crate and every message uses these, so
 //! that a session is never mistaken for an account, nor an epoch for a tick.
 
+mod civil;
 mod group;
 mod id;
 mod kind;
@@ -10,6 +11,7 @@ mod secret;
 mod store;
 mod version;
 
+pub use civil::Civil;
 pub use group::{GroupKey, group_kind};
 pub use id::{
     AccountId, CharacterId, EntityId, InstanceId, ItemId, ParseIdError, SessionId, TicketId, WorldId,

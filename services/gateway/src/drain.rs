@@ -13,7 +13,8 @@ const LOOK: Duration = Duration::from_millis(50);
 /// Connections have so long to be told that the gateway leaves.
 const FAREWELL: Duration = Duration::from_millis(500);
 
-/// Redirects everybody and waits until they have gone, but no longer than `grace`.
+/// Redirects everybody and waits until they have gone, but no longer than `grace`, and only while there is another
+/// gateway for them.
 pub(crate) async fn run(core: &Arc<Core>, worlds: &Worlds, grace: Duration) {
     let others = worlds.other_gateways();
     let sessions = core.sessions.all();
@@ -25,7 +26,8 @@ pub(crate) async fn run(core: &Arc<Core>, worlds: &Worlds, grace: Duration) {
             session.bell.ring();
         }
         let until = Instant::now() + grace.saturating_sub(2 * FAREWELL);
-        while core.sessions.len() > 0 && Instant::now() < until {
+        // Where all of them leave at once, as when a cluster ends, there is nowhere left to go.
+        while core.sessions.len() > 0 && Instant::now() < until && !worlds.other_gateways().is_empty() {
             sleep(LOOK).await;
         }
     }

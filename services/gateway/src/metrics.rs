@@ -110,8 +110,11 @@ pub(crate) fn describe() {
         OPCODE_MESSAGES,
         "Messages by opcode and direction; a studio's in blocks of 256 opcodes"
     );
-    describe_counter!(OPCODE_BYTES, Unit::Bytes, "Their bytes, by opcode and direction");
-    describe_counter!(OPCODE_MICROSECONDS, "Time spent on them by opcode, from a sample of one in 64");
+    describe_counter!(OPCODE_BYTES, Unit::Bytes, "Bytes of messages, by opcode and direction");
+    describe_counter!(
+        OPCODE_MICROSECONDS,
+        "Wall time spent on messages, by opcode: one in 64 is timed, counted 64 times, with whatever else had the core meanwhile"
+    );
     describe_gauge!(GROUPS, Unit::Count, "Groups with a subscriber here");
     describe_counter!(PUBLISHED, "Messages published to groups");
     describe_counter!(FANNED_OUT, "Copies of published messages queued for clients");

@@ -46,9 +46,15 @@ impl GmService {
 }
 
 impl GmService {
-    fn signed_in(&self, token: &Token, role: Role) -> gm::SignInReply {
-        let expires_in_s = self.console.sessions.longest_s();
-        gm::SignInReply { token: token.expose().to_owned(), role: role.to_string(), expires_in_s }
+    fn signed_in(&self, token: &Token, operator: String, role: Role) -> gm::SignInReply {
+        let sessions = &self.console.sessions;
+        gm::SignInReply {
+            token: token.expose().to_owned(),
+            role: role.to_string(),
+            expires_in_s: sessions.longest_s(),
+            operator,
+            idle_s: sessions.idle_s(),
+        }
     }
 }
 
@@ -84,7 +90,7 @@ impl gm_server::Gm for GmService {
         let from = origin(&request);
         let gm::SignInRequest { operator, password } = request.into_inner();
         let (token, role) = self.console.sign_in(&operator, Secret::new(password), from).await?;
-        Ok(Response::new(self.signed_in(&token, role)))
+        Ok(Response::new(self.signed_in(&token, operator, role)))
     }
 
     async fn sign_out(
@@ -138,8 +144,9 @@ impl gm_server::Gm for GmService {
         let from = origin(&request);
         let gm::UseLinkRequest { link, password } = request.into_inner();
         let token = link.rsplit('/').next().unwrap_or_default();
-        let (token, role) = self.console.set_first_password(token, Secret::new(password), from).await?;
-        Ok(Response::new(self.signed_in(&token, role)))
+        let password = Secret::new(password);
+        let (token, operator, role) = self.console.set_first_password(token, password, from).await?;
+        Ok(Response::new(self.signed_in(&token, operator, role)))
     }
 }
 

@@ -22,6 +22,7 @@ mod signin;
 mod throttle;
 mod token;
 mod web;
+mod worlds;
 
 use std::{sync::Arc, time::Duration};
 

@@ -102,6 +102,11 @@ impl Sessions {
     pub(crate) fn longest_s(&self) -> u32 {
         u32::try_from(self.longest_ms / 1000).unwrap_or(u32::MAX)
     }
+
+    /// Seconds after which a session ends that is not used.
+    pub(crate) fn idle_s(&self) -> u32 {
+        u32::try_from(self.idle_ms / 1000).unwrap_or(u32::MAX)
+    }
 }
 
 #[cfg(test)]

@@ -101,19 +101,20 @@ impl Console {
         Ok(self.sessions.open(&operator, true, now_ms()).await?)
     }
 
-    /// Uses a link up and sets the password at once. A password that will not do leaves the link as it is.
+    /// Uses a link up and sets its operator's password at once. A password that will not do leaves the link as it is.
     pub(crate) async fn set_first_password(
         &self,
         token: &str,
         password: Secret<String>,
         from: Origin,
-    ) -> Result<(Token, Role), SignInError> {
+    ) -> Result<(Token, String, Role), SignInError> {
         let hash = self.passwords.hash(password).await?;
         let operator = self.use_link(token, from.clone()).await?;
         operators::set_password(&self.database, &operator, &hash).await?;
         self.note_password(&operator, &from).await;
         let role = operators::get(&self.database, &operator).await?.and_then(|known| known.role.parse().ok());
-        Ok((self.sessions.open(&operator, false, now_ms()).await?, role.unwrap_or(Role::Viewer)))
+        let token = self.sessions.open(&operator, false, now_ms()).await?;
+        Ok((token, operator, role.unwrap_or(Role::Viewer)))
     }
 
     async fn use_link(&self, token: &str, from: Origin) -> Result<String, SignInError> {

@@ -6,11 +6,11 @@ use std::{borrow::Borrow, fmt::Write as _, sync::Arc, time::Duration};
 use shardkeep_auth::AccountName;
 use shardkeep_cluster::Peer;
 use shardkeep_rpc::accounts::{
-    Account, AccountSession, ActiveIn, BanReply, BanRequest, CreateReply, CreateRequest, InviteReply,
-    InviteRequest, ListReply, ListRequest, LogOutReply, LogOutRequest, RegionReply, RegionRequest,
-    SessionsReply, SessionsRequest, SetMaintenanceReply, SetMaintenanceRequest, SetSecondFactorReply,
-    SetSecondFactorRequest, SetStaffReply, SetStaffRequest, SetVerifierReply, SetVerifierRequest,
-    ShowRequest, UnbanReply, UnbanRequest,
+    Account, AccountSession, ActiveIn, BanReply, BanRequest, Closure, Closures, CreateReply, CreateRequest,
+    InviteReply, InviteRequest, ListClosuresRequest, ListReply, ListRequest, LogOutReply, LogOutRequest,
+    RegionReply, RegionRequest, SessionsReply, SessionsRequest, SetMaintenanceReply, SetMaintenanceRequest,
+    SetSecondFactorReply, SetSecondFactorRequest, SetStaffReply, SetStaffRequest, SetVerifierReply,
+    SetVerifierRequest, ShowRequest, UnbanReply, UnbanRequest,
     accounts_server::{Accounts, AccountsServer},
     show_request::Who,
 };
@@ -287,6 +287,21 @@ impl Accounts for AccountsService {
         changed.map_err(away)?;
         shardkeep_daemon::event!("maintenance", world, closed, operator);
         Ok(Response::new(SetMaintenanceReply {}))
+    }
+
+    async fn list_closures(
+        &self,
+        request: Request<ListClosuresRequest>,
+    ) -> Result<Response<Closures>, Status> {
+        begin("list_closures", request)?;
+        let worlds = closed_worlds::list(&self.door.database).await.map_err(away)?;
+        let worlds = worlds.into_iter().map(|closed| Closure {
+            world: closed.world.0,
+            note: closed.note,
+            ends_ms: closed.ends_ms,
+            left_ms: u64::try_from(closed.left.as_millis()).unwrap_or(u64::MAX),
+        });
+        Ok(Response::new(Closures { worlds: worlds.collect(), staff: Vec::new() }))
     }
 
     async fn invite(&self, request: Request<InviteRequest>) -> Result<Response<InviteReply>, Status> {

@@ -84,6 +84,9 @@ pub(crate) enum LoginError {
     NoWorld(u32),
     #[error("{0}")]
     WorldAway(&'static str),
+    /// By operators, who say why.
+    #[error("this world is closed: {0}")]
+    WorldClosed(String),
     #[error("no gateway takes players now")]
     NoGateway,
     #[error(transparent)]
@@ -123,6 +126,7 @@ impl LoginError {
             Self::Proxy(error) => error.label(),
             Self::NoWorld(_) => "no_world",
             Self::WorldAway(_) => "world_away",
+            Self::WorldClosed(_) => "world_closed",
             Self::NoGateway => "no_gateway",
             Self::Store(error) => error.label(),
             Self::Central(error) => error.label(),
@@ -139,7 +143,8 @@ impl LoginError {
             | Self::Draining
             | Self::PlaceLost
             | Self::Puzzled
-            | Self::Crowded { .. } => Fault::Nobody,
+            | Self::Crowded { .. }
+            | Self::WorldClosed(_) => Fault::Nobody,
             Self::Busy(_) | Self::Internal(_) => Fault::Us,
             Self::Proxy(_) | Self::Store(_) | Self::Central(_) | Self::NoGateway | Self::WorldAway(_) => {
                 Fault::Peer
@@ -175,6 +180,7 @@ impl LoginError {
             Self::Crowded { wait, .. } => again(ErrorCode::Unavailable, *wait),
             Self::Busy(_) => again(ErrorCode::Unavailable, Duration::from_millis(500)),
             Self::NoWorld(_) | Self::NoPatches => plainly(ErrorCode::NotFound),
+            Self::WorldClosed(note) => Some(Answer::of(ErrorCode::Maintenance, note.as_str())),
             Self::WorldAway(_) | Self::NoGateway => again(ErrorCode::Unavailable, Duration::from_secs(1)),
             Self::Central(CentralError::Away(_)) => Some(
                 Answer::of(ErrorCode::Unavailable, "the accounts of all regions are out of reach")

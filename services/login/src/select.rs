@@ -141,8 +141,14 @@ impl WorldSelect {
         world: u32,
     ) -> Result<GatewayOffer, LoginError> {
         let found = worlds.worlds.iter().find(|candidate| candidate.id == world);
-        if !worlds::may_enter(found.ok_or(LoginError::NoWorld(world))?, &self.viewer) {
-            return Err(LoginError::WorldAway("this world is not open now"));
+        let found = found.ok_or(LoginError::NoWorld(world))?;
+        if !worlds::may_enter(found, &self.viewer) {
+            // In the shared list `may_enter` is false of worlds that nobody leads, and true of closed ones.
+            return Err(if found.may_enter {
+                LoginError::WorldClosed(found.note.clone())
+            } else {
+                LoginError::WorldAway("this world is not open now")
+            });
         }
         if let Some((gateway, ticket)) = self.offered.take() {
             door.gateways.revoke_ticket(&gateway, ticket).await;

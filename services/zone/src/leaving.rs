@@ -108,11 +108,11 @@ impl Shard {
         }
     }
 
-    /// A draining zone hopes for a while that the world gives its sectors to others; what is left then is saved
-    /// and let go.
+    /// A draining zone hopes for a while that the world gives its sectors to others, if there are any; what is left
+    /// then is saved and let go.
     fn drain(&mut self) {
         let Some(since) = self.draining else { return };
-        if self.now.saturating_duration_since(since) < self.config.handover_patience {
+        if !self.alone && self.now.saturating_duration_since(since) < self.config.handover_patience {
             return;
         }
         let left: Vec<_> =

@@ -81,7 +81,7 @@ impl Service for Zone {
         let shard = shard::Shard::new(config, Sim::new(map, seed), hub.clone(), works, Instant::now());
         node.serve(Routes::new(service.into_server()).add_service(hub.service()));
         streams.start(&daemon);
-        ticking::run(shard, links, commanded, &daemon).await;
+        ticking::run(shard, links, commanded, &node.directory(DaemonKind::Zone), &daemon).await;
         Ok(())
     }
 }

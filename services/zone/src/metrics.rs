@@ -30,7 +30,7 @@ const PEER_FRAMES: &str = "shardkeep_zone_peer_frames_total";
 const INTENTS: &str = "shardkeep_zone_intents_total";
 
 pub(crate) fn describe() {
-    describe_histogram!(TICK_SECONDS, "Time one tick took, of 0.05");
+    describe_histogram!(TICK_SECONDS, "Time one tick took; it may take 0.05");
     describe_counter!(OVERRUNS, "Ticks that took longer than they may");
     describe_gauge!(AVATARS, "Avatars simulated");
     describe_gauge!(CREATURES, "Creatures alive");

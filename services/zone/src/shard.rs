@@ -60,6 +60,8 @@ pub(crate) struct Shard {
     pub(crate) saves: u64,
     /// Since when this daemon drains.
     pub(crate) draining: Option<Instant>,
+    /// No other zone of the world is up: nobody will take the sectors.
+    pub(crate) alone: bool,
     next_census: Instant,
 }
 
@@ -91,6 +93,7 @@ impl Shard {
             saving: false,
             saves: 0,
             draining: None,
+            alone: false,
             next_census: now,
         }
     }

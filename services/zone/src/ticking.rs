@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use shardkeep_cluster::link::LinkEvent;
+use shardkeep_cluster::{Directory, Instance, link::LinkEvent};
 use shardkeep_daemon::Daemon;
 use shardkeep_sim::rules::TICK_MS;
 use tokio::{
@@ -24,6 +24,7 @@ pub(crate) async fn run(
     mut shard: Shard,
     mut links: mpsc::Receiver<LinkEvent>,
     mut commands: mpsc::Receiver<Command>,
+    zones: &Directory,
     daemon: &Daemon,
 ) {
     let mut ticks = interval(TICK);
@@ -45,6 +46,7 @@ pub(crate) async fn run(
         let began = Instant::now();
         if draining.is_cancelled() {
             shard.draining.get_or_insert(began);
+            shard.alone = is_alone(&shard, zones);
         }
         shard.step(began, clock.now(began), &mut links);
         // However busy the ticks are, commands get their turn.
@@ -59,6 +61,12 @@ pub(crate) async fn run(
             break;
         }
     }
+}
+
+/// Whether no other zone of the world is up, as far as it is known.
+fn is_alone(shard: &Shard, zones: &Directory) -> bool {
+    let another = |zone: &Instance| zone.world == shard.world && zone.id.name != shard.me.name;
+    zones.heard() && !zones.up().iter().any(another)
 }
 
 /// Wall time at the start, monotonic time since: ticks of all zones have about the same numbers, and never go back.

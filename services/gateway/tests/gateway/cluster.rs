@@ -103,11 +103,15 @@ impl Cluster {
 
     /// A gateway that is ready and known to login.
     pub(crate) async fn gateway_with(&self, name: &str, change: impl FnOnce(&mut Config)) -> Running {
+        self.gateway_as(name, |settings| change(&mut settings.service)).await
+    }
+
+    pub(crate) async fn gateway_as(&self, name: &str, change: impl FnOnce(&mut Settings<Config>)) -> Running {
         let mut settings = settings::<Config>(&self.folder, &self.registries, DaemonKind::Gateway, name);
         settings.service.listen = "127.0.0.1:0".into();
         settings.service.billing_interval = Duration::from_secs(1);
         settings.service.move_within = SOON;
-        change(&mut settings.service);
+        change(&mut settings);
         let mut running = launch::<Gateway>(settings).await.unwrap();
         running.ready().await.unwrap();
         let mut gateways = self.login.directory(DaemonKind::Gateway);

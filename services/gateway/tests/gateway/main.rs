@@ -554,6 +554,21 @@ async fn a_leaving_gateway_sends_its_players_to_another() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn gateways_that_leave_together_do_not_wait_for_each_other() {
+    let hour = Duration::from_secs(3_600);
+    let mut cluster = Cluster::start().await;
+    let _world = cluster.world("world-1", 1).await;
+    let one = cluster.gateway_as("gateway-1", |settings| settings.daemon.grace = hour).await;
+    let two = cluster.gateway_as("gateway-2", |settings| settings.daemon.grace = hour).await;
+    let mut player = cluster.player("gateway-1", 7).await;
+    two.daemon().drain("a test");
+    one.daemon().drain("a test");
+    assert_eq!(player.end().await, Some(ErrorCode::Draining), "an hour before the time is up");
+    one.stop().await.unwrap();
+    two.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_crowded_gateway_sends_newcomers_to_one_with_room() {
     let mut cluster = Cluster::start().await;
     let mut world = cluster.world("world-1", 1).await;

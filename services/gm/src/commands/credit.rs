@@ -1,4 +1,4 @@
-//! Gives an account hours of play.
+//! Gives an account hours of play. One that played freely is prepaid from then on.
 
 use std::fmt;
 
@@ -61,7 +61,8 @@ impl Act for Credit {
         };
         let reply = desk.peers().billing_client(&of).credit(call(request)).await.map_err(refusal(&of))?;
         let left_ms = reply.into_inner().left_ms;
-        let text = format!("{:.1} hours left", left_ms as f64 / 3_600_000.0);
+        let hours = left_ms as f64 / 3_600_000.0;
+        let text = format!("{hours:.1} hours left: the account is prepaid, and its play ends with them");
         Ok(Outcome::counted(text, "left_ms", left_ms))
     }
 }

@@ -10,6 +10,7 @@ use crate::{
     error::CommandError,
     peers::{patiently, refusal},
     role::Right,
+    worlds,
 };
 
 /// How long players may stay, if the operator does not say, and at most.
@@ -52,6 +53,7 @@ impl Act for Maintenance {
     const RIGHT: Right = Right::Maintenance;
 
     async fn execute(&self, desk: &Desk<'_>) -> Result<Outcome, CommandError> {
+        self.find(desk).await?;
         let (client, login) = desk.peers().accounts()?;
         let note = if self.closed { desk.reason.to_owned() } else { String::new() };
         let stay_ms = Duration::from_secs(self.seconds.into()).as_millis();
@@ -70,5 +72,16 @@ impl Act for Maintenance {
             (true, seconds) => format!("closed to players, who are sent home in {seconds} s; staff stay"),
             (false, _) => "open to players".to_owned(),
         }))
+    }
+}
+
+impl Maintenance {
+    /// A world that nobody has heard of is a slip; but one that is closed and gone may be opened, to be rid of it.
+    async fn find(&self, desk: &Desk<'_>) -> Result<(), CommandError> {
+        let Err(unknown) = worlds::must_be_known(desk.peers(), self.world) else { return Ok(()) };
+        if !self.closed && worlds::closures(desk.peers()).await?.iter().any(|it| it.world == self.world) {
+            return Ok(());
+        }
+        Err(unknown)
     }
 }

@@ -13,10 +13,12 @@ mod messages;
 mod mute;
 mod online;
 mod operator;
+pub(crate) mod operators;
 mod remove;
 mod sessions;
 mod teleport;
 mod unban;
+mod worlds;
 
 use std::fmt;
 
@@ -154,6 +156,8 @@ commands! {
     Sessions(Sessions, sessions::Sessions),
     LogOut(LogOut, log_out::LogOut),
     Maintenance(Maintenance, maintenance::Maintenance),
+    Worlds(Worlds, worlds::Worlds),
+    Operators(Operators, operators::Operators),
 }
 
 /// A name as somebody typed it: trimmed, not empty, not endless, without control characters.

@@ -43,8 +43,8 @@ pub(crate) async fn page(
     });
     let body = html!(
         "<form class=\"bar\" method=\"get\"><label>Operator <input type=\"search\" name=\"operator\" value=\"{}\">"
-        "</label><button>Show</button></form>{}<div class=\"scroll\"><table><thead><tr><th>#<th>Time<th>Operator"
-        "<th>From<th>Command<th>Reason<th>Result</tr></thead><tbody>{}</tbody></table></div>{}";
+        "</label><button>Show</button></form>{}<div class=\"scroll\"><table class=\"audit\"><thead><tr><th>#<th>Time"
+        "<th>Operator, from<th>Command<th>Reason<th>Result</tr></thead><tbody>{}</tbody></table></div>{}";
         operator, empty, rows, more,
     );
     Ok(layout::page(&site, &visitor, "/audit", &Flash::default(), body).await)
@@ -53,9 +53,47 @@ pub(crate) async fn page(
 fn row(entry: &Entry) -> Markup {
     let begun = &entry.begun;
     html!(
-        "<tr><td>{}<td>{}<th scope=\"row\">{}<td><small>{}</small><td>{}<td>{}<td><span class=\"state {}\">{}</span> {}"
-        "</tr>";
-        entry.id, moment(begun.at_ms), begun.operator, begun.origin, begun.command, begun.reason, entry.outcome,
-        entry.outcome, entry.result,
+        "<tr><td>{}<td>{}<th scope=\"row\">{} <small>{}</small><td>{}<td>{}<td>{}</tr>";
+        entry.id, moment(begun.at_ms), begun.operator, begun.origin, begun.command, begun.reason, result(entry),
     )
+}
+
+/// What a look at something answered is a list: its first line, and the rest for who wants it.
+fn result(entry: &Entry) -> Markup {
+    let state = html!("<span class=\"state {}\">{}</span>"; entry.outcome, entry.outcome);
+    match entry.result.trim_end().split_once('\n') {
+        None => html!("{} {}"; state, entry.result.trim_end()),
+        Some((first, rest)) => html!(
+            "{} <details class=\"more\"><summary>{} <small>and {} more</small></summary><pre>{}</pre></details>";
+            state, first, rest.lines().count(), rest,
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use shardkeep_store::audit::Begun;
+
+    use super::*;
+
+    fn shown(answer: &str) -> String {
+        let begun = Begun {
+            at_ms: 0,
+            operator: "ann".into(),
+            origin: "web".into(),
+            command: "look".into(),
+            reason: String::new(),
+        };
+        result(&Entry { id: 1, begun, outcome: "done".into(), result: answer.into() }).into_string()
+    }
+
+    #[test]
+    fn a_long_result_is_folded_behind_its_first_line() {
+        assert!(!shown("draining\n").contains("<details"));
+        let list = shown("2 online\nAnn\nBob\n");
+        assert!(
+            list.contains("<summary>2 online <small>and 2 more</small></summary><pre>Ann\nBob</pre>"),
+            "{list}"
+        );
+    }
 }

@@ -30,6 +30,8 @@ pub(crate) enum WebError {
     TooManyViewers,
     #[error("{0}")]
     Form(String),
+    #[error("the present password is another one")]
+    WrongPresent,
     #[error(transparent)]
     Command(#[from] CommandError),
     #[error(transparent)]
@@ -45,9 +47,9 @@ impl From<SessionError> for WebError {
 }
 
 impl WebError {
-    fn status(&self) -> StatusCode {
+    pub(crate) fn status(&self) -> StatusCode {
         match self {
-            Self::NotSignedIn | Self::NoPassword => StatusCode::UNAUTHORIZED,
+            Self::NotSignedIn | Self::NoPassword | Self::WrongPresent => StatusCode::UNAUTHORIZED,
             Self::Forbidden { .. } | Self::Csrf => StatusCode::FORBIDDEN,
             Self::NothingHere => StatusCode::NOT_FOUND,
             Self::TooManyViewers => StatusCode::SERVICE_UNAVAILABLE,

@@ -3,6 +3,7 @@
 use axum::response::Html;
 use serde::Deserialize;
 use shardkeep_store::audit;
+use shardkeep_types::Civil;
 
 use super::{
     Site,
@@ -151,17 +152,9 @@ pub(crate) fn span(ms: u64) -> String {
     }
 }
 
-/// Howard Hinnant, "chrono-compatible low-level date algorithms", `civil_from_days`.
+/// As browsers parse it.
 fn utc(ms: u64) -> String {
-    let (days, of_day) = (ms / 86_400_000 + 719_468, ms / 1000 % 86_400);
-    let (era, of_era) = (days / 146_097, days % 146_097);
-    let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * shifted + 2) / 5 + 1;
-    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
-    let year = year_of_era + era * 400 + u64::from(month <= 2);
-    let (hour, minute, second) = (of_day / 3600, of_day / 60 % 60, of_day % 60);
+    let Civil { year, month, day, hour, minute, second } = Civil::from_unix_ms(ms);
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
 }
 

@@ -30,8 +30,8 @@ pub(crate) async fn page(
     let empty =
         costs.is_empty().then(|| html!("<p class=\"empty\">No gateway has carried a message yet.</p>"));
     let body = html!(
-        "<div data-live=\"messages\">{}<p class=\"hint\">Of {} gateways, each since its start. Time is taken of one "
-        "message in 64.</p><div class=\"scroll\"><table><thead><tr><th>Message<th>Received<th>Bytes<th>Sent<th>Bytes"
+        "<div data-live=\"messages\">{}<p class=\"hint\">Of {} gateways, each since its start. One message in 64 is "
+        "timed, by the clock on the wall: a busy machine adds to it.</p><div class=\"scroll\"><table><thead><tr><th>Message<th>Received<th>Bytes<th>Sent<th>Bytes"
         "<th>Time<th>Share of the time</tr></thead><tbody>{}</tbody></table></div></div>";
         empty, gateways, rows,
     );

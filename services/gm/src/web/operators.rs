@@ -13,7 +13,10 @@ use super::{
     layout::{self, Flash, command, folded, hidden, moment},
     visitor::Visitor,
 };
-use crate::role::{Right, Role};
+use crate::{
+    commands::operators::way,
+    role::{Right, Role},
+};
 
 pub(crate) async fn page(
     State(site): State<Site>,
@@ -32,7 +35,6 @@ pub(crate) async fn page(
 }
 
 fn row(visitor: &Visitor, operator: &Operator) -> Markup {
-    let way = if operator.password.is_some() { "password" } else { "one-time link only" };
     let name = || hidden("name", &operator.name);
     let change = html!("{}{}"; name(), roles(&operator.role));
     let actions = folded(
@@ -43,8 +45,8 @@ fn row(visitor: &Visitor, operator: &Operator) -> Markup {
         ],
     );
     html!(
-        "<tr><th scope=\"row\">{}<td>{}<td>{}<td>{}<td>{}</tr>";
-        operator.name, operator.role, moment(operator.created_ms), way, actions,
+        "<tr><th scope=\"row\">{}<td>{}<td>{}<td>{}<td class=\"actions\">{}</tr>";
+        operator.name, operator.role, moment(operator.created_ms), way(operator), actions,
     )
 }
 
@@ -75,8 +77,11 @@ fn roles(chosen: &str) -> Markup {
 fn rights() -> Markup {
     let rows: Markup = [
         (Role::Viewer, "sees daemons, worlds, players and the live map"),
-        (Role::Moderator, "and sees addresses, chat, logs and the audit; kicks, mutes, broadcasts"),
-        (Role::GameMaster, "and teleports, bans, lifts bans"),
+        (
+            Role::Moderator,
+            "and sees addresses, chat, logs and the audit; kicks, mutes, logs out everywhere, broadcasts",
+        ),
+        (Role::GameMaster, "and teleports, bans, lifts bans, closes worlds to players and opens them"),
         (Role::Admin, "and drains and removes daemons, credits play time, manages operators"),
     ]
     .into_iter()

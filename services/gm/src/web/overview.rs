@@ -5,6 +5,7 @@ use axum::{
     response::Html,
 };
 use shardkeep_cluster::{Instance, State as Life};
+use shardkeep_rpc::accounts::Closure;
 use shardkeep_types::DaemonKind;
 
 use super::{
@@ -14,7 +15,7 @@ use super::{
     layout::{self, Flash, command, folded, hidden, meter, span},
     visitor::Visitor,
 };
-use crate::{clock::now_ms, role::Right};
+use crate::{clock::now_ms, error::CommandError, role::Right, worlds};
 
 pub(crate) async fn page(
     State(site): State<Site>,
@@ -24,17 +25,19 @@ pub(crate) async fn page(
     visitor.needs(Right::SeeCluster)?;
     let daemons = site.console.peers.all();
     let rows: Markup = daemons.iter().map(|daemon| row(&visitor, daemon, now_ms())).collect();
+    let closed = worlds::closures(&site.console.peers).await;
     let empty = daemons.is_empty().then(|| html!("<p class=\"empty\">No registry answers yet.</p>"));
     let body = html!(
         "{}<div data-live=\"daemons\">{}<div class=\"scroll\"><table><thead><tr><th>Daemon<th>State<th>Load<th>World"
         "<th>Running for<th>Version<th>gRPC<th>Players<th>Admin<th><span class=\"unseen\">Actions</span></tr></thead>"
         "<tbody>{}</tbody></table></div></div>";
-        tiles(&daemons, site.console.players.count()), empty, rows,
+        tiles(&daemons, site.console.players.count(), closed), empty, rows,
     );
     Ok(layout::page(&site, &visitor, "/", &flash, body).await)
 }
 
-fn tiles(daemons: &[Instance], online: usize) -> Markup {
+/// A look at the closed worlds that failed is told by the tile of what is not up: only login is asked.
+fn tiles(daemons: &[Instance], online: usize, closed: Result<Vec<Closure>, CommandError>) -> Markup {
     let in_state = |state: Life| daemons.iter().filter(|daemon| daemon.state == state).count();
     let up =
         |kind: &DaemonKind| daemons.iter().any(|daemon| daemon.id.kind == *kind && daemon.state == Life::Up);
@@ -46,11 +49,18 @@ fn tiles(daemons: &[Instance], online: usize) -> Markup {
             html!("<div class=\"tile bad\"><b>{}</b> not up: {}</div>"; missing.len(), missing.join(", "))
         }
     };
+    let closed = closed.unwrap_or_default().len();
+    let closed = (closed > 0).then(|| {
+        let worlds = if closed == 1 { "world is" } else { "worlds are" };
+        html!(
+            "<div class=\"tile warn\"><b>{}</b> <a href=\"/worlds\">{} closed to players</a></div>"; closed, worlds,
+        )
+    });
     html!(
         "<div class=\"tiles\" data-live=\"tiles\"><div class=\"tile\"><b>{}</b> players online</div>"
         "<div class=\"tile\"><b>{}</b> daemons up</div><div class=\"tile\"><b>{}</b> draining</div>"
-        "<div class=\"tile\"><b>{}</b> offline</div>{}</div>";
-        online, in_state(Life::Up), in_state(Life::Draining), in_state(Life::Offline), missing,
+        "<div class=\"tile\"><b>{}</b> offline</div>{}{}</div>";
+        online, in_state(Life::Up), in_state(Life::Draining), in_state(Life::Offline), missing, closed,
     )
 }
 
@@ -63,7 +73,7 @@ fn row(visitor: &Visitor, daemon: &Instance, now_ms: u64) -> Markup {
     let world = if daemon.world.0 == 0 { "–".to_owned() } else { daemon.world.to_string() };
     html!(
         "<tr><th scope=\"row\">{} <small>{}</small>{}<td><span class=\"state {}\">{}</span><td class=\"load\">{}"
-        "<td>{}<td>{}<td>{}<td><code>{}</code><td><code>{}</code><td><code>{}</code><td>{}</tr>";
+        "<td>{}<td>{}<td>{}<td><code>{}</code><td><code>{}</code><td><code>{}</code><td class=\"actions\">{}</tr>";
         daemon.id.name, daemon.id.kind, attributes(daemon), daemon.state, daemon.state, meter(daemon.load, &load),
         world, running, daemon.version, daemon.grpc_address, daemon.client_address, daemon.admin_address,
         actions(visitor, daemon),
@@ -71,8 +81,16 @@ fn row(visitor: &Visitor, daemon: &Instance, now_ms: u64) -> Markup {
 }
 
 fn attributes(daemon: &Instance) -> Option<Markup> {
-    let facts: Vec<String> = daemon.attributes.iter().map(|(key, value)| format!("{key} {value}")).collect();
+    let facts: Vec<String> = daemon.attributes.iter().map(|(key, value)| fact(key, value)).collect();
     (!facts.is_empty()).then(|| html!("<div class=\"facts\">{}</div>"; facts.join(" · ")))
+}
+
+/// Name servers say behind `pool` since when, for each other, and then which.
+fn fact(key: &str, value: &str) -> String {
+    match (key, value.split_once(' ')) {
+        ("pool", Some((_, pool))) => format!("pool {pool}"),
+        _ => format!("{key} {value}"),
+    }
 }
 
 fn actions(visitor: &Visitor, daemon: &Instance) -> Option<Markup> {
@@ -87,5 +105,16 @@ fn actions(visitor: &Visitor, daemon: &Instance) -> Option<Markup> {
             folded("Remove…", [command(visitor, Right::RemoveDaemon, "remove", "/", &which(), "Remove")])
         }
         Life::Draining | Life::Left => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn facts_are_for_people() {
+        assert_eq!(fact("pool", "1795729265732 live"), "pool live");
+        assert_eq!(fact("role", "leader"), "role leader");
     }
 }

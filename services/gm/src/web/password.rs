@@ -2,7 +2,8 @@
 
 use axum::{
     extract::State,
-    response::{Html, Response},
+    http::StatusCode,
+    response::{IntoResponse, Response},
 };
 use shardkeep_store::operators;
 use shardkeep_types::Secret;
@@ -13,15 +14,16 @@ use super::{
     html::html,
     layout::{self, csrf},
     sign_in::signed_in,
-    visitor::{Newcomer, Posted, Visitor},
+    visitor::{Fields, Newcomer, Posted, Visitor},
 };
 use crate::{clock::now_ms, password::SHORTEST, signin::SignInError};
 
-pub(crate) async fn page(Newcomer(visitor): Newcomer) -> Html<String> {
-    form(&visitor)
+pub(crate) async fn page(Newcomer(visitor): Newcomer) -> Response {
+    form(&visitor, None, StatusCode::OK)
 }
 
-fn form(visitor: &Visitor) -> Html<String> {
+fn form(visitor: &Visitor, error: Option<&str>, status: StatusCode) -> Response {
+    let error = error.map(|error| html!("<p class=\"notice bad\" role=\"alert\">{}</p>"; error));
     let present = (!visitor.signed.by_link).then(|| {
         html!(
             "<label>Present password <input name=\"present\" type=\"password\" required "
@@ -29,39 +31,53 @@ fn form(visitor: &Visitor) -> Html<String> {
         )
     });
     let body = html!(
-        "<section class=\"card narrow\"><h1>Set a password</h1><p>For the operator <strong>{}</strong>. \
+        "<section class=\"card narrow\"><h1>Set a password</h1>{}<p>For the operator <strong>{}</strong>. \
          Every other session of yours ends.</p><form method=\"post\" action=\"/password\">{}{}"
         "<label>New password <input name=\"new\" type=\"password\" required autofocus minlength=\"{}\" "
         "autocomplete=\"new-password\"></label>"
         "<label>Once more <input name=\"again\" type=\"password\" required autocomplete=\"new-password\"></label>"
         "<button class=\"primary\">Set password</button></form></section>";
-        visitor.signed.operator, csrf(visitor), present, SHORTEST,
+        error, visitor.signed.operator, csrf(visitor), present, SHORTEST,
     );
-    layout::bare("Set a password", &body)
+    (status, layout::bare("Set a password", &body)).into_response()
 }
 
+/// What the operator can put right comes back with the form.
 pub(crate) async fn set(
     State(site): State<Site>,
     Posted { visitor, fields }: Posted,
 ) -> Result<Response, WebError> {
+    match change(&site, &visitor, &fields).await {
+        Ok(done) => Ok(done),
+        Err(error) if error.status().is_client_error() => {
+            Ok(form(&visitor, Some(&error.to_string()), error.status()))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+async fn change(site: &Site, visitor: &Visitor, fields: &Fields) -> Result<Response, WebError> {
     let console = &site.console;
     let operator = &visitor.signed.operator;
+    if fields.get("new") != fields.get("again") {
+        return Err(WebError::Form("the two new passwords differ".into()));
+    }
     if !visitor.signed.by_link {
         let present = Secret::new(fields.get("present").to_owned());
         // As at sign-in: throttled, and the attempt is audited.
-        let (token, _) = console.sign_in(operator, present, visitor.origin.clone()).await?;
+        let (token, _) = match console.sign_in(operator, present, visitor.origin.clone()).await {
+            Err(SignInError::Wrong) => return Err(WebError::WrongPresent),
+            signed_in => signed_in?,
+        };
         let attempt = console.sessions.find(token, false, now_ms()).await?;
         if let Some(attempt) = attempt {
             console.sessions.close(&attempt).await?;
         }
-    }
-    if fields.get("new") != fields.get("again") {
-        return Err(WebError::Form("the two new passwords differ".into()));
     }
     let new = Secret::new(fields.get("new").to_owned());
     let hash = console.passwords.hash(new).await.map_err(SignInError::from)?;
     operators::set_password(&console.database, operator, &hash).await?;
     console.note_password(operator, &visitor.origin).await;
     let token = console.sessions.open(operator, false, now_ms()).await?;
-    Ok(signed_in(&site, &token, "/"))
+    Ok(signed_in(site, &token, "/"))
 }

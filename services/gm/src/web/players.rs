@@ -84,7 +84,7 @@ fn row(visitor: &Visitor, player: &Player, session: Option<&SessionInfo>) -> Mar
         session.map_or_else(|| format!("#{}", player.account), |session| session.account_name.clone());
     let cell = format!("{}, {}", player.cell.0, player.cell.1);
     html!(
-        "<tr><th scope=\"row\">{}<td>{}<td>{}<td>{}<td>{}<td><code>{}</code><td>{}{}<td>{}</tr>";
+        "<tr><th scope=\"row\">{}<td>{}<td>{}<td>{}<td>{}<td><code>{}</code><td>{}{}<td class=\"actions\">{}</tr>";
         player.name, account, player.world, player.zone, cell, address, age, dead,
         actions(visitor, player, session.map(|session| session.account_name.as_str())),
     )
@@ -126,7 +126,7 @@ fn accounts(visitor: &Visitor) -> Option<Markup> {
     // The same form sent twice credits once.
     let key = Token::new().map(|token| token.expose().to_owned()).unwrap_or_default();
     let credit = html!(
-        "{}{}<label>Hours <input name=\"hours\" type=\"number\" min=\"1\" value=\"10\"></label>";
+        "{}{}<label>Hours (prepaid from then on) <input name=\"hours\" type=\"number\" min=\"1\" value=\"10\"></label>";
         account(), hidden("key", &key),
     );
     folded(

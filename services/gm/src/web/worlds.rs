@@ -1,24 +1,25 @@
-//! The worlds: how full they are, who waits, and which zone owns which sector.
+//! The worlds: whether players may enter, how full they are, who waits, and which zone owns which sector.
 
 use axum::{
     extract::{Query, State},
     response::Html,
 };
-use futures::future::join_all;
 use shardkeep_cluster::Instance;
-use shardkeep_rpc::world::{Sector, StatusReply, StatusRequest};
+use shardkeep_rpc::{
+    accounts::Closure,
+    world::{Sector, StatusReply},
+};
 
 use super::{
     Site,
     error::WebError,
     html::{Markup, html},
-    layout::{self, Flash, command, hidden, meter},
+    layout::{self, Flash, command, hidden, meter, span},
     visitor::Visitor,
 };
 use crate::{
-    error::CommandError,
-    peers::{call, refusal},
     role::Right,
+    worlds::{self, World},
 };
 
 pub(crate) async fn page(
@@ -27,41 +28,62 @@ pub(crate) async fn page(
     Query(flash): Query<Flash>,
 ) -> Result<Html<String>, WebError> {
     visitor.needs(Right::SeeCluster)?;
-    let worlds = site.console.peers.worlds();
-    let statuses = join_all(worlds.iter().map(|world| status(&site, world))).await;
-    let cards: Markup =
-        worlds.iter().zip(statuses).map(|(world, status)| card(&visitor, world, status)).collect();
+    let (worlds, unknown) = worlds::of_all(&site.console.peers).await;
+    let unknown = unknown.map(|error| {
+        html!("<p class=\"notice bad\">Which worlds are closed to players is not known: {}</p>"; error.to_string())
+    });
+    let cards: Markup = worlds.iter().map(|world| card(&visitor, world)).collect();
     let empty = worlds.is_empty().then(|| html!("<p class=\"empty\">No world is up.</p>"));
-    let body = html!("<div data-live=\"worlds\">{}{}</div>"; empty, cards);
+    let body = html!("<div data-live=\"worlds\">{}{}{}</div>"; unknown, empty, cards);
     Ok(layout::page(&site, &visitor, "/worlds", &flash, body).await)
 }
 
-async fn status(site: &Site, world: &Instance) -> Result<StatusReply, CommandError> {
-    let mut client = site.console.peers.world_client(world);
-    client.status(call(StatusRequest {})).await.map(tonic::Response::into_inner).map_err(refusal(world))
+fn card(visitor: &Visitor, world: &World) -> Markup {
+    let (title, inside) = match &world.led {
+        Some((leader, Ok(status))) => (html!("{}"; status.name), led(visitor, leader, status)),
+        Some((_, Err(error))) => {
+            (html!("World {}"; world.number), html!("<p class=\"notice bad\">{}</p>"; error.to_string()))
+        }
+        None => (
+            html!("World {}"; world.number),
+            html!("<p class=\"notice bad\">No daemon leads this world.</p>"),
+        ),
+    };
+    html!(
+        "<section class=\"card\"><h2>{} {}</h2>{}{}{}</section>";
+        title, state(world.closed.as_ref()), world.closed.as_ref().map(closed), inside,
+        maintenance(visitor, world),
+    )
 }
 
-fn card(visitor: &Visitor, world: &Instance, status: Result<StatusReply, CommandError>) -> Markup {
-    let status = match status {
-        Ok(status) => status,
-        Err(error) => {
-            return html!(
-                "<section class=\"card\"><h2>World {}</h2><p class=\"notice bad\">{}</p></section>";
-                world.world, error.to_string(),
-            );
-        }
+fn state(closed: Option<&Closure>) -> Markup {
+    match closed {
+        Some(_) => html!("<span class=\"state draining\">closed to players</span>"),
+        None => html!("<span class=\"state up\">open to players</span>"),
+    }
+}
+
+fn closed(closed: &Closure) -> Markup {
+    let inside = match closed.left_ms {
+        0 => "Who was inside has been sent home; staff stay.".to_owned(),
+        left => format!("Who is inside may stay {} more; staff stay.", span(left)),
     };
+    let reason = if closed.note.is_empty() { "no reason given" } else { closed.note.as_str() };
+    html!("<p class=\"notice warn\"><strong>Players read:</strong> {}<br>{}</p>"; reason, inside)
+}
+
+fn led(visitor: &Visitor, leader: &Instance, status: &StatusReply) -> Markup {
     let full = f64::from(status.online) / f64::from(status.capacity.max(1));
     let online = format!("{} of {}", status.online, status.capacity);
-    let partition = status.partition.unwrap_or_default();
+    let partition = status.partition.clone().unwrap_or_default();
     let rows: Markup = partition.sectors.iter().map(sector).collect();
     html!(
-        "<section class=\"card\"><h2>{} <small>world {}, led by {}, term {}</small></h2><dl class=\"figures\">"
-        "<dt>Online<dd class=\"load\">{}<dt>In the queue<dd>{}<dt>Partition<dd>epoch {}</dl>"
+        "<dl class=\"figures\"><dt>World<dd>{}, led by {}, term {}<dt>Online<dd class=\"load\">{}<dt>In the queue<dd>{}"
+        "<dt>Partition<dd>epoch {}</dl>"
         "<div class=\"scroll\"><table><thead><tr><th>Sector (cells)<th>Map<th>Zone<th>Epoch<th>gRPC</tr></thead>"
-        "<tbody>{}</tbody></table></div>{}{}</section>";
-        status.name, status.world, world.id.name, status.term, meter(full, &online), status.queue, partition.epoch,
-        rows, broadcast(visitor, status.world), maintenance(visitor, status.world),
+        "<tbody>{}</tbody></table></div>{}";
+        status.world, leader.id.name, status.term, meter(full, &online), status.queue, partition.epoch, rows,
+        broadcast(visitor, status.world),
     )
 }
 
@@ -86,12 +108,20 @@ fn broadcast(visitor: &Visitor, world: u32) -> Option<Markup> {
     command(visitor, Right::Broadcast, "broadcast", "/worlds", &fields, "Broadcast")
 }
 
-fn maintenance(visitor: &Visitor, world: u32) -> Option<Markup> {
-    let fields = html!(
-        "{}<label>Players <select name=\"mode\"><option value=\"closed\">stay out (the reason is shown to them)</option>"
-        "<option value=\"open\">may enter</option></select></label>"
-        "<label>Who is inside may stay, seconds <input name=\"seconds\" type=\"number\" min=\"0\" max=\"86400\" "
-        "value=\"60\" required></label>"; hidden("world", &world.to_string()),
+/// A closed world can be opened; closing it again changes the reason and the time.
+fn maintenance(visitor: &Visitor, world: &World) -> Option<Markup> {
+    let number = hidden("world", &world.number.to_string());
+    let close = html!(
+        "{}{}<label>Who is inside may stay, seconds <input name=\"seconds\" type=\"number\" min=\"0\" max=\"86400\" "
+        "value=\"60\" required></label>"; number, hidden("mode", "closed"),
     );
-    command(visitor, Right::Maintenance, "maintenance", "/worlds", &fields, "Maintenance")
+    let give = |fields: &Markup, button: &str| {
+        command(visitor, Right::Maintenance, "maintenance", "/worlds", fields, button)
+    };
+    if world.closed.is_none() {
+        let form = give(&close, "Close to players")?;
+        return Some(html!("{}<p class=\"hint\">Players are told the reason.</p>"; form));
+    }
+    let open = give(&html!("{}{}"; number, hidden("mode", "open")), "Open to players")?;
+    Some(html!("{}{}"; open, give(&close, "Close with another reason or time")))
 }

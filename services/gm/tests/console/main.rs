@@ -10,8 +10,8 @@ use shardkeep_daemon::{Bound, ClusterConfig, DaemonConfig, LogConfig, Running, S
 use shardkeep_gm::{Config, Gm};
 use shardkeep_rpc::{
     gm::{
-        AuditRequest, Broadcast, Command, Credit, Daemons, OneTimeLinkRequest, SignInRequest, UseLinkRequest,
-        command::Command as What, gm_client::GmClient,
+        AuditRequest, Broadcast, Command, Credit, Daemons, Maintenance, OneTimeLinkRequest, Operators,
+        SignInRequest, UseLinkRequest, command::Command as What, gm_client::GmClient,
     },
     tonic::{Code, Request, transport::Channel},
 };
@@ -120,6 +120,11 @@ async fn the_first_sign_in_is_by_link_and_sets_a_password() {
     let differ =
         browser.submit("/password", "/password", &[("new", PASSWORD), ("again", "another one")]).await;
     assert_eq!(differ.status, 400);
+    assert!(differ.body.contains("the two new passwords differ"), "{}", differ.body);
+    let again = [("csrf", differ.csrf()), ("new", PASSWORD.into()), ("again", "another one".to_owned())];
+    let again: Vec<(&str, &str)> = again.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let again = browser.post("/password", &again).await;
+    assert_eq!(again.status, 400, "the form came back with the mistake");
     let set = browser.submit("/password", "/password", &[("new", PASSWORD), ("again", PASSWORD)]).await;
     assert_eq!((set.status, set.location()), (303, "/"));
     assert!(browser.get("/").await.body.contains("admin"));
@@ -127,6 +132,10 @@ async fn the_first_sign_in_is_by_link_and_sets_a_password() {
     for noted in ["make a one-time link", "sign in by one-time link", "set the password"] {
         assert!(audit.contains(noted), "{noted}: {audit}");
     }
+    let wrong = [("present", "not this one"), ("new", PASSWORD), ("again", PASSWORD)];
+    let wrong = browser.submit("/password", "/password", &wrong).await;
+    assert_eq!(wrong.status, 401);
+    assert!(wrong.body.contains("the present password is another one") && !wrong.csrf().is_empty());
 
     assert_eq!(console.browser().submit(&link, &link, &[]).await.status, 401, "a link works once");
     assert_eq!(browser.submit("/", "/sign-out", &[]).await.location(), "/sign-in");
@@ -290,7 +299,17 @@ async fn programs_sign_in_execute_and_read_the_audit() {
     assert_eq!(grpc.sign_in(wrong).await.unwrap_err().code(), Code::Unauthenticated);
     let right = SignInRequest { operator: "admin".into(), password: PASSWORD.into() };
     let reply = grpc.sign_in(right).await.unwrap().into_inner();
-    assert_eq!(reply.role, "admin");
+    assert_eq!((reply.role.as_str(), reply.operator.as_str()), ("admin", "admin"));
+    assert!(reply.idle_s > 0 && reply.idle_s < reply.expires_in_s);
+
+    let operators = Command { reason: String::new(), command: Some(What::Operators(Operators {})) };
+    let listed = grpc.execute(bearer(&reply.token, operators)).await.unwrap().into_inner();
+    assert!(listed.text.contains("admin") && listed.text.contains("signs in by password"), "{}", listed.text);
+    let close = What::Maintenance(Maintenance { world: 7, closed: true, seconds: None });
+    let close = Command { reason: "a slip".into(), command: Some(close) };
+    let unknown = grpc.execute(bearer(&reply.token, close)).await.unwrap_err();
+    assert_eq!(unknown.code(), Code::NotFound);
+    assert!(unknown.message().contains("there is no world 7"), "{}", unknown.message());
 
     let daemons = Command { reason: String::new(), command: Some(What::Daemons(Daemons {})) };
     let listed = grpc.execute(bearer(&reply.token, daemons)).await.unwrap().into_inner();

@@ -1,7 +1,7 @@
 //! The world list, and the way from it to a gateway.
 
 use shardkeep_rpc::{
-    accounts::{SetMaintenanceRequest, SetStaffRequest},
+    accounts::{ListClosuresRequest, SetMaintenanceRequest, SetStaffRequest},
     gateway::gateway_server::GatewayServer,
 };
 use shardkeep_testkit::Postgres;
@@ -70,7 +70,12 @@ async fn a_closed_world_lets_staff_in_and_nobody_else() {
     let list = player.worlds_until(closed).await;
     assert_eq!((list.worlds[0].note.as_str(), list.worlds[0].may_enter), ("until nine", false));
     assert!(!list.worlds[0].recommended);
-    assert_eq!(player.select(1).await.unwrap_err().code, ErrorCode::Unavailable);
+    let refused = player.select(1).await.unwrap_err();
+    assert_eq!((refused.code, refused.detail.as_str()), (ErrorCode::Maintenance, "until nine"));
+    let listed = accounts.list_closures(ListClosuresRequest {}).await.unwrap().into_inner();
+    let listed: Vec<_> =
+        listed.worlds.iter().map(|it| (it.world, it.note.as_str(), it.left_ms > 0)).collect();
+    assert_eq!(listed, [(1, "until nine", true)]);
     assert!(staff.worlds_until(closed).await.worlds[0].may_enter);
     staff.select(1).await.unwrap();
 
@@ -78,6 +83,7 @@ async fn a_closed_world_lets_staff_in_and_nobody_else() {
     accounts.set_maintenance(opened).await.unwrap();
     player.worlds_until(open).await;
     player.select(1).await.unwrap();
+    assert!(accounts.list_closures(ListClosuresRequest {}).await.unwrap().into_inner().worlds.is_empty());
     let nowhere = SetMaintenanceRequest { closed: true, ..SetMaintenanceRequest::default() };
     assert_eq!(accounts.set_maintenance(nowhere).await.unwrap_err().code(), Code::InvalidArgument);
 }

@@ -1,0 +1,107 @@
+//! Whether every daemon will take its settings, asked before any of them starts. A mistake is then shown where the user
+//! has made it, and not in a file that `up` has written.
+
+use std::path::Path;
+
+use shardkeep_daemon::{Service, Settings, SettingsError, Sources};
+use shardkeep_types::DaemonKind;
+use toml::{Table, Value};
+
+use super::plan::{self, Shape};
+use crate::data_dir::DataDir;
+
+/// Reads the user's file and the environment as each kind of daemon will, with what the plan adds.
+///
+/// # Errors
+/// With the place of the first mistake.
+pub fn check(shape: &Shape, dir: &DataDir, file: &Path) -> Result<(), SettingsError> {
+    let env: Vec<(String, String)> = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect();
+    let bare = Shape { overrides: Table::new(), ..shape.clone() };
+    for child in plan::children(0).iter().filter(|child| child.name.ends_with("-1")) {
+        let planned = plan::config(&bare, dir, child, None);
+        let set = beside(&planned, &shape.overrides);
+        let sources = Sources { file: Some(file.to_owned()), env: env.clone(), set };
+        check_as(child.kind, &sources)?;
+    }
+    Ok(())
+}
+
+fn check_as(kind: DaemonKind, sources: &Sources) -> Result<(), SettingsError> {
+    fn load<S: Service>(sources: &Sources) -> Result<(), SettingsError> {
+        Settings::<S::Config>::load(S::KIND, sources).map(drop)
+    }
+    match kind {
+        DaemonKind::Dns => load::<shardkeep_dns::Dns>(sources),
+        DaemonKind::Login => load::<shardkeep_login::Login>(sources),
+        DaemonKind::Registry => load::<shardkeep_registry::Registry>(sources),
+        DaemonKind::Gateway => load::<shardkeep_gateway::Gateway>(sources),
+        DaemonKind::World => load::<shardkeep_world::World>(sources),
+        DaemonKind::Zone => load::<shardkeep_zone::Zone>(sources),
+        DaemonKind::Ai => load::<shardkeep_ai::Ai>(sources),
+        DaemonKind::Chat => load::<shardkeep_chat::Chat>(sources),
+        DaemonKind::Dbcache => load::<shardkeep_dbcache::Dbcache>(sources),
+        DaemonKind::Billing => load::<shardkeep_billing::Billing>(sources),
+        DaemonKind::Gm => load::<shardkeep_gm::Gm>(sources),
+        DaemonKind::Logs => load::<shardkeep_logs::Logs>(sources),
+        // They have no settings.
+        DaemonKind::Backend | DaemonKind::Cli => Ok(()),
+    }
+}
+
+/// What the plan sets and the user does not, as `section.key=value`: those would win over the file.
+fn beside(planned: &Table, users: &Table) -> Vec<String> {
+    let mut set = Vec::new();
+    for (section, values) in planned {
+        if let Value::Table(values) = values {
+            flatten(section, values, users.get(section).and_then(Value::as_table), &mut set);
+        }
+    }
+    set
+}
+
+fn flatten(path: &str, values: &Table, users: Option<&Table>, set: &mut Vec<String>) {
+    for (key, value) in values {
+        let (path, theirs) = (format!("{path}.{key}"), users.and_then(|users| users.get(key)));
+        match value {
+            Value::Table(inner) => flatten(&path, inner, theirs.and_then(Value::as_table), set),
+            value if theirs.is_none() => set.push(format!("{path}={value}")),
+            _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::up::region::Region;
+
+    fn checked(text: &str, region: Option<Region>) -> Result<(), String> {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("mine.toml");
+        std::fs::write(&file, text).unwrap();
+        let shape = Shape { region, overrides: text.parse().unwrap(), ..Shape::default() };
+        let dir = DataDir::new(folder.path()).unwrap();
+        check(&shape, &dir, &file).map_err(|error| {
+            error.to_string().strip_prefix(&format!("{}/", folder.path().display())).unwrap().to_owned()
+        })
+    }
+
+    #[test]
+    fn a_mistake_is_shown_where_it_was_made() {
+        assert_eq!(checked("", None), Ok(()));
+        assert_eq!(checked("[world]\ncapacity = 5\n[zone]\nmax_avatars = 10\n", None), Ok(()));
+        let unknown = checked("# mine\n[zone]\nmax_avatar = 10\n", None).unwrap_err();
+        assert!(unknown.starts_with("mine.toml:3:1: unknown key `max_avatar` in [zone]"), "{unknown}");
+        let wrong = checked("[world]\n\ntick_hz = 0\n", None).unwrap_err();
+        assert!(wrong.starts_with("mine.toml:3:"), "{wrong}");
+    }
+
+    #[test]
+    fn what_the_plan_adds_counts() {
+        let adopt = "[login.central]\nadopt = true\n";
+        assert!(checked(adopt, None).is_err(), "adopting is for a home region");
+        assert_eq!(checked(adopt, Some(Region::Home { name: "eu".into() })), Ok(()));
+    }
+}

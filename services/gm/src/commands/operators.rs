@@ -1,0 +1,51 @@
+//! Who operates this cluster, and how they sign in.
+
+use std::fmt;
+
+use serde_json::{Value, json};
+use shardkeep_rpc::gm;
+use shardkeep_store::operators;
+
+use super::{Act, Desk, Outcome};
+use crate::{error::CommandError, role::Right};
+
+pub(crate) struct Operators;
+
+impl TryFrom<gm::Operators> for Operators {
+    type Error = CommandError;
+
+    fn try_from(_: gm::Operators) -> Result<Self, CommandError> {
+        Ok(Self)
+    }
+}
+
+impl fmt::Display for Operators {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("look at the operators")
+    }
+}
+
+impl Act for Operators {
+    const NAME: &'static str = "operators";
+    const RIGHT: Right = Right::SeeOperators;
+    const CHANGES: bool = false;
+
+    async fn execute(&self, desk: &Desk<'_>) -> Result<Outcome, CommandError> {
+        let all = operators::list(&desk.console.database).await?;
+        let lines: Vec<String> =
+            all.iter().map(|it| format!("{:<16} {:<12} signs in by {}", it.name, it.role, way(it))).collect();
+        let listed: Vec<Value> = all
+            .iter()
+            .map(|it| {
+                let password = it.password.is_some();
+                json!({ "name": it.name, "role": it.role, "password": password, "created_ms": it.created_ms })
+            })
+            .collect();
+        Ok(Outcome { text: lines.join("\n"), json: json!({ "operators": listed }) })
+    }
+}
+
+/// How an operator signs in, in words.
+pub(crate) fn way(operator: &operators::Operator) -> &'static str {
+    if operator.password.is_some() { "password" } else { "one-time link only" }
+}

@@ -1,0 +1,76 @@
+//! Every world: how full it is, and whether players may enter.
+
+use std::fmt;
+
+use serde_json::{Value, json};
+use shardkeep_rpc::gm;
+
+use super::{Act, Desk, Outcome};
+use crate::{
+    error::CommandError,
+    role::Right,
+    worlds::{self, Doors, World},
+};
+
+pub(crate) struct Worlds;
+
+impl TryFrom<gm::Worlds> for Worlds {
+    type Error = CommandError;
+
+    fn try_from(_: gm::Worlds) -> Result<Self, CommandError> {
+        Ok(Self)
+    }
+}
+
+impl fmt::Display for Worlds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("look at the worlds")
+    }
+}
+
+impl Act for Worlds {
+    const NAME: &'static str = "worlds";
+    const RIGHT: Right = Right::SeeCluster;
+    const CHANGES: bool = false;
+
+    async fn execute(&self, desk: &Desk<'_>) -> Result<Outcome, CommandError> {
+        let (all, unknown) = worlds::of_all(desk.peers()).await;
+        if let Some(error) = unknown {
+            return Err(error);
+        }
+        let lines: Vec<String> = all.iter().map(line).collect();
+        let text = if lines.is_empty() { "no world is up".to_owned() } else { lines.join("\n") };
+        let listed: Vec<Value> = all.iter().map(listed).collect();
+        Ok(Outcome { text, json: json!({ "worlds": listed }) })
+    }
+}
+
+fn line(world: &World) -> String {
+    let doors = Doors(world.closed.as_ref());
+    let how = match &world.led {
+        Some((_, Ok(status))) => format!(
+            "{}  {} of {} online, {} in the queue",
+            status.name, status.online, status.capacity, status.queue
+        ),
+        Some((leader, Err(error))) => format!("{}: {error}", leader.id.name),
+        None => "no daemon leads it".to_owned(),
+    };
+    format!("world {}  {how}  {doors}", world.number)
+}
+
+fn listed(world: &World) -> Value {
+    let status = world.led.as_ref().and_then(|(_, status)| status.as_ref().ok());
+    json!({
+        "world": world.number,
+        "leader": world.led.as_ref().map(|(leader, _)| &leader.id.name),
+        "name": status.map(|status| &status.name),
+        "online": status.map(|status| status.online),
+        "capacity": status.map(|status| status.capacity),
+        "queue": status.map(|status| status.queue),
+        "closed": world.closed.as_ref().map(|closed| json!({
+            "reason": closed.note,
+            "ends_ms": closed.ends_ms,
+            "left_ms": closed.left_ms,
+        })),
+    })
+}
