@@ -200,7 +200,6 @@ fn damage_in_a_store_is_found() {
     let strange = "0".repeat(64);
     served_says(&["--store", &store, "--public-key", &strange], &["no release to publish"]);
 
-
     // Building again mends it, also one that a copy has cut off.
     assert!(done(&build("2")).contains("1 chunks of earlier builds were damaged"));
     assert_ne!(fs::read(&chunk).unwrap(), bytes);
