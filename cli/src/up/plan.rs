@@ -221,9 +221,8 @@ mod tests {
     #[test]
     fn stores_and_bus_follow_the_servers_given() {
         let dir = DataDir::new(Path::new("var")).unwrap();
-        let mut shape = Shape::default();
-        shape.postgres = Some("postgres://u@h:1/game".into());
-        shape.redis = Some("redis://h".into());
+        let (postgres, redis) = (Some("postgres://u@h:1/game".into()), Some("redis://h".into()));
+        let shape = Shape { postgres, redis, ..Shape::default() };
         let child = |kind| children(7000).into_iter().find(|c| c.kind == kind).unwrap();
         let login = config(&shape, &dir, &child(DaemonKind::Login), Some("127.0.0.1:7001"));
         assert_eq!(login["login"]["store"].as_str(), Some("postgres://u@h:1/game"));
@@ -257,8 +256,8 @@ mod tests {
     #[test]
     fn the_users_settings_win() {
         let dir = DataDir::new(Path::new("var")).unwrap();
-        let mut shape = Shape::default();
-        shape.overrides = "[world]\ncapacity = 5\n[gateway.lanes]\nquic = false".parse().unwrap();
+        let overrides = "[world]\ncapacity = 5\n[gateway.lanes]\nquic = false".parse().unwrap();
+        let shape = Shape { overrides, ..Shape::default() };
         let child = |kind| children(7000).into_iter().find(|c| c.kind == kind).unwrap();
         let world = config(&shape, &dir, &child(DaemonKind::World), None);
         assert_eq!(world["world"]["capacity"].as_integer(), Some(5));
