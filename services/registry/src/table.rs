@@ -74,7 +74,7 @@ impl Table {
     }
 
     /// Announces an instance, or changes its announcement. An earlier incarnation never replaces a later one. A full table
-    /// forgets the instance that has been offline longest: names that change with each start must not fill it for good.
+    /// forgets an instance that has left or been offline longest: names that change with each start must not fill it for good.
     pub(crate) fn register(
         &mut self,
         instance: Instance,
@@ -108,10 +108,11 @@ impl Table {
         Ok(changes)
     }
 
-    /// The one that has been offline longest, if any is.
+    /// One that has said farewell, otherwise the one that has been offline longest; `None`: all are alive.
     fn forget_one(&mut self) -> Option<Change> {
-        let offline = self.entries.iter().filter(|(_, entry)| entry.instance.state == State::Offline);
-        let (oldest, _) = offline.min_by_key(|(_, entry)| entry.expires)?;
+        let gone = self.entries.iter().filter(|(_, entry)| entry.instance.state.is_gone());
+        let missed = |entry: &Entry| entry.instance.state == State::Offline;
+        let (oldest, _) = gone.min_by_key(|(_, entry)| (missed(entry), entry.expires))?;
         let oldest = oldest.clone();
         self.entries.remove(&oldest).map(|entry| Change::Removed(entry.instance.id))
     }
@@ -162,8 +163,9 @@ impl Table {
     }
 
     /// Instances whose lease has run out turn offline; they stay visible. Those that left are forgotten after
-    /// [`FAREWELL`]. To be called at least every [`CHECK`]: if it was not, this process itself stood still and heard nobody, so everybody gets a whole lease to be heard
-    /// again. Otherwise a paused registry would wake up and declare the cluster dead.
+    /// [`FAREWELL`]. To be called at least every [`CHECK`]: if it was not, this process itself stood still and heard
+    /// nobody, so everybody gets a whole lease to be heard again. Otherwise a paused registry would wake up and declare the
+    /// cluster dead.
     pub(crate) fn expire(&mut self, now: Instant) -> Vec<Change> {
         let last = self.checked.replace(now).unwrap_or(now);
         if now.duration_since(last) > STALL {
@@ -358,14 +360,19 @@ mod tests {
         let now = Instant::now();
         let mut table = table(now);
         table.register(instance("b", 1), LEASE, now + CHECK).unwrap();
-        table.leave(&instance("b", 1).id);
-        table.leave(&instance("a", 5).id);
+        table.leave(&instance("b", 1).id, true, now);
+        table.leave(&instance("a", 5).id, true, now);
         let changes = table.register(instance("c", 1), LEASE, now + LEASE).unwrap();
         assert_eq!(changes, [Change::Removed(instance("a", 5).id), Change::Changed(instance("c", 1))]);
         // Whoever is known needs no room.
         assert_eq!(table.register(instance("b", 2), LEASE, now + LEASE).unwrap().len(), 1);
         assert_eq!(table.register(instance("d", 1), LEASE, now + LEASE), Err(RegistryError::Full));
         assert_eq!(table.instances().count(), 2);
+        // Who has said farewell is missed by nobody.
+        table.leave(&instance("b", 2).id, true, now + LEASE);
+        table.leave(&instance("c", 1).id, false, now + LEASE);
+        let changes = table.register(instance("d", 1), LEASE, now + LEASE).unwrap();
+        assert_eq!(changes[0], Change::Removed(instance("c", 1).id));
     }
 
     #[test]

@@ -118,8 +118,8 @@ async fn a_clock_that_was_set_back_keeps_nobody_out() {
     let mut client = RegistryClient::new(place.channel(DaemonKind::Login, "login-1", &address));
     let instance = Some((&before).into());
     client.register(RegisterRequest { instance, lease_ms: 60_000 }).await.unwrap();
-    client.leave(LeaveRequest { id: Some((&before.id).into()) }).await.unwrap();
-    until(&mut logins, "remembered", |view| state_of(view, "login-1") == Some(State::Offline)).await;
+    client.leave(LeaveRequest { id: Some((&before.id).into()), failed: false }).await.unwrap();
+    until(&mut logins, "remembered", |view| state_of(view, "login-1") == Some(State::Left)).await;
 
     let login = place.member(DaemonKind::Login, "login-1", &registries).await;
     login.serve();
