@@ -47,7 +47,7 @@ async fn the_doors_hold_under_attack() -> Result<()> {
     // Fails unless the tool itself is content: honest visits, breaches, deaths.
     let outcome: Outcome = serde_json::from_str(&cluster.tool(&STORM, "").await?)?;
     ensure!(outcome.attacked.visits > 0 && outcome.attacked.failed == 0, "honest visits failed");
-    ensure!(outcome.attacks.len() == 15, "only {} attacks", outcome.attacks.len());
+    ensure!(outcome.attacks.len() == 16, "only {} attacks", outcome.attacks.len());
     for (attack, counts) in &outcome.attacks {
         ensure!(counts.breaches == 0, "{attack} came through {} times", counts.breaches);
     }
