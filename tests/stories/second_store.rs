@@ -30,7 +30,8 @@ async fn a_replica_with_a_store_of_its_own_serves_nobody() -> Result<()> {
         strangers.push(start(cluster, kind, folder.path().to_str().context("a folder")?).await?);
     }
     for kind in KINDS {
-        let why = until(&format!("{kind} says why it waits"), async || {
+        let what = format!("{kind} says why it waits");
+        let why = until(&what, async || {
             let Some(row) = row(cluster, &stranger(kind)).await? else { return Ok(None) };
             ensure!(row.state == "starting", "{row:?}");
             Ok(Some(readyz(&row.admin).await?).filter(|answer| answer.contains("another store")))
