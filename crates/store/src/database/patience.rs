@@ -23,17 +23,23 @@ impl Database {
                 Err(error) if error.is_away() => error,
                 outcome => return outcome,
             };
-            let text = format!("{error:?}");
-            let known = told.as_ref().is_some_and(|(known, at)| *known == text && at.elapsed() < REMIND);
+            let why = with_causes(&error);
+            let known = told.as_ref().is_some_and(|(known, at)| *known == why && at.elapsed() < REMIND);
             if !known {
-                let error = &error as &dyn std::error::Error;
-                tracing::warn!(error, "the database is away; waiting for it");
-                told = Some((text, Instant::now()));
+                tracing::warn!(error = why, "waiting for the database");
+                told = Some((why, Instant::now()));
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
+}
+
+/// The error and what caused it, in one line: not every log shows causes by itself.
+fn with_causes(error: &Error) -> String {
+    let first = std::error::Error::source(error);
+    let causes = std::iter::successors(first, |cause| cause.source());
+    causes.fold(error.to_string(), |line, cause| format!("{line}: {cause}"))
 }
 
 #[cfg(test)]
@@ -46,6 +52,10 @@ mod tests {
     async fn a_database_that_starts_late_is_waited_for() {
         let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let nowhere = format!("postgres://postgres@{free}/postgres");
+        let error = Database::open(&nowhere, Schema::Gm).await.unwrap_err();
+        let told = with_causes(&error);
+        assert!(told.starts_with(&format!("the database at {free} does not answer: ")), "{told}");
+        assert!(told.contains("refused"), "{told}");
         let waiting = Database::open_patiently(&nowhere, Schema::Gm);
         assert!(tokio::time::timeout(Duration::from_millis(300), waiting).await.is_err());
 
