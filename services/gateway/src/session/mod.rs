@@ -283,7 +283,7 @@ impl Inner {
         let lost = |asked: &&Asked| asked.backend == kind && !held.contains(&asked.request.into());
         let asked = self.in_flight.iter().filter(lost);
         for request in asked.map(|asked| asked.request).collect::<Vec<_>>() {
-            self.refuse(request, ErrorCode::Unavailable, "the server was restarted; try again", RETRY);
+            self.refuse(request, ErrorCode::Unavailable, "the server was restarted", RETRY);
         }
     }
 
