@@ -6,6 +6,9 @@ use prost::Message;
 use shardkeep_cluster::link::ServerMessage;
 use shardkeep_wire::payload::{Error, ErrorCode};
 
+/// Who has just come, or whose world or chat has just started again, is known in so long.
+const HEARD_WITHIN: Duration = Duration::from_millis(500);
+
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Refusal {
     #[error("the payload is not a line")]
@@ -44,11 +47,23 @@ impl Refusal {
         let (code, wait) = match self {
             Self::Malformed => (ErrorCode::Malformed, Duration::ZERO),
             Self::Unknown => (ErrorCode::OutOfPhase, Duration::ZERO),
-            Self::Text | Self::Channel | Self::Absent => (ErrorCode::Refused, Duration::ZERO),
+            Self::Text | Self::Channel => (ErrorCode::Refused, Duration::ZERO),
+            Self::Absent => (ErrorCode::Refused, HEARD_WITHIN),
             Self::Muted { left } => (ErrorCode::Refused, *left),
             Self::TooFast { wait } => (ErrorCode::TooFast, *wait),
             Self::Nobody => (ErrorCode::NotFound, Duration::ZERO),
         };
         ServerMessage::refusal(request, Error::of(code, self.to_string()).retry_after(wait).encode_to_vec())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_may_be_on_the_way_in_is_told_when_to_try_again() {
+        let wait = |refusal: Refusal| Error::decode(refusal.reply(1).payload).unwrap().retry_after_ms;
+        assert_eq!((wait(Refusal::Absent), wait(Refusal::Text)), (500, 0));
     }
 }
