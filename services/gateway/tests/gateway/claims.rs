@@ -153,7 +153,7 @@ async fn a_session_whose_client_gave_up_before_it_was_opened_ends_like_any_other
     let mut cluster = Cluster::start().await;
     let mut world = cluster.world("world-1", 1).await;
     let change = |config: &mut shardkeep_gateway::Config| {
-        config.handshake = Duration::from_millis(500);
+        config.handshake = Duration::from_secs(1);
         config.link_loss = Duration::from_secs(1);
     };
     let _gateway = cluster.gateway_with("gateway-1", change).await;
