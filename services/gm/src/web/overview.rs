@@ -4,7 +4,7 @@ use axum::{
     extract::{Query, State},
     response::Html,
 };
-use shardkeep_cluster::{Instance, State as Life};
+use shardkeep_cluster::{Instance, STORES, State as Life};
 use shardkeep_rpc::accounts::Closure;
 use shardkeep_types::DaemonKind;
 
@@ -81,15 +81,17 @@ fn row(visitor: &Visitor, daemon: &Instance, now_ms: u64) -> Markup {
 }
 
 fn attributes(daemon: &Instance) -> Option<Markup> {
-    let facts: Vec<String> = daemon.attributes.iter().map(|(key, value)| fact(key, value)).collect();
+    let facts: Vec<String> = daemon.attributes.iter().filter_map(|(key, value)| fact(key, value)).collect();
     (!facts.is_empty()).then(|| html!("<div class=\"facts\">{}</div>"; facts.join(" · ")))
 }
 
-/// Name servers say behind `pool` since when, for each other, and then which.
-fn fact(key: &str, value: &str) -> String {
+/// As people want to read it. Name servers say behind `pool` since when, for each other, and then which; the marks of stores
+/// are for replicas alone.
+fn fact(key: &str, value: &str) -> Option<String> {
     match (key, value.split_once(' ')) {
-        ("pool", Some((_, pool))) => format!("pool {pool}"),
-        _ => format!("{key} {value}"),
+        (STORES, _) => None,
+        ("pool", Some((_, pool))) => Some(format!("pool {pool}")),
+        _ => Some(format!("{key} {value}")),
     }
 }
 
@@ -114,7 +116,8 @@ mod tests {
 
     #[test]
     fn facts_are_for_people() {
-        assert_eq!(fact("pool", "1795729265732 live"), "pool live");
-        assert_eq!(fact("role", "leader"), "role leader");
+        assert_eq!(fact("pool", "1795729265732 live").as_deref(), Some("pool live"));
+        assert_eq!(fact("role", "leader").as_deref(), Some("role leader"));
+        assert_eq!(fact(STORES, "game/alone/00c803c5448d9c236c01cb49ce77b269"), None);
     }
 }
