@@ -6,6 +6,7 @@ use shardkeep_auth::{
     AccountName, check_password,
     srp::{Group, SALT_BYTES, Verifier},
 };
+use shardkeep_daemon::unix_millis;
 use shardkeep_rpc::{
     accounts::{
         Account, ActiveIn, BanRequest, CreateRequest, InviteRequest, ListRequest, LogOutRequest,
@@ -145,7 +146,7 @@ pub async fn run(args: AccountArgs) -> Result<()> {
         }
         Command::Ban { name, hours, reason, everywhere } => {
             let until_ms =
-                hours.map_or(u64::MAX, |hours| now_ms().saturating_add(hours.saturating_mul(3_600_000)));
+                hours.map_or(u64::MAX, |hours| unix_millis().saturating_add(hours.saturating_mul(3_600_000)));
             let request = BanRequest { name: name.clone(), until_ms, reason, everywhere };
             let ended = accounts.ban(request).await.map_err(terminal::plain)?.into_inner().sessions_ended;
             if everywhere {
@@ -321,11 +322,6 @@ fn print_sessions(reply: &SessionsReply) {
 
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn now_ms() -> u64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// `YYYY-MM-DD hh:mm` in UTC, for tables.

@@ -3,6 +3,7 @@
 
 pub mod batch;
 mod convert;
+pub mod fields;
 pub mod many;
 mod masked;
 mod reason;

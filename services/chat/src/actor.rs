@@ -1,6 +1,6 @@
 //! The one task that owns the room: it hands it what happens, in order, and does what it decides.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use prost::Message;
 use shardkeep_bus::{Bus, Delivery, Subscription};
@@ -8,7 +8,7 @@ use shardkeep_cluster::{
     Directory, Node,
     link::{LinkEvent, LinkHub, PublishKind, SessionChange},
 };
-use shardkeep_daemon::{Daemon, event};
+use shardkeep_daemon::{Daemon, event, unix_millis};
 use shardkeep_rpc::world::PresenceReport;
 use shardkeep_types::{Epoch, GroupKey, WorldId, group_kind};
 use shardkeep_wire::payload::Channel;
@@ -171,6 +171,5 @@ fn replica_number(name: &str) -> u64 {
 }
 
 fn now() -> Now {
-    let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    Now { at: Instant::now(), wall_ms: u64::try_from(wall.as_millis()).unwrap_or(u64::MAX) }
+    Now { at: Instant::now(), wall_ms: unix_millis() }
 }

@@ -1,15 +1,12 @@
 //! Play time for billing: the clock of each session, reported now and then and at its end. A report is a state, not
 //! a difference, so losing or repeating one changes nothing; ended sessions are kept until billing has them.
 
-use std::{
-    collections::HashMap,
-    sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use metrics::{counter, gauge};
 use parking_lot::Mutex;
 use shardkeep_cluster::{Directory, Node};
+use shardkeep_daemon::unix_millis;
 use shardkeep_rpc::billing::{ReportRequest, SessionReport, billing_client::BillingClient};
 use shardkeep_types::{DaemonKind, SessionId};
 use tokio_util::sync::CancellationToken;
@@ -61,18 +58,13 @@ impl Spool {
     }
 }
 
-pub(crate) fn unix_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-}
-
 fn report(session: &Session, ended: bool) -> SessionReport {
     SessionReport {
         session: session.id.as_bytes().to_vec(),
         account: session.account.0,
         world: session.world.0,
         started_ms: session.started_ms(),
-        played_ms: unix_ms().saturating_sub(session.started_ms()),
+        played_ms: unix_millis().saturating_sub(session.started_ms()),
         ended,
         session_epoch: session.lock().epoch.0,
     }

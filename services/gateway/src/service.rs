@@ -7,6 +7,7 @@ use std::{
 };
 
 use shardkeep_cluster::Peer;
+use shardkeep_daemon::unix_millis;
 use shardkeep_rpc::{
     gateway::{
         Admission, AdmitReply, AdmitRequest, Admitted, AnnounceReply, AnnounceRequest, KickReply,
@@ -22,7 +23,6 @@ use shardkeep_wire::{Message, opcode, payload::Announcement};
 use tonic::{Request, Response, Status};
 
 use crate::{
-    billing::unix_ms,
     core::Core,
     costs::COSTS,
     metrics::HOT,
@@ -147,7 +147,7 @@ impl Gateway for Service {
         &self,
         request: Request<ListSessionsRequest>,
     ) -> Result<Response<ListSessionsReply>, Status> {
-        let now = unix_ms();
+        let now = unix_millis();
         let account = request.into_inner().account.map(AccountId);
         let info = |session: Arc<Session>| {
             let inner = session.lock();

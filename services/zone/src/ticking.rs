@@ -1,10 +1,10 @@
 //! The heart: one tick every 50 ms, measured; late ones are counted and not made up for. Between ticks commands are
 //! taken in; what they change in the simulation waits for the next one.
 
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use shardkeep_cluster::{Directory, Instance, link::LinkEvent};
-use shardkeep_daemon::Daemon;
+use shardkeep_daemon::{Daemon, unix_millis};
 use shardkeep_sim::rules::TICK_MS;
 use tokio::{
     sync::mpsc,
@@ -77,8 +77,7 @@ struct Clock {
 
 impl Clock {
     fn start() -> Self {
-        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Self { wall_ms: u64::try_from(wall.as_millis()).unwrap_or(u64::MAX), start: Instant::now() }
+        Self { wall_ms: unix_millis(), start: Instant::now() }
     }
 
     fn now(&self, now: Instant) -> u64 {

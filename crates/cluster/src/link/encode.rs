@@ -3,7 +3,11 @@
 
 use bytes::{Bytes, BytesMut};
 use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len, message};
-use shardkeep_rpc::{batch::ITEMS, link as proto};
+use shardkeep_rpc::{
+    batch::ITEMS,
+    fields::{begin, delimited_len},
+    link as proto,
+};
 use shardkeep_types::{Epoch, SessionId};
 
 use super::message::{BackendItem, ClientView, GatewayItem};
@@ -72,21 +76,12 @@ fn message_len(message: &ClientView<'_>) -> usize {
 }
 
 /// Key and length of a field that has its length before it.
-fn begin(out: &mut BytesMut, field: u32, length: usize) {
-    encode_key(field, WireType::LengthDelimited, out);
-    encode_varint(length as u64, out);
-}
-
 /// A number is not written when it is 0.
 fn number(out: &mut BytesMut, field: u32, value: u64) {
     if value != 0 {
         encode_key(field, WireType::Varint, out);
         encode_varint(value, out);
     }
-}
-
-fn delimited_len(field: u32, length: usize) -> usize {
-    key_len(field) + encoded_len_varint(length as u64) + length
 }
 
 fn number_len(field: u32, value: u64) -> usize {

@@ -5,10 +5,7 @@ mod queue;
 mod record;
 mod request;
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
 use metrics::{counter, describe_counter};
 use opentelemetry_proto::tonic::resource::v1::Resource;
@@ -98,8 +95,7 @@ pub(crate) async fn run(
 async fn next(queue: &Queue) -> Batch {
     queue.filled().await;
     loop {
-        let long_ago = Instant::now().checked_sub(LINGER);
-        if let Some(batch) = long_ago.and_then(|before| queue.take(before)) {
+        if let Some(batch) = queue.take(LINGER) {
             return batch;
         }
         tokio::time::sleep(LOOK).await;

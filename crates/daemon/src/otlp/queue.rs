@@ -3,7 +3,7 @@
 use std::{
     collections::VecDeque,
     sync::atomic::{AtomicU64, Ordering},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use bytes::{Bytes, BytesMut};
@@ -11,11 +11,11 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 /// Records that wait; further ones are dropped, and counted.
-pub(super) const MOST: usize = 8192;
+const MOST: usize = 8192;
 /// And their bytes: a quarter of it would do for records of the usual size.
 const MOST_BYTES: usize = 8 << 20;
 /// A batch is full at so many records or bytes.
-pub(super) const BATCH: usize = 512;
+const BATCH: usize = 512;
 const BATCH_BYTES: usize = 1 << 20;
 
 #[derive(Default)]
@@ -71,10 +71,10 @@ impl Queue {
         }
     }
 
-    /// The next batch, if it is full or has waited since before `before`.
-    pub(super) fn take(&self, before: Instant) -> Option<Batch> {
+    /// The next batch, if it is full or has waited for so long.
+    pub(super) fn take(&self, linger: Duration) -> Option<Batch> {
         let mut waiting = self.waiting.lock();
-        let due = waiting.batches.len() > 1 || waiting.batches.front()?.is_due(before);
+        let due = waiting.batches.len() > 1 || waiting.batches.front()?.is_due(linger);
         if due { waiting.take() } else { None }
     }
 
@@ -125,33 +125,31 @@ impl Waiting {
 }
 
 impl Filling {
-    fn is_due(&self, before: Instant) -> bool {
-        self.count >= BATCH || self.since <= before
+    fn is_due(&self, linger: Duration) -> bool {
+        self.count >= BATCH || self.since.elapsed() >= linger
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]
     fn a_batch_leaves_when_it_is_full_or_has_waited() {
-        let (queue, long_ago) = (Queue::default(), Instant::now());
+        let queue = Queue::default();
         queue.push(b"a");
         queue.push(b"b");
-        assert_eq!(queue.take(long_ago), None);
-        assert_eq!(queue.take(Instant::now()), Some(Batch { records: "ab".into(), count: 2 }));
+        assert_eq!(queue.take(Duration::MAX), None);
+        assert_eq!(queue.take(Duration::ZERO), Some(Batch { records: "ab".into(), count: 2 }));
         (0..=BATCH).for_each(|_| queue.push(b"c"));
-        let full = queue.take(long_ago).unwrap();
+        let full = queue.take(Duration::MAX).unwrap();
         assert_eq!((full.count, full.records.len()), (BATCH as u64, BATCH));
-        assert_eq!(queue.take(long_ago), None, "the rest waits for more");
+        assert_eq!(queue.take(Duration::MAX), None, "the rest waits for more");
         assert_eq!(queue.take_any().unwrap().count, 1);
         let large = vec![0; BATCH_BYTES];
         queue.push(&large);
         queue.push(b"d");
-        assert_eq!(queue.take(long_ago).unwrap().count, 1, "a batch stays below what a collector takes");
+        assert_eq!(queue.take(Duration::MAX).unwrap().count, 1, "a batch stays below what a collector takes");
     }
 
     #[test]

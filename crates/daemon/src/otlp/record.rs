@@ -12,17 +12,15 @@ use opentelemetry_proto::tonic::{
     logs::v1::SeverityNumber,
     resource::v1::Resource,
 };
-use prost::encoding::{
-    WireType, bool as boolean, double, encode_key, encode_varint, encoded_len_varint, fixed64, int32, int64,
-    key_len,
-};
+use prost::encoding::{bool as boolean, double, fixed64, int32, int64};
+use shardkeep_rpc::fields::{begin, delimited_len};
 use tracing::{
     Event, Level,
     field::{Field, Visit},
 };
 
 /// Field of the records in `ScopeLogs`.
-pub(super) const LOG_RECORDS: u32 = 2;
+const LOG_RECORDS: u32 = 2;
 
 /// Fields of `LogRecord`.
 mod log_record {
@@ -95,10 +93,10 @@ impl Fields {
 
     fn push(&mut self, key: &str, value: Any<'_>) {
         let value_len = value.encoded_len();
-        let length = text_len(1, key) + length_delimited(2, value_len);
-        begin(log_record::ATTRIBUTES, length, &mut self.attributes);
+        let length = text_len(1, key) + delimited_len(2, value_len);
+        begin(&mut self.attributes, log_record::ATTRIBUTES, length);
         text(1, key, &mut self.attributes);
-        begin(2, value_len, &mut self.attributes);
+        begin(&mut self.attributes, 2, value_len);
         value.encode(&mut self.attributes);
     }
 
@@ -112,16 +110,16 @@ impl Fields {
         let length = fixed64::encoded_len(log_record::TIME_UNIX_NANO, &now)
             + int32::encoded_len(log_record::SEVERITY_NUMBER, &number)
             + text_len(log_record::SEVERITY_TEXT, name)
-            + length_delimited(log_record::BODY, body_len)
+            + delimited_len(log_record::BODY, body_len)
             + self.attributes.len()
             + fixed64::encoded_len(log_record::OBSERVED_TIME_UNIX_NANO, &now);
         let out = &mut self.record;
         out.clear();
-        begin(LOG_RECORDS, length, out);
+        begin(out, LOG_RECORDS, length);
         fixed64::encode(log_record::TIME_UNIX_NANO, &now, out);
         int32::encode(log_record::SEVERITY_NUMBER, &number, out);
         text(log_record::SEVERITY_TEXT, name, out);
-        begin(log_record::BODY, body_len, out);
+        begin(out, log_record::BODY, body_len);
         body.encode(out);
         out.extend_from_slice(&self.attributes);
         fixed64::encode(log_record::OBSERVED_TIME_UNIX_NANO, &now, out);
@@ -187,24 +185,13 @@ impl Any<'_> {
     }
 }
 
-/// Key and length of a field of so many bytes, which follow.
-fn begin(tag: u32, length: usize, out: &mut Vec<u8>) {
-    encode_key(tag, WireType::LengthDelimited, out);
-    encode_varint(length as u64, out);
-}
-
-/// Bytes of such a field with its key and length.
-fn length_delimited(tag: u32, length: usize) -> usize {
-    key_len(tag) + encoded_len_varint(length as u64) + length
-}
-
 fn text(tag: u32, text: &str, out: &mut Vec<u8>) {
-    begin(tag, text.len(), out);
+    begin(out, tag, text.len());
     out.extend_from_slice(text.as_bytes());
 }
 
 fn text_len(tag: u32, text: &str) -> usize {
-    length_delimited(tag, text.len())
+    delimited_len(tag, text.len())
 }
 
 fn severity(level: Level) -> (SeverityNumber, &'static str) {

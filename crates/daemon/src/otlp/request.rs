@@ -6,10 +6,9 @@ use opentelemetry_proto::tonic::{
 };
 use prost::{
     DecodeError, Message,
-    encoding::{
-        DecodeContext, WireType, encode_key, encode_varint, encoded_len_varint, key_len, message, skip_field,
-    },
+    encoding::{DecodeContext, WireType, message, skip_field},
 };
+use shardkeep_rpc::fields::{begin, delimited_len};
 use tonic::{Request, Status, client::Grpc, codegen::http::uri::PathAndQuery, transport::Channel};
 use tonic_prost::ProstCodec;
 
@@ -60,7 +59,7 @@ impl Export {
     }
 
     fn resource_logs(&self) -> usize {
-        self.resource.len() + with_head(SCOPE_LOGS, self.scope_logs())
+        self.resource.len() + delimited_len(SCOPE_LOGS, self.scope_logs())
     }
 }
 
@@ -70,27 +69,17 @@ fn field(tag: u32, content: &impl Message) -> Bytes {
     out.into()
 }
 
-/// Bytes of a field of so many, with its key and length.
-fn with_head(tag: u32, length: usize) -> usize {
-    key_len(tag) + encoded_len_varint(length as u64) + length
-}
-
-fn head(tag: u32, length: usize, out: &mut impl BufMut) {
-    encode_key(tag, WireType::LengthDelimited, out);
-    encode_varint(length as u64, out);
-}
-
 impl Message for Export {
     fn encode_raw(&self, out: &mut impl BufMut) {
-        head(RESOURCE_LOGS, self.resource_logs(), out);
+        begin(out, RESOURCE_LOGS, self.resource_logs());
         out.put_slice(&self.resource);
-        head(SCOPE_LOGS, self.scope_logs(), out);
+        begin(out, SCOPE_LOGS, self.scope_logs());
         out.put_slice(&self.scope);
         out.put_slice(&self.batch.records);
     }
 
     fn encoded_len(&self) -> usize {
-        with_head(RESOURCE_LOGS, self.resource_logs())
+        delimited_len(RESOURCE_LOGS, self.resource_logs())
     }
 
     /// Requests are only sent; what is not one's own to read is left alone.

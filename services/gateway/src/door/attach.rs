@@ -8,7 +8,7 @@ use shardkeep_auth::{
     Key,
     session::{Proof, SessionKeys, which_key},
 };
-use shardkeep_daemon::event;
+use shardkeep_daemon::{event, unix_millis};
 use shardkeep_types::{Epoch, SessionId, TicketId};
 use shardkeep_wire::{
     Message, opcode,
@@ -25,7 +25,6 @@ use super::{
 };
 use crate::{
     backend::{Worlds, opening as opening_for_world},
-    billing::unix_ms,
     core::{Carried, Core},
     error::DoorError,
     metrics::SENT_ON,
@@ -199,6 +198,6 @@ fn send_on(core: &Core, session: &Session) {
 fn new_session_id() -> Result<SessionId, DoorError> {
     let mut id = [0; 16];
     fill_random(&mut id[6..])?;
-    id[..6].copy_from_slice(&unix_ms().to_be_bytes()[2..]);
+    id[..6].copy_from_slice(&unix_millis().to_be_bytes()[2..]);
     Ok(SessionId(id))
 }
