@@ -27,8 +27,7 @@ pub enum Applied {
 /// Writes the copy of a centre's account; the second factor as it is to be stored. Another password, a new second factor
 /// or a new ban ends what runs: the generation rises.
 pub async fn apply(database: &Database, account: &Account, causes: &Causes) -> Result<Applied, Error> {
-    let applied: Result<Applied, Error> = transact!(database, |tx| write(&mut tx, account, causes));
-    applied.map_err(|error| if error.is_duplicate() { stranger(account) } else { error })
+    transact!(database, |tx| write(&mut tx, account, causes))
 }
 
 async fn write(tx: &mut Tx, account: &Account, causes: &Causes) -> Result<Applied, Error> {
@@ -40,7 +39,8 @@ async fn write(tx: &mut Tx, account: &Account, causes: &Causes) -> Result<Applie
         }
         here = Here::lock(tx, account.id).await?;
     }
-    let Some(here) = here else { return Err(Error::Corrupt(format!("account {} vanished", account.id))) };
+    // The name is another account's.
+    let Some(here) = here else { return Err(stranger(account)) };
     if here.version >= account.version {
         return Ok(Applied::Kept);
     }
@@ -113,11 +113,12 @@ impl Here {
     }
 }
 
-/// `false`: another replica was here first.
+/// `false`: another replica was here first, or the name is taken. Without naming a column: of two that insert the same
+/// account at once, PostgreSQL may see the second one's name before its id.
 async fn insert(tx: &mut Tx, account: &Account) -> Result<bool, Error> {
     let insert = sql("INSERT INTO accounts (id, name, created_ms, central_version, everywhere_until_ms, \
          everywhere_reason, srp_group, salt, verifier, generation, last_login_ms, banned_until_ms, ban_reason) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 1, 0, 0, '') ON CONFLICT (id) DO NOTHING");
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 1, 0, 0, '') ON CONFLICT DO NOTHING");
     let insert = insert.bind(account.id.0).bind(&account.name).bind(account.created_ms);
     let insert = insert.bind(account.version).bind(ban_until(&account.ban)).bind(&account.ban.reason);
     Ok(tx.execute(bind_proof(insert, &account.proof)).await? > 0)
