@@ -44,7 +44,7 @@ clean: ## Remove the cluster's data and the build
 lint: ## Formatting, clippy, the dependency arrows
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --quiet -- -D warnings
-	$(CARGO) test --quiet -p shardkeep-types --test arrows
+	$(CARGO) test --quiet -p shardkeep-types --test crate_dependencies
 
 .PHONY: test-deps
 test-deps: ## Install what the tests need: PostgreSQL, Redis, Python venv

@@ -21,50 +21,50 @@ use tokio::{
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use crate::{
+    fixture::{self, Fixture},
     host,
     load::{REQUEST, per_cpu_second},
     peer,
-    site::{self, Site},
-    table::{Measure, Outcome, Row},
+    table::{Benchmark, Outcome, Row},
 };
 
 const CLIENTS: usize = 32;
 /// At most so many; fewer than a gateway holds.
 const SESSIONS: usize = 6_000;
 
-pub const ATTACH: Measure = Measure {
+pub const ATTACH: Benchmark = Benchmark {
     name: "attach",
-    what: "attaches per CPU second of the gateway, 32 clients, login excluded",
-    reach: ">= 10 (TLS 1.3, full, ECDSA P-256), >= 2 (resumed), >= 0.5 (accept)",
+    label: "attaches per CPU second of the gateway, 32 clients, login excluded",
+    target: ">= 10 (TLS 1.3, full, ECDSA P-256), >= 2 (resumed), >= 0.5 (accept)",
     run,
 };
 
 fn run() -> Result<Outcome> {
-    site::runtime()?.block_on(measure())
+    fixture::runtime()?.block_on(measure())
 }
 
 async fn measure() -> Result<Outcome> {
     let ours = attaches().await?;
     let show = |rate: f64| format!("{rate:.0} /CPU s");
-    let beside = |case, peer, name| Row::beside(case, ours, peer, show, name, "haproxy");
+    let compared = |case, peer, name| Row::compared(case, ours, peer, show, name, "haproxy");
     Ok(Outcome::Rows(vec![
-        beside("TLS 1.3, full", handshakes(false).await?, "HAProxy"),
-        beside("TLS 1.3, resumed", handshakes(true).await?, "HAProxy"),
-        beside("accept and close", Some(bare(0).await?), "bare"),
-        beside("accept, two answers, close", Some(bare(2).await?), "bare"),
+        compared("TLS 1.3, full", handshakes(false).await?, "HAProxy"),
+        compared("TLS 1.3, resumed", handshakes(true).await?, "HAProxy"),
+        compared("accept and close", Some(bare_server(0).await?), "bare"),
+        compared("accept, two answers, close", Some(bare_server(2).await?), "bare"),
     ]))
 }
 
 async fn attaches() -> Result<f64> {
-    let site = Site::shared().await?;
-    let gateway = site.cluster.announced("gateway-1")?;
-    let tickets: Arc<Mutex<Vec<Ticket>>> = Arc::new(Mutex::new(site.tickets(&gateway, SESSIONS).await?));
+    let fixture = Fixture::shared().await?;
+    let gateway = fixture.cluster.announcement("gateway-1")?;
+    let tickets: Arc<Mutex<Vec<Ticket>>> = Arc::new(Mutex::new(fixture.tickets(&gateway, SESSIONS).await?));
     let pid = gateway.pid;
     per_cpu_second(&[pid], CLIENTS, move |_| {
         let (tickets, gateway) = (tickets.clone(), gateway.clone());
         async move {
             let Some(ticket) = tickets.lock().await.pop() else { return Ok(false) };
-            site.attach(&gateway, &ticket).await?;
+            fixture.attach(&gateway, &ticket).await?;
             Ok(true)
         }
     })
@@ -97,12 +97,12 @@ async fn handshakes(resumed: bool) -> Result<Option<f64>> {
         }
         connectors.push(connector);
     }
-    let wanted = if resumed { HandshakeKind::Resumed } else { HandshakeKind::Full };
+    let expected = if resumed { HandshakeKind::Resumed } else { HandshakeKind::Full };
     let rate = per_cpu_second(&[peer.pid()], CLIENTS, move |client| {
         let connector = connectors[client].clone();
         async move {
             let kind = handshake(&connector, port, resumed).await?;
-            ensure!(kind == wanted, "a handshake was {kind:?}");
+            ensure!(kind == expected, "a handshake was {kind:?}");
             Ok(true)
         }
     })
@@ -134,9 +134,9 @@ fn take_ticket(stream: &mut TlsStream<TcpStream>, context: &mut Context<'_>) -> 
 
 /// Connections per CPU second of a process that accepts them, gives so many answers, and does nothing else. An attach
 /// needs two: the proof of the server, and that of the client.
-async fn bare(answers: usize) -> Result<f64> {
+async fn bare_server(answers: usize) -> Result<f64> {
     let port = host::free_port()?;
-    let peer = peer::bare(port, answers)?;
+    let peer = peer::bare_server(port, answers)?;
     per_cpu_second(&[peer.pid()], CLIENTS, move |_| async move {
         let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
         if answers == 0 {

@@ -6,24 +6,25 @@ use anyhow::{Context as _, Result};
 use shardkeep_testkit::Announcement;
 
 use crate::{
+    fixture::{self, Fixture},
     host,
-    site::{self, Site},
-    table::{Measure, Outcome, Row},
+    table::{Benchmark, Outcome, Row},
 };
 
 const MIB: f64 = 1024.0;
 
-pub const CLUSTER: Measure = Measure { name: "cluster", what: "an idle cluster", reach: "no limit set", run };
+pub const CLUSTER: Benchmark =
+    Benchmark { name: "cluster", label: "an idle cluster", target: "no limit set", run };
 
 fn run() -> Result<Outcome> {
-    let site = site::runtime()?.block_on(Site::shared())?;
+    let fixture = fixture::runtime()?.block_on(Fixture::shared())?;
     let mut daemons = Vec::new();
-    for file in fs::read_dir(site.cluster.data_dir().join("run"))? {
+    for file in fs::read_dir(fixture.cluster.data_dir().join("run"))? {
         let path = file?.path();
         if path.extension().is_some_and(|extension| extension == "json") {
-            let announced: Announcement = serde_json::from_slice(&fs::read(&path)?)
+            let announcement: Announcement = serde_json::from_slice(&fs::read(&path)?)
                 .with_context(|| format!("{} is no announcement", path.display()))?;
-            daemons.push(announced);
+            daemons.push(announcement);
         }
     }
     let sum = |of: fn(u32) -> Result<u64>| -> Result<f64> {
@@ -33,7 +34,7 @@ fn run() -> Result<Outcome> {
     let binary = fs::metadata(shardkeep_testkit::binary()?)?.len() as f64 / MIB / MIB;
     let row = |case, ours| Row { case, ours, peer: "-".into(), ratio: None };
     Ok(Outcome::Rows(vec![
-        row("from `shardkeep up` to ready", format!("{:.1} s", site.ready.as_secs_f64())),
+        row("from `shardkeep up` to ready", format!("{:.1} s", fixture.ready.as_secs_f64())),
         row(
             "memory of all daemons, shared pages counted once",
             format!("{:.0} MiB, {} daemons", sum(host::proportional_kib)?, daemons.len()),

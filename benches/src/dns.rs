@@ -6,10 +6,10 @@ use std::{process::Command, time::Duration};
 use anyhow::{Context as _, Result, ensure};
 
 use crate::{
+    fixture::{self, Fixture},
     host,
     peer::Peer,
-    site::{self, Site},
-    table::{Measure, Outcome, Row},
+    table::{Benchmark, Outcome, Row},
 };
 
 struct Case {
@@ -50,10 +50,10 @@ gateway-1.gateway A 127.0.0.1
 gateway-2.gateway A 127.0.0.1
 ";
 
-pub const DNS: Measure = Measure {
+pub const DNS: Benchmark = Benchmark {
     name: "dns",
-    what: "DNS server's CPU per answer, UDP, SRV, A and a name that is not there",
-    reach: "<= 1.0 (Knot DNS)",
+    label: "DNS server's CPU per answer, UDP, SRV, A and a name that is not there",
+    target: "<= 1.0 (Knot DNS)",
     run,
 };
 
@@ -62,9 +62,9 @@ fn run() -> Result<Outcome> {
         ensure!(error.kind() == std::io::ErrorKind::NotFound, "cannot run dnsperf: {error}");
         return Ok(Outcome::Skipped("apt install dnsperf".into()));
     }
-    let ours = site::runtime()?.block_on(async {
-        let site = Site::shared().await?;
-        site.cluster.announced("dns-1")
+    let ours = fixture::runtime()?.block_on(async {
+        let fixture = Fixture::shared().await?;
+        fixture.cluster.announcement("dns-1")
     })?;
     let ours = (ours.pid, ours.client.rsplit_once(':').context("the DNS server's address")?.1.parse()?);
     let port = host::free_port()?;
@@ -80,7 +80,7 @@ fn run() -> Result<Outcome> {
         }
         let show = |micros: f64| format!("{micros:.2} us");
         let median = median(our_costs).context("no round")?;
-        anyhow::Ok(Row::beside(case.name, median, self::median(their_costs), show, "Knot", "knot"))
+        anyhow::Ok(Row::compared(case.name, median, self::median(their_costs), show, "Knot", "knot"))
     });
     Ok(Outcome::Rows(rows.collect::<Result<_>>()?))
 }
@@ -129,13 +129,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_median_is_in_the_middle() {
+    fn median_takes_the_middle_value() {
         assert_eq!(median(vec![3.0, 1.0, 2.0]), Some(2.0));
         assert_eq!(median(vec![]), None);
     }
 
     #[test]
-    fn reads_what_dnsperf_prints() {
+    fn completed_parses_dnsperf_report() {
         let report = "Statistics:\n\n  Queries sent:         60000\n  Queries completed:    59990 (99.98%)\n";
         assert_eq!(completed(report), Some(59_990));
     }

@@ -7,13 +7,13 @@ use std::sync::{
 };
 
 use anyhow::{Context as _, Result};
-use shardkeep_client::login::Door;
+use shardkeep_client::login::LoginConnection;
 
 use crate::{
+    fixture::{self, Fixture, WORLD},
     load::per_cpu_second,
-    site::{self, Site, WORLD},
     srp,
-    table::{Measure, Outcome, Row},
+    table::{Benchmark, Outcome, Row},
 };
 
 /// A storm: everyone logs in at once, each with an account of their own, nobody twice.
@@ -22,16 +22,16 @@ const CLIENTS: usize = 64;
 const ACCOUNTS: usize = 6_000;
 const PASSWORD: &str = "correct horse battery staple";
 
-pub const ENTRY: Measure = Measure {
+pub const ENTRY: Benchmark = Benchmark {
     name: "entry",
-    what: "logins with attach per CPU second of login and gateways, 64 clients",
-    reach: ">= 0.9 (three exponentiations in OpenSSL)",
+    label: "logins with attach per CPU second of login and gateways, 64 clients",
+    target: ">= 0.9 (three exponentiations in OpenSSL)",
     run,
 };
 
 fn run() -> Result<Outcome> {
     let Some(peer) = srp::openssl()? else { return Ok(Outcome::Skipped(srp::HOW_TO_INSTALL.into())) };
-    let ours = site::runtime()?.block_on(measure())?;
+    let ours = fixture::runtime()?.block_on(measure())?;
     Ok(Outcome::Rows(vec![Row {
         case: "",
         ours: format!("{ours:.0} /CPU s"),
@@ -41,24 +41,24 @@ fn run() -> Result<Outcome> {
 }
 
 async fn measure() -> Result<f64> {
-    let site = Site::shared().await?;
+    let fixture = Fixture::shared().await?;
     let accounts: Arc<[String]> = (0..ACCOUNTS).map(|number| format!("benchentry{number}")).collect();
-    site.accounts(&accounts, PASSWORD).await?;
+    fixture.accounts(&accounts, PASSWORD).await?;
     let next = Arc::new(AtomicUsize::new(0));
-    let login = site.cluster.announced("login-1")?;
-    let door = login.client.parse().context("login's address")?;
+    let login = fixture.cluster.announcement("login-1")?;
+    let address = login.client.parse().context("login's address")?;
     let mut pids = vec![login.pid];
     for gateway in ["gateway-1", "gateway-2"] {
-        pids.push(site.cluster.announced(gateway)?.pid);
+        pids.push(fixture.cluster.announcement(gateway)?.pid);
     }
     per_cpu_second(&pids, CLIENTS, move |_| {
         let (accounts, next) = (accounts.clone(), next.clone());
         async move {
             let Some(account) = accounts.get(next.fetch_add(1, Relaxed)) else { return Ok(false) };
-            let config = &site.config;
-            let mut select = Door::open(config, door).await?.log_in(account, PASSWORD).await?;
-            let boarding = select.select(WORLD).await?;
-            site::attach(config, &boarding.gateway, &boarding.ticket).await?;
+            let config = &fixture.config;
+            let mut select = LoginConnection::open(config, address).await?.log_in(account, PASSWORD).await?;
+            let gateway_ticket = select.select(WORLD).await?;
+            fixture::attach(config, &gateway_ticket.gateway, &gateway_ticket.ticket).await?;
             Ok(true)
         }
     })

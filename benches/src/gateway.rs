@@ -12,22 +12,22 @@ use shardkeep_testkit::Announcement;
 use shardkeep_types::{DaemonKind, WorldId};
 use tokio::time::{sleep, timeout};
 
-use crate::site::Site;
+use crate::fixture::Fixture;
 
-const START: Duration = Duration::from_secs(30);
+const START_TIMEOUT: Duration = Duration::from_secs(30);
 
 pub struct Gateway {
     process: Child,
-    pub at: Announcement,
+    pub announcement: Announcement,
 }
 
 impl Gateway {
     /// Starts it with this name; its address ends with `host`.
-    pub async fn start(site: &Site, folder: &Path, name: &str, host: usize) -> Result<Self> {
-        let tls = site.cluster.data_dir().join("tls");
+    pub async fn start(fixture: &Fixture, folder: &Path, name: &str, host: usize) -> Result<Self> {
+        let tls = fixture.cluster.data_dir().join("tls");
         let files = certs::issue(&tls, DaemonKind::Gateway, name, WorldId(0))?;
         let announce = folder.join(format!("{name}.json"));
-        let registry = site.cluster.announced("registry-1")?.grpc;
+        let registry = fixture.cluster.announcement("registry-1")?.grpc;
         let settings = format!(
             "[daemon]\nname = {name:?}\nannounce = {announce:?}\ndata_dir = {folder:?}\n[log]\nfilter = \"warn\"\n\
              [cluster]\nregistries = [{registry:?}]\nca = {:?}\ncert = {:?}\nkey = {:?}\n\
@@ -44,13 +44,13 @@ impl Gateway {
         let ready = async {
             loop {
                 match std::fs::read(&announce).ok().and_then(|text| serde_json::from_slice(&text).ok()) {
-                    Some(at) => return at,
+                    Some(announcement) => return announcement,
                     None => sleep(Duration::from_millis(50)).await,
                 }
             }
         };
-        let at = timeout(START, ready).await.context("a gateway does not start")?;
-        Ok(Self { process, at })
+        let announcement = timeout(START_TIMEOUT, ready).await.context("a gateway does not start")?;
+        Ok(Self { process, announcement })
     }
 }
 

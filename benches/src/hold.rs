@@ -23,16 +23,16 @@ use tokio::{
 };
 
 use crate::{
+    fixture::{self, Fixture},
     gateway::Gateway,
     host,
-    site::{self, Site},
-    table::{Measure, Outcome, Row},
+    table::{Benchmark, Outcome, Row},
 };
 
-pub const HOLD: Measure = Measure {
+pub const HOLD: Benchmark = Benchmark {
     name: "hold",
-    what: "sessions attached and kept alive over several gateways (hold=60000 for more)",
-    reach: "60,000, 20,000 files per process",
+    label: "sessions attached and kept alive over several gateways (hold=60000 for more)",
+    target: "60,000, 20,000 files per process",
     run,
 };
 
@@ -43,50 +43,51 @@ static SESSIONS: AtomicUsize = AtomicUsize::new(4_000);
 /// Of one gateway and one process of clients: below 20,000 files.
 const PER_GATEWAY: usize = 15_000;
 /// Clients of one process that attach at the same time.
-const AT_ONCE: usize = 64;
-const START: Duration = Duration::from_secs(30);
-const ATTACHED: Duration = Duration::from_secs(240);
+const MAX_CONCURRENT: usize = 64;
+const START_TIMEOUT: Duration = Duration::from_secs(30);
+const ATTACH_TIMEOUT: Duration = Duration::from_secs(240);
 /// From the last attach to the first look, and from there to the second. Pings come every ten seconds.
 const SETTLE: Duration = Duration::from_secs(3);
 const IDLE: Duration = Duration::from_secs(20);
 
-pub fn set_sessions(count: usize) {
+pub fn set_session_count(count: usize) {
     SESSIONS.store(count.max(2), Relaxed);
 }
 
 fn run() -> Result<Outcome> {
-    site::runtime()?.block_on(measure())
+    fixture::runtime()?.block_on(measure())
 }
 
 async fn measure() -> Result<Outcome> {
-    let site = Site::shared().await?;
+    let fixture = Fixture::shared().await?;
     let sessions = SESSIONS.load(Relaxed);
     let count = sessions.div_ceil(PER_GATEWAY).max(2);
     let folder = TempDir::new()?;
     let mut gateways = Vec::new();
     for number in 0..count {
-        gateways
-            .push(Gateway::start(site, folder.path(), &format!("gateway-hold-{number}"), 10 + number).await?);
+        gateways.push(
+            Gateway::start(fixture, folder.path(), &format!("gateway-hold-{number}"), 10 + number).await?,
+        );
     }
     let each = sessions / count;
-    let mut firsts = Vec::new();
+    let mut first_tickets = Vec::new();
     for gateway in &gateways {
-        let tickets = site.tickets(&gateway.at, each).await?;
-        firsts.push(tickets.iter().map(site::number).min().context("no tickets")?);
+        let tickets = fixture.tickets(&gateway.announcement, each).await?;
+        first_tickets.push(tickets.iter().map(fixture::number).min().context("no tickets")?);
     }
     let memory = |gateways: &[Gateway]| -> Result<u64> {
-        gateways.iter().map(|gateway| host::resident_kib(gateway.at.pid)).sum()
+        gateways.iter().map(|gateway| host::resident_kib(gateway.announcement.pid)).sum()
     };
     let cpu = |gateways: &[Gateway]| -> Result<Duration> {
-        gateways.iter().map(|gateway| host::cpu_of(gateway.at.pid)).sum()
+        gateways.iter().map(|gateway| host::cpu_of(gateway.announcement.pid)).sum()
     };
     let (empty, before, begun) = (memory(&gateways)?, cpu(&gateways)?, Instant::now());
     let mut bots = Vec::new();
-    for (gateway, first) in gateways.iter().zip(firsts) {
-        bots.push(Bots::start(&gateway.at, first, each)?);
+    for (gateway, first) in gateways.iter().zip(first_tickets) {
+        bots.push(Bots::start(&gateway.announcement, first, each)?);
     }
     for bots in &mut bots {
-        bots.hears("held", ATTACHED).await?;
+        bots.expect_line("held", ATTACH_TIMEOUT).await?;
     }
     let (took, attached) = (begun.elapsed(), cpu(&gateways)?);
     sleep(SETTLE).await;
@@ -130,7 +131,7 @@ impl Bots {
         Ok(Self { process, lines: BufReader::new(output).lines() })
     }
 
-    async fn hears(&mut self, wanted: &str, within: Duration) -> Result<()> {
+    async fn expect_line(&mut self, wanted: &str, within: Duration) -> Result<()> {
         let line = timeout(within, self.lines.next_line()).await.context("the clients are too slow")??;
         let line = line.context("the clients have ended")?;
         ensure!(line == wanted, "the clients say: {line}");
@@ -140,13 +141,13 @@ impl Bots {
     /// All of them must still have their session.
     async fn end(mut self) -> Result<()> {
         drop(self.process.stdin.take());
-        self.hears("lost 0", START).await
+        self.expect_line("lost 0", START_TIMEOUT).await
     }
 }
 
 /// Attaches `count` sessions at a gateway and keeps them until standard input ends. Arguments: the gateway's address,
 /// the number of the first ticket, the count.
-pub fn be_bots(arguments: &[String]) -> Result<()> {
+pub fn run_bots(arguments: &[String]) -> Result<()> {
     let [gateway, first, count] = arguments else { anyhow::bail!("{BOTS}: address, first ticket, count") };
     let (first, count): (u64, u64) = (first.parse()?, count.parse()?);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -154,14 +155,15 @@ pub fn be_bots(arguments: &[String]) -> Result<()> {
         let mut config = Config::default();
         config.timing.connect = Duration::from_secs(20);
         let (config, gateway) = (Arc::new(config), Arc::new(gateway.clone()));
-        let (turns, lost) = (Arc::new(Semaphore::new(AT_ONCE)), Arc::new(AtomicU64::new(0)));
+        let (permits, lost) = (Arc::new(Semaphore::new(MAX_CONCURRENT)), Arc::new(AtomicU64::new(0)));
         let mut attaching = JoinSet::new();
         for number in first..first + count {
-            let (config, gateway, turns, lost) =
-                (config.clone(), gateway.clone(), turns.clone(), lost.clone());
+            let (config, gateway, permits, lost) =
+                (config.clone(), gateway.clone(), permits.clone(), lost.clone());
             attaching.spawn(async move {
-                let _turn = turns.acquire().await?;
-                let (mut connection, _) = site::attach(&config, &gateway, &site::ticket(number)).await?;
+                let _permit = permits.acquire().await?;
+                let (mut connection, _) =
+                    fixture::attach(&config, &gateway, &fixture::ticket(number)).await?;
                 tokio::spawn(async move {
                     // Answers pings. A session that is held hears nothing else.
                     while connection.next().await.is_ok() {}

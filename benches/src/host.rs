@@ -89,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_process_has_costs() {
+    fn process_cpu_and_memory_are_readable() {
         let me = std::process::id();
         assert!(cpu_of(me).unwrap() <= own_cpu() + Duration::from_millis(20));
         assert!(resident_kib(me).unwrap() >= proportional_kib(me).unwrap());

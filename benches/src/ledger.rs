@@ -30,22 +30,22 @@ use tokio::task::JoinSet;
 use tonic::transport::Channel;
 
 use crate::{
-    site,
-    table::{Measure, Outcome, Row},
+    fixture,
+    table::{Benchmark, Outcome, Row},
 };
 
 const CLIENTS: u64 = 32;
-const TIME: Duration = Duration::from_secs(3);
+const DURATION: Duration = Duration::from_secs(3);
 const WORLD: u32 = 1;
 const ZONE: &str = "west";
 const AT: Position = Position { map: 1, x_mm: 500_000, y_mm: 512_000 };
 /// The cell of [`AT`].
 const GROUND: &str = "g:1:1:15:16";
 
-pub const LEDGER: Measure = Measure {
+pub const LEDGER: Benchmark = Benchmark {
     name: "ledger",
-    what: "hard transactions, 32 clients, fsync on",
-    reach: ">= 5 (one commit per statement), p99 <= 20 ms",
+    label: "hard transactions, 32 clients, fsync on",
+    target: ">= 5 (one commit per statement), p99 <= 20 ms",
     run,
 };
 
@@ -53,28 +53,28 @@ type Client = DbCacheClient<Channel>;
 
 /// Done per second, and the 99th percentile of their times.
 #[derive(Debug, Clone, Copy)]
-struct Speed {
+struct Throughput {
     per_second: f64,
     p99: Duration,
 }
 
-impl Speed {
+impl Throughput {
     fn show(self) -> String {
         format!("{:.0} /s, p99 {:.1} ms", self.per_second, self.p99.as_secs_f64() * 1e3)
     }
 }
 
 fn run() -> Result<Outcome> {
-    site::runtime()?.block_on(measure())
+    fixture::runtime()?.block_on(measure())
 }
 
 async fn measure() -> Result<Outcome> {
-    let postgres = Postgres::alone().await;
+    let postgres = Postgres::dedicated().await;
     let ours = through_dbcache(&postgres.url()).await?;
-    let row = |case, ours: Speed, peer: Speed, what| Row {
+    let row = |case, ours: Throughput, peer: Throughput, label| Row {
         case,
         ours: ours.show(),
-        peer: format!("{} {what}", peer.show()),
+        peer: format!("{} {label}", peer.show()),
         ratio: Some(ours.per_second / peer.per_second),
     };
     let pool = PgPoolOptions::new().max_connections(u32::try_from(CLIENTS)?).connect(&postgres.url()).await?;
@@ -96,17 +96,17 @@ async fn measure() -> Result<Outcome> {
 }
 
 /// Runs a task for each client until the time is over. `once(client, round)` is timed.
-async fn race<F: Future<Output = Result<()>> + Send>(
-    what: &str,
+async fn run_clients<F: Future<Output = Result<()>> + Send>(
+    label: &str,
     once: impl Fn(u64, u64) -> F + Send + Sync + 'static,
-) -> Result<Speed> {
+) -> Result<Throughput> {
     let (once, begin) = (Arc::new(once), Instant::now());
     let mut clients = JoinSet::new();
     for client in 0..CLIENTS {
         let once = once.clone();
         clients.spawn(async move {
             let mut times = Vec::new();
-            while begin.elapsed() < TIME {
+            while begin.elapsed() < DURATION {
                 let start = Instant::now();
                 once(client, times.len() as u64 + 1).await?;
                 times.push(start.elapsed());
@@ -121,15 +121,15 @@ async fn race<F: Future<Output = Result<()>> + Send>(
     let took = begin.elapsed();
     ensure!(!times.is_empty(), "nothing was committed");
     times.sort_unstable();
-    let speed = Speed {
+    let speed = Throughput {
         per_second: times.len() as f64 / took.as_secs_f64(),
         p99: times[(times.len() - 1) * 99 / 100],
     };
-    eprintln!("  {what}: {}", speed.show());
+    eprintln!("  {label}: {}", speed.show());
     Ok(speed)
 }
 
-async fn through_dbcache(store: &str) -> Result<Speed> {
+async fn through_dbcache(store: &str) -> Result<Throughput> {
     let folder = tempfile::tempdir()?;
     certs::make_ca(folder.path())?;
     let files = certs::issue(folder.path(), DaemonKind::Dbcache, "dbcache-1", WorldId(0))?;
@@ -148,8 +148,8 @@ async fn through_dbcache(store: &str) -> Result<Speed> {
     let characters = enter(dial(folder.path(), DaemonKind::World, "world-1", &address)?).await?;
     let zone = dial(folder.path(), DaemonKind::Zone, ZONE, &address)?;
     let label = store.split_once(':').map_or("store", |(engine, _)| engine);
-    let speed = race(label, move |client, round| {
-        let action = carry(&characters[client as usize], round);
+    let speed = run_clients(label, move |client, round| {
+        let action = move_action(&characters[client as usize], round);
         let mut zone = zone.clone();
         async move {
             let result = zone.commit(action).await?.into_inner();
@@ -169,8 +169,8 @@ fn dial(folder: &Path, kind: DaemonKind, name: &str, address: &str) -> Result<Cl
 
 /// A character for each client, owned by the zone.
 async fn enter(mut world: Client) -> Result<Vec<Character>> {
-    let bid = LeadRequest { world: WORLD, holder: "world-1".into(), incarnation: 1, ttl_ms: 60_000 };
-    let term = world.lead(bid).await?.into_inner().term;
+    let request = LeadRequest { world: WORLD, holder: "world-1".into(), incarnation: 1, ttl_ms: 60_000 };
+    let term = world.lead(request).await?.into_inner().term;
     let mut characters = Vec::new();
     for number in 0..CLIENTS {
         let new = CreateCharacterRequest {
@@ -198,12 +198,12 @@ async fn enter(mut world: Client) -> Result<Vec<Character>> {
 }
 
 /// Odd rounds drop the item, even ones pick it up.
-fn carry(character: &Character, round: u64) -> HardAction {
-    let hands = format!("c:{}", character.id);
+fn move_action(character: &Character, round: u64) -> HardAction {
+    let holder = format!("c:{}", character.id);
     let ((from, to, at), reason) = if round % 2 == 1 {
-        ((hands, GROUND.to_owned(), Some(AT)), "drop")
+        ((holder, GROUND.to_owned(), Some(AT)), "drop")
     } else {
-        ((GROUND.to_owned(), hands, None), "pickup")
+        ((GROUND.to_owned(), holder, None), "pickup")
     };
     let item = character.items.first().map_or(0, |item| item.id);
     let digest = [round.to_le_bytes(), character.id.to_le_bytes()].concat();
@@ -230,9 +230,9 @@ async fn prepare_postgres(pool: &PgPool) -> Result<()> {
     Ok(())
 }
 
-async fn one_update(pool: &PgPool) -> Result<Speed> {
+async fn one_update(pool: &PgPool) -> Result<Throughput> {
     let pool = pool.clone();
-    race("PostgreSQL, one UPDATE per commit", move |client, round| {
+    run_clients("PostgreSQL, one UPDATE per commit", move |client, round| {
         let pool = pool.clone();
         async move { move_item(&pool, client, round).await }
     })
@@ -246,9 +246,9 @@ async fn move_item(pool: &PgPool, client: u64, round: u64) -> Result<()> {
     Ok(())
 }
 
-async fn four_writes(pool: &PgPool) -> Result<Speed> {
+async fn four_writes(pool: &PgPool) -> Result<Throughput> {
     let pool = pool.clone();
-    race("PostgreSQL, four commits", move |client, round| {
+    run_clients("PostgreSQL, four commits", move |client, round| {
         let pool = pool.clone();
         async move {
             move_item(&pool, client, round).await?;
@@ -269,7 +269,7 @@ async fn four_writes(pool: &PgPool) -> Result<Speed> {
 }
 
 /// One connection, as SQLite has one writer, with the settings of ours.
-async fn sqlite_update(path: &Path) -> Result<Speed> {
+async fn sqlite_update(path: &Path) -> Result<Throughput> {
     let options = SqliteConnectOptions::new()
         .filename(path)
         .create_if_missing(true)
@@ -281,7 +281,7 @@ async fn sqlite_update(path: &Path) -> Result<Speed> {
         sqlx::query("INSERT INTO items VALUES ($1, 'c:1')").bind(id as i64).execute(&pool).await?;
     }
     let racing = pool.clone();
-    let speed = race("SQLite, one UPDATE per commit", move |client, round| {
+    let speed = run_clients("SQLite, one UPDATE per commit", move |client, round| {
         let pool = racing.clone();
         async move {
             let holder = if round % 2 == 1 { GROUND } else { "c:1" };

@@ -22,9 +22,9 @@ use crate::host;
 
 const WARM_UP: Duration = Duration::from_secs(1);
 const TIME: Duration = Duration::from_secs(4);
-const STORM: Duration = Duration::from_secs(5);
+const STORM_DURATION: Duration = Duration::from_secs(5);
 /// For what a server still does after its last client has left.
-const AFTER: Duration = Duration::from_millis(500);
+const SETTLE: Duration = Duration::from_millis(500);
 pub const REQUEST: [u8; 64] = [0x5a; 64];
 
 /// One connection's way to ask.
@@ -39,14 +39,18 @@ pub struct Cost {
     pub cpu_per_trip: Duration,
 }
 
-/// Runs all clients, each at `pace` or as fast as answers come, and watches the CPU time of the server `pid`.
-pub async fn drive<C: Client>(clients: Vec<C>, pace: Option<Duration>, pid: u32) -> Result<(Cost, Vec<C>)> {
-    let (trips, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
+/// Runs all clients, each at `interval` or as fast as answers come, and watches the CPU time of the server `pid`.
+pub async fn drive<C: Client>(
+    clients: Vec<C>,
+    interval: Option<Duration>,
+    pid: u32,
+) -> Result<(Cost, Vec<C>)> {
+    let (round_trips, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
     let (count, begin) = (u32::try_from(clients.len())?, tokio::time::Instant::now());
     let mut running = JoinSet::new();
-    for (place, mut client) in (0u32..).zip(clients) {
-        let (trips, stop) = (trips.clone(), stop.clone());
-        let mut ticks = pace.map(|pace| interval_at(begin + pace * place / count, pace));
+    for (index, mut client) in (0u32..).zip(clients) {
+        let (round_trips, stop) = (round_trips.clone(), stop.clone());
+        let mut ticks = interval.map(|interval| interval_at(begin + interval * index / count, interval));
         ticks.iter_mut().for_each(|ticks| ticks.set_missed_tick_behavior(MissedTickBehavior::Delay));
         running.spawn(async move {
             while !stop.load(Relaxed) {
@@ -54,15 +58,15 @@ pub async fn drive<C: Client>(clients: Vec<C>, pace: Option<Duration>, pid: u32)
                     ticks.tick().await;
                 }
                 client.round_trip().await?;
-                trips.fetch_add(1, Relaxed);
+                round_trips.fetch_add(1, Relaxed);
             }
             anyhow::Ok(client)
         });
     }
     sleep(WARM_UP).await;
-    let (cpu, before, start) = (host::cpu_of(pid)?, trips.load(Relaxed), Instant::now());
+    let (cpu, before, start) = (host::cpu_of(pid)?, round_trips.load(Relaxed), Instant::now());
     sleep(TIME).await;
-    let (cpu, made, took) = (host::cpu_of(pid)? - cpu, trips.load(Relaxed) - before, start.elapsed());
+    let (cpu, made, took) = (host::cpu_of(pid)? - cpu, round_trips.load(Relaxed) - before, start.elapsed());
     stop.store(true, Relaxed);
     let mut clients = Vec::new();
     while let Some(client) = running.join_next().await {
@@ -81,7 +85,7 @@ pub async fn per_cpu_second<F: Future<Output = Result<bool>> + Send>(
     once: impl Fn(usize) -> F + Clone + Send + Sync + 'static,
 ) -> Result<f64> {
     let cpu = || pids.iter().map(|pid| host::cpu_of(*pid)).sum::<Result<Duration>>();
-    let (done, end, before) = (Arc::new(AtomicU64::new(0)), Instant::now() + STORM, cpu()?);
+    let (done, end, before) = (Arc::new(AtomicU64::new(0)), Instant::now() + STORM_DURATION, cpu()?);
     let mut running: JoinSet<Result<()>> = JoinSet::new();
     for client in 0..clients {
         let (once, done) = (once.clone(), done.clone());
@@ -95,19 +99,19 @@ pub async fn per_cpu_second<F: Future<Output = Result<bool>> + Send>(
     while let Some(client) = running.join_next().await {
         client??;
     }
-    sleep(AFTER).await;
+    sleep(SETTLE).await;
     let (done, cpu) = (done.load(Relaxed), cpu()? - before);
     ensure!(done > 0 && !cpu.is_zero(), "nothing was done");
     Ok(done as f64 / cpu.as_secs_f64())
 }
 
 /// Asks a backend through a gateway, sealed.
-pub struct Player {
+pub struct SealedClient {
     pub session: Session,
     pub opcode: u16,
 }
 
-impl Client for Player {
+impl Client for SealedClient {
     async fn round_trip(&mut self) -> Result<()> {
         let reply = self.session.call_raw(self.opcode, Bytes::from_static(&REQUEST), None).await?;
         ensure!(reply.payload[..] == REQUEST, "another answer");
@@ -116,9 +120,9 @@ impl Client for Player {
 }
 
 /// Asks an echo server in plain bytes.
-pub struct Plain(pub TcpStream);
+pub struct PlainClient(pub TcpStream);
 
-impl Client for Plain {
+impl Client for PlainClient {
     async fn round_trip(&mut self) -> Result<()> {
         self.0.write_all(&REQUEST).await?;
         let mut answer = REQUEST;

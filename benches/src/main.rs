@@ -8,17 +8,17 @@ mod attach;
 mod cluster;
 mod dns;
 mod entry;
+mod fixture;
 mod gateway;
 mod hold;
 mod host;
 mod ledger;
 mod load;
+mod mann_whitney;
 mod memory;
 mod patch;
 mod peer;
-mod ranks;
 mod relay;
-mod site;
 mod srp;
 mod table;
 mod unknown;
@@ -26,10 +26,10 @@ mod zone;
 
 use std::process::ExitCode;
 
-use crate::table::{Measure, Outcome};
+use crate::table::{Benchmark, Outcome};
 
 /// In this order: the cluster is looked at before anybody has played on it.
-const MEASURES: &[Measure] = &[
+const BENCHMARKS: &[Benchmark] = &[
     cluster::CLUSTER,
     memory::MEMORY,
     relay::RELAY,
@@ -46,31 +46,34 @@ const MEASURES: &[Measure] = &[
 
 fn main() -> ExitCode {
     let mut wanted: Vec<String> = std::env::args().skip(1).collect();
-    if let Some(helped) = help_out(&wanted) {
-        return helped;
+    if let Some(result) = run_subprocess(&wanted) {
+        return result;
     }
     for name in &mut wanted {
         if let Some(sessions) = name.strip_prefix("hold=").and_then(|count| count.parse().ok()) {
-            hold::set_sessions(sessions);
+            hold::set_session_count(sessions);
             *name = "hold".into();
         }
     }
-    if let Some(unknown) = wanted.iter().find(|name| MEASURES.iter().all(|it| it.name != name.as_str())) {
-        let names: Vec<&str> = MEASURES.iter().map(|it| it.name).collect();
+    if let Some(unknown) = wanted.iter().find(|name| BENCHMARKS.iter().all(|it| it.name != name.as_str())) {
+        let names: Vec<&str> = BENCHMARKS.iter().map(|it| it.name).collect();
         eprintln!("error: no measure {unknown:?}; there are {}", names.join(", "));
         return ExitCode::from(2);
     }
     let mut failed = false;
     let mut table = table::new();
-    for measure in MEASURES.iter().filter(|it| wanted.is_empty() || wanted.iter().any(|name| name == it.name))
+    for measure in
+        BENCHMARKS.iter().filter(|it| wanted.is_empty() || wanted.iter().any(|name| name == it.name))
     {
-        eprintln!("measuring {}: {}", measure.name, measure.what);
+        eprintln!("measuring {}: {}", measure.name, measure.label);
         match (measure.run)() {
             Ok(Outcome::Rows(rows)) => table.add_rows(rows.into_iter().map(|row| row.cells(measure))),
-            Ok(Outcome::Skipped(how)) => table.add_row([measure.what, "skipped", &how, "", measure.reach]),
+            Ok(Outcome::Skipped(hint)) => {
+                table.add_row([measure.label, "skipped", &hint, "", measure.target])
+            }
             Err(error) => {
                 failed = true;
-                table.add_row([measure.what, "failed", &format!("{error:#}"), "", measure.reach])
+                table.add_row([measure.label, "failed", &format!("{error:#}"), "", measure.target])
             }
         };
     }
@@ -79,13 +82,13 @@ fn main() -> ExitCode {
 }
 
 /// Measures start this program again to have clients or a peer in a process of their own.
-fn help_out(arguments: &[String]) -> Option<ExitCode> {
-    let helped = match arguments {
-        [what, rest @ ..] if what == peer::BARE => peer::be_bare(rest),
-        [what, rest @ ..] if what == hold::BOTS => hold::be_bots(rest),
+fn run_subprocess(arguments: &[String]) -> Option<ExitCode> {
+    let result = match arguments {
+        [label, rest @ ..] if label == peer::BARE_SERVER => peer::run_bare_server(rest),
+        [label, rest @ ..] if label == hold::BOTS => hold::run_bots(rest),
         _ => return None,
     };
-    Some(match helped {
+    Some(match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");

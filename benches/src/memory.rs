@@ -7,49 +7,49 @@ use tempfile::TempDir;
 use tokio::time::sleep;
 
 use crate::{
+    fixture::{self, Fixture},
     gateway::Gateway,
     host,
     load::{connections, echo_server},
     peer,
-    site::{self, Site},
-    table::{Measure, Outcome, Row},
+    table::{Benchmark, Outcome, Row},
 };
 
 /// Before the first look: what a process needs once for any number is not counted.
-const FIRST: usize = 500;
+const WARM_UP_SESSIONS: usize = 500;
 const SESSIONS: usize = 5_000;
 const SETTLE: Duration = Duration::from_millis(500);
 
-pub const MEMORY: Measure = Measure {
+pub const MEMORY: Benchmark = Benchmark {
     name: "memory",
-    what: "gateway's resident memory per idle session, 5,000 sessions after the first 500",
-    reach: "<= 4 KiB, then less than HAProxy",
+    label: "gateway's resident memory per idle session, 5,000 sessions after the first 500",
+    target: "<= 4 KiB, then less than HAProxy",
     run,
 };
 
 fn run() -> Result<Outcome> {
-    site::runtime()?.block_on(measure())
+    fixture::runtime()?.block_on(measure())
 }
 
 async fn measure() -> Result<Outcome> {
     let ours = sessions().await?;
-    let peer = relayed().await?;
+    let peer = haproxy_connections().await?;
     let show = |kib: f64| format!("{kib:.1} KiB");
-    Ok(Outcome::Rows(vec![Row::beside("", ours, peer, show, "HAProxy", "haproxy")]))
+    Ok(Outcome::Rows(vec![Row::compared("", ours, peer, show, "HAProxy", "haproxy")]))
 }
 
 async fn sessions() -> Result<f64> {
-    let site = Site::shared().await?;
+    let fixture = Fixture::shared().await?;
     let folder = TempDir::new()?;
-    let own = Gateway::start(site, folder.path(), "gateway-memory", 9).await?;
-    let gateway = &own.at;
+    let started = Gateway::start(fixture, folder.path(), "gateway-memory", 9).await?;
+    let gateway = &started.announcement;
     let mut held = Vec::new();
     let mut before = 0;
-    for count in [FIRST, SESSIONS] {
-        let tickets = site.tickets(gateway, count).await?;
+    for count in [WARM_UP_SESSIONS, SESSIONS] {
+        let tickets = fixture.tickets(gateway, count).await?;
         before = host::resident_kib(gateway.pid)?;
         for ticket in tickets {
-            held.push(site.attach(gateway, &ticket).await?);
+            held.push(fixture.attach(gateway, &ticket).await?);
         }
         sleep(SETTLE).await;
     }
@@ -57,12 +57,12 @@ async fn sessions() -> Result<f64> {
     Ok(after.saturating_sub(before) as f64 / SESSIONS as f64)
 }
 
-async fn relayed() -> Result<Option<f64>> {
+async fn haproxy_connections() -> Result<Option<f64>> {
     let port = host::free_port()?;
     let Some(peer) = peer::haproxy(port, echo_server().await?)? else { return Ok(None) };
     let mut held = Vec::new();
     let mut before = 0;
-    for count in [FIRST, SESSIONS] {
+    for count in [WARM_UP_SESSIONS, SESSIONS] {
         before = host::resident_kib(peer.pid())?;
         held.extend(connections(port, count).await?);
         sleep(SETTLE).await;

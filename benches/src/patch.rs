@@ -10,7 +10,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use shardkeep_client::update::{Options, Server, trusted_manifest};
+use shardkeep_client::update::{Options, UpdateConnection, trusted_manifest};
 use shardkeep_patch::{Manifest, PublicKey, layout};
 use shardkeep_testkit::binary;
 use shardkeep_wire::{
@@ -26,55 +26,58 @@ use tokio::{
 };
 
 use crate::{
+    fixture::{self, Fixture},
     host, peer,
-    site::{self, Site},
-    table::{Measure, Outcome, Row},
+    table::{Benchmark, Outcome, Row},
 };
 
 const CLIENTS: usize = 1_000;
 /// A quarter of the release that is meant, so that it is made in seconds; the chunks have the size that they always have.
-const RELEASE: usize = 256 << 20;
+const RELEASE_SIZE: usize = 256 << 20;
 const FILES: usize = 4;
 /// Each client fetches so many chunks, about 10 MiB, from a place of its own in the release.
-const EACH: usize = 32;
-const SAMPLE: Duration = Duration::from_millis(50);
+const CHUNKS_PER_CLIENT: usize = 32;
+const SAMPLE_INTERVAL: Duration = Duration::from_millis(50);
 const GIB: f64 = 1_073_741_824.0;
 /// Most bytes of data in a piece.
 const PIECE: u32 = 61_440;
 
-pub const PATCH: Measure = Measure {
+pub const PATCH: Benchmark = Benchmark {
     name: "patch",
-    what: "1,000 clients at once fetch 32 chunks each, about 10 MiB, of a release of 256 MiB",
-    reach: "flat memory",
+    label: "1,000 clients at once fetch 32 chunks each, about 10 MiB, of a release of 256 MiB",
+    target: "flat memory",
     run,
 };
 
 fn run() -> Result<Outcome> {
-    site::runtime()?.block_on(measure())
+    fixture::runtime()?.block_on(measure())
 }
 
 async fn measure() -> Result<Outcome> {
-    let site = Site::shared().await?;
-    let login = site.cluster.announced("login-1")?;
+    let fixture = Fixture::shared().await?;
+    let login = fixture.cluster.announcement("login-1")?;
     let address: SocketAddr = login.client.parse().context("the login daemon's address")?;
-    let _store = Store(&site.patches);
-    let manifest = publish(site, address).await?;
-    let preface = Preface::new(Service::Update, site.config.deployment).encode();
-    let ours = served(login.pid, &manifest, move |asks| fetch(address, preface, asks)).await?;
+    let _store = Store(&fixture.patches);
+    let manifest = publish(fixture, address).await?;
+    let preface = Preface::new(Service::Update, fixture.config.deployment).encode();
+    let ours =
+        measure_server(login.pid, &manifest, move |requests| fetch(address, preface, requests)).await?;
 
     let port = host::free_port()?;
-    let peer = match peer::nginx_files(port, &site.patches)? {
-        Some(nginx) => Some(served(nginx.pid(), &manifest, move |asks| get(port, asks)).await?),
+    let peer = match peer::nginx_files(port, &fixture.patches)? {
+        Some(nginx) => {
+            Some(measure_server(nginx.pid(), &manifest, move |requests| get(port, requests)).await?)
+        }
         None => None,
     };
     let cost = |seconds: f64| format!("{seconds:.2} CPU s/GiB");
     let memory = |kib: f64| format!("+{:.1} MiB", kib / 1_024.0);
     Ok(Outcome::Rows(vec![
-        Row::beside("CPU of the server", ours.cpu, peer.as_ref().map(|it| it.cpu), cost, "nginx", "nginx"),
-        Row::beside(
+        Row::compared("CPU of the server", ours.cpu, peer.as_ref().map(|it| it.cpu), cost, "nginx", "nginx"),
+        Row::compared(
             "its memory at most",
-            ours.grown,
-            peer.as_ref().map(|it| it.grown),
+            ours.memory_growth,
+            peer.as_ref().map(|it| it.memory_growth),
             memory,
             "nginx",
             "nginx",
@@ -93,24 +96,25 @@ impl Drop for Store<'_> {
 }
 
 /// Makes the release, as an operator would, and waits until it is noticed.
-async fn publish(site: &Site, address: SocketAddr) -> Result<Manifest> {
+async fn publish(fixture: &Fixture, address: SocketAddr) -> Result<Manifest> {
     let folder = tempfile::Builder::new().prefix("shardkeep-bench-").tempdir()?;
     let (release, key) = (folder.path().join("release"), folder.path().join("key"));
     std::fs::create_dir(&release)?;
     for number in 0..FILES {
-        std::fs::write(release.join(format!("{number}.pak")), noise(number as u64, RELEASE / FILES))?;
+        std::fs::write(release.join(format!("{number}.pak")), noise(number as u64, RELEASE_SIZE / FILES))?;
     }
-    let [release, key, store] = [&release, &key, &site.patches].map(|it| it.to_string_lossy().into_owned());
+    let [release, key, store] =
+        [&release, &key, &fixture.patches].map(|it| it.to_string_lossy().into_owned());
     let public: PublicKey = tool(&["keygen", "--key", &key])?.trim().parse()?;
     let build = ["build", &release, "--store", &store, "--release", "1.0.0", "--client-version", "1.0.0"];
     tool(&[&build[..], &["--level", "1"]].concat())?;
     tool(&["sign", "--store", &store, "--key", &key])?;
     let options = Options::new(folder.path(), public);
     loop {
-        if Server::open(&site.config, address).await?.release().await.is_ok() {
-            return Ok(trusted_manifest(&site.config, &[address], &options).await?);
+        if UpdateConnection::open(&fixture.config, address).await?.release().await.is_ok() {
+            return Ok(trusted_manifest(&fixture.config, &[address], &options).await?);
         }
-        sleep(SAMPLE).await;
+        sleep(SAMPLE_INTERVAL).await;
     }
 }
 
@@ -134,28 +138,29 @@ fn noise(seed: u64, length: usize) -> Vec<u8> {
     bytes
 }
 
-struct Served {
+struct ServerCost {
     /// CPU seconds for each GiB.
     cpu: f64,
     /// KiB of resident memory above the start, at most.
-    grown: f64,
+    memory_growth: f64,
 }
 
 /// What a client asks for: ids and sizes of stored chunks.
-type Asks = Vec<(shardkeep_patch::ChunkId, u32)>;
+type ChunkRequests = Vec<(shardkeep_patch::ChunkId, u32)>;
 
-async fn served<F: Future<Output = Result<u64>> + Send + 'static>(
+async fn measure_server<F: Future<Output = Result<u64>> + Send + 'static>(
     pid: u32,
     manifest: &Manifest,
-    client: impl Fn(Asks) -> F,
-) -> Result<Served> {
+    client: impl Fn(ChunkRequests) -> F,
+) -> Result<ServerCost> {
     let (cpu, before) = (host::cpu_of(pid)?, host::resident_kib(pid)?);
     let chunks = manifest.chunks();
     let mut clients = JoinSet::new();
     for number in 0..CLIENTS {
         let from = number * chunks.len() / CLIENTS;
-        let asks = chunks.iter().cycle().skip(from).take(EACH).map(|chunk| (chunk.id, chunk.stored));
-        clients.spawn(client(asks.collect()));
+        let requests =
+            chunks.iter().cycle().skip(from).take(CHUNKS_PER_CLIENT).map(|chunk| (chunk.id, chunk.stored));
+        clients.spawn(client(requests.collect()));
     }
     let mut most = before;
     let mut all = pin!(async {
@@ -168,22 +173,22 @@ async fn served<F: Future<Output = Result<u64>> + Send + 'static>(
     let bytes = loop {
         tokio::select! {
             bytes = &mut all => break bytes?,
-            () = sleep(SAMPLE) => most = most.max(host::resident_kib(pid)?),
+            () = sleep(SAMPLE_INTERVAL) => most = most.max(host::resident_kib(pid)?),
         }
     };
     let cpu = host::cpu_of(pid)? - cpu;
     eprintln!("  {:.2} GiB from process {pid}", bytes as f64 / GIB);
-    Ok(Served { cpu: cpu.as_secs_f64() / (bytes as f64 / GIB), grown: (most - before) as f64 })
+    Ok(ServerCost { cpu: cpu.as_secs_f64() / (bytes as f64 / GIB), memory_growth: (most - before) as f64 })
 }
 
 /// One of our clients; it throws away what it gets.
-async fn fetch(address: SocketAddr, preface: [u8; 12], asks: Asks) -> Result<u64> {
+async fn fetch(address: SocketAddr, preface: [u8; 12], requests: ChunkRequests) -> Result<u64> {
     let mut stream = TcpStream::connect(address).await?;
     stream.set_nodelay(true)?;
     stream.write_all(&preface).await?;
     let mut buffer = vec![0; 1 << 16];
     let mut bytes = 0;
-    for (id, stored) in asks {
+    for (id, stored) in requests {
         let offsets = (0..stored).step_by(PIECE as usize);
         let mut record = bytes::BytesMut::from(&[0, 0][..]);
         for offset in offsets.clone() {
@@ -204,12 +209,12 @@ async fn fetch(address: SocketAddr, preface: [u8; 12], asks: Asks) -> Result<u64
 }
 
 /// The same over HTTP, on one connection.
-async fn get(port: u16, asks: Asks) -> Result<u64> {
+async fn get(port: u16, requests: ChunkRequests) -> Result<u64> {
     let mut stream = BufReader::new(TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await?);
     stream.get_ref().set_nodelay(true)?;
     let mut buffer = vec![0; 1 << 16];
     let mut bytes = 0;
-    for (id, stored) in asks {
+    for (id, stored) in requests {
         let request = format!("GET /{} HTTP/1.1\r\nHost: patches\r\n\r\n", layout::chunk(&id));
         stream.write_all(request.as_bytes()).await?;
         let mut line = String::new();

@@ -15,8 +15,8 @@ use tempfile::TempDir;
 
 use crate::load::REQUEST;
 
-const START: Duration = Duration::from_secs(10);
-const POLL: Duration = Duration::from_millis(20);
+const START_TIMEOUT: Duration = Duration::from_secs(10);
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// A server in a folder of its own; it ends with this value.
 pub struct Peer {
@@ -37,17 +37,17 @@ impl Peer {
     ) -> Result<Option<Self>> {
         let folder = tempfile::Builder::new().prefix("shardkeep-bench-").tempdir()?;
         let path = folder.path().join("config");
-        let fill = |text: &str| {
+        let substitute = |text: &str| {
             text.replace("{folder}", &folder.path().to_string_lossy())
                 .replace("{config}", &path.to_string_lossy())
         };
-        std::fs::write(&path, fill(config))?;
+        std::fs::write(&path, substitute(config))?;
         for (name, content) in files {
             std::fs::write(folder.path().join(name), content)?;
         }
         let log = File::create(folder.path().join("log"))?;
         let mut command = Command::new(program);
-        command.args(args.iter().map(|arg| fill(arg)));
+        command.args(args.iter().map(|arg| substitute(arg)));
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         let child = match command.spawn() {
             Ok(child) => child,
@@ -60,13 +60,13 @@ impl Peer {
     }
 
     fn wait(&mut self, program: &str, port: u16) -> Result<()> {
-        let deadline = Instant::now() + START;
+        let deadline = Instant::now() + START_TIMEOUT;
         while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
             if self.child.try_wait()?.is_some() || Instant::now() > deadline {
                 let log = std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
                 bail!("{program} does not start: {}", log.trim());
             }
-            thread::sleep(POLL);
+            thread::sleep(POLL_INTERVAL);
         }
         Ok(())
     }
@@ -101,30 +101,30 @@ pub fn haproxy_tls(port: u16, pem: &str, tickets: bool) -> Result<Option<Peer>> 
     start_haproxy(port, &proxy, &[("cert.pem", pem)])
 }
 
-/// Argument by which this program becomes what [`bare`] starts.
-pub const BARE: &str = "bare-server";
+/// Argument by which this program becomes what [`bare_server`] starts.
+pub const BARE_SERVER: &str = "bare-server";
 
 /// A process that accepts connections, gives each so many answers, and closes them when their clients do, or at once
 /// if it has no answer to give; and does nothing else.
-pub fn bare(port: u16, answers: usize) -> Result<Peer> {
+pub fn bare_server(port: u16, answers: usize) -> Result<Peer> {
     let program = std::env::current_exe()?;
     let program = program.to_str().context("the path of this program is no text")?;
-    let arguments = [BARE, &port.to_string(), &answers.to_string()];
+    let arguments = [BARE_SERVER, &port.to_string(), &answers.to_string()];
     Peer::start(program, "", &arguments, port, &[])?.context("this program is gone")
 }
 
-/// What [`bare`] runs.
-pub fn be_bare(arguments: &[String]) -> Result<()> {
+/// What [`bare_server`] runs.
+pub fn run_bare_server(arguments: &[String]) -> Result<()> {
     let [port, answers] = arguments else { bail!("a port and a number of answers are missing") };
     let (port, answers) = (port.parse::<u16>()?, answers.parse()?);
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))?;
     loop {
         // A client that goes away early, as who looks whether the port is open, is not its concern.
-        let _ = give(listener.accept()?.0, answers);
+        let _ = answer_requests(listener.accept()?.0, answers);
     }
 }
 
-fn give(mut stream: TcpStream, answers: usize) -> io::Result<()> {
+fn answer_requests(mut stream: TcpStream, answers: usize) -> io::Result<()> {
     if answers == 0 {
         return Ok(());
     }

@@ -10,17 +10,17 @@ use crypto_bigint::{
 };
 use num_bigint::BigUint;
 use shardkeep_auth::{
-    AccountName, Work,
+    AccountName, WorkCounter,
     srp::{Answer, Challenge, Credentials, Group, Parameters, Verifier},
 };
 use shardkeep_types::Secret;
 
 use crate::{
     host,
-    table::{Measure, Outcome, Row},
+    table::{Benchmark, Outcome, Row},
 };
 
-const TIME: Duration = Duration::from_secs(3);
+const DURATION: Duration = Duration::from_secs(3);
 /// The server's `b`.
 const SECRET: [u8; 32] = [7; 32];
 /// RFC 5054, appendix A, 2048-bit group.
@@ -35,15 +35,15 @@ type Pair = fn(&Numbers) -> bool;
 
 /// What else could calculate: the pure Rust library that keeps secrets in constant time, and the widespread one that
 /// does not.
-const OTHERS: [(&str, &str, Pair); 2] = [
+const OTHER_LIBRARIES: [(&str, &str, Pair); 2] = [
     ("a proof, beside two exponentiations", "crypto-bigint", crypto_bigint),
     ("a proof, beside two exponentiations", "num-bigint", num_bigint),
 ];
 
-pub const LOGINS: Measure = Measure {
+pub const LOGINS: Benchmark = Benchmark {
     name: "srp",
-    what: "SRP6a logins per core-second (2048 bits, server side)",
-    reach: ">= 1.0 (three exponentiations in OpenSSL)",
+    label: "SRP6a logins per core-second (2048 bits, server side)",
+    target: ">= 1.0 (three exponentiations in OpenSSL)",
     run,
 };
 
@@ -56,7 +56,8 @@ fn run() -> Result<Outcome> {
         ratio: Some(ours / peer),
     };
     let login = Login::new(2048)?;
-    let (logins, challenges) = (per_second(|| login.whole())?, per_second(|| login.challenge().map(drop))?);
+    let (logins, challenges) =
+        (per_second(|| login.complete())?, per_second(|| login.challenge().map(drop))?);
     let proofs = 1.0 / (1.0 / logins - 1.0 / challenges);
     let mut rows = vec![
         row("", logins, peer, "OpenSSL"),
@@ -64,7 +65,7 @@ fn run() -> Result<Outcome> {
         row("the proof", proofs, 1.5 * peer, "OpenSSL, any base"),
     ];
     let numbers = Numbers::new()?;
-    for (case, library, pair) in OTHERS {
+    for (case, library, pair) in OTHER_LIBRARIES {
         let pairs = per_second(|| {
             ensure!(pair(&numbers), "a power that is nothing");
             Ok(())
@@ -73,7 +74,7 @@ fn run() -> Result<Outcome> {
     }
     for (case, bits) in [("group of 3072 bits", 3072), ("group of 4096 bits", 4096)] {
         let login = Login::new(bits)?;
-        rows.push(row(case, per_second(|| login.whole())?, peer, "OpenSSL with 2048"));
+        rows.push(row(case, per_second(|| login.complete())?, peer, "OpenSSL with 2048"));
     }
     Ok(Outcome::Rows(rows))
 }
@@ -83,7 +84,7 @@ pub const HOW_TO_INSTALL: &str = "apt install python3 libssl3";
 /// Three exponentiations per core-second of the installed OpenSSL.
 pub fn openssl() -> Result<Option<f64>> {
     let script = host::file("peers/openssl_modexp.py");
-    let printed = host::output("python3", &[&script.to_string_lossy(), &TIME.as_secs().to_string(), N])?;
+    let printed = host::output("python3", &[&script.to_string_lossy(), &DURATION.as_secs().to_string(), N])?;
     printed.map(|printed| printed.trim().parse().context("the peer printed no number")).transpose()
 }
 
@@ -101,8 +102,8 @@ impl Login {
         let group = Group::from_bits(bits).context("a group of ours")?;
         let account = AccountName::normalise("bench")?;
         let stored = Verifier::create(group, &account, "correct horse", [9; 16])?;
-        let (salt, verifier) = (stored.salt().to_vec(), stored.kept()?);
-        let challenge = stored.challenge(&Secret::new(SECRET), &mut Work::default())?;
+        let (salt, verifier) = (stored.salt().to_vec(), stored.stored_form()?);
+        let challenge = stored.challenge(&Secret::new(SECRET), &mut WorkCounter::default())?;
         let parameters = Parameters { group: bits, salt: challenge.salt(), b: challenge.public() };
         let credentials = Credentials::new(account.clone(), "correct horse")?;
         let answer = credentials.answer(&parameters, &Secret::new([5; 32]))?;
@@ -112,18 +113,18 @@ impl Login {
     fn challenge(&self) -> Result<Challenge> {
         let (salt, verifier) = (self.salt.clone(), self.verifier.clone());
         let stored = Verifier::stored(self.account.clone(), self.group.bits(), salt, verifier)?;
-        Ok(stored.challenge(&Secret::new(SECRET), &mut Work::default())?)
+        Ok(stored.challenge(&Secret::new(SECRET), &mut WorkCounter::default())?)
     }
 
-    fn whole(&self) -> Result<()> {
-        self.challenge()?.verify(self.answer.public(), self.answer.m1(), &mut Work::default())?;
+    fn complete(&self) -> Result<()> {
+        self.challenge()?.verify(self.answer.public(), self.answer.m1(), &mut WorkCounter::default())?;
         Ok(())
     }
 }
 
 fn per_second(once: impl Fn() -> Result<()>) -> Result<f64> {
     let (mut count, started) = (0u32, host::own_cpu());
-    while host::own_cpu() - started < TIME {
+    while host::own_cpu() - started < DURATION {
         once()?;
         count += 1;
     }

@@ -6,12 +6,12 @@ use comfy_table::{ContentArrangement, Table, presets::UTF8_HORIZONTAL_ONLY};
 /// Also where the output is no terminal.
 const WIDTH: u16 = 140;
 
-pub struct Measure {
+pub struct Benchmark {
     pub name: &'static str,
     /// What is measured, with its fixed conditions.
-    pub what: &'static str,
+    pub label: &'static str,
     /// The ratio to reach.
-    pub reach: &'static str,
+    pub target: &'static str,
     pub run: fn() -> Result<Outcome>,
 }
 
@@ -32,7 +32,7 @@ pub struct Row {
 
 impl Row {
     /// Ours beside a peer's that was measured, or beside the line that installs the missing peer.
-    pub fn beside(
+    pub fn compared(
         case: &'static str,
         ours: f64,
         peer: Option<f64>,
@@ -47,13 +47,13 @@ impl Row {
         Self { case, ours: show(ours), peer: shown, ratio: peer.map(|peer| ours / peer) }
     }
 
-    pub fn cells(self, measure: &Measure) -> [String; 5] {
+    pub fn cells(self, measure: &Benchmark) -> [String; 5] {
         let ratio = self.ratio.map_or_else(|| "-".into(), |ratio| format!("{ratio:.2}"));
-        let what = match self.case {
-            "" => measure.what.into(),
-            case => format!("{}: {case}", measure.what),
+        let label = match self.case {
+            "" => measure.label.into(),
+            case => format!("{}: {case}", measure.label),
         };
-        [what, self.ours, self.peer, ratio, measure.reach.into()]
+        [label, self.ours, self.peer, ratio, measure.target.into()]
     }
 }
 

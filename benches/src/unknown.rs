@@ -13,48 +13,48 @@ use shardkeep_wire::{
 };
 
 use crate::{
-    ranks,
-    site::{self, Site},
-    table::{Measure, Outcome, Row},
+    fixture::{self, Fixture},
+    mann_whitney,
+    table::{Benchmark, Outcome, Row},
 };
 
-const TIME: Duration = Duration::from_secs(20);
-const MOST: usize = 4_000;
+const DURATION: Duration = Duration::from_secs(20);
+const MAX_ATTEMPTS: usize = 4_000;
 /// Names of each kind.
 const NAMES: usize = 8;
 const GROUP: u32 = 2048;
 /// Some number below the group's prime; the server must do its whole work to find that it proves nothing.
 const PUBLIC: [u8; 256] = [5; 256];
 
-pub const UNKNOWN: Measure = Measure {
+pub const UNKNOWN: Benchmark = Benchmark {
     name: "unknown",
-    what: "login's answers about accounts that exist, beside some that do not: medians, and ranks (Mann-Whitney)",
-    reach: "1.0, within 3.3 standard deviations",
+    label: "login's answers about accounts that exist, beside some that do not: medians, and ranks (Mann-Whitney)",
+    target: "1.0, within 3.3 standard deviations",
     run,
 };
 
 fn run() -> Result<Outcome> {
-    site::runtime()?.block_on(measure())
+    fixture::runtime()?.block_on(measure())
 }
 
 async fn measure() -> Result<Outcome> {
-    let site = Site::shared().await?;
+    let fixture = Fixture::shared().await?;
     let names = |prefix| (0..NAMES).map(move |number| format!("{prefix}{number}")).collect::<Vec<_>>();
     let (existing, absent) = (names("benchknown"), names("benchabsent"));
     for name in &existing {
-        site.cluster.account(name, "correct horse battery staple").await?;
+        fixture.cluster.account(name, "correct horse battery staple").await?;
     }
-    let login = site.cluster.announced("login-1")?.client;
+    let login = fixture.cluster.announcement("login-1")?.client;
     let (begin, mut known, mut unknown) = (Instant::now(), Times::default(), Times::default());
     let mut count = 0;
-    while begin.elapsed() < TIME && count < MOST {
+    while begin.elapsed() < DURATION && count < MAX_ATTEMPTS {
         let (one, other) = (&existing[count % NAMES], &absent[count % NAMES]);
         if (count / NAMES).is_multiple_of(2) {
-            known.add(attempt(&site.config, &login, one).await?);
-            unknown.add(attempt(&site.config, &login, other).await?);
+            known.add(attempt(&fixture.config, &login, one).await?);
+            unknown.add(attempt(&fixture.config, &login, other).await?);
         } else {
-            unknown.add(attempt(&site.config, &login, other).await?);
-            known.add(attempt(&site.config, &login, one).await?);
+            unknown.add(attempt(&fixture.config, &login, other).await?);
+            known.add(attempt(&fixture.config, &login, one).await?);
         }
         count += 1;
     }
@@ -64,7 +64,8 @@ async fn measure() -> Result<Outcome> {
         ("Hello to Challenge", "the same, by rank", known.challenges, unknown.challenges),
         ("Proof to refusal", "the same, by rank", known.refusals, unknown.refusals),
     ] {
-        let compared = ranks::compare(&seconds(&known), &seconds(&unknown)).context("too few attempts")?;
+        let compared =
+            mann_whitney::compare(&seconds(&known), &seconds(&unknown)).context("too few attempts")?;
         let (known, unknown) = (median(known)?, median(unknown)?);
         let show = |time: Duration| format!("{:.0} us", time.as_secs_f64() * 1e6);
         rows.push(Row {
@@ -75,9 +76,9 @@ async fn measure() -> Result<Outcome> {
         });
         rows.push(Row {
             case: ranked,
-            ours: format!("slower with a chance of {:.3}", compared.larger),
+            ours: format!("slower with a chance of {:.3}", compared.probability_larger),
             peer: format!("0.5; {:+.1} standard deviations", compared.deviations),
-            ratio: Some(compared.larger / 0.5),
+            ratio: Some(compared.probability_larger / 0.5),
         });
     }
     Ok(Outcome::Rows(rows))

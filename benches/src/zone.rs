@@ -11,7 +11,7 @@ use shardkeep_sim::{
 
 use crate::{
     host,
-    table::{Measure, Outcome, Row},
+    table::{Benchmark, Outcome, Row},
 };
 
 const LIMIT: Duration = Duration::from_millis(50);
@@ -19,34 +19,34 @@ const WARM_UP: usize = 10;
 /// Five seconds of the world.
 const TICKS: usize = 100;
 /// Of 100 ticks, one may be late at the 99th percentile.
-const MAY_BE_LATE: usize = 1;
+const MAX_LATE_TICKS: usize = 1;
 const BISECTIONS: u32 = 3;
-const MOST: u64 = 1 << 20;
+const MAX_AVATARS: u64 = 1 << 20;
 
-pub const ZONE: Measure = Measure {
+pub const ZONE: Benchmark = Benchmark {
     name: "zone",
-    what: "avatars moving at 20 Hz on one core, everything watched, p99 tick <= 50 ms",
-    reach: ">= 10,000 spread, >= 2,000 in one crowd, <= 2 us per avatar",
+    label: "avatars moving at 20 Hz on one core, everything watched, p99 tick <= 50 ms",
+    target: ">= 10,000 spread, >= 2,000 in one crowd, <= 2 us per avatar",
     run,
 };
 
 /// What a number of avatars cost, if it is within the limit.
 #[derive(Debug, Clone, Copy)]
-struct Carried {
+struct LoadResult {
     avatars: u64,
     p99: Duration,
     mean: Duration,
 }
 
 fn run() -> Result<Outcome> {
-    let rows = [("spread over the map", Shape::Spread, 2_000), ("in one crowd", Shape::Crowd, 500)];
+    let rows = [("spread over the map", Shape::Spread, 2_000), ("in one crowd", Shape::Clustered, 500)];
     let rows = rows.into_iter().map(|(case, shape, first)| {
-        let most = most(shape, first)?;
-        let micros = most.mean.as_secs_f64() * 1e6 / most.avatars as f64;
+        let max_avatars = max_avatars(shape, first)?;
+        let micros = max_avatars.mean.as_secs_f64() * 1e6 / max_avatars.avatars as f64;
         Ok(Row {
             case,
-            ours: format!("{} avatars, {micros:.2} us each per tick", most.avatars),
-            peer: format!("p99 {:.0} ms of {} ms", most.p99.as_secs_f64() * 1e3, LIMIT.as_millis()),
+            ours: format!("{} avatars, {micros:.2} us each per tick", max_avatars.avatars),
+            peer: format!("p99 {:.0} ms of {} ms", max_avatars.p99.as_secs_f64() * 1e3, LIMIT.as_millis()),
             ratio: None,
         })
     });
@@ -54,28 +54,28 @@ fn run() -> Result<Outcome> {
 }
 
 /// Doubles until it is too many, then halves the distance.
-fn most(shape: Shape, first: u64) -> Result<Carried> {
+fn max_avatars(shape: Shape, first: u64) -> Result<LoadResult> {
     let (mut good, mut next) = (None, first);
     let mut bad = loop {
-        match carry(next, shape) {
-            Some(carried) => good = Some(carried),
+        match run_load(next, shape) {
+            Some(result) => good = Some(result),
             None => break next,
         }
-        ensure!(next < MOST, "the measure is too small for this machine");
+        ensure!(next < MAX_AVATARS, "the measure is too small for this machine");
         next *= 2;
     };
-    let mut lowest = good.map_or(0, |carried| carried.avatars);
+    let mut lowest = good.map_or(0, |result| result.avatars);
     for _ in 0..BISECTIONS {
         let middle = lowest.midpoint(bad);
-        match carry(middle, shape) {
-            Some(carried) => (good, lowest) = (Some(carried), middle),
+        match run_load(middle, shape) {
+            Some(result) => (good, lowest) = (Some(result), middle),
             None => bad = middle,
         }
     }
     good.ok_or_else(|| anyhow::anyhow!("not even {lowest} avatars are carried"))
 }
 
-fn carry(avatars: u64, shape: Shape) -> Option<Carried> {
+fn run_load(avatars: u64, shape: Shape) -> Option<LoadResult> {
     let mut load = Load::new(avatars, shape);
     for _ in 0..WARM_UP {
         tick(&mut load);
@@ -84,16 +84,17 @@ fn carry(avatars: u64, shape: Shape) -> Option<Carried> {
     for _ in 0..TICKS {
         let took = tick(&mut load);
         late += usize::from(took > LIMIT);
-        if late > MAY_BE_LATE {
+        if late > MAX_LATE_TICKS {
             eprintln!("  {shape:?}: {avatars} are too many");
             return None;
         }
         times.push(took);
     }
     times.sort_unstable();
-    let (p99, mean) = (times[TICKS - 1 - MAY_BE_LATE], times.iter().sum::<Duration>() / times.len() as u32);
+    let (p99, mean) =
+        (times[TICKS - 1 - MAX_LATE_TICKS], times.iter().sum::<Duration>() / times.len() as u32);
     eprintln!("  {shape:?}: {avatars} avatars, p99 {p99:.1?}, mean {mean:.1?}");
-    Some(Carried { avatars, p99, mean })
+    Some(LoadResult { avatars, p99, mean })
 }
 
 fn tick(load: &mut Load) -> Duration {

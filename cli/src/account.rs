@@ -11,11 +11,12 @@ use shardkeep_rpc::{
     accounts::{
         Account, ActiveIn, BanRequest, CreateRequest, InviteRequest, ListRequest, LogOutRequest,
         RegionRequest, SessionsReply, SessionsRequest, SetSecondFactorRequest, SetStaffRequest,
-        SetVerifierRequest, ShowRequest, UnbanRequest, accounts_client::AccountsClient, show_request::Who,
+        SetVerifierRequest, ShowRequest, UnbanRequest, accounts_client::AccountsClient,
+        show_request::Selector,
     },
     tonic::{Code, transport::Channel},
 };
-use shardkeep_types::Civil;
+use shardkeep_types::UtcDateTime;
 
 use crate::{
     operator::{ClusterArgs, Operator},
@@ -125,30 +126,31 @@ pub async fn run(args: AccountArgs) -> Result<()> {
         Command::Create { name, password_stdin, group } => {
             let (name, salt, verifier) = verifier(group, &name, password_stdin)?;
             let request = CreateRequest { name: name.clone(), group: group.bits(), salt, verifier };
-            let id = accounts.create(request).await.map_err(terminal::plain)?.into_inner().account;
+            let id = accounts.create(request).await.map_err(terminal::status_error)?.into_inner().account;
             println!("created account {name} (id {id})");
         }
         Command::Password { name, password_stdin, group } => {
             let (name, salt, verifier) = verifier(group, &name, password_stdin)?;
             let request = SetVerifierRequest { name: name.clone(), group: group.bits(), salt, verifier };
-            accounts.set_verifier(request).await.map_err(terminal::plain)?;
+            accounts.set_verifier(request).await.map_err(terminal::status_error)?;
             println!("the password of {name} is changed");
         }
         Command::Show { name } => {
-            let request = ShowRequest { who: Some(Who::Name(name)) };
-            let account = accounts.show(request).await.map_err(terminal::plain)?.into_inner();
+            let request = ShowRequest { selector: Some(Selector::Name(name)) };
+            let account = accounts.show(request).await.map_err(terminal::status_error)?.into_inner();
             print(std::slice::from_ref(&account));
             print_regions(&account);
         }
         Command::List { prefix, limit } => {
             let request = ListRequest { prefix, after: String::new(), limit };
-            print(&accounts.list(request).await.map_err(terminal::plain)?.into_inner().accounts);
+            print(&accounts.list(request).await.map_err(terminal::status_error)?.into_inner().accounts);
         }
         Command::Ban { name, hours, reason, everywhere } => {
             let until_ms =
                 hours.map_or(u64::MAX, |hours| unix_millis().saturating_add(hours.saturating_mul(3_600_000)));
             let request = BanRequest { name: name.clone(), until_ms, reason, everywhere };
-            let ended = accounts.ban(request).await.map_err(terminal::plain)?.into_inner().sessions_ended;
+            let ended =
+                accounts.ban(request).await.map_err(terminal::status_error)?.into_inner().sessions_ended;
             if everywhere {
                 println!("{name} is banned in all regions; its sessions end");
             } else {
@@ -157,7 +159,7 @@ pub async fn run(args: AccountArgs) -> Result<()> {
         }
         Command::Unban { name, everywhere } => {
             let request = UnbanRequest { name: name.clone(), everywhere };
-            accounts.unban(request).await.map_err(terminal::plain)?;
+            accounts.unban(request).await.map_err(terminal::status_error)?;
             let whose = if everywhere { "; a region's own ban stays" } else { "" };
             println!("{name} may log in again{whose}");
         }
@@ -166,35 +168,39 @@ pub async fn run(args: AccountArgs) -> Result<()> {
             let ended = accounts
                 .log_out_everywhere(request)
                 .await
-                .map_err(terminal::plain)?
+                .map_err(terminal::status_error)?
                 .into_inner()
                 .sessions_ended;
             println!("{name}: {ended} sessions ended");
         }
         Command::Sessions { name } => {
-            let reply = accounts.sessions(SessionsRequest { name }).await.map_err(terminal::plain)?;
+            let reply = accounts.sessions(SessionsRequest { name }).await.map_err(terminal::status_error)?;
             print_sessions(&reply.into_inner());
         }
         Command::Staff { name, mode } => {
             let staff = mode == Switch::On;
             let request = SetStaffRequest { name: name.clone(), staff };
-            accounts.set_staff(request).await.map_err(terminal::plain)?;
+            accounts.set_staff(request).await.map_err(terminal::status_error)?;
             println!("{name} {}", if staff { "is staff" } else { "is not staff" });
         }
         Command::SecondFactor { name, mode } => {
             let request = SetSecondFactorRequest { name: name.clone(), on: mode == Switch::On };
-            let reply = accounts.set_second_factor(request).await.map_err(terminal::plain)?;
+            let reply = accounts.set_second_factor(request).await.map_err(terminal::status_error)?;
             match reply.into_inner().uri.as_str() {
                 "" => println!("{name} has no second factor"),
                 uri => println!("{uri}"),
             }
         }
         Command::Invite { uses, hours } => {
-            let request = InviteRequest { uses, lasts_ms: hours.saturating_mul(3_600_000) };
-            println!("{}", accounts.invite(request).await.map_err(terminal::plain)?.into_inner().token);
+            let request = InviteRequest { uses, lifetime_ms: hours.saturating_mul(3_600_000) };
+            println!(
+                "{}",
+                accounts.invite(request).await.map_err(terminal::status_error)?.into_inner().token
+            );
         }
         Command::Region => {
-            let region = accounts.region(RegionRequest {}).await.map_err(terminal::plain)?.into_inner();
+            let region =
+                accounts.region(RegionRequest {}).await.map_err(terminal::status_error)?.into_inner();
             println!("public key    {}", hex(&region.public_key));
             println!("registration  {}", region.registration);
             if !region.region.is_empty() {
@@ -247,10 +253,10 @@ pub async fn ensure(accounts: &mut AccountsClient<Channel>, name: &str, password
             accounts
                 .set_verifier(SetVerifierRequest { name, group, salt, verifier })
                 .await
-                .map_err(terminal::plain)?;
+                .map_err(terminal::status_error)?;
             Ok(())
         }
-        Err(status) => Err(terminal::plain(status)),
+        Err(status) => Err(terminal::status_error(status)),
     }
 }
 
@@ -264,7 +270,7 @@ fn print(accounts: &[Account]) {
             date(it.created_ms),
             if it.last_login_ms == 0 { "never".into() } else { date(it.last_login_ms) },
             bans(it),
-            marks(it),
+            flags(it),
         ];
         table.add_row(row);
     }
@@ -272,24 +278,24 @@ fn print(accounts: &[Account]) {
 }
 
 fn bans(account: &Account) -> String {
-    let told = |until_ms: u64, reason: &str, where_: &str| match until_ms {
+    let describe = |until_ms: u64, reason: &str, where_: &str| match until_ms {
         0 => None,
         u64::MAX => Some(format!("{where_}for ever: {reason}")),
         until => Some(format!("{where_}until {}: {reason}", date(until))),
     };
-    let own = told(account.banned_until_ms, &account.ban_reason, "");
-    let all = told(account.banned_everywhere_until_ms, &account.ban_everywhere_reason, "everywhere, ");
+    let own = describe(account.banned_until_ms, &account.ban_reason, "");
+    let all = describe(account.banned_everywhere_until_ms, &account.ban_everywhere_reason, "everywhere, ");
     let bans: Vec<String> = own.into_iter().chain(all).collect();
     if bans.is_empty() { "-".to_owned() } else { bans.join("\n") }
 }
 
 /// Nothing, where there is no centre.
 fn print_regions(account: &Account) {
-    if account.centre_silent {
+    if account.central_unavailable {
         println!("the centre does not answer: in which other regions it is active is not known");
     } else if !account.active_in.is_empty() {
-        let told = |it: &ActiveIn| format!("{} since {}", it.region, date(it.since_ms));
-        let regions: Vec<String> = account.active_in.iter().map(told).collect();
+        let describe = |it: &ActiveIn| format!("{} since {}", it.region, date(it.since_ms));
+        let regions: Vec<String> = account.active_in.iter().map(describe).collect();
         println!("active in {}", regions.join(", "));
     }
     if account.generation == 0 {
@@ -297,9 +303,9 @@ fn print_regions(account: &Account) {
     }
 }
 
-fn marks(account: &Account) -> String {
-    let marks = [(account.staff, "staff"), (account.second_factor, "second factor")];
-    marks.iter().filter(|(set, _)| *set).map(|(_, mark)| *mark).collect::<Vec<_>>().join(", ")
+fn flags(account: &Account) -> String {
+    let flags = [(account.staff, "staff"), (account.second_factor, "second factor")];
+    flags.iter().filter(|(set, _)| *set).map(|(_, mark)| *mark).collect::<Vec<_>>().join(", ")
 }
 
 fn print_sessions(reply: &SessionsReply) {
@@ -315,7 +321,7 @@ fn print_sessions(reply: &SessionsReply) {
         ]);
     }
     println!("{table}");
-    for gateway in &reply.silent_gateways {
+    for gateway in &reply.unreachable_gateways {
         println!("{gateway} does not answer");
     }
 }
@@ -326,6 +332,6 @@ pub fn hex(bytes: &[u8]) -> String {
 
 /// `YYYY-MM-DD hh:mm` in UTC, for tables.
 pub fn date(ms: u64) -> String {
-    let Civil { year, month, day, hour, minute, .. } = Civil::from_unix_ms(ms);
+    let UtcDateTime { year, month, day, hour, minute, .. } = UtcDateTime::from_unix_ms(ms);
     format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}")
 }

@@ -46,13 +46,13 @@ pub fn run(args: &CertsArgs) -> Result<()> {
         let files =
             issue(args, daemon).with_context(|| format!("cannot make the certificate of {daemon}"))?;
         if let Some(uid) = args.owner {
-            give(&files.key, uid)?;
+            set_owner(&files.key, uid)?;
         }
         println!("{}", files.cert.display());
     }
     if let Some(files) = players {
         if let Some(uid) = args.owner {
-            give(&files.key, uid)?;
+            set_owner(&files.key, uid)?;
         }
         println!("{}", files.cert.display());
     }
@@ -80,7 +80,7 @@ fn issue(args: &CertsArgs, daemon: &str) -> Result<Files> {
     certs::issue(&args.dir, kind, name, world)
 }
 
-fn give(key: &Path, uid: u32) -> Result<()> {
+fn set_owner(key: &Path, uid: u32) -> Result<()> {
     chown(key, Some(uid), None)
         .with_context(|| format!("cannot give {} to user {uid} (only root can)", key.display()))
 }

@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn help_is_of_the_command_or_of_the_kind() {
+    fn help_flag_applies_to_command_or_kind() {
         assert_eq!(parsed(&["--help"]).kind, None);
         let of_a_kind = parsed(&["gateway", "--help"]);
         assert_eq!(of_a_kind.kind, Some(DaemonKind::Gateway));

@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_else_may_look() {
+    fn data_dir_is_private_to_its_owner() {
         let folder = tempfile::tempdir().unwrap();
         fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
         let dir = DataDir::new(&folder.path().join("var")).unwrap();
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_serves_one_supervisor() {
+    fn second_supervisor_of_a_folder_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         let dir = DataDir::new(folder.path()).unwrap();
         assert_eq!(dir.supervisor().unwrap(), None);

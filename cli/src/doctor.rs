@@ -16,11 +16,11 @@ use tokio::time::timeout;
 use crate::{data_dir::DataDir, http, terminal::explain, up};
 
 /// Two files per player and room for the daemons' own.
-const WANTED_FILES: u64 = 4_096;
+const MIN_OPEN_FILES: u64 = 4_096;
 /// How long a server may take to answer.
-const PATIENCE: Duration = Duration::from_secs(5);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// What the stores and logs of a day of playing may take.
-const WANTED_DISK_MB: u64 = 512;
+const MIN_DISK_MB: u64 = 512;
 
 #[derive(Debug, Args)]
 pub struct DoctorArgs {
@@ -68,26 +68,26 @@ pub async fn run(args: &DoctorArgs) -> Result<ExitCode> {
     if let Some(url) = &args.redis {
         findings.push(("redis", redis_server(url).await));
     }
-    let mut sick = false;
+    let mut failed = false;
     for (what, finding) in findings {
         match finding {
             Finding::Good(text) => println!("ok    {what}: {text}"),
-            Finding::Bad(text, mend) => {
-                sick = true;
-                println!("BAD   {what}: {text}\n      mend: {mend}");
+            Finding::Bad(text, fix) => {
+                failed = true;
+                println!("BAD   {what}: {text}\n      mend: {fix}");
             }
         }
     }
-    Ok(if sick { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
 fn open_files() -> Finding {
     // Daemons raise their soft limit to the hard one themselves.
     let most = getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX);
-    if most >= WANTED_FILES {
+    if most >= MIN_OPEN_FILES {
         return Finding::Good(format!("{most} per process"));
     }
-    Finding::Bad(format!("only {most} per process"), format!("`ulimit -Hn {WANTED_FILES}` before starting"))
+    Finding::Bad(format!("only {most} per process"), format!("`ulimit -Hn {MIN_OPEN_FILES}` before starting"))
 }
 
 fn clock() -> Finding {
@@ -116,7 +116,7 @@ fn disk(dir: &DataDir) -> Finding {
     match rustix::fs::statvfs(dir.path()) {
         Ok(stat) => {
             let free = stat.f_bavail.saturating_mul(stat.f_frsize) >> 20;
-            if free >= WANTED_DISK_MB {
+            if free >= MIN_DISK_MB {
                 return Finding::Good(format!("{free} MB free"));
             }
             Finding::Bad(format!("only {free} MB free"), "free some, or choose another --data-dir".into())
@@ -140,7 +140,7 @@ fn ports(base: u16) -> Finding {
 }
 
 async fn daemons(dir: &DataDir) -> Finding {
-    let mut silent = Vec::new();
+    let mut not_ready = Vec::new();
     let names = up::planned_names();
     for name in &names {
         let ready = match dir.announced(name) {
@@ -148,14 +148,14 @@ async fn daemons(dir: &DataDir) -> Finding {
             None => false,
         };
         if !ready {
-            silent.push(name.clone());
+            not_ready.push(name.clone());
         }
     }
-    if silent.is_empty() {
+    if not_ready.is_empty() {
         return Finding::Good(format!("{} daemons ready", names.len()));
     }
     Finding::Bad(
-        format!("not ready: {}", silent.join(", ")),
+        format!("not ready: {}", not_ready.join(", ")),
         format!("their last words are in {}", dir.log().display()),
     )
 }
@@ -173,8 +173,8 @@ async fn postgres(url: &str) -> Finding {
     let options: PgConnectOptions = match url.parse() {
         Ok(options) => options,
         Err(error) => {
-            let mend = "postgres://user:password@host:port/database";
-            return Finding::Bad(format!("--postgres: {error}"), mend.into());
+            let fix = "postgres://user:password@host:port/database";
+            return Finding::Bad(format!("--postgres: {error}"), fix.into());
         }
     };
     let server = format!(
@@ -191,7 +191,7 @@ async fn postgres(url: &str) -> Finding {
         connection.close().await?;
         Ok::<bool, sqlx::Error>(may.unwrap_or(false))
     };
-    match timeout(PATIENCE, asked).await {
+    match timeout(ANSWER_TIMEOUT, asked).await {
         Ok(Ok(true)) => Finding::Good(format!("{server} lets {} in", options.get_username())),
         Ok(Ok(false)) => Finding::Bad(
             format!("{server}: {} may not make tables", options.get_username()),
@@ -222,7 +222,7 @@ async fn redis_server(url: &str) -> Finding {
         let mut connection = client.get_multiplexed_async_connection().await?;
         redis::cmd("PING").query_async::<String>(&mut connection).await
     };
-    match timeout(PATIENCE, asked).await {
+    match timeout(ANSWER_TIMEOUT, asked).await {
         Ok(Ok(_)) => Finding::Good(format!("{server} answers")),
         Ok(Err(error)) => Finding::Bad(
             format!("{server}: {error}"),
@@ -240,7 +240,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn settings_are_read_as_daemons_read_them() {
+    fn settings_check_reports_unknown_key() {
         let folder = tempfile::tempdir().unwrap();
         let (dir, file) = (DataDir::new(folder.path()).unwrap(), folder.path().join("mine.toml"));
         std::fs::write(&file, "[zone]\nmax_avatars = 10\n").unwrap();
@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn servers_that_are_not_there_are_named() {
+    async fn unreachable_servers_are_named() {
         // A port that nobody listens on: taken, and given back.
         let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let Finding::Bad(what, _) = postgres(&format!("postgres://u:p@{free}/game")).await else {

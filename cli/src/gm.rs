@@ -11,7 +11,7 @@ use clap::{Args, Subcommand};
 use shardkeep_rpc::{
     gm::{
         self, AuditRequest, Command as GmCommand, SignInReply, SignInRequest, SignOutRequest, UseLinkRequest,
-        command::Command as What, target::Who,
+        command::Command as Action, target::Selector,
     },
     tonic::Request,
 };
@@ -180,19 +180,26 @@ pub async fn run(args: GmArgs) -> Result<()> {
             let password = terminal::password("New password for admin", password_stdin)?;
             let request =
                 UseLinkRequest { link: operator.one_time_link().await?, password: password.expose().clone() };
-            let reply = operator.gm().await?.use_link(request).await.map_err(terminal::plain)?.into_inner();
+            let reply =
+                operator.gm().await?.use_link(request).await.map_err(terminal::status_error)?.into_inner();
             tokens.write(&reply.token)?;
             println!("{}", signed_in(&reply));
         }
         Command::SignIn { operator: name, password_stdin } => {
             let password = terminal::password(&format!("Password for {name}"), password_stdin)?;
             let request = SignInRequest { operator: name, password: password.expose().clone() };
-            let reply = operator.gm().await?.sign_in(request).await.map_err(terminal::plain)?.into_inner();
+            let reply =
+                operator.gm().await?.sign_in(request).await.map_err(terminal::status_error)?.into_inner();
             tokens.write(&reply.token)?;
             println!("{}", signed_in(&reply));
         }
         Command::SignOut => {
-            operator.gm().await?.sign_out(tokens.sign(SignOutRequest {})?).await.map_err(terminal::plain)?;
+            operator
+                .gm()
+                .await?
+                .sign_out(tokens.sign(SignOutRequest {})?)
+                .await
+                .map_err(terminal::status_error)?;
             tokens.delete()?;
         }
         Command::Audit { limit } => audit(&operator, &tokens, limit).await?,
@@ -206,7 +213,7 @@ pub async fn run(args: GmArgs) -> Result<()> {
                 .await?
                 .execute(tokens.sign(message(command)?)?)
                 .await
-                .map_err(terminal::plain)?;
+                .map_err(terminal::status_error)?;
             println!("{}", reply.into_inner().text);
             if drained.is_some_and(|name| runs_under_up(&args.cluster, &name)) {
                 println!("`shardkeep up` starts it again: under it, a drain is a restart");
@@ -233,29 +240,29 @@ fn signed_in(reply: &SignInReply) -> String {
 
 /// The message of a command that the console executes.
 fn message(command: Command) -> Result<GmCommand> {
-    let character = |name| gm::Target { who: Some(Who::Character(name)) };
-    let account = |name| gm::Target { who: Some(Who::Account(name)) };
-    let (reason, what) = match command {
-        Command::Online => (String::new(), What::Online(gm::Online {})),
-        Command::Daemons => (String::new(), What::Daemons(gm::Daemons {})),
-        Command::Worlds => (String::new(), What::Worlds(gm::Worlds {})),
-        Command::Operators => (String::new(), What::Operators(gm::Operators {})),
-        Command::Messages => (String::new(), What::Messages(gm::Messages {})),
-        Command::Kick { character: name, reason } => (reason, What::Kick(character(name))),
-        Command::Ban { account, hours, reason } => (reason, What::Ban(gm::Ban { account, hours })),
-        Command::Unban { account: name, reason } => (reason, What::Unban(account(name))),
-        Command::Sessions { account } => (String::new(), What::Sessions(gm::AccountSessions { account })),
-        Command::LogOut { account: name, reason } => (reason, What::LogOut(account(name))),
+    let character = |name| gm::Target { selector: Some(Selector::Character(name)) };
+    let account = |name| gm::Target { selector: Some(Selector::Account(name)) };
+    let (reason, action) = match command {
+        Command::Online => (String::new(), Action::Online(gm::Online {})),
+        Command::Daemons => (String::new(), Action::Daemons(gm::Daemons {})),
+        Command::Worlds => (String::new(), Action::Worlds(gm::Worlds {})),
+        Command::Operators => (String::new(), Action::Operators(gm::Operators {})),
+        Command::Messages => (String::new(), Action::Messages(gm::Messages {})),
+        Command::Kick { character: name, reason } => (reason, Action::Kick(character(name))),
+        Command::Ban { account, hours, reason } => (reason, Action::Ban(gm::Ban { account, hours })),
+        Command::Unban { account: name, reason } => (reason, Action::Unban(account(name))),
+        Command::Sessions { account } => (String::new(), Action::Sessions(gm::AccountSessions { account })),
+        Command::LogOut { account: name, reason } => (reason, Action::LogOut(account(name))),
         Command::Maintenance { world, mode, seconds, reason } => {
             let closed = mode == Mode::Closed;
-            (reason, What::Maintenance(gm::Maintenance { world, closed, seconds: Some(seconds) }))
+            (reason, Action::Maintenance(gm::Maintenance { world, closed, seconds: Some(seconds) }))
         }
         Command::Broadcast { text, world, reason } => {
-            (reason, What::Broadcast(gm::Broadcast { world, text }))
+            (reason, Action::Broadcast(gm::Broadcast { world, text }))
         }
         Command::Teleport { character, x, y, world, reason } => (
             reason,
-            What::Teleport(gm::Teleport {
+            Action::Teleport(gm::Teleport {
                 world,
                 character,
                 x_mm: millimetres(x)?,
@@ -263,12 +270,14 @@ fn message(command: Command) -> Result<GmCommand> {
                 map: 0,
             }),
         ),
-        Command::Mute { character, minutes, reason } => (reason, What::Mute(gm::Mute { character, minutes })),
-        Command::Credit { account, hours, reason } => {
-            (reason, What::Credit(gm::Credit { account, hours, key: String::new() }))
+        Command::Mute { character, minutes, reason } => {
+            (reason, Action::Mute(gm::Mute { character, minutes }))
         }
-        Command::Drain { kind, name, reason } => (reason, What::Drain(gm::Drain { kind, name })),
-        Command::Remove { kind, name, reason } => (reason, What::Remove(gm::RemoveDaemon { kind, name })),
+        Command::Credit { account, hours, reason } => {
+            (reason, Action::Credit(gm::Credit { account, hours, key: String::new() }))
+        }
+        Command::Drain { kind, name, reason } => (reason, Action::Drain(gm::Drain { kind, name })),
+        Command::Remove { kind, name, reason } => (reason, Action::Remove(gm::RemoveDaemon { kind, name })),
         Command::Operator { name, role, password_stdin, reason } => {
             let removed = role == "none";
             let password = if removed {
@@ -277,7 +286,7 @@ fn message(command: Command) -> Result<GmCommand> {
                 terminal::password(&format!("New password for {name}"), password_stdin)?.expose().clone()
             };
             let role = if removed { String::new() } else { role };
-            (reason, What::Operator(gm::Operator { name, role, password }))
+            (reason, Action::Operator(gm::Operator { name, role, password }))
         }
         Command::Link
         | Command::Claim { .. }
@@ -287,7 +296,7 @@ fn message(command: Command) -> Result<GmCommand> {
             unreachable!("these are calls of their own")
         }
     };
-    Ok(GmCommand { reason, command: Some(what) })
+    Ok(GmCommand { reason, command: Some(action) })
 }
 
 fn millimetres(metres: f64) -> Result<i32> {
@@ -300,7 +309,8 @@ fn millimetres(metres: f64) -> Result<i32> {
 
 async fn audit(operator: &Operator, tokens: &TokenFile, limit: u32) -> Result<()> {
     let request = tokens.sign(AuditRequest { before_id: 0, limit })?;
-    let entries = operator.gm().await?.audit(request).await.map_err(terminal::plain)?.into_inner().entries;
+    let entries =
+        operator.gm().await?.audit(request).await.map_err(terminal::status_error)?.into_inner().entries;
     let mut table = terminal::table(["id", "when (UTC)", "operator", "command", "reason", "result"]);
     for it in entries {
         let when = crate::account::date(it.at_ms);

@@ -31,7 +31,7 @@ impl LaneArgs {
         let local = local.map(|dir| dir.tls().join("ca.pem")).filter(|ca| ca.exists());
         let trust = match self.ca.as_ref().or(local.as_ref()) {
             Some(ca) => Trust::authority(ca, self.server_name.as_deref())?,
-            None => Trust::Proofs,
+            None => Trust::AnyCertificate,
         };
         config.lanes = vec![self.lane];
         config.connector = Connector::new(&trust)?;

@@ -6,8 +6,8 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result};
 use clap::Args;
 use serde::Serialize;
-use shardkeep_cluster::{Instance, STORES};
-use shardkeep_rpc::dbcache::{ConserveReply, ConserveRequest};
+use shardkeep_cluster::{Instance, STORES_ATTRIBUTE};
+use shardkeep_rpc::dbcache::{CheckConservationReply, CheckConservationRequest};
 
 use crate::operator::{ClusterArgs, Operator};
 
@@ -32,8 +32,8 @@ pub struct Ledger {
     pub faults: Vec<String>,
 }
 
-impl From<ConserveReply> for Ledger {
-    fn from(reply: ConserveReply) -> Self {
+impl From<CheckConservationReply> for Ledger {
+    fn from(reply: CheckConservationReply) -> Self {
         Self {
             holds: reply.holds,
             items: reply.items,
@@ -59,45 +59,49 @@ pub async fn run(args: &LedgerArgs) -> Result<ExitCode> {
 
 /// Asks every dbcache. Replicas of one store tell the same; books of a second store are a fault by themselves.
 pub async fn query(operator: &Operator) -> Result<Ledger> {
-    let mut asked: Vec<Asked> = Vec::new();
+    let mut replies: Vec<StoreReply> = Vec::new();
     for (instance, mut dbcache) in operator.dbcaches().await? {
         let Instance { id, mut attributes, .. } = instance;
-        let books: Ledger = dbcache
-            .conserve(ConserveRequest {})
+        let totals: Ledger = dbcache
+            .check_conservation(CheckConservationRequest {})
             .await
             .with_context(|| format!("{} does not tell its books", id.name))?
             .into_inner()
             .into();
-        asked.push(Asked { name: id.name, store: attributes.remove(STORES).unwrap_or_default(), books });
+        replies.push(StoreReply {
+            name: id.name,
+            store: attributes.remove(STORES_ATTRIBUTE).unwrap_or_default(),
+            totals,
+        });
     }
-    together(asked).context("no dbcache was asked")
+    merge(replies).context("no dbcache was asked")
 }
 
 /// What one dbcache told.
-struct Asked {
+struct StoreReply {
     name: String,
     store: String,
-    books: Ledger,
+    totals: Ledger,
 }
 
 /// The first one's books, and what is wrong with any.
-fn together(asked: Vec<Asked>) -> Option<Ledger> {
-    let mut asked = asked.into_iter();
-    let Asked { name: first, store, mut books } = asked.next()?;
+fn merge(replies: Vec<StoreReply>) -> Option<Ledger> {
+    let mut replies = replies.into_iter();
+    let StoreReply { name: first, store, mut totals } = replies.next()?;
     let mut seen = vec![store];
-    for Asked { name, store, books: theirs } in asked {
+    for StoreReply { name, store, totals: other_totals } in replies {
         if seen.contains(&store) {
             continue;
         }
         seen.push(store);
-        books.holds = false;
-        books.faults.push(format!(
+        totals.holds = false;
+        totals.faults.push(format!(
             "{name} keeps another store than {first}, with {} items and {} coins of its own",
-            theirs.items, theirs.coins
+            other_totals.items, other_totals.coins
         ));
-        books.faults.extend(theirs.faults.into_iter().map(|fault| format!("{name}: {fault}")));
+        totals.faults.extend(other_totals.faults.into_iter().map(|fault| format!("{name}: {fault}")));
     }
-    Some(books)
+    Some(totals)
 }
 
 pub fn print(ledger: &Ledger) {
@@ -113,22 +117,23 @@ pub fn print(ledger: &Ledger) {
 mod tests {
     use super::*;
 
-    fn asked(name: &str, store: &str, items: u64) -> Asked {
-        let books = ConserveReply { holds: true, items, ..ConserveReply::default() };
-        Asked { name: name.to_owned(), store: store.to_owned(), books: books.into() }
+    fn replies(name: &str, store: &str, items: u64) -> StoreReply {
+        let totals = CheckConservationReply { holds: true, items, ..CheckConservationReply::default() };
+        StoreReply { name: name.to_owned(), store: store.to_owned(), totals: totals.into() }
     }
 
     #[test]
-    fn replicas_of_one_store_have_one_ledger() {
-        let one = together(vec![asked("dbcache-1", "a", 7), asked("dbcache-2", "a", 7)]).unwrap();
+    fn replicas_of_one_store_are_counted_once() {
+        let one = merge(vec![replies("dbcache-1", "a", 7), replies("dbcache-2", "a", 7)]).unwrap();
         assert!(one.holds && one.items == 7 && one.faults.is_empty());
-        assert!(together(Vec::new()).is_none());
+        assert!(merge(Vec::new()).is_none());
     }
 
     #[test]
-    fn books_in_two_stores_do_not_hold() {
-        let replicas = [asked("dbcache-1", "a", 7), asked("dbcache-2", "b", 3), asked("dbcache-3", "b", 3)];
-        let two = together(Vec::from(replicas)).unwrap();
+    fn two_stores_break_conservation() {
+        let replicas =
+            [replies("dbcache-1", "a", 7), replies("dbcache-2", "b", 3), replies("dbcache-3", "b", 3)];
+        let two = merge(Vec::from(replicas)).unwrap();
         assert!(!two.holds);
         assert_eq!(two.faults.len(), 1, "{:?}", two.faults);
         assert!(two.faults[0].starts_with("dbcache-2 keeps another store than dbcache-1, with 3 items"));

@@ -40,7 +40,7 @@ pub async fn run(args: LogsArgs) -> Result<()> {
     let Command::Query { sql, days, limit, search, json } = args.command;
     let operator = Operator::connect(&args.cluster).await?;
     let request = QueryRequest { sql, days, limit, search };
-    let reply = operator.logs().await?.query(request).await.map_err(terminal::plain)?;
+    let reply = operator.logs().await?.query(request).await.map_err(terminal::status_error)?;
     let reply = reply.into_inner();
     if json { print_json(&reply) } else { print_table(&reply) }
 }

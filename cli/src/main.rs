@@ -91,7 +91,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    end_with_the_reader();
+    exit_on_broken_pipe();
     match Cli::parse().command {
         // A daemon has a life, a runtime and exit codes of its own.
         Command::Daemon(args) => daemon::run(args),
@@ -103,7 +103,7 @@ fn main() -> ExitCode {
 
 /// Whoever reads the output may have had enough (`| head`): that ends the command, and is no failure of it. Printing can
 /// only panic then.
-fn end_with_the_reader() {
+fn exit_on_broken_pipe() {
     let panics = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         let message = panic.payload_as_str().unwrap_or_default();
@@ -156,7 +156,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_command_line_is_consistent() {
+    fn cli_definition_is_consistent() {
         Cli::command().debug_assert();
     }
 }

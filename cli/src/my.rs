@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::{Args, Subcommand};
 use shardkeep_client::{
     ClientError, Config,
-    login::{self, Door, WorldSelect},
+    login::{self, LoginConnection, WorldSelect},
     wire::payload::ErrorCode,
 };
 use shardkeep_types::Secret;
@@ -66,7 +66,7 @@ pub async fn run(args: MyArgs) -> Result<()> {
         bail!("whose account? --account NAME");
     }
     let config = config(&args).await?;
-    let password = ask(&args, &format!("Password for {}", args.account))?;
+    let password = ask_password(&args, &format!("Password for {}", args.account))?;
     if let Command::Register { region_key, token } = &args.command {
         return register(&args, &config, region_key, token, &password).await;
     }
@@ -118,8 +118,8 @@ async fn config(args: &MyArgs) -> Result<Config> {
     Ok(Config::with_dns(server).deployment(&args.deployment))
 }
 
-fn ask(args: &MyArgs, what: &str) -> Result<Secret<String>> {
-    terminal::password(what, args.password_stdin)
+fn ask_password(args: &MyArgs, prompt: &str) -> Result<Secret<String>> {
+    terminal::password(prompt, args.password_stdin)
 }
 
 fn code(args: &MyArgs, prompt: &str) -> Result<Secret<String>> {
@@ -157,8 +157,8 @@ async fn register(
     let key = region(region_key)?;
     let address = login::find(config, &args.zone).await?;
     let address = address.first().context("no login server is up")?;
-    let mut door = Door::open(config, *address).await?;
-    let id = door.register(&key, &args.account, password.expose(), token).await?;
+    let mut login_connection = LoginConnection::open(config, *address).await?;
+    let id = login_connection.register(&key, &args.account, password.expose(), token).await?;
     println!("registered account {} (id {id})", args.account);
     Ok(())
 }
@@ -174,7 +174,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_regions_key_is_checked() {
+    fn region_key_must_be_64_hex_digits() {
         assert_eq!(region(&"0f".repeat(32)).unwrap(), [15; 32]);
         for wrong in ["", "0f", &"zz".repeat(32), &"ü".repeat(32), &"+f".repeat(32)] {
             assert!(region(wrong).is_err(), "{wrong:?}");

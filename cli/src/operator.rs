@@ -140,7 +140,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cluster_that_has_ended_is_no_cluster() {
+    fn stopped_cluster_has_no_registry() {
         let folder = tempfile::tempdir().unwrap();
         let dir = DataDir::new(folder.path()).unwrap();
         dir.create().unwrap();

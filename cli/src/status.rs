@@ -47,8 +47,8 @@ pub async fn run(args: &StatusArgs) -> Result<ExitCode> {
     } else {
         print(&rows);
     }
-    let fine = [State::Up, State::Left].map(State::as_str);
-    let all_up = rows.iter().all(|row| fine.contains(&row.state.as_str()));
+    let expected_states = [State::Up, State::Left].map(State::as_str);
+    let all_up = rows.iter().all(|row| expected_states.contains(&row.state.as_str()));
     // A program that asks for JSON looks at the states itself.
     Ok(if all_up || args.json { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

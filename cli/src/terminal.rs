@@ -26,44 +26,44 @@ pub fn table<H: Into<comfy_table::Row>>(header: H) -> Table {
 }
 
 /// Prints a line; that nobody reads it any more must not end who prints it.
-pub fn say(line: impl std::fmt::Display) {
+pub fn emit(line: impl std::fmt::Display) {
     let _ = writeln!(std::io::stdout(), "{line}");
 }
 
 /// The daemon's own words, without the wrapping of the transport. By value, to be handed to `map_err`.
 #[allow(clippy::needless_pass_by_value, reason = "the signature of map_err")]
-pub fn plain(status: Status) -> anyhow::Error {
+pub fn status_error(status: Status) -> anyhow::Error {
     anyhow::anyhow!("{}", status.message())
 }
 
 /// What went wrong and what it comes from, each said once: many errors repeat those that they hold, and those of the
 /// transport add its own structures.
 pub fn explain(error: &anyhow::Error) -> String {
-    let mut said: Vec<String> = Vec::new();
-    let mut say = |text: String| {
-        if !said.iter().any(|before| before.contains(&text)) {
-            said.push(text);
+    let mut parts: Vec<String> = Vec::new();
+    let mut emit = |text: String| {
+        if !parts.iter().any(|before| before.contains(&text)) {
+            parts.push(text);
         }
     };
     for cause in error.chain() {
         let Some(status) = cause.downcast_ref::<Status>() else {
-            say(cause.to_string());
+            emit(cause.to_string());
             continue;
         };
-        say(match status.message() {
+        emit(match status.message() {
             "" => status.code().description().to_owned(),
             message => message.to_owned(),
         });
-        if let Some(root) = root(status) {
-            say(root);
+        if let Some(root_cause) = root_cause(status) {
+            emit(root_cause);
         }
         break;
     }
-    said.join(": ")
+    parts.join(": ")
 }
 
 /// Where a chain of causes ends.
-fn root(error: &dyn std::error::Error) -> Option<String> {
+fn root_cause(error: &dyn std::error::Error) -> Option<String> {
     let causes = std::iter::successors(error.source(), |cause| cause.source());
     causes.last().map(ToString::to_string)
 }
@@ -78,7 +78,7 @@ pub fn secret(prompt: &str, what: &str, from_stdin: bool) -> Result<Secret<Strin
     let text = if from_stdin {
         line(&mut std::io::stdin().lock(), what)?
     } else if std::io::stdin().is_terminal() {
-        typed(prompt)?
+        prompt_hidden(prompt)?
     } else {
         bail!("no terminal to ask for the {what}: use --password-stdin");
     };
@@ -96,7 +96,7 @@ fn line(input: &mut impl BufRead, what: &str) -> Result<String> {
     Ok(line.trim_end_matches(['\r', '\n']).to_owned())
 }
 
-fn typed(prompt: &str) -> Result<String> {
+fn prompt_hidden(prompt: &str) -> Result<String> {
     eprint!("{prompt}: ");
     std::io::stderr().flush()?;
     enable_raw_mode().context("cannot hide what is typed")?;
@@ -131,7 +131,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn causes_are_said_once_and_in_words() {
+    fn explain_reports_each_cause_once() {
         let eof = || std::io::Error::from(std::io::ErrorKind::UnexpectedEof);
         let doubled = anyhow::Error::new(shardkeep_client::ClientError::Io(eof()));
         assert_eq!(explain(&doubled), "connection: unexpected end of file");
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_is_missing_is_named() {
+    fn missing_input_line_is_named_in_error() {
         let mut input = &b"secret\r\n"[..];
         assert_eq!(line(&mut input, "password").unwrap(), "secret");
         let missing = line(&mut input, "code of the authenticator").unwrap_err().to_string();

@@ -10,7 +10,7 @@ use std::{
 };
 
 /// Longest wait for something, on a busy machine.
-const SOON: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 fn patch(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_shardkeep"));
@@ -22,25 +22,25 @@ fn run(arguments: &[&str]) -> Output {
     patch(arguments).output().unwrap()
 }
 
-fn done(arguments: &[&str]) -> String {
+fn run_ok(arguments: &[&str]) -> String {
     let output = run(arguments);
     assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
 }
 
 /// The exit code and what is said about it.
-fn refused(arguments: &[&str]) -> (i32, String) {
+fn run_failing(arguments: &[&str]) -> (i32, String) {
     let output = run(arguments);
     (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
 }
 
 /// Ends with this value.
-struct Served {
+struct PatchServer {
     child: Child,
     address: String,
 }
 
-impl Served {
+impl PatchServer {
     fn start(store: &str, limit: &str) -> Self {
         let mut child = patch(&[
             "serve",
@@ -61,7 +61,7 @@ impl Served {
     }
 }
 
-impl Drop for Served {
+impl Drop for PatchServer {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -94,21 +94,21 @@ fn written(folder: &Path) -> u64 {
 }
 
 /// What `serve` says on standard error until it has said all of this.
-fn served_says(arguments: &[&str], all: &[&str]) -> String {
+fn serve_stderr(arguments: &[&str], all: &[&str]) -> String {
     let line = [&["serve", "--listen", "127.0.0.1:0"], arguments].concat();
     let mut child = patch(&line).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-    let mut said = String::new();
+    let mut stderr = String::new();
     let mut lines = BufReader::new(child.stderr.take().unwrap());
-    while !all.iter().all(|part| said.contains(part)) {
-        assert!(lines.read_line(&mut said).unwrap() > 0, "it ended after: {said}");
+    while !all.iter().all(|part| stderr.contains(part)) {
+        assert!(lines.read_line(&mut stderr).unwrap() > 0, "it ended after: {stderr}");
     }
     child.kill().unwrap();
     child.wait().unwrap();
-    said
+    stderr
 }
 
 #[test]
-fn a_release_goes_from_a_folder_to_a_player() {
+fn release_is_built_signed_served_and_fetched() {
     let temporary = tempfile::tempdir().unwrap();
     let at = |name: &str| temporary.path().join(name).display().to_string();
     let (release, store, key, game) = (at("release"), at("store"), at("key"), at("game"));
@@ -117,24 +117,24 @@ fn a_release_goes_from_a_folder_to_a_player() {
     fs::write(temporary.path().join("release/data/world.pak"), &content).unwrap();
     fs::write(temporary.path().join("release/readme.txt"), "hello\n".repeat(50_000)).unwrap();
 
-    let public = done(&["keygen", "--key", &key]).trim().to_owned();
-    assert_eq!(refused(&["keygen", "--key", &key]).0, 1, "a key is not overwritten");
+    let public = run_ok(&["keygen", "--key", &key]).trim().to_owned();
+    assert_eq!(run_failing(&["keygen", "--key", &key]).0, 1, "a key is not overwritten");
     let build = ["build", &release, "--store", &store, "--release", "1.0.0", "--client-version", "1.0.0"];
-    assert!(done(&build).contains("release 1.0.0 (1): 2 files"));
-    assert!(refused(&["verify", "--store", &store]).1.contains("nothing is published"));
-    done(&["sign", "--store", &store, "--key", &key]);
-    assert_eq!(refused(&["sign", "--store", &store, "--key", &key]).0, 1, "nothing waits any more");
-    assert!(done(&["verify", "--store", &store, "--public-key", &public]).contains("chunks are good"));
+    assert!(run_ok(&build).contains("release 1.0.0 (1): 2 files"));
+    assert!(run_failing(&["verify", "--store", &store]).1.contains("nothing is published"));
+    run_ok(&["sign", "--store", &store, "--key", &key]);
+    assert_eq!(run_failing(&["sign", "--store", &store, "--key", &key]).0, 1, "nothing waits any more");
+    assert!(run_ok(&["verify", "--store", &store, "--public-key", &public]).contains("chunks are good"));
     let other = "0".repeat(64);
-    assert_eq!(refused(&["verify", "--store", &store, "--public-key", &other]).0, 3);
+    assert_eq!(run_failing(&["verify", "--store", &store, "--public-key", &other]).0, 3);
 
     // Killed in the middle.
-    let served = Served::start(&store, "524288");
+    let server = PatchServer::start(&store, "524288");
     let fetch =
-        ["fetch", "--server", &served.address, "--to", &game, "--public-key", &public, "--connections", "2"];
+        ["fetch", "--server", &server.address, "--to", &game, "--public-key", &public, "--connections", "2"];
     let mut first = patch(&fetch).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     let stage = temporary.path().join("game/.shardkeep/stage");
-    let until = Instant::now() + SOON;
+    let until = Instant::now() + TIMEOUT;
     while written(&stage) < 1 << 20 {
         assert!(Instant::now() < until && first.try_wait().unwrap().is_none(), "it fetches");
         thread::sleep(Duration::from_millis(5));
@@ -143,84 +143,84 @@ fn a_release_goes_from_a_folder_to_a_player() {
     first.wait().unwrap();
     assert!(!temporary.path().join("game/data").exists());
     let before = written(&stage);
-    drop(served);
+    drop(server);
 
     // And gone on with, as fast as it goes.
-    let served = Served::start(&store, "0");
-    let fetch = ["fetch", "--server", &served.address, "--to", &game, "--public-key", &public];
-    let told = done(&fetch);
-    assert!(told.contains("2 files written"), "{told}");
+    let server = PatchServer::start(&store, "0");
+    let fetch = ["fetch", "--server", &server.address, "--to", &game, "--public-key", &public];
+    let stdout = run_ok(&fetch);
+    assert!(stdout.contains("2 files written"), "{stdout}");
     assert!(fs::read(temporary.path().join("game/data/world.pak")).unwrap() == content);
     assert!(
-        before >= 1 << 20 && !told.contains("3.0") && !told.contains("3.1"),
-        "{told} after {before} bytes"
+        before >= 1 << 20 && !stdout.contains("3.0") && !stdout.contains("3.1"),
+        "{stdout} after {before} bytes"
     );
-    assert!(done(&fetch).contains("it was already"));
+    assert!(run_ok(&fetch).contains("it was already"));
 
     // What a launcher has to tell apart.
-    let (code, said) =
-        refused(&["fetch", "--server", &served.address, "--to", &game, "--public-key", &other]);
-    assert!(code == 3 && said.contains("not trusted"), "{code} {said}");
+    let (code, stderr) =
+        run_failing(&["fetch", "--server", &server.address, "--to", &game, "--public-key", &other]);
+    assert!(code == 3 && stderr.contains("not trusted"), "{code} {stderr}");
     let file = at("release/readme.txt");
-    let (code, said) =
-        refused(&["fetch", "--server", &served.address, "--to", &file, "--public-key", &public]);
-    assert!(code == 4 && said.contains("readme.txt"), "{code} {said}");
-    let gone = served.address.clone();
-    drop(served);
-    let nobody = ["fetch", "--server", &gone, "--to", &game, "--public-key", &public, "--patience", "0"];
-    assert_eq!(refused(&nobody).0, 5);
+    let (code, stderr) =
+        run_failing(&["fetch", "--server", &server.address, "--to", &file, "--public-key", &public]);
+    assert!(code == 4 && stderr.contains("readme.txt"), "{code} {stderr}");
+    let gone = server.address.clone();
+    drop(server);
+    let unreachable = ["fetch", "--server", &gone, "--to", &game, "--public-key", &public, "--patience", "0"];
+    assert_eq!(run_failing(&unreachable).0, 5);
 }
 
 #[test]
-fn damage_in_a_store_is_found() {
+fn store_damage_is_detected_and_repaired() {
     let temporary = tempfile::tempdir().unwrap();
     let at = |name: &str| temporary.path().join(name).display().to_string();
     let (release, store, key) = (at("release"), at("store"), at("key"));
     fs::create_dir(&release).unwrap();
     fs::write(temporary.path().join("release/a"), noise(1, 100_000)).unwrap();
-    done(&["keygen", "--key", &key]);
+    run_ok(&["keygen", "--key", &key]);
     let build = |name| ["build", &release, "--store", &store, "--release", name, "--client-version", "1.0.0"];
-    done(&build("1"));
-    done(&["sign", "--store", &store, "--key", &key]);
+    run_ok(&build("1"));
+    run_ok(&["sign", "--store", &store, "--key", &key]);
     let folders = fs::read_dir(temporary.path().join("store/chunks")).unwrap();
     let chunk =
         folders.flat_map(|it| fs::read_dir(it.unwrap().path()).unwrap()).next().unwrap().unwrap().path();
     let mut bytes = fs::read(&chunk).unwrap();
     bytes[100] ^= 1;
     fs::write(&chunk, &bytes).unwrap();
-    let (code, said) = refused(&["verify", "--store", &store]);
-    assert!(code == 3 && said.contains(chunk.file_name().unwrap().to_str().unwrap()), "{code} {said}");
+    let (code, stderr) = run_failing(&["verify", "--store", &store]);
+    assert!(code == 3 && stderr.contains(chunk.file_name().unwrap().to_str().unwrap()), "{code} {stderr}");
 
     // Who serves it hears what is wrong with it, and so does who signs by another key.
     fs::write(&chunk, &bytes[..99]).unwrap();
     let other = at("other");
-    done(&["keygen", "--key", &other]);
-    let said = served_says(&["--store", &store], &["release=1", "1 chunks of release 1"]);
-    assert!(said.contains("missing or have another size"), "{said}");
+    run_ok(&["keygen", "--key", &other]);
+    let stderr = serve_stderr(&["--store", &store], &["release=1", "1 chunks of release 1"]);
+    assert!(stderr.contains("missing or have another size"), "{stderr}");
     let strange = "0".repeat(64);
-    served_says(&["--store", &store, "--public-key", &strange], &["no release to publish"]);
+    serve_stderr(&["--store", &store, "--public-key", &strange], &["no release to publish"]);
 
     // Building again mends it, also one that a copy has cut off.
-    assert!(done(&build("2")).contains("1 chunks of earlier builds were damaged"));
+    assert!(run_ok(&build("2")).contains("1 chunks of earlier builds were damaged"));
     assert_ne!(fs::read(&chunk).unwrap(), bytes);
     fs::write(&chunk, &bytes[..500]).unwrap();
-    assert!(done(&build("2")).contains("1 chunks of earlier builds were damaged"));
-    assert!(!done(&build("2")).contains("damaged"));
+    assert!(run_ok(&build("2")).contains("1 chunks of earlier builds were damaged"));
+    assert!(!run_ok(&build("2")).contains("damaged"));
     // A release that has lost a chunk since, or whose content is another, is not signed.
     let sign = ["sign", "--store", &store, "--key", &key];
     for damage in [|at: &Path, _: &[u8]| fs::remove_file(at), |at: &Path, bytes: &[u8]| fs::write(at, bytes)]
     {
         damage(&chunk, &bytes).unwrap();
-        let (code, said) = refused(&sign);
-        assert!(code == 1 && said.contains("build the release again"), "{code} {said}");
-        done(&build("2"));
+        let (code, stderr) = run_failing(&sign);
+        assert!(code == 1 && stderr.contains("build the release again"), "{code} {stderr}");
+        run_ok(&build("2"));
     }
     let signed = run(&["sign", "--store", &store, "--key", &other]);
-    let said = String::from_utf8_lossy(&signed.stderr);
-    assert!(signed.status.success() && said.contains("published before is signed by"), "{said}");
-    assert!(done(&["verify", "--store", &store]).contains("release 2 (2)"));
+    let stderr = String::from_utf8_lossy(&signed.stderr);
+    assert!(signed.status.success() && stderr.contains("published before is signed by"), "{stderr}");
+    assert!(run_ok(&["verify", "--store", &store]).contains("release 2 (2)"));
     // What no system could hold is refused with its name.
     fs::write(temporary.path().join("release/con.txt"), "x").unwrap();
-    let (code, said) = refused(&build("3"));
-    assert!(code == 1 && said.contains("con.txt") && said.contains("device"), "{code} {said}");
+    let (code, stderr) = run_failing(&build("3"));
+    assert!(code == 1 && stderr.contains("con.txt") && stderr.contains("device"), "{code} {stderr}");
 }

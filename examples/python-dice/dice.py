@@ -102,7 +102,7 @@ class Dice(link_rpc.LinkServicer):
 
     def handle(self, gateway, item):
         what = item.WhichOneof("item")
-        if what == "session" and item.session.what == JOINED:
+        if what == "session" and item.session.kind == JOINED:
             subscribe = link.Subscribe(session=item.session.session, groups=[link.Group(**TABLE)], replace=True)
             gateway.say(link.BackendItem(subscribe=subscribe))
         elif what == "deliver":
@@ -125,7 +125,7 @@ class Dice(link_rpc.LinkServicer):
         reply = link.ServerMessage(opcode=ROLL, kind=REPLY, request=message.request, payload=bytes([rolled]))
         gateway.say(self.to(session, reply))
         event = link.ServerMessage(opcode=ROLLED, kind=EVENT, payload=bytes([sides, rolled]))
-        publish = link.Publish(group=link.Group(**TABLE), epoch=1, what=link.Publish.EVENT, message=event)
+        publish = link.Publish(group=link.Group(**TABLE), epoch=1, kind=link.Publish.EVENT, message=event)
         for other in self.gateways:
             if other.watching:
                 other.say(link.BackendItem(publish=publish))

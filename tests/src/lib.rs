@@ -1,6 +1,6 @@
 //! What the stories share: a cluster that plays along, and players who come from nothing but a DNS server's address.
 
-mod bare;
+mod raw_session;
 
 use std::{
     sync::atomic::{AtomicU32, Ordering},
@@ -10,21 +10,21 @@ use std::{
 use anyhow::{Context as _, Result};
 use shardkeep_client::{
     ClientError, Config,
-    game::{Happening, Happenings, Player, View},
+    game::{GameEvent, GameEvents, Player, View},
     lanes::{Connector, Lane, Trust},
-    login::{self, Boarding, WorldSelect},
+    login::{self, GatewayTicket, WorldSelect},
 };
 use shardkeep_testkit::{Cluster, Postgres, Redis, Stores};
 use shardkeep_types::{CharacterId, EntityId};
 use tokio::{sync::OnceCell, time::timeout};
 
-pub use bare::{Bare, ends};
+pub use raw_session::{RawSession, connection_end};
 
 pub const ZONE: &str = "shardkeep.test";
 pub const WORLD: u32 = 1;
 pub const PASSWORD: &str = "correct horse battery staple";
 /// What has not happened by then, with the machine busy with other stories, will not happen.
-pub const SOON: Duration = Duration::from_secs(30);
+pub const TIMEOUT: Duration = Duration::from_secs(30);
 /// The border between the two zones, and the middle of the map, in mm.
 pub const BORDER_MM: i32 = 512_000;
 
@@ -43,12 +43,12 @@ pub async fn shared() -> Result<&'static Cluster> {
 }
 
 /// The two kinds of stores that everything must work on.
-pub enum Backing {
+pub enum StoreBackend {
     Sqlite,
     Servers { postgres: Postgres, redis: Redis },
 }
 
-impl Backing {
+impl StoreBackend {
     pub async fn servers() -> Self {
         Self::Servers { postgres: Postgres::start().await, redis: Redis::start().await }
     }
@@ -64,7 +64,7 @@ impl Backing {
 }
 
 /// A name that no other story uses.
-pub fn fresh_name(prefix: &str) -> String {
+pub fn unique_name(prefix: &str) -> String {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let mut number = COUNT.fetch_add(1, Ordering::Relaxed);
     let mut name = prefix.to_owned();
@@ -88,8 +88,8 @@ pub fn config_on(cluster: &Cluster, lane: Lane) -> Result<Config> {
     config.lanes = vec![lane];
     config.connector = Connector::new(&trust)?;
     // A handshake of TLS takes its time on a machine that is busy with other stories.
-    config.timing.connect = SOON;
-    config.timing.resume = SOON;
+    config.timing.connect = TIMEOUT;
+    config.timing.resume = TIMEOUT;
     Ok(config)
 }
 
@@ -97,66 +97,66 @@ pub fn config_on(cluster: &Cluster, lane: Lane) -> Result<Config> {
 pub struct Actor {
     pub name: String,
     pub player: Player,
-    pub happenings: Happenings,
+    pub events: GameEvents,
 }
 
 impl Actor {
     /// Makes an account and takes the whole path into the world.
     pub async fn enter(cluster: &Cluster, prefix: &str) -> Result<Self> {
-        let name = fresh_name(prefix);
+        let name = unique_name(prefix);
         cluster.account(&name, PASSWORD).await?;
         Self::enter_as(cluster, &name).await
     }
 
     /// With an account that exists already.
     pub async fn enter_as(cluster: &Cluster, name: &str) -> Result<Self> {
-        let boarding = log_in(cluster, name, PASSWORD).await?.select(WORLD).await?;
-        Self::board(&config(cluster)?, name, boarding).await
+        let gateway_ticket = log_in(cluster, name, PASSWORD).await?.select(WORLD).await?;
+        Self::attach_with_ticket(&config(cluster)?, name, gateway_ticket).await
     }
 
     /// Like [`Actor::enter`], on this lane all the way.
     pub async fn enter_on(cluster: &Cluster, prefix: &str, lane: Lane) -> Result<Self> {
-        let name = fresh_name(prefix);
+        let name = unique_name(prefix);
         cluster.account(&name, PASSWORD).await?;
         let config = config_on(cluster, lane)?;
-        let boarding = log_in_with(&config, &name, PASSWORD).await?.select(WORLD).await?;
-        Self::board(&config, &name, boarding).await
+        let gateway_ticket = log_in_with(&config, &name, PASSWORD).await?.select(WORLD).await?;
+        Self::attach_with_ticket(&config, &name, gateway_ticket).await
     }
 
-    /// Like [`Actor::enter`], through a gateway at an address for which `wanted` holds.
+    /// Like [`Actor::enter`], through a gateway at an address for which `accept` holds.
     pub async fn enter_through(
         cluster: &Cluster,
         prefix: &str,
-        wanted: impl Fn(&str) -> bool,
+        accept: impl Fn(&str) -> bool,
     ) -> Result<Self> {
-        let name = fresh_name(prefix);
+        let name = unique_name(prefix);
         cluster.account(&name, PASSWORD).await?;
         // Gateways take turns; a login may ask only a few times in a row, and others ask in between.
         for _ in 0..10 {
             let mut worlds = log_in(cluster, &name, PASSWORD).await?;
             for _ in 0..4 {
-                let boarding = worlds.select(WORLD).await?;
-                if wanted(&boarding.gateway) {
-                    return Self::board(&config(cluster)?, &name, boarding).await;
+                let gateway_ticket = worlds.select(WORLD).await?;
+                if accept(&gateway_ticket.gateway) {
+                    return Self::attach_with_ticket(&config(cluster)?, &name, gateway_ticket).await;
                 }
             }
         }
         anyhow::bail!("{name} is never offered the gateway it wants")
     }
 
-    async fn board(config: &Config, name: &str, boarding: Boarding) -> Result<Self> {
-        let (player, happenings) = Player::attach(config, boarding).await?;
+    async fn attach_with_ticket(config: &Config, name: &str, gateway_ticket: GatewayTicket) -> Result<Self> {
+        let (player, events) = Player::attach(config, gateway_ticket).await?;
         let known = player.list_characters().await?.characters;
         let id = match known.first() {
             Some(character) => character.id,
             None => player.create_character(name).await?.id,
         };
         player.enter(id).await?;
-        Ok(Self { name: name.to_owned(), player, happenings })
+        Ok(Self { name: name.to_owned(), player, events })
     }
 
     pub fn entity(&self) -> Result<EntityId> {
-        self.player.look(View::me).context("not in the world")
+        self.player.with_view(View::own_id).context("not in the world")
     }
 
     pub fn character(&self) -> Result<CharacterId> {
@@ -166,29 +166,29 @@ impl Actor {
     /// Waits until this player has the other in sight.
     pub async fn sees(&self, other: &Self) -> Result<()> {
         let entity = other.entity()?;
-        let seen = self.player.until(SOON, |view| view.entity(entity).map(|_| ())).await;
+        let seen = self.player.wait_until(TIMEOUT, |view| view.entity(entity).map(|_| ())).await;
         seen.with_context(|| format!("{} does not see {}", self.name, other.name))
     }
 
-    /// Waits for a happening for which `wanted` gives something.
-    pub async fn until<T>(
+    /// Waits for a happening for which `accept` gives something.
+    pub async fn wait_until<T>(
         &mut self,
-        what: &str,
-        mut wanted: impl FnMut(&Happening) -> Option<T>,
+        description: &str,
+        mut accept: impl FnMut(&GameEvent) -> Option<T>,
     ) -> Result<T> {
         let waiting = async {
-            while let Some(happening) = self.happenings.next().await {
-                if let Some(found) = wanted(&happening) {
+            while let Some(event) = self.events.next().await {
+                if let Some(found) = accept(&event) {
                     return Ok(found);
                 }
             }
-            anyhow::bail!("{}: the session ended before {what}", self.name)
+            anyhow::bail!("{}: the session ended before {description}", self.name)
         };
-        timeout(SOON, waiting).await.with_context(|| format!("{} waits for {what}", self.name))?
+        timeout(TIMEOUT, waiting).await.with_context(|| format!("{} waits for {description}", self.name))?
     }
 
     /// Coins, and the ids of all items.
-    pub async fn belongings(&self) -> Result<(i64, Vec<u64>)> {
+    pub async fn coins_and_items(&self) -> Result<(i64, Vec<u64>)> {
         let inventory = self.player.inventory().await?;
         let mut items: Vec<u64> = inventory.items.iter().map(|item| item.id).collect();
         items.sort_unstable();
@@ -222,7 +222,7 @@ pub async fn log_in_with(config: &Config, name: &str, password: &str) -> Result<
             }
             Ok::<(), ClientError>(())
         };
-    timeout(SOON, listed).await.map_err(|_| ClientError::Timeout("the world in the list"))??;
+    timeout(TIMEOUT, listed).await.map_err(|_| ClientError::Timeout("the world in the list"))??;
     Ok(worlds)
 }
 
@@ -235,14 +235,14 @@ pub async fn meet(one: &Actor, other: &Actor) -> Result<()> {
 /// Gives an item of `giver` for a coin of `taker`, as one trade. Returns the item.
 pub async fn trade(giver: &Actor, taker: &Actor) -> Result<u64> {
     meet(giver, taker).await?;
-    let gift = *giver.belongings().await?.1.first().context("nothing to give")?;
+    let item = *giver.coins_and_items().await?.1.first().context("nothing to give")?;
     let trade = giver.player.invite(taker.entity()?).await?;
     taker.player.answer(trade, true).await?;
-    giver.player.offer(trade, vec![gift], 0).await?;
+    giver.player.offer(trade, vec![item], 0).await?;
     let revision = taker.player.offer(trade, Vec::new(), 1).await?.revision;
     let (gave, took) =
         tokio::join!(giver.player.confirm(trade, revision), taker.player.confirm(trade, revision));
     gave?;
     took?;
-    Ok(gift)
+    Ok(item)
 }

@@ -7,19 +7,21 @@ use shardkeep_client::{
     login::{self, WorldSelect},
     wire::payload::{ErrorCode, WorldStatus},
 };
-use shardkeep_stories::{Actor, PASSWORD, SOON, WORLD, log_in, shared};
+use shardkeep_stories::{Actor, PASSWORD, TIMEOUT, WORLD, log_in, shared};
 use shardkeep_testkit::{Authenticator, Cluster};
 use tokio::time::timeout;
 
 #[tokio::test]
-async fn a_player_minds_the_own_account() -> Result<()> {
+async fn player_manages_own_sessions_and_password() -> Result<()> {
     let cluster = shared().await?;
     let mut login = {
         let actor = Actor::enter(cluster, "minder").await?;
         let second = log_in(cluster, &actor.name, PASSWORD).await?;
         ended_with(&actor, ErrorCode::Displaced).await?;
         ensure!(second.worlds()[0].may_enter && second.worlds()[0].recommended);
-        timeout(SOON, counted(cluster, &actor.name)).await.context("its character is never counted")??;
+        timeout(TIMEOUT, wait_for_character_count(cluster, &actor.name))
+            .await
+            .context("its character is never counted")??;
         let actor = Actor::enter_as(cluster, &actor.name).await?;
         let mut third = log_in(cluster, &actor.name, PASSWORD).await?;
         ended_with(&actor, ErrorCode::Displaced).await?;
@@ -33,26 +35,26 @@ async fn a_player_minds_the_own_account() -> Result<()> {
     login.select(WORLD).await?;
 
     // What a player types.
-    let name = shardkeep_stories::fresh_name("typist");
+    let name = shardkeep_stories::unique_name("typist");
     cluster.account(&name, PASSWORD).await?;
     let dns = cluster.dns()?;
-    let my = |what: &'static str| {
-        ["my", what, "--account", name.as_str(), "--dns", dns.as_str(), "--password-stdin"]
+    let my_command = |subcommand: &'static str| {
+        ["my", subcommand, "--account", name.as_str(), "--dns", dns.as_str(), "--password-stdin"]
     };
-    ensure!(cluster.tool(&my("sessions"), PASSWORD).await?.contains("address"));
-    cluster.tool(&my("password"), &format!("{PASSWORD}\nnew\n")).await?;
-    ensure!(cluster.tool(&my("log-out"), "new").await?.contains("0 sessions ended"));
-    let refused = cluster.tool(&my("log-out"), PASSWORD).await.expect_err("the old password");
+    ensure!(cluster.run_cli(&my_command("sessions"), PASSWORD).await?.contains("address"));
+    cluster.run_cli(&my_command("password"), &format!("{PASSWORD}\nnew\n")).await?;
+    ensure!(cluster.run_cli(&my_command("log-out"), "new").await?.contains("0 sessions ended"));
+    let refused = cluster.run_cli(&my_command("log-out"), PASSWORD).await.expect_err("the old password");
     ensure!(refused.to_string().contains("DENIED"), "{refused}");
     Ok(())
 }
 
 #[tokio::test]
-async fn who_knows_the_password_keeps_no_owner_out() -> Result<()> {
+async fn second_factor_owner_logs_in_after_guesses() -> Result<()> {
     let cluster = shared().await?;
     let actor = Actor::enter(cluster, "owner").await?;
     let name = actor.name.as_str();
-    let app = cluster.tool(&["account", "second-factor", name, "on"], "").await?;
+    let app = cluster.run_cli(&["account", "second-factor", name, "on"], "").await?;
     let app = Authenticator::scan(&app).context("no app can read that")?;
     ended_with(&actor, ErrorCode::Kicked).await?;
     let config = shardkeep_stories::config(cluster)?;
@@ -67,74 +69,74 @@ async fn who_knows_the_password_keeps_no_owner_out() -> Result<()> {
 
     // One code, and when that is not enough two of them.
     let dns = cluster.dns()?;
-    let my = ["my", "sessions", "--account", name, "--dns", dns.as_str(), "--password-stdin"];
-    cluster.tool(&my, &format!("{PASSWORD}\n{}\n{}\n", app.first(), app.two())).await?;
+    let my_command = ["my", "sessions", "--account", name, "--dns", dns.as_str(), "--password-stdin"];
+    cluster.run_cli(&my_command, &format!("{PASSWORD}\n{}\n{}\n", app.first(), app.two())).await?;
     Ok(())
 }
 
 #[tokio::test]
-async fn operators_shut_out_whom_and_where_they_want() -> Result<()> {
+async fn operator_bans_logs_out_and_closes_world() -> Result<()> {
     let cluster = Cluster::start().await?;
-    let one = cluster.announced("gateway-1")?.client;
+    let one = cluster.announcement("gateway-1")?.client;
     let frozen = Actor::enter_through(&cluster, "frozen", |gateway| gateway == one).await?;
     cluster.freeze("gateway-1")?;
-    cluster.tool(&["account", "ban", &frozen.name, "--reason", "cheats"], "").await?;
+    cluster.run_cli(&["account", "ban", &frozen.name, "--reason", "cheats"], "").await?;
     cluster.thaw("gateway-1")?;
     ended_with(&frozen, ErrorCode::Banned).await?;
 
-    cluster.tool(&["gm", "claim", "--password-stdin"], "a long enough password").await?;
+    cluster.run_cli(&["gm", "claim", "--password-stdin"], "a long enough password").await?;
     let ann = Actor::enter(&cluster, "ann").await?;
-    let sessions = cluster.tool(&["gm", "sessions", &ann.name], "").await?;
+    let sessions = cluster.run_cli(&["gm", "sessions", &ann.name], "").await?;
     ensure!(sessions.contains("1 session") && sessions.contains("127.0.0.1"), "{sessions}");
-    cluster.tool(&["gm", "log-out", &ann.name, "--reason", "asked us to"], "").await?;
+    cluster.run_cli(&["gm", "log-out", &ann.name, "--reason", "asked us to"], "").await?;
     ended_with(&ann, ErrorCode::Kicked).await?;
 
     let name = ann.name.clone();
     let mut before = log_in(&cluster, &name, PASSWORD).await?;
     let world = WORLD.to_string();
-    cluster.tool(&["gm", "maintenance", &world, "closed", "--reason", "until nine"], "").await?;
-    until(&mut before, WorldStatus::WorldMaintenance).await?;
+    cluster.run_cli(&["gm", "maintenance", &world, "closed", "--reason", "until nine"], "").await?;
+    wait_for_status(&mut before, WorldStatus::WorldMaintenance).await?;
     ensure!(before.worlds()[0].note == "until nine" && !before.worlds()[0].may_enter);
     ensure!(code(before.select(WORLD).await) == Some(ErrorCode::Maintenance));
-    let worlds = cluster.tool(&["gm", "worlds"], "").await?;
+    let worlds = cluster.run_cli(&["gm", "worlds"], "").await?;
     ensure!(worlds.contains("closed to players: until nine"), "{worlds}");
     let nowhere = ["gm", "maintenance", "7", "closed", "--reason", "a slip"];
-    let nowhere = cluster.tool(&nowhere, "").await.expect_err("there is no world 7");
+    let nowhere = cluster.run_cli(&nowhere, "").await.expect_err("there is no world 7");
     ensure!(nowhere.to_string().contains("there is no world 7"), "{nowhere}");
-    cluster.tool(&["account", "staff", &name, "on"], "").await?;
+    cluster.run_cli(&["account", "staff", &name, "on"], "").await?;
     let config = shardkeep_stories::config(&cluster)?;
     let mut staff =
         shardkeep_client::login::log_in(&config, shardkeep_stories::ZONE, &name, PASSWORD).await?;
-    until(&mut staff, WorldStatus::WorldMaintenance).await?;
+    wait_for_status(&mut staff, WorldStatus::WorldMaintenance).await?;
     staff.select(WORLD).await.context("staff enters")?;
-    cluster.tool(&["gm", "maintenance", &world, "open", "--reason", "done"], "").await?;
-    until(&mut staff, WorldStatus::WorldUp).await?;
-    let audit = cluster.tool(&["gm", "audit"], "").await?;
-    for trace in ["close world 1 to players", "open world 1 to players", "until nine", "asked us to"] {
-        ensure!(audit.contains(trace), "the audit does not tell of {trace:?}:\n{audit}");
+    cluster.run_cli(&["gm", "maintenance", &world, "open", "--reason", "done"], "").await?;
+    wait_for_status(&mut staff, WorldStatus::WorldUp).await?;
+    let audit = cluster.run_cli(&["gm", "audit"], "").await?;
+    for entry in ["close world 1 to players", "open world 1 to players", "until nine", "asked us to"] {
+        ensure!(audit.contains(entry), "the audit does not tell of {entry:?}:\n{audit}");
     }
     cluster.stop().await
 }
 
-async fn until(worlds: &mut WorldSelect, status: WorldStatus) -> Result<()> {
+async fn wait_for_status(worlds: &mut WorldSelect, status: WorldStatus) -> Result<()> {
     let changes = async {
         while worlds.worlds().first().is_none_or(|world| world.status() != status) {
             worlds.next_worlds().await?;
         }
         Ok::<(), ClientError>(())
     };
-    timeout(SOON, changes).await.with_context(|| format!("the world never becomes {status:?}"))??;
+    timeout(TIMEOUT, changes).await.with_context(|| format!("the world never becomes {status:?}"))??;
     Ok(())
 }
 
 /// On a busy machine a welcome may come without the count: the next one has it.
-async fn counted(cluster: &Cluster, name: &str) -> Result<()> {
+async fn wait_for_character_count(cluster: &Cluster, name: &str) -> Result<()> {
     while log_in(cluster, name, PASSWORD).await?.worlds()[0].characters != 1 {}
     Ok(())
 }
 
 async fn ended_with(actor: &Actor, code: ErrorCode) -> Result<()> {
-    let end = timeout(SOON, actor.player.session().ended()).await.context("the session goes on")?;
+    let end = timeout(TIMEOUT, actor.player.session().ended()).await.context("the session goes on")?;
     let expected = matches!(&end, SessionEnd::Refused(refusal) if refusal.code == code);
     ensure!(expected, "{}: expected {code:?}, ended with {end:?}", actor.name);
     Ok(())

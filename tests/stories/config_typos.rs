@@ -6,35 +6,35 @@ use anyhow::{Context as _, Result, ensure};
 use shardkeep_testkit::binary;
 
 #[test]
-fn a_typo_is_named_with_its_line_and_the_nearest_key() -> Result<()> {
+fn config_typo_error_names_line_and_nearest_key() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let file = write(folder.path(), "# The meadow.\n[zone]\nsave_intervall = \"2s\"\n")?;
-    let complaint = refused(&["daemon", "zone", "--config", &file, "--check-config"])?;
+    let error = refused(&["daemon", "zone", "--config", &file, "--check-config"])?;
     for part in ["settings.toml:3:", "`save_intervall`", "did you mean `save_interval`?"] {
-        ensure!(complaint.contains(part), "no {part:?} in: {complaint}");
+        ensure!(error.contains(part), "no {part:?} in: {error}");
     }
     Ok(())
 }
 
 #[test]
-fn settings_that_no_daemon_reads_are_refused() -> Result<()> {
+fn unknown_config_section_is_refused() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let file = write(folder.path(), "[zones]\nsave_interval = \"2s\"\n")?;
     let data = folder.path().join("var").display().to_string();
-    let complaint = refused(&["up", "--data-dir", &data, "--port-base", "0", "--config", &file])?;
-    ensure!(complaint.contains("settings.toml") && complaint.contains("[zones]"), "{complaint}");
+    let error = refused(&["up", "--data-dir", &data, "--port-base", "0", "--config", &file])?;
+    ensure!(error.contains("settings.toml") && error.contains("[zones]"), "{error}");
     Ok(())
 }
 
 #[test]
-fn a_taken_port_is_named_with_the_flag_that_moves_it() -> Result<()> {
+fn port_in_use_error_names_port_and_flag() -> Result<()> {
     let folder = tempfile::tempdir()?;
-    let taken = TcpListener::bind("127.0.0.1:0")?;
-    let port = taken.local_addr()?.port();
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let port = listener.local_addr()?.port();
     // The first port that a cluster binds is one above its base.
     let (data, base) = (folder.path().join("var").display().to_string(), (port - 1).to_string());
-    let complaint = refused(&["up", "--data-dir", &data, "--port-base", &base])?;
-    ensure!(complaint.contains(&port.to_string()) && complaint.contains("--port-base"), "{complaint}");
+    let error = refused(&["up", "--data-dir", &data, "--port-base", &base])?;
+    ensure!(error.contains(&port.to_string()) && error.contains("--port-base"), "{error}");
     Ok(())
 }
 

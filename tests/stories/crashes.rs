@@ -3,18 +3,18 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use shardkeep_client::game::{Happening, View};
-use shardkeep_stories::{Actor, Backing, SOON, trade};
+use shardkeep_client::game::{GameEvent, View};
+use shardkeep_stories::{Actor, StoreBackend, TIMEOUT, trade};
 use shardkeep_testkit::Cluster;
 
 /// Two players in a cluster of their own.
-struct Scene {
+struct Scenario {
     cluster: Cluster,
     ann: Actor,
     bob: Actor,
 }
 
-impl Scene {
+impl Scenario {
     async fn open(cluster: Cluster) -> Result<Self> {
         let ann = Actor::enter(&cluster, "ann").await?;
         let bob = Actor::enter(&cluster, "bob").await?;
@@ -23,41 +23,41 @@ impl Scene {
     }
 
     /// Play goes on: they see each other move, and trade; the books are in order.
-    async fn plays_on(&mut self) -> Result<()> {
+    async fn assert_play_continues(&mut self) -> Result<()> {
         self.ann.sees(&self.bob).await?;
         self.bob.sees(&self.ann).await?;
         let ann = self.ann.entity()?;
         for speed in [1_200, 1_400] {
             self.ann.player.walk(0, speed).await?;
             let moves = |view: &View| view.entity(ann).filter(|it| it.velocity == [0, speed]).map(drop);
-            self.bob.player.until(SOON, moves).await.context("bob does not see ann move")?;
+            self.bob.player.wait_until(TIMEOUT, moves).await.context("bob does not see ann move")?;
         }
         self.ann.player.stop().await?;
-        let (anns, bobs) = (self.ann.belongings().await?, self.bob.belongings().await?);
+        let (anns, bobs) = (self.ann.coins_and_items().await?, self.bob.coins_and_items().await?);
         // Back and forth, so that nobody runs out of gifts.
         let (giver, taker) =
             if anns.1.len() >= bobs.1.len() { (&self.ann, &self.bob) } else { (&self.bob, &self.ann) };
         trade(giver, taker).await?;
-        let (anns_now, bobs_now) = (self.ann.belongings().await?, self.bob.belongings().await?);
+        let (anns_now, bobs_now) = (self.ann.coins_and_items().await?, self.bob.coins_and_items().await?);
         ensure!(
             anns.1.len() + bobs.1.len() == anns_now.1.len() + bobs_now.1.len(),
             "items were lost or doubled"
         );
         ensure!(anns.0 + bobs.0 == anns_now.0 + bobs_now.0, "coins were lost or doubled");
-        self.books().await
+        self.assert_ledger_holds().await
     }
 
-    async fn books(&self) -> Result<()> {
+    async fn assert_ledger_holds(&self) -> Result<()> {
         let ledger = self.cluster.ledger().await?;
         ensure!(ledger.holds, "{:?}", ledger.faults);
         Ok(())
     }
 
     /// Nobody had to log in again.
-    fn sessions_live(&mut self) -> Result<()> {
+    fn assert_sessions_alive(&mut self) -> Result<()> {
         for actor in [&mut self.ann, &mut self.bob] {
-            while let Some(happening) = actor.happenings.try_next() {
-                if let Happening::Ended(end) = happening {
+            while let Some(event) = actor.events.try_next() {
+                if let GameEvent::Ended(end) = event {
                     anyhow::bail!("{}: the session ended: {end}", actor.name);
                 }
             }
@@ -67,8 +67,8 @@ impl Scene {
 }
 
 /// Every daemon once, play going on after each.
-async fn each_is_killed(cluster: Cluster) -> Result<()> {
-    let mut scene = Scene::open(cluster).await?;
+async fn kill_each_daemon(cluster: Cluster) -> Result<()> {
+    let mut scenario = Scenario::open(cluster).await?;
     for daemon in [
         "registry-1",
         "logs-1",
@@ -85,51 +85,53 @@ async fn each_is_killed(cluster: Cluster) -> Result<()> {
         "dns-1",
         "gm-1",
     ] {
-        scene.cluster.kill_and_heal(daemon).await?;
-        scene.plays_on().await.with_context(|| format!("after {daemon} was killed"))?;
-        scene.sessions_live().with_context(|| format!("after {daemon} was killed"))?;
+        scenario.cluster.kill_and_wait_for_restart(daemon).await?;
+        scenario.assert_play_continues().await.with_context(|| format!("after {daemon} was killed"))?;
+        scenario.assert_sessions_alive().with_context(|| format!("after {daemon} was killed"))?;
     }
     // And newcomers still find in.
-    let carol = Actor::enter(&scene.cluster, "carol").await?;
-    carol.sees(&scene.ann).await?;
-    scene.cluster.stop().await
+    let carol = Actor::enter(&scenario.cluster, "carol").await?;
+    carol.sees(&scenario.ann).await?;
+    scenario.cluster.stop().await
 }
 
 #[tokio::test]
 async fn every_daemon_is_killed_once() -> Result<()> {
-    each_is_killed(Cluster::start().await?).await
+    kill_each_daemon(Cluster::start().await?).await
 }
 
 #[tokio::test]
 async fn every_daemon_is_killed_once_on_postgres_and_redis() -> Result<()> {
-    let backing = Backing::servers().await;
-    each_is_killed(Cluster::start_with(backing.stores(), None).await?).await
+    let backing = StoreBackend::servers().await;
+    kill_each_daemon(Cluster::start_with(backing.stores(), None).await?).await
 }
 
 /// Trades go on while dbcache is killed again and again, so that some kill falls between a commit and its answer.
 /// Whatever the moment, each gift ends with exactly one of the two.
 #[tokio::test]
-async fn dbcache_dies_in_the_middle_of_trades() -> Result<()> {
-    let scene = Scene::open(Cluster::start().await?).await?;
-    let before = scene.ann.belongings().await?.1.len() + scene.bob.belongings().await?.1.len();
+async fn trade_completes_once_when_dbcache_is_killed() -> Result<()> {
+    let scenario = Scenario::open(Cluster::start().await?).await?;
+    let before =
+        scenario.ann.coins_and_items().await?.1.len() + scenario.bob.coins_and_items().await?.1.len();
     for round in 0..4 {
-        let (giver, taker) = if round % 2 == 0 { (&scene.ann, &scene.bob) } else { (&scene.bob, &scene.ann) };
+        let (giver, taker) =
+            if round % 2 == 0 { (&scenario.ann, &scenario.bob) } else { (&scenario.bob, &scenario.ann) };
         let killing = async {
             // Different moments of the trade, not a wait for something to happen.
             tokio::time::sleep(Duration::from_millis(60 + 70 * round)).await;
-            scene.cluster.kill_and_heal("dbcache-1").await
+            scenario.cluster.kill_and_wait_for_restart("dbcache-1").await
         };
         let (traded, healed) = tokio::join!(trade(giver, taker), killing);
         healed?;
-        let gift = traded.context("the trade was not repeated to its end")?;
-        let (givers, takers) = (giver.belongings().await?.1, taker.belongings().await?.1);
+        let item = traded.context("the trade was not repeated to its end")?;
+        let (givers, takers) = (giver.coins_and_items().await?.1, taker.coins_and_items().await?.1);
         ensure!(
-            !givers.contains(&gift) && takers.contains(&gift),
-            "item {gift} is not where the trade put it"
+            !givers.contains(&item) && takers.contains(&item),
+            "item {item} is not where the trade put it"
         );
     }
-    let after = scene.ann.belongings().await?.1.len() + scene.bob.belongings().await?.1.len();
+    let after = scenario.ann.coins_and_items().await?.1.len() + scenario.bob.coins_and_items().await?.1.len();
     ensure!(before == after, "{before} items became {after}");
-    scene.books().await?;
-    scene.cluster.stop().await
+    scenario.assert_ledger_holds().await?;
+    scenario.cluster.stop().await
 }

@@ -18,7 +18,7 @@ use tokio::{
 
 const PREFIX: &str = "shardkeep_";
 /// Work that one player's way into the world must have left in the counters.
-const TRACES: [&str; 6] = [
+const EXPECTED_COUNTERS: [&str; 6] = [
     "shardkeep_dns_answers_total",
     "shardkeep_login_logins_total",
     "shardkeep_gateway_handshakes_total",
@@ -28,14 +28,14 @@ const TRACES: [&str; 6] = [
 ];
 
 #[tokio::test]
-async fn every_panel_and_alert_is_fed() -> Result<()> {
+async fn every_panel_and_alert_has_an_exported_metric() -> Result<()> {
     let cluster = shared().await?;
     let _player = Actor::enter(cluster, "dora").await?;
     let pages = pages(cluster, "/metrics").await?;
     let exported = exported(&pages);
-    for trace in TRACES {
-        let counted = pages.values().flat_map(|page| page.lines()).any(|line| has_counted(line, trace));
-        ensure!(counted, "{trace} does not move when a player enters");
+    for counter in EXPECTED_COUNTERS {
+        let counted = pages.values().flat_map(|page| page.lines()).any(|line| has_counted(line, counter));
+        ensure!(counted, "{counter} does not move when a player enters");
     }
 
     let mut panels = 0;
@@ -45,8 +45,8 @@ async fn every_panel_and_alert_is_fed() -> Result<()> {
             let metrics: BTreeSet<String> = expressions(panel).flat_map(names).collect();
             ensure!(!metrics.is_empty(), "{}: {} shows nothing", file.display(), panel["title"]);
             for metric in metrics {
-                let fed = exported.contains(family(&metric, &exported));
-                ensure!(fed, "{}: {}: nobody exports {metric}", file.display(), panel["title"]);
+                let is_exported = exported.contains(family(&metric, &exported));
+                ensure!(is_exported, "{}: {}: nobody exports {metric}", file.display(), panel["title"]);
             }
             panels += 1;
         }
@@ -61,7 +61,7 @@ async fn every_panel_and_alert_is_fed() -> Result<()> {
 }
 
 #[tokio::test]
-async fn the_operations_page_names_every_metric_setting_and_alert() -> Result<()> {
+async fn operations_page_lists_every_metric_setting_and_alert() -> Result<()> {
     let cluster = shared().await?;
     let page = std::fs::read_to_string(root().join("docs/operations.md"))?;
     let exported = exported(&pages(cluster, "/metrics").await?);
@@ -73,7 +73,7 @@ async fn the_operations_page_names_every_metric_setting_and_alert() -> Result<()
     }
     for (daemon, config) in pages(cluster, "/config").await? {
         for (section, keys) in settings(&config) {
-            let text = described(&page, &section).with_context(|| format!("no table of [{section}]"))?;
+            let text = section_text(&page, &section).with_context(|| format!("no table of [{section}]"))?;
             for key in keys {
                 let known = text.contains(&format!("`{key}`"))
                     || key.rsplit_once('.').is_some_and(|(parent, _)| text.contains(&format!("`{parent}`")));
@@ -117,9 +117,9 @@ fn prometheus_accepts_every_panel() -> Result<()> {
     promtool("rules", file.path())
 }
 
-fn promtool(what: &str, file: &Path) -> Result<()> {
+fn promtool(subcommand: &str, file: &Path) -> Result<()> {
     let output = Command::new("promtool")
-        .args(["check", what])
+        .args(["check", subcommand])
         .arg(file)
         .output()
         .context("promtool is missing: `make test-deps` installs it")?;
@@ -128,7 +128,7 @@ fn promtool(what: &str, file: &Path) -> Result<()> {
 }
 
 #[test]
-fn containers_are_given_settings_that_exist() -> Result<()> {
+fn container_settings_exist() -> Result<()> {
     let page = std::fs::read_to_string(root().join("docs/operations.md"))?;
     for file in [root().join("docker-compose.yml"), deploy("Dockerfile")] {
         let text = std::fs::read_to_string(&file)?;
@@ -136,7 +136,7 @@ fn containers_are_given_settings_that_exist() -> Result<()> {
         for variable in words.filter_map(|word| word.strip_prefix("SHARDKEEP_")) {
             let Some((section, key)) = variable.split_once("__") else { continue };
             let (section, key) = (section.to_ascii_lowercase(), key.to_ascii_lowercase().replace("__", "."));
-            let known = described(&page, &section).is_some_and(|text| text.contains(&format!("`{key}`")));
+            let known = section_text(&page, &section).is_some_and(|text| text.contains(&format!("`{key}`")));
             ensure!(known, "{}: no setting {section}.{key}", file.display());
         }
     }
@@ -166,7 +166,7 @@ async fn pages(cluster: &Cluster, path: &str) -> Result<BTreeMap<String, String>
             continue;
         }
         let name = file.file_stem().and_then(|stem| stem.to_str()).context("an odd file name")?;
-        let admin = cluster.announced(name)?.admin;
+        let admin = cluster.announcement(name)?.admin;
         pages.insert(name.to_owned(), get(&admin, path).await.with_context(|| format!("{name}: {admin}"))?);
     }
     ensure!(pages.len() == 14, "{} daemons have announced themselves", pages.len());
@@ -238,7 +238,7 @@ fn settings(config: &str) -> BTreeMap<String, Vec<String>> {
 }
 
 /// What the page says about a section of the settings, up to the next one.
-fn described<'a>(page: &'a str, section: &str) -> Option<&'a str> {
+fn section_text<'a>(page: &'a str, section: &str) -> Option<&'a str> {
     let (_, rest) = page.split_once(&format!("\n`[{section}]`"))?;
     let end = ["\n`[", "\n## "].iter().filter_map(|next| rest.find(next)).min();
     Some(&rest[..end.unwrap_or(rest.len())])

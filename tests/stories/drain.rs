@@ -8,25 +8,25 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 use shardkeep_client::{
     ClientError,
-    game::{Happening, Happenings, Player},
+    game::{GameEvent, GameEvents, Player},
     wire::payload::{Channel, ErrorCode},
 };
-use shardkeep_stories::{Actor, SOON, trade};
+use shardkeep_stories::{Actor, TIMEOUT, trade};
 use shardkeep_testkit::{Cluster, Stores};
 use tokio::time::timeout;
 
 #[tokio::test]
-async fn players_of_a_leaving_gateway_move_to_another() -> Result<()> {
+async fn draining_gateway_moves_players_to_another() -> Result<()> {
     let cluster = Cluster::start().await?;
-    let one = cluster.announced("gateway-1")?.client;
+    let one = cluster.announcement("gateway-1")?.client;
     let mut moved = Actor::enter_through(&cluster, "moved", |gateway| gateway == one).await?;
     let stays = Actor::enter_through(&cluster, "stays", |gateway| gateway != one).await?;
     stays.sees(&moved).await?;
-    let (session, had) = (moved.player.session().id(), moved.belongings().await?);
+    let (session, before) = (moved.player.session().id(), moved.coins_and_items().await?);
 
-    let leaving = cluster.drain("gateway-1")?;
-    let continued = moved.until("the new connection", |it| match it {
-        Happening::Resumed { continued } => Some(*continued),
+    let draining = cluster.drain("gateway-1")?;
+    let continued = moved.wait_until("the new connection", |it| match it {
+        GameEvent::Resumed { continued } => Some(*continued),
         _ => None,
     });
     ensure!(continued.await?, "nothing that was said is lost in a move");
@@ -34,18 +34,18 @@ async fn players_of_a_leaving_gateway_move_to_another() -> Result<()> {
     ensure!(counts.redirects == 1 && counts.losses == 1, "{counts:?}");
     ensure!(moved.player.session().id() == session && moved.player.session().gateway() != one);
 
-    ensure!(moved.belongings().await? == had);
+    ensure!(moved.coins_and_items().await? == before);
     moved.sees(&stays).await?;
     trade(&moved, &stays).await?;
     ensure!(stays.player.session().counts().losses == 0);
-    cluster.healed(&leaving).await?;
+    cluster.wait_for_restart(&draining).await?;
     Actor::enter_through(&cluster, "later", |gateway| gateway == one).await?;
     ensure!(cluster.ledger().await?.holds);
     cluster.stop().await
 }
 
 /// Quick talkers, and moves that a busy machine may take its time for.
-const TALKATIVE: &str = r#"
+const SETTINGS: &str = r#"
 [chat]
 rate = 100
 burst = 100
@@ -54,44 +54,47 @@ burst = 100
 move_within = "20s"
 "#;
 /// Between two lines of a talker: a client may not say more.
-const BREATH: Duration = Duration::from_millis(250);
+const LINE_INTERVAL: Duration = Duration::from_millis(250);
 
 #[tokio::test]
-async fn every_line_is_heard_once_while_both_gateways_leave_in_turn() -> Result<()> {
-    let cluster = Cluster::start_with(Stores::default(), Some(TALKATIVE)).await?;
-    let one = cluster.announced("gateway-1")?.client;
+async fn chat_is_delivered_once_while_gateways_drain_in_turn() -> Result<()> {
+    let cluster = Cluster::start_with(Stores::default(), Some(SETTINGS)).await?;
+    let one = cluster.announcement("gateway-1")?.client;
     let ann = Actor::enter_through(&cluster, "ann", |gateway| gateway == one).await?;
     let bob = Actor::enter_through(&cluster, "bob", |gateway| gateway != one).await?;
     ann.sees(&bob).await?;
     bob.sees(&ann).await?;
     let names = [ann.name.clone(), bob.name.clone()];
-    let Actor { player: ann, happenings: anns, .. } = ann;
-    let Actor { player: bob, happenings: bobs, .. } = bob;
-    let (over, said) = (AtomicBool::new(false), [AtomicUsize::new(0), AtomicUsize::new(0)]);
+    let Actor { player: ann, events: anns, .. } = ann;
+    let Actor { player: bob, events: bobs, .. } = bob;
+    let (done, sent) = (AtomicBool::new(false), [AtomicUsize::new(0), AtomicUsize::new(0)]);
 
     let moves = async {
-        for (leaving, other) in [("gateway-1", "gateway-2"), ("gateway-2", "gateway-1")] {
-            let address = cluster.announced(other)?.client;
-            let gone = cluster.drain(leaving)?;
-            cluster.healed(&gone).await?;
+        for (draining, other) in [("gateway-1", "gateway-2"), ("gateway-2", "gateway-1")] {
+            let address = cluster.announcement(other)?.client;
+            let drained = cluster.drain(draining)?;
+            cluster.wait_for_restart(&drained).await?;
             for player in [&ann, &bob] {
-                let there = async {
+                let at_other_gateway = async {
                     while player.session().gateway() != address {
-                        tokio::time::sleep(BREATH).await;
+                        tokio::time::sleep(LINE_INTERVAL).await;
                     }
                 };
-                timeout(SOON, there).await.context("both go to the other gateway")?;
+                timeout(TIMEOUT, at_other_gateway).await.context("both go to the other gateway")?;
             }
             // Who comes in through the gateway that is back knows that the others know it.
-            let back = cluster.announced(leaving)?.client;
+            let back = cluster.announcement(draining)?.client;
             Actor::enter_through(&cluster, "guest", |gateway| gateway == back).await?;
         }
-        over.store(true, Ordering::Release);
+        done.store(true, Ordering::Release);
         Ok::<(), anyhow::Error>(())
     };
-    let talk = async { tokio::try_join!(talk(&ann, &over, &said[0]), talk(&bob, &over, &said[1])) };
-    let hear = async { tokio::try_join!(hear(anns, &names, &over, &said), hear(bobs, &names, &over, &said)) };
-    tokio::try_join!(moves, talk, hear)?;
+    let send_lines =
+        async { tokio::try_join!(send_lines(&ann, &done, &sent[0]), send_lines(&bob, &done, &sent[1])) };
+    let receive_lines = async {
+        tokio::try_join!(receive_lines(anns, &names, &done, &sent), receive_lines(bobs, &names, &done, &sent))
+    };
+    tokio::try_join!(moves, send_lines, receive_lines)?;
 
     for player in [&ann, &bob] {
         let counts = player.session().counts();
@@ -102,49 +105,49 @@ async fn every_line_is_heard_once_while_both_gateways_leave_in_turn() -> Result<
 }
 
 /// Says numbers, to those around and to the whole world in turn, until it is over.
-async fn talk(player: &Player, over: &AtomicBool, said: &AtomicUsize) -> Result<()> {
+async fn send_lines(player: &Player, done: &AtomicBool, sent: &AtomicUsize) -> Result<()> {
     let mut number = 0;
-    while !over.load(Ordering::Acquire) {
+    while !done.load(Ordering::Acquire) {
         let channel = if number % 2 == 0 { Channel::Say } else { Channel::World };
         match player.speak(channel, &number.to_string(), "").await {
             Ok(()) => {
                 number += 1;
-                said.store(number, Ordering::Release);
+                sent.store(number, Ordering::Release);
             }
             // It was not said.
             Err(ClientError::Refused(refusal))
                 if matches!(refusal.code, ErrorCode::TooFast | ErrorCode::Unavailable) => {}
             Err(error) => bail!("{number} can not be said: {error}"),
         }
-        tokio::time::sleep(BREATH).await;
+        tokio::time::sleep(LINE_INTERVAL).await;
     }
     Ok(())
 }
 
 /// Hears every number of each talker once and in order, up to the last.
-async fn hear(
-    mut happenings: Happenings,
+async fn receive_lines(
+    mut events: GameEvents,
     names: &[String; 2],
-    over: &AtomicBool,
-    said: &[AtomicUsize; 2],
+    done: &AtomicBool,
+    sent: &[AtomicUsize; 2],
 ) -> Result<()> {
     let mut next = [0; 2];
     let all = |next: &[usize; 2]| {
-        over.load(Ordering::Acquire)
-            && next.iter().zip(said).all(|(heard, said)| *heard == said.load(Ordering::Acquire))
+        done.load(Ordering::Acquire)
+            && next.iter().zip(sent).all(|(received, sent)| *received == sent.load(Ordering::Acquire))
     };
     while !all(&next) {
         // The last line may have been heard before it was over.
-        let Ok(happening) = timeout(BREATH, happenings.next()).await else { continue };
-        match happening.context("the session ended")? {
-            Happening::Heard(heard) => {
-                let speaker = names.iter().position(|name| name.eq_ignore_ascii_case(&heard.from));
-                let speaker = speaker.with_context(|| format!("{} speaks", heard.from))?;
-                let number: usize = heard.text.parse()?;
-                ensure!(number == next[speaker], "{} said {}, heard {number}", heard.from, next[speaker]);
+        let Ok(event) = timeout(LINE_INTERVAL, events.next()).await else { continue };
+        match event.context("the session ended")? {
+            GameEvent::ChatMessage(received) => {
+                let speaker = names.iter().position(|name| name.eq_ignore_ascii_case(&received.from));
+                let speaker = speaker.with_context(|| format!("{} speaks", received.from))?;
+                let number: usize = received.text.parse()?;
+                ensure!(number == next[speaker], "{} said {}, heard {number}", received.from, next[speaker]);
                 next[speaker] += 1;
             }
-            Happening::Resumed { continued } => ensure!(continued, "nothing that was said is lost in a move"),
+            GameEvent::Resumed { continued } => ensure!(continued, "nothing that was said is lost in a move"),
             _ => {}
         }
     }

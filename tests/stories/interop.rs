@@ -4,8 +4,8 @@
 use std::{path::PathBuf, process::Stdio, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
-use shardkeep_client::{ClientError, game::Happening, wire::payload::ErrorCode};
-use shardkeep_stories::{Actor, PASSWORD, SOON, fresh_name, shared};
+use shardkeep_client::{ClientError, game::GameEvent, wire::payload::ErrorCode};
+use shardkeep_stories::{Actor, PASSWORD, TIMEOUT, shared, unique_name};
 use shardkeep_testkit::{Cluster, binary};
 use tokio::{
     process::{Child, Command},
@@ -13,15 +13,15 @@ use tokio::{
 };
 
 /// Fewer questions than a session may ask of opcodes that its gateway does not know (yet).
-const ASKS: Duration = Duration::from_millis(800);
+const RETRY_INTERVAL: Duration = Duration::from_millis(800);
 
 #[tokio::test]
-async fn a_player_written_from_the_page_plays_and_resumes() -> Result<()> {
+async fn python_client_plays_and_resumes_on_tcp() -> Result<()> {
     plays_and_resumes("tcp", "tcp").await
 }
 
 #[tokio::test]
-async fn a_player_written_from_the_page_takes_the_other_lanes() -> Result<()> {
+async fn python_client_plays_and_resumes_on_other_lanes() -> Result<()> {
     tokio::try_join!(
         plays_and_resumes("quic", "tcp"),
         plays_and_resumes("ws", "quic"),
@@ -32,7 +32,7 @@ async fn a_player_written_from_the_page_takes_the_other_lanes() -> Result<()> {
 
 async fn plays_and_resumes(lane: &str, resume_lane: &str) -> Result<()> {
     let cluster = shared().await?;
-    let name = fresh_name("python");
+    let name = unique_name("python");
     cluster.account(&name, PASSWORD).await?;
     let dns = cluster.dns()?;
     let mut client = python()?;
@@ -40,7 +40,8 @@ async fn plays_and_resumes(lane: &str, resume_lane: &str) -> Result<()> {
     client.args(["--dns", &dns, "--account", &name, "--password", PASSWORD, "--character", &name]);
     client.args(["--lane", lane, "--resume-lane", resume_lane]).arg("--ca");
     client.arg(cluster.data_dir().join("tls/ca.pem"));
-    let output = timeout(2 * SOON, client.output()).await.context("the Python player does not finish")??;
+    let output =
+        timeout(2 * TIMEOUT, client.output()).await.context("the Python player does not finish")??;
     ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 
     let report: serde_json::Value = serde_json::from_slice(&output.stdout)?;
@@ -52,7 +53,7 @@ async fn plays_and_resumes(lane: &str, resume_lane: &str) -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_backend_in_rust_serves_players() -> Result<()> {
+async fn rust_backend_serves_players() -> Result<()> {
     let cluster = shared().await?;
     certificate(cluster, "dice").await?;
     let tls = cluster.data_dir().join("tls");
@@ -60,7 +61,7 @@ async fn a_backend_in_rust_serves_players() -> Result<()> {
     for setting in [
         "daemon.name=dice".to_owned(),
         "log.filter=warn".to_owned(),
-        format!("cluster.registries=[\"{}\"]", cluster.announced("registry-1")?.grpc),
+        format!("cluster.registries=[\"{}\"]", cluster.announcement("registry-1")?.grpc),
         format!("cluster.ca={}", tls.join("ca.pem").display()),
         format!("cluster.cert={}", tls.join("dice.pem").display()),
         format!("cluster.key={}", tls.join("dice.key").display()),
@@ -72,13 +73,13 @@ async fn a_backend_in_rust_serves_players() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_backend_in_python_serves_players() -> Result<()> {
+async fn python_backend_serves_players() -> Result<()> {
     let cluster = shared().await?;
     certificate(cluster, "python-dice").await?;
     let mut dice = python()?;
     dice.arg(repository().join("examples/python-dice/dice.py"));
     dice.arg("--tls").arg(cluster.data_dir().join("tls"));
-    dice.args(["--registry", &cluster.announced("registry-1")?.grpc]);
+    dice.args(["--registry", &cluster.announcement("registry-1")?.grpc]);
     let _dice = start(&mut dice)?;
     roll(cluster, 0x8100, 0x8101).await
 }
@@ -88,17 +89,17 @@ async fn roll(cluster: &Cluster, roll: u16, rolled: u16) -> Result<()> {
     let ann = Actor::enter(cluster, "ann").await?;
     let mut bob = Actor::enter(cluster, "bob").await?;
     for player in [&ann, &bob] {
-        timeout(SOON, until_answered(player, roll)).await.context("the backend is never found")??;
+        timeout(TIMEOUT, until_answered(player, roll)).await.context("the backend is never found")??;
     }
-    let reply = ann.player.session().call_raw(roll, vec![20].into(), SOON).await?;
+    let reply = ann.player.session().call_raw(roll, vec![20].into(), TIMEOUT).await?;
     let result = *reply.payload.first().context("no result")?;
     ensure!((1..=20).contains(&result));
-    bob.until("ann's roll", |it| {
-        matches!(it, Happening::Custom(told) if told.opcode == rolled && told.payload[..] == [20, result])
+    bob.wait_until("ann's roll", |it| {
+        matches!(it, GameEvent::Custom(event) if event.opcode == rolled && event.payload[..] == [20, result])
             .then_some(())
     })
     .await?;
-    let refused = ann.player.session().call_raw(roll, vec![1].into(), SOON).await;
+    let refused = ann.player.session().call_raw(roll, vec![1].into(), TIMEOUT).await;
     let code = refused.as_ref().err().and_then(ClientError::code);
     ensure!(code == Some(ErrorCode::Refused), "a die with one side: {refused:?}");
     Ok(())
@@ -106,10 +107,10 @@ async fn roll(cluster: &Cluster, roll: u16, rolled: u16) -> Result<()> {
 
 /// A gateway knows a backend some moments after it has started; until then it knows no such opcode.
 async fn until_answered(player: &Actor, roll: u16) -> Result<()> {
-    let mut clock = interval(ASKS);
+    let mut clock = interval(RETRY_INTERVAL);
     loop {
         clock.tick().await;
-        match player.player.session().call_raw(roll, vec![6].into(), SOON).await {
+        match player.player.session().call_raw(roll, vec![6].into(), TIMEOUT).await {
             Ok(_) => return Ok(()),
             Err(ClientError::Refused(refusal)) if refusal.code == ErrorCode::OutOfPhase => {}
             Err(error) => return Err(error.into()),
@@ -119,7 +120,7 @@ async fn until_answered(player: &Actor, roll: u16) -> Result<()> {
 
 async fn certificate(cluster: &Cluster, name: &str) -> Result<()> {
     let tls = cluster.data_dir().join("tls").display().to_string();
-    cluster.tool(&["certs", "--dir", &tls, &format!("backend:{name}")], "").await?;
+    cluster.run_cli(&["certs", "--dir", &tls, &format!("backend:{name}")], "").await?;
     Ok(())
 }
 

@@ -12,12 +12,12 @@ use shardkeep_client::{
         preface::Service,
     },
 };
-use shardkeep_stories::{Actor, SOON, ZONE, config_on, ends, shared};
+use shardkeep_stories::{Actor, TIMEOUT, ZONE, config_on, connection_end, shared};
 use shardkeep_testkit::Cluster;
 use tokio::time::timeout;
 
 #[tokio::test]
-async fn a_player_takes_any_lane() -> Result<()> {
+async fn session_works_on_every_lane() -> Result<()> {
     let cluster = shared().await?;
     let [tcp, quic, ws, wss] =
         Lane::ALL.map(|lane| async move { play(cluster, lane).await.with_context(|| format!("on {lane}")) });
@@ -30,16 +30,16 @@ async fn play(cluster: &Cluster, lane: Lane) -> Result<()> {
     let session = actor.player.session();
     actor.walk_to(500, 508).await?;
     actor.player.say("I came another way").await?;
-    session.cut().await?;
-    let before: Inventory = session.call(opcode::GET_INVENTORY, &GetInventory {}, SOON).await?;
+    session.drop_connection().await?;
+    let before: Inventory = session.call(opcode::GET_INVENTORY, &GetInventory {}, TIMEOUT).await?;
     session.update_key().await?;
-    let after: Inventory = session.call(opcode::GET_INVENTORY, &GetInventory {}, SOON).await?;
+    let after: Inventory = session.call(opcode::GET_INVENTORY, &GetInventory {}, TIMEOUT).await?;
     ensure!(before == after);
     let counts = session.counts();
     ensure!(session.lane() == lane, "it ended up on {}", session.lane());
     ensure!(counts.losses == 1 && counts.resumes == 1 && counts.key_updates == 1, "{counts:?}");
     ensure!((counts.datagrams > 0) == (lane == Lane::Quic), "{counts:?}");
-    let end = timeout(SOON, session.logout()).await?;
+    let end = timeout(TIMEOUT, session.logout()).await?;
     ensure!(
         matches!(&end, SessionEnd::Refused(refusal) if refusal.code == ErrorCode::LoggedOut),
         "it ended with {end:?}"
@@ -48,7 +48,7 @@ async fn play(cluster: &Cluster, lane: Lane) -> Result<()> {
 }
 
 #[tokio::test]
-async fn strangers_are_told_the_same_on_every_lane() -> Result<()> {
+async fn malformed_input_gets_the_same_error_on_every_lane() -> Result<()> {
     let cluster = shared().await?;
     let record = |body: &[u8]| forge_record(u16::try_from(body.len()).unwrap_or(u16::MAX), body);
     let early = Message::request(opcode::LIST_CHARACTERS, 1, &ListCharacters {}).to_bytes();
@@ -59,22 +59,22 @@ async fn strangers_are_told_the_same_on_every_lane() -> Result<()> {
     ];
     let prefaces: [(&[u8], _); 2] =
         [(b"SSH-2.0-OpenSSH", None), (b"SKEP\x02\0\x01\0\0\0\0\0", Some(ErrorCode::UnsupportedVersion))];
-    let gateway = cluster.announced("gateway-1")?.client.parse()?;
+    let gateway = cluster.announcement("gateway-1")?.client.parse()?;
     for lane in Lane::ALL {
         let config = config_on(cluster, lane)?;
         let login = *login::find(&config, ZONE).await?.first().context("no login server")?;
         for (service, address) in [(Service::Login, login), (Service::Gateway, gateway)] {
-            for (what, bytes, answer) in &attacks {
+            for (case, bytes, answer) in &attacks {
                 let mut connection = Connection::open_on(&config, lane, address, service).await?;
                 connection.send_bytes(bytes).await?;
-                let last = ends(&mut connection).await?;
-                ensure!(last == *answer, "{what} was answered with {last:?} by {service:?} on {lane}");
+                let last = connection_end(&mut connection).await?;
+                ensure!(last == *answer, "{case} was answered with {last:?} by {service:?} on {lane}");
             }
             for (preface, answer) in prefaces {
                 let mut connection = Connection::open_on(&config, lane, address, service).await?;
-                connection.without_preface();
+                connection.discard_preface();
                 connection.send_bytes(preface).await?;
-                let last = ends(&mut connection).await?;
+                let last = connection_end(&mut connection).await?;
                 ensure!(last == answer, "{preface:?} was answered with {last:?} by {service:?} on {lane}");
             }
         }

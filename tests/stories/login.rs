@@ -2,54 +2,54 @@
 
 use anyhow::{Result, ensure};
 use shardkeep_client::{ClientError, Refusal, SessionEnd, game::Player, wire::payload::ErrorCode};
-use shardkeep_stories::{Actor, PASSWORD, SOON, WORLD, config, fresh_name, log_in, shared};
+use shardkeep_stories::{Actor, PASSWORD, TIMEOUT, WORLD, config, log_in, shared, unique_name};
 use shardkeep_testkit::Cluster;
 use tokio::time::timeout;
 
 #[tokio::test]
-async fn only_the_right_password_is_let_in() -> Result<()> {
+async fn login_succeeds_only_with_right_password() -> Result<()> {
     let cluster = shared().await?;
-    let name = fresh_name("owner");
+    let name = unique_name("owner");
     cluster.account(&name, PASSWORD).await?;
     let account = log_in(cluster, &name, PASSWORD).await?.account();
 
     let wrong = refusal(cluster, &name, "a guess").await?;
-    let unknown = refusal(cluster, &fresh_name("nobody"), PASSWORD).await?;
+    let unknown = refusal(cluster, &unique_name("nobody"), PASSWORD).await?;
     ensure!(wrong.code == ErrorCode::Denied, "{wrong}");
     ensure!(wrong == unknown, "the answer tells who exists: {wrong:?}, {unknown:?}");
     ensure!(refusal(cluster, &name, &PASSWORD.to_uppercase()).await?.code == ErrorCode::Denied);
 
-    let shouted = format!("  {}  ", name.to_uppercase());
+    let uppercase_name = format!("  {}  ", name.to_uppercase());
     ensure!(
-        log_in(cluster, &shouted, PASSWORD).await?.account() == account,
+        log_in(cluster, &uppercase_name, PASSWORD).await?.account() == account,
         "the same name written otherwise"
     );
     Ok(())
 }
 
 #[tokio::test]
-async fn a_second_login_takes_the_place_of_the_first() -> Result<()> {
+async fn second_login_displaces_first() -> Result<()> {
     let cluster = shared().await?;
     let first = Actor::enter(cluster, "twin").await?;
-    let (me, had) = (first.entity()?, first.belongings().await?);
+    let (me, before) = (first.entity()?, first.coins_and_items().await?);
     let second = Actor::enter_as(cluster, &first.name).await?;
 
-    let end = timeout(SOON, first.player.session().ended()).await?;
+    let end = timeout(TIMEOUT, first.player.session().ended()).await?;
     let displaced = matches!(&end, SessionEnd::Refused(refusal) if refusal.code == ErrorCode::Displaced);
     ensure!(displaced, "the first session ended with {end:?}");
-    ensure!(second.entity()? == me && second.belongings().await? == had);
+    ensure!(second.entity()? == me && second.coins_and_items().await? == before);
     second.player.say("here I am").await?;
     Ok(())
 }
 
 #[tokio::test]
-async fn the_world_list_counts_characters_made_meanwhile() -> Result<()> {
+async fn world_list_updates_character_count() -> Result<()> {
     let cluster = shared().await?;
-    let name = fresh_name("maker");
+    let name = unique_name("maker");
     cluster.account(&name, PASSWORD).await?;
     let mut worlds = log_in(cluster, &name, PASSWORD).await?;
-    let boarding = worlds.select(WORLD).await?;
-    let (player, _happenings) = Player::attach(&config(cluster)?, boarding).await?;
+    let gateway_ticket = worlds.select(WORLD).await?;
+    let (player, _game_events) = Player::attach(&config(cluster)?, gateway_ticket).await?;
     player.create_character(&name).await?;
     let counted = async {
         while !worlds.worlds().iter().any(|world| world.id == WORLD && world.characters == 1) {
@@ -57,7 +57,7 @@ async fn the_world_list_counts_characters_made_meanwhile() -> Result<()> {
         }
         Ok::<_, ClientError>(())
     };
-    timeout(SOON, counted).await??;
+    timeout(TIMEOUT, counted).await??;
     Ok(())
 }
 

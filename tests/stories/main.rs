@@ -2,25 +2,25 @@
 //! each; `ARCHITECTURE.md` says what must hold in them all.
 
 mod accounts;
+mod attack;
 mod border;
 mod config_typos;
+mod connection_cut;
 mod crashes;
 mod dashboards;
+mod dns_pool_switch;
 mod drain;
-mod flood;
 mod gateways;
-mod hostile;
-mod hunt;
+mod idle_player;
 mod interop;
 mod lanes;
-mod link_cut;
 mod login;
-mod meeting;
+mod loot;
+mod malicious_client;
 mod operator;
 mod regions;
+mod replica_with_other_store;
 mod restart;
-mod second_store;
 mod slow_client;
-mod standing;
-mod storm;
 mod tickets;
+mod two_players;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use shardkeep_client::{ClientError, SessionEnd, login::WorldSelect, wire::payload::ErrorCode};
-use shardkeep_stories::{Actor, PASSWORD, SOON, fresh_name, log_in};
+use shardkeep_stories::{Actor, PASSWORD, TIMEOUT, log_in, unique_name};
 use shardkeep_testkit::Cluster;
 use tokio::time::{sleep, timeout};
 
@@ -13,32 +13,32 @@ use tokio::time::{sleep, timeout};
 const SETTINGS: &str = "[login.central]\nwait = \"1s\"\n";
 
 #[tokio::test]
-async fn one_account_plays_in_two_regions() -> Result<()> {
+async fn account_works_in_two_regions() -> Result<()> {
     let eu = Cluster::start_region("eu", None, Some(SETTINGS)).await?;
     let us = Cluster::start_region("us", Some(&eu), Some(SETTINGS)).await?;
-    let name = fresh_name("traveller");
+    let name = unique_name("traveller");
     eu.account(&name, PASSWORD).await?;
     let refused = us.account(&name, "another").await.expect_err("the name is taken in all regions");
     ensure!(refused.to_string().contains("there is an account"), "{refused}");
 
     let at_home = Actor::enter_as(&eu, &name).await?;
     // The first login makes the account active there.
-    eventually(&us, &name, PASSWORD, None).await?;
+    log_in_until(&us, &name, PASSWORD, None).await?;
     let abroad = Actor::enter_as(&us, &name).await?;
-    let seen = us.tool(&["account", "show", &name], "").await?;
+    let seen = us.run_cli(&["account", "show", &name], "").await?;
     ensure!(seen.contains("active in eu since") && seen.contains(", us since"), "{seen}");
     ensure!(at_home.player.list_characters().await?.characters.len() == 1, "both play");
 
-    us.tool(&["account", "ban", &name, "--everywhere", "--reason", "cheats"], "").await?;
+    us.run_cli(&["account", "ban", &name, "--everywhere", "--reason", "cheats"], "").await?;
     ended_with(&at_home, ErrorCode::Banned).await?;
     ended_with(&abroad, ErrorCode::Banned).await?;
-    eventually(&eu, &name, PASSWORD, Some(ErrorCode::Banned)).await?;
-    eu.tool(&["account", "unban", &name, "--everywhere"], "").await?;
-    eventually(&us, &name, PASSWORD, None).await?;
+    log_in_until(&eu, &name, PASSWORD, Some(ErrorCode::Banned)).await?;
+    eu.run_cli(&["account", "unban", &name, "--everywhere"], "").await?;
+    log_in_until(&us, &name, PASSWORD, None).await?;
 
-    us.tool(&["account", "password", &name, "--password-stdin"], "new").await?;
-    eventually(&eu, &name, PASSWORD, Some(ErrorCode::Denied)).await?;
-    eventually(&eu, &name, "new", None).await?;
+    us.run_cli(&["account", "password", &name, "--password-stdin"], "new").await?;
+    log_in_until(&eu, &name, PASSWORD, Some(ErrorCode::Denied)).await?;
+    log_in_until(&eu, &name, "new", None).await?;
 
     // Whoever is active here needs no home region.
     eu.stop().await?;
@@ -47,7 +47,7 @@ async fn one_account_plays_in_two_regions() -> Result<()> {
 }
 
 /// Logs in until it comes out so: news take a moment, and so may the home region.
-async fn eventually(
+async fn log_in_until(
     cluster: &Cluster,
     name: &str,
     password: &str,
@@ -63,11 +63,11 @@ async fn eventually(
             }
         }
     };
-    timeout(SOON, trying).await.with_context(|| format!("{name} never gets {expected:?}"))
+    timeout(TIMEOUT, trying).await.with_context(|| format!("{name} never gets {expected:?}"))
 }
 
 async fn ended_with(actor: &Actor, code: ErrorCode) -> Result<()> {
-    let end = timeout(SOON, actor.player.session().ended()).await.context("the session goes on")?;
+    let end = timeout(TIMEOUT, actor.player.session().ended()).await.context("the session goes on")?;
     let expected = matches!(&end, SessionEnd::Refused(refusal) if refusal.code == code);
     ensure!(expected, "{}: expected {code:?}, ended with {end:?}", actor.name);
     Ok(())

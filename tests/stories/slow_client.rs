@@ -10,46 +10,46 @@ use shardkeep_client::{
         payload::{ErrorCode, GetInventory},
     },
 };
-use shardkeep_stories::{Actor, Bare, PASSWORD, SOON, config, fresh_name, shared};
+use shardkeep_stories::{Actor, PASSWORD, RawSession, TIMEOUT, config, shared, unique_name};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 /// Answers that the server keeps for a client, by the protocol.
-const MOST_KEPT: u32 = 1_024;
+const MAX_UNACKNOWLEDGED: u32 = 1_024;
 /// Below the 40 a second that the protocol allows.
-const ASKS: Duration = Duration::from_millis(27);
+const REQUEST_INTERVAL: Duration = Duration::from_millis(27);
 /// Questions that still leave while the connection closes.
 const SLACK: u32 = 150;
 
 #[tokio::test]
-async fn a_deaf_client_is_let_go() -> Result<()> {
+async fn slow_client_is_disconnected() -> Result<()> {
     let cluster = shared().await?;
-    let name = fresh_name("deaf");
+    let name = unique_name("deaf");
     cluster.account(&name, PASSWORD).await?;
-    let mut deaf = Bare::attach(cluster, &name).await?;
-    let body = deaf.enter(&name).await?;
+    let mut slow = RawSession::attach(cluster, &name).await?;
+    let body = slow.enter(&name).await?;
     let neighbour = Actor::enter(cluster, "lively").await?;
     neighbour
         .player
-        .until(SOON, |view| view.entity(body).map(drop))
+        .wait_until(TIMEOUT, |view| view.entity(body).map(drop))
         .await
         .context("the neighbour sees it")?;
 
-    let asked = tokio::select! {
-        asked = timeout(4 * SOON, ask_on(&mut deaf)) => asked.context("it is never let go")?,
-        paced = pace(&neighbour) => return paced,
+    let requests = tokio::select! {
+        requests = timeout(4 * TIMEOUT, request_until_closed(&mut slow)) => requests.context("it is never let go")?,
+        walked = walk_back_and_forth(&neighbour) => return walked,
     };
-    ensure!(asked < MOST_KEPT + SLACK, "it was given {asked} answers unheard");
+    ensure!(requests < MAX_UNACKNOWLEDGED + SLACK, "it was given {requests} answers unheard");
 
     neighbour
         .player
-        .until(SOON, |view| view.entity(body).is_none().then_some(()))
+        .wait_until(TIMEOUT, |view| view.entity(body).is_none().then_some(()))
         .await
         .context("it is gone")?;
-    let gateway = deaf.established.ready.gateway.clone();
-    let (config, keys) = (config(cluster)?, ResumeKeys::of(&deaf.established));
-    let mut again = Bare::connect(&config, &gateway).await?;
-    let session = deaf.established.session;
-    let resumed = timeout(SOON, raw::resume(&mut again, &config, session, &keys, 0)).await?;
+    let gateway = slow.established.ready.gateway.clone();
+    let (config, keys) = (config(cluster)?, ResumeKeys::of(&slow.established));
+    let mut again = RawSession::connect(&config, &gateway).await?;
+    let session = slow.established.session;
+    let resumed = timeout(TIMEOUT, raw::resume(&mut again, &config, session, &keys, 0)).await?;
     let code = resumed.err().and_then(|error| error.code());
     ensure!(code == Some(ErrorCode::TicketInvalid), "its session is over, and answers {code:?}");
 
@@ -59,21 +59,21 @@ async fn a_deaf_client_is_let_go() -> Result<()> {
 }
 
 /// Asks until the connection is closed; returns how often.
-async fn ask_on(deaf: &mut Bare) -> u32 {
-    let mut clock = interval(ASKS);
+async fn request_until_closed(slow: &mut RawSession) -> u32 {
+    let mut clock = interval(REQUEST_INTERVAL);
     clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut asked = 0;
+    let mut requests = 0;
     loop {
         clock.tick().await;
-        if deaf.say(opcode::GET_INVENTORY, &GetInventory {}).await.is_err() {
-            return asked;
+        if slow.say(opcode::GET_INVENTORY, &GetInventory {}).await.is_err() {
+            return requests;
         }
-        asked += 1;
+        requests += 1;
     }
 }
 
 /// Walks to and fro, for ever.
-async fn pace(actor: &Actor) -> Result<()> {
+async fn walk_back_and_forth(actor: &Actor) -> Result<()> {
     loop {
         actor.walk_to(504, 512).await?;
         actor.walk_to(496, 512).await?;

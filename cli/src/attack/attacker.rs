@@ -21,10 +21,10 @@ use tokio::{
 };
 
 use super::{
+    attack_plan::{Account, Attack, AttackPlan, Report},
     attacks,
+    limiter::{AttemptLimiter, CpuLimiter},
     loopback::Loopback,
-    orders::{Account, Attack, Orders, Report},
-    pace::{Cap, Pace},
     source,
     tally::Tally,
 };
@@ -32,33 +32,33 @@ use super::{
 /// Beyond the time of the attack: for the last attempts, and to write the report.
 const GRACE: Duration = Duration::from_secs(5);
 /// Requests a second that a session may make of its world, less a few.
-const GENTLE: u32 = 8;
+const SESSION_RATE: u32 = 8;
 
 /// What every attack works with.
-pub struct Field {
-    orders: Orders,
+pub struct AttackContext {
+    attack_plan: AttackPlan,
     pub config: Config,
-    cap: Arc<Cap>,
+    cpu_limiter: Arc<CpuLimiter>,
     until: Instant,
 }
 
-impl Field {
+impl AttackContext {
     pub fn deployment(&self) -> u32 {
         self.config.deployment
     }
 
-    pub fn pace(&self) -> Pace {
-        Pace::new(self.orders.rate, self.until, self.cap.clone())
+    pub fn limiter(&self) -> AttemptLimiter {
+        AttemptLimiter::new(self.attack_plan.rate, self.until, self.cpu_limiter.clone())
     }
 
     /// For attacks from inside a session: within the rates that a session may have, so that it is not closed for them.
-    pub fn gentle_pace(&self) -> Pace {
-        Pace::new(self.orders.rate.min(GENTLE), self.until, self.cap.clone())
+    pub fn session_limiter(&self) -> AttemptLimiter {
+        AttemptLimiter::new(self.attack_plan.rate.min(SESSION_RATE), self.until, self.cpu_limiter.clone())
     }
 
     /// Waits while the attackers have used up their share of the processor.
-    pub async fn breathe(&self) {
-        self.cap.wait(self.until).await;
+    pub async fn wait_for_cpu(&self) {
+        self.cpu_limiter.wait(self.until).await;
     }
 
     pub fn until(&self) -> Instant {
@@ -66,20 +66,20 @@ impl Field {
     }
 
     /// Places for the connections that one attack keeps open at once.
-    pub fn places(&self) -> Places {
-        Places(Arc::new(Semaphore::new(self.orders.open)))
+    pub fn slots(&self) -> ConnectionSlots {
+        ConnectionSlots(Arc::new(Semaphore::new(self.attack_plan.open)))
     }
 
     pub fn login(&self) -> Option<Loopback> {
-        source::pick(&self.orders.login).copied()
+        source::pick(&self.attack_plan.login).copied()
     }
 
     pub fn gateway(&self) -> Option<Loopback> {
-        source::pick(&self.orders.gateways).copied()
+        source::pick(&self.attack_plan.gateways).copied()
     }
 
     /// A login server or a gateway; `None`: the one that was picked is not there.
-    pub fn player_door(&self) -> Option<(Service, Loopback)> {
+    pub fn player_endpoint(&self) -> Option<(Service, Loopback)> {
         match source::below(2) {
             0 => self.login().map(|at| (Service::Login, at)),
             _ => self.gateway().map(|at| (Service::Gateway, at)),
@@ -87,43 +87,46 @@ impl Field {
     }
 
     pub fn dns(&self) -> Loopback {
-        self.orders.dns
+        self.attack_plan.dns
     }
 
     /// A login server, a gateway or the name server.
-    pub fn door(&self) -> Door {
-        let doors =
-            [self.login().map(Door::Login), self.gateway().map(Door::Gateway), Some(Door::Dns(self.dns()))];
-        let doors: Vec<Door> = doors.into_iter().flatten().collect();
-        source::pick(&doors).copied().unwrap_or(Door::Dns(self.dns()))
+    pub fn endpoint(&self) -> Endpoint {
+        let targets = [
+            self.login().map(Endpoint::Login),
+            self.gateway().map(Endpoint::Gateway),
+            Some(Endpoint::Dns(self.dns())),
+        ];
+        let targets: Vec<Endpoint> = targets.into_iter().flatten().collect();
+        source::pick(&targets).copied().unwrap_or(Endpoint::Dns(self.dns()))
     }
 
     pub fn zone(&self) -> &str {
-        &self.orders.zone
+        &self.attack_plan.zone
     }
 
     pub fn world(&self) -> u32 {
-        self.orders.world
+        self.attack_plan.world
     }
 
     pub fn accounts(&self) -> &[Account] {
-        &self.orders.accounts
+        &self.attack_plan.accounts
     }
 
     pub fn victim(&self) -> Option<&str> {
-        source::pick(&self.orders.victims).map(String::as_str)
+        source::pick(&self.attack_plan.victims).map(String::as_str)
     }
 }
 
 /// One door of the cluster.
 #[derive(Debug, Clone, Copy)]
-pub enum Door {
+pub enum Endpoint {
     Login(Loopback),
     Gateway(Loopback),
     Dns(Loopback),
 }
 
-impl Door {
+impl Endpoint {
     pub fn at(self) -> Loopback {
         match self {
             Self::Login(at) | Self::Gateway(at) | Self::Dns(at) => at,
@@ -133,9 +136,9 @@ impl Door {
 
 /// Bound of the connections open at once. Overflow: the attack waits, which its counts show.
 #[derive(Clone)]
-pub struct Places(Arc<Semaphore>);
+pub struct ConnectionSlots(Arc<Semaphore>);
 
-impl Places {
+impl ConnectionSlots {
     /// `None`: no place became free before the attack was over.
     pub async fn take(&self, until: Instant) -> Option<OwnedSemaphorePermit> {
         timeout_at(until, self.0.clone().acquire_owned()).await.ok()?.ok()
@@ -143,7 +146,7 @@ impl Places {
 }
 
 pub fn run() -> ExitCode {
-    match carry_out() {
+    match execute_plan() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: attackers: {error:#}");
@@ -152,15 +155,15 @@ pub fn run() -> ExitCode {
     }
 }
 
-fn carry_out() -> Result<()> {
+fn execute_plan() -> Result<()> {
     let mut line = String::new();
     std::io::stdin().read_line(&mut line).context("no orders")?;
-    let orders: Orders = serde_json::from_str(&line).context("orders")?;
-    end_with_the_parent();
-    end_in_time(Duration::from_secs(orders.seconds) + GRACE);
-    allow_files();
+    let attack_plan: AttackPlan = serde_json::from_str(&line).context("orders")?;
+    exit_with_parent();
+    exit_after(Duration::from_secs(attack_plan.seconds) + GRACE);
+    raise_file_limit();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let report = runtime.block_on(attack(orders));
+    let report = runtime.block_on(attack(attack_plan));
     // What still runs is cut off: its sockets close with it.
     runtime.shutdown_background();
     let mut out = std::io::stdout().lock();
@@ -170,14 +173,14 @@ fn carry_out() -> Result<()> {
 }
 
 /// The pipe of the orders stays open as long as the parent lives.
-fn end_with_the_parent() {
+fn exit_with_parent() {
     std::thread::spawn(|| {
         let _ = std::io::stdin().lock().read_to_end(&mut Vec::new());
         std::process::exit(1);
     });
 }
 
-fn end_in_time(time: Duration) {
+fn exit_after(time: Duration) {
     std::thread::spawn(move || {
         std::thread::sleep(time);
         std::process::exit(1);
@@ -185,32 +188,32 @@ fn end_in_time(time: Duration) {
 }
 
 /// As many files as the system lets this process have.
-fn allow_files() {
+fn raise_file_limit() {
     let limit = getrlimit(Resource::Nofile);
     // Fails where the limits do not allow it; then the attacks find no sockets, and say so.
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
 }
 
-async fn attack(orders: Orders) -> Report {
-    let begun = Instant::now();
-    let mut config = Config::with_dns(orders.dns.address());
-    config.deployment = deployment_tag(&orders.deployment);
-    let field = Arc::new(Field {
-        cap: Arc::new(Cap::new(orders.cpu)),
-        until: begun + Duration::from_secs(orders.seconds),
+async fn attack(attack_plan: AttackPlan) -> Report {
+    let started = Instant::now();
+    let mut config = Config::with_dns(attack_plan.dns.address());
+    config.deployment = deployment_tag(&attack_plan.deployment);
+    let ctx = Arc::new(AttackContext {
+        cpu_limiter: Arc::new(CpuLimiter::new(attack_plan.cpu)),
+        until: started + Duration::from_secs(attack_plan.seconds),
         config,
-        orders,
+        attack_plan,
     });
     let tallies: Vec<(Attack, Arc<Tally>)> =
-        field.orders.attacks.iter().map(|attack| (*attack, Arc::default())).collect();
+        ctx.attack_plan.attacks.iter().map(|attack| (*attack, Arc::default())).collect();
     let mut running = JoinSet::new();
     for (attack, tally) in &tallies {
-        running.spawn(attacks::run(*attack, field.clone(), tally.clone()));
+        running.spawn(attacks::run(*attack, ctx.clone(), tally.clone()));
     }
-    let _ = timeout_at(field.until + GRACE / 2, running.join_all()).await;
+    let _ = timeout_at(ctx.until + GRACE / 2, running.join_all()).await;
     Report {
         attacks: tallies.iter().map(|(attack, tally)| (*attack, tally.counts())).collect(),
-        cpu: field.cap.mean(),
-        seconds: begun.elapsed().as_secs_f64(),
+        cpu: ctx.cpu_limiter.mean(),
+        seconds: started.elapsed().as_secs_f64(),
     }
 }

@@ -40,7 +40,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_query_is_as_the_rfc_says() {
+    fn query_matches_rfc_1035_encoding() {
         let packet = query("a.bc", SRV);
         assert_eq!(packet[2..], [1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 1, b'a', 2, b'b', b'c', 0, 0, 33, 0, 1]);
         assert_eq!(code(0x83), "NXDOMAIN");

@@ -13,15 +13,15 @@ pub struct Loopback(SocketAddr);
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotLoopback {
     #[error(
-        "{address}{of} is not a loopback address: this tool attacks nothing but the machine it runs on",
-        of = of(.name)
+        "{address}{name_suffix} is not a loopback address: this tool attacks nothing but the machine it runs on",
+        name_suffix = name_suffix(.name)
     )]
-    Elsewhere { address: SocketAddr, name: Option<String> },
+    Remote { address: SocketAddr, name: Option<String> },
     #[error("{name}: {why}")]
     Unknown { name: String, why: String },
 }
 
-fn of(name: &Option<String>) -> String {
+fn name_suffix(name: &Option<String>) -> String {
     name.as_ref().map_or_else(String::new, |name| format!(" ({name})"))
 }
 
@@ -32,7 +32,7 @@ impl TryFrom<SocketAddr> for Loopback {
         if address.ip().to_canonical().is_loopback() {
             Ok(Self(address))
         } else {
-            Err(NotLoopback::Elsewhere { address, name: None })
+            Err(NotLoopback::Remote { address, name: None })
         }
     }
 }
@@ -68,7 +68,7 @@ pub fn all(
     name: &str,
     addresses: impl IntoIterator<Item = SocketAddr>,
 ) -> Result<Vec<Loopback>, NotLoopback> {
-    let named = |address| NotLoopback::Elsewhere { address, name: Some(name.to_owned()) };
+    let named = |address| NotLoopback::Remote { address, name: Some(name.to_owned()) };
     addresses.into_iter().map(|address| Loopback::try_from(address).map_err(|_| named(address))).collect()
 }
 
@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_elsewhere_is_a_target() {
+    fn non_loopback_addresses_are_rejected() {
         for here in ["127.0.0.1:1", "127.9.8.7:53", "[::1]:7100", "[::ffff:127.0.0.1]:7100"] {
             assert!(Loopback::try_from(address(here)).is_ok(), "{here}");
         }
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn one_address_elsewhere_spoils_a_name() {
+    fn name_with_one_remote_address_is_rejected() {
         let mixed = [address("127.0.0.1:7100"), address("192.0.2.7:7100")];
         let error = all("login.example", mixed).unwrap_err();
         assert_eq!(
@@ -110,15 +110,15 @@ mod tests {
     }
 
     #[test]
-    fn what_a_parent_says_is_checked_again() {
+    fn deserialized_address_must_be_loopback() {
         assert!(serde_json::from_str::<Loopback>("\"127.0.0.1:53\"").is_ok());
         assert!(serde_json::from_str::<Loopback>("\"192.0.2.1:53\"").is_err());
     }
 
     #[tokio::test]
-    async fn names_are_resolved_before_they_are_judged() {
+    async fn resolved_addresses_must_be_loopback() {
         assert!(Loopback::resolve("localhost:53").await.is_ok());
-        assert!(matches!(Loopback::resolve("192.0.2.1:53").await, Err(NotLoopback::Elsewhere { .. })));
+        assert!(matches!(Loopback::resolve("192.0.2.1:53").await, Err(NotLoopback::Remote { .. })));
         assert!(matches!(Loopback::resolve("no port").await, Err(NotLoopback::Unknown { .. })));
     }
 }

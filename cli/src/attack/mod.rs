@@ -2,23 +2,23 @@
 //! cluster on this machine and nothing else. Honest players come and go meanwhile, and are the measure: before the
 //! attack and under it.
 //!
-//! The attackers are a process of their own ([`crew`] starts it, [`attacker`] is it), which may use so much of one
+//! The attackers are a process of their own ([`attacker_process`] starts it, [`attacker`] is it), which may use so much of one
 //! core. Every address it sends to is a [`loopback::Loopback`], checked where it is made.
 
+mod attack_plan;
 mod attacker;
+mod attacker_process;
 mod attacks;
-mod crew;
+mod connection;
+mod daemon_monitor;
 mod dns_packet;
-mod honest;
+mod honest_players;
 mod insider;
-mod line;
+mod limiter;
 mod loopback;
-mod orders;
 mod outcome;
-mod pace;
 mod source;
 mod tally;
-mod watch;
 
 use std::{process::ExitCode, time::Duration};
 
@@ -30,17 +30,17 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use self::{
+    attack_plan::{Account, Attack, AttackPlan},
+    daemon_monitor::DaemonMonitor,
     loopback::{Loopback, NotLoopback},
-    orders::{Account, Attack, Orders},
     outcome::{Attackers, Outcome, Phase},
-    watch::Watch,
 };
 use crate::{
     account,
     data_dir::DataDir,
     demo::{
         local::LocalCluster,
-        player::{Credentials, Place},
+        player::{Credentials, PlayTarget},
     },
     operator::{ClusterArgs, Operator},
     terminal,
@@ -133,7 +133,7 @@ async fn attack(args: &AttackArgs) -> Result<Outcome> {
             Loopback::resolve(&announced).await?.first().copied().context("the DNS server has no address")?
         }
     };
-    let outcome = storm(args, dns).await;
+    let outcome = run_phases(args, dns).await;
     if let Some(local) = local {
         local.end().await?;
     }
@@ -141,45 +141,49 @@ async fn attack(args: &AttackArgs) -> Result<Outcome> {
 }
 
 /// The phases: honest players alone, honest players under attack, and what is left afterwards.
-async fn storm(args: &AttackArgs, dns: Loopback) -> Result<Outcome> {
+async fn run_phases(args: &AttackArgs, dns: Loopback) -> Result<Outcome> {
     let config = Config::with_dns(dns.address()).deployment(&args.deployment);
-    let operator = insiders_way(args).await?;
-    let (players, accounts) = people(&operator, args.players).await?;
-    let orders = orders(args, &config, dns, &players, accounts).await?;
-    let place = Place { config, zone: args.zone.clone(), world: args.world };
+    let operator = local_operator(args).await?;
+    let (players, accounts) = create_accounts(&operator, args.players).await?;
+    let attack_plan = attack_plan(args, &config, dns, &players, accounts).await?;
+    let play_target = PlayTarget { config, zone: args.zone.clone(), world: args.world };
 
-    honest::first_visits(&place, &players).await.context("the honest cannot even come in peace")?;
-    let alone = CancellationToken::new();
-    let peace = BASELINE.min(Duration::from_secs(args.seconds));
-    let watching = tokio::spawn(Watch::new(&operator).await?.until(alone.clone()));
-    let (before, ()) = tokio::join!(honest::play(&place, &players, &alone), async {
-        sleep(peace).await;
-        alone.cancel();
+    honest_players::first_visits(&play_target, &players)
+        .await
+        .context("the honest cannot even come in peace")?;
+    let baseline_done = CancellationToken::new();
+    let baseline_time = BASELINE.min(Duration::from_secs(args.seconds));
+    let watching = tokio::spawn(DaemonMonitor::new(&operator).await?.run_until(baseline_done.clone()));
+    let (before, ()) = tokio::join!(honest_players::play(&play_target, &players, &baseline_done), async {
+        sleep(baseline_time).await;
+        baseline_done.cancel();
     });
 
-    let in_peace = watching.await?;
+    let baseline_usage = watching.await?;
 
-    let over = CancellationToken::new();
-    let watching = tokio::spawn(Watch::new(&operator).await?.after(&in_peace).until(over.clone()));
-    let (under, report) = tokio::join!(honest::play(&place, &players, &over), async {
-        let report = crew::attack(&orders).await;
-        over.cancel();
+    let attack_done = CancellationToken::new();
+    let watching = tokio::spawn(
+        DaemonMonitor::new(&operator).await?.with_baseline(&baseline_usage).run_until(attack_done.clone()),
+    );
+    let (under, report) = tokio::join!(honest_players::play(&play_target, &players, &attack_done), async {
+        let report = attacker_process::attack(&attack_plan).await;
+        attack_done.cancel();
         report
     });
     let report = report?;
     let daemons = watching.await?.settle().await;
     let attackers = Attackers {
-        cap: orders.cpu,
+        cap: attack_plan.cpu,
         cpu: report.cpu,
         seconds: report.seconds,
-        rate: orders.rate,
-        open: orders.open,
+        rate: attack_plan.rate,
+        open: attack_plan.open,
     };
-    Ok(Outcome::judge(Phase::of(&before), Phase::of(&under), report, attackers, daemons, &args.only))
+    Ok(Outcome::evaluate(Phase::of(&before), Phase::of(&under), report, attackers, daemons, &args.only))
 }
 
 /// Accounts are made through a registry of this machine, whatever its name leads to by now.
-async fn insiders_way(args: &AttackArgs) -> Result<Operator> {
+async fn local_operator(args: &AttackArgs) -> Result<Operator> {
     let mut cluster = args.cluster.clone();
     if let Some(registry) = &cluster.registry {
         let found = Loopback::resolve(registry).await?;
@@ -189,14 +193,14 @@ async fn insiders_way(args: &AttackArgs) -> Result<Operator> {
 }
 
 /// The honest, and the attackers' own accounts. Their passwords are new each time.
-async fn people(operator: &Operator, players: u16) -> Result<(Vec<Credentials>, Vec<Account>)> {
+async fn create_accounts(operator: &Operator, players: u16) -> Result<(Vec<Credentials>, Vec<Account>)> {
     let mut accounts = operator.accounts().await?;
-    let mut honest = Vec::new();
+    let mut honest_players = Vec::new();
     for number in 0..players {
         let (account, password) = (format!("honest-{number:03}"), account::random_password()?);
         account::ensure(&mut accounts, &account, &password).await?;
         let character = format!("Honest{}", letters(number));
-        honest.push(Credentials { account, password: Secret::new(password), character });
+        honest_players.push(Credentials { account, password: Secret::new(password), character });
     }
     let mut attackers = Vec::new();
     for number in 0..ATTACKERS {
@@ -204,7 +208,7 @@ async fn people(operator: &Operator, players: u16) -> Result<(Vec<Credentials>, 
         account::ensure(&mut accounts, &name, &password).await?;
         attackers.push(Account { name, password });
     }
-    Ok((honest, attackers))
+    Ok((honest_players, attackers))
 }
 
 /// Names of characters are letters only.
@@ -213,23 +217,23 @@ fn letters(number: u16) -> String {
 }
 
 /// Finds the doors as players find them. Each of their addresses must be on this machine.
-async fn orders(
+async fn attack_plan(
     args: &AttackArgs,
     config: &Config,
     dns: Loopback,
     players: &[Credentials],
     accounts: Vec<Account>,
-) -> Result<Orders> {
+) -> Result<AttackPlan> {
     let resolver = config.dns.as_ref().context("no DNS server")?;
-    let mut doors = Vec::new();
+    let mut targets = Vec::new();
     for service in ["login", "gateway"] {
         let name = format!("{service}.{}", args.zone);
         let found = resolver.service(&name).await.with_context(|| format!("{name} is not known"))?;
-        doors.push(loopback::all(&name, found)?);
+        targets.push(loopback::all(&name, found)?);
     }
-    let gateways = doors.pop().unwrap_or_default();
-    let login = doors.pop().unwrap_or_default();
-    Ok(Orders {
+    let gateways = targets.pop().unwrap_or_default();
+    let login = targets.pop().unwrap_or_default();
+    Ok(AttackPlan {
         dns,
         login,
         gateways,

@@ -6,10 +6,10 @@ use comfy_table::{CellAlignment, Table};
 use serde::Serialize;
 
 use super::{
-    honest::Visits,
-    orders::{Attack, Report},
+    attack_plan::{Attack, Report},
+    daemon_monitor::DaemonUsage,
+    honest_players::Visits,
     tally::Counts,
-    watch::Daemon,
 };
 use crate::{
     demo::stats::{Figures, Step, time},
@@ -22,13 +22,13 @@ pub const SUCCESS: f64 = 0.999;
 /// attackers spend, and besides. Who knocks costs a gateway no more than it costs himself; a connection for which a gateway
 /// turns in circles costs it a whole core, and the attacker nothing. Processor time does not grow because a machine is
 /// busy, so this may be judged on any.
-const OF_PEACE: f64 = 1.5;
-const OF_ATTACKERS: f64 = 2.0;
-const BESIDES: f64 = 0.2;
+const BASELINE_FACTOR: f64 = 1.5;
+const ATTACKER_FACTOR: f64 = 2.0;
+const CPU_ALLOWANCE: f64 = 0.2;
 /// What of the path is shown.
 const STEPS: [Step; 6] = [Step::Dns, Step::Login, Step::List, Step::Attach, Step::Enter, Step::RoundTrip];
 /// Words shown of why attempts ended.
-const WORDS: usize = 4;
+const MAX_REASONS: usize = 4;
 
 /// What one phase was for the honest.
 #[derive(Debug, Serialize)]
@@ -38,7 +38,7 @@ pub struct Phase {
     /// 0.0 to 1.0.
     pub success: f64,
     pub steps: BTreeMap<&'static str, Figures>,
-    pub complaints: Vec<String>,
+    pub failure_samples: Vec<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -61,7 +61,7 @@ pub struct Outcome {
     pub attacked: Phase,
     pub attackers: Attackers,
     pub attacks: BTreeMap<Attack, Counts>,
-    pub daemons: BTreeMap<String, Daemon>,
+    pub daemons: BTreeMap<String, DaemonUsage>,
 }
 
 impl Phase {
@@ -72,18 +72,18 @@ impl Phase {
             failed: visits.failed(),
             success: visits.success(),
             steps: steps.collect(),
-            complaints: visits.complaints(),
+            failure_samples: visits.failure_samples(),
         }
     }
 }
 
 impl Outcome {
-    pub fn judge(
+    pub fn evaluate(
         baseline: Phase,
         attacked: Phase,
         report: Report,
         attackers: Attackers,
-        daemons: BTreeMap<String, Daemon>,
+        daemons: BTreeMap<String, DaemonUsage>,
         asked: &[Attack],
     ) -> Self {
         let mut faults = Vec::new();
@@ -100,10 +100,11 @@ impl Outcome {
             faults.push(format!("{name} still holds {} connections", daemon.connections_after));
         }
         for (name, daemon) in daemons.iter().filter(|(_, daemon)| daemon.is_gateway) {
-            let fair = OF_PEACE * daemon.cpu_in_peace + OF_ATTACKERS * attackers.cpu + BESIDES;
-            if daemon.cpu > fair {
-                let (spent, fair) = (daemon.cpu * 100.0, fair * 100.0);
-                faults.push(format!("{name} spent {spent:.0} % of a core, where {fair:.0} % would do"));
+            let allowed =
+                BASELINE_FACTOR * daemon.cpu_baseline + ATTACKER_FACTOR * attackers.cpu + CPU_ALLOWANCE;
+            if daemon.cpu > allowed {
+                let (spent, allowed) = (daemon.cpu * 100.0, allowed * 100.0);
+                faults.push(format!("{name} spent {spent:.0} % of a core, where {allowed:.0} % would do"));
             }
         }
         for attack in asked {
@@ -122,7 +123,7 @@ impl Outcome {
     }
 
     pub fn print(&self) {
-        println!("{}", self.honest());
+        println!("{}", self.honest_players());
         println!("{}", self.attempts());
         println!("{}", self.costs());
         let Attackers { cap, cpu, seconds, rate, open } = &self.attackers;
@@ -140,7 +141,7 @@ impl Outcome {
                 println!("{}: {remark}", attack.name());
             }
         }
-        for complaint in self.baseline.complaints.iter().chain(&self.attacked.complaints) {
+        for complaint in self.baseline.failure_samples.iter().chain(&self.attacked.failure_samples) {
             println!("  {complaint}");
         }
         for (name, phase) in [("before the attack", &self.baseline), ("under attack", &self.attacked)] {
@@ -157,7 +158,7 @@ impl Outcome {
         println!("{}", if self.good { "the doors hold" } else { "the doors do not hold" });
     }
 
-    fn honest(&self) -> Table {
+    fn honest_players(&self) -> Table {
         let mut table = terminal::table([
             "honest", "count", "failed", "p50", "p95", "p99", "attacked", "failed", "p50", "p95", "p99",
         ]);
@@ -174,7 +175,7 @@ impl Outcome {
             let row = [step.to_string()].into_iter().chain(of(&self.baseline)).chain(of(&self.attacked));
             table.add_row(row.collect::<Vec<_>>());
         }
-        right(&mut table, 1);
+        align_right(&mut table, 1);
         table
     }
 
@@ -192,7 +193,7 @@ impl Outcome {
             let mut why: Vec<(&String, &u64)> = counts.why.iter().collect();
             why.sort_by(|a, b| b.1.cmp(a.1));
             let why: Vec<String> =
-                why.iter().take(WORDS).map(|(word, many)| format!("{word} {many}")).collect();
+                why.iter().take(MAX_REASONS).map(|(reason, many)| format!("{reason} {many}")).collect();
             table.add_row([
                 attack.name(),
                 counts.attempts.to_string(),
@@ -203,7 +204,7 @@ impl Outcome {
                 why.join(", "),
             ]);
         }
-        right(&mut table, 1);
+        align_right(&mut table, 1);
         if let Some(last) = table.column_mut(6) {
             last.set_cell_alignment(CellAlignment::Left);
         }
@@ -226,7 +227,7 @@ impl Outcome {
         for (name, it) in &self.daemons {
             table.add_row([
                 name.clone(),
-                format!("{:.0} %", it.cpu_in_peace * 100.0),
+                format!("{:.0} %", it.cpu_baseline * 100.0),
                 format!("{:.0} %", it.cpu * 100.0),
                 mib(it.memory_before),
                 mib(it.memory_peak),
@@ -236,12 +237,12 @@ impl Outcome {
                 if it.died { "yes" } else { "no" }.to_owned(),
             ]);
         }
-        right(&mut table, 1);
+        align_right(&mut table, 1);
         table
     }
 }
 
-fn right(table: &mut Table, from: usize) {
+fn align_right(table: &mut Table, from: usize) {
     for column in table.column_iter_mut().skip(from) {
         column.set_cell_alignment(CellAlignment::Right);
     }
@@ -253,42 +254,42 @@ mod tests {
 
     fn phase(visits: u64, failed: u64) -> Phase {
         let success = (visits - failed) as f64 / visits as f64;
-        Phase { visits, failed, success, steps: BTreeMap::new(), complaints: Vec::new() }
+        Phase { visits, failed, success, steps: BTreeMap::new(), failure_samples: Vec::new() }
     }
 
-    fn judged(attacked: Phase, counts: Counts, daemon: Daemon) -> Vec<String> {
+    fn judged(attacked: Phase, counts: Counts, daemon: DaemonUsage) -> Vec<String> {
         judged_for(attacked, counts, daemon, &[])
     }
 
-    fn judged_for(attacked: Phase, counts: Counts, daemon: Daemon, asked: &[Attack]) -> Vec<String> {
+    fn judged_for(attacked: Phase, counts: Counts, daemon: DaemonUsage, asked: &[Attack]) -> Vec<String> {
         let report = Report { attacks: [(Attack::Replays, counts)].into(), ..Report::default() };
         let attackers = Attackers { cap: 0.5, cpu: 0.4, seconds: 1.0, rate: 1, open: 1 };
         let daemons = [("login-1".into(), daemon)].into();
-        let outcome = Outcome::judge(phase(10, 0), attacked, report, attackers, daemons, asked);
+        let outcome = Outcome::evaluate(phase(10, 0), attacked, report, attackers, daemons, asked);
         assert_eq!(outcome.good, outcome.faults.is_empty());
         outcome.faults
     }
 
     #[test]
-    fn what_is_not_good_is_named() {
+    fn evaluate_names_each_fault() {
         let some = || Counts { attempts: 3, ..Counts::default() };
-        assert!(judged(phase(2_000, 2), some(), Daemon::default()).is_empty());
+        assert!(judged(phase(2_000, 2), some(), DaemonUsage::default()).is_empty());
         assert_eq!(
-            judged(phase(999, 1), some(), Daemon::default()),
+            judged(phase(999, 1), some(), DaemonUsage::default()),
             ["1 of 999 honest visits failed under attack"]
         );
-        let mut dead = Daemon::default();
+        let mut dead = DaemonUsage::default();
         dead.died = true;
         assert_eq!(judged(phase(9, 0), some(), dead), ["login-1 died"]);
         let breach = Counts { breaches: 1, remarks: vec!["taken".into()], ..some() };
-        assert_eq!(judged(phase(9, 0), breach, Daemon::default()), ["replays: 1 breaches: taken"]);
+        assert_eq!(judged(phase(9, 0), breach, DaemonUsage::default()), ["replays: 1 breaches: taken"]);
     }
 
     #[test]
-    fn an_attack_that_was_asked_for_must_take_place() {
+    fn requested_attack_without_attempts_is_a_fault() {
         let of = |attempts, asked: &[Attack]| {
             let counts = Counts { attempts, ..Counts::default() };
-            judged_for(phase(9, 0), counts, Daemon::default(), asked)
+            judged_for(phase(9, 0), counts, DaemonUsage::default(), asked)
         };
         assert!(of(0, &[]).is_empty(), "of all attacks, some may not find where to begin");
         assert!(of(1, &[Attack::Replays]).is_empty());
@@ -297,12 +298,12 @@ mod tests {
     }
 
     #[test]
-    fn a_gateway_spends_in_proportion() {
+    fn gateway_cpu_above_allowance_is_a_fault() {
         let some = || Counts { attempts: 3, ..Counts::default() };
         // The attackers used 40 % of a core.
         let spent = |is_gateway, cpu| {
-            let mut daemon = Daemon::default();
-            (daemon.is_gateway, daemon.cpu, daemon.cpu_in_peace) = (is_gateway, cpu, 0.1);
+            let mut daemon = DaemonUsage::default();
+            (daemon.is_gateway, daemon.cpu, daemon.cpu_baseline) = (is_gateway, cpu, 0.1);
             daemon
         };
         assert!(judged(phase(9, 0), some(), spent(true, 1.1)).is_empty());

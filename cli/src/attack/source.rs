@@ -17,7 +17,7 @@ use super::loopback::Loopback;
 const CONNECT: Duration = Duration::from_secs(3);
 
 /// An address of a crowd. 127.0.0.0/16 is left to the honest, whose address no attacker has.
-pub fn anywhere() -> Ipv4Addr {
+pub fn random_address() -> Ipv4Addr {
     let [b, c, d] = random();
     Ipv4Addr::new(127, b.max(1), c, d.clamp(1, 254))
 }
@@ -44,7 +44,7 @@ pub async fn connect_with(target: Loopback, receive: Option<u32>) -> io::Result<
 }
 
 /// A datagram socket at an address of the crowd that speaks to the target only.
-pub async fn datagrams(target: Loopback) -> io::Result<UdpSocket> {
+pub async fn udp_socket(target: Loopback) -> io::Result<UdpSocket> {
     let address = target.address();
     let any: SocketAddr = if address.is_ipv4() { ([0; 4], 0).into() } else { ([0u16; 8], 0).into() };
     let socket = UdpSocket::bind(source(address).unwrap_or(any)).await?;
@@ -54,7 +54,7 @@ pub async fn datagrams(target: Loopback) -> io::Result<UdpSocket> {
 
 fn source(target: SocketAddr) -> Option<SocketAddr> {
     // Of IPv6 there is one loopback address only.
-    matches!(target.ip(), IpAddr::V4(_)).then(|| (anywhere(), 0).into())
+    matches!(target.ip(), IpAddr::V4(_)).then(|| (random_address(), 0).into())
 }
 
 /// Random bytes. Without a random source from the system all are zero, which makes a poor attack and nothing worse.
@@ -83,8 +83,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_crowd_is_of_this_machine_and_not_of_the_honest() {
-        let crowd: std::collections::HashSet<_> = (0..100).map(|_| anywhere()).collect();
+    fn random_addresses_are_loopback_outside_honest_range() {
+        let crowd: std::collections::HashSet<_> = (0..100).map(|_| random_address()).collect();
         assert!(crowd.len() > 50);
         assert!(crowd.iter().all(|it| it.is_loopback() && it.octets()[1] != 0));
     }

@@ -24,9 +24,9 @@ pub struct Counts {
 }
 
 /// Remarks kept; more say the same again.
-const REMARKS: usize = 4;
+const MAX_REMARKS: usize = 4;
 /// Words kept for why attempts ended; what is beyond is counted together.
-const WORDS: usize = 32;
+const MAX_REASONS: usize = 32;
 
 #[derive(Debug, Default)]
 pub struct Tally(Mutex<Counts>);
@@ -43,7 +43,7 @@ impl Tally {
     pub fn accepted(&self, why: &str) {
         let mut counts = self.0.lock();
         counts.accepted += 1;
-        counts.word(why, 1);
+        counts.count_reason(why, 1);
     }
 
     pub fn refused(&self, why: &str) {
@@ -53,30 +53,30 @@ impl Tally {
     pub fn refused_many(&self, why: &str, many: u64) {
         let mut counts = self.0.lock();
         counts.refused += many;
-        counts.word(why, many);
+        counts.count_reason(why, many);
     }
 
     pub fn accepted_many(&self, why: &str, many: u64) {
         let mut counts = self.0.lock();
         counts.accepted += many;
-        counts.word(why, many);
+        counts.count_reason(why, many);
     }
 
     /// The server did what it must not.
-    pub fn breach(&self, what: &str) {
+    pub fn breach(&self, text: &str) {
         let mut counts = self.0.lock();
         counts.breaches += 1;
-        counts.word("BREACH", 1);
-        counts.remark(what);
+        counts.count_reason("BREACH", 1);
+        counts.remark(text);
     }
 
-    pub fn held(&self, time: Duration) {
+    pub fn record_duration(&self, time: Duration) {
         let mut counts = self.0.lock();
         counts.longest_ms = counts.longest_ms.max(u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
     }
 
-    pub fn remark(&self, what: &str) {
-        self.0.lock().remark(what);
+    pub fn remark(&self, text: &str) {
+        self.0.lock().remark(text);
     }
 
     pub fn counts(&self) -> Counts {
@@ -85,14 +85,14 @@ impl Tally {
 }
 
 impl Counts {
-    fn word(&mut self, why: &str, many: u64) {
-        let known = self.why.contains_key(why) || self.why.len() < WORDS;
+    fn count_reason(&mut self, why: &str, many: u64) {
+        let known = self.why.contains_key(why) || self.why.len() < MAX_REASONS;
         *self.why.entry(if known { why.to_owned() } else { "other".to_owned() }).or_default() += many;
     }
 
-    fn remark(&mut self, what: &str) {
-        if self.remarks.len() < REMARKS && !self.remarks.iter().any(|known| known == what) {
-            self.remarks.push(what.to_owned());
+    fn remark(&mut self, text: &str) {
+        if self.remarks.len() < MAX_REMARKS && !self.remarks.iter().any(|known| known == text) {
+            self.remarks.push(text.to_owned());
         }
     }
 }
@@ -102,7 +102,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn words_and_remarks_are_bounded() {
+    fn reasons_and_remarks_are_bounded() {
         let tally = Tally::default();
         for number in 0..100 {
             tally.attempt();
@@ -112,6 +112,6 @@ mod tests {
         let counts = tally.counts();
         assert_eq!((counts.attempts, counts.refused, counts.breaches), (100, 100, 100));
         assert_eq!(counts.why.values().sum::<u64>(), 200);
-        assert!(counts.why.len() <= WORDS + 1 && counts.remarks.len() == REMARKS);
+        assert!(counts.why.len() <= MAX_REASONS + 1 && counts.remarks.len() == MAX_REMARKS);
     }
 }

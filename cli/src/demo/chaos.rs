@@ -8,23 +8,23 @@ use indicatif::ProgressBar;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::time::sleep;
 
-use crate::{data_dir::DataDir, http, terminal::say, up};
+use crate::{data_dir::DataDir, http, terminal::emit, up};
 
 /// A killed daemon must be back by then.
-const HEAL_LIMIT: Duration = Duration::from_secs(30);
+const RECOVERY_LIMIT: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(50);
 /// Quiet time before the first kill and after the last.
 const QUIET: Duration = Duration::from_secs(20);
 
 #[derive(Debug)]
-pub struct Killed {
+pub struct KilledDaemon {
     pub daemon: String,
     /// From SIGKILL until the successor was ready.
-    pub back_after: Duration,
+    pub recovery_time: Duration,
 }
 
 /// Kills each daemon of the folder once, spread evenly over `time`.
-pub async fn run(dir: &DataDir, time: Duration, bar: &ProgressBar) -> Result<Vec<Killed>> {
+pub async fn run(dir: &DataDir, time: Duration, bar: &ProgressBar) -> Result<Vec<KilledDaemon>> {
     let names = up::planned_names();
     let kills = u32::try_from(names.len()).unwrap_or(u32::MAX);
     let pause = time.saturating_sub(QUIET * 2) / kills;
@@ -33,16 +33,16 @@ pub async fn run(dir: &DataDir, time: Duration, bar: &ProgressBar) -> Result<Vec
     for name in names {
         let next = Instant::now() + pause;
         let report = kill(dir, &name).await?;
-        let seconds = report.back_after.as_secs_f32();
+        let seconds = report.recovery_time.as_secs_f32();
         // A bar that is not drawn prints nothing either, and a log wants these lines most.
-        bar.suspend(|| say(format_args!("killed {name} (SIGKILL); ready again after {seconds:.1} s")));
+        bar.suspend(|| emit(format_args!("killed {name} (SIGKILL); ready again after {seconds:.1} s")));
         killed.push(report);
         sleep(next.saturating_duration_since(Instant::now())).await;
     }
     Ok(killed)
 }
 
-async fn kill(dir: &DataDir, name: &str) -> Result<Killed> {
+async fn kill(dir: &DataDir, name: &str) -> Result<KilledDaemon> {
     let victim = dir.announced(name).with_context(|| format!("{name} has announced nothing"))?;
     let pid = i32::try_from(victim.pid).ok().and_then(Pid::from_raw).context("not a process id")?;
     kill_process(pid, Signal::KILL)
@@ -53,10 +53,10 @@ async fn kill(dir: &DataDir, name: &str) -> Result<Killed> {
             && now.pid != victim.pid
             && http::get(&now.admin, "/readyz").await.is_ok()
         {
-            return Ok(Killed { daemon: name.to_owned(), back_after: started.elapsed() });
+            return Ok(KilledDaemon { daemon: name.to_owned(), recovery_time: started.elapsed() });
         }
-        if started.elapsed() > HEAL_LIMIT {
-            bail!("{name} did not come back within {HEAL_LIMIT:?} after SIGKILL");
+        if started.elapsed() > RECOVERY_LIMIT {
+            bail!("{name} did not come back within {RECOVERY_LIMIT:?} after SIGKILL");
         }
         sleep(POLL).await;
     }

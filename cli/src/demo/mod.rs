@@ -2,11 +2,11 @@
 //! daemon process is killed once meanwhile, and the books are checked at the end.
 
 mod chaos;
+mod daemon_work;
 pub mod local;
 mod pair;
 pub mod player;
 pub mod stats;
-mod work;
 
 use std::{net::SocketAddr, process::ExitCode, sync::Arc, time::Duration};
 
@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use self::{
     local::LocalCluster,
     pair::{Pair, Report},
-    player::{Credentials, Place},
+    player::{Credentials, PlayTarget},
     stats::Stats,
 };
 use crate::{
@@ -78,7 +78,7 @@ pub async fn run(args: DemoArgs) -> Result<ExitCode> {
         Some(address) => address.clone(),
         None => dir.announced("dns-1").context("the local cluster has no DNS server")?.client,
     };
-    let place = Place {
+    let play_target = PlayTarget {
         config: args.lane.choose(
             Config::with_dns(resolve(&dns).await?).deployment(&args.deployment),
             local.as_ref().map(|_| &dir),
@@ -90,17 +90,17 @@ pub async fn run(args: DemoArgs) -> Result<ExitCode> {
     let credentials = accounts(&operator, args.players).await?;
 
     let stop_watching = CancellationToken::new();
-    let watching = local
-        .as_ref()
-        .map(|_| tokio::spawn(work::watch(dir.clone(), up::planned_names(), stop_watching.clone())));
-    let (stats, reports, killed) = play(&args, &dir, place, credentials).await?;
+    let watching = local.as_ref().map(|_| {
+        tokio::spawn(daemon_work::collect_work(dir.clone(), up::planned_names(), stop_watching.clone()))
+    });
+    let (stats, reports, killed) = play(&args, &dir, play_target, credentials).await?;
     stop_watching.cancel();
 
     println!("{}", stats.table());
     if let Some(watching) = watching {
         println!("{}", watching.await?.table());
     }
-    let verdict = judge(&args, &operator, &stats, &reports, killed.as_deref()).await?;
+    let verdict = evaluate(&args, &operator, &stats, &reports, killed.as_deref()).await?;
     if let Some(local) = local {
         local.end().await?;
     }
@@ -140,9 +140,9 @@ fn character_name(number: u16) -> String {
 async fn play(
     args: &DemoArgs,
     dir: &DataDir,
-    place: Place,
+    play_target: PlayTarget,
     credentials: Vec<Credentials>,
-) -> Result<(Arc<Stats>, Vec<Report>, Option<Vec<chaos::Killed>>)> {
+) -> Result<(Arc<Stats>, Vec<Report>, Option<Vec<chaos::KilledDaemon>>)> {
     let stats = Arc::new(Stats::default());
     let stop = CancellationToken::new();
     let mut pairs = JoinSet::new();
@@ -157,7 +157,7 @@ async fn play(
         arrivals.tick().await;
         let pair = Pair {
             number,
-            place: place.clone(),
+            play_target: play_target.clone(),
             credentials: [one, other],
             stats: stats.clone(),
             chaos: args.chaos,
@@ -196,12 +196,12 @@ fn bar(length: u64, template: &str) -> ProgressBar {
 
 /// Prints what went wrong, and says whether all is well. Under chaos a step may fail and be tried again; sessions and
 /// property may not be lost.
-async fn judge(
+async fn evaluate(
     args: &DemoArgs,
     operator: &Operator,
     stats: &Stats,
     reports: &[Report],
-    killed: Option<&[chaos::Killed]>,
+    killed: Option<&[chaos::KilledDaemon]>,
 ) -> Result<bool> {
     let rounds: u32 = reports.iter().map(|report| report.rounds).sum();
     let lost: Vec<&String> = reports.iter().flat_map(|report| &report.sessions_lost).collect();
@@ -213,26 +213,26 @@ async fn judge(
         lost.len()
     );
     if let Some(killed) = killed {
-        let slowest = killed.iter().max_by_key(|it| it.back_after);
+        let slowest = killed.iter().max_by_key(|it| it.recovery_time);
         if let Some(slowest) = slowest {
             println!(
                 "{} daemons killed once each; slowest back: {} after {:.1} s",
                 killed.len(),
                 slowest.daemon,
-                slowest.back_after.as_secs_f32()
+                slowest.recovery_time.as_secs_f32()
             );
         }
     }
     for why in
-        stats.complaints().iter().chain(failures.iter().copied()).chain(lost.iter().copied()).take(SHOWN)
+        stats.failure_samples().iter().chain(failures.iter().copied()).chain(lost.iter().copied()).take(SHOWN)
     {
         println!("  {why}");
     }
-    let books = ledger::query(operator).await?;
-    ledger::print(&books);
+    let totals = ledger::query(operator).await?;
+    ledger::print(&totals);
     if rounds == 0 {
         bail!("nobody played a single round");
     }
-    let unharmed = lost.is_empty() && books.holds;
-    Ok(if args.chaos { unharmed } else { unharmed && failures.is_empty() && stats.failures() == 0 })
+    let intact = lost.is_empty() && totals.holds;
+    Ok(if args.chaos { intact } else { intact && failures.is_empty() && stats.failures() == 0 })
 }

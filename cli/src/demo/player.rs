@@ -9,8 +9,8 @@ use anyhow::{Context as _, Result};
 use parking_lot::Mutex;
 use shardkeep_client::{
     Config, SessionEnd,
-    game::{Happening, Happenings, Player},
-    login::{Door, find},
+    game::{GameEvent, GameEvents, Player},
+    login::{LoginConnection, find},
 };
 use shardkeep_types::Secret;
 use tokio::{sync::watch, time::timeout};
@@ -20,7 +20,7 @@ use super::stats::{Stats, Step};
 /// How long a player keeps trying to get in, whatever the cluster goes through meanwhile.
 const ENTRY_LIMIT: Duration = Duration::from_secs(60);
 /// How long a world may be missing from the list.
-const LISTED: Duration = Duration::from_secs(10);
+const LISTED_TIMEOUT: Duration = Duration::from_secs(10);
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(4);
 
@@ -33,7 +33,7 @@ pub struct Credentials {
 
 /// Where to play.
 #[derive(Clone)]
-pub struct Place {
+pub struct PlayTarget {
     pub config: Config,
     pub zone: String,
     pub world: u32,
@@ -41,20 +41,20 @@ pub struct Place {
 
 pub struct Bot {
     pub player: Player,
-    pub ear: Ear,
+    pub observer: PlayerObserver,
 }
 
 /// What the listener of a player has heard.
 #[derive(Clone)]
-pub struct Ear {
-    notes: Arc<Mutex<Notes>>,
-    news: watch::Receiver<u64>,
+pub struct PlayerObserver {
+    observations: Arc<Mutex<Observations>>,
+    updates: watch::Receiver<u64>,
 }
 
 #[derive(Default)]
-struct Notes {
+struct Observations {
     /// The last lines, by whoever spoke.
-    heard: Vec<String>,
+    chat_received: Vec<String>,
     zone: String,
     placed_at: Option<Instant>,
     lost_at: Option<Instant>,
@@ -64,85 +64,91 @@ struct Notes {
 /// Lines kept until somebody asks for them.
 const KEPT_LINES: usize = 512;
 
-impl Ear {
+impl PlayerObserver {
     /// Waits until `test` of the notes gives something.
-    async fn until<T>(&mut self, mut test: impl FnMut(&mut Notes) -> Option<T>) -> Result<T> {
+    async fn wait_until<T>(&mut self, mut test: impl FnMut(&mut Observations) -> Option<T>) -> Result<T> {
         loop {
-            self.news.borrow_and_update();
-            if let Some(found) = test(&mut self.notes.lock()) {
+            self.updates.borrow_and_update();
+            if let Some(found) = test(&mut self.observations.lock()) {
                 return Ok(found);
             }
-            self.news.changed().await.context("the session is over")?;
+            self.updates.changed().await.context("the session is over")?;
         }
     }
 
     /// Waits for a line of chat.
-    pub async fn heard(&mut self, line: &str) -> Result<()> {
-        self.until(|notes| {
-            let at = notes.heard.iter().position(|heard| heard == line)?;
-            notes.heard.drain(..=at);
+    pub async fn chat_received(&mut self, line: &str) -> Result<()> {
+        self.wait_until(|observations| {
+            let at = observations.chat_received.iter().position(|chat_received| chat_received == line)?;
+            observations.chat_received.drain(..=at);
             Some(())
         })
         .await
     }
 
     /// Waits until the avatar stands in another zone than `from`; says when it was told.
-    pub async fn placed_elsewhere(&mut self, from: &str) -> Result<(String, Instant)> {
-        self.until(|notes| {
-            let moved = !notes.zone.is_empty() && notes.zone != from;
-            moved.then(|| notes.placed_at.map(|at| (notes.zone.clone(), at))).flatten()
+    pub async fn placed_in_other_zone(&mut self, from: &str) -> Result<(String, Instant)> {
+        self.wait_until(|observations| {
+            let moved = !observations.zone.is_empty() && observations.zone != from;
+            moved.then(|| observations.placed_at.map(|at| (observations.zone.clone(), at))).flatten()
         })
         .await
     }
 
     pub fn zone(&self) -> String {
-        self.notes.lock().zone.clone()
+        self.observations.lock().zone.clone()
     }
 
     /// Why the session is over, if it is.
     pub fn ended(&self) -> Option<SessionEnd> {
-        self.notes.lock().ended.clone()
+        self.observations.lock().ended.clone()
     }
 }
 
 impl Bot {
     /// DNS, login, world list, ticket, attach, character, enter; each step measured.
-    pub async fn enter(place: &Place, credentials: &Credentials, stats: &Arc<Stats>) -> Result<Self> {
-        let addresses = stats.measure(Step::Dns, find(&place.config, &place.zone)).await?;
+    pub async fn enter(
+        play_target: &PlayTarget,
+        credentials: &Credentials,
+        stats: &Arc<Stats>,
+    ) -> Result<Self> {
+        let addresses = stats.measure(Step::Dns, find(&play_target.config, &play_target.zone)).await?;
         let address = *addresses.first().context("DNS knows no login server")?;
         let log_in = async {
-            let door = Door::open(&place.config, address).await?;
-            door.log_in(&credentials.account, credentials.password.expose()).await
+            let login_connection = LoginConnection::open(&play_target.config, address).await?;
+            login_connection.log_in(&credentials.account, credentials.password.expose()).await
         };
         let mut worlds = stats.measure(Step::Login, log_in).await?;
         let listed = Instant::now();
         // Login hears of a world a moment after the world leads.
         let listing = async {
-            while worlds.worlds().iter().all(|it| it.id != place.world) {
+            while worlds.worlds().iter().all(|it| it.id != play_target.world) {
                 worlds.next_worlds().await?;
             }
             anyhow::Ok(())
         };
-        timeout(LISTED, listing).await.with_context(|| format!("world {} is not listed", place.world))??;
-        let boarding = worlds.select(place.world).await?;
-        stats.took(Step::List, listed.elapsed());
-        let (player, happenings) =
-            stats.measure(Step::Attach, Player::attach(&place.config, boarding)).await?;
-        let ear = listen(happenings, stats.clone());
-        stats.measure(Step::Enter, into_the_world(&player, credentials)).await?;
-        Ok(Self { player, ear })
+        timeout(LISTED_TIMEOUT, listing)
+            .await
+            .with_context(|| format!("world {} is not listed", play_target.world))??;
+        let gateway_ticket = worlds.select(play_target.world).await?;
+        stats.record_time(Step::List, listed.elapsed());
+        let (player, game_events) =
+            stats.measure(Step::Attach, Player::attach(&play_target.config, gateway_ticket)).await?;
+        let observer = spawn_observer(game_events, stats.clone());
+        stats.measure(Step::Enter, enter_world(&player, credentials)).await?;
+        Ok(Self { player, observer })
     }
 
     /// Like [`Bot::enter`], again and again while parts of the cluster may be down.
-    pub async fn enter_patiently(
-        place: &Place,
+    pub async fn enter_with_retry(
+        play_target: &PlayTarget,
         credentials: &Credentials,
         stats: &Arc<Stats>,
     ) -> Result<Self> {
         let started = Instant::now();
         let mut pause = FIRST_PAUSE;
         loop {
-            match Self::enter(place, credentials, stats).await {
+            match Self::enter(play_target, credentials, stats).await {
                 Ok(bot) => return Ok(bot),
                 Err(error) if started.elapsed() > ENTRY_LIMIT => {
                     return Err(error.context(format!("{} cannot get in", credentials.account)));
@@ -155,7 +161,7 @@ impl Bot {
 }
 
 /// Enters with the account's character, made at the first visit.
-async fn into_the_world(player: &Player, credentials: &Credentials) -> Result<()> {
+async fn enter_world(player: &Player, credentials: &Credentials) -> Result<()> {
     let existing = player.list_characters().await?.characters;
     let id = match existing.into_iter().find(|it| it.name.eq_ignore_ascii_case(&credentials.character)) {
         Some(character) => character.id,
@@ -166,38 +172,38 @@ async fn into_the_world(player: &Player, credentials: &Credentials) -> Result<()
 }
 
 /// Takes notes of all that happens, until the session ends.
-fn listen(mut happenings: Happenings, stats: Arc<Stats>) -> Ear {
-    let (told, news) = watch::channel(0);
-    let notes = Arc::new(Mutex::new(Notes::default()));
-    let ear = Ear { notes: notes.clone(), news };
+fn spawn_observer(mut game_events: GameEvents, stats: Arc<Stats>) -> PlayerObserver {
+    let (updates_sender, updates) = watch::channel(0);
+    let observations = Arc::new(Mutex::new(Observations::default()));
+    let observer = PlayerObserver { observations: observations.clone(), updates };
     tokio::spawn(async move {
-        while let Some(happening) = happenings.next().await {
-            note(&mut notes.lock(), happening, &stats);
-            told.send_modify(|version| *version += 1);
+        while let Some(game_event) = game_events.next().await {
+            observe(&mut observations.lock(), game_event, &stats);
+            updates_sender.send_modify(|version| *version += 1);
         }
     });
-    ear
+    observer
 }
 
-fn note(notes: &mut Notes, happening: Happening, stats: &Stats) {
-    match happening {
-        Happening::Heard(heard) => {
-            if notes.heard.len() == KEPT_LINES {
-                notes.heard.remove(0);
+fn observe(observations: &mut Observations, game_event: GameEvent, stats: &Stats) {
+    match game_event {
+        GameEvent::ChatMessage(chat_received) => {
+            if observations.chat_received.len() == KEPT_LINES {
+                observations.chat_received.remove(0);
             }
-            notes.heard.push(heard.text);
+            observations.chat_received.push(chat_received.text);
         }
-        Happening::Placed(placed) => {
-            notes.zone = placed.zone;
-            notes.placed_at = Some(Instant::now());
+        GameEvent::Placed(placed) => {
+            observations.zone = placed.zone;
+            observations.placed_at = Some(Instant::now());
         }
-        Happening::Lost => notes.lost_at = Some(Instant::now()),
-        Happening::Resumed { .. } => {
-            if let Some(lost) = notes.lost_at.take() {
-                stats.took(Step::Resume, lost.elapsed());
+        GameEvent::Lost => observations.lost_at = Some(Instant::now()),
+        GameEvent::Resumed { .. } => {
+            if let Some(lost) = observations.lost_at.take() {
+                stats.record_time(Step::Resume, lost.elapsed());
             }
         }
-        Happening::Ended(end) => notes.ended = Some(end),
+        GameEvent::Ended(end) => observations.ended = Some(end),
         _ => {}
     }
 }

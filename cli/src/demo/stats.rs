@@ -113,12 +113,12 @@ impl Default for Row {
 }
 
 impl Stats {
-    pub fn took(&self, step: Step, time: Duration) {
+    pub fn record_time(&self, step: Step, time: Duration) {
         let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX).max(1);
         self.0.lock().entry(step).or_default().times.saturating_record(micros);
     }
 
-    pub fn failed(&self, step: Step, why: &impl ToString) {
+    pub fn record_failure(&self, step: Step, why: &impl ToString) {
         let mut rows = self.0.lock();
         let row = rows.entry(step).or_default();
         row.failures += 1;
@@ -134,8 +134,8 @@ impl Stats {
         let started = Instant::now();
         let result = work.await;
         match &result {
-            Ok(_) => self.took(step, started.elapsed()),
-            Err(error) => self.failed(step, &error.to_string()),
+            Ok(_) => self.record_time(step, started.elapsed()),
+            Err(error) => self.record_failure(step, &error.to_string()),
         }
         result
     }
@@ -182,7 +182,7 @@ impl Stats {
     }
 
     /// The last failure of each step that had one.
-    pub fn complaints(&self) -> Vec<String> {
+    pub fn failure_samples(&self) -> Vec<String> {
         let rows = self.0.lock();
         rows.iter()
             .filter(|(_, row)| row.failures > 0)
@@ -204,12 +204,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn steps_are_counted_apart() {
+    fn steps_are_counted_separately() {
         let stats = Stats::default();
-        stats.took(Step::Login, Duration::from_millis(3));
-        stats.failed(Step::Trade, &"nobody there");
+        stats.record_time(Step::Login, Duration::from_millis(3));
+        stats.record_failure(Step::Trade, &"nobody there");
         assert_eq!(stats.failures(), 1);
-        assert_eq!(stats.complaints(), ["trade: 1 failed, the last: nobody there"]);
+        assert_eq!(stats.failure_samples(), ["trade: 1 failed, the last: nobody there"]);
         assert!(stats.table().to_string().contains("3.0 ms"));
     }
 }

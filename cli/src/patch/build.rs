@@ -36,7 +36,7 @@ pub struct BuildArgs {
     level: i32,
 }
 
-struct Found {
+struct FoundFile {
     at: PathBuf,
     path: ReleasePath,
     executable: bool,
@@ -79,8 +79,8 @@ pub fn run(args: &BuildArgs) -> Result<()> {
         bytes(manifest.total_stored()),
         bytes(new_bytes),
     );
-    if store.mended() > 0 {
-        println!("{} chunks of earlier builds were damaged, and are stored anew", store.mended());
+    if store.repaired() > 0 {
+        println!("{} chunks of earlier builds were damaged, and are stored anew", store.repaired());
     }
     println!("not published yet: `shardkeep patch sign` does that");
     Ok(())
@@ -97,7 +97,7 @@ fn version(text: &str) -> Result<u32> {
     }
 }
 
-fn walk(folder: &Path, prefix: &str, files: &mut Vec<Found>) -> Result<()> {
+fn walk(folder: &Path, prefix: &str, files: &mut Vec<FoundFile>) -> Result<()> {
     let entries = fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
     for entry in entries {
         let entry = entry?;
@@ -112,7 +112,12 @@ fn walk(folder: &Path, prefix: &str, files: &mut Vec<Found>) -> Result<()> {
         } else if kind.is_file() {
             let path = ReleasePath::new(&path).with_context(|| shown.to_string())?;
             let it = entry.metadata()?;
-            files.push(Found { executable: it.permissions().mode() & 0o100 != 0, size: it.len(), path, at });
+            files.push(FoundFile {
+                executable: it.permissions().mode() & 0o100 != 0,
+                size: it.len(),
+                path,
+                at,
+            });
         } else {
             bail!("{shown} is neither a file nor a folder; a release can hold nothing else");
         }
@@ -121,7 +126,7 @@ fn walk(folder: &Path, prefix: &str, files: &mut Vec<Found>) -> Result<()> {
 }
 
 /// The chunks of each file, stored. As many files at once as there are cores.
-fn cut(store: &Store, mut files: Vec<Found>, level: i32) -> Result<Vec<(Found, Vec<Chunk>)>> {
+fn cut(store: &Store, mut files: Vec<FoundFile>, level: i32) -> Result<Vec<(FoundFile, Vec<Chunk>)>> {
     // The largest first, so that none of them is begun when all others are done.
     files.sort_by_key(|file| std::cmp::Reverse(file.size));
     let bar = ProgressBar::new(files.iter().map(|file| file.size).sum());
@@ -150,7 +155,7 @@ fn cut(store: &Store, mut files: Vec<Found>, level: i32) -> Result<Vec<(Found, V
         .collect())
 }
 
-fn cut_one(store: &Store, file: &Found, level: i32, bar: &ProgressBar) -> Result<Vec<Chunk>> {
+fn cut_one(store: &Store, file: &FoundFile, level: i32, bar: &ProgressBar) -> Result<Vec<Chunk>> {
     let mut chunks = Vec::new();
     for cut in Chunking::default().cut(fs::File::open(&file.at)?) {
         let cut = cut?;
@@ -165,7 +170,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn versions_are_as_clients_say_them() {
+    fn client_version_is_parsed_as_major_minor_patch() {
         assert_eq!(version("1.2.3").unwrap(), 1_002_003);
         for wrong in ["", "1.2", "1.2.1000", "1.2.3.4", "5000.0.0", "a.b.c", "1.-2.3"] {
             assert!(version(wrong).is_err(), "{wrong}");

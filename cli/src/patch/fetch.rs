@@ -7,7 +7,7 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use shardkeep_client::{
     Config, login,
-    update::{Done, Options, Progress, Stage, UpdateError, update},
+    update::{Options, Progress, Stage, UpdateError, UpdateSummary, update},
 };
 use shardkeep_patch::PublicKey;
 use tokio::time::interval;
@@ -70,7 +70,7 @@ pub async fn run(args: &FetchArgs) -> Result<ExitCode> {
     let _ = shown.await;
     match done {
         Ok(done) => {
-            println!("{}", told(&done));
+            println!("{}", summary(&done));
             Ok(ExitCode::SUCCESS)
         }
         Err(error) => {
@@ -96,15 +96,16 @@ async fn servers(args: &FetchArgs, config: &Config) -> Result<Vec<SocketAddr>> {
 fn code(error: &UpdateError) -> u8 {
     match error {
         UpdateError::Signed(_) | UpdateError::Older { .. } | UpdateError::WrongManifest => REFUSED,
-        UpdateError::Disk { .. } | UpdateError::Space { .. } | UpdateError::Locked(_) => DISK,
-        UpdateError::Client(_) | UpdateError::Chunk { .. } | UpdateError::Lacking(_) | UpdateError::Gone => {
-            NETWORK
-        }
+        UpdateError::Disk { .. } | UpdateError::InsufficientSpace { .. } | UpdateError::Locked(_) => DISK,
+        UpdateError::Client(_)
+        | UpdateError::Chunk { .. }
+        | UpdateError::MissingChunk(_)
+        | UpdateError::ReleaseWithdrawn => NETWORK,
     }
 }
 
-fn told(done: &Done) -> String {
-    let Done { release, written, removed, fetched_bytes, corrupted, lost } = done;
+fn summary(done: &UpdateSummary) -> String {
+    let UpdateSummary { release, written, removed, fetched_bytes, corrupted, lost } = done;
     let mut text = format!("release {} ({}) is installed", release.name, release.sequence);
     if *written + *removed == 0 {
         text.push_str("; it was already");
@@ -127,7 +128,7 @@ async fn show(progress: Arc<Progress>) {
     let (mut frames, mut shown) = (interval(FRAME), None);
     loop {
         frames.tick().await;
-        let (stage, position, length) = progress.now();
+        let (stage, position, length) = progress.snapshot();
         if shown != Some(stage) {
             shown = Some(stage);
             let template = if stage == Stage::Commit { steps } else { style };

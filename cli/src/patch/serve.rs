@@ -5,7 +5,7 @@ use std::{io::IsTerminal as _, path::PathBuf};
 use anyhow::{Context as _, Result};
 use clap::Args;
 use shardkeep_daemon::Validate as _;
-use shardkeep_login::update::{Alone, Config, serve_alone};
+use shardkeep_login::update::{Config, StandaloneConfig, serve_standalone};
 use shardkeep_patch::PublicKey;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -43,7 +43,7 @@ pub async fn run(args: ServeArgs) -> Result<()> {
     // Fails where a test has made one for all.
     let _ = lines.with_target(false).with_env_filter(EnvFilter::new("info")).try_init();
     let store = Store::open(&args.store)?;
-    complain(&store);
+    warn_about_damage(&store);
     let patches = Config {
         dir: args.store.display().to_string(),
         key: args.public_key.map(|key| key.to_string()).unwrap_or_default(),
@@ -54,7 +54,7 @@ pub async fn run(args: ServeArgs) -> Result<()> {
     patches.validate().map_err(anyhow::Error::msg)?;
     let listener =
         TcpListener::bind(&args.listen).await.with_context(|| format!("cannot listen on {}", args.listen))?;
-    terminal::say(format_args!("serving {} on {}", args.store.display(), listener.local_addr()?));
+    terminal::emit(format_args!("serving {} on {}", args.store.display(), listener.local_addr()?));
     let stop = CancellationToken::new();
     let interrupted = stop.clone();
     tokio::spawn(async move {
@@ -63,12 +63,12 @@ pub async fn run(args: ServeArgs) -> Result<()> {
             interrupted.cancel();
         }
     });
-    serve_alone(listener, &Alone { patches, deployment: args.deployment }, stop).await
+    serve_standalone(listener, &StandaloneConfig { patches, deployment: args.deployment }, stop).await
 }
 
 /// Chunks that clients will not get, or not take. Without a release that can be read there is nothing to look for: why,
 /// the service says itself.
-fn complain(store: &Store) {
+fn warn_about_damage(store: &Store) {
     let Ok(Some(manifest)) = store.published() else { return };
     let damaged = store.damaged(&manifest);
     if let Some(first) = damaged.first() {

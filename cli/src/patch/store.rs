@@ -9,12 +9,12 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use shardkeep_patch::{Chunk, ChunkId, Manifest, PublicKey, Signed, chunk, chunking::Cut, layout};
+use shardkeep_patch::{Chunk, ChunkId, Manifest, PublicKey, SignedManifest, chunk, chunking::Cut, layout};
 
 pub struct Store {
     dir: PathBuf,
     /// Damaged chunks that were stored anew.
-    mended: AtomicUsize,
+    repaired: AtomicUsize,
 }
 
 impl Store {
@@ -35,7 +35,7 @@ impl Store {
     }
 
     fn at(dir: &Path) -> Self {
-        Self { dir: dir.to_owned(), mended: AtomicUsize::new(0) }
+        Self { dir: dir.to_owned(), repaired: AtomicUsize::new(0) }
     }
 
     /// Stores a chunk, unless it is here and good: a disk, or a copy that was cut off, may have damaged it since.
@@ -48,15 +48,15 @@ impl Store {
             damaged => {
                 let stored = chunk::store(&cut.content, level);
                 write(&at, &stored)?;
-                self.mended.fetch_add(damaged.is_some().into(), Relaxed);
+                self.repaired.fetch_add(damaged.is_some().into(), Relaxed);
                 stored.len()
             }
         };
         Ok(Chunk { id: cut.id, size: cut.size(), stored: u32::try_from(stored)? })
     }
 
-    pub fn mended(&self) -> usize {
-        self.mended.load(Relaxed)
+    pub fn repaired(&self) -> usize {
+        self.repaired.load(Relaxed)
     }
 
     /// Whether the chunk is here as the manifest describes it.
@@ -95,7 +95,7 @@ impl Store {
     /// Whose signature is on what is published.
     pub fn publisher(&self) -> Result<Option<PublicKey>> {
         let Some(bytes) = self.current()? else { return Ok(None) };
-        Ok(Signed::parse(&bytes).ok().map(|signed| signed.key()))
+        Ok(SignedManifest::parse(&bytes).ok().map(|signed| signed.key()))
     }
 
     /// What is published, as its bytes.
@@ -106,7 +106,11 @@ impl Store {
     /// The same, taken apart. Whether to trust its key is for the caller to say.
     pub fn published(&self) -> Result<Option<Manifest>> {
         let Some(bytes) = self.current()? else { return Ok(None) };
-        Ok(Some(Signed::parse(&bytes).and_then(|signed| signed.by_itself()).context("what is published")?))
+        Ok(Some(
+            SignedManifest::parse(&bytes)
+                .and_then(|signed| signed.verify_self_signed())
+                .context("what is published")?,
+        ))
     }
 
     pub fn publish(&self, signed: &[u8]) -> Result<()> {

@@ -4,7 +4,7 @@ use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::{Context as _, Result};
 use clap::Args;
-use shardkeep_patch::{PublicKey, Signed};
+use shardkeep_patch::{PublicKey, SignedManifest};
 
 use super::{REFUSED, bytes, check, store::Store};
 
@@ -20,10 +20,10 @@ pub struct VerifyArgs {
 pub fn run(args: &VerifyArgs) -> Result<ExitCode> {
     let store = Store::open(&args.store)?;
     let current = store.current()?.context("nothing is published: `shardkeep patch sign` does that")?;
-    let signed = Signed::parse(&current).and_then(|signed| {
+    let signed = SignedManifest::parse(&current).and_then(|signed| {
         let manifest = match args.public_key {
-            Some(key) => signed.trusted(&[key])?,
-            None => signed.by_itself()?,
+            Some(key) => signed.verify_trusted(&[key])?,
+            None => signed.verify_self_signed()?,
         };
         Ok((signed.key(), manifest))
     });

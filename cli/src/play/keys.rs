@@ -73,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn letters_mean_different_things_while_typing() {
+    fn keys_map_to_commands_by_mode() {
         let key = |code| KeyEvent::new(code, KeyModifiers::NONE);
         assert_eq!(command(Mode::Walking, key(KeyCode::Char('q'))), Some(Command::Quit));
         assert_eq!(command(Mode::Typing, key(KeyCode::Char('q'))), Some(Command::Type('q')));

@@ -1,9 +1,9 @@
 //! `shardkeep play`: a client for a person, in a terminal. The map around the avatar, a chat line, what one carries,
 //! and trading with whoever stands near.
 
-mod barter;
 mod keys;
 mod screen;
+mod trade_panel;
 
 use std::{collections::VecDeque, path::PathBuf, sync::Arc, time::Duration};
 
@@ -13,7 +13,7 @@ use crossterm::event::{Event, EventStream, KeyEventKind};
 use futures::StreamExt as _;
 use shardkeep_client::{
     ClientError, Config,
-    game::{Happening, Happenings, Player, View},
+    game::{GameEvent, GameEvents, Player, View},
     login,
     wire::{
         movement::EntityKind,
@@ -26,8 +26,8 @@ use tokio::{
 };
 
 use self::{
-    barter::Barter,
     keys::{Command, Mode},
+    trade_panel::TradePanel,
 };
 use crate::{
     account,
@@ -73,16 +73,16 @@ pub struct PlayArgs {
 }
 
 pub async fn run(args: PlayArgs) -> Result<()> {
-    let (player, happenings) = enter(&args).await?;
+    let (player, game_events) = enter(&args).await?;
     let mut screen = ratatui::try_init().context("this is not a terminal one can draw on")?;
-    let result = Game::new(player).run(&mut screen, happenings).await;
+    let result = Game::new(player).run(&mut screen, game_events).await;
     ratatui::restore();
     println!("{}", result?);
     Ok(())
 }
 
 /// From arguments to an avatar in the world.
-async fn enter(args: &PlayArgs) -> Result<(Player, Happenings)> {
+async fn enter(args: &PlayArgs) -> Result<(Player, GameEvents)> {
     let dir = DataDir::new(&args.data_dir)?;
     let dns = match &args.dns {
         Some(address) => address.clone(),
@@ -104,18 +104,18 @@ async fn enter(args: &PlayArgs) -> Result<(Player, Happenings)> {
         None => guest(args).await?,
     };
     let mut worlds = login::log_in(&config, &args.zone, &name, &password).await?;
-    let boarding = worlds.select(args.world).await?;
-    let (player, happenings) = Player::attach(&config, boarding).await?;
+    let gateway_ticket = worlds.select(args.world).await?;
+    let (player, game_events) = Player::attach(&config, gateway_ticket).await?;
     let characters = player.list_characters().await?.characters;
     let wanted = args.character.clone().or_else(|| characters.first().map(|it| it.name.clone()));
-    let wanted = wanted.unwrap_or_else(|| letters(&name));
+    let wanted = wanted.unwrap_or_else(|| character_name(&name));
     let id = match characters.iter().find(|it| it.name.eq_ignore_ascii_case(&wanted)) {
         Some(character) => character.id,
         None => player.create_character(&wanted).await?.id,
     };
     println!("entering as {wanted} …");
     player.enter(id).await?;
-    Ok((player, happenings))
+    Ok((player, game_events))
 }
 
 /// An account of the local cluster, with a new password at each visit.
@@ -134,7 +134,7 @@ async fn guest(args: &PlayArgs) -> Result<(String, String)> {
 }
 
 /// A character name from an account name: 3 to 16 letters.
-fn letters(account: &str) -> String {
+fn character_name(account: &str) -> String {
     let mut name: String = account.chars().filter(char::is_ascii_alphabetic).take(16).collect();
     while name.len() < 3 {
         name.push('a');
@@ -150,18 +150,18 @@ struct Game {
     /// What is being typed.
     line: String,
     log: VecDeque<String>,
-    barter: Barter,
+    trade_panel: TradePanel,
     /// When the present step ends.
-    stand_at: Option<Instant>,
+    stop_at: Option<Instant>,
     /// What background requests report.
-    said: mpsc::Receiver<String>,
-    say: mpsc::Sender<String>,
+    reports: mpsc::Receiver<String>,
+    report_sender: mpsc::Sender<String>,
 }
 
 impl Game {
     fn new(player: Player) -> Self {
         // A person reads these: what does not fit is not worth waiting for.
-        let (say, said) = mpsc::channel(64);
+        let (report_sender, reports) = mpsc::channel(64);
         let mut log = VecDeque::new();
         log.push_back(
             "arrows walk · Enter talks · a attack · g pick up · t trade · 1-9 drop · q quit".into(),
@@ -171,10 +171,10 @@ impl Game {
             mode: Mode::Walking,
             line: String::new(),
             log,
-            barter: Barter::default(),
-            stand_at: None,
-            said,
-            say,
+            trade_panel: TradePanel::default(),
+            stop_at: None,
+            reports,
+            report_sender,
         }
     }
 
@@ -182,7 +182,7 @@ impl Game {
     async fn run(
         mut self,
         screen: &mut ratatui::DefaultTerminal,
-        mut happenings: Happenings,
+        mut game_events: GameEvents,
     ) -> Result<String> {
         let mut keys = EventStream::new();
         let mut frames = interval(FRAME);
@@ -190,50 +190,50 @@ impl Game {
         loop {
             tokio::select! {
                 _ = frames.tick() => {
-                    self.stand_still().await;
-                    screen.draw(|frame| self.player.look(|view| screen::draw(frame, view, &self)))?;
+                    self.stop_if_due().await;
+                    screen.draw(|frame| self.player.with_view(|view| screen::draw(frame, view, &self)))?;
                 }
                 key = keys.next() => {
                     let Some(event) = key.transpose()? else { return Ok("the terminal closed".into()) };
                     if let Event::Key(key) = event
                         && key.kind != KeyEventKind::Release
                         && let Some(command) = keys::command(self.mode, key)
-                        && self.obey(command).await
+                        && self.execute(command).await
                     {
                         self.player.logout().await;
                         return Ok("goodbye".into());
                     }
                 }
-                happening = happenings.next() => match happening {
-                    Some(Happening::Ended(end)) => return Ok(format!("the session is over: {end}")),
-                    Some(happening) => self.take(happening),
+                game_event = game_events.next() => match game_event {
+                    Some(GameEvent::Ended(end)) => return Ok(format!("the session is over: {end}")),
+                    Some(game_event) => self.take(game_event),
                     None => return Ok("the session is over".into()),
                 },
-                Some(said) = self.said.recv() => self.tell(said),
+                Some(reports) = self.reports.recv() => self.log_line(reports),
             }
         }
     }
 
-    fn tell(&mut self, line: String) {
+    fn log_line(&mut self, line: String) {
         if self.log.len() == KEPT_LINES {
             self.log.pop_front();
         }
         self.log.push_back(line);
     }
 
-    async fn stand_still(&mut self) {
-        if self.stand_at.is_some_and(|at| at <= Instant::now()) {
-            self.stand_at = None;
+    async fn stop_if_due(&mut self) {
+        if self.stop_at.is_some_and(|at| at <= Instant::now()) {
+            self.stop_at = None;
             let _ = self.player.stop().await;
         }
     }
 
     /// Returns true when the person wants to leave.
-    async fn obey(&mut self, command: Command) -> bool {
+    async fn execute(&mut self, command: Command) -> bool {
         match command {
             Command::Quit => return true,
             Command::Walk(x, y) => {
-                self.stand_at = Some(Instant::now() + STEP);
+                self.stop_at = Some(Instant::now() + STEP);
                 let _ = self.player.walk(x * SPEED_MM_S, y * SPEED_MM_S).await;
             }
             Command::StartTyping => self.mode = Mode::Typing,
@@ -252,7 +252,7 @@ impl Game {
             Command::Item(index) => self.item(index),
             Command::Trade => self.invite(),
             Command::Accept => self.accept(),
-            Command::Coins(more) => self.offer(|barter| barter.add_coins(more)),
+            Command::Coins(more) => self.offer(|trade_panel| trade_panel.add_coins(more)),
             Command::Cancel => self.cancel(),
         }
         false
@@ -264,12 +264,12 @@ impl Game {
     }
 
     /// Runs a request beside the screen; what comes of it is told in the log.
-    fn begin(&self, work: impl Future<Output = Result<String, ClientError>> + Send + 'static) {
-        let say = self.say.clone();
+    fn spawn_request(&self, work: impl Future<Output = Result<String, ClientError>> + Send + 'static) {
+        let report_sender = self.report_sender.clone();
         tokio::spawn(async move {
-            let told = work.await.unwrap_or_else(|error| format!("! {error}"));
-            if !told.is_empty() {
-                let _ = say.try_send(told);
+            let message = work.await.unwrap_or_else(|error| format!("! {error}"));
+            if !message.is_empty() {
+                let _ = report_sender.try_send(message);
             }
         });
     }
@@ -282,19 +282,19 @@ impl Game {
             Some(("/all", text)) => (Channel::World, String::new(), text.to_owned()),
             Some(("/w", rest)) => match rest.split_once(' ') {
                 Some((to, text)) => (Channel::Whisper, to.to_owned(), text.to_owned()),
-                None => return self.tell("! /w name text".into()),
+                None => return self.log_line("! /w name text".into()),
             },
             _ if line.trim().is_empty() => return,
             _ => (Channel::Say, String::new(), line),
         };
-        self.begin(async move { player.speak(channel, &text, &to).await.map(|()| String::new()) });
+        self.spawn_request(async move { player.speak(channel, &text, &to).await.map(|()| String::new()) });
     }
 
     fn attack(&mut self) {
         let target = self.nearest(EntityKind::Creature);
-        let Some((id, name)) = target else { return self.tell("! no creature in sight".into()) };
+        let Some((id, name)) = target else { return self.log_line("! no creature in sight".into()) };
         let player = self.player.clone();
-        self.begin(async move {
+        self.spawn_request(async move {
             let result = player.attack(id).await?;
             let end = if result.killed { ", it is dead" } else { "" };
             Ok(format!("you hit the {name} for {}{end}", result.damage))
@@ -303,64 +303,68 @@ impl Game {
 
     fn pick_up(&mut self) {
         let Some((id, name)) = self.nearest(EntityKind::GroundItem) else {
-            return self.tell("! nothing lies in sight".into());
+            return self.log_line("! nothing lies in sight".into());
         };
         let player = self.player.clone();
-        self.begin(async move { player.pick_up(id).await.map(|_| format!("you took the {name}")) });
+        self.spawn_request(async move { player.pick_up(id).await.map(|_| format!("you took the {name}")) });
     }
 
     /// In a trade: offer or take back; otherwise: drop.
     fn item(&mut self, index: usize) {
         let item =
-            self.player.look(|view| view.inventory.as_ref().and_then(|it| it.items.get(index).copied()));
+            self.player.with_view(|view| view.inventory.as_ref().and_then(|it| it.items.get(index).copied()));
         let Some(item) = item else { return };
-        if self.barter.is_open() {
-            return self.offer(|barter| barter.toggle(item.id));
+        if self.trade_panel.is_open() {
+            return self.offer(|trade_panel| trade_panel.toggle(item.id));
         }
         let (player, name) = (self.player.clone(), screen::item_name(item.template));
-        self.begin(async move { player.drop_item(item.id).await.map(|_| format!("you dropped the {name}")) });
+        self.spawn_request(async move {
+            player.drop_item(item.id).await.map(|_| format!("you dropped the {name}"))
+        });
     }
 
     fn invite(&mut self) {
         let Some((id, name)) = self.nearest(EntityKind::Avatar) else {
-            return self.tell("! nobody is in sight".into());
+            return self.log_line("! nobody is in sight".into());
         };
         let player = self.player.clone();
-        self.begin(async move { player.invite(id).await.map(|_| format!("you ask {name} to trade")) });
+        self.spawn_request(
+            async move { player.invite(id).await.map(|_| format!("you ask {name} to trade")) },
+        );
     }
 
-    fn offer(&mut self, change: impl FnOnce(&mut Barter)) {
-        if !self.barter.is_open() {
+    fn offer(&mut self, change: impl FnOnce(&mut TradePanel)) {
+        if !self.trade_panel.is_open() {
             return;
         }
-        change(&mut self.barter);
-        let (player, offer) = (self.player.clone(), self.barter.offer());
-        self.begin(async move {
+        change(&mut self.trade_panel);
+        let (player, offer) = (self.player.clone(), self.trade_panel.offer());
+        self.spawn_request(async move {
             player.offer(offer.trade, offer.items, offer.coins).await.map(|_| String::new())
         });
     }
 
     /// Accepts an invitation, or confirms what both offer.
     fn accept(&mut self) {
-        let (player, barter) = (self.player.clone(), &self.barter);
-        let (trade, revision) = (barter.trade(), barter.revision());
-        if barter.is_open() {
-            self.begin(async move { player.confirm(trade, revision).await.map(|_| String::new()) });
-        } else if barter.is_invited() {
-            self.begin(async move { player.answer(trade, true).await.map(|_| String::new()) });
+        let (player, trade_panel) = (self.player.clone(), &self.trade_panel);
+        let (trade, revision) = (trade_panel.trade(), trade_panel.revision());
+        if trade_panel.is_open() {
+            self.spawn_request(async move { player.confirm(trade, revision).await.map(|_| String::new()) });
+        } else if trade_panel.is_invited() {
+            self.spawn_request(async move { player.answer(trade, true).await.map(|_| String::new()) });
         }
     }
 
     fn cancel(&mut self) {
-        if !self.barter.is_open() && !self.barter.is_invited() {
+        if !self.trade_panel.is_open() && !self.trade_panel.is_invited() {
             return;
         }
-        let (player, trade) = (self.player.clone(), self.barter.trade());
-        self.begin(async move { player.cancel(trade).await.map(|_| String::new()) });
+        let (player, trade) = (self.player.clone(), self.trade_panel.trade());
+        self.spawn_request(async move { player.cancel(trade).await.map(|_| String::new()) });
     }
 
     fn nearest(&self, kind: EntityKind) -> Option<(shardkeep_types::EntityId, String)> {
-        self.player.look(|view: &View| {
+        self.player.with_view(|view: &View| {
             let entity = view.nearest(|it| it.kind == kind)?;
             let name = match kind {
                 EntityKind::GroundItem => screen::item_name(entity.template.into()).to_owned(),
@@ -370,38 +374,40 @@ impl Game {
         })
     }
 
-    fn take(&mut self, happening: Happening) {
-        match happening {
-            Happening::Heard(heard) => {
+    fn take(&mut self, game_event: GameEvent) {
+        match game_event {
+            GameEvent::ChatMessage(heard) => {
                 let channel = match heard.channel() {
                     Channel::Whisper => " whispers",
                     Channel::World => " to all",
                     Channel::Zone => " to the zone",
                     _ => "",
                 };
-                self.tell(format!("{}{channel}: {}", heard.from, heard.text));
+                self.log_line(format!("{}{channel}: {}", heard.from, heard.text));
             }
-            Happening::Announcement(text) => self.tell(format!("*** {text}")),
-            Happening::Vitals(vitals) if vitals.died => {
-                self.tell("you died, and wake where you started".into());
+            GameEvent::Announcement(text) => self.log_line(format!("*** {text}")),
+            GameEvent::Vitals(vitals) if vitals.died => {
+                self.log_line("you died, and wake where you started".into());
             }
-            Happening::Trade(trade) => {
+            GameEvent::Trade(trade) => {
                 match trade.state() {
                     TradeState::TradeInvited => {
-                        self.tell(format!("{} asks to trade: y accepts, n refuses", trade.partner_name));
+                        self.log_line(format!("{} asks to trade: y accepts, n refuses", trade.partner_name));
                     }
-                    TradeState::TradeOpen if !self.barter.is_open() => {
-                        self.tell("trading: 1-9 offer items, + and - coins, y confirms, n cancels".into());
+                    TradeState::TradeOpen if !self.trade_panel.is_open() => {
+                        self.log_line(
+                            "trading: 1-9 offer items, + and - coins, y confirms, n cancels".into(),
+                        );
                     }
-                    TradeState::TradeDone => self.tell("the trade is done".into()),
-                    TradeState::TradeCancelled => self.tell("the trade is off".into()),
+                    TradeState::TradeDone => self.log_line("the trade is done".into()),
+                    TradeState::TradeCancelled => self.log_line("the trade is off".into()),
                     _ => {}
                 }
-                self.barter.take(trade);
+                self.trade_panel.take(trade);
             }
-            Happening::Placed(placed) => self.tell(format!("you are in {}", placed.zone)),
-            Happening::Lost => self.tell("… connection lost, resuming".into()),
-            Happening::Resumed { .. } => self.tell("… and back".into()),
+            GameEvent::Placed(placed) => self.log_line(format!("you are in {}", placed.zone)),
+            GameEvent::Lost => self.log_line("… connection lost, resuming".into()),
+            GameEvent::Resumed { .. } => self.log_line("… and back".into()),
             _ => {}
         }
     }

@@ -38,10 +38,10 @@ pub fn item_name(template: u32) -> &'static str {
 pub fn draw(frame: &mut Frame<'_>, view: &View, game: &Game) {
     let [top, bottom] = Layout::vertical([Constraint::Min(10), Constraint::Length(9)]).areas(frame.area());
     let [map, side] = Layout::horizontal([Constraint::Min(30), Constraint::Length(30)]).areas(top);
-    let [talk, input] = Layout::vertical([Constraint::Min(3), Constraint::Length(1)]).areas(bottom);
+    let [chat, input] = Layout::vertical([Constraint::Min(3), Constraint::Length(1)]).areas(bottom);
     draw_map(frame, map, view);
     draw_side(frame, side, view, game);
-    draw_talk(frame, talk, game);
+    draw_chat(frame, chat, game);
     let line = match game.mode {
         Mode::Typing => Line::from(format!("> {}▏", game.line)).yellow(),
         Mode::Walking => Line::from("Enter to talk (/z zone, /all world, /w name)").dark_gray(),
@@ -87,14 +87,14 @@ fn draw_map(frame: &mut Frame<'_>, area: Rect, view: &View) {
     for entity in entities {
         let at = entity.position_at(now);
         let Some((x, y)) = place(at.x_mm, at.y_mm) else { continue };
-        let (symbol, colour, label) = look(entity);
-        put(frame, inner, x, y, symbol, Style::new().fg(colour).bold());
+        let (symbol, colour, label) = appearance(entity);
+        put_text(frame, inner, x, y, symbol, Style::new().fg(colour).bold());
         if let Some(label) = label {
-            put(frame, inner, x.saturating_add(1), y, label, Style::new().fg(colour));
+            put_text(frame, inner, x.saturating_add(1), y, label, Style::new().fg(colour));
         }
     }
     if let Some((x, y)) = place(here.x_mm, here.y_mm) {
-        put(frame, inner, x, y, "@", Style::new().fg(Color::White).bold());
+        put_text(frame, inner, x, y, "@", Style::new().fg(Color::White).bold());
     }
 }
 
@@ -112,13 +112,20 @@ fn grid(
             let (x, y) = ((x_mm / quarter + column) * quarter, (y_mm / quarter + row) * quarter);
             let corner = x % CELL_MM == 0 && y % CELL_MM == 0;
             if let Some((x, y)) = place(x, y) {
-                put(frame, inner, x, y, if corner { "+" } else { "·" }, Style::new().fg(Color::DarkGray));
+                put_text(
+                    frame,
+                    inner,
+                    x,
+                    y,
+                    if corner { "+" } else { "·" },
+                    Style::new().fg(Color::DarkGray),
+                );
             }
         }
     }
 }
 
-fn look(entity: &Entity) -> (&'static str, Color, Option<&str>) {
+fn appearance(entity: &Entity) -> (&'static str, Color, Option<&str>) {
     match entity.kind {
         EntityKind::Avatar => ("@", Color::Cyan, Some(entity.name.as_str())),
         EntityKind::GroundItem => ("!", Color::Yellow, None),
@@ -130,7 +137,7 @@ fn look(entity: &Entity) -> (&'static str, Color, Option<&str>) {
     }
 }
 
-fn put(frame: &mut Frame<'_>, inner: Rect, x: u16, y: u16, text: &str, style: Style) {
+fn put_text(frame: &mut Frame<'_>, inner: Rect, x: u16, y: u16, text: &str, style: Style) {
     if x < inner.right() && y < inner.bottom() {
         let room = usize::from(inner.right() - x);
         frame.buffer_mut().set_stringn(x, y, text, room, style);
@@ -148,11 +155,11 @@ fn draw_side(frame: &mut Frame<'_>, area: Rect, view: &View, game: &Game) {
         lines.push(Line::default());
         lines.extend(inventory.items.iter().zip(1..).map(|(item, number)| item_line(number, item)));
     }
-    if let Some(trade) = game.barter.shown() {
+    if let Some(trade) = game.trade_panel.shown() {
         lines.push(Line::default());
         lines.push(Line::from(format!("trade with {}", trade.partner_name)).yellow());
-        lines.push(side_line("you give", trade.mine.as_ref()));
-        lines.push(side_line("you get", trade.theirs.as_ref()));
+        lines.push(side_line("you give", trade.own_side.as_ref()));
+        lines.push(side_line("you get", trade.partner_side.as_ref()));
     }
     let panel = Paragraph::new(lines).block(Block::bordered().title(" you ")).wrap(Wrap { trim: false });
     frame.render_widget(panel, area);
@@ -177,7 +184,7 @@ fn side_line(what: &str, side: Option<&TradeSide>) -> Line<'static> {
     Line::from(format!("{what}: {parts}{confirmed}"))
 }
 
-fn draw_talk(frame: &mut Frame<'_>, area: Rect, game: &Game) {
+fn draw_chat(frame: &mut Frame<'_>, area: Rect, game: &Game) {
     let room = usize::from(area.height.saturating_sub(2));
     let skipped = game.log.len().saturating_sub(room);
     let lines: Vec<Line<'_>> = game.log.iter().skip(skipped).map(|line| Line::from(line.as_str())).collect();

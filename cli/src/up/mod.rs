@@ -22,7 +22,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use self::{
-    plan::{Child, Shape},
+    plan::{Child, ClusterOptions},
     region::Region,
     supervisor::{Running, Supervisor},
 };
@@ -30,7 +30,7 @@ use crate::{
     daemon,
     data_dir::{Announcement, DataDir},
     operator::Operator,
-    terminal::{self, say},
+    terminal::{self, emit},
 };
 
 #[derive(Debug, Args)]
@@ -83,20 +83,20 @@ pub async fn run(args: UpArgs) -> Result<()> {
     }
     let dir = DataDir::new(&args.data_dir)?;
     let _lock = dir.take()?;
-    let region = region::of(&args, &dir)?;
-    let shape = shape(&args, region)?;
+    let region = region::from_args(&args, &dir)?;
+    let options = options(&args, region)?;
     if let Some(file) = &args.config {
-        settings::check(&shape, &dir, file)?;
+        settings::check(&options, &dir, file)?;
     }
     let children = plan::children(args.port_base);
-    ports_are_free(&shape, &children)?;
-    certificates(&dir, &shape, &children)?;
-    servers::look(&shape).await;
+    check_ports_free(&options, &children)?;
+    certificates(&dir, &options, &children)?;
+    servers::report_unreachable(&options).await;
 
     let kill = CancellationToken::new();
     let interrupted = interrupts(kill.clone())?;
     let started = Instant::now();
-    let mut supervisor = Supervisor::new(shape, dir.clone());
+    let mut supervisor = Supervisor::new(options, dir.clone());
     let mut running = Vec::new();
     let result = tokio::select! {
         result = start_all(&mut supervisor, children, &mut running, &kill, args.quiet) => result,
@@ -104,9 +104,9 @@ pub async fn run(args: UpArgs) -> Result<()> {
     };
     match result {
         Ok(announced) if !interrupted.is_cancelled() => {
-            greet(&dir, &announced, started.elapsed()).await;
-            if let Some(text) = region::greeting(&args, &dir) {
-                say(text);
+            print_ready(&dir, &announced, started.elapsed()).await;
+            if let Some(text) = region::join_hint(&args, &dir) {
+                emit(text);
             }
             interrupted.cancelled().await;
             stop_all(running, &kill).await;
@@ -123,8 +123,8 @@ pub async fn run(args: UpArgs) -> Result<()> {
     }
 }
 
-fn shape(args: &UpArgs, region: Option<Region>) -> Result<Shape> {
-    Ok(Shape {
+fn options(args: &UpArgs, region: Option<Region>) -> Result<ClusterOptions> {
+    Ok(ClusterOptions {
         port_base: args.port_base,
         bind: args.bind,
         advertise: args.advertise.clone(),
@@ -143,42 +143,42 @@ fn overrides(path: &Path) -> Result<toml::Table> {
 /// Whether the daemons would take a settings file, in a cluster that is the home region of this name, or none.
 pub fn check_settings(file: &Path, dir: &DataDir, region: Option<&str>) -> Result<()> {
     let region = region.map(|name| Region::Home { name: name.to_owned() });
-    let shape = Shape { region, overrides: overrides(file)?, ..Shape::default() };
-    Ok(settings::check(&shape, dir, file)?)
+    let options = ClusterOptions { region, overrides: overrides(file)?, ..ClusterOptions::default() };
+    Ok(settings::check(&options, dir, file)?)
 }
 
 /// Names a port that is taken before anything has started.
-fn ports_are_free(shape: &Shape, children: &[Child]) -> Result<()> {
+fn check_ports_free(options: &ClusterOptions, children: &[Child]) -> Result<()> {
     for child in children {
         let ports = [
             ("gRPC", Some(child.ports.grpc)),
             ("admin", Some(child.ports.admin)),
             ("client", child.ports.client),
         ];
-        for (what, port) in ports {
+        for (purpose, port) in ports {
             let Some(port) = port.filter(|port| *port != 0) else { continue };
-            let address = SocketAddr::new(shape.bind, port);
+            let address = SocketAddr::new(options.bind, port);
             // Players and resolvers come by UDP too.
-            let udp = what == "client" && child.kind != DaemonKind::Gm;
+            let udp = purpose == "client" && child.kind != DaemonKind::Gm;
             let free = TcpListener::bind(address).map(drop);
             let free = free.and_then(|()| if udp { UdpSocket::bind(address).map(drop) } else { Ok(()) });
             if let Err(error) = free {
-                let mend = mend(&error, shape.port_base);
-                bail!("{address}, the {what} port of {}, cannot be used: {error}; {mend}", child.name);
+                let fix_hint = fix_hint(&error, options.port_base);
+                bail!("{address}, the {purpose} port of {}, cannot be used: {error}; {fix_hint}", child.name);
             }
         }
     }
     Ok(())
 }
 
-fn mend(error: &io::Error, base: u16) -> String {
+fn fix_hint(error: &io::Error, base: u16) -> String {
     match error.kind() {
         io::ErrorKind::AddrNotAvailable => "--bind takes an address of this machine".to_owned(),
         _ => format!("--port-base moves all ports (now {base}), --port-base 0 takes free ones"),
     }
 }
 
-fn certificates(dir: &DataDir, shape: &Shape, children: &[Child]) -> Result<()> {
+fn certificates(dir: &DataDir, options: &ClusterOptions, children: &[Child]) -> Result<()> {
     let tls = dir.tls();
     certs::make_ca(&tls).context("cannot make the development CA")?;
     for child in children {
@@ -186,7 +186,7 @@ fn certificates(dir: &DataDir, shape: &Shape, children: &[Child]) -> Result<()> 
         certs::issue(&tls, child.kind, &child.name, world)
             .with_context(|| format!("cannot make the certificate of {}", child.name))?;
     }
-    certs::issue_players(&tls, &[&shape.advertise]).context("cannot make the certificate for players")?;
+    certs::issue_players(&tls, &[&options.advertise]).context("cannot make the certificate for players")?;
     certs::issue(&tls, DaemonKind::Cli, "cli", WorldId(0)).context("cannot make this tool's certificate")?;
     Ok(())
 }
@@ -194,7 +194,7 @@ fn certificates(dir: &DataDir, shape: &Shape, children: &[Child]) -> Result<()> 
 /// The token returned is set by the first Ctrl-C or SIGTERM; the second sets `kill`.
 fn interrupts(kill: CancellationToken) -> Result<CancellationToken> {
     let first = CancellationToken::new();
-    let told = first.clone();
+    let first_signal = first.clone();
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     tokio::spawn(async move {
         let mut next = async || {
@@ -204,7 +204,7 @@ fn interrupts(kill: CancellationToken) -> Result<CancellationToken> {
             }
         };
         next().await;
-        told.cancel();
+        first_signal.cancel();
         next().await;
         kill.cancel();
         // The children's pipes close with this process.
@@ -236,25 +236,25 @@ async fn start_all(
     Ok(announced)
 }
 
-async fn greet(dir: &DataDir, announced: &[Announcement], took: Duration) {
+async fn print_ready(dir: &DataDir, announced: &[Announcement], took: Duration) {
     let mut table = terminal::table(["daemon", "clients", "gRPC", "admin", "state"]);
     for it in announced {
         let client = if it.client.is_empty() { "-" } else { it.client.as_str() };
         table.add_row([it.name.as_str(), client, it.grpc.as_str(), it.admin.as_str(), "up"]);
     }
-    say(table);
-    say(format_args!(
+    emit(table);
+    emit(format_args!(
         "{} daemons ready in {:.1} s; data in {}",
         announced.len(),
         took.as_secs_f32(),
         dir.path().display()
     ));
     match sign_in_link(dir).await {
-        Ok(url) => say(format_args!("console: {url}  (signs in once)")),
-        Err(error) => say(format_args!("console: no sign-in link: {error:#}")),
+        Ok(url) => emit(format_args!("console: {url}  (signs in once)")),
+        Err(error) => emit(format_args!("console: no sign-in link: {error:#}")),
     }
-    say("players: each client address serves TCP, QUIC (UDP) and WebSockets (ws://, wss://)");
-    say("next: `shardkeep demo`, `shardkeep play`, `shardkeep status`; Ctrl-C drains and ends the cluster");
+    emit("players: each client address serves TCP, QUIC (UDP) and WebSockets (ws://, wss://)");
+    emit("next: `shardkeep demo`, `shardkeep play`, `shardkeep status`; Ctrl-C drains and ends the cluster");
 }
 
 async fn sign_in_link(dir: &DataDir) -> Result<String> {
@@ -266,7 +266,7 @@ async fn stop_all(running: Vec<Running>, kill: &CancellationToken) {
     if running.is_empty() {
         return;
     }
-    say("draining (Ctrl-C again ends at once)");
+    emit("draining (Ctrl-C again ends at once)");
     let mut ranks: Vec<Vec<Running>> = Vec::new();
     for child in running {
         let rank = stop_rank(child.child.kind);
@@ -279,7 +279,7 @@ async fn stop_all(running: Vec<Running>, kill: &CancellationToken) {
             return;
         }
     }
-    say("all daemons ended");
+    emit("all daemons ended");
 }
 
 fn stop_rank(kind: DaemonKind) -> usize {

@@ -22,7 +22,7 @@ const ADMIN: u16 = 400;
 
 /// How a local cluster differs from the defaults.
 #[derive(Debug, Clone)]
-pub struct Shape {
+pub struct ClusterOptions {
     /// First of the ports; 0 takes free ones.
     pub port_base: u16,
     /// Address the sockets are bound to.
@@ -39,7 +39,7 @@ pub struct Shape {
     pub overrides: Table,
 }
 
-impl Default for Shape {
+impl Default for ClusterOptions {
     fn default() -> Self {
         Self {
             port_base: 7000,
@@ -111,8 +111,8 @@ fn client_setting(kind: DaemonKind) -> &'static str {
 }
 
 /// The configuration file of one child.
-pub fn config(shape: &Shape, dir: &DataDir, child: &Child, registry: Option<&str>) -> Table {
-    let listen = |port: u16| Value::String(SocketAddr::new(shape.bind, port).to_string());
+pub fn config(options: &ClusterOptions, dir: &DataDir, child: &Child, registry: Option<&str>) -> Table {
+    let listen = |port: u16| Value::String(SocketAddr::new(options.bind, port).to_string());
     let file = |path: &Path| Value::String(path.display().to_string());
     let kind = child.kind.as_str();
 
@@ -120,7 +120,7 @@ pub fn config(shape: &Shape, dir: &DataDir, child: &Child, registry: Option<&str
     daemon.insert("name".into(), child.name.clone().into());
     daemon.insert("grpc".into(), listen(child.ports.grpc));
     daemon.insert("admin".into(), listen(child.ports.admin));
-    daemon.insert("advertise_host".into(), shape.advertise.clone().into());
+    daemon.insert("advertise_host".into(), options.advertise.clone().into());
     daemon.insert("data_dir".into(), file(&dir.db()));
     daemon.insert("announce".into(), file(&dir.announcement(&child.name)));
 
@@ -144,13 +144,13 @@ pub fn config(shape: &Shape, dir: &DataDir, child: &Child, registry: Option<&str
         lanes.insert("key".into(), file(&dir.tls().join("players.key")));
         service.insert("lanes".into(), lanes.into());
     }
-    if let (Some(database), true) = (&shape.postgres, owns_a_store(child.kind)) {
+    if let (Some(database), true) = (&options.postgres, owns_store(child.kind)) {
         service.insert("store".into(), database.clone().into());
     }
-    if let (Some(region), DaemonKind::Login) = (&shape.region, child.kind) {
-        service.insert("central".into(), region.settings(shape.postgres.as_deref(), dir).into());
+    if let (Some(region), DaemonKind::Login) = (&options.region, child.kind) {
+        service.insert("central".into(), region.settings(options.postgres.as_deref(), dir).into());
     }
-    if let (Some(redis), DaemonKind::Chat) = (&shape.redis, child.kind) {
+    if let (Some(redis), DaemonKind::Chat) = (&options.redis, child.kind) {
         service.insert("bus".into(), redis.clone().into());
     }
 
@@ -161,10 +161,10 @@ pub fn config(shape: &Shape, dir: &DataDir, child: &Child, registry: Option<&str
         }
     }
     for section in ["daemon", "cluster", "log", kind] {
-        if let Some(Value::Table(overrides)) = shape.overrides.get(section) {
+        if let Some(Value::Table(overrides)) = options.overrides.get(section) {
             let target = config.entry(section).or_insert_with(|| Value::Table(Table::new()));
             if let Value::Table(target) = target {
-                lay_over(target, overrides);
+                merge_tables(target, overrides);
             }
         }
     }
@@ -172,10 +172,10 @@ pub fn config(shape: &Shape, dir: &DataDir, child: &Child, registry: Option<&str
 }
 
 /// Tables within tables keep what is not overridden.
-fn lay_over(target: &mut Table, overrides: &Table) {
+fn merge_tables(target: &mut Table, overrides: &Table) {
     for (key, value) in overrides {
         match (target.get_mut(key), value) {
-            (Some(Value::Table(inner)), Value::Table(overrides)) => lay_over(inner, overrides),
+            (Some(Value::Table(inner)), Value::Table(overrides)) => merge_tables(inner, overrides),
             _ => drop(target.insert(key.clone(), value.clone())),
         }
     }
@@ -187,7 +187,7 @@ pub fn has_world(kind: DaemonKind) -> bool {
 }
 
 /// Kinds that keep their state in PostgreSQL when there is one. The log collector keeps daily files anywhere.
-pub fn owns_a_store(kind: DaemonKind) -> bool {
+pub fn owns_store(kind: DaemonKind) -> bool {
     matches!(kind, DaemonKind::Login | DaemonKind::Dbcache | DaemonKind::Billing | DaemonKind::Gm)
 }
 
@@ -198,7 +198,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn fourteen_children_on_different_ports() {
+    fn plan_has_fourteen_children_on_distinct_ports() {
         for base in [7000, HIGHEST_BASE] {
             let children = children(base);
             assert_eq!(children.len(), 14);
@@ -214,55 +214,55 @@ mod tests {
     }
 
     #[test]
-    fn base_zero_takes_free_ports() {
+    fn port_base_zero_uses_free_ports() {
         assert!(children(0).iter().all(|c| c.ports.grpc == 0 && c.ports.client.unwrap_or(0) == 0));
     }
 
     #[test]
-    fn stores_and_bus_follow_the_servers_given() {
+    fn config_uses_given_postgres_and_redis() {
         let dir = DataDir::new(Path::new("var")).unwrap();
         let (postgres, redis) = (Some("postgres://u@h:1/game".into()), Some("redis://h".into()));
-        let shape = Shape { postgres, redis, ..Shape::default() };
+        let options = ClusterOptions { postgres, redis, ..ClusterOptions::default() };
         let child = |kind| children(7000).into_iter().find(|c| c.kind == kind).unwrap();
-        let login = config(&shape, &dir, &child(DaemonKind::Login), Some("127.0.0.1:7001"));
+        let login = config(&options, &dir, &child(DaemonKind::Login), Some("127.0.0.1:7001"));
         assert_eq!(login["login"]["store"].as_str(), Some("postgres://u@h:1/game"));
         assert_eq!(login["login"]["listen"].as_str(), Some("127.0.0.1:7100"));
-        let chat = config(&shape, &dir, &child(DaemonKind::Chat), Some("127.0.0.1:7001"));
+        let chat = config(&options, &dir, &child(DaemonKind::Chat), Some("127.0.0.1:7001"));
         assert_eq!(chat["chat"]["bus"].as_str(), Some("redis://h"));
         assert_eq!(chat["cluster"]["world"].as_integer(), Some(1));
     }
 
     #[test]
-    fn the_home_region_keeps_the_accounts_and_the_others_ask_it() {
+    fn home_region_stores_accounts_and_others_query_it() {
         let dir = DataDir::new(Path::new("var")).unwrap();
-        let login = |shape: &Shape| {
+        let login = |options: &ClusterOptions| {
             let child = children(7000).into_iter().find(|c| c.kind == DaemonKind::Login).unwrap();
-            config(shape, &dir, &child, None).remove("login").unwrap()
+            config(options, &dir, &child, None).remove("login").unwrap()
         };
-        let mut shape = Shape::default();
-        assert!(login(&shape).get("central").is_none());
-        shape.region = Some(Region::Home { name: "eu".into() });
-        let central = &login(&shape)["central"];
+        let mut options = ClusterOptions::default();
+        assert!(login(&options).get("central").is_none());
+        options.region = Some(Region::Home { name: "eu".into() });
+        let central = &login(&options)["central"];
         assert_eq!(central["region"].as_str(), Some("eu"));
         assert!(central["store"].as_str().unwrap().ends_with("var/db/central.db"));
-        shape.postgres = Some("postgres://u@h:1/game".into());
-        assert_eq!(login(&shape)["central"]["store"].as_str(), shape.postgres.as_deref());
-        shape.region = Some(Region::Other { name: "us".into(), at: "127.0.0.1:7003".into() });
-        let central = &login(&shape)["central"];
+        options.postgres = Some("postgres://u@h:1/game".into());
+        assert_eq!(login(&options)["central"]["store"].as_str(), options.postgres.as_deref());
+        options.region = Some(Region::Other { name: "us".into(), at: "127.0.0.1:7003".into() });
+        let central = &login(&options)["central"];
         assert_eq!(central["at"].as_array().unwrap()[0].as_str(), Some("127.0.0.1:7003"));
         assert!(central.get("store").is_none());
     }
 
     #[test]
-    fn the_users_settings_win() {
+    fn user_settings_override_plan() {
         let dir = DataDir::new(Path::new("var")).unwrap();
         let overrides = "[world]\ncapacity = 5\n[gateway.lanes]\nquic = false".parse().unwrap();
-        let shape = Shape { overrides, ..Shape::default() };
+        let options = ClusterOptions { overrides, ..ClusterOptions::default() };
         let child = |kind| children(7000).into_iter().find(|c| c.kind == kind).unwrap();
-        let world = config(&shape, &dir, &child(DaemonKind::World), None);
+        let world = config(&options, &dir, &child(DaemonKind::World), None);
         assert_eq!(world["world"]["capacity"].as_integer(), Some(5));
         assert!(!world.contains_key("gateway"));
-        let gateway = config(&shape, &dir, &child(DaemonKind::Gateway), None);
+        let gateway = config(&options, &dir, &child(DaemonKind::Gateway), None);
         let lanes = &gateway["gateway"]["lanes"];
         assert_eq!(lanes["quic"].as_bool(), Some(false));
         assert!(lanes["certificate"].as_str().unwrap().ends_with("players.pem"), "the rest stays");

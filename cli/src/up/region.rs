@@ -31,7 +31,7 @@ impl Region {
                 name
             }
             Self::Other { name, at } => {
-                central.insert("at".into(), Value::Array(vec![at.clone().into()]));
+                central.insert("servers".into(), Value::Array(vec![at.clone().into()]));
                 name
             }
         };
@@ -43,27 +43,27 @@ impl Region {
 }
 
 /// The region that the arguments ask for. One that joins another takes over its authority.
-pub fn of(args: &UpArgs, dir: &DataDir) -> Result<Option<Region>> {
+pub fn from_args(args: &UpArgs, dir: &DataDir) -> Result<Option<Region>> {
     let Some(name) = args.region.clone() else { return Ok(None) };
     let Some(home) = &args.home else { return Ok(Some(Region::Home { name })) };
     let home = DataDir::new(home)?;
     let missing = || format!("no home region has run in {}", home.path().display());
     let start = "start it first, with `shardkeep up --region NAME`";
     let Some(login) = home.announced(LOGIN) else { bail!("{}: {start}", missing()) };
-    if !serves_the_centre(&home)? {
+    if !serves_central(&home)? {
         bail!(
             "the cluster in {} is no home region; {start}, on a data folder without accounts",
             home.path().display()
         );
     }
     for file in ["ca.pem", "ca.key"] {
-        take_over(&home.tls().join(file), &dir.tls().join(file))?;
+        copy_authority(&home.tls().join(file), &dir.tls().join(file))?;
     }
     Ok(Some(Region::Other { name, at: login.grpc }))
 }
 
 /// As its login server was started last.
-fn serves_the_centre(home: &DataDir) -> Result<bool> {
+fn serves_central(home: &DataDir) -> Result<bool> {
     let path = home.config(LOGIN);
     let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
     let config: Table = text.parse().with_context(|| format!("{} is not TOML", path.display()))?;
@@ -71,7 +71,7 @@ fn serves_the_centre(home: &DataDir) -> Result<bool> {
     Ok(store.is_some())
 }
 
-fn take_over(from: &Path, to: &Path) -> Result<()> {
+fn copy_authority(from: &Path, to: &Path) -> Result<()> {
     let theirs = fs::read(from).with_context(|| format!("cannot read {}", from.display()))?;
     match fs::read(to) {
         Ok(ours) if ours == theirs => Ok(()),
@@ -86,7 +86,7 @@ fn take_over(from: &Path, to: &Path) -> Result<()> {
 }
 
 /// How others join, or whom this cluster has joined.
-pub fn greeting(args: &UpArgs, dir: &DataDir) -> Option<String> {
+pub fn join_hint(args: &UpArgs, dir: &DataDir) -> Option<String> {
     let region = args.region.as_deref()?;
     Some(match &args.home {
         Some(home) => {
@@ -117,18 +117,22 @@ mod tests {
     }
 
     #[test]
-    fn who_joins_takes_address_and_authority() {
+    fn joining_region_copies_address_and_authority() {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name).display().to_string();
         let (home, own) =
             (DataDir::new(at("eu").as_ref()).unwrap(), DataDir::new(at("us").as_ref()).unwrap());
         home.create().unwrap();
         own.create().unwrap();
-        assert_eq!(of(&args(&[]), &own).unwrap(), None);
-        assert_eq!(of(&args(&["--region", "eu"]), &home).unwrap(), Some(Region::Home { name: "eu".into() }));
+        assert_eq!(from_args(&args(&[]), &own).unwrap(), None);
+        assert_eq!(
+            from_args(&args(&["--region", "eu"]), &home).unwrap(),
+            Some(Region::Home { name: "eu".into() })
+        );
 
-        let (place, joins) =
-            (at("eu"), |dir: &DataDir, place: &str| of(&args(&["--region", "us", "--home", place]), dir));
+        let (place, joins) = (at("eu"), |dir: &DataDir, place: &str| {
+            from_args(&args(&["--region", "us", "--home", place]), dir)
+        });
         assert!(joins(&own, &place).unwrap_err().to_string().contains("no home region has run"));
         let announcement =
             r#"{"name":"login-1","kind":"login","pid":1,"grpc":"127.0.0.1:7003","admin":"127.0.0.1:7403"}"#;

@@ -4,27 +4,27 @@ use std::time::Duration;
 
 use tokio::{net::TcpStream, time::timeout};
 
-use super::plan::Shape;
-use crate::terminal::say;
+use super::plan::ClusterOptions;
+use crate::terminal::emit;
 
-const PATIENCE: Duration = Duration::from_secs(3);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Says which server does not answer, and why. The daemons that need it wait, so that it may still come.
-pub async fn look(shape: &Shape) {
-    let servers = [("PostgreSQL", &shape.postgres, 5432), ("Redis", &shape.redis, 6379)];
+pub async fn report_unreachable(options: &ClusterOptions) {
+    let servers = [("PostgreSQL", &options.postgres, 5432), ("Redis", &options.redis, 6379)];
     for (what, url, port) in servers {
         let Some(address) = url.as_deref().and_then(|url| address(url, port)) else { continue };
         if let Err(why) = connect(&address).await {
-            say(format_args!("{what} at {address} does not answer ({why}); waiting for it"));
+            emit(format_args!("{what} at {address} does not answer ({why}); waiting for it"));
         }
     }
 }
 
 async fn connect(address: &str) -> Result<(), String> {
-    match timeout(PATIENCE, TcpStream::connect(address)).await {
+    match timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await {
         Ok(Ok(_)) => Ok(()),
         Ok(Err(error)) => Err(error.to_string()),
-        Err(_) => Err(format!("no connection within {PATIENCE:?}")),
+        Err(_) => Err(format!("no connection within {CONNECT_TIMEOUT:?}")),
     }
 }
 
@@ -44,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_server_is_found_in_its_url() {
+    fn server_address_is_parsed_from_url() {
         for (url, expected) in [
             ("postgres://me:se@cret@db.example:5433/game", Some("db.example:5433")),
             ("postgres://me@db.example/game?sslmode=require", Some("db.example:5432")),
@@ -57,7 +57,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_server_that_is_not_there_is_told_with_the_cause() {
+    async fn unreachable_server_reports_the_cause() {
         let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         assert!(connect(&free.to_string()).await.unwrap_err().contains("refused"));
     }

@@ -7,21 +7,21 @@ use shardkeep_daemon::{Service, Settings, SettingsError, Sources};
 use shardkeep_types::DaemonKind;
 use toml::{Table, Value};
 
-use super::plan::{self, Shape};
+use super::plan::{self, ClusterOptions};
 use crate::data_dir::DataDir;
 
 /// Reads the user's file and the environment as each kind of daemon will, with what the plan adds.
 ///
 /// # Errors
 /// With the place of the first mistake.
-pub fn check(shape: &Shape, dir: &DataDir, file: &Path) -> Result<(), SettingsError> {
+pub fn check(options: &ClusterOptions, dir: &DataDir, file: &Path) -> Result<(), SettingsError> {
     let env: Vec<(String, String)> = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
         .collect();
-    let bare = Shape { overrides: Table::new(), ..shape.clone() };
+    let bare = ClusterOptions { overrides: Table::new(), ..options.clone() };
     for child in plan::children(0).iter().filter(|child| child.name.ends_with("-1")) {
         let planned = plan::config(&bare, dir, child, None);
-        let set = beside(&planned, &shape.overrides);
+        let set = plan_only_settings(&planned, &options.overrides);
         let sources = Sources { file: Some(file.to_owned()), env: env.clone(), set };
         check_as(child.kind, &sources)?;
     }
@@ -51,7 +51,7 @@ fn check_as(kind: DaemonKind, sources: &Sources) -> Result<(), SettingsError> {
 }
 
 /// What the plan sets and the user does not, as `section.key=value`: those would win over the file.
-fn beside(planned: &Table, users: &Table) -> Vec<String> {
+fn plan_only_settings(planned: &Table, users: &Table) -> Vec<String> {
     let mut set = Vec::new();
     for (section, values) in planned {
         if let Value::Table(values) = values {
@@ -63,10 +63,10 @@ fn beside(planned: &Table, users: &Table) -> Vec<String> {
 
 fn flatten(path: &str, values: &Table, users: Option<&Table>, set: &mut Vec<String>) {
     for (key, value) in values {
-        let (path, theirs) = (format!("{path}.{key}"), users.and_then(|users| users.get(key)));
+        let (path, user_value) = (format!("{path}.{key}"), users.and_then(|users| users.get(key)));
         match value {
-            Value::Table(inner) => flatten(&path, inner, theirs.and_then(Value::as_table), set),
-            value if theirs.is_none() => set.push(format!("{path}={value}")),
+            Value::Table(inner) => flatten(&path, inner, user_value.and_then(Value::as_table), set),
+            value if user_value.is_none() => set.push(format!("{path}={value}")),
             _ => {}
         }
     }
@@ -81,15 +81,16 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("mine.toml");
         std::fs::write(&file, text).unwrap();
-        let shape = Shape { region, overrides: text.parse().unwrap(), ..Shape::default() };
+        let options =
+            ClusterOptions { region, overrides: text.parse().unwrap(), ..ClusterOptions::default() };
         let dir = DataDir::new(folder.path()).unwrap();
-        check(&shape, &dir, &file).map_err(|error| {
+        check(&options, &dir, &file).map_err(|error| {
             error.to_string().strip_prefix(&format!("{}/", folder.path().display())).unwrap().to_owned()
         })
     }
 
     #[test]
-    fn a_mistake_is_shown_where_it_was_made() {
+    fn settings_error_points_to_user_file() {
         assert_eq!(checked("", None), Ok(()));
         assert_eq!(checked("[world]\ncapacity = 5\n[zone]\nmax_avatars = 10\n", None), Ok(()));
         let unknown = checked("# mine\n[zone]\nmax_avatar = 10\n", None).unwrap_err();
@@ -99,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_plan_adds_counts() {
+    fn planned_settings_are_included_in_check() {
         let adopt = "[login.central]\nadopt = true\n";
         assert!(checked(adopt, None).is_err(), "adopting is for a home region");
         assert_eq!(checked(adopt, Some(Region::Home { name: "eu".into() })), Ok(()));

@@ -19,11 +19,11 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::plan::{self, Child, Shape};
+use super::plan::{self, Child, ClusterOptions};
 use crate::{
     data_dir::{self, Announcement, DataDir},
     http,
-    terminal::say,
+    terminal::emit,
 };
 
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
@@ -38,7 +38,7 @@ const LAST_LINES: usize = 8;
 const STOP_LIMIT: Duration = Duration::from_secs(30);
 
 pub struct Supervisor {
-    shape: Shape,
+    options: ClusterOptions,
     dir: DataDir,
     registry: Option<String>,
 }
@@ -47,12 +47,12 @@ pub struct Supervisor {
 pub struct Running {
     pub child: Child,
     stop: CancellationToken,
-    keeper: tokio::task::JoinHandle<()>,
+    restarter: tokio::task::JoinHandle<()>,
 }
 
 impl Supervisor {
-    pub fn new(shape: Shape, dir: DataDir) -> Self {
-        Self { shape, dir, registry: None }
+    pub fn new(options: ClusterOptions, dir: DataDir) -> Self {
+        Self { options, dir, registry: None }
     }
 
     /// Starts one child and waits until it is ready.
@@ -64,7 +64,7 @@ impl Supervisor {
         mut child: Child,
         kill: &CancellationToken,
     ) -> Result<(Running, Announcement)> {
-        let config = plan::config(&self.shape, &self.dir, &child, self.registry.as_deref());
+        let config = plan::config(&self.options, &self.dir, &child, self.registry.as_deref());
         self.write_config(&child, &config)?;
         let mut started = self.spawn(&child)?;
         let announced = match self.until_ready(&child, &mut started).await {
@@ -75,15 +75,15 @@ impl Supervisor {
             }
         };
         child.keep_ports(&announced);
-        self.write_config(&child, &plan::config(&self.shape, &self.dir, &child, self.registry.as_deref()))?;
+        self.write_config(&child, &plan::config(&self.options, &self.dir, &child, self.registry.as_deref()))?;
         if child.kind == DaemonKind::Registry {
             self.registry = Some(announced.grpc.clone());
         }
         let stop = CancellationToken::new();
-        let keeper =
-            Keeper { dir: self.dir.clone(), child: child.clone(), stop: stop.clone(), kill: kill.clone() };
-        let keeper = tokio::spawn(keeper.keep(started));
-        Ok((Running { child, stop, keeper }, announced))
+        let restarter =
+            Restarter { dir: self.dir.clone(), child: child.clone(), stop: stop.clone(), kill: kill.clone() };
+        let restarter = tokio::spawn(restarter.run_until_stopped(started));
+        Ok((Running { child, stop, restarter }, announced))
     }
 
     fn write_config(&self, child: &Child, config: &toml::Table) -> Result<()> {
@@ -93,12 +93,12 @@ impl Supervisor {
             .with_context(|| format!("cannot write {}", path.display()))
     }
 
-    fn spawn(&self, child: &Child) -> Result<Started> {
+    fn spawn(&self, child: &Child) -> Result<ChildProcess> {
         let _ = std::fs::remove_file(self.dir.announcement(&child.name));
         spawn(&self.dir, child)
     }
 
-    async fn until_ready(&self, child: &Child, started: &mut Started) -> Result<Announcement> {
+    async fn until_ready(&self, child: &Child, started: &mut ChildProcess) -> Result<Announcement> {
         let deadline = Instant::now() + START_LIMIT;
         loop {
             if let Some(status) = started.process.try_wait()? {
@@ -133,12 +133,12 @@ impl Running {
     /// Asks the child to drain and waits until it has ended.
     pub async fn stop(self) {
         self.stop.cancel();
-        let _ = self.keeper.await;
+        let _ = self.restarter.await;
     }
 }
 
 /// Restarts one child for as long as nobody stops it.
-struct Keeper {
+struct Restarter {
     dir: DataDir,
     child: Child,
     stop: CancellationToken,
@@ -146,8 +146,8 @@ struct Keeper {
     kill: CancellationToken,
 }
 
-impl Keeper {
-    async fn keep(self, mut running: Started) {
+impl Restarter {
+    async fn run_until_stopped(self, mut running: ChildProcess) {
         let mut pause = FIRST_PAUSE;
         loop {
             let started = Instant::now();
@@ -159,7 +159,7 @@ impl Keeper {
                 pause = FIRST_PAUSE;
             }
             let why = status.map_or_else(|error| error.to_string(), |status| status.to_string());
-            say(format_args!("{} ended ({why}); restarting in {pause:?}", self.child.name));
+            emit(format_args!("{} ended ({why}); restarting in {pause:?}", self.child.name));
             running = loop {
                 tokio::select! {
                     () = sleep(pause) => {}
@@ -168,13 +168,13 @@ impl Keeper {
                 pause = (pause * 2).min(LONGEST_PAUSE);
                 match spawn(&self.dir, &self.child) {
                     Ok(started) => break started,
-                    Err(error) => say(format_args!("{}: {error:#}; again in {pause:?}", self.child.name)),
+                    Err(error) => emit(format_args!("{}: {error:#}; again in {pause:?}", self.child.name)),
                 }
             };
         }
     }
 
-    async fn end(&self, mut running: Started) {
+    async fn end(&self, mut running: ChildProcess) {
         let process = &mut running.process;
         signal(process, Signal::TERM);
         let waited = tokio::select! {
@@ -182,7 +182,7 @@ impl Keeper {
             () = self.kill.cancelled() => false,
         };
         if !waited {
-            say(format_args!("{} does not end; killed", self.child.name));
+            emit(format_args!("{} does not end; killed", self.child.name));
             let _ = process.kill().await;
         }
     }
@@ -198,17 +198,17 @@ fn signal(process: &Process, signal: Signal) {
 
 /// A process, and the pipe that tells it when this one is gone. It is kept apart because waiting for a process closes
 /// the pipe that the process still holds.
-struct Started {
+struct ChildProcess {
     process: Process,
-    _lifeline: Option<ChildStdin>,
+    _stdin_guard: Option<ChildStdin>,
     log: PathBuf,
     /// Where in the log its own words begin: those before are of earlier runs.
-    log_from: u64,
+    log_start: u64,
 }
 
-impl Started {
+impl ChildProcess {
     fn last_lines(&self) -> String {
-        let tail = tail(&self.log, self.log_from).unwrap_or_default();
+        let tail = tail(&self.log, self.log_start).unwrap_or_default();
         format!("  {}\n  (all of it: {})", tail.join("\n  "), self.log.display())
     }
 }
@@ -224,7 +224,7 @@ fn tail(path: &Path, from: u64) -> io::Result<Vec<String>> {
     Ok(lines[lines.len().saturating_sub(LAST_LINES)..].iter().map(|line| (*line).to_owned()).collect())
 }
 
-fn spawn(dir: &DataDir, child: &Child) -> Result<Started> {
+fn spawn(dir: &DataDir, child: &Child) -> Result<ChildProcess> {
     let path = dir.log().join(format!("{}.log", child.name));
     let log = File::options()
         .create(true)
@@ -232,7 +232,7 @@ fn spawn(dir: &DataDir, child: &Child) -> Result<Started> {
         .mode(0o600)
         .open(&path)
         .with_context(|| format!("cannot open {}", path.display()))?;
-    let log_from = log.metadata().map_or(0, |log| log.len());
+    let log_start = log.metadata().map_or(0, |log| log.len());
     let program = std::env::current_exe().context("cannot find this program's own file")?;
     let mut process = Command::new(program)
         .args(["daemon", "--supervised", child.kind.as_str(), "--config"])
@@ -246,8 +246,8 @@ fn spawn(dir: &DataDir, child: &Child) -> Result<Started> {
         .kill_on_drop(true)
         .spawn()
         .with_context(|| format!("cannot start {}", child.name))?;
-    let lifeline = process.stdin.take();
-    Ok(Started { process, _lifeline: lifeline, log: path, log_from })
+    let stdin_guard = process.stdin.take();
+    Ok(ChildProcess { process, _stdin_guard: stdin_guard, log: path, log_start })
 }
 
 #[cfg(test)]
@@ -255,7 +255,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn earlier_runs_are_not_blamed() {
+    fn log_tail_excludes_earlier_runs() {
         let folder = tempfile::tempdir().unwrap();
         let log = folder.path().join("zone-1.log");
         std::fs::write(&log, "an old failure\n").unwrap();

@@ -19,7 +19,7 @@ pub(crate) use fixed_base::FixedBase;
 /// Counts modular exponentiations, the costly part of a login: for metrics, and to show that an unknown account
 /// costs what a known one does.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub struct Work {
+pub struct WorkCounter {
     pub exponentiations: u32,
 }
 
@@ -171,7 +171,7 @@ impl Modulus {
         &self,
         base: &Number,
         exponent: &Number,
-        work: &mut Work,
+        work: &mut WorkCounter,
     ) -> Result<Number, ArithmeticError> {
         work.exponentiations += 1;
         let (result, context) = (Number::zero()?, Context::new()?);
@@ -196,26 +196,31 @@ impl Modulus {
     }
 
     /// Into Montgomery form. `number` must be reduced.
-    fn enter(&self, number: &Number) -> Result<Number, ArithmeticError> {
+    fn to_montgomery(&self, number: &Number) -> Result<Number, ArithmeticError> {
         self.convert(sys::BN_to_montgomery, number)
     }
 
     /// Out of Montgomery form.
-    fn leave(&self, number: &Number) -> Result<Number, ArithmeticError> {
+    fn from_montgomery(&self, number: &Number) -> Result<Number, ArithmeticError> {
         self.convert(sys::BN_from_montgomery, number)
     }
 
     /// Both numbers, and the product that takes the first one's place, are in Montgomery form.
-    fn multiply_inside(&self, a: &mut Number, b: &Number, scratch: &Context) -> Result<(), ArithmeticError> {
-        self.product_inside(a.0, a.0, b.0, scratch)
+    fn multiply_montgomery(
+        &self,
+        a: &mut Number,
+        b: &Number,
+        scratch: &Context,
+    ) -> Result<(), ArithmeticError> {
+        self.montgomery_product(a.0, a.0, b.0, scratch)
     }
 
-    /// As [`Self::multiply_inside`], by itself.
-    fn square_inside(&self, a: &mut Number, scratch: &Context) -> Result<(), ArithmeticError> {
-        self.product_inside(a.0, a.0, a.0, scratch)
+    /// As [`Self::multiply_montgomery`], by itself.
+    fn square_montgomery(&self, a: &mut Number, scratch: &Context) -> Result<(), ArithmeticError> {
+        self.montgomery_product(a.0, a.0, a.0, scratch)
     }
 
-    fn product_inside(
+    fn montgomery_product(
         &self,
         result: NonNull<sys::BIGNUM>,
         a: NonNull<sys::BIGNUM>,
@@ -314,9 +319,9 @@ mod tests {
     }
 
     #[test]
-    fn small_numbers_come_out_right() {
+    fn modulus_arithmetic_matches_small_values() {
         let seven = Modulus::new(&[7]).unwrap();
-        let mut work = Work::default();
+        let mut work = WorkCounter::default();
         assert_eq!(value(&seven.power(&number(3), &number(5), &mut work).unwrap()), 5);
         assert_eq!(work.exponentiations, 1);
         assert_eq!(value(&seven.multiply(&number(5), &number(6)).unwrap()), 2);
@@ -328,17 +333,17 @@ mod tests {
     }
 
     #[test]
-    fn leading_zeros_vanish() {
+    fn to_bytes_drops_leading_zeros() {
         assert_eq!(number(0x0102).to_bytes(), [1, 2]);
         assert!(number(0).to_bytes().is_empty());
     }
 
     #[test]
-    fn what_libcrypto_refuses_is_an_error() {
+    fn even_modulus_and_unreduced_base_are_errors() {
         assert!(Modulus::new(&[8]).is_err(), "an even modulus");
         let seven = Modulus::new(&[7]).unwrap();
         assert!(
-            seven.power(&number(9), &number(2), &mut Work::default()).is_err(),
+            seven.power(&number(9), &number(2), &mut WorkCounter::default()).is_err(),
             "a base that is not reduced"
         );
     }

@@ -12,12 +12,12 @@ const PREFACE: usize = size_of::<Preface>();
 /// The preface, and the exporter after it where there is one. Somebody who sits between two TLS connections has two
 /// exporters, so no proof that is made on one of them holds on the other.
 #[derive(Clone, Copy)]
-pub struct Binding {
+pub struct ChannelBinding {
     bytes: [u8; PREFACE + EXPORTER],
     length: usize,
 }
 
-impl Binding {
+impl ChannelBinding {
     pub fn new(preface: &Preface, exporter: Option<[u8; EXPORTER]>) -> Self {
         let mut bytes = [0; PREFACE + EXPORTER];
         bytes[..PREFACE].copy_from_slice(preface);
@@ -29,7 +29,7 @@ impl Binding {
     }
 }
 
-impl Deref for Binding {
+impl Deref for ChannelBinding {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
@@ -42,8 +42,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_exporter_follows_the_preface() {
-        assert_eq!(Binding::new(&[1; 12], None)[..], [1; 12]);
-        assert_eq!(Binding::new(&[1; 12], Some([2; 32]))[..], [[1; 12].as_slice(), &[2; 32]].concat());
+    fn binding_appends_exporter_to_preface() {
+        assert_eq!(ChannelBinding::new(&[1; 12], None)[..], [1; 12]);
+        assert_eq!(ChannelBinding::new(&[1; 12], Some([2; 32]))[..], [[1; 12].as_slice(), &[2; 32]].concat());
     }
 }

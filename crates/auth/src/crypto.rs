@@ -35,7 +35,7 @@ impl std::fmt::Debug for Mac {
     }
 }
 
-/// Running hash of what both sides have sent: the preface (see [`crate::Binding`]), then whole messages (header and
+/// Running hash of what both sides have sent: the preface (see [`crate::ChannelBinding`]), then whole messages (header and
 /// payload).
 #[derive(Clone)]
 pub struct Transcript(digest::Context);
@@ -133,7 +133,7 @@ mod tests {
 
     /// RFC 5869, test case 3 with its salt (empty means 32 zero bytes): extract and the first block of expand.
     #[test]
-    fn hkdf_matches_its_rfc() {
+    fn hkdf_matches_rfc_5869() {
         let prk = extract_parts(&[0; 32], &[&[0x0b; 22]]);
         assert_eq!(
             hex::encode(prk.expose()),
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mac_matches_only_itself() {
+    fn mac_matches_only_itself() {
         let mac = mac(&Secret::new([1; 32]), &[b"client"]);
         assert!(mac.matches(mac.as_bytes()));
         assert!(!mac.matches(&mac.as_bytes()[..31]));

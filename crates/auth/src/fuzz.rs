@@ -4,11 +4,11 @@
 use shardkeep_types::Secret;
 
 use crate::{
-    AccountName, Work, check_password,
+    AccountName, WorkCounter, check_password,
     crypto::Key,
     session::{Proof, SessionKeys},
     srp::{Credentials, Group, Parameters, Verifier},
-    ticket::Chain,
+    ticket::TicketChain,
 };
 
 /// Both sides of SRP. The first byte says which half hears a stranger: the server a proof, the client a challenge, the
@@ -31,7 +31,7 @@ fn alice() -> AccountName {
 fn proof(group: Group, bytes: &[u8]) {
     let Some((&length, rest)) = bytes.split_first() else { return };
     let (m1, a) = rest.split_at(usize::from(length).min(rest.len()));
-    let mut work = Work::default();
+    let mut work = WorkCounter::default();
     let verifier = Verifier::decoy(group, alice(), &Secret::new([7; 32]));
     let challenge = verifier.challenge(&Secret::new([3; 32]), &mut work).expect("a decoy makes a challenge");
     assert!(challenge.verify(a, m1, &mut work).is_err(), "nobody knows a decoy's password");
@@ -57,7 +57,7 @@ fn stored(bytes: &[u8]) {
     let (salt, v) = rest.split_at(usize::from(*length).min(rest.len()));
     let verifier = Verifier::stored(alice(), group, salt.to_vec(), Secret::new(v.to_vec()));
     if let Ok(verifier) = verifier {
-        let made = verifier.challenge(&Secret::new([3; 32]), &mut Work::default());
+        let made = verifier.challenge(&Secret::new([3; 32]), &mut WorkCounter::default());
         assert!(made.is_ok_and(|challenge| challenge.public().len() <= challenge.group().bytes()));
     }
 }
@@ -80,7 +80,7 @@ pub fn ticket(bytes: &[u8]) {
     let Some((shared, suites)) = rest.split_first_chunk::<32>() else { return };
     let (key, shared): (Key, Key) = (Secret::new(*key), Secret::new(*shared));
 
-    let mut chain = Chain::new(shared.clone());
+    let mut chain = TicketChain::new(shared.clone());
     let (first, second) = (chain.take(), chain.take());
     assert!(first.id != second.id && first.key != second.key && (first.index, second.index) == (0, 1));
 

@@ -113,14 +113,14 @@ mod tests {
     }
 
     #[test]
-    fn both_sides_agree_and_sizes_are_as_documented() {
+    fn key_shares_agree_and_have_documented_sizes() {
         let (share, servers) = answered();
         assert_eq!((offer().public().len(), share.len()), (1_216, 1_120));
         assert_eq!(offer().accept(&share), Ok(servers));
     }
 
     #[test]
-    fn each_half_counts() {
+    fn altered_half_changes_the_secret() {
         let (share, servers) = answered();
         for at in [0, mlkem::CIPHERTEXT] {
             let mut altered = share.clone();
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_share_is_refused() {
+    fn malformed_key_share_is_refused() {
         let random = Secret::new([4; 64]);
         for length in [0, OFFER - 1, OFFER + 1] {
             assert_eq!(answer(&vec![1; length], &random), Err(ShareError));

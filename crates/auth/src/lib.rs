@@ -16,8 +16,8 @@ pub mod srp;
 pub mod ticket;
 pub mod totp;
 
-pub use bignum::Work;
-pub use binding::Binding;
+pub use bignum::WorkCounter;
+pub use binding::ChannelBinding;
 pub use crypto::{Key, Mac, Transcript};
 pub use name::{AccountName, NameError, PasswordError, check_password};
 

@@ -5,7 +5,7 @@
 use crate::{
     crypto::{Key, Mac, MacKey, extract_parts, mac},
     hybrid::HybridSecret,
-    ticket::Chain,
+    ticket::TicketChain,
 };
 
 /// Everything derived from `K` and the transcript of `Hello`, `Challenge` and `Proof`.
@@ -15,7 +15,7 @@ pub struct LoginKeys {
     pub client: Key,
     /// Seals what the server sends.
     pub server: Key,
-    pub chain: Chain,
+    pub chain: TicketChain,
     server_finished: Key,
     client_finished: Key,
 }
@@ -29,7 +29,7 @@ impl LoginKeys {
         Self {
             client: root.expand("shardkeep v1 login client key"),
             server: root.expand("shardkeep v1 login server key"),
-            chain: Chain::new(root.expand("shardkeep v1 ticket chain")),
+            chain: TicketChain::new(root.expand("shardkeep v1 ticket chain")),
             server_finished: root.expand("shardkeep v1 login server finished"),
             client_finished: root.expand("shardkeep v1 login client finished"),
         }

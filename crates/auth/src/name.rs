@@ -69,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_name_is_refused() {
+    fn invalid_account_name_is_refused() {
         let long = "a".repeat(33);
         for typed in [
             "", "al", " a b c ", ".dot", "-dash", "ünal", "Ａlice", "a\tbc", "\talice", "a:b", "abc\0", &long,
@@ -80,7 +80,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn normalising_twice_changes_nothing(typed in "\\PC{0,40}") {
+        fn normalise_is_idempotent(typed in "\\PC{0,40}") {
             if let Ok(name) = AccountName::normalise(&typed) {
                 proptest::prop_assert_eq!(AccountName::normalise(name.as_str()), Ok(name));
             }
@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn passwords_have_bounds() {
+    fn password_length_is_bounded() {
         assert!(check_password("").is_err());
         assert!(check_password(&"p".repeat(128)).is_ok());
         assert!(check_password(&"p".repeat(129)).is_err());

@@ -3,10 +3,10 @@
 //! `Hello`, under a key that all replicas derive alike and that changes every ten minutes.
 //!
 //! ```
-//! use shardkeep_auth::puzzle::{Maker, solve, split};
+//! use shardkeep_auth::puzzle::{PuzzleIssuer, solve, split};
 //! use shardkeep_types::Secret;
 //! # let (seed, address, hello, now_ms) = (Secret::new([7; 32]), [0; 16], b"the payload of Hello", 1_700_000_000_000);
-//! let maker = Maker::new(seed);
+//! let maker = PuzzleIssuer::new(seed);
 //! let token = maker.make(&address, hello, now_ms, 8);
 //! // The client:
 //! let answer = solve(&token, 8).unwrap();
@@ -24,7 +24,7 @@ pub const TOKEN: usize = 25;
 /// The token ‖ `u64` number that solves it.
 pub const ANSWER: usize = TOKEN + 8;
 /// No server asks for more, and no client works for more.
-pub const MOST_BITS: u32 = 24;
+pub const MAX_BITS: u32 = 24;
 
 /// A puzzle: for the client, bytes without a meaning.
 pub type Token = [u8; TOKEN];
@@ -45,7 +45,7 @@ pub enum PuzzleError {
     #[error("the answer does not solve the puzzle")]
     Unsolved,
     #[error("the puzzle was not made here for this address and this Hello")]
-    Foreign,
+    WrongMac,
 }
 
 impl PuzzleError {
@@ -54,26 +54,26 @@ impl PuzzleError {
         match self {
             Self::Stale => "stale",
             Self::Unsolved => "unsolved",
-            Self::Foreign => "foreign",
+            Self::WrongMac => "foreign",
         }
     }
 }
 
 /// Makes and checks puzzles. All replicas hold the same seed.
 #[derive(Debug, Clone)]
-pub struct Maker {
+pub struct PuzzleIssuer {
     seed: Key,
 }
 
-impl Maker {
+impl PuzzleIssuer {
     pub fn new(seed: Key) -> Self {
         Self { seed }
     }
 
     /// `address` is the client's (IPv4 as mapped into IPv6), `hello` the payload of `Hello` without an answer, `bits`
-    /// at most [`MOST_BITS`].
+    /// at most [`MAX_BITS`].
     pub fn make(&self, address: &[u8; 16], hello: &[u8], now_ms: u64, bits: u32) -> Token {
-        let bits = u8::try_from(bits.min(MOST_BITS)).unwrap_or_default();
+        let bits = u8::try_from(bits.min(MAX_BITS)).unwrap_or_default();
         let mut token = [0; TOKEN];
         token[..8].copy_from_slice(&now_ms.to_le_bytes());
         token[8] = bits;
@@ -91,41 +91,41 @@ impl Maker {
         hello: &[u8],
         answer: &Answer,
         now_ms: u64,
-        lives: Duration,
+        lifetime: Duration,
     ) -> Result<Token, PuzzleError> {
         let token: Token = *answer.first_chunk().unwrap_or(&[0; TOKEN]);
-        let (made_ms, bits) = (u64::from_le_bytes(*token.first_chunk().unwrap_or(&[0; 8])), token[8]);
-        let lives = u64::try_from(lives.as_millis()).unwrap_or(u64::MAX);
-        if made_ms > now_ms.saturating_add(SKEW_MS) || now_ms.saturating_sub(made_ms) > lives {
+        let (issued_ms, bits) = (u64::from_le_bytes(*token.first_chunk().unwrap_or(&[0; 8])), token[8]);
+        let lifetime = u64::try_from(lifetime.as_millis()).unwrap_or(u64::MAX);
+        if issued_ms > now_ms.saturating_add(SKEW_MS) || now_ms.saturating_sub(issued_ms) > lifetime {
             return Err(PuzzleError::Stale);
         }
-        if zero_bits(answer) < u32::from(bits) {
+        if leading_zero_bits(answer) < u32::from(bits) {
             return Err(PuzzleError::Unsolved);
         }
-        let right = self.seal(address, hello, made_ms, bits);
-        if !right.first_half_matches(&token[9..]) {
-            return Err(PuzzleError::Foreign);
+        let expected = self.seal(address, hello, issued_ms, bits);
+        if !expected.first_half_matches(&token[9..]) {
+            return Err(PuzzleError::WrongMac);
         }
         Ok(token)
     }
 
-    fn seal(&self, address: &[u8; 16], hello: &[u8], made_ms: u64, bits: u8) -> Mac {
-        let epoch = (made_ms / EPOCH_MS).to_le_bytes();
+    fn seal(&self, address: &[u8; 16], hello: &[u8], issued_ms: u64, bits: u8) -> Mac {
+        let epoch = (issued_ms / EPOCH_MS).to_le_bytes();
         let key = Key::new(*mac(&self.seed, &[b"shardkeep v1 puzzle key", &epoch]).as_bytes());
-        mac(&key, &[address, &made_ms.to_le_bytes(), &[bits], &sha256(&[hello])])
+        mac(&key, &[address, &issued_ms.to_le_bytes(), &[bits], &sha256(&[hello])])
     }
 }
 
 /// Works until the puzzle is solved: about `2^bits` hashes. `None`: it asks for more than any server may.
 pub fn solve(token: &[u8], bits: u32) -> Option<Answer> {
-    if bits > MOST_BITS {
+    if bits > MAX_BITS {
         return None;
     }
     let mut answer = [0; ANSWER];
     answer[..TOKEN].copy_from_slice(<&Token>::try_from(token).ok()?);
     (0u64..).find_map(|number| {
         answer[TOKEN..].copy_from_slice(&number.to_le_bytes());
-        (zero_bits(&answer) >= bits).then_some(answer)
+        (leading_zero_bits(&answer) >= bits).then_some(answer)
     })
 }
 
@@ -141,7 +141,7 @@ pub fn split(payload: &[u8]) -> (&[u8], Option<&Answer>) {
 }
 
 /// Zero bits at the beginning of the hash. One block of SHA-256.
-fn zero_bits(answer: &Answer) -> u32 {
+fn leading_zero_bits(answer: &Answer) -> u32 {
     let hash = sha256(&[b"shardkeep v1 puzzle", answer]);
     u64::from_be_bytes(*hash.first_chunk().unwrap_or(&[0; 8])).leading_zeros()
 }
@@ -150,12 +150,12 @@ fn zero_bits(answer: &Answer) -> u32 {
 mod tests {
     use super::*;
 
-    const LIVES: Duration = Duration::from_secs(30);
+    const LIFETIME: Duration = Duration::from_secs(30);
     const NOW: u64 = 1_700_000_000_000;
     const ADDRESS: [u8; 16] = [9; 16];
 
-    fn maker() -> Maker {
-        Maker::new(Key::new([1; 32]))
+    fn maker() -> PuzzleIssuer {
+        PuzzleIssuer::new(Key::new([1; 32]))
     }
 
     fn solved(bits: u32) -> Answer {
@@ -163,52 +163,52 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_holds_for_its_address_hello_and_time_only() {
+    fn answer_is_bound_to_address_hello_and_time() {
         let answer = solved(6);
         let check =
-            |address: &[u8; 16], hello: &[u8], now| maker().check(address, hello, &answer, now, LIVES);
+            |address: &[u8; 16], hello: &[u8], now| maker().check(address, hello, &answer, now, LIFETIME);
         assert!(check(&ADDRESS, b"hello", NOW).is_ok());
         assert!(check(&ADDRESS, b"hello", NOW + 30_000).is_ok());
         assert!(check(&ADDRESS, b"hello", NOW - 5_000).is_ok(), "a clock that is behind");
         assert_eq!(check(&ADDRESS, b"hello", NOW + 30_001), Err(PuzzleError::Stale));
         assert_eq!(check(&ADDRESS, b"hello", NOW - 5_001), Err(PuzzleError::Stale));
-        assert_eq!(check(&[8; 16], b"hello", NOW), Err(PuzzleError::Foreign));
-        assert_eq!(check(&ADDRESS, b"other", NOW), Err(PuzzleError::Foreign));
-        let other = Maker::new(Key::new([2; 32]));
-        assert_eq!(other.check(&ADDRESS, b"hello", &answer, NOW, LIVES), Err(PuzzleError::Foreign));
+        assert_eq!(check(&[8; 16], b"hello", NOW), Err(PuzzleError::WrongMac));
+        assert_eq!(check(&ADDRESS, b"other", NOW), Err(PuzzleError::WrongMac));
+        let other = PuzzleIssuer::new(Key::new([2; 32]));
+        assert_eq!(other.check(&ADDRESS, b"hello", &answer, NOW, LIFETIME), Err(PuzzleError::WrongMac));
     }
 
     #[test]
-    fn easier_or_later_puzzles_cannot_be_made_of_one() {
+    fn altered_puzzle_is_refused() {
         let answer = solved(6);
         for (at, flip) in [(8, 1), (0, 1), (9, 1), (24, 128)] {
             let mut forged = answer;
             forged[at] ^= flip;
             // Solved again, so that only the MAC is wrong.
             let forged = solve(&forged[..TOKEN], forged[8].into()).unwrap();
-            let end = maker().check(&ADDRESS, b"hello", &forged, NOW + 10, LIVES);
-            assert_eq!(end, Err(PuzzleError::Foreign), "byte {at}");
+            let end = maker().check(&ADDRESS, b"hello", &forged, NOW + 10, LIFETIME);
+            assert_eq!(end, Err(PuzzleError::WrongMac), "byte {at}");
         }
     }
 
     #[test]
-    fn work_is_asked_for() {
+    fn unsolved_answer_is_refused() {
         let token = maker().make(&ADDRESS, b"hello", NOW, 12);
         let answer = solve(&token, 12).unwrap();
-        assert!(zero_bits(&answer) >= 12);
-        let mut lazy = answer;
+        assert!(leading_zero_bits(&answer) >= 12);
+        let mut unsolved = answer;
         // The first number that does not solve it.
-        while zero_bits(&lazy) >= 12 {
-            lazy[TOKEN] ^= 1;
-            lazy[TOKEN + 7] = lazy[TOKEN + 7].wrapping_add(1);
+        while leading_zero_bits(&unsolved) >= 12 {
+            unsolved[TOKEN] ^= 1;
+            unsolved[TOKEN + 7] = unsolved[TOKEN + 7].wrapping_add(1);
         }
-        assert_eq!(maker().check(&ADDRESS, b"hello", &lazy, NOW, LIVES), Err(PuzzleError::Unsolved));
-        assert!(solve(&token, MOST_BITS + 1).is_none());
+        assert_eq!(maker().check(&ADDRESS, b"hello", &unsolved, NOW, LIFETIME), Err(PuzzleError::Unsolved));
+        assert!(solve(&token, MAX_BITS + 1).is_none());
         assert!(solve(&token[1..], 1).is_none());
     }
 
     #[test]
-    fn the_answer_stands_at_the_end_of_hello() {
+    fn split_finds_answer_at_end_of_hello() {
         let answer = solved(1);
         let payload = [b"whatever".as_slice(), &[0x7a, 33], &answer].concat();
         assert_eq!(split(&payload), (b"whatever".as_slice(), Some(&answer)));
@@ -218,12 +218,12 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn nothing_else_is_an_answer(
+        fn random_answer_is_refused(
             answer in proptest::collection::vec(proptest::prelude::any::<u8>(), ANSWER),
             now: u64,
         ) {
             let answer: &Answer = answer.as_slice().try_into().unwrap();
-            proptest::prop_assert!(maker().check(&ADDRESS, b"hello", answer, now, LIVES).is_err());
+            proptest::prop_assert!(maker().check(&ADDRESS, b"hello", answer, now, LIFETIME).is_err());
         }
     }
 }

@@ -45,7 +45,7 @@ impl RegionKey {
     }
 
     /// What a client sealed with [`seal`], and the key for the answer. `preface` is what the connection's transcripts
-    /// begin with ([`Binding`](crate::Binding)).
+    /// begin with ([`ChannelBinding`](crate::ChannelBinding)).
     ///
     /// # Errors
     /// When it was sealed to another key, for another preface, or altered.
@@ -80,7 +80,7 @@ pub fn seal(region: &[u8; 32], preface: &[u8], fresh: &Key, plaintext: &[u8]) ->
     let private = PrivateKey::from_private_key(&X25519, fresh.expose()).map_err(|_| SealError)?;
     let key = public_of(&private)?;
     let keys = Keys::derive(preface, &key, region, &agree(&private, region)?);
-    Ok(Request { key, sealed: close(&keys.request, plaintext)?, reply: keys.reply })
+    Ok(Request { key, sealed: encrypt(&keys.request, plaintext)?, reply: keys.reply })
 }
 
 /// Seals, and opens, one answer.
@@ -91,7 +91,7 @@ impl ReplyKey {
     /// # Errors
     /// Only for lack of memory. By value: the key serves once.
     pub fn seal(self, plaintext: &[u8]) -> Result<Vec<u8>, SealError> {
-        close(&self.0, plaintext)
+        encrypt(&self.0, plaintext)
     }
 
     /// # Errors
@@ -129,7 +129,7 @@ fn agree(private: &PrivateKey, public: &[u8; 32]) -> Result<Key, SealError> {
 }
 
 /// Each key seals one message, so the nonce is always 0.
-fn close(key: &Key, plaintext: &[u8]) -> Result<Vec<u8>, SealError> {
+fn encrypt(key: &Key, plaintext: &[u8]) -> Result<Vec<u8>, SealError> {
     let mut sealed = plaintext.to_vec();
     let nonce = Nonce::assume_unique_for_key([0; 12]);
     cipher(key)?.seal_in_place_append_tag(nonce, Aad::empty(), &mut sealed).map_err(|_| SealError)?;
@@ -152,7 +152,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_pinned_region_opens_it() {
+    fn request_opens_only_for_pinned_region() {
         let key = |byte| Key::new([byte; 32]);
         let (region, other) = (RegionKey::new(&key(1)).unwrap(), RegionKey::new(&key(2)).unwrap());
         let request = seal(region.public(), &[7; 12], &key(3), b"alice").unwrap();

@@ -17,7 +17,7 @@
 use crate::crypto::{Key, Mac, MacKey, expand, extract, sha256};
 
 /// Value of `Attached.key`.
-pub mod which_key {
+pub mod key_source {
     /// In an attach: the ticket's.
     pub const TICKET: u8 = 0;
     /// In a resume: the session's own, which the gateway holds.
@@ -46,7 +46,7 @@ impl Proof {
         Self(MacKey::prk(&expand(resume_key, "shardkeep v1 resume mac")))
     }
 
-    /// `Attach.mac`, `Resume.gateway_mac` or `Resume.world_mac`. `preface` is as in [`crate::Binding`], `id` the ticket's
+    /// `Attach.mac`, `Resume.gateway_mac` or `Resume.world_mac`. `preface` is as in [`crate::ChannelBinding`], `id` the ticket's
     /// or the session's, `random` the client's 32 bytes, `suites` the numbers offered, known or not, in their order (more
     /// than 255 match nothing).
     pub fn client(&self, preface: &[u8], id: &[u8; 16], random: &[u8; 32], suites: &[u8]) -> Mac {
@@ -55,7 +55,7 @@ impl Proof {
     }
 
     /// `Attached.mac`. `request` is the whole `Attach` or `Resume` message as sent, `random` the server's 32 bytes,
-    /// `suite` the one chosen, `key` one of [`which_key`].
+    /// `suite` the one chosen, `key` one of [`key_source`].
     pub fn server(&self, preface: &[u8], request: &[u8], random: &[u8; 32], suite: u8, key: u8) -> Mac {
         self.0.mac(&[b"server", &sha256(&[preface, request]), random, &[suite, key]])
     }

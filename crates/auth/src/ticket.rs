@@ -15,17 +15,17 @@ pub struct Ticket {
 
 /// The links not taken yet.
 #[derive(Debug)]
-pub struct Chain {
+pub struct TicketChain {
     index: u32,
     key: Key,
 }
 
-impl Chain {
+impl TicketChain {
     pub(crate) fn new(key: Key) -> Self {
         Self { index: 0, key }
     }
 
-    /// Index of the ticket that [`Chain::take`] would give.
+    /// Index of the ticket that [`TicketChain::take`] would give.
     pub fn next_index(&self) -> u32 {
         self.index
     }

@@ -29,28 +29,28 @@ pub fn code(secret: &[u8], step: u64) -> String {
 
 /// The step whose code was typed: this one, or the one before or after it, for clocks that differ a little and people
 /// who type slowly. Spaces do not count.
-pub fn step_of(secret: &[u8], typed: &str, unix_ms: u64) -> Option<u64> {
+pub fn matching_step(secret: &[u8], typed: &str, unix_ms: u64) -> Option<u64> {
     find(&without_spaces(typed), unix_ms, |step| code(secret, step))
 }
 
 /// The same for two codes in a row, one behind the other: the second is of one of those steps. They are guessed a
 /// million times as hard as one, so that wrong ones need not be counted.
-pub fn steps_of_two(secret: &[u8], typed: &str, unix_ms: u64) -> Option<RangeInclusive<u64>> {
+pub fn steps_of_code_pair(secret: &[u8], typed: &str, unix_ms: u64) -> Option<RangeInclusive<u64>> {
     let two = |last: u64| code(secret, last.saturating_sub(1)) + &code(secret, last);
     let last = find(&without_spaces(typed), unix_ms, two)?;
     Some(last.checked_sub(1)?..=last)
 }
 
 /// Whether as much was typed as two codes are long.
-pub fn are_two(typed: &str) -> bool {
+pub fn is_code_pair(typed: &str) -> bool {
     without_spaces(typed).len() == 2 * DIGITS
 }
 
-fn find(typed: &str, unix_ms: u64, right: impl Fn(u64) -> String) -> Option<u64> {
+fn find(typed: &str, unix_ms: u64, expected_code: impl Fn(u64) -> String) -> Option<u64> {
     let now = step_at(unix_ms);
     let mut found = None;
     for step in [now.saturating_sub(1), now, now + 1] {
-        if verify_slices_are_equal(right(step).as_bytes(), typed.as_bytes()).is_ok() {
+        if verify_slices_are_equal(expected_code(step).as_bytes(), typed.as_bytes()).is_ok() {
             found = Some(step);
         }
     }
@@ -86,17 +86,17 @@ fn percent(text: &str) -> String {
 fn base32(bytes: &[u8]) -> String {
     const LETTERS: &[u8; 32] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
     let mut text = String::with_capacity(bytes.len().div_ceil(5) * 8);
-    let (mut bits, mut held) = (0u32, 0);
+    let (mut bits, mut bit_count) = (0u32, 0);
     for byte in bytes {
         bits = bits << 8 | u32::from(*byte);
-        held += 8;
-        while held >= 5 {
-            held -= 5;
-            text.push(char::from(LETTERS[(bits >> held & 31) as usize]));
+        bit_count += 8;
+        while bit_count >= 5 {
+            bit_count -= 5;
+            text.push(char::from(LETTERS[(bits >> bit_count & 31) as usize]));
         }
     }
-    if held > 0 {
-        text.push(char::from(LETTERS[(bits << (5 - held) & 31) as usize]));
+    if bit_count > 0 {
+        text.push(char::from(LETTERS[(bits << (5 - bit_count) & 31) as usize]));
     }
     text
 }
@@ -109,7 +109,7 @@ mod tests {
 
     /// RFC 6238, appendix B, SHA-1: the last six of its eight digits.
     #[test]
-    fn codes_are_those_of_the_rfc() {
+    fn codes_match_rfc_6238() {
         let rows = [
             (59, "287082"),
             (1_111_111_109, "081804"),
@@ -124,38 +124,38 @@ mod tests {
     }
 
     #[test]
-    fn a_code_is_good_for_a_step_before_and_after() {
+    fn code_is_valid_one_step_before_and_after() {
         let now = 1_111_111_111_000;
-        assert_eq!(step_of(SECRET, "050 471", now), Some(step_at(now)));
-        assert_eq!(step_of(SECRET, "050471", now + 30_000), Some(step_at(now)));
-        assert_eq!(step_of(SECRET, "050471", now - 30_000), Some(step_at(now)));
-        assert_eq!(step_of(SECRET, "050471", now + 60_000), None);
+        assert_eq!(matching_step(SECRET, "050 471", now), Some(step_at(now)));
+        assert_eq!(matching_step(SECRET, "050471", now + 30_000), Some(step_at(now)));
+        assert_eq!(matching_step(SECRET, "050471", now - 30_000), Some(step_at(now)));
+        assert_eq!(matching_step(SECRET, "050471", now + 60_000), None);
         for wrong in ["", "050472", "50471", "0504711", "05047a", "０５０４７１"] {
-            assert_eq!(step_of(SECRET, wrong, now), None, "{wrong:?}");
+            assert_eq!(matching_step(SECRET, wrong, now), None, "{wrong:?}");
         }
     }
 
     #[test]
-    fn two_codes_are_of_steps_in_a_row() {
+    fn code_pair_matches_consecutive_steps() {
         let now = 1_111_111_111_000;
         let at = step_at(now);
         let [before, this, next] = [at - 1, at, at + 1].map(|step| code(SECRET, step));
         assert_eq!((before.as_str(), this.as_str()), ("081804", "050471"));
-        assert_eq!(steps_of_two(SECRET, "081804 050471", now), Some(at - 1..=at));
-        assert_eq!(steps_of_two(SECRET, &format!("{this}{next}"), now), Some(at..=at + 1));
-        assert_eq!(steps_of_two(SECRET, "081804050471", now + 30_000), Some(at - 1..=at));
-        assert_eq!(steps_of_two(SECRET, "081804050471", now + 60_000), None);
+        assert_eq!(steps_of_code_pair(SECRET, "081804 050471", now), Some(at - 1..=at));
+        assert_eq!(steps_of_code_pair(SECRET, &format!("{this}{next}"), now), Some(at..=at + 1));
+        assert_eq!(steps_of_code_pair(SECRET, "081804050471", now + 30_000), Some(at - 1..=at));
+        assert_eq!(steps_of_code_pair(SECRET, "081804050471", now + 60_000), None);
         for wrong in ["", "050471", "050471081804", "050471050471", "081804050472", "08180405047１"] {
-            assert_eq!(steps_of_two(SECRET, wrong, now), None, "{wrong:?}");
+            assert_eq!(steps_of_code_pair(SECRET, wrong, now), None, "{wrong:?}");
         }
         // There is no step before the first one.
-        assert_eq!(steps_of_two(SECRET, &code(SECRET, 0).repeat(2), 0), None);
-        assert!(are_two("081 804 050 471") && !are_two("081804"));
+        assert_eq!(steps_of_code_pair(SECRET, &code(SECRET, 0).repeat(2), 0), None);
+        assert!(is_code_pair("081 804 050 471") && !is_code_pair("081804"));
     }
 
     /// RFC 4648, section 10, and a secret as apps know it.
     #[test]
-    fn an_app_can_read_it() {
+    fn otpauth_uri_is_well_formed() {
         for (bytes, text) in [("f", "MY"), ("fo", "MZXQ"), ("foo", "MZXW6"), ("fooba", "MZXW6YTB")] {
             assert_eq!(base32(bytes.as_bytes()), text);
         }

@@ -5,7 +5,7 @@ use std::{fs, path::Path};
 use shardkeep_auth::fuzz;
 
 #[test]
-fn nothing_in_the_corpus_panics() {
+fn fuzz_corpus_replays_without_panic() {
     replay("srp", |bytes| {
         fuzz::srp(bytes);
         fuzz::names(bytes);

@@ -4,11 +4,11 @@
 use std::collections::BTreeMap;
 
 use shardkeep_auth::{
-    AccountName, Binding, Preface, Transcript, Work, hybrid,
+    AccountName, ChannelBinding, Preface, Transcript, WorkCounter, hybrid,
     login_keys::LoginKeys,
-    puzzle::{Maker, solve, split},
+    puzzle::{PuzzleIssuer, solve, split},
     registration::{self, RegionKey},
-    session::{Proof, SessionKeys, which_key},
+    session::{Proof, SessionKeys, key_source},
     srp::{Credentials, Group, Parameters, Verifier},
     totp,
 };
@@ -44,7 +44,7 @@ impl Section {
 }
 
 #[test]
-fn srp_agrees_with_another_implementation() {
+fn srp_matches_vectors() {
     let usual = SRP_SECTIONS.map(|name| (name, Group::Bits2048));
     for (name, group) in
         usual.into_iter().chain([("srp 3072", Group::Bits3072), ("srp 4096", Group::Bits4096)])
@@ -54,7 +54,7 @@ fn srp_agrees_with_another_implementation() {
         let created = Verifier::create(group, &account, "correct horse", vector.array("salt")).unwrap();
         assert_eq!(created.verifier().expose(), vector.get("v"), "{name}: v");
 
-        let mut work = Work::default();
+        let mut work = WorkCounter::default();
         let challenge = created.challenge(&Secret::new(vector.array("b")), &mut work).unwrap();
         assert_eq!(challenge.public(), vector.get("B"), "{name}: B");
 
@@ -73,7 +73,7 @@ fn srp_agrees_with_another_implementation() {
 }
 
 #[test]
-fn the_vectors_have_the_leading_zeros_they_claim() {
+fn short_srp_vectors_have_a_leading_zero() {
     for (section, name) in SRP_SECTIONS[1..].iter().zip(["A", "B", "S", "v"]) {
         assert_eq!(Section::read(section).get(name).len(), 255, "{section}");
     }
@@ -81,7 +81,7 @@ fn the_vectors_have_the_leading_zeros_they_claim() {
 
 /// Every value that the page prints is one of ours.
 #[test]
-fn the_protocol_page_prints_these_vectors() {
+fn protocol_page_prints_these_vectors() {
     let page = include_str!("../../../docs/protocol.md");
     let section = page.split_once("## 17. Test vectors").expect("the page has the section").1;
     // What follows is checked by the crate that frames messages.
@@ -99,7 +99,7 @@ fn the_protocol_page_prints_these_vectors() {
 }
 
 #[test]
-fn a_registration_opens_and_is_answered() {
+fn registration_matches_vectors() {
     let vector = Section::read("registration");
     let preface: Preface = Section::read("login").array("preface");
     let region = RegionKey::new(&Secret::new(vector.array("region secret"))).unwrap();
@@ -121,18 +121,18 @@ fn a_registration_opens_and_is_answered() {
 }
 
 #[test]
-fn codes_of_a_second_factor() {
+fn totp_codes_match_vectors() {
     let vector = Section::read("second factor");
     for seconds in [59, 1_111_111_109, 2_000_000_000] {
         let code = totp::code(vector.get("secret"), totp::step_at(seconds * 1_000));
         assert_eq!(code.as_bytes(), vector.get(&format!("code at {seconds}")));
     }
     let two = std::str::from_utf8(vector.get("two at 59")).unwrap();
-    assert_eq!(totp::steps_of_two(vector.get("secret"), two, 59_000), Some(0..=1));
+    assert_eq!(totp::steps_of_code_pair(vector.get("secret"), two, 59_000), Some(0..=1));
 }
 
 #[test]
-fn login_keys_and_tickets() {
+fn login_keys_and_tickets_match_vectors() {
     let vector = Section::read("login");
     let mut transcript = Transcript::new(vector.get("preface"));
     for message in ["Hello", "Challenge", "Proof"] {
@@ -160,9 +160,9 @@ fn login_keys_and_tickets() {
 }
 
 #[test]
-fn puzzles_and_their_answers() {
+fn puzzles_match_vectors() {
     let vector = Section::read("puzzle");
-    let maker = Maker::new(Secret::new(vector.array("seed")));
+    let maker = PuzzleIssuer::new(Secret::new(vector.array("seed")));
     let (address, hello) = (vector.array("address"), vector.get("Hello payload"));
     let token = maker.make(&address, hello, PUZZLE_MADE_MS, 12);
     assert_eq!(token, vector.array("token"));
@@ -178,7 +178,7 @@ fn puzzles_and_their_answers() {
 }
 
 #[test]
-fn key_shares_agree_with_another_implementation() {
+fn key_shares_match_vectors() {
     let vector = Section::read("hybrid");
     let client = [vector.get("seed"), vector.get("client x25519")].concat();
     let server = [&[0x71; 32], vector.get("server x25519")].concat();
@@ -200,7 +200,7 @@ fn sha256(bytes: &[u8]) -> [u8; 32] {
 }
 
 #[test]
-fn attach_and_resume() {
+fn attach_and_resume_match_vectors() {
     let attach = Section::read("attach");
     let preface: Preface = attach.array("preface");
     let key = Secret::new(attach.array("ticket key"));
@@ -209,7 +209,7 @@ fn attach_and_resume() {
         attach.get("Attach"),
         &proof.client(&preface, &attach.array("ticket id"), &[0xe3; 32], &[1, 2])
     ));
-    let answer = proof.server(&preface, attach.get("Attach"), &[0xf4; 32], 1, which_key::TICKET);
+    let answer = proof.server(&preface, attach.get("Attach"), &[0xf4; 32], 1, key_source::TICKET);
     assert!(ends_with(attach.get("Attached"), &answer));
     let keys = SessionKeys::derive(&key, &preface, attach.get("Attach"), attach.get("Attached"));
     assert_keys(&keys, &attach);
@@ -224,13 +224,13 @@ fn attach_and_resume() {
     );
     assert!(ends_with(request, &by_world.client(&preface, &id, &[0x15; 32], &[1, 2])));
 
-    let answer = by_gateway.server(&preface, request, &[0x26; 32], 2, which_key::GATEWAY);
+    let answer = by_gateway.server(&preface, request, &[0x26; 32], 2, key_source::GATEWAY);
     let attached = resume.get("Attached");
     assert!(answer.matches(&attached[attached.len() - 34..][..32]), "the field `key` follows");
     assert_keys(&SessionKeys::derive(&keys.gateway_resume, &preface, request, attached), &resume);
 
     let resume = Section::read("resume by world");
-    let answer = by_world.server(&preface, request, &[0x26; 32], 2, which_key::WORLD);
+    let answer = by_world.server(&preface, request, &[0x26; 32], 2, key_source::WORLD);
     let attached = resume.get("Attached");
     assert!(answer.matches(&attached[attached.len() - 34..][..32]));
     let keys = SessionKeys::derive(&keys.world_resume, &preface, request, attached);
@@ -240,21 +240,21 @@ fn attach_and_resume() {
 }
 
 #[test]
-fn on_quic_the_exporter_is_in_every_transcript() {
+fn quic_transcripts_include_exporter() {
     let (login, vector) = (Section::read("login"), Section::read("login on quic"));
     let exporter: [u8; 32] = vector.array("exporter");
-    let mut transcript = Transcript::new(&Binding::new(&login.array("preface"), Some(exporter)));
+    let mut transcript = Transcript::new(&ChannelBinding::new(&login.array("preface"), Some(exporter)));
     for message in ["Hello", "Challenge", "Proof"] {
         transcript.add(login.get(message));
     }
     assert_eq!(transcript.hash(), vector.array("th1"));
 
     let (attach, vector) = (Section::read("attach"), Section::read("attach on quic"));
-    let binding = Binding::new(&attach.array("preface"), Some(exporter));
+    let binding = ChannelBinding::new(&attach.array("preface"), Some(exporter));
     let key = Secret::new(attach.array("ticket key"));
     let (proof, id) = (Proof::attach(&key), attach.array("ticket id"));
     assert!(ends_with(vector.get("Attach"), &proof.client(&binding, &id, &[0xe3; 32], &[1, 2])));
-    let answer = proof.server(&binding, vector.get("Attach"), &[0xf4; 32], 1, which_key::TICKET);
+    let answer = proof.server(&binding, vector.get("Attach"), &[0xf4; 32], 1, key_source::TICKET);
     assert!(ends_with(vector.get("Attached"), &answer));
     let keys = SessionKeys::derive(&key, &binding, vector.get("Attach"), vector.get("Attached"));
     assert_eq!(keys.client.expose(), vector.get("client key"));

@@ -2,73 +2,74 @@
 
 use crate::{
     Point,
-    creature::{Intent, Mind},
+    creature::{DecisionContext, Intent},
     tree::Behaviour,
 };
 
-pub(crate) fn act(behaviour: Behaviour, mind: &mut Mind<'_>) -> Option<Intent> {
+pub(crate) fn act(behaviour: Behaviour, context: &mut DecisionContext<'_>) -> Option<Intent> {
     match behaviour {
-        Behaviour::Rest => rest(mind),
-        Behaviour::Wander => wander(mind),
-        Behaviour::Chase => chase(mind),
-        Behaviour::Strike => strike(mind),
-        Behaviour::Return => go_home(mind),
-        Behaviour::Flee => flee(mind),
+        Behaviour::Rest => rest(context),
+        Behaviour::Wander => wander(context),
+        Behaviour::Chase => chase(context),
+        Behaviour::Strike => strike(context),
+        Behaviour::Return => return_home(context),
+        Behaviour::Flee => flee(context),
     }
 }
 
-fn rest(mind: &mut Mind<'_>) -> Option<Intent> {
-    (mind.memory.resting > 0).then(|| {
-        mind.memory.forget_path();
+fn rest(context: &mut DecisionContext<'_>) -> Option<Intent> {
+    (context.memory.resting > 0).then(|| {
+        context.memory.forget_path();
         Intent::Idle
     })
 }
 
 /// Walks the present path to its end, rests, and picks another place around home.
-fn wander(mind: &mut Mind<'_>) -> Option<Intent> {
-    if let Some(next) = mind.memory.onward(mind.sense.at, mind.grid) {
-        return Some(Intent::Move(next, mind.temper.walk_speed));
+fn wander(context: &mut DecisionContext<'_>) -> Option<Intent> {
+    if let Some(next) = context.memory.next_waypoint(context.perception.at, context.grid) {
+        return Some(Intent::Move(next, context.profile.walk_speed));
     }
-    if std::mem::take(&mut mind.memory.strolling) {
-        let (shortest, longest) = mind.temper.rest;
-        mind.memory.resting = mind.memory.random.between(shortest, longest);
+    if std::mem::take(&mut context.memory.wandering) {
+        let (shortest, longest) = context.profile.rest;
+        context.memory.resting = context.memory.random.between(shortest, longest);
         return Some(Intent::Idle);
     }
-    mind.memory.strolling = true;
-    let (home, stroll) = (mind.sense.home, mind.temper.stroll);
-    let mut around = |at: i32| at.saturating_add(mind.memory.random.between(-stroll, stroll));
+    context.memory.wandering = true;
+    let (home, wander_distance) = (context.perception.home, context.profile.wander_distance);
+    let mut around =
+        |at: i32| at.saturating_add(context.memory.random.between(-wander_distance, wander_distance));
     let goal = Point::new(around(home.x), around(home.y));
-    if !mind.grid.is_open_at(goal) {
+    if !context.grid.is_open_at(goal) {
         return None;
     }
-    let next = mind.memory.toward(goal, mind.sense.at, mind.grid, mind.finder)?;
-    Some(Intent::Move(next, mind.temper.walk_speed))
+    let next = context.memory.waypoint_toward(goal, context.perception.at, context.grid, context.finder)?;
+    Some(Intent::Move(next, context.profile.walk_speed))
 }
 
-fn chase(mind: &mut Mind<'_>) -> Option<Intent> {
-    let quarry = mind.quarry()?;
-    run_to(mind, quarry.at)
+fn chase(context: &mut DecisionContext<'_>) -> Option<Intent> {
+    let combat_target = context.combat_target()?;
+    run_to(context, combat_target.at)
 }
 
-fn strike(mind: &mut Mind<'_>) -> Option<Intent> {
-    mind.memory.forget_path();
-    mind.quarry().map(|quarry| Intent::Attack(quarry.entity))
+fn strike(context: &mut DecisionContext<'_>) -> Option<Intent> {
+    context.memory.forget_path();
+    context.combat_target().map(|combat_target| Intent::Attack(combat_target.entity))
 }
 
-fn go_home(mind: &mut Mind<'_>) -> Option<Intent> {
-    run_to(mind, mind.sense.home)
+fn return_home(context: &mut DecisionContext<'_>) -> Option<Intent> {
+    run_to(context, context.perception.home)
 }
 
 /// Straight when the way is free, else by a path.
-fn run_to(mind: &mut Mind<'_>, goal: Point) -> Option<Intent> {
-    let at = mind.sense.at;
-    let next = if mind.grid.line_is_open(at, goal) {
-        mind.memory.go_straight(goal);
+fn run_to(context: &mut DecisionContext<'_>, goal: Point) -> Option<Intent> {
+    let at = context.perception.at;
+    let next = if context.grid.line_is_open(at, goal) {
+        context.memory.go_straight(goal);
         goal
     } else {
-        mind.memory.toward(goal, at, mind.grid, mind.finder)?
+        context.memory.waypoint_toward(goal, at, context.grid, context.finder)?
     };
-    Some(Intent::Move(next, mind.temper.run_speed))
+    Some(Intent::Move(next, context.profile.run_speed))
 }
 
 /// How far ahead a fleeing creature looks.
@@ -78,8 +79,8 @@ const TURNS: [(i64, i64); 7] =
     [(1000, 0), (766, 643), (766, -643), (174, 985), (174, -985), (-500, 866), (-500, -866)];
 
 /// Away from the threat, along the first direction that is free; cornered, it declines.
-fn flee(mind: &mut Mind<'_>) -> Option<Intent> {
-    let (at, threat) = (mind.sense.at, mind.threat()?.at);
+fn flee(context: &mut DecisionContext<'_>) -> Option<Intent> {
+    let (at, threat) = (context.perception.at, context.threat()?.at);
     let away = (i64::from(at.x) - i64::from(threat.x), i64::from(at.y) - i64::from(threat.y));
     // Standing on the same spot, any direction will do.
     let away = if away == (0, 0) { (1, 0) } else { away };
@@ -90,7 +91,7 @@ fn flee(mind: &mut Mind<'_>) -> Option<Intent> {
         let ahead = |from: i32, part: i64| i32::try_from(i64::from(from) + part * FLIGHT_MM / 1_000_000).ok();
         Some(Point::new(ahead(at.x, turned.0)?, ahead(at.y, turned.1)?))
     });
-    let goal = { goals }.find(|goal| mind.grid.line_is_open(at, *goal))?;
-    mind.memory.go_straight(goal);
-    Some(Intent::Move(goal, mind.temper.run_speed))
+    let goal = { goals }.find(|goal| context.grid.line_is_open(at, *goal))?;
+    context.memory.go_straight(goal);
+    Some(Intent::Move(goal, context.profile.run_speed))
 }

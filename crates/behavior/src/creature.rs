@@ -4,12 +4,12 @@ use shardkeep_types::EntityId;
 
 use crate::{
     Memory, Pathfinder, Point, WalkGrid, action,
-    temper::Temper,
+    profile::CreatureProfile,
     tree::{Behaviour, Condition, Node},
 };
 
 #[derive(Debug, Clone)]
-pub struct Sense {
+pub struct Perception {
     pub template: u32,
     pub at: Point,
     pub home: Point,
@@ -43,24 +43,24 @@ pub struct Choice {
 
 /// Decides for the next interval.
 pub fn think(
-    sense: &Sense,
+    perception: &Perception,
     memory: &mut Memory,
     elapsed_ms: u32,
     grid: &WalkGrid,
     finder: &mut Pathfinder,
 ) -> Choice {
-    let temper = Temper::of(sense.template);
-    memory.elapse(sense.at, elapsed_ms);
-    let mut mind = Mind { sense, temper, memory, grid, finder };
-    mind.notice_leash();
-    let (behaviour, intent) = mind.evaluate(temper.tree).unwrap_or((Behaviour::Rest, Intent::Idle));
+    let profile = CreatureProfile::of(perception.template);
+    memory.advance_time(perception.at, elapsed_ms);
+    let mut context = DecisionContext { perception, profile, memory, grid, finder };
+    context.update_returning();
+    let (behaviour, intent) = context.evaluate(profile.tree).unwrap_or((Behaviour::Rest, Intent::Idle));
     Choice { behaviour, intent }
 }
 
 /// Everything a decision looks at.
-pub(crate) struct Mind<'a> {
-    pub(crate) sense: &'a Sense,
-    pub(crate) temper: &'a Temper,
+pub(crate) struct DecisionContext<'a> {
+    pub(crate) perception: &'a Perception,
+    pub(crate) profile: &'a CreatureProfile,
     pub(crate) memory: &'a mut Memory,
     pub(crate) grid: &'a WalkGrid,
     pub(crate) finder: &'a mut Pathfinder,
@@ -69,7 +69,7 @@ pub(crate) struct Mind<'a> {
 /// Back home from here on.
 const HOME_MM: i32 = 3_000;
 
-impl Mind<'_> {
+impl DecisionContext<'_> {
     fn evaluate(&mut self, node: &Node) -> Option<(Behaviour, Intent)> {
         match node {
             Node::First(children) => children.iter().find_map(|child| self.evaluate(child)),
@@ -80,19 +80,19 @@ impl Mind<'_> {
 
     fn holds(&self, condition: Condition) -> bool {
         match condition {
-            Condition::TooFar => self.memory.returning,
+            Condition::BeyondLeash => self.memory.returning,
             Condition::Threatened => self.threat().is_some(),
-            Condition::Provoked => self.quarry().is_some(),
-            Condition::BadlyHurt => self.sense.health < self.temper.badly_hurt,
-            Condition::InReach => {
-                self.quarry().is_some_and(|quarry| quarry.at.within(self.sense.at, self.temper.reach))
-            }
+            Condition::Provoked => self.combat_target().is_some(),
+            Condition::LowHealth => self.perception.health < self.profile.flee_health,
+            Condition::InReach => self
+                .combat_target()
+                .is_some_and(|combat_target| combat_target.at.within(self.perception.at, self.profile.reach)),
         }
     }
 
-    fn notice_leash(&mut self) {
-        let Sense { at, home, .. } = *self.sense;
-        if !at.within(home, self.temper.leash) {
+    fn update_returning(&mut self) {
+        let Perception { at, home, .. } = *self.perception;
+        if !at.within(home, self.profile.leash) {
             self.memory.returning = true;
         } else if at.within(home, HOME_MM) {
             self.memory.returning = false;
@@ -101,27 +101,29 @@ impl Mind<'_> {
 
     /// Whom to run from: the closest stranger within the distance of fear, else the attacker in sight.
     pub(crate) fn threat(&self) -> Option<Neighbour> {
-        self.closest_avatar(self.temper.afraid_at).or_else(|| self.attacker())
+        self.closest_avatar(self.profile.flee_distance).or_else(|| self.attacker())
     }
 
     /// Whom to fight: the attacker before an intruder, and nobody beyond the leash, so that a chase which ended
     /// there does not begin again from home.
-    pub(crate) fn quarry(&self) -> Option<Neighbour> {
-        let within_leash = |who: &Neighbour| who.at.within(self.sense.home, self.temper.leash);
+    pub(crate) fn combat_target(&self) -> Option<Neighbour> {
+        let within_leash =
+            |neighbour: &Neighbour| neighbour.at.within(self.perception.home, self.profile.leash);
         let attacker = self.attacker().filter(within_leash);
-        attacker.or_else(|| self.closest_avatar(self.temper.provoked_at).filter(within_leash))
+        attacker.or_else(|| self.closest_avatar(self.profile.attack_distance).filter(within_leash))
     }
 
     fn attacker(&self) -> Option<Neighbour> {
-        let attacker = self.sense.attacker?;
-        self.sense.near.iter().find(|neighbour| neighbour.entity == attacker).copied()
+        let attacker = self.perception.attacker?;
+        self.perception.near.iter().find(|neighbour| neighbour.entity == attacker).copied()
     }
 
     fn closest_avatar(&self, mm: i32) -> Option<Neighbour> {
-        let avatars = self.sense.near.iter().filter(|neighbour| neighbour.entity.as_character().is_some());
-        let in_range = avatars.filter(|neighbour| mm > 0 && neighbour.at.within(self.sense.at, mm));
+        let avatars =
+            self.perception.near.iter().filter(|neighbour| neighbour.entity.as_character().is_some());
+        let in_range = avatars.filter(|neighbour| mm > 0 && neighbour.at.within(self.perception.at, mm));
         in_range
-            .min_by_key(|neighbour| (neighbour.at.distance_squared(self.sense.at), neighbour.entity))
+            .min_by_key(|neighbour| (neighbour.at.distance_squared(self.perception.at), neighbour.entity))
             .copied()
     }
 }
@@ -152,20 +154,20 @@ mod tests {
         Neighbour { entity: EntityId::avatar(CharacterId(number)), at }
     }
 
-    fn creature(template: u32, at: Point) -> Sense {
-        Sense { template, at, home: at, health: 1000, attacker: None, near: vec![] }
+    fn creature(template: u32, at: Point) -> Perception {
+        Perception { template, at, home: at, health: 1000, attacker: None, near: vec![] }
     }
 
     /// Lives for `steps` quarters of a second, moving as intended; returns what it did.
-    fn live(sense: &mut Sense, memory: &mut Memory, steps: u32) -> Vec<Behaviour> {
+    fn live(perception: &mut Perception, memory: &mut Memory, steps: u32) -> Vec<Behaviour> {
         let (grid, mut finder) = (field(), Pathfinder::default());
         let mut done = Vec::new();
         for _ in 0..steps {
-            let choice = think(sense, memory, 250, &grid, &mut finder);
+            let choice = think(perception, memory, 250, &grid, &mut finder);
             done.push(choice.behaviour);
             if let Intent::Move(to, speed) = choice.intent {
-                assert!(grid.line_is_open(sense.at, to), "{:?} walks into a wall", choice.behaviour);
-                sense.at = stepped(sense.at, to, speed / 4);
+                assert!(grid.line_is_open(perception.at, to), "{:?} walks into a wall", choice.behaviour);
+                perception.at = stepped(perception.at, to, speed / 4);
             }
         }
         done
@@ -179,96 +181,96 @@ mod tests {
     }
 
     #[test]
-    fn left_alone_it_strolls_and_rests_around_home() {
-        let mut sense = creature(BOAR, metres(50.0, 50.0));
-        let done = live(&mut sense, &mut Memory::new(3), 2_000);
+    fn undisturbed_creature_wanders_and_rests_near_home() {
+        let mut perception = creature(BOAR, metres(50.0, 50.0));
+        let done = live(&mut perception, &mut Memory::new(3), 2_000);
         let rests = done.iter().filter(|behaviour| **behaviour == Behaviour::Rest).count();
         assert!((200..1_800).contains(&rests), "rested for {rests} of 2000 intervals");
         assert!(!done.contains(&Behaviour::Return));
-        assert!(sense.at.within(sense.home, 13_000));
+        assert!(perception.at.within(perception.home, 13_000));
     }
 
     #[test]
-    fn the_same_seed_gives_the_same_life() {
+    fn same_seed_gives_same_behaviour() {
         let lives = [9, 9, 10].map(|seed| {
-            let mut sense = creature(WOLF, metres(50.0, 50.0));
-            (live(&mut sense, &mut Memory::new(seed), 500), sense.at)
+            let mut perception = creature(WOLF, metres(50.0, 50.0));
+            (live(&mut perception, &mut Memory::new(seed), 500), perception.at)
         });
         assert_eq!(lives[0], lives[1]);
         assert_ne!(lives[0], lives[2]);
     }
 
     #[test]
-    fn a_wolf_hunts_an_intruder_around_a_wall_and_strikes() {
-        let mut sense = creature(WOLF, metres(96.0, 100.0));
-        sense.near.push(avatar(1, metres(104.0, 100.0)));
-        let done = live(&mut sense, &mut Memory::new(1), 60);
+    fn wolf_chases_intruder_around_wall_and_strikes() {
+        let mut perception = creature(WOLF, metres(96.0, 100.0));
+        perception.near.push(avatar(1, metres(104.0, 100.0)));
+        let done = live(&mut perception, &mut Memory::new(1), 60);
         assert_eq!(done[0], Behaviour::Chase);
         assert_eq!(done.last(), Some(&Behaviour::Strike));
     }
 
     #[test]
-    fn a_boar_minds_only_who_hurt_it() {
-        let mut sense = creature(BOAR, metres(50.0, 50.0));
-        sense.near.push(avatar(1, metres(51.0, 50.0)));
-        assert!(!live(&mut sense, &mut Memory::new(1), 50).contains(&Behaviour::Strike));
-        sense.attacker = Some(EntityId::avatar(CharacterId(1)));
-        sense.near[0].at = stepped(sense.at, metres(60.0, 60.0), 1_000);
-        assert_eq!(live(&mut sense, &mut Memory::new(1), 1), [Behaviour::Strike]);
-        sense.health = 100;
-        assert_eq!(live(&mut sense, &mut Memory::new(1), 1), [Behaviour::Flee]);
+    fn boar_attacks_only_its_attacker_and_flees_when_hurt() {
+        let mut perception = creature(BOAR, metres(50.0, 50.0));
+        perception.near.push(avatar(1, metres(51.0, 50.0)));
+        assert!(!live(&mut perception, &mut Memory::new(1), 50).contains(&Behaviour::Strike));
+        perception.attacker = Some(EntityId::avatar(CharacterId(1)));
+        perception.near[0].at = stepped(perception.at, metres(60.0, 60.0), 1_000);
+        assert_eq!(live(&mut perception, &mut Memory::new(1), 1), [Behaviour::Strike]);
+        perception.health = 100;
+        assert_eq!(live(&mut perception, &mut Memory::new(1), 1), [Behaviour::Flee]);
     }
 
     #[test]
-    fn a_rabbit_always_runs_and_comes_home_later() {
-        let mut sense = creature(RABBIT, metres(60.0, 60.0));
-        sense.near.push(avatar(1, metres(57.0, 60.0)));
+    fn rabbit_flees_and_returns_home() {
+        let mut perception = creature(RABBIT, metres(60.0, 60.0));
+        perception.near.push(avatar(1, metres(57.0, 60.0)));
         let mut memory = Memory::new(5);
-        let before = sense.at;
-        assert_eq!(live(&mut sense, &mut memory, 4), [Behaviour::Flee; 4]);
-        assert!(!sense.at.within(before, 2_000));
-        sense.near.clear();
-        sense.at = metres(60.0, 110.0);
-        let done = live(&mut sense, &mut memory, 60);
+        let before = perception.at;
+        assert_eq!(live(&mut perception, &mut memory, 4), [Behaviour::Flee; 4]);
+        assert!(!perception.at.within(before, 2_000));
+        perception.near.clear();
+        perception.at = metres(60.0, 110.0);
+        let done = live(&mut perception, &mut memory, 60);
         assert_eq!(done[0], Behaviour::Return);
         assert_eq!(done.last().map(|last| *last == Behaviour::Return), Some(false), "home at last");
     }
 
     #[test]
-    fn a_chase_ends_at_the_leash_and_does_not_begin_again() {
-        let mut sense = creature(WOLF, metres(50.0, 50.0));
-        let bait = EntityId::avatar(CharacterId(1));
-        sense.attacker = Some(bait);
-        sense.at = metres(94.0, 50.0);
-        sense.near.push(avatar(1, metres(96.0, 50.0)));
-        let done = live(&mut sense, &mut Memory::new(1), 20);
+    fn chase_ends_at_leash_and_is_not_restarted() {
+        let mut perception = creature(WOLF, metres(50.0, 50.0));
+        let intruder = EntityId::avatar(CharacterId(1));
+        perception.attacker = Some(intruder);
+        perception.at = metres(94.0, 50.0);
+        perception.near.push(avatar(1, metres(96.0, 50.0)));
+        let done = live(&mut perception, &mut Memory::new(1), 20);
         assert!(!done.contains(&Behaviour::Chase), "the bait stands beyond the leash: {done:?}");
-        sense.at = metres(96.0, 50.0);
+        perception.at = metres(96.0, 50.0);
         let mut memory = Memory::new(1);
-        assert_eq!(live(&mut sense, &mut memory, 1), [Behaviour::Return]);
-        sense.near[0].at = sense.at;
+        assert_eq!(live(&mut perception, &mut memory, 1), [Behaviour::Return]);
+        perception.near[0].at = perception.at;
         assert_eq!(
-            live(&mut sense, &mut memory, 1),
+            live(&mut perception, &mut memory, 1),
             [Behaviour::Return],
             "it does not turn around on the way"
         );
     }
 
     #[test]
-    fn a_creature_held_in_place_gives_up_its_path() {
+    fn stuck_creature_replans_its_path() {
         let (grid, mut finder) = (field(), Pathfinder::default());
-        let mut sense = creature(WOLF, metres(90.0, 100.0));
-        sense.near.push(avatar(1, metres(102.0, 100.0)));
+        let mut perception = creature(WOLF, metres(90.0, 100.0));
+        perception.near.push(avatar(1, metres(102.0, 100.0)));
         let mut memory = Memory::new(2);
         for _ in 0..20 {
-            think(&sense, &mut memory, 250, &grid, &mut finder);
+            think(&perception, &mut memory, 250, &grid, &mut finder);
         }
         assert!((2..=5).contains(&finder.searches()), "{} paths in five seconds", finder.searches());
     }
 
     proptest! {
         #[test]
-        fn any_perception_gives_a_sound_intent(
+        fn any_perception_gives_an_intent_on_open_ground(
             template in 0u32..5,
             at in (any::<i32>(), any::<i32>()),
             home in (0i32..200_000, 0i32..200_000),
@@ -277,18 +279,18 @@ mod tests {
             elapsed in any::<u32>(),
             seed in any::<u64>(),
         ) {
-            let bait = avatar(1, Point::new(other.0, other.1));
-            let sense = Sense {
+            let intruder = avatar(1, Point::new(other.0, other.1));
+            let perception = Perception {
                 template,
                 at: Point::new(at.0, at.1),
                 home: Point::new(home.0, home.1),
                 health,
-                attacker: Some(bait.entity),
-                near: vec![bait],
+                attacker: Some(intruder.entity),
+                near: vec![intruder],
             };
             let (grid, mut finder, mut memory) = (field(), Pathfinder::default(), Memory::new(seed));
             for _ in 0..3 {
-                let choice = think(&sense, &mut memory, elapsed, &grid, &mut finder);
+                let choice = think(&perception, &mut memory, elapsed, &grid, &mut finder);
                 if let Intent::Move(to, _) = choice.intent {
                     prop_assert!(grid.is_open_at(to));
                 }

@@ -223,7 +223,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn sizes_and_bits_must_agree() {
+    fn grid_with_wrong_size_or_bits_is_refused() {
         assert_eq!(WalkGrid::new(1000, 3, 3, vec![0; 1]), Err(GridError::Bits { expected: 2, got: 1 }));
         assert_eq!(WalkGrid::new(1000, 0, 3, vec![]), Err(GridError::Size { width: 0, height: 3 }));
         assert!(WalkGrid::new(1000, 70_000, 1, vec![]).is_err());
@@ -231,7 +231,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn outside_is_blocked() {
+    fn points_outside_grid_are_blocked() {
         let grid = drawn(&["..", ".#"]);
         assert!(grid.is_open_at(metres(0.5, 1.5)));
         assert!(!grid.is_open_at(metres(1.5, 1.5)));
@@ -240,7 +240,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn lines_stop_at_rocks_and_at_corners_between_them() {
+    fn line_through_blocked_square_or_corner_is_blocked() {
         let grid = drawn(&["...", ".#.", "..."]);
         assert!(grid.line_is_open(metres(0.5, 0.5), metres(2.5, 0.5)));
         assert!(!grid.line_is_open(metres(0.5, 0.5), metres(2.5, 2.5)));
@@ -250,7 +250,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_line_backwards_is_the_same_line() {
+    fn line_is_open_in_both_directions_or_neither() {
         let grid = drawn(&["....", "..#.", "....", "#..."]);
         for (from, to) in [((0.2, 0.1), (3.9, 3.7)), ((1.0, 0.0), (1.0, 3.9)), ((3.5, 0.5), (1.1, 2.9))] {
             let (from, to) = (metres(from.0, from.1), metres(to.0, to.1));
@@ -259,7 +259,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn the_nearest_open_square_is_found() {
+    fn nearest_open_square_within_radius_is_found() {
         let grid = drawn(&["###", "##.", "###"]);
         assert_eq!(grid.nearest_open(metres(0.5, 0.5), 2), Some(Square { x: 2, y: 1 }));
         assert_eq!(grid.nearest_open(metres(0.5, 0.5), 1), None);

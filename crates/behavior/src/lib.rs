@@ -10,14 +10,14 @@ mod creature;
 mod grid;
 mod memory;
 mod path;
+mod profile;
 mod random;
-mod temper;
 mod tree;
 
-pub use creature::{Choice, Intent, Neighbour, Sense, think};
+pub use creature::{Choice, Intent, Neighbour, Perception, think};
 pub use grid::{GridError, Point, Square, WalkGrid};
 pub use memory::Memory;
 pub use path::{Pathfinder, Plan};
+pub use profile::CreatureProfile;
 pub use random::Random;
-pub use temper::Temper;
 pub use tree::{Behaviour, Condition, Node};

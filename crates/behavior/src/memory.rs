@@ -13,7 +13,7 @@ pub struct Memory {
     /// Milliseconds left to rest.
     pub(crate) resting: i32,
     /// On a stroll: a rest comes next.
-    pub(crate) strolling: bool,
+    pub(crate) wandering: bool,
     path: VecDeque<Point>,
     goal: Point,
     /// Milliseconds since the path was planned.
@@ -24,9 +24,9 @@ pub struct Memory {
 }
 
 /// A waypoint is as good as reached from here, …
-const ARRIVED_MM: i32 = 400;
+const NEAR_MM: i32 = 400;
 /// … and certainly from here.
-const THERE_MM: i32 = 20;
+const REACHED_MM: i32 = 20;
 /// A goal that has moved farther than this needs another path …
 const GOAL_MOVED_MM: i32 = 1_500;
 /// … but not more often than this.
@@ -41,7 +41,7 @@ impl Memory {
             random: Random::new(seed),
             returning: false,
             resting: 0,
-            strolling: false,
+            wandering: false,
             path: VecDeque::new(),
             goal: Point::default(),
             age: 0,
@@ -51,7 +51,7 @@ impl Memory {
     }
 
     /// Time passes: called once an interval, before anything is decided.
-    pub(crate) fn elapse(&mut self, at: Point, elapsed_ms: u32) {
+    pub(crate) fn advance_time(&mut self, at: Point, elapsed_ms: u32) {
         self.age = self.age.saturating_add(elapsed_ms);
         self.resting = self.resting.saturating_sub_unsigned(elapsed_ms).max(0);
         let moved = self.last_at.is_none_or(|before| !before.within(at, STUCK_MM));
@@ -77,7 +77,7 @@ impl Memory {
 
     /// The next waypoint on the way to `goal`, planning anew when the goal has moved. `None` when there is no way,
     /// or the way has been walked.
-    pub(crate) fn toward(
+    pub(crate) fn waypoint_toward(
         &mut self,
         goal: Point,
         at: Point,
@@ -90,17 +90,17 @@ impl Memory {
             self.goal = goal;
             self.age = 0;
         }
-        self.onward(at, grid)
+        self.next_waypoint(at, grid)
     }
 
     /// The next waypoint of the present path. One that is almost reached is left out as soon as the one behind it
     /// is in sight: no corner is cut.
-    pub(crate) fn onward(&mut self, at: Point, grid: &WalkGrid) -> Option<Point> {
+    pub(crate) fn next_waypoint(&mut self, at: Point, grid: &WalkGrid) -> Option<Point> {
         while let Some(next) = self.path.front() {
             let behind = self.path.get(1);
             let passed =
-                next.within(at, ARRIVED_MM) && behind.is_none_or(|behind| grid.line_is_open(at, *behind));
-            if !passed && !next.within(at, THERE_MM) {
+                next.within(at, NEAR_MM) && behind.is_none_or(|behind| grid.line_is_open(at, *behind));
+            if !passed && !next.within(at, REACHED_MM) {
                 break;
             }
             self.path.pop_front();

@@ -19,7 +19,7 @@ pub struct Plan {
 /// Keeps the search's memory between searches, so that a path allocates almost nothing, and counts the searches.
 #[derive(Debug)]
 pub struct Pathfinder {
-    allowance: u32,
+    max_searches: u32,
     searches: u32,
     visited: HashMap<Square, Visit>,
     open: BinaryHeap<Reverse<(u32, u32, Square)>>,
@@ -37,12 +37,12 @@ impl Pathfinder {
     pub const BUDGET: usize = 4_000;
 
     /// Makes this many searches and then declines, so that a batch of creatures has a bound in time.
-    pub fn new(allowance: u32) -> Self {
-        Self { allowance, searches: 0, visited: HashMap::new(), open: BinaryHeap::new() }
+    pub fn new(max_searches: u32) -> Self {
+        Self { max_searches, searches: 0, visited: HashMap::new(), open: BinaryHeap::new() }
     }
 
     /// Starts counting anew.
-    pub fn renew(&mut self) {
+    pub fn reset_searches(&mut self) {
         self.searches = 0;
     }
 
@@ -54,7 +54,7 @@ impl Pathfinder {
     /// A walk from one point to another (or to the open square nearest to it). `None` when the walker or the goal
     /// has no open square close by, and when the allowance is used up.
     pub fn plan(&mut self, grid: &WalkGrid, from: Point, to: Point) -> Option<Plan> {
-        if self.searches >= self.allowance {
+        if self.searches >= self.max_searches {
             return None;
         }
         self.searches += 1;
@@ -94,13 +94,13 @@ impl Pathfinder {
             }
             closest = closest.min((estimate(square, last), square));
             for (next, step) in grid.open_neighbours(square) {
-                self.offer(next, cost + step, square, last);
+                self.relax(next, cost + step, square, last);
             }
         }
         (closest.1, false)
     }
 
-    fn offer(&mut self, square: Square, cost: u32, from: Square, last: Square) {
+    fn relax(&mut self, square: Square, cost: u32, from: Square, last: Square) {
         if self.visited.get(&square).is_some_and(|known| known.cost <= cost) {
             return;
         }
@@ -153,14 +153,14 @@ mod tests {
     use crate::grid::tests::{drawn, metres};
 
     #[test]
-    fn an_open_field_is_crossed_in_one_line() {
+    fn path_over_open_field_is_one_straight_line() {
         let grid = drawn(&["....", "....", "...."]);
         let plan = Pathfinder::default().plan(&grid, metres(0.2, 0.2), metres(3.8, 2.9)).unwrap();
         assert_eq!(plan, Plan { waypoints: vec![metres(3.8, 2.9)], complete: true });
     }
 
     #[test]
-    fn a_wall_is_walked_around() {
+    fn path_leads_around_wall() {
         let grid = drawn(&[".#...", ".#.#.", "...#."]);
         let plan = Pathfinder::default().plan(&grid, metres(0.5, 0.5), metres(4.5, 2.5)).unwrap();
         assert!(plan.complete);
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_reached_is_approached() {
+    fn path_to_unreachable_goal_ends_at_closest_square() {
         let grid = drawn(&["...#.", "...#.", "...#."]);
         let plan = Pathfinder::default().plan(&grid, metres(0.5, 0.5), metres(4.5, 0.5)).unwrap();
         assert!(!plan.complete);
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn one_who_stands_in_a_rock_steps_out_first() {
+    fn path_from_blocked_square_starts_at_open_square() {
         let grid = drawn(&["#...", "...."]);
         let plan = Pathfinder::default().plan(&grid, metres(0.5, 0.5), metres(3.5, 0.5)).unwrap();
         assert!(grid.is_open_at(plan.waypoints[0]));
@@ -199,7 +199,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_path_never_crosses_a_blocked_square(grid in any_grid(), from in any_point(), to in any_point()) {
+        fn path_never_crosses_blocked_square(grid in any_grid(), from in any_point(), to in any_point()) {
             let Some(plan) = Pathfinder::default().plan(&grid, from, to) else { return Ok(()); };
             let mut at = if grid.is_open_at(from) { from } else { plan.waypoints[0] };
             for waypoint in &plan.waypoints {
@@ -209,7 +209,7 @@ mod tests {
         }
 
         #[test]
-        fn a_line_that_is_open_has_only_open_points(grid in any_grid(), from in any_point(), to in any_point()) {
+        fn open_line_has_only_open_points(grid in any_grid(), from in any_point(), to in any_point()) {
             if !grid.line_is_open(from, to) {
                 return Ok(());
             }
@@ -223,7 +223,7 @@ mod tests {
         }
 
         #[test]
-        fn a_search_that_ends_early_or_late_is_always_bounded(from in any_point(), to in any_point()) {
+        fn search_visits_a_bounded_number_of_squares(from in any_point(), to in any_point()) {
             let grid = WalkGrid::new(100, 400, 400, vec![0; 20_000]).unwrap();
             let mut finder = Pathfinder::default();
             let _ = finder.plan(&grid, from, to);

@@ -34,14 +34,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_same_seed_gives_the_same_numbers() {
+    fn same_seed_gives_same_numbers() {
         let (mut one, mut other) = (Random::new(7), Random::new(7));
         assert!((0..100).all(|_| one.draw() == other.draw()));
         assert_ne!(Random::new(7).draw(), Random::new(8).draw());
     }
 
     #[test]
-    fn numbers_stay_in_their_range() {
+    fn between_covers_range_and_stays_inside() {
         let mut random = Random::new(1);
         let drawn: Vec<i32> = (0..1000).map(|_| random.between(-3, 3)).collect();
         assert!(drawn.iter().all(|number| (-3..=3).contains(number)));

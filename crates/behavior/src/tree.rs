@@ -14,12 +14,12 @@ pub enum Node {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Condition {
     /// Beyond its leash, or still on the way back from there.
-    TooFar,
+    BeyondLeash,
     /// Somebody worth running from is near.
     Threatened,
     /// Somebody hurt it, or came too close, and can be reached within the leash.
     Provoked,
-    BadlyHurt,
+    LowHealth,
     InReach,
 }
 
@@ -51,22 +51,22 @@ impl Behaviour {
 }
 
 use Behaviour::{Chase, Flee, Rest, Return, Strike, Wander};
-use Condition::{BadlyHurt, InReach, Provoked, Threatened, TooFar};
+use Condition::{BeyondLeash, InReach, LowHealth, Provoked, Threatened};
 use Node::{Do, First, When};
 
 const FIGHT: Node = First(&[When(InReach, &Do(Strike)), Do(Chase)]);
-const LINGER: Node = First(&[Do(Rest), Do(Wander)]);
+const IDLE: Node = First(&[Do(Rest), Do(Wander)]);
 
 /// Runs from everybody, never fights.
-pub(crate) const PREY: Node = First(&[When(Threatened, &Do(Flee)), When(TooFar, &Do(Return)), LINGER]);
+pub(crate) const PREY: Node = First(&[When(Threatened, &Do(Flee)), When(BeyondLeash, &Do(Return)), IDLE]);
 
 /// Fights back when hurt, runs when it goes badly.
-pub(crate) const CALM: Node = First(&[
-    When(TooFar, &Do(Return)),
-    When(Threatened, &When(BadlyHurt, &Do(Flee))),
+pub(crate) const DEFENSIVE: Node = First(&[
+    When(BeyondLeash, &Do(Return)),
+    When(Threatened, &When(LowHealth, &Do(Flee))),
     When(Provoked, &FIGHT),
-    LINGER,
+    IDLE,
 ]);
 
 /// Attacks who comes near, to the end.
-pub(crate) const HUNTER: Node = First(&[When(TooFar, &Do(Return)), When(Provoked, &FIGHT), LINGER]);
+pub(crate) const AGGRESSIVE: Node = First(&[When(BeyondLeash, &Do(Return)), When(Provoked, &FIGHT), IDLE]);

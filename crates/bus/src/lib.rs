@@ -49,9 +49,9 @@ pub enum PublishError {
 
 /// A handle to one bus; clones share it. It closes when the last handle is gone.
 #[derive(Clone)]
-pub struct Bus(Arc<Kind>);
+pub struct Bus(Arc<Transport>);
 
-enum Kind {
+enum Transport {
     Memory(Topics),
     Redis(RedisBus),
 }
@@ -63,14 +63,14 @@ impl Bus {
     /// # Errors
     /// When the address is neither.
     pub fn open(url: &str) -> Result<Self, OpenError> {
-        let kind = if url == "memory:" {
-            Kind::Memory(Topics::default())
+        let transport = if url == "memory:" {
+            Transport::Memory(Topics::default())
         } else if url.starts_with("redis://") {
-            Kind::Redis(RedisBus::open(url).map_err(OpenError::Address)?)
+            Transport::Redis(RedisBus::open(url).map_err(OpenError::Address)?)
         } else {
             return Err(OpenError::Scheme(without_password(url)));
         };
-        Ok(Self(Arc::new(kind)))
+        Ok(Self(Arc::new(transport)))
     }
 
     /// Whether `url` leads to other processes.
@@ -84,26 +84,26 @@ impl Bus {
     /// When too much waits already; the message is lost and counted.
     pub fn publish(&self, topic: &str, payload: Bytes) -> Result<(), PublishError> {
         match &*self.0 {
-            Kind::Memory(topics) => {
+            Transport::Memory(topics) => {
                 topics.deliver(topic, payload);
                 Ok(())
             }
-            Kind::Redis(redis) => redis.publish(topic, payload, Instant::now()),
+            Transport::Redis(redis) => redis.publish(topic, payload, Instant::now()),
         }
     }
 
     /// Listens to a topic from now on, across reconnections.
     pub fn subscribe(&self, topic: &str) -> Subscription {
         match &*self.0 {
-            Kind::Memory(topics) => topics.subscribe(topic),
-            Kind::Redis(redis) => redis.subscribe(topic),
+            Transport::Memory(topics) => topics.subscribe(topic),
+            Transport::Redis(redis) => redis.subscribe(topic),
         }
     }
 
     /// Returns once the other side has confirmed the subscription to `topic`: what anybody publishes from then on
     /// will be heard.
     pub async fn subscribed(&self, topic: &str) {
-        if let Kind::Redis(redis) = &*self.0 {
+        if let Transport::Redis(redis) = &*self.0 {
             redis.subscribed(topic).await;
         }
     }
@@ -111,8 +111,8 @@ impl Bus {
     /// Whether messages reach other processes at this moment; a bus in memory is always connected.
     pub fn connected(&self) -> bool {
         match &*self.0 {
-            Kind::Memory(_) => true,
-            Kind::Redis(redis) => redis.connected(),
+            Transport::Memory(_) => true,
+            Transport::Redis(redis) => redis.connected(),
         }
     }
 }
@@ -130,7 +130,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn memory_reaches_every_subscriber_of_the_topic() {
+    async fn memory_bus_reaches_every_subscriber_of_the_topic() {
         let bus = Bus::open("memory:").unwrap();
         let (mut a, mut b, mut other) = (bus.subscribe("chat"), bus.subscribe("chat"), bus.subscribe("mail"));
         bus.subscribed("chat").await;
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_slow_subscriber_loses_the_oldest_and_is_told_how_many() {
+    async fn slow_subscriber_loses_the_oldest_and_gets_the_count() {
         let bus = Bus::open("memory:").unwrap();
         let mut slow = bus.subscribe("chat");
         for number in 0..SUBSCRIBER_QUEUE + 3 {
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn unknown_addresses_are_named_without_their_password() {
+    fn open_error_hides_the_password() {
         let error = Bus::open("nats://user:secret@host:4222").err().unwrap().to_string();
         assert!(error.contains("nats://***@host:4222") && error.contains("redis://"), "{error}");
         assert!(!error.contains("secret"));

@@ -8,7 +8,7 @@ pub(crate) const CONNECTED: &str = "shardkeep_bus_connected";
 /// Registers the descriptions with the process's recorder.
 pub fn describe() {
     metrics::describe_counter!(LOST, "Messages that a slow subscriber lost");
-    metrics::describe_counter!(DROPPED, "Messages that never reached Redis, by why: full or old");
+    metrics::describe_counter!(DROPPED, "Messages that never reached Redis, by reason: full or old");
     metrics::describe_counter!(PUBLISHED, "Messages handed to Redis");
     metrics::describe_gauge!(CONNECTED, "1 while Redis answers and the topics are subscribed");
 }

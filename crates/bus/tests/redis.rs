@@ -9,7 +9,7 @@ use shardkeep_testkit::Redis;
 const TOPIC: &str = "chat";
 
 /// The next message; fails the test if none comes.
-async fn hear(subscription: &mut Subscription) -> Bytes {
+async fn next_message(subscription: &mut Subscription) -> Bytes {
     match tokio::time::timeout(Duration::from_secs(20), subscription.next()).await {
         Ok(Some(Delivery::Message(message))) => message,
         other => panic!("expected a message, got {other:?}"),
@@ -17,7 +17,7 @@ async fn hear(subscription: &mut Subscription) -> Bytes {
 }
 
 #[tokio::test]
-async fn replicas_hear_each_other_and_themselves_in_order() {
+async fn redis_bus_delivers_to_all_replicas_in_order() {
     let redis = Redis::start().await;
     let (a, b) = (Bus::open(&redis.url()).unwrap(), Bus::open(&redis.url()).unwrap());
     let (mut at_a, mut at_b) = (a.subscribe(TOPIC), b.subscribe(TOPIC));
@@ -28,28 +28,28 @@ async fn replicas_hear_each_other_and_themselves_in_order() {
         a.publish(TOPIC, Bytes::from(number.to_string())).unwrap();
     }
     for number in 0..200_u32 {
-        assert_eq!(hear(&mut at_a).await, number.to_string());
-        assert_eq!(hear(&mut at_b).await, number.to_string());
+        assert_eq!(next_message(&mut at_a).await, number.to_string());
+        assert_eq!(next_message(&mut at_b).await, number.to_string());
     }
 }
 
 #[tokio::test]
-async fn what_is_said_while_redis_hangs_is_heard_when_it_goes_on() {
+async fn message_published_while_redis_hangs_is_delivered() {
     let redis = Redis::start().await;
     redis.freeze();
     let bus = Bus::open(&redis.url()).unwrap();
-    let mut heard = bus.subscribe(TOPIC);
+    let mut subscription = bus.subscribe(TOPIC);
     assert!(!bus.connected());
     redis.thaw();
     bus.subscribed(TOPIC).await;
     redis.freeze();
     bus.publish(TOPIC, Bytes::from_static(b"still there?")).unwrap();
     redis.thaw();
-    assert_eq!(hear(&mut heard).await, "still there?");
+    assert_eq!(next_message(&mut subscription).await, "still there?");
 }
 
 #[tokio::test]
-async fn too_much_for_a_redis_that_hangs_is_refused_and_not_kept() {
+async fn publish_to_hung_redis_is_refused_when_queue_is_full() {
     let redis = Redis::start().await;
     redis.freeze();
     let bus = Bus::open(&redis.url()).unwrap();

@@ -45,13 +45,13 @@ pub struct Timing {
     pub pause: (Duration, Duration),
     /// A session that every gateway has known nothing of for so long is gone. A world that was just restarted needs
     /// a moment to hear of its sessions.
-    pub gone: Duration,
+    pub unknown_session_timeout: Duration,
     /// For the reply to a request, where the caller says nothing else.
     pub reply: Duration,
     /// A `Ping` is sent after so long without sending.
     pub ping: Duration,
     /// A connection this long without a byte is dead.
-    pub silence: Duration,
+    pub idle_timeout: Duration,
     /// Age at which a key is replaced.
     pub key_age: Duration,
 }
@@ -63,10 +63,10 @@ impl Default for Timing {
             handshake: Duration::from_secs(15),
             resume: Duration::from_secs(3),
             pause: (Duration::from_millis(100), Duration::from_secs(3)),
-            gone: Duration::from_secs(4),
+            unknown_session_timeout: Duration::from_secs(4),
             reply: Duration::from_secs(10),
             ping: Duration::from_secs(10),
-            silence: Duration::from_secs(30),
+            idle_timeout: Duration::from_secs(30),
             key_age: Duration::from_secs(3_600),
         }
     }

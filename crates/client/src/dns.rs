@@ -17,7 +17,7 @@ use hickory_proto::{
     rr::{Name, RData, RecordType},
 };
 
-use select::{Candidate, order};
+use select::{Candidate, order_candidates};
 
 #[derive(Debug, thiserror::Error)]
 pub enum DnsError {
@@ -30,7 +30,7 @@ pub enum DnsError {
     #[error("{name}: {code}")]
     Refused { name: Name, code: ResponseCode },
     #[error("{name} has no {kind} records")]
-    Empty { name: Name, kind: RecordType },
+    NoRecords { name: Name, kind: RecordType },
     #[error("{server} sends no DNS: {reason}")]
     Malformed { server: SocketAddr, reason: String },
     #[error("the system does not know {host}: {source}")]
@@ -58,7 +58,7 @@ impl Resolver {
     /// Addresses of the service `_shardkeep._tcp.<host>`, in the order to try them (RFC 2782).
     pub async fn service(&self, host: &str) -> Result<Vec<SocketAddr>, DnsError> {
         let name = parse(&format!("_shardkeep._tcp.{host}"))?;
-        let response = self.ask(&name, RecordType::SRV).await?;
+        let response = self.lookup(&name, RecordType::SRV).await?;
         let candidates: Vec<_> = response
             .answers
             .iter()
@@ -75,7 +75,7 @@ impl Resolver {
             .collect();
 
         let (mut addresses, mut last) = (Vec::new(), None);
-        for candidate in order(candidates, crate::random::below) {
+        for candidate in order_candidates(candidates, crate::random::below) {
             let glue = response.additionals.iter().filter(|record| record.name == candidate.target);
             let mut ips: Vec<IpAddr> = glue.filter_map(|record| record.data.ip_addr()).collect();
             if ips.is_empty() {
@@ -90,7 +90,7 @@ impl Resolver {
         match last {
             _ if !addresses.is_empty() => Ok(addresses),
             Some(error) => Err(error),
-            None => Err(DnsError::Empty { name, kind: RecordType::SRV }),
+            None => Err(DnsError::NoRecords { name, kind: RecordType::SRV }),
         }
     }
 
@@ -101,13 +101,13 @@ impl Resolver {
 
     async fn addresses_of(&self, name: &Name) -> Result<Vec<IpAddr>, DnsError> {
         for kind in [RecordType::A, RecordType::AAAA] {
-            let response = self.ask(name, kind).await?;
+            let response = self.lookup(name, kind).await?;
             let found: Vec<_> = response.answers.iter().filter_map(|record| record.data.ip_addr()).collect();
             if !found.is_empty() {
                 return Ok(found);
             }
         }
-        Err(DnsError::Empty { name: name.clone(), kind: RecordType::A })
+        Err(DnsError::NoRecords { name: name.clone(), kind: RecordType::A })
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{fmt, io, net::SocketAddr, time::Duration};
 
 use shardkeep_auth::{NameError, PasswordError, hybrid::ShareError, srp::SrpError};
-use shardkeep_types::Civil;
+use shardkeep_types::UtcDateTime;
 use shardkeep_wire::{
     WireError,
     message::MessageError,
@@ -52,9 +52,9 @@ impl fmt::Display for Refusal {
 impl Refusal {
     /// When the ban of a BANNED answer ends, and why it is: its `detail` is `until <ms since 1970>: <reason>`
     /// (`docs/protocol.md`, section 16). `None` for one without end, and for other answers.
-    fn banned_until(&self) -> Option<(Civil, &str)> {
+    fn banned_until(&self) -> Option<(UtcDateTime, &str)> {
         let (ms, reason) = self.detail.strip_prefix("until ")?.split_once(": ")?;
-        let until = Civil::from_unix_ms(ms.parse().ok()?);
+        let until = UtcDateTime::from_unix_ms(ms.parse().ok()?);
         (self.code == ErrorCode::Banned).then_some((until, reason))
     }
 
@@ -96,7 +96,7 @@ pub enum ClientError {
     #[error(
         "{0} hung up on the first words: it is of another deployment than this client says, or no server of this game"
     )]
-    HungUp(SocketAddr),
+    ClosedBeforeReply(SocketAddr),
     #[error("{0} did not come in time")]
     Timeout(&'static str),
     /// The server's bytes are not the protocol.
@@ -106,11 +106,11 @@ pub enum ClientError {
     Unexpected { opcode: u16, waiting_for: &'static str },
     /// The server does not know the password's verifier, or somebody sits between.
     #[error("the server could not prove itself: {0}")]
-    Imposter(&'static str),
+    UntrustedServer(&'static str),
     #[error(transparent)]
     Srp(#[from] SrpError),
     #[error("server: {0}")]
-    Share(#[from] ShareError),
+    KeyShare(#[from] ShareError),
     #[error(transparent)]
     Name(#[from] NameError),
     #[error(transparent)]
@@ -139,10 +139,10 @@ impl ClientError {
         match self {
             Self::Dns(_) => "dns",
             Self::Connect { .. } => "connect",
-            Self::Io(_) | Self::HungUp(_) => "connection",
+            Self::Io(_) | Self::ClosedBeforeReply(_) => "connection",
             Self::Timeout(_) => "timeout",
             Self::Wire(_) | Self::Unexpected { .. } | Self::TooLarge(_) => "protocol",
-            Self::Imposter(_) | Self::Srp(_) | Self::Share(_) => "proof",
+            Self::UntrustedServer(_) | Self::Srp(_) | Self::KeyShare(_) => "proof",
             Self::Name(_) | Self::Password(_) => "credentials",
             Self::Refused(refusal) => refusal.code.as_str_name(),
             Self::Ended(SessionEnd::Refused(refusal)) => refusal.code.as_str_name(),
@@ -169,7 +169,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn refusals_read_well() {
+    fn refusal_display_shows_code_detail_and_retry() {
         let refusal = Refusal::from(Payload::of(ErrorCode::Refused, "too far"));
         assert_eq!(refusal.to_string(), "REFUSED: too far");
         assert_eq!(ClientError::Refused(refusal).label(), "REFUSED");

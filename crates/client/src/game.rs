@@ -1,9 +1,9 @@
 //! The game as one player plays it: requests as methods, and a picture of the world that is always up to date.
 //! The picture is kept by the session's own task; a player costs one task and no copies.
 
+mod actions;
 mod entity;
-mod happening;
-mod play;
+mod game_event;
 mod trade;
 mod view;
 mod walk;
@@ -26,19 +26,19 @@ use shardkeep_wire::{
 };
 use tokio::{sync::watch, time::timeout};
 
-use crate::{ClientError, Config, SessionEnd, login::Boarding, session::Session};
+use crate::{ClientError, Config, SessionEnd, login::GatewayTicket, session::Session};
 
 pub use entity::{CellView, Entity};
-pub use happening::{Happening, Happenings};
+pub use game_event::{GameEvent, GameEvents};
 pub use view::View;
 pub use walk::MAX_SPEED;
 
 /// How long to wait for a full world's queue, and after which time to ask again: asking again keeps the place, and a
 /// world that was restarted meanwhile hears of it.
-const LONGEST_QUEUE: Duration = Duration::from_secs(3_600);
-const ASK_AGAIN: Duration = Duration::from_secs(10);
+const MAX_QUEUE_WAIT: Duration = Duration::from_secs(3_600);
+const ENTER_RETRY_AFTER: Duration = Duration::from_secs(10);
 /// How long to ask again for what a zone in trouble does not answer.
-const LONGEST_ANSWER: Duration = Duration::from_secs(60);
+const MAX_ANSWER_WAIT: Duration = Duration::from_secs(60);
 
 /// One player in a session. Methods take `&self` and may run side by side.
 #[derive(Debug)]
@@ -63,15 +63,18 @@ pub(crate) struct Shared {
 
 impl Player {
     /// Boards, and begins to keep the picture. What happens to the player is also told, in order, by the second half.
-    pub async fn attach(config: &Config, boarding: Boarding) -> Result<(Self, Happenings), ClientError> {
-        let (sink, parts) = happening::sink();
-        let session = Session::attach(config, boarding, sink).await?;
+    pub async fn attach(
+        config: &Config,
+        gateway_ticket: GatewayTicket,
+    ) -> Result<(Self, GameEvents), ClientError> {
+        let (sink, parts) = game_event::sink();
+        let session = Session::attach(config, gateway_ticket, sink).await?;
         Ok(Self::with(session, parts))
     }
 
-    fn with(session: Session, (shared, changes, happenings): happening::Parts) -> (Self, Happenings) {
+    fn with(session: Session, (shared, changes, game_events): game_event::Parts) -> (Self, GameEvents) {
         let (sequence, character, action) = (AtomicU32::new(0), AtomicU64::new(0), AtomicU64::new(0));
-        (Self { session, shared, changes, sequence, character, action }, happenings)
+        (Self { session, shared, changes, sequence, character, action }, game_events)
     }
 
     pub fn session(&self) -> &Session {
@@ -79,8 +82,8 @@ impl Player {
     }
 
     /// Looks at the picture. Keep it short: the session's task waits meanwhile.
-    pub fn look<R>(&self, look: impl FnOnce(&View) -> R) -> R {
-        look(&self.shared.view.lock())
+    pub fn with_view<R>(&self, with_view: impl FnOnce(&View) -> R) -> R {
+        with_view(&self.shared.view.lock())
     }
 
     /// Counts changes of the picture, for who waits for something in it by hand.
@@ -89,7 +92,7 @@ impl Player {
     }
 
     /// Waits until `see` finds what it looks for in the picture. It is asked now, and after each change.
-    pub async fn until<R>(
+    pub async fn wait_until<R>(
         &self,
         within: Duration,
         mut see: impl FnMut(&View) -> Option<R>,
@@ -98,7 +101,7 @@ impl Player {
         let watching = async {
             loop {
                 changes.borrow_and_update();
-                if let Some(seen) = self.look(&mut see) {
+                if let Some(seen) = self.with_view(&mut see) {
                     return Ok(seen);
                 }
                 if changes.changed().await.is_err() {
@@ -110,11 +113,8 @@ impl Player {
     }
 
     pub async fn list_characters(&self) -> Result<CharacterList, ClientError> {
-        self.patiently(
-            || self.session.call(opcode::LIST_CHARACTERS, &ListCharacters {}, None),
-            LONGEST_ANSWER,
-        )
-        .await
+        self.retry(|| self.session.call(opcode::LIST_CHARACTERS, &ListCharacters {}, None), MAX_ANSWER_WAIT)
+            .await
     }
 
     pub async fn create_character(&self, name: &str) -> Result<CharacterSummary, ClientError> {
@@ -127,8 +127,9 @@ impl Player {
     /// known. While it waits, [`View::queue`] tells the place.
     pub async fn enter(&self, character_id: u64) -> Result<Entered, ClientError> {
         let request = Enter { character_id };
-        let entered: Entered =
-            self.patiently(|| self.session.call(opcode::ENTER, &request, ASK_AGAIN), LONGEST_QUEUE).await?;
+        let entered: Entered = self
+            .retry(|| self.session.call(opcode::ENTER, &request, ENTER_RETRY_AFTER), MAX_QUEUE_WAIT)
+            .await?;
         // Ids are the character's: those tried before are not used again, even if nothing came of them.
         if self.character.swap(character_id, Relaxed) != character_id {
             self.action.store(0, Relaxed);
@@ -141,7 +142,7 @@ impl Player {
     /// Back to the character list.
     pub async fn leave(&self) -> Result<(), ClientError> {
         let _: Left =
-            self.patiently(|| self.session.call(opcode::LEAVE, &Leave {}, None), LONGEST_ANSWER).await?;
+            self.retry(|| self.session.call(opcode::LEAVE, &Leave {}, None), MAX_ANSWER_WAIT).await?;
         self.shared.change(View::leave);
         Ok(())
     }
@@ -149,9 +150,9 @@ impl Player {
     /// Asks for the inventory; it also arrives by itself after every change.
     pub async fn inventory(&self) -> Result<Inventory, ClientError> {
         let inventory: Inventory = self
-            .patiently(|| self.session.call(opcode::GET_INVENTORY, &GetInventory {}, None), LONGEST_ANSWER)
+            .retry(|| self.session.call(opcode::GET_INVENTORY, &GetInventory {}, None), MAX_ANSWER_WAIT)
             .await?;
-        self.learn(&inventory);
+        self.store_inventory(&inventory);
         Ok(inventory)
     }
 
@@ -160,7 +161,7 @@ impl Player {
         self.session.logout().await
     }
 
-    fn learn(&self, inventory: &Inventory) {
+    fn store_inventory(&self, inventory: &Inventory) {
         self.action.fetch_max(inventory.last_action, Relaxed);
         self.shared.change(|view| view.inventory = Some(inventory.clone()));
     }

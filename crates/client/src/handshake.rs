@@ -3,7 +3,7 @@
 
 use shardkeep_auth::{
     Key,
-    session::{Proof, SessionKeys, which_key},
+    session::{Proof, SessionKeys, key_source},
     ticket::Ticket,
 };
 use shardkeep_types::SessionId;
@@ -24,7 +24,7 @@ pub struct Established {
     pub session: SessionId,
     pub ready: SessionReady,
     pub keys: SessionKeys,
-    /// One of [`which_key`].
+    /// One of [`key_source`].
     pub key: u8,
 }
 
@@ -60,8 +60,8 @@ pub async fn attach(
     };
     let request = Message::request(opcode::ATTACH, REQUEST, &request);
     let answer = exchange(connection, config, &request).await?;
-    if answer.which != which_key::TICKET {
-        return Err(ClientError::Imposter("it used a key that was not offered"));
+    if answer.key_kind != key_source::TICKET {
+        return Err(ClientError::UntrustedServer("it used a key that was not offered"));
     }
     establish(connection, &request, answer, &proof, &ticket.key, 0).await
 }
@@ -87,14 +87,14 @@ pub async fn resume(
     };
     let request = Message::request(opcode::RESUME, REQUEST, &request);
     let answer = exchange(connection, config, &request).await?;
-    let (proof, key) = match answer.which {
-        which_key::GATEWAY => (&gateway, &keys.gateway),
-        which_key::WORLD => (&world, &keys.world),
-        _ => return Err(ClientError::Imposter("it used a key that was not offered")),
+    let (proof, key) = match answer.key_kind {
+        key_source::GATEWAY => (&gateway, &keys.gateway),
+        key_source::WORLD => (&world, &keys.world),
+        _ => return Err(ClientError::UntrustedServer("it used a key that was not offered")),
     };
     let established = establish(connection, &request, answer, proof, key, received).await?;
     if established.session != session {
-        return Err(ClientError::Imposter("it resumed another session"));
+        return Err(ClientError::UntrustedServer("it resumed another session"));
     }
     Ok(established)
 }
@@ -105,7 +105,7 @@ struct Answer {
     random: [u8; 32],
     suite: Suite,
     mac: Vec<u8>,
-    which: u8,
+    key_kind: u8,
 }
 
 async fn exchange(
@@ -117,11 +117,11 @@ async fn exchange(
     let message = reply(connection, request.opcode, "Attached").await?;
     let attached: Attached = message.decode()?;
     let suite = Suite::from_number(attached.suite).filter(|suite| config.suites.contains(suite));
-    let suite = suite.ok_or(ClientError::Imposter("it chose a suite that was not offered"))?;
+    let suite = suite.ok_or(ClientError::UntrustedServer("it chose a suite that was not offered"))?;
     let random = attached.random.as_slice().try_into();
-    let random = random.map_err(|_| ClientError::Imposter("its randomness has another size"))?;
-    let which = u8::try_from(attached.key).unwrap_or(u8::MAX);
-    Ok(Answer { message, random, suite, mac: attached.mac, which })
+    let random = random.map_err(|_| ClientError::UntrustedServer("its randomness has another size"))?;
+    let key_kind = u8::try_from(attached.key).unwrap_or(u8::MAX);
+    Ok(Answer { message, random, suite, mac: attached.mac, key_kind })
 }
 
 async fn establish(
@@ -134,9 +134,9 @@ async fn establish(
 ) -> Result<Established, ClientError> {
     let preface = connection.binding();
     let request = request.to_bytes();
-    let expected = proof.server(&preface, &request, &answer.random, answer.suite as u8, answer.which);
+    let expected = proof.server(&preface, &request, &answer.random, answer.suite as u8, answer.key_kind);
     if !expected.matches(&answer.mac) {
-        return Err(ClientError::Imposter("it does not hold the key"));
+        return Err(ClientError::UntrustedServer("it does not hold the key"));
     }
     let keys = SessionKeys::derive(key, &preface, &request, &answer.message.to_bytes());
     connection.use_keys(answer.suite, keys.client.clone(), keys.server.clone())?;
@@ -145,8 +145,8 @@ async fn establish(
     connection.send(&[Message::request(opcode::CONFIRM, REQUEST, &Confirm { received })]).await?;
     let ready: SessionReady = reply(connection, opcode::CONFIRM, "SessionReady").await?.decode()?;
     let session = SessionId::try_from(ready.session_id.as_slice())
-        .map_err(|_| ClientError::Imposter("its session id has another size"))?;
-    Ok(Established { session, ready, keys, key: answer.which })
+        .map_err(|_| ClientError::UntrustedServer("its session id has another size"))?;
+    Ok(Established { session, ready, keys, key: answer.key_kind })
 }
 
 /// The reply to the handshake's request; an `Error` in its place is an error.

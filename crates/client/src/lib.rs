@@ -29,9 +29,9 @@ pub mod game;
 
 mod handshake;
 pub mod login;
-mod names;
 mod random;
 pub mod raw;
+mod resolve;
 pub mod session;
 pub mod update;
 

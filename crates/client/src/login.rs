@@ -13,7 +13,7 @@ use shardkeep_auth::{
     login_keys::LoginKeys,
     puzzle, registration,
     srp::{Credentials, Group, Parameters, Verifier},
-    ticket::{Chain, Ticket},
+    ticket::{Ticket, TicketChain},
 };
 use shardkeep_types::Secret;
 use shardkeep_wire::{
@@ -33,19 +33,19 @@ use tokio::time::timeout;
 use crate::{
     ClientError, Config,
     handshake::reply,
-    names::{self, LOGIN_PORT},
     random,
     raw::Connection,
+    resolve::{self, LOGIN_PORT},
 };
 
 /// Requests of the handshake carry this number; those after it rise from here.
 const FIRST_REQUEST: u32 = 1;
 
 /// Puzzles solved for one login before the server is called unreasonable.
-const PUZZLES: usize = 4;
+const MAX_PUZZLES: usize = 4;
 
 /// Selections that were given up before their answer came.
-const MOST_SKIPPED: u32 = 16;
+const MAX_SKIPPED_TICKETS: u32 = 16;
 
 /// Everything up to the world list: finds `login.<zone>`, tries its servers in order, proves the password.
 pub async fn log_in(
@@ -57,10 +57,11 @@ pub async fn log_in(
     let addresses = find(config, zone).await?;
     let mut last = ClientError::Timeout("an address of the login service");
     for address in addresses {
-        let attempt =
-            async { Box::pin(Box::pin(Door::open(config, address)).await?.log_in(account, password)).await };
+        let attempt = async {
+            Box::pin(Box::pin(LoginConnection::open(config, address)).await?.log_in(account, password)).await
+        };
         match attempt.await {
-            Err(error) if is_of_this_server(&error) => last = error,
+            Err(error) if another_server_may_succeed(&error) => last = error,
             done => return done,
         }
     }
@@ -80,11 +81,11 @@ pub async fn log_in_with_code(
     let mut last = ClientError::Timeout("an address of the login service");
     for address in addresses {
         let attempt = async {
-            let door = Door::open(config, address).await?;
-            Box::pin(door.log_in_with_code(account, password, Some(code))).await
+            let login_connection = LoginConnection::open(config, address).await?;
+            Box::pin(login_connection.log_in_with_code(account, password, Some(code))).await
         };
         match attempt.await {
-            Err(error) if is_of_this_server(&error) => last = error,
+            Err(error) if another_server_may_succeed(&error) => last = error,
             done => return done,
         }
     }
@@ -92,11 +93,11 @@ pub async fn log_in_with_code(
 }
 
 /// Whether another server may do better: this one is gone, full or leaving.
-fn is_of_this_server(error: &ClientError) -> bool {
+fn another_server_may_succeed(error: &ClientError) -> bool {
     match error {
         ClientError::Connect { .. }
         | ClientError::Io(_)
-        | ClientError::HungUp(_)
+        | ClientError::ClosedBeforeReply(_)
         | ClientError::Timeout(_) => true,
         ClientError::Refused(refusal) => matches!(refusal.code, ErrorCode::Unavailable | ErrorCode::Draining),
         _ => false,
@@ -105,18 +106,18 @@ fn is_of_this_server(error: &ClientError) -> bool {
 
 /// Addresses of the zone's login servers, in the order to try them.
 pub async fn find(config: &Config, zone: &str) -> Result<Vec<SocketAddr>, ClientError> {
-    names::service(config, &format!("login.{zone}"), LOGIN_PORT).await
+    resolve::service(config, &format!("login.{zone}"), LOGIN_PORT).await
 }
 
 /// Connected; nothing said yet.
 #[derive(Debug)]
-pub struct Door {
+pub struct LoginConnection {
     connection: Connection,
     address: SocketAddr,
     config: Config,
 }
 
-impl Door {
+impl LoginConnection {
     pub async fn open(config: &Config, address: SocketAddr) -> Result<Self, ClientError> {
         let connection = connect(config, address).await?;
         Ok(Self { connection, address, config: config.clone() })
@@ -136,7 +137,7 @@ impl Door {
     ) -> Result<WorldSelect, ClientError> {
         let credentials = Credentials::new(AccountName::normalise(account)?, password)?;
         let within = self.config.timing.handshake;
-        let handshake = async { Box::pin(self.greet(credentials)).await?.prove_with_code(code).await };
+        let handshake = async { Box::pin(self.send_hello(credentials)).await?.prove_with_code(code).await };
         timeout(within, handshake).await.map_err(|_| ClientError::Timeout("the login server's answer"))?
     }
 
@@ -150,28 +151,30 @@ impl Door {
         token: &str,
     ) -> Result<u64, ClientError> {
         let name = AccountName::normalise(account)?;
-        let ChangePassword { group, salt, verifier } = kept_of(&name, password)?;
+        let ChangePassword { group, salt, verifier } = new_verifier(&name, password)?;
         let wanted =
             Registration { account: name.to_string(), group, salt, verifier, token: token.to_owned() };
         let fresh = Secret::new(random::bytes::<32>()?);
         let preface = self.connection.binding();
         let plaintext = Secret::new(wanted.encode_to_vec());
         let sealed = registration::seal(region, &preface, &fresh, plaintext.expose())
-            .map_err(|_| ClientError::Imposter("that is no region's key"))?;
+            .map_err(|_| ClientError::UntrustedServer("that is no region's key"))?;
         let request = Register { key: sealed.key.to_vec(), sealed: sealed.sealed, puzzle: Vec::new() };
         let within = self.config.timing.handshake;
-        let answer = timeout(within, self.say(opcode::REGISTER, request.encode_to_vec(), "Registered")).await;
+        let answer =
+            timeout(within, self.call_with_puzzle(opcode::REGISTER, request.encode_to_vec(), "Registered"))
+                .await;
         let (_, answer) = answer.map_err(|_| ClientError::Timeout("the answer to the registration"))??;
         let registered: Registered = answer.decode()?;
         let opened = sealed.reply.open(&registered.sealed);
-        let opened = opened.map_err(|_| ClientError::Imposter("it has not the region's key"))?;
+        let opened = opened.map_err(|_| ClientError::UntrustedServer("it has not the region's key"))?;
         let account = NewAccount::decode(&opened[..])
-            .map_err(|_| ClientError::Imposter("its answer to the registration is no answer"))?;
+            .map_err(|_| ClientError::UntrustedServer("its answer to the registration is no answer"))?;
         Ok(account.account_id)
     }
 
     /// Says who wants to come in, and works for it if the server is crowded.
-    pub async fn greet(mut self, credentials: Credentials) -> Result<Challenged, ClientError> {
+    pub async fn send_hello(mut self, credentials: Credentials) -> Result<Challenged, ClientError> {
         let offer = if self.config.key_share { Some(hybrid::Offer::new(&random::secret()?)?) } else { None };
         let hello = Hello {
             account: credentials.account().to_string(),
@@ -182,7 +185,8 @@ impl Door {
             key_share: offer.as_ref().map(|offer| offer.public().to_vec()).unwrap_or_default(),
             puzzle: Vec::new(),
         };
-        let (hello, answer) = self.say(opcode::HELLO, hello.encode_to_vec(), "Challenge").await?;
+        let (hello, answer) =
+            self.call_with_puzzle(opcode::HELLO, hello.encode_to_vec(), "Challenge").await?;
 
         let mut transcript = Transcript::new(&self.connection.binding());
         transcript.add(&hello.to_bytes());
@@ -200,46 +204,49 @@ impl Door {
 
     /// The request that the server took, and its answer. A puzzle is bound to the bytes of the request, and its answer
     /// stands behind them.
-    async fn say(
+    async fn call_with_puzzle(
         &mut self,
         opcode: u16,
-        unanswered: Vec<u8>,
+        unsolved_payload: Vec<u8>,
         waiting_for: &'static str,
     ) -> Result<(Message, Message), ClientError> {
-        let mut payload = Bytes::from(unanswered.clone());
-        for solved in 0..=PUZZLES {
+        let mut payload = Bytes::from(unsolved_payload.clone());
+        for solved in 0..=MAX_PUZZLES {
             let request = Message::new(opcode, Head::Request(FIRST_REQUEST), payload);
-            let answer = self.ask(&request, solved > 0, waiting_for).await?;
+            let answer = self.call(&request, solved > 0, waiting_for).await?;
             if answer.opcode == opcode {
                 return Ok((request, answer));
             }
             let Puzzle { token, bits } = answer.decode()?;
             let solving = tokio::task::spawn_blocking(move || puzzle::solve(&token, bits)).await;
-            let answer = solving.ok().flatten().ok_or(ClientError::Imposter("it asks for too much work"))?;
+            let answer =
+                solving.ok().flatten().ok_or(ClientError::UntrustedServer("it asks for too much work"))?;
             let field = Hello { puzzle: answer.to_vec(), ..Hello::default() }.encode_to_vec();
-            payload = [&unanswered[..], &field].concat().into();
+            payload = [&unsolved_payload[..], &field].concat().into();
         }
-        Err(ClientError::Imposter("it takes no answer to its puzzles"))
+        Err(ClientError::UntrustedServer("it takes no answer to its puzzles"))
     }
 
     /// A server may have hung up on a `Hello` while its puzzle was solved: then the answer is as good on a new connection.
-    async fn ask(
+    async fn call(
         &mut self,
         request: &Message,
         solved: bool,
         waiting_for: &'static str,
     ) -> Result<Message, ClientError> {
-        match self.ask_here(request, waiting_for).await {
+        match self.call_once(request, waiting_for).await {
             Err(ClientError::Io(_)) if solved && request.opcode == opcode::HELLO => {
                 self.connection = connect(&self.config, self.address).await?;
-                self.ask_here(request, waiting_for).await
+                self.call_once(request, waiting_for).await
             }
-            Err(ClientError::Io(error)) if is_hang_up(&error) => Err(ClientError::HungUp(self.address)),
+            Err(ClientError::Io(error)) if is_disconnect(&error) => {
+                Err(ClientError::ClosedBeforeReply(self.address))
+            }
             done => done,
         }
     }
 
-    async fn ask_here(
+    async fn call_once(
         &mut self,
         request: &Message,
         waiting_for: &'static str,
@@ -256,7 +263,7 @@ impl Door {
 }
 
 /// However a system says that the other side has closed.
-fn is_hang_up(error: &io::Error) -> bool {
+fn is_disconnect(error: &io::Error) -> bool {
     use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
     matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof)
 }
@@ -285,17 +292,19 @@ impl Challenged {
     pub async fn prove_with_code(mut self, code: Option<&str>) -> Result<WorldSelect, ClientError> {
         let Challenge { group, salt, b, suite, key_share, .. } = &self.challenge;
         let suite = Suite::from_number(*suite).filter(|suite| self.config.suites.contains(suite));
-        let suite = suite.ok_or(ClientError::Imposter("it chose a suite that was not offered"))?;
+        let suite = suite.ok_or(ClientError::UntrustedServer("it chose a suite that was not offered"))?;
         if !Group::from_bits(*group).is_some_and(|group| self.config.groups.contains(&group)) {
-            return Err(ClientError::Imposter("it chose a group that was not offered"));
+            return Err(ClientError::UntrustedServer("it chose a group that was not offered"));
         }
         let hybrid = match (self.offer.take(), key_share.is_empty()) {
             (_, true) => None,
             (Some(offer), false) => Some(offer.accept(key_share)?),
-            (None, false) => return Err(ClientError::Imposter("it shares a key that was not offered")),
+            (None, false) => {
+                return Err(ClientError::UntrustedServer("it shares a key that was not offered"));
+            }
         };
-        let ours = random::secret::<32>()?;
-        let answer = self.credentials.answer(&Parameters { group: *group, salt, b }, &ours)?;
+        let private_key = random::secret::<32>()?;
+        let answer = self.credentials.answer(&Parameters { group: *group, salt, b }, &private_key)?;
 
         let proof = Proof { a: answer.public().to_vec(), m1: answer.m1().to_vec() };
         let proof = Message::request(opcode::PROOF, FIRST_REQUEST, &proof);
@@ -305,10 +314,11 @@ impl Challenged {
 
         self.transcript.add(&proof.to_bytes());
         let th1 = self.transcript.hash();
-        let shared = answer.verify(&verified.m2).map_err(|_| ClientError::Imposter("its proof is wrong"))?;
+        let shared =
+            answer.verify(&verified.m2).map_err(|_| ClientError::UntrustedServer("its proof is wrong"))?;
         let keys = LoginKeys::derive(&shared, hybrid.as_ref(), &th1);
         if !keys.server_finished(&th1).matches(&verified.finished) {
-            return Err(ClientError::Imposter("the conversation was altered"));
+            return Err(ClientError::UntrustedServer("the conversation was altered"));
         }
         self.transcript.add(&message.to_bytes());
         self.finish(suite, keys, code).await
@@ -358,18 +368,18 @@ pub struct WorldSelect {
     connection: Connection,
     welcome: Welcome,
     worlds: Vec<World>,
-    chain: Chain,
+    chain: TicketChain,
     request: u32,
     ping: Duration,
 }
 
 /// What it takes to attach: where, and the ticket.
 #[derive(Debug)]
-pub struct Boarding {
+pub struct GatewayTicket {
     /// host:port
     pub gateway: String,
     pub ticket: Ticket,
-    pub lives: Duration,
+    pub lifetime: Duration,
 }
 
 impl WorldSelect {
@@ -390,57 +400,57 @@ impl WorldSelect {
     /// Waits for the list to change, keeping the connection alive meanwhile.
     pub async fn next_worlds(&mut self) -> Result<&[World], ClientError> {
         let message = self.next().await?;
-        self.take_list(&message)?;
+        self.update_worlds(&message)?;
         Ok(&self.worlds)
     }
 
     /// Asks for a gateway to this world. Revokes the ticket before.
-    pub async fn select(&mut self, world_id: u32) -> Result<Boarding, ClientError> {
+    pub async fn select(&mut self, world_id: u32) -> Result<GatewayTicket, ClientError> {
         let offer: GatewayOffer =
-            self.ask(opcode::SELECT_WORLD, &SelectWorld { world_id }).await?.decode()?;
-        let ticket = self.take_ticket(offer.ticket_index)?;
-        let lives = Duration::from_millis(offer.ticket_lives_ms.into());
-        Ok(Boarding { gateway: offer.gateway, ticket, lives })
+            self.call(opcode::SELECT_WORLD, &SelectWorld { world_id }).await?.decode()?;
+        let ticket = self.next_ticket(offer.ticket_index)?;
+        let lifetime = Duration::from_millis(offer.ticket_lifetime_ms.into());
+        Ok(GatewayTicket { gateway: offer.gateway, ticket, lifetime })
     }
 
     /// Where the account is in a world, or about to be.
     pub async fn sessions(&mut self) -> Result<Vec<AccountSession>, ClientError> {
-        let list: SessionList = self.ask(opcode::LIST_SESSIONS, &ListSessions {}).await?.decode()?;
+        let list: SessionList = self.call(opcode::LIST_SESSIONS, &ListSessions {}).await?.decode()?;
         Ok(list.sessions)
     }
 
     /// Ends every session and every other login of the account; how many sessions that were. This connection stays.
     pub async fn log_out_everywhere(&mut self) -> Result<u32, ClientError> {
-        let reply = self.ask(opcode::LOG_OUT_EVERYWHERE, &LogOutEverywhere {}).await?;
+        let reply = self.call(opcode::LOG_OUT_EVERYWHERE, &LogOutEverywhere {}).await?;
         Ok(reply.decode::<LoggedOutEverywhere>()?.sessions_ended)
     }
 
     /// Replaces the password. What the old one opened ends; this connection stays.
     pub async fn change_password(&mut self, new: &str) -> Result<u32, ClientError> {
-        let change = kept_of(&AccountName::normalise(&self.account)?, new)?;
-        let reply = self.ask(opcode::CHANGE_PASSWORD, &change).await?;
+        let change = new_verifier(&AccountName::normalise(&self.account)?, new)?;
+        let reply = self.call(opcode::CHANGE_PASSWORD, &change).await?;
         Ok(reply.decode::<PasswordChanged>()?.sessions_ended)
     }
 
     /// A secret for an authenticator; it counts once [`Self::confirm_second_factor`] has given a code of it.
     pub async fn begin_second_factor(&mut self) -> Result<SecondFactorBegun, ClientError> {
-        Ok(self.ask(opcode::BEGIN_SECOND_FACTOR, &BeginSecondFactor {}).await?.decode()?)
+        Ok(self.call(opcode::BEGIN_SECOND_FACTOR, &BeginSecondFactor {}).await?.decode()?)
     }
 
     /// From now on logins need a code. What was opened without one ends; this connection stays.
     pub async fn confirm_second_factor(&mut self, code: &str) -> Result<u32, ClientError> {
         let code = ConfirmSecondFactor { code: code.to_owned() };
-        let reply = self.ask(opcode::CONFIRM_SECOND_FACTOR, &code).await?;
+        let reply = self.call(opcode::CONFIRM_SECOND_FACTOR, &code).await?;
         Ok(reply.decode::<SecondFactorConfirmed>()?.sessions_ended)
     }
 
     pub async fn remove_second_factor(&mut self, code: &str) -> Result<(), ClientError> {
         let code = RemoveSecondFactor { code: code.to_owned() };
-        self.ask(opcode::REMOVE_SECOND_FACTOR, &code).await.map(drop)
+        self.call(opcode::REMOVE_SECOND_FACTOR, &code).await.map(drop)
     }
 
     /// The reply to a request; lists that come before it are kept.
-    async fn ask(&mut self, opcode: u16, payload: &impl prost::Message) -> Result<Message, ClientError> {
+    async fn call(&mut self, opcode: u16, payload: &impl prost::Message) -> Result<Message, ClientError> {
         self.request += 1;
         self.connection.send(&[Message::request(opcode, self.request, payload)]).await?;
         loop {
@@ -449,14 +459,15 @@ impl WorldSelect {
                 Some(request) if request == self.request && message.opcode == opcode => return Ok(message),
                 // Answers a request that was given up here; if it was a selection, its ticket is skipped.
                 Some(request) if request < self.request => {}
-                _ => self.take_list(&message)?,
+                _ => self.update_worlds(&message)?,
             }
         }
     }
 
-    fn take_ticket(&mut self, index: u32) -> Result<Ticket, ClientError> {
-        let skipped = index.checked_sub(self.chain.next_index()).filter(|skipped| *skipped <= MOST_SKIPPED);
-        for _ in 0..skipped.ok_or(ClientError::Imposter("its ticket is not the next of the chain"))? {
+    fn next_ticket(&mut self, index: u32) -> Result<Ticket, ClientError> {
+        let skipped =
+            index.checked_sub(self.chain.next_index()).filter(|skipped| *skipped <= MAX_SKIPPED_TICKETS);
+        for _ in 0..skipped.ok_or(ClientError::UntrustedServer("its ticket is not the next of the chain"))? {
             self.chain.take();
         }
         Ok(self.chain.take())
@@ -471,7 +482,7 @@ impl WorldSelect {
         }
     }
 
-    fn take_list(&mut self, message: &Message) -> Result<(), ClientError> {
+    fn update_worlds(&mut self, message: &Message) -> Result<(), ClientError> {
         let (opcode, waiting_for) = (message.opcode, "WorldList");
         if opcode != opcode::WORLD_LIST || message.kind() != Kind::Event {
             return Err(ClientError::Unexpected { opcode, waiting_for });
@@ -483,7 +494,7 @@ impl WorldSelect {
 }
 
 /// What a server keeps of a password.
-fn kept_of(account: &AccountName, password: &str) -> Result<ChangePassword, ClientError> {
+fn new_verifier(account: &AccountName, password: &str) -> Result<ChangePassword, ClientError> {
     check_password(password)?;
     let verifier = Verifier::create(Group::Bits2048, account, password, random::bytes()?)?;
     Ok(ChangePassword {
@@ -500,17 +511,17 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_server_that_hangs_up_on_the_preface_may_be_of_another_deployment() {
+    async fn server_closing_after_preface_lets_login_try_the_next() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let server = tokio::spawn(async move {
             let (mut stream, _) = listener.accept().await.unwrap();
             stream.read_exact(&mut [0; 12]).await.unwrap();
         });
-        let door = Door::open(&Config::default(), address).await.unwrap();
-        let error = door.log_in("alice", "wrong deployment").await.err().unwrap();
-        assert!(matches!(error, ClientError::HungUp(at) if at == address), "{error}");
-        assert!(is_of_this_server(&error), "the next one may be the right one");
+        let login_connection = LoginConnection::open(&Config::default(), address).await.unwrap();
+        let error = login_connection.log_in("alice", "wrong deployment").await.err().unwrap();
+        assert!(matches!(error, ClientError::ClosedBeforeReply(at) if at == address), "{error}");
+        assert!(another_server_may_succeed(&error), "the next one may be the right one");
         server.await.unwrap();
     }
 }

@@ -4,7 +4,7 @@
 use std::{collections::VecDeque, io, net::SocketAddr, time::Duration};
 
 use bytes::{Bytes, BytesMut};
-use shardkeep_auth::{Binding, Key};
+use shardkeep_auth::{ChannelBinding, Key};
 use shardkeep_lanes::{Lane, Stream};
 use shardkeep_wire::{
     Message, Side, WireError,
@@ -36,7 +36,7 @@ pub struct Connection {
     pub(crate) crypt: Option<Box<Crypt>>,
     preface: Preface,
     /// Messages of the record read last.
-    waiting: VecDeque<Message>,
+    buffered: VecDeque<Message>,
 }
 
 /// Both directions, once sealed.
@@ -56,7 +56,7 @@ impl Connection {
             stream.set_nodelay(true)?;
             Ok(Stream::Tcp(stream))
         };
-        Ok(Self::on(in_time(address, within, connecting).await?, preface))
+        Ok(Self::with_stream(connect_within(address, within, connecting).await?, preface))
     }
 
     /// Connects over this lane.
@@ -67,8 +67,8 @@ impl Connection {
         service: Service,
     ) -> Result<Self, ClientError> {
         let connecting = config.connector.connect(lane, address);
-        let stream = in_time(address, config.timing.connect, connecting).await?;
-        Ok(Self::on(stream, config.preface(service)))
+        let stream = connect_within(address, config.timing.connect, connecting).await?;
+        Ok(Self::with_stream(stream, config.preface(service)))
     }
 
     /// Connects over the first of the configured lanes that goes.
@@ -90,10 +90,10 @@ impl Connection {
         Err(last)
     }
 
-    fn on(stream: Stream, preface: Preface) -> Self {
+    fn with_stream(stream: Stream, preface: Preface) -> Self {
         let outbound = BytesMut::from(&preface.encode()[..]);
-        let (inbound, waiting) = (BytesMut::with_capacity(4_096), VecDeque::new());
-        Self { stream, inbound, outbound, crypt: None, preface, waiting }
+        let (inbound, buffered) = (BytesMut::with_capacity(4_096), VecDeque::new());
+        Self { stream, inbound, outbound, crypt: None, preface, buffered }
     }
 
     pub fn preface(&self) -> Preface {
@@ -105,8 +105,8 @@ impl Connection {
     }
 
     /// What the transcripts of this connection begin with.
-    pub(crate) fn binding(&self) -> Binding {
-        Binding::new(&self.preface.encode(), self.stream.exporter())
+    pub(crate) fn binding(&self) -> ChannelBinding {
+        ChannelBinding::new(&self.preface.encode(), self.stream.exporter())
     }
 
     /// Goes on from another port, as a device does that changes its network; only QUIC can.
@@ -123,7 +123,7 @@ impl Connection {
     }
 
     /// Forgets the preface that was not sent yet.
-    pub fn without_preface(&mut self) {
+    pub fn discard_preface(&mut self) {
         self.outbound.clear();
     }
 
@@ -168,7 +168,7 @@ impl Connection {
     /// The next message, whatever it is.
     pub async fn receive(&mut self) -> Result<Message, ClientError> {
         loop {
-            if let Some(message) = self.waiting.pop_front() {
+            if let Some(message) = self.buffered.pop_front() {
                 return Ok(message);
             }
             let body = self.receive_record().await?;
@@ -209,14 +209,14 @@ impl Connection {
     }
 
     /// Reads until the server closes; true if it did so without another whole record.
-    pub async fn closes(&mut self) -> bool {
-        self.waiting.is_empty() && self.receive_record().await.is_err()
+    pub async fn wait_for_close(&mut self) -> bool {
+        self.buffered.is_empty() && self.receive_record().await.is_err()
     }
 
     /// From here on everything is sealed. What the server sent in the same record after the message that led here
     /// would be plain, and is malformed.
     pub fn use_keys(&mut self, suite: Suite, client: Key, server: Key) -> Result<(), ClientError> {
-        if let Some(plain) = self.waiting.front() {
+        if let Some(plain) = self.buffered.front() {
             return Err(ClientError::Unexpected { opcode: plain.opcode, waiting_for: "sealed records" });
         }
         let (sealer, opener) = (Sealer::new(suite, client)?, Opener::new(suite, server)?);
@@ -264,16 +264,16 @@ impl Connection {
         let mut plaintext = body.freeze();
         while let Some(message) = Message::split_from(&mut plaintext)? {
             if message.opcode == opcode::KEY_UPDATE {
-                self.crypt.as_mut().map_or(Ok(()), |crypt| crypt.take_key(&plaintext))?;
+                self.crypt.as_mut().map_or(Ok(()), |crypt| crypt.update_opener_key(&plaintext))?;
             }
-            self.waiting.push_back(message);
+            self.buffered.push_back(message);
         }
         Ok(())
     }
 
     /// A message of a record that was read whole.
-    pub(crate) fn take_waiting(&mut self) -> Option<Message> {
-        self.waiting.pop_front()
+    pub(crate) fn pop_buffered(&mut self) -> Option<Message> {
+        self.buffered.pop_front()
     }
 
     async fn flush(&mut self) -> Result<(), ClientError> {
@@ -285,7 +285,7 @@ impl Connection {
 
 impl Crypt {
     /// The record ended with a `KeyUpdate`; `rest` is what stands after it.
-    pub(crate) fn take_key(&mut self, rest: &Bytes) -> Result<(), WireError> {
+    pub(crate) fn update_opener_key(&mut self, rest: &Bytes) -> Result<(), WireError> {
         if !rest.is_empty() {
             return Err(MessageError::Truncated.into());
         }
@@ -293,7 +293,7 @@ impl Crypt {
     }
 }
 
-async fn in_time(
+async fn connect_within(
     address: SocketAddr,
     within: Duration,
     connecting: impl Future<Output = io::Result<Stream>>,

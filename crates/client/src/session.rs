@@ -2,11 +2,11 @@
 //! One task drives it; handles are cheap, and the session ends when the last is dropped.
 
 mod driver;
-mod link;
-mod newest;
 mod pending;
+mod queues;
 mod resume;
 mod sink;
+mod stale_filter;
 
 use std::{
     sync::Arc,
@@ -28,16 +28,16 @@ use crate::{
     ClientError, Config, SessionEnd,
     counters::{Counters, Counts},
     handshake,
-    login::Boarding,
-    names,
+    login::GatewayTicket,
     raw::Connection,
+    resolve,
 };
 
 use driver::Driver;
 pub use sink::{Event, Events, Sink, events};
 
 /// Commands that wait for the driver. Bound: this many; overflow: the caller waits.
-const COMMANDS: usize = 64;
+const COMMAND_QUEUE: usize = 64;
 
 /// Handle of a session. Clones share it.
 #[derive(Debug, Clone)]
@@ -48,7 +48,7 @@ pub struct Session {
     reply: Duration,
     closed: CancellationToken,
     /// Stops the driver with the last handle.
-    _open: Arc<DropGuard>,
+    _stop_on_drop: Arc<DropGuard>,
 }
 
 /// What handles may look at while the driver works.
@@ -69,14 +69,18 @@ enum Command {
     },
     /// An event or a state message.
     Send(Message),
-    Cut,
+    DropConnection,
     UpdateKey,
 }
 
 impl Session {
     /// Boards with a fresh ticket, and keeps the session alive from then on. Messages go to `sink` as they come.
-    pub async fn attach(config: &Config, boarding: Boarding, sink: impl Sink) -> Result<Self, ClientError> {
-        let attaching = Box::pin(Self::attach_in_time(config, boarding, sink));
+    pub async fn attach(
+        config: &Config,
+        gateway_ticket: GatewayTicket,
+        sink: impl Sink,
+    ) -> Result<Self, ClientError> {
+        let attaching = Box::pin(Self::attach_in_time(config, gateway_ticket, sink));
         timeout(config.timing.handshake, attaching)
             .await
             .map_err(|_| ClientError::Timeout("the gateway's answer"))?
@@ -84,14 +88,15 @@ impl Session {
 
     async fn attach_in_time(
         config: &Config,
-        boarding: Boarding,
+        gateway_ticket: GatewayTicket,
         sink: impl Sink,
     ) -> Result<Self, ClientError> {
         let mut last = ClientError::Timeout("an address of the gateway");
-        for address in names::server(config, &boarding.gateway).await? {
+        for address in resolve::server(config, &gateway_ticket.gateway).await? {
             match Connection::open_any(config, address, Service::Gateway).await {
                 Ok(mut connection) => {
-                    let established = handshake::attach(&mut connection, config, &boarding.ticket).await?;
+                    let established =
+                        handshake::attach(&mut connection, config, &gateway_ticket.ticket).await?;
                     return Ok(Self::start(config.clone(), connection, established, sink));
                 }
                 Err(error) => last = error,
@@ -107,7 +112,7 @@ impl Session {
         established: handshake::Established,
         sink: impl Sink,
     ) -> Self {
-        let (commands, receiver) = mpsc::channel(COMMANDS);
+        let (commands, receiver) = mpsc::channel(COMMAND_QUEUE);
         let (ended_sender, ended) = watch::channel(None);
         let shared = Arc::new(Shared {
             id: established.session,
@@ -126,7 +131,7 @@ impl Session {
             ended_sender.send_replace(Some(end));
             drop(driver);
         });
-        Self { commands, shared, ended, reply, _open: Arc::new(closed.clone().drop_guard()), closed }
+        Self { commands, shared, ended, reply, _stop_on_drop: Arc::new(closed.clone().drop_guard()), closed }
     }
 
     pub fn id(&self) -> SessionId {
@@ -172,13 +177,13 @@ impl Session {
         payload: Bytes,
         within: impl Into<Option<Duration>>,
     ) -> Result<Message, ClientError> {
-        fits(Message::new(opcode, Head::Request(u32::MAX), payload.as_ref()).encoded_len())?;
+        check_size(Message::new(opcode, Head::Request(u32::MAX), payload.as_ref()).encoded_len())?;
         let within = within.into().unwrap_or(self.reply);
         let (answer, reply) = oneshot::channel();
         let waiting = async {
             self.command(Command::Request { opcode, payload, answer }).await?;
             // The driver drops what waits only when the session ends.
-            reply.await.unwrap_or_else(|_| Err(self.over()))
+            reply.await.unwrap_or_else(|_| Err(self.ended_error()))
         };
         timeout(within, waiting).await.unwrap_or(Err(ClientError::Timeout("the reply to a request")))
     }
@@ -200,7 +205,7 @@ impl Session {
     }
 
     async fn send(&self, message: Message) -> Result<(), ClientError> {
-        fits(message.encoded_len())?;
+        check_size(message.encoded_len())?;
         self.command(Command::Send(message)).await
     }
 
@@ -236,8 +241,8 @@ impl Session {
     }
 
     /// Drops the connection without a word, as a network does. The session resumes by itself.
-    pub async fn cut(&self) -> Result<(), ClientError> {
-        self.command(Command::Cut).await
+    pub async fn drop_connection(&self) -> Result<(), ClientError> {
+        self.command(Command::DropConnection).await
     }
 
     /// Changes the key of what this side sends, before it is due.
@@ -246,19 +251,19 @@ impl Session {
     }
 
     async fn command(&self, command: Command) -> Result<(), ClientError> {
-        self.commands.send(command).await.map_err(|_| self.over())
+        self.commands.send(command).await.map_err(|_| self.ended_error())
     }
 
-    fn over(&self) -> ClientError {
+    fn ended_error(&self) -> ClientError {
         ClientError::Ended(self.end().unwrap_or(SessionEnd::Closed))
     }
 }
 
-fn fits(length: usize) -> Result<(), ClientError> {
+fn check_size(length: usize) -> Result<(), ClientError> {
     if length > Side::Client.max_plaintext() { Err(ClientError::TooLarge(length)) } else { Ok(()) }
 }
 
 /// `at`, for tokio's timers.
-fn until(at: Instant) -> tokio::time::Instant {
+fn to_tokio_instant(at: Instant) -> tokio::time::Instant {
     at.into()
 }

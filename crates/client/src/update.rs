@@ -14,11 +14,11 @@
 //! # Ok(()) }
 //! ```
 
-mod choose;
 mod error;
 mod fetch;
 mod install;
 mod progress;
+mod selection;
 mod server;
 mod space;
 
@@ -35,14 +35,14 @@ use crate::{Config, random};
 
 pub use error::UpdateError;
 pub use progress::{Progress, Stage};
-pub use server::Server;
+pub use server::UpdateConnection;
 
 use install::Install;
 
 /// How often a new release may come between while one is fetched.
-const RELEASES: u32 = 4;
+const MAX_NEW_RELEASES: u32 = 4;
 /// Before the next one is fetched: not everybody comes at once who was fetching the one before.
-const NEXT_RELEASE: Duration = Duration::from_secs(1);
+const NEXT_RELEASE_DELAY: Duration = Duration::from_secs(1);
 /// Between attempts: doubles from the first to the second.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(3));
 
@@ -78,7 +78,7 @@ impl Options {
 
 /// What an update did.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Done {
+pub struct UpdateSummary {
     pub release: Release,
     pub written: usize,
     pub removed: usize,
@@ -100,31 +100,33 @@ pub async fn update(
     servers: &[SocketAddr],
     options: &Options,
     progress: &Arc<Progress>,
-) -> Result<Done, UpdateError> {
+) -> Result<UpdateSummary, UpdateError> {
     let install = Arc::new(Install::open(&options.to)?);
-    for _ in 0..RELEASES {
-        match once(config, servers, options, progress, &install).await {
-            Err(UpdateError::Gone) => tokio::time::sleep(random::jitter(NEXT_RELEASE)).await,
+    for _ in 0..MAX_NEW_RELEASES {
+        match update_once(config, servers, options, progress, &install).await {
+            Err(UpdateError::ReleaseWithdrawn) => {
+                tokio::time::sleep(random::jitter(NEXT_RELEASE_DELAY)).await
+            }
             done => return done,
         }
     }
-    Err(UpdateError::Gone)
+    Err(UpdateError::ReleaseWithdrawn)
 }
 
-async fn once(
+async fn update_once(
     config: &Config,
     servers: &[SocketAddr],
     options: &Options,
     progress: &Arc<Progress>,
     install: &Arc<Install>,
-) -> Result<Done, UpdateError> {
-    progress.enter(Stage::Manifest, 0);
+) -> Result<UpdateSummary, UpdateError> {
+    progress.begin_stage(Stage::Manifest, 0);
     let state = install.state();
-    let least = if options.allow_older { 0 } else { state.sequence };
-    let release = choose::newest(config, servers, options, least).await?;
+    let min_sequence = if options.allow_older { 0 } else { state.sequence };
+    let release = selection::newest_release(config, servers, options, min_sequence).await?;
     let manifest = &release.manifest;
     let offered = manifest.release().clone();
-    let done = |plan: &Plan| Done {
+    let done = |plan: &Plan| UpdateSummary {
         release: offered.clone(),
         written: plan.write.len(),
         removed: plan.remove.len(),
@@ -162,7 +164,7 @@ pub async fn trusted_manifest(
     servers: &[SocketAddr],
     options: &Options,
 ) -> Result<Manifest, UpdateError> {
-    Ok(Arc::unwrap_or_clone(choose::newest(config, servers, options, 0).await?.manifest))
+    Ok(Arc::unwrap_or_clone(selection::newest_release(config, servers, options, 0).await?.manifest))
 }
 
 async fn blocking<T: Send + 'static>(

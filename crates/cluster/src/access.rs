@@ -19,17 +19,17 @@ const fn rule(service: &'static str, method: &'static str, callers: &'static [Da
     Rule { service, method, callers }
 }
 
-const EVERYBODY: &[DaemonKind] =
+const ALL_KINDS: &[DaemonKind] =
     &[Dns, Login, Registry, Gateway, World, Zone, Ai, Chat, Dbcache, Billing, Gm, Logs, Backend, Cli];
 const OPERATORS: &[DaemonKind] = &[Gm, Cli];
 
 const TABLE: &[Rule] = &[
-    rule("grpc.health.v1.Health", "*", EVERYBODY),
+    rule("grpc.health.v1.Health", "*", ALL_KINDS),
     rule("shardkeep.control.v1.Control", "Drain", OPERATORS),
     rule("shardkeep.registry.v1.Registry", "Remove", OPERATORS),
     // An instance registers itself only; the registry compares names.
-    rule("shardkeep.registry.v1.Registry", "*", EVERYBODY),
-    rule("opentelemetry.proto.collector.logs.v1.LogsService", "Export", EVERYBODY),
+    rule("shardkeep.registry.v1.Registry", "*", ALL_KINDS),
+    rule("opentelemetry.proto.collector.logs.v1.LogsService", "Export", ALL_KINDS),
     rule("shardkeep.logs.v1.Logs", "*", OPERATORS),
     rule("shardkeep.link.v1.Link", "Open", &[Gateway]),
     rule("shardkeep.dns.v1.Dns", "*", OPERATORS),
@@ -75,7 +75,7 @@ const TABLE: &[Rule] = &[
     rule("shardkeep.dbcache.v1.DbCache", "SaveSoft", &[Zone]),
     rule("shardkeep.dbcache.v1.DbCache", "Commit", &[Zone]),
     rule("shardkeep.dbcache.v1.DbCache", "LoadGround", &[Zone]),
-    rule("shardkeep.dbcache.v1.DbCache", "Conserve", &[Zone, World, Gm, Cli]),
+    rule("shardkeep.dbcache.v1.DbCache", "CheckConservation", &[Zone, World, Gm, Cli]),
     rule("shardkeep.billing.v1.Billing", "Report", &[Gateway]),
     rule("shardkeep.billing.v1.Billing", "Show", &[Gm, Cli]),
     rule("shardkeep.billing.v1.Billing", "TimeLeft", &[Login]),
@@ -106,7 +106,7 @@ impl Refusal {
 }
 
 /// Judges a call by its path, `/package.Service/Method`.
-pub(crate) fn judge(path: &str, peer: &Peer, own_world: WorldId) -> Result<(), Refusal> {
+pub(crate) fn authorize(path: &str, peer: &Peer, own_world: WorldId) -> Result<(), Refusal> {
     let (service, method) =
         path.strip_prefix('/').and_then(|path| path.split_once('/')).ok_or(Refusal::UnknownMethod)?;
     let rule = TABLE
@@ -131,26 +131,26 @@ mod tests {
     }
 
     #[test]
-    fn the_table_decides() {
-        let judge = |path, kind| judge(path, &peer(kind, 0), WorldId(1));
-        assert_eq!(judge("/shardkeep.dbcache.v1.DbCache/Commit", Zone), Ok(()));
-        assert_eq!(judge("/shardkeep.dbcache.v1.DbCache/Commit", Gateway), Err(Refusal::Kind));
-        assert_eq!(judge("/shardkeep.registry.v1.Registry/Watch", Dns), Ok(()));
-        assert_eq!(judge("/shardkeep.registry.v1.Registry/Remove", Dns), Err(Refusal::Kind));
-        assert_eq!(judge("/shardkeep.nothing.v1.No/Thing", Gm), Err(Refusal::UnknownMethod));
-        assert_eq!(judge("nonsense", Gm), Err(Refusal::UnknownMethod));
+    fn access_table_decides_which_kinds_may_call() {
+        let authorize = |path, kind| authorize(path, &peer(kind, 0), WorldId(1));
+        assert_eq!(authorize("/shardkeep.dbcache.v1.DbCache/Commit", Zone), Ok(()));
+        assert_eq!(authorize("/shardkeep.dbcache.v1.DbCache/Commit", Gateway), Err(Refusal::Kind));
+        assert_eq!(authorize("/shardkeep.registry.v1.Registry/Watch", Dns), Ok(()));
+        assert_eq!(authorize("/shardkeep.registry.v1.Registry/Remove", Dns), Err(Refusal::Kind));
+        assert_eq!(authorize("/shardkeep.nothing.v1.No/Thing", Gm), Err(Refusal::UnknownMethod));
+        assert_eq!(authorize("nonsense", Gm), Err(Refusal::UnknownMethod));
     }
 
     #[test]
-    fn worlds_keep_to_themselves() {
+    fn peer_of_another_world_is_refused() {
         let path = "/shardkeep.world.v1.World/WatchPartition";
-        assert_eq!(judge(path, &peer(Zone, 1), WorldId(1)), Ok(()));
-        assert_eq!(judge(path, &peer(Zone, 2), WorldId(1)), Err(Refusal::World));
+        assert_eq!(authorize(path, &peer(Zone, 1), WorldId(1)), Ok(()));
+        assert_eq!(authorize(path, &peer(Zone, 2), WorldId(1)), Err(Refusal::World));
     }
 
     /// Whoever adds a method decides here who may call it.
     #[test]
-    fn every_method_of_the_protocols_has_a_rule() {
+    fn every_rpc_method_has_an_access_rule() {
         let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../proto");
         let mut methods = 0;
         for file in std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
@@ -169,7 +169,7 @@ mod tests {
                     methods += 1;
                     let path = format!("/{service}/{method}");
                     let allowed =
-                        EVERYBODY.iter().any(|kind| judge(&path, &peer(*kind, 0), WorldId(0)).is_ok());
+                        ALL_KINDS.iter().any(|kind| authorize(&path, &peer(*kind, 0), WorldId(0)).is_ok());
                     assert!(allowed, "{path}: nobody may call it");
                 }
             }

@@ -8,7 +8,10 @@ pub(crate) fn host(configured: Option<&str>, bound: IpAddr, registries: &[String
         return host.to_owned();
     }
     let address = if bound.is_unspecified() {
-        registries.iter().find_map(|registry| source_towards(registry)).unwrap_or(Ipv4Addr::LOCALHOST.into())
+        registries
+            .iter()
+            .find_map(|registry| local_address_towards(registry))
+            .unwrap_or(Ipv4Addr::LOCALHOST.into())
     } else {
         bound
     };
@@ -19,7 +22,7 @@ pub(crate) fn host(configured: Option<&str>, bound: IpAddr, registries: &[String
 }
 
 /// A bound address as others should dial it: one that listens everywhere is found at the advertised host.
-pub(crate) fn reachable(bound: &str, host: &str) -> String {
+pub(crate) fn advertised_address(bound: &str, host: &str) -> String {
     match bound.parse::<SocketAddr>() {
         Ok(address) if address.ip().is_unspecified() => format!("{host}:{}", address.port()),
         _ => bound.to_owned(),
@@ -27,7 +30,7 @@ pub(crate) fn reachable(bound: &str, host: &str) -> String {
 }
 
 /// Connecting a datagram socket sends nothing; it only asks the kernel for the route.
-fn source_towards(target: &str) -> Option<IpAddr> {
+fn local_address_towards(target: &str) -> Option<IpAddr> {
     let socket = UdpSocket::bind(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0))).ok()?;
     socket.connect(target).ok()?;
     socket.local_addr().ok().map(|address| address.ip()).filter(|address| !address.is_unspecified())
@@ -38,7 +41,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_bound_is_advertised_unless_it_is_everything() {
+    fn advertised_host_is_bound_address_unless_unspecified() {
         let registries = ["127.0.0.1:7000".to_owned()];
         assert_eq!(host(Some("game.example"), Ipv4Addr::LOCALHOST.into(), &registries), "game.example");
         assert_eq!(host(None, "10.0.0.7".parse().unwrap(), &registries), "10.0.0.7");
@@ -48,9 +51,9 @@ mod tests {
     }
 
     #[test]
-    fn who_listens_everywhere_is_found_at_the_advertised_host() {
-        assert_eq!(reachable("0.0.0.0:7401", "10.0.0.7"), "10.0.0.7:7401");
-        assert_eq!(reachable("[::]:7401", "10.0.0.7"), "10.0.0.7:7401");
-        assert_eq!(reachable("127.0.0.1:7401", "10.0.0.7"), "127.0.0.1:7401");
+    fn unspecified_bind_address_uses_advertised_host() {
+        assert_eq!(advertised_address("0.0.0.0:7401", "10.0.0.7"), "10.0.0.7:7401");
+        assert_eq!(advertised_address("[::]:7401", "10.0.0.7"), "10.0.0.7:7401");
+        assert_eq!(advertised_address("127.0.0.1:7401", "10.0.0.7"), "127.0.0.1:7401");
     }
 }

@@ -9,13 +9,13 @@ use std::{
 #[derive(Debug, Clone)]
 pub struct Backoff {
     first: Duration,
-    most: Duration,
+    limit: Duration,
     next: Duration,
 }
 
 impl Backoff {
-    pub fn new(first: Duration, most: Duration) -> Self {
-        Self { first, most, next: first }
+    pub fn new(first: Duration, limit: Duration) -> Self {
+        Self { first, limit, next: first }
     }
 
     /// The next waiting time: between half and all of a span that doubles up to the limit.
@@ -34,7 +34,7 @@ impl Backoff {
 
     fn delay(&mut self, random: u64) -> Duration {
         let span = self.next;
-        self.next = (span * 2).min(self.most);
+        self.next = (span * 2).min(self.limit);
         let half = span / 2;
         let permille = u32::try_from(random % 1001).unwrap_or(0);
         half + half * permille / 1000
@@ -58,10 +58,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_grows_to_the_limit_and_starts_over() {
+    fn backoff_grows_to_limit_and_resets() {
         let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_millis(300));
-        let most: Vec<u128> = (0..4).map(|_| backoff.delay(1000).as_millis()).collect();
-        assert_eq!(most, [100, 200, 300, 300]);
+        let limit: Vec<u128> = (0..4).map(|_| backoff.delay(1000).as_millis()).collect();
+        assert_eq!(limit, [100, 200, 300, 300]);
         assert_eq!(backoff.delay(0), Duration::from_millis(150));
         backoff.reset();
         assert_eq!(backoff.delay(0), Duration::from_millis(50));

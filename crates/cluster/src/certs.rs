@@ -90,7 +90,7 @@ pub fn issue(dir: &Path, kind: DaemonKind, name: &str, world: WorldId) -> anyhow
 /// # Errors
 /// See [`issue`].
 pub fn issue_shared(dir: &Path, kind: DaemonKind, world: WorldId) -> anyhow::Result<Files> {
-    issue_to(dir, Files::of(dir, kind.as_str()), &Peer { kind, name: peer::ANY.to_owned(), world })
+    issue_to(dir, Files::of(dir, kind.as_str()), &Peer { kind, name: peer::SHARED_NAME.to_owned(), world })
 }
 
 /// Name of the certificate for players, in it and of its files.
@@ -108,7 +108,7 @@ pub fn issue_players(dir: &Path, hosts: &[&str]) -> anyhow::Result<Files> {
     names.extend(["127.0.0.1", "::1"].into_iter().chain(hosts.iter().copied()).map(str::to_owned));
     names.sort_unstable();
     names.dedup();
-    if files.key.exists() && is_good_for(&files, &names).unwrap_or(false) {
+    if files.key.exists() && covers_names(&files, &names).unwrap_or(false) {
         return Ok(files);
     }
     let key = KeyPair::generate()?;
@@ -126,17 +126,17 @@ pub fn issue_players(dir: &Path, hosts: &[&str]) -> anyhow::Result<Files> {
 }
 
 /// Whether the authority beside it made this certificate, for all these names.
-fn is_good_for(files: &Files, names: &[String]) -> anyhow::Result<bool> {
+fn covers_names(files: &Files, names: &[String]) -> anyhow::Result<bool> {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_file(&files.ca)?)?;
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build()?;
     let leaf = CertificateDer::from_pem_file(&files.cert)?;
-    let good = |name: &String| {
+    let covered = |name: &String| {
         let name = ServerName::try_from(name.as_str());
         name.is_ok_and(|name| verifier.verify_server_cert(&leaf, &[], &name, &[], UnixTime::now()).is_ok())
     };
-    Ok(names.iter().all(good))
+    Ok(names.iter().all(covered))
 }
 
 fn issuer(dir: &Path) -> anyhow::Result<Issuer<'static, KeyPair>> {
@@ -206,7 +206,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn issuing_again_changes_nothing() {
+    fn issuing_twice_keeps_the_certificate() {
         let dir = tempfile::tempdir().unwrap();
         make_ca(dir.path()).unwrap();
         let files = issue(dir.path(), DaemonKind::Zone, "zone-1", WorldId(1)).unwrap();
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn the_certificate_for_players_is_no_instances() {
+    fn players_certificate_is_not_an_instance_identity() {
         let dir = tempfile::tempdir().unwrap();
         make_ca(dir.path()).unwrap();
         let files = issue_players(dir.path(), &["play.example", "127.0.0.1", "192.0.2.7"]).unwrap();
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_belongs_to_one_instance() {
+    fn issue_refuses_name_of_another_instance() {
         let dir = tempfile::tempdir().unwrap();
         make_ca(dir.path()).unwrap();
         issue(dir.path(), DaemonKind::Zone, "one", WorldId(1)).unwrap();
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_authority_makes_old_certificates_worthless() {
+    fn certificate_of_replaced_authority_is_reissued() {
         let dir = tempfile::tempdir().unwrap();
         make_ca(dir.path()).unwrap();
         let files = issue(dir.path(), DaemonKind::Ai, "ai-1", WorldId(0)).unwrap();

@@ -7,12 +7,12 @@ use tracing::info;
 
 use crate::Peer;
 
-pub(crate) struct Drainer {
+pub(crate) struct ControlService {
     pub(crate) daemon: Daemon,
 }
 
 #[tonic::async_trait]
-impl Control for Drainer {
+impl Control for ControlService {
     async fn drain(&self, request: Request<DrainRequest>) -> Result<Response<DrainReply>, Status> {
         let peer = Peer::of(&request)?;
         let reason = request.into_inner().reason;

@@ -12,13 +12,13 @@ use tracing::warn;
 
 use crate::{
     Identity,
-    server::{CONNECTION_WINDOW, PING, PONG, STREAM_WINDOW},
+    server::{CONNECTION_WINDOW, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT, STREAM_WINDOW},
 };
 
 const CONNECT_DEADLINE: Duration = Duration::from_secs(2);
 /// Restarted peers come back on new ports, so old addresses pile up. Past this many, all are forgotten: whoever
 /// uses one holds it, and the others are made again at their next use.
-const CACHED: usize = 1024;
+const MAX_CACHED_CHANNELS: usize = 1024;
 
 /// Dials peers with one identity. For daemons, [`crate::Node::channel`]; by itself, for tools.
 #[derive(Clone)]
@@ -44,7 +44,7 @@ impl Dialer {
         if let Some(channel) = channels.get(&key) {
             return channel.clone();
         }
-        if channels.len() >= CACHED {
+        if channels.len() >= MAX_CACHED_CHANNELS {
             channels.clear();
         }
         let channel = match self.endpoint(kind, grpc_address) {
@@ -59,22 +59,22 @@ impl Dialer {
     }
 
     fn endpoint(&self, kind: DaemonKind, grpc_address: &str) -> Result<Endpoint, Error> {
-        limited(Endpoint::from_shared(format!("https://{grpc_address}"))?)
+        with_transport_settings(Endpoint::from_shared(format!("https://{grpc_address}"))?)
             .user_agent(self.inner.identity.peer().to_string())?
             .tls_config(self.inner.identity.client_config(kind))
     }
 }
 
 /// A channel without TLS to a collector outside the cluster.
-pub(crate) fn plain(url: &str) -> Result<Channel, Error> {
-    Ok(limited(Endpoint::from_shared(url.to_owned())?).connect_lazy())
+pub(crate) fn plaintext_channel(url: &str) -> Result<Channel, Error> {
+    Ok(with_transport_settings(Endpoint::from_shared(url.to_owned())?).connect_lazy())
 }
 
-fn limited(endpoint: Endpoint) -> Endpoint {
+fn with_transport_settings(endpoint: Endpoint) -> Endpoint {
     endpoint
         .connect_timeout(CONNECT_DEADLINE)
-        .http2_keep_alive_interval(PING)
-        .keep_alive_timeout(PONG)
+        .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
+        .keep_alive_timeout(KEEPALIVE_TIMEOUT)
         .keep_alive_while_idle(true)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)

@@ -21,22 +21,22 @@ use tracing::{debug, warn};
 
 use crate::{
     Backoff, Instance, State,
-    merge::Merge,
+    merge::MergedView,
     metrics::{INSTANCES, WATCH_FAILURES},
 };
 
 /// How long a registry may take to begin a watch.
 const OPEN_DEADLINE: Duration = Duration::from_secs(2);
 /// Loads this near to the least count as equal, so that those who ask at the same time spread.
-const SAME_LOAD: f64 = 0.05;
+const LOAD_TOLERANCE: f64 = 0.05;
 
 /// What the registries say about one kind, kept up to date. Clones are cheap and see the same; each remembers for
 /// itself which changes it has waited for.
 #[derive(Debug, Clone)]
 pub struct Directory {
     view: watch::Receiver<Arc<Vec<Instance>>>,
-    turn: Arc<AtomicUsize>,
-    heard: Arc<AtomicBool>,
+    rotation: Arc<AtomicUsize>,
+    registry_answered: Arc<AtomicBool>,
 }
 
 impl Directory {
@@ -60,17 +60,17 @@ impl Directory {
     }
 
     /// The least loaded instance that is up; those about equally loaded take turns.
-    pub fn lightest(&self) -> Option<Instance> {
+    pub fn least_loaded(&self) -> Option<Instance> {
         let mut up = self.up();
         let least = up.iter().map(|instance| instance.load).min_by(f64::total_cmp)?;
-        up.retain(|instance| instance.load <= least + SAME_LOAD);
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed) % up.len();
-        Some(up.swap_remove(turn))
+        up.retain(|instance| instance.load <= least + LOAD_TOLERANCE);
+        let rotation = self.rotation.fetch_add(1, Ordering::Relaxed) % up.len();
+        Some(up.swap_remove(rotation))
     }
 
     /// Whether any registry has ever answered. Before that, an empty view means "unknown", not "none".
-    pub fn heard(&self) -> bool {
-        self.heard.load(Ordering::Acquire)
+    pub fn registry_answered(&self) -> bool {
+        self.registry_answered.load(Ordering::Acquire)
     }
 
     /// Waits for the next change of anything in the view. A fresh directory's present content counts as seen.
@@ -88,30 +88,42 @@ impl Directory {
 }
 
 /// The writing side of a directory.
-pub(crate) struct Feed {
+pub(crate) struct DirectoryWriter {
     kind: DaemonKind,
-    merge: Mutex<Merge>,
+    merge: Mutex<MergedView>,
     view: watch::Sender<Arc<Vec<Instance>>>,
-    heard: Arc<AtomicBool>,
+    registry_answered: Arc<AtomicBool>,
 }
 
-impl Feed {
-    pub(crate) fn new(kind: DaemonKind, registries: usize, patience: Duration) -> (Arc<Self>, Directory) {
+impl DirectoryWriter {
+    pub(crate) fn new(kind: DaemonKind, registries: usize, grace: Duration) -> (Arc<Self>, Directory) {
         let view = watch::Sender::new(Arc::default());
-        let heard = Arc::new(AtomicBool::new(false));
-        let directory = Directory { view: view.subscribe(), turn: Arc::default(), heard: heard.clone() };
-        (Arc::new(Self { kind, merge: Mutex::new(Merge::new(registries, patience)), view, heard }), directory)
+        let registry_answered = Arc::new(AtomicBool::new(false));
+        let directory = Directory {
+            view: view.subscribe(),
+            rotation: Arc::default(),
+            registry_answered: registry_answered.clone(),
+        };
+        (
+            Arc::new(Self {
+                kind,
+                merge: Mutex::new(MergedView::new(registries, grace)),
+                view,
+                registry_answered,
+            }),
+            directory,
+        )
     }
 
     /// The first answer is a change even if it says "nobody": whoever waits for it wakes.
-    fn hear(&self) {
-        if !self.heard.swap(true, Ordering::AcqRel) {
+    fn mark_registry_answered(&self) {
+        if !self.registry_answered.swap(true, Ordering::AcqRel) {
             self.view.send_modify(|_| {});
         }
     }
 
     /// Applies a change and publishes what follows from it.
-    fn apply(&self, change: impl FnOnce(&mut Merge)) -> Option<Instant> {
+    fn apply(&self, change: impl FnOnce(&mut MergedView)) -> Option<Instant> {
         let mut merge = self.merge.lock();
         change(&mut merge);
         let next = merge.expire(Instant::now());
@@ -133,7 +145,7 @@ impl Feed {
 
 /// Follows one registry until the daemon has finished.
 pub(crate) async fn follow(
-    feed: Arc<Feed>,
+    writer: Arc<DirectoryWriter>,
     registry: usize,
     channel: Channel,
     finished: CancellationToken,
@@ -141,12 +153,12 @@ pub(crate) async fn follow(
     let mut backoff = Backoff::default();
     loop {
         let ended = tokio::select! {
-            ended = watch_once(&feed, registry, channel.clone(), &mut backoff) => ended,
+            ended = watch_once(&writer, registry, channel.clone(), &mut backoff) => ended,
             () = finished.cancelled() => return Ok(()),
         };
-        feed.apply(|merge| merge.lost(registry));
+        writer.apply(|merge| merge.disconnected(registry));
         counter!(WATCH_FAILURES).increment(1);
-        debug!(kind = %feed.kind, status = %ended, "watch of the registry ended");
+        debug!(kind = %writer.kind, status = %ended, "watch of the registry ended");
         tokio::select! {
             () = backoff.wait() => {}
             () = finished.cancelled() => return Ok(()),
@@ -155,8 +167,13 @@ pub(crate) async fn follow(
 }
 
 /// Reads one watch stream to its end, and says why it ended.
-async fn watch_once(feed: &Feed, registry: usize, channel: Channel, backoff: &mut Backoff) -> Status {
-    let request = WatchRequest { kinds: vec![feed.kind.to_string()] };
+async fn watch_once(
+    writer: &DirectoryWriter,
+    registry: usize,
+    channel: Channel,
+    backoff: &mut Backoff,
+) -> Status {
+    let request = WatchRequest { kinds: vec![writer.kind.to_string()] };
     let mut client = RegistryClient::new(channel);
     let mut events = match tokio::time::timeout(OPEN_DEADLINE, client.watch(request)).await {
         Ok(Ok(response)) => response.into_inner(),
@@ -168,13 +185,13 @@ async fn watch_once(feed: &Feed, registry: usize, channel: Channel, backoff: &mu
     loop {
         let event = tokio::select! {
             event = events.message() => event,
-            () = until(expiry) => {
-                expiry = feed.apply(|_| {});
+            () = sleep_until_optional(expiry) => {
+                expiry = writer.apply(|_| {});
                 continue;
             }
         };
         let change = match event {
-            Ok(Some(event)) => change_of(event),
+            Ok(Some(event)) => parse_change(event),
             Ok(None) => return Status::unavailable("the registry closed the watch"),
             Err(status) => return status,
         };
@@ -182,15 +199,15 @@ async fn watch_once(feed: &Feed, registry: usize, channel: Channel, backoff: &mu
             (Some(Change::Synced), _) => {
                 backoff.reset();
                 if let Some(snapshot) = snapshot.take() {
-                    expiry = feed.apply(|merge| snapshot.apply(merge, registry));
-                    feed.hear();
+                    expiry = writer.apply(|merge| snapshot.apply(merge, registry));
+                    writer.mark_registry_answered();
                 }
             }
             (Some(Change::Changed(instance)), Some(snapshot)) => snapshot.instances.push(*instance),
             (Some(Change::Changed(instance)), None) => {
-                expiry = feed.apply(|m| m.changed(registry, *instance));
+                expiry = writer.apply(|m| m.changed(registry, *instance));
             }
-            (Some(Change::Removed(id)), None) => expiry = feed.apply(|merge| merge.removed(registry, &id)),
+            (Some(Change::Removed(id)), None) => expiry = writer.apply(|merge| merge.removed(registry, &id)),
             (Some(Change::Removed(_)) | None, _) => {}
         }
     }
@@ -203,8 +220,8 @@ struct Snapshot {
 }
 
 impl Snapshot {
-    fn apply(self, merge: &mut Merge, registry: usize) {
-        merge.opened(registry);
+    fn apply(self, merge: &mut MergedView, registry: usize) {
+        merge.begin_snapshot(registry);
         for instance in self.instances {
             merge.changed(registry, instance);
         }
@@ -219,7 +236,7 @@ enum Change {
 }
 
 /// Instances of kinds that this version does not know are passed over.
-fn change_of(event: WatchEvent) -> Option<Change> {
+fn parse_change(event: WatchEvent) -> Option<Change> {
     let change = match event.event? {
         Event::Changed(instance) => {
             Instance::try_from(instance).map(|instance| Change::Changed(Box::new(instance)))
@@ -230,7 +247,7 @@ fn change_of(event: WatchEvent) -> Option<Change> {
     change.inspect_err(|error| warn!(%error, "the registry names an instance that makes no sense")).ok()
 }
 
-async fn until(instant: Option<Instant>) {
+async fn sleep_until_optional(instant: Option<Instant>) {
     match instant {
         Some(instant) => tokio::time::sleep_until(instant.into()).await,
         None => std::future::pending().await,

@@ -48,7 +48,7 @@ where
     }
 
     fn call(&mut self, mut request: http::Request<B>) -> Self::Future {
-        match name_replica(&mut request).and_then(|()| self.judge(&request)) {
+        match apply_replica_name(&mut request).and_then(|()| self.authorize(&request)) {
             Ok(()) => Either::Right(self.inner.call(request)),
             Err(status) => Either::Left(ready(Ok(status.into_http()))),
         }
@@ -56,10 +56,12 @@ where
 }
 
 /// Puts the name that a replica with a shared certificate gives itself in the place of the shared one.
-fn name_replica<B>(request: &mut http::Request<B>) -> Result<(), Status> {
-    let Some(shared) = request.extensions().get::<Peer>().filter(|peer| peer.is_any()) else { return Ok(()) };
+fn apply_replica_name<B>(request: &mut http::Request<B>) -> Result<(), Status> {
+    let Some(shared) = request.extensions().get::<Peer>().filter(|peer| peer.is_shared()) else {
+        return Ok(());
+    };
     let user_agent = request.headers().get(http::header::USER_AGENT).and_then(|value| value.to_str().ok());
-    let Some(named) = user_agent.and_then(|text| shared.speaking_as(text)) else {
+    let Some(named) = user_agent.and_then(|text| shared.with_replica_name(text)) else {
         counter!(REFUSED, "reason" => "nameless").increment(1);
         warn!(peer = %shared, "refused a call of a replica that does not say which");
         return Err(Status::unauthenticated("a shared certificate, and no <kind>/<name> in user-agent"));
@@ -69,12 +71,12 @@ fn name_replica<B>(request: &mut http::Request<B>) -> Result<(), Status> {
 }
 
 impl<S> Guard<S> {
-    fn judge<B>(&self, request: &http::Request<B>) -> Result<(), Status> {
+    fn authorize<B>(&self, request: &http::Request<B>) -> Result<(), Status> {
         let path = request.uri().path();
         let Some(peer) = request.extensions().get::<Peer>() else {
             return Err(Status::unauthenticated("no peer certificate"));
         };
-        access::judge(path, peer, self.world).map_err(|refusal| {
+        access::authorize(path, peer, self.world).map_err(|refusal| {
             counter!(REFUSED, "reason" => refusal.label()).increment(1);
             warn!(%peer, path, reason = %refusal, "refused a call");
             Status::permission_denied(refusal.to_string())

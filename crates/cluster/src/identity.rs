@@ -54,8 +54,8 @@ impl Identity {
     }
 
     /// With the certificate that all replicas of a kind share, this instance is the one of this name.
-    pub(crate) fn speak_as(&mut self, name: &str) {
-        if self.peer.is_any() {
+    pub(crate) fn set_replica_name(&mut self, name: &str) {
+        if self.peer.is_shared() {
             name.clone_into(&mut self.peer.name);
         }
     }

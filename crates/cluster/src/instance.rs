@@ -6,7 +6,7 @@ use shardkeep_rpc::{Malformed, registry};
 use shardkeep_types::{InstanceId, WorldId};
 
 /// The attribute that says where an instance stands: `cluster.region` of its settings.
-pub const REGION: &str = "region";
+pub const REGION_ATTRIBUTE: &str = "region";
 
 /// States follow each other in this order and never go back within one incarnation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -41,7 +41,7 @@ pub struct Instance {
 
 impl State {
     /// There is no process any more, as far as anybody knows.
-    pub fn is_gone(self) -> bool {
+    pub fn is_down(self) -> bool {
         matches!(self, Self::Offline | Self::Left)
     }
 

@@ -8,8 +8,8 @@
 //!   says means *alive*, never *owner*.
 //! * **Views**: a [`Directory`] merges what all registries say, and keeps its last view while none answers.
 //! * **Channels**: one per peer and address, never a balanced set: whom to call is decided by the caller.
-//! * **Stores**: replicas that own state look whether others have another store before they serve ([`Node::share_stores`]).
-//! * **Gathering**: what many ask of one peer goes in few calls ([`Gather`]).
+//! * **Stores**: replicas that own state look whether others have another store before they serve ([`Node::ensure_same_store`]).
+//! * **Gathering**: what many ask of one peer goes in few calls ([`RequestBatcher`]).
 
 mod access;
 mod advertise;
@@ -18,30 +18,30 @@ pub mod certs;
 mod control;
 mod dialer;
 mod directory;
-mod export;
-mod gather;
 mod guard;
 mod identity;
 mod incarnation;
 mod instance;
 pub mod link;
+mod log_collector;
 mod merge;
 mod metrics;
 mod node;
 mod peer;
 mod registration;
+mod request_batcher;
 mod server;
-mod stores;
+mod store_conflict;
 
 pub use backoff::Backoff;
 pub use dialer::Dialer;
 pub use directory::Directory;
-pub use gather::{Calling, Gather, Pace, Unanswered};
 pub use identity::Identity;
-pub use instance::{Instance, REGION, State};
+pub use instance::{Instance, REGION_ATTRIBUTE, State};
 pub use node::Node;
-pub use peer::{NotAnInstance, Peer};
-pub use stores::STORES;
+pub use peer::{InvalidPeerCertificate, Peer};
+pub use request_batcher::{BatchCallError, BatchFuture, BatchPolicy, RequestBatcher};
+pub use store_conflict::STORES_ATTRIBUTE;
 
 /// Largest gRPC message between daemons, in bytes: what generated clients and servers set as their limit.
 pub const MESSAGE_LIMIT: usize = 4 << 20;

@@ -11,41 +11,41 @@ use crate::{Instance, State};
 
 /// What all registries say about one kind.
 #[derive(Debug)]
-pub(crate) struct Merge {
+pub(crate) struct MergedView {
     sources: Vec<Source>,
     /// After a registry was away, instances that it does not name are kept for so long: it may have restarted, and
     /// they may not have registered again yet.
-    patience: Duration,
+    grace: Duration,
 }
 
 #[derive(Debug, Default)]
 struct Source {
     live: bool,
-    instances: BTreeMap<String, Seen>,
+    instances: BTreeMap<String, SeenInstance>,
 }
 
 #[derive(Debug)]
-struct Seen {
+struct SeenInstance {
     instance: Instance,
     confirmed: bool,
     /// Set when a snapshot did not name the instance.
-    until: Option<Instant>,
+    expires_at: Option<Instant>,
 }
 
-impl Merge {
-    pub(crate) fn new(registries: usize, patience: Duration) -> Self {
-        Self { sources: (0..registries).map(|_| Source::default()).collect(), patience }
+impl MergedView {
+    pub(crate) fn new(registries: usize, grace: Duration) -> Self {
+        Self { sources: (0..registries).map(|_| Source::default()).collect(), grace }
     }
 
     /// A watch of this registry begins with a snapshot.
-    pub(crate) fn opened(&mut self, registry: usize) {
+    pub(crate) fn begin_snapshot(&mut self, registry: usize) {
         for seen in self.sources[registry].instances.values_mut() {
             seen.confirmed = false;
         }
     }
 
     pub(crate) fn changed(&mut self, registry: usize, instance: Instance) {
-        let seen = Seen { instance, confirmed: true, until: None };
+        let seen = SeenInstance { instance, confirmed: true, expires_at: None };
         self.sources[registry].instances.insert(seen.instance.id.name.clone(), seen);
     }
 
@@ -58,7 +58,7 @@ impl Merge {
         let source = &mut self.sources[registry];
         source.live = true;
         for seen in source.instances.values_mut().filter(|seen| !seen.confirmed) {
-            seen.until = Some(now + self.patience);
+            seen.expires_at = Some(now + self.grace);
         }
         // A registry that answers is worth more than the last words of one that does not.
         for source in self.sources.iter_mut().filter(|source| !source.live) {
@@ -67,7 +67,7 @@ impl Merge {
     }
 
     /// The watch broke. The last registry's view is kept: an old view is better than none.
-    pub(crate) fn lost(&mut self, registry: usize) {
+    pub(crate) fn disconnected(&mut self, registry: usize) {
         self.sources[registry].live = false;
         if self.sources.iter().any(|source| source.live) {
             self.sources[registry].instances.clear();
@@ -77,9 +77,13 @@ impl Merge {
     /// Forgets whom nobody has confirmed in time; returns when to ask again.
     pub(crate) fn expire(&mut self, now: Instant) -> Option<Instant> {
         for source in &mut self.sources {
-            source.instances.retain(|_, seen| seen.until.is_none_or(|until| until > now));
+            source.instances.retain(|_, seen| seen.expires_at.is_none_or(|expires_at| expires_at > now));
         }
-        self.sources.iter().flat_map(|source| source.instances.values()).filter_map(|seen| seen.until).min()
+        self.sources
+            .iter()
+            .flat_map(|source| source.instances.values())
+            .filter_map(|seen| seen.expires_at)
+            .min()
     }
 
     /// What to believe, ordered by name. Of two incarnations the later counts; of two states of one the further (a
@@ -107,7 +111,7 @@ mod tests {
 
     use super::*;
 
-    const PATIENCE: Duration = Duration::from_secs(3);
+    const GRACE: Duration = Duration::from_secs(3);
 
     fn instance(name: &str, incarnation: u64, state: State) -> Instance {
         Instance {
@@ -123,13 +127,13 @@ mod tests {
         }
     }
 
-    fn names(merge: &Merge) -> Vec<String> {
+    fn names(merge: &MergedView) -> Vec<String> {
         merge.view().into_iter().map(|instance| instance.id.name).collect()
     }
 
     #[test]
-    fn later_incarnations_and_further_states_count() {
-        let (mut merge, now) = (Merge::new(2, PATIENCE), Instant::now());
+    fn later_incarnation_and_state_win() {
+        let (mut merge, now) = (MergedView::new(2, GRACE), Instant::now());
         merge.changed(0, instance("a", 1, State::Draining));
         merge.changed(1, instance("a", 2, State::Starting));
         merge.changed(0, instance("b", 1, State::Offline));
@@ -144,30 +148,30 @@ mod tests {
     }
 
     #[test]
-    fn a_restarted_registry_gets_time_to_fill() {
-        let (mut merge, now) = (Merge::new(1, PATIENCE), Instant::now());
+    fn restarted_registry_keeps_instances_for_grace() {
+        let (mut merge, now) = (MergedView::new(1, GRACE), Instant::now());
         merge.changed(0, instance("a", 1, State::Up));
         merge.changed(0, instance("b", 1, State::Up));
         merge.synced(0, now);
-        merge.lost(0);
+        merge.disconnected(0);
         assert_eq!(names(&merge), ["a", "b"]);
-        merge.opened(0);
+        merge.begin_snapshot(0);
         merge.synced(0, now);
         assert_eq!(names(&merge), ["a", "b"]);
         merge.changed(0, instance("a", 1, State::Up));
-        assert_eq!(merge.expire(now), Some(now + PATIENCE));
-        assert_eq!(merge.expire(now + PATIENCE), None);
+        assert_eq!(merge.expire(now), Some(now + GRACE));
+        assert_eq!(merge.expire(now + GRACE), None);
         assert_eq!(names(&merge), ["a"]);
     }
 
     #[test]
-    fn a_dead_registrys_last_words_do_not_outlive_a_living_one() {
-        let (mut merge, now) = (Merge::new(2, PATIENCE), Instant::now());
+    fn lost_registry_view_yields_to_live_registry() {
+        let (mut merge, now) = (MergedView::new(2, GRACE), Instant::now());
         for registry in 0..2 {
             merge.changed(registry, instance("a", 1, State::Up));
             merge.synced(registry, now);
         }
-        merge.lost(0);
+        merge.disconnected(0);
         merge.changed(1, instance("a", 1, State::Offline));
         assert_eq!(merge.view()[0].state, State::Offline);
         merge.removed(1, &instance("a", 1, State::Offline).id);

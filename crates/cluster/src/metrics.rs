@@ -13,9 +13,9 @@ pub(crate) const WATCH_FAILURES: &str = "shardkeep_cluster_watch_failures_total"
 /// Instances that are up, in the live view of each kind that this daemon follows.
 pub(crate) const INSTANCES: &str = "shardkeep_cluster_instances_count";
 /// Calls that carry many questions, the questions, and those that got no answer, by what is asked.
-pub(crate) const GATHERED_CALLS: &str = "shardkeep_cluster_gathered_calls_total";
-pub(crate) const GATHERED_QUESTIONS: &str = "shardkeep_cluster_gathered_questions_total";
-pub(crate) const GATHERED_UNANSWERED: &str = "shardkeep_cluster_gathered_unanswered_total";
+pub(crate) const BATCHED_CALLS: &str = "shardkeep_cluster_batched_calls_total";
+pub(crate) const BATCHED_REQUESTS: &str = "shardkeep_cluster_batched_requests_total";
+pub(crate) const BATCHED_FAILURES: &str = "shardkeep_cluster_batched_failures_total";
 
 pub(crate) fn describe() {
     describe_counter!(REFUSED, "Calls and connections of peers that were turned away, by reason");
@@ -23,10 +23,7 @@ pub(crate) fn describe() {
     describe_counter!(REGISTER_FAILURES, "Failed registrations and heartbeats");
     describe_counter!(WATCH_FAILURES, "Registry watches that broke or could not be opened");
     describe_gauge!(INSTANCES, "Instances that are up, by kind, as far as this daemon follows them");
-    describe_counter!(GATHERED_CALLS, "Calls that carry many questions, by what is asked");
-    describe_counter!(GATHERED_QUESTIONS, "Questions that calls for many carried, by what is asked");
-    describe_counter!(
-        GATHERED_UNANSWERED,
-        "Questions that got no answer from a call for many, by what is asked and why"
-    );
+    describe_counter!(BATCHED_CALLS, "Batched calls, by batch");
+    describe_counter!(BATCHED_REQUESTS, "Requests sent in batched calls, by batch");
+    describe_counter!(BATCHED_FAILURES, "Requests of batched calls that got no reply, by batch and reason");
 }

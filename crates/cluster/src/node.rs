@@ -18,12 +18,12 @@ use tonic_health::{ServingStatus, server::HealthReporter};
 use tracing::{error, info};
 
 use crate::{
-    Dialer, Directory, Identity, Instance, REGION, State, advertise, control::Drainer, directory, export,
-    incarnation, metrics, registration, server,
+    Dialer, Directory, Identity, Instance, REGION_ATTRIBUTE, State, advertise, control::ControlService,
+    directory, incarnation, log_collector, metrics, registration, server,
 };
 
 /// How long readiness waits for a registry to take note.
-const FIND_ME: Duration = Duration::from_secs(1);
+const REGISTRATION_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Handle to this instance's membership; clones are the same instance.
 #[derive(Clone)]
@@ -73,14 +73,14 @@ impl Node {
         // A registry need not ask itself.
         let others = registries.iter().filter(|registry| **registry != grpc_address);
         let others = others.map(|registry| dialer.channel(DaemonKind::Registry, registry));
-        let incarnation = incarnation::draw(others, kind, &name, unix_millis()).await;
+        let incarnation = incarnation::choose(others, kind, &name, unix_millis()).await;
         let instance = Instance {
             id: InstanceId { kind, name, incarnation },
             state: State::Starting,
             world: settings.cluster.world(),
             grpc_address,
             client_address: String::new(),
-            admin_address: advertise::reachable(&daemon.bound().admin, &host),
+            admin_address: advertise::advertised_address(&daemon.bound().admin, &host),
             version: env!("CARGO_PKG_VERSION").into(),
             load: 0.0,
             attributes: region(&settings.cluster),
@@ -100,7 +100,7 @@ impl Node {
             }),
         };
         node.keep_registered();
-        export::start(&node, daemon, &settings.log);
+        log_collector::start(&node, daemon, &settings.log);
         Ok(node)
     }
 
@@ -119,15 +119,16 @@ impl Node {
     /// Keeps this instance registered with one more registry: a registry's way to appear in its own list.
     pub fn register_with(&self, registry: &str) {
         let inner = &self.inner;
-        let rhythm = registration::Rhythm { heartbeat: inner.config.heartbeat, lease: inner.config.lease };
+        let timing =
+            registration::LeaseTiming { heartbeat: inner.config.heartbeat, lease: inner.config.lease };
         let channel = self.channel(DaemonKind::Registry, registry);
-        let voice = registration::Voice {
+        let handle = registration::RegistrationHandle {
             announcement: inner.announcement.subscribe(),
             known_up: inner.known_up.clone(),
             daemon: inner.daemon.clone(),
         };
-        let keep = registration::keep(registry.to_owned(), channel, voice, rhythm);
-        inner.daemon.spawn_infrastructure("registration", keep);
+        let run = registration::run(registry.to_owned(), channel, handle, timing);
+        inner.daemon.spawn_infrastructure("registration", run);
     }
 
     fn registries(&self) -> impl Iterator<Item = (String, Channel)> {
@@ -212,7 +213,7 @@ impl Node {
         let (reporter, health) = tonic_health::server::health_reporter();
         let routes = routes
             .add_service(health)
-            .add_service(ControlServer::new(Drainer { daemon: inner.daemon.clone() }));
+            .add_service(ControlServer::new(ControlService { daemon: inner.daemon.clone() }));
         let (identity, world, finished) = (inner.identity.clone(), self.world(), inner.daemon.finished());
         inner.daemon.spawn_infrastructure("gRPC server", async move {
             let tls = Arc::new(identity.server_config()?);
@@ -228,7 +229,7 @@ impl Node {
     async fn become_ready(self) -> anyhow::Result<()> {
         let mut known_up = self.inner.known_up.subscribe();
         if !self.inner.config.registries.is_empty() {
-            let _ = tokio::time::timeout(FIND_ME, known_up.wait_for(|known| *known)).await;
+            let _ = tokio::time::timeout(REGISTRATION_TIMEOUT, known_up.wait_for(|known| *known)).await;
         }
         self.inner.daemon.ready();
         Ok(())
@@ -246,11 +247,12 @@ impl Node {
     fn follow(&self, kind: DaemonKind) -> Directory {
         let daemon = &self.inner.daemon;
         let registries: Vec<_> = self.registries().collect();
-        let (feed, directory) = directory::Feed::new(kind, registries.len(), self.inner.config.lease);
+        let (writer, directory) =
+            directory::DirectoryWriter::new(kind, registries.len(), self.inner.config.lease);
         for (at, (_, channel)) in registries.into_iter().enumerate() {
             daemon.spawn_infrastructure(
                 "directory",
-                directory::follow(feed.clone(), at, channel, daemon.finished()),
+                directory::follow(writer.clone(), at, channel, daemon.finished()),
             );
         }
         directory
@@ -274,7 +276,7 @@ fn load_identity<C>(settings: &Settings<C>, kind: DaemonKind) -> anyhow::Result<
          cluster.key name the files)",
     )?;
     let name = &settings.daemon.name;
-    identity.speak_as(name);
+    identity.set_replica_name(name);
     let peer = identity.peer();
     if peer.kind != kind || peer.name != *name || peer.world.0 != *world {
         bail!(
@@ -287,7 +289,7 @@ fn load_identity<C>(settings: &Settings<C>, kind: DaemonKind) -> anyhow::Result<
 }
 
 fn region(config: &ClusterConfig) -> BTreeMap<String, String> {
-    let named = (!config.region.is_empty()).then(|| (REGION.to_owned(), config.region.clone()));
+    let named = (!config.region.is_empty()).then(|| (REGION_ATTRIBUTE.to_owned(), config.region.clone()));
     named.into_iter().collect()
 }
 

@@ -13,7 +13,7 @@ use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 const SCHEME: &str = "shardkeep://";
 /// Name in the certificate that all replicas of a kind share.
-pub(crate) const ANY: &str = "*";
+pub(crate) const SHARED_NAME: &str = "*";
 
 /// The caller, from its certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,16 +38,17 @@ impl Peer {
     }
 
     /// Whether this is the certificate of all replicas of its kind and world.
-    pub(crate) fn is_any(&self) -> bool {
-        self.name == ANY
+    pub(crate) fn is_shared(&self) -> bool {
+        self.name == SHARED_NAME
     }
 
     /// The replica that speaks with a shared certificate, by its own word (`<kind>/<name> …`).
-    pub(crate) fn speaking_as(&self, user_agent: &str) -> Option<Self> {
+    pub(crate) fn with_replica_name(&self, user_agent: &str) -> Option<Self> {
         let (kind, name) = user_agent.split(' ').next()?.split_once('/')?;
         let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_' || c == '.';
-        let said = kind.parse() == Ok(self.kind) && (1..=63).contains(&name.len()) && name.chars().all(plain);
-        said.then(|| Self { name: name.to_owned(), ..self.clone() })
+        let valid =
+            kind.parse() == Ok(self.kind) && (1..=63).contains(&name.len()) && name.chars().all(plain);
+        valid.then(|| Self { name: name.to_owned(), ..self.clone() })
     }
 
     pub(crate) fn uri(&self) -> String {
@@ -73,11 +74,11 @@ impl std::fmt::Display for Peer {
 /// The certificate names nobody of this cluster.
 #[derive(Debug, thiserror::Error)]
 #[error("the certificate names no instance ({SCHEME}<kind>/<name>?world=<n>)")]
-pub struct NotAnInstance;
+pub struct InvalidPeerCertificate;
 
-pub(crate) fn of_certificate(certificate: &CertificateDer<'_>) -> Result<Peer, NotAnInstance> {
-    let (_, parsed) = X509Certificate::from_der(certificate).map_err(|_| NotAnInstance)?;
-    let names = parsed.subject_alternative_name().ok().flatten().ok_or(NotAnInstance)?;
+pub(crate) fn of_certificate(certificate: &CertificateDer<'_>) -> Result<Peer, InvalidPeerCertificate> {
+    let (_, parsed) = X509Certificate::from_der(certificate).map_err(|_| InvalidPeerCertificate)?;
+    let names = parsed.subject_alternative_name().ok().flatten().ok_or(InvalidPeerCertificate)?;
     names
         .value
         .general_names
@@ -86,7 +87,7 @@ pub(crate) fn of_certificate(certificate: &CertificateDer<'_>) -> Result<Peer, N
             GeneralName::URI(uri) => Peer::from_uri(uri),
             _ => None,
         })
-        .ok_or(NotAnInstance)
+        .ok_or(InvalidPeerCertificate)
 }
 
 pub(crate) fn dns_name(kind: DaemonKind) -> String {
@@ -98,7 +99,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn peers_survive_uris() {
+    fn peer_uri_round_trips() {
         let peer = Peer { kind: DaemonKind::Zone, name: "zone-2".into(), world: WorldId(7) };
         assert_eq!(peer.uri(), "shardkeep://zone/zone-2?world=7");
         assert_eq!(Peer::from_uri(&peer.uri()), Some(peer));
@@ -109,12 +110,12 @@ mod tests {
     }
 
     #[test]
-    fn a_replica_says_its_name_and_nothing_else() {
-        let shared = Peer { kind: DaemonKind::Zone, name: ANY.into(), world: WorldId(7) };
-        let peer = shared.speaking_as("zone/zone-ab12 tonic/0.14.9").unwrap();
+    fn shared_certificate_accepts_only_valid_replica_names() {
+        let shared = Peer { kind: DaemonKind::Zone, name: SHARED_NAME.into(), world: WorldId(7) };
+        let peer = shared.with_replica_name("zone/zone-ab12 tonic/0.14.9").unwrap();
         assert_eq!(peer, Peer { name: "zone-ab12".into(), ..shared.clone() });
         for wrong in ["", "tonic/0.14.9", "world/zone-1", "zone/", "zone/*", "zone/a/b"] {
-            assert_eq!(shared.speaking_as(wrong), None, "{wrong}");
+            assert_eq!(shared.with_replica_name(wrong), None, "{wrong}");
         }
     }
 }

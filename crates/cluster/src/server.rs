@@ -28,22 +28,22 @@ use tracing::{debug, warn};
 use crate::{Peer, guard::GuardLayer, metrics::REFUSED, peer};
 
 /// Handshakes at a time; further connections wait in the kernel's queue.
-const HANDSHAKES: usize = 128;
+const MAX_HANDSHAKES: usize = 128;
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(5);
 /// Secured connections that wait to be served; further handshakes wait for a place.
-const SECURED: usize = 64;
+const INCOMING_QUEUE: usize = 64;
 /// After a failed accept (no file descriptors left), so that the loop does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Open streams may end by themselves for so long; then they are cut.
-const CLOSING: Duration = Duration::from_millis(500);
+const CLOSE_GRACE: Duration = Duration::from_millis(500);
 
 /// Limits and keep-alive of both ends of every connection between daemons. A peer that does not answer a ping is
-/// given up after `PING + PONG`.
-pub(crate) const PING: Duration = Duration::from_secs(2);
-pub(crate) const PONG: Duration = Duration::from_secs(2);
+/// given up after `KEEPALIVE_INTERVAL + KEEPALIVE_TIMEOUT`.
+pub(crate) const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(2);
+pub(crate) const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(2);
 pub(crate) const STREAM_WINDOW: u32 = 1 << 20;
 pub(crate) const CONNECTION_WINDOW: u32 = 8 << 20;
-const STREAMS: u32 = 4096;
+const MAX_STREAMS: u32 = 4096;
 
 /// Serves the routes on this socket until `stop`.
 pub(crate) async fn serve(
@@ -53,34 +53,34 @@ pub(crate) async fn serve(
     routes: Routes,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
-    let (secured, incoming) = mpsc::channel(SECURED);
-    let accepting = accept(listener, TlsAcceptor::from(tls), secured, stop.clone());
+    let (incoming_sender, incoming) = mpsc::channel(INCOMING_QUEUE);
+    let accepting = accept(listener, TlsAcceptor::from(tls), incoming_sender, stop.clone());
     let serving = Server::builder()
-        .http2_keepalive_interval(Some(PING))
-        .http2_keepalive_timeout(Some(PONG))
+        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_concurrent_streams(STREAMS)
+        .max_concurrent_streams(MAX_STREAMS)
         .layer(GuardLayer { world })
         .add_routes(routes)
         .serve_with_incoming_shutdown(ReceiverStream::new(incoming), stop.clone().cancelled_owned());
-    let cut = async {
+    let force_close = async {
         stop.cancelled().await;
-        tokio::time::sleep(CLOSING).await;
+        tokio::time::sleep(CLOSE_GRACE).await;
     };
     tokio::select! {
         ((), served) = futures::future::join(accepting, serving) => Ok(served?),
-        () = cut => Ok(()),
+        () = force_close => Ok(()),
     }
 }
 
 async fn accept(
     listener: TcpListener,
     acceptor: TlsAcceptor,
-    secured: mpsc::Sender<io::Result<PeerStream>>,
+    incoming_sender: mpsc::Sender<io::Result<PeerStream>>,
     stop: CancellationToken,
 ) {
-    let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
+    let handshakes = Arc::new(Semaphore::new(MAX_HANDSHAKES));
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -95,14 +95,14 @@ async fn accept(
             }
         };
         let Ok(permit) = handshakes.clone().acquire_owned().await else { return };
-        let (acceptor, secured) = (acceptor.clone(), secured.clone());
+        let (acceptor, incoming_sender) = (acceptor.clone(), incoming_sender.clone());
         tokio::spawn(async move {
             let result = tokio::time::timeout(HANDSHAKE_DEADLINE, handshake(stream, &acceptor)).await;
             match result.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
                 Ok(stream) => {
                     debug!(%address, peer = %stream.peer, "peer connected");
                     // Fails only when the server has stopped: the connection is dropped, as it should be.
-                    let _ = secured.send(Ok(stream)).await;
+                    let _ = incoming_sender.send(Ok(stream)).await;
                 }
                 Err(error) => {
                     counter!(REFUSED, "reason" => "handshake").increment(1);

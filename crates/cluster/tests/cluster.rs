@@ -11,13 +11,13 @@ use tonic_health::pb::{
     HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
 };
 
-const SOON: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
-struct Place {
+struct TestCluster {
     dir: tempfile::TempDir,
 }
 
-impl Place {
+impl TestCluster {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         certs::make_ca(dir.path()).unwrap();
@@ -60,63 +60,63 @@ async fn health(channel: Channel) -> ServingStatus {
 }
 
 #[tokio::test]
-async fn an_operator_drains_a_daemon_and_others_may_not() {
-    let place = Place::new();
-    let (daemon, node) = place.zone().await;
+async fn only_an_operator_may_drain_a_daemon() {
+    let cluster = TestCluster::new();
+    let (daemon, node) = cluster.zone().await;
     let address = node.grpc_address();
     let request = DrainRequest { reason: "maintenance".into() };
 
-    let neighbour = place.channel(DaemonKind::Zone, "zone-2", DaemonKind::Zone, &address);
-    let refused = ControlClient::new(neighbour.clone()).drain(request.clone()).await.unwrap_err();
+    let other_zone = cluster.channel(DaemonKind::Zone, "zone-2", DaemonKind::Zone, &address);
+    let refused = ControlClient::new(other_zone.clone()).drain(request.clone()).await.unwrap_err();
     assert_eq!(refused.code(), Code::PermissionDenied);
     assert!(!daemon.draining().is_cancelled() && daemon.is_ready());
-    assert_eq!(health(neighbour.clone()).await, ServingStatus::Serving);
+    assert_eq!(health(other_zone.clone()).await, ServingStatus::Serving);
 
-    let operator = place.channel(DaemonKind::Cli, "cli", DaemonKind::Zone, &address);
+    let operator = cluster.channel(DaemonKind::Cli, "cli", DaemonKind::Zone, &address);
     ControlClient::new(operator).drain(request).await.unwrap();
     assert!(daemon.draining().is_cancelled());
     // It still serves what it has begun, and says that it takes nothing new.
-    let turned = async {
-        while health(neighbour.clone()).await == ServingStatus::Serving {
+    let stopped_serving = async {
+        while health(other_zone.clone()).await == ServingStatus::Serving {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(SOON, turned).await.unwrap();
+    tokio::time::timeout(TIMEOUT, stopped_serving).await.unwrap();
 
     daemon.finished().cancel();
     let closed = async {
-        while HealthClient::new(neighbour.clone()).check(HealthCheckRequest::default()).await.is_ok() {
+        while HealthClient::new(other_zone.clone()).check(HealthCheckRequest::default()).await.is_ok() {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(SOON, closed).await.unwrap();
+    tokio::time::timeout(TIMEOUT, closed).await.unwrap();
 }
 
 #[tokio::test]
-async fn a_peer_must_be_what_it_is_dialled_as() {
-    let place = Place::new();
-    let (daemon, node) = place.zone().await;
-    let wrong = place.channel(DaemonKind::Gm, "gm-1", DaemonKind::World, &node.grpc_address());
+async fn peer_of_another_kind_than_dialled_is_refused() {
+    let cluster = TestCluster::new();
+    let (daemon, node) = cluster.zone().await;
+    let wrong = cluster.channel(DaemonKind::Gm, "gm-1", DaemonKind::World, &node.grpc_address());
     assert!(HealthClient::new(wrong).check(HealthCheckRequest::default()).await.is_err());
-    let nonsense = place.channel(DaemonKind::Gm, "gm-1", DaemonKind::Zone, "no address at all");
+    let nonsense = cluster.channel(DaemonKind::Gm, "gm-1", DaemonKind::Zone, "no address at all");
     assert!(HealthClient::new(nonsense).check(HealthCheckRequest::default()).await.is_err());
     daemon.finished().cancel();
 }
 
 #[tokio::test]
-async fn plain_text_gets_nowhere() {
-    let place = Place::new();
-    let (daemon, node) = place.zone().await;
+async fn plaintext_connection_is_refused() {
+    let cluster = TestCluster::new();
+    let (daemon, node) = cluster.zone().await;
     let plain = Channel::from_shared(format!("http://{}", node.grpc_address())).unwrap().connect_lazy();
     assert!(HealthClient::new(plain).check(HealthCheckRequest::default()).await.is_err());
     daemon.finished().cancel();
 }
 
 #[tokio::test]
-async fn a_certificate_of_another_instance_is_not_an_identity() {
-    let place = Place::new();
+async fn join_refuses_certificate_of_another_instance() {
+    let cluster = TestCluster::new();
     let daemon = Daemon::new(DaemonKind::Zone, "zone-2");
-    let mut settings = place.settings(DaemonKind::Zone, "zone-1", 1);
+    let mut settings = cluster.settings(DaemonKind::Zone, "zone-1", 1);
     settings.daemon.name = "zone-2".into();
     let Err(error) = Node::join(&settings, &daemon, DaemonKind::Zone).await else { panic!() };
     assert!(error.to_string().contains("certificate of shardkeep://zone/zone-1?world=1"), "{error:#}");
@@ -126,11 +126,11 @@ async fn a_certificate_of_another_instance_is_not_an_identity() {
 }
 
 #[tokio::test]
-async fn replicas_share_a_certificate_and_say_their_names() {
-    let place = Place::new();
-    let shared = certs::issue_shared(place.dir.path(), DaemonKind::Zone, WorldId(1)).unwrap();
+async fn shared_certificate_requires_a_replica_name() {
+    let cluster = TestCluster::new();
+    let shared = certs::issue_shared(cluster.dir.path(), DaemonKind::Zone, WorldId(1)).unwrap();
     let settings_of = |name: &str, world: u32| {
-        let mut settings = place.settings(DaemonKind::Zone, "zone-1", 1);
+        let mut settings = cluster.settings(DaemonKind::Zone, "zone-1", 1);
         settings.daemon.name = name.into();
         (settings.cluster.cert, settings.cluster.key) = (shared.cert.clone(), shared.key.clone());
         settings.cluster.world = world;

@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use crate::Bound;
+use crate::BoundAddresses;
 
 /// Writes the addresses so that a reader sees the whole file or none.
-pub(crate) fn write(path: &Path, bound: &Bound) -> std::io::Result<()> {
+pub(crate) fn write(path: &Path, bound: &BoundAddresses) -> std::io::Result<()> {
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder)?;
     }

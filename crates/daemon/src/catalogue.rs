@@ -7,11 +7,11 @@ use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, Share
 use parking_lot::Mutex;
 
 /// What is known of a metric: its type, as the text format calls it, and its description.
-type Described = BTreeMap<String, (&'static str, String)>;
+type Descriptions = BTreeMap<String, (&'static str, String)>;
 
-/// Handle to what [`Catalogued`] has been told.
+/// Handle to what [`CatalogueRecorder`] has been told.
 #[derive(Clone, Default)]
-pub(crate) struct Catalogue(Arc<Mutex<Described>>);
+pub(crate) struct Catalogue(Arc<Mutex<Descriptions>>);
 
 impl Catalogue {
     fn add(&self, name: &KeyName, kind: &'static str, description: &SharedString) {
@@ -19,7 +19,7 @@ impl Catalogue {
     }
 
     /// Appends the metrics that the page does not show yet, without samples.
-    pub(crate) fn complete(&self, page: &mut String) {
+    pub(crate) fn append_missing(&self, page: &mut String) {
         let shown: Vec<String> = page
             .lines()
             .filter_map(|line| line.strip_prefix("# TYPE "))
@@ -34,12 +34,12 @@ impl Catalogue {
 }
 
 /// A recorder that passes everything on, and keeps the descriptions.
-pub(crate) struct Catalogued<R> {
+pub(crate) struct CatalogueRecorder<R> {
     pub(crate) recorder: R,
     pub(crate) catalogue: Catalogue,
 }
 
-impl<R: Recorder> Recorder for Catalogued<R> {
+impl<R: Recorder> Recorder for CatalogueRecorder<R> {
     fn describe_counter(&self, key: KeyName, unit: Option<Unit>, description: SharedString) {
         self.catalogue.add(&key, "counter", &description);
         self.recorder.describe_counter(key, unit, description);
@@ -73,15 +73,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_has_not_happened_is_named_once() {
+    fn metrics_without_samples_are_listed_once() {
         let catalogue = Catalogue::default();
-        let recorder = Catalogued { recorder: metrics::NoopRecorder, catalogue: catalogue.clone() };
+        let recorder = CatalogueRecorder { recorder: metrics::NoopRecorder, catalogue: catalogue.clone() };
         metrics::with_local_recorder(&recorder, || {
             metrics::describe_counter!("a_total", "Some");
             metrics::describe_gauge!("b", "Many");
         });
         let mut page = "# TYPE b gauge\nb 1\n".to_owned();
-        catalogue.complete(&mut page);
+        catalogue.append_missing(&mut page);
         assert_eq!(page, "# TYPE b gauge\nb 1\n# HELP a_total Some\n# TYPE a_total counter\n\n");
     }
 }

@@ -259,7 +259,7 @@ pub mod duration {
         use super::*;
 
         #[test]
-        fn durations_survive_text() {
+        fn duration_text_round_trips() {
             for text in ["0ms", "250ms", "30s", "5m", "1h", "90s"] {
                 assert_eq!(format(parse(text).unwrap()), text);
             }

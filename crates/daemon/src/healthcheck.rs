@@ -9,12 +9,12 @@ use std::{
 
 use anyhow::{Context as _, bail};
 
-const LIMIT: Duration = Duration::from_secs(2);
+const TIMEOUT: Duration = Duration::from_secs(2);
 /// Far above what `/readyz` says.
 const MAX_BYTES: u64 = 4096;
 
 /// Returns when `/readyz` at this admin address answers 200.
-pub(crate) fn ask(admin: &str) -> anyhow::Result<()> {
+pub(crate) fn check_ready(admin: &str) -> anyhow::Result<()> {
     let mut address: SocketAddr = admin.parse().context("daemon.admin")?;
     if address.port() == 0 {
         bail!("daemon.admin has port 0, which a health check can not find; give it a port");
@@ -24,16 +24,16 @@ pub(crate) fn ask(admin: &str) -> anyhow::Result<()> {
         IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
         _ => {}
     }
-    let mut stream = TcpStream::connect_timeout(&address, LIMIT)
+    let mut stream = TcpStream::connect_timeout(&address, TIMEOUT)
         .with_context(|| format!("nothing listens on {address}"))?;
-    stream.set_read_timeout(Some(LIMIT))?;
+    stream.set_read_timeout(Some(TIMEOUT))?;
     stream.write_all(format!("GET /readyz HTTP/1.0\r\nhost: {address}\r\n\r\n").as_bytes())?;
-    let mut answer = String::new();
-    stream.take(MAX_BYTES).read_to_string(&mut answer)?;
-    if answer.split(' ').nth(1) == Some("200") {
+    let mut response = String::new();
+    stream.take(MAX_BYTES).read_to_string(&mut response)?;
+    if response.split(' ').nth(1) == Some("200") {
         return Ok(());
     }
-    bail!("{}", answer.lines().last().unwrap_or("no answer"))
+    bail!("{}", response.lines().last().unwrap_or("no answer"))
 }
 
 #[cfg(test)]
@@ -43,24 +43,24 @@ mod tests {
     use super::*;
 
     /// Answers one request so; returns the port.
-    fn answering(with: &'static str) -> u16 {
+    fn serve_response(response_text: &'static str) -> u16 {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         std::thread::spawn(move || {
             let (mut stream, _) = listener.accept().unwrap();
             let _ = stream.read(&mut [0; 512]).unwrap();
-            stream.write_all(with.as_bytes()).unwrap();
+            stream.write_all(response_text.as_bytes()).unwrap();
         });
         port
     }
 
     #[test]
-    fn ready_is_nothing_but_200() {
-        let ready = answering("HTTP/1.0 200 OK\r\n\r\nready\n");
+    fn healthcheck_accepts_only_status_200() {
+        let ready = serve_response("HTTP/1.0 200 OK\r\n\r\nready\n");
         // Who listens everywhere is found on the loopback address.
-        ask(&format!("0.0.0.0:{ready}")).unwrap();
-        let draining = answering("HTTP/1.0 503 Service Unavailable\r\n\r\ndraining\n");
-        assert_eq!(ask(&format!("127.0.0.1:{draining}")).unwrap_err().to_string(), "draining");
-        assert!(ask("127.0.0.1:0").unwrap_err().to_string().contains("port 0"));
+        check_ready(&format!("0.0.0.0:{ready}")).unwrap();
+        let draining = serve_response("HTTP/1.0 503 Service Unavailable\r\n\r\ndraining\n");
+        assert_eq!(check_ready(&format!("127.0.0.1:{draining}")).unwrap_err().to_string(), "draining");
+        assert!(check_ready("127.0.0.1:0").unwrap_err().to_string().contains("port 0"));
     }
 }

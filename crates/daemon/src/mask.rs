@@ -46,7 +46,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn secrets_are_hidden_and_the_rest_is_not() {
+    fn only_secrets_are_masked() {
         let table: Table = r#"
             store = "postgres://game:p@ss:word@db:5432/game"
             plain = "sqlite:var/login.db"

@@ -36,11 +36,11 @@ pub struct NetworkError(String);
 impl Network {
     fn contains(&self, address: IpAddr) -> bool {
         match (self.address, address) {
-            (IpAddr::V4(ours), IpAddr::V4(theirs)) => {
-                (ours.to_bits() ^ theirs.to_bits()).leading_zeros() >= self.bits
+            (IpAddr::V4(network), IpAddr::V4(candidate)) => {
+                (network.to_bits() ^ candidate.to_bits()).leading_zeros() >= self.bits
             }
-            (IpAddr::V6(ours), IpAddr::V6(theirs)) => {
-                (ours.to_bits() ^ theirs.to_bits()).leading_zeros() >= self.bits
+            (IpAddr::V6(network), IpAddr::V6(candidate)) => {
+                (network.to_bits() ^ candidate.to_bits()).leading_zeros() >= self.bits
             }
             _ => false,
         }
@@ -55,9 +55,9 @@ impl FromStr for Network {
         let (address, bits) =
             text.split_once('/').map_or((text, None), |(address, bits)| (address, Some(bits)));
         let address: IpAddr = address.parse().map_err(|_| wrong())?;
-        let most = if address.is_ipv4() { 32 } else { 128 };
-        let bits = bits.map_or(Ok(most), str::parse).map_err(|_| wrong())?;
-        if bits <= most { Ok(Self { address, bits }) } else { Err(wrong()) }
+        let max_bits = if address.is_ipv4() { 32 } else { 128 };
+        let bits = bits.map_or(Ok(max_bits), str::parse).map_err(|_| wrong())?;
+        if bits <= max_bits { Ok(Self { address, bits }) } else { Err(wrong()) }
     }
 }
 
@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_are_in_or_out() {
+    fn networks_contain_only_their_addresses() {
         let networks = networks(&["10.0.0.0/8", "192.0.2.1", "2001:db8::/33"]);
         let contains = |text: &str| networks.contains(text.parse().unwrap());
         for inside in ["10.255.0.1", "192.0.2.1", "2001:db8:7fff::1", "::ffff:10.1.2.3"] {
@@ -102,14 +102,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_network_says_so() {
+    fn invalid_network_text_is_refused() {
         for text in ["", "10.0.0.0/33", "::/129", "10.0.0.0/", "ten/8", "10.0.0.0/-1"] {
             assert_eq!(text.parse::<Network>(), Err(NetworkError(text.into())));
         }
     }
 
     #[test]
-    fn networks_survive_text() {
+    fn network_text_round_trips() {
         for text in ["10.0.0.0/8", "2001:db8::/32"] {
             assert_eq!(text.parse::<Network>().unwrap().to_string(), text);
         }

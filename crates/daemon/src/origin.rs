@@ -41,7 +41,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_ipv6_host_is_one_origin() {
+    fn ipv6_addresses_of_one_64_share_an_origin() {
         let of = |text: &str| Origin::of(text.parse().unwrap());
         assert_eq!(of("2001:db8::1"), of("2001:db8::ffff:1"));
         assert_ne!(of("2001:db8:0:1::1"), of("2001:db8:0:2::1"));
@@ -49,7 +49,7 @@ mod tests {
     }
 
     #[test]
-    fn a_prefix_is_what_a_provider_hands_out() {
+    fn addresses_of_one_provider_block_share_a_prefix() {
         let of = |text: &str| Prefix::of(text.parse().unwrap());
         assert_eq!(of("10.0.0.1"), of("::ffff:10.0.0.255"));
         assert_ne!(of("10.0.0.1"), of("10.0.1.1"));

@@ -13,7 +13,7 @@ const START: &str = "shardkeep_process_start_time_seconds";
 
 /// As many open files as the system lets this process have. Systems give 1,024 to begin with, for programs that use
 /// `select`; every connection is a file, and a thousand silent ones would close the door for all.
-pub(crate) fn allow_files() {
+pub(crate) fn raise_open_file_limit() {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     // Raising the soft limit to the hard one needs no privilege. If it fails all the same, the bounds are reached sooner.
     let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
@@ -60,16 +60,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn as_many_files_as_the_system_allows() {
+    fn open_file_limit_is_raised_to_the_hard_limit() {
         let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
         let lower = maximum.map_or(4_096, |maximum| maximum - 1);
         setrlimit(Resource::Nofile, Rlimit { current: Some(lower), maximum }).unwrap();
-        allow_files();
+        raise_open_file_limit();
         assert_eq!(getrlimit(Resource::Nofile).current, maximum);
     }
 
     #[test]
-    fn reads_the_kernels_tables() {
+    fn proc_stat_and_status_are_parsed() {
         let stat = "7 (a) b) S 1 7 7 0 -1 4194560 100 0 0 0 250 30 0 0 20 0 1 0 5 1 1";
         assert_eq!(cpu_ticks(stat), Some(280));
         assert_eq!(cpu_ticks("nonsense"), None);

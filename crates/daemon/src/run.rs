@@ -7,15 +7,16 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, info, warn};
 
 use crate::{
-    Bound, Daemon, Service, Settings, SettingsError, Sources, admin, announce, healthcheck, otlp, telemetry,
+    BoundAddresses, Daemon, Service, Settings, SettingsError, Sources, admin, announce, healthcheck, otlp,
+    telemetry,
 };
 
 /// Exit code of wrong settings or arguments.
-const WRONG_USAGE: u8 = 2;
+const EXIT_USAGE: u8 = 2;
 /// What the second signal exits with: 128 + SIGINT, as shells do.
-const INTERRUPTED: i32 = 130;
+const EXIT_INTERRUPTED: i32 = 130;
 /// How long tasks may take to notice that they are stopped, and the infrastructure to close.
-const CLOSING: Duration = Duration::from_secs(2);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 #[derive(Parser, Debug)]
 struct Args {
@@ -47,14 +48,14 @@ pub fn main_with_args<S: Service>(args: impl IntoIterator<Item = OsString>) -> E
         Ok(args) => args,
         Err(error) => {
             let _ = error.print();
-            return if error.use_stderr() { ExitCode::from(WRONG_USAGE) } else { ExitCode::SUCCESS };
+            return if error.use_stderr() { ExitCode::from(EXIT_USAGE) } else { ExitCode::SUCCESS };
         }
     };
     let settings = match load::<S>(&args) {
         Ok(settings) => settings,
         Err(error) => {
             eprintln!("{error}");
-            return ExitCode::from(WRONG_USAGE);
+            return ExitCode::from(EXIT_USAGE);
         }
     };
     if args.print_config {
@@ -66,7 +67,7 @@ pub fn main_with_args<S: Service>(args: impl IntoIterator<Item = OsString>) -> E
         return ExitCode::SUCCESS;
     }
     if args.healthcheck {
-        return match healthcheck::ask(&settings.daemon.admin) {
+        return match healthcheck::check_ready(&settings.daemon.admin) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
                 eprintln!("{error:#}");
@@ -74,7 +75,7 @@ pub fn main_with_args<S: Service>(args: impl IntoIterator<Item = OsString>) -> E
             }
         };
     }
-    crate::process::allow_files();
+    crate::process::raise_open_file_limit();
     let threads = match settings.daemon.threads {
         0 => S::threads(std::thread::available_parallelism().map_or(1, usize::from)),
         threads => threads,
@@ -130,7 +131,7 @@ async fn process<S: Service>(settings: Settings<S::Config>) -> ExitCode {
         daemon.fail(&format!("can not listen for signals: {error}"));
     }
     let result = running.join().await;
-    let _ = tokio::time::timeout(CLOSING, export).await;
+    let _ = tokio::time::timeout(CLOSE_TIMEOUT, export).await;
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -152,7 +153,7 @@ fn drain_on_signals(daemon: &Daemon) -> std::io::Result<()> {
             };
             if daemon.draining().is_cancelled() {
                 warn!(signal = name, "second signal: exit at once");
-                std::process::exit(INTERRUPTED);
+                std::process::exit(EXIT_INTERRUPTED);
             }
             daemon.drain(name);
         }
@@ -163,7 +164,7 @@ fn drain_on_signals(daemon: &Daemon) -> std::io::Result<()> {
 /// A daemon that runs inside this process: the same as under [`main`], but without signals or a global logger.
 pub struct Running {
     daemon: Daemon,
-    life: tokio::task::JoinHandle<anyhow::Result<()>>,
+    lifecycle: tokio::task::JoinHandle<anyhow::Result<()>>,
 }
 
 /// Starts a daemon on the present runtime.
@@ -177,8 +178,8 @@ pub async fn launch<S: Service>(settings: Settings<S::Config>) -> anyhow::Result
     announce_when_ready(&daemon, settings.daemon.announce.clone());
     let grace = settings.daemon.grace;
     let service = tokio::spawn(S::run(settings, daemon.clone()));
-    let life = tokio::spawn(live(daemon.clone(), service, grace));
-    Ok(Running { daemon, life })
+    let lifecycle = tokio::spawn(run_lifecycle(daemon.clone(), service, grace));
+    Ok(Running { daemon, lifecycle })
 }
 
 fn announce_when_ready(daemon: &Daemon, path: Option<PathBuf>) {
@@ -195,15 +196,15 @@ fn announce_when_ready(daemon: &Daemon, path: Option<PathBuf>) {
 }
 
 /// Runs the service to its end: drain, grace, stop, join, close.
-async fn live(
+async fn run_lifecycle(
     daemon: Daemon,
     service: tokio::task::JoinHandle<anyhow::Result<()>>,
     grace: Duration,
 ) -> anyhow::Result<()> {
     let abort = service.abort_handle();
     let result = tokio::select! {
-        result = work(&daemon, service) => result,
-        () = overdue(&daemon, grace) => {
+        result = join_service(&daemon, service) => result,
+        () = grace_expired(&daemon, grace) => {
             warn!(grace = ?grace, tasks = daemon.tasks().len(), "not drained within the grace time; dropping the rest");
             abort.abort();
             Ok(())
@@ -212,7 +213,7 @@ async fn live(
     daemon.stopped().cancel();
     daemon.finished().cancel();
     daemon.infrastructure().close();
-    if tokio::time::timeout(CLOSING, daemon.infrastructure().wait()).await.is_err() {
+    if tokio::time::timeout(CLOSE_TIMEOUT, daemon.infrastructure().wait()).await.is_err() {
         warn!("infrastructure did not close in time");
     }
     info!("stopped");
@@ -222,7 +223,10 @@ async fn live(
     }
 }
 
-async fn work(daemon: &Daemon, service: tokio::task::JoinHandle<anyhow::Result<()>>) -> anyhow::Result<()> {
+async fn join_service(
+    daemon: &Daemon,
+    service: tokio::task::JoinHandle<anyhow::Result<()>>,
+) -> anyhow::Result<()> {
     let result = match service.await {
         Ok(result) => result,
         Err(error) => Err(anyhow::anyhow!("the service panicked: {error}")),
@@ -237,11 +241,11 @@ async fn work(daemon: &Daemon, service: tokio::task::JoinHandle<anyhow::Result<(
 }
 
 /// Resolves when the grace time and the time to notice the stop are over.
-async fn overdue(daemon: &Daemon, grace: Duration) {
+async fn grace_expired(daemon: &Daemon, grace: Duration) {
     daemon.draining().cancelled().await;
     tokio::time::sleep(grace).await;
     daemon.stopped().cancel();
-    tokio::time::sleep(CLOSING).await;
+    tokio::time::sleep(CLOSE_TIMEOUT).await;
 }
 
 impl Running {
@@ -253,11 +257,11 @@ impl Running {
     ///
     /// # Errors
     /// When it ended before it was ready.
-    pub async fn ready(&mut self) -> anyhow::Result<Bound> {
+    pub async fn ready(&mut self) -> anyhow::Result<BoundAddresses> {
         let mut readiness = self.daemon.readiness();
         tokio::select! {
             _ = readiness.wait_for(|ready| *ready) => Ok(self.daemon.bound()),
-            ended = &mut self.life => {
+            ended = &mut self.lifecycle => {
                 ended??;
                 anyhow::bail!("the daemon ended before it was ready")
             }
@@ -278,6 +282,6 @@ impl Running {
     /// # Errors
     /// When the daemon failed.
     pub async fn join(self) -> anyhow::Result<()> {
-        self.life.await?
+        self.lifecycle.await?
     }
 }

@@ -30,16 +30,16 @@ pub struct Sources {
 
 /// What is wrong with the settings, and where.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("{place}: {what}")]
+#[error("{location}: {message}")]
 pub struct SettingsError {
     /// `file:line:column`, the environment variable or the flag.
-    pub place: String,
-    pub what: String,
+    pub location: String,
+    pub message: String,
 }
 
 impl SettingsError {
-    fn new(place: impl Into<String>, what: impl Into<String>) -> Self {
-        Self { place: place.into(), what: what.into() }
+    fn new(location: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { location: location.into(), message: message.into() }
     }
 }
 
@@ -114,12 +114,12 @@ impl<C: Serialize + DeserializeOwned + Default + Validate> Loader<C> {
         let text =
             std::fs::read_to_string(path).map_err(|error| SettingsError::new(&shown, error.to_string()))?;
         let at =
-            |span: Option<std::ops::Range<usize>>| place(&shown, &text, span.map_or(0, |span| span.start));
+            |span: Option<std::ops::Range<usize>>| location(&shown, &text, span.map_or(0, |span| span.start));
         let sections = DeTable::parse(&text)
             .map_err(|error| SettingsError::new(at(error.span()), error.message().trim()))?;
         for (key, value) in sections.into_inner() {
             let (name, span) = (key.get_ref().to_string(), key.span());
-            if !self.concerns(&name).map_err(|what| SettingsError::new(at(Some(span)), what))? {
+            if !self.reads_section(&name).map_err(|message| SettingsError::new(at(Some(span)), message))? {
                 continue;
             }
             self.check_section(&name, ValueDeserializer::from(value))
@@ -159,7 +159,7 @@ impl<C: Serialize + DeserializeOwned + Default + Validate> Loader<C> {
         raw: &str,
         origin: &str,
     ) -> Result<(), SettingsError> {
-        if !self.concerns(section).map_err(|what| SettingsError::new(origin, what))? {
+        if !self.reads_section(section).map_err(|message| SettingsError::new(origin, message))? {
             return Ok(());
         }
         let default =
@@ -188,7 +188,7 @@ impl<C: Serialize + DeserializeOwned + Default + Validate> Loader<C> {
     }
 
     /// Whether this daemon reads the section; an error if no daemon does.
-    fn concerns(&self, section: &str) -> Result<bool, String> {
+    fn reads_section(&self, section: &str) -> Result<bool, String> {
         if COMMON_SECTIONS.contains(&section) || section == self.kind.as_str() {
             return Ok(true);
         }
@@ -219,8 +219,9 @@ impl<C: Serialize + DeserializeOwned + Default + Validate> Loader<C> {
             log: self.section("log")?,
             service: self.section(self.kind.as_str())?,
         };
-        fill_in(&mut settings, self.kind)
-            .map_err(|what| SettingsError::new(self.place_of("daemon", &what), format!("[daemon] {what}")))?;
+        apply_derived_defaults(&mut settings, self.kind).map_err(|message| {
+            SettingsError::new(self.location_of("daemon", &message), format!("[daemon] {message}"))
+        })?;
         let checks = [
             ("daemon", settings.daemon.validate()),
             ("cluster", settings.cluster.validate()),
@@ -228,8 +229,8 @@ impl<C: Serialize + DeserializeOwned + Default + Validate> Loader<C> {
             (self.kind.as_str(), settings.service.validate()),
         ];
         for (section, result) in checks {
-            result.map_err(|what| {
-                SettingsError::new(self.place_of(section, &what), format!("[{section}] {what}"))
+            result.map_err(|message| {
+                SettingsError::new(self.location_of(section, &message), format!("[{section}] {message}"))
             })?;
         }
         Ok(settings)
@@ -241,8 +242,8 @@ impl<C: Serialize + DeserializeOwned + Default + Validate> Loader<C> {
     }
 
     /// Where the key was set that a validation message begins with.
-    fn place_of(&self, section: &str, what: &str) -> String {
-        let key = what.split_once(':').map_or("", |(key, _)| key);
+    fn location_of(&self, section: &str, message: &str) -> String {
+        let key = message.split_once(':').map_or("", |(key, _)| key);
         if let Some(origin) = self.origins.get(&format!("{section}.{key}")) {
             return origin.clone();
         }
@@ -254,12 +255,12 @@ impl<C: Serialize + DeserializeOwned + Default + Validate> Loader<C> {
             Some(name.span().start)
         });
         let shown = path.display().to_string();
-        offset.map_or_else(|| shown.clone(), |offset| place(&shown, text, offset))
+        offset.map_or_else(|| shown.clone(), |offset| location(&shown, text, offset))
     }
 }
 
 /// Defaults that depend on the kind and the name.
-fn fill_in<C>(settings: &mut Settings<C>, kind: DaemonKind) -> Result<(), String> {
+fn apply_derived_defaults<C>(settings: &mut Settings<C>, kind: DaemonKind) -> Result<(), String> {
     match settings.daemon.name.as_str() {
         "" => settings.daemon.name = format!("{kind}-1"),
         "auto" => settings.daemon.name = format!("{kind}-{}", host_name()?),
@@ -297,7 +298,7 @@ fn typed_value(raw: &str, default: Option<&Value>) -> Value {
     }
 }
 
-fn place(file: &str, text: &str, offset: usize) -> String {
+fn location(file: &str, text: &str, offset: usize) -> String {
     let before = text.get(..offset).unwrap_or(text);
     let line = before.matches('\n').count() + 1;
     let column = before.rsplit('\n').next().map_or(0, |line| line.chars().count()) + 1;

@@ -19,7 +19,8 @@ pub(crate) fn install(config: &LogConfig) -> otlp::Exporter {
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     let lines = if pretty { lines.boxed() } else { lines.json().flatten_event(true).boxed() };
     let print_events = config.print_events || config.otlp == "off";
-    let lines = lines.with_filter(filter_fn(move |about| print_events || about.target() != event::TARGET));
+    let lines =
+        lines.with_filter(filter_fn(move |metadata| print_events || metadata.target() != event::TARGET));
     let export = (config.otlp != "off").then_some(export);
     // The filter's syntax was checked with the settings; the default is the same as theirs.
     let filter = EnvFilter::try_new(&config.filter).unwrap_or_else(|_| EnvFilter::new("info"));

@@ -22,7 +22,7 @@ use tokio_rustls::TlsConnector;
 use crate::{
     Lane, Stream, quic,
     rewind::Rewind,
-    tls::{HTTP_PROTOCOL, PLAYERS, QUIC_PROTOCOL, io_error, provider},
+    tls::{HTTP_PROTOCOL, PLAYER_CERTIFICATE_NAME, QUIC_PROTOCOL, io_error, provider},
     websocket::{Transport, WebSocket},
 };
 
@@ -32,7 +32,7 @@ pub enum Trust {
     /// Anybody's. The password and the ticket prove the server in any case; on QUIC they prove the TLS connection with
     /// it, so that somebody between is found out before anything is said that matters.
     #[default]
-    Proofs,
+    AnyCertificate,
     /// That of somebody whom this authority calls by this name.
     Authority { roots: Arc<RootCertStore>, name: ServerName<'static> },
 }
@@ -48,18 +48,18 @@ pub enum TrustError {
 }
 
 impl Trust {
-    /// The authorities in this PEM file; `name` is what the servers' certificates must bear, by default [`PLAYERS`].
+    /// The authorities in this PEM file; `name` is what the servers' certificates must bear, by default [`PLAYER_CERTIFICATE_NAME`].
     ///
     /// # Errors
     /// When the file or the name is not what it should be.
     pub fn authority(file: &Path, name: Option<&str>) -> Result<Self, TrustError> {
-        let unread = |source| TrustError::Read { file: file.to_owned(), source };
+        let read_error = |source| TrustError::Read { file: file.to_owned(), source };
         let mut roots = RootCertStore::empty();
-        for root in CertificateDer::pem_file_iter(file).map_err(unread)? {
-            let wrong = |source| TrustError::Certificate { file: file.to_owned(), source };
-            roots.add(root.map_err(unread)?).map_err(wrong)?;
+        for root in CertificateDer::pem_file_iter(file).map_err(read_error)? {
+            let certificate_error = |source| TrustError::Certificate { file: file.to_owned(), source };
+            roots.add(root.map_err(read_error)?).map_err(certificate_error)?;
         }
-        let name = name.unwrap_or(PLAYERS);
+        let name = name.unwrap_or(PLAYER_CERTIFICATE_NAME);
         let name = ServerName::try_from(name.to_owned()).map_err(|_| TrustError::Name(name.to_owned()))?;
         Ok(Self::Authority { roots: Arc::new(roots), name })
     }
@@ -67,10 +67,10 @@ impl Trust {
 
 /// Makes connections, and remembers what lets the next one to the same server begin faster. Clones share that.
 #[derive(Clone)]
-pub struct Connector(Arc<Settled>);
+pub struct Connector(Arc<ConnectorInner>);
 
 /// Apart, because whoever is configured with a connector is moved and copied.
-struct Settled {
+struct ConnectorInner {
     name: ServerName<'static>,
     quic: quinn::ClientConfig,
     tls: TlsConnector,
@@ -86,7 +86,7 @@ impl Default for Connector {
     /// # Panics
     /// Never: these settings are the same every time, and a test makes them.
     fn default() -> Self {
-        Self::new(&Trust::Proofs).expect("TLS 1.3 with its own cipher suites")
+        Self::new(&Trust::AnyCertificate).expect("TLS 1.3 with its own cipher suites")
     }
 }
 
@@ -104,14 +104,14 @@ impl Connector {
     /// As [`Self::new`]'s.
     pub fn with_window(trust: &Trust, window: u32) -> io::Result<Self> {
         let name = match trust {
-            Trust::Proofs => ServerName::try_from(PLAYERS).map_err(io_error)?,
+            Trust::AnyCertificate => ServerName::try_from(PLAYER_CERTIFICATE_NAME).map_err(io_error)?,
             Trust::Authority { name, .. } => name.clone(),
         };
         let quic = QuicClientConfig::try_from(tls(trust, QUIC_PROTOCOL)?).map_err(io_error)?;
         let mut quic = quinn::ClientConfig::new(Arc::new(quic));
         quic.transport_config(quic::client_transport(window));
         let tls = TlsConnector::from(Arc::new(tls(trust, HTTP_PROTOCOL)?));
-        Ok(Self(Arc::new(Settled { name, quic, tls })))
+        Ok(Self(Arc::new(ConnectorInner { name, quic, tls })))
     }
 
     /// Connects; nothing of the client protocol is said yet. The caller bounds the time.
@@ -160,9 +160,9 @@ fn tls(trust: &Trust, protocol: &[u8]) -> io::Result<ClientConfig> {
     let builder = builder.with_protocol_versions(&[&TLS13]).map_err(io_error)?;
     let mut config = match trust {
         Trust::Authority { roots, .. } => builder.with_root_certificates(roots.clone()).with_no_client_auth(),
-        Trust::Proofs => builder
+        Trust::AnyCertificate => builder
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(Anybody(provider)))
+            .with_custom_certificate_verifier(Arc::new(AcceptAnyCertificate(provider)))
             .with_no_client_auth(),
     };
     config.alpn_protocols = vec![protocol.to_vec()];
@@ -171,9 +171,9 @@ fn tls(trust: &Trust, protocol: &[u8]) -> io::Result<ClientConfig> {
 
 /// Looks only whether the server holds the key of its certificate, whoever it is.
 #[derive(Debug)]
-struct Anybody(Arc<CryptoProvider>);
+struct AcceptAnyCertificate(Arc<CryptoProvider>);
 
-impl ServerCertVerifier for Anybody {
+impl ServerCertVerifier for AcceptAnyCertificate {
     fn verify_server_cert(
         &self,
         _end_entity: &CertificateDer<'_>,

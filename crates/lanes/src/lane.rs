@@ -46,7 +46,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_read_as_they_are_written() {
+    fn lane_names_round_trip() {
         for lane in Lane::ALL {
             assert_eq!(lane.to_string().parse(), Ok(lane));
         }

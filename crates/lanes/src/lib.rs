@@ -10,11 +10,11 @@
 //! client:  Connector ── connect ──▶ Stream
 //! ```
 
-mod ahead;
 mod connect;
 mod lane;
 mod listen;
 mod quic;
+mod read_ahead;
 mod rewind;
 mod settings;
 mod stream;
@@ -24,7 +24,7 @@ mod websocket;
 
 pub use connect::{Connector, Trust, TrustError};
 pub use lane::Lane;
-pub use listen::{Arrival, BindError, Listener, Upgrade};
+pub use listen::{BindError, IncomingConnection, Listener, Upgrade};
 pub use settings::{Retry, Settings};
 pub use stream::Stream;
-pub use tls::{CertificateError, PLAYERS};
+pub use tls::{CertificateError, PLAYER_CERTIFICATE_NAME};

@@ -14,12 +14,12 @@ use crate::{
     CertificateError, Lane, Settings, Stream, quic,
     rewind::Rewind,
     tcp,
-    tls::{HTTP_PROTOCOL, Shown},
+    tls::{HTTP_PROTOCOL, ServerCertificate},
     websocket::{Transport, WebSocket},
 };
 
 /// Free TCP ports tried for one whose UDP port is free as well.
-const TRIES: usize = 32;
+const MAX_BIND_ATTEMPTS: usize = 32;
 
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
@@ -44,27 +44,28 @@ impl Listener {
     /// # Errors
     /// When an address is taken, or the certificate can not be used.
     pub async fn bind(address: &str, settings: &Settings, idle: Duration) -> Result<Self, BindError> {
-        let shown = if settings.quic || settings.websocket { Some(Shown::load(settings)?) } else { None };
-        let upgrade = match &shown {
-            Some(shown) if settings.websocket => Some(Arc::new(Upgrade::new(shown)?)),
+        let certificate =
+            if settings.quic || settings.websocket { Some(ServerCertificate::load(settings)?) } else { None };
+        let upgrade = match &certificate {
+            Some(certificate) if settings.websocket => Some(Arc::new(Upgrade::new(certificate)?)),
             _ => None,
         };
-        let mut tries = 0;
+        let mut attempts = 0;
         loop {
-            tries += 1;
-            let unbound = |source| BindError::Tcp { address: address.to_owned(), source };
-            let tcp = tcp::listen(address).await.map_err(unbound)?;
-            let bound = tcp.local_addr().map_err(unbound)?;
-            let quic = match &shown {
-                Some(shown) if settings.quic => {
-                    let config = quic::Listener::config(shown, idle)?;
+            attempts += 1;
+            let bind_error = |source| BindError::Tcp { address: address.to_owned(), source };
+            let tcp = tcp::listen(address).await.map_err(bind_error)?;
+            let bound = tcp.local_addr().map_err(bind_error)?;
+            let quic = match &certificate {
+                Some(certificate) if settings.quic => {
+                    let config = quic::Listener::config(certificate, idle)?;
                     match quic::Listener::bind(config, bound, settings.retry) {
                         Ok(quic) => Some(quic),
                         // The port was ours to choose: choose another.
                         Err(error)
                             if error.kind() == io::ErrorKind::AddrInUse
                                 && address.ends_with(":0")
-                                && tries < TRIES =>
+                                && attempts < MAX_BIND_ATTEMPTS =>
                         {
                             continue;
                         }
@@ -92,17 +93,17 @@ impl Listener {
     ///
     /// # Errors
     /// When the system has no more files, for example. The next call may succeed.
-    pub async fn accept(&self) -> io::Result<Arrival> {
+    pub async fn accept(&self) -> io::Result<IncomingConnection> {
         let Some(quic) = &self.quic else { return self.accept_tcp().await };
         tokio::select! {
-            arrival = self.accept_tcp() => arrival,
-            arrival = quic.accept() => Ok(Arrival::Quic(Box::new(arrival))),
+            incoming = self.accept_tcp() => incoming,
+            incoming = quic.accept() => Ok(IncomingConnection::Quic(Box::new(incoming))),
         }
     }
 
-    async fn accept_tcp(&self) -> io::Result<Arrival> {
+    async fn accept_tcp(&self) -> io::Result<IncomingConnection> {
         let (stream, peer) = self.tcp.accept().await?;
-        Ok(Arrival::Tcp(stream, peer))
+        Ok(IncomingConnection::Tcp(stream, peer))
     }
 
     /// How many QUIC clients were told to prove their address first.
@@ -113,16 +114,16 @@ impl Listener {
 
 /// Somebody who came. Nothing has been read; dropped, the connection is closed.
 #[derive(Debug)]
-pub enum Arrival {
+pub enum IncomingConnection {
     Tcp(TcpStream, SocketAddr),
-    Quic(Box<quic::Arrival>),
+    Quic(Box<quic::IncomingConnection>),
 }
 
-impl Arrival {
+impl IncomingConnection {
     pub fn peer(&self) -> SocketAddr {
         match self {
             Self::Tcp(_, peer) => *peer,
-            Self::Quic(arrival) => arrival.peer(),
+            Self::Quic(incoming) => incoming.peer(),
         }
     }
 
@@ -132,17 +133,17 @@ impl Arrival {
     ///
     /// # Errors
     /// When there is no header, or it is damaged, or the connection ends.
-    pub async fn reveal<E: From<io::Error> + From<ProxyError>>(&mut self) -> Result<(), E> {
+    pub async fn read_proxy_header<E: From<io::Error> + From<ProxyError>>(&mut self) -> Result<(), E> {
         let Self::Tcp(stream, peer) = self else { return Ok(()) };
-        let mut fixed = [0; proxy::FIXED];
+        let mut fixed = [0; proxy::FIXED_LENGTH];
         // The signature first: who speaks something else may well say less, and then wait.
         let (signature, lengths) = fixed.split_at_mut(proxy::SIGNATURE.len());
         stream.read_exact(signature).await?;
         if signature != proxy::SIGNATURE {
-            return Err(ProxyError::Foreign.into());
+            return Err(ProxyError::NotProxyProtocol.into());
         }
         stream.read_exact(lengths).await?;
-        let begin = proxy::Begin::parse(&fixed)?;
+        let begin = proxy::FixedHeader::parse(&fixed)?;
         let mut rest = [0; proxy::MAX_REST];
         let rest = &mut rest[..begin.rest()];
         stream.read_exact(rest).await?;
@@ -160,12 +161,12 @@ impl Arrival {
         }
     }
 
-    /// Turns the client away; `word` is told where that takes no waiting.
-    pub fn refuse(self, word: &[u8]) {
+    /// Turns the client away; `reply` is told where that takes no waiting.
+    pub fn refuse(self, reply: &[u8]) {
         match self {
             // Best effort, by intention.
-            Self::Tcp(stream, _) => drop(stream.try_write(word)),
-            Self::Quic(arrival) => arrival.refuse(),
+            Self::Tcp(stream, _) => drop(stream.try_write(reply)),
+            Self::Quic(incoming) => incoming.refuse(),
         }
     }
 
@@ -176,7 +177,7 @@ impl Arrival {
     pub async fn open(self) -> io::Result<Stream> {
         match self {
             Self::Tcp(stream, _) => Ok(Stream::Tcp(stream)),
-            Self::Quic(arrival) => Ok(Stream::Quic(Box::new(Box::pin(arrival.open()).await?))),
+            Self::Quic(incoming) => Ok(Stream::Quic(Box::new(Box::pin(incoming.open()).await?))),
         }
     }
 }
@@ -193,12 +194,12 @@ impl std::fmt::Debug for Upgrade {
 }
 
 impl Upgrade {
-    fn new(shown: &Shown) -> Result<Self, CertificateError> {
-        Ok(Self { tls: TlsAcceptor::from(Arc::new(shown.server(HTTP_PROTOCOL)?)) })
+    fn new(certificate: &ServerCertificate) -> Result<Self, CertificateError> {
+        Ok(Self { tls: TlsAcceptor::from(Arc::new(certificate.server(HTTP_PROTOCOL)?)) })
     }
 
     /// Whether these bytes begin an HTTP request of the right method, or a TLS handshake.
-    pub(crate) fn begins(&self, first: &[u8]) -> bool {
+    pub(crate) fn is_upgrade(&self, first: &[u8]) -> bool {
         first.starts_with(b"GET ") || is_tls(first)
     }
 

@@ -54,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_certificate_needs_its_key() {
+    fn certificate_without_key_is_invalid() {
         assert_eq!(Settings::default().validate(), Ok(()));
         let half = Settings { certificate: Some("a.pem".into()), ..Settings::default() };
         assert!(half.validate().unwrap_err().starts_with("lanes: "));

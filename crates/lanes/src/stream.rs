@@ -23,13 +23,13 @@ pub enum Stream {
     Quic(Box<quic::Stream>),
     WebSocket(Box<WebSocket>),
     /// The change to a WebSocket has failed: there is nothing left to speak to.
-    Gone,
+    Closed,
 }
 
 impl Stream {
     pub fn lane(&self) -> Lane {
         match self {
-            Self::Tcp(_) | Self::Gone => Lane::Tcp,
+            Self::Tcp(_) | Self::Closed => Lane::Tcp,
             Self::Quic(_) => Lane::Quic,
             Self::WebSocket(socket) => socket.lane(),
         }
@@ -42,7 +42,7 @@ impl Stream {
             Self::Tcp(stream) => stream.local_addr(),
             Self::Quic(stream) => stream.local_addr(),
             Self::WebSocket(socket) => socket.local_addr(),
-            Self::Gone => Err(gone()),
+            Self::Closed => Err(not_connected()),
         }
     }
 
@@ -65,8 +65,8 @@ impl Stream {
         self.read_exact(&mut bytes).await?;
         if let Some(upgrade) = upgrade
             && matches!(self, Self::Tcp(_))
-            && upgrade.begins(&bytes)
-            && let Self::Tcp(stream) = std::mem::replace(self, Self::Gone)
+            && upgrade.is_upgrade(&bytes)
+            && let Self::Tcp(stream) = std::mem::replace(self, Self::Closed)
         {
             let first = Bytes::copy_from_slice(&bytes);
             *self = Self::WebSocket(Box::new(Box::pin(upgrade.accept(stream, first)).await?));
@@ -89,7 +89,7 @@ impl Stream {
             Self::Tcp(stream) => stream.poll_read_ready(cx),
             Self::Quic(stream) => stream.poll_readable(cx),
             Self::WebSocket(socket) => socket.poll_readable(cx),
-            Self::Gone => Poll::Ready(Err(gone())),
+            Self::Closed => Poll::Ready(Err(not_connected())),
         }
     }
 
@@ -107,7 +107,7 @@ impl Stream {
             Self::Tcp(stream) => stream.poll_write_ready(cx),
             Self::Quic(stream) => stream.poll_writable(cx),
             Self::WebSocket(socket) => socket.poll_writable(cx),
-            Self::Gone => Poll::Ready(Err(gone())),
+            Self::Closed => Poll::Ready(Err(not_connected())),
         }
     }
 
@@ -120,7 +120,7 @@ impl Stream {
             Self::Tcp(stream) => return stream.try_read_buf(buffer),
             Self::Quic(stream) => stream.try_take(usize::MAX)?,
             Self::WebSocket(socket) => socket.try_take(usize::MAX)?,
-            Self::Gone => return Err(gone()),
+            Self::Closed => return Err(not_connected()),
         };
         buffer.extend_from_slice(&bytes);
         Ok(bytes.len())
@@ -135,7 +135,7 @@ impl Stream {
             Self::Tcp(stream) => return tcp::try_read(stream, buffer),
             Self::Quic(stream) => stream.try_take(buffer.len())?,
             Self::WebSocket(socket) => socket.try_take(buffer.len())?,
-            Self::Gone => return Err(gone()),
+            Self::Closed => return Err(not_connected()),
         };
         buffer[..bytes.len()].copy_from_slice(&bytes);
         Ok(bytes.len())
@@ -150,7 +150,7 @@ impl Stream {
             Self::Tcp(stream) => stream.try_write(bytes),
             Self::Quic(stream) => stream.try_write(bytes),
             Self::WebSocket(socket) => socket.try_write(bytes),
-            Self::Gone => Err(gone()),
+            Self::Closed => Err(not_connected()),
         }
     }
 
@@ -193,7 +193,7 @@ impl Stream {
     }
 }
 
-fn gone() -> io::Error {
+fn not_connected() -> io::Error {
     io::ErrorKind::NotConnected.into()
 }
 
@@ -207,7 +207,7 @@ impl AsyncRead for Stream {
             Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buffer),
             Self::Quic(stream) => stream.poll_read(cx, buffer),
             Self::WebSocket(socket) => socket.poll_read(cx, buffer),
-            Self::Gone => Poll::Ready(Err(gone())),
+            Self::Closed => Poll::Ready(Err(not_connected())),
         }
     }
 }
@@ -218,7 +218,7 @@ impl AsyncWrite for Stream {
             Self::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
             Self::Quic(stream) => stream.poll_write(cx, bytes),
             Self::WebSocket(socket) => socket.poll_write(cx, bytes),
-            Self::Gone => Poll::Ready(Err(gone())),
+            Self::Closed => Poll::Ready(Err(not_connected())),
         }
     }
 
@@ -227,7 +227,7 @@ impl AsyncWrite for Stream {
             Self::Tcp(stream) => Pin::new(stream).poll_flush(cx),
             Self::Quic(stream) => stream.poll_writable(cx),
             Self::WebSocket(socket) => socket.poll_writable(cx),
-            Self::Gone => Poll::Ready(Err(gone())),
+            Self::Closed => Poll::Ready(Err(not_connected())),
         }
     }
 
@@ -236,7 +236,7 @@ impl AsyncWrite for Stream {
             Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Quic(stream) => stream.poll_shutdown(cx),
             Self::WebSocket(socket) => socket.poll_shutdown(cx),
-            Self::Gone => Poll::Ready(Ok(())),
+            Self::Closed => Poll::Ready(Ok(())),
         }
     }
 }

@@ -15,7 +15,7 @@ const BACKLOG: i32 = 4_096;
 /// A socket asks for more once so little of what it was given is unsent: what waits longer waits in the session, where
 /// newer state replaces it.
 #[cfg(target_os = "linux")]
-const UNSENT: u32 = 16 << 10;
+const NOTSENT_LOWAT: u32 = 16 << 10;
 
 pub(crate) async fn listen(address: &str) -> io::Result<TcpListener> {
     let listener = TcpListener::bind(address).await?;
@@ -23,7 +23,7 @@ pub(crate) async fn listen(address: &str) -> io::Result<TcpListener> {
     // Everything due to a client is written at once, so nothing is gained by waiting for more.
     socket.set_tcp_nodelay(true)?;
     #[cfg(target_os = "linux")]
-    socket.set_tcp_notsent_lowat(UNSENT)?;
+    socket.set_tcp_notsent_lowat(NOTSENT_LOWAT)?;
     // Of a socket that listens already, this changes the length of its queue.
     socket.listen(BACKLOG)?;
     Ok(listener)
@@ -49,12 +49,12 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn connections_inherit_the_options() {
+    async fn accepted_connections_inherit_listener_options() {
         let listener = listen("127.0.0.1:0").await.unwrap();
         let _client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (stream, _) = listener.accept().await.unwrap();
         assert!(stream.nodelay().unwrap());
         #[cfg(target_os = "linux")]
-        assert_eq!(SockRef::from(&stream).tcp_notsent_lowat().unwrap(), UNSENT);
+        assert_eq!(SockRef::from(&stream).tcp_notsent_lowat().unwrap(), NOTSENT_LOWAT);
     }
 }

@@ -12,7 +12,7 @@ use rustls::{
 use crate::Settings;
 
 /// The name that certificates for players bear when the development authority makes them, and that clients look for.
-pub const PLAYERS: &str = "players.shardkeep.internal";
+pub const PLAYER_CERTIFICATE_NAME: &str = "players.shardkeep.internal";
 /// What QUIC connections negotiate (ALPN): the client protocol, in its only stream.
 pub(crate) const QUIC_PROTOCOL: &[u8] = b"shardkeep/1";
 /// What `wss` connections negotiate.
@@ -37,28 +37,28 @@ pub(crate) fn provider() -> Arc<CryptoProvider> {
 }
 
 /// A certificate chain with its key, shown to players.
-pub(crate) struct Shown {
+pub(crate) struct ServerCertificate {
     chain: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
 }
 
-impl Shown {
+impl ServerCertificate {
     /// The one that is configured, or one for this process. The latter names nobody whom anybody trusts, and need not:
     /// on QUIC the proofs of login and attach cover the TLS connection itself.
     pub(crate) fn load(settings: &Settings) -> Result<Self, CertificateError> {
         let (Some(certificate), Some(key)) = (&settings.certificate, &settings.key) else {
-            let made = rcgen::generate_simple_self_signed([PLAYERS.to_owned()])?;
+            let made = rcgen::generate_simple_self_signed([PLAYER_CERTIFICATE_NAME.to_owned()])?;
             let key = PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
             return Ok(Self { chain: vec![made.cert.der().clone()], key: key.into() });
         };
-        let unread = |file: &PathBuf| {
+        let read_error = |file: &PathBuf| {
             let file = file.clone();
             move |source| CertificateError::Read { file, source }
         };
         let chain = CertificateDer::pem_file_iter(certificate)
             .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-            .map_err(unread(certificate))?;
-        Ok(Self { chain, key: PrivateKeyDer::from_pem_file(key).map_err(unread(key))? })
+            .map_err(read_error(certificate))?;
+        Ok(Self { chain, key: PrivateKeyDer::from_pem_file(key).map_err(read_error(key))? })
     }
 
     /// Tickets let a client come back without a signature; nothing is sent before the handshake's end (0-RTT), which

@@ -29,7 +29,7 @@ use tokio_tungstenite::{
 
 use crate::{
     Lane,
-    ahead::{Ahead, at_once},
+    read_ahead::{ReadAhead, poll_now},
     rewind::Rewind,
     tls::io_error,
 };
@@ -37,7 +37,7 @@ use crate::{
 /// Subprotocol of the client protocol, for clients that name one.
 const PROTOCOL: &str = "shardkeep.v1";
 /// Bytes of one message. The greatest record and its length fit into two.
-const MOST: usize = 64 << 10;
+const MAX_MESSAGE: usize = 64 << 10;
 /// Kept for each connection; the largest record of a client takes two reads.
 const READ_BUFFER: usize = 4 << 10;
 
@@ -52,7 +52,7 @@ pub struct WebSocket {
 struct Inner {
     socket: WebSocketStream<Transport>,
     /// Of the message read last, what nobody took yet.
-    ahead: Ahead,
+    read_ahead: ReadAhead,
     /// A message was given to the library and not yet, or not wholly, to the socket. Nothing is accepted before it is.
     unsent: bool,
 }
@@ -67,9 +67,9 @@ fn limits() -> WebSocketConfig {
     WebSocketConfig::default()
         .read_buffer_size(READ_BUFFER)
         .write_buffer_size(0)
-        .max_write_buffer_size(4 * MOST)
-        .max_message_size(Some(MOST))
-        .max_frame_size(Some(MOST))
+        .max_write_buffer_size(4 * MAX_MESSAGE)
+        .max_message_size(Some(MAX_MESSAGE))
+        .max_frame_size(Some(MAX_MESSAGE))
 }
 
 impl WebSocket {
@@ -86,19 +86,19 @@ impl WebSocket {
         };
         let (lane, local) = transport.kind()?;
         let socket = accept_hdr_async_with_config(transport, answer, Some(limits())).await;
-        Ok(Self::new(lane, local, socket.map_err(wrong)?))
+        Ok(Self::new(lane, local, socket.map_err(websocket_error)?))
     }
 
     pub(crate) async fn connect(address: SocketAddr, transport: Transport) -> io::Result<Self> {
         let (lane, local) = transport.kind()?;
-        let mut request = format!("{lane}://{address}/").into_client_request().map_err(wrong)?;
+        let mut request = format!("{lane}://{address}/").into_client_request().map_err(websocket_error)?;
         request.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(PROTOCOL));
         let socket = client_async_with_config(request, transport, Some(limits())).await;
-        Ok(Self::new(lane, local, socket.map_err(wrong)?.0))
+        Ok(Self::new(lane, local, socket.map_err(websocket_error)?.0))
     }
 
     fn new(lane: Lane, local: SocketAddr, socket: WebSocketStream<Transport>) -> Self {
-        let inner = Inner { socket, ahead: Ahead::default(), unsent: false };
+        let inner = Inner { socket, read_ahead: ReadAhead::default(), unsent: false };
         Self { lane, local, inner: Mutex::new(inner) }
     }
 
@@ -115,18 +115,18 @@ impl WebSocket {
     }
 
     pub(crate) fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.inner.lock().poll_sent(cx)
+        self.inner.lock().poll_flushed(cx)
     }
 
     /// The bytes that have arrived, `most` at most.
     pub(crate) fn try_take(&self, most: usize) -> io::Result<Bytes> {
         let mut inner = self.inner.lock();
-        at_once(|cx| inner.poll_readable(cx))?;
-        Ok(inner.ahead.take(most))
+        poll_now(|cx| inner.poll_readable(cx))?;
+        Ok(inner.read_ahead.take(most))
     }
 
     pub(crate) fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
-        at_once(|cx| self.inner.lock().poll_write(cx, bytes))
+        poll_now(|cx| self.inner.lock().poll_write(cx, bytes))
     }
 
     pub(crate) fn poll_read(
@@ -136,7 +136,7 @@ impl WebSocket {
     ) -> Poll<io::Result<()>> {
         let inner = self.inner.get_mut();
         ready!(inner.poll_readable(cx))?;
-        buffer.put_slice(&inner.ahead.take(buffer.remaining()));
+        buffer.put_slice(&inner.read_ahead.take(buffer.remaining()));
         Poll::Ready(Ok(()))
     }
 
@@ -146,50 +146,50 @@ impl WebSocket {
 
     pub(crate) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let inner = self.inner.get_mut();
-        ready!(inner.poll_sent(cx))?;
-        Pin::new(&mut inner.socket).poll_close(cx).map_err(wrong)
+        ready!(inner.poll_flushed(cx))?;
+        Pin::new(&mut inner.socket).poll_close(cx).map_err(websocket_error)
     }
 }
 
 impl Inner {
-    /// Ready: `ahead` holds something, or the other side has finished.
+    /// Ready: `read_ahead` holds something, or the other side has finished.
     fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if let Poll::Ready(Err(error)) = self.poll_sent(cx) {
+        if let Poll::Ready(Err(error)) = self.poll_flushed(cx) {
             return Poll::Ready(Err(error));
         }
-        while self.ahead.wants() {
+        while self.read_ahead.needs_read() {
             match ready!(Pin::new(&mut self.socket).poll_next(cx)) {
-                Some(Ok(Message::Binary(bytes))) => self.ahead.put(bytes),
+                Some(Ok(Message::Binary(bytes))) => self.read_ahead.put(bytes),
                 Some(Ok(Message::Text(_))) => {
                     let text = "a text message: the protocol's are binary";
                     return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, text)));
                 }
-                Some(Ok(Message::Close(_))) | None => self.ahead.end(),
+                Some(Ok(Message::Close(_))) | None => self.read_ahead.end(),
                 Some(Ok(_)) => {}
-                Some(Err(error)) => return Poll::Ready(Err(wrong(error))),
+                Some(Err(error)) => return Poll::Ready(Err(websocket_error(error))),
             }
         }
         Poll::Ready(Ok(()))
     }
 
     /// Ready: everything accepted so far is with the socket.
-    fn poll_sent(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_flushed(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.unsent {
-            ready!(Pin::new(&mut self.socket).poll_flush(cx)).map_err(wrong)?;
+            ready!(Pin::new(&mut self.socket).poll_flush(cx)).map_err(websocket_error)?;
             self.unsent = false;
         }
         Poll::Ready(Ok(()))
     }
 
     fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        ready!(self.poll_sent(cx))?;
-        ready!(Pin::new(&mut self.socket).poll_ready(cx)).map_err(wrong)?;
-        let bytes = &bytes[..bytes.len().min(MOST)];
+        ready!(self.poll_flushed(cx))?;
+        ready!(Pin::new(&mut self.socket).poll_ready(cx)).map_err(websocket_error)?;
+        let bytes = &bytes[..bytes.len().min(MAX_MESSAGE)];
         Pin::new(&mut self.socket)
             .start_send(Message::Binary(Bytes::copy_from_slice(bytes)))
-            .map_err(wrong)?;
+            .map_err(websocket_error)?;
         self.unsent = true;
-        if let Poll::Ready(Err(error)) = self.poll_sent(cx) {
+        if let Poll::Ready(Err(error)) = self.poll_flushed(cx) {
             return Poll::Ready(Err(error));
         }
         Poll::Ready(Ok(bytes.len()))
@@ -206,7 +206,7 @@ impl Transport {
     }
 }
 
-fn wrong(error: tungstenite::Error) -> io::Error {
+fn websocket_error(error: tungstenite::Error) -> io::Error {
     match error {
         tungstenite::Error::Io(error) => error,
         tungstenite::Error::ConnectionClosed | tungstenite::Error::AlreadyClosed => {

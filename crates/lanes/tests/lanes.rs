@@ -5,13 +5,13 @@ use std::{io, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 use bytes::{Buf, Bytes, BytesMut};
 use futures::FutureExt as _;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
-use shardkeep_lanes::{Connector, Lane, Listener, PLAYERS, Retry, Settings, Stream, Trust};
+use shardkeep_lanes::{Connector, Lane, Listener, PLAYER_CERTIFICATE_NAME, Retry, Settings, Stream, Trust};
 use tokio::{io::AsyncWriteExt, net::TcpStream, time::timeout};
 
 /// What has not happened by then, on a busy machine, will not happen.
-const SOON: Duration = Duration::from_secs(30);
+const TEST_TIMEOUT: Duration = Duration::from_secs(30);
 const IDLE: Duration = Duration::from_secs(30);
-const FIRST: [u8; 4] = *b"SKEP";
+const PREFACE: [u8; 4] = *b"SKEP";
 
 async fn listen(settings: &Settings) -> (Listener, SocketAddr) {
     let listener = Listener::bind("127.0.0.1:0", settings, IDLE).await.unwrap();
@@ -24,7 +24,7 @@ async fn pair(listener: &Listener, connector: &Connector, lane: Lane) -> io::Res
     let address = listener.local_addr()?;
     let client = async {
         let mut client = connector.connect(lane, address).await?;
-        client.write_all(&FIRST).await?;
+        client.write_all(&PREFACE).await?;
         client.flush().await?;
         Ok::<_, io::Error>(client)
     };
@@ -32,10 +32,10 @@ async fn pair(listener: &Listener, connector: &Connector, lane: Lane) -> io::Res
         let upgrade = listener.upgrade();
         let mut server = listener.accept().await?.open().await?;
         let first: [u8; 4] = server.first(upgrade.as_deref()).await?;
-        assert_eq!(first, FIRST);
+        assert_eq!(first, PREFACE);
         Ok::<_, io::Error>(server)
     };
-    timeout(SOON, async { tokio::try_join!(client, server) }).await.expect("a connection or an error")
+    timeout(TEST_TIMEOUT, async { tokio::try_join!(client, server) }).await.expect("a connection or an error")
 }
 
 /// As a connection's task reads: waits, then takes what there is.
@@ -52,7 +52,7 @@ async fn read_to(stream: &Stream, wanted: usize) -> BytesMut {
             }
         }
     };
-    timeout(SOON, reading).await.expect("the bytes arrive");
+    timeout(TEST_TIMEOUT, reading).await.expect("the bytes arrive");
     buffer
 }
 
@@ -70,10 +70,10 @@ async fn write(stream: &Stream, mut bytes: &[u8]) {
         // Nobody waits to read here, which would send what was accepted and could not leave.
         stream.writable().await.unwrap();
     };
-    timeout(SOON, writing).await.expect("the bytes leave");
+    timeout(TEST_TIMEOUT, writing).await.expect("the bytes leave");
 }
 
-fn noise(length: usize) -> Vec<u8> {
+fn pseudo_random_bytes(length: usize) -> Vec<u8> {
     (0u32..).map(|at| (at.wrapping_mul(2_654_435_761) >> 24) as u8).take(length).collect()
 }
 
@@ -83,7 +83,7 @@ async fn bytes_arrive_on_every_lane() {
     for lane in Lane::ALL {
         let (mut client, server) = pair(&listener, &Connector::default(), lane).await.unwrap();
         assert_eq!((client.lane(), server.lane()), (lane, lane));
-        let sent = noise(300_000);
+        let sent = pseudo_random_bytes(300_000);
         for (from, to) in [(&client, &server), (&server, &client)] {
             let ((), received) = tokio::join!(write(from, &sent), async {
                 let received = read_to(to, sent.len()).await;
@@ -91,26 +91,27 @@ async fn bytes_arrive_on_every_lane() {
             });
             assert!(received, "{lane}: altered");
         }
-        let farewell = async {
+        let closing = async {
             client.write_all(b"bye").await.unwrap();
             client.shutdown().await.unwrap();
         };
-        let heard = async {
+        let received = async {
             assert_eq!(read_to(&server, 3).await[..], *b"bye");
             server.readable().await.unwrap();
             server.try_read_buf(&mut BytesMut::new()).unwrap()
         };
-        let ((), rest) = timeout(SOON, async { tokio::join!(farewell, heard) }).await.expect("an end");
+        let ((), rest) =
+            timeout(TEST_TIMEOUT, async { tokio::join!(closing, received) }).await.expect("an end");
         assert_eq!(rest, 0, "{lane}: more than was sent");
     }
 }
 
 #[tokio::test]
-async fn a_write_that_blocks_goes_on_when_there_is_room() {
+async fn blocked_write_continues_when_there_is_room() {
     let (listener, _) = listen(&Settings::default()).await;
     for lane in Lane::ALL {
         let (client, server) = pair(&listener, &Connector::default(), lane).await.unwrap();
-        let (chunk, mut written) = (noise(16_384), 0);
+        let (chunk, mut written) = (pseudo_random_bytes(16_384), 0);
         loop {
             match server.try_write(&chunk) {
                 Ok(count) => written += count,
@@ -124,7 +125,7 @@ async fn a_write_that_blocks_goes_on_when_there_is_room() {
         // Who waits only for something to read also sends what was accepted and could not leave.
         tokio::select! {
             received = read_to(&client, written) => assert_eq!(received.len(), written, "{lane}"),
-            heard = read_to(&server, 1) => panic!("{lane}: nobody sent {heard:?}"),
+            received = read_to(&server, 1) => panic!("{lane}: nobody sent {received:?}"),
         }
         write(&server, b"more").await;
         assert_eq!(read_to(&client, 4).await[..], *b"more", "{lane}");
@@ -132,7 +133,7 @@ async fn a_write_that_blocks_goes_on_when_there_is_room() {
 }
 
 #[tokio::test]
-async fn the_exporter_belongs_to_one_quic_connection() {
+async fn exporter_is_unique_to_one_quic_connection() {
     let (listener, _) = listen(&Settings::default()).await;
     let connector = Connector::default();
     let (client, server) = pair(&listener, &connector, Lane::Quic).await.unwrap();
@@ -152,13 +153,13 @@ async fn datagrams_go_from_server_to_client() {
     assert!(server.max_datagram().is_some_and(|most| most > 1_000));
     assert_eq!(client.max_datagram(), Some(0), "the server takes none");
     assert!(server.send_datagram(Bytes::from_static(b"here I am")));
-    assert_eq!(timeout(SOON, client.datagram()).await.unwrap().unwrap()[..], *b"here I am");
+    assert_eq!(timeout(TEST_TIMEOUT, client.datagram()).await.unwrap().unwrap()[..], *b"here I am");
     let (_, server) = pair(&listener, &Connector::default(), Lane::Tcp).await.unwrap();
     assert!(server.max_datagram().is_none() && !server.send_datagram(Bytes::from_static(b"x")));
 }
 
 #[tokio::test]
-async fn a_connection_survives_another_port() {
+async fn quic_connection_survives_port_change() {
     let (listener, _) = listen(&Settings::default()).await;
     let (client, server) = pair(&listener, &Connector::default(), Lane::Quic).await.unwrap();
     let before = client.local_addr().unwrap();
@@ -173,9 +174,9 @@ async fn a_connection_survives_another_port() {
 }
 
 #[tokio::test]
-async fn who_does_not_read_closes_its_window() {
+async fn unread_bytes_close_the_quic_window() {
     let (listener, _) = listen(&Settings::default()).await;
-    let connector = Connector::with_window(&Trust::Proofs, 2_048).unwrap();
+    let connector = Connector::with_window(&Trust::AnyCertificate, 2_048).unwrap();
     let (client, server) = pair(&listener, &connector, Lane::Quic).await.unwrap();
     // Four fill the window; the fifth stays with the stream.
     for _ in 0..5 {
@@ -184,13 +185,13 @@ async fn who_does_not_read_closes_its_window() {
     }
     assert!(server.writable().now_or_never().is_none(), "it is closed");
     let opens = async { tokio::join!(read_to(&client, 5 * 512), server.writable()) };
-    let (read, writable) = timeout(SOON, opens).await.expect("reading opens it");
+    let (read, writable) = timeout(TEST_TIMEOUT, opens).await.expect("reading opens it");
     writable.unwrap();
     assert_eq!(read.len(), 5 * 512);
 }
 
 #[tokio::test]
-async fn retry_proves_an_address_first() {
+async fn retry_always_validates_new_addresses() {
     let (listener, _) = listen(&Settings { retry: Retry::Always, ..Settings::default() }).await;
     pair(&listener, &Connector::default(), Lane::Quic).await.unwrap();
     assert_eq!(listener.retries(), 1);
@@ -210,19 +211,19 @@ async fn retry_begins_under_load() {
     let listener = Arc::new(listener);
     let accepting = listener.clone();
     tokio::spawn(async move {
-        while let Ok(arrival) = accepting.accept().await {
+        while let Ok(incoming) = accepting.accept().await {
             // Ends when the client opens its stream, which it does not.
-            tokio::spawn(arrival.open());
+            tokio::spawn(incoming.open());
         }
     });
     let mut idle = Vec::new();
     for _ in 0..64 {
         let connector = Connector::default();
-        idle.push(timeout(SOON, connector.connect(Lane::Quic, address)).await.unwrap().unwrap());
+        idle.push(timeout(TEST_TIMEOUT, connector.connect(Lane::Quic, address)).await.unwrap().unwrap());
         assert_eq!(listener.retries(), 0);
     }
     let late = Connector::default();
-    timeout(SOON, late.connect(Lane::Quic, address)).await.unwrap().unwrap();
+    timeout(TEST_TIMEOUT, late.connect(Lane::Quic, address)).await.unwrap().unwrap();
     assert_eq!(listener.retries(), 1);
 }
 
@@ -232,7 +233,10 @@ fn authority(folder: &Path) -> Settings {
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
     let key = KeyPair::generate().unwrap();
-    let certificate = CertificateParams::new([PLAYERS.to_owned()]).unwrap().signed_by(&key, &issuer).unwrap();
+    let certificate = CertificateParams::new([PLAYER_CERTIFICATE_NAME.to_owned()])
+        .unwrap()
+        .signed_by(&key, &issuer)
+        .unwrap();
     let file = |name: &str, content: String| {
         std::fs::write(folder.join(name), content).unwrap();
         folder.join(name)
@@ -246,7 +250,7 @@ fn authority(folder: &Path) -> Settings {
 }
 
 #[tokio::test]
-async fn who_wants_an_authority_gets_one() {
+async fn authority_trust_requires_matching_issuer_and_name() {
     let (ours, theirs) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let (listener, _) = listen(&authority(ours.path())).await;
     authority(theirs.path());
@@ -266,7 +270,7 @@ async fn who_wants_an_authority_gets_one() {
 }
 
 #[tokio::test]
-async fn a_closed_lane_is_closed() {
+async fn disabled_lanes_accept_nothing() {
     let settings = Settings { quic: false, websocket: false, ..Settings::default() };
     let (listener, address) = listen(&settings).await;
     pair(&listener, &Connector::default(), Lane::Tcp).await.unwrap();
@@ -279,7 +283,7 @@ async fn a_closed_lane_is_closed() {
 }
 
 #[tokio::test]
-async fn what_is_no_websocket_does_not_become_one() {
+async fn invalid_websocket_upgrade_fails() {
     let (listener, address) = listen(&Settings::default()).await;
     let upgrade = listener.upgrade();
     let wrong: [&[u8]; 4] = [
@@ -293,7 +297,7 @@ async fn what_is_no_websocket_does_not_become_one() {
         client.write_all(bytes).await.unwrap();
         client.shutdown().await.unwrap();
         let mut server = listener.accept().await.unwrap().open().await.unwrap();
-        let first = timeout(SOON, server.first::<4>(upgrade.as_deref())).await.expect("an end");
+        let first = timeout(TEST_TIMEOUT, server.first::<4>(upgrade.as_deref())).await.expect("an end");
         assert!(first.is_err(), "{bytes:?}");
         assert!(server.try_write(b"x").is_err() && server.readable().await.is_err());
     }

@@ -6,7 +6,7 @@ use std::fmt;
 /// Most bytes of content in a chunk.
 pub const MAX: u32 = 1 << 20;
 /// Compression has to save a sixteenth, or the content is stored as it is.
-const WORTHWHILE: usize = 16;
+const MIN_SAVING_DIVISOR: usize = 16;
 
 const RAW: u8 = 0;
 const ZSTD: u8 = 1;
@@ -85,7 +85,7 @@ impl ChunkError {
 /// The stored form: a byte that says how, then the content itself or, where that is worth it, a zstd frame.
 pub fn store(content: &[u8], level: i32) -> Vec<u8> {
     let compressed = zstd::bulk::compress(content, level).ok();
-    let compressed = compressed.filter(|it| it.len() + content.len() / WORTHWHILE < content.len());
+    let compressed = compressed.filter(|it| it.len() + content.len() / MIN_SAVING_DIVISOR < content.len());
     let (form, bytes) = match &compressed {
         Some(compressed) => (ZSTD, &compressed[..]),
         None => (RAW, content),
@@ -97,7 +97,7 @@ pub fn store(content: &[u8], level: i32) -> Vec<u8> {
 }
 
 /// Most bytes that the stored form of so much content may take.
-pub const fn most_stored(content: u32) -> u32 {
+pub const fn max_stored_size(content: u32) -> u32 {
     content + 1
 }
 
@@ -108,7 +108,7 @@ pub const fn most_stored(content: u32) -> u32 {
 /// The bytes are not that chunk.
 pub fn restore(stored: &[u8], id: &ChunkId, size: u32) -> Result<Vec<u8>, ChunkError> {
     let (form, rest) = stored.split_first().ok_or(ChunkError::Empty)?;
-    if size > MAX || stored.len() > most_stored(size) as usize {
+    if size > MAX || stored.len() > max_stored_size(size) as usize {
         return Err(ChunkError::Stored { found: stored.len(), content: size });
     }
     let content = match *form {
@@ -132,16 +132,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_compresses_is_compressed() {
-        let (dull, size) = ([7; 100_000], 100_000);
-        let stored = store(&dull, 3);
+    fn compressible_content_is_compressed() {
+        let (repetitive, size) = ([7; 100_000], 100_000);
+        let stored = store(&repetitive, 3);
         assert!(stored.len() < 1_000 && stored[0] == ZSTD);
-        assert_eq!(restore(&stored, &ChunkId::of(&dull), size).unwrap(), dull);
+        assert_eq!(restore(&stored, &ChunkId::of(&repetitive), size).unwrap(), repetitive);
         assert_eq!(store(b"short", 3), *b"\0short");
     }
 
     #[test]
-    fn each_mistake_has_its_name() {
+    fn invalid_stored_chunk_gives_specific_error() {
         let id = ChunkId::of(b"content");
         let restored = |stored: &[u8], size| restore(stored, &id, size).unwrap_err();
         assert_eq!(restored(&[], 7), ChunkError::Empty);
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn bombs_do_not_go_off() {
+    fn decompression_bomb_is_refused() {
         let mut bomb = vec![ZSTD];
         bomb.extend_from_slice(&zstd::bulk::compress(&vec![0; 64 << 20], 3).unwrap());
         let stored = u32::try_from(bomb.len()).unwrap();
@@ -163,22 +163,22 @@ mod tests {
 
     proptest! {
         #[test]
-        fn content_comes_back(content in proptest::collection::vec(0u8..4, 0..3_000), level in 1i32..10) {
+        fn content_round_trips(content in proptest::collection::vec(0u8..4, 0..3_000), level in 1i32..10) {
             let stored = store(&content, level);
             let size = u32::try_from(content.len()).unwrap();
-            prop_assert!(stored.len() <= most_stored(size) as usize);
+            prop_assert!(stored.len() <= max_stored_size(size) as usize);
             prop_assert_eq!(restore(&stored, &ChunkId::of(&content), size), Ok(content));
         }
 
         #[test]
-        fn a_bent_byte_is_never_believed(
+        fn altered_chunk_never_restores_other_content(
             content in proptest::collection::vec(0u8..4, 1..2_000),
             at: proptest::sample::Index,
-            bend in 1u8..=255,
+            flip in 1u8..=255,
         ) {
             let mut stored = store(&content, 3);
             let at = at.index(stored.len());
-            stored[at] ^= bend;
+            stored[at] ^= flip;
             let size = u32::try_from(content.len()).unwrap();
             // A bit of the frame that means nothing may bend; the content never does.
             if let Ok(restored) = restore(&stored, &ChunkId::of(&content), size) {

@@ -105,7 +105,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn cuts_join_to_the_file() {
+    fn chunks_join_to_the_file() {
         let bytes = noise(1, 50_000);
         let mut joined = Vec::new();
         for cut in small().cut(&bytes[..]) {
@@ -119,7 +119,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_small_edit_changes_few_chunks() {
+    fn small_edit_changes_few_chunks() {
         let before = noise(2, 100_000);
         let mut after = before.clone();
         after.splice(10..10, *b"a new line");
@@ -130,7 +130,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn impossible_sizes_are_refused() {
+    fn invalid_chunk_sizes_are_refused() {
         assert!(Chunking::new(64, 256, 1_024).is_some());
         for (min, average, max) in
             [(62, 256, 1_024), (64, 254, 1_024), (64, 256, 1_022), (65, 256, 1_024), (512, 256, 1_024)]

@@ -1,7 +1,7 @@
 //! Every decoder of the crate behind one function, for fuzzers and for the replay of their corpus: whatever the
 //! bytes are, it returns, and what it accepts has one form.
 
-use crate::{ChunkId, Manifest, ReleasePath, Scan, Signed, chunk, plan};
+use crate::{ChunkId, Manifest, ReleasePath, Scan, SignedManifest, chunk, plan};
 
 /// Reads `bytes` as everything they could be.
 ///
@@ -10,11 +10,11 @@ use crate::{ChunkId, Manifest, ReleasePath, Scan, Signed, chunk, plan};
 pub fn decode_all(bytes: &[u8]) {
     if let Ok(manifest) = Manifest::decode(bytes) {
         assert!(manifest.encode() == bytes, "a manifest with two forms");
-        use_it(&manifest);
+        scan_and_plan(&manifest);
     }
-    if let Ok(signed) = Signed::parse(bytes) {
-        let _ = signed.by_itself();
-        let _ = signed.trusted(&[signed.key()]);
+    if let Ok(signed) = SignedManifest::parse(bytes) {
+        let _ = signed.verify_self_signed();
+        let _ = signed.verify_trusted(&[signed.key()]);
     }
     if let Ok(path) = ReleasePath::from_bytes(bytes) {
         assert!(path.as_str().split('/').all(|part| !matches!(part, "" | "." | "..")));
@@ -26,7 +26,7 @@ pub fn decode_all(bytes: &[u8]) {
     }
 }
 
-fn use_it(manifest: &Manifest) {
+fn scan_and_plan(manifest: &Manifest) {
     let found = Scan::new(manifest).finish();
     let plan = plan(manifest, &found, &[]);
     assert!(plan.fetch_bytes == manifest.total_stored() && plan.write.len() == manifest.files().len());
@@ -42,19 +42,19 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(128))]
         #[test]
-        fn arbitrary_bytes(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
+        fn decoders_survive_arbitrary_bytes(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
             decode_all(&bytes);
         }
 
         /// Valid manifests with a few bytes bent reach deeper than noise does.
         #[test]
-        fn bent_manifests(
+        fn decoders_survive_mutated_manifests(
             signed: bool,
-            bends in proptest::collection::vec((any::<proptest::sample::Index>(), any::<u8>()), 0..4),
+            mutations in proptest::collection::vec((any::<proptest::sample::Index>(), any::<u8>()), 0..4),
         ) {
             let key = SigningKey::from_seed(&[1; 32]).unwrap();
             let mut bytes = if signed { key.sign(&sample()) } else { sample().encode() };
-            for (at, byte) in bends {
+            for (at, byte) in mutations {
                 let at = at.index(bytes.len());
                 bytes[at] = byte;
             }

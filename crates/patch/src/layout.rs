@@ -23,7 +23,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn chunks_are_spread_over_folders() {
+    fn chunk_path_starts_with_hash_prefix() {
         let id = ChunkId::new([0xab; 32]);
         assert_eq!(chunk(&id), format!("chunks/ab/{}", "ab".repeat(32)));
     }

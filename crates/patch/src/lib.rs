@@ -23,5 +23,5 @@ pub use chunking::Chunking;
 pub use manifest::{Builder, Chunk, File, Manifest, ManifestError, Release};
 pub use path::{PathError, ReleasePath};
 pub use plan::{Plan, Source, plan};
-pub use scan::{Found, Scan};
-pub use signature::{PublicKey, Signed, SignedError, SigningKey};
+pub use scan::{Scan, ScanResult};
+pub use signature::{PublicKey, SignedError, SignedManifest, SigningKey};

@@ -68,7 +68,7 @@ pub struct Manifest {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ManifestError {
     #[error("not a manifest")]
-    Foreign,
+    WrongMagic,
     #[error("version {0} of manifests is not known here")]
     Version(u8),
     #[error("the bytes end inside the manifest")]
@@ -77,8 +77,8 @@ pub enum ManifestError {
     Trailing(usize),
     #[error("{0}")]
     Varint(VarintError),
-    #[error("more {what} than {limit}")]
-    TooMany { what: &'static str, limit: usize },
+    #[error("more {item} than {limit}")]
+    TooMany { item: &'static str, limit: usize },
     #[error("a release's name is 1 to {MAX_NAME} ASCII letters, digits, `.`, `_`, `+` and `-`")]
     Name,
     #[error("chunks are cut at impossible sizes")]
@@ -86,7 +86,7 @@ pub enum ManifestError {
     #[error("chunk {0} has an impossible size")]
     ChunkSize(ChunkId),
     #[error("chunk {0} stands in the table twice")]
-    ChunkTwice(ChunkId),
+    DuplicateChunk(ChunkId),
     #[error("a file needs a chunk that is not in the table, or not there yet")]
     NoSuchChunk,
     #[error("{0} chunks of the table are needed by no file")]
@@ -98,7 +98,7 @@ pub enum ManifestError {
     #[error("{0} is not in order")]
     Order(ReleasePath),
     #[error("{0} is the name of two files, on systems without upper and lower case")]
-    PathTwice(ReleasePath),
+    DuplicatePath(ReleasePath),
     #[error("{0} is a file and a folder")]
     FileAndFolder(ReleasePath),
 }
@@ -107,7 +107,7 @@ impl ManifestError {
     /// Low-cardinality name for metrics.
     pub fn label(&self) -> &'static str {
         match self {
-            Self::Foreign => "manifest_foreign",
+            Self::WrongMagic => "manifest_foreign",
             Self::Version(_) => "manifest_version",
             Self::Truncated => "manifest_truncated",
             Self::Trailing(_) => "manifest_trailing",
@@ -116,13 +116,13 @@ impl ManifestError {
             Self::Name => "manifest_name",
             Self::Chunking => "manifest_chunking",
             Self::ChunkSize(_) => "manifest_chunk_size",
-            Self::ChunkTwice(_) => "manifest_chunk_twice",
+            Self::DuplicateChunk(_) => "manifest_chunk_twice",
             Self::NoSuchChunk => "manifest_no_such_chunk",
             Self::Unused(_) => "manifest_unused",
             Self::Flags(_) => "manifest_flags",
             Self::Path(error) => error.label(),
             Self::Order(_) => "manifest_order",
-            Self::PathTwice(_) => "manifest_path_twice",
+            Self::DuplicatePath(_) => "manifest_path_twice",
             Self::FileAndFolder(_) => "manifest_file_and_folder",
         }
     }
@@ -161,10 +161,10 @@ impl Manifest {
     }
 
     /// The chunks of a file with their offsets in it.
-    pub fn pieces<'a>(&'a self, file: &'a File) -> impl Iterator<Item = (u64, &'a Chunk)> {
+    pub fn file_chunks<'a>(&'a self, file: &'a File) -> impl Iterator<Item = (u64, &'a Chunk)> {
         let mut offset = 0;
-        file.chunks.iter().map(move |place| {
-            let chunk = &self.chunks[*place as usize];
+        file.chunks.iter().map(move |chunk_index| {
+            let chunk = &self.chunks[*chunk_index as usize];
             let at = offset;
             offset += u64::from(chunk.size);
             (at, chunk)
@@ -173,7 +173,7 @@ impl Manifest {
 
     /// Bytes of a file.
     pub fn size(&self, file: &File) -> u64 {
-        file.chunks.iter().map(|place| u64::from(self.chunks[*place as usize].size)).sum()
+        file.chunks.iter().map(|chunk_index| u64::from(self.chunks[*chunk_index as usize].size)).sum()
     }
 
     /// Bytes of all files.
@@ -212,9 +212,9 @@ impl Manifest {
             out.extend_from_slice(&u16::try_from(path.len()).expect("a path is short").to_le_bytes());
             out.extend_from_slice(path);
             varint::encode(file.chunks.len() as u64, &mut out);
-            for &place in &file.chunks {
-                let is_new = place == first_unused;
-                varint::encode(if is_new { 0 } else { u64::from(place) + 1 }, &mut out);
+            for &chunk_index in &file.chunks {
+                let is_new = chunk_index == first_unused;
+                varint::encode(if is_new { 0 } else { u64::from(chunk_index) + 1 }, &mut out);
                 first_unused += u32::from(is_new);
             }
         }
@@ -227,11 +227,11 @@ impl Manifest {
     /// The bytes are not the one form of a manifest.
     pub fn decode(bytes: &[u8]) -> Result<Self, ManifestError> {
         if bytes.len() > MAX_BYTES {
-            return Err(ManifestError::TooMany { what: "bytes", limit: MAX_BYTES });
+            return Err(ManifestError::TooMany { item: "bytes", limit: MAX_BYTES });
         }
         let mut cursor = Cursor::new(bytes);
         if cursor.array() != Ok(MAGIC) {
-            return Err(ManifestError::Foreign);
+            return Err(ManifestError::WrongMagic);
         }
         let version = cursor.u8()?;
         if version != VERSION {
@@ -258,12 +258,12 @@ impl Manifest {
         let mut ids = HashSet::with_capacity(self.chunks.len());
         for chunk in &self.chunks {
             let possible = (1..=self.chunking.max()).contains(&chunk.size)
-                && (1..=chunk::most_stored(chunk.size)).contains(&chunk.stored);
+                && (1..=chunk::max_stored_size(chunk.size)).contains(&chunk.stored);
             if !possible {
                 return Err(ManifestError::ChunkSize(chunk.id));
             }
             if !ids.insert(chunk.id) {
-                return Err(ManifestError::ChunkTwice(chunk.id));
+                return Err(ManifestError::DuplicateChunk(chunk.id));
             }
         }
         self.check_paths()
@@ -278,7 +278,7 @@ impl Manifest {
         let mut names = HashSet::with_capacity(self.files.len());
         for file in &self.files {
             if !names.insert(file.path.folded()) {
-                return Err(ManifestError::PathTwice(file.path.clone()));
+                return Err(ManifestError::DuplicatePath(file.path.clone()));
             }
         }
         for file in &self.files {
@@ -301,16 +301,16 @@ fn check_name(name: &str) -> Result<(), ManifestError> {
 }
 
 /// A count that the bytes behind it can hold.
-fn bounded(
+fn checked_count(
     claimed: u64,
     limit: usize,
     each: usize,
     cursor: &Cursor<'_>,
-    what: &'static str,
+    item: &'static str,
 ) -> Result<usize, ManifestError> {
     let claimed = usize::try_from(claimed).unwrap_or(usize::MAX);
     if claimed > limit {
-        return Err(ManifestError::TooMany { what, limit });
+        return Err(ManifestError::TooMany { item, limit });
     }
     if claimed.saturating_mul(each) > cursor.rest().len() {
         return Err(ManifestError::Truncated);
@@ -320,7 +320,7 @@ fn bounded(
 
 fn chunks(cursor: &mut Cursor<'_>) -> Result<Vec<Chunk>, ManifestError> {
     let claimed = cursor.u32()?;
-    let count = bounded(claimed.into(), MAX_CHUNKS, CHUNK, cursor, "chunks")?;
+    let count = checked_count(claimed.into(), MAX_CHUNKS, CHUNK, cursor, "chunks")?;
     let mut chunks = Vec::with_capacity(count);
     for _ in 0..count {
         let id = ChunkId::new(cursor.array()?);
@@ -331,7 +331,7 @@ fn chunks(cursor: &mut Cursor<'_>) -> Result<Vec<Chunk>, ManifestError> {
 
 fn files(cursor: &mut Cursor<'_>, chunks: usize) -> Result<Vec<File>, ManifestError> {
     let claimed = cursor.u32()?;
-    let count = bounded(claimed.into(), MAX_FILES, FILE, cursor, "files")?;
+    let count = checked_count(claimed.into(), MAX_FILES, FILE, cursor, "files")?;
     let mut files = Vec::with_capacity(count);
     let (mut used, mut references) = (0, 0);
     for _ in 0..count {
@@ -342,13 +342,13 @@ fn files(cursor: &mut Cursor<'_>, chunks: usize) -> Result<Vec<File>, ManifestEr
         let length = cursor.u16()?;
         let path = ReleasePath::from_bytes(cursor.bytes(length.into())?)?;
         let claimed = cursor.varint()?;
-        let count = bounded(claimed, MAX_REFERENCES - references, 1, cursor, "mentions of chunks")?;
+        let count = checked_count(claimed, MAX_REFERENCES - references, 1, cursor, "mentions of chunks")?;
         references += count;
-        let mut places = Vec::with_capacity(count);
+        let mut chunk_indexes = Vec::with_capacity(count);
         for _ in 0..count {
-            places.push(place(cursor.varint()?, &mut used, chunks)?);
+            chunk_indexes.push(chunk_index(cursor.varint()?, &mut used, chunks)?);
         }
-        files.push(File { path, executable: flags & EXECUTABLE != 0, chunks: places });
+        files.push(File { path, executable: flags & EXECUTABLE != 0, chunks: chunk_indexes });
     }
     if used < chunks {
         return Err(ManifestError::Unused(chunks - used));
@@ -357,8 +357,8 @@ fn files(cursor: &mut Cursor<'_>, chunks: usize) -> Result<Vec<File>, ManifestEr
 }
 
 /// 0 is the first chunk of the table that was not needed before, n is number n − 1, which was.
-fn place(reference: u64, used: &mut usize, chunks: usize) -> Result<u32, ManifestError> {
-    let place = match reference {
+fn chunk_index(reference: u64, used: &mut usize, chunks: usize) -> Result<u32, ManifestError> {
+    let chunk_index = match reference {
         0 if *used < chunks => {
             *used += 1;
             *used - 1
@@ -366,7 +366,7 @@ fn place(reference: u64, used: &mut usize, chunks: usize) -> Result<u32, Manifes
         n if n >= 1 && n <= *used as u64 => usize::try_from(n - 1).map_err(|_| ManifestError::NoSuchChunk)?,
         _ => return Err(ManifestError::NoSuchChunk),
     };
-    u32::try_from(place).map_err(|_| ManifestError::NoSuchChunk)
+    u32::try_from(chunk_index).map_err(|_| ManifestError::NoSuchChunk)
 }
 
 /// Makes a manifest, from files in any order.
@@ -390,26 +390,26 @@ impl Builder {
     /// The release's name, two paths, or a bound of manifests.
     pub fn finish(mut self) -> Result<Manifest, ManifestError> {
         self.files.sort_by(|a, b| a.0.cmp(&b.0));
-        let (mut chunks, mut places) = (Vec::new(), HashMap::new());
+        let (mut chunks, mut chunk_indexes) = (Vec::new(), HashMap::new());
         let mut references = 0;
         let mut files = Vec::with_capacity(self.files.len());
-        for (path, executable, of_file) in self.files {
-            references += of_file.len();
-            let mut place = |chunk: Chunk| {
-                *places.entry(chunk.id).or_insert_with(|| {
+        for (path, executable, listed) in self.files {
+            references += listed.len();
+            let mut chunk_index = |chunk: Chunk| {
+                *chunk_indexes.entry(chunk.id).or_insert_with(|| {
                     chunks.push(chunk);
                     u32::try_from(chunks.len() - 1).unwrap_or(u32::MAX)
                 })
             };
-            files.push(File { path, executable, chunks: of_file.into_iter().map(&mut place).collect() });
+            files.push(File { path, executable, chunks: listed.into_iter().map(&mut chunk_index).collect() });
         }
-        for (what, count, limit) in [
+        for (item, count, limit) in [
             ("chunks", chunks.len(), MAX_CHUNKS),
             ("files", files.len(), MAX_FILES),
             ("mentions of chunks", references, MAX_REFERENCES),
         ] {
             if count > limit {
-                return Err(ManifestError::TooMany { what, limit });
+                return Err(ManifestError::TooMany { item, limit });
             }
         }
         let manifest = Manifest { release: self.release, chunking: self.chunking, chunks, files };
@@ -476,32 +476,32 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn chunks_that_are_the_same_stand_once() {
+    fn identical_chunks_are_listed_once() {
         let manifest = sample();
         let mentions: usize = manifest.files().iter().map(|file| file.chunks.len()).sum();
         assert!(mentions > manifest.chunks().len());
         assert_eq!(manifest.total_size(), 13_100);
         assert!(manifest.files()[3].executable && !manifest.files()[0].executable);
         assert_eq!(manifest.size(&manifest.files()[2]), 0);
-        let (offset, _) = manifest.pieces(&manifest.files()[0]).nth(1).unwrap();
+        let (offset, _) = manifest.file_chunks(&manifest.files()[0]).nth(1).unwrap();
         assert_eq!(offset, u64::from(manifest.chunks()[0].size));
     }
 
     #[test]
-    fn each_mistake_has_its_name() {
+    fn invalid_manifest_gives_specific_error() {
         use ManifestError::*;
         let id = sample().chunks()[0].id;
-        assert_eq!(decoded(|bytes| bytes[0] ^= 1), Err(Foreign));
+        assert_eq!(decoded(|bytes| bytes[0] ^= 1), Err(WrongMagic));
         assert_eq!(decoded(|bytes| bytes[4] = 9), Err(Version(9)));
         assert_eq!(decoded(|bytes| bytes.push(0)), Err(Trailing(1)));
         assert_eq!(decoded(|bytes| bytes[17] = 65), Err(Chunking));
         assert_eq!(decoded(|bytes| bytes[30] = b'/'), Err(Name));
-        assert_eq!(decoded(|bytes| bytes[TABLE + 3] = 1), Err(TooMany { what: "chunks", limit: MAX_CHUNKS }));
+        assert_eq!(decoded(|bytes| bytes[TABLE + 3] = 1), Err(TooMany { item: "chunks", limit: MAX_CHUNKS }));
         assert_eq!(decoded(|bytes| bytes[TABLE + 1] = 0xff), Err(Truncated));
         assert_eq!(decoded(|bytes| bytes[TABLE + 4 + 35] = 1), Err(ChunkSize(id)));
         assert_eq!(
             decoded(|bytes| bytes.copy_within(TABLE + 4..TABLE + 4 + CHUNK, TABLE + 4 + CHUNK)),
-            Err(ChunkTwice(id))
+            Err(DuplicateChunk(id))
         );
         let files = TABLE + 4 + CHUNK * sample().chunks().len();
         assert_eq!(decoded(|bytes| bytes[files + 4] = 2), Err(Flags(2)));
@@ -513,17 +513,17 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn paths_do_not_collide() {
+    fn colliding_paths_are_refused() {
         use ManifestError::*;
         let path = |path| ReleasePath::new(path).unwrap();
         assert!(with_paths(&["a/b", "a/c", "ab"]).is_ok());
         assert_eq!(with_paths(&["a", "a"]), Err(Order(path("a"))));
-        assert_eq!(with_paths(&["Data/x", "data/X"]), Err(PathTwice(path("data/X"))));
+        assert_eq!(with_paths(&["Data/x", "data/X"]), Err(DuplicatePath(path("data/X"))));
         assert_eq!(with_paths(&["data", "Data/x/y"]), Err(FileAndFolder(path("Data/x/y"))));
     }
 
     #[test]
-    fn every_cut_is_noticed() {
+    fn truncated_manifest_is_refused() {
         let bytes = sample().encode();
         for end in 0..bytes.len() {
             assert!(Manifest::decode(&bytes[..end]).is_err(), "cut at {end}");
@@ -533,7 +533,7 @@ pub(crate) mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
         #[test]
-        fn manifests_come_back(
+        fn manifest_round_trips(
             files in proptest::collection::btree_map("[a-f]{1,3}(/[g-k]{1,2})?", (0u64..4, 0usize..4_000), 0..8)
         ) {
             let files: BTreeMap<String, Vec<u8>> = files
@@ -546,11 +546,11 @@ pub(crate) mod tests {
         }
 
         #[test]
-        fn what_decodes_has_one_form(
-            bends in proptest::collection::vec((any::<proptest::sample::Index>(), any::<u8>()), 0..3)
+        fn manifest_encoding_is_canonical(
+            mutations in proptest::collection::vec((any::<proptest::sample::Index>(), any::<u8>()), 0..3)
         ) {
             let mut bytes = sample().encode();
-            for (at, byte) in bends {
+            for (at, byte) in mutations {
                 let at = at.index(bytes.len());
                 bytes[at] = byte;
             }

@@ -163,7 +163,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ordinary_paths_are_paths() {
+    fn ordinary_paths_are_accepted() {
         for path in
             ["game", "data/maps/meadow.pak", ".hidden", "a b/ä (1).txt", "com10", "console.txt", "a..b"]
         {
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn each_mistake_has_its_name() {
+    fn invalid_path_gives_specific_error() {
         use PathError::*;
         let long = "x/".repeat(33) + "x";
         for (path, error) in [
@@ -208,14 +208,14 @@ mod tests {
     }
 
     #[test]
-    fn parents_come_from_outside() {
+    fn folded_parents_start_at_outermost() {
         let path = ReleasePath::new("Data/Maps/meadow.pak").unwrap();
         assert_eq!(path.folded_parents().collect::<Vec<_>>(), ["data", "data/maps"]);
     }
 
     proptest! {
         #[test]
-        fn what_is_a_path_stays_inside(path in r"[a-c./\\:A-Z\PC]{0,24}") {
+        fn accepted_path_stays_inside_its_folder(path in r"[a-c./\\:A-Z\PC]{0,24}") {
             if let Ok(path) = ReleasePath::new(&path) {
                 let mut parts = Path::new(path.as_str()).components();
                 prop_assert!(parts.all(|part| matches!(part, Component::Normal(_))));

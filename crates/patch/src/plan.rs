@@ -3,13 +3,13 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use crate::{Found, Manifest, ReleasePath, scan::Place};
+use crate::{Manifest, ReleasePath, ScanResult, scan::ChunkLocation};
 
 /// From where a chunk comes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
     /// An installed file.
-    Installed(Place),
+    Installed(ChunkLocation),
     /// The pieces that were written aside before have it: number of the file, offset.
     Staged { file: u32, offset: u64 },
     /// The server.
@@ -18,7 +18,7 @@ pub enum Source {
 
 /// One chunk, and all the places where it is missing.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Need {
+pub struct MissingChunk {
     /// Number in the manifest.
     pub chunk: u32,
     pub from: Source,
@@ -31,9 +31,9 @@ pub struct Plan {
     /// Numbers of the files to write aside, and then to put in their places.
     pub write: Vec<u32>,
     /// In the order of the manifest's table.
-    pub needs: Vec<Need>,
+    pub missing_chunks: Vec<MissingChunk>,
     /// Put there by an earlier release, and not part of this one by that name. On systems without upper and lower case it
-    /// may be a file of this one all the same: [`Plan::twins`].
+    /// may be a file of this one all the same: [`Plan::case_variants`].
     pub remove: Vec<ReleasePath>,
     /// Bytes to fetch, in their stored form.
     pub fetch_bytes: u64,
@@ -48,24 +48,24 @@ impl Plan {
     }
 
     /// Of the files to remove, those that differ from one of the release only in upper and lower case, with that one.
-    pub fn twins<'a>(&self, manifest: &'a Manifest) -> HashMap<&ReleasePath, &'a ReleasePath> {
+    pub fn case_variants<'a>(&self, manifest: &'a Manifest) -> HashMap<&ReleasePath, &'a ReleasePath> {
         if self.remove.is_empty() {
             return HashMap::new();
         }
-        let stays: HashMap<String, &ReleasePath> =
+        let release_paths: HashMap<String, &ReleasePath> =
             manifest.files().iter().map(|file| (file.path.folded(), &file.path)).collect();
-        self.remove.iter().filter_map(|path| Some((path, *stays.get(&path.folded())?))).collect()
+        self.remove.iter().filter_map(|path| Some((path, *release_paths.get(&path.folded())?))).collect()
     }
 
     /// How many chunks the server is asked for.
     pub fn fetches(&self) -> usize {
-        self.needs.iter().filter(|need| need.from == Source::Fetched).count()
+        self.missing_chunks.iter().filter(|need| need.from == Source::Fetched).count()
     }
 }
 
-/// From what was found to what is wanted. `owned` are the files that earlier releases have put there.
-pub fn plan(manifest: &Manifest, found: &Found, owned: &[ReleasePath]) -> Plan {
-    let mut plan = Plan { remove: removed(manifest, owned), ..Plan::default() };
+/// From what was found to what is wanted. `previous_files` are the files that earlier releases have put there.
+pub fn plan(manifest: &Manifest, found: &ScanResult, previous_files: &[ReleasePath]) -> Plan {
+    let mut plan = Plan { remove: removed(manifest, previous_files), ..Plan::default() };
     let mut missing: BTreeMap<u32, Vec<(u32, u64)>> = BTreeMap::new();
     let mut staged: BTreeMap<u32, (u32, u64)> = BTreeMap::new();
     for (number, file) in (0u32..).zip(manifest.files()) {
@@ -74,9 +74,9 @@ pub fn plan(manifest: &Manifest, found: &Found, owned: &[ReleasePath]) -> Plan {
         }
         plan.write.push(number);
         plan.write_bytes += manifest.size(file);
-        let there = found.staged.get(&number);
-        for ((at, place), (offset, _)) in file.chunks.iter().enumerate().zip(manifest.pieces(file)) {
-            if there.and_then(|there| there.get(at)).copied().unwrap_or(false) {
+        let present = found.staged.get(&number);
+        for ((at, place), (offset, _)) in file.chunks.iter().enumerate().zip(manifest.file_chunks(file)) {
+            if present.and_then(|present| present.get(at)).copied().unwrap_or(false) {
                 staged.entry(*place).or_insert((number, offset));
             } else {
                 missing.entry(*place).or_default().push((number, offset));
@@ -84,7 +84,7 @@ pub fn plan(manifest: &Manifest, found: &Found, owned: &[ReleasePath]) -> Plan {
         }
     }
     for (chunk, to) in missing {
-        let from = match (staged.get(&chunk), found.places.get(&chunk)) {
+        let from = match (staged.get(&chunk), found.locations.get(&chunk)) {
             (Some(&(file, offset)), _) => Source::Staged { file, offset },
             (None, Some(place)) => Source::Installed(place.clone()),
             (None, None) => {
@@ -92,14 +92,14 @@ pub fn plan(manifest: &Manifest, found: &Found, owned: &[ReleasePath]) -> Plan {
                 Source::Fetched
             }
         };
-        plan.needs.push(Need { chunk, from, to });
+        plan.missing_chunks.push(MissingChunk { chunk, from, to });
     }
     plan
 }
 
-fn removed(manifest: &Manifest, owned: &[ReleasePath]) -> Vec<ReleasePath> {
-    let stays: HashSet<&ReleasePath> = manifest.files().iter().map(|file| &file.path).collect();
-    owned.iter().filter(|path| !stays.contains(path)).cloned().collect()
+fn removed(manifest: &Manifest, previous_files: &[ReleasePath]) -> Vec<ReleasePath> {
+    let release_paths: HashSet<&ReleasePath> = manifest.files().iter().map(|file| &file.path).collect();
+    previous_files.iter().filter(|path| !release_paths.contains(path)).cloned().collect()
 }
 
 #[cfg(test)]
@@ -109,11 +109,11 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::{Scan, chunking::tests::noise, manifest::tests::manifest_of, scan::is};
+    use crate::{Scan, chunking::tests::noise, manifest::tests::manifest_of, scan::chunk_matches};
 
     type Files = BTreeMap<String, Vec<u8>>;
 
-    fn scan(manifest: &Manifest, installed: &Files, staged: &HashMap<u32, Vec<u8>>) -> Found {
+    fn scan(manifest: &Manifest, installed: &Files, staged: &HashMap<u32, Vec<u8>>) -> ScanResult {
         let mut scan = Scan::new(manifest);
         for (path, content) in installed {
             scan.installed(&ReleasePath::new(path).unwrap(), &content[..]).unwrap();
@@ -125,7 +125,7 @@ mod tests {
     }
 
     /// Carries a plan out in memory; the server is the new files themselves.
-    fn carry_out(
+    fn apply_plan(
         manifest: &Manifest,
         plan: &Plan,
         installed: &mut Files,
@@ -135,7 +135,7 @@ mod tests {
         let served: HashMap<u32, Vec<u8>> = manifest
             .files()
             .iter()
-            .flat_map(|file| file.chunks.iter().zip(manifest.pieces(file)).map(move |it| (file, it)))
+            .flat_map(|file| file.chunks.iter().zip(manifest.file_chunks(file)).map(move |it| (file, it)))
             .map(|(file, (place, (offset, chunk)))| {
                 let at = usize::try_from(offset).unwrap();
                 (*place, new[file.path.as_str()][at..at + chunk.size as usize].to_vec())
@@ -145,7 +145,7 @@ mod tests {
             let size = usize::try_from(manifest.size(&manifest.files()[file as usize])).unwrap();
             staged.entry(file).or_default().resize(size, 0);
         }
-        for need in &plan.needs {
+        for need in &plan.missing_chunks {
             let chunk = &manifest.chunks()[need.chunk as usize];
             let read = |bytes: &[u8], offset: u64| {
                 let at = usize::try_from(offset).unwrap();
@@ -156,7 +156,7 @@ mod tests {
                 Source::Staged { file, offset } => read(&staged[file], *offset),
                 Source::Fetched => served[&need.chunk].clone(),
             };
-            assert!(is(chunk, &content));
+            assert!(chunk_matches(chunk, &content));
             for &(file, offset) in &need.to {
                 let at = usize::try_from(offset).unwrap();
                 staged.get_mut(&file).unwrap()[at..at + content.len()].copy_from_slice(&content);
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn an_old_install_fetches_only_what_changed() {
+    fn plan_fetches_only_changed_chunks() {
         let old = noise(1, 50_000);
         let mut new = old.clone();
         new.splice(20_000..20_000, *b"a new paragraph");
@@ -195,24 +195,24 @@ mod tests {
     }
 
     #[test]
-    fn a_chunk_is_fetched_once_for_all_its_places() {
+    fn chunk_is_fetched_once_for_all_files() {
         let wanted = Files::from([("a".into(), noise(1, 5_000)), ("b".into(), noise(1, 5_000))]);
         let manifest = manifest_of(&wanted);
         let nothing = plan(&manifest, &scan(&manifest, &Files::new(), &HashMap::new()), &[]);
         assert_eq!(nothing.fetch_bytes, manifest.total_stored());
-        assert!(nothing.needs.iter().all(|need| need.to.len() == 2 && need.from == Source::Fetched));
+        assert!(nothing.missing_chunks.iter().all(|need| need.to.len() == 2 && need.from == Source::Fetched));
     }
 
     #[test]
-    fn a_file_whose_name_changed_its_case_is_removed_by_the_old_name() {
+    fn file_renamed_by_case_is_removed_by_old_name() {
         let old = Files::from([("Data/Foo.lua".into(), noise(1, 99)), ("gone".into(), noise(2, 9))]);
         let new = Files::from([("data/foo.lua".into(), noise(1, 99))]);
         let (before, after) = (manifest_of(&old), manifest_of(&new));
         let plan = plan(&after, &scan(&after, &old, &HashMap::new()), &paths(&before));
         let [renamed, gone] = ["Data/Foo.lua", "gone"].map(|path| ReleasePath::new(path).unwrap());
         assert_eq!((plan.remove.clone(), plan.fetches()), (vec![renamed.clone(), gone], 0));
-        let twins = plan.twins(&after);
-        assert_eq!((twins.len(), twins[&renamed].as_str()), (1, "data/foo.lua"));
+        let case_variants = plan.case_variants(&after);
+        assert_eq!((case_variants.len(), case_variants[&renamed].as_str()), (1, "data/foo.lua"));
     }
 
     proptest! {
@@ -220,7 +220,7 @@ mod tests {
         /// Whatever is installed and whatever an earlier attempt left, the release comes out, and what nobody named
         /// stays.
         #[test]
-        fn every_state_leads_to_the_release(
+        fn plan_produces_release_from_any_state(
             old in files(),
             new in files(),
             others in proptest::collection::btree_map("own/[x-z]", proptest::collection::vec(any::<u8>(), 0..50), 0..2),
@@ -238,16 +238,16 @@ mod tests {
                 }
             }
             let kept: Files = installed.iter().filter(|(path, _)| path.starts_with("own/")).map(|(a, b)| (a.clone(), b.clone())).collect();
-            let mut aside = HashMap::new();
+            let mut staged_files = HashMap::new();
             for (file, cut) in staged {
                 if !new.is_empty() {
                     let number = file.index(new.len());
                     let content = new.values().nth(number).unwrap();
-                    aside.insert(u32::try_from(number).unwrap(), content[..cut.min(content.len())].to_vec());
+                    staged_files.insert(u32::try_from(number).unwrap(), content[..cut.min(content.len())].to_vec());
                 }
             }
-            let plan = plan(&manifest, &scan(&manifest, &installed, &aside), &paths(&before));
-            carry_out(&manifest, &plan, &mut installed, aside, &new);
+            let plan = plan(&manifest, &scan(&manifest, &installed, &staged_files), &paths(&before));
+            apply_plan(&manifest, &plan, &mut installed, staged_files, &new);
             let mut wanted = new.clone();
             wanted.extend(kept);
             prop_assert_eq!(&installed, &wanted);

@@ -10,18 +10,18 @@ use crate::{Chunk, ChunkId, File, Manifest, ReleasePath};
 
 /// Where a chunk's content can be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
+pub struct ChunkLocation {
     pub path: ReleasePath,
     pub offset: u64,
 }
 
 /// What was found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Found {
+pub struct ScanResult {
     /// By number of the file: it is as it should be.
     pub whole: Vec<bool>,
     /// By number of the chunk: where the installed files have it.
-    pub places: HashMap<u32, Place>,
+    pub locations: HashMap<u32, ChunkLocation>,
     /// By number of the file: which of its pieces stand in the file that was written aside.
     pub staged: HashMap<u32, Vec<bool>>,
 }
@@ -31,7 +31,7 @@ pub struct Scan<'a> {
     manifest: &'a Manifest,
     wanted: HashMap<ChunkId, u32>,
     files: HashMap<&'a ReleasePath, u32>,
-    found: Found,
+    found: ScanResult,
 }
 
 impl<'a> Scan<'a> {
@@ -43,7 +43,7 @@ impl<'a> Scan<'a> {
             manifest,
             wanted: chunks.map(|(at, chunk)| (chunk.id, number(at))).collect(),
             files: files.map(|(at, file)| (&file.path, number(at))).collect(),
-            found: Found { whole: vec![false; manifest.files().len()], ..Found::default() },
+            found: ScanResult { whole: vec![false; manifest.files().len()], ..ScanResult::default() },
         }
     }
 
@@ -60,8 +60,8 @@ impl<'a> Scan<'a> {
             let chunk = self.wanted.get(&cut.id).copied();
             whole &= chunk.is_some() && expected.as_mut().and_then(Iterator::next).copied() == chunk;
             if let Some(chunk) = chunk {
-                let place = || Place { path: path.clone(), offset: cut.offset };
-                self.found.places.entry(chunk).or_insert_with(place);
+                let place = || ChunkLocation { path: path.clone(), offset: cut.offset };
+                self.found.locations.entry(chunk).or_insert_with(place);
             }
         }
         whole &= expected.is_some_and(|mut rest| rest.next().is_none());
@@ -77,25 +77,25 @@ impl<'a> Scan<'a> {
     /// Of the reader.
     pub fn staged(&mut self, file: u32, mut reader: impl Read) -> io::Result<()> {
         let manifest = self.manifest;
-        let pieces = manifest.pieces(&manifest.files()[file as usize]);
+        let file_chunks = manifest.file_chunks(&manifest.files()[file as usize]);
         let mut buffer = Vec::new();
-        let mut there = Vec::new();
-        for (_, chunk) in pieces {
+        let mut present = Vec::new();
+        for (_, chunk) in file_chunks {
             buffer.clear();
             reader.by_ref().take(chunk.size.into()).read_to_end(&mut buffer)?;
-            there.push(is(chunk, &buffer));
+            present.push(chunk_matches(chunk, &buffer));
         }
-        self.found.staged.insert(file, there);
+        self.found.staged.insert(file, present);
         Ok(())
     }
 
-    pub fn finish(self) -> Found {
+    pub fn finish(self) -> ScanResult {
         self.found
     }
 }
 
 /// Whether the content is this chunk's.
-pub fn is(chunk: &Chunk, content: &[u8]) -> bool {
+pub fn chunk_matches(chunk: &Chunk, content: &[u8]) -> bool {
     content.len() == chunk.size as usize && ChunkId::of(content) == chunk.id
 }
 
@@ -103,7 +103,7 @@ pub fn is(chunk: &Chunk, content: &[u8]) -> bool {
 /// another.
 pub fn staged_name(manifest: &Manifest, file: &File) -> String {
     let mut hasher = blake3::Hasher::new();
-    for (_, chunk) in manifest.pieces(file) {
+    for (_, chunk) in manifest.file_chunks(file) {
         hasher.update(chunk.id.as_bytes());
     }
     // Two files of the same content are two files.
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn whole_files_and_chunks_of_others_are_found() {
+    fn scan_finds_whole_files_and_moved_chunks() {
         let (a, b) = (noise(1, 20_000), noise(2, 20_000));
         let manifest = manifest_of(&BTreeMap::from([
             ("a".into(), a.clone()),
@@ -137,7 +137,7 @@ mod tests {
         scan.installed(&path("b"), &b[..19_999]).unwrap();
         let found = scan.finish();
         assert_eq!(found.whole, [true, false, false]);
-        let missing = manifest.chunks().len() - found.places.len();
+        let missing = manifest.chunks().len() - found.locations.len();
         assert!(missing <= 1, "{missing} of {}", manifest.chunks().len());
 
         let mut scan = Scan::new(&manifest);
@@ -147,21 +147,23 @@ mod tests {
     }
 
     #[test]
-    fn pieces_written_aside_are_found_one_by_one() {
+    fn scan_finds_valid_chunks_of_staged_file() {
         let a = noise(1, 10_000);
         let manifest = manifest_of(&BTreeMap::from([("a".into(), a.clone())]));
-        let second = manifest.pieces(&manifest.files()[0]).nth(1).unwrap().0;
-        let mut bent = a.clone();
-        bent[usize::try_from(second).unwrap()] ^= 1;
+        let second = manifest.file_chunks(&manifest.files()[0]).nth(1).unwrap().0;
+        let mut altered = a.clone();
+        altered[usize::try_from(second).unwrap()] ^= 1;
         let mut scan = Scan::new(&manifest);
-        scan.staged(0, &bent[..9_999]).unwrap();
-        let there = &scan.finish().staged[&0];
-        let last = there.len() - 1;
-        assert!(there.iter().enumerate().all(|(at, is)| *is == (at != 1 && at != last)));
+        scan.staged(0, &altered[..9_999]).unwrap();
+        let present = &scan.finish().staged[&0];
+        let last = present.len() - 1;
+        assert!(
+            present.iter().enumerate().all(|(at, chunk_matches)| *chunk_matches == (at != 1 && at != last))
+        );
     }
 
     #[test]
-    fn names_aside_are_of_content_and_path() {
+    fn staged_name_depends_on_content_and_path() {
         let manifest = manifest_of(&BTreeMap::from([("a".into(), noise(1, 99)), ("b".into(), noise(1, 99))]));
         let [a, b] = [0, 1].map(|at| staged_name(&manifest, &manifest.files()[at]));
         assert!(a != b && a.len() == 40);

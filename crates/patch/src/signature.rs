@@ -88,7 +88,7 @@ impl SigningKey {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SignedError {
     #[error("not a signed manifest")]
-    Foreign,
+    WrongMagic,
     #[error("version {0} of signed manifests is not known here")]
     Version(u8),
     #[error("a signed manifest of {0} bytes, at most {MAX} are allowed")]
@@ -96,7 +96,7 @@ pub enum SignedError {
     #[error("not a key")]
     Key,
     #[error("signed by {0}, which is not trusted here")]
-    Stranger(PublicKey),
+    UntrustedKey(PublicKey),
     #[error("the signature does not match: the manifest was altered")]
     Altered,
     #[error("the signed manifest is damaged: {0}")]
@@ -106,11 +106,11 @@ pub enum SignedError {
 impl SignedError {
     pub fn label(&self) -> &'static str {
         match self {
-            Self::Foreign => "signed_foreign",
+            Self::WrongMagic => "signed_foreign",
             Self::Version(_) => "signed_version",
             Self::TooLarge(_) => "signed_too_large",
             Self::Key => "signed_key",
-            Self::Stranger(_) => "signed_stranger",
+            Self::UntrustedKey(_) => "signed_untrusted_key",
             Self::Altered => "signed_altered",
             Self::Manifest(error) => error.label(),
         }
@@ -119,13 +119,13 @@ impl SignedError {
 
 /// A signed manifest that was taken apart, and not believed yet.
 #[derive(Debug, Clone, Copy)]
-pub struct Signed<'a> {
+pub struct SignedManifest<'a> {
     key: PublicKey,
     signature: [u8; 64],
     manifest: &'a [u8],
 }
 
-impl<'a> Signed<'a> {
+impl<'a> SignedManifest<'a> {
     /// # Errors
     /// The bytes are no signed manifest.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, SignedError> {
@@ -134,14 +134,14 @@ impl<'a> Signed<'a> {
         }
         let mut cursor = Cursor::new(bytes);
         if cursor.array() != Ok(MAGIC) {
-            return Err(SignedError::Foreign);
+            return Err(SignedError::WrongMagic);
         }
-        let version = cursor.u8().map_err(|_| SignedError::Foreign)?;
+        let version = cursor.u8().map_err(|_| SignedError::WrongMagic)?;
         if version != VERSION {
             return Err(SignedError::Version(version));
         }
-        let key = PublicKey(cursor.array().map_err(|_| SignedError::Foreign)?);
-        let signature = cursor.array().map_err(|_| SignedError::Foreign)?;
+        let key = PublicKey(cursor.array().map_err(|_| SignedError::WrongMagic)?);
+        let signature = cursor.array().map_err(|_| SignedError::WrongMagic)?;
         Ok(Self { key, signature, manifest: cursor.rest() })
     }
 
@@ -154,18 +154,18 @@ impl<'a> Signed<'a> {
     ///
     /// # Errors
     /// Signed by another key, altered, or damaged.
-    pub fn trusted(&self, keys: &[PublicKey]) -> Result<Manifest, SignedError> {
+    pub fn verify_trusted(&self, keys: &[PublicKey]) -> Result<Manifest, SignedError> {
         if !keys.contains(&self.key) {
-            return Err(SignedError::Stranger(self.key));
+            return Err(SignedError::UntrustedKey(self.key));
         }
-        self.by_itself()
+        self.verify_self_signed()
     }
 
     /// The manifest, if it is what its own key signed, whoever that is.
     ///
     /// # Errors
     /// Altered or damaged.
-    pub fn by_itself(&self) -> Result<Manifest, SignedError> {
+    pub fn verify_self_signed(&self) -> Result<Manifest, SignedError> {
         UnparsedPublicKey::new(&ED25519, self.key.as_bytes())
             .verify(&signed_bytes(self.manifest), &self.signature)
             .map_err(|_| SignedError::Altered)?;
@@ -189,22 +189,25 @@ mod tests {
     }
 
     #[test]
-    fn only_trusted_keys_are_believed() {
+    fn manifest_of_untrusted_key_is_refused() {
         let (ours, theirs) = (key(1), key(2));
         let bytes = ours.sign(&sample());
-        let signed = Signed::parse(&bytes).unwrap();
+        let signed = SignedManifest::parse(&bytes).unwrap();
         assert_eq!(signed.key(), ours.public());
-        assert_eq!(signed.trusted(&[theirs.public(), ours.public()]), Ok(sample()));
-        assert_eq!(signed.trusted(&[theirs.public()]), Err(SignedError::Stranger(ours.public())));
-        assert_eq!(signed.trusted(&[]), Err(SignedError::Stranger(ours.public())));
+        assert_eq!(signed.verify_trusted(&[theirs.public(), ours.public()]), Ok(sample()));
+        assert_eq!(signed.verify_trusted(&[theirs.public()]), Err(SignedError::UntrustedKey(ours.public())));
+        assert_eq!(signed.verify_trusted(&[]), Err(SignedError::UntrustedKey(ours.public())));
         // Their manifest under our name.
         let mut forged = theirs.sign(&sample());
         forged[5..37].copy_from_slice(ours.public().as_bytes());
-        assert_eq!(Signed::parse(&forged).unwrap().trusted(&[ours.public()]), Err(SignedError::Altered));
+        assert_eq!(
+            SignedManifest::parse(&forged).unwrap().verify_trusted(&[ours.public()]),
+            Err(SignedError::Altered)
+        );
     }
 
     #[test]
-    fn keys_are_read_and_written() {
+    fn public_key_round_trips_as_text() {
         let public = key(3).public();
         assert_eq!(public.to_string().parse(), Ok(public));
         assert_eq!(" zz".parse::<PublicKey>(), Err(SignedError::Key));
@@ -213,23 +216,23 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_signed_manifest_is_named() {
-        let parse = |bytes: &[u8]| Signed::parse(bytes).map(|signed| signed.key()).unwrap_err();
-        assert_eq!(parse(b"SKPM"), SignedError::Foreign);
+    fn invalid_signed_manifest_gives_specific_error() {
+        let parse = |bytes: &[u8]| SignedManifest::parse(bytes).map(|signed| signed.key()).unwrap_err();
+        assert_eq!(parse(b"SKPM"), SignedError::WrongMagic);
         assert_eq!(parse(b"SKPS\x02"), SignedError::Version(2));
-        assert_eq!(parse(b"SKPS\x01short"), SignedError::Foreign);
+        assert_eq!(parse(b"SKPS\x01short"), SignedError::WrongMagic);
         assert_eq!(parse(&vec![0; MAX + 1]), SignedError::TooLarge(MAX + 1));
     }
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
         #[test]
-        fn no_bit_may_change(at: proptest::sample::Index, bit in 0u8..8) {
+        fn flipped_bit_is_detected(at: proptest::sample::Index, bit in 0u8..8) {
             let ours = key(1);
             let mut bytes = ours.sign(&sample());
             let at = at.index(bytes.len());
             bytes[at] ^= 1 << bit;
-            prop_assert!(Signed::parse(&bytes).and_then(|it| it.trusted(&[ours.public()])).is_err());
+            prop_assert!(SignedManifest::parse(&bytes).and_then(|it| it.verify_trusted(&[ours.public()])).is_err());
         }
     }
 }

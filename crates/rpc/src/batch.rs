@@ -29,7 +29,7 @@ pub struct Batch<I> {
 /// What a batch may have items of. On the wire they look the same.
 pub trait Item: std::fmt::Debug + Default + Send + Sync + Sized {
     fn encode_all(items: &[Self], out: &mut impl BufMut);
-    fn length_of_all(items: &[Self]) -> usize;
+    fn encoded_len_all(items: &[Self]) -> usize;
     /// Reads one more.
     ///
     /// # Errors
@@ -51,7 +51,7 @@ macro_rules! item {
                 }
             }
 
-            fn length_of_all(items: &[Self]) -> usize {
+            fn encoded_len_all(items: &[Self]) -> usize {
                 items.iter().map(|item| $encoding::encoded_len(ITEMS, item)).sum()
             }
 
@@ -99,7 +99,10 @@ impl<I: Item> Message for Batch<I> {
 
     fn encoded_len(&self) -> usize {
         let number = |tag, value: &u64| if *value == 0 { 0 } else { uint64::encoded_len(tag, value) };
-        number(1, &self.sequence) + number(2, &self.ack) + I::length_of_all(&self.items) + self.encoded.len()
+        number(1, &self.sequence)
+            + number(2, &self.ack)
+            + I::encoded_len_all(&self.items)
+            + self.encoded.len()
     }
 
     fn clear(&mut self) {
@@ -113,7 +116,7 @@ mod tests {
     use crate::link::{GatewayItem, Group, gateway_item::Item};
 
     #[test]
-    fn encoded_items_arrive_like_others() {
+    fn preencoded_items_decode_like_others() {
         let item = |number| GatewayItem { item: Some(Item::Watch(Group { number, ..Group::default() })) };
         let mut encoded = Vec::new();
         message::encode(ITEMS, &item(2), &mut encoded);

@@ -7,16 +7,16 @@ use crate::{common, link};
 
 /// A field of a peer's message is missing or not what it should be.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("field `{field}`: {why}")]
+#[error("field `{field}`: {reason}")]
 pub struct Malformed {
     field: &'static str,
-    why: String,
+    reason: String,
 }
 
 impl Malformed {
     #[expect(clippy::needless_pass_by_value, reason = "errors and texts are passed as they come")]
-    pub fn new(field: &'static str, why: impl ToString) -> Self {
-        Self { field, why: why.to_string() }
+    pub fn new(field: &'static str, reason: impl ToString) -> Self {
+        Self { field, reason: reason.to_string() }
     }
 
     pub fn missing(field: &'static str) -> Self {

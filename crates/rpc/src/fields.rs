@@ -4,7 +4,7 @@ use ::bytes::BufMut;
 use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len};
 
 /// Key and length of a field of so many bytes, which are to follow.
-pub fn begin(out: &mut impl BufMut, tag: u32, length: usize) {
+pub fn encode_field_header(out: &mut impl BufMut, tag: u32, length: usize) {
     encode_key(tag, WireType::LengthDelimited, out);
     encode_varint(length as u64, out);
 }

@@ -2,9 +2,9 @@
 //! messages and the types of the cluster. gRPC types stay at the edges; inside, code speaks [`shardkeep_types`].
 
 pub mod batch;
+pub mod batched_call;
 mod convert;
 pub mod fields;
-pub mod many;
 mod masked;
 mod reason;
 

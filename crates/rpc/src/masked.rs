@@ -31,7 +31,7 @@ mod tests {
     use crate::central::FindReply;
 
     #[test]
-    fn what_proves_a_password_is_not_shown() {
+    fn debug_output_hides_verifiers_and_second_factors() {
         let secret = vec![77, 78, 79];
         let account = Account {
             id: 5,

@@ -22,7 +22,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reasons_travel_with_the_status() {
+    fn status_reason_round_trips() {
         let status = with_reason(Status::aborted("stale"), "stale_epoch");
         assert_eq!(reason(&status), Some("stale_epoch"));
         assert_eq!(reason(&Status::aborted("other")), None);

@@ -71,7 +71,7 @@ impl Body {
 }
 
 #[derive(Debug, Clone)]
-pub(crate) enum Mind {
+pub(crate) enum EntityDetails {
     Avatar(Box<Avatar>),
     Creature(Creature),
     Ghost(Ghost),
@@ -82,17 +82,17 @@ pub(crate) struct Avatar {
     pub(crate) character: CharacterId,
     pub(crate) name: Arc<str>,
     pub(crate) epoch: Epoch,
-    pub(crate) wish: (i32, i32),
+    pub(crate) desired_velocity: (i32, i32),
     pub(crate) last_input: u32,
-    pub(crate) strikes_at: u64,
-    pub(crate) hurt_at: u64,
-    pub(crate) rises_at: Option<u64>,
+    pub(crate) next_attack_at: u64,
+    pub(crate) last_hurt_at: u64,
+    pub(crate) respawns_at: Option<u64>,
     pub(crate) outside_since: Option<u64>,
     pub(crate) possessions: Possessions,
     pub(crate) trade: Option<u64>,
     /// Cell it was last told to see from.
     pub(crate) view: Option<u32>,
-    pub(crate) told: Option<OwnState>,
+    pub(crate) published: Option<OwnState>,
 }
 
 #[derive(Debug, Clone)]
@@ -101,7 +101,7 @@ pub(crate) struct Creature {
     pub(crate) spawn: usize,
     pub(crate) goal: Goal,
     pub(crate) goal_until: u64,
-    pub(crate) strikes_at: u64,
+    pub(crate) next_attack_at: u64,
     pub(crate) attacker: Option<EntityId>,
 }
 
@@ -114,26 +114,26 @@ pub(crate) struct Ghost {
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Bodies {
     pub(crate) hot: Vec<Body>,
-    pub(crate) minds: Vec<Mind>,
+    pub(crate) details: Vec<EntityDetails>,
     places: HashMap<EntityId, usize>,
 }
 
 impl Bodies {
-    pub(crate) fn insert(&mut self, body: Body, mind: Mind) -> usize {
+    pub(crate) fn insert(&mut self, body: Body, details: EntityDetails) -> usize {
         if let Some(at) = self.find(body.id) {
             self.hot[at] = body;
-            self.minds[at] = mind;
+            self.details[at] = details;
             return at;
         }
         self.places.insert(body.id, self.hot.len());
         self.hot.push(body);
-        self.minds.push(mind);
+        self.details.push(details);
         self.hot.len() - 1
     }
 
-    pub(crate) fn remove(&mut self, id: EntityId) -> Option<(Body, Mind)> {
+    pub(crate) fn remove(&mut self, id: EntityId) -> Option<(Body, EntityDetails)> {
         let at = self.places.remove(&id)?;
-        let removed = (self.hot.swap_remove(at), self.minds.swap_remove(at));
+        let removed = (self.hot.swap_remove(at), self.details.swap_remove(at));
         if let Some(moved) = self.hot.get(at) {
             self.places.insert(moved.id, at);
         }
@@ -146,23 +146,23 @@ impl Bodies {
 
     pub(crate) fn avatar(&self, character: CharacterId) -> Option<(&Body, &Avatar)> {
         let at = self.find(EntityId::avatar(character))?;
-        match &self.minds[at] {
-            Mind::Avatar(avatar) => Some((&self.hot[at], avatar)),
+        match &self.details[at] {
+            EntityDetails::Avatar(avatar) => Some((&self.hot[at], avatar)),
             _ => None,
         }
     }
 
     pub(crate) fn avatar_mut(&mut self, character: CharacterId) -> Option<(&mut Body, &mut Avatar)> {
         let at = self.find(EntityId::avatar(character))?;
-        match &mut self.minds[at] {
-            Mind::Avatar(avatar) => Some((&mut self.hot[at], avatar)),
+        match &mut self.details[at] {
+            EntityDetails::Avatar(avatar) => Some((&mut self.hot[at], avatar)),
             _ => None,
         }
     }
 
     pub(crate) fn avatars(&self) -> impl Iterator<Item = (&Body, &Avatar)> {
-        self.hot.iter().zip(&self.minds).filter_map(|(body, mind)| match mind {
-            Mind::Avatar(avatar) => Some((body, &**avatar)),
+        self.hot.iter().zip(&self.details).filter_map(|(body, details)| match details {
+            EntityDetails::Avatar(avatar) => Some((body, &**avatar)),
             _ => None,
         })
     }

@@ -5,7 +5,7 @@ use shardkeep_types::{CellId, EntityId, Position};
 use crate::{
     Map,
     body::{Body, dirty},
-    event::{Gone, Ring},
+    event::{RemovalReason, Ring},
     input::Item,
 };
 
@@ -14,11 +14,11 @@ use crate::{
 pub(crate) struct Feed {
     pub(crate) watched: bool,
     pub(crate) keyframe: bool,
-    pub(crate) gone: Vec<(EntityId, Gone)>,
+    pub(crate) gone: Vec<(EntityId, RemovalReason)>,
 }
 
 impl Feed {
-    fn lose(&mut self, entity: EntityId, why: Gone) {
+    fn record_gone(&mut self, entity: EntityId, why: RemovalReason) {
         if self.watched {
             self.gone.push((entity, why));
         }
@@ -39,7 +39,7 @@ pub(crate) struct Cell {
     /// Its ground is known; creatures may live here.
     pub(crate) ready: bool,
     /// An avatar is in it or beside it.
-    pub(crate) awake: bool,
+    pub(crate) active: bool,
     pub(crate) near: Feed,
     pub(crate) outer: Feed,
     pub(crate) ground: Vec<GroundItem>,
@@ -53,10 +53,10 @@ impl Cell {
         }
     }
 
-    pub(crate) fn lose(&mut self, entity: EntityId, why: Gone) {
+    pub(crate) fn record_gone(&mut self, entity: EntityId, why: RemovalReason) {
         if self.owned {
-            self.near.lose(entity, why);
-            self.outer.lose(entity, why);
+            self.near.record_gone(entity, why);
+            self.outer.record_gone(entity, why);
         }
     }
 }
@@ -145,7 +145,7 @@ impl Cells {
     /// The body stands in another cell now: the old one's watchers lose it, the new one's see it appear.
     pub(crate) fn enter(&mut self, body: &mut Body, into: u32) {
         if body.cell != into {
-            self.all[body.cell as usize].lose(body.id, Gone::ToOtherCell);
+            self.all[body.cell as usize].record_gone(body.id, RemovalReason::ToOtherCell);
             body.cell = into;
             body.touch(dirty::ALL);
         }
@@ -154,21 +154,21 @@ impl Cells {
     pub(crate) fn find_item(&self, item: EntityId) -> Option<(usize, usize)> {
         let item = item.as_item()?;
         self.all.iter().enumerate().find_map(|(index, cell)| {
-            cell.ground.iter().position(|on| on.item.id == item).map(|place| (index, place))
+            cell.ground.iter().position(|ground_item| ground_item.item.id == item).map(|place| (index, place))
         })
     }
 
-    pub(crate) fn lay(&mut self, item: Item, at: Position) {
+    pub(crate) fn place_item(&mut self, item: Item, at: Position) {
         let Some(cell) = self.get_mut(at.cell()) else { return };
-        if cell.owned && !cell.ground.iter().any(|on| on.item.id == item.id) {
+        if cell.owned && !cell.ground.iter().any(|ground_item| ground_item.item.id == item.id) {
             cell.ground.push(GroundItem { item, at, near: true, outer: true });
         }
     }
 
-    pub(crate) fn lift(&mut self, item: EntityId) {
+    pub(crate) fn remove_item(&mut self, item: EntityId) {
         if let Some((index, place)) = self.find_item(item) {
             self.all[index].ground.swap_remove(place);
-            self.all[index].lose(item, Gone::Left);
+            self.all[index].record_gone(item, RemovalReason::Left);
         }
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use shardkeep_types::{CellId, CharacterId, EntityId, Position};
 
-use crate::input::{Ask, Effect, EffectResult, Item, Want};
+use crate::input::{Effect, EffectResult, HardChange, Item, Requester};
 
 /// Which of a cell's two groups: everything at full rate, or the slower one for those farther away.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -28,7 +28,7 @@ pub struct CellUpdate {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
     pub entity: EntityId,
-    pub appears: Option<Appears>,
+    pub appears: Option<Appearance>,
     /// Offset from the cell's corner in mm.
     pub position: Option<(u16, u16)>,
     /// mm/s.
@@ -37,11 +37,11 @@ pub struct Entry {
     pub facing: Option<u8>,
     /// 0 dead to 255 full.
     pub health: Option<u8>,
-    pub gone: Option<Gone>,
+    pub gone: Option<RemovalReason>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Appears {
+pub struct Appearance {
     pub kind: Kind,
     pub template: u16,
     pub name: Arc<str>,
@@ -57,7 +57,7 @@ pub enum Kind {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
-pub enum Gone {
+pub enum RemovalReason {
     ToOtherCell = 1,
     Left = 2,
     Died = 3,
@@ -92,8 +92,8 @@ pub struct TradeView {
     pub partner: CharacterId,
     pub partner_name: Arc<str>,
     pub state: TradeState,
-    pub mine: TradeSideView,
-    pub theirs: TradeSideView,
+    pub own_side: TradeSideView,
+    pub partner_side: TradeSideView,
     pub revision: u32,
 }
 
@@ -148,7 +148,7 @@ impl Refusal {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
     Cell(CellUpdate),
-    Own {
+    AvatarState {
         character: CharacterId,
         state: OwnState,
     },
@@ -163,7 +163,7 @@ pub enum Event {
         cell: CellId,
     },
     Reply {
-        ask: Ask,
+        requester: Requester,
         reply: Result<Reply, Refusal>,
     },
     /// Its possessions are others now; see [`crate::Sim::possessions`].
@@ -188,19 +188,19 @@ pub enum Event {
     /// To be committed, and answered with [`crate::Input::Committed`] of the same number however long it takes.
     Commit {
         number: u64,
-        want: Want,
+        change: HardChange,
     },
     /// To the zone that owns the target; repeated until its result comes or it is too late.
     Effect(Effect),
     /// To the zone that owns the actor.
     EffectResult(EffectResult),
     /// An item was taken from the ground of a neighbour's cell; its owner cannot know.
-    Taken {
+    ItemTaken {
         item: EntityId,
         cell: CellId,
     },
     /// The ground of this cell may hold what is not known here.
-    GroundUnsure {
+    GroundStale {
         cell: CellId,
     },
     /// A client wished to be faster than it can.

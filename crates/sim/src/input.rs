@@ -26,7 +26,7 @@ pub struct Possessions {
 
 /// An avatar as it comes into a zone, from the database or from a neighbour.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entering {
+pub struct EnteringAvatar {
     pub character: CharacterId,
     pub name: Arc<str>,
     /// Of the ownership, by which commits are fenced.
@@ -43,14 +43,14 @@ pub struct Entering {
 
 /// Who waits for the reply to which request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Ask {
+pub struct Requester {
     pub character: CharacterId,
     pub request: u64,
 }
 
 /// Name of an action that moves property, so that a repeat is answered and not applied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Action {
+pub struct ActionKey {
     pub id: u64,
     pub digest: [u8; 16],
 }
@@ -58,12 +58,12 @@ pub struct Action {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Act {
     Attack { target: EntityId },
-    PickUp { action: Action, entity: EntityId },
-    Drop { action: Action, item: ItemId },
+    PickUp { action: ActionKey, entity: EntityId },
+    Drop { action: ActionKey, item: ItemId },
     Invite { entity: EntityId },
     Answer { trade: u64, accept: bool },
     Offer { trade: u64, items: Vec<ItemId>, coins: i64 },
-    Confirm { action: Action, trade: u64, revision: u32 },
+    Confirm { action: ActionKey, trade: u64, revision: u32 },
     Cancel { trade: u64 },
 }
 
@@ -151,7 +151,7 @@ pub enum Input {
         cell: CellId,
         ring: Ring,
     },
-    Enter(Box<Entering>),
+    Enter(Box<EnteringAvatar>),
     Leave {
         character: CharacterId,
     },
@@ -177,7 +177,7 @@ pub enum Input {
         facing: u8,
     },
     Act {
-        ask: Ask,
+        requester: Requester,
         act: Act,
     },
     Committed {
@@ -192,7 +192,7 @@ pub enum Input {
     Ghost(GhostState),
     GhostGone(EntityId),
     /// A neighbour's avatar has taken this item from the ground here.
-    Taken(EntityId),
+    ItemTaken(EntityId),
     Effect(Effect),
     EffectResult(EffectResult),
     Intents(Vec<Intent>),
@@ -200,21 +200,21 @@ pub enum Input {
 
 /// What is to be committed; see [`crate::Event::Commit`].
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Want {
+pub enum HardChange {
     PickUp {
-        who: CharacterId,
-        action: Action,
+        player: CharacterId,
+        action: ActionKey,
         item: ItemId,
         from: CellId,
     },
     Drop {
-        who: CharacterId,
-        action: Action,
+        player: CharacterId,
+        action: ActionKey,
         item: Item,
         at: Position,
     },
     Trade {
-        sides: [TradeGive; 2],
+        sides: [TradeContribution; 2],
     },
     /// Once under (spawn, generation).
     Loot {
@@ -226,20 +226,20 @@ pub enum Want {
     },
     /// Ask for the stored result of an action that was done before; it has no effect of its own.
     Recall {
-        who: CharacterId,
-        action: Action,
+        player: CharacterId,
+        action: ActionKey,
     },
 }
 
-impl Want {
+impl HardChange {
     /// The characters whose possessions it touches.
     pub fn characters(&self) -> impl Iterator<Item = CharacterId> {
         let (one, two) = match self {
-            Self::PickUp { who, .. } | Self::Drop { who, .. } | Self::Recall { who, .. } => {
-                (Some(*who), None)
+            Self::PickUp { player, .. } | Self::Drop { player, .. } | Self::Recall { player, .. } => {
+                (Some(*player), None)
             }
-            Self::Trade { sides: [a, b] } => (Some(a.who), Some(b.who)),
-            Self::Loot { reward, .. } => (reward.as_ref().map(|reward| reward.who), None),
+            Self::Trade { sides: [a, b] } => (Some(a.player), Some(b.player)),
+            Self::Loot { reward, .. } => (reward.as_ref().map(|reward| reward.player), None),
         };
         one.into_iter().chain(two)
     }
@@ -258,9 +258,9 @@ impl Want {
 
 /// What one side of a trade gives.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TradeGive {
-    pub who: CharacterId,
-    pub action: Action,
+pub struct TradeContribution {
+    pub player: CharacterId,
+    pub action: ActionKey,
     pub items: Vec<ItemId>,
     pub coins: i64,
 }
@@ -268,7 +268,7 @@ pub struct TradeGive {
 /// What the one who killed a creature gets beside the loot on the ground.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reward {
-    pub who: CharacterId,
+    pub player: CharacterId,
     /// Its ownership epoch when it struck; if it is another by now, nobody is rewarded.
     pub epoch: Epoch,
     pub experience: u64,

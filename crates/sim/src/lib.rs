@@ -7,6 +7,7 @@
 mod actions;
 mod body;
 mod cells;
+mod commit_result;
 mod event;
 mod input;
 pub mod load;
@@ -14,23 +15,21 @@ mod map;
 mod perceive;
 mod random;
 pub mod rules;
-mod settle;
 mod sim;
 mod stage;
 pub mod template;
 mod trade;
-mod trading;
 
 pub use event::{
-    Appears, CellUpdate, Entry, Event, Gone, Kind, OwnState, Refusal, Reply, Ring, TradeSideView, TradeState,
-    TradeView,
+    Appearance, CellUpdate, Entry, Event, Kind, OwnState, Refusal, RemovalReason, Reply, Ring, TradeSideView,
+    TradeState, TradeView,
 };
 pub use input::{
-    Act, Action, Ask, Effect, EffectResult, Entering, GhostState, Goal, Input, Intent, Item, Outcome,
-    Possessions, Reward, TradeGive, Want,
+    Act, ActionKey, Effect, EffectResult, EnteringAvatar, GhostState, Goal, HardChange, Input, Intent, Item,
+    Outcome, Possessions, Requester, Reward, TradeContribution,
 };
 pub use map::{Map, SQUARE_MM, SpawnPoint, WalkGrid};
 pub use perceive::{Neighbour, Perception};
 pub use random::Random;
-pub use sim::{AvatarView, Counts, Seen, Sim};
+pub use sim::{AvatarView, Counts, EntityView, Sim};
 pub use template::Stack;

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use shardkeep_types::{CellId, CellRect, CharacterId, Epoch, Position};
 
 use crate::{
-    Entering, Event, Input, Map, Possessions, Random, Ring, Sim,
+    EnteringAvatar, Event, Input, Map, Possessions, Random, Ring, Sim,
     rules::{AVATAR_SPEED, TICK_MS},
 };
 
@@ -14,7 +14,7 @@ pub enum Shape {
     /// All over the map.
     Spread,
     /// Within one cell.
-    Crowd,
+    Clustered,
 }
 
 /// A simulation of the whole meadow with so many avatars; each turns about once a second.
@@ -40,7 +40,7 @@ impl Load {
         let watch = |cell: CellId, ring| Input::Watch { cell, ring, on: true };
         inputs.extend(cells.cells().flat_map(|cell| [watch(cell, Ring::Near), watch(cell, Ring::Outer)]));
         for id in 1..=avatars {
-            let position = place(&map, shape, &mut random);
+            let position = spawn_position(&map, shape, &mut random);
             inputs.push(Input::Enter(Box::new(avatar(CharacterId(id), position))));
         }
         let mut sim = Sim::new(map, 1);
@@ -69,23 +69,23 @@ impl Load {
         let mut part = || self.random.within(0, span) as i32 - AVATAR_SPEED;
         let velocity = match self.shape {
             Shape::Spread => (part(), part()),
-            Shape::Crowd => (part() / 8, part() / 8),
+            Shape::Clustered => (part() / 8, part() / 8),
         };
         Input::Move { character, sequence: self.sequence, velocity, facing: 0 }
     }
 }
 
-fn place(map: &Map, shape: Shape, random: &mut Random) -> Position {
+fn spawn_position(map: &Map, shape: Shape, random: &mut Random) -> Position {
     let mut along = |from: i32, span: i32| from + random.within(0, span.unsigned_abs() - 1) as i32;
     let at = match shape {
         Shape::Spread => (along(0, map.width_mm()), along(0, map.height_mm())),
-        Shape::Crowd => (along(map.start.x_mm - 8_000, 16_000), along(map.start.y_mm + 4_000, 16_000)),
+        Shape::Clustered => (along(map.start.x_mm - 8_000, 16_000), along(map.start.y_mm + 4_000, 16_000)),
     };
-    map.standable(Position::new(map.id, at.0, at.1))
+    map.nearest_walkable(Position::new(map.id, at.0, at.1))
 }
 
-fn avatar(character: CharacterId, position: Position) -> Entering {
-    Entering {
+fn avatar(character: CharacterId, position: Position) -> EnteringAvatar {
+    EnteringAvatar {
         character,
         name: Arc::from(format!("player-{character}")),
         epoch: Epoch(1),

@@ -106,7 +106,7 @@ impl Map {
     }
 
     /// The nearest place on the map that can be stood on; the start if there is none near.
-    pub fn standable(&self, at: Position) -> Position {
+    pub fn nearest_walkable(&self, at: Position) -> Position {
         if at.map != self.id {
             return self.start;
         }
@@ -157,7 +157,7 @@ impl Map {
             };
             let near_start = at.distance_squared(self.start) < 80_000u64.pow(2);
             let template = if near_start { RABBIT } else { template };
-            let home = self.standable(at);
+            let home = self.nearest_walkable(at);
             self.spawns.push(SpawnPoint { id: u64::from(self.id.0) << 32 | (number + 1), template, home });
         }
     }
@@ -168,7 +168,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_meadow_is_always_the_same_and_its_roads_are_free() {
+    fn meadow_is_deterministic_and_its_roads_are_open() {
         let (a, b) = (Map::meadow(), Map::meadow());
         assert_eq!((a.grid.bits(), &a.spawns), (b.grid.bits(), &b.spawns));
         assert!((0..a.width_mm()).step_by(1_000).all(|x| !a.grid.is_blocked(x, a.start.y_mm)));
@@ -178,12 +178,12 @@ mod tests {
     }
 
     #[test]
-    fn outside_is_blocked_and_standable_leads_back() {
+    fn outside_is_blocked_and_nearest_walkable_is_inside() {
         let mut map = Map::open(MapId(1), "m", 1, 1, Position::new(MapId(1), 1_000, 1_000));
         map.grid.block(3, 3);
         assert!(map.grid.is_blocked(-1, 0) && map.grid.is_blocked(CELL_MM, 0));
-        let mended = map.standable(Position::new(MapId(1), 7_000, 7_000));
+        let mended = map.nearest_walkable(Position::new(MapId(1), 7_000, 7_000));
         assert!(!map.grid.is_blocked(mended.x_mm, mended.y_mm));
-        assert_eq!(map.standable(Position::new(MapId(9), 0, 0)), map.start);
+        assert_eq!(map.nearest_walkable(Position::new(MapId(9), 0, 0)), map.start);
     }
 }

@@ -4,9 +4,9 @@ use shardkeep_types::{EntityId, Position};
 
 use crate::{
     Sim,
-    body::{Body, Mind},
+    body::{Body, EntityDetails},
     event::Kind,
-    rules::{PERCEIVED, PERCEPTION},
+    rules::{MAX_PERCEIVED, PERCEPTION_RANGE},
 };
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,13 +31,13 @@ pub struct Neighbour {
 impl Sim {
     /// Creatures that somebody is near, as of the last tick.
     pub fn perceptions(&self) -> Vec<Perception> {
-        let bodies = self.bodies.hot.iter().zip(&self.bodies.minds);
-        bodies.filter_map(|(body, mind)| self.perceive(body, mind)).collect()
+        let bodies = self.bodies.hot.iter().zip(&self.bodies.details);
+        bodies.filter_map(|(body, details)| self.perceive(body, details)).collect()
     }
 
-    fn perceive(&self, body: &Body, mind: &Mind) -> Option<Perception> {
-        let Mind::Creature(creature) = mind else { return None };
-        if !self.cells.all[body.cell as usize].awake {
+    fn perceive(&self, body: &Body, details: &EntityDetails) -> Option<Perception> {
+        let EntityDetails::Creature(creature) = details else { return None };
+        if !self.cells.all[body.cell as usize].active {
             return None;
         }
         Some(Perception {
@@ -55,13 +55,14 @@ impl Sim {
         let here = body.position(self.map.id);
         let cells = self.cells.around(body.cell as usize, 1);
         let others = cells.flat_map(|cell| self.cells.inside(cell)).map(|&at| &self.bodies.hot[at as usize]);
-        let avatars = others
-            .filter(|other| other.kind == Kind::Avatar && other.alive() && other.within(body, PERCEPTION));
+        let avatars = others.filter(|other| {
+            other.kind == Kind::Avatar && other.alive() && other.within(body, PERCEPTION_RANGE)
+        });
         let mut near: Vec<_> = avatars
             .map(|other| Neighbour { entity: other.id, position: other.position(self.map.id) })
             .collect();
         near.sort_unstable_by_key(|other| (other.position.distance_squared(here), other.entity));
-        near.truncate(PERCEIVED);
+        near.truncate(MAX_PERCEIVED);
         near
     }
 }

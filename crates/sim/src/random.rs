@@ -29,7 +29,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn same_seed_same_numbers() {
+    fn same_seed_gives_same_numbers() {
         let (mut a, mut b) = (Random::new(7), Random::new(7));
         assert!((0..100).all(|_| a.bits() == b.bits()));
         assert!((0..1_000).map(|_| a.within(3, 5)).all(|n| (3..=5).contains(&n)));

@@ -6,10 +6,10 @@ use shardkeep_types::{CellId, CharacterId, EntityId, Position};
 
 use crate::{
     Map, Random,
-    body::{Bodies, Body, Mind},
+    body::{Bodies, Body, EntityDetails},
     cells::{Cells, GroundItem},
     event::{Event, Kind, OwnState, Refusal, Reply},
-    input::{Action, Ask, Effect, EffectResult, GhostState, Input, Possessions, Want},
+    input::{ActionKey, Effect, EffectResult, GhostState, HardChange, Input, Possessions, Requester},
     rules::{AVATAR_HEALTH, MAX_STEPS, TICK_MS},
     stage,
     trade::Trade,
@@ -21,40 +21,40 @@ pub(crate) struct Spawn {
     /// Generation that lives or will live; 0 while the cell is not ours.
     pub(crate) generation: u64,
     /// When it rises again, while it is dead.
-    pub(crate) rises_at: Option<u64>,
+    pub(crate) respawns_at: Option<u64>,
 }
 
 /// A strike wished by a player, judged in the combat stage.
 #[derive(Debug, Clone)]
-pub(crate) struct Strike {
-    pub(crate) ask: Ask,
+pub(crate) struct PendingAttack {
+    pub(crate) requester: Requester,
     pub(crate) target: EntityId,
 }
 
 /// A reach for an item near a border of which this zone has not heard yet.
 #[derive(Debug, Clone)]
-pub(crate) struct Hearsay {
-    pub(crate) ask: Ask,
-    pub(crate) action: Action,
+pub(crate) struct PendingPickup {
+    pub(crate) requester: Requester,
+    pub(crate) action: ActionKey,
     pub(crate) entity: EntityId,
     pub(crate) until: u64,
 }
 
 /// An effect sent to a neighbour that has not answered.
 #[derive(Debug, Clone)]
-pub(crate) struct Sent {
+pub(crate) struct SentEffect {
     pub(crate) effect: Effect,
     /// The player's request it came from; creatures have none.
-    pub(crate) ask: Option<Ask>,
+    pub(crate) requester: Option<Requester>,
     pub(crate) since: u64,
-    pub(crate) again_at: u64,
+    pub(crate) repeat_at: u64,
 }
 
 /// A commit on its way to the database.
 #[derive(Debug, Clone)]
-pub(crate) struct OnItsWay {
-    pub(crate) want: Want,
-    pub(crate) asks: Vec<Ask>,
+pub(crate) struct PendingCommit {
+    pub(crate) change: HardChange,
+    pub(crate) requesters: Vec<Requester>,
     pub(crate) trade: Option<u64>,
 }
 
@@ -69,7 +69,7 @@ pub struct Counts {
 
 /// What stands where, for neighbours and observers.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Seen {
+pub struct EntityView {
     pub state: GhostState,
     pub kind: Kind,
     /// Of another zone, and only mirrored here.
@@ -90,13 +90,13 @@ pub struct Sim {
     pub(crate) cells: Cells,
     pub(crate) spawns: Vec<Spawn>,
     pub(crate) trades: BTreeMap<u64, Trade>,
-    pub(crate) commits: BTreeMap<u64, OnItsWay>,
-    pub(crate) sent: BTreeMap<(EntityId, u64), Sent>,
+    pub(crate) commits: BTreeMap<u64, PendingCommit>,
+    pub(crate) sent: BTreeMap<(EntityId, u64), SentEffect>,
     /// Items on the ground of neighbours' cells, and when they were last mentioned.
-    pub(crate) beyond: BTreeMap<EntityId, (Position, u64)>,
+    pub(crate) remote_ground_items: BTreeMap<EntityId, (Position, u64)>,
     pub(crate) received: BTreeMap<(EntityId, u64), (u64, EffectResult)>,
-    pub(crate) strikes: Vec<Strike>,
-    pub(crate) hearsay: Vec<Hearsay>,
+    pub(crate) pending_attacks: Vec<PendingAttack>,
+    pub(crate) pending_pickups: Vec<PendingPickup>,
     pub(crate) events: Vec<Event>,
     pub(crate) counts: Counts,
     pub(crate) numbers: u64,
@@ -116,10 +116,10 @@ impl Sim {
             trades: BTreeMap::new(),
             commits: BTreeMap::new(),
             sent: BTreeMap::new(),
-            beyond: BTreeMap::new(),
+            remote_ground_items: BTreeMap::new(),
             received: BTreeMap::new(),
-            strikes: Vec::new(),
-            hearsay: Vec::new(),
+            pending_attacks: Vec::new(),
+            pending_pickups: Vec::new(),
             events: Vec::new(),
             counts: Counts::default(),
             numbers: 0,
@@ -155,7 +155,7 @@ impl Sim {
         let (body, avatar) = self.bodies.avatar(character)?;
         Some(AvatarView {
             own: self.own_state(body, avatar.last_input),
-            cooldown_ms: avatar.strikes_at.saturating_sub(self.now),
+            cooldown_ms: avatar.next_attack_at.saturating_sub(self.now),
             possessions: &avatar.possessions,
             trade: avatar.trade,
             frozen: body.frozen,
@@ -168,7 +168,7 @@ impl Sim {
 
     /// A hard action of this character has not come back from the database.
     pub fn is_committing(&self, character: CharacterId) -> bool {
-        self.commits.values().any(|commit| commit.want.characters().any(|who| who == character))
+        self.commits.values().any(|commit| commit.change.characters().any(|player| player == character))
     }
 
     /// Where an entity stands, ghosts included.
@@ -182,32 +182,36 @@ impl Sim {
     }
 
     /// Everything that stands on this zone's map and moves, ghosts included.
-    pub fn seen(&self) -> impl Iterator<Item = Seen> {
-        self.bodies.hot.iter().zip(&self.bodies.minds).map(|(body, mind)| self.see(body, mind))
+    pub fn seen(&self) -> impl Iterator<Item = EntityView> {
+        self.bodies
+            .hot
+            .iter()
+            .zip(&self.bodies.details)
+            .map(|(body, details)| self.entity_view(body, details))
     }
 
     /// This zone's own entities, and items on its ground, in or next to cells that it does not own: what neighbours
     /// must know.
-    pub fn at_border(&self) -> impl Iterator<Item = Seen> {
-        let own = |mind: &Mind| !matches!(mind, Mind::Ghost(_));
-        let near = self.bodies.hot.iter().zip(&self.bodies.minds);
+    pub fn at_border(&self) -> impl Iterator<Item = EntityView> {
+        let own = |details: &EntityDetails| !matches!(details, EntityDetails::Ghost(_));
+        let near = self.bodies.hot.iter().zip(&self.bodies.details);
         let bodies = near
-            .filter(move |(body, mind)| own(mind) && self.beside_foreign(body.cell))
-            .map(|(body, mind)| self.see(body, mind));
+            .filter(move |(body, details)| own(details) && self.is_border_cell(body.cell))
+            .map(|(body, details)| self.entity_view(body, details));
         let cells = self.cells.all.iter().zip(0u32..);
-        let cells = cells.filter(|(cell, index)| !cell.ground.is_empty() && self.beside_foreign(*index));
-        bodies.chain(cells.flat_map(|(cell, _)| cell.ground.iter().map(see_item)))
+        let cells = cells.filter(|(cell, index)| !cell.ground.is_empty() && self.is_border_cell(*index));
+        bodies.chain(cells.flat_map(|(cell, _)| cell.ground.iter().map(item_view)))
     }
 
-    pub(crate) fn beside_foreign(&self, cell: u32) -> bool {
+    pub(crate) fn is_border_cell(&self, cell: u32) -> bool {
         self.cells.around(cell as usize, 1).any(|index| !self.cells.all[index].owned)
     }
 
-    fn see(&self, body: &Body, mind: &Mind) -> Seen {
-        let name = match mind {
-            Mind::Avatar(avatar) => avatar.name.clone(),
-            Mind::Ghost(ghost) => ghost.name.clone(),
-            Mind::Creature(_) => Arc::from(""),
+    fn entity_view(&self, body: &Body, details: &EntityDetails) -> EntityView {
+        let name = match details {
+            EntityDetails::Avatar(avatar) => avatar.name.clone(),
+            EntityDetails::Ghost(ghost) => ghost.name.clone(),
+            EntityDetails::Creature(_) => Arc::from(""),
         };
         let state = GhostState {
             entity: body.id,
@@ -218,7 +222,7 @@ impl Sim {
             health: body.health,
             max_health: body.max_health,
         };
-        Seen { state, kind: body.kind, ghost: matches!(mind, Mind::Ghost(_)) }
+        EntityView { state, kind: body.kind, ghost: matches!(details, EntityDetails::Ghost(_)) }
     }
 
     pub(crate) fn own_state(&self, body: &Body, last_input: u32) -> OwnState {
@@ -233,8 +237,8 @@ impl Sim {
         }
     }
 
-    pub(crate) fn reply(&mut self, ask: Ask, reply: Result<Reply, Refusal>) {
-        self.events.push(Event::Reply { ask, reply });
+    pub(crate) fn reply(&mut self, requester: Requester, reply: Result<Reply, Refusal>) {
+        self.events.push(Event::Reply { requester, reply });
     }
 
     /// Never used before by this zone or, as it contains the time, by an earlier run of it.
@@ -243,17 +247,21 @@ impl Sim {
         self.numbers
     }
 
-    pub(crate) fn commit(&mut self, want: Want, asks: Vec<Ask>, trade: Option<u64>) {
+    pub(crate) fn commit(&mut self, change: HardChange, requesters: Vec<Requester>, trade: Option<u64>) {
         let number = self.number();
-        self.commits.insert(number, OnItsWay { want: want.clone(), asks, trade });
-        self.events.push(Event::Commit { number, want });
+        self.commits.insert(number, PendingCommit { change: change.clone(), requesters, trade });
+        self.events.push(Event::Commit { number, change });
     }
 
     /// Takes a body out of the world and tells its watchers why.
-    pub(crate) fn take_away(&mut self, entity: EntityId, why: crate::event::Gone) -> Option<Mind> {
-        let (body, mind) = self.bodies.remove(entity)?;
-        self.cells.all[body.cell as usize].lose(entity, why);
-        Some(mind)
+    pub(crate) fn remove_entity(
+        &mut self,
+        entity: EntityId,
+        why: crate::event::RemovalReason,
+    ) -> Option<EntityDetails> {
+        let (body, details) = self.bodies.remove(entity)?;
+        self.cells.all[body.cell as usize].record_gone(entity, why);
+        Some(details)
     }
 
     pub(crate) fn new_body(&self, id: EntityId, kind: Kind, at: Position) -> Body {
@@ -277,17 +285,17 @@ impl Sim {
     }
 }
 
-fn see_item(on: &GroundItem) -> Seen {
+fn item_view(ground_item: &GroundItem) -> EntityView {
     let state = GhostState {
-        entity: EntityId::ground_item(on.item.id),
-        template: on.item.template as u16,
+        entity: EntityId::ground_item(ground_item.item.id),
+        template: ground_item.item.template as u16,
         name: Arc::from(""),
-        position: on.at,
+        position: ground_item.at,
         velocity: (0, 0),
         health: 0,
         max_health: 0,
     };
-    Seen { state, kind: Kind::Item, ghost: false }
+    EntityView { state, kind: Kind::Item, ghost: false }
 }
 
 /// An avatar as the zone service needs it.

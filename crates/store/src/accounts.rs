@@ -13,10 +13,12 @@ mod tests;
 
 use shardkeep_types::{AccountId, Generation, Secret};
 
-use crate::{Database, Error, Row, Rows, Tx, numbers::risen, retry::alone, sql, transact};
+use crate::{
+    Database, Error, Row, Rows, Tx, account_ids::advanced_counter, retry::execute_with_retry, sql, transact,
+};
 
 /// `banned_until_ms` of a ban without an end.
-pub const FOR_EVER: u64 = u64::MAX;
+pub const FOREVER: u64 = u64::MAX;
 
 /// An account as operators see it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,14 +44,14 @@ pub struct Account {
 impl Account {
     /// What keeps the account out.
     pub fn effective_ban(&self) -> Ban {
-        self.ban.clone().or_longer(self.ban_everywhere.clone())
+        self.ban.clone().longer_of(self.ban_everywhere.clone())
     }
 }
 
 /// Until when an account may not log in, and why.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Ban {
-    /// Milliseconds since the Unix epoch; 0: not banned; [`FOR_EVER`].
+    /// Milliseconds since the Unix epoch; 0: not banned; [`FOREVER`].
     pub until_ms: u64,
     pub reason: String,
 }
@@ -57,7 +59,7 @@ pub struct Ban {
 impl Ban {
     /// Of two bans, the one that lasts longer.
     #[must_use]
-    fn or_longer(self, other: Self) -> Self {
+    fn longer_of(self, other: Self) -> Self {
         if other.until_ms > self.until_ms { other } else { self }
     }
 }
@@ -85,7 +87,7 @@ pub struct Credentials {
 
 /// What those are told whose generation has passed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Cause {
+pub struct RevocationCause {
     /// An error code of the client protocol.
     pub code: u32,
     pub detail: String,
@@ -93,14 +95,14 @@ pub struct Cause {
 
 /// An account that a command was applied to, with its new generation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Raised {
+pub struct AccountGeneration {
     pub id: AccountId,
     pub generation: Generation,
 }
 
 /// A statement that raises generations and writes down in their rows what that revokes, and `$set`, where arguments of
 /// its own begin with `$3`. A macro, because statements are literals.
-macro_rules! raising {
+macro_rules! raise_generation_sql {
     ($set:literal, $where:literal, $cause:expr) => {
         sql(concat!(
             "UPDATE accounts SET generation = generation + 1, revoked_code = $1, revoked_detail = $2, \
@@ -117,8 +119,8 @@ macro_rules! raising {
 
 /// Makes an account; `None` when the name is taken.
 pub async fn create(database: &Database, name: &str, proof: &Proof) -> Result<Option<AccountId>, Error> {
-    let made: Result<AccountId, Error> = transact!(database, |tx| insert(&mut tx, name, proof));
-    match made {
+    let created: Result<AccountId, Error> = transact!(database, |tx| insert(&mut tx, name, proof));
+    match created {
         Ok(id) => Ok(Some(id)),
         Err(error) if error.is_duplicate() => Ok(None),
         Err(error) => Err(error),
@@ -128,7 +130,7 @@ pub async fn create(database: &Database, name: &str, proof: &Proof) -> Result<Op
 async fn insert(tx: &mut Tx, name: &str, proof: &Proof) -> Result<AccountId, Error> {
     let next = sql(concat!(
         "UPDATE account_numbers SET next = ",
-        risen!("next"),
+        advanced_counter!("next"),
         " WHERE one = 1 RETURNING next - 1"
     ));
     let mut row =
@@ -138,7 +140,7 @@ async fn insert(tx: &mut Tx, name: &str, proof: &Proof) -> Result<AccountId, Err
         "INSERT INTO accounts (id, name, srp_group, salt, verifier, generation, created_ms, last_login_ms, \
          banned_until_ms, ban_reason) VALUES ($1, $2, $3, $4, $5, 1, {now_ms}, 0, 0, '')",
     );
-    tx.execute(bind_proof(insert.bind(id).bind(name), proof)).await?;
+    tx.execute(bind_verifier(insert.bind(id).bind(name), proof)).await?;
     Ok(AccountId(id))
 }
 
@@ -147,10 +149,10 @@ pub async fn set_proof(
     database: &Database,
     name: &str,
     proof: &Proof,
-    cause: &Cause,
-) -> Result<Option<Raised>, Error> {
-    let update = raising!(", srp_group = $4, salt = $5, verifier = $6", "name = $3", cause);
-    raise_by(database, bind_proof(update.bind(name), proof)).await
+    cause: &RevocationCause,
+) -> Result<Option<AccountGeneration>, Error> {
+    let update = raise_generation_sql!(", srp_group = $4, salt = $5, verifier = $6", "name = $3", cause);
+    execute_raise(database, bind_verifier(update.bind(name), proof)).await
 }
 
 /// The same by the player, whose session still has to be the last one; `None`: it is not.
@@ -159,20 +161,29 @@ pub async fn change_proof(
     id: AccountId,
     from: Generation,
     proof: &Proof,
-    cause: &Cause,
-) -> Result<Option<Raised>, Error> {
-    let update = raising!(", srp_group = $5, salt = $6, verifier = $7", "id = $3 AND generation = $4", cause);
-    raise_by(database, bind_proof(update.bind(id.0).bind(from.0), proof)).await
+    cause: &RevocationCause,
+) -> Result<Option<AccountGeneration>, Error> {
+    let update = raise_generation_sql!(
+        ", srp_group = $5, salt = $6, verifier = $7",
+        "id = $3 AND generation = $4",
+        cause
+    );
+    execute_raise(database, bind_verifier(update.bind(id.0).bind(from.0), proof)).await
 }
 
-pub(crate) fn bind_proof(query: crate::Query, proof: &Proof) -> crate::Query {
+pub(crate) fn bind_verifier(query: crate::Query, proof: &Proof) -> crate::Query {
     query.bind(proof.group).bind(proof.salt.clone()).bind(proof.verifier.expose().clone())
 }
 
 /// Bans until then; the generation rises.
-pub async fn ban(database: &Database, name: &str, ban: &Ban, cause: &Cause) -> Result<Option<Raised>, Error> {
-    let update = raising!(", banned_until_ms = $4, ban_reason = $5", "name = $3", cause);
-    raise_by(database, update.bind(name).bind(ban_until(ban)).bind(&ban.reason)).await
+pub async fn ban(
+    database: &Database,
+    name: &str,
+    ban: &Ban,
+    cause: &RevocationCause,
+) -> Result<Option<AccountGeneration>, Error> {
+    let update = raise_generation_sql!(", banned_until_ms = $4, ban_reason = $5", "name = $3", cause);
+    execute_raise(database, update.bind(name).bind(ban_until(ban)).bind(&ban.reason)).await
 }
 
 /// As a column holds it.
@@ -193,34 +204,49 @@ pub async fn set_staff(database: &Database, name: &str, staff: bool) -> Result<b
 }
 
 /// Raises the generation whatever it is: "log out everywhere".
-pub async fn raise(database: &Database, name: &str, cause: &Cause) -> Result<Option<Raised>, Error> {
-    raise_by(database, raising!("", "name = $3", cause).bind(name)).await
+pub async fn raise_generation(
+    database: &Database,
+    name: &str,
+    cause: &RevocationCause,
+) -> Result<Option<AccountGeneration>, Error> {
+    execute_raise(database, raise_generation_sql!("", "name = $3", cause).bind(name)).await
 }
 
 /// The same by the player, whose session still has to be the last one; `None`: it is not.
-pub async fn raise_from(
+pub async fn raise_generation_if_current(
     database: &Database,
     id: AccountId,
     from: Generation,
-    cause: &Cause,
-) -> Result<Option<Raised>, Error> {
-    raise_by(database, raising!("", "id = $3 AND generation = $4", cause).bind(id.0).bind(from.0)).await
+    cause: &RevocationCause,
+) -> Result<Option<AccountGeneration>, Error> {
+    execute_raise(
+        database,
+        raise_generation_sql!("", "id = $3 AND generation = $4", cause).bind(id.0).bind(from.0),
+    )
+    .await
 }
 
 /// Raises the generation in this transaction, with what else it changes. `None`: no such account.
-async fn raise_in(tx: &mut Tx, id: AccountId, cause: &Cause) -> Result<Option<Raised>, Error> {
-    raised(tx.fetch_optional(raising!("", "id = $3", cause).bind(id.0)).await?)
+async fn raise_generation_in(
+    tx: &mut Tx,
+    id: AccountId,
+    cause: &RevocationCause,
+) -> Result<Option<AccountGeneration>, Error> {
+    raised(tx.fetch_optional(raise_generation_sql!("", "id = $3", cause).bind(id.0)).await?)
 }
 
 /// Whether the player's session is still the account's last one; it stays so until this transaction ends.
-async fn still(tx: &mut Tx, of: Raised) -> Result<bool, Error> {
+async fn is_current_session(tx: &mut Tx, of: AccountGeneration) -> Result<bool, Error> {
     let select = sql("SELECT id FROM accounts WHERE id = $1 AND generation = $2 {for_update}");
     Ok(tx.fetch_optional(select.bind(of.id.0).bind(of.generation.0)).await?.is_some())
 }
 
-/// Runs a statement of [`raising`]; again if another transaction was in the way.
-async fn raise_by(database: &Database, update: crate::Query) -> Result<Option<Raised>, Error> {
-    raised(alone(database, &update).await?.into_iter().next())
+/// Runs a statement of [`raise_generation_sql`]; again if another transaction was in the way.
+async fn execute_raise(
+    database: &Database,
+    update: crate::Query,
+) -> Result<Option<AccountGeneration>, Error> {
+    raised(execute_with_retry(database, &update).await?.into_iter().next())
 }
 
 pub async fn credentials(database: &Database, name: &str) -> Result<Option<Credentials>, Error> {
@@ -240,11 +266,11 @@ pub async fn credentials_of(
         Rows::new().ints("place", 0..names.len() as u64).texts("name", names.iter().map(AsRef::as_ref));
     let mut found: Vec<_> = names.iter().map(|_| None).collect();
     for mut row in database.fetch_all(select.rows(rows)).await? {
-        let credentials = place(&mut found, &mut row)?;
+        let credentials = row_slot(&mut found, &mut row)?;
         *credentials = Some(Credentials {
             id: AccountId(row.take()?),
             generation: Generation(row.take()?),
-            ban: take_ban(&mut row)?.or_longer(take_ban(&mut row)?),
+            ban: take_ban(&mut row)?.longer_of(take_ban(&mut row)?),
             staff: row.take()?,
             second_factor: row.take::<Option<Vec<u8>>>()?.map(Secret::new),
             proof: Proof { group: row.take()?, salt: row.take()?, verifier: Secret::new(row.take()?) },
@@ -259,16 +285,16 @@ pub async fn generations(database: &Database, ids: &[AccountId]) -> Result<Vec<O
     let rows = Rows::new().ints("place", 0..ids.len() as u64).ints("id", ids.iter().map(|id| id.0));
     let mut found = vec![None; ids.len()];
     for mut row in database.fetch_all(select.rows(rows)).await? {
-        let generation = place(&mut found, &mut row)?;
+        let generation = row_slot(&mut found, &mut row)?;
         *generation = Some(Generation(row.take()?));
     }
     Ok(found)
 }
 
 /// Where a row belongs that begins with its place.
-fn place<'a, T>(found: &'a mut [T], row: &mut Row) -> Result<&'a mut T, Error> {
-    let place: u32 = row.take()?;
-    found.get_mut(place as usize).ok_or_else(|| Error::Corrupt("a row that nobody asked for".to_owned()))
+fn row_slot<'a, T>(found: &'a mut [T], row: &mut Row) -> Result<&'a mut T, Error> {
+    let row_slot: u32 = row.take()?;
+    found.get_mut(row_slot as usize).ok_or_else(|| Error::Corrupt("a row that nobody asked for".to_owned()))
 }
 
 /// The columns of [`account`], in its order. A macro, because statements are literals.
@@ -341,11 +367,13 @@ fn account(mut row: Row) -> Result<Account, Error> {
 
 pub(crate) fn take_ban(row: &mut Row) -> Result<Ban, Error> {
     let until: i64 = row.take()?;
-    let until_ms = if until == i64::MAX { FOR_EVER } else { u64::try_from(until).unwrap_or(0) };
+    let until_ms = if until == i64::MAX { FOREVER } else { u64::try_from(until).unwrap_or(0) };
     Ok(Ban { until_ms, reason: row.take()? })
 }
 
-fn raised(row: Option<Row>) -> Result<Option<Raised>, Error> {
-    row.map(|mut row| Ok(Raised { id: AccountId(row.take()?), generation: Generation(row.take()?) }))
-        .transpose()
+fn raised(row: Option<Row>) -> Result<Option<AccountGeneration>, Error> {
+    row.map(|mut row| {
+        Ok(AccountGeneration { id: AccountId(row.take()?), generation: Generation(row.take()?) })
+    })
+    .transpose()
 }

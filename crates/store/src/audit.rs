@@ -5,7 +5,7 @@ use crate::{Database, Error, Row, sql, transact};
 
 /// An entry before its command is carried out.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Begun {
+pub struct Invocation {
     pub at_ms: u64,
     pub operator: String,
     /// Where the command came from: `web 203.0.113.9`.
@@ -17,14 +17,14 @@ pub struct Begun {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
     pub id: u64,
-    pub begun: Begun,
-    /// `begun` (nobody knows how it ended), `done`, `denied` or `failed`.
+    pub invocation: Invocation,
+    /// `invocation` (nobody knows how it ended), `done`, `denied` or `failed`.
     pub outcome: String,
     pub result: String,
 }
 
 /// Writes the entry; its number.
-pub async fn begin(database: &Database, entry: &Begun) -> Result<u64, Error> {
+pub async fn begin(database: &Database, entry: &Invocation) -> Result<u64, Error> {
     let next = sql("UPDATE audit_numbers SET next = next + 1 WHERE one = 1 RETURNING next - 1");
     transact!(database, |tx| async {
         let row = tx.fetch_optional(next.clone()).await?;
@@ -55,7 +55,7 @@ pub async fn page(database: &Database, before: u64, operator: &str, limit: u32) 
 fn entry(mut row: Row) -> Result<Entry, Error> {
     Ok(Entry {
         id: row.take()?,
-        begun: Begun {
+        invocation: Invocation {
             at_ms: row.take()?,
             operator: row.take()?,
             origin: row.take()?,
@@ -73,19 +73,19 @@ mod tests {
     use crate::Schema;
 
     #[tokio::test]
-    async fn entries_come_newest_first_and_are_completed_once() {
+    async fn audit_page_is_newest_first_and_finish_applies_once() {
         let folder = tempfile::tempdir().unwrap();
         let url = format!("sqlite:{}", folder.path().join("gm.db").display());
         let database = Database::open(&url, Schema::Gm).await.unwrap();
         for operator in ["ann", "bob", "ann"] {
-            let begun = Begun {
+            let invocation = Invocation {
                 at_ms: 5,
                 operator: operator.into(),
                 origin: "web 127.0.0.1".into(),
                 command: "kick character Mallory".into(),
                 reason: "spam".into(),
             };
-            let id = begin(&database, &begun).await.unwrap();
+            let id = begin(&database, &invocation).await.unwrap();
             finish(&database, id, "done", "1 session ended").await.unwrap();
             finish(&database, id, "failed", "rewritten").await.unwrap();
         }

@@ -9,7 +9,7 @@ mod ledger;
 mod tests;
 
 pub use clocks::ClockReport;
-pub use ledger::{BillingError, Due, Standing};
+pub use ledger::{BillingError, LowBalance, PlanStatus};
 
 use crate::Database;
 

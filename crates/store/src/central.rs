@@ -6,8 +6,8 @@ use shardkeep_types::{AccountId, Secret};
 
 use crate::{
     Database, Error, Row, Tx,
-    accounts::{Ban, Proof, bind_proof, take_ban},
-    numbers::risen,
+    account_ids::advanced_counter,
+    accounts::{Ban, Proof, bind_verifier, take_ban},
     sql, transact,
 };
 
@@ -71,11 +71,11 @@ pub async fn create(
     proof: &Proof,
     region: &str,
 ) -> Result<Option<Account>, Error> {
-    let made: Result<AccountId, Error> = transact!(database, |tx| insert(&mut tx, name, proof));
-    let id = match made {
+    let created: Result<AccountId, Error> = transact!(database, |tx| insert(&mut tx, name, proof));
+    let id = match created {
         Ok(id) => id,
         Err(error) if error.is_duplicate() => match by_name(database, name).await? {
-            Some(there) if there.proof == *proof => there.id,
+            Some(existing) if existing.proof == *proof => existing.id,
             _ => return Ok(None),
         },
         Err(error) => return Err(error),
@@ -86,7 +86,7 @@ pub async fn create(
 async fn insert(tx: &mut Tx, name: &str, proof: &Proof) -> Result<AccountId, Error> {
     let next = sql(concat!(
         "UPDATE central_numbers SET next_account = ",
-        risen!("next_account"),
+        advanced_counter!("next_account"),
         ", version = version + 1 WHERE one = 1 RETURNING next_account - 1, version"
     ));
     let mut row = tx
@@ -97,7 +97,7 @@ async fn insert(tx: &mut Tx, name: &str, proof: &Proof) -> Result<AccountId, Err
     let insert = sql("INSERT INTO central_accounts (id, name, srp_group, salt, verifier, second_factor, \
          factor_version, banned_until_ms, ban_reason, created_ms, version) \
          VALUES ($1, $2, $4, $5, $6, $7, 0, 0, '', {now_ms}, $3)");
-    let insert = bind_proof(insert.bind(id).bind(name).bind(version), proof).bind(Vec::<u8>::new());
+    let insert = bind_verifier(insert.bind(id).bind(name).bind(version), proof).bind(Vec::<u8>::new());
     tx.execute(insert).await?;
     Ok(AccountId(id))
 }
@@ -133,8 +133,8 @@ pub struct Page {
 /// The next accounts active in the region that changed after this version.
 pub async fn changes(database: &Database, region: &str, after: u64, page: Page) -> Result<Changes, Error> {
     // One state of the database: no version up to its highest is still on its way.
-    let mut seen = database.snapshot().await?;
-    let newest = version_in(seen.fetch_optional(sql(VERSION)).await?)?;
+    let mut snapshot_tx = database.snapshot().await?;
+    let newest = version_in(snapshot_tx.fetch_optional(sql(VERSION)).await?)?;
     let through = newest.min(after.saturating_add(page.versions));
     let select = sql(concat!(
         "SELECT ",
@@ -144,7 +144,7 @@ pub async fn changes(database: &Database, region: &str, after: u64, page: Page) 
          AND central_activations.region = $3) ORDER BY version LIMIT $4"
     ));
     let select = select.bind(after).bind(through).bind(region).bind(page.accounts);
-    let rows = seen.fetch_all(select).await?;
+    let rows = snapshot_tx.fetch_all(select).await?;
     let accounts = rows.into_iter().map(account).collect::<Result<Vec<_>, _>>()?;
     let full = accounts.len() >= page.accounts as usize;
     let last = accounts.last().map(|last| last.version).filter(|_| full);

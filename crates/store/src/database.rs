@@ -1,8 +1,8 @@
 //! A database of one of the two engines: how it is opened, and how statements and transactions run on it.
 
-mod mark;
+mod identity;
 mod migrate;
-mod patience;
+mod open_with_retry;
 mod postgres;
 mod sqlite;
 
@@ -15,7 +15,7 @@ use sqlx::{PgPool, SqlitePool};
 use crate::{
     Error, Query, Row,
     row::{from_postgres, from_sqlite},
-    sql::{self, spell},
+    sql::{self, render},
 };
 
 /// How long a call waits for a connection before it reports the database as away.
@@ -60,7 +60,7 @@ impl Database {
         } else {
             return Err(Error::Url {
                 url: url.to_owned(),
-                why: "expected sqlite:<path> or postgres://…".to_owned(),
+                reason: "expected sqlite:<path> or postgres://…".to_owned(),
             });
         };
         Ok(Self { engine, schema })
@@ -78,18 +78,20 @@ impl Database {
     /// READ COMMITTED: lock the rows that a decision rests on with `{for_update}`, in key order.
     pub async fn begin(&self) -> Result<Tx, Error> {
         Ok(Tx(match &self.engine {
-            Engine::Sqlite { writer, .. } => Running::Sqlite(writer.begin_with("BEGIN IMMEDIATE").await?),
-            Engine::Postgres(pool) => Running::Postgres(pool.begin().await?),
+            Engine::Sqlite { writer, .. } => {
+                EngineTransaction::Sqlite(writer.begin_with("BEGIN IMMEDIATE").await?)
+            }
+            Engine::Postgres(pool) => EngineTransaction::Postgres(pool.begin().await?),
         }))
     }
 
     /// Begins a transaction that reads one state of the whole database.
     pub async fn snapshot(&self) -> Result<Tx, Error> {
         Ok(Tx(match &self.engine {
-            Engine::Sqlite { readers, .. } => Running::Sqlite(readers.begin().await?),
-            Engine::Postgres(pool) => {
-                Running::Postgres(pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?)
-            }
+            Engine::Sqlite { readers, .. } => EngineTransaction::Sqlite(readers.begin().await?),
+            Engine::Postgres(pool) => EngineTransaction::Postgres(
+                pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?,
+            ),
         }))
     }
 
@@ -136,9 +138,9 @@ impl Database {
 
 /// A transaction. What it did is undone unless [`Tx::commit`] returns `Ok`; after an `Unavailable` from there
 /// nobody knows.
-pub struct Tx(Running);
+pub struct Tx(EngineTransaction);
 
-enum Running {
+enum EngineTransaction {
     Sqlite(sqlx::Transaction<'static, sqlx::Sqlite>),
     Postgres(sqlx::Transaction<'static, sqlx::Postgres>),
 }
@@ -146,8 +148,8 @@ enum Running {
 impl Tx {
     pub async fn fetch_all(&mut self, query: Query) -> Result<Vec<Row>, Error> {
         match &mut self.0 {
-            Running::Sqlite(tx) => sqlite_all(&mut **tx, query).await,
-            Running::Postgres(tx) => postgres_all(&mut **tx, query).await,
+            EngineTransaction::Sqlite(tx) => sqlite_all(&mut **tx, query).await,
+            EngineTransaction::Postgres(tx) => postgres_all(&mut **tx, query).await,
         }
     }
 
@@ -158,37 +160,37 @@ impl Tx {
     /// Says how many rows the statement changed.
     pub async fn execute(&mut self, query: Query) -> Result<u64, Error> {
         match &mut self.0 {
-            Running::Sqlite(tx) => sqlite_execute(&mut **tx, query).await,
-            Running::Postgres(tx) => postgres_execute(&mut **tx, query).await,
+            EngineTransaction::Sqlite(tx) => sqlite_execute(&mut **tx, query).await,
+            EngineTransaction::Postgres(tx) => postgres_execute(&mut **tx, query).await,
         }
     }
 
     pub async fn commit(self) -> Result<(), Error> {
         match self.0 {
-            Running::Sqlite(tx) => tx.commit().await?,
-            Running::Postgres(tx) => tx.commit().await?,
+            EngineTransaction::Sqlite(tx) => tx.commit().await?,
+            EngineTransaction::Postgres(tx) => tx.commit().await?,
         }
         Ok(())
     }
 }
 
 async fn sqlite_all(on: impl sqlx::SqliteExecutor<'_>, query: Query) -> Result<Vec<Row>, Error> {
-    let (text, args) = spell::<sql::Sqlite>(query)?;
+    let (text, args) = render::<sql::Sqlite>(query)?;
     on.fetch_all(sqlx::query_with(text, args)).await?.iter().map(from_sqlite).collect()
 }
 
 async fn sqlite_execute(on: impl sqlx::SqliteExecutor<'_>, query: Query) -> Result<u64, Error> {
-    let (text, args) = spell::<sql::Sqlite>(query)?;
+    let (text, args) = render::<sql::Sqlite>(query)?;
     Ok(on.execute(sqlx::query_with(text, args)).await?.rows_affected())
 }
 
 async fn postgres_all(on: impl sqlx::PgExecutor<'_>, query: Query) -> Result<Vec<Row>, Error> {
-    let (text, args) = spell::<sql::Postgres>(query)?;
+    let (text, args) = render::<sql::Postgres>(query)?;
     on.fetch_all(sqlx::query_with(text, args)).await?.iter().map(from_postgres).collect()
 }
 
 async fn postgres_execute(on: impl sqlx::PgExecutor<'_>, query: Query) -> Result<u64, Error> {
-    let (text, args) = spell::<sql::Postgres>(query)?;
+    let (text, args) = render::<sql::Postgres>(query)?;
     Ok(on.execute(sqlx::query_with(text, args)).await?.rows_affected())
 }
 
@@ -220,7 +222,7 @@ mod tests {
         assert!(clock > 1_700_000_000_000, "{clock} is in milliseconds");
     }
 
-    async fn unfinished_work_is_undone(database: &Database) {
+    async fn uncommitted_transaction_is_rolled_back(database: &Database) {
         let insert = || sql("INSERT INTO sequences (name, next) VALUES ($1, 1)").bind("x");
         let mut tx = database.begin().await.unwrap();
         tx.execute(insert()).await.unwrap();
@@ -234,7 +236,7 @@ mod tests {
     }
 
     /// A replica of this version restarts in the middle of an upgrade.
-    async fn a_later_version_was_here(database: &Database) {
+    async fn insert_future_migration(database: &Database) {
         let insert = sql(
             "INSERT INTO migrations_game (version, description, success, checksum, execution_time) \
              SELECT 9999, description, success, checksum, execution_time FROM migrations_game WHERE version = 1",
@@ -243,29 +245,29 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn sqlite_has_one_owner_and_keeps_what_it_committed() {
+    async fn sqlite_file_has_one_owner_and_keeps_commits() {
         let folder = tempfile::tempdir().unwrap();
         let url = format!("sqlite:{}", folder.path().join("new/game.db").display());
         let database = Database::open(&url, Schema::Game).await.unwrap();
         round_trip(&database).await;
-        unfinished_work_is_undone(&database).await;
+        uncommitted_transaction_is_rolled_back(&database).await;
         let refused = Database::open(&url, Schema::Game).await.unwrap_err();
         assert_eq!(refused.label(), "owned");
         assert!(refused.to_string().contains("postgres://"), "{refused}");
-        a_later_version_was_here(&database).await;
+        insert_future_migration(&database).await;
         database.close().await;
         let again = Database::open(&url, Schema::Game).await.unwrap();
         assert!(again.fetch_optional(sql("SELECT next FROM sequences")).await.unwrap().is_some());
     }
 
     #[tokio::test]
-    async fn a_new_file_is_its_owners_alone() {
+    async fn sqlite_new_file_is_private_to_owner() {
         use std::os::unix::fs::PermissionsExt as _;
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("new/login.db");
         let url = format!("sqlite:{}", file.display());
         let database = Database::open(&url, Schema::Accounts).await.unwrap();
-        database.mark().await.unwrap();
+        database.identity().await.unwrap();
         let mode = |path: &std::path::Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!(mode(&file), 0o600);
         assert_eq!(mode(&file.with_extension("db-wal")), 0o600);
@@ -273,7 +275,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn postgres_holds_every_schema_side_by_side() {
+    async fn postgres_holds_all_schemas_in_one_database() {
         let server = Postgres::start().await;
         let url = server.url();
         let open = |schema| Database::open(&url, schema);
@@ -289,8 +291,8 @@ mod tests {
         }
         let database = game.unwrap();
         round_trip(&database).await;
-        unfinished_work_is_undone(&database).await;
-        a_later_version_was_here(&database).await;
+        uncommitted_transaction_is_rolled_back(&database).await;
+        insert_future_migration(&database).await;
         Database::open(&url, Schema::Game).await.unwrap();
     }
 
@@ -299,27 +301,27 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_database_that_is_not_there_is_named_with_the_cause() {
+    async fn open_unreachable_database_names_address_and_cause() {
         let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let url = format!("postgres://me:secret@{free}/db");
         let error = Database::open(&url, Schema::Game).await.unwrap_err();
-        assert!(error.is_away());
+        assert!(error.is_unavailable());
         assert_eq!(error.to_string(), format!("the database at {free} does not answer"));
         assert!(cause(&error).contains("refused"), "{}", cause(&error));
     }
 
     #[tokio::test]
-    async fn a_database_that_turns_us_away_is_named_with_the_cause() {
+    async fn open_rejected_by_database_names_cause() {
         let server = Postgres::start().await;
         let (before, _) = server.url().rsplit_once('/').map(|(a, b)| (a.to_owned(), b.to_owned())).unwrap();
         let error = Database::open(&format!("{before}/nothing"), Schema::Game).await.unwrap_err();
-        assert!(!error.is_away(), "waiting mends nothing");
+        assert!(!error.is_unavailable(), "waiting mends nothing");
         assert!(error.to_string().ends_with("turns us away"), "{error}");
         assert!(cause(&error).contains("nothing"), "{}", cause(&error));
     }
 
     #[tokio::test]
-    async fn a_wrong_url_says_what_is_expected() {
+    async fn open_unknown_url_says_what_is_expected() {
         let error = Database::open("mysql://x", Schema::Game).await.unwrap_err();
         assert!(error.to_string().contains("sqlite:<path> or postgres://"), "{error}");
     }

@@ -6,8 +6,8 @@ use std::{io, path::PathBuf};
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The setting is wrong; only the operator can mend it.
-    #[error("store {url:?}: {why}")]
-    Url { url: String, why: String },
+    #[error("store {url:?}: {reason}")]
+    Url { url: String, reason: String },
     /// Another process owns the SQLite file.
     #[error(
         "the store {} is owned by another process; to run more than one replica, set the daemon's `store` to a postgres:// URL",
@@ -27,7 +27,7 @@ pub enum Error {
     Unreachable { address: String, source: Box<dyn std::error::Error + Send + Sync> },
     /// The database answers, and lets nobody in under this name, password or database; only the operator can mend it.
     #[error("the database at {address} turns us away")]
-    TurnedAway { address: String, source: Box<sqlx::Error> },
+    AccessDenied { address: String, source: Box<sqlx::Error> },
     /// More work waits than is allowed to.
     #[error("too much waits for the database")]
     Busy,
@@ -56,7 +56,7 @@ impl Error {
             Self::File { .. } => "file",
             Self::Migrate { .. } => "migrate",
             Self::Unavailable(_) | Self::Unreachable { .. } => "unavailable",
-            Self::TurnedAway { .. } => "turned_away",
+            Self::AccessDenied { .. } => "access_denied",
             Self::Busy => "busy",
             Self::Contention(_) => "contention",
             Self::Duplicate(_) => "duplicate",
@@ -67,18 +67,18 @@ impl Error {
     }
 
     /// The database did not answer in time.
-    pub fn away() -> Self {
+    pub fn timed_out() -> Self {
         Self::Unavailable(Box::new(sqlx::Error::PoolTimedOut))
     }
 
     /// Whether the database cannot be reached at the moment.
-    pub fn is_away(&self) -> bool {
+    pub fn is_unavailable(&self) -> bool {
         matches!(self, Self::Unavailable(_) | Self::Unreachable { .. })
     }
 
     /// Whether the same call may succeed later without anybody mending anything.
     pub fn retryable(&self) -> bool {
-        self.is_away() || matches!(self, Self::Busy | Self::Contention(_))
+        self.is_unavailable() || matches!(self, Self::Busy | Self::Contention(_))
     }
 
     /// The error of the database in an error of this kind: itself. Errors that wrap it have the same method.
@@ -95,7 +95,7 @@ impl From<sqlx::Error> for Error {
     fn from(error: sqlx::Error) -> Self {
         let kind = match &error {
             sqlx::Error::Database(database) if database.is_unique_violation() => Self::Duplicate,
-            sqlx::Error::Database(database) => by_code(database.code().as_deref().unwrap_or_default()),
+            sqlx::Error::Database(database) => kind_of_code(database.code().as_deref().unwrap_or_default()),
             sqlx::Error::Io(_)
             | sqlx::Error::Tls(_)
             | sqlx::Error::Protocol(_)
@@ -109,7 +109,7 @@ impl From<sqlx::Error> for Error {
 }
 
 /// SQLSTATE classes of PostgreSQL (its manual, appendix A) and result codes of SQLite (sqlite.org/rescode.html).
-fn by_code(code: &str) -> fn(Box<sqlx::Error>) -> Error {
+fn kind_of_code(code: &str) -> fn(Box<sqlx::Error>) -> Error {
     match code {
         // serialization_failure, deadlock_detected, lock_not_available, query_canceled
         "40001" | "40P01" | "55P03" | "57014" => Error::Contention,
@@ -133,11 +133,11 @@ mod tests {
     use super::*;
 
     fn label(code: &str) -> &'static str {
-        by_code(code)(Box::new(sqlx::Error::RowNotFound)).label()
+        kind_of_code(code)(Box::new(sqlx::Error::RowNotFound)).label()
     }
 
     #[test]
-    fn what_the_database_says_tells_what_to_do() {
+    fn database_codes_map_to_error_kinds() {
         for code in ["40001", "40P01", "55P03", "5", "6", "517"] {
             assert_eq!(label(code), "contention", "{code}");
         }

@@ -35,7 +35,7 @@ pub use conserve::Conservation;
 pub use ground::{Ground, GroundItem};
 pub use holder::{Holder, MalformedHolder};
 pub use holdings::{Holdings, HoldingsCache, NoCache};
-pub use leadership::{Bid, Lead};
+pub use leadership::{Leadership, LeadershipBid};
 pub use ownership::{Claim, Release, Reown, Transfer};
 pub use refusal::{GameError, Refusal};
 pub use types::{
@@ -50,7 +50,7 @@ use crate::Database;
 pub struct Game {
     database: Database,
     cache: Arc<dyn HoldingsCache>,
-    ids: Arc<ids::Ids>,
+    ids: Arc<ids::IdBlocks>,
 }
 
 impl Game {

@@ -17,6 +17,7 @@
 //! # drop(left); Ok(()) }
 //! ```
 
+mod account_ids;
 pub mod accounts;
 pub mod audit;
 pub mod billing;
@@ -24,7 +25,6 @@ pub mod central;
 mod database;
 mod error;
 pub mod game;
-mod numbers;
 pub mod operators;
 mod retry;
 mod row;

@@ -72,7 +72,12 @@ pub async fn put(
 }
 
 /// Makes an operator unless there is one of this name. Whether it was made.
-pub async fn make(database: &Database, name: &str, role: &str, now_ms: u64) -> Result<bool, Error> {
+pub async fn create_if_absent(
+    database: &Database,
+    name: &str,
+    role: &str,
+    now_ms: u64,
+) -> Result<bool, Error> {
     let insert = sql("INSERT INTO operators (name, role, password, created_ms) VALUES ($1, $2, NULL, $3) \
          ON CONFLICT (name) DO NOTHING");
     Ok(database.execute(insert.bind(name).bind(role).bind(now_ms)).await? > 0)
@@ -146,7 +151,7 @@ pub async fn sweep(database: &Database, seen_ms: u64, created_ms: u64, now_ms: u
     Ok(swept + database.execute(links.bind(now_ms)).await?)
 }
 
-pub async fn make_link(
+pub async fn create_link(
     database: &Database,
     token: TokenHash,
     operator: &str,
@@ -175,25 +180,25 @@ mod tests {
     use super::*;
     use crate::Schema;
 
-    async fn fresh() -> (tempfile::TempDir, Database) {
+    async fn open_database() -> (tempfile::TempDir, Database) {
         let folder = tempfile::tempdir().unwrap();
         let url = format!("sqlite:{}", folder.path().join("gm.db").display());
         (folder, Database::open(&url, Schema::Gm).await.unwrap())
     }
 
     #[tokio::test]
-    async fn a_link_works_once_and_not_too_late() {
-        let (_folder, database) = fresh().await;
-        make_link(&database, [1; 32], "admin", 100).await.unwrap();
-        make_link(&database, [2; 32], "admin", 100).await.unwrap();
+    async fn link_works_once_before_expiry() {
+        let (_folder, database) = open_database().await;
+        create_link(&database, [1; 32], "admin", 100).await.unwrap();
+        create_link(&database, [2; 32], "admin", 100).await.unwrap();
         assert_eq!(use_link(&database, [1; 32], 99).await.unwrap().as_deref(), Some("admin"));
         assert_eq!(use_link(&database, [1; 32], 99).await.unwrap(), None);
         assert_eq!(use_link(&database, [2; 32], 100).await.unwrap(), None);
     }
 
     #[tokio::test]
-    async fn sessions_end_with_the_password_the_operator_or_the_time() {
-        let (_folder, database) = fresh().await;
+    async fn session_ends_on_password_change_removal_or_expiry() {
+        let (_folder, database) = open_database().await;
         let open = |number: u8, now_ms| NewSession {
             token: [number; 32],
             operator: "ann",
@@ -201,8 +206,8 @@ mod tests {
             by_link: false,
             now_ms,
         };
-        assert!(make(&database, "ann", "viewer", 1).await.unwrap());
-        assert!(!make(&database, "ann", "admin", 2).await.unwrap());
+        assert!(create_if_absent(&database, "ann", "viewer", 1).await.unwrap());
+        assert!(!create_if_absent(&database, "ann", "admin", 2).await.unwrap());
         open_session(&database, open(1, 10)).await.unwrap();
         put(&database, "ann", "moderator", None, 3).await.unwrap();
         assert_eq!(session(&database, [1; 32]).await.unwrap().unwrap().role, "moderator");

@@ -15,18 +15,18 @@ impl Retry {
     }
 
     /// Whether to run the transaction again after this error.
-    pub fn again(&mut self, error: Option<&Error>) -> bool {
+    pub fn should_retry(&mut self, error: Option<&Error>) -> bool {
         self.0 += 1;
         matches!(error, Some(Error::Contention(_))) && self.0 < ATTEMPTS
     }
 }
 
 /// Runs a statement that is a transaction by itself; again if another one was in the way. Returns its rows.
-pub(crate) async fn alone(database: &Database, statement: &Query) -> Result<Vec<Row>, Error> {
+pub(crate) async fn execute_with_retry(database: &Database, statement: &Query) -> Result<Vec<Row>, Error> {
     let mut retry = Retry::new();
     loop {
         match database.execute_returning(statement.clone()).await {
-            Err(error) if retry.again(Some(&error)) => {}
+            Err(error) if retry.should_retry(Some(&error)) => {}
             outcome => return outcome,
         }
     }
@@ -42,7 +42,7 @@ macro_rules! transact {
         loop {
             let mut $tx = match $database.begin().await {
                 Ok(tx) => tx,
-                Err(error) if retry.again(Some(&error)) => continue,
+                Err(error) if retry.should_retry(Some(&error)) => continue,
                 Err(error) => break Err(error.into()),
             };
             let outcome = match $body.await {
@@ -53,7 +53,7 @@ macro_rules! transact {
                 }
             };
             match outcome {
-                Err(error) if retry.again(error.store()) => {}
+                Err(error) if retry.should_retry(error.store()) => {}
                 other => break other,
             }
         }
@@ -70,33 +70,38 @@ mod tests {
     use crate::{Database, Error, Schema, Tx, sql};
 
     /// Locks the two rows in the order given; at its first attempt it waits between them for the other one.
-    async fn raise(tx: &mut Tx, names: [&str; 2], met: &mut bool, barrier: &Barrier) -> Result<(), Error> {
-        let raise = |name| sql("UPDATE sequences SET next = next + 1 WHERE name = $1").bind(name);
-        tx.execute(raise(names[0])).await?;
-        if !std::mem::replace(met, true) {
+    async fn increment(
+        tx: &mut Tx,
+        names: [&str; 2],
+        waited: &mut bool,
+        barrier: &Barrier,
+    ) -> Result<(), Error> {
+        let increment = |name| sql("UPDATE sequences SET next = next + 1 WHERE name = $1").bind(name);
+        tx.execute(increment(names[0])).await?;
+        if !std::mem::replace(waited, true) {
             barrier.wait().await;
         }
-        tx.execute(raise(names[1])).await?;
+        tx.execute(increment(names[1])).await?;
         Ok(())
     }
 
     #[tokio::test]
-    async fn the_victim_of_a_deadlock_tries_again() {
+    async fn deadlock_victim_retries() {
         let server = Postgres::start().await;
         let database = Database::open(&server.url(), Schema::Game).await.unwrap();
         database.execute(sql("INSERT INTO sequences (name, next) VALUES ('a', 0), ('b', 0)")).await.unwrap();
         let barrier = Arc::new(Barrier::new(2));
-        let one = |names| {
+        let run_transaction = |names| {
             let (database, barrier) = (database.clone(), Arc::clone(&barrier));
             async move {
-                let mut met = false;
+                let mut waited = false;
                 let done: Result<(), Error> =
-                    transact!(database, |tx| raise(&mut tx, names, &mut met, &barrier));
+                    transact!(database, |tx| increment(&mut tx, names, &mut waited, &barrier));
                 done
             }
         };
-        let (there, back) = tokio::join!(one(["a", "b"]), one(["b", "a"]));
-        there.and(back).unwrap();
+        let (forward, backward) = tokio::join!(run_transaction(["a", "b"]), run_transaction(["b", "a"]));
+        forward.and(backward).unwrap();
         let rows = database.fetch_all(sql("SELECT next FROM sequences")).await.unwrap();
         for mut row in rows {
             assert_eq!(row.take::<i64>().unwrap(), 2);

@@ -36,7 +36,7 @@ pub trait FromColumn: Sized {
     fn from_value(value: Value) -> Result<Self, Error>;
 }
 
-fn wrong<T>(value: &Value, expected: &'static str) -> Result<T, Error> {
+fn type_mismatch<T>(value: &Value, expected: &'static str) -> Result<T, Error> {
     let got = match value {
         Value::Null => "nothing",
         Value::Int(_) => "a number out of range",
@@ -52,8 +52,8 @@ macro_rules! integers {
         impl FromColumn for $type {
             fn from_value(value: Value) -> Result<Self, Error> {
                 match value {
-                    Value::Int(number) => number.try_into().or_else(|_| wrong(&value, stringify!($type))),
-                    other => wrong(&other, stringify!($type)),
+                    Value::Int(number) => number.try_into().or_else(|_| type_mismatch(&value, stringify!($type))),
+                    other => type_mismatch(&other, stringify!($type)),
                 }
             }
         })+
@@ -74,7 +74,7 @@ impl FromColumn for String {
     fn from_value(value: Value) -> Result<Self, Error> {
         match value {
             Value::Text(text) => Ok(text),
-            other => wrong(&other, "a text"),
+            other => type_mismatch(&other, "a text"),
         }
     }
 }
@@ -84,7 +84,7 @@ impl FromColumn for Vec<u8> {
     fn from_value(value: Value) -> Result<Self, Error> {
         match value {
             Value::Blob(bytes) => Ok(bytes),
-            other => wrong(&other, "bytes"),
+            other => type_mismatch(&other, "bytes"),
         }
     }
 }

@@ -137,7 +137,7 @@ pub(crate) trait Engine {
 }
 
 /// The statement as the engine spells it.
-pub(crate) fn spell<E: Engine>(query: Query) -> Result<(SqlStr, E::Args), Error> {
+pub(crate) fn render<E: Engine>(query: Query) -> Result<(SqlStr, E::Args), Error> {
     use sqlx::SqlSafeStr as _;
     let mut args = E::Args::default();
     let bound = query.args.len();
@@ -149,21 +149,21 @@ pub(crate) fn spell<E: Engine>(query: Query) -> Result<(SqlStr, E::Args), Error>
     }
     let rows = query.rows.map(|rows| E::add_rows(&mut args, bound, rows)).transpose()?;
     // Safe: literals of this program, put together from literals of this program.
-    Ok((AssertSqlSafe(fill_in::<E>(query.text, rows.as_deref())).into_sql_str(), args))
+    Ok((AssertSqlSafe(expand_markers::<E>(query.text, rows.as_deref())).into_sql_str(), args))
 }
 
-fn fill_in<E: Engine>(text: &str, rows: Option<&str>) -> String {
-    let mut filled = String::with_capacity(2 * text.len());
+fn expand_markers<E: Engine>(text: &str, rows: Option<&str>) -> String {
+    let mut expanded = String::with_capacity(2 * text.len());
     let mut rest = text;
     while let Some((before, marked)) = rest.find('{').map(|at| rest.split_at(at)) {
-        filled.push_str(before);
+        expanded.push_str(before);
         let mut markers = E::MARKERS.into_iter().chain(rows.map(|rows| ("{rows}", rows)));
         let found = markers.find(|(marker, _)| marked.starts_with(marker));
-        let (marker, spelling) = found.unwrap_or(("{", "{"));
-        filled.push_str(spelling);
+        let (marker, sql_text) = found.unwrap_or(("{", "{"));
+        expanded.push_str(sql_text);
         rest = &marked[marker.len()..];
     }
-    filled + rest
+    expanded + rest
 }
 
 pub(crate) struct Postgres;
@@ -190,12 +190,12 @@ impl Engine for Postgres {
         let names = rows.names();
         let mut arrays = Vec::new();
         for (at, (_, kind, values)) in rows.0.into_iter().enumerate() {
-            let spelling = match kind {
+            let sql_text = match kind {
                 ColumnType::Int => "BIGINT",
                 ColumnType::Text => "TEXT",
                 ColumnType::Blob => "BYTEA",
             };
-            arrays.push(format!("${}::{spelling}[]", bound + at + 1));
+            arrays.push(format!("${}::{sql_text}[]", bound + at + 1));
             encoded(match kind {
                 ColumnType::Int => args.add(collect(values, |arg| match arg {
                     Arg::Int(value) => Some(value),
@@ -289,22 +289,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_engines_read_the_same_statement() {
+    fn statement_renders_for_both_engines() {
         let query = sql("UPDATE t SET a = r.a FROM {rows} WHERE t.id = r.id AND until > {now_ms} AND w = $1")
             .bind(7u32)
             .rows(Rows::new().ints("id", [1i64]).blobs("a", [vec![1u8]]));
-        let (text, _) = spell::<Postgres>(query.clone()).unwrap();
+        let (text, _) = render::<Postgres>(query.clone()).unwrap();
         assert!(text.as_str().contains("UNNEST($2::BIGINT[], $3::BYTEA[]) AS r(id, a)"), "{}", text.as_str());
-        let (text, _) = spell::<Sqlite>(query).unwrap();
+        let (text, _) = render::<Sqlite>(query).unwrap();
         assert!(text.as_str().contains("unhex(json_extract(value, '$[1]')) AS a FROM json_each($2)) AS r"));
     }
 
     #[test]
-    fn numbers_beyond_the_database_are_refused() {
-        assert!(matches!(spell::<Sqlite>(sql("SELECT $1").bind(u64::MAX)), Err(Error::OutOfRange(u64::MAX))));
+    fn u64_beyond_i64_is_refused() {
+        assert!(matches!(
+            render::<Sqlite>(sql("SELECT $1").bind(u64::MAX)),
+            Err(Error::OutOfRange(u64::MAX))
+        ));
         let rows = Rows::new().ints("id", [u64::MAX]);
         assert!(matches!(
-            spell::<Postgres>(sql("SELECT * FROM {rows}").rows(rows)),
+            render::<Postgres>(sql("SELECT * FROM {rows}").rows(rows)),
             Err(Error::OutOfRange(_))
         ));
     }

@@ -53,7 +53,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_reads_what_apps_read() {
+    fn authenticator_reads_otpauth_uri() {
         let secret = b"12345678901234567890";
         let scanned = Authenticator::scan(&totp::uri("Game", "alice", secret)).unwrap();
         assert_eq!(scanned.secret, secret);

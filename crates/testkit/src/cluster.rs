@@ -18,7 +18,7 @@ use tokio::{
 };
 
 const START_LIMIT: Duration = Duration::from_secs(120);
-const HEAL_LIMIT: Duration = Duration::from_secs(60);
+const RESTART_LIMIT: Duration = Duration::from_secs(60);
 const STOP_LIMIT: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(50);
 
@@ -42,7 +42,7 @@ pub struct Cluster {
 /// that the process still holds.
 struct Supervisor {
     process: Child,
-    _lifeline: Option<ChildStdin>,
+    _stdin_pipe: Option<ChildStdin>,
 }
 
 /// What a daemon announced when it had bound its sockets.
@@ -124,10 +124,10 @@ impl Cluster {
 
     /// Address of the DNS server: all that a player needs to know.
     pub fn dns(&self) -> Result<String> {
-        Ok(self.announced("dns-1")?.client)
+        Ok(self.announcement("dns-1")?.client)
     }
 
-    pub fn announced(&self, daemon: &str) -> Result<Announcement> {
+    pub fn announcement(&self, daemon: &str) -> Result<Announcement> {
         let path = self.data_dir().join("run").join(format!("{daemon}.json"));
         let text = std::fs::read(&path).with_context(|| format!("{daemon} has announced nothing"))?;
         Ok(serde_json::from_slice(&text)?)
@@ -135,7 +135,7 @@ impl Cluster {
 
     /// Kills the process with SIGKILL; returns its announcement.
     pub fn kill(&self, daemon: &str) -> Result<Announcement> {
-        let killed = self.announced(daemon)?;
+        let killed = self.announcement(daemon)?;
         send(killed.pid, Signal::KILL)?;
         Ok(killed)
     }
@@ -143,37 +143,37 @@ impl Cluster {
     /// Lets the daemon finish and end, as its operator does with SIGTERM; returns its announcement. The supervisor
     /// starts another in its place.
     pub fn drain(&self, daemon: &str) -> Result<Announcement> {
-        let leaving = self.announced(daemon)?;
+        let leaving = self.announcement(daemon)?;
         send(leaving.pid, Signal::TERM)?;
         Ok(leaving)
     }
 
     /// Stops the process in its tracks, as a stalled machine does, until [`Cluster::thaw`].
     pub fn freeze(&self, daemon: &str) -> Result<()> {
-        send(self.announced(daemon)?.pid, Signal::STOP)
+        send(self.announcement(daemon)?.pid, Signal::STOP)
     }
 
     pub fn thaw(&self, daemon: &str) -> Result<()> {
-        send(self.announced(daemon)?.pid, Signal::CONT)
+        send(self.announcement(daemon)?.pid, Signal::CONT)
     }
 
     /// Kills the process and waits until its successor is ready.
-    pub async fn kill_and_heal(&self, daemon: &str) -> Result<()> {
+    pub async fn kill_and_wait_for_restart(&self, daemon: &str) -> Result<()> {
         let killed = self.kill(daemon)?;
-        self.healed(&killed).await
+        self.wait_for_restart(&killed).await
     }
 
     /// Waits until another process has taken the place of `killed` and is ready.
-    pub async fn healed(&self, killed: &Announcement) -> Result<()> {
-        let deadline = Instant::now() + HEAL_LIMIT;
+    pub async fn wait_for_restart(&self, killed: &Announcement) -> Result<()> {
+        let deadline = Instant::now() + RESTART_LIMIT;
         loop {
-            if let Ok(now) = self.announced(&killed.name)
+            if let Ok(now) = self.announcement(&killed.name)
                 && now.pid != killed.pid
                 && self.status_of(&killed.name).await? == "up"
             {
                 return Ok(());
             }
-            ensure!(Instant::now() < deadline, "{} did not come back within {HEAL_LIMIT:?}", killed.name);
+            ensure!(Instant::now() < deadline, "{} did not come back within {RESTART_LIMIT:?}", killed.name);
             sleep(POLL).await;
         }
     }
@@ -184,22 +184,22 @@ impl Cluster {
             name: String,
             state: String,
         }
-        let rows: Vec<Row> = serde_json::from_str(&self.tool(&["status", "--json"], "").await?)?;
+        let rows: Vec<Row> = serde_json::from_str(&self.run_cli(&["status", "--json"], "").await?)?;
         Ok(rows.into_iter().find(|row| row.name == daemon).map_or_else(|| "absent".into(), |row| row.state))
     }
 
     pub async fn account(&self, name: &str, password: &str) -> Result<()> {
-        self.tool(&["account", "create", name, "--password-stdin"], password).await?;
+        self.run_cli(&["account", "create", name, "--password-stdin"], password).await?;
         Ok(())
     }
 
     /// The conservation query over items and coins.
     pub async fn ledger(&self) -> Result<Ledger> {
-        Ok(serde_json::from_str(&self.tool(&["ledger", "--json"], "").await?)?)
+        Ok(serde_json::from_str(&self.run_cli(&["ledger", "--json"], "").await?)?)
     }
 
     /// Runs the operators' tool against this cluster; fails unless it exits with 0.
-    pub async fn tool(&self, args: &[&str], input: &str) -> Result<String> {
+    pub async fn run_cli(&self, args: &[&str], input: &str) -> Result<String> {
         let mut process = command(&self.folder)?
             .args(args)
             .stdin(Stdio::piped())
@@ -276,8 +276,8 @@ async fn up(folder: &TempDir, stores: &Stores, settings: bool, region: &[String]
     if timeout(START_LIMIT, ready).await.context("the cluster does not become ready")?? {
         // The supervisor reports restarts on its output: somebody must read it, or it would block.
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
-        let lifeline = process.stdin.take();
-        return Ok(Supervisor { process, _lifeline: lifeline });
+        let stdin_pipe = process.stdin.take();
+        return Ok(Supervisor { process, _stdin_pipe: stdin_pipe });
     }
     let output = process.wait_with_output().await?;
     bail!("shardkeep up: {}", String::from_utf8_lossy(&output.stderr).trim())

@@ -1,6 +1,6 @@
 //! What tests need from outside: a whole cluster of real processes ([`Cluster`]); throwaway PostgreSQL and Redis
 //! servers on free ports, from the distribution's packages; a registry for the tests of one daemon
-//! ([`StandInRegistry`]); and a player's [`Authenticator`]. The servers run as an unprivileged user, and end and vanish with the value that holds them,
+//! ([`FakeRegistry`]); and a player's [`Authenticator`]. The servers run as an unprivileged user, and end and vanish with the value that holds them,
 //! or with the test process, however it ends.
 
 mod authenticator;
@@ -14,4 +14,4 @@ pub use authenticator::Authenticator;
 pub use cluster::{Announcement, Cluster, Ledger, Stores, binary};
 pub use postgres::Postgres;
 pub use redis::Redis;
-pub use registry::StandInRegistry;
+pub use registry::FakeRegistry;

@@ -50,7 +50,7 @@ impl Postgres {
     ///
     /// # Panics
     /// As [`Postgres::start`].
-    pub async fn alone() -> Self {
+    pub async fn dedicated() -> Self {
         Self::blocking(|| Ok(Arc::new(Server::start(true)?))).await
     }
 
@@ -145,7 +145,7 @@ impl Server {
         let programs = Programs::find()?;
         let user = User::unprivileged(&["postgres", "nobody"])?;
         let folder = tempfile::Builder::new().prefix("shardkeep-postgres-").tempdir()?;
-        user.give(folder.path())?;
+        user.change_owner(folder.path())?;
         run(user
             .command(&programs.initdb)
             .args([
@@ -237,7 +237,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn databases_share_a_server_that_ends_with_them() {
+    async fn postgres_server_is_shared_and_ends_with_last_database() {
         let (one, other) = tokio::join!(Postgres::start(), Postgres::start());
         assert_eq!(one.server.port, other.server.port);
         assert_ne!(one.url(), other.url());
@@ -249,8 +249,8 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_killed_server_comes_back_with_its_databases() {
-        let postgres = Postgres::alone().await;
+    async fn killed_postgres_restarts_with_its_databases() {
+        let postgres = Postgres::dedicated().await;
         postgres.kill();
         postgres.restart();
         assert_eq!(postgres.server.create_database().unwrap(), "test1");

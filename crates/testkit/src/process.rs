@@ -12,9 +12,9 @@ use std::{
 
 use anyhow::{Context as _, Result, anyhow, bail};
 
-const START: Duration = Duration::from_secs(60);
-const STOP: Duration = Duration::from_secs(5);
-const POLL: Duration = Duration::from_millis(10);
+const START_TIMEOUT: Duration = Duration::from_secs(60);
+const STOP_TIMEOUT: Duration = Duration::from_secs(5);
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Where a program is: in `PATH`, or in the newest of the folders given.
 pub(crate) fn find(program: &str, folders: &[PathBuf], package: &str) -> Result<PathBuf> {
@@ -63,7 +63,7 @@ impl User {
     }
 
     /// Gives the folder to the user.
-    pub(crate) fn give(&self, folder: &Path) -> Result<()> {
+    pub(crate) fn change_owner(&self, folder: &Path) -> Result<()> {
         if let Some((user, group)) = self.ids {
             std::os::unix::fs::chown(folder, Some(user), Some(group))?;
         }
@@ -95,7 +95,7 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
 /// thread that started it, and a test's thread ends before the process does.
 pub(crate) struct Process {
     stop: Option<mpsc::SyncSender<&'static str>>,
-    keeper: Option<thread::JoinHandle<()>>,
+    monitor: Option<thread::JoinHandle<()>>,
     id: u32,
 }
 
@@ -106,27 +106,28 @@ impl Process {
         command.stdout(output.try_clone()?).stderr(output);
         let (stop, stopped) = mpsc::sync_channel(1);
         let (started, start) = mpsc::sync_channel(1);
-        let keeper = thread::Builder::new().name("testkit-server".to_owned()).spawn(move || match command
-            .spawn()
-            .with_context(|| format!("{command:?}"))
-        {
-            Err(error) => {
-                let _ = started.send(Err(error));
-            }
-            Ok(child) => {
-                let _ = started.send(Ok(child.id()));
-                keep(child, &stopped);
-            }
-        })?;
+        let monitor =
+            thread::Builder::new().name("testkit-server".to_owned()).spawn(move || {
+                match command.spawn().with_context(|| format!("{command:?}")) {
+                    Err(error) => {
+                        let _ = started.send(Err(error));
+                    }
+                    Ok(child) => {
+                        let _ = started.send(Ok(child.id()));
+                        monitor_child(child, &stopped);
+                    }
+                }
+            })?;
         let id = start.recv().context("the thread of the server ended")??;
-        let process = Self { stop: Some(stop), keeper: Some(keeper), id };
+        let process = Self { stop: Some(stop), monitor: Some(monitor), id };
         let begin = Instant::now();
         while !ready() {
-            if process.keeper.as_ref().is_none_or(thread::JoinHandle::is_finished) || begin.elapsed() > START
+            if process.monitor.as_ref().is_none_or(thread::JoinHandle::is_finished)
+                || begin.elapsed() > START_TIMEOUT
             {
                 bail!("the server did not start:\n{}", fs::read_to_string(log).unwrap_or_default());
             }
-            thread::sleep(POLL);
+            thread::sleep(POLL_INTERVAL);
         }
         Ok(process)
     }
@@ -153,8 +154,8 @@ impl Process {
             // Nobody listens when the server has ended by itself.
             let _ = stop.send(signal);
         }
-        if let Some(keeper) = self.keeper.take() {
-            drop(keeper.join());
+        if let Some(monitor) = self.monitor.take() {
+            drop(monitor.join());
         }
     }
 }
@@ -166,7 +167,7 @@ impl Drop for Process {
 }
 
 /// Waits for the end of the child, or of the test.
-fn keep(mut child: Child, stopped: &mpsc::Receiver<&'static str>) {
+fn monitor_child(mut child: Child, stopped: &mpsc::Receiver<&'static str>) {
     let signal = loop {
         match stopped.recv_timeout(Duration::from_millis(50)) {
             Ok(signal) => break signal,
@@ -181,12 +182,12 @@ fn keep(mut child: Child, stopped: &mpsc::Receiver<&'static str>) {
     drop(run(Command::new("kill").arg(format!("-{signal}")).arg(child.id().to_string())));
     let begin = Instant::now();
     while exited(&mut child).is_none() {
-        if begin.elapsed() > STOP {
+        if begin.elapsed() > STOP_TIMEOUT {
             drop(child.kill());
             drop(child.wait());
             return;
         }
-        thread::sleep(POLL);
+        thread::sleep(POLL_INTERVAL);
     }
 }
 

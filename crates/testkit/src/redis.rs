@@ -35,7 +35,7 @@ impl Redis {
         let program = find("redis-server", &[], "redis-server")?;
         let user = User::unprivileged(&["redis", "nobody"])?;
         let folder = tempfile::Builder::new().prefix("shardkeep-redis-").tempdir()?;
-        user.give(folder.path())?;
+        user.change_owner(folder.path())?;
         let mut tried = 0;
         loop {
             let port = free_port()?;
@@ -52,7 +52,7 @@ impl Redis {
                 "--appendonly",
                 "no",
             ]);
-            match Process::start(command, &folder.path().join("log"), || answers(port)) {
+            match Process::start(command, &folder.path().join("log"), || responds_to_ping(port)) {
                 Ok(process) => return Ok(Self { process, port, _folder: folder }),
                 Err(_) if tried < PORTS_TO_TRY => {}
                 Err(error) => return Err(error),
@@ -86,14 +86,14 @@ impl Drop for Redis {
     }
 }
 
-fn answers(port: u16) -> bool {
+fn responds_to_ping(port: u16) -> bool {
     let ping = || -> std::io::Result<bool> {
         let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
         stream.set_read_timeout(Some(Duration::from_secs(1)))?;
         stream.write_all(b"PING\r\n")?;
-        let mut answer = [0; 7];
-        stream.read_exact(&mut answer)?;
-        Ok(&answer == b"+PONG\r\n")
+        let mut response = [0; 7];
+        stream.read_exact(&mut response)?;
+        Ok(&response == b"+PONG\r\n")
     };
     ping().unwrap_or(false)
 }
@@ -103,11 +103,11 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_server_answers_and_ends() {
+    async fn redis_server_runs_until_dropped() {
         let redis = Redis::start().await;
         let port = redis.port;
-        assert!(answers(port));
+        assert!(responds_to_ping(port));
         drop(redis);
-        assert!(!answers(port));
+        assert!(!responds_to_ping(port));
     }
 }

@@ -14,24 +14,24 @@ use tokio_stream::wrappers::BroadcastStream;
 use tonic::{Request, Response, Status};
 
 /// Changes that a watcher may be behind.
-const BEHIND: usize = 1024;
+const CHANGE_QUEUE: usize = 1024;
 
 /// Instances by their names. Clones share what they know.
 #[derive(Clone)]
-pub struct StandInRegistry {
+pub struct FakeRegistry {
     instances: Arc<Mutex<BTreeMap<String, Instance>>>,
     changes: broadcast::Sender<Instance>,
 }
 
-impl Default for StandInRegistry {
+impl Default for FakeRegistry {
     fn default() -> Self {
-        Self { instances: Arc::default(), changes: broadcast::channel(BEHIND).0 }
+        Self { instances: Arc::default(), changes: broadcast::channel(CHANGE_QUEUE).0 }
     }
 }
 
-impl StandInRegistry {
+impl FakeRegistry {
     /// What it knows of an instance, once that is up.
-    pub async fn up(&self, name: &str) -> Instance {
+    pub async fn wait_until_up(&self, name: &str) -> Instance {
         let mut changes = self.changes.subscribe();
         loop {
             let known = self.instances.lock().get(name).cloned();
@@ -44,7 +44,7 @@ impl StandInRegistry {
     }
 
     /// Says what a registry says of a daemon that it has not heard of for a lease.
-    pub fn lose(&self, name: &str) {
+    pub fn mark_offline(&self, name: &str) {
         self.change(name, |instance| instance.state = State::Offline.into());
     }
 
@@ -57,12 +57,12 @@ impl StandInRegistry {
             change(instance);
         }
         if *instance != before {
-            self.tell(instance.clone());
+            self.publish(instance.clone());
         }
         true
     }
 
-    fn tell(&self, instance: Instance) {
+    fn publish(&self, instance: Instance) {
         // Nobody may be watching yet.
         let _ = self.changes.send(instance);
     }
@@ -77,7 +77,7 @@ fn missing(field: &'static str) -> impl FnOnce() -> Status {
 }
 
 #[tonic::async_trait]
-impl Registry for StandInRegistry {
+impl Registry for FakeRegistry {
     type WatchStream = Pin<Box<dyn Stream<Item = Result<WatchEvent, Status>> + Send>>;
 
     async fn register(&self, request: Request<RegisterRequest>) -> Result<Response<RegisterReply>, Status> {
@@ -88,7 +88,7 @@ impl Registry for StandInRegistry {
         let lost = |known: &Instance| is_lost(known) && known.id == instance.id;
         if !instances.get(&id.name).is_some_and(lost) {
             instances.insert(id.name, instance.clone());
-            self.tell(instance);
+            self.publish(instance);
         }
         Ok(Response::new(RegisterReply {}))
     }

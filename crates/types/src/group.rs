@@ -61,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn parts_come_back() {
+    fn group_key_parts_round_trip() {
         let key = GroupKey::new(group_kind::CELL, 42, u64::MAX);
         assert_eq!((key.kind(), key.space(), key.number()), (group_kind::CELL, 42, u64::MAX));
         assert_eq!(key.backend(), BackendKind::ZONE);

@@ -186,7 +186,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn entity_ids_tell_what_they_are() {
+    fn entity_id_encodes_its_type() {
         let avatar = EntityId::avatar(CharacterId(7));
         assert_eq!(avatar.as_character(), Some(CharacterId(7)));
         assert_eq!(avatar.as_spawn(), None);
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn session_ids_survive_text() {
+    fn session_id_text_round_trips() {
         let id = SessionId([0xab; 16]);
         assert_eq!(id.to_string().parse::<SessionId>(), Ok(id));
         assert!("xyz".parse::<SessionId>().unwrap_err().to_string().contains("32 hexadecimal digits"));

@@ -41,7 +41,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_process_being_started_has_inherited_does_not_keep_the_lock() {
+    fn inherited_file_handle_does_not_keep_the_lock() {
         let path = std::env::temp_dir().join(format!("shardkeep-lock-{}", std::process::id()));
         let lock = FileLock::take(&path).unwrap();
         let inherited = lock.0.try_clone().unwrap();
@@ -53,7 +53,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_cannot_be_made_is_an_error_of_its_own() {
+    fn lock_on_uncreatable_file_is_an_io_error() {
         assert!(matches!(FileLock::take(Path::new("/nowhere/at/all")), Err(TryLockError::Error(_))));
     }
 }

@@ -36,7 +36,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn debug_shows_nothing() {
+    fn secret_debug_output_is_masked() {
         assert_eq!(format!("{:?}", Secret::new([7u8; 4])), "Secret(***)");
     }
 }

@@ -4,7 +4,7 @@ use std::{fmt, str::FromStr};
 
 /// One store, as the instance that owns it tells the others: `accounts/shared/5f0c…`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StoreMark {
+pub struct StoreIdentity {
     /// What it holds: `accounts`, `game`.
     pub schema: String,
     /// Whether several processes may have it open (PostgreSQL) or one alone (a SQLite file).
@@ -13,15 +13,15 @@ pub struct StoreMark {
     pub id: String,
 }
 
-impl StoreMark {
+impl StoreIdentity {
     /// Whether one replica may serve from this store while another serves from that one. Of files that one process
     /// has alone, two are two stores, also where one is a copy of the other.
-    pub fn goes_with(&self, other: &Self) -> bool {
+    pub fn is_compatible_with(&self, other: &Self) -> bool {
         self.schema != other.schema || (self.shared && other.shared && self.id == other.id)
     }
 }
 
-impl fmt::Display for StoreMark {
+impl fmt::Display for StoreIdentity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { schema, shared, id } = self;
         write!(f, "{schema}/{}/{id}", if *shared { "shared" } else { "alone" })
@@ -31,13 +31,13 @@ impl fmt::Display for StoreMark {
 /// The text is not a mark of a store.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is not the mark of a store")]
-pub struct NotAStoreMark(String);
+pub struct InvalidStoreIdentity(String);
 
-impl FromStr for StoreMark {
-    type Err = NotAStoreMark;
+impl FromStr for StoreIdentity {
+    type Err = InvalidStoreIdentity;
 
-    fn from_str(text: &str) -> Result<Self, NotAStoreMark> {
-        let wrong = || NotAStoreMark(text.to_owned());
+    fn from_str(text: &str) -> Result<Self, InvalidStoreIdentity> {
+        let wrong = || InvalidStoreIdentity(text.to_owned());
         let (schema, rest) = text.split_once('/').ok_or_else(wrong)?;
         let shared = match rest.split_once('/') {
             Some(("shared", _)) => true,
@@ -53,28 +53,28 @@ impl FromStr for StoreMark {
 mod tests {
     use super::*;
 
-    fn mark(text: &str) -> StoreMark {
+    fn identity(text: &str) -> StoreIdentity {
         text.parse().unwrap()
     }
 
     #[test]
-    fn a_mark_goes_through_text() {
+    fn store_identity_text_round_trips() {
         for text in ["accounts/shared/5f0c", "game/alone/77"] {
-            assert_eq!(mark(text).to_string(), text);
+            assert_eq!(identity(text).to_string(), text);
         }
         for text in ["", "accounts", "accounts/5f0c", "accounts/lonely/5f0c"] {
-            assert!(text.parse::<StoreMark>().is_err(), "{text}");
+            assert!(text.parse::<StoreIdentity>().is_err(), "{text}");
         }
     }
 
     #[test]
-    fn replicas_share_one_store_or_none() {
-        let ours = mark("accounts/shared/1");
-        assert!(ours.goes_with(&ours));
-        assert!(ours.goes_with(&mark("central/alone/2")), "another store altogether");
-        assert!(!ours.goes_with(&mark("accounts/shared/2")));
-        assert!(!ours.goes_with(&mark("accounts/alone/1")), "moved to PostgreSQL, with the mark");
-        let file = mark("accounts/alone/1");
-        assert!(!file.goes_with(&file), "a copy of the file");
+    fn only_the_same_shared_store_is_compatible() {
+        let own = identity("accounts/shared/1");
+        assert!(own.is_compatible_with(&own));
+        assert!(own.is_compatible_with(&identity("central/alone/2")), "another store altogether");
+        assert!(!own.is_compatible_with(&identity("accounts/shared/2")));
+        assert!(!own.is_compatible_with(&identity("accounts/alone/1")), "moved to PostgreSQL, with the mark");
+        let file = identity("accounts/alone/1");
+        assert!(!file.is_compatible_with(&file), "a copy of the file");
     }
 }

@@ -5,7 +5,7 @@
 //! u64 sequence | ciphertext | 16-byte tag
 //! ```
 //!
-//! The key changes with the sequence: every [`SPAN`] of them belong to one key, and a sender that wants the next one
+//! The key changes with the sequence: every [`DATAGRAMS_PER_KEY`] of them belong to one key, and a sender that wants the next one
 //! goes on at the next multiple.
 
 use bytes::{Bytes, BytesMut};
@@ -18,22 +18,22 @@ pub const SEQUENCE: usize = 8;
 /// Bytes that a datagram adds to its messages.
 pub const OVERHEAD: usize = SEQUENCE + TAG;
 /// Datagrams under one key.
-pub const SPAN: u64 = 1 << 20;
+pub const DATAGRAMS_PER_KEY: u64 = 1 << 20;
 /// Keys that a receiver goes ahead at once, if all datagrams under the ones between were lost.
-const AHEAD: u64 = 4;
+const MAX_KEYS_AHEAD: u64 = 4;
 /// How far behind the highest sequence one may still come (as in RFC 4303, section 3.4.3).
 pub const WINDOW: u64 = 64;
 const KEY_UPDATE: &[u8] = b"shardkeep v1 key update";
 
-struct Keyed<P: Provider> {
+struct KeyState<P: Provider> {
     suite: Suite,
-    /// Which of the keys it is: sequence / [`SPAN`].
+    /// Which of the keys it is: sequence / [`DATAGRAMS_PER_KEY`].
     number: u64,
     secret: Secret<[u8; KEY]>,
     key: P::Key,
 }
 
-impl<P: Provider> Keyed<P> {
+impl<P: Provider> KeyState<P> {
     fn new(suite: Suite, number: u64, secret: Secret<[u8; KEY]>) -> Result<Self, SealError> {
         let key = P::key(suite, secret.expose())?;
         Ok(Self { suite, number, secret, key })
@@ -51,13 +51,13 @@ fn nonce(sequence: u64) -> [u8; NONCE] {
 }
 
 /// The length of ciphertext and tag, as in a record.
-fn associated(length: usize) -> Result<[u8; 2], SealError> {
+fn associated_data(length: usize) -> Result<[u8; 2], SealError> {
     u16::try_from(length).map(u16::to_le_bytes).map_err(|_| SealError::Forged)
 }
 
 /// Makes datagrams.
 pub struct DatagramSealer<P: Provider = AwsLc> {
-    keyed: Keyed<P>,
+    keyed: KeyState<P>,
     sequence: u64,
 }
 
@@ -65,7 +65,7 @@ impl<P: Provider> DatagramSealer<P> {
     /// # Errors
     /// Those of the provider.
     pub fn new(suite: Suite, key: Secret<[u8; KEY]>) -> Result<Self, SealError> {
-        Ok(Self { keyed: Keyed::new(suite, 0, key)?, sequence: 0 })
+        Ok(Self { keyed: KeyState::new(suite, 0, key)?, sequence: 0 })
     }
 
     /// One datagram with these whole messages, at most 65,519 bytes of them.
@@ -76,7 +76,7 @@ impl<P: Provider> DatagramSealer<P> {
         if messages.is_empty() {
             return Err(SealError::Empty);
         }
-        if self.sequence / SPAN != self.keyed.number {
+        if self.sequence / DATAGRAMS_PER_KEY != self.keyed.number {
             self.keyed = self.keyed.next()?;
         }
         let sequence = self.sequence;
@@ -85,7 +85,7 @@ impl<P: Provider> DatagramSealer<P> {
         let mut datagram = BytesMut::with_capacity(OVERHEAD + messages.len());
         datagram.extend_from_slice(&sequence.to_le_bytes());
         datagram.extend_from_slice(messages);
-        let aad = associated(messages.len() + TAG)?;
+        let aad = associated_data(messages.len() + TAG)?;
         let tag = P::seal(&self.keyed.key, nonce(sequence), aad, &mut datagram[SEQUENCE..])?;
         datagram.extend_from_slice(&tag);
         Ok(datagram.freeze())
@@ -93,15 +93,15 @@ impl<P: Provider> DatagramSealer<P> {
 
     /// The next datagram is sealed with the next key, if this one has been used.
     pub fn update(&mut self) {
-        if !self.sequence.is_multiple_of(SPAN) {
-            self.sequence = (self.sequence / SPAN + 1).saturating_mul(SPAN);
+        if !self.sequence.is_multiple_of(DATAGRAMS_PER_KEY) {
+            self.sequence = (self.sequence / DATAGRAMS_PER_KEY + 1).saturating_mul(DATAGRAMS_PER_KEY);
         }
     }
 }
 
 /// Opens the other side's datagrams, each once.
 pub struct DatagramOpener<P: Provider = AwsLc> {
-    keyed: Keyed<P>,
+    keyed: KeyState<P>,
     /// One more than the highest sequence opened.
     next: u64,
     /// Bit `n`: the sequence `next − 1 − n` was opened.
@@ -110,7 +110,7 @@ pub struct DatagramOpener<P: Provider = AwsLc> {
 
 /// What a datagram held.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Opened {
+pub struct OpenedDatagram {
     pub sequence: u64,
     /// Whole messages.
     pub messages: Bytes,
@@ -120,42 +120,42 @@ impl<P: Provider> DatagramOpener<P> {
     /// # Errors
     /// Those of the provider.
     pub fn new(suite: Suite, key: Secret<[u8; KEY]>) -> Result<Self, SealError> {
-        Ok(Self { keyed: Keyed::new(suite, 0, key)?, next: 0, seen: 0 })
+        Ok(Self { keyed: KeyState::new(suite, 0, key)?, next: 0, seen: 0 })
     }
 
     /// `None`: it came before, or too late.
     ///
     /// # Errors
     /// When it is not the other side's, in which case nothing has changed.
-    pub fn open(&mut self, datagram: &[u8]) -> Result<Option<Opened>, SealError> {
+    pub fn open(&mut self, datagram: &[u8]) -> Result<Option<OpenedDatagram>, SealError> {
         let (sequence, body) = datagram.split_first_chunk::<SEQUENCE>().ok_or(SealError::Forged)?;
         let sequence = u64::from_le_bytes(*sequence);
         if body.len() < TAG {
             return Err(SealError::Forged);
         }
-        let number = sequence / SPAN;
+        let number = sequence / DATAGRAMS_PER_KEY;
         if number < self.keyed.number || !self.is_new(sequence) {
             return Ok(None);
         }
-        if number > self.keyed.number + AHEAD {
+        if number > self.keyed.number + MAX_KEYS_AHEAD {
             return Err(SealError::Forged);
         }
-        let mut later = None;
-        while later.as_ref().unwrap_or(&self.keyed).number < number {
-            later = Some(later.as_ref().unwrap_or(&self.keyed).next()?);
+        let mut newer = None;
+        while newer.as_ref().unwrap_or(&self.keyed).number < number {
+            newer = Some(newer.as_ref().unwrap_or(&self.keyed).next()?);
         }
         let mut messages = BytesMut::from(body);
-        let aad = associated(body.len())?;
-        P::open(&later.as_ref().unwrap_or(&self.keyed).key, nonce(sequence), aad, &mut messages)?;
+        let aad = associated_data(body.len())?;
+        P::open(&newer.as_ref().unwrap_or(&self.keyed).key, nonce(sequence), aad, &mut messages)?;
         messages.truncate(body.len() - TAG);
         if messages.is_empty() {
             return Err(SealError::Empty);
         }
-        if let Some(later) = later {
-            self.keyed = later;
+        if let Some(newer) = newer {
+            self.keyed = newer;
         }
         self.mark(sequence);
-        Ok(Some(Opened { sequence, messages: messages.freeze() }))
+        Ok(Some(OpenedDatagram { sequence, messages: messages.freeze() }))
     }
 
     fn is_new(&self, sequence: u64) -> bool {
@@ -207,16 +207,16 @@ mod tests {
     }
 
     #[test]
-    fn the_key_moves_with_the_sequence() {
+    fn datagram_key_follows_sequence() {
         let (mut sealer, mut opener) = pair();
         let first = sealer.seal(b"first").unwrap();
         sealer.update();
         sealer.update();
         let second = sealer.seal(b"second").unwrap();
-        assert_eq!(second[..SEQUENCE], SPAN.to_le_bytes());
-        assert_eq!(opened(&mut opener, &second), Some(SPAN));
+        assert_eq!(second[..SEQUENCE], DATAGRAMS_PER_KEY.to_le_bytes());
+        assert_eq!(opened(&mut opener, &second), Some(DATAGRAMS_PER_KEY));
         assert_eq!(opened(&mut opener, &first), None, "its key is gone");
-        for _ in 0..AHEAD + 1 {
+        for _ in 0..MAX_KEYS_AHEAD + 1 {
             sealer.seal(b"lost").unwrap();
             sealer.update();
         }
@@ -224,11 +224,11 @@ mod tests {
     }
 
     #[test]
-    fn a_forged_datagram_changes_nothing() {
+    fn forged_datagram_leaves_opener_unchanged() {
         let (mut sealer, mut opener) = pair();
         let good = sealer.seal(b"good").unwrap();
         let mut forged = good.to_vec();
-        forged[..SEQUENCE].copy_from_slice(&(2 * SPAN).to_le_bytes());
+        forged[..SEQUENCE].copy_from_slice(&(2 * DATAGRAMS_PER_KEY).to_le_bytes());
         assert_eq!(opener.open(&forged), Err(SealError::Forged));
         assert_eq!(opener.open(&good[..OVERHEAD - 1]), Err(SealError::Forged));
         assert_eq!(opener.open(b""), Err(SealError::Forged));
@@ -240,7 +240,7 @@ mod tests {
     proptest! {
         /// In whatever order and however often they come: each opens at most once, and those within the window do.
         #[test]
-        fn each_opens_once(order in proptest::collection::vec(0usize..150, 1..300)) {
+        fn datagram_opens_at_most_once_within_window(order in proptest::collection::vec(0usize..150, 1..300)) {
             let (mut sealer, mut opener) = pair();
             let sent: Vec<Bytes> = (0..150).map(|_| sealer.seal(b"x").unwrap()).collect();
             let (mut highest, mut seen) = (None, std::collections::HashSet::new());
@@ -253,7 +253,7 @@ mod tests {
         }
 
         #[test]
-        fn noise_is_no_datagram(noise in proptest::collection::vec(any::<u8>(), 0..200)) {
+        fn random_bytes_do_not_open_as_datagram(noise in proptest::collection::vec(any::<u8>(), 0..200)) {
             let (_, mut opener) = pair();
             prop_assert!(matches!(opener.open(&noise), Ok(None) | Err(_)));
         }

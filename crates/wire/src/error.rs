@@ -89,13 +89,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn forgeries_are_not_answered() {
+    fn forged_record_is_fatal_and_unanswered() {
         let error = WireError::from(SealError::Forged);
         assert_eq!((error.fault(), error.code(), error.label()), (Fault::Fatal, None, "seal_forged"));
     }
 
     #[test]
-    fn a_wrong_opcode_is_a_strike() {
+    fn unknown_opcode_is_a_strike() {
         let error = WireError::from(Violation::UnknownOpcode(9));
         assert_eq!((error.fault(), error.code()), (Fault::Strike, Some(ErrorCode::OutOfPhase)));
     }

@@ -27,15 +27,15 @@ pub fn decode_all(bytes: &[u8]) {
     if let Some(preface) = bytes.first_chunk() {
         let _ = Preface::parse(preface);
     }
-    proxied(bytes);
+    proxy_header(bytes);
     for side in [Side::Client, Side::Server] {
         let mut buffer = BytesMut::from(bytes);
         while let Ok(Some(body)) = Decoder::new(side).next(&mut buffer) {
-            sealed(&body);
+            open_sealed(&body);
             messages(&body);
         }
     }
-    sealed(bytes);
+    open_sealed(bytes);
     messages(bytes);
     movement(bytes);
 }
@@ -55,18 +55,18 @@ pub fn preface(bytes: &[u8]) {
 
 /// A stream of records. The first byte says by whom, and in pieces of which size it arrives; that must not matter.
 pub fn records(bytes: &[u8]) {
-    let Some((&how, stream)) = bytes.split_first() else { return };
-    let side = if how & 1 == 0 { Side::Client } else { Side::Server };
-    let whole = cut(side, stream, stream.len().max(1));
-    assert_eq!(whole, cut(side, stream, usize::from(how >> 1) + 1));
+    let Some((&selector, stream)) = bytes.split_first() else { return };
+    let side = if selector & 1 == 0 { Side::Client } else { Side::Server };
+    let whole = decode_in_pieces(side, stream, stream.len().max(1));
+    assert_eq!(whole, decode_in_pieces(side, stream, usize::from(selector >> 1) + 1));
     for body in &whole.0 {
         assert!((1..=side.max_record()).contains(&body.len()));
-        sealed(body);
+        open_sealed(body);
     }
 }
 
 /// The bodies of a stream that comes in pieces, and whether it ended with a fault.
-fn cut(side: Side, stream: &[u8], piece: usize) -> (Vec<BytesMut>, bool) {
+fn decode_in_pieces(side: Side, stream: &[u8], piece: usize) -> (Vec<BytesMut>, bool) {
     let (mut bodies, mut buffer) = (Vec::new(), BytesMut::new());
     for piece in stream.chunks(piece) {
         buffer.extend_from_slice(piece);
@@ -109,7 +109,7 @@ const PHASES: [Phase; 7] = [
 
 /// What a client says to a server that does not know it yet: a preface, then plain records of one message each, as
 /// far as the phases of a handshake let it come.
-pub fn opening(bytes: &[u8]) {
+pub fn handshake(bytes: &[u8]) {
     let Some((first, rest)) = bytes.split_first_chunk() else { return };
     let Ok(preface) = Preface::parse(first) else { return };
     let phases = match preface.service {
@@ -125,11 +125,17 @@ pub fn opening(bytes: &[u8]) {
             return;
         }
         let known = match message.opcode {
-            opcode::HELLO => message.decode::<payload::Hello>().map(|hello| offered(&hello.suites)),
+            opcode::HELLO => {
+                message.decode::<payload::Hello>().map(|hello| check_suite_choice(&hello.suites))
+            }
             opcode::PROOF => message.decode::<payload::Proof>().map(drop),
             opcode::FINISHED => message.decode::<payload::Finished>().map(drop),
-            opcode::ATTACH => message.decode::<payload::Attach>().map(|attach| offered(&attach.suites)),
-            opcode::RESUME => message.decode::<payload::Resume>().map(|resume| offered(&resume.suites)),
+            opcode::ATTACH => {
+                message.decode::<payload::Attach>().map(|attach| check_suite_choice(&attach.suites))
+            }
+            opcode::RESUME => {
+                message.decode::<payload::Resume>().map(|resume| check_suite_choice(&resume.suites))
+            }
             opcode::CONFIRM => message.decode::<payload::Confirm>().map(drop),
             _ => return,
         };
@@ -139,7 +145,7 @@ pub fn opening(bytes: &[u8]) {
     }
 }
 
-fn offered(suites: &[i32]) {
+fn check_suite_choice(suites: &[i32]) {
     if let Some(chosen) = Suite::choose(suites) {
         assert!(suites.contains(&chosen.number()));
     }
@@ -166,7 +172,7 @@ pub fn session_log(bytes: &[u8]) {
                 }
             }
             1 | 2 => {
-                let upto = place(outbox.acknowledged(), argument, &mut commands);
+                let upto = pick_sequence(outbox.acknowledged(), argument, &mut commands);
                 let done = if command % 7 == 1 {
                     assert_eq!(outbox.acknowledge(upto).is_ok(), upto <= sent);
                     upto <= sent
@@ -212,7 +218,7 @@ fn take(commands: &mut &[u8]) -> Option<u8> {
 }
 
 /// A number near the last acknowledged one, or any at all.
-fn place(acknowledged: u64, argument: u8, commands: &mut &[u8]) -> u64 {
+fn pick_sequence(acknowledged: u64, argument: u8, commands: &mut &[u8]) -> u64 {
     if argument < 0xf0 {
         return (acknowledged + u64::from(argument)).saturating_sub(4);
     }
@@ -221,15 +227,15 @@ fn place(acknowledged: u64, argument: u8, commands: &mut &[u8]) -> u64 {
     u64::from_le_bytes(number)
 }
 
-fn proxied(bytes: &[u8]) {
+fn proxy_header(bytes: &[u8]) {
     if let Some((fixed, rest)) = bytes.split_first_chunk()
-        && let Ok(begin) = proxy::Begin::parse(fixed)
+        && let Ok(begin) = proxy::FixedHeader::parse(fixed)
     {
         let _ = begin.source(fixed, &rest[..begin.rest().min(rest.len())]);
     }
 }
 
-fn sealed(body: &[u8]) {
+fn open_sealed(body: &[u8]) {
     for suite in Suite::ALL {
         if let Ok(mut opener) = Opener::<crate::seal::AwsLc>::new(suite, Secret::new([0; KEY])) {
             let _ = opener.open(&mut BytesMut::from(body));
@@ -289,20 +295,20 @@ mod tests {
 
     proptest! {
         #[test]
-        fn arbitrary_bytes(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
+        fn decoders_survive_arbitrary_bytes(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
             decode_all(&bytes);
             preface(&bytes);
             records(&bytes);
             message(&bytes);
-            opening(&bytes);
+            handshake(&bytes);
             session_log(&bytes);
         }
 
         /// Valid streams with a few bytes bent reach deeper than noise does.
         #[test]
-        fn bent_streams(
+        fn decoders_survive_mutated_streams(
             heads in proptest::collection::vec((any::<u16>(), any_head()), 1..5),
-            bends in proptest::collection::vec((any::<proptest::sample::Index>(), any::<u8>()), 0..4),
+            mutations in proptest::collection::vec((any::<proptest::sample::Index>(), any::<u8>()), 0..4),
         ) {
             let mut record = BytesMut::new();
             for (opcode, head) in heads {
@@ -312,7 +318,7 @@ mod tests {
             let mut writer = Writer::begin(&mut out, Side::Client);
             writer.push_encoded(&record).unwrap();
             writer.plain();
-            for (at, byte) in bends {
+            for (at, byte) in mutations {
                 let at = at.index(out.len());
                 out[at] = byte;
             }

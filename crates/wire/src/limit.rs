@@ -39,7 +39,7 @@ impl TokenBucket {
     }
 
     /// The token taken last was not used.
-    pub fn give_back(&mut self, interval: Duration) {
+    pub fn refund(&mut self, interval: Duration) {
         self.full_at = self.full_at.and_then(|at| at.checked_sub(interval));
     }
 
@@ -96,7 +96,7 @@ mod tests {
     use crate::opcode;
 
     #[test]
-    fn a_burst_then_the_rate() {
+    fn token_bucket_allows_burst_then_rate() {
         let (mut bucket, start) = (TokenBucket::default(), Instant::now());
         for _ in 0..4 {
             bucket.take(2, 4, start).unwrap();
@@ -105,14 +105,14 @@ mod tests {
         bucket.take(2, 4, start + Duration::from_millis(500)).unwrap();
         assert!(bucket.take(2, 4, start + Duration::from_millis(999)).is_err());
         assert_eq!(TokenBucket::default().take(0, 4, start), Err(Duration::MAX));
-        bucket.give_back(Duration::from_millis(500));
+        bucket.refund(Duration::from_millis(500));
         bucket.take_every(Duration::from_millis(500), 4, start + Duration::from_millis(500)).unwrap();
         assert_eq!(bucket.full_at(start), start + Duration::from_millis(2_500));
         assert_eq!(bucket.full_at(start + Duration::from_secs(9)), start + Duration::from_secs(9));
     }
 
     #[test]
-    fn actions_share_a_bucket_and_moves_do_not() {
+    fn zone_actions_share_a_bucket_without_moves() {
         let (mut limiter, now) = (Limiter::default(), Instant::now());
         let rule = |opcode| opcode::lookup(opcode).unwrap();
         for _ in 0..80 {
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn strikes_are_forgotten_after_a_while() {
+    fn strikes_expire_after_window() {
         let (mut strikes, start) = (Strikes::default(), Instant::now());
         for n in 1..STRIKES {
             assert!(!strikes.add(start + Duration::from_millis(n as u64)));
@@ -136,7 +136,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn never_more_than_burst_and_rate(
+        fn token_bucket_never_exceeds_burst_plus_rate(
             gaps in proptest::collection::vec(0u64..200, 1..300),
             per_second in 1u32..50,
             burst in 1u32..20,

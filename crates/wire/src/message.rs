@@ -245,7 +245,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn mistakes_have_names() {
+    fn malformed_message_gives_specific_error() {
         assert_eq!(Message::parse(&[0x04, 0, 0]), Err(MessageError::Reserved(4)));
         assert_eq!(Message::parse(&[0x00, 1, 0, 0, 0]), Err(MessageError::Request(0)));
         assert_eq!(
@@ -260,7 +260,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_record_is_taken_apart_without_a_copy() {
+    fn split_from_shares_record_memory() {
         let mut out = BytesMut::new();
         Message::new(7, Head::Event, &b"one"[..]).encode(&mut out);
         Message::new(8, Head::Request(300), &b"two"[..]).encode(&mut out);
@@ -275,7 +275,7 @@ pub(crate) mod tests {
 
     proptest! {
         #[test]
-        fn messages_come_back(opcode: u16, head in any_head(), payload in proptest::collection::vec(any::<u8>(), 0..300)) {
+        fn message_round_trips(opcode: u16, head in any_head(), payload in proptest::collection::vec(any::<u8>(), 0..300)) {
             let message = Message::new(opcode, head, &payload[..]);
             let bytes = message.to_bytes();
             prop_assert_eq!(bytes.len(), message.encoded_len());
@@ -283,7 +283,7 @@ pub(crate) mod tests {
         }
 
         #[test]
-        fn what_parses_has_one_form(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
+        fn message_encoding_is_canonical(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
             if let Ok((message, taken)) = Message::parse(&bytes) {
                 prop_assert_eq!(&message.to_bytes()[..], &bytes[..taken]);
             }

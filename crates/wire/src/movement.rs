@@ -11,7 +11,7 @@ use crate::{
 
 mod cell;
 
-pub use cell::{Appears, Cell, EntityKind, Entries, Entry, Form, Gone, encode_cell};
+pub use cell::{Appearance, Cell, EntityKind, Entries, Entry, Form, RemovalReason, encode_cell};
 
 /// Classes of state messages on the wire; lower ones are shed later.
 pub mod class {
@@ -51,7 +51,7 @@ pub enum MovementError {
     #[error("kind of entity {0}")]
     Kind(u8),
     #[error("reason {0} to be gone")]
-    Gone(u8),
+    RemovalReason(u8),
     #[error("a name is not UTF-8")]
     Name,
 }
@@ -66,7 +66,7 @@ impl MovementError {
             Self::Varint(_) => "movement_varint",
             Self::Mask(_) => "movement_mask",
             Self::Kind(_) => "movement_kind",
-            Self::Gone(_) => "movement_gone",
+            Self::RemovalReason(_) => "movement_removal_reason",
             Self::Name => "movement_name",
         }
     }
@@ -102,7 +102,7 @@ impl Move {
         let mut cursor = Cursor::new(payload);
         let decoded =
             Self { sequence: cursor.u32()?, velocity: [cursor.i16()?, cursor.i16()?], facing: cursor.u8()? };
-        end(cursor).map(|()| decoded)
+        expect_end(cursor).map(|()| decoded)
     }
 }
 
@@ -145,11 +145,11 @@ impl Avatar {
             health: cursor.u16()?,
             max_health: cursor.u16()?,
         };
-        end(cursor).map(|()| decoded)
+        expect_end(cursor).map(|()| decoded)
     }
 }
 
-fn end(cursor: Cursor<'_>) -> Result<(), MovementError> {
+fn expect_end(cursor: Cursor<'_>) -> Result<(), MovementError> {
     if cursor.is_empty() { Ok(()) } else { Err(MovementError::Trailing) }
 }
 
@@ -161,18 +161,18 @@ mod tests {
 
     proptest! {
         #[test]
-        fn moves_come_back(sequence: u32, velocity: [i16; 2], facing: u8) {
-            let wish = Move { sequence, velocity, facing };
+        fn move_round_trips(sequence: u32, velocity: [i16; 2], facing: u8) {
+            let sent = Move { sequence, velocity, facing };
             let mut out = BytesMut::new();
-            wish.encode(&mut out);
+            sent.encode(&mut out);
             prop_assert_eq!(out.len(), Move::LENGTH);
-            prop_assert_eq!(Move::decode(&out), Ok(wish));
+            prop_assert_eq!(Move::decode(&out), Ok(sent));
             out.put_u8(0);
             prop_assert_eq!(Move::decode(&out), Err(MovementError::Trailing));
         }
 
         #[test]
-        fn avatars_come_back(
+        fn avatar_round_trips(
             tick: u32, sequence: u32, position: [i32; 2], velocity: [i16; 2], facing: u8, health: u16, max_health: u16,
         ) {
             let avatar = Avatar { tick, sequence, position, velocity, facing, health, max_health };

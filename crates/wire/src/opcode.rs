@@ -187,7 +187,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_table_is_sorted_and_every_name_is_used_once() {
+    fn rules_are_sorted_with_unique_names() {
         assert!(RULES.is_sorted_by(|a, b| a.opcode < b.opcode));
         let mut names: Vec<_> = RULES.iter().map(|rule| rule.name).collect();
         names.sort_unstable();
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn buckets_have_one_rate_each() {
+    fn rules_sharing_a_bucket_share_its_rate() {
         for a in RULES.iter().filter_map(|rule| rule.rate) {
             for b in RULES.iter().filter_map(|rule| rule.rate).filter(|b| b.bucket == a.bucket) {
                 assert_eq!(a, b);
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn the_page_says_the_same() {
+    fn protocol_page_matches_rules() {
         let page = include_str!("../../../docs/protocol.md");
         let section = page.split("## 13. Opcodes").nth(1).unwrap().split("\n## ").next().unwrap();
         let rows: Vec<Vec<&str>> = section
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn violations_in_order() {
+    fn check_reports_violations_in_order() {
         use Violation::*;
         let session = |opcode, kind, size| check(Phase::Session, opcode, kind, size);
         assert_eq!(session(0x7777, Kind::Event, 0), Err(UnknownOpcode(0x7777)));

@@ -87,7 +87,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_ways_of_encoding_agree() {
+    fn encode_matches_message_to_bytes() {
         let payload = Speak { channel: Channel::Say as i32, text: "hello".into(), to: String::new() };
         let mut out = BytesMut::new();
         encode(&mut out, opcode::SPEAK, Head::Request(7), &payload);
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn wrong_payloads_name_the_opcode() {
+    fn payload_error_names_opcode() {
         let message = Message::new(opcode::SPEAK, Head::Request(1), &[0xff, 0xff][..]);
         assert!(message.decode::<Speak>().unwrap_err().to_string().contains("0x2000"));
     }

@@ -28,7 +28,7 @@ pub struct Preface {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum PrefaceError {
     #[error("not this protocol")]
-    Foreign,
+    WrongMagic,
     /// The only mistake that is answered, with a plain `Error` UNSUPPORTED_VERSION.
     #[error("protocol version {0} is not spoken here")]
     Version(u16),
@@ -43,7 +43,7 @@ pub enum PrefaceError {
 impl PrefaceError {
     pub fn label(&self) -> &'static str {
         match self {
-            Self::Foreign => "foreign",
+            Self::WrongMagic => "foreign",
             Self::Version(_) => "version",
             Self::Service(_) => "service",
             Self::Reserved(_) => "reserved",
@@ -69,7 +69,7 @@ impl Preface {
     pub fn parse(bytes: &[u8; LENGTH]) -> Result<Self, PrefaceError> {
         let [m0, m1, m2, m3, v0, v1, service, reserved, d0, d1, d2, d3] = *bytes;
         if [m0, m1, m2, m3] != MAGIC {
-            return Err(PrefaceError::Foreign);
+            return Err(PrefaceError::WrongMagic);
         }
         let version = u16::from_le_bytes([v0, v1]);
         if version != VERSION {
@@ -89,12 +89,12 @@ impl Preface {
 
     /// What a server does: the preface must ask for exactly this service of this deployment.
     pub fn accept(&self, bytes: &[u8; LENGTH]) -> Result<(), PrefaceError> {
-        let theirs = Self::parse(bytes)?;
-        if theirs.service != self.service {
-            return Err(PrefaceError::Service(theirs.service as u8));
+        let received = Self::parse(bytes)?;
+        if received.service != self.service {
+            return Err(PrefaceError::Service(received.service as u8));
         }
-        if theirs.deployment != self.deployment {
-            return Err(PrefaceError::Deployment(theirs.deployment));
+        if received.deployment != self.deployment {
+            return Err(PrefaceError::Deployment(received.deployment));
         }
         Ok(())
     }
@@ -112,40 +112,40 @@ mod tests {
 
     use super::*;
 
-    const OURS: Preface = Preface { service: Service::Gateway, deployment: 0x9a0e_26ef };
+    const EXPECTED: Preface = Preface { service: Service::Gateway, deployment: 0x9a0e_26ef };
 
     #[test]
-    fn the_default_deployment() {
+    fn deployment_tag_of_dev_is_stable() {
         assert_eq!(deployment_tag("dev"), 0x9a0e_26ef);
-        assert_eq!(OURS.encode(), *b"SKEP\x01\x00\x02\x00\xef\x26\x0e\x9a");
+        assert_eq!(EXPECTED.encode(), *b"SKEP\x01\x00\x02\x00\xef\x26\x0e\x9a");
     }
 
     #[test]
-    fn each_mistake_has_its_name() {
-        let wrong = |at: usize, byte: u8| {
-            let mut bytes = OURS.encode();
+    fn invalid_preface_gives_specific_error() {
+        let with_byte = |at: usize, byte: u8| {
+            let mut bytes = EXPECTED.encode();
             bytes[at] = byte;
-            OURS.accept(&bytes)
+            EXPECTED.accept(&bytes)
         };
-        assert_eq!(OURS.accept(&OURS.encode()), Ok(()));
-        assert_eq!(wrong(0, b'G'), Err(PrefaceError::Foreign));
-        assert_eq!(wrong(4, 2), Err(PrefaceError::Version(2)));
-        assert_eq!(wrong(6, 1), Err(PrefaceError::Service(1)));
-        assert_eq!(wrong(6, 9), Err(PrefaceError::Service(9)));
-        assert_eq!(wrong(7, 1), Err(PrefaceError::Reserved(1)));
-        assert_eq!(wrong(8, 0), Err(PrefaceError::Deployment(0x9a0e_2600)));
+        assert_eq!(EXPECTED.accept(&EXPECTED.encode()), Ok(()));
+        assert_eq!(with_byte(0, b'G'), Err(PrefaceError::WrongMagic));
+        assert_eq!(with_byte(4, 2), Err(PrefaceError::Version(2)));
+        assert_eq!(with_byte(6, 1), Err(PrefaceError::Service(1)));
+        assert_eq!(with_byte(6, 9), Err(PrefaceError::Service(9)));
+        assert_eq!(with_byte(7, 1), Err(PrefaceError::Reserved(1)));
+        assert_eq!(with_byte(8, 0), Err(PrefaceError::Deployment(0x9a0e_2600)));
     }
 
     proptest! {
         #[test]
-        fn what_parses_is_what_was_said(bytes: [u8; LENGTH]) {
+        fn parsed_preface_reencodes_identically(bytes: [u8; LENGTH]) {
             if let Ok(preface) = Preface::parse(&bytes) {
                 prop_assert_eq!(preface.encode(), bytes);
             }
         }
 
         #[test]
-        fn prefaces_come_back(service in 0usize..3, deployment: u32) {
+        fn preface_round_trips(service in 0usize..3, deployment: u32) {
             let service = [Service::Login, Service::Gateway, Service::Update][service];
             let preface = Preface::new(service, deployment);
             prop_assert_eq!(Preface::parse(&preface.encode()), Ok(preface));

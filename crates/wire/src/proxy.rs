@@ -5,7 +5,7 @@
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// What every header begins with: signature, version and command, family and protocol, length of the rest.
-pub const FIXED: usize = 16;
+pub const FIXED_LENGTH: usize = 16;
 /// Longest rest that is read: addresses of IPv6, and room for what balancers add.
 pub const MAX_REST: usize = 1_024;
 pub const SIGNATURE: [u8; 12] = *b"\r\n\r\n\0\r\nQUIT\n";
@@ -18,7 +18,7 @@ const CRC32C: u8 = 0x03;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ProxyError {
     #[error("not PROXY protocol, version 2")]
-    Foreign,
+    NotProxyProtocol,
     #[error("PROXY command {0} does not exist")]
     Command(u8),
     #[error("PROXY address family and protocol {0:#04x} are not TCP over IP")]
@@ -28,19 +28,19 @@ pub enum ProxyError {
     #[error("a damaged PROXY header")]
     Damaged,
     #[error("no PROXY header in time")]
-    Late,
+    Timeout,
 }
 
 impl ProxyError {
     /// For metrics.
     pub fn label(&self) -> &'static str {
         match self {
-            Self::Foreign => "proxy_missing",
+            Self::NotProxyProtocol => "proxy_missing",
             Self::Command(_) => "proxy_command",
             Self::Family(_) => "proxy_family",
             Self::Length(_) => "proxy_length",
             Self::Damaged => "proxy_damaged",
-            Self::Late => "proxy_late",
+            Self::Timeout => "proxy_timeout",
         }
     }
 }
@@ -61,18 +61,18 @@ enum Family {
 
 /// The first half of a header, understood.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Begin {
+pub struct FixedHeader {
     command: Command,
     rest: usize,
 }
 
-impl Begin {
+impl FixedHeader {
     /// # Errors
     /// When it is something else, or longer than anybody needs.
-    pub fn parse(fixed: &[u8; FIXED]) -> Result<Self, ProxyError> {
+    pub fn parse(fixed: &[u8; FIXED_LENGTH]) -> Result<Self, ProxyError> {
         let (signature, rest) = fixed.split_at(SIGNATURE.len());
         if signature != SIGNATURE || rest[0] >> 4 != 2 {
-            return Err(ProxyError::Foreign);
+            return Err(ProxyError::NotProxyProtocol);
         }
         let family = match rest[1] {
             0x00 => Family::Unspecified,
@@ -101,28 +101,28 @@ impl Begin {
     ///
     /// # Errors
     /// When the addresses do not fit, or what follows them is damaged.
-    pub fn source(&self, fixed: &[u8; FIXED], rest: &[u8]) -> Result<Option<SocketAddr>, ProxyError> {
+    pub fn source(&self, fixed: &[u8; FIXED_LENGTH], rest: &[u8]) -> Result<Option<SocketAddr>, ProxyError> {
         let family = match self.command {
             // What a balancer says of itself must be skipped, whatever it is.
             Command::Local => return Ok(None),
             Command::Proxy(family) => family,
         };
-        let (source, additions) = match family {
+        let (source, tlvs) = match family {
             Family::Unspecified => (None, rest),
             Family::Ipv4 => {
-                let (addresses, additions) = split::<IPV4>(rest)?;
+                let (addresses, tlvs) = split::<IPV4>(rest)?;
                 let [a, b, c, d, _, _, _, _, high, low, ..] = *addresses;
                 let port = u16::from_be_bytes([high, low]);
-                (Some(SocketAddr::new(Ipv4Addr::new(a, b, c, d).into(), port)), additions)
+                (Some(SocketAddr::new(Ipv4Addr::new(a, b, c, d).into(), port)), tlvs)
             }
             Family::Ipv6 => {
-                let (addresses, additions) = split::<IPV6>(rest)?;
+                let (addresses, tlvs) = split::<IPV6>(rest)?;
                 let address: [u8; 16] = *addresses.first_chunk().ok_or(ProxyError::Damaged)?;
                 let port = u16::from_be_bytes([addresses[32], addresses[33]]);
-                (Some(SocketAddr::new(Ipv6Addr::from(address).to_canonical(), port)), additions)
+                (Some(SocketAddr::new(Ipv6Addr::from(address).to_canonical(), port)), tlvs)
             }
         };
-        check_additions(fixed, rest, additions)?;
+        check_tlvs(fixed, rest, tlvs)?;
         Ok(source)
     }
 }
@@ -132,22 +132,22 @@ fn split<const N: usize>(rest: &[u8]) -> Result<(&[u8; N], &[u8]), ProxyError> {
 }
 
 /// Additions are `u8 type, u16 length, value`, one after the other.
-fn check_additions(fixed: &[u8; FIXED], rest: &[u8], additions: &[u8]) -> Result<(), ProxyError> {
-    let mut left = additions;
+fn check_tlvs(fixed: &[u8; FIXED_LENGTH], rest: &[u8], tlvs: &[u8]) -> Result<(), ProxyError> {
+    let mut left = tlvs;
     while !left.is_empty() {
-        let (head, behind) = left.split_first_chunk::<3>().ok_or(ProxyError::Damaged)?;
+        let (head, tail) = left.split_first_chunk::<3>().ok_or(ProxyError::Damaged)?;
         let length = usize::from(u16::from_be_bytes([head[1], head[2]]));
-        let (value, behind) = behind.split_at_checked(length).ok_or(ProxyError::Damaged)?;
+        let (value, tail) = tail.split_at_checked(length).ok_or(ProxyError::Damaged)?;
         if head[0] == CRC32C {
-            let stated = u32::from_be_bytes(value.try_into().map_err(|_| ProxyError::Damaged)?);
+            let declared = u32::from_be_bytes(value.try_into().map_err(|_| ProxyError::Damaged)?);
             // Calculated as if the sum itself were zero.
-            let at = rest.len() - behind.len() - value.len();
+            let at = rest.len() - tail.len() - value.len();
             let (before, after) = (&rest[..at], &rest[at + value.len()..]);
-            if crc32c(&[fixed, before, &[0; 4], after]) != stated {
+            if crc32c(&[fixed, before, &[0; 4], after]) != declared {
                 return Err(ProxyError::Damaged);
             }
         }
-        left = behind;
+        left = tail;
     }
     Ok(())
 }
@@ -192,7 +192,7 @@ mod tests {
 
     fn parse(bytes: &[u8]) -> Result<Option<SocketAddr>, ProxyError> {
         let (fixed, rest) = bytes.split_first_chunk().expect("a whole header");
-        let begin = Begin::parse(fixed)?;
+        let begin = FixedHeader::parse(fixed)?;
         assert_eq!(begin.rest(), rest.len());
         begin.source(fixed, rest)
     }
@@ -202,15 +202,15 @@ mod tests {
     }
 
     /// With something behind the addresses.
-    fn with(addition: &[u8]) -> Vec<u8> {
-        let mut header = [&v4(), addition].concat();
-        let length = (header.len() - FIXED) as u16;
+    fn with(tlv: &[u8]) -> Vec<u8> {
+        let mut header = [&v4(), tlv].concat();
+        let length = (header.len() - FIXED_LENGTH) as u16;
         header[14..16].copy_from_slice(&length.to_be_bytes());
         header
     }
 
     #[test]
-    fn addresses_come_through() {
+    fn header_gives_source_address() {
         assert_eq!(parse(&v4()), Ok(Some("192.0.2.7:1234".parse().unwrap())));
         let v6 = encode("[2001:db8::7]:1234".parse().unwrap(), "[2001:db8::1]:7100".parse().unwrap());
         assert_eq!(parse(&v6), Ok(Some("[2001:db8::7]:1234".parse().unwrap())));
@@ -220,33 +220,33 @@ mod tests {
     }
 
     #[test]
-    fn each_mistake_has_its_name() {
-        let wrong = |at: usize, byte: u8| {
+    fn invalid_header_gives_specific_error() {
+        let with_byte = |at: usize, byte: u8| {
             let mut header = v4();
             header[at] = byte;
             parse(&header)
         };
-        assert_eq!(wrong(0, b'S'), Err(ProxyError::Foreign));
-        assert_eq!(wrong(12, 0x11), Err(ProxyError::Foreign), "version 1");
-        assert_eq!(wrong(12, 0x22), Err(ProxyError::Command(2)));
-        assert_eq!(wrong(13, 0x12), Err(ProxyError::Family(0x12)), "UDP");
-        assert_eq!(wrong(13, 0x31), Err(ProxyError::Family(0x31)), "a socket file");
-        assert_eq!(wrong(13, 0x21), Err(ProxyError::Length(12)), "too short for IPv6");
+        assert_eq!(with_byte(0, b'S'), Err(ProxyError::NotProxyProtocol));
+        assert_eq!(with_byte(12, 0x11), Err(ProxyError::NotProxyProtocol), "version 1");
+        assert_eq!(with_byte(12, 0x22), Err(ProxyError::Command(2)));
+        assert_eq!(with_byte(13, 0x12), Err(ProxyError::Family(0x12)), "UDP");
+        assert_eq!(with_byte(13, 0x31), Err(ProxyError::Family(0x31)), "a socket file");
+        assert_eq!(with_byte(13, 0x21), Err(ProxyError::Length(12)), "too short for IPv6");
         let mut long = v4();
         long[14] = 0xff;
         let fixed = long.first_chunk().unwrap();
-        assert_eq!(Begin::parse(fixed), Err(ProxyError::Length(0xff0c)));
+        assert_eq!(FixedHeader::parse(fixed), Err(ProxyError::Length(0xff0c)));
     }
 
     #[test]
-    fn additions_are_checked_and_ignored() {
+    fn tlvs_are_checked_and_ignored() {
         assert!(parse(&with(&[0x05, 0, 2, b'i', b'd'])).is_ok());
         assert_eq!(parse(&with(&[0x05, 0, 3, b'i', b'd'])), Err(ProxyError::Damaged));
         assert_eq!(parse(&with(&[0x05, 0])), Err(ProxyError::Damaged));
     }
 
     #[test]
-    fn a_stated_checksum_holds() {
+    fn crc32c_tlv_is_verified() {
         // The check value of CRC-32C.
         assert_eq!(crc32c(&[b"123456789"]), 0xe306_9283);
         let mut header = with(&[CRC32C, 0, 4, 0, 0, 0, 0, 0x05, 0, 1, 9]);
@@ -260,7 +260,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_encoded_comes_back(source: [u8; 16], short: bool, ports: (u16, u16)) {
+        fn header_round_trips(source: [u8; 16], short: bool, ports: (u16, u16)) {
             let address = if short {
                 Ipv4Addr::new(source[0], source[1], source[2], source[3]).into()
             } else {
@@ -275,12 +275,12 @@ mod tests {
         }
 
         #[test]
-        fn nothing_panics(start in 0usize..=14, bytes in prop::collection::vec(any::<u8>(), FIXED..200)) {
+        fn header_parse_never_panics(start in 0usize..=14, bytes in prop::collection::vec(any::<u8>(), FIXED_LENGTH..200)) {
             let mut bytes = bytes;
             let known = [&SIGNATURE[..], &[0x21, 0x11]].concat();
             bytes[..start].copy_from_slice(&known[..start]);
             let (fixed, rest) = bytes.split_first_chunk().unwrap();
-            if let Ok(begin) = Begin::parse(fixed) {
+            if let Ok(begin) = FixedHeader::parse(fixed) {
                 let _ = begin.source(fixed, &rest[..begin.rest().min(rest.len())]);
             }
         }

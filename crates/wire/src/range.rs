@@ -23,7 +23,7 @@ pub enum RangeError {
     #[error("opcodes {first:#06x}-{last:#06x} are not a range from {FIRST_STUDIO:#06x} on")]
     Outside { first: u16, last: u16 },
     #[error("opcodes {first:#06x}-{last:#06x} belong to {owner} already")]
-    Taken { first: u16, last: u16, owner: BackendKind },
+    Overlap { first: u16, last: u16, owner: BackendKind },
 }
 
 /// The ranges in use, sorted.
@@ -44,7 +44,7 @@ impl Ranges {
             Some([same]) if (same.first, same.last, same.backend) == (first, last, backend) => {
                 self.0[begin] = range;
             }
-            _ => return Err(RangeError::Taken { first, last, owner: self.0[begin].backend }),
+            _ => return Err(RangeError::Overlap { first, last, owner: self.0[begin].backend }),
         }
         Ok(())
     }
@@ -75,12 +75,12 @@ mod tests {
     }
 
     #[test]
-    fn ranges_do_not_overlap() {
+    fn overlapping_range_is_refused() {
         let mut ranges = Ranges::default();
         ranges.insert(range(0x8000, 0x80ff, 64)).unwrap();
         ranges.insert(range(0x9000, 0x90ff, 65)).unwrap();
         ranges.insert(range(0x8000, 0x80ff, 64)).unwrap();
-        let taken = RangeError::Taken { first: 0x80ff, last: 0x8fff, owner: BackendKind(64) };
+        let taken = RangeError::Overlap { first: 0x80ff, last: 0x8fff, owner: BackendKind(64) };
         assert_eq!(ranges.insert(range(0x80ff, 0x8fff, 66)), Err(taken));
         assert!(ranges.insert(range(0x8000, 0x80ff, 66)).is_err());
         assert_eq!(
@@ -95,7 +95,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_is_registered_each_opcode_has_one_owner(
+        fn registered_ranges_give_each_opcode_one_owner(
             wanted in proptest::collection::vec((any::<u16>(), any::<u16>(), 64u8..70), 0..20),
             opcode: u16,
         ) {

@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn lengths_are_judged_before_memory_is_given() {
+    fn record_length_is_checked_before_allocation() {
         let mut buffer = BytesMut::from(&[0xff, 0xff][..]);
         let error = Decoder::new(Side::Client).next(&mut buffer).unwrap_err();
         assert_eq!(error, RecordError::TooLarge { length: 65_535, limit: 8_208 });
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_record_takes_no_more() {
+    fn full_record_refuses_another_message() {
         let mut out = BytesMut::new();
         let mut writer = Writer::begin(&mut out, Side::Client);
         writer.push_encoded(&[7; 8_192]).unwrap();
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_pushed_is_nothing_written() {
+    fn empty_or_dropped_writer_leaves_buffer_unchanged() {
         let mut out = BytesMut::from(&b"before"[..]);
         Writer::begin(&mut out, Side::Client).plain();
         let mut dropped = Writer::begin(&mut out, Side::Client);
@@ -238,7 +238,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn records_come_back_however_they_are_cut(
+        fn records_decode_across_any_chunk_size(
             bodies in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 1..300), 1..6),
             cut in 1usize..50,
         ) {

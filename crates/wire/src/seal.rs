@@ -137,14 +137,14 @@ impl Provider for AwsLc {
 
 /// Key and counter of one direction. The cipher's own form of the key (its schedule and tables, half a kilobyte) is
 /// made when a record needs it and may be dropped while none comes.
-struct Keyed<P: Provider> {
+struct KeyState<P: Provider> {
     suite: Suite,
     secret: Secret<[u8; KEY]>,
     key: Option<P::Key>,
     counter: u64,
 }
 
-impl<P: Provider> Keyed<P> {
+impl<P: Provider> KeyState<P> {
     fn new(suite: Suite, secret: Secret<[u8; KEY]>) -> Result<Self, SealError> {
         let key = Some(P::key(suite, secret.expose())?);
         Ok(Self { suite, secret, key, counter: 0 })
@@ -175,17 +175,17 @@ impl<P: Provider> Keyed<P> {
     }
 }
 
-fn associated(length: usize) -> [u8; 2] {
+fn associated_data(length: usize) -> [u8; 2] {
     // Longer records than this do not exist: `record::Writer` and `record::Decoder` see to it.
     u16::try_from(length).unwrap_or(u16::MAX).to_le_bytes()
 }
 
 /// Seals what one side sends.
-pub struct Sealer<P: Provider = AwsLc>(Keyed<P>);
+pub struct Sealer<P: Provider = AwsLc>(KeyState<P>);
 
 impl<P: Provider> Sealer<P> {
     pub fn new(suite: Suite, key: Secret<[u8; KEY]>) -> Result<Self, SealError> {
-        Keyed::new(suite, key).map(Self)
+        KeyState::new(suite, key).map(Self)
     }
 
     /// Encrypts a record's messages in place; the tag belongs after them. See [`crate::record::Writer::seal`].
@@ -194,7 +194,7 @@ impl<P: Provider> Sealer<P> {
             return Err(SealError::Empty);
         }
         let (nonce, key) = self.0.next()?;
-        P::seal(key, nonce, associated(plaintext.len() + TAG), plaintext)
+        P::seal(key, nonce, associated_data(plaintext.len() + TAG), plaintext)
     }
 
     /// Call right after the record whose last message is `KeyUpdate`.
@@ -219,11 +219,11 @@ impl<P: Provider> Sealer<P> {
 }
 
 /// Opens what the other side sent.
-pub struct Opener<P: Provider = AwsLc>(Keyed<P>);
+pub struct Opener<P: Provider = AwsLc>(KeyState<P>);
 
 impl<P: Provider> Opener<P> {
     pub fn new(suite: Suite, key: Secret<[u8; KEY]>) -> Result<Self, SealError> {
-        Keyed::new(suite, key).map(Self)
+        KeyState::new(suite, key).map(Self)
     }
 
     /// Turns the body of a sealed record into its messages, where it lies.
@@ -238,7 +238,7 @@ impl<P: Provider> Opener<P> {
         let length = body.len();
         let plaintext = length.checked_sub(TAG).ok_or(SealError::Forged)?;
         let (nonce, key) = self.0.next()?;
-        P::open(key, nonce, associated(length), body)?;
+        P::open(key, nonce, associated_data(length), body)?;
         if plaintext == 0 {
             return Err(SealError::Empty);
         }
@@ -295,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn records_open_once_and_in_order() {
+    fn sealed_records_open_once_and_in_order() {
         let (mut sealer, mut opener) = pair(Suite::Aes256Gcm);
         let first = sealed(&mut sealer, b"first");
         let second = sealed(&mut sealer, b"second");
@@ -307,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_move_together() {
+    fn key_update_must_happen_on_both_sides() {
         let (mut sealer, mut opener) = pair(Suite::ChaCha20Poly1305);
         opener.open(&mut sealed(&mut sealer, b"old key")).unwrap();
         sealer.update().unwrap();
@@ -321,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn counters_never_turn_around() {
+    fn exhausted_counter_refuses_to_seal() {
         let (mut sealer, _) = pair(Suite::Aes256Gcm);
         sealer.0.counter = MAX_RECORDS - 2;
         assert!(!sealer.update_due());
@@ -332,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn rest_changes_nothing() {
+    fn rest_keeps_key_and_counter() {
         let (mut sealer, mut opener) = pair(Suite::Aes256Gcm);
         for byte in 0..4u8 {
             let mut record = BytesMut::from(&[byte][..]);
@@ -345,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_not_a_record() {
+    fn empty_record_is_refused() {
         let (mut sealer, mut opener) = pair(Suite::Aes256Gcm);
         assert_eq!(sealer.seal(&mut []), Err(SealError::Empty));
         let (nonce, key) = sealer.0.next().unwrap();
@@ -355,14 +355,14 @@ mod tests {
     }
 
     #[test]
-    fn the_first_known_suite_is_chosen() {
+    fn suite_choose_takes_first_known() {
         assert_eq!(Suite::choose(&[9, 2, 1]), Some(Suite::ChaCha20Poly1305));
         assert_eq!(Suite::choose(&[0, -1]), None);
     }
 
     proptest! {
         #[test]
-        fn one_flipped_bit_is_seen(
+        fn flipped_bit_is_detected(
             messages in proptest::collection::vec(any::<u8>(), 1..200),
             chacha: bool,
             flip: proptest::sample::Index,
@@ -371,10 +371,10 @@ mod tests {
             let (mut sealer, mut opener) = pair(suite);
             let record = sealed(&mut sealer, &messages);
 
-            let mut bent = record.clone();
-            let bit = flip.index(bent.len() * 8);
-            bent[bit / 8] ^= 1 << (bit % 8);
-            prop_assert_eq!(pair(suite).1.open(&mut bent), Err(SealError::Forged));
+            let mut altered = record.clone();
+            let bit = flip.index(altered.len() * 8);
+            altered[bit / 8] ^= 1 << (bit % 8);
+            prop_assert_eq!(pair(suite).1.open(&mut altered), Err(SealError::Forged));
             let mut short = record.clone();
             short.truncate(flip.index(record.len()));
             prop_assert!(pair(suite).1.open(&mut short).is_err());

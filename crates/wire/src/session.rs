@@ -48,7 +48,7 @@ pub enum SessionError {
     NeverSent { received: u64, sent: u64 },
     /// Theirs: wants again what it acknowledged before.
     #[error("resume from {received}, but {acknowledged} were acknowledged")]
-    Forgotten { received: u64, acknowledged: u64 },
+    AlreadyAcknowledged { received: u64, acknowledged: u64 },
 }
 
 impl SessionError {
@@ -56,7 +56,7 @@ impl SessionError {
         match self {
             Self::Overflow { .. } => "log_overflow",
             Self::NeverSent { .. } => "ack_never_sent",
-            Self::Forgotten { .. } => "resume_forgotten",
+            Self::AlreadyAcknowledged { .. } => "resume_already_acknowledged",
         }
     }
 }
@@ -119,7 +119,7 @@ impl Outbox {
     /// After a resume: what to send again, in order, before anything new.
     pub fn resume_from(&mut self, received: u64) -> Result<impl Iterator<Item = &Bytes>, SessionError> {
         if received < self.acknowledged {
-            return Err(SessionError::Forgotten { received, acknowledged: self.acknowledged });
+            return Err(SessionError::AlreadyAcknowledged { received, acknowledged: self.acknowledged });
         }
         self.acknowledge(received)?;
         Ok(self.log.iter())
@@ -132,8 +132,8 @@ impl Outbox {
 
     /// The message of this number, if it is not acknowledged yet.
     pub fn get(&self, number: u64) -> Option<&Bytes> {
-        let place = number.checked_sub(self.acknowledged + 1)?;
-        self.log.get(usize::try_from(place).ok()?)
+        let index = number.checked_sub(self.acknowledged + 1)?;
+        self.log.get(usize::try_from(index).ok()?)
     }
 
     /// Number of the last message sent.
@@ -187,13 +187,13 @@ impl Inbox {
         self.received - self.acknowledged >= ACK_AFTER || self.deadline().is_some_and(|at| at <= now)
     }
 
-    /// Whether an `Ack` goes now; `speaks`: there is something else to say, with which it had better go before it needs a
+    /// Whether an `Ack` goes now; `has_output`: there is something else to say, with which it had better go before it needs a
     /// record of its own.
-    pub fn ack_goes(&self, now: Instant, speaks: bool) -> bool {
-        self.ack_due(now) || (speaks && self.ack_rides(now))
+    pub fn should_send_ack(&self, now: Instant, has_output: bool) -> bool {
+        self.ack_due(now) || (has_output && self.can_piggyback_ack(now))
     }
 
-    fn ack_rides(&self, now: Instant) -> bool {
+    fn can_piggyback_ack(&self, now: Instant) -> bool {
         self.received - self.acknowledged >= ACK_AFTER / 2
             || self.oldest.is_some_and(|at| now >= at + ACK_WITHIN / 2)
     }
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn the_numbering_rule() {
+    fn is_reliable_follows_numbering_rule() {
         for (kind, opcode, numbered) in [
             (Kind::Request, opcode::SPEAK, true),
             (Kind::Reply, opcode::SPEAK, true),
@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn bad_acknowledgements_are_refused() {
+    fn invalid_acknowledgement_is_refused() {
         let mut outbox = Outbox::new(Bounds::CLIENT);
         for byte in 0..5 {
             outbox.push(message(byte)).unwrap();
@@ -260,14 +260,14 @@ mod tests {
         assert_eq!(outbox.acknowledged(), 3);
         assert_eq!(
             outbox.resume_from(2).err(),
-            Some(SessionError::Forgotten { received: 2, acknowledged: 3 })
+            Some(SessionError::AlreadyAcknowledged { received: 2, acknowledged: 3 })
         );
         assert_eq!(outbox.resume_from(4).unwrap().collect::<Vec<_>>(), [&message(4)]);
         assert_eq!(outbox.acknowledge(u64::MAX).unwrap_err().label(), "ack_never_sent");
     }
 
     #[test]
-    fn the_log_is_bounded_by_count_and_bytes() {
+    fn outbox_is_bounded_by_count_and_bytes() {
         let mut outbox = Outbox::new(Bounds { messages: 2, bytes: 10 });
         outbox.push(Bytes::from_static(b"12345678")).unwrap();
         assert!(outbox.push(Bytes::from_static(b"123")).is_err());
@@ -283,14 +283,14 @@ mod tests {
         let (mut inbox, start) = (Inbox::default(), Instant::now());
         assert_eq!(inbox.deadline(), None);
         inbox.receive(start);
-        assert!(!inbox.ack_due(start) && !inbox.ack_rides(start));
-        assert!(inbox.ack_due(start + ACK_WITHIN) && inbox.ack_rides(start + ACK_WITHIN / 2));
+        assert!(!inbox.ack_due(start) && !inbox.can_piggyback_ack(start));
+        assert!(inbox.ack_due(start + ACK_WITHIN) && inbox.can_piggyback_ack(start + ACK_WITHIN / 2));
         (1..ACK_AFTER).for_each(|_| inbox.receive(start));
         assert!(inbox.ack_due(start));
-        assert!(inbox.ack_goes(start, false) && inbox.ack_goes(start, true));
+        assert!(inbox.should_send_ack(start, false) && inbox.should_send_ack(start, true));
         assert_eq!(inbox.acknowledge(), ACK_AFTER);
         (0..ACK_AFTER / 2).for_each(|_| inbox.receive(start));
-        assert!(!inbox.ack_goes(start, false) && inbox.ack_goes(start, true));
+        assert!(!inbox.should_send_ack(start, false) && inbox.should_send_ack(start, true));
         assert_eq!(inbox.acknowledge(), ACK_AFTER + ACK_AFTER / 2);
         assert!(!inbox.ack_due(start + ACK_WITHIN));
     }
@@ -298,7 +298,7 @@ mod tests {
     proptest! {
         /// Whatever is lost with a connection, the other side has every message once and in order after a resume.
         #[test]
-        fn nothing_is_lost_or_doubled(steps in proptest::collection::vec((0u8..4, any::<u8>()), 1..200)) {
+        fn log_delivers_each_message_once_across_resumes(steps in proptest::collection::vec((0u8..4, any::<u8>()), 1..200)) {
             let mut outbox = Outbox::new(Bounds::SERVER);
             let mut inbox = Inbox::default();
             let (mut sent, mut seen, mut in_flight) = (Vec::new(), Vec::new(), VecDeque::new());
@@ -323,7 +323,7 @@ mod tests {
         }
 
         #[test]
-        fn a_moved_log_is_the_same_log(pushed in 0usize..50, acknowledged in 0u64..50) {
+        fn restored_outbox_keeps_its_counters(pushed in 0usize..50, acknowledged in 0u64..50) {
             let mut outbox = Outbox::new(Bounds::SERVER);
             (0..pushed).for_each(|n| { outbox.push(message(n as u8)).unwrap(); });
             let _ = outbox.acknowledge(acknowledged);

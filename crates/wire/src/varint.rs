@@ -53,7 +53,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn boundaries() {
+    fn varint_length_boundaries_round_trip() {
         for (value, bytes) in [
             (0, &[0x00][..]),
             (127, &[0x7f]),
@@ -70,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn other_forms_are_refused() {
+    fn non_canonical_varint_is_refused() {
         assert_eq!(decode(&[]), Err(VarintError::Truncated));
         assert_eq!(decode(&[0x80]), Err(VarintError::Truncated));
         assert_eq!(decode(&[0x80, 0x00]), Err(VarintError::NotShortest));
@@ -83,7 +83,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn values_come_back(value: u64, shift in 0u32..64) {
+        fn varint_round_trips(value: u64, shift in 0u32..64) {
             let value = value >> shift;
             let mut out = Vec::new();
             encode(value, &mut out);
@@ -92,7 +92,7 @@ mod tests {
         }
 
         #[test]
-        fn what_decodes_is_the_only_form(bytes in proptest::collection::vec(any::<u8>(), 0..12)) {
+        fn varint_encoding_is_canonical(bytes in proptest::collection::vec(any::<u8>(), 0..12)) {
             if let Ok((value, taken)) = decode(&bytes) {
                 let mut out = Vec::new();
                 encode(value, &mut out);

@@ -82,7 +82,7 @@ struct Table {
 impl Table {
     fn handle(&mut self, event: LinkEvent) {
         match event {
-            LinkEvent::Session { gateway, event } if event.what == SessionChange::Joined => {
+            LinkEvent::Session { gateway, event } if event.kind == SessionChange::Joined => {
                 self.hub.subscribe(&gateway, event.session, &[group()], true);
             }
             LinkEvent::Deliver { gateway, session, messages, .. } => {

@@ -3,10 +3,10 @@
 
 mod config;
 mod error;
-mod herd;
 mod load;
 mod metrics;
 mod think;
+mod thinker;
 
 use shardkeep_cluster::Node;
 use shardkeep_daemon::{Daemon, Service, Settings};
@@ -15,9 +15,9 @@ use tonic::service::Routes;
 
 pub use config::Config;
 pub use error::AiError;
-pub use herd::Herd;
-pub use load::Busy;
+pub use load::BusyTime;
 pub use think::ThinkService;
+pub use thinker::Thinker;
 
 pub struct Ai;
 
@@ -28,7 +28,7 @@ impl Service for Ai {
     async fn run(settings: Settings<Config>, daemon: Daemon) -> anyhow::Result<()> {
         metrics::describe();
         let node = Node::join(&settings, &daemon, Self::KIND).await?;
-        let busy = Busy::default();
+        let busy = BusyTime::default();
         let service = ThinkService::new(settings.service, busy.clone(), daemon.draining());
         node.serve(Routes::new(service.into_server()));
         load::report(&node, &busy, &daemon.draining()).await;

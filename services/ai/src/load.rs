@@ -14,9 +14,9 @@ use tokio_util::sync::CancellationToken;
 
 /// Sums the time spent thinking; clones share the sum.
 #[derive(Debug, Clone, Default)]
-pub struct Busy(Arc<AtomicU64>);
+pub struct BusyTime(Arc<AtomicU64>);
 
-impl Busy {
+impl BusyTime {
     pub fn add(&self, took: Duration) {
         self.0.fetch_add(u64::try_from(took.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
@@ -30,7 +30,7 @@ impl Busy {
 }
 
 /// Reports the load every second until told to stop.
-pub(crate) async fn report(node: &Node, busy: &Busy, stop: &CancellationToken) {
+pub(crate) async fn report(node: &Node, busy: &BusyTime, stop: &CancellationToken) {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let mut ticks = tokio::time::interval(Duration::from_secs(1));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -47,8 +47,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_share_is_counted_once_and_never_above_one() {
-        let busy = Busy::default();
+    fn busy_share_resets_on_read_and_never_exceeds_one() {
+        let busy = BusyTime::default();
         busy.add(Duration::from_millis(500));
         assert!((busy.share(Duration::from_secs(1), 2) - 0.25).abs() < 1e-9);
         assert_eq!(busy.share(Duration::from_secs(1), 2), 0.0);

@@ -15,23 +15,23 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 use tracing::{debug, info};
 
-use crate::{AiError, Busy, Config, Herd, metrics};
+use crate::{AiError, BusyTime, Config, Thinker, metrics};
 
 /// Answers on their way to one zone. Full: the stream's task waits and takes no further batch, so nothing is lost.
-const ANSWERS: usize = 2;
+const ANSWER_QUEUE: usize = 2;
 /// A zone that takes no answer for so long is gone.
-const STALLED: Duration = Duration::from_secs(10);
+const SEND_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[derive(Clone)]
 pub struct ThinkService {
     config: Config,
-    busy: Busy,
+    busy: BusyTime,
     streams: Arc<Semaphore>,
     draining: CancellationToken,
 }
 
 impl ThinkService {
-    pub fn new(config: Config, busy: Busy, draining: CancellationToken) -> Self {
+    pub fn new(config: Config, busy: BusyTime, draining: CancellationToken) -> Self {
         let streams = Arc::new(Semaphore::new(config.max_streams));
         Self { config, busy, streams, draining }
     }
@@ -40,13 +40,18 @@ impl ThinkService {
         ai_server::AiServer::new(self).max_decoding_message_size(MESSAGE_LIMIT)
     }
 
-    async fn serve(self, mut batches: Streaming<ai::Perceptions>, answers: mpsc::Sender<Answer>, _: Seat) {
-        let mut herd = Herd::new(&self.config);
+    async fn serve(
+        self,
+        mut batches: Streaming<ai::Perceptions>,
+        answers: mpsc::Sender<Answer>,
+        _: StreamPermit,
+    ) {
+        let mut thinker = Thinker::new(&self.config);
         while let Some(Some(batch)) = self.draining.run_until_cancelled(batches.next()).await {
             let answer = match batch {
                 Ok(batch) => {
                     let result;
-                    (herd, result) = self.think(herd, batch).await;
+                    (thinker, result) = self.think(thinker, batch).await;
                     result
                 }
                 // The zone hung up, or sent what is no message.
@@ -56,7 +61,7 @@ impl ThinkService {
                 }
             };
             let failed = answer.is_err();
-            let sent = answers.send_timeout(answer, STALLED).await;
+            let sent = answers.send_timeout(answer, SEND_TIMEOUT).await;
             if failed || sent.is_err() {
                 return;
             }
@@ -64,24 +69,24 @@ impl ThinkService {
     }
 
     /// Off the runtime's threads: a batch may take milliseconds.
-    async fn think(&self, mut herd: Herd, batch: ai::Perceptions) -> (Herd, Answer) {
+    async fn think(&self, mut thinker: Thinker, batch: ai::Perceptions) -> (Thinker, Answer) {
         let config = self.config.clone();
-        let thought = tokio::task::spawn_blocking(move || {
+        let blocking_task = tokio::task::spawn_blocking(move || {
             let began = Instant::now();
-            let decisions = herd.think(batch);
-            (herd, decisions, began.elapsed())
+            let decisions = thinker.think(batch);
+            (thinker, decisions, began.elapsed())
         });
-        match thought.await {
-            Ok((herd, Ok(decisions), took)) => {
+        match blocking_task.await {
+            Ok((thinker, Ok(decisions), took)) => {
                 self.busy.add(took);
                 metrics::batch(took, decisions.paths, decisions.chosen.into_iter());
-                (herd, Ok(decisions.intents))
+                (thinker, Ok(decisions.intents))
             }
-            Ok((herd, Err(error), _)) => {
+            Ok((thinker, Err(error), _)) => {
                 metrics::refused(error.label());
-                (herd, Err(error.into()))
+                (thinker, Err(error.into()))
             }
-            Err(_) => (Herd::new(&config), Err(Status::internal("thinking ended early"))),
+            Err(_) => (Thinker::new(&config), Err(Status::internal("thinking ended early"))),
         }
     }
 }
@@ -89,18 +94,18 @@ impl ThinkService {
 type Answer = Result<ai::Intents, Status>;
 
 /// A stream's place among the streams served at once.
-struct Seat {
+struct StreamPermit {
     _permit: OwnedSemaphorePermit,
 }
 
-impl Seat {
-    fn take(permit: OwnedSemaphorePermit) -> Self {
+impl StreamPermit {
+    fn new(permit: OwnedSemaphorePermit) -> Self {
         metrics::streams(1.0);
         Self { _permit: permit }
     }
 }
 
-impl Drop for Seat {
+impl Drop for StreamPermit {
     fn drop(&mut self) {
         metrics::streams(-1.0);
     }
@@ -120,8 +125,8 @@ impl ai_server::Ai for ThinkService {
             error
         })?;
         info!(peer = ?request.remote_addr(), "a zone asks for thoughts");
-        let (sender, answers) = mpsc::channel(ANSWERS);
-        tokio::spawn(self.clone().serve(request.into_inner(), sender, Seat::take(permit)));
+        let (sender, answers) = mpsc::channel(ANSWER_QUEUE);
+        tokio::spawn(self.clone().serve(request.into_inner(), sender, StreamPermit::new(permit)));
         Ok(Response::new(Box::pin(ReceiverStream::new(answers))))
     }
 }

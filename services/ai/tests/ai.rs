@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use shardkeep_ai::{Busy, Config, ThinkService};
+use shardkeep_ai::{BusyTime, Config, ThinkService};
 use shardkeep_rpc::{
-    ai::{self, ai_client::AiClient, intent::What},
+    ai::{self, ai_client::AiClient, intent::Action},
     tonic::{
         Code,
         transport::{Channel, Server},
@@ -15,13 +15,13 @@ use tokio::{net::TcpListener, sync::mpsc, time::timeout};
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tokio_util::sync::CancellationToken;
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 const WOLF: u32 = 3;
 
 async fn serve(config: Config, draining: &CancellationToken) -> AiClient<Channel> {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
-    let service = ThinkService::new(config, Busy::default(), draining.clone()).into_server();
+    let service = ThinkService::new(config, BusyTime::default(), draining.clone()).into_server();
     let server = Server::builder().add_service(service);
     tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
     AiClient::new(Channel::from_shared(address).unwrap().connect().await.unwrap())
@@ -63,24 +63,24 @@ async fn wolves_chase_around_walls_and_strike() {
     perceptions.send(batch(1, grid(), vec![wolf(7, 28_500, 36_500), wolf(8, 35_500, 36_500)])).await.unwrap();
     let mut intents = client.think(ReceiverStream::new(outgoing)).await.unwrap().into_inner();
 
-    let first = timeout(PATIENCE, intents.message()).await.unwrap().unwrap().unwrap();
+    let first = timeout(TIMEOUT, intents.message()).await.unwrap().unwrap().unwrap();
     assert_eq!(first.tick, 1);
     let chase = &first.intents[0];
-    assert_eq!((chase.creature, chase.what(), chase.behaviour.as_str()), (7, What::Move, "chase"));
+    assert_eq!((chase.creature, chase.action(), chase.behaviour.as_str()), (7, Action::Move, "chase"));
     assert!(chase.y_mm > 59_000, "around the end of the wall: {chase:?}");
     let strike = &first.intents[1];
-    assert_eq!((strike.creature, strike.what()), (8, What::Attack));
+    assert_eq!((strike.creature, strike.action()), (8, Action::Attack));
 
     // The grid is remembered; draining ends the stream cleanly.
     perceptions.send(batch(2, None, vec![wolf(7, 28_500, 29_000)])).await.unwrap();
-    let second = timeout(PATIENCE, intents.message()).await.unwrap().unwrap().unwrap();
-    assert_eq!(second.intents[0].what(), What::Attack);
+    let second = timeout(TIMEOUT, intents.message()).await.unwrap().unwrap().unwrap();
+    assert_eq!(second.intents[0].action(), Action::Attack);
     draining.cancel();
-    assert_eq!(timeout(PATIENCE, intents.message()).await.unwrap().unwrap(), None);
+    assert_eq!(timeout(TIMEOUT, intents.message()).await.unwrap().unwrap(), None);
 }
 
 #[tokio::test]
-async fn faults_end_the_stream_with_a_reason() {
+async fn invalid_batch_ends_stream_with_status() {
     let config = Config { max_creatures: 1, ..Config::default() };
     let mut client = serve(config, &CancellationToken::new()).await;
     let wrong = [
@@ -92,7 +92,7 @@ async fn faults_end_the_stream_with_a_reason() {
         let (perceptions, outgoing) = mpsc::channel(1);
         perceptions.send(batch).await.unwrap();
         let mut intents = client.think(ReceiverStream::new(outgoing)).await.unwrap().into_inner();
-        let status = timeout(PATIENCE, intents.message()).await.unwrap().unwrap_err();
+        let status = timeout(TIMEOUT, intents.message()).await.unwrap().unwrap_err();
         assert_eq!(status.code(), code, "{status}");
     }
 }

@@ -12,22 +12,22 @@ pub struct Config {
     pub store: String,
     /// How often prepaid accounts that play are looked at.
     #[serde(with = "duration")]
-    pub check: Duration,
+    pub check_interval: Duration,
     /// A session that no gateway has reported for so long does not play; longer than gateways' `billing_interval`.
     #[serde(with = "duration")]
-    pub silent: Duration,
+    pub report_timeout: Duration,
     /// How long a call may wait for the database.
     #[serde(with = "duration")]
-    pub patience: Duration,
+    pub database_timeout: Duration,
 }
 
 impl Default for Config {
     fn default() -> Self {
         Self {
             store: String::new(),
-            check: Duration::from_secs(1),
-            silent: Duration::from_secs(90),
-            patience: Duration::from_secs(4),
+            check_interval: Duration::from_secs(1),
+            report_timeout: Duration::from_secs(90),
+            database_timeout: Duration::from_secs(4),
         }
     }
 }
@@ -49,14 +49,16 @@ impl Validate for Config {
         {
             return Err("store: must be sqlite:<path> or postgres://…".into());
         }
-        if self.check < Duration::from_millis(50) || self.check > Duration::from_secs(60) {
-            return Err("check: must be 50ms to 60s".into());
+        if self.check_interval < Duration::from_millis(50) || self.check_interval > Duration::from_secs(60) {
+            return Err("check_interval: must be 50ms to 60s".into());
         }
-        if self.silent < Duration::from_secs(10) || self.silent > Duration::from_secs(3600) {
-            return Err("silent: must be 10s to 1h".into());
+        if self.report_timeout < Duration::from_secs(10) || self.report_timeout > Duration::from_secs(3600) {
+            return Err("report_timeout: must be 10s to 1h".into());
         }
-        if self.patience < Duration::from_millis(100) || self.patience > Duration::from_secs(60) {
-            return Err("patience: must be 100ms to 60s".into());
+        if self.database_timeout < Duration::from_millis(100)
+            || self.database_timeout > Duration::from_secs(60)
+        {
+            return Err("database_timeout: must be 100ms to 60s".into());
         }
         Ok(())
     }

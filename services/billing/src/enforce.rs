@@ -13,7 +13,7 @@ const MINUTE_MS: u64 = 60_000;
 const WARNINGS_MS: [u64; 2] = [MINUTE_MS, 10 * MINUTE_MS];
 
 /// The way to players.
-pub(crate) trait Players: Send + Sync {
+pub(crate) trait PlayerNotifier: Send + Sync {
     /// Says how many sessions were reached.
     fn announce(&self, account: AccountId, text: String) -> impl Future<Output = u32> + Send;
     /// Says how many sessions were ended.
@@ -21,9 +21,13 @@ pub(crate) trait Players: Send + Sync {
 }
 
 /// One look at everybody who runs out of time.
-pub(crate) async fn enforce(ledger: &Billing, players: &impl Players, silent: Duration) -> Result<(), Error> {
-    let silent_ms = u64::try_from(silent.as_millis()).unwrap_or(u64::MAX);
-    let due = ledger.running_out(WARNINGS_MS[1], silent_ms).await?;
+pub(crate) async fn enforce(
+    ledger: &Billing,
+    players: &impl PlayerNotifier,
+    report_timeout: Duration,
+) -> Result<(), Error> {
+    let report_timeout_ms = u64::try_from(report_timeout.as_millis()).unwrap_or(u64::MAX);
+    let due = ledger.low_balances(WARNINGS_MS[1], report_timeout_ms).await?;
     metrics::gauge!(RUNNING_OUT).set(due.len() as f64);
     for due in due {
         if due.left_ms == 0 {
@@ -35,11 +39,11 @@ pub(crate) async fn enforce(ledger: &Billing, players: &impl Players, silent: Du
             continue;
         }
         let Some(&below) = WARNINGS_MS.iter().find(|below| due.left_ms < **below) else { continue };
-        if !ledger.warn(due.account, below).await? {
+        if !ledger.claim_warning(due.account, below).await? {
             continue;
         }
         if players.announce(due.account, warning(below)).await == 0 {
-            ledger.unwarn(due.account, below).await?;
+            ledger.release_warning(due.account, below).await?;
             continue;
         }
         metrics::counter!(WARNINGS).increment(1);
@@ -68,9 +72,9 @@ mod tests {
 
     /// Remembers what players were told; every second announcement finds nobody.
     #[derive(Default)]
-    struct Told(Mutex<Vec<String>>, AtomicU32);
+    struct RecordingPlayers(Mutex<Vec<String>>, AtomicU32);
 
-    impl Players for Told {
+    impl PlayerNotifier for RecordingPlayers {
         async fn announce(&self, account: AccountId, text: String) -> u32 {
             let reached = self.1.fetch_add(1, Ordering::Relaxed) % 2;
             if reached == 1 {
@@ -86,12 +90,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn players_are_warned_until_it_reaches_them_and_then_leave() {
+    async fn player_is_warned_until_reached_then_kicked() {
         let folder = tempfile::tempdir().unwrap();
         let url = format!("sqlite:{}", folder.path().join("billing.db").display());
         let ledger = Billing::new(Database::open(&url, Schema::Billing).await.unwrap());
         ledger.credit(AccountId(7), 1, "a", "").await.unwrap();
-        let told = Told::default();
+        let recorder = RecordingPlayers::default();
         for left_ms in
             [HOUR_MS, 11 * MINUTE_MS, 9 * MINUTE_MS, 8 * MINUTE_MS, MINUTE_MS / 2, MINUTE_MS / 3, 0]
         {
@@ -105,13 +109,13 @@ mod tests {
                 epoch: Epoch(1),
             };
             ledger.report(&[report]).await.unwrap();
-            enforce(&ledger, &told, Duration::from_secs(60)).await.unwrap();
+            enforce(&ledger, &recorder, Duration::from_secs(60)).await.unwrap();
         }
         let expected = [
             "7: Your play time ends in less than 10 minutes.",
             "7: Your play time ends in less than a minute.",
             "7: kicked",
         ];
-        assert_eq!(*told.0.lock(), expected);
+        assert_eq!(*recorder.0.lock(), expected);
     }
 }

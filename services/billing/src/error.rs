@@ -10,7 +10,7 @@ pub(crate) enum CallError {
     #[error(transparent)]
     Billing(#[from] BillingError),
     #[error("the database does not answer")]
-    Late,
+    Timeout,
 }
 
 impl From<Error> for CallError {
@@ -23,7 +23,7 @@ impl CallError {
     pub(crate) fn label(&self) -> &'static str {
         match self {
             Self::Billing(error) => error.label(),
-            Self::Late => "unavailable",
+            Self::Timeout => "unavailable",
         }
     }
 
@@ -33,7 +33,7 @@ impl CallError {
             Self::Billing(BillingError::KeyConflict) => Code::AlreadyExists,
             Self::Billing(BillingError::Store(Error::OutOfRange(_))) => Code::InvalidArgument,
             Self::Billing(BillingError::Store(error)) if !error.retryable() => Code::Internal,
-            Self::Billing(BillingError::Store(_)) | Self::Late => Code::Unavailable,
+            Self::Billing(BillingError::Store(_)) | Self::Timeout => Code::Unavailable,
         }
     }
 }

@@ -5,15 +5,15 @@ use std::{future::Future, time::Duration};
 use futures::future::join_all;
 use shardkeep_cluster::{Directory, Instance, Node, State};
 use shardkeep_rpc::gateway::{
-    AnnounceRequest, KickRequest, announce_request::To, gateway_client::GatewayClient, kick_request::Who,
+    AnnounceRequest, KickRequest, announce_request::To, gateway_client::GatewayClient, kick_request::Selector,
 };
 use shardkeep_types::{AccountId, DaemonKind};
 use tokio::time::timeout;
 use tonic::{Request, Response, Status, transport::Channel};
 
-use crate::{enforce::Players, metrics::UNREACHED};
+use crate::{enforce::PlayerNotifier, metrics::UNREACHED};
 
-const DEADLINE: Duration = Duration::from_secs(2);
+const CALL_TIMEOUT: Duration = Duration::from_secs(2);
 /// `PLAY_TIME_OVER` of the client protocol's error codes, see proto/client/transport.proto.
 const PLAY_TIME_OVER: u32 = 16;
 
@@ -29,7 +29,7 @@ impl Gateways {
     }
 
     /// Asks each; a gateway that does not answer is asked again at the next look.
-    async fn each<T, F>(&self, call: impl Fn(GatewayClient<Channel>) -> F) -> Vec<T>
+    async fn call_all<T, F>(&self, call: impl Fn(GatewayClient<Channel>) -> F) -> Vec<T>
     where
         F: Future<Output = Result<Response<T>, Status>>,
     {
@@ -38,7 +38,7 @@ impl Gateways {
             let channel = self.node.channel(DaemonKind::Gateway, &gateway.grpc_address);
             let answer = call(GatewayClient::new(channel));
             async move {
-                let answer = timeout(DEADLINE, answer).await;
+                let answer = timeout(CALL_TIMEOUT, answer).await;
                 let answer = answer.unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer in time")));
                 answer.inspect_err(|status| {
                     metrics::counter!(UNREACHED).increment(1);
@@ -50,9 +50,9 @@ impl Gateways {
     }
 }
 
-impl Players for Gateways {
+impl PlayerNotifier for Gateways {
     async fn announce(&self, account: AccountId, text: String) -> u32 {
-        let replies = self.each(|mut gateway| {
+        let replies = self.call_all(|mut gateway| {
             let request = AnnounceRequest { text: text.clone(), to: Some(To::Account(account.0)) };
             async move { gateway.announce(with_deadline(request)).await }
         });
@@ -60,9 +60,10 @@ impl Players for Gateways {
     }
 
     async fn kick(&self, account: AccountId) -> u32 {
-        let replies = self.each(|mut gateway| {
+        let replies = self.call_all(|mut gateway| {
             let detail = "your play time is used up".to_owned();
-            let request = KickRequest { who: Some(Who::Account(account.0)), code: PLAY_TIME_OVER, detail };
+            let request =
+                KickRequest { selector: Some(Selector::Account(account.0)), code: PLAY_TIME_OVER, detail };
             async move { gateway.kick(with_deadline(request)).await }
         });
         replies.await.iter().map(|reply| reply.ended).sum()
@@ -71,6 +72,6 @@ impl Players for Gateways {
 
 fn with_deadline<T>(message: T) -> Request<T> {
     let mut request = Request::new(message);
-    request.set_timeout(DEADLINE);
+    request.set_timeout(CALL_TIMEOUT);
     request
 }

@@ -29,7 +29,7 @@ use tonic::service::Routes;
 pub use config::Config;
 
 /// One look at all accounts may not take longer, or the database counts as away.
-const LOOK: Duration = Duration::from_secs(10);
+const ENFORCE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The daemon.
 pub struct Billing;
@@ -43,17 +43,18 @@ impl Service for Billing {
         let node = Node::join(&settings, &daemon, Self::KIND).await?;
         let config = &settings.service;
         let url = config.store_url(&settings.daemon.data_dir);
-        let opened = Database::open_patiently(&url, Schema::Billing);
+        let opened = Database::open_with_retry(&url, Schema::Billing);
         let Some(opened) = daemon.draining().run_until_cancelled(opened).await else { return Ok(()) };
         let database = opened.context("billing.store")?;
-        let mark = database.mark().await.context("billing.store")?;
-        if !node.share_stores(&[mark]).await {
+        let identity = database.identity().await.context("billing.store")?;
+        if !node.ensure_same_store(&[identity]).await {
             return Ok(());
         }
         let ledger = Ledger::new(database);
-        let service = service::BillingService::new(ledger.clone(), config.patience);
-        let looks = look(ledger, gateways::Gateways::new(node.clone()), config.clone(), daemon.draining());
-        daemon.spawn("enforcement", looks);
+        let service = service::BillingService::new(ledger.clone(), config.database_timeout);
+        let enforcement =
+            run_enforcement(ledger, gateways::Gateways::new(node.clone()), config.clone(), daemon.draining());
+        daemon.spawn("enforcement", enforcement);
         let server = BillingServer::new(service)
             .max_decoding_message_size(MESSAGE_LIMIT)
             .max_encoding_message_size(MESSAGE_LIMIT);
@@ -64,17 +65,18 @@ impl Service for Billing {
     }
 }
 
-async fn look(
+async fn run_enforcement(
     ledger: Ledger,
     gateways: gateways::Gateways,
     config: Config,
     draining: CancellationToken,
 ) -> anyhow::Result<()> {
-    let mut ticks = interval(config.check);
+    let mut ticks = interval(config.check_interval);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while draining.run_until_cancelled(ticks.tick()).await.is_some() {
-        let looked = timeout(LOOK, enforce::enforce(&ledger, &gateways, config.silent)).await;
-        if let Err(error) = looked.unwrap_or_else(|_| Err(Error::away())) {
+        let outcome =
+            timeout(ENFORCE_TIMEOUT, enforce::enforce(&ledger, &gateways, config.report_timeout)).await;
+        if let Err(error) = outcome.unwrap_or_else(|_| Err(Error::timed_out())) {
             ::metrics::counter!(metrics::STORE_ERRORS, "error" => error.label()).increment(1);
             tracing::warn!(error = &error as &dyn std::error::Error, "prepaid time is not looked at");
         }

@@ -6,11 +6,11 @@ use std::{
 };
 
 use shardkeep_rpc::{
+    batched_call::check_request_count,
     billing::{
         CreditReply, CreditRequest, ReportReply, ReportRequest, SessionReport, ShowReply, ShowRequest,
         TimeLeftReply, TimeLeftRequest, billing_server::Billing,
     },
-    many::not_too_many,
     session_id,
 };
 use shardkeep_store::billing::{Billing as Ledger, ClockReport};
@@ -29,12 +29,12 @@ const LATEST_MS: u64 = 253_402_300_799_999;
 #[derive(Clone)]
 pub(crate) struct BillingService {
     ledger: Ledger,
-    patience: Duration,
+    database_timeout: Duration,
 }
 
 impl BillingService {
-    pub(crate) fn new(ledger: Ledger, patience: Duration) -> Self {
-        Self { ledger, patience }
+    pub(crate) fn new(ledger: Ledger, database_timeout: Duration) -> Self {
+        Self { ledger, database_timeout }
     }
 
     /// Counts and measures a call. Every call may be repeated, so one that is late is given up.
@@ -44,7 +44,7 @@ impl BillingService {
         answer: impl Future<Output = Result<R, CallError>>,
     ) -> Result<Response<R>, Status> {
         let begin = Instant::now();
-        let result = timeout(self.patience, answer).await.unwrap_or(Err(CallError::Late));
+        let result = timeout(self.database_timeout, answer).await.unwrap_or(Err(CallError::Timeout));
         let outcome = result.as_ref().map_or_else(CallError::label, |_| "ok");
         metrics::counter!(CALLS, "call" => name, "outcome" => outcome).increment(1);
         metrics::histogram!(CALL_SECONDS, "call" => name).record(begin.elapsed());
@@ -54,12 +54,12 @@ impl BillingService {
 
 /// `None` for what makes no sense: refusing it would have the gateway repeat it for ever.
 fn clock(report: &SessionReport) -> Option<ClockReport> {
-    let sane = report.account > 0
+    let valid = report.account > 0
         && report.started_ms <= LATEST_MS
         && report.played_ms <= LATEST_MS
         && i64::try_from(report.session_epoch).is_ok();
     Some(ClockReport {
-        session: session_id(&report.session).ok().filter(|_| sane)?,
+        session: session_id(&report.session).ok().filter(|_| valid)?,
         account: AccountId(report.account),
         world: WorldId(report.world),
         started_ms: report.started_ms,
@@ -99,11 +99,13 @@ impl Billing for BillingService {
 
     async fn time_left(&self, request: Request<TimeLeftRequest>) -> Result<Response<TimeLeftReply>, Status> {
         let TimeLeftRequest { accounts } = request.into_inner();
-        not_too_many("accounts", &accounts)?;
+        check_request_count("accounts", &accounts)?;
         self.call("time_left", async {
             let accounts: Vec<_> = accounts.into_iter().map(AccountId).collect();
-            let left = self.ledger.left(&accounts).await?;
-            Ok(TimeLeftReply { left_ms: left.into_iter().map(|(account, left)| (account.0, left)).collect() })
+            let time_left = self.ledger.time_left(&accounts).await?;
+            Ok(TimeLeftReply {
+                left_ms: time_left.into_iter().map(|(account, time_left)| (account.0, time_left)).collect(),
+            })
         })
         .await
     }
@@ -125,12 +127,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reports_that_make_no_sense_are_dropped() {
-        let sane = SessionReport { session: vec![1; 16], account: 1, ..SessionReport::default() };
-        assert!(clock(&sane).is_some());
-        assert!(clock(&SessionReport { session: vec![1; 15], ..sane.clone() }).is_none());
-        assert!(clock(&SessionReport { played_ms: u64::MAX, ..sane.clone() }).is_none());
-        assert!(clock(&SessionReport { session_epoch: u64::MAX, ..sane.clone() }).is_none());
-        assert!(clock(&SessionReport { account: 0, ..sane }).is_none());
+    fn malformed_session_report_is_dropped() {
+        let valid = SessionReport { session: vec![1; 16], account: 1, ..SessionReport::default() };
+        assert!(clock(&valid).is_some());
+        assert!(clock(&SessionReport { session: vec![1; 15], ..valid.clone() }).is_none());
+        assert!(clock(&SessionReport { played_ms: u64::MAX, ..valid.clone() }).is_none());
+        assert!(clock(&SessionReport { session_epoch: u64::MAX, ..valid.clone() }).is_none());
+        assert!(clock(&SessionReport { account: 0, ..valid }).is_none());
     }
 }

@@ -1,11 +1,11 @@
 //! Black box over mutual TLS, on both engines: the daemon as gateways and operators see it.
 
-mod neighbours;
+mod fake_gateway;
 
 use std::time::Duration;
 
 use shardkeep_billing::{Billing, Config};
-use shardkeep_cluster::{Dialer, Instance, Node, STORES, State, certs};
+use shardkeep_cluster::{Dialer, Instance, Node, STORES_ATTRIBUTE, State, certs};
 use shardkeep_daemon::{ClusterConfig, Daemon, DaemonConfig, Running, Settings, launch};
 use shardkeep_rpc::{
     billing::{
@@ -24,12 +24,12 @@ use tonic::{Code, service::Routes, transport::Channel};
 
 const HOUR_MS: u64 = 3_600_000;
 
-struct Place {
+struct TestEnv {
     folder: tempfile::TempDir,
     store: String,
 }
 
-impl Place {
+impl TestEnv {
     fn new(store: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         certs::make_ca(folder.path()).unwrap();
@@ -62,7 +62,7 @@ impl Place {
         let mut settings = self.settings::<Config>(DaemonKind::Billing);
         settings.cluster.registries = registries.to_vec();
         settings.service.store = self.store.clone();
-        settings.service.check = Duration::from_millis(50);
+        settings.service.check_interval = Duration::from_millis(50);
         let mut running = launch::<Billing>(settings).await.unwrap();
         let address = running.ready().await.unwrap().grpc;
         (running, address)
@@ -92,17 +92,17 @@ async fn show(operator: &mut BillingClient<Channel>) -> ShowReply {
     operator.show(ShowRequest { account: 1 }).await.unwrap().into_inner()
 }
 
-async fn time_is_counted_once_and_survives_a_restart(place: &Place) {
-    let (running, address) = place.start(&[]).await;
+async fn play_time_is_counted_once_across_restart(env: &TestEnv) {
+    let (running, address) = env.start(&[]).await;
     let (mut gateway, mut gm) =
-        (place.client(DaemonKind::Gateway, &address), place.client(DaemonKind::Gm, &address));
+        (env.client(DaemonKind::Gateway, &address), env.client(DaemonKind::Gm, &address));
     report(&mut gateway, 1_000, false).await;
     assert_eq!(show(&mut gm).await, ShowReply { plan: "free".to_owned(), left_ms: None, played_ms: 1_000 });
     let credit = CreditRequest { account: 1, hours: 2, key: "order 7".to_owned(), reason: "paid".to_owned() };
     for _ in 0..2 {
         assert_eq!(gm.credit(credit.clone()).await.unwrap().into_inner().left_ms, 2 * HOUR_MS);
     }
-    let mut login = place.client(DaemonKind::Login, &address);
+    let mut login = env.client(DaemonKind::Login, &address);
     let left = login.time_left(TimeLeftRequest { accounts: vec![2, 1, 2] }).await.unwrap().into_inner();
     assert_eq!(Vec::from_iter(left.left_ms), [(1, 2 * HOUR_MS)], "the other is on the free plan");
     let too_many = TimeLeftRequest { accounts: vec![1; 1_025] };
@@ -116,9 +116,9 @@ async fn time_is_counted_once_and_survives_a_restart(place: &Place) {
     running.stop().await.unwrap();
 
     // The acknowledgement was lost, so the gateway says it again, and then how the session ended.
-    let (running, address) = place.start(&[]).await;
+    let (running, address) = env.start(&[]).await;
     let (mut gateway, mut gm) =
-        (place.client(DaemonKind::Gateway, &address), place.client(DaemonKind::Gm, &address));
+        (env.client(DaemonKind::Gateway, &address), env.client(DaemonKind::Gm, &address));
     report(&mut gateway, 61_000, false).await;
     report(&mut gateway, 91_000, true).await;
     report(&mut gateway, 91_000, true).await;
@@ -128,33 +128,33 @@ async fn time_is_counted_once_and_survives_a_restart(place: &Place) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn sqlite() {
-    time_is_counted_once_and_survives_a_restart(&Place::new("sqlite")).await;
+async fn play_time_is_counted_once_on_sqlite() {
+    play_time_is_counted_once_across_restart(&TestEnv::new("sqlite")).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn postgres() {
+async fn play_time_is_counted_once_on_postgres() {
     let server = Postgres::start().await;
-    time_is_counted_once_and_survives_a_restart(&Place::new(&server.url())).await;
+    play_time_is_counted_once_across_restart(&TestEnv::new(&server.url())).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_has_played_all_his_time_is_warned_and_leaves() {
-    let place = Place::new("sqlite");
-    let mut gateway = neighbours::gateway(&place).await;
-    let (running, address) = place.start(&[gateway.registry.clone()]).await;
+async fn used_up_play_time_warns_then_kicks() {
+    let env = TestEnv::new("sqlite");
+    let mut gateway = fake_gateway::gateway(&env).await;
+    let (running, address) = env.start(&[gateway.registry.clone()]).await;
     let (mut reports, mut gm) =
-        (place.client(DaemonKind::Gateway, &address), place.client(DaemonKind::Gm, &address));
+        (env.client(DaemonKind::Gateway, &address), env.client(DaemonKind::Gm, &address));
     let credit = CreditRequest { account: 1, hours: 1, key: "order 7".to_owned(), reason: "paid".to_owned() };
     gm.credit(credit).await.unwrap();
     report(&mut reports, HOUR_MS - 9 * 60_000, false).await;
-    assert_eq!(gateway.told().await, "1: Your play time ends in less than 10 minutes.");
+    assert_eq!(gateway.received().await, "1: Your play time ends in less than 10 minutes.");
     report(&mut reports, HOUR_MS - 30_000, false).await;
-    assert_eq!(gateway.told().await, "1: Your play time ends in less than a minute.");
+    assert_eq!(gateway.received().await, "1: Your play time ends in less than a minute.");
     // The gateway where it was before, which stalled meanwhile, gives it up for lost.
     report_of(&mut reports, 1, HOUR_MS - 20_000, true).await;
     report(&mut reports, HOUR_MS, false).await;
-    assert_eq!(gateway.told().await, "1: kicked with 16");
+    assert_eq!(gateway.received().await, "1: kicked with 16");
     running.stop().await.unwrap();
     gateway.end();
 }
@@ -169,31 +169,31 @@ async fn readyz(admin: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn beside_a_replica_with_another_store_it_does_not_become_ready() {
-    let place = Place::new("sqlite");
-    let neighbours = neighbours::gateway(&place).await;
+async fn replica_with_other_store_blocks_readiness() {
+    let env = TestEnv::new("sqlite");
+    let fake_gateway = fake_gateway::gateway(&env).await;
     let other = Daemon::new(DaemonKind::Billing, "billing-2");
-    let mut settings = place.settings_of::<()>(DaemonKind::Billing, "billing-2".to_owned());
-    settings.cluster.registries = vec![neighbours.registry.clone()];
+    let mut settings = env.settings_of::<()>(DaemonKind::Billing, "billing-2".to_owned());
+    settings.cluster.registries = vec![fake_gateway.registry.clone()];
     let node = Node::join(&settings, &other, DaemonKind::Billing).await.unwrap();
-    node.set_attribute(STORES, "billing/alone/another-file".to_owned());
+    node.set_attribute(STORES_ATTRIBUTE, "billing/alone/another-file".to_owned());
     node.serve(Routes::default());
     let mut view = node.directory(DaemonKind::Billing);
-    let mut until = async |what: &str, holds: &dyn Fn(&Instance) -> bool| {
+    let mut wait_until = async |label: &str, condition: &dyn Fn(&Instance) -> bool| {
         let wait = async {
-            while !view.all().iter().any(holds) {
+            while !view.all().iter().any(condition) {
                 view.changed().await;
             }
         };
-        tokio::time::timeout(neighbours::SOON, wait).await.unwrap_or_else(|_| panic!("{what}"));
+        tokio::time::timeout(fake_gateway::TEST_TIMEOUT, wait).await.unwrap_or_else(|_| panic!("{label}"));
     };
-    until("the other is up", &|it| it.id.name == "billing-2" && it.state == State::Up).await;
+    wait_until("the other is up", &|it| it.id.name == "billing-2" && it.state == State::Up).await;
 
-    let mut settings = place.settings::<Config>(DaemonKind::Billing);
-    settings.cluster.registries = vec![neighbours.registry.clone()];
+    let mut settings = env.settings::<Config>(DaemonKind::Billing);
+    settings.cluster.registries = vec![fake_gateway.registry.clone()];
     let mut running = launch::<Billing>(settings).await.unwrap();
-    until("it waits", &|it| {
-        it.id.name == "billing-1" && it.attributes.get(STORES).is_some_and(String::is_empty)
+    wait_until("it waits", &|it| {
+        it.id.name == "billing-1" && it.attributes.get(STORES_ATTRIBUTE).is_some_and(String::is_empty)
     })
     .await;
     let admin = running.daemon().bound().admin;
@@ -208,5 +208,5 @@ async fn beside_a_replica_with_another_store_it_does_not_become_ready() {
     other.finished().cancel();
     running.ready().await.unwrap();
     running.stop().await.unwrap();
-    neighbours.end();
+    fake_gateway.end();
 }

@@ -15,15 +15,15 @@ use shardkeep_wire::payload::Channel;
 use tokio::sync::mpsc;
 
 use crate::{
-    alone,
     envelope::Envelope,
-    metrics::{DELIVERED, LINES, MISSED, PEOPLE, REFUSED, SESSIONS},
+    metrics::{AVATARS, DELIVERED, LINES, MISSED, REFUSED, SESSIONS},
     room::{Effect, Now, Room},
     service::{Job, channel_name},
+    single_replica,
 };
 
 /// How often the mutes are told to replicas that may have missed them.
-const TELL_MUTES: Duration = Duration::from_secs(10);
+const PUBLISH_MUTES_EVERY: Duration = Duration::from_secs(10);
 
 pub(crate) struct Actor {
     pub(crate) room: Room,
@@ -32,7 +32,7 @@ pub(crate) struct Actor {
     pub(crate) hub: LinkHub,
     pub(crate) bus: Bus,
     /// Set when the bus reaches nobody else: then nobody else may be there.
-    pub(crate) alone: bool,
+    pub(crate) single_replica: bool,
 }
 
 /// Where things come from.
@@ -48,22 +48,22 @@ impl Actor {
     /// Until drained: gateways bind the sessions to another replica meanwhile.
     pub(crate) async fn run(mut self, mut from: Sources) -> anyhow::Result<()> {
         let draining = self.daemon.draining();
-        let mut tell_mutes = tokio::time::interval(TELL_MUTES);
+        let mut publish_mutes = tokio::time::interval(PUBLISH_MUTES_EVERY);
         loop {
             tokio::select! {
                 Some(job) = from.jobs.recv() => job(&mut self.room, now()),
-                Some(event) = from.links.recv() => self.linked(event),
+                Some(event) = from.links.recv() => self.link_event(event),
                 Some(report) = from.presence.recv() => self.room.presence(report),
-                Some(delivery) = from.replicas.next() => self.replicas_said(delivery),
-                _ = tell_mutes.tick() => self.room.tell_mutes(now()),
-                () = from.chats.changed(), if self.alone => alone::check(&self.node, &from.chats)?,
+                Some(delivery) = from.replicas.next() => self.bus_delivery(delivery),
+                _ = publish_mutes.tick() => self.room.publish_mutes(now()),
+                () = from.chats.changed(), if self.single_replica => single_replica::check(&self.node, &from.chats)?,
                 () = draining.cancelled() => return Ok(()),
             }
             self.perform();
         }
     }
 
-    fn linked(&mut self, event: LinkEvent) {
+    fn link_event(&mut self, event: LinkEvent) {
         match event {
             LinkEvent::Up { gateway, fresh: true } | LinkEvent::Down { gateway } => {
                 self.room.gateway_lost(&gateway);
@@ -71,7 +71,7 @@ impl Actor {
             LinkEvent::Deliver { gateway, session, session_epoch, messages } => {
                 self.room.delivered(now(), &gateway, session, session_epoch, &messages);
             }
-            LinkEvent::Session { gateway, event } => match event.what {
+            LinkEvent::Session { gateway, event } => match event.kind {
                 SessionChange::Joined => {
                     self.room.joined(&gateway, event.session, event.session_epoch);
                 }
@@ -90,10 +90,10 @@ impl Actor {
         }
     }
 
-    fn replicas_said(&mut self, delivery: Delivery) {
+    fn bus_delivery(&mut self, delivery: Delivery) {
         match delivery {
             Delivery::Message(bytes) => match Envelope::decode(bytes) {
-                Ok(envelope) => self.room.heard(now(), envelope),
+                Ok(envelope) => self.room.received(now(), envelope),
                 Err(error) => {
                     metrics::counter!(MISSED).increment(1);
                     tracing::warn!(%error, "a message on the bus is not chat's");
@@ -111,7 +111,7 @@ impl Actor {
             self.perform_one(effect);
         }
         metrics::gauge!(SESSIONS).set(self.room.sessions() as f64);
-        metrics::gauge!(PEOPLE).set(self.room.people.len() as f64);
+        metrics::gauge!(AVATARS).set(self.room.avatars.len() as f64);
     }
 
     fn perform_one(&self, effect: Effect) {
@@ -120,13 +120,15 @@ impl Actor {
                 metrics::counter!(DELIVERED).increment(sessions.len() as u64);
                 self.hub.send(&gateway, &sessions, vec![message]);
             }
-            Effect::Join { gateway, session } => {
-                self.hub.subscribe(&gateway, session, &[self.everybody()], true);
+            Effect::Subscribe { gateway, session } => {
+                self.hub.subscribe(&gateway, session, &[self.world_group()], true);
             }
-            Effect::Part { gateway, session } => self.hub.unsubscribe(&gateway, session, &[self.everybody()]),
+            Effect::Unsubscribe { gateway, session } => {
+                self.hub.unsubscribe(&gateway, session, &[self.world_group()])
+            }
             Effect::Broadcast(message) => {
                 let epoch = Epoch(self.node.id().incarnation);
-                self.hub.publish(self.everybody(), epoch, PublishKind::Event, message);
+                self.hub.publish(self.world_group(), epoch, PublishKind::Event, message);
             }
             Effect::Publish(envelope) => {
                 let topic = topic(self.node.world());
@@ -134,7 +136,7 @@ impl Actor {
                     tracing::warn!(%error, "other replicas do not hear a line");
                 }
             }
-            Effect::Said { line, account, session } => {
+            Effect::ChatEvent { line, account, session } => {
                 let channel = channel_name(line.channel);
                 metrics::counter!(LINES, "channel" => channel).increment(1);
                 event!(
@@ -154,7 +156,7 @@ impl Actor {
     }
 
     /// The group of those who hear the world channel from this replica.
-    fn everybody(&self) -> GroupKey {
+    fn world_group(&self) -> GroupKey {
         GroupKey::new(group_kind::CHANNEL, replica_number(&self.node.id().name), Channel::World as u64)
     }
 }

@@ -28,8 +28,8 @@ impl Validate for ChatConfig {
         if Bus::is_shared(&self.bus) && !self.bus.starts_with("redis://") {
             return Err("bus: must be \"memory:\" or \"redis://host:port\"".into());
         }
-        let within = |key: &str, value: u32, most: u32| {
-            if (1..=most).contains(&value) { Ok(()) } else { Err(format!("{key}: must be 1 to {most}")) }
+        let within = |key: &str, value: u32, max: u32| {
+            if (1..=max).contains(&value) { Ok(()) } else { Err(format!("{key}: must be 1 to {max}")) }
         };
         within("rate", self.rate, 1000)?;
         within("burst", self.burst, 1000)?;
@@ -42,7 +42,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_default_is_valid_and_mistakes_name_their_key() {
+    fn default_config_is_valid_and_errors_name_the_key() {
         assert_eq!(ChatConfig::default().validate(), Ok(()));
         let wrong = ChatConfig { bus: "kafka://x".into(), ..ChatConfig::default() };
         assert!(wrong.validate().unwrap_err().starts_with("bus:"));

@@ -14,12 +14,12 @@ pub(crate) struct Envelope {
     /// From 1 in each incarnation; a repeat has the number of the first.
     #[prost(uint64, tag = "3")]
     pub(crate) sequence: u64,
-    #[prost(oneof = "Said", tags = "4, 5")]
-    pub(crate) said: Option<Said>,
+    #[prost(oneof = "ChatEvent", tags = "4, 5")]
+    pub(crate) event: Option<ChatEvent>,
 }
 
 #[derive(Clone, PartialEq, Oneof)]
-pub(crate) enum Said {
+pub(crate) enum ChatEvent {
     #[prost(message, tag = "4")]
     Line(Line),
     #[prost(message, tag = "5")]
@@ -72,7 +72,7 @@ pub(crate) struct Mute {
     pub(crate) until_ms: u64,
     /// When the moderator said so.
     #[prost(uint64, tag = "3")]
-    pub(crate) said_ms: u64,
+    pub(crate) issued_ms: u64,
 }
 
 impl Line {

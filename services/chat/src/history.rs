@@ -4,20 +4,20 @@ use std::collections::VecDeque;
 
 use crate::envelope::Line;
 
-/// Bound: `most` lines; overflow: the oldest goes, uncounted, because that is what it is for.
+/// Bound: `capacity` lines; overflow: the oldest goes, uncounted, because that is what it is for.
 #[derive(Debug)]
 pub(crate) struct History {
     lines: VecDeque<Line>,
-    most: usize,
+    capacity: usize,
 }
 
 impl History {
-    pub(crate) fn new(most: u32) -> Self {
-        Self { lines: VecDeque::new(), most: most as usize }
+    pub(crate) fn new(capacity: u32) -> Self {
+        Self { lines: VecDeque::new(), capacity: capacity as usize }
     }
 
     pub(crate) fn push(&mut self, line: Line) {
-        if self.lines.len() >= self.most {
+        if self.lines.len() >= self.capacity {
             self.lines.pop_front();
         }
         self.lines.push_back(line);
@@ -34,7 +34,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_last_lines_are_kept() {
+    fn history_keeps_only_the_last_lines() {
         let mut history = History::new(3);
         for number in 1..=5 {
             history.push(Line { at_ms: number, ..Line::default() });

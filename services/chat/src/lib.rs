@@ -2,18 +2,18 @@
 //! backend of theirs), the world tells who stands where, and replicas hear each other over a bus.
 
 mod actor;
-mod alone;
+mod avatars;
 mod config;
 mod envelope;
-mod follow;
 mod history;
 mod metrics;
 mod mutes;
-mod origins;
-mod people;
+mod presence_stream;
 mod refusal;
+mod replica_sequences;
 mod room;
 mod service;
+mod single_replica;
 
 use std::time::Duration;
 
@@ -38,10 +38,10 @@ use crate::{
 
 /// Reports of presence that may wait. Overflow: the stream from the world waits, and the world cuts it off if it
 /// waits for too long; then everybody is told again.
-const REPORTS: usize = 256;
+const REPORT_QUEUE: usize = 256;
 
 /// How long a start waits for the bus, so that a chat that is ready hears the others.
-const BUS_WITHIN: Duration = Duration::from_secs(2);
+const BUS_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The daemon.
 pub struct Chat;
@@ -60,22 +60,22 @@ impl Service for Chat {
         let bus = Bus::open(&config.bus).context("chat.bus")?;
         let topic = actor::topic(node.world());
         let replicas = bus.subscribe(&topic);
-        if timeout(BUS_WITHIN, bus.subscribed(&topic)).await.is_err() {
+        if timeout(BUS_TIMEOUT, bus.subscribed(&topic)).await.is_err() {
             tracing::warn!("the bus does not answer: other replicas are not heard until it does");
         }
         let mut chats = node.directory(DaemonKind::Chat);
-        let alone = !Bus::is_shared(&config.bus);
-        if alone {
-            alone::look(&node, &mut chats).await?;
+        let single_replica = !Bus::is_shared(&config.bus);
+        if single_replica {
+            single_replica::wait_and_check(&node, &mut chats).await?;
         }
         let (hub, links) = LinkHub::new(&node, backend(&node));
         let (moderation, jobs) = Moderation::new();
-        let (reports, presence) = mpsc::channel(REPORTS);
+        let (reports, presence) = mpsc::channel(REPORT_QUEUE);
         node.serve(Routes::new(hub.service()).add_service(ChatServer::new(moderation)));
-        daemon.spawn("presence", follow::presence(node.clone(), reports));
+        daemon.spawn("presence", presence_stream::presence(node.clone(), reports));
         let room = Room::new(node.id().name.clone(), node.id().incarnation, config);
         let sources = Sources { jobs, links, presence, replicas, chats };
-        Actor { room, node, daemon, hub, bus, alone }.run(sources).await
+        Actor { room, node, daemon, hub, bus, single_replica }.run(sources).await
     }
 }
 

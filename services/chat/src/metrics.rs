@@ -4,7 +4,7 @@ pub(crate) const LINES: &str = "shardkeep_chat_lines_total";
 pub(crate) const REFUSED: &str = "shardkeep_chat_refused_total";
 pub(crate) const DELIVERED: &str = "shardkeep_chat_delivered_total";
 pub(crate) const SESSIONS: &str = "shardkeep_chat_sessions";
-pub(crate) const PEOPLE: &str = "shardkeep_chat_people";
+pub(crate) const AVATARS: &str = "shardkeep_chat_avatars";
 pub(crate) const MISSED: &str = "shardkeep_chat_missed_total";
 pub(crate) const MUTES: &str = "shardkeep_chat_mutes_total";
 
@@ -16,7 +16,7 @@ pub(crate) fn describe() {
         "Lines handed to sessions one by one (those to the whole world are not counted)"
     );
     metrics::describe_gauge!(SESSIONS, "Sessions that this replica serves");
-    metrics::describe_gauge!(PEOPLE, "Avatars in the world, as the world tells it");
+    metrics::describe_gauge!(AVATARS, "Avatars in the world, as the world tells it");
     metrics::describe_counter!(MISSED, "Messages of other replicas that were lost or unreadable");
     metrics::describe_counter!(MUTES, "Mutes and unmutes by moderators");
 }

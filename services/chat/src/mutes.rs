@@ -6,14 +6,14 @@ use std::collections::{HashMap, hash_map::Entry};
 use crate::envelope::Mute;
 
 /// Characters muted at the same time. Overflow: the mute is refused.
-const MOST: usize = 10_000;
+const MAX_MUTES: usize = 10_000;
 /// How long the end of a mute is remembered, so that an older word of another replica does not bring it back.
-const REMEMBER_MS: u64 = 600_000;
+const RETENTION_MS: u64 = 600_000;
 
 /// Too many characters are muted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("{MOST} characters are muted already")]
-pub(crate) struct TooMany;
+#[error("{MAX_MUTES} characters are muted already")]
+pub(crate) struct TooManyMutes;
 
 #[derive(Debug, Default)]
 pub(crate) struct Mutes(HashMap<String, Mute>);
@@ -25,17 +25,17 @@ impl Mutes {
     }
 
     /// Takes a word about a character, unless a later one is known.
-    pub(crate) fn set(&mut self, mut mute: Mute, now_ms: u64) -> Result<(), TooMany> {
+    pub(crate) fn set(&mut self, mut mute: Mute, now_ms: u64) -> Result<(), TooManyMutes> {
         mute.name = mute.name.to_lowercase();
         self.forget(now_ms);
-        let full = self.0.len() >= MOST;
+        let full = self.0.len() >= MAX_MUTES;
         match self.0.entry(mute.name.clone()) {
             Entry::Occupied(mut known) => {
-                if known.get().said_ms < mute.said_ms {
+                if known.get().issued_ms < mute.issued_ms {
                     known.insert(mute);
                 }
             }
-            Entry::Vacant(_) if full => return Err(TooMany),
+            Entry::Vacant(_) if full => return Err(TooManyMutes),
             Entry::Vacant(free) => {
                 free.insert(mute);
             }
@@ -50,7 +50,7 @@ impl Mutes {
     }
 
     fn forget(&mut self, now_ms: u64) {
-        self.0.retain(|_, mute| mute.until_ms > now_ms || mute.said_ms + REMEMBER_MS > now_ms);
+        self.0.retain(|_, mute| mute.until_ms > now_ms || mute.issued_ms + RETENTION_MS > now_ms);
     }
 }
 
@@ -58,12 +58,12 @@ impl Mutes {
 mod tests {
     use super::*;
 
-    fn mute(name: &str, until_ms: u64, said_ms: u64) -> Mute {
-        Mute { name: name.into(), until_ms, said_ms }
+    fn mute(name: &str, until_ms: u64, issued_ms: u64) -> Mute {
+        Mute { name: name.into(), until_ms, issued_ms }
     }
 
     #[test]
-    fn a_mute_ends_by_itself_and_names_have_no_case() {
+    fn mute_expires_and_ignores_case_of_names() {
         let mut mutes = Mutes::default();
         mutes.set(mute("Ann", 100, 1), 1).unwrap();
         assert_eq!(mutes.until("aNN", 99), Some(100));
@@ -72,30 +72,30 @@ mod tests {
     }
 
     #[test]
-    fn the_later_word_holds_in_whatever_order_they_come() {
+    fn latest_mute_wins_in_any_order() {
         let (earlier, later) = (mute("ann", 100, 1), mute("ann", 0, 2));
-        for words in [[earlier.clone(), later.clone()], [later, earlier]] {
+        for updates in [[earlier.clone(), later.clone()], [later, earlier]] {
             let mut mutes = Mutes::default();
-            words.into_iter().for_each(|word| mutes.set(word, 3).unwrap());
+            updates.into_iter().for_each(|update| mutes.set(update, 3).unwrap());
             assert_eq!(mutes.until("ann", 3), None);
         }
     }
 
     #[test]
-    fn what_is_long_over_is_forgotten() {
+    fn expired_mutes_are_removed_after_retention() {
         let mut mutes = Mutes::default();
         mutes.set(mute("ann", 100, 1), 1).unwrap();
-        assert_eq!(mutes.all(REMEMBER_MS).len(), 1);
-        assert_eq!(mutes.all(REMEMBER_MS + 1).len(), 0);
+        assert_eq!(mutes.all(RETENTION_MS).len(), 1);
+        assert_eq!(mutes.all(RETENTION_MS + 1).len(), 0);
     }
 
     #[test]
-    fn the_table_has_a_bound() {
+    fn mute_table_is_bounded() {
         let mut mutes = Mutes::default();
-        for number in 0..MOST {
+        for number in 0..MAX_MUTES {
             mutes.set(mute(&number.to_string(), u64::MAX, 1), 1).unwrap();
         }
-        assert_eq!(mutes.set(mute("one more", u64::MAX, 1), 1), Err(TooMany));
+        assert_eq!(mutes.set(mute("one more", u64::MAX, 1), 1), Err(TooManyMutes));
         assert_eq!(mutes.set(mute("7", 0, 2), 1), Ok(()));
     }
 }

@@ -13,21 +13,21 @@ use shardkeep_types::{AccountId, CharacterId, Epoch, SessionId};
 use shardkeep_wire::{
     limit::TokenBucket,
     opcode,
-    payload::{Channel, Heard, Speak, Spoken},
+    payload::{Channel, ChatMessage, Speak, Spoken},
 };
 
 use crate::{
+    avatars::{Avatar, AvatarIndex},
     config::ChatConfig,
-    envelope::{Envelope, Line, Mute, MuteList, Said},
+    envelope::{ChatEvent, Envelope, Line, Mute, MuteList},
     history::History,
-    mutes::{Mutes, TooMany},
-    origins::Origins,
-    people::{People, Person},
+    mutes::{Mutes, TooManyMutes},
     refusal::Refusal,
+    replica_sequences::ReplicaSequences,
 };
 
 /// Longest line, in characters.
-const TEXT: usize = 255;
+const MAX_TEXT_CHARS: usize = 255;
 
 /// Now, on the clock of timers and on the wall.
 #[derive(Debug, Clone, Copy)]
@@ -46,11 +46,11 @@ pub(crate) enum Effect {
         message: ServerMessage,
     },
     /// Into, or out of, the group of those who hear the whole world.
-    Join {
+    Subscribe {
         gateway: GatewayId,
         session: SessionId,
     },
-    Part {
+    Unsubscribe {
         gateway: GatewayId,
         session: SessionId,
     },
@@ -59,7 +59,7 @@ pub(crate) enum Effect {
     /// To the other replicas.
     Publish(Envelope),
     /// For the players' log.
-    Said {
+    ChatEvent {
         line: Line,
         account: AccountId,
         session: SessionId,
@@ -68,7 +68,7 @@ pub(crate) enum Effect {
 }
 
 /// A session of this replica.
-struct Seat {
+struct Binding {
     gateway: GatewayId,
     epoch: Epoch,
     bucket: TokenBucket,
@@ -81,12 +81,12 @@ pub(crate) struct Room {
     /// Lines per second, and at once.
     rate: u32,
     burst: u32,
-    pub(crate) people: People,
+    pub(crate) avatars: AvatarIndex,
     pub(crate) mutes: Mutes,
     pub(crate) history: History,
-    seats: HashMap<SessionId, Seat>,
-    origins: Origins,
-    out: Vec<Effect>,
+    bindings: HashMap<SessionId, Binding>,
+    replica_sequences: ReplicaSequences,
+    effects: Vec<Effect>,
 }
 
 impl Room {
@@ -98,61 +98,61 @@ impl Room {
             sequence: 0,
             rate: config.rate,
             burst: config.burst,
-            people: People::default(),
+            avatars: AvatarIndex::default(),
             mutes: Mutes::default(),
             history: History::new(config.history),
-            seats: HashMap::new(),
-            origins: Origins::default(),
-            out: Vec::new(),
+            bindings: HashMap::new(),
+            replica_sequences: ReplicaSequences::default(),
+            effects: Vec::new(),
         }
     }
 
     pub(crate) fn take_effects(&mut self) -> Vec<Effect> {
-        std::mem::take(&mut self.out)
+        std::mem::take(&mut self.effects)
     }
 
     pub(crate) fn sessions(&self) -> usize {
-        self.seats.len()
+        self.bindings.len()
     }
 
     /// A gateway seats a session here, or says again that it sits here.
     pub(crate) fn joined(&mut self, gateway: &GatewayId, session: SessionId, epoch: Epoch) {
-        let seat = self.seats.entry(session).or_insert_with(|| Seat {
+        let binding = self.bindings.entry(session).or_insert_with(|| Binding {
             gateway: gateway.clone(),
             epoch,
             bucket: TokenBucket::default(),
         });
-        if epoch < seat.epoch {
+        if epoch < binding.epoch {
             return;
         }
-        (seat.gateway, seat.epoch) = (gateway.clone(), epoch);
-        if self.people.of_session(session).is_some() {
-            self.out.push(Effect::Join { gateway: gateway.clone(), session });
+        (binding.gateway, binding.epoch) = (gateway.clone(), epoch);
+        if self.avatars.of_session(session).is_some() {
+            self.effects.push(Effect::Subscribe { gateway: gateway.clone(), session });
         }
     }
 
     pub(crate) fn left(&mut self, gateway: &GatewayId, session: SessionId) {
-        if self.seats.get(&session).is_some_and(|seat| seat.gateway == *gateway) {
-            self.seats.remove(&session);
+        if self.bindings.get(&session).is_some_and(|binding| binding.gateway == *gateway) {
+            self.bindings.remove(&session);
         }
     }
 
     /// The gateway knows nothing any more, and will seat its sessions again if it lives.
     pub(crate) fn gateway_lost(&mut self, gateway: &GatewayId) {
-        self.seats.retain(|_, seat| seat.gateway != *gateway);
+        self.bindings.retain(|_, binding| binding.gateway != *gateway);
     }
 
     /// The world tells who came, moved and left.
     pub(crate) fn presence(&mut self, report: PresenceReport) {
-        let changes = self.people.report(report);
-        for session in changes.came {
-            if let Some(seat) = self.seats.get(&session) {
-                self.out.push(Effect::Join { gateway: seat.gateway.clone(), session });
+        let changes = self.avatars.report(report);
+        for session in changes.entered {
+            if let Some(binding) = self.bindings.get(&session) {
+                self.effects.push(Effect::Subscribe { gateway: binding.gateway.clone(), session });
             }
         }
         for session in changes.left {
-            if let Some(seat) = self.seats.get(&session) {
-                self.out.push(Effect::Part { gateway: seat.gateway.clone(), session });
+            if let Some(binding) = self.bindings.get(&session) {
+                self.effects.push(Effect::Unsubscribe { gateway: binding.gateway.clone(), session });
             }
         }
     }
@@ -166,7 +166,11 @@ impl Room {
         epoch: Epoch,
         messages: &[ClientMessage],
     ) {
-        if self.seats.get(&session).is_none_or(|seat| seat.gateway != *gateway || seat.epoch != epoch) {
+        if self
+            .bindings
+            .get(&session)
+            .is_none_or(|binding| binding.gateway != *gateway || binding.epoch != epoch)
+        {
             self.joined(gateway, session, epoch);
         }
         for message in messages.iter().filter(|message| message.kind == MessageKind::Request) {
@@ -174,112 +178,119 @@ impl Room {
                 Ok(()) => ServerMessage::reply(opcode::SPEAK, message.request, Spoken {}.encode_to_vec()),
                 Err(refusal) => {
                     let reply = refusal.reply(message.request);
-                    self.out.push(Effect::Refused(refusal));
+                    self.effects.push(Effect::Refused(refusal));
                     reply
                 }
             };
-            self.out.push(Effect::Send { gateway: gateway.clone(), sessions: vec![session], message: reply });
+            self.effects.push(Effect::Send {
+                gateway: gateway.clone(),
+                sessions: vec![session],
+                message: reply,
+            });
         }
     }
 
     fn speak(&mut self, now: Now, session: SessionId, message: &ClientMessage) -> Result<(), Refusal> {
         if message.opcode != opcode::SPEAK {
-            return Err(Refusal::Unknown);
+            return Err(Refusal::UnknownRequest);
         }
-        let wish = Speak::decode(&*message.payload).map_err(|_| Refusal::Malformed)?;
-        let speaker = self.people.of_session(session).ok_or(Refusal::Absent)?;
+        let request = Speak::decode(&*message.payload).map_err(|_| Refusal::Malformed)?;
+        let speaker = self.avatars.of_session(session).ok_or(Refusal::NotInWorld)?;
         if let Some(until) = self.mutes.until(&speaker.name, now.wall_ms) {
             return Err(Refusal::Muted { left: Duration::from_millis(until - now.wall_ms) });
         }
-        let (line, account) = (self.line(now, speaker, &wish)?, speaker.account);
-        let seat = self.seats.get_mut(&session).ok_or(Refusal::Absent)?;
-        seat.bucket.take(self.rate, self.burst, now.at).map_err(|wait| Refusal::TooFast { wait })?;
+        let (line, account) = (self.line(now, speaker, &request)?, speaker.account);
+        let binding = self.bindings.get_mut(&session).ok_or(Refusal::NotInWorld)?;
+        binding.bucket.take(self.rate, self.burst, now.at).map_err(|wait| Refusal::TooFast { wait })?;
         self.deliver(&line);
-        self.publish(Said::Line(line.clone()));
+        self.publish(ChatEvent::Line(line.clone()));
         self.history.push(line.clone());
-        self.out.push(Effect::Said { line, account, session });
+        self.effects.push(Effect::ChatEvent { line, account, session });
         Ok(())
     }
 
     /// The line that the speaker wishes to say, checked.
-    fn line(&self, now: Now, speaker: &Person, wish: &Speak) -> Result<Line, Refusal> {
-        let length = wish.text.chars().take(TEXT + 1).count();
-        if length > TEXT || wish.text.trim().is_empty() || wish.text.chars().any(char::is_control) {
-            return Err(Refusal::Text);
+    fn line(&self, now: Now, speaker: &Avatar, request: &Speak) -> Result<Line, Refusal> {
+        let length = request.text.chars().take(MAX_TEXT_CHARS + 1).count();
+        if length > MAX_TEXT_CHARS
+            || request.text.trim().is_empty()
+            || request.text.chars().any(char::is_control)
+        {
+            return Err(Refusal::InvalidText);
         }
-        let hearer = match wish.channel() {
+        let recipient = match request.channel() {
             Channel::Unspecified => return Err(Refusal::Channel),
-            Channel::Whisper => Some(self.people.named(&wish.to).ok_or(Refusal::Nobody)?),
+            Channel::Whisper => Some(self.avatars.named(&request.to).ok_or(Refusal::RecipientNotFound)?),
             Channel::Say | Channel::Zone | Channel::World => None,
         };
         Ok(Line {
-            channel: wish.channel,
+            channel: request.channel,
             from: speaker.name.clone(),
             from_character: speaker.character.0,
-            text: wish.text.clone(),
+            text: request.text.clone(),
             at_ms: now.wall_ms,
             map: speaker.cell.map.0.into(),
             cell_x: speaker.cell.x.into(),
             cell_y: speaker.cell.y.into(),
             zone: speaker.zone.clone(),
-            to: hearer.map(|hearer| hearer.name.clone()).unwrap_or_default(),
-            to_character: hearer.map_or(0, |hearer| hearer.character.0),
+            to: recipient.map(|recipient| recipient.name.clone()).unwrap_or_default(),
+            to_character: recipient.map_or(0, |recipient| recipient.character.0),
         })
     }
 
     /// To those of its hearers who sit here.
     fn deliver(&mut self, line: &Line) {
-        let heard = Heard {
+        let received = ChatMessage {
             channel: line.channel,
             from: line.from.clone(),
             from_character: line.from_character,
             text: line.text.clone(),
             at_ms: line.at_ms,
         };
-        let message = ServerMessage::event(opcode::HEARD, heard.encode_to_vec());
-        let hearers: Vec<SessionId> = match Channel::try_from(line.channel).unwrap_or_default() {
-            Channel::World => return self.out.push(Effect::Broadcast(message)),
-            Channel::Say => line.cell().map(|cell| self.people.near(cell).collect()).unwrap_or_default(),
-            Channel::Zone => self.people.in_zone(&line.zone).collect(),
+        let message = ServerMessage::event(opcode::CHAT_MESSAGE, received.encode_to_vec());
+        let recipients: Vec<SessionId> = match Channel::try_from(line.channel).unwrap_or_default() {
+            Channel::World => return self.effects.push(Effect::Broadcast(message)),
+            Channel::Say => line.cell().map(|cell| self.avatars.near(cell).collect()).unwrap_or_default(),
+            Channel::Zone => self.avatars.in_zone(&line.zone).collect(),
             Channel::Whisper => {
-                let hearer = self.people.with_character(CharacterId(line.to_character));
-                hearer.map(|hearer| hearer.session).into_iter().collect()
+                let recipient = self.avatars.with_character(CharacterId(line.to_character));
+                recipient.map(|recipient| recipient.session).into_iter().collect()
             }
             Channel::Unspecified => Vec::new(),
         };
         let mut by_gateway: BTreeMap<GatewayId, Vec<SessionId>> = BTreeMap::new();
-        for session in hearers {
-            if let Some(seat) = self.seats.get(&session) {
-                by_gateway.entry(seat.gateway.clone()).or_default().push(session);
+        for session in recipients {
+            if let Some(binding) = self.bindings.get(&session) {
+                by_gateway.entry(binding.gateway.clone()).or_default().push(session);
             }
         }
         for (gateway, sessions) in by_gateway {
-            self.out.push(Effect::Send { gateway, sessions, message: message.clone() });
+            self.effects.push(Effect::Send { gateway, sessions, message: message.clone() });
         }
     }
 
-    fn publish(&mut self, said: Said) {
+    fn publish(&mut self, event: ChatEvent) {
         self.sequence += 1;
-        self.out.push(Effect::Publish(Envelope {
+        self.effects.push(Effect::Publish(Envelope {
             origin: self.name.clone(),
             incarnation: self.incarnation,
             sequence: self.sequence,
-            said: Some(said),
+            event: Some(event),
         }));
     }
 
     /// Another replica says something. Our own words come back too, and around a reconnection some come twice.
-    pub(crate) fn heard(&mut self, now: Now, envelope: Envelope) {
-        let Envelope { origin, incarnation, sequence, said } = envelope;
-        if origin == self.name || !self.origins.is_new(now.at, &origin, incarnation, sequence) {
+    pub(crate) fn received(&mut self, now: Now, envelope: Envelope) {
+        let Envelope { origin, incarnation, sequence, event } = envelope;
+        if origin == self.name || !self.replica_sequences.is_new(now.at, &origin, incarnation, sequence) {
             return;
         }
-        match said {
-            Some(Said::Line(line)) => {
+        match event {
+            Some(ChatEvent::Line(line)) => {
                 self.deliver(&line);
                 self.history.push(line);
             }
-            Some(Said::Mutes(list)) => {
+            Some(ChatEvent::Mutes(list)) => {
                 for mute in list.mutes {
                     if let Err(error) = self.mutes.set(mute, now.wall_ms) {
                         tracing::warn!(%error, "a mute of another replica is not known here");
@@ -291,18 +302,18 @@ impl Room {
     }
 
     /// A moderator's word; `until_ms` 0: may talk again.
-    pub(crate) fn mute(&mut self, now: Now, name: &str, until_ms: u64) -> Result<(), TooMany> {
-        let mute = Mute { name: name.to_lowercase(), until_ms, said_ms: now.wall_ms };
+    pub(crate) fn mute(&mut self, now: Now, name: &str, until_ms: u64) -> Result<(), TooManyMutes> {
+        let mute = Mute { name: name.to_lowercase(), until_ms, issued_ms: now.wall_ms };
         self.mutes.set(mute.clone(), now.wall_ms)?;
-        self.publish(Said::Mutes(MuteList { mutes: vec![mute] }));
+        self.publish(ChatEvent::Mutes(MuteList { mutes: vec![mute] }));
         Ok(())
     }
 
     /// To be called now and then: tells the mutes to replicas that have started or were cut off meanwhile.
-    pub(crate) fn tell_mutes(&mut self, now: Now) {
+    pub(crate) fn publish_mutes(&mut self, now: Now) {
         let mutes = self.mutes.all(now.wall_ms);
         if !mutes.is_empty() {
-            self.publish(Said::Mutes(MuteList { mutes }));
+            self.publish(ChatEvent::Mutes(MuteList { mutes }));
         }
     }
 }
@@ -312,7 +323,7 @@ mod tests {
     use shardkeep_wire::payload::{Error, ErrorCode};
 
     use super::*;
-    use crate::people::tests::{present, report};
+    use crate::avatars::tests::{present, report};
 
     struct Game {
         room: Room,
@@ -324,17 +335,17 @@ mod tests {
         fn new(name: &str) -> Self {
             let mut room = Room::new(name.into(), 1, &ChatConfig::default());
             let now = Now { at: Instant::now(), wall_ms: 1_000 };
-            let people = vec![
+            let avatars = vec![
                 present(1, 15, 5, "a"),
                 present(2, 15, 5, "a"),
                 present(3, 1, 1, "a"),
                 present(4, 16, 5, "b"),
             ];
-            room.presence(report(true, people, vec![]));
+            room.presence(report(true, avatars, vec![]));
             Self { room, now }
         }
 
-        fn seat(mut self, numbers: &[u8]) -> Self {
+        fn binding(mut self, numbers: &[u8]) -> Self {
             for &number in numbers {
                 self.room.joined(&"gate".into(), session(number), Epoch(1));
             }
@@ -343,12 +354,12 @@ mod tests {
         }
 
         fn speak(&mut self, number: u8, channel: Channel, text: &str, to: &str) -> Vec<Effect> {
-            let wish = Speak { channel: channel.into(), text: text.into(), to: to.into() };
+            let request = Speak { channel: channel.into(), text: text.into(), to: to.into() };
             let message = ClientMessage {
                 opcode: opcode::SPEAK,
                 kind: MessageKind::Request,
                 request: 7,
-                payload: wish.encode_to_vec().into(),
+                payload: request.encode_to_vec().into(),
             };
             self.room.delivered(self.now, &"gate".into(), session(number), Epoch(1), &[message]);
             self.room.take_effects()
@@ -359,17 +370,17 @@ mod tests {
         SessionId([number; 16])
     }
 
-    fn hearers(effects: &[Effect]) -> Vec<u8> {
-        let heard = |effect: &Effect| match effect {
-            Effect::Send { sessions, message, .. } if message.opcode == opcode::HEARD => {
+    fn recipients(effects: &[Effect]) -> Vec<u8> {
+        let received = |effect: &Effect| match effect {
+            Effect::Send { sessions, message, .. } if message.opcode == opcode::CHAT_MESSAGE => {
                 Some(sessions.clone())
             }
             _ => None,
         };
-        let mut hearers: Vec<u8> =
-            effects.iter().filter_map(heard).flatten().map(|session| session.0[0]).collect();
-        hearers.sort_unstable();
-        hearers
+        let mut recipients: Vec<u8> =
+            effects.iter().filter_map(received).flatten().map(|session| session.0[0]).collect();
+        recipients.sort_unstable();
+        recipients
     }
 
     fn refusal(effects: &[Effect]) -> Option<ErrorCode> {
@@ -391,34 +402,34 @@ mod tests {
     }
 
     #[test]
-    fn each_channel_has_its_hearers() {
-        let mut game = Game::new("me").seat(&[1, 2, 3, 4]);
-        assert_eq!(hearers(&game.speak(1, Channel::Say, "hi", "")), [1, 2, 4], "over the border too");
-        assert_eq!(hearers(&game.speak(1, Channel::Zone, "hi", "")), [1, 2, 3]);
-        assert_eq!(hearers(&game.speak(1, Channel::Whisper, "hi", "hERO3")), [3]);
+    fn each_channel_reaches_its_recipients() {
+        let mut game = Game::new("me").binding(&[1, 2, 3, 4]);
+        assert_eq!(recipients(&game.speak(1, Channel::Say, "hi", "")), [1, 2, 4], "over the border too");
+        assert_eq!(recipients(&game.speak(1, Channel::Zone, "hi", "")), [1, 2, 3]);
+        assert_eq!(recipients(&game.speak(1, Channel::Whisper, "hi", "hERO3")), [3]);
         let world = game.speak(1, Channel::World, "hi", "");
         assert!(world.iter().any(|effect| matches!(effect, Effect::Broadcast(_))));
-        assert!(hearers(&world).is_empty());
+        assert!(recipients(&world).is_empty());
         assert_eq!(game.room.history.last(9).count(), 4);
     }
 
     #[test]
-    fn replicas_form_one_chat_and_nobody_hears_twice() {
-        let (mut here, mut there) = (Game::new("here").seat(&[1]), Game::new("there").seat(&[2, 3]));
+    fn lines_reach_other_replicas_and_repeats_are_dropped() {
+        let (mut here, mut there) = (Game::new("here").binding(&[1]), Game::new("there").binding(&[2, 3]));
         let effects = here.speak(1, Channel::Say, "hi", "");
-        assert_eq!(hearers(&effects), [1]);
+        assert_eq!(recipients(&effects), [1]);
         let envelope = published(&effects);
         let envelope = Envelope::decode(&*envelope.encode_to_vec()).unwrap();
-        there.room.heard(there.now, envelope.clone());
-        assert_eq!(hearers(&there.room.take_effects()), [2]);
-        there.room.heard(there.now, envelope.clone());
-        here.room.heard(here.now, envelope);
+        there.room.received(there.now, envelope.clone());
+        assert_eq!(recipients(&there.room.take_effects()), [2]);
+        there.room.received(there.now, envelope.clone());
+        here.room.received(here.now, envelope);
         assert!(there.room.take_effects().is_empty() && here.room.take_effects().is_empty());
     }
 
     #[test]
-    fn only_proper_lines_of_those_in_the_world_are_said() {
-        let mut game = Game::new("me").seat(&[1, 9]);
+    fn invalid_lines_and_speakers_not_in_world_are_refused() {
+        let mut game = Game::new("me").binding(&[1, 9]);
         let long = "x".repeat(256);
         for text in ["", " ", "a\nb", "a\u{7}", long.as_str()] {
             assert_eq!(refusal(&game.speak(1, Channel::Say, text, "")), Some(ErrorCode::Refused), "{text:?}");
@@ -431,14 +442,14 @@ mod tests {
     }
 
     #[test]
-    fn a_flood_is_stopped_and_the_mute_holds_on_every_replica() {
-        let (mut here, mut there) = (Game::new("here").seat(&[1]), Game::new("there").seat(&[1]));
+    fn flood_is_refused_and_mute_applies_on_every_replica() {
+        let (mut here, mut there) = (Game::new("here").binding(&[1]), Game::new("there").binding(&[1]));
         let codes: Vec<_> = (0..9).map(|_| refusal(&here.speak(1, Channel::Say, "spam", ""))).collect();
         assert_eq!((codes[7], codes[8]), (None, Some(ErrorCode::TooFast)));
         here.room.mute(here.now, "HERO1", 5_000).unwrap();
-        here.room.tell_mutes(here.now);
+        here.room.publish_mutes(here.now);
         for effect in here.room.take_effects() {
-            there.room.heard(there.now, published(&[effect]));
+            there.room.received(there.now, published(&[effect]));
         }
         assert_eq!(refusal(&there.speak(1, Channel::Say, "hi", "")), Some(ErrorCode::Refused));
         there.now.wall_ms = 5_000;
@@ -446,29 +457,29 @@ mod tests {
     }
 
     #[test]
-    fn who_is_in_the_world_and_sits_here_hears_the_world() {
+    fn bound_sessions_in_the_world_join_the_world_group() {
         let mut game = Game::new("me");
         let gate: GatewayId = "gate".into();
         game.room.joined(&gate, session(1), Epoch(1));
         game.room.joined(&gate, session(9), Epoch(1));
-        let join = |number| Effect::Join { gateway: gate.clone(), session: session(number) };
+        let join = |number| Effect::Subscribe { gateway: gate.clone(), session: session(number) };
         assert_eq!(game.room.take_effects(), [join(1)]);
         game.room.presence(report(false, vec![present(9, 1, 1, "a")], vec![1]));
         assert_eq!(
             game.room.take_effects(),
-            [join(9), Effect::Part { gateway: gate.clone(), session: session(1) }]
+            [join(9), Effect::Unsubscribe { gateway: gate.clone(), session: session(1) }]
         );
     }
 
     #[test]
-    fn a_session_that_moved_to_another_gateway_is_not_unseated_by_the_first() {
-        let mut game = Game::new("me").seat(&[1, 2]);
+    fn session_moved_to_new_gateway_survives_loss_of_the_old() {
+        let mut game = Game::new("me").binding(&[1, 2]);
         game.room.joined(&"other".into(), session(2), Epoch(2));
         game.room.left(&"gate".into(), session(2));
         game.room.gateway_lost(&"gate".into());
         assert_eq!(game.room.sessions(), 1);
         game.room.take_effects();
         let effects = game.speak(1, Channel::Say, "hi", "");
-        assert_eq!(hearers(&effects), [1, 2], "the speaker took its seat again by speaking");
+        assert_eq!(recipients(&effects), [1, 2], "the speaker took its seat again by speaking");
     }
 }

@@ -9,7 +9,7 @@ use tonic::{Request, Response, Status};
 use crate::{
     envelope::Line,
     metrics::MUTES,
-    mutes::TooMany,
+    mutes::TooManyMutes,
     room::{Now, Room},
 };
 
@@ -17,7 +17,7 @@ use crate::{
 pub(crate) type Job = Box<dyn FnOnce(&mut Room, Now) + Send>;
 
 /// Lines in one answer.
-const MOST_LINES: u32 = 1000;
+const MAX_LINES: u32 = 1000;
 
 pub(crate) struct Moderation {
     jobs: mpsc::Sender<Job>,
@@ -30,7 +30,7 @@ impl Moderation {
         (Self { jobs }, receiver)
     }
 
-    async fn ask<T: Send + 'static>(
+    async fn run_in_room<T: Send + 'static>(
         &self,
         job: impl FnOnce(&mut Room, Now) -> T + Send + 'static,
     ) -> Result<T, Status> {
@@ -54,8 +54,8 @@ impl chat_server::Chat for Moderation {
         }
         event!("mute", name = character, until_ms, reason);
         metrics::counter!(MUTES).increment(1);
-        let muted = self.ask(move |room, now| room.mute(now, &character, until_ms)).await?;
-        muted.map_err(|error: TooMany| Status::resource_exhausted(error.to_string()))?;
+        let muted = self.run_in_room(move |room, now| room.mute(now, &character, until_ms)).await?;
+        muted.map_err(|error: TooManyMutes| Status::resource_exhausted(error.to_string()))?;
         Ok(Response::new(proto::MuteReply {}))
     }
 
@@ -63,8 +63,8 @@ impl chat_server::Chat for Moderation {
         &self,
         request: Request<proto::HistoryRequest>,
     ) -> Result<Response<proto::HistoryReply>, Status> {
-        let limit = request.into_inner().limit.min(MOST_LINES) as usize;
-        let lines = self.ask(move |room, _| room.history.last(limit).map(line).collect()).await?;
+        let limit = request.into_inner().limit.min(MAX_LINES) as usize;
+        let lines = self.run_in_room(move |room, _| room.history.last(limit).map(line).collect()).await?;
         Ok(Response::new(proto::HistoryReply { lines }))
     }
 }

@@ -10,15 +10,15 @@ use shardkeep_types::CharacterId;
 use crate::metrics::{CACHE_HITS, CACHE_MISSES};
 
 /// Bounded; forgets what was not used lately.
-pub(crate) struct Remembered(Cache<CharacterId, Arc<Holdings>>);
+pub(crate) struct BoundedHoldingsCache(Cache<CharacterId, Arc<Holdings>>);
 
-impl Remembered {
+impl BoundedHoldingsCache {
     pub(crate) fn new(characters: usize) -> Self {
         Self(Cache::new(characters.max(1)))
     }
 }
 
-impl HoldingsCache for Remembered {
+impl HoldingsCache for BoundedHoldingsCache {
     fn get(&self, character: CharacterId, version: u64) -> Option<Arc<Holdings>> {
         let found = self.0.get(&character).filter(|holdings| holdings.version == version);
         metrics::counter!(if found.is_some() { CACHE_HITS } else { CACHE_MISSES }).increment(1);
@@ -35,8 +35,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn another_version_is_a_miss() {
-        let cache = Remembered::new(10);
+    fn cache_lookup_of_other_version_misses() {
+        let cache = BoundedHoldingsCache::new(10);
         cache.put(CharacterId(1), Arc::new(Holdings { version: 3, ..Holdings::default() }));
         assert!(cache.get(CharacterId(1), 3).is_some());
         assert!(cache.get(CharacterId(1), 4).is_none());

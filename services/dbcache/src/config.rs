@@ -19,7 +19,7 @@ pub struct Config {
     pub soft_queue: usize,
     /// How long a call goes on trying while the database is away, before it answers UNAVAILABLE.
     #[serde(with = "duration")]
-    pub patience: Duration,
+    pub database_timeout: Duration,
     /// Hard actions in one transaction, at most.
     pub batch: usize,
     /// Hard actions that may wait for a transaction. Beyond it calls are answered RESOURCE_EXHAUSTED.
@@ -35,7 +35,7 @@ impl Default for Config {
             cache: 100_000,
             write_behind: Duration::from_secs(2),
             soft_queue: 100_000,
-            patience: Duration::from_millis(2_500),
+            database_timeout: Duration::from_millis(2_500),
             batch: 256,
             hard_queue: 8_192,
             lanes: 0,
@@ -63,8 +63,10 @@ impl Validate for Config {
         if self.write_behind < Duration::from_millis(10) || self.write_behind > Duration::from_secs(5) {
             return Err("write_behind: must be 10ms to 5s: so much may be lost in a crash".into());
         }
-        if self.patience < Duration::from_millis(100) || self.patience > Duration::from_secs(60) {
-            return Err("patience: must be 100ms to 60s".into());
+        if self.database_timeout < Duration::from_millis(100)
+            || self.database_timeout > Duration::from_secs(60)
+        {
+            return Err("database_timeout: must be 100ms to 60s".into());
         }
         let sizes = [("soft_queue", self.soft_queue), ("batch", self.batch), ("hard_queue", self.hard_queue)];
         if let Some((key, _)) = sizes.into_iter().find(|(_, size)| *size == 0) {

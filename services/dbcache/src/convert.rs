@@ -87,11 +87,11 @@ pub(crate) fn soft(state: proto::SoftState) -> Result<game::SoftState, Malformed
     })
 }
 
-pub(crate) fn bid(request: proto::LeadRequest) -> Result<game::Bid, Malformed> {
+pub(crate) fn bid(request: proto::LeadRequest) -> Result<game::LeadershipBid, Malformed> {
     if request.holder.is_empty() {
         return Err(Malformed::missing("holder"));
     }
-    Ok(game::Bid {
+    Ok(game::LeadershipBid {
         world: WorldId(request.world),
         holder: request.holder,
         incarnation: request.incarnation,
@@ -107,7 +107,7 @@ pub(crate) fn hard_action(request: proto::HardAction) -> Result<game::HardAction
     };
     Ok(game::HardAction {
         action: request.action.map(action_id).transpose()?,
-        also: request.also.into_iter().map(action_id).collect::<Result<_, _>>()?,
+        other_actions: request.other_actions.into_iter().map(action_id).collect::<Result<_, _>>()?,
         once: request.once.map(once),
         fences: request.fences.into_iter().map(fence).collect(),
         items: request.items.iter().map(move_item).collect::<Result<_, _>>()?,
@@ -198,7 +198,7 @@ pub(crate) fn ground(ground: game::Ground) -> proto::LoadGroundReply {
     proto::LoadGroundReply { items: items.collect(), generations: ground.generations.into_iter().collect() }
 }
 
-pub(crate) fn lead(lead: game::Lead) -> proto::LeadReply {
+pub(crate) fn lead(lead: game::Leadership) -> proto::LeadReply {
     proto::LeadReply {
         leader: lead.leader,
         term: lead.term.0,
@@ -207,8 +207,8 @@ pub(crate) fn lead(lead: game::Lead) -> proto::LeadReply {
     }
 }
 
-pub(crate) fn conservation(found: game::Conservation) -> proto::ConserveReply {
-    proto::ConserveReply {
+pub(crate) fn conservation(found: game::Conservation) -> proto::CheckConservationReply {
+    proto::CheckConservationReply {
         holds: found.holds(),
         items: found.items,
         items_minted: found.items_minted,

@@ -7,8 +7,8 @@ use shardkeep_cluster::Backoff;
 use shardkeep_store::{
     Error,
     game::{
-        Bid, Character, Claim, Committer, Conservation, Game, GameError, Ground, HardAction, HardResult,
-        Lead, NewCharacter, Refusal, Release, Reown, SoftState, Transfer,
+        Character, Claim, Committer, Conservation, Game, GameError, Ground, HardAction, HardResult,
+        Leadership, LeadershipBid, NewCharacter, Refusal, Release, Reown, SoftState, Transfer,
     },
 };
 use shardkeep_types::{AccountId, CellRect, CharacterId, Epoch, WorldId};
@@ -18,65 +18,65 @@ use tokio::{
 };
 
 use crate::{
-    ATTEMPT,
+    ATTEMPT_TIMEOUT,
     metrics::{FLUSH_SECONDS, SOFT_WRITTEN, STORE_ERRORS},
-    soft::Soft,
+    soft::SoftQueue,
 };
 
 /// Soft states in one statement.
-const PIECE: usize = 1_000;
+const FLUSH_BATCH_SIZE: usize = 1_000;
 
 pub(crate) struct Core {
     game: Game,
     committer: Committer,
-    soft: Soft,
-    patience: Duration,
+    soft: SoftQueue,
+    database_timeout: Duration,
     /// One flush at a time, so that an older state never overtakes a newer one.
-    flushing: Mutex<()>,
+    flush_lock: Mutex<()>,
 }
 
 impl Core {
-    pub(crate) fn new(game: Game, committer: Committer, soft: Soft, patience: Duration) -> Self {
-        Self { game, committer, soft, patience, flushing: Mutex::new(()) }
+    pub(crate) fn new(game: Game, committer: Committer, soft: SoftQueue, database_timeout: Duration) -> Self {
+        Self { game, committer, soft, database_timeout, flush_lock: Mutex::new(()) }
     }
 
     pub(crate) async fn list(&self, account: AccountId, world: WorldId) -> Result<Vec<Character>, GameError> {
-        self.patiently(|| self.game.list(account, world)).await
+        self.with_retry(|| self.game.list(account, world)).await
     }
 
     pub(crate) async fn count(
         &self,
         accounts: &[AccountId],
     ) -> Result<HashMap<AccountId, Vec<(WorldId, u32)>>, GameError> {
-        self.patiently(|| self.game.count(accounts)).await
+        self.with_retry(|| self.game.count(accounts)).await
     }
 
     /// Tried once: a repeat after an unknown outcome would find its own name taken.
     pub(crate) async fn create(&self, new: &NewCharacter) -> Result<Character, GameError> {
         let created = timeout_at(self.deadline(), self.game.create(new)).await;
-        created.unwrap_or_else(|_| Err(Error::away().into()))
+        created.unwrap_or_else(|_| Err(Error::timed_out().into()))
     }
 
     pub(crate) async fn claim(&self, claim: &Claim) -> Result<Character, GameError> {
-        self.settle(claim.character).await?;
-        let character = self.patiently(|| self.game.claim(claim)).await?;
+        self.flush_character(claim.character).await?;
+        let character = self.with_retry(|| self.game.claim(claim)).await?;
         self.soft.begin_epoch(character.id, character.epoch);
         Ok(character)
     }
 
     pub(crate) async fn transfer(&self, transfer: &Transfer) -> Result<Epoch, GameError> {
         if transfer.soft.is_none() {
-            self.settle(transfer.character).await?;
+            self.flush_character(transfer.character).await?;
         }
-        let epoch = self.patiently(|| self.game.transfer(transfer)).await?;
+        let epoch = self.with_retry(|| self.game.transfer(transfer)).await?;
         self.soft.begin_epoch(transfer.character, epoch);
         Ok(epoch)
     }
 
     pub(crate) async fn reown(&self, reown: &Reown) -> Result<Vec<Character>, GameError> {
         // The dead zone's last words.
-        self.patiently(|| self.flush()).await?;
-        let characters = self.patiently(|| self.game.reown(reown)).await?;
+        self.with_retry(|| self.flush()).await?;
+        let characters = self.with_retry(|| self.game.reown(reown)).await?;
         for character in &characters {
             self.soft.begin_epoch(character.id, character.epoch);
         }
@@ -85,16 +85,16 @@ impl Core {
 
     pub(crate) async fn release(&self, release: &Release) -> Result<(), GameError> {
         if release.soft.is_none() {
-            self.settle(release.character).await?;
+            self.flush_character(release.character).await?;
         }
-        self.patiently(|| self.game.release(release)).await?;
+        self.with_retry(|| self.game.release(release)).await?;
         self.soft.begin_epoch(release.character, release.epoch.next());
         Ok(())
     }
 
     pub(crate) async fn load(&self, character: CharacterId) -> Result<Character, GameError> {
-        self.settle(character).await?;
-        self.patiently(|| self.game.load(character)).await
+        self.flush_character(character).await?;
+        self.with_retry(|| self.game.load(character)).await
     }
 
     /// Never waits for the database; returns the characters whose epoch is known to be over.
@@ -107,7 +107,7 @@ impl Core {
         action.check()?;
         let deadline = self.deadline();
         let committed = timeout_at(deadline, self.committer.commit(action, deadline)).await;
-        let result = committed.unwrap_or_else(|_| Err(Error::away().into()));
+        let result = committed.unwrap_or_else(|_| Err(Error::timed_out().into()));
         if let Err(GameError::Refused(Refusal::StaleEpoch { character, epoch })) = &result {
             self.soft.begin_epoch(*character, *epoch);
         }
@@ -115,48 +115,48 @@ impl Core {
     }
 
     pub(crate) async fn load_ground(&self, world: WorldId, cells: CellRect) -> Result<Ground, GameError> {
-        self.patiently(|| self.game.load_ground(world, cells)).await
+        self.with_retry(|| self.game.load_ground(world, cells)).await
     }
 
-    pub(crate) async fn lead(&self, bid: &Bid) -> Result<Lead, GameError> {
-        self.patiently(|| self.game.lead(bid)).await
+    pub(crate) async fn lead(&self, bid: &LeadershipBid) -> Result<Leadership, GameError> {
+        self.with_retry(|| self.game.lead(bid)).await
     }
 
     /// Takes as long as the journal is long.
-    pub(crate) async fn conserve(&self) -> Result<Conservation, GameError> {
-        Ok(self.game.conserve().await?)
+    pub(crate) async fn check_conservation(&self) -> Result<Conservation, GameError> {
+        Ok(self.game.check_conservation().await?)
     }
 
-    pub(crate) fn hard_waiting(&self) -> usize {
-        self.committer.waiting()
+    pub(crate) fn hard_queue_len(&self) -> usize {
+        self.committer.pending()
     }
 
-    pub(crate) fn soft_is_written(&self) -> bool {
+    pub(crate) fn soft_queue_is_empty(&self) -> bool {
         self.soft.is_empty()
     }
 
     /// Writes what waits. What cannot be written waits on.
     pub(crate) async fn flush(&self) -> Result<(), Error> {
-        let _one_at_a_time = self.flushing.lock().await;
-        for taken in self.soft.take(PIECE) {
+        let _guard = self.flush_lock.lock().await;
+        for batch in self.soft.pending_batches(FLUSH_BATCH_SIZE) {
             let begin = Instant::now();
-            let saved = timeout(ATTEMPT, self.game.save_soft(&taken.states())).await;
-            let stale = saved.unwrap_or_else(|_| Err(Error::away()))?;
+            let saved = timeout(ATTEMPT_TIMEOUT, self.game.save_soft(&batch.states())).await;
+            let stale = saved.unwrap_or_else(|_| Err(Error::timed_out()))?;
             metrics::histogram!(FLUSH_SECONDS).record(begin.elapsed());
-            metrics::counter!(SOFT_WRITTEN).increment((taken.len() - stale.len()) as u64);
-            self.soft.written(&taken, &stale);
+            metrics::counter!(SOFT_WRITTEN).increment((batch.len() - stale.len()) as u64);
+            self.soft.mark_written(&batch, &stale);
         }
         Ok(())
     }
 
     /// Writes the state that waits for this character, before its row is read or changes hands.
-    async fn settle(&self, character: CharacterId) -> Result<(), GameError> {
-        if self.soft.of(character).is_none() {
+    async fn flush_character(&self, character: CharacterId) -> Result<(), GameError> {
+        if self.soft.pending_state(character).is_none() {
             return Ok(());
         }
-        self.patiently(|| async {
-            let _one_at_a_time = self.flushing.lock().await;
-            match self.soft.of(character) {
+        self.with_retry(|| async {
+            let _guard = self.flush_lock.lock().await;
+            match self.soft.pending_state(character) {
                 Some(state) => self.game.save_soft(&[state]).await.map(drop),
                 None => Ok(()),
             }
@@ -165,11 +165,11 @@ impl Core {
     }
 
     fn deadline(&self) -> Instant {
-        Instant::now() + self.patience
+        Instant::now() + self.database_timeout
     }
 
     /// Tries again while the database is away, until the patience is over. For what may be repeated.
-    async fn patiently<T, E, F>(&self, attempt: impl Fn() -> F) -> Result<T, GameError>
+    async fn with_retry<T, E, F>(&self, attempt: impl Fn() -> F) -> Result<T, GameError>
     where
         E: Into<GameError>,
         F: Future<Output = Result<T, E>>,
@@ -180,11 +180,11 @@ impl Core {
             let error = match timeout_at(deadline, attempt()).await {
                 Ok(Ok(value)) => return Ok(value),
                 Ok(Err(error)) => error.into(),
-                Err(_) => return Err(Error::away().into()),
+                Err(_) => return Err(Error::timed_out().into()),
             };
-            let Some(trouble) = error.store() else { return Err(error) };
-            metrics::counter!(STORE_ERRORS, "error" => trouble.label()).increment(1);
-            if !trouble.retryable() || timeout_at(deadline, backoff.wait()).await.is_err() {
+            let Some(store_error) = error.store() else { return Err(error) };
+            metrics::counter!(STORE_ERRORS, "error" => store_error.label()).increment(1);
+            if !store_error.retryable() || timeout_at(deadline, backoff.wait()).await.is_err() {
                 return Err(error);
             }
         }

@@ -58,7 +58,9 @@ fn code_of(refusal: &Refusal) -> Code {
         Refusal::Invalid(_) | Refusal::AcrossWorlds => Code::InvalidArgument,
         Refusal::NoSuchCharacter(_) => Code::NotFound,
         Refusal::StaleEpoch { .. } => Code::Aborted,
-        Refusal::StaleTerm(_) | Refusal::NotHeld(_) | Refusal::TooPoor(_) => Code::FailedPrecondition,
+        Refusal::StaleTerm(_) | Refusal::NotHeld(_) | Refusal::InsufficientCoins(_) => {
+            Code::FailedPrecondition
+        }
         Refusal::ActionConflict | Refusal::NameTaken => Code::AlreadyExists,
         Refusal::ActionTooOld => Code::OutOfRange,
         Refusal::TooManyCharacters(_) => Code::ResourceExhausted,
@@ -88,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn fences_are_told_apart() {
+    fn stale_epoch_and_stale_term_have_own_codes() {
         let epoch = Refusal::StaleEpoch { character: CharacterId(1), epoch: Epoch(2) };
         let status = Status::from(CallError::Game(epoch.into()));
         assert_eq!((status.code(), reason(&status)), (Code::Aborted, Some("stale_epoch")));
@@ -97,8 +99,8 @@ mod tests {
     }
 
     #[test]
-    fn an_absent_database_asks_for_patience() {
-        let status = Status::from(CallError::from(Error::away()));
+    fn unreachable_database_maps_to_unavailable() {
+        let status = Status::from(CallError::from(Error::timed_out()));
         assert_eq!((status.code(), reason(&status)), (Code::Unavailable, Some("unavailable")));
         assert!(status.message().contains("try again"), "{}", status.message());
     }

@@ -5,7 +5,7 @@
 //!   inside the transaction ([`shardkeep_store::game`]), so any number of replicas on one PostgreSQL agree.
 //! * Soft state is acknowledged at once, coalesced, and written within [`Config::write_behind`] (`soft`).
 //! * What characters hold is remembered by version (`cache`), and never trusted without it.
-//! * While the database is away, hard calls fail with UNAVAILABLE after [`Config::patience`]; soft state waits.
+//! * While the database is away, hard calls fail with UNAVAILABLE after [`Config::database_timeout`]; soft state waits.
 
 mod cache;
 mod config;
@@ -32,17 +32,17 @@ use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
 use crate::{
-    cache::Remembered,
+    cache::BoundedHoldingsCache,
     core::Core,
-    service::{Calls, DbCacheService},
-    soft::Soft,
+    service::{CallTracker, DbCacheService},
+    soft::SoftQueue,
 };
 pub use config::Config;
 
 /// A drain ends when nobody has called for so long, or when half of the grace time is over.
-const QUIET: Duration = Duration::from_millis(300);
+const QUIET_PERIOD: Duration = Duration::from_millis(300);
 /// How long one attempt of a batch, of hard actions or soft states, may take before the database counts as away.
-const ATTEMPT: Duration = Duration::from_secs(5);
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The daemon.
 pub struct Dbcache;
@@ -56,14 +56,14 @@ impl Service for Dbcache {
         let node = Node::join(&settings, &daemon, Self::KIND).await?;
         let config = &settings.service;
         let url = config.store_url(&settings.daemon.data_dir);
-        let opened = Database::open_patiently(&url, Schema::Game);
+        let opened = Database::open_with_retry(&url, Schema::Game);
         let Some(opened) = daemon.draining().run_until_cancelled(opened).await else { return Ok(()) };
         let database = opened.context("dbcache.store")?;
-        let mark = database.mark().await.context("dbcache.store")?;
-        if !node.share_stores(&[mark]).await {
+        let identity = database.identity().await.context("dbcache.store")?;
+        if !node.ensure_same_store(&[identity]).await {
             return Ok(());
         }
-        let game = Game::new(database.clone(), Arc::new(Remembered::new(config.cache)));
+        let game = Game::new(database.clone(), Arc::new(BoundedHoldingsCache::new(config.cache)));
         let (committer, lanes) = Committer::new(&game, committer_config(config, &database), &observer());
         let done = CancellationToken::new();
         for lane in lanes {
@@ -73,17 +73,18 @@ impl Service for Dbcache {
                 Ok(())
             });
         }
-        let core = Arc::new(Core::new(game, committer, Soft::new(config.soft_queue), config.patience));
+        let core =
+            Arc::new(Core::new(game, committer, SoftQueue::new(config.soft_queue), config.database_timeout));
         daemon.spawn("write-behind", write_behind(core.clone(), config.write_behind, done.clone()));
 
-        let calls = Arc::new(Calls::default());
+        let calls = Arc::new(CallTracker::default());
         let service = DbCacheServer::new(DbCacheService::new(core.clone(), calls.clone()))
             .max_decoding_message_size(MESSAGE_LIMIT)
             .max_encoding_message_size(MESSAGE_LIMIT);
         node.serve(Routes::new(service));
 
         daemon.draining().cancelled().await;
-        quiet(&calls, settings.daemon.grace / 2).await;
+        wait_until_quiet(&calls, settings.daemon.grace / 2).await;
         calls.finish().await;
         flush_all(&core, &daemon.stopped()).await;
         done.cancel();
@@ -98,7 +99,7 @@ fn committer_config(config: &Config, database: &Database) -> CommitterConfig {
         (0, _) => 1,
         (lanes, _) => lanes,
     };
-    CommitterConfig { batch: config.batch, lanes, queue: config.hard_queue, attempt: ATTEMPT }
+    CommitterConfig { batch: config.batch, lanes, queue: config.hard_queue, attempt: ATTEMPT_TIMEOUT }
 }
 
 fn observer() -> Observer {
@@ -113,7 +114,7 @@ async fn write_behind(core: Arc<Core>, every: Duration, done: CancellationToken)
     let mut ticks = interval(every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while done.run_until_cancelled(ticks.tick()).await.is_some() {
-        ::metrics::gauge!(metrics::HARD_WAITING).set(core.hard_waiting() as f64);
+        ::metrics::gauge!(metrics::HARD_WAITING).set(core.hard_queue_len() as f64);
         flush(&core).await;
     }
     Ok(())
@@ -127,12 +128,12 @@ async fn flush(core: &Core) {
 }
 
 /// Those who are draining too may still have last words.
-async fn quiet(calls: &Calls, at_most: Duration) {
+async fn wait_until_quiet(calls: &CallTracker, at_most: Duration) {
     let end = Instant::now() + at_most;
     loop {
-        let before = calls.begun();
-        sleep(QUIET.min(at_most)).await;
-        if calls.begun() == before || Instant::now() >= end {
+        let before = calls.started();
+        sleep(QUIET_PERIOD.min(at_most)).await;
+        if calls.started() == before || Instant::now() >= end {
             return;
         }
     }
@@ -143,7 +144,7 @@ async fn flush_all(core: &Core, stopped: &CancellationToken) {
     let mut backoff = Backoff::default();
     loop {
         flush(core).await;
-        if core.soft_is_written() {
+        if core.soft_queue_is_empty() {
             return;
         }
         if stopped.run_until_cancelled(backoff.wait()).await.is_none() {

@@ -12,14 +12,14 @@ use std::{
 use shardkeep_cluster::Peer;
 use shardkeep_rpc::{
     Malformed,
+    batched_call::check_request_count,
     dbcache::{
-        Character, CharacterCount, ClaimRequest, ConserveReply, ConserveRequest, CountCharactersReply,
-        CountCharactersRequest, CreateCharacterRequest, HardAction, HardResult, LeadReply, LeadRequest,
-        ListCharactersReply, ListCharactersRequest, LoadGroundReply, LoadGroundRequest, LoadRequest,
-        ReleaseReply, ReleaseRequest, ReownReply, ReownRequest, SaveSoftReply, SaveSoftRequest,
-        TransferReply, TransferRequest, db_cache_server::DbCache,
+        Character, CharacterCount, CheckConservationReply, CheckConservationRequest, ClaimRequest,
+        CountCharactersReply, CountCharactersRequest, CreateCharacterRequest, HardAction, HardResult,
+        LeadReply, LeadRequest, ListCharactersReply, ListCharactersRequest, LoadGroundReply,
+        LoadGroundRequest, LoadRequest, ReleaseReply, ReleaseRequest, ReownReply, ReownRequest,
+        SaveSoftReply, SaveSoftRequest, TransferReply, TransferRequest, db_cache_server::DbCache,
     },
-    many::not_too_many,
 };
 use shardkeep_types::{AccountId, CharacterId, DaemonKind, WorldId};
 use tokio_util::task::TaskTracker;
@@ -36,20 +36,20 @@ use crate::{
 #[derive(Clone)]
 pub(crate) struct DbCacheService {
     core: Arc<Core>,
-    calls: Arc<Calls>,
+    calls: Arc<CallTracker>,
 }
 
 /// The calls under way, and whether new ones are admitted.
 #[derive(Default)]
-pub(crate) struct Calls {
+pub(crate) struct CallTracker {
     running: TaskTracker,
-    begun: AtomicU64,
+    started: AtomicU64,
 }
 
-impl Calls {
+impl CallTracker {
     /// How many have begun so far.
-    pub(crate) fn begun(&self) -> u64 {
-        self.begun.load(Ordering::Relaxed)
+    pub(crate) fn started(&self) -> u64 {
+        self.started.load(Ordering::Relaxed)
     }
 
     /// Admits no more, and waits for those under way.
@@ -60,7 +60,7 @@ impl Calls {
 }
 
 impl DbCacheService {
-    pub(crate) fn new(core: Arc<Core>, calls: Arc<Calls>) -> Self {
+    pub(crate) fn new(core: Arc<Core>, calls: Arc<CallTracker>) -> Self {
         Self { core, calls }
     }
 
@@ -76,7 +76,7 @@ impl DbCacheService {
     {
         let begin = Instant::now();
         let peer = Peer::of(&request)?;
-        self.calls.begun.fetch_add(1, Ordering::Relaxed);
+        self.calls.started.fetch_add(1, Ordering::Relaxed);
         let result = if self.calls.running.is_closed() {
             Err(CallError::Draining)
         } else {
@@ -91,7 +91,7 @@ impl DbCacheService {
 }
 
 /// A daemon of a world speaks for that world only.
-fn in_world(peer: &Peer, world: u32) -> Result<WorldId, CallError> {
+fn check_world(peer: &Peer, world: u32) -> Result<WorldId, CallError> {
     let world = WorldId(world);
     if peer.world.0 != 0 && peer.world != world {
         return Err(CallError::Forbidden("the caller belongs to another world"));
@@ -100,7 +100,7 @@ fn in_world(peer: &Peer, world: u32) -> Result<WorldId, CallError> {
 }
 
 /// A daemon speaks for itself only.
-fn itself(peer: &Peer, kind: DaemonKind, name: &str) -> Result<(), CallError> {
+fn check_instance(peer: &Peer, kind: DaemonKind, name: &str) -> Result<(), CallError> {
     if peer.kind == kind && peer.name != name {
         return Err(CallError::Forbidden("the caller is another instance"));
     }
@@ -114,7 +114,7 @@ impl DbCache for DbCacheService {
         request: Request<ListCharactersRequest>,
     ) -> Result<Response<ListCharactersReply>, Status> {
         self.call("list_characters", request, |core, peer, request: ListCharactersRequest| async move {
-            let world = in_world(&peer, request.world)?;
+            let world = check_world(&peer, request.world)?;
             let characters = core.list(AccountId(request.account), world).await?;
             Ok(ListCharactersReply { characters: characters.into_iter().map(convert::character).collect() })
         })
@@ -126,7 +126,7 @@ impl DbCache for DbCacheService {
         request: Request<CountCharactersRequest>,
     ) -> Result<Response<CountCharactersReply>, Status> {
         self.call("count_characters", request, |core, _, request: CountCharactersRequest| async move {
-            not_too_many("accounts", &request.accounts)?;
+            check_request_count("accounts", &request.accounts)?;
             let accounts: Vec<_> = request.accounts.into_iter().map(AccountId).collect();
             let found = core.count(&accounts).await?;
             let counts = accounts.iter().map(|account| {
@@ -143,7 +143,7 @@ impl DbCache for DbCacheService {
         request: Request<CreateCharacterRequest>,
     ) -> Result<Response<Character>, Status> {
         self.call("create_character", request, |core, peer, request: CreateCharacterRequest| async move {
-            in_world(&peer, request.world)?;
+            check_world(&peer, request.world)?;
             let new = convert::new_character(request)?;
             Ok(convert::character(core.create(&new).await?))
         })
@@ -152,7 +152,7 @@ impl DbCache for DbCacheService {
 
     async fn claim(&self, request: Request<ClaimRequest>) -> Result<Response<Character>, Status> {
         self.call("claim", request, |core, peer, request: ClaimRequest| async move {
-            in_world(&peer, request.world)?;
+            check_world(&peer, request.world)?;
             let claim = convert::claim(request)?;
             Ok(convert::character(core.claim(&claim).await?))
         })
@@ -161,7 +161,7 @@ impl DbCache for DbCacheService {
 
     async fn transfer(&self, request: Request<TransferRequest>) -> Result<Response<TransferReply>, Status> {
         self.call("transfer", request, |core, peer, request: TransferRequest| async move {
-            itself(&peer, DaemonKind::Zone, &request.from_zone)?;
+            check_instance(&peer, DaemonKind::Zone, &request.from_zone)?;
             let transfer = convert::transfer(request)?;
             Ok(TransferReply { epoch: core.transfer(&transfer).await?.0 })
         })
@@ -170,7 +170,7 @@ impl DbCache for DbCacheService {
 
     async fn reown(&self, request: Request<ReownRequest>) -> Result<Response<ReownReply>, Status> {
         self.call("reown", request, |core, peer, request: ReownRequest| async move {
-            in_world(&peer, request.world)?;
+            check_world(&peer, request.world)?;
             let reown = convert::reown(request)?;
             let characters = core.reown(&reown).await?;
             Ok(ReownReply { characters: characters.into_iter().map(convert::character).collect() })
@@ -207,7 +207,7 @@ impl DbCache for DbCacheService {
         self.call("commit", request, |core, peer, request| async move {
             let action = convert::hard_action(request)?;
             for world in action.worlds() {
-                in_world(&peer, world.0)?;
+                check_world(&peer, world.0)?;
             }
             let result = core.commit(action).await?;
             metrics::counter!(if result.applied { APPLIED } else { REPEATED }).increment(1);
@@ -221,7 +221,7 @@ impl DbCache for DbCacheService {
         request: Request<LoadGroundRequest>,
     ) -> Result<Response<LoadGroundReply>, Status> {
         self.call("load_ground", request, |core, peer, request: LoadGroundRequest| async move {
-            let world = in_world(&peer, request.world)?;
+            let world = check_world(&peer, request.world)?;
             let cells = request.cells.ok_or_else(|| Malformed::missing("cells"))?.try_into()?;
             Ok(convert::ground(core.load_ground(world, cells).await?))
         })
@@ -230,17 +230,20 @@ impl DbCache for DbCacheService {
 
     async fn lead(&self, request: Request<LeadRequest>) -> Result<Response<LeadReply>, Status> {
         self.call("lead", request, |core, peer, request: LeadRequest| async move {
-            in_world(&peer, request.world)?;
-            itself(&peer, DaemonKind::World, &request.holder)?;
+            check_world(&peer, request.world)?;
+            check_instance(&peer, DaemonKind::World, &request.holder)?;
             let bid = convert::bid(request)?;
             Ok(convert::lead(core.lead(&bid).await?))
         })
         .await
     }
 
-    async fn conserve(&self, request: Request<ConserveRequest>) -> Result<Response<ConserveReply>, Status> {
-        self.call("conserve", request, |core, _, _| async move {
-            Ok(convert::conservation(core.conserve().await?))
+    async fn check_conservation(
+        &self,
+        request: Request<CheckConservationRequest>,
+    ) -> Result<Response<CheckConservationReply>, Status> {
+        self.call("check_conservation", request, |core, _, _| async move {
+            Ok(convert::conservation(core.check_conservation().await?))
         })
         .await
     }

@@ -13,16 +13,16 @@ use shardkeep_types::{CharacterId, Epoch};
 
 use crate::metrics::{SOFT_COALESCED, SOFT_DROPPED, SOFT_STALE, SOFT_WAITING};
 
-pub(crate) struct Soft {
-    waiting: Mutex<Waiting>,
+pub(crate) struct SoftQueue {
+    pending: Mutex<Pending>,
     bound: usize,
     /// Epochs that are known to have begun, so that senders of older ones are told at once. Forgetful: the
     /// database decides in the end.
-    begun: Cache<CharacterId, Epoch>,
+    newest_epoch: Cache<CharacterId, Epoch>,
 }
 
 #[derive(Default)]
-struct Waiting {
+struct Pending {
     states: HashMap<CharacterId, Entry>,
     /// Raised with every change, so that a flush can tell what it has written from what came meanwhile.
     stamp: u64,
@@ -34,9 +34,9 @@ struct Entry {
 }
 
 /// Entries as a flush has taken them to the database.
-pub(crate) struct Taken(Vec<(SoftState, u64)>);
+pub(crate) struct FlushBatch(Vec<(SoftState, u64)>);
 
-impl Taken {
+impl FlushBatch {
     pub(crate) fn states(&self) -> Vec<SoftState> {
         self.0.iter().map(|(state, _)| *state).collect()
     }
@@ -46,33 +46,33 @@ impl Taken {
     }
 }
 
-impl Soft {
+impl SoftQueue {
     pub(crate) fn new(bound: usize) -> Self {
-        Self { waiting: Mutex::default(), bound, begun: Cache::new(bound) }
+        Self { pending: Mutex::default(), bound, newest_epoch: Cache::new(bound) }
     }
 
     /// Accepts states; returns the characters whose state is of an epoch known to be over.
     pub(crate) fn accept(&self, states: Vec<SoftState>) -> Vec<CharacterId> {
         let (mut stale, mut coalesced, mut dropped) = (Vec::new(), 0, 0);
-        let mut waiting = self.waiting.lock();
+        let mut pending = self.pending.lock();
         for state in states {
-            let begun = self.begun.get(&state.character).unwrap_or_default();
+            let newest_epoch = self.newest_epoch.get(&state.character).unwrap_or_default();
             let newer =
-                waiting.states.get(&state.character).is_some_and(|entry| entry.state.epoch > state.epoch);
-            if newer || begun > state.epoch {
+                pending.states.get(&state.character).is_some_and(|entry| entry.state.epoch > state.epoch);
+            if newer || newest_epoch > state.epoch {
                 stale.push(state.character);
                 continue;
             }
-            waiting.stamp += 1;
-            let entry = Entry { state, stamp: waiting.stamp };
-            if waiting.states.len() >= self.bound && !waiting.states.contains_key(&state.character) {
+            pending.stamp += 1;
+            let entry = Entry { state, stamp: pending.stamp };
+            if pending.states.len() >= self.bound && !pending.states.contains_key(&state.character) {
                 dropped += 1;
-            } else if waiting.states.insert(state.character, entry).is_some() {
+            } else if pending.states.insert(state.character, entry).is_some() {
                 coalesced += 1;
             }
         }
-        metrics::gauge!(SOFT_WAITING).set(waiting.states.len() as f64);
-        drop(waiting);
+        metrics::gauge!(SOFT_WAITING).set(pending.states.len() as f64);
+        drop(pending);
         metrics::counter!(SOFT_COALESCED).increment(coalesced);
         metrics::counter!(SOFT_DROPPED).increment(dropped);
         metrics::counter!(SOFT_STALE).increment(stale.len() as u64);
@@ -81,46 +81,46 @@ impl Soft {
 
     /// An epoch has begun: states of older ones are over.
     pub(crate) fn begin_epoch(&self, character: CharacterId, epoch: Epoch) {
-        if self.begun.get(&character).is_none_or(|known| known < epoch) {
-            self.begun.insert(character, epoch);
+        if self.newest_epoch.get(&character).is_none_or(|known| known < epoch) {
+            self.newest_epoch.insert(character, epoch);
         }
-        let mut waiting = self.waiting.lock();
-        if waiting.states.get(&character).is_some_and(|entry| entry.state.epoch < epoch) {
-            waiting.states.remove(&character);
+        let mut pending = self.pending.lock();
+        if pending.states.get(&character).is_some_and(|entry| entry.state.epoch < epoch) {
+            pending.states.remove(&character);
         }
-        metrics::gauge!(SOFT_WAITING).set(waiting.states.len() as f64);
+        metrics::gauge!(SOFT_WAITING).set(pending.states.len() as f64);
     }
 
     /// The state that waits for this character, which a reader of the database would miss.
-    pub(crate) fn of(&self, character: CharacterId) -> Option<SoftState> {
-        self.waiting.lock().states.get(&character).map(|entry| entry.state)
+    pub(crate) fn pending_state(&self, character: CharacterId) -> Option<SoftState> {
+        self.pending.lock().states.get(&character).map(|entry| entry.state)
     }
 
-    /// A copy of what waits, in pieces of at most `piece`; it stays here until [`Soft::written`].
-    pub(crate) fn take(&self, piece: usize) -> Vec<Taken> {
-        let waiting = self.waiting.lock();
-        let all: Vec<_> = waiting.states.values().map(|entry| (entry.state, entry.stamp)).collect();
-        drop(waiting);
-        all.chunks(piece.max(1)).map(|part| Taken(part.to_vec())).collect()
+    /// A copy of what waits, in pieces of at most `batch_size`; it stays here until [`SoftQueue::mark_written`].
+    pub(crate) fn pending_batches(&self, batch_size: usize) -> Vec<FlushBatch> {
+        let pending = self.pending.lock();
+        let all: Vec<_> = pending.states.values().map(|entry| (entry.state, entry.stamp)).collect();
+        drop(pending);
+        all.chunks(batch_size.max(1)).map(|part| FlushBatch(part.to_vec())).collect()
     }
 
     /// These have been written, except `stale`, whose epoch is over; newer ones of the same characters wait on.
-    pub(crate) fn written(&self, taken: &Taken, stale: &[CharacterId]) {
-        let mut waiting = self.waiting.lock();
-        for (state, stamp) in &taken.0 {
-            if waiting.states.get(&state.character).is_some_and(|entry| entry.stamp == *stamp) {
-                waiting.states.remove(&state.character);
+    pub(crate) fn mark_written(&self, batch: &FlushBatch, stale: &[CharacterId]) {
+        let mut pending = self.pending.lock();
+        for (state, stamp) in &batch.0 {
+            if pending.states.get(&state.character).is_some_and(|entry| entry.stamp == *stamp) {
+                pending.states.remove(&state.character);
             }
             if stale.contains(&state.character) {
-                self.begun.insert(state.character, state.epoch.next());
+                self.newest_epoch.insert(state.character, state.epoch.next());
             }
         }
-        metrics::gauge!(SOFT_WAITING).set(waiting.states.len() as f64);
+        metrics::gauge!(SOFT_WAITING).set(pending.states.len() as f64);
         metrics::counter!(SOFT_STALE).increment(stale.len() as u64);
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.waiting.lock().states.is_empty()
+        self.pending.lock().states.is_empty()
     }
 }
 
@@ -135,36 +135,36 @@ mod tests {
         SoftState { character: CharacterId(character), epoch: Epoch(epoch), position, facing: 0, health: 1 }
     }
 
-    fn waiting(soft: &Soft) -> Vec<SoftState> {
-        let mut all: Vec<_> = soft.take(100).iter().flat_map(Taken::states).collect();
+    fn pending(soft: &SoftQueue) -> Vec<SoftState> {
+        let mut all: Vec<_> = soft.pending_batches(100).iter().flat_map(FlushBatch::states).collect();
         all.sort_by_key(|state| state.character);
         all
     }
 
     #[test]
-    fn the_newest_of_each_character_waits() {
-        let soft = Soft::new(10);
+    fn queue_keeps_newest_state_per_character() {
+        let soft = SoftQueue::new(10);
         assert!(soft.accept(vec![state(1, 1, 1), state(1, 1, 2), state(2, 5, 3)]).is_empty());
         assert_eq!(soft.accept(vec![state(2, 4, 9)]), [CharacterId(2)]);
-        assert_eq!(waiting(&soft), [state(1, 1, 2), state(2, 5, 3)]);
-        assert_eq!(soft.of(CharacterId(1)), Some(state(1, 1, 2)));
+        assert_eq!(pending(&soft), [state(1, 1, 2), state(2, 5, 3)]);
+        assert_eq!(soft.pending_state(CharacterId(1)), Some(state(1, 1, 2)));
     }
 
     #[test]
-    fn too_many_drop_newcomers_only() {
-        let soft = Soft::new(1);
+    fn full_queue_drops_only_new_characters() {
+        let soft = SoftQueue::new(1);
         soft.accept(vec![state(1, 1, 1), state(2, 1, 1), state(1, 1, 2)]);
-        assert_eq!(waiting(&soft), [state(1, 1, 2)]);
+        assert_eq!(pending(&soft), [state(1, 1, 2)]);
     }
 
     #[test]
-    fn what_came_during_a_flush_waits_on() {
-        let soft = Soft::new(10);
+    fn state_accepted_during_flush_stays_queued() {
+        let soft = SoftQueue::new(10);
         soft.accept(vec![state(1, 1, 1), state(2, 1, 1), state(3, 1, 1)]);
-        let taken = soft.take(100);
+        let batch = soft.pending_batches(100);
         soft.accept(vec![state(2, 1, 2)]);
-        soft.written(&taken[0], &[CharacterId(3)]);
-        assert_eq!(waiting(&soft), [state(2, 1, 2)]);
+        soft.mark_written(&batch[0], &[CharacterId(3)]);
+        assert_eq!(pending(&soft), [state(2, 1, 2)]);
         assert_eq!(
             soft.accept(vec![state(3, 1, 5)]),
             [CharacterId(3)],
@@ -173,8 +173,8 @@ mod tests {
     }
 
     #[test]
-    fn a_new_epoch_ends_the_older() {
-        let soft = Soft::new(10);
+    fn new_epoch_discards_older_state() {
+        let soft = SoftQueue::new(10);
         soft.accept(vec![state(1, 1, 1)]);
         soft.begin_epoch(CharacterId(1), Epoch(2));
         assert!(soft.is_empty());

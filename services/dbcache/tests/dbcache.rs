@@ -8,10 +8,10 @@ use shardkeep_dbcache::{Config, Dbcache};
 use shardkeep_rpc::{
     common::{CellRect, Position},
     dbcache::{
-        ActionId, Character, ClaimRequest, ConserveRequest, CountCharactersRequest, CreateCharacterRequest,
-        Fence, HardAction, HardResult, LeadRequest, ListCharactersRequest, LoadGroundRequest, LoadRequest,
-        MintItem, MoveItem, OnceKey, ReleaseRequest, ReownRequest, SaveSoftRequest, SoftState, Stack,
-        TransferRequest, db_cache_client::DbCacheClient,
+        ActionId, Character, CheckConservationRequest, ClaimRequest, CountCharactersRequest,
+        CreateCharacterRequest, Fence, HardAction, HardResult, LeadRequest, ListCharactersRequest,
+        LoadGroundRequest, LoadRequest, MintItem, MoveItem, OnceKey, ReleaseRequest, ReownRequest,
+        SaveSoftRequest, SoftState, Stack, TransferRequest, db_cache_client::DbCacheClient,
     },
     reason,
 };
@@ -25,12 +25,12 @@ const WORLD: u32 = 1;
 const SESSION: [u8; 16] = [7; 16];
 
 /// A place with a certificate authority and a store.
-struct Place {
+struct TestEnv {
     folder: tempfile::TempDir,
     store: String,
 }
 
-impl Place {
+impl TestEnv {
     fn new(store: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         certs::make_ca(folder.path()).unwrap();
@@ -53,7 +53,7 @@ impl Place {
             },
             service: Config {
                 store: self.store.clone(),
-                patience: Duration::from_millis(1_500),
+                database_timeout: Duration::from_millis(1_500),
                 ..Config::default()
             },
             ..Settings::default()
@@ -68,7 +68,7 @@ impl Place {
 }
 
 struct Replica<'a> {
-    place: &'a Place,
+    place: &'a TestEnv,
     running: Running,
     address: String,
 }
@@ -98,25 +98,25 @@ macro_rules! on_both_engines {
         mod sqlite {
             $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $scenario() {
-                super::$scenario(&super::Place::new("sqlite")).await;
+                super::$scenario(&super::TestEnv::new("sqlite")).await;
             })+
         }
         mod postgres {
             $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $scenario() {
                 let server = shardkeep_testkit::Postgres::start().await;
-                super::$scenario(&super::Place::new(&server.url())).await;
+                super::$scenario(&super::TestEnv::new(&server.url())).await;
             })+
         }
     };
 }
 
 on_both_engines! {
-    a_character_lives_through_zones_and_a_restart,
-    stale_owners_are_refused,
-    a_repeated_action_is_answered,
-    soft_state_is_coalesced_and_survives_the_drain,
-    nobody_speaks_for_another,
+    character_survives_transfer_and_restart,
+    stale_owner_requests_are_refused,
+    repeated_action_is_answered_after_restart,
+    soft_state_is_coalesced_and_survives_drain,
+    calls_for_other_world_or_instance_are_refused,
 }
 
 fn place() -> Position {
@@ -155,7 +155,7 @@ fn claim_of(character: &Character, term: u64) -> ClaimRequest {
     }
 }
 
-async fn entered(world: &mut Client, name: &str) -> Character {
+async fn create_claimed(world: &mut Client, name: &str) -> Character {
     let term = lead(world, 1).await;
     let character = create(world, name).await;
     world.claim(claim_of(&character, term)).await.unwrap().into_inner()
@@ -173,7 +173,7 @@ fn transfer_of(character: &Character) -> TransferRequest {
     }
 }
 
-fn dropping(character: &Character, action: u64) -> HardAction {
+fn drop_action(character: &Character, action: u64) -> HardAction {
     HardAction {
         action: Some(ActionId { character: character.id, id: action, digest: vec![action as u8; 16] }),
         fences: vec![Fence { character: character.id, epoch: character.epoch }],
@@ -210,25 +210,25 @@ async fn load(client: &mut Client, character: u64) -> Character {
     client.load(LoadRequest { character }).await.unwrap().into_inner()
 }
 
-fn refused<T>(result: Result<T, Status>) -> (Code, String) {
+fn refusal<T>(result: Result<T, Status>) -> (Code, String) {
     let status = result.err().expect("a refusal");
     (status.code(), reason(&status).unwrap_or_default().to_owned())
 }
 
-fn because(code: Code, reason: &str) -> (Code, String) {
+fn status(code: Code, reason: &str) -> (Code, String) {
     (code, reason.to_owned())
 }
 
 async fn assert_conserved(client: &mut Client, items: u64) {
-    let reply = client.conserve(ConserveRequest {}).await.unwrap().into_inner();
+    let reply = client.check_conservation(CheckConservationRequest {}).await.unwrap().into_inner();
     assert!(reply.holds, "{:?}", reply.faults);
     assert_eq!(reply.items, items);
 }
 
-async fn a_character_lives_through_zones_and_a_restart(place: &Place) {
+async fn character_survives_transfer_and_restart(place: &TestEnv) {
     let replica = place.start("dbcache-1").await;
     let (mut world, mut west, mut east) = (replica.world(), replica.zone("west"), replica.zone("east"));
-    let ada = entered(&mut world, "Ada").await;
+    let ada = create_claimed(&mut world, "Ada").await;
     assert_eq!((ada.owner.as_str(), ada.epoch, ada.coins, &ada.session[..]), ("west", 1, 50, &SESSION[..]));
     let twin = CreateCharacterRequest {
         account: 2,
@@ -238,14 +238,14 @@ async fn a_character_lives_through_zones_and_a_restart(place: &Place) {
         limit: 8,
         ..Default::default()
     };
-    assert_eq!(refused(world.create_character(twin).await), because(Code::AlreadyExists, "name_taken"));
+    assert_eq!(refusal(world.create_character(twin).await), status(Code::AlreadyExists, "name_taken"));
 
     let moved = west.transfer(transfer_of(&ada)).await.unwrap().into_inner();
     assert_eq!(moved.epoch, 2);
     assert_eq!(west.transfer(transfer_of(&ada)).await.unwrap().into_inner().epoch, 2);
     let there = load(&mut east, ada.id).await;
     assert_eq!((there.owner.as_str(), there.epoch), ("east", 2));
-    let dropped = commit(&mut east, dropping(&there, 1)).await.unwrap();
+    let dropped = commit(&mut east, drop_action(&there, 1)).await.unwrap();
     assert!(dropped.applied && dropped.characters[0].items.is_empty());
     let cells = CellRect { map: 1, x0: 0, y0: 0, x1: 32, y1: 32 };
     let ground = LoadGroundRequest { world: WORLD, cells: Some(cells) };
@@ -276,14 +276,14 @@ async fn a_character_lives_through_zones_and_a_restart(place: &Place) {
     replica.running.stop().await.unwrap();
 }
 
-async fn stale_owners_are_refused(place: &Place) {
+async fn stale_owner_requests_are_refused(place: &TestEnv) {
     let replica = place.start("dbcache-1").await;
     let (mut world, mut west) = (replica.world(), replica.zone("west"));
-    let ada = entered(&mut world, "Ada").await;
+    let ada = create_claimed(&mut world, "Ada").await;
     let newer = lead(&mut world, 2).await;
     assert_eq!(
-        refused(world.claim(claim_of(&ada, newer - 1)).await),
-        because(Code::FailedPrecondition, "stale_term")
+        refusal(world.claim(claim_of(&ada, newer - 1)).await),
+        status(Code::FailedPrecondition, "stale_term")
     );
     let reown = ReownRequest {
         world: WORLD,
@@ -294,56 +294,56 @@ async fn stale_owners_are_refused(place: &Place) {
         to_incarnation: 4,
     };
     let late = ReownRequest { term: newer - 1, ..reown.clone() };
-    assert_eq!(refused(world.reown(late).await), because(Code::FailedPrecondition, "stale_term"));
+    assert_eq!(refusal(world.reown(late).await), status(Code::FailedPrecondition, "stale_term"));
     assert_eq!(world.reown(reown).await.unwrap().into_inner().characters[0].epoch, 2);
 
-    let stale = because(Code::Aborted, "stale_epoch");
-    assert_eq!(refused(commit(&mut west, dropping(&ada, 1)).await), stale);
-    assert_eq!(refused(west.transfer(transfer_of(&ada)).await), stale);
+    let stale = status(Code::Aborted, "stale_epoch");
+    assert_eq!(refusal(commit(&mut west, drop_action(&ada, 1)).await), stale);
+    assert_eq!(refusal(west.transfer(transfer_of(&ada)).await), stale);
     assert_eq!(
-        refused(west.release(ReleaseRequest { character: ada.id, epoch: 1, soft: None }).await),
+        refusal(west.release(ReleaseRequest { character: ada.id, epoch: 1, soft: None }).await),
         stale
     );
     assert_eq!(save(&mut west, vec![soft(&ada, 1)]).await, [ada.id]);
     assert_eq!(load(&mut world, ada.id).await.position, Some(self::place()));
-    let nobody = refused(west.load(LoadRequest { character: 999 }).await);
-    assert_eq!(nobody, because(Code::NotFound, "no_such_character"));
+    let nobody = refusal(west.load(LoadRequest { character: 999 }).await);
+    assert_eq!(nobody, status(Code::NotFound, "no_such_character"));
     replica.running.stop().await.unwrap();
 }
 
-async fn a_repeated_action_is_answered(place: &Place) {
+async fn repeated_action_is_answered_after_restart(place: &TestEnv) {
     let replica = place.start("dbcache-1").await;
     let (mut world, mut west) = (replica.world(), replica.zone("west"));
-    let ada = entered(&mut world, "Ada").await;
-    assert!(commit(&mut west, dropping(&ada, 1)).await.unwrap().applied);
+    let ada = create_claimed(&mut world, "Ada").await;
+    assert!(commit(&mut west, drop_action(&ada, 1)).await.unwrap().applied);
     replica.running.stop().await.unwrap();
 
     // The answer was lost with the daemon; another one gets the same question.
     let replica = place.start("dbcache-1").await;
     let mut west = replica.zone("west");
-    let again = commit(&mut west, dropping(&ada, 1)).await.unwrap();
+    let again = commit(&mut west, drop_action(&ada, 1)).await.unwrap();
     assert!(!again.applied && again.characters[0].last_action == 1);
-    let mut other = dropping(&ada, 1);
+    let mut other = drop_action(&ada, 1);
     other.action.as_mut().unwrap().digest = vec![0; 16];
-    assert_eq!(refused(commit(&mut west, other).await), because(Code::AlreadyExists, "action_conflict"));
+    assert_eq!(refusal(commit(&mut west, other).await), status(Code::AlreadyExists, "action_conflict"));
     assert_eq!(
-        refused(commit(&mut west, dropping(&ada, 2)).await),
-        because(Code::FailedPrecondition, "not_held")
+        refusal(commit(&mut west, drop_action(&ada, 2)).await),
+        status(Code::FailedPrecondition, "not_held")
     );
-    let anonymous = HardAction { action: None, ..dropping(&ada, 3) };
-    assert_eq!(refused(commit(&mut west, anonymous).await), because(Code::InvalidArgument, "invalid"));
+    let anonymous = HardAction { action: None, ..drop_action(&ada, 3) };
+    assert_eq!(refusal(commit(&mut west, anonymous).await), status(Code::InvalidArgument, "invalid"));
     assert_conserved(&mut replica.world(), 1).await;
     replica.running.stop().await.unwrap();
 }
 
-async fn soft_state_is_coalesced_and_survives_the_drain(place: &Place) {
+async fn soft_state_is_coalesced_and_survives_drain(place: &TestEnv) {
     let mut settings = place.settings("dbcache-1");
     settings.service.write_behind = Duration::from_secs(5);
     let mut running = launch::<Dbcache>(settings).await.unwrap();
     let address = running.ready().await.unwrap().grpc;
     let replica = Replica { place, running, address };
     let (mut world, mut west) = (replica.world(), replica.zone("west"));
-    let (ada, bob) = (entered(&mut world, "Ada").await, entered(&mut world, "Bob").await);
+    let (ada, bob) = (create_claimed(&mut world, "Ada").await, create_claimed(&mut world, "Bob").await);
     for x_mm in [1, 2, 3] {
         assert!(save(&mut west, vec![soft(&ada, x_mm), soft(&bob, 10 * x_mm)]).await.is_empty());
     }
@@ -355,16 +355,16 @@ async fn soft_state_is_coalesced_and_survives_the_drain(place: &Place) {
     replica.running.stop().await.unwrap();
 }
 
-async fn nobody_speaks_for_another(place: &Place) {
+async fn calls_for_other_world_or_instance_are_refused(place: &TestEnv) {
     let replica = place.start("dbcache-1").await;
-    let ada = entered(&mut replica.world(), "Ada").await;
-    let forbidden = because(Code::PermissionDenied, "forbidden");
+    let ada = create_claimed(&mut replica.world(), "Ada").await;
+    let forbidden = status(Code::PermissionDenied, "forbidden");
     let mut foreign = replica.client(DaemonKind::World, "world-2", 2);
     let list = ListCharactersRequest { account: 1, world: WORLD };
-    assert_eq!(refused(foreign.list_characters(list).await), forbidden);
-    assert_eq!(refused(replica.zone("east").transfer(transfer_of(&ada)).await), forbidden);
+    assert_eq!(refusal(foreign.list_characters(list).await), forbidden);
+    assert_eq!(refusal(replica.zone("east").transfer(transfer_of(&ada)).await), forbidden);
     let usurper = LeadRequest { world: WORLD, holder: "world-1".to_owned(), incarnation: 9, ttl_ms: 1 };
-    assert_eq!(refused(replica.client(DaemonKind::World, "world-9", WORLD).lead(usurper).await), forbidden);
+    assert_eq!(refusal(replica.client(DaemonKind::World, "world-9", WORLD).lead(usurper).await), forbidden);
     let mint = HardAction {
         once: Some(OnceKey { world: WORLD, spawn: 1, generation: 1 }),
         mints: vec![MintItem {
@@ -377,7 +377,7 @@ async fn nobody_speaks_for_another(place: &Place) {
         ..HardAction::default()
     };
     assert_eq!(
-        refused(commit(&mut replica.client(DaemonKind::Zone, "far", 2), mint.clone()).await),
+        refusal(commit(&mut replica.client(DaemonKind::Zone, "far", 2), mint.clone()).await),
         forbidden
     );
     // A zone may not do what a world may.
@@ -388,22 +388,24 @@ async fn nobody_speaks_for_another(place: &Place) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn two_replicas_double_nothing() {
+async fn two_replicas_apply_each_action_once() {
     let server = Postgres::start().await;
-    let place = Place::new(&server.url());
+    let place = TestEnv::new(&server.url());
     let (one, other) = (place.start("dbcache-1").await, place.start("dbcache-2").await);
     let mut world = one.world();
-    let (ada, bob) = (entered(&mut world, "Ada").await, entered(&mut world, "Bob").await);
+    let (ada, bob) = (create_claimed(&mut world, "Ada").await, create_claimed(&mut world, "Bob").await);
     for round in 1..20u64 {
-        let action = if round % 2 == 1 { dropping(&ada, round) } else { picking(&ada, &ada, round) };
+        let action = if round % 2 == 1 { drop_action(&ada, round) } else { pickup_action(&ada, &ada, round) };
         let (mut here, mut there) = (one.zone("west"), other.zone("west"));
         let (here, there) = tokio::join!(commit(&mut here, action.clone()), commit(&mut there, action));
         assert!(here.unwrap().applied != there.unwrap().applied, "exactly one of them applies it");
     }
     // Two people grab the same thing through different replicas.
     let (mut here, mut there) = (one.zone("west"), other.zone("west"));
-    let (adas, bobs) =
-        tokio::join!(commit(&mut here, picking(&ada, &ada, 20)), commit(&mut there, picking(&ada, &bob, 20)));
+    let (adas, bobs) = tokio::join!(
+        commit(&mut here, pickup_action(&ada, &ada, 20)),
+        commit(&mut there, pickup_action(&ada, &bob, 20))
+    );
     assert!(adas.is_ok() != bobs.is_ok());
     let fresh: usize = [load(&mut world, ada.id).await, load(&mut world, bob.id).await]
         .iter()
@@ -415,32 +417,32 @@ async fn two_replicas_double_nothing() {
     other.running.stop().await.unwrap();
 }
 
-/// `who` takes from the ground what `ada` brought into the world.
-fn picking(ada: &Character, who: &Character, action: u64) -> HardAction {
+/// `taker` takes from the ground what `ada` brought into the world.
+fn pickup_action(ada: &Character, taker: &Character, action: u64) -> HardAction {
     let item = MoveItem {
         item: ada.items[0].id,
         from: "g:1:1:15:16".to_owned(),
-        to: format!("c:{}", who.id),
+        to: format!("c:{}", taker.id),
         at: None,
     };
-    HardAction { items: vec![item], reason: "pickup".to_owned(), ..dropping(who, action) }
+    HardAction { items: vec![item], reason: "pickup".to_owned(), ..drop_action(taker, action) }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_absent_database_is_waited_for() {
-    let server = Postgres::alone().await;
-    let place = Place::new(&server.url());
+async fn killed_database_makes_calls_unavailable_until_restart() {
+    let server = Postgres::dedicated().await;
+    let place = TestEnv::new(&server.url());
     let replica = place.start("dbcache-1").await;
     let (mut world, mut west) = (replica.world(), replica.zone("west"));
-    let ada = entered(&mut world, "Ada").await;
+    let ada = create_claimed(&mut world, "Ada").await;
     server.kill();
-    let away = because(Code::Unavailable, "unavailable");
-    assert_eq!(refused(commit(&mut west, dropping(&ada, 1)).await), away);
-    assert_eq!(refused(west.load(LoadRequest { character: ada.id }).await), away);
+    let unavailable = status(Code::Unavailable, "unavailable");
+    assert_eq!(refusal(commit(&mut west, drop_action(&ada, 1)).await), unavailable);
+    assert_eq!(refusal(west.load(LoadRequest { character: ada.id }).await), unavailable);
     assert!(save(&mut west, vec![soft(&ada, 77)]).await.is_empty(), "soft state waits");
     server.restart();
     // The same question gets through, and nobody knows how often it has been asked.
-    let done = commit(&mut west, dropping(&ada, 1)).await.unwrap();
+    let done = commit(&mut west, drop_action(&ada, 1)).await.unwrap();
     assert!(done.characters[0].items.is_empty());
     assert_eq!(load(&mut world, ada.id).await.position.unwrap().x_mm, 77);
     assert_conserved(&mut world, 1).await;
@@ -448,22 +450,22 @@ async fn an_absent_database_is_waited_for() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_frozen_database_holds_nobody_up() {
-    let server = Postgres::alone().await;
-    let place = Place::new(&server.url());
+async fn frozen_database_fails_calls_within_timeout() {
+    let server = Postgres::dedicated().await;
+    let place = TestEnv::new(&server.url());
     let replica = place.start("dbcache-1").await;
     let (mut world, mut west) = (replica.world(), replica.zone("west"));
-    let ada = entered(&mut world, "Ada").await;
+    let ada = create_claimed(&mut world, "Ada").await;
     server.freeze();
-    let away = because(Code::Unavailable, "unavailable");
+    let unavailable = status(Code::Unavailable, "unavailable");
     let begin = std::time::Instant::now();
-    assert_eq!(refused(commit(&mut west, dropping(&ada, 1)).await), away);
+    assert_eq!(refusal(commit(&mut west, drop_action(&ada, 1)).await), unavailable);
     assert!(save(&mut west, vec![soft(&ada, 77)]).await.is_empty(), "soft state waits");
-    assert_eq!(refused(west.load(LoadRequest { character: ada.id }).await), away);
+    assert_eq!(refusal(west.load(LoadRequest { character: ada.id }).await), unavailable);
     assert!(begin.elapsed() < Duration::from_secs(10), "{:?}", begin.elapsed());
     server.thaw();
     let done = loop {
-        match commit(&mut west, dropping(&ada, 1)).await {
+        match commit(&mut west, drop_action(&ada, 1)).await {
             Err(status) if status.code() == Code::Unavailable => {}
             result => break result.unwrap(),
         }
@@ -475,8 +477,8 @@ async fn a_frozen_database_holds_nobody_up() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_second_owner_of_a_file_is_told_what_it_needs() {
-    let place = Place::new("sqlite");
+async fn second_owner_of_sqlite_file_gets_helpful_error() {
+    let place = TestEnv::new("sqlite");
     let replica = place.start("dbcache-1").await;
     let second = launch::<Dbcache>(place.settings("dbcache-2")).await.unwrap();
     let error = format!("{:#}", second.join().await.unwrap_err());

@@ -32,7 +32,7 @@ pub(crate) struct Batch {
     slots: Vec<Slot>,
     received: usize,
     /// Whether packets come with the address that they were sent to, and answers go out from it.
-    addressed: bool,
+    uses_pktinfo: bool,
 }
 
 struct Slot {
@@ -58,12 +58,12 @@ impl Batch {
     /// When the socket does not take the options.
     pub(crate) fn new(socket: &UdpSocket) -> io::Result<Self> {
         let address = socket.local_addr()?.ip();
-        let addressed = address.is_unspecified();
+        let uses_pktinfo = address.is_unspecified();
         let (level, pktinfo) = match address {
             IpAddr::V4(_) => (libc::IPPROTO_IP, libc::IP_PKTINFO),
             IpAddr::V6(_) => (libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO),
         };
-        if addressed {
+        if uses_pktinfo {
             set(socket, level, pktinfo, 1)?;
         }
         // Forged "fragmentation needed" messages must not make us send fragments, which can be forged too.
@@ -71,7 +71,7 @@ impl Batch {
             IpAddr::V4(_) => set(socket, level, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_OMIT)?,
             IpAddr::V6(_) => set(socket, level, libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_OMIT)?,
         }
-        Ok(Self { slots: (0..SIZE).map(|_| Slot::new()).collect(), received: 0, addressed })
+        Ok(Self { slots: (0..SIZE).map(|_| Slot::new()).collect(), received: 0, uses_pktinfo })
     }
 
     /// Waits for packets, and takes those that have come, up to a whole batch. None when the socket's time-out is over.
@@ -80,7 +80,7 @@ impl Batch {
     /// When the socket is broken.
     pub(crate) fn receive(&mut self, socket: &UdpSocket) -> io::Result<usize> {
         self.received = 0;
-        let addressed = self.addressed;
+        let uses_pktinfo = self.uses_pktinfo;
         let mut parts: [libc::iovec; SIZE] = [libc::iovec { iov_base: ptr::null_mut(), iov_len: 0 }; SIZE];
         // SAFETY: zeroes are a valid mmsghdr: null pointers and no lengths.
         let mut headers: [libc::mmsghdr; SIZE] = unsafe { mem::zeroed() };
@@ -92,7 +92,7 @@ impl Batch {
             header.msg_namelen = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
             header.msg_iov = part;
             header.msg_iovlen = 1;
-            if addressed {
+            if uses_pktinfo {
                 header.msg_control = slot.control.0.as_mut_ptr().cast();
                 header.msg_controllen = CONTROL;
             }
@@ -124,8 +124,8 @@ impl Batch {
             slot.length = (header.msg_len as usize).min(MAX_QUERY);
             slot.peer_length = header.msg_hdr.msg_namelen;
             slot.control_length = 0;
-            if addressed {
-                turn_around(&mut header.msg_hdr);
+            if uses_pktinfo {
+                set_reply_source(&mut header.msg_hdr);
                 slot.control_length = header.msg_hdr.msg_controllen.min(CONTROL);
             }
         }
@@ -221,7 +221,7 @@ impl Slot {
 
 /// Makes of the control message that says where a packet came to one that says where its answer comes from. The
 /// interface is left to the routes.
-fn turn_around(header: &mut libc::msghdr) {
+fn set_reply_source(header: &mut libc::msghdr) {
     // SAFETY: control buffer and length are those that the kernel has just filled; the macros stay within them, and
     // the message's data is written where the kernel has written the same type.
     unsafe {
@@ -230,19 +230,19 @@ fn turn_around(header: &mut libc::msghdr) {
             match ((*message).cmsg_level, (*message).cmsg_type) {
                 (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
                     let info = libc::CMSG_DATA(message).cast::<libc::in_pktinfo>();
-                    let mut turned = info.read_unaligned();
-                    turned.ipi_spec_dst = turned.ipi_addr;
-                    turned.ipi_ifindex = 0;
-                    info.write_unaligned(turned);
+                    let mut reply_info = info.read_unaligned();
+                    reply_info.ipi_spec_dst = reply_info.ipi_addr;
+                    reply_info.ipi_ifindex = 0;
+                    info.write_unaligned(reply_info);
                 }
                 (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
                     let info = libc::CMSG_DATA(message).cast::<libc::in6_pktinfo>();
-                    let mut turned = info.read_unaligned();
+                    let mut reply_info = info.read_unaligned();
                     // A link-local address means nothing without its interface.
-                    if turned.ipi6_addr.s6_addr[..2] != [0xfe, 0x80] {
-                        turned.ipi6_ifindex = 0;
+                    if reply_info.ipi6_addr.s6_addr[..2] != [0xfe, 0x80] {
+                        reply_info.ipi6_ifindex = 0;
                     }
-                    info.write_unaligned(turned);
+                    info.write_unaligned(reply_info);
                 }
                 _ => {}
             }
@@ -266,7 +266,7 @@ mod tests {
 
     use super::*;
 
-    const SOON: Duration = Duration::from_secs(30);
+    const TEST_TIMEOUT: Duration = Duration::from_secs(30);
 
     fn echo(batch: &mut Batch, socket: &UdpSocket, mut packets: usize) {
         while packets > 0 {
@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn packets_come_and_answers_go_to_whoever_asked() {
+    fn answers_return_to_their_senders() {
         for (bound, from, at) in [
             ("127.0.0.1:0", "127.0.0.1:0", "127.0.0.1"),
             ("0.0.0.0:0", "127.0.0.1:0", "127.0.0.5"),
@@ -290,13 +290,13 @@ mod tests {
         ] {
             // Where a machine has no IPv6 there is nothing to try.
             let (Ok(server), Ok(_)) = (UdpSocket::bind(bound), UdpSocket::bind(from)) else { continue };
-            server.set_read_timeout(Some(SOON)).unwrap();
+            server.set_read_timeout(Some(TEST_TIMEOUT)).unwrap();
             let mut batch = Batch::new(&server).unwrap();
             let server_address = format!("{at}:{}", server.local_addr().unwrap().port());
             let clients: Vec<UdpSocket> = (0..3)
                 .map(|_| {
                     let client = UdpSocket::bind(from).unwrap();
-                    client.set_read_timeout(Some(SOON)).unwrap();
+                    client.set_read_timeout(Some(TEST_TIMEOUT)).unwrap();
                     // A connected socket takes answers from this address alone.
                     client.connect(&server_address).unwrap();
                     client
@@ -319,13 +319,13 @@ mod tests {
     }
 
     #[test]
-    fn empty_and_oversized_packets_are_packets() {
+    fn empty_and_oversized_packets_are_received() {
         let server = UdpSocket::bind("127.0.0.1:0").unwrap();
-        server.set_read_timeout(Some(SOON)).unwrap();
+        server.set_read_timeout(Some(TEST_TIMEOUT)).unwrap();
         let mut batch = Batch::new(&server).unwrap();
         let client = UdpSocket::bind("127.0.0.1:0").unwrap();
         client.connect(server.local_addr().unwrap()).unwrap();
-        client.set_read_timeout(Some(SOON)).unwrap();
+        client.set_read_timeout(Some(TEST_TIMEOUT)).unwrap();
         client.send(&[]).unwrap();
         client.send(&[7; 4000]).unwrap();
         echo(&mut batch, &server, 2);
@@ -334,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn silence_ends_with_the_time_out() {
+    fn receive_returns_zero_on_timeout() {
         let server = UdpSocket::bind("127.0.0.1:0").unwrap();
         server.set_read_timeout(Some(Duration::from_millis(1))).unwrap();
         assert_eq!(Batch::new(&server).unwrap().receive(&server).unwrap(), 0);

@@ -6,9 +6,9 @@ use serde::{Deserialize, Serialize};
 use shardkeep_daemon::Validate;
 
 use crate::{
-    choose,
     pool::{self, LIVE, Pool},
     prefixes::{Prefix, Prefixes},
+    weighted_draw,
 };
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -187,7 +187,7 @@ impl Validate for Config {
         if self.negative_ttl_s > 5 {
             return Err("negative_ttl_s: must be at most 5".into());
         }
-        if !(1..=choose::MOST).contains(&self.max_answers) {
+        if !(1..=weighted_draw::MAX_PICKS).contains(&self.max_answers) {
             return Err("max_answers: must be 1 to 16".into());
         }
         if self.sockets > 256 {
@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn mistakes_are_named() {
+    fn invalid_config_error_names_the_key() {
         assert_eq!(Config::default().validate(), Ok(()));
         let region = |config: &mut Config, name: &str, network: &str| {
             config.regions.insert(name.into(), vec![network.into()]);
@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn secrets_are_not_shown() {
+    fn cookie_secret_is_hidden_in_debug() {
         let cookies = CookieConfig { secret: "ab".repeat(16), previous_secret: String::new() };
         assert_eq!(cookies.secrets(), Some(([0xab; 16], None)));
         assert!(!format!("{:?}", Config { cookies, ..Config::default() }).contains("abab"));

@@ -16,19 +16,19 @@ pub(crate) type ServerCookie = [u8; 16];
 
 const VERSION: u8 = 1;
 /// RFC 9018, 4.3: how old a cookie may be, how far ahead of our clock, and from which age on a new one is given.
-const LIVES_S: i32 = 3600;
-const AHEAD_S: i32 = 300;
-const RENEW_S: i32 = 1800;
+const MAX_AGE_S: i32 = 3600;
+const MAX_CLOCK_SKEW_S: i32 = 300;
+const RENEW_AFTER_S: i32 = 1800;
 
 /// The cookie option of a query.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Presented<'a> {
+pub(crate) struct CookieOption<'a> {
     pub(crate) client: &'a ClientCookie,
     /// Empty as long as the client has none of ours.
     pub(crate) server: &'a [u8],
 }
 
-impl<'a> Presented<'a> {
+impl<'a> CookieOption<'a> {
     /// `None` when it has a length that no cookie has (RFC 7873, 5.2.2).
     pub(crate) fn read(data: &'a [u8]) -> Option<Self> {
         let (client, server) = data.split_first_chunk::<8>()?;
@@ -38,7 +38,7 @@ impl<'a> Presented<'a> {
 
 /// What a presented cookie is worth.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Worth {
+pub(crate) enum CookieStatus {
     /// The client is where it says it is.
     Good,
     /// The client asks for one.
@@ -47,7 +47,7 @@ pub(crate) enum Worth {
     Bad,
 }
 
-impl Worth {
+impl CookieStatus {
     pub(crate) const ALL: [Self; 3] = [Self::Good, Self::New, Self::Bad];
 
     pub(crate) fn label(self) -> &'static str {
@@ -77,57 +77,57 @@ impl Cookies {
     /// # Errors
     /// When the system has no randomness.
     pub(crate) fn random() -> anyhow::Result<Self> {
-        Ok(Self { current: draw()?, previous: None })
+        Ok(Self { current: random_key()?, previous: None })
     }
 
     /// The next secret of one's own; cookies of the present one are good for as long as they would have been.
     ///
     /// # Errors
     /// When the system has no randomness.
-    pub(crate) fn rolled(&self) -> anyhow::Result<Self> {
-        Ok(Self { current: draw()?, previous: Some(self.current.clone()) })
+    pub(crate) fn rotated(&self) -> anyhow::Result<Self> {
+        Ok(Self { current: random_key()?, previous: Some(self.current.clone()) })
     }
 
     /// Judges a cookie, and gives the one to answer with. `now` is in seconds since the Unix epoch.
-    pub(crate) fn judge(
+    pub(crate) fn verify(
         &self,
-        presented: &Presented<'_>,
+        presented: &CookieOption<'_>,
         address: IpAddr,
         now: u32,
-    ) -> (Worth, ServerCookie) {
-        let fresh = || seal(&self.current, presented.client, now, address);
+    ) -> (CookieStatus, ServerCookie) {
+        let fresh = || make_server_cookie(&self.current, presented.client, now, address);
         let Ok(server) = <&ServerCookie>::try_from(presented.server) else {
-            let worth = if presented.server.is_empty() { Worth::New } else { Worth::Bad };
-            return (worth, fresh());
+            let status = if presented.server.is_empty() { CookieStatus::New } else { CookieStatus::Bad };
+            return (status, fresh());
         };
         let time = u32::from_be_bytes([server[4], server[5], server[6], server[7]]);
         // Serial number arithmetic (RFC 1982): the clock wraps around in 2106.
         let age = now.wrapping_sub(time) as i32;
-        if server[0] != VERSION || !(-AHEAD_S..=LIVES_S).contains(&age) {
-            return (Worth::Bad, fresh());
+        if server[0] != VERSION || !(-MAX_CLOCK_SKEW_S..=MAX_AGE_S).contains(&age) {
+            return (CookieStatus::Bad, fresh());
         }
-        let is_of = |key: &Key| {
+        let matches_key = |key: &Key| {
             // The reserved bytes are the client's to return, and part of what is sealed.
             let expected = hash(key, presented.client, server.first_chunk().unwrap_or(&[0; 8]), address);
             constant_time::verify_slices_are_equal(&expected, &server[8..]).is_ok()
         };
-        if is_of(&self.current) {
-            (Worth::Good, if age > RENEW_S { fresh() } else { *server })
-        } else if self.previous.as_ref().is_some_and(is_of) {
-            (Worth::Good, fresh())
+        if matches_key(&self.current) {
+            (CookieStatus::Good, if age > RENEW_AFTER_S { fresh() } else { *server })
+        } else if self.previous.as_ref().is_some_and(matches_key) {
+            (CookieStatus::Good, fresh())
         } else {
-            (Worth::Bad, fresh())
+            (CookieStatus::Bad, fresh())
         }
     }
 }
 
-fn draw() -> anyhow::Result<Key> {
+fn random_key() -> anyhow::Result<Key> {
     let mut key = [0; 16];
     rand::fill(&mut key).map_err(|_| anyhow::anyhow!("the system has no randomness"))?;
     Ok(key.into())
 }
 
-fn seal(key: &Key, client: &ClientCookie, now: u32, address: IpAddr) -> ServerCookie {
+fn make_server_cookie(key: &Key, client: &ClientCookie, now: u32, address: IpAddr) -> ServerCookie {
     let mut cookie = [0; 16];
     cookie[0] = VERSION;
     cookie[4..8].copy_from_slice(&now.to_be_bytes());
@@ -168,7 +168,7 @@ mod tests {
         address: &'static str,
         presented: &'static str,
         now: u32,
-        worth: Worth,
+        status: CookieStatus,
         given: &'static str,
     }
 
@@ -180,7 +180,7 @@ mod tests {
             address: "198.51.100.100",
             presented: "",
             now: 1_559_731_985,
-            worth: Worth::New,
+            status: CookieStatus::New,
             given: "010000005cf79f111f8130c3eee29480",
         },
         Vector {
@@ -189,7 +189,7 @@ mod tests {
             address: "198.51.100.100",
             presented: "010000005cf79f111f8130c3eee29480",
             now: 1_559_734_385,
-            worth: Worth::Good,
+            status: CookieStatus::Good,
             given: "010000005cf7a871d4a564a1442aca77",
         },
         Vector {
@@ -198,7 +198,7 @@ mod tests {
             address: "203.0.113.203",
             presented: "01abcdef5cf78f71a314227b6679ebf5",
             now: 1_559_734_700,
-            worth: Worth::Bad,
+            status: CookieStatus::Bad,
             given: "010000005cf7a9acf73a7810aca2381e",
         },
         Vector {
@@ -207,52 +207,56 @@ mod tests {
             address: "2001:db8:220:1:59de:d0f4:8769:82b8",
             presented: "010000005cf7c57926556bd0934c72f8",
             now: 1_559_741_961,
-            worth: Worth::Good,
+            status: CookieStatus::Good,
             given: "010000005cf7c609a6bb79d16625507a",
         },
     ];
 
     #[test]
-    fn the_vectors_of_rfc_9018() {
+    fn rfc_9018_vectors() {
         for (at, vector) in VECTORS.iter().enumerate() {
             let cookies = Cookies::new(bytes(vector.secrets.0), vector.secrets.1.map(bytes));
             let (client, server) = (bytes(vector.client), hex::decode(vector.presented).unwrap());
-            let presented = Presented { client: &client, server: &server };
-            let judged = cookies.judge(&presented, vector.address.parse().unwrap(), vector.now);
-            assert_eq!(judged, (vector.worth, bytes(vector.given)), "A.{}", at + 1);
+            let presented = CookieOption { client: &client, server: &server };
+            let verified = cookies.verify(&presented, vector.address.parse().unwrap(), vector.now);
+            assert_eq!(verified, (vector.status, bytes(vector.given)), "A.{}", at + 1);
         }
     }
 
     #[test]
-    fn a_cookie_is_good_for_one_client_at_one_address_for_an_hour() {
+    fn cookie_is_valid_for_one_client_address_and_hour() {
         let cookies = Cookies::random().unwrap();
         let (home, now) = (IpAddr::from([192, 0, 2, 1]), 1_000_000);
-        let judge = |cookies: &Cookies, client: &ClientCookie, server: &[u8], address, now| {
-            cookies.judge(&Presented { client, server }, address, now)
+        let verify = |cookies: &Cookies, client: &ClientCookie, server: &[u8], address, now| {
+            cookies.verify(&CookieOption { client, server }, address, now)
         };
-        let (worth, cookie) = judge(&cookies, b"client-1", b"", home, now);
-        assert_eq!(worth, Worth::New);
-        assert_eq!(judge(&cookies, b"client-1", &cookie, home, now), (Worth::Good, cookie));
-        for (age, worth) in [(-301, Worth::Bad), (-300, Worth::Good), (3600, Worth::Good), (3601, Worth::Bad)]
-        {
+        let (status, cookie) = verify(&cookies, b"client-1", b"", home, now);
+        assert_eq!(status, CookieStatus::New);
+        assert_eq!(verify(&cookies, b"client-1", &cookie, home, now), (CookieStatus::Good, cookie));
+        for (age, status) in [
+            (-301, CookieStatus::Bad),
+            (-300, CookieStatus::Good),
+            (3600, CookieStatus::Good),
+            (3601, CookieStatus::Bad),
+        ] {
             let then = now.wrapping_add_signed(age);
-            assert_eq!(judge(&cookies, b"client-1", &cookie, home, then).0, worth, "{age}");
+            assert_eq!(verify(&cookies, b"client-1", &cookie, home, then).0, status, "{age}");
         }
-        assert_eq!(judge(&cookies, b"client-2", &cookie, home, now).0, Worth::Bad);
-        assert_eq!(judge(&cookies, b"client-1", &cookie, [192, 0, 2, 2].into(), now).0, Worth::Bad);
-        assert_eq!(judge(&cookies, b"client-1", &cookie[..8], home, now).0, Worth::Bad);
-        let rolled = cookies.rolled().unwrap();
-        let (worth, next) = judge(&rolled, b"client-1", &cookie, home, now);
-        assert!(worth == Worth::Good && next != cookie);
-        assert_eq!(judge(&rolled.rolled().unwrap(), b"client-1", &cookie, home, now).0, Worth::Bad);
+        assert_eq!(verify(&cookies, b"client-2", &cookie, home, now).0, CookieStatus::Bad);
+        assert_eq!(verify(&cookies, b"client-1", &cookie, [192, 0, 2, 2].into(), now).0, CookieStatus::Bad);
+        assert_eq!(verify(&cookies, b"client-1", &cookie[..8], home, now).0, CookieStatus::Bad);
+        let rotated = cookies.rotated().unwrap();
+        let (status, next) = verify(&rotated, b"client-1", &cookie, home, now);
+        assert!(status == CookieStatus::Good && next != cookie);
+        assert_eq!(verify(&rotated.rotated().unwrap(), b"client-1", &cookie, home, now).0, CookieStatus::Bad);
     }
 
     #[test]
-    fn cookies_have_the_lengths_of_cookies() {
+    fn cookie_of_wrong_length_is_rejected() {
         for (length, read) in
             [(0, false), (7, false), (8, true), (9, false), (15, false), (16, true), (40, true), (41, false)]
         {
-            assert_eq!(Presented::read(&vec![0; length]).is_some(), read, "{length}");
+            assert_eq!(CookieOption::read(&vec![0; length]).is_some(), read, "{length}");
         }
     }
 }

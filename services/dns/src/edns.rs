@@ -10,10 +10,10 @@ use crate::{
 /// The largest UDP answer, and what we say we take: what passes every network unfragmented (DNS flag day 2020).
 pub(crate) const MAX_UDP: u16 = 1232;
 /// The largest UDP answer to clients without EDNS (RFC 1035, 2.3.4).
-pub(crate) const PLAIN_UDP: u16 = 512;
+pub(crate) const MAX_UDP_WITHOUT_EDNS: u16 = 512;
 const VERSION: u8 = 0;
 /// An OPT record without options.
-const EMPTY: usize = 11;
+const OPT_HEADER_LEN: usize = 11;
 const DNSSEC_OK: u8 = 0x80;
 
 mod option {
@@ -28,39 +28,39 @@ pub(crate) struct Edns<'a> {
     /// What the client takes by UDP, within what we send.
     pub(crate) limit: u16,
     pub(crate) dnssec_ok: bool,
-    pub(crate) cookie: Option<cookie::Presented<'a>>,
+    pub(crate) cookie: Option<cookie::CookieOption<'a>>,
     pub(crate) subnet: Option<Subnet>,
     /// An option that means something here is not as it should be.
     pub(crate) malformed: bool,
 }
 
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum OptFault {
+pub(crate) enum OptError {
     /// Another record.
     NotOpt,
     /// Shorter than it says.
-    Cut,
+    Truncated,
 }
 
 impl<'a> Edns<'a> {
     /// Reads the OPT record that `bytes` begin with; returns also what follows it.
-    pub(crate) fn read(bytes: &'a [u8]) -> Result<(Self, &'a [u8]), OptFault> {
-        if bytes.len() < EMPTY {
-            return Err(OptFault::Cut);
+    pub(crate) fn read(bytes: &'a [u8]) -> Result<(Self, &'a [u8]), OptError> {
+        if bytes.len() < OPT_HEADER_LEN {
+            return Err(OptError::Truncated);
         }
         if bytes[0] != 0 || u16_at(bytes, 1) != Some(kind::OPT) {
-            return Err(OptFault::NotOpt);
+            return Err(OptError::NotOpt);
         }
         let mut edns = Self {
             version: bytes[6],
-            limit: u16_at(bytes, 3).unwrap_or_default().clamp(PLAIN_UDP, MAX_UDP),
+            limit: u16_at(bytes, 3).unwrap_or_default().clamp(MAX_UDP_WITHOUT_EDNS, MAX_UDP),
             dnssec_ok: bytes[7] & DNSSEC_OK != 0,
             cookie: None,
             subnet: None,
             malformed: false,
         };
         let length = usize::from(u16_at(bytes, 9).unwrap_or_default());
-        let (options, rest) = bytes[EMPTY..].split_at_checked(length).ok_or(OptFault::Cut)?;
+        let (options, rest) = bytes[OPT_HEADER_LEN..].split_at_checked(length).ok_or(OptError::Truncated)?;
         // Of a version that we do not speak, not even the options are known.
         if edns.version == VERSION {
             edns.read_options(options);
@@ -68,7 +68,7 @@ impl<'a> Edns<'a> {
         Ok((edns, rest))
     }
 
-    pub(crate) fn is_spoken(&self) -> bool {
+    pub(crate) fn is_supported(&self) -> bool {
         self.version == VERSION
     }
 
@@ -85,7 +85,7 @@ impl<'a> Edns<'a> {
             // Of several cookies the first counts (RFC 7873, 5.2); of several subnets as well.
             match code {
                 option::COOKIE if self.cookie.is_none() => {
-                    self.cookie = cookie::Presented::read(data);
+                    self.cookie = cookie::CookieOption::read(data);
                     self.malformed |= self.cookie.is_none();
                 }
                 option::SUBNET if self.subnet.is_none() => {
@@ -111,7 +111,7 @@ pub(crate) struct Opt {
 impl Opt {
     /// Bytes that it takes.
     pub(crate) fn length(&self) -> usize {
-        EMPTY + self.options()
+        OPT_HEADER_LEN + self.options()
     }
 
     fn options(&self) -> usize {
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn clients_say_what_they_take() {
+    fn udp_limit_is_clamped() {
         for (said, limit) in [(0, 512), (900, 900), (9000, 1232)] {
             let mut bytes = opt(&[]);
             bytes[3..5].copy_from_slice(&u16::to_be_bytes(said));
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn options_are_found_among_others() {
+    fn known_options_are_found_among_unknown() {
         let bytes =
             opt(b"\x00\x03\x00\x00\x00\x08\x00\x07\x00\x01\x18\x00\xc0\x00\x02\x00\x0a\x00\x08abcdefgh");
         let (edns, _) = Edns::read(&bytes).unwrap();
@@ -172,12 +172,12 @@ mod tests {
     }
 
     #[test]
-    fn lies_about_length_are_seen() {
-        assert_eq!(Edns::read(&opt(&[])[..10]), Err(OptFault::Cut));
-        assert_eq!(Edns::read(&[0; 11]), Err(OptFault::NotOpt));
+    fn wrong_lengths_are_detected() {
+        assert_eq!(Edns::read(&opt(&[])[..10]), Err(OptError::Truncated));
+        assert_eq!(Edns::read(&[0; 11]), Err(OptError::NotOpt));
         let mut long = opt(&[]);
         long[10] = 1;
-        assert_eq!(Edns::read(&long), Err(OptFault::Cut));
+        assert_eq!(Edns::read(&long), Err(OptError::Truncated));
         for wrong in [
             &b"\x00\x0a"[..],
             b"\x00\x0a\x00\x09abcdefgh",
@@ -189,11 +189,11 @@ mod tests {
         let mut later = opt(b"\x00\x0a");
         later[6] = 1;
         let (edns, _) = Edns::read(&later).unwrap();
-        assert!(!edns.malformed && !edns.is_spoken());
+        assert!(!edns.malformed && !edns.is_supported());
     }
 
     #[test]
-    fn what_is_written_can_be_read() {
+    fn opt_round_trips() {
         let subnet = Subnet::read(b"\x00\x01\x18\x00\xc0\x00\x02").unwrap();
         let opt = Opt { dnssec_ok: true, cookie: Some((*b"abcdefgh", [7; 16])), subnet: Some((subnet, 20)) };
         let mut bytes = Vec::new();

@@ -5,9 +5,9 @@ use std::sync::{Arc, LazyLock};
 
 use crate::{
     Config,
-    answerer::{Answerer, Moment, Shared, Transport},
     cookie::Cookies,
     random::Random,
+    responder::{Responder, Shared, Timestamp, Transport},
     view::{Service, Target, View},
     zone::Zone,
 };
@@ -36,10 +36,10 @@ static SERVER: LazyLock<Arc<Shared>> = LazyLock::new(|| {
 /// fits.
 pub fn answer(packet: &[u8]) {
     for (transport, limit) in [(Transport::Udp, 1232), (Transport::Tcp, 65_535)] {
-        let mut answerer = Answerer::new(SERVER.clone(), transport, Random::new(7));
-        let now = Moment { micros: 1, seconds: 1_700_000_000 };
+        let mut responder = Responder::new(SERVER.clone(), transport, Random::new(7));
+        let now = Timestamp { micros: 1, seconds: 1_700_000_000 };
         let mut out = Vec::new();
-        if answerer.answer(packet, [192, 0, 2, 7].into(), now, &mut out) {
+        if responder.answer(packet, [192, 0, 2, 7].into(), now, &mut out) {
             assert!(packet[2] & 0x80 == 0, "an answer was answered");
             assert!(out.len() <= limit, "{} bytes, at most {limit}", out.len());
             assert!(out[..2] == packet[..2] && out[2] & 0x80 != 0);

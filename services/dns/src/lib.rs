@@ -5,23 +5,20 @@
 //! The names are in [`zone`]. A replica that drains or is lost vanishes from the answers as soon as a registry says
 //! so; resolvers may keep an answer for at most five seconds.
 //!
-//! * [`query`]: bytes become a question, or a fault; [`careful`] reads what is unusual. [`table`]: a question becomes an
-//!   answer, from records that [`zone`] has encoded ahead of a [`view`]. [`answerer`] does all of it for one packet, and
+//! * [`query`]: bytes become a question, or a fault; [`fallback`] reads what is unusual. [`table`]: a question becomes an
+//!   answer, from records that [`zone`] has encoded ahead of a [`view`]. [`responder`] does all of it for one packet, and
 //!   asks [`cookie`] and [`rate`] first whether to. All these are pure.
-//! * [`live`] and [`replicas`] make the table anew at each change. [`pool`]: addresses that an operator puts in place of
-//!   the live ones; [`service`]: how. [`choose`]: the weighted draw. [`prefixes`]: which region a client is in.
+//! * [`table_updater`] and [`replicas`] make the table anew at each change. [`pool`]: addresses that an operator puts in place of
+//!   the live ones; [`service`]: how. [`weighted_draw`]: the weighted draw. [`prefixes`]: which region a client is in.
 //! * [`sockets`], [`udp`] and [`tcp`]: the loops. [`batch`]: many packets in one system call.
 
-mod answerer;
 mod batch;
-mod careful;
-mod choose;
 mod config;
 mod cookie;
 mod edns;
+mod fallback;
 #[doc(hidden)]
 pub mod fuzz;
-mod live;
 mod metrics;
 mod pool;
 mod prefixes;
@@ -29,13 +26,16 @@ mod query;
 mod random;
 mod rate;
 mod replicas;
+mod responder;
 mod service;
 mod sockets;
 mod subnet;
 mod table;
+mod table_updater;
 mod tcp;
 mod udp;
 mod view;
+mod weighted_draw;
 mod wire;
 mod zone;
 
@@ -43,7 +43,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use shardkeep_cluster::{MESSAGE_LIMIT, Node};
-use shardkeep_daemon::{CrowdBounds, Daemon, Neighbours, Service, Settings};
+use shardkeep_daemon::{ConnectionLimits, Daemon, OverflowPolicy, Service, Settings};
 use shardkeep_rpc::dns::dns_server::DnsServer;
 use shardkeep_types::DaemonKind;
 use tokio::sync::watch;
@@ -51,16 +51,16 @@ use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tracing::info;
 
-use answerer::{Answerer, Shared, Transport};
 pub use config::{Config, CookieConfig, RateConfig};
 use cookie::Cookies;
 pub use pool::Pool;
 use random::Random;
+use responder::{Responder, Shared, Transport};
 use sockets::Sockets;
 use view::View;
 
 /// How often a cookie secret that is our own is replaced.
-const SECRET_LIVES: Duration = Duration::from_secs(24 * 3600);
+const SECRET_LIFETIME: Duration = Duration::from_secs(24 * 3600);
 
 /// The daemon.
 pub struct Dns;
@@ -87,20 +87,20 @@ impl Service for Dns {
         let shared = Shared::new(&config, cookies, zone.table(&View::default()));
         let draining = daemon.draining();
         for socket in sockets.udp {
-            let answerer = Answerer::new(shared.clone(), Transport::Udp, Random::from_entropy());
-            daemon.spawn("UDP", udp::serve(socket, answerer, draining.clone()));
+            let responder = Responder::new(shared.clone(), Transport::Udp, Random::from_entropy());
+            daemon.spawn("UDP", udp::serve(socket, responder, draining.clone()));
         }
-        let bounds = CrowdBounds {
+        let bounds = ConnectionLimits {
             all: config.tcp_connections,
             per_origin: config.tcp_connections_per_address,
-            neighbours: Neighbours::Leave,
+            overflow: OverflowPolicy::EvictOldest,
         };
         daemon.spawn("TCP", tcp::serve(sockets.tcp, shared.clone(), bounds, draining.clone()));
         if config.cookies.secrets().is_none() {
-            daemon.spawn("cookies", roll_cookies(shared.clone(), draining.clone()));
+            daemon.spawn("cookies", rotate_cookies(shared.clone(), draining.clone()));
         }
-        let (tell, replicas) = watch::channel(replicas::Replicas::default());
-        daemon.spawn("replicas", replicas::follow(node.clone(), tell, draining.clone()));
+        let (sender, replicas) = watch::channel(replicas::Replicas::default());
+        daemon.spawn("replicas", replicas::follow_registries(node.clone(), sender, draining.clone()));
         let switch = watch::Sender::new(pool::Switch { since_ms: 0, pool: config.pool });
         let served = watch::Sender::new(switch.borrow().clone());
         let service = DnsServer::new(service::DnsService {
@@ -110,8 +110,9 @@ impl Service for Dns {
             served: served.subscribe(),
             peers: node.directory(DaemonKind::Dns),
         });
-        let live = live::Live::new(&node, zone, shared, config.pools, replicas, switch, served);
-        daemon.spawn("view", live.keep(draining.clone()));
+        let table_updater =
+            table_updater::TableUpdater::new(&node, zone, shared, config.pools, replicas, switch, served);
+        daemon.spawn("view", table_updater.run(draining.clone()));
         let service =
             service.max_decoding_message_size(MESSAGE_LIMIT).max_encoding_message_size(MESSAGE_LIMIT);
         node.serve(Routes::new(service));
@@ -134,13 +135,13 @@ fn bind(config: &Config) -> anyhow::Result<Sockets> {
 
 /// Replaces the cookie secret daily: clients never notice, because cookies live for an hour and the secret before is
 /// still taken.
-async fn roll_cookies(shared: Arc<Shared>, stop: CancellationToken) -> anyhow::Result<()> {
+async fn rotate_cookies(shared: Arc<Shared>, stop: CancellationToken) -> anyhow::Result<()> {
     loop {
         tokio::select! {
-            () = tokio::time::sleep(SECRET_LIVES) => {}
+            () = tokio::time::sleep(SECRET_LIFETIME) => {}
             () = stop.cancelled() => return Ok(()),
         }
-        let rolled = shared.cookies.load().rolled()?;
-        shared.cookies.store(Arc::new(rolled));
+        let rotated = shared.cookies.load().rotated()?;
+        shared.cookies.store(Arc::new(rotated));
     }
 }

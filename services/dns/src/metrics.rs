@@ -2,7 +2,7 @@
 
 use metrics::{Counter, counter, describe_counter, describe_gauge};
 
-use crate::{answerer::Transport, cookie::Worth, query::Why, wire::Code};
+use crate::{cookie::CookieStatus, query::MalformedReason, responder::Transport, wire::Code};
 
 /// Answers by transport and response code.
 pub(crate) const ANSWERS: &str = "shardkeep_dns_answers_total";
@@ -80,14 +80,14 @@ impl Limited {
 /// Counters of one loop.
 pub(crate) struct Counters {
     answers: [Counter; Code::ALL.len()],
-    malformed: [Counter; Why::ALL.len()],
-    cookies: [Counter; Worth::ALL.len()],
+    malformed: [Counter; MalformedReason::ALL.len()],
+    cookies: [Counter; CookieStatus::ALL.len()],
     no_cookie: Counter,
     limited: [Counter; Limited::ALL.len()],
     steered_by_subnet: Counter,
     steered_by_address: Counter,
-    pub(crate) fast: Counter,
-    pub(crate) careful: Counter,
+    pub(crate) fast_path: Counter,
+    pub(crate) fallback: Counter,
     pub(crate) not_a_query: Counter,
     pub(crate) unsent: Counter,
     pub(crate) truncated: Counter,
@@ -100,14 +100,14 @@ impl Counters {
         Self {
             answers: Code::ALL
                 .map(|code| counter!(ANSWERS, "transport" => transport, "code" => code.label())),
-            malformed: Why::ALL.map(|why| counter!(MALFORMED, "reason" => why.label())),
-            cookies: Worth::ALL.map(|worth| counter!(COOKIES, "cookie" => worth.label())),
+            malformed: MalformedReason::ALL.map(|reason| counter!(MALFORMED, "reason" => reason.label())),
+            cookies: CookieStatus::ALL.map(|status| counter!(COOKIES, "cookie" => status.label())),
             no_cookie: counter!(COOKIES, "cookie" => "none"),
             limited: Limited::ALL.map(|limited| counter!(LIMITED, "sent" => limited.label())),
             steered_by_subnet: counter!(STEERED, "by" => "subnet"),
             steered_by_address: counter!(STEERED, "by" => "address"),
-            fast: counter!(QUERIES, "path" => "fast"),
-            careful: counter!(QUERIES, "path" => "careful"),
+            fast_path: counter!(QUERIES, "path" => "fast"),
+            fallback: counter!(QUERIES, "path" => "fallback"),
             not_a_query: counter!(DROPPED, "transport" => transport, "reason" => "not_a_query"),
             unsent: counter!(DROPPED, "transport" => transport, "reason" => "not_sent"),
             truncated: counter!(TRUNCATED),
@@ -119,14 +119,14 @@ impl Counters {
         count(&self.answers, &Code::ALL, code);
     }
 
-    pub(crate) fn malformed(&self, why: Why) {
-        count(&self.malformed, &Why::ALL, why);
+    pub(crate) fn malformed(&self, reason: MalformedReason) {
+        count(&self.malformed, &MalformedReason::ALL, reason);
     }
 
     /// `None`: the query had no cookie.
-    pub(crate) fn cookie(&self, worth: Option<Worth>) {
-        match worth {
-            Some(worth) => count(&self.cookies, &Worth::ALL, worth),
+    pub(crate) fn cookie(&self, status: Option<CookieStatus>) {
+        match status {
+            Some(status) => count(&self.cookies, &CookieStatus::ALL, status),
             None => self.no_cookie.increment(1),
         }
     }

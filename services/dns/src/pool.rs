@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn the_latest_known_switch_counts() {
+    fn latest_known_switch_wins() {
         let pools = BTreeMap::from([("shelter".to_owned(), Pool::default())]);
         let ours = Switch { since_ms: 5, pool: LIVE.into() };
         let follow = |attribute| Switch::latest(ours.clone(), &[replica(attribute)], &pools).pool;
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pool_replaces_only_what_it_lists() {
+    fn pool_replaces_only_listed_services() {
         let pool =
             Pool { login: vec!["203.0.113.9:3724".into(), "[2001:db8::9]:3724".into()], ..Pool::default() };
         let targets = pool.targets(Service::Login).unwrap();

@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_prefix_counts_and_its_scope_excludes_others() {
+    fn longest_prefix_wins_and_scope_excludes_others() {
         let prefixes = prefixes(&["10.0.0.0/8", "10.1.0.0/16", "2001:db8::/32"]);
         assert_eq!(find(&prefixes, "10.1.2.3"), (Some(1), 16));
         // 10.0.0.0/16 shares 15 bits with 10.1.0.0/16: only the sixteenth tells them apart.
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_and_single_addresses_are_prefixes_too() {
+    fn default_and_host_prefixes_match() {
         let prefixes = prefixes(&["0.0.0.0/0", "192.0.2.7/32"]);
         assert_eq!(find(&prefixes, "192.0.2.7"), (Some(1), 32));
         assert_eq!(find(&prefixes, "192.0.2.6"), (Some(0), 32));
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn networks_are_written_with_their_length_and_nothing_beyond_it() {
+    fn malformed_prefixes_are_rejected() {
         for wrong in ["", "192.0.2.0", "192.0.2.0/33", "192.0.2.1/24", "::1/64", "a/8", "192.0.2.0/x"] {
             assert!(wrong.parse::<Prefix>().is_err(), "{wrong}");
         }
@@ -177,7 +177,7 @@ mod tests {
     proptest! {
         /// RFC 7871: a resolver may give the answer to everybody who shares the scope's bits.
         #[test]
-        fn the_scope_is_true(
+        fn match_scope_holds_for_addresses_sharing_it(
             inserted in proptest::collection::vec((any::<u16>(), 0u8..=16), 0..12),
             asked: u16,
             other: u16,

@@ -1,9 +1,9 @@
 //! Bytes of a stranger become a query here, or a reason why not. This reads what resolvers send: one question and at
-//! most an OPT record. What is legal but unusual is left to [`crate::careful`].
+//! most an OPT record. What is legal but unusual is left to [`crate::fallback`].
 
 use crate::{
-    edns::{Edns, OptFault},
-    wire::{Code, HEADER, NameFault, flag, name_length, u16_at},
+    edns::{Edns, OptError},
+    wire::{Code, HEADER, NameError, flag, name_length, u16_at},
 };
 
 /// A well-formed query.
@@ -13,13 +13,13 @@ pub(crate) struct Query<'a> {
     /// Operation, RD and CD, to be repeated in the answer.
     pub(crate) flags: u16,
     /// `None`: somebody only wants a cookie (RFC 7873, 5.4).
-    pub(crate) asked: Option<Asked<'a>>,
+    pub(crate) question: Option<Question<'a>>,
     pub(crate) edns: Option<Edns<'a>>,
 }
 
 /// The question.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Asked<'a> {
+pub(crate) struct Question<'a> {
     /// Uncompressed, with the root label, its letters as the client wrote them.
     pub(crate) name: &'a [u8],
     pub(crate) kind: u16,
@@ -28,11 +28,11 @@ pub(crate) struct Asked<'a> {
 
 /// Why there is no query.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Fault {
+pub(crate) enum QueryError {
     /// Not a query at all: answering it would make this server a mirror.
-    Drop,
+    NotAQuery,
     /// Perhaps a query: somebody more careful must look.
-    Unusual,
+    NeedsFallback,
     /// To be answered with this code.
     Malformed(Malformed),
 }
@@ -42,20 +42,20 @@ pub(crate) enum Fault {
 pub(crate) struct Malformed {
     pub(crate) id: [u8; 2],
     pub(crate) flags: u16,
-    pub(crate) why: Why,
+    pub(crate) reason: MalformedReason,
 }
 
 impl Malformed {
     /// Of a packet that has a header.
-    pub(crate) fn new(packet: &[u8], why: Why) -> Self {
+    pub(crate) fn new(packet: &[u8], reason: MalformedReason) -> Self {
         let [id, flags] = [0, 2].map(|at| u16_at(packet, at).unwrap_or_default());
-        Self { id: id.to_be_bytes(), flags: flags & flag::ECHOED, why }
+        Self { id: id.to_be_bytes(), flags: flags & flag::ECHOED, reason }
     }
 }
 
 /// What is wrong with a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Why {
+pub(crate) enum MalformedReason {
     Operation,
     Questions,
     Name,
@@ -65,7 +65,7 @@ pub(crate) enum Why {
     Version,
 }
 
-impl Why {
+impl MalformedReason {
     pub(crate) const ALL: [Self; 7] = [
         Self::Operation,
         Self::Questions,
@@ -98,57 +98,57 @@ impl Why {
 }
 
 /// Reads one packet.
-pub(crate) fn read(packet: &[u8]) -> Result<Query<'_>, Fault> {
-    let header = packet.first_chunk::<HEADER>().ok_or(Fault::Drop)?;
+pub(crate) fn read(packet: &[u8]) -> Result<Query<'_>, QueryError> {
+    let header = packet.first_chunk::<HEADER>().ok_or(QueryError::NotAQuery)?;
     let word = |at: usize| u16::from_be_bytes([header[at], header[at + 1]]);
     let flags = word(2);
     if flags & flag::RESPONSE != 0 {
-        return Err(Fault::Drop);
+        return Err(QueryError::NotAQuery);
     }
-    let malformed = |why| Fault::Malformed(Malformed::new(packet, why));
+    let malformed = |reason| QueryError::Malformed(Malformed::new(packet, reason));
     if flags & flag::OPCODE != 0 {
-        return Err(malformed(Why::Operation));
+        return Err(malformed(MalformedReason::Operation));
     }
     let [questions, answers, authorities, additionals] = [4, 6, 8, 10].map(word);
     if questions > 1 {
-        return Err(malformed(Why::Questions));
+        return Err(malformed(MalformedReason::Questions));
     }
     if (answers, authorities) != (0, 0) || additionals > 1 {
-        return Err(Fault::Unusual);
+        return Err(QueryError::NeedsFallback);
     }
     let mut rest = &packet[HEADER..];
-    let asked = match questions {
+    let question = match questions {
         0 => None,
         _ => {
             let length = name_length(rest).map_err(|fault| match fault {
-                NameFault::Compressed => Fault::Unusual,
-                NameFault::Malformed => malformed(Why::Name),
+                NameError::Compressed => QueryError::NeedsFallback,
+                NameError::Malformed => malformed(MalformedReason::Name),
             })?;
             let (name, after) = rest.split_at(length);
             let (Some(kind), Some(class)) = (u16_at(after, 0), u16_at(after, 2)) else {
-                return Err(malformed(Why::Length));
+                return Err(malformed(MalformedReason::Length));
             };
             rest = &after[4..];
-            Some(Asked { name, kind, class })
+            Some(Question { name, kind, class })
         }
     };
     let mut edns = None;
     if additionals == 1 {
         let (found, after) = Edns::read(rest).map_err(|fault| match fault {
-            OptFault::NotOpt => Fault::Unusual,
-            OptFault::Cut => malformed(Why::Length),
+            OptError::NotOpt => QueryError::NeedsFallback,
+            OptError::Truncated => malformed(MalformedReason::Length),
         })?;
         edns = Some(found);
         rest = after;
     }
     if !rest.is_empty() {
-        return Err(malformed(Why::Length));
+        return Err(malformed(MalformedReason::Length));
     }
     // Without a question only a cookie can be wanted.
-    if asked.is_none() && edns.as_ref().is_none_or(|edns| edns.cookie.is_none()) {
-        return Err(malformed(Why::Questions));
+    if question.is_none() && edns.as_ref().is_none_or(|edns| edns.cookie.is_none()) {
+        return Err(malformed(MalformedReason::Questions));
     }
-    Ok(Query { id: [header[0], header[1]], flags: flags & flag::ECHOED, asked, edns })
+    Ok(Query { id: [header[0], header[1]], flags: flags & flag::ECHOED, question, edns })
 }
 
 #[cfg(test)]

@@ -30,7 +30,7 @@ const TIME_MASK: u64 = (1 << TIME_BITS) - 1;
 const ATTEMPTS: usize = 3;
 
 /// The accounts of all networks.
-pub(crate) struct Rate {
+pub(crate) struct RateLimiter {
     sets: Box<[[AtomicU64; WAYS]]>,
     hasher: RandomState,
     /// Microseconds that one answer takes of its network's allowance; 0: no limit.
@@ -41,7 +41,7 @@ pub(crate) struct Rate {
     evictions: Counter,
 }
 
-impl Rate {
+impl RateLimiter {
     /// The settings have been checked.
     pub(crate) fn new(settings: &Settings) -> Self {
         let interval = match settings.answers_per_s {
@@ -72,7 +72,7 @@ impl Rate {
         let tag = hash & ((1 << TAG_BITS) - 1);
         let set = &self.sets[(hash >> TAG_BITS) as usize & (self.sets.len() - 1)];
         for _ in 0..ATTEMPTS {
-            let (slot, found, owed) = self.place(set, tag, now);
+            let (slot, found, owed) = self.find_slot(set, tag, now);
             // It must have saved up for this answer.
             if owed + self.interval > self.burst {
                 return false;
@@ -89,7 +89,7 @@ impl Rate {
     }
 
     /// Where this network is kept, or may be; what the slot holds; and what the network owes.
-    fn place<'a>(&self, set: &'a [AtomicU64; WAYS], tag: u64, now: u64) -> (&'a AtomicU64, u64, u64) {
+    fn find_slot<'a>(&self, set: &'a [AtomicU64; WAYS], tag: u64, now: u64) -> (&'a AtomicU64, u64, u64) {
         let mut idle = (&set[0], 0, u64::MAX);
         for slot in set {
             let found = slot.load(Relaxed);
@@ -124,29 +124,29 @@ pub(crate) fn network(client: IpAddr) -> u64 {
 mod tests {
     use super::*;
 
-    fn rate(answers_per_s: u32, burst: u32, networks: usize) -> Rate {
+    fn rate(answers_per_s: u32, burst: u32, networks: usize) -> RateLimiter {
         let exempt = vec!["127.0.0.0/8".into()];
-        Rate::new(&Settings { answers_per_s, burst, networks, exempt, ..Settings::default() })
+        RateLimiter::new(&Settings { answers_per_s, burst, networks, exempt, ..Settings::default() })
     }
 
-    fn four(third: u8, last: u8) -> IpAddr {
+    fn ipv4(third: u8, last: u8) -> IpAddr {
         [203, 0, third, last].into()
     }
 
-    fn passed(rate: &Rate, client: IpAddr, times: usize, now: u64) -> usize {
+    fn passed(rate: &RateLimiter, client: IpAddr, times: usize, now: u64) -> usize {
         (0..times).filter(|_| rate.allows(client, now)).count()
     }
 
     #[test]
-    fn a_network_has_a_burst_and_then_its_rate() {
+    fn network_gets_burst_then_rate() {
         let rate = rate(10, 20, 1024);
         let now = 1_000_000_000;
-        assert_eq!(passed(&rate, four(1, 1), 50, now), 20);
-        assert_eq!(passed(&rate, four(1, 200), 50, now), 0, "the whole /24 shares");
-        assert_eq!(passed(&rate, four(2, 1), 50, now), 20, "another does not");
-        assert_eq!(passed(&rate, four(1, 1), 50, now + 99_000), 0);
-        assert_eq!(passed(&rate, four(1, 1), 50, now + 500_000), 5);
-        assert_eq!(passed(&rate, four(1, 1), 50, now + 60_000_000), 20, "no more is saved up");
+        assert_eq!(passed(&rate, ipv4(1, 1), 50, now), 20);
+        assert_eq!(passed(&rate, ipv4(1, 200), 50, now), 0, "the whole /24 shares");
+        assert_eq!(passed(&rate, ipv4(2, 1), 50, now), 20, "another does not");
+        assert_eq!(passed(&rate, ipv4(1, 1), 50, now + 99_000), 0);
+        assert_eq!(passed(&rate, ipv4(1, 1), 50, now + 500_000), 5);
+        assert_eq!(passed(&rate, ipv4(1, 1), 50, now + 60_000_000), 20, "no more is saved up");
         assert_eq!(passed(&rate, [127, 0, 0, 1].into(), 500, now), 500, "exempt");
     }
 
@@ -160,31 +160,31 @@ mod tests {
     }
 
     #[test]
-    fn the_slots_clock_may_wrap_around() {
+    fn slot_clock_wraps_around() {
         let rate = rate(10, 20, 1024);
         let now = TIME_MASK - 50_000;
-        assert_eq!(passed(&rate, four(1, 1), 50, now), 20);
-        assert_eq!(passed(&rate, four(1, 1), 50, now + 500_000), 5);
-        assert_eq!(passed(&rate, four(1, 1), 50, now + (1 << TIME_BITS) / 2), 20);
+        assert_eq!(passed(&rate, ipv4(1, 1), 50, now), 20);
+        assert_eq!(passed(&rate, ipv4(1, 1), 50, now + 500_000), 5);
+        assert_eq!(passed(&rate, ipv4(1, 1), 50, now + (1 << TIME_BITS) / 2), 20);
     }
 
     #[test]
-    fn a_full_table_forgets_one_to_remember_another() {
+    fn full_table_evicts_one_network() {
         let rate = rate(1, 2, WAYS);
         let networks = 0..WAYS as u8;
         for network in networks.clone() {
-            assert_eq!(passed(&rate, four(network, 1), 9, 0), 2);
+            assert_eq!(passed(&rate, ipv4(network, 1), 9, 0), 2);
         }
         // The fifth takes the place of one of them, and is limited like any other.
-        assert_eq!(passed(&rate, four(99, 1), 9, 0), 2);
-        let refused = networks.filter(|network| !rate.allows(four(*network, 1), 0)).count();
+        assert_eq!(passed(&rate, ipv4(99, 1), 9, 0), 2);
+        let refused = networks.filter(|network| !rate.allows(ipv4(*network, 1), 0)).count();
         assert_eq!(refused, WAYS - 1);
     }
 
     #[test]
-    fn no_limit_is_no_limit() {
-        assert_eq!(passed(&rate(0, 1, WAYS), four(1, 1), 1000, 0), 1000);
+    fn zero_rate_means_no_limit() {
+        assert_eq!(passed(&rate(0, 1, WAYS), ipv4(1, 1), 1000, 0), 1000);
         // The fastest limit is one answer a microsecond.
-        assert_eq!(passed(&rate(1_000_000, 1, WAYS), four(1, 1), 10, 0), 1);
+        assert_eq!(passed(&rate(1_000_000, 1, WAYS), ipv4(1, 1), 10, 0), 1);
     }
 }

@@ -12,32 +12,32 @@ use crate::view::{Service, Target, targets};
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Replicas {
     /// Whether any registry has told of both kinds that players need: before that, an empty list is no fact.
-    pub(crate) heard: bool,
+    pub(crate) registry_answered: bool,
     targets: [Vec<Target>; Service::ALL.len()],
 }
 
 impl Replicas {
-    pub(crate) fn of(&self, service: Service) -> &[Target] {
+    pub(crate) fn targets_of(&self, service: Service) -> &[Target] {
         &self.targets[service as usize]
     }
 }
 
 /// Tells of each change, until `stop`.
-pub(crate) async fn follow(
+pub(crate) async fn follow_registries(
     node: Node,
-    tell: watch::Sender<Replicas>,
+    sender: watch::Sender<Replicas>,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     let mut login = node.directory(DaemonKind::Login);
     let mut gateway = node.directory(DaemonKind::Gateway);
     let mut name_server = node.directory(DaemonKind::Dns);
     loop {
-        let heard = login.heard() && gateway.heard();
+        let registry_answered = login.registry_answered() && gateway.registry_answered();
         let seen = [login.snapshot(), gateway.snapshot(), name_server.snapshot()];
         let looked_up = async { tokio::join!(targets(&seen[0]), targets(&seen[1]), targets(&seen[2])) };
         tokio::select! {
             (login, gateway, name_server) = looked_up => {
-                tell.send_replace(Replicas { heard, targets: [login, gateway, name_server] });
+                sender.send_replace(Replicas { registry_answered, targets: [login, gateway, name_server] });
             }
             () = stop.cancelled() => return Ok(()),
         }

@@ -18,7 +18,7 @@ use tracing::warn;
 use crate::pool::{ATTRIBUTE, LIVE, Pool, Switch, exists};
 
 /// How long a switch may take to be in force everywhere, before the operator is told who lags. It takes milliseconds.
-const PATIENCE: Duration = Duration::from_secs(2);
+const SWITCH_TIMEOUT: Duration = Duration::from_secs(2);
 
 pub(crate) struct DnsService {
     pub(crate) name: String,
@@ -32,14 +32,14 @@ pub(crate) struct DnsService {
 
 impl DnsService {
     /// Waits until all name servers answer by this switch or a later one; those that do not in time come second.
-    async fn everywhere(&self, since_ms: u64) -> (Vec<String>, Vec<String>) {
-        let deadline = Instant::now() + PATIENCE;
+    async fn wait_for_replicas(&self, since_ms: u64) -> (Vec<String>, Vec<String>) {
+        let deadline = Instant::now() + SWITCH_TIMEOUT;
         let mut served = self.served.clone();
-        let here = timeout_at(deadline, served.wait_for(|served| served.since_ms >= since_ms));
-        let here = here.await.is_ok_and(|served| served.is_ok());
+        let local = timeout_at(deadline, served.wait_for(|served| served.since_ms >= since_ms));
+        let local = local.await.is_ok_and(|served| served.is_ok());
         let follows = |peer: &Instance| {
-            let told = peer.attributes.get(ATTRIBUTE).and_then(|text| Switch::from_attribute(text));
-            told.is_some_and(|told| told.since_ms >= since_ms)
+            let advertised = peer.attributes.get(ATTRIBUTE).and_then(|text| Switch::from_attribute(text));
+            advertised.is_some_and(|advertised| advertised.since_ms >= since_ms)
         };
         let mut peers = self.peers.clone();
         loop {
@@ -48,7 +48,7 @@ impl DnsService {
             let (following, lagging): (Vec<_>, Vec<_>) = others.partition(|peer| follows(peer));
             if lagging.is_empty() || timeout_at(deadline, peers.changed()).await.is_err() {
                 let (mut following, mut lagging) = (names(&following), names(&lagging));
-                let ours = if here { &mut following } else { &mut lagging };
+                let ours = if local { &mut following } else { &mut lagging };
                 ours.push(self.name.clone());
                 return (following, lagging);
             }
@@ -75,7 +75,7 @@ impl Dns for DnsService {
             since_ms = since_ms.max(switch.since_ms + 1);
             *switch = Switch { since_ms, pool };
         });
-        let (answering, lagging) = self.everywhere(since_ms).await;
+        let (answering, lagging) = self.wait_for_replicas(since_ms).await;
         if !lagging.is_empty() {
             warn!(?lagging, "do not answer from the new pool yet");
         }
@@ -84,7 +84,7 @@ impl Dns for DnsService {
 
     async fn list_pools(&self, _: Request<ListPoolsRequest>) -> Result<Response<ListPoolsReply>, Status> {
         let switch = self.switch.borrow().clone();
-        let live = PoolMessage { name: LIVE.into(), ..PoolMessage::default() };
+        let live_pool = PoolMessage { name: LIVE.into(), ..PoolMessage::default() };
         let configured = self.pools.iter().map(|(name, pool)| PoolMessage {
             name: name.clone(),
             login: pool.login.clone(),
@@ -93,7 +93,7 @@ impl Dns for DnsService {
         Ok(Response::new(ListPoolsReply {
             active: switch.pool,
             since_ms: switch.since_ms,
-            pools: [live].into_iter().chain(configured).collect(),
+            pools: [live_pool].into_iter().chain(configured).collect(),
         }))
     }
 }

@@ -12,7 +12,7 @@ use tokio::net::TcpListener;
 /// Queries a socket buffers while its loop is busy; the kernel drops and counts the rest.
 const SOCKET_BUFFER: usize = 1 << 20;
 /// How often a loop without queries looks whether it should end.
-const SILENCE: Duration = Duration::from_millis(100);
+const READ_TIMEOUT: Duration = Duration::from_millis(100);
 /// With port 0 the kernel gives a port for UDP that may be taken for TCP: then another is tried.
 const PORT_ATTEMPTS: usize = 16;
 
@@ -54,7 +54,7 @@ impl Sockets {
             let udp = socket(address, Type::DGRAM, Protocol::UDP)?;
             udp.set_reuse_port(true)?;
             udp.set_recv_buffer_size(SOCKET_BUFFER)?;
-            udp.set_read_timeout(Some(SILENCE))?;
+            udp.set_read_timeout(Some(READ_TIMEOUT))?;
             udp.bind(&address.into())?;
             Ok(udp.into())
         });

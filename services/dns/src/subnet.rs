@@ -2,8 +2,8 @@
 
 use std::net::IpAddr;
 
-const FOUR: u16 = 1;
-const SIX: u16 = 2;
+const IPV4_FAMILY: u16 = 1;
+const IPV6_FAMILY: u16 = 2;
 
 /// The option of a query.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,8 +20,8 @@ impl Subnet {
         let (&[f0, f1, source, scope], bits) = data.split_first_chunk::<4>()?;
         let family = u16::from_be_bytes([f0, f1]);
         let width = match family {
-            FOUR => 32,
-            SIX => 128,
+            IPV4_FAMILY => 32,
+            IPV6_FAMILY => 128,
             // Resolvers that want to hide their client may also send no family at all.
             0 => 0,
             _ => return None,
@@ -29,8 +29,8 @@ impl Subnet {
         if source > width || scope != 0 || bits.len() != usize::from(source).div_ceil(8) {
             return None;
         }
-        let beyond = bits.len() * 8 - usize::from(source);
-        if bits.last().is_some_and(|last| last & !(0xff << beyond) as u8 != 0) {
+        let unused_bits = bits.len() * 8 - usize::from(source);
+        if bits.last().is_some_and(|last| last & !(0xff << unused_bits) as u8 != 0) {
             return None;
         }
         let mut address = [0; 16];
@@ -43,7 +43,7 @@ impl Subnet {
         let [a, b, c, d, ..] = self.address;
         match self.family {
             _ if self.source == 0 => None,
-            FOUR => Some([a, b, c, d].into()),
+            IPV4_FAMILY => Some([a, b, c, d].into()),
             _ => Some(self.address.into()),
         }
     }
@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn malformed_subnets_are_not() {
+    fn malformed_subnets_are_rejected() {
         let cases: [&[u8]; 9] = [
             b"",
             b"\x00\x01\x18",

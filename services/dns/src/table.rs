@@ -7,10 +7,10 @@
 use std::collections::HashMap;
 
 use crate::{
-    choose::Weights,
     edns::Opt,
-    query::{Asked, Query},
+    query::{Query, Question},
     random::Random,
+    weighted_draw::Weights,
     wire::{Code, HEADER, MAX_NAME, class, flag, kind},
 };
 
@@ -24,41 +24,41 @@ pub(crate) struct Table {
     /// Goes with answers that hold no record.
     pub(crate) negative: Soa,
     /// Whether any registry has answered yet: if not, nobody knows which names there are.
-    pub(crate) heard: bool,
+    pub(crate) registry_answered: bool,
 }
 
 /// What one name has.
 #[derive(Debug, Default)]
 pub(crate) struct Entry {
     /// By type of question. What is not here, the name does not have.
-    pub(crate) sets: Vec<(u16, Steered)>,
+    pub(crate) sets: Vec<(u16, RegionalSets)>,
     /// Whether there may be records of which no registry has told yet.
     pub(crate) unknown: bool,
 }
 
 /// The records of one type, for everybody or by region.
 #[derive(Debug, Default)]
-pub(crate) struct Steered {
-    pub(crate) everywhere: Set,
+pub(crate) struct RegionalSets {
+    pub(crate) all_regions: RecordSet,
     /// By the number of the region; a region that has none of its own gets what everybody gets.
-    pub(crate) regions: Vec<Option<Set>>,
+    pub(crate) regions: Vec<Option<RecordSet>>,
 }
 
 /// Pieces, some of which make an answer.
 #[derive(Debug, Default)]
-pub(crate) struct Set {
+pub(crate) struct RecordSet {
     pub(crate) weights: Weights,
-    pub(crate) pieces: Vec<Piece>,
+    pub(crate) groups: Vec<RecordGroup>,
     /// How many of them, at most.
-    pub(crate) most: usize,
+    pub(crate) max_answers: usize,
 }
 
 /// Records that come together.
 #[derive(Debug, Default, Clone)]
-pub(crate) struct Piece {
+pub(crate) struct RecordGroup {
     pub(crate) answers: Records,
     /// Addresses of what the answers name, for those who have room.
-    pub(crate) extras: Records,
+    pub(crate) additionals: Records,
 }
 
 #[derive(Debug, Default, Clone)]
@@ -75,11 +75,11 @@ pub(crate) struct Soa {
 }
 
 /// What a question leads to.
-pub(crate) struct Found<'a> {
+pub(crate) struct Lookup<'a> {
     pub(crate) code: Code,
     /// Whether another region may get another answer.
     pub(crate) steered: bool,
-    set: Option<&'a Set>,
+    set: Option<&'a RecordSet>,
     /// Where the zone's name begins in the question's.
     origin_at: usize,
     negative: &'a Soa,
@@ -87,39 +87,42 @@ pub(crate) struct Found<'a> {
 
 /// An answer that was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Written {
+pub(crate) struct ResponseSummary {
     pub(crate) code: Code,
     pub(crate) truncated: bool,
 }
 
 impl Table {
     /// Looks a question up for a client of this region.
-    pub(crate) fn find(&self, asked: &Asked<'_>, region: Option<u16>) -> Found<'_> {
+    pub(crate) fn find(&self, question: &Question<'_>, region: Option<u16>) -> Lookup<'_> {
         let nothing =
-            |code| Found { code, steered: false, set: None, origin_at: 0, negative: &self.negative };
-        let transfer = matches!(asked.kind, kind::AXFR | kind::IXFR);
-        if transfer || !matches!(asked.class, class::IN | class::ANY) {
+            |code| Lookup { code, steered: false, set: None, origin_at: 0, negative: &self.negative };
+        let transfer = matches!(question.kind, kind::AXFR | kind::IXFR);
+        if transfer || !matches!(question.class, class::IN | class::ANY) {
             return nothing(Code::Refused);
         }
         let mut lower = [0; MAX_NAME];
-        let lower = &mut lower[..asked.name.len()];
-        lower.copy_from_slice(asked.name);
+        let lower = &mut lower[..question.name.len()];
+        lower.copy_from_slice(question.name);
         // Lengths of labels lie below the letters, and stay what they are.
         lower.make_ascii_lowercase();
         let Some(origin_at) = self.split(lower) else { return nothing(Code::Refused) };
         let Some(entry) = self.names.get(&lower[..origin_at]) else {
-            return Found { origin_at, ..nothing(if self.heard { Code::NxDomain } else { Code::ServFail }) };
+            return Lookup {
+                origin_at,
+                ..nothing(if self.registry_answered { Code::NxDomain } else { Code::ServFail })
+            };
         };
         // Before a registry has answered we do not know whether there are replicas: SERVFAIL sends the resolver to
         // another server that may. Once one has answered, "no address" is the truth, and its short negative TTL keeps
         // the storm of retries away.
         if entry.unknown {
-            return Found { origin_at, ..nothing(Code::ServFail) };
+            return Lookup { origin_at, ..nothing(Code::ServFail) };
         }
-        let steered = entry.sets.iter().find(|(kind, _)| *kind == asked.kind).map(|(_, steered)| steered);
-        Found {
+        let steered = entry.sets.iter().find(|(kind, _)| *kind == question.kind).map(|(_, steered)| steered);
+        Lookup {
             steered: steered.is_some_and(|it| !it.regions.is_empty()),
-            set: steered.map(|it| it.of(region)),
+            set: steered.map(|it| it.for_region(region)),
             origin_at,
             ..nothing(Code::NoError)
         }
@@ -140,7 +143,7 @@ impl Table {
     }
 }
 
-impl Found<'_> {
+impl Lookup<'_> {
     /// Writes the answer. What does not fit loses its extra records first, then all of them, with the TC bit that sends
     /// the client to TCP.
     pub(crate) fn write(
@@ -150,24 +153,24 @@ impl Found<'_> {
         opt: Option<&Opt>,
         random: &mut Random,
         out: &mut Vec<u8>,
-    ) -> Written {
-        let room = limit.saturating_sub(opt.map_or(0, Opt::length));
+    ) -> ResponseSummary {
+        let available = limit.saturating_sub(opt.map_or(0, Opt::length));
         begin(query, out);
         let question_end = out.len();
-        let (mut answers, mut authorities, mut extras) = (0, 0, 0);
-        match self.set.filter(|set| !set.pieces.is_empty()) {
+        let (mut answers, mut authorities, mut additionals) = (0, 0, 0);
+        match self.set.filter(|set| !set.groups.is_empty()) {
             Some(set) => {
-                let drawn = set.weights.draw(set.most, random);
-                for piece in drawn.iter().map(|pick| &set.pieces[pick]) {
-                    out.extend_from_slice(&piece.answers.bytes);
-                    answers += piece.answers.count;
+                let drawn = set.weights.draw(set.max_answers, random);
+                for group in drawn.iter().map(|pick| &set.groups[pick]) {
+                    out.extend_from_slice(&group.answers.bytes);
+                    answers += group.answers.count;
                 }
-                for piece in drawn.iter().map(|pick| &set.pieces[pick].extras) {
-                    if out.len() + piece.bytes.len() > room {
+                for group in drawn.iter().map(|pick| &set.groups[pick].additionals) {
+                    if out.len() + group.bytes.len() > available {
                         break;
                     }
-                    out.extend_from_slice(&piece.bytes);
-                    extras += piece.count;
+                    out.extend_from_slice(&group.bytes);
+                    additionals += group.count;
                 }
             }
             None if matches!(self.code, Code::NoError | Code::NxDomain) => {
@@ -180,37 +183,41 @@ impl Found<'_> {
             Code::NoError | Code::NxDomain => flag::AUTHORITATIVE,
             _ => 0,
         };
-        let truncated = out.len() > room;
+        let truncated = out.len() > available;
         if truncated {
             out.truncate(question_end);
-            (answers, authorities, extras) = (0, 0, 0);
+            (answers, authorities, additionals) = (0, 0, 0);
             flags |= flag::TRUNCATED;
         }
-        finish(self.code, flags, [answers, authorities, extras], opt, out);
-        Written { code: self.code, truncated }
+        finish(self.code, flags, [answers, authorities, additionals], opt, out);
+        ResponseSummary { code: self.code, truncated }
     }
 }
 
-impl Steered {
+impl RegionalSets {
     /// The same for everybody.
-    pub(crate) fn everywhere(everywhere: Set) -> Self {
-        Self { everywhere, regions: Vec::new() }
+    pub(crate) fn all_regions(all_regions: RecordSet) -> Self {
+        Self { all_regions, regions: Vec::new() }
     }
 
-    fn of(&self, region: Option<u16>) -> &Set {
+    fn for_region(&self, region: Option<u16>) -> &RecordSet {
         let own = region.and_then(|region| self.regions.get(usize::from(region))?.as_ref());
-        own.unwrap_or(&self.everywhere)
+        own.unwrap_or(&self.all_regions)
     }
 }
 
-impl Set {
-    pub(crate) fn new(pieces: Vec<Piece>, weights: impl Iterator<Item = u16>, most: usize) -> Self {
-        Self { weights: Weights::new(weights), pieces, most }
+impl RecordSet {
+    pub(crate) fn new(
+        groups: Vec<RecordGroup>,
+        weights: impl Iterator<Item = u16>,
+        max_answers: usize,
+    ) -> Self {
+        Self { weights: Weights::new(weights), groups, max_answers }
     }
 
     /// What is always given whole.
-    pub(crate) fn one(piece: Piece) -> Self {
-        Self::new(vec![piece], std::iter::once(1), 1)
+    pub(crate) fn single(group: RecordGroup) -> Self {
+        Self::new(vec![group], std::iter::once(1), 1)
     }
 }
 
@@ -243,25 +250,31 @@ pub(crate) fn pointer_to(at: usize) -> [u8; 2] {
 }
 
 /// An answer without records: its header, the question if there was one, and the OPT.
-pub(crate) fn bare(query: &Query<'_>, code: Code, truncated: bool, opt: Option<&Opt>, out: &mut Vec<u8>) {
+pub(crate) fn empty_response(
+    query: &Query<'_>,
+    code: Code,
+    truncated: bool,
+    opt: Option<&Opt>,
+    out: &mut Vec<u8>,
+) {
     begin(query, out);
     finish(code, if truncated { flag::TRUNCATED } else { 0 }, [0; 3], opt, out);
 }
 
 /// An answer to what could not be read: no more than a header.
-pub(crate) fn complaint(id: [u8; 2], flags: u16, code: Code, out: &mut Vec<u8>) {
-    bare(&Query { id, flags, asked: None, edns: None }, code, false, None, out);
+pub(crate) fn error_response(id: [u8; 2], flags: u16, code: Code, out: &mut Vec<u8>) {
+    empty_response(&Query { id, flags, question: None, edns: None }, code, false, None, out);
 }
 
 fn begin(query: &Query<'_>, out: &mut Vec<u8>) {
     out.clear();
     out.extend_from_slice(&query.id);
     out.extend_from_slice(&(flag::RESPONSE | query.flags).to_be_bytes());
-    out.extend_from_slice(&[0, query.asked.is_some().into(), 0, 0, 0, 0, 0, 0]);
-    if let Some(asked) = &query.asked {
-        out.extend_from_slice(asked.name);
-        out.extend_from_slice(&asked.kind.to_be_bytes());
-        out.extend_from_slice(&asked.class.to_be_bytes());
+    out.extend_from_slice(&[0, query.question.is_some().into(), 0, 0, 0, 0, 0, 0]);
+    if let Some(question) = &query.question {
+        out.extend_from_slice(question.name);
+        out.extend_from_slice(&question.kind.to_be_bytes());
+        out.extend_from_slice(&question.class.to_be_bytes());
     }
 }
 
@@ -273,7 +286,7 @@ fn finish(code: Code, flags: u16, mut counts: [u16; 3], opt: Option<&Opt>, out: 
     }
     let flags = u16::from_be_bytes([out[2], out[3]]) | flags | code & 0xf;
     out[2..4].copy_from_slice(&flags.to_be_bytes());
-    for (count, place) in counts.into_iter().zip([6, 8, 10]) {
-        out[place..place + 2].copy_from_slice(&count.to_be_bytes());
+    for (count, offset) in counts.into_iter().zip([6, 8, 10]) {
+        out[offset..offset + 2].copy_from_slice(&count.to_be_bytes());
     }
 }

@@ -10,7 +10,7 @@ use std::{
 };
 
 use metrics::{counter, gauge};
-use shardkeep_daemon::{Crowd, CrowdBounds, Full};
+use shardkeep_daemon::{ConnectionLimiter, ConnectionLimits, Full};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, BufReader},
     net::{TcpListener, TcpStream},
@@ -20,29 +20,29 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use crate::{
-    answerer::{Answerer, Shared, Transport},
     metrics::{TCP_CONNECTIONS, TCP_REFUSED, TCP_SLOWED},
     random::Random,
+    responder::{Responder, Shared, Transport},
 };
 
 /// Longer queries are refused by closing the connection.
 const MAX_QUERY: usize = 1500;
 /// Bytes read at once.
-const READ: usize = 4 << 10;
+const READ_BUFFER: usize = 4 << 10;
 /// Bytes of answers gathered while questions wait.
-const ANSWERS: usize = 16 << 10;
+const MAX_BUFFERED_ANSWERS: usize = 16 << 10;
 /// How long a client may be silent, or take over one message (RFC 7766, 6.2.3).
-const PATIENCE: Duration = Duration::from_secs(10);
+const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Answers queries until `stop`.
 pub(crate) async fn serve(
     listener: TcpListener,
     shared: Arc<Shared>,
-    bounds: CrowdBounds,
+    bounds: ConnectionLimits,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
-    let crowd = Crowd::new(bounds);
+    let limiter = ConnectionLimiter::new(bounds);
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -56,8 +56,8 @@ pub(crate) async fn serve(
                 continue;
             }
         };
-        let place = match crowd.admit(from.ip()) {
-            Ok(place) => place,
+        let slot = match limiter.admit(from.ip()) {
+            Ok(slot) => slot,
             Err(full) => {
                 let bound = match full {
                     Full::All => "in_all",
@@ -67,50 +67,50 @@ pub(crate) async fn serve(
                 continue;
             }
         };
-        let answerer = Answerer::new(shared.clone(), Transport::Tcp, Random::from_entropy());
+        let responder = Responder::new(shared.clone(), Transport::Tcp, Random::from_entropy());
         let stop = stop.clone();
         gauge!(TCP_CONNECTIONS).increment(1.0);
         tokio::spawn(async move {
             tokio::select! {
-                ended = converse(stream, from, answerer) => if let Err(error) = ended {
+                ended = serve_connection(stream, from, responder) => if let Err(error) = ended {
                     debug!(%error, "TCP client");
                 },
-                () = place.lost() => counter!(TCP_REFUSED, "bound" => "displaced").increment(1),
+                () = slot.evicted() => counter!(TCP_REFUSED, "bound" => "displaced").increment(1),
                 () = stop.cancelled() => {}
             }
             gauge!(TCP_CONNECTIONS).decrement(1.0);
-            drop(place);
+            drop(slot);
         });
     }
 }
 
 /// One client. What it has asked together is answered together.
-async fn converse(stream: TcpStream, from: SocketAddr, mut answerer: Answerer) -> io::Result<()> {
+async fn serve_connection(stream: TcpStream, from: SocketAddr, mut responder: Responder) -> io::Result<()> {
     stream.set_nodelay(true)?;
-    let mut stream = BufReader::with_capacity(READ, stream);
+    let mut stream = BufReader::with_capacity(READ_BUFFER, stream);
     let mut buffer = vec![0; MAX_QUERY];
     let (mut answer, mut framed) = (Vec::new(), Vec::new());
-    let mut pace = Pace::new(Instant::now());
+    let mut throttle = QueryThrottle::new(Instant::now());
     loop {
-        let length = match timeout(PATIENCE, stream.read_u16()).await? {
+        let length = match timeout(IDLE_TIMEOUT, stream.read_u16()).await? {
             Ok(length) => usize::from(length),
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(()),
             Err(error) => return Err(error),
         };
         let packet = buffer.get_mut(..length).ok_or_else(|| io::Error::other("query too long"))?;
-        timeout(PATIENCE, stream.read_exact(packet)).await??;
-        let wait = pace.wait(Instant::now());
+        timeout(IDLE_TIMEOUT, stream.read_exact(packet)).await??;
+        let wait = throttle.wait(Instant::now());
         if !wait.is_zero() {
             counter!(TCP_SLOWED).increment(1);
             sleep(wait).await;
         }
-        let answered = answerer.answer(packet, from.ip(), answerer.now(), &mut answer);
+        let answered = responder.answer(packet, from.ip(), responder.now(), &mut answer);
         if answered {
             framed.extend_from_slice(&u16::try_from(answer.len()).map_err(io::Error::other)?.to_be_bytes());
             framed.extend_from_slice(&answer);
         }
-        if !answered || framed.len() >= ANSWERS || !holds_query(stream.buffer()) {
-            timeout(PATIENCE, stream.write_all(&framed)).await??;
+        if !answered || framed.len() >= MAX_BUFFERED_ANSWERS || !has_complete_query(stream.buffer()) {
+            timeout(IDLE_TIMEOUT, stream.write_all(&framed)).await??;
             framed.clear();
         }
         if !answered {
@@ -120,7 +120,7 @@ async fn converse(stream: TcpStream, from: SocketAddr, mut answerer: Answerer) -
 }
 
 /// Whether a whole query has been read ahead.
-fn holds_query(buffer: &[u8]) -> bool {
+fn has_complete_query(buffer: &[u8]) -> bool {
     buffer
         .split_first_chunk()
         .is_some_and(|(length, rest)| rest.len() >= usize::from(u16::from_be_bytes(*length)))
@@ -128,11 +128,11 @@ fn holds_query(buffer: &[u8]) -> bool {
 
 /// How fast one client may ask, kept as the moment when it will have its whole burst again. Who asks faster is read
 /// more slowly: TCP then holds it back, and nothing is lost.
-struct Pace {
+struct QueryThrottle {
     full_at: Instant,
 }
 
-impl Pace {
+impl QueryThrottle {
     const INTERVAL: Duration = Duration::from_millis(1);
     const BURST: u32 = 256;
 
@@ -152,18 +152,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_burst_goes_at_once_and_the_rest_at_its_pace() {
-        let begun = Instant::now();
-        let mut pace = Pace::new(begun);
-        assert!((0..Pace::BURST).all(|_| pace.wait(begun).is_zero()));
-        assert_eq!(pace.wait(begun), Pace::INTERVAL);
-        assert_eq!(pace.wait(begun + Pace::INTERVAL), Pace::INTERVAL);
-        assert!(pace.wait(begun + Duration::from_secs(1)).is_zero());
+    fn throttle_passes_burst_then_delays() {
+        let start = Instant::now();
+        let mut throttle = QueryThrottle::new(start);
+        assert!((0..QueryThrottle::BURST).all(|_| throttle.wait(start).is_zero()));
+        assert_eq!(throttle.wait(start), QueryThrottle::INTERVAL);
+        assert_eq!(throttle.wait(start + QueryThrottle::INTERVAL), QueryThrottle::INTERVAL);
+        assert!(throttle.wait(start + Duration::from_secs(1)).is_zero());
     }
 
     #[test]
-    fn only_a_whole_query_is_waited_for() {
-        assert!(!holds_query(&[]) && !holds_query(&[0]) && !holds_query(&[0, 2, 1]));
-        assert!(holds_query(&[0, 2, 1, 2]) && holds_query(&[0, 0]));
+    fn partial_query_is_not_complete() {
+        assert!(!has_complete_query(&[]) && !has_complete_query(&[0]) && !has_complete_query(&[0, 2, 1]));
+        assert!(has_complete_query(&[0, 2, 1, 2]) && has_complete_query(&[0, 0]));
     }
 }

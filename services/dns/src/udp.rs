@@ -7,32 +7,32 @@ use anyhow::Context;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-use crate::{answerer::Answerer, batch::Batch};
+use crate::{batch::Batch, responder::Responder};
 
 /// Answers queries until `stop`.
 pub(crate) async fn serve(
     socket: UdpSocket,
-    answerer: Answerer,
+    responder: Responder,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     let (done, ended) = oneshot::channel();
     thread::Builder::new()
         .name("dns-udp".into())
-        .spawn(move || done.send(answer(&socket, answerer, &stop)))
+        .spawn(move || done.send(answer(&socket, responder, &stop)))
         .context("can not start a thread")?;
     ended.await.context("the thread has panicked")?
 }
 
-fn answer(socket: &UdpSocket, mut answerer: Answerer, stop: &CancellationToken) -> anyhow::Result<()> {
+fn answer(socket: &UdpSocket, mut responder: Responder, stop: &CancellationToken) -> anyhow::Result<()> {
     let mut batch = Batch::new(socket).context("UDP socket")?;
     while !stop.is_cancelled() {
         if batch.receive(socket).context("receive")? == 0 {
             continue;
         }
-        let now = answerer.now();
-        batch.answer(|packet, from, out| answerer.answer(packet, from, now, out));
+        let now = responder.now();
+        batch.answer(|packet, from, out| responder.answer(packet, from, now, out));
         let unsent = batch.send(socket);
-        let counters = answerer.counters();
+        let counters = responder.counters();
         counters.batches.increment(1);
         counters.unsent.increment(unsent);
     }

@@ -4,7 +4,7 @@
 use std::{net::IpAddr, time::Duration};
 
 use futures::future::join_all;
-use shardkeep_cluster::{Instance, REGION, State};
+use shardkeep_cluster::{Instance, REGION_ATTRIBUTE, State};
 use tracing::warn;
 
 const RESOLVE_DEADLINE: Duration = Duration::from_secs(1);
@@ -32,7 +32,7 @@ impl Service {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct View {
     /// Whether any registry has answered yet: if not, an empty list means "unknown".
-    pub(crate) heard: bool,
+    pub(crate) registry_answered: bool,
     /// SOA serial: seconds since the Unix epoch at which this view was made.
     pub(crate) serial: u32,
     login: Vec<Target>,
@@ -53,8 +53,8 @@ pub(crate) struct Target {
 }
 
 impl View {
-    pub(crate) fn new(heard: bool, serial: u32) -> Self {
-        Self { heard, serial, ..Self::default() }
+    pub(crate) fn new(registry_answered: bool, serial: u32) -> Self {
+        Self { registry_answered, serial, ..Self::default() }
     }
 
     pub(crate) fn targets(&self, service: Service) -> &[Target] {
@@ -74,19 +74,19 @@ impl View {
     }
 
     /// Whether both give the same answers, whenever they were made.
-    pub(crate) fn says_the_same(&self, other: &Self) -> bool {
-        let untimed = |view: &Self| Self { serial: 0, ..view.clone() };
-        untimed(self) == untimed(other)
+    pub(crate) fn same_except_serial(&self, other: &Self) -> bool {
+        let without_serial = |view: &Self| Self { serial: 0, ..view.clone() };
+        without_serial(self) == without_serial(other)
     }
 }
 
 /// The instances that take new players, as targets. Those that say they are full are left out while others are not.
 pub(crate) async fn targets(instances: &[Instance]) -> Vec<Target> {
     let up: Vec<&Instance> = instances.iter().filter(|instance| instance.state == State::Up).collect();
-    let room = up.iter().any(|instance| instance.load < 1.0);
-    let taking = up.into_iter().filter(|instance| instance.load < 1.0 || !room);
+    let any_has_capacity = up.iter().any(|instance| instance.load < 1.0);
+    let accepting = up.into_iter().filter(|instance| instance.load < 1.0 || !any_has_capacity);
     // Together: names that can not be resolved cost one deadline, not one each.
-    join_all(taking.map(target)).await.into_iter().flatten().collect()
+    join_all(accepting.map(target)).await.into_iter().flatten().collect()
 }
 
 async fn target(instance: &Instance) -> Option<Target> {
@@ -97,7 +97,7 @@ async fn target(instance: &Instance) -> Option<Target> {
         warn!(instance = %instance.id, address = instance.client_address, "can not resolve an advertised address");
         return None;
     }
-    let region = instance.attributes.get(REGION).cloned().unwrap_or_default();
+    let region = instance.attributes.get(REGION_ATTRIBUTE).cloned().unwrap_or_default();
     Some(Target { name: instance.id.name.clone(), addresses, port, weight: weight(instance.load), region })
 }
 
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn only_who_takes_players_is_a_target() {
+    async fn only_accepting_instances_become_targets() {
         let instances = [
             instance("up", State::Up, "203.0.113.1:4000", 0.25),
             instance("six", State::Up, "[2001:db8::1]:4000", 0.0),

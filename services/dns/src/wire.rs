@@ -77,24 +77,24 @@ impl Code {
 
 /// Why bytes are not the name they should be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum NameFault {
+pub(crate) enum NameError {
     Malformed,
     /// Holds a pointer: legal in places, but not what anybody sends in a question.
     Compressed,
 }
 
 /// Length of the uncompressed name that `bytes` begin with, root label included.
-pub(crate) fn name_length(bytes: &[u8]) -> Result<usize, NameFault> {
+pub(crate) fn name_length(bytes: &[u8]) -> Result<usize, NameError> {
     let mut at = 0;
     while at < MAX_NAME {
         match bytes.get(at) {
             Some(0) => return Ok(at + 1),
             Some(length @ 1..=63) => at += 1 + usize::from(*length),
-            Some(0xc0..) => return Err(NameFault::Compressed),
-            Some(_) | None => return Err(NameFault::Malformed),
+            Some(0xc0..) => return Err(NameError::Compressed),
+            Some(_) | None => return Err(NameError::Malformed),
         }
     }
-    Err(NameFault::Malformed)
+    Err(NameError::Malformed)
 }
 
 /// The big-endian number at this place.
@@ -107,18 +107,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_end_with_the_root_within_255_bytes() {
+    fn name_length_requires_root_within_255_bytes() {
         assert_eq!(name_length(b"\x05login\x04test\x00rest"), Ok(12));
         assert_eq!(name_length(&[0]), Ok(1));
-        assert_eq!(name_length(b"\x05login"), Err(NameFault::Malformed));
-        assert_eq!(name_length(b"\x05lo"), Err(NameFault::Malformed));
-        assert_eq!(name_length(b"\x40"), Err(NameFault::Malformed));
-        assert_eq!(name_length(b"\x01a\xc0\x0c"), Err(NameFault::Compressed));
+        assert_eq!(name_length(b"\x05login"), Err(NameError::Malformed));
+        assert_eq!(name_length(b"\x05lo"), Err(NameError::Malformed));
+        assert_eq!(name_length(b"\x40"), Err(NameError::Malformed));
+        assert_eq!(name_length(b"\x01a\xc0\x0c"), Err(NameError::Compressed));
         let mut longest = b"\x01a".repeat(127);
         longest.push(0);
         assert_eq!(name_length(&longest), Ok(MAX_NAME));
         let mut longer = b"\x01a".repeat(128);
         longer.push(0);
-        assert_eq!(name_length(&longer), Err(NameFault::Malformed));
+        assert_eq!(name_length(&longer), Err(NameError::Malformed));
     }
 }

@@ -13,13 +13,13 @@ use hickory_proto::{ProtoError, rr::Name, serialize::binary::BinEncodable};
 
 use crate::{
     Config,
-    table::{Entry, Piece, Records, Set, Soa, Steered, Table, pointer_to},
+    table::{Entry, RecordGroup, RecordSet, Records, RegionalSets, Soa, Table, pointer_to},
     view::{Service, Target, View},
     wire::{HEADER, MAX_LABEL, MAX_NAME, class, kind},
 };
 
 /// Whom SRV names are for.
-const PLAYERS: [Service; 2] = [Service::Login, Service::Gateway];
+const SRV_SERVICES: [Service; 2] = [Service::Login, Service::Gateway];
 /// The labels that make a service's name one of SRV (RFC 2782).
 const SRV: &[u8] = b"\x0a_shardkeep\x04_tcp";
 const TCP: &[u8] = b"\x04_tcp";
@@ -35,7 +35,7 @@ pub(crate) struct Zone {
     origin: Vec<u8>,
     ttl: u32,
     negative_ttl: u32,
-    most: usize,
+    max_answers: usize,
     regions: Vec<String>,
 }
 
@@ -49,7 +49,7 @@ impl Zone {
             origin: origin.to_bytes()?,
             ttl: config.ttl_s,
             negative_ttl: config.negative_ttl_s,
-            most: config.max_answers,
+            max_answers: config.max_answers,
             regions: config.regions.keys().cloned().collect(),
         })
     }
@@ -59,28 +59,28 @@ impl Zone {
         let mut table = Table {
             origin: self.origin.to_ascii_lowercase().into(),
             negative: self.soa(view, self.negative_ttl),
-            heard: view.heard,
+            registry_answered: view.registry_answered,
             ..Table::default()
         };
-        let mut enter = |labels: &[&[u8]], entry| {
+        let mut add_entry = |labels: &[&[u8]], entry| {
             let name = labels.concat().to_ascii_lowercase();
             if name.len() + self.origin.len() <= MAX_NAME
-                && let hash_map::Entry::Vacant(place) = table.names.entry(name.into())
+                && let hash_map::Entry::Vacant(vacant) = table.names.entry(name.into())
             {
-                place.insert(entry);
+                vacant.insert(entry);
             }
         };
-        enter(&[], self.apex(view));
+        add_entry(&[], self.apex(view));
         for service in Service::ALL {
-            enter(&[&label(service.label())], self.service(view, service));
+            add_entry(&[&label(service.label())], self.service(view, service));
         }
-        for service in PLAYERS {
-            let below = label(service.label());
-            enter(&[SRV, &below], self.srv(view, service));
+        for service in SRV_SERVICES {
+            let service_label = label(service.label());
+            add_entry(&[SRV, &service_label], self.srv(view, service));
             // Has a name below it, but no records (RFC 4592, 2.2.2).
-            enter(&[TCP, &below], Entry::default());
+            add_entry(&[TCP, &service_label], Entry::default());
             for target in view.targets(service).iter().filter(|target| is_label(&target.name)) {
-                enter(&[&label(&target.name), &below], self.instance(target));
+                add_entry(&[&label(&target.name), &service_label], self.instance(target));
             }
         }
         table
@@ -89,74 +89,74 @@ impl Zone {
     fn apex(&self, view: &View) -> Entry {
         let mut soa = Records { count: 1, ..Records::default() };
         self.soa(view, self.ttl).write(HEADER, &mut soa.bytes);
-        let soa = || Set::one(Piece { answers: soa.clone(), extras: Records::default() });
+        let soa = || RecordSet::single(RecordGroup { answers: soa.clone(), additionals: Records::default() });
         let name_server = [&label(Service::NameServer.label())[..], &pointer_to(HEADER)].concat();
-        let mut ns = Piece::default();
+        let mut ns = RecordGroup::default();
         ns.answers.add(&self.record(&pointer_to(HEADER), kind::NS, &name_server));
-        for target in view.targets(Service::NameServer).iter().take(self.most) {
-            self.addresses(&name_server, target, |_| true, &mut ns.extras);
+        for target in view.targets(Service::NameServer).iter().take(self.max_answers) {
+            self.addresses(&name_server, target, |_| true, &mut ns.additionals);
         }
         // ANY gets one record set, as RFC 8482 (4.1) allows: it is asked by tools and by floods.
-        let sets = [(kind::SOA, soa()), (kind::ANY, soa()), (kind::NS, Set::one(ns))];
-        Entry { sets: sets.map(|(kind, set)| (kind, Steered::everywhere(set))).into(), unknown: false }
+        let sets = [(kind::SOA, soa()), (kind::ANY, soa()), (kind::NS, RecordSet::single(ns))];
+        Entry { sets: sets.map(|(kind, set)| (kind, RegionalSets::all_regions(set))).into(), unknown: false }
     }
 
     fn service(&self, view: &View, service: Service) -> Entry {
         let targets = view.targets(service);
-        let sets = [kind::A, kind::AAAA, kind::ANY].map(|asked| {
-            let piece = |target: &Target| {
-                let piece = self.address_piece(target, asked);
-                (piece.answers.count > 0).then_some(piece)
+        let sets = [kind::A, kind::AAAA, kind::ANY].map(|qtype| {
+            let group = |target: &Target| {
+                let group = self.address_group(target, qtype);
+                (group.answers.count > 0).then_some(group)
             };
-            (asked, self.steered(targets, piece))
+            (qtype, self.steered(targets, group))
         });
         Entry { sets: sets.into(), unknown: unknown(view, service) }
     }
 
     fn srv(&self, view: &View, service: Service) -> Entry {
-        let sets = [kind::SRV, kind::ANY].map(|asked| {
-            (asked, self.steered(view.targets(service), |target| self.srv_piece(target, service)))
+        let sets = [kind::SRV, kind::ANY].map(|qtype| {
+            (qtype, self.steered(view.targets(service), |target| self.srv_group(target, service)))
         });
         Entry { sets: sets.into(), unknown: unknown(view, service) }
     }
 
     fn instance(&self, target: &Target) -> Entry {
-        let sets = [kind::A, kind::AAAA, kind::ANY].map(|asked| (asked, self.address_piece(target, asked)));
-        let sets = sets.into_iter().filter(|(_, piece)| piece.answers.count > 0);
-        let sets = sets.map(|(asked, piece)| (asked, Steered::everywhere(Set::one(piece))));
+        let sets = [kind::A, kind::AAAA, kind::ANY].map(|qtype| (qtype, self.address_group(target, qtype)));
+        let sets = sets.into_iter().filter(|(_, group)| group.answers.count > 0);
+        let sets = sets.map(|(qtype, group)| (qtype, RegionalSets::all_regions(RecordSet::single(group))));
         Entry { sets: sets.collect(), unknown: false }
     }
 
     /// The same pieces for everybody and for each region.
-    fn steered(&self, targets: &[Target], piece: impl Fn(&Target) -> Option<Piece>) -> Steered {
+    fn steered(&self, targets: &[Target], group: impl Fn(&Target) -> Option<RecordGroup>) -> RegionalSets {
         let set = |targets: &mut dyn Iterator<Item = &Target>| {
-            let (weights, pieces): (Vec<u16>, Vec<Piece>) =
-                targets.filter_map(|target| Some((target.weight, piece(target)?))).unzip();
-            Set::new(pieces, weights.into_iter(), self.most)
+            let (weights, groups): (Vec<u16>, Vec<RecordGroup>) =
+                targets.filter_map(|target| Some((target.weight, group(target)?))).unzip();
+            RecordSet::new(groups, weights.into_iter(), self.max_answers)
         };
         let regions = self.regions.iter().map(|region| {
             let set = set(&mut targets.iter().filter(|target| target.region == *region));
-            (!set.pieces.is_empty()).then_some(set)
+            (!set.groups.is_empty()).then_some(set)
         });
-        Steered { everywhere: set(&mut targets.iter()), regions: regions.collect() }
+        RegionalSets { all_regions: set(&mut targets.iter()), regions: regions.collect() }
     }
 
     /// The address records of a target that a question of this type gets. ANY gets IPv4 if there is any, else IPv6.
-    fn address_piece(&self, target: &Target, asked: u16) -> Piece {
-        let four = match asked {
+    fn address_group(&self, target: &Target, qtype: u16) -> RecordGroup {
+        let ipv4 = match qtype {
             kind::A => true,
             kind::AAAA => false,
             _ => target.addresses.iter().any(IpAddr::is_ipv4),
         };
-        let mut piece = Piece::default();
-        self.addresses(&pointer_to(HEADER), target, |it| it.is_ipv4() == four, &mut piece.answers);
-        piece
+        let mut group = RecordGroup::default();
+        self.addresses(&pointer_to(HEADER), target, |it| it.is_ipv4() == ipv4, &mut group.answers);
+        group
     }
 
-    fn srv_piece(&self, target: &Target, service: Service) -> Option<Piece> {
+    fn srv_group(&self, target: &Target, service: Service) -> Option<RecordGroup> {
         // The name must be one label; the target of SRV is not compressed (RFC 2782).
-        let (name, below) = (label(&target.name), label(service.label()));
-        let host = [&name[..], &below, &self.origin].concat();
+        let (name, service_label) = (label(&target.name), label(service.label()));
+        let host = [&name[..], &service_label, &self.origin].concat();
         if !is_label(&target.name) || host.len() > MAX_NAME {
             return None;
         }
@@ -164,12 +164,12 @@ impl Zone {
         data.extend_from_slice(&target.weight.to_be_bytes());
         data.extend_from_slice(&target.port.to_be_bytes());
         data.extend_from_slice(&host);
-        let mut piece = Piece::default();
-        piece.answers.add(&self.record(&pointer_to(HEADER), kind::SRV, &data));
+        let mut group = RecordGroup::default();
+        group.answers.add(&self.record(&pointer_to(HEADER), kind::SRV, &data));
         // In the question the service's name stands behind the labels of SRV.
         let owner = [&name[..], &pointer_to(HEADER + SRV.len())].concat();
-        self.addresses(&owner, target, |_| true, &mut piece.extras);
-        Some(piece)
+        self.addresses(&owner, target, |_| true, &mut group.additionals);
+        Some(group)
     }
 
     fn addresses(
@@ -209,7 +209,7 @@ impl Zone {
 
 /// Whether there may be replicas that no registry has told us of yet.
 fn unknown(view: &View, service: Service) -> bool {
-    !view.heard && view.targets(service).is_empty()
+    !view.registry_answered && view.targets(service).is_empty()
 }
 
 /// An instance name with a dot would be two labels.

@@ -3,7 +3,7 @@
 use std::{fs, path::Path};
 
 #[test]
-fn nothing_in_the_corpus_panics() {
+fn fuzz_corpus_does_not_panic() {
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus/dns");
     let inputs: Vec<_> = fs::read_dir(corpus).unwrap().map(|it| it.unwrap().path()).collect();
     assert!(!inputs.is_empty(), "the corpus is there");

@@ -11,7 +11,7 @@ use hickory_proto::{
         rdata::opt::{EdnsCode, EdnsOption},
     },
 };
-use registry::Place;
+use registry::TestEnv;
 use shardkeep_cluster::State;
 use shardkeep_daemon::Running;
 use shardkeep_dns::RateConfig;
@@ -22,12 +22,12 @@ use tokio::{
     net::{TcpSocket, TcpStream, UdpSocket},
 };
 
-const SOON: Duration = Duration::from_secs(20);
+const TEST_TIMEOUT: Duration = Duration::from_secs(20);
 const LOGIN: &str = "login.shardkeep.test.";
 const GATEWAY: &str = "gateway.shardkeep.test.";
 
 struct Cluster {
-    place: Place,
+    env: TestEnv,
     dns: Running,
     server: SocketAddr,
     grpc: String,
@@ -35,10 +35,10 @@ struct Cluster {
 
 impl Cluster {
     async fn start() -> Self {
-        let place = Place::start().await;
-        let mut dns = place.launch_dns().await;
+        let env = TestEnv::start().await;
+        let mut dns = env.launch_dns().await;
         let bound = dns.ready().await.unwrap();
-        Self { place, dns, server: bound.client.parse().unwrap(), grpc: bound.grpc }
+        Self { env, dns, server: bound.client.parse().unwrap(), grpc: bound.grpc }
     }
 
     async fn udp(&self, packet: &[u8]) -> Vec<u8> {
@@ -79,7 +79,11 @@ impl Cluster {
                 tokio::task::yield_now().await;
             }
         };
-        assert!(tokio::time::timeout(SOON, wait).await.is_ok(), "{name}: {:?}", self.addresses(name).await);
+        assert!(
+            tokio::time::timeout(TEST_TIMEOUT, wait).await.is_ok(),
+            "{name}: {:?}",
+            self.addresses(name).await
+        );
     }
 }
 
@@ -87,7 +91,7 @@ async fn udp_at(server: SocketAddr, packet: &[u8]) -> Vec<u8> {
     let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     socket.connect(server).await.unwrap();
     let mut buffer = vec![0; 65_535];
-    let length = tokio::time::timeout(SOON, async {
+    let length = tokio::time::timeout(TEST_TIMEOUT, async {
         socket.send(packet).await.unwrap();
         socket.recv(&mut buffer).await.unwrap()
     });
@@ -111,16 +115,16 @@ fn packet(name: &str, kind: RecordType) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn answers_follow_the_registry() {
+async fn answers_follow_registry_changes() {
     let cluster = Cluster::start().await;
-    let registry = &cluster.place.registry;
-    registry.tell(DaemonKind::Login, "login-1", "203.0.113.1:3724", State::Up);
+    let registry = &cluster.env.registry;
+    registry.announce(DaemonKind::Login, "login-1", "203.0.113.1:3724", State::Up);
     cluster.until(LOGIN, &["203.0.113.1"]).await;
-    registry.tell(DaemonKind::Login, "login-2", "203.0.113.2:3724", State::Up);
+    registry.announce(DaemonKind::Login, "login-2", "203.0.113.2:3724", State::Up);
     cluster.until(LOGIN, &["203.0.113.1", "203.0.113.2"]).await;
-    registry.tell(DaemonKind::Login, "login-1", "203.0.113.1:3724", State::Draining);
+    registry.announce(DaemonKind::Login, "login-1", "203.0.113.1:3724", State::Draining);
     cluster.until(LOGIN, &["203.0.113.2"]).await;
-    registry.tell(DaemonKind::Login, "login-2", "203.0.113.2:3724", State::Offline);
+    registry.announce(DaemonKind::Login, "login-2", "203.0.113.2:3724", State::Offline);
     cluster.until(LOGIN, &[]).await;
     let nobody = cluster.ask(LOGIN, RecordType::A).await;
     assert_eq!(nobody.response_code, ResponseCode::NoError);
@@ -129,11 +133,11 @@ async fn answers_follow_the_registry() {
 }
 
 #[tokio::test]
-async fn long_answers_go_by_tcp_and_broken_packets_by_nobody() {
+async fn long_answers_use_tcp_and_broken_packets_are_contained() {
     let cluster = Cluster::start().await;
     for n in 1..=9 {
         let name = format!("gateway-with-a-rather-long-name-number-{n}");
-        cluster.place.registry.tell(DaemonKind::Gateway, &name, &format!("203.0.113.{n}:4000"), State::Up);
+        cluster.env.registry.announce(DaemonKind::Gateway, &name, &format!("203.0.113.{n}:4000"), State::Up);
     }
     let srv = "_shardkeep._tcp.gateway.shardkeep.test.";
     let all = async {
@@ -141,7 +145,7 @@ async fn long_answers_go_by_tcp_and_broken_packets_by_nobody() {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(SOON, all).await.expect("eight gateways");
+    tokio::time::timeout(TEST_TIMEOUT, all).await.expect("eight gateways");
     // Eight SRV records do not fit 512 bytes.
     let short = cluster.ask(srv, RecordType::SRV).await;
     assert!(short.truncation && short.answers.is_empty());
@@ -167,7 +171,7 @@ async fn long_answers_go_by_tcp_and_broken_packets_by_nobody() {
     socket.send_to(&response.to_vec().unwrap(), cluster.server).await.unwrap();
     socket.send_to(&packet(GATEWAY, RecordType::A), cluster.server).await.unwrap();
     let mut buffer = [0; 512];
-    let length = tokio::time::timeout(SOON, socket.recv(&mut buffer)).await.unwrap().unwrap();
+    let length = tokio::time::timeout(TEST_TIMEOUT, socket.recv(&mut buffer)).await.unwrap().unwrap();
     assert_eq!(Message::from_vec(&buffer[..length]).unwrap().id, 77);
     // A length that is a lie costs the liar its connection; what was sent before it is answered.
     for lie in [0u16, 12, 40_000] {
@@ -179,7 +183,7 @@ async fn long_answers_go_by_tcp_and_broken_packets_by_nobody() {
         stream.write_all(&bytes).await.unwrap();
         let mut answered = Vec::new();
         // A reset is an end too.
-        let _ = tokio::time::timeout(SOON, stream.read_to_end(&mut answered)).await.expect("the end");
+        let _ = tokio::time::timeout(TEST_TIMEOUT, stream.read_to_end(&mut answered)).await.expect("the end");
         let length = usize::from(u16::from_be_bytes([answered[0], answered[1]]));
         assert_eq!((answered.len(), &answered[2..4]), (2 + length, &[0, 77][..]), "{lie}");
     }
@@ -187,11 +191,11 @@ async fn long_answers_go_by_tcp_and_broken_packets_by_nobody() {
 }
 
 #[tokio::test]
-async fn before_any_registry_has_answered_nothing_is_known() {
-    let place = Place::without_registry();
-    let mut dns = place.launch_dns().await;
+async fn login_is_servfail_before_registry_answers() {
+    let env = TestEnv::without_registry();
+    let mut dns = env.launch_dns().await;
     let bound = dns.ready().await.unwrap();
-    let cluster = Cluster { place, dns, server: bound.client.parse().unwrap(), grpc: bound.grpc };
+    let cluster = Cluster { env, dns, server: bound.client.parse().unwrap(), grpc: bound.grpc };
     let unknown = cluster.ask(LOGIN, RecordType::A).await;
     assert_eq!(unknown.response_code, ResponseCode::ServFail);
     let refused = cluster.ask("example.com.", RecordType::A).await;
@@ -200,17 +204,17 @@ async fn before_any_registry_has_answered_nothing_is_known() {
 }
 
 #[tokio::test]
-async fn one_command_switches_the_pool_on_every_replica() {
+async fn switch_pool_reaches_every_replica() {
     let first = Cluster::start().await;
-    let registry = &first.place.registry;
-    registry.tell(DaemonKind::Login, "login-1", "203.0.113.1:3724", State::Up);
-    let mut dns = first.place.launch_replica("dns-2").await;
+    let registry = &first.env.registry;
+    registry.announce(DaemonKind::Login, "login-1", "203.0.113.1:3724", State::Up);
+    let mut dns = first.env.launch_replica("dns-2").await;
     let bound = dns.ready().await.unwrap();
     let second = bound.client.parse().unwrap();
     first.until(LOGIN, &["203.0.113.1"]).await;
     let told = async { while ask_at(second, LOGIN).await.answers.is_empty() {} };
-    tokio::time::timeout(SOON, told).await.expect("the second server has heard of login-1");
-    let mut operator = DnsClient::new(first.place.operator(&bound.grpc));
+    tokio::time::timeout(TEST_TIMEOUT, told).await.expect("the second server has heard of login-1");
+    let mut operator = DnsClient::new(first.env.operator(&bound.grpc));
     for (pool, address) in [("shelter", "198.51.100.9"), ("live", "203.0.113.1")] {
         // A registry names daemons a moment after they are up: until then there is one to wait for.
         let both = async {
@@ -223,7 +227,7 @@ async fn one_command_switches_the_pool_on_every_replica() {
                 }
             }
         };
-        tokio::time::timeout(SOON, both).await.expect("both switch");
+        tokio::time::timeout(TEST_TIMEOUT, both).await.expect("both switch");
         // The very next answer of each is from the pool.
         for server in [first.server, second] {
             let answer = ask_at(server, LOGIN).await;
@@ -239,11 +243,11 @@ async fn one_command_switches_the_pool_on_every_replica() {
 }
 
 #[tokio::test]
-async fn a_name_server_that_has_no_such_pool_is_named() {
+async fn switch_pool_reports_replica_without_the_pool() {
     let cluster = Cluster::start().await;
-    let mut dns = cluster.place.launch_with("dns-2", |config| config.pools.clear()).await;
+    let mut dns = cluster.env.launch_with("dns-2", |config| config.pools.clear()).await;
     let bound = dns.ready().await.unwrap();
-    let mut operator = DnsClient::new(cluster.place.operator(&cluster.grpc));
+    let mut operator = DnsClient::new(cluster.env.operator(&cluster.grpc));
     let named = async {
         loop {
             let reply = operator.switch_pool(SwitchPoolRequest { pool: "shelter".into() }).await.unwrap();
@@ -254,16 +258,16 @@ async fn a_name_server_that_has_no_such_pool_is_named() {
             }
         }
     };
-    tokio::time::timeout(SOON, named).await.expect("dns-2 lags");
+    tokio::time::timeout(TEST_TIMEOUT, named).await.expect("dns-2 lags");
     assert!(bound.client.parse::<SocketAddr>().is_ok());
     dns.stop().await.unwrap();
     cluster.dns.stop().await.unwrap();
 }
 
 #[tokio::test]
-async fn floods_are_limited_and_players_near_a_replica_get_it() {
-    let place = Place::start().await;
-    let mut dns = place
+async fn flood_is_limited_and_region_gets_near_replica() {
+    let env = TestEnv::start().await;
+    let mut dns = env
         .launch_with("dns-1", |config| {
             config.rate =
                 RateConfig { answers_per_s: 1, burst: 5, slip: 1, exempt: vec![], ..RateConfig::default() };
@@ -272,10 +276,10 @@ async fn floods_are_limited_and_players_near_a_replica_get_it() {
         })
         .await;
     let bound = dns.ready().await.unwrap();
-    let cluster = Cluster { place, dns, server: bound.client.parse().unwrap(), grpc: bound.grpc };
-    let registry = &cluster.place.registry;
-    registry.tell_from("here", DaemonKind::Login, "login-1", "203.0.113.1:3724");
-    registry.tell_from("there", DaemonKind::Login, "login-2", "203.0.113.2:3724");
+    let cluster = Cluster { env, dns, server: bound.client.parse().unwrap(), grpc: bound.grpc };
+    let registry = &cluster.env.registry;
+    registry.announce_in_region("here", DaemonKind::Login, "login-1", "203.0.113.1:3724");
+    registry.announce_in_region("there", DaemonKind::Login, "login-2", "203.0.113.2:3724");
     // By TCP nobody is limited.
     let both = async {
         while cluster.tcp(&[packet("login-2.login.shardkeep.test.", RecordType::A)]).await[0]
@@ -285,11 +289,11 @@ async fn floods_are_limited_and_players_near_a_replica_get_it() {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(SOON, both).await.expect("both login servers");
+    tokio::time::timeout(TEST_TIMEOUT, both).await.expect("both login servers");
     let near = &cluster.tcp(&[packet(LOGIN, RecordType::A)]).await[0];
     assert_eq!(near.answers.iter().map(|it| it.data.to_string()).collect::<Vec<_>>(), ["203.0.113.1"]);
     let limited = async { while !cluster.ask(LOGIN, RecordType::A).await.truncation {} };
-    tokio::time::timeout(SOON, limited).await.expect("a limit");
+    tokio::time::timeout(TEST_TIMEOUT, limited).await.expect("a limit");
     // The cookie that BADCOOKIE brings opens the way.
     let mut cookie = b"client-1".to_vec();
     let open = async {
@@ -308,16 +312,16 @@ async fn floods_are_limited_and_players_near_a_replica_get_it() {
             cookie = given;
         }
     };
-    tokio::time::timeout(SOON, open).await.expect("an answer to the cookie");
+    tokio::time::timeout(TEST_TIMEOUT, open).await.expect("an answer to the cookie");
     cluster.dns.stop().await.unwrap();
 }
 
 /// The tools that operators have agree with our own decoder. Where they are not installed, the tests above stand
 /// alone.
 #[tokio::test(flavor = "multi_thread")]
-async fn dig_and_kdig_understand_the_answers() {
+async fn answers_are_understood_by_dig_and_kdig() {
     let cluster = Cluster::start().await;
-    cluster.place.registry.tell(DaemonKind::Login, "login-1", "203.0.113.1:3724", State::Up);
+    cluster.env.registry.announce(DaemonKind::Login, "login-1", "203.0.113.1:3724", State::Up);
     cluster.until(LOGIN, &["203.0.113.1"]).await;
     let port = cluster.server.port().to_string();
     let run = |tool: &str, options: &[&str]| {
@@ -347,13 +351,13 @@ async fn dig_and_kdig_understand_the_answers() {
 }
 
 /// A connection by which nothing has been asked.
-async fn silent_from(client: [u8; 4], server: SocketAddr) -> TcpStream {
+async fn connect_from(client: [u8; 4], server: SocketAddr) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind((client, 0).into()).unwrap();
     socket.connect(server).await.unwrap()
 }
 
-async fn asks(stream: &mut TcpStream) -> std::io::Result<u16> {
+async fn send_query(stream: &mut TcpStream) -> std::io::Result<u16> {
     let packet = packet(LOGIN, RecordType::A);
     stream.write_u16(u16::try_from(packet.len()).unwrap()).await?;
     stream.write_all(&packet).await?;
@@ -363,23 +367,24 @@ async fn asks(stream: &mut TcpStream) -> std::io::Result<u16> {
 }
 
 #[tokio::test]
-async fn who_holds_connections_keeps_nobody_from_asking_by_tcp() {
-    let place = Place::start().await;
-    let mut dns = place.launch_with("dns-1", |config| config.tcp_connections = 2).await;
+async fn tcp_limit_evicts_from_network_with_most_connections() {
+    let env = TestEnv::start().await;
+    let mut dns = env.launch_with("dns-1", |config| config.tcp_connections = 2).await;
     let server: SocketAddr = dns.ready().await.unwrap().client.parse().unwrap();
     let mut held = Vec::new();
     for _ in 0..2 {
-        let mut one = silent_from([127, 0, 0, 1], server).await;
-        assert!(asks(&mut one).await.is_ok());
+        let mut one = connect_from([127, 0, 0, 1], server).await;
+        assert!(send_query(&mut one).await.is_ok());
         held.push(one);
     }
-    let mut other = silent_from([127, 0, 1, 1], server).await;
-    assert!(asks(&mut other).await.is_ok());
-    let closed = tokio::time::timeout(SOON, held[0].read(&mut [0])).await.expect("the oldest has made room");
+    let mut other = connect_from([127, 0, 1, 1], server).await;
+    assert!(send_query(&mut other).await.is_ok());
+    let closed =
+        tokio::time::timeout(TEST_TIMEOUT, held[0].read(&mut [0])).await.expect("the oldest has made room");
     assert!(matches!(closed, Ok(0) | Err(_)));
     // One more from there takes a place of its own network.
-    assert!(asks(&mut silent_from([127, 0, 0, 1], server).await).await.is_ok());
-    assert!(asks(&mut held[1]).await.is_err());
-    assert!(asks(&mut other).await.is_ok());
+    assert!(send_query(&mut connect_from([127, 0, 0, 1], server).await).await.is_ok());
+    assert!(send_query(&mut held[1]).await.is_err());
+    assert!(send_query(&mut other).await.is_ok());
     dns.stop().await.unwrap();
 }

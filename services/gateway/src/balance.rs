@@ -5,34 +5,34 @@ use parking_lot::Mutex;
 use shardkeep_cluster::Instance;
 
 /// Below this load nobody is sent on.
-const CROWDED: f64 = 0.8;
+const REDIRECT_LOAD: f64 = 0.8;
 /// How much lighter another gateway must be: moving a session costs both as much as an attach.
-const LIGHTER: f64 = 0.2;
+const MIN_LOAD_GAP: f64 = 0.2;
 
 /// Where newcomers are sent, by turns; nowhere, most of the time.
 #[derive(Default)]
-pub(crate) struct Balance(Mutex<Elsewhere>);
+pub(crate) struct Balance(Mutex<RedirectTargets>);
 
 #[derive(Default)]
-struct Elsewhere {
+struct RedirectTargets {
     addresses: Vec<String>,
-    turn: usize,
+    cursor: usize,
 }
 
 impl Balance {
     /// `own` is this gateway's load, `others` are those that take players.
-    pub(crate) fn weigh(&self, own: f64, others: &[Instance]) {
-        let lighter = others.iter().filter(|other| own >= CROWDED && other.load + LIGHTER <= own);
+    pub(crate) fn update_targets(&self, own: f64, others: &[Instance]) {
+        let lighter = others.iter().filter(|other| own >= REDIRECT_LOAD && other.load + MIN_LOAD_GAP <= own);
         self.0.lock().addresses = lighter.map(|other| other.client_address.clone()).collect();
     }
 
     /// Address of the gateway that the next newcomer should go to.
-    pub(crate) fn elsewhere(&self) -> Option<String> {
-        let mut elsewhere = self.0.lock();
-        let count = elsewhere.addresses.len();
-        let turn = elsewhere.turn.checked_rem(count)?;
-        elsewhere.turn = turn + 1;
-        elsewhere.addresses.get(turn).cloned()
+    pub(crate) fn target(&self) -> Option<String> {
+        let mut target = self.0.lock();
+        let count = target.addresses.len();
+        let cursor = target.cursor.checked_rem(count)?;
+        target.cursor = cursor + 1;
+        target.addresses.get(cursor).cloned()
     }
 }
 
@@ -60,15 +60,15 @@ mod tests {
     }
 
     #[test]
-    fn only_a_crowded_gateway_sends_on_and_only_to_lighter_ones() {
+    fn crowded_gateway_redirects_only_to_lighter_gateways() {
         let balance = Balance::default();
         let others = [gateway("a", 0.1), gateway("b", 0.85), gateway("c", 0.6)];
-        balance.weigh(0.7, &others);
-        assert_eq!(balance.elsewhere(), None);
-        balance.weigh(0.9, &others);
-        let sent: Vec<_> = (0..3).filter_map(|_| balance.elsewhere()).collect();
+        balance.update_targets(0.7, &others);
+        assert_eq!(balance.target(), None);
+        balance.update_targets(0.9, &others);
+        let sent: Vec<_> = (0..3).filter_map(|_| balance.target()).collect();
         assert_eq!(sent, ["a", "c", "a"]);
-        balance.weigh(0.9, &[]);
-        assert_eq!(balance.elsewhere(), None);
+        balance.update_targets(0.9, &[]);
+        assert_eq!(balance.target(), None);
     }
 }

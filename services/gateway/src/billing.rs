@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// Bound of the ended sessions kept while billing is away; beyond it the newest are lost, each with a log line.
-const SPOOL: usize = 100_000;
+const MAX_SPOOLED: usize = 100_000;
 /// Reports per call.
 const CHUNK: usize = 500;
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -32,7 +32,7 @@ pub(crate) struct Spool(Mutex<HashMap<SessionId, SessionReport>>);
 impl Spool {
     pub(crate) fn ended(&self, session: &Session) {
         let mut spool = self.0.lock();
-        if spool.len() >= SPOOL {
+        if spool.len() >= MAX_SPOOLED {
             warn!(session = %session.id, account = session.account.0, "play time lost: billing is away for too long");
             return;
         }
@@ -99,7 +99,7 @@ pub(crate) async fn run(core: Arc<Core>, node: Node, stop: CancellationToken) {
 }
 
 async fn send(node: &Node, directory: &Directory, reports: &[SessionReport]) -> Result<(), Status> {
-    let billing = directory.lightest().ok_or_else(|| Status::unavailable("no billing daemon is up"))?;
+    let billing = directory.least_loaded().ok_or_else(|| Status::unavailable("no billing daemon is up"))?;
     let mut client = BillingClient::new(node.channel(DaemonKind::Billing, &billing.grpc_address));
     let mut request =
         Request::new(ReportRequest { gateway: node.id().name.clone(), reports: reports.to_vec() });

@@ -18,7 +18,7 @@ use shardkeep_wire::{
 
 use crate::{
     core::Core,
-    metrics::SENT_HOME,
+    metrics::MAINTENANCE_DISCONNECTS,
     session::{Ending, Session},
 };
 
@@ -30,7 +30,7 @@ struct State {
     worlds: HashMap<WorldId, Closure>,
     staff: HashSet<AccountId>,
     /// Which closure a session has been told of. Only of sessions that are here.
-    told: HashMap<SessionId, u64>,
+    warned: HashMap<SessionId, u64>,
 }
 
 struct Closure {
@@ -44,23 +44,23 @@ struct Closure {
 #[derive(Debug, PartialEq, Eq)]
 enum Verdict {
     Warn(Duration),
-    SendHome,
+    Disconnect,
 }
 
 impl State {
-    fn learn(&mut self, closures: proto::Closures, now: Instant) {
+    fn update(&mut self, closures: proto::Closures, now: Instant) {
         let closure = |it: proto::Closure| {
-            let ends = now + Duration::from_millis(it.left_ms).min(LONGEST);
+            let ends = now + Duration::from_millis(it.left_ms).min(MAX_CLOSURE_TIME);
             (WorldId(it.world), Closure { id: it.ends_ms, note: it.note, ends })
         };
         self.worlds = closures.worlds.into_iter().map(closure).collect();
         self.staff = closures.staff.into_iter().map(AccountId).collect();
         if self.worlds.is_empty() {
-            self.told = HashMap::new();
+            self.warned = HashMap::new();
         }
     }
 
-    fn judge(
+    fn decide(
         &mut self,
         session: SessionId,
         account: AccountId,
@@ -72,56 +72,56 @@ impl State {
             return None;
         }
         if now >= closure.ends {
-            return Some((Verdict::SendHome, &closure.note));
+            return Some((Verdict::Disconnect, &closure.note));
         }
-        let told = self.told.insert(session, closure.id) == Some(closure.id);
-        (!told).then_some((Verdict::Warn(closure.ends - now), &closure.note))
+        let warned = self.warned.insert(session, closure.id) == Some(closure.id);
+        (!warned).then_some((Verdict::Warn(closure.ends - now), &closure.note))
     }
 }
 
 /// No closure gives more time.
-const LONGEST: Duration = Duration::from_hours(24);
+const MAX_CLOSURE_TIME: Duration = Duration::from_hours(24);
 
 impl Core {
     /// Which worlds are closed now, all of them.
-    pub(crate) fn closed(&self, closures: proto::Closures) {
-        self.closures.0.lock().learn(closures, Instant::now());
-        self.keep_closed(&self.sessions.all(), Instant::now());
+    pub(crate) fn apply_closures(&self, closures: proto::Closures) {
+        self.closures.0.lock().update(closures, Instant::now());
+        self.enforce_closures(&self.sessions.all(), Instant::now());
     }
 
     /// Tells those who are in a closed world and may not, or sends them home. To be called every second or so.
-    pub(crate) fn keep_closed(&self, sessions: &[Arc<Session>], now: Instant) {
+    pub(crate) fn enforce_closures(&self, sessions: &[Arc<Session>], now: Instant) {
         let mut state = self.closures.0.lock();
         if state.worlds.is_empty() {
             return;
         }
         let here: HashSet<SessionId> = sessions.iter().map(|session| session.id).collect();
-        state.told.retain(|session, _| here.contains(session));
-        let (mut warned, mut home) = (Vec::new(), Vec::new());
+        state.warned.retain(|session, _| here.contains(session));
+        let (mut warned, mut disconnected) = (Vec::new(), Vec::new());
         for session in sessions {
-            match state.judge(session.id, session.account, session.world, now) {
+            match state.decide(session.id, session.account, session.world, now) {
                 None => {}
-                Some((Verdict::Warn(left), note)) => {
-                    let line = Announcement { text: warning(left, note) };
+                Some((Verdict::Warn(remaining), note)) => {
+                    let line = Announcement { text: warning(remaining, note) };
                     session.lock().reliable(Message::event(opcode::ANNOUNCEMENT, &line).to_bytes());
-                    if session.bell.touch() {
+                    if session.waker.set_pending() {
                         warned.push(session.clone());
                     }
                 }
-                Some((Verdict::SendHome, note)) => {
-                    home.push((session, Ending::new(ErrorCode::Maintenance, note)));
+                Some((Verdict::Disconnect, note)) => {
+                    disconnected.push((session, Ending::new(ErrorCode::Maintenance, note)));
                 }
             }
         }
         drop(state);
         self.wake(warned);
-        counter!(SENT_HOME).increment(home.len() as u64);
-        home.into_iter().for_each(|(session, ending)| self.end(session, ending));
+        counter!(MAINTENANCE_DISCONNECTS).increment(disconnected.len() as u64);
+        disconnected.into_iter().for_each(|(session, ending)| self.end(session, ending));
     }
 }
 
-fn warning(left: Duration, note: &str) -> String {
-    let seconds = left.as_secs_f64().ceil();
+fn warning(remaining: Duration, note: &str) -> String {
+    let seconds = remaining.as_secs_f64().ceil();
     let line = format!("This world closes for maintenance in {seconds} s");
     if note.is_empty() { line } else { format!("{line}: {note}") }
 }
@@ -138,31 +138,31 @@ mod tests {
     }
 
     #[test]
-    fn players_are_told_once_and_sent_home_and_staff_stay() {
+    fn closed_world_warns_once_then_disconnects_but_keeps_staff() {
         let (mut state, now) = (State::default(), Instant::now());
         let later = |seconds| now + Duration::from_secs(seconds);
         fn verdict(state: &mut State, account: u64, world: u32, now: Instant) -> Option<Verdict> {
-            state.judge(ME, AccountId(account), WorldId(world), now).map(|(verdict, _)| verdict)
+            state.decide(ME, AccountId(account), WorldId(world), now).map(|(verdict, _)| verdict)
         }
         assert_eq!(verdict(&mut state, 7, 1, now), None);
-        state.learn(closures(1, 100, 60_000), now);
+        state.update(closures(1, 100, 60_000), now);
         assert_eq!(verdict(&mut state, 8, 1, now), None, "staff");
         assert_eq!(verdict(&mut state, 7, 2, now), None, "another world");
         assert_eq!(verdict(&mut state, 7, 1, now), Some(Verdict::Warn(Duration::from_secs(60))));
         // Login says it again.
-        state.learn(closures(1, 100, 50_000), later(10));
+        state.update(closures(1, 100, 50_000), later(10));
         assert_eq!(verdict(&mut state, 7, 1, later(10)), None, "it knows");
-        assert_eq!(verdict(&mut state, 7, 1, later(60)), Some(Verdict::SendHome));
+        assert_eq!(verdict(&mut state, 7, 1, later(60)), Some(Verdict::Disconnect));
         // The operator gives more time.
-        state.learn(closures(1, 200, 60_000), later(20));
+        state.update(closures(1, 200, 60_000), later(20));
         assert_eq!(verdict(&mut state, 7, 1, later(20)), Some(Verdict::Warn(Duration::from_secs(60))));
-        state.learn(proto::Closures::default(), later(30));
+        state.update(proto::Closures::default(), later(30));
         assert_eq!(verdict(&mut state, 7, 1, later(100)), None, "open again");
-        assert!(state.told.is_empty());
+        assert!(state.warned.is_empty());
     }
 
     #[test]
-    fn the_warning_says_how_long_and_why() {
+    fn closure_warning_contains_time_left_and_note() {
         let text = warning(Duration::from_millis(59_001), "new maps");
         assert_eq!(text, "This world closes for maintenance in 60 s: new maps");
         assert_eq!(warning(Duration::from_secs(1), ""), "This world closes for maintenance in 1 s");

@@ -120,7 +120,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn mistakes_name_their_key() {
+    fn invalid_config_error_starts_with_its_key() {
         assert_eq!(Config::default().validate(), Ok(()));
         let wrong = [
             Config { listen: "nowhere".into(), ..Config::default() },

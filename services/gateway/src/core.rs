@@ -26,36 +26,36 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     Config,
-    arrivals::Arrivals,
     backend::Links,
     balance::Balance,
     billing::Spool,
     closures::Closures,
     groups::{Change, Groups},
+    incoming_sessions::IncomingSessions,
     metrics::{ENDED, HOT},
-    revocations::Fresh,
-    session::{Client, Ending, Session},
-    table::Table,
+    revocations::UncheckedSessions,
+    session::{ClientState, Ending, Session},
+    table::SessionTable,
     tickets::Tickets,
 };
 
 /// A session and the connection that carries it. However a connection ends, with this the session is left to wait for its
 /// client.
-pub(crate) struct Carried {
+pub(crate) struct AttachedSession {
     pub(crate) core: Arc<Core>,
     pub(crate) session: Arc<Session>,
     pub(crate) connection: u64,
 }
 
-impl Carried {
+impl AttachedSession {
     pub(crate) fn new(core: Arc<Core>, session: Arc<Session>, connection: u64) -> Self {
         Self { core, session, connection }
     }
 }
 
-impl Drop for Carried {
+impl Drop for AttachedSession {
     fn drop(&mut self) {
-        self.core.depart(&self.session, self.connection);
+        self.core.connection_lost(&self.session, self.connection);
     }
 }
 
@@ -68,10 +68,10 @@ pub(crate) struct Core {
     pub(crate) client_address: String,
     pub(crate) any_gateway: String,
     pub(crate) tickets: Mutex<Tickets>,
-    pub(crate) sessions: Table,
-    pub(crate) arrivals: Arrivals,
+    pub(crate) sessions: SessionTable,
+    pub(crate) incoming_sessions: IncomingSessions,
     /// Sessions that login has not been asked about.
-    pub(crate) fresh: Fresh,
+    pub(crate) unchecked: UncheckedSessions,
     pub(crate) closures: Closures,
     groups: Mutex<Groups<Arc<Session>>>,
     pub(crate) links: Links,
@@ -82,7 +82,7 @@ pub(crate) struct Core {
     pub(crate) worlds: Notify,
     pub(crate) draining: CancellationToken,
     /// Nobody is waited for any more: connections say DRAINING and close.
-    leaving: AtomicBool,
+    closing: AtomicBool,
     connections: AtomicU64,
 }
 
@@ -102,9 +102,9 @@ impl Core {
             client_address,
             any_gateway,
             tickets: Mutex::default(),
-            sessions: Table::default(),
-            arrivals: Arrivals::default(),
-            fresh: Fresh::default(),
+            sessions: SessionTable::default(),
+            incoming_sessions: IncomingSessions::default(),
+            unchecked: UncheckedSessions::default(),
             closures: Closures::default(),
             groups: Mutex::default(),
             links: Links::default(),
@@ -113,7 +113,7 @@ impl Core {
             balance: Balance::default(),
             worlds: Notify::new(),
             draining,
-            leaving: AtomicBool::new(false),
+            closing: AtomicBool::new(false),
             connections: AtomicU64::new(0),
         })
     }
@@ -122,14 +122,14 @@ impl Core {
         self.connections.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    pub(crate) fn is_leaving(&self) -> bool {
-        self.leaving.load(Ordering::Acquire)
+    pub(crate) fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::Acquire)
     }
 
     /// Ends every connection; sessions that have not moved stay.
     pub(crate) fn leave(&self) {
-        self.leaving.store(true, Ordering::Release);
-        self.sessions.all().iter().for_each(|session| session.bell.ring());
+        self.closing.store(true, Ordering::Release);
+        self.sessions.all().iter().for_each(|session| session.waker.notify());
     }
 
     /// Changes groups and tells backends what follows from it, in one step, so that they hear changes in order.
@@ -156,10 +156,10 @@ impl Core {
     }
 
     /// A session begins here, or comes from elsewhere with its groups: the backends it is bound to are told.
-    pub(crate) fn hold(&self, session: &Arc<Session>, groups: &[GroupKey]) {
+    pub(crate) fn register_session(&self, session: &Arc<Session>, groups: &[GroupKey]) {
         self.sessions.insert(session);
-        self.fresh.note(session);
-        self.take_up(session, groups);
+        self.unchecked.add(session);
+        self.resume_groups(session, groups);
         {
             let inner = session.lock();
             for binding in inner.bindings.iter() {
@@ -168,17 +168,17 @@ impl Core {
                 }
             }
         }
-        self.bind_any(session);
+        self.bind_auto(session);
         HOT.sessions.set(self.sessions.len() as f64);
     }
 
     /// Binds the session to one instance of each kind of which any will do.
-    pub(crate) fn bind_any(&self, session: &Arc<Session>) {
-        for link in self.links.choose_any(session.world, session.id) {
+    pub(crate) fn bind_auto(&self, session: &Arc<Session>) {
+        for link in self.links.choose_auto_bind(session.world, session.id) {
             let Some(info) = link.info() else { continue };
             let mut inner = session.lock();
-            let present = inner.bindings.get(info.kind).map(|binding| binding.instance.clone());
-            if present.is_some_and(|instance| self.links.get(&instance).is_some()) {
+            let current = inner.bindings.get(info.kind).map(|binding| binding.instance.clone());
+            if current.is_some_and(|instance| self.links.get(&instance).is_some()) {
                 continue;
             }
             inner.bindings.set(info.kind, link.backend(), Epoch::default(), false);
@@ -193,51 +193,56 @@ impl Core {
     ///
     /// # Errors
     /// When its count cannot be.
-    pub(crate) fn arrive(
+    pub(crate) fn reattach(
         self: &Arc<Self>,
         session: &Arc<Session>,
         address: IpAddr,
         received: u64,
-        what: SessionChange,
-    ) -> Result<Carried, SessionError> {
+        kind: SessionChange,
+    ) -> Result<AttachedSession, SessionError> {
         let connection = self.next_connection();
         {
             let mut inner = session.lock();
             inner.out.attach(received)?;
-            inner.client = Client::Here { connection, address };
+            inner.client = ClientState::Connected { connection, address };
             // A connection before this one, if it still stands, sees that it is replaced.
-            session.bell.hand_to(connection);
-            self.tell_bound(session, &inner, what);
+            session.waker.rebind(connection);
+            self.notify_bound_backends(session, &inner, kind);
         }
-        let carried = Carried::new(self.clone(), session.clone(), connection);
+        let attached = AttachedSession::new(self.clone(), session.clone(), connection);
         self.with_groups(|groups| {
-            let heard = groups.heard_by(session.id);
-            ((), groups.tell_again(session, heard))
+            let subscribed = groups.subscribed_groups(session.id);
+            ((), groups.resend(session, subscribed))
         });
-        Ok(carried)
+        Ok(attached)
     }
 
     /// Tells every backend that the session is bound to.
-    fn tell_bound(&self, session: &Arc<Session>, inner: &crate::session::Inner, what: SessionChange) {
+    fn notify_bound_backends(
+        &self,
+        session: &Arc<Session>,
+        inner: &crate::session::Inner,
+        kind: SessionChange,
+    ) {
         for binding in inner.bindings.iter() {
             if let Some(link) = self.links.get(&binding.instance) {
-                link.session(session.event(inner, what));
+                link.session(session.event(inner, kind));
             }
         }
     }
 
     /// The connection is lost. The session waits for its client, but not for ever.
-    fn depart(&self, session: &Arc<Session>, connection: u64) {
+    fn connection_lost(&self, session: &Arc<Session>, connection: u64) {
         let since = Instant::now();
         let ended = {
             let mut inner = session.lock();
-            if !inner.is_carried_by(connection) {
+            if !inner.is_attached_to(connection) {
                 return;
             }
-            inner.client = Client::Away { since, address: inner.address() };
+            inner.client = ClientState::Disconnected { since, address: inner.address() };
             inner.out.detach();
             if inner.ended.is_none() {
-                self.tell_bound(session, &inner, SessionChange::LinkDead);
+                self.notify_bound_backends(session, &inner, SessionChange::LinkDead);
             }
             inner.ended.is_some()
         };
@@ -250,20 +255,20 @@ impl Core {
     /// Ends those whose clients have not come back in time, and those that nobody carries and that overflowed
     /// meanwhile. Returns how many are away.
     pub(crate) fn sweep(&self, sessions: &[Arc<Session>], now: Instant) -> usize {
-        let mut away = 0;
+        let mut disconnected = 0;
         for session in sessions {
             let (ended, since) = {
                 let inner = session.lock();
-                (inner.ended.is_some(), inner.away_since())
+                (inner.ended.is_some(), inner.disconnected_since())
             };
-            away += usize::from(since.is_some());
+            disconnected += usize::from(since.is_some());
             if since.is_some_and(|since| now >= since + self.config.link_loss) {
                 self.end(session, Ending::LinkLoss);
             } else if ended {
                 self.finish(session);
             }
         }
-        away
+        disconnected
     }
 
     /// Ends a session, for good or because another gateway has it. Later reasons change nothing.
@@ -281,7 +286,7 @@ impl Core {
             let inner = session.lock();
             let ending = inner.ended.clone().unwrap_or(Ending::LinkLoss);
             if ending != Ending::Moved {
-                self.tell_bound(session, &inner, SessionChange::Left);
+                self.notify_bound_backends(session, &inner, SessionChange::Left);
             }
             ending
         };
@@ -289,7 +294,7 @@ impl Core {
         if ending != Ending::Moved {
             self.billing.ended(session);
         }
-        session.bell.ring();
+        session.waker.notify();
         counter!(ENDED, "reason" => ending.label()).increment(1);
         HOT.sessions.set(self.sessions.len() as f64);
         event!(
@@ -302,12 +307,12 @@ impl Core {
     }
 
     /// Wakes those to whom something was appended and that were touched for it, and ends those for whom it was too much.
-    pub(crate) fn wake(&self, touched: Vec<Arc<Session>>) {
-        for session in touched {
+    pub(crate) fn wake(&self, to_wake: Vec<Arc<Session>>) {
+        for session in to_wake {
             if session.lock().ended.is_some() {
                 self.finish(&session);
             }
-            session.bell.wake();
+            session.waker.wake();
         }
     }
 

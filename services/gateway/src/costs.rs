@@ -18,17 +18,17 @@ use crate::metrics::{OPCODE_BYTES, OPCODE_MESSAGES, OPCODE_MICROSECONDS};
 /// One of so many records, writes and items is timed.
 const SAMPLE: u64 = 64;
 /// Rows of opcodes in the table; a test sees to it that they suffice.
-const KNOWN: usize = 128;
+const KNOWN_ROWS: usize = 128;
 /// Opcodes of studios are counted in blocks of so many: what a client can name must not make rows.
 const BLOCK: u16 = 256;
 const BLOCKS: usize = (u16::MAX - FIRST_STUDIO) as usize / BLOCK as usize + 1;
 
 /// Of this process, like its metrics.
 pub(crate) static COSTS: Costs =
-    Costs { rows: [const { Row::new() }; KNOWN + BLOCKS], seen: AtomicU64::new(0) };
+    Costs { rows: [const { Row::new() }; KNOWN_ROWS + BLOCKS], seen: AtomicU64::new(0) };
 
 pub(crate) struct Costs {
-    rows: [Row; KNOWN + BLOCKS],
+    rows: [Row; KNOWN_ROWS + BLOCKS],
     seen: AtomicU64,
 }
 
@@ -70,15 +70,15 @@ impl Costs {
     }
 
     /// A bill, if what follows belongs to the sample.
-    pub(crate) fn sample(&self) -> Option<Bill> {
-        self.seen.fetch_add(1, Relaxed).is_multiple_of(SAMPLE).then(Bill::new)
+    pub(crate) fn sample(&self) -> Option<CostSample> {
+        self.seen.fetch_add(1, Relaxed).is_multiple_of(SAMPLE).then(CostSample::new)
     }
 
     /// Charges the time since the bill was begun to what is on it, by bytes.
-    pub(crate) fn charge(&self, bill: Bill) {
-        let all = bill.shares.iter().map(|(_, bytes)| bytes).sum::<u64>();
-        let spent = nanoseconds(bill.begun.elapsed()) * SAMPLE;
-        for (opcode, bytes) in bill.shares {
+    pub(crate) fn charge(&self, sample: CostSample) {
+        let all = sample.shares.iter().map(|(_, bytes)| bytes).sum::<u64>();
+        let spent = nanoseconds(sample.started.elapsed()) * SAMPLE;
+        for (opcode, bytes) in sample.shares {
             if let Some(row) = self.row(opcode) {
                 row.nanoseconds.fetch_add(spent.saturating_mul(bytes) / all.max(1), Relaxed);
             }
@@ -89,9 +89,9 @@ impl Costs {
     pub(crate) fn list(&self) -> Vec<proto::Cost> {
         let used = |row: &Row| row.received.load(Relaxed) + row.sent.load(Relaxed) > 0;
         let rows = self.rows.iter().enumerate().filter(|(_, row)| used(row));
-        rows.map(|(place, row)| proto::Cost {
-            opcode: opcode_at(place).into(),
-            name: name_at(place),
+        rows.map(|(index, row)| proto::Cost {
+            opcode: opcode_at(index).into(),
+            name: name_at(index),
             received: row.received.load(Relaxed),
             received_bytes: row.received_bytes.load(Relaxed),
             sent: row.sent.load(Relaxed),
@@ -118,30 +118,30 @@ impl Costs {
     }
 
     fn row(&self, opcode: u16) -> Option<&Row> {
-        let place = if opcode >= FIRST_STUDIO {
-            KNOWN + usize::from((opcode - FIRST_STUDIO) / BLOCK)
+        let index = if opcode >= FIRST_STUDIO {
+            KNOWN_ROWS + usize::from((opcode - FIRST_STUDIO) / BLOCK)
         } else {
             RULES.binary_search_by_key(&opcode, |rule| rule.opcode).ok()?
         };
-        self.rows.get(place)
+        self.rows.get(index)
     }
 }
 
 /// What was done while a clock ran.
-pub(crate) struct Bill {
-    begun: Instant,
+pub(crate) struct CostSample {
+    started: Instant,
     shares: Vec<(u16, u64)>,
 }
 
-impl Bill {
+impl CostSample {
     fn new() -> Self {
-        Self { begun: Instant::now(), shares: Vec::new() }
+        Self { started: Instant::now(), shares: Vec::new() }
     }
 
     /// A message's part; its header and whatever it costs beside its bytes counts like a few more.
     pub(crate) fn add(&mut self, opcode: u16, bytes: usize) {
-        const BESIDE: u64 = 32;
-        self.shares.push((opcode, bytes as u64 + BESIDE));
+        const MESSAGE_OVERHEAD: u64 = 32;
+        self.shares.push((opcode, bytes as u64 + MESSAGE_OVERHEAD));
     }
 
     pub(crate) fn add_encoded(&mut self, message: &[u8]) {
@@ -156,16 +156,16 @@ fn opcode_of(message: &[u8]) -> Option<u16> {
     message.get(1..3)?.try_into().ok().map(u16::from_le_bytes)
 }
 
-fn opcode_at(place: usize) -> u16 {
-    match place.checked_sub(KNOWN) {
+fn opcode_at(index: usize) -> u16 {
+    match index.checked_sub(KNOWN_ROWS) {
         Some(block) => FIRST_STUDIO + u16::try_from(block).unwrap_or_default() * BLOCK,
-        None => RULES.get(place).map_or(0, |rule| rule.opcode),
+        None => RULES.get(index).map_or(0, |rule| rule.opcode),
     }
 }
 
-fn name_at(place: usize) -> String {
-    let first = opcode_at(place);
-    if place < KNOWN {
+fn name_at(index: usize) -> String {
+    let first = opcode_at(index);
+    if index < KNOWN_ROWS {
         opcode::name(first).to_owned()
     } else {
         format!("{first:#06x}-{:#06x}", first + (BLOCK - 1))
@@ -190,7 +190,7 @@ mod tests {
 
     #[test]
     fn every_opcode_has_a_row() {
-        assert!(RULES.len() <= KNOWN);
+        assert!(RULES.len() <= KNOWN_ROWS);
         let costs = costs();
         for rule in RULES {
             costs.received(rule.opcode, 10);
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn unknown_opcodes_make_no_rows() {
+    fn unknown_opcodes_are_not_counted() {
         let costs = costs();
         costs.received(0x00ff, 10);
         costs.sent(&[]);
@@ -212,17 +212,17 @@ mod tests {
     }
 
     #[test]
-    fn time_goes_to_what_was_done_in_it() {
+    fn sampled_time_is_charged_to_opcodes_by_bytes() {
         let costs = costs();
-        let (mut bill, none) = (costs.sample().expect("the first is timed"), costs.sample());
+        let (mut sample, none) = (costs.sample().expect("the first is timed"), costs.sample());
         assert!(none.is_none());
         let long = Message::new(opcode::CELL, Head::Event, [0; 200]).to_bytes();
         costs.sent(&long);
         costs.received(opcode::MOVE, 9);
-        bill.add_encoded(&long);
-        bill.add(opcode::MOVE, 9);
-        bill.begun -= Duration::from_millis(10);
-        costs.charge(bill);
+        sample.add_encoded(&long);
+        sample.add(opcode::MOVE, 9);
+        sample.started -= Duration::from_millis(10);
+        costs.charge(sample);
         let list = costs.list();
         let (moves, cells) = (&list[0], &list[1]);
         assert_eq!((moves.name.as_str(), cells.name.as_str()), ("Move", "Cell"));

@@ -17,7 +17,7 @@ use tonic::{Code, Status};
 use crate::session::RETRY;
 
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum DoorError {
+pub(crate) enum ConnectionError {
     #[error(transparent)]
     Wire(#[from] WireError),
     #[error("the connection broke: {0}")]
@@ -47,7 +47,7 @@ pub(crate) enum DoorError {
     World(String),
 }
 
-impl DoorError {
+impl ConnectionError {
     /// Low-cardinality name for metrics.
     pub(crate) fn label(&self) -> &'static str {
         match self {
@@ -87,7 +87,7 @@ impl DoorError {
 }
 
 /// What a world's refusal means for the client.
-impl From<Status> for DoorError {
+impl From<Status> for ConnectionError {
     fn from(status: Status) -> Self {
         match status.code() {
             Code::NotFound | Code::PermissionDenied => Self::Ticket,
@@ -100,7 +100,7 @@ impl From<Status> for DoorError {
 
 macro_rules! through_wire {
     ($($error:ty),*) => {
-        $(impl From<$error> for DoorError {
+        $(impl From<$error> for ConnectionError {
             fn from(error: $error) -> Self {
                 Self::Wire(error.into())
             }

@@ -1,7 +1,7 @@
 //! Groups: who listens to what, and what a newcomer must be told first. A published message is encoded once and
 //! appended to each subscriber; the last keyframe and the deltas since are kept for those who come later.
 //!
-//! Pure: subscribers are behind [`Listener`], and what has to be said to backends is returned.
+//! Pure: subscribers are behind [`Subscriber`], and what has to be said to backends is returned.
 
 use std::collections::HashMap;
 
@@ -14,14 +14,14 @@ const DELTAS: usize = 64;
 const DELTA_BYTES: usize = 64 << 10;
 
 /// A session as groups see it. Called under the table's lock: must only append.
-pub(crate) trait Listener: Clone {
+pub(crate) trait Subscriber: Clone {
     fn session(&self) -> SessionId;
     fn keyframe(&self, group: GroupKey, message: &Bytes);
     fn delta(&self, group: GroupKey, message: &Bytes);
     /// `from` is the instance that published it.
     fn event(&self, from: &str, message: &Bytes);
     /// Notes that something was appended; true the first time since it was written.
-    fn touch(&self) -> bool;
+    fn set_pending(&self) -> bool;
     /// The session hears the group no more.
     fn leave(&self, group: GroupKey);
 }
@@ -43,7 +43,7 @@ pub(crate) struct Publish<'a> {
     pub(crate) world: WorldId,
     pub(crate) group: GroupKey,
     pub(crate) epoch: Epoch,
-    pub(crate) what: PublishKind,
+    pub(crate) kind: PublishKind,
     pub(crate) message: &'a Bytes,
 }
 
@@ -67,44 +67,45 @@ impl<L> Default for Groups<L> {
     }
 }
 
-impl<L: Listener> Groups<L> {
+impl<L: Subscriber> Groups<L> {
     /// The session hears these groups from now on, beginning with what is kept of them; the owner of a group of
     /// which nothing is kept is asked for a keyframe. `replace` drops the session's other groups of the kind.
     pub(crate) fn subscribe(
         &mut self,
-        listener: &L,
+        subscriber: &L,
         world: WorldId,
         keys: &[GroupKey],
         replace: Option<BackendKind>,
     ) -> Vec<Change> {
-        let session = listener.session();
+        let session = subscriber.session();
         let mut changes = Vec::new();
         if let Some(kind) = replace {
             let others = self.of_session(session, |key| key.backend() == kind && !keys.contains(&key));
             changes.extend(self.unsubscribe(session, &others));
         }
         for &key in keys {
-            let mine = self.by_session.entry(session).or_insert_with(|| Vec::with_capacity(keys.len()));
-            if mine.contains(&key) {
+            let session_groups =
+                self.by_session.entry(session).or_insert_with(|| Vec::with_capacity(keys.len()));
+            if session_groups.contains(&key) {
                 continue;
             }
-            mine.push(key);
+            session_groups.push(key);
             let group = self.groups.entry(key).or_insert_with(|| Group::new(world));
             if group.keyframe.is_none() {
                 changes.push(Change::Watch(group.world, key));
             }
-            group.tell_all_kept(key, listener);
-            group.subscribers.push(listener.clone());
+            group.send_kept(key, subscriber);
+            group.subscribers.push(subscriber.clone());
         }
         changes
     }
 
     pub(crate) fn unsubscribe(&mut self, session: SessionId, keys: &[GroupKey]) -> Vec<Change> {
-        let Some(mine) = self.by_session.get_mut(&session) else { return Vec::new() };
+        let Some(session_groups) = self.by_session.get_mut(&session) else { return Vec::new() };
         let mut changes = Vec::new();
         for key in keys {
-            let Some(at) = mine.iter().position(|other| other == key) else { continue };
-            mine.swap_remove(at);
+            let Some(at) = session_groups.iter().position(|other| other == key) else { continue };
+            session_groups.swap_remove(at);
             let Some(group) = self.groups.get_mut(key) else { continue };
             if let Some(at) = group.subscribers.iter().position(|other| other.session() == session) {
                 group.subscribers.swap_remove(at).leave(*key);
@@ -114,7 +115,7 @@ impl<L: Listener> Groups<L> {
                 self.groups.remove(key);
             }
         }
-        if mine.is_empty() {
+        if session_groups.is_empty() {
             self.by_session.remove(&session);
         }
         changes
@@ -127,53 +128,51 @@ impl<L: Listener> Groups<L> {
     }
 
     /// Appends a message to each subscriber, and adds those that have to be woken for it.
-    pub(crate) fn publish(&mut self, publish: &Publish<'_>, touched: &mut Vec<L>) -> Published {
-        let Publish { from, world, group: key, epoch, what, message } = *publish;
-        let Some(group) = self.groups.get_mut(&key) else { return Published::Unheard };
+    pub(crate) fn publish(&mut self, publish: &Publish<'_>, to_wake: &mut Vec<L>) -> PublishOutcome {
+        let Publish { from, world, group: key, epoch, kind, message } = *publish;
+        let Some(group) = self.groups.get_mut(&key) else { return PublishOutcome::NoSubscribers };
         if world != WorldId(0) && world != group.world {
-            return Published::Foreign;
+            return PublishOutcome::WrongWorld;
         }
         if !key.many_writer() {
             if epoch < group.epoch {
-                return Published::Outdated;
+                return PublishOutcome::StaleWriter;
             }
             if epoch > group.epoch {
                 group.epoch = epoch;
-                group.forget();
+                group.discard_kept();
             }
         }
-        match what {
+        match kind {
             PublishKind::Keyframe => {
-                group.forget();
+                group.discard_kept();
                 group.keyframe = Some(message.clone());
-                group.subscribers.iter().for_each(|listener| listener.keyframe(key, message));
+                group.subscribers.iter().for_each(|subscriber| subscriber.keyframe(key, message));
             }
-            PublishKind::Delta => group.subscribers.iter().for_each(|listener| listener.delta(key, message)),
+            PublishKind::Delta => {
+                group.subscribers.iter().for_each(|subscriber| subscriber.delta(key, message))
+            }
             PublishKind::Event => {
-                group.subscribers.iter().for_each(|listener| listener.event(from, message));
+                group.subscribers.iter().for_each(|subscriber| subscriber.event(from, message));
             }
         }
-        touched.extend(group.subscribers.iter().filter(|listener| listener.touch()).cloned());
-        let watch = if what == PublishKind::Delta && group.keep(message) {
+        to_wake.extend(group.subscribers.iter().filter(|subscriber| subscriber.set_pending()).cloned());
+        let watch = if kind == PublishKind::Delta && group.store_delta(message) {
             Some(Change::Watch(group.world, key))
         } else {
             None
         };
-        Published::To(group.subscribers.len(), watch)
+        PublishOutcome::Delivered(group.subscribers.len(), watch)
     }
 
     /// Tells a session again what is kept of some of its groups, because it missed something; where nothing is kept,
     /// the owner is asked.
-    pub(crate) fn tell_again(
-        &mut self,
-        listener: &L,
-        keys: impl IntoIterator<Item = GroupKey>,
-    ) -> Vec<Change> {
-        let Some(mine) = self.by_session.get(&listener.session()) else { return Vec::new() };
+    pub(crate) fn resend(&mut self, subscriber: &L, keys: impl IntoIterator<Item = GroupKey>) -> Vec<Change> {
+        let Some(session_groups) = self.by_session.get(&subscriber.session()) else { return Vec::new() };
         let mut changes = Vec::new();
-        for key in keys.into_iter().filter(|key| mine.contains(key)) {
+        for key in keys.into_iter().filter(|key| session_groups.contains(key)) {
             if let Some(group) = self.groups.get(&key) {
-                group.tell_all_kept(key, listener);
+                group.send_kept(key, subscriber);
                 if group.keyframe.is_none() {
                     changes.push(Change::Watch(group.world, key));
                 }
@@ -183,12 +182,12 @@ impl<L: Listener> Groups<L> {
     }
 
     /// Every group of a session.
-    pub(crate) fn heard_by(&self, session: SessionId) -> Vec<GroupKey> {
+    pub(crate) fn subscribed_groups(&self, session: SessionId) -> Vec<GroupKey> {
         self.by_session.get(&session).cloned().unwrap_or_default()
     }
 
-    pub(crate) fn hears(&self, session: SessionId, key: GroupKey) -> bool {
-        self.by_session.get(&session).is_some_and(|mine| mine.contains(&key))
+    pub(crate) fn is_subscribed(&self, session: SessionId, key: GroupKey) -> bool {
+        self.by_session.get(&session).is_some_and(|session_groups| session_groups.contains(&key))
     }
 
     /// Every group that backends of this kind and world must know to be watched.
@@ -206,25 +205,25 @@ impl<L: Listener> Groups<L> {
     }
 
     fn of_session(&self, session: SessionId, wanted: impl Fn(GroupKey) -> bool) -> Vec<GroupKey> {
-        let mine = self.by_session.get(&session);
-        mine.into_iter().flatten().copied().filter(|&key| wanted(key)).collect()
+        let session_groups = self.by_session.get(&session);
+        session_groups.into_iter().flatten().copied().filter(|&key| wanted(key)).collect()
     }
 }
 
 /// What became of a message.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Published {
+pub(crate) enum PublishOutcome {
     /// Number of subscribers, and whether the owner must be asked for a keyframe.
-    To(usize, Option<Change>),
+    Delivered(usize, Option<Change>),
     /// Nobody listens.
-    Unheard,
+    NoSubscribers,
     /// Its writer has been replaced.
-    Outdated,
+    StaleWriter,
     /// Its writer is of another world.
-    Foreign,
+    WrongWorld,
 }
 
-impl<L: Listener> Group<L> {
+impl<L: Subscriber> Group<L> {
     fn new(world: WorldId) -> Self {
         Self {
             world,
@@ -236,14 +235,14 @@ impl<L: Listener> Group<L> {
         }
     }
 
-    fn forget(&mut self) {
+    fn discard_kept(&mut self) {
         self.keyframe = None;
         self.deltas.clear();
         self.delta_bytes = 0;
     }
 
     /// Keeps a delta for newcomers; true when a keyframe should take its place soon.
-    fn keep(&mut self, message: &Bytes) -> bool {
+    fn store_delta(&mut self, message: &Bytes) -> bool {
         if self.keyframe.is_none() {
             // A delta without its keyframe is no use to a newcomer. Ask now and then, not for each.
             self.delta_bytes += 1;
@@ -253,16 +252,16 @@ impl<L: Listener> Group<L> {
         self.deltas.push(message.clone());
         let (count, bytes) = (self.deltas.len(), self.delta_bytes);
         if count >= 2 * DELTAS || bytes >= 2 * DELTA_BYTES {
-            self.forget();
+            self.discard_kept();
             return true;
         }
         count == DELTAS || bytes >= DELTA_BYTES && bytes - message.len() < DELTA_BYTES
     }
 
-    fn tell_all_kept(&self, key: GroupKey, listener: &L) {
+    fn send_kept(&self, key: GroupKey, subscriber: &L) {
         let Some(keyframe) = &self.keyframe else { return };
-        listener.keyframe(key, keyframe);
-        self.deltas.iter().for_each(|delta| listener.delta(key, delta));
+        subscriber.keyframe(key, keyframe);
+        self.deltas.iter().for_each(|delta| subscriber.delta(key, delta));
     }
 }
 
@@ -275,36 +274,36 @@ mod tests {
     const WORLD: WorldId = WorldId(1);
 
     #[derive(Clone)]
-    struct Ear(SessionId, Rc<RefCell<String>>);
+    struct TestSubscriber(SessionId, Rc<RefCell<String>>);
 
-    impl Ear {
+    impl TestSubscriber {
         fn new(number: u8) -> Self {
             Self(SessionId([number; 16]), Rc::default())
         }
 
-        fn heard(&self) -> String {
+        fn received(&self) -> String {
             self.1.take()
         }
 
-        fn hear(&self, message: &Bytes) {
+        fn record(&self, message: &Bytes) {
             self.1.borrow_mut().push_str(std::str::from_utf8(message).unwrap());
         }
     }
 
-    impl Listener for Ear {
+    impl Subscriber for TestSubscriber {
         fn session(&self) -> SessionId {
             self.0
         }
         fn keyframe(&self, _: GroupKey, message: &Bytes) {
-            self.hear(message);
+            self.record(message);
         }
         fn delta(&self, _: GroupKey, message: &Bytes) {
-            self.hear(message);
+            self.record(message);
         }
         fn event(&self, _: &str, message: &Bytes) {
-            self.hear(message);
+            self.record(message);
         }
-        fn touch(&self) -> bool {
+        fn set_pending(&self) -> bool {
             true
         }
         fn leave(&self, _: GroupKey) {
@@ -316,81 +315,95 @@ mod tests {
         GroupKey::new(0x0200, 1, number)
     }
 
-    fn publish(groups: &mut Groups<Ear>, epoch: u64, what: PublishKind, text: &'static str) -> Published {
+    fn publish(
+        groups: &mut Groups<TestSubscriber>,
+        epoch: u64,
+        kind: PublishKind,
+        text: &'static str,
+    ) -> PublishOutcome {
         let message = Bytes::from_static(text.as_bytes());
         let (from, group) = ("zone-1", cell(1));
-        let publish = Publish { from, world: WORLD, group, epoch: Epoch(epoch), what, message: &message };
+        let publish = Publish { from, world: WORLD, group, epoch: Epoch(epoch), kind, message: &message };
         groups.publish(&publish, &mut Vec::new())
     }
 
     #[test]
-    fn who_comes_late_sees_who_stands_still() {
-        let (mut groups, early, late) = (Groups::default(), Ear::new(1), Ear::new(2));
+    fn late_subscriber_gets_keyframe_and_deltas_but_no_events() {
+        let (mut groups, early, late) = (Groups::default(), TestSubscriber::new(1), TestSubscriber::new(2));
         assert_eq!(groups.subscribe(&early, WORLD, &[cell(1)], None), [Change::Watch(WORLD, cell(1))]);
         publish(&mut groups, 1, PublishKind::Keyframe, "K");
         publish(&mut groups, 1, PublishKind::Delta, "d");
         publish(&mut groups, 1, PublishKind::Event, "e");
-        assert_eq!(early.heard(), "Kde");
+        assert_eq!(early.received(), "Kde");
         assert!(groups.subscribe(&late, WORLD, &[cell(1)], None).is_empty());
-        assert_eq!(late.heard(), "Kd", "events are for those who were there");
-        assert_eq!(publish(&mut groups, 1, PublishKind::Delta, "f"), Published::To(2, None));
-        assert_eq!((early.heard().as_str(), late.heard().as_str()), ("f", "f"));
+        assert_eq!(late.received(), "Kd", "events are for those who were there");
+        assert_eq!(publish(&mut groups, 1, PublishKind::Delta, "f"), PublishOutcome::Delivered(2, None));
+        assert_eq!((early.received().as_str(), late.received().as_str()), ("f", "f"));
     }
 
     #[test]
-    fn the_last_one_out_ends_the_watch() {
-        let (mut groups, one, two) = (Groups::default(), Ear::new(1), Ear::new(2));
+    fn last_unsubscribe_ends_the_watch() {
+        let (mut groups, one, two) = (Groups::default(), TestSubscriber::new(1), TestSubscriber::new(2));
         groups.subscribe(&one, WORLD, &[cell(1), cell(2)], None);
         groups.subscribe(&two, WORLD, &[cell(1)], None);
         assert_eq!(groups.leave(one.0, None), [Change::Unwatch(WORLD, cell(2))]);
         assert_eq!(groups.unsubscribe(two.0, &[cell(1), cell(9)]), [Change::Unwatch(WORLD, cell(1))]);
         assert_eq!((groups.len(), groups.by_session.len()), (0, 0));
-        assert_eq!(publish(&mut groups, 1, PublishKind::Event, "e"), Published::Unheard);
+        assert_eq!(publish(&mut groups, 1, PublishKind::Event, "e"), PublishOutcome::NoSubscribers);
     }
 
     #[test]
-    fn replacing_keeps_what_stays() {
-        let (mut groups, ear) = (Groups::default(), Ear::new(1));
+    fn subscribe_with_replace_keeps_common_groups() {
+        let (mut groups, subscriber) = (Groups::default(), TestSubscriber::new(1));
         let channel = GroupKey::new(0x0300, 1, 1);
-        groups.subscribe(&ear, WORLD, &[cell(1), cell(2), channel], None);
-        let changes = groups.subscribe(&ear, WORLD, &[cell(2), cell(3)], Some(BackendKind::ZONE));
+        groups.subscribe(&subscriber, WORLD, &[cell(1), cell(2), channel], None);
+        let changes = groups.subscribe(&subscriber, WORLD, &[cell(2), cell(3)], Some(BackendKind::ZONE));
         assert_eq!(changes, [Change::Unwatch(WORLD, cell(1)), Change::Watch(WORLD, cell(3))]);
-        assert_eq!(groups.heard_by(ear.0).len(), 3);
-        assert_eq!(groups.subscribe(&Ear::new(2), WORLD, &[cell(3)], None), [Change::Watch(WORLD, cell(3))]);
+        assert_eq!(groups.subscribed_groups(subscriber.0).len(), 3);
+        assert_eq!(
+            groups.subscribe(&TestSubscriber::new(2), WORLD, &[cell(3)], None),
+            [Change::Watch(WORLD, cell(3))]
+        );
         groups.leave(SessionId([2; 16]), None);
         assert_eq!(groups.watched(BackendKind::CHAT, WORLD), [channel]);
         assert!(groups.watched(BackendKind::ZONE, WorldId(2)).is_empty());
-        assert_eq!(groups.leave(ear.0, Some(BackendKind::CHAT)), [Change::Unwatch(WORLD, channel)]);
+        assert_eq!(groups.leave(subscriber.0, Some(BackendKind::CHAT)), [Change::Unwatch(WORLD, channel)]);
     }
 
     #[test]
-    fn a_replaced_writer_is_not_heard() {
-        let (mut groups, ear, late) = (Groups::default(), Ear::new(1), Ear::new(2));
-        groups.subscribe(&ear, WORLD, &[cell(1)], None);
+    fn publish_from_stale_or_foreign_writer_is_rejected() {
+        let (mut groups, subscriber, late) =
+            (Groups::default(), TestSubscriber::new(1), TestSubscriber::new(2));
+        groups.subscribe(&subscriber, WORLD, &[cell(1)], None);
         publish(&mut groups, 2, PublishKind::Keyframe, "K");
-        assert_eq!(publish(&mut groups, 1, PublishKind::Keyframe, "x"), Published::Outdated);
+        assert_eq!(publish(&mut groups, 1, PublishKind::Keyframe, "x"), PublishOutcome::StaleWriter);
         let message = Bytes::from_static(b"x");
-        let what = PublishKind::Event;
+        let kind = PublishKind::Event;
         let (from, world, group) = ("zone-1", WorldId(2), cell(1));
-        let elsewhere = Publish { from, world, group, epoch: Epoch(9), what, message: &message };
-        assert_eq!(groups.publish(&elsewhere, &mut Vec::new()), Published::Foreign);
+        let foreign = Publish { from, world, group, epoch: Epoch(9), kind, message: &message };
+        assert_eq!(groups.publish(&foreign, &mut Vec::new()), PublishOutcome::WrongWorld);
         publish(&mut groups, 3, PublishKind::Keyframe, "N");
         groups.subscribe(&late, WORLD, &[cell(1)], None);
-        assert_eq!((ear.heard().as_str(), late.heard().as_str()), ("KN", "N"));
+        assert_eq!((subscriber.received().as_str(), late.received().as_str()), ("KN", "N"));
     }
 
     #[test]
-    fn many_deltas_call_for_a_keyframe() {
-        let (mut groups, ear) = (Groups::default(), Ear::new(1));
-        groups.subscribe(&ear, WORLD, &[cell(1)], None);
+    fn delta_overflow_requests_a_keyframe() {
+        let (mut groups, subscriber) = (Groups::default(), TestSubscriber::new(1));
+        groups.subscribe(&subscriber, WORLD, &[cell(1)], None);
         publish(&mut groups, 1, PublishKind::Keyframe, "K");
         let asked = (0..2 * DELTAS)
-            .filter(|_| matches!(publish(&mut groups, 1, PublishKind::Delta, "d"), Published::To(_, Some(_))))
+            .filter(|_| {
+                matches!(
+                    publish(&mut groups, 1, PublishKind::Delta, "d"),
+                    PublishOutcome::Delivered(_, Some(_))
+                )
+            })
             .count();
         assert_eq!(asked, 2);
         assert!(groups.groups[&cell(1)].keyframe.is_none(), "too old to be worth telling");
-        ear.heard();
-        assert_eq!(groups.tell_again(&ear, [cell(1)]), [Change::Watch(WORLD, cell(1))]);
-        assert_eq!(ear.heard(), "");
+        subscriber.received();
+        assert_eq!(groups.resend(&subscriber, [cell(1)]), [Change::Watch(WORLD, cell(1))]);
+        assert_eq!(subscriber.received(), "");
     }
 }

@@ -1,22 +1,22 @@
 //! The reverse proxy of game clients. It holds sessions, delivers each client's messages along a route to the
 //! backend the session is bound to, and fans out what backends publish to groups; it knows nothing of games.
 //!
-//! It talks to clients (`door`), to backends over links (`backend`), to `world` about sessions that come and go, to
+//! It talks to clients (`connection`), to backends over links (`backend`), to `world` about sessions that come and go, to
 //! other gateways about sessions that move, to `billing` about play time, and is asked by `login` and operators
 //! (`service`). The life of a session is in `core`, its queues and bindings in `session`, groups in `groups`.
 
-mod arrivals;
 mod backend;
 mod balance;
 mod billing;
 mod closures;
 mod config;
+mod connection;
 mod core;
 mod costs;
-mod door;
 mod drain;
 mod error;
 mod groups;
+mod incoming_sessions;
 mod metrics;
 mod moves;
 mod revocations;
@@ -49,7 +49,7 @@ use crate::{backend::Worlds, core::Core, service::Service};
 const BACKENDS: [DaemonKind; 4] =
     [DaemonKind::World, DaemonKind::Zone, DaemonKind::Chat, DaemonKind::Backend];
 /// How often the load is told and what has expired is swept.
-const SWEEP: Duration = Duration::from_millis(500);
+const SWEEP_INTERVAL: Duration = Duration::from_millis(500);
 
 pub struct Gateway;
 
@@ -79,12 +79,18 @@ impl DaemonService for Gateway {
         for kind in BACKENDS {
             tasks.spawn(backend::follow(core.clone(), node.clone(), kind, stop.clone()));
         }
-        tasks.spawn(backend::present(core.clone(), worlds.clone(), stop.clone()));
+        tasks.spawn(backend::present_sessions(core.clone(), worlds.clone(), stop.clone()));
         tasks.spawn(billing::run(core.clone(), node.clone(), stop.clone()));
         tasks.spawn(revocations::follow(core.clone(), node.clone(), stop.clone()));
         tasks.spawn(sweep(core.clone(), node.clone(), worlds.clone(), stop.clone()));
         let connections = TaskTracker::new();
-        tasks.spawn(door::run(core.clone(), worlds.clone(), listener, connections.clone(), stop.clone()));
+        tasks.spawn(connection::run(
+            core.clone(),
+            worlds.clone(),
+            listener,
+            connections.clone(),
+            stop.clone(),
+        ));
         node.serve(Routes::new(GatewayServer::new(Service::new(core.clone()))));
         daemon.draining().cancelled().await;
         drain::run(&core, &worlds, settings.daemon.grace).await;
@@ -116,7 +122,7 @@ async fn sweep(core: Arc<Core>, node: Node, worlds: Arc<Worlds>, stop: Cancellat
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
-            () = tokio::time::sleep(SWEEP) => {}
+            () = tokio::time::sleep(SWEEP_INTERVAL) => {}
         }
         let waiting = {
             let mut tickets = core.tickets.lock();
@@ -125,15 +131,15 @@ async fn sweep(core: Arc<Core>, node: Node, worlds: Arc<Worlds>, stop: Cancellat
         };
         metrics::HOT.tickets.set(waiting as f64);
         let sessions = core.sessions.all();
-        let away = core.sweep(&sessions, Instant::now());
-        core.keep_closed(&sessions, Instant::now());
+        let disconnected = core.sweep(&sessions, Instant::now());
+        core.enforce_closures(&sessions, Instant::now());
         gauge!(metrics::GROUPS).set(core.groups() as f64);
-        gauge!(metrics::LINK_DEAD).set(away as f64);
+        gauge!(metrics::LINK_DEAD).set(disconnected as f64);
         costs::COSTS.publish();
         // Tickets count too: their players are on the way.
         let held = sessions.len() + waiting;
         let load = (held as f64 / core.config.capacity as f64).min(1.0);
         node.set_load(load);
-        core.balance.weigh(load, &worlds.other_gateways());
+        core.balance.update_targets(load, &worlds.other_gateways());
     }
 }

@@ -11,7 +11,7 @@ const CONNECTIONS: &str = "shardkeep_gateway_connections";
 pub(crate) const ACCEPTED: &str = "shardkeep_gateway_accepted_total";
 pub(crate) const RETRIES: &str = "shardkeep_gateway_quic_retries_total";
 pub(crate) const LANES: &str = "shardkeep_gateway_lane_sessions";
-pub(crate) const TURNED_AWAY: &str = "shardkeep_gateway_turned_away_total";
+pub(crate) const REJECTED_CONNECTIONS: &str = "shardkeep_gateway_rejected_connections_total";
 const SESSIONS: &str = "shardkeep_gateway_sessions";
 pub(crate) const LINK_DEAD: &str = "shardkeep_gateway_link_dead_sessions";
 pub(crate) const HANDSHAKES: &str = "shardkeep_gateway_handshakes_total";
@@ -40,8 +40,8 @@ pub(crate) const FENCES_LATE: &str = "shardkeep_gateway_fences_late_total";
 pub(crate) const RESUMES: &str = "shardkeep_gateway_resumes_total";
 pub(crate) const FOLLOWS: &str = "shardkeep_gateway_follows_revocations";
 pub(crate) const REVOKED: &str = "shardkeep_gateway_sessions_revoked_total";
-pub(crate) const SENT_HOME: &str = "shardkeep_gateway_sent_home_total";
-pub(crate) const SENT_ON: &str = "shardkeep_gateway_sent_on_total";
+pub(crate) const MAINTENANCE_DISCONNECTS: &str = "shardkeep_gateway_maintenance_disconnects_total";
+pub(crate) const REDIRECTED_NEWCOMERS: &str = "shardkeep_gateway_redirected_newcomers_total";
 pub(crate) const BILLING: &str = "shardkeep_gateway_billing_reports_total";
 pub(crate) const BILLING_SPOOL: &str = "shardkeep_gateway_billing_spool";
 
@@ -88,7 +88,7 @@ pub(crate) fn describe() {
     describe_counter!(ACCEPTED, "Client connections accepted, by lane (a WebSocket begins as tcp)");
     describe_counter!(RETRIES, "QUIC clients told to prove their address before anything else");
     describe_gauge!(LANES, Unit::Count, "Connections that carry a session, by lane (tcp, quic, ws, wss)");
-    describe_counter!(TURNED_AWAY, "Client connections closed at once, by reason");
+    describe_counter!(REJECTED_CONNECTIONS, "Client connections closed at once, by reason");
     describe_gauge!(SESSIONS, Unit::Count, "Sessions held, link-dead ones included");
     describe_gauge!(LINK_DEAD, Unit::Count, "Sessions whose client is away");
     describe_counter!(HANDSHAKES, "Handshakes, by kind (attach, resume), lane and outcome");
@@ -123,8 +123,8 @@ pub(crate) fn describe() {
     describe_counter!(RESUMES, "Sessions resumed, by way (here, moved, claimed)");
     describe_gauge!(FOLLOWS, Unit::Count, "1 while a login replica tells whose sessions are over");
     describe_counter!(REVOKED, "Sessions ended because the followed login replica said so");
-    describe_counter!(SENT_HOME, "Sessions ended because operators have closed their world");
-    describe_counter!(SENT_ON, "Newcomers redirected because another gateway has more room");
+    describe_counter!(MAINTENANCE_DISCONNECTS, "Sessions ended because operators have closed their world");
+    describe_counter!(REDIRECTED_NEWCOMERS, "Newcomers redirected because another gateway has more room");
     describe_counter!(BILLING, "Play time reports acknowledged by billing");
     describe_gauge!(BILLING_SPOOL, Unit::Count, "Ended sessions whose play time is not yet acknowledged");
 }

@@ -15,7 +15,7 @@ use shardkeep_auth::Key;
 use shardkeep_cluster::link::{ClientMessage, GatewayLink};
 use shardkeep_rpc::{
     Malformed,
-    gateway::{Asked, Binding, MoveSessionReply},
+    gateway::{Binding, InFlightRequest, MoveSessionReply},
 };
 use shardkeep_types::{BackendKind, Epoch, GroupKey};
 use tokio::{
@@ -28,12 +28,12 @@ use tracing::warn;
 use crate::{
     core::Core,
     metrics::FENCES_LATE,
-    session::{Client, Ending, Inner, Session},
+    session::{ClientState, Ending, Inner, Session},
 };
 
 /// How long a session waits for replies of backends that put up no fence, and how often it looks.
-const REPLIED_WITHIN: Duration = Duration::from_millis(150);
-const LOOK: Duration = Duration::from_millis(5);
+const REPLY_WAIT: Duration = Duration::from_millis(150);
+const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
 impl Core {
     /// Gives the session away; it is over here.
@@ -51,7 +51,7 @@ impl Core {
             counter!(FENCES_LATE).increment(1);
             warn!(session = %session.id, "a backend did not put up its fence in time");
         }
-        self.unfenced_replies(session).await;
+        self.await_unfenced_replies(session).await;
         let reply = self.seal(session, epoch)?;
         self.finish(session);
         Ok(reply)
@@ -59,40 +59,40 @@ impl Core {
 
     /// Nothing comes from the client here any more, and the backends are asked to keep what they say from now on.
     fn fence(&self, session: &Arc<Session>, epoch: Epoch) -> Result<oneshot::Receiver<()>, Status> {
-        let heard = self.with_groups(|groups| (groups.heard_by(session.id), Vec::new()));
+        let subscribed = self.with_groups(|groups| (groups.subscribed_groups(session.id), Vec::new()));
         let mut inner = session.lock();
         if inner.epoch != epoch || inner.ended.is_some() || inner.moving.is_some() {
             return Err(changed_hands());
         }
-        inner.client = Client::Away { since: Instant::now(), address: inner.address() };
+        inner.client = ClientState::Disconnected { since: Instant::now(), address: inner.address() };
         inner.out.detach();
         let mut links: Vec<GatewayLink> =
             inner.bindings.iter().filter_map(|binding| self.links.get(&binding.instance)).collect();
         // To a group of many writers those speak too that the session is not bound to.
-        for key in heard.into_iter().filter(|key| key.many_writer()) {
+        for key in subscribed.into_iter().filter(|key| key.many_writer()) {
             let mut writers = self.links.all_serving(key.backend(), session.world);
             writers.retain(|link| !links.iter().any(|other| other.backend() == link.backend()));
             links.append(&mut writers);
         }
         let fence = session.fence(&inner);
         links.retain(|link| link.fence(fence));
-        let settled = inner.leave(links.iter().map(|link| link.backend().clone()).collect());
+        let settled = inner.begin_move(links.iter().map(|link| link.backend().clone()).collect());
         drop(inner);
         // A connection that still stands sees that it does not carry the session any more.
-        session.bell.ring();
+        session.waker.notify();
         Ok(settled)
     }
 
     /// Lets replies on their way here arrive whose backends do not keep them.
-    async fn unfenced_replies(&self, session: &Session) {
-        let waits = |inner: &Inner| {
-            inner.asked().any(|(_, kind)| {
-                inner.bindings.get(kind).is_some_and(|binding| !inner.is_deaf_to(&binding.instance))
+    async fn await_unfenced_replies(&self, session: &Session) {
+        let awaiting_replies = |inner: &Inner| {
+            inner.pending().any(|(_, kind)| {
+                inner.bindings.get(kind).is_some_and(|binding| !inner.is_muted(&binding.instance))
             })
         };
-        let until = Instant::now() + REPLIED_WITHIN;
-        while waits(&session.lock()) && Instant::now() < until {
-            sleep(LOOK).await;
+        let until = Instant::now() + REPLY_WAIT;
+        while awaiting_replies(&session.lock()) && Instant::now() < until {
+            sleep(POLL_INTERVAL).await;
         }
     }
 
@@ -112,18 +112,19 @@ impl Core {
                 bind_epoch: binding.epoch.0,
                 held: binding.held().cloned().map(Into::into).collect(),
             });
-            let asked = inner.asked().map(|(request, kind)| Asked { request, kind: kind.0.into() });
+            let pending =
+                inner.pending().map(|(request, kind)| InFlightRequest { request, kind: kind.0.into() });
             let reply = MoveSessionReply {
                 received_from_client: inner.inbox.received(),
                 sent_to_client: sent,
                 unacknowledged: unacknowledged.into_iter().map(Into::into).collect(),
                 bindings: bindings.collect(),
-                groups: groups.heard_by(session.id).into_iter().map(Into::into).collect(),
-                fenced: inner.deaf_to.iter().map(ToString::to_string).collect(),
-                asked: asked.collect(),
+                groups: groups.subscribed_groups(session.id).into_iter().map(Into::into).collect(),
+                fenced: inner.muted_backends.iter().map(ToString::to_string).collect(),
+                pending: pending.collect(),
                 character: inner.character,
                 queue_place: inner.queue_place,
-                restarted: inner.restarted.as_ref().map(|key| key.expose().to_vec()).unwrap_or_default(),
+                restart_key: inner.restart_key.as_ref().map(|key| key.expose().to_vec()).unwrap_or_default(),
             };
             (Ok(reply), Vec::new())
         })
@@ -131,13 +132,13 @@ impl Core {
 
     /// The session has come from another gateway and hears the groups it heard there; what backends have kept for it
     /// follows. To be called before it is announced to them.
-    pub(crate) fn take_up(&self, session: &Arc<Session>, groups: &[GroupKey]) {
+    pub(crate) fn resume_groups(&self, session: &Arc<Session>, groups: &[GroupKey]) {
         if !groups.is_empty() {
             // First: a backend whose fence is lifted publishes to those who watch.
             self.with_groups(|table| ((), table.subscribe(session, session.world, groups, None)));
         }
         let inner = session.lock();
-        for link in inner.deaf_to.iter().filter_map(|backend| self.links.get(backend)) {
+        for link in inner.muted_backends.iter().filter_map(|backend| self.links.get(backend)) {
             link.lift(session.fence(&inner));
         }
     }
@@ -157,11 +158,11 @@ pub(crate) struct Moved {
     pub(crate) bindings: Vec<(BackendKind, String, Epoch, Vec<ClientMessage>)>,
     pub(crate) groups: Vec<GroupKey>,
     pub(crate) fenced: Vec<Arc<str>>,
-    pub(crate) asked: Vec<(u32, BackendKind)>,
+    pub(crate) pending: Vec<(u32, BackendKind)>,
     pub(crate) character: u64,
     pub(crate) queue_place: u32,
     /// As in [`Inner`].
-    pub(crate) restarted: Option<Key>,
+    pub(crate) restart_key: Option<Key>,
 }
 
 impl TryFrom<MoveSessionReply> for Moved {
@@ -179,14 +180,14 @@ impl TryFrom<MoveSessionReply> for Moved {
             bindings: reply.bindings.into_iter().map(binding).collect::<Result<_, Malformed>>()?,
             groups: reply.groups.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
             fenced: reply.fenced.into_iter().map(Into::into).collect(),
-            asked: reply
-                .asked
+            pending: reply
+                .pending
                 .into_iter()
                 .map(|it| Ok((it.request, kind(it.kind)?)))
                 .collect::<Result<_, Malformed>>()?,
             character: reply.character,
             queue_place: reply.queue_place,
-            restarted: <[u8; 32]>::try_from(reply.restarted).ok().map(Key::new),
+            restart_key: <[u8; 32]>::try_from(reply.restart_key).ok().map(Key::new),
         })
     }
 }

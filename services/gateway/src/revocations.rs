@@ -8,7 +8,7 @@ use metrics::{counter, gauge};
 use parking_lot::Mutex;
 use shardkeep_cluster::{Backoff, Directory, Instance, Node};
 use shardkeep_rpc::accounts::{
-    Held, Holding, Revocation, RevocationList, revocations_client::RevocationsClient,
+    HeldSession, HeldSessions, Revocation, RevocationList, revocations_client::RevocationsClient,
 };
 use shardkeep_types::{AccountId, DaemonKind, Generation};
 use shardkeep_wire::payload::ErrorCode;
@@ -25,33 +25,33 @@ use crate::{
 };
 
 /// How long login may take to answer the first question.
-const OPEN: Duration = Duration::from_secs(2);
+const OPEN_TIMEOUT: Duration = Duration::from_secs(2);
 /// Login says something every half second; one that is silent for so long stands still.
-const SILENCE: Duration = Duration::from_secs(2);
+const STREAM_TIMEOUT: Duration = Duration::from_secs(2);
 /// How often sessions that came meanwhile are asked about.
-const ASK: Duration = Duration::from_millis(250);
+const CHECK_INTERVAL: Duration = Duration::from_millis(250);
 /// Sessions in one message.
 const CHUNK: usize = 20_000;
 /// Sessions that wait to be asked about. Overflow: all are asked about again.
-const MOST_FRESH: usize = 20_000;
+const MAX_UNCHECKED: usize = 20_000;
 /// Messages on the way to login. Overflow: the stream is taken for dead, and another begun.
-const ON_THE_WAY: usize = 16;
+const STREAM_QUEUE: usize = 16;
 
 /// Sessions that came since login was last asked.
 #[derive(Default)]
-pub(crate) struct Fresh(Mutex<Waiting>);
+pub(crate) struct UncheckedSessions(Mutex<Unchecked>);
 
 #[derive(Default)]
-struct Waiting {
+struct Unchecked {
     sessions: Vec<(AccountId, Generation)>,
     overflowed: bool,
 }
 
-impl Fresh {
+impl UncheckedSessions {
     /// A session began here, or came from elsewhere.
-    pub(crate) fn note(&self, session: &Session) {
+    pub(crate) fn add(&self, session: &Session) {
         let mut waiting = self.0.lock();
-        if waiting.sessions.len() < MOST_FRESH {
+        if waiting.sessions.len() < MAX_UNCHECKED {
             waiting.sessions.push((session.account, session.generation));
         } else {
             waiting.overflowed = true;
@@ -60,7 +60,7 @@ impl Fresh {
 
     /// `None`: there were too many to keep.
     fn take(&self) -> Option<Vec<(AccountId, Generation)>> {
-        let Waiting { sessions, overflowed } = std::mem::take(&mut *self.0.lock());
+        let Unchecked { sessions, overflowed } = std::mem::take(&mut *self.0.lock());
         (!overflowed).then_some(sessions)
     }
 }
@@ -72,14 +72,14 @@ impl Core {
         let mut old = self.sessions.of_account(account);
         old.retain(|session| session.generation < below);
         for session in &old {
-            self.end(session, Ending::new(spoken(code), detail));
+            self.end(session, Ending::new(client_error_code(code), detail));
         }
         u32::try_from(old.len()).unwrap_or(u32::MAX)
     }
 }
 
 /// The code as clients know it.
-pub(crate) fn spoken(code: u32) -> ErrorCode {
+pub(crate) fn client_error_code(code: u32) -> ErrorCode {
     let known = i32::try_from(code).ok().and_then(|code| ErrorCode::try_from(code).ok());
     known.filter(|code| *code != ErrorCode::Unspecified).unwrap_or(ErrorCode::Kicked)
 }
@@ -117,38 +117,38 @@ async fn choose(logins: &mut Directory, before: &str) -> Instance {
 }
 
 async fn follow_one(core: &Arc<Core>, node: &Node, login: &Instance, backoff: &mut Backoff) -> Status {
-    let (out, asked) = mpsc::channel(ON_THE_WAY);
+    let (out, requests) = mpsc::channel(STREAM_QUEUE);
     // What comes from here on is asked about as it comes; the rest stands in the table.
-    core.fresh.take();
-    let everything = core.sessions.all();
-    let everything: Vec<_> = everything.iter().map(|it| (it.account, it.generation)).collect();
+    core.unchecked.take();
+    let all_sessions = core.sessions.all();
+    let all_sessions: Vec<_> = all_sessions.iter().map(|it| (it.account, it.generation)).collect();
     let mut client = RevocationsClient::new(node.channel(DaemonKind::Login, &login.grpc_address))
         .max_decoding_message_size(shardkeep_cluster::MESSAGE_LIMIT);
-    let opening = client.follow(ReceiverStream::new(asked));
-    let mut lists = match tokio::time::timeout(OPEN, opening).await {
+    let opening = client.follow(ReceiverStream::new(requests));
+    let mut lists = match tokio::time::timeout(OPEN_TIMEOUT, opening).await {
         Ok(Ok(reply)) => reply.into_inner(),
         Ok(Err(status)) => return status,
         Err(_) => return Status::deadline_exceeded("login does not answer"),
     };
-    for chunk in everything.chunks(CHUNK) {
+    for chunk in all_sessions.chunks(CHUNK) {
         if out.send(holding(chunk)).await.is_err() {
             return Status::unavailable("login closed the stream");
         }
     }
-    info!(login = login.id.name, sessions = everything.len(), "follows revocations");
+    info!(login = login.id.name, sessions = all_sessions.len(), "follows revocations");
     gauge!(FOLLOWS).set(1.0);
     backoff.reset();
-    let mut ask = tokio::time::interval(ASK);
+    let mut check_timer = tokio::time::interval(CHECK_INTERVAL);
     loop {
         tokio::select! {
             list = next(&mut lists) => match list {
                 Ok(list) => apply(core, list),
                 Err(status) => return status,
             },
-            _ = ask.tick() => match core.fresh.take() {
+            _ = check_timer.tick() => match core.unchecked.take() {
                 None => return Status::resource_exhausted("too many new sessions: all are asked about again"),
-                Some(fresh) if fresh.is_empty() => {}
-                Some(fresh) => if out.try_send(holding(&fresh)).is_err() {
+                Some(unchecked) if unchecked.is_empty() => {}
+                Some(unchecked) => if out.try_send(holding(&unchecked)).is_err() {
                     return Status::unavailable("login does not take what this gateway holds");
                 },
             },
@@ -157,7 +157,7 @@ async fn follow_one(core: &Arc<Core>, node: &Node, login: &Instance, backoff: &m
 }
 
 async fn next(lists: &mut Streaming<RevocationList>) -> Result<RevocationList, Status> {
-    match tokio::time::timeout(SILENCE, lists.message()).await {
+    match tokio::time::timeout(STREAM_TIMEOUT, lists.message()).await {
         Ok(Ok(Some(list))) => Ok(list),
         Ok(Ok(None)) => Err(Status::unavailable("login closed the stream")),
         Ok(Err(status)) => Err(status),
@@ -167,7 +167,7 @@ async fn next(lists: &mut Streaming<RevocationList>) -> Result<RevocationList, S
 
 fn apply(core: &Core, list: RevocationList) {
     if let Some(closures) = list.closures {
-        core.closed(closures);
+        core.apply_closures(closures);
     }
     for Revocation { account, below_generation, code, detail } in list.revocations {
         let ended = core.revoke(AccountId(account), Generation(below_generation), code, &detail);
@@ -175,8 +175,9 @@ fn apply(core: &Core, list: RevocationList) {
     }
 }
 
-fn holding(sessions: &[(AccountId, Generation)]) -> Holding {
-    let held =
-        sessions.iter().map(|(account, generation)| Held { account: account.0, generation: generation.0 });
-    Holding { held: held.collect() }
+fn holding(sessions: &[(AccountId, Generation)]) -> HeldSessions {
+    let held = sessions
+        .iter()
+        .map(|(account, generation)| HeldSession { account: account.0, generation: generation.0 });
+    HeldSessions { held: held.collect() }
 }

@@ -9,13 +9,14 @@ use std::{
 use shardkeep_cluster::Peer;
 use shardkeep_daemon::unix_millis;
 use shardkeep_rpc::{
+    batched_call::{check_request_count, refusal},
     gateway::{
         Admission, AdmitReply, AdmitRequest, Admitted, AnnounceReply, AnnounceRequest, KickReply,
         KickRequest, ListCostsReply, ListCostsRequest, ListSessionsReply, ListSessionsRequest,
         MoveSessionReply, MoveSessionRequest, RevokeAccountReply, RevokeAccountRequest, RevokeTicketReply,
-        RevokeTicketRequest, SessionInfo, announce_request::To, gateway_server::Gateway, kick_request::Who,
+        RevokeTicketRequest, SessionInfo, announce_request::To, gateway_server::Gateway,
+        kick_request::Selector,
     },
-    many::{not_too_many, refusal},
     session_id,
 };
 use shardkeep_types::{AccountId, DaemonKind, Epoch, Generation, TicketId, WorldId};
@@ -26,13 +27,13 @@ use crate::{
     core::Core,
     costs::COSTS,
     metrics::HOT,
-    revocations::spoken,
+    revocations::client_error_code,
     session::{Ending, Session},
     tickets::{Ticket, Tickets},
 };
 
 /// Longest life of a ticket, whatever login asks.
-const LONGEST: Duration = Duration::from_secs(120);
+const MAX_TICKET_LIFETIME: Duration = Duration::from_secs(120);
 /// Longest announcement, in bytes.
 const ANNOUNCEMENT: usize = 1_024;
 
@@ -46,7 +47,7 @@ impl Service {
     }
 
     /// Expects a ticket.
-    fn take_in(&self, tickets: &mut Tickets, admission: Admission, now: Instant) -> Result<(), Status> {
+    fn admit_one(&self, tickets: &mut Tickets, admission: Admission, now: Instant) -> Result<(), Status> {
         let key = <[u8; 32]>::try_from(admission.ticket_key)
             .map_err(|_| Status::invalid_argument("field `ticket_key`: expected 32 bytes"))?;
         let ticket = Ticket {
@@ -55,7 +56,7 @@ impl Service {
             account_name: admission.account_name,
             generation: Generation(admission.generation),
             world: WorldId(admission.world),
-            expires: now + Duration::from_millis(admission.lives_ms.into()).min(LONGEST),
+            expires: now + Duration::from_millis(admission.lifetime_ms.into()).min(MAX_TICKET_LIFETIME),
         };
         if self.core.sessions.len() + tickets.len() >= self.core.config.capacity {
             return Err(Status::resource_exhausted("the gateway is full"));
@@ -65,7 +66,7 @@ impl Service {
 
     fn end_all(&self, sessions: &[Arc<Session>], code: u32, detail: &str) -> u32 {
         for session in sessions {
-            self.core.end(session, Ending::new(spoken(code), detail));
+            self.core.end(session, Ending::new(client_error_code(code), detail));
         }
         count(sessions)
     }
@@ -90,11 +91,11 @@ impl Gateway for Service {
             return Err(Status::unavailable("the gateway is leaving"));
         }
         let AdmitRequest { admissions } = request.into_inner();
-        not_too_many("admissions", &admissions)?;
+        check_request_count("admissions", &admissions)?;
         let now = Instant::now();
         let mut tickets = self.core.tickets.lock();
         let admitted =
-            admissions.into_iter().map(|admission| match self.take_in(&mut tickets, admission, now) {
+            admissions.into_iter().map(|admission| match self.admit_one(&mut tickets, admission, now) {
                 Ok(()) => Admitted::default(),
                 Err(refused) => {
                     let (code, detail) = refusal(&refused);
@@ -133,7 +134,7 @@ impl Gateway for Service {
         }
         let request = request.into_inner();
         let id = session_id(&request.session)?;
-        self.core.arrivals.over(id).await;
+        self.core.incoming_sessions.wait_until_arrived(id).await;
         let session = self.core.sessions.get(id);
         let session = session.ok_or_else(|| Status::not_found("no such session"))?;
         let (core, epoch) = (self.core.clone(), Epoch(request.session_epoch));
@@ -157,7 +158,7 @@ impl Gateway for Service {
                 account_name: session.account_name.clone(),
                 world: session.world.0,
                 address: inner.address().to_string(),
-                link_dead: !inner.is_here(),
+                link_dead: !inner.is_connected(),
                 age_ms: now.saturating_sub(session.started_ms()),
                 generation: session.generation.0,
             }
@@ -181,10 +182,10 @@ impl Gateway for Service {
     }
 
     async fn kick(&self, request: Request<KickRequest>) -> Result<Response<KickReply>, Status> {
-        let KickRequest { who, code, detail } = request.into_inner();
-        let sessions = match who.ok_or_else(|| missing("who"))? {
-            Who::Session(id) => Vec::from_iter(self.core.sessions.get(session_id(&id)?)),
-            Who::Account(account) => self.core.sessions.of_account(AccountId(account)),
+        let KickRequest { selector, code, detail } = request.into_inner();
+        let sessions = match selector.ok_or_else(|| missing("selector"))? {
+            Selector::Session(id) => Vec::from_iter(self.core.sessions.get(session_id(&id)?)),
+            Selector::Account(account) => self.core.sessions.of_account(AccountId(account)),
         };
         Ok(Response::new(KickReply { ended: self.end_all(&sessions, code, &detail) }))
     }
@@ -206,7 +207,7 @@ impl Gateway for Service {
             session.lock().reliable(message.clone());
         }
         let reached = count(&sessions);
-        self.core.wake(sessions.into_iter().filter(|session| session.bell.touch()).collect());
+        self.core.wake(sessions.into_iter().filter(|session| session.waker.set_pending()).collect());
         Ok(Response::new(AnnounceReply { reached }))
     }
 }

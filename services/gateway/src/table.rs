@@ -8,7 +8,7 @@ use shardkeep_types::{AccountId, SessionId};
 use crate::session::Session;
 
 #[derive(Default)]
-pub(crate) struct Table(RwLock<Indexes>);
+pub(crate) struct SessionTable(RwLock<Indexes>);
 
 #[derive(Default)]
 struct Indexes {
@@ -16,13 +16,14 @@ struct Indexes {
     by_account: HashMap<AccountId, Vec<SessionId>>,
 }
 
-impl Table {
+impl SessionTable {
     pub(crate) fn insert(&self, session: &Arc<Session>) {
         let mut indexes = self.0.write();
         indexes.by_id.insert(session.id, session.clone());
-        let mine = indexes.by_account.entry(session.account).or_insert_with(|| Vec::with_capacity(1));
-        if !mine.contains(&session.id) {
-            mine.push(session.id);
+        let account_sessions =
+            indexes.by_account.entry(session.account).or_insert_with(|| Vec::with_capacity(1));
+        if !account_sessions.contains(&session.id) {
+            account_sessions.push(session.id);
         }
     }
 
@@ -33,9 +34,9 @@ impl Table {
             return false;
         }
         indexes.by_id.remove(&session.id);
-        if let Some(mine) = indexes.by_account.get_mut(&session.account) {
-            mine.retain(|id| *id != session.id);
-            if mine.is_empty() {
+        if let Some(account_sessions) = indexes.by_account.get_mut(&session.account) {
+            account_sessions.retain(|id| *id != session.id);
+            if account_sessions.is_empty() {
                 indexes.by_account.remove(&session.account);
             }
         }

@@ -11,9 +11,9 @@ use shardkeep_types::{AccountId, Generation, TicketId, WorldId};
 use tonic::Status;
 
 /// Bound of the table; more admissions are refused, and login chooses another gateway.
-const MOST: usize = 65_536;
+const MAX_TICKETS: usize = 65_536;
 /// How long a revocation is remembered, so that a ticket that was on its way does not outlive it.
-const REMEMBERED: Duration = Duration::from_secs(120);
+const REVOCATION_TTL: Duration = Duration::from_secs(120);
 
 #[derive(Debug, Clone)]
 pub(crate) struct Ticket {
@@ -45,7 +45,7 @@ impl From<AdmitError> for Status {
 
 #[derive(Debug, Default)]
 pub(crate) struct Tickets {
-    waiting: HashMap<TicketId, Listed>,
+    waiting: HashMap<TicketId, TicketEntry>,
     /// Those that wait, by account: every login voids what its account had before.
     by_account: HashMap<AccountId, Vec<TicketId>>,
     /// Lowest generation that is still valid, where one was revoked lately.
@@ -53,14 +53,14 @@ pub(crate) struct Tickets {
 }
 
 #[derive(Debug)]
-struct Listed {
+struct TicketEntry {
     ticket: Ticket,
     /// A client has proved it, and its session is being opened.
     in_use: bool,
 }
 
-impl Listed {
-    fn is_good(&self, now: Instant) -> bool {
+impl TicketEntry {
+    fn is_valid(&self, now: Instant) -> bool {
         !self.in_use && now < self.ticket.expires
     }
 }
@@ -70,41 +70,41 @@ impl Tickets {
         if self.floors.get(&ticket.account).is_some_and(|(floor, _)| ticket.generation < *floor) {
             return Err(AdmitError::Outdated);
         }
-        if self.waiting.len() >= MOST {
+        if self.waiting.len() >= MAX_TICKETS {
             self.expire(now);
-            if self.waiting.len() >= MOST {
+            if self.waiting.len() >= MAX_TICKETS {
                 return Err(AdmitError::Full);
             }
         }
         self.revoke(id);
         self.by_account.entry(ticket.account).or_insert_with(|| Vec::with_capacity(1)).push(id);
-        self.waiting.insert(id, Listed { ticket, in_use: false });
+        self.waiting.insert(id, TicketEntry { ticket, in_use: false });
         Ok(())
     }
 
     /// Key of the ticket, which is still to be used.
     pub(crate) fn key(&self, id: TicketId, now: Instant) -> Option<Key> {
-        self.waiting.get(&id).filter(|listed| listed.is_good(now)).map(|listed| listed.ticket.key.clone())
+        self.waiting.get(&id).filter(|entry| entry.is_valid(now)).map(|entry| entry.ticket.key.clone())
     }
 
     /// A client has proved the ticket; only one of several gets it. It stays listed until its session is, so that who
     /// asks for the account's in between does not miss it, and so that it can be revoked meanwhile.
-    pub(crate) fn take_up(&mut self, id: TicketId, now: Instant) -> Option<Ticket> {
-        let listed = self.waiting.get_mut(&id).filter(|listed| listed.is_good(now))?;
-        listed.in_use = true;
-        Some(listed.ticket.clone())
+    pub(crate) fn reserve(&mut self, id: TicketId, now: Instant) -> Option<Ticket> {
+        let entry = self.waiting.get_mut(&id).filter(|entry| entry.is_valid(now))?;
+        entry.in_use = true;
+        Some(entry.ticket.clone())
     }
 
     /// There was no session to be had: the ticket may serve again.
-    pub(crate) fn put_down(&mut self, id: TicketId) {
-        if let Some(listed) = self.waiting.get_mut(&id) {
-            listed.in_use = false;
+    pub(crate) fn release(&mut self, id: TicketId) {
+        if let Some(entry) = self.waiting.get_mut(&id) {
+            entry.in_use = false;
         }
     }
 
     /// The ticket is a session now. False: it has been revoked meanwhile.
     #[must_use]
-    pub(crate) fn use_up(&mut self, id: TicketId) -> bool {
+    pub(crate) fn consume(&mut self, id: TicketId) -> bool {
         self.take(id)
     }
 
@@ -113,11 +113,11 @@ impl Tickets {
     }
 
     fn take(&mut self, id: TicketId) -> bool {
-        let Some(Listed { ticket, .. }) = self.waiting.remove(&id) else { return false };
-        if let Entry::Occupied(mut mine) = self.by_account.entry(ticket.account) {
-            mine.get_mut().retain(|other| *other != id);
-            if mine.get().is_empty() {
-                mine.remove();
+        let Some(TicketEntry { ticket, .. }) = self.waiting.remove(&id) else { return false };
+        if let Entry::Occupied(mut account_tickets) = self.by_account.entry(ticket.account) {
+            account_tickets.get_mut().retain(|other| *other != id);
+            if account_tickets.get().is_empty() {
+                account_tickets.remove();
             }
         }
         true
@@ -129,21 +129,21 @@ impl Tickets {
         old.into_iter().for_each(|id| self.revoke(id));
         let floor = self.floors.entry(account).or_insert((below, now));
         // News may come by two ways, and the older one last.
-        *floor = (floor.0.max(below), now + REMEMBERED);
+        *floor = (floor.0.max(below), now + REVOCATION_TTL);
     }
 
     /// Generations of the account's tickets that wait for their client.
     pub(crate) fn of_account(&self, account: AccountId, now: Instant) -> Vec<Generation> {
-        let mine = self.by_account.get(&account).into_iter().flatten().filter_map(|id| self.waiting.get(id));
-        let counts = |listed: &&Listed| listed.in_use || listed.is_good(now);
-        mine.filter(counts).map(|listed| listed.ticket.generation).collect()
+        let account_tickets =
+            self.by_account.get(&account).into_iter().flatten().filter_map(|id| self.waiting.get(id));
+        let counts = |entry: &&TicketEntry| entry.in_use || entry.is_valid(now);
+        account_tickets.filter(counts).map(|entry| entry.ticket.generation).collect()
     }
 
     /// Call every second or so.
     pub(crate) fn expire(&mut self, now: Instant) {
-        let over = |listed: &Listed| !listed.in_use && !listed.is_good(now);
-        let over: Vec<_> =
-            self.waiting.iter().filter(|(_, listed)| over(listed)).map(|(id, _)| *id).collect();
+        let over = |entry: &TicketEntry| !entry.in_use && !entry.is_valid(now);
+        let over: Vec<_> = self.waiting.iter().filter(|(_, entry)| over(entry)).map(|(id, _)| *id).collect();
         over.into_iter().for_each(|id| self.revoke(id));
         self.floors.retain(|_, (_, until)| now < *until);
     }
@@ -171,19 +171,19 @@ mod tests {
     }
 
     #[test]
-    fn a_ticket_serves_once_and_not_too_late() {
+    fn ticket_is_consumed_once_and_expires() {
         let (mut tickets, now) = (Tickets::default(), Instant::now());
         tickets.admit(ID, ticket(1, now), now).unwrap();
         assert!(tickets.key(ID, now).is_some(), "naming it does not use it up");
         assert_eq!(tickets.of_account(AccountId(7), now), [Generation(1)]);
         assert!(tickets.of_account(AccountId(8), now).is_empty());
-        assert!(tickets.take_up(ID, now).is_some());
-        assert!(tickets.take_up(ID, now).is_none() && tickets.key(ID, now).is_none());
+        assert!(tickets.reserve(ID, now).is_some());
+        assert!(tickets.reserve(ID, now).is_none() && tickets.key(ID, now).is_none());
         assert_eq!(tickets.of_account(AccountId(7), now), [Generation(1)], "its session is not listed yet");
-        tickets.put_down(ID);
-        assert!(tickets.take_up(ID, now).is_some(), "it was in vain");
+        tickets.release(ID);
+        assert!(tickets.reserve(ID, now).is_some(), "it was in vain");
         tickets.expire(now + Duration::from_secs(60));
-        assert!(tickets.use_up(ID) && tickets.of_account(AccountId(7), now).is_empty());
+        assert!(tickets.consume(ID) && tickets.of_account(AccountId(7), now).is_empty());
         tickets.admit(ID, ticket(1, now), now).unwrap();
         let later = now + Duration::from_secs(60);
         assert!(tickets.key(ID, later).is_none());
@@ -192,23 +192,23 @@ mod tests {
     }
 
     #[test]
-    fn a_ticket_that_is_revoked_while_its_session_is_opened_does_not_come_back() {
+    fn ticket_revoked_while_reserved_stays_revoked() {
         let (mut tickets, now) = (Tickets::default(), Instant::now());
-        for in_vain in [true, false] {
+        for failed in [true, false] {
             tickets.admit(ID, ticket(1, now), now).unwrap();
-            assert!(tickets.take_up(ID, now).is_some());
+            assert!(tickets.reserve(ID, now).is_some());
             tickets.revoke(ID);
-            if in_vain {
-                tickets.put_down(ID);
+            if failed {
+                tickets.release(ID);
                 assert!(tickets.key(ID, now).is_none());
             } else {
-                assert!(!tickets.use_up(ID), "the session must not be");
+                assert!(!tickets.consume(ID), "the session must not be");
             }
         }
     }
 
     #[test]
-    fn a_higher_generation_voids_lower_ones_even_those_on_their_way() {
+    fn revoked_generation_refuses_existing_and_later_tickets() {
         let (mut tickets, now) = (Tickets::default(), Instant::now());
         tickets.admit(ID, ticket(1, now), now).unwrap();
         tickets.revoke_account(AccountId(7), Generation(2), now);

@@ -23,7 +23,7 @@ pub struct Config {
     pub idle: Duration,
     /// … and in any case after so long.
     #[serde(with = "shardkeep_daemon::duration")]
-    pub longest: Duration,
+    pub session_lifetime: Duration,
     /// How long a one-time sign-in link works.
     #[serde(with = "shardkeep_daemon::duration")]
     pub link: Duration,
@@ -42,7 +42,7 @@ impl Default for Config {
             behind_tls_proxy: false,
             store: String::new(),
             idle: Duration::from_secs(30 * 60),
-            longest: Duration::from_secs(12 * 3600),
+            session_lifetime: Duration::from_secs(12 * 3600),
             link: Duration::from_secs(15 * 60),
             map_interval: Duration::from_millis(250),
             map_viewers: 32,
@@ -78,8 +78,8 @@ impl Validate for Config {
         if !self.url.is_empty() && !self.url.starts_with("http://") && !self.url.starts_with("https://") {
             return Err("url: must begin with http:// or https://".into());
         }
-        if self.idle < minute || self.longest < self.idle {
-            return Err("idle: must be at least 1m, and at most `longest`".into());
+        if self.idle < minute || self.session_lifetime < self.idle {
+            return Err("idle: must be at least 1m, and at most `session_lifetime`".into());
         }
         if self.map_interval < Duration::from_millis(50) {
             return Err("map_interval: must be at least 50ms".into());

@@ -9,7 +9,7 @@ use tracing::{error, info, warn};
 use crate::{
     Config,
     clock::now_ms,
-    commands::{Command, Desk, Outcome},
+    commands::{Command, CommandContext, Outcome},
     error::CommandError,
     map::MapHub,
     metrics,
@@ -17,14 +17,14 @@ use crate::{
     peers::Peers,
     players::Players,
     role::Role,
-    sessions::{Sessions, Signed},
+    sessions::{OperatorSession, Sessions},
     signin::Origin,
     throttle::Throttle,
 };
 
 /// Longest a command may take; daemons it calls are given less.
-const LONGEST_COMMAND: Duration = Duration::from_secs(15);
-const LONGEST_REASON: usize = 500;
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(15);
+const MAX_REASON_CHARS: usize = 500;
 
 pub(crate) struct Console {
     pub(crate) config: Config,
@@ -40,14 +40,14 @@ pub(crate) struct Console {
 }
 
 /// A command that was carried out.
-pub(crate) struct Done {
+pub(crate) struct ExecutedCommand {
     /// Number of its entry in the audit.
     pub(crate) audit: u64,
     pub(crate) outcome: Outcome,
 }
 
 /// One that was not; the number is missing only when the audit itself could not be written.
-pub(crate) struct Refused {
+pub(crate) struct FailedCommand {
     pub(crate) audit: Option<u64>,
     pub(crate) error: CommandError,
 }
@@ -55,7 +55,7 @@ pub(crate) struct Refused {
 impl Console {
     pub(crate) fn new(config: Config, url: String, database: Database, peers: Peers) -> Self {
         Self {
-            sessions: Sessions::new(database.clone(), config.idle, config.longest),
+            sessions: Sessions::new(database.clone(), config.idle, config.session_lifetime),
             map: MapHub::new(config.map_interval),
             players: Players::default(),
             passwords: Passwords::new(),
@@ -71,28 +71,28 @@ impl Console {
     /// cannot be written down is not done.
     pub(crate) async fn execute(
         &self,
-        signed: &Signed,
+        session: &OperatorSession,
         command: gm::Command,
         from: Origin,
-    ) -> Result<Done, Refused> {
+    ) -> Result<ExecutedCommand, FailedCommand> {
         let reason = command.reason.trim().to_owned();
         let parsed = Command::parse(command);
         let (name, shown) = match &parsed {
             Ok(command) => (command.name(), command.to_string()),
             Err(error) => ("malformed", format!("malformed command: {error}")),
         };
-        let begun = audit::Begun {
+        let invocation = audit::Invocation {
             at_ms: now_ms(),
-            operator: signed.operator.clone(),
+            operator: session.operator.clone(),
             origin: from.to_string(),
             command: shown.clone(),
-            reason: reason.chars().take(LONGEST_REASON).collect(),
+            reason: reason.chars().take(MAX_REASON_CHARS).collect(),
         };
-        let id = audit::begin(&self.database, &begun)
+        let id = audit::begin(&self.database, &invocation)
             .await
-            .map_err(|error| Refused { audit: None, error: error.into() })?;
+            .map_err(|error| FailedCommand { audit: None, error: error.into() })?;
         let result = match parsed {
-            Ok(command) => self.carry_out(signed, command, reason, id).await,
+            Ok(command) => self.run_command(session, command, reason, id).await,
             Err(error) => Err(error),
         };
         let (outcome, text) = match &result {
@@ -105,32 +105,43 @@ impl Console {
         }
         let label = result.as_ref().err().map_or("done", CommandError::label);
         metrics::command(name, label);
-        let operator = signed.operator.as_str();
+        let operator = session.operator.as_str();
         if result.is_ok() {
             info!(target: "event", event = "operator_command", operator, command = shown, audit = id, "{text}");
         } else {
             warn!(operator, command = shown, audit = id, "{text}");
         }
-        result.map(|outcome| Done { audit: id, outcome }).map_err(|error| Refused { audit: Some(id), error })
+        result
+            .map(|outcome| ExecutedCommand { audit: id, outcome })
+            .map_err(|error| FailedCommand { audit: Some(id), error })
     }
 
-    async fn carry_out(
+    async fn run_command(
         &self,
-        signed: &Signed,
+        session: &OperatorSession,
         command: Command,
         reason: String,
         audit: u64,
     ) -> Result<Outcome, CommandError> {
-        authorise(signed, &command)?;
+        authorise(session, &command)?;
         if command.changes() && reason.is_empty() {
             return Err(CommandError::NoReason);
         }
-        if reason.chars().count() > LONGEST_REASON {
-            return Err(CommandError::Malformed(format!("a reason has at most {LONGEST_REASON} characters")));
+        if reason.chars().count() > MAX_REASON_CHARS {
+            return Err(CommandError::Malformed(format!(
+                "a reason has at most {MAX_REASON_CHARS} characters"
+            )));
         }
-        let desk =
-            Desk { console: self, operator: &signed.operator, reason: &reason, audit, now_ms: now_ms() };
-        tokio::time::timeout(LONGEST_COMMAND, command.execute(&desk)).await.unwrap_or(Err(CommandError::Late))
+        let context = CommandContext {
+            console: self,
+            operator: &session.operator,
+            reason: &reason,
+            audit,
+            now_ms: now_ms(),
+        };
+        tokio::time::timeout(COMMAND_TIMEOUT, command.execute(&context))
+            .await
+            .unwrap_or(Err(CommandError::TimedOut))
     }
 
     pub(crate) async fn sweep(&self) {
@@ -140,9 +151,9 @@ impl Console {
     }
 }
 
-fn authorise(signed: &Signed, command: &Command) -> Result<(), CommandError> {
-    let needs = command.right().needs();
+fn authorise(session: &OperatorSession, command: &Command) -> Result<(), CommandError> {
+    let minimum_role = command.right().minimum_role();
     // Who came by a link has no role yet until a password is set.
-    let has = if signed.by_link { Role::Viewer } else { signed.role };
-    if has >= needs { Ok(()) } else { Err(CommandError::Denied { needs, has }) }
+    let actual_role = if session.by_link { Role::Viewer } else { session.role };
+    if actual_role >= minimum_role { Ok(()) } else { Err(CommandError::Denied { minimum_role, actual_role }) }
 }

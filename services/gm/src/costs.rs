@@ -6,16 +6,14 @@ use futures::future::join_all;
 use shardkeep_rpc::gateway::{Cost, ListCostsRequest};
 use shardkeep_types::DaemonKind;
 
-use crate::peers::{Peers, call};
+use crate::peers::{Peers, with_deadline};
 
 /// Asks every gateway; one that does not answer is left out. Returns how many answered, too.
-pub(crate) async fn of_all(peers: &Peers) -> (Vec<Cost>, usize) {
+pub(crate) async fn fetch_totals(peers: &Peers) -> (Vec<Cost>, usize) {
     let gateways = peers.alive(DaemonKind::Gateway);
-    let lists = join_all(
-        gateways
-            .iter()
-            .map(async |gateway| peers.gateway_client(gateway).list_costs(call(ListCostsRequest {})).await),
-    );
+    let lists = join_all(gateways.iter().map(async |gateway| {
+        peers.gateway_client(gateway).list_costs(with_deadline(ListCostsRequest {})).await
+    }));
     let lists: Vec<_> =
         lists.await.into_iter().filter_map(|list| Some(list.ok()?.into_inner().costs)).collect();
     let answered = lists.len();
@@ -61,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn gateways_are_summed_and_the_dearest_comes_first() {
+    fn costs_are_summed_over_gateways_most_expensive_first() {
         let cost = |opcode: u32, microseconds| Cost {
             opcode,
             name: format!("m{opcode}"),
@@ -75,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes_are_short() {
+    fn sizes_and_seconds_are_formatted_briefly() {
         assert_eq!([bytes(7), bytes(1_536), bytes(3 << 30)], ["7 B", "1.5 KiB", "3.0 GiB"]);
         assert_eq!(seconds(1_234_567), "1.23 s");
     }

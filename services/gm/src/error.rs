@@ -7,8 +7,8 @@ use crate::role::Role;
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CommandError {
-    #[error("this needs the role {needs}; you are {has}")]
-    Denied { needs: Role, has: Role },
+    #[error("this needs the role {minimum_role}; you are {actual_role}")]
+    Denied { minimum_role: Role, actual_role: Role },
     #[error("give a reason: it goes into the audit")]
     NoReason,
     #[error("{0}")]
@@ -17,7 +17,7 @@ pub(crate) enum CommandError {
     NotFound(String),
     /// None of this kind is up.
     #[error("no {0} is up")]
-    Absent(DaemonKind),
+    NoneRunning(DaemonKind),
     #[error("{kind} {name}: {}", status.message())]
     Peer { kind: DaemonKind, name: String, status: Status },
     #[error("the operators' store: {0}")]
@@ -25,7 +25,7 @@ pub(crate) enum CommandError {
     #[error("too much to do at the moment; try again")]
     Busy,
     #[error("no answer in time; look whether it happened before you repeat it")]
-    Late,
+    TimedOut,
 }
 
 impl CommandError {
@@ -36,11 +36,11 @@ impl CommandError {
             Self::NoReason => "no_reason",
             Self::Malformed(_) => "malformed",
             Self::NotFound(_) => "not_found",
-            Self::Absent(_) => "absent",
+            Self::NoneRunning(_) => "absent",
             Self::Peer { .. } => "peer",
             Self::Store(_) => "store",
             Self::Busy => "busy",
-            Self::Late => "late",
+            Self::TimedOut => "late",
         }
     }
 
@@ -49,11 +49,11 @@ impl CommandError {
             Self::Denied { .. } => Code::PermissionDenied,
             Self::NoReason | Self::Malformed(_) => Code::InvalidArgument,
             Self::NotFound(_) => Code::NotFound,
-            Self::Absent(_) => Code::Unavailable,
+            Self::NoneRunning(_) => Code::Unavailable,
             Self::Peer { status, .. } => status.code(),
             Self::Store(_) => Code::Internal,
             Self::Busy => Code::ResourceExhausted,
-            Self::Late => Code::DeadlineExceeded,
+            Self::TimedOut => Code::DeadlineExceeded,
         }
     }
 }

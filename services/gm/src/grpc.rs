@@ -15,13 +15,13 @@ use crate::{
     clock::now_ms,
     console::Console,
     role::{Right, Role},
-    sessions::Signed,
+    sessions::OperatorSession,
     signin::{Origin, SignInError},
     token::Token,
 };
 
 const AUDIT_PAGE: u32 = 100;
-const LONGEST_AUDIT_PAGE: u32 = 1_000;
+const MAX_AUDIT_PAGE: u32 = 1_000;
 
 pub(crate) struct GmService {
     console: Arc<Console>,
@@ -36,12 +36,12 @@ impl GmService {
         gm_server::GmServer::new(self)
     }
 
-    async fn signed<T>(&self, request: &Request<T>) -> Result<Signed, Status> {
+    async fn session<T>(&self, request: &Request<T>) -> Result<OperatorSession, Status> {
         let header = request.metadata().get("authorization").and_then(|value| value.to_str().ok());
         let token = header.and_then(|header| header.strip_prefix("Bearer ")).and_then(Token::parse);
         let token = token.ok_or_else(|| Status::unauthenticated("sign in first"))?;
-        let signed = self.console.sessions.find(token, true, now_ms()).await.map_err(internal)?;
-        signed.ok_or_else(|| Status::unauthenticated("the session is over; sign in again"))
+        let session = self.console.sessions.find(token, true, now_ms()).await.map_err(internal)?;
+        session.ok_or_else(|| Status::unauthenticated("the session is over; sign in again"))
     }
 }
 
@@ -51,7 +51,7 @@ impl GmService {
         gm::SignInReply {
             token: token.expose().to_owned(),
             role: role.to_string(),
-            expires_in_s: sessions.longest_s(),
+            expires_in_s: sessions.lifetime_s(),
             operator,
             idle_s: sessions.idle_s(),
         }
@@ -60,8 +60,8 @@ impl GmService {
 
 fn origin<T>(request: &Request<T>) -> Origin {
     let address = request.remote_addr().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |address| address.ip());
-    let way = Peer::of(request).map_or("grpc".into(), |peer| format!("grpc {}", peer.name).into());
-    Origin { way, address }
+    let interface = Peer::of(request).map_or("grpc".into(), |peer| format!("grpc {}", peer.name).into());
+    Origin { interface, address }
 }
 
 fn internal(error: impl std::fmt::Display) -> Status {
@@ -72,7 +72,7 @@ fn internal(error: impl std::fmt::Display) -> Status {
 impl From<SignInError> for Status {
     fn from(error: SignInError) -> Self {
         let code = match &error {
-            SignInError::Wrong | SignInError::LinkUsed => Code::Unauthenticated,
+            SignInError::WrongCredentials | SignInError::LinkUsed => Code::Unauthenticated,
             SignInError::Throttled(_) => Code::ResourceExhausted,
             SignInError::Password(_) => Code::InvalidArgument,
             SignInError::Session(_) | SignInError::Store(_) => return internal(error),
@@ -97,29 +97,29 @@ impl gm_server::Gm for GmService {
         &self,
         request: Request<gm::SignOutRequest>,
     ) -> Result<Response<gm::SignOutReply>, Status> {
-        let signed = self.signed(&request).await?;
-        self.console.sessions.close(&signed).await.map_err(internal)?;
+        let session = self.session(&request).await?;
+        self.console.sessions.close(&session).await.map_err(internal)?;
         Ok(Response::new(gm::SignOutReply {}))
     }
 
     async fn execute(&self, request: Request<gm::Command>) -> Result<Response<gm::CommandReply>, Status> {
-        let signed = self.signed(&request).await?;
+        let session = self.session(&request).await?;
         let from = origin(&request);
-        let done = self.console.execute(&signed, request.into_inner(), from).await;
+        let done = self.console.execute(&session, request.into_inner(), from).await;
         let outcome = done.map_err(|refused| Status::from(refused.error))?.outcome;
         Ok(Response::new(gm::CommandReply { text: outcome.text, json: outcome.json.to_string() }))
     }
 
     async fn audit(&self, request: Request<gm::AuditRequest>) -> Result<Response<gm::AuditReply>, Status> {
-        let signed = self.signed(&request).await?;
-        if !signed.role.may(Right::SeeAudit) {
+        let session = self.session(&request).await?;
+        if !session.role.may(Right::SeeAudit) {
             return Err(Status::permission_denied(format!(
                 "this needs the role {}",
-                Right::SeeAudit.needs()
+                Right::SeeAudit.minimum_role()
             )));
         }
         let gm::AuditRequest { before_id, limit } = request.into_inner();
-        let limit = if limit == 0 { AUDIT_PAGE } else { limit.min(LONGEST_AUDIT_PAGE) };
+        let limit = if limit == 0 { AUDIT_PAGE } else { limit.min(MAX_AUDIT_PAGE) };
         let page = audit::page(&self.console.database, before_id, "", limit).await.map_err(internal)?;
         Ok(Response::new(gm::AuditReply { entries: page.into_iter().map(entry).collect() }))
     }
@@ -153,12 +153,12 @@ impl gm_server::Gm for GmService {
 fn entry(entry: audit::Entry) -> gm::AuditEntry {
     gm::AuditEntry {
         id: entry.id,
-        at_ms: entry.begun.at_ms,
-        operator: entry.begun.operator,
-        command: entry.begun.command,
-        reason: entry.begun.reason,
+        at_ms: entry.invocation.at_ms,
+        operator: entry.invocation.operator,
+        command: entry.invocation.command,
+        reason: entry.invocation.reason,
         result: entry.result,
         outcome: entry.outcome,
-        origin: entry.begun.origin,
+        origin: entry.invocation.origin,
     }
 }

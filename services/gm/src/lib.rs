@@ -55,11 +55,11 @@ impl Service for Gm {
         node.set_client_address(node.advertise(address));
 
         let store = config.store_url(&settings.daemon.data_dir);
-        let opened = Database::open_patiently(&store, Schema::Gm);
+        let opened = Database::open_with_retry(&store, Schema::Gm);
         let Some(opened) = daemon.draining().run_until_cancelled(opened).await else { return Ok(()) };
         let database = opened.context("gm.store")?;
-        let mark = database.mark().await.context("gm.store")?;
-        if !node.share_stores(&[mark]).await {
+        let identity = database.identity().await.context("gm.store")?;
+        if !node.ensure_same_store(&[identity]).await {
             return Ok(());
         }
         let url = config.public_url(address);

@@ -18,7 +18,7 @@ use tracing::debug;
 use crate::{metrics, peers::Peers};
 
 /// Entities drawn at most, per world: a browser draws no more in time.
-const DRAWN: usize = 8_000;
+const MAX_ENTITIES: usize = 8_000;
 
 /// The latest picture of every world as JSON; `static/map.js` reads it.
 type Pictures = Arc<BTreeMap<WorldId, Arc<str>>>;
@@ -43,14 +43,14 @@ impl MapHub {
     }
 
     /// `None` when as many as may look are looking.
-    pub(crate) fn look(&self, most: usize) -> Option<Viewer> {
-        let seated = self.viewers.send_if_modified(|viewers| {
-            let free = *viewers < most;
+    pub(crate) fn add_viewer(&self, limit: usize) -> Option<Viewer> {
+        let admitted = self.viewers.send_if_modified(|viewers| {
+            let free = *viewers < limit;
             *viewers += usize::from(free);
             free
         });
         metrics::viewers(*self.viewers.borrow());
-        seated.then(|| Viewer { viewers: Arc::clone(&self.viewers), pictures: self.pictures.subscribe() })
+        admitted.then(|| Viewer { viewers: Arc::clone(&self.viewers), pictures: self.pictures.subscribe() })
     }
 }
 
@@ -70,7 +70,7 @@ pub(crate) async fn follow(peers: Peers, hub: MapHub, stop: CancellationToken) -
             return Ok(());
         }
         tokio::select! {
-            () = paint(&peers, &hub) => {}
+            () = publish_pictures(&peers, &hub) => {}
             _ = viewers.wait_for(|viewers| *viewers == 0) => {}
             () = stop.cancelled() => return Ok(()),
         }
@@ -78,11 +78,11 @@ pub(crate) async fn follow(peers: Peers, hub: MapHub, stop: CancellationToken) -
 }
 
 /// What each zone showed last, by its name.
-type Seen = Arc<Mutex<BTreeMap<String, (WorldId, MapSnapshot)>>>;
+type LatestSnapshots = Arc<Mutex<BTreeMap<String, (WorldId, MapSnapshot)>>>;
 
 /// Paints pictures until dropped; observers end with it.
-async fn paint(peers: &Peers, hub: &MapHub) {
-    let seen = Seen::default();
+async fn publish_pictures(peers: &Peers, hub: &MapHub) {
+    let latest = LatestSnapshots::default();
     let mut observers = JoinSet::new();
     let mut observed: BTreeMap<String, AbortHandle> = BTreeMap::new();
     let mut ticks = tokio::time::interval(hub.interval);
@@ -92,34 +92,34 @@ async fn paint(peers: &Peers, hub: &MapHub) {
         let zones = peers.alive(DaemonKind::Zone);
         for zone in &zones {
             observed.entry(zone.id.name.clone()).or_insert_with(|| {
-                observers.spawn(observe(peers.clone(), zone.clone(), hub.interval, Arc::clone(&seen)))
+                observers.spawn(observe(peers.clone(), zone.clone(), hub.interval, Arc::clone(&latest)))
             });
         }
         observed.retain(|name, observer| {
             let alive = zones.iter().any(|zone| zone.id.name == *name);
             if !alive {
                 observer.abort();
-                seen.lock().remove(name);
+                latest.lock().remove(name);
             }
             alive
         });
         while observers.try_join_next().is_some() {}
-        let pictures = compose(&seen.lock());
+        let pictures = compose(&latest.lock());
         hub.pictures.send_replace(Arc::new(pictures));
         metrics::picture();
     }
 }
 
-async fn observe(peers: Peers, zone: Instance, interval: Duration, seen: Seen) {
+async fn observe(peers: Peers, zone: Instance, interval: Duration, latest: LatestSnapshots) {
     let mut backoff = Backoff::default();
     let name = zone.id.name.clone();
     loop {
         // The zone may have restarted at another address.
         let present = peers.find(DaemonKind::Zone, &name).unwrap_or_else(|_| zone.clone());
-        if let Err(error) = watch_zone(&peers, &present, interval, &seen, &mut backoff).await {
+        if let Err(error) = watch_zone(&peers, &present, interval, &latest, &mut backoff).await {
             debug!(zone = name, %error, "the zone cannot be observed");
         }
-        seen.lock().remove(&name);
+        latest.lock().remove(&name);
         backoff.wait().await;
     }
 }
@@ -128,22 +128,22 @@ async fn watch_zone(
     peers: &Peers,
     zone: &Instance,
     interval: Duration,
-    seen: &Seen,
+    latest: &LatestSnapshots,
     backoff: &mut Backoff,
 ) -> Result<(), tonic::Status> {
     let interval_ms = u32::try_from(interval.as_millis()).unwrap_or(u32::MAX);
     let request = Request::new(ObserveRequest { interval_ms });
     let mut snapshots = peers.zone_client(zone).observe(request).await?.into_inner();
     while let Some(snapshot) = snapshots.message().await? {
-        seen.lock().insert(zone.id.name.clone(), (zone.world, snapshot));
+        latest.lock().insert(zone.id.name.clone(), (zone.world, snapshot));
         backoff.reset();
     }
     Ok(())
 }
 
-fn compose(seen: &BTreeMap<String, (WorldId, MapSnapshot)>) -> BTreeMap<WorldId, Arc<str>> {
+fn compose(latest: &BTreeMap<String, (WorldId, MapSnapshot)>) -> BTreeMap<WorldId, Arc<str>> {
     let mut worlds: BTreeMap<WorldId, Vec<(&str, &MapSnapshot)>> = BTreeMap::new();
-    for (zone, (world, snapshot)) in seen {
+    for (zone, (world, snapshot)) in latest {
         worlds.entry(*world).or_default().push((zone, snapshot));
     }
     worlds.into_iter().map(|(world, zones)| (world, picture(&zones).to_string().into())).collect()
@@ -160,7 +160,7 @@ fn picture(zones: &[(&str, &MapSnapshot)]) -> Value {
     let mut entities: BTreeMap<u64, Value> = BTreeMap::new();
     let total = zones.iter().map(|(_, snapshot)| snapshot.entities.len()).sum::<usize>();
     for (number, (_, snapshot)) in zones.iter().enumerate() {
-        for ghost in snapshot.entities.iter().take(DRAWN.saturating_sub(entities.len())) {
+        for ghost in snapshot.entities.iter().take(MAX_ENTITIES.saturating_sub(entities.len())) {
             entities.entry(ghost.entity).or_insert_with(|| entity(ghost, number));
         }
     }
@@ -169,7 +169,7 @@ fn picture(zones: &[(&str, &MapSnapshot)]) -> Value {
         "height": side(|snapshot| snapshot.map_height_mm),
         "zones": shown,
         "entities": entities.into_values().collect::<Vec<_>>(),
-        "left_out": total.saturating_sub(DRAWN),
+        "left_out": total.saturating_sub(MAX_ENTITIES),
     })
 }
 
@@ -210,13 +210,13 @@ mod tests {
     }
 
     #[test]
-    fn zones_of_a_world_make_one_picture() {
-        let seen = BTreeMap::from([
+    fn zone_snapshots_of_a_world_are_merged_into_one_picture() {
+        let latest = BTreeMap::from([
             ("zone-1".to_owned(), (WorldId(1), snapshot(&[(1, "Ann"), (2, "wolf")]))),
             ("zone-2".to_owned(), (WorldId(1), snapshot(&[(2, "wolf's ghost"), (u64::MAX, "Bob")]))),
             ("zone-9".to_owned(), (WorldId(2), snapshot(&[]))),
         ]);
-        let pictures = compose(&seen);
+        let pictures = compose(&latest);
         assert_eq!(pictures.len(), 2);
         let picture: Value = serde_json::from_str(&pictures[&WorldId(1)]).unwrap();
         let names: Vec<&str> =
@@ -227,11 +227,11 @@ mod tests {
     }
 
     #[test]
-    fn seats_are_limited_and_given_back() {
+    fn viewers_are_limited_and_dropping_one_frees_its_slot() {
         let hub = MapHub::new(Duration::from_secs(1));
-        let first = hub.look(1);
-        assert!(first.is_some() && hub.look(1).is_none());
+        let first = hub.add_viewer(1);
+        assert!(first.is_some() && hub.add_viewer(1).is_none());
         drop(first);
-        assert!(hub.look(1).is_some());
+        assert!(hub.add_viewer(1).is_some());
     }
 }

@@ -11,12 +11,12 @@ use shardkeep_types::Secret;
 use tokio::sync::Semaphore;
 
 /// Shorter ones are refused.
-pub(crate) const SHORTEST: usize = 10;
+pub(crate) const MIN_CHARS: usize = 10;
 /// Longer ones are refused: hashing them would be work for nothing.
-const LONGEST: usize = 256;
+const MAX_CHARS: usize = 256;
 /// Hashes computed at once, and attempts that may wait for one; more are turned away.
-const AT_ONCE: usize = 2;
-const WAITING: usize = 16;
+const MAX_CONCURRENT: usize = 2;
+const MAX_WAITING: usize = 16;
 
 /// Computes and checks hashes off the runtime's threads.
 #[derive(Clone)]
@@ -27,7 +27,7 @@ pub(crate) struct Passwords {
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PasswordError {
-    #[error("a password has {SHORTEST} to {LONGEST} characters")]
+    #[error("a password has {MIN_CHARS} to {MAX_CHARS} characters")]
     Length,
     #[error("too many sign-ins at once; try again in a moment")]
     Busy,
@@ -38,14 +38,14 @@ pub(crate) enum PasswordError {
 impl Passwords {
     pub(crate) fn new() -> Self {
         Self {
-            running: Arc::new(Semaphore::new(AT_ONCE)),
-            admitted: Arc::new(Semaphore::new(AT_ONCE + WAITING)),
+            running: Arc::new(Semaphore::new(MAX_CONCURRENT)),
+            admitted: Arc::new(Semaphore::new(MAX_CONCURRENT + MAX_WAITING)),
         }
     }
 
     /// The PHC string of a new password.
     pub(crate) async fn hash(&self, password: Secret<String>) -> Result<String, PasswordError> {
-        if !(SHORTEST..=LONGEST).contains(&password.expose().chars().count()) {
+        if !(MIN_CHARS..=MAX_CHARS).contains(&password.expose().chars().count()) {
             return Err(PasswordError::Length);
         }
         self.run(move || hash(password.expose())).await?
@@ -60,10 +60,12 @@ impl Passwords {
     ) -> Result<bool, PasswordError> {
         self.run(move || {
             let known = hash.is_some();
-            let hash = hash.as_deref().or_else(|| nobodys().as_deref()).map(PasswordHash::new);
+            let hash = hash.as_deref().or_else(|| dummy_hash().as_deref()).map(PasswordHash::new);
             let Some(Ok(hash)) = hash else { return false };
-            let short = password.expose().len() <= LONGEST * 4;
-            short && Argon2::default().verify_password(password.expose().as_bytes(), &hash).is_ok() && known
+            let within_limit = password.expose().len() <= MAX_CHARS * 4;
+            within_limit
+                && Argon2::default().verify_password(password.expose().as_bytes(), &hash).is_ok()
+                && known
         })
         .await
     }
@@ -84,7 +86,7 @@ fn hash(password: &str) -> Result<String, PasswordError> {
 }
 
 /// A hash that no password is compared with to succeed.
-fn nobodys() -> &'static Option<String> {
+fn dummy_hash() -> &'static Option<String> {
     static HASH: OnceLock<Option<String>> = OnceLock::new();
     HASH.get_or_init(|| hash("nobody has this password").ok())
 }
@@ -98,7 +100,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn only_the_right_password_is_right() {
+    async fn verify_accepts_only_the_correct_password() {
         let passwords = Passwords::new();
         let hash = passwords.hash(secret("correct horse")).await.unwrap();
         assert!(hash.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{hash}");
@@ -109,7 +111,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn short_and_endless_passwords_are_refused() {
+    async fn passwords_outside_length_limits_are_refused() {
         let passwords = Passwords::new();
         assert!(matches!(passwords.hash(secret("short")).await, Err(PasswordError::Length)));
         assert!(matches!(passwords.hash(secret(&"x".repeat(257))).await, Err(PasswordError::Length)));

@@ -27,7 +27,7 @@ pub(crate) struct Peers {
 }
 
 /// A message to a daemon, with its deadline.
-pub(crate) fn call<T>(message: T) -> Request<T> {
+pub(crate) fn with_deadline<T>(message: T) -> Request<T> {
     let mut request = Request::new(message);
     request.set_timeout(DEADLINE);
     request
@@ -38,7 +38,7 @@ pub(crate) fn call<T>(message: T) -> Request<T> {
 const ATTEMPTS: u32 = 4;
 
 /// Calls again, a few times, while the daemon is unavailable. For calls that do no harm when repeated.
-pub(crate) async fn patiently<C, M, T, F>(
+pub(crate) async fn retry_while_unavailable<C, M, T, F>(
     client: &C,
     message: &M,
     attempt: impl Fn(C, Request<M>) -> F,
@@ -48,7 +48,7 @@ where
     M: Clone,
     F: Future<Output = Result<Response<T>, Status>>,
 {
-    let attempt = || attempt(client.clone(), call(message.clone()));
+    let attempt = || attempt(client.clone(), with_deadline(message.clone()));
     let mut backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(2));
     for _ in 1..ATTEMPTS {
         match attempt().await {
@@ -60,8 +60,8 @@ where
 }
 
 /// Says which daemon a refusal came from.
-pub(crate) fn refusal(of: &Instance) -> impl Fn(Status) -> CommandError {
-    let (kind, name) = (of.id.kind, of.id.name.clone());
+pub(crate) fn peer_error(instance: &Instance) -> impl Fn(Status) -> CommandError {
+    let (kind, name) = (instance.id.kind, instance.id.name.clone());
     move |status| CommandError::Peer { kind, name: name.clone(), status }
 }
 
@@ -95,7 +95,7 @@ impl Peers {
 
     /// The least busy one.
     pub(crate) fn any(&self, kind: DaemonKind) -> Result<Instance, CommandError> {
-        self.directory(kind).and_then(Directory::lightest).ok_or(CommandError::Absent(kind))
+        self.directory(kind).and_then(Directory::least_loaded).ok_or(CommandError::NoneRunning(kind))
     }
 
     /// The active one of every world.
@@ -111,42 +111,42 @@ impl Peers {
         let mut worlds = self.worlds();
         worlds.retain(|instance| world.0 == 0 || instance.world == world);
         match worlds.len() {
-            0 => Err(CommandError::Absent(DaemonKind::World)),
+            0 => Err(CommandError::NoneRunning(DaemonKind::World)),
             1 => Ok(worlds.remove(0)),
             _ => Err(CommandError::Malformed("there are several worlds: say which".into())),
         }
     }
 
-    fn channel(&self, of: &Instance) -> Channel {
-        self.node.channel(of.id.kind, &of.grpc_address)
+    fn channel(&self, instance: &Instance) -> Channel {
+        self.node.channel(instance.id.kind, &instance.grpc_address)
     }
 
-    pub(crate) fn world_client(&self, of: &Instance) -> WorldClient<Channel> {
-        WorldClient::new(self.channel(of)).max_decoding_message_size(MESSAGE_LIMIT)
+    pub(crate) fn world_client(&self, instance: &Instance) -> WorldClient<Channel> {
+        WorldClient::new(self.channel(instance)).max_decoding_message_size(MESSAGE_LIMIT)
     }
 
-    pub(crate) fn zone_client(&self, of: &Instance) -> ZoneClient<Channel> {
-        ZoneClient::new(self.channel(of)).max_decoding_message_size(MESSAGE_LIMIT)
+    pub(crate) fn zone_client(&self, instance: &Instance) -> ZoneClient<Channel> {
+        ZoneClient::new(self.channel(instance)).max_decoding_message_size(MESSAGE_LIMIT)
     }
 
-    pub(crate) fn gateway_client(&self, of: &Instance) -> GatewayClient<Channel> {
-        GatewayClient::new(self.channel(of)).max_decoding_message_size(MESSAGE_LIMIT)
+    pub(crate) fn gateway_client(&self, instance: &Instance) -> GatewayClient<Channel> {
+        GatewayClient::new(self.channel(instance)).max_decoding_message_size(MESSAGE_LIMIT)
     }
 
-    pub(crate) fn chat_client(&self, of: &Instance) -> ChatClient<Channel> {
-        ChatClient::new(self.channel(of))
+    pub(crate) fn chat_client(&self, instance: &Instance) -> ChatClient<Channel> {
+        ChatClient::new(self.channel(instance))
     }
 
-    pub(crate) fn billing_client(&self, of: &Instance) -> BillingClient<Channel> {
-        BillingClient::new(self.channel(of))
+    pub(crate) fn billing_client(&self, instance: &Instance) -> BillingClient<Channel> {
+        BillingClient::new(self.channel(instance))
     }
 
-    pub(crate) fn logs_client(&self, of: &Instance) -> LogsClient<Channel> {
-        LogsClient::new(self.channel(of)).max_decoding_message_size(MESSAGE_LIMIT)
+    pub(crate) fn logs_client(&self, instance: &Instance) -> LogsClient<Channel> {
+        LogsClient::new(self.channel(instance)).max_decoding_message_size(MESSAGE_LIMIT)
     }
 
-    pub(crate) fn control_client(&self, of: &Instance) -> ControlClient<Channel> {
-        ControlClient::new(self.channel(of))
+    pub(crate) fn control_client(&self, instance: &Instance) -> ControlClient<Channel> {
+        ControlClient::new(self.channel(instance))
     }
 
     /// Any login: it answers for the accounts, and who it is, for errors.
@@ -169,18 +169,18 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn only_what_is_unavailable_is_asked_again() {
-        let asked = Cell::new(0);
-        let answer = patiently(&(), &(), |(), _| {
-            asked.set(asked.get() + 1);
+    async fn call_is_retried_only_while_peer_is_unavailable() {
+        let attempts = Cell::new(0);
+        let answer = retry_while_unavailable(&(), &(), |(), _| {
+            attempts.set(attempts.get() + 1);
             let unavailable = Err(Status::unavailable("between two leases"));
-            ready(if asked.get() < 3 { unavailable } else { Ok(Response::new("kicked")) })
+            ready(if attempts.get() < 3 { unavailable } else { Ok(Response::new("kicked")) })
         });
-        assert_eq!((answer.await.unwrap(), asked.take()), ("kicked", 3));
-        let refused = patiently(&(), &(), |(), _| {
-            asked.set(asked.get() + 1);
+        assert_eq!((answer.await.unwrap(), attempts.take()), ("kicked", 3));
+        let refused = retry_while_unavailable(&(), &(), |(), _| {
+            attempts.set(attempts.get() + 1);
             ready(Err::<Response<()>, _>(Status::not_found("nobody")))
         });
-        assert_eq!((refused.await.unwrap_err().code(), asked.get()), (Code::NotFound, 1));
+        assert_eq!((refused.await.unwrap_err().code(), attempts.get()), (Code::NotFound, 1));
     }
 }

@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn reports_add_up() {
+    fn presence_reports_are_merged_per_world() {
         let players = Players::default();
         players.apply(WorldId(1), report(true, &[(1, "Ann"), (2, "Bob")], &[]));
         players.apply(WorldId(2), report(true, &[(1, "Cid")], &[]));

@@ -36,7 +36,7 @@ pub(crate) enum Right {
 
 impl Right {
     /// The lowest role that has this right.
-    pub(crate) const fn needs(self) -> Role {
+    pub(crate) const fn minimum_role(self) -> Role {
         match self {
             Self::SeeCluster | Self::SeePlayers | Self::SeeMap => Role::Viewer,
             Self::SeeChat | Self::SeeAudit | Self::SeeLogs | Self::SeeAddresses => Role::Moderator,
@@ -52,7 +52,7 @@ impl Role {
     pub(crate) const ALL: [Self; 4] = [Self::Viewer, Self::Moderator, Self::GameMaster, Self::Admin];
 
     pub(crate) fn may(self, right: Right) -> bool {
-        self >= right.needs()
+        self >= right.minimum_role()
     }
 
     pub(crate) const fn as_str(self) -> &'static str {
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn roles_survive_text() {
+    fn role_round_trips_through_text() {
         assert!(Role::ALL.into_iter().all(|role| role.as_str().parse() == Ok(role)));
         assert!("root".parse::<Role>().unwrap_err().to_string().contains("game-master"));
     }

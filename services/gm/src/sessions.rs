@@ -10,7 +10,7 @@ use shardkeep_store::{
 
 use crate::{
     role::Role,
-    token::{NoRandomness, Token, same},
+    token::{NoRandomness, Token, constant_time_eq},
 };
 
 /// A session's use is noted at most this often.
@@ -18,7 +18,7 @@ const TOUCH_MS: u64 = 15_000;
 
 /// An operator, signed in.
 #[derive(Debug, Clone)]
-pub(crate) struct Signed {
+pub(crate) struct OperatorSession {
     pub(crate) token: Token,
     pub(crate) operator: String,
     pub(crate) role: Role,
@@ -27,14 +27,14 @@ pub(crate) struct Signed {
     pub(crate) by_link: bool,
 }
 
-impl Signed {
+impl OperatorSession {
     /// What every form of this session carries.
     pub(crate) fn csrf(&self) -> &str {
         &self.csrf
     }
 
-    pub(crate) fn csrf_is(&self, token: &str) -> bool {
-        same(&self.csrf, token)
+    pub(crate) fn csrf_matches(&self, token: &str) -> bool {
+        constant_time_eq(&self.csrf, token)
     }
 }
 
@@ -50,13 +50,13 @@ pub(crate) enum SessionError {
 pub(crate) struct Sessions {
     database: Database,
     idle_ms: u64,
-    longest_ms: u64,
+    lifetime_ms: u64,
 }
 
 impl Sessions {
-    pub(crate) fn new(database: Database, idle: Duration, longest: Duration) -> Self {
+    pub(crate) fn new(database: Database, idle: Duration, session_lifetime: Duration) -> Self {
         let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-        Self { database, idle_ms: ms(idle), longest_ms: ms(longest) }
+        Self { database, idle_ms: ms(idle), lifetime_ms: ms(session_lifetime) }
     }
 
     pub(crate) async fn open(
@@ -73,10 +73,15 @@ impl Sessions {
 
     /// Whose token this is, while its session lives. `used`: the session is in use by a person, not by a page that
     /// refreshes itself.
-    pub(crate) async fn find(&self, token: Token, used: bool, now_ms: u64) -> Result<Option<Signed>, Error> {
+    pub(crate) async fn find(
+        &self,
+        token: Token,
+        used: bool,
+        now_ms: u64,
+    ) -> Result<Option<OperatorSession>, Error> {
         let Some(session) = operators::session(&self.database, token.hash()).await? else { return Ok(None) };
         let idle = now_ms.saturating_sub(session.seen_ms);
-        if idle > self.idle_ms || now_ms.saturating_sub(session.created_ms) > self.longest_ms {
+        if idle > self.idle_ms || now_ms.saturating_sub(session.created_ms) > self.lifetime_ms {
             operators::close_session(&self.database, token.hash()).await?;
             return Ok(None);
         }
@@ -86,21 +91,21 @@ impl Sessions {
         // A role this version does not know may do the least.
         let role = session.role.parse().unwrap_or(Role::Viewer);
         let (operator, csrf, by_link) = (session.operator, session.csrf, session.by_link);
-        Ok(Some(Signed { token, operator, role, csrf, by_link }))
+        Ok(Some(OperatorSession { token, operator, role, csrf, by_link }))
     }
 
-    pub(crate) async fn close(&self, signed: &Signed) -> Result<(), Error> {
-        operators::close_session(&self.database, signed.token.hash()).await
+    pub(crate) async fn close(&self, session: &OperatorSession) -> Result<(), Error> {
+        operators::close_session(&self.database, session.token.hash()).await
     }
 
     pub(crate) async fn sweep(&self, now_ms: u64) -> Result<u64, Error> {
         let since = |age_ms: u64| now_ms.saturating_sub(age_ms);
-        operators::sweep(&self.database, since(self.idle_ms), since(self.longest_ms), now_ms).await
+        operators::sweep(&self.database, since(self.idle_ms), since(self.lifetime_ms), now_ms).await
     }
 
     /// Seconds after which a new session ends in any case.
-    pub(crate) fn longest_s(&self) -> u32 {
-        u32::try_from(self.longest_ms / 1000).unwrap_or(u32::MAX)
+    pub(crate) fn lifetime_s(&self) -> u32 {
+        u32::try_from(self.lifetime_ms / 1000).unwrap_or(u32::MAX)
     }
 
     /// Seconds after which a session ends that is not used.
@@ -121,13 +126,13 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let url = format!("sqlite:{}", folder.path().join("gm.db").display());
         let database = Database::open(&url, Schema::Gm).await.unwrap();
-        operators::make(&database, "ann", "moderator", 0).await.unwrap();
+        operators::create_if_absent(&database, "ann", "moderator", 0).await.unwrap();
         let minutes = |minutes| Duration::from_millis(minutes * MINUTE);
         (folder, Sessions::new(database, minutes(30), minutes(120)))
     }
 
     #[tokio::test]
-    async fn an_unused_session_ends() {
+    async fn session_idle_too_long_expires() {
         let (_folder, sessions) = sessions().await;
         let token = sessions.open("ann", false, 0).await.unwrap();
         let found = |used, minute| sessions.find(token.clone(), used, minute * MINUTE);
@@ -140,7 +145,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_session_in_use_ends_too_at_last() {
+    async fn session_in_use_expires_at_maximum_lifetime() {
         let (_folder, sessions) = sessions().await;
         let token = sessions.open("ann", false, 0).await.unwrap();
         for minute in (0..=120).step_by(20) {
@@ -150,7 +155,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_strangers_token_is_nobodys() {
+    async fn unknown_token_finds_no_session() {
         let (_folder, sessions) = sessions().await;
         sessions.open("ann", false, 0).await.unwrap();
         assert!(sessions.find(Token::new().unwrap(), true, 0).await.unwrap().is_none());

@@ -14,13 +14,13 @@ use crate::{
 /// The operator that one-time links of this machine sign in.
 pub(crate) const ADMIN: &str = "admin";
 /// Longer names are nobody's.
-pub(crate) const LONGEST_NAME: usize = 64;
+pub(crate) const MAX_NAME_BYTES: usize = 64;
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SignInError {
     /// Unknown operator or wrong password: nobody is told which.
     #[error("wrong name or password")]
-    Wrong,
+    WrongCredentials,
     #[error("too many attempts; try again in {0} s")]
     Throttled(u64),
     #[error("this link has been used or is too old; make a new one with `shardkeep gm link`")]
@@ -36,7 +36,7 @@ pub(crate) enum SignInError {
 impl SignInError {
     fn label(&self) -> &'static str {
         match self {
-            Self::Wrong => "wrong",
+            Self::WrongCredentials => "wrong",
             Self::Throttled(_) => "throttled",
             Self::LinkUsed => "link_used",
             Self::Password(_) => "password",
@@ -55,7 +55,7 @@ impl Console {
         from: Origin,
     ) -> Result<(Token, Role), SignInError> {
         let result = self.try_password(operator, password, from.address).await;
-        self.note_sign_in(operator, "sign in", &from, result.as_ref().err()).await;
+        self.record_sign_in(operator, "sign in", &from, result.as_ref().err()).await;
         result
     }
 
@@ -65,15 +65,15 @@ impl Console {
         password: Secret<String>,
         address: IpAddr,
     ) -> Result<(Token, Role), SignInError> {
-        if operator.len() > LONGEST_NAME {
-            return Err(SignInError::Wrong);
+        if operator.len() > MAX_NAME_BYTES {
+            return Err(SignInError::WrongCredentials);
         }
         let throttled = |wait: std::time::Duration| SignInError::Throttled(wait.as_secs().max(1));
         self.throttle.attempt(operator, address, Instant::now()).map_err(throttled)?;
         let known = operators::get(&self.database, operator).await?;
         let hash = known.as_ref().and_then(|known| known.password.clone());
-        let right = self.passwords.verify(password, hash).await?;
-        let known = known.filter(|_| right).ok_or(SignInError::Wrong)?;
+        let verified = self.passwords.verify(password, hash).await?;
+        let known = known.filter(|_| verified).ok_or(SignInError::WrongCredentials)?;
         self.throttle.succeeded(operator, address, Instant::now());
         let token = self.sessions.open(operator, false, now_ms()).await?;
         Ok((token, known.role.parse().unwrap_or(Role::Viewer)))
@@ -83,15 +83,16 @@ impl Console {
     pub(crate) async fn one_time_link(&self, operator: &str) -> Result<String, SignInError> {
         let token = Token::new().map_err(SessionError::from)?;
         let lives = u64::try_from(self.config.link.as_millis()).unwrap_or(u64::MAX);
-        operators::make_link(&self.database, token.hash(), operator, now_ms().saturating_add(lives)).await?;
+        operators::create_link(&self.database, token.hash(), operator, now_ms().saturating_add(lives))
+            .await?;
         Ok(format!("{}/link/{}", self.url, token.expose()))
     }
 
     /// A link for the first sign-in on this machine, as the operator `admin`, who is made if there is none.
     pub(crate) async fn admin_link(&self, from: &Origin) -> Result<String, SignInError> {
-        operators::make(&self.database, ADMIN, Role::Admin.as_str(), now_ms()).await?;
+        operators::create_if_absent(&self.database, ADMIN, Role::Admin.as_str(), now_ms()).await?;
         let link = self.one_time_link(ADMIN).await?;
-        self.note_sign_in(ADMIN, "make a one-time link", from, None).await;
+        self.record_sign_in(ADMIN, "make a one-time link", from, None).await;
         Ok(link)
     }
 
@@ -111,7 +112,7 @@ impl Console {
         let hash = self.passwords.hash(password).await?;
         let operator = self.use_link(token, from.clone()).await?;
         operators::set_password(&self.database, &operator, &hash).await?;
-        self.note_password(&operator, &from).await;
+        self.record_password_change(&operator, &from).await;
         let role = operators::get(&self.database, &operator).await?.and_then(|known| known.role.parse().ok());
         let token = self.sessions.open(&operator, false, now_ms()).await?;
         Ok((token, operator, role.unwrap_or(Role::Viewer)))
@@ -128,47 +129,53 @@ impl Console {
             return Err(SignInError::LinkUsed);
         };
         self.throttle.succeeded("", from.address, Instant::now());
-        self.note_sign_in(&operator, "sign in by one-time link", &from, None).await;
+        self.record_sign_in(&operator, "sign in by one-time link", &from, None).await;
         Ok(operator)
     }
 
-    async fn note_sign_in(&self, operator: &str, what: &str, from: &Origin, error: Option<&SignInError>) {
+    async fn record_sign_in(&self, operator: &str, action: &str, from: &Origin, error: Option<&SignInError>) {
         let outcome = error.map_or("ok", SignInError::label);
         metrics::sign_in(outcome);
-        let shown: String = operator.chars().take(LONGEST_NAME).collect();
+        let shown: String = operator.chars().take(MAX_NAME_BYTES).collect();
         match error {
-            None => info!(operator = %shown, origin = %from, "{what}"),
-            Some(error) => warn!(operator = %shown, origin = %from, %error, "{what} refused"),
+            None => info!(operator = %shown, origin = %from, "{action}"),
+            Some(error) => warn!(operator = %shown, origin = %from, %error, "{action} refused"),
         }
         if matches!(error, Some(SignInError::Throttled(_))) {
             // Counted and logged, but a flood must not fill the audit.
             return;
         }
-        self.write_down(shown, what, from, error).await;
+        self.record_audit_entry(shown, action, from, error).await;
     }
 
     /// Somebody has set a password of their own.
-    pub(crate) async fn note_password(&self, operator: &str, from: &Origin) {
+    pub(crate) async fn record_password_change(&self, operator: &str, from: &Origin) {
         info!(operator, origin = %from, "password set");
-        self.write_down(operator.to_owned(), "set the password", from, None).await;
+        self.record_audit_entry(operator.to_owned(), "set the password", from, None).await;
     }
 
     /// Into the audit, of what is no command.
-    async fn write_down(&self, operator: String, what: &str, from: &Origin, error: Option<&SignInError>) {
-        let begun = audit::Begun {
+    async fn record_audit_entry(
+        &self,
+        operator: String,
+        action: &str,
+        from: &Origin,
+        error: Option<&SignInError>,
+    ) {
+        let invocation = audit::Invocation {
             at_ms: now_ms(),
             operator,
             origin: from.to_string(),
-            command: what.to_owned(),
+            command: action.to_owned(),
             reason: String::new(),
         };
         let (outcome, result) = error.map_or(("done", String::new()), |error| ("denied", error.to_string()));
-        let written = match audit::begin(&self.database, &begun).await {
+        let written = match audit::begin(&self.database, &invocation).await {
             Ok(id) => audit::finish(&self.database, id, outcome, &result).await,
             Err(error) => Err(error),
         };
         if let Err(error) = written {
-            warn!(%error, "`{what}` is missing in the audit");
+            warn!(%error, "`{action}` is missing in the audit");
         }
     }
 }
@@ -177,14 +184,14 @@ impl Console {
 #[derive(Debug, Clone)]
 pub(crate) struct Origin {
     /// `web`, or `grpc` and the name in the caller's certificate.
-    pub(crate) way: Cow<'static, str>,
+    pub(crate) interface: Cow<'static, str>,
     /// Unspecified when it is not known.
     pub(crate) address: IpAddr,
 }
 
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.way)?;
+        f.write_str(&self.interface)?;
         if self.address.is_unspecified() { Ok(()) } else { write!(f, " {}", self.address) }
     }
 }

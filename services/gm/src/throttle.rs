@@ -18,9 +18,9 @@ const ADDRESS_REFILL: Duration = Duration::from_secs(6);
 const OPERATOR_BURST: u32 = 5;
 const OPERATOR_REFILL: Duration = Duration::from_secs(10);
 /// Buckets remembered per table; full, the ones that are full again go first, then the oldest.
-const REMEMBERED: usize = 10_000;
+const MAX_ENTRIES: usize = 10_000;
 /// How long a sign-in vouches for its address.
-const VOUCHES: Duration = Duration::from_secs(30 * 24 * 3600);
+const TRUST_PERIOD: Duration = Duration::from_secs(30 * 24 * 3600);
 
 #[derive(Default)]
 pub(crate) struct Throttle {
@@ -31,7 +31,7 @@ pub(crate) struct Throttle {
 struct Inner {
     addresses: HashMap<IpAddr, Bucket>,
     operators: HashMap<String, Bucket>,
-    familiar: HashMap<(String, IpAddr), Instant>,
+    trusted: HashMap<(String, IpAddr), Instant>,
 }
 
 impl Throttle {
@@ -43,11 +43,11 @@ impl Throttle {
         let address = prefix(address);
         let inner = &mut *self.inner.lock();
         bucket(&mut inner.addresses, address, now).take(ADDRESS_BURST, ADDRESS_REFILL, now)?;
-        let familiar = (operator.to_owned(), address);
-        if inner.familiar.get(&familiar).is_some_and(|since| now.duration_since(*since) < VOUCHES) {
+        let trusted = (operator.to_owned(), address);
+        if inner.trusted.get(&trusted).is_some_and(|since| now.duration_since(*since) < TRUST_PERIOD) {
             return Ok(());
         }
-        bucket(&mut inner.operators, familiar.0, now).take(OPERATOR_BURST, OPERATOR_REFILL, now)
+        bucket(&mut inner.operators, trusted.0, now).take(OPERATOR_BURST, OPERATOR_REFILL, now)
     }
 
     /// The attempt was right: it does not count, and the address is familiar from now on.
@@ -56,11 +56,11 @@ impl Throttle {
         let inner = &mut *self.inner.lock();
         inner.addresses.remove(&address);
         inner.operators.remove(operator);
-        if inner.familiar.len() >= REMEMBERED {
-            inner.familiar.retain(|_, since| now.duration_since(*since) < VOUCHES / 30);
+        if inner.trusted.len() >= MAX_ENTRIES {
+            inner.trusted.retain(|_, since| now.duration_since(*since) < TRUST_PERIOD / 30);
         }
-        if inner.familiar.len() < REMEMBERED {
-            inner.familiar.insert((operator.to_owned(), address), now);
+        if inner.trusted.len() < MAX_ENTRIES {
+            inner.trusted.insert((operator.to_owned(), address), now);
         }
     }
 }
@@ -92,9 +92,9 @@ impl Bucket {
 }
 
 fn bucket<K: Eq + Hash + Clone>(buckets: &mut HashMap<K, Bucket>, key: K, now: Instant) -> &mut Bucket {
-    if buckets.len() >= REMEMBERED && !buckets.contains_key(&key) {
+    if buckets.len() >= MAX_ENTRIES && !buckets.contains_key(&key) {
         buckets.retain(|_, bucket| bucket.full_at > now);
-        if buckets.len() >= REMEMBERED {
+        if buckets.len() >= MAX_ENTRIES {
             let oldest = buckets.iter().min_by_key(|(_, bucket)| bucket.full_at).map(|(key, _)| key.clone());
             oldest.map(|key| buckets.remove(&key));
         }
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_runs_out_of_attempts_and_gets_new_ones() {
+    fn address_is_throttled_until_its_bucket_refills() {
         let (throttle, now) = (Throttle::default(), Instant::now());
         let mut attempts =
             (0..ADDRESS_BURST).map(|number| throttle.attempt(&number.to_string(), address(1), now));
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn an_operator_is_guarded_from_many_addresses_but_not_locked_out() {
+    fn operator_limit_over_many_addresses_spares_trusted_ones() {
         let (throttle, now) = (Throttle::default(), Instant::now());
         throttle.succeeded("ann", address(200), now);
         let refused = (0..100).filter(|last| throttle.attempt("ann", address(*last), now).is_err()).count();
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn one_host_of_ipv6_counts_once() {
+    fn ipv6_addresses_of_one_64_prefix_share_a_bucket() {
         let (throttle, now) = (Throttle::default(), Instant::now());
         let host = |last: u16| IpAddr::from([0x2001, 0xdb8, 0, 7, 0, 0, 0, last]);
         for last in 0..10 {
@@ -143,13 +143,13 @@ mod tests {
     }
 
     #[test]
-    fn memory_is_bounded() {
+    fn throttle_tables_are_bounded() {
         let (throttle, now) = (Throttle::default(), Instant::now());
-        for number in 0..REMEMBERED + 100 {
+        for number in 0..MAX_ENTRIES + 100 {
             let address = IpAddr::from([10, 0, (number >> 8) as u8, number as u8]);
             let _ = throttle.attempt(&format!("operator {number}"), address, now);
         }
         let inner = throttle.inner.lock();
-        assert!(inner.addresses.len() <= REMEMBERED && inner.operators.len() <= REMEMBERED);
+        assert!(inner.addresses.len() <= MAX_ENTRIES && inner.operators.len() <= MAX_ENTRIES);
     }
 }

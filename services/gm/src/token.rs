@@ -42,7 +42,7 @@ impl Token {
 }
 
 /// Compares without telling by its time where two texts differ.
-pub(crate) fn same(one: &str, other: &str) -> bool {
+pub(crate) fn constant_time_eq(one: &str, other: &str) -> bool {
     verify_slices_are_equal(one.as_bytes(), other.as_bytes()).is_ok()
 }
 
@@ -51,9 +51,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tokens_are_different_and_survive_text() {
+    fn tokens_are_unique_and_round_trip_through_text() {
         let (one, other) = (Token::new().unwrap(), Token::new().unwrap());
-        assert!(!same(one.expose(), other.expose()));
+        assert!(!constant_time_eq(one.expose(), other.expose()));
         assert_eq!(Token::parse(one.expose()).unwrap().hash(), one.hash());
         assert!(Token::parse("short").is_none());
         assert!(Token::parse(&"g".repeat(64)).is_none());

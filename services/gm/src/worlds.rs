@@ -13,46 +13,50 @@ use tonic::{Request, Response};
 
 use crate::{
     error::CommandError,
-    peers::{Peers, call, refusal},
+    peers::{Peers, peer_error, with_deadline},
 };
 
 /// Pages wait for so long to learn which worlds are closed, and then are shown without.
-const PATIENCE: Duration = Duration::from_secs(2);
+const CLOSURES_TIMEOUT: Duration = Duration::from_secs(2);
 
 pub(crate) struct World {
     pub(crate) number: u32,
     /// Its leader, and what that says. A closed world may have none.
-    pub(crate) led: Option<(Instance, Result<StatusReply, CommandError>)>,
+    pub(crate) leadership: Option<(Instance, Result<StatusReply, CommandError>)>,
     pub(crate) closed: Option<Closure>,
 }
 
 /// Every world that is led or closed, by number; and why it is not known which are closed, if it is not.
-pub(crate) async fn of_all(peers: &Peers) -> (Vec<World>, Option<CommandError>) {
-    let led = peers.worlds();
-    let statuses = join_all(led.iter().map(async |world| {
+pub(crate) async fn fetch_all(peers: &Peers) -> (Vec<World>, Option<CommandError>) {
+    let leadership = peers.worlds();
+    let statuses = join_all(leadership.iter().map(async |world| {
         let mut client = peers.world_client(world);
-        client.status(call(StatusRequest {})).await.map(Response::into_inner).map_err(refusal(world))
+        client
+            .status(with_deadline(StatusRequest {}))
+            .await
+            .map(Response::into_inner)
+            .map_err(peer_error(world))
     }));
     let (statuses, closed) = futures::future::join(statuses, closures(peers)).await;
     let (closed, unknown) = match closed {
         Ok(closed) => (closed, None),
         Err(error) => (Vec::new(), Some(error)),
     };
-    (merge(led.into_iter().zip(statuses), closed), unknown)
+    (merge(leadership.into_iter().zip(statuses), closed), unknown)
 }
 
 fn merge(
-    led: impl IntoIterator<Item = (Instance, Result<StatusReply, CommandError>)>,
+    leadership: impl IntoIterator<Item = (Instance, Result<StatusReply, CommandError>)>,
     closed: Vec<Closure>,
 ) -> Vec<World> {
     let mut all = BTreeMap::new();
-    for (leader, status) in led {
+    for (leader, status) in leadership {
         let number = leader.world.0;
-        all.insert(number, World { number, led: Some((leader, status)), closed: None });
+        all.insert(number, World { number, leadership: Some((leader, status)), closed: None });
     }
     for closure in closed {
         let number = closure.world;
-        all.entry(number).or_insert(World { number, led: None, closed: None }).closed = Some(closure);
+        all.entry(number).or_insert(World { number, leadership: None, closed: None }).closed = Some(closure);
     }
     all.into_values().collect()
 }
@@ -61,13 +65,13 @@ fn merge(
 pub(crate) async fn closures(peers: &Peers) -> Result<Vec<Closure>, CommandError> {
     let (mut client, login) = peers.accounts()?;
     let mut request = Request::new(ListClosuresRequest {});
-    request.set_timeout(PATIENCE);
-    let reply = client.list_closures(request).await.map_err(refusal(&login))?;
+    request.set_timeout(CLOSURES_TIMEOUT);
+    let reply = client.list_closures(request).await.map_err(peer_error(&login))?;
     Ok(reply.into_inner().worlds)
 }
 
 /// Fails, and says which there are, if no daemon of this world is in the registry, up or not.
-pub(crate) fn must_be_known(peers: &Peers, world: u32) -> Result<(), CommandError> {
+pub(crate) fn ensure_world_exists(peers: &Peers, world: u32) -> Result<(), CommandError> {
     let known = peers.directory(DaemonKind::World).map(shardkeep_cluster::Directory::all).unwrap_or_default();
     if known.iter().any(|instance| instance.world.0 == world) {
         return Ok(());
@@ -78,17 +82,17 @@ pub(crate) fn must_be_known(peers: &Peers, world: u32) -> Result<(), CommandErro
         .into_iter()
         .map(|(number, name)| name.map_or_else(|| number.to_string(), |name| format!("{number} ({name})")))
         .collect();
-    let there_are = match list.as_slice() {
+    let known_worlds = match list.as_slice() {
         [] => "the registry knows of none".to_owned(),
         list => format!("the registry knows of {}", list.join(", ")),
     };
-    Err(CommandError::NotFound(format!("there is no world {world}; {there_are}")))
+    Err(CommandError::NotFound(format!("there is no world {world}; {known_worlds}")))
 }
 
-/// `closed to players: until nine (who is inside may stay 35 s more)`.
-pub(crate) struct Doors<'a>(pub(crate) Option<&'a Closure>);
+/// `closed to players: until nine (selector is inside may stay 35 s more)`.
+pub(crate) struct AccessStatus<'a>(pub(crate) Option<&'a Closure>);
 
-impl fmt::Display for Doors<'_> {
+impl fmt::Display for AccessStatus<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Some(closed) = self.0 else { return f.write_str("open to players") };
         f.write_str("closed to players")?;
@@ -114,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn a_closed_world_is_listed_also_when_nobody_leads_it() {
+    fn closed_world_without_leader_is_listed() {
         let leader = Instance {
             id: InstanceId { kind: DaemonKind::World, name: "world-1".into(), incarnation: 1 },
             state: State::Up,
@@ -127,15 +131,16 @@ mod tests {
             attributes: BTreeMap::default(),
         };
         let all = merge([(leader, Ok(StatusReply::default()))], vec![closure(1, 0), closure(7, 0)]);
-        let shown: Vec<_> = all.iter().map(|it| (it.number, it.led.is_some(), it.closed.is_some())).collect();
+        let shown: Vec<_> =
+            all.iter().map(|it| (it.number, it.leadership.is_some(), it.closed.is_some())).collect();
         assert_eq!(shown, [(1, true, true), (7, false, true)]);
     }
 
     #[test]
-    fn the_doors_say_why_and_for_how_long() {
-        assert_eq!(Doors(None).to_string(), "open to players");
-        assert_eq!(Doors(Some(&closure(1, 0))).to_string(), "closed to players: until nine");
-        let soon = Doors(Some(&closure(1, 34_001))).to_string();
+    fn access_status_shows_reason_and_remaining_time() {
+        assert_eq!(AccessStatus(None).to_string(), "open to players");
+        assert_eq!(AccessStatus(Some(&closure(1, 0))).to_string(), "closed to players: until nine");
+        let soon = AccessStatus(Some(&closure(1, 34_001))).to_string();
         assert_eq!(soon, "closed to players: until nine (who is inside may stay 35 s more)");
     }
 }

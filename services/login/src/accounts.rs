@@ -12,11 +12,11 @@ use shardkeep_rpc::accounts::{
     SetSecondFactorReply, SetSecondFactorRequest, SetStaffReply, SetStaffRequest, SetVerifierReply,
     SetVerifierRequest, ShowRequest, UnbanReply, UnbanRequest,
     accounts_server::{Accounts, AccountsServer},
-    show_request::Who,
+    show_request::Selector,
 };
 use shardkeep_store::{
     self as store,
-    accounts::{self as table, Ban, Cause, Proof, Raised, closed_worlds, invitations},
+    accounts::{self as table, AccountGeneration, Ban, Proof, RevocationCause, closed_worlds, invitations},
 };
 use shardkeep_types::{AccountId, Secret, WorldId};
 use shardkeep_wire::payload::ErrorCode;
@@ -24,15 +24,15 @@ use tonic::{Request, Response, Status};
 
 use crate::{
     LoginError,
-    authority::{self, Told},
-    central::{self, CentralError, Shown},
-    door::{Door, cause},
+    authority::{self, AccountChange},
+    central::{self, AccountOverview, CentralError},
+    context::{LoginContext, cause},
     error::ban_detail,
     metrics, random,
     register::token_hash,
     requests::FACTOR_ADDED,
     second_factor::Enrolment,
-    verifiers::{Asks, Made, keep},
+    verifiers::{NewVerifier, Requester, prepare_proof},
 };
 
 /// Accounts in one answer to List: by default, and at most.
@@ -47,20 +47,20 @@ const LONGEST_STAY: Duration = Duration::from_hours(24);
 const LONGEST_INVITATION: Duration = Duration::from_secs(366 * 24 * 3_600);
 
 /// Of what no other region knows.
-const OF_REGIONS: &str = "sessions and staff are each region's own";
+const REGION_ONLY_HINT: &str = "sessions and staff are each region's own";
 
 pub(crate) struct AccountsService {
-    door: Arc<Door>,
+    context: Arc<LoginContext>,
 }
 
 impl AccountsService {
-    pub(crate) fn server(door: Arc<Door>) -> AccountsServer<Self> {
-        AccountsServer::new(Self { door })
+    pub(crate) fn server(context: Arc<LoginContext>) -> AccountsServer<Self> {
+        AccountsServer::new(Self { context })
     }
 
     async fn account(&self, name: &AccountName) -> Result<table::Account, Status> {
-        let found = table::by_name(&self.door.database, name.as_str()).await.map_err(away)?;
-        found.ok_or_else(|| self.not_here(name, OF_REGIONS))
+        let found = table::by_name(&self.context.database, name.as_str()).await.map_err(store_status)?;
+        found.ok_or_else(|| self.not_active_here(name, REGION_ONLY_HINT))
     }
 
     /// Refuses what could never log in.
@@ -71,31 +71,33 @@ impl AccountsService {
         salt: Vec<u8>,
         verifier: Vec<u8>,
     ) -> Result<Proof, Status> {
-        let made = Made { name: name.clone(), group, salt, verifier };
-        keep(&self.door.pool, Asks::Operator, made).await.map_err(|error| match error {
-            LoginError::Crowded { .. } => Status::unavailable("too many log in at the moment"),
-            LoginError::Malformed(_) | LoginError::NothingInCommon(_) => {
-                Status::invalid_argument(error.to_string())
-            }
-            error => internal(error),
-        })
+        let new_verifier = NewVerifier { name: name.clone(), group, salt, verifier };
+        prepare_proof(&self.context.pool, Requester::Operator, new_verifier).await.map_err(
+            |error| match error {
+                LoginError::PoolBusy { .. } => Status::unavailable("too many log in at the moment"),
+                LoginError::Malformed(_) | LoginError::NoneSupported(_) => {
+                    Status::invalid_argument(error.to_string())
+                }
+                error => internal(error),
+            },
+        )
     }
 
     /// An account that is not in this region's store.
-    fn not_here(&self, name: &AccountName, hint: &str) -> Status {
-        match &self.door.centre {
-            None => unknown(name),
-            Some(centre) => Status::not_found(format!(
+    fn not_active_here(&self, name: &AccountName, hint: &str) -> Status {
+        match &self.context.central {
+            None => unknown_account(name),
+            Some(central) => Status::not_found(format!(
                 "there is no account {name} active in this region ({}); {hint}",
-                centre.region()
+                central.region()
             )),
         }
     }
 
     /// How many sessions that were, of an account that may be active here.
-    async fn end_sessions(&self, here: Option<Raised>, cause: &Cause) -> u32 {
-        match here {
-            Some(raised) => self.door.end_sessions(raised, cause).await,
+    async fn end_sessions(&self, local: Option<AccountGeneration>, cause: &RevocationCause) -> u32 {
+        match local {
+            Some(raised) => self.context.end_sessions(raised, cause).await,
             None => 0,
         }
     }
@@ -104,10 +106,10 @@ impl AccountsService {
 #[tonic::async_trait]
 impl Accounts for AccountsService {
     async fn create(&self, request: Request<CreateRequest>) -> Result<Response<CreateReply>, Status> {
-        let (operator, CreateRequest { name, group, salt, verifier }) = begin("create", request)?;
+        let (operator, CreateRequest { name, group, salt, verifier }) = begin_command("create", request)?;
         let name = account_name(&name)?;
         let proof = self.proof(&name, group, salt, verifier).await?;
-        let id = authority::create(&self.door, &name, &proof).await.map_err(failed)?;
+        let id = authority::create(&self.context, &name, &proof).await.map_err(login_status)?;
         let id = id.ok_or_else(|| Status::already_exists(format!("there is an account {name}")))?;
         shardkeep_daemon::event!("account_created", account = id.0, name = name.as_str(), operator);
         Ok(Response::new(CreateReply { account: id.0 }))
@@ -117,108 +119,119 @@ impl Accounts for AccountsService {
         &self,
         request: Request<SetVerifierRequest>,
     ) -> Result<Response<SetVerifierReply>, Status> {
-        let (operator, SetVerifierRequest { name, group, salt, verifier }) = begin("set_verifier", request)?;
+        let (operator, SetVerifierRequest { name, group, salt, verifier }) =
+            begin_command("set_verifier", request)?;
         let name = account_name(&name)?;
         let proof = self.proof(&name, group, salt, verifier).await?;
         let cause = cause(ErrorCode::Kicked, "the password was changed");
-        let told = authority::set_proof(&self.door, &name, &proof, &cause).await.map_err(failed)?;
-        let told = told.ok_or_else(|| unknown(&name))?;
-        shardkeep_daemon::event!("password_changed", account = told.id.0, operator);
-        self.end_sessions(told.here, &cause).await;
+        let change =
+            authority::set_proof(&self.context, &name, &proof, &cause).await.map_err(login_status)?;
+        let change = change.ok_or_else(|| unknown_account(&name))?;
+        shardkeep_daemon::event!("password_changed", account = change.id.0, operator);
+        self.end_sessions(change.local, &cause).await;
         Ok(Response::new(SetVerifierReply {}))
     }
 
     async fn ban(&self, request: Request<BanRequest>) -> Result<Response<BanReply>, Status> {
-        let (operator, BanRequest { name, until_ms, reason, everywhere }) = begin("ban", request)?;
+        let (operator, BanRequest { name, until_ms, reason, everywhere }) = begin_command("ban", request)?;
         let name = account_name(&name)?;
         if until_ms <= random::unix_millis() {
             return Err(Status::invalid_argument("until_ms is in the past"));
         }
-        let ban = Ban { until_ms, reason: said_to_players(&reason)? };
+        let ban = Ban { until_ms, reason: checked_reason(&reason)? };
         let cause = cause(ErrorCode::Banned, ban_detail(until_ms, &ban.reason));
-        let told = if everywhere {
-            let told = authority::ban_everywhere(&self.door, &name, &ban).await.map_err(failed)?;
-            told.ok_or_else(|| unknown(&name))?
+        let change = if everywhere {
+            let change = authority::ban_everywhere(&self.context, &name, &ban).await.map_err(login_status)?;
+            change.ok_or_else(|| unknown_account(&name))?
         } else {
-            let raised = table::ban(&self.door.database, name.as_str(), &ban, &cause).await.map_err(away)?;
+            let raised = table::ban(&self.context.database, name.as_str(), &ban, &cause)
+                .await
+                .map_err(store_status)?;
             let raised =
-                raised.ok_or_else(|| self.not_here(&name, "`--everywhere` bans it in all regions"))?;
-            Told { id: raised.id, here: Some(raised) }
+                raised.ok_or_else(|| self.not_active_here(&name, "`--everywhere` bans it in all regions"))?;
+            AccountChange { id: raised.id, local: Some(raised) }
         };
-        let id = told.id.0;
+        let id = change.id.0;
         shardkeep_daemon::event!("banned", account = id, until_ms, reason = ban.reason, everywhere, operator);
-        let sessions_ended = self.end_sessions(told.here, &cause).await;
+        let sessions_ended = self.end_sessions(change.local, &cause).await;
         Ok(Response::new(BanReply { sessions_ended }))
     }
 
     async fn unban(&self, request: Request<UnbanRequest>) -> Result<Response<UnbanReply>, Status> {
-        let (operator, UnbanRequest { name, everywhere }) = begin("unban", request)?;
+        let (operator, UnbanRequest { name, everywhere }) = begin_command("unban", request)?;
         let name = account_name(&name)?;
         if everywhere {
-            let told = authority::ban_everywhere(&self.door, &name, &Ban::default()).await.map_err(failed)?;
-            told.ok_or_else(|| unknown(&name))?;
-        } else if !table::unban(&self.door.database, name.as_str()).await.map_err(away)? {
-            return Err(self.not_here(&name, "`--everywhere` ends a ban in all regions"));
+            let change = authority::ban_everywhere(&self.context, &name, &Ban::default())
+                .await
+                .map_err(login_status)?;
+            change.ok_or_else(|| unknown_account(&name))?;
+        } else if !table::unban(&self.context.database, name.as_str()).await.map_err(store_status)? {
+            return Err(self.not_active_here(&name, "`--everywhere` ends a ban in all regions"));
         }
         shardkeep_daemon::event!("unbanned", name = name.as_str(), everywhere, operator);
         Ok(Response::new(UnbanReply {}))
     }
 
     async fn show(&self, request: Request<ShowRequest>) -> Result<Response<Account>, Status> {
-        let (_, ShowRequest { who }) = begin("show", request)?;
-        let who = match who.ok_or_else(|| Status::invalid_argument("a name or an id is needed"))? {
-            Who::Name(name) => central::Who::Name(account_name(&name)?.to_string()),
-            Who::Id(id) => central::Who::Id(AccountId(id)),
+        let (_, ShowRequest { selector }) = begin_command("show", request)?;
+        let selector = match selector.ok_or_else(|| Status::invalid_argument("a name or an id is needed"))? {
+            Selector::Name(name) => central::Selector::Name(account_name(&name)?.to_string()),
+            Selector::Id(id) => central::Selector::Id(AccountId(id)),
         };
-        let database = &self.door.database;
-        let found = match &who {
-            central::Who::Name(name) => table::by_name(database, name).await,
-            central::Who::Id(id) => table::by_id(database, *id).await,
+        let database = &self.context.database;
+        let found = match &selector {
+            central::Selector::Name(name) => table::by_name(database, name).await,
+            central::Selector::Id(id) => table::by_id(database, *id).await,
         };
-        let here = found.map_err(away)?.map(shown);
-        let Some(centre) = &self.door.centre else { return here.map(Response::new).ok_or_else(nobody) };
-        match (centre.show(who).await, here) {
-            (Ok(there), here) => {
-                let account = here.unwrap_or_else(|| only_there(&there));
-                let active_in = there.active_in.into_iter();
+        let local = found.map_err(store_status)?.map(account_to_proto);
+        let Some(central) = &self.context.central else {
+            return local.map(Response::new).ok_or_else(no_such_account);
+        };
+        match (central.show(selector).await, local) {
+            (Ok(overview), local) => {
+                let account = local.unwrap_or_else(|| account_from_overview(&overview));
+                let active_in = overview.active_in.into_iter();
                 let active_in = active_in.map(|it| ActiveIn { region: it.region, since_ms: it.since_ms });
                 Ok(Response::new(Account { active_in: active_in.collect(), ..account }))
             }
-            (Err(error), Some(here)) => {
-                let centre_silent = error != CentralError::Unknown;
-                Ok(Response::new(Account { centre_silent, ..here }))
+            (Err(error), Some(local)) => {
+                let central_unavailable = error != CentralError::Unknown;
+                Ok(Response::new(Account { central_unavailable, ..local }))
             }
-            (Err(CentralError::Unknown), None) => Err(nobody()),
-            (Err(error), None) => Err(failed(error.into())),
+            (Err(CentralError::Unknown), None) => Err(no_such_account()),
+            (Err(error), None) => Err(login_status(error.into())),
         }
     }
 
     async fn list(&self, request: Request<ListRequest>) -> Result<Response<ListReply>, Status> {
-        let (_, ListRequest { prefix, after, limit }) = begin("list", request)?;
+        let (_, ListRequest { prefix, after, limit }) = begin_command("list", request)?;
         let (prefix, after) = (prefix.trim().to_ascii_lowercase(), after.trim().to_ascii_lowercase());
         let limit = if limit == 0 { PAGE } else { limit.min(MAX_PAGE) };
-        let accounts = table::list(&self.door.database, &prefix, &after, limit).await.map_err(away)?;
-        Ok(Response::new(ListReply { accounts: accounts.into_iter().map(shown).collect() }))
+        let accounts =
+            table::list(&self.context.database, &prefix, &after, limit).await.map_err(store_status)?;
+        Ok(Response::new(ListReply { accounts: accounts.into_iter().map(account_to_proto).collect() }))
     }
 
     async fn log_out_everywhere(
         &self,
         request: Request<LogOutRequest>,
     ) -> Result<Response<LogOutReply>, Status> {
-        let (operator, LogOutRequest { name }) = begin("log_out_everywhere", request)?;
+        let (operator, LogOutRequest { name }) = begin_command("log_out_everywhere", request)?;
         let name = account_name(&name)?;
         let cause = cause(ErrorCode::Kicked, "logged out everywhere");
-        let raised = table::raise(&self.door.database, name.as_str(), &cause).await.map_err(away)?;
-        let raised = raised.ok_or_else(|| self.not_here(&name, OF_REGIONS))?;
+        let raised = table::raise_generation(&self.context.database, name.as_str(), &cause)
+            .await
+            .map_err(store_status)?;
+        let raised = raised.ok_or_else(|| self.not_active_here(&name, REGION_ONLY_HINT))?;
         shardkeep_daemon::event!("logged_out_everywhere", account = raised.id.0, operator);
-        let sessions_ended = self.door.end_sessions(raised, &cause).await;
+        let sessions_ended = self.context.end_sessions(raised, &cause).await;
         Ok(Response::new(LogOutReply { sessions_ended }))
     }
 
     async fn sessions(&self, request: Request<SessionsRequest>) -> Result<Response<SessionsReply>, Status> {
-        let (_, SessionsRequest { name }) = begin("sessions", request)?;
+        let (_, SessionsRequest { name }) = begin_command("sessions", request)?;
         let account = self.account(&account_name(&name)?).await?;
-        let found = self.door.gateways.sessions_of(account.id).await;
+        let found = self.context.gateways.sessions_of(account.id).await;
         let mut sessions = Vec::new();
         for (gateway, reply) in found.answers {
             sessions.extend(reply.sessions.into_iter().map(|session| AccountSession {
@@ -230,14 +243,14 @@ impl Accounts for AccountsService {
                 age_ms: session.age_ms,
             }));
         }
-        Ok(Response::new(SessionsReply { sessions, silent_gateways: found.silent }))
+        Ok(Response::new(SessionsReply { sessions, unreachable_gateways: found.unreachable }))
     }
 
     async fn set_staff(&self, request: Request<SetStaffRequest>) -> Result<Response<SetStaffReply>, Status> {
-        let (operator, SetStaffRequest { name, staff }) = begin("set_staff", request)?;
+        let (operator, SetStaffRequest { name, staff }) = begin_command("set_staff", request)?;
         let name = account_name(&name)?;
-        if !table::set_staff(&self.door.database, name.as_str(), staff).await.map_err(away)? {
-            return Err(self.not_here(&name, OF_REGIONS));
+        if !table::set_staff(&self.context.database, name.as_str(), staff).await.map_err(store_status)? {
+            return Err(self.not_active_here(&name, REGION_ONLY_HINT));
         }
         shardkeep_daemon::event!("staff_changed", name = name.as_str(), staff, operator);
         Ok(Response::new(SetStaffReply {}))
@@ -247,21 +260,23 @@ impl Accounts for AccountsService {
         &self,
         request: Request<SetSecondFactorRequest>,
     ) -> Result<Response<SetSecondFactorReply>, Status> {
-        let (operator, SetSecondFactorRequest { name, on }) = begin("set_second_factor", request)?;
+        let (operator, SetSecondFactorRequest { name, on }) = begin_command("set_second_factor", request)?;
         let name = account_name(&name)?;
         let cause = cause(ErrorCode::Kicked, FACTOR_ADDED);
         if !on {
-            let told = authority::set_factor(&self.door, &name, None, &cause).await.map_err(failed)?;
-            let id = told.ok_or_else(|| unknown(&name))?.id;
+            let change =
+                authority::set_factor(&self.context, &name, None, &cause).await.map_err(login_status)?;
+            let id = change.ok_or_else(|| unknown_account(&name))?.id;
             shardkeep_daemon::event!("second_factor_removed", account = id.0, operator);
             return Ok(Response::new(SetSecondFactorReply::default()));
         }
-        let enrolment = Enrolment::new(&self.door, name.as_str()).map_err(internal)?;
+        let enrolment = Enrolment::new(&self.context, name.as_str()).map_err(internal)?;
         let secret = Secret::new(enrolment.secret.to_vec());
-        let told = authority::set_factor(&self.door, &name, Some(&secret), &cause).await.map_err(failed)?;
-        let told = told.ok_or_else(|| unknown(&name))?;
-        shardkeep_daemon::event!("second_factor_added", account = told.id.0, operator);
-        self.end_sessions(told.here, &cause).await;
+        let change =
+            authority::set_factor(&self.context, &name, Some(&secret), &cause).await.map_err(login_status)?;
+        let change = change.ok_or_else(|| unknown_account(&name))?;
+        shardkeep_daemon::event!("second_factor_added", account = change.id.0, operator);
+        self.end_sessions(change.local, &cause).await;
         Ok(Response::new(SetSecondFactorReply { uri: enrolment.uri }))
     }
 
@@ -269,22 +284,22 @@ impl Accounts for AccountsService {
         &self,
         request: Request<SetMaintenanceRequest>,
     ) -> Result<Response<SetMaintenanceReply>, Status> {
-        let (operator, request) = begin("set_maintenance", request)?;
-        let SetMaintenanceRequest { world, closed, note, stay_ms } = request;
-        let stay = Duration::from_millis(stay_ms);
+        let (operator, request) = begin_command("set_maintenance", request)?;
+        let SetMaintenanceRequest { world, closed, note, grace_ms } = request;
+        let stay = Duration::from_millis(grace_ms);
         if world == 0 {
             return Err(Status::invalid_argument("worlds are numbered from 1"));
         }
         if stay > LONGEST_STAY {
             return Err(Status::invalid_argument("players may stay for a day at most"));
         }
-        let database = &self.door.database;
+        let database = &self.context.database;
         let changed = if closed {
-            closed_worlds::close(database, WorldId(world), &said_to_players(&note)?, stay).await
+            closed_worlds::close(database, WorldId(world), &checked_reason(&note)?, stay).await
         } else {
             closed_worlds::open(database, WorldId(world)).await.map(drop)
         };
-        changed.map_err(away)?;
+        changed.map_err(store_status)?;
         shardkeep_daemon::event!("maintenance", world, closed, operator);
         Ok(Response::new(SetMaintenanceReply {}))
     }
@@ -293,8 +308,8 @@ impl Accounts for AccountsService {
         &self,
         request: Request<ListClosuresRequest>,
     ) -> Result<Response<Closures>, Status> {
-        begin("list_closures", request)?;
-        let worlds = closed_worlds::list(&self.door.database).await.map_err(away)?;
+        begin_command("list_closures", request)?;
+        let worlds = closed_worlds::list(&self.context.database).await.map_err(store_status)?;
         let worlds = worlds.into_iter().map(|closed| Closure {
             world: closed.world.0,
             note: closed.note,
@@ -305,8 +320,8 @@ impl Accounts for AccountsService {
     }
 
     async fn invite(&self, request: Request<InviteRequest>) -> Result<Response<InviteReply>, Status> {
-        let (operator, InviteRequest { uses, lasts_ms }) = begin("invite", request)?;
-        let lasts = Duration::from_millis(lasts_ms);
+        let (operator, InviteRequest { uses, lifetime_ms }) = begin_command("invite", request)?;
+        let lasts = Duration::from_millis(lifetime_ms);
         if !(1..=MOST_USES).contains(&uses) || lasts.is_zero() || lasts > LONGEST_INVITATION {
             return Err(Status::invalid_argument(
                 "an invitation has 1 to 1,000,000 uses and lasts at most a year",
@@ -318,23 +333,24 @@ impl Accounts for AccountsService {
             let _ = write!(token, "{byte:02x}");
             token
         });
-        let database = &self.door.database;
-        invitations::invite(database, &token_hash(&token), uses, lasts).await.map_err(away)?;
+        let database = &self.context.database;
+        invitations::invite(database, &token_hash(&token), uses, lasts).await.map_err(store_status)?;
         shardkeep_daemon::event!("invited", uses, operator);
         Ok(Response::new(InviteReply { token }))
     }
 
     async fn region(&self, request: Request<RegionRequest>) -> Result<Response<RegionReply>, Status> {
-        begin("region", request)?;
-        let registration = self.door.config.registration.as_str().to_owned();
-        let region = self.door.centre.as_ref().map(|centre| centre.region().to_owned()).unwrap_or_default();
-        let public_key = self.door.region.public().to_vec();
+        begin_command("region", request)?;
+        let registration = self.context.config.registration.as_str().to_owned();
+        let region =
+            self.context.central.as_ref().map(|central| central.region().to_owned()).unwrap_or_default();
+        let public_key = self.context.region.public().to_vec();
         Ok(Response::new(RegionReply { public_key, registration, region }))
     }
 }
 
 /// Counts the command; says who gives it.
-fn begin<T>(command: &'static str, request: Request<T>) -> Result<(String, T), Status> {
+fn begin_command<T>(command: &'static str, request: Request<T>) -> Result<(String, T), Status> {
     metrics::command(command);
     let peer = Peer::of(&request)?;
     Ok((format!("{}/{}", peer.kind, peer.name), request.into_inner()))
@@ -345,7 +361,7 @@ fn account_name(typed: &str) -> Result<AccountName, Status> {
 }
 
 /// A line that players read, and whoever asks later why. Nobody may leave it out.
-fn said_to_players(text: &str) -> Result<String, Status> {
+fn checked_reason(text: &str) -> Result<String, Status> {
     let text = text.trim();
     if text.is_empty() || text.len() > MAX_REASON || text.chars().any(char::is_control) {
         return Err(Status::invalid_argument(
@@ -362,29 +378,29 @@ fn internal(error: LoginError) -> Status {
 }
 
 /// An operator hears what is missing.
-fn failed(error: LoginError) -> Status {
+fn login_status(error: LoginError) -> Status {
     match error {
-        LoginError::Store(error) => away(error),
-        LoginError::Central(CentralError::Away(why)) => Status::unavailable(format!(
-            "the central account store does not answer ({why}); if the change has reached it, repeating the command \
+        LoginError::Store(error) => store_status(error),
+        LoginError::Central(CentralError::Unavailable(reason)) => Status::unavailable(format!(
+            "the central account store does not answer ({reason}); if the change has reached it, repeating the command \
              changes nothing more"
         )),
         LoginError::Central(error) => Status::from(error),
-        LoginError::Refused(why) => Status::failed_precondition(why),
+        LoginError::Refused(reason) => Status::failed_precondition(reason),
         error => internal(error),
     }
 }
 
-fn nobody() -> Status {
+fn no_such_account() -> Status {
     Status::not_found("there is no such account")
 }
 
-fn unknown(name: &AccountName) -> Status {
+fn unknown_account(name: &AccountName) -> Status {
     Status::not_found(format!("there is no account {name}"))
 }
 
 #[allow(clippy::needless_pass_by_value, reason = "for map_err")]
-fn away(error: impl Borrow<store::Error>) -> Status {
+fn store_status(error: impl Borrow<store::Error>) -> Status {
     let error = error.borrow();
     tracing::error!(%error, "the account store fails");
     if error.retryable() {
@@ -394,7 +410,7 @@ fn away(error: impl Borrow<store::Error>) -> Status {
     }
 }
 
-fn shown(account: table::Account) -> Account {
+fn account_to_proto(account: table::Account) -> Account {
     Account {
         id: account.id.0,
         name: account.name,
@@ -408,12 +424,12 @@ fn shown(account: table::Account) -> Account {
         banned_everywhere_until_ms: account.ban_everywhere.until_ms,
         ban_everywhere_reason: account.ban_everywhere.reason,
         active_in: Vec::new(),
-        centre_silent: false,
+        central_unavailable: false,
     }
 }
 
 /// An account that is not active here.
-fn only_there(account: &Shown) -> Account {
+fn account_from_overview(account: &AccountOverview) -> Account {
     Account {
         id: account.id.0,
         name: account.name.clone(),

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use serde::{Deserialize, Serialize};
-use shardkeep_auth::{Key, puzzle::MOST_BITS};
+use shardkeep_auth::{Key, puzzle::MAX_BITS};
 use shardkeep_daemon::{Networks, Validate, duration};
 use shardkeep_lanes::Settings as Lanes;
 
@@ -28,17 +28,17 @@ pub struct Config {
     pub max_connections_per_address: usize,
     /// How long a player may look at the world list; short enough that a key never needs to be changed.
     #[serde(with = "duration")]
-    pub connection_lives: Duration,
+    pub connection_lifetime: Duration,
     /// How long a ticket may be used.
     #[serde(with = "duration")]
-    pub ticket_lives: Duration,
+    pub ticket_lifetime: Duration,
     /// Threads for exponentiations; 0: one per core.
     pub crypto_threads: usize,
     /// Logins that may wait for a thread. Beyond it those are told UNAVAILABLE whose address prefix has most of them.
     pub crypto_queue: usize,
     /// Longest wait for a thread; who would wait longer is told UNAVAILABLE at once, and when to come back.
     #[serde(with = "duration")]
-    pub crypto_patience: Duration,
+    pub crypto_max_wait: Duration,
     /// Jobs of one account at a time, waiting or at work, from addresses it has not used lately.
     pub crypto_jobs_per_account: usize,
     /// Whether logins may or must have a post-quantum key share beside the password.
@@ -52,12 +52,12 @@ pub struct Config {
     #[serde(with = "duration")]
     pub login_lease: Duration,
     /// Who may register accounts.
-    pub registration: Registrations,
+    pub registration: RegistrationMode,
     /// Registrations tried, per address.
     pub registrations: Bucket,
     /// How long a player may look for the code of the second factor.
     #[serde(with = "duration")]
-    pub code_within: Duration,
+    pub code_timeout: Duration,
     /// Wrong codes of the second factor, per account.
     pub codes: Bucket,
     /// Name of the game in authenticator apps.
@@ -86,7 +86,7 @@ pub enum DuplicateLogins {
 /// Who may register accounts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Registrations {
+pub enum RegistrationMode {
     /// Operators only.
     Closed,
     /// Who has an invitation.
@@ -94,7 +94,7 @@ pub enum Registrations {
     Open,
 }
 
-impl Registrations {
+impl RegistrationMode {
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Closed => "closed",
@@ -143,10 +143,10 @@ pub struct Puzzle {
     pub most_bits: u32,
     /// How long a puzzle may be solved.
     #[serde(with = "duration")]
-    pub lives: Duration,
+    pub lifetime: Duration,
     /// Solved puzzles remembered, so that each serves once. Beyond it all are forgotten, and all that were given out
     /// until then no longer hold.
-    pub remembered: usize,
+    pub max_entries: usize,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -165,8 +165,8 @@ impl Default for Puzzle {
             from: 0.5,
             least_bits: 14,
             most_bits: 20,
-            lives: Duration::from_secs(30),
-            remembered: 131_072,
+            lifetime: Duration::from_secs(30),
+            max_entries: 131_072,
         }
     }
 }
@@ -176,14 +176,14 @@ impl Validate for Puzzle {
         if !(0.0..1.0).contains(&self.from) {
             return Err("puzzle: from must be at least 0 and below 1".into());
         }
-        if self.least_bits == 0 || self.most_bits < self.least_bits || self.most_bits > MOST_BITS {
-            return Err(format!("puzzle: bits must be 1 to {MOST_BITS}, and least_bits at most most_bits"));
+        if self.least_bits == 0 || self.most_bits < self.least_bits || self.most_bits > MAX_BITS {
+            return Err(format!("puzzle: bits must be 1 to {MAX_BITS}, and least_bits at most most_bits"));
         }
-        if self.lives < Duration::from_secs(1) || self.lives > Duration::from_secs(300) {
-            return Err("puzzle: lives must be 1s to 5m".into());
+        if self.lifetime < Duration::from_secs(1) || self.lifetime > Duration::from_secs(300) {
+            return Err("puzzle: lifetime must be 1s to 5m".into());
         }
-        if self.remembered < 16 {
-            return Err("puzzle: remembered must be at least 16".into());
+        if self.max_entries < 16 {
+            return Err("puzzle: max_entries must be at least 16".into());
         }
         Ok(())
     }
@@ -206,7 +206,7 @@ pub struct Limits {
     #[serde(with = "duration")]
     pub trust: Duration,
     /// Keys remembered per limit. Beyond it those nearest to being free again are forgotten.
-    pub remembered: usize,
+    pub max_entries: usize,
 }
 
 /// A token bucket: `burst` at once, and one more every so often.
@@ -233,20 +233,20 @@ impl Default for Config {
             min_client_version: 0,
             max_connections: 4_096,
             max_connections_per_address: 1_024,
-            connection_lives: Duration::from_secs(30 * 60),
-            ticket_lives: Duration::from_secs(60),
+            connection_lifetime: Duration::from_secs(30 * 60),
+            ticket_lifetime: Duration::from_secs(60),
             crypto_threads: 0,
             crypto_queue: 512,
-            crypto_patience: Duration::from_secs(5),
+            crypto_max_wait: Duration::from_secs(5),
             crypto_jobs_per_account: 16,
             hybrid: Hybrid::Allow,
             trusted_balancers: Networks::default(),
             puzzle: Puzzle::default(),
             duplicate_logins: DuplicateLogins::Displace,
             login_lease: Duration::from_secs(15),
-            registration: Registrations::Closed,
+            registration: RegistrationMode::Closed,
             registrations: Bucket::new(5, Duration::from_secs(600)),
-            code_within: Duration::from_secs(120),
+            code_timeout: Duration::from_secs(120),
             codes: Bucket::new(5, Duration::from_secs(60)),
             issuer: "Shardkeep".into(),
             second_factor_secret: String::new(),
@@ -266,7 +266,7 @@ impl Default for Limits {
             failures_of_address: Bucket::new(50, Duration::from_secs(2)),
             failures_of_account: Bucket::new(20, Duration::from_secs(3)),
             trust: Duration::from_secs(24 * 3600),
-            remembered: 65_536,
+            max_entries: 65_536,
         }
     }
 }
@@ -285,14 +285,16 @@ impl Validate for Config {
         if self.max_connections_per_address == 0 {
             return Err("max_connections_per_address: must be at least 1".into());
         }
-        if self.ticket_lives < Duration::from_secs(1) || self.ticket_lives > Duration::from_secs(600) {
-            return Err("ticket_lives: must be 1s to 10m".into());
+        if self.ticket_lifetime < Duration::from_secs(1) || self.ticket_lifetime > Duration::from_secs(600) {
+            return Err("ticket_lifetime: must be 1s to 10m".into());
         }
-        if self.connection_lives > Duration::from_secs(3600) {
-            return Err("connection_lives: must be at most 1h, after which keys would have to change".into());
+        if self.connection_lifetime > Duration::from_secs(3600) {
+            return Err(
+                "connection_lifetime: must be at most 1h, after which keys would have to change".into()
+            );
         }
-        if self.crypto_patience.is_zero() || self.crypto_patience > Duration::from_secs(15) {
-            return Err("crypto_patience: must be 1ms to 15s, the time of a whole handshake".into());
+        if self.crypto_max_wait.is_zero() || self.crypto_max_wait > Duration::from_secs(15) {
+            return Err("crypto_max_wait: must be 1ms to 15s, the time of a whole handshake".into());
         }
         if self.crypto_jobs_per_account == 0 {
             return Err("crypto_jobs_per_account: must be at least 1".into());
@@ -301,8 +303,8 @@ impl Validate for Config {
         if self.login_lease < Duration::from_secs(1) || self.login_lease > Duration::from_secs(120) {
             return Err("login_lease: must be 1s to 2m".into());
         }
-        if self.code_within < Duration::from_secs(1) || self.code_within > Duration::from_secs(600) {
-            return Err("code_within: must be 1s to 10m".into());
+        if self.code_timeout < Duration::from_secs(1) || self.code_timeout > Duration::from_secs(600) {
+            return Err("code_timeout: must be 1s to 10m".into());
         }
         for (key, bucket) in [("registrations", self.registrations), ("codes", self.codes)] {
             if bucket.burst == 0 || bucket.every.is_zero() {
@@ -326,8 +328,8 @@ impl Validate for Limits {
         if buckets.iter().any(|bucket| bucket.burst == 0 || bucket.every.is_zero()) {
             return Err("limits: a burst must be at least 1, and `every` at least 1ms".into());
         }
-        if self.remembered < 16 {
-            return Err("limits: remembered must be at least 16".into());
+        if self.max_entries < 16 {
+            return Err("limits: max_entries must be at least 16".into());
         }
         Ok(())
     }
@@ -338,12 +340,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn defaults_are_valid() {
+    fn default_config_is_valid() {
         assert_eq!(Config::default().validate(), Ok(()));
     }
 
     #[test]
-    fn mistakes_name_their_key() {
+    fn config_error_names_the_key() {
         let mut config = Config { listen: "localhost".into(), ..Config::default() };
         assert!(config.validate().unwrap_err().starts_with("listen: "));
         config = Config { second_factor_secret: "00ff".into(), ..Config::default() };
@@ -360,7 +362,7 @@ mod tests {
         config = Config::default();
         config.puzzle.most_bits = 25;
         assert!(config.validate().unwrap_err().starts_with("puzzle: "));
-        config = Config { crypto_patience: Duration::from_secs(16), ..Config::default() };
-        assert!(config.validate().unwrap_err().starts_with("crypto_patience: "));
+        config = Config { crypto_max_wait: Duration::from_secs(16), ..Config::default() };
+        assert!(config.validate().unwrap_err().starts_with("crypto_max_wait: "));
     }
 }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use shardkeep_auth::{Binding, Key};
+use shardkeep_auth::{ChannelBinding, Key};
 use shardkeep_lanes::{Lane, Stream, Upgrade};
 use shardkeep_wire::{
     Head, Message, Side, WireError,
@@ -43,8 +43,8 @@ pub(crate) struct Connection {
     seals: Option<(Sealer, Opener)>,
     limiter: Limiter,
     strikes: Strikes,
-    heard: Instant,
-    said: Instant,
+    last_received: Instant,
+    last_sent: Instant,
 }
 
 impl Connection {
@@ -59,8 +59,8 @@ impl Connection {
             seals: None,
             limiter: Limiter::default(),
             strikes: Strikes::default(),
-            heard: now,
-            said: now,
+            last_received: now,
+            last_sent: now,
         }
     }
 
@@ -69,13 +69,13 @@ impl Connection {
     }
 
     /// When something came last.
-    pub(crate) fn heard(&self) -> Instant {
-        self.heard
+    pub(crate) fn last_received(&self) -> Instant {
+        self.last_received
     }
 
     /// When something was sent last.
-    pub(crate) fn said(&self) -> Instant {
-        self.said
+    pub(crate) fn last_sent(&self) -> Instant {
+        self.last_sent
     }
 
     /// Reads the preface and compares it: the expected one, or that of the update service, which every login server
@@ -84,7 +84,7 @@ impl Connection {
         &mut self,
         expected: &Preface,
         upgrade: Option<&Upgrade>,
-    ) -> Result<(Service, Binding), LoginError> {
+    ) -> Result<(Service, ChannelBinding), LoginError> {
         let bytes = self.stream.first(upgrade).await?;
         let update = Preface { service: Service::Update, ..*expected };
         let service = match update.accept(&bytes) {
@@ -94,7 +94,7 @@ impl Connection {
                 expected.service
             }
         };
-        Ok((service, Binding::new(&bytes, self.stream.exporter())))
+        Ok((service, ChannelBinding::new(&bytes, self.stream.exporter())))
     }
 
     pub(crate) fn lane(&self) -> Lane {
@@ -198,25 +198,25 @@ impl Connection {
     pub(crate) async fn fill(&mut self) -> Result<(), LoginError> {
         self.inbox.reserve(READ);
         let read = self.stream.read_buf(&mut self.inbox).await?;
-        self.heard = Instant::now();
+        self.last_received = Instant::now();
         if read == 0 { Err(LoginError::Closed) } else { Ok(()) }
     }
 
     /// Does the work unless the client goes away meanwhile: nobody needs it then.
-    pub(crate) async fn unless_gone<T, E: From<LoginError>>(
+    pub(crate) async fn run_while_connected<T, E: From<LoginError>>(
         &mut self,
         work: impl Future<Output = Result<T, E>>,
     ) -> Result<T, E> {
         tokio::select! {
             biased;
             done = work => done,
-            gone = self.gone() => Err(gone.into()),
+            disconnected = self.disconnected() => Err(disconnected.into()),
         }
     }
 
     /// Listens until the client has gone. What it says is kept; who says much before it is asked is not listened to
     /// any longer.
-    async fn gone(&mut self) -> LoginError {
+    async fn disconnected(&mut self) -> LoginError {
         while self.inbox.len() < READ {
             if let Err(error) = self.fill().await {
                 return error;
@@ -248,7 +248,7 @@ impl Connection {
         let written = timeout(WRITE_DEADLINE, written).await;
         written.map_err(|_| LoginError::Timeout("read"))??;
         self.outbox.clear();
-        self.said = Instant::now();
+        self.last_sent = Instant::now();
         Ok(())
     }
 
@@ -288,18 +288,18 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn work_ends_when_its_client_goes() {
+    async fn work_is_cancelled_when_client_disconnects() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (stream, peer) = listener.accept().await.unwrap();
         let mut connection = Connection::new(Stream::Tcp(stream), peer, Instant::now());
-        let done: Result<_, LoginError> = connection.unless_gone(async { Ok(7) }).await;
+        let done: Result<_, LoginError> = connection.run_while_connected(async { Ok(7) }).await;
         assert_eq!(done.unwrap(), 7);
         client.writable().await.unwrap();
         client.try_write(b"said too early").unwrap();
         drop(client);
-        let gone = connection.unless_gone(pending::<Result<(), LoginError>>()).await;
-        assert!(matches!(gone, Err(LoginError::Closed | LoginError::Broken(_))));
+        let disconnected = connection.run_while_connected(pending::<Result<(), LoginError>>()).await;
+        assert!(matches!(disconnected, Err(LoginError::Closed | LoginError::Broken(_))));
         assert_eq!(connection.inbox, b"said too early"[..], "and nothing is lost");
     }
 }

@@ -16,7 +16,7 @@ use crate::{central::CentralError, queue::Refusal};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fault {
     /// Nobody: it was over.
-    Nobody,
+    NoFault,
     Client,
     /// Another daemon, or the database.
     Peer,
@@ -36,7 +36,7 @@ pub(crate) enum LoginError {
     #[error("{0}")]
     Malformed(&'static str),
     #[error("none of the offered {0} is served here")]
-    NothingInCommon(&'static str),
+    NoneSupported(&'static str),
     #[error("client version {version} is older than {oldest}{}", if *update { "; service 3 of this port has the update" } else { "" })]
     Outdated { version: u32, oldest: u32, update: bool },
     #[error("no patches are served here")]
@@ -70,20 +70,20 @@ pub(crate) enum LoginError {
     Busy(&'static str),
     /// Its address prefix had most of those who fetch patches, and somebody of another came.
     #[error("another took its place")]
-    PlaceLost,
+    SlotLost,
     /// The exponentiations are taken, for so long.
-    #[error("too many logins ({why})")]
-    Crowded { why: &'static str, wait: Duration },
+    #[error("too many logins ({reason})")]
+    PoolBusy { reason: &'static str, wait: Duration },
     /// The client was given a puzzle and is to come back with the answer.
     #[error("a puzzle first")]
-    Puzzled,
+    PuzzleRequired,
     /// A balancer that must speak PROXY protocol does not.
     #[error(transparent)]
     Proxy(#[from] ProxyError),
     #[error("no world {0}")]
     NoWorld(u32),
     #[error("{0}")]
-    WorldAway(&'static str),
+    WorldUnavailable(&'static str),
     /// By operators, who say why.
     #[error("this world is closed: {0}")]
     WorldClosed(String),
@@ -108,7 +108,7 @@ impl LoginError {
             Self::Timeout(_) => "timeout",
             Self::Wire(error) => error.label(),
             Self::Malformed(_) => "malformed",
-            Self::NothingInCommon(_) => "nothing_in_common",
+            Self::NoneSupported(_) => "none_supported",
             Self::Outdated { .. } => "outdated",
             Self::NoPatches => "no_patches",
             Self::Denied => "denied",
@@ -120,12 +120,12 @@ impl LoginError {
             Self::AlreadyLoggedIn { .. } => "already_logged_in",
             Self::Refused(_) => "refused",
             Self::Throttled { .. } => "throttled",
-            Self::Busy(_) | Self::Crowded { .. } => "busy",
-            Self::PlaceLost => "place_lost",
-            Self::Puzzled => "puzzled",
+            Self::Busy(_) | Self::PoolBusy { .. } => "busy",
+            Self::SlotLost => "slot_lost",
+            Self::PuzzleRequired => "puzzle_required",
             Self::Proxy(error) => error.label(),
             Self::NoWorld(_) => "no_world",
-            Self::WorldAway(_) => "world_away",
+            Self::WorldUnavailable(_) => "world_unavailable",
             Self::WorldClosed(_) => "world_closed",
             Self::NoGateway => "no_gateway",
             Self::Store(error) => error.label(),
@@ -141,65 +141,71 @@ impl LoginError {
             Self::Closed
             | Self::Displaced
             | Self::Draining
-            | Self::PlaceLost
-            | Self::Puzzled
-            | Self::Crowded { .. }
-            | Self::WorldClosed(_) => Fault::Nobody,
+            | Self::SlotLost
+            | Self::PuzzleRequired
+            | Self::PoolBusy { .. }
+            | Self::WorldClosed(_) => Fault::NoFault,
             Self::Busy(_) | Self::Internal(_) => Fault::Us,
-            Self::Proxy(_) | Self::Store(_) | Self::Central(_) | Self::NoGateway | Self::WorldAway(_) => {
-                Fault::Peer
-            }
+            Self::Proxy(_)
+            | Self::Store(_)
+            | Self::Central(_)
+            | Self::NoGateway
+            | Self::WorldUnavailable(_) => Fault::Peer,
             _ => Fault::Client,
         }
     }
 
     /// What the client is told; `None`: nothing.
     pub(crate) fn answer(&self) -> Option<Answer> {
-        let again = |code, wait| Some(Answer::of(code, self.to_string()).retry_after(wait));
-        let plainly = |code| Some(Answer::of(code, self.to_string()));
+        let with_retry = |code, wait| Some(Answer::of(code, self.to_string()).retry_after(wait));
+        let without_retry = |code| Some(Answer::of(code, self.to_string()));
         match self {
-            Self::Closed | Self::Broken(_) | Self::Puzzled | Self::Proxy(_) => None,
+            Self::Closed | Self::Broken(_) | Self::PuzzleRequired | Self::Proxy(_) => None,
             // Perhaps in the middle of a record.
-            Self::PlaceLost => None,
-            Self::Timeout(_) => plainly(ErrorCode::TooSlow),
-            Self::Wire(error) => error.code().and_then(plainly),
-            Self::Malformed(_) => plainly(ErrorCode::Malformed),
-            Self::NothingInCommon(_) => plainly(ErrorCode::Refused),
-            Self::Outdated { .. } => plainly(ErrorCode::UpdateRequired),
-            Self::Denied => plainly(ErrorCode::Denied),
+            Self::SlotLost => None,
+            Self::Timeout(_) => without_retry(ErrorCode::TooSlow),
+            Self::Wire(error) => error.code().and_then(without_retry),
+            Self::Malformed(_) => without_retry(ErrorCode::Malformed),
+            Self::NoneSupported(_) => without_retry(ErrorCode::Refused),
+            Self::Outdated { .. } => without_retry(ErrorCode::UpdateRequired),
+            Self::Denied => without_retry(ErrorCode::Denied),
             Self::Banned { until_ms, reason } => {
                 Some(Answer::of(ErrorCode::Banned, ban_detail(*until_ms, reason)))
             }
-            Self::Displaced => plainly(ErrorCode::Displaced),
-            Self::CodeNeeded => plainly(ErrorCode::SecondFactor),
-            Self::WrongCode | Self::WrongCodes => plainly(ErrorCode::WrongCode),
-            Self::TwoCodesNeeded { wait } => again(ErrorCode::TwoCodes, *wait),
-            Self::AlreadyLoggedIn { wait } => again(ErrorCode::AlreadyLoggedIn, *wait),
-            Self::Refused(_) => plainly(ErrorCode::Refused),
-            Self::Throttled { wait, .. } => again(ErrorCode::Throttled, *wait),
-            Self::Crowded { wait, .. } => again(ErrorCode::Unavailable, *wait),
-            Self::Busy(_) => again(ErrorCode::Unavailable, Duration::from_millis(500)),
-            Self::NoWorld(_) | Self::NoPatches => plainly(ErrorCode::NotFound),
+            Self::Displaced => without_retry(ErrorCode::Displaced),
+            Self::CodeNeeded => without_retry(ErrorCode::SecondFactor),
+            Self::WrongCode | Self::WrongCodes => without_retry(ErrorCode::WrongCode),
+            Self::TwoCodesNeeded { wait } => with_retry(ErrorCode::TwoCodes, *wait),
+            Self::AlreadyLoggedIn { wait } => with_retry(ErrorCode::AlreadyLoggedIn, *wait),
+            Self::Refused(_) => without_retry(ErrorCode::Refused),
+            Self::Throttled { wait, .. } => with_retry(ErrorCode::Throttled, *wait),
+            Self::PoolBusy { wait, .. } => with_retry(ErrorCode::Unavailable, *wait),
+            Self::Busy(_) => with_retry(ErrorCode::Unavailable, Duration::from_millis(500)),
+            Self::NoWorld(_) | Self::NoPatches => without_retry(ErrorCode::NotFound),
             Self::WorldClosed(note) => Some(Answer::of(ErrorCode::Maintenance, note.as_str())),
-            Self::WorldAway(_) | Self::NoGateway => again(ErrorCode::Unavailable, Duration::from_secs(1)),
-            Self::Central(CentralError::Away(_)) => Some(
+            Self::WorldUnavailable(_) | Self::NoGateway => {
+                with_retry(ErrorCode::Unavailable, Duration::from_secs(1))
+            }
+            Self::Central(CentralError::Unavailable(_)) => Some(
                 Answer::of(ErrorCode::Unavailable, "the accounts of all regions are out of reach")
                     .retry_after(Duration::from_secs(2)),
             ),
-            Self::Central(CentralError::Taken | CentralError::Meanwhile) => plainly(ErrorCode::Refused),
+            Self::Central(CentralError::NameTaken | CentralError::Conflict) => {
+                without_retry(ErrorCode::Refused)
+            }
             // What is wrong inside is nobody else's business.
             Self::Store(_) | Self::Central(_) | Self::Internal(_) => Some(
                 Answer::of(ErrorCode::Unavailable, "temporarily impossible")
                     .retry_after(Duration::from_secs(1)),
             ),
-            Self::Draining => plainly(ErrorCode::Draining),
+            Self::Draining => without_retry(ErrorCode::Draining),
         }
     }
 }
 
 /// `detail` of a BANNED answer: until when, in milliseconds since the Unix epoch, and why.
 pub(crate) fn ban_detail(until_ms: u64, reason: &str) -> String {
-    if until_ms == store::accounts::FOR_EVER {
+    if until_ms == store::accounts::FOREVER {
         format!("for ever: {reason}")
     } else {
         format!("until {until_ms}: {reason}")
@@ -224,8 +230,8 @@ impl From<io::Error> for LoginError {
 }
 
 impl From<Refusal> for LoginError {
-    fn from(Refusal { why, wait }: Refusal) -> Self {
-        Self::Crowded { why, wait }
+    fn from(Refusal { reason, wait }: Refusal) -> Self {
+        Self::PoolBusy { reason, wait }
     }
 }
 
@@ -241,7 +247,7 @@ impl From<SrpError> for LoginError {
             SrpError::Denied => Self::Denied,
             SrpError::Malformed(what) => Self::Malformed(what),
             SrpError::Degenerate => Self::Malformed("degenerate public number"),
-            SrpError::UnknownGroup => Self::NothingInCommon("groups"),
+            SrpError::UnknownGroup => Self::NoneSupported("groups"),
             SrpError::Arithmetic(_) => Self::Internal("arithmetic"),
         }
     }
@@ -251,7 +257,7 @@ impl Fault {
     /// For metrics.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
-            Self::Nobody => "nobody",
+            Self::NoFault => "none",
             Self::Client => "client",
             Self::Peer => "peer",
             Self::Us => "us",

@@ -5,28 +5,28 @@ use std::time::{Duration, Instant};
 
 use futures::future::join_all;
 use parking_lot::Mutex;
-use shardkeep_cluster::{Directory, Gather, Instance, Node, Pace};
+use shardkeep_cluster::{BatchPolicy, Directory, Instance, Node, RequestBatcher};
+use shardkeep_rpc::batched_call::outcome;
 use shardkeep_rpc::gateway::{
     Admission, AdmitRequest, Admitted, ListSessionsReply, ListSessionsRequest, RevokeAccountRequest,
     RevokeTicketRequest, gateway_client::GatewayClient,
 };
-use shardkeep_rpc::many::outcome;
 use shardkeep_store::{
     self as store, Database,
-    accounts::{Cause, Raised, generations},
+    accounts::{AccountGeneration, RevocationCause, generations},
 };
 use shardkeep_types::{AccountId, DaemonKind, Generation, TicketId};
 use tonic::{Code, Request, Response, Status, transport::Channel};
 use tracing::warn;
 
-use crate::{gathered::Failed, metrics};
+use crate::{account_batcher::BatchError, metrics};
 
 /// How long a gateway may take to answer. One that is gone is noticed by the registry in a few seconds.
 const DEADLINE: Duration = Duration::from_secs(2);
 /// Every ticket is of a connection, and so many there are at most: nothing is refused here.
-fn pace(connections: usize) -> Pace {
-    Pace {
-        most: 256,
+fn batch_policy(connections: usize) -> BatchPolicy {
+    BatchPolicy {
+        max_requests: 256,
         interval: Duration::from_millis(20),
         waiting: connections,
         // The gateway's time, and the store's.
@@ -35,7 +35,7 @@ fn pace(connections: usize) -> Pace {
 }
 
 /// How long one gateway has its turn to be offered first.
-const TURN: Duration = Duration::from_millis(20);
+const OFFER_ROTATION: Duration = Duration::from_millis(20);
 /// How long a player waits for a gateway that was asked for sessions.
 const LIST_DEADLINE: Duration = Duration::from_secs(1);
 /// Gateways tried for one ticket.
@@ -45,37 +45,37 @@ pub(crate) struct Gateways {
     node: Node,
     directory: Directory,
     /// By the gateway's address.
-    admissions: Gather<String, Admission, Answered, Status>,
-    offered: Mutex<Option<Offered>>,
+    admissions: RequestBatcher<String, Admission, AdmitAnswer, Status>,
+    offered: Mutex<Option<OfferedGateways>>,
 }
 
 /// Who is offered to players, and since when.
-struct Offered {
+struct OfferedGateways {
     since: Instant,
     candidates: Vec<Instance>,
 }
 
 /// A gateway's answer to a ticket, and the generation that its account had afterwards.
 #[derive(Clone)]
-struct Answered {
+struct AdmitAnswer {
     admitted: Admitted,
-    generation: Result<Option<Generation>, Failed>,
+    generation: Result<Option<Generation>, BatchError>,
 }
 
 /// Why a gateway does not take a ticket.
-pub(crate) enum Refused {
+pub(crate) enum AdmitError {
     /// It knows of a higher generation of the account.
     Outdated,
     /// It has no room, or does not answer: another one may.
-    Away(Status),
+    Unavailable(Status),
 }
 
 /// What the gateways know of an account.
-pub(crate) struct Found {
+pub(crate) struct AccountSessions {
     /// By the name of the gateway.
     pub(crate) answers: Vec<(String, ListSessionsReply)>,
     /// Those that did not answer.
-    pub(crate) silent: Vec<String>,
+    pub(crate) unreachable: Vec<String>,
 }
 
 impl Gateways {
@@ -83,7 +83,7 @@ impl Gateways {
         Self {
             node: node.clone(),
             directory: node.directory(DaemonKind::Gateway),
-            admissions: admissions(node.clone(), database.clone(), pace(connections)),
+            admissions: admissions(node.clone(), database.clone(), batch_policy(connections)),
             offered: Mutex::default(),
         }
     }
@@ -92,23 +92,24 @@ impl Gateways {
     /// same time are sent to the same one, so that their tickets go together.
     pub(crate) fn candidates(&self) -> Vec<Instance> {
         let (now, mut offered) = (Instant::now(), self.offered.lock());
-        let lasts =
-            |it: &&Offered| now.saturating_duration_since(it.since) < TURN && !it.candidates.is_empty();
-        if let Some(lasting) = offered.as_ref().filter(lasts) {
-            return lasting.candidates.clone();
+        let is_recent = |it: &&OfferedGateways| {
+            now.saturating_duration_since(it.since) < OFFER_ROTATION && !it.candidates.is_empty()
+        };
+        if let Some(recent) = offered.as_ref().filter(is_recent) {
+            return recent.candidates.clone();
         }
-        offered.insert(Offered { since: now, candidates: self.lightest_first() }).candidates.clone()
+        offered.insert(OfferedGateways { since: now, candidates: self.lightest_first() }).candidates.clone()
     }
 
     fn lightest_first(&self) -> Vec<Instance> {
         let mut others = self.directory.up();
         others.retain(|gateway| !gateway.client_address.is_empty());
         others.sort_by(|a, b| a.load.total_cmp(&b.load));
-        let lightest = self.directory.lightest().filter(|gateway| !gateway.client_address.is_empty());
-        if let Some(first) = &lightest {
+        let least_loaded = self.directory.least_loaded().filter(|gateway| !gateway.client_address.is_empty());
+        if let Some(first) = &least_loaded {
             others.retain(|gateway| gateway.id != first.id);
         }
-        lightest.into_iter().chain(others).take(CANDIDATES).collect()
+        least_loaded.into_iter().chain(others).take(CANDIDATES).collect()
     }
 
     /// Moves a ticket to the gateway, in one call with those of others. Says which generation the account had once the
@@ -117,13 +118,13 @@ impl Gateways {
         &self,
         gateway: &Instance,
         ticket: Admission,
-    ) -> Result<Result<Option<Generation>, Failed>, Refused> {
-        let asked = self.admissions.ask(&gateway.grpc_address, ticket).await;
-        let Answered { admitted, generation } = asked.map_err(Refused::Away)?;
+    ) -> Result<Result<Option<Generation>, BatchError>, AdmitError> {
+        let asked = self.admissions.submit(&gateway.grpc_address, ticket).await;
+        let AdmitAnswer { admitted, generation } = asked.map_err(AdmitError::Unavailable)?;
         match outcome(admitted.code, &admitted.detail) {
             Ok(()) => Ok(generation),
-            Err(status) if status.code() == Code::FailedPrecondition => Err(Refused::Outdated),
-            Err(status) => Err(Refused::Away(status)),
+            Err(status) if status.code() == Code::FailedPrecondition => Err(AdmitError::Outdated),
+            Err(status) => Err(AdmitError::Unavailable(status)),
         }
     }
 
@@ -138,7 +139,7 @@ impl Gateways {
 
     /// Ends the account's sessions and tickets below the generation, on every gateway. Returns how many sessions
     /// ended. A gateway that fails is asked once more; `world` refuses old generations in any case.
-    pub(crate) async fn revoke_account(&self, account: Raised, cause: &Cause) -> u32 {
+    pub(crate) async fn revoke_account(&self, account: AccountGeneration, cause: &RevocationCause) -> u32 {
         let request = RevokeAccountRequest {
             account: account.id.0,
             below_generation: account.generation.0,
@@ -151,12 +152,12 @@ impl Gateways {
 
     fn alive(&self) -> Vec<Instance> {
         let mut gateways = self.directory.all();
-        gateways.retain(|gateway| !gateway.state.is_gone());
+        gateways.retain(|gateway| !gateway.state.is_down());
         gateways
     }
 
     /// Where the account is logged in, as far as the gateways answer.
-    pub(crate) async fn sessions_of(&self, account: AccountId) -> Found {
+    pub(crate) async fn sessions_of(&self, account: AccountId) -> AccountSessions {
         let alive = self.alive();
         let asked = alive.iter().map(|gateway| async move {
             let request = ListSessionsRequest { account: Some(account.0) };
@@ -166,11 +167,11 @@ impl Gateways {
             let answer = self.call("list_sessions", gateway, request, call);
             tokio::time::timeout(LIST_DEADLINE, answer).await.ok().and_then(Result::ok)
         });
-        let mut found = Found { answers: Vec::new(), silent: Vec::new() };
+        let mut found = AccountSessions { answers: Vec::new(), unreachable: Vec::new() };
         for (gateway, answer) in alive.iter().zip(join_all(asked).await) {
             match answer {
                 Some(reply) => found.answers.push((gateway.id.name.clone(), reply)),
-                None => found.silent.push(gateway.id.name.clone()),
+                None => found.unreachable.push(gateway.id.name.clone()),
             }
         }
         found
@@ -202,38 +203,42 @@ impl Gateways {
         F: Future<Output = Result<Response<R>, Status>>,
     {
         let client = GatewayClient::new(self.node.channel(DaemonKind::Gateway, &gateway.grpc_address));
-        called(name, call(client, in_time(message))).await
+        timed_call(name, call(client, with_deadline(message))).await
     }
 }
 
-fn admissions(node: Node, database: Database, pace: Pace) -> Gather<String, Admission, Answered, Status> {
-    Gather::new("admit", pace, move |address: String, admissions: Vec<Admission>| {
+fn admissions(
+    node: Node,
+    database: Database,
+    batch_policy: BatchPolicy,
+) -> RequestBatcher<String, Admission, AdmitAnswer, Status> {
+    RequestBatcher::new("admit", batch_policy, move |address: String, admissions: Vec<Admission>| {
         let mut client = GatewayClient::new(node.channel(DaemonKind::Gateway, &address));
         let database = database.clone();
         Box::pin(async move {
             let accounts: Vec<_> = admissions.iter().map(|ticket| AccountId(ticket.account)).collect();
-            let admit = client.admit(in_time(AdmitRequest { admissions }));
-            let admitted = called("admit", admit).await?.admitted;
+            let admit = client.admit(with_deadline(AdmitRequest { admissions }));
+            let admitted = timed_call("admit", admit).await?.admitted;
             let found = tokio::time::timeout(DEADLINE, generations(&database, &accounts)).await;
-            let found = found.unwrap_or_else(|_| Err(store::Error::away())).map_err(Failed::from);
-            let answered = admitted.into_iter().enumerate().map(|(place, admitted)| {
-                let of_place = |found: &Vec<_>| found.get(place).copied().flatten();
-                let generation = found.as_ref().map(of_place).map_err(Clone::clone);
-                Answered { admitted, generation }
+            let found = found.unwrap_or_else(|_| Err(store::Error::timed_out())).map_err(BatchError::from);
+            let answered = admitted.into_iter().enumerate().map(|(index, admitted)| {
+                let at_index = |found: &Vec<_>| found.get(index).copied().flatten();
+                let generation = found.as_ref().map(at_index).map_err(Clone::clone);
+                AdmitAnswer { admitted, generation }
             });
             Ok(answered.collect())
         })
     })
 }
 
-fn in_time<T>(message: T) -> Request<T> {
+fn with_deadline<T>(message: T) -> Request<T> {
     let mut request = Request::new(message);
     request.set_timeout(DEADLINE);
     request
 }
 
 /// Counts the call.
-async fn called<R>(
+async fn timed_call<R>(
     name: &'static str,
     call: impl Future<Output = Result<Response<R>, Status>>,
 ) -> Result<R, Status> {

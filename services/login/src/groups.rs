@@ -14,12 +14,12 @@ use shardkeep_auth::{
 use shardkeep_store::accounts;
 use tokio_util::sync::CancellationToken;
 
-use crate::{LoginError, door::Door};
+use crate::{LoginError, context::LoginContext};
 
 /// How often the accounts are counted.
-const PACE: Duration = Duration::from_secs(600);
+const COUNT_INTERVAL: Duration = Duration::from_secs(600);
 /// The same after it failed.
-const AGAIN: Duration = Duration::from_secs(5);
+const RETRY_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Of 256 accounts, so many have a group of at least 3072 bits (high half) and of 4096 (low half).
 #[derive(Default)]
@@ -30,7 +30,7 @@ impl Groups {
     pub(crate) fn decoy(&self, account: AccountName, seed: &Key) -> Verifier {
         let shares = self.0.load(Ordering::Relaxed);
         let (longer, longest) = (shares >> 16, shares & 0xffff);
-        let place = u32::from(Verifier::decoy_place(&account, seed));
+        let place = u32::from(Verifier::decoy_bucket(&account, seed));
         let group = if place < longest {
             Group::Bits4096
         } else if place < longer {
@@ -41,7 +41,7 @@ impl Groups {
         Verifier::decoy(group, account, seed)
     }
 
-    pub(crate) fn learn(&self, counts: &[(u32, u64)]) {
+    pub(crate) fn set_counts(&self, counts: &[(u32, u64)]) {
         let total = counts.iter().map(|(_, count)| count).sum::<u64>().max(1);
         let share = |least: u32| {
             let count =
@@ -52,16 +52,16 @@ impl Groups {
     }
 
     /// Counts the accounts from time to time, until told to stop.
-    pub(crate) async fn follow(&self, door: &Door, stop: CancellationToken) -> anyhow::Result<()> {
+    pub(crate) async fn follow(&self, context: &LoginContext, stop: CancellationToken) -> anyhow::Result<()> {
         loop {
-            let pause = match count(door).await {
+            let pause = match count(context).await {
                 Ok(counts) => {
-                    self.learn(&counts);
-                    PACE
+                    self.set_counts(&counts);
+                    COUNT_INTERVAL
                 }
                 Err(error) => {
                     tracing::warn!(%error, "the groups of the accounts are not counted");
-                    AGAIN
+                    RETRY_INTERVAL
                 }
             };
             if stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
@@ -72,10 +72,10 @@ impl Groups {
 }
 
 /// Of all accounts that a name here may be of.
-async fn count(door: &Door) -> Result<Vec<(u32, u64)>, LoginError> {
-    match &door.centre {
-        Some(centre) => Ok(centre.groups().await?),
-        None => Ok(accounts::groups(&door.database).await?),
+async fn count(context: &LoginContext) -> Result<Vec<(u32, u64)>, LoginError> {
+    match &context.central {
+        Some(central) => Ok(central.groups().await?),
+        None => Ok(accounts::groups(&context.database).await?),
     }
 }
 
@@ -86,27 +86,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn decoys_are_spread_like_accounts_and_move_one_way() {
+    fn decoy_groups_follow_distribution_of_accounts() {
         let (groups, seed) = (Groups::default(), Secret::new([5; 32]));
-        let look = |counts: &[(u32, u64)]| {
-            groups.learn(counts);
+        let sample = |counts: &[(u32, u64)]| {
+            groups.set_counts(counts);
             let names = (0..600).map(|number| AccountName::normalise(&format!("nobody{number}")).unwrap());
             names.map(|name| groups.decoy(name, &seed)).collect::<Vec<_>>()
         };
         let share = |decoys: &[Verifier], group| {
             decoys.iter().filter(|it| it.group() == group).count() as f64 / decoys.len() as f64
         };
-        let none = look(&[]);
+        let none = sample(&[]);
         assert_eq!(share(&none, Group::Bits2048), 1.0);
-        let some = look(&[(2048, 3_000), (3072, 1_000)]);
+        let some = sample(&[(2048, 3_000), (3072, 1_000)]);
         assert!((0.2..0.3).contains(&share(&some, Group::Bits3072)), "{}", share(&some, Group::Bits3072));
-        let more = look(&[(2048, 1_000), (3072, 2_000), (4096, 1_000)]);
+        let more = sample(&[(2048, 1_000), (3072, 2_000), (4096, 1_000)]);
         assert!((0.2..0.3).contains(&share(&more, Group::Bits4096)));
         assert!((0.2..0.3).contains(&share(&more, Group::Bits2048)));
         for (before, after) in some.iter().zip(&more) {
             assert!(after.group().bits() >= before.group().bits());
             assert_eq!(after.salt() == before.salt(), after.group() == before.group());
         }
-        assert_eq!(share(&look(&[(4096, 7)]), Group::Bits4096), 1.0);
+        assert_eq!(share(&sample(&[(4096, 7)]), Group::Bits4096), 1.0);
     }
 }

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use shardkeep_auth::Binding;
+use shardkeep_auth::ChannelBinding;
 use shardkeep_wire::{
     Message,
     opcode::{self, Phase},
@@ -13,41 +13,42 @@ use tokio::time::{timeout, timeout_at};
 use crate::{
     LoginError,
     connection::Connection,
-    conversation::{End, answering, refuse_request},
-    door::Door,
-    logon::{Checked, Entered, Logon, New},
+    context::LoginContext,
+    lifecycle::{End, refuse_request, reply_to},
+    logon::{Checked, EnterOutcome, Logon, New},
     register,
     select::WorldSelect,
 };
 
 /// Protocol section 4.
-const HANDSHAKE_WITHIN: Duration = Duration::from_secs(15);
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(15);
 /// Codes tried on one connection.
-const CODES: usize = 3;
+const MAX_CODE_TRIES: usize = 3;
 /// Puzzles that one connection is given.
-const PUZZLES: usize = 4;
+const MAX_PUZZLES: usize = 4;
 /// Share of the connections in use above which a client is hung up on while it solves its puzzle.
-const SCARCE: f64 = 0.5;
+const SCARCE_LOAD: f64 = 0.5;
 
 /// From the first message to the welcome.
 pub(crate) async fn run(
     connection: &mut Connection,
-    door: &Door,
-    preface: &Binding,
-    begun: Instant,
+    context: &LoginContext,
+    preface: &ChannelBinding,
+    started: Instant,
 ) -> Result<WorldSelect, End> {
-    let deadline = (begun + HANDSHAKE_WITHIN).into();
-    let greeted = timeout_at(deadline, logon(connection, door, preface, begun)).await;
+    let deadline = (started + HANDSHAKE_TIMEOUT).into();
+    let greeted = timeout_at(deadline, logon(connection, context, preface, started)).await;
     let (mut checked, mut last) =
         greeted.unwrap_or_else(|_| Err(LoginError::Timeout("finish the handshake").into()))?;
     let (select, welcome) = loop {
         if checked.needs_code() {
-            let looking = timeout(door.config.code_within, code(connection, door, &mut checked, &last));
-            last = looking.await.unwrap_or_else(|_| Err(LoginError::Timeout("give a code").into()))?;
+            let code_entry =
+                timeout(context.config.code_timeout, code(connection, context, &mut checked, &last));
+            last = code_entry.await.unwrap_or_else(|_| Err(LoginError::Timeout("give a code").into()))?;
         }
-        match checked.enter(door, &last).await.map_err(answering(&last))? {
-            Entered::In(select, welcome) => break (*select, welcome),
-            Entered::CodeNeeded(again) => checked = *again,
+        match checked.enter(context, &last).await.map_err(reply_to(&last))? {
+            EnterOutcome::LoggedIn(select, welcome) => break (*select, welcome),
+            EnterOutcome::CodeNeeded(again) => checked = *again,
         }
     };
     // Goes with the world list.
@@ -60,7 +61,7 @@ pub(crate) async fn run(
 /// costs a whole login.
 async fn code(
     connection: &mut Connection,
-    door: &Door,
+    context: &LoginContext,
     checked: &mut Logon<Checked>,
     asked: &Message,
 ) -> Result<Message, End> {
@@ -69,12 +70,14 @@ async fn code(
     let mut tries = 1;
     loop {
         let given = connection.receive().await?;
-        match checked.code(door, &given).await {
+        match checked.code(context, &given).await {
             Ok(()) => return Ok(given),
-            Err(error @ (LoginError::WrongCode | LoginError::TwoCodesNeeded { .. })) if tries < CODES => {
+            Err(error @ (LoginError::WrongCode | LoginError::TwoCodesNeeded { .. }))
+                if tries < MAX_CODE_TRIES =>
+            {
                 refuse_request(connection, &given, &error)?;
             }
-            Err(error) => return Err(answering(&given)(error)),
+            Err(error) => return Err(reply_to(&given)(error)),
         }
         tries += 1;
     }
@@ -83,57 +86,61 @@ async fn code(
 /// Everything that does not wait for a person.
 async fn logon(
     connection: &mut Connection,
-    door: &Door,
-    preface: &Binding,
-    begun: Instant,
+    context: &LoginContext,
+    preface: &ChannelBinding,
+    started: Instant,
 ) -> Result<(Logon<Checked>, Message), End> {
-    let logon = Logon::new(preface, connection.peer().ip(), begun, begun + HANDSHAKE_WITHIN);
+    let logon = Logon::new(preface, connection.peer().ip(), started, started + HANDSHAKE_TIMEOUT);
 
-    let hello = greeting(connection, door, preface, &logon).await?;
-    let challenge = connection.unless_gone(Box::pin(door.moments.evenly(logon.hello(door, &hello)))).await;
-    let (logon, reply) = challenge.map_err(answering(&hello))?;
+    let hello = receive_hello(connection, context, preface, &logon).await?;
+    let challenge = connection
+        .run_while_connected(Box::pin(context.step_gate.run_until_tick(logon.hello(context, &hello))))
+        .await;
+    let (logon, reply) = challenge.map_err(reply_to(&hello))?;
     connection.send(&reply).await?;
 
     connection.enter(Phase::LoginChallenged);
     let proof = connection.receive().await?;
-    let verified = connection.unless_gone(Box::pin(door.moments.evenly(logon.proof(door, &proof)))).await;
-    let (logon, reply, suite) = verified.map_err(answering(&proof))?;
+    let verified = connection
+        .run_while_connected(Box::pin(context.step_gate.run_until_tick(logon.proof(context, &proof))))
+        .await;
+    let (logon, reply, suite) = verified.map_err(reply_to(&proof))?;
     connection.send(&reply).await?;
 
     connection.enter(Phase::LoginVerified);
     let (client, server) = logon.keys();
     connection.seal(suite, client, server)?;
     let finished = connection.receive().await?;
-    let checked = logon.finished(&finished).map_err(answering(&finished))?;
+    let checked = logon.finished(&finished).map_err(reply_to(&finished))?;
     Ok((checked, finished))
 }
 
 /// The `Hello` that may pass: under load, one that brings the answer to a puzzle. Who has nothing else to offer than
 /// wrong answers is not listened to for long, and when connections are scarce not even until the first: a solved
 /// puzzle is as good on another connection. A client may register before it greets, and works for that as well.
-async fn greeting(
+async fn receive_hello(
     connection: &mut Connection,
-    door: &Door,
-    preface: &Binding,
+    context: &LoginContext,
+    preface: &ChannelBinding,
     logon: &Logon<New>,
 ) -> Result<Message, End> {
     let mut puzzles = 0;
-    while puzzles < PUZZLES {
+    while puzzles < MAX_PUZZLES {
         let request = connection.receive().await?;
         let registers = request.opcode == opcode::REGISTER;
-        if let Some(puzzle) = logon.puzzle(door, &request).map_err(answering(&request))? {
+        if let Some(puzzle) = logon.puzzle(context, &request).map_err(reply_to(&request))? {
             connection.send(&puzzle).await?;
             puzzles += 1;
             // What registers is sealed to this connection, and worth nothing on another.
-            if door.crowd.load() > SCARCE && !registers {
+            if context.connection_limiter.load() > SCARCE_LOAD && !registers {
                 break;
             }
         } else if registers {
-            let reply = register::answer(door, connection.peer().ip(), preface, &request).await;
-            connection.send(&reply.map_err(answering(&request))?).await?;
+            let reply = register::answer(context, connection.peer().ip(), preface, &request).await;
+            connection.send(&reply.map_err(reply_to(&request))?).await?;
         } else {
             return Ok(request);
         }
     }
-    Err(LoginError::Puzzled.into())
+    Err(LoginError::PuzzleRequired.into())
 }

@@ -2,21 +2,20 @@
 //! gateway; hands the published release to clients that are too old. Talks to players over TCP, QUIC and WebSockets; to
 //! gateways, billing and the registry over gRPC; owns the accounts.
 
+mod account_batcher;
+mod account_details;
 mod accounts;
 mod authority;
 mod central;
 mod config;
 mod connection;
-mod conversation;
-mod door;
+mod context;
 mod error;
-mod evenly;
-mod floors;
 mod gateways;
-mod gathered;
+mod generation_watchers;
 mod groups;
 mod handshake;
-mod known;
+mod lifecycle;
 mod limits;
 mod logon;
 mod maintenance;
@@ -31,16 +30,18 @@ mod register;
 mod requests;
 mod revocations;
 mod second_factor;
+mod secret_cipher;
 mod select;
 mod serve;
+mod step_gate;
 pub mod update;
-mod vault;
 mod verifiers;
 mod worlds;
 
 use std::{sync::Arc, time::Duration};
 
 use anyhow::Context;
+use secret_cipher::SecretCipher;
 use shardkeep_cluster::Node;
 use shardkeep_daemon::{Daemon, Service, Settings};
 use shardkeep_lanes::Listener;
@@ -51,16 +52,15 @@ use tokio::{sync::watch, time::MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tracing::info;
-use vault::Vault;
 
 pub use central::Config as CentralConfig;
-use central::{CentralService, Centre};
-pub use config::{Bucket, Config, DuplicateLogins, Hybrid, Limits, Puzzle, PuzzleMode, Registrations};
-use door::{Door, Stores};
+use central::{CentralAccounts, CentralService};
+pub use config::{Bucket, Config, DuplicateLogins, Hybrid, Limits, Puzzle, PuzzleMode, RegistrationMode};
+use context::{LoginContext, Stores};
 use error::LoginError;
 
 /// How often the registries learn how busy this replica is.
-const REPORT: Duration = Duration::from_secs(1);
+const LOAD_REPORT_INTERVAL: Duration = Duration::from_secs(1);
 
 pub struct Login;
 
@@ -71,7 +71,7 @@ impl Service for Login {
     async fn run(settings: Settings<Config>, daemon: Daemon) -> anyhow::Result<()> {
         metrics::describe();
         let config = settings.service.clone();
-        let listener = Listener::bind(&config.listen, &config.lanes, conversation::SILENT_AFTER)
+        let listener = Listener::bind(&config.listen, &config.lanes, lifecycle::IDLE_TIMEOUT)
             .await
             .context("players: no socket (login.listen moves it)")?;
         let bound = listener.local_addr()?;
@@ -82,51 +82,57 @@ impl Service for Login {
 
         let opened = open(&settings);
         let Some(opened) = daemon.draining().run_until_cancelled(opened).await else { return Ok(()) };
-        let (database, home) = opened?;
-        let mut marks = vec![database.mark().await.context("login.store")?];
-        if let Some(store) = &home {
-            marks.push(store.mark().await.context("login.central.store")?);
+        let (database, central_store) = opened?;
+        let mut identities = vec![database.identity().await.context("login.store")?];
+        if let Some(store) = &central_store {
+            identities.push(store.identity().await.context("login.central.store")?);
         }
-        if !node.share_stores(&marks).await {
+        if !node.ensure_same_store(&identities).await {
             return Ok(());
         }
-        if let Some(store) = home.as_ref().filter(|_| config.central.adopt) {
+        if let Some(store) = central_store.as_ref().filter(|_| config.central.adopt) {
             store.adopt(&config.central.region, &database).await.context("login.central.adopt")?;
         }
         central::join(&config.central, &database).await?;
-        let centre = Centre::new(&config.central, home.clone(), &node);
+        let central = CentralAccounts::new(&config.central, central_store.clone(), &node);
         let (list, worlds) = watch::channel(Arc::new(WorldList::default()));
         let directory = node.directory(DaemonKind::World);
-        let served = CancellationToken::new();
+        let background_stop = CancellationToken::new();
         let (view, closed) = watch::channel(maintenance::Closed::default());
-        daemon.spawn("maintenance", maintenance::follow(database.clone(), view, served.clone()));
-        daemon.spawn("world list", worlds::follow(directory, closed.clone(), list, served.clone()));
+        daemon.spawn("maintenance", maintenance::follow(database.clone(), view, background_stop.clone()));
+        daemon.spawn("world list", worlds::follow(directory, closed.clone(), list, background_stop.clone()));
         let deployment = &settings.cluster.deployment;
-        let stores = Stores { database: database.clone(), vault: vault(&config)?, centre };
-        let door = Door::new(config, deployment, stores, worlds, &node, daemon.clone());
-        let door = Arc::new(door.await?);
+        let stores = Stores { database: database.clone(), secret_cipher: secret_cipher(&config)?, central };
+        let context = LoginContext::new(config, deployment, stores, worlds, &node, daemon.clone());
+        let context = Arc::new(context.await?);
 
-        daemon.spawn("patches", door.patches.clone().follow(served.clone()));
-        let (counted, stop) = (door.clone(), served.clone());
-        daemon.spawn("groups of accounts", async move { counted.groups.follow(&counted, stop).await });
-        if door.centre.is_some() {
-            daemon.spawn("changes of accounts", central::follow::follow(door.clone(), served.clone()));
+        daemon.spawn("patches", context.patches.clone().follow(background_stop.clone()));
+        let (groups_context, stop) = (context.clone(), background_stop.clone());
+        daemon.spawn("groups of accounts", async move {
+            groups_context.groups.follow(&groups_context, stop).await
+        });
+        if context.central.is_some() {
+            daemon.spawn(
+                "changes of accounts",
+                central::follow::follow(context.clone(), background_stop.clone()),
+            );
         }
-        let revocations = door.revocations.clone();
-        daemon.spawn("revocations", revocations::watch(database.clone(), revocations, served.clone()));
-        let accounts = Routes::new(accounts::AccountsService::server(door.clone()));
-        let followed = revocations::RevocationsService::server(door.clone(), closed, daemon.draining());
+        let revocations = context.revocations.clone();
+        daemon
+            .spawn("revocations", revocations::watch(database.clone(), revocations, background_stop.clone()));
+        let accounts = Routes::new(accounts::AccountsService::server(context.clone()));
+        let followed = revocations::RevocationsService::server(context.clone(), closed, daemon.draining());
         let mut routes = accounts.add_service(followed);
-        if let Some(store) = &home {
-            daemon.spawn("the centre", store.clone().watch(served.clone()));
+        if let Some(store) = &central_store {
+            daemon.spawn("the centre", store.clone().watch(background_stop.clone()));
             routes = routes.add_service(CentralService::server(store.clone(), daemon.draining()));
         }
         node.serve(routes);
-        daemon.spawn("load report", report(node, door.clone(), daemon.clone()));
-        serve::serve(listener, door, &daemon, settings.daemon.grace).await;
-        served.cancel();
+        daemon.spawn("load report", report(node, context.clone(), daemon.clone()));
+        serve::serve(listener, context, &daemon, settings.daemon.grace).await;
+        background_stop.cancel();
         database.close().await;
-        if let Some(store) = home {
+        if let Some(store) = central_store {
             store.close().await;
         }
         Ok(())
@@ -136,16 +142,16 @@ impl Service for Login {
 /// The accounts and, in the home region, the centre; waits for databases that are away.
 async fn open(settings: &Settings<Config>) -> anyhow::Result<(Database, Option<Arc<central::Store>>)> {
     let url = store_url(settings);
-    let database = Database::open_patiently(&url, Schema::Accounts).await.context("login.store")?;
+    let database = Database::open_with_retry(&url, Schema::Accounts).await.context("login.store")?;
     let config = &settings.service;
-    let home = match config.central.store.as_str() {
+    let central_store = match config.central.store.as_str() {
         "" => None,
         url => {
-            let opened = central::Store::open(url, vault(config)?);
+            let opened = central::Store::open(url, secret_cipher(config)?);
             Some(opened.await.context("login.central.store")?)
         }
     };
-    Ok((database, home))
+    Ok((database, central_store))
 }
 
 fn store_url(settings: &Settings<Config>) -> String {
@@ -155,20 +161,20 @@ fn store_url(settings: &Settings<Config>) -> String {
     }
 }
 
-fn vault(config: &Config) -> anyhow::Result<Vault> {
-    Ok(Vault::new(config.second_factor_key().map_err(anyhow::Error::msg)?.as_ref())?)
+fn secret_cipher(config: &Config) -> anyhow::Result<SecretCipher> {
+    Ok(SecretCipher::new(config.second_factor_key().map_err(anyhow::Error::msg)?.as_ref())?)
 }
 
-async fn report(node: Node, door: Arc<Door>, daemon: Daemon) -> anyhow::Result<()> {
-    let mut ticks = tokio::time::interval(REPORT);
+async fn report(node: Node, context: Arc<LoginContext>, daemon: Daemon) -> anyhow::Result<()> {
+    let mut ticks = tokio::time::interval(LOAD_REPORT_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while daemon.draining().run_until_cancelled(ticks.tick()).await.is_some() {
-        node.set_load(door.pool.load().max(door.crowd.load()));
-        metrics::pool_waiting(door.pool.waiting());
-        if let Some(centre) = &door.centre {
-            metrics::central_behind(centre.behind());
+        node.set_load(context.pool.load().max(context.connection_limiter.load()));
+        metrics::pool_waiting(context.pool.waiting());
+        if let Some(central) = &context.central {
+            metrics::central_lag(central.lag());
         }
-        metrics::puzzle_bits(door.puzzles.bits(door.pool.load()).unwrap_or_default());
+        metrics::puzzle_bits(context.puzzles.bits(context.pool.load()).unwrap_or_default());
     }
     Ok(())
 }

@@ -29,19 +29,19 @@ pub(crate) struct Limits {
 struct State {
     attempts: Buckets<Origin>,
     failures: Buckets<(Origin, AccountName)>,
-    of_address: Buckets<Origin>,
-    of_account: Buckets<AccountName>,
+    address_failures: Buckets<Origin>,
+    account_failures: Buckets<AccountName>,
     trusted: HashMap<(Origin, AccountName), Instant>,
 }
 
 impl Limits {
     pub(crate) fn new(config: config::Limits) -> Self {
-        let keys = config.remembered;
+        let keys = config.max_entries;
         let state = State {
             attempts: Buckets::new(config.attempts, keys),
             failures: Buckets::new(config.failures, keys),
-            of_address: Buckets::new(config.failures_of_address, keys),
-            of_account: Buckets::new(config.failures_of_account, keys),
+            address_failures: Buckets::new(config.failures_of_address, keys),
+            account_failures: Buckets::new(config.failures_of_account, keys),
             trusted: HashMap::new(),
         };
         Self { config, state: Mutex::new(state) }
@@ -57,7 +57,7 @@ impl Limits {
         self.state.lock().is_trusted(&(origin, account.clone()), now)
     }
 
-    /// A proof came: it counts as wrong until [`Self::proved`] says otherwise.
+    /// A proof came: it counts as wrong until [`Self::record_success`] says otherwise.
     pub(crate) fn charge(
         &self,
         origin: Origin,
@@ -67,40 +67,40 @@ impl Limits {
         let mut state = self.state.lock();
         let key = (origin, account.clone());
         state.failures.take(&key, now).map_err(throttled("failures"))?;
-        if let Err(wait) = state.of_address.take(&origin, now) {
-            state.failures.give_back(&key);
+        if let Err(wait) = state.address_failures.take(&origin, now) {
+            state.failures.refund(&key);
             return Err(throttled("failures_of_address")(wait));
         }
         if state.is_trusted(&key, now) {
             return Ok(());
         }
-        if let Err(wait) = state.of_account.take(account, now) {
-            state.failures.give_back(&key);
-            state.of_address.give_back(&origin);
+        if let Err(wait) = state.account_failures.take(account, now) {
+            state.failures.refund(&key);
+            state.address_failures.refund(&origin);
             return Err(throttled("failures_of_account")(wait));
         }
         Ok(())
     }
 
     /// The proof charged last was right: the address is trusted for a while.
-    pub(crate) fn proved(&self, origin: Origin, account: &AccountName, now: Instant) {
-        self.spare(origin, account, now);
+    pub(crate) fn record_success(&self, origin: Origin, account: &AccountName, now: Instant) {
+        self.refund(origin, account, now);
         let mut state = self.state.lock();
         let key = (origin, account.clone());
-        if state.trusted.len() >= self.config.remembered {
-            forget(&mut state.trusted, self.config.remembered, now, |until| *until);
+        if state.trusted.len() >= self.config.max_entries {
+            evict(&mut state.trusted, self.config.max_entries, now, |until| *until);
         }
         state.trusted.insert(key, now + self.config.trust);
     }
 
     /// The proof charged last was not even looked at: it costs nothing.
-    pub(crate) fn spare(&self, origin: Origin, account: &AccountName, now: Instant) {
+    pub(crate) fn refund(&self, origin: Origin, account: &AccountName, now: Instant) {
         let mut state = self.state.lock();
         let key = (origin, account.clone());
-        state.failures.give_back(&key);
-        state.of_address.give_back(&origin);
+        state.failures.refund(&key);
+        state.address_failures.refund(&origin);
         if !state.is_trusted(&key, now) {
-            state.of_account.give_back(account);
+            state.account_failures.refund(account);
         }
     }
 }
@@ -119,35 +119,35 @@ fn throttled(limit: &'static str) -> impl FnOnce(Duration) -> LoginError {
 struct Buckets<K> {
     bucket: config::Bucket,
     bound: usize,
-    known: HashMap<K, TokenBucket>,
+    buckets: HashMap<K, TokenBucket>,
 }
 
 impl<K: Hash + Eq + Clone> Buckets<K> {
     fn new(bucket: config::Bucket, bound: usize) -> Self {
-        Self { bucket, bound, known: HashMap::new() }
+        Self { bucket, bound, buckets: HashMap::new() }
     }
 
     /// Takes a token, or says how long to wait for one.
     fn take(&mut self, key: &K, now: Instant) -> Result<(), Duration> {
         let config::Bucket { burst, every } = self.bucket;
-        let mut bucket = self.known.get(key).copied().unwrap_or_default();
+        let mut bucket = self.buckets.get(key).copied().unwrap_or_default();
         bucket.take_every(every, burst, now)?;
-        if !self.known.contains_key(key) && self.known.len() >= self.bound {
-            forget(&mut self.known, self.bound, now, |bucket| bucket.full_at(now));
+        if !self.buckets.contains_key(key) && self.buckets.len() >= self.bound {
+            evict(&mut self.buckets, self.bound, now, |bucket| bucket.full_at(now));
         }
-        self.known.insert(key.clone(), bucket);
+        self.buckets.insert(key.clone(), bucket);
         Ok(())
     }
 
-    fn give_back(&mut self, key: &K) {
-        if let Some(bucket) = self.known.get_mut(key) {
-            bucket.give_back(self.bucket.every);
+    fn refund(&mut self, key: &K) {
+        if let Some(bucket) = self.buckets.get_mut(key) {
+            bucket.refund(self.bucket.every);
         }
     }
 }
 
 /// Makes room: drops what is over, and if that is not enough the half that will be over first.
-fn forget<K: Hash + Eq, V>(
+fn evict<K: Hash + Eq, V>(
     map: &mut HashMap<K, V>,
     bound: usize,
     now: Instant,
@@ -157,12 +157,12 @@ fn forget<K: Hash + Eq, V>(
     if map.len() < bound {
         return;
     }
-    let mut moments: Vec<Instant> = map.values().map(&until).collect();
-    let middle = moments.len() / 2;
-    let (_, middle, _) = moments.select_nth_unstable(middle);
+    let mut expiries: Vec<Instant> = map.values().map(&until).collect();
+    let middle = expiries.len() / 2;
+    let (_, middle, _) = expiries.select_nth_unstable(middle);
     let (middle, before) = (*middle, map.len());
     map.retain(|_, value| until(value) > middle);
-    metrics::limits_forgotten(before - map.len());
+    metrics::limits_evicted(before - map.len());
 }
 
 #[cfg(test)]
@@ -177,7 +177,7 @@ mod tests {
             failures_of_address: config::Bucket::new(100, second),
             failures_of_account: config::Bucket::new(5, second),
             trust: 3600 * second,
-            remembered: 16,
+            max_entries: 16,
         })
     }
 
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn attempts_flow_again_after_a_while() {
+    fn attempts_are_refilled_over_time() {
         let (limits, now) = (limits(), Instant::now());
         assert!(limits.begin(origin(1), now).is_ok() && limits.begin(origin(1), now).is_ok());
         assert_eq!(limit(limits.begin(origin(1), now)), Some(("attempts", Duration::from_secs(1))));
@@ -207,11 +207,11 @@ mod tests {
     }
 
     #[test]
-    fn only_failures_count() {
+    fn successful_logins_are_not_charged() {
         let (limits, now) = (limits(), Instant::now());
         for _ in 0..50 {
             limits.charge(origin(1), &name("alice"), now).unwrap();
-            limits.proved(origin(1), &name("alice"), now);
+            limits.record_success(origin(1), &name("alice"), now);
         }
         for _ in 0..3 {
             limits.charge(origin(1), &name("alice"), now).unwrap();
@@ -223,10 +223,10 @@ mod tests {
     }
 
     #[test]
-    fn nobody_elsewhere_locks_a_player_out() {
+    fn guessing_elsewhere_does_not_lock_out_trusted_address() {
         let (limits, now) = (limits(), Instant::now());
         limits.charge(origin(1), &name("alice"), now).unwrap();
-        limits.proved(origin(1), &name("alice"), now);
+        limits.record_success(origin(1), &name("alice"), now);
         // A botnet guesses: the account's bucket empties.
         let refused = (2..200).find_map(|last| limit(limits.charge(origin(last), &name("alice"), now)));
         assert_eq!(refused, Some(("failures_of_account", Duration::from_secs(1))));
@@ -237,17 +237,17 @@ mod tests {
     }
 
     #[test]
-    fn memory_is_bounded() {
+    fn limits_evict_keys_above_bound() {
         let (limits, now) = (limits(), Instant::now());
         for number in 0..1_000u16 {
             let account = name(&format!("account-{number}"));
             let origin = Origin::of([10, 1, (number >> 8) as u8, number as u8].into());
             limits.begin(origin, now).unwrap();
             limits.charge(origin, &account, now).unwrap();
-            limits.proved(origin, &account, now);
+            limits.record_success(origin, &account, now);
         }
         let state = limits.state.lock();
-        assert!(state.attempts.known.len() <= 16 && state.failures.known.len() <= 16);
-        assert!(state.of_account.known.len() <= 16 && state.trusted.len() <= 16);
+        assert!(state.attempts.buckets.len() <= 16 && state.failures.buckets.len() <= 16);
+        assert!(state.account_failures.buckets.len() <= 16 && state.trusted.len() <= 16);
     }
 }

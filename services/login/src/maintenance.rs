@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::outage::Outage;
 
-const LOOK: Duration = Duration::from_millis(500);
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Closed worlds; `None` before the store was asked.
 pub(crate) type Closed = Option<Arc<Closures>>;
@@ -76,9 +76,9 @@ pub(crate) async fn follow(
 ) -> anyhow::Result<()> {
     let mut outage = Outage::default();
     loop {
-        match look(&database).await {
+        match poll(&database).await {
             Ok(now) => {
-                outage.over();
+                outage.recovered();
                 view.send_if_modified(|before| {
                     let changed = before.as_deref() != Some(&now);
                     if changed {
@@ -89,13 +89,13 @@ pub(crate) async fn follow(
             }
             Err(error) => outage.note(&error, "closed worlds can not be read; they stay as they were"),
         }
-        if stop.run_until_cancelled(tokio::time::sleep(LOOK)).await.is_none() {
+        if stop.run_until_cancelled(tokio::time::sleep(POLL_INTERVAL)).await.is_none() {
             return Ok(());
         }
     }
 }
 
-async fn look(database: &Database) -> Result<Closures, Error> {
+async fn poll(database: &Database) -> Result<Closures, Error> {
     let (closed, now) = (closed_worlds::list(database).await?, Instant::now());
     let staff = if closed.is_empty() { Vec::new() } else { closed_worlds::staff(database).await? };
     let closure = |it: closed_worlds::Closed| {

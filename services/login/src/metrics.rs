@@ -26,7 +26,7 @@ const OFFERS: &str = "shardkeep_login_gateway_offers_total";
 const GATEWAY_CALLS: &str = "shardkeep_login_gateway_calls_total";
 const WORLD_LISTS: &str = "shardkeep_login_world_lists_pushed_total";
 const COMMANDS: &str = "shardkeep_login_account_commands_total";
-const FORGOTTEN: &str = "shardkeep_login_limits_forgotten_total";
+const EVICTED: &str = "shardkeep_login_limits_evicted_total";
 const UPDATE_CONNECTIONS: &str = "shardkeep_login_update_connections";
 const UPDATE_BYTES: &str = "shardkeep_login_update_sent_bytes_total";
 const UPDATE_PIECES: &str = "shardkeep_login_update_pieces_total";
@@ -47,7 +47,7 @@ const CENTRAL_CALL_SECONDS: &str = "shardkeep_login_central_call_seconds";
 const CENTRAL_FULL: &str = "shardkeep_login_central_lookups_overflowed_total";
 const CENTRAL_ACTIVATIONS: &str = "shardkeep_login_central_activations_total";
 const CENTRAL_APPLIED: &str = "shardkeep_login_central_changes_total";
-const CENTRAL_BEHIND: &str = "shardkeep_login_central_behind_seconds";
+const CENTRAL_LAG: &str = "shardkeep_login_central_lag_seconds";
 const CENTRAL_REQUESTS: &str = "shardkeep_login_central_requests_total";
 const CENTRAL_FOLLOWERS: &str = "shardkeep_login_central_followers";
 
@@ -76,7 +76,7 @@ pub(crate) fn describe() {
     describe_counter!(GATEWAY_CALLS, "Calls to gateways, by call and outcome");
     describe_counter!(WORLD_LISTS, "World lists pushed to clients");
     describe_counter!(COMMANDS, "Operators' commands on accounts, by command");
-    describe_counter!(FORGOTTEN, "Keys of rate limits forgotten because too many were remembered");
+    describe_counter!(EVICTED, "Keys of rate limits forgotten because too many were remembered");
     describe_gauge!(UPDATE_CONNECTIONS, "Connections that fetch patches open now");
     describe_counter!(UPDATE_BYTES, "Bytes of manifests and chunks sent");
     describe_counter!(UPDATE_PIECES, "Pieces of manifests and chunks sent");
@@ -100,7 +100,7 @@ pub(crate) fn describe() {
     describe_counter!(CENTRAL_FULL, "Names that the centre was not asked for, because too many were");
     describe_counter!(CENTRAL_ACTIVATIONS, "Accounts that a first login has made active in this region");
     describe_counter!(CENTRAL_APPLIED, "Changed accounts that the centre told of, by what came of them");
-    describe_gauge!(CENTRAL_BEHIND, "How long ago the centre last told of changes, or that there are none");
+    describe_gauge!(CENTRAL_LAG, "How long ago the centre last told of changes, or that there are none");
     describe_counter!(CENTRAL_REQUESTS, "What regions asked of the centre that this replica serves, by call");
     describe_gauge!(CENTRAL_FOLLOWERS, "Replicas of regions that follow the centre at this replica");
 }
@@ -116,8 +116,8 @@ pub(crate) fn refused(bound: &'static str) {
     counter!(REFUSED, "bound" => bound).increment(1);
 }
 
-pub(crate) fn ended(why: &'static str, fault: &'static str) {
-    counter!(ENDED, "why" => why, "fault" => fault).increment(1);
+pub(crate) fn ended(reason: &'static str, fault: &'static str) {
+    counter!(ENDED, "why" => reason, "fault" => fault).increment(1);
 }
 
 pub(crate) fn violation(label: &'static str) {
@@ -150,8 +150,8 @@ pub(crate) fn pool_waiting(jobs: usize) {
     gauge!(POOL_WAITING).set(jobs as f64);
 }
 
-pub(crate) fn pool_refused(why: &'static str) {
-    counter!(POOL_REFUSED, "why" => why).increment(1);
+pub(crate) fn pool_refused(reason: &'static str) {
+    counter!(POOL_REFUSED, "why" => reason).increment(1);
 }
 
 pub(crate) fn puzzle(outcome: &'static str) {
@@ -182,8 +182,8 @@ pub(crate) fn command(command: &'static str) {
     counter!(COMMANDS, "command" => command).increment(1);
 }
 
-pub(crate) fn limits_forgotten(keys: usize) {
-    counter!(FORGOTTEN).increment(keys as u64);
+pub(crate) fn limits_evicted(keys: usize) {
+    counter!(EVICTED).increment(keys as u64);
 }
 
 pub(crate) fn update_connections(change: f64) {
@@ -256,8 +256,8 @@ pub(crate) fn central_applied(outcome: &'static str) {
     counter!(CENTRAL_APPLIED, "outcome" => outcome).increment(1);
 }
 
-pub(crate) fn central_behind(behind: Duration) {
-    gauge!(CENTRAL_BEHIND).set(behind.as_secs_f64());
+pub(crate) fn central_lag(lag: Duration) {
+    gauge!(CENTRAL_LAG).set(lag.as_secs_f64());
 }
 
 pub(crate) fn central_request(call: &'static str) {

@@ -6,21 +6,21 @@ use tracing::{debug, warn};
 
 #[derive(Debug, Default)]
 pub(crate) struct Outage {
-    told: bool,
+    reported: bool,
 }
 
 impl Outage {
     /// It works; the next failure is news again.
-    pub(crate) fn over(&mut self) {
-        self.told = false;
+    pub(crate) fn recovered(&mut self) {
+        self.reported = false;
     }
 
     pub(crate) fn note(&mut self, error: &dyn Display, what: &'static str) {
-        if self.told {
+        if self.reported {
             debug!(%error, "{what}");
         } else {
             warn!(%error, "{what}");
-            self.told = true;
+            self.reported = true;
         }
     }
 }

@@ -7,18 +7,18 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use shardkeep_auth::{Work, srp::Group};
+use shardkeep_auth::{WorkCounter, srp::Group};
 use tokio::sync::oneshot;
 
 use crate::{
     Config, LoginError, metrics,
-    queue::{Answer, Ask, Begun, Bounds, Queue, Refusal, Turn},
+    queue::{Bounds, Dispatch, JobRequest, OfferResult, Queue, Refusal, StartedJob},
 };
 
 #[derive(Clone)]
 pub(crate) struct Pool {
     queue: Arc<Mutex<Queue<oneshot::Sender<Verdict>>>>,
-    patience: Duration,
+    max_wait: Duration,
 }
 
 /// One of a login's two jobs, or what a new password costs.
@@ -29,7 +29,7 @@ pub(crate) enum Job {
     /// Two powers of any base.
     Proof,
     /// Three powers of a new verifier, by squaring.
-    Keep,
+    PrepareVerifier,
 }
 
 impl Job {
@@ -42,7 +42,7 @@ impl Job {
             Group::Bits4096 => 16,
         };
         match self {
-            Self::Challenge | Self::Keep => exponentiation / 2,
+            Self::Challenge | Self::PrepareVerifier => exponentiation / 2,
             Self::Proof => exponentiation * 2,
         }
     }
@@ -58,28 +58,30 @@ impl Pool {
             waiting: config.crypto_queue,
             per_account: config.crypto_jobs_per_account,
         };
-        Self { queue: Arc::new(Mutex::new(Queue::new(bounds))), patience: config.crypto_patience }
+        Self { queue: Arc::new(Mutex::new(Queue::new(bounds))), max_wait: config.crypto_max_wait }
     }
 
     /// Runs the job when its turn comes. Who stops waiting gives up the place in the queue.
     ///
     /// # Errors
-    /// [`LoginError::Crowded`] when the queue refuses it, at once or because others have more right to its place.
+    /// [`LoginError::PoolBusy`] when the queue refuses it, at once or because others have more right to its place.
     pub(crate) async fn run<T: Send + 'static>(
         &self,
-        ask: Ask,
-        job: impl FnOnce(&mut Work) -> T + Send + 'static,
+        job_request: JobRequest,
+        job: impl FnOnce(&mut WorkCounter) -> T + Send + 'static,
     ) -> Result<T, LoginError> {
         let asked = Instant::now();
-        let running =
-            self.turn(ask, asked).await.inspect_err(|refusal| metrics::pool_refused(refusal.why))?;
+        let running = self
+            .dispatch(job_request, asked)
+            .await
+            .inspect_err(|refusal| metrics::pool_refused(refusal.reason))?;
         let waited = asked.elapsed();
         let done = tokio::task::spawn_blocking(move || {
             // The whole turn is held by the job itself, which goes on when nobody waits for it any more.
             let mut running = running;
-            let (begun, mut work) = (Instant::now(), Work::default());
+            let (started, mut work) = (Instant::now(), WorkCounter::default());
             let result = job(&mut work);
-            let took = begun.elapsed();
+            let took = started.elapsed();
             running.took = Some(took);
             metrics::worked(work.exponentiations, waited, took);
             result
@@ -87,28 +89,28 @@ impl Pool {
         done.await.map_err(|_| LoginError::Internal("a job of the pool panicked"))
     }
 
-    async fn turn(&self, mut ask: Ask, now: Instant) -> Verdict {
-        ask.until = ask.until.min(now + self.patience);
+    async fn dispatch(&self, mut job_request: JobRequest, now: Instant) -> Verdict {
+        job_request.until = job_request.until.min(now + self.max_wait);
         let (owner, verdict) = oneshot::channel();
-        let (answer, displaced) = self.queue.lock().offer(ask, owner, now);
+        let (answer, displaced) = self.queue.lock().offer(job_request, owner, now);
         if let Some((owner, refusal)) = displaced {
             // Whose owner has just gone needs no answer.
             let _ = owner.send(Err(refusal));
         }
         match answer {
-            Answer::Begin(begun) => Ok(Running::new(self, begun)),
-            Answer::Refuse(refusal) => Err(refusal),
-            Answer::Wait(number) => {
-                let _place = Place { pool: self, number };
+            OfferResult::Begin(started) => Ok(Running::new(self, started)),
+            OfferResult::Refuse(refusal) => Err(refusal),
+            OfferResult::Wait(number) => {
+                let _queued_job = QueuedJob { pool: self, number };
                 // The queue drops an owner only after it has told it.
-                verdict.await.unwrap_or(Err(Refusal { why: "closed", wait: self.patience }))
+                verdict.await.unwrap_or(Err(Refusal { reason: "closed", wait: self.max_wait }))
             }
         }
     }
 
     /// 0.0 idle to 1.0: the next job would be refused.
     pub(crate) fn load(&self) -> f64 {
-        self.queue.lock().load(self.patience)
+        self.queue.lock().load(self.max_wait)
     }
 
     /// Jobs that wait for a thread.
@@ -118,12 +120,12 @@ impl Pool {
 }
 
 /// A place in the queue, given up when dropped.
-struct Place<'a> {
+struct QueuedJob<'a> {
     pool: &'a Pool,
     number: u64,
 }
 
-impl Drop for Place<'_> {
+impl Drop for QueuedJob<'_> {
     fn drop(&mut self) {
         if self.pool.queue.lock().withdraw(self.number) {
             metrics::pool_refused("gone");
@@ -134,25 +136,25 @@ impl Drop for Place<'_> {
 /// A turn at a thread; ends when dropped, and then tells the next.
 struct Running {
     pool: Pool,
-    begun: Option<Begun>,
+    started: Option<StartedJob>,
     took: Option<Duration>,
 }
 
 impl Running {
-    fn new(pool: &Pool, begun: Begun) -> Self {
-        Self { pool: pool.clone(), begun: Some(begun), took: None }
+    fn new(pool: &Pool, started: StartedJob) -> Self {
+        Self { pool: pool.clone(), started: Some(started), took: None }
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        let Some(begun) = self.begun.take() else { return };
-        let turns = self.pool.queue.lock().finish(begun, self.took, Instant::now());
+        let Some(started) = self.started.take() else { return };
+        let turns = self.pool.queue.lock().finish(started, self.took, Instant::now());
         // Outside the lock: a turn whose owner has gone ends here, and takes the lock again.
-        for turn in turns {
-            let _ = match turn {
-                Turn::Begin(owner, begun) => owner.send(Ok(Running::new(&self.pool, begun))),
-                Turn::Refuse(owner, refusal) => owner.send(Err(refusal)),
+        for dispatch in turns {
+            let _ = match dispatch {
+                Dispatch::Begin(owner, started) => owner.send(Ok(Running::new(&self.pool, started))),
+                Dispatch::Refuse(owner, refusal) => owner.send(Err(refusal)),
             };
         }
     }
@@ -171,8 +173,8 @@ mod tests {
         Pool::new(&Config { crypto_threads: 1, crypto_queue: 1, ..Config::default() })
     }
 
-    fn ask() -> Ask {
-        Ask {
+    fn job_request() -> JobRequest {
+        JobRequest {
             prefix: Prefix::of([10, 0, 0, 1].into()),
             account: AccountName::normalise("alice").unwrap(),
             trusted: false,
@@ -185,7 +187,10 @@ mod tests {
     fn occupy(pool: &Pool) -> (mpsc::Sender<()>, tokio::task::JoinHandle<Result<bool, LoginError>>) {
         let (release, released) = mpsc::channel::<()>();
         let pool = pool.clone();
-        (release, tokio::spawn(async move { pool.run(ask(), move |_| released.recv().is_ok()).await }))
+        (
+            release,
+            tokio::spawn(async move { pool.run(job_request(), move |_| released.recv().is_ok()).await }),
+        )
     }
 
     async fn until(condition: impl Fn() -> bool) {
@@ -195,16 +200,16 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_full_queue_refuses_at_once() {
+    async fn pool_with_full_queue_refuses_at_once() {
         let pool = pool();
         let (release, running) = occupy(&pool);
         let waiting = tokio::spawn({
             let pool = pool.clone();
-            async move { pool.run(ask(), |work| work.exponentiations).await }
+            async move { pool.run(job_request(), |work| work.exponentiations).await }
         });
         until(|| pool.waiting() == 1).await;
         assert_eq!(pool.load(), 1.0);
-        assert!(matches!(pool.run(ask(), |_| ()).await, Err(LoginError::Crowded { .. })));
+        assert!(matches!(pool.run(job_request(), |_| ()).await, Err(LoginError::PoolBusy { .. })));
         release.send(()).unwrap();
         assert!(running.await.unwrap().unwrap());
         assert_eq!(waiting.await.unwrap().unwrap(), 0);
@@ -212,13 +217,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_goes_gives_up_the_place() {
+    async fn cancelled_job_leaves_the_queue() {
         let pool = pool();
         let (release, running) = occupy(&pool);
         let (ran, did_run) = mpsc::channel();
         let gone = tokio::spawn({
             let pool = pool.clone();
-            async move { pool.run(ask(), move |_| ran.send(()).is_ok()).await }
+            async move { pool.run(job_request(), move |_| ran.send(()).is_ok()).await }
         });
         until(|| pool.waiting() == 1).await;
         gone.abort();
@@ -226,7 +231,7 @@ mod tests {
         assert_eq!(pool.waiting(), 0);
         release.send(()).unwrap();
         assert!(running.await.unwrap().unwrap());
-        assert_eq!(pool.run(ask(), |_| 7).await.unwrap(), 7);
+        assert_eq!(pool.run(job_request(), |_| 7).await.unwrap(), 7);
         assert!(did_run.recv().is_err(), "nobody waited for it");
     }
 }

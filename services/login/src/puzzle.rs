@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use parking_lot::Mutex;
 use shardkeep_auth::{
     Key,
-    puzzle::{Maker, TOKEN, Token, split},
+    puzzle::{PuzzleIssuer, TOKEN, Token, split},
 };
 use shardkeep_daemon::Origin;
 use shardkeep_wire::payload;
@@ -21,16 +21,16 @@ const SKEW_MS: u64 = 5_000;
 
 pub(crate) struct Puzzles {
     config: Config,
-    maker: Maker,
-    used: Mutex<Used>,
+    maker: PuzzleIssuer,
+    used: Mutex<UsedAnswers>,
 }
 
 impl Puzzles {
     /// `seed` is the same on all replicas.
     pub(crate) fn new(config: Config, seed: Key) -> Self {
-        let lives = u64::try_from(config.lives.as_millis()).unwrap_or(u64::MAX);
-        let used = Used::new(lives.saturating_add(SKEW_MS), config.remembered);
-        Self { config, maker: Maker::new(seed), used: Mutex::new(used) }
+        let lifetime = u64::try_from(config.lifetime.as_millis()).unwrap_or(u64::MAX);
+        let used = UsedAnswers::new(lifetime.saturating_add(SKEW_MS), config.max_entries);
+        Self { config, maker: PuzzleIssuer::new(seed), used: Mutex::new(used) }
     }
 
     /// What a client must work for at this load; `None`: nothing.
@@ -46,7 +46,7 @@ impl Puzzles {
     }
 
     /// Judges the payload of a `Hello`. A puzzle is to be solved first; `None`: it may pass.
-    pub(crate) fn judge(
+    pub(crate) fn evaluate(
         &self,
         load: f64,
         origin: Origin,
@@ -56,7 +56,7 @@ impl Puzzles {
         let bits = self.bits(load)?;
         let (hello, answer) = split(payload);
         let outcome = match answer
-            .map(|answer| self.maker.check(&origin.octets(), hello, answer, now_ms, self.config.lives))
+            .map(|answer| self.maker.check(&origin.octets(), hello, answer, now_ms, self.config.lifetime))
         {
             None => "asked",
             Some(Err(error)) => error.label(),
@@ -79,7 +79,7 @@ impl Puzzles {
 ///
 /// All moments are of this machine's clock. Where that is set back they go back with it: what was given out before can
 /// then be answered a second time at most, and everybody else goes on.
-struct Used {
+struct UsedAnswers {
     /// The clock when it was last looked at.
     seen_ms: u64,
     generation_ms: u64,
@@ -90,7 +90,7 @@ struct Used {
     void_until_ms: u64,
 }
 
-impl Used {
+impl UsedAnswers {
     fn new(generation_ms: u64, most: usize) -> Self {
         let (new, old) = (HashSet::new(), HashSet::new());
         Self { seen_ms: 0, generation_ms, most, begun_ms: 0, new, old, void_until_ms: 0 }
@@ -100,7 +100,7 @@ impl Used {
         let made_ms = u64::from_le_bytes(*token.first_chunk().unwrap_or(&[0; 8]));
         let seal: [u8; 16] = *token.last_chunk().unwrap_or(&[0; 16]);
         const { assert!(TOKEN == 8 + 1 + 16) };
-        self.keep_time(now_ms);
+        self.sync_clock(now_ms);
         let age = now_ms.saturating_sub(self.begun_ms);
         if age >= self.generation_ms {
             self.old = std::mem::take(&mut self.new);
@@ -125,7 +125,7 @@ impl Used {
     }
 
     /// Two threads may come in another order than they looked at the clock; that is no step.
-    fn keep_time(&mut self, now_ms: u64) {
+    fn sync_clock(&mut self, now_ms: u64) {
         let back = self.seen_ms.saturating_sub(now_ms);
         if back > SKEW_MS {
             self.begun_ms = self.begun_ms.saturating_sub(back);
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn the_price_rises_with_the_load() {
+    fn puzzle_bits_rise_with_load() {
         let puzzles = puzzles(&Config::default());
         let bits = [0.0, 0.49, 0.5, 0.75, 1.0].map(|load| puzzles.bits(load));
         assert_eq!(bits, [None, None, Some(2), Some(6), Some(10)]);
@@ -173,61 +173,61 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_serves_once_and_for_its_client_only() {
+    fn puzzle_answer_is_valid_once_and_for_its_client() {
         let puzzles = puzzles(&Config::default());
-        let judge = |from, payload: &[u8], now| puzzles.judge(0.8, origin(from), payload, now);
-        assert!(puzzles.judge(0.1, origin(1), b"hello", NOW).is_none(), "nobody waits");
-        let puzzle = judge(1, b"hello", NOW).unwrap();
+        let evaluate = |from, payload: &[u8], now| puzzles.evaluate(0.8, origin(from), payload, now);
+        assert!(puzzles.evaluate(0.1, origin(1), b"hello", NOW).is_none(), "nobody waits");
+        let puzzle = evaluate(1, b"hello", NOW).unwrap();
         let payload = answered(b"hello", &puzzle);
-        assert!(judge(2, &payload, NOW).is_some(), "another address");
-        assert!(judge(1, &answered(b"other", &puzzle), NOW).is_some(), "another Hello");
-        assert!(judge(1, &payload, NOW + 1_000).is_none());
-        assert!(judge(1, &payload, NOW + 1_001).is_some(), "used");
-        assert!(judge(1, &payload, NOW + 60_000).is_some(), "too old");
+        assert!(evaluate(2, &payload, NOW).is_some(), "another address");
+        assert!(evaluate(1, &answered(b"other", &puzzle), NOW).is_some(), "another Hello");
+        assert!(evaluate(1, &payload, NOW + 1_000).is_none());
+        assert!(evaluate(1, &payload, NOW + 1_001).is_some(), "used");
+        assert!(evaluate(1, &payload, NOW + 60_000).is_some(), "too old");
         // What is asked for instead can be answered.
-        let again = judge(1, &payload, NOW + 60_000).unwrap();
-        assert!(judge(1, &answered(b"hello", &again), NOW + 60_001).is_none());
+        let again = evaluate(1, &payload, NOW + 60_000).unwrap();
+        assert!(evaluate(1, &answered(b"hello", &again), NOW + 60_001).is_none());
     }
 
     #[test]
-    fn used_answers_stay_used_as_long_as_they_live() {
+    fn used_puzzle_answer_is_refused_for_its_lifetime() {
         let puzzles = puzzles(&Config::default());
-        let lives = u64::try_from(Config::default().lives.as_millis()).unwrap();
+        let lifetime = u64::try_from(Config::default().lifetime.as_millis()).unwrap();
         for start in (0..4).map(|turn| NOW + turn * 17_000) {
-            let puzzle = puzzles.judge(0.5, origin(1), b"hello", start).unwrap();
+            let puzzle = puzzles.evaluate(0.5, origin(1), b"hello", start).unwrap();
             let payload = answered(b"hello", &puzzle);
-            assert!(puzzles.judge(0.5, origin(1), &payload, start).is_none());
-            for later in [1, lives / 2, lives] {
-                assert!(puzzles.judge(0.5, origin(1), &payload, start + later).is_some());
+            assert!(puzzles.evaluate(0.5, origin(1), &payload, start).is_none());
+            for later in [1, lifetime / 2, lifetime] {
+                assert!(puzzles.evaluate(0.5, origin(1), &payload, start + later).is_some());
             }
         }
     }
 
     #[test]
-    fn memory_is_bounded_and_nothing_is_taken_twice_for_it() {
-        let puzzles = puzzles(&Config { remembered: 16, ..Config::default() });
+    fn used_answers_overflow_does_not_allow_reuse() {
+        let puzzles = puzzles(&Config { max_entries: 16, ..Config::default() });
         let mut spent = Vec::new();
         for turn in 0..100u64 {
             let now = NOW + turn * 10;
-            let puzzle = puzzles.judge(0.5, origin(1), b"hello", now).unwrap();
+            let puzzle = puzzles.evaluate(0.5, origin(1), b"hello", now).unwrap();
             let payload = answered(b"hello", &puzzle);
-            assert!(puzzles.judge(0.5, origin(1), &payload, now + 5).is_none());
+            assert!(puzzles.evaluate(0.5, origin(1), &payload, now + 5).is_none());
             spent.push(payload);
             let used = puzzles.used.lock();
             assert!(used.new.len() + used.old.len() <= 16);
         }
         for payload in spent {
-            assert!(puzzles.judge(0.5, origin(1), &payload, NOW + 1_000).is_some());
+            assert!(puzzles.evaluate(0.5, origin(1), &payload, NOW + 1_000).is_some());
         }
-        assert_eq!(puzzles.config.lives, Duration::from_secs(30));
+        assert_eq!(puzzles.config.lifetime, Duration::from_secs(30));
     }
 
     #[test]
-    fn a_clock_that_is_set_back_keeps_nobody_out_after_an_overflow() {
-        let puzzles = puzzles(&Config { remembered: 4, ..Config::default() });
+    fn clock_set_back_after_overflow_still_admits_clients() {
+        let puzzles = puzzles(&Config { max_entries: 4, ..Config::default() });
         let passes = |now: u64| {
-            let puzzle = puzzles.judge(0.5, origin(1), b"hello", now).unwrap();
-            puzzles.judge(0.5, origin(1), &answered(b"hello", &puzzle), now + 1).is_none()
+            let puzzle = puzzles.evaluate(0.5, origin(1), b"hello", now).unwrap();
+            puzzles.evaluate(0.5, origin(1), &answered(b"hello", &puzzle), now + 1).is_none()
         };
         assert!((0..20).all(|turn| passes(NOW + turn * 10)));
         let back = NOW - 3_600_000;
@@ -236,11 +236,11 @@ mod tests {
         assert!((1..20).all(|turn| passes(back + turn * 10)));
         // A little disorder takes nothing back.
         let now = back + 1_000;
-        let puzzle = puzzles.judge(0.5, origin(1), b"hello", now).unwrap();
+        let puzzle = puzzles.evaluate(0.5, origin(1), b"hello", now).unwrap();
         let payload = answered(b"hello", &puzzle);
-        assert!(puzzles.judge(0.5, origin(1), &payload, now).is_none());
+        assert!(puzzles.evaluate(0.5, origin(1), &payload, now).is_none());
         for now in [now - 1_000, now].repeat(100) {
-            assert!(puzzles.judge(0.5, origin(1), &payload, now).is_some());
+            assert!(puzzles.evaluate(0.5, origin(1), &payload, now).is_some());
         }
     }
 }

@@ -20,11 +20,11 @@ use shardkeep_daemon::Prefix;
 /// Units of work that a prefix may do in one turn: a login of the usual group.
 const QUANTUM: u32 = 10;
 /// What a unit takes before anything was measured.
-const FIRST_GUESS: Duration = Duration::from_micros(125);
+const INITIAL_UNIT_TIME: Duration = Duration::from_micros(125);
 /// Weight of the newest measurement: one in so many.
 const SMOOTHING: u32 = 16;
 /// Shortest time to come back after, and longest.
-const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
+const RETRY_RANGE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
 
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Bounds {
@@ -38,7 +38,7 @@ pub(crate) struct Bounds {
 
 /// Who asks for how much.
 #[derive(Debug, Clone)]
-pub(crate) struct Ask {
+pub(crate) struct JobRequest {
     pub(crate) prefix: Prefix,
     pub(crate) account: AccountName,
     /// The account is used to this address: the bound per account does not hold, so that nobody elsewhere can keep
@@ -52,13 +52,13 @@ pub(crate) struct Ask {
 
 /// Work that has begun; give it back by [`Queue::finish`].
 #[derive(Debug)]
-pub(crate) struct Begun {
+pub(crate) struct StartedJob {
     account: AccountName,
     cost: u32,
 }
 
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Answer<B> {
+pub(crate) enum OfferResult<B> {
     Begin(B),
     /// Under this number.
     Wait(u64),
@@ -68,22 +68,22 @@ pub(crate) enum Answer<B> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Refusal {
     /// For metrics.
-    pub(crate) why: &'static str,
+    pub(crate) reason: &'static str,
     /// When to come back.
     pub(crate) wait: Duration,
 }
 
 /// What becomes of a job that waited.
 #[derive(Debug)]
-pub(crate) enum Turn<T> {
-    Begin(T, Begun),
+pub(crate) enum Dispatch<T> {
+    Begin(T, StartedJob),
     Refuse(T, Refusal),
 }
 
 /// `T` is how the owner of a job is told.
 pub(crate) struct Queue<T> {
     bounds: Bounds,
-    lines: HashMap<Prefix, Line<T>>,
+    prefix_queues: HashMap<Prefix, PrefixQueue<T>>,
     /// The prefixes that wait, in the order of their turns.
     turns: VecDeque<Prefix>,
     waiting: usize,
@@ -91,18 +91,18 @@ pub(crate) struct Queue<T> {
     running_cost: u32,
     /// Jobs per account, waiting and running.
     accounts: HashMap<AccountName, usize>,
-    unit: Duration,
+    unit_time: Duration,
     next: u64,
 }
 
 /// What one prefix waits for.
-struct Line<T> {
+struct PrefixQueue<T> {
     /// Accounts in the order of their turns; none is empty.
     accounts: VecDeque<(AccountName, VecDeque<Job<T>>)>,
     cost: u32,
     deficit: u32,
     /// It is this line's turn, and the turn's quantum has been added.
-    served: bool,
+    quantum_granted: bool,
 }
 
 struct Job<T> {
@@ -116,13 +116,13 @@ impl<T> Queue<T> {
     pub(crate) fn new(bounds: Bounds) -> Self {
         Self {
             bounds,
-            lines: HashMap::new(),
+            prefix_queues: HashMap::new(),
             turns: VecDeque::new(),
             waiting: 0,
             running: 0,
             running_cost: 0,
             accounts: HashMap::new(),
-            unit: FIRST_GUESS,
+            unit_time: INITIAL_UNIT_TIME,
             next: 0,
         }
     }
@@ -130,60 +130,67 @@ impl<T> Queue<T> {
     /// A job comes. The second value is one that had to make room for it.
     pub(crate) fn offer(
         &mut self,
-        ask: Ask,
+        job_request: JobRequest,
         owner: T,
         now: Instant,
-    ) -> (Answer<Begun>, Option<(T, Refusal)>) {
-        match self.place(&ask, now) {
-            Err(refusal) => (Answer::Refuse(refusal), None),
+    ) -> (OfferResult<StartedJob>, Option<(T, Refusal)>) {
+        match self.admission(&job_request, now) {
+            Err(refusal) => (OfferResult::Refuse(refusal), None),
             Ok(()) if self.running < self.bounds.threads && self.waiting == 0 => {
-                self.count_in(&ask.account);
-                (Answer::Begin(self.begin(ask.account, ask.cost)), None)
+                self.count_job(&job_request.account);
+                (OfferResult::Begin(self.begin(job_request.account, job_request.cost)), None)
             }
             Ok(()) => {
                 let full = self.waiting >= self.bounds.waiting;
                 let evicted = if full { self.evict() } else { None };
-                (Answer::Wait(self.push(ask, owner)), evicted)
+                (OfferResult::Wait(self.push(job_request, owner)), evicted)
             }
         }
     }
 
     /// The client of a waiting job has gone.
     pub(crate) fn withdraw(&mut self, number: u64) -> bool {
-        let found = self.lines.iter().find_map(|(prefix, line)| {
-            let account =
-                line.accounts.iter().position(|(_, jobs)| jobs.iter().any(|it| it.number == number))?;
-            let job = line.accounts[account].1.iter().position(|it| it.number == number)?;
+        let found = self.prefix_queues.iter().find_map(|(prefix, prefix_queue)| {
+            let account = prefix_queue
+                .accounts
+                .iter()
+                .position(|(_, jobs)| jobs.iter().any(|it| it.number == number))?;
+            let job = prefix_queue.accounts[account].1.iter().position(|it| it.number == number)?;
             Some((*prefix, account, job))
         });
         let removed = found.and_then(|(prefix, account, job)| self.remove(prefix, account, job));
         removed.is_some_and(|(account, _)| {
-            self.count_out(&account);
+            self.uncount_job(&account);
             true
         })
     }
 
     /// Work has ended, after `took` if it was really done. Whose turn it is now is told.
-    pub(crate) fn finish(&mut self, begun: Begun, took: Option<Duration>, now: Instant) -> Vec<Turn<T>> {
-        let Begun { account, cost } = begun;
+    pub(crate) fn finish(
+        &mut self,
+        started: StartedJob,
+        took: Option<Duration>,
+        now: Instant,
+    ) -> Vec<Dispatch<T>> {
+        let StartedJob { account, cost } = started;
         self.running -= 1;
         self.running_cost -= cost;
-        self.count_out(&account);
+        self.uncount_job(&account);
         if let Some(took) = took {
-            let unit = took / cost.max(1);
-            self.unit = (self.unit * (SMOOTHING - 1) + unit) / SMOOTHING;
+            let unit_time = took / cost.max(1);
+            self.unit_time = (self.unit_time * (SMOOTHING - 1) + unit_time) / SMOOTHING;
         }
         let mut turns = Vec::new();
         while self.running < self.bounds.threads {
             let Some((account, job)) = self.take() else { break };
             if job.until <= now {
-                self.count_out(&account);
-                let wait = self.retry(self.backlog());
-                turns.push(Turn::Refuse(job.owner, Refusal { why: "late", wait }));
+                self.uncount_job(&account);
+                let wait = self.retry_after(self.backlog());
+                turns.push(Dispatch::Refuse(job.owner, Refusal { reason: "late", wait }));
                 continue;
             }
-            let begun = self.begin(account, job.cost);
-            turns.push(Turn::Begin(job.owner, begun));
+            let started = self.begin(account, job.cost);
+            turns.push(Dispatch::Begin(job.owner, started));
         }
         turns
     }
@@ -194,37 +201,41 @@ impl<T> Queue<T> {
 
     /// How long it would take to do all that waits or is at work.
     pub(crate) fn backlog(&self) -> Duration {
-        let waiting: u32 = self.lines.values().map(|line| line.cost).sum();
+        let waiting: u32 = self.prefix_queues.values().map(|prefix_queue| prefix_queue.cost).sum();
         self.time_for(waiting + self.running_cost)
     }
 
     /// 0.0 idle to 1.0: the queue is full, or takes all the time that a client waits.
-    pub(crate) fn load(&self, patience: Duration) -> f64 {
+    pub(crate) fn load(&self, max_wait: Duration) -> f64 {
         if self.waiting == 0 {
             return 0.0;
         }
         let filled = self.waiting as f64 / self.bounds.waiting.max(1) as f64;
-        filled.max(self.backlog().as_secs_f64() / patience.as_secs_f64().max(0.001)).min(1.0)
+        filled.max(self.backlog().as_secs_f64() / max_wait.as_secs_f64().max(0.001)).min(1.0)
     }
 
     /// Whether a newcomer may wait, or even begin.
-    fn place(&self, ask: &Ask, now: Instant) -> Result<(), Refusal> {
-        let of_account = self.accounts.get(&ask.account).copied().unwrap_or_default();
-        if !ask.trusted && of_account >= self.bounds.per_account {
-            return Err(Refusal { why: "account", wait: self.retry(Duration::ZERO) });
+    fn admission(&self, job_request: &JobRequest, now: Instant) -> Result<(), Refusal> {
+        let of_account = self.accounts.get(&job_request.account).copied().unwrap_or_default();
+        if !job_request.trusted && of_account >= self.bounds.per_account {
+            return Err(Refusal { reason: "account", wait: self.retry_after(Duration::ZERO) });
         }
         if self.running < self.bounds.threads && self.waiting == 0 {
             return Ok(());
         }
-        let (patience, wait) = (ask.until.saturating_duration_since(now), self.wait_of(ask));
-        if wait > patience {
-            return Err(Refusal { why: "wait", wait: self.retry(wait - patience) });
+        let (max_wait, wait) =
+            (job_request.until.saturating_duration_since(now), self.estimated_wait(job_request));
+        if wait > max_wait {
+            return Err(Refusal { reason: "wait", wait: self.retry_after(wait - max_wait) });
         }
         if self.waiting >= self.bounds.waiting {
-            let most = self.lines.values().map(|line| line.cost).max().unwrap_or_default();
-            let mine = self.lines.get(&ask.prefix).map_or(0, |line| line.cost) + ask.cost;
-            if mine >= most {
-                return Err(Refusal { why: "full", wait: self.retry(wait) });
+            let most =
+                self.prefix_queues.values().map(|prefix_queue| prefix_queue.cost).max().unwrap_or_default();
+            let own_cost =
+                self.prefix_queues.get(&job_request.prefix).map_or(0, |prefix_queue| prefix_queue.cost)
+                    + job_request.cost;
+            if own_cost >= most {
+                return Err(Refusal { reason: "full", wait: self.retry_after(wait) });
             }
         }
         Ok(())
@@ -232,34 +243,38 @@ impl<T> Queue<T> {
 
     /// When a newcomer's turn would come: its own line as far as it is in front of it, and of each other line what
     /// has its turns meanwhile.
-    fn wait_of(&self, ask: &Ask) -> Duration {
-        let own = self.lines.get(&ask.prefix).map_or(0, |line| line.before(&ask.account, ask.cost));
-        let others = self.lines.iter().filter(|(prefix, _)| **prefix != ask.prefix);
-        let others: u32 = others.map(|(_, line)| line.cost.min(own + ask.cost + QUANTUM)).sum();
+    fn estimated_wait(&self, job_request: &JobRequest) -> Duration {
+        let own = self
+            .prefix_queues
+            .get(&job_request.prefix)
+            .map_or(0, |prefix_queue| prefix_queue.cost_ahead(&job_request.account, job_request.cost));
+        let others = self.prefix_queues.iter().filter(|(prefix, _)| **prefix != job_request.prefix);
+        let others: u32 =
+            others.map(|(_, prefix_queue)| prefix_queue.cost.min(own + job_request.cost + QUANTUM)).sum();
         self.time_for(own + others + self.running_cost)
     }
 
     fn time_for(&self, units: u32) -> Duration {
-        self.unit * units / u32::try_from(self.bounds.threads).unwrap_or(u32::MAX).max(1)
+        self.unit_time * units / u32::try_from(self.bounds.threads).unwrap_or(u32::MAX).max(1)
     }
 
-    fn retry(&self, wait: Duration) -> Duration {
-        wait.clamp(RETRY.0, RETRY.1)
+    fn retry_after(&self, wait: Duration) -> Duration {
+        wait.clamp(RETRY_RANGE.0, RETRY_RANGE.1)
     }
 
-    fn push(&mut self, ask: Ask, owner: T) -> u64 {
-        self.count_in(&ask.account);
+    fn push(&mut self, job_request: JobRequest, owner: T) -> u64 {
+        self.count_job(&job_request.account);
         self.waiting += 1;
         self.next += 1;
-        let job = Job { number: self.next, cost: ask.cost, until: ask.until, owner };
-        let line = self.lines.entry(ask.prefix).or_insert_with(|| {
-            self.turns.push_back(ask.prefix);
-            Line { accounts: VecDeque::new(), cost: 0, deficit: 0, served: false }
+        let job = Job { number: self.next, cost: job_request.cost, until: job_request.until, owner };
+        let prefix_queue = self.prefix_queues.entry(job_request.prefix).or_insert_with(|| {
+            self.turns.push_back(job_request.prefix);
+            PrefixQueue { accounts: VecDeque::new(), cost: 0, deficit: 0, quantum_granted: false }
         });
-        line.cost += ask.cost;
-        match line.accounts.iter_mut().find(|(account, _)| *account == ask.account) {
+        prefix_queue.cost += job_request.cost;
+        match prefix_queue.accounts.iter_mut().find(|(account, _)| *account == job_request.account) {
             Some((_, jobs)) => jobs.push_back(job),
-            None => line.accounts.push_back((ask.account, VecDeque::from([job]))),
+            None => prefix_queue.accounts.push_back((job_request.account, VecDeque::from([job]))),
         }
         self.next
     }
@@ -268,66 +283,67 @@ impl<T> Queue<T> {
     fn take(&mut self) -> Option<(AccountName, Job<T>)> {
         loop {
             let prefix = *self.turns.front()?;
-            let line = self.lines.get_mut(&prefix)?;
-            if !line.served {
-                line.served = true;
-                line.deficit += QUANTUM;
+            let prefix_queue = self.prefix_queues.get_mut(&prefix)?;
+            if !prefix_queue.quantum_granted {
+                prefix_queue.quantum_granted = true;
+                prefix_queue.deficit += QUANTUM;
             }
-            let cost = line.accounts.front()?.1.front()?.cost;
-            if line.deficit >= cost {
-                line.deficit -= cost;
+            let cost = prefix_queue.accounts.front()?.1.front()?.cost;
+            if prefix_queue.deficit >= cost {
+                prefix_queue.deficit -= cost;
                 let taken = self.remove(prefix, 0, 0)?;
-                if let Some(line) = self.lines.get_mut(&prefix)
-                    && line.accounts.front().is_some_and(|(account, _)| *account == taken.0)
+                if let Some(prefix_queue) = self.prefix_queues.get_mut(&prefix)
+                    && prefix_queue.accounts.front().is_some_and(|(account, _)| *account == taken.0)
                 {
-                    line.accounts.rotate_left(1);
+                    prefix_queue.accounts.rotate_left(1);
                 }
                 return Some(taken);
             }
-            line.served = false;
+            prefix_queue.quantum_granted = false;
             self.turns.rotate_left(1);
         }
     }
 
     /// Takes the last job of the account that asks for most, of the prefix that does.
     fn evict(&mut self) -> Option<(T, Refusal)> {
-        let (prefix, line) = self.lines.iter().max_by_key(|(_, line)| line.cost)?;
-        let (prefix, cost) = (*prefix, line.cost);
-        let account = (0..line.accounts.len()).max_by_key(|at| line.accounts[*at].1.len())?;
-        let last = line.accounts[account].1.len() - 1;
+        let (prefix, prefix_queue) =
+            self.prefix_queues.iter().max_by_key(|(_, prefix_queue)| prefix_queue.cost)?;
+        let (prefix, cost) = (*prefix, prefix_queue.cost);
+        let account = (0..prefix_queue.accounts.len()).max_by_key(|at| prefix_queue.accounts[*at].1.len())?;
+        let last = prefix_queue.accounts[account].1.len() - 1;
         let (account, job) = self.remove(prefix, account, last)?;
-        self.count_out(&account);
-        Some((job.owner, Refusal { why: "displaced", wait: self.retry(self.time_for(cost)) }))
+        self.uncount_job(&account);
+        Some((job.owner, Refusal { reason: "displaced", wait: self.retry_after(self.time_for(cost)) }))
     }
 
     /// Takes a job out of its line; the account still counts it.
     fn remove(&mut self, prefix: Prefix, account: usize, job: usize) -> Option<(AccountName, Job<T>)> {
-        let line = self.lines.get_mut(&prefix)?;
-        let (name, jobs) = line.accounts.get_mut(account)?;
+        let prefix_queue = self.prefix_queues.get_mut(&prefix)?;
+        let (name, jobs) = prefix_queue.accounts.get_mut(account)?;
         let (name, job) = (name.clone(), jobs.remove(job)?);
         if jobs.is_empty() {
-            line.accounts.remove(account);
+            prefix_queue.accounts.remove(account);
         }
-        line.cost -= job.cost;
+        prefix_queue.cost -= job.cost;
         self.waiting -= 1;
-        if line.accounts.is_empty() {
-            self.lines.remove(&prefix);
+        if prefix_queue.accounts.is_empty() {
+            self.prefix_queues.remove(&prefix);
             self.turns.retain(|it| *it != prefix);
         }
         Some((name, job))
     }
 
-    fn begin(&mut self, account: AccountName, cost: u32) -> Begun {
+    fn begin(&mut self, account: AccountName, cost: u32) -> StartedJob {
         self.running += 1;
         self.running_cost += cost;
-        Begun { account, cost }
+        StartedJob { account, cost }
     }
 
-    fn count_in(&mut self, account: &AccountName) {
+    fn count_job(&mut self, account: &AccountName) {
         *self.accounts.entry(account.clone()).or_default() += 1;
     }
 
-    fn count_out(&mut self, account: &AccountName) {
+    fn uncount_job(&mut self, account: &AccountName) {
         if let Some(count) = self.accounts.get_mut(account) {
             *count -= 1;
             if *count == 0 {
@@ -337,13 +353,14 @@ impl<T> Queue<T> {
     }
 }
 
-impl<T> Line<T> {
+impl<T> PrefixQueue<T> {
     /// Units of this line that have their turn before a new job of that account and cost.
-    fn before(&self, account: &AccountName, cost: u32) -> u32 {
+    fn cost_ahead(&self, account: &AccountName, cost: u32) -> u32 {
         let sum = |jobs: &VecDeque<Job<T>>| jobs.iter().map(|job| job.cost).sum::<u32>();
-        let mine = self.accounts.iter().find(|(name, _)| name == account).map_or(0, |(_, jobs)| sum(jobs));
+        let own_cost =
+            self.accounts.iter().find(|(name, _)| name == account).map_or(0, |(_, jobs)| sum(jobs));
         let others = self.accounts.iter().filter(|(name, _)| name != account);
-        mine + others.map(|(_, jobs)| sum(jobs).min(mine + cost)).sum::<u32>()
+        own_cost + others.map(|(_, jobs)| sum(jobs).min(own_cost + cost)).sum::<u32>()
     }
 }
 
@@ -355,7 +372,7 @@ mod tests {
 
     use super::*;
 
-    const PATIENCE: Duration = Duration::from_secs(5);
+    const MAX_WAIT: Duration = Duration::from_secs(5);
     const LOGIN: u32 = 8;
     /// What [`LOGIN`] takes at the first guess.
     const TOOK: Duration = Duration::from_millis(1);
@@ -368,38 +385,38 @@ mod tests {
         Prefix::of([10, 0, number, 1].into())
     }
 
-    fn ask(from: u8, account: &str, cost: u32, now: Instant) -> Ask {
+    fn job_request(from: u8, account: &str, cost: u32, now: Instant) -> JobRequest {
         let account = AccountName::normalise(account).unwrap();
-        Ask { prefix: prefix(from), account, trusted: false, cost, until: now + PATIENCE }
+        JobRequest { prefix: prefix(from), account, trusted: false, cost, until: now + MAX_WAIT }
     }
 
     /// One thread that is busy, so that everything else waits.
-    fn busy<T>(bounds: Bounds, owner: T, now: Instant) -> (Queue<T>, Begun) {
+    fn busy<T>(bounds: Bounds, owner: T, now: Instant) -> (Queue<T>, StartedJob) {
         let mut queue = Queue::new(bounds);
-        match queue.offer(ask(250, "first", LOGIN, now), owner, now) {
-            (Answer::Begin(begun), None) => (queue, begun),
+        match queue.offer(job_request(250, "first", LOGIN, now), owner, now) {
+            (OfferResult::Begin(started), None) => (queue, started),
             _ => panic!("an idle queue begins at once"),
         }
     }
 
-    fn begun<T>(turns: Vec<Turn<T>>) -> Option<(T, Begun)> {
+    fn started<T>(turns: Vec<Dispatch<T>>) -> Option<(T, StartedJob)> {
         let mut turns = turns;
         match turns.pop()? {
-            Turn::Begin(owner, begun) => Some((owner, begun)),
-            Turn::Refuse(..) => panic!("nobody is late"),
+            Dispatch::Begin(owner, started) => Some((owner, started)),
+            Dispatch::Refuse(..) => panic!("nobody is late"),
         }
     }
 
     #[test]
-    fn prefixes_take_turns() {
+    fn queue_serves_prefixes_in_turn() {
         let now = Instant::now();
         let (mut queue, mut running) = busy(bounds(1, 100), 0, now);
         for _ in 0..20 {
-            queue.offer(ask(1, "mallory", LOGIN, now), 1, now);
+            queue.offer(job_request(1, "mallory", LOGIN, now), 1, now);
         }
-        queue.offer(ask(2, "alice", LOGIN, now), 2, now);
+        queue.offer(job_request(2, "alice", LOGIN, now), 2, now);
         let mut order = Vec::new();
-        while let Some((owner, next)) = begun(queue.finish(running, Some(TOOK), now)) {
+        while let Some((owner, next)) = started(queue.finish(running, Some(TOOK), now)) {
             order.push(owner);
             running = next;
         }
@@ -409,98 +426,108 @@ mod tests {
     }
 
     #[test]
-    fn accounts_of_a_prefix_take_turns() {
+    fn queue_serves_accounts_of_a_prefix_in_turn() {
         let now = Instant::now();
         let (mut queue, mut running) = busy(bounds(1, 100), "first", now);
         for _ in 0..20 {
-            queue.offer(ask(1, "mallory", LOGIN, now), "mallory", now);
+            queue.offer(job_request(1, "mallory", LOGIN, now), "mallory", now);
         }
-        queue.offer(ask(1, "alice", LOGIN, now), "alice", now);
+        queue.offer(job_request(1, "alice", LOGIN, now), "alice", now);
         for expected in ["mallory", "alice", "mallory"] {
-            let (owner, next) = begun(queue.finish(running, Some(TOOK), now)).unwrap();
+            let (owner, next) = started(queue.finish(running, Some(TOOK), now)).unwrap();
             assert_eq!(owner, expected);
             running = next;
         }
     }
 
     #[test]
-    fn who_would_wait_too_long_is_refused_at_once() {
+    fn job_with_too_long_estimated_wait_is_refused() {
         let now = Instant::now();
         let (mut queue, _running) = busy(bounds(1, 100_000), 0, now);
         // 5 s of patience, 1 ms a login.
         let accepted = (0..10_000)
-            .take_while(|_| matches!(queue.offer(ask(1, "mallory", LOGIN, now), 1, now).0, Answer::Wait(_)))
+            .take_while(|_| {
+                matches!(queue.offer(job_request(1, "mallory", LOGIN, now), 1, now).0, OfferResult::Wait(_))
+            })
             .count();
         assert!((4_900..=5_000).contains(&accepted), "{accepted}");
-        let Answer::Refuse(refusal) = queue.offer(ask(1, "mallory", LOGIN, now), 1, now).0 else { panic!() };
-        assert_eq!((refusal.why, refusal.wait), ("wait", RETRY.0));
+        let OfferResult::Refuse(refusal) = queue.offer(job_request(1, "mallory", LOGIN, now), 1, now).0
+        else {
+            panic!()
+        };
+        assert_eq!((refusal.reason, refusal.wait), ("wait", RETRY_RANGE.0));
         // Another prefix waits for its own turn only.
-        assert!(matches!(queue.offer(ask(2, "alice", LOGIN, now), 2, now).0, Answer::Wait(_)));
+        assert!(matches!(queue.offer(job_request(2, "alice", LOGIN, now), 2, now).0, OfferResult::Wait(_)));
     }
 
     #[test]
-    fn a_full_queue_makes_room_at_the_cost_of_who_asks_for_most() {
+    fn full_queue_evicts_job_of_largest_prefix() {
         let now = Instant::now();
         let (mut queue, _running) = busy(bounds(1, 4), 0, now);
         for owner in 1..=4 {
-            queue.offer(ask(1, "mallory", LOGIN, now), owner, now);
+            queue.offer(job_request(1, "mallory", LOGIN, now), owner, now);
         }
-        let (answer, evicted) = queue.offer(ask(1, "mallory", LOGIN, now), 5, now);
-        assert!(matches!(answer, Answer::Refuse(Refusal { why: "full", .. })) && evicted.is_none());
-        let (answer, evicted) = queue.offer(ask(2, "alice", LOGIN, now), 6, now);
-        assert!(matches!(answer, Answer::Wait(_)));
-        assert_eq!(evicted.map(|(owner, refusal)| (owner, refusal.why)), Some((4, "displaced")));
+        let (answer, evicted) = queue.offer(job_request(1, "mallory", LOGIN, now), 5, now);
+        assert!(matches!(answer, OfferResult::Refuse(Refusal { reason: "full", .. })) && evicted.is_none());
+        let (answer, evicted) = queue.offer(job_request(2, "alice", LOGIN, now), 6, now);
+        assert!(matches!(answer, OfferResult::Wait(_)));
+        assert_eq!(evicted.map(|(owner, refusal)| (owner, refusal.reason)), Some((4, "displaced")));
         assert_eq!(queue.waiting(), 4);
     }
 
     #[test]
-    fn an_account_has_so_many_jobs_from_strangers() {
+    fn untrusted_jobs_per_account_are_bounded() {
         let now = Instant::now();
         let (mut queue, running) = busy(Bounds { per_account: 3, ..bounds(1, 100) }, 0, now);
         for from in 1..=3 {
-            assert!(matches!(queue.offer(ask(from, "alice", LOGIN, now), from, now).0, Answer::Wait(_)));
+            assert!(matches!(
+                queue.offer(job_request(from, "alice", LOGIN, now), from, now).0,
+                OfferResult::Wait(_)
+            ));
         }
-        let (answer, _) = queue.offer(ask(4, "alice", LOGIN, now), 4, now);
-        assert!(matches!(answer, Answer::Refuse(Refusal { why: "account", .. })));
-        let trusted = Ask { trusted: true, ..ask(5, "alice", LOGIN, now) };
-        let (Answer::Wait(place), _) = queue.offer(trusted, 5, now) else { panic!("the player is let in") };
-        assert!(queue.withdraw(place) && !queue.withdraw(place));
-        let (_, next) = begun(queue.finish(running, None, now)).unwrap();
+        let (answer, _) = queue.offer(job_request(4, "alice", LOGIN, now), 4, now);
+        assert!(matches!(answer, OfferResult::Refuse(Refusal { reason: "account", .. })));
+        let trusted = JobRequest { trusted: true, ..job_request(5, "alice", LOGIN, now) };
+        let (OfferResult::Wait(admission), _) = queue.offer(trusted, 5, now) else {
+            panic!("the player is let in")
+        };
+        assert!(queue.withdraw(admission) && !queue.withdraw(admission));
+        let (_, next) = started(queue.finish(running, None, now)).unwrap();
         queue.finish(next, None, now);
-        assert!(matches!(queue.offer(ask(4, "alice", LOGIN, now), 4, now).0, Answer::Wait(_)));
+        assert!(matches!(queue.offer(job_request(4, "alice", LOGIN, now), 4, now).0, OfferResult::Wait(_)));
     }
 
     #[test]
-    fn the_late_are_told_when_their_turn_comes() {
+    fn expired_job_is_refused_when_its_turn_comes() {
         let now = Instant::now();
         let (mut queue, running) = busy(bounds(1, 100), 0, now);
-        queue.offer(ask(1, "alice", LOGIN, now), 1, now);
-        let turns = queue.finish(running, Some(TOOK), now + PATIENCE);
-        assert!(matches!(turns[..], [Turn::Refuse(1, Refusal { why: "late", .. })]));
-        assert!(queue.accounts.is_empty() && queue.lines.is_empty() && queue.running == 0);
+        queue.offer(job_request(1, "alice", LOGIN, now), 1, now);
+        let turns = queue.finish(running, Some(TOOK), now + MAX_WAIT);
+        assert!(matches!(turns[..], [Dispatch::Refuse(1, Refusal { reason: "late", .. })]));
+        assert!(queue.accounts.is_empty() && queue.prefix_queues.is_empty() && queue.running == 0);
     }
 
     /// A flood from one prefix and honest players from others, on a virtual clock.
     #[test]
-    fn a_flood_does_not_keep_others_waiting() {
+    fn flood_from_one_prefix_does_not_delay_others() {
         let start = Instant::now();
         let mut queue: Queue<(u8, Instant)> = Queue::new(bounds(1, 512));
-        let mut running: Option<(Begun, Instant)> = None;
+        let mut running: Option<(StartedJob, Instant)> = None;
         let (mut worst, mut honest, mut refused) = (Duration::ZERO, 0, 0);
         for step in 0..20_000u32 {
             let now = start + Duration::from_micros(250) * step;
             if running.as_ref().is_some_and(|(_, end)| *end <= now) {
                 let (done, _) = running.take().unwrap();
-                for turn in queue.finish(done, Some(TOOK), now) {
-                    match turn {
-                        Turn::Begin((from, since), begun) => {
-                            running = Some((begun, now + TOOK));
+                for dispatch in queue.finish(done, Some(TOOK), now) {
+                    match dispatch {
+                        Dispatch::Begin((from, since), started) => {
+                            running = Some((started, now + TOOK));
                             if from > 1 {
                                 worst = worst.max(now - since);
                                 honest += 1;
                             }
                         }
-                        Turn::Refuse((from, _), _) => assert_eq!(from, 1),
+                        Dispatch::Refuse((from, _), _) => assert_eq!(from, 1),
                     }
                 }
             }
@@ -510,12 +537,13 @@ mod tests {
                 arrivals.push((2 + (step / 40 % 10) as u8, format!("player{step}")));
             }
             for (from, account) in arrivals {
-                let (answer, evicted) = queue.offer(ask(from, &account, LOGIN, now), (from, now), now);
+                let (answer, evicted) =
+                    queue.offer(job_request(from, &account, LOGIN, now), (from, now), now);
                 assert!(evicted.is_none_or(|((from, _), _)| from == 1));
                 match answer {
-                    Answer::Begin(begun) => running = Some((begun, now + TOOK)),
-                    Answer::Wait(_) => {}
-                    Answer::Refuse(_) => {
+                    OfferResult::Begin(started) => running = Some((started, now + TOOK)),
+                    OfferResult::Wait(_) => {}
+                    OfferResult::Refuse(_) => {
                         assert_eq!(from, 1, "only the flood is refused");
                         refused += 1;
                     }
@@ -529,19 +557,19 @@ mod tests {
     proptest! {
         /// Prefixes that always have work get the same share, whatever their jobs cost.
         #[test]
-        fn shares_are_even(costs in prop::collection::vec(1u32..40, 2..8), work in 200u32..2_000) {
+        fn prefixes_get_equal_shares_of_work(costs in prop::collection::vec(1u32..40, 2..8), work in 200u32..2_000) {
             let now = Instant::now();
             let (mut queue, mut running) = busy(bounds(1, usize::MAX), usize::MAX, now);
             for (from, cost) in costs.iter().enumerate() {
                 for _ in 0..=work / cost {
-                    let ask = Ask { until: now + PATIENCE * 1_000, ..ask(from as u8, "alice", *cost, now) };
-                    queue.offer(ask, from, now);
+                    let job_request = JobRequest { until: now + MAX_WAIT * 1_000, ..job_request(from as u8, "alice", *cost, now) };
+                    queue.offer(job_request, from, now);
                 }
             }
             let mut done = BTreeMap::new();
             // As long as all of them still have work.
-            while queue.lines.len() == costs.len() {
-                let (owner, next) = begun(queue.finish(running, Some(TOOK), now)).unwrap();
+            while queue.prefix_queues.len() == costs.len() {
+                let (owner, next) = started(queue.finish(running, Some(TOOK), now)).unwrap();
                 *done.entry(owner).or_insert(0) += costs[owner];
                 running = next;
             }
@@ -551,38 +579,38 @@ mod tests {
 
         /// Whatever comes, goes and ends: the books are even.
         #[test]
-        fn the_books_are_even(steps in prop::collection::vec((0u8..4, 0u8..5, 0u8..3), 1..200)) {
+        fn queue_counters_stay_consistent(steps in prop::collection::vec((0u8..4, 0u8..5, 0u8..3), 1..200)) {
             let now = Instant::now();
             let mut queue = Queue::new(Bounds { threads: 2, waiting: 8, per_account: 6 });
-            let (mut running, mut places) = (Vec::new(), Vec::new());
+            let (mut running, mut admissions) = (Vec::new(), Vec::new());
             for (what, from, account) in steps {
                 match what {
-                    0 | 1 => match queue.offer(ask(from, &format!("name{account}"), 1 + u32::from(from), now), (), now).0 {
-                        Answer::Begin(begun) => running.push(begun),
-                        Answer::Wait(place) => places.push(place),
-                        Answer::Refuse(refusal) => prop_assert!(refusal.wait >= RETRY.0),
+                    0 | 1 => match queue.offer(job_request(from, &format!("name{account}"), 1 + u32::from(from), now), (), now).0 {
+                        OfferResult::Begin(started) => running.push(started),
+                        OfferResult::Wait(admission) => admissions.push(admission),
+                        OfferResult::Refuse(refusal) => prop_assert!(refusal.wait >= RETRY_RANGE.0),
                     },
                     2 => {
-                        if let Some(begun) = running.pop() {
-                            for turn in queue.finish(begun, Some(TOOK), now) {
-                                if let Turn::Begin((), begun) = turn {
-                                    running.push(begun);
+                        if let Some(started) = running.pop() {
+                            for dispatch in queue.finish(started, Some(TOOK), now) {
+                                if let Dispatch::Begin((), started) = dispatch {
+                                    running.push(started);
                                 }
                             }
                         }
                     }
                     _ => {
-                        if let Some(place) = places.pop() {
-                            queue.withdraw(place);
+                        if let Some(admission) = admissions.pop() {
+                            queue.withdraw(admission);
                         }
                     }
                 }
-                let jobs = queue.lines.values().flat_map(|line| &line.accounts).map(|(_, jobs)| jobs.len());
+                let jobs = queue.prefix_queues.values().flat_map(|prefix_queue| &prefix_queue.accounts).map(|(_, jobs)| jobs.len());
                 prop_assert_eq!(jobs.sum::<usize>(), queue.waiting);
                 prop_assert_eq!(queue.running, running.len());
                 prop_assert!(queue.waiting <= 8 && queue.running <= 2);
                 prop_assert_eq!(queue.accounts.values().sum::<usize>(), queue.waiting + queue.running);
-                prop_assert_eq!(queue.turns.len(), queue.lines.len());
+                prop_assert_eq!(queue.turns.len(), queue.prefix_queues.len());
                 prop_assert!(queue.waiting == 0 || queue.running == 2, "a thread is idle while jobs wait");
             }
         }

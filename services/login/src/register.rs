@@ -4,7 +4,7 @@ use std::{net::IpAddr, time::Instant};
 
 use aws_lc_rs::digest;
 use prost::Message as _;
-use shardkeep_auth::{AccountName, Binding};
+use shardkeep_auth::{AccountName, ChannelBinding};
 use shardkeep_daemon::Origin;
 use shardkeep_store::accounts::invitations::Registered;
 use shardkeep_types::Secret;
@@ -15,39 +15,39 @@ use shardkeep_wire::{
 
 use crate::{
     LoginError, authority,
-    config::Registrations,
-    door::Door,
+    config::RegistrationMode,
+    context::LoginContext,
     logon, metrics,
-    verifiers::{Asks, Made, keep},
+    verifiers::{NewVerifier, Requester, prepare_proof},
 };
 
 /// The answer to `Register`.
 pub(crate) async fn answer(
-    door: &Door,
+    context: &LoginContext,
     address: IpAddr,
-    preface: &Binding,
+    preface: &ChannelBinding,
     message: &Message,
 ) -> Result<Message, LoginError> {
-    let registered = register(door, address, preface, message).await;
+    let registered = register(context, address, preface, message).await;
     metrics::registration(registered.as_ref().map_or_else(LoginError::label, |_| "ok"));
     registered
 }
 
 async fn register(
-    door: &Door,
+    context: &LoginContext,
     address: IpAddr,
-    preface: &Binding,
+    preface: &ChannelBinding,
     message: &Message,
 ) -> Result<Message, LoginError> {
-    if door.config.registration == Registrations::Closed {
+    if context.config.registration == RegistrationMode::Closed {
         return Err(LoginError::Refused("accounts can not be registered here"));
     }
-    door.registrations.begin(Origin::of(address), Instant::now()).map_err(|error| match error {
+    context.registrations.begin(Origin::of(address), Instant::now()).map_err(|error| match error {
         LoginError::Throttled { wait, .. } => LoginError::Throttled { limit: "registrations", wait },
         other => other,
     })?;
     let request: payload::Register = message.decode().map_err(WireError::from)?;
-    let (opened, reply) = door
+    let (opened, reply) = context
         .region
         .open(preface, &request.key, &request.sealed)
         .map_err(|_| LoginError::Malformed("Register is not sealed to this region's key"))?;
@@ -57,17 +57,17 @@ async fn register(
     let name = AccountName::normalise(&wanted.account)
         .map_err(|_| LoginError::Malformed("that is no account name"))?;
     let Registration { group, salt, verifier, token, .. } = wanted;
-    let made = Made { name: name.clone(), group, salt, verifier };
-    let proof = keep(&door.pool, Asks::Anybody(address), made).await?;
+    let made = NewVerifier { name: name.clone(), group, salt, verifier };
+    let proof = prepare_proof(&context.pool, Requester::Anonymous(address), made).await?;
 
-    let made = match door.config.registration {
-        Registrations::Open => {
-            authority::create(door, &name, &proof).await?.map_or(Registered::NameTaken, Registered::As)
-        }
-        _ => authority::register(door, &token_hash(&token), &name, &proof).await?,
+    let made = match context.config.registration {
+        RegistrationMode::Open => authority::create(context, &name, &proof)
+            .await?
+            .map_or(Registered::NameTaken, Registered::Created),
+        _ => authority::register(context, &token_hash(&token), &name, &proof).await?,
     };
     let id = match made {
-        Registered::As(id) => id,
+        Registered::Created(id) => id,
         Registered::NameTaken => return Err(LoginError::Refused("this name is taken")),
         Registered::NotInvited => {
             return Err(LoginError::Refused("this invitation is not, or no longer, good"));

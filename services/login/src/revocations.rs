@@ -15,15 +15,15 @@ use futures::Stream;
 use parking_lot::Mutex;
 use shardkeep_cluster::Peer;
 use shardkeep_rpc::accounts::{
-    Holding, Revocation as Told, RevocationList,
+    HeldSessions, Revocation as ProtoRevocation, RevocationList,
     revocations_server::{Revocations as Service, RevocationsServer},
 };
 use shardkeep_store::{
     Database,
     accounts::{
-        Cause, Raised,
+        AccountGeneration, RevocationCause,
         logins::Process,
-        revocations::{self, Look, Revocation},
+        revocations::{self, Revocation, RevocationPage},
     },
 };
 use shardkeep_types::{AccountId, Generation};
@@ -34,28 +34,28 @@ use tonic::{Request, Response, Status, Streaming};
 use tracing::{debug, warn};
 
 use crate::{
-    door::Door,
-    floors::Floors,
+    context::LoginContext,
+    generation_watchers::GenerationWatchers,
     maintenance::{Closed, Closures},
     metrics,
     outage::Outage,
 };
 
-use window::{Doubts, Looked, OVERLAP_MS, Window};
+use window::{OVERLAP_MS, PollResult, UncertainLogins, Window};
 
 /// How often the store is looked at for what other replicas have raised.
-const LOOK: Duration = Duration::from_millis(200);
+const POLL_INTERVAL: Duration = Duration::from_millis(200);
 /// Revocations read at a time.
 const PAGE: u32 = 10_000;
 /// What follows one piece of news within so long is told with it: every login is one, and in a storm a message for each
 /// to each gateway would cost more than the logins' other calls.
-const GATHER: Duration = Duration::from_millis(50);
+const BATCH_WINDOW: Duration = Duration::from_millis(50);
 /// A follower is told so often that there is nothing to tell.
 const HEARTBEAT: Duration = Duration::from_millis(500);
 /// Lists that wait for the slowest follower. Overflow: it is cut and counted, connects again and says what it holds.
 const BACKLOG: usize = 256;
 /// Lists on the way to one follower. Overflow: its task waits, and the backlog grows.
-const ON_THE_WAY: usize = 16;
+const FOLLOWER_QUEUE: usize = 16;
 /// Sessions looked up in one statement.
 const CHUNK: usize = 5_000;
 
@@ -64,48 +64,48 @@ type List = Arc<Vec<Revocation>>;
 pub(crate) struct Revocations {
     followers: broadcast::Sender<List>,
     /// Connections to this replica hear of it too.
-    pub(crate) here: Arc<Floors>,
+    pub(crate) generation_watchers: Arc<GenerationWatchers>,
     /// What was told lately, so that looking back repeats nothing.
-    told: Mutex<ToldLately>,
+    told: Mutex<RecentRevocations>,
     /// Looks leave out the logins of this one, which are told when they happen.
     process: Process,
     /// Where it is not known whether they were.
-    doubts: Mutex<Doubts>,
+    uncertain_logins: Mutex<UncertainLogins>,
 }
 
 /// Logins under way: unless this is resolved, looks at the store find out who was let in.
-pub(crate) struct Doubt<'a> {
+pub(crate) struct LoginGuard<'a> {
     revocations: &'a Revocations,
     since: Instant,
 }
 
-impl Doubt<'_> {
+impl LoginGuard<'_> {
     /// Who was let in is known, and told.
     pub(crate) fn resolved(self) {
         std::mem::forget(self);
     }
 }
 
-impl Drop for Doubt<'_> {
+impl Drop for LoginGuard<'_> {
     fn drop(&mut self) {
-        self.revocations.doubts.lock().add(self.since, Instant::now());
+        self.revocations.uncertain_logins.lock().add(self.since, Instant::now());
     }
 }
 
 #[derive(Default)]
-struct ToldLately {
+struct RecentRevocations {
     below: HashMap<AccountId, (Generation, Instant)>,
-    swept: Option<Instant>,
+    last_sweep: Option<Instant>,
 }
 
-impl ToldLately {
+impl RecentRevocations {
     /// Notes what is new in `found`, and leaves only that in it.
     fn note(&mut self, found: &mut Vec<Revocation>, now: Instant) {
         let kept = Duration::from_millis(2 * OVERLAP_MS);
         // All are looked at for one login in many.
-        if self.swept.is_none_or(|at| now.saturating_duration_since(at) >= kept) {
+        if self.last_sweep.is_none_or(|at| now.saturating_duration_since(at) >= kept) {
             self.below.retain(|_, (_, at)| now.saturating_duration_since(*at) < kept);
-            self.swept = Some(now);
+            self.last_sweep = Some(now);
         }
         found.retain(|new| match self.below.get_mut(&new.account) {
             // Kept for as long as it is found: the last ones before a quiet time are found by every look.
@@ -125,31 +125,35 @@ impl Revocations {
     pub(crate) fn new(process: Process) -> Self {
         Self {
             followers: broadcast::Sender::new(BACKLOG),
-            here: Arc::default(),
+            generation_watchers: Arc::default(),
             told: Mutex::default(),
             process,
-            doubts: Mutex::default(),
+            uncertain_logins: Mutex::default(),
         }
     }
 
     /// To be made before the logins are.
-    pub(crate) fn doubt(&self) -> Doubt<'_> {
-        Doubt { revocations: self, since: Instant::now() }
+    pub(crate) fn login_guard(&self) -> LoginGuard<'_> {
+        LoginGuard { revocations: self, since: Instant::now() }
     }
 
     /// Whose logins a look need not find; the window is made to begin early enough.
-    fn left_out(&self, window: &mut Window, now: Instant) -> Process {
-        let (doubted, back_to) = self.doubts.lock().take(now);
-        if let Some(back_to) = back_to {
-            window.go_back(back_to);
+    fn excluded_process(&self, window: &mut Window, now: Instant) -> Process {
+        let (has_uncertain, rescan_from) = self.uncertain_logins.lock().take(now);
+        if let Some(rescan_from) = rescan_from {
+            window.rewind(rescan_from);
         }
-        if doubted || window.is_wary() { Process::NOBODY } else { self.process }
+        if has_uncertain || window.is_full_scan() { Process::NONE } else { self.process }
     }
 
     /// This replica has raised generations: its followers need not wait for the next look. They are told with what else
     /// happens soon, and no gateway is called for it. Meanwhile worlds refuse the old generations.
-    pub(crate) fn tell(&self, raised: impl IntoIterator<Item = Raised>, cause: &Cause) {
-        let revocation = |Raised { id, generation }| Revocation {
+    pub(crate) fn notify_followers(
+        &self,
+        raised: impl IntoIterator<Item = AccountGeneration>,
+        cause: &RevocationCause,
+    ) {
+        let revocation = |AccountGeneration { id, generation }| Revocation {
             account: id,
             below: generation,
             cause: cause.clone(),
@@ -162,7 +166,7 @@ impl Revocations {
         self.told.lock().note(&mut found, now);
         if !found.is_empty() {
             metrics::revocations(found.len());
-            self.here.raise(&found);
+            self.generation_watchers.raise(&found);
             // Nobody may follow at the moment: who comes says what it holds.
             let _ = self.followers.send(Arc::new(found));
         }
@@ -177,9 +181,9 @@ pub(crate) async fn watch(
 ) -> anyhow::Result<()> {
     let mut window = None;
     let mut outage = Outage::default();
-    while stop.run_until_cancelled(tokio::time::sleep(LOOK)).await.is_some() {
-        match look(&database, &revocations, &mut window).await {
-            Ok(()) => outage.over(),
+    while stop.run_until_cancelled(tokio::time::sleep(POLL_INTERVAL)).await.is_some() {
+        match poll(&database, &revocations, &mut window).await {
+            Ok(()) => outage.recovered(),
             Err(error) => {
                 outage.note(&error, "revocations can not be read; they follow when the store is back");
             }
@@ -188,7 +192,7 @@ pub(crate) async fn watch(
     Ok(())
 }
 
-async fn look(
+async fn poll(
     database: &Database,
     revocations: &Revocations,
     window: &mut Option<Window>,
@@ -199,11 +203,12 @@ async fn look(
         *window = Some(Window::new(asked, Instant::now(), now_ms));
         return Ok(());
     };
-    let left_out = revocations.left_out(window, asked);
-    let Look { now_ms, found } = revocations::since(database, window.begin_ms(), left_out, PAGE).await?;
+    let excluded_process = revocations.excluded_process(window, asked);
+    let RevocationPage { now_ms, found } =
+        revocations::since(database, window.begin_ms(), excluded_process, PAGE).await?;
     let answered = Instant::now();
     let full_at_ms = found.last().filter(|_| found.len() == PAGE as usize).map(|newest| newest.at_ms);
-    if let Some(back) = window.looked(&Looked { asked, answered, now_ms, full_at_ms }) {
+    if let Some(back) = window.record_poll(&PollResult { asked, answered, now_ms, full_at_ms }) {
         warn!(seconds = back.as_secs_f64(), "the clock of the account store's database went back");
     }
     revocations.publish(found, answered);
@@ -211,18 +216,18 @@ async fn look(
 }
 
 pub(crate) struct RevocationsService {
-    door: Arc<Door>,
+    context: Arc<LoginContext>,
     closed: watch::Receiver<Closed>,
     draining: CancellationToken,
 }
 
 impl RevocationsService {
     pub(crate) fn server(
-        door: Arc<Door>,
+        context: Arc<LoginContext>,
         closed: watch::Receiver<Closed>,
         draining: CancellationToken,
     ) -> RevocationsServer<Self> {
-        RevocationsServer::new(Self { door, closed, draining })
+        RevocationsServer::new(Self { context, closed, draining })
             .max_decoding_message_size(shardkeep_cluster::MESSAGE_LIMIT)
     }
 }
@@ -233,14 +238,14 @@ impl Service for RevocationsService {
 
     async fn follow(
         &self,
-        request: Request<Streaming<Holding>>,
+        request: Request<Streaming<HeldSessions>>,
     ) -> Result<Response<Self::FollowStream>, Status> {
         let gateway = Peer::of(&request)?.name;
-        let (out, lists) = mpsc::channel(ON_THE_WAY);
+        let (out, lists) = mpsc::channel(FOLLOWER_QUEUE);
         let follower = Follower {
-            database: self.door.database.clone(),
+            database: self.context.database.clone(),
             // Before what it holds is looked up, so that nothing falls between.
-            news: self.door.revocations.followers.subscribe(),
+            updates: self.context.revocations.followers.subscribe(),
             closed: self.closed.clone(),
             holding: request.into_inner(),
             out,
@@ -262,9 +267,9 @@ impl Service for RevocationsService {
 
 struct Follower {
     database: Database,
-    news: broadcast::Receiver<List>,
+    updates: broadcast::Receiver<List>,
     closed: watch::Receiver<Closed>,
-    holding: Streaming<Holding>,
+    holding: Streaming<HeldSessions>,
     out: mpsc::Sender<Result<RevocationList, Status>>,
 }
 
@@ -283,8 +288,8 @@ impl Follower {
                     Ok(Some(held)) => outdated(&self.database, &held).await.map(list),
                     Ok(None) | Err(_) => return "the gateway left",
                 },
-                news = self.news.recv() => match news {
-                    Ok(found) => self.gather(found.to_vec()).await.map(list),
+                updates = self.updates.recv() => match updates {
+                    Ok(found) => self.batch_updates(found.to_vec()).await.map(list),
                     Err(broadcast::error::RecvError::Lagged(_)) => Err(too_slow()),
                     Err(broadcast::error::RecvError::Closed) => return "login ends",
                 },
@@ -303,10 +308,10 @@ impl Follower {
 
 impl Follower {
     /// With what follows soon.
-    async fn gather(&mut self, mut found: Vec<Revocation>) -> Result<Vec<Revocation>, Status> {
-        tokio::time::sleep(GATHER).await;
+    async fn batch_updates(&mut self, mut found: Vec<Revocation>) -> Result<Vec<Revocation>, Status> {
+        tokio::time::sleep(BATCH_WINDOW).await;
         loop {
-            match self.news.try_recv() {
+            match self.updates.try_recv() {
                 Ok(list) => found.extend_from_slice(&list),
                 Err(broadcast::error::TryRecvError::Lagged(_)) => return Err(too_slow()),
                 // That login ends is seen with the next look.
@@ -322,7 +327,7 @@ fn too_slow() -> Status {
 }
 
 /// What of it has passed.
-async fn outdated(database: &Database, holding: &Holding) -> Result<Vec<Revocation>, Status> {
+async fn outdated(database: &Database, holding: &HeldSessions) -> Result<Vec<Revocation>, Status> {
     let held: Vec<_> =
         holding.held.iter().map(|held| (AccountId(held.account), Generation(held.generation))).collect();
     let mut outdated = Vec::new();
@@ -337,7 +342,7 @@ async fn outdated(database: &Database, holding: &Holding) -> Result<Vec<Revocati
 }
 
 fn list(found: Vec<Revocation>) -> RevocationList {
-    let told = |it: Revocation| Told {
+    let told = |it: Revocation| ProtoRevocation {
         account: it.account.0,
         below_generation: it.below.0,
         code: it.cause.code,
@@ -355,28 +360,33 @@ mod tests {
     use super::*;
 
     #[test]
-    fn logins_of_unknown_outcome_are_looked_for() {
+    fn logins_of_unknown_outcome_are_polled_for() {
         let ours = Process::new([1; 8]);
         let (revocations, now) = (Revocations::new(ours), Instant::now());
         let mut window = Window::new(now, now, 1_000_000);
-        revocations.doubt().resolved();
-        assert_eq!(revocations.left_out(&mut window, now), ours);
-        drop(revocations.doubt());
-        assert_eq!(revocations.left_out(&mut window, now), Process::NOBODY);
+        revocations.login_guard().resolved();
+        assert_eq!(revocations.excluded_process(&mut window, now), ours);
+        drop(revocations.login_guard());
+        assert_eq!(revocations.excluded_process(&mut window, now), Process::NONE);
         let later = now + Duration::from_secs(3_600);
-        assert_eq!(revocations.left_out(&mut window, later), Process::NOBODY, "once more");
-        window.looked(&Looked { asked: later, answered: later, now_ms: 4_600_000, full_at_ms: None });
-        assert_eq!(revocations.left_out(&mut window, later), ours, "and not for ever");
+        assert_eq!(revocations.excluded_process(&mut window, later), Process::NONE, "once more");
+        window.record_poll(&PollResult {
+            asked: later,
+            answered: later,
+            now_ms: 4_600_000,
+            full_at_ms: None,
+        });
+        assert_eq!(revocations.excluded_process(&mut window, later), ours, "and not for ever");
     }
 
     #[test]
-    fn nothing_is_told_twice_and_higher_ones_are() {
+    fn revocation_is_published_once_per_generation() {
         let (revocations, now) = (Revocations::new(Process::new([1; 8])), Instant::now());
         let mut follower = revocations.followers.subscribe();
         let of = |account, below| Revocation {
             account: AccountId(account),
             below: Generation(below),
-            cause: Cause { code: 9, detail: String::new() },
+            cause: RevocationCause { code: 9, detail: String::new() },
             at_ms: 0,
         };
         revocations.publish(vec![of(1, 2), of(2, 5)], now);

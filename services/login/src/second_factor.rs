@@ -6,12 +6,12 @@ use std::ops::RangeInclusive;
 
 use shardkeep_auth::totp;
 use shardkeep_store::accounts::{
-    Cause, Raised,
-    second_factor::{self as table, Tries, Wish},
+    AccountGeneration, RevocationCause,
+    second_factor::{self as table, AttemptLimit, FactorUpdate},
 };
 use shardkeep_types::{AccountId, Secret};
 
-use crate::{LoginError, authority, door::Door, metrics, random};
+use crate::{LoginError, authority, context::LoginContext, metrics, random};
 
 /// A new secret, and what an authenticator app reads.
 pub(crate) struct Enrolment {
@@ -20,34 +20,34 @@ pub(crate) struct Enrolment {
 }
 
 impl Enrolment {
-    pub(crate) fn new(door: &Door, name: &str) -> Result<Self, LoginError> {
+    pub(crate) fn new(context: &LoginContext, name: &str) -> Result<Self, LoginError> {
         let secret = random::bytes()?;
-        let uri = totp::uri(&door.config.issuer, name, &secret);
+        let uri = totp::uri(&context.config.issuer, name, &secret);
         Ok(Self { secret, uri })
     }
 
     /// As the store keeps it.
-    pub(crate) fn stored(&self, door: &Door, account: AccountId) -> Result<Vec<u8>, LoginError> {
-        door.vault.seal(account, &self.secret)
+    pub(crate) fn stored(&self, context: &LoginContext, account: AccountId) -> Result<Vec<u8>, LoginError> {
+        context.secret_cipher.seal(account, &self.secret)
     }
 }
 
 /// Codes that are right, and what they were charged.
-struct Right {
+struct ValidCodes {
     steps: RangeInclusive<u64>,
-    charged: Option<Tries>,
+    charged: Option<AttemptLimit>,
 }
 
 /// A code, or two, of the factor in force that has this secret. Uses them up.
 pub(crate) async fn verify(
-    door: &Door,
+    context: &LoginContext,
     account: AccountId,
     secret: &Secret<Vec<u8>>,
     typed: &str,
 ) -> Result<(), LoginError> {
-    counted(account, async {
-        let Right { steps, charged } = look_at(door, account, secret, typed).await?;
-        match table::accept(&door.database, account, secret, &steps, charged).await? {
+    with_metrics(account, async {
+        let ValidCodes { steps, charged } = check_codes(context, account, secret, typed).await?;
+        match table::accept(&context.database, account, secret, &steps, charged).await? {
             true => Ok(()),
             false if charged.is_none() => Err(LoginError::WrongCodes),
             false => Err(LoginError::WrongCode),
@@ -59,46 +59,50 @@ pub(crate) async fn verify(
 /// Puts the factor in force that was begun. Who gives its first code has seen its secret, so nothing is charged. `None`:
 /// the session has passed.
 pub(crate) async fn confirm(
-    door: &Door,
-    of: Raised,
+    context: &LoginContext,
+    session: AccountGeneration,
     typed: &str,
-    cause: &Cause,
-) -> Result<Option<Raised>, LoginError> {
-    counted(of.id, async {
-        let factor = table::find(&door.database, of.id).await?;
+    cause: &RevocationCause,
+) -> Result<Option<AccountGeneration>, LoginError> {
+    with_metrics(session.id, async {
+        let factor = table::find(&context.database, session.id).await?;
         let factor = factor.ok_or(LoginError::Refused("no second factor was begun"))?;
         if factor.confirmed {
             return Err(LoginError::Refused("a second factor is in force; remove it first"));
         }
-        let secret = door.vault.open(of.id, factor.secret.expose())?;
-        let step = totp::step_of(secret.expose(), typed, random::unix_millis());
+        let secret = context.secret_cipher.open(session.id, factor.secret.expose())?;
+        let step = totp::matching_step(secret.expose(), typed, random::unix_millis());
         let step = step.ok_or(LoginError::WrongCode)?;
-        granted(authority::confirm_factor(door, of, &factor, &secret, step, cause).await?)
+        wish_result(authority::confirm_factor(context, session, &factor, &secret, step, cause).await?)
     })
     .await
 }
 
 /// The player has none any more. `None`: the session has passed.
-pub(crate) async fn give_up(door: &Door, of: Raised, typed: &str) -> Result<Option<()>, LoginError> {
-    counted(of.id, async {
-        let factor = table::find(&door.database, of.id).await?.filter(|factor| factor.confirmed);
+pub(crate) async fn remove_factor(
+    context: &LoginContext,
+    session: AccountGeneration,
+    typed: &str,
+) -> Result<Option<()>, LoginError> {
+    with_metrics(session.id, async {
+        let factor = table::find(&context.database, session.id).await?.filter(|factor| factor.confirmed);
         let factor = factor.ok_or(LoginError::Refused("this account has no second factor"))?;
-        let Right { steps, .. } = look_at(door, of.id, &factor.secret, typed).await?;
-        granted(authority::remove_factor(door, of, &factor, &steps).await?)
+        let ValidCodes { steps, .. } = check_codes(context, session.id, &factor.secret, typed).await?;
+        wish_result(authority::remove_factor(context, session, &factor, &steps).await?)
     })
     .await
 }
 
-fn granted<T>(wish: Wish<T>) -> Result<Option<T>, LoginError> {
+fn wish_result<T>(wish: FactorUpdate<T>) -> Result<Option<T>, LoginError> {
     match wish {
-        Wish::Done(done) => Ok(Some(done)),
-        Wish::Passed => Ok(None),
+        FactorUpdate::Done(done) => Ok(Some(done)),
+        FactorUpdate::SessionOutdated => Ok(None),
         // Its code was right, and was used meanwhile, or the secret is another one.
-        Wish::Otherwise => Err(LoginError::WrongCode),
+        FactorUpdate::FactorMismatch => Err(LoginError::WrongCode),
     }
 }
 
-async fn counted<T>(
+async fn with_metrics<T>(
     account: AccountId,
     checked: impl Future<Output = Result<T, LoginError>>,
 ) -> Result<T, LoginError> {
@@ -110,22 +114,23 @@ async fn counted<T>(
     checked
 }
 
-async fn look_at(
-    door: &Door,
+async fn check_codes(
+    context: &LoginContext,
     account: AccountId,
     secret: &Secret<Vec<u8>>,
     typed: &str,
-) -> Result<Right, LoginError> {
-    let secret = door.vault.open(account, secret.expose())?;
-    if totp::are_two(typed) {
-        let steps = totp::steps_of_two(secret.expose(), typed, random::unix_millis());
-        return Ok(Right { steps: steps.ok_or(LoginError::WrongCodes)?, charged: None });
+) -> Result<ValidCodes, LoginError> {
+    let secret = context.secret_cipher.open(account, secret.expose())?;
+    if totp::is_code_pair(typed) {
+        let steps = totp::steps_of_code_pair(secret.expose(), typed, random::unix_millis());
+        return Ok(ValidCodes { steps: steps.ok_or(LoginError::WrongCodes)?, charged: None });
     }
-    let tries = Tries { burst: door.config.codes.burst, every: door.config.codes.every };
-    if !table::charge(&door.database, account, tries).await? {
+    let tries = AttemptLimit { burst: context.config.codes.burst, every: context.config.codes.every };
+    if !table::charge_attempt(&context.database, account, tries).await? {
         metrics::throttled("codes");
         return Err(LoginError::TwoCodesNeeded { wait: tries.every });
     }
-    let step = totp::step_of(secret.expose(), typed, random::unix_millis()).ok_or(LoginError::WrongCode)?;
-    Ok(Right { steps: step..=step, charged: Some(tries) })
+    let step =
+        totp::matching_step(secret.expose(), typed, random::unix_millis()).ok_or(LoginError::WrongCode)?;
+    Ok(ValidCodes { steps: step..=step, charged: Some(tries) })
 }

@@ -5,21 +5,21 @@ use std::net::IpAddr;
 
 use shardkeep_auth::{
     AccountName,
-    ticket::{Chain, Ticket},
+    ticket::{Ticket, TicketChain},
 };
 use shardkeep_cluster::Instance;
 use shardkeep_rpc::gateway::Admission;
-use shardkeep_store::accounts::{self, Raised};
+use shardkeep_store::accounts::{self, AccountGeneration};
 use shardkeep_types::{AccountId, Generation, TicketId};
 use shardkeep_wire::payload::{GatewayOffer, WorldList};
 use tracing::warn;
 
 use crate::{
     LoginError,
-    door::Door,
-    floors::Floor,
-    gateways::Refused,
-    gathered::Failed,
+    account_batcher::BatchError,
+    context::LoginContext,
+    gateways::AdmitError,
+    generation_watchers::GenerationWatcher,
     metrics,
     presence::Lease,
     random,
@@ -33,8 +33,8 @@ pub(crate) struct WorldSelect {
     address: IpAddr,
     generation: Generation,
     /// Tells when that has passed.
-    floor: Floor,
-    chain: Chain,
+    generation_watcher: GenerationWatcher,
+    chain: TicketChain,
     viewer: Viewer,
     /// Keeps others out, where the settings say so.
     lease: Option<Lease>,
@@ -46,19 +46,37 @@ pub(crate) struct WorldSelect {
 }
 
 /// Who has logged in.
-pub(crate) struct Visitor {
-    pub(crate) account: Raised,
+pub(crate) struct AuthenticatedClient {
+    pub(crate) account: AccountGeneration,
     pub(crate) name: AccountName,
     pub(crate) address: IpAddr,
-    pub(crate) floor: Floor,
+    pub(crate) generation_watcher: GenerationWatcher,
     pub(crate) viewer: Viewer,
 }
 
 impl WorldSelect {
-    pub(crate) fn new(visitor: Visitor, chain: Chain, lease: Option<Lease>) -> Self {
-        let Visitor { account: Raised { id: account, generation }, name, address, floor, viewer } = visitor;
+    pub(crate) fn new(client: AuthenticatedClient, chain: TicketChain, lease: Option<Lease>) -> Self {
+        let AuthenticatedClient {
+            account: AccountGeneration { id: account, generation },
+            name,
+            address,
+            generation_watcher,
+            viewer,
+        } = client;
         let (unused, offered, selected) = (None, None, false);
-        Self { account, name, address, generation, floor, chain, viewer, lease, unused, offered, selected }
+        Self {
+            account,
+            name,
+            address,
+            generation,
+            generation_watcher,
+            chain,
+            viewer,
+            lease,
+            unused,
+            offered,
+            selected,
+        }
     }
 
     pub(crate) fn name(&self) -> &AccountName {
@@ -74,24 +92,24 @@ impl WorldSelect {
     }
 
     /// Under which generation this connection acts.
-    pub(crate) fn raised(&self) -> Raised {
-        Raised { id: self.account, generation: self.generation }
+    pub(crate) fn account_generation(&self) -> AccountGeneration {
+        AccountGeneration { id: self.account, generation: self.generation }
     }
 
     /// The player has raised the generation; this connection goes on under it. `None`: somebody else had before.
-    pub(crate) async fn go_on_as(
+    pub(crate) async fn adopt_generation(
         &mut self,
-        door: &Door,
-        raised: Option<Raised>,
-    ) -> Result<Raised, LoginError> {
-        let Some(raised) = raised else {
-            return Err(self.passed(door).await?);
+        context: &LoginContext,
+        account_generation: Option<AccountGeneration>,
+    ) -> Result<AccountGeneration, LoginError> {
+        let Some(account_generation) = account_generation else {
+            return Err(self.end_superseded(context).await?);
         };
-        self.generation = raised.generation;
+        self.generation = account_generation.generation;
         if let Some(lease) = &self.lease {
-            lease.pass_on(raised.generation);
+            lease.move_to(account_generation.generation);
         }
-        Ok(raised)
+        Ok(account_generation)
     }
 
     pub(crate) fn account(&self) -> AccountId {
@@ -99,24 +117,26 @@ impl WorldSelect {
     }
 
     /// Waits until this connection's generation has passed, wherever that happens.
-    pub(crate) async fn outlived(&mut self) {
-        self.floor.passes(self.generation).await;
+    pub(crate) async fn superseded(&mut self) {
+        self.generation_watcher.wait_above(self.generation).await;
     }
 
     /// The store's own word on whether this connection's generation is still the last one.
-    pub(crate) async fn is_current(&self, door: &Door) -> Result<bool, LoginError> {
-        let found = accounts::generations(&door.database, &[self.account]).await?;
+    pub(crate) async fn is_current(&self, context: &LoginContext) -> Result<bool, LoginError> {
+        let found = accounts::generations(&context.database, &[self.account]).await?;
         Ok(found == [Some(self.generation)])
     }
 
     /// Whether the account can play, and so make characters, while this connection stands.
-    pub(crate) fn plays(&self) -> bool {
+    pub(crate) fn has_selected_world(&self) -> bool {
         self.selected
     }
 
     /// Counts the account's characters again; true if there are more or fewer.
-    pub(crate) async fn recount(&mut self, door: &Door) -> bool {
-        let Some(characters) = door.known.characters_again(self.account).await else { return false };
+    pub(crate) async fn recount_characters(&mut self, context: &LoginContext) -> bool {
+        let Some(characters) = context.account_details.recount_characters(self.account).await else {
+            return false;
+        };
         let changed = characters != self.viewer.characters;
         self.viewer.characters = characters;
         changed
@@ -125,18 +145,18 @@ impl WorldSelect {
     /// Moves the next ticket to the best gateway.
     pub(crate) async fn select(
         &mut self,
-        door: &Door,
+        context: &LoginContext,
         worlds: &WorldList,
         world: u32,
     ) -> Result<GatewayOffer, LoginError> {
-        let offer = self.offer(door, worlds, world).await;
+        let offer = self.offer(context, worlds, world).await;
         metrics::offer(offer.as_ref().map_or_else(LoginError::label, |_| "ok"));
         offer
     }
 
     async fn offer(
         &mut self,
-        door: &Door,
+        context: &LoginContext,
         worlds: &WorldList,
         world: u32,
     ) -> Result<GatewayOffer, LoginError> {
@@ -147,36 +167,36 @@ impl WorldSelect {
             return Err(if found.may_enter {
                 LoginError::WorldClosed(found.note.clone())
             } else {
-                LoginError::WorldAway("this world is not open now")
+                LoginError::WorldUnavailable("this world is not open now")
             });
         }
         if let Some((gateway, ticket)) = self.offered.take() {
-            door.gateways.revoke_ticket(&gateway, ticket).await;
+            context.gateways.revoke_ticket(&gateway, ticket).await;
         }
         let ticket = self.unused.take().unwrap_or_else(|| self.chain.take());
         let (id, index) = (ticket.id, ticket.index);
-        let placed = self.place(door, &ticket, world).await;
+        let placement = self.place_ticket(context, &ticket, world).await;
         // Until there is an offer.
         self.unused = Some(ticket);
-        let (gateway, generation) = match placed {
-            Placed::At(gateway, Ok(generation)) => (gateway, generation),
-            Placed::At(gateway, Err(error)) => {
-                door.gateways.revoke_ticket(&gateway, id).await;
+        let (gateway, generation) = match placement {
+            Placement::Admitted(gateway, Ok(generation)) => (gateway, generation),
+            Placement::Admitted(gateway, Err(error)) => {
+                context.gateways.revoke_ticket(&gateway, id).await;
                 return Err(error.into());
             }
-            Placed::Nowhere => return Err(LoginError::NoGateway),
-            Placed::Outdated => return Err(self.passed(door).await?),
+            Placement::NoGateway => return Err(LoginError::NoGateway),
+            Placement::Outdated => return Err(self.end_superseded(context).await?),
         };
         let offer = GatewayOffer {
             gateway: gateway.client_address.clone(),
             ticket_index: index,
-            ticket_lives_ms: door.ticket_lives_ms(),
+            ticket_lifetime_ms: context.ticket_lifetime_ms(),
         };
         self.offered = Some((gateway, id));
         // A ban or another login may have come between. Gateways drop what they hold when they are told of it; a ticket
         // that reached one after that is dropped here, because the new generation was in the store before.
         if generation != Some(self.generation) {
-            return Err(self.passed(door).await?);
+            return Err(self.end_superseded(context).await?);
         }
         self.unused = None;
         self.selected = true;
@@ -189,8 +209,8 @@ impl WorldSelect {
         Ok(offer)
     }
 
-    async fn place(&self, door: &Door, ticket: &Ticket, world: u32) -> Placed {
-        for gateway in door.gateways.candidates() {
+    async fn place_ticket(&self, context: &LoginContext, ticket: &Ticket, world: u32) -> Placement {
+        for gateway in context.gateways.candidates() {
             let admission = Admission {
                 ticket_id: ticket.id.as_bytes().to_vec(),
                 ticket_key: ticket.key.expose().to_vec(),
@@ -198,28 +218,28 @@ impl WorldSelect {
                 account_name: self.name.to_string(),
                 generation: self.generation.0,
                 world,
-                lives_ms: door.ticket_lives_ms(),
+                lifetime_ms: context.ticket_lifetime_ms(),
             };
-            match door.gateways.admit(&gateway, admission).await {
-                Ok(generation) => return Placed::At(gateway, generation),
+            match context.gateways.admit(&gateway, admission).await {
+                Ok(generation) => return Placement::Admitted(gateway, generation),
                 // The others have heard of it too, or will.
-                Err(Refused::Outdated) => return Placed::Outdated,
-                Err(Refused::Away(status)) => {
+                Err(AdmitError::Outdated) => return Placement::Outdated,
+                Err(AdmitError::Unavailable(status)) => {
                     warn!(gateway = gateway.id.name, %status, "does not admit");
                     // It may have it all the same: the answer can have been lost.
-                    door.gateways.revoke_ticket(&gateway, ticket.id).await;
+                    context.gateways.revoke_ticket(&gateway, ticket.id).await;
                 }
             }
         }
-        Placed::Nowhere
+        Placement::NoGateway
     }
 
     /// This connection's generation has passed: its ticket is dropped. Says why.
-    pub(crate) async fn passed(&mut self, door: &Door) -> Result<LoginError, LoginError> {
+    pub(crate) async fn end_superseded(&mut self, context: &LoginContext) -> Result<LoginError, LoginError> {
         if let Some((gateway, ticket)) = self.offered.take() {
-            door.gateways.revoke_ticket(&gateway, ticket).await;
+            context.gateways.revoke_ticket(&gateway, ticket).await;
         }
-        let Some(account) = accounts::by_id(&door.database, self.account).await? else {
+        let Some(account) = accounts::by_id(&context.database, self.account).await? else {
             return Ok(LoginError::Displaced);
         };
         let ban = account.effective_ban();
@@ -231,10 +251,10 @@ impl WorldSelect {
 }
 
 /// What became of a ticket.
-enum Placed {
+enum Placement {
     /// This gateway has it, and the account had this generation since.
-    At(Instance, Result<Option<Generation>, Failed>),
-    Nowhere,
+    Admitted(Instance, Result<Option<Generation>, BatchError>),
+    NoGateway,
     /// Gateways know of a higher generation of the account.
     Outdated,
 }

@@ -7,8 +7,8 @@ use std::{
 };
 
 use bytes::BytesMut;
-use shardkeep_daemon::{Daemon, Full, Place};
-use shardkeep_lanes::{Arrival, Lane, Listener, Upgrade};
+use shardkeep_daemon::{Daemon, Full, Slot};
+use shardkeep_lanes::{IncomingConnection, Lane, Listener, Upgrade};
 use shardkeep_wire::{Message, Side, proxy::ProxyError, record::Writer};
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
@@ -17,25 +17,25 @@ use tracing::{debug, warn};
 use crate::{
     LoginError,
     connection::Connection,
-    conversation::{Drain, End, PREFACE_WITHIN, converse},
-    door::Door,
+    context::LoginContext,
     error::Fault,
+    lifecycle::{Drain, End, PREFACE_TIMEOUT, serve_connection},
     metrics,
 };
 
 /// After the accept itself fails, for example for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Part of the grace time that players have to select a world when the daemon drains.
-const DRAIN_SHARE: u32 = 2;
+const DRAIN_DIVISOR: u32 = 2;
 
 /// Accepts players until the daemon drains, and then lets those who are here finish.
-pub(crate) async fn serve(listener: Listener, door: Arc<Door>, daemon: &Daemon, grace: Duration) {
+pub(crate) async fn serve(listener: Listener, context: Arc<LoginContext>, daemon: &Daemon, grace: Duration) {
     let (draining, stopped) = (daemon.draining(), daemon.stopped());
     let players = TaskTracker::new();
     let upgrade = listener.upgrade();
     while let Some(accepted) = draining.run_until_cancelled(listener.accept()).await {
-        let arrival = match accepted {
-            Ok(arrival) => arrival,
+        let incoming = match accepted {
+            Ok(incoming) => incoming,
             Err(error) => {
                 warn!(%error, "accept");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -44,31 +44,38 @@ pub(crate) async fn serve(listener: Listener, door: Arc<Door>, daemon: &Daemon, 
         };
         metrics::retries(listener.retries());
         // Whom a balancer connects for is learnt in the task; all others are known, and refused, here.
-        let peer = arrival.peer().ip();
-        let proxied = arrival.lane() == Lane::Tcp && door.config.trusted_balancers.contains(peer);
-        let place = if proxied { door.crowd.enter(peer) } else { door.crowd.admit(peer) };
-        let place = match place {
-            Ok(place) => place,
+        let peer = incoming.peer().ip();
+        let proxied = incoming.lane() == Lane::Tcp && context.config.trusted_balancers.contains(peer);
+        let slot = if proxied {
+            context.connection_limiter.enter(peer)
+        } else {
+            context.connection_limiter.admit(peer)
+        };
+        let slot = match slot {
+            Ok(slot) => slot,
             Err(full) => {
-                refuse(arrival, full);
+                refuse(incoming, full);
                 continue;
             }
         };
-        let (door, stopped, upgrade) = (door.clone(), stopped.clone(), upgrade.clone());
-        let drain = Drain { begun: draining.clone(), lasts: grace / DRAIN_SHARE };
+        let (context, stopped, upgrade) = (context.clone(), stopped.clone(), upgrade.clone());
+        let drain = Drain { started: draining.clone(), time_limit: grace / DRAIN_DIVISOR };
         players.spawn(async move {
-            let (lost, held) = (place.lost(), Held { place, counted: Counted::new() });
-            let visit = async {
+            let (evicted, connection_slot) =
+                (slot.evicted(), ConnectionSlot { slot, count: ConnectionCount::new() });
+            let serving = async {
                 if proxied {
-                    Box::pin(behind_balancer(arrival, held, &door, drain, upgrade.as_deref())).await;
+                    Box::pin(serve_proxied(incoming, connection_slot, &context, drain, upgrade.as_deref()))
+                        .await;
                 } else {
-                    Box::pin(player(arrival, held, &door, drain, upgrade.as_deref())).await;
+                    Box::pin(serve_player(incoming, connection_slot, &context, drain, upgrade.as_deref()))
+                        .await;
                 }
             };
             tokio::select! {
-                () = visit => {}
+                () = serving => {}
                 // Closed without a word: another takes the place.
-                () = lost => metrics::refused("displaced"),
+                () = evicted => metrics::refused("displaced"),
                 () = stopped.cancelled() => {}
             }
         });
@@ -79,29 +86,32 @@ pub(crate) async fn serve(listener: Listener, door: Arc<Door>, daemon: &Daemon, 
 }
 
 /// A connection from a trusted balancer: the client behind it is who counts.
-async fn behind_balancer(
-    mut arrival: Arrival,
-    Held { place, counted }: Held,
-    door: &Door,
+async fn serve_proxied(
+    mut incoming: IncomingConnection,
+    ConnectionSlot { slot, count }: ConnectionSlot,
+    context: &LoginContext,
     drain: Drain,
     upgrade: Option<&Upgrade>,
 ) {
-    let balancer = arrival.peer();
-    let revealed = timeout(PREFACE_WITHIN, arrival.reveal()).await;
-    let revealed: Result<(), LoginError> = revealed.unwrap_or_else(|_| Err(ProxyError::Late.into()));
-    if let Err(error) = revealed {
+    let balancer = incoming.peer();
+    let proxy_header = timeout(PREFACE_TIMEOUT, incoming.read_proxy_header()).await;
+    let proxy_header: Result<(), LoginError> =
+        proxy_header.unwrap_or_else(|_| Err(ProxyError::Timeout.into()));
+    if let Err(error) = proxy_header {
         metrics::ended(error.label(), error.fault().as_str());
         // A balancer's health check may well connect and go.
         return debug!(%balancer, %error, "no client behind the balancer");
     }
-    match door.crowd.claim(place, arrival.peer().ip()) {
-        Ok(place) => Box::pin(player(arrival, Held { place, counted }, door, drain, upgrade)).await,
-        Err(full) => refuse(arrival, full),
+    match context.connection_limiter.claim(slot, incoming.peer().ip()) {
+        Ok(slot) => {
+            Box::pin(serve_player(incoming, ConnectionSlot { slot, count }, context, drain, upgrade)).await
+        }
+        Err(full) => refuse(incoming, full),
     }
 }
 
 /// Tells the client to come back, if that takes no waiting.
-fn refuse(arrival: Arrival, full: Full) {
+fn refuse(incoming: IncomingConnection, full: Full) {
     let bound = match full {
         Full::All => "connections",
         Full::Origin => "connections_per_address",
@@ -113,43 +123,49 @@ fn refuse(arrival: Arrival, full: Full) {
         let mut writer = Writer::begin(&mut out, Side::Server);
         if writer.push(&message).is_ok() {
             writer.plain();
-            arrival.refuse(&out);
+            incoming.refuse(&out);
         }
     }
 }
 
 /// A connection's place, counted.
-pub(crate) struct Held {
-    place: Place,
-    counted: Counted,
+pub(crate) struct ConnectionSlot {
+    slot: Slot,
+    count: ConnectionCount,
 }
 
-impl Held {
+impl ConnectionSlot {
     /// The player has logged in, and keeps the place. One that is lost meanwhile ends the connection by itself.
-    pub(crate) fn keep(&self) {
-        self.place.proved();
+    pub(crate) fn mark_authenticated(&self) {
+        self.slot.proved();
     }
 }
 
 /// Counts a connection while it has a place.
-struct Counted;
+struct ConnectionCount;
 
-impl Counted {
+impl ConnectionCount {
     fn new() -> Self {
         metrics::connections(1.0);
         Self
     }
 }
 
-impl Drop for Counted {
+impl Drop for ConnectionCount {
     fn drop(&mut self) {
         metrics::connections(-1.0);
     }
 }
 
-async fn player(arrival: Arrival, held: Held, door: &Door, drain: Drain, upgrade: Option<&Upgrade>) {
-    let peer = arrival.peer();
-    let opened = timeout(PREFACE_WITHIN, arrival.open()).await;
+async fn serve_player(
+    incoming: IncomingConnection,
+    connection_slot: ConnectionSlot,
+    context: &LoginContext,
+    drain: Drain,
+    upgrade: Option<&Upgrade>,
+) {
+    let peer = incoming.peer();
+    let opened = timeout(PREFACE_TIMEOUT, incoming.open()).await;
     let stream = match opened.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
         Ok(stream) => stream,
         // Of QUIC: it did not get as far as a connection.
@@ -159,15 +175,16 @@ async fn player(arrival: Arrival, held: Held, door: &Door, drain: Drain, upgrade
         }
     };
     // Kept until the socket is closed, which takes a while where the client does not listen.
-    let mut held = Some(held);
+    let mut connection_slot = Some(connection_slot);
     let mut connection = Connection::new(stream, peer, Instant::now());
-    let Err(End { error, request }) = converse(&mut connection, door, &drain, &mut held, upgrade).await;
+    let Err(End { error, request }) =
+        serve_connection(&mut connection, context, &drain, &mut connection_slot, upgrade).await;
     let (label, fault) = (error.label(), error.fault());
     metrics::ended(label, fault.as_str());
     match fault {
         Fault::Us => tracing::error!(%peer, %error, "connection ended"),
         Fault::Peer => warn!(%peer, %error, "connection ended"),
-        Fault::Client | Fault::Nobody => debug!(%peer, %error, "connection ended"),
+        Fault::Client | Fault::NoFault => debug!(%peer, %error, "connection ended"),
     }
     connection.close(error.answer().as_ref(), request).await;
 }

@@ -16,14 +16,14 @@ use shardkeep_types::Secret;
 use crate::{
     LoginError,
     pool::{Job, Pool},
-    queue::Ask,
+    queue::JobRequest,
 };
 
 /// Longest wait for a turn in the pool.
-const WITHIN: Duration = Duration::from_secs(10);
+const POOL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A verifier as its owner has made it.
-pub(crate) struct Made {
+pub(crate) struct NewVerifier {
     pub(crate) name: AccountName,
     pub(crate) group: u32,
     pub(crate) salt: Vec<u8>,
@@ -32,9 +32,9 @@ pub(crate) struct Made {
 
 /// Who wants it kept, and so whose turn it is.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Asks {
+pub(crate) enum Requester {
     /// Somebody who has proven nothing.
-    Anybody(IpAddr),
+    Anonymous(IpAddr),
     /// The account's player, logged in.
     Owner(IpAddr),
     Operator,
@@ -44,25 +44,29 @@ pub(crate) enum Asks {
 ///
 /// # Errors
 /// When nobody could ever log in with it, or the pool is crowded.
-pub(crate) async fn keep(pool: &Pool, asks: Asks, made: Made) -> Result<Proof, LoginError> {
-    let Made { name, group, salt, verifier } = made;
+pub(crate) async fn prepare_proof(
+    pool: &Pool,
+    requester: Requester,
+    provided: NewVerifier,
+) -> Result<Proof, LoginError> {
+    let NewVerifier { name, group, salt, verifier } = provided;
     let account = name.clone();
-    let verifier = Verifier::made(name, group, salt, Secret::new(verifier))?;
-    let (address, trusted) = match asks {
-        Asks::Anybody(address) => (address, false),
-        Asks::Owner(address) => (address, true),
+    let verifier = Verifier::provided(name, group, salt, Secret::new(verifier))?;
+    let (address, trusted) = match requester {
+        Requester::Anonymous(address) => (address, false),
+        Requester::Owner(address) => (address, true),
         // A line of their own: no player comes from there.
-        Asks::Operator => (IpAddr::V4(Ipv4Addr::UNSPECIFIED), true),
+        Requester::Operator => (IpAddr::V4(Ipv4Addr::UNSPECIFIED), true),
     };
-    let ask = Ask {
+    let job_request = JobRequest {
         prefix: Prefix::of(address),
         account,
         trusted,
-        cost: Job::Keep.cost(verifier.group()),
-        until: Instant::now() + WITHIN,
+        cost: Job::PrepareVerifier.cost(verifier.group()),
+        until: Instant::now() + POOL_TIMEOUT,
     };
-    let kept = move || Ok::<_, SrpError>((verifier.kept()?, verifier.salt().to_vec()));
-    let (verifier, salt) = pool.run(ask, move |_| kept()).await??;
+    let stored_form = move || Ok::<_, SrpError>((verifier.stored_form()?, verifier.salt().to_vec()));
+    let (verifier, salt) = pool.run(job_request, move |_| stored_form()).await??;
     Ok(Proof { group, salt, verifier })
 }
 
@@ -75,40 +79,41 @@ mod tests {
     use crate::Config;
 
     #[tokio::test]
-    async fn an_owner_brings_a_verifier_and_nothing_beside_it() {
+    async fn verifier_with_precomputed_powers_is_refused() {
         let pool = Pool::new(&Config { crypto_threads: 1, ..Config::default() });
         let alice = || AccountName::normalise("alice").unwrap();
-        let made = Verifier::create(Group::Bits2048, &alice(), "secret", [7; 16]).unwrap();
-        let (salt, v) = (made.salt().to_vec(), made.verifier().expose().clone());
-        let brought = |verifier| Made { name: alice(), group: 2048, salt: salt.clone(), verifier };
-        let proof = keep(&pool, Asks::Operator, brought(v)).await.unwrap();
+        let provided = Verifier::create(Group::Bits2048, &alice(), "secret", [7; 16]).unwrap();
+        let (salt, v) = (provided.salt().to_vec(), provided.verifier().expose().clone());
+        let brought = |verifier| NewVerifier { name: alice(), group: 2048, salt: salt.clone(), verifier };
+        let proof = prepare_proof(&pool, Requester::Operator, brought(v)).await.unwrap();
         assert_eq!(proof.verifier.expose().len(), 4 * 256);
-        let kept = proof.verifier.expose().clone();
+        let stored_form = proof.verifier.expose().clone();
         let stored = Verifier::stored(alice(), proof.group, proof.salt, proof.verifier).unwrap();
-        assert_eq!(stored.verifier(), made.verifier());
-        let again = keep(&pool, Asks::Operator, brought(kept)).await;
+        assert_eq!(stored.verifier(), provided.verifier());
+        let again = prepare_proof(&pool, Requester::Operator, brought(stored_form)).await;
         assert!(matches!(again, Err(LoginError::Malformed("public number"))));
     }
 
     #[tokio::test]
-    async fn its_powers_wait_for_their_turn() {
-        let patient = Config { crypto_patience: WITHIN, ..Config::default() };
+    async fn verifier_precomputation_waits_for_pool_turn() {
+        let patient = Config { crypto_max_wait: POOL_TIMEOUT, ..Config::default() };
         let pool = Pool::new(&Config { crypto_threads: 1, crypto_queue: 1, ..patient });
-        let busy = Ask {
+        let busy = JobRequest {
             prefix: Prefix::of([10, 0, 0, 1].into()),
             account: AccountName::normalise("bob").unwrap(),
             trusted: false,
             cost: 1,
-            until: Instant::now() + WITHIN,
+            until: Instant::now() + POOL_TIMEOUT,
         };
         let (release, released) = std::sync::mpsc::channel::<()>();
         let mut running = Box::pin(pool.run(busy, move |_| released.recv().is_ok()));
         assert!(running.as_mut().now_or_never().is_none());
         let alice = AccountName::normalise("alice").unwrap();
-        let made = Verifier::create(Group::Bits2048, &alice, "secret", [7; 16]).unwrap();
-        let (salt, verifier) = (made.salt().to_vec(), made.verifier().expose().clone());
-        let made = Made { name: alice, group: 2048, salt, verifier };
-        let mut keeping = Box::pin(keep(&pool, Asks::Anybody([10, 0, 0, 2].into()), made));
+        let provided = Verifier::create(Group::Bits2048, &alice, "secret", [7; 16]).unwrap();
+        let (salt, verifier) = (provided.salt().to_vec(), provided.verifier().expose().clone());
+        let provided = NewVerifier { name: alice, group: 2048, salt, verifier };
+        let mut keeping =
+            Box::pin(prepare_proof(&pool, Requester::Anonymous([10, 0, 0, 2].into()), provided));
         assert!(keeping.as_mut().now_or_never().is_none());
         assert_eq!(pool.waiting(), 1);
         release.send(()).unwrap();

@@ -18,9 +18,9 @@ use crate::maintenance::{Closed, Closures};
 /// A world this full is not recommended.
 const NEARLY_FULL: u32 = 900;
 /// A world stays recommended until another one is emptier by so much, so that the list does not flicker.
-const CLEARLY: u32 = 100;
+const HYSTERESIS: u32 = 100;
 /// The registries report loads every second; the list follows at most this often.
-const PACE: Duration = Duration::from_millis(250);
+const MIN_PUSH_INTERVAL: Duration = Duration::from_millis(250);
 
 /// The list at the moment; receivers are told of each change.
 pub(crate) type Worlds = watch::Receiver<Arc<WorldList>>;
@@ -35,7 +35,7 @@ pub(crate) struct Viewer {
 }
 
 /// The list as one account sees it.
-pub(crate) fn seen_by(list: &WorldList, viewer: &Viewer) -> WorldList {
+pub(crate) fn list_for(list: &WorldList, viewer: &Viewer) -> WorldList {
     let worlds = list.worlds.iter().map(|world| World {
         may_enter: may_enter(world, viewer),
         characters: viewer.characters.get(&world.id).copied().unwrap_or(0),
@@ -72,7 +72,7 @@ pub(crate) async fn follow(
             changed
         });
         let next = async {
-            tokio::time::sleep(PACE).await;
+            tokio::time::sleep(MIN_PUSH_INTERVAL).await;
             tokio::select! {
                 () = directory.changed() => {}
                 Ok(()) = closed.changed() => {}
@@ -114,9 +114,9 @@ fn recommend(worlds: &mut [World], before: Option<u32>) -> Option<u32> {
         world.status() == WorldStatus::WorldUp && world.queue_length == 0 && world.load_permille < NEARLY_FULL
     };
     let emptiest = worlds.iter().filter(good).min_by_key(|world| world.load_permille)?;
-    let stays = worlds.iter().filter(good).find(|world| Some(world.id) == before);
-    let stays = stays.filter(|world| world.load_permille <= emptiest.load_permille + CLEARLY);
-    let chosen = stays.unwrap_or(emptiest).id;
+    let previous = worlds.iter().filter(good).find(|world| Some(world.id) == before);
+    let previous = previous.filter(|world| world.load_permille <= emptiest.load_permille + HYSTERESIS);
+    let chosen = previous.unwrap_or(emptiest).id;
     for world in worlds {
         world.recommended = world.id == chosen;
     }
@@ -130,16 +130,16 @@ fn rank(instance: &Instance) -> (u8, bool, u64) {
         WorldStatus::WorldMaintenance => 1,
         _ => 0,
     };
-    (better, leads(instance), instance.id.incarnation)
+    (better, is_leader(instance), instance.id.incarnation)
 }
 
-fn leads(instance: &Instance) -> bool {
+fn is_leader(instance: &Instance) -> bool {
     instance.attributes.get("role").is_some_and(|role| role == "leader")
 }
 
 fn status(instance: &Instance) -> WorldStatus {
     match instance.state {
-        State::Up if leads(instance) => WorldStatus::WorldUp,
+        State::Up if is_leader(instance) => WorldStatus::WorldUp,
         State::Offline | State::Left => WorldStatus::WorldOffline,
         // A standby alone, starting, or leaving: it will be back.
         _ => WorldStatus::WorldMaintenance,
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn the_leader_speaks_for_its_world() {
+    fn world_entry_comes_from_its_leader() {
         let full =
             [("role", "leader"), ("name", "Dawn"), ("capacity", "200"), ("online", "50"), ("queue", "3")];
         let list = worlds(&[
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn a_closed_world_lets_staff_in() {
+    fn closed_world_admits_staff() {
         let mut list = vec![world(1, 0, 0), world(2, 0, 0)];
         list[1].status = WorldStatus::WorldOffline.into();
         list[1].may_enter = false;
@@ -229,8 +229,8 @@ mod tests {
         close(&mut list, &Closures::of(2, ""));
         let list = WorldList { worlds: list };
         let characters = HashMap::from([(1, 3)]);
-        let staff = seen_by(&list, &Viewer { staff: true, characters });
-        let player = seen_by(&list, &Viewer::default());
+        let staff = list_for(&list, &Viewer { staff: true, characters });
+        let player = list_for(&list, &Viewer::default());
         for (seen, may_enter, characters) in [(&staff, true, 3), (&player, false, 0)] {
             let first = &seen.worlds[0];
             assert_eq!((first.status(), first.note.as_str()), (WorldStatus::WorldMaintenance, "until nine"));
@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn the_recommended_world_is_empty_and_does_not_flicker() {
+    fn recommended_world_is_emptiest_with_hysteresis() {
         let recommended = |worlds: &[World], before| {
             let mut worlds = worlds.to_vec();
             let chosen = recommend(&mut worlds, before);
@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_in_attributes_is_no_trouble() {
+    fn invalid_world_attributes_fall_back_to_defaults() {
         let odd = [("role", "leader"), ("capacity", "0"), ("online", "many"), ("queue", "-1")];
         let list = worlds(&[instance(7, "world-1", State::Up, &odd)]);
         assert_eq!((list[0].name.as_str(), list[0].load_permille), ("World 7", 0));

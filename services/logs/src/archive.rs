@@ -43,7 +43,7 @@ impl Archive {
         let failed = |source| LogsError::Folder { path: folder.to_owned(), source };
         fs::create_dir_all(folder).map_err(failed)?;
         let lock = FileLock::take(&folder.join("lock")).map_err(|error| match error {
-            TryLockError::WouldBlock => LogsError::Owned(folder.to_owned()),
+            TryLockError::WouldBlock => LogsError::FolderInUse(folder.to_owned()),
             TryLockError::Error(error) => failed(error),
         })?;
         Ok(Self { folder: folder.into(), _lock: Arc::new(lock) })
@@ -69,17 +69,17 @@ impl Archive {
     ///
     /// # Errors
     /// When the folder cannot be read or a file not be removed.
-    pub fn keep_from(&self, oldest: Day) -> io::Result<usize> {
+    pub fn remove_before(&self, oldest: Day) -> io::Result<usize> {
         let days = self.days()?;
         let (old, kept): (Vec<_>, Vec<_>) = days.into_iter().partition(|day| *day < oldest);
         for day in old {
             let path = self.path(day);
             fs::remove_file(&path)?;
             for suffix in ["-wal", "-shm"] {
-                let mut beside = path.clone().into_os_string();
-                beside.push(suffix);
+                let mut sidecar = path.clone().into_os_string();
+                sidecar.push(suffix);
                 // Usually there is none: closing a day folds it into the file.
-                let _ = fs::remove_file(beside);
+                let _ = fs::remove_file(sidecar);
             }
         }
         Ok(kept.len())
@@ -104,8 +104,8 @@ impl Archive {
 
     /// Folds a finished day into a single plain file, unless somebody is reading it.
     pub(crate) async fn finish(mut connection: SqliteConnection) {
-        let fold = "PRAGMA wal_checkpoint(TRUNCATE); PRAGMA journal_mode = DELETE;";
-        if let Err(error) = sqlx::raw_sql(fold).execute(&mut connection).await {
+        let checkpoint = "PRAGMA wal_checkpoint(TRUNCATE); PRAGMA journal_mode = DELETE;";
+        if let Err(error) = sqlx::raw_sql(checkpoint).execute(&mut connection).await {
             tracing::debug!(%error, "a finished day stays in two files");
         }
         let _ = connection.close().await;
@@ -167,8 +167,9 @@ fn view(days: usize, search: &str) -> String {
         (0..days).map(|day| format!("SELECT {COLUMNS} FROM day{day}.log{}", matching(day))).collect();
     let all = if selects.is_empty() {
         // A view with the right columns and no rows.
-        let nothing: Vec<String> = COLUMNS.split(", ").map(|column| format!("NULL AS {column}")).collect();
-        format!("SELECT {} WHERE 0", nothing.join(", "))
+        let null_columns: Vec<String> =
+            COLUMNS.split(", ").map(|column| format!("NULL AS {column}")).collect();
+        format!("SELECT {} WHERE 0", null_columns.join(", "))
     } else {
         selects.join(" UNION ALL ")
     };

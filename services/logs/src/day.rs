@@ -18,16 +18,16 @@ pub struct Day(i64);
 
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("{0:?} is not a day of the form YYYY-MM-DD")]
-pub struct NotADay(String);
+pub struct InvalidDay(String);
 
 impl Day {
     /// The day of a moment given in microseconds since the Unix epoch.
-    pub fn of_micros(micros: i64) -> Self {
+    pub fn from_micros(micros: i64) -> Self {
         Self(micros.div_euclid(DAY_MICROS))
     }
 
     pub fn of(time: SystemTime) -> Self {
-        Self::of_micros(micros(time))
+        Self::from_micros(micros(time))
     }
 
     #[must_use]
@@ -68,9 +68,9 @@ impl fmt::Display for Day {
 }
 
 impl FromStr for Day {
-    type Err = NotADay;
+    type Err = InvalidDay;
 
-    fn from_str(text: &str) -> Result<Self, NotADay> {
+    fn from_str(text: &str) -> Result<Self, InvalidDay> {
         let number = |range: std::ops::Range<usize>| text.get(range)?.parse::<u16>().ok().map(i64::from);
         let parsed = match (number(0..4), number(5..7), number(8..10)) {
             (Some(year), Some(month @ 1..=12), Some(day @ 1..=31)) => {
@@ -79,7 +79,7 @@ impl FromStr for Day {
             _ => None,
         };
         // Also refuses what only looks like a day, such as 2026-02-31.
-        parsed.filter(|day| day.to_string() == text).ok_or_else(|| NotADay(text.to_owned()))
+        parsed.filter(|day| day.to_string() == text).ok_or_else(|| InvalidDay(text.to_owned()))
     }
 }
 
@@ -96,7 +96,7 @@ pub(crate) fn timestamp(micros: i64) -> String {
     let of_day = micros.rem_euclid(DAY_MICROS);
     let (seconds, fraction) = (of_day / 1_000_000, of_day % 1_000_000);
     let (hours, minutes, seconds) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
-    format!("{}T{hours:02}:{minutes:02}:{seconds:02}.{fraction:06}Z", Day::of_micros(micros))
+    format!("{}T{hours:02}:{minutes:02}:{seconds:02}.{fraction:06}Z", Day::from_micros(micros))
 }
 
 #[cfg(test)]
@@ -104,7 +104,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn days_survive_text() {
+    fn day_round_trips_through_text() {
         for text in ["1970-01-01", "2000-02-29", "2026-11-22", "1969-12-31", "2100-03-01"] {
             assert_eq!(text.parse::<Day>().unwrap().to_string(), text);
         }
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_day_is_refused() {
+    fn malformed_days_are_refused() {
         for text in [
             "",
             "today",
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn times_are_written_in_utc() {
+    fn timestamps_are_formatted_in_utc() {
         assert_eq!(timestamp(0), "1970-01-01T00:00:00.000000Z");
         assert_eq!(timestamp(1_795_310_437_123_456), "2026-11-22T01:20:37.123456Z");
         assert_eq!(timestamp(-1), "1969-12-31T23:59:59.999999Z");

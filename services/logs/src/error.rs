@@ -4,26 +4,26 @@ use std::{io, path::PathBuf};
 
 use tonic::Status;
 
-use crate::{archive::MAX_DAYS, day::NotADay};
+use crate::{archive::MAX_DAYS, day::InvalidDay};
 
 #[derive(Debug, thiserror::Error)]
 pub enum LogsError {
     #[error("{}: {source}", path.display())]
     Folder { path: PathBuf, source: io::Error },
     #[error("{} is in use by another logs daemon; give each its own daemon.data_dir", .0.display())]
-    Owned(PathBuf),
+    FolderInUse(PathBuf),
     #[error("the log files: {0}")]
     Store(sqlx::Error),
     #[error(transparent)]
-    Day(#[from] NotADay),
+    Day(#[from] InvalidDay),
     #[error("{0} days asked for; at most {MAX_DAYS} at once")]
     TooManyDays(usize),
     #[error("{0}")]
-    Refused(&'static str),
+    InvalidQuery(&'static str),
     #[error("SQL: {0}")]
     Sql(String),
     #[error("stopped after {0:?}; narrow the query down")]
-    TooSlow(std::time::Duration),
+    QueryTimeout(std::time::Duration),
     #[error("as many queries as may run at once are running; try again")]
     Busy,
 }
@@ -33,12 +33,12 @@ impl LogsError {
     pub fn label(&self) -> &'static str {
         match self {
             Self::Folder { .. } => "folder",
-            Self::Owned(_) => "owned",
+            Self::FolderInUse(_) => "owned",
             Self::Store(_) => "store",
             Self::Day(_) | Self::TooManyDays(_) => "days",
-            Self::Refused(_) => "refused",
+            Self::InvalidQuery(_) => "refused",
             Self::Sql(_) => "sql",
-            Self::TooSlow(_) => "too_slow",
+            Self::QueryTimeout(_) => "too_slow",
             Self::Busy => "busy",
         }
     }
@@ -48,12 +48,15 @@ impl From<LogsError> for Status {
     fn from(error: LogsError) -> Self {
         let message = error.to_string();
         match error {
-            LogsError::Day(_) | LogsError::TooManyDays(_) | LogsError::Refused(_) | LogsError::Sql(_) => {
-                Status::invalid_argument(message)
-            }
-            LogsError::TooSlow(_) => Status::deadline_exceeded(message),
+            LogsError::Day(_)
+            | LogsError::TooManyDays(_)
+            | LogsError::InvalidQuery(_)
+            | LogsError::Sql(_) => Status::invalid_argument(message),
+            LogsError::QueryTimeout(_) => Status::deadline_exceeded(message),
             LogsError::Busy => Status::resource_exhausted(message),
-            LogsError::Folder { .. } | LogsError::Owned(_) | LogsError::Store(_) => Status::internal(message),
+            LogsError::Folder { .. } | LogsError::FolderInUse(_) | LogsError::Store(_) => {
+                Status::internal(message)
+            }
         }
     }
 }

@@ -19,14 +19,14 @@ use tracing::{debug, warn};
 use crate::metrics;
 
 /// Batches waiting for the outside collector. Full: new ones are not forwarded, and counted.
-const WAITING: usize = 256;
+const QUEUE_BATCHES: usize = 256;
 const DEADLINE: Duration = Duration::from_secs(5);
 
 /// The sending end, held by the receiver.
 #[derive(Clone)]
-pub struct Forward(mpsc::Sender<ExportLogsServiceRequest>);
+pub struct ForwardHandle(mpsc::Sender<ExportLogsServiceRequest>);
 
-impl Forward {
+impl ForwardHandle {
     /// Forwarding to `http://host:port`, and the task that does it.
     ///
     /// # Errors
@@ -35,13 +35,13 @@ impl Forward {
         let endpoint =
             Endpoint::from_shared(url.to_owned()).with_context(|| format!("logs.forward: {url}"))?;
         let channel = endpoint.connect_timeout(DEADLINE).connect_lazy();
-        let (sender, batches) = mpsc::channel(WAITING);
+        let (sender, batches) = mpsc::channel(QUEUE_BATCHES);
         Ok((Self(sender), Forwarder { batches, channel }))
     }
 
-    pub(crate) fn pass(&self, request: &ExportLogsServiceRequest) {
+    pub(crate) fn enqueue(&self, request: &ExportLogsServiceRequest) {
         match self.0.try_reserve() {
-            Ok(place) => place.send(request.clone()),
+            Ok(permit) => permit.send(request.clone()),
             Err(_) => metrics::lost("forward", records(request)),
         }
     }

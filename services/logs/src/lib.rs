@@ -25,7 +25,7 @@ pub use archive::Archive;
 pub use config::Config;
 pub use day::{Clock, Day};
 pub use error::LogsError;
-pub use forward::{Forward, Forwarder};
+pub use forward::{ForwardHandle, Forwarder};
 pub use query::QueryService;
 pub use receive::Receiver;
 pub use writer::Writer;
@@ -58,11 +58,11 @@ impl Service for Logs {
 }
 
 /// Starts forwarding if the settings name an outside collector.
-fn forward(config: &Config, daemon: &Daemon) -> anyhow::Result<Option<Forward>> {
+fn forward(config: &Config, daemon: &Daemon) -> anyhow::Result<Option<ForwardHandle>> {
     if config.forward.is_empty() {
         return Ok(None);
     }
-    let (forward, forwarder) = Forward::to(&config.forward)?;
+    let (forward, forwarder) = ForwardHandle::to(&config.forward)?;
     let draining = daemon.draining();
     daemon.spawn("forwarder", async move {
         forwarder.run(draining).await;

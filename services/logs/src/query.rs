@@ -42,7 +42,7 @@ impl QueryService {
     }
 
     async fn answer(&self, request: &logs::QueryRequest) -> Result<logs::QueryReply, LogsError> {
-        let _seat = self.running.try_acquire().map_err(|_| LogsError::Busy)?;
+        let _permit = self.running.try_acquire().map_err(|_| LogsError::Busy)?;
         let days = self.days(&request.days)?;
         let limit = if request.limit == 0 { self.rows } else { request.limit.min(self.rows) };
         let sql = select::wrap(&request.sql, limit.saturating_add(1))?;
@@ -53,26 +53,26 @@ impl QueryService {
         drop(handle);
         let answer = select_rows(&mut connection, sql, limit as usize).await;
         let _ = connection.close().await;
-        answer.map_err(|error| self.explain(error))
+        answer.map_err(|error| self.map_sql_error(error))
     }
 
-    fn days(&self, asked: &[String]) -> Result<Vec<Day>, LogsError> {
-        if asked.len() > MAX_DAYS {
-            return Err(LogsError::TooManyDays(asked.len()));
+    fn days(&self, requested: &[String]) -> Result<Vec<Day>, LogsError> {
+        if requested.len() > MAX_DAYS {
+            return Err(LogsError::TooManyDays(requested.len()));
         }
-        if asked.is_empty() {
+        if requested.is_empty() {
             let today = Day::of((self.clock)());
             return Ok(vec![today.before(1), today]);
         }
-        Ok(asked.iter().map(|day| day.parse()).collect::<Result<_, _>>()?)
+        Ok(requested.iter().map(|day| day.parse()).collect::<Result<_, _>>()?)
     }
 
     /// What SQLite says about the asker's SQL is for the asker.
-    fn explain(&self, error: sqlx::Error) -> LogsError {
+    fn map_sql_error(&self, error: sqlx::Error) -> LogsError {
         const INTERRUPTED: &str = "9";
         match error {
             sqlx::Error::Database(error) if error.code().as_deref() == Some(INTERRUPTED) => {
-                LogsError::TooSlow(self.time)
+                LogsError::QueryTimeout(self.time)
             }
             sqlx::Error::Database(error) => LogsError::Sql(error.message().to_owned()),
             other => LogsError::Store(other),

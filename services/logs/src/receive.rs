@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use tonic::{Request, Response, Status};
 
 use crate::{
-    Clock, Forward,
+    Clock, ForwardHandle,
     day::micros,
     metrics,
     record::{Record, Sender},
@@ -19,11 +19,11 @@ use crate::{
 pub struct Receiver {
     queue: mpsc::Sender<Record>,
     clock: Clock,
-    forward: Option<Forward>,
+    forward: Option<ForwardHandle>,
 }
 
 impl Receiver {
-    pub fn new(queue: mpsc::Sender<Record>, clock: Clock, forward: Option<Forward>) -> Self {
+    pub fn new(queue: mpsc::Sender<Record>, clock: Clock, forward: Option<ForwardHandle>) -> Self {
         Self { queue, clock, forward }
     }
 
@@ -58,7 +58,7 @@ impl LogsService for Receiver {
             return Err(Status::unavailable("the logs daemon is stopping"));
         }
         if let Some(forward) = &self.forward {
-            forward.pass(request.get_ref());
+            forward.enqueue(request.get_ref());
         }
         let peer =
             Peer::of(&request).ok().map(|peer| Sender { daemon: peer.kind.to_string(), instance: peer.name });

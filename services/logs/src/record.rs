@@ -8,9 +8,9 @@ use opentelemetry_proto::tonic::{
 use serde_json::{Map, Value};
 
 /// Longer texts are cut: a log line is no file.
-const LONGEST_TEXT: usize = 16 << 10;
+const MAX_TEXT_BYTES: usize = 16 << 10;
 /// Attributes whose JSON is longer are left out, all but the columns made of them.
-const LONGEST_ATTRIBUTES: usize = 32 << 10;
+const MAX_ATTRIBUTES_BYTES: usize = 32 << 10;
 
 /// A row of the table `log`.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -47,7 +47,10 @@ impl Sender {
                 .map(|value| text(json(value)))
                 .unwrap_or_default()
         };
-        Self { daemon: cut(attribute("service.name")), instance: cut(attribute("service.instance.id")) }
+        Self {
+            daemon: truncate_text(attribute("service.name")),
+            instance: truncate_text(attribute("service.instance.id")),
+        }
     }
 }
 
@@ -60,21 +63,22 @@ impl Record {
             .filter_map(attribute)
             .map(|(key, value)| (key.to_owned(), value))
             .collect();
-        let mut column = |key: &str| attributes.remove(key).map(|value| cut(text(value)));
-        let stated =
+        let mut column = |key: &str| attributes.remove(key).map(|value| truncate_text(text(value)));
+        let timestamp_nanos =
             [record.time_unix_nano, record.observed_time_unix_nano].into_iter().find(|nanos| *nanos != 0);
         Self {
-            micros: stated.map_or(now_micros, |nanos| i64::try_from(nanos / 1000).unwrap_or(now_micros)),
+            micros: timestamp_nanos
+                .map_or(now_micros, |nanos| i64::try_from(nanos / 1000).unwrap_or(now_micros)),
             daemon: sender.daemon.clone(),
             instance: sender.instance.clone(),
             level: level(&record),
             target: column("target").unwrap_or_else(|| scope.to_owned()),
-            message: cut(record.body.as_ref().map(|body| text(json(body))).unwrap_or_default()),
+            message: truncate_text(record.body.as_ref().map(|body| text(json(body))).unwrap_or_default()),
             event: column("event").or(Some(record.event_name).filter(|name| !name.is_empty())),
             account: column("account"),
             character: column("character"),
             session: column("session"),
-            attributes: written(&attributes),
+            attributes: attributes_json(&attributes),
         }
     }
 }
@@ -83,9 +87,9 @@ fn attribute(pair: &KeyValue) -> Option<(&str, Value)> {
     Some((&pair.key, json(pair.value.as_ref()?)))
 }
 
-fn written(attributes: &Map<String, Value>) -> String {
+fn attributes_json(attributes: &Map<String, Value>) -> String {
     let text = Value::Object(attributes.clone()).to_string();
-    if text.len() > LONGEST_ATTRIBUTES { format!("{{\"left_out_bytes\":{}}}", text.len()) } else { text }
+    if text.len() > MAX_ATTRIBUTES_BYTES { format!("{{\"left_out_bytes\":{}}}", text.len()) } else { text }
 }
 
 fn level(record: &LogRecord) -> String {
@@ -98,7 +102,11 @@ fn level(record: &LogRecord) -> String {
         17..=24 => "ERROR",
         _ => "",
     };
-    if by_number.is_empty() { cut(record.severity_text.to_ascii_uppercase()) } else { by_number.to_owned() }
+    if by_number.is_empty() {
+        truncate_text(record.severity_text.to_ascii_uppercase())
+    } else {
+        by_number.to_owned()
+    }
 }
 
 fn json(value: &AnyValue) -> Value {
@@ -125,9 +133,9 @@ fn text(value: Value) -> String {
     }
 }
 
-fn cut(mut text: String) -> String {
-    if text.len() > LONGEST_TEXT {
-        text.truncate(text.floor_char_boundary(LONGEST_TEXT));
+fn truncate_text(mut text: String) -> String {
+    if text.len() > MAX_TEXT_BYTES {
+        text.truncate(text.floor_char_boundary(MAX_TEXT_BYTES));
         text.push('…');
     }
     text
@@ -164,21 +172,21 @@ mod tests {
     }
 
     #[test]
-    fn a_record_that_says_nothing_gets_time_and_target_of_its_sender() {
+    fn empty_record_gets_receive_time_and_scope_as_target() {
         let record = Record::new(LogRecord::default(), &Sender::default(), "scope", 42);
         assert_eq!((record.micros, record.target.as_str(), record.attributes.as_str()), (42, "scope", "{}"));
         assert_eq!(record.event, None);
     }
 
     #[test]
-    fn long_texts_are_cut_and_long_attributes_left_out() {
+    fn long_texts_are_truncated_and_long_attributes_omitted() {
         let otlp = LogRecord {
-            body: Some(AnyValue { value: Some(Any::StringValue("ä".repeat(LONGEST_TEXT))) }),
-            attributes: vec![pair("blob", Any::StringValue("x".repeat(LONGEST_ATTRIBUTES)))],
+            body: Some(AnyValue { value: Some(Any::StringValue("ä".repeat(MAX_TEXT_BYTES))) }),
+            attributes: vec![pair("blob", Any::StringValue("x".repeat(MAX_ATTRIBUTES_BYTES)))],
             ..LogRecord::default()
         };
         let record = Record::new(otlp, &Sender::default(), "", 0);
-        assert!(record.message.len() <= LONGEST_TEXT + '…'.len_utf8());
+        assert!(record.message.len() <= MAX_TEXT_BYTES + '…'.len_utf8());
         assert!(record.attributes.starts_with(r#"{"left_out_bytes":"#));
     }
 }

@@ -11,7 +11,7 @@ pub(crate) fn wrap(sql: &str, limit: u32) -> Result<String, LogsError> {
     let sql = sql.trim().trim_end_matches(';').trim_end();
     let first = sql.split(|c: char| !c.is_ascii_alphabetic()).next().unwrap_or_default();
     if !["select", "with"].iter().any(|allowed| first.eq_ignore_ascii_case(allowed)) {
-        return Err(LogsError::Refused("only SELECT is answered (WITH … SELECT too)"));
+        return Err(LogsError::InvalidQuery("only SELECT is answered (WITH … SELECT too)"));
     }
     check(sql)?;
     // The line break ends a comment that `sql` may end with.
@@ -24,10 +24,10 @@ fn check(sql: &str) -> Result<(), LogsError> {
     let mut rest = sql.chars().peekable();
     while let Some(c) = rest.next() {
         match c {
-            '\0' => return Err(LogsError::Refused("a zero byte")),
-            ';' => return Err(LogsError::Refused("one statement only")),
+            '\0' => return Err(LogsError::InvalidQuery("a zero byte")),
+            ';' => return Err(LogsError::InvalidQuery("one statement only")),
             '(' => depth += 1,
-            ')' => depth = depth.checked_sub(1).ok_or(LogsError::Refused("unbalanced parentheses"))?,
+            ')' => depth = depth.checked_sub(1).ok_or(LogsError::InvalidQuery("unbalanced parentheses"))?,
             // A doubled quote inside is two strings side by side here, which comes to the same.
             '\'' | '"' | '`' => skip_to(&mut rest, c)?,
             '[' => skip_to(&mut rest, ']')?,
@@ -36,11 +36,11 @@ fn check(sql: &str) -> Result<(), LogsError> {
             _ => {}
         }
     }
-    if depth == 0 { Ok(()) } else { Err(LogsError::Refused("unbalanced parentheses")) }
+    if depth == 0 { Ok(()) } else { Err(LogsError::InvalidQuery("unbalanced parentheses")) }
 }
 
 fn skip_to(rest: &mut impl Iterator<Item = char>, end: char) -> Result<(), LogsError> {
-    rest.find(|c| *c == end).map(drop).ok_or(LogsError::Refused("a string without end"))
+    rest.find(|c| *c == end).map(drop).ok_or(LogsError::InvalidQuery("a string without end"))
 }
 
 fn skip_comment(rest: &mut impl Iterator<Item = char>) -> Result<(), LogsError> {
@@ -48,7 +48,7 @@ fn skip_comment(rest: &mut impl Iterator<Item = char>) -> Result<(), LogsError> 
     let mut before = ' ';
     let end = rest.find(|c| std::mem::replace(&mut before, *c) == '*' && *c == '/');
     // SQLite would end such a comment at the end of its input, and with it our closing parenthesis.
-    end.map(drop).ok_or(LogsError::Refused("a comment without end"))
+    end.map(drop).ok_or(LogsError::InvalidQuery("a comment without end"))
 }
 
 #[cfg(test)]
@@ -56,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn selects_pass() {
+    fn single_selects_are_accepted() {
         for sql in [
             "SELECT * FROM log",
             "  select 1;  ",
@@ -70,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_else_is_refused() {
+    fn other_statements_are_refused() {
         for sql in [
             "",
             "DELETE FROM log",

@@ -114,7 +114,7 @@ impl Writer {
         for (_, connection) in std::mem::replace(&mut self.open, current) {
             Archive::finish(connection).await;
         }
-        match self.archive.keep_from(today.before(self.retention_days - 1)) {
+        match self.archive.remove_before(today.before(self.retention_days - 1)) {
             Ok(kept) => metrics::days_kept(kept),
             Err(error) => warn!(%error, "old days could not be removed"),
         }
@@ -123,8 +123,8 @@ impl Writer {
 
 /// The day of the record, if that is today or yesterday; what claims another time is kept under today.
 fn file_day(record: &Record, today: Day) -> Day {
-    let stated = Day::of_micros(record.micros);
-    if stated == today.before(1) { stated } else { today }
+    let record_day = Day::from_micros(record.micros);
+    if record_day == today.before(1) { record_day } else { today }
 }
 
 const INSERT: &str = "INSERT INTO log \

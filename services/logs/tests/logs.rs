@@ -15,7 +15,7 @@ use opentelemetry_proto::tonic::{
     logs::v1::{LogRecord, ResourceLogs, ScopeLogs},
     resource::v1::Resource,
 };
-use shardkeep_logs::{Archive, Clock, Config, Forward, LogsError, QueryService, Receiver, Writer};
+use shardkeep_logs::{Archive, Clock, Config, ForwardHandle, LogsError, QueryService, Receiver, Writer};
 use shardkeep_rpc::{
     logs::{QueryReply, QueryRequest, logs_client::LogsClient},
     tonic::{
@@ -28,7 +28,7 @@ use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 
 /// Long for a busy machine; reached by a fault only.
-const PATIENCE: Duration = Duration::from_secs(60);
+const ARRIVAL_TIMEOUT: Duration = Duration::from_secs(60);
 const DAY: u64 = 86_400;
 /// 2026-11-22, one minute before midnight.
 const EVENING: u64 = 1_795_392_000 - 60;
@@ -46,11 +46,11 @@ impl Collector {
         Self::start_forwarding(folder, config, None).await
     }
 
-    async fn start_forwarding(folder: &Path, config: Config, forward: Option<Forward>) -> Self {
+    async fn start_forwarding(folder: &Path, config: Config, forward: Option<ForwardHandle>) -> Self {
         Self::start_at(folder, config, forward, "127.0.0.1:0").await
     }
 
-    async fn start_at(folder: &Path, config: Config, forward: Option<Forward>, address: &str) -> Self {
+    async fn start_at(folder: &Path, config: Config, forward: Option<ForwardHandle>, address: &str) -> Self {
         let now = Arc::new(AtomicU64::new(EVENING));
         let seconds = Arc::clone(&now);
         let clock: Clock = Arc::new(move || UNIX_EPOCH + Duration::from_secs(seconds.load(Ordering::SeqCst)));
@@ -96,9 +96,9 @@ impl Collector {
     }
 
     /// Asks again until the writer has written so many records.
-    async fn written(&self, count: usize) {
+    async fn wait_for_records(&self, count: usize) {
         let wanted = [[count.to_string()]];
-        let arrived = tokio::time::timeout(PATIENCE, async {
+        let arrived = tokio::time::timeout(ARRIVAL_TIMEOUT, async {
             while self.select("SELECT count(*) FROM log").await.unwrap() != wanted {
                 tokio::task::yield_now().await;
             }
@@ -128,18 +128,18 @@ fn record(message: &str, seconds: u64, attributes: &[(&str, &str)]) -> LogRecord
     }
 }
 
-fn quick() -> Config {
+fn fast_flush() -> Config {
     Config { flush: Duration::from_millis(1), ..Config::default() }
 }
 
 #[tokio::test]
-async fn what_is_sent_is_found_again() {
+async fn exported_records_are_found_by_query_and_search() {
     let folder = tempfile::tempdir().unwrap();
-    let logs = Collector::start(folder.path(), quick()).await;
+    let logs = Collector::start(folder.path(), fast_flush()).await;
     let login =
         record("logged in", EVENING, &[("event", "login"), ("account", "7"), ("address", "203.0.113.9")]);
     logs.send(vec![login, record("the tick took long", EVENING + 1, &[])]).await;
-    logs.written(2).await;
+    logs.wait_for_records(2).await;
 
     let columns =
         "SELECT time, daemon, instance, level, message, event, account, attributes FROM log ORDER BY time";
@@ -172,17 +172,17 @@ async fn what_is_sent_is_found_again() {
 }
 
 #[tokio::test]
-async fn days_roll_over_and_are_read_together() {
+async fn files_roll_over_daily_and_queries_span_days() {
     let folder = tempfile::tempdir().unwrap();
-    let config = Config { retention_days: 2, ..quick() };
+    let config = Config { retention_days: 2, ..fast_flush() };
     let logs = Collector::start(folder.path(), config).await;
     logs.send(vec![record("before midnight", EVENING, &[])]).await;
-    logs.written(1).await;
+    logs.wait_for_records(1).await;
     logs.now.store(EVENING + 120, Ordering::SeqCst);
     let late = record("late, before midnight too", EVENING + 1, &[]);
     let lost_in_time = record("claims the year 1970", 5, &[]);
     logs.send(vec![late, record("after midnight", EVENING + 120, &[]), lost_in_time]).await;
-    logs.written(4).await;
+    logs.wait_for_records(4).await;
 
     let count = |days: &[&str]| QueryRequest {
         sql: "SELECT count(*) FROM log".into(),
@@ -195,17 +195,17 @@ async fn days_roll_over_and_are_read_together() {
 
     logs.now.store(EVENING + 120 + DAY, Ordering::SeqCst);
     logs.send(vec![record("a day later", EVENING + 120 + DAY, &[])]).await;
-    logs.written(3).await;
+    logs.wait_for_records(3).await;
     assert!(!folder.path().join("2026-11-22.db").exists(), "two days are kept");
     assert!(folder.path().join("2026-11-23.db").exists());
 }
 
 #[tokio::test]
-async fn nothing_but_reading_is_possible() {
+async fn statements_other_than_reads_are_refused() {
     let folder = tempfile::tempdir().unwrap();
-    let logs = Collector::start(folder.path(), quick()).await;
+    let logs = Collector::start(folder.path(), fast_flush()).await;
     logs.send(vec![record("precious", EVENING, &[])]).await;
-    logs.written(1).await;
+    logs.wait_for_records(1).await;
     let elsewhere = folder.path().join("elsewhere.db");
     for sql in [
         "DELETE FROM log".into(),
@@ -231,7 +231,7 @@ async fn nothing_but_reading_is_possible() {
 #[tokio::test]
 async fn queries_are_bounded_in_rows_time_and_days() {
     let folder = tempfile::tempdir().unwrap();
-    let config = Config { query_rows: 3, query_time: Duration::from_millis(50), ..quick() };
+    let config = Config { query_rows: 3, query_time: Duration::from_millis(50), ..fast_flush() };
     let logs = Collector::start(folder.path(), config).await;
     let count = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT";
     let reply =
@@ -251,13 +251,13 @@ async fn queries_are_bounded_in_rows_time_and_days() {
 }
 
 #[tokio::test]
-async fn what_does_not_fit_the_queue_is_told_and_what_does_survives_the_end() {
+async fn queue_overflow_is_reported_and_queue_drained_on_stop() {
     let folder = tempfile::tempdir().unwrap();
     let config = Config { queue: 10, flush: Duration::from_secs(3600), ..Config::default() };
     let mut logs = Collector::start(folder.path(), config).await;
     // The writer takes the first record and then gathers for an hour.
     logs.send(vec![record("first", EVENING, &[])]).await;
-    logs.written(1).await;
+    logs.wait_for_records(1).await;
     let rejected = logs.send((0..12).map(|_| record("more", EVENING, &[])).collect()).await;
     assert_eq!(rejected, 2);
     logs.stop.cancel();
@@ -266,29 +266,32 @@ async fn what_does_not_fit_the_queue_is_told_and_what_does_survives_the_end() {
 }
 
 #[tokio::test]
-async fn an_outside_collector_gets_the_same_whenever_it_comes() {
+async fn forwarding_retries_until_outside_collector_is_up() {
     let (inside, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     // An address where nobody listens yet.
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     drop(listener);
-    let (forward, forwarder) = Forward::to(&format!("http://{address}")).unwrap();
+    let (forward, forwarder) = ForwardHandle::to(&format!("http://{address}")).unwrap();
     tokio::spawn(forwarder.run(CancellationToken::new()));
-    let logs = Collector::start_forwarding(inside.path(), quick(), Some(forward)).await;
+    let logs = Collector::start_forwarding(inside.path(), fast_flush(), Some(forward)).await;
     logs.send(vec![record("before the collector is there", EVENING, &[])]).await;
-    logs.written(1).await;
-    let collector = Collector::start_at(outside.path(), quick(), None, &address.to_string()).await;
-    collector.written(1).await;
+    logs.wait_for_records(1).await;
+    let collector = Collector::start_at(outside.path(), fast_flush(), None, &address.to_string()).await;
+    collector.wait_for_records(1).await;
     logs.send(vec![record("and after", EVENING, &[])]).await;
-    collector.written(2).await;
+    collector.wait_for_records(2).await;
 }
 
 #[tokio::test]
-async fn a_folder_has_one_owner() {
+async fn archive_folder_is_locked_to_one_daemon() {
     let folder = tempfile::tempdir().unwrap();
     let first = Archive::open(folder.path()).unwrap();
     let second = Archive::open(folder.path()).unwrap_err();
-    assert!(matches!(second, LogsError::Owned(_)) && second.to_string().contains("data_dir"), "{second}");
+    assert!(
+        matches!(second, LogsError::FolderInUse(_)) && second.to_string().contains("data_dir"),
+        "{second}"
+    );
     drop(first);
     Archive::open(folder.path()).unwrap();
 }

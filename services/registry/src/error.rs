@@ -7,7 +7,7 @@ pub enum RegistryError {
     #[error("a later incarnation of this instance is registered, or this one has left")]
     Stale,
     #[error("an instance speaks for itself only")]
-    NotYourself,
+    IdentityMismatch,
     #[error("too many instances; remove offline ones")]
     Full,
     #[error("too many or too long attributes")]
@@ -22,7 +22,7 @@ impl RegistryError {
     pub fn label(self) -> &'static str {
         match self {
             Self::Stale => "stale",
-            Self::NotYourself => "not_yourself",
+            Self::IdentityMismatch => "identity_mismatch",
             Self::Full => "full",
             Self::Oversize => "oversize",
             Self::Unknown => "unknown",
@@ -36,7 +36,7 @@ impl From<RegistryError> for Status {
         let text = error.to_string();
         match error {
             RegistryError::Stale | RegistryError::NotOffline => Self::failed_precondition(text),
-            RegistryError::NotYourself => Self::permission_denied(text),
+            RegistryError::IdentityMismatch => Self::permission_denied(text),
             RegistryError::Full => Self::resource_exhausted(text),
             RegistryError::Oversize => Self::invalid_argument(text),
             RegistryError::Unknown => Self::not_found(text),

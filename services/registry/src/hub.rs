@@ -13,13 +13,13 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     Config,
     metrics::{CUT, EXPIRED, INSTANCES, WATCHERS},
-    table::{CHECK, Change, Table},
+    table::{CHECK_INTERVAL, Change, Table},
 };
 
 pub(crate) struct Hub {
     inner: Mutex<Inner>,
     /// Rung when a lease may run out earlier than the expiry task knows.
-    bell: Notify,
+    leases_changed: Notify,
     queue: usize,
 }
 
@@ -46,7 +46,7 @@ pub(crate) struct Watch {
 impl Hub {
     pub(crate) fn new(config: &Config) -> Self {
         let inner = Inner { table: Table::new(config.max_instances), watchers: Vec::new(), closed: false };
-        Self { inner: Mutex::new(inner), bell: Notify::new(), queue: config.watch_queue }
+        Self { inner: Mutex::new(inner), leases_changed: Notify::new(), queue: config.watch_queue }
     }
 
     /// Applies a call to the table, and tells the watchers what changed.
@@ -54,11 +54,11 @@ impl Hub {
         let mut inner = self.inner.lock();
         let (result, changes) = call(&mut inner.table, now());
         for change in &changes {
-            inner.tell(change);
+            inner.broadcast(change);
         }
         if !changes.is_empty() {
             inner.report();
-            self.bell.notify_one();
+            self.leases_changed.notify_one();
         }
         result
     }
@@ -94,7 +94,7 @@ impl Hub {
 }
 
 impl Inner {
-    fn tell(&mut self, change: &Change) {
+    fn broadcast(&mut self, change: &Change) {
         let before = self.watchers.len();
         self.watchers.retain(|watcher| {
             if !matches(&watcher.kinds, change.kind()) {
@@ -141,11 +141,11 @@ pub(crate) async fn expire(hub: Arc<Hub>, stop: CancellationToken) -> anyhow::Re
             counter!(EXPIRED).increment(lost.count() as u64);
             (table.next_expiry(), changes)
         });
-        let check = now() + CHECK;
+        let check = now() + CHECK_INTERVAL;
         let due = tokio::time::sleep_until(next.map_or(check, |next| next.min(check)).into());
         tokio::select! {
             () = due => {}
-            () = hub.bell.notified() => {}
+            () = hub.leases_changed.notified() => {}
             () = stop.cancelled() => return Ok(()),
         }
     }
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn leases_run_out_by_the_clock() {
+    async fn lease_expiry_marks_instance_offline_on_time() {
         let hub = Arc::new(Hub::new(&Config::default()));
         let stop = CancellationToken::new();
         let task = tokio::spawn(expire(hub.clone(), stop.clone()));
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_slow_watcher_is_cut_and_others_are_not() {
+    async fn slow_watcher_is_cut_and_others_are_not() {
         let hub = Hub::new(&Config { watch_queue: 2, ..Config::default() });
         let mut slow = hub.watch(Vec::new()).unwrap();
         let mut other = hub.watch(vec![DaemonKind::Login]).unwrap();
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_closing_hub_lets_its_watchers_go() {
+    async fn closed_hub_ends_watches_and_refuses_new_ones() {
         let hub = Hub::new(&Config::default());
         let mut watch = hub.watch(Vec::new()).unwrap();
         hub.close();

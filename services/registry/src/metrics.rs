@@ -8,7 +8,7 @@ pub(crate) const REGISTRATIONS: &str = "shardkeep_registry_registrations_total";
 pub(crate) const HEARTBEATS: &str = "shardkeep_registry_heartbeats_total";
 pub(crate) const EXPIRED: &str = "shardkeep_registry_expired_leases_total";
 /// Offline instances that made room.
-pub(crate) const FORGOTTEN: &str = "shardkeep_registry_forgotten_instances_total";
+pub(crate) const EVICTED: &str = "shardkeep_registry_evicted_instances_total";
 pub(crate) const WATCHERS: &str = "shardkeep_registry_watchers_count";
 pub(crate) const CUT: &str = "shardkeep_registry_cut_watchers_total";
 /// Calls refused, by reason.
@@ -19,7 +19,7 @@ pub(crate) fn describe() {
     describe_counter!(REGISTRATIONS, "Instances that registered or changed their addresses");
     describe_counter!(HEARTBEATS, "Heartbeats received");
     describe_counter!(EXPIRED, "Leases that ran out without a farewell");
-    describe_counter!(FORGOTTEN, "Offline instances that were forgotten to make room for others");
+    describe_counter!(EVICTED, "Offline instances that were forgotten to make room for others");
     describe_gauge!(WATCHERS, "Open watch streams");
     describe_counter!(CUT, "Watchers cut because they did not keep up");
     describe_counter!(REFUSED, "Calls refused, by reason");

@@ -21,8 +21,8 @@ use tracing::{info, warn};
 use crate::{
     error::RegistryError,
     hub::Hub,
-    metrics::{FORGOTTEN, HEARTBEATS, REFUSED, REGISTRATIONS},
-    table::{Change, Pulse},
+    metrics::{EVICTED, HEARTBEATS, REFUSED, REGISTRATIONS},
+    table::{Change, Heartbeat},
 };
 
 pub(crate) struct RegistryService {
@@ -47,24 +47,24 @@ impl Registry for RegistryService {
         let peer = Peer::of(&request)?;
         let RegisterRequest { instance, lease_ms } = request.into_inner();
         let instance = Instance::try_from(instance.ok_or_else(|| Malformed::missing("instance"))?)?;
-        must_be_itself(&peer, &instance.id)?;
+        require_own_identity(&peer, &instance.id)?;
         if instance.world != peer.world {
-            return Err(Self::refuse(RegistryError::NotYourself));
+            return Err(Self::refuse(RegistryError::IdentityMismatch));
         }
         let (id, state) = (instance.id.clone(), instance.state);
         let result = self.hub.apply(|table, now| {
             match table.register(instance, Duration::from_millis(lease_ms.into()), now) {
-                Ok(changes) => (Ok(forgotten(&changes)), changes),
+                Ok(changes) => (Ok(evicted(&changes)), changes),
                 Err(error) => (Err(error), Vec::new()),
             }
         });
-        let forgotten = result.map_err(|error| {
+        let evicted = result.map_err(|error| {
             warn!(instance = %id, incarnation = id.incarnation, %error, "refused a registration");
             Self::refuse(error)
         })?;
-        if let Some(forgotten) = forgotten {
-            counter!(FORGOTTEN).increment(1);
-            info!(instance = %forgotten, "forgotten, for want of room: it has been offline longest");
+        if let Some(evicted) = evicted {
+            counter!(EVICTED).increment(1);
+            info!(instance = %evicted, "forgotten, for want of room: it has been offline longest");
         }
         counter!(REGISTRATIONS).increment(1);
         info!(instance = %id, incarnation = id.incarnation, %state, "registered");
@@ -78,11 +78,12 @@ impl Registry for RegistryService {
         let peer = Peer::of(&request)?;
         let HeartbeatRequest { id, state, load, attributes } = request.into_inner();
         let id = instance_id(id)?;
-        must_be_itself(&peer, &id)?;
+        require_own_identity(&peer, &id)?;
         let load = if load.is_finite() { load.clamp(0.0, 1.0) } else { 1.0 };
-        let pulse = Pulse { state: state.try_into()?, load, attributes: attributes.into_iter().collect() };
+        let heartbeat =
+            Heartbeat { state: state.try_into()?, load, attributes: attributes.into_iter().collect() };
         counter!(HEARTBEATS).increment(1);
-        let known = self.hub.apply(|table, now| match table.heartbeat(&id, pulse, now) {
+        let known = self.hub.apply(|table, now| match table.heartbeat(&id, heartbeat, now) {
             Ok(Some(changes)) => (Ok(true), changes),
             Ok(None) => (Ok(false), Vec::new()),
             Err(error) => (Err(error), Vec::new()),
@@ -94,7 +95,7 @@ impl Registry for RegistryService {
         let peer = Peer::of(&request)?;
         let LeaveRequest { id, failed } = request.into_inner();
         let id = instance_id(id)?;
-        must_be_itself(&peer, &id)?;
+        require_own_identity(&peer, &id)?;
         self.hub.apply(|table, now| ((), table.leave(&id, failed, now).into_iter().collect()));
         info!(instance = %id, incarnation = id.incarnation, failed, "left");
         Ok(Response::new(LeaveReply {}))
@@ -139,7 +140,7 @@ impl Registry for RegistryService {
     }
 }
 
-fn forgotten(changes: &[Change]) -> Option<InstanceId> {
+fn evicted(changes: &[Change]) -> Option<InstanceId> {
     changes.iter().find_map(|change| match change {
         Change::Removed(id) => Some(id.clone()),
         Change::Changed(_) => None,
@@ -147,12 +148,12 @@ fn forgotten(changes: &[Change]) -> Option<InstanceId> {
 }
 
 /// Whoever could register another would receive its traffic.
-fn must_be_itself(peer: &Peer, id: &InstanceId) -> Result<(), Status> {
+fn require_own_identity(peer: &Peer, id: &InstanceId) -> Result<(), Status> {
     if peer.kind == id.kind && peer.name == id.name {
         return Ok(());
     }
     warn!(%peer, instance = %id, "a peer speaks for another instance");
-    Err(RegistryService::refuse(RegistryError::NotYourself))
+    Err(RegistryService::refuse(RegistryError::IdentityMismatch))
 }
 
 fn instance_id(id: Option<shardkeep_rpc::common::InstanceId>) -> Result<InstanceId, Malformed> {

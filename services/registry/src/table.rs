@@ -14,11 +14,11 @@ use crate::error::RegistryError;
 const SHORTEST_LEASE: Duration = Duration::from_millis(100);
 const LONGEST_LEASE: Duration = Duration::from_secs(60);
 /// How long an instance stays visible after its farewell: whoever restarts a daemon sees where it has gone.
-const FAREWELL: Duration = Duration::from_secs(300);
+const LEFT_RETENTION: Duration = Duration::from_secs(300);
 /// How often leases are looked at, at least.
-pub(crate) const CHECK: Duration = Duration::from_millis(200);
+pub(crate) const CHECK_INTERVAL: Duration = Duration::from_millis(200);
 /// A longer gap between two looks means that this process stood still.
-const STALL: Duration = Duration::from_secs(1);
+const STALL_THRESHOLD: Duration = Duration::from_secs(1);
 /// A load that moved by less is not worth a message to every watcher.
 const LOAD_STEP: f64 = 0.01;
 const MAX_ATTRIBUTES: usize = 32;
@@ -57,12 +57,12 @@ struct Entry {
     /// It said farewell: nothing that still arrives from this incarnation counts.
     left: bool,
     /// The load that watchers know.
-    told_load: f64,
+    published_load: f64,
 }
 
 /// The part of an instance that a heartbeat brings.
 #[derive(Debug, Clone)]
-pub(crate) struct Pulse {
+pub(crate) struct Heartbeat {
     pub(crate) state: State,
     pub(crate) load: f64,
     pub(crate) attributes: BTreeMap<String, String>,
@@ -93,12 +93,12 @@ impl Table {
         }
         let (known, changed) = (present.is_some(), present.is_none_or(|it| it.instance != instance));
         if !known && self.entries.len() >= self.capacity {
-            changes.push(self.forget_one().ok_or(RegistryError::Full)?);
+            changes.push(self.evict_one().ok_or(RegistryError::Full)?);
         }
         let lease = lease.clamp(SHORTEST_LEASE, LONGEST_LEASE);
         let entry = Entry {
-            told_load: instance.load,
-            left: instance.state.is_gone(),
+            published_load: instance.load,
+            left: instance.state.is_down(),
             instance: instance.clone(),
             lease,
             expires: now + lease,
@@ -109,10 +109,10 @@ impl Table {
     }
 
     /// One that has said farewell, otherwise the one that has been offline longest; `None`: all are alive.
-    fn forget_one(&mut self) -> Option<Change> {
-        let gone = self.entries.iter().filter(|(_, entry)| entry.instance.state.is_gone());
-        let missed = |entry: &Entry| entry.instance.state == State::Offline;
-        let (oldest, _) = gone.min_by_key(|(_, entry)| (missed(entry), entry.expires))?;
+    fn evict_one(&mut self) -> Option<Change> {
+        let gone = self.entries.iter().filter(|(_, entry)| entry.instance.state.is_down());
+        let is_offline = |entry: &Entry| entry.instance.state == State::Offline;
+        let (oldest, _) = gone.min_by_key(|(_, entry)| (is_offline(entry), entry.expires))?;
         let oldest = oldest.clone();
         self.entries.remove(&oldest).map(|entry| Change::Removed(entry.instance.id))
     }
@@ -121,10 +121,10 @@ impl Table {
     pub(crate) fn heartbeat(
         &mut self,
         id: &InstanceId,
-        pulse: Pulse,
+        heartbeat: Heartbeat,
         now: Instant,
     ) -> Result<Option<Vec<Change>>, RegistryError> {
-        check_size(&pulse.attributes)?;
+        check_size(&heartbeat.attributes)?;
         let Some(entry) = self.entries.get_mut(&(id.kind, id.name.clone())) else { return Ok(None) };
         let known = entry.instance.id.incarnation;
         if id.incarnation < known || (id.incarnation == known && entry.left) {
@@ -134,16 +134,17 @@ impl Table {
             return Ok(None);
         }
         entry.expires = now + entry.lease;
-        entry.left = pulse.state.is_gone();
+        entry.left = heartbeat.state.is_down();
         let instance = &mut entry.instance;
-        let news = instance.state != pulse.state
-            || instance.attributes != pulse.attributes
-            || (pulse.load - entry.told_load).abs() >= LOAD_STEP;
-        (instance.state, instance.load, instance.attributes) = (pulse.state, pulse.load, pulse.attributes);
-        if !news {
+        let changed = instance.state != heartbeat.state
+            || instance.attributes != heartbeat.attributes
+            || (heartbeat.load - entry.published_load).abs() >= LOAD_STEP;
+        (instance.state, instance.load, instance.attributes) =
+            (heartbeat.state, heartbeat.load, heartbeat.attributes);
+        if !changed {
             return Ok(Some(Vec::new()));
         }
-        entry.told_load = instance.load;
+        entry.published_load = instance.load;
         Ok(Some(vec![Change::Changed(instance.clone())]))
     }
 
@@ -156,19 +157,19 @@ impl Table {
         }
         entry.left = true;
         if failed {
-            return entry.turn(State::Offline);
+            return entry.set_state(State::Offline);
         }
-        entry.expires = now + FAREWELL;
-        entry.turn(State::Left)
+        entry.expires = now + LEFT_RETENTION;
+        entry.set_state(State::Left)
     }
 
     /// Instances whose lease has run out turn offline; they stay visible. Those that left are forgotten after
-    /// [`FAREWELL`]. To be called at least every [`CHECK`]: if it was not, this process itself stood still and heard
+    /// [`LEFT_RETENTION`]. To be called at least every [`CHECK_INTERVAL`]: if it was not, this process itself stood still and heard
     /// nobody, so everybody gets a whole lease to be heard again. Otherwise a paused registry would wake up and declare the
     /// cluster dead.
     pub(crate) fn expire(&mut self, now: Instant) -> Vec<Change> {
         let last = self.checked.replace(now).unwrap_or(now);
-        if now.duration_since(last) > STALL {
+        if now.duration_since(last) > STALL_THRESHOLD {
             for entry in self.entries.values_mut() {
                 entry.expires = entry.expires.max(now + entry.lease);
             }
@@ -182,7 +183,7 @@ impl Table {
                 changes.push(Change::Removed(entry.instance.id.clone()));
                 return false;
             }
-            changes.extend(entry.turn(State::Offline));
+            changes.extend(entry.set_state(State::Offline));
             true
         });
         changes
@@ -198,7 +199,7 @@ impl Table {
     pub(crate) fn remove(&mut self, kind: DaemonKind, name: &str) -> Result<Change, RegistryError> {
         let key = (kind, name.to_owned());
         let entry = self.entries.get(&key).ok_or(RegistryError::Unknown)?;
-        if !entry.instance.state.is_gone() {
+        if !entry.instance.state.is_down() {
             return Err(RegistryError::NotOffline);
         }
         let id = entry.instance.id.clone();
@@ -213,10 +214,10 @@ impl Table {
 
 impl Entry {
     /// `None`: it was that already.
-    fn turn(&mut self, state: State) -> Option<Change> {
-        let news = self.instance.state != state;
+    fn set_state(&mut self, state: State) -> Option<Change> {
+        let changed = self.instance.state != state;
         self.instance.state = state;
-        news.then(|| Change::Changed(self.instance.clone()))
+        changed.then(|| Change::Changed(self.instance.clone()))
     }
 }
 
@@ -250,8 +251,8 @@ mod tests {
         }
     }
 
-    fn pulse(state: State, load: f64) -> Pulse {
-        Pulse { state, load, attributes: BTreeMap::new() }
+    fn heartbeat(state: State, load: f64) -> Heartbeat {
+        Heartbeat { state, load, attributes: BTreeMap::new() }
     }
 
     fn table(now: Instant) -> Table {
@@ -269,74 +270,74 @@ mod tests {
     }
 
     #[test]
-    fn a_lease_runs_out_and_a_heartbeat_revives() {
+    fn expired_lease_goes_offline_and_heartbeat_restores_it() {
         let now = Instant::now();
         let mut table = table(now);
         assert_eq!(table.next_expiry(), Some(now + LEASE));
-        assert!(table.expire(now + LEASE - CHECK).is_empty());
+        assert!(table.expire(now + LEASE - CHECK_INTERVAL).is_empty());
         assert_eq!(states(&table.expire(now + LEASE)), [State::Offline]);
         assert!(table.expire(now + LEASE).is_empty());
         assert_eq!(table.next_expiry(), None);
         assert_eq!(table.instances().count(), 1, "offline stays visible");
         let id = instance("a", 5).id;
-        let changes = table.heartbeat(&id, pulse(State::Up, 0.0), now + LEASE).unwrap().unwrap();
+        let changes = table.heartbeat(&id, heartbeat(State::Up, 0.0), now + LEASE).unwrap().unwrap();
         assert_eq!(states(&changes), [State::Up]);
     }
 
     #[test]
-    fn a_registry_that_stood_still_declares_nobody_dead() {
+    fn stalled_registry_extends_leases_before_expiry() {
         let now = Instant::now();
         let mut table = table(now);
-        assert!(table.expire(now + CHECK).is_empty());
+        assert!(table.expire(now + CHECK_INTERVAL).is_empty());
         let woken = now + LEASE * 10;
         assert!(table.expire(woken).is_empty());
         assert_eq!(table.next_expiry(), Some(woken + LEASE));
-        let looks = (1..).map(|n| woken + CHECK * n).take_while(|at| *at < woken + LEASE);
+        let looks = (1..).map(|n| woken + CHECK_INTERVAL * n).take_while(|at| *at < woken + LEASE);
         assert!(looks.map(|at| table.expire(at)).all(|changes| changes.is_empty()));
         assert_eq!(states(&table.expire(woken + LEASE)), [State::Offline]);
     }
 
     #[test]
-    fn an_earlier_incarnation_replaces_nothing() {
+    fn earlier_incarnation_is_refused() {
         let now = Instant::now();
         let mut table = table(now);
         assert_eq!(table.register(instance("a", 4), LEASE, now), Err(RegistryError::Stale));
         let old = instance("a", 4).id;
         assert!(table.leave(&old, false, now).is_none());
-        assert!(table.heartbeat(&old, pulse(State::Up, 0.0), now).is_err());
+        assert!(table.heartbeat(&old, heartbeat(State::Up, 0.0), now).is_err());
         assert_eq!(table.register(instance("a", 6), LEASE, now).unwrap().len(), 1);
         assert!(table.leave(&instance("a", 5).id, false, now).is_none());
         assert_eq!(table.instances().next().unwrap().state, State::Up);
     }
 
     #[test]
-    fn who_has_left_does_not_come_back() {
+    fn left_incarnation_cannot_register_again() {
         let now = Instant::now();
         let mut table = table(now);
         let id = instance("a", 5).id;
         assert_eq!(states(&Vec::from_iter(table.leave(&id, false, now))), [State::Left]);
         assert!(table.leave(&id, false, now).is_none());
-        assert!(table.heartbeat(&id, pulse(State::Up, 0.0), now).is_err());
+        assert!(table.heartbeat(&id, heartbeat(State::Up, 0.0), now).is_err());
         assert_eq!(table.register(instance("a", 5), LEASE, now), Err(RegistryError::Stale));
         assert!(table.register(instance("a", 6), LEASE, now).is_ok());
     }
 
     #[test]
-    fn who_said_farewell_is_forgotten_and_who_failed_is_not() {
+    fn left_instance_is_removed_and_failed_one_stays_offline() {
         let now = Instant::now();
         let (mut table, id) = (table(now), instance("a", 5).id);
         table.register(instance("b", 1), LEASE, now).unwrap();
         table.leave(&id, false, now);
         let failed = table.leave(&instance("b", 1).id, true, now);
         assert_eq!(states(&Vec::from_iter(failed)), [State::Offline]);
-        let mut told = Vec::new();
+        let mut published = Vec::new();
         let mut at = now;
-        while at < now + FAREWELL - CHECK {
-            at += CHECK;
-            told.extend(table.expire(at));
+        while at < now + LEFT_RETENTION - CHECK_INTERVAL {
+            at += CHECK_INTERVAL;
+            published.extend(table.expire(at));
         }
-        assert!(told.is_empty(), "{told:?}");
-        assert_eq!(table.expire(now + FAREWELL), [Change::Removed(id)]);
+        assert!(published.is_empty(), "{published:?}");
+        assert_eq!(table.expire(now + LEFT_RETENTION), [Change::Removed(id)]);
         assert_eq!(
             states(&table.instances().cloned().map(Change::Changed).collect::<Vec<_>>()),
             [State::Offline]
@@ -344,22 +345,23 @@ mod tests {
     }
 
     #[test]
-    fn only_news_is_told() {
+    fn unchanged_heartbeat_publishes_nothing() {
         let now = Instant::now();
         let mut table = table(now);
         assert_eq!(table.register(instance("a", 5), LEASE, now), Ok(Vec::new()));
         let id = instance("a", 5).id;
-        let mut told = |load| table.heartbeat(&id, pulse(State::Up, load), now).unwrap().unwrap().len();
-        assert_eq!([told(0.005), told(0.009), told(0.012), told(0.013)], [0, 0, 1, 0]);
-        assert!(table.heartbeat(&instance("b", 1).id, pulse(State::Up, 0.0), now).unwrap().is_none());
-        assert!(table.heartbeat(&instance("a", 9).id, pulse(State::Up, 0.0), now).unwrap().is_none());
+        let mut published =
+            |load| table.heartbeat(&id, heartbeat(State::Up, load), now).unwrap().unwrap().len();
+        assert_eq!([published(0.005), published(0.009), published(0.012), published(0.013)], [0, 0, 1, 0]);
+        assert!(table.heartbeat(&instance("b", 1).id, heartbeat(State::Up, 0.0), now).unwrap().is_none());
+        assert!(table.heartbeat(&instance("a", 9).id, heartbeat(State::Up, 0.0), now).unwrap().is_none());
     }
 
     #[test]
-    fn a_full_table_forgets_who_has_been_offline_longest() {
+    fn full_table_evicts_left_then_longest_offline_instance() {
         let now = Instant::now();
         let mut table = table(now);
-        table.register(instance("b", 1), LEASE, now + CHECK).unwrap();
+        table.register(instance("b", 1), LEASE, now + CHECK_INTERVAL).unwrap();
         table.leave(&instance("b", 1).id, true, now);
         table.leave(&instance("a", 5).id, true, now);
         let changes = table.register(instance("c", 1), LEASE, now + LEASE).unwrap();
@@ -376,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn removal_is_for_the_dead_and_memory_is_bounded() {
+    fn remove_requires_offline_and_table_size_is_bounded() {
         let now = Instant::now();
         let mut table = table(now);
         assert_eq!(table.remove(DaemonKind::Login, "a"), Err(RegistryError::NotOffline));

@@ -2,25 +2,25 @@
 
 use std::time::Duration;
 
-use shardkeep_cluster::{Dialer, Directory, Instance, Node, STORES, State, certs};
+use shardkeep_cluster::{Dialer, Directory, Instance, Node, STORES_ATTRIBUTE, State, certs};
 use shardkeep_daemon::{ClusterConfig, Daemon, DaemonConfig, Running, Settings, launch};
 use shardkeep_registry::{Config, Registry};
 use shardkeep_rpc::{
     chat,
     registry::{LeaveRequest, ListRequest, RegisterRequest, RemoveRequest, registry_client::RegistryClient},
 };
-use shardkeep_types::{DaemonKind, InstanceId, StoreMark, WorldId};
+use shardkeep_types::{DaemonKind, InstanceId, StoreIdentity, WorldId};
 use tokio::task::JoinHandle;
 use tonic::{Code, service::Routes, transport::Channel};
 
 /// Longest wait for something that should happen at once, on a busy machine.
-const SOON: Duration = Duration::from_secs(20);
+const TEST_TIMEOUT: Duration = Duration::from_secs(20);
 
-struct Place {
+struct TestCluster {
     dir: tempfile::TempDir,
 }
 
-impl Place {
+impl TestCluster {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         certs::make_ca(dir.path()).unwrap();
@@ -88,13 +88,13 @@ impl Member {
     }
 }
 
-async fn until(directory: &mut Directory, what: &str, holds: impl Fn(&[Instance]) -> bool) {
+async fn wait_until(directory: &mut Directory, what: &str, holds: impl Fn(&[Instance]) -> bool) {
     let wait = async {
         while !holds(&directory.all()) {
             directory.changed().await;
         }
     };
-    let done = tokio::time::timeout(SOON, wait).await;
+    let done = tokio::time::timeout(TEST_TIMEOUT, wait).await;
     assert!(done.is_ok(), "{what}: {:#?}", directory.all());
 }
 
@@ -103,11 +103,11 @@ fn state_of(view: &[Instance], name: &str) -> Option<State> {
 }
 
 #[tokio::test]
-async fn a_clock_that_was_set_back_keeps_nobody_out() {
-    let place = Place::new();
-    let (_registry, address) = place.registry("registry-1", "127.0.0.1:0").await;
+async fn incarnation_ahead_of_the_clock_does_not_block_restart() {
+    let cluster = TestCluster::new();
+    let (_registry, address) = cluster.registry("registry-1", "127.0.0.1:0").await;
     let registries = [address.clone()];
-    let watcher = place.member(DaemonKind::Dns, "dns-1", &registries).await;
+    let watcher = cluster.member(DaemonKind::Dns, "dns-1", &registries).await;
     let mut logins = watcher.node.directory(DaemonKind::Login);
     // A start of long ago, by a clock that was far ahead.
     let ahead = 1 << 50;
@@ -115,34 +115,34 @@ async fn a_clock_that_was_set_back_keeps_nobody_out() {
         id: InstanceId { kind: DaemonKind::Login, name: "login-1".into(), incarnation: ahead },
         ..watcher.node.instance()
     };
-    let mut client = RegistryClient::new(place.channel(DaemonKind::Login, "login-1", &address));
+    let mut client = RegistryClient::new(cluster.channel(DaemonKind::Login, "login-1", &address));
     let instance = Some((&before).into());
     client.register(RegisterRequest { instance, lease_ms: 60_000 }).await.unwrap();
     client.leave(LeaveRequest { id: Some((&before.id).into()), failed: false }).await.unwrap();
-    until(&mut logins, "remembered", |view| state_of(view, "login-1") == Some(State::Left)).await;
+    wait_until(&mut logins, "remembered", |view| state_of(view, "login-1") == Some(State::Left)).await;
 
-    let login = place.member(DaemonKind::Login, "login-1", &registries).await;
+    let login = cluster.member(DaemonKind::Login, "login-1", &registries).await;
     login.serve();
-    until(&mut logins, "up", |view| state_of(view, "login-1") == Some(State::Up)).await;
+    wait_until(&mut logins, "up", |view| state_of(view, "login-1") == Some(State::Up)).await;
     assert_eq!(login.node.id().incarnation, ahead + 1, "later than every one before");
     login.end();
 }
 
 #[tokio::test]
-async fn an_instance_is_seen_from_start_to_farewell() {
-    let place = Place::new();
-    let (registry, address) = place.registry("registry-1", "127.0.0.1:0").await;
+async fn instance_state_is_visible_from_start_to_removal() {
+    let cluster = TestCluster::new();
+    let (registry, address) = cluster.registry("registry-1", "127.0.0.1:0").await;
     let registries = [address.clone()];
-    let watcher = place.member(DaemonKind::Dns, "dns-1", &registries).await;
+    let watcher = cluster.member(DaemonKind::Dns, "dns-1", &registries).await;
     let mut logins = watcher.node.directory(DaemonKind::Login);
 
-    let login = place.member(DaemonKind::Login, "login-1", &registries).await;
-    until(&mut logins, "starting", |view| state_of(view, "login-1") == Some(State::Starting)).await;
+    let login = cluster.member(DaemonKind::Login, "login-1", &registries).await;
+    wait_until(&mut logins, "starting", |view| state_of(view, "login-1") == Some(State::Starting)).await;
     login.node.set_client_address("203.0.113.7:3724".into());
     login.node.set_load(0.5);
     login.node.set_attribute("queue", "3".into());
     login.serve();
-    until(&mut logins, "up with all it said", |view| {
+    wait_until(&mut logins, "up with all it said", |view| {
         view.iter().any(|i| {
             i.state == State::Up
                 && i.client_address == "203.0.113.7:3724"
@@ -152,34 +152,34 @@ async fn an_instance_is_seen_from_start_to_farewell() {
     })
     .await;
     login.daemon.drain("test");
-    until(&mut logins, "draining", |view| state_of(view, "login-1") == Some(State::Draining)).await;
+    wait_until(&mut logins, "draining", |view| state_of(view, "login-1") == Some(State::Draining)).await;
     login.end();
-    until(&mut logins, "gone, yet visible", |view| state_of(view, "login-1") == Some(State::Left)).await;
+    wait_until(&mut logins, "gone, yet visible", |view| state_of(view, "login-1") == Some(State::Left)).await;
     // One that ends because it is broken does not look like one that was ended.
-    let broken = place.member(DaemonKind::Login, "login-2", &registries).await;
+    let broken = cluster.member(DaemonKind::Login, "login-2", &registries).await;
     broken.serve();
-    until(&mut logins, "up", |view| state_of(view, "login-2") == Some(State::Up)).await;
+    wait_until(&mut logins, "up", |view| state_of(view, "login-2") == Some(State::Up)).await;
     broken.crash();
-    until(&mut logins, "offline", |view| state_of(view, "login-2") == Some(State::Offline)).await;
+    wait_until(&mut logins, "offline", |view| state_of(view, "login-2") == Some(State::Offline)).await;
 
-    let mut operator = RegistryClient::new(place.channel(DaemonKind::Gm, "gm-1", &address));
+    let mut operator = RegistryClient::new(cluster.channel(DaemonKind::Gm, "gm-1", &address));
     let remove = RemoveRequest { kind: "login".into(), name: "login-1".into() };
     operator.remove(remove.clone()).await.unwrap();
-    until(&mut logins, "removed", |view| state_of(view, "login-1").is_none()).await;
+    wait_until(&mut logins, "removed", |view| state_of(view, "login-1").is_none()).await;
     assert_eq!(operator.remove(remove).await.unwrap_err().code(), Code::NotFound);
     registry.stop().await.unwrap();
 }
 
 #[tokio::test]
-async fn a_restarted_registry_is_full_again_and_nobody_vanishes_meanwhile() {
-    let place = Place::new();
-    let (registry, address) = place.registry("registry-1", "127.0.0.1:0").await;
+async fn restarted_registry_refills_and_no_instance_vanishes() {
+    let cluster = TestCluster::new();
+    let (registry, address) = cluster.registry("registry-1", "127.0.0.1:0").await;
     let registries = [address.clone()];
-    let watcher = place.member(DaemonKind::Gateway, "gateway-1", &registries).await;
+    let watcher = cluster.member(DaemonKind::Gateway, "gateway-1", &registries).await;
     let mut zones = watcher.node.directory(DaemonKind::Zone);
-    let zone = place.member(DaemonKind::Zone, "zone-1", &registries).await;
+    let zone = cluster.member(DaemonKind::Zone, "zone-1", &registries).await;
     zone.serve();
-    until(&mut zones, "up", |view| state_of(view, "zone-1") == Some(State::Up)).await;
+    wait_until(&mut zones, "up", |view| state_of(view, "zone-1") == Some(State::Up)).await;
 
     let vanished = tokio::spawn({
         let mut zones = zones.clone();
@@ -190,8 +190,8 @@ async fn a_restarted_registry_is_full_again_and_nobody_vanishes_meanwhile() {
         }
     });
     registry.stop().await.unwrap();
-    let (registry, _) = place.registry("registry-1", &address).await;
-    let mut client = RegistryClient::new(place.channel(DaemonKind::Cli, "cli", &address));
+    let (registry, _) = cluster.registry("registry-1", &address).await;
+    let mut client = RegistryClient::new(cluster.channel(DaemonKind::Cli, "cli", &address));
     let refilled = async {
         loop {
             let request = ListRequest { kinds: vec!["zone".into()] };
@@ -201,81 +201,82 @@ async fn a_restarted_registry_is_full_again_and_nobody_vanishes_meanwhile() {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(SOON, refilled).await.expect("refilled");
+    tokio::time::timeout(TEST_TIMEOUT, refilled).await.expect("refilled");
     // The view follows the new registry: what happens now is seen.
-    let late = place.member(DaemonKind::Zone, "zone-2", &registries).await;
+    let late = cluster.member(DaemonKind::Zone, "zone-2", &registries).await;
     late.serve();
-    until(&mut zones, "the newcomer", |view| state_of(view, "zone-2") == Some(State::Up)).await;
+    wait_until(&mut zones, "the newcomer", |view| state_of(view, "zone-2") == Some(State::Up)).await;
     assert!(!vanished.is_finished(), "the zone vanished from the view during the restart");
     vanished.abort();
     registry.stop().await.unwrap();
 }
 
 #[tokio::test]
-async fn two_registries_make_one_view() {
-    let place = Place::new();
-    let (first, address_1) = place.registry("registry-1", "127.0.0.1:0").await;
-    let (second, address_2) = place.registry("registry-2", "127.0.0.1:0").await;
+async fn directory_merges_two_registries() {
+    let cluster = TestCluster::new();
+    let (first, address_1) = cluster.registry("registry-1", "127.0.0.1:0").await;
+    let (second, address_2) = cluster.registry("registry-2", "127.0.0.1:0").await;
     let registries = [address_1, address_2];
-    let watcher = place.member(DaemonKind::World, "world-1", &registries).await;
+    let watcher = cluster.member(DaemonKind::World, "world-1", &registries).await;
     let mut zones = watcher.node.directory(DaemonKind::Zone);
-    let zone = place.member(DaemonKind::Zone, "zone-1", &registries).await;
+    let zone = cluster.member(DaemonKind::Zone, "zone-1", &registries).await;
     zone.serve();
-    until(&mut zones, "up", |view| state_of(view, "zone-1") == Some(State::Up)).await;
+    wait_until(&mut zones, "up", |view| state_of(view, "zone-1") == Some(State::Up)).await;
     first.stop().await.unwrap();
-    let late = place.member(DaemonKind::Zone, "zone-2", &registries).await;
+    let late = cluster.member(DaemonKind::Zone, "zone-2", &registries).await;
     late.serve();
-    until(&mut zones, "seen by the other registry", |view| state_of(view, "zone-2") == Some(State::Up)).await;
+    wait_until(&mut zones, "seen by the other registry", |view| state_of(view, "zone-2") == Some(State::Up))
+        .await;
     assert_eq!(zones.all().len(), 2);
-    assert!(zones.lightest().is_some());
+    assert!(zones.least_loaded().is_some());
     second.stop().await.unwrap();
 }
 
 #[tokio::test]
-async fn strangers_and_impostors_are_refused() {
-    let place = Place::new();
-    let (registry, address) = place.registry("registry-1", "127.0.0.1:0").await;
+async fn unauthorized_and_impersonating_peers_are_refused() {
+    let cluster = TestCluster::new();
+    let (registry, address) = cluster.registry("registry-1", "127.0.0.1:0").await;
 
     // A kind that may not: maintenance is for operators.
-    let mut zone = RegistryClient::new(place.channel(DaemonKind::Zone, "zone-1", &address));
+    let mut zone = RegistryClient::new(cluster.channel(DaemonKind::Zone, "zone-1", &address));
     let remove = RemoveRequest { kind: "login".into(), name: "login-1".into() };
     assert_eq!(zone.remove(remove).await.unwrap_err().code(), Code::PermissionDenied);
     // A service that is not served here is refused before it is looked for.
-    let mut chat = chat::chat_client::ChatClient::new(place.channel(DaemonKind::Zone, "zone-1", &address));
+    let mut chat = chat::chat_client::ChatClient::new(cluster.channel(DaemonKind::Zone, "zone-1", &address));
     assert_eq!(
         chat.history(chat::HistoryRequest::default()).await.unwrap_err().code(),
         Code::PermissionDenied
     );
 
     // Speaking for another instance.
-    let impostor = place.member(DaemonKind::Login, "login-1", &[]).await;
+    let impostor = cluster.member(DaemonKind::Login, "login-1", &[]).await;
     let mut announcement = impostor.node.instance();
     announcement.id.name = "login-2".into();
-    let mut login = RegistryClient::new(place.channel(DaemonKind::Login, "login-1", &address));
+    let mut login = RegistryClient::new(cluster.channel(DaemonKind::Login, "login-1", &address));
     let register =
         shardkeep_rpc::registry::RegisterRequest { instance: Some((&announcement).into()), lease_ms: 1000 };
     assert_eq!(login.register(register).await.unwrap_err().code(), Code::PermissionDenied);
 
     // A certificate of another authority, and a server that is not what it should be.
-    let elsewhere = Place::new();
-    let mut stranger = RegistryClient::new(elsewhere.channel(DaemonKind::Gm, "gm-1", &address));
+    let other_cluster = TestCluster::new();
+    let mut stranger = RegistryClient::new(other_cluster.channel(DaemonKind::Gm, "gm-1", &address));
     assert!(stranger.list(ListRequest::default()).await.is_err());
-    let files = certs::issue(place.dir.path(), DaemonKind::Cli, "cli", WorldId(0)).unwrap();
+    let files = certs::issue(cluster.dir.path(), DaemonKind::Cli, "cli", WorldId(0)).unwrap();
     let wrong_kind = Dialer::new(files.load().unwrap().into()).channel(DaemonKind::Login, &address);
     assert!(RegistryClient::new(wrong_kind).list(ListRequest::default()).await.is_err());
     registry.stop().await.unwrap();
 }
 
-fn store(id: &str) -> StoreMark {
+fn store(id: &str) -> StoreIdentity {
     format!("accounts/shared/{id}").parse().unwrap()
 }
 
 impl Member {
     /// Serves once no other replica has another store, as a daemon with a store does.
-    fn serve_from(&self, id: &'static str) -> JoinHandle<bool> {
+    fn serve_with_store(&self, id: &'static str) -> JoinHandle<bool> {
         let node = self.node.clone();
         tokio::spawn(async move {
-            let admitted = node.share_stores(&[store(id)]).await;
+            let admitted = node.ensure_same_store(&[store(id)]).await;
             if admitted {
                 node.serve(Routes::default());
             }
@@ -284,54 +285,54 @@ impl Member {
     }
 }
 
-fn waits(view: &[Instance], name: &str) -> bool {
-    view.iter().any(|i| i.id.name == name && i.attributes.get(STORES).is_some_and(String::is_empty))
+fn is_waiting(view: &[Instance], name: &str) -> bool {
+    view.iter().any(|i| i.id.name == name && i.attributes.get(STORES_ATTRIBUTE).is_some_and(String::is_empty))
 }
 
 #[tokio::test]
-async fn a_replica_with_another_store_waits_until_the_first_one_has_gone_for_good() {
-    let place = Place::new();
-    let (registry, address) = place.registry("registry-1", "127.0.0.1:0").await;
+async fn replica_with_another_store_waits_until_the_first_left() {
+    let cluster = TestCluster::new();
+    let (registry, address) = cluster.registry("registry-1", "127.0.0.1:0").await;
     let registries = [address.clone()];
-    let watcher = place.member(DaemonKind::Dns, "dns-1", &registries).await;
+    let watcher = cluster.member(DaemonKind::Dns, "dns-1", &registries).await;
     let mut logins = watcher.node.directory(DaemonKind::Login);
 
-    let first = place.member(DaemonKind::Login, "login-1", &registries).await;
-    assert!(first.serve_from("one").await.unwrap());
-    let same = place.member(DaemonKind::Login, "login-2", &registries).await;
-    assert!(same.serve_from("one").await.unwrap(), "replicas of one store stand side by side");
-    let other = place.member(DaemonKind::Login, "login-3", &registries).await;
-    let admitted = other.serve_from("two");
-    until(&mut logins, "the stranger gives way", |view| waits(view, "login-3")).await;
+    let first = cluster.member(DaemonKind::Login, "login-1", &registries).await;
+    assert!(first.serve_with_store("one").await.unwrap());
+    let same = cluster.member(DaemonKind::Login, "login-2", &registries).await;
+    assert!(same.serve_with_store("one").await.unwrap(), "replicas of one store stand side by side");
+    let other = cluster.member(DaemonKind::Login, "login-3", &registries).await;
+    let admitted = other.serve_with_store("two");
+    wait_until(&mut logins, "the stranger gives way", |view| is_waiting(view, "login-3")).await;
     assert!(state_of(&logins.all(), "login-3") == Some(State::Starting) && !other.daemon.is_ready());
 
     // A restart of the others is no occasion to take their place.
     same.end();
     first.crash();
-    until(&mut logins, "not heard of", |view| state_of(view, "login-1") == Some(State::Offline)).await;
-    let again = place.member(DaemonKind::Login, "login-1", &registries).await;
-    assert!(again.serve_from("one").await.unwrap(), "who waits is in nobody's way");
-    until(&mut logins, "up again", |view| state_of(view, "login-1") == Some(State::Up)).await;
+    wait_until(&mut logins, "not heard of", |view| state_of(view, "login-1") == Some(State::Offline)).await;
+    let again = cluster.member(DaemonKind::Login, "login-1", &registries).await;
+    assert!(again.serve_with_store("one").await.unwrap(), "who waits is in nobody's way");
+    wait_until(&mut logins, "up again", |view| state_of(view, "login-1") == Some(State::Up)).await;
     assert!(!admitted.is_finished());
 
     again.end();
-    assert!(tokio::time::timeout(SOON, admitted).await.expect("its turn has come").unwrap());
-    until(&mut logins, "up", |view| state_of(view, "login-3") == Some(State::Up)).await;
+    assert!(tokio::time::timeout(TEST_TIMEOUT, admitted).await.expect("its turn has come").unwrap());
+    wait_until(&mut logins, "up", |view| state_of(view, "login-3") == Some(State::Up)).await;
     registry.stop().await.unwrap();
 }
 
 #[tokio::test]
-async fn of_two_with_different_stores_that_start_together_one_serves() {
-    let place = Place::new();
-    let (registry, address) = place.registry("registry-1", "127.0.0.1:0").await;
+async fn concurrent_replicas_with_different_stores_admit_only_one() {
+    let cluster = TestCluster::new();
+    let (registry, address) = cluster.registry("registry-1", "127.0.0.1:0").await;
     let registries = [address.clone()];
     let members = [
-        place.member(DaemonKind::Billing, "billing-1", &registries).await,
-        place.member(DaemonKind::Billing, "billing-2", &registries).await,
+        cluster.member(DaemonKind::Billing, "billing-1", &registries).await,
+        cluster.member(DaemonKind::Billing, "billing-2", &registries).await,
     ];
-    let mut admitted = [members[0].serve_from("one"), members[1].serve_from("two")];
+    let mut admitted = [members[0].serve_with_store("one"), members[1].serve_with_store("two")];
     let [one, two] = &mut admitted;
-    let winner = tokio::time::timeout(SOON, async {
+    let winner = tokio::time::timeout(TEST_TIMEOUT, async {
         tokio::select! {
             admitted = one => (0, admitted.unwrap()),
             admitted = two => (1, admitted.unwrap()),
@@ -344,8 +345,8 @@ async fn of_two_with_different_stores_that_start_together_one_serves() {
     let name = loser.node.id().name.clone();
     // It waits; or its look crossed the other's, and then the later one has failed.
     let settled =
-        |view: &[Instance]| waits(view, &name) || state_of(view, &name).is_none_or(|it| it > State::Up);
-    until(&mut seen, "the other does not", |view| {
+        |view: &[Instance]| is_waiting(view, &name) || state_of(view, &name).is_none_or(|it| it > State::Up);
+    wait_until(&mut seen, "the other does not", |view| {
         settled(view) || members[winner].daemon.draining().is_cancelled()
     })
     .await;
@@ -356,18 +357,18 @@ async fn of_two_with_different_stores_that_start_together_one_serves() {
 }
 
 #[tokio::test]
-async fn of_two_that_did_not_see_each_other_the_later_one_fails() {
-    let place = Place::new();
-    let (registry, address) = place.registry("registry-1", "127.0.0.1:0").await;
+async fn later_replica_with_another_store_fails_once_both_are_seen() {
+    let cluster = TestCluster::new();
+    let (registry, address) = cluster.registry("registry-1", "127.0.0.1:0").await;
     registry.stop().await.unwrap();
     let registries = [address.clone()];
-    let early = place.member(DaemonKind::Gm, "gm-1", &registries).await;
-    let late = place.member(DaemonKind::Gm, "gm-2", &registries).await;
-    let (one, two) = tokio::join!(early.serve_from("one"), late.serve_from("two"));
+    let early = cluster.member(DaemonKind::Gm, "gm-1", &registries).await;
+    let late = cluster.member(DaemonKind::Gm, "gm-2", &registries).await;
+    let (one, two) = tokio::join!(early.serve_with_store("one"), late.serve_with_store("two"));
     assert!(one.unwrap() && two.unwrap(), "no registry can tell");
 
-    let (registry, _) = place.registry("registry-1", &address).await;
-    let failed = tokio::time::timeout(SOON, late.daemon.draining().cancelled_owned()).await;
+    let (registry, _) = cluster.registry("registry-1", &address).await;
+    let failed = tokio::time::timeout(TEST_TIMEOUT, late.daemon.draining().cancelled_owned()).await;
     assert!(failed.is_ok() && late.daemon.has_failed());
     assert!(!early.daemon.draining().is_cancelled());
     for member in [&early, &late] {

@@ -20,7 +20,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     convert,
     core::Core,
-    effect::{Effect, Happened, PlayerEvent},
+    effect::{Effect, PlayerEvent, PlayerEventKind},
     metrics::{ENTERED, LEADER, LEFT, ONLINE, PARTITION, QUEUE, SESSIONS, TERM},
     partition::{Health, Owner, ZoneView},
     service::Job,
@@ -33,7 +33,7 @@ use crate::{
 /// How often the core looks at the clock.
 const TICK: Duration = Duration::from_millis(200);
 /// How long a drain waits for what is under way: avatars on their way in or out.
-const FINISH: Duration = Duration::from_secs(5);
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
 pub(crate) struct Actor {
     pub(crate) core: Core,
@@ -45,9 +45,9 @@ pub(crate) struct Actor {
     pub(crate) view: watch::Sender<Arc<View>>,
     pub(crate) partition: watch::Sender<Option<proto::Partition>>,
     pub(crate) status: Status,
-    pub(crate) works: TaskTracker,
+    pub(crate) tasks: TaskTracker,
     /// Ends what is still under way when the actor ends.
-    pub(crate) ended: CancellationToken,
+    pub(crate) shutdown: CancellationToken,
 }
 
 impl Actor {
@@ -65,17 +65,17 @@ impl Actor {
         loop {
             tokio::select! {
                 Some(job) = jobs.recv() => job(&mut self.core, &mut self.watchers, Instant::now()),
-                Some(event) = links.recv() => self.linked(event),
+                Some(event) = links.recv() => self.link_event(event),
                 () = zones.changed() => self.zones_changed(&zones),
                 _ = ticks.tick() => self.core.tick(Instant::now()),
                 () = draining.cancelled(), if finish.is_none() => {
                     self.core.drain();
-                    finish = Some(Instant::now() + FINISH);
+                    finish = Some(Instant::now() + DRAIN_TIMEOUT);
                 }
             }
-            self.perform();
-            if finish.is_some_and(|until| self.works.is_empty() || until <= Instant::now()) {
-                self.ended.cancel();
+            self.apply_effects();
+            if finish.is_some_and(|until| self.tasks.is_empty() || until <= Instant::now()) {
+                self.shutdown.cancel();
                 return self.core.term(Instant::now()).is_some();
             }
         }
@@ -87,7 +87,7 @@ impl Actor {
         self.core.zones_changed(Instant::now(), zones);
     }
 
-    fn linked(&mut self, event: LinkEvent) {
+    fn link_event(&mut self, event: LinkEvent) {
         let now = Instant::now();
         match event {
             LinkEvent::Up { gateway, fresh: true } | LinkEvent::Down { gateway } => {
@@ -95,11 +95,11 @@ impl Actor {
             }
             LinkEvent::Up { gateway, fresh: false } => self.core.sessions.attach_all(&gateway),
             LinkEvent::Deliver { gateway, session, session_epoch, messages } => {
-                self.core.delivered(now, &gateway, session, session_epoch, &messages);
+                self.core.handle_messages(now, &gateway, session, session_epoch, &messages);
             }
             LinkEvent::Session { gateway, event } => {
                 let held = self.core.sessions.held(event.session, &gateway, event.session_epoch);
-                match event.what {
+                match event.kind {
                     SessionChange::Joined if held => self.core.joined(event.session),
                     SessionChange::Left if held => self.core.end_session(now, event.session, "logged out"),
                     _ => {}
@@ -116,21 +116,21 @@ impl Actor {
         }
     }
 
-    fn perform(&mut self) {
+    fn apply_effects(&mut self) {
         let effects = self.core.take_effects();
         // First, because tasks started below look at it.
         self.publish_view();
         for effect in effects {
-            self.perform_one(effect);
+            self.apply_effect(effect);
         }
-        self.measure();
+        self.record_metrics();
     }
 
-    fn perform_one(&mut self, effect: Effect) {
+    fn apply_effect(&mut self, effect: Effect) {
         match effect {
             Effect::Send { gateway, session, message } => self.hub.send(&gateway, &[session], vec![message]),
-            Effect::Listen { gateway, session } => {
-                self.hub.subscribe(&gateway, session, &[everybody(self.node.world())], true);
+            Effect::SubscribeToWorld { gateway, session } => {
+                self.hub.subscribe(&gateway, session, &[world_group(self.node.world())], true);
             }
             Effect::Bind { gateway, session, zone, epoch } => {
                 self.hub.bind(&gateway, session, BackendKind::ZONE, &zone, epoch);
@@ -140,7 +140,7 @@ impl Actor {
             }
             Effect::Start(work) => {
                 let work = self.worker.clone().run(work);
-                self.works.spawn(self.ended.clone().run_until_cancelled_owned(work));
+                self.tasks.spawn(self.shutdown.clone().run_until_cancelled_owned(work));
             }
             Effect::Partition => {
                 metrics::counter!(PARTITION).increment(1);
@@ -148,16 +148,16 @@ impl Actor {
                 let table = table.map(|(table, (term, _))| convert::partition(term, table, &self.core.zones));
                 self.partition.send_replace(table);
             }
-            Effect::Presence(delta) => self.watchers.tell(&convert::report(&delta)),
+            Effect::Presence(delta) => self.watchers.publish(&convert::report(&delta)),
             Effect::Announce(text) => {
                 let line = payload::Announcement { text }.encode_to_vec();
                 let epoch = self.core.leadership.lease().map_or(Epoch(0), |(term, _)| Epoch(term.0));
                 let message = ServerMessage::event(opcode::ANNOUNCEMENT, line);
-                self.hub.publish(everybody(self.node.world()), epoch, PublishKind::Event, message);
+                self.hub.publish(world_group(self.node.world()), epoch, PublishKind::Event, message);
             }
-            Effect::Abdicate => {
+            Effect::EndTerm => {
                 self.partition.send_replace(None);
-                self.watchers.dismiss();
+                self.watchers.close_all();
             }
             Effect::Report(event) => self.report(&event),
         }
@@ -182,7 +182,7 @@ impl Actor {
         });
     }
 
-    fn measure(&mut self) {
+    fn record_metrics(&mut self) {
         let core = &self.core;
         metrics::gauge!(ONLINE).set(core.inside as f64);
         metrics::gauge!(SESSIONS).set(core.sessions.len() as f64);
@@ -190,18 +190,18 @@ impl Actor {
         let term = core.leadership.lease().map(|(term, _)| term.0);
         metrics::gauge!(LEADER).set(if term.is_some() { 1.0 } else { 0.0 });
         metrics::gauge!(TERM).set(term.unwrap_or(0) as f64);
-        self.status.tell(&self.node, core);
+        self.status.publish(&self.node, core);
     }
 
     fn report(&self, event: &PlayerEvent) {
         let (account, session, world) = (event.account.0, event.session.to_string(), self.node.world().0);
         let (character, detail) = (event.character.map(|character| character.0), &event.detail);
-        match event.what {
-            Happened::Enter => {
+        match event.kind {
+            PlayerEventKind::Enter => {
                 metrics::counter!(ENTERED).increment(1);
                 event!("enter", account, session, world, character, zone = detail);
             }
-            Happened::Leave => {
+            PlayerEventKind::Leave => {
                 metrics::counter!(LEFT).increment(1);
                 event!("leave", account, session, world, character, why = detail);
             }
@@ -210,7 +210,7 @@ impl Actor {
 }
 
 /// The group of everybody in a world.
-fn everybody(world: WorldId) -> GroupKey {
+fn world_group(world: WorldId) -> GroupKey {
     GroupKey::new(group_kind::WORLD, world.0.into(), 0)
 }
 

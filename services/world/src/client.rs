@@ -18,7 +18,7 @@ use crate::{
 
 impl Core {
     /// Messages of one client. Of a session that was not presented (yet), or is another gateway's, only to be refused.
-    pub(crate) fn delivered(
+    pub(crate) fn handle_messages(
         &mut self,
         now: Instant,
         gateway: &GatewayId,
@@ -30,7 +30,7 @@ impl Core {
         let known = self.sessions.is_held_by(session, gateway, epoch) && !self.leadership.is_standby();
         for message in requests {
             if known {
-                self.requested(now, session, message);
+                self.handle_request(now, session, message);
             } else {
                 let message = refusal(
                     message.request,
@@ -42,7 +42,7 @@ impl Core {
         }
     }
 
-    fn requested(&mut self, now: Instant, id: SessionId, message: &ClientMessage) {
+    fn handle_request(&mut self, now: Instant, id: SessionId, message: &ClientMessage) {
         let request = message.request;
         let Some(account) = self.sessions.get(id).map(|session| session.account) else { return };
         match message.opcode {
@@ -50,7 +50,7 @@ impl Core {
                 self.push(Effect::Start(Work::ListCharacters { session: id, request, account }));
             }
             opcode::CREATE_CHARACTER => match payload::CreateCharacter::decode(&*message.payload) {
-                Ok(wish) => match checked_name(&wish.name) {
+                Ok(decoded) => match checked_name(&decoded.name) {
                     Ok(name) => {
                         let start = start_position(account.0, self.config.map_cells);
                         self.push(Effect::Start(Work::CreateCharacter {
@@ -66,7 +66,7 @@ impl Core {
                 Err(_) => self.malformed(id, request),
             },
             opcode::ENTER => match payload::Enter::decode(&*message.payload) {
-                Ok(wish) => self.enter(now, id, request, CharacterId(wish.character_id)),
+                Ok(decoded) => self.enter(now, id, request, CharacterId(decoded.character_id)),
                 Err(_) => self.malformed(id, request),
             },
             opcode::LEAVE => self.leave(id, request),
@@ -101,7 +101,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_letters_only() {
+    fn character_name_must_be_ascii_letters() {
         assert_eq!(checked_name("Ann"), Ok("Ann".to_owned()));
         for wrong in ["", "Al", "Seventeenletterss", "Ann1", "An n", "Ånn", "../x", "Ann\n"] {
             assert!(checked_name(wrong).is_err(), "{wrong:?}");
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn beginners_stand_apart_near_the_middle() {
+    fn start_positions_differ_and_are_near_the_middle() {
         let (a, b) = (start_position(1, 32), start_position(2, 32));
         assert_ne!(a, b);
         for at in [a, b, start_position(u64::MAX, 32)] {

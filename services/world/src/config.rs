@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_default_is_valid_and_mistakes_name_their_key() {
+    fn default_config_is_valid_and_errors_name_the_key() {
         assert_eq!(WorldConfig::default().validate(), Ok(()));
         let wrong = WorldConfig { sectors: 33, ..WorldConfig::default() };
         assert_eq!(wrong.validate().unwrap_err(), "sectors: must be 1 to 32");

@@ -8,10 +8,10 @@ use shardkeep_types::{
 };
 
 use crate::{
-    directory::Doing,
+    directory::SessionActivity,
     partition::{Owner, Partition, ZoneView},
     presence::{Avatar, Delta},
-    sessions::{Claim, Presented, Session},
+    sessions::{Claim, PresentedSession, Session},
 };
 
 /// Resume keys have 32 bytes; more would only fill memory.
@@ -20,12 +20,12 @@ const KEY_BYTES: usize = 32;
 pub(crate) fn presented(
     gateway: &Arc<str>,
     opening: proto::Opening,
-) -> Result<(Presented, Doing), Malformed> {
-    let doing = Doing {
+) -> Result<(PresentedSession, SessionActivity), Malformed> {
+    let activity = SessionActivity {
         character: (opening.character != 0).then_some(CharacterId(opening.character)),
         queue_place: opening.queue_place,
     };
-    let presented = Presented {
+    let presented = PresentedSession {
         session: session_id(&opening.session)?,
         epoch: Epoch(opening.session_epoch),
         account: AccountId(opening.account),
@@ -34,7 +34,7 @@ pub(crate) fn presented(
         gateway: gateway.clone(),
         key: key("resume_key", opening.resume_key)?,
     };
-    Ok((presented, doing))
+    Ok((presented, activity))
 }
 
 pub(crate) fn claim(request: proto::ClaimSessionRequest) -> Result<Claim, Malformed> {
@@ -158,6 +158,6 @@ pub(crate) fn partition(term: Term, table: &Partition, zones: &[ZoneView]) -> pr
 }
 
 /// Whether the character is this account's in this world.
-pub(crate) fn is_of(character: &dbcache::Character, account: AccountId, world: WorldId) -> bool {
+pub(crate) fn belongs_to(character: &dbcache::Character, account: AccountId, world: WorldId) -> bool {
     character.account == account.0 && character.world == world.0
 }

@@ -11,18 +11,18 @@ use shardkeep_types::{CharacterId, MapId, SessionId, Term};
 use crate::{
     config::WorldConfig,
     effect::{Effect, Work},
-    leadership::{Answer, Change, Leadership},
+    leadership::{Leadership, LeadershipChange, LeaseAnswer},
     partition::{Health, Owner, Partition, ZoneView},
     presence::{Delta, Presence},
     queue::Queue,
-    sessions::{Play, Sessions},
+    sessions::{PlayState, Sessions},
 };
 
 /// The map every world has.
 pub(crate) const MEADOW: MapId = MapId(1);
 
 /// How long a zone may be cut off from the world before it counts as dead, whatever the registry says.
-const CUT_OFF: Duration = Duration::from_secs(2);
+const DISCONNECT_GRACE: Duration = Duration::from_secs(2);
 
 /// An avatar whose zone died and whose session has not been told to this world yet.
 #[derive(Debug)]
@@ -42,20 +42,20 @@ pub(crate) struct Core {
     pub(crate) zones: Vec<ZoneView>,
     /// Sessions with an avatar, or about to have one.
     pub(crate) inside: usize,
-    pub(crate) placing: HashMap<SessionId, u64>,
+    pub(crate) pending_placements: HashMap<SessionId, u64>,
     pub(crate) attempts: u64,
     /// Attempts up to this one were of an earlier term: what became of them is not this one's to judge.
-    pub(crate) attempts_before: u64,
+    pub(crate) previous_term_attempts: u64,
     /// Since when a session's avatar is not where it should be.
-    pub(crate) astray: HashMap<SessionId, Instant>,
+    pub(crate) missing_since: HashMap<SessionId, Instant>,
     /// Sessions that are over, so that a gateway that did not hear of it does not bring them back.
-    pub(crate) ended: HashMap<SessionId, Instant>,
+    pub(crate) ended_sessions: HashMap<SessionId, Instant>,
     /// When the present term began.
     pub(crate) since: Option<Instant>,
     orphans: HashMap<CharacterId, Orphan>,
     registered: Vec<ZoneView>,
     streams: HashMap<Owner, u64>,
-    cut_off: HashMap<Owner, Instant>,
+    disconnected_since: HashMap<Owner, Instant>,
     draining: bool,
     out: Vec<Effect>,
 }
@@ -71,16 +71,16 @@ impl Core {
             partition: None,
             zones: Vec::new(),
             inside: 0,
-            placing: HashMap::new(),
+            pending_placements: HashMap::new(),
             attempts: 0,
-            attempts_before: 0,
-            astray: HashMap::new(),
-            ended: HashMap::new(),
+            previous_term_attempts: 0,
+            missing_since: HashMap::new(),
+            ended_sessions: HashMap::new(),
             since: None,
             orphans: HashMap::new(),
             registered: Vec::new(),
             streams: HashMap::new(),
-            cut_off: HashMap::new(),
+            disconnected_since: HashMap::new(),
             draining: false,
             out: Vec::new(),
         }
@@ -105,35 +105,41 @@ impl Core {
         self.draining = true;
     }
 
-    pub(crate) fn admits(&self) -> bool {
+    pub(crate) fn is_admitting(&self) -> bool {
         !self.draining
     }
 
-    pub(crate) fn lead_answered(&mut self, now: Instant, asked: Instant, ttl: Duration, answer: &Answer) {
-        match self.leadership.answered(asked, ttl, answer) {
-            Some(Change::Gained(term)) => {
+    pub(crate) fn apply_lease_answer(
+        &mut self,
+        now: Instant,
+        sent_at: Instant,
+        ttl: Duration,
+        answer: &LeaseAnswer,
+    ) {
+        match self.leadership.apply_answer(sent_at, ttl, answer) {
+            Some(LeadershipChange::Gained(term)) => {
                 tracing::info!(%term, "leading");
                 self.begin_term(now);
             }
-            Some(Change::Lost(term)) => {
+            Some(LeadershipChange::Lost(term)) => {
                 tracing::warn!(%term, holder = answer.holder, "no longer leading");
-                self.forget_everything();
+                self.clear_term_state();
             }
-            Some(Change::Resumed(term)) => tracing::info!(%term, "leading again"),
-            Some(Change::Paused(_)) | None => {}
+            Some(LeadershipChange::Resumed(term)) => tracing::info!(%term, "leading again"),
+            Some(LeadershipChange::Paused(_)) | None => {}
         }
     }
 
     /// To be called a few times a second.
     pub(crate) fn tick(&mut self, now: Instant) {
-        if let Some(Change::Paused(term)) = self.leadership.tick(now) {
+        if let Some(LeadershipChange::Paused(term)) = self.leadership.tick(now) {
             tracing::warn!(%term, "the lease ran out unrenewed: nobody enters until it is renewed");
         }
         if self.leadership.is_standby() {
             return;
         }
         let delta = self.presence.sweep(now);
-        self.tell(delta);
+        self.publish_presence(delta);
         if self.term(now).is_none() {
             return;
         }
@@ -141,16 +147,16 @@ impl Core {
         for session in self.sessions.expired(now, self.config.link_loss) {
             self.end_session(now, session, "link lost");
         }
-        self.find_the_astray(now);
-        self.release_the_forsaken(now);
-        self.pump(now);
-        self.tell_places();
+        self.replace_missing_avatars(now);
+        self.release_orphans(now);
+        self.admit_from_queue(now);
+        self.send_queue_places();
         let kept = self.config.link_loss * 2;
-        self.ended.retain(|_, since| now.saturating_duration_since(*since) < kept);
+        self.ended_sessions.retain(|_, since| now.saturating_duration_since(*since) < kept);
     }
 
     fn begin_term(&mut self, now: Instant) {
-        self.forget_everything();
+        self.clear_term_state();
         self.since = Some(now);
         let side = self.config.map_cells;
         self.partition = Some(Partition::new(MEADOW, side, side, self.config.sectors, now));
@@ -158,20 +164,20 @@ impl Core {
         self.follow_zones(now);
     }
 
-    fn forget_everything(&mut self) {
+    fn clear_term_state(&mut self) {
         self.sessions = Sessions::default();
         self.queue = Queue::default();
         self.presence = Presence::default();
         self.partition = None;
         self.inside = 0;
-        self.placing.clear();
-        self.attempts_before = self.attempts;
-        self.astray.clear();
+        self.pending_placements.clear();
+        self.previous_term_attempts = self.attempts;
+        self.missing_since.clear();
         self.since = None;
         self.orphans.clear();
-        self.ended.clear();
-        self.cut_off.clear();
-        self.push(Effect::Abdicate);
+        self.ended_sessions.clear();
+        self.disconnected_since.clear();
+        self.push(Effect::EndTerm);
     }
 
     /// The registry's view of this world's zones.
@@ -185,49 +191,51 @@ impl Core {
     /// A zone's stream of reports began.
     pub(crate) fn zone_connected(&mut self, zone: &Owner, stream: u64) {
         self.streams.insert(zone.clone(), stream);
-        self.cut_off.remove(zone);
+        self.disconnected_since.remove(zone);
     }
 
     /// A stream broke; one that was replaced already does not count.
     pub(crate) fn zone_disconnected(&mut self, now: Instant, zone: &Owner, stream: u64) {
         if self.streams.get(zone) == Some(&stream) {
             self.streams.remove(zone);
-            self.cut_off.insert(zone.clone(), now);
+            self.disconnected_since.insert(zone.clone(), now);
         }
     }
 
     fn follow_zones(&mut self, now: Instant) {
         let registered = &self.registered;
-        self.cut_off.retain(|owner, _| registered.iter().any(|zone| zone.owner == *owner));
-        let cut_off = &self.cut_off;
+        self.disconnected_since.retain(|owner, _| registered.iter().any(|zone| zone.owner == *owner));
+        let disconnected_since = &self.disconnected_since;
         let dead = |owner: &Owner| {
-            cut_off.get(owner).is_some_and(|&since| now.saturating_duration_since(since) >= CUT_OFF)
+            disconnected_since
+                .get(owner)
+                .is_some_and(|&since| now.saturating_duration_since(since) >= DISCONNECT_GRACE)
         };
         self.zones = registered.clone();
         for zone in self.zones.iter_mut().filter(|zone| dead(&zone.owner)) {
             zone.health = Health::Gone;
         }
         let Some(partition) = &mut self.partition else { return };
-        let step = partition.follow(now, &self.zones);
+        let step = partition.update(now, &self.zones);
         if step.changed {
             self.push(Effect::Partition);
         }
-        for (dead, heir) in step.reown {
+        for (dead, successor) in step.reown {
             tracing::warn!(
                 dead = dead.name,
                 incarnation = dead.incarnation,
-                heir = heir.name,
+                successor = successor.name,
                 "a zone's avatars move"
             );
-            self.push(Effect::Start(Work::Reown { dead, heir }));
+            self.push(Effect::Start(Work::Reown { dead, successor }));
         }
     }
 
-    pub(crate) fn zone_lives(&self, owner: &Owner) -> bool {
+    pub(crate) fn zone_is_alive(&self, owner: &Owner) -> bool {
         self.zones.iter().any(|zone| zone.owner == *owner && zone.health != Health::Gone)
     }
 
-    pub(crate) fn set_play(&mut self, id: SessionId, play: Play) {
+    pub(crate) fn set_play(&mut self, id: SessionId, play: PlayState) {
         if let Some(session) = self.sessions.get_mut(id) {
             self.inside += usize::from(play.holds_avatar());
             self.inside -= usize::from(session.play.holds_avatar());
@@ -235,7 +243,7 @@ impl Core {
         }
     }
 
-    pub(crate) fn tell(&mut self, delta: Delta) {
+    pub(crate) fn publish_presence(&mut self, delta: Delta) {
         if !delta.is_empty() {
             self.push(Effect::Presence(delta));
         }
@@ -253,7 +261,7 @@ impl Core {
         self.orphans.iter().find(|(_, orphan)| orphan.session == session).map(|(&character, _)| character)
     }
 
-    pub(crate) fn old_orphans(&self, now: Instant) -> Vec<(CharacterId, SessionId)> {
+    pub(crate) fn expired_orphans(&self, now: Instant) -> Vec<(CharacterId, SessionId)> {
         let old = |orphan: &Orphan| now.saturating_duration_since(orphan.since) >= self.config.link_loss;
         self.orphans
             .iter()

@@ -7,19 +7,19 @@ use shardkeep_wire::payload::ErrorCode;
 
 use crate::{
     core::Core,
-    effect::{Effect, Happened, PlayerEvent, Work},
+    effect::{Effect, PlayerEvent, PlayerEventKind, Work},
     presence::Avatar,
-    sessions::{Claim, Play, Presented, Session, SessionError},
+    sessions::{Claim, PlayState, PresentedSession, Session, SessionError},
 };
 
 /// Ended sessions remembered, so that a gateway that did not hear of the end does not bring them back.
-const ENDED_KEPT: usize = 16_384;
+const MAX_ENDED_SESSIONS: usize = 16_384;
 /// How long gateways may take to tell a new term their sessions; until then an unknown one may still be told.
-const TOLD_WITHIN: Duration = Duration::from_secs(5);
+const PRESENT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What a gateway says a session was doing when the world it was in went away.
 #[derive(Debug, Default)]
-pub(crate) struct Doing {
+pub(crate) struct SessionActivity {
     pub(crate) character: Option<CharacterId>,
     /// From 1; 0: not in the queue.
     pub(crate) queue_place: u32,
@@ -30,57 +30,57 @@ impl Core {
     pub(crate) fn open_session(
         &mut self,
         now: Instant,
-        presented: Presented,
-        doing: &Doing,
+        presented: PresentedSession,
+        activity: &SessionActivity,
     ) -> Result<Epoch, SessionError> {
         let id = presented.session;
-        if self.ended.contains_key(&id) {
+        if self.ended_sessions.contains_key(&id) {
             return Err(SessionError::Ended);
         }
-        let (again, known) = (presented.epoch > Epoch(0), self.sessions.get(id).is_some());
+        let (is_repeat, known) = (presented.epoch > Epoch(0), self.sessions.get(id).is_some());
         let (epoch, displaced) = self.sessions.open(presented)?;
         if let Some(displaced) = displaced {
             self.close_session(now, displaced, ErrorCode::Displaced, "logged in elsewhere");
         }
-        if again && !known {
-            self.restore(now, id, doing);
+        if is_repeat && !known {
+            self.restore(now, id, activity);
             self.joined(id);
         }
         Ok(epoch)
     }
 
     /// What a session that an earlier term knew was doing: its avatar tells, or the gateway.
-    fn restore(&mut self, now: Instant, id: SessionId, doing: &Doing) {
-        self.set_play(id, Play::Restored);
+    fn restore(&mut self, now: Instant, id: SessionId, activity: &SessionActivity) {
+        self.set_play(id, PlayState::Restored);
         if let Some(character) = self.orphan_of(id) {
             self.forget_orphan(character);
-            self.set_play(id, Play::Inside { character });
+            self.set_play(id, PlayState::Inside { character });
             self.place(id);
         } else if let Some(avatar) = self.presence.of_session(id) {
             let character = avatar.character;
-            self.set_play(id, Play::Inside { character });
-        } else if let Some(character) = doing.character {
-            self.set_play(id, Play::Inside { character });
-            self.astray.insert(id, now);
-        } else if doing.queue_place > 0 {
+            self.set_play(id, PlayState::Inside { character });
+        } else if let Some(character) = activity.character {
+            self.set_play(id, PlayState::Inside { character });
+            self.missing_since.insert(id, now);
+        } else if activity.queue_place > 0 {
             // Its client repeats the Enter; until then the place is kept.
-            self.queue.rejoin(id, doing.queue_place);
+            self.queue.rejoin(id, activity.queue_place);
         }
     }
 
     /// A gateway holds the session now, with an empty slate: what it needs to know of this world.
     pub(crate) fn joined(&mut self, id: SessionId) {
         let Some(session) = self.sessions.get(id) else { return };
-        let (gateway, play) = (session.through.clone(), session.play);
-        self.push(Effect::Listen { gateway: gateway.clone(), session: id });
+        let (gateway, play) = (session.announced_by.clone(), session.play);
+        self.push(Effect::SubscribeToWorld { gateway: gateway.clone(), session: id });
         match play {
-            Play::Inside { character } => {
+            PlayState::Inside { character } => {
                 if let Some(avatar) = self.presence.get(character).filter(|avatar| avatar.session == id) {
                     let (zone, epoch) = (avatar.zone.name.clone(), avatar.epoch);
                     self.push(Effect::Bind { gateway, session: id, zone, epoch });
                 }
             }
-            Play::Queued { .. } => self.queue.join(id),
+            PlayState::Queued { .. } => self.queue.join(id),
             _ => {}
         }
     }
@@ -90,28 +90,32 @@ impl Core {
         now: Instant,
         id: SessionId,
     ) -> Result<(&Session, Option<&Avatar>), SessionError> {
-        let session = self.sessions.get(id).ok_or_else(|| self.unknown(now, id))?;
+        let session = self.sessions.get(id).ok_or_else(|| self.unknown_session_error(now, id))?;
         let avatar = session.play.character().and_then(|character| self.presence.get(character));
         Ok((session, avatar.filter(|avatar| avatar.session == id)))
     }
 
     pub(crate) fn claim_session(&mut self, now: Instant, claim: Claim) -> Result<Epoch, SessionError> {
         if self.sessions.get(claim.session).is_none() {
-            return Err(self.unknown(now, claim.session));
+            return Err(self.unknown_session_error(now, claim.session));
         }
         self.sessions.claim(now, claim)
     }
 
     /// What to say of a session that is not known: over, or perhaps not told yet.
-    fn unknown(&self, now: Instant, id: SessionId) -> SessionError {
-        let young = self.since.is_some_and(|since| now.saturating_duration_since(since) < TOLD_WITHIN);
-        if young && !self.ended.contains_key(&id) { SessionError::NotTold } else { SessionError::Unknown }
+    fn unknown_session_error(&self, now: Instant, id: SessionId) -> SessionError {
+        let in_grace = self.since.is_some_and(|since| now.saturating_duration_since(since) < PRESENT_TIMEOUT);
+        if in_grace && !self.ended_sessions.contains_key(&id) {
+            SessionError::NotYetPresented
+        } else {
+            SessionError::Unknown
+        }
     }
 
     /// Ends a session that its gateway knows nothing of yet.
     pub(crate) fn close_session(&mut self, now: Instant, id: SessionId, code: ErrorCode, detail: &str) {
         if let Some(session) = self.sessions.get(id) {
-            let gateway = session.through.clone();
+            let gateway = session.announced_by.clone();
             self.push(Effect::Close { gateway, session: id, code, detail: detail.to_owned() });
             let reason = if code == ErrorCode::Displaced { "displaced" } else { "kicked" };
             self.end_session(now, id, reason);
@@ -122,33 +126,38 @@ impl Core {
         let Some(session) = self.sessions.remove(id) else { return };
         self.inside -= usize::from(session.play.holds_avatar());
         self.queue.remove(id);
-        self.placing.remove(&id);
-        self.astray.remove(&id);
-        if self.ended.len() < ENDED_KEPT {
-            self.ended.insert(id, now);
+        self.pending_placements.remove(&id);
+        self.missing_since.remove(&id);
+        if self.ended_sessions.len() < MAX_ENDED_SESSIONS {
+            self.ended_sessions.insert(id, now);
         }
         let avatar = self.presence.of_session(id).map(|avatar| avatar.character);
         let character = avatar.or_else(|| session.play.character().filter(|_| session.play.holds_avatar()));
         if let Some(character) = character {
-            self.let_go(character, id, reason);
+            self.release_character(character, id, reason);
         }
         self.push(Effect::Report(PlayerEvent {
-            what: Happened::Leave,
+            kind: PlayerEventKind::Leave,
             account: session.account,
             session: id,
             character,
             detail: reason.to_owned(),
         }));
-        self.pump(now);
+        self.admit_from_queue(now);
     }
 
     /// Takes an avatar out of the world on behalf of the session that had it.
-    pub(crate) fn let_go(&mut self, character: CharacterId, session: SessionId, reason: &'static str) {
+    pub(crate) fn release_character(
+        &mut self,
+        character: CharacterId,
+        session: SessionId,
+        reason: &'static str,
+    ) {
         if self.presence.get(character).is_some_and(|avatar| avatar.session == session) {
             let delta = self.presence.remove(character);
-            self.tell(delta);
+            self.publish_presence(delta);
         }
-        self.push(Effect::Start(Work::LetGo { character, session, reason }));
+        self.push(Effect::Start(Work::ReleaseCharacter { character, session, reason }));
     }
 }
 
@@ -158,14 +167,14 @@ mod tests {
     use crate::fixture::{Game, session};
 
     #[test]
-    fn a_young_term_does_not_call_a_session_gone() {
+    fn unknown_session_is_retryable_early_in_a_term() {
         let mut game = Game::new(9);
         let find = |game: &Game| game.core.find_session(game.now, session(1)).map(drop);
-        assert_eq!(find(&game), Err(SessionError::NotTold));
-        game.pass(5);
+        assert_eq!(find(&game), Err(SessionError::NotYetPresented));
+        game.advance(5);
         assert_eq!(find(&game), Err(SessionError::Unknown));
         game.lead(2);
-        assert_eq!(find(&game), Err(SessionError::NotTold));
+        assert_eq!(find(&game), Err(SessionError::NotYetPresented));
         let ann = game.open(1);
         assert_eq!(find(&game), Ok(()));
         game.core.end_session(game.now, ann, "logged out");

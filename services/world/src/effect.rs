@@ -15,7 +15,7 @@ pub(crate) enum Effect {
         message: ServerMessage,
     },
     /// Let the session hear what is said to the whole world.
-    Listen {
+    SubscribeToWorld {
         gateway: GatewayId,
         session: SessionId,
     },
@@ -39,7 +39,7 @@ pub(crate) enum Effect {
     /// A line to everybody.
     Announce(String),
     /// The term is over: whoever streams from here must ask the new leader.
-    Abdicate,
+    EndTerm,
     Report(PlayerEvent),
 }
 
@@ -59,16 +59,16 @@ pub(crate) enum Work {
         start: Position,
     },
     /// Brings a character into the zone of its place, or back to the zone that has it.
-    Place(Placement),
+    PlaceAvatar(Placement),
     /// The session is done with the character, wherever it is.
-    LetGo {
+    ReleaseCharacter {
         character: CharacterId,
         session: SessionId,
         reason: &'static str,
     },
     Reown {
         dead: Owner,
-        heir: Owner,
+        successor: Owner,
     },
 }
 
@@ -82,7 +82,7 @@ pub(crate) struct Placement {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Happened {
+pub(crate) enum PlayerEventKind {
     Enter,
     Leave,
 }
@@ -90,7 +90,7 @@ pub(crate) enum Happened {
 /// A line of the players' log.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct PlayerEvent {
-    pub(crate) what: Happened,
+    pub(crate) kind: PlayerEventKind,
     pub(crate) account: AccountId,
     pub(crate) session: SessionId,
     pub(crate) character: Option<CharacterId>,

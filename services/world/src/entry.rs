@@ -12,9 +12,9 @@ use shardkeep_wire::{
 
 use crate::{
     core::Core,
-    effect::{Effect, Happened, Placement, PlayerEvent, Work},
+    effect::{Effect, Placement, PlayerEvent, PlayerEventKind, Work},
     presence::{Avatar, Delta},
-    sessions::Play,
+    sessions::PlayState,
 };
 
 /// What a client is told to wait when something is away for a moment.
@@ -33,20 +33,22 @@ impl Core {
     pub(crate) fn enter(&mut self, now: Instant, id: SessionId, request: u64, character: CharacterId) {
         let Some(session) = self.sessions.get(id) else { return };
         match session.play {
-            Play::Lobby | Play::Restored | Play::Queued { .. } => {
-                if !self.admits() {
+            PlayState::Lobby | PlayState::Restored | PlayState::Queued { .. } => {
+                if !self.is_admitting() {
                     return self.refuse(id, request, ErrorCode::Unavailable, "the world is closing");
                 }
-                self.set_play(id, Play::Queued { character, request });
+                self.set_play(id, PlayState::Queued { character, request });
                 self.queue.join(id);
-                self.pump(now);
-                self.tell_places();
+                self.admit_from_queue(now);
+                self.send_queue_places();
             }
-            Play::Entering { character: same, .. } if same == character => {
-                self.set_play(id, Play::Entering { character, request });
+            PlayState::Entering { character: same, .. } if same == character => {
+                self.set_play(id, PlayState::Entering { character, request });
             }
-            Play::Inside { character: same } if same == character => self.welcome(id, request, character),
-            Play::Entering { .. } | Play::Inside { .. } => {
+            PlayState::Inside { character: same } if same == character => {
+                self.welcome(id, request, character)
+            }
+            PlayState::Entering { .. } | PlayState::Inside { .. } => {
                 self.refuse(
                     id,
                     request,
@@ -54,64 +56,64 @@ impl Core {
                     "another character of yours is in the world: leave first",
                 );
             }
-            Play::Leaving { .. } => self.refuse(id, request, ErrorCode::Unavailable, "still leaving"),
+            PlayState::Leaving { .. } => self.refuse(id, request, ErrorCode::Unavailable, "still leaving"),
         }
     }
 
     pub(crate) fn leave(&mut self, id: SessionId, request: u64) {
         let Some(session) = self.sessions.get(id) else { return };
         match session.play {
-            Play::Lobby | Play::Restored => {
+            PlayState::Lobby | PlayState::Restored => {
                 self.queue.remove(id);
-                self.set_play(id, Play::Lobby);
+                self.set_play(id, PlayState::Lobby);
                 self.answer(id, request, opcode::LEAVE, &payload::Left {});
             }
-            Play::Queued { request: entering, .. } => {
+            PlayState::Queued { request: entering, .. } => {
                 self.queue.remove(id);
-                self.set_play(id, Play::Lobby);
+                self.set_play(id, PlayState::Lobby);
                 self.refuse(id, entering, ErrorCode::Refused, "left the queue");
                 self.answer(id, request, opcode::LEAVE, &payload::Left {});
-                self.tell_places();
+                self.send_queue_places();
             }
-            Play::Inside { character } | Play::Leaving { character, .. } => {
-                let first = matches!(session.play, Play::Inside { .. });
-                self.set_play(id, Play::Leaving { character, request });
+            PlayState::Inside { character } | PlayState::Leaving { character, .. } => {
+                let first = matches!(session.play, PlayState::Inside { .. });
+                self.set_play(id, PlayState::Leaving { character, request });
                 if first {
-                    self.placing.remove(&id);
-                    self.let_go(character, id, "left");
-                    self.report(id, Happened::Leave, Some(character), "left");
+                    self.pending_placements.remove(&id);
+                    self.release_character(character, id, "left");
+                    self.report(id, PlayerEventKind::Leave, Some(character), "left");
                 }
             }
-            Play::Entering { .. } => self.refuse(id, request, ErrorCode::Unavailable, "still entering"),
+            PlayState::Entering { .. } => self.refuse(id, request, ErrorCode::Unavailable, "still entering"),
         }
     }
 
     /// Lets in whom there is room for, in the order of the queue.
-    pub(crate) fn pump(&mut self, now: Instant) {
-        if self.term(now).is_none() || self.queue.len() == 0 || !self.admits() {
+    pub(crate) fn admit_from_queue(&mut self, now: Instant) {
+        if self.term(now).is_none() || self.queue.len() == 0 || !self.is_admitting() {
             return;
         }
         let room = usize::try_from(self.config.capacity).unwrap_or(usize::MAX).saturating_sub(self.inside);
         let ready = |id: &SessionId| {
             let play = self.sessions.get(*id).map(|session| session.play);
-            matches!(play, Some(Play::Queued { .. }))
+            matches!(play, Some(PlayState::Queued { .. }))
         };
         let next: Vec<SessionId> = self.queue.iter().filter(ready).take(room).collect();
         for id in next {
             self.queue.remove(id);
-            if let Some(Play::Queued { character, request }) =
+            if let Some(PlayState::Queued { character, request }) =
                 self.sessions.get(id).map(|session| session.play)
             {
-                self.set_play(id, Play::Entering { character, request });
+                self.set_play(id, PlayState::Entering { character, request });
                 self.place(id);
             }
         }
     }
 
-    pub(crate) fn tell_places(&mut self) {
+    pub(crate) fn send_queue_places(&mut self) {
         for change in self.queue.changes() {
-            let place = payload::QueuePlace { place: change.place, length: change.length };
-            self.send(change.session, ServerMessage::event(opcode::QUEUE_PLACE, place.encode_to_vec()));
+            let place = payload::QueuePosition { place: change.place, length: change.length };
+            self.send(change.session, ServerMessage::event(opcode::QUEUE_POSITION, place.encode_to_vec()));
         }
     }
 
@@ -122,69 +124,69 @@ impl Core {
         self.attempts += 1;
         let attempt = self.attempts;
         let (session_epoch, account) = (session.epoch, session.account);
-        self.placing.insert(id, attempt);
+        self.pending_placements.insert(id, attempt);
         self.forget_orphan(character);
         let placement = Placement { attempt, session: id, session_epoch, account, character };
-        self.push(Effect::Start(Work::Place(placement)));
+        self.push(Effect::Start(Work::PlaceAvatar(placement)));
     }
 
     /// What became of a placement.
     pub(crate) fn placed(&mut self, now: Instant, placement: &Placement, result: Result<Avatar, PlaceError>) {
         let id = placement.session;
-        if self.placing.get(&id) != Some(&placement.attempt) {
-            let of_this_term = placement.attempt > self.attempts_before;
+        if self.pending_placements.get(&id) != Some(&placement.attempt) {
+            let of_this_term = placement.attempt > self.previous_term_attempts;
             if of_this_term
                 && result.is_ok()
-                && self.sessions.get(id).is_none_or(|session| session.play == Play::Lobby)
+                && self.sessions.get(id).is_none_or(|session| session.play == PlayState::Lobby)
             {
-                self.let_go(placement.character, id, "gone before it was in");
+                self.release_character(placement.character, id, "gone before it was in");
             }
             return;
         }
-        self.placing.remove(&id);
-        self.astray.remove(&id);
+        self.pending_placements.remove(&id);
+        self.missing_since.remove(&id);
         let Some(session) = self.sessions.get(id) else { return };
-        let (gateway, play) = (session.through.clone(), session.play);
+        let (gateway, play) = (session.announced_by.clone(), session.play);
         match (result, play) {
             (Ok(avatar), _) => {
                 let (zone, epoch, character) = (avatar.zone.name.clone(), avatar.epoch, avatar.character);
-                if self.presence.put(now, avatar.clone()) {
-                    self.tell(Delta { present: vec![avatar], gone: Vec::new() });
+                if self.presence.upsert(now, avatar.clone()) {
+                    self.publish_presence(Delta { present: vec![avatar], gone: Vec::new() });
                 }
                 self.push(Effect::Bind { gateway, session: id, zone: zone.clone(), epoch });
-                self.set_play(id, Play::Inside { character });
-                if let Play::Entering { request, .. } = play {
+                self.set_play(id, PlayState::Inside { character });
+                if let PlayState::Entering { request, .. } = play {
                     self.welcome(id, request, character);
-                    self.report(id, Happened::Enter, Some(character), &zone);
+                    self.report(id, PlayerEventKind::Enter, Some(character), &zone);
                 }
             }
-            (Err(error), Play::Entering { request, .. }) => {
-                self.set_play(id, Play::Lobby);
+            (Err(error), PlayState::Entering { request, .. }) => {
+                self.set_play(id, PlayState::Lobby);
                 let code = match error {
                     PlaceError::NotFound => ErrorCode::NotFound,
                     PlaceError::Unavailable => ErrorCode::Unavailable,
                 };
                 self.refuse(id, request, code, &error.to_string());
-                self.pump(now);
+                self.admit_from_queue(now);
             }
             (Err(error), _) => {
                 tracing::warn!(session = %id, %error, "an avatar did not get back into the world yet");
-                self.astray.insert(id, now);
+                self.missing_since.insert(id, now);
             }
         }
     }
 
     /// The character is nobody's any more.
     pub(crate) fn released(&mut self, now: Instant, id: SessionId, character: CharacterId) {
-        let Some(Play::Leaving { character: leaving, request }) =
+        let Some(PlayState::Leaving { character: leaving, request }) =
             self.sessions.get(id).map(|session| session.play)
         else {
             return;
         };
         if leaving == character {
-            self.set_play(id, Play::Lobby);
+            self.set_play(id, PlayState::Lobby);
             self.answer(id, request, opcode::LEAVE, &payload::Left {});
-            self.pump(now);
+            self.admit_from_queue(now);
         }
     }
 
@@ -213,15 +215,15 @@ impl Core {
     /// To wherever the session is held now; lost if it is over.
     pub(crate) fn send(&mut self, id: SessionId, message: ServerMessage) {
         if let Some(session) = self.sessions.get(id) {
-            let gateway = session.through.clone();
+            let gateway = session.announced_by.clone();
             self.push(Effect::Send { gateway, session: id, message });
         }
     }
 
-    fn report(&mut self, id: SessionId, what: Happened, character: Option<CharacterId>, detail: &str) {
+    fn report(&mut self, id: SessionId, kind: PlayerEventKind, character: Option<CharacterId>, detail: &str) {
         if let Some(session) = self.sessions.get(id) {
             let event = PlayerEvent {
-                what,
+                kind,
                 account: session.account,
                 session: id,
                 character,
@@ -242,29 +244,29 @@ pub(crate) fn refusal(request: u64, code: ErrorCode, detail: &str) -> ServerMess
 #[cfg(test)]
 mod tests {
     use prost::Message;
-    use shardkeep_wire::payload::QueuePlace;
+    use shardkeep_wire::payload::QueuePosition;
 
     use super::*;
-    use crate::fixture::{Game, binds, character, error_code, let_go, placements, sent, session};
+    use crate::fixture::{Game, binds, character, error_code, placements, release_character, sent, session};
 
     fn places(effects: &[Effect], to: SessionId) -> Vec<(u32, u32)> {
         let place = |message: ServerMessage| {
-            assert_eq!(message.opcode, opcode::QUEUE_PLACE);
-            let place = QueuePlace::decode(&*message.payload).unwrap();
+            assert_eq!(message.opcode, opcode::QUEUE_POSITION);
+            let place = QueuePosition::decode(&*message.payload).unwrap();
             (place.place, place.length)
         };
         sent(effects, to).into_iter().map(place).collect()
     }
 
     #[test]
-    fn who_finds_room_is_bound_to_its_zone_before_it_hears_that_it_is_in() {
+    fn enter_binds_session_to_zone_before_reply() {
         let mut game = Game::new(1);
         let ann = game.open(1);
         let effects = game.enter(ann);
         assert_eq!(binds(&effects), [(ann, "a".to_owned(), 1)]);
         let bound = effects.iter().position(|effect| matches!(effect, Effect::Bind { .. }));
-        let told = effects.iter().position(|effect| matches!(effect, Effect::Send { .. }));
-        assert!(bound < told, "{effects:?}");
+        let replied = effects.iter().position(|effect| matches!(effect, Effect::Send { .. }));
+        assert!(bound < replied, "{effects:?}");
         let reply = &sent(&effects, ann)[0];
         assert_eq!((reply.opcode, reply.request), (opcode::ENTER, 77));
         let entered = payload::Entered::decode(&*reply.payload).unwrap();
@@ -272,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_world_tells_the_place_and_lets_in_whoever_is_first() {
+    fn full_world_queues_and_admits_in_order() {
         let mut game = Game::new(1);
         let (ann, ben, cid) = (game.open(1), game.open(2), game.open(3));
         game.enter(ann);
@@ -282,15 +284,15 @@ mod tests {
         assert_eq!(places(&effects, ben), [(1, 1)]);
         assert_eq!(places(&effects, cid), [(2, 2)]);
         game.core.end_session(game.now, ann, "logged out");
-        game.core.tell_places();
+        game.core.send_queue_places();
         let effects = game.effects();
         assert_eq!(placements(&effects)[0].session, ben);
         assert_eq!(places(&effects, cid), [(1, 1)]);
-        assert_eq!(let_go(&effects), [(character(ann), ann)]);
+        assert_eq!(release_character(&effects), [(character(ann), ann)]);
     }
 
     #[test]
-    fn asking_again_changes_only_the_request_to_answer() {
+    fn repeated_enter_answers_latest_request_only() {
         let mut game = Game::new(1);
         let ann = game.open(1);
         game.core.enter(game.now, ann, 5, character(ann));
@@ -306,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn a_paused_world_keeps_the_queue_and_lets_in_when_it_goes_on() {
+    fn paused_world_keeps_queue_and_admits_after_resume() {
         let mut game = Game::new(9);
         let ann = game.open(1);
         game.now += crate::fixture::TTL;
@@ -314,12 +316,12 @@ mod tests {
         let effects = game.effects();
         assert_eq!((placements(&effects).len(), places(&effects, ann)), (0, vec![(1, 1)]));
         game.lead(1);
-        game.pass(0);
+        game.advance(0);
         assert_eq!(placements(&game.effects())[0].session, ann);
     }
 
     #[test]
-    fn a_character_that_is_not_ones_own_is_refused_and_leaves_its_room() {
+    fn character_not_found_is_refused_and_frees_its_slot() {
         let mut game = Game::new(1);
         let (ann, ben) = (game.open(1), game.open(2));
         game.core.enter(game.now, ann, 5, CharacterId(1));
@@ -333,13 +335,13 @@ mod tests {
     }
 
     #[test]
-    fn leaving_is_answered_when_the_zone_has_let_go() {
+    fn leave_is_answered_after_zone_releases_character() {
         let mut game = Game::new(1);
         let ann = game.open(1);
         game.enter(ann);
         game.core.leave(ann, 9);
         let effects = game.effects();
-        assert_eq!(let_go(&effects), [(character(ann), ann)]);
+        assert_eq!(release_character(&effects), [(character(ann), ann)]);
         assert!(sent(&effects, ann).is_empty());
         game.core.released(game.now, ann, character(ann));
         assert_eq!(sent(&game.effects(), ann)[0].opcode, opcode::LEAVE);
@@ -349,7 +351,7 @@ mod tests {
     }
 
     #[test]
-    fn an_avatar_that_arrives_after_its_session_ended_is_let_go_again() {
+    fn avatar_placed_after_session_end_is_released() {
         let mut game = Game::new(1);
         let ann = game.open(1);
         game.core.enter(game.now, ann, 5, character(ann));
@@ -357,23 +359,23 @@ mod tests {
         game.core.end_session(game.now, ann, "logged out");
         game.effects();
         let effects = game.admit(&placement, "a", 1);
-        assert_eq!(let_go(&effects), [(character(ann), ann)]);
+        assert_eq!(release_character(&effects), [(character(ann), ann)]);
         assert!(binds(&effects).is_empty());
     }
 
     #[test]
-    fn an_avatar_placed_by_an_earlier_term_is_left_alone() {
+    fn placement_of_earlier_term_is_not_released() {
         let mut game = Game::new(1);
         let ann = game.open(1);
         game.core.enter(game.now, ann, 5, character(ann));
         let placement = placements(&game.effects()).remove(0);
         game.lead(2);
         game.effects();
-        assert_eq!(let_go(&game.admit(&placement, "a", 1)), []);
+        assert_eq!(release_character(&game.admit(&placement, "a", 1)), []);
     }
 
     #[test]
-    fn leaving_the_queue_ends_the_wait() {
+    fn leave_while_queued_refuses_enter() {
         let mut game = Game::new(1);
         let (ann, ben) = (game.open(1), game.open(2));
         game.enter(ann);

@@ -13,12 +13,12 @@ use shardkeep_wire::{
 use crate::{
     config::WorldConfig,
     core::{Core, MEADOW},
-    directory::Doing,
+    directory::SessionActivity,
     effect::{Effect, Placement, Work},
-    leadership::Answer,
+    leadership::LeaseAnswer,
     partition::{Health, Owner, ZoneView},
     presence::Avatar,
-    sessions::{Presented, SessionError},
+    sessions::{PresentedSession, SessionError},
 };
 
 pub(crate) const TTL: Duration = Duration::from_secs(3600);
@@ -41,18 +41,18 @@ impl Game {
     }
 
     pub(crate) fn lead(&mut self, term: u64) {
-        let answer = Answer { leader: true, term: Term(term), holder: "me".into() };
-        self.core.lead_answered(self.now, self.now, TTL, &answer);
+        let answer = LeaseAnswer { leader: true, term: Term(term), holder: "me".into() };
+        self.core.apply_lease_answer(self.now, self.now, TTL, &answer);
     }
 
-    pub(crate) fn pass(&mut self, seconds: u64) {
+    pub(crate) fn advance(&mut self, seconds: u64) {
         self.now += Duration::from_secs(seconds);
         self.core.tick(self.now);
     }
 
     /// A new session of account `number` with session id `number`.
     pub(crate) fn open(&mut self, number: u8) -> SessionId {
-        self.present(number, number, 0, 1, &Doing::default()).unwrap();
+        self.present(number, number, 0, 1, &SessionActivity::default()).unwrap();
         session(number)
     }
 
@@ -62,9 +62,9 @@ impl Game {
         account: u8,
         epoch: u64,
         generation: u64,
-        doing: &Doing,
+        activity: &SessionActivity,
     ) -> Result<Epoch, SessionError> {
-        let presented = Presented {
+        let presented = PresentedSession {
             session: session(id),
             epoch: Epoch(epoch),
             account: AccountId(account.into()),
@@ -73,7 +73,7 @@ impl Game {
             gateway: "gate".into(),
             key: vec![id; 32].into(),
         };
-        self.core.open_session(self.now, presented, doing)
+        self.core.open_session(self.now, presented, activity)
     }
 
     /// The session enters with the character of its number; its zone takes it.
@@ -124,18 +124,18 @@ pub(crate) fn zone_view(name: &str, incarnation: u64, health: Health) -> ZoneVie
 
 pub(crate) fn placements(effects: &[Effect]) -> Vec<Placement> {
     let placement = |effect: &Effect| match effect {
-        Effect::Start(Work::Place(placement)) => Some(placement.clone()),
+        Effect::Start(Work::PlaceAvatar(placement)) => Some(placement.clone()),
         _ => None,
     };
     effects.iter().filter_map(placement).collect()
 }
 
-pub(crate) fn let_go(effects: &[Effect]) -> Vec<(CharacterId, SessionId)> {
-    let let_go = |effect: &Effect| match effect {
-        Effect::Start(Work::LetGo { character, session, .. }) => Some((*character, *session)),
+pub(crate) fn release_character(effects: &[Effect]) -> Vec<(CharacterId, SessionId)> {
+    let release_character = |effect: &Effect| match effect {
+        Effect::Start(Work::ReleaseCharacter { character, session, .. }) => Some((*character, *session)),
         _ => None,
     };
-    effects.iter().filter_map(let_go).collect()
+    effects.iter().filter_map(release_character).collect()
 }
 
 pub(crate) fn binds(effects: &[Effect]) -> Vec<(SessionId, String, u64)> {

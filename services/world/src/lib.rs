@@ -3,7 +3,6 @@
 //! through dbcache; of several instances of a world one leads, the others stand by.
 
 mod actor;
-mod care;
 mod client;
 mod config;
 mod convert;
@@ -13,13 +12,13 @@ mod effect;
 mod entry;
 #[cfg(test)]
 mod fixture;
-mod lead;
 mod leadership;
 mod lobby;
 mod metrics;
 mod partition;
 mod presence;
 mod queue;
+mod reconcile;
 mod service;
 mod sessions;
 mod status;
@@ -41,7 +40,7 @@ use tonic::service::Routes;
 
 pub use crate::config::WorldConfig;
 use crate::{
-    actor::Actor, core::Core, lead::Candidate, lobby::Lobby, service::Handle, service::WorldService,
+    actor::Actor, core::Core, leadership::Candidate, lobby::Lobby, service::Handle, service::WorldService,
     status::Status, watchers::Watchers, work::Worker,
 };
 
@@ -60,13 +59,13 @@ impl Service for World {
         let node = Node::join(&settings, &daemon, Self::KIND).await?;
         let (hub, links) = LinkHub::new(&node, backend(&node));
         let (handle, jobs) = Handle::new();
-        let (view, view_seen) = watch::channel(std::sync::Arc::default());
-        let (partition, partition_seen) = watch::channel(None);
+        let (view, view_receiver) = watch::channel(std::sync::Arc::default());
+        let (partition, partition_receiver) = watch::channel(None);
         let lobby = Lobby::new(node.world(), &config);
-        let service = WorldService::new(node.clone(), handle.clone(), partition_seen);
+        let service = WorldService::new(node.clone(), handle.clone(), partition_receiver);
         let candidate = Candidate::new(node.clone(), config.lease);
         let actor = Actor {
-            worker: Worker::new(node.clone(), view_seen, handle.clone(), lobby),
+            worker: Worker::new(node.clone(), view_receiver, handle.clone(), lobby),
             core: Core::new(config),
             node: node.clone(),
             daemon: daemon.clone(),
@@ -75,8 +74,8 @@ impl Service for World {
             view,
             partition,
             status: Status::default(),
-            works: TaskTracker::new(),
-            ended: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+            shutdown: CancellationToken::new(),
         };
         let zones = node.directory(DaemonKind::Zone);
         let service = WorldServer::new(service)
@@ -85,10 +84,10 @@ impl Service for World {
         node.serve(Routes::new(hub.service()).add_service(service));
         let resign = CancellationToken::new();
         daemon.spawn("leadership", candidate.clone().run(handle, resign.clone()));
-        let leads = actor.run(jobs, links, zones).await;
+        let is_leader = actor.run(jobs, links, zones).await;
         resign.cancel();
-        if leads {
-            candidate.abdicate().await;
+        if is_leader {
+            candidate.release_lease().await;
         }
         Ok(())
     }

@@ -21,7 +21,7 @@ use tonic::{Status, transport::Channel};
 use crate::{config::WorldConfig, entry::refusal, metrics::BUSY, work::call};
 
 /// Requests to the database at the same time. Overflow: refused, the client tries again; counter BUSY.
-const AT_ONCE: usize = 64;
+const MAX_CONCURRENT: usize = 64;
 
 /// What every new character owns, by item template (`docs/protocol.md`, section 15): apples, a sword, a lantern.
 const STARTER_ITEMS: [Stack; 3] =
@@ -32,7 +32,7 @@ pub(crate) struct Lobby {
     world: WorldId,
     limit: u32,
     coins: u32,
-    room: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
 }
 
 impl Lobby {
@@ -41,7 +41,7 @@ impl Lobby {
             world,
             limit: config.characters,
             coins: config.starter_coins,
-            room: Arc::new(Semaphore::new(AT_ONCE)),
+            permits: Arc::new(Semaphore::new(MAX_CONCURRENT)),
         }
     }
 
@@ -51,11 +51,11 @@ impl Lobby {
         account: AccountId,
         request: u64,
     ) -> ServerMessage {
-        let (Some(mut database), Ok(_room)) = (database, self.room.try_acquire()) else {
+        let (Some(mut database), Ok(_permit)) = (database, self.permits.try_acquire()) else {
             return busy(request);
         };
-        let wish = ListCharactersRequest { account: account.0, world: self.world.0 };
-        match call(database.list_characters(wish)).await {
+        let db_request = ListCharactersRequest { account: account.0, world: self.world.0 };
+        match call(database.list_characters(db_request)).await {
             Ok(reply) => {
                 let characters = reply.characters.iter().map(summary).collect();
                 let list = CharacterList { characters, limit: self.limit };
@@ -73,10 +73,10 @@ impl Lobby {
         start: Position,
         request: u64,
     ) -> ServerMessage {
-        let (Some(mut database), Ok(_room)) = (database, self.room.try_acquire()) else {
+        let (Some(mut database), Ok(_permit)) = (database, self.permits.try_acquire()) else {
             return busy(request);
         };
-        let wish = CreateCharacterRequest {
+        let db_request = CreateCharacterRequest {
             account: account.0,
             world: self.world.0,
             name: name.clone(),
@@ -85,10 +85,10 @@ impl Lobby {
             coins: self.coins.into(),
             limit: self.limit,
         };
-        let created = match call(database.create_character(wish)).await {
+        let created = match call(database.create_character(db_request)).await {
             // Perhaps by this same request, whose first answer was lost.
             Err(status) if reason(&status) == Some("name_taken") => {
-                self.of_that_name(&mut database, account, &name).await.ok_or(status)
+                self.find_by_name(&mut database, account, &name).await.ok_or(status)
             }
             created => created,
         };
@@ -102,14 +102,14 @@ impl Lobby {
     }
 
     /// The account's own character of that name.
-    async fn of_that_name(
+    async fn find_by_name(
         &self,
         database: &mut DbCacheClient<Channel>,
         account: AccountId,
         name: &str,
     ) -> Option<Character> {
-        let wish = ListCharactersRequest { account: account.0, world: self.world.0 };
-        let reply = call(database.list_characters(wish)).await.ok()?;
+        let db_request = ListCharactersRequest { account: account.0, world: self.world.0 };
+        let reply = call(database.list_characters(db_request)).await.ok()?;
         reply.characters.into_iter().find(|character| character.name.eq_ignore_ascii_case(name))
     }
 }
@@ -147,7 +147,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn levels_grow_slower_and_slower() {
+    fn level_needs_quadratic_experience() {
         assert_eq!([0, 99, 100, 399, 400, 10_000].map(level), [1, 1, 2, 2, 3, 11]);
     }
 }

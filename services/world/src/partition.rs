@@ -9,11 +9,11 @@ use std::{
 use shardkeep_types::{CellRect, Epoch, MapId};
 
 /// How long a sector waits for its dead owner's next incarnation.
-pub(crate) const WAIT_FOR_RETURN: Duration = Duration::from_millis(1_500);
+pub(crate) const OWNER_RETURN_TIMEOUT: Duration = Duration::from_millis(1_500);
 /// How long a zone must have been up before it takes sectors from another that serves them well.
-pub(crate) const PROVEN: Duration = Duration::from_secs(2);
+pub(crate) const REBALANCE_AFTER: Duration = Duration::from_secs(2);
 /// How long a new term waits for the zones of every sector before it is content with fewer.
-const SETTLE: Duration = Duration::from_secs(3);
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// A zone as one incarnation of it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -48,10 +48,10 @@ pub(crate) struct Sector {
     /// Zone whose share this is, by name.
     home: Option<String>,
     /// Since when its owner is dead.
-    orphaned: Option<Instant>,
+    owner_dead_since: Option<Instant>,
 }
 
-/// What a step of [`Partition::follow`] asks for.
+/// What a step of [`Partition::update`] asks for.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Step {
     /// The table is another: tell it.
@@ -67,7 +67,7 @@ pub(crate) struct Partition {
     settled: bool,
     up_since: BTreeMap<Owner, Instant>,
     /// Highest incarnation of each zone whose avatars were given away after its death.
-    buried: BTreeMap<String, u64>,
+    reassigned: BTreeMap<String, u64>,
 }
 
 impl Partition {
@@ -81,7 +81,7 @@ impl Partition {
             owner: None,
             epoch: Epoch(0),
             home: None,
-            orphaned: None,
+            owner_dead_since: None,
         };
         let sectors = (0..columns).map(sector).collect();
         Self {
@@ -90,7 +90,7 @@ impl Partition {
             since: now,
             settled: false,
             up_since: BTreeMap::new(),
-            buried: BTreeMap::new(),
+            reassigned: BTreeMap::new(),
         }
     }
 
@@ -103,19 +103,19 @@ impl Partition {
     }
 
     /// Follows the zones as they are now. To be called at every change of them, and often.
-    pub(crate) fn follow(&mut self, now: Instant, zones: &[ZoneView]) -> Step {
+    pub(crate) fn update(&mut self, now: Instant, zones: &[ZoneView]) -> Step {
         self.note_uptime(now, zones);
         let up = zones.iter().filter(|zone| zone.health == Health::Up).count();
-        if !self.settled && up < self.sectors.len() && now < self.since + SETTLE {
+        if !self.settled && up < self.sectors.len() && now < self.since + SETTLE_TIMEOUT {
             return Step::default();
         }
         let mut step = Step::default();
-        self.bury_owners(now, zones, &mut step);
-        self.bury_others(zones, &mut step);
-        self.empty_the_draining(zones, &mut step);
-        self.fill_the_unowned(zones, &mut step);
+        self.reassign_dead_owners(now, zones, &mut step);
+        self.reassign_other_dead_zones(zones, &mut step);
+        self.move_draining_sectors(zones, &mut step);
+        self.assign_unowned_sectors(zones, &mut step);
         if !step.changed {
-            self.give_shares_back(now, zones, &mut step);
+            self.rebalance_sectors(now, zones, &mut step);
         }
         self.settled |= self.sectors.iter().all(|sector| sector.owner.is_some());
         if step.changed {
@@ -134,39 +134,49 @@ impl Partition {
     }
 
     /// A dead owner's sectors all go to one heir, because one statement moves all its avatars to one zone.
-    fn bury_owners(&mut self, now: Instant, zones: &[ZoneView], step: &mut Step) {
+    fn reassign_dead_owners(&mut self, now: Instant, zones: &[ZoneView], step: &mut Step) {
         let owners: HashSet<Owner> = self.sectors.iter().filter_map(|sector| sector.owner.clone()).collect();
-        let lives =
+        let is_alive =
             |owner: &Owner| zones.iter().any(|zone| zone.owner == *owner && zone.health != Health::Gone);
         for dead in owners {
-            let mine = |sector: &&mut Sector| sector.owner.as_ref() == Some(&dead);
-            if lives(&dead) {
-                self.sectors.iter_mut().filter(mine).for_each(|sector| sector.orphaned = None);
+            let owned_by_dead = |sector: &&mut Sector| sector.owner.as_ref() == Some(&dead);
+            if is_alive(&dead) {
+                self.sectors
+                    .iter_mut()
+                    .filter(owned_by_dead)
+                    .for_each(|sector| sector.owner_dead_since = None);
                 continue;
             }
             let since = self
                 .sectors
                 .iter_mut()
-                .filter(mine)
-                .map(|sector| *sector.orphaned.get_or_insert(now))
+                .filter(owned_by_dead)
+                .map(|sector| *sector.owner_dead_since.get_or_insert(now))
                 .min()
                 .unwrap_or(now);
             let returned =
                 zones.iter().find(|zone| zone.owner.name == dead.name && zone.health == Health::Up);
-            let heir = match returned {
+            let successor = match returned {
                 Some(zone) => Some(zone.owner.clone()),
-                None if now >= since + WAIT_FOR_RETURN => self.lightest(zones),
+                None if now >= since + OWNER_RETURN_TIMEOUT => self.least_loaded(zones),
                 None => None,
             };
-            if let Some(heir) = heir {
-                self.sectors.iter_mut().filter(mine).for_each(|sector| sector.give(heir.clone()));
+            if let Some(successor) = successor {
+                self.sectors
+                    .iter_mut()
+                    .filter(owned_by_dead)
+                    .for_each(|sector| sector.assign(successor.clone()));
                 // With its next incarnation here, every one before it is dead.
-                let last = if heir.name == dead.name {
-                    heir.incarnation.saturating_sub(1)
+                let last = if successor.name == dead.name {
+                    successor.incarnation.saturating_sub(1)
                 } else {
                     dead.incarnation
                 };
-                self.bury(Owner { incarnation: last.max(dead.incarnation), ..dead }, heir, step);
+                self.reassign_avatars(
+                    Owner { incarnation: last.max(dead.incarnation), ..dead },
+                    successor,
+                    step,
+                );
                 step.changed = true;
             }
         }
@@ -174,75 +184,76 @@ impl Partition {
 
     /// The dead that own no sector (any more) may have left avatars all the same: those of an earlier term, or of a
     /// drain that was cut short.
-    fn bury_others(&mut self, zones: &[ZoneView], step: &mut Step) {
+    fn reassign_other_dead_zones(&mut self, zones: &[ZoneView], step: &mut Step) {
         for zone in zones {
             let Owner { name, incarnation } = &zone.owner;
             let dead = if zone.health == Health::Gone { *incarnation } else { incarnation.saturating_sub(1) };
             let owns = |sector: &Sector| {
                 sector.owner.as_ref().is_some_and(|owner| owner.name == *name && owner.incarnation <= dead)
             };
-            if self.buried.get(name).is_some_and(|&last| last >= dead)
+            if self.reassigned.get(name).is_some_and(|&last| last >= dead)
                 || dead == 0
                 || self.sectors.iter().any(owns)
             {
                 continue;
             }
-            let heir =
-                if zone.health == Health::Up { Some(zone.owner.clone()) } else { self.lightest(zones) };
-            if let Some(heir) = heir {
-                self.bury(Owner { name: name.clone(), incarnation: dead }, heir, step);
+            let successor =
+                if zone.health == Health::Up { Some(zone.owner.clone()) } else { self.least_loaded(zones) };
+            if let Some(successor) = successor {
+                self.reassign_avatars(Owner { name: name.clone(), incarnation: dead }, successor, step);
             }
         }
     }
 
-    fn bury(&mut self, dead: Owner, heir: Owner, step: &mut Step) {
-        self.buried.insert(dead.name.clone(), dead.incarnation);
-        step.reown.push((dead, heir));
+    fn reassign_avatars(&mut self, dead: Owner, successor: Owner, step: &mut Step) {
+        self.reassigned.insert(dead.name.clone(), dead.incarnation);
+        step.reown.push((dead, successor));
     }
 
-    fn empty_the_draining(&mut self, zones: &[ZoneView], step: &mut Step) {
+    fn move_draining_sectors(&mut self, zones: &[ZoneView], step: &mut Step) {
         let draining: HashSet<&Owner> =
             zones.iter().filter(|zone| zone.health == Health::Draining).map(|zone| &zone.owner).collect();
         for index in 0..self.sectors.len() {
             if !self.sectors[index].owner.as_ref().is_some_and(|owner| draining.contains(owner)) {
                 continue;
             }
-            if let Some(heir) = self.lightest(zones) {
-                self.sectors[index].give(heir);
+            if let Some(successor) = self.least_loaded(zones) {
+                self.sectors[index].assign(successor);
                 step.changed = true;
             }
         }
     }
 
-    fn fill_the_unowned(&mut self, zones: &[ZoneView], step: &mut Step) {
+    fn assign_unowned_sectors(&mut self, zones: &[ZoneView], step: &mut Step) {
         for index in 0..self.sectors.len() {
             if self.sectors[index].owner.is_some() {
                 continue;
             }
-            let Some(zone) = self.lightest(zones) else { return };
-            if !self.is_home(&zone.name) {
+            let Some(zone) = self.least_loaded(zones) else { return };
+            if !self.has_home_sector(&zone.name) {
                 self.sectors[index].home = Some(zone.name.clone());
             }
-            self.sectors[index].give(zone);
+            self.sectors[index].assign(zone);
             step.changed = true;
         }
     }
 
     /// One sector at a time: to the zone at home there, else to a zone that has none from one that has several.
-    fn give_shares_back(&mut self, now: Instant, zones: &[ZoneView], step: &mut Step) {
-        let proven = |zone: &&ZoneView| {
+    fn rebalance_sectors(&mut self, now: Instant, zones: &[ZoneView], step: &mut Step) {
+        let eligible = |zone: &&ZoneView| {
             zone.health == Health::Up
-                && self.up_since.get(&zone.owner).is_some_and(|&since| now >= since + PROVEN)
+                && self.up_since.get(&zone.owner).is_some_and(|&since| now >= since + REBALANCE_AFTER)
         };
-        let zones: Vec<&ZoneView> = zones.iter().filter(proven).collect();
-        let share = self.sectors.iter().enumerate().find_map(|(index, sector)| {
+        let zones: Vec<&ZoneView> = zones.iter().filter(eligible).collect();
+        let transfer = self.sectors.iter().enumerate().find_map(|(index, sector)| {
             let owner = sector.owner.as_ref()?;
             let home = zones.iter().find(|zone| sector.home.as_deref() == Some(&zone.owner.name))?;
             (home.owner != *owner).then(|| (index, home.owner.clone()))
         });
-        let share = share.or_else(|| {
-            let idle =
-                zones.iter().find(|zone| self.count(&zone.owner) == 0 && !self.is_home(&zone.owner.name))?;
+        let transfer = transfer.or_else(|| {
+            let idle = zones
+                .iter()
+                .find(|zone| self.count(&zone.owner) == 0 && !self.has_home_sector(&zone.owner.name))?;
             let spare = self.sectors.iter().position(|sector| {
                 let at_home =
                     sector.owner.as_ref().is_some_and(|owner| sector.home.as_ref() == Some(&owner.name));
@@ -250,15 +261,15 @@ impl Partition {
             })?;
             Some((spare, idle.owner.clone()))
         });
-        if let Some((index, owner)) = share {
+        if let Some((index, owner)) = transfer {
             self.sectors[index].home = Some(owner.name.clone());
-            self.sectors[index].give(owner);
+            self.sectors[index].assign(owner);
             step.changed = true;
         }
     }
 
     /// The zone with the fewest sectors, by name among equals.
-    fn lightest(&self, zones: &[ZoneView]) -> Option<Owner> {
+    fn least_loaded(&self, zones: &[ZoneView]) -> Option<Owner> {
         let up = zones.iter().filter(|zone| zone.health == Health::Up);
         up.map(|zone| &zone.owner).min_by_key(|owner| (self.count(owner), &owner.name)).cloned()
     }
@@ -267,15 +278,15 @@ impl Partition {
         self.sectors.iter().filter(|sector| sector.owner.as_ref() == Some(owner)).count()
     }
 
-    fn is_home(&self, name: &str) -> bool {
+    fn has_home_sector(&self, name: &str) -> bool {
         self.sectors.iter().any(|sector| sector.home.as_deref() == Some(name))
     }
 }
 
 impl Sector {
-    fn give(&mut self, owner: Owner) {
+    fn assign(&mut self, owner: Owner) {
         self.owner = Some(owner);
-        self.orphaned = None;
+        self.owner_dead_since = None;
         self.epoch = self.epoch.next();
     }
 }
@@ -309,13 +320,13 @@ mod tests {
 
     fn settled(start: Instant) -> Partition {
         let mut partition = meadow(start);
-        let step = partition.follow(start, &[zone("b", 1, Health::Up), zone("a", 1, Health::Up)]);
+        let step = partition.update(start, &[zone("b", 1, Health::Up), zone("a", 1, Health::Up)]);
         assert!(step.changed && step.reown.is_empty());
         partition
     }
 
     #[test]
-    fn two_zones_share_the_meadow_in_the_order_of_their_names() {
+    fn two_zones_share_sectors_in_name_order() {
         let partition = settled(Instant::now());
         assert_eq!(owners(&partition), ["a/1", "b/1"]);
         let columns =
@@ -324,27 +335,27 @@ mod tests {
     }
 
     #[test]
-    fn a_lone_zone_gets_everything_and_the_second_its_half_when_it_has_proven_itself() {
+    fn second_zone_gets_its_share_after_rebalance_delay() {
         let start = Instant::now();
         let mut partition = meadow(start);
         let lone = [zone("b", 1, Health::Up)];
-        assert_eq!(partition.follow(at(start, 1), &lone), Step::default(), "waits for the others");
-        assert!(partition.follow(at(start, 3), &lone).changed);
+        assert_eq!(partition.update(at(start, 1), &lone), Step::default(), "waits for the others");
+        assert!(partition.update(at(start, 3), &lone).changed);
         assert_eq!(owners(&partition), ["b/1", "b/1"]);
         let both = [zone("a", 1, Health::Up), zone("b", 1, Health::Up)];
-        assert!(!partition.follow(at(start, 10), &both).changed);
-        let step = partition.follow(at(start, 12), &both);
+        assert!(!partition.update(at(start, 10), &both).changed);
+        let step = partition.update(at(start, 12), &both);
         assert!(step.changed && step.reown.is_empty(), "the owner lives and hands its avatars over itself");
         assert_eq!(owners(&partition), ["b/1", "a/1"]);
-        assert!(!partition.follow(at(start, 20), &both).changed);
+        assert!(!partition.update(at(start, 20), &both).changed);
     }
 
     #[test]
-    fn a_zone_that_comes_back_gets_its_sectors_at_once() {
+    fn restarted_zone_gets_its_sectors_at_once() {
         let start = Instant::now();
         let mut partition = settled(start);
         let epochs: Vec<Epoch> = partition.sectors().iter().map(|sector| sector.epoch).collect();
-        let step = partition.follow(at(start, 9), &[zone("a", 2, Health::Up), zone("b", 1, Health::Up)]);
+        let step = partition.update(at(start, 9), &[zone("a", 2, Health::Up), zone("b", 1, Health::Up)]);
         assert_eq!(step, Step { changed: true, reown: vec![(owner("a", 1), owner("a", 2))] });
         assert_eq!(owners(&partition), ["a/2", "b/1"]);
         assert!(partition.sectors()[0].epoch > epochs[0]);
@@ -352,83 +363,83 @@ mod tests {
     }
 
     #[test]
-    fn a_zone_that_stays_away_is_inherited_and_gets_its_share_back_later() {
+    fn dead_zone_is_replaced_and_regains_its_share_later() {
         let start = Instant::now();
         let mut partition = settled(start);
         let half = [zone("a", 1, Health::Gone), zone("b", 1, Health::Up)];
-        assert!(!partition.follow(at(start, 9), &half).changed);
-        let step = partition.follow(at(start, 11), &half);
+        assert!(!partition.update(at(start, 9), &half).changed);
+        let step = partition.update(at(start, 11), &half);
         assert_eq!(step.reown, [(owner("a", 1), owner("b", 1))]);
         assert_eq!(owners(&partition), ["b/1", "b/1"]);
         let both = [zone("a", 2, Health::Up), zone("b", 1, Health::Up)];
-        partition.follow(at(start, 20), &both);
-        assert!(partition.follow(at(start, 22), &both).changed);
+        partition.update(at(start, 20), &both);
+        assert!(partition.update(at(start, 22), &both).changed);
         assert_eq!(owners(&partition), ["a/2", "b/1"]);
     }
 
     #[test]
-    fn a_stranger_inherits_like_any_other() {
+    fn new_zone_can_replace_dead_zone() {
         let start = Instant::now();
         let mut partition = settled(start);
         let zones = [zone("a", 1, Health::Gone), zone("b", 1, Health::Up), zone("c", 1, Health::Up)];
-        partition.follow(at(start, 9), &zones);
-        let step = partition.follow(at(start, 11), &zones);
+        partition.update(at(start, 9), &zones);
+        let step = partition.update(at(start, 11), &zones);
         assert_eq!(step.reown, [(owner("a", 1), owner("c", 1))]);
         assert_eq!(owners(&partition), ["c/1", "b/1"]);
     }
 
     #[test]
-    fn with_nobody_left_the_first_to_come_inherits() {
+    fn first_zone_up_takes_all_sectors_of_dead_zones() {
         let start = Instant::now();
         let mut partition = settled(start);
         let none = [zone("a", 1, Health::Gone), zone("b", 1, Health::Gone)];
-        partition.follow(at(start, 1), &none);
-        assert_eq!(partition.follow(at(start, 60), &none), Step::default());
+        partition.update(at(start, 1), &none);
+        assert_eq!(partition.update(at(start, 60), &none), Step::default());
         let one = [zone("a", 1, Health::Gone), zone("b", 2, Health::Up)];
-        let mut reown = partition.follow(at(start, 61), &one).reown;
+        let mut reown = partition.update(at(start, 61), &one).reown;
         reown.sort();
         assert_eq!(reown, [(owner("a", 1), owner("b", 2)), (owner("b", 1), owner("b", 2))]);
         assert_eq!(owners(&partition), ["b/2", "b/2"]);
     }
 
     #[test]
-    fn a_zone_that_drains_loses_its_sectors_to_another_without_a_burial() {
+    fn draining_zone_loses_sectors_without_reown() {
         let start = Instant::now();
         let mut partition = settled(start);
         let zones = [zone("a", 1, Health::Draining), zone("b", 1, Health::Up)];
-        let step = partition.follow(at(start, 9), &zones);
+        let step = partition.update(at(start, 9), &zones);
         assert_eq!(step, Step { changed: true, reown: vec![] });
         assert_eq!(owners(&partition), ["b/1", "b/1"]);
         let alone = [zone("a", 1, Health::Gone), zone("b", 1, Health::Draining)];
         assert!(
-            !partition.follow(at(start, 10), &alone).changed,
+            !partition.update(at(start, 10), &alone).changed,
             "better served by the draining than by nobody"
         );
     }
 
     #[test]
-    fn what_drained_and_died_still_has_its_avatars_moved_once() {
+    fn drained_dead_zone_is_reowned_once() {
         let start = Instant::now();
         let mut partition = settled(start);
-        partition.follow(at(start, 9), &[zone("a", 1, Health::Draining), zone("b", 1, Health::Up)]);
+        partition.update(at(start, 9), &[zone("a", 1, Health::Draining), zone("b", 1, Health::Up)]);
         let after = [zone("a", 1, Health::Gone), zone("b", 1, Health::Up)];
-        assert_eq!(partition.follow(at(start, 10), &after).reown, [(owner("a", 1), owner("b", 1))]);
-        assert_eq!(partition.follow(at(start, 11), &after).reown, []);
+        assert_eq!(partition.update(at(start, 10), &after).reown, [(owner("a", 1), owner("b", 1))]);
+        assert_eq!(partition.update(at(start, 11), &after).reown, []);
     }
 
     #[test]
-    fn a_new_term_moves_what_earlier_incarnations_left() {
+    fn new_term_reowns_earlier_incarnations() {
         let start = Instant::now();
-        let step = meadow(start).follow(start, &[zone("a", 7, Health::Up), zone("b", 4, Health::Up)]);
+        let step = meadow(start).update(start, &[zone("a", 7, Health::Up), zone("b", 4, Health::Up)]);
         assert_eq!(step.reown, [(owner("a", 6), owner("a", 7)), (owner("b", 3), owner("b", 4))]);
     }
 
     #[test]
-    fn a_zone_that_is_starting_takes_nothing_yet() {
+    fn starting_zone_gets_no_sectors() {
         let start = Instant::now();
         let mut partition = settled(start);
         let starting = [zone("a", 2, Health::Starting), zone("b", 1, Health::Up)];
-        assert_eq!(partition.follow(at(start, 1), &starting), Step::default());
-        assert_eq!(partition.follow(at(start, 3), &starting).reown, [(owner("a", 1), owner("b", 1))]);
+        assert_eq!(partition.update(at(start, 1), &starting), Step::default());
+        assert_eq!(partition.update(at(start, 3), &starting).reown, [(owner("a", 1), owner("b", 1))]);
     }
 }

@@ -11,7 +11,7 @@ use shardkeep_types::{AccountId, CellId, CharacterId, Epoch, SessionId};
 use crate::partition::Owner;
 
 /// How long an avatar that its zone has let go may take to appear in another before it counts as gone.
-const CROSSING: Duration = Duration::from_secs(1);
+const CROSSING_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// One avatar in the world.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,7 +44,7 @@ struct Entry {
     /// When this avatar (of this session) was first seen.
     since: Instant,
     /// Since when its zone says that it is not there.
-    crossing: Option<Instant>,
+    crossing_since: Option<Instant>,
 }
 
 #[derive(Debug, Default)]
@@ -67,27 +67,27 @@ impl Presence {
         let mut delta = Delta::default();
         let named: HashSet<CharacterId> = present.iter().map(|avatar| avatar.character).collect();
         for avatar in present {
-            if self.put(now, avatar.clone()) {
+            if self.upsert(now, avatar.clone()) {
                 delta.present.push(avatar);
             }
         }
-        let mut leaves = |entry: &mut Entry| {
+        let mut mark_leaving = |entry: &mut Entry| {
             if entry.avatar.zone == *zone {
-                entry.crossing.get_or_insert(now);
+                entry.crossing_since.get_or_insert(now);
             }
         };
         if complete {
             let others = self.avatars.values_mut().filter(|entry| !named.contains(&entry.avatar.character));
-            others.for_each(&mut leaves);
+            others.for_each(&mut mark_leaving);
         }
         for character in gone.iter().filter(|character| !named.contains(character)) {
-            self.avatars.get_mut(character).map(&mut leaves);
+            self.avatars.get_mut(character).map(&mut mark_leaving);
         }
         delta
     }
 
     /// An avatar is there; false if that is older than what is known.
-    pub(crate) fn put(&mut self, now: Instant, avatar: Avatar) -> bool {
+    pub(crate) fn upsert(&mut self, now: Instant, avatar: Avatar) -> bool {
         let mut since = now;
         if let Some(known) = self.avatars.get(&avatar.character) {
             let stale = avatar.epoch < known.avatar.epoch
@@ -103,7 +103,7 @@ impl Presence {
         }
         self.by_name.insert(avatar.name.to_lowercase(), avatar.character);
         self.by_session.insert(avatar.session, avatar.character);
-        self.avatars.insert(avatar.character, Entry { avatar, since, crossing: None });
+        self.avatars.insert(avatar.character, Entry { avatar, since, crossing_since: None });
         true
     }
 
@@ -117,7 +117,7 @@ impl Presence {
     /// Forgets those who left one zone and appeared in no other.
     pub(crate) fn sweep(&mut self, now: Instant) -> Delta {
         let lost = |entry: &Entry| {
-            entry.crossing.is_some_and(|since| now.saturating_duration_since(since) >= CROSSING)
+            entry.crossing_since.is_some_and(|since| now.saturating_duration_since(since) >= CROSSING_TIMEOUT)
         };
         let lost: Vec<CharacterId> =
             self.avatars.iter().filter(|(_, entry)| lost(entry)).map(|(&id, _)| id).collect();
@@ -175,9 +175,9 @@ mod tests {
     }
 
     #[test]
-    fn names_are_found_in_any_case() {
+    fn lookup_by_name_ignores_case() {
         let mut presence = Presence::default();
-        presence.put(Instant::now(), avatar(1, "a", 1));
+        presence.upsert(Instant::now(), avatar(1, "a", 1));
         assert_eq!(presence.named("hERO1").unwrap().character, CharacterId(1));
         assert_eq!(presence.of_session(SessionId([1; 16])).unwrap().name, "Hero1");
         presence.remove(CharacterId(1));
@@ -186,42 +186,42 @@ mod tests {
     }
 
     #[test]
-    fn an_avatar_that_crosses_a_border_never_disappears() {
+    fn avatar_crossing_zones_stays_present() {
         let now = Instant::now();
         let mut presence = Presence::default();
-        presence.put(now, avatar(1, "a", 1));
+        presence.upsert(now, avatar(1, "a", 1));
         assert!(presence.report(now, &zone("a"), false, vec![], &[CharacterId(1)]).is_empty());
         let delta = presence.report(now, &zone("b"), false, vec![avatar(1, "b", 2)], &[]);
         assert_eq!(delta.present, [avatar(1, "b", 2)]);
-        assert!(presence.sweep(now + CROSSING).is_empty());
+        assert!(presence.sweep(now + CROSSING_TIMEOUT).is_empty());
         let late = presence.report(now, &zone("a"), false, vec![avatar(1, "a", 1)], &[CharacterId(1)]);
         assert!(late.is_empty(), "what zone a says is of an earlier epoch");
-        assert!(presence.sweep(now + CROSSING * 2).is_empty());
+        assert!(presence.sweep(now + CROSSING_TIMEOUT * 2).is_empty());
         assert_eq!(presence.get(CharacterId(1)).unwrap().zone, zone("b"));
     }
 
     #[test]
-    fn who_appears_nowhere_else_is_gone_after_a_while() {
+    fn avatar_missing_from_all_zones_is_gone_after_timeout() {
         let now = Instant::now();
         let mut presence = Presence::default();
-        presence.put(now, avatar(1, "a", 1));
-        presence.put(now, avatar(2, "a", 1));
+        presence.upsert(now, avatar(1, "a", 1));
+        presence.upsert(now, avatar(2, "a", 1));
         presence.report(now, &zone("a"), true, vec![avatar(2, "a", 1)], &[]);
-        assert!(presence.sweep(now + CROSSING / 2).is_empty());
-        assert_eq!(presence.sweep(now + CROSSING).gone, [CharacterId(1)]);
+        assert!(presence.sweep(now + CROSSING_TIMEOUT / 2).is_empty());
+        assert_eq!(presence.sweep(now + CROSSING_TIMEOUT).gone, [CharacterId(1)]);
         assert_eq!(presence.iter().count(), 1);
     }
 
     #[test]
-    fn age_counts_from_the_session_that_plays() {
+    fn avatar_age_restarts_with_new_session() {
         let now = Instant::now();
         let later = now + Duration::from_secs(60);
         let mut presence = Presence::default();
-        presence.put(now, avatar(1, "a", 1));
-        presence.put(later, avatar(1, "a", 1));
+        presence.upsert(now, avatar(1, "a", 1));
+        presence.upsert(later, avatar(1, "a", 1));
         assert_eq!(presence.older_than(later, Duration::from_secs(60)).count(), 1);
         let taken_over = Avatar { session: SessionId([9; 16]), ..avatar(1, "a", 2) };
-        presence.put(later, taken_over);
+        presence.upsert(later, taken_over);
         assert_eq!(presence.older_than(later, Duration::from_secs(60)).count(), 0);
         assert_eq!(presence.of_session(SessionId([1; 16])), None);
     }

@@ -11,7 +11,7 @@ pub(crate) struct Queue {
     order: BTreeMap<Ticket, SessionId>,
     tickets: HashMap<SessionId, Ticket>,
     /// The place each session was last told.
-    told: HashMap<SessionId, u32>,
+    last_sent: HashMap<SessionId, u32>,
     issued: u64,
 }
 
@@ -24,7 +24,7 @@ struct Ticket {
 
 /// A session's new place, from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Place {
+pub(crate) struct QueuePosition {
     pub(crate) session: SessionId,
     pub(crate) place: u32,
     pub(crate) length: u32,
@@ -34,7 +34,7 @@ impl Queue {
     /// Puts a session at the end; one that waits already keeps its place and is told it again.
     pub(crate) fn join(&mut self, session: SessionId) {
         if self.tickets.contains_key(&session) {
-            self.told.remove(&session);
+            self.last_sent.remove(&session);
         } else {
             self.insert(session, u32::MAX);
         }
@@ -55,7 +55,7 @@ impl Queue {
     }
 
     pub(crate) fn remove(&mut self, session: SessionId) -> bool {
-        self.told.remove(&session);
+        self.last_sent.remove(&session);
         match self.tickets.remove(&session) {
             Some(ticket) => self.order.remove(&ticket).is_some(),
             None => false,
@@ -72,12 +72,12 @@ impl Queue {
     }
 
     /// Whose place is another than they were last told.
-    pub(crate) fn changes(&mut self) -> Vec<Place> {
+    pub(crate) fn changes(&mut self) -> Vec<QueuePosition> {
         let length = u32::try_from(self.order.len()).unwrap_or(u32::MAX);
         let mut changes = Vec::new();
         for (place, &session) in (1..).zip(self.order.values()) {
-            if self.told.insert(session, place) != Some(place) {
-                changes.push(Place { session, place, length });
+            if self.last_sent.insert(session, place) != Some(place) {
+                changes.push(QueuePosition { session, place, length });
             }
         }
         changes
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn everybody_moves_up_and_is_told_once() {
+    fn removal_moves_up_later_sessions_once() {
         let mut queue = Queue::default();
         (1..=3).for_each(|number| queue.join(session(number)));
         assert_eq!(places(&mut queue), [(session(1), 1), (session(2), 2), (session(3), 3)]);
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn who_comes_back_keeps_the_place_and_hears_it_again() {
+    fn repeated_join_keeps_place_and_reports_it_again() {
         let mut queue = Queue::default();
         (1..=3).for_each(|number| queue.join(session(number)));
         places(&mut queue);
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn places_told_again_after_a_restart_come_before_newcomers() {
+    fn rejoined_places_precede_new_sessions() {
         let mut queue = Queue::default();
         queue.join(session(9));
         queue.rejoin(session(5), 2);

@@ -13,13 +13,13 @@ use futures::{Stream, StreamExt};
 use shardkeep_cluster::{Node, Peer};
 use shardkeep_rpc::{
     Malformed,
-    many::{not_too_many, refusal},
+    batched_call::{check_request_count, refusal},
     session_id,
     world::{
         AnnounceReply, AnnounceRequest, Binding, ClaimSessionReply, ClaimSessionRequest, FindSessionReply,
         FindSessionRequest, KickReply, KickRequest, OpenSessionsReply, OpenSessionsRequest, Opened,
         Partition, PresenceReport, ReportPresenceReply, StatusReply, StatusRequest, TeleportReply,
-        TeleportRequest, WatchPartitionRequest, WatchPresenceRequest, kick_request::Who, world_server,
+        TeleportRequest, WatchPartitionRequest, WatchPresenceRequest, kick_request::Selector, world_server,
     },
     zone::{self, zone_client::ZoneClient},
 };
@@ -38,7 +38,7 @@ use crate::{
 pub(crate) type Job = Box<dyn FnOnce(&mut Core, &mut Watchers, Instant) + Send>;
 
 /// Longest line an operator may announce, in bytes.
-const ANNOUNCEMENT: usize = 1024;
+const MAX_ANNOUNCEMENT_BYTES: usize = 1024;
 
 /// The way to the core; clones lead to the same.
 #[derive(Clone)]
@@ -61,10 +61,10 @@ impl Handle {
         &self,
         job: impl FnOnce(&mut Core, Instant) -> T + Send + 'static,
     ) -> Result<T, Status> {
-        self.ask_all(|core, _, now| job(core, now)).await
+        self.ask_with_watchers(|core, _, now| job(core, now)).await
     }
 
-    async fn ask_all<T: Send + 'static>(
+    async fn ask_with_watchers<T: Send + 'static>(
         &self,
         job: impl FnOnce(&mut Core, &mut Watchers, Instant) -> T + Send + 'static,
     ) -> Result<T, Status> {
@@ -89,7 +89,7 @@ pub(crate) struct WorldService {
     streams: Arc<AtomicU64>,
 }
 
-type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+type ResponseStream<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 impl WorldService {
     pub(crate) fn new(node: Node, handle: Handle, partition: watch::Receiver<Option<Partition>>) -> Self {
@@ -97,12 +97,12 @@ impl WorldService {
     }
 
     /// Asks the core, if this instance leads at this moment.
-    async fn lead<T: Send + 'static>(
+    async fn run_as_leader<T: Send + 'static>(
         &self,
         name: &'static str,
         job: impl FnOnce(&mut Core, Instant, Term) -> Result<T, Status> + Send + 'static,
     ) -> Result<T, Status> {
-        let result = self.handle.ask(|core, now| job_of_leader(core, now, job)).await.flatten();
+        let result = self.handle.ask(|core, now| run_if_leader(core, now, job)).await.flatten();
         let code = result.as_ref().map_or_else(Status::code, |_| tonic::Code::Ok);
         metrics::counter!(CALLS, "call" => name, "code" => format!("{code:?}")).increment(1);
         result
@@ -113,7 +113,7 @@ impl WorldService {
     }
 }
 
-fn job_of_leader<T>(
+fn run_if_leader<T>(
     core: &mut Core,
     now: Instant,
     job: impl FnOnce(&mut Core, Instant, Term) -> Result<T, Status>,
@@ -134,18 +134,18 @@ impl world_server::World for WorldService {
         &self,
         request: Request<OpenSessionsRequest>,
     ) -> Result<Response<OpenSessionsReply>, Status> {
-        speaks_for_itself(&request, &request.get_ref().gateway)?;
+        check_gateway_identity(&request, &request.get_ref().gateway)?;
         let OpenSessionsRequest { gateway, openings } = request.into_inner();
-        not_too_many("openings", &openings)?;
+        check_request_count("openings", &openings)?;
         let gateway = Arc::from(gateway);
         let presented: Vec<_> =
             openings.into_iter().map(|opening| convert::presented(&gateway, opening)).collect();
         let open = move |core: &mut Core, now, term: Term| {
-            let mut open = |(presented, doing)| core.open_session(now, presented, &doing);
+            let mut open = |(presented, activity)| core.open_session(now, presented, &activity);
             let opened = presented.into_iter().map(|it| opened(it.map(&mut open))).collect();
             Ok(OpenSessionsReply { term: term.0, opened })
         };
-        self.lead("open_sessions", open).await.map(Response::new)
+        self.run_as_leader("open_sessions", open).await.map(Response::new)
     }
 
     async fn find_session(
@@ -171,14 +171,14 @@ impl world_server::World for WorldService {
                 bindings: std::iter::once(world).chain(zone).collect(),
             })
         };
-        self.lead("find_session", find).await.map(Response::new)
+        self.run_as_leader("find_session", find).await.map(Response::new)
     }
 
     async fn claim_session(
         &self,
         request: Request<ClaimSessionRequest>,
     ) -> Result<Response<ClaimSessionReply>, Status> {
-        speaks_for_itself(&request, &request.get_ref().gateway)?;
+        check_gateway_identity(&request, &request.get_ref().gateway)?;
         let claim = convert::claim(request.into_inner())?;
         let claim = |core: &mut Core, now, _| {
             let id = claim.session;
@@ -186,17 +186,17 @@ impl world_server::World for WorldService {
             let holders = core.sessions.get(id).map(convert::holders).unwrap_or_default();
             Ok(ClaimSessionReply { session_epoch: epoch.0, holders })
         };
-        self.lead("claim_session", claim).await.map(Response::new)
+        self.run_as_leader("claim_session", claim).await.map(Response::new)
     }
 
-    type WatchPartitionStream = Answers<Partition>;
+    type WatchPartitionStream = ResponseStream<Partition>;
 
     async fn watch_partition(
         &self,
         request: Request<WatchPartitionRequest>,
     ) -> Result<Response<Self::WatchPartitionStream>, Status> {
         let zone = convert::zone(request.into_inner().zone)?;
-        self.lead("watch_partition", |_, _, _| Ok(())).await?;
+        self.run_as_leader("watch_partition", |_, _, _| Ok(())).await?;
         tracing::info!(zone = zone.name, incarnation = zone.incarnation, "watches the partition");
         // Ends with the term.
         let tables =
@@ -210,7 +210,7 @@ impl world_server::World for WorldService {
         request: Request<Streaming<PresenceReport>>,
     ) -> Result<Response<ReportPresenceReply>, Status> {
         let peer = Peer::of(&request)?;
-        self.lead("report_presence", |_, _, _| Ok(())).await?;
+        self.run_as_leader("report_presence", |_, _, _| Ok(())).await?;
         let stream = self.streams.fetch_add(1, Ordering::Relaxed);
         // A task of its own, because this future is dropped when the zone hangs up, and the end must be told.
         let reader = tokio::spawn(read_reports(self.handle.clone(), peer.name, stream, request.into_inner()));
@@ -225,21 +225,21 @@ impl world_server::World for WorldService {
         _request: Request<WatchPresenceRequest>,
     ) -> Result<Response<Self::WatchPresenceStream>, Status> {
         let watch = |core: &mut Core, watchers: &mut Watchers, now| {
-            job_of_leader(core, now, |core, _, _| {
+            run_if_leader(core, now, |core, _, _| {
                 Ok(watchers.add(convert::complete_report(core.presence.iter())))
             })
         };
-        let reports = self.handle.ask_all(watch).await??;
+        let reports = self.handle.ask_with_watchers(watch).await??;
         Ok(Response::new(ReceiverStream::new(reports)))
     }
 
     async fn kick(&self, request: Request<KickRequest>) -> Result<Response<KickReply>, Status> {
-        let KickRequest { who, reason } = request.into_inner();
-        let who = who.ok_or_else(|| Status::invalid_argument("field `who`: missing"))?;
+        let KickRequest { selector, reason } = request.into_inner();
+        let selector = selector.ok_or_else(|| Status::invalid_argument("field `selector`: missing"))?;
         let kick = move |core: &mut Core, now, _| {
-            let session = match who {
-                Who::Character(name) => core.presence.named(&name).map(|avatar| avatar.session),
-                Who::Account(account) => core.sessions.of_account(AccountId(account)),
+            let session = match selector {
+                Selector::Character(name) => core.presence.named(&name).map(|avatar| avatar.session),
+                Selector::Account(account) => core.sessions.of_account(AccountId(account)),
             };
             let session = session.filter(|session| core.sessions.get(*session).is_some());
             if let Some(session) = session {
@@ -247,7 +247,7 @@ impl world_server::World for WorldService {
             }
             Ok(KickReply { ended: session.is_some().into() })
         };
-        self.lead("kick", kick).await.map(Response::new)
+        self.run_as_leader("kick", kick).await.map(Response::new)
     }
 
     async fn teleport(&self, request: Request<TeleportRequest>) -> Result<Response<TeleportReply>, Status> {
@@ -260,21 +260,23 @@ impl world_server::World for WorldService {
             let zone = zone.ok_or_else(|| Status::unavailable("the avatar's zone is away"))?;
             Ok((avatar.character, zone.grpc_address.clone()))
         };
-        let (CharacterId(character), address) = self.lead("teleport", find).await?;
+        let (CharacterId(character), address) = self.run_as_leader("teleport", find).await?;
         call(self.zone(&address).teleport(zone::TeleportRequest { character, to })).await?;
         Ok(Response::new(TeleportReply {}))
     }
 
     async fn announce(&self, request: Request<AnnounceRequest>) -> Result<Response<AnnounceReply>, Status> {
         let text = request.into_inner().text;
-        if text.is_empty() || text.len() > ANNOUNCEMENT {
-            return Err(Status::invalid_argument(format!("field `text`: must be 1 to {ANNOUNCEMENT} bytes")));
+        if text.is_empty() || text.len() > MAX_ANNOUNCEMENT_BYTES {
+            return Err(Status::invalid_argument(format!(
+                "field `text`: must be 1 to {MAX_ANNOUNCEMENT_BYTES} bytes"
+            )));
         }
         let announce = move |core: &mut Core, _, _| {
             core.push(Effect::Announce(text));
             Ok(AnnounceReply { reached: u32::try_from(core.sessions.len()).unwrap_or(u32::MAX) })
         };
-        self.lead("announce", announce).await.map(Response::new)
+        self.run_as_leader("announce", announce).await.map(Response::new)
     }
 
     async fn status(&self, _request: Request<StatusRequest>) -> Result<Response<StatusReply>, Status> {
@@ -291,7 +293,7 @@ impl world_server::World for WorldService {
                 partition: core.partition.as_ref().map(|table| convert::partition(term, table, &core.zones)),
             })
         };
-        self.lead("status", status).await.map(Response::new)
+        self.run_as_leader("status", status).await.map(Response::new)
     }
 }
 
@@ -302,7 +304,7 @@ async fn read_reports(
     stream: u64,
     mut reports: Streaming<PresenceReport>,
 ) -> Result<(), Status> {
-    let mut speaker: Option<Owner> = None;
+    let mut zone_owner: Option<Owner> = None;
     let result = loop {
         let report = match reports.message().await {
             Ok(Some(report)) => report,
@@ -321,7 +323,7 @@ async fn read_reports(
             Err(error) => break Err(error.into()),
         };
         let gone: Vec<CharacterId> = report.gone.into_iter().map(CharacterId).collect();
-        let first = speaker.replace(zone.clone()).is_none();
+        let first = zone_owner.replace(zone.clone()).is_none();
         let take = move |core: &mut Core, now| {
             if core.leadership.is_standby() {
                 return false;
@@ -338,7 +340,7 @@ async fn read_reports(
             Err(status) => break Err(status),
         }
     };
-    if let Some(zone) = speaker {
+    if let Some(zone) = zone_owner {
         handle.tell(move |core, now| core.zone_disconnected(now, &zone, stream)).await;
     }
     result
@@ -356,7 +358,7 @@ fn opened(result: Result<Result<Epoch, SessionError>, Malformed>) -> Opened {
 }
 
 /// A gateway speaks of itself only.
-fn speaks_for_itself<T>(request: &Request<T>, gateway: &str) -> Result<(), Status> {
+fn check_gateway_identity<T>(request: &Request<T>, gateway: &str) -> Result<(), Status> {
     let peer = Peer::of(request)?;
     if peer.kind == DaemonKind::Gateway && peer.name == gateway {
         Ok(())
@@ -370,8 +372,8 @@ impl From<SessionError> for Status {
         let text = error.to_string();
         match error {
             SessionError::Unknown => Self::not_found(text),
-            SessionError::NotTold => Self::unavailable(text),
-            SessionError::Overtaken => Self::failed_precondition(text),
+            SessionError::NotYetPresented => Self::unavailable(text),
+            SessionError::Superseded => Self::failed_precondition(text),
             SessionError::Displaced | SessionError::Ended => Self::aborted(text),
             SessionError::WrongKey | SessionError::WrongAccount => Self::permission_denied(text),
         }

@@ -20,15 +20,15 @@ pub(crate) struct Session {
     pub(crate) gateway: GatewayId,
     /// Through which gateway it is spoken to: the last one that announced it. One that has claimed it does not know it
     /// yet; what is said meanwhile moves with it from the one before.
-    pub(crate) through: GatewayId,
+    pub(crate) announced_by: GatewayId,
     /// Who may have what its client goes on with, in the order in which to ask: see [`Sessions::claim`].
     holders: Vec<Holder>,
-    pub(crate) play: Play,
+    pub(crate) play: PlayState,
     key: Secret<Vec<u8>>,
     /// The key before, valid while `key` has never been used.
     previous_key: Option<Secret<Vec<u8>>>,
     /// Since when no gateway answers for it.
-    detached: Option<Instant>,
+    detached_since: Option<Instant>,
 }
 
 /// A gateway that has, or may have, a session.
@@ -40,11 +40,11 @@ pub(crate) struct Holder {
 }
 
 /// Holders remembered: the first, and the latest of those that claimed a session and have not announced it.
-const HOLDERS: usize = 4;
+const MAX_HOLDERS: usize = 4;
 
 /// What the player does in this world.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Play {
+pub(crate) enum PlayState {
     /// Among its characters.
     Lobby,
     /// Known to an earlier term; what it does is not known yet.
@@ -67,7 +67,7 @@ pub(crate) enum Play {
     },
 }
 
-impl Play {
+impl PlayState {
     pub(crate) fn character(self) -> Option<CharacterId> {
         match self {
             Self::Lobby | Self::Restored => None,
@@ -98,7 +98,7 @@ impl Session {
 
 /// A gateway presents a session, for the first time (`epoch` 0) or again.
 #[derive(Debug)]
-pub(crate) struct Presented {
+pub(crate) struct PresentedSession {
     pub(crate) session: SessionId,
     pub(crate) epoch: Epoch,
     pub(crate) account: AccountId,
@@ -124,9 +124,9 @@ pub(crate) enum SessionError {
     #[error("no such session")]
     Unknown,
     #[error("the world has just restarted and was not told of the session yet")]
-    NotTold,
+    NotYetPresented,
     #[error("another claim came between")]
-    Overtaken,
+    Superseded,
     #[error("the key is none of the session's")]
     WrongKey,
     #[error("a newer login of the account has displaced the session")]
@@ -146,15 +146,18 @@ pub(crate) struct Sessions {
 impl Sessions {
     /// Takes a session in; the same one again changes nothing but who holds it. The second value is the session
     /// of the same account that is displaced by it, for the caller to end.
-    pub(crate) fn open(&mut self, presented: Presented) -> Result<(Epoch, Option<SessionId>), SessionError> {
+    pub(crate) fn open(
+        &mut self,
+        presented: PresentedSession,
+    ) -> Result<(Epoch, Option<SessionId>), SessionError> {
         if let Some(known) = self.all.get_mut(&presented.session) {
-            return known.presented_again(presented).map(|epoch| (epoch, None));
+            return known.present_again(presented).map(|epoch| (epoch, None));
         }
-        let rival = self.by_account.get(&presented.account).copied();
-        if let Some(rival) = rival.and_then(|rival| self.all.get(&rival)) {
-            let told_again = presented.epoch > Epoch(0);
-            if rival.generation > presented.generation
-                || told_again && rival.generation == presented.generation
+        let existing = self.by_account.get(&presented.account).copied();
+        if let Some(existing) = existing.and_then(|existing| self.all.get(&existing)) {
+            let presented_before = presented.epoch > Epoch(0);
+            if existing.generation > presented.generation
+                || presented_before && existing.generation == presented.generation
             {
                 return Err(SessionError::Displaced);
             }
@@ -166,16 +169,16 @@ impl Sessions {
             account: presented.account,
             account_name: presented.account_name,
             generation: presented.generation,
-            through: presented.gateway.clone(),
+            announced_by: presented.gateway.clone(),
             holders: vec![Holder { gateway: presented.gateway.clone(), epoch }],
             gateway: presented.gateway,
-            play: Play::Lobby,
+            play: PlayState::Lobby,
             key: presented.key,
             previous_key: None,
-            detached: None,
+            detached_since: None,
         };
         self.all.insert(presented.session, session);
-        Ok((epoch, rival))
+        Ok((epoch, existing))
     }
 
     /// Gives a session to another gateway and raises its epoch. A repeat is answered as the first time. Until the gateway
@@ -194,24 +197,24 @@ impl Sessions {
             return Ok(session.epoch);
         }
         if session.epoch != claim.from {
-            return Err(SessionError::Overtaken);
+            return Err(SessionError::Superseded);
         }
         if !session.resume_keys().any(|key| *key == claim.used_key) {
             return Err(SessionError::WrongKey);
         }
-        session.left(&claim.used_key);
+        session.remember_holder(&claim.used_key);
         session.epoch = session.epoch.next();
         session.gateway = claim.gateway;
         session.previous_key = Some(claim.used_key);
         session.key = claim.next_key;
-        session.detached = Some(now);
+        session.detached_since = Some(now);
         Ok(session.epoch)
     }
 
     /// Its gateway speaks of the session: it is held. False when the gateway is not its own (any more).
     pub(crate) fn held(&mut self, id: SessionId, gateway: &GatewayId, epoch: Epoch) -> bool {
         let session = self.all.get_mut(&id).filter(|session| session.is_held_by(gateway, epoch));
-        session.map(Session::announced).is_some()
+        session.map(Session::mark_announced).is_some()
     }
 
     pub(crate) fn is_held_by(&self, id: SessionId, gateway: &GatewayId, epoch: Epoch) -> bool {
@@ -221,22 +224,23 @@ impl Sessions {
     /// The gateway is away, or has lost what it knew: its sessions wait to be claimed or presented again.
     pub(crate) fn detach_all(&mut self, gateway: &GatewayId, now: Instant) {
         for session in self.all.values_mut().filter(|session| session.gateway == *gateway) {
-            session.detached.get_or_insert(now);
+            session.detached_since.get_or_insert(now);
         }
     }
 
     /// The gateway is back and has lost nothing of what it spoke of.
     pub(crate) fn attach_all(&mut self, gateway: &GatewayId) {
-        let spoken_of = |session: &&mut Session| [&session.gateway, &session.through] == [gateway; 2];
-        for session in self.all.values_mut().filter(spoken_of) {
-            session.detached = None;
+        let announced_there =
+            |session: &&mut Session| [&session.gateway, &session.announced_by] == [gateway; 2];
+        for session in self.all.values_mut().filter(announced_there) {
+            session.detached_since = None;
         }
     }
 
     /// Sessions that nobody has answered for in `link_loss`.
     pub(crate) fn expired(&self, now: Instant, link_loss: Duration) -> Vec<SessionId> {
         let gone = |session: &Session| {
-            session.detached.is_some_and(|since| now.saturating_duration_since(since) >= link_loss)
+            session.detached_since.is_some_and(|since| now.saturating_duration_since(since) >= link_loss)
         };
         self.all.iter().filter(|(_, session)| gone(session)).map(|(&id, _)| id).collect()
     }
@@ -276,34 +280,34 @@ impl Session {
     }
 
     /// Its gateway has it, and nobody else.
-    fn announced(&mut self) {
-        self.detached = None;
-        self.through = self.gateway.clone();
+    fn mark_announced(&mut self) {
+        self.detached_since = None;
+        self.announced_by = self.gateway.clone();
         self.holders.clear();
         self.holders.push(Holder { gateway: self.gateway.clone(), epoch: self.epoch });
     }
 
     /// Another gateway claims it, where its client has proved this key.
-    fn left(&mut self, used_key: &Secret<Vec<u8>>) {
+    fn remember_holder(&mut self, used_key: &Secret<Vec<u8>>) {
         let last = Holder { gateway: self.gateway.clone(), epoch: self.epoch };
         if self.key == *used_key {
             self.holders.clear();
         }
         if !self.holders.contains(&last) {
-            if self.holders.len() == HOLDERS {
+            if self.holders.len() == MAX_HOLDERS {
                 self.holders.remove(1);
             }
             self.holders.push(last);
         }
     }
 
-    fn presented_again(&mut self, presented: Presented) -> Result<Epoch, SessionError> {
+    fn present_again(&mut self, presented: PresentedSession) -> Result<Epoch, SessionError> {
         if self.account != presented.account {
             return Err(SessionError::WrongAccount);
         }
         let first_time_repeated = presented.epoch == Epoch(0) && self.gateway == presented.gateway;
         if presented.epoch < self.epoch && !first_time_repeated {
-            return Err(SessionError::Overtaken);
+            return Err(SessionError::Superseded);
         }
         if presented.epoch > self.epoch {
             self.epoch = presented.epoch;
@@ -311,10 +315,10 @@ impl Session {
             self.previous_key = None;
         }
         self.generation = self.generation.max(presented.generation);
-        self.detached = None;
+        self.detached_since = None;
         if !first_time_repeated {
             self.gateway = presented.gateway;
-            self.announced();
+            self.mark_announced();
         }
         Ok(self.epoch)
     }
@@ -324,14 +328,14 @@ impl Session {
 mod tests {
     use super::*;
 
-    const ME: SessionId = SessionId([1; 16]);
+    const SESSION: SessionId = SessionId([1; 16]);
 
     fn key(byte: u8) -> Secret<Vec<u8>> {
         vec![byte; 32].into()
     }
 
-    fn presented(session: SessionId, epoch: u64, generation: u64, gateway: &str) -> Presented {
-        Presented {
+    fn presented(session: SessionId, epoch: u64, generation: u64, gateway: &str) -> PresentedSession {
+        PresentedSession {
             session,
             epoch: Epoch(epoch),
             account: AccountId(7),
@@ -344,7 +348,7 @@ mod tests {
 
     fn claim(from: u64, gateway: &str, used: u8, next: u8) -> Claim {
         Claim {
-            session: ME,
+            session: SESSION,
             from: Epoch(from),
             gateway: gateway.into(),
             used_key: key(used),
@@ -353,30 +357,30 @@ mod tests {
     }
 
     fn keys(sessions: &Sessions) -> Vec<u8> {
-        sessions.get(ME).unwrap().resume_keys().map(|key| key.expose()[0]).collect()
+        sessions.get(SESSION).unwrap().resume_keys().map(|key| key.expose()[0]).collect()
     }
 
     #[test]
-    fn opening_twice_is_opening_once() {
+    fn repeated_open_is_idempotent() {
         let mut sessions = Sessions::default();
-        assert_eq!(sessions.open(presented(ME, 0, 1, "a")), Ok((Epoch(1), None)));
-        assert_eq!(sessions.open(presented(ME, 0, 1, "a")), Ok((Epoch(1), None)));
-        assert_eq!(sessions.open(presented(ME, 1, 1, "a")), Ok((Epoch(1), None)));
+        assert_eq!(sessions.open(presented(SESSION, 0, 1, "a")), Ok((Epoch(1), None)));
+        assert_eq!(sessions.open(presented(SESSION, 0, 1, "a")), Ok((Epoch(1), None)));
+        assert_eq!(sessions.open(presented(SESSION, 1, 1, "a")), Ok((Epoch(1), None)));
         assert_eq!(sessions.len(), 1);
     }
 
     #[test]
-    fn a_new_term_keeps_the_epochs_it_is_told_and_believes_the_highest() {
+    fn reopened_session_keeps_highest_epoch() {
         let mut sessions = Sessions::default();
-        assert_eq!(sessions.open(presented(ME, 4, 1, "stale")), Ok((Epoch(4), None)));
-        assert_eq!(sessions.open(presented(ME, 5, 1, "new")), Ok((Epoch(5), None)));
-        assert_eq!(sessions.open(presented(ME, 4, 1, "stale")), Err(SessionError::Overtaken));
-        assert_eq!(&*sessions.get(ME).unwrap().gateway, "new");
+        assert_eq!(sessions.open(presented(SESSION, 4, 1, "stale")), Ok((Epoch(4), None)));
+        assert_eq!(sessions.open(presented(SESSION, 5, 1, "new")), Ok((Epoch(5), None)));
+        assert_eq!(sessions.open(presented(SESSION, 4, 1, "stale")), Err(SessionError::Superseded));
+        assert_eq!(&*sessions.get(SESSION).unwrap().gateway, "new");
     }
 
     #[test]
-    fn a_later_login_displaces_an_earlier_one_and_never_the_other_way() {
-        let (old, new) = (ME, SessionId([2; 16]));
+    fn later_login_displaces_earlier_session_only() {
+        let (old, new) = (SESSION, SessionId([2; 16]));
         let mut sessions = Sessions::default();
         sessions.open(presented(old, 0, 1, "a")).unwrap();
         assert_eq!(sessions.open(presented(new, 0, 2, "b")), Ok((Epoch(1), Some(old))));
@@ -386,23 +390,23 @@ mod tests {
     }
 
     #[test]
-    fn each_claim_raises_the_epoch_and_only_one_of_two_wins() {
+    fn claim_raises_epoch_and_concurrent_claim_loses() {
         let mut sessions = Sessions::default();
-        sessions.open(presented(ME, 0, 1, "a")).unwrap();
+        sessions.open(presented(SESSION, 0, 1, "a")).unwrap();
         assert_eq!(sessions.claim(Instant::now(), claim(1, "b", 1, 2)), Ok(Epoch(2)));
         assert_eq!(sessions.claim(Instant::now(), claim(1, "b", 1, 2)), Ok(Epoch(2)), "a repeat");
-        assert_eq!(sessions.claim(Instant::now(), claim(1, "c", 1, 3)), Err(SessionError::Overtaken));
-        assert!(sessions.is_held_by(ME, &"b".into(), Epoch(2)));
-        assert!(!sessions.held(ME, &"a".into(), Epoch(1)));
-        assert_eq!(&*sessions.get(ME).unwrap().through, "a", "the new one has not announced it");
-        assert!(sessions.held(ME, &"b".into(), Epoch(2)));
-        assert_eq!(&*sessions.get(ME).unwrap().through, "b");
+        assert_eq!(sessions.claim(Instant::now(), claim(1, "c", 1, 3)), Err(SessionError::Superseded));
+        assert!(sessions.is_held_by(SESSION, &"b".into(), Epoch(2)));
+        assert!(!sessions.held(SESSION, &"a".into(), Epoch(1)));
+        assert_eq!(&*sessions.get(SESSION).unwrap().announced_by, "a", "the new one has not announced it");
+        assert!(sessions.held(SESSION, &"b".into(), Epoch(2)));
+        assert_eq!(&*sessions.get(SESSION).unwrap().announced_by, "b");
     }
 
     #[test]
-    fn the_old_key_serves_until_the_new_one_was_used() {
+    fn previous_key_is_valid_until_new_key_is_used() {
         let mut sessions = Sessions::default();
-        sessions.open(presented(ME, 0, 1, "a")).unwrap();
+        sessions.open(presented(SESSION, 0, 1, "a")).unwrap();
         sessions.claim(Instant::now(), claim(1, "b", 1, 2)).unwrap();
         assert_eq!(keys(&sessions), [2, 1]);
         sessions.claim(Instant::now(), claim(2, "c", 1, 3)).unwrap();
@@ -413,15 +417,15 @@ mod tests {
     }
 
     fn holders(sessions: &Sessions) -> Vec<(&str, u64)> {
-        let holders = sessions.get(ME).unwrap().holders().iter();
+        let holders = sessions.get(SESSION).unwrap().holders().iter();
         holders.map(|holder| (&*holder.gateway, holder.epoch.0)).collect()
     }
 
     #[test]
-    fn claimers_that_die_do_not_hide_who_has_the_session() {
+    fn failed_claims_keep_earlier_holders() {
         let mut sessions = Sessions::default();
-        sessions.open(presented(ME, 0, 1, "a")).unwrap();
-        assert_eq!(sessions.open(presented(ME, 0, 1, "a")), Ok((Epoch(1), None)));
+        sessions.open(presented(SESSION, 0, 1, "a")).unwrap();
+        assert_eq!(sessions.open(presented(SESSION, 0, 1, "a")), Ok((Epoch(1), None)));
         sessions.claim(Instant::now(), claim(1, "b", 1, 2)).unwrap();
         assert_eq!(holders(&sessions), [("a", 1)]);
         // The client never heard of it: it is back with the same key, there and elsewhere.
@@ -433,48 +437,48 @@ mod tests {
             sessions.claim(Instant::now(), claim(from, gateway, 1, next)).unwrap();
         }
         assert_eq!(holders(&sessions), [("a", 1), ("b", 3), ("c", 4), ("d", 5)], "bounded");
-        assert!(!sessions.held(ME, &"d".into(), Epoch(5)), "too late");
-        assert!(sessions.held(ME, &"e".into(), Epoch(6)));
+        assert!(!sessions.held(SESSION, &"d".into(), Epoch(5)), "too late");
+        assert!(sessions.held(SESSION, &"e".into(), Epoch(6)));
         assert_eq!(holders(&sessions), [("e", 6)]);
     }
 
     #[test]
-    fn who_knows_the_newest_key_was_with_the_last_claimer() {
+    fn claim_with_newest_key_drops_earlier_holders() {
         let mut sessions = Sessions::default();
-        sessions.open(presented(ME, 0, 1, "a")).unwrap();
+        sessions.open(presented(SESSION, 0, 1, "a")).unwrap();
         sessions.claim(Instant::now(), claim(1, "b", 1, 2)).unwrap();
         // "b" has told the client, and died before it announced the session. What "a" still has is outdated.
         sessions.claim(Instant::now(), claim(2, "c", 2, 3)).unwrap();
         assert_eq!(holders(&sessions), [("b", 2)]);
         sessions.claim(Instant::now(), claim(3, "d", 2, 4)).unwrap();
         assert_eq!(holders(&sessions), [("b", 2), ("c", 3)]);
-        sessions.open(presented(ME, 4, 1, "d")).unwrap();
+        sessions.open(presented(SESSION, 4, 1, "d")).unwrap();
         assert_eq!(holders(&sessions), [("d", 4)]);
     }
 
     #[test]
-    fn only_sessions_of_a_lost_gateway_expire() {
+    fn sessions_expire_only_when_gateway_is_lost() {
         let (start, loss) = (Instant::now(), Duration::from_secs(60));
         let mut sessions = Sessions::default();
-        sessions.open(presented(ME, 0, 1, "a")).unwrap();
+        sessions.open(presented(SESSION, 0, 1, "a")).unwrap();
         sessions.detach_all(&"b".into(), start);
         assert!(sessions.expired(start + loss * 2, loss).is_empty());
         sessions.detach_all(&"a".into(), start);
         assert!(sessions.expired(start + loss / 2, loss).is_empty());
-        assert_eq!(sessions.expired(start + loss, loss), [ME]);
-        assert!(sessions.held(ME, &"a".into(), Epoch(1)));
+        assert_eq!(sessions.expired(start + loss, loss), [SESSION]);
+        assert!(sessions.held(SESSION, &"a".into(), Epoch(1)));
         assert!(sessions.expired(start + loss, loss).is_empty());
     }
 
     #[test]
-    fn a_claim_that_its_gateway_never_speaks_of_expires() {
+    fn claim_never_announced_expires() {
         let (start, loss) = (Instant::now(), Duration::from_secs(60));
         let mut sessions = Sessions::default();
-        sessions.open(presented(ME, 0, 1, "a")).unwrap();
+        sessions.open(presented(SESSION, 0, 1, "a")).unwrap();
         sessions.claim(start, claim(1, "b", 1, 2)).unwrap();
         sessions.attach_all(&"b".into());
-        assert_eq!(sessions.expired(start + loss, loss), [ME]);
-        assert!(sessions.held(ME, &"b".into(), Epoch(2)));
+        assert_eq!(sessions.expired(start + loss, loss), [SESSION]);
+        assert!(sessions.held(SESSION, &"b".into(), Epoch(2)));
         sessions.detach_all(&"b".into(), start);
         sessions.attach_all(&"b".into());
         assert!(sessions.expired(start + loss, loss).is_empty(), "it has come back with it");

@@ -7,11 +7,11 @@ use crate::core::Core;
 /// The facts as last told, so that only changes are told.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct Status {
-    told: Option<Facts>,
+    last_published: Option<Attributes>,
 }
 
 #[derive(Debug, PartialEq)]
-struct Facts {
+struct Attributes {
     leader: bool,
     term: u64,
     online: usize,
@@ -19,26 +19,26 @@ struct Facts {
 }
 
 impl Status {
-    pub(crate) fn tell(&mut self, node: &Node, core: &Core) {
+    pub(crate) fn publish(&mut self, node: &Node, core: &Core) {
         let lease = core.leadership.lease();
-        let facts = Facts {
+        let attributes = Attributes {
             leader: lease.is_some(),
             term: lease.map_or(0, |(term, _)| term.0),
             online: core.inside,
             queue: core.queue.len(),
         };
-        if self.told.as_ref() == Some(&facts) {
+        if self.last_published.as_ref() == Some(&attributes) {
             return;
         }
-        if self.told.is_none() {
+        if self.last_published.is_none() {
             node.set_attribute("name", core.config.name.clone());
             node.set_attribute("capacity", core.config.capacity.to_string());
         }
-        node.set_attribute("online", facts.online.to_string());
-        node.set_attribute("queue", facts.queue.to_string());
-        node.set_attribute("term", facts.term.to_string());
-        node.set_attribute("role", if facts.leader { "leader" } else { "standby" }.to_owned());
-        node.set_load((facts.online as f64 / f64::from(core.config.capacity)).min(1.0));
-        self.told = Some(facts);
+        node.set_attribute("online", attributes.online.to_string());
+        node.set_attribute("queue", attributes.queue.to_string());
+        node.set_attribute("term", attributes.term.to_string());
+        node.set_attribute("role", if attributes.leader { "leader" } else { "standby" }.to_owned());
+        node.set_load((attributes.online as f64 / f64::from(core.config.capacity)).min(1.0));
+        self.last_published = Some(attributes);
     }
 }

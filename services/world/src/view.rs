@@ -21,22 +21,22 @@ impl View {
     }
 
     /// The living zone of that name and incarnation.
-    pub(crate) fn living(&self, name: &str, incarnation: u64) -> Option<&ZoneView> {
+    pub(crate) fn live_zone(&self, name: &str, incarnation: u64) -> Option<&ZoneView> {
         let is = |zone: &&ZoneView| zone.owner.name == name && zone.owner.incarnation == incarnation;
         self.zones.iter().filter(|zone| zone.health != Health::Gone).find(is)
     }
 
     /// The living zone that owns the cell; places outside every sector count as the nearest sector's.
     pub(crate) fn zone_of(&self, cell: CellId) -> Option<&ZoneView> {
-        let away = |rect: &CellRect| {
+        let distance = |rect: &CellRect| {
             let axis = |at: u16, from: u16, to: u16| {
                 u32::from(from.saturating_sub(at)) + u32::from(at.saturating_sub(to.saturating_sub(1)))
             };
             axis(cell.x, rect.x0, rect.x1) + axis(cell.y, rect.y0, rect.y1)
         };
-        let (_, owner) = self.sectors.iter().min_by_key(|(rect, _)| away(rect))?;
+        let (_, owner) = self.sectors.iter().min_by_key(|(rect, _)| distance(rect))?;
         let owner = owner.as_ref()?;
-        self.living(&owner.name, owner.incarnation)
+        self.live_zone(&owner.name, owner.incarnation)
     }
 }
 
@@ -61,7 +61,7 @@ mod tests {
     }
 
     #[test]
-    fn every_place_has_a_zone_if_its_owner_lives() {
+    fn zone_of_finds_live_owner_of_nearest_sector() {
         let view = View {
             lease: None,
             sectors: vec![(rect(0, 16), Some(owner("a"))), (rect(16, 32), Some(owner("b")))],
@@ -72,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn the_term_ends_with_the_lease() {
+    fn term_ends_with_lease() {
         let now = Instant::now();
         let view = View { lease: Some((Term(2), now + Duration::from_secs(1))), ..View::default() };
         assert_eq!(view.term(now), Some(Term(2)));

@@ -8,25 +8,25 @@ use crate::metrics::WATCHERS_LOST;
 
 /// Bound of what a watcher may be behind. Overflow: its stream ends, and it begins again with everybody; counter
 /// WATCHERS_LOST.
-const BEHIND: usize = 1024;
+const WATCHER_QUEUE: usize = 1024;
 
 #[derive(Default)]
 pub(crate) struct Watchers(Vec<mpsc::Sender<Result<PresenceReport, Status>>>);
 
 impl Watchers {
-    /// A new watcher's stream; `everybody` comes first.
+    /// A new watcher's stream; `complete_report` comes first.
     pub(crate) fn add(
         &mut self,
-        everybody: PresenceReport,
+        complete_report: PresenceReport,
     ) -> mpsc::Receiver<Result<PresenceReport, Status>> {
-        let (sender, receiver) = mpsc::channel(BEHIND);
-        if sender.try_send(Ok(everybody)).is_ok() {
+        let (sender, receiver) = mpsc::channel(WATCHER_QUEUE);
+        if sender.try_send(Ok(complete_report)).is_ok() {
             self.0.push(sender);
         }
         receiver
     }
 
-    pub(crate) fn tell(&mut self, report: &PresenceReport) {
+    pub(crate) fn publish(&mut self, report: &PresenceReport) {
         self.0.retain(|watcher| match watcher.try_send(Ok(report.clone())) {
             Ok(()) => true,
             Err(mpsc::error::TrySendError::Full(_)) => {
@@ -38,7 +38,7 @@ impl Watchers {
     }
 
     /// Ends every stream.
-    pub(crate) fn dismiss(&mut self) {
+    pub(crate) fn close_all(&mut self) {
         self.0.clear();
     }
 }
@@ -48,17 +48,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_slow_watcher_is_cut_off_and_the_others_go_on() {
+    fn slow_watcher_is_dropped_and_others_continue() {
         let mut watchers = Watchers::default();
         let _slow = watchers.add(PresenceReport::default());
         let mut quick = watchers.add(PresenceReport { complete: true, ..PresenceReport::default() });
         assert!(quick.try_recv().unwrap().unwrap().complete);
-        for _ in 0..BEHIND {
-            watchers.tell(&PresenceReport::default());
+        for _ in 0..WATCHER_QUEUE {
+            watchers.publish(&PresenceReport::default());
             quick.try_recv().unwrap().unwrap();
         }
         assert_eq!(watchers.0.len(), 1);
-        watchers.dismiss();
+        watchers.close_all();
         assert!(matches!(quick.try_recv(), Err(mpsc::error::TryRecvError::Disconnected)));
     }
 }

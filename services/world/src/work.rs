@@ -20,7 +20,6 @@ use tokio::{
 use tonic::{Code, Status, transport::Channel};
 
 use crate::{
-    care::Reowned,
     convert,
     effect::{Placement, Work},
     entry::PlaceError,
@@ -28,20 +27,21 @@ use crate::{
     metrics::{PLACE_SECONDS, PLACED, REOWNED},
     partition::{Owner, ZoneView},
     presence::Avatar,
+    reconcile::Reowned,
     service::Handle,
     view::View,
 };
 
 /// How long one call may take.
-const CALL: Duration = Duration::from_secs(3);
+const CALL_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long a player waits for a zone before the entry is refused.
-const PLACE_WITHIN: Duration = Duration::from_secs(20);
+const PLACE_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long the world tries to free a character that nobody plays; after that the next Enter, or term, does.
-const LET_GO_WITHIN: Duration = Duration::from_secs(120);
+const RELEASE_TIMEOUT: Duration = Duration::from_secs(120);
 /// Admissions by the zone that has the avatar that may fail before it is claimed for the zone of its place.
-const PATIENCE: u32 = 3;
+const MAX_ADMIT_FAILURES: u32 = 3;
 /// Placements, and departures, under way at the same time; more wait for their turn.
-const AT_ONCE: usize = 64;
+const MAX_CONCURRENT: usize = 64;
 
 /// Shared by all tasks of the world.
 #[derive(Clone)]
@@ -51,16 +51,16 @@ pub(crate) struct Worker {
     view: watch::Receiver<Arc<View>>,
     handle: Handle,
     lobby: Lobby,
-    turns: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
 }
 
 /// A call that did not go through, to be tried again.
-type Again = String;
+type RetryReason = String;
 
 impl Worker {
     pub(crate) fn new(node: Node, view: watch::Receiver<Arc<View>>, handle: Handle, lobby: Lobby) -> Self {
         let databases = node.directory(DaemonKind::Dbcache);
-        Self { node, databases, view, handle, lobby, turns: Arc::new(Semaphore::new(AT_ONCE)) }
+        Self { node, databases, view, handle, lobby, permits: Arc::new(Semaphore::new(MAX_CONCURRENT)) }
     }
 
     pub(crate) async fn run(self, work: Work) {
@@ -73,16 +73,16 @@ impl Worker {
                 let answer = self.lobby.create(self.database(), account, name, start, request).await;
                 self.handle.tell(move |core, _| core.send(session, answer)).await;
             }
-            Work::Place(placement) => {
+            Work::PlaceAvatar(placement) => {
                 let result = self.place(&placement).await;
                 self.handle.tell(move |core, now| core.placed(now, &placement, result)).await;
             }
-            Work::LetGo { character, session, reason } => {
-                self.let_go(character, session, reason).await;
+            Work::ReleaseCharacter { character, session, reason } => {
+                self.release_character(character, session, reason).await;
                 self.handle.tell(move |core, now| core.released(now, session, character)).await;
             }
-            Work::Reown { dead, heir } => {
-                let avatars = self.reown(&dead, &heir).await;
+            Work::Reown { dead, successor } => {
+                let avatars = self.reown(&dead, &successor).await;
                 self.handle.tell(move |core, now| core.reowned(now, &avatars)).await;
             }
         }
@@ -98,14 +98,14 @@ impl Worker {
 
     /// A client of any dbcache that is up.
     fn database(&self) -> Option<DbCacheClient<Channel>> {
-        let address = self.databases.lightest()?.grpc_address;
+        let address = self.databases.least_loaded()?.grpc_address;
         Some(
             DbCacheClient::new(self.node.channel(DaemonKind::Dbcache, &address))
                 .max_decoding_message_size(MESSAGE_LIMIT),
         )
     }
 
-    fn need_database(&self) -> Result<DbCacheClient<Channel>, Again> {
+    fn require_database(&self) -> Result<DbCacheClient<Channel>, RetryReason> {
         self.database().ok_or_else(|| "no dbcache is up".to_owned())
     }
 
@@ -115,22 +115,22 @@ impl Worker {
     }
 
     /// The term in which a command may be issued now.
-    fn term(&self) -> Result<Term, Again> {
+    fn term(&self) -> Result<Term, RetryReason> {
         self.view().term(Instant::now()).ok_or_else(|| "the world's lease is not in force".to_owned())
     }
 
     async fn place(&self, placement: &Placement) -> Result<Avatar, PlaceError> {
         let begun = Instant::now();
-        let _turn = self.turns.acquire().await.map_err(|_| PlaceError::Unavailable)?;
+        let _permit = self.permits.acquire().await.map_err(|_| PlaceError::Unavailable)?;
         let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(1));
         let mut failures = 0;
         let result = loop {
-            match self.try_to_place(placement, failures).await {
+            match self.try_place(placement, failures).await {
                 Ok(result) => break result,
                 Err(why) => tracing::debug!(character = %placement.character, why, "not placed yet"),
             }
             failures += 1;
-            if begun.elapsed() > PLACE_WITHIN {
+            if begun.elapsed() > PLACE_TIMEOUT {
                 break Err(PlaceError::Unavailable);
             }
             backoff.wait().await;
@@ -146,21 +146,21 @@ impl Worker {
     }
 
     /// One attempt: with the zone that has the character for this session already, else with the zone of its place.
-    async fn try_to_place(
+    async fn try_place(
         &self,
         placement: &Placement,
         failures: u32,
-    ) -> Result<Result<Avatar, PlaceError>, Again> {
+    ) -> Result<Result<Avatar, PlaceError>, RetryReason> {
         let term = self.term()?;
         let Some(character) = self.load(placement.character).await? else {
             return Ok(Err(PlaceError::NotFound));
         };
-        if !convert::is_of(&character, placement.account, self.world()) {
+        if !convert::belongs_to(&character, placement.account, self.world()) {
             return Ok(Err(PlaceError::NotFound));
         }
         let view = self.view();
-        if let Some(owner) = view.living(&character.owner, character.owner_incarnation) {
-            if character.session == placement.session.as_bytes() && failures < PATIENCE {
+        if let Some(owner) = view.live_zone(&character.owner, character.owner_incarnation) {
+            if character.session == placement.session.as_bytes() && failures < MAX_ADMIT_FAILURES {
                 return self.admit(placement, owner, character, term).await.map(Ok);
             }
             // Lets the zone save what it has. If it does not, the claim's higher epoch shuts it out all the same.
@@ -180,8 +180,8 @@ impl Worker {
             account: placement.account.0,
             session: placement.session.as_bytes().to_vec(),
         };
-        let mut database = self.need_database()?;
-        let character = call(database.claim(claim)).await.map_err(|status| explain(&status))?;
+        let mut database = self.require_database()?;
+        let character = call(database.claim(claim)).await.map_err(|status| retry_reason(&status))?;
         self.admit(placement, owner, character, term).await.map(Ok)
     }
 
@@ -191,7 +191,7 @@ impl Worker {
         zone: &ZoneView,
         character: Character,
         term: Term,
-    ) -> Result<Avatar, Again> {
+    ) -> Result<Avatar, RetryReason> {
         let request = zone::AdmitRequest {
             session: placement.session.as_bytes().to_vec(),
             session_epoch: placement.session_epoch.0,
@@ -199,36 +199,36 @@ impl Worker {
             character: Some(character.clone()),
             term: term.0,
         };
-        let admitted = call(self.zone(zone).admit(request)).await.map_err(|status| explain(&status))?;
+        let admitted = call(self.zone(zone).admit(request)).await.map_err(|status| retry_reason(&status))?;
         let avatar = convert::admitted(&character, &zone.owner, admitted.position)
             .map_err(|error| error.to_string())?;
         Ok(Avatar { session: placement.session, ..avatar })
     }
 
-    async fn evict(&self, zone: &ZoneView, character: &Character, reason: &str) -> Result<(), Again> {
+    async fn evict(&self, zone: &ZoneView, character: &Character, reason: &str) -> Result<(), RetryReason> {
         let request =
             zone::EvictRequest { character: character.id, epoch: character.epoch, reason: reason.to_owned() };
-        call(self.zone(zone).evict(request)).await.map(drop).map_err(|status| explain(&status))
+        call(self.zone(zone).evict(request)).await.map(drop).map_err(|status| retry_reason(&status))
     }
 
-    async fn load(&self, character: CharacterId) -> Result<Option<Character>, Again> {
-        let mut database = self.need_database()?;
+    async fn load(&self, character: CharacterId) -> Result<Option<Character>, RetryReason> {
+        let mut database = self.require_database()?;
         match call(database.load(dbcache::LoadRequest { character: character.0 })).await {
             Ok(character) => Ok(Some(character)),
             Err(status) if status.code() == Code::NotFound => Ok(None),
-            Err(status) => Err(explain(&status)),
+            Err(status) => Err(retry_reason(&status)),
         }
     }
 
     /// Frees a character that the session has done with, unless another session has it by now.
-    async fn let_go(&self, character: CharacterId, session: SessionId, reason: &str) {
+    async fn release_character(&self, character: CharacterId, session: SessionId, reason: &str) {
         let begun = Instant::now();
-        let Ok(_turn) = self.turns.acquire().await else { return };
+        let Ok(_permit) = self.permits.acquire().await else { return };
         let mut backoff = Backoff::default();
         // What its zone was asked to evict already, by epoch.
         let mut evicted = None;
-        while begun.elapsed() < LET_GO_WITHIN {
-            match self.try_to_let_go(character, session, reason, &mut evicted).await {
+        while begun.elapsed() < RELEASE_TIMEOUT {
+            match self.try_release(character, session, reason, &mut evicted).await {
                 Ok(true) => return,
                 Ok(false) => {}
                 Err(why) => {
@@ -241,20 +241,20 @@ impl Worker {
     }
 
     /// True when there is nothing left to do.
-    async fn try_to_let_go(
+    async fn try_release(
         &self,
         character: CharacterId,
         session: SessionId,
         reason: &str,
         evicted: &mut Option<u64>,
-    ) -> Result<bool, Again> {
+    ) -> Result<bool, RetryReason> {
         self.term()?;
         let Some(character) = self.load(character).await? else { return Ok(true) };
         if character.owner.is_empty() || character.session != session.as_bytes() {
             return Ok(true);
         }
         let view = self.view();
-        match view.living(&character.owner, character.owner_incarnation) {
+        match view.live_zone(&character.owner, character.owner_incarnation) {
             Some(owner) if *evicted != Some(character.epoch) => {
                 self.evict(owner, &character, reason).await?;
                 *evicted = Some(character.epoch);
@@ -263,22 +263,24 @@ impl Worker {
             _ => {
                 let release =
                     dbcache::ReleaseRequest { character: character.id, epoch: character.epoch, soft: None };
-                call(self.need_database()?.release(release)).await.map_err(|status| explain(&status))?;
+                call(self.require_database()?.release(release))
+                    .await
+                    .map_err(|status| retry_reason(&status))?;
             }
         }
         Ok(false)
     }
 
     /// Gives a dead zone's avatars to its heir; goes on until it is done or the term is over.
-    async fn reown(&self, dead: &Owner, heir: &Owner) -> Vec<Reowned> {
+    async fn reown(&self, dead: &Owner, successor: &Owner) -> Vec<Reowned> {
         let Some((term, _)) = self.view().lease else { return Vec::new() };
         let request = dbcache::ReownRequest {
             world: self.world().0,
             term: term.0,
             from_zone: dead.name.clone(),
             from_incarnation: dead.incarnation,
-            to_zone: heir.name.clone(),
-            to_incarnation: heir.incarnation,
+            to_zone: successor.name.clone(),
+            to_incarnation: successor.incarnation,
         };
         let mut backoff = Backoff::default();
         loop {
@@ -286,7 +288,7 @@ impl Worker {
                 return Vec::new();
             }
             let attempt = match self.term() {
-                Ok(_) => self.try_to_reown(&request).await,
+                Ok(_) => self.try_reown(&request).await,
                 Err(paused) => Err(paused),
             };
             match attempt {
@@ -297,9 +299,10 @@ impl Worker {
         }
     }
 
-    async fn try_to_reown(&self, request: &dbcache::ReownRequest) -> Result<Vec<Reowned>, Again> {
-        let reply =
-            call(self.need_database()?.reown(request.clone())).await.map_err(|status| explain(&status))?;
+    async fn try_reown(&self, request: &dbcache::ReownRequest) -> Result<Vec<Reowned>, RetryReason> {
+        let reply = call(self.require_database()?.reown(request.clone()))
+            .await
+            .map_err(|status| retry_reason(&status))?;
         metrics::counter!(REOWNED).increment(reply.characters.len() as u64);
         let played = |character: &Character| {
             let session = session_id(&character.session).ok()?;
@@ -313,12 +316,12 @@ impl Worker {
 pub(crate) async fn call<T>(
     answer: impl Future<Output = Result<tonic::Response<T>, Status>>,
 ) -> Result<T, Status> {
-    match timeout(CALL, answer).await {
+    match timeout(CALL_TIMEOUT, answer).await {
         Ok(answer) => answer.map(tonic::Response::into_inner),
         Err(_) => Err(Status::deadline_exceeded("no answer in time")),
     }
 }
 
-fn explain(status: &Status) -> Again {
+fn retry_reason(status: &Status) -> RetryReason {
     format!("{:?}: {}", status.code(), status.message())
 }

@@ -12,8 +12,8 @@ use shardkeep_types::{Epoch, SessionId};
 use crate::metrics;
 
 /// Most kept. Overflow: the newest is dropped, counted; the world binds again whom it finds astray.
-const KEPT: usize = 4_096;
-const LIVES: Duration = Duration::from_secs(120);
+const MAX_BINDINGS: usize = 4_096;
+const BINDING_LIFETIME: Duration = Duration::from_secs(120);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Binding {
@@ -27,8 +27,8 @@ pub(crate) struct Binding {
 pub(crate) struct Bindings(HashMap<SessionId, (Binding, Instant)>);
 
 impl Bindings {
-    pub(crate) fn keep(&mut self, session: SessionId, binding: Binding, now: Instant) {
-        if self.0.len() >= KEPT && !self.0.contains_key(&session) {
+    pub(crate) fn insert(&mut self, session: SessionId, binding: Binding, now: Instant) {
+        if self.0.len() >= MAX_BINDINGS && !self.0.contains_key(&session) {
             metrics::dropped("bindings");
             return;
         }
@@ -43,12 +43,12 @@ impl Bindings {
     }
 
     /// The gateway is down, or the session over.
-    pub(crate) fn forget(&mut self, gone: impl Fn(SessionId, &Binding) -> bool) {
-        self.0.retain(|session, (binding, _)| !gone(*session, binding));
+    pub(crate) fn remove_if(&mut self, is_gone: impl Fn(SessionId, &Binding) -> bool) {
+        self.0.retain(|session, (binding, _)| !is_gone(*session, binding));
     }
 
-    pub(crate) fn forget_old(&mut self, now: Instant) {
-        self.0.retain(|_, (_, since)| now.saturating_duration_since(*since) < LIVES);
+    pub(crate) fn remove_expired(&mut self, now: Instant) {
+        self.0.retain(|_, (_, since)| now.saturating_duration_since(*since) < BINDING_LIFETIME);
     }
 }
 
@@ -68,24 +68,24 @@ mod tests {
     }
 
     #[test]
-    fn the_latest_is_kept_and_given_once() {
+    fn latest_binding_is_kept_and_taken_once() {
         let (mut bindings, now) = (Bindings::default(), Instant::now());
-        bindings.keep(SESSION, binding(1, 3), now);
-        bindings.keep(SESSION, binding(2, 3), now);
-        bindings.keep(SESSION, binding(1, 2), now);
+        bindings.insert(SESSION, binding(1, 3), now);
+        bindings.insert(SESSION, binding(2, 3), now);
+        bindings.insert(SESSION, binding(1, 2), now);
         assert_eq!(bindings.take(SESSION), Some(binding(2, 3)));
         assert_eq!(bindings.take(SESSION), None);
     }
 
     #[test]
-    fn old_ones_and_those_of_a_lost_gateway_are_forgotten() {
+    fn bindings_expire_and_are_removed_with_their_gateway() {
         let (mut bindings, now) = (Bindings::default(), Instant::now());
-        bindings.keep(SESSION, binding(1, 1), now);
-        bindings.forget_old(now + Duration::from_secs(60));
-        bindings.forget(|_, binding| &*binding.gateway == "gateway-2");
+        bindings.insert(SESSION, binding(1, 1), now);
+        bindings.remove_expired(now + Duration::from_secs(60));
+        bindings.remove_if(|_, binding| &*binding.gateway == "gateway-2");
         assert!(bindings.take(SESSION).is_some());
-        bindings.keep(SESSION, binding(1, 1), now);
-        bindings.forget_old(now + Duration::from_secs(200));
+        bindings.insert(SESSION, binding(1, 1), now);
+        bindings.remove_expired(now + Duration::from_secs(200));
         assert!(bindings.take(SESSION).is_none());
     }
 }

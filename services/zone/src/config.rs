@@ -65,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_default_is_valid_and_nonsense_is_named() {
+    fn default_config_is_valid_and_errors_name_the_key() {
         assert_eq!(Config::default().validate(), Ok(()));
         let slow = Config { save_interval: Duration::from_secs(60), ..Config::default() };
         assert!(slow.validate().unwrap_err().starts_with("save_interval"));

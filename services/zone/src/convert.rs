@@ -8,7 +8,7 @@ use shardkeep_rpc::{
     zone as peer,
 };
 use shardkeep_sim::{
-    Effect, EffectResult, Entering, GhostState, Goal, Intent, Item, Perception, Possessions, Seen,
+    Effect, EffectResult, EnteringAvatar, EntityView, GhostState, Goal, Intent, Item, Perception, Possessions,
 };
 use shardkeep_types::{EntityId, Epoch, ItemId};
 
@@ -27,9 +27,9 @@ pub(crate) fn item(item: dbcache::Item) -> Item {
 }
 
 /// An avatar as the database knows it: standing still.
-pub(crate) fn entering(character: &Character) -> Result<Entering, Malformed> {
+pub(crate) fn entering(character: &Character) -> Result<EnteringAvatar, Malformed> {
     let position = character.position.ok_or_else(|| Malformed::missing("position"))?;
-    Ok(Entering {
+    Ok(EnteringAvatar {
         character: character.id.into(),
         name: Arc::from(character.name.as_str()),
         epoch: Epoch(character.epoch),
@@ -44,7 +44,7 @@ pub(crate) fn entering(character: &Character) -> Result<Entering, Malformed> {
 }
 
 /// The way back, for an offer to a neighbour.
-pub(crate) fn character(entering: &Entering, account: u64, world: u32, session: &[u8]) -> Character {
+pub(crate) fn character(entering: &EnteringAvatar, account: u64, world: u32, session: &[u8]) -> Character {
     let item = |item: &Item| dbcache::Item { id: item.id.0, template: item.template, count: item.count };
     Character {
         id: entering.character.0,
@@ -65,7 +65,7 @@ pub(crate) fn character(entering: &Entering, account: u64, world: u32, session: 
     }
 }
 
-pub(crate) fn ghost(seen: &Seen) -> peer::Ghost {
+pub(crate) fn ghost(seen: &EntityView) -> peer::Ghost {
     let state = &seen.state;
     peer::Ghost {
         entity: state.entity.0,
@@ -105,7 +105,7 @@ pub(crate) fn effect(effect: &Effect) -> peer::Effect {
     peer::Effect { actor: actor.0, number, target: target.0, damage, actor_epoch: actor_epoch.0 }
 }
 
-pub(crate) fn effect_in(effect: &peer::Effect) -> Effect {
+pub(crate) fn effect_from_proto(effect: &peer::Effect) -> Effect {
     let peer::Effect { actor, number, target, damage, actor_epoch } = *effect;
     Effect {
         actor: EntityId(actor),
@@ -121,7 +121,7 @@ pub(crate) fn result(result: &EffectResult) -> peer::EffectResult {
     peer::EffectResult { actor: actor.0, number, applied, damage, killed }
 }
 
-pub(crate) fn result_in(result: &peer::EffectResult) -> EffectResult {
+pub(crate) fn result_from_proto(result: &peer::EffectResult) -> EffectResult {
     let peer::EffectResult { actor, number, applied, damage, killed } = *result;
     EffectResult { actor: EntityId(actor), number, applied, damage, killed }
 }
@@ -146,15 +146,15 @@ pub(crate) fn perception(seen: &Perception) -> ai::Perception {
 }
 
 pub(crate) fn intent(intent: &ai::Intent) -> Intent {
-    use ai::intent::What;
-    let goal = match intent.what() {
-        What::Move => Goal::Move {
+    use ai::intent::Action;
+    let goal = match intent.action() {
+        Action::Move => Goal::Move {
             x_mm: intent.x_mm,
             y_mm: intent.y_mm,
             speed: i32::try_from(intent.speed_mm_s).unwrap_or(i32::MAX),
         },
-        What::Attack => Goal::Attack { target: EntityId(intent.target) },
-        What::Idle | What::Unspecified => Goal::Idle,
+        Action::Attack => Goal::Attack { target: EntityId(intent.target) },
+        Action::Idle | Action::Unspecified => Goal::Idle,
     };
     Intent { creature: EntityId(intent.creature), goal }
 }

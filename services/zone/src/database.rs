@@ -83,12 +83,12 @@ impl Database {
     }
 
     fn client(&self) -> Option<Client> {
-        let instance = self.directory.lightest()?;
+        let instance = self.directory.least_loaded()?;
         let channel = self.node.channel(DaemonKind::Dbcache, &instance.grpc_address);
         Some(DbCacheClient::new(channel).max_decoding_message_size(MESSAGE_LIMIT))
     }
 
-    async fn once<T, F>(&self, call: impl FnOnce(Client) -> F) -> Result<T, DatabaseError>
+    async fn call_once<T, F>(&self, call: impl FnOnce(Client) -> F) -> Result<T, DatabaseError>
     where
         F: Future<Output = Result<Response<T>, Status>>,
     {
@@ -108,13 +108,13 @@ impl Database {
     }
 
     /// Repeats the same call until its outcome is known, or the daemon stops.
-    async fn known<T, F>(&self, call: impl Fn(Client) -> F) -> Result<T, DatabaseError>
+    async fn call_until_known<T, F>(&self, call: impl Fn(Client) -> F) -> Result<T, DatabaseError>
     where
         F: Future<Output = Result<Response<T>, Status>>,
     {
         let mut backoff = Backoff::default();
         loop {
-            match self.once(&call).await {
+            match self.call_once(&call).await {
                 Err(DatabaseError::Unknown) => {}
                 answer => return answer,
             }
@@ -127,7 +127,7 @@ impl Database {
 
     /// The action carries its id or once-key, so that repeating it changes nothing.
     pub(crate) async fn commit(&self, action: &HardAction) -> Result<HardResult, DatabaseError> {
-        self.known(|mut client| {
+        self.call_until_known(|mut client| {
             let action = action.clone();
             async move { client.commit(action).await }
         })
@@ -135,7 +135,7 @@ impl Database {
     }
 
     pub(crate) async fn transfer(&self, transfer: &TransferRequest) -> Result<u64, DatabaseError> {
-        let reply = self.known(|mut client| {
+        let reply = self.call_until_known(|mut client| {
             let transfer = transfer.clone();
             async move { client.transfer(transfer).await }
         });
@@ -143,7 +143,7 @@ impl Database {
     }
 
     pub(crate) async fn release(&self, release: &ReleaseRequest) -> Result<(), DatabaseError> {
-        let reply = self.known(|mut client| {
+        let reply = self.call_until_known(|mut client| {
             let release = *release;
             async move { client.release(release).await }
         });
@@ -154,7 +154,7 @@ impl Database {
         &self,
         request: &LoadGroundRequest,
     ) -> Result<LoadGroundReply, DatabaseError> {
-        self.known(|mut client| {
+        self.call_until_known(|mut client| {
             let request = *request;
             async move { client.load_ground(request).await }
         })
@@ -162,12 +162,13 @@ impl Database {
     }
 
     pub(crate) async fn load(&self, character: CharacterId) -> Result<Character, DatabaseError> {
-        self.once(|mut client| async move { client.load(LoadRequest { character: character.0 }).await }).await
+        self.call_once(|mut client| async move { client.load(LoadRequest { character: character.0 }).await })
+            .await
     }
 
     /// Returns the characters that this zone does not own any more.
     pub(crate) async fn save(&self, request: SaveSoftRequest) -> Result<Vec<u64>, DatabaseError> {
-        let saved = self.once(|mut client| async move { client.save_soft(Request::new(request)).await });
+        let saved = self.call_once(|mut client| async move { client.save_soft(Request::new(request)).await });
         saved.await.map(|reply| reply.stale)
     }
 }

@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
-    command::{Admission, Command, Offered, Settlement},
+    command::{Admission, Command, OfferedAvatar, Settlement},
     convert,
 };
 
@@ -97,7 +97,7 @@ impl Zone for ZoneService {
         let offered = Box::new(offered(request.into_inner())?);
         let answer = self.ask(|reply| Command::Offer { offered, reply }).await?;
         let accepted = answer.is_ok();
-        Ok(Response::new(OfferReply { accepted, why: answer.err().unwrap_or_default() }))
+        Ok(Response::new(OfferReply { accepted, reason: answer.err().unwrap_or_default() }))
     }
 
     async fn settle(&self, request: Request<SettleRequest>) -> Result<Response<SettleReply>, Status> {
@@ -116,7 +116,7 @@ impl Zone for ZoneService {
         let mut frames = request.into_inner();
         let commands = self.commands.clone();
         // The answer is an empty stream that lasts as long as the neighbour speaks.
-        let (alive, silence) = mpsc::channel::<Result<PeerFrame, Status>>(1);
+        let (keep_open, responses) = mpsc::channel::<Result<PeerFrame, Status>>(1);
         tokio::spawn(async move {
             while let Some(Ok(mut frame)) = frames.next().await {
                 if let Some(from) = &mut frame.from {
@@ -126,9 +126,9 @@ impl Zone for ZoneService {
                     break;
                 }
             }
-            drop(alive);
+            drop(keep_open);
         });
-        Ok(Response::new(Box::pin(ReceiverStream::new(silence))))
+        Ok(Response::new(Box::pin(ReceiverStream::new(responses))))
     }
 
     type ObserveStream = Pin<Box<dyn Stream<Item = Result<MapSnapshot, Status>> + Send>>;
@@ -172,7 +172,7 @@ impl ZoneService {
     }
 }
 
-fn offered(request: OfferRequest) -> Result<Offered, Status> {
+fn offered(request: OfferRequest) -> Result<OfferedAvatar, Status> {
     let from = request.from.ok_or_else(|| Malformed::missing("from"))?.name;
     let character = request.character.ok_or_else(|| Malformed::missing("character"))?;
     let mut entering = convert::entering(&character)?;
@@ -186,7 +186,7 @@ fn offered(request: OfferRequest) -> Result<Offered, Status> {
         account: AccountId(request.account),
         entering,
     };
-    Ok(Offered { from, gateway: request.gateway, admission })
+    Ok(OfferedAvatar { from, gateway: request.gateway, admission })
 }
 
 fn settlement(request: SettleRequest) -> Result<Settlement, Status> {

@@ -4,33 +4,30 @@
 //! hard state goes through `dbcache`; `ai` thinks for creatures; avatars that walk out are handed over to the zone
 //! that owns the ground they walk on. The simulation itself is the pure crate `sim`; here is what surrounds it.
 
-mod arrivals;
+mod background_calls;
 mod bindings;
 mod command;
-mod commands;
 mod config;
 mod convert;
 mod database;
 mod grpc;
-mod handing;
 mod handover;
-mod hard;
-mod leaving;
+mod hard_actions;
 mod links;
 mod metrics;
 mod neighbours;
 mod outbox;
 mod partition;
+mod perception_feed;
 mod players;
 mod presence;
 mod publish;
+mod release;
 mod requests;
 mod saving;
 mod shard;
 mod streams;
-mod thinking;
-mod ticking;
-mod works;
+mod tick_loop;
 
 use std::{sync::Arc, time::Instant};
 
@@ -65,7 +62,7 @@ impl Service for Zone {
         let node = Node::join(&settings, &daemon, Self::KIND).await?;
         let config = settings.service;
         let map = Arc::new(Map::meadow());
-        let (commands, commanded) = mpsc::channel(command::COMMANDS);
+        let (commands, command_receiver) = mpsc::channel(command::COMMAND_QUEUE);
         let spec = BackendSpec {
             kind: BackendKind::ZONE,
             world: node.world(),
@@ -73,15 +70,17 @@ impl Service for Zone {
             auto_bind: false,
         };
         let (hub, links) = LinkHub::new(&node, spec);
-        let works = works::Works::new(node.clone(), daemon.clone(), commands.clone());
+        let background_calls =
+            background_calls::BackgroundCalls::new(node.clone(), daemon.clone(), commands.clone());
         let streams = streams::Streams::new(node.clone(), commands.clone());
         let service = grpc::ZoneService::new(&node.id().name, map.clone(), commands, daemon.draining());
 
         let seed = if config.seed == 0 { node.id().incarnation } else { config.seed };
-        let shard = shard::Shard::new(config, Sim::new(map, seed), hub.clone(), works, Instant::now());
+        let shard =
+            shard::Shard::new(config, Sim::new(map, seed), hub.clone(), background_calls, Instant::now());
         node.serve(Routes::new(service.into_server()).add_service(hub.service()));
         streams.start(&daemon);
-        ticking::run(shard, links, commanded, &node.directory(DaemonKind::Zone), &daemon).await;
+        tick_loop::run(shard, links, command_receiver, &node.directory(DaemonKind::Zone), &daemon).await;
         Ok(())
     }
 }

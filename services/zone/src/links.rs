@@ -4,7 +4,7 @@ use shardkeep_cluster::link::{ClientMessage, GatewayId, LinkEvent, SessionChange
 use shardkeep_sim::{Input, Ring};
 use shardkeep_types::{CellId, Epoch, GroupKey, SessionId};
 
-use crate::{bindings::Binding, metrics, players::Standing, publish, shard::Shard};
+use crate::{bindings::Binding, metrics, players::PlayerPhase, publish, shard::Shard};
 
 impl Shard {
     pub(crate) fn link_event(&mut self, event: LinkEvent) {
@@ -12,7 +12,7 @@ impl Shard {
             LinkEvent::Up { gateway, fresh } => {
                 if fresh {
                     // All of it is announced again right after.
-                    self.bindings.forget(|_, binding| binding.gateway == gateway);
+                    self.bindings.remove_if(|_, binding| binding.gateway == gateway);
                     self.recount_watchers();
                 }
             }
@@ -38,7 +38,7 @@ impl Shard {
                 if self.players.of_session(session).is_some() {
                     self.bound(session, &binding);
                 } else {
-                    self.bindings.keep(session, binding, self.now);
+                    self.bindings.insert(session, binding, self.now);
                 }
             }
         }
@@ -47,7 +47,7 @@ impl Shard {
     pub(crate) fn bound(&mut self, session: SessionId, binding: &Binding) {
         let Some(player) = self.attach(session, &binding.gateway, binding.session_epoch) else { return };
         player.link_dead = binding.link_dead;
-        player.greet = Some(binding.bind_epoch);
+        player.resync = Some(binding.bind_epoch);
         if binding.link_dead {
             let character = player.character;
             self.inputs.push(Input::Stop { character });
@@ -55,15 +55,15 @@ impl Shard {
     }
 
     fn session_event(&mut self, gateway: &GatewayId, event: &SessionEvent) {
-        if event.what == SessionChange::Left {
-            self.bindings.forget(|session, _| session == event.session);
+        if event.kind == SessionChange::Left {
+            self.bindings.remove_if(|session, _| session == event.session);
         }
         let Some(player) = self.attach(event.session, gateway, event.session_epoch) else { return };
         let character = player.character;
-        match event.what {
+        match event.kind {
             SessionChange::Joined | SessionChange::Resumed => {
                 player.link_dead = false;
-                player.greet = Some(player.epoch);
+                player.resync = Some(player.epoch);
             }
             SessionChange::LinkDead => {
                 player.link_dead = true;
@@ -80,7 +80,7 @@ impl Shard {
             player.unbound_since = now;
             self.inputs.push(Input::Stop { character: player.character });
         }
-        self.bindings.forget(|_, binding| binding.gateway == *gateway);
+        self.bindings.remove_if(|_, binding| binding.gateway == *gateway);
         self.recount_watchers();
     }
 
@@ -116,9 +116,9 @@ impl Shard {
             return;
         }
         let Some(player) = self.attach(session, gateway, session_epoch) else { return };
-        match player.standing {
-            Standing::HandingOver(_) => player.hold(messages),
-            Standing::Playing | Standing::Releasing { .. } => {
+        match player.phase {
+            PlayerPhase::HandingOver(_) => player.hold(messages),
+            PlayerPhase::Playing | PlayerPhase::Releasing { .. } => {
                 let character = player.character;
                 for message in messages {
                     self.message(character, &message);
@@ -129,11 +129,11 @@ impl Shard {
 
     /// Inputs of an avatar that has just been handed over go after it.
     fn forward(&mut self, session: SessionId, messages: Vec<ClientMessage>) {
-        if let Some(arrival) = self.arrivals.values_mut().find(|arrival| arrival.is_of(session)) {
+        if let Some(arrival) = self.arrivals.values_mut().find(|arrival| arrival.is_for(session)) {
             arrival.hold(messages);
-        } else if let Some(moved) = self.moved.get_mut(&session) {
-            let (to, settlement) = moved.forward(messages);
-            self.works.settle(&to, settlement);
+        } else if let Some(handed_over) = self.handed_over.get_mut(&session) {
+            let (to, settlement) = handed_over.forward(messages);
+            self.background_calls.settle(&to, settlement);
         } else {
             for _ in messages {
                 metrics::refused("unknown_session");

@@ -4,27 +4,27 @@
 use std::collections::HashMap;
 
 use shardkeep_rpc::zone::{Ghost, PeerFrame};
-use shardkeep_sim::{Effect, EffectResult, Input, Seen, Sim};
+use shardkeep_sim::{Effect, EffectResult, EntityView, Input, Sim};
 use shardkeep_types::{CellId, CharacterId, EntityId, InstanceId};
 use tokio::sync::mpsc;
 
 use crate::{
+    background_calls::BackgroundCalls,
     convert, metrics,
     partition::{Sector, Table},
     shard::Shard,
-    works::Works,
 };
 
 /// Ghosts are told every so many ticks when something about them changed …
-const TELL_TICKS: u64 = 2;
+const GHOST_TICKS: u64 = 2;
 /// … and anyway after so many.
-const REPEAT_TICKS: u64 = 10;
+const GHOST_REPEAT_TICKS: u64 = 10;
 /// Bound of a neighbour's queue, in frames. Overflow: the frame is dropped, counted; ghosts and effects repeat.
-const FRAMES: usize = 64;
+const FRAME_QUEUE: usize = 64;
 
 /// What a ghost was like when it was last told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Told {
+struct SentGhost {
     velocity: (i32, i32),
     health: u32,
     tick: u64,
@@ -33,25 +33,25 @@ struct Told {
 struct Neighbour {
     incarnation: u64,
     frames: mpsc::Sender<PeerFrame>,
-    told: HashMap<EntityId, Told>,
+    sent: HashMap<EntityId, SentGhost>,
     /// Effects and results that go with the next frame.
     next: PeerFrame,
 }
 
-pub(crate) struct Neighbours {
-    works: Works,
+pub(crate) struct NeighbourZones {
+    background_calls: BackgroundCalls,
     all: HashMap<String, Neighbour>,
     /// Which neighbour's effect a result answers.
-    asked_by: HashMap<EntityId, String>,
+    effect_source: HashMap<EntityId, String>,
 }
 
-impl Neighbours {
-    pub(crate) fn new(works: Works) -> Self {
-        Self { works, all: HashMap::new(), asked_by: HashMap::new() }
+impl NeighbourZones {
+    pub(crate) fn new(background_calls: BackgroundCalls) -> Self {
+        Self { background_calls, all: HashMap::new(), effect_source: HashMap::new() }
     }
 
     /// Streams to zones that own nothing any more end; new owners get one.
-    pub(crate) fn follow(&mut self, table: &Table, me: &InstanceId) {
+    pub(crate) fn update_streams(&mut self, table: &Table, me: &InstanceId) {
         let others: Vec<&Sector> = table
             .sectors
             .iter()
@@ -64,12 +64,12 @@ impl Neighbours {
         });
         for sector in others {
             if !self.all.contains_key(&sector.zone) {
-                let (frames, receiver) = mpsc::channel(FRAMES);
-                self.works.speak_to(&sector.grpc_address, receiver);
+                let (frames, receiver) = mpsc::channel(FRAME_QUEUE);
+                self.background_calls.stream_to_neighbour(&sector.grpc_address, receiver);
                 let neighbour = Neighbour {
                     incarnation: sector.incarnation,
                     frames,
-                    told: HashMap::new(),
+                    sent: HashMap::new(),
                     next: PeerFrame::default(),
                 };
                 self.all.insert(sector.zone.clone(), neighbour);
@@ -94,35 +94,35 @@ impl Neighbours {
     }
 
     /// A neighbour's avatar has got something for a kill here.
-    pub(crate) fn rewarded(&mut self, who: CharacterId) {
-        let asked_by = self.asked_by.get(&EntityId::avatar(who));
-        if let Some(neighbour) = asked_by.and_then(|name| self.all.get_mut(name)) {
-            neighbour.next.rewarded.push(who.0);
+    pub(crate) fn rewarded(&mut self, player: CharacterId) {
+        let effect_source = self.effect_source.get(&EntityId::avatar(player));
+        if let Some(neighbour) = effect_source.and_then(|name| self.all.get_mut(name)) {
+            neighbour.next.rewarded.push(player.0);
         }
     }
 
     pub(crate) fn result(&mut self, result: &EffectResult) {
-        let asked_by = self.asked_by.get(&result.actor);
-        if let Some(neighbour) = asked_by.and_then(|name| self.all.get_mut(name)) {
+        let effect_source = self.effect_source.get(&result.actor);
+        if let Some(neighbour) = effect_source.and_then(|name| self.all.get_mut(name)) {
             neighbour.next.results.push(convert::result(result));
         }
     }
 
     /// Tells each neighbour what stands in or beside its cells.
-    pub(crate) fn tell(&mut self, tick: u64, sim: &Sim, table: &Table, me: &InstanceId) {
+    pub(crate) fn send_frames(&mut self, tick: u64, sim: &Sim, table: &Table, me: &InstanceId) {
         if self.all.is_empty() {
             return;
         }
-        let ghosts_due = tick.is_multiple_of(TELL_TICKS);
-        let seen: Vec<Seen> = if ghosts_due { sim.at_border().collect() } else { Vec::new() };
-        let mut near: HashMap<&str, Vec<&Seen>> = HashMap::new();
+        let ghosts_due = tick.is_multiple_of(GHOST_TICKS);
+        let seen: Vec<EntityView> = if ghosts_due { sim.at_border().collect() } else { Vec::new() };
+        let mut near: HashMap<&str, Vec<&EntityView>> = HashMap::new();
         for seen in &seen {
             let map = sim.map();
-            let mut told: Vec<&str> = Vec::new();
+            let mut sent: Vec<&str> = Vec::new();
             for cell in seen.state.position.cell().around(1, map.width, map.height) {
                 let Some(owner) = table.owner(cell).map(|sector| sector.zone.as_str()) else { continue };
-                if owner != me.name && !told.contains(&owner) {
-                    told.push(owner);
+                if owner != me.name && !sent.contains(&owner) {
+                    sent.push(owner);
                     near.entry(owner).or_default().push(seen);
                 }
             }
@@ -130,35 +130,35 @@ impl Neighbours {
         for (name, neighbour) in &mut self.all {
             if ghosts_due {
                 let near = near.remove(name.as_str()).unwrap_or_default();
-                neighbour.see(tick, &near);
+                neighbour.queue_ghosts(tick, &near);
             }
             neighbour.send(me);
         }
         if tick.is_multiple_of(1_000) {
-            self.asked_by.retain(|actor, _| sim.position(*actor).is_some());
+            self.effect_source.retain(|actor, _| sim.position(*actor).is_some());
         }
     }
 }
 
 impl Neighbour {
-    fn see(&mut self, tick: u64, near: &[&Seen]) {
+    fn queue_ghosts(&mut self, tick: u64, near: &[&EntityView]) {
         for seen in near {
-            let now = Told { velocity: seen.state.velocity, health: seen.state.health, tick };
-            let known = self.told.get(&seen.state.entity).is_some_and(|told| {
-                *told == Told { tick: told.tick, ..now } && tick < told.tick + REPEAT_TICKS
+            let now = SentGhost { velocity: seen.state.velocity, health: seen.state.health, tick };
+            let known = self.sent.get(&seen.state.entity).is_some_and(|sent| {
+                *sent == SentGhost { tick: sent.tick, ..now } && tick < sent.tick + GHOST_REPEAT_TICKS
             });
             if !known {
-                self.told.insert(seen.state.entity, now);
+                self.sent.insert(seen.state.entity, now);
                 self.next.ghosts.push(convert::ghost(seen));
             }
         }
-        if self.told.len() > near.len() {
+        if self.sent.len() > near.len() {
             let here: std::collections::HashSet<EntityId> =
                 near.iter().map(|seen| seen.state.entity).collect();
             let gone: Vec<EntityId> =
-                self.told.keys().filter(|entity| !here.contains(entity)).copied().collect();
+                self.sent.keys().filter(|entity| !here.contains(entity)).copied().collect();
             for entity in gone {
-                self.told.remove(&entity);
+                self.sent.remove(&entity);
                 self.next.gone.push(entity.0);
             }
         }
@@ -166,8 +166,9 @@ impl Neighbour {
 
     fn send(&mut self, me: &InstanceId) {
         let PeerFrame { ghosts, gone, effects, results, taken, rewarded, .. } = &self.next;
-        let news = ghosts.len() + gone.len() + effects.len() + results.len() + taken.len() + rewarded.len();
-        if news == 0 {
+        let pending =
+            ghosts.len() + gone.len() + effects.len() + results.len() + taken.len() + rewarded.len();
+        if pending == 0 {
             return;
         }
         let frame = PeerFrame { from: Some(me.into()), ..std::mem::take(&mut self.next) };
@@ -176,7 +177,7 @@ impl Neighbour {
             Err(_) => {
                 metrics::dropped("neighbour");
                 // What was lost is told again.
-                self.told.clear();
+                self.sent.clear();
             }
         }
     }
@@ -191,15 +192,16 @@ impl Shard {
             self.ghost(ghost);
         }
         self.inputs.extend(frame.gone.into_iter().map(|entity| Input::GhostGone(EntityId(entity))));
-        self.inputs.extend(frame.taken.into_iter().map(|item| Input::Taken(EntityId(item))));
-        frame.rewarded.iter().for_each(|&who| self.works.load(who.into()));
+        self.inputs.extend(frame.taken.into_iter().map(|item| Input::ItemTaken(EntityId(item))));
+        frame.rewarded.iter().for_each(|&player| self.background_calls.load(player.into()));
         for effect in &frame.effects {
-            let effect = convert::effect_in(effect);
-            self.neighbours.asked_by.insert(effect.actor, from.clone());
+            let effect = convert::effect_from_proto(effect);
+            self.neighbours.effect_source.insert(effect.actor, from.clone());
             self.inputs.push(Input::Effect(effect));
         }
-        self.inputs
-            .extend(frame.results.iter().map(|result| Input::EffectResult(convert::result_in(result))));
+        self.inputs.extend(
+            frame.results.iter().map(|result| Input::EffectResult(convert::result_from_proto(result))),
+        );
     }
 
     fn ghost(&mut self, ghost: &Ghost) {
@@ -222,7 +224,7 @@ mod tests {
 
     use super::*;
 
-    fn seen(entity: u64, vx: i32) -> Seen {
+    fn seen(entity: u64, vx: i32) -> EntityView {
         let state = GhostState {
             entity: EntityId(1 << 56 | entity),
             template: 0,
@@ -232,12 +234,12 @@ mod tests {
             health: 100,
             max_health: 100,
         };
-        Seen { state, kind: Kind::Avatar, ghost: false }
+        EntityView { state, kind: Kind::Avatar, ghost: false }
     }
 
     fn neighbour() -> (Neighbour, mpsc::Receiver<PeerFrame>) {
         let (frames, receiver) = mpsc::channel(1);
-        (Neighbour { incarnation: 1, frames, told: HashMap::new(), next: PeerFrame::default() }, receiver)
+        (Neighbour { incarnation: 1, frames, sent: HashMap::new(), next: PeerFrame::default() }, receiver)
     }
 
     fn me() -> InstanceId {
@@ -245,10 +247,10 @@ mod tests {
     }
 
     #[test]
-    fn a_ghost_is_told_when_it_changes_when_it_is_due_and_when_it_goes() {
+    fn ghost_is_sent_on_change_on_repeat_and_on_leave() {
         let (mut neighbour, mut frames) = neighbour();
-        let mut at = |tick: u64, near: &[&Seen]| {
-            neighbour.see(tick, near);
+        let mut at = |tick: u64, near: &[&EntityView]| {
+            neighbour.queue_ghosts(tick, near);
             neighbour.send(&me());
             frames.try_recv().ok().map(|frame| (frame.ghosts.len(), frame.gone.len()))
         };
@@ -262,14 +264,14 @@ mod tests {
     }
 
     #[test]
-    fn a_lost_frame_is_made_good() {
+    fn ghosts_of_dropped_frame_are_sent_again() {
         let (mut neighbour, mut frames) = neighbour();
-        neighbour.see(2, &[&seen(1, 0)]);
+        neighbour.queue_ghosts(2, &[&seen(1, 0)]);
         neighbour.send(&me());
-        neighbour.see(4, &[&seen(1, 0), &seen(2, 0)]);
+        neighbour.queue_ghosts(4, &[&seen(1, 0), &seen(2, 0)]);
         neighbour.send(&me()); // the queue is full
         assert_eq!(frames.try_recv().unwrap().ghosts.len(), 1);
-        neighbour.see(6, &[&seen(1, 0), &seen(2, 0)]);
+        neighbour.queue_ghosts(6, &[&seen(1, 0), &seen(2, 0)]);
         neighbour.send(&me());
         assert_eq!(frames.try_recv().unwrap().ghosts.len(), 2);
     }

@@ -13,7 +13,7 @@ use shardkeep_wire::{
     payload::{self, ErrorCode},
 };
 
-use crate::{metrics, publish, requests::asked, shard::Shard};
+use crate::{metrics, publish, requests::request_of, shard::Shard};
 
 /// What a client is told to wait before it asks again.
 const RETRY_MS: u32 = 1_000;
@@ -72,8 +72,8 @@ fn trade(view: &TradeView) -> payload::Trade {
         partner: EntityId::avatar(view.partner).0,
         partner_name: view.partner_name.to_string(),
         state: state.into(),
-        mine: Some(side(&view.mine)),
-        theirs: Some(side(&view.theirs)),
+        own_side: Some(side(&view.own_side)),
+        partner_side: Some(side(&view.partner_side)),
         revision: view.revision,
     }
 }
@@ -98,7 +98,7 @@ impl Shard {
     pub(crate) fn sim_event(&mut self, event: Event) {
         match event {
             Event::Cell(update) => self.publish(&update),
-            Event::Own { character, state } => {
+            Event::AvatarState { character, state } => {
                 // Who is away gets it on coming back.
                 if self.players.get(character).is_some_and(|player| !player.link_dead) {
                     self.outbox.state.insert(character, own_state(&state));
@@ -106,21 +106,21 @@ impl Shard {
             }
             Event::View { character, .. } => {
                 self.presence.changed(character);
-                self.look_around(character);
+                self.subscribe_to_cells(character);
             }
             Event::Outside { character, cell } => self.begin_handover(character, cell),
-            Event::Reply { ask, reply } => {
-                let message = self.reply(ask, reply);
-                self.outbox.push(ask.character, message);
+            Event::Reply { requester, reply } => {
+                let message = self.reply(requester, reply);
+                self.outbox.push(requester.character, message);
             }
-            Event::Possessions { character } => self.tell_inventory(character),
+            Event::Possessions { character } => self.send_inventory(character),
             Event::Vitals { character, health, max_health, died } => {
                 self.outbox.push(
                     character,
                     self::event(opcode::VITALS, &payload::Vitals { health, max_health, died }),
                 );
             }
-            Event::Placed { character, .. } => self.tell_place(character),
+            Event::Placed { character, .. } => self.send_position(character),
             Event::Trade { character, view } => {
                 if view.state == TradeState::Done {
                     let (trade, partner) = (view.trade, view.partner.0);
@@ -128,22 +128,22 @@ impl Shard {
                 }
                 self.outbox.push(character, self::event(opcode::TRADE_CHANGED, &trade(&view)));
             }
-            Event::Commit { number, want } => self.begin_commit(number, want),
+            Event::Commit { number, change } => self.begin_commit(number, change),
             Event::Effect(effect) => self.neighbours.effect(&effect, &self.sim, &self.table),
             Event::EffectResult(result) => self.neighbours.result(&result),
-            Event::Taken { item, cell } => self.neighbours.taken(item, cell, &self.table),
-            Event::GroundUnsure { cell } => self.reload_ground(cell),
+            Event::ItemTaken { item, cell } => self.neighbours.taken(item, cell, &self.table),
+            Event::GroundStale { cell } => self.reload_ground(cell),
             Event::TooFast { .. } => metrics::refused("too_fast"),
         }
     }
 
-    fn reply(&self, ask: shardkeep_sim::Ask, reply: Result<Reply, Refusal>) -> ServerMessage {
-        let (opcode, request) = asked(ask);
+    fn reply(&self, requester: shardkeep_sim::Requester, reply: Result<Reply, Refusal>) -> ServerMessage {
+        let (opcode, request) = request_of(requester);
         let bytes = match reply {
             Ok(Reply::Attack { damage, killed }) => payload::AttackResult { damage, killed }.encode_to_vec(),
             Ok(Reply::Committed { action }) => payload::Committed {
                 action_id: action,
-                inventory: self.sim.possessions(ask.character).map(inventory),
+                inventory: self.sim.possessions(requester.character).map(inventory),
             }
             .encode_to_vec(),
             Ok(Reply::Invited { trade }) => payload::TradeInvited { trade_id: trade }.encode_to_vec(),
@@ -164,13 +164,13 @@ impl Shard {
         refusal(request, code, &why.to_string())
     }
 
-    fn tell_inventory(&mut self, character: CharacterId) {
+    fn send_inventory(&mut self, character: CharacterId) {
         if let Some(own) = self.sim.possessions(character) {
             self.outbox.push(character, event(opcode::INVENTORY_CHANGED, &inventory(own)));
         }
     }
 
-    fn tell_place(&mut self, character: CharacterId) {
+    fn send_position(&mut self, character: CharacterId) {
         let (Some(avatar), Some(player)) = (self.sim.avatar(character), self.players.get(character)) else {
             return;
         };
@@ -184,7 +184,7 @@ impl Shard {
     }
 
     /// Subscribes the player to the cells around the avatar.
-    pub(crate) fn look_around(&self, character: CharacterId) {
+    pub(crate) fn subscribe_to_cells(&self, character: CharacterId) {
         let (Some(player), Some(avatar)) = (self.players.get(character), self.sim.avatar(character)) else {
             return;
         };
@@ -195,9 +195,9 @@ impl Shard {
     }
 
     /// Players whose session was bound or came back: everything that is not in groups, then ready.
-    pub(crate) fn greet(&mut self) {
+    pub(crate) fn resync(&mut self) {
         let due: Vec<_> =
-            self.players.iter().filter(|player| player.greet.is_some()).map(|it| it.character).collect();
+            self.players.iter().filter(|player| player.resync.is_some()).map(|it| it.character).collect();
         for character in due {
             let Some(avatar) = self.sim.avatar(character) else { continue };
             let vitals = payload::Vitals {
@@ -208,11 +208,11 @@ impl Shard {
             let state = own_state(&avatar.own);
             let view = avatar.trade.and_then(|id| self.sim.trade_view(id, character));
             let Some(player) = self.players.get_mut(character) else { continue };
-            let Some(bind_epoch) = player.greet.take() else { continue };
+            let Some(bind_epoch) = player.resync.take() else { continue };
             let (session, gateway) = (player.session, player.gateway.clone());
-            self.look_around(character);
-            self.tell_place(character);
-            self.tell_inventory(character);
+            self.subscribe_to_cells(character);
+            self.send_position(character);
+            self.send_inventory(character);
             self.outbox.push(character, event(opcode::VITALS, &vitals));
             if let Some(view) = view {
                 self.outbox.push(character, event(opcode::TRADE_CHANGED, &trade(&view)));

@@ -84,14 +84,14 @@ mod tests {
     }
 
     #[test]
-    fn a_later_term_beats_a_higher_epoch() {
+    fn later_term_beats_higher_epoch() {
         assert!(table(2, 1).is_newer_than(&table(1, 9)));
         assert!(!table(1, 9).is_newer_than(&table(2, 1)));
         assert!(!table(2, 1).is_newer_than(&table(2, 1)));
     }
 
     #[test]
-    fn an_earlier_run_of_this_zone_owned_other_cells() {
+    fn cells_belong_to_matching_incarnation_only() {
         assert_eq!(table(1, 1).of(&me(5)).count(), 1);
         assert_eq!(table(1, 1).of(&me(6)).count(), 0);
         let epochs = table(2, 1).cell_epochs(&me(5));

@@ -15,14 +15,14 @@ use tonic::Status;
 use crate::handover::Source;
 
 /// Most inputs kept while an avatar is frozen. Overflow: the newest is dropped, counted.
-const HELD: usize = 256;
+const MAX_HELD_INPUTS: usize = 256;
 
 /// Whoever evicts an avatar waits for this.
-pub(crate) type Evicted = oneshot::Sender<Result<(), Status>>;
+pub(crate) type EvictionReply = oneshot::Sender<Result<(), Status>>;
 
 /// An avatar on its way to another zone.
 #[derive(Debug)]
-pub(crate) struct Leaving {
+pub(crate) struct OutgoingHandover {
     pub(crate) state: Source,
     pub(crate) to: Arc<Destination>,
     pub(crate) since: Instant,
@@ -37,14 +37,14 @@ pub(crate) struct Destination {
 }
 
 #[derive(Debug)]
-pub(crate) enum Standing {
+pub(crate) enum PlayerPhase {
     Playing,
-    HandingOver(Leaving),
+    HandingOver(OutgoingHandover),
     /// Being saved and let go; `sent`: the database has been asked.
     Releasing {
         reason: String,
         sent: bool,
-        waiting: Vec<Evicted>,
+        waiting: Vec<EvictionReply>,
     },
 }
 
@@ -61,12 +61,12 @@ pub(crate) struct Player {
     pub(crate) gateway: Option<GatewayId>,
     pub(crate) link_dead: bool,
     /// To be subscribed, told everything that is not in groups, and declared ready for this binding.
-    pub(crate) greet: Option<Epoch>,
+    pub(crate) resync: Option<Epoch>,
     /// Since when no gateway speaks for it.
     pub(crate) unbound_since: Instant,
-    pub(crate) standing: Standing,
+    pub(crate) phase: PlayerPhase,
     /// Inputs that came while the avatar was frozen.
-    held: Vec<ClientMessage>,
+    held_inputs: Vec<ClientMessage>,
     /// What the database was told last.
     pub(crate) saved: Option<SoftState>,
     /// Inputs forwarded by the zone it came from.
@@ -92,36 +92,36 @@ impl Player {
             epoch,
             gateway: None,
             link_dead: false,
-            greet: None,
+            resync: None,
             unbound_since: now,
-            standing: Standing::Playing,
-            held: Vec::new(),
+            phase: PlayerPhase::Playing,
+            held_inputs: Vec::new(),
             saved: None,
             forwarded: 0,
         }
     }
 
     pub(crate) fn is_playing(&self) -> bool {
-        matches!(self.standing, Standing::Playing)
+        matches!(self.phase, PlayerPhase::Playing)
     }
 
     /// Keeps an input for whoever owns the avatar next, or for the thaw.
     pub(crate) fn hold(&mut self, messages: Vec<ClientMessage>) {
-        hold(&mut self.held, messages);
+        hold(&mut self.held_inputs, messages);
     }
 
-    pub(crate) fn take_held(&mut self) -> Vec<ClientMessage> {
-        std::mem::take(&mut self.held)
+    pub(crate) fn take_held_inputs(&mut self) -> Vec<ClientMessage> {
+        std::mem::take(&mut self.held_inputs)
     }
 }
 
 /// Keeps inputs within their bound.
-pub(crate) fn hold(held: &mut Vec<ClientMessage>, messages: Vec<ClientMessage>) {
-    let room = HELD.saturating_sub(held.len());
+pub(crate) fn hold(held_inputs: &mut Vec<ClientMessage>, messages: Vec<ClientMessage>) {
+    let room = MAX_HELD_INPUTS.saturating_sub(held_inputs.len());
     for _ in room..messages.len() {
         crate::metrics::dropped("held");
     }
-    held.extend(messages.into_iter().take(room));
+    held_inputs.extend(messages.into_iter().take(room));
 }
 
 /// Everybody here, by character (in order, so that a tick does the same things in the same order) and by session.
@@ -139,7 +139,7 @@ impl Players {
             if now != Some(before.session) {
                 self.by_session.remove(&before.session);
             }
-            answer_all(before, &Err(Status::failed_precondition("the avatar was admitted again")));
+            answer_evictions(before, &Err(Status::failed_precondition("the avatar was admitted again")));
         }
     }
 
@@ -177,8 +177,8 @@ impl Players {
 }
 
 /// Those who wait for an eviction hear how it ended.
-pub(crate) fn answer_all(player: Player, answer: &Result<(), Status>) {
-    if let Standing::Releasing { waiting, .. } = player.standing {
+pub(crate) fn answer_evictions(player: Player, answer: &Result<(), Status>) {
+    if let PlayerPhase::Releasing { waiting, .. } = player.phase {
         for waiting in waiting {
             // Nobody listens any more: the caller's deadline is over.
             let _ = waiting.send(answer.clone());

@@ -10,9 +10,9 @@ use tokio::sync::mpsc;
 use crate::{metrics, players::Players};
 
 /// Reports are gathered for so many ticks.
-const TICKS: u64 = 4;
+const REPORT_TICKS: u64 = 4;
 /// Bound of a stream's queue, in reports. Overflow: the next report is complete again, counted.
-pub(crate) const REPORTS: usize = 16;
+pub(crate) const REPORT_QUEUE: usize = 16;
 
 #[derive(Debug, Default)]
 pub(crate) struct Presence {
@@ -40,8 +40,8 @@ impl Presence {
     }
 
     pub(crate) fn flush(&mut self, tick: u64, me: &InstanceId, players: &Players, sim: &Sim) {
-        let nothing = !self.complete && self.changed.is_empty() && self.gone.is_empty();
-        if nothing || !tick.is_multiple_of(TICKS) {
+        let is_unchanged = !self.complete && self.changed.is_empty() && self.gone.is_empty();
+        if is_unchanged || !tick.is_multiple_of(REPORT_TICKS) {
             return;
         }
         let Some(stream) = &self.stream else {
@@ -50,14 +50,17 @@ impl Presence {
             self.gone.clear();
             return;
         };
-        let everybody = players.iter().map(|player| player.character);
-        let whom: Vec<CharacterId> =
-            if self.complete { everybody.collect() } else { self.changed.iter().copied().collect() };
+        let all_characters = players.iter().map(|player| player.character);
+        let characters: Vec<CharacterId> =
+            if self.complete { all_characters.collect() } else { self.changed.iter().copied().collect() };
         let report = world::PresenceReport {
             zone: Some(me.into()),
             complete: self.complete,
-            present: whom.into_iter().filter_map(|who| present(who, me, players, sim)).collect(),
-            gone: self.gone.iter().map(|who| who.0).collect(),
+            present: characters
+                .into_iter()
+                .filter_map(|character| present(character, me, players, sim))
+                .collect(),
+            gone: self.gone.iter().map(|character| character.0).collect(),
         };
         self.changed.clear();
         self.gone.clear();
@@ -72,11 +75,11 @@ impl Presence {
     }
 }
 
-fn present(who: CharacterId, me: &InstanceId, players: &Players, sim: &Sim) -> Option<world::Presence> {
-    let player = players.get(who)?;
-    let cell = sim.avatar(who)?.own.position.cell();
+fn present(character: CharacterId, me: &InstanceId, players: &Players, sim: &Sim) -> Option<world::Presence> {
+    let player = players.get(character)?;
+    let cell = sim.avatar(character)?.own.position.cell();
     Some(world::Presence {
-        character: who.0,
+        character: character.0,
         name: player.name.to_string(),
         session: player.session.as_bytes().to_vec(),
         account: player.account.0,

@@ -6,7 +6,7 @@ use shardkeep_sim::{CellUpdate, Input, Kind, Ring};
 use shardkeep_types::{CellId, GroupKey, WorldId, group_kind};
 use shardkeep_wire::{
     message::Head,
-    movement::{self, Appears, EntityKind, Entry, Form, Gone},
+    movement::{self, Appearance, EntityKind, Entry, Form, RemovalReason},
     opcode,
 };
 
@@ -38,7 +38,7 @@ pub(crate) fn view(world: WorldId, from: CellId, width: u16, height: u16) -> Vec
 }
 
 impl Shard {
-    pub(crate) fn want_keyframes(&mut self, cell: CellId) {
+    pub(crate) fn request_keyframes(&mut self, cell: CellId) {
         for ring in [Ring::Near, Ring::Outer] {
             self.inputs.push(Input::Keyframe { cell, ring });
         }
@@ -72,13 +72,13 @@ fn entry(entry: &shardkeep_sim::Entry) -> Entry<'_> {
         Kind::Item => EntityKind::GroundItem,
     };
     let gone = |gone| match gone {
-        shardkeep_sim::Gone::ToOtherCell => Gone::Moved,
-        shardkeep_sim::Gone::Left => Gone::Left,
-        shardkeep_sim::Gone::Died => Gone::Died,
+        shardkeep_sim::RemovalReason::ToOtherCell => RemovalReason::Moved,
+        shardkeep_sim::RemovalReason::Left => RemovalReason::Left,
+        shardkeep_sim::RemovalReason::Died => RemovalReason::Died,
     };
     Entry {
         id: entry.entity,
-        appears: entry.appears.as_ref().map(|what| Appears {
+        appears: entry.appears.as_ref().map(|what| Appearance {
             kind: kind(what.kind),
             template: what.template,
             name: &what.name,
@@ -102,21 +102,21 @@ mod tests {
     const CELL: CellId = CellId { map: MapId(1), x: 3, y: 4 };
 
     #[test]
-    fn groups_lead_back_to_cells_of_their_own_world_only() {
+    fn group_maps_to_cell_of_same_world_only() {
         let outer = group(WorldId(2), CELL, Ring::Outer);
         assert_eq!(cell_of(outer, WorldId(2)), Some((CELL, Ring::Outer)));
         assert_eq!(cell_of(outer, WorldId(3)), None);
     }
 
     #[test]
-    fn a_view_is_nine_near_cells_and_sixteen_around() {
+    fn view_has_nine_near_and_sixteen_outer_cells() {
         let view = view(WorldId(1), CELL, 32, 32);
         let near = view.iter().filter(|group| group.kind() == group_kind::CELL).count();
         assert_eq!((near, view.len()), (9, 25));
     }
 
     #[test]
-    fn the_wire_carries_what_the_simulation_said() {
+    fn encoded_cell_decodes_to_same_update() {
         let update = CellUpdate {
             cell: CELL,
             ring: Ring::Near,
@@ -124,7 +124,7 @@ mod tests {
             tick: 9,
             entries: vec![shardkeep_sim::Entry {
                 entity: EntityId(5),
-                appears: Some(shardkeep_sim::Appears {
+                appears: Some(shardkeep_sim::Appearance {
                     kind: Kind::Avatar,
                     template: 0,
                     name: Arc::from("Ann"),

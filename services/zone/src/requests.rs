@@ -3,7 +3,7 @@
 use prost::Message;
 use sha2::{Digest, Sha256};
 use shardkeep_cluster::link::{ClientMessage, MessageKind, ServerMessage};
-use shardkeep_sim::{Act, Action, Ask, Input};
+use shardkeep_sim::{Act, ActionKey, Input, Requester};
 use shardkeep_types::{CharacterId, EntityId, ItemId};
 use shardkeep_wire::{
     movement::Move,
@@ -32,30 +32,30 @@ impl RequestError {
 }
 
 /// The reply needs the opcode, so it goes along with the number of the request.
-pub(crate) fn ask(character: CharacterId, message: &ClientMessage) -> Ask {
-    Ask { character, request: u64::from(message.opcode) << 32 | (message.request & 0xffff_ffff) }
+pub(crate) fn requester(character: CharacterId, message: &ClientMessage) -> Requester {
+    Requester { character, request: u64::from(message.opcode) << 32 | (message.request & 0xffff_ffff) }
 }
 
-/// Opcode and number of the request behind an [`Ask`].
-pub(crate) fn asked(ask: Ask) -> (u16, u64) {
-    ((ask.request >> 32) as u16, ask.request & 0xffff_ffff)
+/// Opcode and number of the request behind an [`Requester`].
+pub(crate) fn request_of(requester: Requester) -> (u16, u64) {
+    ((requester.request >> 32) as u16, requester.request & 0xffff_ffff)
 }
 
 /// A wish to move, or a request.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Wish {
+pub(crate) enum PlayerRequest {
     Move(Move),
     Inventory,
     Act(Act),
 }
 
-pub(crate) fn decode(message: &ClientMessage) -> Result<Wish, RequestError> {
+pub(crate) fn decode(message: &ClientMessage) -> Result<PlayerRequest, RequestError> {
     match (message.kind, message.opcode) {
         (MessageKind::State, opcode::MOVE) => {
-            Move::decode(&message.payload).map(Wish::Move).map_err(|_| RequestError::Malformed)
+            Move::decode(&message.payload).map(PlayerRequest::Move).map_err(|_| RequestError::Malformed)
         }
-        (MessageKind::Request, opcode::GET_INVENTORY) => Ok(Wish::Inventory),
-        (MessageKind::Request, _) => act(message).map(Wish::Act),
+        (MessageKind::Request, opcode::GET_INVENTORY) => Ok(PlayerRequest::Inventory),
+        (MessageKind::Request, _) => act(message).map(PlayerRequest::Act),
         _ => Err(RequestError::Unknown),
     }
 }
@@ -63,40 +63,44 @@ pub(crate) fn decode(message: &ClientMessage) -> Result<Wish, RequestError> {
 fn act(message: &ClientMessage) -> Result<Act, RequestError> {
     Ok(match message.opcode {
         opcode::PICK_UP => {
-            let payload::PickUp { action_id, entity_id } = read(message)?;
+            let payload::PickUp { action_id, entity_id } = decode_payload(message)?;
             Act::PickUp { action: action(message, action_id)?, entity: EntityId(entity_id) }
         }
         opcode::DROP => {
-            let payload::Drop { action_id, item_id } = read(message)?;
+            let payload::Drop { action_id, item_id } = decode_payload(message)?;
             Act::Drop { action: action(message, action_id)?, item: ItemId(item_id) }
         }
-        opcode::ATTACK => Act::Attack { target: EntityId(read::<payload::Attack>(message)?.target) },
+        opcode::ATTACK => {
+            Act::Attack { target: EntityId(decode_payload::<payload::Attack>(message)?.target) }
+        }
         opcode::TRADE_INVITE => {
-            Act::Invite { entity: EntityId(read::<payload::TradeInvite>(message)?.entity_id) }
+            Act::Invite { entity: EntityId(decode_payload::<payload::TradeInvite>(message)?.entity_id) }
         }
         opcode::TRADE_ANSWER => {
-            let payload::TradeAnswer { trade_id, accept } = read(message)?;
+            let payload::TradeAnswer { trade_id, accept } = decode_payload(message)?;
             Act::Answer { trade: trade_id, accept }
         }
         opcode::TRADE_OFFER => {
-            let payload::TradeOffer { trade_id, item_ids, coins } = read(message)?;
+            let payload::TradeOffer { trade_id, item_ids, coins } = decode_payload(message)?;
             Act::Offer { trade: trade_id, items: item_ids.into_iter().map(ItemId).collect(), coins }
         }
         opcode::TRADE_CONFIRM => {
-            let payload::TradeConfirm { action_id, trade_id, revision } = read(message)?;
+            let payload::TradeConfirm { action_id, trade_id, revision } = decode_payload(message)?;
             Act::Confirm { action: action(message, action_id)?, trade: trade_id, revision }
         }
-        opcode::TRADE_CANCEL => Act::Cancel { trade: read::<payload::TradeCancel>(message)?.trade_id },
+        opcode::TRADE_CANCEL => {
+            Act::Cancel { trade: decode_payload::<payload::TradeCancel>(message)?.trade_id }
+        }
         _ => return Err(RequestError::Unknown),
     })
 }
 
-fn read<P: Message + Default>(message: &ClientMessage) -> Result<P, RequestError> {
+fn decode_payload<P: Message + Default>(message: &ClientMessage) -> Result<P, RequestError> {
     P::decode(&*message.payload).map_err(|_| RequestError::Malformed)
 }
 
 /// The digest covers opcode and payload: the same id for another request is another digest.
-fn action(message: &ClientMessage, id: u64) -> Result<Action, RequestError> {
+fn action(message: &ClientMessage, id: u64) -> Result<ActionKey, RequestError> {
     if id == 0 || i64::try_from(id).is_err() {
         return Err(RequestError::Malformed);
     }
@@ -104,19 +108,19 @@ fn action(message: &ClientMessage, id: u64) -> Result<Action, RequestError> {
         Sha256::new().chain_update(message.opcode.to_le_bytes()).chain_update(&message.payload).finalize();
     let mut digest = [0; 16];
     digest.copy_from_slice(&hash[..16]);
-    Ok(Action { id, digest })
+    Ok(ActionKey { id, digest })
 }
 
 impl Shard {
     /// One message of the player of an avatar that is here.
     pub(crate) fn message(&mut self, character: CharacterId, message: &ClientMessage) {
         match decode(message) {
-            Ok(Wish::Move(Move { sequence, velocity: [vx, vy], facing })) => {
+            Ok(PlayerRequest::Move(Move { sequence, velocity: [vx, vy], facing })) => {
                 metrics::input("move");
                 let velocity = (vx.into(), vy.into());
                 self.inputs.push(Input::Move { character, sequence, velocity, facing });
             }
-            Ok(Wish::Inventory) => {
+            Ok(PlayerRequest::Inventory) => {
                 metrics::input("inventory");
                 let reply = match self.sim.possessions(character) {
                     Some(own) => {
@@ -127,9 +131,9 @@ impl Shard {
                 };
                 self.outbox.push(character, reply);
             }
-            Ok(Wish::Act(act)) => {
+            Ok(PlayerRequest::Act(act)) => {
                 metrics::input("act");
-                self.inputs.push(Input::Act { ask: ask(character, message), act });
+                self.inputs.push(Input::Act { requester: requester(character, message), act });
             }
             Err(error) => {
                 metrics::refused(error.label());
@@ -156,15 +160,15 @@ mod tests {
     }
 
     #[test]
-    fn asks_remember_what_they_answer() {
+    fn requester_keeps_opcode_and_request_number() {
         let message = request(opcode::DROP, &payload::Drop { action_id: 1, item_id: 2 });
-        assert_eq!(asked(ask(CharacterId(3), &message)), (opcode::DROP, 7));
+        assert_eq!(request_of(requester(CharacterId(3), &message)), (opcode::DROP, 7));
     }
 
     #[test]
-    fn a_digest_tells_requests_apart() {
+    fn digest_differs_between_requests() {
         let digest = |message: &ClientMessage| match decode(message) {
-            Ok(Wish::Act(Act::Drop { action, .. } | Act::PickUp { action, .. })) => action.digest,
+            Ok(PlayerRequest::Act(Act::Drop { action, .. } | Act::PickUp { action, .. })) => action.digest,
             other => panic!("{other:?}"),
         };
         let one = request(opcode::DROP, &payload::Drop { action_id: 1, item_id: 2 });
@@ -175,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_is_named() {
+    fn invalid_request_gives_specific_error() {
         let zero = request(opcode::DROP, &payload::Drop { action_id: 0, item_id: 2 });
         assert_eq!(decode(&zero), Err(RequestError::Malformed));
         let broken = ClientMessage {

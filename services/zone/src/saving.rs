@@ -8,7 +8,7 @@ use crate::shard::Shard;
 /// Most avatars in one call.
 const SAVE_BATCH: usize = 8_192;
 /// Every so many times also what has not changed is saved: so a zone learns that it lost somebody who stands still.
-const WHOLE_EVERY: u64 = 8;
+const FULL_SAVE_EVERY: u64 = 8;
 
 impl Shard {
     pub(crate) fn soft_state(&self, character: CharacterId) -> Option<SoftState> {
@@ -31,10 +31,10 @@ impl Shard {
         self.next_save = self.now + self.config.save_interval;
         let playing = self.players.iter().filter(|player| player.is_playing());
         self.saves += 1;
-        let whole = self.saves.is_multiple_of(WHOLE_EVERY);
+        let full_save = self.saves.is_multiple_of(FULL_SAVE_EVERY);
         let changed = playing.filter_map(|player| {
             let state = self.soft_state(player.character)?;
-            (whole || player.saved.as_ref() != Some(&state)).then_some(state)
+            (full_save || player.saved.as_ref() != Some(&state)).then_some(state)
         });
         let states: Vec<SoftState> = changed.take(SAVE_BATCH).collect();
         if states.is_empty() {
@@ -49,7 +49,7 @@ impl Shard {
             }
         }
         self.saving = true;
-        self.works.save(SaveSoftRequest { states });
+        self.background_calls.save(SaveSoftRequest { states });
     }
 
     pub(crate) fn saved(&mut self, states: &[(CharacterId, Epoch)], stale: Option<&[u64]>) {
@@ -58,7 +58,7 @@ impl Shard {
             Some(stale) => {
                 let stale = states.iter().filter(|(character, _)| stale.contains(&character.0));
                 for &(character, epoch) in stale {
-                    self.lose(character, epoch);
+                    self.drop_lost_avatar(character, epoch);
                 }
             }
             None => {

@@ -1,5 +1,5 @@
 //! All that this zone holds, and what happens in a tick. Nothing here waits: work that must is a task of its own
-//! (`works`), and comes back as a command.
+//! (`background_calls`), and comes back as a command.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -12,24 +12,24 @@ use shardkeep_types::{CellId, CharacterId, Epoch, InstanceId, SessionId, WorldId
 use tokio::sync::mpsc;
 
 use crate::{
-    arrivals::Arrival,
+    background_calls::BackgroundCalls,
     bindings::Bindings,
     config::Config,
-    handing::Moved,
-    hard::Lanes,
+    handover::Arrival,
+    handover::HandedOver,
+    hard_actions::CommitQueue,
     metrics,
-    neighbours::Neighbours,
+    neighbours::NeighbourZones,
     outbox::Outbox,
     partition::Table,
+    perception_feed::PerceptionFeed,
     players::{Player, Players},
     presence::Presence,
-    thinking::Thinking,
-    works::Works,
 };
 
 /// Most events of links taken in one tick; the rest waits in its bounded queue.
-const TAKEN: usize = 20_000;
-const CENSUS: Duration = Duration::from_secs(1);
+const MAX_LINK_EVENTS: usize = 20_000;
+const POPULATION_INTERVAL: Duration = Duration::from_secs(1);
 
 pub(crate) struct Shard {
     pub(crate) me: InstanceId,
@@ -41,60 +41,66 @@ pub(crate) struct Shard {
     /// What the next tick of the simulation gets.
     pub(crate) inputs: Vec<Input>,
     pub(crate) hub: LinkHub,
-    pub(crate) works: Works,
+    pub(crate) background_calls: BackgroundCalls,
     pub(crate) players: Players,
     pub(crate) table: Table,
     pub(crate) cell_epochs: HashMap<CellId, Epoch>,
-    pub(crate) lanes: Lanes,
+    pub(crate) commit_queue: CommitQueue,
     pub(crate) arrivals: BTreeMap<CharacterId, Arrival>,
     pub(crate) bindings: Bindings,
-    pub(crate) moved: HashMap<SessionId, Moved>,
+    pub(crate) handed_over: HashMap<SessionId, HandedOver>,
     /// Hand-overs that failed lately wait until then.
-    pub(crate) not_before: HashMap<CharacterId, Instant>,
+    pub(crate) handover_retry_at: HashMap<CharacterId, Instant>,
     pub(crate) outbox: Outbox,
-    pub(crate) neighbours: Neighbours,
+    pub(crate) neighbours: NeighbourZones,
     pub(crate) presence: Presence,
-    pub(crate) thinking: Thinking,
+    pub(crate) perception_feed: PerceptionFeed,
     pub(crate) next_save: Instant,
     pub(crate) saving: bool,
     pub(crate) saves: u64,
     /// Since when this daemon drains.
     pub(crate) draining: Option<Instant>,
     /// No other zone of the world is up: nobody will take the sectors.
-    pub(crate) alone: bool,
-    next_census: Instant,
+    pub(crate) is_only_zone: bool,
+    next_population_report: Instant,
 }
 
 impl Shard {
-    pub(crate) fn new(config: Config, sim: Sim, hub: LinkHub, works: Works, now: Instant) -> Self {
+    pub(crate) fn new(
+        config: Config,
+        sim: Sim,
+        hub: LinkHub,
+        background_calls: BackgroundCalls,
+        now: Instant,
+    ) -> Self {
         Self {
-            me: works.node.id().clone(),
-            world: works.node.world(),
+            me: background_calls.node.id().clone(),
+            world: background_calls.node.world(),
             now,
             tick: 0,
             sim,
             inputs: Vec::new(),
             hub,
-            neighbours: Neighbours::new(works.clone()),
-            thinking: Thinking::new(config.think_interval, now),
+            neighbours: NeighbourZones::new(background_calls.clone()),
+            perception_feed: PerceptionFeed::new(config.think_interval, now),
             next_save: now + config.save_interval,
             config,
-            works,
+            background_calls,
             players: Players::default(),
             table: Table::default(),
             cell_epochs: HashMap::new(),
-            lanes: Lanes::default(),
+            commit_queue: CommitQueue::default(),
             arrivals: BTreeMap::new(),
             bindings: Bindings::default(),
-            moved: HashMap::new(),
-            not_before: HashMap::new(),
+            handed_over: HashMap::new(),
+            handover_retry_at: HashMap::new(),
             outbox: Outbox::default(),
             presence: Presence::default(),
             saving: false,
             saves: 0,
             draining: None,
-            alone: false,
-            next_census: now,
+            is_only_zone: false,
+            next_population_report: now,
         }
     }
 
@@ -102,7 +108,7 @@ impl Shard {
     pub(crate) fn step(&mut self, now: Instant, wall_ms: u64, links: &mut mpsc::Receiver<LinkEvent>) {
         self.now = now;
         self.tick += 1;
-        for _ in 0..TAKEN {
+        for _ in 0..MAX_LINK_EVENTS {
             let Ok(event) = links.try_recv() else { break };
             self.link_event(event);
         }
@@ -112,14 +118,14 @@ impl Shard {
         }
 
         self.advance_arrivals();
-        self.advance_leaving();
+        self.advance_releases();
         self.save_soft_state();
-        self.greet();
+        self.resync();
         self.flush();
-        self.neighbours.tell(self.tick, &self.sim, &self.table, &self.me);
+        self.neighbours.send_frames(self.tick, &self.sim, &self.table, &self.me);
         self.presence.flush(self.tick, &self.me, &self.players, &self.sim);
-        self.thinking.show(now, &self.me, self.tick, &self.sim);
-        self.take_census();
+        self.perception_feed.send_due(now, &self.me, self.tick, &self.sim);
+        self.report_population();
     }
 
     /// Whether everything is saved and let go.
@@ -134,22 +140,22 @@ impl Shard {
             return;
         }
         let before: Vec<_> = self.table.of(&self.me).map(|sector| (sector.cells, sector.epoch)).collect();
-        let mine: Vec<_> = table.of(&self.me).map(|sector| (sector.cells, sector.epoch)).collect();
-        tracing::info!(term = %table.term, epoch = table.epoch, sectors = mine.len(), "partition");
-        self.inputs.push(Input::Sectors(mine.iter().map(|(cells, _)| *cells).collect()));
-        for (cells, epoch) in &mine {
+        let owned: Vec<_> = table.of(&self.me).map(|sector| (sector.cells, sector.epoch)).collect();
+        tracing::info!(term = %table.term, epoch = table.epoch, sectors = owned.len(), "partition");
+        self.inputs.push(Input::Sectors(owned.iter().map(|(cells, _)| *cells).collect()));
+        for (cells, epoch) in &owned {
             if !before.contains(&(*cells, *epoch)) {
-                self.works.load_ground(*cells);
+                self.background_calls.load_ground(*cells);
             }
         }
         let epochs = table.cell_epochs(&self.me);
         for (&cell, epoch) in &epochs {
             if self.cell_epochs.get(&cell) != Some(epoch) {
-                self.want_keyframes(cell);
+                self.request_keyframes(cell);
             }
         }
         self.cell_epochs = epochs;
-        self.neighbours.follow(&table, &self.me);
+        self.neighbours.update_streams(&table, &self.me);
         self.table = table;
     }
 
@@ -170,18 +176,20 @@ impl Shard {
         Some(player)
     }
 
-    fn take_census(&mut self) {
-        if self.now < self.next_census {
+    fn report_population(&mut self) {
+        if self.now < self.next_population_report {
             return;
         }
-        self.next_census = self.now + CENSUS;
+        self.next_population_report = self.now + POPULATION_INTERVAL;
         let creatures = self.sim.seen().filter(|seen| seen.kind == Kind::Creature && !seen.ghost).count();
         metrics::population(self.players.len(), creatures, self.cell_epochs.len());
         metrics::counts(self.sim.counts());
-        self.works.node.set_load((self.players.len() as f64 / self.config.max_avatars as f64).min(1.0));
+        self.background_calls
+            .node
+            .set_load((self.players.len() as f64 / self.config.max_avatars as f64).min(1.0));
         let now = self.now;
-        self.not_before.retain(|_, until| *until > now);
-        self.bindings.forget_old(now);
-        self.moved.retain(|_, moved| !moved.is_forgotten(now));
+        self.handover_retry_at.retain(|_, until| *until > now);
+        self.bindings.remove_expired(now);
+        self.handed_over.retain(|_, handed_over| !handed_over.is_expired(now));
     }
 }

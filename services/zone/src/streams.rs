@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, transport::Channel};
 
-use crate::{command::Command, partition::Table, presence, thinking};
+use crate::{command::Command, partition::Table, perception_feed, presence};
 
 const OPEN_DEADLINE: Duration = Duration::from_secs(2);
 
@@ -32,12 +32,12 @@ impl Streams {
     /// Keeps all three open until the daemon stops.
     pub(crate) fn start(&self, daemon: &Daemon) {
         let (world, ai) = (self.node.directory(DaemonKind::World), self.node.directory(DaemonKind::Ai));
-        self.keep(daemon, world.clone(), Self::partition);
-        self.keep(daemon, world, Self::presence);
-        self.keep(daemon, ai, Self::think);
+        self.keep_open(daemon, world.clone(), Self::partition);
+        self.keep_open(daemon, world, Self::presence);
+        self.keep_open(daemon, ai, Self::think);
     }
 
-    fn keep<F>(
+    fn keep_open<F>(
         &self,
         daemon: &Daemon,
         directory: Directory,
@@ -48,11 +48,11 @@ impl Streams {
         let (streams, stopped) = (self.clone(), daemon.stopped());
         let commands = self.commands.clone();
         let world = self.node.world();
-        let forever = async move {
+        let reconnect_loop = async move {
             let mut backoff = Backoff::default();
             let mut turn = 0;
             loop {
-                if let Some(instance) = choose(&directory, world, turn) {
+                if let Some(instance) = choose_instance(&directory, world, turn) {
                     let began = std::time::Instant::now();
                     let ended = run(streams.clone(), instance).await;
                     // A standby is no failure: the leader is asked next.
@@ -69,7 +69,7 @@ impl Streams {
         };
         daemon.tasks().spawn(async move {
             tokio::select! {
-                () = forever => {}
+                () = reconnect_loop => {}
                 () = commands.closed() => {}
                 () = stopped.cancelled() => {}
             }
@@ -101,7 +101,7 @@ impl Streams {
     }
 
     async fn presence(self, world: Instance) -> Status {
-        let (sender, receiver) = mpsc::channel(presence::REPORTS);
+        let (sender, receiver) = mpsc::channel(presence::REPORT_QUEUE);
         let mut client = WorldClient::new(self.channel(DaemonKind::World, &world));
         if self.commands.send(Command::PresenceStream(sender)).await.is_err() {
             return Status::cancelled("this zone is stopping");
@@ -113,7 +113,7 @@ impl Streams {
     }
 
     async fn think(self, ai: Instance) -> Status {
-        let (sender, receiver) = mpsc::channel(thinking::BATCHES);
+        let (sender, receiver) = mpsc::channel(perception_feed::BATCH_QUEUE);
         let channel = self.channel(DaemonKind::Ai, &ai);
         let mut client = AiClient::new(channel).max_decoding_message_size(MESSAGE_LIMIT);
         let mut intents = match open(client.think(ReceiverStream::new(receiver))).await {
@@ -148,7 +148,7 @@ async fn open<T>(call: impl Future<Output = Result<T, Status>>) -> Result<T, Sta
 }
 
 /// The world's leader if one says so, else one after the other; only those of this world or of all.
-fn choose(directory: &Directory, world: shardkeep_types::WorldId, turn: usize) -> Option<Instance> {
+fn choose_instance(directory: &Directory, world: shardkeep_types::WorldId, turn: usize) -> Option<Instance> {
     let of_this_world = |instance: &Instance| instance.world == world || instance.world.0 == 0;
     let all: Vec<Instance> = directory.up().into_iter().filter(of_this_world).collect();
     let leads = |instance: &&Instance| instance.attributes.get("role").is_some_and(|role| role == "leader");

@@ -5,9 +5,12 @@ use std::sync::Arc;
 
 use shardkeep_client::wire::{opcode, payload::Challenge, preface::Service};
 
-use super::{AsyncAttempt, Field, Line, Tally, by_connection, hello, nobody, soon};
+use super::{
+    AttackContext, ConnectionAttack, RawConnection, Tally, answer_deadline, hello, run_per_connection,
+    unknown_account,
+};
 use crate::attack::{
-    line::{End, preface},
+    connection::{ConnectionEnd, preface},
     source,
 };
 
@@ -18,28 +21,29 @@ const SHORTEST: usize = 252;
 
 struct Probe(String);
 
-pub async fn run(field: Arc<Field>, tally: Arc<Tally>) {
-    let doors = field.clone();
-    by_connection(field, tally, || {
-        let name = doors.victim().filter(|_| source::below(2) == 0).map_or_else(nobody, str::to_owned);
-        Some((doors.login()?, Probe(name)))
+pub async fn run(ctx: Arc<AttackContext>, tally: Arc<Tally>) {
+    let targets = ctx.clone();
+    run_per_connection(ctx, tally, || {
+        let name =
+            targets.victim().filter(|_| source::below(2) == 0).map_or_else(unknown_account, str::to_owned);
+        Some((targets.login()?, Probe(name)))
     })
     .await;
 }
 
-impl AsyncAttempt for Probe {
-    async fn go(self, mut line: Line, field: &Field, tally: &Tally) {
-        let first = ask(field, &mut line, &self.0).await;
-        let second = match field.login() {
-            Some(login) => match Line::open(login).await {
-                Ok(mut line) => ask(field, &mut line, &self.0).await,
-                Err(_) => Err(End::Reset),
+impl ConnectionAttack for Probe {
+    async fn execute(self, mut connection: RawConnection, ctx: &AttackContext, tally: &Tally) {
+        let first = request_challenge(ctx, &mut connection, &self.0).await;
+        let second = match ctx.login() {
+            Some(login) => match RawConnection::open(login).await {
+                Ok(mut connection) => request_challenge(ctx, &mut connection, &self.0).await,
+                Err(_) => Err(ConnectionEnd::Reset),
             },
-            None => Err(End::Closed),
+            None => Err(ConnectionEnd::Closed),
         };
         let (first, second) = match (first, second) {
             (Ok(first), Ok(second)) => (first, second),
-            (Err(end), _) | (_, Err(end)) => return tally.refused(&end.word()),
+            (Err(end), _) | (_, Err(end)) => return tally.refused(&end.label()),
         };
         if (first.group, &first.salt) != (second.group, &second.salt) {
             return tally.breach("the challenge of a name changes from one address to the next");
@@ -52,11 +56,17 @@ impl AsyncAttempt for Probe {
 }
 
 /// The challenge of a name, or how it was refused.
-async fn ask(field: &Field, line: &mut Line, name: &str) -> Result<Challenge, End> {
-    let opened = line.send(&preface(Service::Login, field.deployment())).await;
-    opened.and(line.say(&hello(name)).await).map_err(|_| End::Reset)?;
-    match line.answer(soon(field)).await {
-        (End::Answered(opcode::HELLO), Some(message)) => message.decode().map_err(|_| End::Closed),
+async fn request_challenge(
+    ctx: &AttackContext,
+    connection: &mut RawConnection,
+    name: &str,
+) -> Result<Challenge, ConnectionEnd> {
+    let opened = connection.send(&preface(Service::Login, ctx.deployment())).await;
+    opened.and(connection.send_message(&hello(name)).await).map_err(|_| ConnectionEnd::Reset)?;
+    match connection.answer(answer_deadline(ctx)).await {
+        (ConnectionEnd::Answered(opcode::HELLO), Some(message)) => {
+            message.decode().map_err(|_| ConnectionEnd::Closed)
+        }
         (end, _) => Err(end),
     }
 }

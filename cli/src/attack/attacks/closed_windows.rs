@@ -17,31 +17,31 @@ use shardkeep_client::{
 };
 use tokio::time::timeout_at;
 
-use super::{ANSWER, Field, Tally};
-use crate::attack::{insider::Insider, orders::Account, source};
+use super::{ANSWER_TIMEOUT, AttackContext, Tally};
+use crate::attack::{attack_plan::Account, insider::Insider, source};
 
 /// Bytes that the server sends before they are read; soon used up.
 const WINDOW: u32 = 2_048;
 /// Velocities in mm/s, one after the other.
 const STEPS: [[i16; 2]; 4] = [[3_000, 0], [0, 3_000], [-3_000, 0], [0, -3_000]];
 
-pub async fn run(field: Arc<Field>, tally: Arc<Tally>) {
-    let Some(account) = field.accounts().get(4) else { return };
-    let connector = match Connector::with_window(&Trust::Proofs, WINDOW) {
+pub async fn run(ctx: Arc<AttackContext>, tally: Arc<Tally>) {
+    let Some(account) = ctx.accounts().get(4) else { return };
+    let connector = match Connector::with_window(&Trust::AnyCertificate, WINDOW) {
         Ok(connector) => connector,
         Err(error) => return tally.remark(&format!("no QUIC to attack by: {error}")),
     };
-    let config = Config { connector, ..field.config.clone() };
-    let mut pace = field.gentle_pace();
+    let config = Config { connector, ..ctx.config.clone() };
+    let mut limiter = ctx.session_limiter();
     let mut walker: Option<Walker> = None;
-    while pace.next().await {
+    while limiter.next().await {
         let mut here = match walker.take() {
             Some(here) => here,
-            None => match Walker::enter(&field, config.clone(), account).await {
+            None => match Walker::enter(&ctx, config.clone(), account).await {
                 Ok(here) => here,
                 Err(error) => {
                     tally.remark(&format!("no session to attack from: {error:#}"));
-                    if !pace.pause(ANSWER / 10).await {
+                    if !limiter.pause(ANSWER_TIMEOUT / 10).await {
                         return;
                     }
                     continue;
@@ -49,7 +49,7 @@ pub async fn run(field: Arc<Field>, tally: Arc<Tally>) {
             },
         };
         tally.attempt();
-        match timeout_at(field.until(), here.step()).await {
+        match timeout_at(ctx.until(), here.step()).await {
             Ok(Ok(())) => {
                 tally.accepted("walked, unread");
                 walker = Some(here);
@@ -68,8 +68,8 @@ struct Walker {
 
 impl Walker {
     /// Everything up to here is read.
-    async fn enter(field: &Field, config: Config, account: &Account) -> Result<Self> {
-        let mut insider = Insider::board_on(field, Lane::Quic, config, account).await?;
+    async fn enter(ctx: &AttackContext, config: Config, account: &Account) -> Result<Self> {
+        let mut insider = Insider::attach_session_on(ctx, Lane::Quic, config, account).await?;
         let character = character(&mut insider).await?;
         let (request, enter) = insider.request(opcode::ENTER, &Enter { character_id: character });
         insider.connection.send(&[enter]).await?;
@@ -83,8 +83,8 @@ impl Walker {
         self.steps += 1;
         let mut payload = BytesMut::with_capacity(Move::LENGTH);
         Move { sequence: self.steps, velocity, facing: 0 }.encode(&mut payload);
-        let wish = Message::new(opcode::MOVE, movement::OWN, payload.freeze());
-        Ok(self.insider.connection.send(&[wish]).await?)
+        let move_request = Message::new(opcode::MOVE, movement::OWN, payload.freeze());
+        Ok(self.insider.connection.send(&[move_request]).await?)
     }
 }
 

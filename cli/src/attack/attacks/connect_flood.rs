@@ -2,27 +2,27 @@
 
 use std::sync::Arc;
 
-use super::{AsyncAttempt, Field, Line, Tally, by_connection};
-use crate::attack::{line::End, source};
+use super::{AttackContext, ConnectionAttack, RawConnection, Tally, run_per_connection};
+use crate::attack::{connection::ConnectionEnd, source};
 
 struct Silent;
 
-pub async fn run(field: Arc<Field>, tally: Arc<Tally>) {
-    let doors = field.clone();
-    by_connection(field, tally, || Some((doors.door().at(), Silent))).await;
+pub async fn run(ctx: Arc<AttackContext>, tally: Arc<Tally>) {
+    let targets = ctx.clone();
+    run_per_connection(ctx, tally, || Some((targets.endpoint().at(), Silent))).await;
 }
 
-impl AsyncAttempt for Silent {
-    async fn go(self, mut line: Line, field: &Field, tally: &Tally) {
+impl ConnectionAttack for Silent {
+    async fn execute(self, mut connection: RawConnection, ctx: &AttackContext, tally: &Tally) {
         if source::below(2) == 0 {
             tally.accepted("hung up");
             return;
         }
-        let end = line.end(field.until()).await;
-        tally.held(line.age());
+        let end = connection.end(ctx.until()).await;
+        tally.record_duration(connection.age());
         match end {
-            End::Open => tally.accepted("still open"),
-            end => tally.refused(&end.word()),
+            ConnectionEnd::Open => tally.accepted("still open"),
+            end => tally.refused(&end.label()),
         }
     }
 }

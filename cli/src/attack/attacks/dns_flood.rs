@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use super::{Field, Tally, flood};
+use super::{AttackContext, Tally, flood};
 use crate::attack::{dns_packet, source};
 
-pub async fn run(field: Arc<Field>, tally: Arc<Tally>) {
-    let flooded = flood::run(&field, &tally, || Some(field.dns()), || query(field.zone())).await;
-    let Some((asked, heard)) = flooded else { return };
-    if asked.bytes > 0 {
-        let ratio = heard.bytes as f64 / asked.bytes as f64;
+pub async fn run(ctx: Arc<AttackContext>, tally: Arc<Tally>) {
+    let flooded = flood::run(&ctx, &tally, || Some(ctx.dns()), || query(ctx.zone())).await;
+    let Some((sent, received)) = flooded else { return };
+    if sent.bytes > 0 {
+        let ratio = received.bytes as f64 / sent.bytes as f64;
         tally.remark(&format!("{ratio:.2} bytes of answers for each byte asked"));
     }
 }

@@ -5,30 +5,30 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::{task::JoinSet, time::timeout};
 
-use super::{Field, Tally};
-use crate::attack::{dns_packet, line::unopened, source};
+use super::{AttackContext, Tally};
+use crate::attack::{connection::connect_error_label, dns_packet, source};
 
 /// An answer that has not come by then was not given.
-const ANSWER: Duration = Duration::from_millis(500);
+const ANSWER_TIMEOUT: Duration = Duration::from_millis(500);
 
-pub async fn run(field: Arc<Field>, tally: Arc<Tally>) {
-    let (mut pace, places, mut running) = (field.pace(), field.places(), JoinSet::new());
-    while pace.next().await {
-        let Some(place) = places.take(field.until()).await else { break };
+pub async fn run(ctx: Arc<AttackContext>, tally: Arc<Tally>) {
+    let (mut limiter, slots, mut running) = (ctx.limiter(), ctx.slots(), JoinSet::new());
+    while limiter.next().await {
+        let Some(slot) = slots.take(ctx.until()).await else { break };
         while running.try_join_next().is_some() {}
         tally.attempt();
-        let (field, tally) = (field.clone(), tally.clone());
+        let (ctx, tally) = (ctx.clone(), tally.clone());
         running.spawn(async move {
-            let _place = place;
-            let packet = malformed(field.zone());
-            match ask(&field, &packet).await {
+            let _slot = slot;
+            let packet = malformed(ctx.zone());
+            match send_query(&ctx, &packet).await {
                 Ok(Some(_)) if packet.get(2).is_some_and(|flags| flags & 0x80 != 0) => {
                     tally.breach("an answer was answered: two servers could be set to talk to each other");
                 }
                 Ok(Some(code @ ("NOERROR" | "NXDOMAIN"))) => tally.accepted(code),
                 Ok(Some(code)) => tally.refused(code),
                 Ok(None) => tally.refused("no answer"),
-                Err(error) => tally.refused(unopened(&error)),
+                Err(error) => tally.refused(connect_error_label(&error)),
             }
         });
     }
@@ -36,11 +36,11 @@ pub async fn run(field: Arc<Field>, tally: Arc<Tally>) {
 }
 
 /// The code of the answer; `None`: there was none.
-async fn ask(field: &Field, packet: &[u8]) -> std::io::Result<Option<&'static str>> {
-    let socket = source::datagrams(field.dns()).await?;
+async fn send_query(ctx: &AttackContext, packet: &[u8]) -> std::io::Result<Option<&'static str>> {
+    let socket = source::udp_socket(ctx.dns()).await?;
     socket.send(packet).await?;
     let mut answer = [0; 4_096];
-    let Ok(received) = timeout(ANSWER, socket.recv(&mut answer)).await else { return Ok(None) };
+    let Ok(received) = timeout(ANSWER_TIMEOUT, socket.recv(&mut answer)).await else { return Ok(None) };
     Ok(answer[..received?].get(3).map(|flags| dns_packet::code(*flags)))
 }
 

@@ -4,10 +4,12 @@ use std::sync::Arc;
 
 use shardkeep_client::wire::preface::Service;
 
-use super::{AsyncAttempt, Field, Line, Tally, by_connection, refused_or_breach, soon};
+use super::{
+    AttackContext, ConnectionAttack, RawConnection, Tally, answer_deadline, count_refusal, run_per_connection,
+};
 use crate::attack::{
-    attacker::Door,
-    line::{End, plain, preface},
+    attacker::Endpoint,
+    connection::{ConnectionEnd, plain_record, preface},
     source,
 };
 
@@ -22,35 +24,35 @@ const FOREIGN: [&[u8]; 5] = [
 
 struct Noise(Vec<u8>);
 
-pub async fn run(field: Arc<Field>, tally: Arc<Tally>) {
-    let doors = field.clone();
-    by_connection(field, tally, || {
-        let door = doors.door();
-        let service = if matches!(door, Door::Login(_)) { Service::Login } else { Service::Gateway };
-        let opening = preface(service, doors.deployment());
+pub async fn run(ctx: Arc<AttackContext>, tally: Arc<Tally>) {
+    let targets = ctx.clone();
+    run_per_connection(ctx, tally, || {
+        let endpoint = targets.endpoint();
+        let service = if matches!(endpoint, Endpoint::Login(_)) { Service::Login } else { Service::Gateway };
+        let opening = preface(service, targets.deployment());
         let mut noise = vec![0; 12 + source::below(2_000)];
         source::fill(&mut noise);
         let bytes = match source::below(4) {
             0 => noise,
             1 => source::pick(&FOREIGN).map_or_else(Vec::new, |foreign| foreign.to_vec()),
             2 => [&opening[..], &noise].concat(),
-            _ => [&opening[..], &plain(&noise)].concat(),
+            _ => [&opening[..], &plain_record(&noise)].concat(),
         };
-        Some((door.at(), Noise(bytes)))
+        Some((endpoint.at(), Noise(bytes)))
     })
     .await;
 }
 
-impl AsyncAttempt for Noise {
-    async fn go(self, mut line: Line, field: &Field, tally: &Tally) {
-        let end = match line.send(&self.0).await {
-            Ok(()) => match line.answer(soon(field)).await.0 {
+impl ConnectionAttack for Noise {
+    async fn execute(self, mut connection: RawConnection, ctx: &AttackContext, tally: &Tally) {
+        let end = match connection.send(&self.0).await {
+            Ok(()) => match connection.answer(answer_deadline(ctx)).await.0 {
                 // The name server answers noise that happens to be a query.
-                End::Answered(_) => line.end(soon(field)).await,
+                ConnectionEnd::Answered(_) => connection.end(answer_deadline(ctx)).await,
                 end => end,
             },
-            Err(_) => End::Reset,
+            Err(_) => ConnectionEnd::Reset,
         };
-        refused_or_breach(tally, &end, &line, "noise");
+        count_refusal(tally, &end, &connection, "noise");
     }
 }

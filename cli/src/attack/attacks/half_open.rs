@@ -4,41 +4,43 @@ use std::sync::Arc;
 
 use shardkeep_client::wire::preface::Service;
 
-use super::{AsyncAttempt, Field, Line, Tally, by_connection, hello, nobody};
+use super::{
+    AttackContext, ConnectionAttack, RawConnection, Tally, hello, run_per_connection, unknown_account,
+};
 use crate::attack::{
-    line::{End, preface},
+    connection::{ConnectionEnd, preface},
     source,
 };
 
-struct Half {
+struct HalfOpen {
     service: Service,
     hello: bool,
 }
 
-pub async fn run(field: Arc<Field>, tally: Arc<Tally>) {
-    let doors = field.clone();
-    by_connection(field, tally, || {
-        let (service, target) = doors.player_door()?;
-        Some((target, Half { hello: service == Service::Login && source::below(2) == 0, service }))
+pub async fn run(ctx: Arc<AttackContext>, tally: Arc<Tally>) {
+    let targets = ctx.clone();
+    run_per_connection(ctx, tally, || {
+        let (service, target) = targets.player_endpoint()?;
+        Some((target, HalfOpen { hello: service == Service::Login && source::below(2) == 0, service }))
     })
     .await;
 }
 
-impl AsyncAttempt for Half {
-    async fn go(self, mut line: Line, field: &Field, tally: &Tally) {
-        let mut sent = line.send(&preface(self.service, field.deployment())).await;
+impl ConnectionAttack for HalfOpen {
+    async fn execute(self, mut connection: RawConnection, ctx: &AttackContext, tally: &Tally) {
+        let mut sent = connection.send(&preface(self.service, ctx.deployment())).await;
         if self.hello && sent.is_ok() {
-            let name = field.victim().map_or_else(nobody, str::to_owned);
-            sent = line.say(&hello(&name)).await;
+            let name = ctx.victim().map_or_else(unknown_account, str::to_owned);
+            sent = connection.send_message(&hello(&name)).await;
         }
         let end = match sent {
-            Ok(()) => line.end(field.until()).await,
-            Err(_) => End::Reset,
+            Ok(()) => connection.end(ctx.until()).await,
+            Err(_) => ConnectionEnd::Reset,
         };
-        tally.held(line.age());
+        tally.record_duration(connection.age());
         match end {
-            End::Open => tally.accepted("still open"),
-            end => tally.refused(&end.word()),
+            ConnectionEnd::Open => tally.accepted("still open"),
+            end => tally.refused(&end.label()),
         }
     }
 }

@@ -24,61 +24,61 @@ use shardkeep_client::wire::{Message, opcode, payload::Hello};
 use tokio::{task::JoinSet, time::Instant};
 
 use super::{
-    attacker::Field,
+    attack_plan::{Account, Attack},
+    attacker::AttackContext,
+    connection::{ConnectionEnd, RawConnection},
     insider::Insider,
-    line::{End, Line},
+    limiter::AttemptLimiter,
     loopback::Loopback,
-    orders::{Account, Attack},
-    pace::Pace,
     source,
     tally::Tally,
 };
 
 /// How long a server may take to answer or refuse what it need not wait for.
-const ANSWER: Duration = Duration::from_secs(10);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
-pub async fn run(attack: Attack, field: Arc<Field>, tally: Arc<Tally>) {
+pub async fn run(attack: Attack, ctx: Arc<AttackContext>, tally: Arc<Tally>) {
     let attacking: std::pin::Pin<Box<dyn Future<Output = ()> + Send>> = match attack {
-        Attack::ConnectFlood => Box::pin(connect_flood::run(field, tally)),
-        Attack::HalfOpen => Box::pin(half_open::run(field, tally)),
-        Attack::SlowReaders => Box::pin(slow_readers::run(field, tally)),
-        Attack::SlowWriters => Box::pin(slow_writers::run(field, tally)),
-        Attack::Garbage => Box::pin(garbage::run(field, tally)),
-        Attack::Replays => Box::pin(replays::run(field, tally)),
-        Attack::OutOfPhase => Box::pin(out_of_phase::run(field, tally)),
-        Attack::TicketGuessing => Box::pin(ticket_guessing::run(field, tally)),
-        Attack::AccountProbing => Box::pin(account_probing::run(field, tally)),
-        Attack::SizeBombs => Box::pin(size_bombs::run(field, tally)),
-        Attack::WrongPasswords => Box::pin(wrong_passwords::run(field, tally)),
-        Attack::ClosedWindows => Box::pin(closed_windows::run(field, tally)),
-        Attack::QuicNoise => Box::pin(quic_noise::run(field, tally)),
-        Attack::Upgrades => Box::pin(upgrades::run(field, tally)),
-        Attack::DnsFlood => Box::pin(dns_flood::run(field, tally)),
-        Attack::DnsMalformed => Box::pin(dns_malformed::run(field, tally)),
+        Attack::ConnectFlood => Box::pin(connect_flood::run(ctx, tally)),
+        Attack::HalfOpen => Box::pin(half_open::run(ctx, tally)),
+        Attack::SlowReaders => Box::pin(slow_readers::run(ctx, tally)),
+        Attack::SlowWriters => Box::pin(slow_writers::run(ctx, tally)),
+        Attack::Garbage => Box::pin(garbage::run(ctx, tally)),
+        Attack::Replays => Box::pin(replays::run(ctx, tally)),
+        Attack::OutOfPhase => Box::pin(out_of_phase::run(ctx, tally)),
+        Attack::TicketGuessing => Box::pin(ticket_guessing::run(ctx, tally)),
+        Attack::AccountProbing => Box::pin(account_probing::run(ctx, tally)),
+        Attack::SizeBombs => Box::pin(size_bombs::run(ctx, tally)),
+        Attack::WrongPasswords => Box::pin(wrong_passwords::run(ctx, tally)),
+        Attack::ClosedWindows => Box::pin(closed_windows::run(ctx, tally)),
+        Attack::QuicNoise => Box::pin(quic_noise::run(ctx, tally)),
+        Attack::Upgrades => Box::pin(upgrades::run(ctx, tally)),
+        Attack::DnsFlood => Box::pin(dns_flood::run(ctx, tally)),
+        Attack::DnsMalformed => Box::pin(dns_malformed::run(ctx, tally)),
     };
     attacking.await;
 }
 
 /// Connects to a target and lets `each` deal with it, attempt after attempt, each on a task of its own.
-async fn by_connection<F>(
-    field: Arc<Field>,
+async fn run_per_connection<F>(
+    ctx: Arc<AttackContext>,
     tally: Arc<Tally>,
     mut target: impl FnMut() -> Option<(Loopback, F)>,
 ) where
-    F: AsyncAttempt,
+    F: ConnectionAttack,
 {
-    let (mut pace, places, mut running) = (field.pace(), field.places(), JoinSet::new());
-    while pace.next().await {
+    let (mut limiter, slots, mut running) = (ctx.limiter(), ctx.slots(), JoinSet::new());
+    while limiter.next().await {
         let Some((target, attempt)) = target() else { return };
-        let Some(place) = places.take(field.until()).await else { break };
+        let Some(slot) = slots.take(ctx.until()).await else { break };
         while running.try_join_next().is_some() {}
         tally.attempt();
-        let (field, tally) = (field.clone(), tally.clone());
+        let (ctx, tally) = (ctx.clone(), tally.clone());
         running.spawn(async move {
-            let _place = place;
-            match Line::open(target).await {
-                Ok(line) => attempt.go(line, &field, &tally).await,
-                Err(error) => tally.refused(super::line::unopened(&error)),
+            let _slot = slot;
+            match RawConnection::open(target).await {
+                Ok(connection) => attempt.execute(connection, &ctx, &tally).await,
+                Err(error) => tally.refused(super::connection::connect_error_label(&error)),
             }
         });
     }
@@ -86,45 +86,52 @@ async fn by_connection<F>(
 }
 
 /// What an attack does with one connection.
-trait AsyncAttempt: Send + 'static {
-    fn go(self, line: Line, field: &Field, tally: &Tally) -> impl Future<Output = ()> + Send;
+trait ConnectionAttack: Send + 'static {
+    fn execute(
+        self,
+        connection: RawConnection,
+        ctx: &AttackContext,
+        tally: &Tally,
+    ) -> impl Future<Output = ()> + Send;
 }
 
 /// The session to attack from: the one that is there already, or a new one, tried for as long as the attack goes on.
-async fn aboard(
+async fn ensure_session(
     insider: Option<Insider>,
-    field: &Field,
+    ctx: &AttackContext,
     account: &Account,
-    pace: &mut Pace,
+    limiter: &mut AttemptLimiter,
     tally: &Tally,
 ) -> Option<Insider> {
     if insider.is_some() {
         return insider;
     }
     loop {
-        match Insider::board(field, account).await {
+        match Insider::attach_session(ctx, account).await {
             Ok(here) => return Some(here),
             Err(error) => tally.remark(&format!("no session to attack from: {error:#}")),
         }
-        if !pace.pause(ANSWER / 10).await || !pace.next().await {
+        if !limiter.pause(ANSWER_TIMEOUT / 10).await || !limiter.next().await {
             return None;
         }
     }
 }
 
 /// Until when an answer is waited for.
-fn soon(field: &Field) -> Instant {
-    (Instant::now() + ANSWER).min(field.until())
+fn answer_deadline(ctx: &AttackContext) -> Instant {
+    (Instant::now() + ANSWER_TIMEOUT).min(ctx.until())
 }
 
 /// Counts an attempt of which anything but a refusal is wrong: what the server answers as it answers the honest.
-fn refused_or_breach(tally: &Tally, end: &End, line: &Line, what: &str) {
+fn count_refusal(tally: &Tally, end: &ConnectionEnd, connection: &RawConnection, attempt_name: &str) {
     match end {
-        End::Answered(_) => tally.breach(&format!("{what} was answered with {}", end.word())),
-        End::Open => tally.accepted("still open"),
-        _ => tally.refused(&end.word()),
+        ConnectionEnd::Answered(_) => {
+            tally.breach(&format!("{attempt_name} was answered with {}", end.label()))
+        }
+        ConnectionEnd::Open => tally.accepted("still open"),
+        _ => tally.refused(&end.label()),
     }
-    tally.held(line.age());
+    tally.record_duration(connection.age());
 }
 
 /// An honest client's first message.
@@ -141,7 +148,7 @@ fn hello(account: &str) -> Message {
 }
 
 /// A name that no account has.
-fn nobody() -> String {
+fn unknown_account() -> String {
     let mut name = String::from("nobody");
     source::random::<6>().iter().for_each(|byte| name.push(char::from(b'a' + byte % 26)));
     name

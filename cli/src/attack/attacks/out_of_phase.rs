@@ -10,72 +10,77 @@ use shardkeep_client::wire::{
 };
 use tokio::{task::JoinSet, time::Instant};
 
-use super::{AsyncAttempt, Field, Line, Tally, aboard, by_connection, hello, nobody, soon};
+use super::{
+    AttackContext, ConnectionAttack, RawConnection, Tally, answer_deadline, ensure_session, hello,
+    run_per_connection, unknown_account,
+};
 use crate::attack::{
+    connection::{ConnectionEnd, preface},
     insider::Insider,
-    line::{End, preface},
     source,
 };
 
-struct Early {
+struct OutOfPhase {
     phase: Phase,
     message: Message,
 }
 
-pub async fn run(field: Arc<Field>, tally: Arc<Tally>) {
+pub async fn run(ctx: Arc<AttackContext>, tally: Arc<Tally>) {
     let mut inside = JoinSet::new();
-    inside.spawn(in_a_session(field.clone(), tally.clone()));
-    let doors = field.clone();
-    by_connection(field, tally, || {
+    inside.spawn(in_a_session(ctx.clone(), tally.clone()));
+    let targets = ctx.clone();
+    run_per_connection(ctx, tally, || {
         let phase = *source::pick(&[Phase::LoginNew, Phase::LoginChallenged, Phase::GatewayNew])?;
-        let target = if phase == Phase::GatewayNew { doors.gateway() } else { doors.login() };
-        Some((target?, Early { phase, message: wrong(phase)? }))
+        let target = if phase == Phase::GatewayNew { targets.gateway() } else { targets.login() };
+        Some((target?, OutOfPhase { phase, message: misplaced(phase)? }))
     })
     .await;
     inside.join_all().await;
 }
 
 /// Some message that a client must not send in this phase.
-fn wrong(phase: Phase) -> Option<Message> {
-    let wrong: Vec<&Rule> =
+fn misplaced(phase: Phase) -> Option<Message> {
+    let misplaced: Vec<&Rule> =
         RULES.iter().filter(|rule| rule.sender == Sender::Server || !rule.phases.contains(phase)).collect();
-    let opcode = source::pick(&wrong)?.opcode;
+    let opcode = source::pick(&misplaced)?.opcode;
     Some(Message::new(opcode, Head::Request(9), bytes::Bytes::new()))
 }
 
-impl AsyncAttempt for Early {
-    async fn go(self, mut line: Line, field: &Field, tally: &Tally) {
+impl ConnectionAttack for OutOfPhase {
+    async fn execute(self, mut connection: RawConnection, ctx: &AttackContext, tally: &Tally) {
         let Self { phase, message } = self;
         let service = if phase == Phase::GatewayNew { Service::Gateway } else { Service::Login };
-        let mut sent = line.send(&preface(service, field.deployment())).await;
+        let mut sent = connection.send(&preface(service, ctx.deployment())).await;
         if phase == Phase::LoginChallenged && sent.is_ok() {
-            sent = line.say(&hello(&nobody())).await;
-            let challenge = line.answer(soon(field)).await.0;
-            if challenge != End::Answered(opcode::HELLO) {
-                return tally.refused(&challenge.word());
+            sent = connection.send_message(&hello(&unknown_account())).await;
+            let challenge = connection.answer(answer_deadline(ctx)).await.0;
+            if challenge != ConnectionEnd::Answered(opcode::HELLO) {
+                return tally.refused(&challenge.label());
             }
         }
-        let end = match sent.and(line.say(&message).await) {
-            Ok(()) => line.answer(soon(field)).await.0,
-            Err(_) => End::Reset,
+        let end = match sent.and(connection.send_message(&message).await) {
+            Ok(()) => connection.answer(answer_deadline(ctx)).await.0,
+            Err(_) => ConnectionEnd::Reset,
         };
-        super::refused_or_breach(
+        super::count_refusal(
             tally,
             &end,
-            &line,
+            &connection,
             &format!("{} in phase {phase:?}", opcode::name(message.opcode)),
         );
     }
 }
 
 /// In a session each is a strike, and too many end the connection.
-async fn in_a_session(field: Arc<Field>, tally: Arc<Tally>) {
-    let Some(account) = field.accounts().get(2) else { return };
-    let mut pace = field.gentle_pace();
+async fn in_a_session(ctx: Arc<AttackContext>, tally: Arc<Tally>) {
+    let Some(account) = ctx.accounts().get(2) else { return };
+    let mut limiter = ctx.session_limiter();
     let mut insider: Option<Insider> = None;
-    while pace.next().await {
-        let Some(mut here) = aboard(insider.take(), &field, account, &mut pace, &tally).await else { return };
-        let Some(message) = wrong(Phase::Session) else { return };
+    while limiter.next().await {
+        let Some(mut here) = ensure_session(insider.take(), &ctx, account, &mut limiter, &tally).await else {
+            return;
+        };
+        let Some(message) = misplaced(Phase::Session) else { return };
         tally.attempt();
         let (number, sent) = (message.head.request().unwrap_or_default(), Instant::now());
         let answered = match here.connection.send(std::slice::from_ref(&message)).await {
@@ -92,9 +97,9 @@ async fn in_a_session(field: Arc<Field>, tally: Arc<Tally>) {
             }
             // One strike too many.
             None => {
-                tally.held(sent.elapsed());
+                tally.record_duration(sent.elapsed());
                 tally.refused("closed");
-                insider = here.come_back(&field).await.is_ok().then_some(here);
+                insider = here.resume_session(&ctx).await.is_ok().then_some(here);
             }
         }
     }

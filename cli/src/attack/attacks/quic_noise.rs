@@ -4,19 +4,19 @@
 
 use std::sync::Arc;
 
-use super::{Field, Tally, flood};
+use super::{AttackContext, Tally, flood};
 use crate::attack::source;
 
 /// What a server may answer to an address that has proved nothing, in multiples of what came (RFC 9000, section 8.1).
-const MOST_ANSWERED: u64 = 3;
+const MAX_AMPLIFICATION: u64 = 3;
 /// A first packet is at least so long (RFC 9000, section 14.1).
 const INITIAL: usize = 1_200;
 
-pub async fn run(field: Arc<Field>, tally: Arc<Tally>) {
-    let door = || field.player_door().map(|(_, at)| at);
-    let Some((said, heard)) = flood::run(&field, &tally, door, packet).await else { return };
-    if heard.bytes > MOST_ANSWERED * said.bytes {
-        tally.breach(&format!("{} bytes of answers to {} bytes of noise", heard.bytes, said.bytes));
+pub async fn run(ctx: Arc<AttackContext>, tally: Arc<Tally>) {
+    let endpoint = || ctx.player_endpoint().map(|(_, at)| at);
+    let Some((sent, received)) = flood::run(&ctx, &tally, endpoint, packet).await else { return };
+    if received.bytes > MAX_AMPLIFICATION * sent.bytes {
+        tally.breach(&format!("{} bytes of answers to {} bytes of noise", received.bytes, sent.bytes));
     }
 }
 
@@ -25,14 +25,14 @@ fn packet() -> Vec<u8> {
     source::fill(&mut noise);
     match source::below(4) {
         0 => noise.truncate(1 + source::below(INITIAL)),
-        1 => begin(&mut noise, 0x0a0a_0a0a),
-        _ => begin(&mut noise, 1),
+        1 => write_initial_header(&mut noise, 0x0a0a_0a0a),
+        _ => write_initial_header(&mut noise, 1),
     }
     noise
 }
 
 /// The header of a first packet: connection ids of eight bytes each, no token, the rest of the datagram as its length.
-fn begin(packet: &mut [u8], version: u32) {
+fn write_initial_header(packet: &mut [u8], version: u32) {
     packet[0] = 0xc0 | (packet[0] & 0x03);
     packet[1..5].copy_from_slice(&version.to_be_bytes());
     (packet[5], packet[14], packet[23]) = (8, 8, 0);
@@ -45,9 +45,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_header_says_what_follows() {
+    fn initial_packet_header_states_remaining_length() {
         let mut packet = vec![0xff; INITIAL];
-        begin(&mut packet, 1);
+        write_initial_header(&mut packet, 1);
         assert_eq!(packet[..6], [0xc3, 0, 0, 0, 1, 8]);
         assert_eq!((packet[14], packet[23]), (8, 0));
         assert_eq!(u16::from_be_bytes([packet[24], packet[25]]) & 0x3fff, 1_174);

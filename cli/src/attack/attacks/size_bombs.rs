@@ -11,32 +11,35 @@ use shardkeep_client::wire::{
 use tokio::task::JoinSet;
 
 use super::{
-    ANSWER, AsyncAttempt, Field, Line, Tally, aboard, by_connection, hello, refused_or_breach, soon,
+    ANSWER_TIMEOUT, AttackContext, ConnectionAttack, RawConnection, Tally, answer_deadline, count_refusal,
+    ensure_session, hello, run_per_connection,
 };
 use crate::attack::{
-    attacker::Door,
+    attacker::Endpoint,
+    connection::{ConnectionEnd, plain_record, preface},
     insider::Insider,
-    line::{End, plain, preface},
     source,
 };
 
 /// Largest plaintext of a client's record.
 const RECORD: usize = 8_192;
 
-struct Bomb(Vec<u8>);
+struct SizeBomb(Vec<u8>);
 
-pub async fn run(field: Arc<Field>, tally: Arc<Tally>) {
+pub async fn run(ctx: Arc<AttackContext>, tally: Arc<Tally>) {
     let mut inside = JoinSet::new();
-    inside.spawn(full_records(field.clone(), tally.clone()));
-    let doors = field.clone();
-    by_connection(field, tally, || {
-        let door = doors.door();
-        let bytes = match door {
-            Door::Dns(_) => dns(),
-            Door::Login(_) => [&preface(Service::Login, doors.deployment())[..], &record()].concat(),
-            Door::Gateway(_) => [&preface(Service::Gateway, doors.deployment())[..], &record()].concat(),
+    inside.spawn(full_records(ctx.clone(), tally.clone()));
+    let targets = ctx.clone();
+    run_per_connection(ctx, tally, || {
+        let endpoint = targets.endpoint();
+        let bytes = match endpoint {
+            Endpoint::Dns(_) => dns(),
+            Endpoint::Login(_) => [&preface(Service::Login, targets.deployment())[..], &record()].concat(),
+            Endpoint::Gateway(_) => {
+                [&preface(Service::Gateway, targets.deployment())[..], &record()].concat()
+            }
         };
-        Some((door.at(), Bomb(bytes)))
+        Some((endpoint.at(), SizeBomb(bytes)))
     })
     .await;
     inside.join_all().await;
@@ -48,18 +51,18 @@ fn record() -> Vec<u8> {
     match source::below(9) {
         // The largest length, of nothing, and of as much as it says.
         0 => vec![0xff, 0xff],
-        1 => plain(&[0; 65_535]),
+        1 => plain_record(&[0; 65_535]),
         2 => vec![0, 0],
         // The largest a client may send, full of the smallest messages.
-        3 => plain(&smallest(RECORD)),
-        4 => plain(&[0; RECORD + 16]),
+        3 => plain_record(&smallest(RECORD)),
+        4 => plain_record(&[0; RECORD + 16]),
         // Sizes and request numbers of 2^64 - 1, and varints that never end.
-        5 => plain(&[&[2, 4, 0][..], &endless, &[1]].concat()),
-        6 => plain(&[&[0, 0, 1][..], &endless, &[1], &endless, &[1]].concat()),
-        7 => plain(&[&[0, 0, 1][..], &[0x80; 64]].concat()),
+        5 => plain_record(&[&[2, 4, 0][..], &endless, &[1]].concat()),
+        6 => plain_record(&[&[0, 0, 1][..], &endless, &[1], &endless, &[1]].concat()),
+        7 => plain_record(&[&[0, 0, 1][..], &[0x80; 64]].concat()),
         // A Hello whose account claims 2^32 bytes, and one that is as long as it says.
-        _ if source::below(2) == 0 => plain(&[0, 0, 1, 1, 6, 0x0a, 0x80, 0x80, 0x80, 0x80, 0x10]),
-        _ => plain(&hello(&"a".repeat(7_000)).to_bytes()),
+        _ if source::below(2) == 0 => plain_record(&[0, 0, 1, 1, 6, 0x0a, 0x80, 0x80, 0x80, 0x80, 0x10]),
+        _ => plain_record(&hello(&"a".repeat(7_000)).to_bytes()),
     }
 }
 
@@ -85,50 +88,52 @@ fn dns() -> Vec<u8> {
     }
 }
 
-impl AsyncAttempt for Bomb {
-    async fn go(self, mut line: Line, field: &Field, tally: &Tally) {
+impl ConnectionAttack for SizeBomb {
+    async fn execute(self, mut connection: RawConnection, ctx: &AttackContext, tally: &Tally) {
         // A server that has closed already may reset what is still being written.
-        let _ = line.send(&self.0).await;
-        let end = line.end(soon(field)).await;
-        if end == End::Open {
+        let _ = connection.send(&self.0).await;
+        let end = connection.end(answer_deadline(ctx)).await;
+        if end == ConnectionEnd::Open {
             tally.accepted("still open");
-            return tally.held(line.age());
+            return tally.record_duration(connection.age());
         }
-        refused_or_breach(tally, &end, &line, "a bomb");
+        count_refusal(tally, &end, &connection, "a bomb");
     }
 }
 
 /// Records as large as they may be, full of the smallest messages, in a session: counted as strikes, and closed.
-async fn full_records(field: Arc<Field>, tally: Arc<Tally>) {
-    let Some(account) = field.accounts().first() else { return };
-    let mut pace = field.gentle_pace();
+async fn full_records(ctx: Arc<AttackContext>, tally: Arc<Tally>) {
+    let Some(account) = ctx.accounts().first() else { return };
+    let mut limiter = ctx.session_limiter();
     let mut insider: Option<Insider> = None;
-    while pace.next().await {
-        let Some(mut here) = aboard(insider.take(), &field, account, &mut pace, &tally).await else { return };
+    while limiter.next().await {
+        let Some(mut here) = ensure_session(insider.take(), &ctx, account, &mut limiter, &tally).await else {
+            return;
+        };
         tally.attempt();
         let _ = here.connection.send_record(&smallest(RECORD)).await;
-        match last_word(&mut here).await {
-            Some(word) => tally.refused(&word),
+        match final_error(&mut here).await {
+            Some(label) => tally.refused(&label),
             None => tally.accepted("still open"),
         }
-        if here.come_back(&field).await.is_ok() {
+        if here.resume_session(&ctx).await.is_ok() {
             insider = Some(here);
         }
     }
 }
 
 /// How a session's connection ended; `None`: it goes on.
-async fn last_word(insider: &mut Insider) -> Option<String> {
-    let mut word = End::Closed.word();
+async fn final_error(insider: &mut Insider) -> Option<String> {
+    let mut label = ConnectionEnd::Closed.label();
     let reading = async {
         while let Ok(message) = insider.connection.receive().await {
             if message.opcode == opcode::ERROR
                 && let Ok(error) = message.decode::<Error>()
             {
-                word = error.code().as_str_name().to_owned();
+                label = error.code().as_str_name().to_owned();
             }
         }
     };
-    tokio::time::timeout(ANSWER, reading).await.ok()?;
-    Some(word)
+    tokio::time::timeout(ANSWER_TIMEOUT, reading).await.ok()?;
+    Some(label)
 }

@@ -9,11 +9,11 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use super::{Field, Tally, aboard};
+use super::{AttackContext, Tally, ensure_session};
 use crate::attack::{
+    connection::{RawConnection, connect_error_label},
     dns_packet,
     insider::Insider,
-    line::{Line, unopened},
     source,
 };
 
@@ -22,18 +22,18 @@ const BUFFER: u32 = 2_048;
 /// Queries written at a time.
 const QUERIES: usize = 64;
 
-pub async fn run(field: Arc<Field>, tally: Arc<Tally>) {
+pub async fn run(ctx: Arc<AttackContext>, tally: Arc<Tally>) {
     let mut inside = JoinSet::new();
-    inside.spawn(sessions(field.clone(), tally.clone()));
-    let (mut pace, places, mut running) = (field.pace(), field.places(), JoinSet::new());
-    while pace.next().await {
-        let Some(place) = places.take(field.until()).await else { break };
+    inside.spawn(attack_sessions(ctx.clone(), tally.clone()));
+    let (mut limiter, slots, mut running) = (ctx.limiter(), ctx.slots(), JoinSet::new());
+    while limiter.next().await {
+        let Some(slot) = slots.take(ctx.until()).await else { break };
         while running.try_join_next().is_some() {}
         tally.attempt();
-        let (field, tally) = (field.clone(), tally.clone());
+        let (ctx, tally) = (ctx.clone(), tally.clone());
         running.spawn(async move {
-            let _place = place;
-            of_dns(&field, &tally).await;
+            let _slot = slot;
+            attack_dns(&ctx, &tally).await;
         });
     }
     running.join_all().await;
@@ -41,39 +41,41 @@ pub async fn run(field: Arc<Field>, tally: Arc<Tally>) {
 }
 
 /// Asks by TCP until the server neither reads on nor closes, and waits which it will be.
-async fn of_dns(field: &Field, tally: &Tally) {
-    let mut stream = match source::connect_with(field.dns(), Some(BUFFER)).await {
+async fn attack_dns(ctx: &AttackContext, tally: &Tally) {
+    let mut stream = match source::connect_with(ctx.dns(), Some(BUFFER)).await {
         Ok(stream) => stream,
-        Err(error) => return tally.refused(unopened(&error)),
+        Err(error) => return tally.refused(connect_error_label(&error)),
     };
-    let query = dns_packet::query(&format!("_shardkeep._tcp.login.{}", field.zone()), dns_packet::SRV);
+    let query = dns_packet::query(&format!("_shardkeep._tcp.login.{}", ctx.zone()), dns_packet::SRV);
     let length = u16::try_from(query.len()).unwrap_or_default().to_be_bytes();
     let many = [&length[..], &query].concat().repeat(QUERIES);
-    let begun = Instant::now();
+    let started = Instant::now();
     let asking = async {
         while stream.write_all(&many).await.is_ok() {
-            field.breathe().await;
+            ctx.wait_for_cpu().await;
         }
     };
-    let closed = timeout_at(field.until(), asking).await.is_ok();
-    tally.held(begun.elapsed());
+    let closed = timeout_at(ctx.until(), asking).await.is_ok();
+    tally.record_duration(started.elapsed());
     if !closed {
         return tally.accepted("still open");
     }
-    let end = Line::over(stream).end(field.until()).await;
-    tally.refused(&end.word());
+    let end = RawConnection::from_stream(stream).end(ctx.until()).await;
+    tally.refused(&end.label());
 }
 
 /// Sessions that ask within their limits and hear nothing of the answers.
-async fn sessions(field: Arc<Field>, tally: Arc<Tally>) {
-    let Some(account) = field.accounts().get(3) else { return };
-    let mut pace = field.gentle_pace();
+async fn attack_sessions(ctx: Arc<AttackContext>, tally: Arc<Tally>) {
+    let Some(account) = ctx.accounts().get(3) else { return };
+    let mut limiter = ctx.session_limiter();
     let mut insider: Option<Insider> = None;
-    while pace.next().await {
-        let Some(mut here) = aboard(insider.take(), &field, account, &mut pace, &tally).await else { return };
+    while limiter.next().await {
+        let Some(mut here) = ensure_session(insider.take(), &ctx, account, &mut limiter, &tally).await else {
+            return;
+        };
         tally.attempt();
         let (_, request) = here.request(opcode::LIST_CHARACTERS, &ListCharacters {});
-        let sent = timeout_at(field.until(), here.connection.send(&[request])).await;
+        let sent = timeout_at(ctx.until(), here.connection.send(&[request])).await;
         match sent {
             Ok(Ok(())) => {
                 tally.accepted("asked, unread");

@@ -5,58 +5,60 @@ use std::{sync::Arc, time::Duration};
 use shardkeep_client::wire::preface::Service;
 use tokio::time::Instant;
 
-use super::{AsyncAttempt, Field, Line, Tally, by_connection, hello, nobody};
+use super::{
+    AttackContext, ConnectionAttack, RawConnection, Tally, hello, run_per_connection, unknown_account,
+};
 use crate::attack::{
-    attacker::Door,
-    line::{End, plain, preface},
+    attacker::Endpoint,
+    connection::{ConnectionEnd, plain_record, preface},
     source,
 };
 
 /// One byte each: within the server's patience with a silent client, far beyond it with a handshake.
 const BYTE: Duration = Duration::from_millis(150);
 
-struct Slow(Vec<u8>);
+struct SlowWrite(Vec<u8>);
 
-pub async fn run(field: Arc<Field>, tally: Arc<Tally>) {
-    let doors = field.clone();
-    by_connection(field, tally, || {
-        let door = doors.door();
-        let opening = match door {
-            Door::Login(_) => {
-                let hello = plain(&hello(&nobody()).to_bytes());
-                [&preface(Service::Login, doors.deployment())[..], &hello].concat()
+pub async fn run(ctx: Arc<AttackContext>, tally: Arc<Tally>) {
+    let targets = ctx.clone();
+    run_per_connection(ctx, tally, || {
+        let endpoint = targets.endpoint();
+        let opening = match endpoint {
+            Endpoint::Login(_) => {
+                let hello = plain_record(&hello(&unknown_account()).to_bytes());
+                [&preface(Service::Login, targets.deployment())[..], &hello].concat()
             }
-            Door::Gateway(_) => {
-                let record = plain(&source::random::<200>());
-                [&preface(Service::Gateway, doors.deployment())[..], &record].concat()
+            Endpoint::Gateway(_) => {
+                let record = plain_record(&source::random::<200>());
+                [&preface(Service::Gateway, targets.deployment())[..], &record].concat()
             }
             // A length, and the query that it promises.
-            Door::Dns(_) => [&[0, 200][..], &[0; 200]].concat(),
+            Endpoint::Dns(_) => [&[0, 200][..], &[0; 200]].concat(),
         };
-        Some((door.at(), Slow(opening)))
+        Some((endpoint.at(), SlowWrite(opening)))
     })
     .await;
 }
 
-impl AsyncAttempt for Slow {
-    async fn go(self, mut line: Line, field: &Field, tally: &Tally) {
-        let mut end = End::Open;
+impl ConnectionAttack for SlowWrite {
+    async fn execute(self, mut connection: RawConnection, ctx: &AttackContext, tally: &Tally) {
+        let mut end = ConnectionEnd::Open;
         for byte in &self.0 {
-            if Instant::now() >= field.until() || line.send(&[*byte]).await.is_err() {
+            if Instant::now() >= ctx.until() || connection.send(&[*byte]).await.is_err() {
                 break;
             }
-            end = line.end((Instant::now() + BYTE).min(field.until())).await;
-            if end != End::Open {
+            end = connection.end((Instant::now() + BYTE).min(ctx.until())).await;
+            if end != ConnectionEnd::Open {
                 break;
             }
         }
-        if end == End::Open {
-            end = line.end(field.until()).await;
+        if end == ConnectionEnd::Open {
+            end = connection.end(ctx.until()).await;
         }
-        tally.held(line.age());
+        tally.record_duration(connection.age());
         match end {
-            End::Open => tally.accepted("still open"),
-            end => tally.refused(&end.word()),
+            ConnectionEnd::Open => tally.accepted("still open"),
+            end => tally.refused(&end.label()),
         }
     }
 }

@@ -8,17 +8,19 @@ use shardkeep_client::wire::{
     preface::Service,
 };
 
-use super::{AsyncAttempt, Field, Line, Tally, by_connection, refused_or_breach, soon};
+use super::{
+    AttackContext, ConnectionAttack, RawConnection, Tally, answer_deadline, count_refusal, run_per_connection,
+};
 use crate::attack::{
-    line::{End, preface},
+    connection::{ConnectionEnd, preface},
     source,
 };
 
 struct Guess(Message);
 
-pub async fn run(field: Arc<Field>, tally: Arc<Tally>) {
-    let doors = field.clone();
-    by_connection(field, tally, || Some((doors.gateway()?, Guess(guess())))).await;
+pub async fn run(ctx: Arc<AttackContext>, tally: Arc<Tally>) {
+    let targets = ctx.clone();
+    run_per_connection(ctx, tally, || Some((targets.gateway()?, Guess(guess())))).await;
 }
 
 fn guess() -> Message {
@@ -32,13 +34,13 @@ fn guess() -> Message {
     }
 }
 
-impl AsyncAttempt for Guess {
-    async fn go(self, mut line: Line, field: &Field, tally: &Tally) {
-        let opened = line.send(&preface(Service::Gateway, field.deployment())).await;
-        let end = match opened.and(line.say(&self.0).await) {
-            Ok(()) => line.answer(soon(field)).await.0,
-            Err(_) => End::Reset,
+impl ConnectionAttack for Guess {
+    async fn execute(self, mut connection: RawConnection, ctx: &AttackContext, tally: &Tally) {
+        let opened = connection.send(&preface(Service::Gateway, ctx.deployment())).await;
+        let end = match opened.and(connection.send_message(&self.0).await) {
+            Ok(()) => connection.answer(answer_deadline(ctx)).await.0,
+            Err(_) => ConnectionEnd::Reset,
         };
-        refused_or_breach(tally, &end, &line, "a guess");
+        count_refusal(tally, &end, &connection, "a guess");
     }
 }

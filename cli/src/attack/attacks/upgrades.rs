@@ -5,9 +5,12 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::{ANSWER, AsyncAttempt, Field, Line, Tally, by_connection, soon};
+use super::{
+    ANSWER_TIMEOUT, AttackContext, ConnectionAttack, RawConnection, Tally, answer_deadline,
+    run_per_connection,
+};
 use crate::attack::{
-    line::{End, preface},
+    connection::{ConnectionEnd, preface},
     source,
 };
 
@@ -22,11 +25,11 @@ struct Upgrade {
     silent: bool,
 }
 
-pub async fn run(field: Arc<Field>, tally: Arc<Tally>) {
-    let doors = field.clone();
-    by_connection(field, tally, || {
-        let (service, target) = doors.player_door()?;
-        Some((target, upgrade(&preface(service, doors.deployment()))))
+pub async fn run(ctx: Arc<AttackContext>, tally: Arc<Tally>) {
+    let targets = ctx.clone();
+    run_per_connection(ctx, tally, || {
+        let (service, target) = targets.player_endpoint()?;
+        Some((target, upgrade(&preface(service, targets.deployment()))))
     })
     .await;
 }
@@ -59,20 +62,20 @@ fn masked(head: u8, payload: &[u8]) -> Vec<u8> {
     [&[head, 0x80 | length, 0, 0, 0, 0], &payload[..length.into()]].concat()
 }
 
-impl AsyncAttempt for Upgrade {
-    async fn go(self, mut line: Line, field: &Field, tally: &Tally) {
-        let judged_by = Instant::now() + ANSWER;
-        let until = if self.silent { field.until() } else { soon(field) };
-        let end = match line.send(&self.opening).await {
-            Ok(()) => line.hang_up(until).await,
-            Err(_) => End::Reset,
+impl ConnectionAttack for Upgrade {
+    async fn execute(self, mut connection: RawConnection, ctx: &AttackContext, tally: &Tally) {
+        let judged_by = Instant::now() + ANSWER_TIMEOUT;
+        let until = if self.silent { ctx.until() } else { answer_deadline(ctx) };
+        let end = match connection.send(&self.opening).await {
+            Ok(()) => connection.read_until_close(until).await,
+            Err(_) => ConnectionEnd::Reset,
         };
-        tally.held(line.age());
+        tally.record_duration(connection.age());
         match end {
             // The end of the attack may leave the server less time than it has.
-            End::Open if self.silent || until < judged_by => tally.accepted("still open"),
-            End::Open => tally.breach("a WebSocket's nonsense was borne"),
-            end => tally.refused(&end.word()),
+            ConnectionEnd::Open if self.silent || until < judged_by => tally.accepted("still open"),
+            ConnectionEnd::Open => tally.breach("a WebSocket's nonsense was borne"),
+            end => tally.refused(&end.label()),
         }
     }
 }

@@ -5,43 +5,47 @@ use std::sync::Arc;
 
 use shardkeep_client::wire::{Message, opcode, payload::Proof, preface::Service};
 
-use super::{AsyncAttempt, Field, Line, Tally, by_connection, hello, nobody, refused_or_breach, soon};
+use super::{
+    AttackContext, ConnectionAttack, RawConnection, Tally, answer_deadline, count_refusal, hello,
+    run_per_connection, unknown_account,
+};
 use crate::attack::{
-    line::{End, preface},
+    connection::{ConnectionEnd, preface},
     source,
 };
 
 struct Guess(String);
 
-pub async fn run(field: Arc<Field>, tally: Arc<Tally>) {
-    let doors = field.clone();
-    by_connection(field, tally, || {
+pub async fn run(ctx: Arc<AttackContext>, tally: Arc<Tally>) {
+    let targets = ctx.clone();
+    run_per_connection(ctx, tally, || {
         // Mostly those who play: whoever can lock them out wins.
-        let name = doors.victim().filter(|_| source::below(4) > 0).map_or_else(nobody, str::to_owned);
-        Some((doors.login()?, Guess(name)))
+        let name =
+            targets.victim().filter(|_| source::below(4) > 0).map_or_else(unknown_account, str::to_owned);
+        Some((targets.login()?, Guess(name)))
     })
     .await;
 }
 
-impl AsyncAttempt for Guess {
-    async fn go(self, mut line: Line, field: &Field, tally: &Tally) {
-        let opened = line.send(&preface(Service::Login, field.deployment())).await;
-        let challenge = match opened.and(line.say(&hello(&self.0)).await) {
-            Ok(()) => line.answer(soon(field)).await.0,
-            Err(_) => End::Reset,
+impl ConnectionAttack for Guess {
+    async fn execute(self, mut connection: RawConnection, ctx: &AttackContext, tally: &Tally) {
+        let opened = connection.send(&preface(Service::Login, ctx.deployment())).await;
+        let challenge = match opened.and(connection.send_message(&hello(&self.0)).await) {
+            Ok(()) => connection.answer(answer_deadline(ctx)).await.0,
+            Err(_) => ConnectionEnd::Reset,
         };
-        if challenge != End::Answered(opcode::HELLO) {
-            refused_or_breach(tally, &challenge, &line, "a Hello");
+        if challenge != ConnectionEnd::Answered(opcode::HELLO) {
+            count_refusal(tally, &challenge, &connection, "a Hello");
             return;
         }
         // Below the prime of every group, whose first byte is larger.
         let mut a = source::random::<256>();
         a[0] = a[0] & 0x7f | 1;
         let proof = Proof { a: a.to_vec(), m1: source::random::<32>().to_vec() };
-        let end = match line.say(&Message::request(opcode::PROOF, 1, &proof)).await {
-            Ok(()) => line.answer(soon(field)).await.0,
-            Err(_) => End::Reset,
+        let end = match connection.send_message(&Message::request(opcode::PROOF, 1, &proof)).await {
+            Ok(()) => connection.answer(answer_deadline(ctx)).await.0,
+            Err(_) => ConnectionEnd::Reset,
         };
-        refused_or_breach(tally, &end, &line, "a wrong password");
+        count_refusal(tally, &end, &connection, "a wrong password");
     }
 }

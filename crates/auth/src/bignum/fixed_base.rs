@@ -25,12 +25,12 @@ impl FixedBase {
     pub(crate) fn new(modulus: &Modulus, base: &Number) -> Result<Self, ArithmeticError> {
         let (width, scratch) = (modulus.width(), Context::new()?);
         let mut table = vec![0; WINDOWS * ENTRIES * width];
-        let mut step = modulus.enter(base)?;
+        let mut step = modulus.to_montgomery(base)?;
         for window in table.chunks_exact_mut(ENTRIES * width) {
-            let mut entry = modulus.enter(&Number::from_bytes(&[1])?)?;
+            let mut entry = modulus.to_montgomery(&Number::from_bytes(&[1])?)?;
             for bytes in window.chunks_exact_mut(width) {
                 entry.fill_little_endian(bytes)?;
-                modulus.multiply_inside(&mut entry, &step, &scratch)?;
+                modulus.multiply_montgomery(&mut entry, &step, &scratch)?;
             }
             step = entry;
         }
@@ -52,14 +52,14 @@ impl FixedBase {
         let digits = digits.iter().flat_map(|byte| [byte & 15, byte >> 4]);
         let windows = self.table.chunks_exact(ENTRIES * self.width);
         let (mut chosen, scratch) = (Zeroizing::new(vec![0; self.width]), Context::new()?);
-        let mut product = modulus.enter(&Number::from_bytes(&[1])?)?;
+        let mut product = modulus.to_montgomery(&Number::from_bytes(&[1])?)?;
         let mut factor = Number::zero()?;
         for (window, digit) in windows.zip(digits) {
             self.choose(window, digit, &mut chosen);
             factor.set_little_endian(&chosen)?;
-            modulus.multiply_inside(&mut product, &factor, &scratch)?;
+            modulus.multiply_montgomery(&mut product, &factor, &scratch)?;
         }
-        modulus.leave(&product).map(Some)
+        modulus.from_montgomery(&product).map(Some)
     }
 
     /// Reads every entry and keeps one, so that the cache does not tell which.
@@ -77,31 +77,32 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::{Work, srp::Group};
+    use crate::{WorkCounter, srp::Group};
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(24))]
         #[test]
-        fn the_table_agrees_with_the_long_way(
+        fn fixed_base_power_matches_plain_exponentiation(
             exponent in prop::collection::vec(any::<u8>(), 0..=EXPONENT_BYTES),
             group in 0usize..3,
         ) {
             let parameters = Group::ALL[group].parameters();
             let exponent = Number::from_bytes(&exponent).unwrap();
-            let long = parameters.n.power(&parameters.g, &exponent, &mut Work::default()).unwrap();
+            let long = parameters.n.power(&parameters.g, &exponent, &mut WorkCounter::default()).unwrap();
             let short = parameters.powers_of_g.power(&parameters.n, &exponent).unwrap().unwrap();
             prop_assert_eq!(short.to_bytes(), long.to_bytes());
         }
     }
 
     #[test]
-    fn extreme_exponents() {
+    fn fixed_base_power_handles_extreme_exponents() {
         let modulus = Modulus::new(&[1, 0, 0, 0, 0, 0, 0, 0, 13]).unwrap();
         let table = FixedBase::new(&modulus, &Number::from_bytes(&[3]).unwrap()).unwrap();
         for exponent in [vec![], vec![1], vec![0xff; 32], [&[0x80][..], &[0; 31]].concat()] {
             let exponent = Number::from_bytes(&exponent).unwrap();
-            let long =
-                modulus.power(&Number::from_bytes(&[3]).unwrap(), &exponent, &mut Work::default()).unwrap();
+            let long = modulus
+                .power(&Number::from_bytes(&[3]).unwrap(), &exponent, &mut WorkCounter::default())
+                .unwrap();
             assert_eq!(table.power(&modulus, &exponent).unwrap().unwrap().to_bytes(), long.to_bytes());
         }
         let longer = Number::from_bytes(&[1; 33]).unwrap();

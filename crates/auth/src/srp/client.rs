@@ -7,7 +7,7 @@ use super::{
     Group, SrpError,
     formula::{self, Exchange},
 };
-use crate::{AccountName, PasswordError, Work, bignum::Number, check_password, crypto::Key};
+use crate::{AccountName, PasswordError, WorkCounter, bignum::Number, check_password, crypto::Key};
 
 /// Account and password as typed. The password stays in here.
 #[derive(Debug, Clone)]
@@ -46,7 +46,7 @@ impl Credentials {
         if challenge.salt.is_empty() || challenge.salt.len() > 64 {
             return Err(SrpError::Malformed("salt"));
         }
-        let (n, work) = (&group.parameters().n, &mut Work::default());
+        let (n, work) = (&group.parameters().n, &mut WorkCounter::default());
         let b = formula::public_number(group, challenge.b)?;
         let a = Number::from_bytes(secret.expose())?;
         let public = formula::power_of_g(group, &a, work)?.to_bytes();

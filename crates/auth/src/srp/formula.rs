@@ -6,7 +6,7 @@ use zeroize::Zeroizing;
 
 use super::{Group, SrpError, group::Parameters};
 use crate::{
-    AccountName, Work,
+    AccountName, WorkCounter,
     bignum::{ArithmeticError, Number},
     crypto::{Key, sha256},
 };
@@ -67,7 +67,7 @@ pub(super) fn m2(a: &[u8], m1: &[u8; 32], shared: &Key) -> [u8; 32] {
 pub(super) fn power_of_g(
     group: Group,
     exponent: &Number,
-    work: &mut Work,
+    work: &mut WorkCounter,
 ) -> Result<Number, ArithmeticError> {
     let parameters = group.parameters();
     match parameters.powers_of_g.power(&parameters.n, exponent)? {

@@ -99,7 +99,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn constants_have_their_size_and_order() {
+    fn group_constants_have_documented_size_and_order() {
         for group in Group::ALL {
             let parameters = group.parameters();
             assert_eq!(parameters.n_bytes.len(), group.bytes());
@@ -107,7 +107,8 @@ mod tests {
             // g ^ (N - 1) = 1: a wrong digit would hardly leave N prime.
             let one = Number::from_bytes(&[1]).unwrap();
             let order = parameters.n.subtract(&Number::from_bytes(&[]).unwrap(), &one).unwrap();
-            let power = parameters.n.power(&parameters.g, &order, &mut crate::Work::default()).unwrap();
+            let power =
+                parameters.n.power(&parameters.g, &order, &mut crate::WorkCounter::default()).unwrap();
             assert_eq!(power.to_bytes(), [1]);
         }
         assert_eq!(Group::from_bits(1024), None);

@@ -14,7 +14,7 @@
 //! ```
 //!
 //! ```
-//! use shardkeep_auth::{AccountName, Work, srp::{Credentials, Group, Verifier, Parameters}};
+//! use shardkeep_auth::{AccountName, WorkCounter, srp::{Credentials, Group, Verifier, Parameters}};
 //! use shardkeep_types::Secret;
 //!
 //! # fn main() -> Result<(), shardkeep_auth::srp::SrpError> {
@@ -22,7 +22,7 @@
 //! // When the account is made:
 //! let verifier = Verifier::create(Group::Bits2048, &account, "secret", [9; 16])?;
 //!
-//! let mut work = Work::default();
+//! let mut work = WorkCounter::default();
 //! let challenge = verifier.challenge(&Secret::new([2; 32]), &mut work)?;
 //! let received = Parameters { group: 2048, salt: challenge.salt(), b: challenge.public() };
 //! let answer = Credentials::new(account, "secret").unwrap().answer(&received, &Secret::new([3; 32]))?;

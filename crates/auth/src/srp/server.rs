@@ -9,7 +9,7 @@ use super::{
     formula::{self, Exchange},
 };
 use crate::{
-    AccountName, Work,
+    AccountName, WorkCounter,
     bignum::{Comb, Number},
     crypto::{Key, mac},
 };
@@ -43,9 +43,9 @@ impl Verifier {
         password: &str,
         random: [u8; SALT_BYTES],
     ) -> Result<Self, SrpError> {
-        let salt = never_zero_first(random);
+        let salt = with_nonzero_first_byte(random);
         let x = formula::x(account, password.as_bytes(), &salt)?;
-        let v = Secret::new(formula::power_of_g(group, &x, &mut Work::default())?.to_bytes());
+        let v = Secret::new(formula::power_of_g(group, &x, &mut WorkCounter::default())?.to_bytes());
         let rows = Secret::new(Vec::new());
         Ok(Self { account: account.clone(), group, salt: salt.to_vec(), v, rows, decoy: false })
     }
@@ -54,7 +54,7 @@ impl Verifier {
     ///
     /// # Errors
     /// When the numbers cannot be a salt and a verifier of that group.
-    pub fn made(
+    pub fn provided(
         account: AccountName,
         group: u32,
         salt: Vec<u8>,
@@ -68,10 +68,10 @@ impl Verifier {
         Ok(Self { account, group, salt, v, rows: Secret::new(Vec::new()), decoy: false })
     }
 
-    /// A verifier as [kept](Self::kept), or as made.
+    /// A verifier as [stored_form](Self::stored_form), or as made.
     ///
     /// # Errors
-    /// As [`Self::made`].
+    /// As [`Self::provided`].
     pub fn stored(
         account: AccountName,
         group: u32,
@@ -79,13 +79,14 @@ impl Verifier {
         verifier: Secret<Vec<u8>>,
     ) -> Result<Self, SrpError> {
         let length = Group::from_bits(group).ok_or(SrpError::UnknownGroup)?.bytes();
-        let kept = verifier.expose();
-        if kept.len() != Comb::ROWS * length {
-            return Self::made(account, group, salt, verifier);
+        let stored_form = verifier.expose();
+        if stored_form.len() != Comb::ROWS * length {
+            return Self::provided(account, group, salt, verifier);
         }
-        let zeros = kept.iter().take(length).take_while(|byte| **byte == 0).count();
-        let (v, rows) = (Secret::new(kept[zeros..length].to_vec()), Secret::new(kept[length..].to_vec()));
-        Ok(Self { rows, ..Self::made(account, group, salt, v)? })
+        let zeros = stored_form.iter().take(length).take_while(|byte| **byte == 0).count();
+        let (v, rows) =
+            (Secret::new(stored_form[zeros..length].to_vec()), Secret::new(stored_form[length..].to_vec()));
+        Ok(Self { rows, ..Self::provided(account, group, salt, v)? })
     }
 
     /// What a store had better keep than the verifier alone: with three powers of it, and with them a login costs the
@@ -93,14 +94,14 @@ impl Verifier {
     ///
     /// # Errors
     /// Only for lack of memory.
-    pub fn kept(&self) -> Result<Secret<Vec<u8>>, SrpError> {
+    pub fn stored_form(&self) -> Result<Secret<Vec<u8>>, SrpError> {
         let (n, length) = (&self.group.parameters().n, self.group.bytes());
         let v = n.reduce(&Number::from_bytes(self.v.expose())?)?;
-        let mut kept = v.to_padded(length)?;
+        let mut stored_form = v.to_padded(length)?;
         for row in Comb::rows(n, &v)? {
-            kept.extend(row.to_padded(length)?);
+            stored_form.extend(row.to_padded(length)?);
         }
-        Ok(Secret::new(kept))
+        Ok(Secret::new(stored_form))
     }
 
     /// Stands in for an account that does not exist: the salt is always the same for the same name and group, the work
@@ -108,10 +109,10 @@ impl Verifier {
     pub fn decoy(group: Group, account: AccountName, seed: &Key) -> Self {
         let bits = group.bits().to_le_bytes();
         let keyed =
-            |what: &[u8]| mac(seed, &[b"shardkeep v1 decoy", &bits, what, account.as_str().as_bytes()]);
+            |purpose: &[u8]| mac(seed, &[b"shardkeep v1 decoy", &bits, purpose, account.as_str().as_bytes()]);
         let mut salt = [0; SALT_BYTES];
         salt.copy_from_slice(&keyed(b"salt").as_bytes()[..SALT_BYTES]);
-        let salt = never_zero_first(salt).to_vec();
+        let salt = with_nonzero_first_byte(salt).to_vec();
         let blocks = (0..Comb::ROWS * group.bytes() / 32).map(|block| keyed(&[b'v', block as u8]));
         let mut v: Vec<u8> = blocks.flat_map(|block| *block.as_bytes()).collect();
         for number in v.chunks_exact_mut(group.bytes()) {
@@ -123,7 +124,7 @@ impl Verifier {
     }
 
     /// Where among 256 the name stands, always the same: to choose a decoy's group by.
-    pub fn decoy_place(account: &AccountName, seed: &Key) -> u8 {
+    pub fn decoy_bucket(account: &AccountName, seed: &Key) -> u8 {
         mac(seed, &[b"shardkeep v1 decoy group", account.as_str().as_bytes()]).as_bytes()[0]
     }
 
@@ -144,7 +145,7 @@ impl Verifier {
     ///
     /// # Errors
     /// Only for lack of memory, and with a probability that is no practical matter when `B` would be 0.
-    pub fn challenge(self, secret: &Key, work: &mut Work) -> Result<Challenge, SrpError> {
+    pub fn challenge(self, secret: &Key, work: &mut WorkCounter) -> Result<Challenge, SrpError> {
         let n = &self.group.parameters().n;
         let b = Number::from_bytes(secret.expose())?;
         let v = n.reduce(&Number::from_bytes(self.v.expose())?)?;
@@ -155,7 +156,7 @@ impl Verifier {
     }
 }
 
-fn never_zero_first(mut salt: [u8; SALT_BYTES]) -> [u8; SALT_BYTES] {
+fn with_nonzero_first_byte(mut salt: [u8; SALT_BYTES]) -> [u8; SALT_BYTES] {
     salt[0] = salt[0].max(1);
     salt
 }
@@ -192,7 +193,7 @@ impl Challenge {
     ///
     /// # Errors
     /// `Malformed` or `Degenerate` numbers, or `Denied`.
-    pub fn verify(self, a: &[u8], m1: &[u8], work: &mut Work) -> Result<Session, SrpError> {
+    pub fn verify(self, a: &[u8], m1: &[u8], work: &mut WorkCounter) -> Result<Session, SrpError> {
         let Verifier { account, group, salt, decoy, .. } = &self.verifier;
         let m1: &[u8; 32] = m1.try_into().map_err(|_| SrpError::Malformed("M1"))?;
         let public_a = formula::public_number(*group, a)?;
@@ -210,7 +211,7 @@ impl Challenge {
     }
 
     /// `v ^ u`; `u` is made of what both sides have said, and no secret.
-    fn power_of_v(&self, u: &Number, work: &mut Work) -> Result<Number, SrpError> {
+    fn power_of_v(&self, u: &Number, work: &mut WorkCounter) -> Result<Number, SrpError> {
         let Verifier { group, rows, .. } = &self.verifier;
         let n = &group.parameters().n;
         if !rows.expose().is_empty() {
@@ -260,7 +261,7 @@ mod tests {
         Secret::new([5; 32])
     }
 
-    fn challenge(verifier: Verifier, work: &mut Work) -> Challenge {
+    fn challenge(verifier: Verifier, work: &mut WorkCounter) -> Challenge {
         verifier.challenge(&Secret::new([2; 32]), work).unwrap()
     }
 
@@ -272,52 +273,52 @@ mod tests {
     }
 
     /// How a login ends, and what it cost the server.
-    fn login(verifier: Verifier, password: &str) -> (Result<(), SrpError>, Work) {
-        let mut work = Work::default();
+    fn login(verifier: Verifier, password: &str) -> (Result<(), SrpError>, WorkCounter) {
+        let mut work = WorkCounter::default();
         let challenge = challenge(verifier, &mut work);
         let answer = answer(&challenge, password);
         let end = challenge.verify(answer.public(), answer.m1(), &mut work);
         (end.map(|session| drop(answer.verify(session.m2()).unwrap())), work)
     }
 
-    fn as_kept(verifier: &Verifier) -> Verifier {
+    fn as_stored(verifier: &Verifier) -> Verifier {
         let (group, salt) = (verifier.group().bits(), verifier.salt().to_vec());
-        Verifier::stored(alice(), group, salt, verifier.kept().unwrap()).unwrap()
+        Verifier::stored(alice(), group, salt, verifier.stored_form().unwrap()).unwrap()
     }
 
     #[test]
-    fn every_group_logs_in() {
+    fn login_succeeds_in_every_group() {
         for group in Group::ALL {
             assert_eq!(login(known(group), "right").0, Ok(()), "{group:?}");
-            assert_eq!(login(as_kept(&known(group)), "right").0, Ok(()), "{group:?}, kept");
+            assert_eq!(login(as_stored(&known(group)), "right").0, Ok(()), "{group:?}, kept");
         }
     }
 
     #[test]
-    fn what_is_kept_is_the_verifier_and_stays_so() {
-        let kept = as_kept(&known(Group::Bits2048));
-        assert_eq!(kept.verifier(), known(Group::Bits2048).verifier());
-        assert_eq!(kept.kept().unwrap(), known(Group::Bits2048).kept().unwrap());
-        assert_eq!(login(kept, "wrong"), (Err(SrpError::Denied), Work { exponentiations: 3 }));
+    fn stored_verifier_round_trips() {
+        let stored_form = as_stored(&known(Group::Bits2048));
+        assert_eq!(stored_form.verifier(), known(Group::Bits2048).verifier());
+        assert_eq!(stored_form.stored_form().unwrap(), known(Group::Bits2048).stored_form().unwrap());
+        assert_eq!(login(stored_form, "wrong"), (Err(SrpError::Denied), WorkCounter { exponentiations: 3 }));
         // A verifier with a leading zero byte: N has 2048 bits, 2 only two.
         let short = Verifier::stored(alice(), 2048, vec![1; 16], Secret::new(vec![2])).unwrap();
-        assert_eq!(as_kept(&short).verifier().expose(), &[2]);
-        let mut nothing = short.kept().unwrap().expose().clone();
+        assert_eq!(as_stored(&short).verifier().expose(), &[2]);
+        let mut nothing = short.stored_form().unwrap().expose().clone();
         nothing[..256].fill(0);
         let stored = Verifier::stored(alice(), 2048, vec![1; 16], Secret::new(nothing)).map(|_| ());
         assert_eq!(stored.unwrap_err(), SrpError::Malformed("public number"));
     }
 
     #[test]
-    fn wrong_and_unknown_end_alike_and_cost_alike() {
+    fn wrong_password_and_unknown_account_cost_the_same() {
         let wrong = login(known(Group::Bits2048), "wrong");
         let unknown = login(Verifier::decoy(Group::Bits2048, alice(), &seed()), "wrong");
         assert_eq!(wrong, unknown);
-        assert_eq!(wrong, (Err(SrpError::Denied), Work { exponentiations: 3 }));
+        assert_eq!(wrong, (Err(SrpError::Denied), WorkCounter { exponentiations: 3 }));
     }
 
     #[test]
-    fn a_decoy_is_stable_per_name_and_looks_like_an_account() {
+    fn decoy_is_stable_per_name_and_resembles_account() {
         let decoy = |name: &str, seed: &Key| {
             Verifier::decoy(Group::Bits2048, AccountName::normalise(name).unwrap(), seed)
         };
@@ -331,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_out_of_bounds_are_refused_before_any_work() {
+    fn public_number_out_of_bounds_is_refused_before_work() {
         let n = &Group::Bits2048.parameters().n_bytes;
         let too_long = vec![1; 257];
         let cases: [(&[u8], SrpError); 5] = [
@@ -342,20 +343,20 @@ mod tests {
             (n, SrpError::Degenerate),
         ];
         for (a, error) in cases {
-            let challenge = challenge(known(Group::Bits2048), &mut Work::default());
-            let mut work = Work::default();
+            let challenge = challenge(known(Group::Bits2048), &mut WorkCounter::default());
+            let mut work = WorkCounter::default();
             assert_eq!(challenge.verify(a, &[0; 32], &mut work).unwrap_err(), error);
             assert_eq!(work.exponentiations, 0);
         }
-        let challenge = challenge(known(Group::Bits2048), &mut Work::default());
+        let challenge = challenge(known(Group::Bits2048), &mut WorkCounter::default());
         assert_eq!(
-            challenge.verify(&[2], &[0; 31], &mut Work::default()).unwrap_err(),
+            challenge.verify(&[2], &[0; 31], &mut WorkCounter::default()).unwrap_err(),
             SrpError::Malformed("M1")
         );
     }
 
     #[test]
-    fn stored_numbers_are_checked() {
+    fn stored_verifier_is_validated() {
         let stored = |group, salt: &[u8], v: &[u8]| {
             Verifier::stored(alice(), group, salt.to_vec(), Secret::new(v.to_vec())).map(|_| ()).unwrap_err()
         };
@@ -368,18 +369,18 @@ mod tests {
     proptest::proptest! {
         #![proptest_config(proptest::prelude::ProptestConfig::with_cases(64))]
         #[test]
-        fn whatever_a_client_sends_is_refused_and_nothing_more(
+        fn arbitrary_proof_is_refused(
             a in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..300),
             m1 in proptest::collection::vec(proptest::prelude::any::<u8>(), 31..34),
         ) {
-            let challenge = challenge(known(Group::Bits2048), &mut Work::default());
-            let end = challenge.verify(&a, &m1, &mut Work::default());
+            let challenge = challenge(known(Group::Bits2048), &mut WorkCounter::default());
+            let end = challenge.verify(&a, &m1, &mut WorkCounter::default());
             proptest::prop_assert!(matches!(end, Err(SrpError::Malformed(_) | SrpError::Denied)));
         }
     }
 
     #[test]
-    fn a_client_refuses_a_degenerate_server() {
+    fn client_refuses_degenerate_server_number() {
         let credentials = Credentials::new(alice(), "right").unwrap();
         let n = &Group::Bits2048.parameters().n_bytes;
         let answer = |group, b| {
@@ -394,10 +395,10 @@ mod tests {
     }
 
     #[test]
-    fn debug_names_the_account_and_nothing_else() {
+    fn debug_shows_only_the_account() {
         let text = format!("{:?}", known(Group::Bits2048));
         assert_eq!(text, r#"Verifier { account: AccountName("alice"), .. }"#);
-        let text = format!("{:?}", challenge(known(Group::Bits2048), &mut Work::default()));
+        let text = format!("{:?}", challenge(known(Group::Bits2048), &mut WorkCounter::default()));
         assert_eq!(text, r#"Challenge { account: AccountName("alice"), .. }"#);
     }
 }

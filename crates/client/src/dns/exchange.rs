@@ -18,11 +18,11 @@ use super::{DnsError, Resolver};
 const UDP_PAYLOAD: u16 = 1_232;
 
 impl Resolver {
-    pub(super) async fn ask(&self, name: &Name, kind: RecordType) -> Result<Message, DnsError> {
+    pub(super) async fn lookup(&self, name: &Name, kind: RecordType) -> Result<Message, DnsError> {
         let mut last = DnsError::Timeout { server: self.server };
         for _ in 0..self.attempts {
             match timeout(self.timeout, self.attempt(name, kind)).await {
-                Ok(Ok(response)) => return judge(response, name),
+                Ok(Ok(response)) => return check_response(response, name),
                 Ok(Err(error)) => last = error,
                 Err(_) => last = DnsError::Timeout { server: self.server },
             }
@@ -36,14 +36,14 @@ impl Resolver {
         query.set_edns(Edns::new().set_max_payload(UDP_PAYLOAD).clone());
         let bytes = query.to_vec().map_err(|source| DnsError::Name { name: name.to_string(), source })?;
 
-        let response = self.by_udp(&query, &bytes).await.map_err(|source| self.io(source))?;
+        let response = self.exchange_udp(&query, &bytes).await.map_err(|source| self.io(source))?;
         if !response.metadata.truncation {
             return Ok(response);
         }
-        let bytes = self.by_tcp(&bytes).await.map_err(|source| self.io(source))?;
+        let bytes = self.exchange_tcp(&bytes).await.map_err(|source| self.io(source))?;
         let response = Message::from_vec(&bytes)
             .map_err(|error| DnsError::Malformed { server: self.server, reason: error.to_string() })?;
-        if !answers(&response, &query) {
+        if !is_answer_to(&response, &query) {
             return Err(DnsError::Malformed {
                 server: self.server,
                 reason: "an answer to nothing asked".into(),
@@ -53,7 +53,7 @@ impl Resolver {
     }
 
     /// What does not answer the question is ignored: anyone may send a datagram.
-    async fn by_udp(&self, query: &Message, bytes: &[u8]) -> io::Result<Message> {
+    async fn exchange_udp(&self, query: &Message, bytes: &[u8]) -> io::Result<Message> {
         let local: SocketAddr =
             if self.server.is_ipv4() { ([0; 4], 0).into() } else { ([0u16; 8], 0).into() };
         let socket = UdpSocket::bind(local).await?;
@@ -63,13 +63,13 @@ impl Resolver {
         loop {
             let length = socket.recv(&mut buffer).await?;
             match Message::from_vec(&buffer[..length]) {
-                Ok(response) if answers(&response, query) => return Ok(response),
+                Ok(response) if is_answer_to(&response, query) => return Ok(response),
                 _ => {}
             }
         }
     }
 
-    async fn by_tcp(&self, query: &[u8]) -> io::Result<Vec<u8>> {
+    async fn exchange_tcp(&self, query: &[u8]) -> io::Result<Vec<u8>> {
         let mut stream = TcpStream::connect(self.server).await?;
         let length = u16::try_from(query.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
         stream.write_all(&[&length.to_be_bytes(), query].concat()).await?;
@@ -83,13 +83,13 @@ impl Resolver {
     }
 }
 
-fn answers(response: &Message, query: &Message) -> bool {
+fn is_answer_to(response: &Message, query: &Message) -> bool {
     response.metadata.message_type == MessageType::Response
         && response.metadata.id == query.metadata.id
         && response.queries == query.queries
 }
 
-fn judge(response: Message, name: &Name) -> Result<Message, DnsError> {
+fn check_response(response: Message, name: &Name) -> Result<Message, DnsError> {
     match response.metadata.response_code {
         ResponseCode::NoError => Ok(response),
         code => Err(DnsError::Refused { name: name.clone(), code }),

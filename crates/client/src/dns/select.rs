@@ -11,20 +11,23 @@ pub(super) struct Candidate {
 }
 
 /// `below(n)` gives a random number from 0 to `n` − 1.
-pub(super) fn order(mut left: Vec<Candidate>, mut below: impl FnMut(u64) -> u64) -> Vec<Candidate> {
+pub(super) fn order_candidates(
+    mut remaining: Vec<Candidate>,
+    mut below: impl FnMut(u64) -> u64,
+) -> Vec<Candidate> {
     // Those of weight 0 come first among their equals, as the RFC wants it, which gives them a small chance.
-    left.sort_by_key(|candidate| (candidate.priority, candidate.weight != 0));
-    let mut ordered = Vec::with_capacity(left.len());
-    while let Some(first) = left.first() {
-        let equals = left.partition_point(|candidate| candidate.priority == first.priority);
-        let total: u64 = left[..equals].iter().map(|candidate| u64::from(candidate.weight)).sum();
+    remaining.sort_by_key(|candidate| (candidate.priority, candidate.weight != 0));
+    let mut ordered = Vec::with_capacity(remaining.len());
+    while let Some(first) = remaining.first() {
+        let equals = remaining.partition_point(|candidate| candidate.priority == first.priority);
+        let total: u64 = remaining[..equals].iter().map(|candidate| u64::from(candidate.weight)).sum();
         let chosen = below(total + 1);
         let mut running = 0;
-        let at = left[..equals].iter().position(|candidate| {
+        let at = remaining[..equals].iter().position(|candidate| {
             running += u64::from(candidate.weight);
             running >= chosen
         });
-        ordered.push(left.remove(at.unwrap_or(0)));
+        ordered.push(remaining.remove(at.unwrap_or(0)));
     }
     ordered
 }
@@ -38,18 +41,18 @@ mod tests {
     }
 
     fn ports(candidates: &[Candidate], below: impl FnMut(u64) -> u64) -> Vec<u16> {
-        order(candidates.to_vec(), below).iter().map(|candidate| candidate.port).collect()
+        order_candidates(candidates.to_vec(), below).iter().map(|candidate| candidate.port).collect()
     }
 
     #[test]
-    fn priority_before_weight() {
+    fn targets_are_ordered_by_priority_before_weight() {
         let all = [candidate(2, 100, 1), candidate(1, 0, 2), candidate(1, 10, 3)];
         assert_eq!(ports(&all, |total| total - 1), [3, 2, 1]);
         assert_eq!(ports(&all, |_| 0), [2, 3, 1]);
     }
 
     #[test]
-    fn weights_are_chances() {
+    fn target_probability_follows_weight() {
         let all = [candidate(1, 10, 1), candidate(1, 30, 2)];
         let mut draw = 0;
         let firsts: Vec<_> = (0..41)

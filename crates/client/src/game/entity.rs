@@ -9,7 +9,7 @@ use shardkeep_types::{CELL_MM, CellId, EntityId, Position};
 use shardkeep_wire::movement::{EntityKind, Entry, class};
 
 /// Longest time an entity is moved on without news of it.
-const LONGEST_GUESS: Duration = Duration::from_secs(2);
+const MAX_EXTRAPOLATION: Duration = Duration::from_secs(2);
 
 /// A cell whose keyframe has come.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,11 +43,11 @@ pub struct Entity {
     /// 0 dead to 255 full.
     pub health: u8,
     /// When the position was said.
-    pub at: Instant,
+    pub updated_at: Instant,
 }
 
 impl Entity {
-    pub(super) fn new(id: EntityId, cell: CellId, at: Instant) -> Self {
+    pub(super) fn new(id: EntityId, cell: CellId, updated_at: Instant) -> Self {
         let kind = match id.0 >> 56 {
             1 => EntityKind::Avatar,
             2 => EntityKind::Creature,
@@ -55,10 +55,21 @@ impl Entity {
         };
         let position = corner(cell);
         let (velocity, facing, health) = ([0; 2], 0, u8::MAX);
-        Self { id, kind, template: 0, name: String::new(), cell, position, velocity, facing, health, at }
+        Self {
+            id,
+            kind,
+            template: 0,
+            name: String::new(),
+            cell,
+            position,
+            velocity,
+            facing,
+            health,
+            updated_at,
+        }
     }
 
-    pub(super) fn apply(&mut self, cell: CellId, entry: &Entry<'_>, at: Instant) {
+    pub(super) fn apply(&mut self, cell: CellId, entry: &Entry<'_>, updated_at: Instant) {
         if let Some(appears) = entry.appears {
             self.kind = appears.kind;
             self.template = appears.template;
@@ -67,8 +78,8 @@ impl Entity {
         }
         if self.cell != cell || entry.velocity.is_some() || entry.offset.is_some() {
             // What it did since the last news, before the new velocity holds.
-            self.position = self.position_at(at);
-            self.at = at;
+            self.position = self.position_at(updated_at);
+            self.updated_at = updated_at;
         }
         self.cell = cell;
         if let Some([x, y]) = entry.offset {
@@ -82,7 +93,7 @@ impl Entity {
 
     /// Where it is by now, if it kept its velocity.
     pub fn position_at(&self, now: Instant) -> Position {
-        let elapsed = now.saturating_duration_since(self.at).min(LONGEST_GUESS);
+        let elapsed = now.saturating_duration_since(self.updated_at).min(MAX_EXTRAPOLATION);
         let moved = |v: i16| (f64::from(v) * elapsed.as_secs_f64()) as i32;
         let [x, y] = self.velocity;
         Position::new(self.position.map, self.position.x_mm + moved(x), self.position.y_mm + moved(y))
@@ -100,7 +111,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn entities_move_on_by_themselves() {
+    fn entity_position_is_extrapolated_from_velocity() {
         let (cell, start) = (CellId { map: MapId(1), x: 2, y: 0 }, Instant::now());
         let id = EntityId::avatar(CharacterId(7));
         let mut entity = Entity::new(id, cell, start);

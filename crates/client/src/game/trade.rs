@@ -14,7 +14,7 @@ use super::Player;
 use crate::ClientError;
 
 /// A confirmation is answered only once the other side has confirmed too.
-const CONFIRMING: Duration = Duration::from_secs(30);
+const CONFIRM_TIMEOUT: Duration = Duration::from_secs(30);
 
 impl Player {
     /// Asks a neighbour to trade; returns the trade's id.
@@ -38,7 +38,7 @@ impl Player {
     pub async fn confirm(&self, trade_id: u64, revision: u32) -> Result<Inventory, ClientError> {
         let action_id = self.next_action();
         let request = TradeConfirm { action_id, trade_id, revision };
-        self.act(opcode::TRADE_CONFIRM, &request, CONFIRMING).await
+        self.send_action(opcode::TRADE_CONFIRM, &request, CONFIRM_TIMEOUT).await
     }
 
     pub async fn cancel(&self, trade_id: u64) -> Result<Trade, ClientError> {
@@ -47,7 +47,7 @@ impl Player {
 
     async fn change(&self, opcode: u16, request: &impl prost::Message) -> Result<Trade, ClientError> {
         let trade: Trade = self.session.call(opcode, request, None).await?;
-        self.shared.change(|view| view.take_trade(&trade));
+        self.shared.change(|view| view.apply_trade(&trade));
         Ok(trade)
     }
 }

@@ -8,14 +8,14 @@ use std::{
 use shardkeep_types::{CellId, EntityId, MapId, Position};
 use shardkeep_wire::{
     Head, Message,
-    movement::{Avatar, Cell, Entry, Form, Gone, MovementError},
-    payload::{Entered, Inventory, Placed, QueuePlace, Trade, TradeState, Vitals},
+    movement::{Avatar, Cell, Entry, Form, MovementError, RemovalReason},
+    payload::{Entered, Inventory, Placed, QueuePosition, Trade, TradeState, Vitals},
 };
 
 use super::entity::{CellView, Entity};
 
 /// Cells further away than this from the own one are forgotten.
-const FORGET_BEYOND: u16 = 2;
+const MAX_CELL_DISTANCE: u16 = 2;
 
 #[derive(Debug, Clone, Default)]
 pub struct View {
@@ -28,7 +28,7 @@ pub struct View {
     pub inventory: Option<Inventory>,
     pub vitals: Option<Vitals>,
     /// Place in the queue, while waiting to enter.
-    pub queue: Option<QueuePlace>,
+    pub queue: Option<QueuePosition>,
     /// Trades that are not over.
     pub trades: BTreeMap<u64, Trade>,
     pub cells: HashMap<CellId, CellView>,
@@ -38,7 +38,7 @@ pub struct View {
 
 impl View {
     /// The own avatar's entity id.
-    pub fn me(&self) -> Option<EntityId> {
+    pub fn own_id(&self) -> Option<EntityId> {
         self.entered.as_ref().map(|entered| EntityId(entered.entity_id))
     }
 
@@ -52,14 +52,14 @@ impl View {
     }
 
     /// The entity with this name, the own avatar included.
-    pub fn named(&self, name: &str) -> Option<&Entity> {
+    pub fn find_by_name(&self, name: &str) -> Option<&Entity> {
         self.entities.values().find(|entity| entity.name == name)
     }
 
     /// Everything in sight but the own avatar.
     pub fn others(&self) -> impl Iterator<Item = &Entity> {
-        let me = self.me();
-        self.entities.values().filter(move |entity| Some(entity.id) != me)
+        let own_id = self.own_id();
+        self.entities.values().filter(move |entity| Some(entity.id) != own_id)
     }
 
     /// The entity nearest to the own avatar for which `wanted` holds.
@@ -81,30 +81,30 @@ impl View {
         *self = Self::default();
     }
 
-    pub(super) fn forget_cells(&mut self) {
+    pub(super) fn clear_cells(&mut self) {
         self.cells.clear();
         self.entities.clear();
     }
 
-    pub(super) fn take_trade(&mut self, trade: &Trade) {
+    pub(super) fn apply_trade(&mut self, trade: &Trade) {
         match trade.state() {
             TradeState::TradeDone | TradeState::TradeCancelled => self.trades.remove(&trade.trade_id),
             _ => self.trades.insert(trade.trade_id, trade.clone()),
         };
     }
 
-    pub(super) fn take_avatar(&mut self, payload: &[u8]) -> Result<(), MovementError> {
+    pub(super) fn apply_avatar(&mut self, payload: &[u8]) -> Result<(), MovementError> {
         let avatar = Avatar::decode(payload)?;
         let before = self.position().map(Position::cell);
         self.avatar = Some(avatar);
         let here = self.position().map(Position::cell);
         if let (Some(here), true) = (here, before != here) {
-            self.forget_far(here);
+            self.remove_far_cells(here);
         }
         Ok(())
     }
 
-    pub(super) fn take_cell(&mut self, message: &Message, now: Instant) -> Result<(), MovementError> {
+    pub(super) fn apply_cell(&mut self, message: &Message, now: Instant) -> Result<(), MovementError> {
         let cell = Cell::decode(&message.payload)?;
         let Head::State { class, .. } = message.head else { return Ok(()) };
         self.map = cell.cell.map;
@@ -127,14 +127,14 @@ impl View {
             }
         }
         for id in before.into_iter().flat_map(|before| before.entities) {
-            if !self.holds(cell.cell, id) {
-                self.remove(cell.cell, id, Gone::Moved);
+            if !self.cell_contains(cell.cell, id) {
+                self.remove(cell.cell, id, RemovalReason::Moved);
             }
         }
         Ok(())
     }
 
-    fn holds(&self, cell: CellId, id: EntityId) -> bool {
+    fn cell_contains(&self, cell: CellId, id: EntityId) -> bool {
         self.cells.get(&cell).is_some_and(|known| known.entities.contains(&id))
     }
 
@@ -147,14 +147,14 @@ impl View {
     }
 
     /// Cells of two zones come in any order: an entity is gone only when no cell holds it any more.
-    fn remove(&mut self, cell: CellId, id: EntityId, why: Gone) {
+    fn remove(&mut self, cell: CellId, id: EntityId, why: RemovalReason) {
         if let Some(known) = self.cells.get_mut(&cell) {
             known.entities.remove(&id);
         }
         let elsewhere =
             self.cells.iter().find(|(_, known)| known.entities.contains(&id)).map(|(cell, _)| *cell);
         match (elsewhere, self.entities.get_mut(&id)) {
-            (Some(elsewhere), Some(entity)) if why == Gone::Moved => {
+            (Some(elsewhere), Some(entity)) if why == RemovalReason::Moved => {
                 if entity.cell == cell {
                     entity.cell = elsewhere;
                 }
@@ -165,8 +165,8 @@ impl View {
         }
     }
 
-    fn forget_far(&mut self, here: CellId) {
-        let near = |cell: &CellId| here.distance(*cell).is_some_and(|distance| distance <= FORGET_BEYOND);
+    fn remove_far_cells(&mut self, here: CellId) {
+        let near = |cell: &CellId| here.distance(*cell).is_some_and(|distance| distance <= MAX_CELL_DISTANCE);
         self.cells.retain(|cell, _| near(cell));
         self.entities.retain(|_, entity| near(&entity.cell));
     }
@@ -177,7 +177,7 @@ mod tests {
     use bytes::BytesMut;
     use shardkeep_types::{CharacterId, ItemId};
     use shardkeep_wire::{
-        movement::{Appears, EntityKind, OWN, cell_head, encode_cell},
+        movement::{Appearance, EntityKind, OWN, cell_head, encode_cell},
         opcode,
     };
 
@@ -198,61 +198,61 @@ mod tests {
     }
 
     fn appears(number: u64, name: &str) -> Entry<'_> {
-        let appears = Appears { kind: EntityKind::Avatar, template: 0, name };
+        let appears = Appearance { kind: EntityKind::Avatar, template: 0, name };
         Entry { appears: Some(appears), offset: Some([1, 2]), ..Entry::new(id(number)) }
     }
 
     fn view(messages: &[Message]) -> View {
         let mut view = View::default();
-        messages.iter().for_each(|message| view.take_cell(message, Instant::now()).unwrap());
+        messages.iter().for_each(|message| view.apply_cell(message, Instant::now()).unwrap());
         view
     }
 
     #[test]
-    fn a_keyframe_forgets_what_it_does_not_name() {
+    fn keyframe_removes_entities_it_omits() {
         let seen = view(&[
             message(Form::Keyframe, at(3), &[appears(1, "Alice"), appears(2, "Bob")]),
             message(Form::Keyframe, at(3), &[appears(2, "Bob")]),
         ]);
-        assert!(seen.named("Alice").is_none());
-        assert_eq!(seen.named("Bob").unwrap().position.x_mm, 3 * 32_000 + 1);
+        assert!(seen.find_by_name("Alice").is_none());
+        assert_eq!(seen.find_by_name("Bob").unwrap().position.x_mm, 3 * 32_000 + 1);
     }
 
     #[test]
-    fn crossing_a_border_keeps_the_entity_in_either_order() {
-        let gone = Entry { gone: Some(Gone::Moved), ..Entry::new(id(1)) };
+    fn entity_changing_cells_survives_either_message_order() {
+        let gone = Entry { gone: Some(RemovalReason::Moved), ..Entry::new(id(1)) };
         let left = message(Form::Delta, at(3), &[gone]);
         let came = message(Form::Delta, at(4), &[appears(1, "Alice")]);
         let start =
             [message(Form::Keyframe, at(3), &[appears(1, "Alice")]), message(Form::Keyframe, at(4), &[])];
         for order in [[&left, &came], [&came, &left]] {
             let mut seen = view(&start);
-            order.iter().for_each(|message| seen.take_cell(message, Instant::now()).unwrap());
-            assert_eq!(seen.named("Alice").unwrap().cell, at(4));
+            order.iter().for_each(|message| seen.apply_cell(message, Instant::now()).unwrap());
+            assert_eq!(seen.find_by_name("Alice").unwrap().cell, at(4));
             assert!(seen.cells[&at(3)].entities.is_empty());
         }
     }
 
     #[test]
-    fn an_old_keyframe_does_not_take_an_entity_away() {
-        let gone = Entry { gone: Some(Gone::Moved), ..Entry::new(id(1)) };
+    fn entity_in_two_cells_survives_removal_from_one() {
+        let gone = Entry { gone: Some(RemovalReason::Moved), ..Entry::new(id(1)) };
         let seen = view(&[
             message(Form::Keyframe, at(4), &[appears(1, "Alice")]),
             message(Form::Keyframe, at(3), &[appears(1, "Alice")]),
             message(Form::Delta, at(3), &[gone]),
         ]);
-        assert_eq!(seen.named("Alice").unwrap().cell, at(4));
+        assert_eq!(seen.find_by_name("Alice").unwrap().cell, at(4));
     }
 
     #[test]
-    fn deltas_wait_for_their_keyframe() {
+    fn delta_before_keyframe_is_ignored() {
         assert!(view(&[message(Form::Delta, at(3), &[appears(1, "Alice")])]).entities.is_empty());
     }
 
     #[test]
-    fn what_was_taken_is_gone() {
+    fn ground_item_that_left_is_removed() {
         let item = EntityId::ground_item(ItemId(9));
-        let taken = Entry { gone: Some(Gone::Left), ..Entry::new(item) };
+        let taken = Entry { gone: Some(RemovalReason::Left), ..Entry::new(item) };
         let seen = view(&[
             message(Form::Keyframe, at(3), &[Entry { offset: Some([0, 0]), ..Entry::new(item) }]),
             message(Form::Delta, at(3), &[taken]),
@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn far_cells_are_forgotten() {
+    fn far_cells_are_removed_when_avatar_moves() {
         let mut seen = view(&[
             message(Form::Keyframe, at(3), &[appears(1, "Alice")]),
             message(Form::Keyframe, at(6), &[appears(2, "Bob")]),
@@ -269,8 +269,8 @@ mod tests {
         let mut payload = BytesMut::new();
         Avatar { position: [6 * 32_000, 5 * 32_000], ..Avatar::default() }.encode(&mut payload);
         let avatar = Message::new(opcode::AVATAR, OWN, payload.freeze());
-        seen.take_avatar(&avatar.payload).unwrap();
-        assert!(seen.named("Alice").is_none() && seen.named("Bob").is_some());
+        seen.apply_avatar(&avatar.payload).unwrap();
+        assert!(seen.find_by_name("Alice").is_none() && seen.find_by_name("Bob").is_some());
         assert_eq!(seen.cells.len(), 1);
     }
 }

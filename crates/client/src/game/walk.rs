@@ -22,15 +22,15 @@ pub const MAX_SPEED: f64 = 6_000.0;
 const ARRIVED_MM: f64 = 250.0;
 /// Brakes so that the last step does not go past the end: speed is at most the distance times this, per second.
 const BRAKE: f64 = 4.0;
-/// A wish is repeated only when it differs by more than this, in mm/s, or after [`REPEAT`].
-const SAME_WISH: i32 = 150;
-const REPEAT: Duration = Duration::from_millis(500);
+/// A wish is repeated only when it differs by more than this, in mm/s, or after [`RESEND_AFTER`].
+const MIN_VELOCITY_CHANGE: i32 = 150;
+const RESEND_AFTER: Duration = Duration::from_millis(500);
 
 impl Player {
     /// Wishes to move at this velocity in mm/s, until the next wish. The avatar faces where it goes.
     pub async fn walk(&self, vx: i16, vy: i16) -> Result<(), ClientError> {
         let facing = if vx == 0 && vy == 0 { self.facing() } else { facing(vx.into(), vy.into()) };
-        self.wish([vx, vy], facing).await
+        self.move_request([vx, vy], facing).await
     }
 
     /// Wishes to stand.
@@ -39,7 +39,7 @@ impl Player {
     }
 
     /// Sends a wish as it is.
-    pub async fn wish(&self, velocity: [i16; 2], facing: u8) -> Result<(), ClientError> {
+    pub async fn move_request(&self, velocity: [i16; 2], facing: u8) -> Result<(), ClientError> {
         let sequence = self.sequence.fetch_add(1, Relaxed).wrapping_add(1);
         let mut payload = BytesMut::with_capacity(Move::LENGTH);
         Move { sequence, velocity, facing }.encode(&mut payload);
@@ -58,33 +58,33 @@ impl Player {
         let mut last = ([0i16; 2], None::<Instant>);
         loop {
             changes.borrow_and_update();
-            if let Some(here) = self.look(View::position) {
+            if let Some(here) = self.with_view(View::position) {
                 let (dx, dy) = (f64::from(x_mm - here.x_mm), f64::from(y_mm - here.y_mm));
                 let distance = dx.hypot(dy);
                 if distance <= ARRIVED_MM {
                     return Ok(here);
                 }
                 let speed = MAX_SPEED.min(distance * BRAKE) / distance;
-                let wish = [(dx * speed) as i16, (dy * speed) as i16];
-                if differs(wish, last.0) || last.1.is_none_or(|sent| sent.elapsed() >= REPEAT) {
-                    self.walk(wish[0], wish[1]).await?;
-                    last = (wish, Some(Instant::now()));
+                let move_request = [(dx * speed) as i16, (dy * speed) as i16];
+                if differs(move_request, last.0) || last.1.is_none_or(|sent| sent.elapsed() >= RESEND_AFTER) {
+                    self.walk(move_request[0], move_request[1]).await?;
+                    last = (move_request, Some(Instant::now()));
                 }
             }
             // News of the avatar, or time to repeat the wish: one may be lost with a connection.
-            if let Ok(Err(_)) = timeout(REPEAT, changes.changed()).await {
+            if let Ok(Err(_)) = timeout(RESEND_AFTER, changes.changed()).await {
                 return Err(ClientError::Ended(self.session.ended().await));
             }
         }
     }
 
     fn facing(&self) -> u8 {
-        self.look(|view| view.avatar.map_or(0, |avatar| avatar.facing))
+        self.with_view(|view| view.avatar.map_or(0, |avatar| avatar.facing))
     }
 }
 
 fn differs(a: [i16; 2], b: [i16; 2]) -> bool {
-    a.iter().zip(b).any(|(a, b)| (i32::from(*a) - i32::from(b)).abs() > SAME_WISH)
+    a.iter().zip(b).any(|(a, b)| (i32::from(*a) - i32::from(b)).abs() > MIN_VELOCITY_CHANGE)
 }
 
 /// In 1/256 turns, counter-clockwise from +x.
@@ -98,7 +98,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn facings_turn_counter_clockwise() {
+    fn facing_increases_counter_clockwise() {
         let all = [(1.0, 0.0), (0.0, 1.0), (-1.0, 0.0), (0.0, -1.0), (1.0, -0.001)];
         assert_eq!(all.map(|(x, y)| facing(x, y)), [0, 64, 128, 192, 0]);
     }

@@ -16,10 +16,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Command, Event, Shared, Sink,
-    link::{KeyAge, Traffic},
-    newest::Newest,
-    pending::Pending,
-    until,
+    pending::PendingRequests,
+    queues::{KeyAge, SessionQueues},
+    stale_filter::StaleFilter,
+    to_tokio_instant,
 };
 use crate::{
     Config, Refusal, SessionEnd,
@@ -29,7 +29,7 @@ use crate::{
 };
 
 /// What is reserved before each read.
-const READ: usize = 4_096;
+const READ_CHUNK: usize = 4_096;
 
 pub(super) struct Driver<S> {
     pub(super) config: Config,
@@ -37,36 +37,36 @@ pub(super) struct Driver<S> {
     pub(super) keys: ResumeKeys,
     /// As last said by a gateway: where to resume, and for how long.
     pub(super) ready: SessionReady,
-    pub(super) traffic: Traffic,
+    pub(super) queues: SessionQueues,
     pub(super) shared: Arc<Shared>,
-    pending: Pending,
-    newest: Newest,
+    pending: PendingRequests,
+    stale_filter: StaleFilter,
     sink: S,
     commands: mpsc::Receiver<Command>,
 }
 
 /// How a connection ended.
-enum Loss {
+enum Disconnect {
     /// Nothing was said, or nothing that ends the session: resume.
-    Link,
+    Lost,
     /// Resume there first, if an address is given.
-    Elsewhere(Option<String>),
-    Over(SessionEnd),
+    Redirected(Option<String>),
+    SessionOver(SessionEnd),
 }
 
-impl From<io::Error> for Loss {
+impl From<io::Error> for Disconnect {
     fn from(error: io::Error) -> Self {
         tracing::debug!(%error, "connection lost");
-        Self::Link
+        Self::Lost
     }
 }
 
-impl From<WireError> for Loss {
+impl From<WireError> for Disconnect {
     fn from(error: WireError) -> Self {
         match error {
             // Anybody on the path can bend bytes; the session is none the worse for it.
-            WireError::Seal(SealError::Forged) => Self::Link,
-            error => Self::Over(SessionEnd::Protocol(error.to_string())),
+            WireError::Seal(SealError::Forged) => Self::Lost,
+            error => Self::SessionOver(SessionEnd::Protocol(error.to_string())),
         }
     }
 }
@@ -81,29 +81,30 @@ impl<S: Sink> Driver<S> {
     ) -> Self {
         let keys = ResumeKeys::of(&established);
         let Established { session, ready, .. } = established;
-        let (traffic, pending, newest) = (Traffic::new(), Pending::default(), Newest::default());
-        Self { config, id: session, keys, ready, traffic, shared, pending, newest, sink, commands }
+        let (queues, pending, stale_filter) =
+            (SessionQueues::new(), PendingRequests::default(), StaleFilter::default());
+        Self { config, id: session, keys, ready, queues, shared, pending, stale_filter, sink, commands }
     }
 
     /// Until the session is over. Requests wait until the driver is dropped.
     pub(super) async fn run(&mut self, connection: Connection, closed: CancellationToken) -> SessionEnd {
         let end = tokio::select! {
-            end = self.live(connection) => end,
+            end = self.run_until_end(connection) => end,
             () = closed.cancelled() => SessionEnd::Closed,
         };
-        self.sink.take(Event::Ended(end.clone()));
+        self.sink.on_event(Event::Ended(end.clone()));
         end
     }
 
-    async fn live(&mut self, mut connection: Connection) -> SessionEnd {
+    async fn run_until_end(&mut self, mut connection: Connection) -> SessionEnd {
         loop {
-            let redirect = match self.connected(connection).await {
-                Loss::Over(end) => return end,
-                Loss::Link => None,
-                Loss::Elsewhere(address) => address,
+            let redirect = match self.serve_connection(connection).await {
+                Disconnect::SessionOver(end) => return end,
+                Disconnect::Lost => None,
+                Disconnect::Redirected(address) => address,
             };
             count(&self.counters().losses);
-            self.sink.take(Event::Lost);
+            self.sink.on_event(Event::Lost);
             connection = match Box::pin(self.resume(redirect)).await {
                 Ok(resumed) => resumed,
                 Err(end) => return end,
@@ -112,52 +113,56 @@ impl<S: Sink> Driver<S> {
     }
 
     /// Serves one connection until it is lost.
-    async fn connected(&mut self, mut connection: Connection) -> Loss {
+    async fn serve_connection(&mut self, mut connection: Connection) -> Disconnect {
         let now = Instant::now();
-        let mut clock = Clock { sent: now, heard: now, key: KeyAge::new(now) };
+        let mut timers = ConnectionTimers { sent_at: now, received_at: now, key: KeyAge::new(now) };
         // Messages that came with the end of the handshake.
-        if let Err(loss) = self.consume(&mut connection) {
-            return loss;
+        if let Err(disconnect) = self.consume(&mut connection) {
+            return disconnect;
         }
         loop {
-            if let Err(loss) = self.step(&mut connection, &mut clock).await {
-                return loss;
+            if let Err(disconnect) = self.step(&mut connection, &mut timers).await {
+                return disconnect;
             }
         }
     }
 
-    async fn step(&mut self, connection: &mut Connection, clock: &mut Clock) -> Result<(), Loss> {
-        self.keep_time(clock)?;
-        if self.traffic.fill(connection, &mut clock.key, &self.shared.counters)? {
-            clock.sent = Instant::now();
+    async fn step(
+        &mut self,
+        connection: &mut Connection,
+        timers: &mut ConnectionTimers,
+    ) -> Result<(), Disconnect> {
+        self.check_timers(timers)?;
+        if self.queues.fill(connection, &mut timers.key, &self.shared.counters)? {
+            timers.sent_at = Instant::now();
         }
-        let wake = self.next_wake(clock);
-        let open = self.traffic.has_room() && !self.pending.is_full();
+        let wake = self.next_wake(timers);
+        let open = self.queues.has_room() && !self.pending.is_full();
         let unwritten = !connection.outbound.is_empty();
         tokio::select! {
             ready = connection.stream.readable() => {
                 ready?;
-                self.read(connection, clock)
+                self.read(connection, timers)
             }
             ready = connection.stream.writable(), if unwritten => {
                 ready?;
                 write(connection)
             }
-            datagram = connection.stream.datagram() => self.datagram(connection, &datagram?, clock),
+            datagram = connection.stream.datagram() => self.datagram(connection, &datagram?, timers),
             command = self.commands.recv(), if open => match command {
-                Some(command) => self.obey(command, clock),
-                None => Err(Loss::Over(SessionEnd::Closed)),
+                Some(command) => self.handle_command(command, timers),
+                None => Err(Disconnect::SessionOver(SessionEnd::Closed)),
             },
-            () = sleep_until(until(wake)) => Ok(()),
+            () = sleep_until(to_tokio_instant(wake)) => Ok(()),
         }
     }
 
-    fn read(&mut self, connection: &mut Connection, clock: &mut Clock) -> Result<(), Loss> {
-        connection.inbound.reserve(READ);
+    fn read(&mut self, connection: &mut Connection, timers: &mut ConnectionTimers) -> Result<(), Disconnect> {
+        connection.inbound.reserve(READ_CHUNK);
         match connection.stream.try_read_buf(&mut connection.inbound) {
-            Ok(0) => Err(Loss::Link),
+            Ok(0) => Err(Disconnect::Lost),
             Ok(read) => {
-                clock.heard = Instant::now();
+                timers.received_at = Instant::now();
                 add(&self.counters().received_bytes, read);
                 self.consume(connection)
             }
@@ -171,46 +176,46 @@ impl<S: Sink> Driver<S> {
         &mut self,
         connection: &mut Connection,
         datagram: &Bytes,
-        clock: &mut Clock,
-    ) -> Result<(), Loss> {
+        timers: &mut ConnectionTimers,
+    ) -> Result<(), Disconnect> {
         let opener = connection.crypt.as_mut().and_then(|crypt| crypt.datagrams.as_mut());
         let Some(Ok(Some(mut opened))) = opener.map(|opener| opener.open(datagram)) else { return Ok(()) };
-        clock.heard = Instant::now();
+        timers.received_at = Instant::now();
         count(&self.counters().datagrams);
         add(&self.counters().received_bytes, datagram.len());
         while let Some(message) = Message::split_from(&mut opened.messages).map_err(WireError::from)? {
-            if self.newest.admits(&message) {
+            if self.stale_filter.accepts(&message) {
                 self.receive(message)?;
             }
         }
         Ok(())
     }
 
-    fn obey(&mut self, command: Command, clock: &mut Clock) -> Result<(), Loss> {
+    fn handle_command(&mut self, command: Command, timers: &mut ConnectionTimers) -> Result<(), Disconnect> {
         match command {
             Command::Request { opcode, payload, answer } => {
                 let request = self.pending.add(opcode, payload, answer);
-                self.traffic.enqueue(request)?;
+                self.queues.enqueue(request)?;
             }
-            Command::Send(message) => self.traffic.enqueue(message)?,
-            Command::Cut => return Err(Loss::Link),
-            Command::UpdateKey => clock.key.wanted = true,
+            Command::Send(message) => self.queues.enqueue(message)?,
+            Command::DropConnection => return Err(Disconnect::Lost),
+            Command::UpdateKey => timers.key.update_requested = true,
         }
         Ok(())
     }
 
-    fn keep_time(&mut self, clock: &mut Clock) -> Result<(), Loss> {
+    fn check_timers(&mut self, timers: &mut ConnectionTimers) -> Result<(), Disconnect> {
         let (now, timing) = (Instant::now(), &self.config.timing);
-        if now >= clock.heard + timing.silence {
-            return Err(Loss::Link);
+        if now >= timers.received_at + timing.idle_timeout {
+            return Err(Disconnect::Lost);
         }
-        if now >= clock.sent + timing.ping {
-            clock.sent = now;
+        if now >= timers.sent_at + timing.ping {
+            timers.sent_at = now;
             self.pending.prune();
-            self.traffic.enqueue(Message::event(opcode::PING, &Ping { value: 0 }))?;
+            self.queues.enqueue(Message::event(opcode::PING, &Ping { value: 0 }))?;
         }
-        if now >= clock.key.since + timing.key_age {
-            clock.key.wanted = true;
+        if now >= timers.key.since + timing.key_age {
+            timers.key.update_requested = true;
         }
         if self.pending.is_full() {
             self.pending.prune();
@@ -218,27 +223,27 @@ impl<S: Sink> Driver<S> {
         Ok(())
     }
 
-    fn next_wake(&self, clock: &Clock) -> Instant {
+    fn next_wake(&self, timers: &ConnectionTimers) -> Instant {
         let timing = &self.config.timing;
-        let wake = (clock.sent + timing.ping)
-            .min(clock.heard + timing.silence)
-            .min(clock.key.since + timing.key_age);
-        self.traffic.inbox.deadline().map_or(wake, |ack| ack.min(wake))
+        let wake = (timers.sent_at + timing.ping)
+            .min(timers.received_at + timing.idle_timeout)
+            .min(timers.key.since + timing.key_age);
+        self.queues.inbox.deadline().map_or(wake, |ack| ack.min(wake))
     }
 
     /// Everything that has arrived whole.
-    fn consume(&mut self, connection: &mut Connection) -> Result<(), Loss> {
-        while let Some(message) = connection.take_waiting() {
+    fn consume(&mut self, connection: &mut Connection) -> Result<(), Disconnect> {
+        while let Some(message) = connection.pop_buffered() {
             self.receive(message)?;
         }
         let decoder = Decoder::new(Side::Server);
         while let Some(mut body) = decoder.next(&mut connection.inbound).map_err(WireError::from)? {
-            let Some(crypt) = &mut connection.crypt else { return Err(Loss::Link) };
+            let Some(crypt) = &mut connection.crypt else { return Err(Disconnect::Lost) };
             crypt.opener.open(&mut body).map_err(WireError::from)?;
             let mut plaintext = body.freeze();
             while let Some(message) = Message::split_from(&mut plaintext).map_err(WireError::from)? {
                 if message.opcode == opcode::KEY_UPDATE {
-                    crypt.take_key(&plaintext)?;
+                    crypt.update_opener_key(&plaintext)?;
                 } else {
                     self.receive(message)?;
                 }
@@ -247,11 +252,11 @@ impl<S: Sink> Driver<S> {
         Ok(())
     }
 
-    fn receive(&mut self, message: Message) -> Result<(), Loss> {
+    fn receive(&mut self, message: Message) -> Result<(), Disconnect> {
         count(&self.counters().received_messages);
-        self.newest.note(&message);
+        self.stale_filter.observe(&message);
         if message.is_reliable() {
-            self.traffic.inbox.receive(Instant::now());
+            self.queues.inbox.receive(Instant::now());
         }
         match (message.kind(), message.opcode) {
             (Kind::Reply, _) => {
@@ -262,59 +267,59 @@ impl<S: Sink> Driver<S> {
             }
             (Kind::Event, opcode::ACK) => {
                 let Ack { received } = decode(&message)?;
-                self.traffic.outbox.acknowledge(received).map_err(WireError::from)?;
+                self.queues.outbox.acknowledge(received).map_err(WireError::from)?;
             }
             (Kind::Event, opcode::PING) => {
                 let Ping { value } = decode(&message)?;
-                self.traffic.enqueue(Message::event(opcode::PONG, &Pong { value }))?;
+                self.queues.enqueue(Message::event(opcode::PONG, &Pong { value }))?;
             }
             (Kind::Event, opcode::PONG | opcode::KEY_UPDATE) => {}
             (Kind::Event, opcode::REDIRECT) => {
                 let Redirect { gateway } = decode(&message)?;
                 count(&self.counters().redirects);
-                return Err(Loss::Elsewhere(Some(gateway)));
+                return Err(Disconnect::Redirected(Some(gateway)));
             }
-            (Kind::Event, opcode::ERROR) => return Err(last_word(decode::<Error>(&message)?.into())),
+            (Kind::Event, opcode::ERROR) => return Err(classify_error(decode::<Error>(&message)?.into())),
             (Kind::Request, opcode) => {
                 let wrong = format!("the server sent a request of opcode {opcode:#06x}");
-                return Err(Loss::Over(SessionEnd::Protocol(wrong)));
+                return Err(Disconnect::SessionOver(SessionEnd::Protocol(wrong)));
             }
-            _ => self.sink.take(Event::Message(message)),
+            _ => self.sink.on_event(Event::Message(message)),
         }
         Ok(())
     }
 
     /// The session is on a new connection: sends again what must be, and tells.
     pub(super) fn resumed(&mut self, established: Established, lane: Lane) -> Result<(), WireError> {
-        use shardkeep_auth::session::which_key;
+        use shardkeep_auth::session::key_source;
 
         let Established { ready, keys, key, .. } = established;
         self.keys.gateway = keys.gateway_resume;
-        if key == which_key::WORLD {
+        if key == key_source::WORLD {
             self.keys.world = keys.world_resume;
         }
         self.pending.prune();
         let (continued, received) = (ready.continued, ready.received);
         if continued {
-            let replayed = self.traffic.replay(received)?;
+            let replayed = self.queues.replay(received)?;
             add(&self.counters().replayed, replayed);
             count(&self.counters().resumes);
-            for request in self.pending.again().filter(|request| !request.is_reliable()) {
-                self.traffic.enqueue(request)?;
+            for request in self.pending.unanswered().filter(|request| !request.is_reliable()) {
+                self.queues.enqueue(request)?;
             }
         } else {
-            self.traffic.restart();
-            for request in self.pending.again() {
-                self.traffic.enqueue(request)?;
+            self.queues.restart();
+            for request in self.pending.unanswered() {
+                self.queues.enqueue(request)?;
                 count(&self.shared.counters.repeated);
             }
             count(&self.counters().fresh_resumes);
         }
         self.shared.gateway.lock().clone_from(&ready.gateway);
         *self.shared.lane.lock() = lane;
-        self.newest = Newest::default();
+        self.stale_filter = StaleFilter::default();
         self.ready = ready;
-        self.sink.take(Event::Resumed { continued });
+        self.sink.on_event(Event::Resumed { continued });
         Ok(())
     }
 
@@ -323,7 +328,7 @@ impl<S: Sink> Driver<S> {
     }
 }
 
-fn write(connection: &mut Connection) -> Result<(), Loss> {
+fn write(connection: &mut Connection) -> Result<(), Disconnect> {
     match connection.stream.try_write(&connection.outbound) {
         Ok(written) => connection.outbound.advance(written),
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -333,21 +338,21 @@ fn write(connection: &mut Connection) -> Result<(), Loss> {
 }
 
 /// Times of the present connection.
-struct Clock {
-    sent: Instant,
-    heard: Instant,
+struct ConnectionTimers {
+    sent_at: Instant,
+    received_at: Instant,
     key: KeyAge,
 }
 
-fn decode<P: prost::Message + Default>(message: &Message<Bytes>) -> Result<P, Loss> {
+fn decode<P: prost::Message + Default>(message: &Message<Bytes>) -> Result<P, Disconnect> {
     Ok(message.decode().map_err(WireError::from)?)
 }
 
 /// An `Error` event is the last message of a connection; whether of the session too, its code tells.
-fn last_word(refusal: Refusal) -> Loss {
+fn classify_error(refusal: Refusal) -> Disconnect {
     match refusal.code {
-        ErrorCode::Draining => Loss::Elsewhere(None),
-        _ if refusal.is_temporary() => Loss::Link,
-        _ => Loss::Over(SessionEnd::Refused(refusal)),
+        ErrorCode::Draining => Disconnect::Redirected(None),
+        _ if refusal.is_temporary() => Disconnect::Lost,
+        _ => Disconnect::SessionOver(SessionEnd::Refused(refusal)),
     }
 }

@@ -10,24 +10,24 @@ use crate::ClientError;
 
 /// Most requests in flight, and bytes of their payloads: so much that all can be sent again at once. Overflow: the
 /// driver takes no more commands until one is answered.
-const MOST: usize = 200;
-const MOST_BYTES: usize = 48 * 1024;
+const MAX_REQUESTS: usize = 200;
+const MAX_BYTES: usize = 48 * 1024;
 
 #[derive(Default)]
-pub(super) struct Pending {
+pub(super) struct PendingRequests {
     /// By place in the order; the request number on the wire is the place without its high bits.
-    waiting: BTreeMap<u64, Waiting>,
+    waiting: BTreeMap<u64, PendingRequest>,
     bytes: usize,
     last: u64,
 }
 
-struct Waiting {
+struct PendingRequest {
     opcode: u16,
     payload: Bytes,
     answer: oneshot::Sender<Result<Message, ClientError>>,
 }
 
-impl Pending {
+impl PendingRequests {
     /// Gives a request its number.
     pub(super) fn add(
         &mut self,
@@ -40,18 +40,20 @@ impl Pending {
             self.last += 1;
         }
         self.bytes += payload.len();
-        self.waiting.insert(self.last, Waiting { opcode, payload: payload.clone(), answer });
+        self.waiting.insert(self.last, PendingRequest { opcode, payload: payload.clone(), answer });
         Message::new(opcode, Head::Request(number(self.last)), payload)
     }
 
     pub(super) fn is_full(&self) -> bool {
-        self.waiting.len() >= MOST || self.bytes >= MOST_BYTES
+        self.waiting.len() >= MAX_REQUESTS || self.bytes >= MAX_BYTES
     }
 
     /// Hands a reply to who waits for it; false if nobody does any more.
     pub(super) fn answer(&mut self, request: u32, reply: Message) -> bool {
-        let place = self.waiting.keys().copied().find(|place| number(*place) == request);
-        let Some(waiting) = place.and_then(|place| self.waiting.remove(&place)) else { return false };
+        let sequence = self.waiting.keys().copied().find(|sequence| number(*sequence) == request);
+        let Some(waiting) = sequence.and_then(|sequence| self.waiting.remove(&sequence)) else {
+            return false;
+        };
         self.bytes -= waiting.payload.len();
         let result = match reply.opcode {
             opcode::ERROR => Err(match reply.decode::<shardkeep_wire::payload::Error>() {
@@ -70,15 +72,15 @@ impl Pending {
     }
 
     /// Every request without a reply, to be sent again with the same number.
-    pub(super) fn again(&self) -> impl Iterator<Item = Message> {
-        self.waiting.iter().map(|(place, waiting)| {
-            Message::new(waiting.opcode, Head::Request(number(*place)), waiting.payload.clone())
+    pub(super) fn unanswered(&self) -> impl Iterator<Item = Message> {
+        self.waiting.iter().map(|(sequence, waiting)| {
+            Message::new(waiting.opcode, Head::Request(number(*sequence)), waiting.payload.clone())
         })
     }
 }
 
-fn number(place: u64) -> u32 {
-    place as u32
+fn number(sequence: u64) -> u32 {
+    sequence as u32
 }
 
 #[cfg(test)]
@@ -91,13 +93,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn replies_find_their_requests() {
-        let mut pending = Pending { last: u64::from(u32::MAX) - 1, ..Pending::default() };
+    fn reply_completes_its_request() {
+        let mut pending = PendingRequests { last: u64::from(u32::MAX) - 1, ..PendingRequests::default() };
         let (first, mut first_reply) = oneshot::channel();
         let (second, mut second_reply) = oneshot::channel();
         assert_eq!(pending.add(7, Bytes::from_static(b"a"), first).head, Head::Request(u32::MAX));
         assert_eq!(pending.add(8, Bytes::from_static(b"b"), second).head, Head::Request(1));
-        let order: Vec<_> = pending.again().map(|message| message.opcode).collect();
+        let order: Vec<_> = pending.unanswered().map(|message| message.opcode).collect();
         assert_eq!(order, [7, 8]);
 
         assert!(pending.answer(1, Message::new(8, Head::Reply(1), Bytes::new())));
@@ -110,18 +112,18 @@ mod tests {
     }
 
     #[test]
-    fn requests_given_up_are_forgotten() {
-        let mut pending = Pending::default();
+    fn abandoned_request_is_pruned() {
+        let mut pending = PendingRequests::default();
         let (answer, reply) = oneshot::channel();
         pending.add(7, Bytes::new(), answer);
         drop(reply);
         pending.prune();
-        assert_eq!(pending.again().count(), 0);
+        assert_eq!(pending.unanswered().count(), 0);
     }
 
     #[test]
-    fn everything_in_flight_fits_into_the_log() {
-        let mut pending = Pending::default();
+    fn full_pending_requests_fit_into_the_log() {
+        let mut pending = PendingRequests::default();
         let mut replies = Vec::new();
         while !pending.is_full() {
             let (answer, reply) = oneshot::channel();
@@ -129,6 +131,6 @@ mod tests {
             replies.push(reply);
         }
         let mut log = Outbox::new(Bounds::CLIENT);
-        pending.again().for_each(|request| assert!(log.push(request.to_bytes()).is_ok()));
+        pending.unanswered().for_each(|request| assert!(log.push(request.to_bytes()).is_ok()));
     }
 }

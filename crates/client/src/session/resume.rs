@@ -14,14 +14,14 @@ use crate::{
     ClientError, SessionEnd,
     counters::count,
     handshake::{self, Established},
-    names::{self, GATEWAY_PORT},
     random,
     raw::Connection,
+    resolve::{self, GATEWAY_PORT},
 };
 
 /// What the gateways of one round said.
 #[derive(Default)]
-struct Round {
+struct RoundOutcome {
     unknown: u32,
     other: u32,
 }
@@ -33,13 +33,15 @@ impl<S: Sink> Driver<S> {
         let (mut pause, longest) = self.config.timing.pause;
         let mut unknown_since = None;
         loop {
-            let mut round = Round::default();
+            let mut round = RoundOutcome::default();
             if let Some(connection) = self.round(redirect.take(), &mut round).await? {
                 return Ok(connection);
             }
             if round.unknown == 0 || round.other > 0 {
                 unknown_since = None;
-            } else if unknown_since.get_or_insert_with(Instant::now).elapsed() >= self.config.timing.gone {
+            } else if unknown_since.get_or_insert_with(Instant::now).elapsed()
+                >= self.config.timing.unknown_session_timeout
+            {
                 return Err(SessionEnd::Gone);
             }
             if Instant::now() + pause >= until {
@@ -54,28 +56,28 @@ impl<S: Sink> Driver<S> {
     async fn round(
         &mut self,
         redirect: Option<String>,
-        round: &mut Round,
+        round: &mut RoundOutcome,
     ) -> Result<Option<Connection>, SessionEnd> {
         let mut tried = Vec::new();
         for gateway in redirect.into_iter().chain([self.ready.gateway.clone()]) {
-            let addresses = names::server(&self.config, &gateway).await.unwrap_or_default();
-            if let Some(connection) = self.each(addresses, &mut tried, round).await? {
+            let addresses = resolve::server(&self.config, &gateway).await.unwrap_or_default();
+            if let Some(connection) = self.try_addresses(addresses, &mut tried, round).await? {
                 return Ok(Some(connection));
             }
         }
         if self.ready.any_gateway.is_empty() {
             return Ok(None);
         }
-        let any = names::service(&self.config, &self.ready.any_gateway, GATEWAY_PORT).await;
+        let any = resolve::service(&self.config, &self.ready.any_gateway, GATEWAY_PORT).await;
         round.other += u32::from(any.is_err());
-        self.each(any.unwrap_or_default(), &mut tried, round).await
+        self.try_addresses(any.unwrap_or_default(), &mut tried, round).await
     }
 
-    async fn each(
+    async fn try_addresses(
         &mut self,
         addresses: Vec<SocketAddr>,
         tried: &mut Vec<SocketAddr>,
-        round: &mut Round,
+        round: &mut RoundOutcome,
     ) -> Result<Option<Connection>, SessionEnd> {
         for address in addresses {
             if tried.contains(&address) {
@@ -89,7 +91,7 @@ impl<S: Sink> Driver<S> {
                         .map_err(|error| SessionEnd::Protocol(error.to_string()))?;
                     return Ok(Some(connection));
                 }
-                Err(error) => self.failed(address, error, round)?,
+                Err(error) => self.record_failure(address, error, round)?,
             }
         }
         Ok(None)
@@ -97,13 +99,18 @@ impl<S: Sink> Driver<S> {
 
     async fn attempt(&mut self, address: SocketAddr) -> Result<(Connection, Established), ClientError> {
         let mut connection = Connection::open_any(&self.config, address, Service::Gateway).await?;
-        let received = self.traffic.inbox.received();
+        let received = self.queues.inbox.received();
         let established =
             handshake::resume(&mut connection, &self.config, self.id, &self.keys, received).await?;
         Ok((connection, established))
     }
 
-    fn failed(&self, address: SocketAddr, error: ClientError, round: &mut Round) -> Result<(), SessionEnd> {
+    fn record_failure(
+        &self,
+        address: SocketAddr,
+        error: ClientError,
+        round: &mut RoundOutcome,
+    ) -> Result<(), SessionEnd> {
         tracing::debug!(%address, %error, "cannot resume here");
         count(&self.counters().failed_resumes);
         match error {

@@ -21,11 +21,11 @@ pub enum Event {
 
 /// Takes events. Must not block.
 pub trait Sink: Send + 'static {
-    fn take(&mut self, event: Event);
+    fn on_event(&mut self, event: Event);
 }
 
 impl<F: FnMut(Event) + Send + 'static> Sink for F {
-    fn take(&mut self, event: Event) {
+    fn on_event(&mut self, event: Event) {
         self(event);
     }
 }

@@ -21,16 +21,16 @@ pub enum UpdateError {
     Chunk { id: ChunkId, times: u32, error: ChunkError },
     /// The server may lag behind, or have lost it.
     #[error("no server that could be asked has chunk {0} of the release")]
-    Lacking(ChunkId),
+    MissingChunk(ChunkId),
     /// Another release was published meanwhile.
     #[error("the release was taken back while it was fetched")]
-    Gone,
+    ReleaseWithdrawn,
     #[error("release {installed} is installed, and {offered} is older")]
     Older { installed: u64, offered: u64 },
     #[error("{path}: {source}")]
     Disk { path: PathBuf, source: io::Error },
     #[error("{needed} bytes of disk are needed, {free} are free")]
-    Space { needed: u64, free: u64 },
+    InsufficientSpace { needed: u64, free: u64 },
     #[error("another update of {0} is running")]
     Locked(PathBuf),
 }
@@ -43,17 +43,17 @@ impl UpdateError {
     }
 
     /// Whether another server, or the same one over another connection, may do better.
-    pub(super) fn is_of_this_connection(&self) -> bool {
-        matches!(self, Self::Client(_) | Self::WrongManifest | Self::Lacking(_))
+    pub(super) fn another_connection_may_succeed(&self) -> bool {
+        matches!(self, Self::Client(_) | Self::WrongManifest | Self::MissingChunk(_))
     }
 
     /// Whether asking the same servers again may do better.
-    pub(super) fn may_pass(&self) -> bool {
+    pub(super) fn is_retryable(&self) -> bool {
         match self {
             Self::Client(ClientError::Refused(refusal)) => {
                 refusal.is_temporary() || matches!(refusal.code, ErrorCode::Draining | ErrorCode::TooSlow)
             }
-            Self::Client(_) | Self::WrongManifest | Self::Gone => true,
+            Self::Client(_) | Self::WrongManifest | Self::ReleaseWithdrawn => true,
             _ => false,
         }
     }

@@ -13,19 +13,19 @@ use shardkeep_patch::{ChunkError, Manifest, Plan, Source, chunk};
 use tokio::{sync::Notify, task::JoinSet, time::sleep};
 
 use super::{
-    Options, PAUSE, Progress, Server, Stage, UpdateError, blocking,
-    choose::{Chosen, is_replaced},
+    Options, PAUSE, Progress, Stage, UpdateConnection, UpdateError, blocking,
     install::Install,
+    selection::{TrustedRelease, is_replaced},
     server::not_found,
 };
 use crate::{ClientError, Config, random};
 
 /// Chunks asked for ahead on one connection.
-const AHEAD: usize = 3;
+const PIPELINE_DEPTH: usize = 3;
 /// How often one chunk may come wrong.
-const WRONG: u32 = 5;
+const MAX_CORRUPT: u32 = 5;
 /// Servers are asked no more often whether a release of which one lacks something is still the one to fetch.
-const ASK_AGAIN: Duration = Duration::from_secs(3);
+const REPLACED_CHECK_INTERVAL: Duration = Duration::from_secs(3);
 
 struct Job {
     manifest: Arc<Manifest>,
@@ -34,11 +34,11 @@ struct Job {
     progress: Arc<Progress>,
     /// Places in the plan's needs. Shrinks to nothing.
     missing: Mutex<VecDeque<usize>>,
-    wrong: Mutex<HashMap<usize, u32>>,
+    corrupt_counts: Mutex<HashMap<usize, u32>>,
     /// Told when a server lacks a chunk.
-    lacking: Arc<Notify>,
+    chunk_missing: Arc<Notify>,
     /// When something came last.
-    came: Mutex<Instant>,
+    last_progress: Mutex<Instant>,
 }
 
 /// Copies what is here, fetches the rest, and gives the plan back when all is written.
@@ -48,28 +48,28 @@ pub(super) async fn fetch(
     options: &Options,
     progress: &Arc<Progress>,
     install: &Arc<Install>,
-    release: &Chosen,
+    release: &TrustedRelease,
     plan: Plan,
 ) -> Result<Plan, UpdateError> {
-    let lacking = Arc::new(Notify::new());
+    let chunk_missing = Arc::new(Notify::new());
     let job = Job {
         manifest: release.manifest.clone(),
         plan,
         install: install.clone(),
         progress: progress.clone(),
         missing: Mutex::default(),
-        wrong: Mutex::default(),
-        lacking: lacking.clone(),
-        came: Mutex::new(Instant::now()),
+        corrupt_counts: Mutex::default(),
+        chunk_missing: chunk_missing.clone(),
+        last_progress: Mutex::new(Instant::now()),
     };
     let job = blocking(move || job.copy().map(|()| job)).await?;
-    let stored = |place: &usize| job.stored(*place);
+    let stored = |index: &usize| job.stored(*index);
     let (missing, bytes) = {
         let missing = job.missing.lock();
-        (missing.len(), missing.iter().map(|place| u64::from(stored(place))).sum::<u64>())
+        (missing.len(), missing.iter().map(|index| u64::from(stored(index))).sum::<u64>())
     };
-    progress.enter(Stage::Fetch, bytes);
-    *job.came.lock() = Instant::now();
+    progress.begin_stage(Stage::Fetch, bytes);
+    *job.last_progress.lock() = Instant::now();
     let job = Arc::new(job);
     let mut workers = JoinSet::new();
     for number in 0..options.connections.min(missing) {
@@ -80,26 +80,26 @@ pub(super) async fn fetch(
         workers.spawn(async move { Box::pin(job.work(&config, &servers, patience)).await });
     }
     let replaced = || is_replaced(config, servers, &options.keys, release);
-    let gone = async {
+    let withdrawn = async {
         loop {
-            lacking.notified().await;
+            chunk_missing.notified().await;
             if replaced().await {
                 return;
             }
-            sleep(ASK_AGAIN).await;
+            sleep(REPLACED_CHECK_INTERVAL).await;
         }
     };
-    let mut gone = Box::pin(gone);
+    let mut withdrawn = Box::pin(withdrawn);
     let mut failed = None;
     loop {
         let worker = tokio::select! {
             worker = workers.join_next() => worker,
-            () = &mut gone => return Err(UpdateError::Gone),
+            () = &mut withdrawn => return Err(UpdateError::ReleaseWithdrawn),
         };
         match worker {
             Some(Ok(Ok(()))) => {}
             // The disk is full: the others cannot do better.
-            Some(Ok(Err(error))) if !error.is_of_this_connection() => return Err(error),
+            Some(Ok(Err(error))) if !error.another_connection_may_succeed() => return Err(error),
             Some(Ok(Err(error))) => failed = Some(error),
             Some(Err(panic)) => std::panic::resume_unwind(panic.into_panic()),
             None => break,
@@ -107,7 +107,9 @@ pub(super) async fn fetch(
     }
     match Arc::into_inner(job) {
         Some(job) if job.missing.lock().is_empty() => Ok(job.plan),
-        _ if matches!(failed, Some(UpdateError::Lacking(_))) && replaced().await => Err(UpdateError::Gone),
+        _ if matches!(failed, Some(UpdateError::MissingChunk(_))) && replaced().await => {
+            Err(UpdateError::ReleaseWithdrawn)
+        }
         _ => Err(failed.unwrap_or_else(|| ClientError::Timeout("a chunk").into())),
     }
 }
@@ -115,23 +117,23 @@ pub(super) async fn fetch(
 impl Job {
     /// Everything that need not be fetched. What turns out to be another than it was is fetched after all.
     fn copy(&self) -> Result<(), UpdateError> {
-        let here = self.plan.needs.iter().filter(|need| need.from != Source::Fetched);
+        let here = self.plan.missing_chunks.iter().filter(|need| need.from != Source::Fetched);
         let bytes = here.map(|need| u64::from(self.manifest.chunks()[need.chunk as usize].size)).sum();
-        self.progress.enter(Stage::Copy, bytes);
-        for (place, need) in self.plan.needs.iter().enumerate() {
+        self.progress.begin_stage(Stage::Copy, bytes);
+        for (index, need) in self.plan.missing_chunks.iter().enumerate() {
             match self.install.read(&self.manifest, need) {
                 Some(content) => {
                     self.install.write(need, &content)?;
                     self.progress.advance(content.len() as u64);
                 }
-                None => self.missing.lock().push_back(place),
+                None => self.missing.lock().push_back(index),
             }
         }
         Ok(())
     }
 
-    fn stored(&self, place: usize) -> u32 {
-        self.manifest.chunks()[self.plan.needs[place].chunk as usize].stored
+    fn stored(&self, index: usize) -> u32 {
+        self.manifest.chunks()[self.plan.missing_chunks[index].chunk as usize].stored
     }
 
     /// One connection after another, until nothing is missing.
@@ -141,80 +143,80 @@ impl Job {
         servers: &[SocketAddr],
         patience: Duration,
     ) -> Result<(), UpdateError> {
-        let (mut pause, mut came) = (PAUSE.0, *self.came.lock());
+        let (mut pause, mut last_progress) = (PAUSE.0, *self.last_progress.lock());
         for address in servers.iter().cycle() {
-            let mut under_way = VecDeque::new();
-            let result = self.over_one(config, *address, &mut under_way).await;
-            self.missing.lock().extend(under_way);
+            let mut in_flight = VecDeque::new();
+            let result = self.fetch_from(config, *address, &mut in_flight).await;
+            self.missing.lock().extend(in_flight);
             let error = match result {
                 Ok(()) => return Ok(()),
-                Err(error) if error.is_of_this_connection() => error,
+                Err(error) if error.another_connection_may_succeed() => error,
                 Err(fatal) => return Err(fatal),
             };
-            if !matches!(error, UpdateError::Lacking(_)) {
+            if !matches!(error, UpdateError::MissingChunk(_)) {
                 self.progress.count_lost();
             }
-            let last = *self.came.lock();
+            let last = *self.last_progress.lock();
             if last.elapsed() >= patience {
                 return Err(error);
             }
-            pause = if last > came { PAUSE.0 } else { (pause * 2).min(PAUSE.1) };
-            came = last;
+            pause = if last > last_progress { PAUSE.0 } else { (pause * 2).min(PAUSE.1) };
+            last_progress = last;
             sleep(random::jitter(pause)).await;
         }
         Err(ClientError::Timeout("an address of the update service").into())
     }
 
-    /// `under_way` holds what was asked for and is not written yet.
-    async fn over_one(
+    /// `in_flight` holds what was asked for and is not written yet.
+    async fn fetch_from(
         self: &Arc<Self>,
         config: &Config,
         address: SocketAddr,
-        under_way: &mut VecDeque<usize>,
+        in_flight: &mut VecDeque<usize>,
     ) -> Result<(), UpdateError> {
-        let mut server = Server::open(config, address).await?;
+        let mut server = UpdateConnection::open(config, address).await?;
         loop {
-            while under_way.len() < AHEAD {
-                let Some(place) = self.missing.lock().pop_front() else { break };
-                under_way.push_back(place);
-                let chunk = &self.manifest.chunks()[self.plan.needs[place].chunk as usize];
-                server.ask(&chunk.id, 0, chunk.stored, chunk.stored).await?;
+            while in_flight.len() < PIPELINE_DEPTH {
+                let Some(index) = self.missing.lock().pop_front() else { break };
+                in_flight.push_back(index);
+                let chunk = &self.manifest.chunks()[self.plan.missing_chunks[index].chunk as usize];
+                server.request_range(&chunk.id, 0, chunk.stored, chunk.stored).await?;
             }
-            let Some(&place) = under_way.front() else { return Ok(()) };
-            let stored = server.take().await.map_err(|error| self.lacks(place, error))?;
-            match self.write(place, stored).await {
-                Err(Failure::Wrong(error)) => self.was_wrong(place, error)?,
+            let Some(&index) = in_flight.front() else { return Ok(()) };
+            let stored = server.next_range().await.map_err(|error| self.report_missing(index, error))?;
+            match self.write(index, stored).await {
+                Err(Failure::Corrupt(error)) => self.record_corrupt(index, error)?,
                 Err(Failure::Update(error)) => return Err(error),
                 Ok(bytes) => {
-                    under_way.pop_front();
+                    in_flight.pop_front();
                     self.progress.count_fetched(bytes);
-                    *self.came.lock() = Instant::now();
+                    *self.last_progress.lock() = Instant::now();
                     continue;
                 }
             }
             // Perhaps another server, or at least another connection, has it right.
-            return Err(ClientError::Imposter("a chunk is not what its name says").into());
+            return Err(ClientError::UntrustedServer("a chunk is not what its name says").into());
         }
     }
 
     /// The server may lag behind others, or be ahead of this release.
-    fn lacks(&self, place: usize, error: ClientError) -> UpdateError {
-        let id = self.manifest.chunks()[self.plan.needs[place].chunk as usize].id;
-        let error = not_found(error, UpdateError::Lacking(id));
-        if matches!(error, UpdateError::Lacking(_)) {
-            self.lacking.notify_one();
+    fn report_missing(&self, index: usize, error: ClientError) -> UpdateError {
+        let id = self.manifest.chunks()[self.plan.missing_chunks[index].chunk as usize].id;
+        let error = not_found(error, UpdateError::MissingChunk(id));
+        if matches!(error, UpdateError::MissingChunk(_)) {
+            self.chunk_missing.notify_one();
         }
         error
     }
 
-    async fn write(self: &Arc<Self>, place: usize, stored: Vec<u8>) -> Result<u64, Failure> {
+    async fn write(self: &Arc<Self>, index: usize, stored: Vec<u8>) -> Result<u64, Failure> {
         let job = self.clone();
         let work = move || {
-            let need = &job.plan.needs[place];
+            let need = &job.plan.missing_chunks[index];
             let wanted = &job.manifest.chunks()[need.chunk as usize];
             let content = match chunk::restore(&stored, &wanted.id, wanted.size) {
                 Ok(content) => content,
-                Err(error) => return Ok(Err(Failure::Wrong(error))),
+                Err(error) => return Ok(Err(Failure::Corrupt(error))),
             };
             job.install.write(need, &content)?;
             Ok::<_, UpdateError>(Ok(stored.len() as u64))
@@ -222,20 +224,20 @@ impl Job {
         blocking(work).await.map_err(Failure::Update)?
     }
 
-    fn was_wrong(&self, place: usize, error: ChunkError) -> Result<(), UpdateError> {
+    fn record_corrupt(&self, index: usize, error: ChunkError) -> Result<(), UpdateError> {
         self.progress.count_corrupted();
-        let mut wrong = self.wrong.lock();
-        let times = wrong.entry(place).or_insert(0);
+        let mut corrupt_counts = self.corrupt_counts.lock();
+        let times = corrupt_counts.entry(index).or_insert(0);
         *times += 1;
-        if *times < WRONG {
+        if *times < MAX_CORRUPT {
             return Ok(());
         }
-        let id = self.manifest.chunks()[self.plan.needs[place].chunk as usize].id;
+        let id = self.manifest.chunks()[self.plan.missing_chunks[index].chunk as usize].id;
         Err(UpdateError::Chunk { id, times: *times, error })
     }
 }
 
 enum Failure {
-    Wrong(ChunkError),
+    Corrupt(ChunkError),
     Update(UpdateError),
 }

@@ -19,9 +19,9 @@ use std::{
 
 use parking_lot::Mutex;
 use shardkeep_patch::{
-    Chunk, Found, Manifest, Plan, ReleasePath, Scan, Source, path,
-    plan::Need,
-    scan::{self, Place, staged_name},
+    Chunk, Manifest, Plan, ReleasePath, Scan, ScanResult, Source, path,
+    plan::MissingChunk,
+    scan::{self, ChunkLocation, staged_name},
 };
 use shardkeep_types::FileLock;
 
@@ -33,7 +33,7 @@ const STATE_HEADER: &str = "shardkeep-install 1";
 pub(super) struct Install {
     root: PathBuf,
     /// Where the files of the plan are written aside, by their numbers.
-    aside: Mutex<HashMap<u32, PathBuf>>,
+    staging: Mutex<HashMap<u32, PathBuf>>,
     _lock: FileLock,
 }
 
@@ -55,7 +55,7 @@ impl Install {
             TryLockError::WouldBlock => UpdateError::Locked(root.to_owned()),
             TryLockError::Error(source) => UpdateError::Disk { path: at, source },
         })?;
-        Ok(Self { root: root.to_owned(), aside: Mutex::default(), _lock: lock })
+        Ok(Self { root: root.to_owned(), staging: Mutex::default(), _lock: lock })
     }
 
     /// A state that is not there or not readable is that of a folder nobody has updated.
@@ -70,7 +70,7 @@ impl Install {
         manifest: &Manifest,
         owned: &[ReleasePath],
         progress: &Progress,
-    ) -> Result<Found, UpdateError> {
+    ) -> Result<ScanResult, UpdateError> {
         let paths = manifest.files().iter().map(|file| &file.path).chain(owned);
         let paths: BTreeSet<&ReleasePath> = paths.filter(|path| self.size_of(path).is_some()).collect();
         let staged: Vec<(u32, PathBuf)> = (0u32..)
@@ -79,17 +79,17 @@ impl Install {
             .filter(|(_, path)| path.is_file())
             .collect();
         let here = paths.iter().filter_map(|path| self.size_of(path)).sum::<u64>();
-        let aside = staged.iter().filter_map(|(_, path)| Some(path.metadata().ok()?.len())).sum::<u64>();
-        progress.enter(Stage::Scan, here + aside);
+        let staging = staged.iter().filter_map(|(_, path)| Some(path.metadata().ok()?.len())).sum::<u64>();
+        progress.begin_stage(Stage::Scan, here + staging);
         let mut scan = Scan::new(manifest);
         for path in paths {
-            let at = self.place(path);
+            let at = self.installed_path(path);
             let file = File::open(&at).map_err(UpdateError::disk(&at))?;
-            scan.installed(path, Counted(file, progress)).map_err(UpdateError::disk(at))?;
+            scan.installed(path, CountingReader(file, progress)).map_err(UpdateError::disk(at))?;
         }
         for (number, at) in staged {
             let file = File::open(&at).map_err(UpdateError::disk(&at))?;
-            scan.staged(number, Counted(file, progress)).map_err(UpdateError::disk(at))?;
+            scan.staged(number, CountingReader(file, progress)).map_err(UpdateError::disk(at))?;
         }
         Ok(scan.finish())
     }
@@ -98,44 +98,44 @@ impl Install {
     pub(super) fn prepare(&self, manifest: &Manifest, plan: &Plan) -> Result<(), UpdateError> {
         let file = |number: &u32| &manifest.files()[*number as usize];
         let name = |number: &u32| (*number, self.staged(&staged_name(manifest, file(number))));
-        let aside: HashMap<u32, PathBuf> = plan.write.iter().map(name).collect();
-        let wanted: HashSet<&Path> = aside.values().map(PathBuf::as_path).collect();
+        let staging: HashMap<u32, PathBuf> = plan.write.iter().map(name).collect();
+        let wanted: HashSet<&Path> = staging.values().map(PathBuf::as_path).collect();
         let stage = self.staged("");
-        let mut there = 0;
+        let mut on_disk = 0;
         for entry in fs::read_dir(&stage).map_err(UpdateError::disk(&stage))? {
             let entry = entry.map_err(UpdateError::disk(&stage))?;
             if wanted.contains(entry.path().as_path()) {
-                there += entry.metadata().map_or(0, |it| space::taken(&it));
+                on_disk += entry.metadata().map_or(0, |it| space::allocated_bytes(&it));
             } else {
                 fs::remove_file(entry.path()).map_err(UpdateError::disk(entry.path()))?;
             }
         }
-        space::check(plan.write_bytes, there, space::free(&stage))?;
-        for (number, at) in &aside {
+        space::check(plan.write_bytes, on_disk, space::free(&stage))?;
+        for (number, at) in &staging {
             let size = manifest.size(file(number));
             let file = File::options().create(true).truncate(false).write(true).open(at);
             file.and_then(|file| file.set_len(size)).map_err(UpdateError::disk(at))?;
         }
-        *self.aside.lock() = aside;
+        *self.staging.lock() = staging;
         Ok(())
     }
 
     /// The content of a chunk that is here; `None` if it is not what was found before.
-    pub(super) fn read(&self, manifest: &Manifest, need: &Need) -> Option<Vec<u8>> {
+    pub(super) fn read(&self, manifest: &Manifest, need: &MissingChunk) -> Option<Vec<u8>> {
         let (at, offset) = match &need.from {
-            Source::Installed(Place { path, offset }) => (self.place(path), *offset),
-            Source::Staged { file, offset } => (self.aside(*file), *offset),
+            Source::Installed(ChunkLocation { path, offset }) => (self.installed_path(path), *offset),
+            Source::Staged { file, offset } => (self.staging(*file), *offset),
             Source::Fetched => return None,
         };
         let chunk = &manifest.chunks()[need.chunk as usize];
         let content = read_at(&at, offset, chunk).ok()?;
-        scan::is(chunk, &content).then_some(content)
+        scan::chunk_matches(chunk, &content).then_some(content)
     }
 
     /// Writes the content of a chunk, which was verified, to all of its places.
-    pub(super) fn write(&self, need: &Need, content: &[u8]) -> Result<(), UpdateError> {
+    pub(super) fn write(&self, need: &MissingChunk, content: &[u8]) -> Result<(), UpdateError> {
         for &(file, offset) in &need.to {
-            let at = self.aside(file);
+            let at = self.staging(file);
             let written = File::options().write(true).open(&at).and_then(|mut file| {
                 file.seek(SeekFrom::Start(offset))?;
                 file.write_all(content)
@@ -152,39 +152,39 @@ impl Install {
         plan: &Plan,
         progress: &Progress,
     ) -> Result<(), UpdateError> {
-        progress.enter(Stage::Commit, plan.write.len() as u64);
+        progress.begin_stage(Stage::Commit, plan.write.len() as u64);
         let sequence = manifest.release().sequence;
         let files: Vec<ReleasePath> = manifest.files().iter().map(|file| file.path.clone()).collect();
         if !plan.is_empty() {
             for &number in &plan.write {
-                let at = self.aside(number);
+                let at = self.staging(number);
                 let synced = File::options().write(true).open(&at).and_then(|file| file.sync_all());
                 synced.map_err(UpdateError::disk(at))?;
             }
             // From here on until the end it is neither the old release nor the new.
             let owned = files.iter().chain(&plan.remove).cloned().collect();
             self.write_state(&State { sequence, whole: false, owned })?;
-            let twins = plan.twins(manifest);
+            let case_variants = plan.case_variants(manifest);
             for path in &plan.remove {
                 // Where the system takes both names for one, it is a file of the release.
-                if !twins.get(path).is_some_and(|twin| self.is_same(path, twin)) {
+                if !case_variants.get(path).is_some_and(|twin| self.is_same_file(path, twin)) {
                     self.remove(path)?;
                 }
             }
             for &number in &plan.write {
-                self.put(manifest, number)?;
+                self.move_into_place(manifest, number)?;
                 progress.advance(1);
             }
         }
         for file in manifest.files() {
-            set_executable(&self.place(&file.path), file.executable)?;
+            set_executable(&self.installed_path(&file.path), file.executable)?;
         }
         self.write_state(&State { sequence, whole: true, owned: files })
     }
 
-    fn put(&self, manifest: &Manifest, number: u32) -> Result<(), UpdateError> {
+    fn move_into_place(&self, manifest: &Manifest, number: u32) -> Result<(), UpdateError> {
         let file = &manifest.files()[number as usize];
-        let (from, to) = (self.aside(number), self.place(&file.path));
+        let (from, to) = (self.staging(number), self.installed_path(&file.path));
         let folder = to.parent().unwrap_or(&self.root);
         fs::create_dir_all(folder).map_err(UpdateError::disk(folder))?;
         fs::rename(from, &to).map_err(UpdateError::disk(&to))?;
@@ -193,7 +193,7 @@ impl Install {
 
     /// The file, and the folders that are empty without it.
     fn remove(&self, path: &ReleasePath) -> Result<(), UpdateError> {
-        let at = self.place(path);
+        let at = self.installed_path(path);
         match fs::remove_file(&at) {
             Ok(()) => {}
             Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {}
@@ -211,19 +211,19 @@ impl Install {
     }
 
     /// Whether two names are of one file.
-    fn is_same(&self, one: &ReleasePath, other: &ReleasePath) -> bool {
+    fn is_same_file(&self, one: &ReleasePath, other: &ReleasePath) -> bool {
         use std::os::unix::fs::MetadataExt as _;
-        let identity = |path| fs::symlink_metadata(self.place(path)).map(|it| (it.dev(), it.ino()));
+        let identity = |path| fs::symlink_metadata(self.installed_path(path)).map(|it| (it.dev(), it.ino()));
         matches!((identity(one), identity(other)), (Ok(one), Ok(other)) if one == other)
     }
 
     /// Bytes of the regular file that is there.
     fn size_of(&self, path: &ReleasePath) -> Option<u64> {
-        let it = fs::symlink_metadata(self.place(path)).ok()?;
+        let it = fs::symlink_metadata(self.installed_path(path)).ok()?;
         it.is_file().then_some(it.len())
     }
 
-    fn place(&self, path: &ReleasePath) -> PathBuf {
+    fn installed_path(&self, path: &ReleasePath) -> PathBuf {
         self.root.join(path.as_str())
     }
 
@@ -232,8 +232,8 @@ impl Install {
     }
 
     /// Where a file of the plan is written; [`Self::prepare`] has chosen it.
-    fn aside(&self, file: u32) -> PathBuf {
-        self.aside.lock().get(&file).cloned().unwrap_or_else(|| self.staged("unknown"))
+    fn staging(&self, file: u32) -> PathBuf {
+        self.staging.lock().get(&file).cloned().unwrap_or_else(|| self.staged("unknown"))
     }
 
     fn state_path(&self) -> PathBuf {
@@ -241,13 +241,13 @@ impl Install {
     }
 
     fn write_state(&self, state: &State) -> Result<(), UpdateError> {
-        let (at, aside) = (self.state_path(), self.state_path().with_extension("new"));
-        let written = File::create(&aside).and_then(|mut file| {
+        let (at, staging) = (self.state_path(), self.state_path().with_extension("new"));
+        let written = File::create(&staging).and_then(|mut file| {
             file.write_all(state.text().as_bytes())?;
             file.sync_all()
         });
-        written.map_err(UpdateError::disk(&aside))?;
-        fs::rename(&aside, &at).map_err(UpdateError::disk(&at))?;
+        written.map_err(UpdateError::disk(&staging))?;
+        fs::rename(&staging, &at).map_err(UpdateError::disk(&at))?;
         sync_folder(&self.root.join(path::RESERVED))
     }
 }
@@ -276,9 +276,9 @@ impl State {
 }
 
 /// Counts what is read.
-struct Counted<'a>(File, &'a Progress);
+struct CountingReader<'a>(File, &'a Progress);
 
-impl Read for Counted<'_> {
+impl Read for CountingReader<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.0.read(buffer)?;
         self.1.advance(read as u64);
@@ -324,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn states_come_back_and_damage_is_no_state() {
+    fn install_state_round_trips_and_rejects_damage() {
         let state = State { sequence: 7, whole: true, owned: vec![path("a"), path("b/c")] };
         assert_eq!(State::parse(&state.text()), Some(state));
         assert_eq!(State::parse(""), None);
@@ -334,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_serves_one_update() {
+    fn second_update_of_a_folder_is_locked_out() {
         let folder = tempfile::tempdir().unwrap();
         let first = Install::open(folder.path()).unwrap();
         assert!(matches!(Install::open(folder.path()), Err(UpdateError::Locked(_))));
@@ -343,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn removing_takes_empty_folders_along_and_nothing_else() {
+    fn remove_deletes_file_and_empty_parents_only() {
         let folder = tempfile::tempdir().unwrap();
         let install = Install::open(folder.path()).unwrap();
         fs::create_dir_all(folder.path().join("a/b")).unwrap();
@@ -372,7 +372,7 @@ mod tests {
         let found = install.scan(manifest, owned, &Progress::default()).unwrap();
         let plan = shardkeep_patch::plan(manifest, &found, owned);
         install.prepare(manifest, &plan).unwrap();
-        for need in &plan.needs {
+        for need in &plan.missing_chunks {
             install.write(need, &install.read(manifest, need).expect("it is here")).unwrap();
         }
         install.commit(manifest, &plan, &Progress::default()).unwrap();
@@ -380,7 +380,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_changed_its_case_leaves_no_other_behind_and_loses_nothing() {
+    fn case_only_rename_keeps_content_and_removes_old_name() {
         let folder = tempfile::tempdir().unwrap();
         let (install, at) = (Install::open(folder.path()).unwrap(), |name| folder.path().join(name));
         fs::create_dir(at("Data")).unwrap();

@@ -37,7 +37,7 @@ impl Progress {
     }
 
     /// What is being done, how far it is, and how far it goes (0: unknown).
-    pub fn now(&self) -> (Stage, u64, u64) {
+    pub fn snapshot(&self) -> (Stage, u64, u64) {
         let stage = match self.stage.load(Relaxed) {
             1 => Stage::Scan,
             2 => Stage::Copy,
@@ -63,7 +63,7 @@ impl Progress {
         self.lost.load(Relaxed)
     }
 
-    pub(super) fn enter(&self, stage: Stage, length: u64) {
+    pub(super) fn begin_stage(&self, stage: Stage, length: u64) {
         self.stage.store(stage as u8, Relaxed);
         self.position.store(0, Relaxed);
         self.length.store(length, Relaxed);

@@ -18,27 +18,27 @@ const PIECE: u32 = 61_440;
 /// A manifest is asked for in parts of so many bytes, two at a time.
 const PART: u32 = 1 << 20;
 
-pub struct Server {
+pub struct UpdateConnection {
     connection: Connection,
     config: Config,
     request: u32,
-    asked: VecDeque<Asked>,
+    requested: VecDeque<RequestedRange>,
 }
 
 /// A range that was asked for, in pieces.
-struct Asked {
+struct RequestedRange {
     first_request: u32,
     length: u32,
     /// Bytes of what it is a part of.
     total: u32,
 }
 
-impl Server {
+impl UpdateConnection {
     /// # Errors
     /// Nobody listens there.
     pub async fn open(config: &Config, address: SocketAddr) -> Result<Self, ClientError> {
         let connection = Connection::open_any(config, address, Service::Update).await?;
-        Ok(Self { connection, config: config.clone(), request: 0, asked: VecDeque::new() })
+        Ok(Self { connection, config: config.clone(), request: 0, requested: VecDeque::new() })
     }
 
     /// What is published.
@@ -62,24 +62,26 @@ impl Server {
             return Err(UpdateError::WrongManifest);
         }
         let mut bytes = Vec::new();
-        let mut asked = 0;
+        let mut requested = 0;
         while bytes.len() < total as usize {
-            while asked < total && self.asked.len() < 2 {
-                let length = PART.min(total - asked);
-                self.ask(&id, asked, length, total).await?;
-                asked += length;
+            while requested < total && self.requested.len() < 2 {
+                let length = PART.min(total - requested);
+                self.request_range(&id, requested, length, total).await?;
+                requested += length;
             }
-            bytes.extend_from_slice(&self.take().await.map_err(|error| not_found(error, UpdateError::Gone))?);
+            bytes.extend_from_slice(
+                &self.next_range().await.map_err(|error| not_found(error, UpdateError::ReleaseWithdrawn))?,
+            );
         }
         if ChunkId::of(&bytes) == id { Ok(bytes) } else { Err(UpdateError::WrongManifest) }
     }
 
-    /// Asks for bytes of a chunk or manifest that has `total` of them; [`Self::take`] gives them, in the order of
+    /// Asks for bytes of a chunk or manifest that has `total` of them; [`Self::next_range`] gives them, in the order of
     /// asking. Ask for little enough that the requests fit into a socket: a few mebibytes.
     ///
     /// # Errors
     /// The connection is lost.
-    pub async fn ask(
+    pub async fn request_range(
         &mut self,
         id: &ChunkId,
         offset: u32,
@@ -87,7 +89,7 @@ impl Server {
         total: u32,
     ) -> Result<(), ClientError> {
         let mut messages = Vec::new();
-        self.asked.push_back(Asked { first_request: self.request + 1, length, total });
+        self.requested.push_back(RequestedRange { first_request: self.request + 1, length, total });
         for start in (0..length).step_by(PIECE as usize) {
             self.request += 1;
             let piece = GetPiece {
@@ -104,9 +106,9 @@ impl Server {
     ///
     /// # Errors
     /// The server refuses, does not keep to what was asked for, or the connection is lost.
-    pub async fn take(&mut self) -> Result<Vec<u8>, ClientError> {
-        let Some(Asked { first_request, length, total }) = self.asked.pop_front() else {
-            return Err(ClientError::Imposter("nothing was asked for"));
+    pub async fn next_range(&mut self) -> Result<Vec<u8>, ClientError> {
+        let Some(RequestedRange { first_request, length, total }) = self.requested.pop_front() else {
+            return Err(ClientError::UntrustedServer("nothing was asked for"));
         };
         let mut bytes = Vec::with_capacity(length as usize);
         let mut request = first_request;
@@ -114,7 +116,7 @@ impl Server {
             let piece: Piece = self.reply(request, opcode::GET_PIECE).await?.decode()?;
             let left = length as usize - bytes.len();
             if piece.total != total || piece.data.len() != left.min(PIECE as usize) {
-                return Err(ClientError::Imposter("a piece has another size"));
+                return Err(ClientError::UntrustedServer("a piece has another size"));
             }
             bytes.extend_from_slice(&piece.data);
             request += 1;
@@ -123,7 +125,7 @@ impl Server {
     }
 
     async fn reply(&mut self, request: u32, opcode: u16) -> Result<Message, ClientError> {
-        let reply = timeout(self.config.timing.silence, self.connection.next());
+        let reply = timeout(self.config.timing.idle_timeout, self.connection.next());
         let message = reply.await.map_err(|_| ClientError::Timeout("a piece of the update"))??;
         if message.opcode != opcode || message.head.request() != Some(request) {
             return Err(ClientError::Unexpected {

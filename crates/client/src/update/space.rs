@@ -14,17 +14,17 @@ pub(super) fn free(folder: &Path) -> Option<u64> {
 }
 
 /// Bytes that a file really takes: a hole in it takes none.
-pub(super) fn taken(it: &Metadata) -> u64 {
+pub(super) fn allocated_bytes(it: &Metadata) -> u64 {
     use std::os::unix::fs::MetadataExt as _;
     it.blocks() * 512
 }
 
-/// `written` bytes are to come, of which `there` stand on the disk already.
-pub(super) fn check(written: u64, there: u64, free: Option<u64>) -> Result<(), UpdateError> {
-    let needed = written.saturating_sub(there);
+/// `written` bytes are to come, of which `on_disk` stand on the disk already.
+pub(super) fn check(written: u64, on_disk: u64, free: Option<u64>) -> Result<(), UpdateError> {
+    let needed = written.saturating_sub(on_disk);
     match free {
         Some(free) if needed > 0 && needed.saturating_add(MARGIN) > free => {
-            Err(UpdateError::Space { needed: needed + MARGIN, free })
+            Err(UpdateError::InsufficientSpace { needed: needed + MARGIN, free })
         }
         _ => Ok(()),
     }
@@ -35,11 +35,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn room_is_looked_for_before_it_is_needed() {
+    fn disk_space_check_requires_size_and_margin() {
         assert!(check(1 << 30, 0, Some((1 << 30) + MARGIN)).is_ok());
         let error = check(1 << 30, 0, Some(1 << 30)).unwrap_err();
         assert!(
-            matches!(error, UpdateError::Space { needed, free } if needed == (1 << 30) + MARGIN && free == 1 << 30)
+            matches!(error, UpdateError::InsufficientSpace { needed, free } if needed == (1 << 30) + MARGIN && free == 1 << 30)
         );
         // Most of it was written before.
         assert!(check(1 << 30, (1 << 30) - 1, Some(MARGIN + 1)).is_ok());

@@ -19,7 +19,7 @@ use tokio::{
     net::{TcpListener, UdpSocket},
 };
 
-use super::soon;
+use super::with_timeout;
 
 /// Answers what `answer` makes of the question; `None` is silence. UDP and TCP share a port.
 async fn serve(answer: impl Fn(&mut Message, bool) -> bool + Send + Sync + Copy + 'static) -> SocketAddr {
@@ -88,42 +88,42 @@ fn zone(message: &mut Message, _by_tcp: bool) -> bool {
 }
 
 #[tokio::test]
-async fn services_come_in_their_order() {
+async fn srv_targets_are_returned_in_priority_order() {
     let config = Config::with_dns(serve(zone).await);
-    let found = soon(login::find(&config, "shardkeep.test")).await.unwrap();
+    let found = with_timeout(login::find(&config, "shardkeep.test")).await.unwrap();
     assert_eq!(found, ["127.0.0.2:7101".parse().unwrap(), "127.0.0.3:7102".parse().unwrap()]);
 }
 
 #[tokio::test]
-async fn without_srv_the_default_port_serves() {
+async fn missing_srv_falls_back_to_default_port() {
     let config = Config::with_dns(serve(zone).await);
-    let found = soon(login::find(&config, "old.test")).await.unwrap();
+    let found = with_timeout(login::find(&config, "old.test")).await.unwrap();
     assert_eq!(found, ["127.0.0.4:7100".parse().unwrap()]);
 }
 
 #[tokio::test]
-async fn what_is_not_there_is_said() {
+async fn unknown_host_error_names_the_host() {
     let config = Config::with_dns(serve(zone).await);
-    let error = soon(login::find(&config, "nowhere.test")).await.unwrap_err();
+    let error = with_timeout(login::find(&config, "nowhere.test")).await.unwrap_err();
     assert!(error.to_string().contains("login.nowhere.test"), "{error}");
 }
 
 #[tokio::test]
-async fn a_cut_answer_is_asked_for_again_by_tcp() {
+async fn truncated_udp_answer_is_retried_over_tcp() {
     let server = serve(|message, by_tcp| {
         message.metadata.truncation = !by_tcp;
         if by_tcp { zone(message, true) } else { true }
     });
-    let found = soon(Resolver::new(server.await).addresses("b.test")).await.unwrap();
+    let found = with_timeout(Resolver::new(server.await).addresses("b.test")).await.unwrap();
     assert_eq!(found, ["127.0.0.3".parse::<std::net::IpAddr>().unwrap()]);
 }
 
 #[tokio::test]
-async fn silence_and_strangers_are_not_answers() {
+async fn silent_server_and_wrong_query_id_time_out() {
     let silent = serve(|_, _| false).await;
     let mut resolver = Resolver::new(silent);
     resolver.timeout = std::time::Duration::from_millis(20);
-    assert!(matches!(soon(resolver.addresses("b.test")).await, Err(DnsError::Timeout { .. })));
+    assert!(matches!(with_timeout(resolver.addresses("b.test")).await, Err(DnsError::Timeout { .. })));
 
     let stranger = serve(|message, _| {
         message.metadata.id = message.metadata.id.wrapping_add(1);
@@ -131,5 +131,5 @@ async fn silence_and_strangers_are_not_answers() {
     });
     let mut resolver = Resolver::new(stranger.await);
     resolver.timeout = std::time::Duration::from_millis(20);
-    assert!(matches!(soon(resolver.addresses("b.test")).await, Err(DnsError::Timeout { .. })));
+    assert!(matches!(with_timeout(resolver.addresses("b.test")).await, Err(DnsError::Timeout { .. })));
 }

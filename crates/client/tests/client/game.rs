@@ -3,20 +3,20 @@
 use bytes::BytesMut;
 use shardkeep_client::{
     Config,
-    game::{Happening, Happenings, Player, View},
+    game::{GameEvent, GameEvents, Player, View},
 };
 use shardkeep_types::{CellId, CharacterId, EntityId, ItemId, MapId};
 use shardkeep_wire::{
     Message,
-    movement::{self, Appears, Avatar, EntityKind, Entry, Form, Move, cell_head, encode_cell},
+    movement::{self, Appearance, Avatar, EntityKind, Entry, Form, Move, cell_head, encode_cell},
     opcode,
-    payload::{Committed, Entered, Error, ErrorCode, Heard, Inventory, PickUp},
+    payload::{ChatMessage, Committed, Entered, Error, ErrorCode, Inventory, PickUp},
 };
 
 use super::{
-    PATIENCE,
-    server::{Do, Gateway},
-    soon,
+    TEST_TIMEOUT,
+    server::{Gateway, GatewayCommand},
+    with_timeout,
 };
 
 const CELL: CellId = CellId { map: MapId(1), x: 15, y: 16 };
@@ -24,7 +24,7 @@ const ITEM: ItemId = ItemId(9);
 
 fn keyframe() -> Message {
     let mut payload = BytesMut::new();
-    let bob = Appears { kind: EntityKind::Avatar, template: 0, name: "Bob" };
+    let bob = Appearance { kind: EntityKind::Avatar, template: 0, name: "Bob" };
     let bob = Entry {
         appears: Some(bob),
         offset: Some([500, 500]),
@@ -45,9 +45,10 @@ fn reply(to: &Message, payload: &impl prost::Message) -> Message {
 }
 
 /// A player in the world, its last action being 41.
-async fn entered() -> (Gateway, Player, Happenings) {
+async fn entered() -> (Gateway, Player, GameEvents) {
     let mut gateway = Gateway::start(1).await;
-    let (player, happenings) = soon(Player::attach(&Config::default(), gateway.admit())).await.unwrap();
+    let (player, game_events) =
+        with_timeout(Player::attach(&Config::default(), gateway.issue_ticket())).await.unwrap();
     let serving = async {
         let enter = gateway.expect(opcode::ENTER).await;
         let entity_id = EntityId::avatar(CharacterId(1)).0;
@@ -55,30 +56,32 @@ async fn entered() -> (Gateway, Player, Happenings) {
         let ask = gateway.expect(opcode::GET_INVENTORY).await;
         gateway.send(reply(&ask, &Inventory { last_action: 41, ..Inventory::default() }));
     };
-    let (entered, ()) = soon(async { tokio::join!(player.enter(1), serving) }).await;
+    let (entered, ()) = with_timeout(async { tokio::join!(player.enter(1), serving) }).await;
     entered.unwrap();
-    (gateway, player, happenings)
+    (gateway, player, game_events)
 }
 
 #[tokio::test]
-async fn the_picture_follows_what_the_server_says() {
-    let (gateway, player, mut happenings) = entered().await;
-    let heard = Heard { text: "hi".into(), from: "Bob".into(), ..Heard::default() };
-    gateway.order(Do::Send(vec![
+async fn view_follows_server_messages() {
+    let (gateway, player, mut game_events) = entered().await;
+    let heard = ChatMessage { text: "hi".into(), from: "Bob".into(), ..ChatMessage::default() };
+    gateway.command(GatewayCommand::Send(vec![
         keyframe(),
         avatar(480_000, 512_000),
-        Message::event(opcode::HEARD, &heard),
+        Message::event(opcode::CHAT_MESSAGE, &heard),
     ]));
-    let bob = soon(player.until(PATIENCE, |view| view.named("Bob").cloned())).await.unwrap();
+    let bob = with_timeout(player.wait_until(TEST_TIMEOUT, |view| view.find_by_name("Bob").cloned()))
+        .await
+        .unwrap();
     assert_eq!((bob.position.x_mm, bob.position.y_mm), (480_500, 512_500));
-    let here = soon(player.until(PATIENCE, View::position)).await.unwrap();
+    let here = with_timeout(player.wait_until(TEST_TIMEOUT, View::position)).await.unwrap();
     assert_eq!(here.cell(), CELL);
-    assert_eq!(soon(happenings.next()).await, Some(Happening::Heard(heard)));
+    assert_eq!(with_timeout(game_events.next()).await, Some(GameEvent::ChatMessage(heard)));
 }
 
 #[tokio::test]
-async fn an_action_is_repeated_with_its_own_id() {
-    let (mut gateway, player, _happenings) = entered().await;
+async fn action_retry_reuses_its_id() {
+    let (mut gateway, player, _game_events) = entered().await;
     let serving = async {
         let first = gateway.expect(opcode::PICK_UP).await;
         let busy = Error::of(ErrorCode::Unavailable, "the database is away");
@@ -90,31 +93,31 @@ async fn an_action_is_repeated_with_its_own_id() {
         gateway.send(reply(&again, &Committed { action_id: 42, inventory: Some(inventory) }));
     };
     let (inventory, ()) =
-        soon(async { tokio::join!(player.pick_up(EntityId::ground_item(ITEM)), serving) }).await;
+        with_timeout(async { tokio::join!(player.pick_up(EntityId::ground_item(ITEM)), serving) }).await;
     assert_eq!(inventory.unwrap().coins, 5);
-    assert_eq!(player.look(|view| view.inventory.as_ref().map(|inventory| inventory.coins)), Some(5));
+    assert_eq!(player.with_view(|view| view.inventory.as_ref().map(|inventory| inventory.coins)), Some(5));
     assert_eq!(player.next_action(), 43);
 }
 
 #[tokio::test]
-async fn walking_steers_by_what_the_server_says() {
-    let (mut gateway, player, _happenings) = entered().await;
-    gateway.order(Do::Send(vec![keyframe(), avatar(480_000, 512_000)]));
+async fn move_to_steers_by_server_positions() {
+    let (mut gateway, player, _game_events) = entered().await;
+    gateway.command(GatewayCommand::Send(vec![keyframe(), avatar(480_000, 512_000)]));
     let serving = async {
         let first = Move::decode(&gateway.expect(opcode::MOVE).await.payload).unwrap();
         assert_eq!((first.velocity, first.facing), ([6_000, 0], 0));
         gateway.send(avatar(490_000, 513_000));
         let last = loop {
-            let wish = Move::decode(&gateway.expect(opcode::MOVE).await.payload).unwrap();
-            if wish.velocity == [0, 0] {
-                break wish;
+            let move_request = Move::decode(&gateway.expect(opcode::MOVE).await.payload).unwrap();
+            if move_request.velocity == [0, 0] {
+                break move_request;
             }
-            assert!(wish.velocity[1] <= 0);
+            assert!(move_request.velocity[1] <= 0);
             gateway.send(avatar(489_900, 512_000));
         };
         assert!(last.sequence > first.sequence);
     };
     let (arrived, ()) =
-        soon(async { tokio::join!(player.move_to(490_000, 512_000, PATIENCE), serving) }).await;
+        with_timeout(async { tokio::join!(player.move_to(490_000, 512_000, TEST_TIMEOUT), serving) }).await;
     assert_eq!(arrived.unwrap().x_mm, 489_900);
 }

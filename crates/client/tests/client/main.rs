@@ -14,9 +14,9 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 /// Longer than anything here takes; shorter than the patience of who waits for the tests.
-const PATIENCE: Duration = Duration::from_secs(20);
+const TEST_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Waits for a future that must be done soon.
-async fn soon<F: Future>(future: F) -> F::Output {
-    timeout(PATIENCE, future).await.expect("it happens")
+async fn with_timeout<F: Future>(future: F) -> F::Output {
+    timeout(TEST_TIMEOUT, future).await.expect("it happens")
 }

@@ -10,10 +10,10 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use shardkeep_auth::{
-    AccountName, Key, Preface as PrefaceBytes, Transcript, Work,
+    AccountName, Key, Preface as PrefaceBytes, Transcript, WorkCounter,
     login_keys::LoginKeys,
-    puzzle::{self, Maker},
-    session::{Proof as KeyProof, SessionKeys, which_key},
+    puzzle::{self, PuzzleIssuer},
+    session::{Proof as KeyProof, SessionKeys, key_source},
     srp::{Group, Verifier},
     ticket::Ticket,
 };
@@ -100,50 +100,61 @@ fn worlds(count: u32) -> Message {
 
 /// A login server for `alice` with password `secret`; its tickets are known to `gateway`.
 pub(crate) async fn login(gateway: &Gateway, offer: SocketAddr) -> SocketAddr {
-    crowded_login(gateway, offer, Crowd::None).await
+    login_with_puzzle(gateway, offer, PuzzleMode::None).await
 }
 
 /// Whether the login server has its clients work first.
 #[derive(Clone, Copy)]
-pub(crate) enum Crowd {
+pub(crate) enum PuzzleMode {
     None,
-    Waits,
-    HangsUp,
+    KeepsOpen,
+    Disconnects,
 }
 
-pub(crate) async fn crowded_login(gateway: &Gateway, offer: SocketAddr, crowd: Crowd) -> SocketAddr {
+pub(crate) async fn login_with_puzzle(
+    gateway: &Gateway,
+    offer: SocketAddr,
+    puzzle_mode: PuzzleMode,
+) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let shared = gateway.shared.clone();
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
             let shared = shared.clone();
-            tokio::spawn(async move { serve_login(stream, &shared, offer, crowd).await });
+            tokio::spawn(async move { serve_login(stream, &shared, offer, puzzle_mode).await });
         }
     });
     address
 }
 
-async fn serve_login(stream: TcpStream, shared: &Shared, offer: SocketAddr, crowd: Crowd) -> io::Result<()> {
+async fn serve_login(
+    stream: TcpStream,
+    shared: &Shared,
+    offer: SocketAddr,
+    puzzle_mode: PuzzleMode,
+) -> io::Result<()> {
     let mut peer = Peer::accept(stream, Service::Login).await?;
     let mut transcript = Transcript::new(&peer.preface);
     let mut hello_message = peer.receive().await?;
-    let (puzzles, lives) = (Maker::new(Secret::new([4; 32])), Duration::from_secs(30));
-    match (crowd, puzzle::split(&hello_message.payload)) {
-        (Crowd::None, _) => {}
+    let (puzzles, lifetime) = (PuzzleIssuer::new(Secret::new([4; 32])), Duration::from_secs(30));
+    match (puzzle_mode, puzzle::split(&hello_message.payload)) {
+        (PuzzleMode::None, _) => {}
         (_, (hello, Some(answer))) => {
-            puzzles.check(&[0; 16], hello, answer, 1_000, lives).expect("the client has solved it");
+            puzzles.check(&[0; 16], hello, answer, 1_000, lifetime).expect("the client has solved it");
         }
         (_, (hello, None)) => {
             let token = puzzles.make(&[0; 16], hello, 1_000, 7).to_vec();
             let request = hello_message.head.request().unwrap();
             peer.send(&[Message::reply(opcode::PUZZLE, request, &Puzzle { token, bits: 7 })]).await?;
-            if matches!(crowd, Crowd::HangsUp) {
+            if matches!(puzzle_mode, PuzzleMode::Disconnects) {
                 return Ok(());
             }
             hello_message = peer.receive().await?;
             let (hello, answer) = puzzle::split(&hello_message.payload);
-            puzzles.check(&[0; 16], hello, answer.unwrap(), 1_000, lives).expect("the client has solved it");
+            puzzles
+                .check(&[0; 16], hello, answer.unwrap(), 1_000, lifetime)
+                .expect("the client has solved it");
         }
     }
     let hello: Hello = hello_message.decode().unwrap();
@@ -153,7 +164,7 @@ async fn serve_login(stream: TcpStream, shared: &Shared, offer: SocketAddr, crow
         "alice" => Verifier::create(Group::Bits2048, &alice, "secret", [9; 16]).unwrap(),
         _ => Verifier::decoy(Group::Bits2048, alice, &Secret::new([1; 32])),
     };
-    let mut work = Work::default();
+    let mut work = WorkCounter::default();
     let srp = verifier.challenge(&Secret::new([2; 32]), &mut work).unwrap();
     let challenge = Challenge {
         group: 2_048,
@@ -195,7 +206,7 @@ async fn serve_login(stream: TcpStream, shared: &Shared, offer: SocketAddr, crow
                 let Ticket { index, id, key } = keys.chain.take();
                 shared.tickets.lock().unwrap().insert(id, key);
                 let gateway = offer.to_string();
-                let offer = GatewayOffer { gateway, ticket_index: index, ticket_lives_ms: 60_000 };
+                let offer = GatewayOffer { gateway, ticket_index: index, ticket_lifetime_ms: 60_000 };
                 Message::reply(opcode::SELECT_WORLD, request, &offer)
             }
             _ => Message::error_reply(request, &Error::of(ErrorCode::NotFound, "no such world")),
@@ -206,13 +217,13 @@ async fn serve_login(stream: TcpStream, shared: &Shared, offer: SocketAddr, crow
 }
 
 /// What a test tells the gateway to do.
-pub(crate) enum Do {
+pub(crate) enum GatewayCommand {
     Send(Vec<Message>),
     /// Acknowledge everything received.
     Ack,
     UpdateKey,
     /// Drop the connection.
-    Cut,
+    DropConnection,
 }
 
 /// The session, wherever it is served.
@@ -228,31 +239,31 @@ pub(crate) struct Shared {
     pub(crate) tickets: Mutex<HashMap<TicketId, Key>>,
     session: Mutex<Option<Session>>,
     /// The next resume finds the log lost, and uses the world's key.
-    pub(crate) forget: Mutex<bool>,
+    pub(crate) lose_log: Mutex<bool>,
     /// Answers to the next attaches and resumes, instead of success.
-    pub(crate) refuse: Mutex<Vec<ErrorCode>>,
+    pub(crate) refuse_with: Mutex<Vec<ErrorCode>>,
     /// Breaks the next proof of ours.
-    pub(crate) lie: Mutex<bool>,
+    pub(crate) corrupt_proof: Mutex<bool>,
 }
 
 /// A gateway, or several that share a session.
 pub(crate) struct Gateway {
     pub(crate) addresses: Vec<SocketAddr>,
     pub(crate) shared: Arc<Shared>,
-    orders: mpsc::UnboundedSender<Do>,
+    commands: mpsc::UnboundedSender<GatewayCommand>,
     /// Every message of a session, with the gateway that got it.
     pub(crate) seen: mpsc::UnboundedReceiver<(usize, Message)>,
     /// Resumed sessions: which gateway, and the client's count.
     pub(crate) resumed: mpsc::UnboundedReceiver<(usize, u64)>,
 }
 
-type Orders<'a> = tokio::sync::MutexGuard<'a, mpsc::UnboundedReceiver<Do>>;
+type CommandQueue<'a> = tokio::sync::MutexGuard<'a, mpsc::UnboundedReceiver<GatewayCommand>>;
 
-struct Desk {
+struct GatewayHandler {
     at: usize,
     addresses: Vec<SocketAddr>,
     shared: Arc<Shared>,
-    orders: Arc<AsyncMutex<mpsc::UnboundedReceiver<Do>>>,
+    commands: Arc<AsyncMutex<mpsc::UnboundedReceiver<GatewayCommand>>>,
     seen: mpsc::UnboundedSender<(usize, Message)>,
     resumed: mpsc::UnboundedSender<(usize, u64)>,
 }
@@ -265,52 +276,52 @@ impl Gateway {
         }
         let addresses: Vec<_> = listeners.iter().map(|listener| listener.local_addr().unwrap()).collect();
         let shared = Arc::new(Shared::default());
-        let (orders, orders_receiver) = mpsc::unbounded_channel();
-        let orders_receiver = Arc::new(AsyncMutex::new(orders_receiver));
+        let (commands, commands_receiver) = mpsc::unbounded_channel();
+        let commands_receiver = Arc::new(AsyncMutex::new(commands_receiver));
         let (seen_sender, seen) = mpsc::unbounded_channel();
         let (resumed_sender, resumed) = mpsc::unbounded_channel();
         for (at, listener) in listeners.into_iter().enumerate() {
-            let desk = Arc::new(Desk {
+            let handler = Arc::new(GatewayHandler {
                 at,
                 addresses: addresses.clone(),
                 shared: shared.clone(),
-                orders: orders_receiver.clone(),
+                commands: commands_receiver.clone(),
                 seen: seen_sender.clone(),
                 resumed: resumed_sender.clone(),
             });
             tokio::spawn(async move {
                 while let Ok((stream, _)) = listener.accept().await {
-                    let desk = desk.clone();
-                    tokio::spawn(async move { desk.serve(stream).await });
+                    let handler = handler.clone();
+                    tokio::spawn(async move { handler.serve(stream).await });
                 }
             });
         }
-        Self { addresses, shared, orders, seen, resumed }
+        Self { addresses, shared, commands, seen, resumed }
     }
 
     /// A ticket that this gateway expects.
-    pub(crate) fn admit(&self) -> shardkeep_client::login::Boarding {
+    pub(crate) fn issue_ticket(&self) -> shardkeep_client::login::GatewayTicket {
         let (id, key) = (TicketId([4; 16]), Secret::new([6; 32]));
         self.shared.tickets.lock().unwrap().insert(id, key.clone());
-        shardkeep_client::login::Boarding {
+        shardkeep_client::login::GatewayTicket {
             gateway: self.addresses[0].to_string(),
             ticket: Ticket { index: 0, id, key },
-            lives: super::PATIENCE,
+            lifetime: super::TEST_TIMEOUT,
         }
     }
 
-    pub(crate) fn order(&self, order: Do) {
-        self.orders.send(order).unwrap();
+    pub(crate) fn command(&self, command: GatewayCommand) {
+        self.commands.send(command).unwrap();
     }
 
     pub(crate) fn send(&self, message: Message) {
-        self.order(Do::Send(vec![message]));
+        self.command(GatewayCommand::Send(vec![message]));
     }
 
     /// The next message of the session that is not about the connection, and who got it.
     pub(crate) async fn next(&mut self) -> (usize, Message) {
         loop {
-            let (at, message) = super::soon(self.seen.recv()).await.unwrap();
+            let (at, message) = super::with_timeout(self.seen.recv()).await.unwrap();
             if message.opcode >= 0x0100 {
                 return (at, message);
             }
@@ -325,7 +336,7 @@ impl Gateway {
     /// The next message with this opcode; `before` sees what came earlier.
     pub(crate) async fn expect_after(&mut self, opcode: u16, mut before: impl FnMut(Message)) -> Message {
         loop {
-            let (_, message) = super::soon(self.seen.recv()).await.unwrap();
+            let (_, message) = super::with_timeout(self.seen.recv()).await.unwrap();
             if message.opcode == opcode {
                 return message;
             }
@@ -334,48 +345,49 @@ impl Gateway {
     }
 }
 
-impl Desk {
+impl GatewayHandler {
     async fn serve(&self, stream: TcpStream) -> io::Result<()> {
         let mut peer = Peer::accept(stream, Service::Gateway).await?;
         let message = peer.receive().await?;
         let number = message.head.request().unwrap();
-        let refused = self.shared.refuse.lock().unwrap().pop();
+        let refused = self.shared.refuse_with.lock().unwrap().pop();
         if let Some(code) = refused {
             let refusal = Message::error_event(&Error::of(code, ""));
             return peer.send(&[refusal]).await;
         }
-        let forget = std::mem::take(&mut *self.shared.forget.lock().unwrap());
-        let (key, which, suites) = match message.opcode {
+        let lose_log = std::mem::take(&mut *self.shared.lose_log.lock().unwrap());
+        let (key, key_kind, suites) = match message.opcode {
             opcode::ATTACH => {
                 let Attach { ticket_id, random, suites, mac } = message.decode().unwrap();
                 let id = TicketId::try_from(&ticket_id[..]).unwrap();
                 let key = self.shared.tickets.lock().unwrap().remove(&id).unwrap();
                 assert!(client_mac(&KeyProof::attach(&key), &peer, id.0, &random, &suites).matches(&mac));
-                (key, which_key::TICKET, suites)
+                (key, key_source::TICKET, suites)
             }
             opcode::RESUME => {
                 let Resume { session_id, random, suites, gateway_mac, world_mac } = message.decode().unwrap();
                 assert_eq!(session_id, SESSION.0);
                 let session = self.shared.session.lock().unwrap();
                 let session = session.as_ref().unwrap();
-                let (key, which, mac) = match forget {
-                    true => (&session.world_key, which_key::WORLD, world_mac),
-                    false => (&session.gateway_key, which_key::GATEWAY, gateway_mac),
+                let (key, key_kind, mac) = match lose_log {
+                    true => (&session.world_key, key_source::WORLD, world_mac),
+                    false => (&session.gateway_key, key_source::GATEWAY, gateway_mac),
                 };
                 assert!(client_mac(&KeyProof::resume(key), &peer, SESSION.0, &random, &suites).matches(&mac));
-                (key.clone(), which, suites)
+                (key.clone(), key_kind, suites)
             }
             other => panic!("opcode {other:#06x} begins nothing"),
         };
         let suite = Suite::choose(&suites).unwrap();
-        let proof = match which {
-            which_key::TICKET => KeyProof::attach(&key),
+        let proof = match key_kind {
+            key_source::TICKET => KeyProof::attach(&key),
             _ => KeyProof::resume(&key),
         };
         let request = message.to_bytes();
-        let mut mac = proof.server(&peer.preface, &request, &[8; 32], suite as u8, which).as_bytes().to_vec();
-        mac[0] ^= u8::from(std::mem::take(&mut *self.shared.lie.lock().unwrap()));
-        let attached = Attached { random: vec![8; 32], suite: suite.number(), mac, key: which.into() };
+        let mut mac =
+            proof.server(&peer.preface, &request, &[8; 32], suite as u8, key_kind).as_bytes().to_vec();
+        mac[0] ^= u8::from(std::mem::take(&mut *self.shared.corrupt_proof.lock().unwrap()));
+        let attached = Attached { random: vec![8; 32], suite: suite.number(), mac, key: key_kind.into() };
         let attached = Message::reply(message.opcode, number, &attached);
         peer.send(std::slice::from_ref(&attached)).await?;
         let keys = SessionKeys::derive(&key, &peer.preface, &request, &attached.to_bytes());
@@ -384,9 +396,9 @@ impl Desk {
         let Confirm { received } = confirm.decode().unwrap();
 
         // Once the connection before is done with the session.
-        let orders = self.orders.lock().await;
-        let (ready, again) = self.take_session(keys, which, received);
-        if which != which_key::TICKET {
+        let commands = self.commands.lock().await;
+        let (ready, again) = self.take_session(keys, key_kind, received);
+        if key_kind != key_source::TICKET {
             let _ = self.resumed.send((self.at, received));
         }
         peer.send(&[Message::reply(opcode::CONFIRM, confirm.head.request().unwrap(), &ready)]).await?;
@@ -394,10 +406,10 @@ impl Desk {
             let mut bytes = bytes;
             peer.send(&[Message::split_from(&mut bytes).unwrap().unwrap()]).await?;
         }
-        self.play(peer, orders).await
+        self.serve_session(peer, commands).await
     }
 
-    fn take_session(&self, keys: SessionKeys, which: u8, received: u64) -> (SessionReady, Vec<Bytes>) {
+    fn take_session(&self, keys: SessionKeys, key_kind: u8, received: u64) -> (SessionReady, Vec<Bytes>) {
         let mut slot = self.shared.session.lock().unwrap();
         let mut session = slot.take().unwrap_or_else(|| Session {
             outbox: Outbox::new(Bounds::SERVER),
@@ -406,12 +418,12 @@ impl Desk {
             world_key: keys.world_resume.clone(),
         });
         session.gateway_key = keys.gateway_resume;
-        if which != which_key::GATEWAY {
+        if key_kind != key_source::GATEWAY {
             session.world_key = keys.world_resume;
             session.outbox.restart();
             session.inbox.restart();
         }
-        let continued = which == which_key::GATEWAY;
+        let continued = key_kind == key_source::GATEWAY;
         let again =
             if continued { session.outbox.resume_from(received).unwrap().cloned().collect() } else { vec![] };
         let ready = SessionReady {
@@ -426,7 +438,7 @@ impl Desk {
         (ready, again)
     }
 
-    async fn play(&self, mut peer: Peer, mut orders: Orders<'_>) -> io::Result<()> {
+    async fn serve_session(&self, mut peer: Peer, mut commands: CommandQueue<'_>) -> io::Result<()> {
         loop {
             tokio::select! {
                 message = peer.receive() => {
@@ -442,34 +454,34 @@ impl Desk {
                     }
                     let _ = self.seen.send((self.at, message));
                 }
-                order = orders.recv() => match order {
-                    None | Some(Do::Cut) => return Ok(()),
-                    Some(order) => self.obey(order, &mut peer).await?,
+                command = commands.recv() => match command {
+                    None | Some(GatewayCommand::DropConnection) => return Ok(()),
+                    Some(command) => self.execute(command, &mut peer).await?,
                 },
             }
         }
     }
 
-    async fn obey(&self, order: Do, peer: &mut Peer) -> io::Result<()> {
-        match order {
-            Do::Send(messages) => {
+    async fn execute(&self, command: GatewayCommand, peer: &mut Peer) -> io::Result<()> {
+        match command {
+            GatewayCommand::Send(messages) => {
                 for message in messages.iter().filter(|message| message.is_reliable()) {
                     let mut session = self.shared.session.lock().unwrap();
                     session.as_mut().unwrap().outbox.push(message.to_bytes()).unwrap();
                 }
                 peer.send(&messages).await
             }
-            Do::Ack => {
+            GatewayCommand::Ack => {
                 let received = self.shared.session.lock().unwrap().as_mut().unwrap().inbox.acknowledge();
                 let ack = shardkeep_wire::payload::Ack { received };
                 peer.send(&[Message::event(opcode::ACK, &ack)]).await
             }
-            Do::UpdateKey => {
+            GatewayCommand::UpdateKey => {
                 peer.send(&[Message::event(opcode::KEY_UPDATE, &KeyUpdate {})]).await?;
                 peer.crypt.as_mut().unwrap().0.update().unwrap();
                 Ok(())
             }
-            Do::Cut => Ok(()),
+            GatewayCommand::DropConnection => Ok(()),
         }
     }
 }

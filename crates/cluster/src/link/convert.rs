@@ -142,17 +142,17 @@ impl TryFrom<proto::GatewayItem> for GatewayItem {
 
 impl From<SessionEvent> for proto::SessionEvent {
     fn from(event: SessionEvent) -> Self {
-        use proto::session_event::What;
-        let what = match event.what {
-            SessionChange::Joined => What::Joined,
-            SessionChange::Resumed => What::Resumed,
-            SessionChange::LinkDead => What::LinkDead,
-            SessionChange::Left => What::Left,
+        use proto::session_event::Kind;
+        let kind = match event.kind {
+            SessionChange::Joined => Kind::Joined,
+            SessionChange::Resumed => Kind::Resumed,
+            SessionChange::LinkDead => Kind::LinkDead,
+            SessionChange::Left => Kind::Left,
         };
         Self {
             session: id(event.session),
             session_epoch: event.session_epoch.0,
-            what: what.into(),
+            kind: kind.into(),
             account: event.account.0,
             world: event.world.0,
             generation: event.generation.0,
@@ -164,18 +164,18 @@ impl TryFrom<proto::SessionEvent> for SessionEvent {
     type Error = Malformed;
 
     fn try_from(event: proto::SessionEvent) -> Result<Self, Malformed> {
-        use proto::session_event::What;
-        let what = match event.what() {
-            What::Joined => SessionChange::Joined,
-            What::Resumed => SessionChange::Resumed,
-            What::LinkDead => SessionChange::LinkDead,
-            What::Left => SessionChange::Left,
-            What::Unspecified => return Err(Malformed::missing("what")),
+        use proto::session_event::Kind;
+        let kind = match event.kind() {
+            Kind::Joined => SessionChange::Joined,
+            Kind::Resumed => SessionChange::Resumed,
+            Kind::LinkDead => SessionChange::LinkDead,
+            Kind::Left => SessionChange::Left,
+            Kind::Unspecified => return Err(Malformed::missing("kind")),
         };
         Ok(Self {
             session: session_id(&event.session)?,
             session_epoch: Epoch(event.session_epoch),
-            what,
+            kind,
             account: AccountId(event.account),
             world: WorldId(event.world),
             generation: Generation(event.generation),
@@ -192,14 +192,14 @@ impl From<BackendItem> for proto::BackendItem {
                 sessions: sessions.into_iter().map(id).collect(),
                 messages: messages.into_iter().map(Into::into).collect(),
             }),
-            BackendItem::Publish { group, epoch, sequence, what, message } => Item::Publish(proto::Publish {
+            BackendItem::Publish { group, epoch, sequence, kind, message } => Item::Publish(proto::Publish {
                 group: Some(group.into()),
                 epoch: epoch.0,
                 sequence,
-                what: match what {
-                    PublishKind::Keyframe => proto::publish::What::Keyframe,
-                    PublishKind::Delta => proto::publish::What::Delta,
-                    PublishKind::Event => proto::publish::What::Event,
+                kind: match kind {
+                    PublishKind::Keyframe => proto::publish::Kind::Keyframe,
+                    PublishKind::Delta => proto::publish::Kind::Delta,
+                    PublishKind::Event => proto::publish::Kind::Event,
                 }
                 .into(),
                 message: Some(message.into()),
@@ -240,7 +240,7 @@ impl TryFrom<proto::BackendItem> for BackendItem {
     type Error = Malformed;
 
     fn try_from(item: proto::BackendItem) -> Result<Self, Malformed> {
-        use proto::{backend_item::Item, publish::What};
+        use proto::{backend_item::Item, publish::Kind};
         let groups =
             |groups: Vec<proto::Group>| groups.into_iter().map(TryInto::try_into).collect::<Result<_, _>>();
         Ok(match item.item.ok_or_else(|| Malformed::missing("item"))? {
@@ -253,11 +253,11 @@ impl TryFrom<proto::BackendItem> for BackendItem {
                 messages: send.messages.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
             },
             Item::Publish(publish) => Self::Publish {
-                what: match publish.what() {
-                    What::Keyframe => PublishKind::Keyframe,
-                    What::Delta => PublishKind::Delta,
-                    What::Event => PublishKind::Event,
-                    What::Unspecified => return Err(Malformed::missing("what")),
+                kind: match publish.kind() {
+                    Kind::Keyframe => PublishKind::Keyframe,
+                    Kind::Delta => PublishKind::Delta,
+                    Kind::Event => PublishKind::Event,
+                    Kind::Unspecified => return Err(Malformed::missing("kind")),
                 },
                 group: group(publish.group)?,
                 epoch: Epoch(publish.epoch),
@@ -305,7 +305,7 @@ mod tests {
     const SESSION: SessionId = SessionId([7; 16]);
 
     #[test]
-    fn gateway_items_come_back() {
+    fn gateway_items_round_trip() {
         let request = ClientMessage {
             opcode: 0x1010,
             kind: MessageKind::Request,
@@ -317,7 +317,7 @@ mod tests {
             GatewayItem::Session(SessionEvent {
                 session: SESSION,
                 session_epoch: Epoch(2),
-                what: SessionChange::LinkDead,
+                kind: SessionChange::LinkDead,
                 account: AccountId(5),
                 world: WorldId(1),
                 generation: Generation(3),
@@ -339,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn backend_items_come_back() {
+    fn backend_items_round_trip() {
         let state = ServerMessage::state(0x1001, 3, 99, Bytes::from_static(b"cell"));
         let group = GroupKey::new(0x0200, 1, 77);
         let items = [
@@ -351,7 +351,7 @@ mod tests {
                 group,
                 epoch: Epoch(1),
                 sequence: 8,
-                what: PublishKind::Delta,
+                kind: PublishKind::Delta,
                 message: state,
             },
             BackendItem::Subscribe { session: SESSION, groups: vec![group], replace: true },
@@ -378,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_is_named() {
+    fn conversion_error_names_the_field() {
         let error = BackendItem::try_from(proto::BackendItem { item: None }).unwrap_err();
         assert!(error.to_string().contains("`item`"));
         let short = proto::Ready { session: Bytes::from_static(b"short"), bind_epoch: 0 };

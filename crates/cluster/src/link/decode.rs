@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn sends_are_read_by_hand_and_the_rest_the_common_way() {
+    fn send_uses_fast_decoder_and_others_the_generated_one() {
         let reply = ServerMessage { request: 7, ..message(0x3000, MessageKind::Reply) };
         let state = ServerMessage {
             class: 255,
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_malformed_is_refused_either_way() {
+    fn malformed_item_is_refused_by_both_decoders() {
         let wrong_session = proto::Send { sessions: vec![Bytes::from_static(&[1; 15])], messages: vec![] };
         let wrong_kind = proto::Send {
             sessions: vec![],
@@ -141,7 +141,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn both_ways_read_the_same(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
+        fn fast_decoder_agrees_with_generated_decoder(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
             let bytes = Bytes::from(bytes);
             if let Some(by_hand) = super::send(&bytes) {
                 let common: BackendItem = proto::BackendItem::decode(bytes).unwrap().try_into().unwrap();

@@ -17,14 +17,14 @@ pub trait Dial: Send + Sync {
 }
 
 /// Dials the address that the registry tells for an instance.
-pub struct NodeDial {
+pub struct NodeDialer {
     pub node: Node,
     pub directory: Directory,
     pub kind: DaemonKind,
     pub name: String,
 }
 
-impl Dial for NodeDial {
+impl Dial for NodeDialer {
     fn dial(&self, outbound: GatewayStream) -> BoxFuture<'_, Result<BackendFrames, Status>> {
         Box::pin(async move {
             let instance =
@@ -34,14 +34,18 @@ impl Dial for NodeDial {
                 .max_encoding_message_size(MESSAGE_LIMIT);
             let (kind, name) = (self.kind, self.name.clone());
             let frames = client.open(outbound).await?.into_inner();
-            Ok(frames.map(move |frame| is_from(frame?, kind, &name)).boxed())
+            Ok(frames.map(move |frame| verify_sender(frame?, kind, &name)).boxed())
         })
     }
 }
 
 /// Checks that a hello is of the instance that was dialled: its address may have gone to another since. The kind is
 /// what the peer's certificate says.
-fn is_from(frame: proto::BackendFrame, kind: DaemonKind, name: &str) -> Result<proto::BackendFrame, Status> {
+fn verify_sender(
+    frame: proto::BackendFrame,
+    kind: DaemonKind,
+    name: &str,
+) -> Result<proto::BackendFrame, Status> {
     if let Some(backend_frame::Frame::Hello(hello)) = &frame.frame {
         let backend = hello.backend.clone().unwrap_or_default();
         if backend.kind != kind.as_str() || backend.name != name {

@@ -5,7 +5,7 @@ use bytes::{Bytes, BytesMut};
 use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len, message};
 use shardkeep_rpc::{
     batch::ITEMS,
-    fields::{begin, delimited_len},
+    fields::{delimited_len, encode_field_header},
     link as proto,
 };
 use shardkeep_types::{Epoch, SessionId};
@@ -50,18 +50,18 @@ pub(crate) fn deliver<'a>(
     let content = delimited_len(field::SESSION, id.len())
         + number_len(field::SESSION_EPOCH, epoch.0)
         + messages.clone().map(|it| delimited_len(field::MESSAGES, message_len(&it))).sum::<usize>();
-    begin(out, ITEMS, delimited_len(field::ITEM_DELIVER, content));
-    begin(out, field::ITEM_DELIVER, content);
-    begin(out, field::SESSION, id.len());
+    encode_field_header(out, ITEMS, delimited_len(field::ITEM_DELIVER, content));
+    encode_field_header(out, field::ITEM_DELIVER, content);
+    encode_field_header(out, field::SESSION, id.len());
     out.extend_from_slice(id);
     number(out, field::SESSION_EPOCH, epoch.0);
     for it in messages {
-        begin(out, field::MESSAGES, message_len(&it));
+        encode_field_header(out, field::MESSAGES, message_len(&it));
         number(out, field::OPCODE, it.opcode.into());
         number(out, field::KIND, it.kind as u64);
         number(out, field::REQUEST, it.request);
         if !it.payload.is_empty() {
-            begin(out, field::PAYLOAD, it.payload.len());
+            encode_field_header(out, field::PAYLOAD, it.payload.len());
             out.extend_from_slice(it.payload);
         }
     }
@@ -96,7 +96,7 @@ mod tests {
     };
 
     #[test]
-    fn by_hand_is_what_the_generator_writes() {
+    fn handwritten_deliver_matches_generated_encoding() {
         let message = |opcode, kind, request, payload: &'static [u8]| ClientMessage {
             opcode,
             kind,

@@ -19,14 +19,14 @@ use super::{
 
 /// Bound of what is kept of what is said to one session, and to all; overflow: the newest is lost, counted in
 /// `shardkeep_link_held_lost_total`.
-const HELD_BYTES: usize = 512 << 10;
-const ALL_HELD_BYTES: usize = 64 << 20;
+const MAX_HELD_BYTES: usize = 512 << 10;
+const MAX_TOTAL_HELD_BYTES: usize = 64 << 20;
 /// Bound of the events kept, once for all sessions; overflow: the oldest is lost, counted there for each session that it
 /// was kept for, when that session arrives or is given up.
-const EVENT_BYTES: usize = 512 << 10;
+const MAX_EVENT_BYTES: usize = 512 << 10;
 /// What no gateway has asked for by then is lost and counted; and a backend that still addresses a session's old gateway
 /// after that has not listened.
-pub(crate) const LIFE: Duration = Duration::from_secs(10);
+pub(crate) const FENCE_LIFETIME: Duration = Duration::from_secs(10);
 
 #[derive(Default)]
 pub(crate) struct Fences {
@@ -72,13 +72,13 @@ struct Events {
 
 /// Where something goes that the backend says to a session.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Way {
+pub(crate) enum Destination {
     /// Where it is addressed to.
-    Straight,
+    Direct,
     /// Nowhere yet: see [`Fences::hold`].
     Held,
     /// The session has moved.
-    To(GatewayId),
+    Moved(GatewayId),
 }
 
 impl Fences {
@@ -103,22 +103,22 @@ impl Fences {
         number
     }
 
-    pub(crate) fn way(&self, session: SessionId, gateway: &GatewayId) -> Way {
+    pub(crate) fn destination(&self, session: SessionId, gateway: &GatewayId) -> Destination {
         match self.by_session.get(&session) {
-            None => Way::Straight,
-            Some(Fence { stage: Stage::Held(_), .. }) => Way::Held,
+            None => Destination::Direct,
+            Some(Fence { stage: Stage::Held(_), .. }) => Destination::Held,
             Some(Fence { stage: Stage::Arrived(to), from, .. }) if from.contains(gateway) => {
-                Way::To(to.clone())
+                Destination::Moved(to.clone())
             }
-            Some(_) => Way::Straight,
+            Some(_) => Destination::Direct,
         }
     }
 
-    /// Keeps what is said to a session whose way is [`Way::Held`].
+    /// Keeps what is said to a session whose way is [`Destination::Held`].
     pub(crate) fn hold(&mut self, session: SessionId, item: BackendItem) {
         let Some(Fence { stage: Stage::Held(held), .. }) = self.by_session.get_mut(&session) else { return };
         let more = item.bytes();
-        if held.bytes + more > HELD_BYTES || self.held_bytes + more > ALL_HELD_BYTES {
+        if held.bytes + more > MAX_HELD_BYTES || self.held_bytes + more > MAX_TOTAL_HELD_BYTES {
             return counter!(HELD_LOST).increment(1);
         }
         held.bytes += more;
@@ -153,15 +153,15 @@ impl Fences {
             Stage::Held(held) => {
                 counter!(HELD_LOST).increment(self.events.lost_since(held.first_event));
                 self.release(&held);
-                let said = self.events.between(session, held);
-                self.rest();
-                said
+                let released = self.events.interleave(session, held);
+                self.discard_unneeded_events();
+                released
             }
             Stage::Arrived(_) => Vec::new(),
         }
     }
 
-    /// [`LIFE`] after it was raised, a fence is forgotten.
+    /// [`FENCE_LIFETIME`] after it was raised, a fence is forgotten.
     pub(crate) fn expire(&mut self, session: SessionId, number: u64) {
         if self.by_session.get(&session).is_some_and(|fence| fence.number == number) {
             self.forget(session);
@@ -173,7 +173,7 @@ impl Fences {
         if let Some(Fence { stage: Stage::Held(held), .. }) = self.by_session.remove(&session) {
             counter!(HELD_LOST).increment(held.items.len() as u64 + self.events.next - held.first_event);
             self.release(&held);
-            self.rest();
+            self.discard_unneeded_events();
         }
     }
 
@@ -187,7 +187,7 @@ impl Fences {
     }
 
     /// Events that nobody waits for are not kept.
-    fn rest(&mut self) {
+    fn discard_unneeded_events(&mut self) {
         if self.holding == 0 {
             self.events.kept = VecDeque::new();
             self.events.bytes = 0;
@@ -200,7 +200,7 @@ impl Events {
         self.bytes += bytes(&message);
         self.kept.push_back((group, message));
         self.next += 1;
-        while self.bytes > EVENT_BYTES
+        while self.bytes > MAX_EVENT_BYTES
             && let Some((_, oldest)) = self.kept.pop_front()
         {
             self.bytes -= bytes(&oldest);
@@ -217,7 +217,7 @@ impl Events {
     }
 
     /// A session's own items and its events, in the order in which they were said.
-    fn between(&self, session: SessionId, held: Held) -> Vec<BackendItem> {
+    fn interleave(&self, session: SessionId, held: Held) -> Vec<BackendItem> {
         let first = self.first().max(held.first_event);
         let skipped = usize::try_from(first - self.first()).unwrap_or(usize::MAX);
         let mut events = self.kept.iter().skip(skipped).zip(first..).peekable();
@@ -226,15 +226,16 @@ impl Events {
             group: *group,
             message: message.clone(),
         };
-        let mut said = Vec::with_capacity(held.items.len() + self.kept.len() - skipped.min(self.kept.len()));
+        let mut released =
+            Vec::with_capacity(held.items.len() + self.kept.len() - skipped.min(self.kept.len()));
         for (before, item) in held.items {
             while let Some((event, _)) = events.next_if(|(_, number)| *number < before) {
-                said.push(missed(event));
+                released.push(missed(event));
             }
-            said.push(item);
+            released.push(item);
         }
-        said.extend(events.map(|(event, _)| missed(event)));
-        said
+        released.extend(events.map(|(event, _)| missed(event)));
+        released
     }
 }
 
@@ -247,10 +248,10 @@ fn bytes(message: &ServerMessage) -> usize {
 mod tests {
     use super::*;
 
-    const ME: SessionId = SessionId([1; 16]);
-    const OTHER: SessionId = SessionId([2; 16]);
+    const SESSION: SessionId = SessionId([1; 16]);
+    const OTHER_SESSION: SessionId = SessionId([2; 16]);
 
-    fn gate(name: &str) -> GatewayId {
+    fn gateway_id(name: &str) -> GatewayId {
         name.into()
     }
 
@@ -272,53 +273,71 @@ mod tests {
     }
 
     #[test]
-    fn what_is_said_meanwhile_is_kept_in_order_and_given_once() {
+    fn held_items_keep_order_and_are_released_once() {
         let mut fences = Fences::default();
-        assert_eq!(fences.way(ME, &gate("a")), Way::Straight);
-        fences.raise(ME, Epoch(1), &gate("a"));
-        assert_eq!((fences.way(ME, &gate("a")), fences.way(ME, &gate("b"))), (Way::Held, Way::Held));
-        assert_eq!(fences.way(OTHER, &gate("a")), Way::Straight);
-        fences.hold_messages(ME, &[event("one"), ServerMessage::state(1, 0, 0, "state")]);
-        fences.hold_messages(ME, &[ServerMessage::state(1, 0, 0, "only state")]);
+        assert_eq!(fences.destination(SESSION, &gateway_id("a")), Destination::Direct);
+        fences.raise(SESSION, Epoch(1), &gateway_id("a"));
+        assert_eq!(
+            (fences.destination(SESSION, &gateway_id("a")), fences.destination(SESSION, &gateway_id("b"))),
+            (Destination::Held, Destination::Held)
+        );
+        assert_eq!(fences.destination(OTHER_SESSION, &gateway_id("a")), Destination::Direct);
+        fences.hold_messages(SESSION, &[event("one"), ServerMessage::state(1, 0, 0, "state")]);
+        fences.hold_messages(SESSION, &[ServerMessage::state(1, 0, 0, "only state")]);
         fences.hold_event(group(), &event("two"));
-        fences.hold_messages(ME, &[event("three")]);
-        assert!(fences.lift(ME, Epoch(1), &gate("a")).is_empty(), "the one that leaves says where it was");
-        assert_eq!(texts(fences.lift(ME, Epoch(2), &gate("b"))), ["one", "two", "three"]);
-        assert!(fences.lift(ME, Epoch(2), &gate("b")).is_empty());
-        assert_eq!(fences.way(ME, &gate("a")), Way::To(gate("b")), "the backend has not listened yet");
-        assert_eq!(fences.way(ME, &gate("b")), Way::Straight);
+        fences.hold_messages(SESSION, &[event("three")]);
+        assert!(
+            fences.lift(SESSION, Epoch(1), &gateway_id("a")).is_empty(),
+            "the one that leaves says where it was"
+        );
+        assert_eq!(texts(fences.lift(SESSION, Epoch(2), &gateway_id("b"))), ["one", "two", "three"]);
+        assert!(fences.lift(SESSION, Epoch(2), &gateway_id("b")).is_empty());
+        assert_eq!(
+            fences.destination(SESSION, &gateway_id("a")),
+            Destination::Moved(gateway_id("b")),
+            "the backend has not listened yet"
+        );
+        assert_eq!(fences.destination(SESSION, &gateway_id("b")), Destination::Direct);
         fences.hold_event(group(), &event("four"));
-        fences.raise(ME, Epoch(2), &gate("b"));
-        assert!(fences.lift(ME, Epoch(3), &gate("a")).is_empty());
-        assert_eq!(fences.way(ME, &gate("b")), Way::To(gate("a")));
-        assert_eq!(fences.way(ME, &gate("a")), Way::Straight);
+        fences.raise(SESSION, Epoch(2), &gateway_id("b"));
+        assert!(fences.lift(SESSION, Epoch(3), &gateway_id("a")).is_empty());
+        assert_eq!(fences.destination(SESSION, &gateway_id("b")), Destination::Moved(gateway_id("a")));
+        assert_eq!(fences.destination(SESSION, &gateway_id("a")), Destination::Direct);
     }
 
     #[test]
-    fn who_lags_two_moves_behind_is_led_on() {
+    fn items_for_gateway_two_moves_back_are_redirected() {
         let mut fences = Fences::default();
-        fences.raise(ME, Epoch(1), &gate("a"));
-        fences.lift(ME, Epoch(2), &gate("b"));
-        fences.raise(ME, Epoch(2), &gate("b"));
-        fences.hold_messages(ME, &[event("one")]);
-        fences.raise(ME, Epoch(2), &gate("b"));
-        assert_eq!(texts(fences.lift(ME, Epoch(3), &gate("c"))), ["one"], "said again, it is the same fence");
-        assert_eq!(fences.way(ME, &gate("a")), Way::To(gate("c")));
+        fences.raise(SESSION, Epoch(1), &gateway_id("a"));
+        fences.lift(SESSION, Epoch(2), &gateway_id("b"));
+        fences.raise(SESSION, Epoch(2), &gateway_id("b"));
+        fences.hold_messages(SESSION, &[event("one")]);
+        fences.raise(SESSION, Epoch(2), &gateway_id("b"));
+        assert_eq!(
+            texts(fences.lift(SESSION, Epoch(3), &gateway_id("c"))),
+            ["one"],
+            "said again, it is the same fence"
+        );
+        assert_eq!(fences.destination(SESSION, &gateway_id("a")), Destination::Moved(gateway_id("c")));
     }
 
     #[test]
-    fn nothing_is_kept_for_ever_and_not_without_bound() {
+    fn held_items_are_bounded_and_expire() {
         let mut fences = Fences::default();
-        let first = fences.raise(ME, Epoch(1), &gate("a"));
-        let second = fences.raise(ME, Epoch(1), &gate("a"));
-        fences.expire(ME, first);
-        assert_eq!(fences.way(ME, &gate("a")), Way::Held, "a later fence has its own time");
+        let first = fences.raise(SESSION, Epoch(1), &gateway_id("a"));
+        let second = fences.raise(SESSION, Epoch(1), &gateway_id("a"));
+        fences.expire(SESSION, first);
+        assert_eq!(
+            fences.destination(SESSION, &gateway_id("a")),
+            Destination::Held,
+            "a later fence has its own time"
+        );
         let large = ServerMessage::event(1, vec![0; 100_000]);
         for _ in 0..10 {
-            fences.hold_messages(ME, std::slice::from_ref(&large));
+            fences.hold_messages(SESSION, std::slice::from_ref(&large));
         }
-        assert!(matches!(&fences.by_session[&ME].stage, Stage::Held(held) if held.items.len() == 5));
-        fences.expire(ME, second);
+        assert!(matches!(&fences.by_session[&SESSION].stage, Stage::Held(held) if held.items.len() == 5));
+        fences.expire(SESSION, second);
         assert!(fences.is_empty());
         assert_eq!((fences.holding, fences.held_bytes), (0, 0));
     }
@@ -330,18 +349,18 @@ mod tests {
     }
 
     #[test]
-    fn an_event_is_kept_once_for_all_who_move_and_said_to_each() {
+    fn event_is_stored_once_for_all_moving_sessions() {
         let mut fences = Fences::default();
         for count in 0..1_000 {
-            fences.raise(number(count), Epoch(1), &gate("a"));
+            fences.raise(number(count), Epoch(1), &gateway_id("a"));
             fences.hold_event(group(), &event("event"));
             fences.hold_messages(number(count), &[event("mine")]);
         }
         assert_eq!((fences.events.kept.len(), fences.events.next), (1_000, 1_000));
         for count in 0..1_000 {
-            let said = texts(fences.lift(number(count), Epoch(2), &gate("b")));
+            let released = texts(fences.lift(number(count), Epoch(2), &gateway_id("b")));
             let after = 999 - count as usize;
-            assert_eq!(said, [&["event", "mine"], &vec!["event"; after][..]].concat());
+            assert_eq!(released, [&["event", "mine"], &vec!["event"; after][..]].concat());
         }
         assert_eq!((fences.events.kept.len(), fences.held_bytes), (0, 0), "nobody waits for them");
         fences.hold_event(group(), &event("nobody moves"));
@@ -349,38 +368,43 @@ mod tests {
     }
 
     #[test]
-    fn events_are_bounded_and_the_oldest_are_lost() {
+    fn event_buffer_over_limit_drops_oldest() {
         let mut fences = Fences::default();
-        fences.raise(ME, Epoch(1), &gate("a"));
-        fences.hold_messages(ME, &[event("before")]);
+        fences.raise(SESSION, Epoch(1), &gateway_id("a"));
+        fences.hold_messages(SESSION, &[event("before")]);
         let large = ServerMessage::event(1, vec![b'x'; 100_000]);
         for _ in 0..10 {
             fences.hold_event(group(), &large);
         }
-        fences.raise(OTHER, Epoch(1), &gate("a"));
+        fences.raise(OTHER_SESSION, Epoch(1), &gateway_id("a"));
         fences.hold_event(group(), &event("last"));
-        assert!(fences.events.bytes <= EVENT_BYTES);
+        assert!(fences.events.bytes <= MAX_EVENT_BYTES);
         assert_eq!(fences.events.lost_since(0), 5);
-        assert_eq!(texts(fences.lift(OTHER, Epoch(2), &gate("b"))), ["last"], "it missed nothing before");
-        let said = texts(fences.lift(ME, Epoch(2), &gate("b")));
-        assert_eq!((said.len(), said[0].as_str(), said[6].as_str()), (7, "before", "last"));
-        let one = ServerMessage::event(1, vec![b'x'; 2 * EVENT_BYTES]);
-        fences.raise(ME, Epoch(2), &gate("b"));
+        assert_eq!(
+            texts(fences.lift(OTHER_SESSION, Epoch(2), &gateway_id("b"))),
+            ["last"],
+            "it missed nothing before"
+        );
+        let released = texts(fences.lift(SESSION, Epoch(2), &gateway_id("b")));
+        assert_eq!((released.len(), released[0].as_str(), released[6].as_str()), (7, "before", "last"));
+        let one = ServerMessage::event(1, vec![b'x'; 2 * MAX_EVENT_BYTES]);
+        fences.raise(SESSION, Epoch(2), &gateway_id("b"));
         fences.hold_event(group(), &one);
         assert!(fences.events.kept.is_empty(), "larger than everything");
-        assert!(fences.lift(ME, Epoch(3), &gate("c")).is_empty());
+        assert!(fences.lift(SESSION, Epoch(3), &gateway_id("c")).is_empty());
     }
 
     #[test]
-    fn what_is_kept_for_all_together_is_bounded() {
+    fn total_held_bytes_are_bounded() {
         let mut fences = Fences::default();
         let large = ServerMessage::event(1, vec![0; 250_000]);
         for count in 0..300 {
-            fences.raise(number(count), Epoch(1), &gate("a"));
+            fences.raise(number(count), Epoch(1), &gateway_id("a"));
             fences.hold_messages(number(count), std::slice::from_ref(&large));
         }
-        assert!(fences.held_bytes <= ALL_HELD_BYTES);
-        let held: usize = (0..300).map(|count| fences.lift(number(count), Epoch(2), &gate("b")).len()).sum();
+        assert!(fences.held_bytes <= MAX_TOTAL_HELD_BYTES);
+        let held: usize =
+            (0..300).map(|count| fences.lift(number(count), Epoch(2), &gateway_id("b")).len()).sum();
         assert_eq!(held, 268);
         assert_eq!(fences.held_bytes, 0);
     }

@@ -33,13 +33,13 @@ use super::{
         deliver_bytes,
     },
     metrics::{DROPPED, FRESH, LINKS, REFUSED, RESETS},
-    outbound::{Haste, Next, Outbound, Timer},
+    outbound::{Outbound, Priority, StreamStep, Timer},
     pipe::{Arrival, Limits, Outgoing},
 };
 use crate::Backoff;
 
 /// A backend that was dialled answers within this time.
-const HELLO_WITHIN: Duration = Duration::from_secs(5);
+const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What a backend said about itself in its hello.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -83,7 +83,7 @@ struct State {
     info: Option<Arc<BackendInfo>>,
     streams: u64,
     /// The backend has answered on the present stream, so batches may flow.
-    greeted: bool,
+    hello_received: bool,
 }
 
 /// What may be said on a link.
@@ -106,7 +106,7 @@ impl GatewayLink {
             backend_incarnation: 0,
             info: None,
             streams: 0,
-            greeted: false,
+            hello_received: false,
         };
         Self { shared: Arc::new(Shared { gateway, backend: backend.into(), state: Mutex::new(state) }) }
     }
@@ -137,16 +137,16 @@ impl GatewayLink {
         session_epoch: Epoch,
         messages: Vec<ClientMessage>,
     ) -> Result<(), Vec<ClientMessage>> {
-        let said = self.say(session, session_epoch, messages.iter().map(ClientMessage::view));
-        if said { Ok(()) } else { Err(messages) }
+        let accepted = self.try_deliver(session, session_epoch, messages.iter().map(ClientMessage::view));
+        if accepted { Ok(()) } else { Err(messages) }
     }
 
     /// One message of a client that lies in somebody's buffer; false: the backend can not take it now.
     pub fn deliver_one(&self, session: SessionId, session_epoch: Epoch, message: ClientView<'_>) -> bool {
-        self.say(session, session_epoch, std::iter::once(message))
+        self.try_deliver(session, session_epoch, std::iter::once(message))
     }
 
-    fn say<'a>(
+    fn try_deliver<'a>(
         &self,
         session: SessionId,
         epoch: Epoch,
@@ -154,21 +154,21 @@ impl GatewayLink {
     ) -> bool {
         let bytes = deliver_bytes(messages.clone());
         let mut state = self.shared.state.lock();
-        let said = state.phase == Phase::Open
+        let accepted = state.phase == Phase::Open
             && state.out.offer(bytes, |out| encode::deliver(out, session, epoch, messages)).is_ok();
-        if !said {
+        if !accepted {
             counter!(DROPPED, "side" => "gateway").increment(1);
         }
-        said
+        accepted
     }
 
     /// A client that is back is waited for; that one came or went is told together with others, or a moment later.
     pub fn session(&self, event: SessionEvent) {
-        let haste = match event.what {
-            SessionChange::Resumed => Haste::Now,
-            SessionChange::Joined | SessionChange::LinkDead | SessionChange::Left => Haste::Idle,
+        let priority = match event.kind {
+            SessionChange::Resumed => Priority::Prompt,
+            SessionChange::Joined | SessionChange::LinkDead | SessionChange::Left => Priority::Deferred,
         };
-        self.push_with(haste, GatewayItem::Session(event));
+        self.push_with(priority, GatewayItem::Session(event));
     }
 
     pub fn bound(&self, bound: Bound) {
@@ -195,14 +195,14 @@ impl GatewayLink {
 
     /// False: the link is closed, and whatever is true by then will be announced when it opens.
     fn push(&self, item: GatewayItem) -> bool {
-        self.push_with(Haste::Now, item)
+        self.push_with(Priority::Prompt, item)
     }
 
-    fn push_with(&self, haste: Haste, item: GatewayItem) -> bool {
+    fn push_with(&self, priority: Priority, item: GatewayItem) -> bool {
         let mut state = self.shared.state.lock();
         let open = state.phase != Phase::Closed;
         if open {
-            state.out.push(item.bytes(), haste, |out| encode::gateway_item(out, item));
+            state.out.push(item.bytes(), priority, |out| encode::gateway_item(out, item));
         }
         open
     }
@@ -219,12 +219,12 @@ impl GatewayLink {
                     }
                 }
             }
-            let was_greeted = {
+            let had_hello = {
                 let mut state = self.shared.state.lock();
                 state.out.close();
-                std::mem::take(&mut state.greeted)
+                std::mem::take(&mut state.hello_received)
             };
-            if was_greeted {
+            if had_hello {
                 info!(backend = &*self.shared.backend, "link broke; dialling again");
             }
             handler.down(self);
@@ -243,19 +243,19 @@ impl GatewayLink {
         handler: &impl LinkHandler,
         backoff: &mut Backoff,
     ) -> Result<(), Status> {
-        let late = |_| Status::deadline_exceeded("the backend did not answer");
-        let (stream, hello) = self.shared.state.lock().begin(&self.shared.gateway);
+        let timed_out = |_| Status::deadline_exceeded("the backend did not answer");
+        let (stream, hello) = self.shared.state.lock().begin_stream(&self.shared.gateway);
         let outbound = GatewayStream {
             shared: self.shared.clone(),
             stream,
             hello: Some(hello),
             timer: Timer::default(),
         };
-        let mut inbound = timeout(HELLO_WITHIN, dial.dial(outbound)).await.map_err(late)??;
-        let hello = timeout(HELLO_WITHIN, first_frame(&mut inbound)).await.map_err(late)??;
+        let mut inbound = timeout(HELLO_TIMEOUT, dial.dial(outbound)).await.map_err(timed_out)??;
+        let hello = timeout(HELLO_TIMEOUT, first_frame(&mut inbound)).await.map_err(timed_out)??;
         let (resumed, received) = (hello.resumed, hello.received);
         let info = Arc::new(BackendInfo::try_from(hello)?);
-        let fresh = self.shared.state.lock().greet(resumed, received, &info)?;
+        let fresh = self.shared.state.lock().accept_hello(resumed, received, &info)?;
         info!(backend = %info.id, fresh, "link up");
         let _open = OpenGauge::new();
         handler.up(self, &info, fresh);
@@ -283,13 +283,13 @@ impl GatewayLink {
                 let arrival = state.out.pipe.arrived(batch.sequence, batch.ack);
                 drop(state);
                 match arrival {
-                    Arrival::Repeated => return Ok(()),
+                    Arrival::Duplicate => return Ok(()),
                     Arrival::Gap => return Err(Status::data_loss("a batch is missing")),
                     Arrival::New => {}
                 }
                 let items = batch.items.into_iter().filter_map(|item| self.parse(item)).collect();
                 handler.batch(self, items);
-                self.shared.state.lock().out.owe();
+                self.shared.state.lock().out.schedule_ack();
             }
             Some(backend_frame::Frame::Hello(_)) | None => {
                 return Err(Status::invalid_argument("unexpected frame"));
@@ -310,13 +310,13 @@ impl GatewayLink {
 
 impl State {
     /// A new stream, and the hello it starts with.
-    fn begin(&mut self, gateway: &InstanceId) -> (u64, proto::GatewayHello) {
+    fn begin_stream(&mut self, gateway: &InstanceId) -> (u64, proto::GatewayHello) {
         counter!(RESETS, "side" => "gateway").increment(u64::from(self.streams > 0));
         if self.out.overflowed() || self.phase != Phase::Open {
-            self.forget();
+            self.discard_link();
         }
         self.streams += 1;
-        self.greeted = false;
+        self.hello_received = false;
         self.out.attach(self.streams);
         let hello = proto::GatewayHello {
             gateway: Some(gateway.into()),
@@ -328,31 +328,36 @@ impl State {
     }
 
     /// The backend answered: true if the link starts anew.
-    fn greet(&mut self, resumed: bool, received: u64, info: &Arc<BackendInfo>) -> Result<bool, Status> {
+    fn accept_hello(
+        &mut self,
+        resumed: bool,
+        received: u64,
+        info: &Arc<BackendInfo>,
+    ) -> Result<bool, Status> {
         if resumed {
             if self.phase != Phase::Open || !self.out.pipe.can_resume(received) {
-                self.forget();
+                self.discard_link();
                 return Err(Status::data_loss("the link can not be resumed from there"));
             }
             self.out.pipe.resume(received);
         } else {
             counter!(FRESH, "side" => "gateway").increment(1);
-            self.out.start_anew();
+            self.out.restart();
             self.phase = Phase::Announcing;
         }
         self.backend_incarnation = info.id.incarnation;
         self.info = Some(info.clone());
-        self.greeted = true;
+        self.hello_received = true;
         self.out.wake();
         Ok(!resumed)
     }
 
     /// Nothing from before can be resumed.
-    fn forget(&mut self) {
+    fn discard_link(&mut self) {
         self.link_id = random();
         self.backend_incarnation = 0;
         self.phase = Phase::Closed;
-        self.out.start_anew();
+        self.out.restart();
     }
 }
 
@@ -414,9 +419,9 @@ impl Stream for GatewayStream {
         let Self { shared, stream, timer, .. } = &mut *self;
         let next = timer.poll(context, |context| {
             let mut state = shared.state.lock();
-            if state.out.carried_by(*stream) && !state.greeted {
-                state.out.park(context);
-                return Next::Wait(None);
+            if state.out.carried_by(*stream) && !state.hello_received {
+                state.out.store_waker(context);
+                return StreamStep::Wait(None);
             }
             state.out.poll(*stream, context)
         });

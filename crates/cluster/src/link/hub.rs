@@ -16,19 +16,19 @@ use tokio_util::sync::CancellationToken;
 use super::{
     encode,
     event::{BackendSpec, GatewayId, LinkEvent},
-    fences::{Fences, LIFE, Way},
+    fences::{Destination, FENCE_LIFETIME, Fences},
     message::{BackendItem, Fence, MessageKind, PublishKind, ServerMessage},
     metrics::{DROPPED, FRESH, REFUSED},
-    outbound::{Haste, Outbound},
+    outbound::{Outbound, Priority},
     pipe::Limits,
-    seats::Seats,
+    session_owners::SessionOwners,
 };
 use crate::{MESSAGE_LIMIT, Node};
 
 /// Bound of the channel of events; beyond it the gateways' streams wait, and their own bounds apply.
-const EVENTS: usize = 4096;
+const EVENT_QUEUE: usize = 4096;
 /// The owner is asked for a keyframe at the first delta that needs one, and again after so many.
-const ASK_AGAIN: u32 = 16;
+const DELTAS_PER_KEYFRAME_REQUEST: u32 = 16;
 
 /// Serves the links of all gateways; clones are the same hub.
 #[derive(Clone)]
@@ -46,32 +46,32 @@ pub(crate) struct Shared {
 
 #[derive(Default)]
 pub(crate) struct State {
-    pub(crate) links: HashMap<GatewayId, End>,
+    pub(crate) links: HashMap<GatewayId, LinkEnd>,
     watchers: HashMap<GroupKey, Vec<GatewayId>>,
-    pub(crate) seats: Seats,
+    pub(crate) session_owners: SessionOwners,
     pub(crate) fences: Fences,
     sequence: u64,
     streams: u64,
-    turns: HashMap<GatewayId, Turn>,
+    read_permits: HashMap<GatewayId, ReadPermit>,
 }
 
 /// The right to read from a gateway: one stream at a time, so that events keep their order over reconnections.
 #[derive(Clone, Default)]
-pub(crate) struct Turn {
-    pub(crate) reading: Arc<tokio::sync::Mutex<()>>,
+pub(crate) struct ReadPermit {
+    pub(crate) reader_lock: Arc<tokio::sync::Mutex<()>>,
     /// Cancelled when a newer stream of the same gateway wants its turn.
-    pub(crate) over: CancellationToken,
+    pub(crate) superseded: CancellationToken,
 }
 
 /// This side of the link to one gateway.
-pub(crate) struct End {
+pub(crate) struct LinkEnd {
     pub(crate) incarnation: u64,
     pub(crate) link_id: u64,
     pub(crate) out: Outbound,
     /// Groups whose next keyframe this gateway needs before any delta makes sense, with the deltas held back.
     stale: HashMap<GroupKey, u32>,
     /// Groups whose owner is to be asked as soon as there is room again.
-    ask: BTreeSet<GroupKey>,
+    keyframe_requests: BTreeSet<GroupKey>,
 }
 
 impl LinkHub {
@@ -86,7 +86,7 @@ impl LinkHub {
         spec: BackendSpec,
         limits: Limits,
     ) -> (Self, mpsc::Receiver<LinkEvent>) {
-        let (events, receiver) = mpsc::channel(EVENTS);
+        let (events, receiver) = mpsc::channel(EVENT_QUEUE);
         let shared = Shared { id, spec, limits, events, state: Mutex::default() };
         (Self { shared: Arc::new(shared) }, receiver)
     }
@@ -107,35 +107,35 @@ impl LinkHub {
         if state.fences.is_empty() {
             return state.send(gateway, sessions.to_vec(), messages);
         }
-        let mut straight = Vec::with_capacity(sessions.len());
+        let mut direct = Vec::with_capacity(sessions.len());
         for &session in sessions {
-            match state.fences.way(session, gateway) {
-                Way::Straight => straight.push(session),
-                Way::Held => state.fences.hold_messages(session, &messages),
-                Way::To(gateway) => state.send(&gateway, vec![session], messages.clone()),
+            match state.fences.destination(session, gateway) {
+                Destination::Direct => direct.push(session),
+                Destination::Held => state.fences.hold_messages(session, &messages),
+                Destination::Moved(gateway) => state.send(&gateway, vec![session], messages.clone()),
             }
         }
-        if !straight.is_empty() {
-            state.send(gateway, straight, messages);
+        if !direct.is_empty() {
+            state.send(gateway, direct, messages);
         }
     }
 
     /// A message to every subscriber of a group, on every gateway that watches it.
-    pub fn publish(&self, group: GroupKey, epoch: Epoch, what: PublishKind, message: ServerMessage) {
+    pub fn publish(&self, group: GroupKey, epoch: Epoch, kind: PublishKind, message: ServerMessage) {
         let mut state = self.shared.state.lock();
         state.sequence += 1;
         let sequence = state.sequence;
-        if what == PublishKind::Event {
+        if kind == PublishKind::Event {
             // Also when nobody watches: the one who did may be on its way.
             state.fences.hold_event(group, &message);
         }
         let State { links, watchers, .. } = &mut *state;
         let Some(gateways) = watchers.get(&group) else { return };
-        let item = encode::backend_item_bytes(BackendItem::Publish { group, epoch, sequence, what, message });
+        let item = encode::backend_item_bytes(BackendItem::Publish { group, epoch, sequence, kind, message });
         for gateway in gateways {
             if let Some(end) = links.get_mut(gateway) {
-                end.publish(group, what, &item);
-                end.ask_for_keyframes(&self.shared.events);
+                end.publish(group, kind, &item);
+                end.request_keyframes(&self.shared.events);
             }
         }
     }
@@ -180,22 +180,22 @@ impl LinkHub {
 
     fn push(&self, gateway: &GatewayId, session: SessionId, item: BackendItem) {
         let mut state = self.shared.state.lock();
-        match state.fences.way(session, gateway) {
-            Way::Straight => state.push(gateway, item),
-            Way::Held => state.fences.hold(session, item),
-            Way::To(gateway) => state.push(&gateway, item),
+        match state.fences.destination(session, gateway) {
+            Destination::Direct => state.push(gateway, item),
+            Destination::Held => state.fences.hold(session, item),
+            Destination::Moved(gateway) => state.push(&gateway, item),
         }
     }
 }
 
 impl Shared {
     /// Ends the reader of this gateway's stream before, and lets the next one wait for it.
-    pub(crate) fn next_turn(&self, gateway: &GatewayId) -> Turn {
+    pub(crate) fn next_read_permit(&self, gateway: &GatewayId) -> ReadPermit {
         let mut state = self.state.lock();
-        let turn = state.turns.entry(gateway.clone()).or_default();
-        turn.over.cancel();
-        turn.over = CancellationToken::new();
-        turn.clone()
+        let read_permit = state.read_permits.entry(gateway.clone()).or_default();
+        read_permit.superseded.cancel();
+        read_permit.superseded = CancellationToken::new();
+        read_permit.clone()
     }
 
     /// A gateway's stream begins; `None` if a later start of that gateway is connected already.
@@ -204,7 +204,7 @@ impl Shared {
         gateway: &GatewayId,
         hello: &proto::GatewayHello,
         incarnation: u64,
-        place: mpsc::Permit<'_, LinkEvent>,
+        permit: mpsc::Permit<'_, LinkEvent>,
     ) -> Option<Opened> {
         let mut state = self.state.lock();
         if state.links.get(gateway).is_some_and(|end| end.incarnation > incarnation) {
@@ -223,18 +223,18 @@ impl Shared {
         }
         state.streams += 1;
         let stream = state.streams;
-        let end = state.links.entry(gateway.clone()).or_insert_with(|| End {
+        let end = state.links.entry(gateway.clone()).or_insert_with(|| LinkEnd {
             incarnation,
             link_id: hello.link_id,
             out: Outbound::new("backend", self.limits),
             stale: HashMap::new(),
-            ask: BTreeSet::new(),
+            keyframe_requests: BTreeSet::new(),
         });
         if resumed {
             end.out.pipe.resume(hello.received);
         }
         end.out.attach(stream);
-        place.send(LinkEvent::Up { gateway: gateway.clone(), fresh: !resumed });
+        permit.send(LinkEvent::Up { gateway: gateway.clone(), fresh: !resumed });
         Some(Opened { stream, resumed, received: end.out.pipe.received() })
     }
 
@@ -248,11 +248,11 @@ impl Shared {
     pub(crate) fn raise(self: &Arc<Self>, state: &mut State, gateway: &GatewayId, fence: Fence) {
         let Fence { session, session_epoch } = fence;
         // Who has lost the session already only gets its answer.
-        if state.seats.allows(session, session_epoch) {
+        if state.session_owners.allows(session, session_epoch) {
             let number = state.fences.raise(session, session_epoch, gateway);
             let shared = self.clone();
             tokio::spawn(async move {
-                tokio::time::sleep(LIFE).await;
+                tokio::time::sleep(FENCE_LIFETIME).await;
                 shared.state.lock().fences.expire(session, number);
             });
         }
@@ -260,11 +260,11 @@ impl Shared {
     }
 
     /// The grace after a stream is over: if no other came, the gateway is down.
-    pub(crate) fn expire(&self, gateway: &GatewayId, stream: u64, place: mpsc::Permit<'_, LinkEvent>) {
+    pub(crate) fn expire(&self, gateway: &GatewayId, stream: u64, permit: mpsc::Permit<'_, LinkEvent>) {
         let mut state = self.state.lock();
-        if state.links.get(gateway).is_some_and(|end| end.out.abandoned_since(stream)) {
+        if state.links.get(gateway).is_some_and(|end| end.out.detached_since(stream)) {
             state.forget_gateway(gateway);
-            place.send(LinkEvent::Down { gateway: gateway.clone() });
+            permit.send(LinkEvent::Down { gateway: gateway.clone() });
         }
     }
 }
@@ -277,7 +277,7 @@ pub(crate) struct Opened {
 
 impl State {
     /// A gateway speaks for the session: what was kept for it is said.
-    pub(crate) fn arrive(&mut self, session: SessionId, epoch: Epoch, gateway: &GatewayId) {
+    pub(crate) fn deliver_held(&mut self, session: SessionId, epoch: Epoch, gateway: &GatewayId) {
         if self.fences.is_empty() {
             return;
         }
@@ -288,7 +288,7 @@ impl State {
 
     /// The same, asked for: the gateway learns where what was kept ends.
     pub(crate) fn lift(&mut self, gateway: &GatewayId, fence: Fence) {
-        self.arrive(fence.session, fence.session_epoch, gateway);
+        self.deliver_held(fence.session, fence.session_epoch, gateway);
         self.push(gateway, BackendItem::Lifted(fence));
     }
 
@@ -308,11 +308,11 @@ impl State {
 
     fn push(&mut self, gateway: &GatewayId, item: BackendItem) {
         self.with_link(gateway, |end| {
-            end.out.push(item.bytes(), Haste::Now, |out| encode::backend_item(out, item));
+            end.out.push(item.bytes(), Priority::Prompt, |out| encode::backend_item(out, item));
         });
     }
 
-    fn with_link(&mut self, gateway: &GatewayId, act: impl FnOnce(&mut End)) {
+    fn with_link(&mut self, gateway: &GatewayId, act: impl FnOnce(&mut LinkEnd)) {
         match self.links.get_mut(gateway) {
             Some(end) => act(end),
             None => counter!(REFUSED, "side" => "backend", "reason" => "no_link").increment(1),
@@ -349,16 +349,16 @@ impl State {
             gateways.retain(|other| other != gateway);
             !gateways.is_empty()
         });
-        self.seats.forget(gateway);
+        self.session_owners.forget(gateway);
     }
 }
 
-impl End {
+impl LinkEnd {
     /// `item` is encoded, for all gateways that watch the group.
-    fn publish(&mut self, group: GroupKey, what: PublishKind, item: &[u8]) {
+    fn publish(&mut self, group: GroupKey, kind: PublishKind, item: &[u8]) {
         let encode = |out: &mut BytesMut| out.extend_from_slice(item);
-        match what {
-            PublishKind::Event => self.out.push(item.len(), Haste::Now, encode),
+        match kind {
+            PublishKind::Event => self.out.push(item.len(), Priority::Prompt, encode),
             PublishKind::Keyframe => match self.out.offer(item.len(), encode) {
                 Ok(()) => {
                     self.stale.remove(&group);
@@ -367,8 +367,8 @@ impl End {
             },
             PublishKind::Delta => match self.stale.get_mut(&group) {
                 Some(held_back) => {
-                    if held_back.is_multiple_of(ASK_AGAIN) {
-                        self.ask.insert(group);
+                    if held_back.is_multiple_of(DELTAS_PER_KEYFRAME_REQUEST) {
+                        self.keyframe_requests.insert(group);
                     }
                     *held_back += 1;
                 }
@@ -381,19 +381,19 @@ impl End {
     fn dropped(&mut self, group: GroupKey) {
         counter!(DROPPED, "side" => "backend").increment(1);
         self.stale.insert(group, 0);
-        self.ask.insert(group);
+        self.keyframe_requests.insert(group);
     }
 
     /// Asks for the keyframes that were dropped, once there is room for them.
-    pub(crate) fn ask_for_keyframes(&mut self, events: &mpsc::Sender<LinkEvent>) {
-        if !self.out.pipe.relaxed() {
+    pub(crate) fn request_keyframes(&mut self, events: &mpsc::Sender<LinkEvent>) {
+        if !self.out.pipe.has_headroom() {
             return;
         }
-        while let Some(group) = self.ask.pop_first() {
+        while let Some(group) = self.keyframe_requests.pop_first() {
             if self.stale.contains_key(&group)
                 && events.try_send(LinkEvent::KeyframeWanted { group }).is_err()
             {
-                self.ask.insert(group);
+                self.keyframe_requests.insert(group);
                 break;
             }
         }

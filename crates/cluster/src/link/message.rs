@@ -119,7 +119,7 @@ pub enum SessionChange {
 pub struct SessionEvent {
     pub session: SessionId,
     pub session_epoch: Epoch,
-    pub what: SessionChange,
+    pub kind: SessionChange,
     pub account: AccountId,
     pub world: WorldId,
     pub generation: Generation,
@@ -172,7 +172,7 @@ pub enum BackendItem {
         group: GroupKey,
         epoch: Epoch,
         sequence: u64,
-        what: PublishKind,
+        kind: PublishKind,
         message: ServerMessage,
     },
     Subscribe {

@@ -40,12 +40,12 @@ mod metrics;
 mod outbound;
 mod pipe;
 mod ring;
-mod seats;
 mod serve;
+mod session_owners;
 #[cfg(test)]
 mod tests;
 
-pub use dial::{BackendFrames, Dial, NodeDial};
+pub use dial::{BackendFrames, Dial, NodeDialer};
 pub use event::{BackendSpec, GatewayId, LinkEvent, Route};
 pub use gateway::{BackendInfo, GatewayLink, GatewayStream, LinkHandler};
 pub use hub::LinkHub;

@@ -27,11 +27,11 @@ pub(crate) struct Outbound {
     newest: u64,
     waker: Option<Waker>,
     /// When the stream looks again by its timer, so that an item that may leave then need not wake it.
-    rests_until: Option<Instant>,
+    timer_due: Option<Instant>,
     /// When the next batch may leave, if anything in it should leave soon.
     batch_due: Instant,
     /// When what waits leaves at the latest though nobody waits for any of it; `None`: somebody does.
-    idle_due: Option<Instant>,
+    deferral_due: Option<Instant>,
     /// When an acknowledgement goes without a batch.
     ack_due: Option<Instant>,
     /// A reliable item did not fit: only a fresh start mends it.
@@ -51,22 +51,22 @@ impl Outbound {
             stream: None,
             newest: 0,
             waker: None,
-            rests_until: None,
+            timer_due: None,
             batch_due: Instant::now(),
-            idle_due: None,
+            deferral_due: None,
             ack_due: None,
             overflowed: false,
         }
     }
 
     /// An item that must arrive, of about so many bytes; if it does not fit, the link has to start anew.
-    pub(crate) fn push(&mut self, bytes: usize, haste: Haste, encode: impl FnOnce(&mut BytesMut)) {
+    pub(crate) fn push(&mut self, bytes: usize, priority: Priority, encode: impl FnOnce(&mut BytesMut)) {
         if self.overflowed {
             return;
         }
         let first = !self.pipe.has_batch();
         match self.pipe.push(bytes, encode) {
-            Ok(()) => self.added(first, haste),
+            Ok(()) => self.added(first, priority),
             Err(Full) => self.overflow(),
         }
     }
@@ -78,19 +78,19 @@ impl Outbound {
         }
         let first = !self.pipe.has_batch();
         self.pipe.offer(bytes, encode)?;
-        self.added(first, Haste::Now);
+        self.added(first, Priority::Prompt);
         Ok(())
     }
 
     /// Something was added: the first thing that waits, or one more.
-    fn added(&mut self, first: bool, haste: Haste) {
-        match haste {
-            Haste::Now => self.idle_due = None,
-            Haste::Idle if first => self.idle_due = Some(Instant::now() + self.limits.idle),
-            Haste::Idle => {}
+    fn added(&mut self, first: bool, priority: Priority) {
+        match priority {
+            Priority::Prompt => self.deferral_due = None,
+            Priority::Deferred if first => self.deferral_due = Some(Instant::now() + self.limits.deferral),
+            Priority::Deferred => {}
         }
-        let due = self.idle_due.unwrap_or(self.batch_due);
-        if self.pipe.is_full() || self.rests_until.is_none_or(|until| due < until) {
+        let due = self.deferral_due.unwrap_or(self.batch_due);
+        if self.pipe.is_full() || self.timer_due.is_none_or(|until| due < until) {
             self.wake();
         }
     }
@@ -108,9 +108,9 @@ impl Outbound {
     }
 
     /// Forgets everything: both counters start again. The stream stays.
-    pub(crate) fn start_anew(&mut self) {
+    pub(crate) fn restart(&mut self) {
         self.pipe = Pipe::new(self.limits);
-        (self.idle_due, self.ack_due) = (None, None);
+        (self.deferral_due, self.ack_due) = (None, None);
         self.overflowed = false;
     }
 
@@ -123,7 +123,7 @@ impl Outbound {
     }
 
     /// No stream has carried this end since that one, which is over.
-    pub(crate) fn abandoned_since(&self, stream: u64) -> bool {
+    pub(crate) fn detached_since(&self, stream: u64) -> bool {
         self.stream.is_none() && self.newest == stream
     }
 
@@ -138,14 +138,14 @@ impl Outbound {
     }
 
     /// Keeps the waker without taking anything.
-    pub(crate) fn park(&mut self, context: &Context<'_>) {
+    pub(crate) fn store_waker(&mut self, context: &Context<'_>) {
         if !self.waker.as_ref().is_some_and(|waker| waker.will_wake(context.waker())) {
             self.waker = Some(context.waker().clone());
         }
     }
 
     pub(crate) fn wake(&mut self) {
-        self.rests_until = None;
+        self.timer_due = None;
         if let Some(waker) = self.waker.take() {
             waker.wake();
         }
@@ -153,70 +153,71 @@ impl Outbound {
 
     /// A batch has arrived. Its acknowledgement rides on the next one here, or goes alone in a while: a stream that waits
     /// for either need not be woken.
-    pub(crate) fn owe(&mut self) {
-        if self.rests_until.is_none() && self.ack_due.is_none() {
+    pub(crate) fn schedule_ack(&mut self) {
+        if self.timer_due.is_none() && self.ack_due.is_none() {
             self.wake();
         }
     }
 
     /// What `stream` does next. Call again when woken, and when the time told has come.
-    pub(crate) fn poll(&mut self, stream: u64, context: &Context<'_>) -> Next {
+    pub(crate) fn poll(&mut self, stream: u64, context: &Context<'_>) -> StreamStep {
         if !self.carried_by(stream) {
-            return Next::Over;
+            return StreamStep::Ended;
         }
-        self.rests_until = None;
+        self.timer_due = None;
         let now = Instant::now();
-        let (batch, ack) = (self.pipe.has_batch(), self.pipe.owes_ack());
+        let (batch, ack) = (self.pipe.has_batch(), self.pipe.ack_pending());
         let ack_due = ack.then(|| *self.ack_due.get_or_insert_with(|| now + self.limits.acknowledge));
         let due = match (batch, ack_due) {
             (true, _) if self.pipe.is_full() => now,
             (true, ack_due) => {
-                let due = self.idle_due.map_or(self.batch_due, |idle_due| idle_due.max(self.batch_due));
+                let due =
+                    self.deferral_due.map_or(self.batch_due, |deferral_due| deferral_due.max(self.batch_due));
                 ack_due.map_or(due, |ack_due| ack_due.min(due))
             }
             (false, Some(ack_due)) => ack_due,
             (false, None) => {
-                self.park(context);
-                return Next::Wait(None);
+                self.store_waker(context);
+                return StreamStep::Wait(None);
             }
         };
         if due > now {
-            self.rests_until = batch.then_some(due);
-            self.park(context);
-            return Next::Wait(Some(due));
+            self.timer_due = batch.then_some(due);
+            self.store_waker(context);
+            return StreamStep::Wait(Some(due));
         }
         let Some(frame) = self.pipe.next() else {
-            self.park(context);
-            return Next::Wait(None);
+            self.store_waker(context);
+            return StreamStep::Wait(None);
         };
         self.ack_due = None;
         if !self.pipe.has_batch() {
-            self.idle_due = None;
+            self.deferral_due = None;
         }
         if let Outgoing::Batch { batch, .. } = &frame {
             self.batch_due = now + self.limits.interval;
             self.batches.increment(1);
             self.items.increment(batch.count as u64);
         }
-        Next::Frame(frame)
+        StreamStep::Frame(frame)
     }
 }
 
 /// How soon an item should leave.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Haste {
+pub(crate) enum Priority {
     /// With the next batch.
-    Now,
-    /// With the next batch that something else needs, or after [`Limits::idle`].
-    Idle,
+    Prompt,
+    /// With the next batch that something else needs, or after [`Limits::deferral`].
+    Deferred,
 }
 
 /// What the stream that carries an end does next.
-pub(crate) enum Next {
+pub(crate) enum StreamStep {
     Frame(Outgoing),
     /// Nothing, until it is woken or this moment has come.
     Wait(Option<Instant>),
-    Over,
+    Ended,
 }
 
 /// The timer of a stream, made when it is first needed and used again.
@@ -228,14 +229,14 @@ impl Timer {
     pub(crate) fn poll(
         &mut self,
         context: &mut Context<'_>,
-        mut next: impl FnMut(&Context<'_>) -> Next,
+        mut next: impl FnMut(&Context<'_>) -> StreamStep,
     ) -> Poll<Option<Outgoing>> {
         loop {
             let due = match next(context) {
-                Next::Frame(frame) => return Poll::Ready(Some(frame)),
-                Next::Over => return Poll::Ready(None),
-                Next::Wait(None) => return Poll::Pending,
-                Next::Wait(Some(due)) => due,
+                StreamStep::Frame(frame) => return Poll::Ready(Some(frame)),
+                StreamStep::Ended => return Poll::Ready(None),
+                StreamStep::Wait(None) => return Poll::Pending,
+                StreamStep::Wait(Some(due)) => due,
             };
             let timer = self.0.get_or_insert_with(|| Box::pin(sleep_until(due)));
             if timer.deadline() != due {
@@ -258,72 +259,72 @@ mod tests {
 
     /// So far apart that no time passes in a test.
     const INTERVAL: Duration = Duration::from_secs(3_600);
-    const IDLE: Duration = Duration::from_secs(2 * 3_600);
+    const DEFERRAL: Duration = Duration::from_secs(2 * 3_600);
 
-    fn outbound(idle: Duration) -> Outbound {
-        let limits = Limits { interval: INTERVAL, acknowledge: IDLE, idle, ..Limits::default() };
+    fn outbound(deferral: Duration) -> Outbound {
+        let limits = Limits { interval: INTERVAL, acknowledge: DEFERRAL, deferral, ..Limits::default() };
         let mut out = Outbound::new("gateway", limits);
         out.attach(STREAM);
         out
     }
 
-    fn say(out: &mut Outbound, haste: Haste) {
-        out.push(1, haste, |out| out.extend_from_slice(b"x"));
+    fn push_item(out: &mut Outbound, priority: Priority) {
+        out.push(1, priority, |out| out.extend_from_slice(b"x"));
     }
 
     /// Items of the batch that leaves now, or how long the stream waits, to the hour.
     fn poll(out: &mut Outbound) -> Result<usize, Option<Duration>> {
         let hours = |due: Instant| ((due - Instant::now() + INTERVAL / 2).as_secs() / 3_600) as u32;
         match out.poll(STREAM, &Context::from_waker(Waker::noop())) {
-            Next::Frame(Outgoing::Batch { batch, .. }) => Ok(batch.count),
-            Next::Wait(due) => Err(due.map(|due| INTERVAL * hours(due))),
-            Next::Frame(Outgoing::Ack(_)) | Next::Over => panic!("neither was said"),
+            StreamStep::Frame(Outgoing::Batch { batch, .. }) => Ok(batch.count),
+            StreamStep::Wait(due) => Err(due.map(|due| INTERVAL * hours(due))),
+            StreamStep::Frame(Outgoing::Ack(_)) | StreamStep::Ended => panic!("neither was said"),
         }
     }
 
     #[test]
-    fn what_nobody_waits_for_leaves_with_others_or_in_a_while() {
-        let mut out = outbound(IDLE);
-        say(&mut out, Haste::Idle);
-        say(&mut out, Haste::Idle);
-        assert_eq!(poll(&mut out), Err(Some(IDLE)));
-        say(&mut out, Haste::Now);
+    fn deferred_item_leaves_with_prompt_item_or_after_delay() {
+        let mut out = outbound(DEFERRAL);
+        push_item(&mut out, Priority::Deferred);
+        push_item(&mut out, Priority::Deferred);
+        assert_eq!(poll(&mut out), Err(Some(DEFERRAL)));
+        push_item(&mut out, Priority::Prompt);
         assert_eq!(poll(&mut out), Ok(3));
         assert_eq!(poll(&mut out), Err(None));
         let mut out = outbound(Duration::ZERO);
-        say(&mut out, Haste::Idle);
+        push_item(&mut out, Priority::Deferred);
         assert_eq!(poll(&mut out), Ok(1));
     }
 
     #[test]
-    fn only_what_leaves_earlier_than_the_stream_looks_wakes_it() {
+    fn stream_is_woken_only_for_an_earlier_deadline() {
         for (first, due, second, wakes) in [
-            (Haste::Idle, IDLE, Haste::Idle, false),
-            (Haste::Idle, IDLE, Haste::Now, true),
-            (Haste::Now, INTERVAL, Haste::Idle, false),
-            (Haste::Now, INTERVAL, Haste::Now, false),
+            (Priority::Deferred, DEFERRAL, Priority::Deferred, false),
+            (Priority::Deferred, DEFERRAL, Priority::Prompt, true),
+            (Priority::Prompt, INTERVAL, Priority::Deferred, false),
+            (Priority::Prompt, INTERVAL, Priority::Prompt, false),
         ] {
-            let mut out = outbound(IDLE);
+            let mut out = outbound(DEFERRAL);
             // Right behind a batch, so that the next keeps its distance.
-            say(&mut out, Haste::Now);
+            push_item(&mut out, Priority::Prompt);
             assert_eq!(poll(&mut out), Ok(1));
-            say(&mut out, first);
+            push_item(&mut out, first);
             assert_eq!(poll(&mut out), Err(Some(due)));
-            say(&mut out, second);
+            push_item(&mut out, second);
             assert_eq!(out.waker.is_none(), wakes, "{second:?} behind {first:?}");
         }
     }
 
     #[test]
-    fn an_acknowledgement_that_a_broken_stream_owed_does_not_silence_the_next() {
-        let mut out = outbound(IDLE);
+    fn ack_owed_by_broken_stream_does_not_block_the_next() {
+        let mut out = outbound(DEFERRAL);
         out.pipe.arrived(1, 0);
-        assert_eq!(poll(&mut out), Err(Some(IDLE)));
+        assert_eq!(poll(&mut out), Err(Some(DEFERRAL)));
         out.attach(STREAM);
         out.pipe.resume(0);
         assert_eq!(poll(&mut out), Err(None));
         out.pipe.arrived(2, 0);
-        out.owe();
+        out.schedule_ack();
         assert!(out.waker.is_none(), "the stream is to look when the acknowledgement is due");
     }
 }

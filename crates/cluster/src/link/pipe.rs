@@ -29,7 +29,7 @@ pub struct Limits {
     /// How long an acknowledgement waits for a batch to ride on.
     pub acknowledge: Duration,
     /// How long what nobody waits for waits for others to leave with: that a session came, or went.
-    pub idle: Duration,
+    pub deferral: Duration,
 }
 
 impl Default for Limits {
@@ -43,7 +43,7 @@ impl Default for Limits {
             grace: Duration::from_secs(5),
             interval: Duration::from_millis(2),
             acknowledge: Duration::from_millis(20),
-            idle: Duration::from_millis(20),
+            deferral: Duration::from_millis(20),
         }
     }
 }
@@ -72,7 +72,7 @@ pub(crate) struct Batch {
 pub(crate) enum Arrival {
     New,
     /// Sent again after a reset although it had arrived.
-    Repeated,
+    Duplicate,
     /// One or more batches before it are missing: the peer is broken.
     Gap,
 }
@@ -81,17 +81,17 @@ pub(crate) enum Arrival {
 pub(crate) struct Pipe {
     limits: Limits,
     /// Batches that are full, and the one that is being filled.
-    waiting: VecDeque<Filling>,
+    waiting: VecDeque<OpenBatch>,
     waiting_bytes: usize,
     sent: Ring<Batch>,
     /// Next batch to take from the ring; one above its newest when nothing has to be repeated.
     cursor: u64,
     received: u64,
-    told: u64,
+    acked: u64,
 }
 
 #[derive(Debug, Default)]
-struct Filling {
+struct OpenBatch {
     items: BytesMut,
     count: usize,
 }
@@ -105,7 +105,7 @@ impl Pipe {
             sent: Ring::new(limits.ring_bytes),
             cursor: 1,
             received: 0,
-            told: 0,
+            acked: 0,
         }
     }
 
@@ -135,9 +135,9 @@ impl Pipe {
             return Err(Full);
         }
         let Limits { batch_items, batch_bytes, .. } = self.limits;
-        let has_room = |last: &Filling| last.count < batch_items && last.items.len() + bytes <= batch_bytes;
+        let has_room = |last: &OpenBatch| last.count < batch_items && last.items.len() + bytes <= batch_bytes;
         if !self.waiting.back().is_some_and(has_room) {
-            self.waiting.push_back(Filling::default());
+            self.waiting.push_back(OpenBatch::default());
         }
         if let Some(last) = self.waiting.back_mut() {
             let before = last.items.len();
@@ -150,27 +150,27 @@ impl Pipe {
 
     /// Whether a batch waits, new or to be repeated.
     pub(crate) fn has_batch(&self) -> bool {
-        !self.waiting.is_empty() || self.repeats()
+        !self.waiting.is_empty() || self.has_retransmission()
     }
 
     /// Whether the next batch is as large as batches get, or was sent before: there is nothing to wait for.
     pub(crate) fn is_full(&self) -> bool {
-        self.waiting.len() > 1 || self.repeats()
+        self.waiting.len() > 1 || self.has_retransmission()
     }
 
-    fn repeats(&self) -> bool {
+    fn has_retransmission(&self) -> bool {
         self.cursor <= self.sent.last()
     }
 
     /// Whether the peer has not been told yet what arrived.
-    pub(crate) fn owes_ack(&self) -> bool {
-        self.told < self.received
+    pub(crate) fn ack_pending(&self) -> bool {
+        self.acked < self.received
     }
 
     /// Call when the stream can take a frame, until `None`.
     pub(crate) fn next(&mut self) -> Option<Outgoing> {
-        if !self.repeats()
-            && let Some(Filling { items, count }) = self.waiting.pop_front()
+        if !self.has_retransmission()
+            && let Some(OpenBatch { items, count }) = self.waiting.pop_front()
         {
             let bytes = items.len();
             self.waiting_bytes -= bytes;
@@ -179,11 +179,11 @@ impl Pipe {
         if let Some(batch) = self.sent.get(self.cursor).cloned() {
             let sequence = self.cursor;
             self.cursor += 1;
-            self.told = self.received;
+            self.acked = self.received;
             return Some(Outgoing::Batch { sequence, ack: self.received, batch });
         }
-        if self.owes_ack() {
-            self.told = self.received;
+        if self.ack_pending() {
+            self.acked = self.received;
             return Some(Outgoing::Ack(self.received));
         }
         None
@@ -192,7 +192,7 @@ impl Pipe {
     pub(crate) fn arrived(&mut self, sequence: u64, ack: u64) -> Arrival {
         self.sent.acknowledge(ack);
         if sequence <= self.received {
-            return Arrival::Repeated;
+            return Arrival::Duplicate;
         }
         if sequence > self.received + 1 {
             return Arrival::Gap;
@@ -214,7 +214,7 @@ impl Pipe {
     pub(crate) fn resume(&mut self, peer_received: u64) {
         self.sent.acknowledge(peer_received);
         self.cursor = peer_received + 1;
-        self.told = self.received;
+        self.acked = self.received;
     }
 
     /// Highest batch received, for the hello of the next stream.
@@ -223,7 +223,7 @@ impl Pipe {
     }
 
     /// Room enough that what was dropped may be asked for again.
-    pub(crate) fn relaxed(&self) -> bool {
+    pub(crate) fn has_headroom(&self) -> bool {
         self.waiting_bytes <= self.limits.soft_bytes / 4
     }
 
@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn what_waits_leaves_together() {
+    fn waiting_items_leave_in_full_batches() {
         let mut pipe = Pipe::new(small());
         for n in 0..4 {
             pipe.push(2, item(n, 2)).unwrap();
@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn an_item_larger_than_a_batch_travels_alone() {
+    fn item_larger_than_a_batch_is_sent_alone() {
         let mut pipe = Pipe::new(small());
         pipe.push(1, item(1, 1)).unwrap();
         pipe.push(40, item(2, 40)).unwrap();
@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn droppable_items_are_refused_before_the_others() {
+    fn droppable_items_are_refused_before_reliable_ones() {
         let mut pipe = Pipe::new(small());
         pipe.offer(45, item(1, 45)).unwrap();
         assert_eq!(pipe.offer(10, item(2, 10)), Err(Full));
@@ -292,80 +292,80 @@ mod tests {
     }
 
     #[test]
-    fn an_acknowledgement_rides_on_a_batch_or_goes_alone_once() {
+    fn ack_is_sent_once_with_a_batch_or_alone() {
         let mut pipe = Pipe::new(small());
         assert_eq!(pipe.arrived(1, 0), Arrival::New);
-        assert!(pipe.owes_ack() && !pipe.has_batch());
+        assert!(pipe.ack_pending() && !pipe.has_batch());
         assert_eq!(pipe.next(), Some(Outgoing::Ack(1)));
         assert_eq!(pipe.next(), None);
         assert_eq!(pipe.arrived(2, 0), Arrival::New);
         pipe.push(1, item(7, 1)).unwrap();
         assert_eq!(pipe.next(), batch(1, 2, &[7], 1));
-        assert!(!pipe.owes_ack());
+        assert!(!pipe.ack_pending());
         assert_eq!(pipe.next(), None);
     }
 
     #[test]
-    fn gaps_and_repetitions_are_told_apart() {
+    fn gap_and_duplicate_batches_are_distinguished() {
         let mut pipe = Pipe::new(small());
         assert_eq!(pipe.arrived(1, 0), Arrival::New);
-        assert_eq!(pipe.arrived(1, 0), Arrival::Repeated);
+        assert_eq!(pipe.arrived(1, 0), Arrival::Duplicate);
         assert_eq!(pipe.arrived(3, 0), Arrival::Gap);
     }
 
     /// What can happen to a pair of ends between which frames fly.
     #[derive(Debug, Clone)]
     enum Step {
-        Say,
+        Push,
         /// The stream takes a frame of end 0 or 1.
-        Carry(usize),
+        Transmit(usize),
         /// A frame arrives at end 0 or 1.
-        Land(usize),
+        Receive(usize),
         /// The stream breaks: whatever flies is lost, both sides compare counters.
-        Cut,
+        Reset,
     }
 
     fn step() -> impl Strategy<Value = Step> {
         prop_oneof![
-            4 => Just(Step::Say),
-            3 => (0..2usize).prop_map(Step::Carry),
-            3 => (0..2usize).prop_map(Step::Land),
-            1 => Just(Step::Cut),
+            4 => Just(Step::Push),
+            3 => (0..2usize).prop_map(Step::Transmit),
+            3 => (0..2usize).prop_map(Step::Receive),
+            1 => Just(Step::Reset),
         ]
     }
 
     struct Pair {
         ends: [Pipe; 2],
-        flying: [VecDeque<Outgoing>; 2],
-        heard: Vec<u32>,
+        in_flight: [VecDeque<Outgoing>; 2],
+        delivered: Vec<u32>,
     }
 
     impl Pair {
-        fn carry(&mut self, from: usize) -> bool {
+        fn transmit(&mut self, from: usize) -> bool {
             let frame = self.ends[from].next();
             let some = frame.is_some();
-            self.flying[1 - from].extend(frame);
+            self.in_flight[1 - from].extend(frame);
             some
         }
 
-        fn land(&mut self, at: usize) -> bool {
-            let Some(frame) = self.flying[at].pop_front() else { return false };
+        fn receive(&mut self, at: usize) -> bool {
+            let Some(frame) = self.in_flight[at].pop_front() else { return false };
             match frame {
                 Outgoing::Ack(ack) => self.ends[at].acknowledged(ack),
                 Outgoing::Batch { sequence, ack, batch } => match self.ends[at].arrived(sequence, ack) {
                     Arrival::New => {
                         let items = batch.items.chunks_exact(4).map(|it| it.try_into().unwrap());
-                        self.heard.extend(items.map(u32::from_le_bytes));
+                        self.delivered.extend(items.map(u32::from_le_bytes));
                     }
-                    Arrival::Repeated => {}
+                    Arrival::Duplicate => {}
                     Arrival::Gap => panic!("a stream is in order"),
                 },
             }
             true
         }
 
-        fn cut(&mut self) {
-            self.flying = Default::default();
+        fn reset(&mut self) {
+            self.in_flight = Default::default();
             for (here, there) in [(0, 1), (1, 0)] {
                 let received = self.ends[there].received();
                 assert!(self.ends[here].can_resume(received), "the ring is large enough in this test");
@@ -376,28 +376,28 @@ mod tests {
 
     proptest! {
         #[test]
-        fn resets_lose_nothing_and_repeat_nothing(steps in prop::collection::vec(step(), 0..400)) {
+        fn resets_lose_and_repeat_no_item(steps in prop::collection::vec(step(), 0..400)) {
             let limits = Limits { ring_bytes: 1 << 20, hard_bytes: 1 << 20, ..small() };
             let mut pair = Pair {
                 ends: [Pipe::new(limits), Pipe::new(limits)],
-                flying: Default::default(),
-                heard: Vec::new(),
+                in_flight: Default::default(),
+                delivered: Vec::new(),
             };
-            let mut said = 0u32;
+            let mut pushed = 0u32;
             for step in steps {
                 match step {
-                    Step::Say => {
-                        pair.ends[0].push(4, |out| out.extend_from_slice(&said.to_le_bytes())).unwrap();
-                        said += 1;
+                    Step::Push => {
+                        pair.ends[0].push(4, |out| out.extend_from_slice(&pushed.to_le_bytes())).unwrap();
+                        pushed += 1;
                     }
-                    Step::Carry(from) => { pair.carry(from); }
-                    Step::Land(at) => { pair.land(at); }
-                    Step::Cut => pair.cut(),
+                    Step::Transmit(from) => { pair.transmit(from); }
+                    Step::Receive(at) => { pair.receive(at); }
+                    Step::Reset => pair.reset(),
                 }
             }
-            pair.cut();
-            while pair.carry(0) | pair.carry(1) | pair.land(0) | pair.land(1) {}
-            prop_assert_eq!(pair.heard, (0..said).collect::<Vec<_>>());
+            pair.reset();
+            while pair.transmit(0) | pair.transmit(1) | pair.receive(0) | pair.receive(1) {}
+            prop_assert_eq!(pair.delivered, (0..pushed).collect::<Vec<_>>());
             prop_assert_eq!(pair.ends[0].kept_bytes(), 0, "everything is acknowledged in the end");
         }
     }

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 /// that would need it makes the link start anew.
 #[derive(Debug)]
 pub(crate) struct Ring<B> {
-    kept: VecDeque<Kept<B>>,
+    kept: VecDeque<SentBatch<B>>,
     bytes: usize,
     max_bytes: usize,
     /// Number of the newest batch ever pushed.
@@ -17,7 +17,7 @@ pub(crate) struct Ring<B> {
 }
 
 #[derive(Debug)]
-struct Kept<B> {
+struct SentBatch<B> {
     batch: B,
     bytes: usize,
 }
@@ -30,7 +30,7 @@ impl<B: Clone> Ring<B> {
     /// Keeps a batch and returns its number.
     pub(crate) fn push(&mut self, batch: B, bytes: usize) -> u64 {
         self.last += 1;
-        self.kept.push_back(Kept { batch, bytes });
+        self.kept.push_back(SentBatch { batch, bytes });
         self.bytes += bytes;
         while self.bytes > self.max_bytes && self.kept.len() > 1 {
             self.forget_oldest();
@@ -85,7 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn acknowledged_batches_are_forgotten() {
+    fn acknowledged_batches_are_dropped() {
         let mut ring = Ring::new(100);
         assert_eq!((1..=3).map(|n| ring.push(n * 10, 10)).collect::<Vec<u64>>(), [1, 2, 3]);
         ring.acknowledge(2);
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn beyond_the_bound_the_oldest_goes() {
+    fn ring_over_byte_limit_drops_oldest() {
         let mut ring = Ring::new(25);
         for n in 1..=4u64 {
             ring.push(n, 10);
@@ -107,14 +107,14 @@ mod tests {
     }
 
     #[test]
-    fn one_batch_is_kept_whatever_its_size() {
+    fn newest_batch_is_kept_whatever_its_size() {
         let mut ring = Ring::new(5);
         ring.push((), 100);
         assert!(ring.can_resume(0));
     }
 
     #[test]
-    fn an_acknowledgement_from_the_future_changes_nothing() {
+    fn acknowledgement_of_unsent_batch_is_ignored() {
         let mut ring = Ring::new(100);
         ring.push((), 1);
         ring.acknowledge(9);

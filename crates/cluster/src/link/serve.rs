@@ -24,13 +24,13 @@ use super::{
     hub::{LinkHub, Opened, Shared, State},
     message::{GatewayItem, SessionChange},
     metrics::{LINKS, REFUSED, RESETS},
-    outbound::{Next, Timer},
+    outbound::{StreamStep, Timer},
     pipe::{Arrival, Outgoing},
 };
 use crate::Peer;
 
 /// A gateway that has dialled says hello within this time.
-const HELLO_WITHIN: Duration = Duration::from_secs(5);
+const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
 
 #[tonic::async_trait]
 impl Link for LinkHub {
@@ -54,7 +54,7 @@ impl LinkHub {
     where
         S: Stream<Item = Result<proto::GatewayFrame, Status>> + Send + Unpin + 'static,
     {
-        let hello = tokio::time::timeout(HELLO_WITHIN, first_frame(&mut inbound))
+        let hello = tokio::time::timeout(HELLO_TIMEOUT, first_frame(&mut inbound))
             .await
             .map_err(|_| Status::deadline_exceeded("no hello"))??;
         let id: InstanceId =
@@ -64,24 +64,24 @@ impl LinkHub {
         }
         let gateway: GatewayId = name.into();
         let shared = &self.shared;
-        let turn = shared.next_turn(&gateway);
+        let read_permit = shared.next_read_permit(&gateway);
         // The reader before may be in the middle of a batch: what it counted as received must come first.
-        let reading = turn.reading.clone().lock_owned().await;
-        let place = event_place(shared).await?;
+        let reader_lock = read_permit.reader_lock.clone().lock_owned().await;
+        let permit = reserve_event(shared).await?;
         let Opened { stream, resumed, received } = shared
-            .open(&gateway, &hello, id.incarnation, place)
+            .open(&gateway, &hello, id.incarnation, permit)
             .ok_or_else(|| Status::aborted("a later start of this gateway is connected"))?;
         info!(gateway = name, resumed, "link up");
         gauge!(LINKS, "side" => "backend").increment(1.0);
         let (shared, link) = (shared.clone(), gateway.clone());
         tokio::spawn(async move {
-            receive(&shared, &link, stream, inbound, &turn.over).await;
-            drop(reading);
+            receive(&shared, &link, stream, inbound, &read_permit.superseded).await;
+            drop(reader_lock);
             counter!(RESETS, "side" => "backend").increment(1);
             shared.closed(&link, stream);
             tokio::time::sleep(shared.limits.grace).await;
-            if let Ok(place) = event_place(&shared).await {
-                shared.expire(&link, stream, place);
+            if let Ok(permit) = reserve_event(&shared).await {
+                shared.expire(&link, stream, permit);
             }
         });
         let shared = &self.shared;
@@ -136,9 +136,9 @@ impl Stream for BackendStream {
         let Self { shared, gateway, stream, timer, .. } = &mut *self;
         let next = timer.poll(context, |context| {
             let mut state = shared.state.lock();
-            let Some(end) = state.links.get_mut(gateway) else { return Next::Over };
+            let Some(end) = state.links.get_mut(gateway) else { return StreamStep::Ended };
             let next = end.out.poll(*stream, context);
-            end.ask_for_keyframes(&shared.events);
+            end.request_keyframes(&shared.events);
             next
         });
         match next {
@@ -166,14 +166,14 @@ async fn receive<S>(
     gateway: &GatewayId,
     stream: u64,
     mut inbound: S,
-    over: &CancellationToken,
+    superseded: &CancellationToken,
 ) where
     S: Stream<Item = Result<proto::GatewayFrame, Status>> + Unpin,
 {
     loop {
         let frame = tokio::select! {
             frame = inbound.next() => frame,
-            () = over.cancelled() => return,
+            () = superseded.cancelled() => return,
         };
         let handled = match frame {
             Some(Ok(frame)) => handle(shared, gateway, stream, frame).await,
@@ -198,20 +198,20 @@ async fn handle(
             let arrival =
                 with_end(shared, gateway, stream, |end| end.out.pipe.arrived(batch.sequence, batch.ack))?;
             match arrival {
-                Arrival::Repeated => return Ok(()),
+                Arrival::Duplicate => return Ok(()),
                 Arrival::Gap => return Err(Status::data_loss("a batch is missing")),
                 Arrival::New => {}
             }
             for item in batch.items {
                 match item.try_into() {
-                    Ok(item) => tell(shared, gateway, item).await?,
+                    Ok(item) => apply_item(shared, gateway, item).await?,
                     Err(error) => {
                         warn!(gateway = &**gateway, %error, "item refused");
                         counter!(REFUSED, "side" => "backend", "reason" => "malformed").increment(1);
                     }
                 }
             }
-            with_end(shared, gateway, stream, |end| end.out.owe())
+            with_end(shared, gateway, stream, |end| end.out.schedule_ack())
         }
         Some(gateway_frame::Frame::Ack(ack)) => {
             with_end(shared, gateway, stream, |end| end.out.pipe.acknowledged(ack))
@@ -224,7 +224,7 @@ fn with_end<R>(
     shared: &Shared,
     gateway: &GatewayId,
     stream: u64,
-    act: impl FnOnce(&mut super::hub::End) -> R,
+    act: impl FnOnce(&mut super::hub::LinkEnd) -> R,
 ) -> Result<R, Status> {
     let mut state = shared.state.lock();
     match state.links.get_mut(gateway) {
@@ -235,51 +235,51 @@ fn with_end<R>(
 
 /// Turns one item into its event. The place in the channel is reserved first, so that what is decided under the
 /// lock and what the backend hears have the same order.
-async fn tell(shared: &Arc<Shared>, gateway: &GatewayId, item: GatewayItem) -> Result<(), Status> {
-    let place = event_place(shared).await?;
+async fn apply_item(shared: &Arc<Shared>, gateway: &GatewayId, item: GatewayItem) -> Result<(), Status> {
+    let permit = reserve_event(shared).await?;
     let mut state = shared.state.lock();
     match item {
         GatewayItem::Fence(fence) => shared.raise(&mut state, gateway, fence),
-        GatewayItem::Lift(fence) if state.seats.allows(fence.session, fence.session_epoch) => {
+        GatewayItem::Lift(fence) if state.session_owners.allows(fence.session, fence.session_epoch) => {
             state.lift(gateway, fence);
         }
-        item => match admit(&mut state, gateway, item) {
-            Some(event) => place.send(event),
+        item => match event_for_item(&mut state, gateway, item) {
+            Some(event) => permit.send(event),
             None => counter!(REFUSED, "side" => "backend", "reason" => "session_epoch").increment(1),
         },
     }
     Ok(())
 }
 
-async fn event_place(shared: &Shared) -> Result<mpsc::Permit<'_, LinkEvent>, Status> {
+async fn reserve_event(shared: &Shared) -> Result<mpsc::Permit<'_, LinkEvent>, Status> {
     shared.events.reserve().await.map_err(|_| Status::unavailable("the backend is leaving"))
 }
 
 /// The event for an item; `None` when its gateway has lost the session to another.
-fn admit(state: &mut State, gateway: &GatewayId, item: GatewayItem) -> Option<LinkEvent> {
+fn event_for_item(state: &mut State, gateway: &GatewayId, item: GatewayItem) -> Option<LinkEvent> {
     let gateway = gateway.clone();
-    let seat = |state: &mut State, session: SessionId, epoch: Epoch| {
-        let taken = state.seats.take(session, epoch, &gateway);
+    let claim_session = |state: &mut State, session: SessionId, epoch: Epoch| {
+        let taken = state.session_owners.take(session, epoch, &gateway);
         if taken {
-            state.arrive(session, epoch, &gateway);
+            state.deliver_held(session, epoch, &gateway);
         }
         taken
     };
     match item {
         GatewayItem::Deliver { session, session_epoch, messages } => state
-            .seats
+            .session_owners
             .allows(session, session_epoch)
             .then_some(LinkEvent::Deliver { gateway, session, session_epoch, messages }),
         GatewayItem::Session(event) => {
-            let allowed = match event.what {
+            let allowed = match event.kind {
                 SessionChange::Left => {
-                    let left = state.seats.leave(event.session, event.session_epoch);
+                    let left = state.session_owners.leave(event.session, event.session_epoch);
                     if left {
                         state.fences.forget(event.session);
                     }
                     left
                 }
-                _ => seat(state, event.session, event.session_epoch),
+                _ => claim_session(state, event.session, event.session_epoch),
             };
             allowed.then_some(LinkEvent::Session { gateway, event })
         }
@@ -292,7 +292,7 @@ fn admit(state: &mut State, gateway: &GatewayId, item: GatewayItem) -> Option<Li
             Some(LinkEvent::Unwatched { gateway, group })
         }
         GatewayItem::Bound(bound) => {
-            seat(state, bound.session, bound.session_epoch).then_some(LinkEvent::Bound {
+            claim_session(state, bound.session, bound.session_epoch).then_some(LinkEvent::Bound {
                 gateway,
                 session: bound.session,
                 session_epoch: bound.session_epoch,

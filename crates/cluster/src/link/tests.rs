@@ -47,11 +47,11 @@ fn delta(bytes: usize) -> ServerMessage {
     ServerMessage::state(0x1001, 1, 0, vec![0; bytes])
 }
 
-fn session_event(epoch: u64, what: SessionChange) -> SessionEvent {
+fn session_event(epoch: u64, kind: SessionChange) -> SessionEvent {
     SessionEvent {
         session: SESSION,
         session_epoch: Epoch(epoch),
-        what,
+        kind,
         account: AccountId(1),
         world: WorldId(1),
         generation: Generation(1),
@@ -60,13 +60,13 @@ fn session_event(epoch: u64, what: SessionChange) -> SessionEvent {
 
 /// Dials the hub it holds; `cut` breaks the present stream in both directions.
 #[derive(Clone)]
-struct Cable {
+struct TestTransport {
     gateway: &'static str,
     hub: Arc<Mutex<LinkHub>>,
     cut: Arc<Mutex<CancellationToken>>,
 }
 
-impl Cable {
+impl TestTransport {
     fn new(gateway: &'static str, hub: &LinkHub) -> Self {
         Self { gateway, hub: Arc::new(Mutex::new(hub.clone())), cut: Arc::default() }
     }
@@ -76,14 +76,14 @@ impl Cable {
     }
 }
 
-impl Dial for Cable {
+impl Dial for TestTransport {
     fn dial(&self, outbound: GatewayStream) -> BoxFuture<'_, Result<BackendFrames, Status>> {
         let (hub, cut) = (self.hub.lock().clone(), self.cut.lock().clone());
         async move {
             let outbound =
-                outbound.map(|frame| Ok(carried(&frame))).take_until(cut.clone().cancelled_owned()).boxed();
+                outbound.map(|frame| Ok(reencoded(&frame))).take_until(cut.clone().cancelled_owned()).boxed();
             let inbound =
-                hub.accept(self.gateway, outbound).await?.map(|frame| frame.map(|frame| carried(&frame)));
+                hub.accept(self.gateway, outbound).await?.map(|frame| frame.map(|frame| reencoded(&frame)));
             Ok(inbound.take_until(cut.cancelled_owned()).boxed())
         }
         .boxed()
@@ -91,7 +91,7 @@ impl Dial for Cable {
 }
 
 /// A frame as it arrives: what was encoded is decoded.
-fn carried<F: Message + Default>(frame: &F) -> F {
+fn reencoded<F: Message + Default>(frame: &F) -> F {
     F::decode(&*frame.encode_to_vec()).unwrap()
 }
 
@@ -121,7 +121,7 @@ impl LinkHandler for Recorder {
 
 struct Gateway {
     link: GatewayLink,
-    cable: Cable,
+    transport: TestTransport,
     ups: mpsc::UnboundedReceiver<bool>,
     items: mpsc::UnboundedReceiver<BackendItem>,
     stop: CancellationToken,
@@ -134,13 +134,13 @@ impl Gateway {
 
     async fn start_as(name: &'static str, hub: &LinkHub) -> Self {
         let link = GatewayLink::new(instance(DaemonKind::Gateway, name, 1), "zone-1", Limits::default());
-        let (cable, stop) = (Cable::new(name, hub), CancellationToken::new());
+        let (transport, stop) = (TestTransport::new(name, hub), CancellationToken::new());
         let ((ups_in, ups), (items_in, items)) = (mpsc::unbounded_channel(), mpsc::unbounded_channel());
-        let (running, dial, stopped) = (link.clone(), cable.clone(), stop.clone());
+        let (running, dial, stopped) = (link.clone(), transport.clone(), stop.clone());
         tokio::spawn(async move {
             running.run(&dial, &Recorder { ups: ups_in, items: items_in }, &stopped).await;
         });
-        let mut gateway = Self { link, cable, ups, items, stop };
+        let mut gateway = Self { link, transport, ups, items, stop };
         assert!(gateway.up().await, "the first time is fresh");
         gateway
     }
@@ -151,12 +151,12 @@ impl Gateway {
     }
 
     /// What it hears up to and with the item that `last` names.
-    async fn hears(&mut self, last: impl Fn(&BackendItem) -> bool) -> Vec<BackendItem> {
-        let mut heard = Vec::new();
-        while !heard.last().is_some_and(&last) {
-            heard.push(self.items.recv().await.unwrap());
+    async fn items_until(&mut self, last: impl Fn(&BackendItem) -> bool) -> Vec<BackendItem> {
+        let mut received = Vec::new();
+        while !received.last().is_some_and(&last) {
+            received.push(self.items.recv().await.unwrap());
         }
-        heard
+        received
     }
 }
 
@@ -178,7 +178,7 @@ async fn next_matching<T>(
 }
 
 #[tokio::test]
-async fn a_fresh_link_announces_before_anything_else() {
+async fn fresh_link_announces_sessions_and_groups_first() {
     let (hub, mut events) = hub(1, Limits::default());
     let gateway = Gateway::start(&hub).await;
     let id: GatewayId = "gateway-1".into();
@@ -190,7 +190,7 @@ async fn a_fresh_link_announces_before_anything_else() {
 }
 
 #[tokio::test]
-async fn cuts_lose_nothing_and_repeat_nothing_either_way() {
+async fn stream_breaks_lose_and_repeat_no_item() {
     let (hub, mut events) = hub(1, Limits::default());
     let mut gateway = Gateway::start(&hub).await;
     let id: GatewayId = "gateway-1".into();
@@ -209,15 +209,15 @@ async fn cuts_lose_nothing_and_repeat_nothing_either_way() {
                 tokio::task::yield_now().await;
             }
         }
-        gateway.cable.cut();
+        gateway.transport.cut();
         assert!(!gateway.up().await, "resumed, not fresh");
     }
     for number in 0..200 {
-        let heard = next_matching(&mut events, |event| match event {
+        let received = next_matching(&mut events, |event| match event {
             LinkEvent::Deliver { messages, .. } => Some(messages[0].request),
             _ => None,
         });
-        assert_eq!(heard.await, number);
+        assert_eq!(received.await, number);
         let BackendItem::Send { messages, .. } = gateway.items.recv().await.unwrap() else {
             panic!("a send")
         };
@@ -226,14 +226,14 @@ async fn cuts_lose_nothing_and_repeat_nothing_either_way() {
 }
 
 #[tokio::test]
-async fn items_that_wait_for_each_other_are_carried() {
+async fn dependent_items_wake_an_idle_stream() {
     let (hub, _events) = hub(1, Limits::default());
     let mut gateway = Gateway::start(&hub).await;
     let id: GatewayId = "gateway-1".into();
     for number in 0..50 {
         hub.send(&id, &[SESSION], vec![event(number)]);
-        let heard = tokio::time::timeout(Duration::from_secs(30), gateway.items.recv()).await;
-        let Some(BackendItem::Send { messages, .. }) = heard.expect("the stream wakes") else {
+        let received = tokio::time::timeout(Duration::from_secs(30), gateway.items.recv()).await;
+        let Some(BackendItem::Send { messages, .. }) = received.expect("the stream wakes") else {
             panic!("a send")
         };
         assert_eq!(messages, [event(number)]);
@@ -241,29 +241,29 @@ async fn items_that_wait_for_each_other_are_carried() {
 }
 
 #[tokio::test]
-async fn a_restarted_backend_is_told_everything_again() {
+async fn restarted_backend_gets_announcements_again() {
     let (first, _events) = hub(1, Limits::default());
     let mut gateway = Gateway::start(&first).await;
     let (second, mut events) = hub(2, Limits::default());
-    *gateway.cable.hub.lock() = second.clone();
-    gateway.cable.cut();
+    *gateway.transport.hub.lock() = second.clone();
+    gateway.transport.cut();
     assert!(gateway.up().await, "nothing of the old backend can be resumed");
     next_matching(&mut events, |event| matches!(event, LinkEvent::Watched { .. }).then_some(())).await;
     assert_eq!(second.watchers(group(7)), 1);
 }
 
 #[tokio::test]
-async fn a_gateway_that_stays_away_is_down() {
+async fn gateway_absent_beyond_grace_is_down() {
     let (hub, mut events) = hub(1, Limits { grace: Duration::ZERO, ..Limits::default() });
     let gateway = Gateway::start(&hub).await;
     gateway.stop.cancel();
-    gateway.cable.cut();
+    gateway.transport.cut();
     next_matching(&mut events, |event| matches!(event, LinkEvent::Down { .. }).then_some(())).await;
     assert_eq!(hub.watchers(group(7)), 0);
 }
 
 #[tokio::test]
-async fn a_lower_session_epoch_is_refused() {
+async fn lower_session_epoch_is_refused() {
     let (hub, mut events) = hub(1, Limits::default());
     let gateway = Gateway::start(&hub).await;
     gateway.link.session(session_event(2, SessionChange::Joined));
@@ -279,7 +279,7 @@ async fn a_lower_session_epoch_is_refused() {
 }
 
 #[tokio::test]
-async fn what_is_said_to_a_session_that_moves_is_said_at_its_next_gateway() {
+async fn messages_to_moving_session_arrive_at_next_gateway() {
     let (hub, mut events) = hub(1, Limits::default());
     let mut one = Gateway::start(&hub).await;
     let mut two = Gateway::start_as("gateway-2", &hub).await;
@@ -293,7 +293,7 @@ async fn what_is_said_to_a_session_that_moves_is_said_at_its_next_gateway() {
     hub.send(&first, &[SESSION], vec![event(0)]);
     assert!(one.link.fence(at(1)));
     let fenced = BackendItem::Fenced(at(1));
-    assert_eq!(one.hears(|item| *item == fenced).await, [send(0), fenced.clone()], "behind all before");
+    assert_eq!(one.items_until(|item| *item == fenced).await, [send(0), fenced.clone()], "behind all before");
 
     hub.send(&first, &[SESSION], vec![event(1), delta(8)]);
     hub.publish(group(7), Epoch(1), PublishKind::Event, event(2));
@@ -301,8 +301,8 @@ async fn what_is_said_to_a_session_that_moves_is_said_at_its_next_gateway() {
     hub.bind(&first, SESSION, BackendKind::ZONE, "zone-2", Epoch(9));
     two.link.lift(at(2));
     let lifted = BackendItem::Lifted(at(2));
-    let mut heard = two.hears(|item| *item == lifted).await;
-    heard.retain(|item| !matches!(item, BackendItem::Publish { .. }));
+    let mut received = two.items_until(|item| *item == lifted).await;
+    received.retain(|item| !matches!(item, BackendItem::Publish { .. }));
     let missed = BackendItem::Missed { session: SESSION, group: group(7), message: event(2) };
     let bind = BackendItem::Bind {
         session: SESSION,
@@ -310,20 +310,20 @@ async fn what_is_said_to_a_session_that_moves_is_said_at_its_next_gateway() {
         instance: "zone-2".into(),
         bind_epoch: Epoch(9),
     };
-    assert_eq!(heard, [send(1), missed, send(3), bind, lifted]);
+    assert_eq!(received, [send(1), missed, send(3), bind, lifted]);
 
     // The backend has not noticed yet that the session is elsewhere.
     hub.send(&first, &[SESSION], vec![event(4)]);
-    assert_eq!(two.hears(|item| matches!(item, BackendItem::Send { .. })).await, [send(4)]);
+    assert_eq!(two.items_until(|item| matches!(item, BackendItem::Send { .. })).await, [send(4)]);
     assert!(one.items.try_recv().is_ok_and(|item| matches!(item, BackendItem::Publish { .. })));
     assert!(one.items.try_recv().is_err(), "nothing but what is for those who stay");
     one.link.lift(at(1));
     assert_eq!(hub.watchers(group(7)), 2);
     assert!(one.link.fence(at(1)), "a stalled gateway is answered, and changes nothing");
-    one.hears(|item| *item == fenced).await;
+    one.items_until(|item| *item == fenced).await;
     two.link.session(session_event(2, SessionChange::Joined));
     hub.send(&second, &[SESSION], vec![event(5)]);
-    assert_eq!(two.hears(|item| matches!(item, BackendItem::Send { .. })).await, [send(5)]);
+    assert_eq!(two.items_until(|item| matches!(item, BackendItem::Send { .. })).await, [send(5)]);
 }
 
 /// Opens a link by hand and does not read it.
@@ -347,7 +347,7 @@ async fn unread_link(hub: &LinkHub) -> (GatewayId, super::serve::BackendStream) 
 fn published(frame: proto::BackendFrame) -> Vec<PublishKind> {
     let Some(proto::backend_frame::Frame::Batch(batch)) = frame.frame else { return Vec::new() };
     let kind = |item: Bytes| match super::decode::backend_item(item) {
-        Ok(BackendItem::Publish { what, .. }) => Some(what),
+        Ok(BackendItem::Publish { kind, .. }) => Some(kind),
         _ => None,
     };
     // As the other side decodes it.
@@ -356,11 +356,11 @@ fn published(frame: proto::BackendFrame) -> Vec<PublishKind> {
 }
 
 #[tokio::test]
-async fn a_full_link_drops_state_and_asks_for_a_keyframe() {
+async fn full_link_drops_state_and_requests_keyframe() {
     let (hub, mut events) = hub(1, Limits { soft_bytes: 1000, ..Limits::default() });
     let (_, mut stream) = unread_link(&hub).await;
     next_matching(&mut events, |event| matches!(event, LinkEvent::Watched { .. }).then_some(())).await;
-    let publish = |what| hub.publish(group(7), Epoch(1), what, delta(200));
+    let publish = |kind| hub.publish(group(7), Epoch(1), kind, delta(200));
 
     publish(PublishKind::Delta);
     let wanted = Some(LinkEvent::KeyframeWanted { group: group(7) });
@@ -369,12 +369,12 @@ async fn a_full_link_drops_state_and_asks_for_a_keyframe() {
     for _ in 0..9 {
         publish(PublishKind::Delta);
     }
-    let mut heard = Vec::new();
+    let mut received = Vec::new();
     while let Some(Some(Ok(frame))) = stream.next().now_or_never() {
-        heard.extend(published(frame));
+        received.extend(published(frame));
     }
-    assert_eq!(heard[0], PublishKind::Keyframe, "a delta before the first keyframe makes no sense");
-    assert!((2..9).contains(&heard.len()), "the rest did not fit: {heard:?}");
+    assert_eq!(received[0], PublishKind::Keyframe, "a delta before the first keyframe makes no sense");
+    assert!((2..9).contains(&received.len()), "the rest did not fit: {received:?}");
     assert_eq!(events.recv().await, wanted);
 
     publish(PublishKind::Delta);
@@ -385,7 +385,7 @@ async fn a_full_link_drops_state_and_asks_for_a_keyframe() {
 }
 
 #[tokio::test]
-async fn reliable_overflow_ends_the_stream() {
+async fn reliable_overflow_closes_the_stream() {
     let (hub, mut events) = hub(1, Limits { hard_bytes: 500, ..Limits::default() });
     let (gateway, mut stream) = unread_link(&hub).await;
     next_matching(&mut events, |event| matches!(event, LinkEvent::Watched { .. }).then_some(())).await;

@@ -18,19 +18,19 @@ use tracing_subscriber::layer::{Context, Layer};
 pub(crate) use record::resource;
 
 use queue::{Batch, Queue};
-use request::Export;
+use request::ExportRequest;
 
 /// A batch is sent when it is full, or so long after its first record.
 const LINGER: Duration = Duration::from_millis(500);
 /// How often the queue is looked at meanwhile: to be woken by each record would cost more than the record. At the queue's
 /// bound that allows for 160,000 records a second.
-const LOOK: Duration = Duration::from_millis(50);
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 const DEADLINE: Duration = Duration::from_secs(3);
-const RETRY: Duration = Duration::from_secs(1);
+const RETRY_DELAY: Duration = Duration::from_secs(1);
 const DROPPED: &str = "shardkeep_log_dropped_records_total";
 const FAILURES: &str = "shardkeep_log_export_failures_total";
 /// Targets of the export's own machinery: sending their records would make new ones.
-const OWN: [&str; 6] = ["h2", "hyper", "tonic", "tower", "rustls", "opentelemetry"];
+const EXPORTER_CRATES: [&str; 6] = ["h2", "hyper", "tonic", "tower", "rustls", "opentelemetry"];
 
 /// Puts every event's record into the exporter's queue.
 pub(crate) struct ExportLayer(Arc<Queue>);
@@ -47,8 +47,8 @@ impl<S: Subscriber> Layer<S> for ExportLayer {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         let metadata = event.metadata();
         let crate_name = metadata.target().split("::").next().unwrap_or_default();
-        if !OWN.contains(&crate_name) {
-            record::encoded(event, |record| self.0.push(record));
+        if !EXPORTER_CRATES.contains(&crate_name) {
+            record::with_encoded(event, |record| self.0.push(record));
         }
     }
 }
@@ -66,7 +66,7 @@ pub(crate) async fn run(
         FAILURES,
         "Batches of log records that the collector did not take; they are sent again"
     );
-    let export = Export::of(&resource);
+    let export = ExportRequest::of(&resource);
     let mut pending = None;
     while !finished.is_cancelled() {
         let batch = tokio::select! {
@@ -76,7 +76,7 @@ pub(crate) async fn run(
         counter!(DROPPED).increment(queue.take_dropped());
         let request = pending.insert(export.with(batch));
         tokio::select! {
-            () = insist(&mut collector, request) => pending = None,
+            () = send_until_accepted(&mut collector, request) => pending = None,
             () = finished.cancelled() => {}
         }
     }
@@ -93,48 +93,48 @@ pub(crate) async fn run(
 /// Waits a little for more records, so that a quiet daemon does not send each line by itself. A batch is taken out at
 /// once, so nothing is lost when nobody waits any more.
 async fn next(queue: &Queue) -> Batch {
-    queue.filled().await;
+    queue.wait_until_filled().await;
     loop {
         if let Some(batch) = queue.take(LINGER) {
             return batch;
         }
-        tokio::time::sleep(LOOK).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
 }
 
 /// Sends a batch until a collector takes it, or says that it never will.
-async fn insist(collector: &mut watch::Receiver<Option<Channel>>, request: &Export) {
+async fn send_until_accepted(collector: &mut watch::Receiver<Option<Channel>>, request: &ExportRequest) {
     loop {
         let named = collector.wait_for(Option::is_some).await.ok().and_then(|channel| channel.clone());
         // Without a daemon nobody will ever name a collector; the end of the export is decided elsewhere.
         let Some(channel) = named else { return std::future::pending().await };
         match send(channel, request.clone()).await {
-            Sent::Taken => return,
-            Sent::Never => return counter!(DROPPED).increment(request.batch.count),
-            Sent::NotNow => {
+            SendOutcome::Accepted => return,
+            SendOutcome::Rejected => return counter!(DROPPED).increment(request.batch.count),
+            SendOutcome::Retry => {
                 counter!(FAILURES).increment(1);
-                tokio::time::sleep(RETRY).await;
+                tokio::time::sleep(RETRY_DELAY).await;
             }
         }
     }
 }
 
-enum Sent {
-    Taken,
-    NotNow,
+enum SendOutcome {
+    Accepted,
+    Retry,
     /// Repeating it would only keep the others waiting.
-    Never,
+    Rejected,
 }
 
-async fn send(channel: Channel, request: Export) -> Sent {
+async fn send(channel: Channel, request: ExportRequest) -> SendOutcome {
     match tokio::time::timeout(DEADLINE, request.send(channel)).await {
-        Ok(Ok(())) => Sent::Taken,
+        Ok(Ok(())) => SendOutcome::Accepted,
         // A message that is too long is answered with OUT_OF_RANGE.
         Ok(Err(status)) => match status.code() {
-            Code::InvalidArgument | Code::OutOfRange | Code::Unimplemented => Sent::Never,
-            _ => Sent::NotNow,
+            Code::InvalidArgument | Code::OutOfRange | Code::Unimplemented => SendOutcome::Rejected,
+            _ => SendOutcome::Retry,
         },
-        Err(_) => Sent::NotNow,
+        Err(_) => SendOutcome::Retry,
     }
 }
 
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn player_events_reach_the_collector_whenever_it_is_named() {
+    async fn player_events_reach_a_collector_named_later() {
         let (layer, exporter) = pair();
         let (named, names) = watch::channel(None);
         let finished = CancellationToken::new();
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_logged_last_is_sent_before_the_end() {
+    async fn last_records_are_sent_at_shutdown() {
         let (layer, exporter) = pair();
         let (channel, mut received) = collector().await;
         let (_named, names) = watch::channel(Some(channel));

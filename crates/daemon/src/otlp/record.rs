@@ -13,7 +13,7 @@ use opentelemetry_proto::tonic::{
     resource::v1::Resource,
 };
 use prost::encoding::{bool as boolean, double, fixed64, int32, int64};
-use shardkeep_rpc::fields::{begin, delimited_len};
+use shardkeep_rpc::fields::{delimited_len, encode_field_header};
 use tracing::{
     Event, Level,
     field::{Field, Visit},
@@ -33,7 +33,7 @@ mod log_record {
 }
 
 /// Hands the event's record to `take`, encoded with its key and length.
-pub(super) fn encoded<R>(event: &Event<'_>, take: impl FnOnce(&[u8]) -> R) -> R {
+pub(super) fn with_encoded<R>(event: &Event<'_>, take: impl FnOnce(&[u8]) -> R) -> R {
     thread_local! {
         /// Buffers that each event uses again. An event that happens while another is recorded has its own.
         static FIELDS: Cell<Fields> = const { Cell::new(Fields::new()) };
@@ -74,7 +74,7 @@ struct Fields {
 
 /// A value of an attribute: the cases of `AnyValue` that fields have.
 #[derive(Clone, Copy)]
-enum Any<'a> {
+enum FieldValue<'a> {
     Text(&'a str),
     Bool(bool),
     Int(i64),
@@ -91,21 +91,21 @@ impl Fields {
         self.attributes.clear();
     }
 
-    fn push(&mut self, key: &str, value: Any<'_>) {
+    fn push(&mut self, key: &str, value: FieldValue<'_>) {
         let value_len = value.encoded_len();
         let length = text_len(1, key) + delimited_len(2, value_len);
-        begin(&mut self.attributes, log_record::ATTRIBUTES, length);
+        encode_field_header(&mut self.attributes, log_record::ATTRIBUTES, length);
         text(1, key, &mut self.attributes);
-        begin(&mut self.attributes, 2, value_len);
+        encode_field_header(&mut self.attributes, 2, value_len);
         value.encode(&mut self.attributes);
     }
 
     /// The record of the event whose fields these are.
     fn record(&mut self, event: &Event<'_>) -> &[u8] {
         let metadata = event.metadata();
-        self.push("target", Any::Text(metadata.target()));
+        self.push("target", FieldValue::Text(metadata.target()));
         let (number, name) = severity(*metadata.level());
-        let (number, now, body) = (number as i32, unix_nanos(), Any::Text(&self.message));
+        let (number, now, body) = (number as i32, unix_nanos(), FieldValue::Text(&self.message));
         let body_len = body.encoded_len();
         let length = fixed64::encoded_len(log_record::TIME_UNIX_NANO, &now)
             + int32::encoded_len(log_record::SEVERITY_NUMBER, &number)
@@ -115,11 +115,11 @@ impl Fields {
             + fixed64::encoded_len(log_record::OBSERVED_TIME_UNIX_NANO, &now);
         let out = &mut self.record;
         out.clear();
-        begin(out, LOG_RECORDS, length);
+        encode_field_header(out, LOG_RECORDS, length);
         fixed64::encode(log_record::TIME_UNIX_NANO, &now, out);
         int32::encode(log_record::SEVERITY_NUMBER, &number, out);
         text(log_record::SEVERITY_TEXT, name, out);
-        begin(out, log_record::BODY, body_len);
+        encode_field_header(out, log_record::BODY, body_len);
         body.encode(out);
         out.extend_from_slice(&self.attributes);
         fixed64::encode(log_record::OBSERVED_TIME_UNIX_NANO, &now, out);
@@ -141,31 +141,31 @@ impl Visit for Fields {
         if field.name() == "message" {
             value.clone_into(&mut self.message);
         } else {
-            self.push(field.name(), Any::Text(value));
+            self.push(field.name(), FieldValue::Text(value));
         }
     }
 
     fn record_i64(&mut self, field: &Field, value: i64) {
-        self.push(field.name(), Any::Int(value));
+        self.push(field.name(), FieldValue::Int(value));
     }
 
     fn record_u64(&mut self, field: &Field, value: u64) {
         match i64::try_from(value) {
-            Ok(value) => self.push(field.name(), Any::Int(value)),
-            Err(_) => self.push(field.name(), Any::Text(&value.to_string())),
+            Ok(value) => self.push(field.name(), FieldValue::Int(value)),
+            Err(_) => self.push(field.name(), FieldValue::Text(&value.to_string())),
         }
     }
 
     fn record_f64(&mut self, field: &Field, value: f64) {
-        self.push(field.name(), Any::Double(value));
+        self.push(field.name(), FieldValue::Double(value));
     }
 
     fn record_bool(&mut self, field: &Field, value: bool) {
-        self.push(field.name(), Any::Bool(value));
+        self.push(field.name(), FieldValue::Bool(value));
     }
 }
 
-impl Any<'_> {
+impl FieldValue<'_> {
     fn encoded_len(self) -> usize {
         match self {
             Self::Text(value) => text_len(1, value),
@@ -186,7 +186,7 @@ impl Any<'_> {
 }
 
 fn text(tag: u32, text: &str, out: &mut Vec<u8>) {
-    begin(out, tag, text.len());
+    encode_field_header(out, tag, text.len());
     out.extend_from_slice(text.as_bytes());
 }
 
@@ -225,11 +225,11 @@ mod tests {
 
     /// Keeps every event's record, decoded as a collector does.
     #[derive(Clone, Default)]
-    struct Kept(Arc<Mutex<Vec<LogRecord>>>);
+    struct RecordCollector(Arc<Mutex<Vec<LogRecord>>>);
 
-    impl<S: Subscriber> Layer<S> for Kept {
+    impl<S: Subscriber> Layer<S> for RecordCollector {
         fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
-            let logs = encoded(event, |record| ScopeLogs::decode(record).unwrap());
+            let logs = with_encoded(event, |record| ScopeLogs::decode(record).unwrap());
             assert_eq!(logs.log_records.len(), 1);
             self.0.lock().unwrap().extend(logs.log_records);
         }
@@ -237,9 +237,9 @@ mod tests {
 
     /// Says something while it is recorded.
     #[derive(Debug)]
-    struct Talkative;
+    struct LoggingDisplay;
 
-    impl std::fmt::Display for Talkative {
+    impl std::fmt::Display for LoggingDisplay {
         fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
             tracing::debug!("inner");
             out.write_str("outer's value")
@@ -247,9 +247,9 @@ mod tests {
     }
 
     #[test]
-    fn a_collector_reads_what_was_said() {
-        let kept = Kept::default();
-        tracing::subscriber::with_default(registry().with(kept.clone()), || {
+    fn encoded_event_decodes_with_all_fields() {
+        let collector = RecordCollector::default();
+        tracing::subscriber::with_default(registry().with(collector.clone()), || {
             tracing::warn!(
                 target: "here",
                 text = "grüße",
@@ -264,7 +264,7 @@ mod tests {
             );
             tracing::info!("next");
         });
-        let records = kept.0.lock().unwrap();
+        let records = collector.0.lock().unwrap();
         let [record, next] = &records[..] else { panic!("{records:?}") };
         let text = |text: &str| Some(Value::StringValue(text.into()));
         let body = |record: &LogRecord| record.body.clone().unwrap().value;
@@ -289,12 +289,12 @@ mod tests {
     }
 
     #[test]
-    fn an_event_that_happens_while_another_is_recorded_is_a_record_of_its_own() {
-        let kept = Kept::default();
-        tracing::subscriber::with_default(registry().with(kept.clone()), || {
-            tracing::info!(value = %Talkative, "outer");
+    fn event_logged_while_recording_is_a_separate_record() {
+        let collector = RecordCollector::default();
+        tracing::subscriber::with_default(registry().with(collector.clone()), || {
+            tracing::info!(value = %LoggingDisplay, "outer");
         });
-        let records = kept.0.lock().unwrap();
+        let records = collector.0.lock().unwrap();
         let outer = records.last().unwrap();
         assert_eq!(outer.body.clone().unwrap().value, Some(Value::StringValue("outer".into())));
         assert_eq!(

@@ -8,7 +8,7 @@ use prost::{
     DecodeError, Message,
     encoding::{DecodeContext, WireType, message, skip_field},
 };
-use shardkeep_rpc::fields::{begin, delimited_len};
+use shardkeep_rpc::fields::{delimited_len, encode_field_header};
 use tonic::{Request, Status, client::Grpc, codegen::http::uri::PathAndQuery, transport::Channel};
 use tonic_prost::ProstCodec;
 
@@ -26,7 +26,7 @@ const SCOPE: u32 = 1;
 
 /// A request to export, whose every part is encoded. To copy it costs nothing.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub(super) struct Export {
+pub(super) struct ExportRequest {
     /// The resource, with its key and length.
     resource: Bytes,
     /// The scope, likewise.
@@ -34,7 +34,7 @@ pub(super) struct Export {
     pub(super) batch: Batch,
 }
 
-impl Export {
+impl ExportRequest {
     /// A request without records.
     pub(super) fn of(resource: &Resource) -> Self {
         let scope = InstrumentationScope { name: "shardkeep".into(), ..InstrumentationScope::default() };
@@ -69,11 +69,11 @@ fn field(tag: u32, content: &impl Message) -> Bytes {
     out.into()
 }
 
-impl Message for Export {
+impl Message for ExportRequest {
     fn encode_raw(&self, out: &mut impl BufMut) {
-        begin(out, RESOURCE_LOGS, self.resource_logs());
+        encode_field_header(out, RESOURCE_LOGS, self.resource_logs());
         out.put_slice(&self.resource);
-        begin(out, SCOPE_LOGS, self.scope_logs());
+        encode_field_header(out, SCOPE_LOGS, self.scope_logs());
         out.put_slice(&self.scope);
         out.put_slice(&self.batch.records);
     }

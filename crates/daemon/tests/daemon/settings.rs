@@ -23,7 +23,7 @@ fn with_flags(set: &[&str]) -> Sources {
 }
 
 #[test]
-fn valid_files_are_read() {
+fn valid_settings_files_load() {
     for file in folder("valid") {
         let result = load(&Sources { file: Some(file.clone()), ..Sources::default() });
         assert!(result.is_ok(), "{}: {:?}", file.display(), result.err());
@@ -32,7 +32,7 @@ fn valid_files_are_read() {
 
 /// Each file's first line says what must be complained about.
 #[test]
-fn mistakes_are_named_with_their_place() {
+fn invalid_settings_error_names_the_location() {
     for file in folder("invalid") {
         let text = std::fs::read_to_string(&file).unwrap();
         let wanted = text.lines().next().unwrap().trim_start_matches("# ");
@@ -44,13 +44,13 @@ fn mistakes_are_named_with_their_place() {
 }
 
 #[test]
-fn a_missing_file_is_named() {
+fn missing_settings_file_is_named() {
     let sources = Sources { file: Some("/nowhere/at/all.toml".into()), ..Sources::default() };
     assert!(load(&sources).unwrap_err().to_string().starts_with("/nowhere/at/all.toml: "));
 }
 
 #[test]
-fn everything_in_a_file_arrives() {
+fn settings_file_values_are_all_loaded() {
     let file = folder("valid").into_iter().find(|path| path.ends_with("everything.toml"));
     let settings = load(&Sources { file, ..Sources::default() }).unwrap();
     assert_eq!(settings.daemon.name, "gateway-7");
@@ -64,7 +64,7 @@ fn everything_in_a_file_arrives() {
 }
 
 #[test]
-fn flags_win_over_the_environment_which_wins_over_the_file() {
+fn flags_override_environment_and_environment_the_file() {
     let file = folder("valid").into_iter().find(|path| path.ends_with("everything.toml"));
     let mut sources = Sources { file, ..Sources::default() };
     sources.env = vec![("SHARDKEEP_GATEWAY__SESSIONS".into(), "13".into())];
@@ -75,7 +75,7 @@ fn flags_win_over_the_environment_which_wins_over_the_file() {
 }
 
 #[test]
-fn texts_lists_and_numbers_need_no_quotes() {
+fn flag_texts_lists_and_numbers_need_no_quotes() {
     let settings = load(&with_flags(&[
         "gateway.store=postgres://localhost/game?x=1",
         "gateway.listen=127.0.0.1:1, 127.0.0.1:2",
@@ -96,7 +96,7 @@ fn texts_lists_and_numbers_need_no_quotes() {
 }
 
 #[test]
-fn the_culprit_is_named() {
+fn settings_error_names_the_flag_or_variable() {
     let cases = [
         (with_flags(&["gateway.sesions=1"]), "--set gateway.sesions=1: unknown key `sesions`"),
         (with_flags(&["sessions=1"]), "--set sessions=1: expected section.key=value"),
@@ -117,7 +117,7 @@ fn the_culprit_is_named() {
 }
 
 #[test]
-fn replicas_are_named_after_their_host() {
+fn auto_name_uses_the_host_name() {
     let settings = load(&with_flags(&["daemon.name=auto"])).unwrap();
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
     assert_eq!(settings.daemon.name, format!("gateway-{}", host.trim().split('.').next().unwrap()));

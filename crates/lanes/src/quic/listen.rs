@@ -16,22 +16,22 @@ use quinn::{
 use socket2::SockRef;
 use tracing::{debug, error};
 
-use super::{DONE, Stream, server_transport};
+use super::{NO_ERROR, Stream, server_transport};
 use crate::{
     Retry,
-    tls::{CertificateError, QUIC_PROTOCOL, Shown, io_error},
+    tls::{CertificateError, QUIC_PROTOCOL, ServerCertificate, io_error},
 };
 
 /// Handshakes under way from which on addresses must be proved first. Until then a client saves a round trip; beyond,
 /// a flood with forged addresses costs one small answer each, never larger than what came, and no memory.
-const BUSY: usize = 64;
+const RETRY_THRESHOLD: usize = 64;
 /// Attempts that wait to be accepted, and what arrives for one meanwhile. More are refused, or dropped.
-const WAITING: usize = 1_024;
-const WAITING_BYTES: u64 = 16 << 10;
-const WAITING_BYTES_IN_ALL: u64 = 4 << 20;
+const MAX_INCOMING: usize = 1_024;
+const MAX_INCOMING_BYTES: u64 = 16 << 10;
+const MAX_INCOMING_BYTES_TOTAL: u64 = 4 << 20;
 
 /// Bytes of the UDP socket's buffers, in each direction.
-const SOCKET: usize = 4 << 20;
+const SOCKET_BUFFER: usize = 4 << 20;
 
 #[derive(Debug)]
 pub(crate) struct Listener {
@@ -44,31 +44,34 @@ pub(crate) struct Listener {
 
 /// A client that begins a handshake. Dropped, it is refused.
 #[derive(Debug)]
-pub struct Arrival {
+pub struct IncomingConnection {
     incoming: Incoming,
-    _underway: Underway,
+    _guard: HandshakeGuard,
 }
 
 /// One of the handshakes under way.
 #[derive(Debug)]
-struct Underway(Arc<AtomicUsize>);
+struct HandshakeGuard(Arc<AtomicUsize>);
 
-impl Drop for Underway {
+impl Drop for HandshakeGuard {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 impl Listener {
-    pub(crate) fn config(shown: &Shown, idle: Duration) -> Result<ServerConfig, CertificateError> {
-        let tls = QuicServerConfig::try_from(shown.server(QUIC_PROTOCOL)?)
+    pub(crate) fn config(
+        certificate: &ServerCertificate,
+        idle: Duration,
+    ) -> Result<ServerConfig, CertificateError> {
+        let tls = QuicServerConfig::try_from(certificate.server(QUIC_PROTOCOL)?)
             .map_err(|_| rustls::Error::General("no cipher suite for QUIC".into()))?;
         let mut config = ServerConfig::with_crypto(Arc::new(tls));
         config
             .transport_config(server_transport(idle))
-            .max_incoming(WAITING)
-            .incoming_buffer_size(WAITING_BYTES)
-            .incoming_buffer_size_total(WAITING_BYTES_IN_ALL);
+            .max_incoming(MAX_INCOMING)
+            .incoming_buffer_size(MAX_INCOMING_BYTES)
+            .incoming_buffer_size_total(MAX_INCOMING_BYTES_TOTAL);
         Ok(config)
     }
 
@@ -76,7 +79,9 @@ impl Listener {
         let socket = std::net::UdpSocket::bind(address)?;
         // One socket holds what all players send while the endpoint is busy. The system may allow less.
         let options = SockRef::from(&socket);
-        for widened in [options.set_recv_buffer_size(SOCKET), options.set_send_buffer_size(SOCKET)] {
+        for widened in
+            [options.set_recv_buffer_size(SOCKET_BUFFER), options.set_send_buffer_size(SOCKET_BUFFER)]
+        {
             if let Err(error) = widened {
                 debug!(%error, "the socket's buffers stay as they are");
             }
@@ -93,15 +98,16 @@ impl Listener {
     }
 
     /// The next client whose handshake may begin. May be dropped at any time without losing one.
-    pub(crate) async fn accept(&self) -> Arrival {
+    pub(crate) async fn accept(&self) -> IncomingConnection {
         loop {
             let Some(incoming) = self.endpoint.accept().await else {
                 // The socket is lost for good. The other lanes go on.
                 self.failed.call_once(|| error!("QUIC takes no more connections: its socket has failed"));
                 return future::pending().await;
             };
-            let demanded = self.retry == Retry::Always || self.handshakes.load(Ordering::Relaxed) >= BUSY;
-            if demanded && !incoming.remote_address_validated() {
+            let retry_required =
+                self.retry == Retry::Always || self.handshakes.load(Ordering::Relaxed) >= RETRY_THRESHOLD;
+            if retry_required && !incoming.remote_address_validated() {
                 debug!(peer = %incoming.remote_address(), "retry");
                 self.retries.fetch_add(1, Ordering::Relaxed);
                 // Not validated means that Retry is allowed.
@@ -109,7 +115,7 @@ impl Listener {
                 continue;
             }
             self.handshakes.fetch_add(1, Ordering::Relaxed);
-            return Arrival { incoming, _underway: Underway(self.handshakes.clone()) };
+            return IncomingConnection { incoming, _guard: HandshakeGuard(self.handshakes.clone()) };
         }
     }
 
@@ -125,7 +131,7 @@ impl Drop for Listener {
     }
 }
 
-impl Arrival {
+impl IncomingConnection {
     pub(crate) fn peer(&self) -> SocketAddr {
         self.incoming.remote_address()
     }
@@ -140,7 +146,7 @@ impl Arrival {
         match connection.accept_bi().await {
             Ok(streams) => Stream::new(connection, streams, None),
             Err(error) => {
-                connection.close(DONE, b"");
+                connection.close(NO_ERROR, b"");
                 Err(io_error(error))
             }
         }

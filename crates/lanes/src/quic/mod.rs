@@ -4,7 +4,7 @@
 mod listen;
 mod stream;
 
-pub(crate) use listen::{Arrival, Listener};
+pub(crate) use listen::{IncomingConnection, Listener};
 pub(crate) use stream::Stream;
 
 use std::{sync::Arc, time::Duration};
@@ -21,7 +21,7 @@ const DATAGRAMS: usize = 16 << 10;
 /// Who takes no datagrams at all may not send any, as the library has it. So small a one nobody can send.
 const NO_DATAGRAM: usize = 1;
 /// Application error codes of our closes: nothing went wrong with QUIC.
-const DONE: VarInt = VarInt::from_u32(0);
+const NO_ERROR: VarInt = VarInt::from_u32(0);
 
 /// `idle`: silence after which a side forgets the connection; the protocol's own pings come three times as often.
 fn server_transport(idle: Duration) -> Arc<TransportConfig> {

@@ -13,37 +13,37 @@ use parking_lot::Mutex;
 use quinn::{Connection, Endpoint, ReadError, RecvStream, SendStream, WriteError};
 use tokio::io::ReadBuf;
 
-use super::DONE;
+use super::NO_ERROR;
 use crate::{
-    ahead::{Ahead, at_once},
+    read_ahead::{ReadAhead, poll_now},
     tls::{EXPORTER, io_error},
 };
 
 /// Bytes read at once. On the stack: a connection that waits holds none.
-const READ: usize = 4 << 10;
+const READ_CHUNK: usize = 4 << 10;
 /// Bytes accepted while the stream is blocked. QUIC tells when a write goes through, not when one would, so the wait
 /// for it is the write of these.
-const LEFT: usize = 1 << 10;
+const MAX_UNSENT: usize = 1 << 10;
 
 pub struct Stream {
     connection: Connection,
     exporter: [u8; 32],
-    receive: Mutex<Receiving>,
-    send: Mutex<Sending>,
+    receive: Mutex<ReceiveHalf>,
+    send: Mutex<SendHalf>,
     /// A client has its own, to migrate with.
     endpoint: Option<Endpoint>,
 }
 
-struct Receiving {
+struct ReceiveHalf {
     stream: RecvStream,
-    ahead: Ahead,
+    read_ahead: ReadAhead,
 }
 
-struct Sending {
+struct SendHalf {
     stream: SendStream,
-    left: BytesMut,
+    unsent: BytesMut,
     /// Begun when the stream is finished: until the other side has everything.
-    taken: Option<BoxFuture<'static, ()>>,
+    finished: Option<BoxFuture<'static, ()>>,
 }
 
 impl fmt::Debug for Stream {
@@ -67,8 +67,8 @@ impl Stream {
         Ok(Self {
             connection,
             exporter,
-            receive: Mutex::new(Receiving { stream: receive, ahead: Ahead::default() }),
-            send: Mutex::new(Sending { stream: send, left: BytesMut::new(), taken: None }),
+            receive: Mutex::new(ReceiveHalf { stream: receive, read_ahead: ReadAhead::default() }),
+            send: Mutex::new(SendHalf { stream: send, unsent: BytesMut::new(), finished: None }),
             endpoint,
         })
     }
@@ -89,25 +89,25 @@ impl Stream {
     }
 
     pub(crate) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if let Poll::Ready(Err(error)) = self.send.lock().poll_left(cx) {
+        if let Poll::Ready(Err(error)) = self.send.lock().poll_unsent(cx) {
             return Poll::Ready(Err(error));
         }
         self.receive.lock().poll_readable(cx)
     }
 
     pub(crate) fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.send.lock().poll_left(cx)
+        self.send.lock().poll_unsent(cx)
     }
 
     /// The bytes that have arrived, `most` at most.
     pub(crate) fn try_take(&self, most: usize) -> io::Result<Bytes> {
         let mut receive = self.receive.lock();
-        at_once(|cx| receive.poll_readable(cx))?;
-        Ok(receive.ahead.take(most))
+        poll_now(|cx| receive.poll_readable(cx))?;
+        Ok(receive.read_ahead.take(most))
     }
 
     pub(crate) fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
-        at_once(|cx| self.send.lock().poll_write(cx, bytes))
+        poll_now(|cx| self.send.lock().poll_write(cx, bytes))
     }
 
     pub(crate) fn max_datagram(&self) -> Option<usize> {
@@ -124,9 +124,9 @@ impl Stream {
 
     pub(crate) fn migrate(&self) -> io::Result<()> {
         let endpoint = self.endpoint.as_ref().ok_or(io::ErrorKind::Unsupported)?;
-        let mut here = endpoint.local_addr()?;
-        here.set_port(0);
-        endpoint.rebind(UdpSocket::bind(here)?)
+        let mut local_address = endpoint.local_addr()?;
+        local_address.set_port(0);
+        endpoint.rebind(UdpSocket::bind(local_address)?)
     }
 
     pub(crate) fn poll_read(
@@ -134,42 +134,42 @@ impl Stream {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if let Poll::Ready(Err(error)) = self.send.get_mut().poll_left(cx) {
+        if let Poll::Ready(Err(error)) = self.send.get_mut().poll_unsent(cx) {
             return Poll::Ready(Err(error));
         }
         let receive = self.receive.get_mut();
-        if receive.ahead.wants() {
+        if receive.read_ahead.needs_read() {
             let before = buffer.filled().len();
-            ready!(receive.stream.poll_read_buf(cx, buffer)).map_err(unread)?;
+            ready!(receive.stream.poll_read_buf(cx, buffer)).map_err(read_error)?;
             if buffer.filled().len() == before && buffer.remaining() > 0 {
-                receive.ahead.end();
+                receive.read_ahead.end();
             }
             return Poll::Ready(Ok(()));
         }
-        buffer.put_slice(&receive.ahead.take(buffer.remaining()));
+        buffer.put_slice(&receive.read_ahead.take(buffer.remaining()));
         Poll::Ready(Ok(()))
     }
 
     pub(crate) fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let send = self.send.get_mut();
-        ready!(send.poll_left(cx))?;
-        Pin::new(&mut send.stream).poll_write(cx, bytes).map_err(unwritten)
+        ready!(send.poll_unsent(cx))?;
+        Pin::new(&mut send.stream).poll_write(cx, bytes).map_err(write_error)
     }
 
     /// Ready when the other side has everything: a connection that is dropped earlier takes what is on the way with it.
     pub(crate) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let send = self.send.get_mut();
-        ready!(send.poll_left(cx))?;
-        if send.taken.is_none() {
+        ready!(send.poll_unsent(cx))?;
+        if send.finished.is_none() {
             // Finished already, or stopped by the other side: there is nothing to wait for then, and `stopped` says so.
             let _ = send.stream.finish();
             let stopped = send.stream.stopped();
-            send.taken = Some(Box::pin(async move {
+            send.finished = Some(Box::pin(async move {
                 let _ = stopped.await;
             }));
         }
-        if let Some(taken) = &mut send.taken {
-            ready!(taken.as_mut().poll(cx));
+        if let Some(finished) = &mut send.finished {
+            ready!(finished.as_mut().poll(cx));
         }
         Poll::Ready(Ok(()))
     }
@@ -177,50 +177,51 @@ impl Stream {
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        self.connection.close(DONE, b"");
+        self.connection.close(NO_ERROR, b"");
     }
 }
 
-impl Receiving {
-    /// Ready: `ahead` holds something, or the other side has finished.
+impl ReceiveHalf {
+    /// Ready: `read_ahead` holds something, or the other side has finished.
     fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.ahead.wants() {
-            let mut bytes = [0; READ];
-            match ready!(self.stream.poll_read(cx, &mut bytes)).map_err(unread)? {
-                0 => self.ahead.end(),
-                count => self.ahead.put(Bytes::copy_from_slice(&bytes[..count])),
+        if self.read_ahead.needs_read() {
+            let mut bytes = [0; READ_CHUNK];
+            match ready!(self.stream.poll_read(cx, &mut bytes)).map_err(read_error)? {
+                0 => self.read_ahead.end(),
+                count => self.read_ahead.put(Bytes::copy_from_slice(&bytes[..count])),
             }
         }
         Poll::Ready(Ok(()))
     }
 }
 
-impl Sending {
-    fn poll_left(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while !self.left.is_empty() {
-            let count = ready!(Pin::new(&mut self.stream).poll_write(cx, &self.left)).map_err(unwritten)?;
-            let _ = self.left.split_to(count);
+impl SendHalf {
+    fn poll_unsent(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.unsent.is_empty() {
+            let count =
+                ready!(Pin::new(&mut self.stream).poll_write(cx, &self.unsent)).map_err(write_error)?;
+            let _ = self.unsent.split_to(count);
         }
         Poll::Ready(Ok(()))
     }
 
     fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        ready!(self.poll_left(cx))?;
+        ready!(self.poll_unsent(cx))?;
         match Pin::new(&mut self.stream).poll_write(cx, bytes) {
-            Poll::Ready(written) => Poll::Ready(written.map_err(unwritten)),
+            Poll::Ready(written) => Poll::Ready(written.map_err(write_error)),
             Poll::Pending => {
-                let count = bytes.len().min(LEFT);
-                self.left = BytesMut::from(&bytes[..count]);
+                let count = bytes.len().min(MAX_UNSENT);
+                self.unsent = BytesMut::from(&bytes[..count]);
                 Poll::Ready(Ok(count))
             }
         }
     }
 }
 
-fn unread(error: ReadError) -> io::Error {
+fn read_error(error: ReadError) -> io::Error {
     error.into()
 }
 
-fn unwritten(error: WriteError) -> io::Error {
+fn write_error(error: WriteError) -> io::Error {
     error.into()
 }

@@ -3,7 +3,7 @@
 use std::{fs, path::Path};
 
 #[test]
-fn nothing_in_the_corpus_panics() {
+fn fuzz_corpus_replays_without_panic() {
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus/patch");
     let mut replayed = 0;
     for entry in fs::read_dir(corpus).unwrap() {

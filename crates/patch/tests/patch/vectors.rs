@@ -4,7 +4,8 @@
 use std::collections::BTreeMap;
 
 use shardkeep_patch::{
-    Builder, Chunk, ChunkId, Chunking, Manifest, PublicKey, Release, ReleasePath, Signed, SigningKey, chunk,
+    Builder, Chunk, ChunkId, Chunking, Manifest, PublicKey, Release, ReleasePath, SignedManifest, SigningKey,
+    chunk,
 };
 use shardkeep_wire::{
     Message, opcode,
@@ -31,7 +32,7 @@ fn vectors() -> BTreeMap<String, Vec<u8>> {
     vectors.into_iter().map(|(name, hex)| (name, hex::decode(hex).unwrap())).collect()
 }
 
-fn dull() -> Vec<u8> {
+fn repetitive() -> Vec<u8> {
     b"Shardkeep ".repeat(60)
 }
 
@@ -41,20 +42,20 @@ fn manifest(vectors: &BTreeMap<String, Vec<u8>>) -> Manifest {
         size: u32::try_from(content.len()).unwrap(),
         stored: u32::try_from(vectors[stored].len()).unwrap(),
     };
-    let (plain, dull) = (chunk(PLAIN, "stored"), chunk(&dull(), "stored of 600"));
+    let (plain, repetitive) = (chunk(PLAIN, "stored"), chunk(&repetitive(), "stored of 600"));
     let release = Release { name: "1.2.3".into(), sequence: 7, client_version: 1_002_003 };
     let mut builder = Builder::new(release, Chunking::new(64, 256, 1_024).unwrap());
-    builder.add(ReleasePath::new("readme.txt").unwrap(), false, vec![plain, dull]);
+    builder.add(ReleasePath::new("readme.txt").unwrap(), false, vec![plain, repetitive]);
     builder.add(ReleasePath::new("empty").unwrap(), false, vec![]);
-    builder.add(ReleasePath::new("bin/game").unwrap(), true, vec![dull, plain]);
+    builder.add(ReleasePath::new("bin/game").unwrap(), true, vec![repetitive, plain]);
     builder.finish().unwrap()
 }
 
 #[test]
-fn chunks() {
+fn chunks_match_vectors() {
     let vectors = vectors();
     for (content, id, stored) in
-        [(PLAIN.to_vec(), "chunk id", "stored"), (dull(), "chunk id of 600", "stored of 600")]
+        [(PLAIN.to_vec(), "chunk id", "stored"), (repetitive(), "chunk id of 600", "stored of 600")]
     {
         let name = ChunkId::of(&content);
         assert_eq!(name.as_bytes()[..], vectors[id]);
@@ -65,7 +66,7 @@ fn chunks() {
 }
 
 #[test]
-fn manifests() {
+fn manifests_match_vectors() {
     let vectors = vectors();
     let manifest = manifest(&vectors);
     assert_eq!(manifest.encode(), vectors["manifest"]);
@@ -76,11 +77,14 @@ fn manifests() {
     let public = PublicKey::new(vectors["public key"].clone().try_into().unwrap());
     assert_eq!(key.public(), public);
     assert_eq!(key.sign(&manifest), vectors["signed manifest"]);
-    assert_eq!(Signed::parse(&vectors["signed manifest"]).unwrap().trusted(&[public]), Ok(manifest));
+    assert_eq!(
+        SignedManifest::parse(&vectors["signed manifest"]).unwrap().verify_trusted(&[public]),
+        Ok(manifest)
+    );
 }
 
 #[test]
-fn messages() {
+fn messages_match_vectors() {
     let vectors = vectors();
     assert_eq!(Preface::new(Service::Update, deployment_tag("dev")).encode()[..], vectors["preface"]);
     let published = &vectors["signed manifest"];

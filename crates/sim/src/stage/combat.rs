@@ -4,76 +4,76 @@ use shardkeep_types::{CharacterId, EntityId, Epoch};
 
 use crate::{
     Event, Sim,
-    body::{Body, Mind, dirty},
-    event::{Gone, Kind, Refusal, Reply},
-    input::{Ask, Effect, EffectResult, Goal, Reward, Want},
+    body::{Body, EntityDetails, dirty},
+    event::{Kind, Refusal, RemovalReason, Reply},
+    input::{Effect, EffectResult, Goal, HardChange, Requester, Reward},
     rules::{
-        ATTACK_COOLDOWN_MS, ATTACK_DAMAGE, AVATAR_REGENERATION, AVATAR_RISE_MS, CREATURE_RESPAWN_MS,
+        ATTACK_COOLDOWN_MS, ATTACK_DAMAGE, AVATAR_REGENERATION, AVATAR_RESPAWN_MS, CREATURE_RESPAWN_MS,
         EFFECT_GIVE_UP_MS, EFFECT_MEMORY_MS, EFFECT_REPEAT_MS, GHOST_REACH, MAX_EFFECT_DAMAGE, REACH,
         REGENERATION_PAUSE_MS, TICK_HZ,
     },
-    sim::{Sent, Strike},
+    sim::{PendingAttack, SentEffect},
     template::CreatureTemplate,
 };
 
 /// Who strikes, here or beyond a border.
 #[derive(Debug, Clone, Copy)]
-struct Striker {
+struct Attacker {
     id: EntityId,
     /// Ownership epoch of an avatar.
     epoch: Epoch,
 }
 
 pub(crate) fn run(sim: &mut Sim) {
-    for strike in std::mem::take(&mut sim.strikes) {
-        let ask = strike.ask;
-        match avatar_strikes(sim, &strike) {
-            Ok(Some(reply)) => sim.reply(ask, Ok(reply)),
+    for attack in std::mem::take(&mut sim.pending_attacks) {
+        let requester = attack.requester;
+        match resolve_avatar_attack(sim, &attack) {
+            Ok(Some(reply)) => sim.reply(requester, Ok(reply)),
             Ok(None) => {}
-            Err(refusal) => sim.reply(ask, Err(refusal)),
+            Err(refusal) => sim.reply(requester, Err(refusal)),
         }
     }
-    creatures_strike(sim);
-    rise(sim);
+    resolve_creature_attacks(sim);
+    respawn(sim);
     regenerate(sim);
     repeat_effects(sim);
 }
 
 /// `None`: the target is a neighbour's, who will say.
-fn avatar_strikes(sim: &mut Sim, strike: &Strike) -> Result<Option<Reply>, Refusal> {
-    let target = sim.bodies.find(strike.target).ok_or(Refusal::NotFound)?;
+fn resolve_avatar_attack(sim: &mut Sim, attack: &PendingAttack) -> Result<Option<Reply>, Refusal> {
+    let target = sim.bodies.find(attack.target).ok_or(Refusal::NotFound)?;
     let goal = sim.bodies.hot[target].clone();
     if goal.kind != Kind::Creature || !goal.alive() {
         return Err(Refusal::Refused("not a living creature"));
     }
     let now = sim.now;
-    let (body, avatar) = sim.bodies.avatar_mut(strike.ask.character).ok_or(Refusal::NotFound)?;
+    let (body, avatar) = sim.bodies.avatar_mut(attack.requester.character).ok_or(Refusal::NotFound)?;
     if !body.alive() {
         return Err(Refusal::Refused("the dead do not strike"));
     }
     if !body.within(&goal, REACH) {
         return Err(Refusal::Refused("out of reach"));
     }
-    if now < avatar.strikes_at {
+    if now < avatar.next_attack_at {
         return Err(Refusal::Refused("not so fast"));
     }
-    avatar.strikes_at = now + ATTACK_COOLDOWN_MS;
+    avatar.next_attack_at = now + ATTACK_COOLDOWN_MS;
     let (actor, epoch) = (body.id, avatar.epoch);
     let damage = sim.random.within(ATTACK_DAMAGE.0, ATTACK_DAMAGE.1);
-    if matches!(sim.bodies.minds[target], Mind::Ghost(_)) {
-        send(sim, Striker { id: actor, epoch }, strike.target, damage, Some(strike.ask));
+    if matches!(sim.bodies.details[target], EntityDetails::Ghost(_)) {
+        send_effect(sim, Attacker { id: actor, epoch }, attack.target, damage, Some(attack.requester));
         return Ok(None);
     }
-    let killed = hurt_creature(sim, strike.target, damage, Striker { id: actor, epoch });
+    let killed = hurt_creature(sim, attack.target, damage, Attacker { id: actor, epoch });
     Ok(Some(Reply::Attack { damage, killed }))
 }
 
 /// Whether it died of it.
-fn hurt_creature(sim: &mut Sim, creature: EntityId, damage: u32, by: Striker) -> bool {
+fn hurt_creature(sim: &mut Sim, creature: EntityId, damage: u32, by: Attacker) -> bool {
     let Some(at) = sim.bodies.find(creature) else { return false };
-    let Mind::Creature(mind) = &mut sim.bodies.minds[at] else { return false };
-    mind.attacker = Some(by.id);
-    let spawn = mind.spawn;
+    let EntityDetails::Creature(details) = &mut sim.bodies.details[at] else { return false };
+    details.attacker = Some(by.id);
+    let spawn = details.spawn;
     let body = &mut sim.bodies.hot[at];
     body.health = body.health.saturating_sub(damage);
     body.touch(dirty::HEALTH);
@@ -81,56 +81,56 @@ fn hurt_creature(sim: &mut Sim, creature: EntityId, damage: u32, by: Striker) ->
         return false;
     }
     let body = body.clone();
-    sim.take_away(creature, Gone::Died);
+    sim.remove_entity(creature, RemovalReason::Died);
     die(sim, spawn, &body, by);
     true
 }
 
 /// A dead creature leaves its loot, once for its generation, and will rise as the next.
-fn die(sim: &mut Sim, spawn: usize, body: &Body, by: Striker) {
+fn die(sim: &mut Sim, spawn: usize, body: &Body, by: Attacker) {
     sim.counts.deaths += 1;
     let template = CreatureTemplate::get(body.template).unwrap_or(CreatureTemplate::rabbit());
     let stacks = template.loot(&mut sim.random);
     let coins = i64::from(sim.random.within(template.coins.0, template.coins.1));
-    let rewarded = |who| Reward { who, epoch: by.epoch, experience: template.experience, coins };
+    let rewarded = |player| Reward { player, epoch: by.epoch, experience: template.experience, coins };
     let reward = by.id.as_character().map(rewarded);
     let generation = sim.spawns[spawn].generation;
-    let want = Want::Loot {
+    let change = HardChange::Loot {
         spawn: sim.map.spawns[spawn].id,
         generation,
         at: body.position(sim.map.id),
         stacks,
         reward,
     };
-    sim.commit(want, Vec::new(), None);
+    sim.commit(change, Vec::new(), None);
     sim.spawns[spawn].generation = generation + 1;
-    sim.spawns[spawn].rises_at = Some(sim.now + CREATURE_RESPAWN_MS);
+    sim.spawns[spawn].respawns_at = Some(sim.now + CREATURE_RESPAWN_MS);
 }
 
-fn creatures_strike(sim: &mut Sim) {
-    let mut blows = Vec::new();
+fn resolve_creature_attacks(sim: &mut Sim) {
+    let mut attacks = Vec::new();
     for at in 0..sim.bodies.hot.len() {
-        let Mind::Creature(creature) = &mut sim.bodies.minds[at] else { continue };
+        let EntityDetails::Creature(creature) = &mut sim.bodies.details[at] else { continue };
         let Goal::Attack { target } = creature.goal else { continue };
         let Some(template) = CreatureTemplate::get(sim.bodies.hot[at].template) else { continue };
-        let ready = sim.now >= creature.strikes_at;
+        let ready = sim.now >= creature.next_attack_at;
         let reached = sim.bodies.find(target).is_some_and(|target| {
             let target = &sim.bodies.hot[target];
             target.alive() && target.kind == Kind::Avatar && sim.bodies.hot[at].within(target, template.reach)
         });
         if ready && reached {
-            let Mind::Creature(creature) = &mut sim.bodies.minds[at] else { continue };
-            creature.strikes_at = sim.now + template.cooldown_ms;
-            blows.push((sim.bodies.hot[at].id, target, template.damage));
+            let EntityDetails::Creature(creature) = &mut sim.bodies.details[at] else { continue };
+            creature.next_attack_at = sim.now + template.cooldown_ms;
+            attacks.push((sim.bodies.hot[at].id, target, template.damage));
         }
     }
-    for (actor, target, (low, high)) in blows {
+    for (actor, target, (low, high)) in attacks {
         let damage = sim.random.within(low, high);
         match target.as_character() {
             Some(character) if sim.bodies.avatar(character).is_some() => {
                 hurt_avatar(sim, character, damage);
             }
-            _ => send(sim, Striker { id: actor, epoch: Epoch(0) }, target, damage, None),
+            _ => send_effect(sim, Attacker { id: actor, epoch: Epoch(0) }, target, damage, None),
         }
     }
 }
@@ -144,10 +144,10 @@ fn hurt_avatar(sim: &mut Sim, character: CharacterId, damage: u32) -> bool {
     }
     body.health = body.health.saturating_sub(damage);
     body.touch(dirty::HEALTH);
-    avatar.hurt_at = now;
+    avatar.last_hurt_at = now;
     let died = !body.alive();
     if died {
-        avatar.rises_at = Some(now + AVATAR_RISE_MS);
+        avatar.respawns_at = Some(now + AVATAR_RESPAWN_MS);
     }
     let (health, max_health) = (body.health, body.max_health);
     sim.events.push(Event::Vitals { character, health, max_health, died });
@@ -158,22 +158,22 @@ fn hurt_avatar(sim: &mut Sim, character: CharacterId, damage: u32) -> bool {
     died
 }
 
-fn rise(sim: &mut Sim) {
+fn respawn(sim: &mut Sim) {
     let due = |at: Option<u64>| at.is_some_and(|at| at <= sim.now);
-    let spawns: Vec<_> = (0..sim.spawns.len()).filter(|&spawn| due(sim.spawns[spawn].rises_at)).collect();
-    let risen = sim.bodies.avatars().filter(|(body, avatar)| !body.frozen && due(avatar.rises_at));
-    let avatars: Vec<_> = risen.map(|(_, avatar)| avatar.character).collect();
+    let spawns: Vec<_> = (0..sim.spawns.len()).filter(|&spawn| due(sim.spawns[spawn].respawns_at)).collect();
+    let respawning = sim.bodies.avatars().filter(|(body, avatar)| !body.frozen && due(avatar.respawns_at));
+    let avatars: Vec<_> = respawning.map(|(_, avatar)| avatar.character).collect();
     for spawn in spawns {
         super::inputs::spawn_creature(sim, spawn);
     }
     for character in avatars {
         let start = sim.map.start;
         if let Some((body, avatar)) = sim.bodies.avatar_mut(character) {
-            avatar.rises_at = None;
+            avatar.respawns_at = None;
             body.health = body.max_health;
             body.touch(dirty::HEALTH);
             let (health, max_health) = (body.health, body.max_health);
-            sim.place(character, start);
+            sim.teleport(character, start);
             sim.events.push(Event::Vitals { character, health, max_health, died: false });
         }
     }
@@ -183,9 +183,9 @@ fn regenerate(sim: &mut Sim) {
     if !sim.tick.is_multiple_of(TICK_HZ) {
         return;
     }
-    for (body, mind) in sim.bodies.hot.iter_mut().zip(&sim.bodies.minds) {
-        let Mind::Avatar(avatar) = mind else { continue };
-        let rested = sim.now.saturating_sub(avatar.hurt_at) >= REGENERATION_PAUSE_MS;
+    for (body, details) in sim.bodies.hot.iter_mut().zip(&sim.bodies.details) {
+        let EntityDetails::Avatar(avatar) = details else { continue };
+        let rested = sim.now.saturating_sub(avatar.last_hurt_at) >= REGENERATION_PAUSE_MS;
         if rested && body.alive() && !body.frozen && body.health < body.max_health {
             body.health = (body.health + AVATAR_REGENERATION).min(body.max_health);
             body.touch(dirty::HEALTH);
@@ -193,10 +193,10 @@ fn regenerate(sim: &mut Sim) {
     }
 }
 
-fn send(sim: &mut Sim, actor: Striker, target: EntityId, damage: u32, ask: Option<Ask>) {
+fn send_effect(sim: &mut Sim, actor: Attacker, target: EntityId, damage: u32, requester: Option<Requester>) {
     let (actor, actor_epoch) = (actor.id, actor.epoch);
     let effect = Effect { actor, actor_epoch, number: sim.number(), target, damage };
-    let sent = Sent { effect, ask, since: sim.now, again_at: sim.now + EFFECT_REPEAT_MS };
+    let sent = SentEffect { effect, requester, since: sim.now, repeat_at: sim.now + EFFECT_REPEAT_MS };
     sim.sent.insert((actor, effect.number), sent);
     sim.events.push(Event::Effect(effect));
 }
@@ -207,26 +207,26 @@ fn repeat_effects(sim: &mut Sim) {
     for (&key, sent) in &mut sim.sent {
         if now >= sent.since + EFFECT_GIVE_UP_MS {
             given_up.push(key);
-        } else if now >= sent.again_at {
-            sent.again_at = now + EFFECT_REPEAT_MS;
+        } else if now >= sent.repeat_at {
+            sent.repeat_at = now + EFFECT_REPEAT_MS;
             sim.events.push(Event::Effect(sent.effect));
         }
     }
     for key in given_up {
-        if let Some(ask) = sim.sent.remove(&key).and_then(|sent| sent.ask) {
-            sim.reply(ask, Err(Refusal::Unavailable));
+        if let Some(requester) = sim.sent.remove(&key).and_then(|sent| sent.requester) {
+            sim.reply(requester, Err(Refusal::Unavailable));
         }
     }
     sim.received.retain(|_, (at, _)| *at + EFFECT_MEMORY_MS > now);
 }
 
 /// A neighbour's actor strikes a target that this zone owns. A repeat is answered, not applied.
-pub(crate) fn receive(sim: &mut Sim, effect: Effect) {
+pub(crate) fn receive_effect(sim: &mut Sim, effect: Effect) {
     let key = (effect.actor, effect.number);
     let result = match sim.received.get(&key) {
         Some((_, result)) => *result,
         None => {
-            let result = judge(sim, effect);
+            let result = resolve_effect(sim, effect);
             sim.received.insert(key, (sim.now, result));
             result
         }
@@ -234,7 +234,7 @@ pub(crate) fn receive(sim: &mut Sim, effect: Effect) {
     sim.events.push(Event::EffectResult(result));
 }
 
-fn judge(sim: &mut Sim, effect: Effect) -> EffectResult {
+fn resolve_effect(sim: &mut Sim, effect: Effect) -> EffectResult {
     let Effect { actor, actor_epoch, number, target, damage } = effect;
     let damage = damage.min(MAX_EFFECT_DAMAGE);
     let missed = EffectResult { actor, number, applied: false, damage: 0, killed: false };
@@ -246,25 +246,27 @@ fn judge(sim: &mut Sim, effect: Effect) -> EffectResult {
     if !near || !sim.bodies.hot[at].alive() {
         return missed;
     }
-    let killed = match &sim.bodies.minds[at] {
-        Mind::Creature(_) => hurt_creature(sim, target, damage, Striker { id: actor, epoch: actor_epoch }),
-        Mind::Avatar(avatar) => {
+    let killed = match &sim.bodies.details[at] {
+        EntityDetails::Creature(_) => {
+            hurt_creature(sim, target, damage, Attacker { id: actor, epoch: actor_epoch })
+        }
+        EntityDetails::Avatar(avatar) => {
             let character = avatar.character;
             hurt_avatar(sim, character, damage)
         }
-        Mind::Ghost(_) => return missed,
+        EntityDetails::Ghost(_) => return missed,
     };
     EffectResult { actor, number, applied: true, damage, killed }
 }
 
 /// The owner of the target has judged.
-pub(crate) fn answered(sim: &mut Sim, result: EffectResult) {
+pub(crate) fn effect_answered(sim: &mut Sim, result: EffectResult) {
     let Some(sent) = sim.sent.remove(&(result.actor, result.number)) else { return };
-    let Some(ask) = sent.ask else { return };
+    let Some(requester) = sent.requester else { return };
     let reply = if result.applied {
         Ok(Reply::Attack { damage: result.damage, killed: result.killed })
     } else {
         Err(Refusal::Refused("missed"))
     };
-    sim.reply(ask, reply);
+    sim.reply(requester, reply);
 }

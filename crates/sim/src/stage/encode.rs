@@ -7,9 +7,9 @@ use shardkeep_types::{CELL_MM, EntityId, Position};
 
 use crate::{
     Event, Sim,
-    body::{Body, Mind, dirty},
+    body::{Body, EntityDetails, dirty},
     cells::GroundItem,
-    event::{Appears, CellUpdate, Entry, Kind, Ring},
+    event::{Appearance, CellUpdate, Entry, Kind, Ring},
     rules::{KEYFRAME_ENTRIES, KEYFRAME_TICKS, OUTER_TICKS, OWN_STATE_TICKS, PACKET_ENTRIES},
     template::CreatureTemplate,
 };
@@ -23,13 +23,19 @@ pub(crate) fn run(sim: &mut Sim) {
         }
         // Cells take turns, so that not all keyframes fall into one tick.
         let turn = sim.tick.wrapping_add(index as u64);
-        tell(sim, index, Ring::Near, true, turn.is_multiple_of(KEYFRAME_TICKS));
-        tell(sim, index, Ring::Outer, turn.is_multiple_of(OUTER_TICKS), turn.is_multiple_of(KEYFRAME_TICKS));
+        publish_due(sim, index, Ring::Near, true, turn.is_multiple_of(KEYFRAME_TICKS));
+        publish_due(
+            sim,
+            index,
+            Ring::Outer,
+            turn.is_multiple_of(OUTER_TICKS),
+            turn.is_multiple_of(KEYFRAME_TICKS),
+        );
     }
-    tell_owners(sim);
+    publish_own_states(sim);
 }
 
-fn tell(sim: &mut Sim, index: usize, ring: Ring, delta_due: bool, keyframe_due: bool) {
+fn publish_due(sim: &mut Sim, index: usize, ring: Ring, delta_due: bool, keyframe_due: bool) {
     let feed = sim.cells.all[index].feed(ring);
     if !feed.watched {
         return;
@@ -50,8 +56,8 @@ fn keyframe(sim: &mut Sim, index: usize, ring: Ring) {
     for place in 0..sim.cells.inside(index).len() {
         let at = sim.cells.inside(index)[place] as usize;
         let body = &mut sim.bodies.hot[at];
-        *owed(body, ring) = 0;
-        entries.push(entry(body, &sim.bodies.minds[at], dirty::ALL, corner));
+        *dirty_bits(body, ring) = 0;
+        entries.push(entry(body, &sim.bodies.details[at], dirty::ALL, corner));
     }
     publish(sim, index, ring, true, entries);
 }
@@ -62,7 +68,7 @@ fn delta(sim: &mut Sim, index: usize, ring: Ring) {
     for (entity, why) in gone {
         let back = sim.bodies.find(entity).is_some_and(|at| sim.bodies.hot[at].cell as usize == index);
         if !back {
-            entries.push(Entry { gone: Some(why), ..empty(entity) });
+            entries.push(Entry { gone: Some(why), ..empty_entry(entity) });
         }
     }
     entries.append(&mut ground_entries(sim, index, ring, false));
@@ -71,21 +77,21 @@ fn delta(sim: &mut Sim, index: usize, ring: Ring) {
     let crowd = sim.cells.inside(index).len();
     // Who waited longest goes first: the beginning moves on through the crowd.
     let first = if crowd > PACKET_ENTRIES { sim.tick as usize * PACKET_ENTRIES % crowd } else { 0 };
-    let (mut told, mut deferred) = (0, 0);
+    let (mut published, mut deferred) = (0, 0);
     for place in (first..crowd).chain(0..first) {
         let at = sim.cells.inside(index)[place] as usize;
         let body = &mut sim.bodies.hot[at];
-        let bits = *owed(body, ring);
+        let bits = *dirty_bits(body, ring);
         if bits == 0 {
             continue;
         }
-        if told == PACKET_ENTRIES {
+        if published == PACKET_ENTRIES {
             deferred += 1;
             continue;
         }
-        told += 1;
-        *owed(body, ring) = 0;
-        entries.push(entry(body, &sim.bodies.minds[at], bits, corner));
+        published += 1;
+        *dirty_bits(body, ring) = 0;
+        entries.push(entry(body, &sim.bodies.details[at], bits, corner));
     }
     sim.counts.deferred += deferred;
     if !entries.is_empty() {
@@ -107,7 +113,7 @@ fn publish(sim: &mut Sim, index: usize, ring: Ring, keyframe: bool, mut entries:
     }
 }
 
-fn owed(body: &mut Body, ring: Ring) -> &mut u8 {
+fn dirty_bits(body: &mut Body, ring: Ring) -> &mut u8 {
     match ring {
         Ring::Near => &mut body.near,
         Ring::Outer => &mut body.outer,
@@ -124,35 +130,35 @@ fn offset(x: i32, y: i32, corner: (i32, i32)) -> (u16, u16) {
     (part(x, corner.0), part(y, corner.1))
 }
 
-fn empty(entity: EntityId) -> Entry {
+fn empty_entry(entity: EntityId) -> Entry {
     Entry { entity, appears: None, position: None, velocity: None, facing: None, health: None, gone: None }
 }
 
-fn entry(body: &Body, mind: &Mind, bits: u8, corner: (i32, i32)) -> Entry {
+fn entry(body: &Body, details: &EntityDetails, bits: u8, corner: (i32, i32)) -> Entry {
     let appears = bits & dirty::APPEARS != 0;
     let has = |bit: u8| appears || bits & bit != 0;
     // With `appears`, no velocity means standing.
     let moving = (body.vx, body.vy) != (0, 0);
     let velocity = (bits & dirty::VELOCITY != 0 && !appears) || (appears && moving);
     Entry {
-        appears: appears.then(|| appearance(body, mind)),
+        appears: appears.then(|| appearance(body, details)),
         position: has(dirty::POSITION).then(|| offset(body.x, body.y, corner)),
         velocity: velocity.then_some((body.vx as i16, body.vy as i16)),
         facing: has(dirty::FACING).then_some(body.facing),
         health: has(dirty::HEALTH).then(|| health(body)),
-        ..empty(body.id)
+        ..empty_entry(body.id)
     }
 }
 
-fn appearance(body: &Body, mind: &Mind) -> Appears {
-    let name = match mind {
-        Mind::Avatar(avatar) => avatar.name.clone(),
-        Mind::Ghost(ghost) => ghost.name.clone(),
-        Mind::Creature(_) => {
+fn appearance(body: &Body, details: &EntityDetails) -> Appearance {
+    let name = match details {
+        EntityDetails::Avatar(avatar) => avatar.name.clone(),
+        EntityDetails::Ghost(ghost) => ghost.name.clone(),
+        EntityDetails::Creature(_) => {
             Arc::from(CreatureTemplate::get(body.template).map_or("", |template| template.name))
         }
     };
-    Appears { kind: body.kind, template: body.template, name }
+    Appearance { kind: body.kind, template: body.template, name }
 }
 
 /// A wound never looks like death, nor death like a wound.
@@ -164,55 +170,56 @@ fn health(body: &Body) -> u8 {
 fn ground_entries(sim: &mut Sim, index: usize, ring: Ring, all: bool) -> Vec<Entry> {
     let corner = corner(sim, index);
     let mut entries = Vec::new();
-    for on in &mut sim.cells.all[index].ground {
+    for ground_item in &mut sim.cells.all[index].ground {
         let fresh = match ring {
-            Ring::Near => &mut on.near,
-            Ring::Outer => &mut on.outer,
+            Ring::Near => &mut ground_item.near,
+            Ring::Outer => &mut ground_item.outer,
         };
         if std::mem::take(fresh) || all {
-            entries.push(item_entry(on, corner));
+            entries.push(item_entry(ground_item, corner));
         }
     }
     entries
 }
 
-fn item_entry(on: &GroundItem, corner: (i32, i32)) -> Entry {
-    let appears = Appears { kind: Kind::Item, template: on.item.template as u16, name: Arc::from("") };
-    let Position { x_mm, y_mm, .. } = on.at;
+fn item_entry(ground_item: &GroundItem, corner: (i32, i32)) -> Entry {
+    let appears =
+        Appearance { kind: Kind::Item, template: ground_item.item.template as u16, name: Arc::from("") };
+    let Position { x_mm, y_mm, .. } = ground_item.at;
     Entry {
         appears: Some(appears),
         position: Some(offset(x_mm, y_mm, corner)),
-        ..empty(EntityId::ground_item(on.item.id))
+        ..empty_entry(EntityId::ground_item(ground_item.item.id))
     }
 }
 
 /// Each player hears of the own avatar when it changed, and once a second anyway.
-fn tell_owners(sim: &mut Sim) {
+fn publish_own_states(sim: &mut Sim) {
     for at in 0..sim.bodies.hot.len() {
-        let Mind::Avatar(avatar) = &sim.bodies.minds[at] else { continue };
+        let EntityDetails::Avatar(avatar) = &sim.bodies.details[at] else { continue };
         let state = sim.own_state(&sim.bodies.hot[at], avatar.last_input);
-        let known = avatar.told.is_some_and(|told| {
-            let same = crate::OwnState { tick: state.tick, ..told } == state;
-            same && u64::from(state.tick.wrapping_sub(told.tick)) < OWN_STATE_TICKS
+        let known = avatar.published.is_some_and(|published| {
+            let same = crate::OwnState { tick: state.tick, ..published } == state;
+            same && u64::from(state.tick.wrapping_sub(published.tick)) < OWN_STATE_TICKS
         });
         if known || sim.bodies.hot[at].frozen {
             continue;
         }
-        let Mind::Avatar(avatar) = &mut sim.bodies.minds[at] else { continue };
-        avatar.told = Some(state);
+        let EntityDetails::Avatar(avatar) = &mut sim.bodies.details[at] else { continue };
+        avatar.published = Some(state);
         let character = avatar.character;
-        sim.events.push(Event::Own { character, state });
+        sim.events.push(Event::AvatarState { character, state });
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::Gone;
+    use crate::event::RemovalReason;
     use shardkeep_types::MapId;
 
     #[test]
-    fn a_scratch_is_not_death() {
+    fn health_byte_is_zero_only_for_the_dead() {
         let sim = Sim::new(Arc::new(crate::Map::meadow()), 1);
         let mut body = sim.new_body(EntityId(1), Kind::Creature, Position::new(MapId(1), 5, 5));
         (body.health, body.max_health) = (1, 10_000);
@@ -222,7 +229,10 @@ mod tests {
     }
 
     #[test]
-    fn gone_says_why_by_its_number() {
-        assert_eq!([Gone::ToOtherCell as u8, Gone::Left as u8, Gone::Died as u8], [1, 2, 3]);
+    fn gone_reasons_have_protocol_numbers() {
+        assert_eq!(
+            [RemovalReason::ToOtherCell as u8, RemovalReason::Left as u8, RemovalReason::Died as u8],
+            [1, 2, 3]
+        );
     }
 }

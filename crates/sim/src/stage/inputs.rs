@@ -6,26 +6,26 @@ use shardkeep_types::{CellId, CellRect, CharacterId, EntityId, Position};
 
 use crate::{
     Event, Sim,
-    body::{Avatar, Body, Creature, Ghost, Mind, dirty},
-    event::{Gone, Kind, Refusal, Ring},
-    input::{Ask, Entering, GhostState, Goal, Input, Item},
+    body::{Avatar, Body, Creature, EntityDetails, Ghost, dirty},
+    event::{Kind, Refusal, RemovalReason, Ring},
+    input::{EnteringAvatar, GhostState, Goal, Input, Item, Requester},
     rules::{ATTACK_COOLDOWN_MS, AVATAR_HEALTH, AVATAR_SPEED},
     template::CreatureTemplate,
 };
 
 /// A client that rounds its velocity up does nothing wrong.
-const SLACK: i32 = 20;
+const SPEED_TOLERANCE: i32 = 20;
 
 pub(crate) fn run(sim: &mut Sim, inputs: impl IntoIterator<Item = Input>) {
     for input in inputs {
         apply(sim, input);
     }
-    sim.hear();
+    sim.retry_pending_pickups();
 }
 
 fn apply(sim: &mut Sim, input: Input) {
     match input {
-        Input::Sectors(rects) => own(sim, &rects),
+        Input::Sectors(rects) => set_owned_cells(sim, &rects),
         Input::Ground { cells, items, generations } => ground(sim, cells, &items, &generations),
         Input::Watch { cell, ring, on } => watch(sim, cell, ring, on),
         Input::Keyframe { cell, ring } => {
@@ -39,18 +39,18 @@ fn apply(sim: &mut Sim, input: Input) {
         Input::Thaw { character } => freeze(sim, character, false),
         Input::Stop { character } => {
             if let Some((_, avatar)) = sim.bodies.avatar_mut(character) {
-                avatar.wish = (0, 0);
+                avatar.desired_velocity = (0, 0);
             }
         }
         Input::Teleport { character, to } => {
-            let to = sim.map.standable(to);
-            sim.place(character, to);
+            let to = sim.map.nearest_walkable(to);
+            sim.teleport(character, to);
         }
         Input::Move { character, sequence, velocity, facing } => {
-            wish(sim, character, sequence, velocity, facing);
+            desired_velocity(sim, character, sequence, velocity, facing);
         }
-        Input::Act { ask, act } => sim.act(ask, act),
-        Input::Committed { number, outcome } => sim.settle(number, outcome),
+        Input::Act { requester, act } => sim.act(requester, act),
+        Input::Committed { number, outcome } => sim.finish_commit(number, outcome),
         Input::Possessions { character, possessions } => {
             if let Some((_, avatar)) = sim.bodies.avatar_mut(character) {
                 avatar.possessions = possessions;
@@ -58,21 +58,21 @@ fn apply(sim: &mut Sim, input: Input) {
             }
         }
         Input::Ghost(state) => ghost(sim, state),
-        Input::Taken(item) => sim.cells.lift(item),
+        Input::ItemTaken(item) => sim.cells.remove_item(item),
         Input::GhostGone(entity) => {
-            sim.beyond.remove(&entity);
+            sim.remote_ground_items.remove(&entity);
             if is_ghost(sim, entity) {
-                sim.take_away(entity, Gone::Left);
+                sim.remove_entity(entity, RemovalReason::Left);
             }
         }
-        Input::Effect(effect) => super::combat::receive(sim, effect),
-        Input::EffectResult(result) => super::combat::answered(sim, result),
+        Input::Effect(effect) => super::combat::receive_effect(sim, effect),
+        Input::EffectResult(result) => super::combat::effect_answered(sim, result),
         Input::Intents(intents) => super::intents::accept(sim, &intents),
     }
 }
 
 /// Cells gained begin with keyframes; creatures leave cells that are lost.
-fn own(sim: &mut Sim, rects: &[CellRect]) {
+fn set_owned_cells(sim: &mut Sim, rects: &[CellRect]) {
     for index in 0..sim.cells.all.len() {
         let id = sim.cells.id(index);
         let owned = rects.iter().any(|rect| rect.contains(id));
@@ -116,8 +116,8 @@ fn ground(sim: &mut Sim, cells: CellRect, items: &[(Item, Position)], generation
         }
     }
     for &(item, at) in items {
-        if !sim.is_moving(item.id) {
-            sim.cells.lay(item, at);
+        if !sim.has_pending_move(item.id) {
+            sim.cells.place_item(item, at);
         }
     }
     for spawn in 0..sim.spawns.len() {
@@ -139,9 +139,9 @@ pub(crate) fn spawn_creature(sim: &mut Sim, spawn: usize) {
         template: template.number,
         ..sim.new_body(EntityId::creature(point.id), Kind::Creature, point.home)
     };
-    let creature = Creature { spawn, goal: Goal::Idle, goal_until: 0, strikes_at: 0, attacker: None };
-    sim.spawns[spawn].rises_at = None;
-    sim.bodies.insert(body, Mind::Creature(creature));
+    let creature = Creature { spawn, goal: Goal::Idle, goal_until: 0, next_attack_at: 0, attacker: None };
+    sim.spawns[spawn].respawns_at = None;
+    sim.bodies.insert(body, EntityDetails::Creature(creature));
 }
 
 fn watch(sim: &mut Sim, cell: CellId, ring: Ring, on: bool) {
@@ -152,11 +152,11 @@ fn watch(sim: &mut Sim, cell: CellId, ring: Ring, on: bool) {
     feed.gone.clear();
 }
 
-fn enter(sim: &mut Sim, entering: Entering) {
+fn enter(sim: &mut Sim, entering: EnteringAvatar) {
     let died = entering.health == 0;
-    let at = if died { sim.map.start } else { sim.map.standable(entering.position) };
+    let at = if died { sim.map.start } else { sim.map.nearest_walkable(entering.position) };
     let id = EntityId::avatar(entering.character);
-    sim.leave_quietly(entering.character);
+    sim.end_interactions(entering.character);
     let body = Body {
         facing: entering.facing,
         health: if died { AVATAR_HEALTH } else { entering.health.min(AVATAR_HEALTH) },
@@ -166,23 +166,23 @@ fn enter(sim: &mut Sim, entering: Entering) {
         character: entering.character,
         name: entering.name,
         epoch: entering.epoch,
-        wish: clamp_velocity(entering.velocity),
+        desired_velocity: clamp_velocity(entering.velocity),
         last_input: entering.last_input,
-        strikes_at: sim.now + entering.cooldown_ms.min(ATTACK_COOLDOWN_MS),
-        hurt_at: sim.now,
-        rises_at: None,
+        next_attack_at: sim.now + entering.cooldown_ms.min(ATTACK_COOLDOWN_MS),
+        last_hurt_at: sim.now,
+        respawns_at: None,
         outside_since: None,
         possessions: entering.possessions,
         trade: None,
         view: None,
-        told: None,
+        published: None,
     };
     // A ghost of it turns into itself: its cell's watchers notice nothing but a fresh entry.
     if let Some(ghost) = sim.bodies.find(id) {
         let mut before = sim.bodies.hot[ghost].clone();
         sim.cells.enter(&mut before, body.cell);
     }
-    sim.bodies.insert(body, Mind::Avatar(Box::new(avatar)));
+    sim.bodies.insert(body, EntityDetails::Avatar(Box::new(avatar)));
 }
 
 fn freeze(sim: &mut Sim, character: CharacterId, frozen: bool) {
@@ -191,11 +191,11 @@ fn freeze(sim: &mut Sim, character: CharacterId, frozen: bool) {
     }
     if frozen {
         // Now, while there is still a way to the player; where the avatar goes nobody knows of these requests.
-        sim.leave_quietly(character);
+        sim.end_interactions(character);
     }
 }
 
-fn wish(sim: &mut Sim, character: CharacterId, sequence: u32, velocity: (i32, i32), facing: u8) {
+fn desired_velocity(sim: &mut Sim, character: CharacterId, sequence: u32, velocity: (i32, i32), facing: u8) {
     let Some((body, avatar)) = sim.bodies.avatar_mut(character) else { return };
     if sequence <= avatar.last_input {
         return;
@@ -206,9 +206,9 @@ fn wish(sim: &mut Sim, character: CharacterId, sequence: u32, velocity: (i32, i3
         body.touch(dirty::FACING);
     }
     let clamped = clamp_velocity(velocity);
-    avatar.wish = clamped;
+    avatar.desired_velocity = clamped;
     let fast = |(x, y): (i32, i32)| i64::from(x) * i64::from(x) + i64::from(y) * i64::from(y);
-    let limit = i64::from(AVATAR_SPEED + SLACK);
+    let limit = i64::from(AVATAR_SPEED + SPEED_TOLERANCE);
     if fast(velocity) > limit * limit {
         sim.events.push(Event::TooFast { character });
     }
@@ -223,12 +223,12 @@ fn clamp_velocity((x, y): (i32, i32)) -> (i32, i32) {
 }
 
 fn is_ghost(sim: &Sim, entity: EntityId) -> bool {
-    sim.bodies.find(entity).is_some_and(|at| matches!(sim.bodies.minds[at], Mind::Ghost(_)))
+    sim.bodies.find(entity).is_some_and(|at| matches!(sim.bodies.details[at], EntityDetails::Ghost(_)))
 }
 
 fn ghost(sim: &mut Sim, state: GhostState) {
     if state.entity.as_item().is_some() {
-        sim.beyond.insert(state.entity, (state.position, sim.now));
+        sim.remote_ground_items.insert(state.entity, (state.position, sim.now));
         return;
     }
     let kind = if state.entity.as_character().is_some() { Kind::Avatar } else { Kind::Creature };
@@ -238,12 +238,12 @@ fn ghost(sim: &mut Sim, state: GhostState) {
             body.template = state.template;
             (body.vx, body.vy) = state.velocity;
             (body.health, body.max_health) = (state.health, state.max_health.max(1));
-            sim.bodies.insert(body, Mind::Ghost(Ghost { name: state.name, seen_at: sim.now }));
+            sim.bodies.insert(body, EntityDetails::Ghost(Ghost { name: state.name, seen_at: sim.now }));
         }
         return;
     };
     // What is ours is never a neighbour's at once: late words about it are old.
-    let Mind::Ghost(ghost) = &mut sim.bodies.minds[at] else { return };
+    let EntityDetails::Ghost(ghost) = &mut sim.bodies.details[at] else { return };
     ghost.seen_at = sim.now;
     let body = &mut sim.bodies.hot[at];
     let jumped = (body.x - state.position.x_mm).abs() + (body.y - state.position.y_mm).abs() > 500;
@@ -263,33 +263,37 @@ fn ghost(sim: &mut Sim, state: GhostState) {
 impl Sim {
     /// The avatar is saved elsewhere, or another zone's.
     fn leave(&mut self, character: CharacterId) {
-        self.leave_quietly(character);
-        self.take_away(EntityId::avatar(character), Gone::Left);
+        self.end_interactions(character);
+        self.remove_entity(EntityId::avatar(character), RemovalReason::Left);
     }
 
     /// Ends everything in which the avatar takes part. Whoever waits for an answer gets one.
-    fn leave_quietly(&mut self, character: CharacterId) {
+    fn end_interactions(&mut self, character: CharacterId) {
         if self.bodies.avatar(character).is_none() {
             return;
         }
         self.cancel_trade_of(character);
-        let mine = |ask: &Ask| ask.character == character;
-        let sent = self.sent.values().filter_map(|sent| sent.ask);
-        let others = self.strikes.iter().map(|it| it.ask).chain(self.hearsay.iter().map(|it| it.ask));
-        let waiting: Vec<Ask> = sent.chain(others).filter(mine).collect();
-        self.sent.retain(|_, sent| !sent.ask.as_ref().is_some_and(mine));
-        self.strikes.retain(|strike| !mine(&strike.ask));
-        self.hearsay.retain(|hearsay| !mine(&hearsay.ask));
-        for ask in waiting {
-            self.reply(ask, Err(Refusal::Unavailable));
+        let is_requester = |requester: &Requester| requester.character == character;
+        let sent = self.sent.values().filter_map(|sent| sent.requester);
+        let others = self
+            .pending_attacks
+            .iter()
+            .map(|it| it.requester)
+            .chain(self.pending_pickups.iter().map(|it| it.requester));
+        let waiting: Vec<Requester> = sent.chain(others).filter(is_requester).collect();
+        self.sent.retain(|_, sent| !sent.requester.as_ref().is_some_and(is_requester));
+        self.pending_attacks.retain(|attack| !is_requester(&attack.requester));
+        self.pending_pickups.retain(|pending_pickups| !is_requester(&pending_pickups.requester));
+        for requester in waiting {
+            self.reply(requester, Err(Refusal::Unavailable));
         }
     }
 
     /// Puts the avatar somewhere else all at once.
-    pub(crate) fn place(&mut self, character: CharacterId, to: Position) {
+    pub(crate) fn teleport(&mut self, character: CharacterId, to: Position) {
         let cell = self.cells.at(to.x_mm, to.y_mm);
         let Some((body, avatar)) = self.bodies.avatar_mut(character) else { return };
-        avatar.wish = (0, 0);
+        avatar.desired_velocity = (0, 0);
         // A leap is not a stroll over the border and back.
         avatar.outside_since = Some(0);
         body.set_velocity(0, 0);

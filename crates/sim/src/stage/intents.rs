@@ -2,9 +2,9 @@
 
 use crate::{
     Sim,
-    body::Mind,
+    body::EntityDetails,
     input::{Goal, Intent},
-    rules::INTENT_LIVES_MS,
+    rules::INTENT_LIFETIME_MS,
     template::CreatureTemplate,
 };
 
@@ -12,23 +12,26 @@ use crate::{
 pub(crate) fn accept(sim: &mut Sim, intents: &[Intent]) {
     for intent in intents {
         let Some(at) = sim.bodies.find(intent.creature) else { continue };
-        if let Mind::Creature(creature) = &mut sim.bodies.minds[at] {
+        if let EntityDetails::Creature(creature) = &mut sim.bodies.details[at] {
             creature.goal = intent.goal;
-            creature.goal_until = sim.now + INTENT_LIVES_MS;
+            creature.goal_until = sim.now + INTENT_LIFETIME_MS;
         }
     }
 }
 
 pub(crate) fn run(sim: &mut Sim) {
     for at in 0..sim.bodies.hot.len() {
-        let Mind::Creature(creature) = &sim.bodies.minds[at] else { continue };
+        let EntityDetails::Creature(creature) = &sim.bodies.details[at] else { continue };
         let body = &sim.bodies.hot[at];
-        let awake = sim.cells.all[body.cell as usize].awake;
-        let goal =
-            if !awake || creature.goal_until < sim.now { Goal::Idle } else { follow(sim, at, creature.goal) };
-        if let Mind::Creature(creature) = &mut sim.bodies.minds[at] {
+        let active = sim.cells.all[body.cell as usize].active;
+        let goal = if !active || creature.goal_until < sim.now {
+            Goal::Idle
+        } else {
+            resolve_goal(sim, at, creature.goal)
+        };
+        if let EntityDetails::Creature(creature) = &mut sim.bodies.details[at] {
             creature.goal = goal;
-            if !awake {
+            if !active {
                 creature.attacker = None;
             }
         }
@@ -36,15 +39,15 @@ pub(crate) fn run(sim: &mut Sim) {
 }
 
 /// A creature that shall attack what it cannot reach yet closes in; one that has arrived waits.
-fn follow(sim: &Sim, at: usize, goal: Goal) -> Goal {
+fn resolve_goal(sim: &Sim, at: usize, goal: Goal) -> Goal {
     let Goal::Attack { target } = goal else { return goal };
-    let Some(victim) = sim.bodies.find(target).map(|at| &sim.bodies.hot[at]) else { return Goal::Idle };
+    let Some(target_body) = sim.bodies.find(target).map(|at| &sim.bodies.hot[at]) else { return Goal::Idle };
     let Some(template) = CreatureTemplate::get(sim.bodies.hot[at].template) else { return Goal::Idle };
-    if !victim.alive() {
+    if !target_body.alive() {
         Goal::Idle
-    } else if sim.bodies.hot[at].within(victim, template.reach) {
+    } else if sim.bodies.hot[at].within(target_body, template.reach) {
         goal
     } else {
-        Goal::Move { x_mm: victim.x, y_mm: victim.y, speed: template.speed }
+        Goal::Move { x_mm: target_body.x, y_mm: target_body.y, speed: template.speed }
     }
 }

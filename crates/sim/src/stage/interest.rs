@@ -2,39 +2,39 @@
 
 use crate::{
     Event, Sim,
-    body::Mind,
-    event::{Gone, Kind},
-    rules::{GHOST_LIVES_MS, OUTSIDE_MS},
+    body::EntityDetails,
+    event::{Kind, RemovalReason},
+    rules::{GHOST_LIFETIME_MS, HANDOVER_DELAY_MS},
 };
 
 pub(crate) fn run(sim: &mut Sim) {
     forget_old_ghosts(sim);
     sim.cells.sort(&sim.bodies.hot);
-    wake_cells(sim);
+    activate_cells(sim);
     watch_avatars(sim);
-    sim.part_distant_traders();
+    sim.cancel_distant_trades();
 }
 
 fn forget_old_ghosts(sim: &mut Sim) {
     let now = sim.now;
-    sim.beyond.retain(|_, (_, seen_at)| *seen_at + GHOST_LIVES_MS >= now);
-    let is_old = |mind: &Mind| matches!(mind, Mind::Ghost(ghost) if ghost.seen_at + GHOST_LIVES_MS < now);
-    let bodies = sim.bodies.hot.iter().zip(&sim.bodies.minds);
-    let old: Vec<_> = bodies.filter(|(_, mind)| is_old(mind)).map(|(body, _)| body.id).collect();
+    sim.remote_ground_items.retain(|_, (_, seen_at)| *seen_at + GHOST_LIFETIME_MS >= now);
+    let is_old = |details: &EntityDetails| matches!(details, EntityDetails::Ghost(ghost) if ghost.seen_at + GHOST_LIFETIME_MS < now);
+    let bodies = sim.bodies.hot.iter().zip(&sim.bodies.details);
+    let old: Vec<_> = bodies.filter(|(_, details)| is_old(details)).map(|(body, _)| body.id).collect();
     for entity in old {
-        sim.take_away(entity, Gone::Left);
+        sim.remove_entity(entity, RemovalReason::Left);
     }
 }
 
 /// Creatures think, and are told to the AI, only where an avatar is in the cell or beside it.
-fn wake_cells(sim: &mut Sim) {
-    sim.cells.all.iter_mut().for_each(|cell| cell.awake = false);
+fn activate_cells(sim: &mut Sim) {
+    sim.cells.all.iter_mut().for_each(|cell| cell.active = false);
     for index in 0..sim.cells.all.len() {
-        let somebody =
+        let has_avatar =
             sim.cells.inside(index).iter().any(|&at| sim.bodies.hot[at as usize].kind == Kind::Avatar);
-        if somebody {
+        if has_avatar {
             for near in sim.cells.around(index, 1) {
-                sim.cells.all[near].awake = true;
+                sim.cells.all[near].active = true;
             }
         }
     }
@@ -42,8 +42,8 @@ fn wake_cells(sim: &mut Sim) {
 
 fn watch_avatars(sim: &mut Sim) {
     let (cells, events, now) = (&sim.cells, &mut sim.events, sim.now);
-    for (body, mind) in sim.bodies.hot.iter().zip(&mut sim.bodies.minds) {
-        let Mind::Avatar(avatar) = mind else { continue };
+    for (body, details) in sim.bodies.hot.iter().zip(&mut sim.bodies.details) {
+        let EntityDetails::Avatar(avatar) = details else { continue };
         let (character, cell) = (avatar.character, cells.id(body.cell as usize));
         if avatar.view != Some(body.cell) {
             avatar.view = Some(body.cell);
@@ -54,7 +54,7 @@ fn watch_avatars(sim: &mut Sim) {
             continue;
         }
         let since = *avatar.outside_since.get_or_insert(now);
-        if !body.frozen && body.alive() && now.saturating_sub(since) >= OUTSIDE_MS {
+        if !body.frozen && body.alive() && now.saturating_sub(since) >= HANDOVER_DELAY_MS {
             events.push(Event::Outside { character, cell });
         }
     }

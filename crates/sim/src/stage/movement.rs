@@ -2,30 +2,30 @@
 
 use crate::{
     Map, Sim,
-    body::{Body, Mind},
+    body::{Body, EntityDetails},
     cells::Cells,
     input::Goal,
-    rules::PARTS,
+    rules::PARTS_PER_MM,
     template::CreatureTemplate,
 };
 
 pub(crate) fn run(sim: &mut Sim) {
     let (map, cells, steps) = (sim.map.as_ref(), &mut sim.cells, sim.steps);
-    for (body, mind) in sim.bodies.hot.iter_mut().zip(&mut sim.bodies.minds) {
+    for (body, details) in sim.bodies.hot.iter_mut().zip(&mut sim.bodies.details) {
         if body.frozen {
             continue;
         }
-        match mind {
-            Mind::Avatar(avatar) => {
-                let wish = if body.alive() { avatar.wish } else { (0, 0) };
-                walk(body, wish, steps, map, |_, _| true);
+        match details {
+            EntityDetails::Avatar(avatar) => {
+                let desired_velocity = if body.alive() { avatar.desired_velocity } else { (0, 0) };
+                walk(body, desired_velocity, steps, map, |_, _| true);
             }
-            Mind::Creature(creature) => {
-                let wish = pursue(body, creature.goal, steps);
+            EntityDetails::Creature(creature) => {
+                let desired_velocity = pursue(body, creature.goal, steps);
                 let cells = &*cells;
-                walk(body, wish, steps, map, |x, y| cells.owned(cells.at(x, y)));
+                walk(body, desired_velocity, steps, map, |x, y| cells.owned(cells.at(x, y)));
             }
-            Mind::Ghost(_) => glide(body, steps, map),
+            EntityDetails::Ghost(_) => extrapolate(body, steps, map),
         }
         enter_cell(body, cells);
     }
@@ -38,13 +38,19 @@ fn enter_cell(body: &mut Body, cells: &mut Cells) {
 
 /// Moves along each axis for itself, so that one slides along a wall. The velocity told to watchers is the one
 /// that came true.
-fn walk(body: &mut Body, wish: (i32, i32), steps: i32, map: &Map, allowed: impl Fn(i32, i32) -> bool) {
-    if wish == (0, 0) {
+fn walk(
+    body: &mut Body,
+    desired_velocity: (i32, i32),
+    steps: i32,
+    map: &Map,
+    allowed: impl Fn(i32, i32) -> bool,
+) {
+    if desired_velocity == (0, 0) {
         body.set_velocity(0, 0);
         return;
     }
     let free = |x: i32, y: i32| !map.grid.is_blocked(x, y) && allowed(x, y);
-    let (mut vx, mut vy) = wish;
+    let (mut vx, mut vy) = desired_velocity;
     let (x, part) = step(body.x, body.parts.0, vx, steps);
     if vx != 0 && !free(x, body.y) {
         vx = 0;
@@ -63,11 +69,11 @@ fn walk(body: &mut Body, wish: (i32, i32), steps: i32, map: &Map, allowed: impl 
 /// Where one is after so many steps, in millimetres and parts of one.
 fn step(mm: i32, part: i32, velocity: i32, steps: i32) -> (i32, i32) {
     let parts = part + velocity * steps;
-    (mm + parts.div_euclid(PARTS), parts.rem_euclid(PARTS))
+    (mm + parts.div_euclid(PARTS_PER_MM), parts.rem_euclid(PARTS_PER_MM))
 }
 
 /// A neighbour's entity goes on as last heard; its own zone minds the walls.
-fn glide(body: &mut Body, steps: i32, map: &Map) {
+fn extrapolate(body: &mut Body, steps: i32, map: &Map) {
     let (x, px) = step(body.x, body.parts.0, body.vx, steps);
     let (y, py) = step(body.y, body.parts.1, body.vy, steps);
     (body.x, body.y) = (x.clamp(0, map.width_mm() - 1), y.clamp(0, map.height_mm() - 1));
@@ -81,7 +87,7 @@ fn pursue(body: &Body, goal: Goal, steps: i32) -> (i32, i32) {
     let speed = f64::from(speed.clamp(0, fastest));
     let (dx, dy) = (f64::from(x_mm) - f64::from(body.x), f64::from(y_mm) - f64::from(body.y));
     let distance = dx.hypot(dy);
-    if distance <= speed * f64::from(steps) / f64::from(PARTS) {
+    if distance <= speed * f64::from(steps) / f64::from(PARTS_PER_MM) {
         return (0, 0);
     }
     let part = |d: f64| (d / distance * speed) as i32;

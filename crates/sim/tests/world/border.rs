@@ -21,7 +21,7 @@ fn ghost(entity: EntityId, position: Position, health: u32) -> GhostState {
 }
 
 #[test]
-fn who_walks_out_is_to_be_handed_over_and_simulated_until_then() {
+fn avatar_outside_zone_is_reported_and_still_simulated() {
     let mut world = half();
     world.enter(ANN, at(31_000, 10_000));
     let mut events = world.walk(ANN, 1, (2_000, 0));
@@ -35,7 +35,7 @@ fn who_walks_out_is_to_be_handed_over_and_simulated_until_then() {
 }
 
 #[test]
-fn a_step_over_the_border_and_back_costs_nothing() {
+fn brief_border_crossing_starts_no_handover() {
     let mut world = half();
     world.enter(ANN, at(31_750, 10_000));
     let mut events = Vec::new();
@@ -48,7 +48,7 @@ fn a_step_over_the_border_and_back_costs_nothing() {
 }
 
 #[test]
-fn the_frozen_do_not_move_and_thaw_where_they_were() {
+fn frozen_avatar_stands_still_and_resumes_in_place() {
     let mut world = half();
     world.enter(ANN, at(10_000, 10_000));
     world.walk(ANN, 1, (2_000, 0));
@@ -61,7 +61,7 @@ fn the_frozen_do_not_move_and_thaw_where_they_were() {
 }
 
 #[test]
-fn a_ghost_turns_into_the_avatar_itself_without_vanishing() {
+fn entering_avatar_replaces_ghost_without_gone_entry() {
     let mut world = half();
     let cell = CellId { map: MAP, x: 0, y: 0 };
     world.tick([Input::Watch { cell, ring: shardkeep_sim::Ring::Near, on: true }]);
@@ -79,7 +79,7 @@ fn a_ghost_turns_into_the_avatar_itself_without_vanishing() {
 }
 
 #[test]
-fn ghosts_that_nobody_mentions_fade() {
+fn ghost_without_updates_expires() {
     let mut world = half();
     let rabbit = EntityId::creature(77);
     world.tick([Input::Ghost(ghost(rabbit, at(40_000, 5_000), 10))]);
@@ -89,7 +89,7 @@ fn ghosts_that_nobody_mentions_fade() {
 }
 
 #[test]
-fn a_strike_across_the_border_is_answered_by_its_owner_only() {
+fn attack_across_border_is_answered_by_target_zone() {
     let mut world = half();
     world.enter(ANN, at(31_000, 5_000));
     let rabbit = EntityId::creature(77);
@@ -113,7 +113,7 @@ fn effect(event: &Event) -> Option<Effect> {
 }
 
 #[test]
-fn a_repeated_effect_hurts_once() {
+fn repeated_effect_is_applied_once() {
     let mut world = half();
     world.enter(ANN, at(31_000, 5_000));
     let wolf = EntityId::creature(77);
@@ -130,7 +130,7 @@ fn a_repeated_effect_hurts_once() {
 }
 
 #[test]
-fn nobody_waits_for_ever_for_a_neighbour() {
+fn unanswered_effect_times_out_as_unavailable() {
     let mut world = half();
     world.enter(ANN, at(31_000, 5_000));
     let rabbit = EntityId::creature(77);
@@ -140,28 +140,28 @@ fn nobody_waits_for_ever_for_a_neighbour() {
 }
 
 #[test]
-fn an_item_beyond_the_border_is_within_reach_and_its_owner_hears_of_it() {
+fn remote_item_pick_up_commits_and_notifies_owner() {
     let mut world = half();
     world.enter(ANN, at(31_500, 5_000));
     let item = EntityId::ground_item(ItemId(5));
     let pick_up = || Act::PickUp { action: action(1), entity: item };
     assert_eq!(replies(&world.act(ANN, pick_up())), [], "the neighbour may be about to tell");
     let events = world.tick([Input::Ghost(ghost(item, at(32_500, 5_000), 0))]);
-    let [(number, Want::PickUp { from, .. })] = commits(&events)[..] else { panic!("{events:?}") };
+    let [(number, HardChange::PickUp { from, .. })] = commits(&events)[..] else { panic!("{events:?}") };
     assert_eq!(from, CellId { map: MAP, x: 1, y: 0 });
     let events = world.committed(number, vec![]);
-    assert!(events.contains(&Event::Taken { item, cell: from }));
+    assert!(events.contains(&Event::ItemTaken { item, cell: from }));
 
     let mut owner = World::open();
     let items = vec![(super::item(5), at(32_500, 5_000))];
     owner.tick([Input::Ground { cells: rect(0, 0, 4, 4), items, generations: BTreeMap::new() }]);
     owner.enter(ANN, at(32_500, 5_000));
-    owner.tick([Input::Taken(item)]);
+    owner.tick([Input::ItemTaken(item)]);
     assert_eq!(replies(&owner.act(ANN, pick_up())), [(ANN, Err(Refusal::NotFound))]);
 }
 
 #[test]
-fn items_near_a_border_are_shown_to_the_neighbour() {
+fn ground_items_near_border_are_sent_to_neighbour() {
     let mut world = half();
     let items = vec![(super::item(5), at(30_000, 5_000))];
     world.tick([Input::Ground { cells: rect(0, 0, 1, 1), items, generations: BTreeMap::new() }]);
@@ -170,22 +170,24 @@ fn items_near_a_border_are_shown_to_the_neighbour() {
 }
 
 #[test]
-fn who_kills_across_the_border_is_rewarded_by_the_owner_of_the_prey() {
+fn remote_killer_is_rewarded_by_zone_of_the_creature() {
     let mut map = Map::open(MAP, "test", 2, 1, at(16_000, 16_000));
     let home = at(31_000, 5_000);
     map.spawns.push(shardkeep_sim::SpawnPoint { id: 9, template: 1, home });
     let mut world = World::on(map, rect(0, 0, 1, 1));
     let hunter = EntityId::avatar(ANN);
     world.tick([Input::Ghost(ghost(hunter, at(33_000, 5_000), 100))]);
-    let strike =
+    let attack =
         Effect { actor: hunter, actor_epoch: Epoch(7), number: 1, target: EntityId::creature(9), damage: 50 };
-    let events = world.tick([Input::Effect(strike)]);
-    let [(_, Want::Loot { reward: Some(reward), .. })] = &commits(&events)[..] else { panic!("{events:?}") };
-    assert_eq!((reward.who, reward.epoch), (ANN, Epoch(7)));
+    let events = world.tick([Input::Effect(attack)]);
+    let [(_, HardChange::Loot { reward: Some(reward), .. })] = &commits(&events)[..] else {
+        panic!("{events:?}")
+    };
+    assert_eq!((reward.player, reward.epoch), (ANN, Epoch(7)));
 }
 
 #[test]
-fn nobody_waits_long_for_an_item_that_is_not_there() {
+fn pick_up_of_unknown_remote_item_times_out() {
     let mut world = half();
     world.enter(ANN, at(31_500, 5_000));
     let nothing = EntityId::ground_item(ItemId(5));
@@ -194,7 +196,7 @@ fn nobody_waits_long_for_an_item_that_is_not_there() {
 }
 
 #[test]
-fn who_waits_for_a_neighbour_is_answered_before_the_hand_over() {
+fn freeze_answers_pending_requests_as_unavailable() {
     let mut world = half();
     world.enter(ANN, at(31_000, 5_000));
     let rabbit = EntityId::creature(77);

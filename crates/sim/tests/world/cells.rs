@@ -1,5 +1,5 @@
 use shardkeep_sim::{
-    CellUpdate, Gone, Ring,
+    CellUpdate, RemovalReason, Ring,
     rules::{KEYFRAME_ENTRIES, PACKET_ENTRIES},
 };
 use shardkeep_types::CellId;
@@ -23,7 +23,7 @@ fn updates(events: Vec<Event>) -> Vec<CellUpdate> {
 }
 
 #[test]
-fn looking_begins_with_a_keyframe_that_shows_who_stands_still() {
+fn watching_a_cell_starts_with_a_full_keyframe() {
     let mut world = World::open();
     world.enter(ANN, at(10_000, 10_000));
     world.ticks(50);
@@ -35,7 +35,7 @@ fn looking_begins_with_a_keyframe_that_shows_who_stands_still() {
 }
 
 #[test]
-fn nothing_is_told_to_nobody_or_of_nothing() {
+fn unwatched_or_unchanged_cell_publishes_nothing() {
     let mut world = World::open();
     world.enter(ANN, at(10_000, 10_000));
     world.walk(ANN, 1, (2_000, 0));
@@ -49,19 +49,19 @@ fn nothing_is_told_to_nobody_or_of_nothing() {
 }
 
 #[test]
-fn who_crosses_goes_here_and_appears_there() {
+fn cell_change_publishes_gone_and_appearance() {
     let mut world = World::open();
     world.enter(ANN, at(31_950, 10_000));
     world.tick([watch(0, 0, Ring::Near), watch(1, 0, Ring::Near)]);
     let updates = updates(world.walk(ANN, 1, (2_000, 0)));
     let [old, new] = &updates[..] else { panic!("{updates:?}") };
-    assert_eq!((old.cell, old.entries[0].gone), (cell(0, 0), Some(Gone::ToOtherCell)));
+    assert_eq!((old.cell, old.entries[0].gone), (cell(0, 0), Some(RemovalReason::ToOtherCell)));
     assert_eq!((new.cell, new.entries[0].position), (cell(1, 0), Some((50, 10_000))));
     assert!(new.entries[0].appears.is_some());
 }
 
 #[test]
-fn the_outer_ring_hears_a_quarter_as_often() {
+fn outer_ring_is_published_at_quarter_rate() {
     let mut world = World::open();
     world.enter(ANN, at(10_000, 10_000));
     world.tick([watch(0, 0, Ring::Outer)]);
@@ -74,7 +74,7 @@ fn the_outer_ring_hears_a_quarter_as_often() {
 }
 
 #[test]
-fn keyframes_come_by_themselves() {
+fn watched_cell_gets_periodic_keyframes() {
     let mut world = World::open();
     world.enter(ANN, at(10_000, 10_000));
     world.tick([watch(0, 0, Ring::Near), watch(1, 0, Ring::Outer)]);
@@ -83,17 +83,17 @@ fn keyframes_come_by_themselves() {
 }
 
 #[test]
-fn a_crowd_spreads_over_ticks_and_everybody_gets_a_turn() {
+fn crowded_cell_spreads_entries_over_ticks() {
     let mut world = World::open();
     let crowd = (KEYFRAME_ENTRIES + 2 * PACKET_ENTRIES) as u64;
-    let everybody =
+    let entering_avatars =
         (1..=crowd).map(|id| Input::Enter(Box::new(entering(CharacterId(id), at(5_000 + id as i32, 5_000)))));
-    world.tick(everybody);
+    world.tick(entering_avatars);
     let shown = updates(world.tick([watch(0, 0, Ring::Near)]));
     assert!(shown[0].keyframe && shown[1..].iter().all(|update| !update.keyframe));
     assert_eq!(shown.iter().map(|update| update.entries.len() as u64).sum::<u64>(), crowd);
 
-    let mut heard = std::collections::HashSet::new();
+    let mut updated = std::collections::HashSet::new();
     let moves = (1..=crowd).map(|id| Input::Move {
         character: CharacterId(id),
         sequence: 1,
@@ -104,14 +104,14 @@ fn a_crowd_spreads_over_ticks_and_everybody_gets_a_turn() {
     all.extend(updates(world.ticks(16)));
     for update in &all {
         assert!(update.keyframe || update.entries.len() <= PACKET_ENTRIES);
-        heard.extend(update.entries.iter().map(|entry| entry.entity));
+        updated.extend(update.entries.iter().map(|entry| entry.entity));
     }
-    assert_eq!(heard.len() as u64, crowd);
+    assert_eq!(updated.len() as u64, crowd);
     assert!(world.sim.counts().deferred > 0);
 }
 
 #[test]
-fn a_cell_of_another_zone_is_not_published_and_starts_with_a_keyframe_when_gained() {
+fn foreign_cell_is_silent_and_gained_cell_sends_keyframe() {
     let mut world = World::on(Map::open(MAP, "test", 2, 1, at(1_000, 1_000)), rect(0, 0, 1, 1));
     world.enter(ANN, at(31_990, 10_000));
     world.tick([watch(1, 0, Ring::Near)]);
@@ -122,7 +122,7 @@ fn a_cell_of_another_zone_is_not_published_and_starts_with_a_keyframe_when_gaine
 }
 
 #[test]
-fn an_avatar_is_told_to_look_around_when_it_enters_and_when_its_cell_changes() {
+fn view_event_on_enter_and_on_cell_change() {
     let mut world = World::open();
     let views =
         |events: Vec<Event>| events.iter().filter(|event| matches!(event, Event::View { .. })).count();

@@ -9,13 +9,13 @@ fn with(template: u16) -> (World, EntityId) {
     (World::on(map, rect(0, 0, 4, 4)), EntityId::creature(9))
 }
 
-fn strike(world: &mut World, target: EntityId) -> Result<Reply, Refusal> {
+fn attack(world: &mut World, target: EntityId) -> Result<Reply, Refusal> {
     let events = world.act(ANN, Act::Attack { target });
     replies(&events).pop().unwrap().1
 }
 
 /// Strikes until the creature is dead; returns the loot that is wanted.
-fn slay(world: &mut World, target: EntityId) -> (u64, Want) {
+fn kill(world: &mut World, target: EntityId) -> (u64, HardChange) {
     for _ in 0..50 {
         let events = world.act(ANN, Act::Attack { target });
         if let Some(commit) = commits(&events).pop() {
@@ -27,50 +27,50 @@ fn slay(world: &mut World, target: EntityId) -> (u64, Want) {
 }
 
 #[test]
-fn reach_cooldown_and_target_are_checked() {
+fn attack_checks_reach_cooldown_and_target() {
     let (mut world, rabbit) = with(template::RABBIT);
     world.enter(ANN, at(10_000, 10_000));
-    assert_eq!(strike(&mut world, rabbit), Err(Refusal::Refused("out of reach")));
-    assert_eq!(strike(&mut world, EntityId::creature(1)), Err(Refusal::NotFound));
+    assert_eq!(attack(&mut world, rabbit), Err(Refusal::Refused("out of reach")));
+    assert_eq!(attack(&mut world, EntityId::creature(1)), Err(Refusal::NotFound));
     world.tick([Input::Teleport { character: ANN, to: at(19_000, 10_000) }]);
-    assert!(matches!(strike(&mut world, rabbit), Ok(Reply::Attack { killed: false, .. })));
-    assert_eq!(strike(&mut world, rabbit), Err(Refusal::Refused("not so fast")));
-    assert!(matches!(strike(&mut world, EntityId::avatar(ANN)), Err(Refusal::Refused(_))));
+    assert!(matches!(attack(&mut world, rabbit), Ok(Reply::Attack { killed: false, .. })));
+    assert_eq!(attack(&mut world, rabbit), Err(Refusal::Refused("not so fast")));
+    assert!(matches!(attack(&mut world, EntityId::avatar(ANN)), Err(Refusal::Refused(_))));
 }
 
 #[test]
-fn loot_is_wanted_once_for_each_generation() {
+fn loot_is_committed_once_per_generation() {
     let (mut world, rabbit) = with(template::RABBIT);
     world.enter(ANN, at(19_000, 10_000));
-    let (_, Want::Loot { generation, spawn, reward, .. }) = slay(&mut world, rabbit) else { panic!() };
-    assert_eq!((spawn, generation, reward.unwrap().who), (9, 1, ANN));
-    assert_eq!(strike(&mut world, rabbit), Err(Refusal::NotFound), "it is dead");
+    let (_, HardChange::Loot { generation, spawn, reward, .. }) = kill(&mut world, rabbit) else { panic!() };
+    assert_eq!((spawn, generation, reward.unwrap().player), (9, 1, ANN));
+    assert_eq!(attack(&mut world, rabbit), Err(Refusal::NotFound), "it is dead");
     let risen = world.ticks(420);
     assert_eq!(commits(&risen), []);
-    let (_, Want::Loot { generation, .. }) = slay(&mut world, rabbit) else { panic!() };
+    let (_, HardChange::Loot { generation, .. }) = kill(&mut world, rabbit) else { panic!() };
     assert_eq!(generation, 2);
 }
 
 #[test]
-fn generations_go_on_where_the_database_says() {
+fn spawn_generation_continues_from_database() {
     let mut map = Map::open(MAP, "test", 1, 1, at(16_000, 16_000));
     map.spawns.push(SpawnPoint { id: 9, template: template::RABBIT, home: at(20_000, 10_000) });
     let mut world = World { sim: Sim::new(Arc::new(map), 1), now: 1_000_000, requests: 0 };
     world.tick([Input::Sectors(vec![rect(0, 0, 1, 1)])]);
     world.enter(ANN, at(19_000, 10_000));
     let rabbit = EntityId::creature(9);
-    assert_eq!(strike(&mut world, rabbit), Err(Refusal::NotFound), "its past is not known yet");
+    assert_eq!(attack(&mut world, rabbit), Err(Refusal::NotFound), "its past is not known yet");
     let generations = BTreeMap::from([(9, 41)]);
     world.tick([Input::Ground { cells: rect(0, 0, 1, 1), items: vec![], generations }]);
-    let (_, Want::Loot { generation, .. }) = slay(&mut world, rabbit) else { panic!() };
+    let (_, HardChange::Loot { generation, .. }) = kill(&mut world, rabbit) else { panic!() };
     assert_eq!(generation, 42);
 }
 
 #[test]
-fn loot_lies_on_the_ground_when_it_is_minted_and_is_looked_for_when_it_was_before() {
+fn loot_lies_on_ground_if_minted_and_is_reloaded_if_repeated() {
     let (mut world, rabbit) = with(template::RABBIT);
     world.enter(ANN, at(19_000, 10_000));
-    let (number, _) = slay(&mut world, rabbit);
+    let (number, _) = kill(&mut world, rabbit);
     let outcome = Outcome::Done { applied: true, minted: vec![ItemId(5)], possessions: vec![] };
     world.tick([Input::Committed { number, outcome: outcome.clone() }]);
     let events = world.act(ANN, Act::PickUp { action: action(1), entity: EntityId::ground_item(ItemId(5)) });
@@ -80,14 +80,14 @@ fn loot_lies_on_the_ground_when_it_is_minted_and_is_looked_for_when_it_was_befor
 
     let (mut world, rabbit) = with(template::RABBIT);
     world.enter(ANN, at(19_000, 10_000));
-    let (number, _) = slay(&mut world, rabbit);
+    let (number, _) = kill(&mut world, rabbit);
     let outcome = Outcome::Done { applied: false, minted: vec![ItemId(5)], possessions: vec![] };
     let events = world.tick([Input::Committed { number, outcome }]);
-    assert!(events.iter().any(|event| matches!(event, Event::GroundUnsure { .. })));
+    assert!(events.iter().any(|event| matches!(event, Event::GroundStale { .. })));
 }
 
 #[test]
-fn creatures_do_what_the_ai_wants_and_idle_without_it() {
+fn creature_follows_intent_and_idles_after_it_expires() {
     let (mut world, boar) = with(template::BOAR);
     world.enter(ANN, at(10_000, 10_000));
     let goal = Goal::Move { x_mm: 16_000, y_mm: 10_000, speed: 2_000 };
@@ -103,7 +103,7 @@ fn creatures_do_what_the_ai_wants_and_idle_without_it() {
 }
 
 #[test]
-fn the_dead_rise_at_the_start() {
+fn dead_avatar_respawns_at_start() {
     let (mut world, wolf) = with(template::WOLF);
     world.enter(ANN, at(19_000, 10_000));
     let mut events = Vec::new();
@@ -127,9 +127,9 @@ fn the_dead_rise_at_the_start() {
 }
 
 #[test]
-fn who_enters_dead_stands_up_at_the_start() {
+fn avatar_entering_dead_respawns_at_start() {
     let mut world = World::open();
-    let dead = Entering { health: 0, ..entering(ANN, at(60_000, 60_000)) };
+    let dead = EnteringAvatar { health: 0, ..entering(ANN, at(60_000, 60_000)) };
     world.tick([Input::Enter(Box::new(dead))]);
     assert_eq!(world.position(ANN), (16_000, 16_000));
     assert_eq!(world.sim.avatar(ANN).unwrap().own.health, 100);

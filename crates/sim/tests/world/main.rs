@@ -12,8 +12,8 @@ mod trades;
 use std::{collections::BTreeMap, sync::Arc};
 
 use shardkeep_sim::{
-    Act, Action, Ask, Entering, Event, Input, Item, Map, Outcome, Possessions, Refusal, Reply, Sim, Want,
-    rules::TICK_MS,
+    Act, ActionKey, EnteringAvatar, Event, HardChange, Input, Item, Map, Outcome, Possessions, Refusal,
+    Reply, Requester, Sim, rules::TICK_MS,
 };
 use shardkeep_types::{CellRect, CharacterId, EntityId, Epoch, ItemId, MapId, Position};
 
@@ -40,12 +40,12 @@ fn item(id: u64) -> Item {
     Item { id: ItemId(id), template: 4, count: 1 }
 }
 
-fn action(id: u64) -> Action {
-    Action { id, digest: [id as u8; 16] }
+fn action(id: u64) -> ActionKey {
+    ActionKey { id, digest: [id as u8; 16] }
 }
 
-fn entering(character: CharacterId, position: Position) -> Entering {
-    Entering {
+fn entering(character: CharacterId, position: Position) -> EnteringAvatar {
+    EnteringAvatar {
         character,
         name: Arc::from(format!("player-{character}")),
         epoch: Epoch(1),
@@ -85,7 +85,7 @@ impl World {
     }
 
     fn enter_with(&mut self, character: CharacterId, position: Position, possessions: Possessions) {
-        let entering = Entering { possessions, ..entering(character, position) };
+        let entering = EnteringAvatar { possessions, ..entering(character, position) };
         self.tick([Input::Enter(Box::new(entering))]);
     }
 
@@ -101,8 +101,8 @@ impl World {
     /// Sends a request and returns what was said in this tick.
     fn act(&mut self, character: CharacterId, act: Act) -> Vec<Event> {
         self.requests += 1;
-        let ask = Ask { character, request: self.requests };
-        self.tick([Input::Act { ask, act }])
+        let requester = Requester { character, request: self.requests };
+        self.tick([Input::Act { requester, act }])
     }
 
     fn committed(&mut self, number: u64, possessions: Vec<(CharacterId, Possessions)>) -> Vec<Event> {
@@ -117,15 +117,15 @@ fn ground(cells: CellRect) -> Input {
 
 fn replies(events: &[Event]) -> Vec<(CharacterId, Result<Reply, Refusal>)> {
     let reply = |event: &Event| match event {
-        Event::Reply { ask, reply } => Some((ask.character, reply.clone())),
+        Event::Reply { requester, reply } => Some((requester.character, reply.clone())),
         _ => None,
     };
     events.iter().filter_map(reply).collect()
 }
 
-fn commits(events: &[Event]) -> Vec<(u64, Want)> {
+fn commits(events: &[Event]) -> Vec<(u64, HardChange)> {
     let commit = |event: &Event| match event {
-        Event::Commit { number, want } => Some((*number, want.clone())),
+        Event::Commit { number, change } => Some((*number, change.clone())),
         _ => None,
     };
     events.iter().filter_map(commit).collect()

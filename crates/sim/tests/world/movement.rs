@@ -4,7 +4,7 @@ use shardkeep_sim::rules::{AVATAR_SPEED, TICK_MS};
 use super::*;
 
 #[test]
-fn an_avatar_walks_as_fast_as_it_wishes() {
+fn avatar_moves_at_requested_velocity() {
     let mut world = World::open();
     world.enter(ANN, at(10_000, 10_000));
     world.walk(ANN, 1, (2_000, 0));
@@ -13,7 +13,7 @@ fn an_avatar_walks_as_fast_as_it_wishes() {
 }
 
 #[test]
-fn nobody_is_faster_than_allowed_and_it_is_told() {
+fn excess_speed_is_clamped_and_reported() {
     let mut world = World::open();
     world.enter(ANN, at(10_000, 10_000));
     let events = world.walk(ANN, 1, (30_000, 0));
@@ -23,7 +23,7 @@ fn nobody_is_faster_than_allowed_and_it_is_told() {
 }
 
 #[test]
-fn old_moves_are_ignored() {
+fn move_with_old_sequence_is_ignored() {
     let mut world = World::open();
     world.enter(ANN, at(10_000, 10_000));
     world.walk(ANN, 5, (0, 0));
@@ -33,7 +33,7 @@ fn old_moves_are_ignored() {
 }
 
 #[test]
-fn walls_hold_and_one_slides_along_them() {
+fn avatar_slides_along_wall() {
     let mut map = Map::open(MAP, "test", 4, 4, at(16_000, 16_000));
     (0..64).for_each(|y| map.grid.block(6, y)); // x from 12 m to 14 m
     let mut world = World::on(map, rect(0, 0, 4, 4));
@@ -46,7 +46,7 @@ fn walls_hold_and_one_slides_along_them() {
 }
 
 #[test]
-fn a_player_who_is_away_stands_still() {
+fn stopped_avatar_stands_still() {
     let mut world = World::open();
     world.enter(ANN, at(10_000, 10_000));
     world.walk(ANN, 1, (2_000, 0));
@@ -57,10 +57,11 @@ fn a_player_who_is_away_stands_still() {
 }
 
 #[test]
-fn the_own_avatar_is_told_when_it_moves_and_once_a_second() {
+fn own_state_is_sent_on_change_and_every_second() {
     let mut world = World::open();
     world.enter(ANN, at(10_000, 10_000));
-    let own = |events: &[Event]| events.iter().filter(|event| matches!(event, Event::Own { .. })).count();
+    let own =
+        |events: &[Event]| events.iter().filter(|event| matches!(event, Event::AvatarState { .. })).count();
     world.ticks(1);
     assert_eq!(own(&world.ticks(20)), 1);
     let mut events = world.walk(ANN, 1, (2_000, 0));
@@ -70,7 +71,7 @@ fn the_own_avatar_is_told_when_it_moves_and_once_a_second() {
 
 proptest! {
     #[test]
-    fn whatever_is_wished_nobody_leaves_the_map_enters_a_wall_or_outruns_the_limit(
+    fn moves_never_leave_map_enter_wall_or_exceed_speed(
         wishes in prop::collection::vec((any::<i16>(), any::<i16>(), 1u64..20), 1..30),
     ) {
         let mut map = Map::open(MAP, "test", 2, 2, at(10_000, 10_000));

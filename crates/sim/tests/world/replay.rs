@@ -34,7 +34,7 @@ fn act() -> impl Strategy<Value = Act> {
 
 fn input() -> impl Strategy<Value = Input> {
     prop_oneof![
-        (character(), place()).prop_map(|(who, at)| Input::Enter(Box::new(entering(who, at)))),
+        (character(), place()).prop_map(|(player, at)| Input::Enter(Box::new(entering(player, at)))),
         character().prop_map(|character| Input::Leave { character }),
         character().prop_map(|character| Input::Freeze { character }),
         character().prop_map(|character| Input::Thaw { character }),
@@ -43,7 +43,7 @@ fn input() -> impl Strategy<Value = Input> {
             Input::Move { character, sequence, velocity: (vx.into(), vy.into()), facing: 1 }
         }),
         (character(), act())
-            .prop_map(|(character, act)| Input::Act { ask: Ask { character, request: 1 }, act }),
+            .prop_map(|(character, act)| Input::Act { requester: Requester { character, request: 1 }, act }),
         (0u16..5, any::<bool>()).prop_map(|(x, on)| {
             Input::Watch { cell: CellId { map: MAP, x, y: 0 }, ring: Ring::Near, on }
         }),
@@ -59,7 +59,7 @@ fn input() -> impl Strategy<Value = Input> {
 proptest! {
     /// The same inputs give the same events, whatever they are; and nothing panics.
     #[test]
-    fn a_zone_can_be_replayed(ticks in prop::collection::vec(prop::collection::vec(input(), 0..6), 1..40)) {
+    fn same_inputs_give_same_events(ticks in prop::collection::vec(prop::collection::vec(input(), 0..6), 1..40)) {
         let run = || {
             let mut map = Map::open(MAP, "test", 4, 4, at(16_000, 16_000));
             for id in 0..4 {

@@ -2,15 +2,15 @@ use shardkeep_sim::{TradeState, TradeView};
 
 use super::*;
 
-fn owning(items: &[u64], coins: i64) -> Possessions {
+fn possessions_of(items: &[u64], coins: i64) -> Possessions {
     Possessions { items: items.iter().map(|&id| item(id)).collect(), coins, experience: 0, last_action: 0 }
 }
 
 /// Ann has item 1, Bob has 30 coins; they stand two metres apart and have opened a trade.
 fn open() -> (World, u64) {
     let mut world = World::open();
-    world.enter_with(ANN, at(10_000, 10_000), owning(&[1], 0));
-    world.enter_with(BOB, at(12_000, 10_000), owning(&[], 30));
+    world.enter_with(ANN, at(10_000, 10_000), possessions_of(&[1], 0));
+    world.enter_with(BOB, at(12_000, 10_000), possessions_of(&[], 30));
     let events = world.act(ANN, Act::Invite { entity: EntityId::avatar(BOB) });
     let [(ANN, Ok(Reply::Invited { trade }))] = replies(&events)[..] else { panic!("{events:?}") };
     assert_eq!(seen(&events, BOB).unwrap().state, TradeState::Invited);
@@ -19,9 +19,9 @@ fn open() -> (World, u64) {
     (world, trade)
 }
 
-fn seen(events: &[Event], who: CharacterId) -> Option<TradeView> {
+fn seen(events: &[Event], player: CharacterId) -> Option<TradeView> {
     events.iter().rev().find_map(|event| match event {
-        Event::Trade { character, view } if *character == who => Some((**view).clone()),
+        Event::Trade { character, view } if *character == player => Some((**view).clone()),
         _ => None,
     })
 }
@@ -38,14 +38,15 @@ fn confirm(trade: u64, revision: u32) -> Act {
 }
 
 #[test]
-fn a_trade_is_one_commit_that_both_have_agreed_to() {
+fn trade_confirmed_by_both_is_one_commit() {
     let (mut world, trade) = open();
     let revision = offered(&mut world, trade);
     assert_eq!(commits(&world.act(ANN, confirm(trade, revision))), []);
     let events = world.act(BOB, confirm(trade, revision));
-    let [(number, Want::Trade { sides })] = &commits(&events)[..] else { panic!("{events:?}") };
+    let [(number, HardChange::Trade { sides })] = &commits(&events)[..] else { panic!("{events:?}") };
     assert_eq!((&sides[0].items[..], sides[1].coins), (&[ItemId(1)][..], 20));
-    let events = world.committed(*number, vec![(ANN, owning(&[], 20)), (BOB, owning(&[1], 10))]);
+    let events =
+        world.committed(*number, vec![(ANN, possessions_of(&[], 20)), (BOB, possessions_of(&[1], 10))]);
     let done = Ok(Reply::Committed { action: 1 });
     assert_eq!(replies(&events), [(ANN, done.clone()), (BOB, done)]);
     assert_eq!(seen(&events, BOB).unwrap().state, TradeState::Done);
@@ -54,7 +55,7 @@ fn a_trade_is_one_commit_that_both_have_agreed_to() {
 }
 
 #[test]
-fn a_changed_offer_must_be_confirmed_anew() {
+fn changed_offer_needs_new_confirmation() {
     let (mut world, trade) = open();
     let revision = offered(&mut world, trade);
     world.act(ANN, confirm(trade, revision));
@@ -64,7 +65,7 @@ fn a_changed_offer_must_be_confirmed_anew() {
 }
 
 #[test]
-fn nobody_offers_what_he_does_not_have() {
+fn offer_of_unowned_items_or_coins_is_refused() {
     let (mut world, trade) = open();
     let too_much = Act::Offer { trade, items: vec![], coins: 31 };
     assert_eq!(replies(&world.act(BOB, too_much)), [(BOB, Err(Refusal::Refused("not enough coins")))]);
@@ -75,7 +76,7 @@ fn nobody_offers_what_he_does_not_have() {
 }
 
 #[test]
-fn distance_leaving_and_freezing_cancel() {
+fn trade_is_cancelled_by_distance_leave_or_freeze() {
     let away: [fn() -> Input; 3] = [
         || Input::Teleport { character: BOB, to: at(60_000, 60_000) },
         || Input::Leave { character: BOB },
@@ -92,7 +93,7 @@ fn distance_leaving_and_freezing_cancel() {
 }
 
 #[test]
-fn once_both_agreed_only_the_database_ends_it() {
+fn committing_trade_cannot_be_cancelled() {
     let (mut world, trade) = open();
     let revision = offered(&mut world, trade);
     world.act(ANN, confirm(trade, revision));
@@ -107,7 +108,7 @@ fn once_both_agreed_only_the_database_ends_it() {
 }
 
 #[test]
-fn a_lost_connection_confirms_again_and_waits_for_the_same_commit() {
+fn repeated_confirmation_waits_for_same_commit() {
     let (mut world, trade) = open();
     let revision = offered(&mut world, trade);
     world.act(ANN, confirm(trade, revision));
@@ -119,11 +120,11 @@ fn a_lost_connection_confirms_again_and_waits_for_the_same_commit() {
 }
 
 #[test]
-fn one_trade_at_a_time_and_only_with_those_near() {
+fn invite_needs_idle_partner_within_distance() {
     let (mut world, _) = open();
     let carl = CharacterId(3);
     world.enter(carl, at(11_000, 10_000));
-    let invite = |who| Act::Invite { entity: EntityId::avatar(who) };
+    let invite = |player| Act::Invite { entity: EntityId::avatar(player) };
     assert_eq!(replies(&world.act(carl, invite(BOB)))[0].1, Err(Refusal::Refused("the other is busy")));
     let dora = CharacterId(4);
     world.enter(dora, at(30_000, 10_000));

@@ -7,7 +7,7 @@ use shardkeep_types::{AccountId, WorldId};
 use crate::{Database, Error, sql};
 
 /// Bound of the staff that [`staff`] lists.
-const MOST_STAFF: u32 = 10_000;
+const MAX_STAFF: u32 = 10_000;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Closed {
@@ -20,13 +20,13 @@ pub struct Closed {
 }
 
 /// Players who are inside may stay for so long. Said again for a closed world, it counts from now.
-pub async fn close(database: &Database, world: WorldId, note: &str, stay: Duration) -> Result<(), Error> {
+pub async fn close(database: &Database, world: WorldId, note: &str, grace: Duration) -> Result<(), Error> {
     let upsert = sql(
         "INSERT INTO closed_worlds (world, note, since_ms, ends_ms) VALUES ($1, $2, {now_ms}, {now_ms} + $3) \
          ON CONFLICT (world) DO UPDATE SET note = excluded.note, ends_ms = excluded.ends_ms",
     );
-    let stay = i64::try_from(stay.as_millis()).unwrap_or(i64::MAX);
-    database.execute(upsert.bind(world.0).bind(note).bind(stay)).await.map(drop)
+    let grace = i64::try_from(grace.as_millis()).unwrap_or(i64::MAX);
+    database.execute(upsert.bind(world.0).bind(note).bind(grace)).await.map(drop)
 }
 
 /// Whether it was closed.
@@ -50,6 +50,6 @@ pub async fn list(database: &Database) -> Result<Vec<Closed>, Error> {
 /// Accounts that may enter them, and stay.
 pub async fn staff(database: &Database) -> Result<Vec<AccountId>, Error> {
     let select = sql("SELECT id FROM accounts WHERE staff = 1 ORDER BY id LIMIT $1");
-    let rows = database.fetch_all(select.bind(MOST_STAFF)).await?;
+    let rows = database.fetch_all(select.bind(MAX_STAFF)).await?;
     rows.into_iter().map(|mut row| row.take().map(AccountId)).collect()
 }

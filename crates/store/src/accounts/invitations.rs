@@ -10,17 +10,22 @@ use crate::{Database, Error, sql, transact};
 /// What came of a registration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Registered {
-    As(AccountId),
+    Created(AccountId),
     NameTaken,
     /// Unknown, used up or too old.
     NotInvited,
 }
 
-pub async fn invite(database: &Database, hash: &[u8; 32], uses: u32, lasts: Duration) -> Result<(), Error> {
+pub async fn invite(
+    database: &Database,
+    hash: &[u8; 32],
+    uses: u32,
+    lifetime: Duration,
+) -> Result<(), Error> {
     let insert = sql("INSERT INTO invitations (hash, uses_left, until_ms, created_ms) \
          VALUES ($1, $2, {now_ms} + $3, {now_ms})");
-    let lasts = u64::try_from(lasts.as_millis()).unwrap_or(u64::from(u32::MAX));
-    database.execute(insert.bind(*hash).bind(uses).bind(lasts)).await?;
+    let lifetime = u64::try_from(lifetime.as_millis()).unwrap_or(u64::from(u32::MAX));
+    database.execute(insert.bind(*hash).bind(uses).bind(lifetime)).await?;
     // Nobody needs to remember those that are over.
     database
         .execute(sql("DELETE FROM invitations WHERE uses_left < 1 OR until_ms <= {now_ms}"))
@@ -37,7 +42,7 @@ pub async fn take(database: &Database, hash: &[u8; 32]) -> Result<bool, Error> {
 }
 
 /// The account was not made after all.
-pub async fn give_back(database: &Database, hash: &[u8; 32]) -> Result<(), Error> {
+pub async fn return_use(database: &Database, hash: &[u8; 32]) -> Result<(), Error> {
     let update = sql("UPDATE invitations SET uses_left = uses_left + 1 WHERE hash = $1");
     database.execute(update.bind(*hash)).await.map(drop)
 }
@@ -49,14 +54,14 @@ pub async fn register(
     name: &str,
     proof: &Proof,
 ) -> Result<Registered, Error> {
-    let made: Result<Registered, Error> = transact!(database, |tx| async {
+    let created: Result<Registered, Error> = transact!(database, |tx| async {
         if tx.execute(sql(TAKE).bind(*hash)).await? == 0 {
             return Ok(Registered::NotInvited);
         }
-        Ok::<_, Error>(Registered::As(insert(&mut tx, name, proof).await?))
+        Ok::<_, Error>(Registered::Created(insert(&mut tx, name, proof).await?))
     });
-    match made {
+    match created {
         Err(error) if error.is_duplicate() => Ok(Registered::NameTaken),
-        made => made,
+        created => created,
     }
 }

@@ -5,11 +5,11 @@ use std::{collections::HashMap, time::Duration};
 
 use shardkeep_types::AccountId;
 
-use super::{Cause, Raised, leases};
-use crate::{Database, Error, Query, Row, Rows, retry::alone, sql, transact};
+use super::{AccountGeneration, RevocationCause, leases};
+use crate::{Database, Error, Query, Row, Rows, retry::execute_with_retry, sql, transact};
 
 /// Logins in one statement, at most.
-pub const MOST: usize = 256;
+pub const MAX_BATCH: usize = 256;
 
 /// A process that tells its followers of its own logins, so that its looks at the store need not find them. Never 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,7 +17,7 @@ pub struct Process(pub(super) i64);
 
 impl Process {
     /// No login is by this one.
-    pub const NOBODY: Self = Self(-1);
+    pub const NONE: Self = Self(-1);
 
     /// By a random number.
     pub fn new(random: [u8; 8]) -> Self {
@@ -27,41 +27,45 @@ impl Process {
 
 /// How logins go, the same for all.
 #[derive(Debug, Clone)]
-pub struct Rules {
+pub struct LoginRules {
     /// Nobody may be in the way (see [`leases`](super::leases)), and the new generation is leased for so long.
     pub lease: Option<Duration>,
     /// What is told to those whom a login displaces.
-    pub cause: Cause,
-    pub by: Process,
+    pub cause: RevocationCause,
+    pub login_process: Process,
 }
 
 /// Raises the generation of each account that still has this one. Says in their order who is let in. Who is not: another
 /// login, a ban or a new password came between, or the present generation is leased; look again. Of several logins of
-/// one account in `from` at most one is let in. At most [`MOST`].
+/// one account in `from` at most one is let in. At most [`MAX_BATCH`].
 ///
 /// # Errors
 /// Then nobody knows who was let in, if the database went away in the middle; otherwise nobody was.
-pub async fn log_in(database: &Database, from: &[Raised], rules: &Rules) -> Result<Vec<bool>, Error> {
-    debug_assert!(from.len() <= MOST);
+pub async fn log_in(
+    database: &Database,
+    from: &[AccountGeneration],
+    rules: &LoginRules,
+) -> Result<Vec<bool>, Error> {
+    debug_assert!(from.len() <= MAX_BATCH);
     let mut first = HashMap::with_capacity(from.len());
-    for (place, login) in from.iter().enumerate() {
-        first.entry(login.id).or_insert(place);
+    for (index, login) in from.iter().enumerate() {
+        first.entry(login.id).or_insert(index);
     }
     let update = update(&first, from, rules);
-    let let_in = match rules.lease {
-        None => ids(alone(database, &update).await?)?,
+    let admitted = match rules.lease {
+        None => ids(execute_with_retry(database, &update).await?)?,
         Some(lease) => transact!(database, |tx| async {
-            let let_in = ids(tx.fetch_all(update.clone()).await?)?;
-            let entered = let_in.iter().filter_map(|id| Some((*id, from[*first.get(id)?].generation)));
-            let entered = entered.map(|(id, from)| Raised { id, generation: from.next() });
+            let admitted = ids(tx.fetch_all(update.clone()).await?)?;
+            let entered = admitted.iter().filter_map(|id| Some((*id, from[*first.get(id)?].generation)));
+            let entered = entered.map(|(id, from)| AccountGeneration { id, generation: from.next() });
             leases::take(&mut tx, &entered.collect::<Vec<_>>(), lease).await?;
-            Ok::<_, Error>(let_in)
+            Ok::<_, Error>(admitted)
         })?,
     };
     let mut outcome = vec![false; from.len()];
-    for id in let_in {
-        if let Some(place) = first.get(&id) {
-            outcome[*place] = true;
+    for id in admitted {
+        if let Some(index) = first.get(&id) {
+            outcome[*index] = true;
         }
     }
     Ok(outcome)
@@ -73,7 +77,7 @@ fn ids(rows: Vec<Row>) -> Result<Vec<AccountId>, Error> {
 
 /// Locks the rows in the order of their ids: replicas that let in the same accounts wait for each other, and never in a
 /// circle.
-fn update(first: &HashMap<AccountId, usize>, from: &[Raised], rules: &Rules) -> Query {
+fn update(first: &HashMap<AccountId, usize>, from: &[AccountGeneration], rules: &LoginRules) -> Query {
     let update = sql("UPDATE accounts SET generation = generation + 1, last_login_ms = {now_ms}, \
          revoked_code = $1, revoked_detail = $2, revoked_ms = {now_ms}, revoked_by = $3 FROM \
          (SELECT accounts.id AS entering FROM accounts JOIN {rows} \
@@ -81,10 +85,10 @@ fn update(first: &HashMap<AccountId, usize>, from: &[Raised], rules: &Rules) -> 
          WHERE $4 = 0 OR NOT EXISTS (SELECT 1 FROM login_leases WHERE login_leases.account = r.account \
          AND login_leases.generation = r.generation AND login_leases.until_ms > {now_ms}) \
          ORDER BY accounts.id {for_update}) AS free WHERE accounts.id = free.entering RETURNING id");
-    let logins = || first.values().map(|place| &from[*place]);
+    let logins = || first.values().map(|index| &from[*index]);
     let rows = Rows::new()
         .ints("account", logins().map(|login| login.id.0))
         .ints("generation", logins().map(|login| login.generation.0));
-    let Rules { lease, cause, by } = rules;
-    update.bind(cause.code).bind(&cause.detail).bind(by.0).bind(lease.is_some()).rows(rows)
+    let LoginRules { lease, cause, login_process } = rules;
+    update.bind(cause.code).bind(&cause.detail).bind(login_process.0).bind(lease.is_some()).rows(rows)
 }

@@ -3,76 +3,80 @@
 
 use shardkeep_types::{AccountId, Generation};
 
-use super::{Cause, Raised, ban_until, bind_proof, revocations};
+use super::{AccountGeneration, RevocationCause, ban_until, bind_verifier, revocations};
 use crate::{Database, Error, Tx, central::Account, sql, transact};
 
 /// What those are told whose sessions a change of the centre ends.
-pub struct Causes {
-    pub password: Cause,
-    pub factor: Cause,
-    pub ban: Cause,
+pub struct RevocationCauses {
+    pub password: RevocationCause,
+    pub factor: RevocationCause,
+    pub ban: RevocationCause,
 }
 
 /// What came of a copy.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Applied {
+pub enum CopyOutcome {
     /// The account is active here now.
-    New,
+    Inserted,
     /// It is newer than what was here.
-    Newer { ended: Option<(Raised, Cause)> },
+    Updated { ended: Option<(AccountGeneration, RevocationCause)> },
     /// What is here is as new or newer.
-    Kept,
+    Unchanged,
 }
 
 /// Writes the copy of a centre's account; the second factor as it is to be stored. Another password, a new second factor
 /// or a new ban ends what runs: the generation rises.
-pub async fn apply(database: &Database, account: &Account, causes: &Causes) -> Result<Applied, Error> {
+pub async fn apply(
+    database: &Database,
+    account: &Account,
+    causes: &RevocationCauses,
+) -> Result<CopyOutcome, Error> {
     transact!(database, |tx| write(&mut tx, account, causes))
 }
 
-async fn write(tx: &mut Tx, account: &Account, causes: &Causes) -> Result<Applied, Error> {
-    let mut here = Here::lock(tx, account.id).await?;
-    if here.is_none() {
+async fn write(tx: &mut Tx, account: &Account, causes: &RevocationCauses) -> Result<CopyOutcome, Error> {
+    let mut local = LocalAccount::lock(tx, account.id).await?;
+    if local.is_none() {
         if insert(tx, account).await? {
             write_factor(tx, account).await?;
-            return Ok(Applied::New);
+            return Ok(CopyOutcome::Inserted);
         }
-        here = Here::lock(tx, account.id).await?;
+        local = LocalAccount::lock(tx, account.id).await?;
     }
     // The name is another account's.
-    let Some(here) = here else { return Err(stranger(account)) };
-    if here.version >= account.version {
-        return Ok(Applied::Kept);
+    let Some(local) = local else { return Err(foreign_account_error(account)) };
+    if local.version >= account.version {
+        return Ok(CopyOutcome::Unchanged);
     }
-    if here.name != account.name {
-        return Err(stranger(account));
+    if local.name != account.name {
+        return Err(foreign_account_error(account));
     }
-    let banned = account.ban.until_ms > here.now_ms && here.ban_until != ban_until(&account.ban);
-    let proven = !here.proof_differs(account);
-    let ended = banned || !proven || here.lacks_factor_of(account);
+    let banned = account.ban.until_ms > local.now_ms && local.ban_until != ban_until(&account.ban);
+    let proven = !local.proof_differs(account);
+    let ended = banned || !proven || local.needs_factor_of(account);
     let update = sql("UPDATE accounts SET central_version = $2, everywhere_until_ms = $3, \
          everywhere_reason = $4, generation = generation + $5, srp_group = $6, salt = $7, verifier = $8 \
          WHERE id = $1 RETURNING generation");
     let update = update.bind(account.id.0).bind(account.version);
     let update = update.bind(ban_until(&account.ban)).bind(&account.ban.reason).bind(ended);
-    let row = tx.fetch_optional(bind_proof(update, &account.proof)).await?;
+    let row = tx.fetch_optional(bind_verifier(update, &account.proof)).await?;
     let mut row = row.ok_or_else(|| Error::Corrupt(format!("account {} vanished", account.id)))?;
-    let raised = Raised { id: account.id, generation: Generation(row.take()?) };
+    let raised = AccountGeneration { id: account.id, generation: Generation(row.take()?) };
     write_factor(tx, account).await?;
     if !ended {
-        return Ok(Applied::Newer { ended: None });
+        return Ok(CopyOutcome::Updated { ended: None });
     }
     let cause = match (banned, proven) {
         (true, _) => &causes.ban,
         (false, false) => &causes.password,
         (false, true) => &causes.factor,
     };
-    revocations::note(tx, raised, cause).await?;
-    Ok(Applied::Newer { ended: Some((raised, cause.clone())) })
+    revocations::record_cause(tx, raised, cause).await?;
+    Ok(CopyOutcome::Updated { ended: Some((raised, cause.clone())) })
 }
 
 /// What is compared with a copy.
-struct Here {
+struct LocalAccount {
     name: String,
     version: u64,
     group: u32,
@@ -84,7 +88,7 @@ struct Here {
     now_ms: u64,
 }
 
-impl Here {
+impl LocalAccount {
     async fn lock(tx: &mut Tx, id: AccountId) -> Result<Option<Self>, Error> {
         let select = sql("SELECT name, central_version, srp_group, salt, verifier, everywhere_until_ms, \
              (SELECT central_version FROM second_factors WHERE account = accounts.id AND confirmed = 1), \
@@ -108,8 +112,8 @@ impl Here {
     }
 
     /// A second factor comes into force.
-    fn lacks_factor_of(&self, account: &Account) -> bool {
-        account.factor.is_some() && self.factor_version.is_none_or(|here| here < account.factor_version)
+    fn needs_factor_of(&self, account: &Account) -> bool {
+        account.factor.is_some() && self.factor_version.is_none_or(|local| local < account.factor_version)
     }
 }
 
@@ -121,7 +125,7 @@ async fn insert(tx: &mut Tx, account: &Account) -> Result<bool, Error> {
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 1, 0, 0, '') ON CONFLICT DO NOTHING");
     let insert = insert.bind(account.id.0).bind(&account.name).bind(account.created_ms);
     let insert = insert.bind(account.version).bind(ban_until(&account.ban)).bind(&account.ban.reason);
-    Ok(tx.execute(bind_proof(insert, &account.proof)).await? > 0)
+    Ok(tx.execute(bind_verifier(insert, &account.proof)).await? > 0)
 }
 
 /// Codes that were used stay used unless the secret is another one; the one that was begun here is what its player has
@@ -145,7 +149,7 @@ async fn write_factor(tx: &mut Tx, account: &Account) -> Result<(), Error> {
     tx.execute(write).await.map(drop)
 }
 
-fn stranger(account: &Account) -> Error {
+fn foreign_account_error(account: &Account) -> Error {
     Error::Corrupt(format!(
         "this store holds an account with the name or the id of the centre's account {} ({}): is it of another centre?",
         account.name, account.id
@@ -154,11 +158,11 @@ fn stranger(account: &Account) -> Error {
 
 /// How this store stands to a centre, at the start of a daemon.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Standing {
+pub enum RegionMembership {
     /// It is of this region, now or since long.
-    Of(String),
+    Member(String),
     /// It has been of no region, and has this many accounts that no centre knows.
-    Alone { accounts: u64 },
+    Standalone { accounts: u64 },
 }
 
 /// Of which region of a centre the store is.
@@ -168,21 +172,21 @@ pub async fn region(database: &Database) -> Result<Option<String>, Error> {
 }
 
 /// Makes the store one of this region, if it is of none and has no accounts of its own; says how it stands now.
-pub async fn join(database: &Database, name: &str) -> Result<Standing, Error> {
+pub async fn join(database: &Database, name: &str) -> Result<RegionMembership, Error> {
     // Looked at before all accounts are, which happens once.
-    if let Some(there) = region(database).await? {
-        return Ok(Standing::Of(there));
+    if let Some(existing) = region(database).await? {
+        return Ok(RegionMembership::Member(existing));
     }
     let insert = sql("INSERT INTO central_region (one, region, version) SELECT 1, $1, 0 \
          WHERE NOT EXISTS (SELECT 1 FROM accounts WHERE central_version = 0) ON CONFLICT (one) DO NOTHING");
     database.execute(insert.bind(name)).await?;
     if let Some(now) = region(database).await? {
-        return Ok(Standing::Of(now));
+        return Ok(RegionMembership::Member(now));
     }
     let count =
         database.fetch_optional(sql("SELECT COUNT(*) FROM accounts WHERE central_version = 0")).await?;
     let mut count = count.ok_or_else(|| Error::Corrupt("a count without a row".to_owned()))?;
-    Ok(Standing::Alone { accounts: count.take()? })
+    Ok(RegionMembership::Standalone { accounts: count.take()? })
 }
 
 /// Up to which version the centre's changes are here.

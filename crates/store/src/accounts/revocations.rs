@@ -3,7 +3,7 @@
 
 use shardkeep_types::{AccountId, Generation};
 
-use super::{Cause, Raised, logins::Process};
+use super::{AccountGeneration, RevocationCause, logins::Process};
 use crate::{Database, Error, Row, Rows, Tx, sql};
 
 /// Everything of the account below the generation is over.
@@ -11,13 +11,17 @@ use crate::{Database, Error, Row, Rows, Tx, sql};
 pub struct Revocation {
     pub account: AccountId,
     pub below: Generation,
-    pub cause: Cause,
+    pub cause: RevocationCause,
     /// Milliseconds since the Unix epoch, by the database's clock.
     pub at_ms: u64,
 }
 
 /// Writes down why the generation has been raised in this transaction.
-pub(super) async fn note(tx: &mut Tx, raised: Raised, cause: &Cause) -> Result<(), Error> {
+pub(super) async fn record_cause(
+    tx: &mut Tx,
+    raised: AccountGeneration,
+    cause: &RevocationCause,
+) -> Result<(), Error> {
     let update = sql("UPDATE accounts SET revoked_code = $2, revoked_detail = $3, revoked_ms = {now_ms}, \
          revoked_by = 0 WHERE id = $1");
     tx.execute(update.bind(raised.id.0).bind(cause.code).bind(&cause.detail)).await.map(drop)
@@ -26,27 +30,32 @@ pub(super) async fn note(tx: &mut Tx, raised: Raised, cause: &Cause) -> Result<(
 /// The database's clock, from which a follower begins.
 pub async fn now(database: &Database) -> Result<u64, Error> {
     let row = database.fetch_optional(sql("SELECT {now_ms}")).await?;
-    row.ok_or_else(no_time)?.take()
+    row.ok_or_else(missing_clock_error)?.take()
 }
 
 /// What a look found.
 #[derive(Debug)]
-pub struct Look {
+pub struct RevocationPage {
     /// The database's clock.
     pub now_ms: u64,
     /// Oldest first.
     pub found: Vec<Revocation>,
 }
 
-/// Those written down since then, but for logins by `but_by`. The moment is of the statement, not of its commit: look
+/// Those written down since then, but for logins by `except_process`. The moment is of the statement, not of its commit: look
 /// back a little further than the last look.
-pub async fn since(database: &Database, at_ms: u64, but_by: Process, limit: u32) -> Result<Look, Error> {
+pub async fn since(
+    database: &Database,
+    at_ms: u64,
+    except_process: Process,
+    limit: u32,
+) -> Result<RevocationPage, Error> {
     let select = sql("SELECT clock.now_ms, news.id, news.generation, news.revoked_code, \
          news.revoked_detail, news.revoked_ms FROM (SELECT {now_ms} AS now_ms) AS clock LEFT JOIN \
          (SELECT id, generation, revoked_code, revoked_detail, revoked_ms FROM accounts \
          WHERE revoked_ms >= $1 AND revoked_by <> $2 ORDER BY revoked_ms LIMIT $3) AS news ON 1 = 1 \
          ORDER BY news.revoked_ms");
-    let rows = database.fetch_all(select.bind(at_ms).bind(but_by.0).bind(limit)).await?;
+    let rows = database.fetch_all(select.bind(at_ms).bind(except_process.0).bind(limit)).await?;
     let (mut now_ms, mut found) = (None, Vec::new());
     for mut row in rows {
         now_ms = Some(row.take()?);
@@ -55,10 +64,10 @@ pub async fn since(database: &Database, at_ms: u64, but_by: Process, limit: u32)
             found.push(revocation(AccountId(id), row)?);
         }
     }
-    Ok(Look { now_ms: now_ms.ok_or_else(no_time)?, found })
+    Ok(RevocationPage { now_ms: now_ms.ok_or_else(missing_clock_error)?, found })
 }
 
-fn no_time() -> Error {
+fn missing_clock_error() -> Error {
     Error::Corrupt("the database tells no time".to_owned())
 }
 
@@ -84,7 +93,7 @@ fn revocation(account: AccountId, mut row: Row) -> Result<Revocation, Error> {
     Ok(Revocation {
         account,
         below: Generation(row.take()?),
-        cause: Cause { code: row.take()?, detail: row.take()? },
+        cause: RevocationCause { code: row.take()?, detail: row.take()? },
         at_ms: row.take()?,
     })
 }

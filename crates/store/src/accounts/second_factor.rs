@@ -6,7 +6,7 @@ use std::{ops::RangeInclusive, time::Duration};
 
 use shardkeep_types::{AccountId, Secret};
 
-use super::{Cause, Raised, raise_in, still};
+use super::{AccountGeneration, RevocationCause, is_current_session, raise_generation_in};
 use crate::{Database, Error, sql, transact};
 
 pub struct Factor {
@@ -18,35 +18,35 @@ pub struct Factor {
 
 /// How many wrong codes at once, and one more every so often.
 #[derive(Debug, Clone, Copy)]
-pub struct Tries {
+pub struct AttemptLimit {
     pub burst: u32,
     pub every: Duration,
 }
 
-impl Tries {
-    fn every_ms(self) -> u64 {
+impl AttemptLimit {
+    fn refill_ms(self) -> u64 {
         u64::try_from(self.every.as_millis()).unwrap_or(u64::from(u32::MAX))
     }
 }
 
 /// What came of what a player wants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wish<T = ()> {
+pub enum FactorUpdate<T = ()> {
     Done(T),
     /// The player's session is not the account's last one any more.
-    Passed,
+    SessionOutdated,
     /// The factor is not as the player takes it to be.
-    Otherwise,
+    FactorMismatch,
 }
 
 /// A secret that counts from its first code on; replaces one that was begun before. Otherwise: one is in force.
-pub async fn begin(database: &Database, of: Raised, secret: &[u8]) -> Result<Wish, Error> {
+pub async fn begin(database: &Database, of: AccountGeneration, secret: &[u8]) -> Result<FactorUpdate, Error> {
     transact!(database, |tx| async {
         let upsert = sql("INSERT INTO second_factors (account, secret, confirmed, last_step, full_at_ms) \
              VALUES ($1, $2, 0, 0, 0) ON CONFLICT (account) DO UPDATE SET secret = excluded.secret, \
              last_step = 0 WHERE second_factors.confirmed = 0");
-        if !still(&mut tx, of).await? {
-            return Ok(Wish::Passed);
+        if !is_current_session(&mut tx, of).await? {
+            return Ok(FactorUpdate::SessionOutdated);
         }
         done(tx.execute(upsert.bind(of.id.0).bind(secret)).await?)
     })
@@ -56,22 +56,26 @@ pub async fn begin(database: &Database, of: Raised, secret: &[u8]) -> Result<Wis
 /// password alone is not any longer: the generation rises.
 pub async fn confirm(
     database: &Database,
-    of: Raised,
+    of: AccountGeneration,
     secret: &Secret<Vec<u8>>,
     step: u64,
-    cause: &Cause,
-) -> Result<Wish<Raised>, Error> {
+    cause: &RevocationCause,
+) -> Result<FactorUpdate<AccountGeneration>, Error> {
     transact!(database, |tx| async {
         let update = sql("UPDATE second_factors SET confirmed = 1, last_step = $3, full_at_ms = 0 \
              WHERE account = $1 AND secret = $2 AND confirmed = 0 AND last_step < $3");
-        if !still(&mut tx, of).await? {
-            return Ok(Wish::Passed);
+        if !is_current_session(&mut tx, of).await? {
+            return Ok(FactorUpdate::SessionOutdated);
         }
         let update = update.bind(of.id.0).bind(secret.expose().clone()).bind(step);
         if tx.execute(update).await? == 0 {
-            return Ok(Wish::Otherwise);
+            return Ok(FactorUpdate::FactorMismatch);
         }
-        Ok::<_, Error>(raise_in(&mut tx, of.id, cause).await?.map_or(Wish::Passed, Wish::Done))
+        Ok::<_, Error>(
+            raise_generation_in(&mut tx, of.id, cause)
+                .await?
+                .map_or(FactorUpdate::SessionOutdated, FactorUpdate::Done),
+        )
     })
 }
 
@@ -80,10 +84,10 @@ pub async fn set(
     database: &Database,
     account: AccountId,
     secret: &[u8],
-    cause: &Cause,
-) -> Result<Option<Raised>, Error> {
+    cause: &RevocationCause,
+) -> Result<Option<AccountGeneration>, Error> {
     transact!(database, |tx| async {
-        let raised = raise_in(&mut tx, account, cause).await?;
+        let raised = raise_generation_in(&mut tx, account, cause).await?;
         if raised.is_some() {
             let upsert =
                 sql("INSERT INTO second_factors (account, secret, confirmed, last_step, full_at_ms) \
@@ -102,13 +106,17 @@ pub async fn find(database: &Database, account: AccountId) -> Result<Option<Fact
 }
 
 /// A code is about to be looked at: it counts as wrong until [`accept`] says otherwise. `false`: too many were.
-pub async fn charge(database: &Database, account: AccountId, tries: Tries) -> Result<bool, Error> {
+pub async fn charge_attempt(
+    database: &Database,
+    account: AccountId,
+    tries: AttemptLimit,
+) -> Result<bool, Error> {
     let update = sql("UPDATE second_factors SET full_at_ms = \
          CASE WHEN full_at_ms > {now_ms} THEN full_at_ms ELSE {now_ms} END + $2 \
          WHERE account = $1 AND full_at_ms <= {now_ms} + $3");
     // There is a token while at most burst − 1 are gone.
-    let room = tries.every_ms().saturating_mul(u64::from(tries.burst.saturating_sub(1)));
-    let update = update.bind(account.0).bind(tries.every_ms()).bind(room);
+    let room = tries.refill_ms().saturating_mul(u64::from(tries.burst.saturating_sub(1)));
+    let update = update.bind(account.0).bind(tries.refill_ms()).bind(room);
     Ok(database.execute(update).await? > 0)
 }
 
@@ -119,28 +127,28 @@ pub async fn accept(
     account: AccountId,
     secret: &Secret<Vec<u8>>,
     steps: &RangeInclusive<u64>,
-    charged: Option<Tries>,
+    charged: Option<AttemptLimit>,
 ) -> Result<bool, Error> {
     let update = sql("UPDATE second_factors SET last_step = $4, full_at_ms = full_at_ms - $5 \
          WHERE account = $1 AND secret = $2 AND confirmed = 1 AND last_step < $3");
     let update = update.bind(account.0).bind(secret.expose().clone()).bind(*steps.start());
-    let update = update.bind(*steps.end()).bind(charged.map_or(0, Tries::every_ms));
+    let update = update.bind(*steps.end()).bind(charged.map_or(0, AttemptLimit::refill_ms));
     Ok(database.execute(update).await? > 0)
 }
 
 /// Codes of a factor that is about to be changed elsewhere were right: they are used up. In force or only begun, as
 /// `factor` says.
-pub async fn use_up(
+pub async fn consume_codes(
     database: &Database,
-    of: Raised,
+    of: AccountGeneration,
     factor: &Factor,
     steps: &RangeInclusive<u64>,
-) -> Result<Wish, Error> {
+) -> Result<FactorUpdate, Error> {
     transact!(database, |tx| async {
         let update = sql("UPDATE second_factors SET last_step = $5 \
              WHERE account = $1 AND secret = $2 AND confirmed = $3 AND last_step < $4");
-        if !still(&mut tx, of).await? {
-            return Ok(Wish::Passed);
+        if !is_current_session(&mut tx, of).await? {
+            return Ok(FactorUpdate::SessionOutdated);
         }
         let update = update.bind(of.id.0).bind(factor.secret.expose().clone()).bind(factor.confirmed);
         done(tx.execute(update.bind(*steps.start()).bind(*steps.end())).await?)
@@ -148,17 +156,17 @@ pub async fn use_up(
 }
 
 /// The player gives it up with right codes of its secret.
-pub async fn give_up(
+pub async fn disable(
     database: &Database,
-    of: Raised,
+    of: AccountGeneration,
     secret: &Secret<Vec<u8>>,
     steps: &RangeInclusive<u64>,
-) -> Result<Wish, Error> {
+) -> Result<FactorUpdate, Error> {
     transact!(database, |tx| async {
         let delete = sql("DELETE FROM second_factors \
              WHERE account = $1 AND secret = $2 AND confirmed = 1 AND last_step < $3");
-        if !still(&mut tx, of).await? {
-            return Ok(Wish::Passed);
+        if !is_current_session(&mut tx, of).await? {
+            return Ok(FactorUpdate::SessionOutdated);
         }
         let delete = delete.bind(of.id.0).bind(secret.expose().clone()).bind(*steps.start());
         done(tx.execute(delete).await?)
@@ -171,6 +179,6 @@ pub async fn remove(database: &Database, account: AccountId) -> Result<bool, Err
     Ok(database.execute(delete.bind(account.0)).await? > 0)
 }
 
-fn done(rows: u64) -> Result<Wish, Error> {
-    Ok(if rows > 0 { Wish::Done(()) } else { Wish::Otherwise })
+fn done(rows: u64) -> Result<FactorUpdate, Error> {
+    Ok(if rows > 0 { FactorUpdate::Done(()) } else { FactorUpdate::FactorMismatch })
 }

@@ -5,8 +5,8 @@ use shardkeep_types::WorldId;
 
 use super::{
     invitations::Registered,
-    logins::{Process, Rules},
-    second_factor::{Tries, Wish},
+    logins::{LoginRules, Process},
+    second_factor::{AttemptLimit, FactorUpdate},
     *,
 };
 use crate::Schema;
@@ -15,8 +15,8 @@ fn proof(byte: u8) -> Proof {
     Proof { group: 2048, salt: vec![byte; 16], verifier: Secret::new(vec![byte; 256]) }
 }
 
-fn cause(code: u32) -> Cause {
-    Cause { code, detail: "because".to_owned() }
+fn cause(code: u32) -> RevocationCause {
+    RevocationCause { code, detail: "because".to_owned() }
 }
 
 const OURS: Process = Process(7);
@@ -26,13 +26,13 @@ async fn log_in(
     id: AccountId,
     from: Generation,
     lease: Option<Duration>,
-    cause: &Cause,
+    cause: &RevocationCause,
 ) -> Result<bool, Error> {
-    let rules = Rules { lease, cause: cause.clone(), by: OURS };
-    Ok(logins::log_in(database, &[Raised { id, generation: from }], &rules).await? == [true])
+    let rules = LoginRules { lease, cause: cause.clone(), login_process: OURS };
+    Ok(logins::log_in(database, &[AccountGeneration { id, generation: from }], &rules).await? == [true])
 }
 
-async fn accounts_live(database: &Database) {
+async fn account_is_created_and_logs_in(database: &Database) {
     let alice = create(database, "alice", &proof(1)).await.unwrap().unwrap();
     assert_eq!(create(database, "alice", &proof(2)).await.unwrap(), None);
     let bob = create(database, "bob", &proof(3)).await.unwrap().unwrap();
@@ -52,7 +52,7 @@ async fn accounts_live(database: &Database) {
 }
 
 /// What a backup from before anybody was here does to the counter.
-async fn a_restored_store_gives_nobody_the_number_of_another(database: &Database) {
+async fn restored_store_reuses_no_account_id(database: &Database) {
     let backup = database.fetch_optional(sql("SELECT next FROM account_numbers")).await.unwrap();
     let backup: u64 = backup.unwrap().take().unwrap();
     let lost = create(database, "lost", &proof(1)).await.unwrap().unwrap();
@@ -74,34 +74,37 @@ async fn now(database: &Database) -> u64 {
     row.unwrap().take().unwrap()
 }
 
-async fn a_counter_that_is_ahead_of_the_clock_goes_on(database: &Database) {
+async fn id_counter_ahead_of_clock_continues(database: &Database) {
     let ahead = now(database).await + 1_000_000_000;
     database.execute(sql("UPDATE account_numbers SET next = $1").bind(ahead)).await.unwrap();
     let ids = [create(database, "ahead_1", &proof(1)).await, create(database, "ahead_2", &proof(1)).await];
     assert_eq!(ids.map(|id| id.unwrap().unwrap().0), [ahead, ahead + 1]);
 }
 
-async fn commands_raise_the_generation(database: &Database) {
+async fn operator_commands_raise_generation(database: &Database) {
     create(database, "dora", &proof(1)).await.unwrap().unwrap();
-    let for_ever = Ban { until_ms: FOR_EVER, reason: "cheats".to_owned() };
+    let for_ever = Ban { until_ms: FOREVER, reason: "cheats".to_owned() };
     let banned = ban(database, "dora", &for_ever, &cause(7)).await.unwrap().unwrap();
     assert_eq!(banned.generation, Generation(2));
     assert_eq!(credentials(database, "dora").await.unwrap().unwrap().ban, for_ever);
     assert!(unban(database, "dora").await.unwrap());
     assert_eq!(by_name(database, "dora").await.unwrap().unwrap().ban, Ban::default());
-    assert_eq!(raise(database, "dora", &cause(10)).await.unwrap().unwrap().generation, Generation(3));
+    assert_eq!(
+        raise_generation(database, "dora", &cause(10)).await.unwrap().unwrap().generation,
+        Generation(3)
+    );
     assert_eq!(
         set_proof(database, "dora", &proof(9), &cause(10)).await.unwrap().unwrap().generation,
         Generation(4)
     );
     assert!(credentials(database, "dora").await.unwrap().unwrap().proof == proof(9));
 
-    assert_eq!(raise(database, "nobody", &cause(10)).await.unwrap(), None);
+    assert_eq!(raise_generation(database, "nobody", &cause(10)).await.unwrap(), None);
     assert_eq!(ban(database, "nobody", &for_ever, &cause(7)).await.unwrap(), None);
     assert!(!unban(database, "nobody").await.unwrap());
 }
 
-async fn lists_go_page_by_page(database: &Database) {
+async fn list_is_paged_by_name(database: &Database) {
     for name in ["x_a", "xba", "x_b", "x_c"] {
         create(database, name, &proof(1)).await.unwrap().unwrap();
     }
@@ -111,7 +114,7 @@ async fn lists_go_page_by_page(database: &Database) {
     assert_eq!(names(list(database, "x_", &first[1], 2).await.unwrap()), ["x_c"]);
 }
 
-async fn groups_are_counted(database: &Database) {
+async fn srp_groups_are_counted(database: &Database) {
     let before = groups(database).await.unwrap();
     let [(2048, usual)] = before[..] else { panic!("{before:?}") };
     create(database, "long", &Proof { group: 4096, ..proof(1) }).await.unwrap().unwrap();
@@ -120,21 +123,21 @@ async fn groups_are_counted(database: &Database) {
     assert_eq!(after, [(2048, usual), (4096, 1)]);
 }
 
-async fn secrets_are_made_once(database: &Database) {
+async fn shared_secret_is_created_once(database: &Database) {
     let first = shared_secret(database, "decoy", &Secret::new([1; 32])).await.unwrap();
     assert_eq!(shared_secret(database, "decoy", &Secret::new([2; 32])).await.unwrap(), first);
 }
 
-async fn a_lease_keeps_the_second_out_and_ends_by_itself(database: &Database) {
+async fn lease_blocks_second_login_until_expiry(database: &Database) {
     let minute = Some(Duration::from_secs(60));
     let id = create(database, "eve", &proof(1)).await.unwrap().unwrap();
-    let entered = |generation| Raised { id, generation: Generation(generation) };
+    let entered = |generation| AccountGeneration { id, generation: Generation(generation) };
     assert!(log_in(database, id, Generation(1), minute, &cause(9)).await.unwrap());
     assert!(!log_in(database, id, Generation(2), minute, &cause(9)).await.unwrap());
     assert!(leases::remaining(database, entered(2)).await.unwrap() > Some(Duration::from_secs(30)));
     assert_eq!(leases::remaining(database, entered(1)).await.unwrap(), None);
     // Who does not ask for leases is not stopped by one; what raises the generation frees the account.
-    raise(database, "eve", &cause(10)).await.unwrap().unwrap();
+    raise_generation(database, "eve", &cause(10)).await.unwrap().unwrap();
     assert!(!leases::renew(database, entered(3), Duration::from_secs(60)).await.unwrap());
     assert!(log_in(database, id, Generation(3), minute, &cause(9)).await.unwrap());
     leases::release(database, entered(4)).await.unwrap();
@@ -146,14 +149,14 @@ async fn a_lease_keeps_the_second_out_and_ends_by_itself(database: &Database) {
     let displaced = cause(9);
     let racing = (0..4).map(|_| log_in(database, id, Generation(7), minute, &displaced)).collect();
     let mut entered = 0;
-    for outcome in joined(racing).await {
+    for outcome in join_all(racing).await {
         entered += u32::from(outcome.unwrap());
     }
     assert_eq!(entered, 1);
 }
 
 /// All of them at the same time.
-async fn joined<F: Future>(futures: Vec<F>) -> Vec<F::Output> {
+async fn join_all<F: Future>(futures: Vec<F>) -> Vec<F::Output> {
     let mut waiting: Vec<_> = futures.into_iter().map(|future| (Box::pin(future), None)).collect();
     std::future::poll_fn(|context| {
         let mut ready = true;
@@ -171,15 +174,15 @@ async fn joined<F: Future>(futures: Vec<F>) -> Vec<F::Output> {
     waiting.into_iter().filter_map(|(_, output)| output).collect()
 }
 
-async fn revocations_are_found_later(database: &Database) {
+async fn revocations_are_listed_since_time(database: &Database) {
     let begin = revocations::now(database).await.unwrap();
     let [one, two, three] = ["r-one", "r-two", "r-three"];
     let mut ids = Vec::new();
     for name in [one, two, three] {
         ids.push(create(database, name, &proof(1)).await.unwrap().unwrap());
     }
-    raise(database, one, &cause(10)).await.unwrap().unwrap();
-    let banned = Ban { until_ms: FOR_EVER, reason: "cheats".into() };
+    raise_generation(database, one, &cause(10)).await.unwrap().unwrap();
+    let banned = Ban { until_ms: FOREVER, reason: "cheats".into() };
     ban(database, one, &banned, &cause(7)).await.unwrap().unwrap();
     assert!(log_in(database, ids[1], Generation(1), None, &cause(9)).await.unwrap());
     let mine = |found: Vec<revocations::Revocation>| {
@@ -195,7 +198,7 @@ async fn revocations_are_found_later(database: &Database) {
     // Of its own logins a process need not hear; of everything else it does.
     let ours = revocations::since(database, begin, OURS, 1_000).await.unwrap();
     assert_eq!(mine(ours.found), all[..1]);
-    let everything = revocations::since(database, begin, Process::NOBODY, 1_000).await.unwrap();
+    let everything = revocations::since(database, begin, Process::NONE, 1_000).await.unwrap();
     assert_eq!(mine(everything.found), all);
     let nothing = revocations::since(database, ours.now_ms + 60_000, OURS, 1_000).await.unwrap();
     assert!(nothing.found.is_empty() && nothing.now_ms >= ours.now_ms);
@@ -203,24 +206,26 @@ async fn revocations_are_found_later(database: &Database) {
     assert_eq!(mine(revocations::outdated(database, &held).await.unwrap()), [(ids[0], 3, 7)]);
     assert_eq!(revocations::outdated(database, &[]).await.unwrap(), []);
     // The player's own wishes need the session to be the last.
-    assert_eq!(raise_from(database, ids[1], Generation(1), &cause(10)).await.unwrap(), None);
-    let raised = raise_from(database, ids[1], Generation(2), &cause(10)).await.unwrap().unwrap();
+    assert_eq!(raise_generation_if_current(database, ids[1], Generation(1), &cause(10)).await.unwrap(), None);
+    let raised =
+        raise_generation_if_current(database, ids[1], Generation(2), &cause(10)).await.unwrap().unwrap();
     assert_eq!(raised.generation, Generation(3));
     assert_eq!(change_proof(database, ids[1], Generation(2), &proof(8), &cause(10)).await.unwrap(), None);
     change_proof(database, ids[1], Generation(3), &proof(8), &cause(10)).await.unwrap().unwrap();
     assert!(credentials(database, two).await.unwrap().unwrap().proof == proof(8));
 }
 
-async fn logins_go_together_and_each_has_its_outcome(database: &Database) {
+async fn batched_logins_have_separate_outcomes(database: &Database) {
     let mut from = Vec::new();
     for name in ["l-one", "l-two", "l-three", "l-four"] {
         let id = create(database, name, &proof(1)).await.unwrap().unwrap();
-        from.push(Raised { id, generation: Generation(1) });
+        from.push(AccountGeneration { id, generation: Generation(1) });
     }
-    raise(database, "l-two", &cause(10)).await.unwrap().unwrap();
+    raise_generation(database, "l-two", &cause(10)).await.unwrap().unwrap();
     // A login of the generation before; two of one account; an account that is not there.
-    let again = [from[0], from[1], from[2], from[0], Raised { id: AccountId(u64::MAX >> 1), ..from[0] }];
-    let rules = |lease| Rules { lease, cause: cause(9), by: OURS };
+    let again =
+        [from[0], from[1], from[2], from[0], AccountGeneration { id: AccountId(u64::MAX >> 1), ..from[0] }];
+    let rules = |lease| LoginRules { lease, cause: cause(9), login_process: OURS };
     let outcome = logins::log_in(database, &again, &rules(None)).await.unwrap();
     assert_eq!(outcome, [true, false, true, false, false]);
     let ids: Vec<_> = from.iter().map(|it| it.id).collect();
@@ -240,18 +245,21 @@ async fn logins_go_together_and_each_has_its_outcome(database: &Database) {
     assert_eq!(told, [(ids[0], 2, 9), (ids[1], 2, 10), (ids[2], 2, 9)], "who was not let in changed nothing");
 
     let minute = Duration::from_secs(60);
-    let next = [from[3], Raised { generation: Generation(2), ..from[0] }];
+    let next = [from[3], AccountGeneration { generation: Generation(2), ..from[0] }];
     assert_eq!(logins::log_in(database, &next, &rules(Some(minute))).await.unwrap(), [true, true]);
     // Both are leased now; the third is free.
     let next = [
-        Raised { generation: Generation(2), ..from[3] },
-        Raised { generation: Generation(2), ..from[2] },
-        Raised { generation: Generation(3), ..from[0] },
+        AccountGeneration { generation: Generation(2), ..from[3] },
+        AccountGeneration { generation: Generation(2), ..from[2] },
+        AccountGeneration { generation: Generation(3), ..from[0] },
     ];
     assert_eq!(logins::log_in(database, &next, &rules(Some(minute))).await.unwrap(), [false, true, false]);
     assert_eq!(present().await, [3, 2, 3, 2].map(|it| Some(Generation(it))));
     assert!(
-        leases::remaining(database, Raised { generation: Generation(3), ..from[2] }).await.unwrap().is_some()
+        leases::remaining(database, AccountGeneration { generation: Generation(3), ..from[2] })
+            .await
+            .unwrap()
+            .is_some()
     );
 
     let found = credentials_of(database, &["l-two", "nobody", "l-one", "l-two"]).await.unwrap();
@@ -260,7 +268,7 @@ async fn logins_go_together_and_each_has_its_outcome(database: &Database) {
 }
 
 /// Two replicas let in the same accounts at once, told in another order: each account is raised by one of them.
-async fn replicas_race_without_a_circle(one: &Database, other: &Database) {
+async fn concurrent_login_batches_do_not_deadlock(one: &Database, other: &Database) {
     const ROUNDS: u64 = 20;
     let mut ids = Vec::new();
     for number in 0..16 {
@@ -269,9 +277,11 @@ async fn replicas_race_without_a_circle(one: &Database, other: &Database) {
     let there: Vec<_> = ids.iter().rev().copied().collect();
     for round in 1..=ROUNDS {
         let generation = Generation(round);
-        let of = |ids: &[AccountId]| ids.iter().map(|id| Raised { id: *id, generation }).collect::<Vec<_>>();
+        let of = |ids: &[AccountId]| {
+            ids.iter().map(|id| AccountGeneration { id: *id, generation }).collect::<Vec<_>>()
+        };
         let lease = (round % 2 == 0).then_some(Duration::ZERO);
-        let rules = Rules { lease, cause: cause(9), by: OURS };
+        let rules = LoginRules { lease, cause: cause(9), login_process: OURS };
         let (ours, theirs) = (of(&ids), of(&there));
         let (ours, theirs) =
             tokio::join!(logins::log_in(one, &ours, &rules), logins::log_in(other, &theirs, &rules));
@@ -289,21 +299,28 @@ fn secret(text: &str) -> Secret<Vec<u8>> {
     Secret::new(text.as_bytes().to_vec())
 }
 
-async fn codes_are_used_once_and_guesses_are_few(database: &Database) {
+async fn codes_are_single_use_and_attempts_limited(database: &Database) {
     let id = create(database, "fay", &proof(1)).await.unwrap().unwrap();
-    let of = |generation| Raised { id, generation: Generation(generation) };
-    let tries = Tries { burst: 2, every: Duration::from_secs(3_600) };
-    assert_eq!(second_factor::begin(database, of(1), b"first").await.unwrap(), Wish::Done(()));
-    assert_eq!(second_factor::begin(database, of(1), b"second").await.unwrap(), Wish::Done(()));
+    let of = |generation| AccountGeneration { id, generation: Generation(generation) };
+    let tries = AttemptLimit { burst: 2, every: Duration::from_secs(3_600) };
+    assert_eq!(second_factor::begin(database, of(1), b"first").await.unwrap(), FactorUpdate::Done(()));
+    assert_eq!(second_factor::begin(database, of(1), b"second").await.unwrap(), FactorUpdate::Done(()));
     assert!(!by_id(database, id).await.unwrap().unwrap().second_factor, "not before its first code");
     let confirm = async |generation, text, step| {
         second_factor::confirm(database, of(generation), &secret(text), step, &cause(10)).await.unwrap()
     };
-    assert_eq!(confirm(1, "first", 100).await, Wish::Otherwise, "a code of the secret before");
-    assert_eq!(confirm(1, "second", 100).await, Wish::Done(of(2)), "and who had the password alone is out");
+    assert_eq!(confirm(1, "first", 100).await, FactorUpdate::FactorMismatch, "a code of the secret before");
+    assert_eq!(
+        confirm(1, "second", 100).await,
+        FactorUpdate::Done(of(2)),
+        "and who had the password alone is out"
+    );
     assert_eq!(credentials(database, "fay").await.unwrap().unwrap().second_factor, Some(secret("second")));
-    assert_eq!(second_factor::begin(database, of(2), b"another").await.unwrap(), Wish::Otherwise);
-    assert_eq!(confirm(2, "second", 101).await, Wish::Otherwise, "one is in force");
+    assert_eq!(
+        second_factor::begin(database, of(2), b"another").await.unwrap(),
+        FactorUpdate::FactorMismatch
+    );
+    assert_eq!(confirm(2, "second", 101).await, FactorUpdate::FactorMismatch, "one is in force");
 
     let accept = async |text, steps, charged| {
         second_factor::accept(database, id, &secret(text), &steps, charged).await.unwrap()
@@ -312,49 +329,52 @@ async fn codes_are_used_once_and_guesses_are_few(database: &Database) {
     assert!(!accept("second", 99..=99, None).await, "earlier than a used one");
     assert!(!accept("first", 101..=101, None).await, "of another secret");
     for expected in [true, true, false] {
-        assert_eq!(second_factor::charge(database, id, tries).await.unwrap(), expected);
+        assert_eq!(second_factor::charge_attempt(database, id, tries).await.unwrap(), expected);
     }
     assert!(accept("second", 101..=102, None).await);
     assert!(!accept("second", 102..=103, None).await, "one of two was used");
-    assert!(!second_factor::charge(database, id, tries).await.unwrap(), "two cost nothing and give nothing");
+    assert!(
+        !second_factor::charge_attempt(database, id, tries).await.unwrap(),
+        "two cost nothing and give nothing"
+    );
     assert!(accept("second", 103..=103, Some(tries)).await);
-    assert!(second_factor::charge(database, id, tries).await.unwrap(), "a right one is given back");
+    assert!(second_factor::charge_attempt(database, id, tries).await.unwrap(), "a right one is given back");
 
     // A session that is over has no say.
     let factor = second_factor::find(database, id).await.unwrap().unwrap();
-    let give_up = async |generation, text, steps| {
-        second_factor::give_up(database, of(generation), &secret(text), &steps).await.unwrap()
+    let disable = async |generation, text, steps| {
+        second_factor::disable(database, of(generation), &secret(text), &steps).await.unwrap()
     };
-    assert_eq!(second_factor::begin(database, of(1), b"mine").await.unwrap(), Wish::Passed);
-    assert_eq!(confirm(1, "second", 200).await, Wish::Passed);
-    assert_eq!(give_up(1, "second", 200..=200).await, Wish::Passed);
-    let use_up = async |generation, steps| {
-        second_factor::use_up(database, of(generation), &factor, &steps).await.unwrap()
+    assert_eq!(second_factor::begin(database, of(1), b"mine").await.unwrap(), FactorUpdate::SessionOutdated);
+    assert_eq!(confirm(1, "second", 200).await, FactorUpdate::SessionOutdated);
+    assert_eq!(disable(1, "second", 200..=200).await, FactorUpdate::SessionOutdated);
+    let consume_codes = async |generation, steps| {
+        second_factor::consume_codes(database, of(generation), &factor, &steps).await.unwrap()
     };
-    assert_eq!(use_up(1, 200..=200).await, Wish::Passed);
-    assert_eq!(use_up(2, 104..=104).await, Wish::Done(()));
-    assert_eq!(use_up(2, 104..=104).await, Wish::Otherwise);
-    assert_eq!(give_up(2, "second", 104..=105).await, Wish::Otherwise, "used");
-    assert_eq!(give_up(2, "first", 105..=105).await, Wish::Otherwise, "of another secret");
+    assert_eq!(consume_codes(1, 200..=200).await, FactorUpdate::SessionOutdated);
+    assert_eq!(consume_codes(2, 104..=104).await, FactorUpdate::Done(()));
+    assert_eq!(consume_codes(2, 104..=104).await, FactorUpdate::FactorMismatch);
+    assert_eq!(disable(2, "second", 104..=105).await, FactorUpdate::FactorMismatch, "used");
+    assert_eq!(disable(2, "first", 105..=105).await, FactorUpdate::FactorMismatch, "of another secret");
     assert!(second_factor::find(database, id).await.unwrap().is_some());
 
     let set = second_factor::set(database, id, b"by an operator", &cause(10)).await.unwrap();
     assert_eq!(set, Some(of(3)));
-    let nobody = second_factor::set(database, AccountId(u64::MAX >> 1), b"x", &cause(10)).await.unwrap();
-    assert_eq!(nobody, None);
+    let missing = second_factor::set(database, AccountId(u64::MAX >> 1), b"x", &cause(10)).await.unwrap();
+    assert_eq!(missing, None);
     let found = second_factor::find(database, id).await.unwrap().unwrap();
     assert!(found.confirmed && found.secret == secret("by an operator"));
-    assert!(second_factor::charge(database, id, tries).await.unwrap());
-    assert_eq!(give_up(3, "by an operator", 105..=105).await, Wish::Done(()));
+    assert!(second_factor::charge_attempt(database, id, tries).await.unwrap());
+    assert_eq!(disable(3, "by an operator", 105..=105).await, FactorUpdate::Done(()));
     assert!(!second_factor::remove(database, id).await.unwrap());
 }
 
 /// A wish that waits for the statement which ends its session is of a session that is over.
-async fn wishes_are_judged_when_their_turn_comes(one: &Database, other: &Database) {
+async fn factor_change_rechecks_session_after_lock_wait(one: &Database, other: &Database) {
     let id = create(one, "hal", &proof(1)).await.unwrap().unwrap();
     let mut tx = other.begin().await.unwrap();
-    assert!(raise_in(&mut tx, id, &cause(7)).await.unwrap().is_some());
-    let wish = second_factor::begin(one, Raised { id, generation: Generation(1) }, b"mine");
+    assert!(raise_generation_in(&mut tx, id, &cause(7)).await.unwrap().is_some());
+    let wish = second_factor::begin(one, AccountGeneration { id, generation: Generation(1) }, b"mine");
     let commits = async {
         let waiting = "SELECT COUNT(*) FROM pg_locks WHERE NOT granted";
         while other.fetch_optional(sql(waiting)).await.unwrap().unwrap().take::<u64>().unwrap() == 0 {}
@@ -363,12 +383,12 @@ async fn wishes_are_judged_when_their_turn_comes(one: &Database, other: &Databas
     let both = async { tokio::join!(wish, commits) };
     let (wish, ()) =
         tokio::time::timeout(Duration::from_secs(30), both).await.expect("it waits for its turn");
-    assert_eq!(wish.unwrap(), Wish::Passed);
+    assert_eq!(wish.unwrap(), FactorUpdate::SessionOutdated);
 }
 
-async fn worlds_close_and_open(database: &Database) {
-    let close = async |note, stay| {
-        closed_worlds::close(database, WorldId(3), note, Duration::from_secs(stay)).await.unwrap();
+async fn world_closes_and_reopens(database: &Database) {
+    let close = async |note, grace| {
+        closed_worlds::close(database, WorldId(3), note, Duration::from_secs(grace)).await.unwrap();
         closed_worlds::list(database).await.unwrap().remove(0)
     };
     let (first, second) = (close("soon", 0).await, close("until nine", 100).await);
@@ -384,32 +404,32 @@ async fn worlds_close_and_open(database: &Database) {
     assert!(!set_staff(database, "nobody", true).await.unwrap());
 }
 
-async fn invitations_are_used_up(database: &Database) {
+async fn invitation_uses_are_limited(database: &Database) {
     let (hash, hour, made) = ([7; 32], Duration::from_secs(3_600), proof(1));
     invitations::invite(database, &hash, 2, hour).await.unwrap();
     let register = |name: &'static str| invitations::register(database, &hash, name, &made);
-    assert!(matches!(register("i-one").await.unwrap(), Registered::As(_)));
+    assert!(matches!(register("i-one").await.unwrap(), Registered::Created(_)));
     assert_eq!(register("i-one").await.unwrap(), Registered::NameTaken);
-    assert!(matches!(register("i-two").await.unwrap(), Registered::As(_)), "a taken name uses nothing");
+    assert!(matches!(register("i-two").await.unwrap(), Registered::Created(_)), "a taken name uses nothing");
     assert_eq!(register("i-three").await.unwrap(), Registered::NotInvited);
     let unknown = invitations::register(database, &[8; 32], "i-four", &proof(1)).await.unwrap();
     assert_eq!(unknown, Registered::NotInvited);
 }
 
 async fn all(database: &Database) {
-    accounts_live(database).await;
-    commands_raise_the_generation(database).await;
-    lists_go_page_by_page(database).await;
-    secrets_are_made_once(database).await;
-    groups_are_counted(database).await;
-    a_lease_keeps_the_second_out_and_ends_by_itself(database).await;
-    revocations_are_found_later(database).await;
-    logins_go_together_and_each_has_its_outcome(database).await;
-    codes_are_used_once_and_guesses_are_few(database).await;
-    worlds_close_and_open(database).await;
-    invitations_are_used_up(database).await;
-    a_restored_store_gives_nobody_the_number_of_another(database).await;
-    a_counter_that_is_ahead_of_the_clock_goes_on(database).await;
+    account_is_created_and_logs_in(database).await;
+    operator_commands_raise_generation(database).await;
+    list_is_paged_by_name(database).await;
+    shared_secret_is_created_once(database).await;
+    srp_groups_are_counted(database).await;
+    lease_blocks_second_login_until_expiry(database).await;
+    revocations_are_listed_since_time(database).await;
+    batched_logins_have_separate_outcomes(database).await;
+    codes_are_single_use_and_attempts_limited(database).await;
+    world_closes_and_reopens(database).await;
+    invitation_uses_are_limited(database).await;
+    restored_store_reuses_no_account_id(database).await;
+    id_counter_ahead_of_clock_continues(database).await;
 }
 
 #[tokio::test]
@@ -418,7 +438,7 @@ async fn on_sqlite() {
     let url = format!("sqlite:{}", folder.path().join("login.db").display());
     let database = Database::open(&url, Schema::Accounts).await.unwrap();
     all(&database).await;
-    replicas_race_without_a_circle(&database, &database).await;
+    concurrent_login_batches_do_not_deadlock(&database, &database).await;
 }
 
 #[tokio::test]
@@ -427,6 +447,6 @@ async fn on_postgres() {
     let database = Database::open(&server.url(), Schema::Accounts).await.unwrap();
     all(&database).await;
     let other = Database::open(&server.url(), Schema::Accounts).await.unwrap();
-    replicas_race_without_a_circle(&database, &other).await;
-    wishes_are_judged_when_their_turn_comes(&database, &other).await;
+    concurrent_login_batches_do_not_deadlock(&database, &other).await;
+    factor_change_rechecks_session_after_lock_wait(&database, &other).await;
 }

@@ -53,7 +53,7 @@ async fn report_in(tx: &mut Tx, reports: &[ClockReport]) -> Result<(), Error> {
     let mut clocks = read_clocks(tx, reports).await?;
     let mut spent = BTreeSet::new();
     for report in reports {
-        let limit = until_next_stretch(&clocks, report);
+        let limit = limit_to_next_stretch(&clocks, report);
         let clock = clocks.entry((report.session, report.started_ms)).or_insert_with(|| Clock {
             account: report.account.0,
             world: report.world.0,
@@ -89,7 +89,7 @@ async fn report_in(tx: &mut Tx, reports: &[ClockReport]) -> Result<(), Error> {
 }
 
 /// A stretch ends where the session's next one begins: a stalled gateway does not count on.
-fn until_next_stretch(clocks: &BTreeMap<Key, Clock>, report: &ClockReport) -> u64 {
+fn limit_to_next_stretch(clocks: &BTreeMap<Key, Clock>, report: &ClockReport) -> u64 {
     let after = (report.session, report.started_ms + 1)..=(report.session, u64::MAX);
     clocks.range(after).next().map_or(u64::MAX, |((_, next), _)| next - report.started_ms)
 }

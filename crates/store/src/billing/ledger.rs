@@ -15,7 +15,7 @@ const MAX_REASON: usize = 256;
 
 /// What an account has.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Standing {
+pub struct PlanStatus {
     /// `None`: the free plan, which only meters.
     pub left_ms: Option<u64>,
     /// Of all its sessions ever.
@@ -24,7 +24,7 @@ pub struct Standing {
 
 /// A prepaid account that plays and has little left.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Due {
+pub struct LowBalance {
     pub account: AccountId,
     /// What is left now, if its sessions have gone on since their last reports.
     pub left_ms: u64,
@@ -59,21 +59,21 @@ impl BillingError {
 }
 
 impl Billing {
-    pub async fn show(&self, account: AccountId) -> Result<Standing, Error> {
+    pub async fn show(&self, account: AccountId) -> Result<PlanStatus, Error> {
         let mut tx = self.database.snapshot().await?;
         let plan =
             tx.fetch_optional(sql("SELECT left_ms FROM plans WHERE account = $1").bind(account.0)).await?;
         let played = sql("SELECT CAST(COALESCE(SUM(played_ms), 0) AS BIGINT) FROM clocks WHERE account = $1");
         let played = tx.fetch_optional(played.bind(account.0)).await?;
         tx.commit().await?;
-        Ok(Standing {
+        Ok(PlanStatus {
             left_ms: plan.map(|mut row| row.take()).transpose()?,
             played_ms: played.map(|mut row| row.take()).transpose()?.unwrap_or(0),
         })
     }
 
     /// What is left to these accounts, of those that are prepaid.
-    pub async fn left(&self, accounts: &[AccountId]) -> Result<HashMap<AccountId, u64>, Error> {
+    pub async fn time_left(&self, accounts: &[AccountId]) -> Result<HashMap<AccountId, u64>, Error> {
         let query =
             sql("SELECT plans.account, plans.left_ms FROM {rows} JOIN plans ON plans.account = r.account");
         let rows = Rows::new().ints("account", accounts.iter().map(|account| account.0));
@@ -105,45 +105,51 @@ impl Billing {
     }
 
     /// The accounts that play and have less than `below_ms` left. A session that has not been heard of for
-    /// `silent_ms` does not play.
-    pub async fn running_out(&self, below_ms: u64, silent_ms: u64) -> Result<Vec<Due>, Error> {
+    /// `report_timeout_ms` does not play.
+    pub async fn low_balances(
+        &self,
+        below_ms: u64,
+        report_timeout_ms: u64,
+    ) -> Result<Vec<LowBalance>, Error> {
         let query = sql("SELECT plans.account,
                  plans.left_ms - CAST(SUM({now_ms} - clocks.seen_ms) AS BIGINT) AS left_now
              FROM plans JOIN clocks ON clocks.account = plans.account AND clocks.ended = 0
              WHERE plans.left_ms < $1 AND clocks.seen_ms > {now_ms} - $2
              GROUP BY plans.account, plans.left_ms");
-        // Reports come at least every `silent_ms`, so nobody's estimate is further from what is stored.
-        let rows =
-            self.database.fetch_all(query.bind(below_ms.saturating_add(silent_ms)).bind(silent_ms)).await?;
+        // Reports come at least every `report_timeout_ms`, so nobody's estimate is further from what is stored.
+        let rows = self
+            .database
+            .fetch_all(query.bind(below_ms.saturating_add(report_timeout_ms)).bind(report_timeout_ms))
+            .await?;
         let mut due = Vec::new();
         for mut row in rows {
-            let (account, left) = (AccountId(row.take()?), row.take::<i64>()?);
-            let left_ms = u64::try_from(left).unwrap_or(0);
+            let (account, time_left) = (AccountId(row.take()?), row.take::<i64>()?);
+            let left_ms = u64::try_from(time_left).unwrap_or(0);
             if left_ms < below_ms {
-                due.push(Due { account, left_ms });
+                due.push(LowBalance { account, left_ms });
             }
         }
         Ok(due)
     }
 
     /// Claims the right to give this warning: true for one caller, once since the last credit.
-    pub async fn warn(&self, account: AccountId, below_ms: u64) -> Result<bool, Error> {
+    pub async fn claim_warning(&self, account: AccountId, below_ms: u64) -> Result<bool, Error> {
         let query = sql(
             "UPDATE plans SET warned_ms = $2 WHERE account = $1 AND (warned_ms IS NULL OR warned_ms > $2)",
         );
         Ok(self.database.execute(query.bind(account.0).bind(below_ms)).await? == 1)
     }
 
-    /// Gives back a right claimed by [`warn`](Self::warn), because the warning reached nobody: it is due again. A
+    /// Gives back a right claimed by [`claim_warning`](Self::claim_warning), because the warning reached nobody: it is due again. A
     /// more urgent warning, or a credit, that came meanwhile stands.
-    pub async fn unwarn(&self, account: AccountId, below_ms: u64) -> Result<(), Error> {
+    pub async fn release_warning(&self, account: AccountId, below_ms: u64) -> Result<(), Error> {
         let query = sql("UPDATE plans SET warned_ms = NULL WHERE account = $1 AND warned_ms = $2");
         self.database.execute(query.bind(account.0).bind(below_ms)).await?;
         Ok(())
     }
 
     /// What the ledger and the plans disagree on; empty when every hour sold is played or left.
-    pub async fn conserve(&self) -> Result<Vec<String>, Error> {
+    pub async fn check_conservation(&self) -> Result<Vec<String>, Error> {
         let query = sql("SELECT total.holder, total.amount FROM (
                  SELECT holder, CAST(SUM(amount) AS BIGINT) AS amount FROM (
                      SELECT target AS holder, amount_ms AS amount FROM time_ledger
@@ -185,7 +191,7 @@ async fn credit_in(tx: &mut Tx, credit: &Credit<'_>) -> Result<u64, BillingError
              ON CONFLICT (account) DO UPDATE SET left_ms = plans.left_ms + excluded.left_ms, warned_ms = NULL");
         tx.execute(plan.bind(credit.account).bind(credit.amount_ms)).await?;
     }
-    let left = sql("SELECT left_ms FROM plans WHERE account = $1").bind(credit.account);
-    let mut row = tx.fetch_optional(left).await?.ok_or(BillingError::KeyConflict)?;
+    let time_left = sql("SELECT left_ms FROM plans WHERE account = $1").bind(credit.account);
+    let mut row = tx.fetch_optional(time_left).await?.ok_or(BillingError::KeyConflict)?;
     Ok(row.take()?)
 }

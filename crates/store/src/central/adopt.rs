@@ -22,23 +22,23 @@ pub async fn adopt(centre: &Database, store: &Database, region: &str) -> Result<
     reserve_ids(centre, store).await?;
     let (mut adopted, mut after) = (0, 0);
     loop {
-        let page = own_accounts(store, after).await?;
+        let page = accounts_without_centre(store, after).await?;
         let Some(last) = page.last() else { return Ok(adopted) };
         after = last.id.0;
         adopted += page.len() as u64;
         let taken: Result<Vec<Account>, Error> = transact!(centre, |tx| take(&mut tx, &page, region));
-        let taken = taken.map_err(|error| if error.is_duplicate() { taken_already() } else { error })?;
-        let theirs = |ours: &Account| {
+        let taken = taken.map_err(|error| if error.is_duplicate() { id_conflict_error() } else { error })?;
+        let is_adopted = |ours: &Account| {
             taken.iter().any(|it| it.id == ours.id && it.name == ours.name && it.proof == ours.proof)
         };
-        if !page.iter().all(theirs) {
-            return Err(taken_already());
+        if !page.iter().all(is_adopted) {
+            return Err(id_conflict_error());
         }
-        mark(store, &taken).await?;
+        mark_as_copies(store, &taken).await?;
     }
 }
 
-fn taken_already() -> Error {
+fn id_conflict_error() -> Error {
     Error::Corrupt("the centre has other accounts under names or ids that the region's store uses".to_owned())
 }
 
@@ -51,7 +51,7 @@ async fn reserve_ids(centre: &Database, store: &Database) -> Result<(), Error> {
 }
 
 /// Accounts that no centre knows, by id.
-async fn own_accounts(store: &Database, after: u64) -> Result<Vec<Account>, Error> {
+async fn accounts_without_centre(store: &Database, after: u64) -> Result<Vec<Account>, Error> {
     let select =
         sql("SELECT accounts.id, name, srp_group, salt, verifier, created_ms, second_factors.secret \
          FROM accounts LEFT JOIN second_factors ON second_factors.account = accounts.id \
@@ -110,7 +110,7 @@ async fn take(tx: &mut Tx, page: &[Account], region: &str) -> Result<Vec<Account
 }
 
 /// They are copies of the centre's from now on.
-async fn mark(store: &Database, taken: &[Account]) -> Result<(), Error> {
+async fn mark_as_copies(store: &Database, taken: &[Account]) -> Result<(), Error> {
     let rows = || {
         Rows::new()
             .ints("id", taken.iter().map(|it| it.id.0))

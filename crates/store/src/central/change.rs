@@ -6,36 +6,37 @@ use shardkeep_types::AccountId;
 use super::{Account, lock};
 use crate::{
     Database, Error, Query, Tx,
-    accounts::{Ban, Proof, ban_until, bind_proof},
+    accounts::{Ban, Proof, ban_until, bind_verifier},
     sql, transact,
 };
 
 /// What came of a change.
-pub enum Changed {
-    Is(Box<Account>),
+pub enum ChangeOutcome {
+    Current(Box<Account>),
     Unknown,
     /// Somebody else has changed it since the version that the caller knows.
-    Meanwhile,
+    Conflict,
 }
 
-/// A new password. With `known`, only if that is still the account's version.
+/// A new password. With `expected_version`, only if that is still the account's version.
 pub async fn set_proof(
     database: &Database,
     id: AccountId,
-    known: Option<u64>,
+    expected_version: Option<u64>,
     proof: &Proof,
-) -> Result<Changed, Error> {
+) -> Result<ChangeOutcome, Error> {
     transact!(database, |tx| async {
-        let account = match look(&mut tx, id, known, |account| account.proof == *proof).await? {
-            Look::Change(account) => account,
-            Look::Done(outcome) => return Ok(outcome),
-        };
+        let account =
+            match lock_and_check(&mut tx, id, expected_version, |account| account.proof == *proof).await? {
+                Precheck::Proceed(account) => account,
+                Precheck::Done(outcome) => return Ok(outcome),
+            };
         let update =
             sql("UPDATE central_accounts SET version = $2, srp_group = $3, salt = $4, verifier = $5 \
              WHERE id = $1");
         let version = next_version(&mut tx).await?;
-        tx.execute(bind_proof(update.bind(id.0).bind(version), proof)).await?;
-        Ok::<_, Error>(is(Account { proof: proof.clone(), version, ..account }))
+        tx.execute(bind_verifier(update.bind(id.0).bind(version), proof)).await?;
+        Ok::<_, Error>(current(Account { proof: proof.clone(), version, ..account }))
     })
 }
 
@@ -43,14 +44,14 @@ pub async fn set_proof(
 pub async fn set_factor(
     database: &Database,
     id: AccountId,
-    known: Option<u64>,
+    expected_version: Option<u64>,
     factor: Option<&[u8]>,
-) -> Result<Changed, Error> {
+) -> Result<ChangeOutcome, Error> {
     transact!(database, |tx| async {
         let nothing = |account: &Account| account.factor.is_none() && factor.is_none();
-        let account = match look(&mut tx, id, known, nothing).await? {
-            Look::Change(account) => account,
-            Look::Done(outcome) => return Ok(outcome),
+        let account = match lock_and_check(&mut tx, id, expected_version, nothing).await? {
+            Precheck::Proceed(account) => account,
+            Precheck::Done(outcome) => return Ok(outcome),
         };
         let version = next_version(&mut tx).await?;
         let update =
@@ -58,51 +59,53 @@ pub async fn set_factor(
              WHERE id = $1");
         tx.execute(update.bind(id.0).bind(version).bind(factor.unwrap_or_default())).await?;
         let factor = factor.map(|factor| factor.to_vec().into());
-        Ok::<_, Error>(is(Account { factor, factor_version: version, version, ..account }))
+        Ok::<_, Error>(current(Account { factor, factor_version: version, version, ..account }))
     })
 }
 
 /// A ban in all regions; its end with [`Ban::default`].
-pub async fn set_ban(database: &Database, id: AccountId, ban: &Ban) -> Result<Changed, Error> {
+pub async fn set_ban(database: &Database, id: AccountId, ban: &Ban) -> Result<ChangeOutcome, Error> {
     transact!(database, |tx| async {
-        let account = match look(&mut tx, id, None, |account| account.ban == *ban).await? {
-            Look::Change(account) => account,
-            Look::Done(outcome) => return Ok(outcome),
+        let account = match lock_and_check(&mut tx, id, None, |account| account.ban == *ban).await? {
+            Precheck::Proceed(account) => account,
+            Precheck::Done(outcome) => return Ok(outcome),
         };
         let version = next_version(&mut tx).await?;
         let update = sql("UPDATE central_accounts SET version = $2, banned_until_ms = $3, ban_reason = $4 \
              WHERE id = $1");
         let update: Query = update.bind(id.0).bind(version).bind(ban_until(ban)).bind(&ban.reason);
         tx.execute(update).await?;
-        Ok::<_, Error>(is(Account { ban: ban.clone(), version, ..account }))
+        Ok::<_, Error>(current(Account { ban: ban.clone(), version, ..account }))
     })
 }
 
-enum Look {
-    Change(Account),
-    Done(Changed),
+enum Precheck {
+    Proceed(Account),
+    Done(ChangeOutcome),
 }
 
 /// Locks the account, and says whether there is anything to do.
-async fn look(
+async fn lock_and_check(
     tx: &mut Tx,
     id: AccountId,
-    known: Option<u64>,
-    so_already: impl Fn(&Account) -> bool,
-) -> Result<Look, Error> {
+    expected_version: Option<u64>,
+    already_applied: impl Fn(&Account) -> bool,
+) -> Result<Precheck, Error> {
     Ok(match lock(tx, id).await? {
-        None => Look::Done(Changed::Unknown),
+        None => Precheck::Done(ChangeOutcome::Unknown),
         // Before the versions are compared: a repeat knows the version before its first attempt.
-        Some(account) if so_already(&account) => Look::Done(is(account)),
-        Some(account) if known.is_some_and(|known| known != account.version) => {
-            Look::Done(Changed::Meanwhile)
+        Some(account) if already_applied(&account) => Precheck::Done(current(account)),
+        Some(account)
+            if expected_version.is_some_and(|expected_version| expected_version != account.version) =>
+        {
+            Precheck::Done(ChangeOutcome::Conflict)
         }
-        Some(account) => Look::Change(account),
+        Some(account) => Precheck::Proceed(account),
     })
 }
 
-fn is(account: Account) -> Changed {
-    Changed::Is(Box::new(account))
+fn current(account: Account) -> ChangeOutcome {
+    ChangeOutcome::Current(Box::new(account))
 }
 
 async fn next_version(tx: &mut Tx) -> Result<u64, Error> {

@@ -6,16 +6,16 @@ use shardkeep_testkit::Postgres;
 use shardkeep_types::Generation;
 
 use super::{
-    change::{Changed, set_ban, set_factor, set_proof},
+    change::{ChangeOutcome, set_ban, set_factor, set_proof},
     *,
 };
 use crate::{
     Schema,
     accounts::{
-        self, Cause, FOR_EVER, Raised,
-        regional::{self, Applied, Causes, Standing},
+        self, AccountGeneration, FOREVER, RevocationCause,
+        regional::{self, CopyOutcome, RegionMembership, RevocationCauses},
         revocations,
-        second_factor::{self, Wish},
+        second_factor::{self, FactorUpdate},
     },
 };
 
@@ -24,63 +24,63 @@ fn proof(byte: u8) -> Proof {
 }
 
 fn ban(reason: &str) -> Ban {
-    Ban { until_ms: FOR_EVER, reason: reason.to_owned() }
+    Ban { until_ms: FOREVER, reason: reason.to_owned() }
 }
 
 fn page(accounts: u32) -> Page {
     Page { accounts, versions: 1_000 }
 }
 
-fn is(changed: Changed) -> Account {
+fn expect_account(changed: ChangeOutcome) -> Account {
     match changed {
-        Changed::Is(account) => *account,
-        Changed::Unknown => panic!("there is no such account"),
-        Changed::Meanwhile => panic!("it was changed meanwhile"),
+        ChangeOutcome::Current(account) => *account,
+        ChangeOutcome::Unknown => panic!("there is no such account"),
+        ChangeOutcome::Conflict => panic!("it was changed meanwhile"),
     }
 }
 
-async fn made(centre: &Database, name: &str) -> Account {
+async fn create_account(centre: &Database, name: &str) -> Account {
     create(centre, name, &proof(1), "eu").await.unwrap().unwrap()
 }
 
 /// Two handles, which on PostgreSQL are two replicas.
 struct Replicas(Database, Database);
 
-async fn a_repeat_changes_nothing(Replicas(one, other): &Replicas) {
-    let alice = made(one, "alice").await;
-    assert!(made(other, "alice").await == alice, "asked again with the same proof");
+async fn repeated_change_is_idempotent(Replicas(one, other): &Replicas) {
+    let alice = create_account(one, "alice").await;
+    assert!(create_account(other, "alice").await == alice, "asked again with the same proof");
     assert!(create(other, "alice", &proof(2), "us").await.unwrap().is_none(), "taken");
-    let bob = made(other, "bob").await;
+    let bob = create_account(other, "bob").await;
     assert!(bob.version > alice.version && bob.id != alice.id);
     // A restore takes the counter back, and not the clock.
     one.execute(sql("UPDATE central_numbers SET next_account = 1")).await.unwrap();
     let clock = || one.fetch_optional(sql("SELECT {now_ms} - 1767225600000"));
     while clock().await.unwrap().unwrap().take::<u64>().unwrap() <= bob.id.0 {}
-    assert!(made(one, "newcomer").await.id > bob.id);
+    assert!(create_account(one, "newcomer").await.id > bob.id);
 
-    let changed = is(set_proof(one, alice.id, Some(alice.version), &proof(3)).await.unwrap());
+    let changed = expect_account(set_proof(one, alice.id, Some(alice.version), &proof(3)).await.unwrap());
     assert!(changed.version > bob.version && changed.proof == proof(3));
     let again = set_proof(other, alice.id, Some(alice.version), &proof(3)).await.unwrap();
-    assert!(is(again) == changed, "whoever got no answer may ask again");
+    assert!(expect_account(again) == changed, "whoever got no answer may ask again");
     let late = set_proof(other, alice.id, Some(alice.version), &proof(4)).await.unwrap();
-    assert!(matches!(late, Changed::Meanwhile));
-    let nobody = set_proof(one, AccountId(u64::from(u32::MAX)), None, &proof(3)).await.unwrap();
-    assert!(matches!(nobody, Changed::Unknown));
+    assert!(matches!(late, ChangeOutcome::Conflict));
+    let missing = set_proof(one, AccountId(u64::from(u32::MAX)), None, &proof(3)).await.unwrap();
+    assert!(matches!(missing, ChangeOutcome::Unknown));
 
-    let banned = is(set_ban(one, alice.id, &ban("cheats")).await.unwrap());
-    assert!(is(set_ban(other, alice.id, &ban("cheats")).await.unwrap()) == banned);
-    assert!(is(set_ban(one, alice.id, &Ban::default()).await.unwrap()).version > banned.version);
-    let factor = is(set_factor(one, alice.id, None, Some(b"sealed")).await.unwrap());
+    let banned = expect_account(set_ban(one, alice.id, &ban("cheats")).await.unwrap());
+    assert!(expect_account(set_ban(other, alice.id, &ban("cheats")).await.unwrap()) == banned);
+    assert!(expect_account(set_ban(one, alice.id, &Ban::default()).await.unwrap()).version > banned.version);
+    let factor = expect_account(set_factor(one, alice.id, None, Some(b"sealed")).await.unwrap());
     assert_eq!(factor.factor_version, factor.version);
-    let none = is(set_factor(one, alice.id, Some(factor.version), None).await.unwrap());
-    assert!(is(set_factor(other, alice.id, Some(factor.version), None).await.unwrap()) == none);
+    let none = expect_account(set_factor(one, alice.id, Some(factor.version), None).await.unwrap());
+    assert!(expect_account(set_factor(other, alice.id, Some(factor.version), None).await.unwrap()) == none);
     assert!(by_name(other, "alice").await.unwrap().unwrap() == none);
     assert!(by_id(other, bob.id).await.unwrap().unwrap() == bob);
     assert!(by_name(one, "nobody").await.unwrap().is_none());
 }
 
-async fn an_activation_is_one(Replicas(one, other): &Replicas) {
-    let id = made(one, "carol").await.id;
+async fn concurrent_activation_is_idempotent(Replicas(one, other): &Replicas) {
+    let id = create_account(one, "carol").await.id;
     let (here, there) = tokio::join!(activate(one, id, "us"), activate(other, id, "us"));
     assert!(here.unwrap() == there.unwrap());
     activate(one, id, "us").await.unwrap().unwrap();
@@ -90,9 +90,9 @@ async fn an_activation_is_one(Replicas(one, other): &Replicas) {
     assert!(activate(one, AccountId(u64::from(u32::MAX)), "us").await.unwrap().is_none());
 }
 
-async fn a_region_is_told_of_its_own(Replicas(one, other): &Replicas) {
+async fn changes_list_only_accounts_of_the_region(Replicas(one, other): &Replicas) {
     let begin = version(one).await.unwrap();
-    let (dan, eve) = (made(one, "dan").await, made(other, "eve").await);
+    let (dan, eve) = (create_account(one, "dan").await, create_account(other, "eve").await);
     activate(one, eve.id, "asia").await.unwrap().unwrap();
     let told = |changes: &Changes| changes.accounts.iter().map(|it| it.id).collect::<Vec<_>>();
     let asia = changes(other, "asia", begin, page(10)).await.unwrap();
@@ -102,7 +102,7 @@ async fn a_region_is_told_of_its_own(Replicas(one, other): &Replicas) {
     set_proof(one, dan.id, None, &proof(5)).await.unwrap();
     let skipped = changes(one, "asia", asia.through, page(10)).await.unwrap();
     assert_eq!((skipped.accounts.len(), skipped.through), (0, version(one).await.unwrap()));
-    let changed = is(set_proof(other, eve.id, None, &proof(6)).await.unwrap());
+    let changed = expect_account(set_proof(other, eve.id, None, &proof(6)).await.unwrap());
     let asia = changes(one, "asia", skipped.through, page(10)).await.unwrap();
     assert!(asia.accounts == [changed]);
     // Only so many versions are looked at.
@@ -119,10 +119,10 @@ async fn a_region_is_told_of_its_own(Replicas(one, other): &Replicas) {
 }
 
 /// Whatever is committed when: who follows misses nothing.
-async fn nothing_is_missed(Replicas(one, other): &Replicas) {
+async fn changes_miss_no_concurrent_update(Replicas(one, other): &Replicas) {
     let mut ids = Vec::new();
     for number in 0..8 {
-        ids.push(made(one, &format!("busy{number}")).await.id);
+        ids.push(create_account(one, &format!("busy{number}")).await.id);
     }
     let begin = version(one).await.unwrap();
     let mut changing = tokio::task::JoinSet::new();
@@ -130,7 +130,7 @@ async fn nothing_is_missed(Replicas(one, other): &Replicas) {
         let database = if number % 2 == 0 { one.clone() } else { other.clone() };
         changing.spawn(async move {
             for byte in 10..16 {
-                is(set_proof(&database, id, None, &proof(byte)).await.unwrap());
+                expect_account(set_proof(&database, id, None, &proof(byte)).await.unwrap());
             }
         });
     }
@@ -155,36 +155,36 @@ async fn nothing_is_missed(Replicas(one, other): &Replicas) {
     assert!(ids.iter().all(|id| seen[id] == proof(15)));
 }
 
-fn causes() -> Causes {
-    let cause = |code, detail: &str| Cause { code, detail: detail.to_owned() };
-    Causes { password: cause(10, "password"), factor: cause(11, "factor"), ban: cause(7, "banned") }
+fn causes() -> RevocationCauses {
+    let cause = |code, detail: &str| RevocationCause { code, detail: detail.to_owned() };
+    RevocationCauses { password: cause(10, "password"), factor: cause(11, "factor"), ban: cause(7, "banned") }
 }
 
 async fn ended(region: &Database, account: &Account) -> Option<(u64, u32)> {
     match regional::apply(region, account, &causes()).await.unwrap() {
-        Applied::Newer { ended } => ended.map(|(raised, cause)| (raised.generation.0, cause.code)),
+        CopyOutcome::Updated { ended } => ended.map(|(raised, cause)| (raised.generation.0, cause.code)),
         other => panic!("{other:?}"),
     }
 }
 
-async fn a_copy_only_gets_newer(centre: &Database, Replicas(one, other): &Replicas) {
-    let first = made(centre, "fay").await;
+async fn regional_copy_never_goes_back(centre: &Database, Replicas(one, other): &Replicas) {
+    let first = create_account(centre, "fay").await;
     let none = causes();
     let (here, there) =
         tokio::join!(regional::apply(one, &first, &none), regional::apply(other, &first, &none));
     let both = [here.unwrap(), there.unwrap()];
-    assert!(both.contains(&Applied::New) && both.contains(&Applied::Kept), "{both:?}");
+    assert!(both.contains(&CopyOutcome::Inserted) && both.contains(&CopyOutcome::Unchanged), "{both:?}");
     let found = accounts::credentials(one, "fay").await.unwrap().unwrap();
     assert!(found.id == first.id && found.proof == proof(1) && found.generation == Generation(1));
 
     // What belongs to the region stays the region's.
     accounts::ban(one, "fay", &Ban { until_ms: 5, reason: "here".into() }, &none.ban).await.unwrap().unwrap();
     assert!(accounts::set_staff(one, "fay", true).await.unwrap());
-    let second = is(set_proof(centre, first.id, None, &proof(2)).await.unwrap());
-    let third = is(set_ban(centre, first.id, &ban("cheats")).await.unwrap());
+    let second = expect_account(set_proof(centre, first.id, None, &proof(2)).await.unwrap());
+    let third = expect_account(set_ban(centre, first.id, &ban("cheats")).await.unwrap());
     assert_eq!(ended(one, &third).await, Some((3, 7)));
     for old in [&first, &second, &third] {
-        assert_eq!(regional::apply(other, old, &causes()).await.unwrap(), Applied::Kept);
+        assert_eq!(regional::apply(other, old, &causes()).await.unwrap(), CopyOutcome::Unchanged);
     }
     let seen = accounts::by_name(other, "fay").await.unwrap().unwrap();
     assert_eq!((seen.central_version, seen.staff, seen.ban.until_ms), (third.version, true, 5));
@@ -195,10 +195,10 @@ async fn a_copy_only_gets_newer(centre: &Database, Replicas(one, other): &Replic
     assert_eq!(told[0].cause, none.ban);
 
     // The end of a ban ends no session, and a new password does.
-    let unbanned = is(set_ban(centre, first.id, &Ban::default()).await.unwrap());
+    let unbanned = expect_account(set_ban(centre, first.id, &Ban::default()).await.unwrap());
     assert_eq!(ended(one, &unbanned).await, None);
     assert_eq!(accounts::credentials(one, "fay").await.unwrap().unwrap().ban.until_ms, 5);
-    let changed = is(set_proof(centre, first.id, None, &proof(9)).await.unwrap());
+    let changed = expect_account(set_proof(centre, first.id, None, &proof(9)).await.unwrap());
     assert_eq!(ended(other, &changed).await, Some((4, 10)));
 
     let other_name = Account { name: "somebody".into(), version: changed.version + 1, ..changed.clone() };
@@ -207,23 +207,23 @@ async fn a_copy_only_gets_newer(centre: &Database, Replicas(one, other): &Replic
     assert!(regional::apply(one, &other_id, &causes()).await.is_err(), "of another centre");
 }
 
-async fn used_codes_stay_used(centre: &Database, region: &Database) {
-    let account = made(centre, "gil").await;
+async fn used_codes_stay_used_after_central_update(centre: &Database, region: &Database) {
+    let account = create_account(centre, "gil").await;
     regional::apply(region, &account, &causes()).await.unwrap();
-    let of = |generation| Raised { id: account.id, generation: Generation(generation) };
-    assert_eq!(second_factor::begin(region, of(1), b"begun").await.unwrap(), Wish::Done(()));
-    let named = is(set_proof(centre, account.id, None, &proof(2)).await.unwrap());
+    let of = |generation| AccountGeneration { id: account.id, generation: Generation(generation) };
+    assert_eq!(second_factor::begin(region, of(1), b"begun").await.unwrap(), FactorUpdate::Done(()));
+    let named = expect_account(set_proof(centre, account.id, None, &proof(2)).await.unwrap());
     ended(region, &named).await;
     assert!(
         second_factor::find(region, account.id).await.unwrap().is_some(),
         "begun here, not removed from there"
     );
-    let mut with = is(set_factor(centre, account.id, None, Some(b"sealed there")).await.unwrap());
+    let mut with = expect_account(set_factor(centre, account.id, None, Some(b"sealed there")).await.unwrap());
     with.factor = Some(Secret::new(b"sealed here".to_vec()));
     // The code with which its player has confirmed it is used up.
     let begun = second_factor::find(region, account.id).await.unwrap().unwrap();
-    let used = second_factor::use_up(region, of(2), &begun, &(99..=99)).await.unwrap();
-    assert_eq!(used, Wish::Done(()));
+    let used = second_factor::consume_codes(region, of(2), &begun, &(99..=99)).await.unwrap();
+    assert_eq!(used, FactorUpdate::Done(()));
     assert_eq!(ended(region, &with).await, Some((3, 11)), "whoever is here by the password alone");
     let found = second_factor::find(region, account.id).await.unwrap().unwrap();
     assert!(found.confirmed && found.secret.expose() == b"sealed here");
@@ -231,81 +231,87 @@ async fn used_codes_stay_used(centre: &Database, region: &Database) {
         async |steps| second_factor::accept(region, account.id, &found.secret, &steps, None).await.unwrap();
     assert!(!accept(99..=99).await);
     assert!(accept(100..=100).await);
-    let same = is(set_ban(centre, account.id, &ban("x")).await.unwrap());
+    let same = expect_account(set_ban(centre, account.id, &ban("x")).await.unwrap());
     ended(region, &Account { factor: with.factor.clone(), ..same }).await;
     assert!(!accept(100..=100).await, "the same secret");
-    let mut another = is(set_factor(centre, account.id, None, Some(b"another there")).await.unwrap());
+    let mut another =
+        expect_account(set_factor(centre, account.id, None, Some(b"another there")).await.unwrap());
     another.factor = Some(Secret::new(b"another here".to_vec()));
     assert_eq!(ended(region, &another).await, Some((5, 11)));
-    let without = is(set_factor(centre, account.id, None, None).await.unwrap());
+    let without = expect_account(set_factor(centre, account.id, None, None).await.unwrap());
     assert_eq!(ended(region, &without).await, None);
     assert!(second_factor::find(region, account.id).await.unwrap().is_none());
 }
 
-async fn a_store_joins_once(region: &Database) {
+async fn store_joins_only_one_region(region: &Database) {
     assert_eq!(regional::region(region).await.unwrap(), None);
-    assert_eq!(regional::join(region, "eu").await.unwrap(), Standing::Of("eu".into()));
-    assert_eq!(regional::join(region, "us").await.unwrap(), Standing::Of("eu".into()));
+    assert_eq!(regional::join(region, "eu").await.unwrap(), RegionMembership::Member("eu".into()));
+    assert_eq!(regional::join(region, "us").await.unwrap(), RegionMembership::Member("eu".into()));
     regional::follow(region, 7).await.unwrap();
     regional::follow(region, 5).await.unwrap();
     assert_eq!(regional::followed(region).await.unwrap(), 7, "it never goes back");
 }
 
 /// A game that was one region becomes the home of several.
-async fn a_store_is_adopted(centre: &Database, alone: &Database) {
+async fn adopt_moves_accounts_to_centre(centre: &Database, standalone: &Database) {
     let mut ids = Vec::new();
     for (name, byte) in [("old-one", 1), ("old-two", 2), ("old-three", 3)] {
-        ids.push(accounts::create(alone, name, &proof(byte)).await.unwrap().unwrap());
+        ids.push(accounts::create(standalone, name, &proof(byte)).await.unwrap().unwrap());
     }
-    second_factor::set(alone, ids[1], b"sealed", &causes().factor).await.unwrap().unwrap();
-    let of = Raised { id: ids[2], generation: Generation(1) };
-    assert_eq!(second_factor::begin(alone, of, b"begun").await.unwrap(), Wish::Done(()));
-    accounts::ban(alone, "old-three", &ban("here"), &causes().ban).await.unwrap().unwrap();
+    second_factor::set(standalone, ids[1], b"sealed", &causes().factor).await.unwrap().unwrap();
+    let of = AccountGeneration { id: ids[2], generation: Generation(1) };
+    assert_eq!(second_factor::begin(standalone, of, b"begun").await.unwrap(), FactorUpdate::Done(()));
+    accounts::ban(standalone, "old-three", &ban("here"), &causes().ban).await.unwrap().unwrap();
     // The centre has accounts of its own already: under the same names or ids they can not both be.
     if let Some(there) = by_name(centre, "old-one").await.unwrap() {
-        assert!(adopt::adopt(centre, alone, "home").await.is_err());
+        assert!(adopt::adopt(centre, standalone, "home").await.is_err());
         let rename = sql("UPDATE accounts SET name = 'x-' || name");
-        assert_eq!(alone.execute(rename).await.unwrap(), 3);
+        assert_eq!(standalone.execute(rename).await.unwrap(), 3);
         let renumber = sql("UPDATE accounts SET id = $1 WHERE name = 'x-old-one'").bind(there.id.0);
-        assert_eq!(alone.execute(renumber).await.unwrap(), 1);
-        assert!(adopt::adopt(centre, alone, "home").await.is_err());
-        assert_eq!(regional::join(alone, "home").await.unwrap(), Standing::Alone { accounts: 3 });
+        assert_eq!(standalone.execute(renumber).await.unwrap(), 1);
+        assert!(adopt::adopt(centre, standalone, "home").await.is_err());
+        assert_eq!(
+            regional::join(standalone, "home").await.unwrap(),
+            RegionMembership::Standalone { accounts: 3 }
+        );
         return;
     }
-    assert_eq!(adopt::adopt(centre, alone, "home").await.unwrap(), 3);
-    assert_eq!(adopt::adopt(centre, alone, "home").await.unwrap(), 0, "done already");
-    assert_eq!(regional::join(alone, "home").await.unwrap(), Standing::Of("home".into()));
+    assert_eq!(adopt::adopt(centre, standalone, "home").await.unwrap(), 3);
+    assert_eq!(adopt::adopt(centre, standalone, "home").await.unwrap(), 0, "done already");
+    assert_eq!(regional::join(standalone, "home").await.unwrap(), RegionMembership::Member("home".into()));
     let changes = changes(centre, "home", 0, page(10)).await.unwrap();
     assert_eq!(changes.accounts.iter().map(|it| it.id).collect::<Vec<_>>(), ids);
     assert_eq!(changes.through, version(centre).await.unwrap());
     let factors: Vec<_> = changes.accounts.iter().map(|it| it.factor.is_some()).collect();
     assert_eq!(factors, [false, true, false]);
     for account in &changes.accounts {
-        assert!(account.proof == accounts::credentials(alone, &account.name).await.unwrap().unwrap().proof);
-        assert_eq!(regional::apply(alone, account, &causes()).await.unwrap(), Applied::Kept);
+        assert!(
+            account.proof == accounts::credentials(standalone, &account.name).await.unwrap().unwrap().proof
+        );
+        assert_eq!(regional::apply(standalone, account, &causes()).await.unwrap(), CopyOutcome::Unchanged);
     }
     assert_eq!(changes.accounts[2].ban, Ban::default(), "a region's ban stays the region's");
-    assert!(made(centre, "new").await.id > ids[2]);
-    let changed = is(set_proof(centre, ids[1], None, &proof(9)).await.unwrap());
+    assert!(create_account(centre, "new").await.id > ids[2]);
+    let changed = expect_account(set_proof(centre, ids[1], None, &proof(9)).await.unwrap());
     // The second factor was the first to raise it.
-    assert_eq!(ended(alone, &changed).await, Some((3, 10)));
+    assert_eq!(ended(standalone, &changed).await, Some((3, 10)));
 }
 
-async fn a_store_with_accounts_does_not_join(alone: &Database) {
-    let id = accounts::create(alone, "alice", &proof(1)).await.unwrap().unwrap();
-    assert_eq!(regional::join(alone, "eu").await.unwrap(), Standing::Alone { accounts: 1 });
-    let raised = Raised { id, generation: Generation(2) };
-    assert!(accounts::raise(alone, "alice", &causes().ban).await.unwrap() == Some(raised));
+async fn store_with_accounts_does_not_join(standalone: &Database) {
+    let id = accounts::create(standalone, "alice", &proof(1)).await.unwrap().unwrap();
+    assert_eq!(regional::join(standalone, "eu").await.unwrap(), RegionMembership::Standalone { accounts: 1 });
+    let raised = AccountGeneration { id, generation: Generation(2) };
+    assert!(accounts::raise_generation(standalone, "alice", &causes().ban).await.unwrap() == Some(raised));
 }
 
 async fn all(centre: Replicas, region: Replicas) {
-    a_store_joins_once(&region.0).await;
-    a_repeat_changes_nothing(&centre).await;
-    an_activation_is_one(&centre).await;
-    a_region_is_told_of_its_own(&centre).await;
-    nothing_is_missed(&centre).await;
-    a_copy_only_gets_newer(&centre.0, &region).await;
-    used_codes_stay_used(&centre.0, &region.0).await;
+    store_joins_only_one_region(&region.0).await;
+    repeated_change_is_idempotent(&centre).await;
+    concurrent_activation_is_idempotent(&centre).await;
+    changes_list_only_accounts_of_the_region(&centre).await;
+    changes_miss_no_concurrent_update(&centre).await;
+    regional_copy_never_goes_back(&centre.0, &region).await;
+    used_codes_stay_used_after_central_update(&centre.0, &region.0).await;
 }
 
 #[tokio::test]
@@ -318,10 +324,11 @@ async fn on_sqlite() {
     let (centre, region) =
         (open("central.db", Schema::Central).await, open("login.db", Schema::Accounts).await);
     all(Replicas(centre.clone(), centre), Replicas(region.clone(), region)).await;
-    a_store_with_accounts_does_not_join(&open("alone.db", Schema::Accounts).await).await;
-    let (centre, alone) = (open("home.db", Schema::Central).await, open("old.db", Schema::Accounts).await);
-    a_store_is_adopted(&centre, &alone).await;
-    a_store_is_adopted(&centre, &open("other.db", Schema::Accounts).await).await;
+    store_with_accounts_does_not_join(&open("alone.db", Schema::Accounts).await).await;
+    let (centre, standalone) =
+        (open("home.db", Schema::Central).await, open("old.db", Schema::Accounts).await);
+    adopt_moves_accounts_to_centre(&centre, &standalone).await;
+    adopt_moves_accounts_to_centre(&centre, &open("other.db", Schema::Accounts).await).await;
 }
 
 #[tokio::test]
@@ -338,5 +345,5 @@ async fn on_postgres() {
         let url = server.url();
         async move { Database::open(&url, schema).await.unwrap() }
     };
-    a_store_is_adopted(&open(Schema::Central).await, &open(Schema::Accounts).await).await;
+    adopt_moves_accounts_to_centre(&open(Schema::Central).await, &open(Schema::Accounts).await).await;
 }

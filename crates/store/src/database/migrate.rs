@@ -62,9 +62,9 @@ impl Schema {
         }
     }
 
-    /// Runs what is missing. `spell` turns the common text into the engine's: the one difference is the name of the
+    /// Runs what is missing. `render` turns the common text into the engine's: the one difference is the name of the
     /// type for bytes.
-    pub(super) async fn migrate<'a, A>(self, on: A, spell: fn(&str) -> String) -> Result<(), Error>
+    pub(super) async fn migrate<'a, A>(self, on: A, render: fn(&str) -> String) -> Result<(), Error>
     where
         A: Acquire<'a>,
         <A::Connection as std::ops::Deref>::Target: Migrate,
@@ -73,7 +73,7 @@ impl Schema {
             .files()
             .iter()
             .map(|&(version, name, text)| {
-                let text = AssertSqlSafe(spell(text)).into_sql_str();
+                let text = AssertSqlSafe(render(text)).into_sql_str();
                 Migration::new(version, name.into(), MigrationType::Simple, text, false)
             })
             .collect();
@@ -83,7 +83,7 @@ impl Schema {
         migrator.set_ignore_missing(true);
         migrator.run(on).await.map_err(|error| match error {
             MigrateError::Execute(error) => match Error::from(error) {
-                away @ Error::Unavailable(_) => away,
+                unavailable @ Error::Unavailable(_) => unavailable,
                 error => Error::Migrate { schema: self.name(), source: Box::new(error) },
             },
             error => Error::Migrate { schema: self.name(), source: Box::new(error) },

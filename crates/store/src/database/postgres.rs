@@ -16,7 +16,7 @@ const CONNECTIONS: u32 = 10;
 
 /// A replica that is stopped in the middle of a transaction must not hold its row locks for ever: the server ends
 /// such a session, and the transaction with it.
-const SESSION: [(&str, &str); 3] = [
+const SESSION_OPTIONS: [(&str, &str); 3] = [
     ("idle_in_transaction_session_timeout", "5000"),
     ("lock_timeout", "5000"),
     ("statement_timeout", "15000"),
@@ -24,9 +24,9 @@ const SESSION: [(&str, &str); 3] = [
 
 pub(super) async fn open(url: &str, schema: Schema) -> Result<PgPool, Error> {
     let options = PgConnectOptions::from_str(url)
-        .map_err(|error| Error::Url { url: without_password(url), why: error.to_string() })?
+        .map_err(|error| Error::Url { url: without_password(url), reason: error.to_string() })?
         .application_name("shardkeep")
-        .options(SESSION);
+        .options(SESSION_OPTIONS);
     probe(&options).await?;
     let pool = PgPoolOptions::new()
         .max_connections(CONNECTIONS)
@@ -39,8 +39,9 @@ pub(super) async fn open(url: &str, schema: Schema) -> Result<PgPool, Error> {
 
 /// One connection by itself. A pool tries again until its time is over, and then tells the time instead of the cause.
 async fn probe(options: &PgConnectOptions) -> Result<(), Error> {
-    let late = || sqlx::Error::Io(io::Error::new(io::ErrorKind::TimedOut, "no connection in time"));
-    let connected = timeout(ACQUIRE_TIMEOUT, options.connect()).await.unwrap_or_else(|_| Err(late()));
+    let timeout_error = || sqlx::Error::Io(io::Error::new(io::ErrorKind::TimedOut, "no connection in time"));
+    let connected =
+        timeout(ACQUIRE_TIMEOUT, options.connect()).await.unwrap_or_else(|_| Err(timeout_error()));
     let address = || match options.get_socket() {
         Some(socket) => socket.display().to_string(),
         None => format!("{}:{}", options.get_host(), options.get_port()),
@@ -54,7 +55,7 @@ async fn probe(options: &PgConnectOptions) -> Result<(), Error> {
         Err(sqlx::Error::Io(error)) => Err(Error::Unreachable { address: address(), source: error.into() }),
         Err(error) => Err(match Error::from(error) {
             Error::Unavailable(source) => Error::Unreachable { address: address(), source },
-            Error::Statement(source) => Error::TurnedAway { address: address(), source },
+            Error::Statement(source) => Error::AccessDenied { address: address(), source },
             other => other,
         }),
     }
@@ -73,7 +74,7 @@ mod tests {
     use super::without_password;
 
     #[test]
-    fn passwords_are_not_told() {
+    fn password_is_removed_from_logged_url() {
         assert_eq!(without_password("postgres://me:secret@host/db"), "postgres://***@host/db");
         assert_eq!(without_password("postgres://host/db"), "postgres://host/db");
     }

@@ -23,7 +23,7 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 pub(super) async fn open(path: &str, schema: Schema) -> Result<Engine, Error> {
     let path = Path::new(path);
-    let owner = own(path)?;
+    let owner = lock_file(path)?;
     make_private(path)?;
     let options = SqliteConnectOptions::new()
         .filename(path)
@@ -52,10 +52,10 @@ async fn pool(connections: u32, options: SqliteConnectOptions) -> Result<SqliteP
 }
 
 /// Locks `<path>.lock`.
-fn own(path: &Path) -> Result<FileLock, Error> {
+fn lock_file(path: &Path) -> Result<FileLock, Error> {
     if let Some(folder) = path.parent() {
-        let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
-        made.map_err(|source| Error::File { path: folder.to_owned(), source })?;
+        let created = DirBuilder::new().recursive(true).mode(0o700).create(folder);
+        created.map_err(|source| Error::File { path: folder.to_owned(), source })?;
     }
     let mut name = path.as_os_str().to_owned();
     name.push(".lock");
@@ -69,6 +69,6 @@ fn own(path: &Path) -> Result<FileLock, Error> {
 /// What is in a store proves passwords and second factors: a new file is its owner's alone, and SQLite gives the files
 /// beside it the same mode. A file that is there keeps the mode that somebody may have given it.
 fn make_private(path: &Path) -> Result<(), Error> {
-    let made = File::options().create(true).append(true).mode(0o600).open(path);
-    made.map(drop).map_err(|source| Error::File { path: path.to_owned(), source })
+    let created = File::options().create(true).append(true).mode(0o600).open(path);
+    created.map(drop).map_err(|source| Error::File { path: path.to_owned(), source })
 }

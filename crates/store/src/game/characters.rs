@@ -137,24 +137,24 @@ impl Game {
     async fn read(&self, query: Query) -> Result<Vec<Character>, Error> {
         let mut tx = self.database.snapshot().await?;
         let rows = tx.fetch_all(query).await?;
-        let characters = self.complete(&mut tx, rows).await?;
+        let characters = self.with_holdings(&mut tx, rows).await?;
         tx.commit().await?;
         Ok(characters)
     }
 
     /// Adds what they hold to rows that `tx` has read.
-    pub(super) async fn complete(&self, tx: &mut Tx, rows: Vec<Row>) -> Result<Vec<Character>, Error> {
+    pub(super) async fn with_holdings(&self, tx: &mut Tx, rows: Vec<Row>) -> Result<Vec<Character>, Error> {
         let rows = rows.into_iter().map(CharacterRow::read).collect::<Result<Vec<_>, _>>()?;
         let versions: Vec<_> = rows.iter().map(|row| (row.id, row.version)).collect();
         let holdings = self.holdings(tx, &versions).await?;
         let characters = rows.iter().filter_map(|row| Some(row.with(holdings.get(&row.id)?))).collect();
-        self.remember(holdings);
+        self.cache_holdings(holdings);
         Ok(characters)
     }
 
     /// Makes a character, and mints what it starts with in the same transaction.
     pub async fn create(&self, new: &NewCharacter) -> Result<Character, GameError> {
-        let invalid = |why: &str| Err(GameError::Refused(Refusal::Invalid(why.to_owned())));
+        let invalid = |reason: &str| Err(GameError::Refused(Refusal::Invalid(reason.to_owned())));
         if new.name.is_empty() || new.name.len() > MAX_NAME {
             return invalid("the name is empty or too long");
         }

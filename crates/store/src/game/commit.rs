@@ -12,7 +12,7 @@ use super::{
     ACTION_WINDOW, Game, HardAction, HardResult, Holder, Holdings, Item, Refusal,
     characters::{CharacterRow, character_columns},
     ids::Sequence,
-    plan::{Live, Spawn, Stack, State, Stored},
+    plan::{LockedCharacter, Spawn, Stack, State, StoredResult},
 };
 use crate::{Error, Rows, Tx, sql, transact};
 
@@ -30,17 +30,17 @@ impl Game {
         if valid.is_empty() {
             return Ok(checked.into_iter().filter_map(Result::err).map(Err).collect());
         }
-        let fresh = Fresh {
+        let reserved = ReservedIds {
             items: self.take(Sequence::Item, valid.iter().map(|action| action.mints.len()).sum()).await?,
             entries: self.take(Sequence::Entry, valid.iter().map(|action| action.coins.len()).sum()).await?,
         };
         let (mut outcomes, held): (std::vec::IntoIter<_>, Vec<_>) = {
             let done: Result<(Outcomes, Vec<_>), Error> =
-                transact!(self.database, |tx| self.commit_in(&mut tx, &valid, &fresh));
+                transact!(self.database, |tx| self.commit_in(&mut tx, &valid, &reserved));
             let (outcomes, held) = done?;
             (outcomes.into_iter(), held)
         };
-        self.remember(held);
+        self.cache_holdings(held);
         let missing = || Err(Refusal::Invalid("the batch lost an outcome".to_owned()));
         Ok(checked
             .into_iter()
@@ -56,7 +56,7 @@ impl Game {
         &self,
         tx: &mut Tx,
         actions: &[&HardAction],
-        fresh: &Fresh,
+        reserved: &ReservedIds,
     ) -> Result<(Outcomes, Vec<(CharacterId, Arc<Holdings>)>), Error> {
         let mut state = State::default();
         self.lock_characters(tx, actions, &mut state).await?;
@@ -65,21 +65,21 @@ impl Game {
         lock_ground(tx, actions, &mut state).await?;
         read_stored(tx, actions, &mut state).await?;
 
-        let mut items = &fresh.items[..];
+        let mut items = &reserved.items[..];
         let mut outcomes = Vec::with_capacity(actions.len());
         for action in actions {
-            let (mine, rest) = items.split_at(action.mints.len().min(items.len()));
+            let (mint_ids, rest) = items.split_at(action.mints.len().min(items.len()));
             items = rest;
-            let mine: Vec<ItemId> = mine.iter().copied().map(ItemId).collect();
-            outcomes.push(state.apply(action, &mine));
+            let mint_ids: Vec<ItemId> = mint_ids.iter().copied().map(ItemId).collect();
+            outcomes.push(state.apply(action, &mint_ids));
         }
 
         write_items(tx, &state).await?;
-        write_journal(tx, &state, &fresh.entries).await?;
+        write_journal(tx, &state, &reserved.entries).await?;
         write_coins(tx, &state).await?;
         write_stored(tx, &state).await?;
         write_characters(tx, &state).await?;
-        Ok((outcomes, state.characters.into_iter().map(|(id, live)| (id, live.held)).collect()))
+        Ok((outcomes, state.characters.into_iter().map(|(id, locked)| (id, locked.held)).collect()))
     }
 
     async fn lock_characters(
@@ -104,14 +104,14 @@ impl Game {
         let mut holdings = self.holdings(tx, &versions).await?;
         for row in rows {
             let held = holdings.remove(&row.id).unwrap_or_default();
-            state.characters.insert(row.id, Live { row, held, changed: false });
+            state.characters.insert(row.id, LockedCharacter { row, held, changed: false });
         }
         Ok(())
     }
 }
 
 /// Ids for what the batch makes, taken before the transaction; a retry uses the same.
-struct Fresh {
+struct ReservedIds {
     items: Vec<u64>,
     entries: Vec<u64>,
 }
@@ -186,7 +186,7 @@ async fn lock_ground(tx: &mut Tx, actions: &[&HardAction], state: &mut State) ->
 async fn read_stored(tx: &mut Tx, actions: &[&HardAction], state: &mut State) -> Result<(), Error> {
     let mut keys = HashSet::new();
     for id in actions.iter().flat_map(|action| action.actions()) {
-        if state.characters.get(&id.character).is_some_and(|live| id.id <= live.row.last_action) {
+        if state.characters.get(&id.character).is_some_and(|locked| id.id <= locked.row.last_action) {
             keys.insert((id.character.0, id.id % ACTION_WINDOW));
         }
     }
@@ -202,7 +202,9 @@ async fn read_stored(tx: &mut Tx, actions: &[&HardAction], state: &mut State) ->
         let key = (CharacterId(row.take()?), row.take()?);
         let digest: Vec<u8> = row.take()?;
         let digest = digest.try_into().map_err(|_| Error::Corrupt("a digest is not 16 bytes".to_owned()))?;
-        state.stored.insert(key, Stored { digest, minted: unpack(&row.take::<Vec<u8>>()?)?, new: false });
+        state
+            .stored
+            .insert(key, StoredResult { digest, minted: unpack(&row.take::<Vec<u8>>()?)?, new: false });
     }
     Ok(())
 }
@@ -334,7 +336,7 @@ async fn write_stored(tx: &mut Tx, state: &State) -> Result<(), Error> {
 }
 
 async fn write_characters(tx: &mut Tx, state: &State) -> Result<(), Error> {
-    let changed = || state.characters.values().filter(|live| live.changed).map(|live| &live.row);
+    let changed = || state.characters.values().filter(|locked| locked.changed).map(|locked| &locked.row);
     if changed().next().is_none() {
         return Ok(());
     }

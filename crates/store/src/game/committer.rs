@@ -11,8 +11,8 @@ use tokio::{
 use super::{Game, GameError, HardAction, HardResult};
 use crate::Error;
 
-const FIRST_PAUSE: Duration = Duration::from_millis(20);
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+const INITIAL_BACKOFF: Duration = Duration::from_millis(20);
+const MAX_BACKOFF: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Clone, Copy)]
 pub struct CommitterConfig {
@@ -35,10 +35,10 @@ impl Default for CommitterConfig {
 /// Takes hard actions from many tasks. Clones share the queue.
 #[derive(Clone)]
 pub struct Committer {
-    queue: mpsc::Sender<Waiting>,
+    queue: mpsc::Sender<PendingAction>,
 }
 
-struct Waiting {
+struct PendingAction {
     action: HardAction,
     deadline: Instant,
     reply: oneshot::Sender<Result<HardResult, GameError>>,
@@ -50,9 +50,9 @@ pub type Observer = Arc<dyn Fn(usize, Duration) + Send + Sync>;
 impl Committer {
     /// The queue, and the lanes that serve it: each is to be run by a task of its own.
     pub fn new(game: &Game, config: CommitterConfig, observe: &Observer) -> (Self, Vec<Lane>) {
-        let (queue, waiting) = mpsc::channel(config.queue.max(1));
-        let waiting = Arc::new(Mutex::new(waiting));
-        let lane = || Lane { game: game.clone(), config, observe: observe.clone(), waiting: waiting.clone() };
+        let (queue, pending) = mpsc::channel(config.queue.max(1));
+        let pending = Arc::new(Mutex::new(pending));
+        let lane = || Lane { game: game.clone(), config, observe: observe.clone(), pending: pending.clone() };
         (Self { queue }, (0..config.lanes.max(1)).map(|_| lane()).collect())
     }
 
@@ -60,15 +60,15 @@ impl Committer {
     /// [`Error::Unavailable`], and whether it took effect is told by asking again with the same action.
     pub async fn commit(&self, action: HardAction, deadline: Instant) -> Result<HardResult, GameError> {
         let (reply, answer) = oneshot::channel();
-        self.queue.try_send(Waiting { action, deadline, reply }).map_err(|error| match error {
+        self.queue.try_send(PendingAction { action, deadline, reply }).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => Error::Busy,
-            mpsc::error::TrySendError::Closed(_) => Error::away(),
+            mpsc::error::TrySendError::Closed(_) => Error::timed_out(),
         })?;
-        answer.await.unwrap_or_else(|_| Err(Error::away().into()))
+        answer.await.unwrap_or_else(|_| Err(Error::timed_out().into()))
     }
 
     /// Actions that wait for a lane.
-    pub fn waiting(&self) -> usize {
+    pub fn pending(&self) -> usize {
         self.queue.max_capacity() - self.queue.capacity()
     }
 }
@@ -78,7 +78,7 @@ pub struct Lane {
     game: Game,
     config: CommitterConfig,
     observe: Observer,
-    waiting: Arc<Mutex<mpsc::Receiver<Waiting>>>,
+    pending: Arc<Mutex<mpsc::Receiver<PendingAction>>>,
 }
 
 impl Lane {
@@ -87,7 +87,7 @@ impl Lane {
         loop {
             let mut batch = Vec::new();
             // Held while waiting: the other lanes are committing, or wait for their turn to wait.
-            if self.waiting.lock().await.recv_many(&mut batch, self.config.batch).await == 0 {
+            if self.pending.lock().await.recv_many(&mut batch, self.config.batch).await == 0 {
                 return;
             }
             self.serve(batch).await;
@@ -95,26 +95,26 @@ impl Lane {
     }
 
     /// Until each has its answer.
-    async fn serve(&self, mut batch: Vec<Waiting>) {
-        let mut pause = FIRST_PAUSE;
+    async fn serve(&self, mut batch: Vec<PendingAction>) {
+        let mut backoff = INITIAL_BACKOFF;
         loop {
             // Who has gone away does not ask any more; asking again with the same id is always safe.
-            batch.retain(|waiting| !waiting.reply.is_closed());
+            batch.retain(|pending| !pending.reply.is_closed());
             if batch.is_empty() {
                 return;
             }
             match self.attempt(&batch).await {
                 Ok(outcomes) => {
-                    for (waiting, outcome) in batch.into_iter().zip(outcomes) {
-                        let _ = waiting.reply.send(outcome.map_err(GameError::from));
+                    for (pending, outcome) in batch.into_iter().zip(outcomes) {
+                        let _ = pending.reply.send(outcome.map_err(GameError::from));
                     }
                     return;
                 }
                 Err(error) if error.retryable() => {
                     tracing::warn!(%error, actions = batch.len(), "hard actions wait for the database");
-                    batch = give_up_late(batch);
-                    sleep(pause).await;
-                    pause = (pause * 2).min(LONGEST_PAUSE);
+                    batch = fail_expired(batch);
+                    sleep(backoff).await;
+                    backoff = (backoff * 2).min(MAX_BACKOFF);
                 }
                 Err(error) => return self.one_by_one(batch, error).await,
             }
@@ -122,12 +122,12 @@ impl Lane {
     }
 
     /// One of the batch upsets the database; the others shall not suffer.
-    async fn one_by_one(&self, batch: Vec<Waiting>, error: Error) {
+    async fn one_by_one(&self, batch: Vec<PendingAction>, error: Error) {
         tracing::error!(%error, actions = batch.len(), "a batch of hard actions fails");
-        for waiting in batch {
-            let outcome = self.attempt(std::slice::from_ref(&waiting)).await;
+        for pending in batch {
+            let outcome = self.attempt(std::slice::from_ref(&pending)).await;
             let outcome = outcome.map(|mut outcomes| outcomes.pop());
-            let _ = waiting.reply.send(match outcome {
+            let _ = pending.reply.send(match outcome {
                 Ok(Some(outcome)) => outcome.map_err(GameError::from),
                 Ok(None) => Err(Error::Corrupt("the batch lost an outcome".to_owned()).into()),
                 Err(error) => Err(error.into()),
@@ -135,21 +135,21 @@ impl Lane {
         }
     }
 
-    async fn attempt(&self, batch: &[Waiting]) -> Result<super::commit::Outcomes, Error> {
-        let actions: Vec<HardAction> = batch.iter().map(|waiting| waiting.action.clone()).collect();
+    async fn attempt(&self, batch: &[PendingAction]) -> Result<super::commit::Outcomes, Error> {
+        let actions: Vec<HardAction> = batch.iter().map(|pending| pending.action.clone()).collect();
         let begin = Instant::now();
         let outcome = timeout(self.config.attempt, self.game.commit(&actions)).await;
         (self.observe)(batch.len(), begin.elapsed());
-        outcome.unwrap_or_else(|_| Err(Error::away()))
+        outcome.unwrap_or_else(|_| Err(Error::timed_out()))
     }
 }
 
 /// Answers those whose deadline has passed.
-fn give_up_late(batch: Vec<Waiting>) -> Vec<Waiting> {
+fn fail_expired(batch: Vec<PendingAction>) -> Vec<PendingAction> {
     let now = Instant::now();
-    let (late, rest): (Vec<_>, Vec<_>) = batch.into_iter().partition(|waiting| waiting.deadline <= now);
-    for waiting in late {
-        let _ = waiting.reply.send(Err(Error::away().into()));
+    let (expired, rest): (Vec<_>, Vec<_>) = batch.into_iter().partition(|pending| pending.deadline <= now);
+    for pending in expired {
+        let _ = pending.reply.send(Err(Error::timed_out().into()));
     }
     rest
 }

@@ -5,7 +5,7 @@ use super::Game;
 use crate::{Error, Query, Tx, sql};
 
 /// Faults of each sort that are named; the rest would tell nothing new.
-const NAMED: usize = 10;
+const MAX_LISTED: usize = 10;
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Conservation {
@@ -70,32 +70,32 @@ const FAULTS: [(&str, &str); 6] = [
 ];
 
 impl Game {
-    pub async fn conserve(&self) -> Result<Conservation, Error> {
+    pub async fn check_conservation(&self) -> Result<Conservation, Error> {
         let mut tx = self.database.snapshot().await?;
         let mut found = Conservation {
-            items: number(&mut tx, sql("SELECT COUNT(*) FROM items")).await?.unsigned_abs(),
-            coins: number(&mut tx, sql("SELECT CAST(COALESCE(SUM(coins), 0) AS BIGINT) FROM balances"))
+            items: fetch_number(&mut tx, sql("SELECT COUNT(*) FROM items")).await?.unsigned_abs(),
+            coins: fetch_number(&mut tx, sql("SELECT CAST(COALESCE(SUM(coins), 0) AS BIGINT) FROM balances"))
                 .await?,
             ..Conservation::default()
         };
         let minted = sql("SELECT COUNT(*) FROM item_journal WHERE source LIKE 'mint:%'");
-        found.items_minted = number(&mut tx, minted).await?.unsigned_abs();
+        found.items_minted = fetch_number(&mut tx, minted).await?.unsigned_abs();
         let burned = sql("SELECT COUNT(*) FROM item_journal WHERE target LIKE 'burn:%'");
-        found.items_burned = number(&mut tx, burned).await?.unsigned_abs();
+        found.items_burned = fetch_number(&mut tx, burned).await?.unsigned_abs();
         let minted = sql(
             "SELECT CAST(COALESCE(SUM(amount), 0) AS BIGINT) FROM coin_journal WHERE source LIKE 'mint:%'",
         );
-        found.coins_minted = number(&mut tx, minted).await?;
+        found.coins_minted = fetch_number(&mut tx, minted).await?;
         let burned = sql(
             "SELECT CAST(COALESCE(SUM(amount), 0) AS BIGINT) FROM coin_journal WHERE target LIKE 'burn:%'",
         );
-        found.coins_burned = number(&mut tx, burned).await?;
-        found.faults = sums(&found);
-        for (say, query) in FAULTS {
+        found.coins_burned = fetch_number(&mut tx, burned).await?;
+        found.faults = check_totals(&found);
+        for (message, query) in FAULTS {
             let rows = tx.fetch_all(sql(query)).await?;
-            let more = rows.len().saturating_sub(NAMED);
-            for mut row in rows.into_iter().take(NAMED) {
-                found.faults.push(say.replace('$', &row.take::<String>()?));
+            let more = rows.len().saturating_sub(MAX_LISTED);
+            for mut row in rows.into_iter().take(MAX_LISTED) {
+                found.faults.push(message.replace('$', &row.take::<String>()?));
             }
             if more > 0 {
                 found.faults.push(format!("… and {more} more of the same"));
@@ -106,7 +106,7 @@ impl Game {
     }
 }
 
-fn sums(found: &Conservation) -> Vec<String> {
+fn check_totals(found: &Conservation) -> Vec<String> {
     let mut faults = Vec::new();
     if i128::from(found.items) != i128::from(found.items_minted) - i128::from(found.items_burned) {
         let (items, minted, burned) = (found.items, found.items_minted, found.items_burned);
@@ -119,7 +119,7 @@ fn sums(found: &Conservation) -> Vec<String> {
     faults
 }
 
-async fn number(tx: &mut Tx, query: Query) -> Result<i64, Error> {
+async fn fetch_number(tx: &mut Tx, query: Query) -> Result<i64, Error> {
     let row = tx.fetch_optional(query).await?;
     row.ok_or_else(|| Error::Corrupt("a count yields nothing".to_owned()))?.take()
 }

@@ -39,7 +39,7 @@ impl Holder {
     }
 
     /// What goes to the ground lies in that cell; what does not, lies nowhere.
-    pub(super) fn check_place(&self, at: Option<Position>) -> Result<(), Refusal> {
+    pub(super) fn check_position(&self, at: Option<Position>) -> Result<(), Refusal> {
         let fits = match self {
             Self::Ground(_, cell) => at.is_some_and(|at| at.x_mm >= 0 && at.y_mm >= 0 && at.cell() == *cell),
             _ => at.is_none(),
@@ -96,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn accounts_survive_text() {
+    fn holder_round_trips_through_text() {
         for text in ["c:7", "g:1:2:3:65535", "mint:loot", "burn:fee"] {
             assert_eq!(text.parse::<Holder>().unwrap().to_string(), text);
         }
@@ -108,15 +108,15 @@ mod tests {
     }
 
     #[test]
-    fn ground_has_a_place_and_hands_have_none() {
+    fn position_is_required_on_ground_only() {
         let ground: Holder = "g:1:1:0:0".parse().unwrap();
         let at = |x_mm| Some(Position::new(MapId(1), x_mm, 5));
-        assert_eq!(ground.check_place(at(31_999)), Ok(()));
+        assert_eq!(ground.check_position(at(31_999)), Ok(()));
         for wrong in [None, at(32_000), at(-1)] {
-            assert!(ground.check_place(wrong).is_err());
+            assert!(ground.check_position(wrong).is_err());
         }
         let hands = Holder::Character(CharacterId(1));
-        assert!(hands.check_place(at(0)).is_err());
-        assert_eq!(hands.check_place(None), Ok(()));
+        assert!(hands.check_position(at(0)).is_err());
+        assert_eq!(hands.check_position(None), Ok(()));
     }
 }

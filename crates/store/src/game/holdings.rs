@@ -63,7 +63,7 @@ impl Game {
         Ok(found)
     }
 
-    pub(super) fn remember(&self, holdings: impl IntoIterator<Item = (CharacterId, Arc<Holdings>)>) {
+    pub(super) fn cache_holdings(&self, holdings: impl IntoIterator<Item = (CharacterId, Arc<Holdings>)>) {
         for (id, holdings) in holdings {
             self.cache.put(id, holdings);
         }

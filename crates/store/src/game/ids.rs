@@ -29,9 +29,9 @@ impl Sequence {
 
 /// What is left of the block of each sequence.
 #[derive(Debug, Default)]
-pub(super) struct Ids([Mutex<Range<u64>>; 3]);
+pub(super) struct IdBlocks([Mutex<Range<u64>>; 3]);
 
-impl Ids {
+impl IdBlocks {
     /// `count` ids. Must not be called inside a transaction: on SQLite that would wait for itself.
     pub(super) async fn take(
         &self,
@@ -41,11 +41,11 @@ impl Ids {
     ) -> Result<Vec<u64>, Error> {
         let count = count as u64;
         let block = &self.0[sequence as usize];
-        let mut ids = cut(&mut block.lock(), count);
+        let mut ids = take_ids(&mut block.lock(), count);
         let missing = count - ids.len() as u64;
         if missing > 0 {
             let mut fresh = reserve(database, sequence, missing.max(BLOCK)).await?;
-            ids.extend(cut(&mut fresh, missing));
+            ids.extend(take_ids(&mut fresh, missing));
             // Another task may have done the same: the larger rest stays, the other is wasted.
             let mut block = block.lock();
             if fresh.end - fresh.start > block.end - block.start {
@@ -56,7 +56,7 @@ impl Ids {
     }
 }
 
-fn cut(block: &mut Range<u64>, count: u64) -> Vec<u64> {
+fn take_ids(block: &mut Range<u64>, count: u64) -> Vec<u64> {
     let end = block.end.min(block.start + count);
     let ids = (block.start..end).collect();
     block.start = end;

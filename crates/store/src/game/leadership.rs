@@ -8,7 +8,7 @@ use crate::{Error, Tx, sql};
 
 /// A wish to lead a world, or to go on leading it.
 #[derive(Debug, Clone)]
-pub struct Bid {
+pub struct LeadershipBid {
     pub world: WorldId,
     pub holder: String,
     pub incarnation: u64,
@@ -18,7 +18,7 @@ pub struct Bid {
 
 /// Who leads now.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Lead {
+pub struct Leadership {
     /// Whether it is the one who asked.
     pub leader: bool,
     pub term: Term,
@@ -30,7 +30,7 @@ pub struct Lead {
 impl Game {
     /// Takes or renews the lease if it is free, ended, or one's own (a later start of the same holder knows that the
     /// one before is dead). The term rises when holder or incarnation change, and only then.
-    pub async fn lead(&self, bid: &Bid) -> Result<Lead, Error> {
+    pub async fn lead(&self, bid: &LeadershipBid) -> Result<Leadership, Error> {
         let query = sql("INSERT INTO leadership (world, holder, incarnation, term, until_ms)
              VALUES ($1, $2, $3, 1, {now_ms} + $4)
              ON CONFLICT (world) DO UPDATE SET holder = excluded.holder, incarnation = excluded.incarnation,
@@ -43,13 +43,18 @@ impl Game {
         let query = query.bind(bid.world.0).bind(&bid.holder).bind(bid.incarnation).bind(bid.ttl_ms);
         if let Some(mut row) = self.database.execute_returning(query).await?.into_iter().next() {
             let left_ms = bid.ttl_ms.into();
-            return Ok(Lead { leader: true, term: Term(row.take()?), holder: bid.holder.clone(), left_ms });
+            return Ok(Leadership {
+                leader: true,
+                term: Term(row.take()?),
+                holder: bid.holder.clone(),
+                left_ms,
+            });
         }
         let query = sql("SELECT holder, term, until_ms - {now_ms} FROM leadership WHERE world = $1");
         let row = self.database.fetch_optional(query.bind(bid.world.0)).await?;
         let mut row = row.ok_or_else(|| Error::Corrupt("a leadership row has vanished".to_owned()))?;
         let (holder, term, left) = (row.take()?, Term(row.take()?), row.take::<i64>()?);
-        Ok(Lead { leader: false, term, holder, left_ms: u64::try_from(left).unwrap_or(0) })
+        Ok(Leadership { leader: false, term, holder, left_ms: u64::try_from(left).unwrap_or(0) })
     }
 }
 

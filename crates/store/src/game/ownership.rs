@@ -64,7 +64,7 @@ impl Game {
         let query = query.bind(&claim.zone.zone).bind(claim.zone.incarnation).bind(claim.session.as_bytes());
         let rows =
             tx.fetch_all(query.bind(claim.character.0).bind(claim.account.0).bind(claim.world.0)).await?;
-        self.complete(tx, rows).await?.pop().ok_or(Refusal::NoSuchCharacter(claim.character).into())
+        self.with_holdings(tx, rows).await?.pop().ok_or(Refusal::NoSuchCharacter(claim.character).into())
     }
 
     /// Returns the new epoch. A transfer that has happened is answered as the first time.

@@ -16,18 +16,18 @@ use super::{
 /// Everything that a batch names, as locked.
 #[derive(Debug, Default)]
 pub(super) struct State {
-    pub(super) characters: BTreeMap<CharacterId, Live>,
+    pub(super) characters: BTreeMap<CharacterId, LockedCharacter>,
     pub(super) items: BTreeMap<ItemId, Stack>,
     /// Of cells of ground; characters' are in their holdings.
     pub(super) ground_coins: BTreeMap<Holder, i64>,
-    pub(super) stored: HashMap<(CharacterId, u64), Stored>,
+    pub(super) stored: HashMap<(CharacterId, u64), StoredResult>,
     pub(super) spawns: BTreeMap<(WorldId, u64), Spawn>,
     pub(super) item_journal: Vec<ItemEntry>,
     pub(super) coin_journal: Vec<CoinEntry>,
 }
 
 #[derive(Debug)]
-pub(super) struct Live {
+pub(super) struct LockedCharacter {
     pub(super) row: CharacterRow,
     pub(super) held: Arc<Holdings>,
     pub(super) changed: bool,
@@ -46,7 +46,7 @@ pub(super) struct Stack {
 
 /// The result of an action.
 #[derive(Debug, Clone)]
-pub(super) struct Stored {
+pub(super) struct StoredResult {
     pub(super) digest: [u8; 16],
     pub(super) minted: Vec<ItemId>,
     pub(super) new: bool,
@@ -79,7 +79,7 @@ pub(super) struct CoinEntry {
 impl State {
     /// Applies an action that has passed [`HardAction::check`]. `ids` yields fresh item ids, one per mint.
     pub(super) fn apply(&mut self, action: &HardAction, ids: &[ItemId]) -> Result<HardResult, Refusal> {
-        if let Some(minted) = self.repeated(action)? {
+        if let Some(minted) = self.earlier_result(action)? {
             return Ok(self.result(action, false, minted));
         }
         self.check_window(action)?;
@@ -91,30 +91,30 @@ impl State {
         self.move_items(action);
         self.move_coins(action);
         for (character, amount) in &action.experience {
-            if let Some(live) = self.change(*character) {
-                live.row.experience =
-                    live.row.experience.saturating_add(*amount).min(i64::MAX.unsigned_abs());
+            if let Some(locked) = self.character_mut(*character) {
+                locked.row.experience =
+                    locked.row.experience.saturating_add(*amount).min(i64::MAX.unsigned_abs());
             }
         }
-        self.store(action, &minted);
+        self.record_result(action, &minted);
         Ok(self.result(action, true, minted))
     }
 
     /// What an earlier time of the same action minted.
-    fn repeated(&self, action: &HardAction) -> Result<Option<Vec<ItemId>>, Refusal> {
-        let mut repeated = None;
+    fn earlier_result(&self, action: &HardAction) -> Result<Option<Vec<ItemId>>, Refusal> {
+        let mut earlier_result = None;
         for id in action.actions() {
             match self.stored.get(&(id.character, id.id)) {
                 None => {}
                 Some(stored) if stored.digest != id.digest => return Err(Refusal::ActionConflict),
-                Some(stored) if action.action == Some(*id) => repeated = Some(stored.minted.clone()),
+                Some(stored) if action.action == Some(*id) => earlier_result = Some(stored.minted.clone()),
                 // The partner's confirmation was spent on another action than ours.
-                Some(_) if repeated.is_none() => return Err(Refusal::ActionConflict),
+                Some(_) if earlier_result.is_none() => return Err(Refusal::ActionConflict),
                 Some(_) => {}
             }
         }
-        if repeated.is_some() {
-            return Ok(repeated);
+        if earlier_result.is_some() {
+            return Ok(earlier_result);
         }
         let spawn = action.once.and_then(|once| Some((once, self.spawns.get(&(once.world, once.spawn))?)));
         Ok(spawn.filter(|(once, spawn)| spawn.generation >= once.generation).map(|(once, spawn)| {
@@ -124,8 +124,8 @@ impl State {
 
     fn check_window(&self, action: &HardAction) -> Result<(), Refusal> {
         for id in action.actions() {
-            let live = self.character(id.character)?;
-            if id.id.saturating_add(ACTION_WINDOW) <= live.row.last_action {
+            let locked = self.character(id.character)?;
+            if id.id.saturating_add(ACTION_WINDOW) <= locked.row.last_action {
                 return Err(Refusal::ActionTooOld);
             }
         }
@@ -135,11 +135,11 @@ impl State {
     fn check_fences(&self, action: &HardAction) -> Result<(), Refusal> {
         let mut worlds: Vec<WorldId> = action.worlds().collect();
         for fence in &action.fences {
-            let live = self.character(fence.character)?;
-            if live.row.epoch != fence.epoch || live.row.owner.is_none() {
-                return Err(Refusal::StaleEpoch { character: fence.character, epoch: live.row.epoch });
+            let locked = self.character(fence.character)?;
+            if locked.row.epoch != fence.epoch || locked.row.owner.is_none() {
+                return Err(Refusal::StaleEpoch { character: fence.character, epoch: locked.row.epoch });
             }
-            worlds.push(live.row.world);
+            worlds.push(locked.row.world);
         }
         if worlds.windows(2).any(|pair| pair[0] != pair[1]) {
             return Err(Refusal::AcrossWorlds);
@@ -159,19 +159,19 @@ impl State {
     /// Everybody has what they give before they receive anything.
     fn check_coins(&self, action: &HardAction) -> Result<(), Refusal> {
         let overflow = || Refusal::Invalid("more coins than can be counted".to_owned());
-        let (mut gives, mut gets) = (BTreeMap::new(), BTreeMap::new());
+        let (mut debits, mut credits) = (BTreeMap::new(), BTreeMap::new());
         for part in &action.coins {
-            for (side, holder) in [(&mut gives, &part.from), (&mut gets, &part.to)] {
+            for (side, holder) in [(&mut debits, &part.from), (&mut credits, &part.to)] {
                 let sum = side.entry(holder).or_insert(0i64);
                 *sum = sum.checked_add(part.amount).ok_or_else(overflow)?;
             }
         }
-        for (holder, amount) in gives.into_iter().filter(|(holder, _)| holder.holds()) {
+        for (holder, amount) in debits.into_iter().filter(|(holder, _)| holder.holds()) {
             if self.coins(holder) < amount {
-                return Err(Refusal::TooPoor(holder.clone()));
+                return Err(Refusal::InsufficientCoins(holder.clone()));
             }
         }
-        for (holder, amount) in gets.into_iter().filter(|(holder, _)| holder.holds()) {
+        for (holder, amount) in credits.into_iter().filter(|(holder, _)| holder.holds()) {
             self.coins(holder).checked_add(amount).ok_or_else(overflow)?;
         }
         Ok(())
@@ -182,7 +182,7 @@ impl State {
             let item = Item { id, template: *template, count: *count };
             let stack = Stack { item, hop: 1, holder: to.clone(), at: *at, minted: true, changed: true };
             self.items.insert(id, stack);
-            self.hold(to, item);
+            self.add_item(to, item);
             let source = Holder::Mint(action.reason.clone());
             self.item_journal.push(ItemEntry {
                 item,
@@ -203,10 +203,10 @@ impl State {
             stack.at = part.at;
             stack.changed = true;
             let (item, hop) = (stack.item, stack.hop);
-            if let Some(live) = part.from.character().and_then(|id| self.change(id)) {
-                Arc::make_mut(&mut live.held).items.remove(&item.id);
+            if let Some(locked) = part.from.character().and_then(|id| self.character_mut(id)) {
+                Arc::make_mut(&mut locked.held).items.remove(&item.id);
             }
-            self.hold(&part.to, item);
+            self.add_item(&part.to, item);
             let (source, target) = (part.from.clone(), part.to.clone());
             self.item_journal.push(ItemEntry { item, hop, reason: action.reason.clone(), source, target });
         }
@@ -226,12 +226,12 @@ impl State {
         }
     }
 
-    fn store(&mut self, action: &HardAction, minted: &[ItemId]) {
+    fn record_result(&mut self, action: &HardAction, minted: &[ItemId]) {
         for id in action.actions() {
-            if let Some(live) = self.change(id.character) {
-                live.row.last_action = live.row.last_action.max(id.id);
+            if let Some(locked) = self.character_mut(id.character) {
+                locked.row.last_action = locked.row.last_action.max(id.id);
             }
-            let stored = Stored { digest: id.digest, minted: minted.to_vec(), new: true };
+            let stored = StoredResult { digest: id.digest, minted: minted.to_vec(), new: true };
             self.stored.insert((id.character, id.id), stored);
         }
         if let Some(once) = action.once {
@@ -241,34 +241,39 @@ impl State {
     }
 
     fn result(&self, action: &HardAction, applied: bool, minted: Vec<ItemId>) -> HardResult {
-        let lives = action.fences.iter().filter_map(|fence| self.characters.get(&fence.character));
-        HardResult { applied, minted, characters: lives.map(|live| live.row.with(&live.held)).collect() }
+        let locked_characters =
+            action.fences.iter().filter_map(|fence| self.characters.get(&fence.character));
+        HardResult {
+            applied,
+            minted,
+            characters: locked_characters.map(|locked| locked.row.with(&locked.held)).collect(),
+        }
     }
 
-    fn character(&self, id: CharacterId) -> Result<&Live, Refusal> {
+    fn character(&self, id: CharacterId) -> Result<&LockedCharacter, Refusal> {
         self.characters.get(&id).ok_or(Refusal::NoSuchCharacter(id))
     }
 
     /// The character, to be changed: its version rises, once per batch.
-    fn change(&mut self, id: CharacterId) -> Option<&mut Live> {
-        let live = self.characters.get_mut(&id)?;
-        if !live.changed {
-            live.changed = true;
-            live.row.version += 1;
-            Arc::make_mut(&mut live.held).version = live.row.version;
+    fn character_mut(&mut self, id: CharacterId) -> Option<&mut LockedCharacter> {
+        let locked = self.characters.get_mut(&id)?;
+        if !locked.changed {
+            locked.changed = true;
+            locked.row.version += 1;
+            Arc::make_mut(&mut locked.held).version = locked.row.version;
         }
-        Some(live)
+        Some(locked)
     }
 
-    fn hold(&mut self, holder: &Holder, item: Item) {
-        if let Some(live) = holder.character().and_then(|id| self.change(id)) {
-            Arc::make_mut(&mut live.held).items.insert(item.id, item);
+    fn add_item(&mut self, holder: &Holder, item: Item) {
+        if let Some(locked) = holder.character().and_then(|id| self.character_mut(id)) {
+            Arc::make_mut(&mut locked.held).items.insert(item.id, item);
         }
     }
 
     pub(super) fn coins(&self, holder: &Holder) -> i64 {
         match holder.character() {
-            Some(id) => self.characters.get(&id).map_or(0, |live| live.held.coins),
+            Some(id) => self.characters.get(&id).map_or(0, |locked| locked.held.coins),
             None => self.ground_coins.get(holder).copied().unwrap_or(0),
         }
     }
@@ -276,8 +281,8 @@ impl State {
     fn add_coins(&mut self, holder: &Holder, amount: i64) {
         match holder {
             Holder::Character(id) => {
-                if let Some(live) = self.change(*id) {
-                    Arc::make_mut(&mut live.held).coins += amount;
+                if let Some(locked) = self.character_mut(*id) {
+                    Arc::make_mut(&mut locked.held).coins += amount;
                 }
             }
             Holder::Ground(..) => *self.ground_coins.entry(holder.clone()).or_default() += amount,

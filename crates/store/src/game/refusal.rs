@@ -24,7 +24,7 @@ pub enum Refusal {
     #[error("item {0} is not where it is taken from")]
     NotHeld(ItemId),
     #[error("{0} has not enough coins")]
-    TooPoor(Holder),
+    InsufficientCoins(Holder),
     #[error("the name is taken")]
     NameTaken,
     #[error("the account has {0} characters in this world, which is the limit")]
@@ -44,7 +44,7 @@ impl Refusal {
             Self::ActionConflict => "action_conflict",
             Self::ActionTooOld => "action_too_old",
             Self::NotHeld(_) => "not_held",
-            Self::TooPoor(_) => "too_poor",
+            Self::InsufficientCoins(_) => "insufficient_coins",
             Self::NameTaken => "name_taken",
             Self::TooManyCharacters(_) => "too_many_characters",
             Self::AcrossWorlds => "across_worlds",

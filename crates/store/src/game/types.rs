@@ -107,7 +107,7 @@ pub struct OnceKey {
 pub struct HardAction {
     pub action: Option<ActionId>,
     /// The other action ids it answers: the partner's confirmation of a trade.
-    pub also: Vec<ActionId>,
+    pub other_actions: Vec<ActionId>,
     pub once: Option<OnceKey>,
     /// Of every character the action names.
     pub fences: Vec<Fence>,
@@ -130,7 +130,7 @@ pub struct HardResult {
 
 impl HardAction {
     pub fn actions(&self) -> impl Iterator<Item = &ActionId> {
-        self.action.iter().chain(&self.also)
+        self.action.iter().chain(&self.other_actions)
     }
 
     /// What can be said about an action without asking the database.
@@ -138,11 +138,11 @@ impl HardAction {
     /// # Errors
     /// [`Refusal::Invalid`] with what is wrong.
     pub fn check(&self) -> Result<(), Refusal> {
-        let invalid = |why: &str| Err(Refusal::Invalid(why.to_owned()));
+        let invalid = |reason: &str| Err(Refusal::Invalid(reason.to_owned()));
         if self.action.is_none() && self.once.is_none() {
             return invalid("neither an action id nor a once key: a repeat could not be told");
         }
-        if self.action.is_none() && !self.also.is_empty() {
+        if self.action.is_none() && !self.other_actions.is_empty() {
             return invalid("other action ids without one's own");
         }
         if self.actions().any(|action| action.id == 0) {
@@ -151,8 +151,13 @@ impl HardAction {
         if self.reason.is_empty() || self.reason.len() > MAX_REASON {
             return invalid("the reason is empty or too long");
         }
-        let parts =
-            [self.also.len(), self.fences.len(), self.items.len(), self.mints.len(), self.coins.len()];
+        let parts = [
+            self.other_actions.len(),
+            self.fences.len(),
+            self.items.len(),
+            self.mints.len(),
+            self.coins.len(),
+        ];
         if parts.into_iter().chain([self.experience.len()]).any(|count| count > MAX_PARTS) {
             return invalid("too many parts");
         }
@@ -183,18 +188,18 @@ impl HardAction {
     }
 
     fn check_moves(&self) -> Result<(), Refusal> {
-        let invalid = |why: &str| Err(Refusal::Invalid(why.to_owned()));
+        let invalid = |reason: &str| Err(Refusal::Invalid(reason.to_owned()));
         for part in &self.items {
             if part.from == part.to || !part.from.holds() || matches!(part.to, Holder::Mint(_)) {
                 return invalid("an item moves from a holder to another, or is burned");
             }
-            part.to.check_place(part.at)?;
+            part.to.check_position(part.at)?;
         }
         for part in &self.mints {
             if part.count == 0 || !part.to.holds() {
                 return invalid("a minted stack is not empty and goes to a holder");
             }
-            part.to.check_place(part.at)?;
+            part.to.check_position(part.at)?;
         }
         for part in &self.coins {
             let origin = matches!(part.from, Holder::Burn(_)) || matches!(part.to, Holder::Mint(_));

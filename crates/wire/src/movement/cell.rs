@@ -3,7 +3,7 @@
 use bytes::{BufMut, BytesMut};
 use shardkeep_types::{CellId, EntityId, MapId};
 
-use super::{MovementError, end};
+use super::{MovementError, expect_end};
 use crate::{
     cursor::Cursor,
     varint::{self, VarintError},
@@ -29,7 +29,7 @@ pub enum EntityKind {
 /// Why an entity is no longer in the cell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
-pub enum Gone {
+pub enum RemovalReason {
     /// It appears in another cell.
     Moved = 1,
     /// It left the world, or was taken.
@@ -39,7 +39,7 @@ pub enum Gone {
 
 /// What an entity is; said when it appears.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Appears<'a> {
+pub struct Appearance<'a> {
     pub kind: EntityKind,
     pub template: u16,
     /// At most 255 bytes; longer names are cut at a character when encoded.
@@ -50,7 +50,7 @@ pub struct Appears<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Entry<'a> {
     pub id: EntityId,
-    pub appears: Option<Appears<'a>>,
+    pub appears: Option<Appearance<'a>>,
     /// From the cell's corner, in mm.
     pub offset: Option<[u16; 2]>,
     /// In mm/s. An entity that appears without one stands.
@@ -58,7 +58,7 @@ pub struct Entry<'a> {
     pub facing: Option<u8>,
     /// 0 dead to 255 full.
     pub health: Option<u8>,
-    pub gone: Option<Gone>,
+    pub gone: Option<RemovalReason>,
 }
 
 /// A `Cell` message, checked whole when decoded.
@@ -85,7 +85,7 @@ const FACING: u8 = 1 << 3;
 const HEALTH: u8 = 1 << 4;
 const GONE: u8 = 1 << 5;
 /// The shortest entry: id and mask.
-const SHORTEST: usize = 9;
+const MIN_ENTRY_LENGTH: usize = 9;
 
 impl<'a> Entry<'a> {
     /// An entry that says nothing yet.
@@ -95,7 +95,7 @@ impl<'a> Entry<'a> {
 
     /// Bytes of this entry on the wire.
     pub fn encoded_len(&self) -> usize {
-        let appears = self.appears.map_or(0, |appears| 4 + cut(appears.name).len());
+        let appears = self.appears.map_or(0, |appears| 4 + truncate_name(appears.name).len());
         let fixed = [
             (self.offset.is_some(), 4),
             (self.velocity.is_some(), 4),
@@ -103,7 +103,9 @@ impl<'a> Entry<'a> {
             (self.health.is_some(), 1),
             (self.gone.is_some(), 1),
         ];
-        SHORTEST + appears + fixed.iter().filter(|(present, _)| *present).map(|(_, size)| size).sum::<usize>()
+        MIN_ENTRY_LENGTH
+            + appears
+            + fixed.iter().filter(|(present, _)| *present).map(|(_, size)| size).sum::<usize>()
     }
 
     fn mask(&self) -> u8 {
@@ -124,7 +126,7 @@ impl<'a> Entry<'a> {
         out.put_u64_le(self.id.0);
         out.put_u8(self.mask());
         if let Some(appears) = self.appears {
-            let name = cut(appears.name);
+            let name = truncate_name(appears.name);
             out.put_u8(appears.kind as u8);
             out.put_u16_le(appears.template);
             out.put_u8(name.len() as u8);
@@ -168,7 +170,7 @@ impl<'a> Entry<'a> {
     }
 }
 
-fn appears<'a>(cursor: &mut Cursor<'a>) -> Result<Appears<'a>, MovementError> {
+fn appears<'a>(cursor: &mut Cursor<'a>) -> Result<Appearance<'a>, MovementError> {
     let kind = match cursor.u8()? {
         1 => EntityKind::Avatar,
         2 => EntityKind::Creature,
@@ -178,20 +180,20 @@ fn appears<'a>(cursor: &mut Cursor<'a>) -> Result<Appears<'a>, MovementError> {
     let template = cursor.u16()?;
     let length = cursor.u8()?.into();
     let name = std::str::from_utf8(cursor.bytes(length)?).map_err(|_| MovementError::Name)?;
-    Ok(Appears { kind, template, name })
+    Ok(Appearance { kind, template, name })
 }
 
-fn gone(why: u8) -> Result<Gone, MovementError> {
-    match why {
-        1 => Ok(Gone::Moved),
-        2 => Ok(Gone::Left),
-        3 => Ok(Gone::Died),
-        other => Err(MovementError::Gone(other)),
+fn gone(reason: u8) -> Result<RemovalReason, MovementError> {
+    match reason {
+        1 => Ok(RemovalReason::Moved),
+        2 => Ok(RemovalReason::Left),
+        3 => Ok(RemovalReason::Died),
+        other => Err(MovementError::RemovalReason(other)),
     }
 }
 
 /// The longest start of a name that fits its length byte.
-fn cut(name: &str) -> &str {
+fn truncate_name(name: &str) -> &str {
     &name[..name.floor_char_boundary(255)]
 }
 
@@ -228,13 +230,13 @@ impl<'a> Cell<'a> {
             other => MovementError::Varint(other),
         })?;
         let entries = cursor.rest();
-        let fits = (entries.len() / SHORTEST) as u64;
+        let fits = (entries.len() / MIN_ENTRY_LENGTH) as u64;
         let count = usize::try_from(count.min(fits + 1)).ok().filter(|n| *n as u64 <= fits);
         let count = count.ok_or(MovementError::Count(fits + 1))?;
         for _ in 0..count {
             Entry::decode(&mut cursor)?;
         }
-        end(cursor)?;
+        expect_end(cursor)?;
         Ok(Self { form, tick, cell, count, entries })
     }
 
@@ -289,20 +291,20 @@ mod tests {
     }
 
     fn entry(parts: &Parts) -> Entry<'_> {
-        let (id, appears, offset, velocity, facing, health, why) = parts;
+        let (id, appears, offset, velocity, facing, health, reason) = parts;
         let kinds = [EntityKind::Avatar, EntityKind::Creature, EntityKind::GroundItem];
         Entry {
             id: EntityId(*id),
-            appears: appears.as_ref().map(|(kind, template, name)| Appears {
+            appears: appears.as_ref().map(|(kind, template, name)| Appearance {
                 kind: kinds[usize::from(kind - 1)],
                 template: *template,
-                name: cut(name),
+                name: truncate_name(name),
             }),
             offset: *offset,
             velocity: *velocity,
             facing: *facing,
             health: *health,
-            gone: why.map(|why| gone(why).unwrap()),
+            gone: reason.map(|reason| gone(reason).unwrap()),
         }
     }
 
@@ -314,28 +316,28 @@ mod tests {
     }
 
     #[test]
-    fn mistakes_have_names() {
-        let whole = encoded(&[Entry { gone: Some(Gone::Died), ..Entry::new(EntityId(7)) }]);
-        let bent = |at: usize, byte: u8| {
+    fn malformed_cell_gives_specific_error() {
+        let whole = encoded(&[Entry { gone: Some(RemovalReason::Died), ..Entry::new(EntityId(7)) }]);
+        let altered = |at: usize, byte: u8| {
             let mut bytes = whole.clone();
             bytes[at] = byte;
             Cell::decode(&bytes).map(|cell| cell.count)
         };
-        assert_eq!(bent(0, 3), Err(MovementError::Form(3)));
-        assert_eq!(bent(11, 2), Err(MovementError::Count(2)));
-        assert_eq!(bent(11, 0), Err(MovementError::Trailing));
-        assert_eq!(bent(20, 0x40), Err(MovementError::Mask(0x40)));
-        assert_eq!(bent(20, 0x21), Err(MovementError::Truncated));
-        assert_eq!(bent(21, 4), Err(MovementError::Gone(4)));
-        let mut endless = whole[..11].to_vec();
-        varint::encode(u64::MAX, &mut endless);
-        assert_eq!(Cell::decode(&endless), Err(MovementError::Count(1)));
+        assert_eq!(altered(0, 3), Err(MovementError::Form(3)));
+        assert_eq!(altered(11, 2), Err(MovementError::Count(2)));
+        assert_eq!(altered(11, 0), Err(MovementError::Trailing));
+        assert_eq!(altered(20, 0x40), Err(MovementError::Mask(0x40)));
+        assert_eq!(altered(20, 0x21), Err(MovementError::Truncated));
+        assert_eq!(altered(21, 4), Err(MovementError::RemovalReason(4)));
+        let mut oversized = whole[..11].to_vec();
+        varint::encode(u64::MAX, &mut oversized);
+        assert_eq!(Cell::decode(&oversized), Err(MovementError::Count(1)));
     }
 
     #[test]
-    fn long_names_are_cut_at_a_character() {
+    fn long_name_is_truncated_at_char_boundary() {
         let name = "ä".repeat(200);
-        let appears = Appears { kind: EntityKind::Avatar, template: 0, name: &name };
+        let appears = Appearance { kind: EntityKind::Avatar, template: 0, name: &name };
         let bytes = encoded(&[Entry { appears: Some(appears), ..Entry::new(EntityId(1)) }]);
         let entry = Cell::decode(&bytes).unwrap().entries().next().unwrap();
         assert_eq!(entry.appears.unwrap().name, "ä".repeat(127));
@@ -343,7 +345,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn cells_come_back(parts in proptest::collection::vec(any_parts(), 0..20)) {
+        fn cell_round_trips(parts in proptest::collection::vec(any_parts(), 0..20)) {
             let entries: Vec<_> = parts.iter().map(entry).collect();
             let bytes = encoded(&entries);
             let length: usize = entries.iter().map(Entry::encoded_len).sum();
@@ -356,7 +358,7 @@ mod tests {
         }
 
         #[test]
-        fn anything_decodes_or_not_but_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+        fn cell_decode_never_panics_and_is_canonical(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             if let Ok(cell) = Cell::decode(&bytes) {
                 let mut again = BytesMut::new();
                 encode_cell(&mut again, cell.form, cell.tick, cell.cell, cell.entries());

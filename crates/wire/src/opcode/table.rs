@@ -14,7 +14,7 @@ macro_rules! opcodes {
 }
 
 opcodes! {
-    ERROR = 0x0001, "Error", pushed(Kind::Event, Route::Transport);
+    ERROR = 0x0001, "Error", server_message(Kind::Event, Route::Transport);
     ACK = 0x0002, "Ack", control(SESSION, 16, rate(Bucket::Ack, 100, 200));
     KEY_UPDATE = 0x0003, "KeyUpdate", control(SEALED, 0, rate(Bucket::KeyUpdate, 1, 32));
     PING = 0x0004, "Ping", control(SEALED, 16, rate(Bucket::Ping, 5, 10));
@@ -23,16 +23,16 @@ opcodes! {
     HELLO = 0x0100, "Hello", request(Phases::of(&[Phase::LoginNew]), 1_600, None, Route::Login);
     PROOF = 0x0101, "Proof", request(Phases::of(&[Phase::LoginChallenged]), 1_200, None, Route::Login);
     FINISHED = 0x0102, "Finished", request(Phases::of(&[Phase::LoginVerified]), 64, None, Route::Login);
-    PUZZLE = 0x0103, "Puzzle", pushed(Kind::Reply, Route::Login);
-    WORLD_LIST = 0x0110, "WorldList", pushed(Kind::Event, Route::Login);
+    PUZZLE = 0x0103, "Puzzle", server_message(Kind::Reply, Route::Login);
+    WORLD_LIST = 0x0110, "WorldList", server_message(Kind::Event, Route::Login);
     SELECT_WORLD = 0x0111, "SelectWorld",
         request(Phases::of(&[Phase::LoginWelcome]), 16, rate(Bucket::Login, 2, 5), Route::Login);
-    LIST_SESSIONS = 0x0112, "ListSessions", of_account(0);
-    LOG_OUT_EVERYWHERE = 0x0113, "LogOutEverywhere", of_account(0);
-    CHANGE_PASSWORD = 0x0114, "ChangePassword", of_account(600);
-    BEGIN_SECOND_FACTOR = 0x0115, "BeginSecondFactor", of_account(0);
-    CONFIRM_SECOND_FACTOR = 0x0116, "ConfirmSecondFactor", of_account(32);
-    REMOVE_SECOND_FACTOR = 0x0117, "RemoveSecondFactor", of_account(32);
+    LIST_SESSIONS = 0x0112, "ListSessions", account_request(0);
+    LOG_OUT_EVERYWHERE = 0x0113, "LogOutEverywhere", account_request(0);
+    CHANGE_PASSWORD = 0x0114, "ChangePassword", account_request(600);
+    BEGIN_SECOND_FACTOR = 0x0115, "BeginSecondFactor", account_request(0);
+    CONFIRM_SECOND_FACTOR = 0x0116, "ConfirmSecondFactor", account_request(32);
+    REMOVE_SECOND_FACTOR = 0x0117, "RemoveSecondFactor", account_request(32);
     SECOND_FACTOR = 0x0120, "SecondFactor",
         request(Phases::of(&[Phase::LoginCode]), 32, rate(Bucket::Login, 2, 5), Route::Login);
     REGISTER = 0x0121, "Register",
@@ -43,36 +43,36 @@ opcodes! {
     ATTACH = 0x0200, "Attach", request(Phases::of(&[Phase::GatewayNew]), 256, None, Route::Gateway);
     CONFIRM = 0x0201, "Confirm", request(Phases::of(&[Phase::GatewayAttached]), 16, None, Route::Gateway);
     RESUME = 0x0202, "Resume", request(Phases::of(&[Phase::GatewayNew]), 256, None, Route::Gateway);
-    REDIRECT = 0x0203, "Redirect", pushed(Kind::Event, Route::Gateway);
+    REDIRECT = 0x0203, "Redirect", server_message(Kind::Event, Route::Gateway);
     LOGOUT = 0x0204, "Logout", request(SESSION, 0, rate(Bucket::Logout, 1, 2), Route::Gateway);
 
     MOVE = 0x1001, "Move",
         Rule { kind: Kind::State, ..request(SESSION, 9, rate(Bucket::Move, 30, 60), ZONE) };
-    GET_INVENTORY = 0x1010, "GetInventory", action();
-    INVENTORY_CHANGED = 0x1011, "InventoryChanged", pushed(Kind::Event, ZONE);
-    PICK_UP = 0x1012, "PickUp", action();
-    DROP = 0x1013, "Drop", action();
-    ATTACK = 0x1020, "Attack", action();
-    VITALS = 0x1021, "Vitals", pushed(Kind::Event, ZONE);
-    TRADE_INVITE = 0x1030, "TradeInvite", action();
-    TRADE_CHANGED = 0x1031, "TradeChanged", pushed(Kind::Event, ZONE);
-    TRADE_ANSWER = 0x1032, "TradeAnswer", action();
-    TRADE_OFFER = 0x1033, "TradeOffer", action();
-    TRADE_CONFIRM = 0x1034, "TradeConfirm", action();
-    TRADE_CANCEL = 0x1035, "TradeCancel", action();
-    PLACED = 0x1040, "Placed", pushed(Kind::Event, ZONE);
-    AVATAR = 0x1080, "Avatar", pushed(Kind::State, ZONE);
-    CELL = 0x1081, "Cell", pushed(Kind::State, ZONE);
+    GET_INVENTORY = 0x1010, "GetInventory", zone_request();
+    INVENTORY_CHANGED = 0x1011, "InventoryChanged", server_message(Kind::Event, ZONE);
+    PICK_UP = 0x1012, "PickUp", zone_request();
+    DROP = 0x1013, "Drop", zone_request();
+    ATTACK = 0x1020, "Attack", zone_request();
+    VITALS = 0x1021, "Vitals", server_message(Kind::Event, ZONE);
+    TRADE_INVITE = 0x1030, "TradeInvite", zone_request();
+    TRADE_CHANGED = 0x1031, "TradeChanged", server_message(Kind::Event, ZONE);
+    TRADE_ANSWER = 0x1032, "TradeAnswer", zone_request();
+    TRADE_OFFER = 0x1033, "TradeOffer", zone_request();
+    TRADE_CONFIRM = 0x1034, "TradeConfirm", zone_request();
+    TRADE_CANCEL = 0x1035, "TradeCancel", zone_request();
+    PLACED = 0x1040, "Placed", server_message(Kind::Event, ZONE);
+    AVATAR = 0x1080, "Avatar", server_message(Kind::State, ZONE);
+    CELL = 0x1081, "Cell", server_message(Kind::State, ZONE);
 
     SPEAK = 0x2000, "Speak", request(SESSION, 1_100, rate(Bucket::Chat, 10, 20), CHAT);
-    HEARD = 0x2001, "Heard", pushed(Kind::Event, CHAT);
+    CHAT_MESSAGE = 0x2001, "ChatMessage", server_message(Kind::Event, CHAT);
 
-    LIST_CHARACTERS = 0x3000, "ListCharacters", entry();
-    CREATE_CHARACTER = 0x3001, "CreateCharacter", entry();
-    ENTER = 0x3002, "Enter", entry();
-    LEAVE = 0x3003, "Leave", entry();
-    QUEUE_PLACE = 0x3010, "QueuePlace", pushed(Kind::Event, WORLD);
-    ANNOUNCEMENT = 0x3011, "Announcement", pushed(Kind::Event, WORLD);
+    LIST_CHARACTERS = 0x3000, "ListCharacters", world_request();
+    CREATE_CHARACTER = 0x3001, "CreateCharacter", world_request();
+    ENTER = 0x3002, "Enter", world_request();
+    LEAVE = 0x3003, "Leave", world_request();
+    QUEUE_POSITION = 0x3010, "QueuePosition", server_message(Kind::Event, WORLD);
+    ANNOUNCEMENT = 0x3011, "Announcement", server_message(Kind::Event, WORLD);
 }
 
 const SESSION: Phases = Phases::of(&[Phase::Session]);
@@ -96,17 +96,17 @@ const fn request(phases: Phases, max_payload: usize, rate: Option<Rate>, route: 
 }
 
 /// What a player asks about the account: shares its rate with `SelectWorld`.
-const fn of_account(max_payload: usize) -> Rule {
+const fn account_request(max_payload: usize) -> Rule {
     request(Phases::of(&[Phase::LoginWelcome]), max_payload, rate(Bucket::Login, 2, 5), Route::Login)
 }
 
 /// Requests to the zone: 0x1002–0x107F share one rate.
-const fn action() -> Rule {
+const fn zone_request() -> Rule {
     request(SESSION, 1_024, rate(Bucket::Zone, 40, 80), ZONE)
 }
 
 /// Requests to the world: 0x3000–0x3FFF share one rate.
-const fn entry() -> Rule {
+const fn world_request() -> Rule {
     request(SESSION, 256, rate(Bucket::World, 10, 20), WORLD)
 }
 
@@ -116,7 +116,7 @@ const fn control(phases: Phases, max_payload: usize, rate: Option<Rate>) -> Rule
 }
 
 /// From the server only; `route` is whose it is.
-const fn pushed(kind: Kind, route: Route) -> Rule {
+const fn server_message(kind: Kind, route: Route) -> Rule {
     Rule { kind, sender: Sender::Server, ..request(Phases::of(&[]), 0, None, route) }
 }
 

@@ -5,12 +5,12 @@ use std::{fs, path::Path};
 use shardkeep_wire::fuzz;
 
 #[test]
-fn nothing_in_the_corpus_panics() {
+fn fuzz_corpus_replays_without_panic() {
     replay("wire", fuzz::decode_all);
     replay("preface", fuzz::preface);
     replay("record", fuzz::records);
     replay("message", fuzz::message);
-    replay("handshake", fuzz::opening);
+    replay("handshake", fuzz::handshake);
     replay("session_log", fuzz::session_log);
 }
 

@@ -8,7 +8,9 @@ use shardkeep_types::{CellId, CharacterId, EntityId, ItemId, MapId, Secret};
 use shardkeep_wire::{
     Message, Side,
     datagram::{DatagramOpener, DatagramSealer},
-    movement::{self, Appears, Avatar, Cell, EntityKind, Entry, Form, Gone, Move, cell_head, encode_cell},
+    movement::{
+        self, Appearance, Avatar, Cell, EntityKind, Entry, Form, Move, RemovalReason, cell_head, encode_cell,
+    },
     opcode,
     payload::{Ack, Channel, Error, ErrorCode, KeyUpdate, Ping, Speak},
     record::{Decoder, Writer},
@@ -41,7 +43,7 @@ fn speak() -> Message {
     Message::request(opcode::SPEAK, 300, &payload)
 }
 
-fn wish() -> Message {
+fn move_message() -> Message {
     let mut payload = BytesMut::new();
     Move { sequence: 7, velocity: [-3_000, 1_500], facing: 64 }.encode(&mut payload);
     Message::new(opcode::MOVE, movement::OWN, payload.freeze())
@@ -54,7 +56,7 @@ fn entries() -> ([Entry<'static>; 2], [Entry<'static>; 2]) {
     let sword = Entry::new(EntityId::ground_item(ItemId(7)));
     let keyframe = [
         Entry {
-            appears: Some(Appears { kind: EntityKind::Avatar, template: 0, name: "Alice" }),
+            appears: Some(Appearance { kind: EntityKind::Avatar, template: 0, name: "Alice" }),
             offset: Some([31_999, 0]),
             velocity: Some([-3_000, 1_500]),
             facing: Some(64),
@@ -62,20 +64,20 @@ fn entries() -> ([Entry<'static>; 2], [Entry<'static>; 2]) {
             ..avatar
         },
         Entry {
-            appears: Some(Appears { kind: EntityKind::GroundItem, template: 4, name: "" }),
+            appears: Some(Appearance { kind: EntityKind::GroundItem, template: 4, name: "" }),
             offset: Some([100, 200]),
             ..sword
         },
     ];
     let delta = [
         Entry { offset: Some([31_849, 75]), velocity: Some([0, 0]), ..avatar },
-        Entry { gone: Some(Gone::Left), ..sword },
+        Entry { gone: Some(RemovalReason::Left), ..sword },
     ];
     (keyframe, delta)
 }
 
 #[test]
-fn varints() {
+fn varints_match_vectors() {
     for (value, bytes) in
         vectors().iter().filter_map(|(name, bytes)| Some((name.parse::<u64>().ok()?, bytes)))
     {
@@ -106,7 +108,7 @@ fn messages() {
         ("Ack", Message::event(opcode::ACK, &Ack { received: 1 << 32 })),
         ("Speak", speak()),
         ("Error", Message::error_reply(300, &error)),
-        ("Move", wish()),
+        ("Move", move_message()),
         ("Avatar", Message::new(opcode::AVATAR, movement::OWN, payload.freeze())),
     ] {
         let mut bytes = Bytes::from(vectors[name].clone());
@@ -116,7 +118,7 @@ fn messages() {
 }
 
 #[test]
-fn cells() {
+fn cells_match_vectors() {
     let (keyframe, delta) = entries();
     for (name, form, tick, outer, entries) in [
         ("Cell keyframe", Form::Keyframe, 123_456, false, keyframe),
@@ -133,7 +135,7 @@ fn cells() {
 }
 
 #[test]
-fn a_plain_record() {
+fn plain_record_matches_vector() {
     let mut out = BytesMut::new();
     let mut writer = Writer::begin(&mut out, Side::Client);
     writer.push(&ping()).unwrap();
@@ -143,11 +145,11 @@ fn a_plain_record() {
 }
 
 #[test]
-fn sealed_records() {
+fn sealed_records_match_vectors() {
     let vectors = vectors();
     let key: [u8; 32] = vectors["key"].clone().try_into().unwrap();
     let key_update = Message::event(opcode::KEY_UPDATE, &KeyUpdate {});
-    let records = [vec![ping()], vec![speak()], vec![wish(), key_update], vec![ping()]];
+    let records = [vec![ping()], vec![speak()], vec![move_message(), key_update], vec![ping()]];
     for suite in Suite::ALL {
         let mut sealer = <Sealer>::new(suite, Secret::new(key)).unwrap();
         let mut opener = <Opener>::new(suite, Secret::new(key)).unwrap();
@@ -174,19 +176,19 @@ fn sealed_records() {
 }
 
 #[test]
-fn datagrams() {
+fn datagrams_match_vectors() {
     let vectors = vectors();
     let key: [u8; 32] = vectors["key"].clone().try_into().unwrap();
     let avatar = &vectors["Avatar"];
     for suite in Suite::ALL {
         let mut sealer = <DatagramSealer>::new(suite, Secret::new(key)).unwrap();
         let mut opener = <DatagramOpener>::new(suite, Secret::new(key)).unwrap();
-        let expected = |which: &str| vectors[&format!("suite {} {which}", suite.number())].clone();
+        let expected = |name: &str| vectors[&format!("suite {} {name}", suite.number())].clone();
         let mut sealed: Vec<Bytes> = (0..10).map(|_| sealer.seal(avatar).unwrap()).collect();
         sealer.update();
         sealed.push(sealer.seal(avatar).unwrap());
-        for (at, which, sequence) in [(0, "first", 0), (9, "tenth", 9), (10, "next key", 1 << 20)] {
-            assert_eq!(sealed[at], expected(which));
+        for (at, name, sequence) in [(0, "first", 0), (9, "tenth", 9), (10, "next key", 1 << 20)] {
+            assert_eq!(sealed[at], expected(name));
             let opened = opener.open(&sealed[at]).unwrap().unwrap();
             assert_eq!((opened.sequence, &opened.messages[..]), (sequence, &avatar[..]));
             assert_eq!(opener.open(&sealed[at]), Ok(None), "once");

@@ -9,12 +9,12 @@ use shardkeep_rpc::{
     chat::chat_client::ChatClient, registry::registry_server::RegistryServer,
     world::world_server::WorldServer,
 };
-use shardkeep_testkit::StandInRegistry;
+use shardkeep_testkit::FakeRegistry;
 use shardkeep_types::{DaemonKind, WorldId};
 use tempfile::TempDir;
 use tonic::{service::Routes, transport::Channel};
 
-use crate::{gateway::StandInGateway, world::StandInWorld};
+use crate::{gateway::FakeGateway, world::FakeWorld};
 
 /// Longest wait for something that should happen at once, on a busy machine.
 pub(crate) const SOON: Duration = Duration::from_secs(30);
@@ -33,11 +33,11 @@ impl Cluster {
         certs::make_ca(folder.path()).unwrap();
         let mut cluster = Self { folder, registries: Vec::new(), members: Vec::new() };
         let registry = cluster.member(DaemonKind::Registry, "registry-1").await;
-        registry.serve(Routes::new(RegistryServer::new(StandInRegistry::default())));
+        registry.serve(Routes::new(RegistryServer::new(FakeRegistry::default())));
         cluster.registries.push(registry.grpc_address());
         let world = cluster.member(DaemonKind::World, "world-1").await;
         world.set_attribute("role", "leader".into());
-        world.serve(Routes::new(WorldServer::new(StandInWorld)));
+        world.serve(Routes::new(WorldServer::new(FakeWorld)));
         cluster
     }
 
@@ -64,10 +64,10 @@ impl Cluster {
     }
 
     /// A gateway whose session `number` the chat serves.
-    pub(crate) async fn gateway(&mut self, name: &str, chat: &str, number: u8) -> StandInGateway {
+    pub(crate) async fn gateway(&mut self, name: &str, chat: &str, number: u8) -> FakeGateway {
         let node = self.member(DaemonKind::Gateway, name).await;
         node.serve(Routes::default());
-        StandInGateway::open(node, chat, number).await
+        FakeGateway::open(node, chat, number).await
     }
 
     pub(crate) async fn moderator(&mut self, chat: &Running) -> ChatClient<Channel> {

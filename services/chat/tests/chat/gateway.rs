@@ -4,25 +4,25 @@ use prost::Message;
 use shardkeep_cluster::{
     Node,
     link::{
-        BackendInfo, BackendItem, ClientMessage, GatewayLink, Limits, LinkHandler, MessageKind, NodeDial,
+        BackendInfo, BackendItem, ClientMessage, GatewayLink, Limits, LinkHandler, MessageKind, NodeDialer,
         ServerMessage, SessionChange, SessionEvent,
     },
 };
 use shardkeep_types::{AccountId, DaemonKind, Epoch, Generation, GroupKey, SessionId, WorldId};
 use shardkeep_wire::{
     opcode,
-    payload::{Channel, Error, ErrorCode, Heard, Speak},
+    payload::{Channel, ChatMessage, Error, ErrorCode, Speak},
 };
 use tokio::{sync::mpsc, time::timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::cluster::SOON;
 
-pub(crate) struct StandInGateway {
+pub(crate) struct FakeGateway {
     link: GatewayLink,
     session: SessionId,
     messages: mpsc::UnboundedReceiver<ServerMessage>,
-    asked: u64,
+    requests_sent: u64,
     _stop: DropGuard,
 }
 
@@ -39,7 +39,7 @@ impl LinkHandler for Handler {
             link.session(SessionEvent {
                 session: self.session,
                 session_epoch: Epoch(1),
-                what: SessionChange::Joined,
+                kind: SessionChange::Joined,
                 account: AccountId(1),
                 world: WorldId(1),
                 generation: Generation(1),
@@ -68,44 +68,44 @@ impl LinkHandler for Handler {
     fn down(&self, _: &GatewayLink) {}
 }
 
-impl StandInGateway {
+impl FakeGateway {
     /// The session hears the whole world.
     pub(crate) async fn open(node: Node, chat: &str, number: u8) -> Self {
         let session = SessionId([number; 16]);
         let link = GatewayLink::new(node.id().clone(), chat, Limits::default());
         let (messages, receiver) = mpsc::unbounded_channel();
-        let (subscribed, mut is_subscribed) = mpsc::unbounded_channel();
+        let (subscribed, mut subscriptions) = mpsc::unbounded_channel();
         let stop = CancellationToken::new();
         let directory = node.directory(DaemonKind::Chat);
-        let dial = NodeDial { node, directory, kind: DaemonKind::Chat, name: chat.to_owned() };
+        let dial = NodeDialer { node, directory, kind: DaemonKind::Chat, name: chat.to_owned() };
         tokio::spawn({
             let (link, stop) = (link.clone(), stop.clone());
             async move { link.run(&dial, &Handler { session, messages, subscribed }, &stop).await }
         });
-        timeout(SOON, is_subscribed.recv()).await.expect("the session hears the world").unwrap();
-        Self { link, session, messages: receiver, asked: 0, _stop: stop.drop_guard() }
+        timeout(SOON, subscriptions.recv()).await.expect("the session hears the world").unwrap();
+        Self { link, session, messages: receiver, requests_sent: 0, _stop: stop.drop_guard() }
     }
 
     /// Says something; the refusal, if it is refused.
     pub(crate) async fn speak(&mut self, channel: Channel, text: &str, to: &str) -> Option<ErrorCode> {
-        self.asked += 1;
-        let wish = Speak { channel: channel.into(), text: text.into(), to: to.into() };
+        self.requests_sent += 1;
+        let request = Speak { channel: channel.into(), text: text.into(), to: to.into() };
         let message = ClientMessage {
             opcode: opcode::SPEAK,
             kind: MessageKind::Request,
-            request: self.asked,
-            payload: wish.encode_to_vec().into(),
+            request: self.requests_sent,
+            payload: request.encode_to_vec().into(),
         };
         let mut messages = vec![message];
         // Right after its opening, what the gateway announces goes first.
-        while let Err(back) = self.link.deliver(self.session, Epoch(1), messages) {
-            messages = back;
+        while let Err(rejected) = self.link.deliver(self.session, Epoch(1), messages) {
+            messages = rejected;
             tokio::task::yield_now().await;
         }
         loop {
             let message = self.next().await;
             if message.kind == MessageKind::Reply {
-                assert_eq!(message.request, self.asked);
+                assert_eq!(message.request, self.requests_sent);
                 let refused = message.opcode == opcode::ERROR;
                 return refused.then(|| Error::decode(&*message.payload).unwrap().code());
             }
@@ -113,10 +113,10 @@ impl StandInGateway {
     }
 
     /// The next line heard.
-    pub(crate) async fn heard(&mut self) -> Heard {
+    pub(crate) async fn next_line(&mut self) -> ChatMessage {
         let message = self.next().await;
-        assert_eq!(message.opcode, opcode::HEARD, "{message:?}");
-        Heard::decode(&*message.payload).unwrap()
+        assert_eq!(message.opcode, opcode::CHAT_MESSAGE, "{message:?}");
+        ChatMessage::decode(&*message.payload).unwrap()
     }
 
     async fn next(&mut self) -> ServerMessage {

@@ -22,17 +22,17 @@ async fn two_replicas_form_one_chat() {
     for (channel, to) in [(Channel::Say, ""), (Channel::World, ""), (Channel::Whisper, "hero2")] {
         let text = format!("by {}", channel.as_str_name());
         assert_eq!(one.speak(channel, &text, to).await, None);
-        let heard = two.heard().await;
-        assert_eq!((heard.channel(), heard.from.as_str(), heard.text), (channel, "Hero1", text));
+        let next_line = two.next_line().await;
+        assert_eq!((next_line.channel(), next_line.from.as_str(), next_line.text), (channel, "Hero1", text));
     }
-    assert_eq!(three.heard().await.channel(), Channel::World, "it is too far away for the others");
+    assert_eq!(three.next_line().await.channel(), Channel::World, "it is too far away for the others");
     assert_eq!(one.speak(Channel::Whisper, "hello?", "Nobody").await, Some(ErrorCode::NotFound));
 
     // A mute by one replica holds on the other, which has said so by keeping the line that follows it.
     let mute = MuteRequest { character: "HERO2".into(), until_ms: u64::MAX, reason: "rude".into() };
     cluster.moderator(&first).await.mute(mute).await.unwrap();
     assert_eq!(one.speak(Channel::World, "after", "").await, None);
-    assert_eq!(two.heard().await.text, "after");
+    assert_eq!(two.next_line().await.text, "after");
     assert_eq!(two.speak(Channel::Say, "hi", "").await, Some(ErrorCode::Refused));
     let lines = cluster.moderator(&second).await.history(HistoryRequest { limit: 100 }).await.unwrap();
     let lines: Vec<String> = lines.into_inner().lines.into_iter().map(|line| line.text).collect();
@@ -40,7 +40,7 @@ async fn two_replicas_form_one_chat() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn local_chat_goes_on_while_redis_hangs() {
+async fn local_chat_continues_while_redis_hangs() {
     let redis = Redis::start().await;
     let mut cluster = Cluster::start().await;
     let _chat = cluster.chat("chat-1", &redis.url()).await;
@@ -48,11 +48,11 @@ async fn local_chat_goes_on_while_redis_hangs() {
     let mut two = cluster.gateway("gateway-2", "chat-1", 2).await;
     redis.freeze();
     assert_eq!(one.speak(Channel::Say, "still here?", "").await, None);
-    assert_eq!(two.heard().await.text, "still here?");
+    assert_eq!(two.next_line().await.text, "still here?");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_second_replica_on_the_memory_bus_refuses_to_start() {
+async fn second_replica_on_memory_bus_refuses_to_start() {
     let cluster = Cluster::start().await;
     let _first = cluster.chat("chat-1", "memory:").await;
     let second = cluster.launch("chat-2", "memory:").await;

@@ -22,12 +22,12 @@ pub(crate) fn hero(number: u8, cell_x: u32) -> Presence {
 }
 
 /// Hero1 and Hero2 stand together, Hero3 far away.
-pub(crate) struct StandInWorld;
+pub(crate) struct FakeWorld;
 
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 #[tonic::async_trait]
-impl world_server::World for StandInWorld {
+impl world_server::World for FakeWorld {
     async fn open_sessions(
         &self,
         _: Request<OpenSessionsRequest>,

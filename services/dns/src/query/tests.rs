@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-fn question() -> Message {
+fn query_message() -> Message {
     let mut message = Message::new(7, MessageType::Query, OpCode::Query);
     let name = Name::from_ascii("LoGiN.shardkeep.test.").unwrap();
     message.add_query(HickoryQuery::query(name, RecordType::A));
@@ -18,22 +18,22 @@ fn packet(message: &Message) -> Vec<u8> {
     message.to_vec().unwrap()
 }
 
-fn fault(packet: &[u8]) -> Option<Why> {
+fn malformed_reason(packet: &[u8]) -> Option<MalformedReason> {
     match read(packet) {
-        Err(Fault::Malformed(malformed)) => Some(malformed.why),
-        Ok(_) | Err(Fault::Drop | Fault::Unusual) => None,
+        Err(QueryError::Malformed(malformed)) => Some(malformed.reason),
+        Ok(_) | Err(QueryError::NotAQuery | QueryError::NeedsFallback) => None,
     }
 }
 
 #[test]
-fn a_question_keeps_its_case() {
-    let bytes = packet(&question());
+fn question_name_keeps_its_case() {
+    let bytes = packet(&query_message());
     let query = read(&bytes).unwrap();
-    let asked = query.asked.unwrap();
-    assert_eq!(asked.name, b"\x05LoGiN\x09shardkeep\x04test\x00");
-    assert_eq!((asked.kind, asked.class), (1, 1));
+    let question = query.question.unwrap();
+    assert_eq!(question.name, b"\x05LoGiN\x09shardkeep\x04test\x00");
+    assert_eq!((question.kind, question.class), (1, 1));
     assert!(query.edns.is_none());
-    let mut message = question();
+    let mut message = query_message();
     message.metadata.recursion_desired = true;
     message.set_edns(HickoryEdns::new());
     let bytes = packet(&message);
@@ -43,55 +43,55 @@ fn a_question_keeps_its_case() {
 }
 
 #[test]
-fn what_is_wrong_is_told() {
-    let good = packet(&question());
+fn malformed_packets_have_a_reason() {
+    let good = packet(&query_message());
     let with = |change: &dyn Fn(&mut Vec<u8>)| {
         let mut bytes = good.clone();
         change(&mut bytes);
-        fault(&bytes)
+        malformed_reason(&bytes)
     };
     assert_eq!(with(&|_| {}), None);
-    assert_eq!(with(&|bytes| bytes[2] |= 4 << 3), Some(Why::Operation));
-    assert_eq!(with(&|bytes| bytes[5] = 2), Some(Why::Questions));
-    assert_eq!(with(&|bytes| bytes[5] = 0), Some(Why::Length));
-    assert_eq!(with(&|bytes| bytes.truncate(20)), Some(Why::Name));
-    assert_eq!(with(&|bytes| bytes.truncate(bytes.len() - 1)), Some(Why::Length));
-    assert_eq!(with(&|bytes| bytes.push(0)), Some(Why::Length));
-    assert_eq!(with(&|bytes| bytes[12] = 0x7f), Some(Why::Name));
-    assert_eq!(with(&|bytes| bytes[11] = 1), Some(Why::Length), "an OPT that is not there");
+    assert_eq!(with(&|bytes| bytes[2] |= 4 << 3), Some(MalformedReason::Operation));
+    assert_eq!(with(&|bytes| bytes[5] = 2), Some(MalformedReason::Questions));
+    assert_eq!(with(&|bytes| bytes[5] = 0), Some(MalformedReason::Length));
+    assert_eq!(with(&|bytes| bytes.truncate(20)), Some(MalformedReason::Name));
+    assert_eq!(with(&|bytes| bytes.truncate(bytes.len() - 1)), Some(MalformedReason::Length));
+    assert_eq!(with(&|bytes| bytes.push(0)), Some(MalformedReason::Length));
+    assert_eq!(with(&|bytes| bytes[12] = 0x7f), Some(MalformedReason::Name));
+    assert_eq!(with(&|bytes| bytes[11] = 1), Some(MalformedReason::Length), "an OPT that is not there");
     let nothing = packet(&Message::new(7, MessageType::Query, OpCode::Query));
-    assert_eq!(fault(&nothing), Some(Why::Questions));
-    assert_eq!(Why::Operation.code(), Code::NotImp);
+    assert_eq!(malformed_reason(&nothing), Some(MalformedReason::Questions));
+    assert_eq!(MalformedReason::Operation.code(), Code::NotImp);
 }
 
 #[test]
-fn answers_are_never_answered() {
-    let mut response = question();
+fn responses_and_short_packets_are_not_queries() {
+    let mut response = query_message();
     response.metadata.message_type = MessageType::Response;
-    assert_eq!(read(&packet(&response)), Err(Fault::Drop));
-    assert_eq!(read(&[0; 11]), Err(Fault::Drop));
-    assert_eq!(read(&[]), Err(Fault::Drop));
+    assert_eq!(read(&packet(&response)), Err(QueryError::NotAQuery));
+    assert_eq!(read(&[0; 11]), Err(QueryError::NotAQuery));
+    assert_eq!(read(&[]), Err(QueryError::NotAQuery));
 }
 
 #[test]
-fn what_needs_a_general_decoder_is_left_to_it() {
-    let mut bytes = packet(&question());
+fn unusual_packets_need_the_fallback() {
+    let mut bytes = packet(&query_message());
     bytes[7] = 1;
-    assert_eq!(read(&bytes), Err(Fault::Unusual));
-    let mut bytes = packet(&question());
+    assert_eq!(read(&bytes), Err(QueryError::NeedsFallback));
+    let mut bytes = packet(&query_message());
     bytes[12..14].copy_from_slice(&[0xc0, 12]);
-    assert_eq!(read(&bytes), Err(Fault::Unusual));
+    assert_eq!(read(&bytes), Err(QueryError::NeedsFallback));
 }
 
 proptest! {
     /// Whatever is read here reads the same in a decoder that others have written.
     #[test]
-    fn a_general_decoder_agrees(
+    fn reader_agrees_with_hickory_decoder(
         damage in proptest::collection::vec((0usize..60, any::<u8>()), 0..4),
         with_edns: bool,
         length in 0usize..80,
     ) {
-        let mut message = question();
+        let mut message = query_message();
         if with_edns {
             message.set_edns(HickoryEdns::new());
         }
@@ -103,13 +103,13 @@ proptest! {
         }
         bytes.truncate(length.max(40));
         let Ok(query) = read(&bytes) else { return Ok(()) };
-        let Some(asked) = query.asked else { return Ok(()) };
+        let Some(question) = query.question else { return Ok(()) };
         // It also checks what options say, and knows fewer families; both end as malformed here too.
         if let Ok(decoded) = Message::from_vec(&bytes) {
             let theirs = &decoded.queries[0];
-            prop_assert_eq!(theirs.name().to_bytes().unwrap(), asked.name);
-            prop_assert_eq!(u16::from(theirs.query_type()), asked.kind);
-            prop_assert_eq!(u16::from(theirs.query_class()), asked.class);
+            prop_assert_eq!(theirs.name().to_bytes().unwrap(), question.name);
+            prop_assert_eq!(u16::from(theirs.query_type()), question.kind);
+            prop_assert_eq!(u16::from(theirs.query_class()), question.class);
             prop_assert_eq!(decoded.edns.is_some(), query.edns.is_some());
             prop_assert_eq!(decoded.id.to_be_bytes(), query.id);
         }

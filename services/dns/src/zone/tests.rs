@@ -26,24 +26,24 @@ fn zone() -> Zone {
     Zone::new("shardkeep.test", &Config { regions, ..Config::default() }).unwrap()
 }
 
-fn question(name: &str, kind: RecordType) -> Message {
+fn query_message(name: &str, kind: RecordType) -> Message {
     let mut message = Message::new(9, MessageType::Query, OpCode::Query);
     message.add_query(HickoryQuery::query(Name::from_ascii(name).unwrap(), kind));
     message
 }
 
-fn answer(view: &View, region: Option<u16>, question: &Message) -> Message {
-    let packet = question.to_vec().unwrap();
+fn answer(view: &View, region: Option<u16>, query_message: &Message) -> Message {
+    let packet = query_message.to_vec().unwrap();
     let query = read(&packet).unwrap();
     let table = zone().table(view);
     let mut bytes = Vec::new();
-    let asked = query.asked.as_ref().unwrap();
-    table.find(asked, region).write(&query, 1232, None, &mut Random::new(3), &mut bytes);
+    let question = query.question.as_ref().unwrap();
+    table.find(question, region).write(&query, 1232, None, &mut Random::new(3), &mut bytes);
     Message::from_vec(&bytes).unwrap()
 }
 
 fn ask_with(view: &View, name: &str, kind: RecordType) -> Message {
-    answer(view, None, &question(name, kind))
+    answer(view, None, &query_message(name, kind))
 }
 
 fn ask(name: &str, kind: RecordType) -> Message {
@@ -55,7 +55,7 @@ fn kinds(records: &[Record]) -> Vec<RecordType> {
 }
 
 #[test]
-fn addresses_of_each_family() {
+fn address_records_match_family() {
     for (kind, address) in [(RecordType::A, "203.0.113.1"), (RecordType::AAAA, "2001:db8::1")] {
         let answer = ask("login.shardkeep.test.", kind);
         assert_eq!(answer.response_code, ResponseCode::NoError);
@@ -69,7 +69,7 @@ fn addresses_of_each_family() {
 }
 
 #[test]
-fn names_are_found_in_any_case_and_answered_in_theirs() {
+fn names_match_any_case_and_echo_the_query() {
     let answer = ask("LoGiN.ShardKeep.TEST.", RecordType::A);
     assert_eq!(answer.queries[0].name().to_ascii(), "LoGiN.ShardKeep.TEST.");
     assert_eq!(answer.answers[0].name.to_ascii(), "LoGiN.ShardKeep.TEST.");
@@ -77,12 +77,12 @@ fn names_are_found_in_any_case_and_answered_in_theirs() {
 }
 
 #[test]
-fn answers_are_bounded() {
+fn answer_count_is_bounded() {
     assert_eq!(ask("gateway.shardkeep.test.", RecordType::A).answers.len(), 4);
 }
 
 #[test]
-fn no_address_and_no_name_carry_the_soa() {
+fn negative_answers_carry_soa() {
     let cases = [
         ("gateway.shardkeep.test.", RecordType::AAAA, ResponseCode::NoError),
         ("login.shardkeep.test.", RecordType::TXT, ResponseCode::NoError),
@@ -109,7 +109,7 @@ fn no_address_and_no_name_carry_the_soa() {
 }
 
 #[test]
-fn the_apex_has_soa_and_ns() {
+fn apex_has_soa_and_ns() {
     let soa = ask("shardkeep.test.", RecordType::SOA);
     let RData::SOA(data) = &soa.answers[0].data else { panic!() };
     assert_eq!((data.serial, data.mname.to_ascii().as_str()), (7, "ns.shardkeep.test."));
@@ -122,7 +122,7 @@ fn the_apex_has_soa_and_ns() {
 }
 
 #[test]
-fn srv_names_ports_and_replicas_that_resolve() {
+fn srv_targets_have_ports_and_resolve() {
     let answer = ask("_shardkeep._tcp.gateway.shardkeep.test.", RecordType::SRV);
     assert_eq!(answer.answers.len(), 4);
     for record in &answer.answers {
@@ -136,7 +136,7 @@ fn srv_names_ports_and_replicas_that_resolve() {
 }
 
 #[test]
-fn instances_whose_names_are_no_labels_are_left_out_of_srv() {
+fn srv_omits_instances_with_invalid_labels() {
     let mut view = view();
     let names = ["a.b", "", &"x".repeat(64), "good"];
     let targets = names.iter().map(|name| target(name, &["203.0.113.1"], 1)).collect();
@@ -147,14 +147,14 @@ fn instances_whose_names_are_no_labels_are_left_out_of_srv() {
 }
 
 #[test]
-fn what_is_not_ours_is_refused() {
+fn queries_outside_zone_are_refused() {
     let refused = |name, kind| ask(name, kind).response_code == ResponseCode::Refused;
     assert!(refused("example.com.", RecordType::A));
     assert!(refused("notshardkeep.test.", RecordType::A));
     assert!(refused("test.", RecordType::A));
     assert!(refused(".", RecordType::NS));
     assert!(refused("shardkeep.test.", RecordType::AXFR));
-    let mut chaos = question("login.shardkeep.test.", RecordType::TXT);
+    let mut chaos = query_message("login.shardkeep.test.", RecordType::TXT);
     chaos.queries[0].set_query_class(DNSClass::CH);
     let answer = answer(&view(), None, &chaos);
     assert_eq!(answer.response_code, ResponseCode::Refused);
@@ -162,7 +162,7 @@ fn what_is_not_ours_is_refused() {
 }
 
 #[test]
-fn not_knowing_is_not_the_same_as_nobody() {
+fn unknown_view_is_servfail_and_empty_view_is_noerror() {
     let nobody = View::new(true, 7);
     let unknown = View::default();
     for (name, kind) in
@@ -179,7 +179,7 @@ fn not_knowing_is_not_the_same_as_nobody() {
 }
 
 #[test]
-fn a_region_is_sent_to_its_own_replicas_if_it_has_any() {
+fn region_gets_own_replicas_or_else_all() {
     let mut view = view();
     let in_region =
         |name: &str, region: &str, address| Target { region: region.into(), ..target(name, &[address], 1) };
@@ -190,7 +190,7 @@ fn a_region_is_sent_to_its_own_replicas_if_it_has_any() {
     ];
     view.set_targets(Service::Gateway, gateways);
     let addresses = |region| {
-        let answer = answer(&view, region, &question("gateway.shardkeep.test.", RecordType::A));
+        let answer = answer(&view, region, &query_message("gateway.shardkeep.test.", RecordType::A));
         let mut found: Vec<_> = answer.answers.iter().map(|record| record.data.to_string()).collect();
         found.sort();
         found
@@ -200,8 +200,8 @@ fn a_region_is_sent_to_its_own_replicas_if_it_has_any() {
     for everybody in [Some(1), None] {
         assert_eq!(addresses(everybody), ["203.0.113.1", "203.0.113.2", "203.0.113.3"]);
     }
-    let srv = question("_shardkeep._tcp.gateway.shardkeep.test.", RecordType::SRV);
+    let srv = query_message("_shardkeep._tcp.gateway.shardkeep.test.", RecordType::SRV);
     assert_eq!(answer(&view, Some(0), &srv).answers.len(), 2);
-    let one = question("gateway-3.gateway.shardkeep.test.", RecordType::A);
+    let one = query_message("gateway-3.gateway.shardkeep.test.", RecordType::A);
     assert_eq!(answer(&view, Some(0), &one).answers.len(), 1, "a name of one replica is that replica");
 }

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, pin::Pin, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
-use shardkeep_cluster::{Dialer, Instance, Node, REGION, State, certs};
+use shardkeep_cluster::{Dialer, Instance, Node, REGION_ATTRIBUTE, State, certs};
 use shardkeep_daemon::{ClusterConfig, Daemon, DaemonConfig, Running, Settings, launch};
 use shardkeep_dns::{Config, Dns, Pool};
 use shardkeep_rpc::registry::{
@@ -18,32 +18,32 @@ use tokio_stream::{Stream, StreamExt, wrappers::BroadcastStream};
 use tonic::{Request, Response, Status, service::Routes, transport::Channel};
 
 /// A folder with certificates, and perhaps a registry.
-pub(crate) struct Place {
+pub(crate) struct TestEnv {
     dir: tempfile::TempDir,
-    pub(crate) registry: Script,
+    pub(crate) registry: ScriptedRegistry,
     registries: Vec<String>,
     // Ends the registry's server with the test.
     _node: Option<Node>,
 }
 
-impl Place {
+impl TestEnv {
     pub(crate) fn without_registry() -> Self {
         let dir = tempfile::tempdir().unwrap();
         certs::make_ca(dir.path()).unwrap();
         // Nobody listens on the discard port.
-        Self { dir, registry: Script::new(), registries: vec!["127.0.0.1:9".into()], _node: None }
+        Self { dir, registry: ScriptedRegistry::new(), registries: vec!["127.0.0.1:9".into()], _node: None }
     }
 
     pub(crate) async fn start() -> Self {
-        let mut place = Self::without_registry();
+        let mut env = Self::without_registry();
         let daemon = Daemon::new(DaemonKind::Registry, "registry-1");
-        let mut settings = place.settings::<()>(DaemonKind::Registry, "registry-1");
+        let mut settings = env.settings::<()>(DaemonKind::Registry, "registry-1");
         settings.cluster.registries.clear();
         let node = Node::join(&settings, &daemon, DaemonKind::Registry).await.unwrap();
-        node.serve(Routes::new(RegistryServer::new(place.registry.clone())));
-        place.registries = vec![node.grpc_address()];
-        place._node = Some(node);
-        place
+        node.serve(Routes::new(RegistryServer::new(env.registry.clone())));
+        env.registries = vec![node.grpc_address()];
+        env._node = Some(node);
+        env
     }
 
     pub(crate) async fn launch_dns(&self) -> Running {
@@ -89,31 +89,37 @@ impl Place {
 }
 
 #[derive(Clone)]
-pub(crate) struct Script {
-    said: Arc<Mutex<Vec<Instance>>>,
+pub(crate) struct ScriptedRegistry {
+    instances: Arc<Mutex<Vec<Instance>>>,
     changes: broadcast::Sender<Instance>,
 }
 
-impl Script {
+impl ScriptedRegistry {
     fn new() -> Self {
-        Self { said: Arc::default(), changes: broadcast::Sender::new(64) }
+        Self { instances: Arc::default(), changes: broadcast::Sender::new(64) }
     }
 
     /// Tells every watcher of the kind, and those that come later.
-    pub(crate) fn tell(&self, kind: DaemonKind, name: &str, client_address: &str, state: State) {
-        self.say(instance(kind, name, client_address, state));
+    pub(crate) fn announce(&self, kind: DaemonKind, name: &str, client_address: &str, state: State) {
+        self.publish(instance(kind, name, client_address, state));
     }
 
     /// The same of one that is up and stands in this region.
-    pub(crate) fn tell_from(&self, region: &str, kind: DaemonKind, name: &str, client_address: &str) {
+    pub(crate) fn announce_in_region(
+        &self,
+        region: &str,
+        kind: DaemonKind,
+        name: &str,
+        client_address: &str,
+    ) {
         let mut instance = instance(kind, name, client_address, State::Up);
-        instance.attributes.insert(REGION.into(), region.into());
-        self.say(instance);
+        instance.attributes.insert(REGION_ATTRIBUTE.into(), region.into());
+        self.publish(instance);
     }
 
-    fn say(&self, instance: Instance) {
-        let mut said = self.said.lock();
-        said.push(instance.clone());
+    fn publish(&self, instance: Instance) {
+        let mut instances = self.instances.lock();
+        instances.push(instance.clone());
         // Fails when nobody watches yet.
         let _ = self.changes.send(instance);
     }
@@ -134,10 +140,10 @@ fn instance(kind: DaemonKind, name: &str, client_address: &str, state: State) ->
 }
 
 #[tonic::async_trait]
-impl Registry for Script {
+impl Registry for ScriptedRegistry {
     async fn register(&self, request: Request<RegisterRequest>) -> Result<Response<RegisterReply>, Status> {
         if let Some(instance) = request.into_inner().instance {
-            self.say(instance.try_into()?);
+            self.publish(instance.try_into()?);
         }
         Ok(Response::new(RegisterReply {}))
     }
@@ -155,14 +161,15 @@ impl Registry for Script {
 
     async fn watch(&self, request: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
         let kinds = request.into_inner().kinds;
-        let (said, changes) = {
-            let said = self.said.lock();
-            (said.clone(), self.changes.subscribe())
+        let (instances, changes) = {
+            let instances = self.instances.lock();
+            (instances.clone(), self.changes.subscribe())
         };
         let event = move |instance: Instance| {
             kinds.contains(&instance.id.kind.to_string()).then(|| Event::Changed((&instance).into()))
         };
-        let snapshot: Vec<Event> = said.into_iter().filter_map(&event).chain([Event::Synced(true)]).collect();
+        let snapshot: Vec<Event> =
+            instances.into_iter().filter_map(&event).chain([Event::Synced(true)]).collect();
         let changes = BroadcastStream::new(changes).filter_map(move |instance| event(instance.ok()?));
         let events = tokio_stream::iter(snapshot).chain(changes);
         let events = events.map(|event| Ok(WatchEvent { event: Some(event) }));

@@ -13,7 +13,7 @@ use shardkeep_types::{BackendKind, Epoch, GroupKey, SessionId, WorldId};
 use shardkeep_wire::{
     Head, Kind, Message,
     opcode::{self, Route},
-    payload::{Entered, ErrorCode, QueuePlace},
+    payload::{Entered, ErrorCode, QueuePosition},
     range::{FIRST_STUDIO, Range},
     session::is_reliable,
 };
@@ -22,26 +22,26 @@ use tracing::warn;
 use crate::{
     core::Core,
     costs::COSTS,
-    groups::{Change, Publish, Published},
+    groups::{Change, Publish, PublishOutcome},
     metrics::{BINDS, HOT, ITEMS_DROPPED, SHED},
-    session::{Binder, Bound, Ending, Inner, Kept, Outbox, Session},
+    session::{BindRequester, Bound, Ending, EnqueueResult, Inner, Outbox, Session},
 };
 
-pub(crate) struct Items {
+pub(crate) struct ItemHandler {
     core: Arc<Core>,
 }
 
-type Touched = Vec<Arc<Session>>;
+type WakeList = Vec<Arc<Session>>;
 
-impl Items {
+impl ItemHandler {
     pub(crate) fn new(core: Arc<Core>) -> Self {
         Self { core }
     }
 }
 
-impl LinkHandler for Items {
+impl LinkHandler for ItemHandler {
     fn up(&self, link: &GatewayLink, backend: &BackendInfo, fresh: bool) {
-        self.learn_routes(backend);
+        self.add_routes(backend);
         if !fresh {
             return;
         }
@@ -60,32 +60,32 @@ impl LinkHandler for Items {
 
     fn batch(&self, link: &GatewayLink, items: Vec<BackendItem>) {
         let Some(backend) = link.info() else { return };
-        let mut touched = Touched::new();
+        let mut to_wake = WakeList::new();
         for item in items {
-            let bill = COSTS.sample().map(|mut bill| {
-                said(&item, |message| bill.add(message.opcode, message.payload.len()));
-                bill
+            let sample = COSTS.sample().map(|mut sample| {
+                visit_messages(&item, |message| sample.add(message.opcode, message.payload.len()));
+                sample
             });
-            self.obey(link, &backend, item, &mut touched);
-            bill.into_iter().for_each(|bill| COSTS.charge(bill));
+            self.apply_item(link, &backend, item, &mut to_wake);
+            sample.into_iter().for_each(|sample| COSTS.charge(sample));
         }
-        self.core.wake(touched);
+        self.core.wake(to_wake);
     }
 
     fn down(&self, _: &GatewayLink) {}
 }
 
-impl Items {
+impl ItemHandler {
     /// A fresh link to the backend: what it was asked before is lost, and it must hear of its sessions again. A
     /// world hears of them by `OpenSessions` first; until then what their clients say is held.
     fn announce(&self, link: &GatewayLink, backend: &BackendInfo, session: &Arc<Session>) {
         let mut inner = session.lock();
-        if inner.moving.is_none() && inner.is_deaf_to(link.backend()) {
+        if inner.moving.is_none() && inner.is_muted(link.backend()) {
             link.lift(session.fence(&inner));
         }
         let Some(binding) = inner.bindings.get(backend.kind) else {
             drop(inner);
-            return self.core.bind_any(session);
+            return self.core.bind_auto(session);
         };
         if *binding.instance != **link.backend() {
             return;
@@ -100,11 +100,11 @@ impl Items {
         }
         inner.fail_in_flight(backend.kind);
         drop(inner);
-        session.bell.ring();
+        session.waker.notify();
     }
 
     /// A studio's backend brings its opcodes with it.
-    fn learn_routes(&self, backend: &BackendInfo) {
+    fn add_routes(&self, backend: &BackendInfo) {
         if backend.kind < BackendKind::FIRST_CUSTOM {
             return;
         }
@@ -126,17 +126,23 @@ impl Items {
         *ranges = Arc::new(more);
     }
 
-    fn obey(&self, link: &GatewayLink, backend: &BackendInfo, item: BackendItem, touched: &mut Touched) {
+    fn apply_item(
+        &self,
+        link: &GatewayLink,
+        backend: &BackendInfo,
+        item: BackendItem,
+        to_wake: &mut WakeList,
+    ) {
         let name = &**link.backend();
         match item {
             BackendItem::Send { sessions, messages } => {
-                self.send(backend, name, &sessions, messages, touched);
+                self.send(backend, name, &sessions, messages, to_wake);
             }
-            BackendItem::Publish { group, epoch, what, message, .. } => {
-                self.publish(backend, name, group, epoch, what, &message, touched);
+            BackendItem::Publish { group, epoch, kind: publish_kind, message, .. } => {
+                self.publish(backend, name, group, epoch, publish_kind, &message, to_wake);
             }
             BackendItem::Subscribe { session, groups, replace } => {
-                self.subscribe(backend, name, session, &groups, replace, touched);
+                self.subscribe(backend, name, session, &groups, replace, to_wake);
             }
             BackendItem::Unsubscribe { session, groups } => {
                 self.unsubscribe(backend, name, session, &groups);
@@ -168,7 +174,7 @@ impl Items {
                 }
             }
             BackendItem::Missed { session, group, message } => {
-                self.missed(backend, session, group, &message, touched);
+                self.missed(backend, session, group, &message, to_wake);
             }
         }
     }
@@ -178,7 +184,7 @@ impl Items {
         let session = self.core.sessions.get(session);
         let bound = session.filter(|session| session.lock().bindings.is_bound_to(backend.kind, name));
         if bound.is_none() {
-            dropped("not_bound");
+            count_dropped("not_bound");
         }
         bound
     }
@@ -189,7 +195,7 @@ impl Items {
         name: &str,
         sessions: &[SessionId],
         messages: Vec<ServerMessage>,
-        touched: &mut Touched,
+        to_wake: &mut WakeList,
     ) {
         let encoded: Vec<_> = messages
             .into_iter()
@@ -197,29 +203,29 @@ impl Items {
             .collect();
         for &id in sessions {
             let Some(session) = self.core.sessions.get(id) else {
-                dropped("no_session");
+                count_dropped("no_session");
                 continue;
             };
-            let left = {
+            let left_zone = {
                 let mut inner = session.lock();
                 if !inner.bindings.is_bound_to(backend.kind, name) {
-                    dropped("not_bound");
+                    count_dropped("not_bound");
                     continue;
                 }
-                let zoned = inner.bindings.get(BackendKind::ZONE).is_some();
+                let was_in_zone = inner.bindings.get(BackendKind::ZONE).is_some();
                 for (message, bytes) in &encoded {
                     if backend.kind == BackendKind::WORLD {
-                        notice(&mut inner, message);
+                        track_world_state(&mut inner, message);
                     }
                     append(&mut inner, message, bytes);
                 }
-                zoned && inner.bindings.get(BackendKind::ZONE).is_none()
+                was_in_zone && inner.bindings.get(BackendKind::ZONE).is_none()
             };
-            if left {
+            if left_zone {
                 self.core.with_groups(|groups| ((), groups.leave(id, Some(BackendKind::ZONE))));
             }
-            if session.bell.touch() {
-                touched.push(session);
+            if session.waker.set_pending() {
+                to_wake.push(session);
             }
         }
     }
@@ -231,28 +237,28 @@ impl Items {
         id: SessionId,
         group: GroupKey,
         message: &ServerMessage,
-        touched: &mut Touched,
+        to_wake: &mut WakeList,
     ) {
         if group.backend() != backend.kind
-            || backend.world != WorldId(0) && !self.is_of_world(id, backend.world)
+            || backend.world != WorldId(0) && !self.is_in_world(id, backend.world)
         {
-            return dropped("foreign_group");
+            return count_dropped("foreign_group");
         }
         if kind(message.kind).is_none_or(|kind| !is_reliable(kind, message.opcode)) {
-            return dropped("wrong_kind");
+            return count_dropped("wrong_kind");
         }
         let Some(bytes) = encode(backend.kind, message) else { return };
-        let Some(session) = self.core.sessions.get(id) else { return dropped("no_session") };
-        if !self.core.with_groups(|groups| (groups.hears(id, group), Vec::new())) {
-            return dropped("unheard");
+        let Some(session) = self.core.sessions.get(id) else { return count_dropped("no_session") };
+        if !self.core.with_groups(|groups| (groups.is_subscribed(id, group), Vec::new())) {
+            return count_dropped("no_subscriber");
         }
         session.lock().reliable(bytes);
-        if session.bell.touch() {
-            touched.push(session);
+        if session.waker.set_pending() {
+            to_wake.push(session);
         }
     }
 
-    fn is_of_world(&self, id: SessionId, world: WorldId) -> bool {
+    fn is_in_world(&self, id: SessionId, world: WorldId) -> bool {
         self.core.sessions.get(id).is_some_and(|session| session.world == world)
     }
 
@@ -263,31 +269,32 @@ impl Items {
         name: &str,
         group: GroupKey,
         epoch: Epoch,
-        what: PublishKind,
+        publish_kind: PublishKind,
         message: &ServerMessage,
-        touched: &mut Touched,
+        to_wake: &mut WakeList,
     ) {
         if group.backend() != backend.kind {
-            return dropped("foreign_group");
+            return count_dropped("foreign_group");
         }
         let reliable = kind(message.kind).is_some_and(|kind| is_reliable(kind, message.opcode));
-        if reliable != (what == PublishKind::Event) {
-            return dropped("wrong_kind");
+        if reliable != (publish_kind == PublishKind::Event) {
+            return count_dropped("wrong_kind");
         }
         let Some(bytes) = encode(backend.kind, message) else { return };
-        let publish = Publish { from: name, world: backend.world, group, epoch, what, message: &bytes };
-        let published = self.core.with_groups(|groups| match groups.publish(&publish, touched) {
-            Published::To(count, watch) => (Ok(count), Vec::from_iter(watch)),
-            Published::Unheard => (Err("unheard"), Vec::new()),
-            Published::Outdated => (Err("outdated_writer"), Vec::new()),
-            Published::Foreign => (Err("foreign_world"), Vec::new()),
+        let publish =
+            Publish { from: name, world: backend.world, group, epoch, kind: publish_kind, message: &bytes };
+        let published = self.core.with_groups(|groups| match groups.publish(&publish, to_wake) {
+            PublishOutcome::Delivered(count, watch) => (Ok(count), Vec::from_iter(watch)),
+            PublishOutcome::NoSubscribers => (Err("no_subscriber"), Vec::new()),
+            PublishOutcome::StaleWriter => (Err("outdated_writer"), Vec::new()),
+            PublishOutcome::WrongWorld => (Err("foreign_world"), Vec::new()),
         });
         match published {
             Ok(count) => {
                 HOT.published.increment(1);
                 HOT.fanned_out.increment(count as u64);
             }
-            Err(reason) => dropped(reason),
+            Err(reason) => count_dropped(reason),
         }
     }
 
@@ -298,35 +305,35 @@ impl Items {
         id: SessionId,
         keys: &[GroupKey],
         replace: bool,
-        touched: &mut Touched,
+        to_wake: &mut WakeList,
     ) {
         if keys.iter().any(|key| key.backend() != backend.kind) {
-            return dropped("foreign_group");
+            return count_dropped("foreign_group");
         }
-        let Some(session) = self.core.sessions.get(id) else { return dropped("no_session") };
+        let Some(session) = self.core.sessions.get(id) else { return count_dropped("no_session") };
         let subscribed = self.core.with_groups(|groups| {
             // Under the groups' lock: neither an end nor a bind of the session can come between.
-            if !is_of(backend, name, &session) {
+            if !is_live_and_bound(backend, name, &session) {
                 return (false, Vec::<Change>::new());
             }
             (true, groups.subscribe(&session, session.world, keys, replace.then_some(backend.kind)))
         });
         if subscribed {
-            if session.bell.touch() {
-                touched.push(session);
+            if session.waker.set_pending() {
+                to_wake.push(session);
             }
         } else {
-            dropped("not_bound");
+            count_dropped("not_bound");
         }
     }
 
     fn unsubscribe(&self, backend: &BackendInfo, name: &str, id: SessionId, keys: &[GroupKey]) {
-        let Some(session) = self.core.sessions.get(id) else { return dropped("no_session") };
+        let Some(session) = self.core.sessions.get(id) else { return count_dropped("no_session") };
         self.core.with_groups(|groups| {
-            if is_of(backend, name, &session) {
+            if is_live_and_bound(backend, name, &session) {
                 return ((), groups.unsubscribe(id, keys));
             }
-            dropped("not_bound");
+            count_dropped("not_bound");
             ((), Vec::new())
         });
     }
@@ -340,20 +347,22 @@ impl Items {
         instance: &str,
         epoch: Epoch,
     ) {
-        let Some(session) = self.core.sessions.get(id) else { return dropped("no_session") };
+        let Some(session) = self.core.sessions.get(id) else { return count_dropped("no_session") };
         let mut inner = session.lock();
         let by = match backend.kind {
-            BackendKind::WORLD if inner.bindings.is_bound_to(BackendKind::WORLD, name) => Binder::World,
-            _ if backend.kind == kind => Binder::Peer(name),
-            _ => return dropped("bind_refused"),
+            BackendKind::WORLD if inner.bindings.is_bound_to(BackendKind::WORLD, name) => {
+                BindRequester::World
+            }
+            _ if backend.kind == kind => BindRequester::Peer(name),
+            _ => return count_dropped("bind_refused"),
         };
-        if instance.is_empty() && by == Binder::World {
+        if instance.is_empty() && by == BindRequester::World {
             inner.bindings.remove(kind);
             drop(inner);
             return self.core.with_groups(|groups| ((), groups.leave(id, Some(kind))));
         }
         match inner.bindings.bind(by, kind, instance, epoch) {
-            Bound::Refused => dropped("bind_refused"),
+            Bound::Refused => count_dropped("bind_refused"),
             Bound::Same => {}
             Bound::New => {
                 counter!(BINDS, "kind" => kind.to_string()).increment(1);
@@ -371,18 +380,18 @@ impl Items {
     }
 
     fn ready(&self, backend: &BackendInfo, name: &str, id: SessionId, epoch: Epoch) {
-        let Some(session) = self.core.sessions.get(id) else { return dropped("no_session") };
+        let Some(session) = self.core.sessions.get(id) else { return count_dropped("no_session") };
         let mut inner = session.lock();
         if let Some(held) = inner.bindings.ready(backend.kind, name, epoch) {
             self.core.deliver_to(id, &mut inner, name, held);
             drop(inner);
-            session.bell.ring();
+            session.waker.notify();
         }
     }
 }
 
 /// The messages in what a backend says.
-fn said(item: &BackendItem, each: impl FnMut(&ServerMessage)) {
+fn visit_messages(item: &BackendItem, each: impl FnMut(&ServerMessage)) {
     match item {
         BackendItem::Send { messages, .. } => messages.iter().for_each(each),
         BackendItem::Publish { message, .. } | BackendItem::Missed { message, .. } => {
@@ -392,17 +401,17 @@ fn said(item: &BackendItem, each: impl FnMut(&ServerMessage)) {
     }
 }
 
-fn is_of(backend: &BackendInfo, name: &str, session: &Session) -> bool {
+fn is_live_and_bound(backend: &BackendInfo, name: &str, session: &Session) -> bool {
     let inner = session.lock();
     inner.ended.is_none() && inner.bindings.is_bound_to(backend.kind, name)
 }
 
 /// What the gateway keeps of a session's dealings with its world, to tell a new world after a crash; and a session
 /// without an avatar is bound to no zone.
-fn notice(inner: &mut Inner, message: &ServerMessage) {
+fn track_world_state(inner: &mut Inner, message: &ServerMessage) {
     match (message.kind, message.opcode) {
-        (MessageKind::Event, opcode::QUEUE_PLACE) => {
-            inner.queue_place = QueuePlace::decode(&*message.payload).map_or(0, |queue| queue.place);
+        (MessageKind::Event, opcode::QUEUE_POSITION) => {
+            inner.queue_place = QueuePosition::decode(&*message.payload).map_or(0, |queue| queue.place);
         }
         (MessageKind::Reply, opcode::ENTER) => {
             inner.queue_place = 0;
@@ -420,12 +429,12 @@ fn append(inner: &mut Inner, message: &ServerMessage, bytes: &Bytes) {
     match message.kind {
         MessageKind::State => {
             let key = (message.opcode, message.class, message.key);
-            if inner.out.state(key, bytes.clone()) == Kept::Shed {
+            if inner.out.state(key, bytes.clone()) == EnqueueResult::Shed {
                 counter!(SHED).increment(1);
             }
         }
         MessageKind::Reply => {
-            inner.answered(u32::try_from(message.request).unwrap_or_default());
+            inner.complete_request(u32::try_from(message.request).unwrap_or_default());
             inner.reliable(bytes.clone());
         }
         MessageKind::Event | MessageKind::Request => inner.reliable(bytes.clone()),
@@ -443,20 +452,20 @@ fn encode(backend: BackendKind, message: &ServerMessage) -> Option<Bytes> {
         MessageKind::Request => None,
     };
     let refusal = message.kind == MessageKind::Reply && message.opcode == opcode::ERROR;
-    if !refusal && !speaks(backend, message.opcode) {
-        dropped("foreign_opcode");
+    if !refusal && !owns_opcode(backend, message.opcode) {
+        count_dropped("foreign_opcode");
         return None;
     }
     let message = Message::new(message.opcode, head?, &message.payload);
     if message.encoded_len() > Outbox::max_message() {
-        dropped("too_large");
+        count_dropped("too_large");
         return None;
     }
     Some(message.to_bytes())
 }
 
 /// Whether an opcode is this kind of backend's.
-fn speaks(backend: BackendKind, opcode: u16) -> bool {
+fn owns_opcode(backend: BackendKind, opcode: u16) -> bool {
     if opcode >= FIRST_STUDIO {
         return backend >= BackendKind::FIRST_CUSTOM;
     }
@@ -472,6 +481,6 @@ fn kind(kind: MessageKind) -> Option<Kind> {
     }
 }
 
-fn dropped(reason: &'static str) {
+fn count_dropped(reason: &'static str) {
     counter!(ITEMS_DROPPED, "reason" => reason).increment(1);
 }

@@ -9,14 +9,14 @@ use std::{
 use parking_lot::RwLock;
 use shardkeep_cluster::{
     Directory, Instance, Node, State,
-    link::{BackendInfo, ClientMessage, GatewayLink, Limits, NodeDial},
+    link::{BackendInfo, ClientMessage, GatewayLink, Limits, NodeDialer},
 };
 use shardkeep_types::{BackendKind, DaemonKind, Epoch, SessionId, WorldId};
 use shardkeep_wire::payload::ErrorCode;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use super::items::Items;
+use super::items::ItemHandler;
 use crate::core::Core;
 
 #[derive(Default)]
@@ -60,7 +60,7 @@ impl Links {
     }
 
     /// One link for each kind of which any instance will do, spread evenly over sessions.
-    pub(crate) fn choose_any(&self, world: WorldId, session: SessionId) -> Vec<GatewayLink> {
+    pub(crate) fn choose_auto_bind(&self, world: WorldId, session: SessionId) -> Vec<GatewayLink> {
         let mut best: HashMap<BackendKind, (u64, GatewayLink)> = HashMap::new();
         for entry in self.by_instance.read().values() {
             let takes = |info: &Arc<BackendInfo>| info.auto_bind && entry.link.is_open() && !entry.draining;
@@ -109,7 +109,7 @@ pub(crate) async fn follow(core: Arc<Core>, node: Node, daemon: DaemonKind, stop
         }
         for name in core.links.names(daemon) {
             if !instances.iter().any(|instance| *instance.id.name == *name && alive(instance)) {
-                give_up(&core, &name);
+                remove_backend(&core, &name);
             }
         }
         tokio::select! {
@@ -129,13 +129,13 @@ fn open(core: &Arc<Core>, node: &Node, directory: &Directory, instance: &Instanc
     let stop = stop.child_token();
     let entry = Entry { link: link.clone(), daemon: instance.id.kind, draining: false, stop: stop.clone() };
     core.links.by_instance.write().insert(link.backend().clone(), entry);
-    let dial = NodeDial { node: node.clone(), directory: directory.clone(), kind: instance.id.kind, name };
-    let items = Items::new(core.clone());
+    let dial = NodeDialer { node: node.clone(), directory: directory.clone(), kind: instance.id.kind, name };
+    let items = ItemHandler::new(core.clone());
     tokio::spawn(async move { link.run(&dial, &items, &stop).await });
 }
 
 /// The instance is gone: what it was asked is answered here, and sessions for which any other will do get one.
-fn give_up(core: &Arc<Core>, name: &str) {
+fn remove_backend(core: &Arc<Core>, name: &str) {
     let Some(entry) = core.links.remove(name) else { return };
     entry.stop.cancel();
     info!(backend = name, "link given up");
@@ -154,11 +154,11 @@ fn give_up(core: &Arc<Core>, name: &str) {
         }
         if info.auto_bind {
             core.with_groups(|groups| ((), groups.leave(session.id, Some(info.kind))));
-            core.bind_any(&session);
+            core.bind_auto(&session);
         }
-        session.bell.ring();
+        session.waker.notify();
     }
-    core.forget_ranges(info.kind);
+    core.remove_unserved_ranges(info.kind);
 }
 
 impl Core {
@@ -190,7 +190,7 @@ impl Core {
     }
 
     /// Nobody serves the kind's opcodes any more.
-    fn forget_ranges(&self, kind: BackendKind) {
+    fn remove_unserved_ranges(&self, kind: BackendKind) {
         let served = self
             .links
             .by_instance
@@ -199,9 +199,9 @@ impl Core {
             .any(|entry| entry.link.info().is_some_and(|info| info.kind == kind));
         if !served {
             let mut ranges = self.ranges.write();
-            let mut left = (**ranges).clone();
-            left.remove(kind);
-            *ranges = Arc::new(left);
+            let mut remaining = (**ranges).clone();
+            remaining.remove(kind);
+            *ranges = Arc::new(remaining);
         }
     }
 }

@@ -6,4 +6,4 @@ mod opener;
 mod world;
 
 pub(crate) use links::{Links, follow};
-pub(crate) use world::{Found, Worlds, opening, present};
+pub(crate) use world::{Found, Worlds, opening, present_sessions};

@@ -3,9 +3,9 @@
 
 use std::time::Duration;
 
-use shardkeep_cluster::{Gather, Instance, Node, Pace};
+use shardkeep_cluster::{BatchPolicy, Instance, Node, RequestBatcher};
 use shardkeep_rpc::{
-    many::outcome,
+    batched_call::outcome,
     world::{OpenSessionsRequest, Opened, Opening, world_client::WorldClient},
 };
 use shardkeep_types::{DaemonKind, Epoch};
@@ -13,8 +13,8 @@ use tonic::Status;
 
 use super::world::{DEADLINE, deadline};
 
-const PACE: Pace = Pace {
-    most: 256,
+const BATCH_POLICY: BatchPolicy = BatchPolicy {
+    max_requests: 256,
     interval: Duration::from_millis(5),
     // Each belongs to a connection in its handshake or to a session that is presented, and both are bounded.
     waiting: usize::MAX,
@@ -23,12 +23,12 @@ const PACE: Pace = Pace {
 
 /// Clones share their calls.
 #[derive(Clone)]
-pub(super) struct Opener(Gather<String, Opening, Opened, Status>);
+pub(super) struct SessionOpener(RequestBatcher<String, Opening, Opened, Status>);
 
-impl Opener {
+impl SessionOpener {
     pub(super) fn new(node: &Node) -> Self {
         let node = node.clone();
-        Self(Gather::new("open_sessions", PACE, move |address: String, openings| {
+        Self(RequestBatcher::new("open_sessions", BATCH_POLICY, move |address: String, openings| {
             let mut client = WorldClient::new(node.channel(DaemonKind::World, &address));
             let request = OpenSessionsRequest { gateway: node.id().name.clone(), openings };
             Box::pin(async move { Ok(client.open_sessions(deadline(request)).await?.into_inner().opened) })
@@ -36,8 +36,8 @@ impl Opener {
     }
 
     /// The session's epoch, once the leader knows it.
-    pub(super) async fn open(&self, leader: &Instance, opening: Opening) -> Result<Epoch, Status> {
-        let opened = self.0.ask(&leader.grpc_address, opening).await?;
+    pub(super) async fn open_session(&self, leader: &Instance, opening: Opening) -> Result<Epoch, Status> {
+        let opened = self.0.submit(&leader.grpc_address, opening).await?;
         outcome(opened.code, &opened.detail)?;
         Ok(Epoch(opened.session_epoch))
     }

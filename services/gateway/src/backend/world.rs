@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request, Status, transport::Channel};
 use tracing::{debug, info};
 
-use super::opener::Opener;
+use super::opener::SessionOpener;
 use crate::{
     core::Core,
     moves::Moved,
@@ -30,21 +30,21 @@ use shardkeep_wire::payload::ErrorCode;
 
 pub(super) const DEADLINE: Duration = Duration::from_secs(2);
 /// Sessions presented to a new leader at a time.
-const AT_ONCE: usize = 64;
+const PRESENT_CONCURRENCY: usize = 64;
 /// Pause before sessions that a leader did not take are presented again.
-const AGAIN: Duration = Duration::from_millis(200);
+const PRESENT_RETRY: Duration = Duration::from_millis(200);
 
 pub(crate) struct Worlds {
     node: Node,
     worlds: Directory,
     gateways: Directory,
-    opener: Opener,
-    led: Mutex<Led>,
+    opener: SessionOpener,
+    leader_cache: Mutex<LeaderCache>,
 }
 
 /// Who leads which world, as of one view of the directory.
 #[derive(Default)]
-struct Led {
+struct LeaderCache {
     view: Arc<Vec<Instance>>,
     leaders: HashMap<WorldId, Arc<Instance>>,
 }
@@ -62,15 +62,15 @@ pub(crate) struct Found {
 }
 
 /// A world has given a session to this gateway.
-pub(crate) struct Granted {
+pub(crate) struct ClaimGrant {
     pub(crate) epoch: Epoch,
     /// Who may have its state, in the order in which to ask.
     holders: Vec<Holder>,
 }
 
-impl Granted {
+impl ClaimGrant {
     /// Whether the state may be what a gateway has of the session with this epoch.
-    pub(crate) fn may_be_at(&self, gateway: &str, epoch: Epoch) -> bool {
+    pub(crate) fn may_hold_state(&self, gateway: &str, epoch: Epoch) -> bool {
         self.holders.iter().any(|holder| holder.gateway == gateway && holder.session_epoch == epoch.0)
     }
 }
@@ -81,30 +81,30 @@ impl Worlds {
             node: node.clone(),
             worlds: node.directory(DaemonKind::World),
             gateways: node.directory(DaemonKind::Gateway),
-            opener: Opener::new(node),
-            led: Mutex::default(),
+            opener: SessionOpener::new(node),
+            leader_cache: Mutex::default(),
         }
     }
 
     /// Who leads a world, as far as the registry knows.
     pub(crate) fn leader(&self, world: WorldId) -> Option<Arc<Instance>> {
         let view = self.worlds.view();
-        let mut led = self.led.lock();
-        if !Arc::ptr_eq(&led.view, &view) {
-            led.leaders.clear();
-            led.view = view.clone();
+        let mut leader_cache = self.leader_cache.lock();
+        if !Arc::ptr_eq(&leader_cache.view, &view) {
+            leader_cache.leaders.clear();
+            leader_cache.view = view.clone();
         }
-        if let Some(leader) = led.leaders.get(&world) {
+        if let Some(leader) = leader_cache.leaders.get(&world) {
             return Some(leader.clone());
         }
-        let of_world = view.iter().filter(|instance| instance.world == world && leads(instance));
+        let of_world = view.iter().filter(|instance| instance.world == world && is_leader(instance));
         let leader = Arc::new(of_world.max_by_key(|instance| term(instance))?.clone());
-        led.leaders.insert(world, leader.clone());
+        leader_cache.leaders.insert(world, leader.clone());
         Some(leader)
     }
 
     fn leaders(&self) -> Vec<Instance> {
-        self.worlds.view().iter().filter(|instance| leads(instance)).cloned().collect()
+        self.worlds.view().iter().filter(|instance| is_leader(instance)).cloned().collect()
     }
 
     /// Another gateway that takes players, for those who must go.
@@ -119,12 +119,12 @@ impl Worlds {
         WorldClient::new(self.node.channel(DaemonKind::World, &leader.grpc_address))
     }
 
-    pub(crate) async fn open(&self, leader: &Instance, opening: Opening) -> Result<Epoch, Status> {
-        self.opener.open(leader, opening).await
+    pub(crate) async fn open_session(&self, leader: &Instance, opening: Opening) -> Result<Epoch, Status> {
+        self.opener.open_session(leader, opening).await
     }
 
     /// The world knows the session. Another that leads it by now is told of it next.
-    pub(crate) fn entered(&self, core: &Core, session: &Arc<Session>, leader: &Instance) {
+    pub(crate) fn session_opened(&self, core: &Core, session: &Arc<Session>, leader: &Instance) {
         core.enter_world(session, &leader.id.name);
         if self.leader(session.world).is_none_or(|now| now.id.name != leader.id.name) {
             core.worlds.notify_one();
@@ -152,7 +152,7 @@ impl Worlds {
     async fn find_at(&self, leader: Instance, session: SessionId) -> Result<Found, Status> {
         let request = FindSessionRequest { session: session.as_bytes().to_vec() };
         let mut client = self.client(&leader);
-        let found = within(DEADLINE, client.find_session(deadline(request))).await?.into_inner();
+        let found = with_deadline(DEADLINE, client.find_session(deadline(request))).await?.into_inner();
         let keys =
             found.resume_keys.into_iter().filter_map(|key| <[u8; 32]>::try_from(key).ok().map(Key::new));
         Ok(Found {
@@ -173,7 +173,7 @@ impl Worlds {
         found: &Found,
         used: &Key,
         next: &Key,
-    ) -> Result<Granted, Status> {
+    ) -> Result<ClaimGrant, Status> {
         let request = ClaimSessionRequest {
             session: session.as_bytes().to_vec(),
             from_epoch: found.epoch.0,
@@ -182,22 +182,22 @@ impl Worlds {
             next_key: next.expose().to_vec(),
         };
         let mut client = self.client(&found.leader);
-        let reply = within(DEADLINE, client.claim_session(deadline(request))).await?.into_inner();
-        Ok(Granted { epoch: Epoch(reply.session_epoch), holders: reply.holders })
+        let reply = with_deadline(DEADLINE, client.claim_session(deadline(request))).await?.into_inner();
+        Ok(ClaimGrant { epoch: Epoch(reply.session_epoch), holders: reply.holders })
     }
 
     /// Asks the other gateways that may have the session's state for it, one after the other; `None` if none gives it in
     /// time.
-    pub(crate) async fn take_over(
+    pub(crate) async fn fetch_session(
         &self,
         session: SessionId,
-        granted: &Granted,
+        granted: &ClaimGrant,
         limit: Duration,
     ) -> Option<Moved> {
         let until = Instant::now() + limit;
         for holder in granted.holders.iter().filter(|holder| holder.gateway != self.node.id().name) {
-            let left = until.saturating_duration_since(Instant::now());
-            match self.take_from(holder, session, left).await {
+            let remaining = until.saturating_duration_since(Instant::now());
+            match self.fetch_session_from(holder, session, remaining).await {
                 Ok(moved) => return Some(moved),
                 Err(status) => debug!(gateway = holder.gateway, %status, "does not have the session"),
             }
@@ -205,19 +205,24 @@ impl Worlds {
         None
     }
 
-    async fn take_from(&self, holder: &Holder, session: SessionId, limit: Duration) -> Result<Moved, Status> {
-        let gateway = self.gateways.get(&holder.gateway).filter(|gateway| !gateway.state.is_gone());
+    async fn fetch_session_from(
+        &self,
+        holder: &Holder,
+        session: SessionId,
+        limit: Duration,
+    ) -> Result<Moved, Status> {
+        let gateway = self.gateways.get(&holder.gateway).filter(|gateway| !gateway.state.is_down());
         let gateway = gateway.ok_or_else(|| Status::unavailable("the gateway is away"))?;
         let mut client = GatewayClient::new(self.node.channel(DaemonKind::Gateway, &gateway.grpc_address));
         let session = session.as_bytes().to_vec();
         let mut request = Request::new(MoveSessionRequest { session, session_epoch: holder.session_epoch });
         request.set_timeout(limit);
-        let reply = within(limit, client.move_session(request)).await?;
+        let reply = with_deadline(limit, client.move_session(request)).await?;
         Ok(Moved::try_from(reply.into_inner())?)
     }
 }
 
-fn leads(instance: &Instance) -> bool {
+fn is_leader(instance: &Instance) -> bool {
     matches!(instance.state, State::Up | State::Draining)
         && instance.attributes.get("role").is_some_and(|role| role == "leader")
 }
@@ -233,7 +238,7 @@ pub(super) fn deadline<T>(message: T) -> Request<T> {
 }
 
 /// The deadline of the call as the caller keeps it, whatever the peer does.
-pub(super) async fn within<T>(
+pub(super) async fn with_deadline<T>(
     limit: Duration,
     call: impl Future<Output = Result<T, Status>>,
 ) -> Result<T, Status> {
@@ -258,15 +263,15 @@ pub(crate) fn opening(session: &Session) -> Opening {
 }
 
 /// Presents sessions to whoever leads their worlds, whenever that changes, until `stop`.
-pub(crate) async fn present(core: Arc<Core>, worlds: Arc<Worlds>, stop: CancellationToken) {
+pub(crate) async fn present_sessions(core: Arc<Core>, worlds: Arc<Worlds>, stop: CancellationToken) {
     let mut directory = worlds.worlds.clone();
     loop {
-        let all_taken = present_all(&core, &worlds).await;
+        let all_presented = present_all(&core, &worlds).await;
         tokio::select! {
             () = stop.cancelled() => return,
             () = directory.changed() => {}
             () = core.worlds.notified() => {}
-            () = tokio::time::sleep(AGAIN), if !all_taken => {}
+            () = tokio::time::sleep(PRESENT_RETRY), if !all_presented => {}
         }
     }
 }
@@ -278,7 +283,7 @@ async fn present_all(core: &Arc<Core>, worlds: &Worlds) -> bool {
         .into_iter()
         .filter_map(|session| {
             let leader = worlds.leader(session.world)?;
-            follow_leader(&session, &leader.id.name).then_some((session, leader))
+            rebind_to_leader(&session, &leader.id.name).then_some((session, leader))
         })
         .collect();
     if waiting.is_empty() {
@@ -287,29 +292,29 @@ async fn present_all(core: &Arc<Core>, worlds: &Worlds) -> bool {
     info!(sessions = waiting.len(), "presenting sessions to a new leader");
     stream::iter(waiting)
         .map(|(session, leader)| present_one(core, worlds, session, leader))
-        .buffer_unordered(AT_ONCE)
+        .buffer_unordered(PRESENT_CONCURRENCY)
         .fold(true, |all, taken| std::future::ready(all && taken))
         .await
 }
 
 /// Binds the session to the leader; true when the leader has to hear of it first.
-fn follow_leader(session: &Session, leader: &str) -> bool {
+fn rebind_to_leader(session: &Session, leader: &str) -> bool {
     let mut inner = session.lock();
     if !inner.bindings.is_bound_to(BackendKind::WORLD, leader) {
         inner.bindings.set(BackendKind::WORLD, leader, Epoch::default(), true);
         inner.fail_in_flight(BackendKind::WORLD);
         drop(inner);
-        session.bell.ring();
+        session.waker.notify();
         return true;
     }
-    inner.bindings.get(BackendKind::WORLD).is_some_and(crate::session::Binding::waits)
+    inner.bindings.get(BackendKind::WORLD).is_some_and(crate::session::Binding::is_pending)
 }
 
 /// False: the leader did not answer, to be tried again.
 async fn present_one(core: &Core, worlds: &Worlds, session: Arc<Session>, leader: Arc<Instance>) -> bool {
-    match worlds.open(&leader, opening(&session)).await {
+    match worlds.open_session(&leader, opening(&session)).await {
         Ok(_) => {
-            worlds.entered(core, &session, &leader);
+            worlds.session_opened(core, &session, &leader);
             true
         }
         // Another gateway has it.
@@ -346,6 +351,6 @@ impl Core {
         }
         self.deliver_to(session.id, &mut inner, leader, held);
         drop(inner);
-        session.bell.ring();
+        session.waker.notify();
     }
 }

@@ -7,8 +7,8 @@ use shardkeep_cluster::link::{ClientMessage, MessageKind};
 use shardkeep_types::{BackendKind, Epoch};
 
 /// Bound of the messages held per kind; beyond it requests are refused and others dropped.
-const HELD: usize = 256;
-const HELD_BYTES: usize = 64 << 10;
+const MAX_HELD: usize = 256;
+const MAX_HELD_BYTES: usize = 64 << 10;
 
 #[derive(Debug)]
 pub(crate) struct Binding {
@@ -27,7 +27,7 @@ struct Held {
 
 /// Who asks for a bind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Binder<'a> {
+pub(crate) enum BindRequester<'a> {
     /// An instance of the same kind.
     Peer(&'a str),
     /// The session's world.
@@ -49,7 +49,7 @@ pub(crate) enum Bound {
 pub(crate) enum Target<'a> {
     To(&'a Arc<str>),
     /// The barrier is closed: see [`Bindings::hold`].
-    Waits,
+    Pending,
     Unbound,
 }
 
@@ -70,9 +70,15 @@ impl Bindings {
     }
 
     /// A backend asks to hand the kind to an instance; the barrier closes.
-    pub(crate) fn bind(&mut self, by: Binder<'_>, kind: BackendKind, instance: &str, epoch: Epoch) -> Bound {
+    pub(crate) fn bind(
+        &mut self,
+        by: BindRequester<'_>,
+        kind: BackendKind,
+        instance: &str,
+        epoch: Epoch,
+    ) -> Bound {
         let Some(binding) = self.0.iter_mut().find(|binding| binding.kind == kind) else {
-            if by != Binder::World {
+            if by != BindRequester::World {
                 return Bound::Refused;
             }
             self.set(kind, instance, epoch, true);
@@ -82,8 +88,8 @@ impl Bindings {
             return if binding.held.is_some() { Bound::New } else { Bound::Same };
         }
         let owner = match by {
-            Binder::World => true,
-            Binder::Peer(name) => *binding.instance == *name,
+            BindRequester::World => true,
+            BindRequester::Peer(name) => *binding.instance == *name,
         };
         if !owner || epoch <= binding.epoch {
             return Bound::Refused;
@@ -135,7 +141,7 @@ impl Bindings {
 
     pub(crate) fn target(&self, kind: BackendKind) -> Target<'_> {
         match self.get(kind) {
-            Some(binding) if binding.waits() => Target::Waits,
+            Some(binding) if binding.is_pending() => Target::Pending,
             Some(binding) => Target::To(&binding.instance),
             None => Target::Unbound,
         }
@@ -154,7 +160,7 @@ impl Bindings {
             *older = message;
             return Ok(());
         }
-        if held.messages.len() >= HELD || held.bytes + message.payload.len() > HELD_BYTES {
+        if held.messages.len() >= MAX_HELD || held.bytes + message.payload.len() > MAX_HELD_BYTES {
             return Err(message);
         }
         held.bytes += message.payload.len();
@@ -165,7 +171,7 @@ impl Bindings {
 
 impl Binding {
     /// Whether the target has not answered yet.
-    pub(crate) fn waits(&self) -> bool {
+    pub(crate) fn is_pending(&self) -> bool {
         self.held.is_some()
     }
 
@@ -196,12 +202,12 @@ mod tests {
     }
 
     #[test]
-    fn inputs_wait_at_the_barrier_and_pass_in_order() {
+    fn messages_are_held_until_ready_and_released_in_order() {
         let mut bindings = Bindings::default();
         assert_eq!(bindings.target(ZONE), Target::Unbound);
         bindings.hold(ZONE, request(1)).unwrap_err();
-        assert_eq!(bindings.bind(Binder::World, ZONE, "zone-1", Epoch(1)), Bound::New);
-        assert_eq!(bindings.target(ZONE), Target::Waits);
+        assert_eq!(bindings.bind(BindRequester::World, ZONE, "zone-1", Epoch(1)), Bound::New);
+        assert_eq!(bindings.target(ZONE), Target::Pending);
         bindings.hold(ZONE, request(2)).unwrap();
         bindings.hold(ZONE, request(3)).unwrap();
         assert_eq!(bindings.ready(ZONE, "zone-2", Epoch(1)).map(numbers), None);
@@ -211,45 +217,49 @@ mod tests {
     }
 
     #[test]
-    fn only_the_owner_or_the_world_may_bind_and_only_forward() {
+    fn bind_requires_owner_or_world_and_a_higher_epoch() {
         let mut bindings = Bindings::default();
-        assert_eq!(bindings.bind(Binder::Peer("zone-1"), ZONE, "zone-1", Epoch(9)), Bound::Refused);
-        bindings.bind(Binder::World, ZONE, "zone-1", Epoch(5));
-        assert_eq!(bindings.bind(Binder::Peer("zone-2"), ZONE, "zone-2", Epoch(6)), Bound::Refused);
-        assert_eq!(bindings.bind(Binder::Peer("zone-1"), ZONE, "zone-2", Epoch(6)), Bound::New);
-        assert_eq!(bindings.bind(Binder::World, ZONE, "zone-1", Epoch(5)), Bound::Refused, "overtaken");
+        assert_eq!(bindings.bind(BindRequester::Peer("zone-1"), ZONE, "zone-1", Epoch(9)), Bound::Refused);
+        bindings.bind(BindRequester::World, ZONE, "zone-1", Epoch(5));
+        assert_eq!(bindings.bind(BindRequester::Peer("zone-2"), ZONE, "zone-2", Epoch(6)), Bound::Refused);
+        assert_eq!(bindings.bind(BindRequester::Peer("zone-1"), ZONE, "zone-2", Epoch(6)), Bound::New);
         assert_eq!(
-            bindings.bind(Binder::Peer("zone-2"), ZONE, "zone-2", Epoch(6)),
+            bindings.bind(BindRequester::World, ZONE, "zone-1", Epoch(5)),
+            Bound::Refused,
+            "overtaken"
+        );
+        assert_eq!(
+            bindings.bind(BindRequester::Peer("zone-2"), ZONE, "zone-2", Epoch(6)),
             Bound::New,
             "not ready yet"
         );
         bindings.ready(ZONE, "zone-2", Epoch(6));
-        assert_eq!(bindings.bind(Binder::Peer("zone-2"), ZONE, "zone-2", Epoch(6)), Bound::Same);
-        assert_eq!(bindings.bind(Binder::World, ZONE, "zone-3", Epoch(7)), Bound::New);
+        assert_eq!(bindings.bind(BindRequester::Peer("zone-2"), ZONE, "zone-2", Epoch(6)), Bound::Same);
+        assert_eq!(bindings.bind(BindRequester::World, ZONE, "zone-3", Epoch(7)), Bound::New);
     }
 
     #[test]
-    fn what_is_held_follows_the_next_bind() {
+    fn held_messages_follow_the_next_bind() {
         let mut bindings = Bindings::default();
-        bindings.bind(Binder::World, ZONE, "zone-1", Epoch(1));
+        bindings.bind(BindRequester::World, ZONE, "zone-1", Epoch(1));
         bindings.hold(ZONE, request(1)).unwrap();
-        bindings.bind(Binder::World, ZONE, "zone-2", Epoch(2));
+        bindings.bind(BindRequester::World, ZONE, "zone-2", Epoch(2));
         bindings.hold(ZONE, request(2)).unwrap();
         assert_eq!(bindings.ready(ZONE, "zone-2", Epoch(2)).map(numbers), Some(vec![1, 2]));
     }
 
     #[test]
-    fn the_newest_state_is_held_and_the_rest_is_bounded() {
+    fn held_state_is_superseded_and_held_messages_are_bounded() {
         let mut bindings = Bindings::default();
         bindings.set(ZONE, "zone-1", Epoch(1), true);
         for number in 0..10 {
             bindings.hold(ZONE, message(0x1001, MessageKind::State, number)).unwrap();
         }
-        for number in 0..HELD as u64 - 1 {
+        for number in 0..MAX_HELD as u64 - 1 {
             bindings.hold(ZONE, request(number)).unwrap();
         }
         assert_eq!(bindings.hold(ZONE, request(999)), Err(request(999)));
         let released = bindings.set(ZONE, "zone-1", Epoch(1), false);
-        assert_eq!((released.len(), released[0].request), (HELD, 9));
+        assert_eq!((released.len(), released[0].request), (MAX_HELD, 9));
     }
 }

@@ -17,7 +17,7 @@ use shardkeep_wire::{
 
 use super::{Inner, RETRY, Target};
 use crate::{
-    costs::{Bill, COSTS},
+    costs::{COSTS, CostSample},
     metrics::{FAULTS, HOT},
 };
 
@@ -34,7 +34,7 @@ pub(crate) struct Outputs {
     pub(crate) key_update: bool,
     pub(crate) logout: bool,
     /// What was done, if its time is taken.
-    pub(crate) bill: Option<Bill>,
+    pub(crate) sample: Option<CostSample>,
 }
 
 impl Inner {
@@ -50,7 +50,7 @@ impl Inner {
         backends: &impl Deliver,
     ) -> Result<Outputs, WireError> {
         let mut outputs = Outputs::default();
-        let (mut count, mut bill) = (0, COSTS.sample());
+        let (mut count, mut sample) = (0, COSTS.sample());
         for message in message::parse_all(record) {
             let message = message?;
             if outputs.key_update {
@@ -59,18 +59,18 @@ impl Inner {
             }
             count += 1;
             COSTS.received(message.opcode, message.payload.len());
-            if let Some(bill) = &mut bill {
-                bill.add(message.opcode, message.payload.len());
+            if let Some(sample) = &mut sample {
+                sample.add(message.opcode, message.payload.len());
             }
             if message.is_reliable() {
                 self.inbox.receive(now);
             }
             if let Err(error) = self.take(&message, ranges, now, backends, &mut outputs) {
-                self.blame(&message, error, now)?;
+                self.count_fault(&message, error, now)?;
             }
         }
         HOT.messages_in.increment(count);
-        outputs.bill = bill;
+        outputs.sample = sample;
         Ok(outputs)
     }
 
@@ -135,14 +135,14 @@ impl Inner {
         backends: &impl Deliver,
     ) {
         let request = message.head.request();
-        if let Some(request) = request.filter(|request| !self.ask(*request, backend, now)) {
+        if let Some(request) = request.filter(|request| !self.track_request(*request, backend, now)) {
             return self.refuse(request, ErrorCode::TooFast, "too many requests wait for their reply", RETRY);
         }
         let message = for_backend(message);
         let (code, why) = match self.bindings.target(backend) {
             Target::To(instance) if backends.deliver(instance, self.epoch, message) => return,
             Target::To(_) => (ErrorCode::Unavailable, "the server cannot be reached now"),
-            Target::Waits => match self.bindings.hold(backend, owned(message)) {
+            Target::Pending => match self.bindings.hold(backend, owned(message)) {
                 Ok(()) => return,
                 Err(_) => (ErrorCode::Unavailable, "too much waits for a hand-over"),
             },
@@ -154,7 +154,12 @@ impl Inner {
     }
 
     /// Counts what the client did wrong and tells it; an error ends the connection.
-    fn blame(&mut self, message: &Message<&[u8]>, error: WireError, now: Instant) -> Result<(), WireError> {
+    fn count_fault(
+        &mut self,
+        message: &Message<&[u8]>,
+        error: WireError,
+        now: Instant,
+    ) -> Result<(), WireError> {
         counter!(FAULTS, "label" => error.label()).increment(1);
         if error.fault() == Fault::Fatal {
             return Err(error);

@@ -15,15 +15,15 @@ pub(crate) struct ResumeKeys {
 }
 
 /// What a client says in `Resume`, as far as its proof covers it.
-pub(crate) struct Claim<'a> {
-    /// As in [`shardkeep_auth::Binding`].
+pub(crate) struct ResumeClaim<'a> {
+    /// As in [`shardkeep_auth::ChannelBinding`].
     pub(crate) preface: &'a [u8],
     pub(crate) session: &'a [u8; 16],
     pub(crate) random: &'a [u8; 32],
     pub(crate) suites: &'a [u8],
 }
 
-impl Claim<'_> {
+impl ResumeClaim<'_> {
     /// Whether `mac` proves the key.
     pub(crate) fn proves(&self, key: &Key, mac: &[u8]) -> bool {
         Proof::resume(key).client(self.preface, self.session, self.random, self.suites).matches(mac)
@@ -37,7 +37,7 @@ impl ResumeKeys {
     }
 
     /// The key that the client has proved, if any.
-    pub(crate) fn proved(&self, claim: &Claim<'_>, mac: &[u8]) -> Option<Key> {
+    pub(crate) fn proved(&self, claim: &ResumeClaim<'_>, mac: &[u8]) -> Option<Key> {
         [Some(&self.current), self.previous.as_ref()]
             .into_iter()
             .flatten()
@@ -66,9 +66,9 @@ mod tests {
     }
 
     #[test]
-    fn the_key_before_serves_until_the_new_one_was_used() {
+    fn previous_resume_key_is_valid_until_new_one_is_used() {
         let (first, second, third) = (keys(1), keys(2), keys(3));
-        let claim = Claim { preface: &[0; 12], session: &[1; 16], random: &[2; 32], suites: &[1] };
+        let claim = ResumeClaim { preface: &[0; 12], session: &[1; 16], random: &[2; 32], suites: &[1] };
         let mac = |key: &Key| *Proof::resume(key).client(&[0; 12], &[1; 16], &[2; 32], &[1]).as_bytes();
         let mut resume = ResumeKeys::new(&first);
         let proved = |resume: &ResumeKeys, keys: &SessionKeys| {

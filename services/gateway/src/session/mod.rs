@@ -3,12 +3,12 @@
 //!
 //! Locks are taken in this order, never across an `await`: groups → session → link.
 
-mod bell;
 mod bindings;
 mod inputs;
 mod keys;
 mod moving;
 mod outbox;
+mod waker;
 
 use std::{
     net::IpAddr,
@@ -29,22 +29,22 @@ use shardkeep_wire::{
     session::Inbox,
 };
 
-use bell::Bell;
-pub(crate) use bindings::{Binder, Binding, Bindings, Bound, Target};
+pub(crate) use bindings::{BindRequester, Binding, Bindings, Bound, Target};
 pub(crate) use inputs::Deliver;
-pub(crate) use keys::{Claim, ResumeKeys};
-pub(crate) use moving::Moving;
-pub(crate) use outbox::{Kept, Outbox};
+pub(crate) use keys::{ResumeClaim, ResumeKeys};
+pub(crate) use moving::PendingMove;
+pub(crate) use outbox::{EnqueueResult, Outbox};
+use waker::ConnectionWaker;
 
 use crate::{
-    groups::Listener,
+    groups::Subscriber,
     metrics::{REFUSED, SHED},
 };
 
 /// Requests of one session that may wait for their replies, and how long each counts: who waits longer has long
 /// given up.
-const IN_FLIGHT: usize = 256;
-const FORGOTTEN: Duration = Duration::from_secs(60);
+const MAX_IN_FLIGHT: usize = 256;
+const REQUEST_TTL: Duration = Duration::from_secs(60);
 
 pub(crate) struct Session {
     pub(crate) id: SessionId,
@@ -53,7 +53,7 @@ pub(crate) struct Session {
     pub(crate) generation: Generation,
     pub(crate) world: WorldId,
     /// Calls the connection that carries it.
-    pub(crate) bell: Bell,
+    pub(crate) waker: ConnectionWaker,
     inner: Mutex<Inner>,
 }
 
@@ -69,21 +69,21 @@ pub(crate) struct Identity {
 pub(crate) struct Inner {
     pub(crate) epoch: Epoch,
     pub(crate) keys: ResumeKeys,
-    pub(crate) client: Client,
+    pub(crate) client: ClientState,
     pub(crate) ended: Option<Ending>,
     pub(crate) out: Outbox,
     pub(crate) inbox: Inbox,
     pub(crate) bindings: Bindings,
     /// Its log was begun anew when it was claimed: the key with which its client came then. One that comes with it again
     /// has not heard of that.
-    pub(crate) restarted: Option<Key>,
+    pub(crate) restart_key: Option<Key>,
     /// It leaves for another gateway, which has asked for it.
-    pub(crate) moving: Option<Box<Moving>>,
+    pub(crate) moving: Option<Box<PendingMove>>,
     /// Backends that keep their events for the gateway it goes to, or that have yet to say here what they have kept: from
     /// groups it hears nothing of them.
-    pub(crate) deaf_to: Vec<Arc<str>>,
+    pub(crate) muted_backends: Vec<Arc<str>>,
     /// Requests that a backend has and has not answered.
-    in_flight: Vec<Asked>,
+    in_flight: Vec<InFlightRequest>,
     limiter: Limiter,
     /// By the first opcode of the range. Few: one for each kind of studio's backend that the client talks to.
     range_limits: Vec<(u16, TokenBucket)>,
@@ -94,7 +94,7 @@ pub(crate) struct Inner {
 }
 
 /// A request that a backend has.
-struct Asked {
+struct InFlightRequest {
     request: u32,
     backend: BackendKind,
     since: Instant,
@@ -102,9 +102,9 @@ struct Asked {
 
 /// Where the client is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Client {
-    Here { connection: u64, address: IpAddr },
-    Away { since: Instant, address: IpAddr },
+pub(crate) enum ClientState {
+    Connected { connection: u64, address: IpAddr },
+    Disconnected { since: Instant, address: IpAddr },
 }
 
 /// Why a session is over.
@@ -140,7 +140,7 @@ impl Session {
         keys: ResumeKeys,
         out: Outbox,
         inbox: Inbox,
-        client: Client,
+        client: ClientState,
     ) -> Arc<Self> {
         let Identity { id, account, account_name, generation, world } = identity;
         let inner = Inner {
@@ -151,9 +151,9 @@ impl Session {
             out,
             inbox,
             bindings: Bindings::default(),
-            restarted: None,
+            restart_key: None,
             moving: None,
-            deaf_to: Vec::new(),
+            muted_backends: Vec::new(),
             in_flight: Vec::new(),
             limiter: Limiter::default(),
             range_limits: Vec::new(),
@@ -161,8 +161,8 @@ impl Session {
             character: 0,
             queue_place: 0,
         };
-        let bell = Bell::new(inner.connection());
-        Arc::new(Self { id, account, account_name, generation, world, bell, inner: Mutex::new(inner) })
+        let waker = ConnectionWaker::new(inner.connection());
+        Arc::new(Self { id, account, account_name, generation, world, waker, inner: Mutex::new(inner) })
     }
 
     /// When it began, in milliseconds since the Unix epoch: the first 48 bits of its id, so that any gateway that
@@ -175,11 +175,11 @@ impl Session {
         self.inner.lock()
     }
 
-    pub(crate) fn event(&self, inner: &Inner, what: SessionChange) -> SessionEvent {
+    pub(crate) fn event(&self, inner: &Inner, kind: SessionChange) -> SessionEvent {
         SessionEvent {
             session: self.id,
             session_epoch: inner.epoch,
-            what,
+            kind,
             account: self.account,
             world: self.world,
             generation: self.generation,
@@ -188,11 +188,11 @@ impl Session {
 
     /// Tells a backend of a session that is bound to it and that it may not know.
     pub(crate) fn announce(&self, inner: &Inner, binding: &Binding, link: &GatewayLink) {
-        if binding.waits() && binding.kind != BackendKind::WORLD {
+        if binding.is_pending() && binding.kind != BackendKind::WORLD {
             return link.bound(self.bound(inner, binding));
         }
         link.session(self.event(inner, SessionChange::Joined));
-        if !inner.is_here() && inner.moving.is_none() {
+        if !inner.is_connected() && inner.moving.is_none() {
             link.session(self.event(inner, SessionChange::LinkDead));
         }
     }
@@ -208,7 +208,7 @@ impl Session {
             session_epoch: inner.epoch,
             bind_epoch: binding.epoch,
             account: self.account,
-            link_dead: !inner.is_here() && inner.moving.is_none(),
+            link_dead: !inner.is_connected() && inner.moving.is_none(),
         }
     }
 }
@@ -219,33 +219,33 @@ impl Inner {
         self.ended.get_or_insert(ending);
     }
 
-    pub(crate) fn is_here(&self) -> bool {
-        matches!(self.client, Client::Here { .. })
+    pub(crate) fn is_connected(&self) -> bool {
+        matches!(self.client, ClientState::Connected { .. })
     }
 
     /// Since when nobody carries the session.
-    pub(crate) fn away_since(&self) -> Option<Instant> {
+    pub(crate) fn disconnected_since(&self) -> Option<Instant> {
         match self.client {
-            Client::Here { .. } => None,
-            Client::Away { since, .. } => Some(since),
+            ClientState::Connected { .. } => None,
+            ClientState::Disconnected { since, .. } => Some(since),
         }
     }
 
-    pub(crate) fn is_carried_by(&self, connection: u64) -> bool {
-        self.is_here() && self.connection() == connection
+    pub(crate) fn is_attached_to(&self, connection: u64) -> bool {
+        self.is_connected() && self.connection() == connection
     }
 
     /// The connection that carries the session; 0: none. They are numbered as they come.
     pub(crate) fn connection(&self) -> u64 {
         match self.client {
-            Client::Here { connection, .. } => connection,
-            Client::Away { .. } => 0,
+            ClientState::Connected { connection, .. } => connection,
+            ClientState::Disconnected { .. } => 0,
         }
     }
 
     pub(crate) fn address(&self) -> IpAddr {
         match self.client {
-            Client::Here { address, .. } | Client::Away { address, .. } => address,
+            ClientState::Connected { address, .. } | ClientState::Disconnected { address, .. } => address,
         }
     }
 
@@ -259,7 +259,7 @@ impl Inner {
     /// Answers a request that no backend will answer.
     pub(crate) fn refuse(&mut self, request: u32, code: ErrorCode, detail: &str, retry_after: Duration) {
         counter!(REFUSED, "code" => code.as_str_name()).increment(1);
-        self.answered(request);
+        self.complete_request(request);
         let error = Error::of(code, detail).retry_after(retry_after);
         self.reliable(Message::error_reply(request, &error).to_bytes());
     }
@@ -280,22 +280,23 @@ impl Inner {
     pub(crate) fn fail_in_flight(&mut self, kind: BackendKind) {
         let held: Vec<u64> =
             self.bindings.get(kind).into_iter().flat_map(Binding::held).map(|held| held.request).collect();
-        let lost = |asked: &&Asked| asked.backend == kind && !held.contains(&asked.request.into());
-        let asked = self.in_flight.iter().filter(lost);
-        for request in asked.map(|asked| asked.request).collect::<Vec<_>>() {
+        let lost =
+            |pending: &&InFlightRequest| pending.backend == kind && !held.contains(&pending.request.into());
+        let pending = self.in_flight.iter().filter(lost);
+        for request in pending.map(|pending| pending.request).collect::<Vec<_>>() {
             self.refuse(request, ErrorCode::Unavailable, "the server was restarted", RETRY);
         }
     }
 
     /// Notes a request that a backend gets; false: too many wait.
-    fn ask(&mut self, request: u32, backend: BackendKind, now: Instant) -> bool {
-        if self.in_flight.len() >= IN_FLIGHT {
-            self.in_flight.retain(|asked| now.saturating_duration_since(asked.since) < FORGOTTEN);
+    fn track_request(&mut self, request: u32, backend: BackendKind, now: Instant) -> bool {
+        if self.in_flight.len() >= MAX_IN_FLIGHT {
+            self.in_flight.retain(|pending| now.saturating_duration_since(pending.since) < REQUEST_TTL);
         }
-        let room = self.in_flight.len() < IN_FLIGHT;
+        let room = self.in_flight.len() < MAX_IN_FLIGHT;
         if room {
-            self.answered(request);
-            self.in_flight.push(Asked { request, backend, since: now });
+            self.complete_request(request);
+            self.in_flight.push(InFlightRequest { request, backend, since: now });
         }
         room
     }
@@ -307,17 +308,17 @@ impl Inner {
     }
 
     /// Requests that backends have not answered, and the backends' kinds.
-    pub(crate) fn asked(&self) -> impl Iterator<Item = (u32, BackendKind)> {
-        self.in_flight.iter().map(|asked| (asked.request, asked.backend))
+    pub(crate) fn pending(&self) -> impl Iterator<Item = (u32, BackendKind)> {
+        self.in_flight.iter().map(|pending| (pending.request, pending.backend))
     }
 
     /// Another gateway has given the request to a backend.
-    pub(crate) fn asked_before(&mut self, request: u32, backend: BackendKind, now: Instant) {
-        self.in_flight.push(Asked { request, backend, since: now });
+    pub(crate) fn restore_request(&mut self, request: u32, backend: BackendKind, now: Instant) {
+        self.in_flight.push(InFlightRequest { request, backend, since: now });
     }
 
-    pub(crate) fn answered(&mut self, request: u32) {
-        if let Some(at) = self.in_flight.iter().position(|asked| asked.request == request) {
+    pub(crate) fn complete_request(&mut self, request: u32) {
+        if let Some(at) = self.in_flight.iter().position(|pending| pending.request == request) {
             self.in_flight.swap_remove(at);
         }
     }
@@ -334,7 +335,7 @@ impl Inner {
 /// What a client is told to wait when a backend can not be reached.
 pub(crate) const RETRY: Duration = Duration::from_millis(500);
 
-impl Listener for Arc<Session> {
+impl Subscriber for Arc<Session> {
     fn session(&self) -> SessionId {
         self.id
     }
@@ -349,13 +350,13 @@ impl Listener for Arc<Session> {
 
     fn event(&self, from: &str, message: &Bytes) {
         let mut inner = self.lock();
-        if !inner.is_deaf_to(from) {
+        if !inner.is_muted(from) {
             inner.reliable(message.clone());
         }
     }
 
-    fn touch(&self) -> bool {
-        self.bell.touch()
+    fn set_pending(&self) -> bool {
+        self.waker.set_pending()
     }
 
     fn leave(&self, group: GroupKey) {
@@ -363,8 +364,8 @@ impl Listener for Arc<Session> {
     }
 }
 
-fn count(kept: Kept) {
-    if kept == Kept::Shed {
+fn count(kept: EnqueueResult) {
+    if kept == EnqueueResult::Shed {
         counter!(SHED).increment(1);
     }
 }

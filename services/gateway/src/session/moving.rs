@@ -8,18 +8,18 @@ use tokio::sync::oneshot;
 use super::Inner;
 
 /// A session that leaves. Once nothing is awaited, all that was said to it here has arrived.
-pub(crate) struct Moving {
+pub(crate) struct PendingMove {
     awaited: Vec<Arc<str>>,
     settled: Option<oneshot::Sender<()>>,
 }
 
-impl Moving {
-    fn forget(&mut self, backend: &str) -> bool {
+impl PendingMove {
+    fn stop_awaiting(&mut self, backend: &str) -> bool {
         let at = self.awaited.iter().position(|awaited| **awaited == *backend);
         at.map(|at| self.awaited.swap_remove(at)).is_some()
     }
 
-    fn check(&mut self) {
+    fn notify_if_settled(&mut self) {
         if self.awaited.is_empty()
             && let Some(settled) = self.settled.take()
         {
@@ -31,10 +31,10 @@ impl Moving {
 
 impl Inner {
     /// The session leaves, when these backends have answered. The receiver tells; it is dropped if that can not be.
-    pub(crate) fn leave(&mut self, awaited: Vec<Arc<str>>) -> oneshot::Receiver<()> {
+    pub(crate) fn begin_move(&mut self, awaited: Vec<Arc<str>>) -> oneshot::Receiver<()> {
         let (settled, receiver) = oneshot::channel();
-        let mut moving = Moving { awaited, settled: Some(settled) };
-        moving.check();
+        let mut moving = PendingMove { awaited, settled: Some(settled) };
+        moving.notify_if_settled();
         self.moving = Some(Box::new(moving));
         receiver
     }
@@ -55,27 +55,27 @@ impl Inner {
     /// The backend has said everything that was for the session here.
     pub(crate) fn fenced(&mut self, backend: &Arc<str>) {
         let Some(moving) = &mut self.moving else { return };
-        if moving.forget(backend) {
-            self.deaf_to.push(backend.clone());
-            moving.check();
+        if moving.stop_awaiting(backend) {
+            self.muted_backends.push(backend.clone());
+            moving.notify_if_settled();
         }
     }
 
     /// The backend has said what it kept.
     pub(crate) fn lifted(&mut self, backend: &str) {
-        self.deaf_to.retain(|other| **other != *backend);
+        self.muted_backends.retain(|other| **other != *backend);
     }
 
     /// The backend is gone, with what it kept.
     pub(crate) fn backend_lost(&mut self, backend: &str) {
         self.lifted(backend);
         if let Some(moving) = &mut self.moving {
-            moving.forget(backend);
-            moving.check();
+            moving.stop_awaiting(backend);
+            moving.notify_if_settled();
         }
     }
 
-    pub(crate) fn is_deaf_to(&self, backend: &str) -> bool {
-        !self.deaf_to.is_empty() && self.deaf_to.iter().any(|other| **other == *backend)
+    pub(crate) fn is_muted(&self, backend: &str) -> bool {
+        !self.muted_backends.is_empty() && self.muted_backends.iter().any(|other| **other == *backend)
     }
 }

@@ -10,12 +10,12 @@ use shardkeep_wire::{
     session::{Bounds, Outbox as Log, SessionError},
 };
 
-use crate::costs::{Bill, COSTS};
+use crate::costs::{COSTS, CostSample};
 
 /// Bytes of unsent state per client; beyond it group lanes are emptied and other state is shed.
-const STATE_BYTES: usize = 256 << 10;
+const MAX_STATE_BYTES: usize = 256 << 10;
 /// Unsent messages that are neither logged nor state (acknowledgements, pongs).
-const CONTROL: usize = 64;
+const MAX_CONTROL: usize = 64;
 
 /// Names a state message that a newer one replaces: opcode, class, key.
 pub(crate) type SlotKey = (u16, u8, u64);
@@ -29,7 +29,7 @@ pub(crate) struct Outbox {
     state_bytes: usize,
     control: usize,
     /// Nobody reads: reliable messages are only logged, state is not kept.
-    away: bool,
+    detached: bool,
 }
 
 /// Something to write, in the order in which it was said.
@@ -51,8 +51,8 @@ struct Lane {
 
 /// What happened to a state message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kept {
-    Yes,
+pub(crate) enum EnqueueResult {
+    Queued,
     Shed,
 }
 
@@ -63,7 +63,7 @@ impl Outbox {
 
     /// Goes on where another gateway left the session.
     pub(crate) fn restore(sent: u64, unacknowledged: Vec<Bytes>) -> Self {
-        Self { away: true, ..Self::with_log(Log::restore(Bounds::SERVER, sent, unacknowledged)) }
+        Self { detached: true, ..Self::with_log(Log::restore(Bounds::SERVER, sent, unacknowledged)) }
     }
 
     fn with_log(log: Log) -> Self {
@@ -74,7 +74,7 @@ impl Outbox {
             lanes: HashMap::new(),
             state_bytes: 0,
             control: 0,
-            away: false,
+            detached: false,
         }
     }
 
@@ -89,7 +89,7 @@ impl Outbox {
     /// Overflow: the client is too slow, its session ends.
     pub(crate) fn reliable(&mut self, message: Bytes) -> Result<(), SessionError> {
         let number = self.log.push(message)?;
-        if !self.away {
+        if !self.detached {
             self.queue.push_back(Entry::Logged(number));
         }
         Ok(())
@@ -97,52 +97,52 @@ impl Outbox {
 
     /// A message of the connection itself. False: too many wait, the connection is stuck.
     pub(crate) fn control(&mut self, message: Bytes) -> bool {
-        if self.away {
+        if self.detached {
             return true;
         }
         self.control += 1;
         self.queue.push_back(Entry::Control(message));
-        self.control <= CONTROL
+        self.control <= MAX_CONTROL
     }
 
     /// A state message: replaces an unsent one of the same key.
-    pub(crate) fn state(&mut self, key: SlotKey, message: Bytes) -> Kept {
-        if self.away {
-            return Kept::Yes;
+    pub(crate) fn state(&mut self, key: SlotKey, message: Bytes) -> EnqueueResult {
+        if self.detached {
+            return EnqueueResult::Queued;
         }
         let older = self.slots.get(&key).map_or(0, Bytes::len);
         let state_bytes = self.state_bytes - older + message.len();
-        if state_bytes > STATE_BYTES {
-            return Kept::Shed;
+        if state_bytes > MAX_STATE_BYTES {
+            return EnqueueResult::Shed;
         }
         self.state_bytes = state_bytes;
         if self.slots.insert(key, message).is_none() {
             self.queue.push_back(Entry::Slot(key));
         }
-        Kept::Yes
+        EnqueueResult::Queued
     }
 
     /// A group's keyframe: replaces whatever of the group was not sent.
-    pub(crate) fn keyframe(&mut self, group: GroupKey, message: &Bytes) -> Kept {
+    pub(crate) fn keyframe(&mut self, group: GroupKey, message: &Bytes) -> EnqueueResult {
         self.clear_lane(group, false);
         self.append(group, message)
     }
 
     /// A group's delta, after what was said of the group before.
-    pub(crate) fn delta(&mut self, group: GroupKey, message: &Bytes) -> Kept {
+    pub(crate) fn delta(&mut self, group: GroupKey, message: &Bytes) -> EnqueueResult {
         if self.lanes.get(&group).is_some_and(|lane| lane.stale) {
-            return Kept::Shed;
+            return EnqueueResult::Shed;
         }
         self.append(group, message)
     }
 
-    fn append(&mut self, group: GroupKey, message: &Bytes) -> Kept {
-        if self.away {
-            return Kept::Yes;
+    fn append(&mut self, group: GroupKey, message: &Bytes) -> EnqueueResult {
+        if self.detached {
+            return EnqueueResult::Queued;
         }
-        if self.state_bytes + message.len() > STATE_BYTES {
+        if self.state_bytes + message.len() > MAX_STATE_BYTES {
             self.clear_lane(group, true);
-            return Kept::Shed;
+            return EnqueueResult::Shed;
         }
         self.state_bytes += message.len();
         let lane = self.lanes.entry(group).or_default();
@@ -150,7 +150,7 @@ impl Outbox {
             self.queue.push_back(Entry::Lane(group));
         }
         lane.waiting.push_back(message.clone());
-        Kept::Yes
+        EnqueueResult::Queued
     }
 
     fn clear_lane(&mut self, group: GroupKey, stale: bool) {
@@ -194,16 +194,16 @@ impl Outbox {
 
     /// The connection is lost: state is not worth keeping, reliable messages are.
     pub(crate) fn detach(&mut self) {
-        self.away = true;
-        self.forget_unlogged();
+        self.detached = true;
+        self.clear_unlogged();
     }
 
     /// The client is back and has `received` messages; the later ones go again.
     pub(crate) fn attach(&mut self, received: u64) -> Result<(), SessionError> {
-        self.forget_unlogged();
+        self.clear_unlogged();
         let _ = self.log.resume_from(received)?;
         self.queue.extend((self.log.acknowledged() + 1..=self.log.sent()).map(Entry::Logged));
-        self.away = false;
+        self.detached = false;
         Ok(())
     }
 
@@ -220,7 +220,7 @@ impl Outbox {
         self.lanes.shrink_to_fit();
     }
 
-    fn forget_unlogged(&mut self) {
+    fn clear_unlogged(&mut self) {
         self.queue = VecDeque::new();
         self.slots = HashMap::new();
         self.lanes = HashMap::new();
@@ -228,7 +228,11 @@ impl Outbox {
     }
 
     /// Takes out the state of these opcodes, as long as `send` has it sent another way. True: something was.
-    pub(crate) fn lose(&mut self, carry: fn(u16) -> bool, mut send: impl FnMut(&Bytes) -> bool) -> bool {
+    pub(crate) fn divert_lossy(
+        &mut self,
+        carry: fn(u16) -> bool,
+        mut send: impl FnMut(&Bytes) -> bool,
+    ) -> bool {
         let before = self.queue.len();
         let (slots, state_bytes) = (&mut self.slots, &mut self.state_bytes);
         self.queue.retain(|entry| {
@@ -243,7 +247,7 @@ impl Outbox {
     }
 
     /// Moves messages into a record until it is full or nothing is left.
-    pub(crate) fn fill(&mut self, record: &mut Writer<'_>, mut bill: Option<&mut Bill>) {
+    pub(crate) fn fill(&mut self, record: &mut Writer<'_>, mut sample: Option<&mut CostSample>) {
         while let Some(entry) = self.queue.front() {
             let next = match entry {
                 Entry::Logged(number) => self.log.get(*number),
@@ -256,8 +260,8 @@ impl Outbox {
                     break;
                 }
                 COSTS.sent(message);
-                if let Some(bill) = &mut bill {
-                    bill.add_encoded(message);
+                if let Some(sample) = &mut sample {
+                    sample.add_encoded(message);
                 }
             }
             self.pop();
@@ -313,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_due_leaves_in_one_record_in_order() {
+    fn outbox_fills_one_record_in_order() {
         let mut outbox = Outbox::new();
         outbox.reliable(bytes("a")).unwrap();
         outbox.state((1, 0, 0), bytes("b"));
@@ -325,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn newer_state_takes_the_place_of_older() {
+    fn outbox_state_replaces_older_state_of_same_key() {
         let mut outbox = Outbox::new();
         outbox.state((1, 0, 0), bytes("old"));
         outbox.state((1, 0, 1), bytes("-other-"));
@@ -333,27 +337,31 @@ mod tests {
         assert_eq!(written(&mut outbox), "new-other-");
         assert_eq!(outbox.state_bytes, 0);
 
-        let large = Bytes::from(vec![b'x'; STATE_BYTES / 2]);
+        let large = Bytes::from(vec![b'x'; MAX_STATE_BYTES / 2]);
         for key in [0, 1, 1] {
-            assert_eq!(outbox.state((1, 0, key), large.clone()), Kept::Yes, "what it replaces makes room");
+            assert_eq!(
+                outbox.state((1, 0, key), large.clone()),
+                EnqueueResult::Queued,
+                "what it replaces makes room"
+            );
         }
-        assert_eq!(outbox.state((1, 0, 2), bytes("x")), Kept::Shed);
+        assert_eq!(outbox.state((1, 0, 2), bytes("x")), EnqueueResult::Shed);
     }
 
     #[test]
-    fn what_may_be_lost_leaves_the_queue() {
+    fn lossy_state_that_was_diverted_leaves_the_queue() {
         let mut outbox = Outbox::new();
         outbox.state((1, 0, 0), bytes("a"));
         outbox.state((2, 0, 0), bytes("b"));
         outbox.state((1, 0, 1), bytes("c"));
-        assert!(!outbox.lose(|opcode| opcode == 1, |_| false), "it could not be sent");
-        assert!(outbox.lose(|opcode| opcode == 1, |message| message[..] == *b"a"));
+        assert!(!outbox.divert_lossy(|opcode| opcode == 1, |_| false), "it could not be sent");
+        assert!(outbox.divert_lossy(|opcode| opcode == 1, |message| message[..] == *b"a"));
         assert_eq!(written(&mut outbox), "bc");
         assert_eq!((outbox.state_bytes, outbox.slots.len()), (0, 0));
     }
 
     #[test]
-    fn a_keyframe_replaces_the_unsent_deltas_of_its_group() {
+    fn keyframe_replaces_unsent_deltas_of_its_group() {
         let mut outbox = Outbox::new();
         outbox.delta(group(1), &bytes("x"));
         outbox.delta(group(2), &bytes("y"));
@@ -363,10 +371,10 @@ mod tests {
     }
 
     #[test]
-    fn a_slow_client_gets_the_keyframe_instead() {
+    fn outbox_over_state_bound_sheds_deltas_until_keyframe() {
         let mut outbox = Outbox::new();
         let large = Bytes::from(vec![b'x'; 60_000]);
-        let shed = (0..10).filter(|_| outbox.delta(group(1), &large) == Kept::Shed).count();
+        let shed = (0..10).filter(|_| outbox.delta(group(1), &large) == EnqueueResult::Shed).count();
         assert_eq!(shed, 6, "after the fifth nothing makes sense until a keyframe");
         assert!(outbox.state_bytes == 0 && outbox.is_empty());
         assert_eq!(outbox.take_stale(), [group(1)]);
@@ -376,7 +384,7 @@ mod tests {
     }
 
     #[test]
-    fn a_resumed_client_gets_what_it_lacks_and_no_old_state() {
+    fn outbox_reattach_resends_unreceived_and_drops_old_state() {
         let mut outbox = Outbox::new();
         outbox.reliable(bytes("a")).unwrap();
         outbox.reliable(bytes("b")).unwrap();
@@ -392,7 +400,7 @@ mod tests {
     }
 
     #[test]
-    fn a_moved_log_goes_on() {
+    fn outbox_restored_on_another_gateway_continues_its_log() {
         let mut outbox = Outbox::new();
         outbox.reliable(bytes("a")).unwrap();
         outbox.reliable(bytes("b")).unwrap();
@@ -433,11 +441,11 @@ mod tests {
         /// Whatever is shed and whenever the client goes: reliable messages arrive once and in order, a delta never
         /// comes before the keyframe that it needs, and what waits stays within its bound.
         #[test]
-        fn nothing_reliable_is_lost_and_no_delta_is_senseless(
+        fn reliable_messages_arrive_once_and_deltas_follow_keyframes(
             steps in prop::collection::vec(step(), 1..150),
         ) {
             let mut outbox = Outbox::new();
-            let (mut said, mut read) = (0u8, Vec::new());
+            let (mut pushed, mut read) = (0u8, Vec::new());
             let mut with_keyframe = [false; 3];
             let sized = |mark: char, key: u64, size: usize| {
                 Bytes::from(format!("{mark}{key}{}.", "x".repeat(size.min(60_000))))
@@ -457,8 +465,8 @@ mod tests {
             for step in steps {
                 match step {
                     Step::Reliable => {
-                        outbox.reliable(Bytes::from(format!("r{said}."))).unwrap();
-                        said += 1;
+                        outbox.reliable(Bytes::from(format!("r{pushed}."))).unwrap();
+                        pushed += 1;
                     }
                     Step::State(key, size) => {
                         let _ = outbox.state((1, 0, key), sized('s', key, size));
@@ -479,18 +487,18 @@ mod tests {
                         with_keyframe = [false; 3];
                     }
                 }
-                prop_assert!(outbox.state_bytes <= STATE_BYTES);
+                prop_assert!(outbox.state_bytes <= MAX_STATE_BYTES);
             }
             while !outbox.is_empty() {
                 take(&mut outbox, &mut read, &mut with_keyframe);
             }
-            prop_assert_eq!(read, (0..said).collect::<Vec<_>>());
+            prop_assert_eq!(read, (0..pushed).collect::<Vec<_>>());
             prop_assert_eq!((outbox.state_bytes, outbox.slots.len()), (0, 0));
         }
     }
 
     #[test]
-    fn a_client_that_never_acknowledges_overflows() {
+    fn outbox_without_acknowledgements_overflows() {
         let mut outbox = Outbox::new();
         let pushed = (0..2_000).take_while(|_| outbox.reliable(bytes("x")).is_ok()).count();
         assert_eq!(pushed, Bounds::SERVER.messages);

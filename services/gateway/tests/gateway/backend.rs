@@ -12,7 +12,7 @@ use shardkeep_cluster::{
 use shardkeep_types::{Epoch, GroupKey, SessionId};
 use tokio::{sync::mpsc, time::timeout};
 
-use crate::cluster::SOON;
+use crate::cluster::TEST_TIMEOUT;
 
 pub(crate) struct Backend {
     pub(crate) hub: LinkHub,
@@ -26,7 +26,7 @@ impl Backend {
     }
 
     /// The next event that `wanted` takes; those before it are forgotten.
-    pub(crate) async fn until<T>(&mut self, what: &str, mut wanted: impl FnMut(LinkEvent) -> Option<T>) -> T {
+    pub(crate) async fn until<T>(&mut self, kind: &str, mut wanted: impl FnMut(LinkEvent) -> Option<T>) -> T {
         let found = async {
             loop {
                 if let Some(found) = wanted(self.events.recv().await.expect("the hub lives")) {
@@ -34,13 +34,13 @@ impl Backend {
                 }
             }
         };
-        timeout(SOON, found).await.unwrap_or_else(|_| panic!("no {what} came"))
+        timeout(TEST_TIMEOUT, found).await.unwrap_or_else(|_| panic!("no {kind} came"))
     }
 
     /// The gateway whose session has changed so.
-    pub(crate) async fn session(&mut self, session: SessionId, what: SessionChange) -> GatewayId {
-        self.until(&format!("{what:?}"), |event| match event {
-            LinkEvent::Session { gateway, event } if (event.session, event.what) == (session, what) => {
+    pub(crate) async fn session(&mut self, session: SessionId, kind: SessionChange) -> GatewayId {
+        self.until(&format!("{kind:?}"), |event| match event {
+            LinkEvent::Session { gateway, event } if (event.session, event.kind) == (session, kind) => {
                 Some(gateway)
             }
             _ => None,
@@ -77,12 +77,12 @@ impl Backend {
         .await;
     }
 
-    pub(crate) fn publish(&self, group: GroupKey, what: PublishKind, text: &'static str) {
-        let message = match what {
+    pub(crate) fn publish(&self, group: GroupKey, kind: PublishKind, text: &'static str) {
+        let message = match kind {
             PublishKind::Event => ServerMessage::event(0x1040, text),
             _ => ServerMessage::state(0x1081, 1, group.number(), text),
         };
-        self.hub.publish(group, Epoch(1), what, message);
+        self.hub.publish(group, Epoch(1), kind, message);
     }
 
     pub(crate) fn event(&self, gateway: &GatewayId, session: SessionId, opcode: u16, text: &str) {

@@ -5,18 +5,18 @@ use std::time::Duration;
 
 use shardkeep_client::{Config, raw};
 use shardkeep_cluster::link::{LinkEvent, SessionChange};
-use shardkeep_rpc::gateway::{KickRequest, ListSessionsRequest, kick_request::Who};
+use shardkeep_rpc::gateway::{KickRequest, ListSessionsRequest, kick_request::Selector};
 use shardkeep_wire::{Head, Message, opcode, payload::ErrorCode};
 use tokio::time::timeout;
 
 use crate::{
     LIST,
-    cluster::{Cluster, SOON},
+    cluster::{Cluster, TEST_TIMEOUT},
     player::{Player, connect, refused},
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_client_that_counts_wrong_leaves_no_session_behind() {
+async fn resume_with_invalid_count_is_refused_and_session_ends() {
     let mut cluster = Cluster::start().await;
     let mut world = cluster.world("world-1", 1).await;
     let link_loss = Duration::from_secs(1);
@@ -26,13 +26,13 @@ async fn a_client_that_counts_wrong_leaves_no_session_behind() {
     world.session(player.session, SessionChange::Joined).await;
     player.received = 1_000_000_000;
     assert_eq!(refused(player.resume(&cluster.address("gateway-2")).await), ErrorCode::TicketInvalid);
-    for what in [SessionChange::Joined, SessionChange::LinkDead, SessionChange::Left] {
-        assert_eq!(&*world.session(player.session, what).await, "gateway-2");
+    for kind in [SessionChange::Joined, SessionChange::LinkDead, SessionChange::Left] {
+        assert_eq!(&*world.session(player.session, kind).await, "gateway-2");
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_client_that_missed_that_its_log_was_lost_is_told_again() {
+async fn lost_log_is_reported_until_the_client_knows() {
     let mut cluster = Cluster::start().await;
     let mut world = cluster.world("world-1", 1).await;
     let mut gateways = Vec::new();
@@ -43,13 +43,13 @@ async fn a_client_that_missed_that_its_log_was_lost_is_told_again() {
     let session = player.session;
     world.session(session, SessionChange::Joined).await;
     player.received = 4;
-    cluster.world.held_by(session.as_bytes(), "a gateway that is no more");
-    player.resume_in_vain(&cluster.address("gateway-2")).await.unwrap();
+    cluster.world.set_holder(session.as_bytes(), "a gateway that is no more");
+    player.resume_and_discard(&cluster.address("gateway-2")).await.unwrap();
     let gateway = world.session(session, SessionChange::Joined).await;
     world.event(&gateway, session, opcode::ANNOUNCEMENT, "said meanwhile");
 
     // At the gateway that began the log anew, and at another to which that one moves it.
-    player.resume_in_vain(&cluster.address("gateway-2")).await.unwrap();
+    player.resume_and_discard(&cluster.address("gateway-2")).await.unwrap();
     player.resume(&cluster.address("gateway-3")).await.unwrap();
     assert!(!player.established.ready.continued);
     assert_eq!(player.text(opcode::ANNOUNCEMENT).await, "said meanwhile");
@@ -64,13 +64,13 @@ async fn a_client_that_missed_that_its_log_was_lost_is_told_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_loses_against_another_resume_may_try_again() {
+async fn resume_overtaken_by_another_claim_can_be_retried() {
     let mut cluster = Cluster::start().await;
     let mut world = cluster.world("world-1", 1).await;
     let (_one, _two) = (cluster.gateway("gateway-1").await, cluster.gateway("gateway-2").await);
     let mut player = cluster.player("gateway-1", 7).await;
     world.session(player.session, SessionChange::Joined).await;
-    cluster.world.overtake_the_next_claim();
+    cluster.world.fail_next_claim();
     let address = cluster.address("gateway-2");
     assert_eq!(refused(player.resume(&address).await), ErrorCode::Unavailable);
     player.resume(&address).await.unwrap();
@@ -78,7 +78,7 @@ async fn who_loses_against_another_resume_may_try_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_waits_for_a_new_leader_moves_too() {
+async fn messages_held_for_a_new_leader_move_with_the_session() {
     let mut cluster = Cluster::start().await;
     let mut first = cluster.world("world-1", 1).await;
     let (_one, _two) = (cluster.gateway("gateway-1").await, cluster.gateway("gateway-2").await);
@@ -88,7 +88,7 @@ async fn what_waits_for_a_new_leader_moves_too() {
 
     let paused = cluster.world.pause().await;
     let mut second = cluster.world("world-2", 2).await;
-    cluster.world.has_been_asked("world-2", 7).await;
+    cluster.world.wait_for_opening("world-2", 7).await;
     player.request(LIST, 1, b"held").await;
     // The gateway has read the request when it answers a ping behind it.
     player.ping().await;
@@ -96,15 +96,15 @@ async fn what_waits_for_a_new_leader_moves_too() {
     assert_eq!(player.established.ready.received, 1);
     drop(paused);
     // Either says that it leads, and the gateway asks both.
-    let heard = tokio::select! {
-        heard = first.delivered(session) => heard,
-        heard = second.delivered(session) => heard,
+    let received = tokio::select! {
+        received = first.delivered(session) => received,
+        received = second.delivered(session) => received,
     };
-    assert_eq!(&heard[0].payload[..], b"held");
+    assert_eq!(&received[0].payload[..], b"held");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_session_that_ends_while_a_new_leader_is_told_of_it_ends_there_too() {
+async fn session_ended_while_presented_also_ends_at_new_leader() {
     let mut cluster = Cluster::start().await;
     let mut first = cluster.world("world-1", 1).await;
     let _gateway = cluster.gateway("gateway-1").await;
@@ -115,11 +115,11 @@ async fn a_session_that_ends_while_a_new_leader_is_told_of_it_ends_there_too() {
     let paused = cluster.world.pause().await;
     let mut second = cluster.world("world-2", 2).await;
     second.until("link", |event| matches!(event, LinkEvent::Up { .. }).then_some(())).await;
-    cluster.world.has_been_asked("world-2", 7).await;
-    let who = Some(Who::Session(session.as_bytes().to_vec()));
-    let kick = KickRequest { who, code: ErrorCode::Kicked as u32, detail: String::new() };
+    cluster.world.wait_for_opening("world-2", 7).await;
+    let selector = Some(Selector::Session(session.as_bytes().to_vec()));
+    let kick = KickRequest { selector, code: ErrorCode::Kicked as u32, detail: String::new() };
     let gm = cluster.operator().await;
-    cluster.ask_as(&gm, "gateway-1").kick(kick).await.unwrap();
+    cluster.gateway_client_as(&gm, "gateway-1").kick(kick).await.unwrap();
     assert_eq!(player.end().await, Some(ErrorCode::Kicked));
     // What the gateway said of it so far was said before the opening is answered.
     second.session(session, SessionChange::Left).await;
@@ -128,7 +128,7 @@ async fn a_session_that_ends_while_a_new_leader_is_told_of_it_ends_there_too() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_attach_during_a_change_of_leaders_ends_at_the_new_one() {
+async fn attach_during_leader_change_joins_the_new_leader() {
     let mut cluster = Cluster::start().await;
     let mut first = cluster.world("world-1", 1).await;
     let _gateway = cluster.gateway("gateway-1").await;
@@ -139,17 +139,17 @@ async fn an_attach_during_a_change_of_leaders_ends_at_the_new_one() {
     let paused = cluster.world.pause().await;
     let address = cluster.address("gateway-1");
     let attaching = tokio::spawn(async move { Player::attach(&address, &ticket).await });
-    cluster.world.has_been_asked("world-1", 8).await;
+    cluster.world.wait_for_opening("world-1", 8).await;
     let mut second = cluster.world("world-2", 2).await;
     // Presented to the second, so the gateway knows that it leads.
-    cluster.world.has_been_asked("world-2", 7).await;
+    cluster.world.wait_for_opening("world-2", 7).await;
     drop(paused);
     let player = attaching.await.unwrap().unwrap();
     second.session(player.session, SessionChange::Joined).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_session_whose_client_gave_up_before_it_was_opened_ends_like_any_other() {
+async fn attach_abandoned_before_open_ends_after_link_loss() {
     let mut cluster = Cluster::start().await;
     let mut world = cluster.world("world-1", 1).await;
     let change = |config: &mut shardkeep_gateway::Config| {
@@ -163,17 +163,17 @@ async fn a_session_whose_client_gave_up_before_it_was_opened_ends_like_any_other
     let ticket = cluster.ticket("gateway-1", 8).await;
     let paused = cluster.world.pause().await;
     let mut connection = connect(&cluster.address("gateway-1")).await;
-    let given_up = timeout(SOON, raw::attach(&mut connection, &Config::default(), &ticket)).await;
+    let given_up = timeout(TEST_TIMEOUT, raw::attach(&mut connection, &Config::default(), &ticket)).await;
     assert!(given_up.expect("the handshake has its time").is_err());
     let request = ListSessionsRequest { account: Some(8) };
-    let listed = cluster.ask("gateway-1").list_sessions(request).await.unwrap().into_inner();
+    let listed = cluster.gateway_client("gateway-1").list_sessions(request).await.unwrap().into_inner();
     assert_eq!((listed.sessions.len(), &*listed.tickets), (0, &[1][..]), "it is on its way");
     drop(paused);
     let mut session = None;
     for wanted in [SessionChange::Joined, SessionChange::LinkDead, SessionChange::Left] {
         let found = world
             .until("session", |event| match event {
-                LinkEvent::Session { event, .. } if event.account.0 == 8 && event.what == wanted => {
+                LinkEvent::Session { event, .. } if event.account.0 == 8 && event.kind == wanted => {
                     Some(event.session)
                 }
                 _ => None,
@@ -181,12 +181,12 @@ async fn a_session_whose_client_gave_up_before_it_was_opened_ends_like_any_other
             .await;
         assert_eq!(*session.get_or_insert(found), found);
     }
-    let listed = cluster.ask("gateway-1").list_sessions(request).await.unwrap().into_inner();
+    let listed = cluster.gateway_client("gateway-1").list_sessions(request).await.unwrap().into_inner();
     assert_eq!((listed.sessions.len(), listed.tickets.len()), (0, 0));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_two_logins_that_attach_at_once_the_later_stays() {
+async fn concurrent_attaches_keep_the_later_login() {
     let mut cluster = Cluster::start().await;
     let mut world = cluster.world("world-1", 1).await;
     let _gateway = cluster.gateway("gateway-1").await;
@@ -200,7 +200,7 @@ async fn of_two_logins_that_attach_at_once_the_later_stays() {
         let ticket = cluster.later_ticket("gateway-1", 8, generation).await;
         let address = cluster.address("gateway-1");
         attaching.push(tokio::spawn(async move { Player::attach(&address, &ticket).await }));
-        cluster.world.has_been_asked("world-1", 8).await;
+        cluster.world.wait_for_opening("world-1", 8).await;
     }
     drop(paused);
     let mut players = Vec::new();
@@ -213,7 +213,7 @@ async fn of_two_logins_that_attach_at_once_the_later_stays() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_logs_out_and_changes_the_key_at_once_is_logged_out() {
+async fn logout_with_key_update_in_one_record_logs_out() {
     let mut cluster = Cluster::start().await;
     let mut world = cluster.world("world-1", 1).await;
     let _gateway = cluster.gateway("gateway-1").await;

@@ -14,13 +14,13 @@ use shardkeep_daemon::{ClusterConfig, Daemon, DaemonConfig, Running, Settings, l
 use shardkeep_gateway::{Config, Gateway};
 use shardkeep_rpc::{
     accounts::revocations_server::RevocationsServer,
+    batched_call::outcome,
     billing::billing_server::BillingServer,
     gateway::{Admission, AdmitRequest, gateway_client::GatewayClient},
-    many::outcome,
     registry::registry_server::RegistryServer,
     world::world_server::WorldServer,
 };
-use shardkeep_testkit::StandInRegistry;
+use shardkeep_testkit::FakeRegistry;
 use shardkeep_types::{BackendKind, DaemonKind, Secret, TicketId, WorldId};
 use tempfile::TempDir;
 use tokio::time::timeout;
@@ -34,7 +34,7 @@ use crate::{
 };
 
 /// Longest wait for something that should happen at once, on a busy machine.
-pub(crate) const SOON: Duration = Duration::from_secs(20);
+pub(crate) const TEST_TIMEOUT: Duration = Duration::from_secs(20);
 
 pub(crate) struct Cluster {
     folder: TempDir,
@@ -54,7 +54,7 @@ impl Cluster {
         let billing = StandInBilling::default();
         let mut members = Vec::new();
         let node = join(&folder, &[], &mut members, DaemonKind::Registry, "registry-1").await;
-        node.serve(Routes::new(RegistryServer::new(StandInRegistry::default())));
+        node.serve(Routes::new(RegistryServer::new(FakeRegistry::default())));
         let registries = vec![node.grpc_address()];
         let node = join(&folder, &registries, &mut members, DaemonKind::Billing, "billing-1").await;
         node.serve(Routes::new(BillingServer::new(billing.clone())));
@@ -110,7 +110,7 @@ impl Cluster {
         let mut settings = settings::<Config>(&self.folder, &self.registries, DaemonKind::Gateway, name);
         settings.service.listen = "127.0.0.1:0".into();
         settings.service.billing_interval = Duration::from_secs(1);
-        settings.service.move_within = SOON;
+        settings.service.move_within = TEST_TIMEOUT;
         change(&mut settings);
         let mut running = launch::<Gateway>(settings).await.unwrap();
         running.ready().await.unwrap();
@@ -120,12 +120,12 @@ impl Cluster {
                 gateways.changed().await;
             }
         };
-        timeout(SOON, seen).await.expect("the registry knows the gateway");
+        timeout(TEST_TIMEOUT, seen).await.expect("the registry knows the gateway");
         running
     }
 
-    pub(crate) fn ask(&self, gateway: &str) -> GatewayClient<Channel> {
-        self.ask_as(&self.login, gateway)
+    pub(crate) fn gateway_client(&self, gateway: &str) -> GatewayClient<Channel> {
+        self.gateway_client_as(&self.login, gateway)
     }
 
     /// An operator's console.
@@ -133,7 +133,7 @@ impl Cluster {
         self.member(DaemonKind::Gm, "gm-1").await
     }
 
-    pub(crate) fn ask_as(&self, node: &Node, gateway: &str) -> GatewayClient<Channel> {
+    pub(crate) fn gateway_client_as(&self, node: &Node, gateway: &str) -> GatewayClient<Channel> {
         let gateway = self.login.directory(DaemonKind::Gateway).get(gateway).unwrap();
         GatewayClient::new(node.channel(DaemonKind::Gateway, &gateway.grpc_address))
     }
@@ -147,7 +147,7 @@ impl Cluster {
     pub(crate) async fn admit(&self, gateway: &str, account: u64) -> Result<Ticket, Status> {
         let (ticket, admission) = self.admission(account);
         let request = AdmitRequest { admissions: vec![admission] };
-        let reply = self.ask(gateway).admit(request).await?.into_inner();
+        let reply = self.gateway_client(gateway).admit(request).await?.into_inner();
         outcome(reply.admitted[0].code, &reply.admitted[0].detail)?;
         Ok(ticket)
     }
@@ -160,7 +160,7 @@ impl Cluster {
     /// A ticket of a later login, admitted at the gateway.
     pub(crate) async fn later_ticket(&self, gateway: &str, account: u64, generation: u64) -> Ticket {
         let (ticket, admission) = self.admission_of(account, generation);
-        self.ask(gateway).admit(AdmitRequest { admissions: vec![admission] }).await.unwrap();
+        self.gateway_client(gateway).admit(AdmitRequest { admissions: vec![admission] }).await.unwrap();
         ticket
     }
 
@@ -174,7 +174,7 @@ impl Cluster {
             account_name: format!("account-{account}"),
             generation,
             world: 1,
-            lives_ms: 60_000,
+            lifetime_ms: 60_000,
         };
         (ticket, admission)
     }

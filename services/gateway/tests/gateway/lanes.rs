@@ -14,13 +14,13 @@ use tokio::{io::copy_bidirectional, time::timeout};
 
 use crate::{
     LIST,
-    cluster::{Cluster, SOON, spec},
+    cluster::{Cluster, TEST_TIMEOUT, spec},
     player::{Player, connect_on, refused},
 };
 
 /// Attach, a request and its reply, both sides' key updates, bent bytes, resume, logout.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_session_lives_on_every_lane() {
+async fn session_lifecycle_works_on_every_lane() {
     let mut cluster = Cluster::start().await;
     let mut world = cluster.world("world-1", 1).await;
     // The server's key changes while the tests run.
@@ -51,7 +51,8 @@ async fn a_session_lives_on_every_lane() {
         }
         let mut updates = 0;
         while updates < 2 {
-            let message = timeout(SOON, player.connection.receive()).await.expect("a new key").unwrap();
+            let message =
+                timeout(TEST_TIMEOUT, player.connection.receive()).await.expect("a new key").unwrap();
             updates += u32::from(message.opcode == opcode::KEY_UPDATE);
         }
         player.request(0x7777, 4, b"").await;
@@ -82,12 +83,12 @@ async fn a_session_lives_on_every_lane() {
 /// Keys move in both directions while both are busy; neither direction waits for the other, and every message arrives
 /// once and in order.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn keys_move_under_load_and_nothing_waits_on_every_lane() {
+async fn key_updates_under_load_block_nothing_on_every_lane() {
     const ASK: u16 = 0x8001;
-    const SAID: u16 = 0x8002;
+    const NUMBER: u16 = 0x8002;
     const UNREAD: u32 = 50;
     const UPDATES: u32 = 40;
-    const AHEAD: u32 = 100;
+    const MAX_AHEAD: u32 = 100;
     let numbered = |number: u32| Message::new(ASK, Head::Event, number.to_string().into_bytes().into());
     let mut cluster = Cluster::start().await;
     let _world = cluster.world("world-1", 1).await;
@@ -104,13 +105,13 @@ async fn keys_move_under_load_and_nothing_waits_on_every_lane() {
         let mut player = Player::attach_on(lane, &address, &ticket).await.expect("attached");
         let session = player.session;
         let gateway = busy.session(session, SessionChange::Joined).await;
-        let (mut asked, mut heard, mut said) = (0, 0, 0);
+        let (mut asked, mut received, mut sent) = (0, 0, 0);
         // A client may have so many keys in a row (section 13).
         let mut own = 30;
 
         // The client reads nothing, so it does not know the server's keys; its own go on, and all it says is heard.
         for number in 1..=UNREAD {
-            busy.event(&gateway, session, SAID, &number.to_string());
+            busy.event(&gateway, session, NUMBER, &number.to_string());
             player.send(numbered(number)).await;
             if number % 4 == 0 {
                 player.connection.update_key().await.unwrap();
@@ -123,19 +124,20 @@ async fn keys_move_under_load_and_nothing_waits_on_every_lane() {
                 assert_eq!(message.payload, asked.to_string().as_bytes(), "{lane}");
             }
         }
-        said += UNREAD;
+        sent += UNREAD;
 
         // Now both talk, with new keys every few messages.
         let (mut updates, mut wanted) = (0, asked);
-        while heard < said || updates < UPDATES {
-            let message = timeout(SOON, player.connection.receive()).await.expect("a message").unwrap();
+        while received < sent || updates < UPDATES {
+            let message =
+                timeout(TEST_TIMEOUT, player.connection.receive()).await.expect("a message").unwrap();
             player.received += u64::from(message.is_reliable());
             match message.opcode {
                 opcode::KEY_UPDATE => updates += 1,
-                SAID => {
-                    heard += 1;
-                    assert_eq!(message.payload, heard.to_string().as_bytes(), "{lane}");
-                    if heard % 5 == 0 {
+                NUMBER => {
+                    received += 1;
+                    assert_eq!(message.payload, received.to_string().as_bytes(), "{lane}");
+                    if received % 5 == 0 {
                         wanted += 1;
                         player.send(numbered(wanted)).await;
                         if own > 0 {
@@ -143,12 +145,12 @@ async fn keys_move_under_load_and_nothing_waits_on_every_lane() {
                             own -= 1;
                         }
                     }
-                    if heard % AHEAD == 0 {
+                    if received % MAX_AHEAD == 0 {
                         player.acknowledge().await;
                     }
-                    while updates < UPDATES && said < heard + AHEAD {
-                        said += 1;
-                        busy.event(&gateway, session, SAID, &said.to_string());
+                    while updates < UPDATES && sent < received + MAX_AHEAD {
+                        sent += 1;
+                        busy.event(&gateway, session, NUMBER, &sent.to_string());
                     }
                 }
                 _ => {}
@@ -166,7 +168,7 @@ async fn keys_move_under_load_and_nothing_waits_on_every_lane() {
 
 /// What is not read piles up within its bound, and the session ends with a word.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_does_not_listen_is_let_go_on_every_lane() {
+async fn client_that_does_not_read_is_disconnected_on_every_lane() {
     let mut cluster = Cluster::start().await;
     let mut world = cluster.world("world-1", 1).await;
     let _gateway = cluster.gateway("gateway-1").await;
@@ -181,18 +183,18 @@ async fn who_does_not_listen_is_let_go_on_every_lane() {
             world.hub.send(
                 &gateway,
                 &[player.session],
-                vec![ServerMessage::event(opcode::QUEUE_PLACE, text.clone())],
+                vec![ServerMessage::event(opcode::QUEUE_POSITION, text.clone())],
             );
         }
         world.session(player.session, SessionChange::Left).await;
         // The word comes if it still finds room.
-        let word = player.end().await;
-        assert!(word.is_none_or(|code| code == ErrorCode::TooSlow), "{lane}: {word:?}");
+        let ending = player.end().await;
+        assert!(ending.is_none_or(|code| code == ErrorCode::TooSlow), "{lane}: {ending:?}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_session_goes_from_lane_to_lane() {
+async fn session_resumes_across_lanes() {
     let mut cluster = Cluster::start().await;
     let mut world = cluster.world("world-1", 1).await;
     let _gateway = cluster.gateway("gateway-1").await;
@@ -205,18 +207,18 @@ async fn a_session_goes_from_lane_to_lane() {
         // Said on one lane, perhaps not read there, and in any case read once on the next.
         for _ in 0..2 {
             number += 1;
-            let said = ServerMessage::event(opcode::QUEUE_PLACE, number.to_string());
-            world.hub.send(&gateway, &[player.session], vec![said]);
+            let sent = ServerMessage::event(opcode::QUEUE_POSITION, number.to_string());
+            world.hub.send(&gateway, &[player.session], vec![sent]);
         }
-        assert_eq!(player.text(opcode::QUEUE_PLACE).await, (number - 1).to_string());
+        assert_eq!(player.text(opcode::QUEUE_POSITION).await, (number - 1).to_string());
         player.resume_on(lane, &address).await.unwrap();
         assert!(player.established.ready.continued);
-        assert_eq!(player.text(opcode::QUEUE_PLACE).await, number.to_string(), "on {lane}");
+        assert_eq!(player.text(opcode::QUEUE_POSITION).await, number.to_string(), "on {lane}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_session_moves_with_its_device() {
+async fn session_survives_quic_address_migration() {
     let mut cluster = Cluster::start().await;
     let mut world = cluster.world("world-1", 1).await;
     let _gateway = cluster.gateway("gateway-1").await;
@@ -234,7 +236,7 @@ async fn a_session_moves_with_its_device() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_avatar_comes_by_datagram_and_its_last_word_by_record() {
+async fn avatar_state_is_sent_by_datagram_then_repeated_in_record() {
     let mut cluster = Cluster::start().await;
     let mut world = cluster.world("world-1", 1).await;
     let mut zone = cluster.zone("zone-1").await;
@@ -249,7 +251,8 @@ async fn an_avatar_comes_by_datagram_and_its_last_word_by_record() {
         let avatar = ServerMessage::state(opcode::AVATAR, 0, 0, "I stand here");
         zone.hub.send(&gateway, &[player.session], vec![avatar]);
         if lane == Lane::Quic {
-            let messages = timeout(SOON, player.connection.receive_datagram()).await.unwrap().unwrap();
+            let messages =
+                timeout(TEST_TIMEOUT, player.connection.receive_datagram()).await.unwrap().unwrap();
             assert_eq!((messages.len(), &messages[0].payload[..]), (1, &b"I stand here"[..]));
         }
         // On QUIC because nothing has superseded it.
@@ -259,35 +262,35 @@ async fn an_avatar_comes_by_datagram_and_its_last_word_by_record() {
 
 /// Ends the client's TLS, begins another to the gateway, and passes everything on.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nobody_sits_between_on_quic() {
+async fn quic_attach_through_a_tls_proxy_is_refused() {
     let mut cluster = Cluster::start().await;
     let _world = cluster.world("world-1", 1).await;
     let _gateway = cluster.gateway("gateway-1").await;
     let address = cluster.address("gateway-1");
-    let between = Listener::bind("127.0.0.1:0", &Lanes::default(), SOON).await.unwrap();
-    let theirs = between.local_addr().unwrap().to_string();
+    let proxy = Listener::bind("127.0.0.1:0", &Lanes::default(), TEST_TIMEOUT).await.unwrap();
+    let proxy_address = proxy.local_addr().unwrap().to_string();
     let gateway = address.parse().unwrap();
     tokio::spawn(async move {
-        while let Ok(arrival) = between.accept().await {
-            let lane = arrival.lane();
+        while let Ok(incoming) = proxy.accept().await {
+            let lane = incoming.lane();
             tokio::spawn(async move {
-                let mut client = arrival.open().await?;
+                let mut client = incoming.open().await?;
                 let mut server = Connector::default().connect(lane, gateway).await?;
                 copy_bidirectional(&mut client, &mut server).await
             });
         }
     });
     let ticket = cluster.ticket("gateway-1", 7).await;
-    let passed = Player::attach_on(Lane::Quic, &theirs, &ticket).await;
+    let passed = Player::attach_on(Lane::Quic, &proxy_address, &ticket).await;
     assert_eq!(refused(passed), ErrorCode::TicketInvalid, "the proof is of another connection");
     Player::attach_on(Lane::Quic, &address, &ticket).await.expect("which has not used up the ticket");
     // On TCP there is nothing to bind to: who passes on sealed records learns and changes nothing.
     let ticket = cluster.ticket("gateway-1", 8).await;
-    Player::attach_on(Lane::Tcp, &theirs, &ticket).await.expect("passed on");
+    Player::attach_on(Lane::Tcp, &proxy_address, &ticket).await.expect("passed on");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_gateway_may_have_tcp_alone() {
+async fn gateway_with_tcp_only_refuses_other_lanes() {
     let mut cluster = Cluster::start().await;
     let _world = cluster.world("world-1", 1).await;
     let lanes = Lanes { quic: false, websocket: false, ..Lanes::default() };

@@ -9,7 +9,7 @@ use std::{
 
 use futures::{Stream, StreamExt};
 use shardkeep_rpc::accounts::{
-    Closures, Held, Holding, Revocation, RevocationList, revocations_server::Revocations,
+    Closures, HeldSession, HeldSessions, Revocation, RevocationList, revocations_server::Revocations,
 };
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
@@ -21,7 +21,7 @@ const HEARTBEAT: Duration = Duration::from_millis(200);
 pub(crate) struct StandInLogin {
     floors: Arc<Mutex<BTreeMap<u64, Revocation>>>,
     /// Everything that gateways said they hold.
-    held: Arc<watch::Sender<Vec<Held>>>,
+    held: Arc<watch::Sender<Vec<HeldSession>>>,
     /// Which worlds are closed.
     pub(crate) closed: Arc<watch::Sender<Closures>>,
     /// How often all streams were cut.
@@ -43,11 +43,11 @@ impl StandInLogin {
     /// Waits until a gateway says that it holds this.
     pub(crate) async fn heard(&self, account: u64, generation: u64) {
         let mut held = self.held.subscribe();
-        let wanted = Held { account, generation };
+        let wanted = HeldSession { account, generation };
         held.wait_for(|held| held.contains(&wanted)).await.unwrap();
     }
 
-    fn outdated(&self, holding: &Holding) -> Vec<Revocation> {
+    fn outdated(&self, holding: &HeldSessions) -> Vec<Revocation> {
         let floors = self.floors.lock().unwrap();
         let found = holding.held.iter().filter_map(|held| {
             floors.get(&held.account).filter(|floor| floor.below_generation > held.generation)
@@ -62,7 +62,7 @@ impl Revocations for StandInLogin {
 
     async fn follow(
         &self,
-        request: Request<Streaming<Holding>>,
+        request: Request<Streaming<HeldSessions>>,
     ) -> Result<Response<Self::FollowStream>, Status> {
         let (mut holding, this) = (request.into_inner(), self.clone());
         let (out, lists) = mpsc::channel(4);

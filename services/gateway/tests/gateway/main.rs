@@ -17,7 +17,7 @@ use shardkeep_rpc::{
     accounts::{Closure, Closures},
     gateway::{
         AdmitRequest, AnnounceRequest, KickRequest, ListCostsRequest, ListSessionsRequest,
-        RevokeAccountRequest, announce_request::To, kick_request::Who,
+        RevokeAccountRequest, announce_request::To, kick_request::Selector,
     },
 };
 use shardkeep_types::{BackendKind, DaemonKind, Epoch, GroupKey};
@@ -31,7 +31,7 @@ use tonic::Code;
 
 use crate::{
     backend::gateway_id,
-    cluster::{Cluster, SOON, spec},
+    cluster::{Cluster, TEST_TIMEOUT, spec},
     player::{Player, connect, refused},
 };
 
@@ -44,7 +44,7 @@ fn cell(number: u64) -> GroupKey {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_request_goes_to_the_world_and_its_reply_comes_back() {
+async fn request_reaches_the_world_and_its_reply_the_client() {
     let mut cluster = Cluster::start().await;
     let mut world = cluster.world("world-1", 1).await;
     let _gateway = cluster.gateway("gateway-1").await;
@@ -70,7 +70,7 @@ async fn a_request_goes_to_the_world_and_its_reply_comes_back() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_ticket_serves_once() {
+async fn ticket_used_or_revoked_is_refused() {
     let mut cluster = Cluster::start().await;
     let _world = cluster.world("world-1", 1).await;
     let _gateway = cluster.gateway("gateway-1").await;
@@ -89,36 +89,36 @@ async fn a_ticket_serves_once() {
 
     let revoked = cluster.ticket("gateway-1", 8).await;
     let request = RevokeAccountRequest { account: 8, below_generation: 2, code: 0, detail: String::new() };
-    cluster.ask("gateway-1").revoke_account(request).await.unwrap();
+    cluster.gateway_client("gateway-1").revoke_account(request).await.unwrap();
     assert_eq!(refused(Player::attach(&address, &revoked).await), ErrorCode::TicketInvalid, "revoked");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_says_nothing_makes_room() {
+async fn silent_connections_are_evicted_when_full() {
     let mut cluster = Cluster::start().await;
     let _world = cluster.world("world-1", 1).await;
     let _gateway = cluster.gateway_with("gateway-1", |config| config.max_connections = 2).await;
     let address = cluster.address("gateway-1");
     let mut silent = [connect(&address).await, connect(&address).await];
     let mut player = cluster.player("gateway-1", 1).await;
-    assert!(silent[0].closes().await);
+    assert!(silent[0].wait_for_close().await);
     let _newcomer = connect(&address).await;
-    assert!(silent[1].closes().await);
+    assert!(silent[1].wait_for_close().await);
     player.send(Message::event(opcode::PING, &Ping { value: 7 })).await;
     while player.connection.receive().await.unwrap().opcode != opcode::PONG {}
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_a_client_must_not_say_is_answered_or_ends_the_connection() {
+async fn invalid_client_input_is_refused_or_closes_the_connection() {
     let mut cluster = Cluster::start().await;
     let mut world = cluster.world("world-1", 1).await;
     let _gateway = cluster.gateway("gateway-1").await;
     let address = cluster.address("gateway-1");
 
     let mut foreign = connect(&address).await;
-    foreign.without_preface();
+    foreign.discard_preface();
     foreign.send_bytes(b"HELO example.com\r\n").await.unwrap();
-    assert!(foreign.closes().await, "not a word");
+    assert!(foreign.wait_for_close().await, "not a word");
     let mut early = connect(&address).await;
     early.send(&[Message::new(LIST, Head::Request(1), (&b""[..]).into())]).await.unwrap();
     assert_eq!(refused(early.next().await), ErrorCode::OutOfPhase);
@@ -148,7 +148,7 @@ async fn what_a_client_must_not_say_is_answered_or_ends_the_connection() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_trusted_balancer_says_for_whom_it_connects() {
+async fn trusted_balancer_sets_the_client_address() {
     let mut cluster = Cluster::start().await;
     let _world = cluster.world("world-1", 1).await;
     let balancers = ["127.0.0.0/8".parse::<shardkeep_daemon::Network>().unwrap()];
@@ -163,7 +163,7 @@ async fn a_trusted_balancer_says_for_whom_it_connects() {
         loop {
             let mut connection = connect(&address).await;
             let opening = [proxy::encode(client, server), connection.preface().encode().to_vec()].concat();
-            connection.without_preface();
+            connection.discard_preface();
             connection.send_bytes(&opening).await.unwrap();
             match raw::attach(&mut connection, &Config::default(), &ticket).await {
                 // The gateway does not know the world's leader yet.
@@ -172,29 +172,30 @@ async fn a_trusted_balancer_says_for_whom_it_connects() {
             }
         }
     };
-    let _connection = timeout(SOON, attached).await.expect("the world is led").unwrap();
+    let _connection = timeout(TEST_TIMEOUT, attached).await.expect("the world is led").unwrap();
     let gm = cluster.operator().await;
-    let listed = cluster.ask_as(&gm, "gateway-1").list_sessions(ListSessionsRequest::default()).await;
+    let listed =
+        cluster.gateway_client_as(&gm, "gateway-1").list_sessions(ListSessionsRequest::default()).await;
     assert_eq!(listed.unwrap().into_inner().sessions[0].address, "203.0.113.9");
 
     let mut silent = connect(&address).await;
     silent.send_preface().await.unwrap();
-    assert!(silent.closes().await, "it must say so");
+    assert!(silent.wait_for_close().await, "it must say so");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nobody_else_may_say_for_whom_he_connects() {
+async fn proxy_header_from_untrusted_peer_closes_the_connection() {
     let cluster = Cluster::start().await;
     let _gateway = cluster.gateway("gateway-1").await;
     let mut stranger = connect(&cluster.address("gateway-1")).await;
-    stranger.without_preface();
+    stranger.discard_preface();
     let client = "203.0.113.9:4711".parse().unwrap();
     stranger.send_bytes(&proxy::encode(client, client)).await.unwrap();
-    assert!(stranger.closes().await);
+    assert!(stranger.wait_for_close().await);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn inputs_wait_at_the_barrier_and_only_the_owner_moves_it() {
+async fn inputs_are_held_during_bind_and_only_the_owner_rebinds() {
     let mut cluster = Cluster::start().await;
     let mut world = cluster.world("world-1", 1).await;
     let (mut west, mut east) = (cluster.zone("zone-1").await, cluster.zone("zone-2").await);
@@ -207,7 +208,7 @@ async fn inputs_wait_at_the_barrier_and_only_the_owner_moves_it() {
     }
 
     world.hub.bind(&gateway, session, BackendKind::ZONE, "zone-1", Epoch(1));
-    world.hub.send(&gateway, &[session], vec![ServerMessage::event(opcode::QUEUE_PLACE, "")]);
+    world.hub.send(&gateway, &[session], vec![ServerMessage::event(opcode::QUEUE_POSITION, "")]);
     player.next().await.unwrap();
     player.request(INVENTORY, 1, b"one").await;
     player.request(INVENTORY, 2, b"two").await;
@@ -238,7 +239,7 @@ async fn inputs_wait_at_the_barrier_and_only_the_owner_moves_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_arrives_late_sees_who_stands_still() {
+async fn late_subscriber_gets_keyframe_deltas_and_next_event() {
     let mut cluster = Cluster::start().await;
     let mut world = cluster.world("world-1", 1).await;
     let mut zone = cluster.zone("zone-1").await;
@@ -277,7 +278,7 @@ async fn who_arrives_late_sees_who_stands_still() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_session_outlives_its_socket() {
+async fn session_survives_connection_loss_until_link_loss_timeout() {
     let mut cluster = Cluster::start().await;
     let mut world = cluster.world("world-1", 1).await;
     let _gateway =
@@ -286,11 +287,11 @@ async fn a_session_outlives_its_socket() {
     let mut player = cluster.player("gateway-1", 7).await;
     let session = player.session;
     let gateway = world.session(session, SessionChange::Joined).await;
-    let say = |text: &str| world.event(&gateway, session, opcode::ANNOUNCEMENT, text);
+    let send_text = |text: &str| world.event(&gateway, session, opcode::ANNOUNCEMENT, text);
 
-    say("first");
+    send_text("first");
     assert_eq!(player.text(opcode::ANNOUNCEMENT).await, "first");
-    say("lost on the way");
+    send_text("lost on the way");
     // The player hangs up without having read the second.
     player.connection = connect(&address).await;
     world.session(session, SessionChange::LinkDead).await;
@@ -307,7 +308,7 @@ async fn a_session_outlives_its_socket() {
     let mut before = connect(&address).await;
     std::mem::swap(&mut before, &mut player.connection);
     player.resume(&address).await.unwrap();
-    assert!(timeout(SOON, before.closes()).await.unwrap());
+    assert!(timeout(TEST_TIMEOUT, before.wait_for_close()).await.unwrap());
     world.event(&gateway, session, opcode::ANNOUNCEMENT, "still there");
     assert_eq!(player.text(opcode::ANNOUNCEMENT).await, "still there");
 
@@ -318,7 +319,7 @@ async fn a_session_outlives_its_socket() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_session_moves_to_another_gateway_with_its_log() {
+async fn session_moves_to_another_gateway_with_its_log() {
     let mut cluster = Cluster::start().await;
     let mut world = cluster.world("world-1", 1).await;
     let mut zone = cluster.zone("zone-1").await;
@@ -344,7 +345,7 @@ async fn a_session_moves_to_another_gateway_with_its_log() {
     assert_eq!(zone.delivered(session).await[0].request, 2);
     let gm = cluster.operator().await;
     let listed = cluster
-        .ask_as(&gm, "gateway-1")
+        .gateway_client_as(&gm, "gateway-1")
         .list_sessions(ListSessionsRequest::default())
         .await
         .unwrap()
@@ -354,11 +355,11 @@ async fn a_session_moves_to_another_gateway_with_its_log() {
     let mut reports = cluster.billing.reports.subscribe();
     let id = session.as_bytes();
     let reported = reports.wait_for(|all| all.iter().any(|it| it.session == id && it.session_epoch == 2));
-    timeout(SOON, reported).await.expect("play time is reported").unwrap();
+    timeout(TEST_TIMEOUT, reported).await.expect("play time is reported").unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_dead_gateways_session_is_claimed() {
+async fn session_of_dead_gateway_is_claimed_without_its_log() {
     let mut cluster = Cluster::start().await;
     let mut world = cluster.world("world-1", 1).await;
     let mut zone = cluster.zone("zone-1").await;
@@ -366,8 +367,8 @@ async fn a_dead_gateways_session_is_claimed() {
     let mut player = cluster.player("gateway-1", 7).await;
     world.session(player.session, SessionChange::Joined).await;
     player.received = 3;
-    cluster.world.stands_in(player.session.as_bytes(), "zone-1", 5);
-    cluster.world.held_by(player.session.as_bytes(), "a gateway that is no more");
+    cluster.world.set_zone_binding(player.session.as_bytes(), "zone-1", 5);
+    cluster.world.set_holder(player.session.as_bytes(), "a gateway that is no more");
     player.resume(&cluster.address("gateway-2")).await.unwrap();
     assert!(!player.established.ready.continued, "its log can not be had");
     assert_eq!((player.received, player.established.ready.received), (0, 0));
@@ -390,7 +391,7 @@ async fn sessions_are_presented_to_a_new_leader() {
     opened.mark_unchanged();
 
     let mut second = cluster.world("world-2", 2).await;
-    timeout(SOON, opened.changed()).await.expect("presented again").unwrap();
+    timeout(TEST_TIMEOUT, opened.changed()).await.expect("presented again").unwrap();
     let gateway = second.session(player.session, SessionChange::Joined).await;
     assert_eq!(player.refusal(1).await, ErrorCode::Unavailable, "the first world will not answer it");
     first.event(&gateway, player.session, opcode::ANNOUNCEMENT, "outdated");
@@ -399,7 +400,7 @@ async fn sessions_are_presented_to_a_new_leader() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_login_says_is_over_ends_also_later() {
+async fn revocations_end_sessions_after_reconnecting_to_login() {
     let mut cluster = Cluster::start().await;
     let mut world = cluster.world("world-1", 1).await;
     let login = cluster.followed_login().await;
@@ -424,7 +425,7 @@ async fn what_login_says_is_over_ends_also_later() {
     assert_eq!(&world.delivered(other.session).await[0].payload[..], b"still here");
 
     let of = |account| ListSessionsRequest { account: Some(account) };
-    let mut asked = cluster.ask("gateway-1");
+    let mut asked = cluster.gateway_client("gateway-1");
     let found = asked.list_sessions(of(9)).await.unwrap().into_inner();
     let session = &found.sessions[0];
     assert_eq!((found.sessions.len(), session.account, session.generation), (1, 9, 1));
@@ -435,7 +436,7 @@ async fn what_login_says_is_over_ends_also_later() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_closed_world_sends_players_home_and_keeps_staff() {
+async fn closed_world_warns_and_disconnects_players_but_keeps_staff() {
     let mut cluster = Cluster::start().await;
     let mut world = cluster.world("world-1", 1).await;
     let login = cluster.followed_login().await;
@@ -461,7 +462,7 @@ async fn a_closed_world_sends_players_home_and_keeps_staff() {
     }
     close(2, 0);
     for mut player in [stays, moves, late] {
-        let end = player.last_word().await.expect("it is told why");
+        let end = player.closing_error().await.expect("it is told why");
         assert_eq!((end.code(), end.detail.as_str()), (ErrorCode::Maintenance, "new maps"));
     }
     // From a ticket of before.
@@ -476,7 +477,7 @@ async fn a_closed_world_sends_players_home_and_keeps_staff() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_slow_client_harms_only_itself() {
+async fn slow_client_is_disconnected_without_affecting_others() {
     let mut cluster = Cluster::start().await;
     let mut world = cluster.world("world-1", 1).await;
     let _gateway = cluster.gateway("gateway-1").await;
@@ -496,7 +497,7 @@ async fn a_slow_client_harms_only_itself() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_newer_login_and_operators_end_sessions() {
+async fn newer_login_and_operator_kick_end_sessions() {
     let mut cluster = Cluster::start().await;
     let _world = cluster.world("world-1", 1).await;
     let _gateway = cluster.gateway("gateway-1").await;
@@ -504,35 +505,41 @@ async fn a_newer_login_and_operators_end_sessions() {
     let mut second = cluster.player("gateway-1", 7).await;
     assert_eq!(first.end().await, Some(ErrorCode::Displaced));
 
-    let mut gateway = cluster.ask("gateway-1");
+    let mut gateway = cluster.gateway_client("gateway-1");
     let line = AnnounceRequest { text: "restart at noon".into(), to: Some(To::World(1)) };
     assert_eq!(
         gateway.announce(line).await.unwrap_err().code(),
         tonic::Code::PermissionDenied,
         "not login's to say"
     );
-    let kick =
-        KickRequest { who: Some(Who::Account(7)), code: ErrorCode::Kicked as u32, detail: "bye".into() };
+    let kick = KickRequest {
+        selector: Some(Selector::Account(7)),
+        code: ErrorCode::Kicked as u32,
+        detail: "bye".into(),
+    };
     assert_eq!(gateway.kick(kick).await.unwrap_err().code(), tonic::Code::PermissionDenied);
     let gm = cluster.operator().await;
-    let mut gateway = cluster.ask_as(&gm, "gateway-1");
+    let mut gateway = cluster.gateway_client_as(&gm, "gateway-1");
     let line = AnnounceRequest { text: "restart at noon".into(), to: Some(To::World(1)) };
     assert_eq!(gateway.announce(line).await.unwrap().into_inner().reached, 1);
     let heard = second.next().await.unwrap();
     assert_eq!(heard.decode::<Announcement>().unwrap().text, "restart at noon");
-    let kick =
-        KickRequest { who: Some(Who::Account(7)), code: ErrorCode::Kicked as u32, detail: "bye".into() };
+    let kick = KickRequest {
+        selector: Some(Selector::Account(7)),
+        code: ErrorCode::Kicked as u32,
+        detail: "bye".into(),
+    };
     assert_eq!(gateway.kick(kick).await.unwrap().into_inner().ended, 1);
     assert_eq!(second.end().await, Some(ErrorCode::Kicked));
 
     let mut reports = cluster.billing.reports.subscribe();
     let id = second.session.as_bytes();
     let reported = reports.wait_for(|all| all.iter().any(|report| report.ended && report.session == id));
-    timeout(SOON, reported).await.expect("play time is reported").unwrap();
+    timeout(TEST_TIMEOUT, reported).await.expect("play time is reported").unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_leaving_gateway_sends_its_players_to_another() {
+async fn draining_gateway_redirects_players_to_another() {
     let mut cluster = Cluster::start().await;
     let mut world = cluster.world("world-1", 1).await;
     let (one, _two) = (cluster.gateway("gateway-1").await, cluster.gateway("gateway-2").await);
@@ -554,7 +561,7 @@ async fn a_leaving_gateway_sends_its_players_to_another() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn gateways_that_leave_together_do_not_wait_for_each_other() {
+async fn gateways_draining_together_do_not_wait_for_each_other() {
     let hour = Duration::from_secs(3_600);
     let mut cluster = Cluster::start().await;
     let _world = cluster.world("world-1", 1).await;
@@ -569,7 +576,7 @@ async fn gateways_that_leave_together_do_not_wait_for_each_other() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_crowded_gateway_sends_newcomers_to_one_with_room() {
+async fn crowded_gateway_redirects_newcomers_to_a_lighter_one() {
     let mut cluster = Cluster::start().await;
     let mut world = cluster.world("world-1", 1).await;
     let _one = cluster.gateway_with("gateway-1", |config| config.capacity = 5).await;
@@ -584,7 +591,7 @@ async fn a_crowded_gateway_sends_newcomers_to_one_with_room() {
             gateways.changed().await;
         }
     };
-    timeout(SOON, crowded).await.expect("its load is told");
+    timeout(TEST_TIMEOUT, crowded).await.expect("its load is told");
     let sent_on = async {
         loop {
             let mut player = cluster.player("gateway-1", 9).await;
@@ -598,7 +605,7 @@ async fn a_crowded_gateway_sends_newcomers_to_one_with_room() {
             player.end().await;
         }
     };
-    let (mut player, address) = timeout(SOON, sent_on).await.expect("a newcomer is sent on");
+    let (mut player, address) = timeout(TEST_TIMEOUT, sent_on).await.expect("a newcomer is sent on");
     assert_eq!(address, cluster.address("gateway-2"));
     player.resume(&address).await.unwrap();
     assert!(player.established.ready.continued, "the session moved with its client");
@@ -609,7 +616,7 @@ async fn a_crowded_gateway_sends_newcomers_to_one_with_room() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_full_gateway_takes_no_more_tickets() {
+async fn full_gateway_refuses_tickets() {
     let mut cluster = Cluster::start().await;
     let _world = cluster.world("world-1", 1).await;
     let _gateway = cluster.gateway_with("gateway-1", |config| config.capacity = 2).await;
@@ -620,14 +627,14 @@ async fn a_full_gateway_takes_no_more_tickets() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn tickets_of_one_call_are_taken_or_refused_one_by_one() {
+async fn tickets_of_one_call_are_admitted_individually() {
     let mut cluster = Cluster::start().await;
     let _world = cluster.world("world-1", 1).await;
     let _gateway = cluster.gateway_with("gateway-1", |config| config.capacity = 2).await;
     let (tickets, mut admissions): (Vec<_>, Vec<_>) =
         (1..=4).map(|account| cluster.admission(account)).unzip();
     admissions[1].ticket_key.pop();
-    let mut gateway = cluster.ask("gateway-1");
+    let mut gateway = cluster.gateway_client("gateway-1");
     let reply = gateway.admit(AdmitRequest { admissions: admissions.clone() }).await.unwrap().into_inner();
     let codes: Vec<_> = reply.admitted.iter().map(|it| Code::from_i32(it.code as i32)).collect();
     assert_eq!(codes, [Code::Ok, Code::InvalidArgument, Code::Ok, Code::ResourceExhausted]);
@@ -639,7 +646,7 @@ async fn tickets_of_one_call_are_taken_or_refused_one_by_one() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_messages_cost_is_told() {
+async fn list_costs_reports_messages_by_opcode() {
     let mut cluster = Cluster::start().await;
     let mut world = cluster.world("world-1", 1).await;
     let _gateway = cluster.gateway("gateway-1").await;
@@ -650,7 +657,8 @@ async fn what_messages_cost_is_told() {
     world.hub.send(&gateway, &[player.session], vec![ServerMessage::reply(LIST, 1, "nobody")]);
     player.next().await.unwrap();
     let operator = cluster.operator().await;
-    let costs = cluster.ask_as(&operator, "gateway-1").list_costs(ListCostsRequest {}).await.unwrap();
+    let costs =
+        cluster.gateway_client_as(&operator, "gateway-1").list_costs(ListCostsRequest {}).await.unwrap();
     let costs = costs.into_inner().costs;
     let list = costs.iter().find(|cost| cost.name == "ListCharacters").expect("it has been seen");
     // The count is the process's, and other tests share it.
@@ -659,7 +667,7 @@ async fn what_messages_cost_is_told() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn keys_move_in_both_directions() {
+async fn key_updates_work_in_both_directions() {
     let mut cluster = Cluster::start().await;
     let mut world = cluster.world("world-1", 1).await;
     let _gateway =
@@ -677,7 +685,7 @@ async fn keys_move_in_both_directions() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_studios_backend_brings_its_opcodes() {
+async fn custom_backend_registers_its_opcodes() {
     let mut cluster = Cluster::start().await;
     let _world = cluster.world("world-1", 1).await;
     let _gateway = cluster.gateway("gateway-1").await;

@@ -16,14 +16,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     backend::Backend,
-    cluster::{Cluster, SOON, spec},
+    cluster::{Cluster, TEST_TIMEOUT, spec},
     player::{Player, refused},
 };
 
 const ROLL: u16 = 0x8001;
-const SAID: u16 = 0x8002;
+const NUMBER: u16 = 0x8002;
 /// Numbers that may be said and not heard: a patient backend, because a log overflows.
-const AHEAD: u64 = 300;
+const MAX_AHEAD: u64 = 300;
 
 fn table() -> GroupKey {
     GroupKey::new(u16::from(BackendKind::FIRST_CUSTOM.0) << 8, 0, 1)
@@ -34,39 +34,39 @@ struct Counter {
     backend: Backend,
     session: SessionId,
     gateway: Option<GatewayId>,
-    heard: Arc<AtomicU64>,
+    received: Arc<AtomicU64>,
 }
 
 impl Counter {
-    /// Counts until `enough`, tells how far it came, and goes on listening.
-    async fn run(mut self, enough: CancellationToken, last: oneshot::Sender<u64>) {
-        let mut said = 0;
+    /// Counts until `stop`, tells how far it came, and goes on listening.
+    async fn run(mut self, stop: CancellationToken, last: oneshot::Sender<u64>) {
+        let mut sent = 0;
         // The first one comes when the session hears the table.
-        while !enough.is_cancelled() {
+        while !stop.is_cancelled() {
             while let Ok(event) = self.backend.events.try_recv() {
-                self.linked(event);
+                self.handle_link_event(event);
             }
-            let ready = said > 0 || self.backend.hub.watchers(table()) > 0;
+            let ready = sent > 0 || self.backend.hub.watchers(table()) > 0;
             match &self.gateway {
-                Some(gateway) if ready && said < self.heard.load(Ordering::Acquire) + AHEAD => {
-                    self.say(gateway, said);
-                    said += 1;
+                Some(gateway) if ready && sent < self.received.load(Ordering::Acquire) + MAX_AHEAD => {
+                    self.send_number(gateway, sent);
+                    sent += 1;
                     // Others share the thread.
-                    if said % 7 == 0 {
+                    if sent % 7 == 0 {
                         tokio::task::yield_now().await;
                     }
                 }
                 _ => tokio::task::yield_now().await,
             }
         }
-        last.send(said).unwrap();
+        last.send(sent).unwrap();
         while let Some(event) = self.backend.events.recv().await {
-            self.linked(event);
+            self.handle_link_event(event);
         }
     }
 
-    fn say(&self, gateway: &GatewayId, number: u64) {
-        let message = ServerMessage::event(SAID, number.to_le_bytes().to_vec());
+    fn send_number(&self, gateway: &GatewayId, number: u64) {
+        let message = ServerMessage::event(NUMBER, number.to_le_bytes().to_vec());
         if number.is_multiple_of(2) {
             self.backend.hub.send(gateway, &[self.session], vec![message]);
         } else {
@@ -74,10 +74,10 @@ impl Counter {
         }
     }
 
-    fn linked(&mut self, event: LinkEvent) {
+    fn handle_link_event(&mut self, event: LinkEvent) {
         match event {
             LinkEvent::Session { gateway, event }
-                if (event.session, event.what) == (self.session, SessionChange::Joined) =>
+                if (event.session, event.kind) == (self.session, SessionChange::Joined) =>
             {
                 self.backend.hub.subscribe(&gateway, self.session, &[table()], true);
                 self.gateway = Some(gateway);
@@ -94,23 +94,23 @@ impl Counter {
 }
 
 /// The player, and what has been heard in order.
-struct Hearer {
+struct NumberReader {
     player: Player,
     next: u64,
-    heard: Arc<AtomicU64>,
+    received: Arc<AtomicU64>,
     asked: u32,
     answered: BTreeSet<u32>,
 }
 
-impl Hearer {
-    async fn hear(&mut self) {
+impl NumberReader {
+    async fn read_next(&mut self) {
         let message = self.player.next().await.unwrap();
         match (message.opcode, message.head) {
-            (SAID, _) => {
+            (NUMBER, _) => {
                 let number = u64::from_le_bytes(message.payload[..].try_into().unwrap());
                 assert_eq!(number, self.next, "lost or said twice");
                 self.next += 1;
-                self.heard.store(self.next, Ordering::Release);
+                self.received.store(self.next, Ordering::Release);
             }
             (ROLL, Head::Reply(request)) => assert!(self.answered.insert(request), "answered twice"),
             other => panic!("{other:?}"),
@@ -118,12 +118,12 @@ impl Hearer {
     }
 
     /// Asks, and goes without waiting for the answer.
-    async fn ask(&mut self) {
+    async fn send_request(&mut self) {
         self.asked += 1;
         self.player.request(ROLL, self.asked, b"6").await;
     }
 
-    async fn go(&mut self, address: &str) {
+    async fn move_to(&mut self, address: &str) {
         self.player.resume(address).await.unwrap();
         let ready = &self.player.established.ready;
         assert!(ready.continued, "a planned move keeps the log");
@@ -136,7 +136,7 @@ impl Hearer {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_is_lost_or_said_twice_while_a_session_moves_to_and_fro() {
+async fn repeated_moves_deliver_every_message_once_in_order() {
     let mut cluster = Cluster::start().await;
     let _world = cluster.world("world-1", 1).await;
     let range = spec(BackendKind::FIRST_CUSTOM, 0x8000, 0x80ff);
@@ -145,28 +145,28 @@ async fn nothing_is_lost_or_said_twice_while_a_session_moves_to_and_fro() {
     for _ in 0..2 {
         backend.until("link", |event| matches!(event, LinkEvent::Up { .. }).then_some(())).await;
     }
-    let (heard, enough) = (Arc::new(AtomicU64::new(0)), CancellationToken::new());
+    let (received, stop) = (Arc::new(AtomicU64::new(0)), CancellationToken::new());
     let player = cluster.player("gateway-1", 7).await;
-    let counter = Counter { backend, session: player.session, gateway: None, heard: heard.clone() };
-    let (last, said) = oneshot::channel();
-    let counter = tokio::spawn(counter.run(enough.clone(), last));
-    let mut hearer = Hearer { player, next: 0, heard, asked: 0, answered: BTreeSet::new() };
+    let counter = Counter { backend, session: player.session, gateway: None, received: received.clone() };
+    let (last, sent) = oneshot::channel();
+    let counter = tokio::spawn(counter.run(stop.clone(), last));
+    let mut reader = NumberReader { player, next: 0, received, asked: 0, answered: BTreeSet::new() };
     let addresses = ["gateway-2", "gateway-1"].map(|name| cluster.address(name));
     let moves = async {
         for round in 0..30 {
             for _ in 0..round % 5 * 20 {
-                hearer.hear().await;
+                reader.read_next().await;
             }
-            hearer.ask().await;
-            hearer.go(&addresses[round % 2]).await;
+            reader.send_request().await;
+            reader.move_to(&addresses[round % 2]).await;
         }
-        enough.cancel();
-        let said = said.await.unwrap();
-        while hearer.next < said || hearer.answered.len() < 30 {
-            hearer.hear().await;
+        stop.cancel();
+        let sent = sent.await.unwrap();
+        while reader.next < sent || reader.answered.len() < 30 {
+            reader.read_next().await;
         }
     };
-    timeout(3 * SOON, moves).await.expect("every number is heard");
+    timeout(3 * TEST_TIMEOUT, moves).await.expect("every number is heard");
     counter.abort();
 }
 
@@ -183,32 +183,32 @@ async fn unread(cluster: &mut Cluster) -> (Player, Backend) {
     (player, world)
 }
 
-fn goes_on(player: &Player) {
+fn assert_log_continued(player: &Player) {
     let ready = &player.established.ready;
     assert_eq!((ready.continued, ready.received), (true, 1), "nothing is lost");
 }
 
-async fn reads_on(player: &mut Player) {
+async fn assert_unread_arrives(player: &mut Player) {
     assert_eq!(player.text(opcode::ANNOUNCEMENT).await, "unread");
     assert_eq!(player.text(opcode::LIST_CHARACTERS).await, "answer");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_gateway_that_claims_and_dies_does_not_cost_the_log() {
+async fn claim_by_gateway_that_dies_keeps_the_log() {
     let mut cluster = Cluster::start().await;
     let _one = cluster.gateway("gateway-1").await;
     let (_two, _three) = (cluster.gateway("gateway-2").await, cluster.gateway("gateway-3").await);
     let (mut player, _world) = unread(&mut cluster).await;
-    cluster.world.answer("gateway-2", false);
-    player.come_in_vain(&cluster.address("gateway-2"), cluster.world.claimed.subscribe()).await;
+    cluster.world.answer_claims("gateway-2", false);
+    player.resume_until_claimed(&cluster.address("gateway-2"), cluster.world.claimed.subscribe()).await;
     player.resume(&cluster.address("gateway-3")).await.unwrap();
-    goes_on(&player);
-    reads_on(&mut player).await;
+    assert_log_continued(&player);
+    assert_unread_arrives(&mut player).await;
 }
 
 /// The client comes to a gateway and goes on to another, or comes again, while the first is only now told that the session
 /// is its own: whichever of the two is faster.
-async fn is_told_late(first: &str, then: &str) {
+async fn check_late_claim_answer(first: &str, then: &str) {
     let mut cluster = Cluster::start().await;
     let mut gateways = Vec::new();
     for name in ["gateway-1", "gateway-2", "gateway-3"] {
@@ -218,42 +218,42 @@ async fn is_told_late(first: &str, then: &str) {
     let coming_and_going = async {
         for _ in 0..3 {
             player.forget_gateway_key();
-            cluster.world.answer(first, false);
-            player.come_in_vain(&cluster.address(first), cluster.world.claimed.subscribe()).await;
-            cluster.world.answer(first, true);
+            cluster.world.answer_claims(first, false);
+            player.resume_until_claimed(&cluster.address(first), cluster.world.claimed.subscribe()).await;
+            cluster.world.answer_claims(first, true);
             // One that was overtaken is tried again, as a client does.
             while let Err(error) = player.resume(&cluster.address(then)).await {
                 assert_eq!(refused(Err::<(), _>(error)), ErrorCode::Unavailable);
             }
-            goes_on(&player);
+            assert_log_continued(&player);
         }
-        reads_on(&mut player).await;
+        assert_unread_arrives(&mut player).await;
     };
-    timeout(3 * SOON, coming_and_going).await.expect("the session goes on");
+    timeout(3 * TEST_TIMEOUT, coming_and_going).await.expect("the session goes on");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_gateway_that_is_told_late_does_not_cost_the_log() {
-    is_told_late("gateway-2", "gateway-3").await;
+async fn late_claim_answer_with_resume_elsewhere_keeps_the_log() {
+    check_late_claim_answer("gateway-2", "gateway-3").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_client_that_comes_again_does_not_cost_the_log() {
-    is_told_late("gateway-2", "gateway-2").await;
+async fn late_claim_answer_with_repeated_resume_keeps_the_log() {
+    check_late_claim_answer("gateway-2", "gateway-2").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_client_that_comes_back_does_not_cost_the_log() {
-    is_told_late("gateway-2", "gateway-1").await;
+async fn late_claim_answer_with_resume_at_origin_keeps_the_log() {
+    check_late_claim_answer("gateway-2", "gateway-1").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_session_that_stays_keeps_its_log_too() {
-    is_told_late("gateway-1", "gateway-1").await;
+async fn late_claim_answer_at_current_gateway_keeps_the_log() {
+    check_late_claim_answer("gateway-1", "gateway-1").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_waits_for_a_zone_moves_too() {
+async fn messages_held_for_a_zone_move_with_the_session() {
     let mut cluster = Cluster::start().await;
     let mut world = cluster.world("world-1", 1).await;
     let mut zone = cluster.zone("zone-1").await;
@@ -275,8 +275,8 @@ async fn what_waits_for_a_zone_moves_too() {
     assert_eq!((player.established.ready.continued, player.established.ready.received), (true, 2));
     let (gateway, _) = zone.bound(session).await;
     assert_eq!(&*gateway, "gateway-2");
-    let heard = zone.delivered(session).await;
-    assert_eq!((heard.len(), heard[0].request, &heard[0].payload[..]), (1, 1, &b"held"[..]));
+    let received = zone.delivered(session).await;
+    assert_eq!((received.len(), received[0].request, &received[0].payload[..]), (1, 1, &b"held"[..]));
 
     // The world still answers where it was asked.
     world.hub.send(

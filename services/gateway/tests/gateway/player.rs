@@ -15,7 +15,7 @@ use shardkeep_wire::{
 };
 use tokio::{sync::watch, time::timeout};
 
-use crate::cluster::SOON;
+use crate::cluster::TEST_TIMEOUT;
 
 pub(crate) struct Player {
     pub(crate) connection: Connection,
@@ -31,7 +31,8 @@ pub(crate) async fn connect(address: &str) -> Connection {
 }
 
 pub(crate) async fn connect_on(lane: Lane, address: &str) -> Connection {
-    let config = Config { timing: Timing { connect: SOON, ..Timing::default() }, ..Config::default() };
+    let config =
+        Config { timing: Timing { connect: TEST_TIMEOUT, ..Timing::default() }, ..Config::default() };
     Connection::open_on(&config, lane, address.parse().unwrap(), Service::Gateway).await.unwrap()
 }
 
@@ -50,14 +51,14 @@ impl Player {
                 }
             }
         };
-        timeout(SOON, patient).await.expect("the world is led")
+        timeout(TEST_TIMEOUT, patient).await.expect("the world is led")
     }
 
     async fn attach_once(lane: Lane, address: &str, ticket: &Ticket) -> Result<Self, ClientError> {
         let mut connection = connect_on(lane, address).await;
         let config = Config::default();
         let attaching = raw::attach(&mut connection, &config, ticket);
-        let established = timeout(SOON, attaching).await.expect("an answer")?;
+        let established = timeout(TEST_TIMEOUT, attaching).await.expect("an answer")?;
         let keys = ResumeKeys {
             gateway: established.keys.gateway_resume.clone(),
             world: established.keys.world_resume.clone(),
@@ -66,11 +67,11 @@ impl Player {
     }
 
     /// Resumes like one who never learns how that ended: with the next attempt everything is as before.
-    pub(crate) async fn resume_in_vain(&mut self, address: &str) -> Result<(), ClientError> {
+    pub(crate) async fn resume_and_discard(&mut self, address: &str) -> Result<(), ClientError> {
         let mut connection = connect(address).await;
         let config = Config::default();
         let resuming = raw::resume(&mut connection, &config, self.session, &self.keys, self.received);
-        timeout(SOON, resuming).await.expect("an answer").map(drop)
+        timeout(TEST_TIMEOUT, resuming).await.expect("an answer").map(drop)
     }
 
     /// Resumes on a new connection; the old one is dropped.
@@ -82,7 +83,7 @@ impl Player {
         let mut connection = connect_on(lane, address).await;
         let config = Config::default();
         let resuming = raw::resume(&mut connection, &config, self.session, &self.keys, self.received);
-        let established = timeout(SOON, resuming).await.expect("an answer")?;
+        let established = timeout(TEST_TIMEOUT, resuming).await.expect("an answer")?;
         self.keys.gateway = established.keys.gateway_resume.clone();
         if established.key == 2 {
             self.keys.world = established.keys.world_resume.clone();
@@ -95,7 +96,7 @@ impl Player {
     }
 
     /// Comes to the gateway, and is gone once that has claimed the session.
-    pub(crate) async fn come_in_vain(&mut self, address: &str, mut claimed: watch::Receiver<u32>) {
+    pub(crate) async fn resume_until_claimed(&mut self, address: &str, mut claimed: watch::Receiver<u32>) {
         claimed.mark_unchanged();
         let coming = async {
             tokio::select! {
@@ -103,7 +104,7 @@ impl Player {
                 claimed = claimed.changed() => claimed.unwrap(),
             }
         };
-        timeout(SOON, coming).await.expect("claimed");
+        timeout(TEST_TIMEOUT, coming).await.expect("claimed");
     }
 
     /// From now on only the world's key proves the session.
@@ -123,7 +124,7 @@ impl Player {
     pub(crate) async fn ping(&mut self) {
         self.send(Message::event(opcode::PING, &Ping { value: 7 })).await;
         loop {
-            let message = timeout(SOON, self.connection.receive()).await.expect("a message").unwrap();
+            let message = timeout(TEST_TIMEOUT, self.connection.receive()).await.expect("a message").unwrap();
             self.received += u64::from(message.is_reliable());
             match message.opcode {
                 opcode::PONG => return,
@@ -141,7 +142,7 @@ impl Player {
     /// The next message, acknowledgements left out.
     pub(crate) async fn next(&mut self) -> Result<Message, ClientError> {
         loop {
-            let message = timeout(SOON, self.connection.next()).await.expect("a message")?;
+            let message = timeout(TEST_TIMEOUT, self.connection.next()).await.expect("a message")?;
             self.received += u64::from(message.is_reliable());
             if message.opcode != opcode::ACK {
                 return Ok(message);
@@ -160,7 +161,7 @@ impl Player {
     pub(crate) async fn refusal(&mut self, request: u32) -> ErrorCode {
         // `Connection::next` takes an `Error` reply for the end of the connection, so it is read as it comes.
         loop {
-            let message = timeout(SOON, self.connection.receive()).await.expect("a message").unwrap();
+            let message = timeout(TEST_TIMEOUT, self.connection.receive()).await.expect("a message").unwrap();
             self.received += u64::from(message.is_reliable());
             if message.head == Head::Reply(request) {
                 assert_eq!(message.opcode, opcode::ERROR);
@@ -171,12 +172,12 @@ impl Player {
 
     /// Why the connection ends; what comes before is forgotten.
     pub(crate) async fn end(&mut self) -> Option<ErrorCode> {
-        self.last_word().await.map(|error| error.code())
+        self.closing_error().await.map(|error| error.code())
     }
 
-    pub(crate) async fn last_word(&mut self) -> Option<Error> {
+    pub(crate) async fn closing_error(&mut self) -> Option<Error> {
         loop {
-            let message = timeout(SOON, self.connection.receive()).await.expect("an end").ok()?;
+            let message = timeout(TEST_TIMEOUT, self.connection.receive()).await.expect("an end").ok()?;
             if (message.opcode, message.head) == (opcode::ERROR, Head::Event) {
                 return Some(message.decode::<Error>().unwrap());
             }

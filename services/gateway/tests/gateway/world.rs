@@ -22,7 +22,7 @@ use tokio::{
 use tokio_stream::Empty;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::cluster::SOON;
+use crate::cluster::TEST_TIMEOUT;
 
 #[derive(Clone, Default)]
 pub(crate) struct StandInWorld {
@@ -53,14 +53,14 @@ impl StandInWorld {
     }
 
     /// Who held a session, as far as the world knows.
-    pub(crate) fn held_by(&self, session: &[u8], gateway: &str) {
+    pub(crate) fn set_holder(&self, session: &[u8], gateway: &str) {
         self.sessions.lock().unwrap().get_mut(session).unwrap().holder.gateway = gateway.into();
     }
 
     /// The gateway's claims are good and nobody tells it, until it is answered again.
-    pub(crate) fn answer(&self, gateway: &str, answer: bool) {
+    pub(crate) fn answer_claims(&self, gateway: &str, answer_claims: bool) {
         self.unanswered.send_modify(|unanswered| {
-            if answer {
+            if answer_claims {
                 unanswered.remove(gateway)
             } else {
                 unanswered.insert(gateway.into())
@@ -79,17 +79,20 @@ impl StandInWorld {
     }
 
     /// Waits until this world has been asked to open a session of the account.
-    pub(crate) async fn has_been_asked(&self, world: &str, account: u64) {
+    pub(crate) async fn wait_for_opening(&self, world: &str, account: u64) {
         let (mut asked, wanted) = (self.asked.subscribe(), (world.to_owned(), account));
-        timeout(SOON, asked.wait_for(|asked| asked.contains(&wanted))).await.expect("an opening").unwrap();
+        timeout(TEST_TIMEOUT, asked.wait_for(|asked| asked.contains(&wanted)))
+            .await
+            .expect("an opening")
+            .unwrap();
     }
 
-    pub(crate) fn overtake_the_next_claim(&self) {
+    pub(crate) fn fail_next_claim(&self) {
         self.overtaken.store(true, Ordering::Relaxed);
     }
 
     /// What `FindSession` tells of a session's zone.
-    pub(crate) fn stands_in(&self, session: &[u8], zone: &str, bind_epoch: u64) {
+    pub(crate) fn set_zone_binding(&self, session: &[u8], zone: &str, bind_epoch: u64) {
         let binding = world::Binding { kind: 2, instance: zone.into(), bind_epoch };
         self.sessions.lock().unwrap().get_mut(session).unwrap().found.bindings.push(binding);
     }

@@ -5,10 +5,10 @@ use std::fmt;
 use shardkeep_rpc::{accounts, gm};
 use tonic::Code;
 
-use super::{Act, Desk, Outcome, name, plural};
+use super::{CommandContext, OperatorCommand, Outcome, name, plural};
 use crate::{
     error::CommandError,
-    peers::{patiently, refusal},
+    peers::{peer_error, retry_while_unavailable},
     role::Right,
 };
 
@@ -37,23 +37,24 @@ impl fmt::Display for Ban {
     }
 }
 
-impl Act for Ban {
+impl OperatorCommand for Ban {
     const NAME: &'static str = "ban";
     const RIGHT: Right = Right::Ban;
 
-    async fn execute(&self, desk: &Desk<'_>) -> Result<Outcome, CommandError> {
+    async fn execute(&self, context: &CommandContext<'_>) -> Result<Outcome, CommandError> {
         let until_ms = match self.hours {
             0 => u64::MAX,
-            hours => desk.now_ms.saturating_add(hours.saturating_mul(HOUR_MS)),
+            hours => context.now_ms.saturating_add(hours.saturating_mul(HOUR_MS)),
         };
-        let (client, login) = desk.peers().accounts()?;
-        let (name, reason) = (self.account.clone(), desk.reason.to_owned());
+        let (client, login) = context.peers().accounts()?;
+        let (name, reason) = (self.account.clone(), context.reason.to_owned());
         let request = accounts::BanRequest { name, until_ms, reason, everywhere: false };
-        let banned =
-            patiently(&client, &request, |mut client, request| async move { client.ban(request).await });
+        let banned = retry_while_unavailable(&client, &request, |mut client, request| async move {
+            client.ban(request).await
+        });
         let reply = banned.await.map_err(|status| match status.code() {
             Code::NotFound => CommandError::NotFound(status.message().to_owned()),
-            _ => refusal(&login)(status),
+            _ => peer_error(&login)(status),
         })?;
         let ended = reply.sessions_ended;
         Ok(Outcome::counted(format!("banned; {} ended", plural(ended, "session")), "ended", ended))

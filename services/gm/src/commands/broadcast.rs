@@ -5,14 +5,14 @@ use std::fmt;
 use shardkeep_rpc::{gateway, gm, world};
 use shardkeep_types::{DaemonKind, WorldId};
 
-use super::{Act, Desk, Outcome, plural};
+use super::{CommandContext, OperatorCommand, Outcome, plural};
 use crate::{
     error::CommandError,
-    peers::{call, refusal},
+    peers::{peer_error, with_deadline},
     role::Right,
 };
 
-const LONGEST: usize = 500;
+const MAX_TEXT_CHARS: usize = 500;
 
 pub(crate) struct Broadcast {
     /// 0: everybody, also who is not in a world yet.
@@ -25,8 +25,10 @@ impl TryFrom<gm::Broadcast> for Broadcast {
 
     fn try_from(broadcast: gm::Broadcast) -> Result<Self, CommandError> {
         let text = broadcast.text.trim();
-        if text.is_empty() || text.chars().count() > LONGEST || text.chars().any(char::is_control) {
-            return Err(CommandError::Malformed(format!("the line to broadcast: 1 to {LONGEST} characters")));
+        if text.is_empty() || text.chars().count() > MAX_TEXT_CHARS || text.chars().any(char::is_control) {
+            return Err(CommandError::Malformed(format!(
+                "the line to broadcast: 1 to {MAX_TEXT_CHARS} characters"
+            )));
         }
         Ok(Self { world: WorldId(broadcast.world), text: text.to_owned() })
     }
@@ -41,37 +43,43 @@ impl fmt::Display for Broadcast {
     }
 }
 
-impl Act for Broadcast {
+impl OperatorCommand for Broadcast {
     const NAME: &'static str = "broadcast";
     const RIGHT: Right = Right::Broadcast;
 
-    async fn execute(&self, desk: &Desk<'_>) -> Result<Outcome, CommandError> {
+    async fn execute(&self, context: &CommandContext<'_>) -> Result<Outcome, CommandError> {
         let reached = match self.world.0 {
-            0 => self.to_everybody(desk).await?,
-            _ => self.to_world(desk).await?,
+            0 => self.to_all_gateways(context).await?,
+            _ => self.to_world(context).await?,
         };
         Ok(Outcome::counted(format!("reached {}", plural(reached, "session")), "reached", reached))
     }
 }
 
 impl Broadcast {
-    async fn to_world(&self, desk: &Desk<'_>) -> Result<u32, CommandError> {
-        let of = desk.peers().world(self.world)?;
-        let request = call(world::AnnounceRequest { text: self.text.clone() });
-        let reply = desk.peers().world_client(&of).announce(request).await.map_err(refusal(&of))?;
+    async fn to_world(&self, context: &CommandContext<'_>) -> Result<u32, CommandError> {
+        let daemon = context.peers().world(self.world)?;
+        let request = with_deadline(world::AnnounceRequest { text: self.text.clone() });
+        let reply =
+            context.peers().world_client(&daemon).announce(request).await.map_err(peer_error(&daemon))?;
         Ok(reply.into_inner().reached)
     }
 
-    async fn to_everybody(&self, desk: &Desk<'_>) -> Result<u32, CommandError> {
-        let gateways = desk.peers().alive(DaemonKind::Gateway);
+    async fn to_all_gateways(&self, context: &CommandContext<'_>) -> Result<u32, CommandError> {
+        let gateways = context.peers().alive(DaemonKind::Gateway);
         if gateways.is_empty() {
-            return Err(CommandError::Absent(DaemonKind::Gateway));
+            return Err(CommandError::NoneRunning(DaemonKind::Gateway));
         }
         let mut reached = 0;
-        for of in gateways {
+        for daemon in gateways {
             let to = Some(gateway::announce_request::To::Everyone(true));
-            let request = call(gateway::AnnounceRequest { text: self.text.clone(), to });
-            let reply = desk.peers().gateway_client(&of).announce(request).await.map_err(refusal(&of))?;
+            let request = with_deadline(gateway::AnnounceRequest { text: self.text.clone(), to });
+            let reply = context
+                .peers()
+                .gateway_client(&daemon)
+                .announce(request)
+                .await
+                .map_err(peer_error(&daemon))?;
             reached += reply.into_inner().reached;
         }
         Ok(reached)

@@ -5,15 +5,15 @@ use std::fmt;
 use shardkeep_rpc::{billing, gm};
 use shardkeep_types::DaemonKind;
 
-use super::{Act, Desk, Outcome, name};
+use super::{CommandContext, OperatorCommand, Outcome, name};
 use crate::{
     error::CommandError,
-    peers::{call, refusal},
+    peers::{peer_error, with_deadline},
     role::Right,
 };
 
 /// Ten years: more is a mistake.
-const MOST_HOURS: u64 = 10 * 365 * 24;
+const MAX_HOURS: u64 = 10 * 365 * 24;
 
 pub(crate) struct Credit {
     account: String,
@@ -26,8 +26,8 @@ impl TryFrom<gm::Credit> for Credit {
     type Error = CommandError;
 
     fn try_from(credit: gm::Credit) -> Result<Self, CommandError> {
-        if !(1..=MOST_HOURS).contains(&credit.hours) {
-            return Err(CommandError::Malformed(format!("hours: 1 to {MOST_HOURS}")));
+        if !(1..=MAX_HOURS).contains(&credit.hours) {
+            return Err(CommandError::Malformed(format!("hours: 1 to {MAX_HOURS}")));
         }
         if credit.key.len() > 100 {
             return Err(CommandError::Malformed("key: at most 100 characters".into()));
@@ -42,24 +42,29 @@ impl fmt::Display for Credit {
     }
 }
 
-impl Act for Credit {
+impl OperatorCommand for Credit {
     const NAME: &'static str = "credit";
     const RIGHT: Right = Right::Credit;
 
-    async fn execute(&self, desk: &Desk<'_>) -> Result<Outcome, CommandError> {
-        let account = desk.account(&self.account).await?;
-        let of = desk.peers().any(DaemonKind::Billing)?;
+    async fn execute(&self, context: &CommandContext<'_>) -> Result<Outcome, CommandError> {
+        let account = context.account(&self.account).await?;
+        let daemon = context.peers().any(DaemonKind::Billing)?;
         let key = match self.key.as_str() {
-            "" => format!("gm-audit-{}", desk.audit),
-            key => format!("gm-{}-{key}", desk.operator),
+            "" => format!("gm-audit-{}", context.audit),
+            key => format!("gm-{}-{key}", context.operator),
         };
         let request = billing::CreditRequest {
             account: account.id,
             hours: self.hours,
             key,
-            reason: desk.reason.to_owned(),
+            reason: context.reason.to_owned(),
         };
-        let reply = desk.peers().billing_client(&of).credit(call(request)).await.map_err(refusal(&of))?;
+        let reply = context
+            .peers()
+            .billing_client(&daemon)
+            .credit(with_deadline(request))
+            .await
+            .map_err(peer_error(&daemon))?;
         let left_ms = reply.into_inner().left_ms;
         let hours = left_ms as f64 / 3_600_000.0;
         let text = format!("{hours:.1} hours left: the account is prepaid, and its play ends with them");

@@ -5,7 +5,7 @@ use std::fmt;
 use serde_json::json;
 use shardkeep_rpc::gm;
 
-use super::{Act, Desk, Outcome};
+use super::{CommandContext, OperatorCommand, Outcome};
 use crate::{error::CommandError, role::Right};
 
 pub(crate) struct Daemons;
@@ -24,13 +24,13 @@ impl fmt::Display for Daemons {
     }
 }
 
-impl Act for Daemons {
+impl OperatorCommand for Daemons {
     const NAME: &'static str = "daemons";
     const RIGHT: Right = Right::SeeCluster;
     const CHANGES: bool = false;
 
-    async fn execute(&self, desk: &Desk<'_>) -> Result<Outcome, CommandError> {
-        let all = desk.peers().all();
+    async fn execute(&self, context: &CommandContext<'_>) -> Result<Outcome, CommandError> {
+        let all = context.peers().all();
         let mut text = String::new();
         for daemon in &all {
             let (id, load) = (&daemon.id, daemon.load * 100.0);

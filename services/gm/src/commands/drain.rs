@@ -5,10 +5,10 @@ use std::fmt;
 use shardkeep_rpc::{control, gm};
 use shardkeep_types::DaemonKind;
 
-use super::{Act, Desk, Outcome, instance};
+use super::{CommandContext, OperatorCommand, Outcome, instance};
 use crate::{
     error::CommandError,
-    peers::{call, refusal},
+    peers::{peer_error, with_deadline},
     role::Right,
 };
 
@@ -32,15 +32,15 @@ impl fmt::Display for Drain {
     }
 }
 
-impl Act for Drain {
+impl OperatorCommand for Drain {
     const NAME: &'static str = "drain";
     const RIGHT: Right = Right::Drain;
 
-    async fn execute(&self, desk: &Desk<'_>) -> Result<Outcome, CommandError> {
-        let of = desk.peers().find(self.kind, &self.name)?;
-        let reason = format!("{} by {}", desk.reason, desk.operator);
-        let request = call(control::DrainRequest { reason });
-        desk.peers().control_client(&of).drain(request).await.map_err(refusal(&of))?;
+    async fn execute(&self, context: &CommandContext<'_>) -> Result<Outcome, CommandError> {
+        let daemon = context.peers().find(self.kind, &self.name)?;
+        let reason = format!("{} by {}", context.reason, context.operator);
+        let request = with_deadline(control::DrainRequest { reason });
+        context.peers().control_client(&daemon).drain(request).await.map_err(peer_error(&daemon))?;
         Ok(Outcome::done("draining"))
     }
 }

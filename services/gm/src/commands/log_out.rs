@@ -2,13 +2,13 @@
 
 use std::fmt;
 
-use shardkeep_rpc::{accounts, gm, gm::target::Who};
+use shardkeep_rpc::{accounts, gm, gm::target::Selector};
 use tonic::Code;
 
-use super::{Act, Desk, Outcome, name, plural};
+use super::{CommandContext, OperatorCommand, Outcome, name, plural};
 use crate::{
     error::CommandError,
-    peers::{patiently, refusal},
+    peers::{peer_error, retry_while_unavailable},
     role::Right,
 };
 
@@ -20,8 +20,8 @@ impl TryFrom<gm::Target> for LogOut {
     type Error = CommandError;
 
     fn try_from(target: gm::Target) -> Result<Self, CommandError> {
-        match target.who {
-            Some(Who::Account(account)) => Ok(Self { account: name("account", &account)? }),
+        match target.selector {
+            Some(Selector::Account(account)) => Ok(Self { account: name("account", &account)? }),
             _ => Err(CommandError::Malformed("accounts are logged out: say which".into())),
         }
     }
@@ -33,19 +33,19 @@ impl fmt::Display for LogOut {
     }
 }
 
-impl Act for LogOut {
+impl OperatorCommand for LogOut {
     const NAME: &'static str = "log-out";
     const RIGHT: Right = Right::Kick;
 
-    async fn execute(&self, desk: &Desk<'_>) -> Result<Outcome, CommandError> {
-        let (client, login) = desk.peers().accounts()?;
+    async fn execute(&self, context: &CommandContext<'_>) -> Result<Outcome, CommandError> {
+        let (client, login) = context.peers().accounts()?;
         let request = accounts::LogOutRequest { name: self.account.clone() };
-        let done = patiently(&client, &request, |mut client, request| async move {
+        let done = retry_while_unavailable(&client, &request, |mut client, request| async move {
             client.log_out_everywhere(request).await
         });
         let reply = done.await.map_err(|status| match status.code() {
             Code::NotFound => CommandError::NotFound(status.message().to_owned()),
-            _ => refusal(&login)(status),
+            _ => peer_error(&login)(status),
         })?;
         let ended = reply.sessions_ended;
         Ok(Outcome::counted(format!("{} ended", plural(ended, "session")), "ended", ended))

@@ -5,17 +5,17 @@ use std::{fmt, time::Duration};
 
 use shardkeep_rpc::{accounts, gm};
 
-use super::{Act, Desk, Outcome};
+use super::{CommandContext, OperatorCommand, Outcome};
 use crate::{
     error::CommandError,
-    peers::{patiently, refusal},
+    peers::{peer_error, retry_while_unavailable},
     role::Right,
     worlds,
 };
 
 /// How long players may stay, if the operator does not say, and at most.
-const STAY: u32 = 60;
-const LONGEST_STAY: u32 = 24 * 3_600;
+const DEFAULT_GRACE_SECONDS: u32 = 60;
+const MAX_GRACE_SECONDS: u32 = 24 * 3_600;
 
 pub(crate) struct Maintenance {
     world: u32,
@@ -28,12 +28,12 @@ impl TryFrom<gm::Maintenance> for Maintenance {
 
     fn try_from(command: gm::Maintenance) -> Result<Self, CommandError> {
         let gm::Maintenance { world, closed, seconds } = command;
-        let seconds = seconds.unwrap_or(STAY);
+        let seconds = seconds.unwrap_or(DEFAULT_GRACE_SECONDS);
         if world == 0 {
             return Err(CommandError::Malformed("worlds are numbered from 1: say which".into()));
         }
-        if seconds > LONGEST_STAY {
-            return Err(CommandError::Malformed(format!("seconds: at most {LONGEST_STAY}, a day")));
+        if seconds > MAX_GRACE_SECONDS {
+            return Err(CommandError::Malformed(format!("seconds: at most {MAX_GRACE_SECONDS}, a day")));
         }
         Ok(Self { world, closed, seconds })
     }
@@ -48,25 +48,25 @@ impl fmt::Display for Maintenance {
     }
 }
 
-impl Act for Maintenance {
+impl OperatorCommand for Maintenance {
     const NAME: &'static str = "maintenance";
     const RIGHT: Right = Right::Maintenance;
 
-    async fn execute(&self, desk: &Desk<'_>) -> Result<Outcome, CommandError> {
-        self.find(desk).await?;
-        let (client, login) = desk.peers().accounts()?;
-        let note = if self.closed { desk.reason.to_owned() } else { String::new() };
-        let stay_ms = Duration::from_secs(self.seconds.into()).as_millis();
+    async fn execute(&self, context: &CommandContext<'_>) -> Result<Outcome, CommandError> {
+        self.check_world(context).await?;
+        let (client, login) = context.peers().accounts()?;
+        let note = if self.closed { context.reason.to_owned() } else { String::new() };
+        let grace_ms = Duration::from_secs(self.seconds.into()).as_millis();
         let request = accounts::SetMaintenanceRequest {
             world: self.world,
             closed: self.closed,
             note,
-            stay_ms: u64::try_from(stay_ms).unwrap_or(u64::MAX),
+            grace_ms: u64::try_from(grace_ms).unwrap_or(u64::MAX),
         };
-        let changed = patiently(&client, &request, |mut client, request| async move {
+        let changed = retry_while_unavailable(&client, &request, |mut client, request| async move {
             client.set_maintenance(request).await
         });
-        changed.await.map_err(refusal(&login))?;
+        changed.await.map_err(peer_error(&login))?;
         Ok(Outcome::done(match (self.closed, self.seconds) {
             (true, 0) => "closed to players, who are sent home now; staff stay".to_owned(),
             (true, seconds) => format!("closed to players, who are sent home in {seconds} s; staff stay"),
@@ -77,9 +77,9 @@ impl Act for Maintenance {
 
 impl Maintenance {
     /// A world that nobody has heard of is a slip; but one that is closed and gone may be opened, to be rid of it.
-    async fn find(&self, desk: &Desk<'_>) -> Result<(), CommandError> {
-        let Err(unknown) = worlds::must_be_known(desk.peers(), self.world) else { return Ok(()) };
-        if !self.closed && worlds::closures(desk.peers()).await?.iter().any(|it| it.world == self.world) {
+    async fn check_world(&self, context: &CommandContext<'_>) -> Result<(), CommandError> {
+        let Err(unknown) = worlds::ensure_world_exists(context.peers(), self.world) else { return Ok(()) };
+        if !self.closed && worlds::closures(context.peers()).await?.iter().any(|it| it.world == self.world) {
             return Ok(());
         }
         Err(unknown)

@@ -5,7 +5,7 @@ use std::fmt;
 use serde_json::json;
 use shardkeep_rpc::gm;
 
-use super::{Act, Desk, Outcome};
+use super::{CommandContext, OperatorCommand, Outcome};
 use crate::{
     costs::{self, bytes, seconds},
     error::CommandError,
@@ -28,13 +28,13 @@ impl fmt::Display for Messages {
     }
 }
 
-impl Act for Messages {
+impl OperatorCommand for Messages {
     const NAME: &'static str = "messages";
     const RIGHT: Right = Right::SeeCluster;
     const CHANGES: bool = false;
 
-    async fn execute(&self, desk: &Desk<'_>) -> Result<Outcome, CommandError> {
-        let (costs, gateways) = costs::of_all(desk.peers()).await;
+    async fn execute(&self, context: &CommandContext<'_>) -> Result<Outcome, CommandError> {
+        let (costs, gateways) = costs::fetch_totals(context.peers()).await;
         let mut text = format!(
             "{:<18} {:>10} {:>10} {:>10} {:>10} {:>10}   of {gateways} gateways\n",
             "message", "received", "", "sent", "", "time"

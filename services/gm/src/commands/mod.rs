@@ -29,22 +29,22 @@ use tonic::Code;
 use crate::{
     console::Console,
     error::CommandError,
-    peers::{Peers, call, refusal},
+    peers::{Peers, peer_error, with_deadline},
     role::Right,
 };
 
 /// What one command is.
-trait Act: fmt::Display {
+trait OperatorCommand: fmt::Display {
     const NAME: &'static str;
     const RIGHT: Right;
     /// False: it only looks, and needs no reason.
     const CHANGES: bool = true;
 
-    async fn execute(&self, desk: &Desk<'_>) -> Result<Outcome, CommandError>;
+    async fn execute(&self, context: &CommandContext<'_>) -> Result<Outcome, CommandError>;
 }
 
 /// Where a command finds what it needs.
-pub(crate) struct Desk<'a> {
+pub(crate) struct CommandContext<'a> {
     pub(crate) console: &'a Console,
     pub(crate) operator: &'a str,
     pub(crate) reason: &'a str,
@@ -53,7 +53,7 @@ pub(crate) struct Desk<'a> {
     pub(crate) now_ms: u64,
 }
 
-impl Desk<'_> {
+impl CommandContext<'_> {
     fn peers(&self) -> &Peers {
         &self.console.peers
     }
@@ -61,11 +61,11 @@ impl Desk<'_> {
     /// An account by its name, from login.
     async fn account(&self, name: &str) -> Result<accounts::Account, CommandError> {
         let (mut client, login) = self.peers().accounts()?;
-        let who = accounts::show_request::Who::Name(name.to_owned());
-        let reply = client.show(call(accounts::ShowRequest { who: Some(who) })).await;
+        let selector = accounts::show_request::Selector::Name(name.to_owned());
+        let reply = client.show(with_deadline(accounts::ShowRequest { selector: Some(selector) })).await;
         reply.map(tonic::Response::into_inner).map_err(|status| match status.code() {
             Code::NotFound => CommandError::NotFound(format!("there is no account {name}")),
-            _ => refusal(&login)(status),
+            _ => peer_error(&login)(status),
         })
     }
 }
@@ -105,26 +105,26 @@ macro_rules! commands {
 
             pub(crate) fn name(&self) -> &'static str {
                 match self {
-                    $(Self::$variant(_) => <$type as Act>::NAME),+
+                    $(Self::$variant(_) => <$type as OperatorCommand>::NAME),+
                 }
             }
 
             pub(crate) fn right(&self) -> Right {
                 match self {
-                    $(Self::$variant(_) => <$type as Act>::RIGHT),+
+                    $(Self::$variant(_) => <$type as OperatorCommand>::RIGHT),+
                 }
             }
 
             /// Whether it changes anything, and so needs a reason.
             pub(crate) fn changes(&self) -> bool {
                 match self {
-                    $(Self::$variant(_) => <$type as Act>::CHANGES),+
+                    $(Self::$variant(_) => <$type as OperatorCommand>::CHANGES),+
                 }
             }
 
-            pub(crate) async fn execute(&self, desk: &Desk<'_>) -> Result<Outcome, CommandError> {
+            pub(crate) async fn execute(&self, context: &CommandContext<'_>) -> Result<Outcome, CommandError> {
                 match self {
-                    $(Self::$variant(command) => command.execute(desk).await),+
+                    $(Self::$variant(command) => command.execute(context).await),+
                 }
             }
         }
@@ -161,20 +161,20 @@ commands! {
 }
 
 /// A name as somebody typed it: trimmed, not empty, not endless, without control characters.
-fn name(what: &str, text: &str) -> Result<String, CommandError> {
+fn name(field: &str, text: &str) -> Result<String, CommandError> {
     let text = text.trim();
-    let sound = !text.is_empty() && text.chars().count() <= 64 && !text.chars().any(char::is_control);
-    if sound {
+    let valid = !text.is_empty() && text.chars().count() <= 64 && !text.chars().any(char::is_control);
+    if valid {
         Ok(text.to_owned())
     } else {
-        Err(CommandError::Malformed(format!("{what}: 1 to 64 characters")))
+        Err(CommandError::Malformed(format!("{field}: 1 to 64 characters")))
     }
 }
 
 /// A kind of daemon and the name of an instance.
-fn instance(kind: &str, of: &str) -> Result<(shardkeep_types::DaemonKind, String), CommandError> {
+fn instance(kind: &str, instance_name: &str) -> Result<(shardkeep_types::DaemonKind, String), CommandError> {
     let kind = kind.parse().map_err(|error| CommandError::Malformed(format!("{error}")))?;
-    Ok((kind, name("daemon", of)?))
+    Ok((kind, name("daemon", instance_name)?))
 }
 
 /// `1 session`, `2 sessions`.
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn commands_tell_the_audit_what_they_do() {
+    fn commands_describe_themselves_for_the_audit() {
         let ban = parse(Wire::Ban(gm::Ban { account: " mallory ".into(), hours: 48 })).ok().unwrap();
         assert_eq!((ban.name(), ban.to_string().as_str()), ("ban", "ban account mallory for 48 hours"));
         let operator =
@@ -208,19 +208,19 @@ mod tests {
     }
 
     #[test]
-    fn arguments_are_checked() {
+    fn invalid_arguments_are_refused() {
         let wrong = [
-            Wire::Kick(gm::Target { who: None }),
+            Wire::Kick(gm::Target { selector: None }),
             Wire::Ban(gm::Ban { account: String::new(), hours: 1 }),
             Wire::Drain(gm::Drain { kind: "toaster".into(), name: "x".into() }),
             Wire::Operator(gm::Operator { name: "bob".into(), role: "god".into(), password: String::new() }),
             Wire::Broadcast(gm::Broadcast { world: 0, text: "\u{7}".into() }),
             Wire::Teleport(gm::Teleport { character: "x".into(), x_mm: -1, ..Default::default() }),
-            Wire::LogOut(gm::Target { who: Some(gm::target::Who::Character("x".into())) }),
+            Wire::LogOut(gm::Target { selector: Some(gm::target::Selector::Character("x".into())) }),
             Wire::Maintenance(gm::Maintenance { world: 0, closed: true, seconds: None }),
             Wire::Maintenance(gm::Maintenance { world: 1, closed: true, seconds: Some(86_401) }),
             Wire::Sessions(gm::AccountSessions { account: " ".into() }),
-            Wire::Unban(gm::Target { who: Some(gm::target::Who::Character("x".into())) }),
+            Wire::Unban(gm::Target { selector: Some(gm::target::Selector::Character("x".into())) }),
         ];
         for command in wrong {
             let shown = format!("{command:?}");

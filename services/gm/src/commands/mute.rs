@@ -5,10 +5,10 @@ use std::fmt;
 use shardkeep_rpc::{chat, gm};
 use shardkeep_types::DaemonKind;
 
-use super::{Act, Desk, Outcome, name};
+use super::{CommandContext, OperatorCommand, Outcome, name};
 use crate::{
     error::CommandError,
-    peers::{patiently, refusal},
+    peers::{peer_error, retry_while_unavailable},
     role::Right,
 };
 
@@ -36,28 +36,29 @@ impl fmt::Display for Mute {
     }
 }
 
-impl Act for Mute {
+impl OperatorCommand for Mute {
     const NAME: &'static str = "mute";
     const RIGHT: Right = Right::Mute;
 
     /// Told to every replica: one that is cut off from the others would not hear of it, and telling one twice changes
     /// nothing.
-    async fn execute(&self, desk: &Desk<'_>) -> Result<Outcome, CommandError> {
-        let replicas = desk.peers().alive(DaemonKind::Chat);
+    async fn execute(&self, context: &CommandContext<'_>) -> Result<Outcome, CommandError> {
+        let replicas = context.peers().alive(DaemonKind::Chat);
         if replicas.is_empty() {
-            return Err(CommandError::Absent(DaemonKind::Chat));
+            return Err(CommandError::NoneRunning(DaemonKind::Chat));
         }
         let until_ms = match self.minutes {
             0 => 0,
-            minutes => desk.now_ms.saturating_add(minutes.saturating_mul(MINUTE_MS)),
+            minutes => context.now_ms.saturating_add(minutes.saturating_mul(MINUTE_MS)),
         };
-        for of in replicas {
-            let (character, reason) = (self.character.clone(), desk.reason.to_owned());
+        for daemon in replicas {
+            let (character, reason) = (self.character.clone(), context.reason.to_owned());
             let request = chat::MuteRequest { character, until_ms, reason };
-            let client = desk.peers().chat_client(&of);
-            let muted =
-                patiently(&client, &request, |mut client, request| async move { client.mute(request).await });
-            muted.await.map_err(refusal(&of))?;
+            let client = context.peers().chat_client(&daemon);
+            let muted = retry_while_unavailable(&client, &request, |mut client, request| async move {
+                client.mute(request).await
+            });
+            muted.await.map_err(peer_error(&daemon))?;
         }
         Ok(Outcome::done(if self.minutes == 0 { "may speak again" } else { "muted" }))
     }

@@ -5,11 +5,11 @@ use std::fmt;
 use serde_json::json;
 use shardkeep_rpc::gm;
 
-use super::{Act, Desk, Outcome};
+use super::{CommandContext, OperatorCommand, Outcome};
 use crate::{error::CommandError, role::Right};
 
 /// More are counted, not listed.
-const LISTED: usize = 2_000;
+const MAX_LISTED: usize = 2_000;
 
 pub(crate) struct Online;
 
@@ -27,13 +27,13 @@ impl fmt::Display for Online {
     }
 }
 
-impl Act for Online {
+impl OperatorCommand for Online {
     const NAME: &'static str = "online";
     const RIGHT: Right = Right::SeePlayers;
     const CHANGES: bool = false;
 
-    async fn execute(&self, desk: &Desk<'_>) -> Result<Outcome, CommandError> {
-        let (players, total) = desk.console.players.search("", 0, LISTED);
+    async fn execute(&self, context: &CommandContext<'_>) -> Result<Outcome, CommandError> {
+        let (players, total) = context.console.players.search("", 0, MAX_LISTED);
         let mut text = format!("{total} online\n");
         for player in &players {
             text += &format!("{}  world {}  {}\n", player.name, player.world, player.zone);

@@ -7,7 +7,7 @@ use shardkeep_rpc::gm;
 use shardkeep_store::operators;
 use shardkeep_types::Secret;
 
-use super::{Act, Desk, Outcome};
+use super::{CommandContext, OperatorCommand, Outcome};
 use crate::{
     error::CommandError,
     password::PasswordError,
@@ -51,25 +51,25 @@ impl fmt::Display for Operator {
     }
 }
 
-impl Act for Operator {
+impl OperatorCommand for Operator {
     const NAME: &'static str = "operator";
     const RIGHT: Right = Right::ManageOperators;
 
-    async fn execute(&self, desk: &Desk<'_>) -> Result<Outcome, CommandError> {
-        if self.name == desk.operator && self.role != Some(Role::Admin) {
-            let why = "you cannot take the role of admin from yourself; let another admin do it";
-            return Err(CommandError::Malformed(why.into()));
+    async fn execute(&self, context: &CommandContext<'_>) -> Result<Outcome, CommandError> {
+        if self.name == context.operator && self.role != Some(Role::Admin) {
+            let message = "you cannot take the role of admin from yourself; let another admin do it";
+            return Err(CommandError::Malformed(message.into()));
         }
         match self.role {
-            None => self.remove(desk).await,
-            Some(role) => self.put(desk, role).await,
+            None => self.remove(context).await,
+            Some(role) => self.put(context, role).await,
         }
     }
 }
 
 impl Operator {
-    async fn remove(&self, desk: &Desk<'_>) -> Result<Outcome, CommandError> {
-        if operators::remove(&desk.console.database, &self.name).await? {
+    async fn remove(&self, context: &CommandContext<'_>) -> Result<Outcome, CommandError> {
+        if operators::remove(&context.console.database, &self.name).await? {
             Ok(Outcome::done("removed, with every session"))
         } else {
             Err(CommandError::NotFound(format!("there is no operator {}", self.name)))
@@ -77,13 +77,13 @@ impl Operator {
     }
 
     /// One who has no password gets a link to set it; the link is answered but never audited.
-    async fn put(&self, desk: &Desk<'_>, role: Role) -> Result<Outcome, CommandError> {
-        let console = desk.console;
+    async fn put(&self, context: &CommandContext<'_>, role: Role) -> Result<Outcome, CommandError> {
+        let console = context.console;
         let hash = match &self.password {
             None => None,
             Some(password) => Some(console.passwords.hash(password.clone()).await?),
         };
-        operators::put(&console.database, &self.name, role.as_str(), hash.as_deref(), desk.now_ms).await?;
+        operators::put(&console.database, &self.name, role.as_str(), hash.as_deref(), context.now_ms).await?;
         let known = operators::get(&console.database, &self.name).await?;
         if known.is_none_or(|known| known.password.is_some()) {
             return Ok(Outcome::done(format!("{} is {role}", self.name)));

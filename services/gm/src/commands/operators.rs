@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use shardkeep_rpc::gm;
 use shardkeep_store::operators;
 
-use super::{Act, Desk, Outcome};
+use super::{CommandContext, OperatorCommand, Outcome};
 use crate::{error::CommandError, role::Right};
 
 pub(crate) struct Operators;
@@ -25,15 +25,17 @@ impl fmt::Display for Operators {
     }
 }
 
-impl Act for Operators {
+impl OperatorCommand for Operators {
     const NAME: &'static str = "operators";
     const RIGHT: Right = Right::SeeOperators;
     const CHANGES: bool = false;
 
-    async fn execute(&self, desk: &Desk<'_>) -> Result<Outcome, CommandError> {
-        let all = operators::list(&desk.console.database).await?;
-        let lines: Vec<String> =
-            all.iter().map(|it| format!("{:<16} {:<12} signs in by {}", it.name, it.role, way(it))).collect();
+    async fn execute(&self, context: &CommandContext<'_>) -> Result<Outcome, CommandError> {
+        let all = operators::list(&context.console.database).await?;
+        let lines: Vec<String> = all
+            .iter()
+            .map(|it| format!("{:<16} {:<12} signs in by {}", it.name, it.role, sign_in_method(it)))
+            .collect();
         let listed: Vec<Value> = all
             .iter()
             .map(|it| {
@@ -46,6 +48,6 @@ impl Act for Operators {
 }
 
 /// How an operator signs in, in words.
-pub(crate) fn way(operator: &operators::Operator) -> &'static str {
+pub(crate) fn sign_in_method(operator: &operators::Operator) -> &'static str {
     if operator.password.is_some() { "password" } else { "one-time link only" }
 }

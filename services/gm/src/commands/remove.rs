@@ -6,8 +6,8 @@ use shardkeep_rpc::{gm, registry};
 use shardkeep_types::DaemonKind;
 use tonic::Code;
 
-use super::{Act, Desk, Outcome, instance};
-use crate::{error::CommandError, peers::call, role::Right};
+use super::{CommandContext, OperatorCommand, Outcome, instance};
+use crate::{error::CommandError, peers::with_deadline, role::Right};
 
 pub(crate) struct Remove {
     kind: DaemonKind,
@@ -29,17 +29,17 @@ impl fmt::Display for Remove {
     }
 }
 
-impl Act for Remove {
+impl OperatorCommand for Remove {
     const NAME: &'static str = "remove";
     const RIGHT: Right = Right::RemoveDaemon;
 
     /// Registries know nothing of each other. One that is away now will not know the daemon when it is back.
-    async fn execute(&self, desk: &Desk<'_>) -> Result<Outcome, CommandError> {
+    async fn execute(&self, context: &CommandContext<'_>) -> Result<Outcome, CommandError> {
         let mut removed = 0;
         let mut refused = None;
-        for (address, mut client) in desk.peers().registries() {
+        for (address, mut client) in context.peers().registries() {
             let request = registry::RemoveRequest { kind: self.kind.to_string(), name: self.name.clone() };
-            match client.remove(call(request)).await {
+            match client.remove(with_deadline(request)).await {
                 Ok(_) => removed += 1,
                 Err(status) if matches!(status.code(), Code::NotFound | Code::Unavailable) => {}
                 Err(status) => {

@@ -6,10 +6,10 @@ use serde_json::json;
 use shardkeep_rpc::{accounts, gm};
 use tonic::Code;
 
-use super::{Act, Desk, Outcome, name, plural};
+use super::{CommandContext, OperatorCommand, Outcome, name, plural};
 use crate::{
     error::CommandError,
-    peers::{call, refusal},
+    peers::{peer_error, with_deadline},
     role::Right,
 };
 
@@ -20,8 +20,8 @@ pub(crate) struct Sessions {
 impl TryFrom<gm::AccountSessions> for Sessions {
     type Error = CommandError;
 
-    fn try_from(of: gm::AccountSessions) -> Result<Self, CommandError> {
-        Ok(Self { account: name("account", &of.account)? })
+    fn try_from(request: gm::AccountSessions) -> Result<Self, CommandError> {
+        Ok(Self { account: name("account", &request.account)? })
     }
 }
 
@@ -31,20 +31,20 @@ impl fmt::Display for Sessions {
     }
 }
 
-impl Act for Sessions {
+impl OperatorCommand for Sessions {
     const NAME: &'static str = "sessions";
     /// It shows addresses.
     const RIGHT: Right = Right::SeeAddresses;
     const CHANGES: bool = false;
 
-    async fn execute(&self, desk: &Desk<'_>) -> Result<Outcome, CommandError> {
-        let (mut client, login) = desk.peers().accounts()?;
+    async fn execute(&self, context: &CommandContext<'_>) -> Result<Outcome, CommandError> {
+        let (mut client, login) = context.peers().accounts()?;
         let request = accounts::SessionsRequest { name: self.account.clone() };
-        let reply = client.sessions(call(request)).await.map_err(|status| match status.code() {
+        let reply = client.sessions(with_deadline(request)).await.map_err(|status| match status.code() {
             Code::NotFound => CommandError::NotFound(status.message().to_owned()),
-            _ => refusal(&login)(status),
+            _ => peer_error(&login)(status),
         })?;
-        let accounts::SessionsReply { sessions, silent_gateways } = reply.into_inner();
+        let accounts::SessionsReply { sessions, unreachable_gateways } = reply.into_inner();
         let mut text = plural(u32::try_from(sessions.len()).unwrap_or(u32::MAX), "session");
         for session in &sessions {
             let lost = if session.link_dead { ", link lost" } else { "" };
@@ -56,7 +56,7 @@ impl Act for Sessions {
                 session.age_ms / 1_000
             );
         }
-        for gateway in &silent_gateways {
+        for gateway in &unreachable_gateways {
             text += &format!("\n{gateway} does not answer");
         }
         let listed: Vec<_> = sessions
@@ -71,6 +71,9 @@ impl Act for Sessions {
                 })
             })
             .collect();
-        Ok(Outcome { text, json: json!({ "sessions": listed, "silent_gateways": silent_gateways }) })
+        Ok(Outcome {
+            text,
+            json: json!({ "sessions": listed, "unreachable_gateways": unreachable_gateways }),
+        })
     }
 }

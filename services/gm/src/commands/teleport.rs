@@ -6,10 +6,10 @@ use shardkeep_rpc::{gm, world};
 use shardkeep_types::{MapId, Position, WorldId};
 use tonic::Code;
 
-use super::{Act, Desk, Outcome, name};
+use super::{CommandContext, OperatorCommand, Outcome, name};
 use crate::{
     error::CommandError,
-    peers::{patiently, refusal},
+    peers::{peer_error, retry_while_unavailable},
     role::Right,
 };
 
@@ -42,19 +42,20 @@ impl fmt::Display for Teleport {
     }
 }
 
-impl Act for Teleport {
+impl OperatorCommand for Teleport {
     const NAME: &'static str = "teleport";
     const RIGHT: Right = Right::Teleport;
 
-    async fn execute(&self, desk: &Desk<'_>) -> Result<Outcome, CommandError> {
-        let of = desk.peers().world(self.world)?;
+    async fn execute(&self, context: &CommandContext<'_>) -> Result<Outcome, CommandError> {
+        let daemon = context.peers().world(self.world)?;
         let request = world::TeleportRequest { character: self.character.clone(), to: Some(self.to.into()) };
-        let client = desk.peers().world_client(&of);
-        let teleport =
-            patiently(&client, &request, |mut client, request| async move { client.teleport(request).await });
+        let client = context.peers().world_client(&daemon);
+        let teleport = retry_while_unavailable(&client, &request, |mut client, request| async move {
+            client.teleport(request).await
+        });
         teleport.await.map_err(|status| match status.code() {
             Code::NotFound => CommandError::NotFound(format!("{} is not online", self.character)),
-            _ => refusal(&of)(status),
+            _ => peer_error(&daemon)(status),
         })?;
         Ok(Outcome::done("teleported"))
     }

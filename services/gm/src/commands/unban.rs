@@ -2,13 +2,13 @@
 
 use std::fmt;
 
-use shardkeep_rpc::{accounts, gm, gm::target::Who};
+use shardkeep_rpc::{accounts, gm, gm::target::Selector};
 use tonic::Code;
 
-use super::{Act, Desk, Outcome, name};
+use super::{CommandContext, OperatorCommand, Outcome, name};
 use crate::{
     error::CommandError,
-    peers::{call, refusal},
+    peers::{peer_error, with_deadline},
     role::Right,
 };
 
@@ -20,8 +20,8 @@ impl TryFrom<gm::Target> for Unban {
     type Error = CommandError;
 
     fn try_from(target: gm::Target) -> Result<Self, CommandError> {
-        match target.who {
-            Some(Who::Account(account)) => Ok(Self { account: name("account", &account)? }),
+        match target.selector {
+            Some(Selector::Account(account)) => Ok(Self { account: name("account", &account)? }),
             _ => Err(CommandError::Malformed("bans are of accounts: say which".into())),
         }
     }
@@ -33,16 +33,16 @@ impl fmt::Display for Unban {
     }
 }
 
-impl Act for Unban {
+impl OperatorCommand for Unban {
     const NAME: &'static str = "unban";
     const RIGHT: Right = Right::Unban;
 
-    async fn execute(&self, desk: &Desk<'_>) -> Result<Outcome, CommandError> {
-        let (mut client, login) = desk.peers().accounts()?;
+    async fn execute(&self, context: &CommandContext<'_>) -> Result<Outcome, CommandError> {
+        let (mut client, login) = context.peers().accounts()?;
         let request = accounts::UnbanRequest { name: self.account.clone(), everywhere: false };
-        client.unban(call(request)).await.map_err(|status| match status.code() {
+        client.unban(with_deadline(request)).await.map_err(|status| match status.code() {
             Code::NotFound => CommandError::NotFound(status.message().to_owned()),
-            _ => refusal(&login)(status),
+            _ => peer_error(&login)(status),
         })?;
         Ok(Outcome::done("may log in again"))
     }

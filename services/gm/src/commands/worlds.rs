@@ -5,11 +5,11 @@ use std::fmt;
 use serde_json::{Value, json};
 use shardkeep_rpc::gm;
 
-use super::{Act, Desk, Outcome};
+use super::{CommandContext, OperatorCommand, Outcome};
 use crate::{
     error::CommandError,
     role::Right,
-    worlds::{self, Doors, World},
+    worlds::{self, AccessStatus, World},
 };
 
 pub(crate) struct Worlds;
@@ -28,13 +28,13 @@ impl fmt::Display for Worlds {
     }
 }
 
-impl Act for Worlds {
+impl OperatorCommand for Worlds {
     const NAME: &'static str = "worlds";
     const RIGHT: Right = Right::SeeCluster;
     const CHANGES: bool = false;
 
-    async fn execute(&self, desk: &Desk<'_>) -> Result<Outcome, CommandError> {
-        let (all, unknown) = worlds::of_all(desk.peers()).await;
+    async fn execute(&self, context: &CommandContext<'_>) -> Result<Outcome, CommandError> {
+        let (all, unknown) = worlds::fetch_all(context.peers()).await;
         if let Some(error) = unknown {
             return Err(error);
         }
@@ -46,8 +46,8 @@ impl Act for Worlds {
 }
 
 fn line(world: &World) -> String {
-    let doors = Doors(world.closed.as_ref());
-    let how = match &world.led {
+    let access = AccessStatus(world.closed.as_ref());
+    let status_text = match &world.leadership {
         Some((_, Ok(status))) => format!(
             "{}  {} of {} online, {} in the queue",
             status.name, status.online, status.capacity, status.queue
@@ -55,14 +55,14 @@ fn line(world: &World) -> String {
         Some((leader, Err(error))) => format!("{}: {error}", leader.id.name),
         None => "no daemon leads it".to_owned(),
     };
-    format!("world {}  {how}  {doors}", world.number)
+    format!("world {}  {status_text}  {access}", world.number)
 }
 
 fn listed(world: &World) -> Value {
-    let status = world.led.as_ref().and_then(|(_, status)| status.as_ref().ok());
+    let status = world.leadership.as_ref().and_then(|(_, status)| status.as_ref().ok());
     json!({
         "world": world.number,
-        "leader": world.led.as_ref().map(|(leader, _)| &leader.id.name),
+        "leader": world.leadership.as_ref().map(|(leader, _)| &leader.id.name),
         "name": status.map(|status| &status.name),
         "online": status.map(|status| status.online),
         "capacity": status.map(|status| status.capacity),

@@ -5,36 +5,36 @@ use axum::{
     extract::{Path, State},
     response::{IntoResponse, Redirect, Response},
 };
-use shardkeep_rpc::gm::{self, command::Command, target::Who};
+use shardkeep_rpc::gm::{self, command::Command, target::Selector};
 
 use super::{
     Site,
+    caller::{Fields, VerifiedForm},
     error::WebError,
     html::html,
     layout::{self, Flash},
-    visitor::{Fields, Posted},
 };
 
 pub(crate) async fn execute(
     State(site): State<Site>,
     Path(name): Path<String>,
-    Posted { visitor, fields }: Posted,
+    VerifiedForm { caller, fields }: VerifiedForm,
 ) -> Result<Response, WebError> {
-    if visitor.signed.by_link {
-        return Err(WebError::NoPassword);
+    if caller.session.by_link {
+        return Err(WebError::PasswordNotSet);
     }
     let command = Some(command(&name, &fields)?);
     let command = gm::Command { reason: fields.get("reason").to_owned(), command };
-    let audit = match site.console.execute(&visitor.signed, command, visitor.origin.clone()).await {
+    let audit = match site.console.execute(&caller.session, command, caller.origin.clone()).await {
         Ok(done) => {
             if let Some(link) = done.outcome.json.get("link").and_then(|link| link.as_str()) {
-                return Ok(show_link(&site, &visitor, &done.outcome.text, link).await);
+                return Ok(show_link(&site, &caller, &done.outcome.text, link).await);
             }
             done.audit
         }
         Err(refused) => refused.audit.ok_or(refused.error)?,
     };
-    Ok(Redirect::to(&come_back(fields.get("back"), audit)).into_response())
+    Ok(Redirect::to(&redirect_target(fields.get("back"), audit)).into_response())
 }
 
 fn command(name: &str, fields: &Fields) -> Result<Command, WebError> {
@@ -75,18 +75,18 @@ fn command(name: &str, fields: &Fields) -> Result<Command, WebError> {
             role: text("role"),
             password: text("password"),
         }),
-        _ => return Err(WebError::NothingHere),
+        _ => return Err(WebError::NotFound),
     })
 }
 
 fn target(fields: &Fields) -> gm::Target {
     let (character, account) = (fields.get("character"), fields.get("account"));
-    let who = match (character, account) {
+    let selector = match (character, account) {
         ("", "") => None,
-        ("", account) => Some(Who::Account(account.to_owned())),
-        (character, _) => Some(Who::Character(character.to_owned())),
+        ("", account) => Some(Selector::Account(account.to_owned())),
+        (character, _) => Some(Selector::Character(character.to_owned())),
     };
-    gm::Target { who }
+    gm::Target { selector }
 }
 
 /// People type metres.
@@ -102,22 +102,22 @@ fn millimetres(fields: &Fields, name: &str) -> Result<i32, WebError> {
 }
 
 /// Only pages of ours: a path whose first segment is plain.
-fn come_back(back: &str, audit: u64) -> String {
+fn redirect_target(back: &str, audit: u64) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "/?&=%+-_.".contains(c);
-    let ours = back.starts_with('/') && !back.starts_with("//") && back.chars().all(plain);
-    let back = if ours { back } else { "/" };
-    let and = if back.contains('?') { '&' } else { '?' };
-    format!("{back}{and}done={audit}")
+    let is_local = back.starts_with('/') && !back.starts_with("//") && back.chars().all(plain);
+    let back = if is_local { back } else { "/" };
+    let separator = if back.contains('?') { '&' } else { '?' };
+    format!("{back}{separator}done={audit}")
 }
 
 /// A link is shown once and written nowhere.
-async fn show_link(site: &Site, visitor: &super::visitor::Visitor, text: &str, link: &str) -> Response {
+async fn show_link(site: &Site, caller: &super::caller::Caller, text: &str, link: &str) -> Response {
     let body = html!(
         "<section class=\"card\"><p>{}. Send this link to them by a safe way; it works once and not for long, and is \
          not shown again.</p><p><input class=\"wide\" readonly value=\"{}\" aria-label=\"One-time link\"></p>"
         "<p><a class=\"button\" href=\"/operators\">Back to the operators</a></p></section>"; text, link,
     );
-    layout::page(site, visitor, "/operators", &Flash::default(), body).await.into_response()
+    layout::page(site, caller, "/operators", &Flash::default(), body).await.into_response()
 }
 
 #[cfg(test)]
@@ -125,13 +125,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_way_back_leads_to_our_own_pages_only() {
-        assert_eq!(come_back("/players?q=ann", 7), "/players?q=ann&done=7");
-        assert_eq!(come_back("/", 7), "/?done=7");
+    fn redirect_target_accepts_only_local_paths() {
+        assert_eq!(redirect_target("/players?q=ann", 7), "/players?q=ann&done=7");
+        assert_eq!(redirect_target("/", 7), "/?done=7");
         for elsewhere in
             ["", "//evil.example", "https://evil.example", "/\\evil.example", "/x\r\nSet-Cookie: a=b"]
         {
-            assert_eq!(come_back(elsewhere, 7), "/?done=7");
+            assert_eq!(redirect_target(elsewhere, 7), "/?done=7");
         }
     }
 }

@@ -9,10 +9,10 @@ use shardkeep_store::audit::{self, Entry};
 
 use super::{
     Site,
+    caller::Caller,
     error::WebError,
     html::{Markup, html},
-    layout::{self, Flash, moment},
-    visitor::Visitor,
+    layout::{self, Flash, time_element},
 };
 use crate::role::Right;
 
@@ -27,10 +27,10 @@ pub(crate) struct Search {
 
 pub(crate) async fn page(
     State(site): State<Site>,
-    visitor: Visitor,
+    caller: Caller,
     Query(search): Query<Search>,
 ) -> Result<Html<String>, WebError> {
-    visitor.needs(Right::SeeAudit)?;
+    caller.require(Right::SeeAudit)?;
     let operator = search.operator.trim();
     let entries = audit::page(&site.console.database, search.before, operator, PER_PAGE).await?;
     let rows: Markup = entries.iter().map(row).collect();
@@ -47,14 +47,14 @@ pub(crate) async fn page(
         "<th>Operator, from<th>Command<th>Reason<th>Result</tr></thead><tbody>{}</tbody></table></div>{}";
         operator, empty, rows, more,
     );
-    Ok(layout::page(&site, &visitor, "/audit", &Flash::default(), body).await)
+    Ok(layout::page(&site, &caller, "/audit", &Flash::default(), body).await)
 }
 
 fn row(entry: &Entry) -> Markup {
-    let begun = &entry.begun;
+    let invocation = &entry.invocation;
     html!(
         "<tr><td>{}<td>{}<th scope=\"row\">{} <small>{}</small><td>{}<td>{}<td>{}</tr>";
-        entry.id, moment(begun.at_ms), begun.operator, begun.origin, begun.command, begun.reason, result(entry),
+        entry.id, time_element(invocation.at_ms), invocation.operator, invocation.origin, invocation.command, invocation.reason, result(entry),
     )
 }
 
@@ -72,23 +72,23 @@ fn result(entry: &Entry) -> Markup {
 
 #[cfg(test)]
 mod tests {
-    use shardkeep_store::audit::Begun;
+    use shardkeep_store::audit::Invocation;
 
     use super::*;
 
     fn shown(answer: &str) -> String {
-        let begun = Begun {
+        let invocation = Invocation {
             at_ms: 0,
             operator: "ann".into(),
             origin: "web".into(),
             command: "look".into(),
             reason: String::new(),
         };
-        result(&Entry { id: 1, begun, outcome: "done".into(), result: answer.into() }).into_string()
+        result(&Entry { id: 1, invocation, outcome: "done".into(), result: answer.into() }).into_string()
     }
 
     #[test]
-    fn a_long_result_is_folded_behind_its_first_line() {
+    fn long_result_is_collapsed_to_its_first_line() {
         assert!(!shown("draining\n").contains("<details"));
         let list = shown("2 online\nAnn\nBob\n");
         assert!(

@@ -19,19 +19,19 @@ pub(crate) enum WebError {
     #[error("sign in first")]
     NotSignedIn,
     #[error("set a password first")]
-    NoPassword,
-    #[error("this page needs the role {}; you are {has}", right.needs())]
-    Forbidden { right: Right, has: Role },
+    PasswordNotSet,
+    #[error("this page needs the role {}; you are {actual_role}", right.minimum_role())]
+    Forbidden { right: Right, actual_role: Role },
     #[error("this form is out of date: go back, load the page again and repeat what you did")]
     Csrf,
     #[error("there is nothing here")]
-    NothingHere,
+    NotFound,
     #[error("as many people as may watch the map are watching it; try again later")]
     TooManyViewers,
     #[error("{0}")]
     Form(String),
     #[error("the present password is another one")]
-    WrongPresent,
+    WrongCurrentPassword,
     #[error(transparent)]
     Command(#[from] CommandError),
     #[error(transparent)]
@@ -49,14 +49,14 @@ impl From<SessionError> for WebError {
 impl WebError {
     pub(crate) fn status(&self) -> StatusCode {
         match self {
-            Self::NotSignedIn | Self::NoPassword | Self::WrongPresent => StatusCode::UNAUTHORIZED,
+            Self::NotSignedIn | Self::PasswordNotSet | Self::WrongCurrentPassword => StatusCode::UNAUTHORIZED,
             Self::Forbidden { .. } | Self::Csrf => StatusCode::FORBIDDEN,
-            Self::NothingHere => StatusCode::NOT_FOUND,
+            Self::NotFound => StatusCode::NOT_FOUND,
             Self::TooManyViewers => StatusCode::SERVICE_UNAVAILABLE,
             Self::Form(_) => StatusCode::BAD_REQUEST,
             Self::Command(error) => command_status(error),
             Self::SignIn(SignInError::Throttled(_)) => StatusCode::TOO_MANY_REQUESTS,
-            Self::SignIn(SignInError::Wrong | SignInError::LinkUsed) => StatusCode::UNAUTHORIZED,
+            Self::SignIn(SignInError::WrongCredentials | SignInError::LinkUsed) => StatusCode::UNAUTHORIZED,
             Self::SignIn(SignInError::Password(_)) => StatusCode::BAD_REQUEST,
             Self::SignIn(SignInError::Session(_) | SignInError::Store(_)) | Self::Store(_) => {
                 StatusCode::INTERNAL_SERVER_ERROR
@@ -70,10 +70,10 @@ fn command_status(error: &CommandError) -> StatusCode {
         CommandError::Denied { .. } => StatusCode::FORBIDDEN,
         CommandError::NoReason | CommandError::Malformed(_) => StatusCode::BAD_REQUEST,
         CommandError::NotFound(_) => StatusCode::NOT_FOUND,
-        CommandError::Absent(_) | CommandError::Peer { .. } => StatusCode::BAD_GATEWAY,
+        CommandError::NoneRunning(_) | CommandError::Peer { .. } => StatusCode::BAD_GATEWAY,
         CommandError::Store(_) => StatusCode::INTERNAL_SERVER_ERROR,
         CommandError::Busy => StatusCode::SERVICE_UNAVAILABLE,
-        CommandError::Late => StatusCode::GATEWAY_TIMEOUT,
+        CommandError::TimedOut => StatusCode::GATEWAY_TIMEOUT,
     }
 }
 
@@ -81,7 +81,7 @@ impl IntoResponse for WebError {
     fn into_response(self) -> Response {
         match self {
             Self::NotSignedIn => return Redirect::to("/sign-in").into_response(),
-            Self::NoPassword => return Redirect::to("/password").into_response(),
+            Self::PasswordNotSet => return Redirect::to("/password").into_response(),
             _ => {}
         }
         let status = self.status();
@@ -93,10 +93,10 @@ impl IntoResponse for WebError {
             "<p><a class=\"button\" href=\"/\">To the overview</a></p></section>";
             status.canonical_reason().unwrap_or("Error"), self.to_string(),
         );
-        (status, layout::bare("Error", &body)).into_response()
+        (status, layout::page_without_navigation("Error", &body)).into_response()
     }
 }
 
-pub(crate) async fn nothing_here() -> WebError {
-    WebError::NothingHere
+pub(crate) async fn not_found() -> WebError {
+    WebError::NotFound
 }

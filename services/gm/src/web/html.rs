@@ -24,26 +24,26 @@ impl FromIterator<Markup> for Markup {
 }
 
 /// How a value goes into a template.
-pub(crate) trait Show {
-    fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result;
+pub(crate) trait Render {
+    fn render(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result;
 }
 
-impl Show for Markup {
-    fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Render for Markup {
+    fn render(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
 }
 
-impl Show for Option<Markup> {
-    fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.as_ref().map_or(Ok(()), |markup| markup.show(f))
+impl Render for Option<Markup> {
+    fn render(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.as_ref().map_or(Ok(()), |markup| markup.render(f))
     }
 }
 
 macro_rules! escaped {
     ($($type:ty),+) => {
-        $(impl Show for $type {
-            fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        $(impl Render for $type {
+            fn render(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 use fmt::Write;
                 write!(Escape(f), "{self}")
             }
@@ -54,9 +54,9 @@ macro_rules! escaped {
 escaped!(str, String, u16, u32, u64, usize, i32, f64, std::net::IpAddr);
 escaped!(shardkeep_types::DaemonKind, shardkeep_types::WorldId, shardkeep_cluster::State, crate::role::Role);
 
-impl<T: Show + ?Sized> Show for &T {
-    fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        (*self).show(f)
+impl<T: Render + ?Sized> Render for &T {
+    fn render(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        (*self).render(f)
     }
 }
 
@@ -81,11 +81,11 @@ impl fmt::Write for Escape<'_, '_> {
 }
 
 /// Makes a value displayable inside of a template.
-pub(crate) struct Shown<'a, T: ?Sized>(pub(crate) &'a T);
+pub(crate) struct Rendered<'a, T: ?Sized>(pub(crate) &'a T);
 
-impl<T: Show + ?Sized> fmt::Display for Shown<'_, T> {
+impl<T: Render + ?Sized> fmt::Display for Rendered<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.show(f)
+        self.0.render(f)
     }
 }
 
@@ -94,7 +94,7 @@ impl<T: Show + ?Sized> fmt::Display for Shown<'_, T> {
 macro_rules! html {
     ($($template:literal)+ $(; $($arg:expr),+ $(,)?)?) => {
         $crate::web::html::Markup::trusted(format!(
-            concat!($($template),+) $(, $($crate::web::html::Shown(&$arg)),+)?
+            concat!($($template),+) $(, $($crate::web::html::Rendered(&$arg)),+)?
         ))
     };
 }
@@ -106,7 +106,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_not_markup_is_escaped() {
+    fn text_values_are_escaped_and_markup_is_not() {
         let name = String::from("<script>alert('\"&')</script>");
         let cell = html!("<td title=\"{}\">{}</td>"; name, 7u32);
         let row = html!("<tr>{}</tr>"; cell);
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_are_joined() {
+    fn markup_parts_are_concatenated() {
         let list: Markup = ["a", "<b>"].into_iter().map(|it| html!("<li>{}"; it)).collect();
         assert_eq!(html!("<ul>{}{}</ul>"; list, None::<Markup>).into_string(), "<ul><li>a<li>&lt;b&gt;</ul>");
     }

@@ -3,12 +3,12 @@
 use axum::response::Html;
 use serde::Deserialize;
 use shardkeep_store::audit;
-use shardkeep_types::Civil;
+use shardkeep_types::UtcDateTime;
 
 use super::{
     Site,
+    caller::Caller,
     html::{Markup, html},
-    visitor::Visitor,
 };
 use crate::role::Right;
 
@@ -35,7 +35,7 @@ pub(crate) struct Flash {
 /// A page for a visitor: navigation, the result of the command before, and the body.
 pub(crate) async fn page(
     site: &Site,
-    visitor: &Visitor,
+    caller: &Caller,
     path: &str,
     flash: &Flash,
     body: Markup,
@@ -43,7 +43,7 @@ pub(crate) async fn page(
     let title = PAGES.iter().find(|(at, ..)| *at == path).map_or("Console", |(_, title, _)| title);
     let links: Markup = PAGES
         .iter()
-        .filter(|(_, _, right)| visitor.may(*right))
+        .filter(|(_, _, right)| caller.may(*right))
         .map(|(at, title, _)| match *at == path {
             true => html!("<a href=\"{}\" aria-current=\"page\">{}</a>"; at, title),
             false => html!("<a href=\"{}\">{}</a>"; at, title),
@@ -54,14 +54,14 @@ pub(crate) async fn page(
         "Shardkeep</a><nav aria-label=\"Pages\">{}</nav>"
         "<div class=\"who\"><a href=\"/password\" title=\"Change password\">{} <small>{}</small></a>"
         "<form method=\"post\" action=\"/sign-out\">{}<button class=\"quiet\">Sign out</button></form></div></header>";
-        links, visitor.signed.operator, visitor.signed.role, csrf(visitor),
+        links, caller.session.operator, caller.session.role, csrf(caller),
     );
-    let notice = notice(site, visitor, flash).await;
+    let notice = notice(site, caller, flash).await;
     document(title, &html!("{}<main>{}<h1>{}</h1>{}</main>"; header, notice, title, body))
 }
 
 /// A page for nobody in particular.
-pub(crate) fn bare(title: &str, body: &Markup) -> Html<String> {
+pub(crate) fn page_without_navigation(title: &str, body: &Markup) -> Html<String> {
     document(
         title,
         &html!(
@@ -84,40 +84,40 @@ fn document(title: &str, body: &Markup) -> Html<String> {
 }
 
 /// The result of a command that this operator has just given.
-async fn notice(site: &Site, visitor: &Visitor, flash: &Flash) -> Option<Markup> {
+async fn notice(site: &Site, caller: &Caller, flash: &Flash) -> Option<Markup> {
     let number = flash.done?;
-    let page = audit::page(&site.console.database, number.checked_add(1)?, &visitor.signed.operator, 1)
+    let page = audit::page(&site.console.database, number.checked_add(1)?, &caller.session.operator, 1)
         .await
         .ok()?;
     let entry = page.into_iter().next().filter(|entry| entry.id == number)?;
     let class = if entry.outcome == "done" { "good" } else { "bad" };
     Some(html!(
         "<p class=\"notice {}\" role=\"status\"><strong>{}</strong> {}</p>";
-        class, entry.begun.command, if entry.result.is_empty() { entry.outcome } else { entry.result },
+        class, entry.invocation.command, if entry.result.is_empty() { entry.outcome } else { entry.result },
     ))
 }
 
 /// The hidden field that proves a form is ours.
-pub(crate) fn csrf(visitor: &Visitor) -> Markup {
-    html!("<input type=\"hidden\" name=\"csrf\" value=\"{}\">"; visitor.signed.csrf())
+pub(crate) fn csrf(caller: &Caller) -> Markup {
+    html!("<input type=\"hidden\" name=\"csrf\" value=\"{}\">"; caller.session.csrf())
 }
 
 /// A form that gives a command and comes back to `back`; nothing for who may not give it.
 pub(crate) fn command(
-    visitor: &Visitor,
+    caller: &Caller,
     right: Right,
     command: &str,
     back: &str,
     fields: &Markup,
     button: &str,
 ) -> Option<Markup> {
-    visitor.may(right).then(|| {
+    caller.may(right).then(|| {
         html!(
             "<form method=\"post\" action=\"/do/{}\" class=\"command\">{}"
             "<input type=\"hidden\" name=\"back\" value=\"{}\">{}"
             "<label>Reason <input name=\"reason\" required maxlength=\"500\" autocomplete=\"off\"></label>"
             "<button>{}</button></form>";
-            command, csrf(visitor), back, fields, button,
+            command, csrf(caller), back, fields, button,
         )
     })
 }
@@ -127,7 +127,7 @@ pub(crate) fn hidden(name: &str, value: &str) -> Markup {
 }
 
 /// Forms behind a button, so that tables stay readable.
-pub(crate) fn folded(summary: &str, forms: impl IntoIterator<Item = Option<Markup>>) -> Option<Markup> {
+pub(crate) fn collapsible(summary: &str, forms: impl IntoIterator<Item = Option<Markup>>) -> Option<Markup> {
     let forms: Vec<Markup> = forms.into_iter().flatten().collect();
     let none = forms.is_empty();
     let forms: Markup = forms.into_iter().collect();
@@ -136,13 +136,13 @@ pub(crate) fn folded(summary: &str, forms: impl IntoIterator<Item = Option<Marku
 }
 
 /// A moment as the browser shows it in its own time zone; in UTC without scripts.
-pub(crate) fn moment(ms: u64) -> Markup {
+pub(crate) fn time_element(ms: u64) -> Markup {
     let text = utc(ms);
     html!("<time datetime=\"{}\">{}</time>"; text, text)
 }
 
 /// `2 d 3 h`, `5 min`.
-pub(crate) fn span(ms: u64) -> String {
+pub(crate) fn duration_text(ms: u64) -> String {
     let seconds = ms / 1000;
     match seconds {
         0..60 => format!("{seconds} s"),
@@ -154,7 +154,7 @@ pub(crate) fn span(ms: u64) -> String {
 
 /// As browsers parse it.
 fn utc(ms: u64) -> String {
-    let Civil { year, month, day, hour, minute, second } = Civil::from_unix_ms(ms);
+    let UtcDateTime { year, month, day, hour, minute, second } = UtcDateTime::from_unix_ms(ms);
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
 }
 
@@ -168,15 +168,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_and_spans_read_well() {
+    fn times_and_durations_are_formatted() {
         assert_eq!(utc(1_795_310_437_123), "2026-11-22T01:20:37Z");
         assert_eq!(utc(951_782_400_000), "2000-02-29T00:00:00Z");
-        assert_eq!((span(59_999), span(61_000)), ("59 s".into(), "1 min".into()));
-        assert_eq!((span(3_600_000 * 2), span(86_400_000 * 3)), ("2 h 0 min".into(), "3 d 0 h".into()));
+        assert_eq!((duration_text(59_999), duration_text(61_000)), ("59 s".into(), "1 min".into()));
+        assert_eq!(
+            (duration_text(3_600_000 * 2), duration_text(86_400_000 * 3)),
+            ("2 h 0 min".into(), "3 d 0 h".into())
+        );
     }
 
     #[test]
-    fn an_empty_fold_is_left_out() {
-        assert!(folded("Act", [None, None]).is_none());
+    fn collapsible_without_forms_is_omitted() {
+        assert!(collapsible("Act", [None, None]).is_none());
     }
 }

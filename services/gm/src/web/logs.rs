@@ -11,14 +11,14 @@ use shardkeep_types::DaemonKind;
 
 use super::{
     Site,
+    caller::Caller,
     error::WebError,
     html::{Markup, html},
     layout::{self, Flash},
-    visitor::Visitor,
 };
 use crate::{
     error::CommandError,
-    peers::{call, refusal},
+    peers::{peer_error, with_deadline},
     role::Right,
 };
 
@@ -46,7 +46,7 @@ const EXAMPLES: [(&str, &str); 4] = [
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub(crate) struct Asked {
+pub(crate) struct LogQuery {
     sql: String,
     search: String,
     days: String,
@@ -54,12 +54,12 @@ pub(crate) struct Asked {
 
 pub(crate) async fn page(
     State(site): State<Site>,
-    visitor: Visitor,
-    Query(asked): Query<Asked>,
+    caller: Caller,
+    Query(query): Query<LogQuery>,
 ) -> Result<Html<String>, WebError> {
-    visitor.needs(Right::SeeLogs)?;
-    let sql = if asked.sql.trim().is_empty() { LATEST } else { asked.sql.as_str() };
-    let answer = match ask(&site, sql, &asked).await {
+    caller.require(Right::SeeLogs)?;
+    let sql = if query.sql.trim().is_empty() { LATEST } else { query.sql.as_str() };
+    let answer = match run_query(&site, sql, &query).await {
         Ok(reply) => table(&reply),
         Err(CommandError::Peer { status, .. }) => html!("<p class=\"notice bad\">{}</p>"; status.message()),
         Err(error) => html!("<p class=\"notice bad\">{}</p>"; error.to_string()),
@@ -80,17 +80,23 @@ pub(crate) async fn page(
         "<label>Words <input type=\"search\" name=\"search\" value=\"{}\" placeholder=\"full text\"></label>"
         "<label>Days <input name=\"days\" value=\"{}\" placeholder=\"today and yesterday\" "
         "title=\"YYYY-MM-DD, several separated by spaces\"></label><button class=\"primary\">Ask</button></div></form>{}";
-        examples, sql, asked.search, asked.days, answer,
+        examples, sql, query.search, query.days, answer,
     );
-    Ok(layout::page(&site, &visitor, "/logs", &Flash::default(), body).await)
+    Ok(layout::page(&site, &caller, "/logs", &Flash::default(), body).await)
 }
 
-async fn ask(site: &Site, sql: &str, asked: &Asked) -> Result<QueryReply, CommandError> {
-    let of = site.console.peers.any(DaemonKind::Logs)?;
-    let days = asked.days.split([' ', ',']).filter(|day| !day.is_empty()).map(str::to_owned).collect();
-    let search = asked.search.trim().to_owned();
+async fn run_query(site: &Site, sql: &str, query: &LogQuery) -> Result<QueryReply, CommandError> {
+    let daemon = site.console.peers.any(DaemonKind::Logs)?;
+    let days = query.days.split([' ', ',']).filter(|day| !day.is_empty()).map(str::to_owned).collect();
+    let search = query.search.trim().to_owned();
     let request = QueryRequest { sql: sql.to_owned(), days, limit: ROWS, search };
-    let reply = site.console.peers.logs_client(&of).query(call(request)).await.map_err(refusal(&of))?;
+    let reply = site
+        .console
+        .peers
+        .logs_client(&daemon)
+        .query(with_deadline(request))
+        .await
+        .map_err(peer_error(&daemon))?;
     Ok(reply.into_inner())
 }
 
@@ -100,7 +106,7 @@ fn table(reply: &QueryReply) -> Markup {
         .rows
         .iter()
         .map(|row| {
-            let cells: Markup = row.values.iter().map(|value| html!("<td>{}"; plain(value))).collect();
+            let cells: Markup = row.values.iter().map(|value| html!("<td>{}"; cell_text(value))).collect();
             html!("<tr>{}</tr>"; cells)
         })
         .collect();
@@ -112,7 +118,7 @@ fn table(reply: &QueryReply) -> Markup {
 }
 
 /// Values come as JSON.
-fn plain(value: &str) -> String {
+fn cell_text(value: &str) -> String {
     match serde_json::from_str(value) {
         Ok(Value::String(text)) => text,
         Ok(Value::Null) => "–".into(),

@@ -19,31 +19,31 @@ use shardkeep_types::WorldId;
 
 use super::{
     Site,
+    caller::Caller,
     error::WebError,
     html::{Markup, html},
     layout::{self, Flash, command, hidden},
-    visitor::Visitor,
 };
-use crate::{clock::now_ms, map::Viewer, role::Right, sessions::Signed};
+use crate::{clock::now_ms, map::Viewer, role::Right, sessions::OperatorSession};
 
 /// How often a stream asks whether its session still lives.
 const RECHECK: Duration = Duration::from_secs(15);
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub(crate) struct Which {
+pub(crate) struct MapQuery {
     world: u32,
 }
 
 pub(crate) async fn page(
     State(site): State<Site>,
-    visitor: Visitor,
-    Query(which): Query<Which>,
+    caller: Caller,
+    Query(query): Query<MapQuery>,
     Query(flash): Query<Flash>,
 ) -> Result<Html<String>, WebError> {
-    visitor.needs(Right::SeeMap)?;
+    caller.require(Right::SeeMap)?;
     let worlds = site.console.peers.worlds();
-    let world = if which.world == 0 { worlds.first().map_or(0, |world| world.world.0) } else { which.world };
+    let world = if query.world == 0 { worlds.first().map_or(0, |world| world.world.0) } else { query.world };
     let choice: Markup = worlds
         .iter()
         .map(|instance| {
@@ -67,12 +67,12 @@ pub(crate) async fn page(
         "<p class=\"hint\">Drag or use the arrow keys to move, the wheel or + and − to zoom, 0 to see everything. \
          Click a player to choose it, then a place to fill in where to.</p></aside></div>"
         "<script src=\"/static/map.js\" defer></script>";
-        choice, world, teleport(&visitor, world),
+        choice, world, teleport(&caller, world),
     );
-    Ok(layout::page(&site, &visitor, "/map", &flash, body).await)
+    Ok(layout::page(&site, &caller, "/map", &flash, body).await)
 }
 
-fn teleport(visitor: &Visitor, world: u32) -> Option<Markup> {
+fn teleport(caller: &Caller, world: u32) -> Option<Markup> {
     let fields = html!(
         "{}<label>Character <input name=\"character\" id=\"who\" required autocomplete=\"off\"></label>"
         "<label>x (m) <input name=\"x\" id=\"x\" type=\"number\" min=\"0\" step=\"any\" required></label>"
@@ -80,39 +80,40 @@ fn teleport(visitor: &Visitor, world: u32) -> Option<Markup> {
         hidden("world", &world.to_string()),
     );
     let back = format!("/map?world={world}");
-    let form = command(visitor, Right::Teleport, "teleport", &back, &fields, "Teleport")?;
+    let form = command(caller, Right::Teleport, "teleport", &back, &fields, "Teleport")?;
     Some(html!("<section class=\"card\"><h2>Teleport</h2>{}</section>"; form))
 }
 
 pub(crate) async fn events(
     State(site): State<Site>,
-    visitor: Visitor,
-    Query(which): Query<Which>,
+    caller: Caller,
+    Query(query): Query<MapQuery>,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, WebError> {
-    visitor.needs(Right::SeeMap)?;
-    let viewer = site.console.map.look(site.console.config.map_viewers).ok_or(WebError::TooManyViewers)?;
-    let watching = Watching {
+    caller.require(Right::SeeMap)?;
+    let viewer =
+        site.console.map.add_viewer(site.console.config.map_viewers).ok_or(WebError::TooManyViewers)?;
+    let pictures = PictureStream {
         site,
         viewer,
-        world: WorldId(which.world),
-        signed: visitor.signed,
+        world: WorldId(query.world),
+        session: caller.session,
         checked: Instant::now(),
     };
-    let events = futures::stream::unfold(watching, async |mut watching| {
-        watching.next().await.map(|picture| (Ok(Event::default().data(&*picture)), watching))
+    let events = futures::stream::unfold(pictures, async |mut pictures| {
+        pictures.next().await.map(|picture| (Ok(Event::default().data(&*picture)), pictures))
     });
     Ok(Sse::new(events).keep_alive(KeepAlive::default()))
 }
 
-struct Watching {
+struct PictureStream {
     site: Site,
     viewer: Viewer,
     world: WorldId,
-    signed: Signed,
+    session: OperatorSession,
     checked: Instant,
 }
 
-impl Watching {
+impl PictureStream {
     /// The next picture of this world; `None` when the daemon drains or the session is over. A slow browser misses
     /// pictures, never gets them late.
     async fn next(&mut self) -> Option<Arc<str>> {
@@ -134,7 +135,7 @@ impl Watching {
             return Some(());
         }
         self.checked = Instant::now();
-        let found = self.site.console.sessions.find(self.signed.token.clone(), false, now_ms()).await;
+        let found = self.site.console.sessions.find(self.session.token.clone(), false, now_ms()).await;
         found.ok().flatten().map(drop)
     }
 }

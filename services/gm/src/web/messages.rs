@@ -8,10 +8,10 @@ use shardkeep_rpc::gateway::Cost;
 
 use super::{
     Site,
+    caller::Caller,
     error::WebError,
     html::{Markup, html},
     layout::{self, Flash, meter},
-    visitor::Visitor,
 };
 use crate::{
     costs::{self, bytes, seconds},
@@ -20,11 +20,11 @@ use crate::{
 
 pub(crate) async fn page(
     State(site): State<Site>,
-    visitor: Visitor,
+    caller: Caller,
     Query(flash): Query<Flash>,
 ) -> Result<Html<String>, WebError> {
-    visitor.needs(Right::SeeCluster)?;
-    let (costs, gateways) = costs::of_all(&site.console.peers).await;
+    caller.require(Right::SeeCluster)?;
+    let (costs, gateways) = costs::fetch_totals(&site.console.peers).await;
     let all = costs.iter().map(|cost| cost.microseconds).sum::<u64>().max(1);
     let rows: Markup = costs.iter().map(|cost| row(cost, all)).collect();
     let empty =
@@ -35,7 +35,7 @@ pub(crate) async fn page(
         "<th>Time<th>Share of the time</tr></thead><tbody>{}</tbody></table></div></div>";
         empty, gateways, rows,
     );
-    Ok(layout::page(&site, &visitor, "/messages", &flash, body).await)
+    Ok(layout::page(&site, &caller, "/messages", &flash, body).await)
 }
 
 fn row(cost: &Cost, all: u64) -> Markup {

@@ -4,11 +4,12 @@
 mod action;
 mod assets;
 mod audit;
+mod caller;
 mod chat;
-mod door;
 mod error;
 mod html;
 mod layout;
+mod limited_listener;
 mod logs;
 mod map;
 mod messages;
@@ -17,7 +18,6 @@ mod overview;
 mod password;
 mod players;
 mod sign_in;
-mod visitor;
 mod worlds;
 
 use std::sync::Arc;
@@ -35,10 +35,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{console::Console, metrics};
 
-use door::{Caller, Door};
+use limited_listener::{ClientAddress, LimitedListener};
 
 /// Forms are small.
-const LONGEST_BODY: usize = 64 << 10;
+const MAX_BODY_BYTES: usize = 64 << 10;
 
 #[derive(Clone)]
 pub(crate) struct Site {
@@ -54,8 +54,10 @@ pub(crate) async fn serve(
     draining: CancellationToken,
 ) -> anyhow::Result<()> {
     let site = Site { console, draining: draining.clone() };
-    let service = routes(site).into_make_service_with_connect_info::<Caller>();
-    axum::serve(Door::new(listener), service).with_graceful_shutdown(draining.cancelled_owned()).await?;
+    let service = routes(site).into_make_service_with_connect_info::<ClientAddress>();
+    axum::serve(LimitedListener::new(listener), service)
+        .with_graceful_shutdown(draining.cancelled_owned())
+        .await?;
     Ok(())
 }
 
@@ -77,9 +79,9 @@ fn routes(site: Site) -> Router {
         .route("/sign-out", post(sign_in::sign_out))
         .route("/link/{token}", get(sign_in::link_page).post(sign_in::follow_link))
         .route("/static/{file}", get(assets::file))
-        .fallback(error::nothing_here)
-        .layer(DefaultBodyLimit::max(LONGEST_BODY))
-        .layer(middleware::from_fn(guard))
+        .fallback(error::not_found)
+        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
+        .layer(middleware::from_fn(add_security_headers))
         .with_state(site)
 }
 
@@ -98,7 +100,7 @@ const HEADERS: [(HeaderName, &str); 6] = [
     (HeaderName::from_static("permissions-policy"), "camera=(), geolocation=(), microphone=()"),
 ];
 
-async fn guard(request: Request, next: Next) -> Response {
+async fn add_security_headers(request: Request, next: Next) -> Response {
     let mut response = next.run(request).await;
     let headers = response.headers_mut();
     for (name, value) in HEADERS {

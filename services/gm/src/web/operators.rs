@@ -8,54 +8,54 @@ use shardkeep_store::operators::{self, Operator};
 
 use super::{
     Site,
+    caller::Caller,
     error::WebError,
     html::{Markup, html},
-    layout::{self, Flash, command, folded, hidden, moment},
-    visitor::Visitor,
+    layout::{self, Flash, collapsible, command, hidden, time_element},
 };
 use crate::{
-    commands::operators::way,
+    commands::operators::sign_in_method,
     role::{Right, Role},
 };
 
 pub(crate) async fn page(
     State(site): State<Site>,
-    visitor: Visitor,
+    caller: Caller,
     Query(flash): Query<Flash>,
 ) -> Result<Html<String>, WebError> {
-    visitor.needs(Right::SeeOperators)?;
+    caller.require(Right::SeeOperators)?;
     let operators = operators::list(&site.console.database).await?;
-    let rows: Markup = operators.iter().map(|operator| row(&visitor, operator)).collect();
+    let rows: Markup = operators.iter().map(|operator| row(&caller, operator)).collect();
     let body = html!(
         "<div class=\"scroll\"><table><thead><tr><th>Operator<th>Role<th>Since<th>Signs in by"
         "<th><span class=\"unseen\">Actions</span></tr></thead><tbody>{}</tbody></table></div>{}{}";
-        rows, add(&visitor), rights(),
+        rows, add(&caller), rights(),
     );
-    Ok(layout::page(&site, &visitor, "/operators", &flash, body).await)
+    Ok(layout::page(&site, &caller, "/operators", &flash, body).await)
 }
 
-fn row(visitor: &Visitor, operator: &Operator) -> Markup {
+fn row(caller: &Caller, operator: &Operator) -> Markup {
     let name = || hidden("name", &operator.name);
     let change = html!("{}{}"; name(), roles(&operator.role));
-    let actions = folded(
+    let actions = collapsible(
         "Act…",
         [
-            command(visitor, Right::ManageOperators, "operator", "/operators", &change, "Change role"),
-            command(visitor, Right::ManageOperators, "operator", "/operators", &name(), "Remove"),
+            command(caller, Right::ManageOperators, "operator", "/operators", &change, "Change role"),
+            command(caller, Right::ManageOperators, "operator", "/operators", &name(), "Remove"),
         ],
     );
     html!(
         "<tr><th scope=\"row\">{}<td>{}<td>{}<td>{}<td class=\"actions\">{}</tr>";
-        operator.name, operator.role, moment(operator.created_ms), way(operator), actions,
+        operator.name, operator.role, time_element(operator.created_ms), sign_in_method(operator), actions,
     )
 }
 
-fn add(visitor: &Visitor) -> Option<Markup> {
+fn add(caller: &Caller) -> Option<Markup> {
     let fields = html!(
         "<label>Name <input name=\"name\" required pattern=\"[a-z0-9_.\\-]{{1,32}}\" autocomplete=\"off\"></label>{}";
         roles("viewer"),
     );
-    let form = command(visitor, Right::ManageOperators, "operator", "/operators", &fields, "Add")?;
+    let form = command(caller, Right::ManageOperators, "operator", "/operators", &fields, "Add")?;
     Some(html!(
         "<section class=\"card\"><h2>Add an operator</h2>{}<p class=\"hint\">You get a one-time link for them, by which \
          they set their password.</p></section>"; form,

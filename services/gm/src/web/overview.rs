@@ -4,27 +4,27 @@ use axum::{
     extract::{Query, State},
     response::Html,
 };
-use shardkeep_cluster::{Instance, STORES, State as Life};
+use shardkeep_cluster::{Instance, STORES_ATTRIBUTE, State as DaemonState};
 use shardkeep_rpc::accounts::Closure;
 use shardkeep_types::DaemonKind;
 
 use super::{
     Site,
+    caller::Caller,
     error::WebError,
     html::{Markup, html},
-    layout::{self, Flash, command, folded, hidden, meter, span},
-    visitor::Visitor,
+    layout::{self, Flash, collapsible, command, duration_text, hidden, meter},
 };
 use crate::{clock::now_ms, error::CommandError, role::Right, worlds};
 
 pub(crate) async fn page(
     State(site): State<Site>,
-    visitor: Visitor,
+    caller: Caller,
     Query(flash): Query<Flash>,
 ) -> Result<Html<String>, WebError> {
-    visitor.needs(Right::SeeCluster)?;
+    caller.require(Right::SeeCluster)?;
     let daemons = site.console.peers.all();
-    let rows: Markup = daemons.iter().map(|daemon| row(&visitor, daemon, now_ms())).collect();
+    let rows: Markup = daemons.iter().map(|daemon| row(&caller, daemon, now_ms())).collect();
     let closed = worlds::closures(&site.console.peers).await;
     let empty = daemons.is_empty().then(|| html!("<p class=\"empty\">No registry answers yet.</p>"));
     let body = html!(
@@ -33,14 +33,15 @@ pub(crate) async fn page(
         "<tbody>{}</tbody></table></div></div>";
         tiles(&daemons, site.console.players.count(), closed), empty, rows,
     );
-    Ok(layout::page(&site, &visitor, "/", &flash, body).await)
+    Ok(layout::page(&site, &caller, "/", &flash, body).await)
 }
 
 /// A look at the closed worlds that failed is told by the tile of what is not up: only login is asked.
 fn tiles(daemons: &[Instance], online: usize, closed: Result<Vec<Closure>, CommandError>) -> Markup {
-    let in_state = |state: Life| daemons.iter().filter(|daemon| daemon.state == state).count();
-    let up =
-        |kind: &DaemonKind| daemons.iter().any(|daemon| daemon.id.kind == *kind && daemon.state == Life::Up);
+    let in_state = |state: DaemonState| daemons.iter().filter(|daemon| daemon.state == state).count();
+    let up = |kind: &DaemonKind| {
+        daemons.iter().any(|daemon| daemon.id.kind == *kind && daemon.state == DaemonState::Up)
+    };
     let kinds = DaemonKind::DAEMONS;
     let missing: Vec<&str> = kinds.iter().filter(|kind| !up(kind)).map(|kind| kind.as_str()).collect();
     let missing = match missing.is_empty() {
@@ -60,14 +61,14 @@ fn tiles(daemons: &[Instance], online: usize, closed: Result<Vec<Closure>, Comma
         "<div class=\"tiles\" data-live=\"tiles\"><div class=\"tile\"><b>{}</b> players online</div>"
         "<div class=\"tile\"><b>{}</b> daemons up</div><div class=\"tile\"><b>{}</b> draining</div>"
         "<div class=\"tile\"><b>{}</b> offline</div>{}{}</div>";
-        online, in_state(Life::Up), in_state(Life::Draining), in_state(Life::Offline), missing, closed,
+        online, in_state(DaemonState::Up), in_state(DaemonState::Draining), in_state(DaemonState::Offline), missing, closed,
     )
 }
 
-fn row(visitor: &Visitor, daemon: &Instance, now_ms: u64) -> Markup {
+fn row(caller: &Caller, daemon: &Instance, now_ms: u64) -> Markup {
     let running = match daemon.state {
-        Life::Offline | Life::Left => "–".to_owned(),
-        _ => span(now_ms.saturating_sub(daemon.id.incarnation)),
+        DaemonState::Offline | DaemonState::Left => "–".to_owned(),
+        _ => duration_text(now_ms.saturating_sub(daemon.id.incarnation)),
     };
     let load = format!("{:.0} %", daemon.load * 100.0);
     let world = if daemon.world.0 == 0 { "–".to_owned() } else { daemon.world.to_string() };
@@ -76,37 +77,39 @@ fn row(visitor: &Visitor, daemon: &Instance, now_ms: u64) -> Markup {
         "<td>{}<td>{}<td>{}<td><code>{}</code><td><code>{}</code><td><code>{}</code><td class=\"actions\">{}</tr>";
         daemon.id.name, daemon.id.kind, attributes(daemon), daemon.state, daemon.state, meter(daemon.load, &load),
         world, running, daemon.version, daemon.grpc_address, daemon.client_address, daemon.admin_address,
-        actions(visitor, daemon),
+        actions(caller, daemon),
     )
 }
 
 fn attributes(daemon: &Instance) -> Option<Markup> {
-    let facts: Vec<String> = daemon.attributes.iter().filter_map(|(key, value)| fact(key, value)).collect();
-    (!facts.is_empty()).then(|| html!("<div class=\"facts\">{}</div>"; facts.join(" · ")))
+    let attributes_text: Vec<String> =
+        daemon.attributes.iter().filter_map(|(key, value)| attribute_text(key, value)).collect();
+    (!attributes_text.is_empty()).then(|| html!("<div class=\"facts\">{}</div>"; attributes_text.join(" · ")))
 }
 
 /// As people want to read it. Name servers say behind `pool` since when, for each other, and then which; the marks of stores
 /// are for replicas alone.
-fn fact(key: &str, value: &str) -> Option<String> {
+fn attribute_text(key: &str, value: &str) -> Option<String> {
     match (key, value.split_once(' ')) {
-        (STORES, _) => None,
+        (STORES_ATTRIBUTE, _) => None,
         ("pool", Some((_, pool))) => Some(format!("pool {pool}")),
         _ => Some(format!("{key} {value}")),
     }
 }
 
-fn actions(visitor: &Visitor, daemon: &Instance) -> Option<Markup> {
-    let which = || -> Markup {
+fn actions(caller: &Caller, daemon: &Instance) -> Option<Markup> {
+    let daemon_fields = || -> Markup {
         [hidden("kind", daemon.id.kind.as_str()), hidden("name", &daemon.id.name)].into_iter().collect()
     };
     match daemon.state {
-        Life::Starting | Life::Up => {
-            folded("Drain…", [command(visitor, Right::Drain, "drain", "/", &which(), "Drain")])
+        DaemonState::Starting | DaemonState::Up => {
+            collapsible("Drain…", [command(caller, Right::Drain, "drain", "/", &daemon_fields(), "Drain")])
         }
-        Life::Offline => {
-            folded("Remove…", [command(visitor, Right::RemoveDaemon, "remove", "/", &which(), "Remove")])
-        }
-        Life::Draining | Life::Left => None,
+        DaemonState::Offline => collapsible(
+            "Remove…",
+            [command(caller, Right::RemoveDaemon, "remove", "/", &daemon_fields(), "Remove")],
+        ),
+        DaemonState::Draining | DaemonState::Left => None,
     }
 }
 
@@ -115,9 +118,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn facts_are_for_people() {
-        assert_eq!(fact("pool", "1795729265732 live").as_deref(), Some("pool live"));
-        assert_eq!(fact("role", "leader").as_deref(), Some("role leader"));
-        assert_eq!(fact(STORES, "game/alone/00c803c5448d9c236c01cb49ce77b269"), None);
+    fn attributes_are_formatted_and_store_marks_hidden() {
+        assert_eq!(attribute_text("pool", "1795729265732 live").as_deref(), Some("pool live"));
+        assert_eq!(attribute_text("role", "leader").as_deref(), Some("role leader"));
+        assert_eq!(attribute_text(STORES_ATTRIBUTE, "game/alone/00c803c5448d9c236c01cb49ce77b269"), None);
     }
 }

@@ -13,12 +13,12 @@ use shardkeep_types::DaemonKind;
 
 use super::{
     Site,
+    caller::Caller,
     error::WebError,
     html::{Markup, html},
-    layout::{self, Flash, command, folded, hidden, span},
-    visitor::Visitor,
+    layout::{self, Flash, collapsible, command, duration_text, hidden},
 };
-use crate::{peers::call, players::Player, role::Right, token::Token};
+use crate::{peers::with_deadline, players::Player, role::Right, token::Token};
 
 const PER_PAGE: usize = 100;
 
@@ -31,16 +31,16 @@ pub(crate) struct Search {
 
 pub(crate) async fn page(
     State(site): State<Site>,
-    visitor: Visitor,
+    caller: Caller,
     Query(search): Query<Search>,
     Query(flash): Query<Flash>,
 ) -> Result<Html<String>, WebError> {
-    visitor.needs(Right::SeePlayers)?;
+    caller.require(Right::SeePlayers)?;
     let skip = search.page.saturating_mul(PER_PAGE);
     let (players, total) = site.console.players.search(search.q.trim(), skip, PER_PAGE);
     let sessions = sessions(&site).await;
     let rows: Markup =
-        players.iter().map(|player| row(&visitor, player, sessions.get(&player.session))).collect();
+        players.iter().map(|player| row(&caller, player, sessions.get(&player.session))).collect();
     let empty = players.is_empty().then(|| {
         html!("<p class=\"empty\">Nobody {}.</p>"; match search.q.as_str() {
             "" => "is online".to_owned(),
@@ -53,9 +53,9 @@ pub(crate) async fn page(
         "<div data-live=\"players\">{}<div class=\"scroll\"><table><thead><tr><th>Character<th>Account<th>World<th>Zone"
         "<th>Cell<th>Address<th>Session<th><span class=\"unseen\">Actions</span></tr></thead><tbody>{}</tbody></table>"
         "</div></div>{}";
-        search.q, total, accounts(&visitor), empty, rows, pages(&search, skip + players.len(), total),
+        search.q, total, accounts(&caller), empty, rows, pages(&search, skip + players.len(), total),
     );
-    Ok(layout::page(&site, &visitor, "/players", &flash, body).await)
+    Ok(layout::page(&site, &caller, "/players", &flash, body).await)
 }
 
 /// What the gateways know, by session; a gateway that does not answer is left out.
@@ -64,7 +64,7 @@ async fn sessions(site: &Site) -> HashMap<Vec<u8>, SessionInfo> {
     let lists = join_all(gateways.iter().map(async |gateway| {
         let mut client = site.console.peers.gateway_client(gateway);
         client
-            .list_sessions(call(ListSessionsRequest::default()))
+            .list_sessions(with_deadline(ListSessionsRequest::default()))
             .await
             .map(|reply| reply.into_inner().sessions)
     }));
@@ -72,12 +72,12 @@ async fn sessions(site: &Site) -> HashMap<Vec<u8>, SessionInfo> {
     lists.map(|session| (session.session.clone(), session)).collect()
 }
 
-fn row(visitor: &Visitor, player: &Player, session: Option<&SessionInfo>) -> Markup {
+fn row(caller: &Caller, player: &Player, session: Option<&SessionInfo>) -> Markup {
     let address = match session {
-        Some(session) if visitor.may(Right::SeeAddresses) => session.address.as_str(),
+        Some(session) if caller.may(Right::SeeAddresses) => session.address.as_str(),
         _ => "–",
     };
-    let age = session.map_or("–".to_owned(), |session| span(session.age_ms));
+    let age = session.map_or("–".to_owned(), |session| duration_text(session.age_ms));
     let dead = session.is_some_and(|session| session.link_dead);
     let dead = dead.then(|| html!(" <span class=\"state draining\">link lost</span>"));
     let account =
@@ -86,11 +86,11 @@ fn row(visitor: &Visitor, player: &Player, session: Option<&SessionInfo>) -> Mar
     html!(
         "<tr><th scope=\"row\">{}<td>{}<td>{}<td>{}<td>{}<td><code>{}</code><td>{}{}<td class=\"actions\">{}</tr>";
         player.name, account, player.world, player.zone, cell, address, age, dead,
-        actions(visitor, player, session.map(|session| session.account_name.as_str())),
+        actions(caller, player, session.map(|session| session.account_name.as_str())),
     )
 }
 
-fn actions(visitor: &Visitor, player: &Player, account: Option<&str>) -> Option<Markup> {
+fn actions(caller: &Caller, player: &Player, account: Option<&str>) -> Option<Markup> {
     let character = || hidden("character", &player.name);
     let mute = html!(
         "{}<label>Minutes <input name=\"minutes\" type=\"number\" min=\"0\" value=\"10\"></label>"; character(),
@@ -106,19 +106,19 @@ fn actions(visitor: &Visitor, player: &Player, account: Option<&str>) -> Option<
             hidden("account", account),
         )
     });
-    folded(
+    collapsible(
         "Act…",
         [
-            command(visitor, Right::Kick, "kick", "/players", &character(), "Kick"),
-            command(visitor, Right::Mute, "mute", "/players", &mute, "Mute"),
-            command(visitor, Right::Teleport, "teleport", "/players", &teleport, "Teleport"),
-            ban.and_then(|ban| command(visitor, Right::Ban, "ban", "/players", &ban, "Ban account")),
+            command(caller, Right::Kick, "kick", "/players", &character(), "Kick"),
+            command(caller, Right::Mute, "mute", "/players", &mute, "Mute"),
+            command(caller, Right::Teleport, "teleport", "/players", &teleport, "Teleport"),
+            ban.and_then(|ban| command(caller, Right::Ban, "ban", "/players", &ban, "Ban account")),
         ],
     )
 }
 
 /// Commands for accounts that need not be online.
-fn accounts(visitor: &Visitor) -> Option<Markup> {
+fn accounts(caller: &Caller) -> Option<Markup> {
     let account = || html!("<label>Account <input name=\"account\" required autocomplete=\"off\"></label>");
     let ban = html!(
         "{}<label>Hours (0: for ever) <input name=\"hours\" type=\"number\" min=\"0\" value=\"24\"></label>"; account(),
@@ -129,22 +129,22 @@ fn accounts(visitor: &Visitor) -> Option<Markup> {
         "{}{}<label>Hours (prepaid from then on) <input name=\"hours\" type=\"number\" min=\"1\" value=\"10\"></label>";
         account(), hidden("key", &key),
     );
-    folded(
+    collapsible(
         "Accounts…",
         [
-            command(visitor, Right::Kick, "kick", "/players", &account(), "Kick account"),
+            command(caller, Right::Kick, "kick", "/players", &account(), "Kick account"),
             command(
-                visitor,
+                caller,
                 Right::SeeAddresses,
                 "sessions",
                 "/players",
                 &account(),
                 "Where is it logged in?",
             ),
-            command(visitor, Right::Kick, "log-out", "/players", &account(), "Log out everywhere"),
-            command(visitor, Right::Ban, "ban", "/players", &ban, "Ban"),
-            command(visitor, Right::Unban, "unban", "/players", &account(), "Lift ban"),
-            command(visitor, Right::Credit, "credit", "/players", &credit, "Credit play time"),
+            command(caller, Right::Kick, "log-out", "/players", &account(), "Log out everywhere"),
+            command(caller, Right::Ban, "ban", "/players", &ban, "Ban"),
+            command(caller, Right::Unban, "unban", "/players", &account(), "Lift ban"),
+            command(caller, Right::Credit, "credit", "/players", &credit, "Credit play time"),
         ],
     )
 }

@@ -9,14 +9,14 @@ use shardkeep_types::Secret;
 
 use super::{
     Site,
+    caller::{AnyCaller, Fields, VerifiedForm, cookie, origin, read_form, session_cookie, set_cookie},
     error::WebError,
     html::{Markup, html},
     layout,
-    visitor::{Fields, Newcomer, Posted, cookie, origin, read_form, session_cookie, set_cookie},
 };
 use crate::{
     signin::{Origin, SignInError},
-    token::{Token, same},
+    token::{Token, constant_time_eq},
 };
 
 /// Holds the token of the sign-in form.
@@ -24,7 +24,7 @@ const FORM_COOKIE: &str = "shardkeep-form";
 
 pub(crate) async fn page(State(site): State<Site>, request: Request) -> Result<Response, WebError> {
     let (mut parts, _) = request.into_parts();
-    if Newcomer::from_request_parts(&mut parts, &site).await.is_ok() {
+    if AnyCaller::from_request_parts(&mut parts, &site).await.is_ok() {
         return Ok(Redirect::to("/").into_response());
     }
     form(&site, "", None, StatusCode::OK)
@@ -61,28 +61,35 @@ fn with_form_token(
 ) -> Result<Response, WebError> {
     let token = Token::new().map_err(crate::sessions::SessionError::from)?;
     let cookie = set_cookie(FORM_COOKIE, Some(token.expose()), site.console.config.behind_tls_proxy);
-    Ok((status, [(header::SET_COOKIE, cookie)], layout::bare(title, &body(token.expose()))).into_response())
+    Ok((
+        status,
+        [(header::SET_COOKIE, cookie)],
+        layout::page_without_navigation(title, &body(token.expose())),
+    )
+        .into_response())
 }
 
 /// The fields of such a form, and where it came from.
-async fn posted(site: &Site, request: Request) -> Result<(Fields, Origin), WebError> {
+async fn read_sign_in_form(site: &Site, request: Request) -> Result<(Fields, Origin), WebError> {
     let (parts, body) = request.into_parts();
     let from = origin(&parts, site.console.config.behind_tls_proxy);
     let expected = cookie(&parts.headers, FORM_COOKIE).unwrap_or_default().to_owned();
     let fields = read_form(Request::from_parts(parts, body)).await?;
-    if expected.is_empty() || !same(&expected, fields.get("csrf")) {
+    if expected.is_empty() || !constant_time_eq(&expected, fields.get("csrf")) {
         return Err(WebError::Csrf);
     }
     Ok((fields, from))
 }
 
 pub(crate) async fn submit(State(site): State<Site>, request: Request) -> Result<Response, WebError> {
-    let (fields, from) = posted(&site, request).await?;
+    let (fields, from) = read_sign_in_form(&site, request).await?;
     let operator = fields.get("operator").trim();
     let password = Secret::new(fields.get("password").to_owned());
     match site.console.sign_in(operator, password, from).await {
         Ok((token, _)) => Ok(signed_in(&site, &token, "/")),
-        Err(error @ (SignInError::Wrong | SignInError::Throttled(_) | SignInError::Password(_))) => {
+        Err(
+            error @ (SignInError::WrongCredentials | SignInError::Throttled(_) | SignInError::Password(_)),
+        ) => {
             let throttled = matches!(error, SignInError::Throttled(_));
             let status = if throttled { StatusCode::TOO_MANY_REQUESTS } else { StatusCode::UNAUTHORIZED };
             form(&site, operator, Some(&error), status)
@@ -113,7 +120,7 @@ pub(crate) async fn follow_link(
     Path(token): Path<String>,
     request: Request,
 ) -> Result<Response, WebError> {
-    let (_, from) = posted(&site, request).await?;
+    let (_, from) = read_sign_in_form(&site, request).await?;
     let session = site.console.follow_link(&token, from).await?;
     Ok(signed_in(&site, &session, "/password"))
 }
@@ -129,9 +136,9 @@ pub(crate) fn signed_in(site: &Site, token: &Token, to: &str) -> Response {
 
 pub(crate) async fn sign_out(
     State(site): State<Site>,
-    Posted { visitor, .. }: Posted,
+    VerifiedForm { caller, .. }: VerifiedForm,
 ) -> Result<Response, WebError> {
-    site.console.sessions.close(&visitor.signed).await?;
+    site.console.sessions.close(&caller.session).await?;
     let secure = site.console.config.behind_tls_proxy;
     let mut response = Redirect::to("/sign-in").into_response();
     add_cookie(response.headers_mut(), &set_cookie(session_cookie(secure), None, secure));

@@ -12,10 +12,10 @@ use shardkeep_rpc::{
 
 use super::{
     Site,
+    caller::Caller,
     error::WebError,
     html::{Markup, html},
-    layout::{self, Flash, command, hidden, meter, span},
-    visitor::Visitor,
+    layout::{self, Flash, command, duration_text, hidden, meter},
 };
 use crate::{
     role::Right,
@@ -24,23 +24,23 @@ use crate::{
 
 pub(crate) async fn page(
     State(site): State<Site>,
-    visitor: Visitor,
+    caller: Caller,
     Query(flash): Query<Flash>,
 ) -> Result<Html<String>, WebError> {
-    visitor.needs(Right::SeeCluster)?;
-    let (worlds, unknown) = worlds::of_all(&site.console.peers).await;
+    caller.require(Right::SeeCluster)?;
+    let (worlds, unknown) = worlds::fetch_all(&site.console.peers).await;
     let unknown = unknown.map(|error| {
         html!("<p class=\"notice bad\">Which worlds are closed to players is not known: {}</p>"; error.to_string())
     });
-    let cards: Markup = worlds.iter().map(|world| card(&visitor, world)).collect();
+    let cards: Markup = worlds.iter().map(|world| card(&caller, world)).collect();
     let empty = worlds.is_empty().then(|| html!("<p class=\"empty\">No world is up.</p>"));
     let body = html!("<div data-live=\"worlds\">{}{}{}</div>"; unknown, empty, cards);
-    Ok(layout::page(&site, &visitor, "/worlds", &flash, body).await)
+    Ok(layout::page(&site, &caller, "/worlds", &flash, body).await)
 }
 
-fn card(visitor: &Visitor, world: &World) -> Markup {
-    let (title, inside) = match &world.led {
-        Some((leader, Ok(status))) => (html!("{}"; status.name), led(visitor, leader, status)),
+fn card(caller: &Caller, world: &World) -> Markup {
+    let (title, details) = match &world.leadership {
+        Some((leader, Ok(status))) => (html!("{}"; status.name), leadership(caller, leader, status)),
         Some((_, Err(error))) => {
             (html!("World {}"; world.number), html!("<p class=\"notice bad\">{}</p>"; error.to_string()))
         }
@@ -51,8 +51,8 @@ fn card(visitor: &Visitor, world: &World) -> Markup {
     };
     html!(
         "<section class=\"card\"><h2>{} {}</h2>{}{}{}</section>";
-        title, state(world.closed.as_ref()), world.closed.as_ref().map(closed), inside,
-        maintenance(visitor, world),
+        title, state(world.closed.as_ref()), world.closed.as_ref().map(closed), details,
+        maintenance(caller, world),
     )
 }
 
@@ -64,15 +64,15 @@ fn state(closed: Option<&Closure>) -> Markup {
 }
 
 fn closed(closed: &Closure) -> Markup {
-    let inside = match closed.left_ms {
+    let details = match closed.left_ms {
         0 => "Who was inside has been sent home; staff stay.".to_owned(),
-        left => format!("Who is inside may stay {} more; staff stay.", span(left)),
+        left => format!("Who is inside may stay {} more; staff stay.", duration_text(left)),
     };
     let reason = if closed.note.is_empty() { "no reason given" } else { closed.note.as_str() };
-    html!("<p class=\"notice warn\"><strong>Players read:</strong> {}<br>{}</p>"; reason, inside)
+    html!("<p class=\"notice warn\"><strong>Players read:</strong> {}<br>{}</p>"; reason, details)
 }
 
-fn led(visitor: &Visitor, leader: &Instance, status: &StatusReply) -> Markup {
+fn leadership(caller: &Caller, leader: &Instance, status: &StatusReply) -> Markup {
     let full = f64::from(status.online) / f64::from(status.capacity.max(1));
     let online = format!("{} of {}", status.online, status.capacity);
     let partition = status.partition.clone().unwrap_or_default();
@@ -83,7 +83,7 @@ fn led(visitor: &Visitor, leader: &Instance, status: &StatusReply) -> Markup {
         "<div class=\"scroll\"><table><thead><tr><th>Sector (cells)<th>Map<th>Zone<th>Epoch<th>gRPC</tr></thead>"
         "<tbody>{}</tbody></table></div>{}";
         status.world, leader.id.name, status.term, meter(full, &online), status.queue, partition.epoch, rows,
-        broadcast(visitor, status.world),
+        broadcast(caller, status.world),
     )
 }
 
@@ -100,28 +100,28 @@ fn sector(sector: &Sector) -> Markup {
     )
 }
 
-fn broadcast(visitor: &Visitor, world: u32) -> Option<Markup> {
+fn broadcast(caller: &Caller, world: u32) -> Option<Markup> {
     let fields = html!(
         "{}<label class=\"grow\">Line to everybody in this world <input name=\"text\" required maxlength=\"500\">"
         "</label>"; hidden("world", &world.to_string()),
     );
-    command(visitor, Right::Broadcast, "broadcast", "/worlds", &fields, "Broadcast")
+    command(caller, Right::Broadcast, "broadcast", "/worlds", &fields, "Broadcast")
 }
 
 /// A closed world can be opened; closing it again changes the reason and the time.
-fn maintenance(visitor: &Visitor, world: &World) -> Option<Markup> {
+fn maintenance(caller: &Caller, world: &World) -> Option<Markup> {
     let number = hidden("world", &world.number.to_string());
     let close = html!(
         "{}{}<label>Who is inside may stay, seconds <input name=\"seconds\" type=\"number\" min=\"0\" max=\"86400\" "
         "value=\"60\" required></label>"; number, hidden("mode", "closed"),
     );
-    let give = |fields: &Markup, button: &str| {
-        command(visitor, Right::Maintenance, "maintenance", "/worlds", fields, button)
+    let form_for = |fields: &Markup, button: &str| {
+        command(caller, Right::Maintenance, "maintenance", "/worlds", fields, button)
     };
     if world.closed.is_none() {
-        let form = give(&close, "Close to players")?;
+        let form = form_for(&close, "Close to players")?;
         return Some(html!("{}<p class=\"hint\">Players are told the reason.</p>"; form));
     }
-    let open = give(&html!("{}{}"; number, hidden("mode", "open")), "Open to players")?;
-    Some(html!("{}{}"; open, give(&close, "Close with another reason or time")))
+    let open = form_for(&html!("{}{}"; number, hidden("mode", "open")), "Open to players")?;
+    Some(html!("{}{}"; open, form_for(&close, "Close with another reason or time")))
 }

@@ -6,12 +6,12 @@ use std::{sync::Arc, time::Duration};
 
 use browser::Browser;
 use shardkeep_cluster::{Dialer, certs};
-use shardkeep_daemon::{Bound, ClusterConfig, DaemonConfig, LogConfig, Running, Settings, launch};
+use shardkeep_daemon::{BoundAddresses, ClusterConfig, DaemonConfig, LogConfig, Running, Settings, launch};
 use shardkeep_gm::{Config, Gm};
 use shardkeep_rpc::{
     gm::{
         AuditRequest, Broadcast, Command, Credit, Daemons, Maintenance, OneTimeLinkRequest, Operators,
-        SignInRequest, UseLinkRequest, command::Command as What, gm_client::GmClient,
+        SignInRequest, UseLinkRequest, command::Command as CommandKind, gm_client::GmClient,
     },
     tonic::{Code, Request, transport::Channel},
 };
@@ -24,7 +24,7 @@ const PASSWORD: &str = "correct horse battery";
 struct Console {
     folder: TempDir,
     running: Running,
-    bound: Bound,
+    bound: BoundAddresses,
 }
 
 impl Console {
@@ -105,7 +105,7 @@ fn path_of(url: &str) -> String {
 }
 
 #[tokio::test]
-async fn the_first_sign_in_is_by_link_and_sets_a_password() {
+async fn first_sign_in_uses_one_time_link_and_sets_password() {
     let console = Console::start().await;
     let link = path_of(&console.link().await);
     let mut browser = console.browser();
@@ -145,7 +145,7 @@ async fn the_first_sign_in_is_by_link_and_sets_a_password() {
 }
 
 #[tokio::test]
-async fn wrong_passwords_and_unknown_names_look_alike_and_are_throttled() {
+async fn wrong_password_and_unknown_name_look_alike_and_throttle() {
     let console = Console::start().await;
     let mut admin = console.admin().await;
     let mut browser = console.browser();
@@ -166,7 +166,7 @@ async fn wrong_passwords_and_unknown_names_look_alike_and_are_throttled() {
 }
 
 #[tokio::test]
-async fn forms_without_their_token_do_nothing() {
+async fn forms_without_csrf_token_are_refused() {
     let console = Console::start().await;
     let mut admin = console.admin().await;
     let fields = [("text", "hello"), ("reason", "test")];
@@ -183,7 +183,7 @@ async fn forms_without_their_token_do_nothing() {
 }
 
 #[tokio::test]
-async fn roles_are_kept_and_refusals_are_audited() {
+async fn roles_are_enforced_and_refusals_are_audited() {
     let console = Console::start().await;
     let mut admin = console.admin().await;
     let mut viewer = console.operator(&mut admin, "vera", "viewer").await;
@@ -219,7 +219,7 @@ async fn roles_are_kept_and_refusals_are_audited() {
 }
 
 #[tokio::test]
-async fn a_new_operator_without_password_gets_a_link() {
+async fn operator_added_without_password_gets_one_time_link() {
     let console = Console::start().await;
     let mut admin = console.admin().await;
     let fields = [("name", "gus"), ("role", "game-master"), ("reason", "new here")];
@@ -237,7 +237,7 @@ async fn a_new_operator_without_password_gets_a_link() {
 }
 
 #[tokio::test]
-async fn what_people_type_is_shown_not_run() {
+async fn user_input_is_escaped_in_pages() {
     let console = Console::start().await;
     let mut admin = console.admin().await;
     let script = "<script>alert(1)</script>";
@@ -261,14 +261,14 @@ async fn what_people_type_is_shown_not_run() {
 }
 
 #[tokio::test]
-async fn behind_a_proxy_cookies_are_secure_and_addresses_its_own_word() {
+async fn cookies_are_secure_behind_tls_proxy() {
     let console = Console::start_with(Config { behind_tls_proxy: true, ..Config::default() }).await;
     let cookies = console.browser().get("/sign-in").await.set_cookies.join("\n");
     assert!(cookies.contains("; Secure"), "{cookies}");
 }
 
 #[tokio::test]
-async fn an_open_map_does_not_hold_the_drain() {
+async fn open_map_stream_does_not_delay_drain() {
     let console = Console::start().await;
     let mut admin = console.admin().await;
     let watching = tokio::spawn(async move { admin.get("/map/events?world=1").await });
@@ -288,12 +288,12 @@ async fn an_open_map_does_not_hold_the_drain() {
 }
 
 #[tokio::test]
-async fn programs_sign_in_execute_and_read_the_audit() {
+async fn grpc_client_signs_in_executes_and_reads_audit() {
     let postgres = Postgres::start().await;
     let console = Console::start_with(Config { store: postgres.url(), ..Config::default() }).await;
     let mut grpc = console.grpc();
-    let nobody = grpc.execute(Command::default()).await.unwrap_err();
-    assert_eq!(nobody.code(), Code::Unauthenticated);
+    let unauthenticated = grpc.execute(Command::default()).await.unwrap_err();
+    assert_eq!(unauthenticated.code(), Code::Unauthenticated);
     console.admin().await;
     let wrong = SignInRequest { operator: "admin".into(), password: "not this".into() };
     assert_eq!(grpc.sign_in(wrong).await.unwrap_err().code(), Code::Unauthenticated);
@@ -302,25 +302,25 @@ async fn programs_sign_in_execute_and_read_the_audit() {
     assert_eq!((reply.role.as_str(), reply.operator.as_str()), ("admin", "admin"));
     assert!(reply.idle_s > 0 && reply.idle_s < reply.expires_in_s);
 
-    let operators = Command { reason: String::new(), command: Some(What::Operators(Operators {})) };
+    let operators = Command { reason: String::new(), command: Some(CommandKind::Operators(Operators {})) };
     let listed = grpc.execute(bearer(&reply.token, operators)).await.unwrap().into_inner();
     assert!(listed.text.contains("admin") && listed.text.contains("signs in by password"), "{}", listed.text);
-    let close = What::Maintenance(Maintenance { world: 7, closed: true, seconds: None });
+    let close = CommandKind::Maintenance(Maintenance { world: 7, closed: true, seconds: None });
     let close = Command { reason: "a slip".into(), command: Some(close) };
     let unknown = grpc.execute(bearer(&reply.token, close)).await.unwrap_err();
     assert_eq!(unknown.code(), Code::NotFound);
     assert!(unknown.message().contains("there is no world 7"), "{}", unknown.message());
 
-    let daemons = Command { reason: String::new(), command: Some(What::Daemons(Daemons {})) };
+    let daemons = Command { reason: String::new(), command: Some(CommandKind::Daemons(Daemons {})) };
     let listed = grpc.execute(bearer(&reply.token, daemons)).await.unwrap().into_inner();
     assert!(listed.json.contains("\"daemons\""), "{}", listed.json);
-    let broadcast = What::Broadcast(Broadcast { world: 0, text: "hello".into() });
+    let broadcast = CommandKind::Broadcast(Broadcast { world: 0, text: "hello".into() });
     let unreasoned = Command { reason: " ".into(), command: Some(broadcast.clone()) };
     let status = grpc.execute(bearer(&reply.token, unreasoned)).await.unwrap_err();
     assert_eq!(status.code(), Code::InvalidArgument);
     let reasoned = Command { reason: "maintenance".into(), command: Some(broadcast) };
     assert_eq!(grpc.execute(bearer(&reply.token, reasoned)).await.unwrap_err().code(), Code::Unavailable);
-    let credit = What::Credit(Credit { account: "ann".into(), hours: 0, key: String::new() });
+    let credit = CommandKind::Credit(Credit { account: "ann".into(), hours: 0, key: String::new() });
     let malformed = Command { reason: "x".into(), command: Some(credit) };
     assert_eq!(
         grpc.execute(bearer(&reply.token, malformed)).await.unwrap_err().code(),

@@ -18,7 +18,7 @@ pub struct Config {
     /// the centre's at the start.
     pub adopt: bool,
     /// In all other regions: `host:port` of gRPC of the home region's login servers.
-    pub at: Vec<String>,
+    pub servers: Vec<String>,
     /// Every `Hello` is gone on with so long after it came, whoever's name it bears: the time that the centre has to
     /// answer for names that this region does not hold.
     #[serde(with = "duration")]
@@ -33,7 +33,7 @@ impl Default for Config {
             region: String::new(),
             store: String::new(),
             adopt: false,
-            at: Vec::new(),
+            servers: Vec::new(),
             wait: Duration::from_millis(250),
             lookups: 256,
         }
@@ -46,27 +46,31 @@ impl Validate for Config {
         if self.region.len() > 63 || !self.region.chars().all(plain) {
             return Err("central: region must be at most 63 lower-case letters, digits and `-`".into());
         }
-        match (self.region.is_empty(), self.store.is_empty(), self.at.is_empty()) {
+        match (self.region.is_empty(), self.store.is_empty(), self.servers.is_empty()) {
             (true, true, true) | (false, false, true) | (false, true, false) => {}
-            (true, ..) => return Err("central: store and at need the name of this region (region)".into()),
+            (true, ..) => {
+                return Err("central: store and servers need the name of this region (region)".into());
+            }
             (false, true, true) => {
                 return Err(
-                    "central: region needs `at`, the home region's login servers, or in the home region \
+                    "central: region needs `servers`, the home region's login servers, or in the home region \
                             `store`"
                         .into(),
                 );
             }
             (false, false, false) => {
-                return Err("central: the home region has `store`, and all others have `at`; not both".into());
+                return Err(
+                    "central: the home region has `store`, and all others have `servers`; not both".into()
+                );
             }
         }
         if self.adopt && self.store.is_empty() {
             return Err("central: adopt is for the home region, which has `store`".into());
         }
-        for address in &self.at {
+        for address in &self.servers {
             let port = address.rsplit_once(':').filter(|(host, _)| !host.is_empty() && !host.contains('/'));
             if port.and_then(|(_, port)| port.parse::<u16>().ok()).is_none() {
-                return Err(format!("central: at has {address:?}, which is not host:port"));
+                return Err(format!("central: servers has {address:?}, which is not host:port"));
             }
         }
         if self.wait < Duration::from_millis(10) || self.wait > Duration::from_secs(5) {
@@ -87,13 +91,13 @@ impl Config {
 mod tests {
     use super::*;
 
-    fn config(region: &str, store: &str, at: &[&str]) -> Config {
-        let at = at.iter().map(ToString::to_string).collect();
-        Config { region: region.into(), store: store.into(), at, ..Config::default() }
+    fn config(region: &str, store: &str, servers: &[&str]) -> Config {
+        let servers = servers.iter().map(ToString::to_string).collect();
+        Config { region: region.into(), store: store.into(), servers, ..Config::default() }
     }
 
     #[test]
-    fn a_region_is_home_or_knows_home() {
+    fn central_config_needs_store_or_home_servers() {
         for good in [
             Config::default(),
             config("eu", "sqlite:central.db", &[]),
@@ -101,10 +105,10 @@ mod tests {
         ] {
             assert_eq!(good.validate(), Ok(()));
         }
-        for (bad, why) in [
+        for (bad, reason) in [
             (config("", "sqlite:central.db", &[]), "need the name"),
             (config("", "", &["a:1"]), "need the name"),
-            (config("eu", "", &[]), "needs `at`"),
+            (config("eu", "", &[]), "needs `servers`"),
             (config("eu", "sqlite:x", &["a:1"]), "not both"),
             (config("Eu", "sqlite:x", &[]), "lower-case"),
             (config("us", "", &["https://a:1"]), "host:port"),
@@ -114,7 +118,7 @@ mod tests {
             (Config { lookups: 0, ..Config::default() }, "lookups"),
         ] {
             let error = bad.validate().unwrap_err();
-            assert!(error.starts_with("central: ") && error.contains(why), "{error}");
+            assert!(error.starts_with("central: ") && error.contains(reason), "{error}");
         }
     }
 }

@@ -12,7 +12,7 @@ use shardkeep_store::{
 };
 use shardkeep_types::{AccountId, Secret};
 
-use super::{CentralError, Shown};
+use super::{AccountOverview, CentralError};
 
 /// `factor` is readable.
 pub(super) fn to_wire(account: &Account) -> wire::Account {
@@ -49,7 +49,7 @@ pub(super) fn from_wire(account: wire::Account) -> Result<Account, CentralError>
 
 /// Of a name that is normal already.
 pub(super) fn proof(name: &str, group: u32, salt: Vec<u8>, verifier: Vec<u8>) -> Result<Proof, CentralError> {
-    let malformed = |why: String| CentralError::Refused(format!("that is no account: {why}"));
+    let malformed = |reason: String| CentralError::Refused(format!("that is no account: {reason}"));
     let normal = AccountName::normalise(name).map_err(|error| malformed(error.to_string()))?;
     if normal.as_str() != name {
         return Err(malformed("its name is not in the normal form".to_owned()));
@@ -60,22 +60,22 @@ pub(super) fn proof(name: &str, group: u32, salt: Vec<u8>, verifier: Vec<u8>) ->
     Ok(Proof { group, salt, verifier })
 }
 
-pub(super) fn shown_to_wire(shown: Shown) -> wire::ShowReply {
-    let told = |it: Activation| wire::Activation { region: it.region, since_ms: it.since_ms };
+pub(super) fn overview_to_wire(overview: AccountOverview) -> wire::ShowReply {
+    let encode = |it: Activation| wire::Activation { region: it.region, since_ms: it.since_ms };
     wire::ShowReply {
-        id: shown.id.0,
-        name: shown.name,
-        created_ms: shown.created_ms,
-        banned_until_ms: shown.ban.until_ms,
-        ban_reason: shown.ban.reason,
-        second_factor: shown.second_factor,
-        activations: shown.active_in.into_iter().map(told).collect(),
+        id: overview.id.0,
+        name: overview.name,
+        created_ms: overview.created_ms,
+        banned_until_ms: overview.ban.until_ms,
+        ban_reason: overview.ban.reason,
+        second_factor: overview.second_factor,
+        activations: overview.active_in.into_iter().map(encode).collect(),
     }
 }
 
-pub(super) fn shown_from_wire(reply: wire::ShowReply) -> Shown {
+pub(super) fn overview_from_wire(reply: wire::ShowReply) -> AccountOverview {
     let read = |it: wire::Activation| Activation { region: it.region, since_ms: it.since_ms };
-    Shown {
+    AccountOverview {
         id: AccountId(reply.id),
         name: reply.name,
         created_ms: reply.created_ms,

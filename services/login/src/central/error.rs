@@ -7,13 +7,13 @@ use tonic::{Code, Status};
 pub(crate) enum CentralError {
     /// It may or may not have happened; asking again settles it.
     #[error("the central account store does not answer ({0})")]
-    Away(String),
+    Unavailable(String),
     #[error("the centre has no such account")]
     Unknown,
     #[error("the centre has an account of this name")]
-    Taken,
+    NameTaken,
     #[error("the account has just been changed in another region; try again")]
-    Meanwhile,
+    Conflict,
     /// Only an operator can mend it.
     #[error("the centre refuses: {0}")]
     Refused(String),
@@ -23,10 +23,10 @@ impl CentralError {
     /// For metrics.
     pub(crate) fn label(&self) -> &'static str {
         match self {
-            Self::Away(_) => "central_away",
+            Self::Unavailable(_) => "central_unavailable",
             Self::Unknown => "central_unknown",
-            Self::Taken => "central_taken",
-            Self::Meanwhile => "central_meanwhile",
+            Self::NameTaken => "central_name_taken",
+            Self::Conflict => "central_conflict",
             Self::Refused(_) => "central_refused",
         }
     }
@@ -35,7 +35,7 @@ impl CentralError {
 impl From<store::Error> for CentralError {
     fn from(error: store::Error) -> Self {
         if error.retryable() {
-            return Self::Away(error.to_string());
+            return Self::Unavailable(error.to_string());
         }
         tracing::error!(%error, "the central account store fails");
         Self::Refused("its store fails".to_owned())
@@ -45,11 +45,11 @@ impl From<store::Error> for CentralError {
 impl From<CentralError> for Status {
     fn from(error: CentralError) -> Self {
         match error {
-            CentralError::Away(why) => Self::unavailable(why),
+            CentralError::Unavailable(reason) => Self::unavailable(reason),
             CentralError::Unknown => Self::not_found("no such account"),
-            CentralError::Taken => Self::already_exists("an account of this name"),
-            CentralError::Meanwhile => Self::aborted("changed meanwhile"),
-            CentralError::Refused(why) => Self::failed_precondition(why),
+            CentralError::NameTaken => Self::already_exists("an account of this name"),
+            CentralError::Conflict => Self::aborted("changed meanwhile"),
+            CentralError::Refused(reason) => Self::failed_precondition(reason),
         }
     }
 }
@@ -58,18 +58,18 @@ impl From<Status> for CentralError {
     fn from(status: Status) -> Self {
         match status.code() {
             Code::NotFound => Self::Unknown,
-            Code::AlreadyExists => Self::Taken,
-            Code::Aborted => Self::Meanwhile,
+            Code::AlreadyExists => Self::NameTaken,
+            Code::Aborted => Self::Conflict,
             // Also what breaks on the way has one of these.
             Code::Unavailable
             | Code::DeadlineExceeded
             | Code::Cancelled
             | Code::Unknown
             | Code::ResourceExhausted
-            | Code::Internal => Self::Away(status.message().to_owned()),
-            Code::Unimplemented => {
-                Self::Refused("the server in login.central.at serves no centre (login.central.store)".into())
-            }
+            | Code::Internal => Self::Unavailable(status.message().to_owned()),
+            Code::Unimplemented => Self::Refused(
+                "the server in login.central.servers serves no centre (login.central.store)".into(),
+            ),
             _ => Self::Refused(status.message().to_owned()),
         }
     }
@@ -80,16 +80,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn errors_cross_the_wire() {
+    fn central_error_survives_status_round_trip() {
         for error in [
-            CentralError::Away("why".into()),
+            CentralError::Unavailable("why".into()),
             CentralError::Unknown,
-            CentralError::Taken,
-            CentralError::Meanwhile,
+            CentralError::NameTaken,
+            CentralError::Conflict,
             CentralError::Refused("why".into()),
         ] {
             assert_eq!(CentralError::from(Status::from(error.clone())), error);
         }
-        assert_eq!(CentralError::from(Status::unknown("transport error")).label(), "central_away");
+        assert_eq!(CentralError::from(Status::unknown("transport error")).label(), "central_unavailable");
     }
 }

@@ -19,7 +19,7 @@ use shardkeep_types::{AccountId, DaemonKind, Secret};
 use tokio::time::{Instant, timeout};
 use tonic::{Request, Response, Status, Streaming, transport::Channel};
 
-use super::{CentralError, Shown, Who, convert};
+use super::{AccountOverview, CentralError, Selector, convert};
 
 /// How long one server may take; then the next is asked. Everything that is asked may be asked twice.
 const DEADLINE: Duration = Duration::from_secs(2);
@@ -47,8 +47,11 @@ impl Remote {
 
     pub(super) async fn activate(&self, id: AccountId, region: &str) -> Result<Account, CentralError> {
         let request = ActivateRequest { account: id.0, region: region.to_owned() };
-        self.change(request, |mut client: Client, request| async move { client.activate(request).await })
-            .await
+        self.call_for_account(
+            request,
+            |mut client: Client, request| async move { client.activate(request).await },
+        )
+        .await
     }
 
     pub(super) async fn create(
@@ -64,58 +67,70 @@ impl Remote {
             verifier: proof.verifier.expose().clone(),
             region: region.to_owned(),
         };
-        self.change(request, |mut client: Client, request| async move { client.create(request).await }).await
+        self.call_for_account(
+            request,
+            |mut client: Client, request| async move { client.create(request).await },
+        )
+        .await
     }
 
     pub(super) async fn set_proof(
         &self,
         id: AccountId,
-        known: Option<u64>,
+        expected_version: Option<u64>,
         proof: &Proof,
     ) -> Result<Account, CentralError> {
         let request = SetProofRequest {
             account: id.0,
-            known_version: known.unwrap_or_default(),
+            known_version: expected_version.unwrap_or_default(),
             group: proof.group,
             salt: proof.salt.clone(),
             verifier: proof.verifier.expose().clone(),
         };
-        self.change(request, |mut client: Client, request| async move { client.set_proof(request).await })
-            .await
+        self.call_for_account(request, |mut client: Client, request| async move {
+            client.set_proof(request).await
+        })
+        .await
     }
 
     pub(super) async fn set_factor(
         &self,
         id: AccountId,
-        known: Option<u64>,
+        expected_version: Option<u64>,
         factor: Option<&Secret<Vec<u8>>>,
     ) -> Result<Account, CentralError> {
         let request = SetSecondFactorRequest {
             account: id.0,
-            known_version: known.unwrap_or_default(),
+            known_version: expected_version.unwrap_or_default(),
             second_factor: factor.map(|secret| secret.expose().clone()).unwrap_or_default(),
         };
         let set = |mut client: Client, request| async move { client.set_second_factor(request).await };
-        self.change(request, set).await
+        self.call_for_account(request, set).await
     }
 
     pub(super) async fn set_ban(&self, id: AccountId, ban: &Ban) -> Result<Account, CentralError> {
         let request = SetBanRequest { account: id.0, until_ms: ban.until_ms, reason: ban.reason.clone() };
-        self.change(request, |mut client: Client, request| async move { client.set_ban(request).await }).await
+        self.call_for_account(
+            request,
+            |mut client: Client, request| async move { client.set_ban(request).await },
+        )
+        .await
     }
 
-    pub(super) async fn show(&self, who: Who) -> Result<Shown, CentralError> {
-        let who = match who {
-            Who::Name(name) => show_request::Who::Name(name),
-            Who::Id(id) => show_request::Who::Id(id.0),
+    pub(super) async fn show(&self, selector: Selector) -> Result<AccountOverview, CentralError> {
+        let selector = match selector {
+            Selector::Name(name) => show_request::Selector::Name(name),
+            Selector::Id(id) => show_request::Selector::Id(id.0),
         };
         let show = |mut client: Client, request| async move { client.show(request).await };
-        self.ask(self.all_in_turn(), ShowRequest { who: Some(who) }, show).await.map(convert::shown_from_wire)
+        self.ask(self.deadline_for_all(), ShowRequest { selector: Some(selector) }, show)
+            .await
+            .map(convert::overview_from_wire)
     }
 
     pub(super) async fn groups(&self) -> Result<Vec<(u32, u64)>, CentralError> {
         let groups = |mut client: Client, request| async move { client.groups(request).await };
-        let reply = self.ask(self.all_in_turn(), GroupsRequest {}, groups).await?;
+        let reply = self.ask(self.deadline_for_all(), GroupsRequest {}, groups).await?;
         Ok(reply.groups.into_iter().map(|it| (it.group, it.accounts)).collect())
     }
 
@@ -130,10 +145,10 @@ impl Remote {
             let request = request.clone();
             async move { client.follow(request).await }
         };
-        self.attempt(self.all_in_turn(), follow).await
+        self.attempt(self.deadline_for_all(), follow).await
     }
 
-    async fn change<Q: Clone, F>(
+    async fn call_for_account<Q: Clone, F>(
         &self,
         message: Q,
         call: impl Fn(Client, Request<Q>) -> F,
@@ -141,7 +156,7 @@ impl Remote {
     where
         F: Future<Output = Result<Response<wire::Account>, Status>>,
     {
-        self.ask(self.all_in_turn(), message, call).await.and_then(convert::from_wire)
+        self.ask(self.deadline_for_all(), message, call).await.and_then(convert::from_wire)
     }
 
     async fn ask<Q: Clone, R, F>(
@@ -182,26 +197,26 @@ impl Remote {
             let answer = answer.unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer in time")));
             match answer.map_err(CentralError::from) {
                 Ok(reply) => return Ok((asked, reply.into_inner())),
-                Err(error @ CentralError::Away(_)) => away = Some(error),
+                Err(error @ CentralError::Unavailable(_)) => away = Some(error),
                 Err(error @ CentralError::Refused(_)) => refused = Some(error),
                 Err(error) => return Err(error),
             }
-            self.pass_by(asked);
+            self.demote(asked);
         }
         // Whoever was away may have done it, whatever the others say.
-        let none = || CentralError::Away("there was no time to ask".to_owned());
+        let none = || CentralError::Unavailable("there was no time to ask".to_owned());
         Err(away.or(refused).unwrap_or_else(none))
     }
 
     /// The next one is asked first from now on.
-    pub(super) fn pass_by(&self, at: usize) {
+    pub(super) fn demote(&self, at: usize) {
         let next = (at + 1) % self.addresses.len();
         // Others may have moved on already.
         let _ = self.preferred.compare_exchange(at, next, Ordering::Relaxed, Ordering::Relaxed);
     }
 
     /// Time for every server to be asked.
-    fn all_in_turn(&self) -> Instant {
+    fn deadline_for_all(&self) -> Instant {
         Instant::now() + DEADLINE * u32::try_from(self.addresses.len()).unwrap_or(1)
     }
 

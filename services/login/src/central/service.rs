@@ -16,7 +16,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
-use super::{CentralError, Store, Who, convert};
+use super::{CentralError, Selector, Store, convert};
 use crate::metrics;
 
 pub(crate) struct CentralService {
@@ -33,28 +33,29 @@ impl CentralService {
 #[tonic::async_trait]
 impl Central for CentralService {
     async fn find(&self, request: Request<FindRequest>) -> Result<Response<FindReply>, Status> {
-        let FindRequest { name } = begin("find", request);
+        let FindRequest { name } = begin_request("find", request);
         let account = self.store.find(&name).await?;
         Ok(Response::new(FindReply { account: account.as_ref().map(convert::to_wire) }))
     }
 
     async fn activate(&self, request: Request<ActivateRequest>) -> Result<Response<Account>, Status> {
-        let ActivateRequest { account, region } = begin("activate", request);
-        answered(self.store.activate(AccountId(account), named(&region)?).await)
+        let ActivateRequest { account, region } = begin_request("activate", request);
+        account_reply(self.store.activate(AccountId(account), checked_region(&region)?).await)
     }
 
     async fn create(&self, request: Request<CreateRequest>) -> Result<Response<Account>, Status> {
-        let CreateRequest { name, group, salt, verifier, region } = begin("create", request);
+        let CreateRequest { name, group, salt, verifier, region } = begin_request("create", request);
         let proof = convert::proof(&name, group, salt, verifier)?;
-        answered(self.store.create(&name, &proof, named(&region)?).await)
+        account_reply(self.store.create(&name, &proof, checked_region(&region)?).await)
     }
 
     async fn set_proof(&self, request: Request<SetProofRequest>) -> Result<Response<Account>, Status> {
-        let SetProofRequest { account, known_version, group, salt, verifier } = begin("set_proof", request);
+        let SetProofRequest { account, known_version, group, salt, verifier } =
+            begin_request("set_proof", request);
         let id = AccountId(account);
         // For a look at the numbers any name does.
         let proof = convert::proof("anybody", group, salt, verifier)?;
-        answered(self.store.set_proof(id, known(known_version), &proof).await)
+        account_reply(self.store.set_proof(id, nonzero_version(known_version), &proof).await)
     }
 
     async fn set_second_factor(
@@ -62,27 +63,29 @@ impl Central for CentralService {
         request: Request<SetSecondFactorRequest>,
     ) -> Result<Response<Account>, Status> {
         let SetSecondFactorRequest { account, known_version, second_factor } =
-            begin("set_second_factor", request);
+            begin_request("set_second_factor", request);
         let factor = Some(second_factor).filter(|secret| !secret.is_empty()).map(Secret::new);
-        answered(self.store.set_factor(AccountId(account), known(known_version), factor.as_ref()).await)
+        account_reply(
+            self.store.set_factor(AccountId(account), nonzero_version(known_version), factor.as_ref()).await,
+        )
     }
 
     async fn set_ban(&self, request: Request<SetBanRequest>) -> Result<Response<Account>, Status> {
-        let SetBanRequest { account, until_ms, reason } = begin("set_ban", request);
-        answered(self.store.set_ban(AccountId(account), &Ban { until_ms, reason }).await)
+        let SetBanRequest { account, until_ms, reason } = begin_request("set_ban", request);
+        account_reply(self.store.set_ban(AccountId(account), &Ban { until_ms, reason }).await)
     }
 
     async fn show(&self, request: Request<ShowRequest>) -> Result<Response<ShowReply>, Status> {
-        let who = match begin("show", request).who {
-            Some(show_request::Who::Name(name)) => Who::Name(name),
-            Some(show_request::Who::Id(id)) => Who::Id(AccountId(id)),
+        let selector = match begin_request("show", request).selector {
+            Some(show_request::Selector::Name(name)) => Selector::Name(name),
+            Some(show_request::Selector::Id(id)) => Selector::Id(AccountId(id)),
             None => return Err(Status::invalid_argument("a name or an id is needed")),
         };
-        Ok(Response::new(convert::shown_to_wire(self.store.show(who).await?)))
+        Ok(Response::new(convert::overview_to_wire(self.store.show(selector).await?)))
     }
 
     async fn groups(&self, request: Request<GroupsRequest>) -> Result<Response<GroupsReply>, Status> {
-        begin("groups", request);
+        begin_request("groups", request);
         let counts = self.store.groups().await?.into_iter();
         let groups = counts.map(|(group, accounts)| GroupCount { group, accounts }).collect();
         Ok(Response::new(GroupsReply { groups }))
@@ -91,32 +94,32 @@ impl Central for CentralService {
     type FollowStream = Pin<Box<dyn Stream<Item = Result<Changes, Status>> + Send>>;
 
     async fn follow(&self, request: Request<FollowRequest>) -> Result<Response<Self::FollowStream>, Status> {
-        let FollowRequest { region, after_version } = begin("follow", request);
-        named(&region)?;
+        let FollowRequest { region, after_version } = begin_request("follow", request);
+        checked_region(&region)?;
         let changes = ReceiverStream::new(self.store.clone().changes(region, after_version)?);
-        let told = changes.map(|news| Ok(news?.to_wire()));
+        let messages = changes.map(|batch| Ok(batch?.to_wire()));
         let draining = self.draining.clone();
-        Ok(Response::new(Box::pin(told.take_until(draining.cancelled_owned()))))
+        Ok(Response::new(Box::pin(messages.take_until(draining.cancelled_owned()))))
     }
 }
 
-fn begin<T>(command: &'static str, request: Request<T>) -> T {
+fn begin_request<T>(command: &'static str, request: Request<T>) -> T {
     metrics::central_request(command);
     request.into_inner()
 }
 
-fn known(version: u64) -> Option<u64> {
+fn nonzero_version(version: u64) -> Option<u64> {
     (version > 0).then_some(version)
 }
 
-fn named(region: &str) -> Result<&str, Status> {
+fn checked_region(region: &str) -> Result<&str, Status> {
     if region.is_empty() || region.len() > 63 {
         return Err(Status::invalid_argument("a region has a name of 1 to 63 bytes"));
     }
     Ok(region)
 }
 
-fn answered(
+fn account_reply(
     outcome: Result<shardkeep_store::central::Account, CentralError>,
 ) -> Result<Response<Account>, Status> {
     Ok(Response::new(convert::to_wire(&outcome?)))

@@ -8,10 +8,10 @@ use shardkeep_store::{
     accounts::{Ban, Proof},
     central::{
         self as table, Account, Page, adopt,
-        change::{self, Changed},
+        change::{self, ChangeOutcome},
     },
 };
-use shardkeep_types::{AccountId, Secret, StoreMark};
+use shardkeep_types::{AccountId, Secret, StoreIdentity};
 use tokio::{
     sync::{Semaphore, mpsc, watch},
     time::{Instant, timeout_at},
@@ -19,23 +19,23 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use super::{CentralError, Shown, news::News};
-use crate::{metrics, outage::Outage, vault::Vault};
+use super::{AccountOverview, CentralError, batch::ChangeBatch};
+use crate::{metrics, outage::Outage, secret_cipher::SecretCipher};
 
 /// How often the store is looked at for what other replicas of the home region have changed.
-const LOOK: Duration = Duration::from_millis(200);
+const POLL_INTERVAL: Duration = Duration::from_millis(200);
 /// A follower is told so often that there is nothing to tell.
 const HEARTBEAT: Duration = Duration::from_secs(2);
 /// What is looked at for one message.
 const PAGE: Page = Page { accounts: 500, versions: 50_000 };
 /// Replicas of regions that follow one replica of the centre. Overflow: they are refused, and try the next one.
-const FOLLOWERS: usize = 1_024;
+const MAX_FOLLOWERS: usize = 1_024;
 /// Messages on the way to one follower. Overflow: its task waits, and reads the state again when there is room.
-const ON_THE_WAY: usize = 4;
+const FOLLOWER_QUEUE: usize = 4;
 
 pub(crate) struct Store {
     database: Database,
-    vault: Vault,
+    secret_cipher: SecretCipher,
     /// The version of the newest change that this replica knows of.
     version: watch::Sender<u64>,
     followers: Arc<Semaphore>,
@@ -43,16 +43,16 @@ pub(crate) struct Store {
 
 /// Whom an operator means.
 #[derive(Debug, Clone)]
-pub(crate) enum Who {
+pub(crate) enum Selector {
     Name(String),
     Id(AccountId),
 }
 
 impl Store {
-    pub(crate) async fn open(url: &str, vault: Vault) -> anyhow::Result<Arc<Self>> {
-        let database = Database::open_patiently(url, Schema::Central).await?;
-        let followers = Arc::new(Semaphore::new(FOLLOWERS));
-        Ok(Arc::new(Self { database, vault, version: watch::Sender::new(0), followers }))
+    pub(crate) async fn open(url: &str, secret_cipher: SecretCipher) -> anyhow::Result<Arc<Self>> {
+        let database = Database::open_with_retry(url, Schema::Central).await?;
+        let followers = Arc::new(Semaphore::new(MAX_FOLLOWERS));
+        Ok(Arc::new(Self { database, secret_cipher, version: watch::Sender::new(0), followers }))
     }
 
     /// Takes over what accounts the home region's store has of its own, whose second factors the same key enciphers.
@@ -64,8 +64,8 @@ impl Store {
         Ok(())
     }
 
-    pub(crate) async fn mark(&self) -> Result<StoreMark, shardkeep_store::Error> {
-        self.database.mark().await
+    pub(crate) async fn identity(&self) -> Result<StoreIdentity, shardkeep_store::Error> {
+        self.database.identity().await
     }
 
     pub(crate) async fn close(&self) {
@@ -73,12 +73,12 @@ impl Store {
     }
 
     pub(super) async fn find(&self, name: &str) -> Result<Option<Account>, CentralError> {
-        table::by_name(&self.database, name).await?.map(|account| self.opened(account)).transpose()
+        table::by_name(&self.database, name).await?.map(|account| self.decrypted(account)).transpose()
     }
 
     pub(super) async fn activate(&self, id: AccountId, region: &str) -> Result<Account, CentralError> {
         let account = table::activate(&self.database, id, region).await?;
-        self.opened(account.ok_or(CentralError::Unknown)?)
+        self.decrypted(account.ok_or(CentralError::Unknown)?)
     }
 
     pub(super) async fn create(
@@ -88,47 +88,47 @@ impl Store {
         region: &str,
     ) -> Result<Account, CentralError> {
         let made = table::create(&self.database, name, proof, region).await?;
-        self.changed(made.ok_or(CentralError::Taken)?)
+        self.changed(made.ok_or(CentralError::NameTaken)?)
     }
 
     pub(super) async fn set_proof(
         &self,
         id: AccountId,
-        known: Option<u64>,
+        expected_version: Option<u64>,
         proof: &Proof,
     ) -> Result<Account, CentralError> {
-        self.outcome(change::set_proof(&self.database, id, known, proof).await?)
+        self.outcome(change::set_proof(&self.database, id, expected_version, proof).await?)
     }
 
     pub(super) async fn set_factor(
         &self,
         id: AccountId,
-        known: Option<u64>,
+        expected_version: Option<u64>,
         factor: Option<&Secret<Vec<u8>>>,
     ) -> Result<Account, CentralError> {
-        let there = table::by_id(&self.database, id).await?.ok_or(CentralError::Unknown)?;
+        let current = table::by_id(&self.database, id).await?.ok_or(CentralError::Unknown)?;
         // One that can not be read is another one, and this is how an operator is rid of it.
-        if let Ok(there) = self.opened(there)
-            && there.factor.as_ref() == factor
+        if let Ok(current) = self.decrypted(current)
+            && current.factor.as_ref() == factor
         {
-            return Ok(there);
+            return Ok(current);
         }
-        let sealed = factor.map(|secret| self.vault.seal(id, secret.expose())).transpose();
+        let sealed = factor.map(|secret| self.secret_cipher.seal(id, secret.expose())).transpose();
         let sealed = sealed.map_err(|error| CentralError::Refused(error.to_string()))?;
-        self.outcome(change::set_factor(&self.database, id, known, sealed.as_deref()).await?)
+        self.outcome(change::set_factor(&self.database, id, expected_version, sealed.as_deref()).await?)
     }
 
     pub(super) async fn set_ban(&self, id: AccountId, ban: &Ban) -> Result<Account, CentralError> {
         self.outcome(change::set_ban(&self.database, id, ban).await?)
     }
 
-    pub(super) async fn show(&self, who: Who) -> Result<Shown, CentralError> {
-        let found = match who {
-            Who::Name(name) => table::by_name(&self.database, &name).await?,
-            Who::Id(id) => table::by_id(&self.database, id).await?,
+    pub(super) async fn show(&self, selector: Selector) -> Result<AccountOverview, CentralError> {
+        let found = match selector {
+            Selector::Name(name) => table::by_name(&self.database, &name).await?,
+            Selector::Id(id) => table::by_id(&self.database, id).await?,
         };
         let account = found.ok_or(CentralError::Unknown)?;
-        Ok(Shown {
+        Ok(AccountOverview {
             id: account.id,
             name: account.name,
             created_ms: account.created_ms,
@@ -147,16 +147,16 @@ impl Store {
         self: Arc<Self>,
         region: String,
         after: u64,
-    ) -> Result<mpsc::Receiver<Result<News, CentralError>>, CentralError> {
-        let full = |_| CentralError::Away("too many follow it".to_owned());
-        let place = self.followers.clone().try_acquire_owned().map_err(full)?;
-        let (out, changes) = mpsc::channel(ON_THE_WAY);
+    ) -> Result<mpsc::Receiver<Result<ChangeBatch, CentralError>>, CentralError> {
+        let full = |_| CentralError::Unavailable("too many follow it".to_owned());
+        let permit = self.followers.clone().try_acquire_owned().map_err(full)?;
+        let (out, changes) = mpsc::channel(FOLLOWER_QUEUE);
         tokio::spawn(async move {
-            let _place = place;
+            let _permit = permit;
             metrics::central_followers(1.0);
-            let told = self.tell(&region, after, &out).await;
+            let sent = self.send_changes(&region, after, &out).await;
             metrics::central_followers(-1.0);
-            if let Err(error) = told {
+            if let Err(error) = sent {
                 // Whoever has gone needs no reason.
                 let _ = out.send(Err(error)).await;
             }
@@ -164,11 +164,11 @@ impl Store {
         Ok(changes)
     }
 
-    async fn tell(
+    async fn send_changes(
         &self,
         region: &str,
         mut after: u64,
-        out: &mpsc::Sender<Result<News, CentralError>>,
+        out: &mpsc::Sender<Result<ChangeBatch, CentralError>>,
     ) -> Result<(), CentralError> {
         let newest = table::version(&self.database).await?;
         if newest < after {
@@ -184,17 +184,17 @@ impl Store {
             let changes = table::changes(&self.database, region, after, PAGE).await?;
             after = changes.through;
             let id = |account: &Account| account.id;
-            let news = News::read(changes.accounts, after, id, |account| self.opened(account));
-            if Instant::now() >= due || !news.is_empty() {
-                if out.send(Ok(news)).await.is_err() {
+            let batch = ChangeBatch::read(changes.accounts, after, id, |account| self.decrypted(account));
+            if Instant::now() >= due || !batch.is_empty() {
+                if out.send(Ok(batch)).await.is_err() {
                     return Ok(());
                 }
                 due = Instant::now() + HEARTBEAT;
             }
             // At once, if that was not all.
-            let news = timeout_at(due, versions.wait_for(|version| *version > after));
+            let batch = timeout_at(due, versions.wait_for(|version| *version > after));
             tokio::select! {
-                _ = news => {}
+                _ = batch => {}
                 () = out.closed() => return Ok(()),
             }
         }
@@ -203,10 +203,10 @@ impl Store {
     /// Looks at the store until told to stop, for what other replicas have changed.
     pub(crate) async fn watch(self: Arc<Self>, stop: CancellationToken) -> anyhow::Result<()> {
         let mut outage = Outage::default();
-        while stop.run_until_cancelled(tokio::time::sleep(LOOK)).await.is_some() {
+        while stop.run_until_cancelled(tokio::time::sleep(POLL_INTERVAL)).await.is_some() {
             match table::version(&self.database).await {
                 Ok(version) => {
-                    outage.over();
+                    outage.recovered();
                     self.note(version);
                 }
                 Err(error) => {
@@ -218,18 +218,18 @@ impl Store {
         Ok(())
     }
 
-    fn outcome(&self, changed: Changed) -> Result<Account, CentralError> {
+    fn outcome(&self, changed: ChangeOutcome) -> Result<Account, CentralError> {
         match changed {
-            Changed::Is(account) => self.changed(*account),
-            Changed::Unknown => Err(CentralError::Unknown),
-            Changed::Meanwhile => Err(CentralError::Meanwhile),
+            ChangeOutcome::Current(account) => self.changed(*account),
+            ChangeOutcome::Unknown => Err(CentralError::Unknown),
+            ChangeOutcome::Conflict => Err(CentralError::Conflict),
         }
     }
 
     /// Those who follow need not wait for the next look.
     fn changed(&self, account: Account) -> Result<Account, CentralError> {
         self.note(account.version);
-        self.opened(account)
+        self.decrypted(account)
     }
 
     fn note(&self, version: u64) {
@@ -241,10 +241,10 @@ impl Store {
     }
 
     /// With a readable second factor.
-    fn opened(&self, account: Account) -> Result<Account, CentralError> {
+    fn decrypted(&self, account: Account) -> Result<Account, CentralError> {
         let Some(sealed) = &account.factor else { return Ok(account) };
-        let opened = self.vault.open(account.id, sealed.expose());
-        let opened = opened.map_err(|error| CentralError::Refused(error.to_string()))?;
-        Ok(Account { factor: Some(opened), ..account })
+        let decrypted = self.secret_cipher.open(account.id, sealed.expose());
+        let decrypted = decrypted.map_err(|error| CentralError::Refused(error.to_string()))?;
+        Ok(Account { factor: Some(decrypted), ..account })
     }
 }

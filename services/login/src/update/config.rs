@@ -64,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn mistakes_name_their_key() {
+    fn config_error_names_the_key() {
         assert_eq!(Config::default().validate(), Ok(()));
         let wrong = |change: fn(&mut Config)| {
             let mut config = Config::default();

@@ -3,17 +3,17 @@
 //! that patching never starves logins: places, bandwidth and disk reads of its own, and no memory that grows with what
 //! is fetched.
 
-mod alone;
 mod config;
 mod piece;
-mod places;
 mod serve;
+mod slots;
+mod standalone;
 mod store;
 mod throttle;
 
-pub use alone::{Alone, serve_alone};
 pub use config::Config;
 pub(crate) use serve::serve;
+pub use standalone::{StandaloneConfig, serve_standalone};
 
 use std::{path::Path, sync::Arc};
 
@@ -21,7 +21,7 @@ use anyhow::Context as _;
 use shardkeep_patch::PublicKey;
 use tokio::sync::Semaphore;
 
-use places::Places;
+use slots::UpdateSlots;
 use store::Store;
 use throttle::Throttle;
 
@@ -35,7 +35,7 @@ pub(crate) struct Patches(Option<Arc<Shared>>);
 pub(crate) struct Shared {
     config: Config,
     store: Store,
-    places: Places,
+    slots: UpdateSlots,
     bandwidth: Throttle,
     cold_reads: Semaphore,
 }
@@ -51,7 +51,7 @@ impl Patches {
         };
         Ok(Self(Some(Arc::new(Shared {
             store: Store::new(Path::new(&config.dir), key),
-            places: Places::new(config),
+            slots: UpdateSlots::new(config),
             bandwidth: Throttle::new(config.bandwidth),
             cold_reads: Semaphore::new(COLD_READS),
             config: config.clone(),

@@ -34,7 +34,7 @@ use super::store::Blob;
 /// Most bytes of data in a piece: fifteen pages, which leaves room for the header in a record.
 pub(super) const MAX: u32 = 15 * 4_096;
 /// A client that takes nothing for so long is gone.
-const STALL: Duration = Duration::from_secs(30);
+const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Bytes read at once by a cold read.
 const SCRATCH: usize = 16 << 10;
 
@@ -78,8 +78,10 @@ pub(super) async fn send_piece(
         stream => {
             let mut record = header.to_vec();
             record.resize(header.len() + range.length as usize, 0);
-            blob.file.read_exact_at(&mut record[header.len()..], range.offset.into()).map_err(cut_short)?;
-            timeout(STALL, stream.write_all(&record)).await.map_err(stalled)?
+            blob.file
+                .read_exact_at(&mut record[header.len()..], range.offset.into())
+                .map_err(truncated_file)?;
+            timeout(WRITE_TIMEOUT, stream.write_all(&record)).await.map_err(timed_out)?
         }
     }
 }
@@ -90,16 +92,16 @@ async fn send_pages(stream: &TcpStream, header: &[u8], blob: &Blob, range: Range
         // More follows: no packet of its own for the header.
         let writing = stream
             .async_io(Interest::WRITABLE, || Ok(send(stream, rest, SendFlags::MORE | SendFlags::NOSIGNAL)?));
-        let sent = timeout(STALL, writing).await.map_err(stalled)??;
+        let sent = timeout(WRITE_TIMEOUT, writing).await.map_err(timed_out)??;
         rest = &rest[sent..];
     }
     let (mut offset, mut left) = (u64::from(range.offset), range.length as usize);
     while left > 0 {
         let writing = stream
             .async_io(Interest::WRITABLE, || Ok(sendfile(stream, &*blob.file, Some(&mut offset), left)?));
-        let sent = timeout(STALL, writing).await.map_err(stalled)??;
+        let sent = timeout(WRITE_TIMEOUT, writing).await.map_err(timed_out)??;
         if sent == 0 {
-            return Err(cut_short(io::ErrorKind::UnexpectedEof.into()));
+            return Err(truncated_file(io::ErrorKind::UnexpectedEof.into()));
         }
         left -= sent;
     }
@@ -107,7 +109,7 @@ async fn send_pages(stream: &TcpStream, header: &[u8], blob: &Blob, range: Range
 }
 
 /// The file has fewer bytes than when it was opened; other errors stay what they are.
-fn cut_short(error: io::Error) -> io::Error {
+fn truncated_file(error: io::Error) -> io::Error {
     match error.kind() {
         io::ErrorKind::UnexpectedEof => io::ErrorKind::InvalidData.into(),
         _ => error,
@@ -115,16 +117,16 @@ fn cut_short(error: io::Error) -> io::Error {
 }
 
 #[allow(clippy::needless_pass_by_value, reason = "the signature of map_err")]
-fn stalled(_: Elapsed) -> io::Error {
+fn timed_out(_: Elapsed) -> io::Error {
     io::ErrorKind::TimedOut.into()
 }
 
 /// Has the kernel fetch these bytes from the disk, unless it has them.
-pub(super) async fn warm_up(cold_reads: &Semaphore, blob: &Blob, range: Range) -> io::Result<()> {
-    if is_warm(&blob.file, range) {
+pub(super) async fn fill_page_cache(cold_reads: &Semaphore, blob: &Blob, range: Range) -> io::Result<()> {
+    if is_cached(&blob.file, range) {
         return Ok(());
     }
-    let _turn = cold_reads.acquire().await.map_err(io::Error::other)?;
+    let _permit = cold_reads.acquire().await.map_err(io::Error::other)?;
     metrics::update_cold_read();
     let file: Arc<File> = blob.file.clone();
     let reading = spawn_blocking(move || {
@@ -143,7 +145,7 @@ pub(super) async fn warm_up(cold_reads: &Semaphore, blob: &Blob, range: Range) -
 
 /// As far as its end tells: what is read ahead of it is read in order. What is not warm after all costs a wait, nothing
 /// else.
-fn is_warm(file: &File, range: Range) -> bool {
+fn is_cached(file: &File, range: Range) -> bool {
     let last = u64::from(range.offset) + u64::from(range.length) - 1;
     let mut byte = [0];
     preadv2(file, &mut [IoSliceMut::new(&mut byte)], last, ReadWriteFlags::NOWAIT) == Ok(1)
@@ -161,7 +163,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn header_and_data_are_the_reply() {
+    fn header_and_data_decode_as_piece_reply() {
         for (request, total, length) in
             [(1, 1, 1), (300, 1 << 20, MAX), (u32::MAX, u32::MAX, MAX), (7, 200, 127)]
         {

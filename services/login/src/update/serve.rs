@@ -24,9 +24,9 @@ use super::{
 use crate::{LoginError, connection::Connection, metrics};
 
 /// A client that asks for nothing so long has what it wants.
-const SILENT_AFTER: Duration = Duration::from_secs(30);
+const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// When a store is being filled, or published for the first time.
-const NOTHING_YET: Duration = Duration::from_secs(5);
+const NO_RELEASE_RETRY: Duration = Duration::from_secs(5);
 
 /// Serves until the client leaves or the daemon does. It always ends with a reason.
 pub(crate) async fn serve(
@@ -36,10 +36,10 @@ pub(crate) async fn serve(
 ) -> Result<std::convert::Infallible, LoginError> {
     connection.enter(Phase::Update);
     let Some(shared) = patches.0.as_deref() else { return Err(LoginError::NoPatches) };
-    let place = shared.places.admit(connection.peer().ip())?;
+    let slot = shared.slots.admit(connection.peer().ip())?;
     tokio::select! {
         ended = fetch(connection, shared, draining) => ended,
-        () = place.lost() => Err(LoginError::PlaceLost),
+        () = slot.evicted() => Err(LoginError::SlotLost),
     }
 }
 
@@ -61,7 +61,7 @@ async fn fetch(
         tokio::select! {
             filled = connection.fill() => filled?,
             () = draining.cancelled() => return Err(LoginError::Draining),
-            () = sleep(SILENT_AFTER) => return Err(LoginError::Timeout("ask for anything")),
+            () = sleep(IDLE_TIMEOUT) => return Err(LoginError::Timeout("ask for anything")),
         }
     }
 }
@@ -82,9 +82,8 @@ impl Fetch<'_> {
                     let reply = Message::reply(opcode::GET_RELEASE, request, &published.answer);
                     return connection.send(&reply).await;
                 }
-                None => {
-                    Answer::of(ErrorCode::Unavailable, "no release is published").retry_after(NOTHING_YET)
-                }
+                None => Answer::of(ErrorCode::Unavailable, "no release is published")
+                    .retry_after(NO_RELEASE_RETRY),
             },
             _ => {
                 let wanted: GetPiece = message.decode().map_err(WireError::from)?;
@@ -99,7 +98,7 @@ impl Fetch<'_> {
     }
 
     async fn find(&mut self, wanted: &GetPiece) -> Result<Result<(Blob, Range), Answer>, LoginError> {
-        let refuse = |code, why: &str| Ok(Err(Answer::of(code, why)));
+        let refuse = |code, reason: &str| Ok(Err(Answer::of(code, reason)));
         let Ok(id) = ChunkId::try_from(wanted.id.as_slice()) else {
             return refuse(ErrorCode::Refused, "an id has 32 bytes");
         };
@@ -136,13 +135,13 @@ impl Fetch<'_> {
     ) -> Result<(), LoginError> {
         // First the client's own limit: while it waits for that, others use the line.
         for bandwidth in [&self.bandwidth, &self.shared.bandwidth] {
-            let wait = bandwidth.book(range.length, Instant::now());
+            let wait = bandwidth.reserve(range.length, Instant::now());
             if !wait.is_zero() {
                 metrics::update_throttled(wait);
                 sleep(wait).await;
             }
         }
-        piece::warm_up(&self.shared.cold_reads, blob, range).await?;
+        piece::fill_page_cache(&self.shared.cold_reads, blob, range).await?;
         connection.flush().await?;
         let header = piece::header(request, blob.size, range.length);
         let sent = piece::send_piece(connection.stream(), &header, blob, range).await;

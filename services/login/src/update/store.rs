@@ -11,7 +11,7 @@ use std::{
 };
 
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
-use shardkeep_patch::{ChunkId, PublicKey, Signed, SignedError, chunk, layout, signature};
+use shardkeep_patch::{ChunkId, PublicKey, SignedError, SignedManifest, chunk, layout, signature};
 use shardkeep_wire::payload::PublishedRelease;
 use tokio::{
     sync::{Semaphore, watch},
@@ -23,7 +23,7 @@ use tracing::{debug, info, warn};
 use crate::metrics;
 
 /// How often the store is looked at.
-const LOOK: Duration = Duration::from_millis(500);
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
 pub(crate) struct Store {
     dir: PathBuf,
@@ -47,9 +47,9 @@ pub(crate) struct Blob {
 
 /// Which file `current` is. A new one has another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Identity(u64, u64, i64, i64, u64);
+struct FileIdentity(u64, u64, i64, i64, u64);
 
-impl Identity {
+impl FileIdentity {
     fn of(it: &Metadata) -> Self {
         Self(it.dev(), it.ino(), it.mtime(), it.mtime_nsec(), it.size())
     }
@@ -57,32 +57,32 @@ impl Identity {
 
 /// Why there is nothing to publish.
 #[derive(Debug, thiserror::Error)]
-enum Unpublished {
+enum PublishError {
     /// The disk's fault, or ours, at this moment: the file may well be good.
     #[error(transparent)]
-    Unread(#[from] io::Error),
+    Unreadable(#[from] io::Error),
     #[error(transparent)]
     Refused(#[from] SignedError),
 }
 
 /// What was looked at last.
 #[derive(Debug, Default)]
-struct Seen {
-    file: Option<Result<Identity, io::ErrorKind>>,
+struct LastSeen {
+    file: Option<Result<FileIdentity, io::ErrorKind>>,
     /// It could not be read, which was said.
-    unread: bool,
+    unreadable: bool,
 }
 
-impl Seen {
-    fn is_news(&self, file: Result<Identity, io::ErrorKind>) -> bool {
+impl LastSeen {
+    fn is_new(&self, file: Result<FileIdentity, io::ErrorKind>) -> bool {
         self.file != Some(file)
     }
 
     /// A file that could not be read is news again at the next look. Returns whether to say what came of it.
-    fn note(&mut self, file: Result<Identity, io::ErrorKind>, failed: Option<&Unpublished>) -> bool {
-        let again = file.is_ok() && matches!(failed, Some(Unpublished::Unread(_)));
+    fn note(&mut self, file: Result<FileIdentity, io::ErrorKind>, failed: Option<&PublishError>) -> bool {
+        let again = file.is_ok() && matches!(failed, Some(PublishError::Unreadable(_)));
         self.file = (!again).then_some(file);
-        let told = std::mem::replace(&mut self.unread, again);
+        let told = std::mem::replace(&mut self.unreadable, again);
         !(again && told)
     }
 }
@@ -98,24 +98,25 @@ impl Store {
 
     /// Looks at what is published, again and again. What cannot be published is said once, and what was before stays.
     pub(crate) async fn follow(&self, stop: &CancellationToken) {
-        let mut seen = Seen::default();
+        let mut seen = LastSeen::default();
         loop {
-            self.look(&mut seen).await;
-            if stop.run_until_cancelled(tokio::time::sleep(LOOK)).await.is_none() {
+            self.poll(&mut seen).await;
+            if stop.run_until_cancelled(tokio::time::sleep(POLL_INTERVAL)).await.is_none() {
                 return;
             }
         }
     }
 
-    async fn look(&self, seen: &mut Seen) {
+    async fn poll(&self, seen: &mut LastSeen) {
         let path = self.dir.join(layout::CURRENT);
-        let identity = tokio::fs::metadata(&path).await.map(|it| Identity::of(&it)).map_err(|it| it.kind());
-        if !seen.is_news(identity) {
+        let identity =
+            tokio::fs::metadata(&path).await.map(|it| FileIdentity::of(&it)).map_err(|it| it.kind());
+        if !seen.is_new(identity) {
             return;
         }
         let key = self.key;
-        let path_of_it = path.clone();
-        let read = spawn_blocking(move || read(&path_of_it, key)).await;
+        let current_path = path.clone();
+        let read = spawn_blocking(move || read(&current_path, key)).await;
         let read = read.unwrap_or_else(|panic| Err(io::Error::other(panic).into()));
         let first = seen.note(identity, read.as_ref().err());
         match read {
@@ -144,14 +145,14 @@ impl Store {
         let path = self.dir.join(layout::chunk(&id));
         let opened = match open_cached(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                let _turn = cold_reads.acquire().await.map_err(io::Error::other)?;
+                let _permit = cold_reads.acquire().await.map_err(io::Error::other)?;
                 let opened = spawn_blocking(move || File::open(path)).await;
                 opened.unwrap_or_else(|panic| Err(io::Error::other(panic)))
             }
             done => done,
         };
         match opened.and_then(Blob::of) {
-            Ok(blob) if blob.size > chunk::most_stored(chunk::MAX) => Ok(None),
+            Ok(blob) if blob.size > chunk::max_stored_size(chunk::MAX) => Ok(None),
             Ok(blob) => Ok(Some(blob)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
@@ -173,15 +174,15 @@ fn open_cached(path: &Path) -> io::Result<File> {
 }
 
 /// Everything that must be right before players are told of it.
-fn read(path: &Path, key: Option<PublicKey>) -> Result<Published, Unpublished> {
+fn read(path: &Path, key: Option<PublicKey>) -> Result<Published, PublishError> {
     let file = File::open(path)?;
     let mut bytes = Vec::new();
     // One byte more than allowed is enough to know.
     (&file).take(signature::MAX as u64 + 1).read_to_end(&mut bytes)?;
-    let signed = Signed::parse(&bytes)?;
+    let signed = SignedManifest::parse(&bytes)?;
     let manifest = match key {
-        Some(key) => signed.trusted(&[key])?,
-        None => signed.by_itself()?,
+        Some(key) => signed.verify_trusted(&[key])?,
+        None => signed.verify_self_signed()?,
     };
     let (id, size) = (ChunkId::of(&bytes), u32::try_from(bytes.len()).unwrap_or(u32::MAX));
     let release = manifest.release();
@@ -200,32 +201,32 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_was_read_is_not_read_again() {
-        let (mut seen, file) = (Seen::default(), Ok(Identity(1, 2, 3, 4, 5)));
-        assert!(seen.is_news(file));
-        let unread = Unpublished::Unread(io::Error::other("too many open files"));
-        assert!(seen.note(file, Some(&unread)) && seen.is_news(file));
-        assert!(!seen.note(file, Some(&unread)) && seen.is_news(file), "said once");
-        assert!(seen.note(file, None) && !seen.is_news(file));
-        assert!(seen.note(file, Some(&unread)), "and once more when it was good meanwhile");
-        let refused = Unpublished::Refused(Signed::parse(b"nonsense").err().unwrap());
-        assert!(seen.note(file, Some(&refused)) && !seen.is_news(file), "that will not change");
+    fn release_is_read_again_only_after_read_error() {
+        let (mut seen, file) = (LastSeen::default(), Ok(FileIdentity(1, 2, 3, 4, 5)));
+        assert!(seen.is_new(file));
+        let unreadable = PublishError::Unreadable(io::Error::other("too many open files"));
+        assert!(seen.note(file, Some(&unreadable)) && seen.is_new(file));
+        assert!(!seen.note(file, Some(&unreadable)) && seen.is_new(file), "said once");
+        assert!(seen.note(file, None) && !seen.is_new(file));
+        assert!(seen.note(file, Some(&unreadable)), "and once more when it was good meanwhile");
+        let refused = PublishError::Refused(SignedManifest::parse(b"nonsense").err().unwrap());
+        assert!(seen.note(file, Some(&refused)) && !seen.is_new(file), "that will not change");
         // One that is not there comes with another identity.
         let gone = Err(io::ErrorKind::NotFound);
-        assert!(seen.is_news(gone) && seen.note(gone, Some(&unread)) && !seen.is_news(gone));
+        assert!(seen.is_new(gone) && seen.note(gone, Some(&unreadable)) && !seen.is_new(gone));
     }
 
     #[tokio::test]
-    async fn a_release_is_published_once_it_can_be_read() {
+    async fn unreadable_release_is_retried_and_not_published() {
         let folder = tempfile::tempdir().unwrap();
-        let (store, mut seen) = (Store::new(folder.path(), None), Seen::default());
-        store.look(&mut seen).await;
-        assert!(!seen.is_news(Err(io::ErrorKind::NotFound)));
+        let (store, mut seen) = (Store::new(folder.path(), None), LastSeen::default());
+        store.poll(&mut seen).await;
+        assert!(!seen.is_new(Err(io::ErrorKind::NotFound)));
         // Something is there that has an identity and cannot be read.
         let current = folder.path().join(layout::CURRENT);
         std::fs::create_dir(&current).unwrap();
-        store.look(&mut seen).await;
-        let identity = std::fs::metadata(&current).map(|it| Identity::of(&it)).map_err(|it| it.kind());
-        assert!(seen.is_news(identity) && store.published().is_none());
+        store.poll(&mut seen).await;
+        let identity = std::fs::metadata(&current).map(|it| FileIdentity::of(&it)).map_err(|it| it.kind());
+        assert!(seen.is_new(identity) && store.published().is_none());
     }
 }

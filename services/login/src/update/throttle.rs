@@ -11,24 +11,24 @@ const BURST: Duration = Duration::from_millis(250);
 pub(crate) struct Throttle {
     /// Bytes per second; 0: no limit.
     rate: u64,
-    free: Mutex<Option<Instant>>,
+    next_free: Mutex<Option<Instant>>,
 }
 
 impl Throttle {
     pub(crate) fn new(rate: u64) -> Self {
-        Self { rate, free: Mutex::new(None) }
+        Self { rate, next_free: Mutex::new(None) }
     }
 
     /// Books so many bytes, and says how long to wait before they may go. Whoever does not wait has still booked.
-    pub(crate) fn book(&self, bytes: u32, now: Instant) -> Duration {
+    pub(crate) fn reserve(&self, bytes: u32, now: Instant) -> Duration {
         if self.rate == 0 {
             return Duration::ZERO;
         }
         let takes = Duration::from_nanos(u64::from(bytes) * 1_000_000_000 / self.rate);
         let earliest = now.checked_sub(BURST).unwrap_or(now);
-        let mut free = self.free.lock();
-        let begin = free.map_or(earliest, |free| free.max(earliest));
-        *free = Some(begin + takes);
+        let mut next_free = self.next_free.lock();
+        let begin = next_free.map_or(earliest, |next_free| next_free.max(earliest));
+        *next_free = Some(begin + takes);
         begin.saturating_duration_since(now)
     }
 }
@@ -38,31 +38,31 @@ mod tests {
     use super::*;
 
     #[test]
-    fn turns_come_one_after_the_other() {
+    fn reservations_queue_up_after_burst() {
         let (throttle, now) = (Throttle::new(100_000), Instant::now() + Duration::from_secs(1));
         // A quarter of a second may be caught up on: 25,000 bytes.
-        assert_eq!(throttle.book(25_000, now), Duration::ZERO);
-        assert_eq!(throttle.book(10_000, now), Duration::ZERO);
-        assert_eq!(throttle.book(10_000, now), Duration::from_millis(100));
-        assert_eq!(throttle.book(10_000, now), Duration::from_millis(200));
-        assert_eq!(throttle.book(10_000, now + Duration::from_millis(250)), Duration::from_millis(50));
+        assert_eq!(throttle.reserve(25_000, now), Duration::ZERO);
+        assert_eq!(throttle.reserve(10_000, now), Duration::ZERO);
+        assert_eq!(throttle.reserve(10_000, now), Duration::from_millis(100));
+        assert_eq!(throttle.reserve(10_000, now), Duration::from_millis(200));
+        assert_eq!(throttle.reserve(10_000, now + Duration::from_millis(250)), Duration::from_millis(50));
     }
 
     #[test]
-    fn a_long_rest_is_not_saved_up() {
+    fn idle_time_beyond_burst_is_not_saved() {
         let (throttle, start) = (Throttle::new(1_000_000), Instant::now());
         let (mut now, mut sent) = (start + Duration::from_secs(60), 0u64);
         let end = now + Duration::from_secs(1);
         while now < end {
-            now += throttle.book(50_000, now);
+            now += throttle.reserve(50_000, now);
             sent += 50_000;
         }
         assert!((1_000_000..=1_350_000).contains(&sent), "{sent} in a second");
     }
 
     #[test]
-    fn zero_is_no_limit() {
+    fn zero_rate_means_no_limit() {
         let (throttle, now) = (Throttle::new(0), Instant::now());
-        assert!((0..1_000).all(|_| throttle.book(u32::MAX, now).is_zero()));
+        assert!((0..1_000).all(|_| throttle.reserve(u32::MAX, now).is_zero()));
     }
 }

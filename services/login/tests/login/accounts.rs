@@ -1,18 +1,19 @@
 //! Operators' commands, and what they do to those who are logged in.
 
 use shardkeep_rpc::accounts::{
-    BanRequest, ListRequest, LogOutRequest, SetVerifierRequest, ShowRequest, UnbanRequest, show_request::Who,
+    BanRequest, ListRequest, LogOutRequest, SetVerifierRequest, ShowRequest, UnbanRequest,
+    show_request::Selector,
 };
 use shardkeep_wire::payload::{ErrorCode, WorldStatus};
 use tonic::Code;
 
 use crate::{
     cluster::{Cluster, new_account},
-    stand_ins::Asked,
+    stand_ins::GatewayCall,
 };
 
 #[tokio::test]
-async fn accounts_are_made_once_and_found() {
+async fn account_is_created_once_and_found() {
     let cluster = Cluster::start().await;
     let id = cluster.account(" Alice", "right").await;
     let mut accounts = cluster.accounts();
@@ -28,10 +29,11 @@ async fn accounts_are_made_once_and_found() {
     weak.verifier.clear();
     assert_eq!(accounts.create(weak).await.unwrap_err().code(), Code::InvalidArgument);
 
-    let by_id = accounts.show(ShowRequest { who: Some(Who::Id(id)) }).await.unwrap().into_inner();
+    let by_id = accounts.show(ShowRequest { selector: Some(Selector::Id(id)) }).await.unwrap().into_inner();
     assert_eq!(by_id, cluster.show("ALICE").await);
     assert_eq!((by_id.id, by_id.name.as_str(), by_id.generation, by_id.last_login_ms), (id, "alice", 1, 0));
-    let unknown = accounts.show(ShowRequest { who: Some(Who::Name("nobody".into())) }).await.unwrap_err();
+    let unknown =
+        accounts.show(ShowRequest { selector: Some(Selector::Name("nobody".into())) }).await.unwrap_err();
     assert_eq!(unknown.code(), Code::NotFound);
     cluster.account("alf", "x").await;
     cluster.account("bob", "x").await;
@@ -41,7 +43,7 @@ async fn accounts_are_made_once_and_found() {
 }
 
 #[tokio::test]
-async fn a_ban_ends_sessions_and_is_told_after_the_proof() {
+async fn ban_ends_sessions_and_is_shown_only_after_proof() {
     let mut cluster = Cluster::start().await;
     cluster.world(1, "Dawn").await;
     let id = cluster.account("alice", "right").await;
@@ -58,8 +60,10 @@ async fn a_ban_ends_sessions_and_is_told_after_the_proof() {
     let groundless = BanRequest { reason: " ".into(), ..ban.clone() };
     assert_eq!(accounts.ban(groundless).await.unwrap_err().code(), Code::InvalidArgument);
     assert_eq!(accounts.ban(ban).await.unwrap().into_inner().sessions_ended, 1);
-    let revoked = cluster.gateway.was_asked(|asked| match asked {
-        Asked::RevokeAccount(request) if request.code == ErrorCode::Banned as u32 => Some(request.clone()),
+    let revoked = cluster.gateway.wait_for_call(|asked| match asked {
+        GatewayCall::RevokeAccount(request) if request.code == ErrorCode::Banned as u32 => {
+            Some(request.clone())
+        }
         _ => None,
     });
     let revoked = revoked.await;
@@ -68,9 +72,9 @@ async fn a_ban_ends_sessions_and_is_told_after_the_proof() {
         (id, 3, "for ever: cheats")
     );
     // The world list is closed, and what was admitted is voided.
-    assert_eq!(player.last_word().await, Some(ErrorCode::Banned));
+    assert_eq!(player.last_error().await, Some(ErrorCode::Banned));
     let ticket = cluster.gateway.admitted()[0].ticket_id.clone();
-    assert!(cluster.gateway.asked().contains(&Asked::RevokeTicket(ticket)));
+    assert!(cluster.gateway.asked().contains(&GatewayCall::RevokeTicket(ticket)));
 
     let wrong = cluster.connect().await.log_in("alice", "wrong").await.unwrap_err();
     assert_eq!(wrong.code, ErrorCode::Denied, "only who knows the password learns of the ban");
@@ -84,7 +88,7 @@ async fn a_ban_ends_sessions_and_is_told_after_the_proof() {
 }
 
 #[tokio::test]
-async fn a_new_password_and_a_log_out_end_sessions() {
+async fn password_change_and_log_out_end_sessions() {
     let mut cluster = Cluster::start().await;
     cluster.world(1, "Dawn").await;
     cluster.account("alice", "old").await;

@@ -11,13 +11,13 @@ use shardkeep_daemon::{ClusterConfig, Daemon, DaemonConfig, Settings};
 use shardkeep_rpc::{
     accounts::{
         Account, CreateRequest, ShowRequest, accounts_client::AccountsClient,
-        revocations_client::RevocationsClient, show_request::Who,
+        revocations_client::RevocationsClient, show_request::Selector,
     },
     billing::billing_server::BillingServer,
     gateway::gateway_server::GatewayServer,
     registry::registry_server::RegistryServer,
 };
-use shardkeep_testkit::StandInRegistry;
+use shardkeep_testkit::FakeRegistry;
 use shardkeep_types::{DaemonKind, WorldId};
 use tempfile::TempDir;
 use tokio::{
@@ -34,7 +34,7 @@ use crate::{
 };
 
 /// Longest wait for something that should happen at once, on a busy machine.
-pub(crate) const SOON: Duration = Duration::from_secs(30);
+pub(crate) const TEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Where players are told to go.
 pub(crate) const GATEWAY_ADDRESS: &str = "gateway.example:7200";
@@ -68,7 +68,7 @@ impl Cluster {
     }
 
     /// Another region: a cluster of its own, of the same authority.
-    pub(crate) async fn start_beside(&self, settings: &[&str]) -> Self {
+    pub(crate) async fn start_region(&self, settings: &[&str]) -> Self {
         let folder = new_folder();
         for file in ["ca.pem", "ca.key"] {
             std::fs::copy(self.folder.path().join(file), folder.path().join(file)).unwrap();
@@ -79,7 +79,7 @@ impl Cluster {
     async fn start_in(folder: TempDir, settings: &[&str]) -> Self {
         certs::make_ca(folder.path()).unwrap();
         let registry = member(&folder, DaemonKind::Registry, "registry-1", 0, &[]).await;
-        registry.1.serve(Routes::new(RegistryServer::new(StandInRegistry::default())));
+        registry.1.serve(Routes::new(RegistryServer::new(FakeRegistry::default())));
         let gateway = StandInGateway::default();
         let files = certs::issue(folder.path(), DaemonKind::Cli, "cli", WorldId(0)).unwrap();
         let operator = Dialer::new(files.load().unwrap().into());
@@ -183,13 +183,13 @@ impl Cluster {
     }
 
     pub(crate) async fn show(&self, name: &str) -> Account {
-        let who = Some(Who::Name(name.to_owned()));
-        self.accounts().show(ShowRequest { who }).await.unwrap().into_inner()
+        let selector = Some(Selector::Name(name.to_owned()));
+        self.accounts().show(ShowRequest { selector }).await.unwrap().into_inner()
     }
 
     /// Waits for the end of the process; says whether it ended well.
-    pub(crate) async fn drain_is_over(&mut self) -> bool {
-        timeout(SOON, self.process.wait()).await.expect("it drains").unwrap().success()
+    pub(crate) async fn wait_for_exit(&mut self) -> bool {
+        timeout(TEST_TIMEOUT, self.process.wait()).await.expect("it drains").unwrap().success()
     }
 
     pub(crate) async fn signal(&self, signal: &str) {
@@ -204,7 +204,7 @@ impl Cluster {
         std::fs::remove_file(self.folder.path().join("login.log")).unwrap();
         let settings = filled_in(settings, &self.folder);
         let (mut process, _) = begin(&self.folder, &self.registry.grpc_address(), &settings);
-        let status = timeout(SOON, process.wait()).await.expect("it ends").unwrap();
+        let status = timeout(TEST_TIMEOUT, process.wait()).await.expect("it ends").unwrap();
         assert!(!status.success());
         self.log()
     }
@@ -322,7 +322,7 @@ async fn spawn(folder: &TempDir, registry: &str, settings: &[String]) -> (Child,
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    let text = timeout(SOON, announced).await.expect("it becomes ready");
+    let text = timeout(TEST_TIMEOUT, announced).await.expect("it becomes ready");
     let field = |name: &str| {
         let start = text.find(&format!("\"{name}\": \"")).unwrap() + name.len() + 5;
         text[start..].split('"').next().unwrap().to_owned()

@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// Tries until the account is free again, as a patient player does.
-async fn when_free(cluster: &Cluster, account: &str) -> Player {
+async fn log_in_when_free(cluster: &Cluster, account: &str) -> Player {
     loop {
         let mut player = cluster.connect().await;
         match player.log_in(account, "right").await {
@@ -28,7 +28,7 @@ async fn try_once(cluster: &Cluster, account: &str) -> (Player, Outcome<()>) {
 }
 
 #[tokio::test]
-async fn the_second_is_refused_at_every_replica() {
+async fn second_login_is_refused_at_every_replica() {
     let server = Postgres::start().await;
     let store = format!("login.store={}", server.url());
     let settings = [store.as_str(), "login.duplicate_logins=refuse", "login.login_lease=60s"];
@@ -49,7 +49,7 @@ async fn the_second_is_refused_at_every_replica() {
 
     // Who is in leaves: the next may come, at the other replica too.
     drop(outcomes);
-    let inside = when_free(&other, "alice").await;
+    let inside = log_in_when_free(&other, "alice").await;
     assert_eq!(try_once(&one, "alice").await.1.unwrap_err().code, ErrorCode::AlreadyLoggedIn);
     // An operator frees the account.
     one.accounts().log_out_everywhere(LogOutRequest { name: "alice".into() }).await.unwrap();
@@ -58,10 +58,10 @@ async fn the_second_is_refused_at_every_replica() {
 }
 
 #[tokio::test]
-async fn who_plays_keeps_others_out_and_what_has_crashed_does_not() {
+async fn live_session_blocks_login_and_crashed_one_does_not() {
     let mut cluster = Cluster::start_with(&["login.duplicate_logins=refuse", "login.login_lease=2s"]).await;
     let account = cluster.account("alice", "right").await;
-    drop(when_free(&cluster, "alice").await);
+    drop(log_in_when_free(&cluster, "alice").await);
     let generation = cluster.show("alice").await.generation;
     let session = |link_dead| SessionInfo { account, generation, link_dead, ..SessionInfo::default() };
     let refused = async |sessions: &[SessionInfo], tickets: &[u64]| {
@@ -85,7 +85,7 @@ async fn who_plays_keeps_others_out_and_what_has_crashed_does_not() {
 
     // A login that dies keeps nobody out for longer than its lease.
     cluster.gateway.hold(&[], &[]);
-    let _inside = when_free(&cluster, "alice").await;
+    let _inside = log_in_when_free(&cluster, "alice").await;
     cluster.restart().await;
-    when_free(&cluster, "alice").await;
+    log_in_when_free(&cluster, "alice").await;
 }

@@ -6,7 +6,7 @@ use shardkeep_wire::{
 };
 
 use crate::{
-    cluster::{Cluster, SOON},
+    cluster::{Cluster, TEST_TIMEOUT},
     player::{Outcome, Player},
 };
 
@@ -18,7 +18,7 @@ fn code<T: std::fmt::Debug>(outcome: Outcome<T>) -> ErrorCode {
 }
 
 #[tokio::test]
-async fn foreign_prefaces_are_not_answered() {
+async fn foreign_preface_is_not_answered() {
     let cluster = Cluster::start().await;
     let address = cluster.client_address();
     let right = Player::preface();
@@ -31,14 +31,14 @@ async fn foreign_prefaces_are_not_answered() {
         assert!(Player::raw(address, &foreign).await.receive().await.is_none());
     }
     let mut player = Player::raw(address, &with(4, 9)).await;
-    assert_eq!(player.last_word().await, Some(ErrorCode::UnsupportedVersion));
+    assert_eq!(player.last_error().await, Some(ErrorCode::UnsupportedVersion));
     for label in ["foreign", "service", "reserved", "deployment", "version"] {
         assert_eq!(cluster.metric(ENDED, &format!("why=\"{label}\"")).await, 1.0, "{label}");
     }
 }
 
 #[tokio::test]
-async fn a_place_is_held_until_the_socket_is_closed() {
+async fn connection_slot_is_held_until_socket_is_closed() {
     let cluster = Cluster::start().await;
     let mut wrong = Player::preface();
     wrong[4] = 9;
@@ -46,17 +46,17 @@ async fn a_place_is_held_until_the_socket_is_closed() {
         loop {
             // Told what is wrong with it, and still connected: the server listens on for a moment.
             let mut player = Player::raw(cluster.client_address(), &wrong).await;
-            assert_eq!(player.last_word().await, Some(ErrorCode::UnsupportedVersion));
+            assert_eq!(player.last_error().await, Some(ErrorCode::UnsupportedVersion));
             if cluster.metric("shardkeep_login_connections", "").await > 0.0 {
                 break;
             }
         }
     };
-    tokio::time::timeout(SOON, one_is_held).await.expect("it is counted meanwhile");
+    tokio::time::timeout(TEST_TIMEOUT, one_is_held).await.expect("it is counted meanwhile");
 }
 
 #[tokio::test]
-async fn opcodes_wait_for_their_phase() {
+async fn opcode_out_of_phase_is_refused() {
     let cluster = Cluster::start().await;
     cluster.account("alice", "right").await;
     let mut player = cluster.connect().await;
@@ -88,7 +88,7 @@ async fn too_many_strikes_close_the_connection() {
     for _ in 0..16 {
         player.send(opcode::SELECT_WORLD, &SelectWorld { world_id: 1 }).await;
     }
-    assert_eq!(player.last_word().await, Some(ErrorCode::OutOfPhase));
+    assert_eq!(player.last_error().await, Some(ErrorCode::OutOfPhase));
     assert_eq!(cluster.metric(ENDED, "why=\"opcode_out_of_phase\"").await, 1.0);
 }
 
@@ -106,7 +106,7 @@ async fn bad_records_end_the_connection() {
     for (bytes, expected) in cases {
         let mut player = cluster.connect().await;
         player.send_bytes(bytes).await;
-        assert_eq!(player.last_word().await, expected, "{bytes:?}");
+        assert_eq!(player.last_error().await, expected, "{bytes:?}");
     }
     // An oversize payload in a record of allowed size.
     let mut player = cluster.connect().await;
@@ -127,7 +127,7 @@ async fn altered_sealed_records_end_the_connection_without_an_answer() {
     let mut player = cluster.connect().await;
     player.log_in("alice", "right").await.unwrap();
     player.send_forged(&Message::event(opcode::PING, &Ping { value: 1 })).await;
-    assert_eq!(player.last_word().await, None);
+    assert_eq!(player.last_error().await, None);
     assert_eq!(cluster.metric(ENDED, "why=\"seal_forged\"").await, 1.0);
 
     // Plain messages after the proof are not records that open either.
@@ -136,12 +136,12 @@ async fn altered_sealed_records_end_the_connection_without_an_answer() {
     let answer = player.answer("alice", "right", &challenge);
     player.prove(&challenge, answer).await.unwrap();
     player.send_bytes(&[4, 0, 2, 4, 0, 0]).await;
-    assert_eq!(player.last_word().await, None);
+    assert_eq!(player.last_error().await, None);
     assert_eq!(cluster.metric(ENDED, "why=\"seal_forged\"").await, 2.0);
 }
 
 #[tokio::test]
-async fn what_was_said_in_the_clear_cannot_be_altered() {
+async fn altered_transcript_fails_at_finished() {
     let cluster = Cluster::start().await;
     cluster.account("alice", "right").await;
     let mut player = cluster.connect().await;
@@ -156,7 +156,7 @@ async fn what_was_said_in_the_clear_cannot_be_altered() {
 }
 
 #[tokio::test]
-async fn degenerate_numbers_are_refused() {
+async fn degenerate_public_numbers_are_refused() {
     let cluster = Cluster::start().await;
     cluster.account("alice", "right").await;
     for a in [vec![], vec![0], vec![0; 256], vec![1; 257]] {
@@ -168,7 +168,7 @@ async fn degenerate_numbers_are_refused() {
 }
 
 #[tokio::test]
-async fn liveness_and_keys_go_on() {
+async fn ping_is_answered_after_key_update() {
     let cluster = Cluster::start().await;
     cluster.account("alice", "right").await;
     let mut player = cluster.connect().await;
@@ -192,7 +192,7 @@ async fn connections_are_bounded() {
     let mut second = cluster.connect().await;
     second.hello("alice").await.unwrap();
     let mut third = cluster.connect().await;
-    assert_eq!(third.last_word().await, Some(ErrorCode::Unavailable));
+    assert_eq!(third.last_error().await, Some(ErrorCode::Unavailable));
     drop((first, second));
     loop {
         let mut player = cluster.connect().await;
@@ -203,9 +203,9 @@ async fn connections_are_bounded() {
 }
 
 #[tokio::test]
-async fn silence_is_not_waited_for() {
+async fn silent_connection_times_out() {
     let cluster = Cluster::start().await;
     let mut silent = Player::raw(cluster.client_address(), &Player::preface()[..7]).await;
-    assert_eq!(silent.last_word().await, Some(ErrorCode::TooSlow));
+    assert_eq!(silent.last_error().await, Some(ErrorCode::TooSlow));
     assert_eq!(cluster.metric(ENDED, "why=\"timeout\"").await, 1.0);
 }

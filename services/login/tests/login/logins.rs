@@ -9,7 +9,7 @@ use crate::{cluster::Cluster, revocations::Follower, stand_ins::PLAY_TIME_LEFT_M
 const EXPONENTIATIONS: &str = "shardkeep_login_exponentiations_total";
 const LOGINS: &str = "shardkeep_login_logins_total";
 
-async fn the_password_decides(cluster: &mut Cluster) {
+async fn check_passwords(cluster: &mut Cluster) {
     let id = cluster.account("Alice", "correct horse").await;
     let welcome = cluster.connect().await.log_in("alice", "correct horse").await.unwrap();
     assert_eq!(welcome.account_id, id);
@@ -21,7 +21,7 @@ async fn the_password_decides(cluster: &mut Cluster) {
         let mut player = cluster.connect().await;
         let refused = player.log_in(account, password).await.unwrap_err();
         assert_eq!((refused.code, refused.detail.as_str()), (ErrorCode::Denied, "wrong account or password"));
-        assert_eq!(player.last_word().await, None, "and the connection is closed");
+        assert_eq!(player.last_error().await, None, "and the connection is closed");
     }
     for nonsense in ["", "al", "al ice", "älice"] {
         let refused = cluster.connect().await.hello(nonsense).await.unwrap_err();
@@ -38,19 +38,19 @@ async fn the_password_decides(cluster: &mut Cluster) {
 }
 
 #[tokio::test]
-async fn the_password_decides_on_sqlite() {
-    the_password_decides(&mut Cluster::start().await).await;
+async fn passwords_are_checked_on_sqlite() {
+    check_passwords(&mut Cluster::start().await).await;
 }
 
 #[tokio::test]
-async fn the_password_decides_on_postgres() {
+async fn passwords_are_checked_on_postgres() {
     let server = Postgres::start().await;
     let store = format!("login.store={}", server.url());
-    the_password_decides(&mut Cluster::start_with(&[&store]).await).await;
+    check_passwords(&mut Cluster::start_with(&[&store]).await).await;
 }
 
 #[tokio::test]
-async fn replicas_on_one_store_are_one_login() {
+async fn replicas_on_one_store_share_accounts() {
     let server = Postgres::start().await;
     let store = format!("login.store={}", server.url());
     let settings = [store.as_str()];
@@ -64,7 +64,7 @@ async fn replicas_on_one_store_are_one_login() {
 }
 
 #[tokio::test]
-async fn an_unknown_account_costs_and_looks_like_a_known_one() {
+async fn unknown_account_is_indistinguishable_from_known_one() {
     let cluster = Cluster::start().await;
     cluster.account("alice", "right").await;
     let mut costs = Vec::new();
@@ -83,7 +83,7 @@ async fn an_unknown_account_costs_and_looks_like_a_known_one() {
 }
 
 #[tokio::test]
-async fn the_last_login_displaces_the_others() {
+async fn last_login_displaces_earlier_ones() {
     let mut cluster = Cluster::start().await;
     cluster.billing().await;
     let id = cluster.account("alice", "right").await;
@@ -96,9 +96,9 @@ async fn the_last_login_displaces_the_others() {
         code: ErrorCode::Displaced as u32,
         detail: "logged in elsewhere".into(),
     };
-    assert_eq!(gateway.told(id).await, expected);
+    assert_eq!(gateway.received(id).await, expected);
     cluster.connect().await.log_in("alice", "right").await.unwrap();
-    assert_eq!(gateway.told(id).await.below_generation, 3);
+    assert_eq!(gateway.received(id).await.below_generation, 3);
 
     // Many at once: each gets a generation of its own.
     let logins = (0..5).map(|_| async {
@@ -106,12 +106,12 @@ async fn the_last_login_displaces_the_others() {
         player.log_in("alice", "right").await.unwrap()
     });
     let welcomes = futures::future::join_all(logins).await;
-    while gateway.told(id).await.below_generation < 8 {}
+    while gateway.received(id).await.below_generation < 8 {}
     assert!(welcomes.iter().any(|welcome| welcome.play_time_left_ms == Some(PLAY_TIME_LEFT_MS)));
 }
 
 #[tokio::test]
-async fn guessing_is_slowed_and_nobody_is_locked_out() {
+async fn password_guessing_is_throttled_per_account() {
     let cluster = Cluster::start_with(&[
         "login.limits.failures={burst=3,every=\"1h\"}",
         "login.limits.failures_of_account={burst=4,every=\"1h\"}",
@@ -136,7 +136,7 @@ async fn guessing_is_slowed_and_nobody_is_locked_out() {
 }
 
 #[tokio::test]
-async fn a_storm_is_told_to_come_back() {
+async fn login_storm_is_refused_with_retry_after() {
     let cluster = Cluster::start_with(&[
         "login.crypto_threads=1",
         "login.crypto_queue=1",
@@ -167,8 +167,8 @@ async fn a_storm_is_told_to_come_back() {
 }
 
 #[tokio::test]
-async fn the_store_may_go_and_come_back() {
-    let server = Postgres::alone().await;
+async fn login_recovers_when_store_returns() {
+    let server = Postgres::dedicated().await;
     let store = format!("login.store={}", server.url());
     let cluster = Cluster::start_with(&[&store]).await;
     cluster.account("alice", "right").await;
@@ -192,7 +192,7 @@ async fn old_clients_are_told_to_update() {
 }
 
 #[tokio::test]
-async fn nothing_secret_is_logged() {
+async fn secrets_are_not_logged() {
     let cluster = Cluster::start().await;
     cluster.account("alice", "correct horse").await;
     let mut player = cluster.connect().await;

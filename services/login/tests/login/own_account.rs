@@ -23,7 +23,7 @@ use crate::{
     player::{Outcome, Player},
 };
 
-pub(crate) fn change_to(password: &str) -> ChangePassword {
+pub(crate) fn password_change(password: &str) -> ChangePassword {
     let name = AccountName::normalise("alice").unwrap();
     let verifier = Verifier::create(Group::Bits2048, &name, password, [9; 16]).unwrap();
     ChangePassword {
@@ -34,7 +34,7 @@ pub(crate) fn change_to(password: &str) -> ChangePassword {
 }
 
 #[tokio::test]
-async fn a_player_sees_and_ends_what_runs_and_stays() {
+async fn player_lists_and_ends_sessions_and_stays_connected() {
     let mut cluster = Cluster::start().await;
     cluster.world(1, "Dawn").await;
     let account = cluster.account("alice", "right").await;
@@ -53,7 +53,7 @@ async fn a_player_sees_and_ends_what_runs_and_stays() {
     let refused =
         before.request::<LoggedOutEverywhere>(opcode::LOG_OUT_EVERYWHERE, &LogOutEverywhere {}).await;
     assert_eq!(refused.unwrap_err().code, ErrorCode::Displaced);
-    assert_eq!(before.last_word().await, None, "and its connection closes");
+    assert_eq!(before.last_error().await, None, "and its connection closes");
 
     let generation = cluster.show("alice").await.generation;
     let out: LoggedOutEverywhere =
@@ -65,7 +65,7 @@ async fn a_player_sees_and_ends_what_runs_and_stays() {
 }
 
 #[tokio::test]
-async fn a_new_password_counts_at_once_and_the_connection_stays() {
+async fn password_change_applies_at_once_and_keeps_connection() {
     let mut cluster = Cluster::start().await;
     cluster.world(1, "Dawn").await;
     cluster.account("alice", "old").await;
@@ -73,9 +73,9 @@ async fn a_new_password_counts_at_once_and_the_connection_stays() {
     player.log_in("alice", "old").await.unwrap();
     player.worlds_until(|list| list.worlds.first().is_some_and(|world| world.may_enter)).await;
     for nonsense in [
-        ChangePassword { group: 1024, ..change_to("new") },
-        ChangePassword { salt: vec![0; 16], ..change_to("new") },
-        ChangePassword { verifier: Vec::new(), ..change_to("new") },
+        ChangePassword { group: 1024, ..password_change("new") },
+        ChangePassword { salt: vec![0; 16], ..password_change("new") },
+        ChangePassword { verifier: Vec::new(), ..password_change("new") },
     ] {
         let refused =
             player.request::<PasswordChanged>(opcode::CHANGE_PASSWORD, &nonsense).await.unwrap_err();
@@ -85,7 +85,8 @@ async fn a_new_password_counts_at_once_and_the_connection_stays() {
     let challenge = elsewhere.hello("alice").await.unwrap();
     let answer = elsewhere.answer("alice", "old", &challenge);
 
-    let changed: PasswordChanged = player.request(opcode::CHANGE_PASSWORD, &change_to("new")).await.unwrap();
+    let changed: PasswordChanged =
+        player.request(opcode::CHANGE_PASSWORD, &password_change("new")).await.unwrap();
     assert_eq!(changed.sessions_ended, 1);
     player.select(1).await.unwrap();
     // One that proves the old password at this very moment does not get in.
@@ -95,13 +96,13 @@ async fn a_new_password_counts_at_once_and_the_connection_stays() {
     cluster.connect().await.log_in("alice", "new").await.unwrap();
 }
 
-pub(crate) async fn log_in_with(player: &mut Player, code: &str) -> Outcome<Welcome> {
+pub(crate) async fn log_in_with_code(player: &mut Player, code: &str) -> Outcome<Welcome> {
     let refused = player.log_in("alice", "right").await.unwrap_err();
     assert_eq!(refused.code, ErrorCode::SecondFactor);
     player.request(opcode::SECOND_FACTOR, &SecondFactor { code: code.into() }).await
 }
 
-async fn a_second_factor_is_asked_for(settings: &[&str]) {
+async fn check_second_factor_is_required(settings: &[&str]) {
     let cluster = Cluster::start_with(settings).await;
     let account = cluster.account("alice", "right").await;
     let mut player = cluster.connect().await;
@@ -126,23 +127,23 @@ async fn a_second_factor_is_asked_for(settings: &[&str]) {
 
     // The password alone does not displace anybody, and a used code is no code.
     let generation = cluster.show("alice").await.generation;
-    let refused = log_in_with(&mut cluster.connect().await, &first).await.unwrap_err();
+    let refused = log_in_with_code(&mut cluster.connect().await, &first).await.unwrap_err();
     assert_eq!(refused.code, ErrorCode::WrongCode);
     assert_eq!(cluster.show("alice").await.generation, generation);
     let second = authenticator.second();
     let mut player = cluster.connect().await;
-    assert_eq!(log_in_with(&mut player, &second).await.unwrap().account_id, account);
+    assert_eq!(log_in_with_code(&mut player, &second).await.unwrap().account_id, account);
     player.worlds_until(|_| true).await;
 
     // Three wrong ones end the connection; the right one may come after a wrong one.
-    let mut guesser = cluster.connect().await;
-    assert_eq!(log_in_with(&mut guesser, "000000 ").await.unwrap_err().code, ErrorCode::WrongCode);
+    let mut attacker = cluster.connect().await;
+    assert_eq!(log_in_with_code(&mut attacker, "000000 ").await.unwrap_err().code, ErrorCode::WrongCode);
     for _ in 0..2 {
         let guess = SecondFactor { code: "x".into() };
-        let refused = guesser.request::<Welcome>(opcode::SECOND_FACTOR, &guess).await.unwrap_err();
+        let refused = attacker.request::<Welcome>(opcode::SECOND_FACTOR, &guess).await.unwrap_err();
         assert_eq!(refused.code, ErrorCode::WrongCode);
     }
-    assert_eq!(guesser.last_word().await, None);
+    assert_eq!(attacker.last_error().await, None);
 
     let used = RemoveSecondFactor { code: second };
     let refused =
@@ -155,7 +156,7 @@ async fn a_second_factor_is_asked_for(settings: &[&str]) {
 }
 
 #[tokio::test]
-async fn a_second_factor_can_be_given_up() {
+async fn second_factor_can_be_removed() {
     let cluster = Cluster::start().await;
     cluster.account("alice", "right").await;
     let mut player = cluster.connect().await;
@@ -178,18 +179,18 @@ async fn a_second_factor_can_be_given_up() {
 const CODES: &str = "login.codes={burst=20,every=\"1h\"}";
 
 #[tokio::test]
-async fn a_second_factor_is_asked_for_in_the_open() {
-    a_second_factor_is_asked_for(&[CODES]).await;
+async fn second_factor_is_required_with_plain_store() {
+    check_second_factor_is_required(&[CODES]).await;
 }
 
 #[tokio::test]
-async fn a_second_factor_is_asked_for_enciphered() {
+async fn second_factor_is_required_with_encrypted_store() {
     let key = format!("login.second_factor_secret={}", "5a".repeat(32));
-    a_second_factor_is_asked_for(&[CODES, &key]).await;
+    check_second_factor_is_required(&[CODES, &key]).await;
 }
 
 #[tokio::test]
-async fn guessing_codes_is_slowed_and_keeps_no_owner_out() {
+async fn code_guessing_is_throttled_and_owner_can_log_in() {
     let cluster = Cluster::start_with(&["login.codes={burst=2,every=\"1h\"}"]).await;
     cluster.account("alice", "right").await;
     let mut accounts = cluster.accounts();
@@ -198,34 +199,34 @@ async fn guessing_codes_is_slowed_and_keeps_no_owner_out() {
     let on = SetSecondFactorRequest { name: "alice".into(), on: true };
     let uri = accounts.set_second_factor(on).await.unwrap().into_inner().uri;
     assert!(uri.starts_with("otpauth://totp/"), "{uri}");
-    assert_eq!(player.last_word().await, Some(ErrorCode::Displaced), "the password alone was enough before");
+    assert_eq!(player.last_error().await, Some(ErrorCode::Displaced), "the password alone was enough before");
     let authenticator = Authenticator::scan(&uri).unwrap();
     for _ in 0..2 {
-        let refused = log_in_with(&mut cluster.connect().await, "x").await.unwrap_err();
+        let refused = log_in_with_code(&mut cluster.connect().await, "x").await.unwrap_err();
         assert_eq!(refused.code, ErrorCode::WrongCode);
     }
     // One code is not even looked at any more, be it right; two in a row are, on the same connection.
     let two = authenticator.two();
     let mut owner = cluster.connect().await;
-    let refused = log_in_with(&mut owner, &authenticator.first()).await.unwrap_err();
+    let refused = log_in_with_code(&mut owner, &authenticator.first()).await.unwrap_err();
     assert_eq!((refused.code, refused.retry_after.as_secs()), (ErrorCode::TwoCodes, 3_600));
     let code = SecondFactor { code: two.clone() };
     owner.request::<Welcome>(opcode::SECOND_FACTOR, &code).await.unwrap();
     // Both are used up, and who guesses at two has one try.
     for wrong in [two.as_str(), "123456123456"] {
-        let mut guesser = cluster.connect().await;
-        assert_eq!(log_in_with(&mut guesser, wrong).await.unwrap_err().code, ErrorCode::WrongCode);
-        assert_eq!(guesser.last_word().await, None);
+        let mut attacker = cluster.connect().await;
+        assert_eq!(log_in_with_code(&mut attacker, wrong).await.unwrap_err().code, ErrorCode::WrongCode);
+        assert_eq!(attacker.last_error().await, None);
     }
     // The guessing goes on, and the third answer on a connection is the last.
-    let mut guesser = cluster.connect().await;
-    assert_eq!(log_in_with(&mut guesser, "x").await.unwrap_err().code, ErrorCode::TwoCodes);
+    let mut attacker = cluster.connect().await;
+    assert_eq!(log_in_with_code(&mut attacker, "x").await.unwrap_err().code, ErrorCode::TwoCodes);
     for _ in 0..2 {
         let guess = SecondFactor { code: "x".into() };
-        let refused = guesser.request::<Welcome>(opcode::SECOND_FACTOR, &guess).await.unwrap_err();
+        let refused = attacker.request::<Welcome>(opcode::SECOND_FACTOR, &guess).await.unwrap_err();
         assert_eq!(refused.code, ErrorCode::TwoCodes);
     }
-    assert_eq!(guesser.last_word().await, None);
+    assert_eq!(attacker.last_error().await, None);
     assert_eq!(cluster.metric("shardkeep_login_throttled_total", "limit=\"codes\"").await, 4.0);
     // An operator helps out who has lost the app.
     let off = SetSecondFactorRequest { name: "alice".into(), on: false };
@@ -234,15 +235,15 @@ async fn guessing_codes_is_slowed_and_keeps_no_owner_out() {
 }
 
 /// Every wish but to see the worlds, of somebody whose login is over.
-async fn is_over(mut player: Player, why: ErrorCode) {
+async fn assert_login_is_over(mut player: Player, why: ErrorCode) {
     // The server says so unasked; what is asked nevertheless gets no other answer.
     let begun = player.request::<SecondFactorBegun>(opcode::BEGIN_SECOND_FACTOR, &BeginSecondFactor {}).await;
     assert_eq!(begun.unwrap_err().code, why);
-    assert_eq!(player.last_word().await, None);
+    assert_eq!(player.last_error().await, None);
 }
 
 #[tokio::test]
-async fn who_was_thrown_out_is_told_and_adds_no_second_factor() {
+async fn displaced_session_cannot_add_second_factor() {
     let server = Postgres::start().await;
     let store = format!("login.store={}", server.url());
     let settings = [store.as_str()];
@@ -261,23 +262,23 @@ async fn who_was_thrown_out_is_told_and_adds_no_second_factor() {
         SetVerifierRequest { name: made.name, group: made.group, salt: made.salt, verifier: made.verifier };
     // At the other replica: this one hears of it.
     other.accounts().set_verifier(change).await.unwrap();
-    assert_eq!(thief.last_word().await, Some(ErrorCode::Displaced));
+    assert_eq!(thief.last_error().await, Some(ErrorCode::Displaced));
     drop(thief);
 
     // What the thief began is nobody's to put in force but the owner's, who has not seen its secret.
     let owner = log_in("new").await;
     let thief = log_in("new").await;
-    is_over(owner, ErrorCode::Displaced).await;
+    assert_login_is_over(owner, ErrorCode::Displaced).await;
     let ban = BanRequest { name: "alice".into(), until_ms: u64::MAX, reason: "x".into(), everywhere: false };
     one.accounts().ban(ban).await.unwrap();
-    is_over(thief, ErrorCode::Banned).await;
+    assert_login_is_over(thief, ErrorCode::Banned).await;
     let log = one.log();
     assert!(!log.contains(&hex::encode(&begun.secret)));
     assert!(!one.show("alice").await.second_factor);
 }
 
 #[tokio::test]
-async fn a_second_factor_counts_for_those_on_the_way_in() {
+async fn second_factor_applies_to_logins_in_progress() {
     let mut cluster = Cluster::start().await;
     cluster.world(1, "Dawn").await;
     cluster.account("alice", "right").await;

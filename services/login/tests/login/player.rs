@@ -8,7 +8,7 @@ use shardkeep_auth::{
     login_keys::LoginKeys,
     puzzle,
     srp::{Answer, Credentials, Parameters},
-    ticket::Chain,
+    ticket::TicketChain,
 };
 use shardkeep_types::Secret;
 use shardkeep_wire::{
@@ -27,7 +27,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::cluster::SOON;
+use crate::cluster::TEST_TIMEOUT;
 
 pub(crate) struct Player {
     stream: TcpStream,
@@ -41,7 +41,7 @@ pub(crate) struct Player {
     pub(crate) groups: Vec<u32>,
     /// Offers a key share.
     pub(crate) offer: Option<hybrid::Offer>,
-    pub(crate) chain: Option<Chain>,
+    pub(crate) chain: Option<TicketChain>,
     /// The list pushed last.
     pub(crate) worlds: Option<WorldList>,
 }
@@ -128,9 +128,9 @@ impl Player {
     /// Solves the puzzle, if the server has one.
     pub(crate) async fn hello(&mut self, account: &str) -> Outcome<Challenge> {
         let hello = self.hello_payload(account);
-        let answer = self.say_hello(&hello).await?;
+        let answer = self.send_hello(&hello).await?;
         let answer = match answer.opcode {
-            opcode::PUZZLE => self.say_hello(&solved(&hello, &answer)).await?,
+            opcode::PUZZLE => self.send_hello(&solved(&hello, &answer)).await?,
             _ => answer,
         };
         assert_eq!(answer.opcode, opcode::HELLO);
@@ -151,13 +151,13 @@ impl Player {
     }
 
     /// The answer to such a `Hello`: the challenge, or a puzzle. The transcript begins with it.
-    pub(crate) async fn say_hello(&mut self, payload: &[u8]) -> Outcome<Message> {
+    pub(crate) async fn send_hello(&mut self, payload: &[u8]) -> Outcome<Message> {
         self.transcript = Transcript::new(&Self::preface());
-        self.say(opcode::HELLO, payload).await
+        self.request_raw(opcode::HELLO, payload).await
     }
 
     /// A request with this very payload.
-    pub(crate) async fn say(&mut self, opcode: u16, payload: &[u8]) -> Outcome<Message> {
+    pub(crate) async fn request_raw(&mut self, opcode: u16, payload: &[u8]) -> Outcome<Message> {
         self.request += 1;
         let request = Head::Request(self.request);
         self.send_message(&Message::new(opcode, request, payload.to_vec().into())).await;
@@ -275,7 +275,7 @@ impl Player {
 
     /// The next message; `None` at the end of the connection.
     pub(crate) async fn receive(&mut self) -> Option<Message> {
-        let message = timeout(SOON, self.receive_late()).await.expect("something comes")?;
+        let message = timeout(TEST_TIMEOUT, self.receive_late()).await.expect("something comes")?;
         if self.seals.is_none() && message.opcode != opcode::ERROR {
             self.transcript.add(&message.to_bytes());
         }
@@ -305,7 +305,7 @@ impl Player {
     }
 
     /// Reads to the end; the last error said before it.
-    pub(crate) async fn last_word(&mut self) -> Option<ErrorCode> {
+    pub(crate) async fn last_error(&mut self) -> Option<ErrorCode> {
         let mut last = None;
         while let Some(message) = self.receive().await {
             if message.opcode == opcode::ERROR {

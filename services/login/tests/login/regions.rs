@@ -17,8 +17,8 @@ use tokio::time::{sleep, timeout};
 use tonic::Code;
 
 use crate::{
-    cluster::{Cluster, SOON, new_account},
-    own_account::{change_to, log_in_with},
+    cluster::{Cluster, TEST_TIMEOUT, new_account},
+    own_account::{log_in_with_code, password_change},
     player::{Outcome, Player},
     registration::{region, register},
     revocations::Follower,
@@ -38,15 +38,15 @@ const COMMON: [&str; 4] = [
     "login.limits.failures_of_account={burst=200,every=\"1s\"}",
 ];
 
-async fn home(settings: &[&str]) -> Cluster {
+async fn home_region(settings: &[&str]) -> Cluster {
     let own = ["login.central.region=eu", "login.central.store=sqlite:{folder}/central.db"];
     Cluster::start_with(&[&COMMON[..], &own, settings].concat()).await
 }
 
-async fn beside(home: &Cluster, settings: &[&str]) -> Cluster {
-    let at = format!("login.central.at={}", home.grpc_address());
+async fn other_region(home_region: &Cluster, settings: &[&str]) -> Cluster {
+    let at = format!("login.central.servers={}", home_region.grpc_address());
     let own = ["login.central.region=us", at.as_str()];
-    home.start_beside(&[&COMMON[..], &own, settings].concat()).await
+    home_region.start_region(&[&COMMON[..], &own, settings].concat()).await
 }
 
 /// Tries for a while: the centre may have been too late for one `Hello`, or its news for one login.
@@ -59,7 +59,7 @@ async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, attempt: impl 
             sleep(Duration::from_millis(50)).await;
         }
     };
-    timeout(SOON, trying).await.unwrap_or_else(|_| panic!("it never comes to this: {what}"))
+    timeout(TEST_TIMEOUT, trying).await.unwrap_or_else(|_| panic!("it never comes to this: {what}"))
 }
 
 async fn logged_in(cluster: &Cluster, name: &str, password: &str) -> (Player, Welcome) {
@@ -88,9 +88,9 @@ fn banned(everywhere: bool) -> BanRequest {
 }
 
 #[tokio::test]
-async fn the_password_activates_and_the_name_does_not() {
-    let eu = home(&[]).await;
-    let mut us = beside(&eu, &[]).await;
+async fn account_is_activated_by_password_and_not_by_name() {
+    let eu = home_region(&[]).await;
+    let mut us = other_region(&eu, &[]).await;
     let id = eu.account("alice", "right").await;
     assert_eq!(active_in(&eu.show("alice").await), ["eu"]);
 
@@ -157,15 +157,15 @@ async fn the_password_activates_and_the_name_does_not() {
 }
 
 #[tokio::test]
-async fn without_the_centre_play_goes_on_and_nothing_is_half_done() {
-    let eu = home(&[]).await;
-    let us = beside(&eu, &["login.central.lookups=1", "login.registration=token"]).await;
+async fn region_keeps_working_while_central_store_is_down() {
+    let eu = home_region(&[]).await;
+    let us = other_region(&eu, &["login.central.lookups=1", "login.registration=token"]).await;
     let id = us.account("alice", "old").await;
     eu.account("bob", "right").await;
     let (mut player, _) = logged_in(&us, "alice", "old").await;
     let key = region(&us).await;
     let invited = async || {
-        let invite = InviteRequest { uses: 1, lasts_ms: 3_600_000 };
+        let invite = InviteRequest { uses: 1, lifetime_ms: 3_600_000 };
         us.accounts().invite(invite).await.unwrap().into_inner().token
     };
     let lost = invited().await;
@@ -187,13 +187,14 @@ async fn without_the_centre_play_goes_on_and_nothing_is_half_done() {
     })
     .await;
 
-    let refused: Outcome<PasswordChanged> = last.request(opcode::CHANGE_PASSWORD, &change_to("new")).await;
+    let refused: Outcome<PasswordChanged> =
+        last.request(opcode::CHANGE_PASSWORD, &password_change("new")).await;
     assert_eq!(refused.unwrap_err().code, ErrorCode::Unavailable);
     let refused = us.accounts().create(new_account("dora", "right")).await.unwrap_err();
     assert_eq!(refused.code(), Code::Unavailable);
     assert!(refused.message().contains("central account store"), "{refused}");
     let seen = us.show("alice").await;
-    assert!(seen.centre_silent && seen.active_in.is_empty() && us.is_ready().await);
+    assert!(seen.central_unavailable && seen.active_in.is_empty() && us.is_ready().await);
     us.connect().await.log_in("alice", "old").await.unwrap();
 
     // Back again: what was asked meanwhile may or may not have reached the centre, and asking again settles it.
@@ -205,7 +206,7 @@ async fn without_the_centre_play_goes_on_and_nothing_is_half_done() {
             Err(_) => {
                 let mut again = us.connect().await;
                 again.log_in("alice", "old").await.ok()?;
-                again.request::<PasswordChanged>(opcode::CHANGE_PASSWORD, &change_to("new")).await
+                again.request::<PasswordChanged>(opcode::CHANGE_PASSWORD, &password_change("new")).await
             }
         };
         changed.ok().map(drop)
@@ -213,7 +214,7 @@ async fn without_the_centre_play_goes_on_and_nothing_is_half_done() {
     .await;
     assert_eq!(logged_in(&us, "alice", "new").await.1.account_id, id);
     refused_with(&us, "old", ErrorCode::Denied).await;
-    let gone = player.request::<PasswordChanged>(opcode::CHANGE_PASSWORD, &change_to("x")).await;
+    let gone = player.request::<PasswordChanged>(opcode::CHANGE_PASSWORD, &password_change("x")).await;
     assert_eq!(gone.unwrap_err().code, ErrorCode::Displaced, "of a session that is over");
     eventually("dora is there", || async {
         match us.accounts().create(new_account("dora", "right")).await {
@@ -236,21 +237,21 @@ async fn without_the_centre_play_goes_on_and_nothing_is_half_done() {
 }
 
 #[tokio::test]
-async fn what_changes_in_one_region_counts_in_the_others() {
+async fn account_changes_apply_in_all_regions() {
     let key = |byte: &str| format!("login.second_factor_secret={}", byte.repeat(32));
     let (here, there) = (key("5a"), key("a5"));
-    let eu = home(&[&here]).await;
-    let mut us = beside(&eu, &[&there]).await;
+    let eu = home_region(&[&here]).await;
+    let mut us = other_region(&eu, &[&there]).await;
     let id = eu.account("alice", "old").await;
     let (mut player, _) = logged_in(&eu, "alice", "old").await;
     logged_in(&us, "alice", "old").await;
 
     let mut gateway = Follower::new(&us).await;
-    player.request::<PasswordChanged>(opcode::CHANGE_PASSWORD, &change_to("new")).await.unwrap();
+    player.request::<PasswordChanged>(opcode::CHANGE_PASSWORD, &password_change("new")).await.unwrap();
     loop {
         // Of the login before it may still hear.
-        let told = gateway.told(id).await;
-        if (told.below_generation, told.code) == (3, ErrorCode::Kicked as u32) {
+        let received = gateway.received(id).await;
+        if (received.below_generation, received.code) == (3, ErrorCode::Kicked as u32) {
             break;
         }
     }
@@ -260,7 +261,7 @@ async fn what_changes_in_one_region_counts_in_the_others() {
     // Out of reach meanwhile, and told of it when it is back.
     us.kill().await;
     let (mut player, _) = logged_in(&eu, "alice", "new").await;
-    player.request::<PasswordChanged>(opcode::CHANGE_PASSWORD, &change_to("newer")).await.unwrap();
+    player.request::<PasswordChanged>(opcode::CHANGE_PASSWORD, &password_change("newer")).await.unwrap();
     us.restart().await;
     logged_in(&us, "alice", "newer").await;
     refused_with(&us, "new", ErrorCode::Denied).await;
@@ -293,11 +294,11 @@ async fn what_changes_in_one_region_counts_in_the_others() {
 }
 
 #[tokio::test]
-async fn a_second_factor_is_asked_for_in_every_region() {
+async fn second_factor_is_required_in_every_region() {
     let key = |byte: &str| format!("login.second_factor_secret={}", byte.repeat(32));
     let (here, there) = (key("5a"), key("a5"));
-    let eu = home(&[&here]).await;
-    let us = beside(&eu, &[&there]).await;
+    let eu = home_region(&[&here]).await;
+    let us = other_region(&eu, &[&there]).await;
     eu.account("alice", "right").await;
     logged_in(&us, "alice", "right").await;
     let (mut player, _) = logged_in(&eu, "alice", "right").await;
@@ -307,14 +308,14 @@ async fn a_second_factor_is_asked_for_in_every_region() {
     let (mut elsewhere, _) = logged_in(&us, "alice", "right").await;
     let code = ConfirmSecondFactor { code: authenticator.first() };
     player.request::<SecondFactorConfirmed>(opcode::CONFIRM_SECOND_FACTOR, &code).await.unwrap();
-    assert_eq!(elsewhere.last_word().await, Some(ErrorCode::Displaced), "with the password alone");
+    assert_eq!(elsewhere.last_error().await, Some(ErrorCode::Displaced), "with the password alone");
     let again = RemoveSecondFactor { code: authenticator.first() };
     let refused = player.request::<SecondFactorRemoved>(opcode::REMOVE_SECOND_FACTOR, &again).await;
     assert_eq!(refused.unwrap_err().code, ErrorCode::WrongCode, "used, and the connection goes on");
 
     refused_with(&us, "right", ErrorCode::SecondFactor).await;
     let mut away = us.connect().await;
-    log_in_with(&mut away, &authenticator.first()).await.unwrap();
+    log_in_with_code(&mut away, &authenticator.first()).await.unwrap();
     let code = RemoveSecondFactor { code: authenticator.second() };
     away.request::<SecondFactorRemoved>(opcode::REMOVE_SECOND_FACTOR, &code).await.unwrap();
     logged_in(&us, "alice", "right").await;
@@ -333,17 +334,17 @@ async fn a_second_factor_is_asked_for_in_every_region() {
 }
 
 #[tokio::test]
-async fn the_centre_has_replicas() {
+async fn central_store_fails_over_to_another_replica() {
     let server = Postgres::start().await;
     let (store, central) =
         (format!("login.store={}", server.url()), format!("login.central.store={}", server.url()));
     let own = [store.as_str(), central.as_str(), "login.central.region=eu"];
     let settings = [&COMMON[..], &own].concat();
     let mut one = Cluster::start_with(&settings).await;
-    let other = one.start_beside(&settings).await;
-    let at = format!("login.central.at={},{}", one.grpc_address(), other.grpc_address());
+    let other = one.start_region(&settings).await;
+    let at = format!("login.central.servers={},{}", one.grpc_address(), other.grpc_address());
     let own = ["login.central.region=us", at.as_str()];
-    let us = one.start_beside(&[&COMMON[..], &own].concat()).await;
+    let us = one.start_region(&[&COMMON[..], &own].concat()).await;
 
     one.account("alice", "right").await;
     logged_in(&us, "alice", "right").await;
@@ -361,7 +362,7 @@ async fn the_centre_has_replicas() {
 }
 
 #[tokio::test]
-async fn an_account_that_cannot_be_read_keeps_no_other_waiting() {
+async fn unreadable_account_does_not_delay_other_accounts() {
     let server = Postgres::start().await;
     let key = |byte: &str| format!("login.second_factor_secret={}", byte.repeat(32));
     let (store, central) =
@@ -369,11 +370,11 @@ async fn an_account_that_cannot_be_read_keeps_no_other_waiting() {
     let own = [store.as_str(), central.as_str(), "login.central.region=eu"];
     let (right, wrong) = (key("5a"), key("a5"));
     let mut one = Cluster::start_with(&[&COMMON[..], &own, &[&right]].concat()).await;
-    let other = one.start_beside(&[&COMMON[..], &own, &[&wrong]].concat()).await;
+    let other = one.start_region(&[&COMMON[..], &own, &[&wrong]].concat()).await;
     // The one with the wrong key is followed.
-    let at = format!("login.central.at={},{}", other.grpc_address(), one.grpc_address());
+    let at = format!("login.central.servers={},{}", other.grpc_address(), one.grpc_address());
     let own = ["login.central.region=us", at.as_str()];
-    let us = one.start_beside(&[&COMMON[..], &own].concat()).await;
+    let us = one.start_region(&[&COMMON[..], &own].concat()).await;
     for name in ["alice", "bob", "carol"] {
         one.account(name, "right").await;
         logged_in(&us, name, "right").await;
@@ -382,8 +383,8 @@ async fn an_account_that_cannot_be_read_keeps_no_other_waiting() {
     let on = SetSecondFactorRequest { name: "alice".into(), on: true };
     one.accounts().set_second_factor(on).await.unwrap();
     refused_with(&us, "right", ErrorCode::SecondFactor).await;
-    let left_out = "shardkeep_login_central_changes_total";
-    assert!(us.metric(left_out, "left_out").await >= 1.0);
+    let changes_metric = "shardkeep_login_central_changes_total";
+    assert!(us.metric(changes_metric, "unreadable").await >= 1.0);
 
     // Nobody is left who can read it.
     one.kill().await;
@@ -404,19 +405,19 @@ async fn an_account_that_cannot_be_read_keeps_no_other_waiting() {
 }
 
 #[tokio::test]
-async fn a_store_keeps_to_its_region() {
+async fn store_of_another_region_is_refused() {
     let mut alone = Cluster::start().await;
     alone.account("alice", "right").await;
     let everywhere = alone.accounts().ban(banned(true)).await.unwrap_err();
     assert_eq!(everywhere.code(), Code::FailedPrecondition);
-    let at = "login.central.at=127.0.0.1:1";
+    let at = "login.central.servers=127.0.0.1:1";
     let log = alone.refuses_to_start_with(&["login.central.region=us", at]).await;
     assert!(log.contains("has 1 accounts of its own") && log.contains("login.central.adopt"), "{log}");
 
     // A game that was one region becomes the home of several.
     let own = ["login.central.region=eu", "login.central.store=sqlite:{folder}/central.db"];
     alone.restart_with(&[&COMMON[..], &own, &["login.central.adopt=true"]].concat()).await;
-    let us = beside(&alone, &[]).await;
+    let us = other_region(&alone, &[]).await;
     let (_, welcome) = logged_in(&us, "alice", "right").await;
     assert_eq!(welcome.account_id, alone.show("alice").await.id);
     assert_eq!(active_in(&alone.show("alice").await), ["eu", "us"]);

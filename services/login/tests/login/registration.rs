@@ -56,7 +56,7 @@ pub(crate) fn registration(
 }
 
 #[tokio::test]
-async fn where_it_is_open_a_player_registers_and_logs_in() {
+async fn open_registration_creates_account_that_can_log_in() {
     let cluster = Cluster::start_with(&["login.registration=open"]).await;
     let region = region(&cluster).await;
     let mut player = cluster.connect().await;
@@ -84,10 +84,10 @@ async fn where_it_is_open_a_player_registers_and_logs_in() {
 }
 
 #[tokio::test]
-async fn where_it_is_not_open_only_the_invited_register() {
+async fn token_registration_needs_an_invitation() {
     let mut cluster = Cluster::start_with(&["login.registration=token"]).await;
     let key = region(&cluster).await;
-    let invite = InviteRequest { uses: 1, lasts_ms: 3_600_000 };
+    let invite = InviteRequest { uses: 1, lifetime_ms: 3_600_000 };
     let token = cluster.accounts().invite(invite).await.unwrap().into_inner().token;
     let refused = register(&mut cluster.connect().await, &key, "alice", "right", "guess").await.unwrap_err();
     assert_eq!(refused.code, ErrorCode::Refused);
@@ -98,7 +98,7 @@ async fn where_it_is_not_open_only_the_invited_register() {
     let again = register(&mut cluster.connect().await, &key, "bob", "right", &token).await.unwrap_err();
     assert_eq!(again.code, ErrorCode::Refused, "used up");
     assert!(!cluster.log().contains(&token));
-    let forever = InviteRequest { uses: 0, lasts_ms: 1 };
+    let forever = InviteRequest { uses: 0, lifetime_ms: 1 };
     assert!(cluster.accounts().invite(forever).await.is_err());
 
     let closed = Cluster::start().await;

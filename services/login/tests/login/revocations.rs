@@ -2,8 +2,8 @@
 //! worlds are closed.
 
 use shardkeep_rpc::accounts::{
-    BanRequest, Closures, Held, Holding, LogOutRequest, Revocation, RevocationList, SetMaintenanceRequest,
-    SetStaffRequest,
+    BanRequest, Closures, HeldSession, HeldSessions, LogOutRequest, Revocation, RevocationList,
+    SetMaintenanceRequest, SetStaffRequest,
 };
 use shardkeep_testkit::Postgres;
 use shardkeep_wire::payload::ErrorCode;
@@ -11,11 +11,11 @@ use tokio::{sync::mpsc, time::timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 
-use crate::cluster::{Cluster, SOON};
+use crate::cluster::{Cluster, TEST_TIMEOUT};
 
 /// A gateway, as far as login can tell.
 pub(crate) struct Follower {
-    holds: mpsc::Sender<Holding>,
+    holds: mpsc::Sender<HeldSessions>,
     lists: Streaming<RevocationList>,
 }
 
@@ -27,11 +27,11 @@ impl Follower {
     }
 
     async fn hold(&self, account: u64, generation: u64) {
-        self.holds.send(Holding { held: vec![Held { account, generation }] }).await.unwrap();
+        self.holds.send(HeldSessions { held: vec![HeldSession { account, generation }] }).await.unwrap();
     }
 
     /// The next revocation of that account; of several in one list, the highest.
-    pub(crate) async fn told(&mut self, account: u64) -> Revocation {
+    pub(crate) async fn received(&mut self, account: u64) -> Revocation {
         let waiting = async {
             loop {
                 let list = self.lists.message().await.unwrap().expect("the stream stays");
@@ -41,7 +41,7 @@ impl Follower {
                 }
             }
         };
-        timeout(SOON, waiting).await.expect("it is told")
+        timeout(TEST_TIMEOUT, waiting).await.expect("it is told")
     }
 
     /// The next word about closed worlds for which `wanted` holds.
@@ -54,12 +54,12 @@ impl Follower {
                 }
             }
         };
-        timeout(SOON, waiting).await.expect("it is told")
+        timeout(TEST_TIMEOUT, waiting).await.expect("it is told")
     }
 }
 
 #[tokio::test]
-async fn gateways_hear_of_it_whichever_replica_did_it() {
+async fn revocation_reaches_gateways_from_every_replica() {
     let server = Postgres::start().await;
     let store = format!("login.store={}", server.url());
     let settings = [store.as_str()];
@@ -69,60 +69,60 @@ async fn gateways_hear_of_it_whichever_replica_did_it() {
 
     one.connect().await.log_in("alice", "right").await.unwrap();
     for follower in [&mut here, &mut there] {
-        let told = follower.told(alice).await;
-        assert_eq!((told.below_generation, told.code), (2, ErrorCode::Displaced as u32));
+        let received = follower.received(alice).await;
+        assert_eq!((received.below_generation, received.code), (2, ErrorCode::Displaced as u32));
     }
     let ban =
         BanRequest { name: "alice".into(), until_ms: u64::MAX, reason: "cheats".into(), everywhere: false };
     other.accounts().ban(ban).await.unwrap();
     for follower in [&mut here, &mut there] {
-        let told = follower.told(alice).await;
-        let told = (told.below_generation, told.code, told.detail.as_str());
-        assert_eq!(told, (3, ErrorCode::Banned as u32, "for ever: cheats"));
+        let received = follower.received(alice).await;
+        let received = (received.below_generation, received.code, received.detail.as_str());
+        assert_eq!(received, (3, ErrorCode::Banned as u32, "for ever: cheats"));
     }
 
     // One that was away all the time says what it holds.
     let mut late = Follower::new(&other).await;
     late.hold(alice, 2).await;
-    let told = late.told(alice).await;
-    assert_eq!((told.below_generation, told.code), (3, ErrorCode::Banned as u32));
+    let received = late.received(alice).await;
+    assert_eq!((received.below_generation, received.code), (3, ErrorCode::Banned as u32));
     late.hold(bob, 1).await;
     one.accounts().log_out_everywhere(LogOutRequest { name: "bob".into() }).await.unwrap();
-    assert_eq!(late.told(bob).await.code, ErrorCode::Kicked as u32);
+    assert_eq!(late.received(bob).await.code, ErrorCode::Kicked as u32);
     // And what it comes to hold later, of a generation that has passed meanwhile.
     late.hold(bob, 1).await;
-    assert_eq!(late.told(bob).await.below_generation, 2);
+    assert_eq!(late.received(bob).await.below_generation, 2);
 }
 
 #[tokio::test]
-async fn gateways_hear_which_worlds_are_closed_and_to_whom() {
+async fn closed_worlds_and_staff_are_sent_to_gateways() {
     let cluster = Cluster::start().await;
     cluster.account("alice", "right").await;
     let grace = cluster.account("grace", "right").await;
     let mut accounts = cluster.accounts();
     let mut early = Follower::new(&cluster).await;
     assert!(early.closed(|_| true).await.worlds.is_empty());
-    let close = SetMaintenanceRequest { world: 1, closed: true, note: "new maps".into(), stay_ms: 90_000 };
+    let close = SetMaintenanceRequest { world: 1, closed: true, note: "new maps".into(), grace_ms: 90_000 };
     accounts.set_maintenance(close.clone()).await.unwrap();
     let mut late = Follower::new(&cluster).await;
     for follower in [&mut early, &mut late] {
-        let told = follower.closed(|closures| !closures.worlds.is_empty()).await;
-        let world = &told.worlds[0];
-        assert_eq!((told.worlds.len(), world.world, world.note.as_str()), (1, 1, "new maps"));
-        assert!((30_000..=90_000).contains(&world.left_ms) && told.staff.is_empty(), "{told:?}");
+        let received = follower.closed(|closures| !closures.worlds.is_empty()).await;
+        let world = &received.worlds[0];
+        assert_eq!((received.worlds.len(), world.world, world.note.as_str()), (1, 1, "new maps"));
+        assert!((30_000..=90_000).contains(&world.left_ms) && received.staff.is_empty(), "{received:?}");
     }
     accounts.set_staff(SetStaffRequest { name: "grace".into(), staff: true }).await.unwrap();
     early.closed(|closures| closures.staff == [grace]).await;
-    accounts.set_maintenance(SetMaintenanceRequest { stay_ms: 0, ..close.clone() }).await.unwrap();
+    accounts.set_maintenance(SetMaintenanceRequest { grace_ms: 0, ..close.clone() }).await.unwrap();
     early.closed(|closures| closures.worlds[0].left_ms == 0).await;
     accounts.set_maintenance(SetMaintenanceRequest { closed: false, ..close }).await.unwrap();
     early.closed(|closures| closures.worlds.is_empty() && closures.staff.is_empty()).await;
 }
 
 #[tokio::test]
-async fn only_gateways_follow() {
+async fn follow_is_refused_to_other_than_gateways() {
     let cluster = Cluster::start().await;
-    let (_holds, stream) = mpsc::channel::<Holding>(1);
+    let (_holds, stream) = mpsc::channel::<HeldSessions>(1);
     let mut operator = cluster.revocations_as_operator();
     let refused = operator.follow(ReceiverStream::new(stream)).await.unwrap_err();
     assert_eq!(refused.code(), tonic::Code::PermissionDenied);

@@ -19,7 +19,7 @@ pub(crate) const OUTDATED: &str = "outdated";
 
 /// What a gateway was asked.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Asked {
+pub(crate) enum GatewayCall {
     Admit(gateway::Admission),
     RevokeTicket(Vec<u8>),
     RevokeAccount(gateway::RevokeAccountRequest),
@@ -27,7 +27,7 @@ pub(crate) enum Asked {
 
 #[derive(Clone)]
 pub(crate) struct StandInGateway {
-    asked: Arc<watch::Sender<Vec<Asked>>>,
+    asked: Arc<watch::Sender<Vec<GatewayCall>>>,
     refuses: Arc<AtomicBool>,
     holds: Arc<Mutex<gateway::ListSessionsReply>>,
 }
@@ -43,20 +43,20 @@ impl Default for StandInGateway {
 }
 
 impl StandInGateway {
-    pub(crate) fn asked(&self) -> Vec<Asked> {
+    pub(crate) fn asked(&self) -> Vec<GatewayCall> {
         self.asked.borrow().clone()
     }
 
     pub(crate) fn admitted(&self) -> Vec<gateway::Admission> {
         let admits = self.asked().into_iter().filter_map(|asked| match asked {
-            Asked::Admit(admission) => Some(admission),
+            GatewayCall::Admit(admission) => Some(admission),
             _ => None,
         });
         admits.collect()
     }
 
     /// Waits for the first request of which `pick` makes something.
-    pub(crate) async fn was_asked<T>(&self, pick: impl Fn(&Asked) -> Option<T>) -> T {
+    pub(crate) async fn wait_for_call<T>(&self, pick: impl Fn(&GatewayCall) -> Option<T>) -> T {
         let mut asked = self.asked.subscribe();
         let seen = asked.wait_for(|all| all.iter().any(|one| pick(one).is_some())).await.unwrap();
         seen.iter().find_map(&pick).unwrap()
@@ -72,7 +72,7 @@ impl StandInGateway {
         self.refuses.store(refuses, Ordering::SeqCst);
     }
 
-    fn note(&self, asked: Asked) {
+    fn note(&self, asked: GatewayCall) {
         self.asked.send_modify(|all| all.push(asked));
     }
 }
@@ -96,7 +96,7 @@ impl Gateway for StandInGateway {
             };
             admitted.push(gateway::Admitted { code: code as u32, detail: String::new() });
             if code == Code::Ok {
-                self.note(Asked::Admit(admission));
+                self.note(GatewayCall::Admit(admission));
             }
         }
         Ok(Response::new(gateway::AdmitReply { admitted }))
@@ -106,7 +106,7 @@ impl Gateway for StandInGateway {
         &self,
         request: Request<gateway::RevokeTicketRequest>,
     ) -> Result<Response<gateway::RevokeTicketReply>, Status> {
-        self.note(Asked::RevokeTicket(request.into_inner().ticket_id));
+        self.note(GatewayCall::RevokeTicket(request.into_inner().ticket_id));
         Ok(Response::new(gateway::RevokeTicketReply {}))
     }
 
@@ -114,7 +114,7 @@ impl Gateway for StandInGateway {
         &self,
         request: Request<gateway::RevokeAccountRequest>,
     ) -> Result<Response<gateway::RevokeAccountReply>, Status> {
-        self.note(Asked::RevokeAccount(request.into_inner()));
+        self.note(GatewayCall::RevokeAccount(request.into_inner()));
         Ok(Response::new(gateway::RevokeAccountReply { ended: 1 }))
     }
 

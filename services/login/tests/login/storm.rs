@@ -22,22 +22,22 @@ const ALWAYS: [&str; 3] =
     ["login.puzzle.mode=always", "login.puzzle.least_bits=6", "login.puzzle.most_bits=6"];
 
 #[tokio::test]
-async fn a_puzzle_comes_before_any_work() {
+async fn puzzle_is_required_before_any_exponentiation() {
     let cluster = Cluster::start_with(&ALWAYS).await;
     cluster.account("alice", "right").await;
     let mut player = cluster.connect().await;
     let hello = player.hello_payload("alice");
-    let puzzle = player.say_hello(&hello).await.unwrap();
+    let puzzle = player.send_hello(&hello).await.unwrap();
     assert_eq!(puzzle.opcode, opcode::PUZZLE);
     assert_eq!(cluster.metric(EXPONENTIATIONS, "").await, 0.0);
     let answer = solved(&hello, &puzzle);
 
     // Not for another account, and not twice.
     let others = solved(&player.hello_payload("bob"), &puzzle);
-    assert_eq!(player.say_hello(&others).await.unwrap().opcode, opcode::PUZZLE);
-    assert_eq!(player.say_hello(&answer).await.unwrap().opcode, opcode::HELLO);
+    assert_eq!(player.send_hello(&others).await.unwrap().opcode, opcode::PUZZLE);
+    assert_eq!(player.send_hello(&answer).await.unwrap().opcode, opcode::HELLO);
     let mut again = cluster.connect().await;
-    assert_eq!(again.say_hello(&answer).await.unwrap().opcode, opcode::PUZZLE);
+    assert_eq!(again.send_hello(&answer).await.unwrap().opcode, opcode::PUZZLE);
     for (outcome, count) in [("asked", 1.0), ("foreign", 1.0), ("solved", 1.0), ("used", 1.0)] {
         assert_eq!(cluster.metric(PUZZLES, &format!("\"{outcome}\"")).await, count, "{outcome}");
     }
@@ -45,45 +45,48 @@ async fn a_puzzle_comes_before_any_work() {
     cluster.connect().await.log_in("alice", "right").await.unwrap();
     let mut greedy = cluster.connect().await;
     for _ in 0..4 {
-        assert_eq!(greedy.say_hello(&hello).await.unwrap().opcode, opcode::PUZZLE);
+        assert_eq!(greedy.send_hello(&hello).await.unwrap().opcode, opcode::PUZZLE);
     }
-    assert_eq!(greedy.last_word().await, None);
-    assert_eq!(cluster.metric(ENDED, "why=\"puzzled\"").await, 1.0);
+    assert_eq!(greedy.last_error().await, None);
+    assert_eq!(cluster.metric(ENDED, "why=\"puzzle_required\"").await, 1.0);
 }
 
 #[tokio::test]
-async fn who_registers_works_for_it_too() {
+async fn registration_requires_a_puzzle() {
     let settings = [ALWAYS[0], ALWAYS[1], ALWAYS[2], "login.registration=open"];
     let cluster = Cluster::start_with(&settings).await;
     let key = region(&cluster).await;
     let registration = registration(&key, "alice", "right", "").0;
     let payload = prost::Message::encode_to_vec(&registration);
     let mut player = cluster.connect().await;
-    let puzzle = player.say(opcode::REGISTER, &payload).await.unwrap();
+    let puzzle = player.request_raw(opcode::REGISTER, &payload).await.unwrap();
     assert_eq!(puzzle.opcode, opcode::PUZZLE);
     // It is bound to these bytes.
     let other = [&payload[..], &payload[..2]].concat();
-    assert_eq!(player.say(opcode::REGISTER, &solved(&other, &puzzle)).await.unwrap().opcode, opcode::PUZZLE);
-    let answer = player.say(opcode::REGISTER, &solved(&payload, &puzzle)).await.unwrap();
+    assert_eq!(
+        player.request_raw(opcode::REGISTER, &solved(&other, &puzzle)).await.unwrap().opcode,
+        opcode::PUZZLE
+    );
+    let answer = player.request_raw(opcode::REGISTER, &solved(&payload, &puzzle)).await.unwrap();
     assert_eq!(answer.opcode, opcode::REGISTER);
     player.log_in("alice", "right").await.unwrap();
 }
 
 #[tokio::test]
-async fn an_answer_is_as_good_on_another_connection() {
+async fn puzzle_answer_is_valid_on_another_connection() {
     let cluster = Cluster::start_with(&[ALWAYS[0], ALWAYS[1], ALWAYS[2], "login.max_connections=2"]).await;
     cluster.account("alice", "right").await;
     let _idle = cluster.connect().await;
     let mut player = cluster.connect().await;
     let hello = player.hello_payload("alice");
-    let puzzle = player.say_hello(&hello).await.unwrap();
-    assert_eq!(player.last_word().await, None, "connections are scarce: it hangs up meanwhile");
+    let puzzle = player.send_hello(&hello).await.unwrap();
+    assert_eq!(player.last_error().await, None, "connections are scarce: it hangs up meanwhile");
     drop(player);
     let answer = solved(&hello, &puzzle);
     let challenge = loop {
         // The place of the connection before is given back in its own time.
         let mut player = cluster.connect().await;
-        match player.say_hello(&answer).await {
+        match player.send_hello(&answer).await {
             Ok(challenge) => break challenge,
             Err(refused) => assert_eq!(refused.code, ErrorCode::Unavailable),
         }
@@ -92,16 +95,16 @@ async fn an_answer_is_as_good_on_another_connection() {
 }
 
 #[tokio::test]
-async fn an_answer_is_as_good_at_another_replica() {
+async fn puzzle_answer_is_valid_at_another_replica() {
     let server = Postgres::start().await;
     let store = format!("login.store={}", server.url());
     let settings = [ALWAYS[0], ALWAYS[1], ALWAYS[2], &store];
     let (one, other) = tokio::join!(Cluster::start_with(&settings), Cluster::start_with(&settings));
     let mut player = one.connect().await;
     let hello = player.hello_payload("alice");
-    let puzzle = player.say_hello(&hello).await.unwrap();
+    let puzzle = player.send_hello(&hello).await.unwrap();
     let answer = solved(&hello, &puzzle);
-    assert_eq!(other.connect().await.say_hello(&answer).await.unwrap().opcode, opcode::HELLO);
+    assert_eq!(other.connect().await.send_hello(&answer).await.unwrap().opcode, opcode::HELLO);
 }
 
 #[tokio::test]
@@ -129,7 +132,7 @@ async fn key_shares_are_allowed_required_or_off() {
 }
 
 #[tokio::test]
-async fn accounts_have_groups_of_their_own() {
+async fn account_logs_in_with_its_own_srp_group() {
     let cluster = Cluster::start().await;
     for (group, name) in [(Group::Bits3072, "carol"), (Group::Bits4096, "dave")] {
         cluster.accounts().create(account_in(group, name, "right")).await.unwrap();
@@ -145,7 +148,7 @@ async fn accounts_have_groups_of_their_own() {
 }
 
 #[tokio::test]
-async fn unknown_accounts_have_the_groups_of_known_ones() {
+async fn unknown_account_gets_a_group_of_known_accounts() {
     let mut cluster = Cluster::start().await;
     cluster.accounts().create(account_in(Group::Bits3072, "carol", "right")).await.unwrap();
     // Counted when the process starts.
@@ -172,7 +175,7 @@ async fn through_balancer(cluster: &Cluster, header: &[u8]) -> Player {
 }
 
 #[tokio::test]
-async fn a_trusted_balancer_says_for_whom_it_connects() {
+async fn trusted_balancer_announces_client_address() {
     let cluster = Cluster::start_with(&[
         "login.trusted_balancers=[\"127.0.0.0/8\"]",
         "login.max_connections_per_address=1",
@@ -185,21 +188,21 @@ async fn a_trusted_balancer_says_for_whom_it_connects() {
     assert!(cluster.log().contains("203.0.113.9"), "the real address is in the log");
     // Bounds are the client's, not the balancer's.
     let mut second = through_balancer(&cluster, &header).await;
-    assert_eq!(second.last_word().await, Some(ErrorCode::Unavailable));
+    assert_eq!(second.last_error().await, Some(ErrorCode::Unavailable));
     let other = proxy::encode("[2001:db8::1]:1".parse().unwrap(), "[2001:db8::2]:2".parse().unwrap());
     through_balancer(&cluster, &other).await.log_in("alice", "right").await.unwrap();
     // A health check, and a balancer that looks in for itself.
     through_balancer(&cluster, &proxy::encode_local()).await.log_in("alice", "right").await.unwrap();
 
     // It must speak it.
-    assert_eq!(cluster.connect().await.last_word().await, None);
+    assert_eq!(cluster.connect().await.last_error().await, None);
     assert_eq!(cluster.metric(ENDED, "why=\"proxy_missing\"").await, 1.0);
 }
 
 #[tokio::test]
-async fn nobody_else_may_say_so() {
+async fn proxy_header_from_untrusted_peer_is_refused() {
     let cluster = Cluster::start().await;
     let header = proxy::encode(client(), "198.51.100.1:7100".parse().unwrap());
-    assert_eq!(through_balancer(&cluster, &header).await.last_word().await, None);
+    assert_eq!(through_balancer(&cluster, &header).await.last_error().await, None);
     assert_eq!(cluster.metric(ENDED, "why=\"foreign\"").await, 1.0);
 }

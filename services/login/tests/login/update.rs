@@ -12,10 +12,10 @@ use std::{
 
 use shardkeep_client::{
     Config,
-    update::{Done, Options, Progress, Server, UpdateError, update},
+    update::{Options, Progress, UpdateConnection, UpdateError, UpdateSummary, update},
 };
 use shardkeep_lanes::Lane;
-use shardkeep_login::update::{Alone, serve_alone};
+use shardkeep_login::update::{StandaloneConfig, serve_standalone};
 use shardkeep_patch::{
     Builder, Chunk, Chunking, PublicKey, Release, ReleasePath, SignedError, SigningKey, chunk, layout,
 };
@@ -33,7 +33,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    cluster::{Cluster, SOON},
+    cluster::{Cluster, TEST_TIMEOUT},
     player::Player,
 };
 
@@ -90,8 +90,8 @@ impl Publisher {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         tokio::spawn(async move {
-            let alone = Alone { patches, deployment: "dev".to_owned() };
-            serve_alone(listener, &alone, CancellationToken::new()).await
+            let standalone = StandaloneConfig { patches, deployment: "dev".to_owned() };
+            serve_standalone(listener, &standalone, CancellationToken::new()).await
         });
         address
     }
@@ -134,34 +134,40 @@ fn address(cluster: &Cluster) -> SocketAddr {
 }
 
 fn options(to: &Path, key: PublicKey) -> Options {
-    Options { connections: 3, patience: SOON, ..Options::new(to, key) }
+    Options { connections: 3, patience: TEST_TIMEOUT, ..Options::new(to, key) }
 }
 
-async fn fetch(address: SocketAddr, options: &Options) -> Result<Done, UpdateError> {
+async fn fetch(address: SocketAddr, options: &Options) -> Result<UpdateSummary, UpdateError> {
     fetch_as(&Config::default(), address, options).await
 }
 
-async fn fetch_as(config: &Config, address: SocketAddr, options: &Options) -> Result<Done, UpdateError> {
-    timeout(SOON * 2, update(config, &[address], options, &Progress::shared())).await.expect("it ends")
+async fn fetch_as(
+    config: &Config,
+    address: SocketAddr,
+    options: &Options,
+) -> Result<UpdateSummary, UpdateError> {
+    timeout(TEST_TIMEOUT * 2, update(config, &[address], options, &Progress::shared()))
+        .await
+        .expect("it ends")
 }
 
-async fn fetch_from(servers: &[SocketAddr], options: &Options) -> Result<Done, UpdateError> {
+async fn fetch_from(servers: &[SocketAddr], options: &Options) -> Result<UpdateSummary, UpdateError> {
     let (config, progress) = (Config::default(), Progress::shared());
-    timeout(SOON * 2, update(&config, servers, options, &progress)).await.expect("it ends")
+    timeout(TEST_TIMEOUT * 2, update(&config, servers, options, &progress)).await.expect("it ends")
 }
 
 /// Waits until the server tells of this release.
 async fn published(address: SocketAddr, sequence: u64) -> PublishedRelease {
-    let told = async {
+    let received = async {
         loop {
-            let mut server = Server::open(&Config::default(), address).await.unwrap();
+            let mut server = UpdateConnection::open(&Config::default(), address).await.unwrap();
             match server.release().await {
                 Ok(release) if release.sequence == sequence => return release,
                 _ => tokio::time::sleep(Duration::from_millis(20)).await,
             }
         }
     };
-    timeout(SOON, told).await.expect("the release is noticed")
+    timeout(TEST_TIMEOUT, received).await.expect("the release is noticed")
 }
 
 fn installed(folder: &Path, files: &Files) {
@@ -174,18 +180,18 @@ fn preface() -> [u8; 12] {
     Preface::new(Service::Update, deployment_tag("dev")).encode()
 }
 
-/// Passes connections on; `bend` may change what the server says, and cut it short: it is given the number of the
+/// Passes connections on; `tamper` may change what the server says, and cut it short: it is given the number of the
 /// connection, the position of the bytes in what was said, and the bytes.
-async fn between(
+async fn tampering_proxy(
     server: SocketAddr,
-    bend: impl Fn(usize, usize, &mut Vec<u8>) -> bool + Clone + Send + Sync + 'static,
+    tamper: impl Fn(usize, usize, &mut Vec<u8>) -> bool + Clone + Send + Sync + 'static,
 ) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let count = Arc::new(AtomicUsize::new(0));
     tokio::spawn(async move {
         while let Ok((client, _)) = listener.accept().await {
-            let (number, bend) = (count.fetch_add(1, SeqCst), bend.clone());
+            let (number, tamper) = (count.fetch_add(1, SeqCst), tamper.clone());
             tokio::spawn(async move {
                 let (mut from_client, mut to_client) = client.into_split();
                 let Ok(server) = TcpStream::connect(server).await else { return };
@@ -194,10 +200,10 @@ async fn between(
                     tokio::spawn(async move { tokio::io::copy(&mut from_client, &mut to_server).await });
                 let (mut position, mut buffer) = (0, vec![0; 16_384]);
                 while let Ok(read @ 1..) = from_server.read(&mut buffer).await {
-                    let mut said = buffer[..read].to_vec();
-                    let goes_on = bend(number, position, &mut said);
+                    let mut sent = buffer[..read].to_vec();
+                    let goes_on = tamper(number, position, &mut sent);
                     position += read;
-                    if to_client.write_all(&said).await.is_err() || !goes_on {
+                    if to_client.write_all(&sent).await.is_err() || !goes_on {
                         break;
                     }
                 }
@@ -209,7 +215,7 @@ async fn between(
 }
 
 #[tokio::test]
-async fn a_release_comes_over_every_lane() {
+async fn release_is_fetched_over_every_lane() {
     let publisher = Publisher::new();
     let total = publisher.publish(1, &files());
     let cluster = Cluster::start_with(&[&publisher.setting()]).await;
@@ -225,7 +231,7 @@ async fn a_release_comes_over_every_lane() {
 }
 
 #[tokio::test]
-async fn an_old_client_finds_its_update_where_it_wanted_to_log_in() {
+async fn outdated_client_fetches_update_from_login() {
     let publisher = Publisher::new();
     let total = publisher.publish(1, &files());
     let cluster = Cluster::start_with(&[&publisher.setting(), "login.min_client_version=1002003"]).await;
@@ -255,16 +261,16 @@ async fn an_old_client_finds_its_update_where_it_wanted_to_log_in() {
 }
 
 #[tokio::test]
-async fn an_update_goes_on_however_often_it_is_cut() {
+async fn update_resumes_after_cut_connections() {
     let publisher = Publisher::new();
     let total = publisher.publish(1, &files());
     let cluster = Cluster::start_with(&[&publisher.setting()]).await;
     published(address(&cluster), 1).await;
     // Each connection says a different number of bytes, from nothing to a few chunks.
-    let cut = between(address(&cluster), |number, position, said| {
+    let cut = tampering_proxy(address(&cluster), |number, position, sent| {
         let most = number * 41_113 % 300_000;
-        said.truncate(most.saturating_sub(position));
-        position + said.len() < most
+        sent.truncate(most.saturating_sub(position));
+        position + sent.len() < most
     });
     let folder = tempfile::tempdir().unwrap();
     let options = options(folder.path(), publisher.key.public());
@@ -275,7 +281,7 @@ async fn an_update_goes_on_however_often_it_is_cut() {
 }
 
 #[tokio::test]
-async fn an_update_that_was_given_up_is_not_begun_again() {
+async fn aborted_update_resumes_where_it_stopped() {
     let publisher = Publisher::new();
     let total = publisher.publish(1, &files());
     let cluster =
@@ -294,7 +300,7 @@ async fn an_update_that_was_given_up_is_not_begun_again() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    timeout(SOON, some).await.expect("it fetches");
+    timeout(TEST_TIMEOUT, some).await.expect("it fetches");
     first.abort();
     assert!(first.await.unwrap_err().is_cancelled());
     assert!(!folder.path().join("readme.txt").exists(), "nothing is in its place before everything is here");
@@ -312,7 +318,7 @@ async fn an_update_that_was_given_up_is_not_begun_again() {
 }
 
 #[tokio::test]
-async fn what_came_wrong_is_refused_and_fetched_again() {
+async fn corrupt_chunk_is_refused_and_fetched_again() {
     let publisher = Publisher::new();
     let total = publisher.publish(1, &files());
     let cluster = Cluster::start_with(&[&publisher.setting()]).await;
@@ -320,9 +326,9 @@ async fn what_came_wrong_is_refused_and_fetched_again() {
     let folder = tempfile::tempdir().unwrap();
     let one = Options { connections: 1, ..options(folder.path(), publisher.key.public()) };
     // The first connection is for the manifest; a byte of the first chunk of the second is bent.
-    let bent = between(address(&cluster), |number, position, said| {
-        if number == 1 && (position..position + said.len()).contains(&4_000) {
-            said[4_000 - position] ^= 1;
+    let bent = tampering_proxy(address(&cluster), |number, position, sent| {
+        if number == 1 && (position..position + sent.len()).contains(&4_000) {
+            sent[4_000 - position] ^= 1;
         }
         true
     });
@@ -349,7 +355,7 @@ async fn what_came_wrong_is_refused_and_fetched_again() {
 }
 
 #[tokio::test]
-async fn only_the_pinned_key_is_believed() {
+async fn release_signed_by_another_key_is_refused() {
     let publisher = Publisher::new();
     publisher.publish(1, &files());
     let stranger = SigningKey::from_seed(&[8; 32]).unwrap().public();
@@ -358,7 +364,7 @@ async fn only_the_pinned_key_is_believed() {
     let folder = tempfile::tempdir().unwrap();
     let error = fetch(address(&cluster), &options(folder.path(), stranger)).await.unwrap_err();
     let signer = publisher.key.public();
-    assert!(matches!(error, UpdateError::Signed(SignedError::Stranger(key)) if key == signer), "{error}");
+    assert!(matches!(error, UpdateError::Signed(SignedError::UntrustedKey(key)) if key == signer), "{error}");
     assert!(!folder.path().join("readme.txt").exists());
 
     // A server that has the key itself does not even publish it.
@@ -370,7 +376,7 @@ async fn only_the_pinned_key_is_believed() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    timeout(SOON, refused).await.expect("the store is looked at");
+    timeout(TEST_TIMEOUT, refused).await.expect("the store is looked at");
     let mut client = Player::raw(cluster.client_address(), &preface()).await;
     let answer = client.ask(opcode::GET_RELEASE, &GetRelease {}).await.unwrap_err();
     assert_eq!(answer.code, ErrorCode::Unavailable);
@@ -379,7 +385,7 @@ async fn only_the_pinned_key_is_believed() {
 }
 
 #[tokio::test]
-async fn a_new_release_is_noticed_and_only_its_changes_are_fetched() {
+async fn new_release_fetches_only_changed_chunks() {
     let publisher = Publisher::new();
     let total = publisher.publish(1, &files());
     let cluster = Cluster::start_with(&[&publisher.setting()]).await;
@@ -414,7 +420,7 @@ async fn a_new_release_is_noticed_and_only_its_changes_are_fetched() {
 }
 
 #[tokio::test]
-async fn while_a_release_rolls_out_the_newest_is_fetched() {
+async fn newest_release_is_fetched_during_rollout() {
     let (ahead, behind) = (Publisher::new(), Publisher::new());
     let mut next = files();
     next.insert("data/river.pak", noise(3, 200_000));
@@ -430,7 +436,7 @@ async fn while_a_release_rolls_out_the_newest_is_fetched() {
             // On a machine that stands still for a second the other's answer may come too late for one attempt.
             while fetch_from(&servers, &options).await.unwrap().release.sequence < 2 {}
         };
-        timeout(SOON, newest).await.expect("the newest is fetched");
+        timeout(TEST_TIMEOUT, newest).await.expect("the newest is fetched");
         installed(folder.path(), &next);
         assert_eq!(fetch_from(&[old, new], &options).await.unwrap().written, 0);
         let error = fetch_from(&[old], &options).await.unwrap_err();
@@ -439,7 +445,7 @@ async fn while_a_release_rolls_out_the_newest_is_fetched() {
 }
 
 #[tokio::test]
-async fn what_one_server_lacks_another_has() {
+async fn missing_chunks_are_fetched_from_another_server() {
     let [first, second, stranger, empty] = [(); 4].map(|()| Publisher::new());
     let total = first.publish(1, &files());
     second.publish(1, &files());
@@ -469,23 +475,23 @@ async fn what_one_server_lacks_another_has() {
     let impatient = Options { to: folder.path().to_owned(), patience: Duration::ZERO, ..options };
     let error = fetch_from(&[half], &impatient).await.unwrap_err();
     let lost = |id: &str| chunks.iter().any(|chunk| chunk.ends_with(id));
-    assert!(matches!(&error, UpdateError::Lacking(id) if lost(&id.to_string())), "{error}");
+    assert!(matches!(&error, UpdateError::MissingChunk(id) if lost(&id.to_string())), "{error}");
 }
 
 #[tokio::test]
-async fn a_release_that_is_replaced_while_it_is_fetched_gives_way() {
+async fn release_replaced_during_fetch_restarts_with_newest() {
     let publisher = Publisher::new();
     publisher.publish(1, &Files::from([("readme.txt", noise(4, 300_000))]));
     let server = publisher.serve().await;
     published(server, 1).await;
     // Only the manifest comes through, until the store is another one.
     let cut = Arc::new(AtomicUsize::new(0));
-    let bridge = between(server, {
+    let bridge = tampering_proxy(server, {
         let cut = cut.clone();
-        move |number, _, said| {
+        move |number, _, sent| {
             let goes_on = number == 0 || cut.load(SeqCst) == usize::MAX;
             if !goes_on {
-                said.clear();
+                sent.clear();
                 let _ = cut.compare_exchange(0, 1, SeqCst, SeqCst);
             }
             goes_on
@@ -500,7 +506,7 @@ async fn a_release_that_is_replaced_while_it_is_fetched_gives_way() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    timeout(SOON, begun).await.expect("it fetches");
+    timeout(TEST_TIMEOUT, begun).await.expect("it fetches");
     for chunk in publisher.chunks() {
         fs::remove_file(chunk).unwrap();
     }
@@ -512,7 +518,7 @@ async fn a_release_that_is_replaced_while_it_is_fetched_gives_way() {
 }
 
 #[tokio::test]
-async fn logins_go_on_while_many_fetch() {
+async fn logins_succeed_while_update_service_is_full() {
     const FETCHING: usize = 24;
     let publisher = Publisher::new();
     publisher.publish(1, &files());
@@ -540,7 +546,7 @@ async fn logins_go_on_while_many_fetch() {
             client.send(opcode::GET_PIECE, &piece).await;
         }
     }
-    let refused = Player::raw(cluster.client_address(), &preface()).await.last_word().await;
+    let refused = Player::raw(cluster.client_address(), &preface()).await.last_error().await;
     assert_eq!(refused, Some(ErrorCode::Unavailable));
     assert_eq!(cluster.metric("shardkeep_login_update_connections", "").await, 24.0);
     // More than the bound on players' connections: those who fetch take none of their places.
@@ -553,7 +559,7 @@ async fn logins_go_on_while_many_fetch() {
 }
 
 #[tokio::test]
-async fn a_network_that_holds_all_places_makes_room_for_others() {
+async fn full_update_service_evicts_from_largest_network() {
     let publisher = Publisher::new();
     publisher.publish(1, &files());
     let cluster = Cluster::start_with(&[&publisher.setting(), "login.patches.max_connections=4"]).await;
@@ -566,18 +572,18 @@ async fn a_network_that_holds_all_places_makes_room_for_others() {
             idle.push(client);
         }
     }
-    let refused = Player::raw(cluster.client_address(), &preface()).await.last_word().await;
+    let refused = Player::raw(cluster.client_address(), &preface()).await.last_error().await;
     assert_eq!(refused, Some(ErrorCode::Unavailable), "not for its own");
     let mut other = Player::raw_from([127, 0, 1, 1], cluster.client_address(), &preface()).await;
     other.ask(opcode::GET_RELEASE, &GetRelease {}).await.unwrap();
-    assert_eq!(idle[0].last_word().await, None, "the oldest");
+    assert_eq!(idle[0].last_error().await, None, "the oldest");
     idle[1].ask(opcode::GET_RELEASE, &GetRelease {}).await.unwrap();
     let displaced = cluster.metric("shardkeep_login_connections_refused_total", "update_displaced").await;
     assert_eq!(displaced, 1.0);
 }
 
 #[tokio::test]
-async fn what_is_no_piece_is_refused() {
+async fn invalid_piece_request_is_refused() {
     let publisher = Publisher::new();
     publisher.publish(1, &files());
     let cluster = Cluster::start_with(&[&publisher.setting()]).await;
@@ -612,5 +618,5 @@ async fn what_is_no_piece_is_refused() {
     // A login server without patches says so.
     let cluster = Cluster::start().await;
     let mut client = Player::raw(cluster.client_address(), &preface()).await;
-    assert_eq!(client.last_word().await, Some(ErrorCode::NotFound));
+    assert_eq!(client.last_error().await, Some(ErrorCode::NotFound));
 }

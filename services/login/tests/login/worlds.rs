@@ -12,11 +12,11 @@ use tonic::{Code, service::Routes};
 use crate::{
     cluster::{Cluster, GATEWAY_ADDRESS},
     player::Player,
-    stand_ins::{Asked, OUTDATED, REFUSED, StandInGateway},
+    stand_ins::{GatewayCall, OUTDATED, REFUSED, StandInGateway},
 };
 
 #[tokio::test]
-async fn the_list_follows_the_worlds() {
+async fn world_list_follows_the_registry() {
     let mut cluster = Cluster::start().await;
     cluster.account("alice", "right").await;
     let mut player = cluster.connect().await;
@@ -43,7 +43,7 @@ async fn the_list_follows_the_worlds() {
 }
 
 #[tokio::test]
-async fn a_closed_world_lets_staff_in_and_nobody_else() {
+async fn closed_world_admits_only_staff() {
     let mut cluster = Cluster::start().await;
     cluster.world(1, "Dawn").await;
     for name in ["alice", "grace"] {
@@ -60,7 +60,7 @@ async fn a_closed_world_lets_staff_in_and_nobody_else() {
     assert!(list.worlds[0].recommended && list.worlds[0].note.is_empty());
 
     let close =
-        |stay_ms| SetMaintenanceRequest { world: 1, closed: true, note: "until nine".into(), stay_ms };
+        |grace_ms| SetMaintenanceRequest { world: 1, closed: true, note: "until nine".into(), grace_ms };
     assert_eq!(accounts.set_maintenance(close(u64::MAX)).await.unwrap_err().code(), Code::InvalidArgument);
     let close = close(60_000);
     accounts.set_maintenance(close).await.unwrap();
@@ -89,7 +89,7 @@ async fn a_closed_world_lets_staff_in_and_nobody_else() {
 }
 
 #[tokio::test]
-async fn each_selection_moves_a_ticket_and_voids_the_one_before() {
+async fn world_selection_revokes_the_previous_ticket() {
     let mut cluster = Cluster::start().await;
     cluster.world(1, "Dawn").await;
     cluster.world(2, "Dusk").await;
@@ -104,7 +104,7 @@ async fn each_selection_moves_a_ticket_and_voids_the_one_before() {
 
     let first = player.select(1).await.unwrap();
     assert_eq!(
-        (first.gateway.as_str(), first.ticket_index, first.ticket_lives_ms),
+        (first.gateway.as_str(), first.ticket_index, first.ticket_lifetime_ms),
         (GATEWAY_ADDRESS, 0, 60_000)
     );
     // No ticket is used by a world that is not there.
@@ -122,12 +122,12 @@ async fn each_selection_moves_a_ticket_and_voids_the_one_before() {
         assert_eq!(rest, (id, "alice", 2, world));
     }
     assert_eq!(admitted.len(), 2);
-    let voided = Asked::RevokeTicket(admitted[0].ticket_id.clone());
+    let voided = GatewayCall::RevokeTicket(admitted[0].ticket_id.clone());
     assert!(cluster.gateway.asked().contains(&voided));
 }
 
 #[tokio::test]
-async fn another_gateway_takes_what_one_refuses() {
+async fn refused_ticket_is_offered_to_another_gateway() {
     let mut cluster = Cluster::start().await;
     cluster.world(1, "Dawn").await;
     cluster.account("alice", "right").await;
@@ -155,7 +155,7 @@ async fn another_gateway_takes_what_one_refuses() {
 }
 
 #[tokio::test]
-async fn tickets_that_go_together_are_refused_one_by_one() {
+async fn tickets_in_one_batch_are_refused_individually() {
     let mut cluster = Cluster::start().await;
     cluster.world(1, "Dawn").await;
     let mut players = Vec::new();
@@ -185,19 +185,19 @@ async fn ready(cluster: &mut Cluster, name: &str) -> Player {
 }
 
 #[tokio::test]
-async fn what_gateways_know_already_ends_the_connection() {
+async fn outdated_generation_at_gateway_ends_the_connection() {
     let mut cluster = Cluster::start().await;
     let mut player = ready(&mut cluster, OUTDATED).await;
     // It is no want of gateways, and worth no second try.
     assert_eq!(player.select(1).await.unwrap_err().code, ErrorCode::Displaced);
-    assert_eq!(player.last_word().await, None);
-    let revokes = cluster.gateway.asked().into_iter().filter(|it| matches!(it, Asked::RevokeTicket(_)));
+    assert_eq!(player.last_error().await, None);
+    let revokes = cluster.gateway.asked().into_iter().filter(|it| matches!(it, GatewayCall::RevokeTicket(_)));
     assert_eq!(revokes.count(), 0);
 }
 
 #[tokio::test]
-async fn an_answer_without_an_offer_uses_no_ticket() {
-    let server = Postgres::alone().await;
+async fn failed_selection_reuses_its_ticket() {
+    let server = Postgres::dedicated().await;
     let store = format!("login.store={}", server.url());
     let mut cluster = Cluster::start_with(&[&store]).await;
     let mut player = ready(&mut cluster, "alice").await;
@@ -214,12 +214,12 @@ async fn an_answer_without_an_offer_uses_no_ticket() {
     assert_eq!(offer.ticket_index, 0);
     let first = player.chain.as_mut().unwrap().take();
     let asked = cluster.gateway.asked();
-    assert!(asked.contains(&Asked::RevokeTicket(first.id.as_bytes().to_vec())), "void in between");
+    assert!(asked.contains(&GatewayCall::RevokeTicket(first.id.as_bytes().to_vec())), "void in between");
     assert_eq!(cluster.gateway.admitted().last().unwrap().ticket_id, first.id.as_bytes());
 }
 
 #[tokio::test]
-async fn a_drain_lets_players_finish() {
+async fn drain_lets_logins_in_progress_finish() {
     let mut cluster = Cluster::start_with(&["daemon.grace=2s"]).await;
     cluster.world(1, "Dawn").await;
     cluster.account("alice", "right").await;
@@ -231,7 +231,7 @@ async fn a_drain_lets_players_finish() {
 
     cluster.signal("TERM").await;
     early.prove(&challenge, answer).await.unwrap();
-    assert_eq!(welcomed.last_word().await, Some(ErrorCode::Draining));
+    assert_eq!(welcomed.last_error().await, Some(ErrorCode::Draining));
     drop(early);
-    assert!(cluster.drain_is_over().await);
+    assert!(cluster.wait_for_exit().await);
 }

@@ -8,7 +8,7 @@ use shardkeep_rpc::{
     dbcache::db_cache_server::DbCacheServer, registry::registry_server::RegistryServer,
     world::world_client::WorldClient, zone::zone_server::ZoneServer,
 };
-use shardkeep_testkit::StandInRegistry;
+use shardkeep_testkit::FakeRegistry;
 use shardkeep_types::{DaemonKind, WorldId};
 use shardkeep_world::{World, WorldConfig};
 use tempfile::TempDir;
@@ -18,11 +18,11 @@ use tonic::{service::Routes, transport::Channel};
 use crate::{database::StandInDatabase, gateway::StandInGateway, zone::StandInZone};
 
 /// Longest wait for something that should happen at once, on a busy machine.
-pub(crate) const SOON: Duration = Duration::from_secs(30);
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(30);
 
 pub(crate) struct Cluster {
     folder: TempDir,
-    pub(crate) registry: StandInRegistry,
+    pub(crate) registry: FakeRegistry,
     pub(crate) database: StandInDatabase,
     registries: Vec<String>,
     // What keeps the stand-ins alive.
@@ -36,7 +36,7 @@ impl Cluster {
         certs::make_ca(folder.path()).unwrap();
         let mut cluster = Self {
             folder,
-            registry: StandInRegistry::default(),
+            registry: FakeRegistry::default(),
             database: StandInDatabase::default(),
             registries: Vec::new(),
             members: Vec::new(),
@@ -66,11 +66,11 @@ impl Cluster {
 
     /// A world that is ready; the first to be started leads.
     pub(crate) async fn world(&self, name: &str) -> Running {
-        self.world_for(name, WorldConfig::default().capacity).await
+        self.world_with_capacity(name, WorldConfig::default().capacity).await
     }
 
     /// A world with room for so many.
-    pub(crate) async fn world_for(&self, name: &str, capacity: u32) -> Running {
+    pub(crate) async fn world_with_capacity(&self, name: &str, capacity: u32) -> Running {
         let mut settings = self.settings::<WorldConfig>(DaemonKind::World, name);
         settings.service.lease = Duration::from_secs(5);
         settings.service.capacity = capacity;
@@ -83,7 +83,7 @@ impl Cluster {
     pub(crate) async fn gateway(&mut self, name: &str, world: &str) -> StandInGateway {
         let node = self.member(DaemonKind::Gateway, name).await;
         node.serve(Routes::default());
-        leads(&node, world).await;
+        wait_until_leading(&node, world).await;
         StandInGateway::open(node, world).await
     }
 
@@ -116,9 +116,10 @@ pub(crate) async fn client_of(node: &Node, world: &str) -> WorldClient<Channel> 
 }
 
 /// Waits until the registry says that the world leads.
-pub(crate) async fn leads(node: &Node, world: &str) {
-    let leads = |world: &Instance| world.attributes.get("role").is_some_and(|role| role == "leader");
-    wait_for(node, world, leads).await;
+pub(crate) async fn wait_until_leading(node: &Node, world: &str) {
+    let wait_until_leading =
+        |world: &Instance| world.attributes.get("role").is_some_and(|role| role == "leader");
+    wait_for(node, world, wait_until_leading).await;
 }
 
 async fn wait_for(node: &Node, world: &str, is: impl Fn(&Instance) -> bool) -> Instance {
@@ -131,5 +132,5 @@ async fn wait_for(node: &Node, world: &str, is: impl Fn(&Instance) -> bool) -> I
             worlds.changed().await;
         }
     };
-    timeout(SOON, seen).await.expect("the registry knows the world")
+    timeout(TIMEOUT, seen).await.expect("the registry knows the world")
 }

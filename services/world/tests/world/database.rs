@@ -35,7 +35,7 @@ impl StandInDatabase {
     }
 
     /// As a zone does when it lets go.
-    pub(crate) fn let_go(&self, id: u64, epoch: u64) {
+    pub(crate) fn release_character(&self, id: u64, epoch: u64) {
         let mut state = self.0.lock().unwrap();
         let character = state.characters.get_mut(&id).unwrap();
         if character.epoch == epoch {
@@ -118,7 +118,7 @@ impl db_cache_server::DbCache for StandInDatabase {
 
     async fn release(&self, request: Request<ReleaseRequest>) -> Result<Response<ReleaseReply>, Status> {
         let request = request.into_inner();
-        self.let_go(request.character, request.epoch);
+        self.release_character(request.character, request.epoch);
         Ok(Response::new(ReleaseReply {}))
     }
 
@@ -133,14 +133,13 @@ impl db_cache_server::DbCache for StandInDatabase {
         let now = Instant::now();
         let mut state = self.0.lock().unwrap();
         let free = match &state.leader {
-            Some((who, incarnations, until)) => {
-                *until <= now || *who == holder && *incarnations <= incarnation
+            Some((holder_name, incarnations, until)) => {
+                *until <= now || *holder_name == holder && *incarnations <= incarnation
             }
             None => true,
         };
         if free {
-            let same =
-                matches!(&state.leader, Some((who, which, _)) if *who == holder && *which == incarnation);
+            let same = matches!(&state.leader, Some((holder_name, holder_incarnation, _)) if *holder_name == holder && *holder_incarnation == incarnation);
             state.term += u64::from(!same);
             state.leader = Some((holder, incarnation, now + Duration::from_millis(ttl_ms.into())));
         }
@@ -165,7 +164,10 @@ impl db_cache_server::DbCache for StandInDatabase {
         Err(Status::unimplemented("load_ground"))
     }
 
-    async fn conserve(&self, _: Request<ConserveRequest>) -> Result<Response<ConserveReply>, Status> {
+    async fn check_conservation(
+        &self,
+        _: Request<CheckConservationRequest>,
+    ) -> Result<Response<CheckConservationReply>, Status> {
         Err(Status::unimplemented("conserve"))
     }
 }

@@ -6,7 +6,7 @@ use prost::Message;
 use shardkeep_cluster::{
     Node,
     link::{
-        BackendInfo, BackendItem, ClientMessage, GatewayLink, Limits, LinkHandler, MessageKind, NodeDial,
+        BackendInfo, BackendItem, ClientMessage, GatewayLink, Limits, LinkHandler, MessageKind, NodeDialer,
         ServerMessage, SessionChange, SessionEvent,
     },
 };
@@ -14,19 +14,19 @@ use shardkeep_rpc::world::{OpenSessionsRequest, Opening};
 use shardkeep_types::{AccountId, DaemonKind, Epoch, Generation, SessionId, WorldId};
 use shardkeep_wire::{
     opcode,
-    payload::{CharacterCreated, CreateCharacter, Enter, QueuePlace},
+    payload::{CharacterCreated, CreateCharacter, Enter, QueuePosition},
 };
 use tokio::{sync::mpsc, time::timeout};
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
 
-use crate::cluster::{SOON, client_of};
+use crate::cluster::{TIMEOUT, client_of};
 
 pub(crate) struct StandInGateway {
     pub(crate) node: Node,
     link: GatewayLink,
     items: mpsc::UnboundedReceiver<BackendItem>,
-    kept: VecDeque<BackendItem>,
+    skipped: VecDeque<BackendItem>,
     stop: CancellationToken,
 }
 
@@ -58,13 +58,13 @@ impl StandInGateway {
         let stop = CancellationToken::new();
         let directory = node.directory(DaemonKind::World);
         let dial =
-            NodeDial { node: node.clone(), directory, kind: DaemonKind::World, name: world.to_owned() };
+            NodeDialer { node: node.clone(), directory, kind: DaemonKind::World, name: world.to_owned() };
         tokio::spawn({
             let (link, stop) = (link.clone(), stop.clone());
             async move { link.run(&dial, &Handler { items, up }, &stop).await }
         });
-        timeout(SOON, is_up.recv()).await.expect("the link opens").unwrap();
-        Self { node, link, items: receiver, kept: VecDeque::new(), stop }
+        timeout(TIMEOUT, is_up.recv()).await.expect("the link opens").unwrap();
+        Self { node, link, items: receiver, skipped: VecDeque::new(), stop }
     }
 
     /// What a gateway says of a session of account `number`.
@@ -104,11 +104,11 @@ impl StandInGateway {
         }
     }
 
-    pub(crate) fn session_event(&self, number: u8, what: SessionChange) {
+    pub(crate) fn session_event(&self, number: u8, kind: SessionChange) {
         self.link.session(SessionEvent {
             session: SessionId([number; 16]),
             session_epoch: Epoch(1),
-            what,
+            kind,
             account: AccountId(number.into()),
             world: WorldId(1),
             generation: Generation(1),
@@ -131,27 +131,28 @@ impl StandInGateway {
     }
 
     /// The next item of which `pick` makes something; others stay for later.
-    pub(crate) async fn hear<T>(&mut self, pick: impl Fn(&BackendItem) -> Option<T>) -> T {
-        if let Some((at, heard)) = self.kept.iter().enumerate().find_map(|(at, item)| Some((at, pick(item)?)))
+    pub(crate) async fn next_item<T>(&mut self, pick: impl Fn(&BackendItem) -> Option<T>) -> T {
+        if let Some((at, picked)) =
+            self.skipped.iter().enumerate().find_map(|(at, item)| Some((at, pick(item)?)))
         {
-            self.kept.remove(at);
-            return heard;
+            self.skipped.remove(at);
+            return picked;
         }
         let next = async {
             loop {
                 let item = self.items.recv().await.expect("the link lives");
                 match pick(&item) {
-                    Some(heard) => return heard,
-                    None => self.kept.push_back(item),
+                    Some(picked) => return picked,
+                    None => self.skipped.push_back(item),
                 }
             }
         };
-        timeout(SOON, next).await.expect("the world says it")
+        timeout(TIMEOUT, next).await.expect("the world says it")
     }
 
     /// The reply to a request.
     pub(crate) async fn reply(&mut self, request: u64) -> ServerMessage {
-        self.hear(|item| match item {
+        self.next_item(|item| match item {
             BackendItem::Send { messages, .. } => {
                 messages.iter().find(|message| message.request == request).cloned()
             }
@@ -162,7 +163,7 @@ impl StandInGateway {
 
     /// The zone and epoch that the world binds a session to.
     pub(crate) async fn bound(&mut self) -> (String, u64) {
-        self.hear(|item| match item {
+        self.next_item(|item| match item {
             BackendItem::Bind { instance, bind_epoch, .. } => Some((instance.clone(), bind_epoch.0)),
             _ => None,
         })
@@ -172,13 +173,13 @@ impl StandInGateway {
     /// The place in the queue that a session is told.
     pub(crate) async fn place(&mut self, number: u8) -> u32 {
         let session = SessionId([number; 16]);
-        let message = self.hear(|item| match item {
+        let message = self.next_item(|item| match item {
             BackendItem::Send { sessions, messages } if sessions.contains(&session) => {
-                messages.iter().find(|message| message.opcode == opcode::QUEUE_PLACE).cloned()
+                messages.iter().find(|message| message.opcode == opcode::QUEUE_POSITION).cloned()
             }
             _ => None,
         });
-        QueuePlace::decode(&*message.await.payload).unwrap().place
+        QueuePosition::decode(&*message.await.payload).unwrap().place
     }
 
     pub(crate) async fn enter(&self, number: u8, request: u64, character: u64) {
@@ -187,7 +188,7 @@ impl StandInGateway {
 
     /// A new session of account `number` with a new character, in the world or its queue, with requests `10 * number`
     /// to create it and `10 * number + 1` to enter. Returns the character.
-    pub(crate) async fn play(&mut self, world: &str, number: u8, name: &str) -> u64 {
+    pub(crate) async fn enter_new_character(&mut self, world: &str, number: u8, name: &str) -> u64 {
         let (epoch, _) = self.open_session(world, self.opening(number, 0, 0)).await.unwrap();
         assert_eq!(epoch, 1);
         self.session_event(number, SessionChange::Joined);

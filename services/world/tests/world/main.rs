@@ -9,7 +9,7 @@ use prost::Message;
 use shardkeep_cluster::link::{BackendItem, SessionChange};
 use shardkeep_rpc::world::{
     ClaimSessionRequest, KickRequest, Opening, Partition, Presence, PresenceReport, WatchPartitionRequest,
-    WatchPresenceRequest, kick_request::Who,
+    WatchPresenceRequest, kick_request::Selector,
 };
 use shardkeep_types::DaemonKind;
 use shardkeep_wire::{
@@ -20,20 +20,20 @@ use tokio::{sync::mpsc, time::timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Code;
 
-use crate::cluster::{Cluster, SOON, client_of, leads};
+use crate::cluster::{Cluster, TIMEOUT, client_of, wait_until_leading};
 
 fn owners(table: &Partition) -> Vec<&str> {
     table.sectors.iter().map(|sector| sector.zone.as_str()).collect()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_player_enters_and_leaves() {
+async fn player_enters_and_leaves() {
     let mut cluster = Cluster::start().await;
     let (west, _) = cluster.zone("zone-1").await;
     let _east = cluster.zone("zone-2").await;
     let _world = cluster.world("world-1").await;
     let mut gateway = cluster.gateway("gateway-1", "world-1").await;
-    let character = gateway.play("world-1", 1, "Ann").await;
+    let character = gateway.enter_new_character("world-1", 1, "Ann").await;
     assert_eq!(gateway.bound().await, ("zone-1".to_owned(), 1));
     let reply = gateway.reply(11).await;
     let entered = Entered::decode(&*reply.payload).unwrap();
@@ -49,7 +49,7 @@ async fn a_player_enters_and_leaves() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_dead_zones_avatars_and_sectors_go_to_the_other() {
+async fn dead_zone_loses_avatars_and_sectors_to_other_zone() {
     let mut cluster = Cluster::start().await;
     let _west = cluster.zone("zone-1").await;
     let (east, node) = cluster.zone("zone-2").await;
@@ -58,15 +58,15 @@ async fn a_dead_zones_avatars_and_sectors_go_to_the_other() {
     let mut client = client_of(&node, "world-1").await;
     let watch = WatchPartitionRequest { zone: Some(node.id().into()) };
     let mut tables = client.watch_partition(watch).await.unwrap().into_inner();
-    let character = gateway.play("world-1", 1, "Ann").await;
+    let character = gateway.enter_new_character("world-1", 1, "Ann").await;
     assert_eq!(gateway.bound().await, ("zone-1".to_owned(), 1));
 
-    cluster.registry.lose("zone-1");
+    cluster.registry.mark_offline("zone-1");
     assert_eq!(gateway.bound().await, ("zone-2".to_owned(), 2));
     assert_eq!(east.admitted.borrow()[0].character.as_ref().unwrap().id, character);
     let mut epoch = 0;
     loop {
-        let table = timeout(SOON, tables.message()).await.expect("a table").unwrap().unwrap();
+        let table = timeout(TIMEOUT, tables.message()).await.expect("a table").unwrap().unwrap();
         assert!(table.epoch > epoch);
         epoch = table.epoch;
         if owners(&table) == ["zone-2", "zone-2"] {
@@ -76,13 +76,13 @@ async fn a_dead_zones_avatars_and_sectors_go_to_the_other() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_standby_is_silent_until_it_leads_and_then_learns_who_plays() {
+async fn standby_refuses_until_leading_then_restores_presence() {
     let mut cluster = Cluster::start().await;
     let _west = cluster.zone("zone-1").await;
     let (_, node) = cluster.zone("zone-2").await;
     let first = cluster.world("world-1").await;
     let mut gateway = cluster.gateway("gateway-1", "world-1").await;
-    let character = gateway.play("world-1", 1, "Ann").await;
+    let character = gateway.enter_new_character("world-1", 1, "Ann").await;
     gateway.bound().await;
     let _second = cluster.world("world-2").await;
     let mut standby = client_of(&gateway.node, "world-2").await;
@@ -90,7 +90,7 @@ async fn a_standby_is_silent_until_it_leads_and_then_learns_who_plays() {
     assert_eq!(refused.code(), Code::FailedPrecondition);
 
     first.stop().await.unwrap();
-    leads(&gateway.node, "world-2").await;
+    wait_until_leading(&gateway.node, "world-2").await;
     assert_eq!(gateway.open_session("world-2", gateway.opening(1, 1, 0)).await.unwrap(), (1, 2));
     // The zone says who stands in it; the gateway did not know.
     let mut zone = client_of(&node, "world-2").await;
@@ -114,9 +114,17 @@ async fn a_standby_is_silent_until_it_leads_and_then_learns_who_plays() {
     let mut chat = client_of(&chat, "world-2").await;
     let mut presence = chat.watch_presence(WatchPresenceRequest {}).await.unwrap().into_inner();
     let seen = async {
-        while !presence.message().await.unwrap().unwrap().present.iter().any(|who| who.name == "Ann") {}
+        while !presence
+            .message()
+            .await
+            .unwrap()
+            .unwrap()
+            .present
+            .iter()
+            .any(|selector| selector.name == "Ann")
+        {}
     };
-    timeout(SOON, seen).await.expect("Ann is seen");
+    timeout(TIMEOUT, seen).await.expect("Ann is seen");
     let found = standby
         .find_session(shardkeep_rpc::world::FindSessionRequest { session: vec![1; 16] })
         .await
@@ -129,32 +137,32 @@ async fn a_standby_is_silent_until_it_leads_and_then_learns_who_plays() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_kick_ends_the_session_and_frees_the_character() {
+async fn kick_ends_session_and_releases_character() {
     let mut cluster = Cluster::start().await;
     let (west, _) = cluster.zone("zone-1").await;
     let _east = cluster.zone("zone-2").await;
     let _world = cluster.world("world-1").await;
     let mut gateway = cluster.gateway("gateway-1", "world-1").await;
-    gateway.play("world-1", 1, "Ann").await;
+    gateway.enter_new_character("world-1", 1, "Ann").await;
     gateway.reply(11).await;
     let operator = cluster.member(DaemonKind::Gm, "gm-1").await;
     let mut gm = client_of(&operator, "world-1").await;
-    let who = Some(Who::Character("ANN".into()));
-    let reply = gm.kick(KickRequest { who, reason: "rude".into() }).await.unwrap().into_inner();
+    let selector = Some(Selector::Character("ANN".into()));
+    let reply = gm.kick(KickRequest { selector, reason: "rude".into() }).await.unwrap().into_inner();
     assert_eq!(reply.ended, 1);
-    let closed = gateway.hear(|item| match item {
+    let closed = gateway.next_item(|item| match item {
         BackendItem::Close { code, detail, .. } => Some((*code, detail.clone())),
         _ => None,
     });
     assert_eq!(closed.await, (ErrorCode::Kicked as u32, "rude".to_owned()));
     let mut evicted = west.evicted.subscribe();
-    timeout(SOON, evicted.wait_for(|evicted| evicted.len() == 1)).await.expect("evicted").unwrap();
+    timeout(TIMEOUT, evicted.wait_for(|evicted| evicted.len() == 1)).await.expect("evicted").unwrap();
     let again = gateway.open_session("world-1", gateway.opening(1, 1, 0)).await.unwrap_err();
     assert_eq!(again.code(), Code::Aborted);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_gateway_speaks_for_itself_only() {
+async fn gateway_cannot_open_sessions_for_another_gateway() {
     let mut cluster = Cluster::start().await;
     let _world = cluster.world("world-1").await;
     let gateway = cluster.gateway("gateway-1", "world-1").await;
@@ -164,7 +172,7 @@ async fn a_gateway_speaks_for_itself_only() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_claims_is_told_who_may_have_the_session() {
+async fn claim_returns_possible_holders() {
     let mut cluster = Cluster::start().await;
     let _world = cluster.world("world-1").await;
     let mut gateways = Vec::new();
@@ -189,28 +197,28 @@ async fn who_claims_is_told_who_may_have_the_session() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_place_in_the_queue_outlives_the_world_that_gave_it() {
+async fn queue_place_survives_change_of_world_leader() {
     let mut cluster = Cluster::start().await;
     let _west = cluster.zone("zone-1").await;
     let _east = cluster.zone("zone-2").await;
-    let first = cluster.world_for("world-1", 1).await;
+    let first = cluster.world_with_capacity("world-1", 1).await;
     let mut gateway = cluster.gateway("gateway-1", "world-1").await;
-    let ann = gateway.play("world-1", 1, "Ann").await;
+    let ann = gateway.enter_new_character("world-1", 1, "Ann").await;
     gateway.reply(11).await;
-    gateway.play("world-1", 2, "Ben").await;
+    gateway.enter_new_character("world-1", 2, "Ben").await;
     assert_eq!(gateway.place(2).await, 1);
-    let cid = gateway.play("world-1", 3, "Cid").await;
+    let cid = gateway.enter_new_character("world-1", 3, "Cid").await;
     assert_eq!(gateway.place(3).await, 2);
     first.stop().await.unwrap();
     drop(gateway);
 
-    let _second = cluster.world_for("world-2", 1).await;
+    let _second = cluster.world_with_capacity("world-2", 1).await;
     let mut gateway = cluster.gateway("gateway-1b", "world-2").await;
     // Ann is in, Ben has gone meanwhile, Cid waited in the second place, Dan is new.
     gateway.open_session("world-2", gateway.opening(1, 1, ann)).await.unwrap();
     let waiting = Opening { queue_place: 2, ..gateway.opening(3, 1, 0) };
     gateway.open_session("world-2", waiting).await.unwrap();
-    gateway.play("world-2", 4, "Dan").await;
+    gateway.enter_new_character("world-2", 4, "Dan").await;
     assert_eq!(gateway.place(4).await, 2);
     gateway.enter(3, 33, cid).await;
     assert_eq!(gateway.place(3).await, 1);

@@ -26,7 +26,7 @@ impl StandInZone {
     }
 }
 
-type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+type ResponseStream<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 #[tonic::async_trait]
 impl zone_server::Zone for StandInZone {
@@ -39,7 +39,7 @@ impl zone_server::Zone for StandInZone {
 
     async fn evict(&self, request: Request<EvictRequest>) -> Result<Response<EvictReply>, Status> {
         let request = request.into_inner();
-        self.database.let_go(request.character, request.epoch);
+        self.database.release_character(request.character, request.epoch);
         self.evicted.send_modify(|evicted| evicted.push(request));
         Ok(Response::new(EvictReply {}))
     }
@@ -56,13 +56,13 @@ impl zone_server::Zone for StandInZone {
         Err(Status::unimplemented("settle"))
     }
 
-    type PeerStream = Answers<PeerFrame>;
+    type PeerStream = ResponseStream<PeerFrame>;
 
     async fn peer(&self, _: Request<Streaming<PeerFrame>>) -> Result<Response<Self::PeerStream>, Status> {
         Err(Status::unimplemented("peer"))
     }
 
-    type ObserveStream = Answers<MapSnapshot>;
+    type ObserveStream = ResponseStream<MapSnapshot>;
 
     async fn observe(&self, _: Request<ObserveRequest>) -> Result<Response<Self::ObserveStream>, Status> {
         Err(Status::unimplemented("observe"))

@@ -11,7 +11,7 @@ use shardkeep_rpc::{
     world::{Partition, Sector, world_server::WorldServer},
     zone::{AdmitRequest, zone_client::ZoneClient},
 };
-use shardkeep_testkit::StandInRegistry;
+use shardkeep_testkit::FakeRegistry;
 use shardkeep_types::{CellRect, DaemonKind, MapId, WorldId};
 use shardkeep_zone::{Config, Zone};
 use tempfile::TempDir;
@@ -20,7 +20,7 @@ use tonic::{service::Routes, transport::Channel};
 use crate::{database::StandInDatabase, gateway::StandInGateway, world::StandInWorld};
 
 /// Longest wait for something that should happen at once, on a busy machine.
-pub(crate) const SOON: Duration = Duration::from_secs(30);
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(30);
 /// Where the two zones meet, in cells and in mm.
 const BORDER_CELL: u16 = 16;
 pub(crate) const BORDER: i32 = 512_000;
@@ -29,7 +29,7 @@ pub(crate) const ROAD: i32 = 512_000;
 
 pub(crate) struct Cluster {
     folder: TempDir,
-    registry: StandInRegistry,
+    registry: FakeRegistry,
     pub(crate) database: StandInDatabase,
     pub(crate) world: StandInWorld,
     node: Option<Node>,
@@ -45,7 +45,7 @@ impl Cluster {
         certs::make_ca(folder.path()).unwrap();
         let mut cluster = Self {
             folder,
-            registry: StandInRegistry::default(),
+            registry: FakeRegistry::default(),
             database: StandInDatabase::default(),
             world: StandInWorld::default(),
             node: None,
@@ -83,16 +83,16 @@ impl Cluster {
 
     pub(crate) async fn gateway(&mut self, name: &str, zone: &str) -> StandInGateway {
         let node = self.member(DaemonKind::Gateway, name).await;
-        self.registry.up(zone).await;
+        self.registry.wait_until_up(zone).await;
         StandInGateway::open(node, zone).await
     }
 
     /// The meadow, divided among these zones: one has it all, two meet in the middle.
-    pub(crate) async fn divide(&self, term: u64, epoch: u64, zones: &[&str]) {
+    pub(crate) async fn publish_sectors(&self, term: u64, epoch: u64, zones: &[&str]) {
         let width = if zones.len() == 1 { 2 * BORDER_CELL } else { BORDER_CELL };
         let mut sectors = Vec::new();
         for (column, name) in (0..).zip(zones) {
-            let zone = self.registry.up(name).await;
+            let zone = self.registry.wait_until_up(name).await;
             let cells =
                 CellRect { map: MapId(1), x0: column * width, y0: 0, x1: (column + 1) * width, y1: 32 };
             sectors.push(Sector {
@@ -108,20 +108,20 @@ impl Cluster {
 
     /// An operators' console's view of a zone.
     pub(crate) async fn observer(&mut self, zone: &str) -> ZoneClient<Channel> {
-        let address = self.registry.up(zone).await.grpc_address;
+        let address = self.registry.wait_until_up(zone).await.grpc_address;
         let console = self.member(DaemonKind::Gm, "gm-1").await;
         ZoneClient::new(console.channel(DaemonKind::Zone, &address))
     }
 
     /// What the world uses to call a zone.
     pub(crate) async fn client(&self, zone: &str) -> ZoneClient<Channel> {
-        let address = self.registry.up(zone).await.grpc_address;
+        let address = self.registry.wait_until_up(zone).await.grpc_address;
         ZoneClient::new(self.node.as_ref().unwrap().channel(DaemonKind::Zone, &address))
     }
 
     /// The character is the zone's by the database, and admitted there.
     pub(crate) async fn admit(&self, number: u8, zone: &str, x_mm: i32) -> Character {
-        let incarnation = self.registry.up(zone).await.id.unwrap().incarnation;
+        let incarnation = self.registry.wait_until_up(zone).await.id.unwrap().incarnation;
         let position = Position { map: 1, x_mm, y_mm: ROAD };
         let character = self.database.claim(number, position, zone, incarnation);
         let request = AdmitRequest {

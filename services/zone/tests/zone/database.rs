@@ -14,13 +14,13 @@ pub(crate) struct StandInDatabase(Arc<Mutex<State>>);
 
 /// What becomes of the answer to a call that was carried out.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) enum Answer {
+pub(crate) enum ReplyMode {
     #[default]
-    Given,
+    Delivered,
     /// The first is lost; a repeat is answered.
     LostOnce,
     /// Whoever waits for it waits for ever, as if he had died.
-    Never,
+    Hang,
 }
 
 #[derive(Default)]
@@ -31,14 +31,14 @@ struct State {
     /// Results by character and action id.
     stored: BTreeMap<(u64, u64), Vec<u8>>,
     applied: u64,
-    answer: Answer,
+    answer: ReplyMode,
 }
 
 impl State {
-    fn answer(&mut self) -> Answer {
+    fn answer(&mut self) -> ReplyMode {
         let answer = self.answer;
-        if answer == Answer::LostOnce {
-            self.answer = Answer::Given;
+        if answer == ReplyMode::LostOnce {
+            self.answer = ReplyMode::Delivered;
         }
         answer
     }
@@ -66,7 +66,7 @@ impl State {
             if action.items.iter().any(|part| self.holder(part.item).as_ref() != Some(&part.from)) {
                 return Err(Status::failed_precondition("not held"));
             }
-            action.items.iter().for_each(|part| self.carry(part));
+            action.items.iter().for_each(|part| self.move_item(part));
             self.stored.insert(key, id.digest.clone());
             self.characters.get_mut(&id.character).unwrap().last_action = id.id;
             self.applied += 1;
@@ -75,8 +75,8 @@ impl State {
         Ok(HardResult { applied: known.is_none(), minted: Vec::new(), characters: touched.collect() })
     }
 
-    fn carry(&mut self, part: &MoveItem) {
-        let mut item = self.ground.remove(&part.item).map(|(_, on)| on.item.unwrap());
+    fn move_item(&mut self, part: &MoveItem) {
+        let mut item = self.ground.remove(&part.item).map(|(_, ground_item)| ground_item.item.unwrap());
         for character in self.characters.values_mut() {
             if let Some(at) = character.items.iter().position(|own| own.id == part.item) {
                 item = Some(character.items.remove(at));
@@ -86,8 +86,8 @@ impl State {
         match part.to.strip_prefix("c:") {
             Some(id) => self.characters.get_mut(&id.parse().unwrap()).unwrap().items.push(item),
             None => {
-                let on = GroundItem { item: Some(item), position: part.at };
-                self.ground.insert(part.item, (part.to.clone(), on));
+                let ground_item = GroundItem { item: Some(item), position: part.at };
+                self.ground.insert(part.item, (part.to.clone(), ground_item));
             }
         }
     }
@@ -116,7 +116,7 @@ impl StandInDatabase {
         character.clone()
     }
 
-    pub(crate) fn answers(&self, answer: Answer) {
+    pub(crate) fn set_reply_mode(&self, answer: ReplyMode) {
         self.0.lock().unwrap().answer = answer;
     }
 
@@ -133,9 +133,9 @@ impl StandInDatabase {
         let done = done?;
         let answer = self.0.lock().unwrap().answer();
         match answer {
-            Answer::Given => Ok(Response::new(done)),
-            Answer::LostOnce => Err(Status::unavailable("lost")),
-            Answer::Never => std::future::pending().await,
+            ReplyMode::Delivered => Ok(Response::new(done)),
+            ReplyMode::LostOnce => Err(Status::unavailable("lost")),
+            ReplyMode::Hang => std::future::pending().await,
         }
     }
 
@@ -144,7 +144,7 @@ impl StandInDatabase {
     }
 }
 
-fn not_here<T>() -> Result<Response<T>, Status> {
+fn not_implemented<T>() -> Result<Response<T>, Status> {
     Err(Status::unimplemented("not in this test"))
 }
 
@@ -200,7 +200,7 @@ impl db_cache_server::DbCache for StandInDatabase {
     }
 
     async fn load_ground(&self, _: Request<LoadGroundRequest>) -> Result<Response<LoadGroundReply>, Status> {
-        let items = self.with(|state| state.ground.values().map(|(_, on)| *on).collect());
+        let items = self.with(|state| state.ground.values().map(|(_, ground_item)| *ground_item).collect());
         Ok(Response::new(LoadGroundReply { items, ..LoadGroundReply::default() }))
     }
 
@@ -208,31 +208,34 @@ impl db_cache_server::DbCache for StandInDatabase {
         &self,
         _: Request<ListCharactersRequest>,
     ) -> Result<Response<ListCharactersReply>, Status> {
-        not_here()
+        not_implemented()
     }
     async fn count_characters(
         &self,
         _: Request<CountCharactersRequest>,
     ) -> Result<Response<CountCharactersReply>, Status> {
-        not_here()
+        not_implemented()
     }
 
     async fn create_character(
         &self,
         _: Request<CreateCharacterRequest>,
     ) -> Result<Response<Character>, Status> {
-        not_here()
+        not_implemented()
     }
     async fn claim(&self, _: Request<ClaimRequest>) -> Result<Response<Character>, Status> {
-        not_here()
+        not_implemented()
     }
     async fn reown(&self, _: Request<ReownRequest>) -> Result<Response<ReownReply>, Status> {
-        not_here()
+        not_implemented()
     }
     async fn lead(&self, _: Request<LeadRequest>) -> Result<Response<LeadReply>, Status> {
-        not_here()
+        not_implemented()
     }
-    async fn conserve(&self, _: Request<ConserveRequest>) -> Result<Response<ConserveReply>, Status> {
-        not_here()
+    async fn check_conservation(
+        &self,
+        _: Request<CheckConservationRequest>,
+    ) -> Result<Response<CheckConservationReply>, Status> {
+        not_implemented()
     }
 }

@@ -8,7 +8,7 @@ use shardkeep_cluster::{
     Node,
     link::{
         BackendInfo, BackendItem, Bound, ClientMessage, GatewayLink, Limits, LinkHandler, MessageKind,
-        NodeDial, ServerMessage, SessionChange, SessionEvent,
+        NodeDialer, ServerMessage, SessionChange, SessionEvent,
     },
 };
 use shardkeep_types::{
@@ -21,12 +21,12 @@ use shardkeep_wire::{
 use tokio::{sync::mpsc, time::timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::cluster::SOON;
+use crate::cluster::TIMEOUT;
 
 pub(crate) struct StandInGateway {
     link: GatewayLink,
     items: mpsc::UnboundedReceiver<BackendItem>,
-    kept: VecDeque<BackendItem>,
+    skipped: VecDeque<BackendItem>,
     stop: CancellationToken,
 }
 
@@ -41,7 +41,7 @@ impl LinkHandler for Handler {
     }
 
     fn batch(&self, _: &GatewayLink, items: Vec<BackendItem>) {
-        for item in items.into_iter().flat_map(singly) {
+        for item in items.into_iter().flat_map(split_messages) {
             let _ = self.items.send(item);
         }
     }
@@ -50,7 +50,7 @@ impl LinkHandler for Handler {
 }
 
 /// One item per message, so that each can be waited for.
-fn singly(item: BackendItem) -> Vec<BackendItem> {
+fn split_messages(item: BackendItem) -> Vec<BackendItem> {
     match item {
         BackendItem::Send { sessions, messages } => {
             let send = |message| BackendItem::Send { sessions: sessions.clone(), messages: vec![message] };
@@ -72,13 +72,13 @@ impl StandInGateway {
         let (up, mut is_up) = mpsc::unbounded_channel();
         let stop = CancellationToken::new();
         let directory = node.directory(DaemonKind::Zone);
-        let dial = NodeDial { node, directory, kind: DaemonKind::Zone, name: zone.to_owned() };
+        let dial = NodeDialer { node, directory, kind: DaemonKind::Zone, name: zone.to_owned() };
         tokio::spawn({
             let (link, stop) = (link.clone(), stop.clone());
             async move { link.run(&dial, &Handler { items, up }, &stop).await }
         });
-        timeout(SOON, is_up.recv()).await.expect("the link opens").unwrap();
-        Self { link, items: receiver, kept: VecDeque::new(), stop }
+        timeout(TIMEOUT, is_up.recv()).await.expect("the link opens").unwrap();
+        Self { link, items: receiver, skipped: VecDeque::new(), stop }
     }
 
     /// Tells the zone that the player's session is its own.
@@ -92,11 +92,11 @@ impl StandInGateway {
         });
     }
 
-    pub(crate) fn say(&self, number: u8, what: SessionChange) {
+    pub(crate) fn session_event(&self, number: u8, kind: SessionChange) {
         self.link.session(SessionEvent {
             session: session(number),
             session_epoch: Epoch(1),
-            what,
+            kind,
             account: AccountId(number.into()),
             world: WorldId(1),
             generation: Generation(1),
@@ -135,27 +135,28 @@ impl StandInGateway {
     }
 
     /// The next item of which `pick` makes something; others stay for later.
-    pub(crate) async fn hear<T>(&mut self, pick: impl Fn(&BackendItem) -> Option<T>) -> T {
-        if let Some((at, heard)) = self.kept.iter().enumerate().find_map(|(at, item)| Some((at, pick(item)?)))
+    pub(crate) async fn next_item<T>(&mut self, pick: impl Fn(&BackendItem) -> Option<T>) -> T {
+        if let Some((at, picked)) =
+            self.skipped.iter().enumerate().find_map(|(at, item)| Some((at, pick(item)?)))
         {
-            self.kept.remove(at);
-            return heard;
+            self.skipped.remove(at);
+            return picked;
         }
         let next = async {
             loop {
                 let item = self.items.recv().await.expect("the link lives");
                 match pick(&item) {
-                    Some(heard) => return heard,
-                    None => self.kept.push_back(item),
+                    Some(picked) => return picked,
+                    None => self.skipped.push_back(item),
                 }
             }
         };
-        timeout(SOON, next).await.expect("the zone says it")
+        timeout(TIMEOUT, next).await.expect("the zone says it")
     }
 
     /// What of the messages to a player `pick` makes something of.
     pub(crate) async fn message<T>(&mut self, number: u8, pick: impl Fn(&ServerMessage) -> Option<T>) -> T {
-        self.hear(|item| match item {
+        self.next_item(|item| match item {
             BackendItem::Send { sessions, messages } if sessions.contains(&session(number)) => {
                 messages.iter().find_map(&pick)
             }
@@ -187,7 +188,7 @@ impl StandInGateway {
 
     /// The epoch of the binding that the zone declares ready.
     pub(crate) async fn ready(&mut self, number: u8) -> u64 {
-        self.hear(|item| match item {
+        self.next_item(|item| match item {
             BackendItem::Ready { session: of, bind_epoch } if *of == session(number) => Some(bind_epoch.0),
             _ => None,
         })
@@ -196,7 +197,7 @@ impl StandInGateway {
 
     /// Where the zone sends the player's session, and with which epoch.
     pub(crate) async fn bind(&mut self, number: u8) -> (String, u64) {
-        self.hear(|item| match item {
+        self.next_item(|item| match item {
             BackendItem::Bind { session: of, instance, bind_epoch, .. } if *of == session(number) => {
                 Some((instance.clone(), bind_epoch.0))
             }

@@ -17,22 +17,22 @@ use tonic::Code;
 
 use crate::{
     cluster::{BORDER, Cluster, ROAD},
-    database::Answer,
+    database::ReplyMode,
 };
 
 const EAST: [i16; 2] = [6_000, 0];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_player_is_greeted_walks_and_is_seen() {
+async fn bound_player_gets_state_moves_and_is_published() {
     let mut cluster = Cluster::start().await;
     let _zone = cluster.zone("zone-1").await;
-    cluster.divide(1, 1, &["zone-1"]).await;
+    cluster.publish_sectors(1, 1, &["zone-1"]).await;
     let mut gateway = cluster.gateway("gateway-1", "zone-1").await;
     let ann = cluster.admit(1, "zone-1", 100_000).await;
 
     gateway.bound(1, ann.epoch);
     let groups = gateway
-        .hear(|item| match item {
+        .next_item(|item| match item {
             BackendItem::Subscribe { groups, replace: true, .. } => Some(groups.len()),
             _ => None,
         })
@@ -45,7 +45,7 @@ async fn a_player_is_greeted_walks_and_is_seen() {
     assert_eq!((inventory.items.len(), inventory.coins), (1, 10));
 
     gateway.watch(3, 16);
-    let shown = gateway.hear(|item| published(item, ann.id, true)).await;
+    let shown = gateway.next_item(|item| published(item, ann.id, true)).await;
     assert_eq!(shown, None, "it stands still");
     gateway.walk(1, 7, [-1_000, 0]).await;
     // As a delta, or in the keyframe whose turn it is in that tick.
@@ -53,20 +53,20 @@ async fn a_player_is_greeted_walks_and_is_seen() {
         let velocity = published(item, ann.id, false).or_else(|| published(item, ann.id, true)).flatten();
         velocity.filter(|velocity| *velocity == [-1_000, 0])
     };
-    gateway.hear(walking).await;
+    gateway.next_item(walking).await;
     let avatar = gateway.avatar(1, |avatar| avatar.sequence == 7 && avatar.position[0] < 100_000).await;
     assert_eq!(avatar.velocity, [-1_000, 0]);
 
-    gateway.say(1, SessionChange::LinkDead);
-    gateway.say(1, SessionChange::Resumed);
+    gateway.session_event(1, SessionChange::LinkDead);
+    gateway.session_event(1, SessionChange::Resumed);
     gateway.avatar(1, |avatar| avatar.velocity == [0, 0]).await;
-    cluster.world.until(|present| present.get(&ann.id).is_some_and(|it| it.cell_x == 3)).await;
+    cluster.world.wait_for_presence(|present| present.get(&ann.id).is_some_and(|it| it.cell_x == 3)).await;
 }
 
 /// The velocity of an avatar in a published cell of that form.
 fn published(item: &BackendItem, character: u64, keyframe: bool) -> Option<Option<[i16; 2]>> {
-    let BackendItem::Publish { what, message, .. } = item else { return None };
-    if keyframe != (*what == PublishKind::Keyframe) {
+    let BackendItem::Publish { kind, message, .. } = item else { return None };
+    if keyframe != (*kind == PublishKind::Keyframe) {
         return None;
     }
     let cell = Cell::decode(&message.payload).unwrap();
@@ -75,16 +75,16 @@ fn published(item: &BackendItem, character: u64, keyframe: bool) -> Option<Optio
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_avatar_walks_into_the_next_zone_though_the_databases_answer_is_lost() {
+async fn handover_completes_when_transfer_reply_is_lost() {
     let mut cluster = Cluster::start().await;
     let (_west, _east) = (cluster.zone("zone-1").await, cluster.zone("zone-2").await);
-    cluster.divide(1, 1, &["zone-1", "zone-2"]).await;
+    cluster.publish_sectors(1, 1, &["zone-1", "zone-2"]).await;
     let mut west = cluster.gateway("gateway-1", "zone-1").await;
     let ann = cluster.admit(1, "zone-1", BORDER - 3_000).await;
     west.bound(1, ann.epoch);
     west.ready(1).await;
 
-    cluster.database.answers(Answer::LostOnce);
+    cluster.database.set_reply_mode(ReplyMode::LostOnce);
     west.walk(1, 1, EAST).await;
     assert_eq!(west.bind(1).await, ("zone-2".to_owned(), ann.epoch + 1));
     let now = cluster.database.character(1);
@@ -97,7 +97,10 @@ async fn an_avatar_walks_into_the_next_zone_though_the_databases_answer_is_lost(
     assert_eq!((placed.zone.as_str(), placed.epoch), ("zone-2", now.epoch));
     let avatar = east.avatar(1, |avatar| avatar.position[0] > BORDER + 3_000).await;
     assert_eq!((avatar.velocity, avatar.sequence), (EAST, 1), "it goes on walking");
-    cluster.world.until(|present| present.get(&ann.id).is_some_and(|it| it.zone == "zone-2")).await;
+    cluster
+        .world
+        .wait_for_presence(|present| present.get(&ann.id).is_some_and(|it| it.zone == "zone-2"))
+        .await;
 
     // What still reaches the zone it left goes after it.
     west.request(1, opcode::TRADE_INVITE, 9, &payload::TradeInvite { entity_id: 1 }).await;
@@ -105,17 +108,17 @@ async fn an_avatar_walks_into_the_next_zone_though_the_databases_answer_is_lost(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_target_whose_source_fell_silent_after_the_commit_takes_over() {
+async fn target_takes_over_when_source_stalls_after_commit() {
     let mut cluster = Cluster::start().await;
     let (_west, _east) = (cluster.zone("zone-1").await, cluster.zone("zone-2").await);
-    cluster.divide(1, 1, &["zone-1", "zone-2"]).await;
+    cluster.publish_sectors(1, 1, &["zone-1", "zone-2"]).await;
     let mut west = cluster.gateway("gateway-1", "zone-1").await;
     let mut east = cluster.gateway("gateway-1", "zone-2").await;
     let ann = cluster.admit(1, "zone-1", BORDER - 3_000).await;
     west.bound(1, ann.epoch);
     west.ready(1).await;
 
-    cluster.database.answers(Answer::Never);
+    cluster.database.set_reply_mode(ReplyMode::Hang);
     west.walk(1, 1, EAST).await;
     assert_eq!(east.bind(1).await, ("zone-2".to_owned(), ann.epoch + 1));
     east.bound(1, ann.epoch + 1);
@@ -123,17 +126,17 @@ async fn a_target_whose_source_fell_silent_after_the_commit_takes_over() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_action_whose_answer_was_lost_happens_once() {
+async fn action_with_lost_reply_is_applied_once() {
     let mut cluster = Cluster::start().await;
     let _zone = cluster.zone("zone-1").await;
-    cluster.divide(1, 1, &["zone-1"]).await;
+    cluster.publish_sectors(1, 1, &["zone-1"]).await;
     let mut gateway = cluster.gateway("gateway-1", "zone-1").await;
     let ann = cluster.admit(1, "zone-1", 100_000).await;
     gateway.bound(1, ann.epoch);
     gateway.ready(1).await;
     // Items can be dropped only where the ground is known.
     let drop = payload::Drop { action_id: 1, item_id: 1_001 };
-    cluster.database.answers(Answer::LostOnce);
+    cluster.database.set_reply_mode(ReplyMode::LostOnce);
     let mut request = 0;
     let committed: Committed = loop {
         request += 1;
@@ -161,38 +164,38 @@ async fn an_action_whose_answer_was_lost_happens_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_avatar_that_the_database_gave_to_another_zone_is_dropped() {
+async fn avatar_owned_by_another_zone_is_dropped() {
     let cluster = Cluster::start().await;
     let _zone = cluster.zone("zone-1").await;
-    cluster.divide(1, 1, &["zone-1"]).await;
+    cluster.publish_sectors(1, 1, &["zone-1"]).await;
     let ann = cluster.admit(1, "zone-1", 100_000).await;
-    cluster.world.until(|present| present.contains_key(&ann.id)).await;
+    cluster.world.wait_for_presence(|present| present.contains_key(&ann.id)).await;
     let position = ann.position.unwrap();
     cluster.database.claim(1, position, "zone-9", 1);
-    cluster.world.until(|present| !present.contains_key(&ann.id)).await;
+    cluster.world.wait_for_presence(|present| !present.contains_key(&ann.id)).await;
     assert_eq!(cluster.database.character(1).owner, "zone-9");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_table_of_an_earlier_term_is_refused() {
+async fn partition_of_earlier_term_is_refused() {
     let mut cluster = Cluster::start().await;
     let _zone = cluster.zone("zone-1").await;
-    cluster.divide(2, 1, &["zone-1"]).await;
+    cluster.publish_sectors(2, 1, &["zone-1"]).await;
     let mut console = cluster.observer("zone-1").await;
     let mut map = console.observe(ObserveRequest { interval_ms: 100 }).await.unwrap().into_inner();
     while map.message().await.unwrap().unwrap().sectors.is_empty() {}
     cluster.world.publish(shardkeep_rpc::world::Partition { term: 1, epoch: 99, sectors: Vec::new() });
-    cluster.divide(2, 2, &["zone-1"]).await;
+    cluster.publish_sectors(2, 2, &["zone-1"]).await;
     for _ in 0..5 {
         assert_eq!(map.message().await.unwrap().unwrap().sectors.len(), 1);
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn evicting_saves_and_can_be_repeated() {
+async fn evict_saves_and_is_idempotent() {
     let mut cluster = Cluster::start().await;
     let _zone = cluster.zone("zone-1").await;
-    cluster.divide(1, 1, &["zone-1"]).await;
+    cluster.publish_sectors(1, 1, &["zone-1"]).await;
     let mut gateway = cluster.gateway("gateway-1", "zone-1").await;
     cluster.admit(1, "zone-1", 100_000).await;
     let ann = cluster.admit(1, "zone-1", 100_000).await;
@@ -208,14 +211,14 @@ async fn evicting_saves_and_can_be_repeated() {
     let saved = cluster.database.character(1);
     assert_eq!(saved.owner, "");
     assert!(saved.position.unwrap().x_mm > 101_000);
-    cluster.world.until(|present| !present.contains_key(&ann.id)).await;
+    cluster.world.wait_for_presence(|present| !present.contains_key(&ann.id)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_drained_zone_saves_whom_nobody_else_takes_and_ends() {
+async fn drained_zone_saves_remaining_avatars_and_stops() {
     let cluster = Cluster::start().await;
     let zone = cluster.zone("zone-1").await;
-    cluster.divide(1, 1, &["zone-1"]).await;
+    cluster.publish_sectors(1, 1, &["zone-1"]).await;
     cluster.admit(1, "zone-1", 100_000).await;
     zone.stop().await.unwrap();
     assert_eq!(cluster.database.character(1).owner, "");

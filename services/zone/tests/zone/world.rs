@@ -21,10 +21,10 @@ impl StandInWorld {
     }
 
     /// Waits until what was reported is so.
-    pub(crate) async fn until(&self, is: impl FnMut(&BTreeMap<u64, Presence>) -> bool) {
+    pub(crate) async fn wait_for_presence(&self, is: impl FnMut(&BTreeMap<u64, Presence>) -> bool) {
         let mut present = self.present.subscribe();
         let seen = present.wait_for(is);
-        tokio::time::timeout(crate::cluster::SOON, seen).await.expect("it is reported").unwrap();
+        tokio::time::timeout(crate::cluster::TIMEOUT, seen).await.expect("it is reported").unwrap();
     }
 
     fn report(&self, report: PresenceReport) {
@@ -47,7 +47,7 @@ impl StandInWorld {
 
 type Reports<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
-fn not_here<T>() -> Result<Response<T>, Status> {
+fn not_implemented<T>() -> Result<Response<T>, Status> {
     Err(Status::unimplemented("not in this test"))
 }
 
@@ -78,36 +78,36 @@ impl world_server::World for StandInWorld {
         &self,
         _: Request<OpenSessionsRequest>,
     ) -> Result<Response<OpenSessionsReply>, Status> {
-        not_here()
+        not_implemented()
     }
     async fn find_session(
         &self,
         _: Request<FindSessionRequest>,
     ) -> Result<Response<FindSessionReply>, Status> {
-        not_here()
+        not_implemented()
     }
     async fn claim_session(
         &self,
         _: Request<ClaimSessionRequest>,
     ) -> Result<Response<ClaimSessionReply>, Status> {
-        not_here()
+        not_implemented()
     }
     async fn watch_presence(
         &self,
         _: Request<WatchPresenceRequest>,
     ) -> Result<Response<Self::WatchPresenceStream>, Status> {
-        not_here()
+        not_implemented()
     }
     async fn kick(&self, _: Request<KickRequest>) -> Result<Response<KickReply>, Status> {
-        not_here()
+        not_implemented()
     }
     async fn teleport(&self, _: Request<TeleportRequest>) -> Result<Response<TeleportReply>, Status> {
-        not_here()
+        not_implemented()
     }
     async fn announce(&self, _: Request<AnnounceRequest>) -> Result<Response<AnnounceReply>, Status> {
-        not_here()
+        not_implemented()
     }
     async fn status(&self, _: Request<StatusRequest>) -> Result<Response<StatusReply>, Status> {
-        not_here()
+        not_implemented()
     }
 }

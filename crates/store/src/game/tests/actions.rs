@@ -5,31 +5,31 @@ use shardkeep_types::{CellRect, Epoch, ItemId};
 use super::*;
 
 on_both_engines! {
-    items_go_to_the_ground_and_back,
-    a_repeat_is_answered_and_not_applied,
-    the_window_of_actions_is_kept,
-    a_trade_is_all_or_nothing,
-    loot_is_minted_once,
-    what_is_burned_is_gone,
-    a_stale_zone_moves_nothing,
-    one_refusal_does_not_harm_its_batch,
-    an_action_stays_in_its_world,
+    item_is_dropped_and_picked_up,
+    repeated_action_is_answered_not_applied,
+    action_id_below_window_is_refused,
+    trade_is_atomic,
+    loot_is_minted_once_per_generation,
+    burned_items_and_coins_are_gone,
+    stale_epoch_action_is_refused,
+    refused_action_does_not_affect_batch,
+    action_across_worlds_is_refused,
 }
 
-async fn items_go_to_the_ground_and_back(game: &Game) {
-    let (ada, bob) = (entered(game, "Ada").await, entered(game, "Bob").await);
+async fn item_is_dropped_and_picked_up(game: &Game) {
+    let (ada, bob) = (create_claimed(game, "Ada").await, create_claimed(game, "Bob").await);
     let dropped = one(game, &drop_item(&ada, 1, 1)).await.unwrap();
     assert!(dropped.applied);
     assert_eq!((dropped.characters[0].items.len(), dropped.characters[0].last_action), (1, 1));
-    let cell = place().cell();
+    let cell = drop_position().cell();
     let rect = CellRect { map: MapId(1), x0: cell.x, y0: cell.y, x1: cell.x + 1, y1: cell.y + 1 };
     let ground = game.load_ground(WORLD, rect).await.unwrap();
-    assert_eq!(ground.items, [GroundItem { item: ada.items[1], position: place() }]);
+    assert_eq!(ground.items, [GroundItem { item: ada.items[1], position: drop_position() }]);
     let beside = CellRect { x0: cell.x + 1, x1: cell.x + 2, ..rect };
     assert!(game.load_ground(WORLD, beside).await.unwrap().items.is_empty());
 
     let pick = |of: &Character| HardAction {
-        items: vec![MoveItem { item: ada.items[1].id, from: super::ground(), to: hands(of), at: None }],
+        items: vec![MoveItem { item: ada.items[1].id, from: super::ground(), to: held_by(of), at: None }],
         reason: "pickup".to_owned(),
         ..drop_item(of, 2, 0)
     };
@@ -45,11 +45,11 @@ async fn items_go_to_the_ground_and_back(game: &Game) {
     assert_conserved(game).await;
 }
 
-async fn a_repeat_is_answered_and_not_applied(game: &Game) {
-    let ada = entered(game, "Ada").await;
+async fn repeated_action_is_answered_not_applied(game: &Game) {
+    let ada = create_claimed(game, "Ada").await;
     let action = HardAction {
-        mints: vec![MintItem { template: 9, count: 2, to: hands(&ada), at: None }],
-        coins: vec![MoveCoins { from: Holder::Mint("quest".to_owned()), to: hands(&ada), amount: 5 }],
+        mints: vec![MintItem { template: 9, count: 2, to: held_by(&ada), at: None }],
+        coins: vec![MoveCoins { from: Holder::Mint("quest".to_owned()), to: held_by(&ada), amount: 5 }],
         experience: vec![(ada.id, 30)],
         ..drop_item(&ada, 4, 0)
     };
@@ -68,8 +68,8 @@ async fn a_repeat_is_answered_and_not_applied(game: &Game) {
     assert_conserved(game).await;
 }
 
-async fn the_window_of_actions_is_kept(game: &Game) {
-    let ada = entered(game, "Ada").await;
+async fn action_id_below_window_is_refused(game: &Game) {
+    let ada = create_claimed(game, "Ada").await;
     let nothing = |id| HardAction {
         action: Some(action_id(&ada, id)),
         fences: vec![fence(&ada)],
@@ -88,21 +88,21 @@ async fn the_window_of_actions_is_kept(game: &Game) {
 fn trade(ada: &Character, bob: &Character, coins: i64) -> HardAction {
     HardAction {
         action: Some(action_id(ada, 1)),
-        also: vec![action_id(bob, 1)],
+        other_actions: vec![action_id(bob, 1)],
         fences: vec![fence(ada), fence(bob)],
         items: vec![
-            MoveItem { item: ada.items[0].id, from: hands(ada), to: hands(bob), at: None },
-            MoveItem { item: bob.items[1].id, from: hands(bob), to: hands(ada), at: None },
+            MoveItem { item: ada.items[0].id, from: held_by(ada), to: held_by(bob), at: None },
+            MoveItem { item: bob.items[1].id, from: held_by(bob), to: held_by(ada), at: None },
         ],
-        coins: vec![MoveCoins { from: hands(bob), to: hands(ada), amount: coins }],
+        coins: vec![MoveCoins { from: held_by(bob), to: held_by(ada), amount: coins }],
         reason: "trade".to_owned(),
         ..HardAction::default()
     }
 }
 
-async fn a_trade_is_all_or_nothing(game: &Game) {
-    let (ada, bob) = (entered(game, "Ada").await, entered(game, "Bob").await);
-    assert_eq!(one(game, &trade(&ada, &bob, 101)).await, Err(Refusal::TooPoor(hands(&bob))));
+async fn trade_is_atomic(game: &Game) {
+    let (ada, bob) = (create_claimed(game, "Ada").await, create_claimed(game, "Bob").await);
+    assert_eq!(one(game, &trade(&ada, &bob, 101)).await, Err(Refusal::InsufficientCoins(held_by(&bob))));
     assert_eq!(game.load(ada.id).await.unwrap(), ada, "nothing has happened");
     let action = trade(&ada, &bob, 100);
     let done = one(game, &action).await.unwrap();
@@ -112,8 +112,8 @@ async fn a_trade_is_all_or_nothing(game: &Game) {
     );
     // The partner's zone submits the same trade.
     let mirrored = HardAction {
-        action: action.also.first().copied(),
-        also: action.action.into_iter().collect(),
+        action: action.other_actions.first().copied(),
+        other_actions: action.action.into_iter().collect(),
         ..action
     };
     assert!(!one(game, &mirrored).await.unwrap().applied);
@@ -124,10 +124,10 @@ async fn a_trade_is_all_or_nothing(game: &Game) {
     assert_conserved(game).await;
 }
 
-async fn loot_is_minted_once(game: &Game) {
+async fn loot_is_minted_once_per_generation(game: &Game) {
     let loot = |generation| HardAction {
         once: Some(OnceKey { world: WORLD, spawn: 5, generation }),
-        mints: vec![MintItem { template: 3, count: 1, to: ground(), at: Some(place()) }],
+        mints: vec![MintItem { template: 3, count: 1, to: ground(), at: Some(drop_position()) }],
         coins: vec![MoveCoins { from: Holder::Mint("loot".to_owned()), to: ground(), amount: 7 }],
         reason: "loot".to_owned(),
         ..HardAction::default()
@@ -143,22 +143,22 @@ async fn loot_is_minted_once(game: &Game) {
     let rect = CellRect { map: MapId(1), x0: 0, y0: 0, x1: 32, y1: 32 };
     let found = game.load_ground(WORLD, rect).await.unwrap();
     assert_eq!((found.items.len(), found.generations), (2, vec![(5, 2)]));
-    let ada = entered(game, "Ada").await;
+    let ada = create_claimed(game, "Ada").await;
     let take = HardAction {
         items: Vec::new(),
-        coins: vec![MoveCoins { from: ground(), to: hands(&ada), amount: 14 }],
+        coins: vec![MoveCoins { from: ground(), to: held_by(&ada), amount: 14 }],
         ..drop_item(&ada, 1, 0)
     };
     assert_eq!(one(game, &take).await.unwrap().characters[0].coins, 114);
     assert_conserved(game).await;
 }
 
-async fn what_is_burned_is_gone(game: &Game) {
-    let ada = entered(game, "Ada").await;
+async fn burned_items_and_coins_are_gone(game: &Game) {
+    let ada = create_claimed(game, "Ada").await;
     let end = Holder::Burn("fee".to_owned());
     let burn = HardAction {
-        items: vec![MoveItem { item: ada.items[0].id, from: hands(&ada), to: end.clone(), at: None }],
-        coins: vec![MoveCoins { from: hands(&ada), to: end, amount: 40 }],
+        items: vec![MoveItem { item: ada.items[0].id, from: held_by(&ada), to: end.clone(), at: None }],
+        coins: vec![MoveCoins { from: held_by(&ada), to: end, amount: 40 }],
         ..drop_item(&ada, 1, 0)
     };
     one(game, &burn).await.unwrap();
@@ -167,21 +167,21 @@ async fn what_is_burned_is_gone(game: &Game) {
     assert_eq!((found.items, found.items_burned, found.coins, found.coins_burned), (1, 1, 60, 40));
 }
 
-async fn a_stale_zone_moves_nothing(game: &Game) {
-    let ada = entered(game, "Ada").await;
+async fn stale_epoch_action_is_refused(game: &Game) {
+    let ada = create_claimed(game, "Ada").await;
     let newer = game.claim(&claim(&ada, term(game).await)).await.unwrap();
     let refused = one(game, &drop_item(&ada, 1, 0)).await;
     assert_eq!(refused, Err(Refusal::StaleEpoch { character: ada.id, epoch: newer.epoch }));
     let mut unfenced = drop_item(&newer, 1, 0);
     unfenced.fences.clear();
     assert!(
-        matches!(one(game, &unfenced).await, Err(Refusal::Invalid(why)) if why.contains("without a fence"))
+        matches!(one(game, &unfenced).await, Err(Refusal::Invalid(reason)) if reason.contains("without a fence"))
     );
     assert!(one(game, &drop_item(&newer, 1, 0)).await.unwrap().applied);
 }
 
-async fn one_refusal_does_not_harm_its_batch(game: &Game) {
-    let (ada, bob) = (entered(game, "Ada").await, entered(game, "Bob").await);
+async fn refused_action_does_not_affect_batch(game: &Game) {
+    let (ada, bob) = (create_claimed(game, "Ada").await, create_claimed(game, "Bob").await);
     let nobody = Character { id: CharacterId(404), ..ada.clone() };
     let batch = [
         drop_item(&ada, 1, 0),
@@ -210,10 +210,10 @@ async fn one_refusal_does_not_harm_its_batch(game: &Game) {
     assert_conserved(game).await;
 }
 
-async fn an_action_stays_in_its_world(game: &Game) {
-    let ada = entered(game, "Ada").await;
+async fn action_across_worlds_is_refused(game: &Game) {
+    let ada = create_claimed(game, "Ada").await;
     let mut action = drop_item(&ada, 1, 0);
-    action.items[0].to = Holder::Ground(WorldId(2), place().cell());
+    action.items[0].to = Holder::Ground(WorldId(2), drop_position().cell());
     assert_eq!(one(game, &action).await, Err(Refusal::AcrossWorlds));
     action.items[0].item = ItemId(77);
     action.fences[0].epoch = Epoch(50);

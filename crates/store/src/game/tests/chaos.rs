@@ -8,17 +8,17 @@ use tokio::{task::JoinSet, time::Instant};
 
 use super::*;
 
-const PEOPLE: usize = 4;
+const CHARACTERS: usize = 4;
 
 /// One thing that somebody does.
 #[derive(Debug, Clone)]
 enum Step {
     Drop {
-        who: usize,
+        actor: usize,
         item: usize,
     },
     PickUp {
-        who: usize,
+        actor: usize,
         item: usize,
     },
     Trade {
@@ -32,59 +32,59 @@ enum Step {
         generation: u64,
     },
     Burn {
-        who: usize,
+        actor: usize,
         item: usize,
     },
     /// Another zone takes over; what is under way is fenced off.
     Handover {
-        who: usize,
+        actor: usize,
     },
     /// The process dies after the commit and before the answer: everything so far is sent again.
     Crash,
 }
 
 fn steps(count: usize) -> impl Strategy<Value = Vec<Step>> {
-    let who = 0..PEOPLE;
+    let actor = 0..CHARACTERS;
     let item = 0..12usize;
     let step = prop_oneof![
-        4 => (who.clone(), item.clone()).prop_map(|(who, item)| Step::Drop { who, item }),
-        4 => (who.clone(), item.clone()).prop_map(|(who, item)| Step::PickUp { who, item }),
-        4 => (who.clone(), who.clone(), item.clone(), 0..60i64)
+        4 => (actor.clone(), item.clone()).prop_map(|(actor, item)| Step::Drop { actor, item }),
+        4 => (actor.clone(), item.clone()).prop_map(|(actor, item)| Step::PickUp { actor, item }),
+        4 => (actor.clone(), actor.clone(), item.clone(), 0..60i64)
             .prop_map(|(one, other, item, coins)| Step::Trade { one, other, item, coins }),
         2 => (0..3u64, 1..5u64).prop_map(|(spawn, generation)| Step::Loot { spawn, generation }),
-        1 => (who.clone(), item).prop_map(|(who, item)| Step::Burn { who, item }),
-        1 => who.prop_map(|who| Step::Handover { who }),
+        1 => (actor.clone(), item).prop_map(|(actor, item)| Step::Burn { actor, item }),
+        1 => actor.prop_map(|actor| Step::Handover { actor }),
         1 => Just(Step::Crash),
     ];
     proptest::collection::vec(step, 1..count)
 }
 
 /// What the players and zones know; the database may know better.
-struct Story {
-    people: Vec<Character>,
+struct Model {
+    characters: Vec<Character>,
     next: Vec<u64>,
     items: Vec<ItemId>,
     sent: Vec<HardAction>,
 }
 
-impl Story {
+impl Model {
     async fn begin(game: &Game) -> Self {
-        let mut people = Vec::new();
-        for at in 0..PEOPLE {
-            people.push(entered(game, &format!("Person{at}")).await);
+        let mut characters = Vec::new();
+        for at in 0..CHARACTERS {
+            characters.push(create_claimed(game, &format!("Person{at}")).await);
         }
-        let items = people.iter().flat_map(|one| &one.items).map(|item| item.id).collect();
-        Self { people, next: vec![1; PEOPLE], items, sent: Vec::new() }
+        let items = characters.iter().flat_map(|one| &one.items).map(|item| item.id).collect();
+        Self { characters, next: vec![1; CHARACTERS], items, sent: Vec::new() }
     }
 
     fn item(&self, at: usize) -> ItemId {
         self.items[at % self.items.len()]
     }
 
-    fn begin_action(&mut self, who: usize, reason: &str) -> HardAction {
-        let id = self.next[who];
-        self.next[who] += 1;
-        let one = &self.people[who];
+    fn begin_action(&mut self, actor: usize, reason: &str) -> HardAction {
+        let id = self.next[actor];
+        self.next[actor] += 1;
+        let one = &self.characters[actor];
         HardAction {
             action: Some(action_id(one, id)),
             fences: vec![fence(one)],
@@ -95,36 +95,40 @@ impl Story {
 
     fn action(&mut self, step: &Step) -> Option<HardAction> {
         Some(match *step {
-            Step::Drop { who, item } => {
+            Step::Drop { actor, item } => {
                 let moved = MoveItem {
                     item: self.item(item),
-                    from: hands(&self.people[who]),
+                    from: held_by(&self.characters[actor]),
                     to: ground(),
-                    at: Some(place()),
+                    at: Some(drop_position()),
                 };
-                HardAction { items: vec![moved], ..self.begin_action(who, "drop") }
+                HardAction { items: vec![moved], ..self.begin_action(actor, "drop") }
             }
-            Step::PickUp { who, item } => {
+            Step::PickUp { actor, item } => {
                 let moved = MoveItem {
                     item: self.item(item),
                     from: ground(),
-                    to: hands(&self.people[who]),
+                    to: held_by(&self.characters[actor]),
                     at: None,
                 };
-                HardAction { items: vec![moved], ..self.begin_action(who, "pickup") }
+                HardAction { items: vec![moved], ..self.begin_action(actor, "pickup") }
             }
-            Step::Burn { who, item } => {
+            Step::Burn { actor, item } => {
                 let end = Holder::Burn("used".to_owned());
-                let moved =
-                    MoveItem { item: self.item(item), from: hands(&self.people[who]), to: end, at: None };
-                HardAction { items: vec![moved], ..self.begin_action(who, "use") }
+                let moved = MoveItem {
+                    item: self.item(item),
+                    from: held_by(&self.characters[actor]),
+                    to: end,
+                    at: None,
+                };
+                HardAction { items: vec![moved], ..self.begin_action(actor, "use") }
             }
             Step::Trade { one, other, .. } if one == other => return None,
             Step::Trade { one, other, item, coins } => {
-                let (from, to) = (hands(&self.people[one]), hands(&self.people[other]));
+                let (from, to) = (held_by(&self.characters[one]), held_by(&self.characters[other]));
                 let partner = self.begin_action(other, "trade");
                 let mut action = self.begin_action(one, "trade");
-                action.also.extend(partner.action);
+                action.other_actions.extend(partner.action);
                 action.fences.extend(partner.fences);
                 action.items =
                     vec![MoveItem { item: self.item(item), from: from.clone(), to: to.clone(), at: None }];
@@ -135,7 +139,7 @@ impl Story {
             }
             Step::Loot { spawn, generation } => HardAction {
                 once: Some(OnceKey { world: WORLD, spawn, generation }),
-                mints: vec![MintItem { template: 3, count: 1, to: ground(), at: Some(place()) }],
+                mints: vec![MintItem { template: 3, count: 1, to: ground(), at: Some(drop_position()) }],
                 reason: "loot".to_owned(),
                 ..HardAction::default()
             },
@@ -163,20 +167,20 @@ async fn send_all(game: &Game, actions: &[HardAction]) -> Vec<Result<HardResult,
     found.into_iter().map(|(_, answer)| answer).collect()
 }
 
-async fn live(home: &Home, steps: &[Step]) {
-    let mut game = home.open().await;
-    let mut story = Story::begin(&game).await;
+async fn run_steps(store: &TestStore, steps: &[Step]) {
+    let mut game = store.open().await;
+    let mut model = Model::begin(&game).await;
     for step in steps {
         match step {
-            Step::Handover { who } => {
-                let claim = claim(&story.people[*who], term(&game).await);
-                story.people[*who] = game.claim(&claim).await.unwrap();
+            Step::Handover { actor } => {
+                let claim = claim(&model.characters[*actor], term(&game).await);
+                model.characters[*actor] = game.claim(&claim).await.unwrap();
             }
             Step::Crash => {
-                let first = send_all(&game, &story.sent).await;
+                let first = send_all(&game, &model.sent).await;
                 game.database.close().await;
-                game = home.open().await;
-                let again = send_all(&game, &story.sent).await;
+                game = store.open().await;
+                let again = send_all(&game, &model.sent).await;
                 for (first, again) in first.iter().zip(&again) {
                     let Ok(first) = first else { continue };
                     let again = again.as_ref().unwrap();
@@ -184,37 +188,37 @@ async fn live(home: &Home, steps: &[Step]) {
                     // Of an older generation's loot only that it has been minted is remembered.
                     assert!(again.minted == first.minted || again.minted.is_empty());
                 }
-                story.items.extend(first.into_iter().flatten().flat_map(|done| done.minted));
-                story.sent.clear();
+                model.items.extend(first.into_iter().flatten().flat_map(|done| done.minted));
+                model.sent.clear();
             }
             step => {
-                let action = story.action(step);
-                story.sent.extend(action);
+                let action = model.action(step);
+                model.sent.extend(action);
             }
         }
     }
-    send_all(&game, &story.sent).await;
+    send_all(&game, &model.sent).await;
     assert_conserved(&game).await;
     game.database.close().await;
 }
 
-fn chaos(cases: u32, length: usize, home: impl AsyncFn() -> Home) {
+fn chaos(cases: u32, length: usize, store: impl AsyncFn() -> TestStore) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let mut runner =
         TestRunner::new(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(cases) });
     let result = runner.run(&steps(length), |steps| {
-        runtime.block_on(async { live(&home().await, &steps).await });
+        runtime.block_on(async { run_steps(&store().await, &steps).await });
         Ok(())
     });
     result.unwrap();
 }
 
 #[test]
-fn sqlite_conserves_whatever_happens() {
-    chaos(48, 60, async || Home::sqlite());
+fn sqlite_conserves_items_under_chaos() {
+    chaos(48, 60, async || TestStore::sqlite());
 }
 
 #[test]
-fn postgres_conserves_whatever_happens() {
-    chaos(8, 60, async || Home::postgres().await);
+fn postgres_conserves_items_under_chaos() {
+    chaos(8, 60, async || TestStore::postgres().await);
 }

@@ -16,12 +16,12 @@ use crate::Schema;
 const WORLD: WorldId = WorldId(1);
 
 /// What keeps the database alive, beside the database.
-enum Home {
+enum TestStore {
     Sqlite(TempDir),
     Postgres(Postgres),
 }
 
-impl Home {
+impl TestStore {
     fn sqlite() -> Self {
         Self::Sqlite(tempfile::tempdir().unwrap())
     }
@@ -45,15 +45,15 @@ macro_rules! on_both_engines {
         mod sqlite {
             $(#[tokio::test]
             async fn $scenario() {
-                let home = super::Home::sqlite();
-                super::$scenario(&home.open().await).await;
+                let store = super::TestStore::sqlite();
+                super::$scenario(&store.open().await).await;
             })+
         }
         mod postgres {
             $(#[tokio::test]
             async fn $scenario() {
-                let home = super::Home::postgres().await;
-                super::$scenario(&home.open().await).await;
+                let store = super::TestStore::postgres().await;
+                super::$scenario(&store.open().await).await;
             })+
         }
     };
@@ -64,30 +64,30 @@ fn zone(name: &str) -> Owner {
     Owner { zone: name.to_owned(), incarnation: 7 }
 }
 
-fn place() -> Position {
+fn drop_position() -> Position {
     Position::new(MapId(1), 500_000, 512_000)
 }
 
-/// A ledger account of the ground where [`place`] is.
+/// A ledger account of the ground where [`drop_position`] is.
 fn ground() -> Holder {
-    Holder::Ground(WORLD, place().cell())
+    Holder::Ground(WORLD, drop_position().cell())
 }
 
-fn hands(character: &Character) -> Holder {
+fn held_by(character: &Character) -> Holder {
     Holder::Character(character.id)
 }
 
 async fn term(game: &Game) -> Term {
-    let bid = Bid { world: WORLD, holder: "world-1".to_owned(), incarnation: 1, ttl_ms: 60_000 };
+    let bid = LeadershipBid { world: WORLD, holder: "world-1".to_owned(), incarnation: 1, ttl_ms: 60_000 };
     game.lead(&bid).await.unwrap().term
 }
 
-fn newcomer(name: &str) -> NewCharacter {
+fn new_character(name: &str) -> NewCharacter {
     NewCharacter {
         account: AccountId(1),
         world: WORLD,
         name: name.to_owned(),
-        start: place(),
+        start: drop_position(),
         items: vec![(1, 1), (2, 5)],
         coins: 100,
         limit: 8,
@@ -95,8 +95,8 @@ fn newcomer(name: &str) -> NewCharacter {
 }
 
 /// A character in the hands of `west`.
-async fn entered(game: &Game, name: &str) -> Character {
-    let character = game.create(&newcomer(name)).await.unwrap();
+async fn create_claimed(game: &Game, name: &str) -> Character {
+    let character = game.create(&new_character(name)).await.unwrap();
     game.claim(&claim(&character, term(game).await)).await.unwrap()
 }
 
@@ -129,9 +129,9 @@ fn drop_item(character: &Character, id: u64, item: usize) -> HardAction {
         fences: vec![fence(character)],
         items: vec![MoveItem {
             item: character.items[item].id,
-            from: hands(character),
+            from: held_by(character),
             to: ground(),
-            at: Some(place()),
+            at: Some(drop_position()),
         }],
         reason: "drop".to_owned(),
         ..HardAction::default()
@@ -139,7 +139,7 @@ fn drop_item(character: &Character, id: u64, item: usize) -> HardAction {
 }
 
 async fn assert_conserved(game: &Game) -> Conservation {
-    let found = game.conserve().await.unwrap();
+    let found = game.check_conservation().await.unwrap();
     assert!(found.holds(), "{:#?}", found.faults);
     found
 }

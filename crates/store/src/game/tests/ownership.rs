@@ -5,21 +5,24 @@ use shardkeep_types::{CellRect, Epoch};
 use super::*;
 
 on_both_engines! {
-    a_character_begins_with_its_things,
-    names_are_unique_without_regard_to_case,
-    a_claim_needs_the_term,
-    a_transfer_happens_once,
-    a_dead_zone_loses_its_characters,
-    a_released_character_is_nobodys,
-    soft_state_needs_the_epoch,
+    new_character_has_starting_items,
+    character_names_are_unique_ignoring_case,
+    claim_requires_current_term,
+    transfer_is_idempotent,
+    reown_moves_characters_of_dead_zone,
+    released_character_has_no_owner,
+    soft_state_requires_current_epoch,
     leadership_has_one_holder,
 }
 
-async fn a_character_begins_with_its_things(game: &Game) {
-    let made = game.create(&newcomer("Ada")).await.unwrap();
-    assert_eq!((made.coins, made.items.len(), made.owner.clone(), made.epoch), (100, 2, None, Epoch(0)));
-    assert_eq!(game.list(AccountId(1), WORLD).await.unwrap(), std::slice::from_ref(&made));
-    assert_eq!(game.load(made.id).await.unwrap(), made);
+async fn new_character_has_starting_items(game: &Game) {
+    let created = game.create(&new_character("Ada")).await.unwrap();
+    assert_eq!(
+        (created.coins, created.items.len(), created.owner.clone(), created.epoch),
+        (100, 2, None, Epoch(0))
+    );
+    assert_eq!(game.list(AccountId(1), WORLD).await.unwrap(), std::slice::from_ref(&created));
+    assert_eq!(game.load(created.id).await.unwrap(), created);
     assert!(game.list(AccountId(2), WORLD).await.unwrap().is_empty());
     let found = assert_conserved(game).await;
     assert_eq!((found.items, found.items_minted, found.coins, found.coins_minted), (2, 2, 100, 100));
@@ -27,34 +30,35 @@ async fn a_character_begins_with_its_things(game: &Game) {
     assert_eq!(missing.label(), "no_such_character");
 }
 
-async fn names_are_unique_without_regard_to_case(game: &Game) {
-    game.create(&newcomer("Ärger")).await.unwrap();
-    assert_eq!(game.create(&newcomer("äRGER")).await.unwrap_err().label(), "name_taken");
-    let elsewhere = NewCharacter { world: WorldId(2), ..newcomer("ärger") };
+async fn character_names_are_unique_ignoring_case(game: &Game) {
+    game.create(&new_character("Ärger")).await.unwrap();
+    assert_eq!(game.create(&new_character("äRGER")).await.unwrap_err().label(), "name_taken");
+    let elsewhere = NewCharacter { world: WorldId(2), ..new_character("ärger") };
     game.create(&elsewhere).await.unwrap();
-    let full = NewCharacter { limit: 1, ..newcomer("Second") };
+    let full = NewCharacter { limit: 1, ..new_character("Second") };
     assert_eq!(game.create(&full).await.unwrap_err().label(), "too_many_characters");
     assert_eq!(assert_conserved(game).await.items, 4);
 }
 
-async fn a_claim_needs_the_term(game: &Game) {
-    let made = game.create(&newcomer("Ada")).await.unwrap();
-    assert_eq!(game.claim(&claim(&made, Term(1))).await.unwrap_err().label(), "stale_term");
+async fn claim_requires_current_term(game: &Game) {
+    let created = game.create(&new_character("Ada")).await.unwrap();
+    assert_eq!(game.claim(&claim(&created, Term(1))).await.unwrap_err().label(), "stale_term");
     let old = term(game).await;
-    let first = game.claim(&claim(&made, old)).await.unwrap();
+    let first = game.claim(&claim(&created, old)).await.unwrap();
     assert_eq!((first.epoch, first.owner.clone()), (Epoch(1), Some(zone("west"))));
     assert_eq!(first.session, Some(SessionId([9; 16])));
-    assert_eq!(game.claim(&claim(&made, old)).await.unwrap().epoch, Epoch(2));
-    let restarted = Bid { world: WORLD, holder: "world-1".to_owned(), incarnation: 2, ttl_ms: 60_000 };
+    assert_eq!(game.claim(&claim(&created, old)).await.unwrap().epoch, Epoch(2));
+    let restarted =
+        LeadershipBid { world: WORLD, holder: "world-1".to_owned(), incarnation: 2, ttl_ms: 60_000 };
     assert_eq!(game.lead(&restarted).await.unwrap().term, old.next());
-    let refused = game.claim(&claim(&made, old)).await.unwrap_err();
+    let refused = game.claim(&claim(&created, old)).await.unwrap_err();
     assert!(matches!(refused, GameError::Refused(Refusal::StaleTerm(now)) if now == old.next()), "{refused}");
-    let stranger = Claim { account: AccountId(5), ..claim(&made, old.next()) };
+    let stranger = Claim { account: AccountId(5), ..claim(&created, old.next()) };
     assert_eq!(game.claim(&stranger).await.unwrap_err().label(), "no_such_character");
 }
 
-async fn a_transfer_happens_once(game: &Game) {
-    let ada = entered(game, "Ada").await;
+async fn transfer_is_idempotent(game: &Game) {
+    let ada = create_claimed(game, "Ada").await;
     let soft = SoftState {
         character: ada.id,
         epoch: ada.epoch,
@@ -80,8 +84,8 @@ async fn a_transfer_happens_once(game: &Game) {
     );
 }
 
-async fn a_dead_zone_loses_its_characters(game: &Game) {
-    let (ada, bob) = (entered(game, "Ada").await, entered(game, "Bob").await);
+async fn reown_moves_characters_of_dead_zone(game: &Game) {
+    let (ada, bob) = (create_claimed(game, "Ada").await, create_claimed(game, "Bob").await);
     let term = term(game).await;
     let transfer =
         Transfer { character: bob.id, epoch: bob.epoch, from: zone("west"), to: zone("east"), soft: None };
@@ -97,8 +101,8 @@ async fn a_dead_zone_loses_its_characters(game: &Game) {
     assert_eq!(game.reown(&stale).await.unwrap_err().label(), "stale_term");
 }
 
-async fn a_released_character_is_nobodys(game: &Game) {
-    let ada = entered(game, "Ada").await;
+async fn released_character_has_no_owner(game: &Game) {
+    let ada = create_claimed(game, "Ada").await;
     let release = Release { character: ada.id, epoch: ada.epoch, soft: None };
     game.release(&release).await.unwrap();
     game.release(&release).await.unwrap();
@@ -110,8 +114,8 @@ async fn a_released_character_is_nobodys(game: &Game) {
     assert_eq!(game.release(&release).await.unwrap_err().label(), "stale_epoch");
 }
 
-async fn soft_state_needs_the_epoch(game: &Game) {
-    let (ada, bob) = (entered(game, "Ada").await, entered(game, "Bob").await);
+async fn soft_state_requires_current_epoch(game: &Game) {
+    let (ada, bob) = (create_claimed(game, "Ada").await, create_claimed(game, "Bob").await);
     let state = |of: &Character, epoch: u64, x_mm| SoftState {
         character: of.id,
         epoch: Epoch(epoch),
@@ -122,12 +126,12 @@ async fn soft_state_needs_the_epoch(game: &Game) {
     let states = [state(&ada, 1, 10), state(&ada, 1, 11), state(&bob, 0, 20), state(&ada, 0, 12)];
     assert_eq!(game.save_soft(&states).await.unwrap(), [bob.id], "an old epoch is told");
     assert_eq!(game.load(ada.id).await.unwrap().position.x_mm, 11, "the last of the newest counts");
-    assert_eq!(game.load(bob.id).await.unwrap().position, place());
+    assert_eq!(game.load(bob.id).await.unwrap().position, drop_position());
     assert!(game.save_soft(&[]).await.unwrap().is_empty());
 }
 
 async fn leadership_has_one_holder(game: &Game) {
-    let bid = |holder: &str, incarnation, ttl_ms| Bid {
+    let bid = |holder: &str, incarnation, ttl_ms| LeadershipBid {
         world: WORLD,
         holder: holder.to_owned(),
         incarnation,

@@ -1,0 +1,196 @@
+//! Which release to install. While a release rolls out, and where mirrors lag, servers have published different ones:
+//! all are asked, and the newest that a trusted key has signed counts. What a server merely claims decides nothing.
+
+use std::{
+    cmp::Reverse,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use shardkeep_patch::{ChunkId, Manifest, PublicKey, SignedManifest};
+use shardkeep_wire::payload::PublishedRelease;
+use tokio::{
+    task::JoinSet,
+    time::{sleep, timeout_at},
+};
+
+use super::{Options, PAUSE, UpdateConnection, UpdateError};
+use crate::{ClientError, Config, random};
+
+/// How long the others may take once one has answered: a server that is down should keep nobody waiting.
+const OTHERS_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// A release that is believed.
+pub(super) struct TrustedRelease {
+    /// Of the signed manifest.
+    id: ChunkId,
+    pub(super) manifest: Arc<Manifest>,
+}
+
+/// The newest release there is, patiently: nothing is given up before that time. None with a lower sequence than `min_sequence`.
+///
+/// # Errors
+/// No server has one that can be believed.
+pub(super) async fn newest_release(
+    config: &Config,
+    servers: &[SocketAddr],
+    options: &Options,
+    min_sequence: u64,
+) -> Result<TrustedRelease, UpdateError> {
+    let (started, mut pause) = (Instant::now(), PAUSE.0);
+    loop {
+        match Box::pin(attempt(config, servers, &options.keys, min_sequence)).await {
+            Err(failure) if failure.is_retryable && started.elapsed() < options.patience => {}
+            done => return done.map_err(|failure| failure.cause.unwrap_or_else(no_address)),
+        }
+        sleep(random::jitter(pause)).await;
+        pause = (pause * 2).min(PAUSE.1);
+    }
+}
+
+async fn attempt(
+    config: &Config,
+    servers: &[SocketAddr],
+    keys: &[PublicKey],
+    min_sequence: u64,
+) -> Result<TrustedRelease, QueryFailure> {
+    let mut query = ReleaseQuery::start(config, servers);
+    loop {
+        let offers = query.offers(Some(OTHERS_TIMEOUT)).await;
+        if offers.is_empty() {
+            return Err(query.failure);
+        }
+        for offer in offers {
+            match offer.manifest(keys).await {
+                Ok(chosen) if chosen.sequence() >= min_sequence => return Ok(chosen),
+                Ok(chosen) => {
+                    let offered = chosen.sequence();
+                    query.failure.record(UpdateError::Older { installed: min_sequence, offered });
+                }
+                Err(error) => query.failure.record(error),
+            }
+        }
+        // Nothing of that is any good: whoever needs longer may have better.
+    }
+}
+
+/// Whether this release is not the one to install any more: a newer one is out, or all servers are here and none of them
+/// has published it. A server that cannot be asked may still have it.
+pub(super) async fn is_replaced(
+    config: &Config,
+    servers: &[SocketAddr],
+    keys: &[PublicKey],
+    current: &TrustedRelease,
+) -> bool {
+    let mut query = ReleaseQuery::start(config, servers);
+    let offers = query.offers(None).await;
+    let withdrawn = query.failure.cause.is_none() && !offers.iter().any(|offer| offer.is_release(current));
+    for offer in offers {
+        if offer.is_release(current) {
+            return false;
+        }
+        if let Ok(other) = offer.manifest(keys).await {
+            return withdrawn || other.sequence() > current.sequence();
+        }
+    }
+    false
+}
+
+impl TrustedRelease {
+    fn sequence(&self) -> u64 {
+        self.manifest.release().sequence
+    }
+}
+
+/// What a server says that it has published.
+struct Offer {
+    server: UpdateConnection,
+    release: PublishedRelease,
+}
+
+impl Offer {
+    fn is_release(&self, chosen: &TrustedRelease) -> bool {
+        self.release.manifest_id == chosen.id.as_bytes()
+    }
+
+    async fn manifest(mut self, keys: &[PublicKey]) -> Result<TrustedRelease, UpdateError> {
+        let bytes = self.server.manifest(&self.release).await?;
+        let manifest = SignedManifest::parse(&bytes)?.verify_trusted(keys)?;
+        // Or a high number on an old release would keep players from the new one.
+        if manifest.release().sequence != self.release.sequence {
+            return Err(UpdateError::WrongManifest);
+        }
+        Ok(TrustedRelease { id: ChunkId::of(&bytes), manifest: Arc::new(manifest) })
+    }
+}
+
+/// Every server, being asked what it has.
+struct ReleaseQuery {
+    answers: JoinSet<(usize, Result<Offer, UpdateError>)>,
+    failure: QueryFailure,
+}
+
+/// Why there is nothing from some of them.
+#[derive(Default)]
+struct QueryFailure {
+    /// What waiting does not mend says more than a connection that was lost.
+    cause: Option<UpdateError>,
+    /// Asking again may do better.
+    is_retryable: bool,
+}
+
+impl QueryFailure {
+    fn record(&mut self, error: UpdateError) {
+        self.is_retryable |= error.is_retryable();
+        if self.cause.as_ref().is_none_or(UpdateError::is_retryable) {
+            self.cause = Some(error);
+        }
+    }
+}
+
+fn no_address() -> UpdateError {
+    ClientError::Timeout("an address of the update service").into()
+}
+
+impl ReleaseQuery {
+    fn start(config: &Config, servers: &[SocketAddr]) -> Self {
+        let mut answers = JoinSet::new();
+        for (index, address) in servers.iter().copied().enumerate() {
+            if !servers[..index].contains(&address) {
+                let config = config.clone();
+                answers.spawn(async move { (index, Box::pin(query_server(&config, address)).await) });
+            }
+        }
+        Self { answers, failure: QueryFailure::default() }
+    }
+
+    /// What they offer, the newest first. Once one has answered, the others have so long; who has not answered by then
+    /// may be waited for by the next call. Empty: nobody else will.
+    async fn offers(&mut self, grace: Option<Duration>) -> Vec<Offer> {
+        let (mut offers, mut until) = (Vec::new(), None);
+        loop {
+            let answer = match until {
+                Some(until) => timeout_at(until, self.answers.join_next()).await.unwrap_or_default(),
+                None => self.answers.join_next().await,
+            };
+            match answer {
+                Some(Ok((index, Ok(offer)))) => {
+                    offers.push((index, offer));
+                    until = until.or_else(|| Some(tokio::time::Instant::now() + grace?));
+                }
+                Some(Ok((_, Err(error)))) => self.failure.record(error),
+                Some(Err(panic)) => std::panic::resume_unwind(panic.into_panic()),
+                None => break,
+            }
+        }
+        offers.sort_by_key(|(index, offer)| (Reverse(offer.release.sequence), *index));
+        offers.into_iter().map(|(_, offer)| offer).collect()
+    }
+}
+
+async fn query_server(config: &Config, address: SocketAddr) -> Result<Offer, UpdateError> {
+    let mut server = UpdateConnection::open(config, address).await?;
+    let release = server.release().await?;
+    Ok(Offer { server, release })
+}

@@ -1,0 +1,251 @@
+//! Work that waits for somebody, outside the tick: each piece is a task that ends by telling the tick loop.
+
+use std::time::Duration;
+
+use shardkeep_cluster::{Backoff, MESSAGE_LIMIT, Node};
+use shardkeep_daemon::Daemon;
+use shardkeep_rpc::{
+    dbcache::{HardAction, LoadGroundRequest, ReleaseRequest, SaveSoftRequest, SoftState, TransferRequest},
+    zone::{OfferRequest, PeerFrame, SettleRequest, zone_client::ZoneClient},
+};
+use shardkeep_types::{CellRect, CharacterId, DaemonKind, Epoch};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Status, transport::Channel};
+
+use crate::{
+    command::Command,
+    convert,
+    database::{Database, DatabaseError},
+    handover::SourceEvent,
+    hard_actions, metrics,
+    players::Destination,
+};
+
+const OFFER_DEADLINE: Duration = Duration::from_secs(1);
+const SETTLE_DEADLINE: Duration = Duration::from_secs(1);
+/// A target that has not heard by then asks the database by itself.
+const SETTLE_TRIES: u32 = 5;
+
+/// Starts tasks; clones are the same.
+#[derive(Clone)]
+pub(crate) struct BackgroundCalls {
+    pub(crate) node: Node,
+    pub(crate) database: Database,
+    daemon: Daemon,
+    commands: mpsc::Sender<Command>,
+}
+
+impl BackgroundCalls {
+    pub(crate) fn new(node: Node, daemon: Daemon, commands: mpsc::Sender<Command>) -> Self {
+        let database = Database::new(node.clone(), daemon.stopped());
+        Self { node, database, daemon, commands }
+    }
+
+    fn spawn(&self, work: impl Future<Output = Option<Command>> + Send + 'static) {
+        let commands = self.commands.clone();
+        self.daemon.tasks().spawn(async move {
+            if let Some(command) = work.await {
+                // A closed queue means that the tick loop has ended: nobody needs the result.
+                let _ = commands.send(command).await;
+            }
+        });
+    }
+
+    fn zone(&self, grpc_address: &str) -> ZoneClient<Channel> {
+        let channel = self.node.channel(DaemonKind::Zone, grpc_address);
+        ZoneClient::new(channel)
+            .max_decoding_message_size(MESSAGE_LIMIT)
+            .max_encoding_message_size(MESSAGE_LIMIT)
+    }
+
+    /// A hard action, until its outcome is known. `without_reward` is tried when the fence of the one to be
+    /// rewarded does not hold any more.
+    pub(crate) fn commit(
+        &self,
+        job: hard_actions::Job,
+        action: HardAction,
+        without_reward: Option<HardAction>,
+    ) {
+        let database = self.database.clone();
+        self.spawn(async move {
+            let mut result = database.commit(&action).await;
+            if let (Err(DatabaseError::Stale | DatabaseError::Refused), Some(fallback)) =
+                (&result, without_reward)
+            {
+                result = database.commit(&fallback).await;
+            }
+            let stale = result == Err(DatabaseError::Stale);
+            let label = match &result {
+                Ok(result) if result.applied => "applied",
+                Ok(_) => "repeated",
+                Err(error) => error.label(),
+            };
+            metrics::committed(job.change.reason(), label, job.since.elapsed());
+            let outcome = hard_actions::outcome(result);
+            Some(Command::Committed { number: job.number, change: job.change, outcome, stale })
+        });
+    }
+
+    pub(crate) fn load_ground(&self, cells: CellRect) {
+        let database = self.database.clone();
+        let request = LoadGroundRequest { world: self.node.world().0, cells: Some(cells.into()) };
+        let commands = self.commands.clone();
+        self.spawn(async move {
+            let reply = tokio::select! {
+                reply = database.load_ground(&request) => reply.ok()?,
+                () = commands.closed() => return None,
+            };
+            let item = |ground: shardkeep_rpc::dbcache::GroundItem| {
+                let at = ground.position?.try_into().ok()?;
+                Some((convert::item(ground.item?), at))
+            };
+            let items = reply.items.into_iter().filter_map(item).collect();
+            Some(Command::Ground { cells, items, generations: reply.generations.into_iter().collect() })
+        });
+    }
+
+    pub(crate) fn save(&self, request: SaveSoftRequest) {
+        let database = self.database.clone();
+        self.spawn(async move {
+            let name = |state: &SoftState| (state.character.into(), Epoch(state.epoch));
+            let states: Vec<(CharacterId, Epoch)> = request.states.iter().map(name).collect();
+            let stale = database.save(request).await.ok();
+            if let Some(stale) = &stale {
+                metrics::saved(states.len().saturating_sub(stale.len()));
+            }
+            Some(Command::Saved { states, stale })
+        });
+    }
+
+    pub(crate) fn release(&self, request: ReleaseRequest) {
+        let database = self.database.clone();
+        self.spawn(async move {
+            let released = database.release(&request).await;
+            let outcome = released.map_or_else(DatabaseError::label, |()| "released");
+            metrics::released(outcome);
+            Some(Command::Released { character: request.character.into(), epoch: Epoch(request.epoch) })
+        });
+    }
+
+    pub(crate) fn load(&self, character: CharacterId) {
+        let database = self.database.clone();
+        self.spawn(async move {
+            let row = database.load(character).await.ok().map(Box::new);
+            Some(Command::Loaded { character, row })
+        });
+    }
+
+    pub(crate) fn offer(&self, to: &Destination, offer: OfferRequest) {
+        let mut client = self.zone(&to.grpc_address);
+        let character = offer.character.as_ref().map_or(0, |character| character.id);
+        let epoch = Epoch(offer.epoch);
+        self.spawn(async move {
+            let mut request = Request::new(offer);
+            request.set_timeout(OFFER_DEADLINE);
+            let event = match tokio::time::timeout(OFFER_DEADLINE, client.offer(request)).await {
+                Ok(Ok(reply)) if reply.get_ref().accepted => SourceEvent::Accepted,
+                Ok(Ok(reply)) => {
+                    tracing::info!(
+                        character,
+                        reason = reply.get_ref().reason,
+                        "the neighbour does not take the avatar"
+                    );
+                    SourceEvent::Refused
+                }
+                Ok(Err(status)) => {
+                    let (code, reason) = (status.code(), status.message());
+                    tracing::warn!(character, ?code, reason, "the neighbour did not answer an offer");
+                    SourceEvent::Refused
+                }
+                Err(_) => SourceEvent::Refused,
+            };
+            Some(Command::Handover { character: character.into(), epoch, event })
+        });
+    }
+
+    pub(crate) fn transfer(&self, transfer: TransferRequest) {
+        let database = self.database.clone();
+        self.spawn(async move {
+            let event = match database.transfer(&transfer).await {
+                Ok(epoch) => SourceEvent::Committed(Epoch(epoch)),
+                // Only at the end of the daemon: what the database has is what the next owner starts from.
+                Err(DatabaseError::Unknown) => return None,
+                Err(_) => SourceEvent::Lost,
+            };
+            let (character, epoch) = (transfer.character.into(), Epoch(transfer.epoch));
+            Some(Command::Handover { character, epoch, event })
+        });
+    }
+
+    pub(crate) fn settle(&self, to: &Destination, settle: SettleRequest) {
+        let mut client = self.zone(&to.grpc_address);
+        self.spawn(async move {
+            let mut backoff = Backoff::default();
+            for _ in 0..SETTLE_TRIES {
+                let call = client.settle(settle.clone());
+                match tokio::time::timeout(SETTLE_DEADLINE, call).await {
+                    Ok(Ok(_)) => return None,
+                    Ok(Err(status)) => tracing::debug!(%status, "a settlement did not arrive"),
+                    Err(_) => {}
+                }
+                backoff.wait().await;
+            }
+            None
+        });
+    }
+
+    /// Carries frames to a neighbour until nobody sends any more. While it cannot be reached, what is said is lost:
+    /// ghosts and effects are repeated by whoever makes them.
+    pub(crate) fn stream_to_neighbour(&self, grpc_address: &str, mut frames: mpsc::Receiver<PeerFrame>) {
+        let client = self.zone(grpc_address);
+        let stopped = self.daemon.stopped();
+        self.daemon.tasks().spawn(async move {
+            let mut backoff = Backoff::default();
+            while let Some(first) = frames.recv().await {
+                let streaming = stream_frames(client.clone(), first, &mut frames);
+                tokio::select! {
+                    ended = streaming => match ended {
+                        Ok(()) => return,
+                        Err(status) => tracing::debug!(%status, "the stream to a neighbour ended"),
+                    },
+                    () = stopped.cancelled() => return,
+                }
+                backoff.wait().await;
+                while frames.try_recv().is_ok() {
+                    metrics::dropped("neighbour");
+                }
+            }
+        });
+    }
+}
+
+/// One stream to a neighbour, to its end. `Ok`: there is nothing more to say.
+async fn stream_frames(
+    mut client: ZoneClient<Channel>,
+    first: PeerFrame,
+    frames: &mut mpsc::Receiver<PeerFrame>,
+) -> Result<(), Status> {
+    let (sender, receiver) = mpsc::channel(1);
+    let mut next = Some(first);
+    let open = client.peer(ReceiverStream::new(receiver));
+    let mut answers = tokio::time::timeout(OFFER_DEADLINE, open)
+        .await
+        .map_err(|_| Status::deadline_exceeded("the neighbour did not answer"))??
+        .into_inner();
+    loop {
+        match next.take() {
+            Some(frame) => {
+                tokio::select! {
+                    sent = sender.send(frame) => sent.map_err(|_| Status::unavailable("the stream is closed"))?,
+                    ended = answers.message() => {
+                        ended?;
+                        return Err(Status::unavailable("the neighbour closed the stream"));
+                    }
+                }
+            }
+            None => return Ok(()),
+        }
+        next = frames.recv().await;
+    }
+}

@@ -1,0 +1,137 @@
+//! What becomes of each command in a tick.
+
+use shardkeep_sim::{Input, Outcome, HardChange};
+use shardkeep_types::{CellId, CellRect, CharacterId, Term};
+use tonic::Status;
+
+use crate::{
+    command::Command,
+    convert,
+    hard_actions::{QueueResult, Job, transaction},
+    metrics,
+    shard::Shard,
+};
+
+impl Shard {
+    /// Answers to callers that have gone are dropped: they ask again, and every call may be repeated.
+    pub(crate) fn command(&mut self, command: Command) {
+        match command {
+            Command::Admit { admission, term, reply } => {
+                let _ = reply.send(self.admit(*admission, Term(term)));
+            }
+            Command::Evict { character, epoch, reason, reply } => {
+                self.evict(character, epoch, &reason, reply);
+            }
+            Command::Teleport { character, to, reply } => {
+                let _ = reply.send(self.teleport(character, to));
+            }
+            Command::Offer { offered, reply } => {
+                let _ = reply.send(self.offered(*offered));
+            }
+            Command::Settle { settlement, reply } => {
+                self.settled(settlement);
+                let _ = reply.send(());
+            }
+            Command::Peer { frame } => self.peer_frame(frame),
+            Command::Observe { reply } => {
+                let sectors = self.table.of(&self.me).map(|sector| sector.cells).collect();
+                let seen = self.sim.seen().filter(|seen| !seen.ghost).collect();
+                let _ = reply.send((sectors, seen));
+            }
+            Command::Partition(table) => self.partition(table),
+            Command::PresenceStream(stream) => self.presence.open(stream),
+            Command::AiStream(stream) => self.perception_feed.open(stream),
+            Command::Intents(intents) => {
+                metrics::intents(intents.intents.len());
+                self.inputs.push(Input::Intents(intents.intents.iter().map(convert::intent).collect()));
+            }
+            Command::Ground { cells, items, generations } => {
+                self.inputs.push(Input::Ground { cells, items, generations });
+            }
+            Command::Committed { number, change, outcome, stale } => {
+                self.committed(number, &change, outcome, stale);
+            }
+            Command::Handover { character, epoch, event } => self.handover_event(character, epoch, event),
+            Command::Released { character, epoch } => self.released(character, epoch),
+            Command::Saved { states, stale } => self.saved(&states, stale.as_deref()),
+            Command::Loaded { character, row } => self.loaded(character, row.as_deref()),
+        }
+    }
+
+    fn teleport(&mut self, character: CharacterId, to: shardkeep_types::Position) -> Result<(), Status> {
+        let map = self.sim.map();
+        if to.map != map.id || to.x_mm < 0 || to.y_mm < 0 || !map.contains(to.cell()) {
+            return Err(Status::invalid_argument("that is not on the map"));
+        }
+        match self.players.get(character) {
+            None => Err(Status::not_found("the character is not here")),
+            Some(player) if !player.is_playing() => Err(Status::unavailable("the character is just leaving")),
+            Some(_) => {
+                self.inputs.push(Input::Teleport { character, to });
+                Ok(())
+            }
+        }
+    }
+
+    /// The simulation wants something committed.
+    pub(crate) fn begin_commit(&mut self, number: u64, change: HardChange) {
+        match self.commit_queue.submit(Job { number, change, since: self.now }) {
+            QueueResult::Start(job) => self.commit(job),
+            QueueResult::Queued => {}
+            QueueResult::Full(job) => {
+                metrics::dropped("commits");
+                self.inputs.push(Input::Committed { number: job.number, outcome: Outcome::Unavailable });
+            }
+        }
+    }
+
+    fn commit(&mut self, job: Job) {
+        let epoch = |player: CharacterId| self.players.get(player).map(|player| player.epoch);
+        let without_reward = match &job.change {
+            HardChange::Loot { spawn, generation, at, stacks, reward: Some(_) } => Some(HardChange::Loot {
+                spawn: *spawn,
+                generation: *generation,
+                at: *at,
+                stacks: stacks.clone(),
+                reward: None,
+            }),
+            _ => None,
+        };
+        let fallback = without_reward.and_then(|change| transaction(self.world, &change, epoch));
+        match transaction(self.world, &job.change, epoch) {
+            Some(action) => self.background_calls.commit(job, action, fallback),
+            // An avatar of it has left meanwhile.
+            None => self.committed(job.number, &job.change, Outcome::Unavailable, false),
+        }
+    }
+
+    fn committed(&mut self, number: u64, change: &HardChange, outcome: Outcome, stale: bool) {
+        if stale {
+            // One of them is another zone's by now.
+            change.characters().for_each(|player| self.background_calls.load(player));
+        }
+        if let (HardChange::Loot { reward: Some(reward), .. }, Outcome::Done { .. }) = (change, &outcome)
+            && self.players.get(reward.player).is_none()
+        {
+            self.neighbours.rewarded(reward.player);
+        }
+        self.inputs.push(Input::Committed { number, outcome });
+        for job in self.commit_queue.finish(change) {
+            self.commit(job);
+        }
+    }
+
+    /// Something happened to the ground that this zone did not see.
+    pub(crate) fn reload_ground(&mut self, cell: CellId) {
+        let CellId { map, x, y } = cell;
+        if self.sim.owns(cell) {
+            self.background_calls.load_ground(CellRect {
+                map,
+                x0: x,
+                y0: y,
+                x1: x.saturating_add(1),
+                y1: y.saturating_add(1),
+            });
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! What reaches the tick loop from outside it: calls of other daemons, and results of work that had to wait.
+
+mod dispatch;
+
+use std::collections::BTreeMap;
+
+use shardkeep_cluster::link::ClientMessage;
+use shardkeep_rpc::{ai, dbcache::Character, world, zone as peer};
+use shardkeep_sim::{EnteringAvatar, EntityView, HardChange, Item, Outcome};
+use shardkeep_types::{AccountId, CellRect, CharacterId, Epoch, Position, SessionId};
+use tokio::sync::{mpsc, oneshot};
+use tonic::Status;
+
+use crate::{handover::SourceEvent, partition::Table, players::EvictionReply};
+
+/// Bound of the command queue. Overflow: whoever sends waits.
+pub(crate) const COMMAND_QUEUE: usize = 1_024;
+
+pub(crate) type Reply<T> = oneshot::Sender<Result<T, Status>>;
+
+/// An avatar that this zone owns by the database's word.
+#[derive(Debug)]
+pub(crate) struct Admission {
+    pub(crate) session: SessionId,
+    pub(crate) session_epoch: Epoch,
+    pub(crate) account: AccountId,
+    pub(crate) entering: EnteringAvatar,
+}
+
+/// An avatar that a neighbour wants to hand over.
+#[derive(Debug)]
+pub(crate) struct OfferedAvatar {
+    pub(crate) from: String,
+    pub(crate) gateway: String,
+    pub(crate) admission: Admission,
+}
+
+/// How a neighbour's hand-over ended.
+#[derive(Debug)]
+pub(crate) struct Settlement {
+    pub(crate) character: CharacterId,
+    /// Before the hand-over.
+    pub(crate) epoch: Epoch,
+    pub(crate) committed: bool,
+    pub(crate) inputs: Vec<ClientMessage>,
+    /// How many inputs were forwarded before these.
+    pub(crate) from: u32,
+}
+
+#[derive(Debug)]
+pub(crate) enum Command {
+    Admit {
+        admission: Box<Admission>,
+        term: u64,
+        reply: Reply<Position>,
+    },
+    Evict {
+        character: CharacterId,
+        epoch: Epoch,
+        reason: String,
+        reply: EvictionReply,
+    },
+    Teleport {
+        character: CharacterId,
+        to: Position,
+        reply: Reply<()>,
+    },
+    Offer {
+        offered: Box<OfferedAvatar>,
+        reply: oneshot::Sender<Result<(), String>>,
+    },
+    Settle {
+        settlement: Settlement,
+        reply: oneshot::Sender<()>,
+    },
+    Peer {
+        frame: peer::PeerFrame,
+    },
+    Observe {
+        reply: oneshot::Sender<(Vec<CellRect>, Vec<EntityView>)>,
+    },
+    Partition(Table),
+    /// A stream to the world is open: the first report must be complete.
+    PresenceStream(mpsc::Sender<world::PresenceReport>),
+    /// A stream to an AI is open: the first batch carries the grid.
+    AiStream(mpsc::Sender<ai::Perceptions>),
+    Intents(ai::Intents),
+    Ground {
+        cells: CellRect,
+        items: Vec<(Item, Position)>,
+        generations: BTreeMap<u64, u64>,
+    },
+    Committed {
+        number: u64,
+        change: HardChange,
+        outcome: Outcome,
+        stale: bool,
+    },
+    Handover {
+        character: CharacterId,
+        epoch: Epoch,
+        event: SourceEvent,
+    },
+    Released {
+        character: CharacterId,
+        epoch: Epoch,
+    },
+    /// Soft states went to the database; `stale` has another owner or epoch there. `None`: it could not be reached.
+    Saved {
+        states: Vec<(CharacterId, Epoch)>,
+        stale: Option<Vec<u64>>,
+    },
+    /// What the database says of an offered avatar.
+    Loaded {
+        character: CharacterId,
+        row: Option<Box<Character>>,
+    },
+}

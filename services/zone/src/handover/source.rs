@@ -1,0 +1,217 @@
+//! Avatars on their way to another zone: what the source does at each step of a hand-over (`handover` decides).
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use prost::Message;
+use shardkeep_cluster::link::ClientMessage;
+use shardkeep_rpc::{
+    dbcache::TransferRequest,
+    link,
+    zone::{OfferRequest, SettleRequest},
+};
+use shardkeep_sim::{EnteringAvatar, Input};
+use shardkeep_types::{BackendKind, CellId, CharacterId, Epoch};
+
+use crate::{
+    convert,
+    handover::{Source, SourceEvent, SourceStep},
+    metrics,
+    players::{Destination, OutgoingHandover, PlayerPhase},
+    shard::Shard,
+};
+
+/// After a hand-over that did not come about.
+const HANDOVER_RETRY_PAUSE: Duration = Duration::from_millis(500);
+/// How long inputs that still come for a session that went elsewhere are sent after it.
+const FORWARD_FOR: Duration = Duration::from_secs(60);
+
+/// A session whose avatar was handed over.
+#[derive(Debug)]
+pub(crate) struct HandedOver {
+    character: CharacterId,
+    epoch: Epoch,
+    to: Arc<Destination>,
+    forwarded: u32,
+    since: Instant,
+}
+
+impl HandedOver {
+    pub(crate) fn is_expired(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.since) > FORWARD_FOR
+    }
+
+    /// Whether the character, as somebody knew it at this epoch, has left since.
+    pub(crate) fn left_after(&self, character: CharacterId, epoch: Epoch) -> bool {
+        self.character == character && epoch <= self.epoch
+    }
+
+    /// Where these inputs go, and the call that takes them there.
+    pub(crate) fn forward(&mut self, inputs: Vec<ClientMessage>) -> (Arc<Destination>, SettleRequest) {
+        let count = u32::try_from(inputs.len()).unwrap_or(u32::MAX);
+        let settle = settlement(self.character, self.epoch, true, inputs, self.forwarded);
+        self.forwarded = self.forwarded.saturating_add(count);
+        (self.to.clone(), settle)
+    }
+}
+
+fn settlement(
+    character: CharacterId,
+    epoch: Epoch,
+    committed: bool,
+    inputs: Vec<ClientMessage>,
+    from: u32,
+) -> SettleRequest {
+    let pending_inputs =
+        inputs.into_iter().map(|input| link::ClientMessage::from(input).encode_to_vec()).collect();
+    SettleRequest { character: character.0, epoch: epoch.0, committed, pending_inputs, pending_from: from }
+}
+
+impl Shard {
+    /// The avatar stands in a cell of another zone: hand it over, if that can be done now.
+    pub(crate) fn begin_handover(&mut self, character: CharacterId, cell: CellId) {
+        let Some(owner) = self.table.owner(cell).filter(|sector| !sector.grpc_address.is_empty()) else {
+            return;
+        };
+        let to = Destination {
+            name: owner.zone.clone(),
+            incarnation: owner.incarnation,
+            grpc_address: owner.grpc_address.clone(),
+        };
+        let is_me = to.name == self.me.name && to.incarnation == self.me.incarnation;
+        let paused = self.handover_retry_at.get(&character).is_some_and(|until| *until > self.now);
+        // While the database is away the avatar is simulated here, across the border.
+        let committing = self.sim.is_committing(character);
+        if is_me || paused || committing || !self.background_calls.database.is_reachable() {
+            return;
+        }
+        let now = self.now;
+        if let Some(player) = self.players.get_mut(character).filter(|player| player.is_playing()) {
+            player.phase = PlayerPhase::HandingOver(OutgoingHandover {
+                state: Source::Quiescing,
+                to: Arc::new(to),
+                since: now,
+            });
+            self.inputs.push(Input::Freeze { character });
+        }
+    }
+
+    pub(crate) fn handover_event(&mut self, character: CharacterId, epoch: Epoch, event: SourceEvent) {
+        let Some(player) = self.players.get_mut(character).filter(|player| player.epoch == epoch) else {
+            return;
+        };
+        let PlayerPhase::HandingOver(handover) = &mut player.phase else { return };
+        let (state, steps) = handover.state.transition(event);
+        if let Some(state) = state {
+            handover.state = state;
+        }
+        let (to, since) = (handover.to.clone(), handover.since);
+        if state.is_none() {
+            let outcome = match event {
+                SourceEvent::Committed(_) => "committed",
+                SourceEvent::Lost => "lost",
+                _ => "refused",
+            };
+            metrics::handed_over(outcome, self.now.saturating_duration_since(since));
+        }
+        for step in steps {
+            self.handover_step(character, epoch, &to, step);
+        }
+    }
+
+    fn handover_step(
+        &mut self,
+        character: CharacterId,
+        epoch: Epoch,
+        to: &Arc<Destination>,
+        step: SourceStep,
+    ) {
+        match step {
+            SourceStep::Offer => self.offer(character, to),
+            SourceStep::Transfer => {
+                let transfer = TransferRequest {
+                    character: character.0,
+                    epoch: epoch.0,
+                    from_zone: self.me.name.clone(),
+                    from_incarnation: self.me.incarnation,
+                    to_zone: to.name.clone(),
+                    to_incarnation: to.incarnation,
+                    soft: self.soft_state(character),
+                };
+                self.background_calls.transfer(transfer);
+            }
+            SourceStep::Thaw => self.thaw(character),
+            SourceStep::Bind(epoch) => {
+                if let Some(player) = self.players.get(character)
+                    && let Some(gateway) = &player.gateway
+                {
+                    self.hub.bind(gateway, player.session, BackendKind::ZONE, &to.name, epoch);
+                }
+            }
+            SourceStep::Settle { committed } => {
+                let Some(player) = self.players.get_mut(character) else { return };
+                // After a thaw the inputs are served here.
+                let inputs = if committed { player.take_held_inputs() } else { Vec::new() };
+                let mut handed_over =
+                    HandedOver { character, epoch, to: to.clone(), forwarded: 0, since: self.now };
+                if committed {
+                    let (_, settle) = handed_over.forward(inputs);
+                    self.handed_over.insert(player.session, handed_over);
+                    self.background_calls.settle(to, settle);
+                } else {
+                    self.background_calls.settle(to, settlement(character, epoch, false, inputs, 0));
+                }
+            }
+            SourceStep::Forget => {
+                self.remove_player(character);
+            }
+        }
+    }
+
+    fn thaw(&mut self, character: CharacterId) {
+        self.handover_retry_at.insert(character, self.now + HANDOVER_RETRY_PAUSE);
+        self.inputs.push(Input::Thaw { character });
+        let Some(player) = self.players.get_mut(character) else { return };
+        player.phase = PlayerPhase::Playing;
+        for message in player.take_held_inputs() {
+            self.message(character, &message);
+        }
+    }
+
+    fn offer(&mut self, character: CharacterId, to: &Destination) {
+        let (Some(avatar), Some(player)) = (self.sim.avatar(character), self.players.get(character)) else {
+            return;
+        };
+        let own = avatar.own;
+        let velocity = (i32::from(own.velocity.0), i32::from(own.velocity.1));
+        let entering = EnteringAvatar {
+            character,
+            name: player.name.clone(),
+            epoch: player.epoch,
+            position: own.position,
+            velocity,
+            facing: own.facing,
+            health: own.health,
+            last_input: own.last_input,
+            cooldown_ms: avatar.cooldown_ms,
+            possessions: avatar.possessions.clone(),
+        };
+        let session = player.session.as_bytes();
+        let offer = OfferRequest {
+            from: Some((&self.me).into()),
+            session: session.to_vec(),
+            session_epoch: player.session_epoch.0,
+            account: player.account.0,
+            epoch: player.epoch.0,
+            character: Some(convert::character(&entering, player.account.0, self.world.0, session)),
+            vx_mm_s: velocity.0,
+            vy_mm_s: velocity.1,
+            last_input: own.last_input,
+            cooldown_ms: u32::try_from(avatar.cooldown_ms).unwrap_or(u32::MAX),
+            gateway: player.gateway.as_deref().unwrap_or_default().to_owned(),
+        };
+        self.background_calls.offer(to, offer);
+    }
+}

@@ -1,0 +1,220 @@
+//! A hand-over as two state machines, one at each zone. Exactly one zone owns an avatar, and the database says
+//! which: a crash before its commit leaves the avatar at the source, after it at the target.
+//!
+//! ```text
+//! source:  Quiescing ──idle──▶ Offering ──accepted──▶ Transferring ──committed──▶ bind, settle, forget
+//!              │                   │ refused               │ another owns it ──▶ settle(no), forget
+//!              ▼                   ▼                       └ unknown ──▶ stays frozen, the same call again
+//!         thaw (too long)        thaw
+//! target:  offered ──settled──▶ enter      offered ──no word──▶ ask the database: mine? enter and bind
+//! ```
+
+use shardkeep_types::Epoch;
+
+/// Where the source stands. The avatar is frozen in all of these.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// Waits for the avatar's hard actions to come back.
+    Quiescing,
+    Offering,
+    /// From here on only the database knows; nothing but its answer ends this.
+    Transferring,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SourceEvent {
+    /// No hard action of the avatar is on its way.
+    Idle,
+    Accepted,
+    /// Refused, or the target did not answer, or hard actions do not come back: nothing has happened.
+    Refused,
+    Committed(Epoch),
+    /// The database says that somebody else owns it.
+    Lost,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SourceStep {
+    Offer,
+    Transfer,
+    /// Go on as if nothing had been.
+    Thaw,
+    /// Give the session to the target.
+    Bind(Epoch),
+    /// Tell the target how it ended.
+    Settle {
+        committed: bool,
+    },
+    /// The avatar is not ours any more.
+    Forget,
+}
+
+impl Source {
+    /// The state after the event, `None` when it is over, and what to do. Events that do not fit change nothing.
+    pub(crate) fn transition(self, event: SourceEvent) -> (Option<Self>, Vec<SourceStep>) {
+        use SourceStep::{Bind, Forget, Offer, Settle, Thaw, Transfer};
+        match (self, event) {
+            (Self::Quiescing, SourceEvent::Idle) => (Some(Self::Offering), vec![Offer]),
+            (Self::Quiescing, SourceEvent::Refused) => (None, vec![Thaw]),
+            (Self::Offering, SourceEvent::Accepted) => (Some(Self::Transferring), vec![Transfer]),
+            (Self::Offering, SourceEvent::Refused) => (None, vec![Thaw, Settle { committed: false }]),
+            (Self::Transferring, SourceEvent::Committed(epoch)) => {
+                (None, vec![Bind(epoch), Settle { committed: true }, Forget])
+            }
+            (Self::Transferring, SourceEvent::Lost) => (None, vec![Settle { committed: false }, Forget]),
+            (state, _) => (Some(state), Vec::new()),
+        }
+    }
+}
+
+/// What the database says of an offered avatar.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Ownership {
+    /// It belongs to this very run of this zone.
+    pub(crate) owned_here: bool,
+    pub(crate) epoch: Epoch,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum TargetEvent {
+    Settled {
+        committed: bool,
+    },
+    /// No word for a while.
+    Overdue,
+    Loaded(Ownership),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum TargetStep {
+    /// The avatar is ours, with this epoch; `bind`: the source may have died before it could.
+    Enter { epoch: Epoch, bind: bool },
+    /// Ask the database.
+    Load,
+    /// Wait on: it may still come.
+    Wait,
+    /// It never was ours, or is somebody else's by now.
+    Drop,
+}
+
+/// What a target does about an avatar offered with this epoch. Only the database makes it the owner.
+pub(crate) fn decide_target_step(offered: Epoch, event: TargetEvent) -> TargetStep {
+    match event {
+        TargetEvent::Settled { committed: true } => TargetStep::Enter { epoch: offered.next(), bind: false },
+        TargetEvent::Settled { committed: false } => TargetStep::Drop,
+        TargetEvent::Overdue => TargetStep::Load,
+        TargetEvent::Loaded(Ownership { owned_here: true, epoch }) if epoch > offered => {
+            TargetStep::Enter { epoch, bind: true }
+        }
+        TargetEvent::Loaded(Ownership { epoch, .. }) if epoch > offered => TargetStep::Drop,
+        TargetEvent::Loaded(_) => TargetStep::Wait,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BEFORE: Epoch = Epoch(4);
+
+    /// The database's part: who owns the avatar, and with which epoch.
+    #[derive(Clone, Copy)]
+    struct Row {
+        at_target: bool,
+        epoch: Epoch,
+    }
+
+    impl Row {
+        fn new() -> Self {
+            Self { at_target: false, epoch: BEFORE }
+        }
+
+        /// Idempotent, like `Transfer`.
+        fn transfer(&mut self) -> SourceEvent {
+            (self.at_target, self.epoch) = (true, BEFORE.next());
+            SourceEvent::Committed(self.epoch)
+        }
+
+        fn load(self) -> TargetEvent {
+            TargetEvent::Loaded(Ownership { owned_here: self.at_target, epoch: self.epoch })
+        }
+    }
+
+    fn transferring() -> Source {
+        let (state, steps) = Source::Quiescing.transition(SourceEvent::Idle);
+        assert_eq!(steps, [SourceStep::Offer]);
+        let (state, steps) = state.unwrap().transition(SourceEvent::Accepted);
+        assert_eq!(steps, [SourceStep::Transfer]);
+        state.unwrap()
+    }
+
+    #[test]
+    fn committed_handover_binds_settles_and_enters() {
+        let mut row = Row::new();
+        let (state, steps) = transferring().transition(row.transfer());
+        assert_eq!(state, None);
+        let [SourceStep::Bind(epoch), SourceStep::Settle { committed: true }, SourceStep::Forget] = steps[..]
+        else {
+            panic!("{steps:?}");
+        };
+        let entered = decide_target_step(BEFORE, TargetEvent::Settled { committed: true });
+        assert_eq!(entered, TargetStep::Enter { epoch, bind: false });
+    }
+
+    #[test]
+    fn target_waits_when_source_dies_before_commit() {
+        let row = Row::new();
+        assert_eq!(decide_target_step(BEFORE, TargetEvent::Overdue), TargetStep::Load);
+        assert_eq!(
+            decide_target_step(BEFORE, row.load()),
+            TargetStep::Wait,
+            "the avatar is still the source's"
+        );
+        let elsewhere = TargetEvent::Loaded(Ownership { owned_here: false, epoch: Epoch(5) });
+        assert_eq!(
+            decide_target_step(BEFORE, elsewhere),
+            TargetStep::Drop,
+            "the world has given it to another zone"
+        );
+    }
+
+    #[test]
+    fn target_enters_when_source_dies_before_settle() {
+        let mut row = Row::new();
+        row.transfer();
+        assert_eq!(decide_target_step(BEFORE, TargetEvent::Overdue), TargetStep::Load);
+        assert_eq!(decide_target_step(BEFORE, row.load()), TargetStep::Enter { epoch: Epoch(5), bind: true });
+    }
+
+    #[test]
+    fn unknown_transfer_outcome_stays_frozen_until_answered() {
+        let mut row = Row::new();
+        let state = transferring();
+        row.transfer(); // its answer was lost
+        for stray in [SourceEvent::Idle, SourceEvent::Accepted, SourceEvent::Refused] {
+            assert_eq!(state.transition(stray), (Some(Source::Transferring), vec![]));
+        }
+        let (state, steps) = state.transition(row.transfer());
+        assert_eq!((state, steps[0]), (None, SourceStep::Bind(Epoch(5))));
+    }
+
+    #[test]
+    fn quiesce_timeout_thaws() {
+        let (state, steps) = Source::Quiescing.transition(SourceEvent::Refused);
+        assert_eq!((state, steps), (None, vec![SourceStep::Thaw]));
+    }
+
+    #[test]
+    fn refused_offer_thaws_and_settles() {
+        let (state, steps) = Source::Offering.transition(SourceEvent::Refused);
+        assert_eq!((state, steps), (None, vec![SourceStep::Thaw, SourceStep::Settle { committed: false }]));
+        assert_eq!(decide_target_step(BEFORE, TargetEvent::Settled { committed: false }), TargetStep::Drop);
+    }
+
+    #[test]
+    fn source_that_lost_avatar_forgets_without_thaw() {
+        let (state, steps) = transferring().transition(SourceEvent::Lost);
+        assert_eq!(state, None);
+        assert!(!steps.contains(&SourceStep::Thaw) && steps.contains(&SourceStep::Forget));
+    }
+}

@@ -1,0 +1,162 @@
+//! Avatars on their way out of the world: saved and let go, or lost to another zone.
+
+use std::time::Duration;
+
+use shardkeep_rpc::dbcache::ReleaseRequest;
+use shardkeep_sim::Input;
+use shardkeep_types::{CharacterId, Epoch};
+use shardkeep_wire::payload::ErrorCode;
+use tonic::Status;
+
+use crate::{
+    handover::{Source, SourceEvent},
+    metrics,
+    players::{EvictionReply, Player, PlayerPhase, answer_evictions},
+    shard::Shard,
+};
+
+/// How long an avatar to be handed over stands frozen for its hard actions to come back.
+const QUIESCE_WITHIN: Duration = Duration::from_secs(1);
+
+impl Shard {
+    /// Save it and let it go. Repeated calls change nothing.
+    pub(crate) fn begin_release(&mut self, character: CharacterId, reason: &str) {
+        let Some(player) = self.players.get_mut(character).filter(|player| player.is_playing()) else {
+            return;
+        };
+        player.phase = PlayerPhase::Releasing { reason: reason.to_owned(), sent: false, waiting: Vec::new() };
+        self.inputs.push(Input::Freeze { character });
+    }
+
+    pub(crate) fn evict(&mut self, character: CharacterId, epoch: Epoch, reason: &str, reply: EvictionReply) {
+        // A caller that knows of the hand-over means an avatar that has come back, and gone again, since.
+        let handed_over =
+            self.handed_over.values().any(|handed_over| handed_over.left_after(character, epoch));
+        let answer = match self.players.get(character) {
+            None if handed_over => Err(Status::failed_precondition("handed over to another zone")),
+            None if self.arrivals.contains_key(&character) => Err(Status::unavailable("just coming over")),
+            None => Ok(()),
+            Some(player) if epoch != Epoch(0) && player.epoch > epoch => {
+                Err(Status::failed_precondition(format!("it stands here with epoch {}", player.epoch)))
+            }
+            Some(player) if matches!(player.phase, PlayerPhase::HandingOver(_)) => {
+                Err(Status::unavailable("just being handed over"))
+            }
+            Some(_) => {
+                self.begin_release(character, reason);
+                if let Some(PlayerPhase::Releasing { waiting, .. }) =
+                    self.players.get_mut(character).map(|player| &mut player.phase)
+                {
+                    waiting.push(reply);
+                }
+                return;
+            }
+        };
+        // The caller may have gone; it will ask again.
+        let _ = reply.send(answer);
+    }
+
+    /// Goes on with whatever waited for hard actions to come back.
+    pub(crate) fn advance_releases(&mut self) {
+        let waiting = |player: &&Player| match &player.phase {
+            PlayerPhase::HandingOver(handover) => handover.state == Source::Quiescing,
+            PlayerPhase::Releasing { sent, .. } => !sent,
+            PlayerPhase::Playing => false,
+        };
+        let waiting: Vec<CharacterId> = self.players.iter().filter(waiting).map(|it| it.character).collect();
+        for character in waiting {
+            let is_quiescent = self.sim.avatar(character).is_some_and(|avatar| avatar.frozen)
+                && !self.sim.is_committing(character);
+            let Some(player) = self.players.get(character) else { continue };
+            let epoch = player.epoch;
+            match &player.phase {
+                PlayerPhase::HandingOver(_) if is_quiescent => {
+                    self.handover_event(character, epoch, SourceEvent::Idle);
+                }
+                // The database is away: rather play on than stand frozen.
+                PlayerPhase::HandingOver(handover) if handover.since + QUIESCE_WITHIN < self.now => {
+                    self.handover_event(character, epoch, SourceEvent::Refused);
+                }
+                PlayerPhase::Releasing { .. } if is_quiescent => self.release(character),
+                _ => {}
+            }
+        }
+        self.release_abandoned();
+        self.drain();
+    }
+
+    fn release(&mut self, character: CharacterId) {
+        let Some(soft) = self.soft_state(character) else { return };
+        let Some(player) = self.players.get_mut(character) else { return };
+        if let PlayerPhase::Releasing { sent, .. } = &mut player.phase {
+            *sent = true;
+        }
+        let epoch = player.epoch.0;
+        self.background_calls.release(ReleaseRequest { character: character.0, epoch, soft: Some(soft) });
+    }
+
+    fn release_abandoned(&mut self) {
+        let (now, after) = (self.now, self.config.abandoned_after);
+        let abandoned: Vec<_> = self
+            .players
+            .iter()
+            .filter(|player| player.is_playing() && player.gateway.is_none())
+            .filter(|player| now.saturating_duration_since(player.unbound_since) > after)
+            .map(|player| player.character)
+            .collect();
+        for character in abandoned {
+            self.begin_release(character, "no gateway speaks for it");
+        }
+    }
+
+    /// A draining zone hopes for a while that the world gives its sectors to others, if there are any; what is left
+    /// then is saved and let go.
+    fn drain(&mut self) {
+        let Some(since) = self.draining else { return };
+        if !self.is_only_zone && self.now.saturating_duration_since(since) < self.config.handover_patience {
+            return;
+        }
+        let left: Vec<_> =
+            self.players.iter().filter(|player| player.is_playing()).map(|it| it.character).collect();
+        for character in left {
+            self.begin_release(character, "the zone is closing");
+        }
+    }
+
+    pub(crate) fn released(&mut self, character: CharacterId, epoch: Epoch) {
+        let is_releasing = self.players.get(character).is_some_and(|player| {
+            player.epoch == epoch && matches!(player.phase, PlayerPhase::Releasing { .. })
+        });
+        if !is_releasing {
+            return;
+        }
+        let Some(player) = self.remove_player(character) else { return };
+        if let PlayerPhase::Releasing { reason, .. } = &player.phase {
+            tracing::info!(%character, reason, "the avatar has left the world");
+        }
+        if self.draining.is_some()
+            && let Some(gateway) = &player.gateway
+        {
+            self.hub.close(gateway, player.session, ErrorCode::Kicked as u32, "the zone is closing");
+        }
+        answer_evictions(player, &Ok(()));
+    }
+
+    /// The avatar is not this zone's any more.
+    pub(crate) fn remove_player(&mut self, character: CharacterId) -> Option<Player> {
+        self.inputs.push(Input::Leave { character });
+        self.presence.gone(character);
+        self.players.remove(character)
+    }
+
+    /// The database says that another zone owns it.
+    pub(crate) fn drop_lost_avatar(&mut self, character: CharacterId, epoch: Epoch) {
+        if self.players.get(character).is_some_and(|player| player.epoch == epoch) {
+            tracing::warn!(%character, %epoch, "another zone owns the avatar by now");
+            metrics::ownership_lost();
+            if let Some(player) = self.remove_player(character) {
+                answer_evictions(player, &Ok(()));
+            }
+        }
+    }
+}

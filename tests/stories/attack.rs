@@ -1,0 +1,76 @@
+//! While strangers try everything they know at the doors, honest players come, play and leave as if nothing were; no
+//! daemon dies, nothing grows without bound, and nothing is let in. And the tool that does it attacks this machine only.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context as _, Result, ensure};
+use serde::Deserialize;
+use shardkeep_testkit::{Cluster, binary};
+use tokio::process::Command;
+
+/// All attacks at once, for a few seconds: enough to meet every refusal, little enough for a busy machine.
+const ATTACK_ARGUMENTS: [&str; 12] =
+    ["attack", "--json", "--seconds", "5", "--rate", "20", "--open", "100", "--cpu", "30", "--players", "4"];
+/// What the doors may grow by: hundreds of connections, not what strangers say there is.
+const MAX_GROWTH: u64 = 64 << 20;
+
+#[derive(Deserialize)]
+struct Outcome {
+    attacked: Phase,
+    attacks: BTreeMap<String, Counts>,
+    daemons: BTreeMap<String, Daemon>,
+}
+
+#[derive(Deserialize)]
+struct Phase {
+    visits: u64,
+    failed: u64,
+}
+
+#[derive(Deserialize)]
+struct Counts {
+    attempts: u64,
+    refused: u64,
+    breaches: u64,
+}
+
+#[derive(Deserialize)]
+struct Daemon {
+    memory_before: u64,
+    memory_peak: u64,
+    died: bool,
+}
+
+#[tokio::test]
+async fn cluster_holds_under_attack() -> Result<()> {
+    let cluster = Cluster::start().await?;
+    // Fails unless the tool itself is content: honest visits, breaches, deaths.
+    let outcome: Outcome = serde_json::from_str(&cluster.run_cli(&ATTACK_ARGUMENTS, "").await?)?;
+    ensure!(outcome.attacked.visits > 0 && outcome.attacked.failed == 0, "honest visits failed");
+    ensure!(outcome.attacks.len() == 16, "only {} attacks", outcome.attacks.len());
+    for (attack, counts) in &outcome.attacks {
+        ensure!(counts.breaches == 0, "{attack} came through {} times", counts.breaches);
+    }
+    // Those that need no session first: a busy machine may take longer over a login than the storm lasts.
+    for attack in ["garbage", "out-of-phase", "ticket-guessing", "wrong-passwords", "size-bombs"] {
+        let counts = outcome.attacks.get(attack).context(attack)?;
+        ensure!(counts.attempts > 0 && counts.refused > 0, "{attack} met no refusal");
+    }
+    for name in ["login-1", "gateway-1", "gateway-2", "dns-1"] {
+        let daemon = outcome.daemons.get(name).with_context(|| format!("{name} is not watched"))?;
+        let growth = daemon.memory_peak.saturating_sub(daemon.memory_before);
+        ensure!(!daemon.died && growth < MAX_GROWTH, "{name} grew by {growth} bytes");
+    }
+    cluster.stop().await
+}
+
+#[tokio::test]
+async fn attack_tool_refuses_non_loopback_address() -> Result<()> {
+    for address in ["192.0.2.1:53", "[2001:db8::1]:53", "0.0.0.0:53"] {
+        let refused = Command::new(binary()?).args(["attack", "--dns", address]).output().await?;
+        let stderr_text = String::from_utf8_lossy(&refused.stderr);
+        ensure!(refused.status.code() == Some(2), "{address}: {}", refused.status);
+        ensure!(stderr_text.contains("is not a loopback address"), "{stderr_text}");
+    }
+    Ok(())
+}
