@@ -1,5 +1,5 @@
-//! Reads fixed-size fields off the front of a borrowed slice. Every read is checked; nothing is copied but the
-//! numbers themselves.
+//! Reads fixed-size fields from the front of a borrowed slice. Every read is bounds-checked, and only numbers are
+//! copied.
 
 use crate::varint::{self, VarintError};
 
@@ -7,7 +7,7 @@ use crate::varint::{self, VarintError};
 #[error("the bytes end inside a field")]
 pub struct Truncated;
 
-/// What is left to read.
+/// The unread part of a slice.
 #[derive(Debug, Clone, Copy)]
 pub struct Cursor<'a> {
     rest: &'a [u8],

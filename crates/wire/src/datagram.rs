@@ -1,12 +1,12 @@
-//! Datagrams: sealed messages that may be lost or overtake each other (`docs/protocol.md`, section 18). They have a
-//! key of their own, say their sequence themselves, and each opens once.
+//! Datagrams: sealed messages that the network may lose or reorder (`docs/protocol.md`, section 18). They have a
+//! separate key, carry an explicit sequence number, and each can be opened once.
 //!
 //! ```text
 //! u64 sequence | ciphertext | 16-byte tag
 //! ```
 //!
-//! The key changes with the sequence: every [`DATAGRAMS_PER_KEY`] of them belong to one key, and a sender that wants the next one
-//! goes on at the next multiple.
+//! The sequence number selects the key: each key serves [`DATAGRAMS_PER_KEY`] numbers. A sender that wants the next
+//! key continues at the next multiple.
 
 use bytes::{Bytes, BytesMut};
 use shardkeep_types::Secret;
@@ -15,19 +15,19 @@ use crate::seal::{AwsLc, KEY, NONCE, Provider, SealError, Suite, TAG};
 
 /// Bytes of the sequence in front of a datagram.
 pub const SEQUENCE: usize = 8;
-/// Bytes that a datagram adds to its messages.
+/// Bytes that sealing adds to the messages of a datagram.
 pub const OVERHEAD: usize = SEQUENCE + TAG;
-/// Datagrams under one key.
+/// Sequence numbers per key.
 pub const DATAGRAMS_PER_KEY: u64 = 1 << 20;
-/// Keys that a receiver goes ahead at once, if all datagrams under the ones between were lost.
+/// Number of keys that a receiver may skip at once, when all datagrams of the keys between were lost.
 const MAX_KEYS_AHEAD: u64 = 4;
-/// How far behind the highest sequence one may still come (as in RFC 4303, section 3.4.3).
+/// Number of sequence numbers below the highest one that are still accepted (as in RFC 4303, section 3.4.3).
 pub const WINDOW: u64 = 64;
 const KEY_UPDATE: &[u8] = b"shardkeep v1 key update";
 
 struct KeyState<P: Provider> {
     suite: Suite,
-    /// Which of the keys it is: sequence / [`DATAGRAMS_PER_KEY`].
+    /// Number of the current key: sequence / [`DATAGRAMS_PER_KEY`].
     number: u64,
     secret: Secret<[u8; KEY]>,
     key: P::Key,
@@ -50,12 +50,12 @@ fn nonce(sequence: u64) -> [u8; NONCE] {
     nonce
 }
 
-/// The length of ciphertext and tag, as in a record.
+/// Associated data: the length of ciphertext and tag, as in a record.
 fn associated_data(length: usize) -> Result<[u8; 2], SealError> {
     u16::try_from(length).map(u16::to_le_bytes).map_err(|_| SealError::Forged)
 }
 
-/// Makes datagrams.
+/// Seals outgoing datagrams.
 pub struct DatagramSealer<P: Provider = AwsLc> {
     keyed: KeyState<P>,
     sequence: u64,
@@ -63,15 +63,15 @@ pub struct DatagramSealer<P: Provider = AwsLc> {
 
 impl<P: Provider> DatagramSealer<P> {
     /// # Errors
-    /// Those of the provider.
+    /// Errors of the provider.
     pub fn new(suite: Suite, key: Secret<[u8; KEY]>) -> Result<Self, SealError> {
         Ok(Self { keyed: KeyState::new(suite, 0, key)?, sequence: 0 })
     }
 
-    /// One datagram with these whole messages, at most 65,519 bytes of them.
+    /// Seals whole messages, at most 65,519 bytes, into one datagram.
     ///
     /// # Errors
-    /// Without messages, or when the sequences are used up.
+    /// Fails without messages, and when the sequence numbers are used up.
     pub fn seal(&mut self, messages: &[u8]) -> Result<Bytes, SealError> {
         if messages.is_empty() {
             return Err(SealError::Empty);
@@ -80,7 +80,7 @@ impl<P: Provider> DatagramSealer<P> {
             self.keyed = self.keyed.next()?;
         }
         let sequence = self.sequence;
-        // A sequence serves once, also when sealing fails.
+        // Use each sequence number once, even if sealing fails.
         self.sequence = sequence.checked_add(1).ok_or(SealError::Exhausted)?;
         let mut datagram = BytesMut::with_capacity(OVERHEAD + messages.len());
         datagram.extend_from_slice(&sequence.to_le_bytes());
@@ -91,7 +91,7 @@ impl<P: Provider> DatagramSealer<P> {
         Ok(datagram.freeze())
     }
 
-    /// The next datagram is sealed with the next key, if this one has been used.
+    /// Seals the next datagram with the next key, if the current key has been used.
     pub fn update(&mut self) {
         if !self.sequence.is_multiple_of(DATAGRAMS_PER_KEY) {
             self.sequence = (self.sequence / DATAGRAMS_PER_KEY + 1).saturating_mul(DATAGRAMS_PER_KEY);
@@ -99,16 +99,16 @@ impl<P: Provider> DatagramSealer<P> {
     }
 }
 
-/// Opens the other side's datagrams, each once.
+/// Opens the peer's datagrams, each at most once.
 pub struct DatagramOpener<P: Provider = AwsLc> {
     keyed: KeyState<P>,
-    /// One more than the highest sequence opened.
+    /// Highest opened sequence number + 1.
     next: u64,
-    /// Bit `n`: the sequence `next − 1 − n` was opened.
+    /// Bit `n` is set if the sequence number `next − 1 − n` was opened.
     seen: u64,
 }
 
-/// What a datagram held.
+/// The content of a datagram.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OpenedDatagram {
     pub sequence: u64,
@@ -118,15 +118,15 @@ pub struct OpenedDatagram {
 
 impl<P: Provider> DatagramOpener<P> {
     /// # Errors
-    /// Those of the provider.
+    /// Errors of the provider.
     pub fn new(suite: Suite, key: Secret<[u8; KEY]>) -> Result<Self, SealError> {
         Ok(Self { keyed: KeyState::new(suite, 0, key)?, next: 0, seen: 0 })
     }
 
-    /// `None`: it came before, or too late.
+    /// Opens a datagram. `None` means that it was opened before, or is older than the window.
     ///
     /// # Errors
-    /// When it is not the other side's, in which case nothing has changed.
+    /// Fails if the peer did not seal these bytes. The state is then unchanged.
     pub fn open(&mut self, datagram: &[u8]) -> Result<Option<OpenedDatagram>, SealError> {
         let (sequence, body) = datagram.split_first_chunk::<SEQUENCE>().ok_or(SealError::Forged)?;
         let sequence = u64::from_le_bytes(*sequence);
@@ -160,7 +160,7 @@ impl<P: Provider> DatagramOpener<P> {
 
     fn is_new(&self, sequence: u64) -> bool {
         if sequence >= self.next {
-            // A sealer stops before the highest sequence of all.
+            // A sealer never uses the highest possible sequence number.
             return sequence != u64::MAX;
         }
         let behind = self.next - 1 - sequence;
@@ -238,7 +238,7 @@ mod tests {
     }
 
     proptest! {
-        /// In whatever order and however often they come: each opens at most once, and those within the window do.
+        /// Each datagram opens at most once, in any order of arrival, and those within the window do open.
         #[test]
         fn datagram_opens_at_most_once_within_window(order in proptest::collection::vec(0usize..150, 1..300)) {
             let (mut sealer, mut opener) = pair();

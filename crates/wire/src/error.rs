@@ -1,5 +1,5 @@
-//! Everything that can be wrong with what a peer sent, as one type: its label for metrics, how bad it is, and what
-//! to tell the peer.
+//! One error type for every fault in a peer's bytes: its metric label, its severity, and the error code for the
+//! peer.
 
 use crate::{
     message::MessageError,
@@ -13,12 +13,12 @@ use crate::{
     session::SessionError,
 };
 
-/// What a mistake costs the peer that made it.
+/// The consequence of a fault for the peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// The message is dropped; too many of these close the connection.
+    /// The message is dropped. Too many strikes close the connection.
     Strike,
-    /// Nothing after it can be trusted: the connection closes.
+    /// The connection closes, because the following bytes cannot be trusted.
     Fatal,
 }
 
@@ -45,7 +45,7 @@ pub enum WireError {
 }
 
 impl WireError {
-    /// Low-cardinality name for metrics.
+    /// Metric label with few distinct values.
     pub fn label(&self) -> &'static str {
         match self {
             Self::Preface(error) => error.label(),
@@ -67,7 +67,7 @@ impl WireError {
         }
     }
 
-    /// What the peer is told; `None`: it is not answered.
+    /// Error code for the peer. `None` means that the peer gets no answer.
     pub fn code(&self) -> Option<ErrorCode> {
         match self {
             Self::Preface(PrefaceError::Version(_)) => Some(ErrorCode::UnsupportedVersion),

@@ -1,5 +1,5 @@
-//! Every decoder of the crate behind a few functions, for fuzzers and for the replay of their corpus: whatever the
-//! bytes are, each returns, and what it could read says the same when it is written again.
+//! Entry points for fuzzers over every decoder of this crate. Tests replay the fuzz corpus through them. Each
+//! function accepts any bytes and returns, and decoded values encode to the same bytes again.
 
 use std::{collections::VecDeque, time::Instant};
 
@@ -21,7 +21,7 @@ use crate::{
     varint,
 };
 
-/// Reads `bytes` as everything they could be. The first byte chooses between the kinds of stream.
+/// Decodes `bytes` with every decoder. The first byte selects the kind of stream.
 pub fn decode_all(bytes: &[u8]) {
     let _ = varint::decode(bytes);
     if let Some(preface) = bytes.first_chunk() {
@@ -53,7 +53,8 @@ pub fn preface(bytes: &[u8]) {
     }
 }
 
-/// A stream of records. The first byte says by whom, and in pieces of which size it arrives; that must not matter.
+/// A stream of records. The first byte selects the sender and the chunk size; the chunk size must not change the
+/// result.
 pub fn records(bytes: &[u8]) {
     let Some((&selector, stream)) = bytes.split_first() else { return };
     let side = if selector & 1 == 0 { Side::Client } else { Side::Server };
@@ -65,7 +66,7 @@ pub fn records(bytes: &[u8]) {
     }
 }
 
-/// The bodies of a stream that comes in pieces, and whether it ended with a fault.
+/// Bodies of a stream that arrives in chunks, and whether the stream ended with an error.
 fn decode_in_pieces(side: Side, stream: &[u8], piece: usize) -> (Vec<BytesMut>, bool) {
     let (mut bodies, mut buffer) = (Vec::new(), BytesMut::new());
     for piece in stream.chunks(piece) {
@@ -82,7 +83,7 @@ fn decode_in_pieces(side: Side, stream: &[u8], piece: usize) -> (Vec<BytesMut>, 
     (bodies, false)
 }
 
-/// The plaintext of one record: each message has one form only.
+/// Plaintext of one record. Each message has exactly one encoding.
 pub fn message(record: &[u8]) {
     let mut again = BytesMut::new();
     for parsed in parse_all(record).map_while(Result::ok) {
@@ -107,8 +108,8 @@ const PHASES: [Phase; 7] = [
     Phase::Session,
 ];
 
-/// What a client says to a server that does not know it yet: a preface, then plain records of one message each, as
-/// far as the phases of a handshake let it come.
+/// First bytes of a new client: a preface, then plain records with one message each, as far as the handshake phases
+/// allow.
 pub fn handshake(bytes: &[u8]) {
     let Some((first, rest)) = bytes.split_first_chunk() else { return };
     let Ok(preface) = Preface::parse(first) else { return };
@@ -151,8 +152,8 @@ fn check_suite_choice(suites: &[i32]) {
     }
 }
 
-/// The reliable log of a session, by commands: what is sent, acknowledged, resumed, lost and moved. A plain list of
-/// what must be in it is kept beside it.
+/// Runs commands against the reliable log of a session: send, acknowledge, resume, lose, move. A plain list serves
+/// as the model.
 pub fn session_log(bytes: &[u8]) {
     let mut commands = bytes;
     let (mut outbox, mut inbox) = (Outbox::new(Bounds::CLIENT), Inbox::default());
@@ -217,7 +218,7 @@ fn take(commands: &mut &[u8]) -> Option<u8> {
     Some(byte)
 }
 
-/// A number near the last acknowledged one, or any at all.
+/// A number close to the last acknowledged one, or an arbitrary number.
 fn pick_sequence(acknowledged: u64, argument: u8, commands: &mut &[u8]) -> u64 {
     if argument < 0xf0 {
         return (acknowledged + u64::from(argument)).saturating_sub(4);
@@ -304,7 +305,7 @@ mod tests {
             session_log(&bytes);
         }
 
-        /// Valid streams with a few bytes bent reach deeper than noise does.
+        /// Mutated valid streams reach deeper code than random bytes.
         #[test]
         fn decoders_survive_mutated_streams(
             heads in proptest::collection::vec((any::<u16>(), any_head()), 1..5),

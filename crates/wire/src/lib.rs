@@ -1,5 +1,5 @@
-//! The client protocol: preface, records, messages, sealing and the session log. Pure: bytes and time come in
-//! as arguments, bytes and decisions come out. `docs/protocol.md` is the same thing for people.
+//! The client protocol: preface, records, messages, sealing and the session log. This crate is pure: bytes and time
+//! are arguments, bytes and decisions are results. `docs/protocol.md` specifies the same protocol for readers.
 //!
 //! ```text
 //! socket bytes → record::Decoder → seal::Opener → message::split → opcode::check → limit::Limiter

@@ -1,5 +1,5 @@
-//! How fast a client may be: a token bucket per kind of message, and a count of strikes. Both are told the time,
-//! and own no memory before they are needed.
+//! Rate limits for one client: a token bucket per kind of message, and a strike counter. The caller passes the time.
+//! Neither allocates before its first use.
 
 use std::{
     collections::VecDeque,
@@ -8,18 +8,18 @@ use std::{
 
 use crate::opcode::{Bucket, Rule, Violation};
 
-/// Strikes that close a connection, and the time within which they must fall.
+/// Number of strikes that closes a connection, and the time window that counts them.
 pub const STRIKES: usize = 16;
 pub const STRIKE_WINDOW: Duration = Duration::from_secs(10);
 
-/// A token bucket kept as one moment: when it will be full again (the "generic cell rate algorithm").
+/// A token bucket that stores only the time at which it is full again (the generic cell rate algorithm).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct TokenBucket {
     full_at: Option<Instant>,
 }
 
 impl TokenBucket {
-    /// Takes a token, or says how long to wait for one. A rate of 0 never gives any.
+    /// Takes a token, or returns the time until one is available. With a rate of 0 there is never one.
     pub fn take(&mut self, per_second: u32, burst: u32, now: Instant) -> Result<(), Duration> {
         if per_second == 0 || burst == 0 {
             return Err(Duration::MAX);
@@ -27,7 +27,7 @@ impl TokenBucket {
         self.take_every(Duration::from_nanos(1_000_000_000 / u64::from(per_second)), burst, now)
     }
 
-    /// The same for a token that comes every `interval`.
+    /// Like [`Self::take`], for a bucket that gains one token per `interval`.
     pub fn take_every(&mut self, interval: Duration, burst: u32, now: Instant) -> Result<(), Duration> {
         let full_at = self.full_at(now) + interval;
         let wait = (full_at - now).saturating_sub(interval.saturating_mul(burst));
@@ -38,18 +38,18 @@ impl TokenBucket {
         Ok(())
     }
 
-    /// The token taken last was not used.
+    /// Returns an unused token to the bucket.
     pub fn refund(&mut self, interval: Duration) {
         self.full_at = self.full_at.and_then(|at| at.checked_sub(interval));
     }
 
-    /// When it will be full: now, if it is.
+    /// Time at which the bucket is full. Returns `now` if it is full already.
     pub fn full_at(&self, now: Instant) -> Instant {
         self.full_at.map_or(now, |at| at.max(now))
     }
 }
 
-/// The buckets of one connection or session, as the opcode table names them.
+/// Token buckets of one connection or session, one per bucket of the opcode table.
 #[derive(Debug, Clone, Default)]
 pub struct Limiter {
     buckets: [TokenBucket; Bucket::COUNT],
@@ -64,7 +64,7 @@ impl Limiter {
     }
 }
 
-/// A sliding window over the last violations.
+/// Counts strikes in a sliding window.
 #[derive(Debug, Clone, Default)]
 pub struct Strikes {
     at: VecDeque<Instant>,
@@ -72,7 +72,7 @@ pub struct Strikes {
 }
 
 impl Strikes {
-    /// Counts one; true when it is one too many.
+    /// Adds a strike. Returns true if the limit is exceeded.
     pub fn add(&mut self, now: Instant) -> bool {
         self.total += 1;
         while self.at.front().is_some_and(|first| now.saturating_duration_since(*first) >= STRIKE_WINDOW) {
@@ -82,7 +82,7 @@ impl Strikes {
         self.at.len() >= STRIKES
     }
 
-    /// All there ever were.
+    /// Total number of strikes, including those outside the window.
     pub fn total(&self) -> u64 {
         self.total
     }

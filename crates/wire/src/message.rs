@@ -1,5 +1,5 @@
-//! Messages: a small header and a payload that is borrowed, never copied. A record's plaintext is one or more
-//! whole messages.
+//! Messages: a small header and a payload that is borrowed, never copied. The plaintext of a record consists of one
+//! or more whole messages.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
@@ -8,7 +8,7 @@ use crate::{
     varint::{self, VarintError},
 };
 
-/// What a message is; the two low bits of its flags.
+/// Kind of a message: the two low bits of its flags.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Kind {
@@ -39,15 +39,15 @@ impl Kind {
     }
 }
 
-/// The kind, with what only that kind carries.
+/// Kind of a message, with the header fields of that kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Head {
-    /// The number is the client's, from 1, different from every request still waited for.
+    /// Request id, chosen by the client. It starts at 1 and differs from the id of every unanswered request.
     Request(u32),
-    /// The number of the request answered.
+    /// Id of the answered request.
     Reply(u32),
     Event,
-    /// Replaces an unsent message of the same opcode, class and key.
+    /// Replaces an unsent message with the same opcode, class and key.
     State {
         class: u8,
         key: u64,
@@ -64,7 +64,7 @@ impl Head {
         }
     }
 
-    /// The number of a request or reply.
+    /// Id of a request or reply.
     pub const fn request(self) -> Option<u32> {
         match self {
             Self::Request(request) | Self::Reply(request) => Some(request),
@@ -81,7 +81,7 @@ impl Head {
     }
 }
 
-/// One message. `B` is `&[u8]` where it is only looked at, [`Bytes`] where it is kept.
+/// One message. `B` is `&[u8]` for a borrowed payload and [`Bytes`] for an owned one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Message<B = Bytes> {
     pub opcode: u16,
@@ -128,7 +128,7 @@ impl From<VarintError> for MessageError {
 }
 
 impl<'a> Message<&'a [u8]> {
-    /// The first message of `bytes`, and how many bytes it takes.
+    /// Parses the first message of `bytes`. Also returns its length in bytes.
     pub fn parse(bytes: &'a [u8]) -> Result<(Self, usize), MessageError> {
         let mut cursor = Cursor::new(bytes);
         let flags = cursor.u8()?;
@@ -154,7 +154,8 @@ fn request(cursor: &mut Cursor<'_>) -> Result<u32, MessageError> {
 }
 
 impl Message<Bytes> {
-    /// Takes the next message off a record's plaintext; its payload shares the record's memory. `None` at the end.
+    /// Removes the next message from a record's plaintext. The payload shares the record's memory. `None` at the
+    /// end.
     pub fn split_from(record: &mut Bytes) -> Result<Option<Self>, MessageError> {
         if record.is_empty() {
             return Ok(None);
@@ -176,7 +177,7 @@ impl<B: AsRef<[u8]>> Message<B> {
         self.head.kind()
     }
 
-    /// Bytes that [`Self::encode`] appends.
+    /// Number of bytes that [`Self::encode`] appends.
     pub fn encoded_len(&self) -> usize {
         encoded_len(self.head, self.payload.as_ref().len())
     }
@@ -187,7 +188,7 @@ impl<B: AsRef<[u8]>> Message<B> {
         out.extend_from_slice(payload);
     }
 
-    /// Encoded by itself, to be kept in a log or sent to many.
+    /// Encodes the message into a buffer for a log or for several receivers.
     pub fn to_bytes(&self) -> Bytes {
         let mut out = BytesMut::with_capacity(self.encoded_len());
         self.encode(&mut out);
@@ -195,12 +196,12 @@ impl<B: AsRef<[u8]>> Message<B> {
     }
 }
 
-/// Bytes of a whole message with a payload of `size` bytes.
+/// Encoded length of a message with a payload of `size` bytes.
 pub const fn encoded_len(head: Head, size: usize) -> usize {
     3 + head.encoded_len() + varint::length(size as u64) + size
 }
 
-/// Everything up to the payload, whose `size` bytes the caller appends.
+/// Encodes everything before the payload. The caller appends `size` bytes.
 pub fn encode_header(out: &mut BytesMut, opcode: u16, head: Head, size: usize) {
     out.reserve(encoded_len(head, size));
     out.put_u8(head.kind() as u8);
@@ -216,7 +217,7 @@ pub fn encode_header(out: &mut BytesMut, opcode: u16, head: Head, size: usize) {
     varint::encode(size as u64, out);
 }
 
-/// Every message of a record's plaintext, borrowed. Ends after the first error.
+/// Iterates over the messages of a record's plaintext. Stops after the first error.
 pub fn parse_all(record: &[u8]) -> impl Iterator<Item = Result<Message<&[u8]>, MessageError>> {
     let mut rest = record;
     std::iter::from_fn(move || {

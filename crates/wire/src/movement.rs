@@ -1,4 +1,4 @@
-//! The compact layouts of the hot path: a player's wish to move, the own avatar, and what stands in a cell.
+//! Compact layouts of the hot path: a movement request, the player's own avatar, and the entities of a cell. See
 //! `docs/protocol.md`, section 14.
 
 use bytes::{BufMut, BytesMut};
@@ -13,20 +13,20 @@ mod cell;
 
 pub use cell::{Appearance, Cell, EntityKind, Entries, Entry, Form, RemovalReason, encode_cell};
 
-/// Classes of state messages on the wire; lower ones are shed later.
+/// Classes of state messages. Under pressure the gateway drops high classes first.
 pub mod class {
     pub const OWN: u8 = 0;
     pub const NEAR: u8 = 1;
     pub const OUTER: u8 = 2;
 }
 
-/// Bit of a cell's supersede key that tells the outer ring from the near one.
+/// Bit of a cell's supersede key that marks the outer ring.
 const OUTER_KEY: u64 = 1 << 48;
 
-/// Head of a `Move` or `Avatar`.
+/// Header of a `Move` or `Avatar`.
 pub const OWN: Head = Head::State { class: class::OWN, key: 0 };
 
-/// Head of a `Cell`, near or of the outer ring; `number` is [`shardkeep_types::CellId::number`].
+/// Header of a `Cell` of the near or outer ring; `number` is [`shardkeep_types::CellId::number`].
 pub const fn cell_head(number: u64, outer: bool) -> Head {
     match outer {
         false => Head::State { class: class::NEAR, key: number },
@@ -38,7 +38,7 @@ pub const fn cell_head(number: u64, outer: bool) -> Head {
 pub enum MovementError {
     #[error("the payload ends inside a field")]
     Truncated,
-    #[error("the payload is longer than it says")]
+    #[error("the payload has bytes after its last field")]
     Trailing,
     #[error("form {0} is neither keyframe nor delta")]
     Form(u8),
@@ -48,9 +48,9 @@ pub enum MovementError {
     Varint(VarintError),
     #[error("reserved bits are set in mask {0:#04x}")]
     Mask(u8),
-    #[error("kind of entity {0}")]
+    #[error("entity kind {0} does not exist")]
     Kind(u8),
-    #[error("reason {0} to be gone")]
+    #[error("removal reason {0} does not exist")]
     RemovalReason(u8),
     #[error("a name is not UTF-8")]
     Name,
@@ -78,12 +78,12 @@ impl From<Truncated> for MovementError {
     }
 }
 
-/// Where an avatar wishes to go, valid until the next wish.
+/// Requested movement of an avatar, valid until the next request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Move {
-    /// Rises with every `Move` of the session.
+    /// Sequence number; increases with every `Move` of the session.
     pub sequence: u32,
-    /// Wished velocity in mm/s.
+    /// Requested velocity in mm/s.
     pub velocity: [i16; 2],
     /// In 1/256 turns, counter-clockwise from +x.
     pub facing: u8,
@@ -106,15 +106,15 @@ impl Move {
     }
 }
 
-/// The player's own avatar, as its zone sees it.
+/// The player's own avatar in its zone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Avatar {
     pub tick: u32,
-    /// Sequence of the last `Move` applied.
+    /// Sequence number of the last applied `Move`.
     pub sequence: u32,
-    /// From the map's corner, in mm.
+    /// Distance from the map's corner, in mm.
     pub position: [i32; 2],
-    /// In mm/s.
+    /// Velocity in mm/s.
     pub velocity: [i16; 2],
     pub facing: u8,
     pub health: u16,

@@ -1,5 +1,5 @@
-//! The one table of opcodes: name, kind, who sends it, when, how large, how often, and where it goes. A server
-//! looks up every message here before it looks at the payload.
+//! The opcode table: name, kind, sender, phases, size, rate and route. A server checks every message against this
+//! table before it reads the payload.
 
 use shardkeep_types::BackendKind;
 
@@ -9,24 +9,24 @@ mod table;
 
 pub use table::*;
 
-/// How far a connection is; decides which opcodes its client may send.
+/// Phase of a connection. It decides which opcodes the client may send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Phase {
-    /// Login, nothing said yet.
+    /// Login server, no message received yet.
     LoginNew,
     LoginChallenged,
     LoginVerified,
-    /// Login, proven, but a code is needed too.
+    /// Login server: the password is proved, and a second-factor code is required.
     LoginCode,
-    /// Login, proven: the world list is open.
+    /// Login server: authenticated, the world list is open.
     LoginWelcome,
-    /// Gateway, nothing said yet.
+    /// Gateway, no message received yet.
     GatewayNew,
-    /// `Attached` was sent; the first sealed record must confirm.
+    /// The gateway has sent `Attached`. The first sealed record must contain `Confirm`.
     GatewayAttached,
     Session,
-    /// Login server, asked for the published release: nothing else is said on such a connection.
+    /// Login server, update service: the connection carries nothing else.
     Update,
 }
 
@@ -65,7 +65,8 @@ impl Phases {
     }
 }
 
-/// Who sends messages of an opcode. The reply to a client's request is the server's and not asked here.
+/// Sender of an opcode's messages. A reply to a client's request always comes from the server, so replies are not
+/// listed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sender {
     Client,
@@ -73,10 +74,10 @@ pub enum Sender {
     Both,
 }
 
-/// Who handles a message.
+/// Receiver of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Route {
-    /// The connection itself, on either server.
+    /// The connection layer of either server.
     Transport,
     Login,
     Gateway,
@@ -84,7 +85,7 @@ pub enum Route {
     Backend(BackendKind),
 }
 
-/// Messages per second and burst. Opcodes with the same bucket share them.
+/// Messages per second and burst. Opcodes with the same bucket share one limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rate {
     pub bucket: Bucket,
@@ -92,7 +93,7 @@ pub struct Rate {
     pub burst: u32,
 }
 
-/// What is counted together for one session.
+/// Rate-limit buckets of one session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Bucket {
@@ -112,24 +113,24 @@ impl Bucket {
     pub const COUNT: usize = Self::World as usize + 1;
 }
 
-/// One line of the table.
+/// One row of the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rule {
     pub opcode: u16,
     pub name: &'static str,
-    /// Kind of the message itself; a request's reply has the request's opcode.
+    /// Kind of the message. A reply has the opcode of its request.
     pub kind: Kind,
     pub sender: Sender,
-    /// When a client may send it.
+    /// Phases in which a client may send it.
     pub phases: Phases,
-    /// Most bytes of payload from a client.
+    /// Largest payload from a client, in bytes.
     pub max_payload: usize,
-    /// `None`: once (the phases see to it), paced by the answers, or not the client's to send.
+    /// `None` means no rate limit: the phases allow it once, it waits for answers, or a client may not send it.
     pub rate: Option<Rate>,
     pub route: Route,
 }
 
-/// A client's message that the table does not allow. All are strikes.
+/// A client message that the table forbids. Each violation is a strike.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Violation {
     #[error("opcode {0:#06x} does not exist")]
@@ -138,9 +139,9 @@ pub enum Violation {
     OutOfPhase { name: &'static str, phase: Phase },
     #[error("{name} is not a {}", kind.as_str())]
     WrongKind { name: &'static str, kind: Kind },
-    #[error("{name} with {size} bytes of payload, at most {limit} are allowed")]
+    #[error("{name} with a payload of {size} bytes; the limit is {limit}")]
     TooLarge { name: &'static str, size: usize, limit: usize },
-    #[error("{name} came too fast")]
+    #[error("{name} exceeds its rate limit")]
     TooFast { name: &'static str, retry_after: std::time::Duration },
 }
 
@@ -156,7 +157,7 @@ impl Violation {
     }
 }
 
-/// The rule of an opcode below [`crate::range::FIRST_STUDIO`].
+/// The row of an opcode below [`crate::range::FIRST_STUDIO`].
 pub fn lookup(opcode: u16) -> Option<&'static Rule> {
     RULES.binary_search_by_key(&opcode, |rule| rule.opcode).ok().map(|at| &RULES[at])
 }
@@ -166,7 +167,7 @@ pub fn name(opcode: u16) -> &'static str {
     lookup(opcode).map_or("unknown", |rule| rule.name)
 }
 
-/// Judges a message of a client by everything but its rate.
+/// Checks everything about a client message except its rate.
 pub fn check(phase: Phase, opcode: u16, kind: Kind, payload: usize) -> Result<&'static Rule, Violation> {
     let rule = lookup(opcode).ok_or(Violation::UnknownOpcode(opcode))?;
     let name = rule.name;

@@ -1,4 +1,4 @@
-//! Payloads, generated from `proto/client/`, and the short ways to put them into messages.
+//! Payload types, generated from `proto/client/`, and helpers that put them into messages.
 
 use bytes::{Bytes, BytesMut};
 
@@ -14,7 +14,7 @@ mod generated {
 
 pub use generated::*;
 
-/// The payload of a message is not what its opcode says.
+/// The payload does not match the opcode.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("payload of opcode {opcode:#06x}: {reason}")]
 pub struct PayloadError {
@@ -28,7 +28,7 @@ impl PayloadError {
     }
 }
 
-/// Appends a whole message with a protobuf payload; no allocation but the buffer's own growth.
+/// Appends a whole message with a protobuf payload. Allocates only when the buffer grows.
 pub fn encode(out: &mut BytesMut, opcode: u16, head: Head, payload: &impl prost::Message) {
     message::encode_header(out, opcode, head, payload.encoded_len());
     payload.encode(out).expect("a BytesMut grows");
@@ -51,19 +51,19 @@ impl Message<Bytes> {
         Self::with(opcode, Head::Event, payload)
     }
 
-    /// A refusal in place of the reply to `request`.
+    /// An error that answers `request` instead of its reply.
     pub fn error_reply(request: u32, error: &Error) -> Self {
         Self::reply(opcode::ERROR, request, error)
     }
 
-    /// The last message of a connection.
+    /// An error event: the last message of a connection.
     pub fn error_event(error: &Error) -> Self {
         Self::event(opcode::ERROR, error)
     }
 }
 
 impl<B: AsRef<[u8]>> Message<B> {
-    /// Reads the payload as the protobuf message that the opcode stands for.
+    /// Decodes the payload as the protobuf message of the opcode.
     pub fn decode<P: prost::Message + Default>(&self) -> Result<P, PayloadError> {
         P::decode(self.payload.as_ref())
             .map_err(|error| PayloadError { opcode: self.opcode, reason: error.to_string() })

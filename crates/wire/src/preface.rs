@@ -1,5 +1,5 @@
-//! The first twelve bytes of every connection. They let a server drop foreign traffic before it has allocated
-//! anything for it.
+//! The first twelve bytes of every connection. With them a server drops foreign traffic before it allocates memory
+//! for it.
 
 use aws_lc_rs::digest;
 
@@ -7,17 +7,17 @@ pub const LENGTH: usize = 12;
 pub const MAGIC: [u8; 4] = *b"SKEP";
 pub const VERSION: u16 = 1;
 
-/// What the client wants of the server.
+/// The service that the client requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Service {
     Login = 1,
     Gateway = 2,
-    /// The published release, from a login server.
+    /// The update service of a login server.
     Update = 3,
 }
 
-/// A valid preface of this version.
+/// A valid preface of this protocol version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Preface {
     pub service: Service,
@@ -29,14 +29,14 @@ pub struct Preface {
 pub enum PrefaceError {
     #[error("not this protocol")]
     WrongMagic,
-    /// The only mistake that is answered, with a plain `Error` UNSUPPORTED_VERSION.
-    #[error("protocol version {0} is not spoken here")]
+    /// The only preface error with an answer: a plain `Error` with UNSUPPORTED_VERSION.
+    #[error("protocol version {0} is not supported")]
     Version(u16),
-    #[error("service {0} is not this one")]
+    #[error("service {0} is not served here")]
     Service(u8),
     #[error("reserved byte is {0}")]
     Reserved(u8),
-    #[error("deployment tag {0:08x} is not ours")]
+    #[error("deployment tag {0:08x} belongs to another deployment")]
     Deployment(u32),
 }
 
@@ -87,7 +87,7 @@ impl Preface {
         Ok(Self { service, deployment: u32::from_le_bytes([d0, d1, d2, d3]) })
     }
 
-    /// What a server does: the preface must ask for exactly this service of this deployment.
+    /// Server-side check: the preface must request this service of this deployment.
     pub fn accept(&self, bytes: &[u8; LENGTH]) -> Result<(), PrefaceError> {
         let received = Self::parse(bytes)?;
         if received.service != self.service {
@@ -100,7 +100,7 @@ impl Preface {
     }
 }
 
-/// The first four bytes, little-endian, of the SHA-256 of the deployment's name.
+/// The first four bytes of the SHA-256 of the deployment's name, as a little-endian number.
 pub fn deployment_tag(name: &str) -> u32 {
     let digest = digest::digest(&digest::SHA256, name.as_bytes());
     digest.as_ref().first_chunk().copied().map_or(0, u32::from_le_bytes)

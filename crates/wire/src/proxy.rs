@@ -1,18 +1,18 @@
-//! PROXY protocol, version 2: how a balancer says for whom it connects, before the client's first byte
-//! (haproxy.org, `proxy-protocol.txt`, section 2.2). Only the binary form, only TCP; what a balancer may add behind
-//! the addresses is checked for form and otherwise ignored.
+//! PROXY protocol, version 2 (haproxy.org, `proxy-protocol.txt`, section 2.2). With it a load balancer sends the
+//! client's address before the client's first byte. Only the binary form over TCP is supported. Extensions behind
+//! the addresses are checked for form and otherwise ignored.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
-/// What every header begins with: signature, version and command, family and protocol, length of the rest.
+/// Length of the fixed part: signature, version and command, family and protocol, length of the rest.
 pub const FIXED_LENGTH: usize = 16;
-/// Longest rest that is read: addresses of IPv6, and room for what balancers add.
+/// Largest accepted rest: IPv6 addresses and space for extensions.
 pub const MAX_REST: usize = 1_024;
 pub const SIGNATURE: [u8; 12] = *b"\r\n\r\n\0\r\nQUIT\n";
 
 const IPV4: usize = 12;
 const IPV6: usize = 36;
-/// The one addition that must be looked at if it is there: CRC-32C over the whole header.
+/// The only extension that is verified when present: CRC-32C over the whole header.
 const CRC32C: u8 = 0x03;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -23,16 +23,16 @@ pub enum ProxyError {
     Command(u8),
     #[error("PROXY address family and protocol {0:#04x} are not TCP over IP")]
     Family(u8),
-    #[error("a PROXY header of {0} bytes")]
+    #[error("PROXY header of {0} bytes is too long")]
     Length(usize),
-    #[error("a damaged PROXY header")]
+    #[error("PROXY header is damaged")]
     Damaged,
-    #[error("no PROXY header in time")]
+    #[error("PROXY header did not arrive in time")]
     Timeout,
 }
 
 impl ProxyError {
-    /// For metrics.
+    /// Metric label.
     pub fn label(&self) -> &'static str {
         match self {
             Self::NotProxyProtocol => "proxy_missing",
@@ -47,7 +47,7 @@ impl ProxyError {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Command {
-    /// The balancer speaks for itself: a health check.
+    /// A connection of the balancer itself, such as a health check.
     Local,
     Proxy(Family),
 }
@@ -59,7 +59,7 @@ enum Family {
     Ipv6,
 }
 
-/// The first half of a header, understood.
+/// The parsed fixed part of a header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FixedHeader {
     command: Command,
@@ -68,7 +68,7 @@ pub struct FixedHeader {
 
 impl FixedHeader {
     /// # Errors
-    /// When it is something else, or longer than anybody needs.
+    /// Fails for another protocol, and for a header longer than [`MAX_REST`].
     pub fn parse(fixed: &[u8; FIXED_LENGTH]) -> Result<Self, ProxyError> {
         let (signature, rest) = fixed.split_at(SIGNATURE.len());
         if signature != SIGNATURE || rest[0] >> 4 != 2 {
@@ -92,18 +92,19 @@ impl FixedHeader {
         Ok(Self { command, rest })
     }
 
-    /// Bytes that follow the fixed part.
+    /// Number of bytes after the fixed part.
     pub fn rest(&self) -> usize {
         self.rest
     }
 
-    /// The client's address; `None`: the connection is the balancer's own. `rest` has the length of [`Self::rest`].
+    /// Returns the client's address, or `None` for a connection of the balancer itself. `rest` has the length of
+    /// [`Self::rest`].
     ///
     /// # Errors
-    /// When the addresses do not fit, or what follows them is damaged.
+    /// Fails if the addresses are incomplete or the extensions are damaged.
     pub fn source(&self, fixed: &[u8; FIXED_LENGTH], rest: &[u8]) -> Result<Option<SocketAddr>, ProxyError> {
         let family = match self.command {
-            // What a balancer says of itself must be skipped, whatever it is.
+            // The specification requires receivers to ignore the content of a local header.
             Command::Local => return Ok(None),
             Command::Proxy(family) => family,
         };
@@ -131,7 +132,7 @@ fn split<const N: usize>(rest: &[u8]) -> Result<(&[u8; N], &[u8]), ProxyError> {
     rest.split_first_chunk().ok_or(ProxyError::Length(rest.len()))
 }
 
-/// Additions are `u8 type, u16 length, value`, one after the other.
+/// Each extension is `u8 type, u16 length, value`.
 fn check_tlvs(fixed: &[u8; FIXED_LENGTH], rest: &[u8], tlvs: &[u8]) -> Result<(), ProxyError> {
     let mut left = tlvs;
     while !left.is_empty() {
@@ -140,7 +141,7 @@ fn check_tlvs(fixed: &[u8; FIXED_LENGTH], rest: &[u8], tlvs: &[u8]) -> Result<()
         let (value, tail) = tail.split_at_checked(length).ok_or(ProxyError::Damaged)?;
         if head[0] == CRC32C {
             let declared = u32::from_be_bytes(value.try_into().map_err(|_| ProxyError::Damaged)?);
-            // Calculated as if the sum itself were zero.
+            // The checksum covers the header with a zero in place of the checksum.
             let at = rest.len() - tail.len() - value.len();
             let (before, after) = (&rest[..at], &rest[at + value.len()..]);
             if crc32c(&[fixed, before, &[0; 4], after]) != declared {
@@ -152,7 +153,7 @@ fn check_tlvs(fixed: &[u8; FIXED_LENGTH], rest: &[u8], tlvs: &[u8]) -> Result<()
     Ok(())
 }
 
-/// CRC-32C (RFC 3720, section 12.1), a bit at a time: a header has a hundred bytes.
+/// CRC-32C (RFC 3720, section 12.1), bit by bit, because a header has only about a hundred bytes.
 fn crc32c(parts: &[&[u8]]) -> u32 {
     let step = |crc: u32, byte: &u8| {
         (0..8).fold(crc ^ u32::from(*byte), |crc, _| crc >> 1 ^ (0x82f6_3b78 & (crc & 1).wrapping_neg()))
@@ -160,7 +161,7 @@ fn crc32c(parts: &[&[u8]]) -> u32 {
     !parts.iter().flat_map(|part| part.iter()).fold(u32::MAX, step)
 }
 
-/// A header as a balancer would write it, for tests and tools.
+/// A header as a load balancer writes it, for tests and tools.
 pub fn encode(source: SocketAddr, destination: SocketAddr) -> Vec<u8> {
     let (family, addresses) = match (source, destination) {
         (SocketAddr::V4(from), SocketAddr::V4(to)) => {
@@ -179,7 +180,7 @@ pub fn encode(source: SocketAddr, destination: SocketAddr) -> Vec<u8> {
     [&SIGNATURE[..], &[0x21, family], &length.to_be_bytes(), &addresses, &ports].concat()
 }
 
-/// A header of a balancer that speaks for itself.
+/// The header of a balancer's own connection.
 pub fn encode_local() -> Vec<u8> {
     [&SIGNATURE[..], &[0x20, 0, 0, 0]].concat()
 }
@@ -201,7 +202,7 @@ mod tests {
         encode("192.0.2.7:1234".parse().unwrap(), "198.51.100.1:7100".parse().unwrap())
     }
 
-    /// With something behind the addresses.
+    /// A header with an extension behind the addresses.
     fn with(tlv: &[u8]) -> Vec<u8> {
         let mut header = [&v4(), tlv].concat();
         let length = (header.len() - FIXED_LENGTH) as u16;

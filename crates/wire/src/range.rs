@@ -1,5 +1,5 @@
-//! Opcode ranges that a studio's own backends bring with them. They begin at 0x8000, never overlap, and have one
-//! limit and one rate for the whole range.
+//! Opcode ranges of a studio's backends. They start at 0x8000 and never overlap. Each range has one size limit and
+//! one rate.
 
 use shardkeep_types::BackendKind;
 
@@ -12,7 +12,7 @@ pub struct Range {
     /// Inclusive.
     pub last: u16,
     pub max_payload: usize,
-    /// Messages per second a session may send in this range, and the burst.
+    /// Messages per second that a session may send in this range, and the burst.
     pub per_second: u32,
     pub burst: u32,
     pub backend: BackendKind,
@@ -20,18 +20,18 @@ pub struct Range {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum RangeError {
-    #[error("opcodes {first:#06x}-{last:#06x} are not a range from {FIRST_STUDIO:#06x} on")]
+    #[error("opcodes {first:#06x}-{last:#06x} are not a range at or above {FIRST_STUDIO:#06x}")]
     Outside { first: u16, last: u16 },
     #[error("opcodes {first:#06x}-{last:#06x} belong to {owner} already")]
     Overlap { first: u16, last: u16, owner: BackendKind },
 }
 
-/// The ranges in use, sorted.
+/// The registered ranges, sorted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Ranges(Vec<Range>);
 
 impl Ranges {
-    /// Adds a range. The same backend kind may register the same range again, with new limits.
+    /// Adds a range. A backend kind may register its range again with new limits.
     pub fn insert(&mut self, range: Range) -> Result<(), RangeError> {
         let Range { first, last, backend, .. } = range;
         if first < FIRST_STUDIO || last < first {
@@ -49,7 +49,7 @@ impl Ranges {
         Ok(())
     }
 
-    /// Forgets the ranges of a kind that nobody serves any more.
+    /// Removes the ranges of a kind without backends.
     pub fn remove(&mut self, backend: BackendKind) {
         self.0.retain(|range| range.backend != backend);
     }

@@ -1,5 +1,5 @@
-//! Records: `u16 length`, then that many bytes, plain or sealed. The decoder trusts a length only after it was
-//! checked against the limit of its direction; the writer fills a record in place, in a buffer that is used again.
+//! Records: `u16 length`, then that many bytes, plain or sealed. The decoder checks a length against the limit of
+//! its direction before it uses it. The writer fills a record in place, in a reused buffer.
 
 use bytes::{Buf, BufMut, BytesMut};
 
@@ -11,7 +11,7 @@ use crate::{
 /// Bytes of the length field.
 pub const HEADER: usize = 2;
 
-/// Who sends.
+/// Sender of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Side {
     Client,
@@ -19,7 +19,7 @@ pub enum Side {
 }
 
 impl Side {
-    /// Highest `length` of a record from this side.
+    /// Largest `length` of a record from this side.
     pub const fn max_record(self) -> usize {
         match self {
             Self::Client => 8_192 + TAG,
@@ -27,7 +27,7 @@ impl Side {
         }
     }
 
-    /// Most bytes of messages in one record from this side, plain or sealed.
+    /// Largest number of message bytes in one record from this side, plain or sealed.
     pub const fn max_plaintext(self) -> usize {
         self.max_record() - TAG
     }
@@ -42,9 +42,9 @@ impl Side {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum RecordError {
-    #[error("a record of no bytes")]
+    #[error("record without content")]
     Empty,
-    #[error("a record of {length} bytes, at most {limit} are allowed")]
+    #[error("record of {length} bytes; the limit is {limit}")]
     TooLarge { length: usize, limit: usize },
 }
 
@@ -57,20 +57,20 @@ impl RecordError {
     }
 }
 
-/// Cuts records off the front of what a socket delivered.
+/// Splits records from the front of a receive buffer.
 #[derive(Debug, Clone, Copy)]
 pub struct Decoder {
     limit: usize,
 }
 
 impl Decoder {
-    /// For the records that `sender` sends.
+    /// A decoder for records from `sender`.
     pub fn new(sender: Side) -> Self {
         Self { limit: sender.max_record() }
     }
 
-    /// Bytes of the body of the record at the front of `bytes`, after its length. `None`: not even the length is there
-    /// yet.
+    /// Length of the body of the first record, without the length field. `None` means that the length field is
+    /// incomplete.
     pub fn length(&self, bytes: &[u8]) -> Result<Option<usize>, RecordError> {
         let Some(header) = bytes.first_chunk::<HEADER>() else { return Ok(None) };
         let length = usize::from(u16::from_le_bytes(*header));
@@ -83,8 +83,9 @@ impl Decoder {
         Ok(Some(length))
     }
 
-    /// The body of the next whole record, without its length; shares the buffer's memory. `None`: read more.
-    /// Room for the rest of a record is reserved only once its length is known to be allowed.
+    /// Removes and returns the body of the next whole record, without its length field. The body shares the buffer's
+    /// memory. `None` means that more bytes are needed. The decoder reserves space for them only after it has
+    /// checked the length.
     pub fn next(&self, buffer: &mut BytesMut) -> Result<Option<BytesMut>, RecordError> {
         let Some(length) = self.length(buffer)? else { return Ok(None) };
         let missing = (HEADER + length).saturating_sub(buffer.len());
@@ -97,12 +98,12 @@ impl Decoder {
     }
 }
 
-/// The message does not fit into what is left of the record: finish it and begin another.
+/// The message does not fit into the record. Finish the record and begin another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the record is full")]
 pub struct Full;
 
-/// One record being filled at the end of a buffer. Dropped unfinished, it leaves the buffer as it was.
+/// A record under construction at the end of a buffer. If it is dropped unfinished, the buffer is unchanged.
 #[derive(Debug)]
 #[must_use = "a record is written by `plain` or `seal`"]
 pub struct Writer<'a> {
@@ -119,7 +120,7 @@ impl<'a> Writer<'a> {
         Self { out, start, limit: sender.max_plaintext(), finished: false }
     }
 
-    /// Bytes that still fit.
+    /// Number of bytes that still fit.
     pub fn room(&self) -> usize {
         self.limit - self.length()
     }
@@ -136,7 +137,7 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
-    /// Appends a message that was encoded before, for many receivers or for the log.
+    /// Appends an encoded message, for example from the log.
     pub fn push_encoded(&mut self, message: &[u8]) -> Result<(), Full> {
         if message.len() > self.room() {
             return Err(Full);
@@ -145,7 +146,7 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
-    /// Ends a plain record. An empty one is not written at all.
+    /// Finishes a plain record. Writes nothing if the record is empty.
     pub fn plain(mut self) {
         if !self.is_empty() {
             let length = self.length();
@@ -153,7 +154,7 @@ impl<'a> Writer<'a> {
         }
     }
 
-    /// Encrypts what was pushed where it stands. An empty record is not written at all.
+    /// Encrypts the messages in place and finishes the record. Writes nothing if the record is empty.
     pub fn seal<P: Provider>(mut self, sealer: &mut Sealer<P>) -> Result<(), SealError> {
         if self.is_empty() {
             return Ok(());

@@ -1,5 +1,5 @@
-//! Sealing: AEAD over a record, in place, under a key and a counter per direction. The provider of the ciphers is a
-//! trait, so that a browser or a board brings its own; `aws-lc-rs` is the one used by default.
+//! Sealing: AEAD over a record, in place, with a key and a counter per direction. The cipher provider is a trait, so
+//! that a browser or an embedded board can supply its own. The default is `aws-lc-rs`.
 
 use aws_lc_rs::{aead, hkdf};
 use bytes::BytesMut;
@@ -11,11 +11,11 @@ use crate::payload;
 pub const TAG: usize = 16;
 pub const KEY: usize = 32;
 pub const NONCE: usize = 12;
-/// A sender changes its key at the latest after this many records (`docs/protocol.md`, section 12).
+/// Number of records after which a sender must change its key (`docs/protocol.md`, section 12).
 pub const MAX_RECORDS: u64 = 1 << 20;
 const KEY_UPDATE: &[u8] = b"shardkeep v1 key update";
 
-/// A cipher, as numbered on the wire.
+/// A cipher suite with its number on the wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Suite {
@@ -24,7 +24,7 @@ pub enum Suite {
 }
 
 impl Suite {
-    /// All there are, the one to prefer first.
+    /// All suites, in order of preference.
     pub const ALL: [Self; 2] = [Self::Aes256Gcm, Self::ChaCha20Poly1305];
 
     pub fn from_number(number: i32) -> Option<Self> {
@@ -35,7 +35,7 @@ impl Suite {
         self as i32
     }
 
-    /// What a server does with the list in a `Hello`, `Attach` or `Resume`: the first one it knows.
+    /// Server-side choice from the list in a `Hello`, `Attach` or `Resume`: the first known suite.
     pub fn choose(offered: &[i32]) -> Option<Self> {
         offered.iter().find_map(|number| Self::from_number(*number))
     }
@@ -52,7 +52,7 @@ impl From<Suite> for payload::Suite {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SealError {
-    /// Altered, under another key, out of order, or not sealed at all.
+    /// The record is altered, sealed with another key, out of order, or not sealed.
     #[error("a sealed record does not open")]
     Forged,
     #[error("a sealed record without content")]
@@ -74,7 +74,7 @@ impl SealError {
     }
 }
 
-/// Where the ciphers come from.
+/// Implementation of the ciphers.
 pub trait Provider {
     type Key: Send + Sync;
 
@@ -135,8 +135,8 @@ impl Provider for AwsLc {
     }
 }
 
-/// Key and counter of one direction. The cipher's own form of the key (its schedule and tables, half a kilobyte) is
-/// made when a record needs it and may be dropped while none comes.
+/// Key and counter of one direction. The expanded key (schedule and tables, half a kilobyte) is created when a
+/// record needs it and may be dropped while the connection is idle.
 struct KeyState<P: Provider> {
     suite: Suite,
     secret: Secret<[u8; KEY]>,
@@ -150,7 +150,7 @@ impl<P: Provider> KeyState<P> {
         Ok(Self { suite, secret, key, counter: 0 })
     }
 
-    /// The nonce of the next record, and the key.
+    /// Returns the nonce of the next record, and the key.
     fn next(&mut self) -> Result<([u8; NONCE], &P::Key), SealError> {
         let nonce = self.nonce()?;
         let key = match self.key.take() {
@@ -160,7 +160,7 @@ impl<P: Provider> KeyState<P> {
         Ok((nonce, self.key.insert(key)))
     }
 
-    /// A nonce serves once: the counter moves before the nonce is used, and never around.
+    /// Returns a nonce that is used once. The counter increases before the nonce is used, and it never wraps.
     fn nonce(&mut self) -> Result<[u8; NONCE], SealError> {
         let next = self.counter.checked_add(1).ok_or(SealError::Exhausted)?;
         let mut nonce = [0; NONCE];
@@ -176,11 +176,11 @@ impl<P: Provider> KeyState<P> {
 }
 
 fn associated_data(length: usize) -> [u8; 2] {
-    // Longer records than this do not exist: `record::Writer` and `record::Decoder` see to it.
+    // `record::Writer` and `record::Decoder` limit the length, so the fallback is never used.
     u16::try_from(length).unwrap_or(u16::MAX).to_le_bytes()
 }
 
-/// Seals what one side sends.
+/// Seals the records of one side.
 pub struct Sealer<P: Provider = AwsLc>(KeyState<P>);
 
 impl<P: Provider> Sealer<P> {
@@ -188,7 +188,8 @@ impl<P: Provider> Sealer<P> {
         KeyState::new(suite, key).map(Self)
     }
 
-    /// Encrypts a record's messages in place; the tag belongs after them. See [`crate::record::Writer::seal`].
+    /// Encrypts the messages of a record in place and returns the tag that follows them. See
+    /// [`crate::record::Writer::seal`].
     pub fn seal(&mut self, plaintext: &mut [u8]) -> Result<[u8; TAG], SealError> {
         if plaintext.is_empty() {
             return Err(SealError::Empty);
@@ -197,17 +198,17 @@ impl<P: Provider> Sealer<P> {
         P::seal(key, nonce, associated_data(plaintext.len() + TAG), plaintext)
     }
 
-    /// Call right after the record whose last message is `KeyUpdate`.
+    /// Switches to the next key. Call it right after the record whose last message is `KeyUpdate`.
     pub fn update(&mut self) -> Result<(), SealError> {
         self.0.update()
     }
 
-    /// Gives back what the next record makes anew. For connections that are silent.
+    /// Drops the expanded key to save memory. The next record creates it again.
     pub fn rest(&mut self) {
         self.0.key = None;
     }
 
-    /// Records sealed under the present key. At [`MAX_RECORDS`] − 1 the next one must carry the `KeyUpdate`.
+    /// Number of records sealed with the current key. At [`MAX_RECORDS`] − 1 the next record must carry `KeyUpdate`.
     pub fn records(&self) -> u64 {
         self.0.counter
     }
@@ -218,7 +219,7 @@ impl<P: Provider> Sealer<P> {
     }
 }
 
-/// Opens what the other side sent.
+/// Opens the records of the peer.
 pub struct Opener<P: Provider = AwsLc>(KeyState<P>);
 
 impl<P: Provider> Opener<P> {
@@ -226,14 +227,14 @@ impl<P: Provider> Opener<P> {
         KeyState::new(suite, key).map(Self)
     }
 
-    /// Turns the body of a sealed record into its messages, where it lies.
+    /// Decrypts the body of a sealed record in place. The body then holds the messages.
     pub fn open(&mut self, body: &mut BytesMut) -> Result<(), SealError> {
         let plaintext = self.open_slice(body)?.len();
         body.truncate(plaintext);
         Ok(())
     }
 
-    /// The same for a body that lies in a buffer of the caller: its messages.
+    /// Like [`Self::open`], for a body in a buffer of the caller. Returns the messages.
     pub fn open_slice<'a>(&mut self, body: &'a mut [u8]) -> Result<&'a [u8], SealError> {
         let length = body.len();
         let plaintext = length.checked_sub(TAG).ok_or(SealError::Forged)?;
@@ -245,12 +246,12 @@ impl<P: Provider> Opener<P> {
         Ok(&body[..plaintext])
     }
 
-    /// Gives back what the next record makes anew. For connections that are silent.
+    /// Drops the expanded key to save memory. The next record creates it again.
     pub fn rest(&mut self) {
         self.0.key = None;
     }
 
-    /// Call when the record just opened ended with a `KeyUpdate`.
+    /// Switches to the next key. Call it after a record whose last message is `KeyUpdate`.
     pub fn update(&mut self) -> Result<(), SealError> {
         self.0.update()
     }

@@ -1,5 +1,5 @@
-//! The reliable log: both sides count reliable messages without a number on the wire, keep what they sent until it
-//! is acknowledged, and send it again after a resume. The same types serve client and server.
+//! The reliable log. Both sides count reliable messages without a number on the wire, keep sent messages until they
+//! are acknowledged, and send them again after a resume. Client and server use the same types.
 
 use std::{
     collections::VecDeque,
@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use crate::message::{Kind, Message};
 
-/// Whether a message of this kind and opcode is numbered (`docs/protocol.md`, section 10).
+/// Whether messages of this kind and opcode are counted (`docs/protocol.md`, section 10).
 pub const fn is_reliable(kind: Kind, opcode: u16) -> bool {
     let attaching = opcode >= 0x0200 && opcode <= 0x02ff;
     match kind {
@@ -26,7 +26,7 @@ impl<B: AsRef<[u8]>> Message<B> {
     }
 }
 
-/// How much one side may leave unacknowledged.
+/// Limits of the unacknowledged messages of one side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bounds {
     pub messages: usize,
@@ -40,13 +40,13 @@ impl Bounds {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SessionError {
-    /// Ours to report: the other side is too slow. The message was not logged.
+    /// The peer is too slow. The message was not logged.
     #[error("{messages} messages and {bytes} bytes are not acknowledged")]
     Overflow { messages: usize, bytes: usize },
-    /// Theirs: acknowledges what was never sent.
+    /// The peer acknowledged messages that were never sent.
     #[error("{received} acknowledged, {sent} sent")]
     NeverSent { received: u64, sent: u64 },
-    /// Theirs: wants again what it acknowledged before.
+    /// The peer requests messages that it acknowledged before.
     #[error("resume from {received}, but {acknowledged} were acknowledged")]
     AlreadyAcknowledged { received: u64, acknowledged: u64 },
 }
@@ -61,7 +61,8 @@ impl SessionError {
     }
 }
 
-/// What one side sent and the other has not acknowledged. Bound: `Bounds`; overflow: refused, the session ends.
+/// Sent messages that the peer has not acknowledged. Bound: `Bounds`. Overflow: the message is refused and the
+/// session ends.
 #[derive(Debug, Clone)]
 pub struct Outbox {
     log: VecDeque<Bytes>,
@@ -75,7 +76,7 @@ impl Outbox {
         Self { log: VecDeque::new(), bytes: 0, acknowledged: 0, bounds }
     }
 
-    /// A log that goes on where another holder of the session left it; `sent` counts what is in `unacknowledged`.
+    /// Continues the log of another holder of the session. `sent` includes the messages of `unacknowledged`.
     pub fn restore(bounds: Bounds, sent: u64, unacknowledged: impl IntoIterator<Item = Bytes>) -> Self {
         let log: VecDeque<Bytes> = unacknowledged.into_iter().collect();
         let bytes = log.iter().map(Bytes::len).sum();
@@ -83,7 +84,7 @@ impl Outbox {
         Self { log, bytes, acknowledged, bounds }
     }
 
-    /// Logs an encoded reliable message; returns its number.
+    /// Logs an encoded reliable message and returns its number.
     pub fn push(&mut self, message: Bytes) -> Result<u64, SessionError> {
         if !self.has_room(message.len()) {
             return Err(SessionError::Overflow { messages: self.log.len(), bytes: self.bytes });
@@ -93,17 +94,17 @@ impl Outbox {
         Ok(self.sent())
     }
 
-    /// Gives back memory that a longer log needed.
+    /// Releases memory that a longer log needed.
     pub fn shrink(&mut self) {
         self.log.shrink_to_fit();
     }
 
-    /// Whether a message of this size may still be sent.
+    /// Whether the bounds allow another message of this size.
     pub fn has_room(&self, size: usize) -> bool {
         self.log.len() < self.bounds.messages && self.bytes + size <= self.bounds.bytes
     }
 
-    /// The other side has everything up to `received`. An older acknowledgement than the last one is harmless.
+    /// Removes messages up to `received`. Ignores an acknowledgement older than the last one.
     pub fn acknowledge(&mut self, received: u64) -> Result<(), SessionError> {
         let sent = self.sent();
         if received > sent {
@@ -116,7 +117,7 @@ impl Outbox {
         Ok(())
     }
 
-    /// After a resume: what to send again, in order, before anything new.
+    /// After a resume: the messages to send again, in order, before new ones.
     pub fn resume_from(&mut self, received: u64) -> Result<impl Iterator<Item = &Bytes>, SessionError> {
         if received < self.acknowledged {
             return Err(SessionError::AlreadyAcknowledged { received, acknowledged: self.acknowledged });
@@ -125,18 +126,18 @@ impl Outbox {
         Ok(self.log.iter())
     }
 
-    /// The log was lost with the other side's memory: counts from 0 again, and forgets.
+    /// Clears the log and counts from 0, because the peer lost its state.
     pub fn restart(&mut self) {
         *self = Self::new(self.bounds);
     }
 
-    /// The message of this number, if it is not acknowledged yet.
+    /// The message with this number, if it is unacknowledged.
     pub fn get(&self, number: u64) -> Option<&Bytes> {
         let index = number.checked_sub(self.acknowledged + 1)?;
         self.log.get(usize::try_from(index).ok()?)
     }
 
-    /// Number of the last message sent.
+    /// Number of the last sent message.
     pub fn sent(&self) -> u64 {
         self.acknowledged + self.log.len() as u64
     }
@@ -149,17 +150,17 @@ impl Outbox {
         self.bytes
     }
 
-    /// Not acknowledged, in order; the first has the number `acknowledged() + 1`.
+    /// Unacknowledged messages in order. The first one has the number `acknowledged() + 1`.
     pub fn unacknowledged(&self) -> impl ExactSizeIterator<Item = &Bytes> {
         self.log.iter()
     }
 }
 
-/// An `Ack` is due after so many reliable messages, or so long after the first of them.
+/// An `Ack` is due after this many reliable messages, or this long after the first of them.
 pub const ACK_AFTER: u64 = 32;
 pub const ACK_WITHIN: Duration = Duration::from_millis(500);
 
-/// Counts what the other side sent.
+/// Counts the reliable messages of the peer.
 #[derive(Debug, Clone, Default)]
 pub struct Inbox {
     received: u64,
@@ -172,7 +173,7 @@ impl Inbox {
         Self { received, acknowledged: received, oldest: None }
     }
 
-    /// A reliable message came.
+    /// Counts a received reliable message.
     pub fn receive(&mut self, now: Instant) {
         self.received += 1;
         self.oldest.get_or_insert(now);
@@ -187,8 +188,8 @@ impl Inbox {
         self.received - self.acknowledged >= ACK_AFTER || self.deadline().is_some_and(|at| at <= now)
     }
 
-    /// Whether an `Ack` goes now; `has_output`: there is something else to say, with which it had better go before it needs a
-    /// record of its own.
+    /// Whether to send an `Ack` now. With `has_output` the `Ack` shares a record with other messages, so it is sent
+    /// earlier.
     pub fn should_send_ack(&self, now: Instant, has_output: bool) -> bool {
         self.ack_due(now) || (has_output && self.can_piggyback_ack(now))
     }
@@ -198,19 +199,19 @@ impl Inbox {
             || self.oldest.is_some_and(|at| now >= at + ACK_WITHIN / 2)
     }
 
-    /// When an `Ack` is due at the latest; `None` when there is nothing to acknowledge.
+    /// Latest time for the next `Ack`. `None` if there is nothing to acknowledge.
     pub fn deadline(&self) -> Option<Instant> {
         self.oldest.map(|at| at + ACK_WITHIN)
     }
 
-    /// The count to put into the `Ack` (or `Confirm`, or `SessionReady`) that is sent now.
+    /// Returns the count for an `Ack`, `Confirm` or `SessionReady` that is sent now.
     pub fn acknowledge(&mut self) -> u64 {
         self.acknowledged = self.received;
         self.oldest = None;
         self.received
     }
 
-    /// The log was lost: counts from 0 again.
+    /// Counts from 0 again, because the log was lost.
     pub fn restart(&mut self) {
         *self = Self::default();
     }
@@ -296,7 +297,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever is lost with a connection, the other side has every message once and in order after a resume.
+        /// After a resume the peer has every message once and in order, whatever the connection lost.
         #[test]
         fn log_delivers_each_message_once_across_resumes(steps in proptest::collection::vec((0u8..4, any::<u8>()), 1..200)) {
             let mut outbox = Outbox::new(Bounds::SERVER);

@@ -1,5 +1,5 @@
-//! Unsigned LEB128 in its shortest form: seven bits a byte, the low ones first. Every value has exactly one
-//! encoding, so that a transcript cannot be said in two ways.
+//! Unsigned LEB128 in its shortest form: seven bits per byte, low bits first. Every value has exactly one encoding,
+//! so a transcript has exactly one form.
 
 use bytes::BufMut;
 
@@ -16,11 +16,11 @@ pub enum VarintError {
     NotShortest,
 }
 
-/// The value, and how many bytes it took.
+/// Returns the value and its encoded length.
 pub fn decode(bytes: &[u8]) -> Result<(u64, usize), VarintError> {
     let mut value = 0;
     for (at, &byte) in bytes.iter().take(MAX_LENGTH).enumerate() {
-        // The tenth byte holds the one bit that is left of 64.
+        // The tenth byte holds the last of the 64 bits.
         if at == MAX_LENGTH - 1 && byte > 1 {
             return Err(VarintError::TooLarge);
         }

@@ -1,4 +1,4 @@
-//! What stands in one cell, as a keyframe or as what changed since. Encoded once per tick, decoded without a copy.
+//! Entities of one cell, as a keyframe or as changes. A cell is encoded once per tick and decoded without copying.
 
 use bytes::{BufMut, BytesMut};
 use shardkeep_types::{CellId, EntityId, MapId};
@@ -9,11 +9,11 @@ use crate::{
     varint::{self, VarintError},
 };
 
-/// Whether a cell message stands alone.
+/// Whether a cell message is complete or a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Form {
-    /// Forget what was known of the cell.
+    /// Replaces everything known about the cell.
     Keyframe = 1,
     Delta = 2,
 }
@@ -26,42 +26,42 @@ pub enum EntityKind {
     GroundItem = 3,
 }
 
-/// Why an entity is no longer in the cell.
+/// Reason why an entity left the cell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum RemovalReason {
-    /// It appears in another cell.
+    /// The entity moved to another cell.
     Moved = 1,
-    /// It left the world, or was taken.
+    /// The entity left the world, or an avatar picked it up.
     Left = 2,
     Died = 3,
 }
 
-/// What an entity is; said when it appears.
+/// Fixed properties of an entity, sent when it appears.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Appearance<'a> {
     pub kind: EntityKind,
     pub template: u16,
-    /// At most 255 bytes; longer names are cut at a character when encoded.
+    /// At most 255 bytes. The encoder cuts longer names at a character boundary.
     pub name: &'a str,
 }
 
-/// One entity's news. Fields that are `None` are not on the wire.
+/// Changes of one entity. Fields that are `None` take no bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Entry<'a> {
     pub id: EntityId,
     pub appears: Option<Appearance<'a>>,
-    /// From the cell's corner, in mm.
+    /// Distance from the cell's corner, in mm.
     pub offset: Option<[u16; 2]>,
-    /// In mm/s. An entity that appears without one stands.
+    /// Velocity in mm/s. An entity that appears without a velocity stands still.
     pub velocity: Option<[i16; 2]>,
     pub facing: Option<u8>,
-    /// 0 dead to 255 full.
+    /// Health from 0 (dead) to 255 (full).
     pub health: Option<u8>,
     pub gone: Option<RemovalReason>,
 }
 
-/// A `Cell` message, checked whole when decoded.
+/// A `Cell` message. Decoding validates all entries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cell<'a> {
     pub form: Form,
@@ -84,16 +84,16 @@ const VELOCITY: u8 = 1 << 2;
 const FACING: u8 = 1 << 3;
 const HEALTH: u8 = 1 << 4;
 const GONE: u8 = 1 << 5;
-/// The shortest entry: id and mask.
+/// Length of the shortest entry: id and mask.
 const MIN_ENTRY_LENGTH: usize = 9;
 
 impl<'a> Entry<'a> {
-    /// An entry that says nothing yet.
+    /// An entry without changes.
     pub fn new(id: EntityId) -> Self {
         Self { id, appears: None, offset: None, velocity: None, facing: None, health: None, gone: None }
     }
 
-    /// Bytes of this entry on the wire.
+    /// Encoded length of this entry.
     pub fn encoded_len(&self) -> usize {
         let appears = self.appears.map_or(0, |appears| 4 + truncate_name(appears.name).len());
         let fixed = [
@@ -192,12 +192,12 @@ fn gone(reason: u8) -> Result<RemovalReason, MovementError> {
     }
 }
 
-/// The longest start of a name that fits its length byte.
+/// The longest prefix of a name that fits its length byte.
 fn truncate_name(name: &str) -> &str {
     &name[..name.floor_char_boundary(255)]
 }
 
-/// Appends the payload of a `Cell` message. The whole must fit a record; `Entry::encoded_len` tells.
+/// Appends the payload of a `Cell` message. The caller ensures, with `Entry::encoded_len`, that it fits a record.
 pub fn encode_cell<'a>(
     out: &mut BytesMut,
     form: Form,
@@ -213,7 +213,7 @@ pub fn encode_cell<'a>(
 }
 
 impl<'a> Cell<'a> {
-    /// Bytes before the entries, with the longest count a record can hold.
+    /// Bytes before the entries, for the largest entry count that fits a record.
     pub const MAX_HEADER: usize = 14;
 
     pub fn decode(payload: &'a [u8]) -> Result<Self, MovementError> {
@@ -250,7 +250,7 @@ impl<'a> Iterator for Entries<'a> {
 
     fn next(&mut self) -> Option<Entry<'a>> {
         self.left = self.left.checked_sub(1)?;
-        // Cannot fail: `Cell::decode` has read them all.
+        // `Cell::decode` has validated all entries, so this cannot fail.
         Entry::decode(&mut self.cursor).ok()
     }
 

@@ -1,4 +1,4 @@
-//! The lines of the table, in the order of section 13 of `docs/protocol.md`; a test compares the two.
+//! The rows of the opcode table, in the order of section 13 of `docs/protocol.md`. A test compares both.
 
 use super::{Bucket, Phase, Phases, Rate, Route, Rule, Sender};
 use crate::message::Kind;
@@ -8,7 +8,7 @@ macro_rules! opcodes {
     ($($constant:ident = $opcode:literal, $name:literal, $line:expr;)*) => {
         $(#[doc = concat!("`", $name, "`")] pub const $constant: u16 = $opcode;)*
 
-        /// Sorted by opcode.
+        /// Rows, sorted by opcode.
         pub static RULES: &[Rule] = &[$(Rule { opcode: $opcode, name: $name, ..$line }),*];
     };
 }
@@ -95,7 +95,7 @@ const fn request(phases: Phases, max_payload: usize, rate: Option<Rate>, route: 
     }
 }
 
-/// What a player asks about the account: shares its rate with `SelectWorld`.
+/// Requests about the account share the rate of `SelectWorld`.
 const fn account_request(max_payload: usize) -> Rule {
     request(Phases::of(&[Phase::LoginWelcome]), max_payload, rate(Bucket::Login, 2, 5), Route::Login)
 }
@@ -115,7 +115,7 @@ const fn control(phases: Phases, max_payload: usize, rate: Option<Rate>) -> Rule
     Rule { kind: Kind::Event, sender: Sender::Both, ..rule }
 }
 
-/// From the server only; `route` is whose it is.
+/// Sent by the server only; `route` names the server's part that sends it.
 const fn server_message(kind: Kind, route: Route) -> Rule {
     Rule { kind, sender: Sender::Server, ..request(Phases::of(&[]), 0, None, route) }
 }
