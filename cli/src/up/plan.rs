@@ -249,7 +249,7 @@ mod tests {
         assert_eq!(login(&options)["central"]["store"].as_str(), options.postgres.as_deref());
         options.region = Some(Region::Other { name: "us".into(), at: "127.0.0.1:7003".into() });
         let central = &login(&options)["central"];
-        assert_eq!(central["at"].as_array().unwrap()[0].as_str(), Some("127.0.0.1:7003"));
+        assert_eq!(central["servers"].as_array().unwrap()[0].as_str(), Some("127.0.0.1:7003"));
         assert!(central.get("store").is_none());
     }
 
