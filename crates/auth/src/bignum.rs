@@ -1,5 +1,5 @@
-//! Big numbers modulo a prime, by aws-lc: as fast as OpenSSL, and constant-time in base and exponent where that
-//! matters. The only module with `unsafe`: nothing but calls of libcrypto on pointers that live as long as `self`.
+//! Modular arithmetic on big numbers with aws-lc: as fast as OpenSSL, and constant-time in base and exponent where
+//! needed. This is the only module with `unsafe`. It only calls libcrypto with pointers that live as long as `self`.
 #![allow(
     unsafe_code,
     reason = "aws-lc-rs exposes no modular exponentiation; this is the one wrapper around it"
@@ -16,22 +16,22 @@ use zeroize::Zeroizing;
 pub(crate) use comb::Comb;
 pub(crate) use fixed_base::FixedBase;
 
-/// Counts modular exponentiations, the costly part of a login: for metrics, and to show that an unknown account
-/// costs what a known one does.
+/// Counts modular exponentiations, the expensive part of a login. Metrics use it, and tests compare known with
+/// unknown accounts.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct WorkCounter {
     pub exponentiations: u32,
 }
 
-/// libcrypto could not get memory, or was given numbers that the callers here never make.
+/// libcrypto is out of memory, or got numbers that this crate never passes.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("big-number arithmetic failed")]
 pub struct ArithmeticError;
 
-/// A number that is not negative; wiped when dropped.
+/// A non-negative number. Dropping it wipes its memory.
 pub(crate) struct Number(NonNull<sys::BIGNUM>);
 
-// SAFETY: a BIGNUM is plain memory owned by this value alone; nothing in it belongs to a thread.
+// SAFETY: a BIGNUM is plain memory owned by this value. It is not bound to a thread.
 unsafe impl Send for Number {}
 // SAFETY: `&Number` is only read, and libcrypto's reading functions do not write to their const arguments.
 unsafe impl Sync for Number {}
@@ -69,7 +69,7 @@ impl Number {
         unsafe { sys::BN_num_bytes(self.0.as_ptr()) as usize }
     }
 
-    /// Big-endian, with zero bytes in front up to `length`; an error if it is longer.
+    /// Big-endian, padded with leading zero bytes to `length`. Fails if the number is longer.
     pub(crate) fn to_padded(&self, length: usize) -> Result<Vec<u8>, ArithmeticError> {
         let mut bytes = vec![0; length];
         // SAFETY: reads the live number; writes exactly `length` bytes, or fails when the number is longer.
@@ -84,20 +84,20 @@ impl Number {
         (!result.is_null()).then_some(copy).ok_or(ArithmeticError)
     }
 
-    /// Little-endian, with zero bytes behind up to the slice's length.
+    /// Little-endian, padded with trailing zero bytes to the slice's length.
     fn fill_little_endian(&self, bytes: &mut [u8]) -> Result<(), ArithmeticError> {
         // SAFETY: reads the live number; writes exactly `len` bytes, or fails when the number is longer.
         check(unsafe { sys::BN_bn2le_padded(bytes.as_mut_ptr(), bytes.len(), self.0.as_ptr()) })
     }
 
-    /// `width` words, the lowest first.
+    /// `width` words, lowest first.
     fn to_words(&self, width: usize) -> Result<Vec<u64>, ArithmeticError> {
         let mut bytes = Zeroizing::new(vec![0; width * 8]);
         self.fill_little_endian(&mut bytes)?;
         Ok(bytes.as_chunks().0.iter().map(|word| u64::from_le_bytes(*word)).collect())
     }
 
-    /// Takes another value.
+    /// Replaces the value.
     fn set_little_endian(&mut self, bytes: &[u8]) -> Result<(), ArithmeticError> {
         // SAFETY: reads `len` bytes of the slice and writes into the live number.
         let result = unsafe { sys::BN_le2bn(bytes.as_ptr(), bytes.len(), self.0.as_ptr()) };
@@ -112,7 +112,7 @@ impl Number {
     /// `self · factor + summand`, without a modulus.
     pub(crate) fn multiply_add(&self, factor: &Self, summand: &Self) -> Result<Self, ArithmeticError> {
         let (result, context) = (Self::zero()?, Context::new()?);
-        // SAFETY: four live numbers and a live context; the result is a number of its own.
+        // SAFETY: four live numbers and a live context; the result is a separate number.
         check(unsafe {
             sys::BN_mul(result.0.as_ptr(), self.0.as_ptr(), factor.0.as_ptr(), context.0.as_ptr())
         })?;
@@ -122,7 +122,7 @@ impl Number {
     }
 }
 
-/// Scratch space of libcrypto, for one call.
+/// Scratch memory of libcrypto for one call.
 struct Context(NonNull<sys::BN_CTX>);
 
 impl Context {
@@ -139,13 +139,13 @@ impl Drop for Context {
     }
 }
 
-/// An odd modulus with what Montgomery multiplication precomputes for it.
+/// An odd modulus with its precomputed Montgomery context.
 pub(crate) struct Modulus {
     number: Number,
     montgomery: NonNull<sys::BN_MONT_CTX>,
 }
 
-// SAFETY: both parts are written once, in `new`, and only read afterwards; nothing in them belongs to a thread.
+// SAFETY: both parts are written once, in `new`, and only read afterwards. They are not bound to a thread.
 unsafe impl Send for Modulus {}
 // SAFETY: as above; libcrypto takes the Montgomery context as const.
 unsafe impl Sync for Modulus {}
@@ -166,7 +166,7 @@ impl Modulus {
         Ok(Self { number, montgomery: montgomery.ok_or(ArithmeticError)? })
     }
 
-    /// `base ^ exponent`, in time that depends on neither but on the exponent's length. `base` must be reduced.
+    /// `base ^ exponent`, in time that depends only on the exponent's length. `base` must be reduced.
     pub(crate) fn power(
         &self,
         base: &Number,
@@ -175,8 +175,8 @@ impl Modulus {
     ) -> Result<Number, ArithmeticError> {
         work.exponentiations += 1;
         let (result, context) = (Number::zero()?, Context::new()?);
-        // SAFETY: live numbers, context and Montgomery context; the latter belongs to this modulus. A base that is
-        // not reduced is refused by the function itself.
+        // SAFETY: live numbers, context and Montgomery context; the latter belongs to this modulus. The function
+        // itself refuses a base that is not reduced.
         check(unsafe {
             sys::BN_mod_exp_mont_consttime(
                 result.0.as_ptr(),
@@ -190,22 +190,22 @@ impl Modulus {
         Ok(result)
     }
 
-    /// Bytes of the modulus, in whole words.
+    /// Length of the modulus in bytes, rounded up to whole words.
     fn width(&self) -> usize {
         self.number.byte_length().next_multiple_of(8)
     }
 
-    /// Into Montgomery form. `number` must be reduced.
+    /// Converts to Montgomery form. `number` must be reduced.
     fn to_montgomery(&self, number: &Number) -> Result<Number, ArithmeticError> {
         self.convert(sys::BN_to_montgomery, number)
     }
 
-    /// Out of Montgomery form.
+    /// Converts from Montgomery form.
     fn from_montgomery(&self, number: &Number) -> Result<Number, ArithmeticError> {
         self.convert(sys::BN_from_montgomery, number)
     }
 
-    /// Both numbers, and the product that takes the first one's place, are in Montgomery form.
+    /// Multiplies two numbers in Montgomery form. The product replaces the first.
     fn multiply_montgomery(
         &self,
         a: &mut Number,
@@ -215,7 +215,7 @@ impl Modulus {
         self.montgomery_product(a.0, a.0, b.0, scratch)
     }
 
-    /// As [`Self::multiply_montgomery`], by itself.
+    /// Like [`Self::multiply_montgomery`] with the number itself.
     fn square_montgomery(&self, a: &mut Number, scratch: &Context) -> Result<(), ArithmeticError> {
         self.montgomery_product(a.0, a.0, a.0, scratch)
     }

@@ -1,16 +1,16 @@
-//! What every transcript begins with: the connection's preface and, where the connection is TLS and both ends can ask
-//! it, 32 bytes that belong to this one TLS connection.
+//! The beginning of every transcript: the connection's preface and, on TLS connections whose exporter both sides can
+//! compute, 32 bytes that identify this TLS connection.
 
 use std::ops::Deref;
 
 use crate::Preface;
 
-/// Bytes of the exporter (RFC 8446, section 7.5).
+/// Length of the exporter (RFC 8446, section 7.5).
 const EXPORTER: usize = 32;
 const PREFACE: usize = size_of::<Preface>();
 
-/// The preface, and the exporter after it where there is one. Somebody who sits between two TLS connections has two
-/// exporters, so no proof that is made on one of them holds on the other.
+/// The preface, followed by the exporter if there is one. An attacker between two TLS connections has two exporters,
+/// so a proof made on one of them is invalid on the other.
 #[derive(Clone, Copy)]
 pub struct ChannelBinding {
     bytes: [u8; PREFACE + EXPORTER],

@@ -1,5 +1,5 @@
-//! What strangers' numbers and names can do, behind a few functions for fuzzers and for the replay of their corpus:
-//! whatever the bytes are, each returns, and nobody is let in by chance.
+//! Entry points for fuzzers over untrusted numbers and names. Tests replay the fuzz corpus through them. Each
+//! function accepts any bytes and returns, and never accepts a proof by chance.
 
 use shardkeep_types::Secret;
 
@@ -11,8 +11,8 @@ use crate::{
     ticket::TicketChain,
 };
 
-/// Both sides of SRP. The first byte says which half hears a stranger: the server a proof, the client a challenge, the
-/// server its own store; the second chooses the group.
+/// Both sides of SRP. The first byte selects the untrusted input (a proof to the server, a challenge to the client,
+/// a stored verifier), the second the group.
 pub fn srp(bytes: &[u8]) {
     let [half, group, rest @ ..] = bytes else { return };
     let group = Group::ALL[usize::from(*group) % Group::ALL.len()];
@@ -27,7 +27,7 @@ fn alice() -> AccountName {
     AccountName::normalise("alice").expect("a constant name")
 }
 
-/// The server hears `M1`, its length first, and `A`.
+/// The server receives `M1`, prefixed by its length, and `A`.
 fn proof(group: Group, bytes: &[u8]) {
     let Some((&length, rest)) = bytes.split_first() else { return };
     let (m1, a) = rest.split_at(usize::from(length).min(rest.len()));
@@ -38,7 +38,8 @@ fn proof(group: Group, bytes: &[u8]) {
     assert!(work.exponentiations <= 3);
 }
 
-/// The client hears a salt, its length first, and `B`; its proof is taken by nobody who does not know the verifier.
+/// The client receives a salt, prefixed by its length, and `B`. Only a holder of the verifier accepts the client's
+/// proof.
 fn challenge(group: Group, bytes: &[u8]) {
     let Some((&length, rest)) = bytes.split_first() else { return };
     let (salt, b) = rest.split_at(usize::from(length).min(rest.len()));
@@ -50,7 +51,7 @@ fn challenge(group: Group, bytes: &[u8]) {
     }
 }
 
-/// A verifier from a damaged store: group, salt by its length, `v`.
+/// A verifier from a damaged store: group, salt with its length, `v`.
 fn stored(bytes: &[u8]) {
     let [low, high, length, rest @ ..] = bytes else { return };
     let group = u32::from(u16::from_le_bytes([*low, *high]));
@@ -72,7 +73,7 @@ pub fn names(bytes: &[u8]) {
     let _ = check_password(typed);
 }
 
-/// Tickets and what is proved with them: key, preface, random and MAC come from the bytes, the rest are suites.
+/// Tickets and their proofs: key, preface, random and MAC come from the bytes, followed by suites.
 pub fn ticket(bytes: &[u8]) {
     let Some((key, rest)) = bytes.split_first_chunk::<32>() else { return };
     let Some((preface, rest)) = rest.split_first_chunk::<12>() else { return };
@@ -86,10 +87,10 @@ pub fn ticket(bytes: &[u8]) {
 
     let mac = Proof::attach(&first.key).client(preface, &first.id.0, random, suites);
     assert!(mac.matches(mac.as_bytes()));
-    // What a stranger sends as a MAC, under a key it does not hold; and what another key would say.
+    // A MAC without the key, and a MAC under another key.
     assert!(!mac.matches(suites) && !mac.matches(shared.expose()));
     let mut others = vec![Proof::attach(&second.key), Proof::resume(&first.key)];
-    // A fuzzer sees the ticket's key where keys are compared, and may well bring it.
+    // A fuzzer can observe key comparisons, so it may find the ticket's key.
     if key != first.key {
         others.push(Proof::attach(&key));
     }

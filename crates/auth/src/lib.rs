@@ -1,6 +1,7 @@
-//! Who is a player: the SRP6a login, the keys that follow from it, the chain of single-use tickets, and the proofs
-//! by which a session is attached and resumed. Pure: randomness comes in as an argument, no clock, no socket.
-//! `docs/protocol.md` is the same thing for people (sections 7, 8, 9 and 11), with the vectors the tests read.
+//! Authentication of players: SRP6a login, the keys derived from it, the chain of single-use tickets, and the proofs
+//! that attach and resume a session. This crate is pure: randomness is an argument, and there is no clock and no
+//! socket. `docs/protocol.md` specifies the same (sections 7, 8, 9 and 11) and contains the vectors that the tests
+//! read.
 
 mod bignum;
 mod binding;

@@ -1,6 +1,5 @@
-//! What follows from a login's shared secret (protocol section 7): the record keys of the rest of the login
-//! connection, the first link of the ticket chain, and the two MACs that make the plain messages before them
-//! impossible to tamper with.
+//! Keys derived from a login's shared secret (protocol section 7): the record keys of the login connection, the
+//! first link of the ticket chain, and two MACs that protect the plain messages against changes.
 
 use crate::{
     crypto::{Key, Mac, MacKey, extract_parts, mac},
@@ -11,9 +10,9 @@ use crate::{
 /// Everything derived from `K` and the transcript of `Hello`, `Challenge` and `Proof`.
 #[derive(Debug)]
 pub struct LoginKeys {
-    /// Seals what the client sends.
+    /// Seals the client's records.
     pub client: Key,
-    /// Seals what the server sends.
+    /// Seals the server's records.
     pub server: Key,
     pub chain: TicketChain,
     server_finished: Key,
@@ -21,8 +20,8 @@ pub struct LoginKeys {
 }
 
 impl LoginKeys {
-    /// `shared` is SRP's `K`, `hybrid` what came of the key shares if both sides sent one; `th1` the transcript's hash
-    /// after `Proof`.
+    /// `shared` is SRP's `K`, `hybrid` the secret of the key shares if both sides sent one, `th1` the hash of the
+    /// transcript after `Proof`.
     pub fn derive(shared: &Key, hybrid: Option<&HybridSecret>, th1: &[u8; 32]) -> Self {
         let hybrid: &[u8] = hybrid.map_or(&[], |secret| secret.expose());
         let root = MacKey::prk(&extract_parts(th1, &[shared.expose(), hybrid]));

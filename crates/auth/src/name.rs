@@ -1,5 +1,5 @@
-//! Account names and passwords as the protocol takes them. A name is normalised once, here, before anything is
-//! hashed: `" Alice "` and `alice` are the same account.
+//! Account names and passwords of the protocol. A name is normalised once, here, before it is hashed: `" Alice "`
+//! and `alice` are the same account.
 
 use std::{fmt, str::FromStr};
 
@@ -20,7 +20,7 @@ impl AccountName {
     pub const MAX: usize = 32;
 
     /// # Errors
-    /// When what remains after normalisation is not a name.
+    /// Fails if the normalised text is not a valid name.
     pub fn normalise(typed: &str) -> Result<Self, NameError> {
         let name = typed.trim_matches(' ').to_ascii_lowercase();
         let bytes = name.as_bytes();
@@ -51,7 +51,7 @@ impl fmt::Display for AccountName {
 }
 
 /// # Errors
-/// When the password is empty or longer than 128 bytes of UTF-8.
+/// Fails if the password is empty or longer than 128 bytes of UTF-8.
 pub fn check_password(password: &str) -> Result<(), PasswordError> {
     (1..=128).contains(&password.len()).then_some(()).ok_or(PasswordError)
 }

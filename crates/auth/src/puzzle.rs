@@ -1,6 +1,6 @@
-//! Client puzzles (protocol section 7): what a crowded login server has a client work for before it works itself. The
-//! server keeps nothing of them: a puzzle carries a MAC over the client's address, the time and the client's own
-//! `Hello`, under a key that all replicas derive alike and that changes every ten minutes.
+//! Client puzzles (protocol section 7): work that a login server under load requires before its own. The server
+//! stores nothing: a puzzle carries a MAC over the client's address, the time and the client's `Hello`. All replicas
+//! derive the same key, which changes every ten minutes.
 //!
 //! ```
 //! use shardkeep_auth::puzzle::{PuzzleIssuer, solve, split};
@@ -10,7 +10,7 @@
 //! let token = maker.make(&address, hello, now_ms, 8);
 //! // The client:
 //! let answer = solve(&token, 8).unwrap();
-//! // The server again, perhaps another replica, on another connection:
+//! // The server, possibly another replica, on another connection:
 //! let lives = std::time::Duration::from_secs(30);
 //! assert_eq!(maker.check(&address, hello, &answer, now_ms + 500, lives), Ok(token));
 //! ```
@@ -21,23 +21,23 @@ use crate::crypto::{Key, Mac, mac, sha256};
 
 /// `u64` milliseconds since the Unix epoch ‖ `u8` bits ‖ 16 bytes of MAC.
 pub const TOKEN: usize = 25;
-/// The token ‖ `u64` number that solves it.
+/// The token ‖ `u64` solution.
 pub const ANSWER: usize = TOKEN + 8;
-/// No server asks for more, and no client works for more.
+/// Most zero bits that a server may require and a client accepts.
 pub const MAX_BITS: u32 = 24;
 
-/// A puzzle: for the client, bytes without a meaning.
+/// A puzzle; opaque to the client.
 pub type Token = [u8; TOKEN];
 pub type Answer = [u8; ANSWER];
 
-/// How long a key serves.
+/// Lifetime of a key.
 const EPOCH_MS: u64 = 600_000;
-/// How far ahead the clock of the replica that made a puzzle may be.
+/// Largest tolerated lead of the issuing replica's clock.
 const SKEW_MS: u64 = 5_000;
-/// What precedes an answer at the end of `Hello`: the tag of field 15, and the length.
+/// Bytes before a solution at the end of `Hello`: the tag of field 15, and the length.
 const FIELD: [u8; 2] = [15 << 3 | 2, ANSWER as u8];
 
-/// Why an answer is not taken.
+/// Reason for refusing a solution.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum PuzzleError {
     #[error("the puzzle is too old, or from the future")]
@@ -49,7 +49,7 @@ pub enum PuzzleError {
 }
 
 impl PuzzleError {
-    /// For metrics.
+    /// Metric label.
     pub fn label(&self) -> &'static str {
         match self {
             Self::Stale => "stale",
@@ -59,7 +59,7 @@ impl PuzzleError {
     }
 }
 
-/// Makes and checks puzzles. All replicas hold the same seed.
+/// Issues and checks puzzles. All replicas have the same seed.
 #[derive(Debug, Clone)]
 pub struct PuzzleIssuer {
     seed: Key,
@@ -70,7 +70,7 @@ impl PuzzleIssuer {
         Self { seed }
     }
 
-    /// `address` is the client's (IPv4 as mapped into IPv6), `hello` the payload of `Hello` without an answer, `bits`
+    /// `address` is the client's (IPv4 mapped into IPv6), `hello` the payload of `Hello` without a solution, `bits`
     /// at most [`MAX_BITS`].
     pub fn make(&self, address: &[u8; 16], hello: &[u8], now_ms: u64, bits: u32) -> Token {
         let bits = u8::try_from(bits.min(MAX_BITS)).unwrap_or_default();
@@ -81,10 +81,10 @@ impl PuzzleIssuer {
         token
     }
 
-    /// The token that was solved, to be remembered as used.
+    /// Returns the solved token. The caller records it as used.
     ///
     /// # Errors
-    /// Cheapest first: nothing but one hash is spent on an answer without work.
+    /// Checks the cheapest condition first: a solution without work costs one hash.
     pub fn check(
         &self,
         address: &[u8; 16],
@@ -116,7 +116,7 @@ impl PuzzleIssuer {
     }
 }
 
-/// Works until the puzzle is solved: about `2^bits` hashes. `None`: it asks for more than any server may.
+/// Solves a puzzle with about `2^bits` hashes. `None`: `bits` exceeds the maximum.
 pub fn solve(token: &[u8], bits: u32) -> Option<Answer> {
     if bits > MAX_BITS {
         return None;
@@ -129,8 +129,8 @@ pub fn solve(token: &[u8], bits: u32) -> Option<Answer> {
     })
 }
 
-/// The payload of `Hello` without the answer at its end, and the answer. Nothing else of the payload is looked at: it
-/// may well be no `Hello`.
+/// Splits the payload of `Hello` into the part before the solution and the solution. Does not read the rest, so the
+/// payload may be invalid.
 pub fn split(payload: &[u8]) -> (&[u8], Option<&Answer>) {
     match payload.split_last_chunk::<ANSWER>() {
         Some((front, answer)) if front.ends_with(&FIELD) => {
@@ -140,7 +140,7 @@ pub fn split(payload: &[u8]) -> (&[u8], Option<&Answer>) {
     }
 }
 
-/// Zero bits at the beginning of the hash. One block of SHA-256.
+/// Number of leading zero bits of the hash, which is one block of SHA-256.
 fn leading_zero_bits(answer: &Answer) -> u32 {
     let hash = sha256(&[b"shardkeep v1 puzzle", answer]);
     u64::from_be_bytes(*hash.first_chunk().unwrap_or(&[0; 8])).leading_zeros()
@@ -184,7 +184,7 @@ mod tests {
         for (at, flip) in [(8, 1), (0, 1), (9, 1), (24, 128)] {
             let mut forged = answer;
             forged[at] ^= flip;
-            // Solved again, so that only the MAC is wrong.
+            // Solve it again, so that only the MAC is wrong.
             let forged = solve(&forged[..TOKEN], forged[8].into()).unwrap();
             let end = maker().check(&ADDRESS, b"hello", &forged, NOW + 10, LIFETIME);
             assert_eq!(end, Err(PuzzleError::WrongMac), "byte {at}");
@@ -197,7 +197,7 @@ mod tests {
         let answer = solve(&token, 12).unwrap();
         assert!(leading_zero_bits(&answer) >= 12);
         let mut unsolved = answer;
-        // The first number that does not solve it.
+        // Find a number that does not solve it.
         while leading_zero_bits(&unsolved) >= 12 {
             unsolved[TOKEN] ^= 1;
             unsolved[TOKEN + 7] = unsolved[TOKEN + 7].wrapping_add(1);

@@ -1,6 +1,6 @@
-//! Registering (protocol section 7): what the account store is to keep of a password travels sealed to the region's
-//! public key, which the client was built with. Who stands between learns nothing to guess the password from, and the
-//! sealed answer proves that the region itself made the account.
+//! Registration (protocol section 7): the client seals salt and verifier to the region's public key, which it was
+//! built with. An attacker in between learns nothing that allows guessing the password, and the sealed reply proves
+//! that the region created the account.
 //!
 //! ```
 //! use shardkeep_auth::registration::{RegionKey, seal};
@@ -19,12 +19,12 @@ use aws_lc_rs::{
 
 use crate::crypto::{Key, expand, extract, sha256};
 
-/// Not sealed to this key, altered, or no point of the curve.
+/// Sealed to another key, altered, or not a point of the curve.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not sealed to this key")]
 pub struct SealError;
 
-/// The region's pair of keys (X25519, RFC 7748).
+/// The region's key pair (X25519, RFC 7748).
 pub struct RegionKey {
     private: PrivateKey,
     public: [u8; 32],
@@ -32,23 +32,23 @@ pub struct RegionKey {
 
 impl RegionKey {
     /// # Errors
-    /// Only for lack of memory: any 32 bytes are a private key.
+    /// Fails only without memory: any 32 bytes are a private key.
     pub fn new(secret: &Key) -> Result<Self, SealError> {
         let private = PrivateKey::from_private_key(&X25519, secret.expose()).map_err(|_| SealError)?;
         let public = public_of(&private)?;
         Ok(Self { private, public })
     }
 
-    /// What clients pin.
+    /// The public key that clients pin.
     pub fn public(&self) -> &[u8; 32] {
         &self.public
     }
 
-    /// What a client sealed with [`seal`], and the key for the answer. `preface` is what the connection's transcripts
-    /// begin with ([`ChannelBinding`](crate::ChannelBinding)).
+    /// Opens a request sealed by [`seal`]. Also returns the key for the reply. `preface` is the beginning of the
+    /// connection's transcripts ([`ChannelBinding`](crate::ChannelBinding)).
     ///
     /// # Errors
-    /// When it was sealed to another key, for another preface, or altered.
+    /// Fails if the request was sealed to another key or for another preface, or was altered.
     pub fn open(&self, preface: &[u8], key: &[u8], sealed: &[u8]) -> Result<(Vec<u8>, ReplyKey), SealError> {
         let client = <[u8; 32]>::try_from(key).map_err(|_| SealError)?;
         let keys = Keys::derive(preface, &client, &self.public, &agree(&self.private, &client)?);
@@ -62,7 +62,7 @@ impl std::fmt::Debug for RegionKey {
     }
 }
 
-/// A sealed request, and what opens its answer.
+/// A sealed request, and the key that opens its reply.
 #[derive(Debug)]
 pub struct Request {
     /// `Register.key`
@@ -72,10 +72,10 @@ pub struct Request {
     pub reply: ReplyKey,
 }
 
-/// Seals to a region's public key. `fresh` is 32 random bytes, never used again.
+/// Seals to a region's public key. `fresh` is 32 random bytes that are used once.
 ///
 /// # Errors
-/// When `region` is not a public key.
+/// Fails if `region` is not a public key.
 pub fn seal(region: &[u8; 32], preface: &[u8], fresh: &Key, plaintext: &[u8]) -> Result<Request, SealError> {
     let private = PrivateKey::from_private_key(&X25519, fresh.expose()).map_err(|_| SealError)?;
     let key = public_of(&private)?;
@@ -83,19 +83,19 @@ pub fn seal(region: &[u8; 32], preface: &[u8], fresh: &Key, plaintext: &[u8]) ->
     Ok(Request { key, sealed: encrypt(&keys.request, plaintext)?, reply: keys.reply })
 }
 
-/// Seals, and opens, one answer.
+/// Key that seals and opens one reply.
 #[derive(Debug)]
 pub struct ReplyKey(Key);
 
 impl ReplyKey {
     /// # Errors
-    /// Only for lack of memory. By value: the key serves once.
+    /// Fails only without memory. Takes `self` by value, because the key is used once.
     pub fn seal(self, plaintext: &[u8]) -> Result<Vec<u8>, SealError> {
         encrypt(&self.0, plaintext)
     }
 
     /// # Errors
-    /// When the region did not seal it.
+    /// Fails if the region did not seal it.
     pub fn open(&self, sealed: &[u8]) -> Result<Vec<u8>, SealError> {
         open(&self.0, sealed)
     }

@@ -1,15 +1,15 @@
-//! Attaching and resuming a session (protocol sections 9 and 11): who holds the ticket's or the resume key proves it
-//! by a MAC over both sides' fresh randomness, and both derive new keys from the whole exchange. Nothing but
-//! symmetric cryptography, so that a gateway admits a storm of players for microseconds each.
+//! Attaching and resuming a session (protocol sections 9 and 11). The holder of a ticket key or resume key proves it
+//! by a MAC over both sides' fresh randomness, and both derive new keys from the whole exchange. This uses only
+//! symmetric cryptography, so a gateway admits a player in microseconds.
 //!
 //! ```
 //! use shardkeep_auth::session::{Proof, SessionKeys};
 //! # let (key, preface, id) = (shardkeep_types::Secret::new([7; 32]), [0; 12], [1; 16]);
-//! // Client: what it sends as `Attach.mac`, and what it expects in `Attached.mac`.
+//! // Client: the value of `Attach.mac`, and the expected value of `Attached.mac`.
 //! let proof = Proof::attach(&key);
 //! let mac = proof.client(&preface, &id, &[2; 32], &[1, 2]);
 //! let expected = proof.server(&preface, b"the Attach message", &[3; 32], 1, 0);
-//! // Both sides, once the MACs are checked:
+//! // Both sides, after the MACs are checked:
 //! let keys = SessionKeys::derive(&key, &preface, b"the Attach message", b"the Attached message");
 //! # assert!(!mac.matches(expected.as_bytes())); let _ = keys;
 //! ```
@@ -18,15 +18,15 @@ use crate::crypto::{Key, Mac, MacKey, expand, extract, sha256};
 
 /// Value of `Attached.key`.
 pub mod key_source {
-    /// In an attach: the ticket's.
+    /// Attach: the ticket key.
     pub const TICKET: u8 = 0;
-    /// In a resume: the session's own, which the gateway holds.
+    /// Resume: the resume key of the gateway.
     pub const GATEWAY: u8 = 1;
-    /// In a resume: the one the world keeps.
+    /// Resume: the resume key of the world.
     pub const WORLD: u8 = 2;
 }
 
-/// Proves the possession of a ticket key or resume key, on either side.
+/// Proof of possession of a ticket key or resume key, for either side.
 pub struct Proof(MacKey);
 
 impl std::fmt::Debug for Proof {
@@ -46,29 +46,29 @@ impl Proof {
         Self(MacKey::prk(&expand(resume_key, "shardkeep v1 resume mac")))
     }
 
-    /// `Attach.mac`, `Resume.gateway_mac` or `Resume.world_mac`. `preface` is as in [`crate::ChannelBinding`], `id` the ticket's
-    /// or the session's, `random` the client's 32 bytes, `suites` the numbers offered, known or not, in their order (more
-    /// than 255 match nothing).
+    /// `Attach.mac`, `Resume.gateway_mac` or `Resume.world_mac`. `preface` is that of [`crate::ChannelBinding`],
+    /// `id` the ticket's or session's id, `random` the client's 32 bytes, `suites` the offered numbers in order,
+    /// known or not (more than 255 match nothing).
     pub fn client(&self, preface: &[u8], id: &[u8; 16], random: &[u8; 32], suites: &[u8]) -> Mac {
         let count = u8::try_from(suites.len()).unwrap_or(u8::MAX);
         self.0.mac(&[b"client", preface, id, random, &[count], suites])
     }
 
     /// `Attached.mac`. `request` is the whole `Attach` or `Resume` message as sent, `random` the server's 32 bytes,
-    /// `suite` the one chosen, `key` one of [`key_source`].
+    /// `suite` the chosen one, `key` one of [`key_source`].
     pub fn server(&self, preface: &[u8], request: &[u8], random: &[u8; 32], suite: u8, key: u8) -> Mac {
         self.0.mac(&[b"server", &sha256(&[preface, request]), random, &[suite, key]])
     }
 }
 
-/// Keys of a session on one connection, and for the next resume.
+/// Keys of a session on one connection, and resume keys for the next.
 #[derive(Debug, Clone)]
 pub struct SessionKeys {
-    /// Seals what the client sends.
+    /// Seals the client's records.
     pub client: Key,
-    /// Seals what the server sends.
+    /// Seals the server's records.
     pub server: Key,
-    /// Seals the server's datagrams, on lanes that have any.
+    /// Seals the server's datagrams, on lanes that have them.
     pub datagrams: Key,
     /// Replaces the gateway's resume key once the client has confirmed.
     pub gateway_resume: Key,
@@ -77,8 +77,8 @@ pub struct SessionKeys {
 }
 
 impl SessionKeys {
-    /// `key` is the one that was proved, `request` the whole `Attach` or `Resume` message, `attached` the whole
-    /// answer, both without the record's length.
+    /// `key` is the proved key, `request` the whole `Attach` or `Resume` message, `attached` the whole reply, both
+    /// without the record length.
     pub fn derive(key: &Key, preface: &[u8], request: &[u8], attached: &[u8]) -> Self {
         let secret = MacKey::prk(&extract(&sha256(&[preface, request, attached]), key));
         Self {

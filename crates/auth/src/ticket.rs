@@ -1,11 +1,11 @@
-//! The ticket chain (protocol section 8): login and client each hold it, every selected world takes the next link,
-//! and what is taken is erased. Who steals the chain later learns nothing of tickets used before.
+//! The ticket chain (protocol section 8). Login and client each hold it. Every selected world takes the next link
+//! and erases it, so a stolen chain reveals nothing about used tickets.
 
 use shardkeep_types::TicketId;
 
 use crate::crypto::{Key, expand};
 
-/// One single-use right to attach. Its key never crosses the client's wire.
+/// A single-use right to attach. Its key never crosses the client's connection.
 #[derive(Debug)]
 pub struct Ticket {
     pub index: u32,
@@ -13,7 +13,7 @@ pub struct Ticket {
     pub key: Key,
 }
 
-/// The links not taken yet.
+/// The unused links.
 #[derive(Debug)]
 pub struct TicketChain {
     index: u32,
@@ -25,12 +25,12 @@ impl TicketChain {
         Self { index: 0, key }
     }
 
-    /// Index of the ticket that [`TicketChain::take`] would give.
+    /// Index of the ticket that [`TicketChain::take`] returns next.
     pub fn next_index(&self) -> u32 {
         self.index
     }
 
-    /// Takes the next ticket; the chain moves on and cannot make it again.
+    /// Takes the next ticket. The chain advances and cannot produce it again.
     pub fn take(&mut self) -> Ticket {
         let ticket = Ticket {
             index: self.index,

@@ -1,5 +1,5 @@
-//! The second factor: time-based one-time passwords (RFC 6238) as authenticator apps make them, by HMAC-SHA-1, with six
-//! digits and steps of 30 seconds. The clock is an argument; what was used before is the caller's to remember.
+//! The second factor: time-based one-time passwords (RFC 6238) as authenticator apps implement them: HMAC-SHA-1, six
+//! digits, steps of 30 seconds. The time is an argument. The caller stores which steps were used.
 
 use std::{fmt::Write as _, ops::RangeInclusive};
 
@@ -10,14 +10,14 @@ pub const SECRET_BYTES: usize = 20;
 const STEP_MS: u64 = 30_000;
 const DIGITS: usize = 6;
 
-/// The time step of a moment, in milliseconds since the Unix epoch.
+/// The time step of a time in milliseconds since the Unix epoch.
 pub fn step_at(unix_ms: u64) -> u64 {
     unix_ms / STEP_MS
 }
 
 /// The code of a time step.
 pub fn code(secret: &[u8], step: u64) -> String {
-    // HMAC does not rest on SHA-1 being free of collisions, and apps know nothing else.
+    // HMAC does not require that SHA-1 is collision-resistant, and apps support nothing else.
     let key = hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, secret);
     let tag = hmac::sign(&key, &step.to_be_bytes());
     let tag = tag.as_ref();
@@ -27,21 +27,21 @@ pub fn code(secret: &[u8], step: u64) -> String {
     format!("{:06}", number % 1_000_000)
 }
 
-/// The step whose code was typed: this one, or the one before or after it, for clocks that differ a little and people
-/// who type slowly. Spaces do not count.
+/// The step of the typed code: the current step, the previous or the next one, to allow for clock differences and
+/// slow typing. Spaces are ignored.
 pub fn matching_step(secret: &[u8], typed: &str, unix_ms: u64) -> Option<u64> {
     find(&without_spaces(typed), unix_ms, |step| code(secret, step))
 }
 
-/// The same for two codes in a row, one behind the other: the second is of one of those steps. They are guessed a
-/// million times as hard as one, so that wrong ones need not be counted.
+/// Like [`matching_step`] for two concatenated consecutive codes; the second belongs to one of those steps. They are
+/// a million times harder to guess than one code, so wrong pairs need no limit.
 pub fn steps_of_code_pair(secret: &[u8], typed: &str, unix_ms: u64) -> Option<RangeInclusive<u64>> {
     let two = |last: u64| code(secret, last.saturating_sub(1)) + &code(secret, last);
     let last = find(&without_spaces(typed), unix_ms, two)?;
     Some(last.checked_sub(1)?..=last)
 }
 
-/// Whether as much was typed as two codes are long.
+/// Whether the typed text has the length of two codes.
 pub fn is_code_pair(typed: &str) -> bool {
     without_spaces(typed).len() == 2 * DIGITS
 }
@@ -61,7 +61,7 @@ fn without_spaces(typed: &str) -> String {
     typed.chars().filter(|c| !c.is_ascii_whitespace()).collect()
 }
 
-/// What an authenticator app reads from a QR code. `issuer` and `account` become its label.
+/// The URI for a QR code that authenticator apps read. `issuer` and `account` become its label.
 pub fn uri(issuer: &str, account: &str, secret: &[u8]) -> String {
     let (issuer, account) = (percent(issuer), percent(account));
     format!(
@@ -82,7 +82,7 @@ fn percent(text: &str) -> String {
     })
 }
 
-/// RFC 4648, without padding, as apps want it.
+/// RFC 4648 without padding, as apps require.
 fn base32(bytes: &[u8]) -> String {
     const LETTERS: &[u8; 32] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
     let mut text = String::with_capacity(bytes.len().div_ceil(5) * 8);
@@ -148,12 +148,12 @@ mod tests {
         for wrong in ["", "050471", "050471081804", "050471050471", "081804050472", "08180405047１"] {
             assert_eq!(steps_of_code_pair(SECRET, wrong, now), None, "{wrong:?}");
         }
-        // There is no step before the first one.
+        // Step 0 has no previous step.
         assert_eq!(steps_of_code_pair(SECRET, &code(SECRET, 0).repeat(2), 0), None);
         assert!(is_code_pair("081 804 050 471") && !is_code_pair("081804"));
     }
 
-    /// RFC 4648, section 10, and a secret as apps know it.
+    /// RFC 4648, section 10, and a secret in the form of apps.
     #[test]
     fn otpauth_uri_is_well_formed() {
         for (bytes, text) in [("f", "MY"), ("fo", "MZXQ"), ("foo", "MZXW6"), ("fooba", "MZXW6YTB")] {

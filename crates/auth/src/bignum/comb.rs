@@ -1,19 +1,20 @@
-//! Powers of a base that comes back with each login of an account, to exponents that are no secret: with three more
-//! powers of it kept, a 256-bit exponent costs 64 squarings and as many multiplications, two fifths of what any base
-//! costs (the fixed-base comb method, Handbook of Applied Cryptography, 14.117, with four rows).
+//! Powers of a base that returns with each login of an account, to public exponents. With three stored powers of the
+//! base, a 256-bit exponent costs 64 squarings and 64 multiplications, two fifths of a general exponentiation (the
+//! fixed-base comb method, Handbook of Applied Cryptography, 14.117, with four rows).
 
 use super::{ArithmeticError, Context, Modulus, Number};
 
 const ROW_BITS: usize = 64;
 
-/// The product of each choice of rows, in Montgomery form.
+/// The product of each subset of rows, in Montgomery form.
 pub(crate) struct Comb(Vec<Number>);
 
 impl Comb {
-    /// Parts of an exponent, of one word each.
+    /// Parts of an exponent, one word each.
     pub(crate) const ROWS: usize = 4;
 
-    /// `base ^ (2^64)`, `base ^ (2^128)` and `base ^ (2^192)`: what is kept of a base. It must be reduced.
+    /// `base ^ (2^64)`, `base ^ (2^128)` and `base ^ (2^192)`: the stored powers of a base. The base must be
+    /// reduced.
     pub(crate) fn rows(modulus: &Modulus, base: &Number) -> Result<Vec<Number>, ArithmeticError> {
         let (mut power, scratch) = (modulus.to_montgomery(base)?, Context::new()?);
         let row = |_| {
@@ -25,7 +26,7 @@ impl Comb {
         (1..Self::ROWS).map(row).collect()
     }
 
-    /// From the base and its [rows](Self::rows), all reduced.
+    /// Builds a comb from the base and its [rows](Self::rows), all reduced.
     pub(crate) fn new(modulus: &Modulus, base: &Number, rows: &[Number]) -> Result<Self, ArithmeticError> {
         let scratch = Context::new()?;
         let mut products = vec![modulus.to_montgomery(&Number::from_bytes(&[1])?)?];
@@ -40,8 +41,8 @@ impl Comb {
         Ok(Self(products))
     }
 
-    /// `base ^ exponent`. The time that it takes tells the exponent, which therefore must be public; it does not tell the
-    /// base. `None`: the exponent is longer than the rows.
+    /// `base ^ exponent`. The time reveals the exponent, which must therefore be public, but not the base. `None`:
+    /// the exponent is longer than the rows.
     pub(crate) fn power(
         &self,
         modulus: &Modulus,

@@ -1,13 +1,13 @@
-//! Powers of one base that never changes: with a table of them, a 256-bit exponent costs 64 multiplications and no
-//! squaring, a fifth of what any base costs (the fixed-base windowing method, Handbook of Applied Cryptography,
-//! 14.109, with windows of four bits).
+//! Powers of one constant base. With a table of them, a 256-bit exponent costs 64 multiplications and no squaring, a
+//! fifth of a general exponentiation (the fixed-base windowing method, Handbook of Applied Cryptography, 14.109,
+//! with windows of four bits).
 
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
 use super::{ArithmeticError, Context, Modulus, Number};
 
-/// Longest exponent that the table serves.
+/// Longest exponent that the table supports.
 const EXPONENT_BYTES: usize = 32;
 const WINDOWS: usize = EXPONENT_BYTES * 2;
 const ENTRIES: usize = 16;
@@ -15,7 +15,7 @@ const ENTRIES: usize = 16;
 /// `base ^ (digit · 16^window)` for every window and digit, in Montgomery form: 256 KiB for a modulus of 2048 bits,
 /// 384 KiB for 3072, 512 KiB for 4096.
 pub(crate) struct FixedBase {
-    /// Entry after entry, little-endian.
+    /// Consecutive entries, little-endian.
     table: Vec<u8>,
     /// Bytes of one entry.
     width: usize,
@@ -37,8 +37,8 @@ impl FixedBase {
         Ok(Self { table, width })
     }
 
-    /// `base ^ exponent`, in time and with memory accesses that do not depend on the exponent. `None`: the exponent
-    /// is longer than the table serves.
+    /// `base ^ exponent`, with time and memory accesses that do not depend on the exponent. `None`: the exponent is
+    /// longer than the table supports.
     pub(crate) fn power(
         &self,
         modulus: &Modulus,
@@ -62,7 +62,7 @@ impl FixedBase {
         modulus.from_montgomery(&product).map(Some)
     }
 
-    /// Reads every entry and keeps one, so that the cache does not tell which.
+    /// Reads every entry and keeps one, so that the cache does not reveal the selection.
     fn choose(&self, window: &[u8], digit: u8, chosen: &mut [u8]) {
         chosen.fill(0);
         for (entry, number) in window.chunks_exact(self.width).zip(0u8..) {

@@ -1,4 +1,4 @@
-//! The player's side: answers a challenge, then checks that the server knew the verifier.
+//! Client side of SRP6a: answers a challenge, then verifies that the server knows the verifier.
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use shardkeep_types::Secret;
@@ -9,14 +9,14 @@ use super::{
 };
 use crate::{AccountName, PasswordError, WorkCounter, bignum::Number, check_password, crypto::Key};
 
-/// Account and password as typed. The password stays in here.
+/// Account and password as typed. The password never leaves this value.
 #[derive(Debug, Clone)]
 pub struct Credentials {
     account: AccountName,
     password: Secret<String>,
 }
 
-/// What `Challenge` says.
+/// The fields of `Challenge`.
 #[derive(Clone, Copy)]
 pub struct Parameters<'a> {
     /// Bits of `N`.
@@ -27,7 +27,7 @@ pub struct Parameters<'a> {
 
 impl Credentials {
     /// # Errors
-    /// When the password is empty or too long.
+    /// Fails if the password is empty or too long.
     pub fn new(account: AccountName, password: &str) -> Result<Self, PasswordError> {
         check_password(password)?;
         Ok(Self { account, password: Secret::new(password.to_owned()) })
@@ -40,7 +40,7 @@ impl Credentials {
     /// `secret` is `a`: 32 bytes of fresh randomness.
     ///
     /// # Errors
-    /// When the group is unknown, a number is out of bounds, or `B` would betray the password.
+    /// Fails if the group is unknown, a number is out of bounds, or `B` would reveal the password.
     pub fn answer(&self, challenge: &Parameters<'_>, secret: &Key) -> Result<Answer, SrpError> {
         let group = Group::from_bits(challenge.group).ok_or(SrpError::UnknownGroup)?;
         if challenge.salt.is_empty() || challenge.salt.len() > 64 {
@@ -64,7 +64,7 @@ impl Credentials {
     }
 }
 
-/// The proof on its way; waits for the server's.
+/// The client's proof. Waits for the server's proof.
 #[derive(Debug)]
 pub struct Answer {
     public: Vec<u8>,
@@ -83,10 +83,10 @@ impl Answer {
         &self.m1
     }
 
-    /// Checks the server's proof and gives `K`.
+    /// Verifies the server's proof and returns `K`.
     ///
     /// # Errors
-    /// When the server does not know the account's verifier.
+    /// Fails if the server does not know the account's verifier.
     pub fn verify(self, m2: &[u8]) -> Result<Key, SrpError> {
         match verify_slices_are_equal(self.m2.expose(), m2) {
             Ok(()) => Ok(self.shared),

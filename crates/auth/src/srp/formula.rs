@@ -11,7 +11,7 @@ use crate::{
     crypto::{Key, sha256},
 };
 
-/// `PAD(x)`: zero bytes in front, up to the length of `N`. `x` must not be longer.
+/// `PAD(x)`: leading zero bytes up to the length of `N`. `x` must not be longer.
 fn pad(group: Group, x: &[u8]) -> Vec<u8> {
     let mut padded = vec![0; group.bytes().saturating_sub(x.len())];
     padded.extend_from_slice(x);
@@ -28,18 +28,18 @@ pub(super) fn x(account: &AccountName, password: &[u8], salt: &[u8]) -> Result<N
     Number::from_bytes(&*Zeroizing::new(sha256(&[salt, &*inner])))
 }
 
-/// `u`, refused when it is zero.
+/// Computes `u`. Refuses zero.
 pub(super) fn u(group: Group, a: &[u8], b: &[u8]) -> Result<Number, SrpError> {
     let u = Number::from_bytes(&sha256(&[&pad(group, a), &pad(group, b)]))?;
     if u.is_zero() { Err(SrpError::Degenerate) } else { Ok(u) }
 }
 
-/// `K` from `S`.
+/// Computes `K` from `S`.
 pub(super) fn shared(s: &Number) -> Key {
     Secret::new(sha256(&[&Zeroizing::new(s.to_bytes())]))
 }
 
-/// What both sides prove knowledge of `K` over.
+/// The values that both proofs of `K` cover.
 pub(super) struct Exchange<'a> {
     pub(super) group: Group,
     pub(super) account: &'a AccountName,
@@ -63,7 +63,7 @@ pub(super) fn m2(a: &[u8], m1: &[u8; 32], shared: &Key) -> [u8; 32] {
     sha256(&[a, m1, shared.expose()])
 }
 
-/// `g ^ exponent`, from the group's table where the exponent is short enough, as all secrets of this protocol are.
+/// `g ^ exponent`. Uses the group's table if the exponent is short enough, as all secrets of this protocol are.
 pub(super) fn power_of_g(
     group: Group,
     exponent: &Number,
@@ -79,8 +79,8 @@ pub(super) fn power_of_g(
     }
 }
 
-/// The other side's public number as sent: not empty, no leading zero byte, not longer than `N`, not 0 modulo `N`.
-/// Lengths are looked at before anything is calculated.
+/// Parses the peer's public number: not empty, no leading zero byte, not longer than `N`, not 0 modulo `N`. Checks
+/// lengths before it calculates.
 pub(super) fn public_number(group: Group, bytes: &[u8]) -> Result<Number, SrpError> {
     if bytes.is_empty() || bytes[0] == 0 || bytes.len() > group.bytes() {
         return Err(SrpError::Malformed("public number"));

@@ -1,10 +1,11 @@
-//! The groups of RFC 5054, appendix A: a safe prime and a generator each. The longer two are the primes of RFC 3526.
+//! The groups of RFC 5054, appendix A: a safe prime and a generator each. The two longer primes are those of RFC
+//! 3526.
 
 use std::sync::LazyLock;
 
 use crate::bignum::{FixedBase, Modulus, Number};
 
-/// A group both sides know by its number of bits.
+/// A group, identified by its number of bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Group {
     Bits2048,
@@ -27,7 +28,7 @@ impl Group {
         }
     }
 
-    /// Length of `N`, and so of every padded number.
+    /// Length of `N` and of every padded number, in bytes.
     pub fn bytes(self) -> usize {
         self.bits() as usize / 8
     }
@@ -42,7 +43,7 @@ impl Group {
     }
 }
 
-/// A group ready to calculate in.
+/// Precomputed values of a group.
 pub(crate) struct Parameters {
     pub(crate) n: Modulus,
     pub(crate) n_bytes: Vec<u8>,
@@ -104,7 +105,7 @@ mod tests {
             let parameters = group.parameters();
             assert_eq!(parameters.n_bytes.len(), group.bytes());
             assert_eq!(Group::from_bits(group.bits()), Some(group));
-            // g ^ (N - 1) = 1: a wrong digit would hardly leave N prime.
+            // g ^ (N - 1) = 1. With a wrong digit, N would almost certainly not be prime.
             let one = Number::from_bytes(&[1]).unwrap();
             let order = parameters.n.subtract(&Number::from_bytes(&[]).unwrap(), &one).unwrap();
             let power =

@@ -1,5 +1,5 @@
-//! SRP6a: the password is proved without being sent, and both sides get a secret that only they know. The order is
-//! in the types; each step consumes the one before, so it cannot be taken twice or skipped.
+//! SRP6a: the client proves the password without sending it, and both sides derive a shared secret. The types
+//! enforce the order: each step consumes the one before, so no step can be repeated or skipped.
 //!
 //! ```text
 //! client                                        server
@@ -19,7 +19,7 @@
 //!
 //! # fn main() -> Result<(), shardkeep_auth::srp::SrpError> {
 //! let account = AccountName::normalise("Alice").unwrap();
-//! // When the account is made:
+//! // When the account is created:
 //! let verifier = Verifier::create(Group::Bits2048, &account, "secret", [9; 16])?;
 //!
 //! let mut work = WorkCounter::default();
@@ -47,7 +47,7 @@ use crate::bignum::ArithmeticError;
 /// Length of an account's salt.
 pub const SALT_BYTES: usize = 16;
 
-/// Why an exchange ended. Each but the last is the other side's doing.
+/// Reason why an exchange failed. All but the last are the peer's fault.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum SrpError {
     #[error("malformed {0}")]
@@ -63,7 +63,7 @@ pub enum SrpError {
 }
 
 impl SrpError {
-    /// For metrics.
+    /// Metric label.
     pub fn label(&self) -> &'static str {
         match self {
             Self::Malformed(_) => "malformed",

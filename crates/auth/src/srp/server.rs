@@ -1,4 +1,4 @@
-//! The server's side: challenges with the account's verifier, or with a decoy that costs the same, and checks the
+//! Server side of SRP6a: challenges with the account's verifier, or with a decoy of the same cost, and checks the
 //! proof.
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
@@ -14,13 +14,14 @@ use crate::{
     crypto::{Key, mac},
 };
 
-/// What the server knows of an account: enough to check a password, not enough to pretend to know it.
+/// The stored part of a password: enough to check a proof, not enough to create one.
 pub struct Verifier {
     account: AccountName,
     group: Group,
     salt: Vec<u8>,
     v: Secret<Vec<u8>>,
-    /// Powers of `v` that spare most of an exponentiation, each as long as `N`; empty if they have not been kept.
+    /// Stored powers of `v` that replace most of an exponentiation, each as long as `N`. Empty for verifiers without
+    /// them.
     rows: Secret<Vec<u8>>,
     decoy: bool,
 }
@@ -32,11 +33,11 @@ impl std::fmt::Debug for Verifier {
 }
 
 impl Verifier {
-    /// Makes the verifier of a new account or password. `random` becomes the salt, whose first byte is never zero
+    /// Creates the verifier of a new account or password. `random` becomes the salt. Its first byte is never zero,
     /// because common libraries treat a salt as a number.
     ///
     /// # Errors
-    /// Only for lack of memory.
+    /// Fails only without memory.
     pub fn create(
         group: Group,
         account: &AccountName,
@@ -50,10 +51,10 @@ impl Verifier {
         Ok(Self { account: account.clone(), group, salt: salt.to_vec(), v, rows, decoy: false })
     }
 
-    /// A verifier as its owner has made it.
+    /// A verifier that the client computed.
     ///
     /// # Errors
-    /// When the numbers cannot be a salt and a verifier of that group.
+    /// Fails if the numbers are no valid salt and verifier of that group.
     pub fn provided(
         account: AccountName,
         group: u32,
@@ -68,10 +69,10 @@ impl Verifier {
         Ok(Self { account, group, salt, v, rows: Secret::new(Vec::new()), decoy: false })
     }
 
-    /// A verifier as [stored_form](Self::stored_form), or as made.
+    /// A verifier from a store, in its [stored_form](Self::stored_form) or without powers.
     ///
     /// # Errors
-    /// As [`Self::provided`].
+    /// Fails like [`Self::provided`].
     pub fn stored(
         account: AccountName,
         group: u32,
@@ -89,11 +90,10 @@ impl Verifier {
         Ok(Self { rows, ..Self::provided(account, group, salt, v)? })
     }
 
-    /// What a store had better keep than the verifier alone: with three powers of it, and with them a login costs the
-    /// server a quarter less.
+    /// The verifier followed by three powers of it. With them a login costs the server a quarter less.
     ///
     /// # Errors
-    /// Only for lack of memory.
+    /// Fails only without memory.
     pub fn stored_form(&self) -> Result<Secret<Vec<u8>>, SrpError> {
         let (n, length) = (&self.group.parameters().n, self.group.bytes());
         let v = n.reduce(&Number::from_bytes(self.v.expose())?)?;
@@ -104,8 +104,8 @@ impl Verifier {
         Ok(Secret::new(stored_form))
     }
 
-    /// Stands in for an account that does not exist: the salt is always the same for the same name and group, the work
-    /// is that of a real verifier, and no proof is ever right. `seed` is a secret of the deployment.
+    /// A decoy for an account that does not exist. The same name and group always get the same salt, the work equals
+    /// that of a real verifier, and every proof is refused. `seed` is a secret of the deployment.
     pub fn decoy(group: Group, account: AccountName, seed: &Key) -> Self {
         let bits = group.bits().to_le_bytes();
         let keyed =
@@ -116,14 +116,14 @@ impl Verifier {
         let blocks = (0..Comb::ROWS * group.bytes() / 32).map(|block| keyed(&[b'v', block as u8]));
         let mut v: Vec<u8> = blocks.flat_map(|block| *block.as_bytes()).collect();
         for number in v.chunks_exact_mut(group.bytes()) {
-            // The first byte of every N is above 0x7f, so clearing the top bit makes any number a reduced one.
+            // The first byte of every N is above 0x7f, so clearing the top bit yields a reduced number.
             number[0] = number[0] & 0x7f | 1;
         }
         let rows = Secret::new(v.split_off(group.bytes()));
         Self { account, group, salt, v: Secret::new(v), rows, decoy: true }
     }
 
-    /// Where among 256 the name stands, always the same: to choose a decoy's group by.
+    /// A stable bucket of the name, from 256, that selects the group of its decoy.
     pub fn decoy_bucket(account: &AccountName, seed: &Key) -> u8 {
         mac(seed, &[b"shardkeep v1 decoy group", account.as_str().as_bytes()]).as_bytes()[0]
     }
@@ -136,15 +136,15 @@ impl Verifier {
         &self.salt
     }
 
-    /// The verifier itself, as its owner sends it.
+    /// The verifier itself, without powers.
     pub fn verifier(&self) -> &Secret<Vec<u8>> {
         &self.v
     }
 
-    /// One exponentiation. `secret` is `b`: 32 bytes of fresh randomness.
+    /// Creates the challenge with one exponentiation. `secret` is `b`: 32 bytes of fresh randomness.
     ///
     /// # Errors
-    /// Only for lack of memory, and with a probability that is no practical matter when `B` would be 0.
+    /// Fails only without memory, or if `B` would be 0, which has a negligible probability.
     pub fn challenge(self, secret: &Key, work: &mut WorkCounter) -> Result<Challenge, SrpError> {
         let n = &self.group.parameters().n;
         let b = Number::from_bytes(secret.expose())?;
@@ -161,7 +161,7 @@ fn with_nonzero_first_byte(mut salt: [u8; SALT_BYTES]) -> [u8; SALT_BYTES] {
     salt
 }
 
-/// A challenge sent; waits for the proof.
+/// A sent challenge. Waits for the proof.
 pub struct Challenge {
     verifier: Verifier,
     v: Number,
@@ -189,7 +189,7 @@ impl Challenge {
         &self.public
     }
 
-    /// Checks the proof: two exponentiations, however it ends once the numbers are in bounds.
+    /// Checks the proof with two exponentiations, whatever the result, unless the numbers are out of bounds.
     ///
     /// # Errors
     /// `Malformed` or `Degenerate` numbers, or `Denied`.
@@ -210,7 +210,7 @@ impl Challenge {
         Ok(Session { m2: formula::m2(a, m1, &shared), shared })
     }
 
-    /// `v ^ u`; `u` is made of what both sides have said, and no secret.
+    /// `v ^ u`. `u` is derived from public values and is no secret.
     fn power_of_v(&self, u: &Number, work: &mut WorkCounter) -> Result<Number, SrpError> {
         let Verifier { group, rows, .. } = &self.verifier;
         let n = &group.parameters().n;
@@ -226,7 +226,7 @@ impl Challenge {
     }
 }
 
-/// The password was right.
+/// A completed login with the correct password.
 #[derive(Debug)]
 pub struct Session {
     m2: [u8; 32],
@@ -272,7 +272,7 @@ mod tests {
         credentials.answer(&parameters, &Secret::new([3; 32])).unwrap()
     }
 
-    /// How a login ends, and what it cost the server.
+    /// Result of a login, and its cost for the server.
     fn login(verifier: Verifier, password: &str) -> (Result<(), SrpError>, WorkCounter) {
         let mut work = WorkCounter::default();
         let challenge = challenge(verifier, &mut work);
