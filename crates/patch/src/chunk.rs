@@ -1,11 +1,11 @@
-//! A chunk: a piece of a file, named by the BLAKE3 of its content, and the form it is stored and sent in. Whatever a
-//! store or a server hands out is believed only after it was hashed.
+//! A chunk: a piece of a file, named by the BLAKE3 of its content, and its stored form. Content from a store or
+//! server is trusted only after it is hashed.
 
 use std::fmt;
 
-/// Most bytes of content in a chunk.
+/// Maximum length of a chunk's content.
 pub const MAX: u32 = 1 << 20;
-/// Compression has to save a sixteenth, or the content is stored as it is.
+/// Content is stored compressed only if that saves at least a sixteenth.
 const MIN_SAVING_DIVISOR: usize = 16;
 
 const RAW: u8 = 0;
@@ -51,7 +51,7 @@ impl fmt::Debug for ChunkId {
     }
 }
 
-/// What came is not the chunk that was asked for.
+/// The received bytes are not the requested chunk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ChunkError {
     #[error("a stored chunk of no bytes")]
@@ -69,7 +69,7 @@ pub enum ChunkError {
 }
 
 impl ChunkError {
-    /// Low-cardinality name for tables of failures.
+    /// Metric label with few distinct values.
     pub fn label(&self) -> &'static str {
         match self {
             Self::Empty => "chunk_empty",
@@ -82,7 +82,7 @@ impl ChunkError {
     }
 }
 
-/// The stored form: a byte that says how, then the content itself or, where that is worth it, a zstd frame.
+/// The stored form: a format byte, then the content or, if it is shorter, a zstd frame.
 pub fn store(content: &[u8], level: i32) -> Vec<u8> {
     let compressed = zstd::bulk::compress(content, level).ok();
     let compressed = compressed.filter(|it| it.len() + content.len() / MIN_SAVING_DIVISOR < content.len());
@@ -96,16 +96,16 @@ pub fn store(content: &[u8], level: i32) -> Vec<u8> {
     stored
 }
 
-/// Most bytes that the stored form of so much content may take.
+/// Maximum length of the stored form for content of this length.
 pub const fn max_stored_size(content: u32) -> u32 {
     content + 1
 }
 
-/// The content of a stored chunk, if it is the one with this name and size. Takes no more memory than `size`,
-/// whatever the stored bytes claim.
+/// Returns the content of a stored chunk if it has this id and size. Allocates at most `size` bytes, whatever the
+/// stored bytes claim.
 ///
 /// # Errors
-/// The bytes are not that chunk.
+/// Fails if the bytes are not that chunk.
 pub fn restore(stored: &[u8], id: &ChunkId, size: u32) -> Result<Vec<u8>, ChunkError> {
     let (form, rest) = stored.split_first().ok_or(ChunkError::Empty)?;
     if size > MAX || stored.len() > max_stored_size(size) as usize {
@@ -180,7 +180,7 @@ mod tests {
             let at = at.index(stored.len());
             stored[at] ^= flip;
             let size = u32::try_from(content.len()).unwrap();
-            // A bit of the frame that means nothing may bend; the content never does.
+            // A flipped bit of the frame may have no effect, but the content never changes.
             if let Ok(restored) = restore(&stored, &ChunkId::of(&content), size) {
                 prop_assert_eq!(restored, content);
             }

@@ -1,5 +1,5 @@
-//! Where files are cut: at places that their content chooses (FastCDC, Xia et al. 2020), so that a byte put in at the
-//! front of a large file moves the cuts with it instead of changing every chunk after it.
+//! Chunking: cut positions that depend on the content (FastCDC, Xia et al. 2020). Bytes inserted at the front of a
+//! large file move the cuts instead of changing every later chunk.
 
 use std::io::{self, Read};
 
@@ -7,8 +7,8 @@ use fastcdc::v2020::{self, StreamCDC};
 
 use crate::{ChunkId, chunk};
 
-/// Least, usual and most bytes of a chunk. Part of the manifest: whoever looks for chunks in files of his own must cut
-/// as the builder did.
+/// Minimum, average and maximum length of a chunk. The manifest contains them, because a client that looks for
+/// chunks in its files must cut as the builder did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Chunking {
     min: u32,
@@ -17,15 +17,15 @@ pub struct Chunking {
 }
 
 impl Default for Chunking {
-    /// A quarter of a mebibyte: a gibibyte of files makes a manifest of about 170 KiB, and a small edit costs a fetch
-    /// of one or two chunks.
+    /// A quarter of a mebibyte on average: a gibibyte of files has a manifest of about 170 KiB, and a small edit
+    /// costs one or two chunks.
     fn default() -> Self {
         Self { min: 64 << 10, average: 256 << 10, max: chunk::MAX }
     }
 }
 
 impl Chunking {
-    /// `None`: not even numbers that rise, within what the algorithm can do and [`chunk::MAX`].
+    /// `None` unless the numbers are even, increasing, and within the limits of the algorithm and [`chunk::MAX`].
     pub fn new(min: u32, average: u32, max: u32) -> Option<Self> {
         let rises = min <= average && average <= max;
         let possible = min as usize >= v2020::MINIMUM_MIN
@@ -47,7 +47,7 @@ impl Chunking {
         self.max
     }
 
-    /// The chunks of what `reader` gives, in order. Holds two chunks in memory at most.
+    /// The chunks of a reader, in order. Keeps at most two chunks in memory.
     pub fn cut<R: Read>(&self, reader: R) -> Cuts<R> {
         let [min, average, max] = [self.min, self.average, self.max].map(|size| size as usize);
         Cuts(StreamCDC::new(reader, min, average, max))
@@ -57,7 +57,7 @@ impl Chunking {
 /// See [`Chunking::cut`].
 pub struct Cuts<R: Read>(StreamCDC<R>);
 
-/// A piece of a file that was cut.
+/// A chunk of a cut file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cut {
     pub id: ChunkId,
@@ -86,12 +86,12 @@ pub(crate) mod tests {
 
     use super::*;
 
-    /// Small, so that tests need no megabytes.
+    /// Small chunks, so that tests need little data.
     pub(crate) fn small() -> Chunking {
         Chunking::new(64, 256, 1_024).unwrap()
     }
 
-    /// Bytes without a pattern, the same for the same seed.
+    /// Pseudo-random bytes, the same for the same seed.
     pub(crate) fn noise(seed: u64, length: usize) -> Vec<u8> {
         let mut bytes = vec![0; length];
         let mut hasher = blake3::Hasher::new();

@@ -1,12 +1,12 @@
-//! Every decoder of the crate behind one function, for fuzzers and for the replay of their corpus: whatever the
-//! bytes are, it returns, and what it accepts has one form.
+//! Entry point for fuzzers over every decoder of this crate. Tests replay the fuzz corpus through it. It accepts any
+//! bytes and returns, and decoded values encode to the same bytes again.
 
 use crate::{ChunkId, Manifest, ReleasePath, Scan, SignedManifest, chunk, plan};
 
-/// Reads `bytes` as everything they could be.
+/// Decodes `bytes` with every decoder.
 ///
 /// # Panics
-/// Something that must hold does not.
+/// Panics if an invariant is violated.
 pub fn decode_all(bytes: &[u8]) {
     if let Ok(manifest) = Manifest::decode(bytes) {
         assert!(manifest.encode() == bytes, "a manifest with two forms");
@@ -46,7 +46,7 @@ mod tests {
             decode_all(&bytes);
         }
 
-        /// Valid manifests with a few bytes bent reach deeper than noise does.
+        /// Mutated valid manifests reach deeper code than random bytes.
         #[test]
         fn decoders_survive_mutated_manifests(
             signed: bool,

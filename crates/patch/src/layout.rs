@@ -1,9 +1,9 @@
-//! Where things stand in a store, which is a folder: any file server can be one.
+//! Layout of a patch store, which is a plain folder that any file server can serve.
 //!
 //! ```text
-//! current          the signed manifest that is published, replaced by renaming
-//! unsigned         the manifest built last, until it is signed
-//! chunks/ab/ab12…  stored form of each chunk, named by the BLAKE3 of its content; never changed once there
+//! current          the published signed manifest, replaced by renaming
+//! unsigned         the last built manifest, until it is signed
+//! chunks/ab/ab12…  stored form of each chunk, named by the BLAKE3 of its content; never changed
 //! ```
 
 use crate::ChunkId;
@@ -12,7 +12,7 @@ pub const CURRENT: &str = "current";
 pub const UNSIGNED: &str = "unsigned";
 pub const CHUNKS: &str = "chunks";
 
-/// Path of a chunk in its store.
+/// Path of a chunk in the store.
 pub fn chunk(id: &ChunkId) -> String {
     let name = id.to_string();
     format!("{CHUNKS}/{}/{name}", &name[..2])

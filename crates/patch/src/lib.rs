@@ -1,11 +1,11 @@
-//! Patches: what a release is made of, how that is signed, and what a client must do to get from what it has to what
-//! is published. Pure: bytes and readers come in as arguments, bytes and plans come out; nothing here opens a file or
-//! knows a socket.
+//! Patches: the content of a release, its signature, and the steps of a client from its installed files to the
+//! published release. This crate is pure: bytes and readers are arguments, bytes and plans are results. It opens no
+//! file and no socket.
 //!
 //! ```text
 //! files ──▶ chunking ──▶ chunk::store ──▶ (store of chunks)
-//!                └────▶ Builder ──▶ Manifest ──▶ signature::sign ──▶ (what is published)
-//! (what is published) ──▶ Signed::trusted ──▶ Manifest ──▶ Scan of what is there ──▶ Plan
+//!                └────▶ Builder ──▶ Manifest ──▶ signature::sign ──▶ (published release)
+//! (published release) ──▶ Signed::trusted ──▶ Manifest ──▶ Scan of installed files ──▶ Plan
 //! ```
 
 pub mod chunk;

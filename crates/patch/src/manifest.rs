@@ -1,5 +1,5 @@
-//! The manifest: every file of a release, as a list of chunks. It has one form only, so that its bytes can be signed,
-//! and everything about it is checked before it is a [`Manifest`].
+//! The manifest: every file of a release as a list of chunks. A manifest has exactly one encoding, so that its bytes
+//! can be signed. Decoding validates everything before it returns a [`Manifest`].
 
 use std::collections::{HashMap, HashSet};
 
@@ -12,30 +12,30 @@ use crate::{ChunkId, Chunking, PathError, ReleasePath, chunk};
 
 pub const MAGIC: [u8; 4] = *b"SKPM";
 pub const VERSION: u8 = 1;
-/// Most bytes of an encoded manifest.
+/// Maximum length of an encoded manifest.
 pub const MAX_BYTES: usize = 64 << 20;
-/// Most different chunks: a quarter of a tebibyte of files, cut as usual.
+/// Maximum number of different chunks: a quarter of a tebibyte of files with the default chunk size.
 pub const MAX_CHUNKS: usize = 1 << 20;
 pub const MAX_FILES: usize = 1 << 18;
-/// Most mentions of chunks, over all files.
+/// Maximum number of references to chunks, over all files.
 pub const MAX_REFERENCES: usize = 1 << 22;
-/// Most bytes of a release's name.
+/// Maximum length of a release's name.
 pub const MAX_NAME: usize = 64;
 
-/// Bytes of a chunk in the table.
+/// Encoded length of a chunk in the table.
 const CHUNK: usize = ChunkId::LENGTH + 8;
-/// Fewest bytes of a file.
+/// Minimum encoded length of a file.
 const FILE: usize = 1 + 2 + 1 + 1;
 const EXECUTABLE: u8 = 1;
 
-/// Which release it is.
+/// Identity of a release.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Release {
     /// For people: ASCII letters and digits, `.`, `_`, `+` and `-`.
     pub name: String,
-    /// Rises with each release that is published; a client takes none that is lower than what it has.
+    /// Increases with each published release. A client refuses a lower one than it has.
     pub sequence: u64,
-    /// What the client of this release says in `Hello`: major · 1,000,000 + minor · 1,000 + patch.
+    /// Version that the client of this release sends in `Hello`: major · 1,000,000 + minor · 1,000 + patch.
     pub client_version: u32,
 }
 
@@ -52,11 +52,11 @@ pub struct Chunk {
 pub struct File {
     pub path: ReleasePath,
     pub executable: bool,
-    /// Places in [`Manifest::chunks`]; their contents, one after the other, are the file.
+    /// Indices into [`Manifest::chunks`]. The concatenated contents are the file.
     pub chunks: Vec<u32>,
 }
 
-/// A manifest that was checked. Files are sorted by path, chunks stand in the order in which the files first need them.
+/// A validated manifest. Files are sorted by path. Chunks are in the order of their first use.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Manifest {
     release: Release,
@@ -104,7 +104,7 @@ pub enum ManifestError {
 }
 
 impl ManifestError {
-    /// Low-cardinality name for metrics.
+    /// Metric label with few distinct values.
     pub fn label(&self) -> &'static str {
         match self {
             Self::WrongMagic => "manifest_foreign",
@@ -181,12 +181,12 @@ impl Manifest {
         self.files.iter().map(|file| self.size(file)).sum()
     }
 
-    /// Bytes of the stored forms of all chunks: what a client with nothing fetches.
+    /// Total length of the stored forms of all chunks: the download of a new client.
     pub fn total_stored(&self) -> u64 {
         self.chunks.iter().map(|chunk| u64::from(chunk.stored)).sum()
     }
 
-    /// The one form of this manifest.
+    /// Encodes the manifest. The encoding is unique.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(64 + CHUNK * self.chunks.len());
         out.extend_from_slice(&MAGIC);
@@ -221,10 +221,10 @@ impl Manifest {
         out
     }
 
-    /// Reads and checks. Takes memory in proportion to the bytes given, whatever counts they claim.
+    /// Decodes and validates. Allocates in proportion to the given bytes, whatever counts they claim.
     ///
     /// # Errors
-    /// The bytes are not the one form of a manifest.
+    /// Fails if the bytes are not the encoding of a manifest.
     pub fn decode(bytes: &[u8]) -> Result<Self, ManifestError> {
         if bytes.len() > MAX_BYTES {
             return Err(ManifestError::TooMany { item: "bytes", limit: MAX_BYTES });
@@ -300,7 +300,7 @@ fn check_name(name: &str) -> Result<(), ManifestError> {
     if good { Ok(()) } else { Err(ManifestError::Name) }
 }
 
-/// A count that the bytes behind it can hold.
+/// Reads a count and checks that the remaining bytes can contain as many items.
 fn checked_count(
     claimed: u64,
     limit: usize,
@@ -356,7 +356,7 @@ fn files(cursor: &mut Cursor<'_>, chunks: usize) -> Result<Vec<File>, ManifestEr
     Ok(files)
 }
 
-/// 0 is the first chunk of the table that was not needed before, n is number n − 1, which was.
+/// 0 is the first unused chunk of the table; n is the used chunk number n − 1.
 fn chunk_index(reference: u64, used: &mut usize, chunks: usize) -> Result<u32, ManifestError> {
     let chunk_index = match reference {
         0 if *used < chunks => {
@@ -369,7 +369,7 @@ fn chunk_index(reference: u64, used: &mut usize, chunks: usize) -> Result<u32, M
     u32::try_from(chunk_index).map_err(|_| ManifestError::NoSuchChunk)
 }
 
-/// Makes a manifest, from files in any order.
+/// Builds a manifest from files in any order.
 #[derive(Debug, Clone)]
 pub struct Builder {
     release: Release,
@@ -387,7 +387,7 @@ impl Builder {
     }
 
     /// # Errors
-    /// The release's name, two paths, or a bound of manifests.
+    /// Fails for an invalid release name, two conflicting paths, or an exceeded limit.
     pub fn finish(mut self) -> Result<Manifest, ManifestError> {
         self.files.sort_by(|a, b| a.0.cmp(&b.0));
         let (mut chunks, mut chunk_indexes) = (Vec::new(), HashMap::new());
@@ -464,7 +464,7 @@ pub(crate) mod tests {
         Manifest::decode(&bytes)
     }
 
-    /// Where the table of chunks begins.
+    /// Offset of the table of chunks.
     const TABLE: usize = 4 + 1 + 8 + 16 + 1 + 5;
 
     fn with_paths(paths: &[&str]) -> Result<Manifest, ManifestError> {

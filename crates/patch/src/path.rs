@@ -1,23 +1,23 @@
-//! Names of files in a release. A manifest may come from anywhere, and its paths become files on a player's disk, so
-//! only what is harmless and means the same on every system is a path at all.
+//! Paths of files in a release. A manifest is untrusted, and its paths become files on a player's disk. A valid path
+//! is therefore harmless and means the same on every system.
 
 use std::fmt;
 
-/// Most bytes of a path.
+/// Maximum length of a path in bytes.
 pub const MAX: usize = 400;
-/// Most bytes of a part of it.
+/// Maximum length of a part in bytes.
 pub const MAX_PART: usize = 120;
-/// Most parts.
+/// Maximum number of parts.
 pub const MAX_DEPTH: usize = 32;
-/// The first part that the client keeps for itself.
+/// First part that is reserved for the client's own files.
 pub const RESERVED: &str = ".shardkeep";
 
-/// Names that Windows gives to devices, whatever extension follows.
+/// Device names on Windows, with any extension.
 const DEVICES: [&str; 6] = ["con", "prn", "aux", "nul", "conin$", "conout$"];
-/// The same with a digit behind.
+/// Device names that are followed by a digit.
 const NUMBERED_DEVICES: [&str; 2] = ["com", "lpt"];
 
-/// A relative path with `/` between its parts, safe to append to any folder.
+/// A relative path with `/` between its parts. It is safe to append to any folder.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ReleasePath(String);
 
@@ -63,7 +63,7 @@ impl PathError {
 
 impl ReleasePath {
     /// # Errors
-    /// The path is not one that every system can have and that stays inside its folder.
+    /// Fails if the path is not valid on every system, or leaves its folder.
     pub fn new(path: &str) -> Result<Self, PathError> {
         if path.is_empty() {
             return Err(PathError::Empty);
@@ -94,12 +94,12 @@ impl ReleasePath {
         &self.0
     }
 
-    /// The same for names that a system without upper and lower case takes for one.
+    /// The path with case folding. Two paths with the same folded form are one file on systems that ignore case.
     pub fn folded(&self) -> String {
         fold(&self.0)
     }
 
-    /// The folders above it, from the outermost, folded.
+    /// The parent folders, outermost first, folded.
     pub(crate) fn folded_parents(&self) -> impl Iterator<Item = String> {
         let folded = self.folded();
         let ends: Vec<usize> = folded.match_indices('/').map(|(at, _)| at).collect();
@@ -145,7 +145,7 @@ fn check(part: &str) -> Result<(), PathError> {
     Ok(())
 }
 
-/// Characters that change how a name reads without being seen: two names that look alike would be two files.
+/// Invisible characters that change how a name is displayed: two names that look alike could be two files.
 fn is_invisible(c: char) -> bool {
     matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }

@@ -1,22 +1,22 @@
-//! What a client has to do: which files to write aside and from where each piece comes, and which to remove. Files that
-//! no manifest names (saves, settings, pictures) are nobody's business.
+//! The plan of an update: the files to stage, the source of each chunk, and the files to remove. An update never
+//! touches files that no manifest contains, such as saves, settings and screenshots.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use crate::{Manifest, ReleasePath, ScanResult, scan::ChunkLocation};
 
-/// From where a chunk comes.
+/// Source of a chunk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
     /// An installed file.
     Installed(ChunkLocation),
-    /// The pieces that were written aside before have it: number of the file, offset.
+    /// Already in a staged file: number of the file, offset.
     Staged { file: u32, offset: u64 },
     /// The server.
     Fetched,
 }
 
-/// One chunk, and all the places where it is missing.
+/// A chunk, and all the places where it is missing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MissingChunk {
     /// Number in the manifest.
@@ -28,12 +28,12 @@ pub struct MissingChunk {
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Plan {
-    /// Numbers of the files to write aside, and then to put in their places.
+    /// Indices of the files to stage and then to move into place.
     pub write: Vec<u32>,
     /// In the order of the manifest's table.
     pub missing_chunks: Vec<MissingChunk>,
-    /// Put there by an earlier release, and not part of this one by that name. On systems without upper and lower case it
-    /// may be a file of this one all the same: [`Plan::case_variants`].
+    /// Files of an earlier release that this one does not contain under that name. On systems that ignore case, such
+    /// a file may still belong to this release: see [`Plan::case_variants`].
     pub remove: Vec<ReleasePath>,
     /// Bytes to fetch, in their stored form.
     pub fetch_bytes: u64,
@@ -42,12 +42,12 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Nothing to do.
+    /// Whether there is nothing to do.
     pub fn is_empty(&self) -> bool {
         self.write.is_empty() && self.remove.is_empty()
     }
 
-    /// Of the files to remove, those that differ from one of the release only in upper and lower case, with that one.
+    /// Files to remove that differ from a file of the release only in case, with that file.
     pub fn case_variants<'a>(&self, manifest: &'a Manifest) -> HashMap<&ReleasePath, &'a ReleasePath> {
         if self.remove.is_empty() {
             return HashMap::new();
@@ -57,13 +57,13 @@ impl Plan {
         self.remove.iter().filter_map(|path| Some((path, *release_paths.get(&path.folded())?))).collect()
     }
 
-    /// How many chunks the server is asked for.
+    /// Number of chunks to fetch from the server.
     pub fn fetches(&self) -> usize {
         self.missing_chunks.iter().filter(|need| need.from == Source::Fetched).count()
     }
 }
 
-/// From what was found to what is wanted. `previous_files` are the files that earlier releases have put there.
+/// Computes the plan from the scan result. `previous_files` are the files that earlier releases installed.
 pub fn plan(manifest: &Manifest, found: &ScanResult, previous_files: &[ReleasePath]) -> Plan {
     let mut plan = Plan { remove: removed(manifest, previous_files), ..Plan::default() };
     let mut missing: BTreeMap<u32, Vec<(u32, u64)>> = BTreeMap::new();
@@ -124,7 +124,7 @@ mod tests {
         scan.finish()
     }
 
-    /// Carries a plan out in memory; the server is the new files themselves.
+    /// Executes a plan in memory. The new files serve as the server.
     fn apply_plan(
         manifest: &Manifest,
         plan: &Plan,
@@ -217,8 +217,8 @@ mod tests {
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(128))]
-        /// Whatever is installed and whatever an earlier attempt left, the release comes out, and what nobody named
-        /// stays.
+        /// From any installed files and any interrupted attempt, the plan produces the release, and files outside of
+        /// all manifests stay.
         #[test]
         fn plan_produces_release_from_any_state(
             old in files(),

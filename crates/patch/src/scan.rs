@@ -1,5 +1,5 @@
-//! What of a release is already on a disk: whole files, chunks inside of other files, and what an earlier attempt has
-//! written aside. Everything is read and hashed; nothing is believed because of a name, a size or a date.
+//! Scan of a disk for parts of a release: complete files, chunks in other files, and staged files of an earlier
+//! attempt. The scan reads and hashes everything. It trusts no name, size or date.
 
 use std::{
     collections::HashMap,
@@ -8,25 +8,25 @@ use std::{
 
 use crate::{Chunk, ChunkId, File, Manifest, ReleasePath};
 
-/// Where a chunk's content can be read.
+/// Location of a chunk's content.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChunkLocation {
     pub path: ReleasePath,
     pub offset: u64,
 }
 
-/// What was found.
+/// Result of a scan.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ScanResult {
-    /// By number of the file: it is as it should be.
+    /// By file number: whether the installed file is complete.
     pub whole: Vec<bool>,
-    /// By number of the chunk: where the installed files have it.
+    /// By chunk number: its location in the installed files.
     pub locations: HashMap<u32, ChunkLocation>,
-    /// By number of the file: which of its pieces stand in the file that was written aside.
+    /// By file number: which of its chunks are in the staged file.
     pub staged: HashMap<u32, Vec<bool>>,
 }
 
-/// Collects what is found of one manifest.
+/// Scans for the chunks of one manifest.
 pub struct Scan<'a> {
     manifest: &'a Manifest,
     wanted: HashMap<ChunkId, u32>,
@@ -47,10 +47,10 @@ impl<'a> Scan<'a> {
         }
     }
 
-    /// Looks through an installed file, of this release or of another.
+    /// Scans an installed file of any release.
     ///
     /// # Errors
-    /// Of the reader.
+    /// Errors of the reader.
     pub fn installed(&mut self, path: &ReleasePath, reader: impl Read) -> io::Result<()> {
         let (manifest, file) = (self.manifest, self.files.get(path).copied());
         let mut expected = file.map(|at| manifest.files()[at as usize].chunks.iter());
@@ -71,10 +71,10 @@ impl<'a> Scan<'a> {
         Ok(())
     }
 
-    /// Looks through what was written aside for a file: which pieces are in their places.
+    /// Scans the staged file of a file: which chunks are in place.
     ///
     /// # Errors
-    /// Of the reader.
+    /// Errors of the reader.
     pub fn staged(&mut self, file: u32, mut reader: impl Read) -> io::Result<()> {
         let manifest = self.manifest;
         let file_chunks = manifest.file_chunks(&manifest.files()[file as usize]);
@@ -94,19 +94,18 @@ impl<'a> Scan<'a> {
     }
 }
 
-/// Whether the content is this chunk's.
+/// Whether the content belongs to this chunk.
 pub fn chunk_matches(chunk: &Chunk, content: &[u8]) -> bool {
     content.len() == chunk.size as usize && ChunkId::of(content) == chunk.id
 }
 
-/// The name that the file is written aside under: made of its content, so that what was begun for one release serves
-/// another.
+/// Name of the staged file. It is derived from the content, so that another release can continue it.
 pub fn staged_name(manifest: &Manifest, file: &File) -> String {
     let mut hasher = blake3::Hasher::new();
     for (_, chunk) in manifest.file_chunks(file) {
         hasher.update(chunk.id.as_bytes());
     }
-    // Two files of the same content are two files.
+    // Two files with the same content need two staged files.
     hasher.update(file.path.as_str().as_bytes());
     hasher.finalize().to_hex().as_str()[..40].to_owned()
 }
@@ -132,7 +131,7 @@ mod tests {
         ]));
         let mut scan = Scan::new(&manifest);
         scan.installed(&path("a"), &a[..]).unwrap();
-        // Moved and a little longer.
+        // The file was moved and is a little longer.
         scan.installed(&path("old/b"), &[&b"new"[..], &b].concat()[..]).unwrap();
         scan.installed(&path("b"), &b[..19_999]).unwrap();
         let found = scan.finish();

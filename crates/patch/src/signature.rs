@@ -1,5 +1,5 @@
-//! Who vouches for a manifest: Ed25519 (RFC 8032) over all of its bytes, in front of them the key that made it, so
-//! that a client can say which key it does not trust.
+//! Signature of a manifest: Ed25519 (RFC 8032) over all its bytes. The public key precedes the manifest, so that a
+//! client can report which key it does not trust.
 
 use std::fmt;
 
@@ -10,14 +10,14 @@ use crate::{Manifest, ManifestError, manifest};
 
 pub const MAGIC: [u8; 4] = *b"SKPS";
 pub const VERSION: u8 = 1;
-/// Bytes in front of the manifest.
+/// Bytes before the manifest.
 pub const HEADER: usize = MAGIC.len() + 1 + 32 + 64;
-/// Most bytes of a signed manifest.
+/// Maximum length of a signed manifest.
 pub const MAX: usize = HEADER + manifest::MAX_BYTES;
-/// What is signed begins with this, so that no other signature by the same key can be taken for one of a manifest.
+/// Prefix of the signed bytes. It prevents that another signature by the same key is used for a manifest.
 const CONTEXT: &[u8] = b"shardkeep v1 patch manifest\0";
 
-/// The half of a key pair that clients are shipped with.
+/// The public key, which clients are shipped with.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct PublicKey([u8; 32]);
 
@@ -54,14 +54,14 @@ impl fmt::Debug for PublicKey {
     }
 }
 
-/// The half that stays with whoever publishes.
+/// The private key, which stays with the publisher.
 pub struct SigningKey(Ed25519KeyPair);
 
 impl SigningKey {
-    /// The same pair for the same 32 secret random bytes.
+    /// Derives the key pair from 32 secret random bytes.
     ///
     /// # Errors
-    /// The provider does not take them.
+    /// Fails if the provider refuses the bytes.
     pub fn from_seed(seed: &[u8; 32]) -> Result<Self, SignedError> {
         Ed25519KeyPair::from_seed_unchecked(seed).map(Self).map_err(|_| SignedError::Key)
     }
@@ -71,7 +71,7 @@ impl SigningKey {
         PublicKey(bytes.expect("an Ed25519 public key has 32 bytes"))
     }
 
-    /// What is published: the manifest with this key's word for it.
+    /// Returns the signed manifest.
     pub fn sign(&self, manifest: &Manifest) -> Vec<u8> {
         let manifest = manifest.encode();
         let signature = self.0.sign(&signed_bytes(&manifest));
@@ -117,7 +117,7 @@ impl SignedError {
     }
 }
 
-/// A signed manifest that was taken apart, and not believed yet.
+/// A parsed signed manifest whose signature is not verified yet.
 #[derive(Debug, Clone, Copy)]
 pub struct SignedManifest<'a> {
     key: PublicKey,
@@ -127,7 +127,7 @@ pub struct SignedManifest<'a> {
 
 impl<'a> SignedManifest<'a> {
     /// # Errors
-    /// The bytes are no signed manifest.
+    /// Fails if the bytes are not a signed manifest.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, SignedError> {
         if bytes.len() > MAX {
             return Err(SignedError::TooLarge(bytes.len()));
@@ -145,15 +145,15 @@ impl<'a> SignedManifest<'a> {
         Ok(Self { key, signature, manifest: cursor.rest() })
     }
 
-    /// Who signed it, or says so.
+    /// The key that the manifest names as its signer.
     pub fn key(&self) -> PublicKey {
         self.key
     }
 
-    /// The manifest, if one of these keys vouches for it. Nothing of it is read before.
+    /// Returns the manifest if one of these keys signed it. Reads nothing of it before.
     ///
     /// # Errors
-    /// Signed by another key, altered, or damaged.
+    /// Fails if it is signed by another key, altered, or damaged.
     pub fn verify_trusted(&self, keys: &[PublicKey]) -> Result<Manifest, SignedError> {
         if !keys.contains(&self.key) {
             return Err(SignedError::UntrustedKey(self.key));
@@ -161,10 +161,10 @@ impl<'a> SignedManifest<'a> {
         self.verify_self_signed()
     }
 
-    /// The manifest, if it is what its own key signed, whoever that is.
+    /// Returns the manifest if the key that it names signed it, whichever that is.
     ///
     /// # Errors
-    /// Altered or damaged.
+    /// Fails if it is altered or damaged.
     pub fn verify_self_signed(&self) -> Result<Manifest, SignedError> {
         UnparsedPublicKey::new(&ED25519, self.key.as_bytes())
             .verify(&signed_bytes(self.manifest), &self.signature)
@@ -197,7 +197,7 @@ mod tests {
         assert_eq!(signed.verify_trusted(&[theirs.public(), ours.public()]), Ok(sample()));
         assert_eq!(signed.verify_trusted(&[theirs.public()]), Err(SignedError::UntrustedKey(ours.public())));
         assert_eq!(signed.verify_trusted(&[]), Err(SignedError::UntrustedKey(ours.public())));
-        // Their manifest under our name.
+        // Another key's manifest under our public key.
         let mut forged = theirs.sign(&sample());
         forged[5..37].copy_from_slice(ours.public().as_bytes());
         assert_eq!(
