@@ -6,11 +6,9 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 use shardkeep_client::session::Session;
-use shardkeep_cluster::{
-    Node, certs,
-    link::{BackendSpec, LinkEvent, LinkHub, Route, ServerMessage},
-};
+use shardkeep_cluster::{Node, certs};
 use shardkeep_daemon::{ClusterConfig, Daemon, DaemonConfig, Running, Service, Settings, Validate, launch};
+use shardkeep_link::{BackendSpec, LinkEvent, LinkHub, Route, ServerMessage};
 use shardkeep_testkit::Announcement;
 use shardkeep_types::{BackendKind, DaemonKind, WorldId};
 use tokio::time::{Instant, sleep};

@@ -22,7 +22,6 @@ mod guard;
 mod identity;
 mod incarnation;
 mod instance;
-pub mod link;
 mod log_collector;
 mod merge;
 mod metrics;

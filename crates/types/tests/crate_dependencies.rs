@@ -15,8 +15,10 @@ const SERVICES: [&str; 12] = [
 
 /// Crates of ours that each crate may depend on, besides `types`.
 fn allowed(name: &str) -> BTreeSet<&'static str> {
-    let base =
-        ["cluster", "store", "bus", "daemon", "rpc", "lanes", "wire", "auth", "sim", "behavior", "patch"];
+    let base = [
+        "link", "cluster", "store", "bus", "daemon", "rpc", "lanes", "wire", "auth", "sim", "behavior",
+        "patch",
+    ];
     let allowed: Vec<&str> = match name {
         "types" | "bus" | "store" | "sim" | "behavior" => vec![],
         "wire" => vec![],
@@ -24,13 +26,14 @@ fn allowed(name: &str) -> BTreeSet<&'static str> {
         "rpc" => vec![],
         "daemon" => vec!["rpc"],
         "cluster" => vec!["daemon", "rpc"],
+        "link" => vec!["cluster", "rpc"],
         "client" => vec!["lanes", "wire", "auth", "patch"],
         "testkit" => SERVICES.into_iter().chain(base).chain(["client"]).collect(),
         "cli" => {
             let more = ["client", "auth", "patch", "wire", "daemon", "cluster", "rpc"];
             SERVICES.into_iter().chain(more).collect()
         }
-        "example-dice" => vec!["cluster", "rpc", "client", "daemon", "wire"],
+        "example-dice" => vec!["link", "cluster", "rpc", "client", "daemon", "wire"],
         "stories" | "bench" => SERVICES.into_iter().chain(base).chain(["client", "testkit", "cli"]).collect(),
         service if SERVICES.contains(&service) => base.to_vec(),
         other => panic!("crate {other} has no place in the arrows: give it one here and in ARCHITECTURE.md"),

@@ -13,14 +13,12 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use shardkeep_cluster::{
-    Node,
-    link::{
-        BackendSpec, ClientMessage, GatewayId, LinkEvent, LinkHub, PublishKind, Route, ServerMessage,
-        SessionChange,
-    },
-};
+use shardkeep_cluster::Node;
 use shardkeep_daemon::{Daemon, Service, Settings, Validate};
+use shardkeep_link::{
+    BackendSpec, ClientMessage, GatewayId, LinkEvent, LinkHub, PublishKind, Route, ServerMessage,
+    SessionChange,
+};
 use shardkeep_types::{BackendKind, DaemonKind, Epoch, GroupKey, SessionId, WorldId};
 use tonic::service::Routes;
 

@@ -4,11 +4,9 @@ use std::time::{Duration, Instant};
 
 use prost::Message;
 use shardkeep_bus::{Bus, Delivery, Subscription};
-use shardkeep_cluster::{
-    Directory, Node,
-    link::{LinkEvent, LinkHub, PublishKind, SessionChange},
-};
+use shardkeep_cluster::{Directory, Node};
 use shardkeep_daemon::{Daemon, event, unix_millis};
+use shardkeep_link::{LinkEvent, LinkHub, PublishKind, SessionChange};
 use shardkeep_rpc::world::PresenceReport;
 use shardkeep_types::{Epoch, GroupKey, WorldId, group_kind};
 use shardkeep_wire::payload::Channel;

@@ -19,11 +19,9 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use shardkeep_bus::Bus;
-use shardkeep_cluster::{
-    Node,
-    link::{BackendSpec, LinkHub, Route},
-};
+use shardkeep_cluster::Node;
 use shardkeep_daemon::{Daemon, Service, Settings};
+use shardkeep_link::{BackendSpec, LinkHub, Route};
 use shardkeep_rpc::chat::chat_server::ChatServer;
 use shardkeep_types::{BackendKind, DaemonKind};
 use tokio::{sync::mpsc, time::timeout};
@@ -54,7 +52,7 @@ impl Service for Chat {
         ensure!(settings.cluster.world != 0, "a chat daemon needs the number of its world: cluster.world");
         metrics::describe();
         shardkeep_bus::describe();
-        shardkeep_cluster::link::describe();
+        shardkeep_link::describe();
         let config = &settings.service;
         let node = Node::join(&settings, &daemon, Self::KIND).await?;
         let bus = Bus::open(&config.bus).context("chat.bus")?;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use prost::Message;
-use shardkeep_cluster::link::ServerMessage;
+use shardkeep_link::ServerMessage;
 use shardkeep_wire::payload::{Error, ErrorCode};
 
 /// Who has just come, or whose world or chat has just started again, is known in so long.

@@ -7,7 +7,7 @@ use std::{
 };
 
 use prost::Message;
-use shardkeep_cluster::link::{ClientMessage, GatewayId, MessageKind, ServerMessage};
+use shardkeep_link::{ClientMessage, GatewayId, MessageKind, ServerMessage};
 use shardkeep_rpc::world::PresenceReport;
 use shardkeep_types::{AccountId, CharacterId, Epoch, SessionId};
 use shardkeep_wire::{

@@ -12,8 +12,8 @@ use std::{
 
 use metrics::counter;
 use parking_lot::{Mutex, RwLock};
-use shardkeep_cluster::link::{ClientMessage, SessionChange};
 use shardkeep_daemon::{ClusterConfig, event};
+use shardkeep_link::{ClientMessage, SessionChange};
 use shardkeep_types::{Epoch, GroupKey, SessionId};
 use shardkeep_wire::{
     payload::ErrorCode,

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 
 use bytes::Bytes;
-use shardkeep_cluster::link::PublishKind;
+use shardkeep_link::PublishKind;
 use shardkeep_types::{BackendKind, Epoch, GroupKey, SessionId, WorldId};
 
 /// Bound of the deltas kept per group; beyond it the owner is asked for a keyframe, at twice it they are dropped.

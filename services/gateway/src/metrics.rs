@@ -83,7 +83,7 @@ pub(crate) struct Hot {
 }
 
 pub(crate) fn describe() {
-    shardkeep_cluster::link::describe();
+    shardkeep_link::describe();
     describe_gauge!(CONNECTIONS, Unit::Count, "Client connections that are open");
     describe_counter!(ACCEPTED, "Client connections accepted, by lane (a WebSocket begins as tcp)");
     describe_counter!(RETRIES, "QUIC clients told to prove their address before anything else");

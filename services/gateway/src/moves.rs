@@ -12,7 +12,7 @@ use std::{
 
 use metrics::counter;
 use shardkeep_auth::Key;
-use shardkeep_cluster::link::{ClientMessage, GatewayLink};
+use shardkeep_link::{ClientMessage, GatewayLink};
 use shardkeep_rpc::{
     Malformed,
     gateway::{Binding, InFlightRequest, MoveSessionReply},

@@ -6,11 +6,9 @@ use std::{
 };
 
 use prost::Message;
-use shardkeep_cluster::{
-    Directory, Instance, Node, State,
-    link::{LinkEvent, LinkHub, PublishKind, ServerMessage, SessionChange},
-};
+use shardkeep_cluster::{Directory, Instance, Node, State};
 use shardkeep_daemon::{Daemon, event};
+use shardkeep_link::{LinkEvent, LinkHub, PublishKind, ServerMessage, SessionChange};
 use shardkeep_rpc::world as proto;
 use shardkeep_types::{BackendKind, Epoch, GroupKey, WorldId, group_kind};
 use shardkeep_wire::{opcode, payload};

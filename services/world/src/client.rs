@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use prost::Message;
-use shardkeep_cluster::link::{ClientMessage, GatewayId, MessageKind};
+use shardkeep_link::{ClientMessage, GatewayId, MessageKind};
 use shardkeep_types::{CharacterId, Epoch, Position, SessionId};
 use shardkeep_wire::{
     opcode,

@@ -1,6 +1,6 @@
 //! What the core decides: effects, in order, and the work that takes time.
 
-use shardkeep_cluster::link::{GatewayId, ServerMessage};
+use shardkeep_link::{GatewayId, ServerMessage};
 use shardkeep_types::{AccountId, CharacterId, Epoch, Position, SessionId};
 use shardkeep_wire::payload::ErrorCode;
 

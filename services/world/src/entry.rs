@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use prost::Message;
-use shardkeep_cluster::link::ServerMessage;
+use shardkeep_link::ServerMessage;
 use shardkeep_types::{CELL_MM, CharacterId, EntityId, SessionId};
 use shardkeep_wire::{
     opcode,

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use prost::Message;
-use shardkeep_cluster::link::ServerMessage;
+use shardkeep_link::ServerMessage;
 use shardkeep_types::{AccountId, CellId, CharacterId, Epoch, Generation, SessionId, Term};
 use shardkeep_wire::{
     opcode,

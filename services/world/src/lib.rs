@@ -27,11 +27,9 @@ mod watchers;
 mod work;
 
 use anyhow::ensure;
-use shardkeep_cluster::{
-    MESSAGE_LIMIT, Node,
-    link::{BackendSpec, LinkHub, Route},
-};
+use shardkeep_cluster::{MESSAGE_LIMIT, Node};
 use shardkeep_daemon::{Daemon, Service, Settings};
+use shardkeep_link::{BackendSpec, LinkHub, Route};
 use shardkeep_rpc::world::world_server::WorldServer;
 use shardkeep_types::{BackendKind, DaemonKind};
 use tokio::sync::watch;
@@ -54,7 +52,7 @@ impl Service for World {
     async fn run(settings: Settings<WorldConfig>, daemon: Daemon) -> anyhow::Result<()> {
         ensure!(settings.cluster.world != 0, "a world daemon needs the number of its world: cluster.world");
         metrics::describe();
-        shardkeep_cluster::link::describe();
+        shardkeep_link::describe();
         let config = settings.service.clone();
         let node = Node::join(&settings, &daemon, Self::KIND).await?;
         let (hub, links) = LinkHub::new(&node, backend(&node));

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use prost::Message;
-use shardkeep_cluster::link::ServerMessage;
+use shardkeep_link::ServerMessage;
 use shardkeep_rpc::{
     dbcache::{
         Character, CreateCharacterRequest, ListCharactersRequest, Stack, db_cache_client::DbCacheClient,

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use shardkeep_cluster::link::GatewayId;
+use shardkeep_link::GatewayId;
 use shardkeep_types::{AccountId, CharacterId, Epoch, Generation, Secret, SessionId};
 
 /// One player's presence, as the world knows it.

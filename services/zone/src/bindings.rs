@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use shardkeep_cluster::link::GatewayId;
+use shardkeep_link::GatewayId;
 use shardkeep_types::{Epoch, SessionId};
 
 use crate::metrics;

@@ -4,7 +4,8 @@ use std::{pin::Pin, sync::Arc, time::Duration};
 
 use futures::{Stream, StreamExt};
 use prost::Message;
-use shardkeep_cluster::{MESSAGE_LIMIT, Peer, link::ClientMessage};
+use shardkeep_cluster::{MESSAGE_LIMIT, Peer};
+use shardkeep_link::ClientMessage;
 use shardkeep_rpc::{
     Malformed, link, session_id,
     zone::{

@@ -31,11 +31,9 @@ mod tick_loop;
 
 use std::{sync::Arc, time::Instant};
 
-use shardkeep_cluster::{
-    Node,
-    link::{BackendSpec, LinkHub, Route},
-};
+use shardkeep_cluster::Node;
 use shardkeep_daemon::{Daemon, Service, Settings};
+use shardkeep_link::{BackendSpec, LinkHub, Route};
 use shardkeep_sim::{Map, Sim};
 use shardkeep_types::{BackendKind, DaemonKind};
 use tokio::sync::mpsc;
@@ -58,7 +56,7 @@ impl Service for Zone {
 
     async fn run(settings: Settings<Config>, daemon: Daemon) -> anyhow::Result<()> {
         metrics::describe();
-        shardkeep_cluster::link::describe();
+        shardkeep_link::describe();
         let node = Node::join(&settings, &daemon, Self::KIND).await?;
         let config = settings.service;
         let map = Arc::new(Map::meadow());

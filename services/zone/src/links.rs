@@ -1,6 +1,6 @@
 //! What gateways say: sessions bound, away, back and over, groups watched, messages delivered.
 
-use shardkeep_cluster::link::{ClientMessage, GatewayId, LinkEvent, SessionChange, SessionEvent};
+use shardkeep_link::{ClientMessage, GatewayId, LinkEvent, SessionChange, SessionEvent};
 use shardkeep_sim::{Input, Ring};
 use shardkeep_types::{CellId, Epoch, GroupKey, SessionId};
 

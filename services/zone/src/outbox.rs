@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use bytes::BytesMut;
 use prost::Message;
-use shardkeep_cluster::link::ServerMessage;
+use shardkeep_link::ServerMessage;
 use shardkeep_sim::{Event, OwnState, Possessions, Refusal, Reply, TradeSideView, TradeState, TradeView};
 use shardkeep_types::{CharacterId, EntityId};
 use shardkeep_wire::{

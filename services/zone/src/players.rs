@@ -6,7 +6,7 @@ use std::{
     time::Instant,
 };
 
-use shardkeep_cluster::link::{ClientMessage, GatewayId};
+use shardkeep_link::{ClientMessage, GatewayId};
 use shardkeep_rpc::dbcache::SoftState;
 use shardkeep_types::{AccountId, CharacterId, Epoch, SessionId};
 use tokio::sync::oneshot;

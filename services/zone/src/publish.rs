@@ -1,7 +1,7 @@
 //! Cells to everybody who looks: encoded once, published once to each gateway that watches.
 
 use bytes::BytesMut;
-use shardkeep_cluster::link::{PublishKind, ServerMessage};
+use shardkeep_link::{PublishKind, ServerMessage};
 use shardkeep_sim::{CellUpdate, Input, Kind, Ring};
 use shardkeep_types::{CellId, GroupKey, WorldId, group_kind};
 use shardkeep_wire::{

@@ -2,7 +2,7 @@
 
 use prost::Message;
 use sha2::{Digest, Sha256};
-use shardkeep_cluster::link::{ClientMessage, MessageKind, ServerMessage};
+use shardkeep_link::{ClientMessage, MessageKind, ServerMessage};
 use shardkeep_sim::{Act, ActionKey, Input, Requester};
 use shardkeep_types::{CharacterId, EntityId, ItemId};
 use shardkeep_wire::{

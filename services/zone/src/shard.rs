@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use shardkeep_cluster::link::{GatewayId, LinkEvent, LinkHub};
+use shardkeep_link::{GatewayId, LinkEvent, LinkHub};
 use shardkeep_sim::{Input, Kind, Sim};
 use shardkeep_types::{CellId, CharacterId, Epoch, InstanceId, SessionId, WorldId};
 use tokio::sync::mpsc;

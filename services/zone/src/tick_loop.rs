@@ -3,8 +3,9 @@
 
 use std::time::{Duration, Instant};
 
-use shardkeep_cluster::{Directory, Instance, link::LinkEvent};
+use shardkeep_cluster::{Directory, Instance};
 use shardkeep_daemon::{Daemon, unix_millis};
+use shardkeep_link::LinkEvent;
 use shardkeep_sim::rules::TICK_MS;
 use tokio::{
     sync::mpsc,

@@ -1,12 +1,10 @@
 //! A gateway with one session, and its link to one chat.
 
 use prost::Message;
-use shardkeep_cluster::{
-    Node,
-    link::{
-        BackendInfo, BackendItem, ClientMessage, GatewayLink, Limits, LinkHandler, MessageKind, NodeDialer,
-        ServerMessage, SessionChange, SessionEvent,
-    },
+use shardkeep_cluster::Node;
+use shardkeep_link::{
+    BackendInfo, BackendItem, ClientMessage, GatewayLink, Limits, LinkHandler, MessageKind, NodeDialer,
+    ServerMessage, SessionChange, SessionEvent,
 };
 use shardkeep_types::{AccountId, DaemonKind, Epoch, Generation, GroupKey, SessionId, WorldId};
 use shardkeep_wire::{

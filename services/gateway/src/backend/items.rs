@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use metrics::counter;
 use prost::Message as _;
-use shardkeep_cluster::link::{
+use shardkeep_link::{
     BackendInfo, BackendItem, Fence, GatewayLink, LinkHandler, MessageKind, PublishKind, ServerMessage,
 };
 use shardkeep_types::{BackendKind, Epoch, GroupKey, SessionId, WorldId};

@@ -7,10 +7,8 @@ use std::{
 };
 
 use parking_lot::RwLock;
-use shardkeep_cluster::{
-    Directory, Instance, Node, State,
-    link::{BackendInfo, ClientMessage, GatewayLink, Limits, NodeDialer},
-};
+use shardkeep_cluster::{Directory, Instance, Node, State};
+use shardkeep_link::{BackendInfo, ClientMessage, GatewayLink, Limits, NodeDialer};
 use shardkeep_types::{BackendKind, DaemonKind, Epoch, SessionId, WorldId};
 use shardkeep_wire::payload::ErrorCode;
 use tokio_util::sync::CancellationToken;

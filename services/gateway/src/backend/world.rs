@@ -10,7 +10,8 @@ use std::{
 use futures::{StreamExt, stream};
 use parking_lot::Mutex;
 use shardkeep_auth::Key;
-use shardkeep_cluster::{Directory, Instance, Node, State, link::SessionChange};
+use shardkeep_cluster::{Directory, Instance, Node, State};
+use shardkeep_link::SessionChange;
 use shardkeep_rpc::{
     gateway::{MoveSessionRequest, gateway_client::GatewayClient},
     world::{Binding, ClaimSessionRequest, FindSessionRequest, Holder, Opening, world_client::WorldClient},

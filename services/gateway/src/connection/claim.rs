@@ -7,7 +7,7 @@
 use std::{net::IpAddr, sync::Arc, time::Instant};
 
 use shardkeep_auth::{Key, session::SessionKeys};
-use shardkeep_cluster::link::{ClientMessage, SessionChange};
+use shardkeep_link::{ClientMessage, SessionChange};
 use shardkeep_types::{BackendKind, Epoch, SessionId};
 use shardkeep_wire::session::Inbox;
 

@@ -8,8 +8,8 @@ use shardkeep_auth::{
     Key,
     session::{Proof, SessionKeys, key_source},
 };
-use shardkeep_cluster::link::SessionChange;
 use shardkeep_daemon::event;
+use shardkeep_link::SessionChange;
 use shardkeep_types::SessionId;
 use shardkeep_wire::{
     payload::{self, Confirm},

@@ -12,7 +12,7 @@ use std::{
 
 use metrics::{counter, gauge};
 use parking_lot::MutexGuard;
-use shardkeep_cluster::link::ClientView;
+use shardkeep_link::ClientView;
 use shardkeep_types::{Epoch, GroupKey, SessionId};
 use shardkeep_wire::{
     Message, opcode,

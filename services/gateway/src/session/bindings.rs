@@ -3,7 +3,7 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use shardkeep_cluster::link::{ClientMessage, MessageKind};
+use shardkeep_link::{ClientMessage, MessageKind};
 use shardkeep_types::{BackendKind, Epoch};
 
 /// Bound of the messages held per kind; beyond it requests are refused and others dropped.

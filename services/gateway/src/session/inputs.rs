@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use metrics::counter;
-use shardkeep_cluster::link::{ClientMessage, ClientView, MessageKind};
+use shardkeep_link::{ClientMessage, ClientView, MessageKind};
 use shardkeep_types::{BackendKind, Epoch};
 use shardkeep_wire::{
     Fault, Head, Kind, Message, WireError,

@@ -20,7 +20,7 @@ use bytes::Bytes;
 use metrics::counter;
 use parking_lot::{Mutex, MutexGuard};
 use shardkeep_auth::Key;
-use shardkeep_cluster::link::{self, ClientMessage, Fence, GatewayLink, SessionChange, SessionEvent};
+use shardkeep_link::{self as link, ClientMessage, Fence, GatewayLink, SessionChange, SessionEvent};
 use shardkeep_types::{AccountId, BackendKind, Epoch, Generation, GroupKey, SessionId, WorldId};
 use shardkeep_wire::{
     Message,

@@ -3,11 +3,9 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use shardkeep_cluster::{
-    Node,
-    link::{
-        BackendSpec, ClientMessage, GatewayId, LinkEvent, LinkHub, PublishKind, ServerMessage, SessionChange,
-    },
+use shardkeep_cluster::Node;
+use shardkeep_link::{
+    BackendSpec, ClientMessage, GatewayId, LinkEvent, LinkHub, PublishKind, ServerMessage, SessionChange,
 };
 use shardkeep_types::{Epoch, GroupKey, SessionId};
 use tokio::{sync::mpsc, time::timeout};

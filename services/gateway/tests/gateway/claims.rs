@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use shardkeep_client::{Config, raw};
-use shardkeep_cluster::link::{LinkEvent, SessionChange};
+use shardkeep_link::{LinkEvent, SessionChange};
 use shardkeep_rpc::gateway::{KickRequest, ListSessionsRequest, kick_request::Selector};
 use shardkeep_wire::{Head, Message, opcode, payload::ErrorCode};
 use tokio::time::timeout;

@@ -6,12 +6,10 @@ use std::{
 };
 
 use shardkeep_auth::ticket::Ticket;
-use shardkeep_cluster::{
-    Node, certs,
-    link::{BackendSpec, Route},
-};
+use shardkeep_cluster::{Node, certs};
 use shardkeep_daemon::{ClusterConfig, Daemon, DaemonConfig, Running, Settings, launch};
 use shardkeep_gateway::{Config, Gateway};
+use shardkeep_link::{BackendSpec, Route};
 use shardkeep_rpc::{
     accounts::revocations_server::RevocationsServer,
     batched_call::outcome,

@@ -7,7 +7,7 @@ use shardkeep_client::{
     lanes::{Connector, Lane, Listener, Settings as Lanes},
     raw,
 };
-use shardkeep_cluster::link::{LinkEvent, MessageKind, ServerMessage, SessionChange};
+use shardkeep_link::{LinkEvent, MessageKind, ServerMessage, SessionChange};
 use shardkeep_types::{BackendKind, DaemonKind, Epoch};
 use shardkeep_wire::{Head, Message, opcode, payload::ErrorCode};
 use tokio::{io::copy_bidirectional, time::timeout};

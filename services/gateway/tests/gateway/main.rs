@@ -12,7 +12,7 @@ mod world;
 use std::time::Duration;
 
 use shardkeep_client::{ClientError, Config, raw};
-use shardkeep_cluster::link::{LinkEvent, MessageKind, PublishKind, ServerMessage, SessionChange};
+use shardkeep_link::{LinkEvent, MessageKind, PublishKind, ServerMessage, SessionChange};
 use shardkeep_rpc::{
     accounts::{Closure, Closures},
     gateway::{

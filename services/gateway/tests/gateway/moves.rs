@@ -8,7 +8,7 @@ use std::{
     },
 };
 
-use shardkeep_cluster::link::{GatewayId, LinkEvent, MessageKind, PublishKind, ServerMessage, SessionChange};
+use shardkeep_link::{GatewayId, LinkEvent, MessageKind, PublishKind, ServerMessage, SessionChange};
 use shardkeep_types::{BackendKind, DaemonKind, Epoch, GroupKey, SessionId};
 use shardkeep_wire::{Head, opcode, payload::ErrorCode};
 use tokio::{sync::oneshot, time::timeout};

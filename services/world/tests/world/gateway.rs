@@ -3,12 +3,10 @@
 use std::collections::VecDeque;
 
 use prost::Message;
-use shardkeep_cluster::{
-    Node,
-    link::{
-        BackendInfo, BackendItem, ClientMessage, GatewayLink, Limits, LinkHandler, MessageKind, NodeDialer,
-        ServerMessage, SessionChange, SessionEvent,
-    },
+use shardkeep_cluster::Node;
+use shardkeep_link::{
+    BackendInfo, BackendItem, ClientMessage, GatewayLink, Limits, LinkHandler, MessageKind, NodeDialer,
+    ServerMessage, SessionChange, SessionEvent,
 };
 use shardkeep_rpc::world::{OpenSessionsRequest, Opening};
 use shardkeep_types::{AccountId, DaemonKind, Epoch, Generation, SessionId, WorldId};

@@ -6,7 +6,7 @@ mod gateway;
 mod zone;
 
 use prost::Message;
-use shardkeep_cluster::link::{BackendItem, SessionChange};
+use shardkeep_link::{BackendItem, SessionChange};
 use shardkeep_rpc::world::{
     ClaimSessionRequest, KickRequest, Opening, Partition, Presence, PresenceReport, WatchPartitionRequest,
     WatchPresenceRequest, kick_request::Selector,

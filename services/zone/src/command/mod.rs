@@ -4,7 +4,7 @@ mod dispatch;
 
 use std::collections::BTreeMap;
 
-use shardkeep_cluster::link::ClientMessage;
+use shardkeep_link::ClientMessage;
 use shardkeep_rpc::{ai, dbcache::Character, world, zone as peer};
 use shardkeep_sim::{EnteringAvatar, EntityView, HardChange, Item, Outcome};
 use shardkeep_types::{AccountId, CellRect, CharacterId, Epoch, Position, SessionId};

@@ -6,7 +6,7 @@ use std::{
 };
 
 use prost::Message;
-use shardkeep_cluster::link::ClientMessage;
+use shardkeep_link::ClientMessage;
 use shardkeep_rpc::{
     dbcache::TransferRequest,
     link,

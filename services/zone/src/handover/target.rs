@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use shardkeep_cluster::link::{ClientMessage, GatewayId};
+use shardkeep_link::{ClientMessage, GatewayId};
 use shardkeep_rpc::{dbcache::Character, session_id};
 use shardkeep_sim::Input;
 use shardkeep_types::{AccountId, BackendKind, CharacterId, Epoch, Position, SessionId, Term};
@@ -287,7 +287,7 @@ fn admission_from_row(row: &Character) -> Option<Admission> {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use shardkeep_cluster::link::MessageKind;
+    use shardkeep_link::MessageKind;
 
     use super::*;
 

@@ -4,12 +4,10 @@ use std::collections::VecDeque;
 
 use bytes::BytesMut;
 use prost::Message;
-use shardkeep_cluster::{
-    Node,
-    link::{
-        BackendInfo, BackendItem, Bound, ClientMessage, GatewayLink, Limits, LinkHandler, MessageKind,
-        NodeDialer, ServerMessage, SessionChange, SessionEvent,
-    },
+use shardkeep_cluster::Node;
+use shardkeep_link::{
+    BackendInfo, BackendItem, Bound, ClientMessage, GatewayLink, Limits, LinkHandler, MessageKind,
+    NodeDialer, ServerMessage, SessionChange, SessionEvent,
 };
 use shardkeep_types::{
     AccountId, CellId, DaemonKind, Epoch, Generation, GroupKey, SessionId, WorldId, group_kind,

@@ -5,7 +5,7 @@ mod database;
 mod gateway;
 mod world;
 
-use shardkeep_cluster::link::{BackendItem, PublishKind, SessionChange};
+use shardkeep_link::{BackendItem, PublishKind, SessionChange};
 use shardkeep_rpc::zone::{EvictRequest, ObserveRequest};
 use shardkeep_types::EntityId;
 use shardkeep_wire::{

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 use tracing::{info, warn};
 
-use super::{
+use crate::{
     event::{GatewayId, LinkEvent},
     hub::{LinkHub, Opened, Shared, State},
     message::{GatewayItem, SessionChange},
@@ -27,7 +27,7 @@ use super::{
     outbound::{StreamStep, Timer},
     pipe::{Arrival, Outgoing},
 };
-use crate::Peer;
+use shardkeep_cluster::Peer;
 
 /// A gateway that has dialled says hello within this time.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
@@ -224,7 +224,7 @@ fn with_end<R>(
     shared: &Shared,
     gateway: &GatewayId,
     stream: u64,
-    act: impl FnOnce(&mut super::hub::LinkEnd) -> R,
+    act: impl FnOnce(&mut crate::hub::LinkEnd) -> R,
 ) -> Result<R, Status> {
     let mut state = shared.state.lock();
     match state.links.get_mut(gateway) {

@@ -11,7 +11,7 @@ use std::{
 use metrics::counter;
 use shardkeep_types::{Epoch, GroupKey, SessionId};
 
-use super::{
+use crate::{
     event::GatewayId,
     message::{BackendItem, MESSAGE_BYTES, MessageKind, ServerMessage},
     metrics::HELD_LOST,

@@ -5,8 +5,8 @@ use shardkeep_rpc::link::{self as proto, backend_frame, link_client::LinkClient}
 use shardkeep_types::DaemonKind;
 use tonic::Status;
 
-use super::gateway::GatewayStream;
-use crate::{Directory, MESSAGE_LIMIT, Node};
+use crate::gateway::GatewayStream;
+use shardkeep_cluster::{Directory, MESSAGE_LIMIT, Node};
 
 /// Frames that a backend says.
 pub type BackendFrames = BoxStream<'static, Result<proto::BackendFrame, Status>>;

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use shardkeep_rpc::{Malformed, link as proto, session_id};
 use shardkeep_types::{AccountId, BackendKind, Epoch, Generation, GroupKey, SessionId, WorldId};
 
-use super::message::{
+use crate::message::{
     BackendItem, Bound, ClientMessage, Fence, GatewayItem, PublishKind, ServerMessage, SessionChange,
     SessionEvent,
 };

@@ -327,7 +327,7 @@ async fn messages_to_moving_session_arrive_at_next_gateway() {
 }
 
 /// Opens a link by hand and does not read it.
-async fn unread_link(hub: &LinkHub) -> (GatewayId, super::serve::BackendStream) {
+async fn unread_link(hub: &LinkHub) -> (GatewayId, crate::serve::BackendStream) {
     let hello = proto::GatewayHello {
         gateway: Some((&instance(DaemonKind::Gateway, "gateway-1", 1)).into()),
         link_id: 1,
@@ -346,7 +346,7 @@ async fn unread_link(hub: &LinkHub) -> (GatewayId, super::serve::BackendStream) 
 
 fn published(frame: proto::BackendFrame) -> Vec<PublishKind> {
     let Some(proto::backend_frame::Frame::Batch(batch)) = frame.frame else { return Vec::new() };
-    let kind = |item: Bytes| match super::decode::backend_item(item) {
+    let kind = |item: Bytes| match crate::decode::backend_item(item) {
         Ok(BackendItem::Publish { kind, .. }) => Some(kind),
         _ => None,
     };

@@ -7,7 +7,7 @@ use std::{collections::VecDeque, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 
-use super::ring::Ring;
+use crate::ring::Ring;
 
 /// Bounds of one end of a link.
 #[derive(Debug, Clone, Copy)]

@@ -13,7 +13,7 @@ use shardkeep_types::{BackendKind, Epoch, GroupKey, InstanceId, SessionId};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::{
+use crate::{
     encode,
     event::{BackendSpec, GatewayId, LinkEvent},
     fences::{Destination, FENCE_LIFETIME, Fences},
@@ -23,7 +23,7 @@ use super::{
     pipe::Limits,
     session_owners::SessionOwners,
 };
-use crate::{MESSAGE_LIMIT, Node};
+use shardkeep_cluster::{MESSAGE_LIMIT, Node};
 
 /// Bound of the channel of events; beyond it the gateways' streams wait, and their own bounds apply.
 const EVENT_QUEUE: usize = 4096;

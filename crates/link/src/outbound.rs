@@ -12,7 +12,7 @@ use bytes::BytesMut;
 use metrics::{Counter, counter};
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::{
+use crate::{
     metrics::{BATCHES, ITEMS, OVERFLOWS},
     pipe::{Full, Limits, Outgoing, Pipe},
 };

@@ -10,7 +10,7 @@ use shardkeep_rpc::{
 };
 use shardkeep_types::{Epoch, SessionId};
 
-use super::message::{BackendItem, ClientView, GatewayItem};
+use crate::message::{BackendItem, ClientView, GatewayItem};
 
 pub(crate) fn gateway_item(out: &mut BytesMut, item: GatewayItem) {
     message::encode(ITEMS, &proto::GatewayItem::from(item), out);

@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use tracing::{debug, info, warn};
 
-use super::{
+use crate::{
     decode,
     dial::{BackendFrames, Dial},
     encode,
@@ -36,7 +36,7 @@ use super::{
     outbound::{Outbound, Priority, StreamStep, Timer},
     pipe::{Arrival, Limits, Outgoing},
 };
-use crate::Backoff;
+use shardkeep_cluster::Backoff;
 
 /// A backend that was dialled answers within this time.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(5);

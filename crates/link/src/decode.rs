@@ -9,7 +9,7 @@ use prost::{
 use shardkeep_rpc::{Malformed, link as proto};
 use shardkeep_types::SessionId;
 
-use super::message::{BackendItem, MessageKind, ServerMessage};
+use crate::message::{BackendItem, MessageKind, ServerMessage};
 
 pub(crate) fn backend_item(item: Bytes) -> Result<BackendItem, Malformed> {
     match send(&item) {

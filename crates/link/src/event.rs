@@ -5,7 +5,7 @@ use std::sync::Arc;
 use shardkeep_rpc::{Malformed, link as proto};
 use shardkeep_types::{AccountId, BackendKind, Epoch, GroupKey, SessionId, WorldId};
 
-use super::message::{ClientMessage, SessionEvent};
+use crate::message::{ClientMessage, SessionEvent};
 
 /// Instance name of a gateway.
 pub type GatewayId = Arc<str>;

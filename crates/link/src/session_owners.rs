@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use shardkeep_types::{Epoch, SessionId};
 
-use super::event::GatewayId;
+use crate::event::GatewayId;
 
 #[derive(Debug, Default)]
 pub(crate) struct SessionOwners(HashMap<SessionId, SessionOwner>);
