@@ -105,13 +105,24 @@ impl Cluster {
     }
 
     pub(crate) async fn gateway_as(&self, name: &str, change: impl FnOnce(&mut Settings<Config>)) -> Running {
+        let mut settings = self.gateway_settings(name);
+        change(&mut settings);
+        let mut running = launch::<Gateway>(settings).await.unwrap();
+        running.ready().await.unwrap();
+        self.wait_for_gateway(name).await;
+        running
+    }
+
+    pub(crate) fn gateway_settings(&self, name: &str) -> Settings<Config> {
         let mut settings = settings::<Config>(&self.folder, &self.registries, DaemonKind::Gateway, name);
         settings.service.listen = "127.0.0.1:0".into();
         settings.service.billing_interval = Duration::from_secs(1);
         settings.service.move_within = TEST_TIMEOUT;
-        change(&mut settings);
-        let mut running = launch::<Gateway>(settings).await.unwrap();
-        running.ready().await.unwrap();
+        settings
+    }
+
+    /// Waits until the registry lists the gateway.
+    pub(crate) async fn wait_for_gateway(&self, name: &str) {
         let mut gateways = self.login.directory(DaemonKind::Gateway);
         let seen = async {
             while !gateways.up().iter().any(|gateway| gateway.id.name == name) {
@@ -119,7 +130,6 @@ impl Cluster {
             }
         };
         timeout(TEST_TIMEOUT, seen).await.expect("the registry knows the gateway");
-        running
     }
 
     pub(crate) fn gateway_client(&self, gateway: &str) -> GatewayClient<Channel> {

@@ -3,6 +3,7 @@
 mod backend;
 mod claims;
 mod cluster;
+mod instructions;
 mod lanes;
 mod login;
 mod moves;
