@@ -1,4 +1,4 @@
-//! The client's side of every lane.
+//! Client side of every lane.
 
 use std::{
     fmt, io,
@@ -26,14 +26,14 @@ use crate::{
     websocket::{Transport, WebSocket},
 };
 
-/// Whose certificate a client accepts on QUIC and `wss`.
+/// Which server certificates a client accepts on QUIC and `wss`.
 #[derive(Debug, Clone, Default)]
 pub enum Trust {
-    /// Anybody's. The password and the ticket prove the server in any case; on QUIC they prove the TLS connection with
-    /// it, so that somebody between is found out before anything is said that matters.
+    /// Any certificate. The password and the ticket prove the server anyway. On QUIC they also prove the TLS
+    /// connection, so an attacker in between is detected before anything confidential is sent.
     #[default]
     AnyCertificate,
-    /// That of somebody whom this authority calls by this name.
+    /// Certificates of these authorities with this name.
     Authority { roots: Arc<RootCertStore>, name: ServerName<'static> },
 }
 
@@ -48,10 +48,11 @@ pub enum TrustError {
 }
 
 impl Trust {
-    /// The authorities in this PEM file; `name` is what the servers' certificates must bear, by default [`PLAYER_CERTIFICATE_NAME`].
+    /// Trusts the authorities in this PEM file. `name` is the required name of certificates, by default
+    /// [`PLAYER_CERTIFICATE_NAME`].
     ///
     /// # Errors
-    /// When the file or the name is not what it should be.
+    /// Fails if the file or the name is invalid.
     pub fn authority(file: &Path, name: Option<&str>) -> Result<Self, TrustError> {
         let read_error = |source| TrustError::Read { file: file.to_owned(), source };
         let mut roots = RootCertStore::empty();
@@ -65,11 +66,11 @@ impl Trust {
     }
 }
 
-/// Makes connections, and remembers what lets the next one to the same server begin faster. Clones share that.
+/// Opens connections and remembers data that makes the next connection to the same server faster. Clones share it.
 #[derive(Clone)]
 pub struct Connector(Arc<ConnectorInner>);
 
-/// Apart, because whoever is configured with a connector is moved and copied.
+/// In a separate allocation, because configurations that contain a connector are moved and copied.
 struct ConnectorInner {
     name: ServerName<'static>,
     quic: quinn::ClientConfig,
@@ -84,7 +85,7 @@ impl fmt::Debug for Connector {
 
 impl Default for Connector {
     /// # Panics
-    /// Never: these settings are the same every time, and a test makes them.
+    /// Never: these settings are constant, and a test builds them.
     fn default() -> Self {
         Self::new(&Trust::AnyCertificate).expect("TLS 1.3 with its own cipher suites")
     }
@@ -92,16 +93,16 @@ impl Default for Connector {
 
 impl Connector {
     /// # Errors
-    /// Those of the TLS library, of which none is to be expected.
+    /// Errors of the TLS library; none is expected.
     pub fn new(trust: &Trust) -> io::Result<Self> {
         Self::with_window(trust, quic::CLIENT_WINDOW)
     }
 
-    /// One over whose QUIC connections a server sends at most so many bytes that nobody has read: for a client with little
-    /// memory, or to see how a server treats one that does not read.
+    /// A connector with a limit on unread bytes per QUIC connection: for clients with little memory, and for tests
+    /// of servers with clients that do not read.
     ///
     /// # Errors
-    /// As [`Self::new`]'s.
+    /// Fails like [`Self::new`].
     pub fn with_window(trust: &Trust, window: u32) -> io::Result<Self> {
         let name = match trust {
             Trust::AnyCertificate => ServerName::try_from(PLAYER_CERTIFICATE_NAME).map_err(io_error)?,
@@ -114,10 +115,10 @@ impl Connector {
         Ok(Self(Arc::new(ConnectorInner { name, quic, tls })))
     }
 
-    /// Connects; nothing of the client protocol is said yet. The caller bounds the time.
+    /// Connects without sending protocol bytes. The caller limits the time.
     ///
     /// # Errors
-    /// When nobody is there, or speaks another protocol, or shows a certificate that is not trusted.
+    /// Fails if no server answers, it uses another protocol, or its certificate is not trusted.
     pub async fn connect(&self, lane: Lane, address: SocketAddr) -> io::Result<Stream> {
         if lane == Lane::Quic {
             return Ok(Stream::Quic(Box::new(Box::pin(self.quic(address)).await?)));
@@ -139,7 +140,7 @@ impl Connector {
         }
     }
 
-    /// A socket per connection, so that one can change its network without the others.
+    /// Uses one socket per connection, so that each can change its network independently.
     async fn quic(&self, address: SocketAddr) -> io::Result<quic::Stream> {
         let any: SocketAddr = match address {
             SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
@@ -169,7 +170,7 @@ fn tls(trust: &Trust, protocol: &[u8]) -> io::Result<ClientConfig> {
     Ok(config)
 }
 
-/// Looks only whether the server holds the key of its certificate, whoever it is.
+/// Verifies only that the server holds the key of its certificate.
 #[derive(Debug)]
 struct AcceptAnyCertificate(Arc<CryptoProvider>);
 

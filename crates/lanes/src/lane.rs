@@ -15,7 +15,7 @@ pub enum Lane {
 impl Lane {
     pub const ALL: [Self; 4] = [Self::Tcp, Self::Quic, Self::Ws, Self::Wss];
 
-    /// As typed, and as metrics have it.
+    /// Name on the command line and in metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Tcp => "tcp",

@@ -1,9 +1,9 @@
-//! How the bytes of the client protocol travel: over TCP, in a stream of QUIC, or in the binary messages of a
-//! WebSocket. Login, gateway and client speak through one [`Stream`] and do not know which of them it is.
+//! Transports of the client protocol: TCP, a QUIC stream, or binary WebSocket messages. Login, gateway and client
+//! use one [`Stream`] type for all of them.
 //!
-//! All lanes of a server share one address: QUIC has the UDP port of the same number, and a WebSocket begins on the
-//! TCP port with the bytes of HTTP or TLS in place of the preface. So whoever knows where a server is knows it for
-//! every lane, and nothing about lanes has to be announced, resolved or configured twice.
+//! All lanes of a server share one address: QUIC uses the UDP port of the same number, and a WebSocket begins on the
+//! TCP port with the bytes of HTTP or TLS instead of the preface. A client that knows the address of a server knows
+//! it for every lane.
 //!
 //! ```text
 //! server:  Listener ── accept ──▶ Arrival ── open ──▶ Stream ── first ──▶ Stream, preface

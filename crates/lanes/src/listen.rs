@@ -1,4 +1,5 @@
-//! A server's address: one TCP socket and one UDP socket of the same number, and one queue of those who come.
+//! The listener of a server: one TCP socket and one UDP socket with the same port number, and one queue of incoming
+//! connections.
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -18,7 +19,7 @@ use crate::{
     websocket::{Transport, WebSocket},
 };
 
-/// Free TCP ports tried for one whose UDP port is free as well.
+/// Number of free TCP ports to try until the UDP port is free as well.
 const MAX_BIND_ATTEMPTS: usize = 32;
 
 #[derive(Debug, thiserror::Error)]
@@ -39,10 +40,10 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// `idle`: how long a QUIC connection may be silent.
+    /// `idle` is the idle timeout of QUIC connections.
     ///
     /// # Errors
-    /// When an address is taken, or the certificate can not be used.
+    /// Fails if an address is in use or the certificate is invalid.
     pub async fn bind(address: &str, settings: &Settings, idle: Duration) -> Result<Self, BindError> {
         let certificate =
             if settings.quic || settings.websocket { Some(ServerCertificate::load(settings)?) } else { None };
@@ -61,7 +62,7 @@ impl Listener {
                     let config = quic::Listener::config(certificate, idle)?;
                     match quic::Listener::bind(config, bound, settings.retry) {
                         Ok(quic) => Some(quic),
-                        // The port was ours to choose: choose another.
+                        // The system chose the port, so another one is fine.
                         Err(error)
                             if error.kind() == io::ErrorKind::AddrInUse
                                 && address.ends_with(":0")
@@ -79,20 +80,20 @@ impl Listener {
     }
 
     /// # Errors
-    /// As the system's.
+    /// Errors of the operating system.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.tcp.local_addr()
     }
 
-    /// What TCP connections may become; `None`: what they are.
+    /// Upgrades that TCP connections may make; `None`: no upgrade.
     pub fn upgrade(&self) -> Option<Arc<Upgrade>> {
         self.upgrade.clone()
     }
 
-    /// The next who comes, on whichever lane. May be dropped at any time without losing anybody.
+    /// Accepts the next connection of any lane. Cancel-safe.
     ///
     /// # Errors
-    /// When the system has no more files, for example. The next call may succeed.
+    /// Fails for example if no file descriptor is free. The next call may succeed.
     pub async fn accept(&self) -> io::Result<IncomingConnection> {
         let Some(quic) = &self.quic else { return self.accept_tcp().await };
         tokio::select! {
@@ -106,13 +107,13 @@ impl Listener {
         Ok(IncomingConnection::Tcp(stream, peer))
     }
 
-    /// How many QUIC clients were told to prove their address first.
+    /// Number of QUIC clients that received Retry.
     pub fn retries(&self) -> u64 {
         self.quic.as_ref().map_or(0, quic::Listener::retries)
     }
 }
 
-/// Somebody who came. Nothing has been read; dropped, the connection is closed.
+/// An incoming connection before its first read. Dropping it closes the connection.
 #[derive(Debug)]
 pub enum IncomingConnection {
     Tcp(TcpStream, SocketAddr),
@@ -127,16 +128,16 @@ impl IncomingConnection {
         }
     }
 
-    /// Learns from the header of PROXY protocol v2 for whom a balancer connects, and takes that for the peer. A connection
-    /// of the balancer's own, such as a health check, stays its own; QUIC does not come through balancers of TCP. The
-    /// caller bounds the time.
+    /// Reads the client's address from a PROXY protocol v2 header. A connection of the balancer itself, such as a
+    /// health check, keeps the balancer's address. QUIC has no header, because TCP balancers do not carry it. The
+    /// caller limits the time.
     ///
     /// # Errors
-    /// When there is no header, or it is damaged, or the connection ends.
+    /// Fails if the header is missing or damaged, or the connection ends.
     pub async fn read_proxy_header<E: From<io::Error> + From<ProxyError>>(&mut self) -> Result<(), E> {
         let Self::Tcp(stream, peer) = self else { return Ok(()) };
         let mut fixed = [0; proxy::FIXED_LENGTH];
-        // The signature first: who speaks something else may well say less, and then wait.
+        // Read the signature first: a client that sends something else may send fewer bytes and then wait.
         let (signature, lengths) = fixed.split_at_mut(proxy::SIGNATURE.len());
         stream.read_exact(signature).await?;
         if signature != proxy::SIGNATURE {
@@ -153,7 +154,7 @@ impl IncomingConnection {
         Ok(())
     }
 
-    /// As far as one can tell before anything is read: a WebSocket begins as TCP.
+    /// The lane, as far as it is known before the first read: a WebSocket begins as TCP.
     pub fn lane(&self) -> Lane {
         match self {
             Self::Tcp(..) => Lane::Tcp,
@@ -161,19 +162,19 @@ impl IncomingConnection {
         }
     }
 
-    /// Turns the client away; `reply` is told where that takes no waiting.
+    /// Refuses the connection. Sends `reply` if that needs no waiting.
     pub fn refuse(self, reply: &[u8]) {
         match self {
-            // Best effort, by intention.
+            // Best effort: a full socket buffer drops the reply.
             Self::Tcp(stream, _) => drop(stream.try_write(reply)),
             Self::Quic(incoming) => incoming.refuse(),
         }
     }
 
-    /// The lane's own handshake. The caller bounds the time.
+    /// Runs the handshake of the lane. The caller limits the time.
     ///
     /// # Errors
-    /// When it fails.
+    /// Fails if the handshake fails.
     pub async fn open(self) -> io::Result<Stream> {
         match self {
             Self::Tcp(stream, _) => Ok(Stream::Tcp(stream)),
@@ -182,7 +183,7 @@ impl IncomingConnection {
     }
 }
 
-/// Turns a TCP connection that speaks HTTP, or TLS and HTTP in it, into a WebSocket.
+/// Upgrades a TCP connection that begins with HTTP, or with TLS, to a WebSocket.
 pub struct Upgrade {
     tls: TlsAcceptor,
 }

@@ -1,5 +1,5 @@
-//! What lanes that can only be polled share, to look like a socket: a poll that does not wait, and bytes that were read
-//! before anybody took them, to learn that there is something to read.
+//! Helpers that give lanes with a poll interface the interface of a socket: a poll that does not wait, and a buffer
+//! for bytes that were read to learn whether there are any.
 
 use std::{
     io,
@@ -8,8 +8,8 @@ use std::{
 
 use bytes::Bytes;
 
-/// What happens without waiting; `WouldBlock`: nothing does. The task's next wait puts its own waker in the place of the
-/// one that this leaves behind.
+/// Polls once. Returns `WouldBlock` if the poll is pending. The task's next wait replaces the waker that this leaves
+/// behind.
 pub(crate) fn poll_now<T>(poll: impl FnOnce(&mut Context<'_>) -> Poll<io::Result<T>>) -> io::Result<T> {
     match poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(result) => result,
@@ -17,7 +17,7 @@ pub(crate) fn poll_now<T>(poll: impl FnOnce(&mut Context<'_>) -> Poll<io::Result
     }
 }
 
-/// Bytes read ahead, and whether the other side has finished.
+/// Buffered bytes, and whether the peer has finished.
 #[derive(Debug, Default)]
 pub(crate) struct ReadAhead {
     bytes: Bytes,
@@ -25,12 +25,12 @@ pub(crate) struct ReadAhead {
 }
 
 impl ReadAhead {
-    /// Nothing is here, and more may come: read it.
+    /// Whether the buffer is empty and the peer has not finished.
     pub(crate) fn needs_read(&self) -> bool {
         self.bytes.is_empty() && !self.ended
     }
 
-    /// What was read because [`Self::needs_read`] said so.
+    /// Stores bytes that were read after [`Self::needs_read`].
     pub(crate) fn put(&mut self, bytes: Bytes) {
         self.bytes = bytes;
     }
@@ -39,7 +39,7 @@ impl ReadAhead {
         self.ended = true;
     }
 
-    /// `most` bytes at most; none: the other side has finished. What is empty keeps no memory.
+    /// Takes at most `most` bytes; none means that the peer has finished. An empty buffer holds no memory.
     pub(crate) fn take(&mut self, most: usize) -> Bytes {
         self.bytes.split_to(self.bytes.len().min(most))
     }

@@ -1,4 +1,4 @@
-//! A TCP stream of which the first bytes were read too early, by somebody who took them for the preface.
+//! A TCP stream that returns its first bytes again, after they were read as a possible preface.
 
 use std::{
     io,

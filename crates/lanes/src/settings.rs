@@ -1,10 +1,10 @@
-//! `[gateway.lanes]` and `[login.lanes]` of the settings.
+//! The settings `[gateway.lanes]` and `[login.lanes]`.
 
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-/// What a server offers beside TCP.
+/// Lanes that a server offers besides TCP.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Settings {
@@ -12,22 +12,22 @@ pub struct Settings {
     pub quic: bool,
     /// WebSockets (`ws` and `wss`), on the TCP port itself.
     pub websocket: bool,
-    /// PEM file of the certificate chain that QUIC and `wss` show. Default: one made at each start, which proves
-    /// nothing by itself.
+    /// PEM file of the certificate chain for QUIC and `wss`. The default is created at each start and proves nothing
+    /// by itself.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub certificate: Option<PathBuf>,
     /// PEM file of its private key.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key: Option<PathBuf>,
-    /// When a QUIC client must show first that its address is its own.
+    /// When a QUIC client must prove its address first.
     pub retry: Retry,
 }
 
-/// When QUIC answers a client with Retry, for which the server keeps nothing.
+/// When a server answers with Retry, which needs no memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Retry {
-    /// While many handshakes are under way.
+    /// While many handshakes are in progress.
     Load,
     Always,
 }
@@ -40,7 +40,7 @@ impl Default for Settings {
 
 impl Settings {
     /// # Errors
-    /// A sentence that begins with the key at fault.
+    /// Returns a sentence that begins with the invalid key.
     pub fn validate(&self) -> Result<(), String> {
         if self.certificate.is_some() != self.key.is_some() {
             return Err("lanes: certificate and key go together".into());

@@ -1,5 +1,5 @@
-//! One connection on whichever lane, in the shape of a TCP socket: a task waits until it can be read or written, and
-//! then takes or gives what goes without waiting.
+//! A connection of any lane with the interface of a TCP socket: a task waits until it is readable or writable, and
+//! then reads or writes without waiting.
 
 use std::{
     future, io,
@@ -16,13 +16,13 @@ use tokio::{
 
 use crate::{Lane, Upgrade, quic, tcp, websocket::WebSocket};
 
-/// Dispatch is by match: TCP, the lane of most connections, pays one branch.
+/// An enum, so that TCP, the lane of most connections, pays one branch.
 #[derive(Debug)]
 pub enum Stream {
     Tcp(TcpStream),
     Quic(Box<quic::Stream>),
     WebSocket(Box<WebSocket>),
-    /// The change to a WebSocket has failed: there is nothing left to speak to.
+    /// The upgrade to a WebSocket failed, and the connection is closed.
     Closed,
 }
 
@@ -36,7 +36,7 @@ impl Stream {
     }
 
     /// # Errors
-    /// When the connection is gone.
+    /// Fails if the connection is closed.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         match self {
             Self::Tcp(stream) => stream.local_addr(),
@@ -46,8 +46,8 @@ impl Stream {
         }
     }
 
-    /// 32 bytes that only the two ends of the TLS connection know, where the client can learn them too. They enter the
-    /// transcripts, so that nobody can sit between. Browsers keep them from their programs: a WebSocket has none.
+    /// The TLS exporter: 32 bytes that only the two ends of the TLS connection know. They enter the transcripts, so
+    /// an attacker in between is detected. Browsers do not expose it, so a WebSocket has none.
     pub fn exporter(&self) -> Option<[u8; 32]> {
         match self {
             Self::Quic(stream) => Some(stream.exporter()),
@@ -55,11 +55,11 @@ impl Stream {
         }
     }
 
-    /// The first `N` bytes that the client sends. If they begin HTTP or TLS instead, and `upgrade` allows it, the
-    /// connection becomes a WebSocket, and they are the first `N` bytes in there. The caller bounds the time.
+    /// Reads the first `N` bytes from the client. If they begin HTTP or TLS, and `upgrade` allows it, the connection
+    /// becomes a WebSocket, and the result is the first `N` bytes of its content. The caller limits the time.
     ///
     /// # Errors
-    /// When the connection ends before, or is neither.
+    /// Fails if the connection ends first, or begins with neither.
     pub async fn first<const N: usize>(&mut self, upgrade: Option<&Upgrade>) -> io::Result<[u8; N]> {
         let mut bytes = [0; N];
         self.read_exact(&mut bytes).await?;
@@ -75,15 +75,15 @@ impl Stream {
         Ok(bytes)
     }
 
-    /// Waits until there may be something to read. What a write left behind goes out meanwhile.
+    /// Waits until there may be bytes to read. Meanwhile it sends bytes that an earlier write accepted.
     ///
     /// # Errors
-    /// When the connection is gone.
+    /// Fails if the connection is closed.
     pub async fn readable(&self) -> io::Result<()> {
         future::poll_fn(|cx| self.poll_readable(cx)).await
     }
 
-    /// The same for one task at a time, which needs no future for it.
+    /// Like [`Self::readable`], as a poll for one task.
     pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Tcp(stream) => stream.poll_read_ready(cx),
@@ -93,15 +93,15 @@ impl Stream {
         }
     }
 
-    /// Waits until a write may go through.
+    /// Waits until a write may succeed.
     ///
     /// # Errors
-    /// When the connection is gone.
+    /// Fails if the connection is closed.
     pub async fn writable(&self) -> io::Result<()> {
         future::poll_fn(|cx| self.poll_writable(cx)).await
     }
 
-    /// The same for one task at a time, which needs no future for it.
+    /// Like [`Self::writable`], as a poll for one task.
     pub fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Tcp(stream) => stream.poll_write_ready(cx),
@@ -111,10 +111,10 @@ impl Stream {
         }
     }
 
-    /// Takes what has arrived. `Ok(0)`: the other side has finished.
+    /// Reads received bytes. `Ok(0)`: the peer has finished.
     ///
     /// # Errors
-    /// `WouldBlock`: nothing has; wait for [`Self::readable`]. Others: the connection is gone.
+    /// `WouldBlock`: nothing was received; wait for [`Self::readable`]. Others: the connection is closed.
     pub fn try_read_buf(&self, buffer: &mut BytesMut) -> io::Result<usize> {
         let bytes = match self {
             Self::Tcp(stream) => return stream.try_read_buf(buffer),
@@ -126,10 +126,10 @@ impl Stream {
         Ok(bytes.len())
     }
 
-    /// The same into a slice, which need not be large enough: what does not fit can be read later.
+    /// Like [`Self::try_read_buf`], into a slice. The rest can be read later.
     ///
     /// # Errors
-    /// As [`Self::try_read_buf`]'s.
+    /// Fails like [`Self::try_read_buf`].
     pub fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
         let bytes = match self {
             Self::Tcp(stream) => return tcp::try_read(stream, buffer),
@@ -141,10 +141,10 @@ impl Stream {
         Ok(bytes.len())
     }
 
-    /// Gives as much as goes without waiting.
+    /// Writes as many bytes as possible without waiting.
     ///
     /// # Errors
-    /// `WouldBlock`: nothing went; wait for [`Self::writable`]. Others: the connection is gone.
+    /// `WouldBlock`: nothing was written; wait for [`Self::writable`]. Others: the connection is closed.
     pub fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Self::Tcp(stream) => stream.try_write(bytes),
@@ -154,7 +154,7 @@ impl Stream {
         }
     }
 
-    /// Largest datagram that the other side takes now; `None`: it takes none, or the lane has none.
+    /// Largest datagram that the peer accepts now. `None`: it accepts none, or the lane has none.
     pub fn max_datagram(&self) -> Option<usize> {
         match self {
             Self::Quic(stream) => stream.max_datagram(),
@@ -162,7 +162,7 @@ impl Stream {
         }
     }
 
-    /// Sends a datagram, which may be lost. False: not even tried.
+    /// Sends a datagram, which may be lost. False: it was not sent.
     pub fn send_datagram(&self, datagram: Bytes) -> bool {
         match self {
             Self::Quic(stream) => stream.send_datagram(datagram),
@@ -170,10 +170,10 @@ impl Stream {
         }
     }
 
-    /// Waits for a datagram; for ever where there can be none.
+    /// Waits for a datagram. Never returns on lanes without datagrams.
     ///
     /// # Errors
-    /// When the connection is gone.
+    /// Fails if the connection is closed.
     pub async fn datagram(&self) -> io::Result<Bytes> {
         match self {
             Self::Quic(stream) => stream.datagram().await,
@@ -181,7 +181,7 @@ impl Stream {
         }
     }
 
-    /// Goes on from another local port, as a device does that changes its network. Only a client's QUIC can.
+    /// Continues from another local port, like a device that changes its network. Only for QUIC clients.
     ///
     /// # Errors
     /// `Unsupported` on the other lanes.

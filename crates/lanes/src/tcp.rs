@@ -1,5 +1,4 @@
-//! The TCP sockets themselves. Their options are set once, on the listener: connections inherit them, which saves system
-//! calls for each.
+//! TCP socket options. They are set once, on the listener, and connections inherit them, which saves system calls.
 
 use std::io::{self, Read as _};
 
@@ -9,28 +8,28 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 
-/// Connections that the kernel holds until they are accepted (`net.core.somaxconn` may hold it lower). In a storm they
-/// wait here, not in the clients' repeated attempts.
+/// Connections that the kernel queues until they are accepted (`net.core.somaxconn` may lower it). In a storm they
+/// wait here instead of being retried by clients.
 const BACKLOG: i32 = 4_096;
-/// A socket asks for more once so little of what it was given is unsent: what waits longer waits in the session, where
-/// newer state replaces it.
+/// Unsent bytes below which a socket becomes writable. Other data waits in the session, where newer state replaces
+/// it.
 #[cfg(target_os = "linux")]
 const NOTSENT_LOWAT: u32 = 16 << 10;
 
 pub(crate) async fn listen(address: &str) -> io::Result<TcpListener> {
     let listener = TcpListener::bind(address).await?;
     let socket = SockRef::from(&listener);
-    // Everything due to a client is written at once, so nothing is gained by waiting for more.
+    // All data that is due is written at once, so waiting for more gains nothing.
     socket.set_tcp_nodelay(true)?;
     #[cfg(target_os = "linux")]
     socket.set_tcp_notsent_lowat(NOTSENT_LOWAT)?;
-    // Of a socket that listens already, this changes the length of its queue.
+    // On a listening socket this changes the length of its queue.
     socket.listen(BACKLOG)?;
     Ok(listener)
 }
 
-/// Like [`TcpStream::try_read`]. A read that leaves room has taken everything there was, so the socket counts as empty
-/// at once: the next wait costs no read that would only say so.
+/// Like [`TcpStream::try_read`]. A read that does not fill the buffer has emptied the socket, so the next wait needs
+/// no further read.
 pub(crate) fn try_read(stream: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
     let room = buffer.len();
     let mut count = 0;

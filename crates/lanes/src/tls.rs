@@ -1,5 +1,5 @@
-//! TLS 1.3 for QUIC and `wss`: aws-lc-rs alone, the hybrid X25519MLKEM768 first, so that what is recorded today is
-//! not read by a quantum computer of tomorrow.
+//! TLS 1.3 for QUIC and `wss`, with aws-lc-rs only and the hybrid X25519MLKEM768 first, so that a quantum computer
+//! cannot read recorded traffic later.
 
 use std::{io, path::PathBuf, sync::Arc};
 
@@ -11,11 +11,11 @@ use rustls::{
 
 use crate::Settings;
 
-/// The name that certificates for players bear when the development authority makes them, and that clients look for.
+/// Name in players' certificates of the development CA, which clients expect.
 pub const PLAYER_CERTIFICATE_NAME: &str = "players.shardkeep.internal";
-/// What QUIC connections negotiate (ALPN): the client protocol, in its only stream.
+/// ALPN of QUIC connections.
 pub(crate) const QUIC_PROTOCOL: &[u8] = b"shardkeep/1";
-/// What `wss` connections negotiate.
+/// ALPN of `wss` connections.
 pub(crate) const HTTP_PROTOCOL: &[u8] = b"http/1.1";
 /// Label of the exporter (RFC 8446, section 7.5) that binds a login or a session to its TLS connection.
 pub(crate) const EXPORTER: &[u8] = b"EXPORTER-shardkeep-v1";
@@ -36,15 +36,15 @@ pub(crate) fn provider() -> Arc<CryptoProvider> {
     Arc::new(CryptoProvider { kx_groups, ..aws_lc_rs::default_provider() })
 }
 
-/// A certificate chain with its key, shown to players.
+/// A certificate chain for players, with its key.
 pub(crate) struct ServerCertificate {
     chain: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
 }
 
 impl ServerCertificate {
-    /// The one that is configured, or one for this process. The latter names nobody whom anybody trusts, and need not:
-    /// on QUIC the proofs of login and attach cover the TLS connection itself.
+    /// Loads the configured certificate, or creates one for this process. No client trusts the latter, and on QUIC
+    /// none has to: the proofs of login and attach cover the TLS connection.
     pub(crate) fn load(settings: &Settings) -> Result<Self, CertificateError> {
         let (Some(certificate), Some(key)) = (&settings.certificate, &settings.key) else {
             let made = rcgen::generate_simple_self_signed([PLAYER_CERTIFICATE_NAME.to_owned()])?;
@@ -61,8 +61,7 @@ impl ServerCertificate {
         Ok(Self { chain, key: PrivateKeyDer::from_pem_file(key).map_err(read_error(key))? })
     }
 
-    /// Tickets let a client come back without a signature; nothing is sent before the handshake's end (0-RTT), which
-    /// anybody could send again.
+    /// Tickets let a client resume TLS without a signature. Early data (0-RTT) is off, because it can be replayed.
     pub(crate) fn server(&self, protocol: &[u8]) -> Result<rustls::ServerConfig, CertificateError> {
         let mut config = rustls::ServerConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&TLS13])?
@@ -74,7 +73,7 @@ impl ServerCertificate {
     }
 }
 
-/// An error of another library, as one of input and output.
+/// Wraps an error of another library as an I/O error.
 pub(crate) fn io_error(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
     io::Error::other(error)
 }

@@ -1,4 +1,4 @@
-//! Every lane between our own listener and our own connector, over real sockets.
+//! Every lane between our listener and our connector, over real sockets.
 
 use std::{io, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
@@ -8,7 +8,7 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair}
 use shardkeep_lanes::{Connector, Lane, Listener, PLAYER_CERTIFICATE_NAME, Retry, Settings, Stream, Trust};
 use tokio::{io::AsyncWriteExt, net::TcpStream, time::timeout};
 
-/// What has not happened by then, on a busy machine, will not happen.
+/// Time limit for events, generous enough for a busy machine.
 const TEST_TIMEOUT: Duration = Duration::from_secs(30);
 const IDLE: Duration = Duration::from_secs(30);
 const PREFACE: [u8; 4] = *b"SKEP";
@@ -38,7 +38,7 @@ async fn pair(listener: &Listener, connector: &Connector, lane: Lane) -> io::Res
     timeout(TEST_TIMEOUT, async { tokio::try_join!(client, server) }).await.expect("a connection or an error")
 }
 
-/// As a connection's task reads: waits, then takes what there is.
+/// Reads like a connection's task: waits, then takes the received bytes.
 async fn read_to(stream: &Stream, wanted: usize) -> BytesMut {
     let mut buffer = BytesMut::new();
     let reading = async {
@@ -67,7 +67,7 @@ async fn write(stream: &Stream, mut bytes: &[u8]) {
                 }
             }
         }
-        // Nobody waits to read here, which would send what was accepted and could not leave.
+        // This task never waits to read, which would send accepted bytes.
         stream.writable().await.unwrap();
     };
     timeout(TEST_TIMEOUT, writing).await.expect("the bytes leave");
@@ -122,7 +122,7 @@ async fn blocked_write_continues_when_there_is_room() {
             }
             assert!(written < 256 << 20, "{lane}: there is a bound");
         }
-        // Who waits only for something to read also sends what was accepted and could not leave.
+        // Waiting to read also sends accepted bytes.
         tokio::select! {
             received = read_to(&client, written) => assert_eq!(received.len(), written, "{lane}"),
             received = read_to(&server, 1) => panic!("{lane}: nobody sent {received:?}"),
@@ -178,7 +178,7 @@ async fn unread_bytes_close_the_quic_window() {
     let (listener, _) = listen(&Settings::default()).await;
     let connector = Connector::with_window(&Trust::AnyCertificate, 2_048).unwrap();
     let (client, server) = pair(&listener, &connector, Lane::Quic).await.unwrap();
-    // Four fill the window; the fifth stays with the stream.
+    // Four fill the window; the fifth stays in the stream.
     for _ in 0..5 {
         server.writable().await.unwrap();
         assert_eq!(server.try_write(&[7; 512]).unwrap(), 512);
@@ -195,7 +195,7 @@ async fn retry_always_validates_new_addresses() {
     let (listener, _) = listen(&Settings { retry: Retry::Always, ..Settings::default() }).await;
     pair(&listener, &Connector::default(), Lane::Quic).await.unwrap();
     assert_eq!(listener.retries(), 1);
-    // A client that was here has a token, and so has proved it already.
+    // A returning client has a token, which proves its address.
     let connector = Connector::default();
     for _ in 0..2 {
         let (client, server) = pair(&listener, &connector, Lane::Quic).await.unwrap();
@@ -212,7 +212,7 @@ async fn retry_begins_under_load() {
     let accepting = listener.clone();
     tokio::spawn(async move {
         while let Ok(incoming) = accepting.accept().await {
-            // Ends when the client opens its stream, which it does not.
+            // Ends when the client opens its stream, which it never does.
             tokio::spawn(incoming.open());
         }
     });
@@ -227,7 +227,7 @@ async fn retry_begins_under_load() {
     assert_eq!(listener.retries(), 1);
 }
 
-/// A folder with an authority, and a certificate of it for players.
+/// A folder with a CA, and its certificate for players.
 fn authority(folder: &Path) -> Settings {
     let mut params = CertificateParams::default();
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));

@@ -1,4 +1,4 @@
-//! The server's side: one UDP socket, Retry for clients whose address is not proved, and the bounds of handshakes.
+//! Server side of QUIC: one UDP socket, Retry for unproved addresses, and limits of concurrent handshakes.
 
 use std::{
     future, io,
@@ -22,15 +22,16 @@ use crate::{
     tls::{CertificateError, QUIC_PROTOCOL, ServerCertificate, io_error},
 };
 
-/// Handshakes under way from which on addresses must be proved first. Until then a client saves a round trip; beyond,
-/// a flood with forged addresses costs one small answer each, never larger than what came, and no memory.
+/// Number of concurrent handshakes from which addresses must be proved first. Below it a client saves a round trip.
+/// Above it, a flood with forged addresses costs one small answer per packet, never larger than the packet, and no
+/// memory.
 const RETRY_THRESHOLD: usize = 64;
-/// Attempts that wait to be accepted, and what arrives for one meanwhile. More are refused, or dropped.
+/// Bound of attempts that wait to be accepted. Overflow: refused. Data for them is bounded likewise and dropped.
 const MAX_INCOMING: usize = 1_024;
 const MAX_INCOMING_BYTES: u64 = 16 << 10;
 const MAX_INCOMING_BYTES_TOTAL: u64 = 4 << 20;
 
-/// Bytes of the UDP socket's buffers, in each direction.
+/// Size of the UDP socket's buffers, in each direction.
 const SOCKET_BUFFER: usize = 4 << 20;
 
 #[derive(Debug)]
@@ -42,14 +43,14 @@ pub(crate) struct Listener {
     failed: Once,
 }
 
-/// A client that begins a handshake. Dropped, it is refused.
+/// A client that begins a handshake. Dropping it refuses the client.
 #[derive(Debug)]
 pub struct IncomingConnection {
     incoming: Incoming,
     _guard: HandshakeGuard,
 }
 
-/// One of the handshakes under way.
+/// A permit of one concurrent handshake.
 #[derive(Debug)]
 struct HandshakeGuard(Arc<AtomicUsize>);
 
@@ -77,7 +78,7 @@ impl Listener {
 
     pub(crate) fn bind(config: ServerConfig, address: SocketAddr, retry: Retry) -> io::Result<Self> {
         let socket = std::net::UdpSocket::bind(address)?;
-        // One socket holds what all players send while the endpoint is busy. The system may allow less.
+        // One socket buffers the packets of all players while the endpoint is busy. The system may allow less.
         let options = SockRef::from(&socket);
         for widened in
             [options.set_recv_buffer_size(SOCKET_BUFFER), options.set_send_buffer_size(SOCKET_BUFFER)]
@@ -97,11 +98,11 @@ impl Listener {
         })
     }
 
-    /// The next client whose handshake may begin. May be dropped at any time without losing one.
+    /// The next client whose handshake may begin. Cancel-safe.
     pub(crate) async fn accept(&self) -> IncomingConnection {
         loop {
             let Some(incoming) = self.endpoint.accept().await else {
-                // The socket is lost for good. The other lanes go on.
+                // The socket has failed permanently. The other lanes continue.
                 self.failed.call_once(|| error!("QUIC takes no more connections: its socket has failed"));
                 return future::pending().await;
             };
@@ -110,7 +111,7 @@ impl Listener {
             if retry_required && !incoming.remote_address_validated() {
                 debug!(peer = %incoming.remote_address(), "retry");
                 self.retries.fetch_add(1, Ordering::Relaxed);
-                // Not validated means that Retry is allowed.
+                // The address is not validated, so Retry is allowed.
                 let _ = incoming.retry();
                 continue;
             }
@@ -125,7 +126,7 @@ impl Listener {
 }
 
 impl Drop for Listener {
-    /// Connections that were accepted go on: the endpoint itself lives until the last of them is over.
+    /// Accepted connections continue: the endpoint lives until the last of them ends.
     fn drop(&mut self) {
         self.endpoint.set_server_config(None);
     }
@@ -140,7 +141,7 @@ impl IncomingConnection {
         self.incoming.refuse();
     }
 
-    /// The handshake, until the client has opened its stream.
+    /// Runs the handshake until the client has opened its stream.
     pub(crate) async fn open(self) -> io::Result<Stream> {
         let connection = self.incoming.accept()?.await?;
         match connection.accept_bi().await {

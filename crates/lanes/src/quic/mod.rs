@@ -11,19 +11,20 @@ use std::{sync::Arc, time::Duration};
 
 use quinn::{IdleTimeout, TransportConfig, VarInt};
 
-/// What the other side may send before it is read. A client's largest record fits into a quarter of it.
+/// Receive window of a server. The largest record of a client fits into a quarter of it.
 const SERVER_WINDOW: u32 = 32 << 10;
-/// What a server sends before it is acknowledged, kept to be sent again: the bound of memory per slow client.
+/// Bytes that a server sends before an acknowledgement. This bounds the memory of a slow client.
 const SERVER_UNACKNOWLEDGED: u64 = 128 << 10;
 pub(crate) const CLIENT_WINDOW: u32 = 256 << 10;
-/// Datagrams that wait; the oldest gives way. Superseded state is not worth more.
+/// Bound of queued datagrams in bytes. Overflow: the oldest is dropped, because newer state supersedes it.
 const DATAGRAMS: usize = 16 << 10;
-/// Who takes no datagrams at all may not send any, as the library has it. So small a one nobody can send.
+/// The library forbids sending datagrams when receiving is off. A limit of one byte makes receiving impossible in
+/// practice.
 const NO_DATAGRAM: usize = 1;
-/// Application error codes of our closes: nothing went wrong with QUIC.
+/// Application error code of our closes.
 const NO_ERROR: VarInt = VarInt::from_u32(0);
 
-/// `idle`: silence after which a side forgets the connection; the protocol's own pings come three times as often.
+/// `idle` is the idle timeout. The protocol's pings are three times as frequent.
 fn server_transport(idle: Duration) -> Arc<TransportConfig> {
     let mut transport = common(idle);
     transport
@@ -36,7 +37,7 @@ fn server_transport(idle: Duration) -> Arc<TransportConfig> {
     Arc::new(transport)
 }
 
-/// `window`: what the server may send before it is read.
+/// `window` limits the bytes that the server may send before the client reads.
 pub(crate) fn client_transport(window: u32) -> Arc<TransportConfig> {
     const IDLE: Duration = Duration::from_secs(30);
     let mut transport = common(IDLE);

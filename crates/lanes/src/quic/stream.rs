@@ -1,4 +1,4 @@
-//! The one stream of a connection, with the connection that carries it.
+//! The single stream of a connection, together with its connection.
 
 use std::{
     fmt, io,
@@ -19,10 +19,10 @@ use crate::{
     tls::{EXPORTER, io_error},
 };
 
-/// Bytes read at once. On the stack: a connection that waits holds none.
+/// Size of a read, on the stack: a waiting connection holds no buffer.
 const READ_CHUNK: usize = 4 << 10;
-/// Bytes accepted while the stream is blocked. QUIC tells when a write goes through, not when one would, so the wait
-/// for it is the write of these.
+/// Bytes accepted while the stream is blocked. QUIC reports when a write succeeds, not when one would, so waiting
+/// for writability is the write of these bytes.
 const MAX_UNSENT: usize = 1 << 10;
 
 pub struct Stream {
@@ -30,7 +30,7 @@ pub struct Stream {
     exporter: [u8; 32],
     receive: Mutex<ReceiveHalf>,
     send: Mutex<SendHalf>,
-    /// A client has its own, to migrate with.
+    /// Each client connection has its own endpoint, so that it can migrate.
     endpoint: Option<Endpoint>,
 }
 
@@ -42,7 +42,7 @@ struct ReceiveHalf {
 struct SendHalf {
     stream: SendStream,
     unsent: BytesMut,
-    /// Begun when the stream is finished: until the other side has everything.
+    /// Set when the stream is finished: resolves when the peer has received everything.
     finished: Option<BoxFuture<'static, ()>>,
 }
 
@@ -77,7 +77,7 @@ impl Stream {
         self.exporter
     }
 
-    /// A client's own port; of a server, the address that the client reached.
+    /// Client: its local port. Server: the address that the client reached.
     pub(crate) fn local_addr(&self) -> io::Result<SocketAddr> {
         match &self.endpoint {
             Some(endpoint) => endpoint.local_addr(),
@@ -99,7 +99,7 @@ impl Stream {
         self.send.lock().poll_unsent(cx)
     }
 
-    /// The bytes that have arrived, `most` at most.
+    /// Received bytes, at most `most`.
     pub(crate) fn try_take(&self, most: usize) -> io::Result<Bytes> {
         let mut receive = self.receive.lock();
         poll_now(|cx| receive.poll_readable(cx))?;
@@ -156,12 +156,12 @@ impl Stream {
         Pin::new(&mut send.stream).poll_write(cx, bytes).map_err(write_error)
     }
 
-    /// Ready when the other side has everything: a connection that is dropped earlier takes what is on the way with it.
+    /// Ready when the peer has received everything. A connection that is dropped earlier loses data in flight.
     pub(crate) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let send = self.send.get_mut();
         ready!(send.poll_unsent(cx))?;
         if send.finished.is_none() {
-            // Finished already, or stopped by the other side: there is nothing to wait for then, and `stopped` says so.
+            // If it is finished already, or stopped by the peer, `stopped` reports that.
             let _ = send.stream.finish();
             let stopped = send.stream.stopped();
             send.finished = Some(Box::pin(async move {
@@ -182,7 +182,7 @@ impl Drop for Stream {
 }
 
 impl ReceiveHalf {
-    /// Ready: `read_ahead` holds something, or the other side has finished.
+    /// Ready when `read_ahead` holds bytes, or the peer has finished.
     fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.read_ahead.needs_read() {
             let mut bytes = [0; READ_CHUNK];
