@@ -1,5 +1,6 @@
-//! Hides secrets in settings before anybody sees them: by the name of the key, and inside URLs.
+//! Hides the secrets of settings: values whose key names a secret, and secrets inside URLs.
 
+use shardkeep_types::mask_url;
 use toml::{Table, Value};
 
 const SECRET_WORDS: [&str; 5] = ["password", "secret", "token", "pepper", "credential"];
@@ -16,7 +17,7 @@ pub(crate) fn masked(table: &Table) -> Table {
         .collect()
 }
 
-/// Numbers and flags (`token_lifetime = 60`) tell nothing.
+/// Numbers and flags such as `token_lifetime = 60` are no secrets.
 fn hidden(value: &Value) -> Value {
     match value {
         Value::String(_) | Value::Array(_) | Value::Table(_) => Value::String(MASK.into()),
@@ -26,19 +27,11 @@ fn hidden(value: &Value) -> Value {
 
 fn masked_value(value: &Value) -> Value {
     match value {
-        Value::String(text) => Value::String(masked_url(text)),
+        Value::String(text) => Value::String(mask_url(text)),
         Value::Array(items) => Value::Array(items.iter().map(masked_value).collect()),
         Value::Table(table) => Value::Table(masked(table)),
         other => other.clone(),
     }
-}
-
-/// `scheme://user:password@host` without the password, whatever the password holds.
-fn masked_url(text: &str) -> String {
-    let Some((scheme, rest)) = text.split_once("://") else { return text.to_owned() };
-    let Some((login, place)) = rest.rsplit_once('@') else { return text.to_owned() };
-    let Some((user, _)) = login.split_once(':') else { return text.to_owned() };
-    format!("{scheme}://{user}:{MASK}@{place}")
 }
 
 #[cfg(test)]
@@ -49,6 +42,7 @@ mod tests {
     fn only_secrets_are_masked() {
         let table: Table = r#"
             store = "postgres://game:p@ss:word@db:5432/game"
+            query = "postgres://db:5432/game?user=game&password=hunter3"
             plain = "sqlite:var/login.db"
             admin_password = "hunter2"
             token_lifetime = 60
@@ -58,7 +52,7 @@ mod tests {
         .parse()
         .unwrap();
         let shown = masked(&table).to_string();
-        for secret in ["p@ss", "word@", "hunter2", "secret@"] {
+        for secret in ["p@ss", "word@", "hunter2", "hunter3", "secret@"] {
             assert!(!shown.contains(secret), "{shown}");
         }
         for plain in

@@ -5,6 +5,7 @@ mod group;
 mod id;
 mod kind;
 mod lock;
+mod mask_url;
 mod position;
 mod secret;
 mod store;
@@ -17,6 +18,7 @@ pub use id::{
 };
 pub use kind::{BackendKind, DaemonKind, UnknownKind};
 pub use lock::FileLock;
+pub use mask_url::mask_url;
 pub use position::{CELL_MM, CellId, CellRect, MapId, Position};
 pub use secret::Secret;
 pub use store::{InvalidStoreIdentity, StoreIdentity};

@@ -30,7 +30,7 @@ fn allowed(name: &str) -> BTreeSet<&'static str> {
         "client" => vec!["lanes", "wire", "auth", "patch"],
         "testkit" => SERVICES.into_iter().chain(base).chain(["client"]).collect(),
         "cli" => {
-            let more = ["client", "auth", "patch", "wire", "daemon", "cluster", "rpc"];
+            let more = ["client", "auth", "patch", "wire", "daemon", "cluster", "rpc", "store", "bus"];
             SERVICES.into_iter().chain(more).collect()
         }
         "example-dice" => vec!["link", "cluster", "rpc", "client", "daemon", "wire"],
