@@ -115,7 +115,10 @@ async fn readyz(State(state): State<AdminState>) -> impl IntoResponse {
     } else if state.daemon.draining().is_cancelled() {
         (StatusCode::SERVICE_UNAVAILABLE, "draining\n".to_owned())
     } else {
-        let reason = state.daemon.not_ready_reason().map_or_else(String::new, |reason| format!(": {reason}"));
-        (StatusCode::SERVICE_UNAVAILABLE, format!("starting{reason}\n"))
+        let reason = match state.daemon.not_ready_reason() {
+            reason if reason.is_empty() => "starting".to_owned(),
+            reason => format!("not ready: {reason}"),
+        };
+        (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n"))
     }
 }

@@ -1,6 +1,7 @@
 //! The life of one daemon: ready, draining, stopped. A [`Daemon`] is the handle through which its parts share it.
 
 use std::{
+    collections::BTreeMap,
     future::Future,
     sync::{
         Arc,
@@ -31,7 +32,8 @@ struct Inner {
     tasks: TaskTracker,
     infrastructure: TaskTracker,
     ready: watch::Sender<bool>,
-    not_ready_because: Mutex<Option<String>>,
+    /// Why the daemon is not ready, by the part that says so.
+    obstacles: Mutex<BTreeMap<&'static str, String>>,
     bound: Mutex<BoundAddresses>,
     log_collector: watch::Sender<Option<Channel>>,
 }
@@ -68,7 +70,7 @@ impl Daemon {
                 tasks: TaskTracker::new(),
                 infrastructure: TaskTracker::new(),
                 ready: watch::Sender::new(false),
-                not_ready_because: Mutex::default(),
+                obstacles: Mutex::default(),
                 bound: Mutex::new(bound),
                 log_collector: watch::Sender::new(None),
             }),
@@ -130,7 +132,8 @@ impl Daemon {
         });
     }
 
-    /// `/readyz` answers 200 from now on, and the announce file is written.
+    /// The start is complete: the announce file is written, and `/readyz` answers 200 unless a part of the daemon
+    /// reports an obstacle.
     pub fn ready(&self) {
         if !self.inner.ready.send_replace(true) {
             info!("ready");
@@ -138,16 +141,25 @@ impl Daemon {
     }
 
     pub fn is_ready(&self) -> bool {
-        *self.inner.ready.borrow() && !self.inner.draining.is_cancelled()
+        *self.inner.ready.borrow()
+            && !self.inner.draining.is_cancelled()
+            && self.inner.obstacles.lock().is_empty()
     }
 
-    /// What keeps the daemon from becoming ready, for whoever asks `/readyz`; `None`: nothing in particular.
-    pub fn not_ready_because(&self, reason: Option<String>) {
-        *self.inner.not_ready_because.lock() = reason;
+    /// Reports an obstacle: while one part of the daemon (`source`) has a reason, `/readyz` answers 503 with it, before
+    /// and after the start is complete. `None` removes the obstacle of this part only.
+    pub fn not_ready_because(&self, source: &'static str, reason: Option<String>) {
+        let mut obstacles = self.inner.obstacles.lock();
+        match reason {
+            Some(reason) => obstacles.insert(source, reason),
+            None => obstacles.remove(source),
+        };
     }
 
-    pub(crate) fn not_ready_reason(&self) -> Option<String> {
-        self.inner.not_ready_because.lock().clone()
+    /// Why the daemon is not ready, in one line. Empty if no part reports an obstacle.
+    pub fn not_ready_reason(&self) -> String {
+        let obstacles = self.inner.obstacles.lock();
+        obstacles.values().map(String::as_str).collect::<Vec<_>>().join("; ")
     }
 
     pub(crate) fn readiness(&self) -> watch::Receiver<bool> {
