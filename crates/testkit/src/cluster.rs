@@ -2,7 +2,8 @@
 //! process, with SIGKILL; what it asks, it asks by the tool that operators use.
 
 use std::{
-    path::PathBuf,
+    future::Future,
+    path::{Path, PathBuf},
     process::Stdio,
     time::{Duration, Instant},
 };
@@ -12,7 +13,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde::Deserialize;
 use tempfile::TempDir;
 use tokio::{
-    io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader},
+    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
+    net::TcpStream,
     process::{Child, ChildStdin, Command},
     time::{sleep, timeout},
 };
@@ -87,8 +89,25 @@ impl Cluster {
         Self::start_as(Stores::default(), settings, region).await
     }
 
+    /// Starts a cluster whose SQLite files and logs store are in `folder`, for example on a small disk.
+    pub async fn start_with_files_in(folder: &Path) -> Result<Self> {
+        let cluster = tempfile::Builder::new().prefix("shardkeep-").tempdir()?;
+        std::fs::create_dir(cluster.path().join("var"))?;
+        std::os::unix::fs::symlink(folder, cluster.path().join("var/db"))?;
+        Self::start_inside(cluster, Stores::default(), None, Vec::new()).await
+    }
+
     async fn start_as(stores: Stores, settings: Option<&str>, region: Vec<String>) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("shardkeep-").tempdir()?;
+        Self::start_inside(folder, stores, settings, region).await
+    }
+
+    async fn start_inside(
+        folder: TempDir,
+        stores: Stores,
+        settings: Option<&str>,
+        region: Vec<String>,
+    ) -> Result<Self> {
         let settings = settings.map(str::to_owned);
         if let Some(settings) = &settings {
             std::fs::write(folder.path().join("settings.toml"), settings)?;
@@ -99,7 +118,13 @@ impl Cluster {
 
     /// Ends the cluster as Ctrl-C does, and starts it again on the same data.
     pub async fn restart(&mut self) -> Result<()> {
+        self.restart_after(std::future::ready(Ok(()))).await
+    }
+
+    /// Like [`Cluster::restart`]; `change` runs while no daemon runs.
+    pub async fn restart_after(&mut self, change: impl Future<Output = Result<()>>) -> Result<()> {
         self.end().await?;
+        change.await?;
         self.supervisor = up(&self.folder, &self.stores, self.settings.is_some(), &self.region).await?;
         Ok(())
     }
@@ -120,6 +145,17 @@ impl Cluster {
 
     pub fn data_dir(&self) -> PathBuf {
         self.folder.path().join("var")
+    }
+
+    /// Why the daemon is not ready, as `/readyz` states it; `None` while it is ready.
+    pub async fn not_ready_reason(&self, daemon: &str) -> Result<Option<String>> {
+        let admin = self.announcement(daemon)?.admin;
+        let mut stream = TcpStream::connect(&admin).await?;
+        stream.write_all(format!("GET /readyz HTTP/1.0\r\nhost: {admin}\r\n\r\n").as_bytes()).await?;
+        let mut response = String::new();
+        stream.read_to_string(&mut response).await?;
+        let (head, body) = response.split_once("\r\n\r\n").context("not an HTTP response")?;
+        Ok((head.split(' ').nth(1) != Some("200")).then(|| body.trim().to_owned()))
     }
 
     /// Address of the DNS server: all that a player needs to know.

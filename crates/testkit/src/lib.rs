@@ -5,13 +5,20 @@
 
 mod authenticator;
 mod cluster;
+mod pgbouncer;
 mod postgres;
 mod process;
 mod redis;
 mod registry;
+mod small_disk;
+mod switch;
+mod tls;
 
 pub use authenticator::Authenticator;
 pub use cluster::{Announcement, Cluster, Ledger, Stores, binary};
+pub use pgbouncer::PgBouncer;
 pub use postgres::Postgres;
 pub use redis::Redis;
 pub use registry::FakeRegistry;
+pub use small_disk::SmallDisk;
+pub use switch::AddressSwitch;

@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    net::{Ipv4Addr, SocketAddr},
     path::PathBuf,
     process::Command,
     sync::{
@@ -13,7 +14,10 @@ use std::{
 use anyhow::{Context as _, Result};
 use tempfile::TempDir;
 
-use crate::process::{Process, User, find, free_port, run};
+use crate::{
+    process::{Process, User, find, free_port, run},
+    tls::TlsFiles,
+};
 
 const PACKAGE: &str = "postgresql";
 /// Another process may take the free port between our look and the server's.
@@ -67,7 +71,7 @@ impl Postgres {
 
     /// `postgres://…` of this database.
     pub fn url(&self) -> String {
-        format!("postgres://postgres@127.0.0.1:{}/{}", self.server.port, self.database)
+        self.url_through(self.address())
     }
 
     /// Kills the server at once, as a power cut does; [`Postgres::restart`] brings it back on the same port.
@@ -108,6 +112,89 @@ impl Postgres {
     }
 }
 
+impl Postgres {
+    /// Makes the server offer TLS from now on. Returns the file of its authority. Only for a dedicated server.
+    ///
+    /// # Panics
+    /// When the server does not come back.
+    pub fn enable_tls(&self) -> PathBuf {
+        let folder = self.server.folder.path();
+        let enable = || -> Result<PathBuf> {
+            let files = TlsFiles::create(folder, &self.server.user)?;
+            let settings = format!(
+                "ssl = on\nssl_cert_file = '{}'\nssl_key_file = '{}'\n",
+                files.certificate.display(),
+                files.key.display()
+            );
+            fs::write(folder.join("data/postgresql.auto.conf"), settings)?;
+            Ok(files.authority)
+        };
+        let authority = enable().unwrap_or_else(|error| panic!("PostgreSQL: {error:#}"));
+        self.restart();
+        authority
+    }
+
+    /// A standby that replicates from this server. It refuses writes until [`Postgres::promote`]. Only for a dedicated
+    /// server.
+    ///
+    /// # Panics
+    /// When the standby does not start.
+    pub async fn standby(&self) -> Self {
+        let (primary, database) = (Arc::clone(&self.server), self.database.clone());
+        let start = move || Ok(Self { server: Arc::new(Server::start_standby(&primary)?), database });
+        let started: Result<Self> =
+            tokio::task::spawn_blocking(start).await.context("starting a standby").flatten();
+        started.unwrap_or_else(|error| panic!("PostgreSQL: {error:#}"))
+    }
+
+    /// Turns a standby into a primary, and waits until it accepts writes.
+    ///
+    /// # Panics
+    /// When the server is not a standby.
+    pub fn promote(&self) {
+        self.query("SELECT pg_promote(true, 30)").unwrap_or_else(|error| panic!("PostgreSQL: {error:#}"));
+    }
+
+    /// Shuts a primary down, so that its standby receives everything, and starts it again as a standby on the same
+    /// port.
+    ///
+    /// # Panics
+    /// When the server does not come back.
+    pub fn demote(&self) {
+        let signal = self.server.folder.path().join("data/standby.signal");
+        let mut process = self.server.process.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(mut process) = process.take() {
+            process.end("INT");
+        }
+        fs::write(signal, "").unwrap_or_else(|error| panic!("PostgreSQL: {error:#}"));
+        let standby = self.server.run().unwrap_or_else(|error| panic!("PostgreSQL: {error:#}"));
+        *process = Some(standby);
+    }
+
+    /// Runs a statement by `psql`.
+    ///
+    /// # Errors
+    /// When the server refuses it.
+    pub fn query(&self, statement: &str) -> Result<()> {
+        self.server.psql(&self.database, statement)
+    }
+
+    /// Name of this database.
+    pub fn database(&self) -> &str {
+        &self.database
+    }
+
+    /// `host:port`.
+    pub fn address(&self) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.server.port).into()
+    }
+
+    /// The URL of this database through another address, such as a proxy's.
+    pub fn url_through(&self, address: SocketAddr) -> String {
+        format!("postgres://postgres@{address}/{}", self.database)
+    }
+}
+
 struct Server {
     process: Mutex<Option<Process>>,
     programs: Programs,
@@ -121,6 +208,7 @@ struct Server {
 
 struct Programs {
     initdb: PathBuf,
+    basebackup: PathBuf,
     postgres: PathBuf,
     psql: PathBuf,
 }
@@ -134,6 +222,7 @@ impl Programs {
         folders.reverse();
         Ok(Self {
             initdb: find("initdb", &folders, PACKAGE)?,
+            basebackup: find("pg_basebackup", &folders, PACKAGE)?,
             postgres: find("postgres", &folders, PACKAGE)?,
             psql: find("psql", &folders, PACKAGE)?,
         })
@@ -142,31 +231,56 @@ impl Programs {
 
 impl Server {
     fn start(durable: bool) -> Result<Self> {
-        let programs = Programs::find()?;
+        Self::start_in(durable, |server| {
+            run(server
+                .user
+                .command(&server.programs.initdb)
+                .args([
+                    "--no-sync",
+                    "--auth=trust",
+                    "--username=postgres",
+                    "--encoding=UTF8",
+                    "--locale=C",
+                    "--pgdata",
+                ])
+                .arg(server.folder.path().join("data"))
+                .current_dir(server.folder.path()))
+        })
+    }
+
+    fn start_standby(primary: &Self) -> Result<Self> {
+        Self::start_in(true, |server| {
+            run(server
+                .user
+                .command(&server.programs.basebackup)
+                .args([
+                    "--host=127.0.0.1",
+                    "--username=postgres",
+                    "--write-recovery-conf",
+                    "--checkpoint=fast",
+                ])
+                .arg(format!("--port={}", primary.port))
+                .arg("--pgdata")
+                .arg(server.folder.path().join("data"))
+                .current_dir(server.folder.path()))
+        })
+    }
+
+    /// Starts a server in a folder that `create` has filled, on a free port.
+    fn start_in(durable: bool, create: impl FnOnce(&Self) -> Result<()>) -> Result<Self> {
         let user = User::unprivileged(&["postgres", "nobody"])?;
         let folder = tempfile::Builder::new().prefix("shardkeep-postgres-").tempdir()?;
         user.change_owner(folder.path())?;
-        run(user
-            .command(&programs.initdb)
-            .args([
-                "--no-sync",
-                "--auth=trust",
-                "--username=postgres",
-                "--encoding=UTF8",
-                "--locale=C",
-                "--pgdata",
-            ])
-            .arg(folder.path().join("data"))
-            .current_dir(folder.path()))?;
         let mut server = Self {
             process: Mutex::new(None),
-            programs,
+            programs: Programs::find()?,
             user,
             port: 0,
             durable,
             databases: AtomicU32::new(0),
             folder,
         };
+        create(&server)?;
         let mut tried = 0;
         let process = loop {
             server.port = free_port()?;
@@ -200,28 +314,22 @@ impl Server {
         let pid_file = data.join("postmaster.pid");
         drop(fs::remove_file(&pid_file));
         Process::start(command, &self.folder.path().join("log"), || {
-            fs::read_to_string(&pid_file)
-                .is_ok_and(|text| text.lines().nth(7).is_some_and(|line| line.trim() == "ready"))
+            fs::read_to_string(&pid_file).is_ok_and(|text| {
+                text.lines().nth(7).is_some_and(|line| matches!(line.trim(), "ready" | "standby"))
+            })
         })
     }
 
     fn create_database(&self) -> Result<String> {
         let name = format!("test{}", self.databases.fetch_add(1, Ordering::Relaxed));
-        run(Command::new(&self.programs.psql)
-            .args([
-                "-X",
-                "-q",
-                "-h",
-                "127.0.0.1",
-                "-p",
-                &self.port.to_string(),
-                "-U",
-                "postgres",
-                "-d",
-                "postgres",
-            ])
-            .args(["-c", &format!("CREATE DATABASE {name}")]))?;
+        self.psql("postgres", &format!("CREATE DATABASE {name}"))?;
         Ok(name)
+    }
+
+    fn psql(&self, database: &str, statement: &str) -> Result<()> {
+        run(Command::new(&self.programs.psql)
+            .args(["-X", "-q", "-v", "ON_ERROR_STOP=1", "-h", "127.0.0.1", "-U", "postgres", "-d", database])
+            .args(["-p", &self.port.to_string(), "-c", statement]))
     }
 }
 

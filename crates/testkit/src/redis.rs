@@ -2,14 +2,18 @@
 
 use std::{
     io::{Read as _, Write as _},
-    net::{Ipv4Addr, TcpStream},
+    net::{Ipv4Addr, SocketAddr, TcpStream},
+    path::PathBuf,
     time::Duration,
 };
 
 use anyhow::{Context as _, Result};
 use tempfile::TempDir;
 
-use crate::process::{Process, User, find, free_port};
+use crate::{
+    process::{Process, User, find, free_port},
+    tls::TlsFiles,
+};
 
 /// Another process may take the free port between our look and the server's.
 const PORTS_TO_TRY: usize = 5;
@@ -18,6 +22,8 @@ const PORTS_TO_TRY: usize = 5;
 pub struct Redis {
     process: Process,
     port: u16,
+    /// Set when the server accepts only TLS.
+    authority: Option<PathBuf>,
     // Dropped last: the server runs in it.
     _folder: TempDir,
 }
@@ -26,43 +32,112 @@ impl Redis {
     /// # Panics
     /// When Redis is not installed (the message names the package) or does not start.
     pub async fn start() -> Self {
-        let started: Result<Self> =
-            tokio::task::spawn_blocking(Self::try_start).await.context("starting Redis").flatten();
+        Self::start_as(false).await
+    }
+
+    /// A server that accepts only TLS. [`Redis::url`] names its authority.
+    ///
+    /// # Panics
+    /// As [`Redis::start`].
+    pub async fn with_tls() -> Self {
+        Self::start_as(true).await
+    }
+
+    async fn start_as(tls: bool) -> Self {
+        let started: Result<Self> = tokio::task::spawn_blocking(move || Self::try_start(tls))
+            .await
+            .context("starting Redis")
+            .flatten();
         started.unwrap_or_else(|error| panic!("Redis: {error:#}"))
     }
 
-    fn try_start() -> Result<Self> {
+    fn try_start(tls: bool) -> Result<Self> {
         let program = find("redis-server", &[], "redis-server")?;
         let user = User::unprivileged(&["redis", "nobody"])?;
         let folder = tempfile::Builder::new().prefix("shardkeep-redis-").tempdir()?;
         user.change_owner(folder.path())?;
+        let tls = if tls { Some(TlsFiles::create(folder.path(), &user)?) } else { None };
         let mut tried = 0;
         loop {
             let port = free_port()?;
             tried += 1;
             let mut command = user.command(&program);
             command.current_dir(folder.path());
-            command.args([
-                "--bind",
-                "127.0.0.1",
-                "--port",
-                &port.to_string(),
-                "--save",
-                "",
-                "--appendonly",
-                "no",
-            ]);
-            match Process::start(command, &folder.path().join("log"), || responds_to_ping(port)) {
-                Ok(process) => return Ok(Self { process, port, _folder: folder }),
+            command.args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]);
+            match &tls {
+                None => drop(command.args(["--port", &port.to_string()])),
+                Some(files) => {
+                    command.args([
+                        "--port",
+                        "0",
+                        "--tls-port",
+                        &port.to_string(),
+                        "--tls-auth-clients",
+                        "no",
+                    ]);
+                    command.arg("--tls-ca-cert-file").arg(&files.authority);
+                    command.arg("--tls-cert-file").arg(&files.certificate);
+                    command.arg("--tls-key-file").arg(&files.key);
+                }
+            }
+            let ready = || match tls {
+                None => responds_to_ping(port),
+                Some(_) => TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok(),
+            };
+            match Process::start(command, &folder.path().join("log"), ready) {
+                Ok(process) => {
+                    let authority = tls.map(|files| files.authority);
+                    return Ok(Self { process, port, authority, _folder: folder });
+                }
                 Err(_) if tried < PORTS_TO_TRY => {}
                 Err(error) => return Err(error),
             }
         }
     }
 
-    /// `redis://…`
+    /// `redis://…`, or `rediss://…` with the authority of the server.
     pub fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}", self.port)
+        match &self.authority {
+            None => format!("redis://127.0.0.1:{}", self.port),
+            Some(path) => format!("rediss://127.0.0.1:{}?sslrootcert={}", self.port, path.display()),
+        }
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.port).into()
+    }
+
+    /// Makes this server a replica of `primary`, and waits until it has copied everything.
+    ///
+    /// # Panics
+    /// When the server does not obey.
+    pub fn replicate(&self, primary: &Self) {
+        self.command(&format!("REPLICAOF 127.0.0.1 {}", primary.port));
+        while !self.command("INFO replication").contains("master_link_status:up") {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Makes a replica the primary.
+    ///
+    /// # Panics
+    /// When the server does not obey.
+    pub fn promote(&self) {
+        self.command("REPLICAOF NO ONE");
+    }
+
+    fn command(&self, command: &str) -> String {
+        let ask = || -> std::io::Result<String> {
+            let mut stream = TcpStream::connect(self.address())?;
+            stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+            stream.write_all(format!("{command}\r\n").as_bytes())?;
+            let mut response = vec![0; 16 << 10];
+            let read = stream.read(&mut response)?;
+            Ok(String::from_utf8_lossy(&response[..read]).into_owned())
+        };
+        let response = ask().unwrap_or_else(|error| panic!("Redis: {command}: {error}"));
+        assert!(!response.starts_with('-'), "Redis: {command}: {response}");
+        response
     }
 
     /// Stops answering without closing anything, as a frozen machine does.
