@@ -1,4 +1,4 @@
-//! The fan-out inside a process: each topic a ring, each subscriber its own place in it.
+//! The fan-out inside a process: one ring per topic, and one position in it per subscriber.
 
 use std::{
     collections::HashMap,
@@ -8,17 +8,20 @@ use std::{
 use bytes::Bytes;
 use tokio::sync::broadcast::{self, error::RecvError};
 
-use crate::{SUBSCRIBER_QUEUE, metrics::LOST};
+use crate::metrics::LOST;
 
-/// What a subscriber hears.
+/// Messages that a subscriber may be behind before it loses the oldest.
+pub const SUBSCRIBER_QUEUE: usize = 1024;
+
+/// What a subscriber receives.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Delivery {
     Message(Bytes),
-    /// This many messages came and went while the subscriber was busy.
+    /// The subscriber was too slow and lost this many messages.
     Lost(u64),
 }
 
-/// One listener's place in a topic.
+/// A subscriber's position in a topic.
 pub struct Subscription(broadcast::Receiver<Bytes>);
 
 impl Subscription {
@@ -49,7 +52,7 @@ impl Topics {
 
     pub(crate) fn deliver(&self, topic: &str, payload: Bytes) {
         if let Some(sender) = self.lock().get(topic) {
-            // Fails only when nobody listens, which is nobody's loss.
+            // Fails only when the topic has no subscriber.
             let _ = sender.send(payload);
         }
     }

@@ -1,14 +1,14 @@
-//! Two replicas on one Redis, and what happens when it goes away.
+//! Replicas on real Redis servers: order, outages, and a fail-over.
 
 use std::time::Duration;
 
 use bytes::Bytes;
 use shardkeep_bus::{Bus, Delivery, PublishError, Subscription};
-use shardkeep_testkit::Redis;
+use shardkeep_testkit::{AddressSwitch, Redis};
 
 const TOPIC: &str = "chat";
 
-/// The next message; fails the test if none comes.
+/// The next message; fails the test if none arrives.
 async fn next_message(subscription: &mut Subscription) -> Bytes {
     match tokio::time::timeout(Duration::from_secs(20), subscription.next()).await {
         Ok(Some(Delivery::Message(message))) => message,
@@ -55,4 +55,57 @@ async fn publish_to_hung_redis_is_refused_when_queue_is_full() {
     let bus = Bus::open(&redis.url()).unwrap();
     let refused = (0..10_000).find_map(|_| bus.publish(TOPIC, Bytes::from_static(b"x")).err());
     assert_eq!(refused, Some(PublishError::Full));
+}
+
+/// Publishes until `subscription` receives the message; fails the test after ten seconds.
+async fn publish_until_received(from: &Bus, text: &'static str, subscription: &mut Subscription) {
+    let received = async {
+        loop {
+            from.publish(TOPIC, Bytes::from_static(text.as_bytes())).unwrap();
+            let next = tokio::time::timeout(Duration::from_millis(200), subscription.next()).await;
+            if matches!(next, Ok(Some(Delivery::Message(message))) if message == text) {
+                return;
+            }
+        }
+    };
+    let limit = Duration::from_secs(10);
+    tokio::time::timeout(limit, received).await.unwrap_or_else(|_| panic!("{text:?} does not arrive"));
+}
+
+/// After the fail-over the address leads to the new primary. The first replica keeps its connections to the demoted
+/// server, and the second one connects anew.
+#[tokio::test]
+async fn both_replicas_receive_again_after_redis_failover() {
+    let (first, second) = (Redis::start().await, Redis::start().await);
+    second.replicate(&first);
+    let switch = AddressSwitch::start(first.address()).await;
+    let url = format!("redis://{}", switch.address());
+    let stayed = Bus::open(&url).unwrap();
+    let mut at_stayed = stayed.subscribe(TOPIC);
+    stayed.subscribed(TOPIC).await;
+
+    second.promote();
+    first.replicate(&second);
+    switch.switch_to(second.address());
+    let moved = Bus::open(&url).unwrap();
+    let mut at_moved = moved.subscribe(TOPIC);
+    moved.subscribed(TOPIC).await;
+
+    publish_until_received(&stayed, "from the one that stayed", &mut at_moved).await;
+    publish_until_received(&moved, "from the one that moved", &mut at_stayed).await;
+}
+
+#[tokio::test]
+async fn redis_with_tls_is_verified_against_its_authority() {
+    let redis = Redis::with_tls().await;
+    let bus = Bus::open(&redis.url()).unwrap();
+    let mut subscription = bus.subscribe(TOPIC);
+    bus.subscribed(TOPIC).await;
+    bus.publish(TOPIC, Bytes::from_static(b"sealed")).unwrap();
+    assert_eq!(next_message(&mut subscription).await, "sealed");
+
+    let (plain, _) =
+        redis.url().split_once('?').map(|(url, query)| (url.to_owned(), query.to_owned())).unwrap();
+    let error = shardkeep_bus::inspect(&plain).await.unwrap_err();
+    assert!(error.contains("certificate") || error.contains("UnknownIssuer"), "{error}");
 }

@@ -7,7 +7,7 @@ use shardkeep_daemon::Validate;
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ChatConfig {
-    /// What replicas hear each other over: `memory:` for a single one, or `redis://host:port`.
+    /// Connects the replicas: `memory:` for a single one, `redis://host:port`, or `rediss://host:port` for TLS.
     pub bus: String,
     /// Lines per second that a session may say.
     pub rate: u32,
@@ -25,8 +25,8 @@ impl Default for ChatConfig {
 
 impl Validate for ChatConfig {
     fn validate(&self) -> Result<(), String> {
-        if Bus::is_shared(&self.bus) && !self.bus.starts_with("redis://") {
-            return Err("bus: must be \"memory:\" or \"redis://host:port\"".into());
+        if Bus::is_shared(&self.bus) && !["redis://", "rediss://"].iter().any(|it| self.bus.starts_with(it)) {
+            return Err("bus: must be \"memory:\", \"redis://host:port\" or \"rediss://host:port\"".into());
         }
         let within = |key: &str, value: u32, max: u32| {
             if (1..=max).contains(&value) { Ok(()) } else { Err(format!("{key}: must be 1 to {max}")) }
