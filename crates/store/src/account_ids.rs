@@ -1,11 +1,11 @@
-//! Numbers of accounts: never given out twice, also by a store that was restored to an earlier state.
+//! Account ids that are never assigned twice, even by a store that was restored from a backup.
 //!
-//! A counter alone goes back with its store, and would give a newcomer the number under which another daemon's store
-//! still keeps the characters or the play time of somebody else. So it also keeps up with the database's clock: the next
-//! number is at least the number of milliseconds since 2026 began. Whatever was given out before a store was lost is
-//! then below, as long as not more than a thousand accounts a second were made all the time in between.
+//! A counter alone would go back with its store. It would then assign ids under which the stores of other daemons
+//! still hold characters or play time. So each new id is also at least the number of milliseconds since 2026 began,
+//! on the database's clock. Ids assigned before the restore are smaller, unless more than a thousand accounts per
+//! second were created all the time.
 
-/// What a counter is set to when a number is taken; the number is one less.
+/// The value of the counter after an id is assigned; the id is one less.
 macro_rules! advanced_counter {
     ($counter:literal) => {
         concat!(

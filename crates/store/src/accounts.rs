@@ -1,5 +1,5 @@
-//! Accounts: who may log in, under which generation, and who may not. Owned by `login`; nothing here is a password,
-//! and what could be tried against one is kept in [`Secret`]s.
+//! Player accounts: their credentials, generations and bans. Owned by `login`. No column holds a password; verifiers,
+//! which allow a dictionary attack, are [`Secret`]s.
 
 pub mod closed_worlds;
 pub mod invitations;
@@ -17,54 +17,54 @@ use crate::{
     Database, Error, Row, Rows, Tx, account_ids::advanced_counter, retry::execute_with_retry, sql, transact,
 };
 
-/// `banned_until_ms` of a ban without an end.
+/// `banned_until_ms` of a permanent ban.
 pub const FOREVER: u64 = u64::MAX;
 
-/// An account as operators see it.
+/// An account as commands of operators show it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Account {
     pub id: AccountId,
     pub name: String,
     pub generation: Generation,
     pub created_ms: u64,
-    /// 0: never.
+    /// 0: the account has never logged in.
     pub last_login_ms: u64,
-    /// Of this store.
+    /// The ban of this region.
     pub ban: Ban,
-    /// Of the centre.
+    /// The ban of the centre.
     pub ban_everywhere: Ban,
-    /// Of the centre's account that this is the copy of; 0: no centre has it.
+    /// Version of the centre's account of which this is a copy; 0: no centre has the account.
     pub central_version: u64,
-    /// May enter worlds that are closed to players.
+    /// Whether the account may enter worlds that are closed to players.
     pub staff: bool,
     /// Whether a second factor is in force.
     pub second_factor: bool,
 }
 
 impl Account {
-    /// What keeps the account out.
+    /// The longer of the two bans.
     pub fn effective_ban(&self) -> Ban {
         self.ban.clone().longer_of(self.ban_everywhere.clone())
     }
 }
 
-/// Until when an account may not log in, and why.
+/// The end of a ban and its reason.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Ban {
-    /// Milliseconds since the Unix epoch; 0: not banned; [`FOREVER`].
+    /// Milliseconds since the Unix epoch; 0 means no ban, and [`FOREVER`] a permanent one.
     pub until_ms: u64,
     pub reason: String,
 }
 
 impl Ban {
-    /// Of two bans, the one that lasts longer.
+    /// The ban that ends later.
     #[must_use]
     fn longer_of(self, other: Self) -> Self {
         if other.until_ms > self.until_ms { other } else { self }
     }
 }
 
-/// What proves a password, in numbers of SRP.
+/// The SRP data that verifies a password.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Proof {
     /// Bits of the group's modulus.
@@ -73,19 +73,20 @@ pub struct Proof {
     pub verifier: Secret<Vec<u8>>,
 }
 
-/// What a login needs.
+/// The data that login needs to check a player.
 pub struct Credentials {
     pub id: AccountId,
     pub generation: Generation,
-    /// The store's own or the centre's, whichever lasts longer.
+    /// The ban of this region or of the centre, whichever lasts longer.
     pub ban: Ban,
     pub staff: bool,
-    /// The secret of the one in force, as login stored it: also what tells it from another one.
+    /// The secret of the confirmed second factor, as login stored it. It also identifies this factor among later
+    /// ones.
     pub second_factor: Option<Secret<Vec<u8>>>,
     pub proof: Proof,
 }
 
-/// What those are told whose generation has passed.
+/// The message to sessions that a new generation ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RevocationCause {
     /// An error code of the client protocol.
@@ -93,15 +94,15 @@ pub struct RevocationCause {
     pub detail: String,
 }
 
-/// An account that a command was applied to, with its new generation.
+/// An account after a command, with its new generation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AccountGeneration {
     pub id: AccountId,
     pub generation: Generation,
 }
 
-/// A statement that raises generations and writes down in their rows what that revokes, and `$set`, where arguments of
-/// its own begin with `$3`. A macro, because statements are literals.
+/// A statement that raises generations and records the cause in the same row. `$set` adds columns; its arguments
+/// begin with `$3`. A macro, because statements are literals.
 macro_rules! raise_generation_sql {
     ($set:literal, $where:literal, $cause:expr) => {
         sql(concat!(
@@ -117,7 +118,7 @@ macro_rules! raise_generation_sql {
     };
 }
 
-/// Makes an account; `None` when the name is taken.
+/// Creates an account; `None` when the name is taken.
 pub async fn create(database: &Database, name: &str, proof: &Proof) -> Result<Option<AccountId>, Error> {
     let created: Result<AccountId, Error> = transact!(database, |tx| insert(&mut tx, name, proof));
     match created {
@@ -144,7 +145,7 @@ async fn insert(tx: &mut Tx, name: &str, proof: &Proof) -> Result<AccountId, Err
     Ok(AccountId(id))
 }
 
-/// Replaces the password. The generation rises: sessions of the old password end.
+/// Replaces the password. The generation rises, so sessions of the old password end.
 pub async fn set_proof(
     database: &Database,
     name: &str,
@@ -155,7 +156,7 @@ pub async fn set_proof(
     execute_raise(database, bind_verifier(update.bind(name), proof)).await
 }
 
-/// The same by the player, whose session still has to be the last one; `None`: it is not.
+/// The same at the player's request. `None`: the player's session is outdated.
 pub async fn change_proof(
     database: &Database,
     id: AccountId,
@@ -175,7 +176,7 @@ pub(crate) fn bind_verifier(query: crate::Query, proof: &Proof) -> crate::Query 
     query.bind(proof.group).bind(proof.salt.clone()).bind(proof.verifier.expose().clone())
 }
 
-/// Bans until then; the generation rises.
+/// Bans the account. The generation rises.
 pub async fn ban(
     database: &Database,
     name: &str,
@@ -186,24 +187,24 @@ pub async fn ban(
     execute_raise(database, update.bind(name).bind(ban_until(ban)).bind(&ban.reason)).await
 }
 
-/// As a column holds it.
+/// The end of a ban as a column stores it.
 pub(crate) fn ban_until(ban: &Ban) -> i64 {
     i64::try_from(ban.until_ms).unwrap_or(i64::MAX)
 }
 
-/// Whether there is such an account.
+/// `false`: there is no such account.
 pub async fn unban(database: &Database, name: &str) -> Result<bool, Error> {
     let update = sql("UPDATE accounts SET banned_until_ms = 0, ban_reason = '' WHERE name = $1");
     Ok(database.execute(update.bind(name)).await? > 0)
 }
 
-/// Whether there is such an account.
+/// `false`: there is no such account.
 pub async fn set_staff(database: &Database, name: &str, staff: bool) -> Result<bool, Error> {
     let update = sql("UPDATE accounts SET staff = $2 WHERE name = $1");
     Ok(database.execute(update.bind(name).bind(staff)).await? > 0)
 }
 
-/// Raises the generation whatever it is: "log out everywhere".
+/// Raises the generation ("log out everywhere").
 pub async fn raise_generation(
     database: &Database,
     name: &str,
@@ -212,7 +213,7 @@ pub async fn raise_generation(
     execute_raise(database, raise_generation_sql!("", "name = $3", cause).bind(name)).await
 }
 
-/// The same by the player, whose session still has to be the last one; `None`: it is not.
+/// The same at the player's request. `None`: the player's session is outdated.
 pub async fn raise_generation_if_current(
     database: &Database,
     id: AccountId,
@@ -226,7 +227,7 @@ pub async fn raise_generation_if_current(
     .await
 }
 
-/// Raises the generation in this transaction, with what else it changes. `None`: no such account.
+/// Raises the generation inside a transaction that also changes something else. `None`: there is no such account.
 async fn raise_generation_in(
     tx: &mut Tx,
     id: AccountId,
@@ -235,13 +236,14 @@ async fn raise_generation_in(
     raised(tx.fetch_optional(raise_generation_sql!("", "id = $3", cause).bind(id.0)).await?)
 }
 
-/// Whether the player's session is still the account's last one; it stays so until this transaction ends.
+/// Whether the player's session has the account's current generation. The row stays locked until the transaction
+/// ends.
 async fn is_current_session(tx: &mut Tx, of: AccountGeneration) -> Result<bool, Error> {
     let select = sql("SELECT id FROM accounts WHERE id = $1 AND generation = $2 {for_update}");
     Ok(tx.fetch_optional(select.bind(of.id.0).bind(of.generation.0)).await?.is_some())
 }
 
-/// Runs a statement of [`raise_generation_sql`]; again if another transaction was in the way.
+/// Runs a statement of [`raise_generation_sql`], and retries it after a conflict.
 async fn execute_raise(
     database: &Database,
     update: crate::Query,
@@ -253,7 +255,7 @@ pub async fn credentials(database: &Database, name: &str) -> Result<Option<Crede
     Ok(credentials_of(database, &[name]).await?.pop().flatten())
 }
 
-/// Those of several names at once, in their order.
+/// The credentials of several names, in their order.
 pub async fn credentials_of(
     database: &Database,
     names: &[impl AsRef<str>],
@@ -279,7 +281,7 @@ pub async fn credentials_of(
     Ok(found)
 }
 
-/// The present generations of several accounts, in their order.
+/// The current generations of several accounts, in their order.
 pub async fn generations(database: &Database, ids: &[AccountId]) -> Result<Vec<Option<Generation>>, Error> {
     let select = sql("SELECT r.place, generation FROM {rows} JOIN accounts ON accounts.id = r.id");
     let rows = Rows::new().ints("place", 0..ids.len() as u64).ints("id", ids.iter().map(|id| id.0));
@@ -291,13 +293,13 @@ pub async fn generations(database: &Database, ids: &[AccountId]) -> Result<Vec<O
     Ok(found)
 }
 
-/// Where a row belongs that begins with its place.
+/// The element of `found` that a row belongs to; the row begins with its index.
 fn row_slot<'a, T>(found: &'a mut [T], row: &mut Row) -> Result<&'a mut T, Error> {
     let row_slot: u32 = row.take()?;
     found.get_mut(row_slot as usize).ok_or_else(|| Error::Corrupt("a row that nobody asked for".to_owned()))
 }
 
-/// The columns of [`account`], in its order. A macro, because statements are literals.
+/// The columns that [`account`] reads, in its order. A macro, because statements are literals.
 macro_rules! account_columns {
     () => {
         "id, name, generation, created_ms, last_login_ms, banned_until_ms, ban_reason, \
@@ -316,7 +318,7 @@ pub async fn by_id(database: &Database, id: AccountId) -> Result<Option<Account>
     database.fetch_optional(select.bind(id.0)).await?.map(account).transpose()
 }
 
-/// Accounts whose names start with `prefix`, after `after`, in the order of their names.
+/// Accounts whose names start with `prefix` and follow `after`, sorted by name.
 pub async fn list(database: &Database, prefix: &str, after: &str, limit: u32) -> Result<Vec<Account>, Error> {
     let select = sql(concat!(
         "SELECT ",
@@ -327,14 +329,14 @@ pub async fn list(database: &Database, prefix: &str, after: &str, limit: u32) ->
     rows.into_iter().map(account).collect()
 }
 
-/// How many accounts have which group (bits of its modulus).
+/// The number of accounts per SRP group, by bits of its modulus.
 pub async fn groups(database: &Database) -> Result<Vec<(u32, u64)>, Error> {
     let select = sql("SELECT srp_group, COUNT(*) FROM accounts GROUP BY srp_group");
     let rows = database.fetch_all(select).await?;
     rows.into_iter().map(|mut row| Ok((row.take()?, row.take()?))).collect()
 }
 
-/// A secret that all replicas share: what is stored, or `fresh` if nothing was.
+/// A secret that all replicas share: the stored one, or `fresh` if none is stored.
 pub async fn shared_secret(
     database: &Database,
     name: &str,

@@ -1,14 +1,14 @@
-//! What operators did. An entry is written before its command is carried out and completed after, so that nothing
-//! is ever done without a trace; entries are never changed again and never removed.
+//! The audit of operators' commands. An entry is written before its command runs and completed afterwards, so each
+//! command leaves a trace. Entries are never removed, and a completed one never changes.
 
 use crate::{Database, Error, Row, sql, transact};
 
-/// An entry before its command is carried out.
+/// An entry before its command runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Invocation {
     pub at_ms: u64,
     pub operator: String,
-    /// Where the command came from: `web 203.0.113.9`.
+    /// Origin of the command, for example `web 203.0.113.9`.
     pub origin: String,
     pub command: String,
     pub reason: String,
@@ -18,12 +18,12 @@ pub struct Invocation {
 pub struct Entry {
     pub id: u64,
     pub invocation: Invocation,
-    /// `invocation` (nobody knows how it ended), `done`, `denied` or `failed`.
+    /// `invocation` (the outcome is unknown), `done`, `denied` or `failed`.
     pub outcome: String,
     pub result: String,
 }
 
-/// Writes the entry; its number.
+/// Writes the entry and returns its number.
 pub async fn begin(database: &Database, entry: &Invocation) -> Result<u64, Error> {
     let next = sql("UPDATE audit_numbers SET next = next + 1 WHERE one = 1 RETURNING next - 1");
     transact!(database, |tx| async {
@@ -44,7 +44,8 @@ pub async fn finish(database: &Database, id: u64, outcome: &str, result: &str) -
     database.execute(update.bind(id).bind(outcome).bind(result)).await.map(drop)
 }
 
-/// The latest entries with numbers below `before` (0: all), newest first; of one operator, unless that is empty.
+/// The latest entries with numbers below `before` (0: all), newest first. With `operator`, only the entries of that
+/// one.
 pub async fn page(database: &Database, before: u64, operator: &str, limit: u32) -> Result<Vec<Entry>, Error> {
     let select = sql("SELECT id, at_ms, operator, origin, command, reason, outcome, result FROM audit \
          WHERE ($1 = 0 OR id < $1) AND ($2 = '' OR operator = $2) ORDER BY id DESC LIMIT $3");

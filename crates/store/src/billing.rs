@@ -1,7 +1,7 @@
-//! Play time: the clock of each session as gateways report it, prepaid hours, and a double-entry ledger of time.
+//! Play time: the clocks of sessions as gateways report them, prepaid hours, and a double-entry ledger of time.
 //!
-//! A report is the state of a clock, not a difference: repeating it, losing one between, or two gateways reporting
-//! the same session changes nothing. What a clock gained is charged once, under the lock of the account's plan.
+//! A report is the state of a clock, not a difference. So repeated, lost and concurrent reports of one session change
+//! nothing. The time that a clock gains is charged once, under a lock on the account's plan.
 
 mod clocks;
 mod ledger;

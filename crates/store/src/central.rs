@@ -1,6 +1,6 @@
-//! The centre: accounts of several regions, and in which of them each is active. Owned by the `login` daemons of the
-//! home region. Every change takes the next version of one rising sequence, so that a region follows by one number,
-//! and repeating a change that has happened changes nothing.
+//! The centre: accounts of several regions, and the regions where each is active. Owned by the `login` daemons of the
+//! home region. Each change takes the next number of one sequence, so that a region follows by one number. A repeated
+//! change has no effect.
 
 use shardkeep_types::{AccountId, Secret};
 
@@ -11,15 +11,15 @@ use crate::{
     sql, transact,
 };
 
-/// An account as the centre has it: what proves it, and what shuts it out everywhere. The same on its way to a region.
+/// An account at the centre: its credentials and its ban in all regions. Regions receive it in the same form.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Account {
     pub id: AccountId,
     pub name: String,
     pub proof: Proof,
-    /// Enciphered by login's key in a store, readable on the way between two.
+    /// Encrypted by login's key in a store; plain between two logins.
     pub factor: Option<Secret<Vec<u8>>>,
-    /// With which version the second factor changed; 0: never.
+    /// Version at which the second factor last changed; 0: never.
     pub factor_version: u64,
     pub ban: Ban,
     pub created_ms: u64,
@@ -33,14 +33,14 @@ pub struct Activation {
     pub since_ms: u64,
 }
 
-/// What a region has not seen yet, oldest first.
+/// Changes that a region has not seen yet, oldest first.
 pub struct Changes {
     pub accounts: Vec<Account>,
-    /// Whoever knows these accounts has seen everything up to this version.
+    /// A region that has these accounts has all changes up to this version.
     pub through: u64,
 }
 
-/// The columns of [`account`], in its order. A macro, because statements are literals.
+/// The columns that [`account`] reads, in its order. A macro, because statements are literals.
 macro_rules! account_columns {
     () => {
         "id, name, srp_group, salt, verifier, second_factor, factor_version, banned_until_ms, ban_reason, \
@@ -63,8 +63,8 @@ pub async fn by_id(database: &Database, id: AccountId) -> Result<Option<Account>
     database.fetch_optional(select.bind(id.0)).await?.map(account).transpose()
 }
 
-/// Makes an account that is active in the region. `None`: the name is taken. The same name with the same proof is the
-/// same account: whoever asks again got no answer the first time.
+/// Creates an account that is active in the region. `None`: the name is taken. A repeat with the same name and
+/// credentials returns the account of the first attempt, whose answer was lost.
 pub async fn create(
     database: &Database,
     name: &str,
@@ -102,11 +102,12 @@ async fn insert(tx: &mut Tx, name: &str, proof: &Proof) -> Result<AccountId, Err
     Ok(AccountId(id))
 }
 
-/// From now on the region is told of the account's changes. Says how the account is at this moment: what changes later
-/// comes by [`changes`]. Once or often, it is one activation. `None`: there is no such account.
+/// Makes the account active in the region, which then receives its changes by [`changes`]. Returns the account as it
+/// is now. Repeats have no effect. `None`: there is no such account.
 pub async fn activate(database: &Database, id: AccountId, region: &str) -> Result<Option<Account>, Error> {
     transact!(database, |tx| async {
-        // A change of the account is either seen here, or sees the activation.
+        // The lock orders this against a change of the account: either this reads the change, or the change finds the
+        // activation.
         let Some(found) = lock(&mut tx, id).await? else { return Ok(None) };
         let insert = sql("INSERT INTO central_activations (account, region, since_ms) \
              VALUES ($1, $2, {now_ms}) ON CONFLICT (account, region) DO NOTHING");
@@ -115,24 +116,24 @@ pub async fn activate(database: &Database, id: AccountId, region: &str) -> Resul
     })
 }
 
-/// Where the account is active, by the name of the region.
+/// The regions in which the account is active, by name.
 pub async fn activations(database: &Database, id: AccountId) -> Result<Vec<Activation>, Error> {
     let select = sql("SELECT region, since_ms FROM central_activations WHERE account = $1 ORDER BY region");
     let rows = database.fetch_all(select.bind(id.0)).await?;
     rows.into_iter().map(|mut row| Ok(Activation { region: row.take()?, since_ms: row.take()? })).collect()
 }
 
-/// How much is looked at in one statement, so that none takes long.
+/// Bounds of one read, so that no statement takes long.
 #[derive(Debug, Clone, Copy)]
 pub struct Page {
     pub accounts: u32,
-    /// Versions, of which most may be of accounts that are not active in the region.
+    /// Versions to look at. Most may belong to accounts that are not active in the region.
     pub versions: u64,
 }
 
 /// The next accounts active in the region that changed after this version.
 pub async fn changes(database: &Database, region: &str, after: u64, page: Page) -> Result<Changes, Error> {
-    // One state of the database: no version up to its highest is still on its way.
+    // A snapshot: all versions up to its highest one are committed.
     let mut snapshot_tx = database.snapshot().await?;
     let newest = version_in(snapshot_tx.fetch_optional(sql(VERSION)).await?)?;
     let through = newest.min(after.saturating_add(page.versions));
@@ -153,7 +154,7 @@ pub async fn changes(database: &Database, region: &str, after: u64, page: Page) 
 
 const VERSION: &str = "SELECT version FROM central_numbers WHERE one = 1";
 
-/// The version of the last change.
+/// Version of the latest change.
 pub async fn version(database: &Database) -> Result<u64, Error> {
     version_in(database.fetch_optional(sql(VERSION)).await?)
 }
@@ -162,7 +163,7 @@ fn version_in(row: Option<Row>) -> Result<u64, Error> {
     row.ok_or_else(|| Error::Corrupt("the centre has no numbers".to_owned()))?.take()
 }
 
-/// How many accounts have which group (bits of its modulus).
+/// The number of accounts per SRP group, by bits of its modulus.
 pub async fn groups(database: &Database) -> Result<Vec<(u32, u64)>, Error> {
     let rows = database
         .fetch_all(sql("SELECT srp_group, COUNT(*) FROM central_accounts GROUP BY srp_group"))
@@ -170,7 +171,7 @@ pub async fn groups(database: &Database) -> Result<Vec<(u32, u64)>, Error> {
     rows.into_iter().map(|mut row| Ok((row.take()?, row.take()?))).collect()
 }
 
-/// Reads the account and keeps others from changing it until the transaction ends.
+/// Reads the account and locks its row until the transaction ends.
 async fn lock(tx: &mut Tx, id: AccountId) -> Result<Option<Account>, Error> {
     let select =
         sql(concat!("SELECT ", account_columns!(), " FROM central_accounts WHERE id = $1 {for_update}"));

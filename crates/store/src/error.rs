@@ -1,11 +1,11 @@
-//! What can go wrong with a database, sorted by what the caller should do about it.
+//! Errors of the database, grouped by what the caller must do about them.
 
 use std::{io, path::PathBuf};
 
-/// An error of the database, whichever engine it is.
+/// An error of either engine.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The setting is wrong; only the operator can mend it.
+    /// The operator must correct the setting.
     #[error("store {url:?}: {reason}")]
     Url { url: String, reason: String },
     /// Another process owns the SQLite file.
@@ -18,21 +18,31 @@ pub enum Error {
     File { path: PathBuf, source: io::Error },
     #[error("migrating the schema `{schema}`")]
     Migrate { schema: &'static str, source: Box<dyn std::error::Error + Send + Sync> },
-    /// The database cannot be reached, or is going away: try again later. Whether a commit under way took
-    /// effect is unknown.
-    #[error("the database is away")]
-    Unavailable(#[source] Box<sqlx::Error>),
-    /// There is no connection to the database at the start.
+    /// The database cannot be reached, cannot write, or is shutting down. The outcome of a commit in flight is unknown.
+    #[error("the database is unavailable: {0}")]
+    Unavailable(Box<sqlx::Error>),
+    #[error("the database did not answer in time")]
+    Timeout,
+    /// The server is a standby, or was demoted to one: the new primary must take over the address.
+    #[error("the database server is read-only; it is a standby, or its role has changed")]
+    ReadOnly,
+    /// No connection to the server exists.
     #[error("the database at {address} does not answer")]
     Unreachable { address: String, source: Box<dyn std::error::Error + Send + Sync> },
-    /// The database answers, and lets nobody in under this name, password or database; only the operator can mend it.
-    #[error("the database at {address} turns us away")]
+    /// The server refuses the user, the password or the database. The operator must correct the setting.
+    #[error("the database at {address} refuses the connection")]
     AccessDenied { address: String, source: Box<sqlx::Error> },
-    /// More work waits than is allowed to.
-    #[error("too much waits for the database")]
+    /// The database cannot store every text. The operator must create another.
+    #[error(
+        "the database `{database}` at {address} has the encoding {encoding}, which cannot hold all text; \
+         create it with `CREATE DATABASE {database} ENCODING 'UTF8' TEMPLATE template0`"
+    )]
+    NotUtf8 { address: String, database: String, encoding: String },
+    /// The queue of the committer is full.
+    #[error("too many actions wait for the database")]
     Busy,
-    /// Another transaction was in the way and this one has not happened: try again at once.
-    #[error("the transaction met another one")]
+    /// A conflict with another transaction has rolled this one back. An immediate retry is safe.
+    #[error("the transaction conflicted with another one")]
     Contention(#[source] Box<sqlx::Error>),
     /// A unique key exists already.
     #[error("the key exists already")]
@@ -40,7 +50,7 @@ pub enum Error {
     /// A number that does not fit the database's 64-bit signed integers.
     #[error("the number {0} does not fit the database")]
     OutOfRange(u64),
-    /// The database holds something this program never writes.
+    /// The database holds something that this program never writes.
     #[error("unexpected data in the database: {0}")]
     Corrupt(String),
     #[error("the database refuses a statement")]
@@ -55,8 +65,9 @@ impl Error {
             Self::Owned { .. } => "owned",
             Self::File { .. } => "file",
             Self::Migrate { .. } => "migrate",
-            Self::Unavailable(_) | Self::Unreachable { .. } => "unavailable",
+            Self::Unavailable(_) | Self::Timeout | Self::ReadOnly | Self::Unreachable { .. } => "unavailable",
             Self::AccessDenied { .. } => "access_denied",
+            Self::NotUtf8 { .. } => "not_utf8",
             Self::Busy => "busy",
             Self::Contention(_) => "contention",
             Self::Duplicate(_) => "duplicate",
@@ -66,22 +77,22 @@ impl Error {
         }
     }
 
-    /// The database did not answer in time.
+    /// The error of a call that gave up waiting.
     pub fn timed_out() -> Self {
-        Self::Unavailable(Box::new(sqlx::Error::PoolTimedOut))
+        Self::Timeout
     }
 
-    /// Whether the database cannot be reached at the moment.
+    /// Whether the database cannot be used at the moment.
     pub fn is_unavailable(&self) -> bool {
-        matches!(self, Self::Unavailable(_) | Self::Unreachable { .. })
+        self.label() == "unavailable"
     }
 
-    /// Whether the same call may succeed later without anybody mending anything.
+    /// Whether the same call may succeed later without an operator's help.
     pub fn retryable(&self) -> bool {
         self.is_unavailable() || matches!(self, Self::Busy | Self::Contention(_))
     }
 
-    /// The error of the database in an error of this kind: itself. Errors that wrap it have the same method.
+    /// The database error inside an error: itself. Errors that wrap this type have the same method.
     pub fn store(&self) -> Option<&Error> {
         Some(self)
     }
@@ -89,18 +100,29 @@ impl Error {
     pub fn is_duplicate(&self) -> bool {
         matches!(self, Self::Duplicate(_))
     }
+
+    /// The error and its causes in one line, because some log formats omit causes.
+    pub(crate) fn with_causes(&self) -> String {
+        let first = std::error::Error::source(self);
+        let causes = std::iter::successors(first, |cause| cause.source());
+        causes.fold(self.to_string(), |line, cause| format!("{line}: {cause}"))
+    }
 }
 
 impl From<sqlx::Error> for Error {
     fn from(error: sqlx::Error) -> Self {
         let kind = match &error {
             sqlx::Error::Database(database) if database.is_unique_violation() => Self::Duplicate,
+            sqlx::Error::Database(database) if database.code().is_some_and(|code| code == READ_ONLY) => {
+                return Self::ReadOnly;
+            }
             sqlx::Error::Database(database) => kind_of_code(database.code().as_deref().unwrap_or_default()),
             sqlx::Error::Io(_)
             | sqlx::Error::Tls(_)
             | sqlx::Error::Protocol(_)
             | sqlx::Error::PoolTimedOut
             | sqlx::Error::PoolClosed
+            | sqlx::Error::BeginFailed
             | sqlx::Error::WorkerCrashed => Self::Unavailable,
             _ => Self::Statement,
         };
@@ -108,13 +130,16 @@ impl From<sqlx::Error> for Error {
     }
 }
 
+/// `read_only_sql_transaction` of PostgreSQL.
+const READ_ONLY: &str = "25006";
+
 /// SQLSTATE classes of PostgreSQL (its manual, appendix A) and result codes of SQLite (sqlite.org/rescode.html).
 fn kind_of_code(code: &str) -> fn(Box<sqlx::Error>) -> Error {
     match code {
         // serialization_failure, deadlock_detected, lock_not_available, query_canceled
         "40001" | "40P01" | "55P03" | "57014" => Error::Contention,
-        // idle_in_transaction_session_timeout, read_only_sql_transaction (a standby)
-        "25P03" | "25006" => Error::Unavailable,
+        // idle_in_transaction_session_timeout
+        "25P03" => Error::Unavailable,
         _ if code.len() == 5 && ["08", "53", "57", "58"].iter().any(|class| code.starts_with(class)) => {
             Error::Unavailable
         }

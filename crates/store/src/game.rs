@@ -35,7 +35,7 @@ pub use conserve::Conservation;
 pub use ground::{Ground, GroundItem};
 pub use holder::{Holder, MalformedHolder};
 pub use holdings::{Holdings, HoldingsCache, NoCache};
-pub use leadership::{Leadership, LeadershipBid};
+pub use leadership::{Leadership, LeadershipBid, LeaseFault, find_lease_faults};
 pub use ownership::{Claim, Release, Reown, Transfer};
 pub use refusal::{GameError, Refusal};
 pub use types::{

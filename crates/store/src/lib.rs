@@ -30,7 +30,7 @@ mod retry;
 mod row;
 mod sql;
 
-pub use database::{Database, Schema, Tx};
+pub use database::{Database, Inspection, Schema, Tx, inspect};
 pub use error::Error;
 pub use retry::Retry;
 pub use row::{FromColumn, Row};

@@ -1,5 +1,5 @@
-//! Operators of the console and how they are signed in. Owned by `gm`; passwords are argon2id hashes, tokens are
-//! kept as hashes only, so that a copy of the database signs nobody in.
+//! Operators of the console and their sessions. Owned by `gm`. Passwords are argon2id hashes, and tokens are stored
+//! as hashes only, so that a copy of the database gives no access.
 
 use crate::{Database, Error, Row, sql, transact};
 
@@ -15,20 +15,20 @@ pub struct Operator {
     pub created_ms: u64,
 }
 
-/// A signed-in browser or program.
+/// A session of a browser or program.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Session {
     pub operator: String,
-    /// The operator's role at this moment, not at sign-in.
+    /// The operator's present role, not the one at sign-in.
     pub role: String,
     pub csrf: String,
-    /// Signed in by a one-time link: a password has to be set first.
+    /// Signed in by a one-time link: the operator must set a password first.
     pub by_link: bool,
     pub created_ms: u64,
     pub seen_ms: u64,
 }
 
-/// What a new session starts with.
+/// The values of a new session.
 #[derive(Debug, Clone, Copy)]
 pub struct NewSession<'a> {
     pub token: TokenHash,
@@ -48,7 +48,7 @@ pub async fn list(database: &Database) -> Result<Vec<Operator>, Error> {
     database.fetch_all(select).await?.into_iter().map(operator).collect()
 }
 
-/// Makes an operator, or changes role and (if one is given) password of an existing one. A new password ends the
+/// Creates an operator, or changes the role and, if given, the password of an existing one. A new password ends the
 /// operator's sessions.
 pub async fn put(
     database: &Database,
@@ -71,7 +71,7 @@ pub async fn put(
     })
 }
 
-/// Makes an operator unless there is one of this name. Whether it was made.
+/// Creates an operator unless the name exists. Returns whether it did.
 pub async fn create_if_absent(
     database: &Database,
     name: &str,
@@ -94,7 +94,7 @@ pub async fn set_password(database: &Database, name: &str, password: &str) -> Re
     })
 }
 
-/// Removes the operator with everything that could sign it in. The audit stays.
+/// Removes the operator with all its sessions and links. The audit stays.
 pub async fn remove(database: &Database, name: &str) -> Result<bool, Error> {
     let statements = [
         sql("DELETE FROM operator_sessions WHERE operator = $1"),
@@ -133,7 +133,7 @@ pub async fn session(database: &Database, token: TokenHash) -> Result<Option<Ses
     }))
 }
 
-/// Notes that a session is in use.
+/// Records that a session is in use.
 pub async fn touch_session(database: &Database, token: TokenHash, now_ms: u64) -> Result<(), Error> {
     let update = sql("UPDATE operator_sessions SET seen_ms = $2 WHERE token_hash = $1 AND seen_ms < $2");
     database.execute(update.bind(token).bind(now_ms)).await.map(drop)
@@ -143,7 +143,7 @@ pub async fn close_session(database: &Database, token: TokenHash) -> Result<(), 
     database.execute(sql("DELETE FROM operator_sessions WHERE token_hash = $1").bind(token)).await.map(drop)
 }
 
-/// Forgets what can no longer sign anybody in: sessions not seen since, sessions made before, links expired.
+/// Removes sessions last used before `seen_ms` or created before `created_ms`, and expired links.
 pub async fn sweep(database: &Database, seen_ms: u64, created_ms: u64, now_ms: u64) -> Result<u64, Error> {
     let sessions = sql("DELETE FROM operator_sessions WHERE seen_ms < $1 OR created_ms < $2");
     let swept = database.execute(sessions.bind(seen_ms).bind(created_ms)).await?;
@@ -161,7 +161,7 @@ pub async fn create_link(
     database.execute(insert.bind(token).bind(operator).bind(expires_ms)).await.map(drop)
 }
 
-/// Uses a link up: the operator it signs in, at most once.
+/// Uses a link up, and returns the operator that it signs in.
 pub async fn use_link(database: &Database, token: TokenHash, now_ms: u64) -> Result<Option<String>, Error> {
     let delete = sql("DELETE FROM operator_links WHERE token_hash = $1 RETURNING operator, expires_ms");
     let Some(mut row) = database.execute_returning(delete.bind(token)).await?.into_iter().next() else {

@@ -1,8 +1,8 @@
-//! Again, when another transaction was in the way.
+//! Repeats transactions after a conflict with another one.
 
 use crate::{Database, Error, Query, Row};
 
-/// A transaction that met another one has not happened; the sixth time in a row somebody should hear of it.
+/// A conflict rolls a transaction back, so a repeat is safe. The sixth conflict in a row is an error for the caller.
 const ATTEMPTS: u32 = 6;
 
 /// Counts the attempts of one transaction; see [`transact!`](crate::transact).
@@ -21,7 +21,7 @@ impl Retry {
     }
 }
 
-/// Runs a statement that is a transaction by itself; again if another one was in the way. Returns its rows.
+/// Runs a statement that is a transaction by itself, and repeats it after a conflict. Returns its rows.
 pub(crate) async fn execute_with_retry(database: &Database, statement: &Query) -> Result<Vec<Row>, Error> {
     let mut retry = Retry::new();
     loop {
@@ -32,9 +32,9 @@ pub(crate) async fn execute_with_retry(database: &Database, statement: &Query) -
     }
 }
 
-/// Runs `$body`, a future that borrows the transaction `$tx`, and commits it; again if another transaction was in
-/// the way. `$body` and the whole yield a `Result` whose error type has `From<Error>` and
-/// `fn store(&self) -> Option<&Error>`, as [`Error`] has itself.
+/// Runs `$body`, a future that borrows the transaction `$tx`, and commits it; repeats both after a conflict. `$body`
+/// and the macro yield a `Result` whose error type implements `From<Error>` and has a method `fn store(&self) ->
+/// Option<&Error>` like that of [`Error`].
 #[macro_export]
 macro_rules! transact {
     ($database:expr, |$tx:ident| $body:expr) => {{
@@ -69,7 +69,7 @@ mod tests {
 
     use crate::{Database, Error, Schema, Tx, sql};
 
-    /// Locks the two rows in the order given; at its first attempt it waits between them for the other one.
+    /// Locks the two rows in this order. The first attempt waits between them for the other transaction.
     async fn increment(
         tx: &mut Tx,
         names: [&str; 2],

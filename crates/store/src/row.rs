@@ -1,4 +1,4 @@
-//! A row of a result, apart from the engine it came from, read column by column from the left.
+//! A row of a result, independent of the engine. Columns are read from left to right.
 
 use sqlx::{Column as _, Row as _, TypeInfo as _, ValueRef as _, postgres::PgRow, sqlite::SqliteRow};
 
@@ -102,7 +102,7 @@ impl<T: FromColumn> FromColumn for Option<T> {
 pub(crate) fn from_sqlite(row: &SqliteRow) -> Result<Row, Error> {
     let mut values = Vec::with_capacity(row.len());
     for at in 0..row.len() {
-        // The value's own type, not the column's: SQLite has no types of columns.
+        // The type of the value, because SQLite does not enforce types of columns.
         let value = row.try_get_raw(at)?;
         values.push(match value.type_info().name() {
             _ if value.is_null() => Value::Null,

@@ -1,5 +1,5 @@
-//! Statements written once for both engines. What the two spell differently is a marker in braces; many rows
-//! travel as one argument, so that a statement over a thousand rows is still one statement.
+//! Statements written once for both engines. A marker in braces stands for what the engines spell differently. Many
+//! rows are one argument, so that a statement over a thousand rows stays one statement.
 //!
 //! | marker | PostgreSQL | SQLite |
 //! | --- | --- | --- |
@@ -12,7 +12,7 @@ use sqlx::{Arguments as _, AssertSqlSafe, SqlStr, postgres::PgArguments, sqlite:
 
 use crate::Error;
 
-/// A value on its way into a statement. A `u64` beyond the database's integers fails when the statement runs.
+/// An argument of a statement. A `u64` that exceeds the database's integers fails when the statement runs.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Arg {
     Int(Option<i64>),
@@ -54,7 +54,7 @@ impl<const N: usize> From<[u8; N]> for Arg {
     }
 }
 
-/// One statement with its arguments: `$1`, `$2` … in the order bound; the columns of `{rows}` follow them.
+/// One statement with its arguments: `$1`, `$2` … in the order of binding, then the columns of `{rows}`.
 #[derive(Debug, Clone)]
 pub struct Query {
     text: &'static str,
@@ -62,7 +62,7 @@ pub struct Query {
     rows: Option<Rows>,
 }
 
-/// Starts a statement; see the module's page for its markers.
+/// Starts a statement. The module documents its markers.
 pub fn sql(text: &'static str) -> Query {
     Query { text, args: Vec::new(), rows: None }
 }
@@ -132,11 +132,11 @@ pub(crate) trait Engine {
     type Args: Default;
     const MARKERS: [(&'static str, &'static str); 4];
     fn add(args: &mut Self::Args, arg: Arg) -> Result<(), Error>;
-    /// Adds the table's arguments after the `bound` ones and says what stands for `{rows}`.
+    /// Adds the table's arguments after the first `bound` ones. Returns the text for `{rows}`.
     fn add_rows(args: &mut Self::Args, bound: usize, rows: Rows) -> Result<String, Error>;
 }
 
-/// The statement as the engine spells it.
+/// The statement in the engine's dialect.
 pub(crate) fn render<E: Engine>(query: Query) -> Result<(SqlStr, E::Args), Error> {
     use sqlx::SqlSafeStr as _;
     let mut args = E::Args::default();
@@ -148,7 +148,7 @@ pub(crate) fn render<E: Engine>(query: Query) -> Result<(SqlStr, E::Args), Error
         return Ok((query.text.into_sql_str(), args));
     }
     let rows = query.rows.map(|rows| E::add_rows(&mut args, bound, rows)).transpose()?;
-    // Safe: literals of this program, put together from literals of this program.
+    // Safe: the text consists of literals of this program.
     Ok((AssertSqlSafe(expand_markers::<E>(query.text, rows.as_deref())).into_sql_str(), args))
 }
 

@@ -13,11 +13,13 @@ CREATE TABLE revocations (
 );
 CREATE INDEX revocations_by_time ON revocations (at_ms);
 
--- Connections to login whose account nobody else may log in to meanwhile; each ends by itself unless it is renewed.
+-- Connections to login that keep others from logging in to their account. A lease ends unless it is renewed; one that
+-- ends later than `ttl_ms` from now was granted before the clock was set back, and counts as ended.
 CREATE TABLE login_leases (
     account BIGINT PRIMARY KEY,
     generation BIGINT NOT NULL,
-    until_ms BIGINT NOT NULL
+    until_ms BIGINT NOT NULL,
+    ttl_ms BIGINT NOT NULL
 );
 
 CREATE TABLE second_factors (

@@ -4,7 +4,9 @@ CREATE TABLE leadership (
     holder TEXT NOT NULL,
     incarnation BIGINT NOT NULL,
     term BIGINT NOT NULL,
-    until_ms BIGINT NOT NULL
+    until_ms BIGINT NOT NULL,
+    -- Duration of the lease. One that ends later than this from now was granted before the clock was set back.
+    ttl_ms BIGINT NOT NULL
 );
 
 -- Blocks of ids, handed out to replicas; gaps are allowed, repeats are not.

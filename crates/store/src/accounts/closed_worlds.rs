@@ -1,4 +1,4 @@
-//! Worlds that operators have closed to players, what players are told of it, and when those inside must be out.
+//! Worlds that operators have closed to players, the note that players see, and when players inside must have left.
 
 use std::time::Duration;
 
@@ -6,20 +6,20 @@ use shardkeep_types::{AccountId, WorldId};
 
 use crate::{Database, Error, sql};
 
-/// Bound of the staff that [`staff`] lists.
+/// The most accounts that [`staff`] lists.
 const MAX_STAFF: u32 = 10_000;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Closed {
     pub world: WorldId,
     pub note: String,
-    /// When players must be out, by the store's clock.
+    /// When players must have left, on the store's clock.
     pub ends_ms: u64,
-    /// How long that was from the moment of the look; zero when it has passed.
+    /// Time until then when the row was read; zero once it has passed.
     pub left: Duration,
 }
 
-/// Players who are inside may stay for so long. Said again for a closed world, it counts from now.
+/// Closes a world. Players inside may stay for `grace`. Closing a closed world starts `grace` again.
 pub async fn close(database: &Database, world: WorldId, note: &str, grace: Duration) -> Result<(), Error> {
     let upsert = sql(
         "INSERT INTO closed_worlds (world, note, since_ms, ends_ms) VALUES ($1, $2, {now_ms}, {now_ms} + $3) \
@@ -29,13 +29,13 @@ pub async fn close(database: &Database, world: WorldId, note: &str, grace: Durat
     database.execute(upsert.bind(world.0).bind(note).bind(grace)).await.map(drop)
 }
 
-/// Whether it was closed.
+/// `false`: the world was not closed.
 pub async fn open(database: &Database, world: WorldId) -> Result<bool, Error> {
     let delete = sql("DELETE FROM closed_worlds WHERE world = $1");
     Ok(database.execute(delete.bind(world.0)).await? > 0)
 }
 
-/// All of them, by number.
+/// All closed worlds, by number.
 pub async fn list(database: &Database) -> Result<Vec<Closed>, Error> {
     let select = sql("SELECT world, note, ends_ms, {now_ms} FROM closed_worlds ORDER BY world");
     let rows = database.fetch_all(select).await?;
@@ -47,7 +47,7 @@ pub async fn list(database: &Database) -> Result<Vec<Closed>, Error> {
     closed.collect()
 }
 
-/// Accounts that may enter them, and stay.
+/// Accounts that may enter closed worlds and stay there.
 pub async fn staff(database: &Database) -> Result<Vec<AccountId>, Error> {
     let select = sql("SELECT id FROM accounts WHERE staff = 1 ORDER BY id LIMIT $1");
     let rows = database.fetch_all(select.bind(MAX_STAFF)).await?;

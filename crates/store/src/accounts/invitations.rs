@@ -1,4 +1,5 @@
-//! Rights to register an account. Only the hash of a token is kept: who reads the table can not use what it holds.
+//! Invitations to register an account. The table holds only hashes of their tokens, so that a reader of the table
+//! cannot use them.
 
 use std::time::Duration;
 
@@ -7,12 +8,12 @@ use shardkeep_types::AccountId;
 use super::{Proof, insert};
 use crate::{Database, Error, sql, transact};
 
-/// What came of a registration.
+/// The outcome of a registration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Registered {
     Created(AccountId),
     NameTaken,
-    /// Unknown, used up or too old.
+    /// The invitation is unknown, used up or expired.
     NotInvited,
 }
 
@@ -26,7 +27,7 @@ pub async fn invite(
          VALUES ($1, $2, {now_ms} + $3, {now_ms})");
     let lifetime = u64::try_from(lifetime.as_millis()).unwrap_or(u64::from(u32::MAX));
     database.execute(insert.bind(*hash).bind(uses).bind(lifetime)).await?;
-    // Nobody needs to remember those that are over.
+    // Removes expired invitations.
     database
         .execute(sql("DELETE FROM invitations WHERE uses_left < 1 OR until_ms <= {now_ms}"))
         .await
@@ -36,18 +37,18 @@ pub async fn invite(
 const TAKE: &str = "UPDATE invitations SET uses_left = uses_left - 1 \
      WHERE hash = $1 AND uses_left > 0 AND until_ms > {now_ms}";
 
-/// Uses the invitation once, for an account that is made elsewhere. `false`: unknown, used up or too old.
+/// Uses the invitation once, for an account that another store creates. `false`: it is unknown, used up or expired.
 pub async fn take(database: &Database, hash: &[u8; 32]) -> Result<bool, Error> {
     Ok(database.execute(sql(TAKE).bind(*hash)).await? > 0)
 }
 
-/// The account was not made after all.
+/// Gives a use back, because the account was not created.
 pub async fn return_use(database: &Database, hash: &[u8; 32]) -> Result<(), Error> {
     let update = sql("UPDATE invitations SET uses_left = uses_left + 1 WHERE hash = $1");
     database.execute(update.bind(*hash)).await.map(drop)
 }
 
-/// Makes an account and uses the invitation once; both or neither.
+/// Creates an account and uses the invitation once, in one transaction.
 pub async fn register(
     database: &Database,
     hash: &[u8; 32],

@@ -1,5 +1,5 @@
-//! Logins: each raises its account's generation by compare-and-set, so that of two that began from the same one only
-//! one is let in, whichever replica they came to. Many of them are one statement, and so one commit.
+//! Logins. Each raises the generation of its account by compare-and-set, so that only one of two concurrent logins
+//! succeeds, on whichever replica. Many logins are one statement and one commit.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -8,39 +8,43 @@ use shardkeep_types::AccountId;
 use super::{AccountGeneration, RevocationCause, leases};
 use crate::{Database, Error, Query, Row, Rows, retry::execute_with_retry, sql, transact};
 
-/// Logins in one statement, at most.
+/// The most logins in one statement.
 pub const MAX_BATCH: usize = 256;
 
-/// A process that tells its followers of its own logins, so that its looks at the store need not find them. Never 0.
+/// Identifies the process of a login. A process tells its followers of its logins itself, so it skips them when it
+/// reads revocations. Never 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Process(pub(super) i64);
 
 impl Process {
-    /// No login is by this one.
+    /// A value that no login has.
     pub const NONE: Self = Self(-1);
 
-    /// By a random number.
+    /// An identifier from random bytes.
     pub fn new(random: [u8; 8]) -> Self {
         Self((i64::from_le_bytes(random) & i64::MAX).max(1))
     }
 }
 
-/// How logins go, the same for all.
+/// Rules that all logins of a batch share.
 #[derive(Debug, Clone)]
 pub struct LoginRules {
-    /// Nobody may be in the way (see [`leases`](super::leases)), and the new generation is leased for so long.
+    /// With a value, a login fails while another connection holds a lease (see [`leases`](super::leases)), and a
+    /// successful one gets a lease of this duration.
     pub lease: Option<Duration>,
-    /// What is told to those whom a login displaces.
+    /// The message to sessions that a login displaces.
     pub cause: RevocationCause,
     pub login_process: Process,
 }
 
-/// Raises the generation of each account that still has this one. Says in their order who is let in. Who is not: another
-/// login, a ban or a new password came between, or the present generation is leased; look again. Of several logins of
-/// one account in `from` at most one is let in. At most [`MAX_BATCH`].
+/// Raises the generation of each account that still has the given one, and returns for each whether its login
+/// succeeded. A login fails when another login, a ban or a new password came first, or when the generation is leased;
+/// the caller reads the account again. At most one of several logins of one account succeeds. `from` has at most
+/// [`MAX_BATCH`] entries.
 ///
 /// # Errors
-/// Then nobody knows who was let in, if the database went away in the middle; otherwise nobody was.
+/// After an error for which [`Error::is_unavailable`] holds, the outcome is unknown. After any other error, no login
+/// has succeeded.
 pub async fn log_in(
     database: &Database,
     from: &[AccountGeneration],
@@ -75,15 +79,16 @@ fn ids(rows: Vec<Row>) -> Result<Vec<AccountId>, Error> {
     rows.into_iter().map(|mut row| Ok(AccountId(row.take()?))).collect()
 }
 
-/// Locks the rows in the order of their ids: replicas that let in the same accounts wait for each other, and never in a
-/// circle.
+/// The statement locks rows in the order of their ids, so that replicas that log in the same accounts do not
+/// deadlock.
 fn update(first: &HashMap<AccountId, usize>, from: &[AccountGeneration], rules: &LoginRules) -> Query {
     let update = sql("UPDATE accounts SET generation = generation + 1, last_login_ms = {now_ms}, \
          revoked_code = $1, revoked_detail = $2, revoked_ms = {now_ms}, revoked_by = $3 FROM \
          (SELECT accounts.id AS entering FROM accounts JOIN {rows} \
          ON accounts.id = r.account AND accounts.generation = r.generation \
          WHERE $4 = 0 OR NOT EXISTS (SELECT 1 FROM login_leases WHERE login_leases.account = r.account \
-         AND login_leases.generation = r.generation AND login_leases.until_ms > {now_ms}) \
+         AND login_leases.generation = r.generation AND login_leases.until_ms > {now_ms} \
+         AND login_leases.until_ms <= {now_ms} + login_leases.ttl_ms + 1000) \
          ORDER BY accounts.id {for_update}) AS free WHERE accounts.id = free.entering RETURNING id");
     let logins = || first.values().map(|index| &from[*index]);
     let rows = Rows::new()

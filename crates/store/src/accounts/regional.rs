@@ -1,31 +1,32 @@
-//! The part of a region's store that belongs to a centre: copies of the centre's accounts that are active here, and
-//! how far its changes have been followed. A copy is written as often as anybody likes, and only ever by a newer one.
+//! The part of a region's store that belongs to a centre: copies of the centre's accounts that are active in the
+//! region, and the version up to which the region has followed. A copy may be written repeatedly; only a newer
+//! version changes it.
 
 use shardkeep_types::{AccountId, Generation};
 
 use super::{AccountGeneration, RevocationCause, ban_until, bind_verifier, revocations};
 use crate::{Database, Error, Tx, central::Account, sql, transact};
 
-/// What those are told whose sessions a change of the centre ends.
+/// Messages to sessions that a change at the centre ends.
 pub struct RevocationCauses {
     pub password: RevocationCause,
     pub factor: RevocationCause,
     pub ban: RevocationCause,
 }
 
-/// What came of a copy.
+/// The outcome of writing a copy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CopyOutcome {
-    /// The account is active here now.
+    /// The account is now active in this region.
     Inserted,
-    /// It is newer than what was here.
+    /// The copy was newer.
     Updated { ended: Option<(AccountGeneration, RevocationCause)> },
-    /// What is here is as new or newer.
+    /// The stored account is as new or newer.
     Unchanged,
 }
 
-/// Writes the copy of a centre's account; the second factor as it is to be stored. Another password, a new second factor
-/// or a new ban ends what runs: the generation rises.
+/// Writes a copy of a centre's account; `account` holds the second factor as it is to be stored. A new password,
+/// second factor or ban raises the generation, so running sessions end.
 pub async fn apply(
     database: &Database,
     account: &Account,
@@ -43,7 +44,7 @@ async fn write(tx: &mut Tx, account: &Account, causes: &RevocationCauses) -> Res
         }
         local = LocalAccount::lock(tx, account.id).await?;
     }
-    // The name is another account's.
+    // Another account has the name.
     let Some(local) = local else { return Err(foreign_account_error(account)) };
     if local.version >= account.version {
         return Ok(CopyOutcome::Unchanged);
@@ -75,7 +76,7 @@ async fn write(tx: &mut Tx, account: &Account, causes: &RevocationCauses) -> Res
     Ok(CopyOutcome::Updated { ended: Some((raised, cause.clone())) })
 }
 
-/// What is compared with a copy.
+/// The columns that are compared with a copy.
 struct LocalAccount {
     name: String,
     version: u64,
@@ -83,7 +84,7 @@ struct LocalAccount {
     salt: Vec<u8>,
     verifier: Vec<u8>,
     ban_until: i64,
-    /// Of the second factor in force; `None`: there is none.
+    /// Version of the confirmed second factor; `None`: there is none.
     factor_version: Option<u64>,
     now_ms: u64,
 }
@@ -111,14 +112,14 @@ impl LocalAccount {
         self.group != proof.group || self.salt != proof.salt || self.verifier != *proof.verifier.expose()
     }
 
-    /// A second factor comes into force.
+    /// Whether the copy brings a second factor into force.
     fn needs_factor_of(&self, account: &Account) -> bool {
         account.factor.is_some() && self.factor_version.is_none_or(|local| local < account.factor_version)
     }
 }
 
-/// `false`: another replica was here first, or the name is taken. Without naming a column: of two that insert the same
-/// account at once, PostgreSQL may see the second one's name before its id.
+/// `false`: another replica was first, or the name is taken. ON CONFLICT names no column: when two replicas insert
+/// the same account at once, PostgreSQL may detect the second one's name before its id.
 async fn insert(tx: &mut Tx, account: &Account) -> Result<bool, Error> {
     let insert = sql("INSERT INTO accounts (id, name, created_ms, central_version, everywhere_until_ms, \
          everywhere_reason, srp_group, salt, verifier, generation, last_login_ms, banned_until_ms, ban_reason) \
@@ -128,8 +129,8 @@ async fn insert(tx: &mut Tx, account: &Account) -> Result<bool, Error> {
     Ok(tx.execute(bind_verifier(insert, &account.proof)).await? > 0)
 }
 
-/// Codes that were used stay used unless the secret is another one; the one that was begun here is what its player has
-/// confirmed.
+/// Used codes stay used unless the secret changes. If a factor was begun in this region, it is the one that its
+/// player has confirmed.
 async fn write_factor(tx: &mut Tx, account: &Account) -> Result<(), Error> {
     let write = match &account.factor {
         Some(secret) => {
@@ -143,7 +144,7 @@ async fn write_factor(tx: &mut Tx, account: &Account) -> Result<(), Error> {
             .bind(secret.expose().clone())
             .bind(account.factor_version)
         }
-        // One that was begun here is not the centre's to remove.
+        // The centre does not know of a factor that was begun here, so it stays.
         None => sql("DELETE FROM second_factors WHERE account = $1 AND confirmed = 1").bind(account.id.0),
     };
     tx.execute(write).await.map(drop)
@@ -156,24 +157,24 @@ fn foreign_account_error(account: &Account) -> Error {
     ))
 }
 
-/// How this store stands to a centre, at the start of a daemon.
+/// The store's relation to a centre, when a daemon starts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RegionMembership {
-    /// It is of this region, now or since long.
+    /// The store belongs to this region.
     Member(String),
-    /// It has been of no region, and has this many accounts that no centre knows.
+    /// The store belongs to no region, and holds this many accounts that no centre knows.
     Standalone { accounts: u64 },
 }
 
-/// Of which region of a centre the store is.
+/// The region that the store belongs to.
 pub async fn region(database: &Database) -> Result<Option<String>, Error> {
     let row = database.fetch_optional(sql("SELECT region FROM central_region")).await?;
     row.map(|mut row| row.take()).transpose()
 }
 
-/// Makes the store one of this region, if it is of none and has no accounts of its own; says how it stands now.
+/// Assigns the store to a region if it has none and holds no accounts. Returns the resulting relation.
 pub async fn join(database: &Database, name: &str) -> Result<RegionMembership, Error> {
-    // Looked at before all accounts are, which happens once.
+    // Checked before the accounts are counted, which happens only once.
     if let Some(existing) = region(database).await? {
         return Ok(RegionMembership::Member(existing));
     }
@@ -189,13 +190,13 @@ pub async fn join(database: &Database, name: &str) -> Result<RegionMembership, E
     Ok(RegionMembership::Standalone { accounts: count.take()? })
 }
 
-/// Up to which version the centre's changes are here.
+/// The version up to which this store has the centre's changes.
 pub async fn followed(database: &Database) -> Result<u64, Error> {
     let row = database.fetch_optional(sql("SELECT version FROM central_region")).await?;
     row.ok_or_else(|| Error::Corrupt("the store belongs to no region".to_owned()))?.take()
 }
 
-/// Everything up to this version is here.
+/// Records that this store has the centre's changes up to this version.
 pub async fn follow(database: &Database, through: u64) -> Result<(), Error> {
     let update = sql("UPDATE central_region SET version = $1 WHERE version < $1");
     database.execute(update.bind(through)).await.map(drop)

@@ -1,22 +1,22 @@
-//! What raised the generations of accounts, so that whoever holds sessions of a lower one can be told, also later:
-//! gateways that could not be reached at the moment ask again with what they hold.
+//! Why generations of accounts were raised, for gateways that hold older sessions. A gateway that was unreachable
+//! asks later, with the sessions that it holds.
 
 use shardkeep_types::{AccountId, Generation};
 
 use super::{AccountGeneration, RevocationCause, logins::Process};
 use crate::{Database, Error, Row, Rows, Tx, sql};
 
-/// Everything of the account below the generation is over.
+/// All sessions of the account below this generation are revoked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Revocation {
     pub account: AccountId,
     pub below: Generation,
     pub cause: RevocationCause,
-    /// Milliseconds since the Unix epoch, by the database's clock.
+    /// Milliseconds since the Unix epoch, on the database's clock.
     pub at_ms: u64,
 }
 
-/// Writes down why the generation has been raised in this transaction.
+/// Records why this transaction has raised the generation.
 pub(super) async fn record_cause(
     tx: &mut Tx,
     raised: AccountGeneration,
@@ -33,17 +33,17 @@ pub async fn now(database: &Database) -> Result<u64, Error> {
     row.ok_or_else(missing_clock_error)?.take()
 }
 
-/// What a look found.
+/// The result of one read.
 #[derive(Debug)]
 pub struct RevocationPage {
     /// The database's clock.
     pub now_ms: u64,
-    /// Oldest first.
+    /// Sorted by time, oldest first.
     pub found: Vec<Revocation>,
 }
 
-/// Those written down since then, but for logins by `except_process`. The moment is of the statement, not of its commit: look
-/// back a little further than the last look.
+/// Revocations recorded since a time, except those by logins of `except_process`. A row holds the time of its
+/// statement, which precedes its commit, so begin a little before the previous read.
 pub async fn since(
     database: &Database,
     at_ms: u64,
@@ -59,7 +59,7 @@ pub async fn since(
     let (mut now_ms, mut found) = (None, Vec::new());
     for mut row in rows {
         now_ms = Some(row.take()?);
-        // One row without an account, if there is nothing.
+        // Without revocations, the statement returns one row without an account.
         if let Some(id) = row.take()? {
             found.push(revocation(AccountId(id), row)?);
         }
@@ -71,7 +71,7 @@ fn missing_clock_error() -> Error {
     Error::Corrupt("the database tells no time".to_owned())
 }
 
-/// Of these sessions, those whose generation has passed.
+/// Those of these sessions whose generation is outdated.
 pub async fn outdated(
     database: &Database,
     held: &[(AccountId, Generation)],

@@ -1,6 +1,6 @@
-//! Second factors of accounts: the secret, the last code taken, and a token bucket of wrong ones. Whatever a change
-//! rests on (whose session it is, of which secret the code was) is compared where it is made, so that neither login's
-//! replicas nor a session that is over can be played off against the others.
+//! Second factors: the secret, the last used code, and a token bucket for wrong codes. Each change compares its
+//! preconditions (the player's session, the secret of the code) in the same statement, so that concurrent replicas or
+//! an outdated session cannot get around them.
 
 use std::{ops::RangeInclusive, time::Duration};
 
@@ -10,13 +10,13 @@ use super::{AccountGeneration, RevocationCause, is_current_session, raise_genera
 use crate::{Database, Error, sql, transact};
 
 pub struct Factor {
-    /// As login stored it.
+    /// The secret as login stored it.
     pub secret: Secret<Vec<u8>>,
-    /// In force.
+    /// Whether the player has confirmed the factor by a first code.
     pub confirmed: bool,
 }
 
-/// How many wrong codes at once, and one more every so often.
+/// The limit of wrong codes: a burst, and the time until one more is allowed.
 #[derive(Debug, Clone, Copy)]
 pub struct AttemptLimit {
     pub burst: u32,
@@ -29,17 +29,17 @@ impl AttemptLimit {
     }
 }
 
-/// What came of what a player wants.
+/// The outcome of a player's request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FactorUpdate<T = ()> {
     Done(T),
-    /// The player's session is not the account's last one any more.
+    /// The player's session no longer has the account's current generation.
     SessionOutdated,
-    /// The factor is not as the player takes it to be.
+    /// The stored factor is not the one that the request refers to.
     FactorMismatch,
 }
 
-/// A secret that counts from its first code on; replaces one that was begun before. Otherwise: one is in force.
+/// Stores a secret that its first code will confirm. It replaces an unconfirmed one; a confirmed one stays.
 pub async fn begin(database: &Database, of: AccountGeneration, secret: &[u8]) -> Result<FactorUpdate, Error> {
     transact!(database, |tx| async {
         let upsert = sql("INSERT INTO second_factors (account, secret, confirmed, last_step, full_at_ms) \
@@ -52,8 +52,8 @@ pub async fn begin(database: &Database, of: AccountGeneration, secret: &[u8]) ->
     })
 }
 
-/// The first code of a secret that was begun was right: it is in force, and the code used up. Whoever is here by the
-/// password alone is not any longer: the generation rises.
+/// Confirms a secret by its first code, and uses the code up. The generation rises, so sessions that only gave a
+/// password end.
 pub async fn confirm(
     database: &Database,
     of: AccountGeneration,
@@ -79,7 +79,8 @@ pub async fn confirm(
     })
 }
 
-/// A secret in force at once, in place of any other, by an operator: the generation rises. `None`: no such account.
+/// Puts a secret in force at once, in place of any other, at an operator's request. The generation rises. `None`:
+/// there is no such account.
 pub async fn set(
     database: &Database,
     account: AccountId,
@@ -105,23 +106,24 @@ pub async fn find(database: &Database, account: AccountId) -> Result<Option<Fact
     row.map(|mut row| Ok(Factor { secret: Secret::new(row.take()?), confirmed: row.take()? })).transpose()
 }
 
-/// A code is about to be looked at: it counts as wrong until [`accept`] says otherwise. `false`: too many were.
+/// Charges an attempt before its code is checked; [`accept`] refunds a right one. `false`: too many wrong attempts. A
+/// bucket that is full later than it can be was charged before the clock was set back, and counts as full now.
 pub async fn charge_attempt(
     database: &Database,
     account: AccountId,
     tries: AttemptLimit,
 ) -> Result<bool, Error> {
     let update = sql("UPDATE second_factors SET full_at_ms = \
-         CASE WHEN full_at_ms > {now_ms} THEN full_at_ms ELSE {now_ms} END + $2 \
-         WHERE account = $1 AND full_at_ms <= {now_ms} + $3");
-    // There is a token while at most burst − 1 are gone.
+         CASE WHEN full_at_ms > {now_ms} AND full_at_ms <= {now_ms} + $3 THEN full_at_ms ELSE {now_ms} END + $2 \
+         WHERE account = $1 AND (full_at_ms <= {now_ms} + $3 OR full_at_ms > {now_ms} + $3 + $2 + 1000)");
+    // A token is left while at most burst − 1 are used.
     let room = tries.refill_ms().saturating_mul(u64::from(tries.burst.saturating_sub(1)));
     let update = update.bind(account.0).bind(tries.refill_ms()).bind(room);
     Ok(database.execute(update).await? > 0)
 }
 
-/// The codes of these time steps of a secret in force were right: they are used up, and what was charged for them is
-/// given back. `false`: one was used before, or the secret is another one by now.
+/// Uses up codes of a confirmed secret, by their time steps, and refunds the attempt. `false`: a code was used
+/// before, or the secret has changed.
 pub async fn accept(
     database: &Database,
     account: AccountId,
@@ -136,8 +138,7 @@ pub async fn accept(
     Ok(database.execute(update).await? > 0)
 }
 
-/// Codes of a factor that is about to be changed elsewhere were right: they are used up. In force or only begun, as
-/// `factor` says.
+/// Uses up codes of a factor that the centre is about to change. `factor` says whether it is confirmed.
 pub async fn consume_codes(
     database: &Database,
     of: AccountGeneration,
@@ -155,7 +156,7 @@ pub async fn consume_codes(
     })
 }
 
-/// The player gives it up with right codes of its secret.
+/// Removes the factor at the player's request, with right codes of its secret.
 pub async fn disable(
     database: &Database,
     of: AccountGeneration,
@@ -173,7 +174,7 @@ pub async fn disable(
     })
 }
 
-/// By an operator. Whether there was one.
+/// Removes the factor at an operator's request. `false`: there was none.
 pub async fn remove(database: &Database, account: AccountId) -> Result<bool, Error> {
     let delete = sql("DELETE FROM second_factors WHERE account = $1");
     Ok(database.execute(delete.bind(account.0)).await? > 0)

@@ -42,7 +42,7 @@ async fn account_is_created_and_logs_in(database: &Database) {
     assert!(found.id == alice && found.proof == proof(1) && found.ban == Ban::default());
     assert!(credentials(database, "carol").await.unwrap().is_none());
 
-    // Two logins from the same generation: one wins.
+    // Of two logins from the same generation, one succeeds.
     assert!(log_in(database, alice, found.generation, None, &cause(9)).await.unwrap());
     assert!(!log_in(database, alice, found.generation, None, &cause(9)).await.unwrap());
     let seen = by_id(database, alice).await.unwrap().unwrap();
@@ -51,7 +51,7 @@ async fn account_is_created_and_logs_in(database: &Database) {
     assert_eq!(by_name(database, "alice").await.unwrap(), Some(seen));
 }
 
-/// What a backup from before anybody was here does to the counter.
+/// Sets the counter to its state before any account existed, as an old backup does.
 async fn restored_store_reuses_no_account_id(database: &Database) {
     let backup = database.fetch_optional(sql("SELECT next FROM account_numbers")).await.unwrap();
     let backup: u64 = backup.unwrap().take().unwrap();
@@ -62,13 +62,13 @@ async fn restored_store_reuses_no_account_id(database: &Database) {
     tx.execute(sql("DELETE FROM accounts WHERE name IN ('lost', 'also_lost')")).await.unwrap();
     tx.execute(sql("UPDATE account_numbers SET next = $1").bind(backup)).await.unwrap();
     tx.commit().await.unwrap();
-    // Later: the clock has gone beyond what was given out, which is what a restore takes at the very least.
+    // The restore takes long enough for the clock to pass all assigned ids.
     while now(database).await <= also_lost.0 {}
     let newcomer = create(database, "newcomer", &proof(1)).await.unwrap().unwrap();
     assert!(newcomer > also_lost, "{newcomer:?} {also_lost:?}");
 }
 
-/// Of the database's clock, since 2026.
+/// Milliseconds since 2026 on the database's clock.
 async fn now(database: &Database) -> u64 {
     let row = database.fetch_optional(sql("SELECT {now_ms} - 1767225600000")).await.unwrap();
     row.unwrap().take().unwrap()
@@ -136,7 +136,7 @@ async fn lease_blocks_second_login_until_expiry(database: &Database) {
     assert!(!log_in(database, id, Generation(2), minute, &cause(9)).await.unwrap());
     assert!(leases::remaining(database, entered(2)).await.unwrap() > Some(Duration::from_secs(30)));
     assert_eq!(leases::remaining(database, entered(1)).await.unwrap(), None);
-    // Who does not ask for leases is not stopped by one; what raises the generation frees the account.
+    // A login without leases ignores leases; a new generation frees the account.
     raise_generation(database, "eve", &cause(10)).await.unwrap().unwrap();
     assert!(!leases::renew(database, entered(3), Duration::from_secs(60)).await.unwrap());
     assert!(log_in(database, id, Generation(3), minute, &cause(9)).await.unwrap());
@@ -145,7 +145,7 @@ async fn lease_blocks_second_login_until_expiry(database: &Database) {
     assert!(leases::renew(database, entered(5), Duration::ZERO).await.unwrap());
     assert!(log_in(database, id, Generation(5), minute, &cause(9)).await.unwrap(), "it has run out");
     assert!(log_in(database, id, Generation(6), None, &cause(9)).await.unwrap());
-    // Many at once: one gets in.
+    // Of many concurrent logins, one succeeds.
     let displaced = cause(9);
     let racing = (0..4).map(|_| log_in(database, id, Generation(7), minute, &displaced)).collect();
     let mut entered = 0;
@@ -155,7 +155,7 @@ async fn lease_blocks_second_login_until_expiry(database: &Database) {
     assert_eq!(entered, 1);
 }
 
-/// All of them at the same time.
+/// Runs all futures concurrently.
 async fn join_all<F: Future>(futures: Vec<F>) -> Vec<F::Output> {
     let mut waiting: Vec<_> = futures.into_iter().map(|future| (Box::pin(future), None)).collect();
     std::future::poll_fn(|context| {
@@ -195,7 +195,7 @@ async fn revocations_are_listed_since_time(database: &Database) {
     let theirs = revocations::since(database, begin, Process(8), 1_000).await.unwrap();
     assert!(theirs.now_ms >= begin);
     assert_eq!(mine(theirs.found), all);
-    // Of its own logins a process need not hear; of everything else it does.
+    // A process skips the revocations of its own logins, but not others.
     let ours = revocations::since(database, begin, OURS, 1_000).await.unwrap();
     assert_eq!(mine(ours.found), all[..1]);
     let everything = revocations::since(database, begin, Process::NONE, 1_000).await.unwrap();
@@ -205,7 +205,7 @@ async fn revocations_are_listed_since_time(database: &Database) {
     let held = [(ids[0], Generation(2)), (ids[1], Generation(2)), (ids[2], Generation(1))];
     assert_eq!(mine(revocations::outdated(database, &held).await.unwrap()), [(ids[0], 3, 7)]);
     assert_eq!(revocations::outdated(database, &[]).await.unwrap(), []);
-    // The player's own wishes need the session to be the last.
+    // Requests of a player require the session of the current generation.
     assert_eq!(raise_generation_if_current(database, ids[1], Generation(1), &cause(10)).await.unwrap(), None);
     let raised =
         raise_generation_if_current(database, ids[1], Generation(2), &cause(10)).await.unwrap().unwrap();
@@ -222,7 +222,7 @@ async fn batched_logins_have_separate_outcomes(database: &Database) {
         from.push(AccountGeneration { id, generation: Generation(1) });
     }
     raise_generation(database, "l-two", &cause(10)).await.unwrap().unwrap();
-    // A login of the generation before; two of one account; an account that is not there.
+    // A login with an outdated generation, two of one account, and one of an unknown account.
     let again =
         [from[0], from[1], from[2], from[0], AccountGeneration { id: AccountId(u64::MAX >> 1), ..from[0] }];
     let rules = |lease| LoginRules { lease, cause: cause(9), login_process: OURS };
@@ -247,7 +247,7 @@ async fn batched_logins_have_separate_outcomes(database: &Database) {
     let minute = Duration::from_secs(60);
     let next = [from[3], AccountGeneration { generation: Generation(2), ..from[0] }];
     assert_eq!(logins::log_in(database, &next, &rules(Some(minute))).await.unwrap(), [true, true]);
-    // Both are leased now; the third is free.
+    // Two accounts are leased now; the third is free.
     let next = [
         AccountGeneration { generation: Generation(2), ..from[3] },
         AccountGeneration { generation: Generation(2), ..from[2] },
@@ -267,7 +267,7 @@ async fn batched_logins_have_separate_outcomes(database: &Database) {
     assert_eq!(found, [Some((ids[1], 2)), None, Some((ids[0], 3)), Some((ids[1], 2))]);
 }
 
-/// Two replicas let in the same accounts at once, told in another order: each account is raised by one of them.
+/// Two replicas log in the same accounts at once, in different order. Each account is raised by one of them.
 async fn concurrent_login_batches_do_not_deadlock(one: &Database, other: &Database) {
     const ROUNDS: u64 = 20;
     let mut ids = Vec::new();
@@ -340,7 +340,7 @@ async fn codes_are_single_use_and_attempts_limited(database: &Database) {
     assert!(accept("second", 103..=103, Some(tries)).await);
     assert!(second_factor::charge_attempt(database, id, tries).await.unwrap(), "a right one is given back");
 
-    // A session that is over has no say.
+    // A session that is over cannot change anything.
     let factor = second_factor::find(database, id).await.unwrap().unwrap();
     let disable = async |generation, text, steps| {
         second_factor::disable(database, of(generation), &secret(text), &steps).await.unwrap()
@@ -369,7 +369,7 @@ async fn codes_are_single_use_and_attempts_limited(database: &Database) {
     assert!(!second_factor::remove(database, id).await.unwrap());
 }
 
-/// A wish that waits for the statement which ends its session is of a session that is over.
+/// A request that waits for the statement that ends its session must be refused.
 async fn factor_change_rechecks_session_after_lock_wait(one: &Database, other: &Database) {
     let id = create(one, "hal", &proof(1)).await.unwrap().unwrap();
     let mut tx = other.begin().await.unwrap();

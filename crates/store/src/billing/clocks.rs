@@ -1,4 +1,4 @@
-//! Clocks of sessions: metered for everybody, charged on prepaid plans.
+//! Session clocks: metered for every account, charged on prepaid plans.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,11 +18,11 @@ pub struct ClockReport {
     /// Milliseconds played since then.
     pub played_ms: u64,
     pub ended: bool,
-    /// The session's, at the gateway that reports.
+    /// Epoch of the session at the reporting gateway.
     pub epoch: Epoch,
 }
 
-/// A stretch of a session, by its session and start.
+/// Part of a session, from one start of its clock to the next.
 type Key = (SessionId, u64);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,8 +37,8 @@ struct Clock {
 }
 
 impl Billing {
-    /// Takes reports. All of them count once, however often they are repeated; time runs forward only. A gateway that has
-    /// lost a session to another, and does not know it, neither ends its clock nor winds it.
+    /// Records reports. Each counts once, however often it is repeated, and a clock never goes back. A gateway that
+    /// has lost a session to another without noticing cannot end or advance its clock.
     pub async fn report(&self, reports: &[ClockReport]) -> Result<(), Error> {
         if reports.is_empty() {
             return Ok(());
@@ -48,7 +48,7 @@ impl Billing {
 }
 
 async fn report_in(tx: &mut Tx, reports: &[ClockReport]) -> Result<(), Error> {
-    // The plans first: their locks keep two reports of one account apart, so that nothing is charged twice.
+    // Locks the plans first, so that concurrent reports of one account charge each time only once.
     let mut plans = lock_plans(tx, reports).await?;
     let mut clocks = read_clocks(tx, reports).await?;
     let mut spent = BTreeSet::new();
@@ -76,7 +76,7 @@ async fn report_in(tx: &mut Tx, reports: &[ClockReport]) -> Result<(), Error> {
             }
         }
         clock.played_ms = played_ms;
-        // Who took it over since, says whether it goes on.
+        // The gateway with the higher epoch decides whether the session has ended.
         clock.ended = report.ended || (clock.ended && report.epoch.0 == clock.epoch);
         clock.epoch = report.epoch.0;
         clock.changed = true;
@@ -88,7 +88,7 @@ async fn report_in(tx: &mut Tx, reports: &[ClockReport]) -> Result<(), Error> {
     write_plans(tx, &plans).await
 }
 
-/// A stretch ends where the session's next one begins: a stalled gateway does not count on.
+/// A clock ends where the session's next one begins, so a stalled gateway cannot advance it further.
 fn limit_to_next_stretch(clocks: &BTreeMap<Key, Clock>, report: &ClockReport) -> u64 {
     let after = (report.session, report.started_ms + 1)..=(report.session, u64::MAX);
     clocks.range(after).next().map_or(u64::MAX, |((_, next), _)| next - report.started_ms)
@@ -130,8 +130,8 @@ async fn read_clocks(tx: &mut Tx, reports: &[ClockReport]) -> Result<BTreeMap<Ke
     Ok(clocks)
 }
 
-/// Of two reports at the same time, on an account without a plan, that of the higher epoch stays; of the same epoch, the
-/// longer one.
+/// Of two concurrent reports on an account without a plan, the one with the higher epoch stays; with equal epochs,
+/// the longer one.
 async fn write_clocks(tx: &mut Tx, clocks: &BTreeMap<Key, Clock>) -> Result<(), Error> {
     let query =
         sql("INSERT INTO clocks (session, started_ms, account, world, played_ms, charged_ms, ended, epoch, seen_ms)

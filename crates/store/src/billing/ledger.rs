@@ -1,4 +1,4 @@
-//! Prepaid hours: selling them, telling what is left, finding who runs out of them.
+//! Prepaid hours: credits, time left, and accounts that run out of time.
 
 use std::collections::HashMap;
 
@@ -13,20 +13,20 @@ const MAX_HOURS: u64 = 1_000_000;
 const MAX_KEY: usize = 128;
 const MAX_REASON: usize = 256;
 
-/// What an account has.
+/// Plan and play time of an account.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PlanStatus {
     /// `None`: the free plan, which only meters.
     pub left_ms: Option<u64>,
-    /// Of all its sessions ever.
+    /// Sum over all sessions.
     pub played_ms: u64,
 }
 
-/// A prepaid account that plays and has little left.
+/// A prepaid account that is playing and has little time left.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LowBalance {
     pub account: AccountId,
-    /// What is left now, if its sessions have gone on since their last reports.
+    /// Time left now, if its sessions have continued since their last reports.
     pub left_ms: u64,
 }
 
@@ -72,7 +72,7 @@ impl Billing {
         })
     }
 
-    /// What is left to these accounts, of those that are prepaid.
+    /// Time left of those of the accounts that are prepaid.
     pub async fn time_left(&self, accounts: &[AccountId]) -> Result<HashMap<AccountId, u64>, Error> {
         let query =
             sql("SELECT plans.account, plans.left_ms FROM {rows} JOIN plans ON plans.account = r.account");
@@ -81,8 +81,8 @@ impl Billing {
         rows.into_iter().map(|mut row| Ok((AccountId(row.take()?), row.take()?))).collect()
     }
 
-    /// Sells hours to an account, which is on the prepaid plan from then on. Once per key: a repeat is answered.
-    /// Returns what is left.
+    /// Credits hours to an account and puts it on the prepaid plan. A repeat with the same key returns the first
+    /// result. Returns the time left.
     pub async fn credit(
         &self,
         account: AccountId,
@@ -104,8 +104,8 @@ impl Billing {
         transact!(self.database, |tx| credit_in(&mut tx, &credit))
     }
 
-    /// The accounts that play and have less than `below_ms` left. A session that has not been heard of for
-    /// `report_timeout_ms` does not play.
+    /// The accounts that are playing and have less than `below_ms` left. A session without a report for
+    /// `report_timeout_ms` does not count as playing.
     pub async fn low_balances(
         &self,
         below_ms: u64,
@@ -116,7 +116,8 @@ impl Billing {
              FROM plans JOIN clocks ON clocks.account = plans.account AND clocks.ended = 0
              WHERE plans.left_ms < $1 AND clocks.seen_ms > {now_ms} - $2
              GROUP BY plans.account, plans.left_ms");
-        // Reports come at least every `report_timeout_ms`, so nobody's estimate is further from what is stored.
+        // Reports arrive at least every `report_timeout_ms`, so an estimate differs from the stored time by at most
+        // that.
         let rows = self
             .database
             .fetch_all(query.bind(below_ms.saturating_add(report_timeout_ms)).bind(report_timeout_ms))
@@ -132,7 +133,7 @@ impl Billing {
         Ok(due)
     }
 
-    /// Claims the right to give this warning: true for one caller, once since the last credit.
+    /// Claims the right to give this warning. `true` for one caller, once since the last credit.
     pub async fn claim_warning(&self, account: AccountId, below_ms: u64) -> Result<bool, Error> {
         let query = sql(
             "UPDATE plans SET warned_ms = $2 WHERE account = $1 AND (warned_ms IS NULL OR warned_ms > $2)",
@@ -140,15 +141,15 @@ impl Billing {
         Ok(self.database.execute(query.bind(account.0).bind(below_ms)).await? == 1)
     }
 
-    /// Gives back a right claimed by [`claim_warning`](Self::claim_warning), because the warning reached nobody: it is due again. A
-    /// more urgent warning, or a credit, that came meanwhile stands.
+    /// Gives a claim of [`claim_warning`](Self::claim_warning) back, because the warning reached no session. A more
+    /// urgent warning, or a credit since then, stays.
     pub async fn release_warning(&self, account: AccountId, below_ms: u64) -> Result<(), Error> {
         let query = sql("UPDATE plans SET warned_ms = NULL WHERE account = $1 AND warned_ms = $2");
         self.database.execute(query.bind(account.0).bind(below_ms)).await?;
         Ok(())
     }
 
-    /// What the ledger and the plans disagree on; empty when every hour sold is played or left.
+    /// Differences between ledger and plans. Empty when each credited hour is either played or left.
     pub async fn check_conservation(&self) -> Result<Vec<String>, Error> {
         let query = sql("SELECT total.holder, total.amount FROM (
                  SELECT holder, CAST(SUM(amount) AS BIGINT) AS amount FROM (

@@ -82,7 +82,7 @@ async fn credit_is_idempotent_and_charged_once(billing: &Billing) {
     assert_eq!(credit(2, "a").await.unwrap_err().label(), "key_conflict");
     assert_eq!(billing.credit(AccountId(2), 1, "a", "").await.unwrap_err().label(), "key_conflict");
     assert_eq!(credit(0, "b").await.unwrap_err().label(), "invalid");
-    // What was played on the free plan stays free.
+    // Time played on the free plan stays free.
     billing.report(&[clock(1, 1, 0, 5_000 + MINUTE)]).await.unwrap();
     billing.report(&[clock(1, 1, 0, 5_000 + MINUTE)]).await.unwrap();
     assert_eq!(time_left(billing, 1).await, (Some(HOUR - MINUTE), 5_000 + MINUTE));
@@ -98,7 +98,7 @@ async fn moved_session_is_not_counted_twice(billing: &Billing) {
     billing.credit(AccountId(1), 1, "a", "").await.unwrap();
     billing.report(&[clock(1, 1, 0, 10_000)]).await.unwrap();
     billing.report(&[clock(1, 1, 12_000, 1_000)]).await.unwrap();
-    // The gateway it came from stalled, and still counts.
+    // The session's former gateway stalled, and still counts.
     billing.report(&[clock(1, 1, 0, 60_000)]).await.unwrap();
     assert_eq!(time_left(billing, 1).await, (Some(HOUR - 13_000), 13_000));
 }
@@ -125,7 +125,7 @@ async fn low_balance_is_warned_once(billing: &Billing) {
     );
     billing.credit(AccountId(1), 1, "c", "").await.unwrap();
     assert!(billing.claim_warning(AccountId(1), 10 * MINUTE).await.unwrap());
-    // Time goes on between reports; who has been silent for long does not play.
+    // Time passes between reports; a session without reports for long does not count as playing.
     billing.database.execute(sql("UPDATE clocks SET seen_ms = seen_ms - 120000")).await.unwrap();
     billing.report(&[clock(1, 1, 0, 2 * HOUR - MINUTE)]).await.unwrap();
     billing.database.execute(sql("UPDATE clocks SET seen_ms = seen_ms - 120000")).await.unwrap();
@@ -141,7 +141,7 @@ async fn concurrent_reports_charge_once(billing: &Billing) {
     assert_eq!(time_left(billing, 1).await, (Some(HOUR - MINUTE), MINUTE));
 }
 
-/// Whether the account would be warned, or sent home: it plays, and has less than ten minutes left.
+/// Whether the account plays and has less than ten minutes left, so that it would be warned or disconnected.
 async fn has_low_balance(billing: &Billing, account: u64) -> bool {
     let due = billing.low_balances(10 * MINUTE, 3 * MINUTE).await.unwrap();
     due.iter().any(|due| due.account == AccountId(account))
@@ -152,7 +152,7 @@ async fn stale_gateway_does_not_end_clock(billing: &Billing) {
         let account = u64::from(session);
         billing.credit(AccountId(account), 1, &account.to_string(), "").await.unwrap();
         for epoch in epochs {
-            // The gateway of epoch 1 stalled, and its copy of the session waits in vain for a client.
+            // The gateway of epoch 1 stalled, and its copy of the session waits for a client in vain.
             let report = clock(session, account, 0, HOUR - 5 * MINUTE);
             billing
                 .report(&[ClockReport { ended: epoch == 1, epoch: Epoch(epoch), ..report }])
@@ -173,7 +173,7 @@ async fn stale_gateway_does_not_end_clock(billing: &Billing) {
         let goes_on = ClockReport { ended: false, ..end(2) };
         billing.report(&[goes_on]).await.unwrap();
         assert!(!has_low_balance(billing, account).await, "an older report of the same gateway");
-        // In one call: it has come back where it ended.
+        // Both in one call: the session has returned to the gateway where its clock ended.
         billing.report(&[end(2), ClockReport { ended: false, ..end(3) }]).await.unwrap();
         assert!(has_low_balance(billing, account).await);
     }

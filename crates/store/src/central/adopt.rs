@@ -1,5 +1,5 @@
-//! How a game that has been one region becomes the home region of several: the accounts of its store become the
-//! centre's, with their ids. Doing it twice, or again after it was broken off, does what is missing.
+//! Turns a game of one region into the home region of several: the centre takes over the accounts of its store, with
+//! their ids. A repeat, also after an interruption, does only what is missing.
 
 use shardkeep_types::{AccountId, Secret};
 
@@ -10,14 +10,14 @@ use crate::{
     sql, transact,
 };
 
-/// Accounts of one transaction.
+/// Accounts in one transaction.
 const PAGE: u32 = 500;
 
-/// Makes all accounts of the region's store the centre's; how many there were that the centre did not have. Both stores
-/// encipher second factors by the same key.
+/// Copies all accounts of the region's store to the centre, and returns how many the centre did not have. Both stores
+/// encrypt second factors with the same key.
 ///
 /// # Errors
-/// Also when the centre has another account under such a name or id; then nothing of the region is changed for it.
+/// Also when the centre has another account with the same name or id. Then no account of that batch is copied.
 pub async fn adopt(centre: &Database, store: &Database, region: &str) -> Result<u64, Error> {
     reserve_ids(centre, store).await?;
     let (mut adopted, mut after) = (0, 0);
@@ -42,7 +42,7 @@ fn id_conflict_error() -> Error {
     Error::Corrupt("the centre has other accounts under names or ids that the region's store uses".to_owned())
 }
 
-/// New accounts get none of the ids that are about to come.
+/// Keeps new accounts from getting ids that are about to be copied.
 async fn reserve_ids(centre: &Database, store: &Database) -> Result<(), Error> {
     let highest = store.fetch_optional(sql("SELECT COALESCE(MAX(id), 0) FROM accounts")).await?;
     let mut highest = highest.ok_or_else(|| Error::Corrupt("a maximum without a row".to_owned()))?;
@@ -73,7 +73,7 @@ async fn accounts_without_centre(store: &Database, after: u64) -> Result<Vec<Acc
     rows.into_iter().map(account).collect()
 }
 
-/// Writes them, active in the region; how the centre has them then.
+/// Copies the accounts as active in the region, and returns them as the centre has them.
 async fn take(tx: &mut Tx, page: &[Account], region: &str) -> Result<Vec<Account>, Error> {
     let before = version_in(
         tx.fetch_optional(sql("SELECT version FROM central_numbers WHERE one = 1 {for_update}")).await?,
@@ -90,7 +90,7 @@ async fn take(tx: &mut Tx, page: &[Account], region: &str) -> Result<Vec<Account
         )
         .ints("created_ms", page.iter().map(|it| it.created_ms))
         .ints("version", (before + 1..).take(page.len()));
-    // `WHERE`: or SQLite takes ON CONFLICT for a join.
+    // Without `WHERE`, SQLite parses ON CONFLICT as a join.
     let insert = sql("INSERT INTO central_accounts (id, name, srp_group, salt, verifier, second_factor, \
          factor_version, banned_until_ms, ban_reason, created_ms, version) \
          SELECT r.id, r.name, r.srp_group, r.salt, r.verifier, r.factor, r.version, 0, '', r.created_ms, r.version \
@@ -109,7 +109,7 @@ async fn take(tx: &mut Tx, page: &[Account], region: &str) -> Result<Vec<Account
     tx.fetch_all(select.rows(ids())).await?.into_iter().map(super::account).collect()
 }
 
-/// They are copies of the centre's from now on.
+/// Marks the region's accounts as copies of the centre's.
 async fn mark_as_copies(store: &Database, taken: &[Account]) -> Result<(), Error> {
     let rows = || {
         Rows::new()

@@ -1,5 +1,5 @@
-//! Changes of an account at the centre. Each says how the account is afterwards, and what is so already stays as it is,
-//! version included.
+//! Changes of an account at the centre. Each states the wanted result. A change that is already in place has no
+//! effect, not even on the version.
 
 use shardkeep_types::AccountId;
 
@@ -10,15 +10,15 @@ use crate::{
     sql, transact,
 };
 
-/// What came of a change.
+/// The outcome of a change.
 pub enum ChangeOutcome {
     Current(Box<Account>),
     Unknown,
-    /// Somebody else has changed it since the version that the caller knows.
+    /// Another change came after the version that the caller knows.
     Conflict,
 }
 
-/// A new password. With `expected_version`, only if that is still the account's version.
+/// Sets a new password. With `expected_version`, only if the account still has that version.
 pub async fn set_proof(
     database: &Database,
     id: AccountId,
@@ -40,7 +40,7 @@ pub async fn set_proof(
     })
 }
 
-/// Another second factor, or none. Whether it is the present one in another cipher the caller knows.
+/// Sets or removes the second factor. The caller knows whether this is the present one under another key.
 pub async fn set_factor(
     database: &Database,
     id: AccountId,
@@ -63,7 +63,7 @@ pub async fn set_factor(
     })
 }
 
-/// A ban in all regions; its end with [`Ban::default`].
+/// Sets a ban in all regions; [`Ban::default`] ends it.
 pub async fn set_ban(database: &Database, id: AccountId, ban: &Ban) -> Result<ChangeOutcome, Error> {
     transact!(database, |tx| async {
         let account = match lock_and_check(&mut tx, id, None, |account| account.ban == *ban).await? {
@@ -84,7 +84,7 @@ enum Precheck {
     Done(ChangeOutcome),
 }
 
-/// Locks the account, and says whether there is anything to do.
+/// Locks the account, and returns whether there is anything to change.
 async fn lock_and_check(
     tx: &mut Tx,
     id: AccountId,
@@ -93,7 +93,7 @@ async fn lock_and_check(
 ) -> Result<Precheck, Error> {
     Ok(match lock(tx, id).await? {
         None => Precheck::Done(ChangeOutcome::Unknown),
-        // Before the versions are compared: a repeat knows the version before its first attempt.
+        // Checked before the versions, because a repeat carries the version from before its first attempt.
         Some(account) if already_applied(&account) => Precheck::Done(current(account)),
         Some(account)
             if expected_version.is_some_and(|expected_version| expected_version != account.version) =>

@@ -1,4 +1,4 @@
-//! The centre and a region's copies, as two replicas of each see them.
+//! The centre and the copies of a region, each used by two replicas.
 
 use std::collections::BTreeMap;
 
@@ -43,7 +43,7 @@ async fn create_account(centre: &Database, name: &str) -> Account {
     create(centre, name, &proof(1), "eu").await.unwrap().unwrap()
 }
 
-/// Two handles, which on PostgreSQL are two replicas.
+/// Two handles. On PostgreSQL they act as two replicas.
 struct Replicas(Database, Database);
 
 async fn repeated_change_is_idempotent(Replicas(one, other): &Replicas) {
@@ -52,7 +52,7 @@ async fn repeated_change_is_idempotent(Replicas(one, other): &Replicas) {
     assert!(create(other, "alice", &proof(2), "us").await.unwrap().is_none(), "taken");
     let bob = create_account(other, "bob").await;
     assert!(bob.version > alice.version && bob.id != alice.id);
-    // A restore takes the counter back, and not the clock.
+    // A restore sets the counter back, but not the clock.
     one.execute(sql("UPDATE central_numbers SET next_account = 1")).await.unwrap();
     let clock = || one.fetch_optional(sql("SELECT {now_ms} - 1767225600000"));
     while clock().await.unwrap().unwrap().take::<u64>().unwrap() <= bob.id.0 {}
@@ -97,7 +97,7 @@ async fn changes_list_only_accounts_of_the_region(Replicas(one, other): &Replica
     let told = |changes: &Changes| changes.accounts.iter().map(|it| it.id).collect::<Vec<_>>();
     let asia = changes(other, "asia", begin, page(10)).await.unwrap();
     assert_eq!((told(&asia), asia.through), (vec![eve.id], eve.version));
-    // Where it left off there is nothing, until something changes.
+    // Nothing follows the last change until another one comes.
     assert!(changes(one, "asia", asia.through, page(10)).await.unwrap().accounts.is_empty());
     set_proof(one, dan.id, None, &proof(5)).await.unwrap();
     let skipped = changes(one, "asia", asia.through, page(10)).await.unwrap();
@@ -105,7 +105,7 @@ async fn changes_list_only_accounts_of_the_region(Replicas(one, other): &Replica
     let changed = expect_account(set_proof(other, eve.id, None, &proof(6)).await.unwrap());
     let asia = changes(one, "asia", skipped.through, page(10)).await.unwrap();
     assert!(asia.accounts == [changed]);
-    // Only so many versions are looked at.
+    // One read looks at a limited number of versions.
     let narrow = changes(one, "asia", begin, Page { accounts: 10, versions: 1 }).await.unwrap();
     assert_eq!((narrow.accounts.len(), narrow.through), (0, begin + 1));
     // Page by page.
@@ -118,7 +118,7 @@ async fn changes_list_only_accounts_of_the_region(Replicas(one, other): &Replica
     assert!(groups(one).await.unwrap().iter().all(|(group, count)| *group == 2048 && *count > 0));
 }
 
-/// Whatever is committed when: who follows misses nothing.
+/// A follower misses no change, in whichever order the changes commit.
 async fn changes_miss_no_concurrent_update(Replicas(one, other): &Replicas) {
     let mut ids = Vec::new();
     for number in 0..8 {
@@ -177,7 +177,7 @@ async fn regional_copy_never_goes_back(centre: &Database, Replicas(one, other): 
     let found = accounts::credentials(one, "fay").await.unwrap().unwrap();
     assert!(found.id == first.id && found.proof == proof(1) && found.generation == Generation(1));
 
-    // What belongs to the region stays the region's.
+    // Data of the region itself stays unchanged.
     accounts::ban(one, "fay", &Ban { until_ms: 5, reason: "here".into() }, &none.ban).await.unwrap().unwrap();
     assert!(accounts::set_staff(one, "fay", true).await.unwrap());
     let second = expect_account(set_proof(centre, first.id, None, &proof(2)).await.unwrap());
@@ -194,7 +194,7 @@ async fn regional_copy_never_goes_back(centre: &Database, Replicas(one, other): 
     let told = revocations::outdated(one, &[(first.id, Generation(2))]).await.unwrap();
     assert_eq!(told[0].cause, none.ban);
 
-    // The end of a ban ends no session, and a new password does.
+    // The end of a ban ends no session, but a new password does.
     let unbanned = expect_account(set_ban(centre, first.id, &Ban::default()).await.unwrap());
     assert_eq!(ended(one, &unbanned).await, None);
     assert_eq!(accounts::credentials(one, "fay").await.unwrap().unwrap().ban.until_ms, 5);
@@ -220,7 +220,7 @@ async fn used_codes_stay_used_after_central_update(centre: &Database, region: &D
     );
     let mut with = expect_account(set_factor(centre, account.id, None, Some(b"sealed there")).await.unwrap());
     with.factor = Some(Secret::new(b"sealed here".to_vec()));
-    // The code with which its player has confirmed it is used up.
+    // The code by which the player has confirmed the factor is used up.
     let begun = second_factor::find(region, account.id).await.unwrap().unwrap();
     let used = second_factor::consume_codes(region, of(2), &begun, &(99..=99)).await.unwrap();
     assert_eq!(used, FactorUpdate::Done(()));
@@ -252,7 +252,7 @@ async fn store_joins_only_one_region(region: &Database) {
     assert_eq!(regional::followed(region).await.unwrap(), 7, "it never goes back");
 }
 
-/// A game that was one region becomes the home of several.
+/// A game of one region becomes the home of several.
 async fn adopt_moves_accounts_to_centre(centre: &Database, standalone: &Database) {
     let mut ids = Vec::new();
     for (name, byte) in [("old-one", 1), ("old-two", 2), ("old-three", 3)] {
@@ -262,7 +262,7 @@ async fn adopt_moves_accounts_to_centre(centre: &Database, standalone: &Database
     let of = AccountGeneration { id: ids[2], generation: Generation(1) };
     assert_eq!(second_factor::begin(standalone, of, b"begun").await.unwrap(), FactorUpdate::Done(()));
     accounts::ban(standalone, "old-three", &ban("here"), &causes().ban).await.unwrap().unwrap();
-    // The centre has accounts of its own already: under the same names or ids they can not both be.
+    // The centre already has accounts with the same names or ids, so it refuses these.
     if let Some(there) = by_name(centre, "old-one").await.unwrap() {
         assert!(adopt::adopt(centre, standalone, "home").await.is_err());
         let rename = sql("UPDATE accounts SET name = 'x-' || name");
@@ -293,7 +293,7 @@ async fn adopt_moves_accounts_to_centre(centre: &Database, standalone: &Database
     assert_eq!(changes.accounts[2].ban, Ban::default(), "a region's ban stays the region's");
     assert!(create_account(centre, "new").await.id > ids[2]);
     let changed = expect_account(set_proof(centre, ids[1], None, &proof(9)).await.unwrap());
-    // The second factor was the first to raise it.
+    // The second factor was the first to raise the generation.
     assert_eq!(ended(standalone, &changed).await, Some((3, 10)));
 }
 

@@ -1,25 +1,25 @@
-//! The mark of a store: an id that is drawn at its first start and stays with its tables, wherever they are copied.
+//! The identity of a store: a random id that its first start creates, and that stays with copied tables.
 
 use shardkeep_types::StoreIdentity;
 
-use super::{Database, Engine};
+use super::handle::Database;
 use crate::{Error, sql};
 
 impl Database {
-    /// What tells this store from every other.
+    /// The id that distinguishes this store from every other.
     ///
     /// # Errors
     /// When the database fails.
     pub async fn identity(&self) -> Result<StoreIdentity, Error> {
-        let schema = self.schema.name();
-        // Of replicas that make a store together, the first one's id stays.
-        let draw = sql("INSERT INTO store_marks (schema_name, id) VALUES ($1, {random_id}) \
+        let schema = self.schema().name();
+        // When replicas create a store at the same time, the id of the first one stays.
+        let insert = sql("INSERT INTO store_marks (schema_name, id) VALUES ($1, {random_id}) \
              ON CONFLICT (schema_name) DO NOTHING");
-        self.execute(draw.bind(schema)).await?;
+        self.execute(insert.bind(schema)).await?;
         let select = sql("SELECT id FROM store_marks WHERE schema_name = $1").bind(schema);
         let row = self.fetch_optional(select).await?;
-        let id = row.ok_or_else(|| Error::Corrupt("the store's mark vanished".to_owned()))?.take()?;
-        let shared = matches!(self.engine, Engine::Postgres(_));
+        let id = row.ok_or_else(|| Error::Corrupt("the row of store_marks is missing".to_owned()))?.take()?;
+        let shared = self.engine_name() == "postgres";
         Ok(StoreIdentity { schema: schema.to_owned(), shared, id })
     }
 }

@@ -1,7 +1,7 @@
 //! Schemas and their migrations: the same files for both engines.
 
 use sqlx::{
-    Acquire, AssertSqlSafe, SqlSafeStr as _,
+    AssertSqlSafe, SqlSafeStr as _,
     migrate::{Migrate, MigrateError, Migration, MigrationType, Migrator},
 };
 
@@ -62,12 +62,11 @@ impl Schema {
         }
     }
 
-    /// Runs what is missing. `render` turns the common text into the engine's: the one difference is the name of the
-    /// type for bytes.
-    pub(super) async fn migrate<'a, A>(self, on: A, render: fn(&str) -> String) -> Result<(), Error>
+    /// Runs the migrations that are missing. The caller makes sure that no other process does so at the same time.
+    /// `render` turns the common text into the engine's: only the name of the type for bytes differs.
+    pub(super) async fn migrate<C>(self, on: &mut C, render: fn(&str) -> String) -> Result<(), Error>
     where
-        A: Acquire<'a>,
-        <A::Connection as std::ops::Deref>::Target: Migrate,
+        C: Migrate,
     {
         let migrations = self
             .files()
@@ -79,11 +78,13 @@ impl Schema {
             .collect();
         let mut migrator = Migrator::with_migrations(migrations);
         migrator.dangerous_set_table_name(format!("migrations_{}", self.name()));
-        // During an upgrade a replica of this version may start after one of the next has added what is only there.
+        // During an upgrade, a replica of this version may start after a later version has added its migrations.
         migrator.set_ignore_missing(true);
-        migrator.run(on).await.map_err(|error| match error {
+        // sqlx would take a lock of the session, which a pooler in transaction mode leaves behind.
+        migrator.set_locking(false);
+        migrator.run_direct(None, on, false).await.map_err(|error| match error {
             MigrateError::Execute(error) => match Error::from(error) {
-                unavailable @ Error::Unavailable(_) => unavailable,
+                error if error.is_unavailable() => error,
                 error => Error::Migrate { schema: self.name(), source: Box::new(error) },
             },
             error => Error::Migrate { schema: self.name(), source: Box::new(error) },

@@ -1,20 +1,20 @@
-//! Waiting for a database that is not there yet: daemons start in any order, and a database may start last.
+//! Opens a database that may start after the daemon.
 
 use std::time::{Duration, Instant};
 
-use super::{Database, Schema};
+use super::{handle::Database, migrate::Schema};
 use crate::Error;
 
 const INITIAL_BACKOFF: Duration = Duration::from_millis(100);
 const MAX_BACKOFF: Duration = Duration::from_secs(2);
-/// How often the same cause is told again.
+/// How often the log repeats the same cause.
 const REPEAT_LOG_AFTER: Duration = Duration::from_secs(30);
 
 impl Database {
-    /// Like [`Database::open`], and waits for as long as the database is away. Says at once what keeps it.
+    /// Like [`Database::open`], and retries while the database is unavailable. The log states the cause at once.
     ///
     /// # Errors
-    /// Those of [`Database::open`] that waiting does not mend.
+    /// Those of [`Database::open`] that a retry cannot cure.
     pub async fn open_with_retry(url: &str, schema: Schema) -> Result<Self, Error> {
         let mut backoff = INITIAL_BACKOFF;
         let mut last_logged: Option<(String, Instant)> = None;
@@ -23,7 +23,7 @@ impl Database {
                 Err(error) if error.is_unavailable() => error,
                 outcome => return outcome,
             };
-            let reason = with_causes(&error);
+            let reason = error.with_causes();
             let logged = last_logged
                 .as_ref()
                 .is_some_and(|(logged, at)| *logged == reason && at.elapsed() < REPEAT_LOG_AFTER);
@@ -37,13 +37,6 @@ impl Database {
     }
 }
 
-/// The error and what caused it, in one line: not every log shows causes by itself.
-fn with_causes(error: &Error) -> String {
-    let first = std::error::Error::source(error);
-    let causes = std::iter::successors(first, |cause| cause.source());
-    causes.fold(error.to_string(), |line, cause| format!("{line}: {cause}"))
-}
-
 #[cfg(test)]
 mod tests {
     use shardkeep_testkit::Postgres;
@@ -55,7 +48,7 @@ mod tests {
         let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let nowhere = format!("postgres://postgres@{free}/postgres");
         let error = Database::open(&nowhere, Schema::Gm).await.unwrap_err();
-        let last_logged = with_causes(&error);
+        let last_logged = error.with_causes();
         assert!(
             last_logged.starts_with(&format!("the database at {free} does not answer: ")),
             "{last_logged}"

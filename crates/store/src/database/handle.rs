@@ -1,43 +1,29 @@
-//! A database of one of the two engines: how it is opened, and how statements and transactions run on it.
+//! An open database, its statements and its transactions.
 
-mod identity;
-mod migrate;
-mod open_with_retry;
-mod postgres;
-mod sqlite;
+use std::{fmt, sync::Arc};
 
-use std::{fmt, sync::Arc, time::Duration};
-
-pub use migrate::Schema;
-use shardkeep_types::FileLock;
-use sqlx::{PgPool, SqlitePool};
-
+use super::{health::Health, migrate::Schema, postgres::PostgresStore, sqlite::SqliteStore};
 use crate::{
     Error, Query, Row,
     row::{from_postgres, from_sqlite},
     sql::{self, render},
 };
 
-/// How long a call waits for a connection before it reports the database as away.
-const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
-
 /// An open database with its schema in place. Clones share its connections.
 #[derive(Clone)]
 pub struct Database {
-    engine: Engine,
-    schema: Schema,
+    inner: Arc<Inner>,
 }
 
-#[derive(Clone)]
+struct Inner {
+    engine: Engine,
+    schema: Schema,
+    health: Arc<Health>,
+}
+
 enum Engine {
-    /// One connection writes, several read: SQLite has one writer at a time, and waiting for it in our own fair
-    /// queue is cheaper than being told "busy".
-    Sqlite {
-        writer: SqlitePool,
-        readers: SqlitePool,
-        _owner: Arc<FileLock>,
-    },
-    Postgres(PgPool),
+    Sqlite(SqliteStore),
+    Postgres(PostgresStore),
 }
 
 impl fmt::Debug for Database {
@@ -47,98 +33,136 @@ impl fmt::Debug for Database {
 }
 
 impl Database {
-    /// Opens `sqlite:<path>` (owned by this process alone until it is closed) or `postgres://…`, and brings the
-    /// schema up to date. Migrations are locked: replicas that start together wait for each other.
+    /// Opens `sqlite:<path>`, which this process then owns alone, or `postgres://…`, and migrates the schema. Replicas
+    /// that start together wait for each other.
     ///
     /// # Errors
-    /// When the URL is of no known kind, another process owns the file, the database is away, or a migration fails.
+    /// When the URL has no known scheme, another process owns the file, the database is unavailable, read-only or not
+    /// UTF-8, or a migration fails.
     pub async fn open(url: &str, schema: Schema) -> Result<Self, Error> {
         let engine = if let Some(path) = url.strip_prefix("sqlite:") {
-            sqlite::open(path.strip_prefix("//").unwrap_or(path), schema).await?
+            Engine::Sqlite(SqliteStore::open(path.strip_prefix("//").unwrap_or(path), schema).await?)
         } else if url.starts_with("postgres://") || url.starts_with("postgresql://") {
-            Engine::Postgres(postgres::open(url, schema).await?)
+            Engine::Postgres(PostgresStore::open(url, schema).await?)
         } else {
             return Err(Error::Url {
-                url: url.to_owned(),
+                url: shardkeep_types::mask_url(url),
                 reason: "expected sqlite:<path> or postgres://…".to_owned(),
             });
         };
-        Ok(Self { engine, schema })
+        Ok(Self { inner: Arc::new(Inner { engine, schema, health: Arc::default() }) })
     }
 
     /// `sqlite` or `postgres`.
     pub fn engine_name(&self) -> &'static str {
-        match &self.engine {
-            Engine::Sqlite { .. } => "sqlite",
+        match &self.inner.engine {
+            Engine::Sqlite(_) => "sqlite",
             Engine::Postgres(_) => "postgres",
         }
     }
 
-    /// Begins a transaction that writes. Dropping it undoes it. On SQLite it is the only one; on PostgreSQL it is
-    /// READ COMMITTED: lock the rows that a decision rests on with `{for_update}`, in key order.
+    pub(super) fn schema(&self) -> Schema {
+        self.inner.schema
+    }
+
+    pub(super) fn health(&self) -> &Health {
+        &self.inner.health
+    }
+
+    /// Begins a transaction that writes. Dropping it rolls it back. SQLite runs one at a time. PostgreSQL runs it as
+    /// READ COMMITTED: lock the rows that a decision depends on with `{for_update}`, in key order.
     pub async fn begin(&self) -> Result<Tx, Error> {
-        Ok(Tx(match &self.engine {
-            Engine::Sqlite { writer, .. } => {
-                EngineTransaction::Sqlite(writer.begin_with("BEGIN IMMEDIATE").await?)
+        let begun = match &self.inner.engine {
+            Engine::Sqlite(store) => {
+                let begun = store.writer.begin_with("BEGIN IMMEDIATE").await;
+                begun.map(EngineTransaction::Sqlite).map_err(Error::from)
             }
-            Engine::Postgres(pool) => EngineTransaction::Postgres(pool.begin().await?),
-        }))
+            Engine::Postgres(store) => store.begin("BEGIN").await.map(EngineTransaction::Postgres),
+        };
+        self.transaction(begun)
     }
 
     /// Begins a transaction that reads one state of the whole database.
     pub async fn snapshot(&self) -> Result<Tx, Error> {
-        Ok(Tx(match &self.engine {
-            Engine::Sqlite { readers, .. } => EngineTransaction::Sqlite(readers.begin().await?),
-            Engine::Postgres(pool) => EngineTransaction::Postgres(
-                pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?,
-            ),
-        }))
+        let begun = match &self.inner.engine {
+            Engine::Sqlite(store) => {
+                store.readers.begin().await.map(EngineTransaction::Sqlite).map_err(Error::from)
+            }
+            Engine::Postgres(store) => {
+                let begun = store.begin("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await;
+                begun.map(EngineTransaction::Postgres)
+            }
+        };
+        self.transaction(begun)
     }
 
-    /// Runs one reading statement.
+    fn transaction(&self, begun: Result<EngineTransaction, Error>) -> Result<Tx, Error> {
+        let engine = self.record(Health::record_read, begun)?;
+        Ok(Tx { engine, database: self.clone(), failed: false })
+    }
+
+    /// Runs one statement that reads.
     pub async fn fetch_all(&self, query: Query) -> Result<Vec<Row>, Error> {
-        match &self.engine {
-            Engine::Sqlite { readers, .. } => sqlite_all(readers, query).await,
-            Engine::Postgres(pool) => postgres_all(pool, query).await,
-        }
+        let rows = match &self.inner.engine {
+            Engine::Sqlite(store) => sqlite_all(&store.readers, query).await,
+            Engine::Postgres(store) => fetch_postgres(store, query).await,
+        };
+        self.record(Health::record_read, rows)
     }
 
-    /// Runs one reading statement that yields at most one row.
+    /// Runs one statement that reads at most one row.
     pub async fn fetch_optional(&self, query: Query) -> Result<Option<Row>, Error> {
         Ok(self.fetch_all(query).await?.into_iter().next())
     }
 
-    /// Runs one writing statement as a transaction of its own; says how many rows it changed.
+    /// Runs one statement that writes, in a transaction by itself. Returns how many rows it changed.
     pub async fn execute(&self, query: Query) -> Result<u64, Error> {
-        match &self.engine {
-            Engine::Sqlite { writer, .. } => sqlite_execute(writer, query).await,
-            Engine::Postgres(pool) => postgres_execute(pool, query).await,
-        }
+        let changed = match &self.inner.engine {
+            Engine::Sqlite(store) => sqlite_execute(&store.writer, query).await,
+            Engine::Postgres(store) => execute_postgres(store, query).await,
+        };
+        self.record(Health::record_write, changed)
     }
 
-    /// Runs one writing statement with RETURNING as a transaction of its own.
+    /// Runs one statement with RETURNING, in a transaction by itself.
     pub async fn execute_returning(&self, query: Query) -> Result<Vec<Row>, Error> {
-        match &self.engine {
-            Engine::Sqlite { writer, .. } => sqlite_all(writer, query).await,
-            Engine::Postgres(pool) => postgres_all(pool, query).await,
-        }
+        let rows = match &self.inner.engine {
+            Engine::Sqlite(store) => sqlite_all(&store.writer, query).await,
+            Engine::Postgres(store) => fetch_postgres(store, query).await,
+        };
+        self.record(Health::record_write, rows)
     }
 
-    /// Closes the connections and gives up the file.
+    /// Records an outcome, and stops the use of connections to a server that has become read-only.
+    fn record<T>(
+        &self,
+        record: fn(&Health, Result<T, Error>) -> Result<T, Error>,
+        outcome: Result<T, Error>,
+    ) -> Result<T, Error> {
+        if let (Engine::Postgres(store), Err(Error::ReadOnly)) = (&self.inner.engine, &outcome) {
+            store.evict_connections();
+        }
+        record(&self.inner.health, outcome)
+    }
+
+    /// Closes the connections and releases the file. Clones get errors from then on.
     pub async fn close(self) {
-        match self.engine {
-            Engine::Sqlite { writer, readers, .. } => {
-                readers.close().await;
-                writer.close().await;
-            }
-            Engine::Postgres(pool) => pool.close().await,
+        match &self.inner.engine {
+            Engine::Sqlite(store) => store.close().await,
+            Engine::Postgres(store) => store.close().await,
         }
     }
 }
 
-/// A transaction. What it did is undone unless [`Tx::commit`] returns `Ok`; after an `Unavailable` from there
-/// nobody knows.
-pub struct Tx(EngineTransaction);
+/// A transaction. It takes effect only if [`Tx::commit`] returns `Ok`; after an error for which
+/// [`Error::is_unavailable`] holds, its outcome is unknown.
+pub struct Tx {
+    engine: EngineTransaction,
+    database: Database,
+    /// The database was unavailable to a statement. SQLite may have rolled back, and would run the next statement by
+    /// itself.
+    failed: bool,
+}
 
 enum EngineTransaction {
     Sqlite(sqlx::Transaction<'static, sqlx::Sqlite>),
@@ -147,34 +171,56 @@ enum EngineTransaction {
 
 impl Tx {
     pub async fn fetch_all(&mut self, query: Query) -> Result<Vec<Row>, Error> {
-        match &mut self.0 {
+        self.refuse_after_failure()?;
+        let pooled = self.database.is_pooled();
+        let rows = match &mut self.engine {
             EngineTransaction::Sqlite(tx) => sqlite_all(&mut **tx, query).await,
-            EngineTransaction::Postgres(tx) => postgres_all(&mut **tx, query).await,
-        }
+            EngineTransaction::Postgres(tx) => postgres_all(&mut **tx, query, pooled).await,
+        };
+        self.record_statement(rows)
     }
 
     pub async fn fetch_optional(&mut self, query: Query) -> Result<Option<Row>, Error> {
         Ok(self.fetch_all(query).await?.into_iter().next())
     }
 
-    /// Says how many rows the statement changed.
+    /// Returns how many rows the statement changed.
     pub async fn execute(&mut self, query: Query) -> Result<u64, Error> {
-        match &mut self.0 {
+        self.refuse_after_failure()?;
+        let pooled = self.database.is_pooled();
+        let changed = match &mut self.engine {
             EngineTransaction::Sqlite(tx) => sqlite_execute(&mut **tx, query).await,
-            EngineTransaction::Postgres(tx) => postgres_execute(&mut **tx, query).await,
-        }
+            EngineTransaction::Postgres(tx) => postgres_execute(&mut **tx, query, pooled).await,
+        };
+        self.record_statement(changed)
     }
 
     pub async fn commit(self) -> Result<(), Error> {
-        match self.0 {
-            EngineTransaction::Sqlite(tx) => tx.commit().await?,
-            EngineTransaction::Postgres(tx) => tx.commit().await?,
-        }
-        Ok(())
+        self.refuse_after_failure()?;
+        let committed = match self.engine {
+            EngineTransaction::Sqlite(tx) => tx.commit().await,
+            EngineTransaction::Postgres(tx) => tx.commit().await,
+        };
+        self.database.record(Health::record_write, committed.map_err(Error::from))
+    }
+
+    fn refuse_after_failure(&self) -> Result<(), Error> {
+        if self.failed { Err(Error::Unavailable(Box::new(sqlx::Error::BeginFailed))) } else { Ok(()) }
+    }
+
+    fn record_statement<T>(&mut self, outcome: Result<T, Error>) -> Result<T, Error> {
+        self.failed |= matches!(&outcome, Err(error) if error.is_unavailable());
+        self.database.record(Health::record_read, outcome)
     }
 }
 
-async fn sqlite_all(on: impl sqlx::SqliteExecutor<'_>, query: Query) -> Result<Vec<Row>, Error> {
+impl Database {
+    fn is_pooled(&self) -> bool {
+        matches!(&self.inner.engine, Engine::Postgres(store) if store.is_pooled())
+    }
+}
+
+pub(super) async fn sqlite_all(on: impl sqlx::SqliteExecutor<'_>, query: Query) -> Result<Vec<Row>, Error> {
     let (text, args) = render::<sql::Sqlite>(query)?;
     on.fetch_all(sqlx::query_with(text, args)).await?.iter().map(from_sqlite).collect()
 }
@@ -184,14 +230,40 @@ async fn sqlite_execute(on: impl sqlx::SqliteExecutor<'_>, query: Query) -> Resu
     Ok(on.execute(sqlx::query_with(text, args)).await?.rows_affected())
 }
 
-async fn postgres_all(on: impl sqlx::PgExecutor<'_>, query: Query) -> Result<Vec<Row>, Error> {
-    let (text, args) = render::<sql::Postgres>(query)?;
-    on.fetch_all(sqlx::query_with(text, args)).await?.iter().map(from_postgres).collect()
+async fn fetch_postgres(store: &PostgresStore, query: Query) -> Result<Vec<Row>, Error> {
+    if store.is_pooled() {
+        let mut tx = store.begin("BEGIN").await?;
+        let rows = postgres_all(&mut *tx, query, true).await?;
+        tx.commit().await?;
+        return Ok(rows);
+    }
+    postgres_all(&mut *store.acquire().await?, query, false).await
 }
 
-async fn postgres_execute(on: impl sqlx::PgExecutor<'_>, query: Query) -> Result<u64, Error> {
+async fn execute_postgres(store: &PostgresStore, query: Query) -> Result<u64, Error> {
+    if store.is_pooled() {
+        let mut tx = store.begin("BEGIN").await?;
+        let changed = postgres_execute(&mut *tx, query, true).await?;
+        tx.commit().await?;
+        return Ok(changed);
+    }
+    postgres_execute(&mut *store.acquire().await?, query, false).await
+}
+
+/// A pooler in transaction mode loses prepared statements, so with one (`pooled`) the statement stays unnamed.
+pub(super) async fn postgres_all(
+    on: impl sqlx::PgExecutor<'_>,
+    query: Query,
+    pooled: bool,
+) -> Result<Vec<Row>, Error> {
     let (text, args) = render::<sql::Postgres>(query)?;
-    Ok(on.execute(sqlx::query_with(text, args)).await?.rows_affected())
+    let query = sqlx::query_with(text, args).persistent(!pooled);
+    on.fetch_all(query).await?.iter().map(from_postgres).collect()
+}
+
+async fn postgres_execute(on: impl sqlx::PgExecutor<'_>, query: Query, pooled: bool) -> Result<u64, Error> {
+    let (text, args) = render::<sql::Postgres>(query)?;
+    Ok(on.execute(sqlx::query_with(text, args).persistent(!pooled)).await?.rows_affected())
 }
 
 #[cfg(test)]
@@ -316,7 +388,7 @@ mod tests {
         let (before, _) = server.url().rsplit_once('/').map(|(a, b)| (a.to_owned(), b.to_owned())).unwrap();
         let error = Database::open(&format!("{before}/nothing"), Schema::Game).await.unwrap_err();
         assert!(!error.is_unavailable(), "waiting mends nothing");
-        assert!(error.to_string().ends_with("turns us away"), "{error}");
+        assert!(error.to_string().ends_with("refuses the connection"), "{error}");
         assert!(cause(&error).contains("nothing"), "{}", cause(&error));
     }
 
