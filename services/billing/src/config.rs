@@ -1,4 +1,4 @@
-//! `[billing]`
+//! `[billing]` of the settings.
 
 use std::{path::Path, time::Duration};
 
@@ -10,13 +10,14 @@ use shardkeep_daemon::{Validate, duration};
 pub struct Config {
     /// `sqlite:<path>` (one replica) or `postgres://…` (any number). Default: `sqlite:<data_dir>/billing.db`.
     pub store: String,
-    /// How often prepaid accounts that play are looked at.
+    /// How often the daemon checks prepaid accounts that are playing.
     #[serde(with = "duration")]
     pub check_interval: Duration,
-    /// A session that no gateway has reported for so long does not play; longer than gateways' `billing_interval`.
+    /// A session without a report for this time does not count as playing. Must be longer than the gateways'
+    /// `billing_interval`.
     #[serde(with = "duration")]
     pub report_timeout: Duration,
-    /// How long a call may wait for the database.
+    /// The longest wait of a call for the database.
     #[serde(with = "duration")]
     pub database_timeout: Duration,
 }

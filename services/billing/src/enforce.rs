@@ -1,5 +1,6 @@
-//! Warnings before prepaid time runs out, and the end when it has. What happens is decided from the database each
-//! time, so a restart forgets nothing and replicas do not warn twice. What reached nobody is said again at the next look.
+//! Warns players before their prepaid time runs out, and disconnects them when it has. Each check decides from the
+//! database, so a restart forgets nothing and replicas do not warn twice. A warning that reached no session is
+//! repeated at the next check.
 
 use std::{future::Future, time::Duration};
 
@@ -9,18 +10,18 @@ use shardkeep_types::AccountId;
 use crate::metrics::{KICKS, RUNNING_OUT, WARNINGS};
 
 const MINUTE_MS: u64 = 60_000;
-/// Warnings are given below so much, the most urgent first.
+/// A player gets a warning when less than each of these is left, the most urgent first.
 const WARNINGS_MS: [u64; 2] = [MINUTE_MS, 10 * MINUTE_MS];
 
-/// The way to players.
+/// Sends warnings and disconnects to players.
 pub(crate) trait PlayerNotifier: Send + Sync {
-    /// Says how many sessions were reached.
+    /// Returns the number of sessions that received the text.
     fn announce(&self, account: AccountId, text: String) -> impl Future<Output = u32> + Send;
-    /// Says how many sessions were ended.
+    /// Returns the number of sessions that were disconnected.
     fn kick(&self, account: AccountId) -> impl Future<Output = u32> + Send;
 }
 
-/// One look at everybody who runs out of time.
+/// One check of all accounts that run out of time.
 pub(crate) async fn enforce(
     ledger: &Billing,
     players: &impl PlayerNotifier,
@@ -70,7 +71,7 @@ mod tests {
 
     const HOUR_MS: u64 = 60 * MINUTE_MS;
 
-    /// Remembers what players were told; every second announcement finds nobody.
+    /// Records calls; every second announcement reaches no session.
     #[derive(Default)]
     struct RecordingPlayers(Mutex<Vec<String>>, AtomicU32);
 

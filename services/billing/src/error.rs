@@ -1,4 +1,4 @@
-//! Refusals and troubles as gRPC statuses.
+//! Errors of calls as gRPC statuses.
 
 use shardkeep_rpc::with_reason;
 use shardkeep_store::{Error, billing::BillingError};

@@ -1,4 +1,4 @@
-//! The way to players: every gateway that is alive is asked, because billing does not know who is where.
+//! Reaches players through all live gateways, because billing does not know which gateway has a session.
 
 use std::{future::Future, time::Duration};
 
@@ -28,7 +28,7 @@ impl Gateways {
         Self { node, directory }
     }
 
-    /// Asks each; a gateway that does not answer is asked again at the next look.
+    /// Calls each gateway. A gateway that does not answer is called again at the next check.
     async fn call_all<T, F>(&self, call: impl Fn(GatewayClient<Channel>) -> F) -> Vec<T>
     where
         F: Future<Output = Result<Response<T>, Status>>,
@@ -42,7 +42,7 @@ impl Gateways {
                 let answer = answer.unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer in time")));
                 answer.inspect_err(|status| {
                     metrics::counter!(UNREACHED).increment(1);
-                    tracing::warn!(gateway = gateway.id.name, %status, "a gateway does not take an order");
+                    tracing::warn!(gateway = gateway.id.name, %status, "a gateway did not accept a call; the next check repeats it");
                 })
             }
         });

@@ -1,11 +1,12 @@
-//! billing: play time. Gateways report the clocks of their sessions, operators sell hours, and who has a prepaid plan
-//! is warned before it runs out and leaves when it has.
+//! billing: play time. Gateways report the clocks of their sessions, and operators credit hours. Players on a prepaid
+//! plan get warnings before their time runs out, and are disconnected when it has.
 //!
-//! The rules of clocks, plans and the ledger are in [`shardkeep_store::billing`]; everything is in the database
-//! before it is acknowledged, so a crash loses at most what gateways have not reported yet, and charges nothing twice.
+//! The rules of clocks, plans and the ledger are in [`shardkeep_store::billing`]. Each change is in the database
+//! before it is acknowledged, so a crash loses at most what gateways have not reported yet, and charges nothing
+//! twice.
 //!
-//! * `service`: the gRPC face.
-//! * `enforce`: warnings and kicks, through `gateways`.
+//! * `service`: the gRPC interface.
+//! * `enforce`: warnings and disconnects, through `gateways`.
 
 mod config;
 mod enforce;
@@ -28,7 +29,7 @@ use tonic::service::Routes;
 
 pub use config::Config;
 
-/// One look at all accounts may not take longer, or the database counts as away.
+/// The time limit of one check of all accounts.
 const ENFORCE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The daemon.
@@ -50,6 +51,9 @@ impl Service for Billing {
         if !node.ensure_same_store(&[identity]).await {
             return Ok(());
         }
+        let handle = daemon.clone();
+        let report = move |cause| handle.not_ready_because("store", cause);
+        daemon.spawn("store monitor", database.clone().monitor(daemon.draining().cancelled_owned(), report));
         let ledger = Ledger::new(database);
         let service = service::BillingService::new(ledger.clone(), config.database_timeout);
         let enforcement =
@@ -59,7 +63,7 @@ impl Service for Billing {
             .max_decoding_message_size(MESSAGE_LIMIT)
             .max_encoding_message_size(MESSAGE_LIMIT);
         node.serve(Routes::new(server));
-        // Calls under way finish while the server closes; whoever is refused then repeats the call elsewhere.
+        // Calls in flight finish while the server closes. Callers repeat refused calls at another replica.
         daemon.draining().cancelled().await;
         Ok(())
     }
@@ -78,7 +82,10 @@ async fn run_enforcement(
             timeout(ENFORCE_TIMEOUT, enforce::enforce(&ledger, &gateways, config.report_timeout)).await;
         if let Err(error) = outcome.unwrap_or_else(|_| Err(Error::timed_out())) {
             ::metrics::counter!(metrics::STORE_ERRORS, "error" => error.label()).increment(1);
-            tracing::warn!(error = &error as &dyn std::error::Error, "prepaid time is not looked at");
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "prepaid time was not checked; the next check repeats it"
+            );
         }
     }
     Ok(())

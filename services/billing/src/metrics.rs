@@ -11,20 +11,20 @@ pub(crate) const CREDITED: &str = "shardkeep_billing_credited_hours_total";
 pub(crate) const RUNNING_OUT: &str = "shardkeep_billing_running_out_count";
 pub(crate) const WARNINGS: &str = "shardkeep_billing_warnings_total";
 pub(crate) const KICKS: &str = "shardkeep_billing_kicks_total";
-/// Troubles of the database by `error`.
+/// Errors of the database by `error`.
 pub(crate) const STORE_ERRORS: &str = "shardkeep_billing_store_errors_total";
-/// Gateways that did not take a warning or a kick.
+/// Gateways that did not accept a warning or a disconnect.
 pub(crate) const UNREACHED: &str = "shardkeep_billing_unreached_gateways_total";
 
 pub(crate) fn describe() {
     describe_counter!(CALLS, "Calls by call and outcome");
     describe_histogram!(CALL_SECONDS, Unit::Seconds, "Time to answer a call");
-    describe_counter!(REPORTS, "Reports of sessions' clocks taken");
-    describe_counter!(MALFORMED, "Reports dropped because they make no sense");
-    describe_counter!(CREDITED, "Prepaid hours asked to be credited, repeats included");
+    describe_counter!(REPORTS, "Reports of session clocks accepted");
+    describe_counter!(MALFORMED, "Malformed reports, which are dropped");
+    describe_counter!(CREDITED, "Prepaid hours that credits asked for, repeats included");
     describe_gauge!(RUNNING_OUT, "Prepaid accounts that play and have less than ten minutes left");
-    describe_counter!(WARNINGS, "Players warned that their time runs out");
+    describe_counter!(WARNINGS, "Warnings to players that their time runs out");
     describe_counter!(KICKS, "Sessions ended because their time was over");
-    describe_counter!(STORE_ERRORS, "Troubles of the database by error");
-    describe_counter!(UNREACHED, "Gateways that did not take a warning or a kick");
+    describe_counter!(STORE_ERRORS, "Errors of the database by error");
+    describe_counter!(UNREACHED, "Gateways that did not accept a warning or a disconnect");
 }

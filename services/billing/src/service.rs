@@ -1,4 +1,4 @@
-//! The gRPC face.
+//! The gRPC interface.
 
 use std::{
     future::Future,
@@ -23,7 +23,7 @@ use crate::{
     metrics::{CALL_SECONDS, CALLS, CREDITED, MALFORMED, REPORTS},
 };
 
-/// Times beyond this are no times: 31 December 9999.
+/// Later times are malformed: 31 December 9999.
 const LATEST_MS: u64 = 253_402_300_799_999;
 
 #[derive(Clone)]
@@ -37,7 +37,7 @@ impl BillingService {
         Self { ledger, database_timeout }
     }
 
-    /// Counts and measures a call. Every call may be repeated, so one that is late is given up.
+    /// Counts and measures a call. All calls are safe to repeat, so a late one is cancelled.
     async fn call<R>(
         &self,
         name: &'static str,
@@ -52,7 +52,7 @@ impl BillingService {
     }
 }
 
-/// `None` for what makes no sense: refusing it would have the gateway repeat it for ever.
+/// `None` for a malformed report. An error would make the gateway repeat it forever.
 fn clock(report: &SessionReport) -> Option<ClockReport> {
     let valid = report.account > 0
         && report.started_ms <= LATEST_MS
@@ -77,7 +77,7 @@ impl Billing for BillingService {
             let clocks: Vec<ClockReport> = reports.iter().filter_map(clock).collect();
             let malformed = reports.len() - clocks.len();
             if malformed > 0 {
-                tracing::warn!(gateway, malformed, "reports that make no sense are dropped");
+                tracing::warn!(gateway, malformed, "malformed reports were dropped");
                 metrics::counter!(MALFORMED).increment(malformed as u64);
             }
             self.ledger.report(&clocks).await?;

@@ -1,4 +1,4 @@
-//! Black box over mutual TLS, on both engines: the daemon as gateways and operators see it.
+//! The daemon over mutual TLS and on both engines, as gateways and operators use it.
 
 mod fake_gateway;
 
@@ -115,7 +115,7 @@ async fn play_time_is_counted_once_across_restart(env: &TestEnv) {
     report(&mut gateway, 61_000, false).await;
     running.stop().await.unwrap();
 
-    // The acknowledgement was lost, so the gateway says it again, and then how the session ended.
+    // The acknowledgement was lost, so the gateway repeats the report, and then reports the end of the session.
     let (running, address) = env.start(&[]).await;
     let (mut gateway, mut gm) =
         (env.client(DaemonKind::Gateway, &address), env.client(DaemonKind::Gm, &address));
@@ -151,7 +151,7 @@ async fn used_up_play_time_warns_then_kicks() {
     assert_eq!(gateway.received().await, "1: Your play time ends in less than 10 minutes.");
     report(&mut reports, HOUR_MS - 30_000, false).await;
     assert_eq!(gateway.received().await, "1: Your play time ends in less than a minute.");
-    // The gateway where it was before, which stalled meanwhile, gives it up for lost.
+    // The session's former gateway, which had stalled, reports the session as ended.
     report_of(&mut reports, 1, HOUR_MS - 20_000, true).await;
     report(&mut reports, HOUR_MS, false).await;
     assert_eq!(gateway.received().await, "1: kicked with 16");
@@ -159,7 +159,7 @@ async fn used_up_play_time_warns_then_kicks() {
     gateway.end();
 }
 
-/// What `/readyz` answers.
+/// The answer of `/readyz`.
 async fn readyz(admin: &str) -> String {
     let mut stream = TcpStream::connect(admin).await.unwrap();
     stream.write_all(b"GET /readyz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.unwrap();

@@ -1,4 +1,4 @@
-//! A gateway that notes what it is asked to do.
+//! A gateway that records the calls it receives.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ use tonic::{Request, Response, Status, service::Routes};
 
 use crate::TestEnv;
 
-/// Longest wait for something that should happen at once, on a busy machine.
+/// The time limit for events that happen at once on an idle machine.
 pub(crate) const TEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 pub(crate) struct FakeGateway {
@@ -33,7 +33,7 @@ pub(crate) struct FakeGateway {
 }
 
 impl FakeGateway {
-    /// The next thing the gateway is asked to do.
+    /// The next call that the gateway receives.
     pub(crate) async fn received(&mut self) -> String {
         tokio::time::timeout(TEST_TIMEOUT, self.received.recv()).await.expect("an order in time").unwrap()
     }
