@@ -1,4 +1,5 @@
-//! The one task that owns the core: it hands it what happens, in order, and does what it decides.
+//! The task that owns the core. It passes events to the core in order, and carries out the effects that the core
+//! returns.
 
 use std::{
     sync::Arc,
@@ -28,9 +29,9 @@ use crate::{
     work::Worker,
 };
 
-/// How often the core looks at the clock.
+/// How often the core checks its timers.
 const TICK: Duration = Duration::from_millis(200);
-/// How long a drain waits for what is under way: avatars on their way in or out.
+/// How long a drain waits for avatars that are entering or leaving.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
 pub(crate) struct Actor {
@@ -44,12 +45,13 @@ pub(crate) struct Actor {
     pub(crate) partition: watch::Sender<Option<proto::Partition>>,
     pub(crate) status: Status,
     pub(crate) tasks: TaskTracker,
-    /// Ends what is still under way when the actor ends.
+    /// Cancels work in flight when the actor ends.
     pub(crate) shutdown: CancellationToken,
 }
 
 impl Actor {
-    /// Until drained: nobody is let in any more, and what is under way comes to its end. Tells whether it leads at the end.
+    /// Runs until drained. A drain admits no more sessions and waits for work in flight. Returns whether this
+    /// instance leads at the end.
     pub(crate) async fn run(
         mut self,
         mut jobs: mpsc::Receiver<Job>,
@@ -109,14 +111,14 @@ impl Actor {
                 }
                 self.hub.ready(&gateway, session, bind_epoch);
             }
-            // The world publishes events only, which are kept by nobody.
+            // The world publishes events only, which a hub does not keep.
             LinkEvent::Watched { .. } | LinkEvent::Unwatched { .. } | LinkEvent::KeyframeWanted { .. } => {}
         }
     }
 
     fn apply_effects(&mut self) {
         let effects = self.core.take_effects();
-        // First, because tasks started below look at it.
+        // Before the tasks start, because they read the view.
         self.publish_view();
         for effect in effects {
             self.apply_effect(effect);
@@ -207,7 +209,7 @@ impl Actor {
     }
 }
 
-/// The group of everybody in a world.
+/// The group of all sessions in a world.
 fn world_group(world: WorldId) -> GroupKey {
     GroupKey::new(group_kind::WORLD, world.0.into(), 0)
 }

@@ -1,4 +1,4 @@
-//! What clients ask: opcodes to requests. A message that is not what its opcode says is refused, never more.
+//! Messages of clients as requests to the core. A message that does not match its opcode is refused.
 
 use std::time::Instant;
 
@@ -17,7 +17,8 @@ use crate::{
 };
 
 impl Core {
-    /// Messages of one client. Of a session that was not presented (yet), or is another gateway's, only to be refused.
+    /// Handles messages of one client. Messages of a session that is unknown, or that another gateway holds, are
+    /// refused.
     pub(crate) fn handle_messages(
         &mut self,
         now: Instant,
@@ -79,7 +80,7 @@ impl Core {
     }
 }
 
-/// Names: 3 to 16 ASCII letters, kept as written, compared without regard to case.
+/// Checks a name: 3 to 16 ASCII letters. Names are stored as written and compared without regard to case.
 fn checked_name(name: &str) -> Result<String, &'static str> {
     if !(3..=16).contains(&name.len()) || !name.bytes().all(|byte| byte.is_ascii_alphabetic()) {
         return Err("a name has 3 to 16 letters from a to z");
@@ -87,8 +88,8 @@ fn checked_name(name: &str) -> Result<String, &'static str> {
     Ok(name.to_owned())
 }
 
-/// Where a new character stands first: near the middle of the map, a little west of it, so that those who begin
-/// meet; each account some metres from the next.
+/// The first position of a new character: a little west of the middle of the map, so that new players meet. Each
+/// account starts some metres from the next.
 fn start_position(account: u64, map_cells: u16) -> Position {
     let middle = i32::from(map_cells) * shardkeep_types::CELL_MM / 2;
     let spread = |number: u64| i32::try_from(number % 17).unwrap_or(0) * 1000 - 8000;

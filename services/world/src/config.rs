@@ -1,4 +1,4 @@
-//! `[world]`: one game world.
+//! `[world]`: the settings of one game world.
 
 use std::time::Duration;
 
@@ -10,11 +10,11 @@ use shardkeep_daemon::{Validate, duration};
 pub struct WorldConfig {
     /// Name in the players' world list.
     pub name: String,
-    /// Avatars at the same time; who comes later waits in the queue.
+    /// Avatars at the same time; further sessions wait in the queue.
     pub capacity: u32,
     /// Characters per account.
     pub characters: u32,
-    /// How long the leadership lasts unrenewed. A world that dies is replaced after at most so long.
+    /// Duration of the leadership without renewal. A standby replaces a dead world at most this long after its death.
     #[serde(with = "duration")]
     pub lease: Duration,
     /// How long a session waits for its lost gateway or client.
@@ -22,9 +22,9 @@ pub struct WorldConfig {
     pub link_loss: Duration,
     /// Side of the map in cells of 32 m.
     pub map_cells: u16,
-    /// Sectors the map is split into, side by side: how many zones can share it.
+    /// Number of sectors, side by side, and so of zones that can share the map.
     pub sectors: u16,
-    /// Tick rate of the zones, told to players.
+    /// Tick rate of the zones; clients are told.
     pub tick_hz: u32,
     /// Copper coins a new character begins with.
     pub starter_coins: u32,

@@ -1,4 +1,4 @@
-//! Messages of other daemons to the world's own types, and back.
+//! Conversions between messages of other daemons and the world's types.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::{
     sessions::{Claim, PresentedSession, Session},
 };
 
-/// Resume keys have 32 bytes; more would only fill memory.
+/// Length limit of resume keys, which have 32 bytes.
 const KEY_BYTES: usize = 32;
 
 pub(crate) fn presented(
@@ -47,7 +47,7 @@ pub(crate) fn claim(request: proto::ClaimSessionRequest) -> Result<Claim, Malfor
     })
 }
 
-/// Whom a claimer asks for the session's state.
+/// The gateways that a claiming gateway asks for the session's state.
 pub(crate) fn holders(session: &Session) -> Vec<proto::Holder> {
     let holder = session
         .holders()
@@ -63,7 +63,7 @@ fn key(field: &'static str, bytes: Vec<u8>) -> Result<Secret<Vec<u8>>, Malformed
     Ok(bytes.into())
 }
 
-/// What a zone says of one avatar. The zone that speaks is the zone it is in.
+/// A zone's report of one avatar, which is in the reporting zone.
 pub(crate) fn avatar(zone: &Owner, present: proto::Presence) -> Result<Avatar, Malformed> {
     let side = |field, value: u32| u16::try_from(value).map_err(|error| Malformed::new(field, error));
     Ok(Avatar {
@@ -81,7 +81,7 @@ pub(crate) fn avatar(zone: &Owner, present: proto::Presence) -> Result<Avatar, M
     })
 }
 
-/// An avatar that has just been admitted.
+/// A newly admitted avatar.
 pub(crate) fn admitted(
     character: &dbcache::Character,
     zone: &Owner,
@@ -104,7 +104,7 @@ pub(crate) fn zone(id: Option<common::InstanceId>) -> Result<Owner, Malformed> {
     Ok(Owner { name: id.name, incarnation: id.incarnation })
 }
 
-/// A change of presence for those who watch.
+/// A change of presence, for watchers.
 pub(crate) fn report(delta: &Delta) -> proto::PresenceReport {
     proto::PresenceReport {
         zone: None,
@@ -114,7 +114,7 @@ pub(crate) fn report(delta: &Delta) -> proto::PresenceReport {
     }
 }
 
-/// Everybody.
+/// The presence of all avatars, for new watchers.
 pub(crate) fn complete_report<'a>(avatars: impl Iterator<Item = &'a Avatar>) -> proto::PresenceReport {
     proto::PresenceReport {
         zone: None,
@@ -157,7 +157,7 @@ pub(crate) fn partition(term: Term, table: &Partition, zones: &[ZoneView]) -> pr
     }
 }
 
-/// Whether the character is this account's in this world.
+/// Whether the character belongs to this account and this world.
 pub(crate) fn belongs_to(character: &dbcache::Character, account: AccountId, world: WorldId) -> bool {
     character.account == account.0 && character.world == world.0
 }

@@ -1,5 +1,5 @@
-//! The world's whole state and every decision about it, without a clock, a socket or a task: what happened comes
-//! in, what is to be done comes out as [`Effect`]s in order. [`crate::actor`] owns the one instance.
+//! The world's state and decisions, without clock, socket or task. Events come in; [`Effect`]s come out, in order.
+//! [`crate::actor`] owns the only instance.
 
 use std::{
     collections::HashMap,
@@ -18,13 +18,13 @@ use crate::{
     sessions::{PlayState, Sessions},
 };
 
-/// The map every world has.
+/// The map that every world has.
 pub(crate) const MEADOW: MapId = MapId(1);
 
-/// How long a zone may be cut off from the world before it counts as dead, whatever the registry says.
+/// How long a zone may be disconnected from the world before it counts as dead, even if the registry lists it as up.
 const DISCONNECT_GRACE: Duration = Duration::from_secs(2);
 
-/// An avatar whose zone died and whose session has not been told to this world yet.
+/// An avatar whose zone died and whose session has not been presented to this world yet.
 #[derive(Debug)]
 struct Orphan {
     session: SessionId,
@@ -38,19 +38,19 @@ pub(crate) struct Core {
     pub(crate) queue: Queue,
     pub(crate) presence: Presence,
     pub(crate) partition: Option<Partition>,
-    /// As the registry tells, with those that are cut off marked gone.
+    /// The zones of the registry; disconnected ones are marked gone.
     pub(crate) zones: Vec<ZoneView>,
-    /// Sessions with an avatar, or about to have one.
+    /// Sessions that have an avatar or are getting one.
     pub(crate) inside: usize,
     pub(crate) pending_placements: HashMap<SessionId, u64>,
     pub(crate) attempts: u64,
-    /// Attempts up to this one were of an earlier term: what became of them is not this one's to judge.
+    /// Attempts up to this number began in an earlier term, so their results are ignored.
     pub(crate) previous_term_attempts: u64,
-    /// Since when a session's avatar is not where it should be.
+    /// Since when the session's avatar is missing.
     pub(crate) missing_since: HashMap<SessionId, Instant>,
-    /// Sessions that are over, so that a gateway that did not hear of it does not bring them back.
+    /// Ended sessions, so that a gateway that missed the end does not restore them.
     pub(crate) ended_sessions: HashMap<SessionId, Instant>,
-    /// When the present term began.
+    /// Begin of the present term.
     pub(crate) since: Option<Instant>,
     orphans: HashMap<CharacterId, Orphan>,
     registered: Vec<ZoneView>,
@@ -86,7 +86,7 @@ impl Core {
         }
     }
 
-    /// What is to be done since the last call.
+    /// The effects since the last call.
     pub(crate) fn take_effects(&mut self) -> Vec<Effect> {
         std::mem::take(&mut self.out)
     }
@@ -100,7 +100,7 @@ impl Core {
         self.leadership.term(now)
     }
 
-    /// Nobody enters any more; everything else goes on until the end.
+    /// Stops admissions; sessions inside continue.
     pub(crate) fn drain(&mut self) {
         self.draining = true;
     }
@@ -130,7 +130,7 @@ impl Core {
         }
     }
 
-    /// To be called a few times a second.
+    /// Call this several times per second.
     pub(crate) fn tick(&mut self, now: Instant) {
         if let Some(LeadershipChange::Paused(term)) = self.leadership.tick(now) {
             tracing::warn!(%term, "the lease ran out unrenewed: nobody enters until it is renewed");
@@ -180,7 +180,7 @@ impl Core {
         self.push(Effect::EndTerm);
     }
 
-    /// The registry's view of this world's zones.
+    /// Updates the registry's view of this world's zones.
     pub(crate) fn zones_changed(&mut self, now: Instant, zones: Vec<ZoneView>) {
         self.registered = zones;
         if self.term(now).is_some() {
@@ -188,13 +188,13 @@ impl Core {
         }
     }
 
-    /// A zone's stream of reports began.
+    /// A zone has opened its stream of reports.
     pub(crate) fn zone_connected(&mut self, zone: &Owner, stream: u64) {
         self.streams.insert(zone.clone(), stream);
         self.disconnected_since.remove(zone);
     }
 
-    /// A stream broke; one that was replaced already does not count.
+    /// A stream has ended. A stream that another one has replaced is ignored.
     pub(crate) fn zone_disconnected(&mut self, now: Instant, zone: &Owner, stream: u64) {
         if self.streams.get(zone) == Some(&stream) {
             self.streams.remove(zone);

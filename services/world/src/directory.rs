@@ -1,4 +1,4 @@
-//! Sessions come, move between gateways and end; and after a change of leadership they are told again.
+//! The sessions of the world: how they open, move between gateways and end, and how a new term learns of them.
 
 use std::time::{Duration, Instant};
 
@@ -12,21 +12,22 @@ use crate::{
     sessions::{Claim, PlayState, PresentedSession, Session, SessionError},
 };
 
-/// Ended sessions remembered, so that a gateway that did not hear of the end does not bring them back.
+/// The most ended sessions to remember, so that a gateway that missed an end does not restore the session.
 const MAX_ENDED_SESSIONS: usize = 16_384;
-/// How long gateways may take to tell a new term their sessions; until then an unknown one may still be told.
+/// How long gateways may take to present their sessions to a new term. Until then, an unknown session may still
+/// appear.
 const PRESENT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What a gateway says a session was doing when the world it was in went away.
+/// The activity of a session when the world restarted, as its gateway reports it.
 #[derive(Debug, Default)]
 pub(crate) struct SessionActivity {
     pub(crate) character: Option<CharacterId>,
-    /// From 1; 0: not in the queue.
+    /// Place in the queue, from 1; 0: not in the queue.
     pub(crate) queue_place: u32,
 }
 
 impl Core {
-    /// A gateway presents a session. `character` and `queue_place` are what it was doing before the world restarted.
+    /// A gateway presents a session. `character` and `queue_place` describe it before the world restarted.
     pub(crate) fn open_session(
         &mut self,
         now: Instant,
@@ -49,7 +50,7 @@ impl Core {
         Ok(epoch)
     }
 
-    /// What a session that an earlier term knew was doing: its avatar tells, or the gateway.
+    /// Restores the activity of a session that an earlier term knew, from its avatar or from its gateway.
     fn restore(&mut self, now: Instant, id: SessionId, activity: &SessionActivity) {
         self.set_play(id, PlayState::Restored);
         if let Some(character) = self.orphan_of(id) {
@@ -63,12 +64,12 @@ impl Core {
             self.set_play(id, PlayState::Inside { character });
             self.missing_since.insert(id, now);
         } else if activity.queue_place > 0 {
-            // Its client repeats the Enter; until then the place is kept.
+            // The client repeats its Enter; until then the session keeps its place.
             self.queue.rejoin(id, activity.queue_place);
         }
     }
 
-    /// A gateway holds the session now, with an empty slate: what it needs to know of this world.
+    /// A gateway holds the session now, without data about this world; the world sends it.
     pub(crate) fn joined(&mut self, id: SessionId) {
         let Some(session) = self.sessions.get(id) else { return };
         let (gateway, play) = (session.announced_by.clone(), session.play);
@@ -102,7 +103,7 @@ impl Core {
         self.sessions.claim(now, claim)
     }
 
-    /// What to say of a session that is not known: over, or perhaps not told yet.
+    /// The error for an unknown session: ended, or perhaps not presented yet.
     fn unknown_session_error(&self, now: Instant, id: SessionId) -> SessionError {
         let in_grace = self.since.is_some_and(|since| now.saturating_duration_since(since) < PRESENT_TIMEOUT);
         if in_grace && !self.ended_sessions.contains_key(&id) {
@@ -112,7 +113,7 @@ impl Core {
         }
     }
 
-    /// Ends a session that its gateway knows nothing of yet.
+    /// Ends a session that its gateway does not know yet.
     pub(crate) fn close_session(&mut self, now: Instant, id: SessionId, code: ErrorCode, detail: &str) {
         if let Some(session) = self.sessions.get(id) {
             let gateway = session.announced_by.clone();
@@ -146,7 +147,7 @@ impl Core {
         self.admit_from_queue(now);
     }
 
-    /// Takes an avatar out of the world on behalf of the session that had it.
+    /// Removes an avatar from the world on behalf of its session.
     pub(crate) fn release_character(
         &mut self,
         character: CharacterId,

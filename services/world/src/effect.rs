@@ -1,4 +1,4 @@
-//! What the core decides: effects, in order, and the work that takes time.
+//! The decisions of the core: effects in order, and work that takes time.
 
 use shardkeep_link::{GatewayId, ServerMessage};
 use shardkeep_types::{AccountId, CharacterId, Epoch, Position, SessionId};
@@ -6,7 +6,7 @@ use shardkeep_wire::payload::ErrorCode;
 
 use crate::{partition::Owner, presence::Delta};
 
-/// Something to do, in the order said.
+/// An effect. The actor carries effects out in order.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Effect {
     Send {
@@ -14,7 +14,7 @@ pub(crate) enum Effect {
         session: SessionId,
         message: ServerMessage,
     },
-    /// Let the session hear what is said to the whole world.
+    /// Subscribes the session to the group of the whole world.
     SubscribeToWorld {
         gateway: GatewayId,
         session: SessionId,
@@ -32,18 +32,18 @@ pub(crate) enum Effect {
         detail: String,
     },
     Start(Work),
-    /// Tell the zones the partition.
+    /// Sends the partition table to the zones.
     Partition,
-    /// Tell those who watch.
+    /// Sends a change of presence to watchers.
     Presence(Delta),
-    /// A line to everybody.
+    /// Sends a line to all sessions.
     Announce(String),
-    /// The term is over: whoever streams from here must ask the new leader.
+    /// The term is over: ends all streams, so that their clients ask the new leader.
     EndTerm,
     Report(PlayerEvent),
 }
 
-/// What takes time; its result comes back to the core.
+/// Work that takes time. Its result comes back to the core.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Work {
     ListCharacters {
@@ -58,9 +58,9 @@ pub(crate) enum Work {
         name: String,
         start: Position,
     },
-    /// Brings a character into the zone of its place, or back to the zone that has it.
+    /// Brings a character into the zone at its position, or back into the zone that has it.
     PlaceAvatar(Placement),
-    /// The session is done with the character, wherever it is.
+    /// Frees a character that its session has left, wherever it is.
     ReleaseCharacter {
         character: CharacterId,
         session: SessionId,
@@ -87,7 +87,7 @@ pub(crate) enum PlayerEventKind {
     Leave,
 }
 
-/// A line of the players' log.
+/// A line of the log of player events.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct PlayerEvent {
     pub(crate) kind: PlayerEventKind,

@@ -1,4 +1,4 @@
-//! Into the world and out of it: the queue, the capacity, and what becomes of a placement.
+//! Entering and leaving the world: the queue, the capacity and the results of placements.
 
 use std::time::{Duration, Instant};
 
@@ -17,10 +17,10 @@ use crate::{
     sessions::PlayState,
 };
 
-/// What a client is told to wait when something is away for a moment.
+/// The delay that clients are told when a service is unavailable for a moment.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// Why a character did not get into a zone.
+/// Why a character did not enter a zone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum PlaceError {
     #[error("no such character")]
@@ -88,7 +88,7 @@ impl Core {
         }
     }
 
-    /// Lets in whom there is room for, in the order of the queue.
+    /// Admits sessions in the order of the queue while the world has room.
     pub(crate) fn admit_from_queue(&mut self, now: Instant) {
         if self.term(now).is_none() || self.queue.len() == 0 || !self.is_admitting() {
             return;
@@ -130,7 +130,7 @@ impl Core {
         self.push(Effect::Start(Work::PlaceAvatar(placement)));
     }
 
-    /// What became of a placement.
+    /// Handles the result of a placement.
     pub(crate) fn placed(&mut self, now: Instant, placement: &Placement, result: Result<Avatar, PlaceError>) {
         let id = placement.session;
         if self.pending_placements.get(&id) != Some(&placement.attempt) {
@@ -176,7 +176,7 @@ impl Core {
         }
     }
 
-    /// The character is nobody's any more.
+    /// The character has no owner any more.
     pub(crate) fn released(&mut self, now: Instant, id: SessionId, character: CharacterId) {
         let Some(PlayState::Leaving { character: leaving, request }) =
             self.sessions.get(id).map(|session| session.play)
@@ -212,7 +212,7 @@ impl Core {
         self.send(id, refusal(request, code, detail));
     }
 
-    /// To wherever the session is held now; lost if it is over.
+    /// Sends to the gateway that holds the session now. A message to an ended session is dropped.
     pub(crate) fn send(&mut self, id: SessionId, message: ServerMessage) {
         if let Some(session) = self.sessions.get(id) {
             let gateway = session.announced_by.clone();

@@ -1,4 +1,4 @@
-//! For the tests of the core: a world that leads, with two zones, and short ways to say what happens in it.
+//! For tests of the core: a leading world with two zones, and short methods for events in it.
 
 use std::time::{Duration, Instant};
 
@@ -29,7 +29,7 @@ pub(crate) struct Game {
 }
 
 impl Game {
-    /// Zones `a` and `b` share the meadow; `capacity` avatars fit.
+    /// Zones `a` and `b` share the meadow, which has room for `capacity` avatars.
     pub(crate) fn new(capacity: u32) -> Self {
         let now = Instant::now();
         let mut core = Core::new(WorldConfig { capacity, ..WorldConfig::default() });
@@ -50,7 +50,7 @@ impl Game {
         self.core.tick(self.now);
     }
 
-    /// A new session of account `number` with session id `number`.
+    /// Opens a session; session id and account are `number`.
     pub(crate) fn open(&mut self, number: u8) -> SessionId {
         self.present(number, number, 0, 1, &SessionActivity::default()).unwrap();
         session(number)
@@ -76,7 +76,7 @@ impl Game {
         self.core.open_session(self.now, presented, activity)
     }
 
-    /// The session enters with the character of its number; its zone takes it.
+    /// The session enters with the character of the same number, and its zone admits it.
     pub(crate) fn enter(&mut self, id: SessionId) -> Vec<Effect> {
         self.core.enter(self.now, id, 77, character(id));
         let placement = placements(&self.effects()).remove(0);
@@ -146,7 +146,7 @@ pub(crate) fn binds(effects: &[Effect]) -> Vec<(SessionId, String, u64)> {
     effects.iter().filter_map(bind).collect()
 }
 
-/// What a session was sent, in order.
+/// The messages to one session, in order.
 pub(crate) fn sent(effects: &[Effect], to: SessionId) -> Vec<ServerMessage> {
     let sent = |effect: &Effect| match effect {
         Effect::Send { session, message, .. } if *session == to => Some(message.clone()),

@@ -1,8 +1,9 @@
-//! The centre of one game world: who may enter and in which order, which zone owns which part of the map, where
-//! every avatar is. It talks to gateways (as a backend, and for their sessions), to zones, and to the database
-//! through dbcache; of several instances of a world one leads, the others stand by.
+//! The coordinator of one game world: the entry queue, the partition of the map among zones, and the positions of all
+//! avatars. It is a backend of gateways, serves their calls about sessions, and calls zones and dbcache. One of
+//! several instances leads; the others stand by.
 
 mod actor;
+mod call;
 mod client;
 mod config;
 mod convert;
@@ -42,7 +43,6 @@ use crate::{
     status::Status, watchers::Watchers, work::Worker,
 };
 
-/// The daemon.
 pub struct World;
 
 impl Service for World {
@@ -91,7 +91,7 @@ impl Service for World {
     }
 }
 
-/// What this daemon is to the gateways: opcodes and limits as in `docs/protocol.md`, section 13.
+/// The world as a backend of gateways: opcodes and limits as in `docs/protocol.md`, section 13.
 fn backend(node: &Node) -> BackendSpec {
     let entry = Route { first: 0x3000, last: 0x3FFF, max_payload: 256, rate: 10, burst: 20 };
     BackendSpec { kind: BackendKind::WORLD, world: node.world(), routes: vec![entry], auto_bind: false }

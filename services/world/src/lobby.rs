@@ -1,4 +1,4 @@
-//! A player among its characters: the list, and making one.
+//! Lists the characters of a player and creates new ones.
 
 use std::sync::Arc;
 
@@ -18,12 +18,12 @@ use shardkeep_wire::{
 use tokio::sync::Semaphore;
 use tonic::{Status, transport::Channel};
 
-use crate::{config::WorldConfig, entry::refusal, metrics::BUSY, work::call};
+use crate::{call::call, config::WorldConfig, entry::refusal, metrics::BUSY};
 
-/// Requests to the database at the same time. Overflow: refused, the client tries again; counter BUSY.
+/// Requests to the database at the same time. Overflow: the request is refused and the client retries; counter BUSY.
 const MAX_CONCURRENT: usize = 64;
 
-/// What every new character owns, by item template (`docs/protocol.md`, section 15): apples, a sword, a lantern.
+/// The items of a new character, by template (`docs/protocol.md`, section 15): apples, a sword, a lantern.
 const STARTER_ITEMS: [Stack; 3] =
     [Stack { template: 1, count: 5 }, Stack { template: 4, count: 1 }, Stack { template: 6, count: 1 }];
 
@@ -86,7 +86,7 @@ impl Lobby {
             limit: self.limit,
         };
         let created = match call(database.create_character(db_request)).await {
-            // Perhaps by this same request, whose first answer was lost.
+            // The name may be taken by an earlier attempt of this request, whose answer was lost.
             Err(status) if reason(&status) == Some("name_taken") => {
                 self.find_by_name(&mut database, account, &name).await.ok_or(status)
             }
@@ -101,7 +101,7 @@ impl Lobby {
         }
     }
 
-    /// The account's own character of that name.
+    /// The character of this account with that name.
     async fn find_by_name(
         &self,
         database: &mut DbCacheClient<Channel>,
@@ -118,7 +118,7 @@ fn summary(character: &Character) -> CharacterSummary {
     CharacterSummary { id: character.id, name: character.name.clone(), level: level(character.experience) }
 }
 
-/// Each level takes more than the one before: level n begins at 100 (n − 1)² points of experience.
+/// Level n begins at 100 (n − 1)² points of experience.
 fn level(experience: u64) -> u32 {
     u32::try_from((experience / 100).isqrt()).unwrap_or(u32::MAX).saturating_add(1)
 }

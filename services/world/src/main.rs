@@ -1,4 +1,4 @@
-//! The world daemon as a program of its own.
+//! The stand-alone world daemon.
 
 use std::process::ExitCode;
 

@@ -17,19 +17,19 @@ pub(crate) const LEAD_FAILURES: &str = "shardkeep_world_lease_failures_total";
 pub(crate) const WATCHERS_LOST: &str = "shardkeep_world_watchers_lost_total";
 
 pub(crate) fn describe() {
-    metrics::describe_gauge!(ONLINE, "Sessions with an avatar in the world, or about to have one");
+    metrics::describe_gauge!(ONLINE, "Sessions that have an avatar in the world or are getting one");
     metrics::describe_gauge!(SESSIONS, "Sessions in the directory");
     metrics::describe_gauge!(QUEUE, "Sessions in the entry queue");
     metrics::describe_gauge!(LEADER, "1 while this instance leads the world");
     metrics::describe_gauge!(TERM, "Term under which this instance leads; 0 as a standby");
     metrics::describe_counter!(PARTITION, "Changes of the partition table");
     metrics::describe_counter!(PLACED, "Placements of avatars in zones, by outcome");
-    metrics::describe_histogram!(PLACE_SECONDS, "How long placing an avatar in a zone took");
+    metrics::describe_histogram!(PLACE_SECONDS, "Time to place an avatar in a zone");
     metrics::describe_counter!(ENTERED, "Avatars that entered the world");
     metrics::describe_counter!(LEFT, "Sessions that ended and avatars that left");
     metrics::describe_counter!(REOWNED, "Avatars moved from dead zones");
     metrics::describe_counter!(CALLS, "gRPC calls, by name and code");
-    metrics::describe_counter!(BUSY, "Requests refused because too many wait");
-    metrics::describe_counter!(LEAD_FAILURES, "Attempts to renew the leadership that got no answer");
-    metrics::describe_counter!(WATCHERS_LOST, "Watchers of presence cut off because they were too slow");
+    metrics::describe_counter!(BUSY, "Requests refused because too many were in flight");
+    metrics::describe_counter!(LEAD_FAILURES, "Bids for the leadership that failed");
+    metrics::describe_counter!(WATCHERS_LOST, "Streams of presence ended because the watcher was too slow");
 }

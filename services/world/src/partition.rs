@@ -1,5 +1,5 @@
-//! Which zone owns which sector. The table follows the zones that live: a dead zone's sectors go to its own next
-//! incarnation if that comes quickly, else to another; a zone that appears gets its share back. Epochs only rise.
+//! Assigns sectors to zones. A dead zone's sectors go to its next incarnation if it returns soon, otherwise to
+//! another zone. A new zone gets its share back. Epochs only rise.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -8,14 +8,14 @@ use std::{
 
 use shardkeep_types::{CellRect, Epoch, MapId};
 
-/// How long a sector waits for its dead owner's next incarnation.
+/// How long a sector waits for the next incarnation of its dead owner.
 pub(crate) const OWNER_RETURN_TIMEOUT: Duration = Duration::from_millis(1_500);
-/// How long a zone must have been up before it takes sectors from another that serves them well.
+/// How long a zone must be up before it takes sectors from a healthy zone.
 pub(crate) const REBALANCE_AFTER: Duration = Duration::from_secs(2);
-/// How long a new term waits for the zones of every sector before it is content with fewer.
+/// How long a new term waits until each sector has its zone, before it uses fewer.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// A zone as one incarnation of it.
+/// One incarnation of a zone.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Owner {
     pub(crate) name: String,
@@ -24,15 +24,15 @@ pub(crate) struct Owner {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Health {
-    /// Alive, but takes nothing yet.
+    /// Alive, but not ready for sectors.
     Starting,
     Up,
-    /// Serves what it has, and wants to be rid of it.
+    /// Serves its sectors until others take them over.
     Draining,
     Gone,
 }
 
-/// What is known of a zone: its latest incarnation.
+/// The latest known incarnation of a zone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ZoneView {
     pub(crate) owner: Owner,
@@ -45,18 +45,18 @@ pub(crate) struct Sector {
     pub(crate) cells: CellRect,
     pub(crate) owner: Option<Owner>,
     pub(crate) epoch: Epoch,
-    /// Zone whose share this is, by name.
+    /// Name of the zone that this sector belongs to when all zones are up.
     home: Option<String>,
     /// Since when its owner is dead.
     owner_dead_since: Option<Instant>,
 }
 
-/// What a step of [`Partition::update`] asks for.
+/// The result of one step of [`Partition::update`].
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Step {
-    /// The table is another: tell it.
+    /// The table has changed and must be sent to the zones.
     pub(crate) changed: bool,
-    /// Every avatar of the first (dead) goes to the second.
+    /// All avatars of the first zone, which is dead, go to the second.
     pub(crate) reown: Vec<(Owner, Owner)>,
 }
 
@@ -66,12 +66,12 @@ pub(crate) struct Partition {
     since: Instant,
     settled: bool,
     up_since: BTreeMap<Owner, Instant>,
-    /// Highest incarnation of each zone whose avatars were given away after its death.
+    /// Highest incarnation of each zone whose avatars were reassigned after its death.
     reassigned: BTreeMap<String, u64>,
 }
 
 impl Partition {
-    /// A new term's table: `columns` sectors beside each other over a map, nobody's yet.
+    /// The table of a new term: `columns` sectors side by side on a map, without owners.
     pub(crate) fn new(map: MapId, width: u16, height: u16, columns: u16, now: Instant) -> Self {
         let edge = |column: u16| {
             u16::try_from(u32::from(width) * u32::from(column) / u32::from(columns)).unwrap_or(width)
@@ -102,7 +102,7 @@ impl Partition {
         self.epoch
     }
 
-    /// Follows the zones as they are now. To be called at every change of them, and often.
+    /// Adapts the table to the zones. Call it at each change of the zones, and several times per second.
     pub(crate) fn update(&mut self, now: Instant, zones: &[ZoneView]) -> Step {
         self.note_uptime(now, zones);
         let up = zones.iter().filter(|zone| zone.health == Health::Up).count();
@@ -133,7 +133,7 @@ impl Partition {
         }
     }
 
-    /// A dead owner's sectors all go to one heir, because one statement moves all its avatars to one zone.
+    /// One zone gets all sectors of a dead owner, because one statement moves all its avatars to one zone.
     fn reassign_dead_owners(&mut self, now: Instant, zones: &[ZoneView], step: &mut Step) {
         let owners: HashSet<Owner> = self.sectors.iter().filter_map(|sector| sector.owner.clone()).collect();
         let is_alive =
@@ -166,7 +166,7 @@ impl Partition {
                     .iter_mut()
                     .filter(owned_by_dead)
                     .for_each(|sector| sector.assign(successor.clone()));
-                // With its next incarnation here, every one before it is dead.
+                // When the next incarnation is up, all earlier ones are dead.
                 let last = if successor.name == dead.name {
                     successor.incarnation.saturating_sub(1)
                 } else {
@@ -182,8 +182,7 @@ impl Partition {
         }
     }
 
-    /// The dead that own no sector (any more) may have left avatars all the same: those of an earlier term, or of a
-    /// drain that was cut short.
+    /// Dead zones without sectors may still own avatars, from an earlier term or an interrupted drain.
     fn reassign_other_dead_zones(&mut self, zones: &[ZoneView], step: &mut Step) {
         for zone in zones {
             let Owner { name, incarnation } = &zone.owner;
@@ -238,7 +237,7 @@ impl Partition {
         }
     }
 
-    /// One sector at a time: to the zone at home there, else to a zone that has none from one that has several.
+    /// Moves one sector at a time: to its home zone, or from a zone with several sectors to a zone without any.
     fn rebalance_sectors(&mut self, now: Instant, zones: &[ZoneView], step: &mut Step) {
         let eligible = |zone: &&ZoneView| {
             zone.health == Health::Up
@@ -268,7 +267,7 @@ impl Partition {
         }
     }
 
-    /// The zone with the fewest sectors, by name among equals.
+    /// The zone with the fewest sectors; among equals the first by name.
     fn least_loaded(&self, zones: &[ZoneView]) -> Option<Owner> {
         let up = zones.iter().filter(|zone| zone.health == Health::Up);
         up.map(|zone| &zone.owner).min_by_key(|owner| (self.count(owner), &owner.name)).cloned()

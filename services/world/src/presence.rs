@@ -1,5 +1,5 @@
-//! Who stands where. Zones report it, the world adds what it has just placed itself, and chat and the operators'
-//! console watch it. The report with the higher ownership epoch is right.
+//! The positions of avatars. Zones report them, and the world adds avatars that it has just placed. Chat and the
+//! operators' console watch them. Of two reports, the one with the higher ownership epoch counts.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -10,7 +10,7 @@ use shardkeep_types::{AccountId, CellId, CharacterId, Epoch, SessionId};
 
 use crate::partition::Owner;
 
-/// How long an avatar that its zone has let go may take to appear in another before it counts as gone.
+/// How long an avatar that has left one zone may take to appear in another before it counts as gone.
 const CROSSING_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// One avatar in the world.
@@ -25,7 +25,7 @@ pub(crate) struct Avatar {
     pub(crate) epoch: Epoch,
 }
 
-/// What changed, for those who watch.
+/// A change, for watchers.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Delta {
     pub(crate) present: Vec<Avatar>,
@@ -41,9 +41,9 @@ impl Delta {
 #[derive(Debug)]
 struct Entry {
     avatar: Avatar,
-    /// When this avatar (of this session) was first seen.
+    /// When this avatar of this session was first seen.
     since: Instant,
-    /// Since when its zone says that it is not there.
+    /// Since when its zone reports it as gone.
     crossing_since: Option<Instant>,
 }
 
@@ -55,7 +55,7 @@ pub(crate) struct Presence {
 }
 
 impl Presence {
-    /// Takes a zone's report. A complete one says also who is not there any more.
+    /// Applies a zone's report. A complete report also removes avatars that it does not list.
     pub(crate) fn report(
         &mut self,
         now: Instant,
@@ -86,7 +86,7 @@ impl Presence {
         delta
     }
 
-    /// An avatar is there; false if that is older than what is known.
+    /// Adds or updates an avatar. `false`: the known state is newer.
     pub(crate) fn upsert(&mut self, now: Instant, avatar: Avatar) -> bool {
         let mut since = now;
         if let Some(known) = self.avatars.get(&avatar.character) {
@@ -114,7 +114,7 @@ impl Presence {
         Delta { present: Vec::new(), gone: vec![character] }
     }
 
-    /// Forgets those who left one zone and appeared in no other.
+    /// Removes avatars that have left one zone and appeared in no other.
     pub(crate) fn sweep(&mut self, now: Instant) -> Delta {
         let lost = |entry: &Entry| {
             entry.crossing_since.is_some_and(|since| now.saturating_duration_since(since) >= CROSSING_TIMEOUT)
@@ -143,7 +143,7 @@ impl Presence {
         self.avatars.values().map(|entry| &entry.avatar)
     }
 
-    /// Avatars first seen at least `age` ago.
+    /// Avatars that were first seen at least `age` ago.
     pub(crate) fn older_than(&self, now: Instant, age: Duration) -> impl Iterator<Item = &Avatar> {
         self.avatars
             .values()

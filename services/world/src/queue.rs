@@ -1,21 +1,21 @@
-//! The queue before a full world. A place outlives a reconnection, and a restart of the world when the gateways
-//! tell their sessions' places again.
+//! The entry queue of a full world. A session keeps its place across reconnections, and across a restart of the
+//! world, when gateways report the places of their sessions.
 
 use std::collections::{BTreeMap, HashMap};
 
 use shardkeep_types::SessionId;
 
-/// Sessions that wait, in order.
+/// Waiting sessions, in order.
 #[derive(Debug, Default)]
 pub(crate) struct Queue {
     order: BTreeMap<Ticket, SessionId>,
     tickets: HashMap<SessionId, Ticket>,
-    /// The place each session was last told.
+    /// The place that each session was told last.
     last_sent: HashMap<SessionId, u32>,
     issued: u64,
 }
 
-/// Told places come before newcomers, and both in the order in which they came.
+/// Reported places come before new sessions; each kind is sorted by arrival.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Ticket {
     place: u32,
@@ -31,7 +31,7 @@ pub(crate) struct QueuePosition {
 }
 
 impl Queue {
-    /// Puts a session at the end; one that waits already keeps its place and is told it again.
+    /// Appends a session. A waiting session keeps its place and is told it again.
     pub(crate) fn join(&mut self, session: SessionId) {
         if self.tickets.contains_key(&session) {
             self.last_sent.remove(&session);
@@ -40,7 +40,7 @@ impl Queue {
         }
     }
 
-    /// Puts a session back where it was before the world restarted: `place` counts from 1.
+    /// Restores a session's place from before the world restarted. `place` counts from 1.
     pub(crate) fn rejoin(&mut self, session: SessionId, place: u32) {
         if !self.tickets.contains_key(&session) {
             self.insert(session, place);
@@ -71,7 +71,7 @@ impl Queue {
         self.order.len()
     }
 
-    /// Whose place is another than they were last told.
+    /// The sessions whose place has changed since they were told.
     pub(crate) fn changes(&mut self) -> Vec<QueuePosition> {
         let length = u32::try_from(self.order.len()).unwrap_or(u32::MAX);
         let mut changes = Vec::new();

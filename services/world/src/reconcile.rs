@@ -1,5 +1,5 @@
-//! Looking after those inside: avatars whose zone died, sessions whose avatar is nowhere, avatars whose session is
-//! nowhere. Whatever was missed, lost or half done ends here.
+//! Repairs what failures leave behind: avatars of dead zones, sessions without their avatar, and avatars without a
+//! session.
 
 use std::time::{Duration, Instant};
 
@@ -7,12 +7,12 @@ use shardkeep_types::{CharacterId, SessionId};
 
 use crate::{core::Core, effect::Effect, partition::Owner, presence::Avatar, sessions::PlayState};
 
-/// How long an avatar may be nowhere before the world places it again.
+/// How long an avatar may be missing before the world places it again.
 const REPLACE_AFTER: Duration = Duration::from_secs(3);
-/// How much longer than a lost session an avatar nobody plays may stand.
+/// How much longer than a lost session its avatar may stay.
 const ORPHAN_GRACE: Duration = Duration::from_secs(10);
 
-/// An avatar that the database has given from a dead zone to another.
+/// An avatar that the database has moved from a dead zone to another.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Reowned {
     pub(crate) character: CharacterId,
@@ -20,7 +20,7 @@ pub(crate) struct Reowned {
 }
 
 impl Core {
-    /// The database has moved a dead zone's avatars: bring those that are played into their new zone.
+    /// The database has moved a dead zone's avatars. Binds the sessions of played avatars to their new zone.
     pub(crate) fn reowned(&mut self, now: Instant, avatars: &[Reowned]) {
         for &Reowned { character, session } in avatars {
             match self.sessions.get(session).map(|session| session.play) {
@@ -29,7 +29,7 @@ impl Core {
                     self.place(session);
                 }
                 Some(PlayState::Inside { character: played }) if played == character => self.place(session),
-                // What is under way finds the character where it is now.
+                // Work in flight finds the character at its new owner.
                 Some(play @ (PlayState::Entering { .. } | PlayState::Leaving { .. }))
                     if play.character() == Some(character) => {}
                 Some(_) => self.release_character(character, session, "left behind"),
@@ -38,7 +38,7 @@ impl Core {
         }
     }
 
-    /// A zone says who is there.
+    /// A zone reports its avatars.
     pub(crate) fn presence_reported(
         &mut self,
         now: Instant,
@@ -57,7 +57,7 @@ impl Core {
                 PlayState::Inside { character } if character == avatar.character => {}
                 _ => continue,
             }
-            // After a hand-over the zones bind by themselves; the gateway ignores what it knows already.
+            // After a hand-over the zones bind the session by themselves; the gateway ignores the repeat.
             if let Some(session) = self.sessions.get(avatar.session) {
                 let (gateway, zone) = (session.announced_by.clone(), avatar.zone.name.clone());
                 self.push(Effect::Bind { gateway, session: avatar.session, zone, epoch: avatar.epoch });
@@ -66,7 +66,7 @@ impl Core {
         self.publish_presence(delta);
     }
 
-    /// Sessions whose avatar has been in no living zone for a while get it placed again.
+    /// Places the avatars again that no living zone has had for a while.
     pub(crate) fn replace_missing_avatars(&mut self, now: Instant) {
         let is_placed = |id: SessionId, character: CharacterId| {
             self.presence
@@ -92,7 +92,7 @@ impl Core {
         }
     }
 
-    /// Avatars and orphans that no session has come for.
+    /// Releases avatars and orphans that no session claims.
     pub(crate) fn release_orphans(&mut self, now: Instant) {
         let played = |avatar: &Avatar| {
             let play = self.sessions.get(avatar.session).map(|session| session.play);

@@ -1,4 +1,4 @@
-//! The world's gRPC service, and the handle by which everybody reaches the core.
+//! The world's gRPC service, and the handle through which tasks reach the core.
 
 use std::{
     pin::Pin,
@@ -30,28 +30,28 @@ use tokio_stream::wrappers::{ReceiverStream, WatchStream};
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
-    convert, core::Core, effect::Effect, metrics::CALLS, partition::Owner, sessions::SessionError,
-    watchers::Watchers, work::call,
+    call::call, convert, core::Core, effect::Effect, metrics::CALLS, partition::Owner,
+    sessions::SessionError, watchers::Watchers,
 };
 
-/// Something to do with the core, in its turn.
+/// A closure that runs on the core in its turn.
 pub(crate) type Job = Box<dyn FnOnce(&mut Core, &mut Watchers, Instant) + Send>;
 
-/// Longest line an operator may announce, in bytes.
+/// Length limit of an operator's announcement, in bytes.
 const MAX_ANNOUNCEMENT_BYTES: usize = 1024;
 
-/// The way to the core; clones lead to the same.
+/// A handle to the core; clones reach the same one.
 #[derive(Clone)]
 pub(crate) struct Handle(mpsc::Sender<Job>);
 
 impl Handle {
-    /// Bound: 1024 jobs; overflow: who has a job waits, and its own deadline applies.
+    /// Bound: 1024 jobs. Overflow: the sender waits, within its own deadline.
     pub(crate) fn new() -> (Self, mpsc::Receiver<Job>) {
         let (jobs, receiver) = mpsc::channel(1024);
         (Self(jobs), receiver)
     }
 
-    /// Runs `job` in its turn; not at all once the world has stopped.
+    /// Runs `job` in its turn, or never if the world has stopped.
     pub(crate) async fn tell(&self, job: impl FnOnce(&mut Core, Instant) + Send + 'static) {
         let _ = self.0.send(Box::new(|core, _, now| job(core, now))).await;
     }
@@ -96,7 +96,7 @@ impl WorldService {
         Self { node, handle, partition, streams: Arc::default() }
     }
 
-    /// Asks the core, if this instance leads at this moment.
+    /// Runs a job on the core if this instance leads now.
     async fn run_as_leader<T: Send + 'static>(
         &self,
         name: &'static str,
@@ -198,7 +198,7 @@ impl world_server::World for WorldService {
         let zone = convert::zone(request.into_inner().zone)?;
         self.run_as_leader("watch_partition", |_, _, _| Ok(())).await?;
         tracing::info!(zone = zone.name, incarnation = zone.incarnation, "watches the partition");
-        // Ends with the term.
+        // The stream ends with the term.
         let tables =
             WatchStream::new(self.partition.clone()).skip_while(|table| std::future::ready(table.is_none()));
         let tables = tables.take_while(|table| std::future::ready(table.is_some()));
@@ -212,7 +212,8 @@ impl world_server::World for WorldService {
         let peer = Peer::of(&request)?;
         self.run_as_leader("report_presence", |_, _, _| Ok(())).await?;
         let stream = self.streams.fetch_add(1, Ordering::Relaxed);
-        // A task of its own, because this future is dropped when the zone hangs up, and the end must be told.
+        // A separate task, because this future is dropped when the zone disconnects, and the core must learn of the
+        // end.
         let reader = tokio::spawn(read_reports(self.handle.clone(), peer.name, stream, request.into_inner()));
         reader.await.map_err(|_| stopped())??;
         Ok(Response::new(ReportPresenceReply {}))
@@ -297,7 +298,7 @@ impl world_server::World for WorldService {
     }
 }
 
-/// Reads a zone's reports to their end, and tells the core of the beginning and the end.
+/// Reads a zone's reports to their end. Tells the core when the stream begins and ends.
 async fn read_reports(
     handle: Handle,
     peer: String,
@@ -346,7 +347,7 @@ async fn read_reports(
     result
 }
 
-/// The answer to one opening of many.
+/// The answer to one of several openings.
 fn opened(result: Result<Result<Epoch, SessionError>, Malformed>) -> Opened {
     match result.map_err(Status::from).and_then(|result| result.map_err(Status::from)) {
         Ok(epoch) => Opened { session_epoch: epoch.0, ..Opened::default() },
@@ -357,7 +358,7 @@ fn opened(result: Result<Result<Epoch, SessionError>, Malformed>) -> Opened {
     }
 }
 
-/// A gateway speaks of itself only.
+/// Refuses a gateway that names another one.
 fn check_gateway_identity<T>(request: &Request<T>, gateway: &str) -> Result<(), Status> {
     let peer = Peer::of(request)?;
     if peer.kind == DaemonKind::Gateway && peer.name == gateway {

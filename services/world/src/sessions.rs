@@ -1,5 +1,5 @@
-//! The directory of sessions: which gateway holds each, with which epoch and resume keys, and what its player does
-//! in this world. Gateways fill it; a new term begins with an empty one and is told everything again.
+//! The directory of sessions: the gateway, epoch and resume keys of each, and its player's activity in this world.
+//! Gateways fill the directory; they present all sessions to each new term.
 
 use std::{
     collections::HashMap,
@@ -9,45 +9,45 @@ use std::{
 use shardkeep_link::GatewayId;
 use shardkeep_types::{AccountId, CharacterId, Epoch, Generation, Secret, SessionId};
 
-/// One player's presence, as the world knows it.
+/// One player's session.
 #[derive(Debug)]
 pub(crate) struct Session {
     pub(crate) epoch: Epoch,
     pub(crate) account: AccountId,
     pub(crate) account_name: String,
     pub(crate) generation: Generation,
-    /// Which gateway holds it, or has claimed it.
+    /// The gateway that holds the session or has claimed it.
     pub(crate) gateway: GatewayId,
-    /// Through which gateway it is spoken to: the last one that announced it. One that has claimed it does not know it
-    /// yet; what is said meanwhile moves with it from the one before.
+    /// The gateway through which the session is reached: the last one that announced it. A claiming gateway does not
+    /// know the session yet; messages sent meanwhile move with it.
     pub(crate) announced_by: GatewayId,
-    /// Who may have what its client goes on with, in the order in which to ask: see [`Sessions::claim`].
+    /// Gateways that may have the session's state, in the order to ask them: see [`Sessions::claim`].
     holders: Vec<Holder>,
     pub(crate) play: PlayState,
     key: Secret<Vec<u8>>,
     /// The key before, valid while `key` has never been used.
     previous_key: Option<Secret<Vec<u8>>>,
-    /// Since when no gateway answers for it.
+    /// Since when no gateway holds the session.
     detached_since: Option<Instant>,
 }
 
-/// A gateway that has, or may have, a session.
+/// A gateway that has the session, or may have it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Holder {
     pub(crate) gateway: GatewayId,
-    /// The session's epoch there.
+    /// The session's epoch at this gateway.
     pub(crate) epoch: Epoch,
 }
 
-/// Holders remembered: the first, and the latest of those that claimed a session and have not announced it.
+/// The most holders to remember: the first one, and the latest ones that claimed the session without announcing it.
 const MAX_HOLDERS: usize = 4;
 
-/// What the player does in this world.
+/// The player's activity in this world.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PlayState {
-    /// Among its characters.
+    /// In the list of its characters.
     Lobby,
-    /// Known to an earlier term; what it does is not known yet.
+    /// An earlier term knew the session; its activity is not known yet.
     Restored,
     /// `request` is the client's unanswered Enter.
     Queued {
@@ -78,19 +78,19 @@ impl PlayState {
         }
     }
 
-    /// Whether it has (or is about to have, or still has) an avatar in a zone.
+    /// Whether the session has an avatar in a zone, is getting one, or is leaving one.
     pub(crate) fn holds_avatar(self) -> bool {
         matches!(self, Self::Entering { .. } | Self::Inside { .. } | Self::Leaving { .. })
     }
 }
 
 impl Session {
-    /// The keys that prove a client to be this session's: the current one first.
+    /// The keys that prove a client's right to the session; the current one first.
     pub(crate) fn resume_keys(&self) -> impl Iterator<Item = &Secret<Vec<u8>>> {
         std::iter::once(&self.key).chain(&self.previous_key)
     }
 
-    /// Whom the last claimer asks for the session's state.
+    /// The gateways that the last claiming gateway asks for the session's state.
     pub(crate) fn holders(&self) -> &[Holder] {
         &self.holders
     }
@@ -108,7 +108,7 @@ pub(crate) struct PresentedSession {
     pub(crate) key: Secret<Vec<u8>>,
 }
 
-/// A gateway takes a session over whose client has proven itself there.
+/// A gateway claims a session after its client has proved the key there.
 #[derive(Debug)]
 pub(crate) struct Claim {
     pub(crate) session: SessionId,
@@ -118,22 +118,22 @@ pub(crate) struct Claim {
     pub(crate) next_key: Secret<Vec<u8>>,
 }
 
-/// Why a gateway does not get what it asks for. Always the caller's view that is behind.
+/// Why a gateway's request is refused. The gateway's knowledge is always outdated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum SessionError {
     #[error("no such session")]
     Unknown,
-    #[error("the world has just restarted and was not told of the session yet")]
+    #[error("the world has just restarted and does not know the session yet; try again")]
     NotYetPresented,
-    #[error("another claim came between")]
+    #[error("another gateway has claimed the session since")]
     Superseded,
-    #[error("the key is none of the session's")]
+    #[error("the key does not belong to the session")]
     WrongKey,
     #[error("a newer login of the account has displaced the session")]
     Displaced,
-    #[error("the session is of another account")]
+    #[error("the session belongs to another account")]
     WrongAccount,
-    #[error("the session is over")]
+    #[error("the session has ended")]
     Ended,
 }
 
@@ -144,8 +144,8 @@ pub(crate) struct Sessions {
 }
 
 impl Sessions {
-    /// Takes a session in; the same one again changes nothing but who holds it. The second value is the session
-    /// of the same account that is displaced by it, for the caller to end.
+    /// Adds a session. A repeat only updates the gateway. The second value is an older session of the same account,
+    /// which the caller must end.
     pub(crate) fn open(
         &mut self,
         presented: PresentedSession,
@@ -181,12 +181,13 @@ impl Sessions {
         Ok((epoch, existing))
     }
 
-    /// Gives a session to another gateway and raises its epoch. A repeat is answered as the first time. Until the gateway
-    /// speaks of the session nobody answers for it.
+    /// Gives a session to another gateway and raises its epoch. A repeat gets the same answer. Until that gateway
+    /// announces the session, no gateway holds it.
     ///
-    /// A claimer may die before it has the session's state, or may not hear of its claim in time; the next one must not
-    /// look for the state there only. Who proves the newest key has been told it, and was with the last claimer. Who proves
-    /// the one before was where it has been since: that gateway has the state, unless a claimer after it has got it.
+    /// A claiming gateway may die before it has the session's state, or may learn of its claim too late. So the next
+    /// one must not look for the state only there. A client that proves the newest key was at the last claiming
+    /// gateway. A client that proves the key before was at an earlier gateway, which still has the state unless a
+    /// later claim has moved it.
     pub(crate) fn claim(&mut self, now: Instant, claim: Claim) -> Result<Epoch, SessionError> {
         let session = self.all.get_mut(&claim.session).ok_or(SessionError::Unknown)?;
         let repeated = session.epoch == claim.from.next()
@@ -211,7 +212,7 @@ impl Sessions {
         Ok(session.epoch)
     }
 
-    /// Its gateway speaks of the session: it is held. False when the gateway is not its own (any more).
+    /// The gateway has announced the session. `false`: another gateway holds it now.
     pub(crate) fn held(&mut self, id: SessionId, gateway: &GatewayId, epoch: Epoch) -> bool {
         let session = self.all.get_mut(&id).filter(|session| session.is_held_by(gateway, epoch));
         session.map(Session::mark_announced).is_some()
@@ -221,14 +222,14 @@ impl Sessions {
         self.all.get(&id).is_some_and(|session| session.is_held_by(gateway, epoch))
     }
 
-    /// The gateway is away, or has lost what it knew: its sessions wait to be claimed or presented again.
+    /// The gateway is disconnected or has restarted; its sessions wait to be claimed or presented again.
     pub(crate) fn detach_all(&mut self, gateway: &GatewayId, now: Instant) {
         for session in self.all.values_mut().filter(|session| session.gateway == *gateway) {
             session.detached_since.get_or_insert(now);
         }
     }
 
-    /// The gateway is back and has lost nothing of what it spoke of.
+    /// The gateway is back and still has the sessions that it announced.
     pub(crate) fn attach_all(&mut self, gateway: &GatewayId) {
         let announced_there =
             |session: &&mut Session| [&session.gateway, &session.announced_by] == [gateway; 2];
@@ -237,7 +238,7 @@ impl Sessions {
         }
     }
 
-    /// Sessions that nobody has answered for in `link_loss`.
+    /// Sessions that no gateway has held for `link_loss`.
     pub(crate) fn expired(&self, now: Instant, link_loss: Duration) -> Vec<SessionId> {
         let gone = |session: &Session| {
             session.detached_since.is_some_and(|since| now.saturating_duration_since(since) >= link_loss)
@@ -279,7 +280,7 @@ impl Session {
         self.gateway == *gateway && self.epoch == epoch
     }
 
-    /// Its gateway has it, and nobody else.
+    /// The session's gateway has its state, and no other gateway has.
     fn mark_announced(&mut self) {
         self.detached_since = None;
         self.announced_by = self.gateway.clone();
@@ -287,7 +288,7 @@ impl Session {
         self.holders.push(Holder { gateway: self.gateway.clone(), epoch: self.epoch });
     }
 
-    /// Another gateway claims it, where its client has proved this key.
+    /// Another gateway claims the session after its client has proved this key there.
     fn remember_holder(&mut self, used_key: &Secret<Vec<u8>>) {
         let last = Holder { gateway: self.gateway.clone(), epoch: self.epoch };
         if self.key == *used_key {
@@ -428,7 +429,7 @@ mod tests {
         assert_eq!(sessions.open(presented(SESSION, 0, 1, "a")), Ok((Epoch(1), None)));
         sessions.claim(Instant::now(), claim(1, "b", 1, 2)).unwrap();
         assert_eq!(holders(&sessions), [("a", 1)]);
-        // The client never heard of it: it is back with the same key, there and elsewhere.
+        // The client did not receive the answer: it returns with the same key, there and elsewhere.
         sessions.claim(Instant::now(), claim(2, "b", 1, 3)).unwrap();
         assert_eq!(holders(&sessions), [("a", 1), ("b", 2)]);
         sessions.claim(Instant::now(), claim(2, "b", 1, 3)).unwrap();
@@ -447,7 +448,7 @@ mod tests {
         let mut sessions = Sessions::default();
         sessions.open(presented(SESSION, 0, 1, "a")).unwrap();
         sessions.claim(Instant::now(), claim(1, "b", 1, 2)).unwrap();
-        // "b" has told the client, and died before it announced the session. What "a" still has is outdated.
+        // "b" told the client and died before it announced the session. The state at "a" is outdated.
         sessions.claim(Instant::now(), claim(2, "c", 2, 3)).unwrap();
         assert_eq!(holders(&sessions), [("b", 2)]);
         sessions.claim(Instant::now(), claim(3, "d", 2, 4)).unwrap();

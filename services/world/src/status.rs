@@ -1,10 +1,10 @@
-//! What the world tells the registries about itself; login makes the players' world list of it.
+//! The world's attributes at the registries; login builds the players' world list from them.
 
 use shardkeep_cluster::Node;
 
 use crate::core::Core;
 
-/// The facts as last told, so that only changes are told.
+/// The attributes as last sent, so that only changes are sent.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct Status {
     last_published: Option<Attributes>,

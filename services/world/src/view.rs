@@ -1,4 +1,4 @@
-//! What tasks may know of the core: the lease, the table and the zones, as they were a moment ago.
+//! A copy of the core's state for tasks: the lease, the table and the zones.
 
 use std::time::Instant;
 
@@ -8,7 +8,7 @@ use crate::partition::{Health, Owner, ZoneView};
 
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct View {
-    /// Term held and end of its lease, which lies in the past during a pause; none for a standby.
+    /// The term and the end of its lease, which is in the past during a pause. `None` for a standby.
     pub(crate) lease: Option<(Term, Instant)>,
     pub(crate) sectors: Vec<(CellRect, Option<Owner>)>,
     pub(crate) zones: Vec<ZoneView>,
@@ -20,13 +20,13 @@ impl View {
         self.lease.filter(|&(_, until)| now < until).map(|(term, _)| term)
     }
 
-    /// The living zone of that name and incarnation.
+    /// The living zone with that name and incarnation.
     pub(crate) fn live_zone(&self, name: &str, incarnation: u64) -> Option<&ZoneView> {
         let is = |zone: &&ZoneView| zone.owner.name == name && zone.owner.incarnation == incarnation;
         self.zones.iter().filter(|zone| zone.health != Health::Gone).find(is)
     }
 
-    /// The living zone that owns the cell; places outside every sector count as the nearest sector's.
+    /// The living zone that owns the cell. Positions outside of all sectors belong to the nearest sector.
     pub(crate) fn zone_of(&self, cell: CellId) -> Option<&ZoneView> {
         let distance = |rect: &CellRect| {
             let axis = |at: u16, from: u16, to: u16| {

@@ -1,4 +1,4 @@
-//! Those who watch presence: chat and the operators' console.
+//! Watchers of presence: chat and the operators' console.
 
 use shardkeep_rpc::world::PresenceReport;
 use tokio::sync::mpsc;
@@ -6,15 +6,15 @@ use tonic::Status;
 
 use crate::metrics::WATCHERS_LOST;
 
-/// Bound of what a watcher may be behind. Overflow: its stream ends, and it begins again with everybody; counter
-/// WATCHERS_LOST.
+/// How many changes a watcher may be behind. Overflow: its stream ends, and it starts again with a complete report;
+/// counter WATCHERS_LOST.
 const WATCHER_QUEUE: usize = 1024;
 
 #[derive(Default)]
 pub(crate) struct Watchers(Vec<mpsc::Sender<Result<PresenceReport, Status>>>);
 
 impl Watchers {
-    /// A new watcher's stream; `complete_report` comes first.
+    /// The stream of a new watcher. It begins with `complete_report`.
     pub(crate) fn add(
         &mut self,
         complete_report: PresenceReport,
@@ -37,7 +37,7 @@ impl Watchers {
         });
     }
 
-    /// Ends every stream.
+    /// Ends all streams.
     pub(crate) fn close_all(&mut self) {
         self.0.clear();
     }

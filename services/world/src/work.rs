@@ -1,5 +1,5 @@
-//! The conversations with the database and the zones. Each step can be repeated without harm, because the database
-//! fences it by term or epoch; so whatever fails is tried again, from what the database says then.
+//! Calls to the database and to zones. The database fences each step by term or epoch, so each step is safe to
+//! repeat. After a failure, the next attempt begins with the database's state.
 
 use std::{
     sync::Arc,
@@ -13,13 +13,11 @@ use shardkeep_rpc::{
     zone::{self, zone_client::ZoneClient},
 };
 use shardkeep_types::{CharacterId, DaemonKind, Position, SessionId, Term, WorldId};
-use tokio::{
-    sync::{Semaphore, watch},
-    time::timeout,
-};
+use tokio::sync::{Semaphore, watch};
 use tonic::{Code, Status, transport::Channel};
 
 use crate::{
+    call::call,
     convert,
     effect::{Placement, Work},
     entry::PlaceError,
@@ -32,15 +30,14 @@ use crate::{
     view::View,
 };
 
-/// How long one call may take.
-const CALL_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long a player waits for a zone before the entry is refused.
 const PLACE_TIMEOUT: Duration = Duration::from_secs(20);
-/// How long the world tries to free a character that nobody plays; after that the next Enter, or term, does.
+/// How long the world tries to free a character without a player. After that, the next Enter or the next term frees
+/// it.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(120);
-/// Admissions by the zone that has the avatar that may fail before it is claimed for the zone of its place.
+/// Failed admissions at the zone that has the avatar, before the character is claimed for the zone at its position.
 const MAX_ADMIT_FAILURES: u32 = 3;
-/// Placements, and departures, under way at the same time; more wait for their turn.
+/// Concurrent placements and releases; further ones wait.
 const MAX_CONCURRENT: usize = 64;
 
 /// Shared by all tasks of the world.
@@ -54,7 +51,7 @@ pub(crate) struct Worker {
     permits: Arc<Semaphore>,
 }
 
-/// A call that did not go through, to be tried again.
+/// Why a call failed; the caller retries.
 type RetryReason = String;
 
 impl Worker {
@@ -114,7 +111,7 @@ impl Worker {
             .max_encoding_message_size(MESSAGE_LIMIT)
     }
 
-    /// The term in which a command may be issued now.
+    /// The term under which a command may be issued now.
     fn term(&self) -> Result<Term, RetryReason> {
         self.view().term(Instant::now()).ok_or_else(|| "the world's lease is not in force".to_owned())
     }
@@ -145,7 +142,7 @@ impl Worker {
         result
     }
 
-    /// One attempt: with the zone that has the character for this session already, else with the zone of its place.
+    /// One attempt: at the zone that already has the character for this session, or at the zone of its position.
     async fn try_place(
         &self,
         placement: &Placement,
@@ -163,7 +160,8 @@ impl Worker {
             if character.session == placement.session.as_bytes() && failures < MAX_ADMIT_FAILURES {
                 return self.admit(placement, owner, character, term).await.map(Ok);
             }
-            // Lets the zone save what it has. If it does not, the claim's higher epoch shuts it out all the same.
+            // The zone saves the character before it lets it go. If it does not, the higher epoch of the claim fences
+            // it.
             if let Err(why) = self.evict(owner, &character, "taken over").await {
                 tracing::debug!(character = character.id, why, "the zone did not let go before the claim");
             }
@@ -220,12 +218,12 @@ impl Worker {
         }
     }
 
-    /// Frees a character that the session has done with, unless another session has it by now.
+    /// Frees a character that its session has left, unless another session has it now.
     async fn release_character(&self, character: CharacterId, session: SessionId, reason: &str) {
         let begun = Instant::now();
         let Ok(_permit) = self.permits.acquire().await else { return };
         let mut backoff = Backoff::default();
-        // What its zone was asked to evict already, by epoch.
+        // The epoch at which its zone was already asked to evict it.
         let mut evicted = None;
         while begun.elapsed() < RELEASE_TIMEOUT {
             match self.try_release(character, session, reason, &mut evicted).await {
@@ -240,7 +238,7 @@ impl Worker {
         tracing::warn!(%character, "gave up letting go of a character; whoever enters with it next takes it over");
     }
 
-    /// True when there is nothing left to do.
+    /// `true` when nothing is left to do.
     async fn try_release(
         &self,
         character: CharacterId,
@@ -259,7 +257,7 @@ impl Worker {
                 self.evict(owner, &character, reason).await?;
                 *evicted = Some(character.epoch);
             }
-            // The zone is dead, or says that it does not have it.
+            // The zone is dead, or reports that it does not have the character.
             _ => {
                 let release =
                     dbcache::ReleaseRequest { character: character.id, epoch: character.epoch, soft: None };
@@ -271,7 +269,7 @@ impl Worker {
         Ok(false)
     }
 
-    /// Gives a dead zone's avatars to its heir; goes on until it is done or the term is over.
+    /// Gives a dead zone's avatars to its successor. Retries until this succeeds or the term ends.
     async fn reown(&self, dead: &Owner, successor: &Owner) -> Vec<Reowned> {
         let Some((term, _)) = self.view().lease else { return Vec::new() };
         let request = dbcache::ReownRequest {
@@ -309,16 +307,6 @@ impl Worker {
             Some(Reowned { character: CharacterId(character.id), session })
         };
         Ok(reply.characters.iter().filter_map(played).collect())
-    }
-}
-
-/// A call with its deadline, kept on this side too: a stopped peer does not answer at all.
-pub(crate) async fn call<T>(
-    answer: impl Future<Output = Result<tonic::Response<T>, Status>>,
-) -> Result<T, Status> {
-    match timeout(CALL_TIMEOUT, answer).await {
-        Ok(answer) => answer.map(tonic::Response::into_inner),
-        Err(_) => Err(Status::deadline_exceeded("no answer in time")),
     }
 }
 

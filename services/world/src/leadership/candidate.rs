@@ -12,7 +12,7 @@ use crate::{leadership::LeaseAnswer, metrics::LEAD_FAILURES, service::Handle};
 
 /// Renewals per lease.
 const RENEWALS: u32 = 5;
-/// Pause after the first failure; later ones are longer.
+/// Delay after the first failure; later delays are longer.
 const FIRST_RETRY: Duration = Duration::from_millis(50);
 
 #[derive(Clone)]
@@ -28,7 +28,7 @@ impl Candidate {
         Self { node, databases, ttl }
     }
 
-    /// Asks until cancelled.
+    /// Bids for the leadership until cancelled.
     pub(crate) async fn run(self, handle: Handle, stop: CancellationToken) -> anyhow::Result<()> {
         let interval = self.ttl / RENEWALS;
         let mut backoff = Backoff::new(FIRST_RETRY, interval);
@@ -50,9 +50,9 @@ impl Candidate {
                         .map_or_else(|_| "no answer".to_owned(), |failed| failed.err().unwrap_or_default());
                     metrics::counter!(LEAD_FAILURES).increment(1);
                     if std::mem::replace(&mut failing, true) {
-                        tracing::debug!(why, "the leadership was not renewed yet");
+                        tracing::debug!(why, "the leadership is still not renewed");
                     } else {
-                        tracing::warn!(why, "the leadership was neither taken nor renewed");
+                        tracing::warn!(why, "the bid for the leadership failed; retrying");
                     }
                     backoff.next_delay()
                 }
@@ -63,7 +63,7 @@ impl Candidate {
         }
     }
 
-    /// Gives the lease back, so that a standby need not wait for its end. If that fails, it ends by itself.
+    /// Releases the lease, so that a standby need not wait for its end. If the call fails, the lease ends by itself.
     pub(crate) async fn release_lease(self) {
         let _ = timeout(self.ttl / RENEWALS, self.ask(Duration::ZERO)).await;
     }

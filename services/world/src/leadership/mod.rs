@@ -1,4 +1,4 @@
-//! Leadership of a world: the database's lease decides which instance leads, and a candidate renews it.
+//! Leadership of a world. The database's lease decides which instance leads; a candidate takes and renews it.
 
 mod candidate;
 mod state;

@@ -1,11 +1,11 @@
-//! Who leads the world: a row in the database, taken by compare-and-set on the database's clock. This is the
-//! holder's own view of it, which always ends before the row does.
+//! This instance's view of the leadership, which the database grants by compare-and-set on its clock. The view always
+//! ends before the lease does.
 
 use std::time::{Duration, Instant};
 
 use shardkeep_types::Term;
 
-/// What the database answered to "may I lead, for this long?".
+/// The database's answer to a bid for the lease.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct LeaseAnswer {
     pub(crate) leader: bool,
@@ -15,17 +15,17 @@ pub(crate) struct LeaseAnswer {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum LeadershipChange {
-    /// A new term begins here: nothing of an earlier one is known.
+    /// A new term begins here, without knowledge of an earlier one.
     Gained(Term),
-    /// The lease ran out unrenewed: issue nothing, forget nothing.
+    /// The lease ended without renewal: issue nothing, but keep the state.
     Paused(Term),
-    /// Renewed after a pause, and nobody led in between.
+    /// The lease was renewed after a pause, without another leader in between.
     Resumed(Term),
-    /// Somebody else leads.
+    /// Another instance leads.
     Lost(Term),
 }
 
-/// Begins as a standby.
+/// Starts as a standby.
 #[derive(Debug, Default)]
 pub(crate) struct Leadership {
     state: State,
@@ -47,8 +47,8 @@ enum State {
 }
 
 impl Leadership {
-    /// Takes the answer to a question that was sent at `sent_at` for a lease of `ttl`. The database counts the lease
-    /// from later than `sent_at`, and a fifth is kept as margin, so this view ends first.
+    /// Applies the answer to a bid that was sent at `sent_at` for a lease of `ttl`. The database's lease starts later
+    /// than `sent_at`, and a fifth of it is a margin, so this view ends first.
     pub(crate) fn apply_answer(
         &mut self,
         sent_at: Instant,
@@ -69,7 +69,7 @@ impl Leadership {
         }
     }
 
-    /// To be called often: notices that the lease has run out.
+    /// Call this several times per second: detects the end of the lease.
     pub(crate) fn tick(&mut self, now: Instant) -> Option<LeadershipChange> {
         match self.state {
             State::Leading { term, until } if until <= now => {
@@ -80,7 +80,7 @@ impl Leadership {
         }
     }
 
-    /// The term under which commands may be issued at this moment, if any.
+    /// The term under which commands may be issued now.
     pub(crate) fn term(&self, now: Instant) -> Option<Term> {
         match self.state {
             State::Leading { term, until } if now < until => Some(term),
@@ -88,7 +88,7 @@ impl Leadership {
         }
     }
 
-    /// The term held and the end of its lease, which lies in the past during a pause.
+    /// The term and the end of its lease, which is in the past during a pause.
     pub(crate) fn lease(&self) -> Option<(Term, Instant)> {
         match self.state {
             State::Standby => None,
@@ -96,12 +96,12 @@ impl Leadership {
         }
     }
 
-    /// Whether another instance leads, as far as this one knows: it answers nothing then.
+    /// Whether another instance leads, as far as this one knows. A standby answers no requests.
     pub(crate) fn is_standby(&self) -> bool {
         matches!(self.state, State::Standby)
     }
 
-    /// Name of the instance that holds the row; empty before the first answer.
+    /// Name of the instance that holds the lease; empty before the first answer.
     pub(crate) fn holder(&self) -> &str {
         &self.holder
     }

@@ -1,4 +1,4 @@
-//! Worlds among stand-ins, over real sockets and mutual TLS.
+//! Worlds with stand-ins for other daemons, over real sockets and mutual TLS.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use tonic::{service::Routes, transport::Channel};
 
 use crate::{database::StandInDatabase, gateway::StandInGateway, zone::StandInZone};
 
-/// Longest wait for something that should happen at once, on a busy machine.
+/// The time limit for events that happen at once on an idle machine.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(30);
 
 pub(crate) struct Cluster {
@@ -25,12 +25,12 @@ pub(crate) struct Cluster {
     pub(crate) registry: FakeRegistry,
     pub(crate) database: StandInDatabase,
     registries: Vec<String>,
-    // What keeps the stand-ins alive.
+    // Keeps the stand-ins running.
     members: Vec<(Daemon, Node)>,
 }
 
 impl Cluster {
-    /// A registry and a database.
+    /// Starts a registry and a database.
     pub(crate) async fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
         certs::make_ca(folder.path()).unwrap();
@@ -64,12 +64,12 @@ impl Cluster {
         (zone, node)
     }
 
-    /// A world that is ready; the first to be started leads.
+    /// Starts a world and waits until it is ready. The first one leads.
     pub(crate) async fn world(&self, name: &str) -> Running {
         self.world_with_capacity(name, WorldConfig::default().capacity).await
     }
 
-    /// A world with room for so many.
+    /// A world with this capacity.
     pub(crate) async fn world_with_capacity(&self, name: &str, capacity: u32) -> Running {
         let mut settings = self.settings::<WorldConfig>(DaemonKind::World, name);
         settings.service.lease = Duration::from_secs(5);
@@ -79,7 +79,7 @@ impl Cluster {
         running
     }
 
-    /// A gateway with a link to a world that is known to lead.
+    /// A gateway with a link to a world that leads.
     pub(crate) async fn gateway(&mut self, name: &str, world: &str) -> StandInGateway {
         let node = self.member(DaemonKind::Gateway, name).await;
         node.serve(Routes::default());
@@ -109,13 +109,13 @@ impl Cluster {
     }
 }
 
-/// A client of the world, as this member; waits until the registry knows it.
+/// A client of the world, as this member. Waits until the registry lists the world.
 pub(crate) async fn client_of(node: &Node, world: &str) -> WorldClient<Channel> {
     let world = wait_for(node, world, |_| true).await;
     WorldClient::new(node.channel(DaemonKind::World, &world.grpc_address))
 }
 
-/// Waits until the registry says that the world leads.
+/// Waits until the registry lists the world as the leader.
 pub(crate) async fn wait_until_leading(node: &Node, world: &str) {
     let wait_until_leading =
         |world: &Instance| world.attributes.get("role").is_some_and(|role| role == "leader");

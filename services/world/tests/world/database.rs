@@ -1,4 +1,4 @@
-//! A dbcache without a database: owners, epochs and leadership in memory, fenced as the contract says.
+//! A dbcache without a database: it keeps owners, epochs and leadership in memory, with the fences of the contract.
 
 use std::{
     collections::BTreeMap,
@@ -34,7 +34,7 @@ impl StandInDatabase {
         self.0.lock().unwrap().characters[&id].clone()
     }
 
-    /// As a zone does when it lets go.
+    /// Releases a character as its zone does.
     pub(crate) fn release_character(&self, id: u64, epoch: u64) {
         let mut state = self.0.lock().unwrap();
         let character = state.characters.get_mut(&id).unwrap();

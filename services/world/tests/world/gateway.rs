@@ -1,4 +1,4 @@
-//! A gateway's two ways to a world: calls about sessions, and the link.
+//! A gateway's two connections to a world: calls about sessions, and the link.
 
 use std::collections::VecDeque;
 
@@ -48,7 +48,7 @@ impl LinkHandler for Handler {
 }
 
 impl StandInGateway {
-    /// Its link to `world` is open.
+    /// Opens a link to `world`.
     pub(crate) async fn open(node: Node, world: &str) -> Self {
         let link = GatewayLink::new(node.id().clone(), world, Limits::default());
         let (items, receiver) = mpsc::unbounded_channel();
@@ -65,7 +65,7 @@ impl StandInGateway {
         Self { node, link, items: receiver, skipped: VecDeque::new(), stop }
     }
 
-    /// What a gateway says of a session of account `number`.
+    /// The data with which a gateway presents a session of account `number`.
     pub(crate) fn opening(&self, number: u8, epoch: u64, character: u64) -> Opening {
         Opening {
             session: vec![number; 16],
@@ -79,7 +79,7 @@ impl StandInGateway {
         }
     }
 
-    /// Opens one session at a world; its epoch, and the world's term.
+    /// Opens one session at a world. Returns its epoch and the world's term.
     pub(crate) async fn open_session(&self, world: &str, opening: Opening) -> Result<(u64, u64), Status> {
         self.open_as(&self.node.id().name, world, opening).await
     }
@@ -121,14 +121,14 @@ impl StandInGateway {
             payload: payload.encode_to_vec().into(),
         };
         let mut messages = vec![message];
-        // Right after its opening, what the gateway announces goes first.
+        // Just after its opening, the gateway's own announcements go first.
         while let Err(back) = self.link.deliver(SessionId([number; 16]), Epoch(1), messages) {
             messages = back;
             tokio::task::yield_now().await;
         }
     }
 
-    /// The next item of which `pick` makes something; others stay for later.
+    /// The next item for which `pick` returns a value; others stay in the queue.
     pub(crate) async fn next_item<T>(&mut self, pick: impl Fn(&BackendItem) -> Option<T>) -> T {
         if let Some((at, picked)) =
             self.skipped.iter().enumerate().find_map(|(at, item)| Some((at, pick(item)?)))
@@ -168,7 +168,7 @@ impl StandInGateway {
         .await
     }
 
-    /// The place in the queue that a session is told.
+    /// The place in the queue that the session is told.
     pub(crate) async fn place(&mut self, number: u8) -> u32 {
         let session = SessionId([number; 16]);
         let message = self.next_item(|item| match item {
@@ -184,8 +184,8 @@ impl StandInGateway {
         self.request(number, opcode::ENTER, request, &Enter { character_id: character }).await;
     }
 
-    /// A new session of account `number` with a new character, in the world or its queue, with requests `10 * number`
-    /// to create it and `10 * number + 1` to enter. Returns the character.
+    /// A new session of account `number` with a new character, in the world or its queue. The requests are `10 *
+    /// number` to create and `10 * number + 1` to enter. Returns the character.
     pub(crate) async fn enter_new_character(&mut self, world: &str, number: u8, name: &str) -> u64 {
         let (epoch, _) = self.open_session(world, self.opening(number, 0, 0)).await.unwrap();
         assert_eq!(epoch, 1);

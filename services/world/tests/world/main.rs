@@ -1,4 +1,4 @@
-//! Black-box tests: real worlds over mutual TLS, and stand-ins for the daemons they talk to.
+//! Tests of real worlds over mutual TLS, with stand-ins for the other daemons.
 
 mod cluster;
 mod database;
@@ -92,7 +92,7 @@ async fn standby_refuses_until_leading_then_restores_presence() {
     first.stop().await.unwrap();
     wait_until_leading(&gateway.node, "world-2").await;
     assert_eq!(gateway.open_session("world-2", gateway.opening(1, 1, 0)).await.unwrap(), (1, 2));
-    // The zone says who stands in it; the gateway did not know.
+    // The zone reports its avatars; the gateway did not know.
     let mut zone = client_of(&node, "world-2").await;
     let (reports, stream) = mpsc::channel(1);
     let reporting = tokio::spawn(async move { zone.report_presence(ReceiverStream::new(stream)).await });
@@ -214,7 +214,7 @@ async fn queue_place_survives_change_of_world_leader() {
 
     let _second = cluster.world_with_capacity("world-2", 1).await;
     let mut gateway = cluster.gateway("gateway-1b", "world-2").await;
-    // Ann is in, Ben has gone meanwhile, Cid waited in the second place, Dan is new.
+    // Ann is inside, Ben has left meanwhile, Cid waits in the second place, and Dan is new.
     gateway.open_session("world-2", gateway.opening(1, 1, ann)).await.unwrap();
     let waiting = Opening { queue_place: 2, ..gateway.opening(3, 1, 0) };
     gateway.open_session("world-2", waiting).await.unwrap();

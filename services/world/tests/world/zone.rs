@@ -1,4 +1,4 @@
-//! A zone that lets everybody in and writes it down.
+//! A zone that admits all avatars and records them.
 
 use std::{pin::Pin, sync::Arc};
 
