@@ -63,6 +63,9 @@ impl Service for Dbcache {
         if !node.ensure_same_store(&[identity]).await {
             return Ok(());
         }
+        let handle = daemon.clone();
+        let report = move |cause| handle.not_ready_because("store", cause);
+        daemon.spawn("store monitor", database.clone().monitor(daemon.draining().cancelled_owned(), report));
         let game = Game::new(database.clone(), Arc::new(BoundedHoldingsCache::new(config.cache)));
         let (committer, lanes) = Committer::new(&game, committer_config(config, &database), &observer());
         let done = CancellationToken::new();

@@ -62,6 +62,9 @@ impl Service for Gm {
         if !node.ensure_same_store(&[identity]).await {
             return Ok(());
         }
+        let handle = daemon.clone();
+        let report = move |cause| handle.not_ready_because("store", cause);
+        daemon.spawn("store monitor", database.clone().monitor(daemon.draining().cancelled_owned(), report));
         let url = config.public_url(address);
         info!(%url, "console");
 

@@ -90,6 +90,10 @@ impl Service for Login {
         if !node.ensure_same_store(&identities).await {
             return Ok(());
         }
+        monitor(&daemon, "store", &database);
+        if let Some(store) = &central_store {
+            monitor(&daemon, "central store", store.database());
+        }
         if let Some(store) = central_store.as_ref().filter(|_| config.central.adopt) {
             store.adopt(&config.central.region, &database).await.context("login.central.adopt")?;
         }
@@ -152,6 +156,13 @@ async fn open(settings: &Settings<Config>) -> anyhow::Result<(Database, Option<A
         }
     };
     Ok((database, central_store))
+}
+
+/// Keeps the daemon from being ready while the database is unavailable.
+fn monitor(daemon: &Daemon, source: &'static str, database: &Database) {
+    let handle = daemon.clone();
+    let report = move |cause| handle.not_ready_because(source, cause);
+    daemon.spawn("store monitor", database.clone().monitor(daemon.draining().cancelled_owned(), report));
 }
 
 fn store_url(settings: &Settings<Config>) -> String {

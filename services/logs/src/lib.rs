@@ -46,9 +46,11 @@ impl Service for Logs {
         let forward = forward(&settings.service, &daemon)?;
         let receiver = Receiver::new(sender, Arc::clone(&clock), forward);
         let query = QueryService::new(archive, &settings.service, clock);
-        let draining = daemon.draining();
+        let handle = daemon.clone();
+        let writer = writer.on_outage(move |cause| handle.not_ready_because("store", cause));
+        let (draining, stopped) = (daemon.draining(), daemon.stopped());
         daemon.spawn("writer", async move {
-            writer.run(draining).await;
+            writer.run(draining, stopped).await;
             Ok(())
         });
         node.serve(Routes::new(receiver.into_server()).add_service(query.into_server()));

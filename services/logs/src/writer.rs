@@ -1,5 +1,5 @@
-//! The one task that writes: takes batches from the queue, each into the file of its day, and opens and closes days
-//! as they come and go.
+//! The task that writes. It takes batches from the queue, writes each record into the file of its day, and opens and
+//! closes the files. While the disk is full, a batch waits here and the queue fills behind it.
 
 use std::{
     collections::BTreeMap,
@@ -9,12 +9,17 @@ use std::{
 use sqlx::{Connection, SqliteConnection};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::{Archive, Clock, Config, Day, day::timestamp, metrics, record::Record};
 
 /// Records of one transaction.
 const BATCH: usize = 2_000;
+/// Pause between attempts while the files cannot be written.
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Called with the cause when the files cannot be written, and with `None` when they can be again.
+type Report = Box<dyn Fn(Option<String>) + Send + Sync>;
 
 pub struct Writer {
     archive: Archive,
@@ -25,6 +30,7 @@ pub struct Writer {
     retention_days: u32,
     open: BTreeMap<Day, SqliteConnection>,
     today: Option<Day>,
+    report: Report,
 }
 
 impl Writer {
@@ -40,20 +46,29 @@ impl Writer {
             retention_days,
             open: BTreeMap::new(),
             today: None,
+            report: Box::new(|_| {}),
         };
         (writer, sender)
     }
 
-    /// Writes until `stop` is cancelled or every sender is gone, then what is left in the queue.
-    pub async fn run(mut self, stop: CancellationToken) {
+    /// Calls `report` with the cause when the files cannot be written, and with `None` when they can be again.
+    #[must_use]
+    pub fn on_outage(mut self, report: impl Fn(Option<String>) + Send + Sync + 'static) -> Self {
+        self.report = Box::new(report);
+        self
+    }
+
+    /// Writes until `stop` is cancelled or every sender is dropped, and then the rest of the queue. When `give_up` is
+    /// cancelled, records that cannot be written are lost.
+    pub async fn run(mut self, stop: CancellationToken, give_up: CancellationToken) {
         let mut batch = Vec::with_capacity(BATCH);
         while !stop.is_cancelled() {
             match stop.run_until_cancelled(self.queue.recv_many(&mut batch, BATCH)).await {
                 Some(0) | None => break,
                 Some(count) => {
-                    self.write(&mut batch).await;
+                    self.write(&mut batch, &give_up).await;
                     if count < BATCH {
-                        // Gathers: one transaction for many records, not one for each.
+                        // One transaction for many records costs less than one for each.
                         stop.run_until_cancelled(tokio::time::sleep(self.flush)).await;
                     }
                 }
@@ -61,14 +76,14 @@ impl Writer {
         }
         self.queue.close();
         while self.queue.recv_many(&mut batch, BATCH).await > 0 {
-            self.write(&mut batch).await;
+            self.write(&mut batch, &give_up).await;
         }
         for (_, connection) in std::mem::take(&mut self.open) {
             let _ = connection.close().await;
         }
     }
 
-    async fn write(&mut self, batch: &mut Vec<Record>) {
+    async fn write(&mut self, batch: &mut Vec<Record>, give_up: &CancellationToken) {
         metrics::waiting(self.queue.len());
         let today = Day::of((self.clock)());
         self.roll_over(today).await;
@@ -78,7 +93,7 @@ impl Writer {
         }
         for (day, records) in by_day {
             let began = Instant::now();
-            match self.write_day(day, &records).await {
+            match self.write_when_possible(day, &records, give_up).await {
                 Ok(()) => metrics::written(records.len(), began.elapsed()),
                 Err(error) => {
                     error!(%error, %day, records = records.len(), "records lost");
@@ -88,14 +103,44 @@ impl Writer {
         }
     }
 
-    /// Tries again once with a new connection: the file may have been moved away.
+    /// Retries while the files cannot be written, for example because the disk is full.
+    async fn write_when_possible(
+        &mut self,
+        day: Day,
+        records: &[Record],
+        give_up: &CancellationToken,
+    ) -> Result<(), sqlx::Error> {
+        let mut began = None;
+        loop {
+            let error = match self.write_day(day, records).await {
+                Err(error) if is_temporary(&error) => error,
+                outcome => {
+                    if let Some(began) = began.map(|began: Instant| began.elapsed()) {
+                        info!(outage = ?began, "log files can be written again");
+                        (self.report)(None);
+                    }
+                    return outcome;
+                }
+            };
+            if began.is_none() {
+                error!(%error, %day, "log files cannot be written; records wait in memory");
+                (self.report)(Some(format!("log files cannot be written: {error}")));
+                began = Some(Instant::now());
+            }
+            if give_up.run_until_cancelled(tokio::time::sleep(RETRY_INTERVAL)).await.is_none() {
+                return Err(error);
+            }
+        }
+    }
+
+    /// Retries once with a new connection, because the file may have been moved.
     async fn write_day(&mut self, day: Day, records: &[Record]) -> Result<(), sqlx::Error> {
         let mut connection = match self.open.remove(&day) {
             Some(connection) => connection,
             None => self.archive.write(day).await?,
         };
         if let Err(error) = insert(&mut connection, records).await {
-            warn!(%error, %day, "writing failed, trying again");
+            debug!(%error, %day, "retrying with a new connection");
             connection = self.archive.write(day).await?;
             insert(&mut connection, records).await?;
         }
@@ -119,6 +164,13 @@ impl Writer {
             Err(error) => warn!(%error, "old days could not be removed"),
         }
     }
+}
+
+/// Whether a later attempt may succeed: result codes of a full disk, a failed or read-only file system, and a lock.
+fn is_temporary(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(|error| error.code()?.parse::<u32>().ok());
+    // SQLITE_BUSY, SQLITE_LOCKED, SQLITE_READONLY, SQLITE_IOERR, SQLITE_FULL, SQLITE_CANTOPEN
+    code.is_some_and(|code| matches!(code & 0xff, 5 | 6 | 8 | 10 | 13 | 14))
 }
 
 /// The day of the record, if that is today or yesterday; what claims another time is kept under today.

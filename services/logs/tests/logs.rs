@@ -57,7 +57,7 @@ impl Collector {
         let archive = Archive::open(folder).unwrap();
         let (writer, queue) = Writer::new(archive.clone(), &config, Arc::clone(&clock));
         let stop = CancellationToken::new();
-        let writer = tokio::spawn(writer.run(stop.clone()));
+        let writer = tokio::spawn(writer.run(stop.clone(), stop.clone()));
         let listener = TcpListener::bind(address).await.unwrap();
         let address = format!("http://{}", listener.local_addr().unwrap());
         let server = Server::builder()

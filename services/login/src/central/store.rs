@@ -64,6 +64,10 @@ impl Store {
         Ok(())
     }
 
+    pub(crate) fn database(&self) -> &Database {
+        &self.database
+    }
+
     pub(crate) async fn identity(&self) -> Result<StoreIdentity, shardkeep_store::Error> {
         self.database.identity().await
     }
