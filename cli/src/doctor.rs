@@ -10,15 +10,12 @@ use std::{
 use anyhow::Result;
 use clap::Args;
 use rustix::process::{Resource, getrlimit};
-use sqlx::{ConnectOptions as _, Connection as _, postgres::PgConnectOptions};
-use tokio::time::timeout;
+use shardkeep_store as store;
 
 use crate::{data_dir::DataDir, http, terminal::explain, up};
 
 /// Two files per player and room for the daemons' own.
 const MIN_OPEN_FILES: u64 = 4_096;
-/// How long a server may take to answer.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// What the stores and logs of a day of playing may take.
 const MIN_DISK_MB: u64 = 512;
 
@@ -65,6 +62,7 @@ pub async fn run(args: &DoctorArgs) -> Result<ExitCode> {
     if let Some(url) = &args.postgres {
         findings.push(("postgres", postgres(url).await));
     }
+    findings.push(("world leases", leases(&dir, args.postgres.as_deref()).await));
     if let Some(url) = &args.redis {
         findings.push(("redis", redis_server(url).await));
     }
@@ -168,69 +166,71 @@ fn settings(path: &Path, dir: &DataDir, region: Option<&str>) -> Finding {
     }
 }
 
-/// Signs in as the daemons will, and looks whether they may make their tables.
+/// Connects as the daemons will, with the same checks, and looks whether they may create their tables.
 async fn postgres(url: &str) -> Finding {
-    let options: PgConnectOptions = match url.parse() {
-        Ok(options) => options,
+    match store::inspect(url).await {
+        Ok(found) if !found.may_create_tables => Finding::Bad(
+            format!("{}: {} may not create tables", found.address, found.user),
+            format!("`GRANT CREATE, USAGE ON SCHEMA public TO {}`", found.user),
+        ),
+        Ok(found) => {
+            let through = if found.pooled { ", through a connection pooler" } else { "" };
+            Finding::Good(format!("{} accepts {}{through}", found.address, found.user))
+        }
         Err(error) => {
-            let fix = "postgres://user:password@host:port/database";
-            return Finding::Bad(format!("--postgres: {error}"), fix.into());
+            let fix = match &error {
+                store::Error::Url { .. } => "postgres://user:password@host:port/database",
+                store::Error::Unreachable { .. } => {
+                    "check the address and the firewall, and that PostgreSQL runs: `apt install postgresql`"
+                }
+                store::Error::AccessDenied { .. } => "correct user, password and database in --postgres",
+                store::Error::ReadOnly => "let the address lead to the primary server",
+                store::Error::NotUtf8 { .. } => "use a database with the encoding UTF8",
+                _ => "look at the log of the PostgreSQL server",
+            };
+            Finding::Bad(explain(&error.into()), fix.into())
         }
-    };
-    let server = format!(
-        "{}:{}/{}",
-        options.get_host(),
-        options.get_port(),
-        options.get_database().unwrap_or_else(|| options.get_username())
-    );
-    let asked = async {
-        let mut connection = options.connect().await?;
-        let may = "SELECT has_schema_privilege(current_schema(), 'CREATE') OR \
-                   has_database_privilege(current_database(), 'CREATE')";
-        let may: Option<bool> = sqlx::query_scalar(may).fetch_one(&mut connection).await?;
-        connection.close().await?;
-        Ok::<bool, sqlx::Error>(may.unwrap_or(false))
-    };
-    match timeout(ANSWER_TIMEOUT, asked).await {
-        Ok(Ok(true)) => Finding::Good(format!("{server} lets {} in", options.get_username())),
-        Ok(Ok(false)) => Finding::Bad(
-            format!("{server}: {} may not make tables", options.get_username()),
-            format!("`GRANT CREATE, USAGE ON SCHEMA public TO {}`", options.get_username()),
-        ),
-        Ok(Err(sqlx::Error::Database(error))) => {
-            Finding::Bad(format!("{server}: {error}"), "user, password and database of --postgres".into())
-        }
-        Ok(Err(error)) => Finding::Bad(
-            format!("{server}: {error}"),
-            "is PostgreSQL running there? `apt install postgresql`".into(),
-        ),
-        Err(_) => Finding::Bad(
-            format!("{server}: no answer"),
-            "is the address right, and no firewall between?".into(),
-        ),
     }
 }
 
-/// Signs in as chat will, and says a word.
+/// Reports leases of worlds that a clock set back has made too long. A world takes such a lease over when it starts.
+async fn leases(dir: &DataDir, postgres: Option<&str>) -> Finding {
+    let file = dir.db().join("dbcache.db");
+    let url = match postgres {
+        Some(url) => url.to_owned(),
+        None if file.exists() => format!("sqlite:{}", file.display()),
+        None => return Finding::Good("no world has a lease yet".into()),
+    };
+    match store::game::find_lease_faults(&url).await {
+        Ok(faults) if faults.is_empty() => Finding::Good("all end in time".into()),
+        Ok(faults) => {
+            let faults: Vec<String> = faults
+                .iter()
+                .map(|fault| {
+                    let seconds = fault.offset.as_secs();
+                    format!("world {}: the lease of {} ends {seconds} s too late", fault.world, fault.holder)
+                })
+                .collect();
+            Finding::Bad(
+                format!("{}; the clock was set back", faults.join("; ")),
+                "synchronise the clocks (`timedatectl set-ntp true`); the world takes the lease over when it starts"
+                    .into(),
+            )
+        }
+        // A database that no dbcache has used yet has no table of leases.
+        Err(store::Error::Statement(_)) => Finding::Good("no world has a lease yet".into()),
+        Err(error) => Finding::Bad(explain(&error.into()), "see the finding about the database".into()),
+    }
+}
+
+/// Connects as chat will.
 async fn redis_server(url: &str) -> Finding {
-    let client = match redis::Client::open(url) {
-        Ok(client) => client,
-        Err(error) => return Finding::Bad(format!("--redis: {error}"), "redis://host:port".into()),
-    };
-    let server = client.get_connection_info().addr().to_string();
-    let asked = async {
-        let mut connection = client.get_multiplexed_async_connection().await?;
-        redis::cmd("PING").query_async::<String>(&mut connection).await
-    };
-    match timeout(ANSWER_TIMEOUT, asked).await {
-        Ok(Ok(_)) => Finding::Good(format!("{server} answers")),
-        Ok(Err(error)) => Finding::Bad(
-            format!("{server}: {error}"),
-            "is Redis running there, and is its password in --redis? `apt install redis-server`".into(),
-        ),
-        Err(_) => Finding::Bad(
-            format!("{server}: no answer"),
-            "is the address right, and no firewall between?".into(),
+    match shardkeep_bus::inspect(url).await {
+        Ok(address) => Finding::Good(format!("{address} is a primary and answers")),
+        Err(error) => Finding::Bad(
+            error,
+            "check address, user and password in --redis, and that Redis runs: `apt install redis-server`"
+                .into(),
         ),
     }
 }
@@ -252,7 +252,7 @@ mod tests {
 
     #[tokio::test]
     async fn unreachable_servers_are_named() {
-        // A port that nobody listens on: taken, and given back.
+        // The port was free a moment ago, so no server listens on it.
         let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let Finding::Bad(what, _) = postgres(&format!("postgres://u:p@{free}/game")).await else {
             panic!("answers")
@@ -260,5 +260,23 @@ mod tests {
         assert!(what.contains(&free.to_string()) && !what.contains("u:p"), "{what}");
         let Finding::Bad(what, _) = redis_server(&format!("redis://{free}")).await else { panic!("answers") };
         assert!(what.contains(&free.to_string()), "{what}");
+    }
+
+    #[tokio::test]
+    async fn lease_from_before_clock_was_set_back_is_reported() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = DataDir::new(folder.path()).unwrap();
+        dir.create().unwrap();
+        assert!(matches!(leases(&dir, None).await, Finding::Good(_)));
+        let url = format!("sqlite:{}", dir.db().join("dbcache.db").display());
+        let database = store::Database::open(&url, store::Schema::Game).await.unwrap();
+        let lease = "INSERT INTO leadership (world, holder, incarnation, term, until_ms, ttl_ms) \
+             VALUES (1, 'world-1', 1, 1, {now_ms} + $1, 4000)";
+        database.execute(store::sql(lease).bind(4_000)).await.unwrap();
+        assert!(matches!(leases(&dir, None).await, Finding::Good(_)));
+        database.execute(store::sql("UPDATE leadership SET until_ms = until_ms + 3600000")).await.unwrap();
+        // The daemon that owns the file may still run.
+        let Finding::Bad(what, _) = leases(&dir, None).await else { panic!("not reported") };
+        assert!(what.contains("world 1") && what.contains("world-1") && what.contains("3600 s"), "{what}");
     }
 }

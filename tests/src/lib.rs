@@ -16,7 +16,10 @@ use shardkeep_client::{
 };
 use shardkeep_testkit::{Cluster, Postgres, Redis, Stores};
 use shardkeep_types::{CharacterId, EntityId};
-use tokio::{sync::OnceCell, time::timeout};
+use tokio::{
+    sync::OnceCell,
+    time::{sleep, timeout},
+};
 
 pub use raw_session::{RawSession, connection_end};
 
@@ -25,6 +28,7 @@ pub const WORLD: u32 = 1;
 pub const PASSWORD: &str = "correct horse battery staple";
 /// What has not happened by then, with the machine busy with other stories, will not happen.
 pub const TIMEOUT: Duration = Duration::from_secs(30);
+const POLL: Duration = Duration::from_millis(50);
 /// The border between the two zones, and the middle of the map, in mm.
 pub const BORDER_MM: i32 = 512_000;
 
@@ -187,6 +191,12 @@ impl Actor {
         timeout(TIMEOUT, waiting).await.with_context(|| format!("{} waits for {description}", self.name))?
     }
 
+    /// Metres from the map's corner.
+    pub fn position_m(&self) -> Result<(i32, i32)> {
+        let position = self.player.with_view(View::position).context("not in the world")?;
+        Ok((position.x_mm / 1_000, position.y_mm / 1_000))
+    }
+
     /// Coins, and the ids of all items.
     pub async fn coins_and_items(&self) -> Result<(i64, Vec<u64>)> {
         let inventory = self.player.inventory().await?;
@@ -202,7 +212,30 @@ impl Actor {
     }
 }
 
-/// Everything up to the list of worlds.
+/// Waits until the daemon is not ready, for a reason that contains `cause`.
+pub async fn wait_until_unready(cluster: &Cluster, daemon: &str, cause: &str) -> Result<()> {
+    let unready = async {
+        loop {
+            match cluster.not_ready_reason(daemon).await? {
+                Some(reason) if reason.contains(cause) => return Ok(()),
+                _ => sleep(POLL).await,
+            }
+        }
+    };
+    timeout(TIMEOUT, unready).await.with_context(|| format!("{daemon} stays ready"))?
+}
+
+/// Waits until the daemon is ready.
+pub async fn wait_until_ready(cluster: &Cluster, daemon: &str) -> Result<()> {
+    let ready = async {
+        while cluster.not_ready_reason(daemon).await?.is_some() {
+            sleep(POLL).await;
+        }
+        Ok(())
+    };
+    timeout(TIMEOUT, ready).await.with_context(|| format!("{daemon} does not become ready"))?
+}
+
 /// Logs in, and waits until the world is listed: login hears of it a moment after the cluster is ready.
 pub async fn log_in(cluster: &Cluster, name: &str, password: &str) -> Result<WorldSelect, ClientError> {
     let config =

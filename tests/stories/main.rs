@@ -4,12 +4,15 @@
 mod accounts;
 mod attack;
 mod border;
+mod clock_set_back;
 mod config_typos;
 mod connection_cut;
 mod crashes;
 mod dashboards;
+mod database_failover;
 mod dns_pool_switch;
 mod drain;
+mod full_disk;
 mod gateways;
 mod idle_player;
 mod interop;
