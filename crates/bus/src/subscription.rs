@@ -13,7 +13,7 @@ use crate::metrics::LOST;
 /// Messages that a subscriber may be behind before it loses the oldest.
 pub const SUBSCRIBER_QUEUE: usize = 1024;
 
-/// What a subscriber receives.
+/// An event for a subscriber.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Delivery {
     Message(Bytes),

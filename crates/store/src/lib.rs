@@ -1,9 +1,9 @@
-//! The databases of the cluster: SQLite embedded in one process, PostgreSQL for many. Statements and migrations
-//! are written once for both; each owning daemon has a [`Schema`] and a module of plain async functions.
+//! The databases of the cluster: SQLite inside one process, PostgreSQL for several replicas. Statements and
+//! migrations are written once for both. Each owning daemon has a [`Schema`] and a module of plain async functions.
 //!
-//! To add tables for a daemon: put `migrations/<schema>/0001_<name>.sql` (types BIGINT, TEXT, BYTEA; no SERIAL, no
-//! engine's dialect), name the file in `Schema::files`, and write a module beside [`game`] with statements built by
-//! [`sql()`]:
+//! To add tables for a daemon, write `migrations/<schema>/0001_<name>.sql` (types BIGINT, TEXT, BYTEA; no SERIAL, no
+//! dialect of one engine), name the file in `Schema::files`, and write a module beside [`game`] with statements built
+//! by [`sql()`]:
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), shardkeep_store::Error> {

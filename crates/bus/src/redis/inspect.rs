@@ -12,7 +12,7 @@ use super::{
 /// Connects as the bus does. Returns the server's address.
 ///
 /// # Errors
-/// What keeps the bus from working, and where.
+/// The address and the reason why the bus does not work.
 pub async fn inspect(url: &str) -> Result<String, String> {
     let client = client(url).map_err(|error| error.to_string())?;
     let address = client.get_connection_info().addr().to_string();

@@ -25,7 +25,7 @@ const PING_INTERVAL: Duration = Duration::from_secs(3);
 /// primary publishes. A few heartbeats may come late.
 const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// What works at the moment.
+/// The present state of the subscription.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Subscribed {
     /// Topics that the server has confirmed.

@@ -1,5 +1,5 @@
--- Names are normalised before they come here. The generation is raised by every login, ban, new password and
--- "log out everywhere"; what runs under a lower one is displaced.
+-- Names are stored normalised. Each login, ban, new password and "log out everywhere" raises the generation, which
+-- ends the sessions of lower ones.
 CREATE TABLE accounts (
     id BIGINT PRIMARY KEY,
     name TEXT NOT NULL UNIQUE,
@@ -8,9 +8,9 @@ CREATE TABLE accounts (
     verifier BYTEA NOT NULL,
     generation BIGINT NOT NULL,
     created_ms BIGINT NOT NULL,
-    -- 0: never.
+    -- 0: the account has never logged in.
     last_login_ms BIGINT NOT NULL,
-    -- 0: not banned; the highest number: for ever.
+    -- 0: not banned; the highest number: permanently.
     banned_until_ms BIGINT NOT NULL,
     ban_reason TEXT NOT NULL
 );
@@ -22,7 +22,7 @@ CREATE TABLE account_numbers (
 );
 INSERT INTO account_numbers (one, next) VALUES (1, 1);
 
--- Secrets that every login replica shares, made by the first one.
+-- Secrets that all replicas of login share. The first replica creates them.
 CREATE TABLE account_secrets (
     name TEXT PRIMARY KEY,
     value BYTEA NOT NULL

@@ -1,8 +1,8 @@
--- 1: may enter worlds that are closed to players.
+-- 1: the account may enter worlds that are closed to players.
 ALTER TABLE accounts ADD COLUMN staff BIGINT NOT NULL DEFAULT 0;
 
--- The last time an account's generation was raised, and what those below it are told. One row per account: a later
--- revocation includes every earlier one.
+-- The latest revocation of each account, and the message to sessions below that generation. It includes all earlier
+-- ones.
 CREATE TABLE revocations (
     account BIGINT PRIMARY KEY,
     below_generation BIGINT NOT NULL,
@@ -24,13 +24,13 @@ CREATE TABLE login_leases (
 
 CREATE TABLE second_factors (
     account BIGINT PRIMARY KEY,
-    -- As login gives it: enciphered where login has a key for that.
+    -- Encrypted where login has a key for that.
     secret BYTEA NOT NULL,
-    -- 0: begun, and not in force before its first code has been given.
+    -- 0: begun; the first right code confirms it.
     confirmed BIGINT NOT NULL,
-    -- Time step of the last code that was taken: it and earlier ones are used up.
+    -- Time step of the last used code. It and earlier ones cannot be used again.
     last_step BIGINT NOT NULL,
-    -- When the token bucket of wrong codes is full again.
+    -- When the token bucket for wrong codes is full again.
     full_at_ms BIGINT NOT NULL
 );
 
@@ -41,7 +41,7 @@ CREATE TABLE closed_worlds (
     since_ms BIGINT NOT NULL
 );
 
--- Rights to register an account, by the hash of their token.
+-- Invitations to register an account, by the hash of their token.
 CREATE TABLE invitations (
     hash BYTEA PRIMARY KEY,
     uses_left BIGINT NOT NULL,

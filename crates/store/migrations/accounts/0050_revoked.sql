@@ -1,10 +1,10 @@
--- What raised the generation last, in the account's own row: raising it and writing down why are one statement.
--- An error code of the client protocol, and what those of a lower generation are told.
+-- The latest cause of a raised generation, in the account's row, so that one statement writes both. `revoked_code` is
+-- an error code of the client protocol; `revoked_detail` goes to sessions of lower generations.
 ALTER TABLE accounts ADD COLUMN revoked_code BIGINT NOT NULL DEFAULT 0;
 ALTER TABLE accounts ADD COLUMN revoked_detail TEXT NOT NULL DEFAULT '';
 -- 0: never.
 ALTER TABLE accounts ADD COLUMN revoked_ms BIGINT NOT NULL DEFAULT 0;
--- Which process has told its followers already; 0: none has.
+-- The process that has told its followers already; 0: none.
 ALTER TABLE accounts ADD COLUMN revoked_by BIGINT NOT NULL DEFAULT 0;
 
 UPDATE accounts SET

@@ -1,5 +1,5 @@
--- The clock of each stretch of a session: a session that goes on at another gateway may begin another stretch there.
--- `charged_ms` is what of it was taken from a prepaid plan.
+-- The clocks of sessions. A session that moves to another gateway may start another clock there. `charged_ms` is the
+-- part that was charged to a prepaid plan.
 CREATE TABLE clocks (
     session BYTEA NOT NULL,
     started_ms BIGINT NOT NULL,
@@ -22,8 +22,8 @@ CREATE TABLE plans (
 );
 CREATE INDEX plans_running_out ON plans (left_ms);
 
--- Time moves between ledger accounts: "sold", "a:<account>", "played:<account>". One entry per credit, and one per
--- stretch of a session, which grows with it.
+-- Moves of time between ledger accounts: "sold", "a:<account>" and "played:<account>". One entry per credit, and one
+-- per clock, which grows with the clock.
 CREATE TABLE time_ledger (
     key TEXT PRIMARY KEY,
     at_ms BIGINT NOT NULL,

@@ -1,16 +1,16 @@
--- Accounts of several regions. A region's store holds copies of those that are active there.
+-- Accounts of several regions. The store of a region holds copies of the accounts that are active there.
 CREATE TABLE central_accounts (
     id BIGINT PRIMARY KEY,
-    -- Normalised before it comes here.
+    -- Stored normalised.
     name TEXT NOT NULL UNIQUE,
     srp_group BIGINT NOT NULL,
     salt BYTEA NOT NULL,
     verifier BYTEA NOT NULL,
-    -- As login gives it: enciphered where login has a key for that. Empty: none.
+    -- Encrypted where login has a key for that. Empty: none.
     second_factor BYTEA NOT NULL,
-    -- The version with which the second factor changed last; 0: never.
+    -- Version at which the second factor last changed; 0: never.
     factor_version BIGINT NOT NULL,
-    -- 0: not banned; the highest number: for ever.
+    -- 0: not banned; the highest number: permanently.
     banned_until_ms BIGINT NOT NULL,
     ban_reason TEXT NOT NULL,
     created_ms BIGINT NOT NULL,
@@ -24,8 +24,8 @@ CREATE TABLE central_activations (
     PRIMARY KEY (account, region)
 );
 
--- One row. Whoever changes an account takes the next version here and keeps the row until the change is committed:
--- versions become visible in their order, so that a region that has seen one has seen all before it.
+-- One row. A change of an account takes the next version here and locks the row until its commit. So versions become
+-- visible in order, and a region that has seen one has seen all before it.
 CREATE TABLE central_numbers (
     one BIGINT PRIMARY KEY,
     next_account BIGINT NOT NULL,

@@ -1,4 +1,4 @@
--- Operators of the console, how they are signed in, and what they did.
+-- Operators of the console, their sessions and links, and the audit of their commands.
 CREATE TABLE operators (
     name       TEXT PRIMARY KEY,
     role       TEXT NOT NULL,   -- viewer, moderator, game-master, admin

@@ -7,8 +7,8 @@ use sqlx::{
 
 use crate::Error;
 
-/// The tables of one owning daemon. Several schemas may share one PostgreSQL database: their tables have different
-/// names, and each keeps its own list of migrations.
+/// The tables of one daemon. Several schemas may share one PostgreSQL database: their tables have different names,
+/// and each has its own list of migrations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Schema {
     /// `login`
@@ -23,7 +23,7 @@ pub enum Schema {
     Gm,
 }
 
-/// (version, name, text). A file that has been released is never edited: add the next number.
+/// (version, name, text). After the first release, files only get added.
 type Files = &'static [(i64, &'static str, &'static str)];
 
 macro_rules! files {

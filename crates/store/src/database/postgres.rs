@@ -35,7 +35,7 @@ const SESSION_OPTIONS: [(&str, &str); 3] =
 const TRANSACTION_OPTIONS: &str = "SET LOCAL idle_in_transaction_session_timeout = '5s'; \
      SET LOCAL lock_timeout = '5s'; SET LOCAL statement_timeout = '15s'";
 
-/// What a connection reports about its server.
+/// A server that daemons can use.
 pub(super) struct Server {
     pub(super) address: String,
     pub(super) user: String,
@@ -106,7 +106,7 @@ impl PostgresStore {
         if self.eviction.latest_is_read_only() { Err(Error::ReadOnly) } else { Ok(connection) }
     }
 
-    /// Whether a single statement needs a transaction of its own: without one, a pooler in transaction mode may send
+    /// Whether a single statement must be wrapped in a transaction. Otherwise a pooler in transaction mode may send
     /// the two steps of the statement to different servers.
     pub(super) fn is_pooled(&self) -> bool {
         self.server.pooled
@@ -263,7 +263,7 @@ fn address(options: &PgConnectOptions) -> String {
     }
 }
 
-/// PgBouncer gives most of its own errors the code 08P01, so that only the text tells a permanent refusal.
+/// PgBouncer uses the code 08P01 for most errors, so only the text distinguishes a permanent refusal.
 fn is_permanent(error: &sqlx::Error) -> bool {
     const REFUSALS: [&str; 7] = [
         "no such database",
