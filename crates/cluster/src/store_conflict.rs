@@ -19,6 +19,8 @@ use crate::{Directory, Instance, Node, State};
 /// The attribute that holds the marks of an instance's stores, separated by blanks.
 pub const STORES_ATTRIBUTE: &str = "stores";
 
+/// Names this part of the daemon in [`shardkeep_daemon::Daemon::not_ready_because`].
+const OBSTACLE: &str = "store conflict";
 /// How long to wait for a registry to show this instance, and so every other.
 const VISIBLE_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -60,7 +62,7 @@ impl StartingReplica<'_> {
             self.node.set_attribute(STORES_ATTRIBUTE, String::new());
             self.wait_for_conflict_to_end(&conflicting_peer).await;
         }
-        self.node.daemon().not_ready_because(None);
+        self.node.daemon().not_ready_because(OBSTACLE, None);
     }
 
     /// Waits until a registry shows this instance with its stores: then it shows everybody who announced before.
@@ -86,7 +88,7 @@ impl StartingReplica<'_> {
     async fn wait_for_conflict_to_end(&mut self, conflicting_peer: &Instance) {
         let reason = conflict_message(conflicting_peer, self.identities);
         warn!(conflicting_peer = %conflicting_peer.id, "not ready: {reason}");
-        self.node.daemon().not_ready_because(Some(reason));
+        self.node.daemon().not_ready_because(OBSTACLE, Some(reason));
         let name = &conflicting_peer.id.name;
         // One that restarts has announced nothing yet: it is still in the way.
         let still_conflicts = |peer: &Instance| {
@@ -184,6 +186,7 @@ mod tests {
     use shardkeep_types::{DaemonKind, InstanceId, WorldId};
 
     use super::*;
+    use crate::Leadership;
 
     fn login(name: &str, incarnation: u64, state: State, identities: &str) -> Instance {
         Instance {
@@ -195,6 +198,7 @@ mod tests {
             admin_address: String::new(),
             version: String::new(),
             load: 0.0,
+            leadership: Leadership::None,
             attributes: BTreeMap::from([(STORES_ATTRIBUTE.to_owned(), identities.to_owned())]),
         }
     }

@@ -1,5 +1,5 @@
-//! The admin endpoints of every daemon: `/metrics`, `/livez`, `/readyz` and `/config`. They change nothing and show
-//! no secrets, but belong on a private address all the same.
+//! The admin endpoints of every daemon: `/metrics`, `/livez`, `/readyz` and `/config`. They are read-only and mask
+//! secrets, but require no authentication: bind them to a private address.
 
 use std::{sync::OnceLock, time::Duration};
 
@@ -10,10 +10,10 @@ use tokio::net::TcpListener;
 use toml::Table;
 
 use crate::{
-    Daemon,
+    Daemon, HttpLimits,
     catalogue::{Catalogue, CatalogueRecorder},
     mask::masked,
-    process,
+    panics, process, serve_http,
 };
 
 /// Buckets of every histogram whose name ends in `_seconds`: from a tenth of a millisecond to ten seconds.
@@ -22,9 +22,13 @@ const SECONDS_BUCKETS: [f64; 14] =
 /// Buckets of every other histogram: sizes and counts.
 const AMOUNT_BUCKETS: [f64; 10] =
     [1.0, 4.0, 16.0, 64.0, 256.0, 1024.0, 4096.0, 16384.0, 65536.0, 1_048_576.0];
-/// How often the recorder folds what histograms have gathered since the last scrape, so that memory stays bounded
-/// when nobody scrapes.
+/// How often the recorder merges the samples of histograms. Without it, memory grows until the next scrape.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Scrapers and health checks need few connections. The bound keeps clients of this port from using up the file
+/// descriptors of the players' port.
+const LIMITS: HttpLimits =
+    HttpLimits { server: "admin", connections: 64, per_address: 16, head_timeout: Duration::from_secs(10) };
 
 #[derive(Clone)]
 struct AdminState {
@@ -33,7 +37,7 @@ struct AdminState {
     config: String,
 }
 
-/// What `/metrics` shows.
+/// The content of `/metrics`.
 #[derive(Clone)]
 struct Metrics {
     values: PrometheusHandle,
@@ -51,21 +55,22 @@ fn recorder() -> anyhow::Result<Metrics> {
         .set_buckets(&AMOUNT_BUCKETS)?
         .build_recorder();
     let handle = Metrics { values: recorder.handle(), catalogue: Catalogue::default() };
-    // Two daemons may start side by side in one test process: the first one's recorder serves both.
+    // Two daemons in one test process share the recorder of the first.
     if RECORDER.set(handle.clone()).is_ok() {
         let recorder = CatalogueRecorder { recorder, catalogue: handle.catalogue.clone() };
         metrics::set_global_recorder(recorder).context("another metrics recorder is installed")?;
         process::describe();
+        panics::describe();
     }
     Ok(RECORDER.get().cloned().unwrap_or(handle))
 }
 
-/// Binds the endpoints and serves them until the daemon has finished.
+/// Binds the endpoints, and serves them until the daemon has finished.
 pub(crate) async fn start(daemon: &Daemon, address: &str, settings: &Table) -> anyhow::Result<()> {
     let metrics = recorder()?;
     let listener = TcpListener::bind(address)
         .await
-        .with_context(|| format!("admin endpoints: can not listen on {address} (daemon.admin moves them)"))?;
+        .with_context(|| format!("admin endpoints: cannot listen on {address} (daemon.admin moves them)"))?;
     let bound = listener.local_addr()?;
     daemon.set_admin_address(bound.to_string());
     tracing::info!(address = %bound, "admin endpoints bound");
@@ -80,11 +85,8 @@ pub(crate) async fn start(daemon: &Daemon, address: &str, settings: &Table) -> a
     let finished = daemon.finished();
     daemon.spawn_infrastructure("metrics upkeep", upkeep(metrics.values, finished.clone()));
     daemon.spawn_infrastructure("admin endpoints", async move {
-        // No graceful shutdown: an idle keep-alive connection of a scraper must not hold up the exit.
-        tokio::select! {
-            served = axum::serve(listener, router).into_future() => served.context("admin endpoints"),
-            () = finished.cancelled() => Ok(()),
-        }
+        serve_http(listener, router, LIMITS, finished).await;
+        Ok(())
     });
     Ok(())
 }
@@ -115,7 +117,10 @@ async fn readyz(State(state): State<AdminState>) -> impl IntoResponse {
     } else if state.daemon.draining().is_cancelled() {
         (StatusCode::SERVICE_UNAVAILABLE, "draining\n".to_owned())
     } else {
-        let reason = state.daemon.not_ready_reason().map_or_else(String::new, |reason| format!(": {reason}"));
-        (StatusCode::SERVICE_UNAVAILABLE, format!("starting{reason}\n"))
+        let reason = match state.daemon.not_ready_reason() {
+            reason if reason.is_empty() => "starting".to_owned(),
+            reason => format!("not ready: {reason}"),
+        };
+        (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n"))
     }
 }

@@ -1,6 +1,7 @@
-//! The life of one daemon: ready, draining, stopped. A [`Daemon`] is the handle through which its parts share it.
+//! The life of one daemon: starting, ready, draining, stopped. All parts of a daemon share one [`Daemon`] handle.
 
 use std::{
+    collections::BTreeMap,
     future::Future,
     sync::{
         Arc,
@@ -8,6 +9,7 @@ use std::{
     },
 };
 
+use futures::FutureExt;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use shardkeep_types::DaemonKind;
@@ -16,7 +18,9 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::transport::Channel;
 use tracing::{debug, error, info};
 
-/// Handle to the running daemon; clones are the same daemon.
+use crate::panics;
+
+/// Handle to the running daemon; clones refer to the same daemon.
 #[derive(Clone)]
 pub struct Daemon {
     inner: Arc<Inner>,
@@ -31,7 +35,10 @@ struct Inner {
     tasks: TaskTracker,
     infrastructure: TaskTracker,
     ready: watch::Sender<bool>,
-    not_ready_because: Mutex<Option<String>>,
+    /// Why the daemon is not ready, by the part that says so.
+    obstacles: Mutex<BTreeMap<&'static str, String>>,
+    /// Cancelled to make the tasks of this name panic.
+    injected_panics: Mutex<BTreeMap<&'static str, CancellationToken>>,
     bound: Mutex<BoundAddresses>,
     log_collector: watch::Sender<Option<Channel>>,
 }
@@ -44,13 +51,13 @@ pub struct BoundAddresses {
     pub pid: u32,
     pub grpc: String,
     pub admin: String,
-    /// Where players reach it; empty for daemons that no player talks to.
+    /// Address for players; empty for daemons that players do not connect to.
     pub client: String,
 }
 
 impl Daemon {
-    /// A handle by itself: under [`crate::main`] and [`crate::launch`] one is made for the service; tests and tools may
-    /// make their own and end it by [`Self::drain`] and [`Self::finished`].
+    /// A handle without a running service, for tests and tools. They end it by [`Self::drain`] and [`Self::finished`].
+    /// [`crate::main`] and [`crate::launch`] create the handle of a service.
     pub fn new(kind: DaemonKind, name: &str) -> Self {
         let bound = BoundAddresses {
             name: name.into(),
@@ -68,7 +75,8 @@ impl Daemon {
                 tasks: TaskTracker::new(),
                 infrastructure: TaskTracker::new(),
                 ready: watch::Sender::new(false),
-                not_ready_because: Mutex::default(),
+                obstacles: Mutex::default(),
+                injected_panics: Mutex::default(),
                 bound: Mutex::new(bound),
                 log_collector: watch::Sender::new(None),
             }),
@@ -84,45 +92,43 @@ impl Daemon {
         self.inner.draining.clone()
     }
 
-    /// Cancelled when the grace time is over: drop everything.
+    /// Cancelled when the grace time is over: tasks drop what is left.
     pub fn stopped(&self) -> CancellationToken {
         self.inner.stopped.clone()
     }
 
-    /// Cancelled when the service has returned and its tasks are joined: what carried them may close now.
+    /// Cancelled when the service has returned and its tasks are joined: servers and registrations close now.
     pub fn finished(&self) -> CancellationToken {
         self.inner.finished.clone()
     }
 
-    /// Spawn here what must be joined before the daemon exits. Such tasks end by themselves after `draining`.
+    /// Tasks that the daemon joins before it exits. They must end by themselves after [`Self::draining`].
     pub fn tasks(&self) -> &TaskTracker {
         &self.inner.tasks
     }
 
-    /// Spawns a task without which the daemon is no use: if it panics or fails, the daemon drains and exits with 1.
+    /// Spawns a task that the daemon cannot work without. If it panics or fails, the daemon drains and exits with 1.
     pub fn spawn<F>(&self, name: &'static str, future: F)
     where
         F: Future<Output = anyhow::Result<()>> + Send + 'static,
     {
-        let task = self.inner.tasks.spawn(future);
-        let daemon = self.clone();
+        let (daemon, work) = (self.clone(), self.with_injected_panics(name, future));
         self.inner.tasks.spawn(async move {
-            if let Err(why) = outcome(task).await {
+            if let Err(why) = outcome(work).await {
                 daemon.fail(&format!("task {name} {why}"));
             }
         });
     }
 
-    /// Like [`Self::spawn`], for what must go on until [`Self::finished`]: servers and registrations, not services.
-    /// What fails after that is only logged: peers close connections too.
+    /// Like [`Self::spawn`], for servers and registrations, which run until [`Self::finished`]. A failure after that is
+    /// only logged, because peers close connections too.
     pub fn spawn_infrastructure<F>(&self, name: &'static str, future: F)
     where
         F: Future<Output = anyhow::Result<()>> + Send + 'static,
     {
-        let task = self.inner.infrastructure.spawn(future);
-        let daemon = self.clone();
+        let (daemon, work) = (self.clone(), self.with_injected_panics(name, future));
         self.inner.infrastructure.spawn(async move {
-            match outcome(task).await {
+            match outcome(work).await {
                 Err(why) if daemon.finished().is_cancelled() => debug!(name, why, "infrastructure ended"),
                 Err(why) => daemon.fail(&format!("task {name} {why}")),
                 Ok(()) => {}
@@ -130,7 +136,60 @@ impl Daemon {
         });
     }
 
-    /// `/readyz` answers 200 from now on, and the announce file is written.
+    /// Spawns one piece of work that runs to its end even if its caller stops waiting. A panic ends the daemon, because
+    /// the work may have changed half of its state.
+    pub fn spawn_work<F>(&self, name: &'static str, future: F) -> JoinHandle<F::Output>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        self.inner.tasks.spawn(self.supervised(name, future))
+    }
+
+    /// The same future; a panic in it ends the daemon. For tasks in a [`TaskTracker`] or `JoinSet` of the caller.
+    pub fn supervised<F: Future>(
+        &self,
+        name: &'static str,
+        future: F,
+    ) -> impl Future<Output = F::Output> + use<F> {
+        let daemon = self.clone();
+        panics::catch(future).map(move |result| {
+            result.unwrap_or_else(|panic| {
+                daemon.fail(&format!("task {name} panicked: {}", panics::message(&*panic)));
+                std::panic::resume_unwind(panic)
+            })
+        })
+    }
+
+    /// Names of the long-lived tasks that were spawned so far.
+    pub fn task_names(&self) -> Vec<&'static str> {
+        self.inner.injected_panics.lock().keys().copied().collect()
+    }
+
+    /// Makes the long-lived tasks of this name panic: a fault for tests.
+    pub fn inject_panic(&self, name: &str) {
+        if let Some(token) = self.inner.injected_panics.lock().get(name) {
+            token.cancel();
+        }
+    }
+
+    fn with_injected_panics<F: Future>(
+        &self,
+        name: &'static str,
+        future: F,
+    ) -> impl Future<Output = F::Output> + use<F> {
+        let injected = self.inner.injected_panics.lock().entry(name).or_default().clone();
+        async move {
+            tokio::select! {
+                biased;
+                () = injected.cancelled() => panic!("injected"),
+                output = future => output,
+            }
+        }
+    }
+
+    /// The start is complete: the announce file is written, and `/readyz` answers 200 unless a part of the daemon
+    /// reports an obstacle.
     pub fn ready(&self) {
         if !self.inner.ready.send_replace(true) {
             info!("ready");
@@ -138,23 +197,32 @@ impl Daemon {
     }
 
     pub fn is_ready(&self) -> bool {
-        *self.inner.ready.borrow() && !self.inner.draining.is_cancelled()
+        *self.inner.ready.borrow()
+            && !self.inner.draining.is_cancelled()
+            && self.inner.obstacles.lock().is_empty()
     }
 
-    /// What keeps the daemon from becoming ready, for whoever asks `/readyz`; `None`: nothing in particular.
-    pub fn not_ready_because(&self, reason: Option<String>) {
-        *self.inner.not_ready_because.lock() = reason;
+    /// Reports an obstacle: while one part of the daemon (`source`) has a reason, `/readyz` answers 503 with it, before
+    /// and after the start is complete. `None` removes the obstacle of this part only.
+    pub fn not_ready_because(&self, source: &'static str, reason: Option<String>) {
+        let mut obstacles = self.inner.obstacles.lock();
+        match reason {
+            Some(reason) => obstacles.insert(source, reason),
+            None => obstacles.remove(source),
+        };
     }
 
-    pub(crate) fn not_ready_reason(&self) -> Option<String> {
-        self.inner.not_ready_because.lock().clone()
+    /// Why the daemon is not ready, in one line. Empty if no part reports an obstacle.
+    pub fn not_ready_reason(&self) -> String {
+        let obstacles = self.inner.obstacles.lock();
+        obstacles.values().map(String::as_str).collect::<Vec<_>>().join("; ")
     }
 
     pub(crate) fn readiness(&self) -> watch::Receiver<bool> {
         self.inner.ready.subscribe()
     }
 
-    /// Begins the drain; later calls change nothing.
+    /// Begins the drain; later calls have no effect.
     pub fn drain(&self, reason: &str) {
         if !self.inner.draining.is_cancelled() {
             info!(reason, "draining");
@@ -162,14 +230,14 @@ impl Daemon {
         }
     }
 
-    /// Begins the drain because something is broken: the exit code will be 1.
+    /// Begins the drain because of a fault. The daemon exits with code 1.
     pub fn fail(&self, reason: &str) {
         error!(reason, "failed");
         self.inner.failed.store(true, Ordering::Relaxed);
         self.drain(reason);
     }
 
-    /// Whether it ends because something is broken.
+    /// Whether the daemon drains because of a fault.
     pub fn has_failed(&self) -> bool {
         self.inner.failed.load(Ordering::Relaxed)
     }
@@ -178,7 +246,7 @@ impl Daemon {
         &self.inner.infrastructure
     }
 
-    /// Where players reach this daemon, for the announce file. Call it before [`Self::ready`].
+    /// Sets the address for players in the announce file. Call it before [`Self::ready`].
     #[expect(
         clippy::needless_pass_by_value,
         reason = "addresses are passed as they come: text or socket address"
@@ -199,7 +267,7 @@ impl Daemon {
         self.inner.bound.lock().admin = address;
     }
 
-    /// Log records go to this OTLP collector from now on; before, and with `None`, they wait in a bounded queue.
+    /// Sends log records to this OTLP collector from now on. Without a collector they wait in a bounded queue.
     pub fn set_log_collector(&self, collector: Option<Channel>) {
         self.inner.log_collector.send_replace(collector);
     }
@@ -214,11 +282,11 @@ impl Daemon {
     }
 }
 
-/// How a task ended, in words if it did not end well.
-async fn outcome(task: JoinHandle<anyhow::Result<()>>) -> Result<(), String> {
-    match task.await {
+/// Runs a task and describes its end, if it did not end well.
+async fn outcome(work: impl Future<Output = anyhow::Result<()>>) -> Result<(), String> {
+    match panics::catch(work).await {
         Ok(Ok(())) => Ok(()),
         Ok(Err(error)) => Err(format!("failed: {error:#}")),
-        Err(error) => Err(format!("panicked: {error}")),
+        Err(panic) => Err(format!("panicked: {}", panics::message(&*panic))),
     }
 }

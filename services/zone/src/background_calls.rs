@@ -44,7 +44,7 @@ impl BackgroundCalls {
 
     fn spawn(&self, work: impl Future<Output = Option<Command>> + Send + 'static) {
         let commands = self.commands.clone();
-        self.daemon.tasks().spawn(async move {
+        self.daemon.spawn_work("background call", async move {
             if let Some(command) = work.await {
                 // A closed queue means that the tick loop has ended: nobody needs the result.
                 let _ = commands.send(command).await;

@@ -30,7 +30,7 @@ pub(crate) async fn run(
     core: Arc<Core>,
     worlds: Arc<Worlds>,
     listener: Listener,
-    tasks: TaskTracker,
+    (daemon, tasks): (daemon::Daemon, TaskTracker),
     stop: CancellationToken,
 ) {
     let throttle =
@@ -59,7 +59,9 @@ pub(crate) async fn run(
         let Some(admission) = enter(&core, &throttle, &incoming) else { continue };
         let (core, worlds, stop) = (core.clone(), worlds.clone(), stop.clone());
         let (throttle, upgrade) = (throttle.clone(), upgrade.clone());
-        tasks.spawn(handle_connection(core, worlds, stop, incoming, admission, throttle, upgrade));
+        let connection = handle_connection(core, worlds, stop, incoming, admission, throttle, upgrade);
+        // A connection changes sessions and groups that others share, so a panic must not leave them half-changed.
+        tasks.spawn(daemon.supervised("player connection", connection));
     }
 }
 
