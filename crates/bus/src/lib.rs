@@ -64,6 +64,7 @@ impl Bus {
     /// When the address is neither.
     pub fn open(url: &str) -> Result<Self, OpenError> {
         let transport = if url == "memory:" {
+            ::metrics::gauge!(metrics::CONNECTED).set(1.0);
             Transport::Memory(Topics::default())
         } else if url.starts_with("redis://") {
             Transport::Redis(RedisBus::open(url).map_err(OpenError::Address)?)

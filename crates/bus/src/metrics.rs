@@ -9,6 +9,12 @@ pub(crate) const CONNECTED: &str = "shardkeep_bus_connected";
 pub fn describe() {
     metrics::describe_counter!(LOST, "Messages that a slow subscriber lost");
     metrics::describe_counter!(DROPPED, "Messages that never reached Redis, by reason: full or old");
+    for reason in ["full", "old"] {
+        metrics::counter!(DROPPED, "reason" => reason).increment(0);
+    }
     metrics::describe_counter!(PUBLISHED, "Messages handed to Redis");
-    metrics::describe_gauge!(CONNECTED, "1 while Redis answers and the topics are subscribed");
+    metrics::describe_gauge!(
+        CONNECTED,
+        "1 while Redis answers and the topics are subscribed; always 1 without Redis"
+    );
 }

@@ -4,17 +4,18 @@
 use std::{sync::OnceLock, time::Duration};
 
 use anyhow::Context;
-use axum::{Router, extract::State, http::StatusCode, response::IntoResponse, routing::get};
+use axum::{
+    Router,
+    extract::State,
+    http::{StatusCode, Uri},
+    response::IntoResponse,
+    routing::get,
+};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tokio::net::TcpListener;
 use toml::Table;
 
-use crate::{
-    Daemon, HttpLimits,
-    catalogue::{Catalogue, CatalogueRecorder},
-    mask::masked,
-    panics, process, serve_http,
-};
+use crate::{Daemon, HttpLimits, mask::masked, panics, process, recorder::ZeroingRecorder, serve_http};
 
 /// Buckets of every histogram whose name ends in `_seconds`: from a tenth of a millisecond to ten seconds.
 const SECONDS_BUCKETS: [f64; 14] =
@@ -33,20 +34,13 @@ const LIMITS: HttpLimits =
 #[derive(Clone)]
 struct AdminState {
     daemon: Daemon,
-    metrics: Metrics,
+    metrics: PrometheusHandle,
     config: String,
 }
 
-/// The content of `/metrics`.
-#[derive(Clone)]
-struct Metrics {
-    values: PrometheusHandle,
-    catalogue: Catalogue,
-}
-
 /// The one recorder of this process.
-fn recorder() -> anyhow::Result<Metrics> {
-    static RECORDER: OnceLock<Metrics> = OnceLock::new();
+fn recorder() -> anyhow::Result<PrometheusHandle> {
+    static RECORDER: OnceLock<PrometheusHandle> = OnceLock::new();
     if let Some(handle) = RECORDER.get() {
         return Ok(handle.clone());
     }
@@ -54,11 +48,11 @@ fn recorder() -> anyhow::Result<Metrics> {
         .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), &SECONDS_BUCKETS)?
         .set_buckets(&AMOUNT_BUCKETS)?
         .build_recorder();
-    let handle = Metrics { values: recorder.handle(), catalogue: Catalogue::default() };
+    let handle = recorder.handle();
     // Two daemons in one test process share the recorder of the first.
     if RECORDER.set(handle.clone()).is_ok() {
-        let recorder = CatalogueRecorder { recorder, catalogue: handle.catalogue.clone() };
-        metrics::set_global_recorder(recorder).context("another metrics recorder is installed")?;
+        metrics::set_global_recorder(ZeroingRecorder(recorder))
+            .context("another metrics recorder is installed")?;
         process::describe();
         panics::describe();
     }
@@ -81,9 +75,10 @@ pub(crate) async fn start(daemon: &Daemon, address: &str, settings: &Table) -> a
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz))
         .route("/config", get(|State(state): State<AdminState>| async { state.config }))
+        .fallback(show_page)
         .with_state(state);
     let finished = daemon.finished();
-    daemon.spawn_infrastructure("metrics upkeep", upkeep(metrics.values, finished.clone()));
+    daemon.spawn_infrastructure("metrics upkeep", upkeep(metrics, finished.clone()));
     daemon.spawn_infrastructure("admin endpoints", async move {
         serve_http(listener, router, LIMITS, finished).await;
         Ok(())
@@ -106,9 +101,15 @@ async fn upkeep(
 
 async fn show_metrics(State(state): State<AdminState>) -> impl IntoResponse {
     process::sample();
-    let mut page = state.metrics.values.render();
-    state.metrics.catalogue.append_missing(&mut page);
-    ([("content-type", "text/plain; version=0.0.4")], page)
+    ([("content-type", "text/plain; version=0.0.4")], state.metrics.render())
+}
+
+/// A page that the service has added, such as the registry's `/targets`.
+async fn show_page(State(state): State<AdminState>, uri: Uri) -> impl IntoResponse {
+    match state.daemon.admin_page(uri.path()) {
+        Some(json) => (StatusCode::OK, [("content-type", "application/json")], json),
+        None => (StatusCode::NOT_FOUND, [("content-type", "text/plain")], "no such page\n".to_owned()),
+    }
 }
 
 async fn readyz(State(state): State<AdminState>) -> impl IntoResponse {

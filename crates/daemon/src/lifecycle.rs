@@ -40,8 +40,12 @@ struct Inner {
     /// Cancelled to make the tasks of this name panic.
     injected_panics: Mutex<BTreeMap<&'static str, CancellationToken>>,
     bound: Mutex<BoundAddresses>,
+    admin_pages: Mutex<BTreeMap<&'static str, AdminPage>>,
     log_collector: watch::Sender<Option<Channel>>,
 }
+
+/// Renders a page of the admin endpoints as JSON.
+type AdminPage = Arc<dyn Fn() -> String + Send + Sync>;
 
 /// The addresses a daemon has bound, as they go into its announce file.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -78,6 +82,7 @@ impl Daemon {
                 obstacles: Mutex::default(),
                 injected_panics: Mutex::default(),
                 bound: Mutex::new(bound),
+                admin_pages: Mutex::default(),
                 log_collector: watch::Sender::new(None),
             }),
         }
@@ -240,6 +245,16 @@ impl Daemon {
     /// Whether the daemon drains because of a fault.
     pub fn has_failed(&self) -> bool {
         self.inner.failed.load(Ordering::Relaxed)
+    }
+
+    /// Adds a read-only JSON page to the admin endpoints.
+    pub fn add_admin_page(&self, path: &'static str, page: impl Fn() -> String + Send + Sync + 'static) {
+        self.inner.admin_pages.lock().insert(path, Arc::new(page));
+    }
+
+    pub(crate) fn admin_page(&self, path: &str) -> Option<String> {
+        let page = self.inner.admin_pages.lock().get(path).cloned()?;
+        Some(page())
     }
 
     pub(crate) fn infrastructure(&self) -> &TaskTracker {

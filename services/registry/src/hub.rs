@@ -46,6 +46,8 @@ pub(crate) struct Watch {
 impl Hub {
     pub(crate) fn new(config: &Config) -> Self {
         let inner = Inner { table: Table::new(config.max_instances), watchers: Vec::new(), closed: false };
+        // Every series exists from the start.
+        inner.report();
         Self { inner: Mutex::new(inner), leases_changed: Notify::new(), queue: config.watch_queue }
     }
 

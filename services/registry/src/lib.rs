@@ -8,6 +8,7 @@
 //! * [`table`]: instances and leases; pure, time is an argument.
 //! * [`hub`]: the table with its watchers; each watcher has a bounded queue, and a slow watcher is cut.
 //! * [`service`]: the gRPC service; an instance may register itself only.
+//! * [`targets`]: the scrape targets for Prometheus.
 
 mod config;
 mod error;
@@ -15,6 +16,7 @@ mod hub;
 mod metrics;
 mod service;
 mod table;
+mod targets;
 
 use std::sync::Arc;
 
@@ -38,6 +40,8 @@ impl Service for Registry {
         let node = Node::join(&settings, &daemon, Self::KIND).await?;
         let hub = Arc::new(hub::Hub::new(&settings.service));
         daemon.spawn("lease expiry", hub::expire(hub.clone(), daemon.draining()));
+        let instances = hub.clone();
+        daemon.add_admin_page("/targets", move || targets::page(instances.list(&[]).iter()));
         let service = RegistryServer::new(service::RegistryService::new(hub.clone()))
             .max_decoding_message_size(MESSAGE_LIMIT)
             .max_encoding_message_size(MESSAGE_LIMIT);
