@@ -104,7 +104,7 @@ impl Node {
             }),
         };
         node.keep_registered();
-        log_collector::start(&node, daemon, &settings.log);
+        log_collector::start(daemon, &settings.log, node.dialer(), || node.directory(DaemonKind::Logs));
         Ok(node)
     }
 

@@ -56,16 +56,12 @@ mod panics;
 mod process;
 mod recorder;
 mod run;
+mod service;
 mod settings;
 mod telemetry;
 
-use std::{fmt::Debug, future::Future};
-
-use serde::{Serialize, de::DeserializeOwned};
-use shardkeep_types::DaemonKind;
-
 pub use clock::unix_millis;
-pub use config::{ClusterConfig, DaemonConfig, LogConfig, LogFormat, Settings, duration};
+pub use config::{ClusterConfig, DaemonConfig, LogConfig, LogFormat, Settings, Validate, duration};
 pub use connection_limiter::{ConnectionLimiter, ConnectionLimits, Full, OverflowPolicy, Slot};
 pub use http::{HttpClient, HttpLimits, serve_http};
 pub use lifecycle::{BoundAddresses, Daemon};
@@ -74,36 +70,8 @@ pub use origin::{Origin, Prefix};
 pub use panics::contained;
 pub use recorder::zero_counters;
 pub use run::{Running, launch, main, main_with_args};
-pub use settings::{SettingsError, Sources};
+pub use service::Service;
+pub use settings::{SettingsError, SettingsMistake, Sources};
 // For the `event!` macro.
 #[doc(hidden)]
 pub use tracing;
-
-/// One kind of daemon.
-pub trait Service: Sized + Send + 'static {
-    const KIND: DaemonKind;
-
-    /// The service's own section of the settings, named like the kind: `[zone]`. Derive `Serialize` and
-    /// `Deserialize` with `#[serde(deny_unknown_fields, default)]`.
-    type Config: Serialize + DeserializeOwned + Default + Validate + Clone + Debug + Send + Sync + 'static;
-
-    /// Worker threads on a machine with this many cores, unless the settings name a number.
-    fn threads(cores: usize) -> usize {
-        cores
-    }
-
-    /// Binds, becomes ready, runs and drains. Returns when drained; an error ends the daemon with exit code 1.
-    fn run(
-        settings: Settings<Self::Config>,
-        daemon: Daemon,
-    ) -> impl Future<Output = anyhow::Result<()>> + Send;
-}
-
-/// Checks that types cannot express. The message starts with the key: `tick_hz: must be 1 to 100`.
-pub trait Validate {
-    /// # Errors
-    /// The key and the fault of its value.
-    fn validate(&self) -> Result<(), String> {
-        Ok(())
-    }
-}

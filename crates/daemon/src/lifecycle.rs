@@ -37,11 +37,19 @@ struct Inner {
     ready: watch::Sender<bool>,
     /// Why the daemon is not ready, by the part that says so.
     obstacles: Mutex<BTreeMap<&'static str, String>>,
-    /// Cancelled to make the tasks of this name panic.
-    injected_panics: Mutex<BTreeMap<&'static str, CancellationToken>>,
+    /// The long-lived tasks that run, by name.
+    long_lived: Mutex<BTreeMap<&'static str, LongLived>>,
     bound: Mutex<BoundAddresses>,
     admin_pages: Mutex<BTreeMap<&'static str, AdminPage>>,
     log_collector: watch::Sender<Option<Channel>>,
+}
+
+/// The tasks of one name.
+#[derive(Default)]
+struct LongLived {
+    running: usize,
+    /// Makes them panic.
+    panic: CancellationToken,
 }
 
 /// Renders a page of the admin endpoints as JSON.
@@ -80,7 +88,7 @@ impl Daemon {
                 infrastructure: TaskTracker::new(),
                 ready: watch::Sender::new(false),
                 obstacles: Mutex::default(),
-                injected_panics: Mutex::default(),
+                long_lived: Mutex::default(),
                 bound: Mutex::new(bound),
                 admin_pages: Mutex::default(),
                 log_collector: watch::Sender::new(None),
@@ -117,7 +125,7 @@ impl Daemon {
     where
         F: Future<Output = anyhow::Result<()>> + Send + 'static,
     {
-        let (daemon, work) = (self.clone(), self.with_injected_panics(name, future));
+        let (daemon, work) = (self.clone(), self.long_lived(name, future));
         self.inner.tasks.spawn(async move {
             if let Err(why) = outcome(work).await {
                 daemon.fail(&format!("task {name} {why}"));
@@ -131,7 +139,7 @@ impl Daemon {
     where
         F: Future<Output = anyhow::Result<()>> + Send + 'static,
     {
-        let (daemon, work) = (self.clone(), self.with_injected_panics(name, future));
+        let (daemon, work) = (self.clone(), self.long_lived(name, future));
         self.inner.infrastructure.spawn(async move {
             match outcome(work).await {
                 Err(why) if daemon.finished().is_cancelled() => debug!(name, why, "infrastructure ended"),
@@ -151,6 +159,24 @@ impl Daemon {
         self.inner.tasks.spawn(self.supervised(name, future))
     }
 
+    /// Starts a thread for work that must not wait for the runtime. A panic in it ends the daemon.
+    ///
+    /// # Errors
+    /// When the system gives no thread.
+    pub fn spawn_thread(
+        &self,
+        name: &'static str,
+        work: impl FnOnce() + Send + 'static,
+    ) -> std::io::Result<()> {
+        let daemon = self.clone();
+        let supervised = move || {
+            if let Err(panic) = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)) {
+                daemon.fail(&format!("thread {name} panicked: {}", panics::message(&*panic)));
+            }
+        };
+        std::thread::Builder::new().name(name.to_owned()).spawn(supervised).map(drop)
+    }
+
     /// The same future; a panic in it ends the daemon. For tasks in a [`TaskTracker`] or `JoinSet` of the caller.
     pub fn supervised<F: Future>(
         &self,
@@ -166,30 +192,45 @@ impl Daemon {
         })
     }
 
-    /// Names of the long-lived tasks that were spawned so far.
+    /// Names of the long-lived tasks that run.
     pub fn task_names(&self) -> Vec<&'static str> {
-        self.inner.injected_panics.lock().keys().copied().collect()
+        self.inner.long_lived.lock().keys().copied().collect()
     }
 
     /// Makes the long-lived tasks of this name panic: a fault for tests.
     pub fn inject_panic(&self, name: &str) {
-        if let Some(token) = self.inner.injected_panics.lock().get(name) {
-            token.cancel();
+        if let Some(tasks) = self.inner.long_lived.lock().get(name) {
+            tasks.panic.cancel();
         }
     }
 
-    fn with_injected_panics<F: Future>(
+    /// Lists the task while it runs, and lets [`Self::inject_panic`] find it.
+    fn long_lived<F: Future>(
         &self,
         name: &'static str,
         future: F,
     ) -> impl Future<Output = F::Output> + use<F> {
-        let injected = self.inner.injected_panics.lock().entry(name).or_default().clone();
+        let inner = self.inner.clone();
+        let panic = {
+            let mut tasks = inner.long_lived.lock();
+            let tasks = tasks.entry(name).or_default();
+            tasks.running += 1;
+            tasks.panic.clone()
+        };
         async move {
-            tokio::select! {
+            let output = tokio::select! {
                 biased;
-                () = injected.cancelled() => panic!("injected"),
+                () = panic.cancelled() => panic!("injected"),
                 output = future => output,
+            };
+            let mut tasks = inner.long_lived.lock();
+            if let Some(same_name) = tasks.get_mut(name) {
+                same_name.running -= 1;
+                if same_name.running == 0 {
+                    tasks.remove(name);
+                }
             }
+            output
         }
     }
 

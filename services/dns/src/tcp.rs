@@ -80,6 +80,7 @@ pub(crate) async fn serve(
                 () = stop.cancelled() => {}
             }
         });
+        // supervision: the connection is contained, see above.
         tokio::spawn(async move {
             connection.await;
             gauge!(TCP_CONNECTIONS).decrement(1.0);

@@ -74,7 +74,7 @@ impl DaemonService for Gateway {
         let address = advertised(&config, &listener, &node)?;
         info!(bound = %listener.local_addr()?, advertised = address, "players' socket bound");
         node.set_client_address(address.clone());
-        let core = Core::new(config, &settings.cluster, &node.id().name, address, daemon.draining());
+        let core = Core::new(config, &settings.cluster, &node.id().name, address, daemon.clone());
         let worlds = Arc::new(Worlds::new(&node));
         // Cancelled after the drain. The daemon joins these tasks, and a panic in one of them ends it.
         let stop = CancellationToken::new();
@@ -94,7 +94,7 @@ impl DaemonService for Gateway {
             core.clone(),
             worlds.clone(),
             listener,
-            (daemon.clone(), connections.clone()),
+            connections.clone(),
             stop.clone(),
         );
         daemon.spawn("accept", accept.map(ended));

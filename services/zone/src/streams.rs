@@ -67,7 +67,7 @@ impl Streams {
                 backoff.wait().await;
             }
         };
-        daemon.tasks().spawn(async move {
+        daemon.spawn_work("stream of the world", async move {
             tokio::select! {
                 () = reconnect_loop => {}
                 () = commands.closed() => {}

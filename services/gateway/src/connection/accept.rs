@@ -30,7 +30,7 @@ pub(crate) async fn run(
     core: Arc<Core>,
     worlds: Arc<Worlds>,
     listener: Listener,
-    (daemon, tasks): (daemon::Daemon, TaskTracker),
+    tasks: TaskTracker,
     stop: CancellationToken,
 ) {
     let throttle =
@@ -57,7 +57,8 @@ pub(crate) async fn run(
             }
         }
         let Some(admission) = enter(&core, &throttle, &incoming) else { continue };
-        let (core, worlds, stop) = (core.clone(), worlds.clone(), stop.clone());
+        let (daemon, core, worlds, stop) =
+            (core.daemon.clone(), core.clone(), worlds.clone(), stop.clone());
         let (throttle, upgrade) = (throttle.clone(), upgrade.clone());
         let connection = handle_connection(core, worlds, stop, incoming, admission, throttle, upgrade);
         // A connection changes sessions and groups that others share, so a panic must not leave them half-changed.
