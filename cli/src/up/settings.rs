@@ -13,19 +13,23 @@ use crate::data_dir::DataDir;
 /// Reads the user's file and the environment as each kind of daemon will, with what the plan adds.
 ///
 /// # Errors
-/// With the place of the first mistake.
+/// Every mistake, with its place.
 pub fn check(options: &ClusterOptions, dir: &DataDir, file: &Path) -> Result<(), SettingsError> {
     let env: Vec<(String, String)> = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
         .collect();
+    let mut mistakes = Vec::new();
     let bare = ClusterOptions { overrides: Table::new(), ..options.clone() };
     for child in plan::children(0).iter().filter(|child| child.name.ends_with("-1")) {
         let planned = plan::config(&bare, dir, child, None);
         let set = plan_only_settings(&planned, &options.overrides);
         let sources = Sources { file: Some(file.to_owned()), env: env.clone(), set };
-        check_as(child.kind, &sources)?;
+        if let Err(error) = check_as(child.kind, &sources) {
+            // Mistakes in common sections are found once per kind.
+            mistakes.extend(error.mistakes.into_iter().filter(|it| !mistakes.contains(it)).collect::<Vec<_>>());
+        }
     }
-    Ok(())
+    if mistakes.is_empty() { Ok(()) } else { Err(SettingsError { mistakes }) }
 }
 
 fn check_as(kind: DaemonKind, sources: &Sources) -> Result<(), SettingsError> {

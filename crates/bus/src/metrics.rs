@@ -10,6 +10,9 @@ pub(crate) const GAPS: &str = "shardkeep_bus_gaps_total";
 pub fn describe() {
     metrics::describe_counter!(LOST, "Messages that a slow subscriber lost");
     metrics::describe_counter!(DROPPED, "Messages that never reached Redis, by reason: full or old");
+    for reason in ["full", "old"] {
+        metrics::counter!(DROPPED, "reason" => reason).increment(0);
+    }
     metrics::describe_counter!(PUBLISHED, "Messages sent to Redis");
     metrics::describe_gauge!(
         CONNECTED,

@@ -127,7 +127,7 @@ mod tests {
     use super::*;
 
     fn peer(kind: DaemonKind, world: u32) -> Peer {
-        Peer { kind, name: "one".into(), world: WorldId(world) }
+        Peer::new(kind, "one", WorldId(world))
     }
 
     #[test]

@@ -81,7 +81,7 @@ pub fn make_ca(dir: &Path) -> anyhow::Result<PathBuf> {
 /// # Errors
 /// When there is no authority, the name is taken by another kind or world, or files can not be written.
 pub fn issue(dir: &Path, kind: DaemonKind, name: &str, world: WorldId) -> anyhow::Result<Files> {
-    issue_to(dir, Files::of(dir, name), &Peer { kind, name: name.to_owned(), world })
+    issue_to(dir, Files::of(dir, name), &Peer::new(kind, name, world))
 }
 
 /// Like [`issue`], one certificate for all replicas of this kind in this world: it proves both, but not which replica
@@ -90,7 +90,7 @@ pub fn issue(dir: &Path, kind: DaemonKind, name: &str, world: WorldId) -> anyhow
 /// # Errors
 /// See [`issue`].
 pub fn issue_shared(dir: &Path, kind: DaemonKind, world: WorldId) -> anyhow::Result<Files> {
-    issue_to(dir, Files::of(dir, kind.as_str()), &Peer { kind, name: peer::SHARED_NAME.to_owned(), world })
+    issue_to(dir, Files::of(dir, kind.as_str()), &Peer::new(kind, peer::SHARED_NAME, world))
 }
 
 /// Name of the certificate for players, in it and of its files.
@@ -152,7 +152,7 @@ fn issue_to(dir: &Path, files: Files, wanted: &Peer) -> anyhow::Result<Files> {
     if files.cert.exists()
         && let Ok(identity) = files.load()
     {
-        if identity.peer() == wanted {
+        if identity.peer().uri() == wanted.uri() {
             return Ok(files);
         }
         bail!("{} is already the certificate of {}", files.cert.display(), identity.peer().uri());

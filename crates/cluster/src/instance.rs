@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use shardkeep_rpc::{Malformed, registry};
 use shardkeep_types::{InstanceId, WorldId};
 
-/// The attribute that says where an instance stands: `cluster.region` of its settings.
+/// The attribute that holds the region of an instance: `cluster.region` of its settings.
 pub const REGION_ATTRIBUTE: &str = "region";
 
 /// States follow each other in this order and never go back within one incarnation.
@@ -13,12 +13,22 @@ pub const REGION_ATTRIBUTE: &str = "region";
 pub enum State {
     Starting,
     Up,
-    /// Finishes what it has; gets nothing new.
+    /// Finishes its work and gets no new work.
     Draining,
-    /// Was not heard of for a lease, or ended because it was broken. Visible until an operator removes it.
+    /// Its lease ran out, or it ended because of a fault. Visible until an operator removes it.
     Offline,
-    /// Has said farewell. Visible for some minutes, so that nobody wonders.
+    /// Ended as intended. Visible for some minutes, so that operators see where it went.
     Left,
+}
+
+/// Whether an instance leads its world. Only a database row decides who leads; this field tells peers whom to ask.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum Leadership {
+    /// This kind of daemon has no leader, or the instance does not know yet.
+    #[default]
+    None,
+    Standby,
+    Leader,
 }
 
 /// One running (or lost) daemon.
@@ -36,11 +46,53 @@ pub struct Instance {
     pub version: String,
     /// 0.0 idle to 1.0 full.
     pub load: f64,
+    pub leadership: Leadership,
     pub attributes: BTreeMap<String, String>,
 }
 
+impl Instance {
+    /// Whether this instance leads its world. It may be draining or offline.
+    pub fn leads(&self) -> bool {
+        self.leadership == Leadership::Leader
+    }
+}
+
+impl Leadership {
+    /// Empty for kinds without a leader.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "",
+            Self::Standby => "standby",
+            Self::Leader => "leader",
+        }
+    }
+}
+
+impl From<Leadership> for registry::Leadership {
+    fn from(leadership: Leadership) -> Self {
+        match leadership {
+            Leadership::None => Self::Unspecified,
+            Leadership::Standby => Self::Standby,
+            Leadership::Leader => Self::Leader,
+        }
+    }
+}
+
+impl TryFrom<i32> for Leadership {
+    type Error = Malformed;
+
+    fn try_from(value: i32) -> Result<Self, Malformed> {
+        match registry::Leadership::try_from(value) {
+            Ok(registry::Leadership::Unspecified) => Ok(Self::None),
+            Ok(registry::Leadership::Standby) => Ok(Self::Standby),
+            Ok(registry::Leadership::Leader) => Ok(Self::Leader),
+            Err(_) => Err(Malformed::new("leadership", format!("unknown: {value}"))),
+        }
+    }
+}
+
 impl State {
-    /// There is no process any more, as far as anybody knows.
+    /// Its process has ended, as far as the registry knows.
     pub fn is_down(self) -> bool {
         matches!(self, Self::Offline | Self::Left)
     }
@@ -102,6 +154,7 @@ impl From<&Instance> for registry::Instance {
             admin_address: instance.admin_address.clone(),
             version: instance.version.clone(),
             load: instance.load,
+            leadership: registry::Leadership::from(instance.leadership).into(),
             attributes: instance.attributes.clone().into_iter().collect(),
         }
     }
@@ -120,6 +173,7 @@ impl TryFrom<registry::Instance> for Instance {
             admin_address: instance.admin_address,
             version: instance.version,
             load: if instance.load.is_finite() { instance.load.clamp(0.0, 1.0) } else { 1.0 },
+            leadership: instance.leadership.try_into()?,
             attributes: instance.attributes.into_iter().collect(),
         })
     }

@@ -14,6 +14,7 @@
 mod access;
 mod advertise;
 mod backoff;
+mod call_failure;
 pub mod certs;
 mod control;
 mod dialer;
@@ -22,6 +23,7 @@ mod guard;
 mod identity;
 mod incarnation;
 mod instance;
+mod leases;
 mod log_collector;
 mod merge;
 mod metrics;
@@ -36,9 +38,9 @@ pub use backoff::Backoff;
 pub use dialer::Dialer;
 pub use directory::Directory;
 pub use identity::Identity;
-pub use instance::{Instance, REGION_ATTRIBUTE, State};
+pub use instance::{Instance, Leadership, REGION_ATTRIBUTE, State};
 pub use node::Node;
-pub use peer::{InvalidPeerCertificate, Peer};
+pub use peer::{InvalidPeerCertificate, Peer, PeerCertificate};
 pub use request_batcher::{BatchCallError, BatchFuture, BatchPolicy, RequestBatcher};
 pub use store_conflict::STORES_ATTRIBUTE;
 

@@ -4,26 +4,27 @@ use shardkeep_daemon::{Daemon, LogConfig};
 use shardkeep_types::DaemonKind;
 use tracing::warn;
 
-use crate::{Directory, Instance, Node, State, dialer};
+use crate::{Dialer, Directory, Instance, State, dialer};
 
-pub(crate) fn start(node: &Node, daemon: &Daemon, config: &LogConfig) {
+/// `logs` returns the directory of the logs daemons.
+pub(crate) fn start(daemon: &Daemon, config: &LogConfig, dialer: &Dialer, logs: impl FnOnce() -> Directory) {
     match config.otlp.as_str() {
         "off" => {}
-        "" if node.id().kind == DaemonKind::Logs => {}
+        "" if daemon.kind() == DaemonKind::Logs => {}
         "" => {
-            let (directory, node, daemon) = (node.directory(DaemonKind::Logs), node.clone(), daemon.clone());
-            daemon.clone().spawn_infrastructure("log collector", follow_collector(directory, node, daemon));
+            let follow = follow_collector(logs(), dialer.clone(), daemon.clone());
+            daemon.spawn_infrastructure("log collector", follow);
         }
         url if url.starts_with("http://") => match dialer::plaintext_channel(url) {
             Ok(channel) => daemon.set_log_collector(Some(channel)),
-            Err(error) => warn!(url, %error, "log.otlp is no URL"),
+            Err(error) => warn!(url, %error, "log.otlp is not a URL"),
         },
-        address => daemon.set_log_collector(Some(node.channel(DaemonKind::Logs, address))),
+        address => daemon.set_log_collector(Some(dialer.channel(DaemonKind::Logs, address))),
     }
 }
 
-/// Stays with a collector as long as it is up, so that a change of load moves nobody.
-async fn follow_collector(mut directory: Directory, node: Node, daemon: Daemon) -> anyhow::Result<()> {
+/// Keeps a collector as long as it is up, so that changes of the load move no daemon.
+async fn follow_collector(mut directory: Directory, dialer: Dialer, daemon: Daemon) -> anyhow::Result<()> {
     let finished = daemon.finished();
     let mut current: Option<Instance> = None;
     loop {
@@ -31,9 +32,9 @@ async fn follow_collector(mut directory: Directory, node: Node, daemon: Daemon) 
         let still_up = current.as_ref().is_some_and(|current| {
             view.iter().any(|instance| instance.id == current.id && instance.state == State::Up)
         });
-        // While there is none, the records wait where they are: the last collector may come back.
+        // Without a collector the records stay in the queue: the last collector may come back.
         if !still_up && let Some(next) = directory.least_loaded() {
-            daemon.set_log_collector(Some(node.channel(DaemonKind::Logs, &next.grpc_address)));
+            daemon.set_log_collector(Some(dialer.channel(DaemonKind::Logs, &next.grpc_address)));
             current = Some(next);
         }
         tokio::select! {

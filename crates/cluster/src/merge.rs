@@ -110,6 +110,7 @@ mod tests {
     use shardkeep_types::{DaemonKind, WorldId};
 
     use super::*;
+    use crate::Leadership;
 
     const GRACE: Duration = Duration::from_secs(3);
 
@@ -123,6 +124,7 @@ mod tests {
             admin_address: String::new(),
             version: String::new(),
             load: 0.0,
+            leadership: Leadership::None,
             attributes: BTreeMap::new(),
         }
     }

@@ -4,7 +4,6 @@ use std::{
     collections::{BTreeMap, HashMap},
     net::SocketAddr,
     sync::Arc,
-    time::Duration,
 };
 
 use anyhow::{Context, bail};
@@ -18,12 +17,14 @@ use tonic_health::{ServingStatus, server::HealthReporter};
 use tracing::{error, info};
 
 use crate::{
-    Dialer, Directory, Identity, Instance, REGION_ATTRIBUTE, State, advertise, control::ControlService,
-    directory, incarnation, log_collector, metrics, registration, server,
+    Dialer, Directory, Identity, Instance, Leadership, REGION_ATTRIBUTE, State, advertise,
+    control::ControlService,
+    directory, incarnation,
+    leases::Leases,
+    log_collector, metrics,
+    registration::{self, RegistrationKey},
+    server,
 };
-
-/// How long readiness waits for a registry to take note.
-const REGISTRATION_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Handle to this instance's membership; clones are the same instance.
 #[derive(Clone)]
@@ -41,7 +42,8 @@ struct Inner {
     /// The bound socket, until [`Node::serve`] takes it.
     listener: Mutex<Option<TcpListener>>,
     announcement: watch::Sender<Instance>,
-    known_up: watch::Sender<bool>,
+    leases: Leases,
+    registration_key: RegistrationKey,
     directories: Mutex<HashMap<DaemonKind, Directory>>,
 }
 
@@ -83,6 +85,7 @@ impl Node {
             admin_address: advertise::advertised_address(&daemon.bound().admin, &host),
             version: env!("CARGO_PKG_VERSION").into(),
             load: 0.0,
+            leadership: Leadership::None,
             attributes: region(&settings.cluster),
         };
         let node = Self {
@@ -95,12 +98,13 @@ impl Node {
                 config: settings.cluster.clone(),
                 listener: Mutex::new(Some(listener)),
                 announcement: watch::Sender::new(instance),
-                known_up: watch::Sender::new(false),
+                leases: Leases::new(daemon.clone()),
+                registration_key: RegistrationKey::generate()?,
                 directories: Mutex::default(),
             }),
         };
         node.keep_registered();
-        log_collector::start(&node, daemon, &settings.log);
+        log_collector::start(daemon, &settings.log, node.dialer(), || node.directory(DaemonKind::Logs));
         Ok(node)
     }
 
@@ -124,8 +128,9 @@ impl Node {
         let channel = self.channel(DaemonKind::Registry, registry);
         let handle = registration::RegistrationHandle {
             announcement: inner.announcement.subscribe(),
-            known_up: inner.known_up.clone(),
+            leases: inner.leases.clone(),
             daemon: inner.daemon.clone(),
+            key: inner.registration_key.clone(),
         };
         let run = registration::run(registry.to_owned(), channel, handle, timing);
         inner.daemon.spawn_infrastructure("registration", run);
@@ -173,6 +178,11 @@ impl Node {
         });
     }
 
+    /// Tells the registries whether this instance leads its world.
+    pub fn set_leadership(&self, leadership: Leadership) {
+        self.announce(|instance| instance.leadership = leadership);
+    }
+
     /// Tells the registries a kind-specific fact.
     pub fn set_attribute(&self, key: &str, value: String) {
         self.announce(|instance| {
@@ -180,7 +190,7 @@ impl Node {
         });
     }
 
-    pub(crate) fn daemon(&self) -> &Daemon {
+    pub fn daemon(&self) -> &Daemon {
         &self.inner.daemon
     }
 
@@ -224,14 +234,17 @@ impl Node {
         inner.daemon.spawn_infrastructure("readiness", self.clone().become_ready());
     }
 
-    /// Ready means: others can find it. Where no registry answers, that must not keep the daemon from serving those
-    /// who know it already.
+    /// A daemon that no registry knows cannot be found, so it must not count as ready: an upgrade would go on and drain
+    /// the replica that works. Without registries in the settings the daemon is ready at once.
     async fn become_ready(self) -> anyhow::Result<()> {
-        let mut known_up = self.inner.known_up.subscribe();
-        if !self.inner.config.registries.is_empty() {
-            let _ = tokio::time::timeout(REGISTRATION_TIMEOUT, known_up.wait_for(|known| *known)).await;
+        let inner = &self.inner;
+        if !inner.config.registries.is_empty() {
+            let draining = inner.daemon.draining();
+            if draining.run_until_cancelled(inner.leases.wait_until_known_up()).await.is_none() {
+                return Ok(());
+            }
         }
-        self.inner.daemon.ready();
+        inner.daemon.ready();
         Ok(())
     }
 

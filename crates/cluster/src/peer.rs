@@ -1,10 +1,10 @@
-//! Who calls: the identity in a peer's certificate.
+//! The identity of a caller, as its certificate states it.
 //!
 //! A certificate names its instance in two subject alternative names: the URI `shardkeep://<kind>/<name>?world=<n>`,
 //! which a server reads, and the DNS name `<kind>.shardkeep.internal`, which a client checks like any host name.
 //!
-//! Replicas that are made and scaled by others (containers) share a certificate of the name `*`. It proves kind and
-//! world as any other does, but not which replica: that one the caller says itself, in each call's `user-agent`.
+//! Replicas that an orchestrator scales may share a certificate with the name `*`. It proves kind and world, but not the
+//! name: the replica states its name in the `user-agent` of each call.
 
 use rustls::pki_types::CertificateDer;
 use shardkeep_types::{DaemonKind, WorldId};
@@ -15,16 +15,40 @@ const SCHEME: &str = "shardkeep://";
 /// Name in the certificate that all replicas of a kind share.
 pub(crate) const SHARED_NAME: &str = "*";
 
-/// The caller, from its certificate.
+/// A caller, as its certificate names it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Peer {
     pub kind: DaemonKind,
     pub name: String,
-    /// 0: of the whole region.
+    /// 0: the whole region.
     pub world: WorldId,
+    certificate: PeerCertificate,
+}
+
+/// The certificate of a caller: its serial number, and whether all replicas of the kind share it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PeerCertificate {
+    /// In hexadecimal. Empty for a [`Peer`] that was made without a certificate.
+    pub serial: String,
+    pub shared: bool,
 }
 
 impl Peer {
+    /// A peer without a certificate, for tests and for the issue of certificates.
+    pub fn new(kind: DaemonKind, name: impl Into<String>, world: WorldId) -> Self {
+        Self { kind, name: name.into(), world, certificate: PeerCertificate::default() }
+    }
+
+    /// The same peer with this certificate.
+    #[must_use]
+    pub fn with_certificate(self, certificate: PeerCertificate) -> Self {
+        Self { certificate, ..self }
+    }
+
+    pub fn certificate(&self) -> &PeerCertificate {
+        &self.certificate
+    }
+
     /// The caller of this request.
     ///
     /// # Errors
@@ -37,12 +61,12 @@ impl Peer {
             .ok_or_else(|| Status::unauthenticated("no peer certificate"))
     }
 
-    /// Whether this is the certificate of all replicas of its kind and world.
+    /// Whether the name is missing: the certificate is shared, and the replica has not stated its name yet.
     pub(crate) fn is_shared(&self) -> bool {
         self.name == SHARED_NAME
     }
 
-    /// The replica that speaks with a shared certificate, by its own word (`<kind>/<name> …`).
+    /// The replica behind a shared certificate, by the name that it states (`<kind>/<name> …`).
     pub(crate) fn with_replica_name(&self, user_agent: &str) -> Option<Self> {
         let (kind, name) = user_agent.split(' ').next()?.split_once('/')?;
         let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_' || c == '.';
@@ -61,7 +85,7 @@ impl Peer {
         if name.is_empty() {
             return None;
         }
-        Some(Self { kind: kind.parse().ok()?, name: name.to_owned(), world: WorldId(world.parse().ok()?) })
+        Some(Self::new(kind.parse().ok()?, name, WorldId(world.parse().ok()?)))
     }
 }
 
@@ -71,7 +95,7 @@ impl std::fmt::Display for Peer {
     }
 }
 
-/// The certificate names nobody of this cluster.
+/// The certificate names no instance of a cluster.
 #[derive(Debug, thiserror::Error)]
 #[error("the certificate names no instance ({SCHEME}<kind>/<name>?world=<n>)")]
 pub struct InvalidPeerCertificate;
@@ -79,15 +103,13 @@ pub struct InvalidPeerCertificate;
 pub(crate) fn of_certificate(certificate: &CertificateDer<'_>) -> Result<Peer, InvalidPeerCertificate> {
     let (_, parsed) = X509Certificate::from_der(certificate).map_err(|_| InvalidPeerCertificate)?;
     let names = parsed.subject_alternative_name().ok().flatten().ok_or(InvalidPeerCertificate)?;
-    names
-        .value
-        .general_names
-        .iter()
-        .find_map(|name| match name {
-            GeneralName::URI(uri) => Peer::from_uri(uri),
-            _ => None,
-        })
-        .ok_or(InvalidPeerCertificate)
+    let peer = names.value.general_names.iter().find_map(|name| match name {
+        GeneralName::URI(uri) => Peer::from_uri(uri),
+        _ => None,
+    });
+    let peer = peer.ok_or(InvalidPeerCertificate)?;
+    let shared = peer.is_shared();
+    Ok(peer.with_certificate(PeerCertificate { serial: parsed.raw_serial_as_string(), shared }))
 }
 
 pub(crate) fn dns_name(kind: DaemonKind) -> String {
@@ -100,7 +122,7 @@ mod tests {
 
     #[test]
     fn peer_uri_round_trips() {
-        let peer = Peer { kind: DaemonKind::Zone, name: "zone-2".into(), world: WorldId(7) };
+        let peer = Peer::new(DaemonKind::Zone, "zone-2", WorldId(7));
         assert_eq!(peer.uri(), "shardkeep://zone/zone-2?world=7");
         assert_eq!(Peer::from_uri(&peer.uri()), Some(peer));
         for wrong in ["", "https://zone/a?world=1", "shardkeep://ufo/a?world=1", "shardkeep://zone/?world=1"]
@@ -111,7 +133,7 @@ mod tests {
 
     #[test]
     fn shared_certificate_accepts_only_valid_replica_names() {
-        let shared = Peer { kind: DaemonKind::Zone, name: SHARED_NAME.into(), world: WorldId(7) };
+        let shared = Peer::new(DaemonKind::Zone, SHARED_NAME, WorldId(7));
         let peer = shared.with_replica_name("zone/zone-ab12 tonic/0.14.9").unwrap();
         assert_eq!(peer, Peer { name: "zone-ab12".into(), ..shared.clone() });
         for wrong in ["", "tonic/0.14.9", "world/zone-1", "zone/", "zone/*", "zone/a/b"] {

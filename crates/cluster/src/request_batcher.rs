@@ -11,6 +11,7 @@ use std::{
 
 use metrics::counter;
 use parking_lot::Mutex;
+use shardkeep_daemon::contained;
 use tokio::{sync::oneshot, time::timeout};
 use tonic::Status;
 
@@ -168,7 +169,8 @@ where
         if !there.active {
             there.active = true;
             let active = ActiveTarget { inner: self.0.clone(), target: target.clone(), finished: false };
-            tokio::spawn(active.run());
+            // Its drop handler answers the waiting requests, also after a panic.
+            tokio::spawn(contained("request batch", active.run()));
         }
         Ok(())
     }

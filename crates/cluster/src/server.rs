@@ -10,6 +10,7 @@ use std::{
 };
 
 use metrics::counter;
+use shardkeep_daemon::contained;
 use shardkeep_types::WorldId;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
@@ -96,7 +97,7 @@ async fn accept(
         };
         let Ok(permit) = handshakes.clone().acquire_owned().await else { return };
         let (acceptor, incoming_sender) = (acceptor.clone(), incoming_sender.clone());
-        tokio::spawn(async move {
+        let handshake = async move {
             let result = tokio::time::timeout(HANDSHAKE_DEADLINE, handshake(stream, &acceptor)).await;
             match result.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
                 Ok(stream) => {
@@ -110,7 +111,9 @@ async fn accept(
                 }
             }
             drop(permit);
-        });
+        };
+        // A handshake owns its connection and shares nothing.
+        tokio::spawn(contained("TLS handshake", handshake));
     }
 }
 

@@ -186,6 +186,7 @@ mod tests {
     use shardkeep_types::{DaemonKind, InstanceId, WorldId};
 
     use super::*;
+    use crate::Leadership;
 
     fn login(name: &str, incarnation: u64, state: State, identities: &str) -> Instance {
         Instance {
@@ -197,6 +198,7 @@ mod tests {
             admin_address: String::new(),
             version: String::new(),
             load: 0.0,
+            leadership: Leadership::None,
             attributes: BTreeMap::from([(STORES_ATTRIBUTE.to_owned(), identities.to_owned())]),
         }
     }

@@ -1,20 +1,21 @@
-//! The admin endpoints of every daemon: `/metrics`, `/livez`, `/readyz` and `/config`. They change nothing and show
-//! no secrets, but belong on a private address all the same.
+//! The admin endpoints of every daemon: `/metrics`, `/livez`, `/readyz` and `/config`. They are read-only and mask
+//! secrets, but require no authentication: bind them to a private address.
 
 use std::{sync::OnceLock, time::Duration};
 
 use anyhow::Context;
-use axum::{Router, extract::State, http::StatusCode, response::IntoResponse, routing::get};
+use axum::{
+    Router,
+    extract::State,
+    http::{StatusCode, Uri},
+    response::IntoResponse,
+    routing::get,
+};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tokio::net::TcpListener;
 use toml::Table;
 
-use crate::{
-    Daemon,
-    catalogue::{Catalogue, CatalogueRecorder},
-    mask::masked,
-    process,
-};
+use crate::{Daemon, HttpLimits, mask::masked, panics, process, recorder::ZeroingRecorder, serve_http};
 
 /// Buckets of every histogram whose name ends in `_seconds`: from a tenth of a millisecond to ten seconds.
 const SECONDS_BUCKETS: [f64; 14] =
@@ -22,27 +23,24 @@ const SECONDS_BUCKETS: [f64; 14] =
 /// Buckets of every other histogram: sizes and counts.
 const AMOUNT_BUCKETS: [f64; 10] =
     [1.0, 4.0, 16.0, 64.0, 256.0, 1024.0, 4096.0, 16384.0, 65536.0, 1_048_576.0];
-/// How often the recorder folds what histograms have gathered since the last scrape, so that memory stays bounded
-/// when nobody scrapes.
+/// How often the recorder merges the samples of histograms. Without it, memory grows until the next scrape.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Scrapers and health checks need few connections. The bound keeps clients of this port from using up the file
+/// descriptors of the players' port.
+const LIMITS: HttpLimits =
+    HttpLimits { server: "admin", connections: 64, per_address: 16, head_timeout: Duration::from_secs(10) };
 
 #[derive(Clone)]
 struct AdminState {
     daemon: Daemon,
-    metrics: Metrics,
+    metrics: PrometheusHandle,
     config: String,
 }
 
-/// What `/metrics` shows.
-#[derive(Clone)]
-struct Metrics {
-    values: PrometheusHandle,
-    catalogue: Catalogue,
-}
-
 /// The one recorder of this process.
-fn recorder() -> anyhow::Result<Metrics> {
-    static RECORDER: OnceLock<Metrics> = OnceLock::new();
+fn recorder() -> anyhow::Result<PrometheusHandle> {
+    static RECORDER: OnceLock<PrometheusHandle> = OnceLock::new();
     if let Some(handle) = RECORDER.get() {
         return Ok(handle.clone());
     }
@@ -50,22 +48,23 @@ fn recorder() -> anyhow::Result<Metrics> {
         .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), &SECONDS_BUCKETS)?
         .set_buckets(&AMOUNT_BUCKETS)?
         .build_recorder();
-    let handle = Metrics { values: recorder.handle(), catalogue: Catalogue::default() };
-    // Two daemons may start side by side in one test process: the first one's recorder serves both.
+    let handle = recorder.handle();
+    // Two daemons in one test process share the recorder of the first.
     if RECORDER.set(handle.clone()).is_ok() {
-        let recorder = CatalogueRecorder { recorder, catalogue: handle.catalogue.clone() };
-        metrics::set_global_recorder(recorder).context("another metrics recorder is installed")?;
+        metrics::set_global_recorder(ZeroingRecorder(recorder))
+            .context("another metrics recorder is installed")?;
         process::describe();
+        panics::describe();
     }
     Ok(RECORDER.get().cloned().unwrap_or(handle))
 }
 
-/// Binds the endpoints and serves them until the daemon has finished.
+/// Binds the endpoints, and serves them until the daemon has finished.
 pub(crate) async fn start(daemon: &Daemon, address: &str, settings: &Table) -> anyhow::Result<()> {
     let metrics = recorder()?;
     let listener = TcpListener::bind(address)
         .await
-        .with_context(|| format!("admin endpoints: can not listen on {address} (daemon.admin moves them)"))?;
+        .with_context(|| format!("admin endpoints: cannot listen on {address} (daemon.admin moves them)"))?;
     let bound = listener.local_addr()?;
     daemon.set_admin_address(bound.to_string());
     tracing::info!(address = %bound, "admin endpoints bound");
@@ -76,15 +75,13 @@ pub(crate) async fn start(daemon: &Daemon, address: &str, settings: &Table) -> a
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz))
         .route("/config", get(|State(state): State<AdminState>| async { state.config }))
+        .fallback(show_page)
         .with_state(state);
     let finished = daemon.finished();
-    daemon.spawn_infrastructure("metrics upkeep", upkeep(metrics.values, finished.clone()));
+    daemon.spawn_infrastructure("metrics upkeep", upkeep(metrics, finished.clone()));
     daemon.spawn_infrastructure("admin endpoints", async move {
-        // No graceful shutdown: an idle keep-alive connection of a scraper must not hold up the exit.
-        tokio::select! {
-            served = axum::serve(listener, router).into_future() => served.context("admin endpoints"),
-            () = finished.cancelled() => Ok(()),
-        }
+        serve_http(listener, router, LIMITS, finished).await;
+        Ok(())
     });
     Ok(())
 }
@@ -104,9 +101,15 @@ async fn upkeep(
 
 async fn show_metrics(State(state): State<AdminState>) -> impl IntoResponse {
     process::sample();
-    let mut page = state.metrics.values.render();
-    state.metrics.catalogue.append_missing(&mut page);
-    ([("content-type", "text/plain; version=0.0.4")], page)
+    ([("content-type", "text/plain; version=0.0.4")], state.metrics.render())
+}
+
+/// A page that the service has added, such as the registry's `/targets`.
+async fn show_page(State(state): State<AdminState>, uri: Uri) -> impl IntoResponse {
+    match state.daemon.admin_page(uri.path()) {
+        Some(json) => (StatusCode::OK, [("content-type", "application/json")], json),
+        None => (StatusCode::NOT_FOUND, [("content-type", "text/plain")], "no such page\n".to_owned()),
+    }
 }
 
 async fn readyz(State(state): State<AdminState>) -> impl IntoResponse {

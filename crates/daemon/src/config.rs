@@ -5,9 +5,16 @@ use std::{path::PathBuf, time::Duration};
 use serde::{Deserialize, Serialize};
 use shardkeep_types::WorldId;
 
-use crate::Validate;
+/// Checks that types cannot express. The message starts with the key: `tick_hz: must be 1 to 100`.
+pub trait Validate {
+    /// # Errors
+    /// The key and the fault of its value.
+    fn validate(&self) -> Result<(), String> {
+        Ok(())
+    }
+}
 
-/// Everything a daemon is told at its start. See [`Settings::load`] for where it comes from.
+/// The settings of a daemon. [`Settings::load`] reads them.
 #[derive(Debug, Clone, Default)]
 pub struct Settings<C> {
     pub daemon: DaemonConfig,
@@ -17,14 +24,14 @@ pub struct Settings<C> {
     pub service: C,
 }
 
-/// `[daemon]`: who and where this process is.
+/// `[daemon]`: name, addresses and folders of this process.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct DaemonConfig {
-    /// Instance name, unique in the cluster and stable over restarts. `auto`: `<kind>-<host name>`, for replicas in
-    /// containers. Default: `<kind>-1`.
+    /// Instance name, unique in the cluster and the same after a restart. `auto` is `<kind>-<host name>`, for replicas
+    /// in containers. Default: `<kind>-1`.
     pub name: String,
-    /// Address the gRPC server listens on. Port 0 takes a free one.
+    /// Address that the gRPC server listens on. Port 0 takes a free port.
     pub grpc: String,
     /// Address of `/metrics`, `/livez`, `/readyz` and `/config`.
     pub admin: String,
@@ -32,14 +39,14 @@ pub struct DaemonConfig {
     /// is unspecified, the address from which the first registry is reached.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub advertise_host: Option<String>,
-    /// Folder of everything this daemon keeps on disk.
+    /// Folder for all files of this daemon.
     pub data_dir: PathBuf,
-    /// How long a drain may take before what is left is dropped.
+    /// Longest duration of a drain. Unfinished work is dropped after it.
     #[serde(with = "duration")]
     pub grace: Duration,
-    /// Threads that the daemon computes on. 0: as many as its kind makes good use of on this machine.
+    /// Worker threads. 0: the number that suits this kind of daemon on this machine.
     pub threads: usize,
-    /// File that gets the bound addresses as JSON once the daemon is ready.
+    /// File that receives the bound addresses as JSON once the daemon is ready.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub announce: Option<PathBuf>,
 }
@@ -77,19 +84,19 @@ impl Validate for DaemonConfig {
     }
 }
 
-/// `[cluster]`: how this daemon finds and proves itself to the others.
+/// `[cluster]`: registries, certificates and the place of this daemon in the cluster.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ClusterConfig {
     /// `host:port` of every registry.
     pub registries: Vec<String>,
-    /// Certificate of the authority that signs every daemon's certificate.
+    /// Certificate of the authority that signs the certificates of all daemons.
     pub ca: PathBuf,
     /// This instance's certificate chain. Default: `certs/<name>.pem`.
     pub cert: PathBuf,
     /// Private key of `cert`. Default: `certs/<name>.key`.
     pub key: PathBuf,
-    /// A registry calls this instance offline when it has not heard of it for so long.
+    /// A registry marks this instance as offline after this time without a heartbeat.
     #[serde(with = "duration")]
     pub lease: Duration,
     /// How often the lease is extended.
@@ -97,13 +104,12 @@ pub struct ClusterConfig {
     pub heartbeat: Duration,
     /// World this instance belongs to; 0: the whole region.
     pub world: u32,
-    /// Name of the deployment; its hash is the tag in every client's preface, so that foreign traffic is dropped
-    /// early. The same in all daemons and clients.
+    /// Name of the deployment, the same in all daemons and clients. Its hash is the tag in the preface of each client, so
+    /// that foreign traffic is dropped early.
     pub deployment: String,
     /// DNS zone under which players find the cluster: `login.<zone>` and `gateway.<zone>`.
     pub zone: String,
-    /// Where this instance stands, in the words of `dns.regions`: players near it are sent to it. Empty: nowhere in
-    /// particular.
+    /// Region of this instance, one of `dns.regions`. DNS sends players of a region to its instances. Empty: no region.
     pub region: String,
 }
 
@@ -139,10 +145,12 @@ impl Validate for ClusterConfig {
             return Err("heartbeat: must be at least 50ms".into());
         }
         if self.lease < self.heartbeat * 2 {
-            return Err("lease: must be at least twice the heartbeat, or one lost packet ends it".into());
+            return Err(
+                "lease: must be at least twice the heartbeat, so that one lost packet does not end it".into(),
+            );
         }
         if self.lease > Duration::from_secs(60) {
-            return Err("lease: must be at most 60s, or the dead look alive".into());
+            return Err("lease: must be at most 60s, because a dead daemon looks alive for this long".into());
         }
         if self.region.len() > 63 {
             return Err("region: must be at most 63 bytes".into());
@@ -151,18 +159,18 @@ impl Validate for ClusterConfig {
     }
 }
 
-/// `[log]`: what is logged, and where to.
+/// `[log]`: filter, format and collector of log records.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LogConfig {
     /// Filter in the form of `RUST_LOG`, for example `info,shardkeep_zone=debug`.
     pub filter: String,
     pub format: LogFormat,
-    /// Where log records go beside standard error: empty for the logs daemon that the registry names, `off`, a
-    /// `host:port` of a logs daemon, or `http://host:port` of any other OTLP/gRPC collector.
+    /// Collector of log records, in addition to standard error. Empty: a logs daemon from the registry. `off`: none.
+    /// `host:port`: a logs daemon. `http://host:port`: another OTLP/gRPC collector.
     pub otlp: String,
-    /// Whether player events also become lines on standard error. They do when `otlp` is `off`; otherwise a storm of
-    /// players would spend more on lines that nobody reads than on the players.
+    /// Whether player events are also written to standard error. With `otlp = "off"` they always are. Otherwise many
+    /// logins at once would cost more in log lines than in the logins.
     pub print_events: bool,
 }
 
@@ -186,7 +194,7 @@ impl Validate for LogConfig {
     }
 }
 
-/// How log lines look on standard error.
+/// Format of log lines on standard error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
@@ -211,8 +219,7 @@ fn host_and_port(key: &str, address: &str) -> Result<(), String> {
         .ok_or_else(|| format!("{key}: {address:?} is not host:port"))
 }
 
-/// Durations in settings, written as people say them: `#[serde(with = "shardkeep_daemon::duration")]` reads and
-/// writes `250ms`, `30s`, `5m`, `1h`.
+/// Durations in settings. `#[serde(with = "shardkeep_daemon::duration")]` reads and writes `250ms`, `30s`, `5m`, `1h`.
 pub mod duration {
     use std::time::Duration;
 

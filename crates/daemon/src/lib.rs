@@ -1,5 +1,5 @@
-//! The shape every daemon shares: settings, telemetry, admin endpoints, and a life that runs from bind to drain.
-//! A service implements [`Service`] and hands itself to [`main`]; everything else about being a process is here.
+//! What all daemons share: settings, telemetry, admin endpoints, supervised tasks, and a life from bind to drain.
+//! A service implements [`Service`] and passes itself to [`main`]; this crate does everything else that a process needs.
 //!
 //! ```no_run
 //! # use shardkeep_daemon::{Daemon, Service, Settings, Validate};
@@ -15,7 +15,7 @@
 //!         // bind …
 //!         daemon.ready();
 //!         daemon.draining().cancelled().await;
-//!         // finish what was begun …
+//!         // finish the work in progress …
 //!         Ok(())
 //!     }
 //! }
@@ -26,73 +26,52 @@
 //!
 //! # Life
 //!
-//! 1. Settings are read and checked ([`Settings::load`]); `--check-config` ends here.
-//! 2. The admin socket is bound, then [`Service::run`] binds its own, joins the cluster and becomes ready.
-//! 3. SIGTERM, Ctrl-C, `Control.Drain` or a failed task *drains*: [`Daemon::draining`] is cancelled, and the service
-//!    stops admitting, finishes and returns. A second signal exits at once.
-//! 4. If that takes longer than the grace time, [`Daemon::stopped`] is cancelled and what is left is dropped.
+//! 1. The settings are read and checked ([`Settings::load`]); `--check-config` ends here.
+//! 2. The admin socket is bound. Then [`Service::run`] binds its own sockets, joins the cluster and becomes ready.
+//! 3. SIGTERM, Ctrl-C, `Control.Drain` or a failed task starts the drain: [`Daemon::draining`] is cancelled, and the
+//!    service admits nothing new, finishes its work and returns. A second signal exits at once.
+//! 4. After the grace time, [`Daemon::stopped`] is cancelled, and unfinished work is dropped.
 //! 5. The infrastructure (gRPC server, registration, log export) closes last, after [`Daemon::finished`].
+//!
+//! # Tasks
+//!
+//! Every task is supervised. [`Daemon::spawn`], [`Daemon::spawn_work`] and [`Daemon::supervised`] end the daemon when a
+//! task panics, so that no daemon goes on with half of its tasks. [`contained`] lets the daemon go on: only for tasks
+//! that serve one connection and share no state that a panic can leave half-changed.
 
 mod admin;
 mod announce;
-mod catalogue;
 mod clock;
 mod config;
 mod connection_limiter;
 pub mod event;
 mod healthcheck;
+mod http;
 mod lifecycle;
 mod mask;
 mod network;
 mod origin;
 mod otlp;
+mod panics;
 mod process;
+mod recorder;
 mod run;
+mod service;
 mod settings;
 mod telemetry;
 
-use std::{fmt::Debug, future::Future};
-
-use serde::{Serialize, de::DeserializeOwned};
-use shardkeep_types::DaemonKind;
-
 pub use clock::unix_millis;
-pub use config::{ClusterConfig, DaemonConfig, LogConfig, LogFormat, Settings, duration};
+pub use config::{ClusterConfig, DaemonConfig, LogConfig, LogFormat, Settings, Validate, duration};
 pub use connection_limiter::{ConnectionLimiter, ConnectionLimits, Full, OverflowPolicy, Slot};
+pub use http::{HttpClient, HttpLimits, serve_http};
 pub use lifecycle::{BoundAddresses, Daemon};
 pub use network::{Network, NetworkError, Networks};
 pub use origin::{Origin, Prefix};
+pub use panics::contained;
+pub use recorder::zero_counters;
 pub use run::{Running, launch, main, main_with_args};
-pub use settings::{SettingsError, Sources};
+pub use service::Service;
+pub use settings::{SettingsError, SettingsMistake, Sources};
 // For the `event!` macro.
 #[doc(hidden)]
 pub use tracing;
-
-/// One kind of daemon: what differs between them.
-pub trait Service: Sized + Send + 'static {
-    const KIND: DaemonKind;
-
-    /// The service's own section of the settings, named like the kind: `[zone]`. Derive `Serialize` and
-    /// `Deserialize` with `#[serde(deny_unknown_fields, default)]`.
-    type Config: Serialize + DeserializeOwned + Default + Validate + Clone + Debug + Send + Sync + 'static;
-
-    /// Threads for a machine of so many cores, when the settings do not say.
-    fn threads(cores: usize) -> usize {
-        cores
-    }
-
-    /// Bind → ready → run → drain. Returns when drained; an error ends the daemon with exit code 1.
-    fn run(
-        settings: Settings<Self::Config>,
-        daemon: Daemon,
-    ) -> impl Future<Output = anyhow::Result<()>> + Send;
-}
-
-/// Checks that types can not express. The message begins with the key it is about: `tick_hz: must be 1 to 100`.
-pub trait Validate {
-    /// # Errors
-    /// With the key and what is wrong with its value.
-    fn validate(&self) -> Result<(), String> {
-        Ok(())
-    }
-}

@@ -1,4 +1,4 @@
-//! The life of one daemon: ready, draining, stopped. A [`Daemon`] is the handle through which its parts share it.
+//! The life of one daemon: starting, ready, draining, stopped. All parts of a daemon share one [`Daemon`] handle.
 
 use std::{
     collections::BTreeMap,
@@ -9,6 +9,7 @@ use std::{
     },
 };
 
+use futures::FutureExt;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use shardkeep_types::DaemonKind;
@@ -17,7 +18,9 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::transport::Channel;
 use tracing::{debug, error, info};
 
-/// Handle to the running daemon; clones are the same daemon.
+use crate::panics;
+
+/// Handle to the running daemon; clones refer to the same daemon.
 #[derive(Clone)]
 pub struct Daemon {
     inner: Arc<Inner>,
@@ -34,9 +37,23 @@ struct Inner {
     ready: watch::Sender<bool>,
     /// Why the daemon is not ready, by the part that says so.
     obstacles: Mutex<BTreeMap<&'static str, String>>,
+    /// The long-lived tasks that run, by name.
+    long_lived: Mutex<BTreeMap<&'static str, LongLived>>,
     bound: Mutex<BoundAddresses>,
+    admin_pages: Mutex<BTreeMap<&'static str, AdminPage>>,
     log_collector: watch::Sender<Option<Channel>>,
 }
+
+/// The tasks of one name.
+#[derive(Default)]
+struct LongLived {
+    running: usize,
+    /// Makes them panic.
+    panic: CancellationToken,
+}
+
+/// Renders a page of the admin endpoints as JSON.
+type AdminPage = Arc<dyn Fn() -> String + Send + Sync>;
 
 /// The addresses a daemon has bound, as they go into its announce file.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,13 +63,13 @@ pub struct BoundAddresses {
     pub pid: u32,
     pub grpc: String,
     pub admin: String,
-    /// Where players reach it; empty for daemons that no player talks to.
+    /// Address for players; empty for daemons that players do not connect to.
     pub client: String,
 }
 
 impl Daemon {
-    /// A handle by itself: under [`crate::main`] and [`crate::launch`] one is made for the service; tests and tools may
-    /// make their own and end it by [`Self::drain`] and [`Self::finished`].
+    /// A handle without a running service, for tests and tools. They end it by [`Self::drain`] and [`Self::finished`].
+    /// [`crate::main`] and [`crate::launch`] create the handle of a service.
     pub fn new(kind: DaemonKind, name: &str) -> Self {
         let bound = BoundAddresses {
             name: name.into(),
@@ -71,7 +88,9 @@ impl Daemon {
                 infrastructure: TaskTracker::new(),
                 ready: watch::Sender::new(false),
                 obstacles: Mutex::default(),
+                long_lived: Mutex::default(),
                 bound: Mutex::new(bound),
+                admin_pages: Mutex::default(),
                 log_collector: watch::Sender::new(None),
             }),
         }
@@ -86,50 +105,133 @@ impl Daemon {
         self.inner.draining.clone()
     }
 
-    /// Cancelled when the grace time is over: drop everything.
+    /// Cancelled when the grace time is over: tasks drop what is left.
     pub fn stopped(&self) -> CancellationToken {
         self.inner.stopped.clone()
     }
 
-    /// Cancelled when the service has returned and its tasks are joined: what carried them may close now.
+    /// Cancelled when the service has returned and its tasks are joined: servers and registrations close now.
     pub fn finished(&self) -> CancellationToken {
         self.inner.finished.clone()
     }
 
-    /// Spawn here what must be joined before the daemon exits. Such tasks end by themselves after `draining`.
+    /// Tasks that the daemon joins before it exits. They must end by themselves after [`Self::draining`].
     pub fn tasks(&self) -> &TaskTracker {
         &self.inner.tasks
     }
 
-    /// Spawns a task without which the daemon is no use: if it panics or fails, the daemon drains and exits with 1.
+    /// Spawns a task that the daemon cannot work without. If it panics or fails, the daemon drains and exits with 1.
     pub fn spawn<F>(&self, name: &'static str, future: F)
     where
         F: Future<Output = anyhow::Result<()>> + Send + 'static,
     {
-        let task = self.inner.tasks.spawn(future);
-        let daemon = self.clone();
+        let (daemon, work) = (self.clone(), self.long_lived(name, future));
         self.inner.tasks.spawn(async move {
-            if let Err(why) = outcome(task).await {
+            if let Err(why) = outcome(work).await {
                 daemon.fail(&format!("task {name} {why}"));
             }
         });
     }
 
-    /// Like [`Self::spawn`], for what must go on until [`Self::finished`]: servers and registrations, not services.
-    /// What fails after that is only logged: peers close connections too.
+    /// Like [`Self::spawn`], for servers and registrations, which run until [`Self::finished`]. A failure after that is
+    /// only logged, because peers close connections too.
     pub fn spawn_infrastructure<F>(&self, name: &'static str, future: F)
     where
         F: Future<Output = anyhow::Result<()>> + Send + 'static,
     {
-        let task = self.inner.infrastructure.spawn(future);
-        let daemon = self.clone();
+        let (daemon, work) = (self.clone(), self.long_lived(name, future));
         self.inner.infrastructure.spawn(async move {
-            match outcome(task).await {
+            match outcome(work).await {
                 Err(why) if daemon.finished().is_cancelled() => debug!(name, why, "infrastructure ended"),
                 Err(why) => daemon.fail(&format!("task {name} {why}")),
                 Ok(()) => {}
             }
         });
+    }
+
+    /// Spawns one piece of work that runs to its end even if its caller stops waiting. A panic ends the daemon, because
+    /// the work may have changed half of its state.
+    pub fn spawn_work<F>(&self, name: &'static str, future: F) -> JoinHandle<F::Output>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        self.inner.tasks.spawn(self.supervised(name, future))
+    }
+
+    /// Starts a thread for work that must not wait for the runtime. A panic in it ends the daemon.
+    ///
+    /// # Errors
+    /// When the system gives no thread.
+    pub fn spawn_thread(
+        &self,
+        name: &'static str,
+        work: impl FnOnce() + Send + 'static,
+    ) -> std::io::Result<()> {
+        let daemon = self.clone();
+        let supervised = move || {
+            if let Err(panic) = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)) {
+                daemon.fail(&format!("thread {name} panicked: {}", panics::message(&*panic)));
+            }
+        };
+        std::thread::Builder::new().name(name.to_owned()).spawn(supervised).map(drop)
+    }
+
+    /// The same future; a panic in it ends the daemon. For tasks in a [`TaskTracker`] or `JoinSet` of the caller.
+    pub fn supervised<F: Future>(
+        &self,
+        name: &'static str,
+        future: F,
+    ) -> impl Future<Output = F::Output> + use<F> {
+        let daemon = self.clone();
+        panics::catch(future).map(move |result| {
+            result.unwrap_or_else(|panic| {
+                daemon.fail(&format!("task {name} panicked: {}", panics::message(&*panic)));
+                std::panic::resume_unwind(panic)
+            })
+        })
+    }
+
+    /// Names of the long-lived tasks that run.
+    pub fn task_names(&self) -> Vec<&'static str> {
+        self.inner.long_lived.lock().keys().copied().collect()
+    }
+
+    /// Makes the long-lived tasks of this name panic: a fault for tests.
+    pub fn inject_panic(&self, name: &str) {
+        if let Some(tasks) = self.inner.long_lived.lock().get(name) {
+            tasks.panic.cancel();
+        }
+    }
+
+    /// Lists the task while it runs, and lets [`Self::inject_panic`] find it.
+    fn long_lived<F: Future>(
+        &self,
+        name: &'static str,
+        future: F,
+    ) -> impl Future<Output = F::Output> + use<F> {
+        let inner = self.inner.clone();
+        let panic = {
+            let mut tasks = inner.long_lived.lock();
+            let tasks = tasks.entry(name).or_default();
+            tasks.running += 1;
+            tasks.panic.clone()
+        };
+        async move {
+            let output = tokio::select! {
+                biased;
+                () = panic.cancelled() => panic!("injected"),
+                output = future => output,
+            };
+            let mut tasks = inner.long_lived.lock();
+            if let Some(same_name) = tasks.get_mut(name) {
+                same_name.running -= 1;
+                if same_name.running == 0 {
+                    tasks.remove(name);
+                }
+            }
+            output
+        }
     }
 
     /// The start is complete: the announce file is written, and `/readyz` answers 200 unless a part of the daemon
@@ -166,7 +268,7 @@ impl Daemon {
         self.inner.ready.subscribe()
     }
 
-    /// Begins the drain; later calls change nothing.
+    /// Begins the drain; later calls have no effect.
     pub fn drain(&self, reason: &str) {
         if !self.inner.draining.is_cancelled() {
             info!(reason, "draining");
@@ -174,23 +276,33 @@ impl Daemon {
         }
     }
 
-    /// Begins the drain because something is broken: the exit code will be 1.
+    /// Begins the drain because of a fault. The daemon exits with code 1.
     pub fn fail(&self, reason: &str) {
         error!(reason, "failed");
         self.inner.failed.store(true, Ordering::Relaxed);
         self.drain(reason);
     }
 
-    /// Whether it ends because something is broken.
+    /// Whether the daemon drains because of a fault.
     pub fn has_failed(&self) -> bool {
         self.inner.failed.load(Ordering::Relaxed)
+    }
+
+    /// Adds a read-only JSON page to the admin endpoints.
+    pub fn add_admin_page(&self, path: &'static str, page: impl Fn() -> String + Send + Sync + 'static) {
+        self.inner.admin_pages.lock().insert(path, Arc::new(page));
+    }
+
+    pub(crate) fn admin_page(&self, path: &str) -> Option<String> {
+        let page = self.inner.admin_pages.lock().get(path).cloned()?;
+        Some(page())
     }
 
     pub(crate) fn infrastructure(&self) -> &TaskTracker {
         &self.inner.infrastructure
     }
 
-    /// Where players reach this daemon, for the announce file. Call it before [`Self::ready`].
+    /// Sets the address for players in the announce file. Call it before [`Self::ready`].
     #[expect(
         clippy::needless_pass_by_value,
         reason = "addresses are passed as they come: text or socket address"
@@ -211,7 +323,7 @@ impl Daemon {
         self.inner.bound.lock().admin = address;
     }
 
-    /// Log records go to this OTLP collector from now on; before, and with `None`, they wait in a bounded queue.
+    /// Sends log records to this OTLP collector from now on. Without a collector they wait in a bounded queue.
     pub fn set_log_collector(&self, collector: Option<Channel>) {
         self.inner.log_collector.send_replace(collector);
     }
@@ -226,11 +338,11 @@ impl Daemon {
     }
 }
 
-/// How a task ended, in words if it did not end well.
-async fn outcome(task: JoinHandle<anyhow::Result<()>>) -> Result<(), String> {
-    match task.await {
+/// Runs a task and describes its end, if it did not end well.
+async fn outcome(work: impl Future<Output = anyhow::Result<()>>) -> Result<(), String> {
+    match panics::catch(work).await {
         Ok(Ok(())) => Ok(()),
         Ok(Err(error)) => Err(format!("failed: {error:#}")),
-        Err(error) => Err(format!("panicked: {error}")),
+        Err(panic) => Err(format!("panicked: {}", panics::message(&*panic))),
     }
 }

@@ -1,5 +1,4 @@
-//! The process itself: how many files it may open, and its metrics (CPU, memory and open files, read from `/proc` at each
-//! scrape).
+//! The process: its limit of open files, and its metrics (CPU, memory and open files), read from `/proc` at each scrape.
 
 use metrics::{Unit, counter, describe_counter, describe_gauge, gauge};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -9,13 +8,14 @@ const TICKS_PER_SECOND: u64 = 100;
 const CPU: &str = "shardkeep_process_cpu_milliseconds_total";
 const RESIDENT: &str = "shardkeep_process_resident_bytes";
 const OPEN_FILES: &str = "shardkeep_process_open_files";
+const OPEN_FILES_LIMIT: &str = "shardkeep_process_open_files_limit";
 const START: &str = "shardkeep_process_start_time_seconds";
 
-/// As many open files as the system lets this process have. Systems give 1,024 to begin with, for programs that use
-/// `select`; every connection is a file, and a thousand silent ones would close the door for all.
+/// Raises the limit of open files to the most that the system allows. The usual 1,024 serves programs that use
+/// `select`; here every connection is a file, and a thousand idle connections would keep out all others.
 pub(crate) fn raise_open_file_limit() {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
-    // Raising the soft limit to the hard one needs no privilege. If it fails all the same, the bounds are reached sooner.
+    // Raising the soft limit to the hard one needs no privilege. If it fails, the daemon reaches its limit sooner.
     let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
 }
 
@@ -23,12 +23,13 @@ pub(crate) fn describe() {
     describe_counter!(CPU, Unit::Milliseconds, "CPU time used, user and system");
     describe_gauge!(RESIDENT, Unit::Bytes, "Memory in use");
     describe_gauge!(OPEN_FILES, "Open file descriptors");
+    describe_gauge!(OPEN_FILES_LIMIT, "Open file descriptors that the process may have");
     describe_gauge!(START, Unit::Seconds, "Start of the process, in seconds since the Unix epoch");
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     gauge!(START).set(now.as_secs_f64());
 }
 
-/// Reads the figures anew. Elsewhere than on Linux there is nothing to read, and nothing is reported.
+/// Updates the metrics. On systems without `/proc` they stay at 0.
 pub(crate) fn sample() {
     if let Some(ticks) = std::fs::read_to_string("/proc/self/stat").ok().and_then(|text| cpu_ticks(&text)) {
         counter!(CPU).absolute(ticks * 1000 / TICKS_PER_SECOND);
@@ -39,6 +40,9 @@ pub(crate) fn sample() {
     }
     if let Ok(files) = std::fs::read_dir("/proc/self/fd") {
         gauge!(OPEN_FILES).set(files.count() as f64);
+    }
+    if let Some(limit) = getrlimit(Resource::Nofile).current {
+        gauge!(OPEN_FILES_LIMIT).set(limit as f64);
     }
 }
 

@@ -1,4 +1,4 @@
-//! From arguments to exit code: [`main`] for processes, [`launch`] for a daemon inside a test.
+//! Runs a daemon from its arguments to its exit code: [`main`] for processes, [`launch`] inside tests.
 
 use std::{ffi::OsString, path::PathBuf, process::ExitCode, time::Duration};
 
@@ -13,9 +13,9 @@ use crate::{
 
 /// Exit code of wrong settings or arguments.
 const EXIT_USAGE: u8 = 2;
-/// What the second signal exits with: 128 + SIGINT, as shells do.
+/// Exit code after a second signal: 128 + SIGINT, as in shells.
 const EXIT_INTERRUPTED: i32 = 130;
-/// How long tasks may take to notice that they are stopped, and the infrastructure to close.
+/// Time for tasks to end after they are stopped, and for the infrastructure to close.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 #[derive(Parser, Debug)]
@@ -88,7 +88,7 @@ pub fn main_with_args<S: Service>(args: impl IntoIterator<Item = OsString>) -> E
             code
         }
         Err(error) => {
-            eprintln!("can not start the runtime: {error}");
+            eprintln!("cannot start the runtime: {error}");
             ExitCode::FAILURE
         }
     }
@@ -114,21 +114,22 @@ fn load<S: Service>(args: &Args) -> Result<Settings<S::Config>, SettingsError> {
     Settings::load(S::KIND, &sources)
 }
 
-/// A daemon that is a process of its own: logger, signals, exit code.
+/// Runs a daemon as a process: logger, signals, exit code.
 async fn process<S: Service>(settings: Settings<S::Config>) -> ExitCode {
     let exporter = telemetry::install(&settings.log);
     let running = match launch::<S>(settings).await {
         Ok(running) => running,
         Err(error) => {
-            error!(error = format!("{error:#}"), "can not start");
+            error!(error = format!("{error:#}"), "cannot start");
             return ExitCode::FAILURE;
         }
     };
     let daemon = running.daemon.clone();
     let resource = otlp::resource(daemon.kind().as_str(), &daemon.bound().name);
-    let export = tokio::spawn(otlp::run(exporter, resource, daemon.log_collector(), daemon.finished()));
+    let export = otlp::run(exporter, resource, daemon.log_collector(), daemon.finished());
+    let export = tokio::spawn(daemon.supervised("log export", export));
     if let Err(error) = drain_on_signals(&daemon) {
-        daemon.fail(&format!("can not listen for signals: {error}"));
+        daemon.fail(&format!("cannot listen for signals: {error}"));
     }
     let result = running.join().await;
     let _ = tokio::time::timeout(CLOSE_TIMEOUT, export).await;
@@ -144,12 +145,14 @@ async fn process<S: Service>(settings: Settings<S::Config>) -> ExitCode {
 fn drain_on_signals(daemon: &Daemon) -> std::io::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let daemon = daemon.clone();
-    tokio::spawn(async move {
+    let (handle, finished) = (daemon.clone(), daemon.finished());
+    daemon.spawn_infrastructure("signals", async move {
+        let daemon = handle;
         loop {
             let name = tokio::select! {
                 _ = terminate.recv() => "SIGTERM",
                 _ = interrupt.recv() => "SIGINT",
+                () = finished.cancelled() => return Ok(()),
             };
             if daemon.draining().is_cancelled() {
                 warn!(signal = name, "second signal: exit at once");
@@ -161,22 +164,23 @@ fn drain_on_signals(daemon: &Daemon) -> std::io::Result<()> {
     Ok(())
 }
 
-/// A daemon that runs inside this process: the same as under [`main`], but without signals or a global logger.
+/// A daemon inside this process. Unlike under [`main`], it has no signal handlers and no global logger.
 pub struct Running {
     daemon: Daemon,
     lifecycle: tokio::task::JoinHandle<anyhow::Result<()>>,
 }
 
-/// Starts a daemon on the present runtime.
+/// Starts a daemon on the current runtime.
 ///
 /// # Errors
-/// When the admin address can not be bound.
+/// When the admin address cannot be bound.
 pub async fn launch<S: Service>(settings: Settings<S::Config>) -> anyhow::Result<Running> {
     let daemon = Daemon::new(S::KIND, &settings.daemon.name);
     info!(kind = %S::KIND, name = settings.daemon.name, version = env!("CARGO_PKG_VERSION"), "starting");
     admin::start(&daemon, &settings.daemon.admin, &settings.to_table(S::KIND)).await?;
     announce_when_ready(&daemon, settings.daemon.announce.clone());
     let grace = settings.daemon.grace;
+    // `run_lifecycle` treats a panic of the service as its failure.
     let service = tokio::spawn(S::run(settings, daemon.clone()));
     let lifecycle = tokio::spawn(run_lifecycle(daemon.clone(), service, grace));
     Ok(Running { daemon, lifecycle })
@@ -195,7 +199,7 @@ fn announce_when_ready(daemon: &Daemon, path: Option<PathBuf>) {
     });
 }
 
-/// Runs the service to its end: drain, grace, stop, join, close.
+/// Runs the service to its end: drain, grace time, stop, join, close.
 async fn run_lifecycle(
     daemon: Daemon,
     service: tokio::task::JoinHandle<anyhow::Result<()>>,
@@ -240,7 +244,7 @@ async fn join_service(
     result
 }
 
-/// Resolves when the grace time and the time to notice the stop are over.
+/// Resolves when the grace time and the time to stop are over.
 async fn grace_expired(daemon: &Daemon, grace: Duration) {
     daemon.draining().cancelled().await;
     tokio::time::sleep(grace).await;
@@ -253,10 +257,10 @@ impl Running {
         &self.daemon
     }
 
-    /// Waits until the daemon is ready, and tells its addresses.
+    /// Waits until the daemon is ready, and returns its addresses.
     ///
     /// # Errors
-    /// When it ended before it was ready.
+    /// When the daemon ended before it was ready.
     pub async fn ready(&mut self) -> anyhow::Result<BoundAddresses> {
         let mut readiness = self.daemon.readiness();
         tokio::select! {
@@ -268,7 +272,7 @@ impl Running {
         }
     }
 
-    /// Drains it and waits for its end.
+    /// Drains the daemon and waits for its end.
     ///
     /// # Errors
     /// When the daemon failed.
@@ -277,7 +281,7 @@ impl Running {
         self.join().await
     }
 
-    /// Waits for its end.
+    /// Waits for the end of the daemon.
     ///
     /// # Errors
     /// When the daemon failed.

@@ -1,16 +1,17 @@
-//! Reads settings from file, environment and flags; a mistake is answered with its place and what may have been
-//! meant. Sections of other kinds of daemons are skipped, so that one file can serve a whole cluster.
+//! Reads settings from file, environment and flags, and reports every mistake with its place and the nearest valid key.
+//! Sections of other kinds of daemons are skipped, so that one file can serve a whole cluster.
 
 use std::{
     collections::BTreeMap,
+    fmt,
     path::{Path, PathBuf},
 };
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use shardkeep_types::DaemonKind;
 use toml::{
-    Table, Value,
-    de::{DeTable, ValueDeserializer},
+    Spanned, Table, Value,
+    de::{DeTable, DeValue, ValueDeserializer},
 };
 
 use crate::{ClusterConfig, DaemonConfig, LogConfig, Settings, Validate};
@@ -18,28 +19,39 @@ use crate::{ClusterConfig, DaemonConfig, LogConfig, Settings, Validate};
 const ENV_PREFIX: &str = "SHARDKEEP_";
 const COMMON_SECTIONS: [&str; 3] = ["daemon", "cluster", "log"];
 
-/// Where settings come from, later ones win: file, then environment, then `--set`.
+/// Sources of settings. A later source overrides an earlier one: file, environment, `--set`.
 #[derive(Debug, Clone, Default)]
 pub struct Sources {
     pub file: Option<PathBuf>,
-    /// Environment variables; those not of the form `SHARDKEEP_<SECTION>__<KEY>` are ignored.
+    /// Environment variables. Names other than `SHARDKEEP_<SECTION>__<KEY>` are ignored.
     pub env: Vec<(String, String)>,
     /// `section.key=value`
     pub set: Vec<String>,
 }
 
-/// What is wrong with the settings, and where.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("{location}: {message}")]
+/// Every mistake in the settings.
+#[derive(Debug, PartialEq, Eq)]
 pub struct SettingsError {
+    pub mistakes: Vec<SettingsMistake>,
+}
+
+/// One mistake and its place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SettingsMistake {
     /// `file:line:column`, the environment variable or the flag.
     pub location: String,
     pub message: String,
 }
 
-impl SettingsError {
-    fn new(location: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { location: location.into(), message: message.into() }
+impl std::error::Error for SettingsError {}
+
+impl fmt::Display for SettingsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (number, SettingsMistake { location, message }) in self.mistakes.iter().enumerate() {
+            let line_break = if number == 0 { "" } else { "\n" };
+            write!(f, "{line_break}{location}: {message}")?;
+        }
+        Ok(())
     }
 }
 
@@ -47,22 +59,22 @@ impl<C: Serialize + DeserializeOwned + Default + Validate> Settings<C> {
     /// Reads, merges and checks the settings of a daemon of this kind.
     ///
     /// # Errors
-    /// With file, line and column (or the variable or flag) of the first mistake, and what may have been meant.
+    /// All mistakes, each with file, line and column (or the variable or flag) and the nearest valid key.
     pub fn load(kind: DaemonKind, sources: &Sources) -> Result<Self, SettingsError> {
-        let mut loader = Loader::<C>::new(kind)?;
+        let mut loader = Loader::<C>::new(kind);
         if let Some(file) = &sources.file {
-            loader.read_file(file)?;
+            loader.read_file(file);
         }
         for (name, value) in &sources.env {
-            loader.apply_env(name, value)?;
+            loader.apply_env(name, value);
         }
         for assignment in &sources.set {
-            loader.apply_flag(assignment)?;
+            loader.apply_flag(assignment);
         }
         loader.finish()
     }
 
-    /// These settings as one table, as a file would hold them.
+    /// These settings as a table, in the form of a settings file.
     pub fn to_table(&self, kind: DaemonKind) -> Table {
         let mut table = Table::new();
         let mut section = |name: &str, value: Result<Value, _>| {
@@ -78,101 +90,122 @@ impl<C: Serialize + DeserializeOwned + Default + Validate> Settings<C> {
     }
 }
 
-/// Collects the sources one after another, checking each as it comes, so that a mistake has one origin.
+/// Collects the sources one after another. It checks each source alone, so that each mistake has one place, and goes on
+/// without the faulty key, so that it finds the next mistake.
 struct Loader<C> {
     kind: DaemonKind,
-    /// The defaults as a table: tells which type a variable or flag should have.
+    /// The defaults as a table: the types of variables and flags.
     defaults: Table,
     merged: Table,
     file: Option<(PathBuf, String)>,
-    /// Who last set `section.key`, for those not from the file.
+    /// The variable or flag that set `section.key`. Keys of the file are not in it.
     origins: BTreeMap<String, String>,
+    mistakes: Vec<SettingsMistake>,
     service: std::marker::PhantomData<C>,
 }
 
 impl<C: Serialize + DeserializeOwned + Default + Validate> Loader<C> {
-    fn new(kind: DaemonKind) -> Result<Self, SettingsError> {
-        let defaults = Settings::<C>::default().to_table(kind);
-        if !defaults.contains_key(kind.as_str()) {
-            return Err(SettingsError::new(
-                "defaults",
-                format!("the section [{kind}] can not be written as TOML"),
-            ));
-        }
-        Ok(Self {
+    fn new(kind: DaemonKind) -> Self {
+        Self {
             kind,
-            defaults,
+            defaults: Settings::<C>::default().to_table(kind),
             merged: Table::new(),
             file: None,
             origins: BTreeMap::new(),
+            mistakes: Vec::new(),
             service: std::marker::PhantomData,
-        })
+        }
     }
 
-    fn read_file(&mut self, path: &Path) -> Result<(), SettingsError> {
+    fn report(&mut self, location: impl Into<String>, message: impl Into<String>) {
+        self.mistakes.push(SettingsMistake { location: location.into(), message: message.into() });
+    }
+
+    fn read_file(&mut self, path: &Path) {
         let shown = path.display().to_string();
-        let text =
-            std::fs::read_to_string(path).map_err(|error| SettingsError::new(&shown, error.to_string()))?;
+        let text = match std::fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(error) => return self.report(&shown, error.to_string()),
+        };
         let at =
             |span: Option<std::ops::Range<usize>>| location(&shown, &text, span.map_or(0, |span| span.start));
-        let sections = DeTable::parse(&text)
-            .map_err(|error| SettingsError::new(at(error.span()), error.message().trim()))?;
-        for (key, value) in sections.into_inner() {
-            let (name, span) = (key.get_ref().to_string(), key.span());
-            if !self.reads_section(&name).map_err(|message| SettingsError::new(at(Some(span)), message))? {
-                continue;
-            }
-            self.check_section(&name, ValueDeserializer::from(value))
-                .map_err(|error| SettingsError::new(at(error.span()), explain(&name, error.message())))?;
-        }
-        self.merged = text.parse::<Table>().map_err(|error| SettingsError::new(&shown, error.message()))?;
-        self.file = Some((path.to_owned(), text));
-        Ok(())
-    }
-
-    fn apply_env(&mut self, name: &str, value: &str) -> Result<(), SettingsError> {
-        let Some((section, keys)) = name.strip_prefix(ENV_PREFIX).and_then(|rest| rest.split_once("__"))
-        else {
-            return Ok(());
+        let sections = match DeTable::parse(&text) {
+            Ok(sections) => sections.into_inner(),
+            Err(error) => return self.report(at(error.span()), error.message().trim()),
         };
-        let keys: Vec<String> = keys.split("__").map(str::to_ascii_lowercase).collect();
-        self.assign(&section.to_ascii_lowercase(), &keys, value, &format!("environment variable {name}"))
+        for (key, value) in sections {
+            let name = key.get_ref().to_string();
+            match self.reads_section(&name) {
+                Ok(true) => self.read_section(&name, value, &at),
+                Ok(false) => {}
+                Err(message) => self.report(at(Some(key.span())), message),
+            }
+        }
+        self.file = Some((path.to_owned(), text));
     }
 
-    fn apply_flag(&mut self, assignment: &str) -> Result<(), SettingsError> {
-        let origin = format!("--set {assignment}");
-        let (path, value) = assignment
-            .split_once('=')
-            .ok_or_else(|| SettingsError::new(&origin, "expected section.key=value"))?;
-        let (section, keys) = path
-            .trim()
-            .split_once('.')
-            .ok_or_else(|| SettingsError::new(&origin, "expected section.key=value"))?;
-        let keys: Vec<String> = keys.split('.').map(str::to_owned).collect();
-        self.assign(section, &keys, value.trim(), &origin)
-    }
-
-    fn assign(
+    /// Checks one section of the file. After a mistake it removes the faulty key and checks the rest.
+    fn read_section(
         &mut self,
-        section: &str,
-        keys: &[String],
-        raw: &str,
-        origin: &str,
-    ) -> Result<(), SettingsError> {
-        if !self.reads_section(section).map_err(|message| SettingsError::new(origin, message))? {
-            return Ok(());
+        name: &str,
+        mut section: Spanned<DeValue<'_>>,
+        at: impl Fn(Option<std::ops::Range<usize>>) -> String,
+    ) {
+        while let Err(error) = self.check_section(name, ValueDeserializer::from(section.clone())) {
+            let (span, message) = (error.span(), error.message().to_owned());
+            let removed = match (&span, section.get_mut()) {
+                (Some(span), DeValue::Table(table)) => remove_at(table, span.start),
+                _ => None,
+            };
+            self.report(at(span), explain(name, removed.as_deref(), &message));
+            if removed.is_none() {
+                return;
+            }
+        }
+        if let Ok(value) = Value::deserialize(ValueDeserializer::from(section)) {
+            self.merged.insert(name.to_owned(), value);
+        }
+    }
+
+    fn apply_env(&mut self, name: &str, value: &str) {
+        let path = name.strip_prefix(ENV_PREFIX).and_then(|rest| rest.split_once("__"));
+        let Some((section, keys)) = path else { return };
+        let keys: Vec<String> = keys.split("__").map(str::to_ascii_lowercase).collect();
+        self.assign(&section.to_ascii_lowercase(), &keys, value, &format!("environment variable {name}"));
+    }
+
+    fn apply_flag(&mut self, assignment: &str) {
+        let origin = format!("--set {assignment}");
+        let parts =
+            assignment.split_once('=').and_then(|(path, value)| Some((path.trim().split_once('.')?, value)));
+        let Some(((section, keys), value)) = parts else {
+            return self.report(origin, "expected section.key=value");
+        };
+        let keys: Vec<String> = keys.split('.').map(str::to_owned).collect();
+        self.assign(section, &keys, value.trim(), &origin);
+    }
+
+    fn assign(&mut self, section: &str, keys: &[String], raw: &str, origin: &str) {
+        match self.reads_section(section) {
+            Ok(true) => {}
+            Ok(false) => return,
+            Err(message) => return self.report(origin, message),
         }
         let default =
             keys.iter().try_fold(self.defaults.get(section), |at, key| Some(at?.get(key))).flatten();
         let typed = typed_value(raw, default);
         let mut result = self.try_assign(section, keys, typed.clone());
         if result.is_err() && !typed.is_str() {
-            // The key may be an optional text without a default to tell so: `--set daemon.advertise_host=7`.
+            // The key may be an optional text, whose type no default shows: `--set daemon.advertise_host=7`.
             result = self.try_assign(section, keys, Value::String(raw.to_owned())).or(result);
         }
-        self.merged = result.map_err(|message| SettingsError::new(origin, explain(section, &message)))?;
-        self.origins.insert(format!("{section}.{}", keys[0]), origin.to_owned());
-        Ok(())
+        match result {
+            Ok(merged) => {
+                self.merged = merged;
+                self.origins.insert(format!("{section}.{}", keys[0]), origin.to_owned());
+            }
+            Err(message) => self.report(origin, explain(section, Some(&keys.join(".")), &message)),
+        }
     }
 
     fn try_assign(&self, section: &str, keys: &[String], value: Value) -> Result<Table, String> {
@@ -187,7 +220,10 @@ impl<C: Serialize + DeserializeOwned + Default + Validate> Loader<C> {
         Ok(merged)
     }
 
-    /// Whether this daemon reads the section; an error if no daemon does.
+    /// Whether this daemon reads the section.
+    ///
+    /// # Errors
+    /// No daemon reads the section.
     fn reads_section(&self, section: &str) -> Result<bool, String> {
         if COMMON_SECTIONS.contains(&section) || section == self.kind.as_str() {
             return Ok(true);
@@ -212,36 +248,42 @@ impl<C: Serialize + DeserializeOwned + Default + Validate> Loader<C> {
         }
     }
 
-    fn finish(self) -> Result<Settings<C>, SettingsError> {
-        let mut settings = Settings::<C> {
-            daemon: self.section("daemon")?,
-            cluster: self.section("cluster")?,
-            log: self.section("log")?,
-            service: self.section(self.kind.as_str())?,
-        };
-        apply_derived_defaults(&mut settings, self.kind).map_err(|message| {
-            SettingsError::new(self.location_of("daemon", &message), format!("[daemon] {message}"))
-        })?;
-        let checks = [
-            ("daemon", settings.daemon.validate()),
-            ("cluster", settings.cluster.validate()),
-            ("log", settings.log.validate()),
-            (self.kind.as_str(), settings.service.validate()),
-        ];
-        for (section, result) in checks {
-            result.map_err(|message| {
-                SettingsError::new(self.location_of(section, &message), format!("[{section}] {message}"))
-            })?;
+    /// Validates the settings. After a mistake it resets the faulty key to its default and validates the rest.
+    fn finish(mut self) -> Result<Settings<C>, SettingsError> {
+        loop {
+            let mut settings = Settings::<C> {
+                daemon: self.section("daemon"),
+                cluster: self.section("cluster"),
+                log: self.section("log"),
+                service: self.section(self.kind.as_str()),
+            };
+            let Err((section, message)) = validate(&mut settings, self.kind) else {
+                if self.mistakes.is_empty() {
+                    return Ok(settings);
+                }
+                break;
+            };
+            let shown = format!("[{section}] {message}");
+            if self.mistakes.iter().any(|mistake| mistake.message == shown) {
+                break;
+            }
+            self.report(self.location_of(section, &message), shown);
+            let key = message.split([':', '.']).next().unwrap_or_default();
+            let table = self.merged.get_mut(section).and_then(Value::as_table_mut);
+            if table.and_then(|table| table.remove(key)).is_none() {
+                break;
+            }
         }
-        Ok(settings)
+        Err(SettingsError { mistakes: self.mistakes })
     }
 
-    fn section<T: DeserializeOwned + Default>(&self, name: &str) -> Result<T, SettingsError> {
-        let Some(value) = self.merged.get(name) else { return Ok(T::default()) };
-        value.clone().try_into().map_err(|error: toml::de::Error| SettingsError::new(name, error.message()))
+    /// The section without its faulty keys. Those are reported already.
+    fn section<T: DeserializeOwned + Default>(&self, name: &str) -> T {
+        let value = self.merged.get(name).cloned();
+        value.and_then(|value| value.try_into().ok()).unwrap_or_default()
     }
 
-    /// Where the key was set that a validation message begins with.
+    /// The place where the key at the start of a validation message was set.
     fn location_of(&self, section: &str, message: &str) -> String {
         let key = message.split_once(':').map_or("", |(key, _)| key);
         if let Some(origin) = self.origins.get(&format!("{section}.{key}")) {
@@ -257,6 +299,32 @@ impl<C: Serialize + DeserializeOwned + Default + Validate> Loader<C> {
         let shown = path.display().to_string();
         offset.map_or_else(|| shown.clone(), |offset| location(&shown, text, offset))
     }
+}
+
+/// Applies the derived defaults, and returns the first section and message that are invalid.
+fn validate<C: Validate>(settings: &mut Settings<C>, kind: DaemonKind) -> Result<(), (&'static str, String)> {
+    let in_section = |section| move |message| (section, message);
+    apply_derived_defaults(settings, kind).map_err(in_section("daemon"))?;
+    settings.daemon.validate().map_err(in_section("daemon"))?;
+    settings.cluster.validate().map_err(in_section("cluster"))?;
+    settings.log.validate().map_err(in_section("log"))?;
+    settings.service.validate().map_err(in_section(kind.as_str()))
+}
+
+/// Removes the key whose name or value is at this offset of the file, and returns its path.
+fn remove_at(table: &mut DeTable<'_>, offset: usize) -> Option<String> {
+    for (name, value) in table.iter_mut() {
+        if let DeValue::Table(inner) = value.get_mut()
+            && let Some(path) = remove_at(inner, offset)
+        {
+            return Some(format!("{}.{path}", name.get_ref()));
+        }
+    }
+    let found =
+        table.iter().find(|(name, value)| name.span().contains(&offset) || value.span().contains(&offset));
+    let name = found.map(|(name, _)| name.clone())?;
+    table.remove(&name);
+    Some(name.get_ref().to_string())
 }
 
 /// Defaults that depend on the kind and the name.
@@ -276,14 +344,14 @@ fn apply_derived_defaults<C>(settings: &mut Settings<C>, kind: DaemonKind) -> Re
     Ok(())
 }
 
-/// This machine's or container's name, without its domain.
+/// The name of this machine or container, without its domain.
 fn host_name() -> Result<String, String> {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname")
-        .map_err(|error| format!("name: the host has no name to find: {error}"))?;
+        .map_err(|error| format!("name: cannot read the host name: {error}; set daemon.name"))?;
     Ok(name.trim().split('.').next().unwrap_or_default().to_owned())
 }
 
-/// A variable's or flag's text as the type that the default has; without one, as TOML if it is that, else as text.
+/// The text of a variable or flag in the type of the default. Without a default: as TOML, or as text if it is not TOML.
 fn typed_value(raw: &str, default: Option<&Value>) -> Value {
     let parsed = ValueDeserializer::parse(raw).and_then(Value::deserialize).ok();
     match default {
@@ -305,19 +373,56 @@ fn location(file: &str, text: &str, offset: usize) -> String {
     format!("{file}:{line}:{column}")
 }
 
-/// Serde's message, with the nearest valid key first: the words in back-ticks are the unknown name, then those that
-/// would have been valid.
-fn explain(section: &str, message: &str) -> String {
+/// The message of serde in plain words, with the key and the nearest valid name.
+fn explain(section: &str, key: Option<&str>, message: &str) -> String {
     let message = message.lines().next().unwrap_or(message);
+    // The unknown name and the valid names are in back-ticks.
     let quoted: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
     match quoted.split_first() {
         Some((unknown, valid)) if message.starts_with("unknown field") => {
-            format!("unknown key `{unknown}` in [{section}]; {}", suggest(unknown, valid))
+            return format!("unknown key `{unknown}` in [{section}]; {}", suggest(unknown, valid));
         }
         Some((unknown, valid)) if message.starts_with("unknown variant") => {
-            format!("unknown value `{unknown}` in [{section}]; {}", suggest(unknown, valid))
+            return format!("unknown value `{unknown}` in [{section}]; {}", suggest(unknown, valid));
         }
-        _ => format!("[{section}] {message}"),
+        _ => {}
+    }
+    let types = ["invalid type: ", "invalid value: "].into_iter().find_map(|it| message.strip_prefix(it));
+    let shown = types.and_then(|types| types.split_once(", expected ")).map_or_else(
+        || message.to_owned(),
+        |(found, expected)| format!("expected {}, found {}", plain_type(expected), plain_value(found)),
+    );
+    key.map_or_else(|| format!("[{section}] {shown}"), |key| format!("[{section}] {key}: {shown}"))
+}
+
+fn plain_type(expected: &str) -> &str {
+    match expected {
+        "u8" => "a whole number from 0 to 255",
+        "u16" => "a whole number from 0 to 65535",
+        "u32" => "a whole number from 0 to 4294967295",
+        "u64" | "usize" => "a whole number, 0 or more",
+        "i8" | "i16" | "i32" | "i64" | "isize" => "a whole number",
+        "f32" | "f64" => "a number",
+        "a boolean" => "true or false",
+        "a string" | "path string" => "a text in quotes",
+        "a sequence" => "a list in square brackets",
+        table if table == "a map" || table.starts_with("struct ") => "a table",
+        other => other,
+    }
+}
+
+fn plain_value(found: &str) -> String {
+    let inner = |prefix: &str| found.strip_prefix(prefix).map(|value| value.trim_matches('`').to_owned());
+    if let Some(text) = inner("string ") {
+        return format!("the text {text}");
+    }
+    if let Some(number) = inner("integer ").or_else(|| inner("floating point ")) {
+        return format!("the number {number}");
+    }
+    match found {
+        "sequence" => "a list".to_owned(),
+        "map" => "a table".to_owned(),
+        other => inner("boolean ").unwrap_or_else(|| other.to_owned()),
     }
 }
 

@@ -1,7 +1,8 @@
-//! What tests need from outside: a whole cluster of real processes ([`Cluster`]); throwaway PostgreSQL and Redis
-//! servers on free ports, from the distribution's packages; a registry for the tests of one daemon
-//! ([`FakeRegistry`]); and a player's [`Authenticator`]. The servers run as an unprivileged user, and end and vanish with the value that holds them,
-//! or with the test process, however it ends.
+//! Environments for tests: a cluster of real processes ([`Cluster`]), temporary PostgreSQL and Redis servers on free
+//! ports, a registry for the tests of one daemon ([`FakeRegistry`]), and a player's [`Authenticator`].
+//!
+//! The servers come from the distribution's packages and run as an unprivileged user. They end, and their files are
+//! removed, when their value is dropped or the test process ends.
 
 mod authenticator;
 mod cluster;
@@ -13,6 +14,7 @@ mod registry;
 mod small_disk;
 mod switch;
 mod tls;
+mod supervision;
 
 pub use authenticator::Authenticator;
 pub use cluster::{Announcement, Cluster, Ledger, Stores, binary};
@@ -22,3 +24,4 @@ pub use redis::Redis;
 pub use registry::FakeRegistry;
 pub use small_disk::SmallDisk;
 pub use switch::AddressSwitch;
+pub use supervision::assert_each_panic_ends_the_daemon;

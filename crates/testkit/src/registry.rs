@@ -97,15 +97,15 @@ impl Registry for FakeRegistry {
         &self,
         request: Request<HeartbeatRequest>,
     ) -> Result<Response<HeartbeatReply>, Status> {
-        let HeartbeatRequest { id, state, load, attributes } = request.into_inner();
+        let HeartbeatRequest { id, state, load, attributes, leadership, .. } = request.into_inner();
         let known = self.change(&id.ok_or_else(missing("id"))?.name, |instance| {
-            *instance = Instance { state, load, attributes, ..instance.clone() };
+            *instance = Instance { state, load, attributes, leadership, ..instance.clone() };
         });
         Ok(Response::new(HeartbeatReply { known }))
     }
 
     async fn leave(&self, request: Request<LeaveRequest>) -> Result<Response<LeaveReply>, Status> {
-        let LeaveRequest { id, failed } = request.into_inner();
+        let LeaveRequest { id, failed, .. } = request.into_inner();
         let state = if failed { State::Offline } else { State::Left };
         self.change(&id.ok_or_else(missing("id"))?.name, |instance| instance.state = state.into());
         Ok(Response::new(LeaveReply {}))

@@ -1,5 +1,5 @@
-//! The words of the cluster as types: who, where, which version. Every crate and every message uses these, so
-//! that a session is never mistaken for an account, nor an epoch for a tick.
+//! The types that every crate shares: identifiers, versions, positions, secrets and rate limits. Each kind of number has
+//! its own type, so that the compiler refuses a session where an account is expected, or an epoch where a tick is.
 
 mod group;
 mod id;
@@ -7,6 +7,7 @@ mod kind;
 mod lock;
 mod mask_url;
 mod position;
+mod rate_limit;
 mod secret;
 mod store;
 mod utc_date_time;
@@ -20,6 +21,7 @@ pub use kind::{BackendKind, DaemonKind, UnknownKind};
 pub use lock::FileLock;
 pub use mask_url::mask_url;
 pub use position::{CELL_MM, CellId, CellRect, MapId, Position};
+pub use rate_limit::{KeyedLimiter, TokenBucket, evict_expired};
 pub use secret::Secret;
 pub use store::{InvalidStoreIdentity, StoreIdentity};
 pub use utc_date_time::UtcDateTime;

@@ -6,48 +6,13 @@ use std::{
     time::{Duration, Instant},
 };
 
+pub use shardkeep_types::TokenBucket;
+
 use crate::opcode::{Bucket, Rule, Violation};
 
 /// Number of strikes that closes a connection, and the time window that counts them.
 pub const STRIKES: usize = 16;
 pub const STRIKE_WINDOW: Duration = Duration::from_secs(10);
-
-/// A token bucket that stores only the time at which it is full again (the generic cell rate algorithm).
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct TokenBucket {
-    full_at: Option<Instant>,
-}
-
-impl TokenBucket {
-    /// Takes a token, or returns the time until one is available. With a rate of 0 there is never one.
-    pub fn take(&mut self, per_second: u32, burst: u32, now: Instant) -> Result<(), Duration> {
-        if per_second == 0 || burst == 0 {
-            return Err(Duration::MAX);
-        }
-        self.take_every(Duration::from_nanos(1_000_000_000 / u64::from(per_second)), burst, now)
-    }
-
-    /// Like [`Self::take`], for a bucket that gains one token per `interval`.
-    pub fn take_every(&mut self, interval: Duration, burst: u32, now: Instant) -> Result<(), Duration> {
-        let full_at = self.full_at(now) + interval;
-        let wait = (full_at - now).saturating_sub(interval.saturating_mul(burst));
-        if !wait.is_zero() {
-            return Err(wait);
-        }
-        self.full_at = Some(full_at);
-        Ok(())
-    }
-
-    /// Returns an unused token to the bucket.
-    pub fn refund(&mut self, interval: Duration) {
-        self.full_at = self.full_at.and_then(|at| at.checked_sub(interval));
-    }
-
-    /// Time at which the bucket is full. Returns `now` if it is full already.
-    pub fn full_at(&self, now: Instant) -> Instant {
-        self.full_at.map_or(now, |at| at.max(now))
-    }
-}
 
 /// Token buckets of one connection or session, one per bucket of the opcode table.
 #[derive(Debug, Clone, Default)]
@@ -94,22 +59,6 @@ mod tests {
 
     use super::*;
     use crate::opcode;
-
-    #[test]
-    fn token_bucket_allows_burst_then_rate() {
-        let (mut bucket, start) = (TokenBucket::default(), Instant::now());
-        for _ in 0..4 {
-            bucket.take(2, 4, start).unwrap();
-        }
-        assert_eq!(bucket.take(2, 4, start), Err(Duration::from_millis(500)));
-        bucket.take(2, 4, start + Duration::from_millis(500)).unwrap();
-        assert!(bucket.take(2, 4, start + Duration::from_millis(999)).is_err());
-        assert_eq!(TokenBucket::default().take(0, 4, start), Err(Duration::MAX));
-        bucket.refund(Duration::from_millis(500));
-        bucket.take_every(Duration::from_millis(500), 4, start + Duration::from_millis(500)).unwrap();
-        assert_eq!(bucket.full_at(start), start + Duration::from_millis(2_500));
-        assert_eq!(bucket.full_at(start + Duration::from_secs(9)), start + Duration::from_secs(9));
-    }
 
     #[test]
     fn zone_actions_share_a_bucket_without_moves() {

@@ -8,6 +8,7 @@ use std::{
 };
 
 use shardkeep_cluster::MESSAGE_LIMIT;
+use shardkeep_daemon::contained;
 use shardkeep_rpc::ai::{self, ai_server};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_stream::{Stream, StreamExt, wrappers::ReceiverStream};
@@ -126,7 +127,9 @@ impl ai_server::Ai for ThinkService {
         })?;
         info!(peer = ?request.remote_addr(), "a zone asks for thoughts");
         let (sender, answers) = mpsc::channel(ANSWER_QUEUE);
-        tokio::spawn(self.clone().serve(request.into_inner(), sender, StreamPermit::new(permit)));
+        // The stream owns all that it changes.
+        let serving = self.clone().serve(request.into_inner(), sender, StreamPermit::new(permit));
+        tokio::spawn(contained("thought stream", serving));
         Ok(Response::new(Box::pin(ReceiverStream::new(answers))))
     }
 }

@@ -26,5 +26,10 @@ pub(crate) fn describe() {
     describe_counter!(WARNINGS, "Warnings to players that their time runs out");
     describe_counter!(KICKS, "Sessions ended because their time was over");
     describe_counter!(STORE_ERRORS, "Errors of the database by error");
+    shardkeep_daemon::zero_counters(
+        STORE_ERRORS,
+        "error",
+        &["unavailable", "access_denied", "busy", "contention", "corrupt", "statement"],
+    );
     describe_counter!(UNREACHED, "Gateways that did not accept a warning or a disconnect");
 }

@@ -43,10 +43,7 @@ pub(crate) async fn presence(node: Node, reports: mpsc::Sender<PresenceReport>) 
 }
 
 fn leader(worlds: &Directory, node: &Node) -> Option<Instance> {
-    let leads = |world: &Instance| {
-        world.world == node.world() && world.attributes.get("role").is_some_and(|role| role == "leader")
-    };
-    worlds.up().into_iter().find(leads)
+    worlds.up().into_iter().find(|world| world.world == node.world() && world.leads())
 }
 
 async fn watch(node: &Node, leader: &Instance) -> Result<Streaming<PresenceReport>, String> {

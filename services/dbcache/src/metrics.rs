@@ -39,6 +39,11 @@ pub(crate) fn describe() {
     describe_counter!(SOFT_STALE, "Soft states of an epoch that is over");
     describe_histogram!(FLUSH_SECONDS, Unit::Seconds, "Time to write a batch of soft states");
     describe_counter!(STORE_ERRORS, "Troubles of the database by error");
+    shardkeep_daemon::zero_counters(
+        STORE_ERRORS,
+        "error",
+        &["unavailable", "access_denied", "busy", "contention", "corrupt", "statement"],
+    );
     describe_counter!(CACHE_HITS, "Holdings found in the cache at the version asked for");
     describe_counter!(CACHE_MISSES, "Holdings read from the database");
 }

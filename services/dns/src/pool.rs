@@ -104,6 +104,7 @@ mod tests {
             admin_address: String::new(),
             version: String::new(),
             load: 0.0,
+            leadership: shardkeep_cluster::Leadership::None,
             attributes: BTreeMap::from([(ATTRIBUTE.to_owned(), attribute.to_owned())]),
         }
     }

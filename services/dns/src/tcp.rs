@@ -10,7 +10,7 @@ use std::{
 };
 
 use metrics::{counter, gauge};
-use shardkeep_daemon::{ConnectionLimiter, ConnectionLimits, Full};
+use shardkeep_daemon::{ConnectionLimiter, ConnectionLimits, Full, contained};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, BufReader},
     net::{TcpListener, TcpStream},
@@ -70,7 +70,8 @@ pub(crate) async fn serve(
         let responder = Responder::new(shared.clone(), Transport::Tcp, Random::from_entropy());
         let stop = stop.clone();
         gauge!(TCP_CONNECTIONS).increment(1.0);
-        tokio::spawn(async move {
+        // A connection shares only the zone's data with others, and reads it.
+        let connection = contained("DNS over TCP", async move {
             tokio::select! {
                 ended = serve_connection(stream, from, responder) => if let Err(error) = ended {
                     debug!(%error, "TCP client");
@@ -78,8 +79,11 @@ pub(crate) async fn serve(
                 () = slot.evicted() => counter!(TCP_REFUSED, "bound" => "displaced").increment(1),
                 () = stop.cancelled() => {}
             }
+        });
+        // supervision: the connection is contained, see above.
+        tokio::spawn(async move {
+            connection.await;
             gauge!(TCP_CONNECTIONS).decrement(1.0);
-            drop(slot);
         });
     }
 }

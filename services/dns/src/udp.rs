@@ -16,6 +16,7 @@ pub(crate) async fn serve(
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     let (done, ended) = oneshot::channel();
+    // supervision: a panic drops `done`, and this task fails.
     thread::Builder::new()
         .name("dns-udp".into())
         .spawn(move || done.send(answer(&socket, responder, &stop)))

@@ -133,6 +133,7 @@ mod tests {
             admin_address: String::new(),
             version: String::new(),
             load,
+            leadership: shardkeep_cluster::Leadership::None,
             attributes: std::collections::BTreeMap::new(),
         }
     }

@@ -54,6 +54,7 @@ mod tests {
             admin_address: String::new(),
             state: State::Up,
             load,
+            leadership: shardkeep_cluster::Leadership::None,
             version: String::new(),
             attributes: BTreeMap::new(),
         }

@@ -12,7 +12,7 @@ use std::{
 
 use metrics::counter;
 use parking_lot::{Mutex, RwLock};
-use shardkeep_daemon::{ClusterConfig, event};
+use shardkeep_daemon::{ClusterConfig, Daemon, event};
 use shardkeep_link::{ClientMessage, SessionChange};
 use shardkeep_types::{Epoch, GroupKey, SessionId};
 use shardkeep_wire::{
@@ -80,6 +80,7 @@ pub(crate) struct Core {
     pub(crate) balance: Balance,
     /// Wakes the task that presents sessions to their worlds.
     pub(crate) worlds: Notify,
+    pub(crate) daemon: Daemon,
     pub(crate) draining: CancellationToken,
     /// Nobody is waited for any more: connections say DRAINING and close.
     closing: AtomicBool,
@@ -92,7 +93,7 @@ impl Core {
         cluster: &ClusterConfig,
         name: &str,
         client_address: String,
-        draining: CancellationToken,
+        daemon: Daemon,
     ) -> Arc<Self> {
         let any_gateway = config.any_gateway.clone().unwrap_or_else(|| format!("gateway.{}", cluster.zone));
         Arc::new(Self {
@@ -112,7 +113,8 @@ impl Core {
             billing: Spool::default(),
             balance: Balance::default(),
             worlds: Notify::new(),
-            draining,
+            draining: daemon.draining(),
+            daemon,
             closing: AtomicBool::new(false),
             connections: AtomicU64::new(0),
         })

@@ -32,6 +32,7 @@ use std::{
 
 use ::metrics::gauge;
 use anyhow::Context;
+use futures::FutureExt;
 use shardkeep_cluster::Node;
 use shardkeep_daemon::{Daemon, Service as DaemonService, Settings};
 use shardkeep_lanes::Listener;
@@ -73,32 +74,36 @@ impl DaemonService for Gateway {
         let address = advertised(&config, &listener, &node)?;
         info!(bound = %listener.local_addr()?, advertised = address, "players' socket bound");
         node.set_client_address(address.clone());
-        let core = Core::new(config, &settings.cluster, &node.id().name, address, daemon.draining());
+        let core = Core::new(config, &settings.cluster, &node.id().name, address, daemon.clone());
         let worlds = Arc::new(Worlds::new(&node));
-        let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
+        // Cancelled after the drain. The daemon joins these tasks, and a panic in one of them ends it.
+        let stop = CancellationToken::new();
+        let ended = |()| anyhow::Ok(());
         for kind in BACKENDS {
-            tasks.spawn(backend::follow(core.clone(), node.clone(), kind, stop.clone()));
+            let follow = backend::follow(core.clone(), node.clone(), kind, stop.clone());
+            daemon.spawn("backends", follow.map(ended));
         }
-        tasks.spawn(backend::present_sessions(core.clone(), worlds.clone(), stop.clone()));
-        tasks.spawn(billing::run(core.clone(), node.clone(), stop.clone()));
-        tasks.spawn(revocations::follow(core.clone(), node.clone(), stop.clone()));
-        tasks.spawn(sweep(core.clone(), node.clone(), worlds.clone(), stop.clone()));
+        let present = backend::present_sessions(core.clone(), worlds.clone(), stop.clone());
+        daemon.spawn("session presentation", present.map(ended));
+        daemon.spawn("billing", billing::run(core.clone(), node.clone(), stop.clone()).map(ended));
+        daemon.spawn("revocations", revocations::follow(core.clone(), node.clone(), stop.clone()).map(ended));
+        let sweep = sweep(core.clone(), node.clone(), worlds.clone(), stop.clone());
+        daemon.spawn("sweep", sweep.map(ended));
         let connections = TaskTracker::new();
-        tasks.spawn(connection::run(
+        let accept = connection::run(
             core.clone(),
             worlds.clone(),
             listener,
             connections.clone(),
             stop.clone(),
-        ));
+        );
+        daemon.spawn("accept", accept.map(ended));
         node.serve(Routes::new(GatewayServer::new(Service::new(core.clone()))));
         daemon.draining().cancelled().await;
         drain::run(&core, &worlds, settings.daemon.grace).await;
         stop.cancel();
         connections.close();
         connections.wait().await;
-        tasks.close();
-        tasks.wait().await;
         Ok(())
     }
 }

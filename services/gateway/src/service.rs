@@ -138,8 +138,9 @@ impl Gateway for Service {
         let session = self.core.sessions.get(id);
         let session = session.ok_or_else(|| Status::not_found("no such session"))?;
         let (core, epoch) = (self.core.clone(), Epoch(request.session_epoch));
-        // A task of its own: what was begun is finished, even when the one who asked has given up.
-        let handed = tokio::spawn(async move { core.hand_over(&session, epoch).await });
+        // A task, so that a hand-over that has begun is finished even if its caller gives up.
+        let handing = async move { core.hand_over(&session, epoch).await };
+        let handed = self.core.daemon.spawn_work("session hand-over", handing);
         let reply = handed.await.map_err(|_| Status::internal("the session was not handed over"))??;
         Ok(Response::new(reply))
     }

@@ -92,7 +92,8 @@ async fn publish_pictures(peers: &Peers, hub: &MapHub) {
         let zones = peers.alive(DaemonKind::Zone);
         for zone in &zones {
             observed.entry(zone.id.name.clone()).or_insert_with(|| {
-                observers.spawn(observe(peers.clone(), zone.clone(), hub.interval, Arc::clone(&latest)))
+                let observe = observe(peers.clone(), zone.clone(), hub.interval, Arc::clone(&latest));
+                observers.spawn(peers.daemon().supervised("map of a zone", observe))
             });
         }
         observed.retain(|name, observer| {

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, future::Future, time::Duration};
 
-use shardkeep_cluster::{Backoff, Directory, Instance, MESSAGE_LIMIT, Node, State};
+use shardkeep_cluster::{Backoff, Directory, Instance, Leadership, MESSAGE_LIMIT, Node, State};
 use shardkeep_rpc::{
     accounts::accounts_client::AccountsClient, billing::billing_client::BillingClient,
     chat::chat_client::ChatClient, control::control_client::ControlClient,
@@ -66,6 +66,10 @@ pub(crate) fn peer_error(instance: &Instance) -> impl Fn(Status) -> CommandError
 }
 
 impl Peers {
+    pub(crate) fn daemon(&self) -> &shardkeep_daemon::Daemon {
+        self.node.daemon()
+    }
+
     pub(crate) fn new(node: &Node, registries: Vec<String>) -> Self {
         let directories = DaemonKind::DAEMONS.into_iter().chain([DaemonKind::Backend]);
         let directories = directories.map(|kind| (kind, node.directory(kind))).collect();
@@ -101,7 +105,7 @@ impl Peers {
     /// The active one of every world.
     pub(crate) fn worlds(&self) -> Vec<Instance> {
         let mut worlds = self.alive(DaemonKind::World);
-        worlds.retain(|world| world.attributes.get("role").is_none_or(|role| role == "leader"));
+        worlds.retain(|world| world.leadership != Leadership::Standby);
         worlds.sort_by_key(|world| world.world);
         worlds
     }

@@ -87,7 +87,8 @@ pub(crate) async fn follow(peers: Peers, players: Players, stop: CancellationTok
     loop {
         for world in peers.alive(DaemonKind::World) {
             if followed.insert(world.world, ()).is_none() {
-                tasks.spawn(follow_world(peers.clone(), players.clone(), world.world, stop.clone()));
+                let follow = follow_world(peers.clone(), players.clone(), world.world, stop.clone());
+                tasks.spawn(peers.daemon().supervised("players of a world", follow));
             }
         }
         if stop.run_until_cancelled(directory.changed()).await.is_none() {

@@ -128,6 +128,7 @@ mod tests {
             admin_address: String::new(),
             version: String::new(),
             load: 0.0,
+            leadership: shardkeep_cluster::Leadership::None,
             attributes: BTreeMap::default(),
         };
         let all = merge([(leader, Ok(StatusReply::default()))], vec![closure(1, 0), closure(7, 0)]);

@@ -122,7 +122,7 @@ impl LoginContext {
                 overflow: OverflowPolicy::RefuseNewcomer,
             }),
             pool: Pool::new(&config),
-            step_gate: StepGate::new().context("a thread for the ends of steps")?,
+            step_gate: StepGate::new(&daemon).context("a thread for the ends of steps")?,
             puzzles: Puzzles::new(config.puzzle.clone(), puzzle_seed),
             limits: Limits::new(config.limits.clone()),
             worlds,

@@ -17,7 +17,7 @@ use std::{
 use parking_lot::Mutex;
 use shardkeep_auth::AccountName;
 use shardkeep_daemon::Origin;
-use shardkeep_wire::limit::TokenBucket;
+use shardkeep_types::{KeyedLimiter, evict_expired};
 
 use crate::{LoginError, config, metrics};
 
@@ -27,10 +27,10 @@ pub(crate) struct Limits {
 }
 
 struct State {
-    attempts: Buckets<Origin>,
-    failures: Buckets<(Origin, AccountName)>,
-    address_failures: Buckets<Origin>,
-    account_failures: Buckets<AccountName>,
+    attempts: KeyedLimiter<Origin>,
+    failures: KeyedLimiter<(Origin, AccountName)>,
+    address_failures: KeyedLimiter<Origin>,
+    account_failures: KeyedLimiter<AccountName>,
     trusted: HashMap<(Origin, AccountName), Instant>,
 }
 
@@ -38,10 +38,10 @@ impl Limits {
     pub(crate) fn new(config: config::Limits) -> Self {
         let keys = config.max_entries;
         let state = State {
-            attempts: Buckets::new(config.attempts, keys),
-            failures: Buckets::new(config.failures, keys),
-            address_failures: Buckets::new(config.failures_of_address, keys),
-            account_failures: Buckets::new(config.failures_of_account, keys),
+            attempts: limiter(config.attempts, keys),
+            failures: limiter(config.failures, keys),
+            address_failures: limiter(config.failures_of_address, keys),
+            account_failures: limiter(config.failures_of_account, keys),
             trusted: HashMap::new(),
         };
         Self { config, state: Mutex::new(state) }
@@ -49,7 +49,10 @@ impl Limits {
 
     /// A login begins.
     pub(crate) fn begin(&self, origin: Origin, now: Instant) -> Result<(), LoginError> {
-        self.state.lock().attempts.take(&origin, now).map_err(throttled("attempts"))
+        let mut state = self.state.lock();
+        let result = state.attempts.take(&origin, now).map_err(throttled("attempts"));
+        state.count_evictions();
+        result
     }
 
     /// Whether the account has logged in from there lately.
@@ -65,6 +68,7 @@ impl Limits {
         now: Instant,
     ) -> Result<(), LoginError> {
         let mut state = self.state.lock();
+        state.count_evictions();
         let key = (origin, account.clone());
         state.failures.take(&key, now).map_err(throttled("failures"))?;
         if let Err(wait) = state.address_failures.take(&origin, now) {
@@ -88,7 +92,8 @@ impl Limits {
         let mut state = self.state.lock();
         let key = (origin, account.clone());
         if state.trusted.len() >= self.config.max_entries {
-            evict(&mut state.trusted, self.config.max_entries, now, |until| *until);
+            let evicted = evict_expired(&mut state.trusted, self.config.max_entries, now, |until| *until);
+            metrics::limits_evicted(evicted);
         }
         state.trusted.insert(key, now + self.config.trust);
     }
@@ -106,6 +111,16 @@ impl Limits {
 }
 
 impl State {
+    fn count_evictions(&mut self) {
+        let evicted = self.attempts.take_evicted()
+            + self.failures.take_evicted()
+            + self.address_failures.take_evicted()
+            + self.account_failures.take_evicted();
+        if evicted > 0 {
+            metrics::limits_evicted(usize::try_from(evicted).unwrap_or(usize::MAX));
+        }
+    }
+
     fn is_trusted(&self, key: &(Origin, AccountName), now: Instant) -> bool {
         self.trusted.get(key).is_some_and(|until| *until > now)
     }
@@ -115,54 +130,8 @@ fn throttled(limit: &'static str) -> impl FnOnce(Duration) -> LoginError {
     move |wait| LoginError::Throttled { limit, wait }
 }
 
-/// Token buckets by key.
-struct Buckets<K> {
-    bucket: config::Bucket,
-    bound: usize,
-    buckets: HashMap<K, TokenBucket>,
-}
-
-impl<K: Hash + Eq + Clone> Buckets<K> {
-    fn new(bucket: config::Bucket, bound: usize) -> Self {
-        Self { bucket, bound, buckets: HashMap::new() }
-    }
-
-    /// Takes a token, or says how long to wait for one.
-    fn take(&mut self, key: &K, now: Instant) -> Result<(), Duration> {
-        let config::Bucket { burst, every } = self.bucket;
-        let mut bucket = self.buckets.get(key).copied().unwrap_or_default();
-        bucket.take_every(every, burst, now)?;
-        if !self.buckets.contains_key(key) && self.buckets.len() >= self.bound {
-            evict(&mut self.buckets, self.bound, now, |bucket| bucket.full_at(now));
-        }
-        self.buckets.insert(key.clone(), bucket);
-        Ok(())
-    }
-
-    fn refund(&mut self, key: &K) {
-        if let Some(bucket) = self.buckets.get_mut(key) {
-            bucket.refund(self.bucket.every);
-        }
-    }
-}
-
-/// Makes room: drops what is over, and if that is not enough the half that will be over first.
-fn evict<K: Hash + Eq, V>(
-    map: &mut HashMap<K, V>,
-    bound: usize,
-    now: Instant,
-    until: impl Fn(&V) -> Instant,
-) {
-    map.retain(|_, value| until(value) > now);
-    if map.len() < bound {
-        return;
-    }
-    let mut expiries: Vec<Instant> = map.values().map(&until).collect();
-    let middle = expiries.len() / 2;
-    let (_, middle, _) = expiries.select_nth_unstable(middle);
-    let (middle, before) = (*middle, map.len());
-    map.retain(|_, value| until(value) > middle);
-    metrics::limits_evicted(before - map.len());
+fn limiter<K: Hash + Eq + Clone>(bucket: config::Bucket, capacity: usize) -> KeyedLimiter<K> {
+    KeyedLimiter::new(bucket.every, bucket.burst, capacity)
 }
 
 #[cfg(test)]
@@ -247,7 +216,7 @@ mod tests {
             limits.record_success(origin, &account, now);
         }
         let state = limits.state.lock();
-        assert!(state.attempts.buckets.len() <= 16 && state.failures.buckets.len() <= 16);
-        assert!(state.account_failures.buckets.len() <= 16 && state.trusted.len() <= 16);
+        assert!(state.attempts.len() <= 16 && state.failures.len() <= 16);
+        assert!(state.account_failures.len() <= 16 && state.trusted.len() <= 16);
     }
 }

@@ -56,16 +56,29 @@ pub(crate) fn describe() {
     describe_counter!(ACCEPTED, "Connections accepted");
     describe_counter!(REFUSED, "Connections closed because a bound was reached, by bound");
     describe_counter!(ENDED, "Connections ended, by why and whose fault");
+    for why in ["busy", "internal"] {
+        counter!(ENDED, "why" => why, "fault" => "us").increment(0);
+    }
     describe_counter!(VIOLATIONS, "Messages that the opcode table does not allow, by what is wrong");
     describe_counter!(LOGINS, "Logins, by lane (tcp, quic, ws, wss) and outcome");
     describe_counter!(RETRIES, "QUIC clients told to prove their address before anything else");
     describe_counter!(THROTTLED, "Logins refused by a rate limit, by limit");
+    shardkeep_daemon::zero_counters(
+        THROTTLED,
+        "limit",
+        &["attempts", "failures", "failures_of_address", "failures_of_account", "codes", "registrations"],
+    );
     describe_histogram!(LOGIN_SECONDS, "From the preface to Welcome");
     describe_counter!(EXPONENTIATIONS, "Modular exponentiations done");
     describe_histogram!(POOL_WAIT_SECONDS, "Time a login waited for a thread of the exponentiation pool");
     describe_histogram!(POOL_WORK_SECONDS, "Time a login's exponentiations took on their thread");
     describe_gauge!(POOL_WAITING, "Logins that wait for a thread of the exponentiation pool");
     describe_counter!(POOL_REFUSED, "Logins that got no turn at the exponentiation pool, by why");
+    shardkeep_daemon::zero_counters(
+        POOL_REFUSED,
+        "why",
+        &["account", "closed", "displaced", "full", "late", "wait"],
+    );
     describe_counter!(PUZZLES, "Puzzles given out, and answers to them, by outcome");
     describe_gauge!(PUZZLE_BITS, "Zero bits that puzzles ask for now; 0: none are asked");
     describe_counter!(
@@ -100,6 +113,7 @@ pub(crate) fn describe() {
     describe_counter!(CENTRAL_FULL, "Names that the centre was not asked for, because too many were");
     describe_counter!(CENTRAL_ACTIVATIONS, "Accounts that a first login has made active in this region");
     describe_counter!(CENTRAL_APPLIED, "Changed accounts that the centre told of, by what came of them");
+    shardkeep_daemon::zero_counters(CENTRAL_APPLIED, "outcome", &["failed", "unreadable"]);
     describe_gauge!(CENTRAL_LAG, "How long ago the centre last told of changes, or that there are none");
     describe_counter!(CENTRAL_REQUESTS, "What regions asked of the centre that this replica serves, by call");
     describe_gauge!(CENTRAL_FOLLOWERS, "Replicas of regions that follow the centre at this replica");

@@ -53,7 +53,7 @@ impl Lease {
     ) -> Self {
         let (sender, generation) = watch::channel(holder.generation);
         // One task per connection.
-        daemon.tasks().spawn(renew_lease(database, holder, ttl, generation));
+        daemon.spawn_work("presence lease", renew_lease(database, holder, ttl, generation));
         Self(sender)
     }
 

@@ -14,6 +14,7 @@ use std::{
 use futures::Stream;
 use parking_lot::Mutex;
 use shardkeep_cluster::Peer;
+use shardkeep_daemon::contained;
 use shardkeep_rpc::accounts::{
     HeldSessions, Revocation as ProtoRevocation, RevocationList,
     revocations_server::{Revocations as Service, RevocationsServer},
@@ -251,7 +252,7 @@ impl Service for RevocationsService {
             out,
         };
         let draining = self.draining.clone();
-        tokio::spawn(async move {
+        let serving = async move {
             metrics::followers(1.0);
             let ended = draining.run_until_cancelled(follower.serve()).await;
             metrics::followers(-1.0);
@@ -260,7 +261,9 @@ impl Service for RevocationsService {
                 ended = ended.unwrap_or("this replica is leaving"),
                 "no longer follows revocations"
             );
-        });
+        };
+        // A follower reads shared state only.
+        tokio::spawn(contained("follower of revocations", serving));
         Ok(Response::new(Box::pin(ReceiverStream::new(lists))))
     }
 }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use bytes::BytesMut;
-use shardkeep_daemon::{Daemon, Full, Slot};
+use shardkeep_daemon::{Daemon, Full, Slot, contained};
 use shardkeep_lanes::{IncomingConnection, Lane, Listener, Upgrade};
 use shardkeep_wire::{Message, Side, proxy::ProxyError, record::Writer};
 use tokio::time::timeout;
@@ -60,7 +60,7 @@ pub(crate) async fn serve(listener: Listener, context: Arc<LoginContext>, daemon
         };
         let (context, stopped, upgrade) = (context.clone(), stopped.clone(), upgrade.clone());
         let drain = Drain { started: draining.clone(), time_limit: grace / DRAIN_DIVISOR };
-        players.spawn(async move {
+        let connection = async move {
             let (evicted, connection_slot) =
                 (slot.evicted(), ConnectionSlot { slot, count: ConnectionCount::new() });
             let serving = async {
@@ -78,7 +78,9 @@ pub(crate) async fn serve(listener: Listener, context: Arc<LoginContext>, daemon
                 () = evicted => metrics::refused("displaced"),
                 () = stopped.cancelled() => {}
             }
-        });
+        };
+        // The store's transactions keep accounts consistent; everything else belongs to the connection.
+        players.spawn(contained("player connection", connection));
     }
     drop(listener);
     players.close();

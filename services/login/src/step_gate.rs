@@ -11,6 +11,7 @@ use std::{
 };
 
 use parking_lot::{Condvar, Mutex};
+use shardkeep_daemon::Daemon;
 use tokio::sync::oneshot;
 
 /// A step ends a whole multiple of this after its beginning, at the next [`TICK`].
@@ -42,10 +43,11 @@ struct Step {
 impl StepGate {
     /// # Errors
     /// When the system gives no thread.
-    pub(crate) fn new() -> std::io::Result<Self> {
+    pub(crate) fn new(daemon: &Daemon) -> std::io::Result<Self> {
         let shared = Arc::new(Shared { state: Mutex::default(), changed: Condvar::new() });
         let thread = shared.clone();
-        thread::Builder::new().name("step-ends".into()).spawn(move || thread.run())?;
+        // Without the thread every handshake would wait for ever.
+        daemon.spawn_thread("step-ends", move || thread.run())?;
         Ok(Self(shared))
     }
 
@@ -108,7 +110,7 @@ mod tests {
 
     #[tokio::test]
     async fn steps_of_different_cost_end_on_a_common_tick() {
-        let (step_gate, started) = (StepGate::new().unwrap(), Instant::now());
+        let (step_gate, started) = (StepGate::new(&Daemon::new(shardkeep_types::DaemonKind::Login, "login-1")).unwrap(), Instant::now());
         let steps = (0..50u64).map(|number| {
             step_gate.run_until_tick(async move {
                 tokio::time::sleep(Duration::from_micros(100 * number)).await;

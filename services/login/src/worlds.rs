@@ -130,16 +130,12 @@ fn rank(instance: &Instance) -> (u8, bool, u64) {
         WorldStatus::WorldMaintenance => 1,
         _ => 0,
     };
-    (better, is_leader(instance), instance.id.incarnation)
-}
-
-fn is_leader(instance: &Instance) -> bool {
-    instance.attributes.get("role").is_some_and(|role| role == "leader")
+    (better, instance.leads(), instance.id.incarnation)
 }
 
 fn status(instance: &Instance) -> WorldStatus {
     match instance.state {
-        State::Up if is_leader(instance) => WorldStatus::WorldUp,
+        State::Up if instance.leads() => WorldStatus::WorldUp,
         State::Offline | State::Left => WorldStatus::WorldOffline,
         // A standby alone, starting, or leaving: it will be back.
         _ => WorldStatus::WorldMaintenance,
@@ -171,11 +167,18 @@ fn permille(part: u32, whole: u32) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use shardkeep_cluster::Leadership;
     use shardkeep_types::{DaemonKind, InstanceId};
 
     use super::*;
 
-    fn instance(world: u32, name: &str, state: State, attributes: &[(&str, &str)]) -> Instance {
+    fn instance(
+        world: u32,
+        name: &str,
+        state: State,
+        leadership: Leadership,
+        attributes: &[(&str, &str)],
+    ) -> Instance {
         Instance {
             id: InstanceId { kind: DaemonKind::World, name: name.into(), incarnation: 1 },
             state,
@@ -185,21 +188,21 @@ mod tests {
             admin_address: String::new(),
             version: String::new(),
             load: 0.0,
+            leadership,
             attributes: attributes.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect(),
         }
     }
 
     #[test]
     fn world_entry_comes_from_its_leader() {
-        let full =
-            [("role", "leader"), ("name", "Dawn"), ("capacity", "200"), ("online", "50"), ("queue", "3")];
+        let full = [("name", "Dawn"), ("capacity", "200"), ("online", "50"), ("queue", "3")];
         let list = worlds(&[
-            instance(1, "world-0", State::Offline, &full),
-            instance(1, "world-1", State::Up, &full),
-            instance(1, "world-2", State::Up, &[("role", "standby"), ("name", "Dawn")]),
-            instance(2, "world-3", State::Up, &[("role", "standby"), ("name", "Dusk")]),
-            instance(3, "world-4", State::Offline, &[("name", "Night")]),
-            instance(4, "world-5", State::Draining, &full),
+            instance(1, "world-0", State::Offline, Leadership::Leader, &full),
+            instance(1, "world-1", State::Up, Leadership::Leader, &full),
+            instance(1, "world-2", State::Up, Leadership::Standby, &[("name", "Dawn")]),
+            instance(2, "world-3", State::Up, Leadership::Standby, &[("name", "Dusk")]),
+            instance(3, "world-4", State::Offline, Leadership::None, &[("name", "Night")]),
+            instance(4, "world-5", State::Draining, Leadership::Leader, &full),
         ]);
         let shown: Vec<_> =
             list.iter().map(|world| (world.id, world.name.as_str(), world.status())).collect();
@@ -261,8 +264,8 @@ mod tests {
 
     #[test]
     fn invalid_world_attributes_fall_back_to_defaults() {
-        let odd = [("role", "leader"), ("capacity", "0"), ("online", "many"), ("queue", "-1")];
-        let list = worlds(&[instance(7, "world-1", State::Up, &odd)]);
+        let odd = [("capacity", "0"), ("online", "many"), ("queue", "-1")];
+        let list = worlds(&[instance(7, "world-1", State::Up, Leadership::Leader, &odd)]);
         assert_eq!((list[0].name.as_str(), list[0].load_permille), ("World 7", 0));
     }
 }

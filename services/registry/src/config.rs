@@ -7,10 +7,10 @@ use shardkeep_daemon::Validate;
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// Instances it remembers, offline ones included. For a further one that which has been offline longest is forgotten;
-    /// where none is, it is refused.
+    /// Instances in the table, including offline ones. A new instance replaces the one that has been offline longest. If
+    /// none is offline, it is refused.
     pub max_instances: usize,
-    /// Changes that wait for one watcher; a slower watcher is cut and has to begin anew.
+    /// Changes that wait for one watcher. The stream of a slower watcher ends, and it starts again.
     pub watch_queue: usize,
 }
 

@@ -1,5 +1,5 @@
-//! The table and everybody who watches it. Changes reach the watchers in the order in which they happened, because
-//! both are under one lock; nothing waits while it is held.
+//! The table and its watchers under one lock, so that watchers receive changes in their order. No code waits while it
+//! holds the lock.
 
 use std::{sync::Arc, time::Instant};
 
@@ -18,7 +18,7 @@ use crate::{
 
 pub(crate) struct Hub {
     inner: Mutex<Inner>,
-    /// Rung when a lease may run out earlier than the expiry task knows.
+    /// Notified when a lease may run out earlier than the expiry task expects.
     leases_changed: Notify,
     queue: usize,
 }
@@ -32,12 +32,12 @@ struct Inner {
 struct Watcher {
     /// Empty: every kind.
     kinds: Vec<DaemonKind>,
-    /// Bound: `watch_queue`. Overflow: the watcher is cut, its stream ends, and it begins anew with a snapshot.
+    /// Bound: `watch_queue`. Overflow: the stream of the watcher ends, and it starts again with a snapshot.
     /// Counter: `shardkeep_registry_cut_watchers_total`.
     queue: mpsc::Sender<Change>,
 }
 
-/// A fresh watch: everything there is, then each change.
+/// A new watch: every instance, then each change.
 pub(crate) struct Watch {
     pub(crate) snapshot: Vec<Instance>,
     pub(crate) changes: mpsc::Receiver<Change>,
@@ -46,10 +46,12 @@ pub(crate) struct Watch {
 impl Hub {
     pub(crate) fn new(config: &Config) -> Self {
         let inner = Inner { table: Table::new(config.max_instances), watchers: Vec::new(), closed: false };
+        // Every series exists from the start.
+        inner.report();
         Self { inner: Mutex::new(inner), leases_changed: Notify::new(), queue: config.watch_queue }
     }
 
-    /// Applies a call to the table, and tells the watchers what changed.
+    /// Applies a call to the table, and sends the changes to the watchers.
     pub(crate) fn apply<T>(&self, call: impl FnOnce(&mut Table, Instant) -> (T, Vec<Change>)) -> T {
         let mut inner = self.inner.lock();
         let (result, changes) = call(&mut inner.table, now());
@@ -63,13 +65,13 @@ impl Hub {
         result
     }
 
-    /// Everything of these kinds (empty: all).
+    /// The instances of these kinds (empty: all).
     pub(crate) fn list(&self, kinds: &[DaemonKind]) -> Vec<Instance> {
         let inner = self.inner.lock();
         inner.table.instances().filter(|instance| matches(kinds, instance.id.kind)).cloned().collect()
     }
 
-    /// Begins a watch; `None` when this registry is closing.
+    /// Starts a watch. `None` when this registry is closing.
     pub(crate) fn watch(&self, kinds: Vec<DaemonKind>) -> Option<Watch> {
         let mut inner = self.inner.lock();
         if inner.closed {
@@ -84,7 +86,7 @@ impl Hub {
         Some(Watch { snapshot, changes })
     }
 
-    /// Ends every watch and begins no other.
+    /// Ends every watch, and refuses new ones.
     pub(crate) fn close(&self) {
         let mut inner = self.inner.lock();
         inner.closed = true;
@@ -127,12 +129,12 @@ fn matches(kinds: &[DaemonKind], kind: DaemonKind) -> bool {
     kinds.is_empty() || kinds.contains(&kind)
 }
 
-/// Tokio's clock, so that a test can turn it.
+/// Tokio's clock, which tests can control.
 fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }
 
-/// Turns instances offline when their leases run out.
+/// Marks instances as offline when their leases run out.
 pub(crate) async fn expire(hub: Arc<Hub>, stop: CancellationToken) -> anyhow::Result<()> {
     loop {
         let next = hub.apply(|table, now| {
@@ -155,10 +157,11 @@ pub(crate) async fn expire(hub: Arc<Hub>, stop: CancellationToken) -> anyhow::Re
 mod tests {
     use std::{collections::BTreeMap, time::Duration};
 
-    use shardkeep_cluster::State;
+    use shardkeep_cluster::{Leadership, PeerCertificate, State};
     use shardkeep_types::{InstanceId, WorldId};
 
     use super::*;
+    use crate::table::Holder;
 
     fn register(hub: &Hub, name: &str, incarnation: u64) {
         let instance = Instance {
@@ -170,9 +173,11 @@ mod tests {
             admin_address: String::new(),
             version: String::new(),
             load: 0.0,
+            leadership: Leadership::None,
             attributes: BTreeMap::new(),
         };
-        hub.apply(|table, now| ((), table.register(instance, Duration::from_secs(3), now).unwrap()));
+        let holder = Holder { certificate: PeerCertificate::default(), key: vec![1] };
+        hub.apply(|table, now| ((), table.register(instance, holder, Duration::from_secs(3), now).unwrap()));
     }
 
     #[tokio::test(start_paused = true)]

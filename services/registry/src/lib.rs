@@ -1,12 +1,14 @@
-//! The registry: who is alive, where, and how busy. Every daemon registers here with every replica, keeps a lease by
-//! heartbeat, and watches the kinds it needs.
+//! The registry: which instances are alive, their addresses and their load. Every daemon registers with every registry,
+//! keeps a lease by heartbeats, and watches the kinds of daemons that it calls.
 //!
-//! It keeps nothing on disk and agrees with nobody: a replica that restarts is full again within one heartbeat, and
-//! [`shardkeep_cluster::Directory`] merges what the replicas say. Its word means *alive*, never *owner*.
+//! The registry stores nothing on disk, and replicas do not exchange state. A restarted replica knows all instances again
+//! within one heartbeat, and [`shardkeep_cluster::Directory`] merges the answers of all replicas. A registration means
+//! that an instance is *alive*, never that it owns something.
 //!
 //! * [`table`]: instances and leases; pure, time is an argument.
-//! * [`hub`]: the table with its watchers; each watcher has a bounded queue and is cut when it is too slow.
-//! * [`service`]: the gRPC face; checks that an instance speaks for itself only.
+//! * [`hub`]: the table with its watchers; each watcher has a bounded queue, and a slow watcher is cut.
+//! * [`service`]: the gRPC service; an instance may register itself only.
+//! * [`targets`]: the scrape targets for Prometheus.
 
 mod config;
 mod error;
@@ -14,6 +16,7 @@ mod hub;
 mod metrics;
 mod service;
 mod table;
+mod targets;
 
 use std::sync::Arc;
 
@@ -37,6 +40,8 @@ impl Service for Registry {
         let node = Node::join(&settings, &daemon, Self::KIND).await?;
         let hub = Arc::new(hub::Hub::new(&settings.service));
         daemon.spawn("lease expiry", hub::expire(hub.clone(), daemon.draining()));
+        let instances = hub.clone();
+        daemon.add_admin_page("/targets", move || targets::page(instances.list(&[]).iter()));
         let service = RegistryServer::new(service::RegistryService::new(hub.clone()))
             .max_decoding_message_size(MESSAGE_LIMIT)
             .max_encoding_message_size(MESSAGE_LIMIT);
@@ -46,7 +51,7 @@ impl Service for Registry {
             node.register_with(&own);
         }
         daemon.draining().cancelled().await;
-        // Watchers turn to the other replicas now instead of when the socket closes.
+        // Watchers change to other replicas now, not only when the socket closes.
         hub.close();
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! The gRPC face of the registry: bytes become types, callers are checked, and changes become events.
+//! The gRPC service: parses requests, checks callers, applies calls to the table, and turns changes into events.
 
 use std::{pin::Pin, sync::Arc, time::Duration};
 
@@ -22,8 +22,10 @@ use crate::{
     error::RegistryError,
     hub::Hub,
     metrics::{EVICTED, HEARTBEATS, REFUSED, REGISTRATIONS},
-    table::{Change, Heartbeat},
+    table::{Change, Heartbeat, Holder},
 };
+
+const KEY_BYTES: usize = 16;
 
 pub(crate) struct RegistryService {
     hub: Arc<Hub>,
@@ -34,7 +36,7 @@ impl RegistryService {
         Self { hub }
     }
 
-    /// Counts what is refused.
+    /// Counts the refusal.
     fn refuse(error: RegistryError) -> Status {
         counter!(REFUSED, "reason" => error.label()).increment(1);
         error.into()
@@ -45,15 +47,19 @@ impl RegistryService {
 impl Registry for RegistryService {
     async fn register(&self, request: Request<RegisterRequest>) -> Result<Response<RegisterReply>, Status> {
         let peer = Peer::of(&request)?;
-        let RegisterRequest { instance, lease_ms } = request.into_inner();
+        let RegisterRequest { instance, lease_ms, key } = request.into_inner();
         let instance = Instance::try_from(instance.ok_or_else(|| Malformed::missing("instance"))?)?;
         require_own_identity(&peer, &instance.id)?;
         if instance.world != peer.world {
             return Err(Self::refuse(RegistryError::IdentityMismatch));
         }
+        if key.len() != KEY_BYTES {
+            return Err(Self::refuse(RegistryError::Key));
+        }
+        let holder = Holder { certificate: peer.certificate().clone(), key };
         let (id, state) = (instance.id.clone(), instance.state);
         let result = self.hub.apply(|table, now| {
-            match table.register(instance, Duration::from_millis(lease_ms.into()), now) {
+            match table.register(instance, holder, Duration::from_millis(lease_ms.into()), now) {
                 Ok(changes) => (Ok(evicted(&changes)), changes),
                 Err(error) => (Err(error), Vec::new()),
             }
@@ -64,7 +70,7 @@ impl Registry for RegistryService {
         })?;
         if let Some(evicted) = evicted {
             counter!(EVICTED).increment(1);
-            info!(instance = %evicted, "forgotten, for want of room: it has been offline longest");
+            info!(instance = %evicted, "dropped to make room: it was offline longest");
         }
         counter!(REGISTRATIONS).increment(1);
         info!(instance = %id, incarnation = id.incarnation, %state, "registered");
@@ -76,12 +82,17 @@ impl Registry for RegistryService {
         request: Request<HeartbeatRequest>,
     ) -> Result<Response<HeartbeatReply>, Status> {
         let peer = Peer::of(&request)?;
-        let HeartbeatRequest { id, state, load, attributes } = request.into_inner();
+        let HeartbeatRequest { id, state, load, attributes, leadership, key } = request.into_inner();
         let id = instance_id(id)?;
         require_own_identity(&peer, &id)?;
         let load = if load.is_finite() { load.clamp(0.0, 1.0) } else { 1.0 };
-        let heartbeat =
-            Heartbeat { state: state.try_into()?, load, attributes: attributes.into_iter().collect() };
+        let heartbeat = Heartbeat {
+            state: state.try_into()?,
+            load,
+            leadership: leadership.try_into()?,
+            attributes: attributes.into_iter().collect(),
+            key,
+        };
         counter!(HEARTBEATS).increment(1);
         let known = self.hub.apply(|table, now| match table.heartbeat(&id, heartbeat, now) {
             Ok(Some(changes)) => (Ok(true), changes),
@@ -93,10 +104,10 @@ impl Registry for RegistryService {
 
     async fn leave(&self, request: Request<LeaveRequest>) -> Result<Response<LeaveReply>, Status> {
         let peer = Peer::of(&request)?;
-        let LeaveRequest { id, failed } = request.into_inner();
+        let LeaveRequest { id, failed, key } = request.into_inner();
         let id = instance_id(id)?;
         require_own_identity(&peer, &id)?;
-        self.hub.apply(|table, now| ((), table.leave(&id, failed, now).into_iter().collect()));
+        self.hub.apply(|table, now| ((), table.leave(&id, &key, failed, now).into_iter().collect()));
         info!(instance = %id, incarnation = id.incarnation, failed, "left");
         Ok(Response::new(LeaveReply {}))
     }
@@ -147,12 +158,12 @@ fn evicted(changes: &[Change]) -> Option<InstanceId> {
     })
 }
 
-/// Whoever could register another would receive its traffic.
+/// A peer that could register another instance would receive its traffic.
 fn require_own_identity(peer: &Peer, id: &InstanceId) -> Result<(), Status> {
     if peer.kind == id.kind && peer.name == id.name {
         return Ok(());
     }
-    warn!(%peer, instance = %id, "a peer speaks for another instance");
+    warn!(%peer, instance = %id, "a peer tried to register another instance");
     Err(RegistryService::refuse(RegistryError::IdentityMismatch))
 }
 

@@ -1,30 +1,30 @@
-//! Instances and their leases. Pure: every method takes the time, and returns what changed.
+//! Instances and their leases. Pure: every method takes the time as an argument and returns the changes.
 
 use std::{
     collections::BTreeMap,
     time::{Duration, Instant},
 };
 
-use shardkeep_cluster::{Instance, State};
+use shardkeep_cluster::{Instance, Leadership, PeerCertificate, State};
 use shardkeep_types::{DaemonKind, InstanceId};
 
 use crate::error::RegistryError;
 
-/// Leases outside of these are made to fit.
+/// Leases outside of this range are clamped.
 const SHORTEST_LEASE: Duration = Duration::from_millis(100);
 const LONGEST_LEASE: Duration = Duration::from_secs(60);
-/// How long an instance stays visible after its farewell: whoever restarts a daemon sees where it has gone.
+/// How long an instance stays visible after it has left, for the operator who restarts it.
 const LEFT_RETENTION: Duration = Duration::from_secs(300);
-/// How often leases are looked at, at least.
+/// How often leases are checked, at least.
 pub(crate) const CHECK_INTERVAL: Duration = Duration::from_millis(200);
-/// A longer gap between two looks means that this process stood still.
+/// A longer gap between two checks means that this process was suspended.
 const STALL_THRESHOLD: Duration = Duration::from_secs(1);
-/// A load that moved by less is not worth a message to every watcher.
+/// Smaller changes of the load are not published.
 const LOAD_STEP: f64 = 0.01;
 const MAX_ATTRIBUTES: usize = 32;
 const MAX_ATTRIBUTE_BYTES: usize = 8 << 10;
 
-/// What watchers are told.
+/// A message to the watchers.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Change {
     Changed(Instance),
@@ -51,13 +51,22 @@ pub(crate) struct Table {
 #[derive(Debug)]
 struct Entry {
     instance: Instance,
+    holder: Holder,
     lease: Duration,
-    /// When the lease runs out; of one that has left: when it is forgotten.
+    /// When the lease runs out. For an instance that has left: when it is removed.
     expires: Instant,
-    /// It said farewell: nothing that still arrives from this incarnation counts.
+    /// The instance has left: later calls of this incarnation are refused.
     left: bool,
     /// The load that watchers know.
     published_load: f64,
+}
+
+/// The process that holds a registration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Holder {
+    pub(crate) certificate: PeerCertificate,
+    /// Chosen by the process at its start.
+    pub(crate) key: Vec<u8>,
 }
 
 /// The part of an instance that a heartbeat brings.
@@ -65,7 +74,17 @@ struct Entry {
 pub(crate) struct Heartbeat {
     pub(crate) state: State,
     pub(crate) load: f64,
+    pub(crate) leadership: Leadership,
     pub(crate) attributes: BTreeMap<String, String>,
+    pub(crate) key: Vec<u8>,
+}
+
+impl Holder {
+    /// Whether this process may replace a live registration: its own, or one of an earlier start with the same
+    /// certificate. A shared certificate does not tell replicas apart, so it does not suffice.
+    fn may_replace(&self, present: &Self) -> bool {
+        self.key == present.key || (self.certificate == present.certificate && !self.certificate.shared)
+    }
 }
 
 impl Table {
@@ -73,25 +92,30 @@ impl Table {
         Self { entries: BTreeMap::new(), capacity, checked: None }
     }
 
-    /// Announces an instance, or changes its announcement. An earlier incarnation never replaces a later one. A full table
-    /// forgets an instance that has left or been offline longest: names that change with each start must not fill it for good.
+    /// Announces an instance, or changes its announcement. An earlier incarnation never replaces a later one, and a
+    /// live registration is replaced only by its holder (see [`Holder::may_replace`]). A full table drops an instance
+    /// that has left or been offline longest, so that names that change with each start cannot fill it.
     pub(crate) fn register(
         &mut self,
         instance: Instance,
+        holder: Holder,
         lease: Duration,
         now: Instant,
     ) -> Result<Vec<Change>, RegistryError> {
         check_size(&instance.attributes)?;
         let key = (instance.id.kind, instance.id.name.clone());
-        let mut changes = Vec::new();
         let present = self.entries.get(&key);
         if let Some(present) = present {
             let (new, old) = (instance.id.incarnation, present.instance.id.incarnation);
+            if present.is_live(now) && !holder.may_replace(&present.holder) {
+                return Err(RegistryError::Duplicate);
+            }
             if new < old || (new == old && present.left) {
                 return Err(RegistryError::Stale);
             }
         }
         let (known, changed) = (present.is_some(), present.is_none_or(|it| it.instance != instance));
+        let mut changes = Vec::new();
         if !known && self.entries.len() >= self.capacity {
             changes.push(self.evict_one().ok_or(RegistryError::Full)?);
         }
@@ -100,6 +124,7 @@ impl Table {
             published_load: instance.load,
             left: instance.state.is_down(),
             instance: instance.clone(),
+            holder,
             lease,
             expires: now + lease,
         };
@@ -108,7 +133,7 @@ impl Table {
         Ok(changes)
     }
 
-    /// One that has said farewell, otherwise the one that has been offline longest; `None`: all are alive.
+    /// Drops an instance that has left, otherwise the one that has been offline longest. `None` if all are alive.
     fn evict_one(&mut self) -> Option<Change> {
         let gone = self.entries.iter().filter(|(_, entry)| entry.instance.state.is_down());
         let is_offline = |entry: &Entry| entry.instance.state == State::Offline;
@@ -117,7 +142,7 @@ impl Table {
         self.entries.remove(&oldest).map(|entry| Change::Removed(entry.instance.id))
     }
 
-    /// Extends the lease. `None` when this table does not know the incarnation: it has to register.
+    /// Extends the lease. Returns `None` when the table does not know the incarnation, which must register then.
     pub(crate) fn heartbeat(
         &mut self,
         id: &InstanceId,
@@ -127,6 +152,9 @@ impl Table {
         check_size(&heartbeat.attributes)?;
         let Some(entry) = self.entries.get_mut(&(id.kind, id.name.clone())) else { return Ok(None) };
         let known = entry.instance.id.incarnation;
+        if id.incarnation == known && heartbeat.key != entry.holder.key {
+            return Err(RegistryError::Duplicate);
+        }
         if id.incarnation < known || (id.incarnation == known && entry.left) {
             return Err(RegistryError::Stale);
         }
@@ -137,10 +165,13 @@ impl Table {
         entry.left = heartbeat.state.is_down();
         let instance = &mut entry.instance;
         let changed = instance.state != heartbeat.state
+            || instance.leadership != heartbeat.leadership
             || instance.attributes != heartbeat.attributes
             || (heartbeat.load - entry.published_load).abs() >= LOAD_STEP;
-        (instance.state, instance.load, instance.attributes) =
-            (heartbeat.state, heartbeat.load, heartbeat.attributes);
+        instance.state = heartbeat.state;
+        instance.load = heartbeat.load;
+        instance.leadership = heartbeat.leadership;
+        instance.attributes = heartbeat.attributes;
         if !changed {
             return Ok(Some(Vec::new()));
         }
@@ -148,11 +179,17 @@ impl Table {
         Ok(Some(vec![Change::Changed(instance.clone())]))
     }
 
-    /// The instance says farewell: it has left, and is forgotten after a while. One that has failed is offline, and
-    /// stays. Words of earlier incarnations are ignored.
-    pub(crate) fn leave(&mut self, id: &InstanceId, failed: bool, now: Instant) -> Option<Change> {
+    /// The instance ends: it has left, and is removed after [`LEFT_RETENTION`]. One that has failed is offline, and
+    /// stays. Calls of earlier incarnations and with another key are ignored.
+    pub(crate) fn leave(
+        &mut self,
+        id: &InstanceId,
+        key: &[u8],
+        failed: bool,
+        now: Instant,
+    ) -> Option<Change> {
         let entry = self.entries.get_mut(&(id.kind, id.name.clone()))?;
-        if entry.instance.id.incarnation != id.incarnation {
+        if entry.instance.id.incarnation != id.incarnation || entry.holder.key != key {
             return None;
         }
         entry.left = true;
@@ -163,10 +200,9 @@ impl Table {
         entry.set_state(State::Left)
     }
 
-    /// Instances whose lease has run out turn offline; they stay visible. Those that left are forgotten after
-    /// [`LEFT_RETENTION`]. To be called at least every [`CHECK_INTERVAL`]: if it was not, this process itself stood still and heard
-    /// nobody, so everybody gets a whole lease to be heard again. Otherwise a paused registry would wake up and declare the
-    /// cluster dead.
+    /// Marks instances as offline when their lease has run out, and removes those that left [`LEFT_RETENTION`] ago.
+    /// Call it at least every [`CHECK_INTERVAL`]. After a longer gap this process was suspended and received nothing, so
+    /// every instance gets a whole lease to be heard again. Otherwise a paused registry would declare the cluster dead.
     pub(crate) fn expire(&mut self, now: Instant) -> Vec<Change> {
         let last = self.checked.replace(now).unwrap_or(now);
         if now.duration_since(last) > STALL_THRESHOLD {
@@ -195,7 +231,7 @@ impl Table {
         alive.map(|entry| entry.expires).min()
     }
 
-    /// Maintenance forgets an instance that is offline or has left.
+    /// Removes an instance that is offline or has left.
     pub(crate) fn remove(&mut self, kind: DaemonKind, name: &str) -> Result<Change, RegistryError> {
         let key = (kind, name.to_owned());
         let entry = self.entries.get(&key).ok_or(RegistryError::Unknown)?;
@@ -213,7 +249,11 @@ impl Table {
 }
 
 impl Entry {
-    /// `None`: it was that already.
+    fn is_live(&self, now: Instant) -> bool {
+        !self.instance.state.is_down() && self.expires > now
+    }
+
+    /// Returns `None` if the instance was in this state already.
     fn set_state(&mut self, state: State) -> Option<Change> {
         let changed = self.instance.state != state;
         self.instance.state = state;
@@ -247,17 +287,23 @@ mod tests {
             admin_address: String::new(),
             version: "0.1.0".into(),
             load: 0.0,
+            leadership: Leadership::None,
             attributes: BTreeMap::new(),
         }
     }
 
+    fn holder(serial: &str, key: u8) -> Holder {
+        let certificate = PeerCertificate { serial: serial.into(), shared: false };
+        Holder { certificate, key: vec![key] }
+    }
+
     fn heartbeat(state: State, load: f64) -> Heartbeat {
-        Heartbeat { state, load, attributes: BTreeMap::new() }
+        Heartbeat { state, load, leadership: Leadership::None, attributes: BTreeMap::new(), key: vec![1] }
     }
 
     fn table(now: Instant) -> Table {
         let mut table = Table::new(2);
-        table.register(instance("a", 5), LEASE, now).unwrap();
+        table.register(instance("a", 5), holder("a1", 1), LEASE, now).unwrap();
         table
     }
 
@@ -301,13 +347,46 @@ mod tests {
     fn earlier_incarnation_is_refused() {
         let now = Instant::now();
         let mut table = table(now);
-        assert_eq!(table.register(instance("a", 4), LEASE, now), Err(RegistryError::Stale));
+        assert_eq!(table.register(instance("a", 4), holder("a1", 1), LEASE, now), Err(RegistryError::Stale));
         let old = instance("a", 4).id;
-        assert!(table.leave(&old, false, now).is_none());
+        assert!(table.leave(&old, &[1], false, now).is_none());
         assert!(table.heartbeat(&old, heartbeat(State::Up, 0.0), now).is_err());
-        assert_eq!(table.register(instance("a", 6), LEASE, now).unwrap().len(), 1);
-        assert!(table.leave(&instance("a", 5).id, false, now).is_none());
+        assert_eq!(table.register(instance("a", 6), holder("a1", 1), LEASE, now).unwrap().len(), 1);
+        assert!(table.leave(&instance("a", 5).id, &[1], false, now).is_none());
         assert_eq!(table.instances().next().unwrap().state, State::Up);
+    }
+
+    #[test]
+    fn live_registration_is_not_replaced_under_another_certificate() {
+        let now = Instant::now();
+        let mut table = table(now);
+        let foreign = holder("b2", 2);
+        let refused = table.register(instance("a", 6), foreign.clone(), LEASE, now);
+        assert_eq!(refused, Err(RegistryError::Duplicate));
+        let id = instance("a", 5).id;
+        let forged = Heartbeat { key: vec![2], ..heartbeat(State::Draining, 1.0) };
+        assert_eq!(table.heartbeat(&id, forged, now), Err(RegistryError::Duplicate));
+        assert_eq!(table.leave(&id, &[2], false, now), None);
+        assert_eq!(table.instances().next().unwrap().state, State::Up);
+        // The holder may renew its certificate, and a later start with the same certificate may replace it.
+        assert!(table.register(instance("a", 5), holder("b2", 1), LEASE, now).is_ok());
+        assert!(table.register(instance("a", 6), holder("b2", 3), LEASE, now).is_ok());
+        // After the lease, the name is free.
+        assert!(table.register(instance("a", 7), holder("c3", 4), LEASE, now + LEASE).is_ok());
+    }
+
+    #[test]
+    fn live_registration_under_a_shared_certificate_is_not_replaced() {
+        let now = Instant::now();
+        let mut table = Table::new(2);
+        let shared = |key: u8| Holder {
+            certificate: PeerCertificate { serial: "a1".into(), shared: true },
+            key: vec![key],
+        };
+        table.register(instance("a", 5), shared(1), LEASE, now).unwrap();
+        let refused = table.register(instance("a", 6), shared(2), LEASE, now);
+        assert_eq!(refused, Err(RegistryError::Duplicate));
+        assert!(table.register(instance("a", 6), shared(2), LEASE, now + LEASE).is_ok());
     }
 
     #[test]
@@ -315,20 +394,20 @@ mod tests {
         let now = Instant::now();
         let mut table = table(now);
         let id = instance("a", 5).id;
-        assert_eq!(states(&Vec::from_iter(table.leave(&id, false, now))), [State::Left]);
-        assert!(table.leave(&id, false, now).is_none());
+        assert_eq!(states(&Vec::from_iter(table.leave(&id, &[1], false, now))), [State::Left]);
+        assert!(table.leave(&id, &[1], false, now).is_none());
         assert!(table.heartbeat(&id, heartbeat(State::Up, 0.0), now).is_err());
-        assert_eq!(table.register(instance("a", 5), LEASE, now), Err(RegistryError::Stale));
-        assert!(table.register(instance("a", 6), LEASE, now).is_ok());
+        assert_eq!(table.register(instance("a", 5), holder("a1", 1), LEASE, now), Err(RegistryError::Stale));
+        assert!(table.register(instance("a", 6), holder("a1", 1), LEASE, now).is_ok());
     }
 
     #[test]
     fn left_instance_is_removed_and_failed_one_stays_offline() {
         let now = Instant::now();
         let (mut table, id) = (table(now), instance("a", 5).id);
-        table.register(instance("b", 1), LEASE, now).unwrap();
-        table.leave(&id, false, now);
-        let failed = table.leave(&instance("b", 1).id, true, now);
+        table.register(instance("b", 1), holder("a1", 1), LEASE, now).unwrap();
+        table.leave(&id, &[1], false, now);
+        let failed = table.leave(&instance("b", 1).id, &[1], true, now);
         assert_eq!(states(&Vec::from_iter(failed)), [State::Offline]);
         let mut published = Vec::new();
         let mut at = now;
@@ -348,7 +427,7 @@ mod tests {
     fn unchanged_heartbeat_publishes_nothing() {
         let now = Instant::now();
         let mut table = table(now);
-        assert_eq!(table.register(instance("a", 5), LEASE, now), Ok(Vec::new()));
+        assert_eq!(table.register(instance("a", 5), holder("a1", 1), LEASE, now), Ok(Vec::new()));
         let id = instance("a", 5).id;
         let mut published =
             |load| table.heartbeat(&id, heartbeat(State::Up, load), now).unwrap().unwrap().len();
@@ -361,19 +440,22 @@ mod tests {
     fn full_table_evicts_left_then_longest_offline_instance() {
         let now = Instant::now();
         let mut table = table(now);
-        table.register(instance("b", 1), LEASE, now + CHECK_INTERVAL).unwrap();
-        table.leave(&instance("b", 1).id, true, now);
-        table.leave(&instance("a", 5).id, true, now);
-        let changes = table.register(instance("c", 1), LEASE, now + LEASE).unwrap();
+        table.register(instance("b", 1), holder("a1", 1), LEASE, now + CHECK_INTERVAL).unwrap();
+        table.leave(&instance("b", 1).id, &[1], true, now);
+        table.leave(&instance("a", 5).id, &[1], true, now);
+        let changes = table.register(instance("c", 1), holder("a1", 1), LEASE, now + LEASE).unwrap();
         assert_eq!(changes, [Change::Removed(instance("a", 5).id), Change::Changed(instance("c", 1))]);
-        // Whoever is known needs no room.
-        assert_eq!(table.register(instance("b", 2), LEASE, now + LEASE).unwrap().len(), 1);
-        assert_eq!(table.register(instance("d", 1), LEASE, now + LEASE), Err(RegistryError::Full));
+        // A known instance needs no more room.
+        assert_eq!(table.register(instance("b", 2), holder("a1", 1), LEASE, now + LEASE).unwrap().len(), 1);
+        assert_eq!(
+            table.register(instance("d", 1), holder("a1", 1), LEASE, now + LEASE),
+            Err(RegistryError::Full)
+        );
         assert_eq!(table.instances().count(), 2);
-        // Who has said farewell is missed by nobody.
-        table.leave(&instance("b", 2).id, true, now + LEASE);
-        table.leave(&instance("c", 1).id, false, now + LEASE);
-        let changes = table.register(instance("d", 1), LEASE, now + LEASE).unwrap();
+        // An instance that has left is dropped first.
+        table.leave(&instance("b", 2).id, &[1], true, now + LEASE);
+        table.leave(&instance("c", 1).id, &[1], false, now + LEASE);
+        let changes = table.register(instance("d", 1), holder("a1", 1), LEASE, now + LEASE).unwrap();
         assert_eq!(changes[0], Change::Removed(instance("c", 1).id));
     }
 
@@ -382,13 +464,13 @@ mod tests {
         let now = Instant::now();
         let mut table = table(now);
         assert_eq!(table.remove(DaemonKind::Login, "a"), Err(RegistryError::NotOffline));
-        table.register(instance("b", 1), LEASE, now).unwrap();
-        assert_eq!(table.register(instance("c", 1), LEASE, now), Err(RegistryError::Full));
-        table.leave(&instance("a", 5).id, true, now);
+        table.register(instance("b", 1), holder("a1", 1), LEASE, now).unwrap();
+        assert_eq!(table.register(instance("c", 1), holder("a1", 1), LEASE, now), Err(RegistryError::Full));
+        table.leave(&instance("a", 5).id, &[1], true, now);
         assert!(table.remove(DaemonKind::Login, "a").is_ok());
         assert_eq!(table.remove(DaemonKind::Login, "a"), Err(RegistryError::Unknown));
         let mut fat = instance("c", 1);
         fat.attributes.insert("key".into(), "x".repeat(MAX_ATTRIBUTE_BYTES));
-        assert_eq!(table.register(fat, LEASE, now), Err(RegistryError::Oversize));
+        assert_eq!(table.register(fat, holder("a1", 1), LEASE, now), Err(RegistryError::Oversize));
     }
 }

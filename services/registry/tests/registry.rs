@@ -1,6 +1,9 @@
 //! Black-box tests over real mutual TLS: instances register, are seen, vanish, and survive a registry's restart.
 
-use std::time::Duration;
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use shardkeep_cluster::{Dialer, Directory, Instance, Node, STORES_ATTRIBUTE, State, certs};
 use shardkeep_daemon::{ClusterConfig, Daemon, DaemonConfig, Running, Settings, launch};
@@ -15,6 +18,9 @@ use tonic::{Code, service::Routes, transport::Channel};
 
 /// Longest wait for something that should happen at once, on a busy machine.
 const TEST_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// The registration key of a process that the test plays itself.
+const KEY: [u8; 16] = [7; 16];
 
 struct TestCluster {
     dir: tempfile::TempDir,
@@ -102,6 +108,147 @@ fn state_of(view: &[Instance], name: &str) -> Option<State> {
     view.iter().find(|instance| instance.id.name == name).map(|instance| instance.state)
 }
 
+/// Collects the log lines of this thread.
+#[derive(Clone, Default)]
+struct LogLines(Arc<Mutex<Vec<u8>>>);
+
+impl LogLines {
+    fn collect() -> (Self, tracing::subscriber::DefaultGuard) {
+        let lines = Self::default();
+        let writer = lines.clone();
+        let subscriber =
+            tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+        (lines, tracing::subscriber::set_default(subscriber))
+    }
+
+    /// Lines of the level WARN that contain the text.
+    fn warnings(&self, text: &str) -> usize {
+        let bytes = self.0.lock().unwrap();
+        String::from_utf8_lossy(&bytes).lines().filter(|it| it.contains("WARN") && it.contains(text)).count()
+    }
+}
+
+impl std::io::Write for LogLines {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Waits until the condition holds.
+async fn eventually(what: &str, holds: impl Fn() -> bool) {
+    let wait = async {
+        while !holds() {
+            tokio::task::yield_now().await;
+        }
+    };
+    assert!(tokio::time::timeout(TEST_TIMEOUT, wait).await.is_ok(), "{what}");
+}
+
+#[tokio::test]
+async fn daemon_is_ready_only_after_a_registry_lease() {
+    let cluster = TestCluster::new();
+    let (registry, address) = cluster.registry("registry-1", "127.0.0.1:0").await;
+    registry.stop().await.unwrap();
+    let (log, _guard) = LogLines::collect();
+    let login = cluster.member(DaemonKind::Login, "login-1", std::slice::from_ref(&address)).await;
+    login.serve();
+    eventually("the reason is shown", || login.daemon.not_ready_reason().contains(&address)).await;
+    assert!(!login.daemon.is_ready());
+    eventually("several attempts fail", || login.daemon.not_ready_reason().contains("refused")).await;
+    assert_eq!(log.warnings(&address), 1, "one warning, with the address, a minute");
+
+    let (registry, _) = cluster.registry("registry-1", &address).await;
+    eventually("ready", || login.daemon.is_ready()).await;
+    // A registry outage must not take the cluster down.
+    registry.stop().await.unwrap();
+    eventually("a warning", || log.warnings("no registry holds this instance's lease") == 1).await;
+    assert!(login.daemon.is_ready());
+    login.end();
+}
+
+#[tokio::test]
+async fn certificate_of_a_foreign_authority_is_reported_as_such() {
+    let (cluster, foreign) = (TestCluster::new(), TestCluster::new());
+    let (registry, address) = cluster.registry("registry-1", "127.0.0.1:0").await;
+    let (log, _guard) = LogLines::collect();
+    let login = foreign.member(DaemonKind::Login, "login-1", std::slice::from_ref(&address)).await;
+    login.serve();
+    let reported = || login.daemon.not_ready_reason().contains("not signed by the authority in cluster.ca");
+    eventually("the foreign authority is named", reported).await;
+    assert!(!login.daemon.is_ready());
+    assert_eq!(log.warnings("not signed by the authority in cluster.ca"), 1);
+    login.end();
+    registry.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn live_registration_is_not_replaced_by_another_certificate() {
+    let cluster = TestCluster::new();
+    let (registry, address) = cluster.registry("registry-1", "127.0.0.1:0").await;
+    let registries = [address.clone()];
+    let login = cluster.member(DaemonKind::Login, "login-1", &registries).await;
+    login.serve();
+    let mut logins = login.node.directory(DaemonKind::Login);
+    wait_until(&mut logins, "up", |view| state_of(view, "login-1") == Some(State::Up)).await;
+
+    // The same authority has signed a second certificate of this name.
+    let thief = tempfile::tempdir().unwrap();
+    for file in ["ca.pem", "ca.key"] {
+        std::fs::copy(cluster.dir.path().join(file), thief.path().join(file)).unwrap();
+    }
+    let files = certs::issue(thief.path(), DaemonKind::Login, "login-1", WorldId(0)).unwrap();
+    let channel = Dialer::new(files.load().unwrap().into()).channel(DaemonKind::Registry, &address);
+    let mut forged = login.node.instance();
+    forged.id.incarnation += 1;
+    forged.client_address = "203.0.113.66:3724".into();
+    let instance = Some((&forged).into());
+    let register = RegisterRequest { instance, lease_ms: 60_000, key: KEY.to_vec() };
+    let refused = RegistryClient::new(channel).register(register).await.unwrap_err();
+    assert_eq!(refused.code(), Code::AlreadyExists, "{refused}");
+    assert_eq!(logins.get("login-1").unwrap().client_address, "");
+    assert!(!login.daemon.has_failed());
+    login.end();
+    registry.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn replaced_daemon_ends_with_an_error() {
+    let cluster = TestCluster::new();
+    let (registry, address) = cluster.registry("registry-1", "127.0.0.1:0").await;
+    let registries = [address.clone()];
+    let first = cluster.member(DaemonKind::Login, "login-1", &registries).await;
+    first.serve();
+    eventually("ready", || first.daemon.is_ready()).await;
+    let second = cluster.member(DaemonKind::Login, "login-1", &registries).await;
+    second.serve();
+    eventually("the first one ends", || first.daemon.draining().is_cancelled()).await;
+    assert!(first.daemon.has_failed());
+    eventually("the second one is ready", || second.daemon.is_ready()).await;
+    assert!(!second.daemon.has_failed());
+    first.end();
+    second.end();
+    registry.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn panic_in_any_registry_task_ends_the_registry() {
+    let cluster = TestCluster::new();
+    let start = || {
+        let mut settings = cluster.settings::<Config>(DaemonKind::Registry, "registry-1", &[]);
+        settings.daemon.grace = Duration::from_millis(100);
+        async { launch::<Registry>(settings).await.unwrap() }
+    };
+    let tasks = shardkeep_testkit::assert_each_panic_ends_the_daemon(start).await;
+    for task in ["lease expiry", "gRPC server", "registration", "admin endpoints"] {
+        assert!(tasks.contains(&task), "{task} is not among {tasks:?}");
+    }
+}
+
 #[tokio::test]
 async fn incarnation_ahead_of_the_clock_does_not_block_restart() {
     let cluster = TestCluster::new();
@@ -117,8 +264,11 @@ async fn incarnation_ahead_of_the_clock_does_not_block_restart() {
     };
     let mut client = RegistryClient::new(cluster.channel(DaemonKind::Login, "login-1", &address));
     let instance = Some((&before).into());
-    client.register(RegisterRequest { instance, lease_ms: 60_000 }).await.unwrap();
-    client.leave(LeaveRequest { id: Some((&before.id).into()), failed: false }).await.unwrap();
+    client.register(RegisterRequest { instance, lease_ms: 60_000, key: KEY.to_vec() }).await.unwrap();
+    client
+        .leave(LeaveRequest { id: Some((&before.id).into()), failed: false, key: KEY.to_vec() })
+        .await
+        .unwrap();
     wait_until(&mut logins, "remembered", |view| state_of(view, "login-1") == Some(State::Left)).await;
 
     let login = cluster.member(DaemonKind::Login, "login-1", &registries).await;
@@ -253,8 +403,8 @@ async fn unauthorized_and_impersonating_peers_are_refused() {
     let mut announcement = impostor.node.instance();
     announcement.id.name = "login-2".into();
     let mut login = RegistryClient::new(cluster.channel(DaemonKind::Login, "login-1", &address));
-    let register =
-        shardkeep_rpc::registry::RegisterRequest { instance: Some((&announcement).into()), lease_ms: 1000 };
+    let instance = Some((&announcement).into());
+    let register = RegisterRequest { instance, lease_ms: 1000, key: KEY.to_vec() };
     assert_eq!(login.register(register).await.unwrap_err().code(), Code::PermissionDenied);
 
     // A certificate of another authority, and a server that is not what it should be.

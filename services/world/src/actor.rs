@@ -140,7 +140,9 @@ impl Actor {
             }
             Effect::Start(work) => {
                 let work = self.worker.clone().run(work);
-                self.tasks.spawn(self.shutdown.clone().run_until_cancelled_owned(work));
+                let work = self.shutdown.clone().run_until_cancelled_owned(work);
+                // Work that panics would never report its end, and its player would wait for ever.
+                self.tasks.spawn(self.daemon.supervised("world work", work));
             }
             Effect::Partition => {
                 metrics::counter!(PARTITION).increment(1);

@@ -24,6 +24,7 @@ pub(crate) fn describe() {
     metrics::describe_gauge!(TERM, "Term under which this instance leads; 0 as a standby");
     metrics::describe_counter!(PARTITION, "Changes of the partition table");
     metrics::describe_counter!(PLACED, "Placements of avatars in zones, by outcome");
+    shardkeep_daemon::zero_counters(PLACED, "outcome", &["ok", "not_found", "unavailable"]);
     metrics::describe_histogram!(PLACE_SECONDS, "Time to place an avatar in a zone");
     metrics::describe_counter!(ENTERED, "Avatars that entered the world");
     metrics::describe_counter!(LEFT, "Sessions that ended and avatars that left");

@@ -212,9 +212,9 @@ impl world_server::World for WorldService {
         let peer = Peer::of(&request)?;
         self.run_as_leader("report_presence", |_, _, _| Ok(())).await?;
         let stream = self.streams.fetch_add(1, Ordering::Relaxed);
-        // A separate task, because this future is dropped when the zone disconnects, and the core must learn of the
-        // end.
-        let reader = tokio::spawn(read_reports(self.handle.clone(), peer.name, stream, request.into_inner()));
+        // A task, because this future is dropped when the zone disconnects, and the end of the stream must be reported.
+        let reading = read_reports(self.handle.clone(), peer.name, stream, request.into_inner());
+        let reader = self.node.daemon().spawn_work("presence reports", reading);
         reader.await.map_err(|_| stopped())??;
         Ok(Response::new(ReportPresenceReply {}))
     }

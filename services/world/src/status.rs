@@ -1,6 +1,6 @@
 //! The world's attributes at the registries; login builds the players' world list from them.
 
-use shardkeep_cluster::Node;
+use shardkeep_cluster::{Leadership, Node};
 
 use crate::core::Core;
 
@@ -37,7 +37,7 @@ impl Status {
         node.set_attribute("online", attributes.online.to_string());
         node.set_attribute("queue", attributes.queue.to_string());
         node.set_attribute("term", attributes.term.to_string());
-        node.set_attribute("role", if attributes.leader { "leader" } else { "standby" }.to_owned());
+        node.set_leadership(if attributes.leader { Leadership::Leader } else { Leadership::Standby });
         node.set_load((attributes.online as f64 / f64::from(core.config.capacity)).min(1.0));
         self.last_published = Some(attributes);
     }

@@ -44,7 +44,7 @@ impl BackgroundCalls {
 
     fn spawn(&self, work: impl Future<Output = Option<Command>> + Send + 'static) {
         let commands = self.commands.clone();
-        self.daemon.tasks().spawn(async move {
+        self.daemon.spawn_work("background call", async move {
             if let Some(command) = work.await {
                 // A closed queue means that the tick loop has ended: nobody needs the result.
                 let _ = commands.send(command).await;
@@ -200,7 +200,7 @@ impl BackgroundCalls {
     pub(crate) fn stream_to_neighbour(&self, grpc_address: &str, mut frames: mpsc::Receiver<PeerFrame>) {
         let client = self.zone(grpc_address);
         let stopped = self.daemon.stopped();
-        self.daemon.tasks().spawn(async move {
+        self.daemon.spawn_work("stream to a neighbour", async move {
             let mut backoff = Backoff::default();
             while let Some(first) = frames.recv().await {
                 let streaming = stream_frames(client.clone(), first, &mut frames);

@@ -5,6 +5,7 @@ use std::{pin::Pin, sync::Arc, time::Duration};
 use futures::{Stream, StreamExt};
 use prost::Message;
 use shardkeep_cluster::{MESSAGE_LIMIT, Peer};
+use shardkeep_daemon::contained;
 use shardkeep_link::ClientMessage;
 use shardkeep_rpc::{
     Malformed, link, session_id,
@@ -118,7 +119,7 @@ impl Zone for ZoneService {
         let commands = self.commands.clone();
         // The answer is an empty stream that lasts as long as the neighbour speaks.
         let (keep_open, responses) = mpsc::channel::<Result<PeerFrame, Status>>(1);
-        tokio::spawn(async move {
+        let read_frames = async move {
             while let Some(Ok(mut frame)) = frames.next().await {
                 if let Some(from) = &mut frame.from {
                     from.name.clone_from(&peer.name);
@@ -128,7 +129,9 @@ impl Zone for ZoneService {
                 }
             }
             drop(keep_open);
-        });
+        };
+        // Frames become commands one by one; the tick loop owns the state.
+        tokio::spawn(contained("neighbour stream", read_frames));
         Ok(Response::new(Box::pin(ReceiverStream::new(responses))))
     }
 
@@ -141,7 +144,7 @@ impl Zone for ZoneService {
         let interval = Duration::from_millis(request.into_inner().interval_ms.into()).max(SHORTEST_INTERVAL);
         let (sender, receiver) = mpsc::channel(1);
         let service = self.clone();
-        tokio::spawn(async move {
+        let send_snapshots = async move {
             let mut interval = tokio::time::interval(interval);
             interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
             loop {
@@ -155,7 +158,8 @@ impl Zone for ZoneService {
                     return;
                 }
             }
-        });
+        };
+        tokio::spawn(contained("map stream", send_snapshots));
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
     }
 }

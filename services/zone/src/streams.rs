@@ -67,7 +67,7 @@ impl Streams {
                 backoff.wait().await;
             }
         };
-        daemon.tasks().spawn(async move {
+        daemon.spawn_work("stream of the world", async move {
             tokio::select! {
                 () = reconnect_loop => {}
                 () = commands.closed() => {}
@@ -151,8 +151,7 @@ async fn open<T>(call: impl Future<Output = Result<T, Status>>) -> Result<T, Sta
 fn choose_instance(directory: &Directory, world: shardkeep_types::WorldId, turn: usize) -> Option<Instance> {
     let of_this_world = |instance: &Instance| instance.world == world || instance.world.0 == 0;
     let all: Vec<Instance> = directory.up().into_iter().filter(of_this_world).collect();
-    let leads = |instance: &&Instance| instance.attributes.get("role").is_some_and(|role| role == "leader");
     // Every other try ignores what they say of themselves: attributes travel by heartbeat and may be old.
-    let leader = all.iter().find(leads).filter(|_| turn.is_multiple_of(2));
+    let leader = all.iter().find(|instance| instance.leads()).filter(|_| turn.is_multiple_of(2));
     leader.or_else(|| all.get(turn % all.len().max(1))).cloned()
 }

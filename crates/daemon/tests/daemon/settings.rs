@@ -101,7 +101,10 @@ fn settings_error_names_the_flag_or_variable() {
         (with_flags(&["gateway.sesions=1"]), "--set gateway.sesions=1: unknown key `sesions`"),
         (with_flags(&["sessions=1"]), "--set sessions=1: expected section.key=value"),
         (with_flags(&["gateway.sessions=0"]), "--set gateway.sessions=0: [gateway] sessions: must be"),
-        (with_flags(&["gateway.store.deep=0"]), "--set gateway.store.deep=0: [gateway] invalid type"),
+        (
+            with_flags(&["gateway.store.deep=0"]),
+            "--set gateway.store.deep=0: [gateway] store.deep: expected a text in quotes, found a table",
+        ),
     ];
     for (sources, wanted) in cases {
         let message = load(&sources).unwrap_err().to_string();
@@ -114,6 +117,38 @@ fn settings_error_names_the_flag_or_variable() {
     // Other programs' variables, and other daemons'.
     assert!(load(&env("SHARDKEEP_CONFIG")).is_ok());
     assert!(load(&env("SHARDKEEP_ZONE__ANYTHING")).is_ok());
+}
+
+#[test]
+fn settings_error_lists_every_mistake() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("shardkeep.toml");
+    let text = "[gateway]\nsesions = 1\nsessions = \"lots\"\nlimits.rate = true\n\n[gatway]\n\n[daemon]\n\
+                grpc = \"localhost\"\nadmin = \"localhost\"\n[log]\nformat = \"jsn\"\n";
+    std::fs::write(&file, text).unwrap();
+    let sources = Sources {
+        file: Some(file),
+        env: vec![("SHARDKEEP_CLUSTER__WORLD".into(), "many".into())],
+        set: vec!["gateway.sessions=0".into(), "gateway.titel=x".into()],
+    };
+    let error = load(&sources).unwrap_err();
+    let mut found: Vec<&str> = error.mistakes.iter().map(|it| it.message.as_str()).collect();
+    found.sort_unstable();
+    let number = "expected a whole number from 0 to 4294967295, found the text";
+    let mut wanted = vec![
+        "unknown key `sesions` in [gateway]; did you mean `sessions`?".to_owned(),
+        format!("[gateway] sessions: {number} \"lots\""),
+        "[gateway] limits.rate: expected a number, found true".to_owned(),
+        "unknown section [gatway]; did you mean `gateway`?".to_owned(),
+        "[daemon] grpc: \"localhost\" is not an address with a port, such as 127.0.0.1:0".to_owned(),
+        "[daemon] admin: \"localhost\" is not an address with a port, such as 127.0.0.1:0".to_owned(),
+        "unknown value `jsn` in [log]; did you mean `json`?".to_owned(),
+        format!("[cluster] world: {number} \"many\""),
+        "[gateway] sessions: must be at least 1".to_owned(),
+        "unknown key `titel` in [gateway]; did you mean `title`?".to_owned(),
+    ];
+    wanted.sort_unstable();
+    assert_eq!(found, wanted, "{error}");
 }
 
 #[test]

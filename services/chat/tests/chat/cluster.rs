@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use shardkeep_chat::{Chat, ChatConfig};
-use shardkeep_cluster::{Node, certs};
+use shardkeep_cluster::{Leadership, Node, certs};
 use shardkeep_daemon::{ClusterConfig, Daemon, DaemonConfig, Running, Settings, launch};
 use shardkeep_rpc::{
     chat::chat_client::ChatClient, registry::registry_server::RegistryServer,
@@ -36,7 +36,7 @@ impl Cluster {
         registry.serve(Routes::new(RegistryServer::new(FakeRegistry::default())));
         cluster.registries.push(registry.grpc_address());
         let world = cluster.member(DaemonKind::World, "world-1").await;
-        world.set_attribute("role", "leader".into());
+        world.set_leadership(Leadership::Leader);
         world.serve(Routes::new(WorldServer::new(FakeWorld)));
         cluster
     }

@@ -135,6 +135,7 @@ fn instance(kind: DaemonKind, name: &str, client_address: &str, state: State) ->
         admin_address: String::new(),
         version: String::new(),
         load: 0.0,
+        leadership: shardkeep_cluster::Leadership::None,
         attributes: BTreeMap::new(),
     }
 }

@@ -129,7 +129,7 @@ fn open(core: &Arc<Core>, node: &Node, directory: &Directory, instance: &Instanc
     core.links.by_instance.write().insert(link.backend().clone(), entry);
     let dial = NodeDialer { node: node.clone(), directory: directory.clone(), kind: instance.id.kind, name };
     let items = ItemHandler::new(core.clone());
-    tokio::spawn(async move { link.run(&dial, &items, &stop).await });
+    node.daemon().spawn_work("link", async move { link.run(&dial, &items, &stop).await });
 }
 
 /// The instance is gone: what it was asked is answered here, and sessions for which any other will do get one.

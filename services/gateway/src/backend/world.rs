@@ -224,8 +224,7 @@ impl Worlds {
 }
 
 fn is_leader(instance: &Instance) -> bool {
-    matches!(instance.state, State::Up | State::Draining)
-        && instance.attributes.get("role").is_some_and(|role| role == "leader")
+    matches!(instance.state, State::Up | State::Draining) && instance.leads()
 }
 
 fn term(instance: &Instance) -> u64 {

@@ -57,9 +57,12 @@ pub(crate) async fn run(
             }
         }
         let Some(admission) = enter(&core, &throttle, &incoming) else { continue };
-        let (core, worlds, stop) = (core.clone(), worlds.clone(), stop.clone());
+        let (daemon, core, worlds, stop) =
+            (core.daemon.clone(), core.clone(), worlds.clone(), stop.clone());
         let (throttle, upgrade) = (throttle.clone(), upgrade.clone());
-        tasks.spawn(handle_connection(core, worlds, stop, incoming, admission, throttle, upgrade));
+        let connection = handle_connection(core, worlds, stop, incoming, admission, throttle, upgrade);
+        // A connection changes sessions and groups that others share, so a panic must not leave them half-changed.
+        tasks.spawn(daemon.supervised("player connection", connection));
     }
 }
 

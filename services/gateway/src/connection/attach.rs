@@ -88,7 +88,7 @@ async fn finish_attach(
         }
         let (core, worlds) = (handshake.core.clone(), handshake.worlds.clone());
         let pending = PendingAttach { core, worlds, address: handshake.address, keys: ResumeKeys::new(keys) };
-        let attached = run_to_completion(pending.redeem(id)).await?;
+        let attached = run_to_completion(handshake.core, pending.redeem(id)).await?;
         Ok((request, ProvedSession { attached, received: 0, continued: true }))
     };
     match opened.await {

@@ -215,11 +215,13 @@ pub(super) async fn ready(
     Ok(Established { wire, attached })
 }
 
-/// Brings to its end what concerns more than this connection, even when the connection is given up meanwhile.
+/// Completes work that concerns more than this connection, even if the connection ends meanwhile.
 pub(super) async fn run_to_completion<T: Send + 'static>(
+    core: &Core,
     work: impl Future<Output = Result<T, ConnectionError>> + Send + 'static,
 ) -> Result<T, ConnectionError> {
-    tokio::spawn(work).await.unwrap_or_else(|_| Err(ConnectionError::World("it broke off".into())))
+    let done = core.daemon.spawn_work("attach or resume", work).await;
+    done.unwrap_or_else(|_| Err(ConnectionError::World("it broke off".into())))
 }
 
 /// The suites a client offers, as the protocol's proofs and as ours.

@@ -139,7 +139,7 @@ async fn resume_by_claim(
 ) -> Result<ProvedSession, ConnectionError> {
     let (core, worlds) = (handshake.core.clone(), handshake.worlds.clone());
     let claim = ClaimTask { core, worlds, address: handshake.address, id, found, used, keys, received };
-    let ClaimOutcome { attached, continued, way } = run_to_completion(claim.run()).await?;
+    let ClaimOutcome { attached, continued, way } = run_to_completion(handshake.core, claim.run()).await?;
     Ok(record_resume(attached, continued, way))
 }
 

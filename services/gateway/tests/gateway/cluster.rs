@@ -6,7 +6,7 @@ use std::{
 };
 
 use shardkeep_auth::ticket::Ticket;
-use shardkeep_cluster::{Node, certs};
+use shardkeep_cluster::{Leadership, Node, certs};
 use shardkeep_daemon::{ClusterConfig, Daemon, DaemonConfig, Running, Settings, launch};
 use shardkeep_gateway::{Config, Gateway};
 use shardkeep_link::{BackendSpec, Route};
@@ -73,7 +73,7 @@ impl Cluster {
     pub(crate) async fn world(&mut self, name: &str, term: u64) -> Backend {
         let spec = spec(BackendKind::WORLD, 0x3000, 0x3fff);
         let node = self.member(DaemonKind::World, name).await;
-        node.set_attribute("role", "leader".into());
+        node.set_leadership(Leadership::Leader);
         node.set_attribute("term", term.to_string());
         let backend = Backend::new(&node, spec);
         node.serve(Routes::new(backend.hub.service()).add_service(WorldServer::new(self.world.named(name))));

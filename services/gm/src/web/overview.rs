@@ -82,8 +82,9 @@ fn row(caller: &Caller, daemon: &Instance, now_ms: u64) -> Markup {
 }
 
 fn attributes(daemon: &Instance) -> Option<Markup> {
-    let attributes_text: Vec<String> =
-        daemon.attributes.iter().filter_map(|(key, value)| attribute_text(key, value)).collect();
+    let leadership = Some(daemon.leadership.as_str()).filter(|text| !text.is_empty()).map(str::to_owned);
+    let facts = daemon.attributes.iter().filter_map(|(key, value)| attribute_text(key, value));
+    let attributes_text: Vec<String> = leadership.into_iter().chain(facts).collect();
     (!attributes_text.is_empty()).then(|| html!("<div class=\"facts\">{}</div>"; attributes_text.join(" · ")))
 }
 
@@ -120,7 +121,7 @@ mod tests {
     #[test]
     fn attributes_are_formatted_and_store_marks_hidden() {
         assert_eq!(attribute_text("pool", "1795729265732 live").as_deref(), Some("pool live"));
-        assert_eq!(attribute_text("role", "leader").as_deref(), Some("role leader"));
+        assert_eq!(attribute_text("term", "3").as_deref(), Some("term 3"));
         assert_eq!(attribute_text(STORES_ATTRIBUTE, "game/alone/00c803c5448d9c236c01cb49ce77b269"), None);
     }
 }

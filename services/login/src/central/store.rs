@@ -3,6 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use shardkeep_daemon::contained;
 use shardkeep_store::{
     Database, Schema,
     accounts::{Ban, Proof},
@@ -155,7 +156,7 @@ impl Store {
         let full = |_| CentralError::Unavailable("too many follow it".to_owned());
         let permit = self.followers.clone().try_acquire_owned().map_err(full)?;
         let (out, changes) = mpsc::channel(FOLLOWER_QUEUE);
-        tokio::spawn(async move {
+        let follower = async move {
             let _permit = permit;
             metrics::central_followers(1.0);
             let sent = self.send_changes(&region, after, &out).await;
@@ -164,7 +165,8 @@ impl Store {
                 // Whoever has gone needs no reason.
                 let _ = out.send(Err(error)).await;
             }
-        });
+        };
+        tokio::spawn(contained("follower of the centre", follower));
         Ok(changes)
     }
 

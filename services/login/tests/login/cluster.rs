@@ -6,7 +6,7 @@ use shardkeep_auth::{
     AccountName,
     srp::{Group, Verifier},
 };
-use shardkeep_cluster::{Dialer, Node, certs};
+use shardkeep_cluster::{Dialer, Leadership, Node, certs};
 use shardkeep_daemon::{ClusterConfig, Daemon, DaemonConfig, Settings};
 use shardkeep_rpc::{
     accounts::{
@@ -111,9 +111,10 @@ impl Cluster {
     /// A world's leader, up and with room.
     pub(crate) async fn world(&mut self, id: u32, name: &str) -> Node {
         let node = self.member(DaemonKind::World, &format!("world-{id}"), id).await;
-        for (key, value) in [("name", name), ("role", "leader"), ("capacity", "100"), ("online", "25")] {
+        for (key, value) in [("name", name), ("capacity", "100"), ("online", "25")] {
             node.set_attribute(key, value.to_owned());
         }
+        node.set_leadership(Leadership::Leader);
         node.serve(Routes::default());
         node
     }

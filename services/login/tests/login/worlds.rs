@@ -1,5 +1,6 @@
 //! The world list, and the way from it to a gateway.
 
+use shardkeep_cluster::Leadership;
 use shardkeep_rpc::{
     accounts::{ListClosuresRequest, SetMaintenanceRequest, SetStaffRequest},
     gateway::gateway_server::GatewayServer,
@@ -35,7 +36,7 @@ async fn world_list_follows_the_registry() {
     player
         .worlds_until(|list| list.worlds[0].load_permille == 1000 && list.worlds[0].queue_length == 7)
         .await;
-    dawn.set_attribute("role", "standby".into());
+    dawn.set_leadership(Leadership::Standby);
     player.worlds_until(|list| list.worlds[0].status() == WorldStatus::WorldMaintenance).await;
     let refused = player.select(1).await.unwrap_err();
     assert_eq!(refused.code, ErrorCode::Unavailable);

@@ -117,9 +117,7 @@ pub(crate) async fn client_of(node: &Node, world: &str) -> WorldClient<Channel> 
 
 /// Waits until the registry lists the world as the leader.
 pub(crate) async fn wait_until_leading(node: &Node, world: &str) {
-    let wait_until_leading =
-        |world: &Instance| world.attributes.get("role").is_some_and(|role| role == "leader");
-    wait_for(node, world, wait_until_leading).await;
+    wait_for(node, world, Instance::leads).await;
 }
 
 async fn wait_for(node: &Node, world: &str, is: impl Fn(&Instance) -> bool) -> Instance {
