@@ -6,6 +6,7 @@ mod id;
 mod kind;
 mod lock;
 mod position;
+mod rate_limit;
 mod secret;
 mod store;
 mod utc_date_time;
@@ -18,6 +19,7 @@ pub use id::{
 pub use kind::{BackendKind, DaemonKind, UnknownKind};
 pub use lock::FileLock;
 pub use position::{CELL_MM, CellId, CellRect, MapId, Position};
+pub use rate_limit::{KeyedLimiter, TokenBucket, evict_expired};
 pub use secret::Secret;
 pub use store::{InvalidStoreIdentity, StoreIdentity};
 pub use utc_date_time::UtcDateTime;
