@@ -12,6 +12,7 @@ use toml::Table;
 use crate::{
     Daemon,
     catalogue::{Catalogue, CatalogueRecorder},
+    http_server::{HttpLimits, serve_http},
     mask::masked,
     process,
 };
@@ -25,6 +26,13 @@ const AMOUNT_BUCKETS: [f64; 10] =
 /// How often the recorder folds what histograms have gathered since the last scrape, so that memory stays bounded
 /// when nobody scrapes.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
+/// The admin endpoints have their own bound, so that their connections cannot use up the file descriptors that
+/// players need.
+const LIMITS: HttpLimits = HttpLimits {
+    connections: 64,
+    head_timeout: Duration::from_secs(10),
+    request_timeout: Duration::from_secs(10),
+};
 
 #[derive(Clone)]
 struct AdminState {
@@ -80,11 +88,7 @@ pub(crate) async fn start(daemon: &Daemon, address: &str, settings: &Table) -> a
     let finished = daemon.finished();
     daemon.spawn_infrastructure("metrics upkeep", upkeep(metrics.values, finished.clone()));
     daemon.spawn_infrastructure("admin endpoints", async move {
-        // No graceful shutdown: an idle keep-alive connection of a scraper must not hold up the exit.
-        tokio::select! {
-            served = axum::serve(listener, router).into_future() => served.context("admin endpoints"),
-            () = finished.cancelled() => Ok(()),
-        }
+        serve_http("admin", listener, router, LIMITS, finished).await.context("admin endpoints")
     });
     Ok(())
 }
