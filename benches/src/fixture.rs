@@ -18,7 +18,7 @@ use shardkeep_client::{
     Config,
     raw::{self, Connection, Established},
 };
-use shardkeep_cluster::{Dialer, certs};
+use shardkeep_cluster::{Dialer, OperatorName, certs};
 use shardkeep_rpc::{
     accounts::{CreateRequest, accounts_client::AccountsClient},
     batched_call::outcome,
@@ -121,7 +121,8 @@ impl Fixture {
     pub async fn accounts(&self, names: &[String], password: &str) -> Result<()> {
         let tls = self.cluster.data_dir().join("tls");
         let files = certs::issue(&tls, DaemonKind::Cli, "operator-bench", WorldId(0))?;
-        let operator = Dialer::new(files.load()?.into());
+        let name = OperatorName::parse("bench").context("the name of the operator")?;
+        let operator = Dialer::with_operator(files.load()?.into(), &name);
         let login = self.cluster.announcement("login-1")?;
         let client = AccountsClient::new(operator.channel(DaemonKind::Login, &login.grpc));
         let create = |name: &String| {

@@ -16,7 +16,7 @@ use shardkeep_rpc::{
     },
     tonic::{Code, transport::Channel},
 };
-use shardkeep_types::UtcDateTime;
+use shardkeep_types::utc_minute;
 
 use crate::{
     operator::{ClusterArgs, Operator},
@@ -267,8 +267,8 @@ fn print(accounts: &[Account]) {
             it.id.to_string(),
             it.name.clone(),
             if it.generation == 0 { "-".into() } else { it.generation.to_string() },
-            date(it.created_ms),
-            if it.last_login_ms == 0 { "never".into() } else { date(it.last_login_ms) },
+            utc_minute(it.created_ms),
+            if it.last_login_ms == 0 { "never".into() } else { utc_minute(it.last_login_ms) },
             bans(it),
             flags(it),
         ];
@@ -281,7 +281,7 @@ fn bans(account: &Account) -> String {
     let describe = |until_ms: u64, reason: &str, where_: &str| match until_ms {
         0 => None,
         u64::MAX => Some(format!("{where_}for ever: {reason}")),
-        until => Some(format!("{where_}until {}: {reason}", date(until))),
+        until => Some(format!("{where_}until {}: {reason}", utc_minute(until))),
     };
     let own = describe(account.banned_until_ms, &account.ban_reason, "");
     let all = describe(account.banned_everywhere_until_ms, &account.ban_everywhere_reason, "everywhere, ");
@@ -294,7 +294,7 @@ fn print_regions(account: &Account) {
     if account.central_unavailable {
         println!("the centre does not answer: in which other regions it is active is not known");
     } else if !account.active_in.is_empty() {
-        let describe = |it: &ActiveIn| format!("{} since {}", it.region, date(it.since_ms));
+        let describe = |it: &ActiveIn| format!("{} since {}", it.region, utc_minute(it.since_ms));
         let regions: Vec<String> = account.active_in.iter().map(describe).collect();
         println!("active in {}", regions.join(", "));
     }
@@ -328,10 +328,4 @@ fn print_sessions(reply: &SessionsReply) {
 
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// `YYYY-MM-DD hh:mm` in UTC, for tables.
-pub fn date(ms: u64) -> String {
-    let UtcDateTime { year, month, day, hour, minute, .. } = UtcDateTime::from_unix_ms(ms);
-    format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}")
 }

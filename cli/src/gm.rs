@@ -313,7 +313,7 @@ async fn audit(operator: &Operator, tokens: &TokenFile, limit: u32) -> Result<()
         operator.gm().await?.audit(request).await.map_err(terminal::status_error)?.into_inner().entries;
     let mut table = terminal::table(["id", "when (UTC)", "operator", "command", "reason", "result"]);
     for it in entries {
-        let when = crate::account::date(it.at_ms);
+        let when = shardkeep_types::utc_minute(it.at_ms);
         table.add_row([it.id.to_string(), when, it.operator, it.command, it.reason, it.result]);
     }
     println!("{table}");

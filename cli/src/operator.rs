@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
-use shardkeep_cluster::{Dialer, Identity, Instance, State};
+use shardkeep_cluster::{Dialer, Identity, Instance, OperatorName, State};
 use shardkeep_rpc::{
     accounts::accounts_client::AccountsClient,
     dbcache::db_cache_client::DbCacheClient,
@@ -62,7 +62,7 @@ impl Operator {
         let file = |name: &str| tls.join(name);
         let identity = Identity::load(&file("ca.pem"), &file("cli.pem"), &file("cli.key"))
             .with_context(|| format!("no operator's certificate in {}", tls.display()))?;
-        Ok(Self { dialer: Dialer::new(Arc::new(identity)), registry })
+        Ok(Self { dialer: Dialer::with_operator(Arc::new(identity), &operator_name()), registry })
     }
 
     /// Every instance that the registry knows of these kinds; all kinds when empty.
@@ -121,6 +121,14 @@ impl Operator {
     pub async fn one_time_link(&self) -> Result<String> {
         Ok(self.gm().await?.one_time_link(OneTimeLinkRequest {}).await?.into_inner().url)
     }
+}
+
+/// The name under which daemons record privileged calls of this tool: `SHARDKEEP_OPERATOR`, else the user's name.
+fn operator_name() -> OperatorName {
+    let names = ["SHARDKEEP_OPERATOR", "SUDO_USER", "USER", "LOGNAME"].into_iter();
+    let named = names.filter_map(|name| OperatorName::parse(&std::env::var(name).ok()?)).next();
+    let uid = || OperatorName::parse(&format!("uid-{}", rustix::process::getuid().as_raw()));
+    named.or_else(uid).unwrap_or_else(|| unreachable!("a user id consists of digits"))
 }
 
 /// The registry of the cluster that runs here. What one that has ended has announced is still there, and leads nowhere.

@@ -1,8 +1,10 @@
-//! An operator signs in, speaks to everybody, moves somebody, throws somebody out; all of it stands in the audit.
+//! Operators' commands in a whole cluster: their effects on players, and their entries in the audit.
 
-use anyhow::{Result, ensure};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
 use shardkeep_client::{
-    SessionEnd,
+    ClientError, SessionEnd,
     game::{GameEvent, View},
     wire::payload::ErrorCode,
 };
@@ -70,5 +72,52 @@ async fn closed_world_disconnects_players_but_keeps_staff() -> Result<()> {
 
     cluster.run_cli(&["gm", "maintenance", "1", "open", "--reason", "done"], "").await?;
     Actor::enter_as(&cluster, &ann.name).await?;
+    cluster.stop().await
+}
+
+/// Pause between two chat lines. It keeps the client below the flood limit.
+const LINE_INTERVAL: Duration = Duration::from_millis(600);
+
+#[tokio::test]
+async fn mute_outlives_a_crash_of_the_chat_daemon() -> Result<()> {
+    let cluster = Cluster::start().await?;
+    let ann = Actor::enter(&cluster, "ann").await?;
+    ann.player.say("good morning").await?;
+    cluster.run_cli(&["gm", "claim", "--password-stdin"], "a long enough password").await?;
+    cluster.run_cli(&["gm", "mute", &ann.name, "60", "--reason", "insults"], "").await?;
+    refused_as_muted(&ann).await?;
+    cluster.kill_and_wait_for_restart("chat-1").await?;
+    refused_as_muted(&ann).await?;
+    cluster.stop().await
+}
+
+/// Sends chat lines until the chat daemon refuses one because of a mute. The console informs a restarted daemon within
+/// a second.
+async fn refused_as_muted(actor: &Actor) -> Result<()> {
+    let is_muted = |result: Result<(), ClientError>| matches!(result, Err(ClientError::Refused(refusal)) if refusal.code == ErrorCode::Refused);
+    let refused = async {
+        while !is_muted(actor.player.say("hello").await) {
+            tokio::time::sleep(LINE_INTERVAL).await;
+        }
+    };
+    tokio::time::timeout(TIMEOUT, refused).await.context("the character may still chat")
+}
+
+#[tokio::test]
+async fn privileged_command_line_calls_are_events_with_their_operator() -> Result<()> {
+    let cluster = Cluster::start().await?;
+    cluster.account("mallory", "a long enough password").await?;
+    cluster.run_cli(&["account", "ban", "mallory", "--reason", "cheating"], "").await?;
+    let query = "SELECT attributes FROM log WHERE event = 'operator_call'";
+    let logged = async {
+        loop {
+            let found = cluster.run_cli(&["logs", "query", query], "").await?;
+            if found.contains("Accounts/Ban") {
+                return Ok::<_, anyhow::Error>(found);
+            }
+        }
+    };
+    let found = tokio::time::timeout(TIMEOUT, logged).await.context("the ban is not in the log")??;
+    ensure!(found.contains("operator") && found.contains("Accounts/Create"), "{found}");
     cluster.stop().await
 }

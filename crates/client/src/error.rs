@@ -3,7 +3,7 @@
 use std::{fmt, io, net::SocketAddr, time::Duration};
 
 use shardkeep_auth::{NameError, PasswordError, hybrid::ShareError, srp::SrpError};
-use shardkeep_types::UtcDateTime;
+use shardkeep_types::utc_minute;
 use shardkeep_wire::{
     WireError,
     message::MessageError,
@@ -38,7 +38,7 @@ impl fmt::Display for Refusal {
         if !self.detail.is_empty() {
             f.write_str(": ")?;
             match self.banned_until() {
-                Some((until, reason)) => write!(f, "until {until}: {reason}")?,
+                Some((until, reason)) => write!(f, "until {until} UTC: {reason}")?,
                 None => f.write_str(&self.detail)?,
             }
         }
@@ -52,9 +52,9 @@ impl fmt::Display for Refusal {
 impl Refusal {
     /// When the ban of a BANNED answer ends, and why it is: its `detail` is `until <ms since 1970>: <reason>`
     /// (`docs/protocol.md`, section 16). `None` for one without end, and for other answers.
-    fn banned_until(&self) -> Option<(UtcDateTime, &str)> {
+    fn banned_until(&self) -> Option<(String, &str)> {
         let (ms, reason) = self.detail.strip_prefix("until ")?.split_once(": ")?;
-        let until = UtcDateTime::from_unix_ms(ms.parse().ok()?);
+        let until = utc_minute(ms.parse().ok()?);
         (self.code == ErrorCode::Banned).then_some((until, reason))
     }
 

@@ -1,5 +1,5 @@
-//! Which kind of peer may call which gRPC method: one table, and the rule that worlds keep to themselves.
-//! What is not in the table is refused.
+//! The table of gRPC methods with the kinds of peers that may call each. A method that is not in the table is refused.
+//! A peer of one world may not call a daemon of another world.
 
 use shardkeep_types::DaemonKind::{
     self, Ai, Backend, Billing, Chat, Cli, Dbcache, Dns, Gateway, Gm, Login, Logs, Registry, World, Zone,
@@ -8,15 +8,29 @@ use shardkeep_types::WorldId;
 
 use crate::Peer;
 
-/// A row: a method (or `*` for those of the service that have no row before), and who may call it.
+/// A row of the table. The method `*` stands for all methods of the service that have no earlier row.
 struct Rule {
     service: &'static str,
     method: &'static str,
     callers: &'static [DaemonKind],
+    effect: Effect,
+}
+
+/// Whether a method changes something for players, operators or daemons on behalf of an operator.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Effect {
+    /// It only reads, or daemons use it for their own work.
+    Ordinary,
+    /// The command line may call it only in the name of an operator, and the call is logged as an event.
+    Privileged,
 }
 
 const fn rule(service: &'static str, method: &'static str, callers: &'static [DaemonKind]) -> Rule {
-    Rule { service, method, callers }
+    Rule { service, method, callers, effect: Effect::Ordinary }
+}
+
+const fn privileged(service: &'static str, method: &'static str, callers: &'static [DaemonKind]) -> Rule {
+    Rule { service, method, callers, effect: Effect::Privileged }
 }
 
 const ALL_KINDS: &[DaemonKind] =
@@ -25,15 +39,21 @@ const OPERATORS: &[DaemonKind] = &[Gm, Cli];
 
 const TABLE: &[Rule] = &[
     rule("grpc.health.v1.Health", "*", ALL_KINDS),
-    rule("shardkeep.control.v1.Control", "Drain", OPERATORS),
-    rule("shardkeep.registry.v1.Registry", "Remove", OPERATORS),
+    privileged("shardkeep.control.v1.Control", "Drain", OPERATORS),
+    privileged("shardkeep.registry.v1.Registry", "Remove", OPERATORS),
     // An instance registers itself only; the registry compares names.
     rule("shardkeep.registry.v1.Registry", "*", ALL_KINDS),
     rule("opentelemetry.proto.collector.logs.v1.LogsService", "Export", ALL_KINDS),
     rule("shardkeep.logs.v1.Logs", "*", OPERATORS),
     rule("shardkeep.link.v1.Link", "Open", &[Gateway]),
-    rule("shardkeep.dns.v1.Dns", "*", OPERATORS),
-    rule("shardkeep.accounts.v1.Accounts", "*", OPERATORS),
+    rule("shardkeep.dns.v1.Dns", "ListPools", OPERATORS),
+    privileged("shardkeep.dns.v1.Dns", "*", OPERATORS),
+    rule("shardkeep.accounts.v1.Accounts", "Show", OPERATORS),
+    rule("shardkeep.accounts.v1.Accounts", "List", OPERATORS),
+    rule("shardkeep.accounts.v1.Accounts", "Sessions", OPERATORS),
+    rule("shardkeep.accounts.v1.Accounts", "ListClosures", OPERATORS),
+    rule("shardkeep.accounts.v1.Accounts", "Region", OPERATORS),
+    privileged("shardkeep.accounts.v1.Accounts", "*", OPERATORS),
     rule("shardkeep.accounts.v1.Revocations", "Follow", &[Gateway]),
     rule("shardkeep.central.v1.Central", "*", &[Login]),
     rule("shardkeep.gateway.v1.Gateway", "Admit", &[Login]),
@@ -65,6 +85,7 @@ const TABLE: &[Rule] = &[
     rule("shardkeep.chat.v1.Chat", "*", &[Gm]),
     rule("shardkeep.dbcache.v1.DbCache", "ListCharacters", &[World]),
     rule("shardkeep.dbcache.v1.DbCache", "CountCharacters", &[Login]),
+    rule("shardkeep.dbcache.v1.DbCache", "FindCharacters", &[Gm]),
     rule("shardkeep.dbcache.v1.DbCache", "CreateCharacter", &[World]),
     rule("shardkeep.dbcache.v1.DbCache", "Claim", &[World]),
     rule("shardkeep.dbcache.v1.DbCache", "Reown", &[World]),
@@ -80,7 +101,9 @@ const TABLE: &[Rule] = &[
     rule("shardkeep.billing.v1.Billing", "Show", &[Gm, Cli]),
     rule("shardkeep.billing.v1.Billing", "TimeLeft", &[Login]),
     rule("shardkeep.billing.v1.Billing", "Credit", &[Gm]),
-    // The console authenticates its operators by tokens of its own on top.
+    // It signs in without a password.
+    privileged("shardkeep.gm.v1.Gm", "OneTimeLink", &[Cli]),
+    // Calls to the console carry the token of an operator's session, and the console audits them.
     rule("shardkeep.gm.v1.Gm", "*", &[Cli]),
 ];
 
@@ -105,8 +128,8 @@ impl Refusal {
     }
 }
 
-/// Judges a call by its path, `/package.Service/Method`.
-pub(crate) fn authorize(path: &str, peer: &Peer, own_world: WorldId) -> Result<(), Refusal> {
+/// Decides about a call by its path, `/package.Service/Method`. Returns the effect of the method.
+pub(crate) fn authorize(path: &str, peer: &Peer, own_world: WorldId) -> Result<Effect, Refusal> {
     let (service, method) =
         path.strip_prefix('/').and_then(|path| path.split_once('/')).ok_or(Refusal::UnknownMethod)?;
     let rule = TABLE
@@ -119,7 +142,7 @@ pub(crate) fn authorize(path: &str, peer: &Peer, own_world: WorldId) -> Result<(
     if peer.world.0 != 0 && own_world.0 != 0 && peer.world != own_world {
         return Err(Refusal::World);
     }
-    Ok(())
+    Ok(rule.effect)
 }
 
 #[cfg(test)]
@@ -133,18 +156,20 @@ mod tests {
     #[test]
     fn access_table_decides_which_kinds_may_call() {
         let authorize = |path, kind| authorize(path, &peer(kind, 0), WorldId(1));
-        assert_eq!(authorize("/shardkeep.dbcache.v1.DbCache/Commit", Zone), Ok(()));
+        assert_eq!(authorize("/shardkeep.dbcache.v1.DbCache/Commit", Zone), Ok(Effect::Ordinary));
         assert_eq!(authorize("/shardkeep.dbcache.v1.DbCache/Commit", Gateway), Err(Refusal::Kind));
-        assert_eq!(authorize("/shardkeep.registry.v1.Registry/Watch", Dns), Ok(()));
+        assert_eq!(authorize("/shardkeep.registry.v1.Registry/Watch", Dns), Ok(Effect::Ordinary));
         assert_eq!(authorize("/shardkeep.registry.v1.Registry/Remove", Dns), Err(Refusal::Kind));
         assert_eq!(authorize("/shardkeep.nothing.v1.No/Thing", Gm), Err(Refusal::UnknownMethod));
         assert_eq!(authorize("nonsense", Gm), Err(Refusal::UnknownMethod));
+        assert_eq!(authorize("/shardkeep.accounts.v1.Accounts/Show", Cli), Ok(Effect::Ordinary));
+        assert_eq!(authorize("/shardkeep.accounts.v1.Accounts/Ban", Cli), Ok(Effect::Privileged));
     }
 
     #[test]
     fn peer_of_another_world_is_refused() {
         let path = "/shardkeep.world.v1.World/WatchPartition";
-        assert_eq!(authorize(path, &peer(Zone, 1), WorldId(1)), Ok(()));
+        assert_eq!(authorize(path, &peer(Zone, 1), WorldId(1)), Ok(Effect::Ordinary));
         assert_eq!(authorize(path, &peer(Zone, 2), WorldId(1)), Err(Refusal::World));
     }
 

@@ -11,7 +11,7 @@ use tonic::{
 use tracing::warn;
 
 use crate::{
-    Identity,
+    Identity, OperatorName,
     server::{CONNECTION_WINDOW, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT, STREAM_WINDOW},
 };
 
@@ -28,12 +28,20 @@ pub struct Dialer {
 
 struct Inner {
     identity: Arc<Identity>,
+    user_agent: String,
     channels: Mutex<HashMap<(DaemonKind, String), Channel>>,
 }
 
 impl Dialer {
     pub fn new(identity: Arc<Identity>) -> Self {
-        Self { inner: Arc::new(Inner { identity, channels: Mutex::default() }) }
+        let user_agent = identity.peer().to_string();
+        Self { inner: Arc::new(Inner { identity, user_agent, channels: Mutex::default() }) }
+    }
+
+    /// For a tool that `operator` uses: its calls name the operator.
+    pub fn with_operator(identity: Arc<Identity>, operator: &OperatorName) -> Self {
+        let user_agent = operator.user_agent(identity.peer());
+        Self { inner: Arc::new(Inner { identity, user_agent, channels: Mutex::default() }) }
     }
 
     /// Cached, lazily connecting channel to a peer of this kind. It reconnects by itself; a call fails while the
@@ -60,7 +68,7 @@ impl Dialer {
 
     fn endpoint(&self, kind: DaemonKind, grpc_address: &str) -> Result<Endpoint, Error> {
         with_transport_settings(Endpoint::from_shared(format!("https://{grpc_address}"))?)
-            .user_agent(self.inner.identity.peer().to_string())?
+            .user_agent(self.inner.user_agent.clone())?
             .tls_config(self.inner.identity.client_config(kind))
     }
 }

@@ -1,4 +1,4 @@
-//! Applies the table of who may call what to every request, before any service sees it.
+//! Checks each call against the access table before a service gets it, and records privileged calls.
 
 use std::{
     future::{Ready, ready},
@@ -7,12 +7,16 @@ use std::{
 
 use futures::future::Either;
 use metrics::counter;
-use shardkeep_types::WorldId;
+use shardkeep_types::{DaemonKind, WorldId};
 use tonic::{Status, codegen::http};
 use tower::{Layer, Service};
 use tracing::warn;
 
-use crate::{Peer, access, metrics::REFUSED};
+use crate::{
+    OperatorName, Peer,
+    access::{self, Effect},
+    metrics::REFUSED,
+};
 
 /// Puts [`Guard`] around the services of an instance of this world.
 #[derive(Clone)]
@@ -48,6 +52,9 @@ where
     }
 
     fn call(&mut self, mut request: http::Request<B>) -> Self::Future {
+        if let Some(operator) = OperatorName::of_headers(request.headers()) {
+            request.extensions_mut().insert(operator);
+        }
         match apply_replica_name(&mut request).and_then(|()| self.authorize(&request)) {
             Ok(()) => Either::Right(self.inner.call(request)),
             Err(status) => Either::Left(ready(Ok(status.into_http()))),
@@ -70,16 +77,33 @@ fn apply_replica_name<B>(request: &mut http::Request<B>) -> Result<(), Status> {
     Ok(())
 }
 
+/// Logs a privileged call of the command line as an event, with its operator. The console has its own audit.
+fn record_privileged_call(path: &str, peer: &Peer, operator: Option<&OperatorName>) -> Result<(), Status> {
+    let Some(operator) = operator else {
+        counter!(REFUSED, "reason" => "no_operator").increment(1);
+        warn!(%peer, path, "refused a call that names no operator");
+        return Err(Status::unauthenticated(
+            "this call changes something and must name its operator; set SHARDKEEP_OPERATOR",
+        ));
+    };
+    shardkeep_daemon::event!("operator_call", operator = operator.as_str(), %peer, method = path);
+    Ok(())
+}
+
 impl<S> Guard<S> {
     fn authorize<B>(&self, request: &http::Request<B>) -> Result<(), Status> {
         let path = request.uri().path();
         let Some(peer) = request.extensions().get::<Peer>() else {
             return Err(Status::unauthenticated("no peer certificate"));
         };
-        access::authorize(path, peer, self.world).map_err(|refusal| {
+        let effect = access::authorize(path, peer, self.world).map_err(|refusal| {
             counter!(REFUSED, "reason" => refusal.label()).increment(1);
             warn!(%peer, path, reason = %refusal, "refused a call");
             Status::permission_denied(refusal.to_string())
-        })
+        })?;
+        if effect == Effect::Privileged && peer.kind == DaemonKind::Cli {
+            record_privileged_call(path, peer, request.extensions().get())?;
+        }
+        Ok(())
     }
 }

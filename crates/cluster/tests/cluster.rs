@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use shardkeep_cluster::{Dialer, Node, certs};
+use shardkeep_cluster::{Dialer, Node, OperatorName, certs};
 use shardkeep_daemon::{ClusterConfig, Daemon, DaemonConfig, Settings};
 use shardkeep_rpc::control::{DrainRequest, control_client::ControlClient};
 use shardkeep_types::{DaemonKind, WorldId};
@@ -72,7 +72,14 @@ async fn only_an_operator_may_drain_a_daemon() {
     assert!(!daemon.draining().is_cancelled() && daemon.is_ready());
     assert_eq!(health(other_zone.clone()).await, ServingStatus::Serving);
 
-    let operator = cluster.channel(DaemonKind::Cli, "cli", DaemonKind::Zone, &address);
+    let nameless = cluster.channel(DaemonKind::Cli, "cli", DaemonKind::Zone, &address);
+    let refused = ControlClient::new(nameless).drain(request.clone()).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unauthenticated, "a privileged call names its operator");
+    assert!(!daemon.draining().is_cancelled());
+    let files = certs::issue(cluster.dir.path(), DaemonKind::Cli, "cli", WorldId(0)).unwrap();
+    let ann = OperatorName::parse("ann").unwrap();
+    let operator = Dialer::with_operator(Arc::new(files.load().unwrap()), &ann);
+    let operator = operator.channel(DaemonKind::Zone, &address);
     ControlClient::new(operator).drain(request).await.unwrap();
     assert!(daemon.draining().is_cancelled());
     // It still serves what it has begun, and says that it takes nothing new.

@@ -15,7 +15,13 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tokio::net::TcpListener;
 use toml::Table;
 
-use crate::{Daemon, HttpLimits, mask::masked, panics, process, recorder::ZeroingRecorder, serve_http};
+use crate::{
+    Daemon,
+    http_server::{HttpLimits, serve_http},
+    mask::masked,
+    panics, process,
+    recorder::ZeroingRecorder,
+};
 
 /// Buckets of every histogram whose name ends in `_seconds`: from a tenth of a millisecond to ten seconds.
 const SECONDS_BUCKETS: [f64; 14] =
@@ -25,11 +31,13 @@ const AMOUNT_BUCKETS: [f64; 10] =
     [1.0, 4.0, 16.0, 64.0, 256.0, 1024.0, 4096.0, 16384.0, 65536.0, 1_048_576.0];
 /// How often the recorder merges the samples of histograms. Without it, memory grows until the next scrape.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
-
-/// Scrapers and health checks need few connections. The bound keeps clients of this port from using up the file
-/// descriptors of the players' port.
-const LIMITS: HttpLimits =
-    HttpLimits { server: "admin", connections: 64, per_address: 16, head_timeout: Duration::from_secs(10) };
+/// The admin endpoints have their own bound, so that their connections cannot use up the file descriptors that
+/// players need.
+const LIMITS: HttpLimits = HttpLimits {
+    connections: 64,
+    head_timeout: Duration::from_secs(10),
+    request_timeout: Duration::from_secs(10),
+};
 
 #[derive(Clone)]
 struct AdminState {
@@ -80,8 +88,7 @@ pub(crate) async fn start(daemon: &Daemon, address: &str, settings: &Table) -> a
     let finished = daemon.finished();
     daemon.spawn_infrastructure("metrics upkeep", upkeep(metrics, finished.clone()));
     daemon.spawn_infrastructure("admin endpoints", async move {
-        serve_http(listener, router, LIMITS, finished).await;
-        Ok(())
+        serve_http("admin", listener, router, LIMITS, finished).await.context("admin endpoints")
     });
     Ok(())
 }

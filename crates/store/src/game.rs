@@ -10,6 +10,7 @@
 //! | characters, ownership, soft state, ground, leadership | `characters`, `ownership`, `soft`, `ground`, `leadership` |
 //! | does every item and coin have one holder and one origin | `conserve` |
 
+mod character_search;
 mod characters;
 mod commit;
 mod committer;
@@ -29,6 +30,7 @@ mod types;
 
 use std::sync::Arc;
 
+pub use character_search::FoundCharacter;
 pub use characters::NewCharacter;
 pub use committer::{Committer, CommitterConfig, Lane, Observer};
 pub use conserve::Conservation;

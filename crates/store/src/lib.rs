@@ -25,6 +25,7 @@ pub mod central;
 mod database;
 mod error;
 pub mod game;
+pub mod mutes;
 pub mod operators;
 mod retry;
 mod row;

@@ -10,7 +10,7 @@ mod position;
 mod rate_limit;
 mod secret;
 mod store;
-mod utc_date_time;
+mod utc;
 mod version;
 
 pub use group::{GroupKey, group_kind};
@@ -24,5 +24,5 @@ pub use position::{CELL_MM, CellId, CellRect, MapId, Position};
 pub use rate_limit::{KeyedLimiter, TokenBucket, evict_expired};
 pub use secret::Secret;
 pub use store::{InvalidStoreIdentity, StoreIdentity};
-pub use utc_date_time::UtcDateTime;
+pub use utc::{utc_minute, utc_second};
 pub use version::{Epoch, Generation, Term};

@@ -301,9 +301,9 @@ impl Room {
         }
     }
 
-    /// A moderator's word; `until_ms` 0: may talk again.
-    pub(crate) fn mute(&mut self, now: Now, name: &str, until_ms: u64) -> Result<(), TooManyMutes> {
-        let mute = Mute { name: name.to_lowercase(), until_ms, issued_ms: now.wall_ms };
+    /// Applies a mute of an operator and sends it to the other replicas.
+    pub(crate) fn mute(&mut self, now: Now, mute: Mute) -> Result<(), TooManyMutes> {
+        let mute = Mute { name: mute.name.to_lowercase(), ..mute };
         self.mutes.set(mute.clone(), now.wall_ms)?;
         self.publish(ChatEvent::Mutes(MuteList { mutes: vec![mute] }));
         Ok(())
@@ -446,7 +446,8 @@ mod tests {
         let (mut here, mut there) = (Game::new("here").binding(&[1]), Game::new("there").binding(&[1]));
         let codes: Vec<_> = (0..9).map(|_| refusal(&here.speak(1, Channel::Say, "spam", ""))).collect();
         assert_eq!((codes[7], codes[8]), (None, Some(ErrorCode::TooFast)));
-        here.room.mute(here.now, "HERO1", 5_000).unwrap();
+        let mute = Mute { name: "HERO1".into(), until_ms: 5_000, issued_ms: here.now.wall_ms };
+        here.room.mute(here.now, mute).unwrap();
         here.room.publish_mutes(here.now);
         for effect in here.room.take_effects() {
             there.room.received(there.now, published(&[effect]));

@@ -7,7 +7,7 @@ use tokio::sync::{mpsc, oneshot};
 use tonic::{Request, Response, Status};
 
 use crate::{
-    envelope::Line,
+    envelope::{Line, Mute},
     metrics::MUTES,
     mutes::TooManyMutes,
     room::{Now, Room},
@@ -48,13 +48,16 @@ impl Moderation {
 #[tonic::async_trait]
 impl chat_server::Chat for Moderation {
     async fn mute(&self, request: Request<proto::MuteRequest>) -> Result<Response<proto::MuteReply>, Status> {
-        let proto::MuteRequest { character, until_ms, reason } = request.into_inner();
+        let proto::MuteRequest { character, until_ms, reason, issued_ms, restored } = request.into_inner();
         if !(1..=64).contains(&character.len()) {
             return Err(Status::invalid_argument("field `character`: must be 1 to 64 bytes"));
         }
-        event!("mute", name = character, until_ms, reason);
-        metrics::counter!(MUTES).increment(1);
-        let muted = self.run_in_room(move |room, now| room.mute(now, &character, until_ms)).await?;
+        if !restored {
+            event!("mute", name = character, until_ms, reason);
+            metrics::counter!(MUTES).increment(1);
+        }
+        let mute = Mute { name: character, until_ms, issued_ms };
+        let muted = self.run_in_room(move |room, now| room.mute(now, mute)).await?;
         muted.map_err(|error: TooManyMutes| Status::resource_exhausted(error.to_string()))?;
         Ok(Response::new(proto::MuteReply {}))
     }

@@ -7,8 +7,8 @@ use shardkeep_cluster::Backoff;
 use shardkeep_store::{
     Error,
     game::{
-        Character, Claim, Committer, Conservation, Game, GameError, Ground, HardAction, HardResult,
-        Leadership, LeadershipBid, NewCharacter, Refusal, Release, Reown, SoftState, Transfer,
+        Character, Claim, Committer, Conservation, FoundCharacter, Game, GameError, Ground, HardAction,
+        HardResult, Leadership, LeadershipBid, NewCharacter, Refusal, Release, Reown, SoftState, Transfer,
     },
 };
 use shardkeep_types::{AccountId, CellRect, CharacterId, Epoch, WorldId};
@@ -49,6 +49,14 @@ impl Core {
         accounts: &[AccountId],
     ) -> Result<HashMap<AccountId, Vec<(WorldId, u32)>>, GameError> {
         self.with_retry(|| self.game.count(accounts)).await
+    }
+
+    pub(crate) async fn find_by_name(
+        &self,
+        prefix: &str,
+        limit: u32,
+    ) -> Result<Vec<FoundCharacter>, GameError> {
+        self.with_retry(|| async { Ok(self.game.find_by_name(prefix, limit).await?) }).await
     }
 
     /// Tried once: a repeat after an unknown outcome would find its own name taken.

@@ -14,11 +14,12 @@ use shardkeep_rpc::{
     Malformed,
     batched_call::check_request_count,
     dbcache::{
-        Character, CharacterCount, CheckConservationReply, CheckConservationRequest, ClaimRequest,
-        CountCharactersReply, CountCharactersRequest, CreateCharacterRequest, HardAction, HardResult,
-        LeadReply, LeadRequest, ListCharactersReply, ListCharactersRequest, LoadGroundReply,
-        LoadGroundRequest, LoadRequest, ReleaseReply, ReleaseRequest, ReownReply, ReownRequest,
-        SaveSoftReply, SaveSoftRequest, TransferReply, TransferRequest, db_cache_server::DbCache,
+        Character, CharacterCount, CharacterName, CheckConservationReply, CheckConservationRequest,
+        ClaimRequest, CountCharactersReply, CountCharactersRequest, CreateCharacterRequest,
+        FindCharactersReply, FindCharactersRequest, HardAction, HardResult, LeadReply, LeadRequest,
+        ListCharactersReply, ListCharactersRequest, LoadGroundReply, LoadGroundRequest, LoadRequest,
+        ReleaseReply, ReleaseRequest, ReownReply, ReownRequest, SaveSoftReply, SaveSoftRequest,
+        TransferReply, TransferRequest, db_cache_server::DbCache,
     },
 };
 use shardkeep_types::{AccountId, CharacterId, DaemonKind, WorldId};
@@ -31,6 +32,9 @@ use crate::{
     error::CallError,
     metrics::{APPLIED, CALL_SECONDS, CALLS, REPEATED},
 };
+
+/// Characters in one answer to FindCharacters.
+const MAX_FOUND_CHARACTERS: u32 = 1_000;
 
 /// Clones share everything.
 #[derive(Clone)]
@@ -134,6 +138,28 @@ impl DbCache for DbCacheService {
                 CharacterCount { by_world: by_world.map(|(world, count)| (world.0, *count)).collect() }
             });
             Ok(CountCharactersReply { counts: counts.collect() })
+        })
+        .await
+    }
+
+    async fn find_characters(
+        &self,
+        request: Request<FindCharactersRequest>,
+    ) -> Result<Response<FindCharactersReply>, Status> {
+        self.call("find_characters", request, |core, _, request: FindCharactersRequest| async move {
+            let FindCharactersRequest { name_prefix, limit } = request;
+            if name_prefix.is_empty() {
+                return Err(Malformed::new("name_prefix", "must not be empty").into());
+            }
+            if !(1..=MAX_FOUND_CHARACTERS).contains(&limit) {
+                let message = format!("{limit} is not 1 to {MAX_FOUND_CHARACTERS}");
+                return Err(Malformed::new("limit", message).into());
+            }
+            let characters = core.find_by_name(&name_prefix, limit).await?.into_iter().map(|found| {
+                let (id, account, world) = (found.id.0, found.account.0, found.world.0);
+                CharacterName { id, account, world, name: found.name }
+            });
+            Ok(FindCharactersReply { characters: characters.collect() })
         })
         .await
     }

@@ -9,9 +9,9 @@ use shardkeep_rpc::{
     common::{CellRect, Position},
     dbcache::{
         ActionId, Character, CheckConservationRequest, ClaimRequest, CountCharactersRequest,
-        CreateCharacterRequest, Fence, HardAction, HardResult, LeadRequest, ListCharactersRequest,
-        LoadGroundRequest, LoadRequest, MintItem, MoveItem, OnceKey, ReleaseRequest, ReownRequest,
-        SaveSoftRequest, SoftState, Stack, TransferRequest, db_cache_client::DbCacheClient,
+        CreateCharacterRequest, Fence, FindCharactersRequest, HardAction, HardResult, LeadRequest,
+        ListCharactersRequest, LoadGroundRequest, LoadRequest, MintItem, MoveItem, OnceKey, ReleaseRequest,
+        ReownRequest, SaveSoftRequest, SoftState, Stack, TransferRequest, db_cache_client::DbCacheClient,
     },
     reason,
 };
@@ -86,6 +86,10 @@ impl Replica<'_> {
 
     fn login(&self) -> Client {
         self.client(DaemonKind::Login, "login-1", 0)
+    }
+
+    fn gm(&self) -> Client {
+        self.client(DaemonKind::Gm, "gm-1", 0)
     }
 
     fn zone(&self, name: &str) -> Client {
@@ -270,6 +274,14 @@ async fn character_survives_transfer_and_restart(place: &TestEnv) {
     assert_eq!(counted, [vec![], vec![(WORLD, 1)], vec![], vec![(WORLD, 1)]]);
     let too_many = CountCharactersRequest { accounts: vec![1; 1_025] };
     assert_eq!(login.count_characters(too_many).await.unwrap_err().code(), Code::InvalidArgument);
+    let find = |name_prefix: &str, limit| FindCharactersRequest { name_prefix: name_prefix.into(), limit };
+    let mut gm = replica.gm();
+    let found = gm.find_characters(find("aD", 10)).await.unwrap().into_inner().characters;
+    assert_eq!(found.iter().map(|it| (it.name.as_str(), it.world)).collect::<Vec<_>>(), [("Ada", WORLD)]);
+    assert!(gm.find_characters(find("da", 10)).await.unwrap().into_inner().characters.is_empty());
+    for refused in [find("", 10), find("ada", 0), find("ada", 1_001)] {
+        assert_eq!(gm.find_characters(refused).await.unwrap_err().code(), Code::InvalidArgument);
+    }
     let ada = &listed.characters[0];
     assert_eq!((ada.owner.as_str(), ada.epoch, ada.position.unwrap().x_mm, ada.health), ("", 3, 5, 80));
     assert_conserved(&mut world, 1).await;

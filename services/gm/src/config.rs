@@ -1,4 +1,4 @@
-//! `[gm]` of the settings.
+//! The section `[gm]` of the settings.
 
 use std::{net::SocketAddr, path::Path, time::Duration};
 
@@ -8,29 +8,29 @@ use shardkeep_daemon::Validate;
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// Address the web console listens on. Port 0 takes a free one. It speaks plain HTTP: put a proxy that ends TLS
-    /// before it when it must be reached from elsewhere.
+    /// Address of the web console. Port 0 takes a free port. The console speaks plain HTTP. Put a proxy that
+    /// terminates TLS in front of it if other machines must reach it.
     pub web: String,
-    /// Address operators type, where it differs from `web`: `https://console.example.org`.
+    /// Public address of the console if it differs from `web`, such as `https://console.example.org`.
     pub url: String,
-    /// The console is reached only through a proxy that ends TLS and sets X-Forwarded-For: cookies are Secure, and the
-    /// last address of that header counts as the client's.
+    /// Set this if browsers reach the console only through a proxy that terminates TLS and sets X-Forwarded-For.
+    /// Cookies are then `Secure`, and the last address in that header is the client's.
     pub behind_tls_proxy: bool,
-    /// `sqlite:<path>` or `postgres://…`. Default: `gm.db` in the daemon's data folder.
+    /// `sqlite:<path>` or `postgres://…`. Default: `gm.db` in the data folder of the daemon.
     pub store: String,
-    /// A session ends when it has not been used for so long …
+    /// A session that is unused for this long ends.
     #[serde(with = "shardkeep_daemon::duration")]
     pub idle: Duration,
-    /// … and in any case after so long.
+    /// A session ends after this time in any case.
     #[serde(with = "shardkeep_daemon::duration")]
     pub session_lifetime: Duration,
-    /// How long a one-time sign-in link works.
+    /// Lifetime of a one-time link.
     #[serde(with = "shardkeep_daemon::duration")]
     pub link: Duration,
     /// Time between two pictures of the live map.
     #[serde(with = "shardkeep_daemon::duration")]
     pub map_interval: Duration,
-    /// Browsers that may watch the live map at once.
+    /// Browsers that may show the live map at the same time.
     pub map_viewers: usize,
 }
 
@@ -59,7 +59,7 @@ impl Config {
         }
     }
 
-    /// What operators type, without a slash at the end.
+    /// The public address, without a trailing slash.
     pub(crate) fn public_url(&self, bound: SocketAddr) -> String {
         if self.url.is_empty() {
             format!("http://{bound}")
@@ -73,13 +73,16 @@ impl Validate for Config {
     fn validate(&self) -> Result<(), String> {
         let minute = Duration::from_secs(60);
         if self.web.parse::<SocketAddr>().is_err() {
-            return Err(format!("web: {:?} is not an address with a port, such as 127.0.0.1:8080", self.web));
+            return Err(format!(
+                "web: {:?} is not an IP address with a port, such as 127.0.0.1:8080",
+                self.web
+            ));
         }
         if !self.url.is_empty() && !self.url.starts_with("http://") && !self.url.starts_with("https://") {
             return Err("url: must begin with http:// or https://".into());
         }
         if self.idle < minute || self.session_lifetime < self.idle {
-            return Err("idle: must be at least 1m, and at most `session_lifetime`".into());
+            return Err("idle: must be at least 1m and at most `session_lifetime`".into());
         }
         if self.map_interval < Duration::from_millis(50) {
             return Err("map_interval: must be at least 50ms".into());

@@ -1,159 +1,180 @@
-//! The console: what web and gRPC share, and the one way every command goes.
+//! The console: the services behind the web pages and the gRPC interface, and the execution of commands.
 
 use std::time::Duration;
 
+use shardkeep_daemon::unix_millis;
 use shardkeep_rpc::gm;
-use shardkeep_store::{Database, audit};
+use shardkeep_store::{Database, mutes};
 use tracing::{error, info, warn};
 
 use crate::{
     Config,
-    clock::now_ms,
-    commands::{Command, CommandContext, Outcome},
+    audit_log::{AuditLog, Verdict},
+    commands::{Command, CommandContext, CommandServices, Outcome},
     error::CommandError,
     map::MapHub,
     metrics,
-    password::Passwords,
+    origin::Origin,
     peers::Peers,
     players::Players,
-    role::Role,
     sessions::{OperatorSession, Sessions},
-    signin::Origin,
-    throttle::Throttle,
+    sign_in::SignIn,
 };
 
-/// Longest a command may take; daemons it calls are given less.
+/// Time for one command. The calls of a command have shorter deadlines.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(15);
 const MAX_REASON_CHARS: usize = 500;
 
 pub(crate) struct Console {
-    pub(crate) config: Config,
-    /// What operators type, without a slash at the end.
-    pub(crate) url: String,
-    pub(crate) database: Database,
-    pub(crate) peers: Peers,
-    pub(crate) players: Players,
-    pub(crate) map: MapHub,
-    pub(crate) sessions: Sessions,
-    pub(crate) passwords: Passwords,
-    pub(crate) throttle: Throttle,
+    config: Config,
+    database: Database,
+    peers: Peers,
+    players: Players,
+    map: MapHub,
+    sessions: Sessions,
+    sign_in: SignIn,
+    audit: AuditLog,
 }
 
-/// A command that was carried out.
+/// A command that succeeded.
 pub(crate) struct ExecutedCommand {
     /// Number of its entry in the audit.
-    pub(crate) audit: u64,
+    pub(crate) audit_entry: u64,
     pub(crate) outcome: Outcome,
 }
 
-/// One that was not; the number is missing only when the audit itself could not be written.
+/// A command that failed or was refused. It has no number only if the audit entry could not be written.
 pub(crate) struct FailedCommand {
-    pub(crate) audit: Option<u64>,
+    pub(crate) audit_entry: Option<u64>,
     pub(crate) error: CommandError,
 }
 
 impl Console {
+    /// `url` is the public address without a trailing slash.
     pub(crate) fn new(config: Config, url: String, database: Database, peers: Peers) -> Self {
-        Self {
-            sessions: Sessions::new(database.clone(), config.idle, config.session_lifetime),
-            map: MapHub::new(config.map_interval),
-            players: Players::default(),
-            passwords: Passwords::new(),
-            throttle: Throttle::default(),
-            config,
-            url,
-            database,
-            peers,
-        }
+        let sessions = Sessions::new(database.clone(), config.idle, config.session_lifetime);
+        let audit = AuditLog::new(database.clone());
+        let sign_in = SignIn::new(database.clone(), sessions.clone(), audit.clone(), url, config.link);
+        let (players, map) = (Players::default(), MapHub::new(config.map_interval));
+        Self { config, database, peers, players, map, sessions, sign_in, audit }
     }
 
-    /// The one way of every command: parse, begin its audit entry, authorise, execute, complete the entry. What
-    /// cannot be written down is not done.
+    pub(crate) fn config(&self) -> &Config {
+        &self.config
+    }
+
+    pub(crate) fn database(&self) -> &Database {
+        &self.database
+    }
+
+    pub(crate) fn peers(&self) -> &Peers {
+        &self.peers
+    }
+
+    pub(crate) fn players(&self) -> &Players {
+        &self.players
+    }
+
+    pub(crate) fn map(&self) -> &MapHub {
+        &self.map
+    }
+
+    pub(crate) fn sessions(&self) -> &Sessions {
+        &self.sessions
+    }
+
+    pub(crate) fn sign_in(&self) -> &SignIn {
+        &self.sign_in
+    }
+
+    pub(crate) fn audit(&self) -> &AuditLog {
+        &self.audit
+    }
+
+    /// Executes a command: parse it, write its audit entry, check the role, run it, complete the entry. A command
+    /// whose audit entry cannot be written does not run.
     pub(crate) async fn execute(
         &self,
         session: &OperatorSession,
         command: gm::Command,
-        from: Origin,
+        from: &Origin,
     ) -> Result<ExecutedCommand, FailedCommand> {
+        let operator = session.operator();
         let reason = command.reason.trim().to_owned();
         let parsed = Command::parse(command);
         let (name, shown) = match &parsed {
             Ok(command) => (command.name(), command.to_string()),
             Err(error) => ("malformed", format!("malformed command: {error}")),
         };
-        let invocation = audit::Invocation {
-            at_ms: now_ms(),
-            operator: session.operator.clone(),
-            origin: from.to_string(),
-            command: shown.clone(),
-            reason: reason.chars().take(MAX_REASON_CHARS).collect(),
-        };
-        let id = audit::begin(&self.database, &invocation)
+        let audited_reason: String = reason.chars().take(MAX_REASON_CHARS).collect();
+        let entry = self
+            .audit
+            .begin(operator, from, &shown, &audited_reason)
             .await
-            .map_err(|error| FailedCommand { audit: None, error: error.into() })?;
+            .map_err(|error| FailedCommand { audit_entry: None, error: error.into() })?;
         let result = match parsed {
-            Ok(command) => self.run_command(session, command, reason, id).await,
+            Ok(command) => self.run_command(session, command, &reason, entry).await,
             Err(error) => Err(error),
         };
-        let (outcome, text) = match &result {
-            Ok(outcome) => ("done", outcome.text.clone()),
-            Err(error @ CommandError::Denied { .. }) => ("denied", error.to_string()),
-            Err(error) => ("failed", error.to_string()),
+        let (verdict, text) = match &result {
+            Ok(outcome) => (Verdict::Done, outcome.text().to_owned()),
+            Err(error @ CommandError::Denied { .. }) => (Verdict::Denied, error.to_string()),
+            Err(error) => (Verdict::Failed, error.to_string()),
         };
-        if let Err(error) = audit::finish(&self.database, id, outcome, &text).await {
-            error!(%error, id, "the entry of the audit stays without a result");
+        if let Err(error) = self.audit.finish(entry, verdict, &text).await {
+            error!(%error, entry, "the result of a command could not be written to the audit");
         }
-        let label = result.as_ref().err().map_or("done", CommandError::label);
-        metrics::command(name, label);
-        let operator = session.operator.as_str();
+        metrics::command(name, result.as_ref().err().map_or("done", CommandError::label));
         if result.is_ok() {
-            info!(target: "event", event = "operator_command", operator, command = shown, audit = id, "{text}");
+            info!(target: "event", event = "operator_command", operator, command = shown, audit = entry, "{text}");
         } else {
-            warn!(operator, command = shown, audit = id, "{text}");
+            warn!(operator, command = shown, audit = entry, "{text}");
         }
         result
-            .map(|outcome| ExecutedCommand { audit: id, outcome })
-            .map_err(|error| FailedCommand { audit: Some(id), error })
+            .map(|outcome| ExecutedCommand { audit_entry: entry, outcome })
+            .map_err(|error| FailedCommand { audit_entry: Some(entry), error })
     }
 
     async fn run_command(
         &self,
         session: &OperatorSession,
         command: Command,
-        reason: String,
-        audit: u64,
+        reason: &str,
+        audit_entry: u64,
     ) -> Result<Outcome, CommandError> {
         authorise(session, &command)?;
         if command.changes() && reason.is_empty() {
             return Err(CommandError::NoReason);
         }
         if reason.chars().count() > MAX_REASON_CHARS {
-            return Err(CommandError::Malformed(format!(
-                "a reason has at most {MAX_REASON_CHARS} characters"
-            )));
+            let message = format!("reason: longer than {MAX_REASON_CHARS} characters");
+            return Err(CommandError::Malformed(message));
         }
-        let context = CommandContext {
-            console: self,
-            operator: &session.operator,
-            reason: &reason,
-            audit,
-            now_ms: now_ms(),
+        let services = CommandServices {
+            peers: &self.peers,
+            players: &self.players,
+            database: &self.database,
+            sign_in: &self.sign_in,
         };
-        tokio::time::timeout(COMMAND_TIMEOUT, command.execute(&context))
-            .await
-            .unwrap_or(Err(CommandError::TimedOut))
+        let context = CommandContext::new(services, session.operator(), reason, audit_entry, unix_millis());
+        let executed = tokio::time::timeout(COMMAND_TIMEOUT, command.execute(&context)).await;
+        executed.unwrap_or(Err(CommandError::TimedOut))
     }
 
+    /// Deletes ended sessions and expired mutes.
     pub(crate) async fn sweep(&self) {
-        if let Err(error) = self.sessions.sweep(now_ms()).await {
-            warn!(%error, "old sessions are not swept");
+        let now_ms = unix_millis();
+        let swept = async {
+            self.sessions.sweep(now_ms).await?;
+            mutes::delete_expired(&self.database, now_ms).await
+        };
+        if let Err(error) = swept.await {
+            warn!(%error, "ended sessions and mutes could not be deleted; the next attempt is in a minute");
         }
     }
 }
 
 fn authorise(session: &OperatorSession, command: &Command) -> Result<(), CommandError> {
-    let minimum_role = command.right().minimum_role();
-    // Who came by a link has no role yet until a password is set.
-    let actual_role = if session.by_link { Role::Viewer } else { session.role };
+    let (minimum_role, actual_role) = (command.right().minimum_role(), session.role());
     if actual_role >= minimum_role { Ok(()) } else { Err(CommandError::Denied { minimum_role, actual_role }) }
 }

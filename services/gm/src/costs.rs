@@ -1,4 +1,4 @@
-//! What messages cost, by opcode, summed over all gateways: the dearest first.
+//! The cost of messages by opcode, summed over all gateways, the most expensive first.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use shardkeep_types::DaemonKind;
 
 use crate::peers::{Peers, with_deadline};
 
-/// Asks every gateway; one that does not answer is left out. Returns how many answered, too.
+/// Asks all gateways. Returns the sums and the number of gateways that answered.
 pub(crate) async fn fetch_totals(peers: &Peers) -> (Vec<Cost>, usize) {
     let gateways = peers.alive(DaemonKind::Gateway);
     let lists = join_all(gateways.iter().map(async |gateway| {
@@ -39,7 +39,7 @@ fn sum(costs: impl Iterator<Item = Cost>) -> Vec<Cost> {
     all
 }
 
-/// A number of bytes as people read it.
+/// A number of bytes with a unit.
 pub(crate) fn bytes(count: u64) -> String {
     const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
     let (mut size, mut unit) = (count as f64, 0);
@@ -49,7 +49,7 @@ pub(crate) fn bytes(count: u64) -> String {
     if unit == 0 { format!("{count} B") } else { format!("{size:.1} {}", UNITS[unit]) }
 }
 
-/// Microseconds as seconds.
+/// Microseconds as text in seconds.
 pub(crate) fn seconds(microseconds: u64) -> String {
     format!("{:.2} s", microseconds as f64 / 1e6)
 }

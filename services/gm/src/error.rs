@@ -1,4 +1,4 @@
-//! Why a command was not carried out, and whose fault that is.
+//! Errors of operators' commands, with the gRPC status code and the metric label of each.
 
 use shardkeep_types::DaemonKind;
 use tonic::{Code, Status};
@@ -9,38 +9,38 @@ use crate::role::Role;
 pub(crate) enum CommandError {
     #[error("this needs the role {minimum_role}; you are {actual_role}")]
     Denied { minimum_role: Role, actual_role: Role },
-    #[error("give a reason: it goes into the audit")]
+    #[error("give a reason; it is written to the audit")]
     NoReason,
     #[error("{0}")]
     Malformed(String),
     #[error("{0}")]
     NotFound(String),
-    /// None of this kind is up.
-    #[error("no {0} is up")]
+    /// No daemon of this kind is up.
+    #[error("no {0} is up; `shardkeep status` shows all daemons")]
     NoneRunning(DaemonKind),
     #[error("{kind} {name}: {}", status.message())]
     Peer { kind: DaemonKind, name: String, status: Status },
-    #[error("the operators' store: {0}")]
+    #[error("the operators' store failed: {0}")]
     Store(#[from] shardkeep_store::Error),
-    #[error("too much to do at the moment; try again")]
+    #[error("the console is busy; try again in a few seconds")]
     Busy,
-    #[error("no answer in time; look whether it happened before you repeat it")]
+    #[error("the command did not finish in time; check its effect before you repeat it")]
     TimedOut,
 }
 
 impl CommandError {
-    /// For metrics.
+    /// Label in metrics.
     pub(crate) fn label(&self) -> &'static str {
         match self {
             Self::Denied { .. } => "denied",
             Self::NoReason => "no_reason",
             Self::Malformed(_) => "malformed",
             Self::NotFound(_) => "not_found",
-            Self::NoneRunning(_) => "absent",
+            Self::NoneRunning(_) => "none_running",
             Self::Peer { .. } => "peer",
             Self::Store(_) => "store",
             Self::Busy => "busy",
-            Self::TimedOut => "late",
+            Self::TimedOut => "timed_out",
         }
     }
 

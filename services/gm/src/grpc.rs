@@ -1,25 +1,25 @@
-//! The console for programs and the command line. Every call but SignIn and OneTimeLink carries a token.
+//! The console's gRPC interface for programs and the command line. Calls carry the token of a session, except those
+//! that open one: SignIn, OneTimeLink and UseLink.
 
-use std::{
-    net::{IpAddr, Ipv4Addr},
-    sync::Arc,
-};
+use std::sync::Arc;
 
-use shardkeep_cluster::Peer;
+use shardkeep_cluster::{Peer, caller_name};
+use shardkeep_daemon::unix_millis;
 use shardkeep_rpc::gm::{self, gm_server};
-use shardkeep_store::audit;
+use shardkeep_store::audit::Entry;
 use shardkeep_types::{DaemonKind, Secret};
 use tonic::{Code, Request, Response, Status};
 
 use crate::{
-    clock::now_ms,
     console::Console,
-    role::{Right, Role},
+    origin::Origin,
+    role::Right,
     sessions::OperatorSession,
-    signin::{Origin, SignInError},
+    sign_in::{SignInError, SignedIn},
     token::Token,
 };
 
+/// Entries in one answer to Audit: the default and the maximum.
 const AUDIT_PAGE: u32 = 100;
 const MAX_AUDIT_PAGE: u32 = 1_000;
 
@@ -28,51 +28,46 @@ pub(crate) struct GmService {
 }
 
 impl GmService {
-    pub(crate) fn new(console: Arc<Console>) -> Self {
-        Self { console }
-    }
-
-    pub(crate) fn into_server(self) -> gm_server::GmServer<Self> {
-        gm_server::GmServer::new(self)
+    pub(crate) fn server(console: Arc<Console>) -> gm_server::GmServer<Self> {
+        gm_server::GmServer::new(Self { console })
     }
 
     async fn session<T>(&self, request: &Request<T>) -> Result<OperatorSession, Status> {
         let header = request.metadata().get("authorization").and_then(|value| value.to_str().ok());
         let token = header.and_then(|header| header.strip_prefix("Bearer ")).and_then(Token::parse);
-        let token = token.ok_or_else(|| Status::unauthenticated("sign in first"))?;
-        let session = self.console.sessions.find(token, true, now_ms()).await.map_err(internal)?;
-        session.ok_or_else(|| Status::unauthenticated("the session is over; sign in again"))
+        let token = token.ok_or_else(|| Status::unauthenticated("not signed in; sign in first"))?;
+        let session = self.console.sessions().find(token, true, unix_millis()).await.map_err(internal)?;
+        session.ok_or_else(|| Status::unauthenticated("the session has ended; sign in again"))
     }
-}
 
-impl GmService {
-    fn signed_in(&self, token: &Token, operator: String, role: Role) -> gm::SignInReply {
-        let sessions = &self.console.sessions;
+    fn sign_in_reply(&self, signed_in: SignedIn) -> gm::SignInReply {
+        let sessions = self.console.sessions();
         gm::SignInReply {
-            token: token.expose().to_owned(),
-            role: role.to_string(),
+            token: signed_in.token.expose().to_owned(),
+            role: signed_in.role.to_string(),
             expires_in_s: sessions.lifetime_s(),
-            operator,
+            operator: signed_in.operator,
             idle_s: sessions.idle_s(),
         }
     }
 }
 
 fn origin<T>(request: &Request<T>) -> Origin {
-    let address = request.remote_addr().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |address| address.ip());
-    let interface = Peer::of(request).map_or("grpc".into(), |peer| format!("grpc {}", peer.name).into());
-    Origin { interface, address }
+    let address = request.remote_addr().map(|address| address.ip());
+    Origin::grpc(caller_name(request).ok().as_deref(), address)
 }
 
 fn internal(error: impl std::fmt::Display) -> Status {
-    tracing::error!(%error, "the operators' store fails");
-    Status::internal("the operators' store fails")
+    tracing::error!(%error, "the operators' store failed");
+    Status::internal("the operators' store failed; the log of gm has the cause")
 }
 
 impl From<SignInError> for Status {
     fn from(error: SignInError) -> Self {
         let code = match &error {
-            SignInError::WrongCredentials | SignInError::LinkUsed => Code::Unauthenticated,
+            SignInError::WrongCredentials | SignInError::WrongCurrentPassword | SignInError::LinkUsed => {
+                Code::Unauthenticated
+            }
             SignInError::Throttled(_) => Code::ResourceExhausted,
             SignInError::Password(_) => Code::InvalidArgument,
             SignInError::Session(_) | SignInError::Store(_) => return internal(error),
@@ -89,8 +84,8 @@ impl gm_server::Gm for GmService {
     ) -> Result<Response<gm::SignInReply>, Status> {
         let from = origin(&request);
         let gm::SignInRequest { operator, password } = request.into_inner();
-        let (token, role) = self.console.sign_in(&operator, Secret::new(password), from).await?;
-        Ok(Response::new(self.signed_in(&token, operator, role)))
+        let signed_in = self.console.sign_in().by_password(&operator, Secret::new(password), &from).await?;
+        Ok(Response::new(self.sign_in_reply(signed_in)))
     }
 
     async fn sign_out(
@@ -98,30 +93,29 @@ impl gm_server::Gm for GmService {
         request: Request<gm::SignOutRequest>,
     ) -> Result<Response<gm::SignOutReply>, Status> {
         let session = self.session(&request).await?;
-        self.console.sessions.close(&session).await.map_err(internal)?;
+        self.console.sessions().close(&session).await.map_err(internal)?;
         Ok(Response::new(gm::SignOutReply {}))
     }
 
     async fn execute(&self, request: Request<gm::Command>) -> Result<Response<gm::CommandReply>, Status> {
         let session = self.session(&request).await?;
         let from = origin(&request);
-        let done = self.console.execute(&session, request.into_inner(), from).await;
-        let outcome = done.map_err(|refused| Status::from(refused.error))?.outcome;
-        Ok(Response::new(gm::CommandReply { text: outcome.text, json: outcome.json.to_string() }))
+        let executed = self.console.execute(&session, request.into_inner(), &from).await;
+        let outcome = executed.map_err(|failed| Status::from(failed.error))?.outcome;
+        let (text, json) = (outcome.text().to_owned(), outcome.json().to_string());
+        Ok(Response::new(gm::CommandReply { text, json }))
     }
 
     async fn audit(&self, request: Request<gm::AuditRequest>) -> Result<Response<gm::AuditReply>, Status> {
         let session = self.session(&request).await?;
-        if !session.role.may(Right::SeeAudit) {
-            return Err(Status::permission_denied(format!(
-                "this needs the role {}",
-                Right::SeeAudit.minimum_role()
-            )));
+        if !session.role().may(Right::SeeAudit) {
+            let minimum_role = Right::SeeAudit.minimum_role();
+            return Err(Status::permission_denied(format!("this needs the role {minimum_role}")));
         }
         let gm::AuditRequest { before_id, limit } = request.into_inner();
         let limit = if limit == 0 { AUDIT_PAGE } else { limit.min(MAX_AUDIT_PAGE) };
-        let page = audit::page(&self.console.database, before_id, "", limit).await.map_err(internal)?;
-        Ok(Response::new(gm::AuditReply { entries: page.into_iter().map(entry).collect() }))
+        let page = self.console.audit().page(before_id, "", limit).await.map_err(internal)?;
+        Ok(Response::new(gm::AuditReply { entries: page.into_iter().map(audit_entry).collect() }))
     }
 
     async fn one_time_link(
@@ -129,11 +123,9 @@ impl gm_server::Gm for GmService {
         request: Request<gm::OneTimeLinkRequest>,
     ) -> Result<Response<gm::OneTimeLinkReply>, Status> {
         if Peer::of(&request)?.kind != DaemonKind::Cli {
-            return Err(Status::permission_denied(
-                "only the command line on this machine makes one-time links",
-            ));
+            return Err(Status::permission_denied("only a certificate of kind cli can make one-time links"));
         }
-        let url = self.console.admin_link(&origin(&request)).await?;
+        let url = self.console.sign_in().admin_link(&origin(&request)).await?;
         Ok(Response::new(gm::OneTimeLinkReply { url }))
     }
 
@@ -145,12 +137,12 @@ impl gm_server::Gm for GmService {
         let gm::UseLinkRequest { link, password } = request.into_inner();
         let token = link.rsplit('/').next().unwrap_or_default();
         let password = Secret::new(password);
-        let (token, operator, role) = self.console.set_first_password(token, password, from).await?;
-        Ok(Response::new(self.signed_in(&token, operator, role)))
+        let signed_in = self.console.sign_in().by_link_with_password(token, password, &from).await?;
+        Ok(Response::new(self.sign_in_reply(signed_in)))
     }
 }
 
-fn entry(entry: audit::Entry) -> gm::AuditEntry {
+fn audit_entry(entry: Entry) -> gm::AuditEntry {
     gm::AuditEntry {
         id: entry.id,
         at_ms: entry.invocation.at_ms,

@@ -1,10 +1,10 @@
-//! The operators' console: a web site and a gRPC service over the same commands. Every command goes one way,
-//! through [`Console::execute`]: parsed, written to the audit, authorised, carried out, its result written down.
+//! The operators' console: web pages and a gRPC interface that execute the same commands. `Console::execute` writes
+//! each command to the audit, checks the operator's role, runs the command and records its result.
 //!
-//! It talks to `login` (accounts), `world`, `gateway`, `chat`, `billing`, `registry`, `logs`, and watches every zone
-//! for the live map. It owns the operators and the audit, in SQLite or PostgreSQL.
+//! The console calls `login` (accounts), `world`, `gateway`, `chat`, `billing`, `dbcache`, `registry` and `logs`. It
+//! observes zones for the live map. It owns the operators and the audit, in SQLite or PostgreSQL.
 
-mod clock;
+mod audit_log;
 mod commands;
 mod config;
 mod console;
@@ -13,12 +13,15 @@ mod error;
 mod grpc;
 mod map;
 mod metrics;
+mod mutes;
+mod origin;
 mod password;
 mod peers;
 mod players;
+mod repeated_warning;
 mod role;
 mod sessions;
-mod signin;
+mod sign_in;
 mod throttle;
 mod token;
 mod web;
@@ -40,6 +43,10 @@ pub use config::Config;
 use console::Console;
 use peers::Peers;
 
+/// Time between two deletions of ended sessions.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
+
+/// The `gm` daemon.
 pub struct Gm;
 
 impl Service for Gm {
@@ -66,20 +73,24 @@ impl Service for Gm {
         let report = move |cause| handle.not_ready_because("store", cause);
         daemon.spawn("store monitor", database.clone().monitor(daemon.draining().cancelled_owned(), report));
         let url = config.public_url(address);
-        info!(%url, "console");
+        info!(%url, "console bound");
 
         let peers = Peers::new(&node, settings.cluster.registries.clone());
         let console = Arc::new(Console::new(config, url, database, peers));
         let draining = daemon.draining();
         daemon.spawn(
             "players",
-            players::follow(console.peers.clone(), console.players.clone(), draining.clone()),
+            players::follow(console.peers().clone(), console.players().clone(), draining.clone()),
         );
-        daemon.spawn("map", map::follow(console.peers.clone(), console.map.clone(), draining.clone()));
+        daemon.spawn("map", map::follow(console.peers().clone(), console.map().clone(), draining.clone()));
+        daemon.spawn(
+            "mutes",
+            mutes::follow(console.peers().clone(), console.database().clone(), draining.clone()),
+        );
         daemon.spawn("web", web::serve(web, Arc::clone(&console), draining.clone()));
-        node.serve(Routes::new(grpc::GmService::new(Arc::clone(&console)).into_server()));
+        node.serve(Routes::new(grpc::GmService::server(Arc::clone(&console))));
 
-        let mut sweeps = tokio::time::interval(Duration::from_secs(60));
+        let mut sweeps = tokio::time::interval(SWEEP_INTERVAL);
         while draining.run_until_cancelled(sweeps.tick()).await.is_some() {
             console.sweep().await;
         }

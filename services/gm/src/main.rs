@@ -1,4 +1,4 @@
-//! The `gm` daemon as a program of its own.
+//! The binary of the `gm` daemon.
 
 use std::process::ExitCode;
 

@@ -1,4 +1,4 @@
-//! The live map: pictures of every world, put together from what its zones show, for as long as anybody looks.
+//! The live map: pictures of each world, composed from the snapshots of its zones while a browser shows the map.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -17,10 +17,10 @@ use tracing::debug;
 
 use crate::{metrics, peers::Peers};
 
-/// Entities drawn at most, per world: a browser draws no more in time.
+/// Entities per world at most. A browser cannot draw more in time.
 const MAX_ENTITIES: usize = 8_000;
 
-/// The latest picture of every world as JSON; `static/map.js` reads it.
+/// The latest picture of each world as JSON. `static/map.js` draws it.
 type Pictures = Arc<BTreeMap<WorldId, Arc<str>>>;
 
 #[derive(Clone)]
@@ -30,10 +30,23 @@ pub(crate) struct MapHub {
     interval: Duration,
 }
 
-/// Somebody looks, until this is dropped.
+/// A browser that shows the map, until this is dropped.
 pub(crate) struct Viewer {
     viewers: Arc<watch::Sender<usize>>,
-    pub(crate) pictures: watch::Receiver<Pictures>,
+    pictures: watch::Receiver<Pictures>,
+}
+
+impl Viewer {
+    /// Waits for the next picture of a world. A slow browser misses pictures and never gets old ones. Returns `None`
+    /// when the console ends.
+    pub(crate) async fn next_picture(&mut self, world: WorldId) -> Option<Arc<str>> {
+        loop {
+            self.pictures.changed().await.ok()?;
+            if let Some(picture) = self.pictures.borrow_and_update().get(&world) {
+                return Some(Arc::clone(picture));
+            }
+        }
+    }
 }
 
 impl MapHub {
@@ -42,7 +55,7 @@ impl MapHub {
         Self { pictures, viewers: Arc::new(watch::Sender::new(0)), interval }
     }
 
-    /// `None` when as many as may look are looking.
+    /// Returns `None` when `limit` browsers show the map already.
     pub(crate) fn add_viewer(&self, limit: usize) -> Option<Viewer> {
         let admitted = self.viewers.send_if_modified(|viewers| {
             let free = *viewers < limit;
@@ -61,7 +74,7 @@ impl Drop for Viewer {
     }
 }
 
-/// Observes the zones while there are viewers, until told to stop.
+/// Observes the zones while there are viewers, until `stop`.
 pub(crate) async fn follow(peers: Peers, hub: MapHub, stop: CancellationToken) -> anyhow::Result<()> {
     let mut viewers = hub.viewers.subscribe();
     loop {
@@ -77,10 +90,10 @@ pub(crate) async fn follow(peers: Peers, hub: MapHub, stop: CancellationToken) -
     }
 }
 
-/// What each zone showed last, by its name.
+/// The last snapshot of each zone, by the name of the zone.
 type LatestSnapshots = Arc<Mutex<BTreeMap<String, (WorldId, MapSnapshot)>>>;
 
-/// Paints pictures until dropped; observers end with it.
+/// Publishes pictures until it is dropped. Its observers end with it.
 async fn publish_pictures(peers: &Peers, hub: &MapHub) {
     let latest = LatestSnapshots::default();
     let mut observers = JoinSet::new();
@@ -115,10 +128,10 @@ async fn observe(peers: Peers, zone: Instance, interval: Duration, latest: Lates
     let mut backoff = Backoff::default();
     let name = zone.id.name.clone();
     loop {
-        // The zone may have restarted at another address.
+        // A restarted zone has another address.
         let present = peers.find(DaemonKind::Zone, &name).unwrap_or_else(|_| zone.clone());
         if let Err(error) = watch_zone(&peers, &present, interval, &latest, &mut backoff).await {
-            debug!(zone = name, %error, "the zone cannot be observed");
+            debug!(zone = name, %error, "the stream of snapshots ended");
         }
         latest.lock().remove(&name);
         backoff.wait().await;
@@ -157,7 +170,7 @@ fn picture(zones: &[(&str, &MapSnapshot)]) -> Value {
     };
     let shown: Vec<Value> =
         zones.iter().map(|(zone, snapshot)| json!({ "name": zone, "sectors": sectors(snapshot) })).collect();
-    // An entity near a border may be shown by two zones; the first one counts.
+    // Two zones may report an entity near their border. The first one counts.
     let mut entities: BTreeMap<u64, Value> = BTreeMap::new();
     let total = zones.iter().map(|(_, snapshot)| snapshot.entities.len()).sum::<usize>();
     for (number, (_, snapshot)) in zones.iter().enumerate() {
@@ -174,8 +187,8 @@ fn picture(zones: &[(&str, &MapSnapshot)]) -> Value {
     })
 }
 
-/// `[id, kind, template, name, x, y, vx, vy, health, max health, zone]`; ids as text, because JavaScript's numbers
-/// end at 2^53.
+/// `[id, kind, template, name, x, y, vx, vy, health, max health, zone]`. Ids are text, because JavaScript's numbers
+/// are exact only up to 2^53.
 fn entity(ghost: &Ghost, zone: usize) -> Value {
     let at = ghost.position.unwrap_or_default();
     json!([

@@ -1,5 +1,5 @@
-//! Operators' passwords: argon2id with the parameters OWASP recommends (19 MiB, 2 passes), a few at a time, so that
-//! many attempts cost waiting and not memory.
+//! Hashes of operators' passwords: argon2id with the parameters that OWASP recommends (19 MiB, 2 passes). Only a few
+//! hashes are computed at once, so many attempts cannot use up memory.
 
 use std::sync::{Arc, OnceLock};
 
@@ -10,15 +10,15 @@ use argon2::{
 use shardkeep_types::Secret;
 use tokio::sync::Semaphore;
 
-/// Shorter ones are refused.
+/// Shortest accepted password.
 pub(crate) const MIN_CHARS: usize = 10;
-/// Longer ones are refused: hashing them would be work for nothing.
+/// Longest accepted password. It bounds the work of hashing.
 const MAX_CHARS: usize = 256;
-/// Hashes computed at once, and attempts that may wait for one; more are turned away.
+/// Hashes computed at once, and attempts that may wait for one. Further attempts get [`PasswordError::Busy`].
 const MAX_CONCURRENT: usize = 2;
 const MAX_WAITING: usize = 16;
 
-/// Computes and checks hashes off the runtime's threads.
+/// Computes and checks hashes on threads outside of the async runtime.
 #[derive(Clone)]
 pub(crate) struct Passwords {
     running: Arc<Semaphore>,
@@ -27,9 +27,9 @@ pub(crate) struct Passwords {
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PasswordError {
-    #[error("a password has {MIN_CHARS} to {MAX_CHARS} characters")]
+    #[error("a password must have {MIN_CHARS} to {MAX_CHARS} characters")]
     Length,
-    #[error("too many sign-ins at once; try again in a moment")]
+    #[error("too many operators sign in at once; try again in a few seconds")]
     Busy,
     #[error("the password could not be hashed: {0}")]
     Hash(String),
@@ -43,7 +43,7 @@ impl Passwords {
         }
     }
 
-    /// The PHC string of a new password.
+    /// Hashes a new password, in PHC string format.
     pub(crate) async fn hash(&self, password: Secret<String>) -> Result<String, PasswordError> {
         if !(MIN_CHARS..=MAX_CHARS).contains(&password.expose().chars().count()) {
             return Err(PasswordError::Length);
@@ -51,8 +51,8 @@ impl Passwords {
         self.run(move || hash(password.expose())).await?
     }
 
-    /// Whether this is the password. Without a hash to compare with (no such operator, or one without password) it
-    /// is not, after the same work.
+    /// Whether the password matches the hash. Without a hash (the operator is unknown or has no password) the result
+    /// is false after the same amount of work.
     pub(crate) async fn verify(
         &self,
         password: Secret<String>,
@@ -85,10 +85,10 @@ fn hash(password: &str) -> Result<String, PasswordError> {
     hashed.map(|hash| hash.to_string()).map_err(|error| PasswordError::Hash(error.to_string()))
 }
 
-/// A hash that no password is compared with to succeed.
+/// A hash for comparisons whose result is ignored.
 fn dummy_hash() -> &'static Option<String> {
     static HASH: OnceLock<Option<String>> = OnceLock::new();
-    HASH.get_or_init(|| hash("nobody has this password").ok())
+    HASH.get_or_init(|| hash("not the password of any operator").ok())
 }
 
 #[cfg(test)]
@@ -106,7 +106,7 @@ mod tests {
         assert!(hash.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{hash}");
         assert!(passwords.verify(secret("correct horse"), Some(hash.clone())).await.unwrap());
         assert!(!passwords.verify(secret("correct house"), Some(hash)).await.unwrap());
-        assert!(!passwords.verify(secret("nobody has this password"), None).await.unwrap());
+        assert!(!passwords.verify(secret("not the password of any operator"), None).await.unwrap());
         assert!(!passwords.verify(secret("x"), Some("no hash".into())).await.unwrap());
     }
 

@@ -1,4 +1,4 @@
-//! Who is online: followed from every world, so that pages answer at once.
+//! The characters that are online. Every world streams them, so pages need no call to answer.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -13,7 +13,7 @@ use tracing::debug;
 
 use crate::{metrics, peers::Peers};
 
-/// An avatar in a world.
+/// A character that is online.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Player {
     pub(crate) world: WorldId,
@@ -25,7 +25,7 @@ pub(crate) struct Player {
     pub(crate) zone: String,
 }
 
-/// Everybody the worlds know; clones share the view.
+/// The characters online in all worlds. Clones share the view.
 #[derive(Clone, Default)]
 pub(crate) struct Players {
     worlds: Arc<Mutex<BTreeMap<WorldId, BTreeMap<u64, Player>>>>,
@@ -36,8 +36,8 @@ impl Players {
         self.worlds.lock().values().map(BTreeMap::len).sum()
     }
 
-    /// Players whose name contains `part` (in any case), by name, from the `skip`th, at most `limit`; and how many
-    /// there are in all.
+    /// Players whose name contains `part` without regard to case, sorted by name: at most `limit` after the first
+    /// `skip`, and the number of all.
     pub(crate) fn search(&self, part: &str, skip: usize, limit: usize) -> (Vec<Player>, usize) {
         let part = part.to_lowercase();
         let worlds = self.worlds.lock();
@@ -46,6 +46,10 @@ impl Players {
         found.sort_unstable_by(|a, b| (&a.name, a.world).cmp(&(&b.name, b.world)));
         let total = found.len();
         (found.into_iter().skip(skip).take(limit).cloned().collect(), total)
+    }
+
+    pub(crate) fn is_online(&self, world: u32, character: u64) -> bool {
+        self.worlds.lock().get(&WorldId(world)).is_some_and(|players| players.contains_key(&character))
     }
 
     fn apply(&self, world: WorldId, report: PresenceReport) {
@@ -79,7 +83,7 @@ fn player(world: WorldId, present: Presence) -> Player {
     }
 }
 
-/// Follows every world, as worlds come and go, until told to stop.
+/// Follows all worlds that the registries know, until `stop`.
 pub(crate) async fn follow(peers: Peers, players: Players, stop: CancellationToken) -> anyhow::Result<()> {
     let mut followed: BTreeMap<WorldId, ()> = BTreeMap::new();
     let mut tasks = JoinSet::new();
@@ -98,13 +102,13 @@ pub(crate) async fn follow(peers: Peers, players: Players, stop: CancellationTok
     }
 }
 
-/// Follows the active instance of one world, whichever that is at the time.
+/// Follows the leading daemon of one world. The leader may change.
 async fn follow_world(peers: Peers, players: Players, world: WorldId, stop: CancellationToken) {
     let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
     while !stop.is_cancelled() {
         let watched = stop.run_until_cancelled(watch(&peers, &players, world, &mut backoff)).await;
         if let Some(Err(error)) = watched {
-            debug!(%world, %error, "presence lost");
+            debug!(%world, %error, "the stream of players ended");
         }
         players.forget(world);
         let wait = backoff.next_delay();

@@ -1,4 +1,4 @@
-//! Roles, and the one table of what each may do. A role may do everything that lower ones may.
+//! The roles of operators and the table of their rights. A role includes the rights of all lower roles.
 
 use std::{fmt, str::FromStr};
 
@@ -10,7 +10,7 @@ pub(crate) enum Role {
     Admin,
 }
 
-/// Something an operator may see or do.
+/// The right to see or do something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Right {
     SeeCluster,
@@ -72,7 +72,7 @@ impl fmt::Display for Role {
 }
 
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("{0:?} is no role; roles are viewer, moderator, game-master and admin")]
+#[error("{0:?} is not a role; the roles are viewer, moderator, game-master and admin")]
 pub(crate) struct UnknownRole(String);
 
 impl FromStr for Role {

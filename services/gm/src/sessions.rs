@@ -1,5 +1,5 @@
-//! Who is signed in: sessions of browsers and programs, which end when unused, when old, when the password changes
-//! and when the operator is removed.
+//! Sessions of signed-in operators, in browsers and programs. A session ends when it is unused, when it is too old,
+//! when the password changes, and when the operator is removed.
 
 use std::time::Duration;
 
@@ -13,22 +13,35 @@ use crate::{
     token::{NoRandomness, Token, constant_time_eq},
 };
 
-/// A session's use is noted at most this often.
+/// The time of the last use is written at most this often.
 const TOUCH_MS: u64 = 15_000;
 
-/// An operator, signed in.
+/// The session of an operator.
 #[derive(Debug, Clone)]
 pub(crate) struct OperatorSession {
-    pub(crate) token: Token,
-    pub(crate) operator: String,
-    pub(crate) role: Role,
+    token: Token,
+    operator: String,
+    role: Role,
     csrf: String,
-    /// Signed in by a one-time link; may do nothing but set a password.
-    pub(crate) by_link: bool,
+    by_link: bool,
 }
 
 impl OperatorSession {
-    /// What every form of this session carries.
+    pub(crate) fn operator(&self) -> &str {
+        &self.operator
+    }
+
+    /// The operator's role. Before a password is set it is the lowest one.
+    pub(crate) fn role(&self) -> Role {
+        if self.by_link { Role::Viewer } else { self.role }
+    }
+
+    /// The operator came by a one-time link and must set a password before anything else.
+    pub(crate) fn is_by_link(&self) -> bool {
+        self.by_link
+    }
+
+    /// The token that each form of this session carries, so that other sites cannot send one.
     pub(crate) fn csrf(&self) -> &str {
         &self.csrf
     }
@@ -71,8 +84,8 @@ impl Sessions {
         Ok(token)
     }
 
-    /// Whose token this is, while its session lives. `used`: the session is in use by a person, not by a page that
-    /// refreshes itself.
+    /// The session of a token, unless it has ended. `used` is false for requests that a page sends by itself: they do
+    /// not keep a session alive.
     pub(crate) async fn find(
         &self,
         token: Token,
@@ -88,27 +101,37 @@ impl Sessions {
         if used && idle > TOUCH_MS {
             operators::touch_session(&self.database, token.hash(), now_ms).await?;
         }
-        // A role this version does not know may do the least.
+        // A role that a newer version has stored gets the fewest rights.
         let role = session.role.parse().unwrap_or(Role::Viewer);
         let (operator, csrf, by_link) = (session.operator, session.csrf, session.by_link);
         Ok(Some(OperatorSession { token, operator, role, csrf, by_link }))
+    }
+
+    /// The session as it is now, or `None` when it has ended.
+    pub(crate) async fn refresh(
+        &self,
+        session: &OperatorSession,
+        now_ms: u64,
+    ) -> Result<Option<OperatorSession>, Error> {
+        self.find(session.token.clone(), false, now_ms).await
     }
 
     pub(crate) async fn close(&self, session: &OperatorSession) -> Result<(), Error> {
         operators::close_session(&self.database, session.token.hash()).await
     }
 
+    /// Deletes ended sessions and expired links. Returns how many.
     pub(crate) async fn sweep(&self, now_ms: u64) -> Result<u64, Error> {
         let since = |age_ms: u64| now_ms.saturating_sub(age_ms);
         operators::sweep(&self.database, since(self.idle_ms), since(self.lifetime_ms), now_ms).await
     }
 
-    /// Seconds after which a new session ends in any case.
+    /// Maximum duration of a session in seconds.
     pub(crate) fn lifetime_s(&self) -> u32 {
         u32::try_from(self.lifetime_ms / 1000).unwrap_or(u32::MAX)
     }
 
-    /// Seconds after which a session ends that is not used.
+    /// Seconds after which an unused session ends.
     pub(crate) fn idle_s(&self) -> u32 {
         u32::try_from(self.idle_ms / 1000).unwrap_or(u32::MAX)
     }

@@ -1,61 +1,89 @@
-//! How often somebody may try to sign in. Addresses and operators are limited apart: many operators may be tried
-//! from one address no faster than few, and one operator from many addresses no faster than from one. Who signed in
-//! from an address before is not held up there by what others try elsewhere, so nobody is locked out by a stranger.
+//! How often operators may try to sign in. An attempt counts for its address and for its operator. An operator who
+//! has signed in from an address before is limited there by the address alone, so a stranger cannot lock anyone out.
 
 use std::{
     collections::HashMap,
-    hash::Hash,
-    net::{IpAddr, Ipv6Addr},
+    net::IpAddr,
     time::{Duration, Instant},
 };
 
 use parking_lot::Mutex;
+use shardkeep_daemon::Origin;
+use shardkeep_types::KeyedLimiter;
 
-/// Attempts an address may make at once, and how often it gets another one.
+/// Attempts per address at once, and the time after which one more is allowed.
 const ADDRESS_BURST: u32 = 10;
-const ADDRESS_REFILL: Duration = Duration::from_secs(6);
-/// The same for an operator, over all addresses it never signed in from.
+const ADDRESS_INTERVAL: Duration = Duration::from_secs(6);
+/// The same per operator, over all addresses from which the operator has never signed in.
 const OPERATOR_BURST: u32 = 5;
-const OPERATOR_REFILL: Duration = Duration::from_secs(10);
-/// Buckets remembered per table; full, the ones that are full again go first, then the oldest.
+const OPERATOR_INTERVAL: Duration = Duration::from_secs(10);
+/// Bound of each table. `KeyedLimiter` states what is dropped when it is full.
 const MAX_ENTRIES: usize = 10_000;
-/// How long a sign-in vouches for its address.
+/// A sign-in makes its address trusted for this long.
 const TRUST_PERIOD: Duration = Duration::from_secs(30 * 24 * 3600);
 
-#[derive(Default)]
 pub(crate) struct Throttle {
     inner: Mutex<Inner>,
 }
 
-#[derive(Default)]
 struct Inner {
-    addresses: HashMap<IpAddr, Bucket>,
-    operators: HashMap<String, Bucket>,
-    trusted: HashMap<(String, IpAddr), Instant>,
+    addresses: KeyedLimiter<Origin>,
+    links: KeyedLimiter<Origin>,
+    operators: KeyedLimiter<String>,
+    /// When an operator last signed in from an address. Bound: `MAX_ENTRIES`. When it is full, entries older than a
+    /// day are dropped; if none is, the new one is not stored.
+    trusted: HashMap<(String, Origin), Instant>,
+}
+
+impl Default for Throttle {
+    fn default() -> Self {
+        let by_address = || KeyedLimiter::new(ADDRESS_INTERVAL, ADDRESS_BURST, MAX_ENTRIES);
+        let inner = Inner {
+            addresses: by_address(),
+            links: by_address(),
+            operators: KeyedLimiter::new(OPERATOR_INTERVAL, OPERATOR_BURST, MAX_ENTRIES),
+            trusted: HashMap::new(),
+        };
+        Self { inner: Mutex::new(inner) }
+    }
 }
 
 impl Throttle {
-    /// Counts an attempt.
+    /// Counts an attempt with a password.
     ///
     /// # Errors
-    /// With how long to wait when there were too many.
-    pub(crate) fn attempt(&self, operator: &str, address: IpAddr, now: Instant) -> Result<(), Duration> {
-        let address = prefix(address);
+    /// The time to wait when there were too many.
+    pub(crate) fn attempt_password(
+        &self,
+        operator: &str,
+        address: IpAddr,
+        now: Instant,
+    ) -> Result<(), Duration> {
+        let address = Origin::of(address);
         let inner = &mut *self.inner.lock();
-        bucket(&mut inner.addresses, address, now).take(ADDRESS_BURST, ADDRESS_REFILL, now)?;
-        let trusted = (operator.to_owned(), address);
-        if inner.trusted.get(&trusted).is_some_and(|since| now.duration_since(*since) < TRUST_PERIOD) {
+        inner.addresses.take(&address, now)?;
+        let key = (operator.to_owned(), address);
+        if inner.trusted.get(&key).is_some_and(|since| now.duration_since(*since) < TRUST_PERIOD) {
             return Ok(());
         }
-        bucket(&mut inner.operators, trusted.0, now).take(OPERATOR_BURST, OPERATOR_REFILL, now)
+        inner.operators.take(&key.0, now)
     }
 
-    /// The attempt was right: it does not count, and the address is familiar from now on.
-    pub(crate) fn succeeded(&self, operator: &str, address: IpAddr, now: Instant) {
-        let address = prefix(address);
+    /// Counts an attempt with a one-time link. A link cannot be guessed, so only its address counts: an attempt from
+    /// elsewhere never delays it.
+    ///
+    /// # Errors
+    /// The time to wait when there were too many.
+    pub(crate) fn attempt_link(&self, address: IpAddr, now: Instant) -> Result<(), Duration> {
+        self.inner.lock().links.take(&Origin::of(address), now)
+    }
+
+    /// The password was right: earlier attempts no longer count, and the address is trusted from now on.
+    pub(crate) fn password_accepted(&self, operator: &str, address: IpAddr, now: Instant) {
+        let address = Origin::of(address);
         let inner = &mut *self.inner.lock();
-        inner.addresses.remove(&address);
-        inner.operators.remove(operator);
+        inner.addresses.forget(&address);
+        inner.operators.forget(&operator.to_owned());
         if inner.trusted.len() >= MAX_ENTRIES {
             inner.trusted.retain(|_, since| now.duration_since(*since) < TRUST_PERIOD / 30);
         }
@@ -63,43 +91,6 @@ impl Throttle {
             inner.trusted.insert((operator.to_owned(), address), now);
         }
     }
-}
-
-/// IPv6 hosts have a whole /64 each (RFC 6177), so that is what is counted.
-fn prefix(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
-        address @ IpAddr::V4(_) => address,
-    }
-}
-
-/// A token bucket by the time at which it will be full again.
-#[derive(Debug, Clone, Copy)]
-struct Bucket {
-    full_at: Instant,
-}
-
-impl Bucket {
-    fn take(&mut self, burst: u32, refill: Duration, now: Instant) -> Result<(), Duration> {
-        let after = self.full_at.max(now) + refill;
-        let limit = now + refill * burst;
-        if after > limit {
-            return Err(after - limit);
-        }
-        self.full_at = after;
-        Ok(())
-    }
-}
-
-fn bucket<K: Eq + Hash + Clone>(buckets: &mut HashMap<K, Bucket>, key: K, now: Instant) -> &mut Bucket {
-    if buckets.len() >= MAX_ENTRIES && !buckets.contains_key(&key) {
-        buckets.retain(|_, bucket| bucket.full_at > now);
-        if buckets.len() >= MAX_ENTRIES {
-            let oldest = buckets.iter().min_by_key(|(_, bucket)| bucket.full_at).map(|(key, _)| key.clone());
-            oldest.map(|key| buckets.remove(&key));
-        }
-    }
-    buckets.entry(key).or_insert(Bucket { full_at: now })
 }
 
 #[cfg(test)]
@@ -114,42 +105,30 @@ mod tests {
     fn address_is_throttled_until_its_bucket_refills() {
         let (throttle, now) = (Throttle::default(), Instant::now());
         let mut attempts =
-            (0..ADDRESS_BURST).map(|number| throttle.attempt(&number.to_string(), address(1), now));
+            (0..ADDRESS_BURST).map(|number| throttle.attempt_password(&number.to_string(), address(1), now));
         assert!(attempts.all(|attempt| attempt.is_ok()));
-        let wait = throttle.attempt("another", address(1), now).unwrap_err();
-        assert_eq!(wait, ADDRESS_REFILL);
-        assert!(throttle.attempt("another", address(1), now + wait).is_ok());
-        assert!(throttle.attempt("another", address(2), now).is_ok());
+        let wait = throttle.attempt_password("another", address(1), now).unwrap_err();
+        assert_eq!(wait, ADDRESS_INTERVAL);
+        assert!(throttle.attempt_password("another", address(1), now + wait).is_ok());
+        assert!(throttle.attempt_password("another", address(2), now).is_ok());
     }
 
     #[test]
     fn operator_limit_over_many_addresses_spares_trusted_ones() {
         let (throttle, now) = (Throttle::default(), Instant::now());
-        throttle.succeeded("ann", address(200), now);
-        let refused = (0..100).filter(|last| throttle.attempt("ann", address(*last), now).is_err()).count();
+        throttle.password_accepted("ann", address(200), now);
+        let attempt = |last, now| throttle.attempt_password("ann", address(last), now);
+        let refused = (0..100).filter(|last| attempt(*last, now).is_err()).count();
         assert_eq!(refused, 100 - OPERATOR_BURST as usize);
-        assert!(throttle.attempt("ann", address(200), now).is_ok(), "her own address is familiar");
-        assert!(throttle.attempt("ann", address(201), now + OPERATOR_REFILL).is_ok(), "others wait seconds");
+        assert!(attempt(200, now).is_ok(), "her trusted address has no operator limit");
+        assert!(attempt(201, now + OPERATOR_INTERVAL).is_ok(), "other addresses wait for seconds only");
     }
 
     #[test]
-    fn ipv6_addresses_of_one_64_prefix_share_a_bucket() {
+    fn link_attempts_of_one_address_do_not_delay_another_address() {
         let (throttle, now) = (Throttle::default(), Instant::now());
-        let host = |last: u16| IpAddr::from([0x2001, 0xdb8, 0, 7, 0, 0, 0, last]);
-        for last in 0..10 {
-            throttle.attempt(&last.to_string(), host(last), now).unwrap();
-        }
-        assert!(throttle.attempt("x", host(999), now).is_err());
-    }
-
-    #[test]
-    fn throttle_tables_are_bounded() {
-        let (throttle, now) = (Throttle::default(), Instant::now());
-        for number in 0..MAX_ENTRIES + 100 {
-            let address = IpAddr::from([10, 0, (number >> 8) as u8, number as u8]);
-            let _ = throttle.attempt(&format!("operator {number}"), address, now);
-        }
-        let inner = throttle.inner.lock();
-        assert!(inner.addresses.len() <= MAX_ENTRIES && inner.operators.len() <= MAX_ENTRIES);
+        while throttle.attempt_link(address(1), now).is_ok() {}
+        assert!(throttle.attempt_link(address(2), now).is_ok());
+        assert!(throttle.attempt_password("ann", address(1), now).is_ok(), "links have their own limit");
     }
 }

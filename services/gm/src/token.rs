@@ -1,5 +1,5 @@
-//! Random tokens: what a browser or program holds. The store keeps their SHA-256 only; a guess has 2^256 ways to
-//! be wrong, so a fast hash is enough.
+//! Random tokens that authenticate browsers and programs. The store keeps only their SHA-256. A token has 256 random
+//! bits and cannot be guessed, so a fast hash is enough.
 
 use aws_lc_rs::{
     constant_time::verify_slices_are_equal,
@@ -14,7 +14,7 @@ use shardkeep_types::Secret;
 pub(crate) struct Token(Secret<String>);
 
 #[derive(Debug, thiserror::Error)]
-#[error("the system gives no random numbers")]
+#[error("the operating system provides no random numbers")]
 pub(crate) struct NoRandomness;
 
 impl Token {
@@ -24,7 +24,7 @@ impl Token {
         Ok(Self(Secret::new(hex::encode(bytes))))
     }
 
-    /// A token as it came from outside; `None` if it cannot be one.
+    /// Parses a token that a client sent. Returns `None` if the text has another form.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let token = text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
         token.then(|| Self(Secret::new(text.to_ascii_lowercase())))
@@ -41,7 +41,7 @@ impl Token {
     }
 }
 
-/// Compares without telling by its time where two texts differ.
+/// Compares in a time that does not depend on where the texts differ.
 pub(crate) fn constant_time_eq(one: &str, other: &str) -> bool {
     verify_slices_are_equal(one.as_bytes(), other.as_bytes()).is_ok()
 }

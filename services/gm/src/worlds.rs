@@ -1,4 +1,4 @@
-//! The worlds as pages and commands show them: who leads them, how full they are, and which are closed to players.
+//! The worlds: their leading daemons, players, capacity, queues, and closures to players.
 
 use std::{collections::BTreeMap, fmt, time::Duration};
 
@@ -16,17 +16,17 @@ use crate::{
     peers::{Peers, peer_error, with_deadline},
 };
 
-/// Pages wait for so long to learn which worlds are closed, and then are shown without.
+/// Pages wait this long for the list of closed worlds. Then they are shown without it.
 const CLOSURES_TIMEOUT: Duration = Duration::from_secs(2);
 
 pub(crate) struct World {
     pub(crate) number: u32,
-    /// Its leader, and what that says. A closed world may have none.
+    /// The leading daemon and its answer. A closed world may have none.
     pub(crate) leadership: Option<(Instance, Result<StatusReply, CommandError>)>,
     pub(crate) closed: Option<Closure>,
 }
 
-/// Every world that is led or closed, by number; and why it is not known which are closed, if it is not.
+/// All worlds that have a leading daemon or are closed, sorted by number. The error says why closures are unknown.
 pub(crate) async fn fetch_all(peers: &Peers) -> (Vec<World>, Option<CommandError>) {
     let leadership = peers.worlds();
     let statuses = join_all(leadership.iter().map(async |world| {
@@ -70,7 +70,7 @@ pub(crate) async fn closures(peers: &Peers) -> Result<Vec<Closure>, CommandError
     Ok(reply.into_inner().worlds)
 }
 
-/// Fails, and says which there are, if no daemon of this world is in the registry, up or not.
+/// Fails with a list of the known worlds if no registry knows a daemon of this world, in any state.
 pub(crate) fn ensure_world_exists(peers: &Peers, world: u32) -> Result<(), CommandError> {
     let known = peers.directory(DaemonKind::World).map(shardkeep_cluster::Directory::all).unwrap_or_default();
     if known.iter().any(|instance| instance.world.0 == world) {
@@ -83,13 +83,13 @@ pub(crate) fn ensure_world_exists(peers: &Peers, world: u32) -> Result<(), Comma
         .map(|(number, name)| name.map_or_else(|| number.to_string(), |name| format!("{number} ({name})")))
         .collect();
     let known_worlds = match list.as_slice() {
-        [] => "the registry knows of none".to_owned(),
-        list => format!("the registry knows of {}", list.join(", ")),
+        [] => "the registry knows no world".to_owned(),
+        list => format!("the registry knows {}", list.join(", ")),
     };
     Err(CommandError::NotFound(format!("there is no world {world}; {known_worlds}")))
 }
 
-/// `closed to players: until nine (selector is inside may stay 35 s more)`.
+/// `closed to players: until nine (players inside are disconnected in 35 s)`.
 pub(crate) struct AccessStatus<'a>(pub(crate) Option<&'a Closure>);
 
 impl fmt::Display for AccessStatus<'_> {
@@ -101,7 +101,7 @@ impl fmt::Display for AccessStatus<'_> {
         }
         match closed.left_ms.div_ceil(1_000) {
             0 => Ok(()),
-            seconds => write!(f, " (who is inside may stay {seconds} s more)"),
+            seconds => write!(f, " (players inside are disconnected in {seconds} s)"),
         }
     }
 }
@@ -142,6 +142,6 @@ mod tests {
         assert_eq!(AccessStatus(None).to_string(), "open to players");
         assert_eq!(AccessStatus(Some(&closure(1, 0))).to_string(), "closed to players: until nine");
         let soon = AccessStatus(Some(&closure(1, 34_001))).to_string();
-        assert_eq!(soon, "closed to players: until nine (who is inside may stay 35 s more)");
+        assert_eq!(soon, "closed to players: until nine (players inside are disconnected in 35 s)");
     }
 }

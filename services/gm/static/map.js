@@ -1,5 +1,5 @@
-// The live map: draws the pictures that the console sends by Server-Sent Events. Between two pictures, what moves
-// goes on with its velocity.
+// The live map. It draws the pictures that the console sends as Server-Sent Events. Between two pictures, entities
+// continue to move with their velocity.
 "use strict";
 
 const CELL_MM = 32000;
@@ -20,12 +20,12 @@ const form = { who: document.getElementById("who"), x: document.getElementById("
 
 let picture = null;
 let arrived = 0;
-// Millimetres at the canvas' middle, and pixels per millimetre; null: show everything.
+// The position in the middle of the canvas (mm) and the scale (pixels per mm). Null: the whole map is visible.
 let view = null;
 let pointer = null;
 let drag = null;
 let chosen = null;
-// Names drawn in this frame.
+// The names that this frame has drawn.
 let labels = [];
 
 function style(name) {
@@ -50,7 +50,7 @@ function toMap(at, x, y) {
   return [(x - canvas.clientWidth / 2) / at.scale + at.x, (y - canvas.clientHeight / 2) / at.scale + at.y];
 }
 
-// Where an entity is by now, at most a second after its picture.
+// The position of an entity now, extrapolated for at most one second.
 function place([, , , , x, y, vx, vy], now) {
   const seconds = Math.min((now - arrived) / 1000, 1);
   return [x + vx * seconds, y + vy * seconds];
@@ -136,7 +136,7 @@ function drawEntity(at, entity, now) {
   }
 }
 
-// In a crowd a name is left out where it would cover another one; pointing at a player shows it.
+// A name that would cover another one is not drawn. The tip of a player always shows the name.
 function drawName(name, x, y) {
   const half = pen.measureText(name).width / 2;
   if (labels.some((other) => Math.abs(other.x - x) < other.half + half + 2 && Math.abs(other.y - y) < 13)) {
@@ -155,7 +155,7 @@ function nearest(at, now) {
   let closest = REACH_PX;
   for (const entity of picture.entities) {
     const [x, y] = toScreen(at, ...place(entity, now));
-    // Players lie on top of what is under them.
+    // Players are drawn above other entities, so they are preferred.
     const distance = Math.hypot(x - pointer.x, y - pointer.y) - (entity[1] === AVATAR ? 3 : 0);
     if (distance < closest) {
       closest = distance;
@@ -252,11 +252,34 @@ function choose(x, y) {
   }
 }
 
+// Two fingers zoom around the point between them.
+const fingers = new Map();
+
+function pinch(event) {
+  const [first, second] = fingers.values();
+  const before = Math.hypot(first.x - second.x, first.y - second.y);
+  fingers.set(event.pointerId, { x: event.offsetX, y: event.offsetY });
+  const [one, two] = fingers.values();
+  const after = Math.hypot(one.x - two.x, one.y - two.y);
+  if (picture && before > 0 && after > 0) {
+    zoom(after / before, (one.x + two.x) / 2, (one.y + two.y) / 2);
+  }
+}
+
 canvas.addEventListener("pointerdown", (event) => {
   canvas.setPointerCapture(event.pointerId);
+  fingers.set(event.pointerId, { x: event.offsetX, y: event.offsetY });
+  if (fingers.size > 1) {
+    drag = null;
+    return;
+  }
   drag = { x: event.offsetX, y: event.offsetY, moved: false };
 });
 canvas.addEventListener("pointermove", (event) => {
+  if (fingers.size === 2 && fingers.has(event.pointerId)) {
+    pinch(event);
+    return;
+  }
   pointer = { x: event.offsetX, y: event.offsetY };
   if (drag && picture) {
     const [dx, dy] = [drag.x - event.offsetX, drag.y - event.offsetY];
@@ -266,6 +289,9 @@ canvas.addEventListener("pointermove", (event) => {
     }
   }
 });
+for (const ended of ["pointerup", "pointercancel"]) {
+  canvas.addEventListener(ended, (event) => fingers.delete(event.pointerId));
+}
 canvas.addEventListener("pointerup", (event) => {
   if (drag && !drag.moved && picture) {
     choose(event.offsetX, event.offsetY);
@@ -310,7 +336,7 @@ pictures.addEventListener("message", (event) => {
 pictures.addEventListener("error", () => {
   lost.hidden = false;
   if (pictures.readyState === EventSource.CLOSED) {
-    // The console refuses: most likely the session is over.
+    // The console has refused the stream, probably because the session has ended.
     setTimeout(() => location.reload(), 5000);
   }
 });

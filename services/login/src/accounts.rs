@@ -4,7 +4,7 @@
 use std::{borrow::Borrow, fmt::Write as _, sync::Arc, time::Duration};
 
 use shardkeep_auth::AccountName;
-use shardkeep_cluster::Peer;
+use shardkeep_cluster::caller_name;
 use shardkeep_rpc::accounts::{
     Account, AccountSession, ActiveIn, BanReply, BanRequest, Closure, Closures, CreateReply, CreateRequest,
     InviteReply, InviteRequest, ListClosuresRequest, ListReply, ListRequest, LogOutReply, LogOutRequest,
@@ -352,8 +352,7 @@ impl Accounts for AccountsService {
 /// Counts the command; says who gives it.
 fn begin_command<T>(command: &'static str, request: Request<T>) -> Result<(String, T), Status> {
     metrics::command(command);
-    let peer = Peer::of(&request)?;
-    Ok((format!("{}/{}", peer.kind, peer.name), request.into_inner()))
+    Ok((caller_name(&request)?, request.into_inner()))
 }
 
 fn account_name(typed: &str) -> Result<AccountName, Status> {

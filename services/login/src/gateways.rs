@@ -160,7 +160,7 @@ impl Gateways {
     pub(crate) async fn sessions_of(&self, account: AccountId) -> AccountSessions {
         let alive = self.alive();
         let asked = alive.iter().map(|gateway| async move {
-            let request = ListSessionsRequest { account: Some(account.0) };
+            let request = ListSessionsRequest { account: Some(account.0), ..ListSessionsRequest::default() };
             let call = |mut client: GatewayClient<Channel>, request| async move {
                 client.list_sessions(request).await
             };

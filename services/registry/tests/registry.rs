@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use shardkeep_cluster::{Dialer, Directory, Instance, Node, STORES_ATTRIBUTE, State, certs};
+use shardkeep_cluster::{Dialer, Directory, Instance, Node, OperatorName, STORES_ATTRIBUTE, State, certs};
 use shardkeep_daemon::{ClusterConfig, Daemon, DaemonConfig, Running, Settings, launch};
 use shardkeep_registry::{Config, Registry};
 use shardkeep_rpc::{
@@ -68,7 +68,8 @@ impl TestCluster {
 
     fn channel(&self, kind: DaemonKind, name: &str, registry: &str) -> Channel {
         let files = certs::issue(self.dir.path(), kind, name, WorldId(0)).unwrap();
-        Dialer::new(files.load().unwrap().into()).channel(DaemonKind::Registry, registry)
+        let operator = OperatorName::parse("tester").unwrap();
+        Dialer::with_operator(files.load().unwrap().into(), &operator).channel(DaemonKind::Registry, registry)
     }
 }
 

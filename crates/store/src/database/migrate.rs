@@ -48,7 +48,7 @@ impl Schema {
             Self::Billing => {
                 files![1 "billing/0001_billing", 60 "billing/0060_session_epochs", 70 "store/0070_mark"]
             }
-            Self::Gm => files![1 "gm/0001_gm", 70 "store/0070_mark"],
+            Self::Gm => files![1 "gm/0001_gm", 70 "store/0070_mark", 80 "gm/0080_mutes"],
         }
     }
 

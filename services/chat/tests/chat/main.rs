@@ -29,7 +29,13 @@ async fn two_replicas_form_one_chat() {
     assert_eq!(one.speak(Channel::Whisper, "hello?", "Nobody").await, Some(ErrorCode::NotFound));
 
     // A mute by one replica holds on the other, which has said so by keeping the line that follows it.
-    let mute = MuteRequest { character: "HERO2".into(), until_ms: u64::MAX, reason: "rude".into() };
+    let mute = MuteRequest {
+        character: "HERO2".into(),
+        until_ms: u64::MAX,
+        reason: "rude".into(),
+        issued_ms: 1,
+        restored: false,
+    };
     cluster.moderator(&first).await.mute(mute).await.unwrap();
     assert_eq!(one.speak(Channel::World, "after", "").await, None);
     assert_eq!(two.next_line().await.text, "after");

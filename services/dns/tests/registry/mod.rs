@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, pin::Pin, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
-use shardkeep_cluster::{Dialer, Instance, Node, REGION_ATTRIBUTE, State, certs};
+use shardkeep_cluster::{Dialer, Instance, Node, OperatorName, REGION_ATTRIBUTE, State, certs};
 use shardkeep_daemon::{ClusterConfig, Daemon, DaemonConfig, Running, Settings, launch};
 use shardkeep_dns::{Config, Dns, Pool};
 use shardkeep_rpc::registry::{
@@ -67,7 +67,8 @@ impl TestEnv {
     /// A channel to a DNS daemon, as an operator.
     pub(crate) fn operator(&self, address: &str) -> Channel {
         let files = certs::issue(self.dir.path(), DaemonKind::Cli, "cli", WorldId(0)).unwrap();
-        Dialer::new(files.load().unwrap().into()).channel(DaemonKind::Dns, address)
+        let operator = OperatorName::parse("tester").unwrap();
+        Dialer::with_operator(files.load().unwrap().into(), &operator).channel(DaemonKind::Dns, address)
     }
 
     fn settings<C: Default>(&self, kind: DaemonKind, name: &str) -> Settings<C> {

@@ -425,7 +425,7 @@ async fn revocations_end_sessions_after_reconnecting_to_login() {
     other.request(LIST, 1, b"still here").await;
     assert_eq!(&world.delivered(other.session).await[0].payload[..], b"still here");
 
-    let of = |account| ListSessionsRequest { account: Some(account) };
+    let of = |account| ListSessionsRequest { account: Some(account), ..ListSessionsRequest::default() };
     let mut asked = cluster.gateway_client("gateway-1");
     let found = asked.list_sessions(of(9)).await.unwrap().into_inner();
     let session = &found.sessions[0];

@@ -1,22 +1,18 @@
-//! Bans an account, for some hours or for ever; its sessions end.
+//! Bans an account, for some hours or permanently, and ends its sessions.
 
 use std::fmt;
 
+use serde_json::json;
 use shardkeep_rpc::{accounts, gm};
-use tonic::Code;
 
-use super::{CommandContext, OperatorCommand, Outcome, name, plural};
-use crate::{
-    error::CommandError,
-    peers::{peer_error, retry_while_unavailable},
-    role::Right,
-};
+use super::command::{CommandContext, OperatorCommand, Outcome, checked_name, plural};
+use crate::{error::CommandError, role::Right};
 
 const HOUR_MS: u64 = 3_600_000;
 
 pub(crate) struct Ban {
     account: String,
-    /// 0: for ever.
+    /// 0: permanently.
     hours: u64,
 }
 
@@ -24,14 +20,14 @@ impl TryFrom<gm::Ban> for Ban {
     type Error = CommandError;
 
     fn try_from(ban: gm::Ban) -> Result<Self, CommandError> {
-        Ok(Self { account: name("account", &ban.account)?, hours: ban.hours })
+        Ok(Self { account: checked_name("account", &ban.account)?, hours: ban.hours })
     }
 }
 
 impl fmt::Display for Ban {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.hours {
-            0 => write!(f, "ban account {} for ever", self.account),
+            0 => write!(f, "ban account {} permanently", self.account),
             hours => write!(f, "ban account {} for {hours} hours", self.account),
         }
     }
@@ -44,19 +40,15 @@ impl OperatorCommand for Ban {
     async fn execute(&self, context: &CommandContext<'_>) -> Result<Outcome, CommandError> {
         let until_ms = match self.hours {
             0 => u64::MAX,
-            hours => context.now_ms.saturating_add(hours.saturating_mul(HOUR_MS)),
+            hours => context.now_ms().saturating_add(hours.saturating_mul(HOUR_MS)),
         };
-        let (client, login) = context.peers().accounts()?;
-        let (name, reason) = (self.account.clone(), context.reason.to_owned());
+        let (name, reason) = (self.account.clone(), context.reason().to_owned());
         let request = accounts::BanRequest { name, until_ms, reason, everywhere: false };
-        let banned = retry_while_unavailable(&client, &request, |mut client, request| async move {
-            client.ban(request).await
-        });
-        let reply = banned.await.map_err(|status| match status.code() {
-            Code::NotFound => CommandError::NotFound(status.message().to_owned()),
-            _ => peer_error(&login)(status),
-        })?;
-        let ended = reply.sessions_ended;
-        Ok(Outcome::counted(format!("banned; {} ended", plural(ended, "session")), "ended", ended))
+        let ended = context
+            .call_accounts(request, |mut client, request| async move { client.ban(request).await })
+            .await?
+            .sessions_ended;
+        let text = format!("account {} is banned; {} ended", self.account, plural(ended, "session"));
+        Ok(Outcome::new(text, json!({ "ended": ended })))
     }
 }

@@ -1,21 +1,18 @@
-//! A line to everybody in a world, or in all of them.
+//! Shows a line of text to all players of a world, or to all players of the cluster.
 
 use std::fmt;
 
+use serde_json::json;
 use shardkeep_rpc::{gateway, gm, world};
 use shardkeep_types::{DaemonKind, WorldId};
 
-use super::{CommandContext, OperatorCommand, Outcome, plural};
-use crate::{
-    error::CommandError,
-    peers::{peer_error, with_deadline},
-    role::Right,
-};
+use super::command::{CommandContext, OperatorCommand, Outcome, plural};
+use crate::{error::CommandError, peers::peer_error, role::Right};
 
 const MAX_TEXT_CHARS: usize = 500;
 
 pub(crate) struct Broadcast {
-    /// 0: everybody, also who is not in a world yet.
+    /// 0: all sessions, including those that are in no world yet.
     world: WorldId,
     text: String,
 }
@@ -27,7 +24,7 @@ impl TryFrom<gm::Broadcast> for Broadcast {
         let text = broadcast.text.trim();
         if text.is_empty() || text.chars().count() > MAX_TEXT_CHARS || text.chars().any(char::is_control) {
             return Err(CommandError::Malformed(format!(
-                "the line to broadcast: 1 to {MAX_TEXT_CHARS} characters"
+                "text: must have 1 to {MAX_TEXT_CHARS} characters and no control characters"
             )));
         }
         Ok(Self { world: WorldId(broadcast.world), text: text.to_owned() })
@@ -37,7 +34,7 @@ impl TryFrom<gm::Broadcast> for Broadcast {
 impl fmt::Display for Broadcast {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.world.0 {
-            0 => write!(f, "broadcast to everybody: {}", self.text),
+            0 => write!(f, "broadcast to all worlds: {}", self.text),
             world => write!(f, "broadcast to world {world}: {}", self.text),
         }
     }
@@ -52,35 +49,25 @@ impl OperatorCommand for Broadcast {
             0 => self.to_all_gateways(context).await?,
             _ => self.to_world(context).await?,
         };
-        Ok(Outcome::counted(format!("reached {}", plural(reached, "session")), "reached", reached))
+        Ok(Outcome::new(format!("sent to {}", plural(reached, "session")), json!({ "reached": reached })))
     }
 }
 
 impl Broadcast {
     async fn to_world(&self, context: &CommandContext<'_>) -> Result<u32, CommandError> {
         let daemon = context.peers().world(self.world)?;
-        let request = with_deadline(world::AnnounceRequest { text: self.text.clone() });
-        let reply =
-            context.peers().world_client(&daemon).announce(request).await.map_err(peer_error(&daemon))?;
-        Ok(reply.into_inner().reached)
+        let request = context.request(world::AnnounceRequest { text: self.text.clone() });
+        let mut client = context.peers().world_client(&daemon);
+        Ok(client.announce(request).await.map_err(peer_error(&daemon))?.into_inner().reached)
     }
 
     async fn to_all_gateways(&self, context: &CommandContext<'_>) -> Result<u32, CommandError> {
-        let gateways = context.peers().alive(DaemonKind::Gateway);
-        if gateways.is_empty() {
-            return Err(CommandError::NoneRunning(DaemonKind::Gateway));
-        }
         let mut reached = 0;
-        for daemon in gateways {
+        for daemon in context.peers().alive_or_error(DaemonKind::Gateway)? {
             let to = Some(gateway::announce_request::To::Everyone(true));
-            let request = with_deadline(gateway::AnnounceRequest { text: self.text.clone(), to });
-            let reply = context
-                .peers()
-                .gateway_client(&daemon)
-                .announce(request)
-                .await
-                .map_err(peer_error(&daemon))?;
-            reached += reply.into_inner().reached;
+            let request = context.request(gateway::AnnounceRequest { text: self.text.clone(), to });
+            let mut client = context.peers().gateway_client(&daemon);
+            reached += client.announce(request).await.map_err(peer_error(&daemon))?.into_inner().reached;
         }
         Ok(reached)
     }

@@ -1,24 +1,23 @@
-//! Gives an account hours of play. One that played freely is prepaid from then on.
+//! Adds hours of play time to an account. The account is prepaid afterwards, even if it played without limit before.
 
 use std::fmt;
 
+use serde_json::json;
 use shardkeep_rpc::{billing, gm};
 use shardkeep_types::DaemonKind;
 
-use super::{CommandContext, OperatorCommand, Outcome, name};
-use crate::{
-    error::CommandError,
-    peers::{peer_error, with_deadline},
-    role::Right,
-};
+use super::command::{CommandContext, OperatorCommand, Outcome, checked_name};
+use crate::{error::CommandError, peers::peer_error, role::Right};
 
-/// Ten years: more is a mistake.
+/// Ten years. A larger number is probably a typing error.
 const MAX_HOURS: u64 = 10 * 365 * 24;
+const MAX_KEY_BYTES: usize = 100;
+const HOUR_MS: f64 = 3_600_000.0;
 
 pub(crate) struct Credit {
     account: String,
     hours: u64,
-    /// Makes repeating harmless; empty: the number in the audit, so that only this very command is not done twice.
+    /// A repeated command with the same key has no effect. If it is empty, the number of the audit entry is the key.
     key: String,
 }
 
@@ -27,12 +26,13 @@ impl TryFrom<gm::Credit> for Credit {
 
     fn try_from(credit: gm::Credit) -> Result<Self, CommandError> {
         if !(1..=MAX_HOURS).contains(&credit.hours) {
-            return Err(CommandError::Malformed(format!("hours: 1 to {MAX_HOURS}")));
+            return Err(CommandError::Malformed(format!("hours: {} is not 1 to {MAX_HOURS}", credit.hours)));
         }
-        if credit.key.len() > 100 {
-            return Err(CommandError::Malformed("key: at most 100 characters".into()));
+        if credit.key.len() > MAX_KEY_BYTES {
+            return Err(CommandError::Malformed(format!("key: longer than {MAX_KEY_BYTES} bytes")));
         }
-        Ok(Self { account: name("account", &credit.account)?, hours: credit.hours, key: credit.key })
+        let account = checked_name("account", &credit.account)?;
+        Ok(Self { account, hours: credit.hours, key: credit.key })
     }
 }
 
@@ -50,24 +50,20 @@ impl OperatorCommand for Credit {
         let account = context.account(&self.account).await?;
         let daemon = context.peers().any(DaemonKind::Billing)?;
         let key = match self.key.as_str() {
-            "" => format!("gm-audit-{}", context.audit),
-            key => format!("gm-{}-{key}", context.operator),
+            "" => format!("gm-audit-{}", context.audit_entry()),
+            key => format!("gm-{}-{key}", context.operator()),
         };
         let request = billing::CreditRequest {
             account: account.id,
             hours: self.hours,
             key,
-            reason: context.reason.to_owned(),
+            reason: context.reason().to_owned(),
         };
-        let reply = context
-            .peers()
-            .billing_client(&daemon)
-            .credit(with_deadline(request))
-            .await
-            .map_err(peer_error(&daemon))?;
+        let mut client = context.peers().billing_client(&daemon);
+        let reply = client.credit(context.request(request)).await.map_err(peer_error(&daemon))?;
         let left_ms = reply.into_inner().left_ms;
-        let hours = left_ms as f64 / 3_600_000.0;
-        let text = format!("{hours:.1} hours left: the account is prepaid, and its play ends with them");
-        Ok(Outcome::counted(text, "left_ms", left_ms))
+        let hours = left_ms as f64 / HOUR_MS;
+        let text = format!("account {} is prepaid and has {hours:.1} hours left", self.account);
+        Ok(Outcome::new(text, json!({ "left_ms": left_ms })))
     }
 }

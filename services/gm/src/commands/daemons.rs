@@ -1,11 +1,11 @@
-//! Every daemon the registries know, and how it is.
+//! Lists all daemons that the registries know, with state and load.
 
 use std::fmt;
 
 use serde_json::json;
 use shardkeep_rpc::gm;
 
-use super::{CommandContext, OperatorCommand, Outcome};
+use super::command::{CommandContext, OperatorCommand, Outcome};
 use crate::{error::CommandError, role::Right};
 
 pub(crate) struct Daemons;
@@ -20,7 +20,7 @@ impl TryFrom<gm::Daemons> for Daemons {
 
 impl fmt::Display for Daemons {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("look at the daemons")
+        f.write_str("list the daemons")
     }
 }
 
@@ -56,6 +56,6 @@ impl OperatorCommand for Daemons {
                 })
             })
             .collect();
-        Ok(Outcome { text, json: json!({ "daemons": listed }) })
+        Ok(Outcome::new(text, json!({ "daemons": listed })))
     }
 }

@@ -1,16 +1,12 @@
-//! Tells a daemon to admit nobody, finish and exit.
+//! Drains a daemon: it admits nothing new, finishes its work and exits.
 
 use std::fmt;
 
 use shardkeep_rpc::{control, gm};
 use shardkeep_types::DaemonKind;
 
-use super::{CommandContext, OperatorCommand, Outcome, instance};
-use crate::{
-    error::CommandError,
-    peers::{peer_error, with_deadline},
-    role::Right,
-};
+use super::command::{CommandContext, OperatorCommand, Outcome, checked_daemon};
+use crate::{error::CommandError, peers::peer_error, role::Right};
 
 pub(crate) struct Drain {
     kind: DaemonKind,
@@ -21,7 +17,7 @@ impl TryFrom<gm::Drain> for Drain {
     type Error = CommandError;
 
     fn try_from(drain: gm::Drain) -> Result<Self, CommandError> {
-        let (kind, name) = instance(&drain.kind, &drain.name)?;
+        let (kind, name) = checked_daemon(&drain.kind, &drain.name)?;
         Ok(Self { kind, name })
     }
 }
@@ -38,9 +34,9 @@ impl OperatorCommand for Drain {
 
     async fn execute(&self, context: &CommandContext<'_>) -> Result<Outcome, CommandError> {
         let daemon = context.peers().find(self.kind, &self.name)?;
-        let reason = format!("{} by {}", context.reason, context.operator);
-        let request = with_deadline(control::DrainRequest { reason });
+        let reason = format!("{} (operator {})", context.reason(), context.operator());
+        let request = context.request(control::DrainRequest { reason });
         context.peers().control_client(&daemon).drain(request).await.map_err(peer_error(&daemon))?;
-        Ok(Outcome::done("draining"))
+        Ok(Outcome::text_only(format!("{} is draining", self.name)))
     }
 }

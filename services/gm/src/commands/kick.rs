@@ -1,4 +1,4 @@
-//! Ends a character's session, or every session of an account.
+//! Ends the session of a character, or all sessions of an account.
 
 use std::fmt;
 
@@ -6,14 +6,10 @@ use shardkeep_rpc::{gateway, gm, gm::target::Selector, world};
 use shardkeep_types::DaemonKind;
 use tonic::Code;
 
-use super::{CommandContext, OperatorCommand, Outcome, name, plural};
-use crate::{
-    error::CommandError,
-    peers::{peer_error, retry_while_unavailable},
-    role::Right,
-};
+use super::command::{CommandContext, OperatorCommand, Outcome, checked_name};
+use crate::{error::CommandError, peers::peer_error, role::Right};
 
-/// KICKED of the client protocol's error codes.
+/// The error code KICKED of the client protocol.
 const KICKED: u32 = 10;
 
 pub(crate) enum Kick {
@@ -26,9 +22,9 @@ impl TryFrom<gm::Target> for Kick {
 
     fn try_from(target: gm::Target) -> Result<Self, CommandError> {
         match target.selector {
-            Some(Selector::Character(character)) => name("character", &character).map(Self::Character),
-            Some(Selector::Account(account)) => name("account", &account).map(Self::Account),
-            None => Err(CommandError::Malformed("whom to kick: a character or an account".into())),
+            Some(Selector::Character(name)) => checked_name("character", &name).map(Self::Character),
+            Some(Selector::Account(name)) => checked_name("account", &name).map(Self::Account),
+            None => Err(CommandError::Malformed("kick needs a character or an account".into())),
         }
     }
 }
@@ -47,18 +43,18 @@ impl OperatorCommand for Kick {
     const RIGHT: Right = Right::Kick;
 
     async fn execute(&self, context: &CommandContext<'_>) -> Result<Outcome, CommandError> {
-        let ended = match self {
-            Self::Character(character) => kick_character(context, character).await?,
-            Self::Account(account) => kick_account(context, account).await?,
+        let (ended, kind, name) = match self {
+            Self::Character(name) => (kick_character(context, name).await?, "character", name),
+            Self::Account(name) => (kick_account(context, name).await?, "account", name),
         };
         if ended == 0 {
-            return Err(CommandError::NotFound(format!("nobody is online: {self}")));
+            return Err(CommandError::NotFound(format!("{kind} {name} is not online")));
         }
-        Ok(Outcome::counted(format!("{} ended", plural(ended, "session")), "ended", ended))
+        Ok(Outcome::sessions_ended(ended))
     }
 }
 
-/// Names are unique per world, so the first world that knows the character is the one.
+/// Asks every world, because a name is unique only within a world.
 async fn kick_character(context: &CommandContext<'_>, character: &str) -> Result<u32, CommandError> {
     let worlds = context.peers().worlds();
     if worlds.is_empty() {
@@ -67,12 +63,11 @@ async fn kick_character(context: &CommandContext<'_>, character: &str) -> Result
     let mut ended = 0;
     for daemon in worlds {
         let selector = Some(world::kick_request::Selector::Character(character.to_owned()));
-        let request = world::KickRequest { selector, reason: context.reason.to_owned() };
+        let request = world::KickRequest { selector, reason: context.reason().to_owned() };
         let client = context.peers().world_client(&daemon);
-        match retry_while_unavailable(&client, &request, |mut client, request| async move {
-            client.kick(request).await
-        })
-        .await
+        match context
+            .call(&client, &request, |mut client, request| async move { client.kick(request).await })
+            .await
         {
             Ok(reply) => ended += reply.ended,
             Err(status) if status.code() == Code::NotFound => {}
@@ -82,22 +77,17 @@ async fn kick_character(context: &CommandContext<'_>, character: &str) -> Result
     Ok(ended)
 }
 
-/// At the gateways, so that those who wait in a queue are reached too.
+/// Asks the gateways and not the worlds, so that sessions in an entry queue end too.
 async fn kick_account(context: &CommandContext<'_>, account: &str) -> Result<u32, CommandError> {
     let account = context.account(account).await?;
-    let gateways = context.peers().alive(DaemonKind::Gateway);
-    if gateways.is_empty() {
-        return Err(CommandError::NoneRunning(DaemonKind::Gateway));
-    }
     let mut ended = 0;
-    for daemon in gateways {
+    for daemon in context.peers().alive_or_error(DaemonKind::Gateway)? {
         let selector = Some(gateway::kick_request::Selector::Account(account.id));
-        let request = gateway::KickRequest { selector, code: KICKED, detail: context.reason.to_owned() };
+        let request = gateway::KickRequest { selector, code: KICKED, detail: context.reason().to_owned() };
         let client = context.peers().gateway_client(&daemon);
-        match retry_while_unavailable(&client, &request, |mut client, request| async move {
-            client.kick(request).await
-        })
-        .await
+        match context
+            .call(&client, &request, |mut client, request| async move { client.kick(request).await })
+            .await
         {
             Ok(reply) => ended += reply.ended,
             Err(status) if status.code() == Code::NotFound => {}

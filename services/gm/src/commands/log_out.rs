@@ -1,16 +1,11 @@
-//! Logs an account out everywhere: its sessions end, its tickets are void, and it may log in again.
+//! Logs an account out everywhere: its sessions end and its tickets become invalid. The account may log in again.
 
 use std::fmt;
 
 use shardkeep_rpc::{accounts, gm, gm::target::Selector};
-use tonic::Code;
 
-use super::{CommandContext, OperatorCommand, Outcome, name, plural};
-use crate::{
-    error::CommandError,
-    peers::{peer_error, retry_while_unavailable},
-    role::Right,
-};
+use super::command::{CommandContext, OperatorCommand, Outcome, checked_name};
+use crate::{error::CommandError, role::Right};
 
 pub(crate) struct LogOut {
     account: String,
@@ -21,8 +16,8 @@ impl TryFrom<gm::Target> for LogOut {
 
     fn try_from(target: gm::Target) -> Result<Self, CommandError> {
         match target.selector {
-            Some(Selector::Account(account)) => Ok(Self { account: name("account", &account)? }),
-            _ => Err(CommandError::Malformed("accounts are logged out: say which".into())),
+            Some(Selector::Account(account)) => Ok(Self { account: checked_name("account", &account)? }),
+            _ => Err(CommandError::Malformed("log-out needs an account, not a character".into())),
         }
     }
 }
@@ -38,16 +33,14 @@ impl OperatorCommand for LogOut {
     const RIGHT: Right = Right::Kick;
 
     async fn execute(&self, context: &CommandContext<'_>) -> Result<Outcome, CommandError> {
-        let (client, login) = context.peers().accounts()?;
         let request = accounts::LogOutRequest { name: self.account.clone() };
-        let done = retry_while_unavailable(&client, &request, |mut client, request| async move {
-            client.log_out_everywhere(request).await
-        });
-        let reply = done.await.map_err(|status| match status.code() {
-            Code::NotFound => CommandError::NotFound(status.message().to_owned()),
-            _ => peer_error(&login)(status),
-        })?;
-        let ended = reply.sessions_ended;
-        Ok(Outcome::counted(format!("{} ended", plural(ended, "session")), "ended", ended))
+        Ok(Outcome::sessions_ended(
+            context
+                .call_accounts(request, |mut client, request| async move {
+                    client.log_out_everywhere(request).await
+                })
+                .await?
+                .sessions_ended,
+        ))
     }
 }

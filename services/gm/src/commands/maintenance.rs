@@ -1,26 +1,21 @@
-//! Closes a world to players, or opens it again. Players who are inside are sent home after a while; accounts of the
-//! staff stay and may enter.
+//! Closes a world to players, or opens it again. Players inside are disconnected after a grace period. Staff accounts
+//! stay and may enter.
 
 use std::{fmt, time::Duration};
 
 use shardkeep_rpc::{accounts, gm};
 
-use super::{CommandContext, OperatorCommand, Outcome};
-use crate::{
-    error::CommandError,
-    peers::{peer_error, retry_while_unavailable},
-    role::Right,
-    worlds,
-};
+use super::command::{CommandContext, OperatorCommand, Outcome};
+use crate::{error::CommandError, role::Right, worlds};
 
-/// How long players may stay, if the operator does not say, and at most.
+/// Time until players are disconnected: the default and the maximum.
 const DEFAULT_GRACE_SECONDS: u32 = 60;
 const MAX_GRACE_SECONDS: u32 = 24 * 3_600;
 
 pub(crate) struct Maintenance {
     world: u32,
     closed: bool,
-    seconds: u32,
+    grace_seconds: u32,
 }
 
 impl TryFrom<gm::Maintenance> for Maintenance {
@@ -28,21 +23,22 @@ impl TryFrom<gm::Maintenance> for Maintenance {
 
     fn try_from(command: gm::Maintenance) -> Result<Self, CommandError> {
         let gm::Maintenance { world, closed, seconds } = command;
-        let seconds = seconds.unwrap_or(DEFAULT_GRACE_SECONDS);
+        let grace_seconds = seconds.unwrap_or(DEFAULT_GRACE_SECONDS);
         if world == 0 {
-            return Err(CommandError::Malformed("worlds are numbered from 1: say which".into()));
+            return Err(CommandError::Malformed("world: worlds are numbered from 1".into()));
         }
-        if seconds > MAX_GRACE_SECONDS {
-            return Err(CommandError::Malformed(format!("seconds: at most {MAX_GRACE_SECONDS}, a day")));
+        if grace_seconds > MAX_GRACE_SECONDS {
+            let message = format!("seconds: {grace_seconds} is more than {MAX_GRACE_SECONDS} (one day)");
+            return Err(CommandError::Malformed(message));
         }
-        Ok(Self { world, closed, seconds })
+        Ok(Self { world, closed, grace_seconds })
     }
 }
 
 impl fmt::Display for Maintenance {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.closed {
-            true => write!(f, "close world {} to players, who may stay {} s", self.world, self.seconds),
+            true => write!(f, "close world {} to players after {} s", self.world, self.grace_seconds),
             false => write!(f, "open world {} to players", self.world),
         }
     }
@@ -54,29 +50,34 @@ impl OperatorCommand for Maintenance {
 
     async fn execute(&self, context: &CommandContext<'_>) -> Result<Outcome, CommandError> {
         self.check_world(context).await?;
-        let (client, login) = context.peers().accounts()?;
-        let note = if self.closed { context.reason.to_owned() } else { String::new() };
-        let grace_ms = Duration::from_secs(self.seconds.into()).as_millis();
+        let note = if self.closed { context.reason().to_owned() } else { String::new() };
+        let grace_ms = Duration::from_secs(self.grace_seconds.into()).as_millis();
         let request = accounts::SetMaintenanceRequest {
             world: self.world,
             closed: self.closed,
             note,
             grace_ms: u64::try_from(grace_ms).unwrap_or(u64::MAX),
         };
-        let changed = retry_while_unavailable(&client, &request, |mut client, request| async move {
-            client.set_maintenance(request).await
-        });
-        changed.await.map_err(peer_error(&login))?;
-        Ok(Outcome::done(match (self.closed, self.seconds) {
-            (true, 0) => "closed to players, who are sent home now; staff stay".to_owned(),
-            (true, seconds) => format!("closed to players, who are sent home in {seconds} s; staff stay"),
-            (false, _) => "open to players".to_owned(),
+        context
+            .call_accounts(
+                request,
+                |mut client, request| async move { client.set_maintenance(request).await },
+            )
+            .await?;
+        let world = self.world;
+        Ok(Outcome::text_only(match (self.closed, self.grace_seconds) {
+            (true, 0) => format!("world {world} is closed; players are disconnected now, staff may stay"),
+            (true, seconds) => {
+                format!("world {world} is closed; players are disconnected in {seconds} s, staff may stay")
+            }
+            (false, _) => format!("world {world} is open to players"),
         }))
     }
 }
 
 impl Maintenance {
-    /// A world that nobody has heard of is a slip; but one that is closed and gone may be opened, to be rid of it.
+    /// Refuses a world that no registry knows, because the number is probably a typing error. A closed world that no
+    /// longer exists may still be opened, so that its closure can be removed.
     async fn check_world(&self, context: &CommandContext<'_>) -> Result<(), CommandError> {
         let Err(unknown) = worlds::ensure_world_exists(context.peers(), self.world) else { return Ok(()) };
         if !self.closed && worlds::closures(context.peers()).await?.iter().any(|it| it.world == self.world) {

@@ -1,11 +1,11 @@
-//! What messages cost the gateways.
+//! Lists the messages of the client protocol with their counts, sizes and costs at the gateways.
 
 use std::fmt;
 
 use serde_json::json;
 use shardkeep_rpc::gm;
 
-use super::{CommandContext, OperatorCommand, Outcome};
+use super::command::{CommandContext, OperatorCommand, Outcome};
 use crate::{
     costs::{self, bytes, seconds},
     error::CommandError,
@@ -24,7 +24,7 @@ impl TryFrom<gm::Messages> for Messages {
 
 impl fmt::Display for Messages {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("look what messages cost")
+        f.write_str("list the costs of messages")
     }
 }
 
@@ -36,8 +36,8 @@ impl OperatorCommand for Messages {
     async fn execute(&self, context: &CommandContext<'_>) -> Result<Outcome, CommandError> {
         let (costs, gateways) = costs::fetch_totals(context.peers()).await;
         let mut text = format!(
-            "{:<18} {:>10} {:>10} {:>10} {:>10} {:>10}   of {gateways} gateways\n",
-            "message", "received", "", "sent", "", "time"
+            "{:<18} {:>10} {:>10} {:>10} {:>10} {:>10}   sum of {gateways} gateways\n",
+            "message", "received", "bytes", "sent", "bytes", "time"
         );
         for cost in &costs {
             text += &format!(
@@ -64,6 +64,6 @@ impl OperatorCommand for Messages {
                 })
             })
             .collect();
-        Ok(Outcome { text, json: json!({ "gateways": gateways, "messages": listed }) })
+        Ok(Outcome::new(text, json!({ "gateways": gateways, "messages": listed })))
     }
 }

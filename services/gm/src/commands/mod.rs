@@ -1,8 +1,9 @@
-//! Commands of operators: one file each, with what it needs, how it is shown in the audit, and what it does. A new
-//! command is its file, a variant here and a right in `role.rs`.
+//! Operators' commands. Each file holds one command: its arguments, its text in the audit, and its effect. A new
+//! command needs its file, a line in the table below and a right in `role.rs`.
 
 mod ban;
 mod broadcast;
+mod command;
 mod credit;
 mod daemons;
 mod drain;
@@ -13,7 +14,7 @@ mod messages;
 mod mute;
 mod online;
 mod operator;
-pub(crate) mod operators;
+mod operators;
 mod remove;
 mod sessions;
 mod teleport;
@@ -22,75 +23,18 @@ mod worlds;
 
 use std::fmt;
 
-use serde_json::{Value, json};
-use shardkeep_rpc::{accounts, gm, gm::command::Command as Wire};
-use tonic::Code;
+use shardkeep_rpc::{gm, gm::command::Command as Wire};
 
-use crate::{
-    console::Console,
-    error::CommandError,
-    peers::{Peers, peer_error, with_deadline},
-    role::Right,
-};
+use crate::{error::CommandError, role::Right};
 
-/// What one command is.
-trait OperatorCommand: fmt::Display {
-    const NAME: &'static str;
-    const RIGHT: Right;
-    /// False: it only looks, and needs no reason.
-    const CHANGES: bool = true;
+use command::OperatorCommand;
 
-    async fn execute(&self, context: &CommandContext<'_>) -> Result<Outcome, CommandError>;
-}
-
-/// Where a command finds what it needs.
-pub(crate) struct CommandContext<'a> {
-    pub(crate) console: &'a Console,
-    pub(crate) operator: &'a str,
-    pub(crate) reason: &'a str,
-    /// Number of the command's entry in the audit.
-    pub(crate) audit: u64,
-    pub(crate) now_ms: u64,
-}
-
-impl CommandContext<'_> {
-    fn peers(&self) -> &Peers {
-        &self.console.peers
-    }
-
-    /// An account by its name, from login.
-    async fn account(&self, name: &str) -> Result<accounts::Account, CommandError> {
-        let (mut client, login) = self.peers().accounts()?;
-        let selector = accounts::show_request::Selector::Name(name.to_owned());
-        let reply = client.show(with_deadline(accounts::ShowRequest { selector: Some(selector) })).await;
-        reply.map(tonic::Response::into_inner).map_err(|status| match status.code() {
-            Code::NotFound => CommandError::NotFound(format!("there is no account {name}")),
-            _ => peer_error(&login)(status),
-        })
-    }
-}
-
-/// What came of a command: for people, and for programs.
-#[derive(Debug, Clone)]
-pub(crate) struct Outcome {
-    pub(crate) text: String,
-    pub(crate) json: Value,
-}
-
-impl Outcome {
-    /// One number, named and told.
-    fn counted(text: String, name: &str, count: impl Into<Value>) -> Self {
-        Self { text, json: json!({ name: count.into() }) }
-    }
-
-    fn done(text: impl Into<String>) -> Self {
-        Self { text: text.into(), json: json!({}) }
-    }
-}
+pub(crate) use command::{CommandContext, CommandServices, Outcome};
+pub(crate) use operators::sign_in_method;
 
 macro_rules! commands {
     ($($variant:ident($wire:ident, $type:ty)),+ $(,)?) => {
-        /// A command whose arguments are checked.
+        /// A command with checked arguments.
         pub(crate) enum Command {
             $($variant($type)),+
         }
@@ -99,7 +43,7 @@ macro_rules! commands {
             pub(crate) fn parse(command: gm::Command) -> Result<Self, CommandError> {
                 match command.command {
                     $(Some(Wire::$wire(message)) => <$type>::try_from(message).map(Self::$variant),)+
-                    None => Err(CommandError::Malformed("no command".into())),
+                    None => Err(CommandError::Malformed("the request contains no command".into())),
                 }
             }
 
@@ -115,7 +59,7 @@ macro_rules! commands {
                 }
             }
 
-            /// Whether it changes anything, and so needs a reason.
+            /// Whether it changes something and therefore needs a reason.
             pub(crate) fn changes(&self) -> bool {
                 match self {
                     $(Self::$variant(_) => <$type as OperatorCommand>::CHANGES),+
@@ -160,28 +104,6 @@ commands! {
     Operators(Operators, operators::Operators),
 }
 
-/// A name as somebody typed it: trimmed, not empty, not endless, without control characters.
-fn name(field: &str, text: &str) -> Result<String, CommandError> {
-    let text = text.trim();
-    let valid = !text.is_empty() && text.chars().count() <= 64 && !text.chars().any(char::is_control);
-    if valid {
-        Ok(text.to_owned())
-    } else {
-        Err(CommandError::Malformed(format!("{field}: 1 to 64 characters")))
-    }
-}
-
-/// A kind of daemon and the name of an instance.
-fn instance(kind: &str, instance_name: &str) -> Result<(shardkeep_types::DaemonKind, String), CommandError> {
-    let kind = kind.parse().map_err(|error| CommandError::Malformed(format!("{error}")))?;
-    Ok((kind, name("daemon", instance_name)?))
-}
-
-/// `1 session`, `2 sessions`.
-fn plural(count: u32, one: &str) -> String {
-    if count == 1 { format!("1 {one}") } else { format!("{count} {one}s") }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -191,16 +113,16 @@ mod tests {
     }
 
     #[test]
-    fn commands_describe_themselves_for_the_audit() {
+    fn command_text_in_the_audit_names_its_arguments() {
         let ban = parse(Wire::Ban(gm::Ban { account: " mallory ".into(), hours: 48 })).ok().unwrap();
         assert_eq!((ban.name(), ban.to_string().as_str()), ("ban", "ban account mallory for 48 hours"));
         let operator =
             gm::Operator { name: "bob".into(), role: "viewer".into(), password: "secret-word".into() };
         let shown = parse(Wire::Operator(operator)).ok().unwrap().to_string();
-        assert_eq!(shown, "operator bob becomes viewer with a new password");
+        assert_eq!(shown, "set operator bob to viewer with a new password");
         let close = gm::Maintenance { world: 2, closed: true, seconds: None };
         let close = parse(Wire::Maintenance(close)).ok().unwrap();
-        assert_eq!(close.to_string(), "close world 2 to players, who may stay 60 s");
+        assert_eq!(close.to_string(), "close world 2 to players after 60 s");
         assert!(close.changes());
         let look = parse(Wire::Sessions(gm::AccountSessions { account: "bob".into() }));
         assert!(look.is_ok_and(|command| !command.changes()));

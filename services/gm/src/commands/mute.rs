@@ -1,21 +1,19 @@
-//! Keeps a character from chatting for some minutes; 0 lets it speak again.
+//! Mutes a character in chat for some minutes, or unmutes it.
 
 use std::fmt;
 
 use shardkeep_rpc::{chat, gm};
+use shardkeep_store::mutes;
 use shardkeep_types::DaemonKind;
 
-use super::{CommandContext, OperatorCommand, Outcome, name};
-use crate::{
-    error::CommandError,
-    peers::{peer_error, retry_while_unavailable},
-    role::Right,
-};
+use super::command::{CommandContext, OperatorCommand, Outcome, checked_name};
+use crate::{error::CommandError, peers::peer_error, role::Right};
 
 const MINUTE_MS: u64 = 60_000;
 
 pub(crate) struct Mute {
     character: String,
+    /// 0: unmute.
     minutes: u64,
 }
 
@@ -23,7 +21,7 @@ impl TryFrom<gm::Mute> for Mute {
     type Error = CommandError;
 
     fn try_from(mute: gm::Mute) -> Result<Self, CommandError> {
-        Ok(Self { character: name("character", &mute.character)?, minutes: mute.minutes })
+        Ok(Self { character: checked_name("character", &mute.character)?, minutes: mute.minutes })
     }
 }
 
@@ -40,26 +38,28 @@ impl OperatorCommand for Mute {
     const NAME: &'static str = "mute";
     const RIGHT: Right = Right::Mute;
 
-    /// Told to every replica: one that is cut off from the others would not hear of it, and telling one twice changes
-    /// nothing.
+    /// Stores the mute, then calls every chat replica, so that a replica without a connection to the others knows it
+    /// too. A chat daemon that starts later gets the stored mutes from `mutes.rs`.
     async fn execute(&self, context: &CommandContext<'_>) -> Result<Outcome, CommandError> {
-        let replicas = context.peers().alive(DaemonKind::Chat);
-        if replicas.is_empty() {
-            return Err(CommandError::NoneRunning(DaemonKind::Chat));
-        }
+        let issued_ms = context.now_ms();
         let until_ms = match self.minutes {
             0 => 0,
-            minutes => context.now_ms.saturating_add(minutes.saturating_mul(MINUTE_MS)),
+            minutes => issued_ms.saturating_add(minutes.saturating_mul(MINUTE_MS)),
         };
-        for daemon in replicas {
-            let (character, reason) = (self.character.clone(), context.reason.to_owned());
-            let request = chat::MuteRequest { character, until_ms, reason };
+        let mute = mutes::Mute { name: self.character.clone(), until_ms, issued_ms };
+        mutes::put(context.database(), &mute).await?;
+        for daemon in context.peers().alive(DaemonKind::Chat) {
+            let (character, reason) = (mute.name.clone(), context.reason().to_owned());
+            let request = chat::MuteRequest { character, until_ms, reason, issued_ms, restored: false };
             let client = context.peers().chat_client(&daemon);
-            let muted = retry_while_unavailable(&client, &request, |mut client, request| async move {
-                client.mute(request).await
-            });
-            muted.await.map_err(peer_error(&daemon))?;
+            let call = context
+                .call(&client, &request, |mut client, request| async move { client.mute(request).await });
+            call.await.map_err(peer_error(&daemon))?;
         }
-        Ok(Outcome::done(if self.minutes == 0 { "may speak again" } else { "muted" }))
+        let name = &self.character;
+        Ok(Outcome::text_only(match self.minutes {
+            0 => format!("{name} may chat again"),
+            minutes => format!("{name} is muted for {minutes} minutes"),
+        }))
     }
 }

@@ -1,14 +1,14 @@
-//! Who is online.
+//! Lists the characters that are online.
 
 use std::fmt;
 
 use serde_json::json;
 use shardkeep_rpc::gm;
 
-use super::{CommandContext, OperatorCommand, Outcome};
+use super::command::{CommandContext, OperatorCommand, Outcome};
 use crate::{error::CommandError, role::Right};
 
-/// More are counted, not listed.
+/// Characters listed at most. The total counts all.
 const MAX_LISTED: usize = 2_000;
 
 pub(crate) struct Online;
@@ -23,7 +23,7 @@ impl TryFrom<gm::Online> for Online {
 
 impl fmt::Display for Online {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("look who is online")
+        f.write_str("list the players online")
     }
 }
 
@@ -33,7 +33,7 @@ impl OperatorCommand for Online {
     const CHANGES: bool = false;
 
     async fn execute(&self, context: &CommandContext<'_>) -> Result<Outcome, CommandError> {
-        let (players, total) = context.console.players.search("", 0, MAX_LISTED);
+        let (players, total) = context.players().search("", 0, MAX_LISTED);
         let mut text = format!("{total} online\n");
         for player in &players {
             text += &format!("{}  world {}  {}\n", player.name, player.world, player.zone);
@@ -50,6 +50,6 @@ impl OperatorCommand for Online {
                 })
             })
             .collect();
-        Ok(Outcome { text, json: json!({ "online": total, "players": listed }) })
+        Ok(Outcome::new(text, json!({ "online": total, "players": listed })))
     }
 }

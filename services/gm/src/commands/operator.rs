@@ -7,17 +7,19 @@ use shardkeep_rpc::gm;
 use shardkeep_store::operators;
 use shardkeep_types::Secret;
 
-use super::{CommandContext, OperatorCommand, Outcome};
+use super::command::{CommandContext, OperatorCommand, Outcome};
 use crate::{
     error::CommandError,
     password::PasswordError,
     role::{Right, Role},
-    signin::SignInError,
+    sign_in::SignInError,
 };
+
+const MAX_NAME_BYTES: usize = 32;
 
 pub(crate) struct Operator {
     name: String,
-    /// None: removed.
+    /// None: the operator is removed.
     role: Option<Role>,
     password: Option<Secret<String>>,
 }
@@ -26,15 +28,16 @@ impl TryFrom<gm::Operator> for Operator {
     type Error = CommandError;
 
     fn try_from(operator: gm::Operator) -> Result<Self, CommandError> {
-        let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-_.".contains(c);
+        let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-_.".contains(c);
         let name = operator.name.trim().to_owned();
-        if name.is_empty() || name.len() > 32 || !name.chars().all(plain) {
-            let rule = "an operator's name: 1 to 32 lower-case letters, digits, `-`, `_`, `.`";
-            return Err(CommandError::Malformed(rule.into()));
+        if name.is_empty() || name.len() > MAX_NAME_BYTES || !name.chars().all(allowed) {
+            return Err(CommandError::Malformed(format!(
+                "name: {name:?} is not 1 to {MAX_NAME_BYTES} of the characters a-z, 0-9, `-`, `_` and `.`"
+            )));
         }
         let role = match operator.role.as_str() {
             "" => None,
-            role => Some(role.parse().map_err(|error| CommandError::Malformed(format!("{error}")))?),
+            role => Some(role.parse().map_err(|error| CommandError::Malformed(format!("role: {error}")))?),
         };
         let password = Some(operator.password).filter(|password| !password.is_empty()).map(Secret::new);
         Ok(Self { name, role, password })
@@ -45,8 +48,8 @@ impl fmt::Display for Operator {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.role, &self.password) {
             (None, _) => write!(f, "remove operator {}", self.name),
-            (Some(role), None) => write!(f, "operator {} becomes {role}", self.name),
-            (Some(role), Some(_)) => write!(f, "operator {} becomes {role} with a new password", self.name),
+            (Some(role), None) => write!(f, "set operator {} to {role}", self.name),
+            (Some(role), Some(_)) => write!(f, "set operator {} to {role} with a new password", self.name),
         }
     }
 }
@@ -56,8 +59,8 @@ impl OperatorCommand for Operator {
     const RIGHT: Right = Right::ManageOperators;
 
     async fn execute(&self, context: &CommandContext<'_>) -> Result<Outcome, CommandError> {
-        if self.name == context.operator && self.role != Some(Role::Admin) {
-            let message = "you cannot take the role of admin from yourself; let another admin do it";
+        if self.name == context.operator() && self.role != Some(Role::Admin) {
+            let message = "you cannot remove your own role admin; another admin must do it";
             return Err(CommandError::Malformed(message.into()));
         }
         match self.role {
@@ -69,28 +72,29 @@ impl OperatorCommand for Operator {
 
 impl Operator {
     async fn remove(&self, context: &CommandContext<'_>) -> Result<Outcome, CommandError> {
-        if operators::remove(&context.console.database, &self.name).await? {
-            Ok(Outcome::done("removed, with every session"))
+        if operators::remove(context.database(), &self.name).await? {
+            Ok(Outcome::text_only(format!("{} was removed; all sessions ended", self.name)))
         } else {
             Err(CommandError::NotFound(format!("there is no operator {}", self.name)))
         }
     }
 
-    /// One who has no password gets a link to set it; the link is answered but never audited.
+    /// Adds or changes the operator. An operator without a password gets a one-time link to set one. The link is in
+    /// the answer but not in the audit.
     async fn put(&self, context: &CommandContext<'_>, role: Role) -> Result<Outcome, CommandError> {
-        let console = context.console;
+        let (database, name) = (context.database(), self.name.as_str());
         let hash = match &self.password {
             None => None,
-            Some(password) => Some(console.passwords.hash(password.clone()).await?),
+            Some(password) => Some(context.sign_in().hash(password.clone()).await?),
         };
-        operators::put(&console.database, &self.name, role.as_str(), hash.as_deref(), context.now_ms).await?;
-        let known = operators::get(&console.database, &self.name).await?;
+        operators::put(database, name, role.as_str(), hash.as_deref(), context.now_ms()).await?;
+        let known = operators::get(database, name).await?;
         if known.is_none_or(|known| known.password.is_some()) {
-            return Ok(Outcome::done(format!("{} is {role}", self.name)));
+            return Ok(Outcome::text_only(format!("{name} has the role {role}")));
         }
-        let link = console.one_time_link(&self.name).await?;
-        let text = format!("{} is {role} and signs in by a one-time link", self.name);
-        Ok(Outcome { text, json: json!({ "link": link }) })
+        let link = context.sign_in().one_time_link(name).await?;
+        let text = format!("{name} has the role {role} and signs in with a one-time link");
+        Ok(Outcome::new(text, json!({ "link": link })))
     }
 }
 

@@ -1,4 +1,4 @@
-//! Who operates this cluster, and how they sign in.
+//! Lists the operators.
 
 use std::fmt;
 
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use shardkeep_rpc::gm;
 use shardkeep_store::operators;
 
-use super::{CommandContext, OperatorCommand, Outcome};
+use super::command::{CommandContext, OperatorCommand, Outcome};
 use crate::{error::CommandError, role::Right};
 
 pub(crate) struct Operators;
@@ -21,7 +21,7 @@ impl TryFrom<gm::Operators> for Operators {
 
 impl fmt::Display for Operators {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("look at the operators")
+        f.write_str("list the operators")
     }
 }
 
@@ -31,10 +31,10 @@ impl OperatorCommand for Operators {
     const CHANGES: bool = false;
 
     async fn execute(&self, context: &CommandContext<'_>) -> Result<Outcome, CommandError> {
-        let all = operators::list(&context.console.database).await?;
+        let all = operators::list(context.database()).await?;
         let lines: Vec<String> = all
             .iter()
-            .map(|it| format!("{:<16} {:<12} signs in by {}", it.name, it.role, sign_in_method(it)))
+            .map(|it| format!("{:<16} {:<12} signs in with {}", it.name, it.role, sign_in_method(it)))
             .collect();
         let listed: Vec<Value> = all
             .iter()
@@ -43,11 +43,11 @@ impl OperatorCommand for Operators {
                 json!({ "name": it.name, "role": it.role, "password": password, "created_ms": it.created_ms })
             })
             .collect();
-        Ok(Outcome { text: lines.join("\n"), json: json!({ "operators": listed }) })
+        Ok(Outcome::new(lines.join("\n"), json!({ "operators": listed })))
     }
 }
 
-/// How an operator signs in, in words.
+/// How an operator signs in, as text.
 pub(crate) fn sign_in_method(operator: &operators::Operator) -> &'static str {
-    if operator.password.is_some() { "password" } else { "one-time link only" }
+    if operator.password.is_some() { "a password" } else { "a one-time link" }
 }

@@ -1,17 +1,12 @@
-//! Where an account is logged in.
+//! Lists the sessions of an account.
 
 use std::fmt;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use shardkeep_rpc::{accounts, gm};
-use tonic::Code;
 
-use super::{CommandContext, OperatorCommand, Outcome, name, plural};
-use crate::{
-    error::CommandError,
-    peers::{peer_error, with_deadline},
-    role::Right,
-};
+use super::command::{CommandContext, OperatorCommand, Outcome, checked_name, plural};
+use crate::{error::CommandError, role::Right};
 
 pub(crate) struct Sessions {
     account: String,
@@ -21,35 +16,33 @@ impl TryFrom<gm::AccountSessions> for Sessions {
     type Error = CommandError;
 
     fn try_from(request: gm::AccountSessions) -> Result<Self, CommandError> {
-        Ok(Self { account: name("account", &request.account)? })
+        Ok(Self { account: checked_name("account", &request.account)? })
     }
 }
 
 impl fmt::Display for Sessions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "look at the sessions of account {}", self.account)
+        write!(f, "list the sessions of account {}", self.account)
     }
 }
 
 impl OperatorCommand for Sessions {
     const NAME: &'static str = "sessions";
-    /// It shows addresses.
+    /// The list contains addresses.
     const RIGHT: Right = Right::SeeAddresses;
     const CHANGES: bool = false;
 
     async fn execute(&self, context: &CommandContext<'_>) -> Result<Outcome, CommandError> {
-        let (mut client, login) = context.peers().accounts()?;
         let request = accounts::SessionsRequest { name: self.account.clone() };
-        let reply = client.sessions(with_deadline(request)).await.map_err(|status| match status.code() {
-            Code::NotFound => CommandError::NotFound(status.message().to_owned()),
-            _ => peer_error(&login)(status),
-        })?;
-        let accounts::SessionsReply { sessions, unreachable_gateways } = reply.into_inner();
+        let reply = context
+            .call_accounts(request, |mut client, request| async move { client.sessions(request).await })
+            .await?;
+        let accounts::SessionsReply { sessions, unreachable_gateways } = reply;
         let mut text = plural(u32::try_from(sessions.len()).unwrap_or(u32::MAX), "session");
         for session in &sessions {
-            let lost = if session.link_dead { ", link lost" } else { "" };
+            let lost = if session.link_dead { ", connection lost" } else { "" };
             text += &format!(
-                "\nworld {}  from {}  through {}  for {} s{lost}",
+                "\nworld {}, address {}, gateway {}, connected for {} s{lost}",
                 session.world,
                 session.address,
                 session.gateway,
@@ -57,23 +50,19 @@ impl OperatorCommand for Sessions {
             );
         }
         for gateway in &unreachable_gateways {
-            text += &format!("\n{gateway} does not answer");
+            text += &format!("\ngateway {gateway} does not answer; its sessions are not listed");
         }
-        let listed: Vec<_> = sessions
-            .iter()
-            .map(|session| {
-                json!({
-                    "gateway": session.gateway,
-                    "world": session.world,
-                    "address": session.address,
-                    "link_lost": session.link_dead,
-                    "age_ms": session.age_ms,
-                })
-            })
-            .collect();
-        Ok(Outcome {
-            text,
-            json: json!({ "sessions": listed, "unreachable_gateways": unreachable_gateways }),
-        })
+        let sessions: Vec<Value> = sessions.iter().map(session_json).collect();
+        Ok(Outcome::new(text, json!({ "sessions": sessions, "unreachable_gateways": unreachable_gateways })))
     }
+}
+
+fn session_json(session: &accounts::AccountSession) -> Value {
+    json!({
+        "gateway": session.gateway,
+        "world": session.world,
+        "address": session.address,
+        "link_lost": session.link_dead,
+        "age_ms": session.age_ms,
+    })
 }

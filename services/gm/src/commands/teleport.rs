@@ -1,4 +1,4 @@
-//! Puts an avatar somewhere else.
+//! Moves an avatar to another position.
 
 use std::fmt;
 
@@ -6,12 +6,8 @@ use shardkeep_rpc::{gm, world};
 use shardkeep_types::{MapId, Position, WorldId};
 use tonic::Code;
 
-use super::{CommandContext, OperatorCommand, Outcome, name};
-use crate::{
-    error::CommandError,
-    peers::{peer_error, retry_while_unavailable},
-    role::Right,
-};
+use super::command::{CommandContext, OperatorCommand, Outcome, checked_name};
+use crate::{error::CommandError, peers::peer_error, role::Right};
 
 pub(crate) struct Teleport {
     world: WorldId,
@@ -23,14 +19,16 @@ impl TryFrom<gm::Teleport> for Teleport {
     type Error = CommandError;
 
     fn try_from(teleport: gm::Teleport) -> Result<Self, CommandError> {
-        let map = u16::try_from(teleport.map.max(1)).map(MapId);
-        let map =
-            map.map_err(|_| CommandError::Malformed(format!("map {}: there is no such map", teleport.map)))?;
+        let Ok(map) = u16::try_from(teleport.map.max(1)) else {
+            let message = format!("map: {} is not a map number (1 to {})", teleport.map, u16::MAX);
+            return Err(CommandError::Malformed(message));
+        };
         if teleport.x_mm < 0 || teleport.y_mm < 0 {
-            return Err(CommandError::Malformed("a place has no negative coordinates".into()));
+            return Err(CommandError::Malformed("x, y: coordinates must not be negative".into()));
         }
-        let to = Position::new(map, teleport.x_mm, teleport.y_mm);
-        Ok(Self { world: WorldId(teleport.world), character: name("character", &teleport.character)?, to })
+        let to = Position::new(MapId(map), teleport.x_mm, teleport.y_mm);
+        let character = checked_name("character", &teleport.character)?;
+        Ok(Self { world: WorldId(teleport.world), character, to })
     }
 }
 
@@ -38,7 +36,7 @@ impl fmt::Display for Teleport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let metres = |mm: i32| f64::from(mm) / 1000.0;
         let (x, y) = (metres(self.to.x_mm), metres(self.to.y_mm));
-        write!(f, "teleport {} to ({x:.1} m, {y:.1} m) of map {}", self.character, self.to.map.0)
+        write!(f, "teleport {} to ({x:.1} m, {y:.1} m) on map {}", self.character, self.to.map.0)
     }
 }
 
@@ -50,13 +48,13 @@ impl OperatorCommand for Teleport {
         let daemon = context.peers().world(self.world)?;
         let request = world::TeleportRequest { character: self.character.clone(), to: Some(self.to.into()) };
         let client = context.peers().world_client(&daemon);
-        let teleport = retry_while_unavailable(&client, &request, |mut client, request| async move {
-            client.teleport(request).await
-        });
-        teleport.await.map_err(|status| match status.code() {
-            Code::NotFound => CommandError::NotFound(format!("{} is not online", self.character)),
-            _ => peer_error(&daemon)(status),
-        })?;
-        Ok(Outcome::done("teleported"))
+        context
+            .call(&client, &request, |mut client, request| async move { client.teleport(request).await })
+            .await
+            .map_err(|status| match status.code() {
+                Code::NotFound => CommandError::NotFound(format!("{} is not online", self.character)),
+                _ => peer_error(&daemon)(status),
+            })?;
+        Ok(Outcome::text_only(format!("{} was moved", self.character)))
     }
 }

@@ -3,14 +3,9 @@
 use std::fmt;
 
 use shardkeep_rpc::{accounts, gm, gm::target::Selector};
-use tonic::Code;
 
-use super::{CommandContext, OperatorCommand, Outcome, name};
-use crate::{
-    error::CommandError,
-    peers::{peer_error, with_deadline},
-    role::Right,
-};
+use super::command::{CommandContext, OperatorCommand, Outcome, checked_name};
+use crate::{error::CommandError, role::Right};
 
 pub(crate) struct Unban {
     account: String,
@@ -21,8 +16,8 @@ impl TryFrom<gm::Target> for Unban {
 
     fn try_from(target: gm::Target) -> Result<Self, CommandError> {
         match target.selector {
-            Some(Selector::Account(account)) => Ok(Self { account: name("account", &account)? }),
-            _ => Err(CommandError::Malformed("bans are of accounts: say which".into())),
+            Some(Selector::Account(account)) => Ok(Self { account: checked_name("account", &account)? }),
+            _ => Err(CommandError::Malformed("unban needs an account, not a character".into())),
         }
     }
 }
@@ -38,12 +33,10 @@ impl OperatorCommand for Unban {
     const RIGHT: Right = Right::Unban;
 
     async fn execute(&self, context: &CommandContext<'_>) -> Result<Outcome, CommandError> {
-        let (mut client, login) = context.peers().accounts()?;
         let request = accounts::UnbanRequest { name: self.account.clone(), everywhere: false };
-        client.unban(with_deadline(request)).await.map_err(|status| match status.code() {
-            Code::NotFound => CommandError::NotFound(status.message().to_owned()),
-            _ => peer_error(&login)(status),
-        })?;
-        Ok(Outcome::done("may log in again"))
+        context
+            .call_accounts(request, |mut client, request| async move { client.unban(request).await })
+            .await?;
+        Ok(Outcome::text_only(format!("account {} may log in again", self.account)))
     }
 }

@@ -1,11 +1,11 @@
-//! Every world: how full it is, and whether players may enter.
+//! Lists the worlds: players, capacity, queue, and whether players may enter.
 
 use std::fmt;
 
 use serde_json::{Value, json};
 use shardkeep_rpc::gm;
 
-use super::{CommandContext, OperatorCommand, Outcome};
+use super::command::{CommandContext, OperatorCommand, Outcome};
 use crate::{
     error::CommandError,
     role::Right,
@@ -24,7 +24,7 @@ impl TryFrom<gm::Worlds> for Worlds {
 
 impl fmt::Display for Worlds {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("look at the worlds")
+        f.write_str("list the worlds")
     }
 }
 
@@ -41,7 +41,7 @@ impl OperatorCommand for Worlds {
         let lines: Vec<String> = all.iter().map(line).collect();
         let text = if lines.is_empty() { "no world is up".to_owned() } else { lines.join("\n") };
         let listed: Vec<Value> = all.iter().map(listed).collect();
-        Ok(Outcome { text, json: json!({ "worlds": listed }) })
+        Ok(Outcome::new(text, json!({ "worlds": listed })))
     }
 }
 
@@ -53,7 +53,7 @@ fn line(world: &World) -> String {
             status.name, status.online, status.capacity, status.queue
         ),
         Some((leader, Err(error))) => format!("{}: {error}", leader.id.name),
-        None => "no daemon leads it".to_owned(),
+        None => "no world daemon leads it".to_owned(),
     };
     format!("world {}  {status_text}  {access}", world.number)
 }

@@ -1,40 +1,40 @@
-//! Forms become the same commands that gRPC takes. Afterwards the browser goes back to where the form was, and the
-//! page there shows the result from the audit.
+//! Sends the forms of the pages as commands. Afterwards the browser returns to the page of the form, which shows the
+//! result from the audit.
 
 use axum::{
     extract::{Path, State},
     response::{IntoResponse, Redirect, Response},
 };
+use maud::html;
 use shardkeep_rpc::gm::{self, command::Command, target::Selector};
 
 use super::{
-    Site,
-    caller::{Fields, VerifiedForm},
+    caller::{Caller, Fields, VerifiedForm},
     error::WebError,
-    html::html,
     layout::{self, Flash},
+    site::Site,
 };
 
 pub(crate) async fn execute(
     State(site): State<Site>,
     Path(name): Path<String>,
-    VerifiedForm { caller, fields }: VerifiedForm,
+    VerifiedForm(caller, fields): VerifiedForm,
 ) -> Result<Response, WebError> {
-    if caller.session.by_link {
+    if caller.session().is_by_link() {
         return Err(WebError::PasswordNotSet);
     }
     let command = Some(command(&name, &fields)?);
     let command = gm::Command { reason: fields.get("reason").to_owned(), command };
-    let audit = match site.console.execute(&caller.session, command, caller.origin.clone()).await {
-        Ok(done) => {
-            if let Some(link) = done.outcome.json.get("link").and_then(|link| link.as_str()) {
-                return Ok(show_link(&site, &caller, &done.outcome.text, link).await);
+    let entry = match site.console().execute(caller.session(), command, caller.origin()).await {
+        Ok(executed) => {
+            if let Some(link) = executed.outcome.link() {
+                return Ok(show_link(&site, &caller, executed.outcome.text(), link).await);
             }
-            done.audit
+            executed.audit_entry
         }
-        Err(refused) => refused.audit.ok_or(refused.error)?,
+        Err(failed) => failed.audit_entry.ok_or(failed.error)?,
     };
-    Ok(Redirect::to(&redirect_target(fields.get("back"), audit)).into_response())
+    Ok(Redirect::to(&redirect_target(fields.get("back"), entry)).into_response())
 }
 
 fn command(name: &str, fields: &Fields) -> Result<Command, WebError> {
@@ -89,7 +89,7 @@ fn target(fields: &Fields) -> gm::Target {
     gm::Target { selector }
 }
 
-/// People type metres.
+/// Reads a coordinate, which operators enter in metres.
 fn millimetres(fields: &Fields, name: &str) -> Result<i32, WebError> {
     let metres: f64 = fields.number(name)?;
     let millimetres = metres * 1000.0;
@@ -97,27 +97,33 @@ fn millimetres(fields: &Fields, name: &str) -> Result<i32, WebError> {
     if fits {
         Ok(millimetres as i32)
     } else {
-        Err(WebError::Form(format!("{name}: {metres} m lies on no map")))
+        Err(WebError::Form(format!("{name}: {metres} m is outside of every map")))
     }
 }
 
-/// Only pages of ours: a path whose first segment is plain.
-fn redirect_target(back: &str, audit: u64) -> String {
+/// The page to return to, with the number of the audit entry. Only paths of the console are accepted.
+fn redirect_target(back: &str, entry: u64) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "/?&=%+-_.".contains(c);
     let is_local = back.starts_with('/') && !back.starts_with("//") && back.chars().all(plain);
     let back = if is_local { back } else { "/" };
     let separator = if back.contains('?') { '&' } else { '?' };
-    format!("{back}{separator}done={audit}")
+    format!("{back}{separator}done={entry}")
 }
 
-/// A link is shown once and written nowhere.
-async fn show_link(site: &Site, caller: &super::caller::Caller, text: &str, link: &str) -> Response {
-    let body = html!(
-        "<section class=\"card\"><p>{}. Send this link to them by a safe way; it works once and not for long, and is \
-         not shown again.</p><p><input class=\"wide\" readonly value=\"{}\" aria-label=\"One-time link\"></p>"
-        "<p><a class=\"button\" href=\"/operators\">Back to the operators</a></p></section>"; text, link,
-    );
-    layout::page(site, caller, "/operators", &Flash::default(), body).await.into_response()
+/// Shows a one-time link. It is stored nowhere, so it cannot be shown again.
+async fn show_link(site: &Site, caller: &Caller, text: &str, link: &str) -> Response {
+    let body = html! {
+        section.card {
+            p { (text) "." }
+            p {
+                "Send this link to the operator through a channel that you trust. It works once, expires soon, and is "
+                "not shown again."
+            }
+            p { input.wide readonly value=(link) aria-label="One-time link"; }
+            p { a.button href="/operators" { "Operators" } }
+        }
+    };
+    layout::page(site, caller, "/operators", &Flash::default(), None, body).await.into_response()
 }
 
 #[cfg(test)]

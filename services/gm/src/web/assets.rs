@@ -1,4 +1,4 @@
-//! The few files beside the pages, built into the binary.
+//! Style sheet, scripts and icon. They are part of the binary.
 
 use axum::{
     extract::Path,

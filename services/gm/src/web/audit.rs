@@ -1,18 +1,17 @@
-//! What operators did, newest first.
+//! The audit, newest entries first.
 
-use axum::{
-    extract::{Query, State},
-    response::Html,
-};
+use axum::extract::{Query, State};
+use maud::{Markup, html};
 use serde::Deserialize;
-use shardkeep_store::audit::{self, Entry};
+use shardkeep_store::audit::Entry;
 
 use super::{
-    Site,
     caller::Caller,
+    elements::{empty_hint, encoded, state, time_element},
     error::WebError,
-    html::{Markup, html},
-    layout::{self, Flash, time_element},
+    layout::{self, Flash},
+    live_part::table,
+    site::Site,
 };
 use crate::role::Right;
 
@@ -20,7 +19,7 @@ const PER_PAGE: u32 = 50;
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub(crate) struct Search {
+pub(crate) struct AuditQuery {
     operator: String,
     before: u64,
 }
@@ -28,45 +27,56 @@ pub(crate) struct Search {
 pub(crate) async fn page(
     State(site): State<Site>,
     caller: Caller,
-    Query(search): Query<Search>,
-) -> Result<Html<String>, WebError> {
+    Query(query): Query<AuditQuery>,
+) -> Result<Markup, WebError> {
     caller.require(Right::SeeAudit)?;
-    let operator = search.operator.trim();
-    let entries = audit::page(&site.console.database, search.before, operator, PER_PAGE).await?;
-    let rows: Markup = entries.iter().map(row).collect();
-    let empty = entries.is_empty().then(|| html!("<p class=\"empty\">No entries.</p>"));
-    let more = entries.last().filter(|last| last.id > 1 && entries.len() == PER_PAGE as usize).map(|last| {
-        html!(
-            "<p class=\"pages\"><a class=\"button\" href=\"/audit?operator={}&amp;before={}\">Older</a></p>";
-            operator, last.id,
-        )
-    });
-    let body = html!(
-        "<form class=\"bar\" method=\"get\"><label>Operator <input type=\"search\" name=\"operator\" value=\"{}\">"
-        "</label><button>Show</button></form>{}<div class=\"scroll\"><table class=\"audit\"><thead><tr><th>#<th>Time"
-        "<th>Operator, from<th>Command<th>Reason<th>Result</tr></thead><tbody>{}</tbody></table></div>{}";
-        operator, empty, rows, more,
-    );
-    Ok(layout::page(&site, &caller, "/audit", &Flash::default(), body).await)
+    let operator = query.operator.trim();
+    let entries = site.console().audit().page(query.before, operator, PER_PAGE).await?;
+    let older = entries.last().filter(|last| last.id > 1 && entries.len() == PER_PAGE as usize);
+    let rows = html! { tbody { @for entry in &entries { (row(entry)) } } };
+    let body = html! {
+        form.bar method="get" {
+            label { "Operator" input type="search" name="operator" value=(operator); }
+            button { "Show" }
+        }
+        @if entries.is_empty() { (empty_hint("There are no entries.")) }
+        div.audit { (table(&["Number", "Time", "Operator, origin", "Command", "Reason", "Result"], &rows)) }
+        @if let Some(last) = older {
+            p.pages {
+                a.button href={ "/audit?operator=" (encoded(operator)) "&before=" (last.id) } { "Older" }
+            }
+        }
+    };
+    Ok(layout::page(&site, &caller, "/audit", &Flash::default(), None, body).await)
 }
 
 fn row(entry: &Entry) -> Markup {
     let invocation = &entry.invocation;
-    html!(
-        "<tr><td>{}<td>{}<th scope=\"row\">{} <small>{}</small><td>{}<td>{}<td>{}</tr>";
-        entry.id, time_element(invocation.at_ms), invocation.operator, invocation.origin, invocation.command, invocation.reason, result(entry),
-    )
+    html! {
+        tr {
+            td data-label="Number" { (entry.id) }
+            td data-label="Time" { (time_element(invocation.at_ms)) }
+            th scope="row" { (invocation.operator) " " small { (invocation.origin) } }
+            td data-label="Command" { (invocation.command) }
+            td data-label="Reason" { (invocation.reason) }
+            td data-label="Result" { (result(entry)) }
+        }
+    }
 }
 
-/// What a look at something answered is a list: its first line, and the rest for who wants it.
+/// The result of a command. Only the first line of a long result is visible at first.
 fn result(entry: &Entry) -> Markup {
-    let state = html!("<span class=\"state {}\">{}</span>"; entry.outcome, entry.outcome);
-    match entry.result.trim_end().split_once('\n') {
-        None => html!("{} {}"; state, entry.result.trim_end()),
-        Some((first, rest)) => html!(
-            "{} <details class=\"more\"><summary>{} <small>and {} more</small></summary><pre>{}</pre></details>";
-            state, first, rest.lines().count(), rest,
-        ),
+    html! {
+        (state(&entry.outcome, &entry.outcome)) " "
+        @match entry.result.trim_end().split_once('\n') {
+            None => (entry.result.trim_end()),
+            Some((first, rest)) => {
+                details.more {
+                    summary { (first) " " small { "and " (rest.lines().count()) " more lines" } }
+                    pre { (rest) }
+                }
+            }
+        }
     }
 }
 
@@ -81,7 +91,7 @@ mod tests {
             at_ms: 0,
             operator: "ann".into(),
             origin: "web".into(),
-            command: "look".into(),
+            command: "list the players online".into(),
             reason: String::new(),
         };
         result(&Entry { id: 1, invocation, outcome: "done".into(), result: answer.into() }).into_string()
@@ -89,11 +99,9 @@ mod tests {
 
     #[test]
     fn long_result_is_collapsed_to_its_first_line() {
-        assert!(!shown("draining\n").contains("<details"));
+        assert!(!shown("gateway-1 is draining\n").contains("<details"));
         let list = shown("2 online\nAnn\nBob\n");
-        assert!(
-            list.contains("<summary>2 online <small>and 2 more</small></summary><pre>Ann\nBob</pre>"),
-            "{list}"
-        );
+        let expected = "<summary>2 online <small>and 2 more lines</small></summary><pre>Ann\nBob</pre>";
+        assert!(list.contains(expected), "{list}");
     }
 }

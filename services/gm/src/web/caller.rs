@@ -1,55 +1,72 @@
-//! Who asks: the session of a request, and the forms that carry its token.
+//! The operator behind a request, and forms that prove they come from a page of the console.
 
-use std::{
-    collections::HashMap,
-    net::{IpAddr, Ipv4Addr},
-};
+use std::collections::HashMap;
 
 use axum::{
     Form,
-    extract::{ConnectInfo, FromRequest, FromRequestParts, Request},
+    extract::{FromRequest, FromRequestParts, Request},
     http::{HeaderMap, header, request::Parts},
 };
 
-use super::{Site, error::WebError, limited_listener::ClientAddress};
-use crate::{clock::now_ms, role::Right, sessions::OperatorSession, signin::Origin, token::Token};
+use shardkeep_daemon::{HttpConnection, unix_millis};
 
-/// Sent by pages that refresh themselves: such a request does not keep a session alive.
-const REFRESH_HEADER: &str = "x-live";
+use super::{error::WebError, site::Site};
+use crate::{origin::Origin, role::Right, sessions::OperatorSession, token::Token};
 
-/// An operator who is signed in.
+/// Streams that a page opens by itself. They do not keep a session alive.
+const STREAM_PATHS: [&str; 2] = ["/live/", "/map/events"];
+
+/// A signed-in operator.
+#[derive(Clone)]
 pub(crate) struct Caller {
-    pub(crate) session: OperatorSession,
-    pub(crate) origin: Origin,
+    session: OperatorSession,
+    origin: Origin,
 }
 
 impl Caller {
+    pub(crate) fn session(&self) -> &OperatorSession {
+        &self.session
+    }
+
+    pub(crate) fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
     pub(crate) fn may(&self, right: Right) -> bool {
-        self.session.role.may(right)
+        self.session.role().may(right)
+    }
+
+    /// The caller with the present state of its session, or `None` when the session has ended.
+    pub(crate) async fn refreshed(&self, site: &Site) -> Option<Self> {
+        let session = site.console().sessions().refresh(&self.session, unix_millis()).await.ok()??;
+        Some(Self { session, origin: self.origin.clone() })
     }
 
     pub(crate) fn require(&self, right: Right) -> Result<(), WebError> {
         if self.may(right) {
             Ok(())
         } else {
-            Err(WebError::Forbidden { right, actual_role: self.session.role })
+            Err(WebError::Forbidden { right, actual_role: self.session.role() })
         }
     }
 }
 
-/// Like [`Caller`], also before a password is set.
+/// Like [`Caller`], but accepts an operator who has not set a password yet.
 pub(crate) struct AnyCaller(pub(crate) Caller);
 
 impl FromRequestParts<Site> for AnyCaller {
     type Rejection = WebError;
 
     async fn from_request_parts(parts: &mut Parts, site: &Site) -> Result<Self, WebError> {
-        let secure = site.console.config.behind_tls_proxy;
+        let secure = site.is_behind_tls_proxy();
         let token = cookie(&parts.headers, session_cookie(secure)).and_then(Token::parse);
         let token = token.ok_or(WebError::NotSignedIn)?;
-        let used = !parts.headers.contains_key(REFRESH_HEADER) && parts.uri.path() != "/map/events";
-        let session = site.console.sessions.find(token, used, now_ms()).await?;
+        let used = !STREAM_PATHS.iter().any(|path| parts.uri.path().starts_with(path));
+        let session = site.console().sessions().find(token, used, unix_millis()).await?;
         let session = session.ok_or(WebError::NotSignedIn)?;
+        if let Some(connection) = parts.extensions.get::<HttpConnection>() {
+            connection.authenticated();
+        }
         Ok(Self(Caller { session, origin: origin(parts, secure) }))
     }
 }
@@ -59,16 +76,16 @@ impl FromRequestParts<Site> for Caller {
 
     async fn from_request_parts(parts: &mut Parts, site: &Site) -> Result<Self, WebError> {
         let AnyCaller(caller) = AnyCaller::from_request_parts(parts, site).await?;
-        if caller.session.by_link { Err(WebError::PasswordNotSet) } else { Ok(caller) }
+        if caller.session.is_by_link() { Err(WebError::PasswordNotSet) } else { Ok(caller) }
     }
 }
 
-/// What a form says.
+/// The fields of a form.
 #[derive(Debug, Default)]
 pub(crate) struct Fields(HashMap<String, String>);
 
 impl Fields {
-    /// Empty when the form has no such field.
+    /// A field, or an empty text if the form has none of this name.
     pub(crate) fn get(&self, name: &str) -> &str {
         self.0.get(name).map(String::as_str).unwrap_or_default()
     }
@@ -78,17 +95,14 @@ impl Fields {
         match self.get(name).trim() {
             "" => Ok(T::default()),
             text => {
-                text.parse().map_err(|_| WebError::Form(format!("{name}: {text:?} is not a fitting number")))
+                text.parse().map_err(|_| WebError::Form(format!("{name}: {text:?} is not a number in range")))
             }
         }
     }
 }
 
-/// A form that carries the token of the visitor's session.
-pub(crate) struct VerifiedForm {
-    pub(crate) caller: Caller,
-    pub(crate) fields: Fields,
-}
+/// A form with the token of the operator's session.
+pub(crate) struct VerifiedForm(pub(crate) Caller, pub(crate) Fields);
 
 impl FromRequest<Site> for VerifiedForm {
     type Rejection = WebError;
@@ -100,7 +114,7 @@ impl FromRequest<Site> for VerifiedForm {
         if !caller.session.csrf_matches(fields.get("csrf")) {
             return Err(WebError::Csrf);
         }
-        Ok(Self { caller, fields })
+        Ok(Self(caller, fields))
     }
 }
 
@@ -109,7 +123,7 @@ pub(crate) async fn read_form(request: Request) -> Result<Fields, WebError> {
     form.map(|Form(fields)| Fields(fields)).map_err(|rejection| WebError::Form(rejection.to_string()))
 }
 
-/// Browsers accept `__Host-` cookies over TLS only, and only without a domain.
+/// Browsers accept a cookie with the prefix `__Host-` only over TLS and without a domain.
 pub(crate) fn session_cookie(secure: bool) -> &'static str {
     if secure { "__Host-shardkeep-session" } else { "shardkeep-session" }
 }
@@ -121,29 +135,24 @@ pub(crate) fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> 
     pairs.find(|(found, _)| *found == name).map(|(_, value)| value)
 }
 
-/// A `Set-Cookie` that scripts and other sites cannot use; without a value it deletes.
+/// The value of `Set-Cookie` for a cookie that scripts and other sites cannot use. No value deletes the cookie.
 pub(crate) fn set_cookie(name: &str, value: Option<&str>, secure: bool) -> String {
     let secure = if secure { "; Secure" } else { "" };
     let age = if value.is_none() { "; Max-Age=0" } else { "" };
     format!("{name}={}; Path=/; HttpOnly; SameSite=Strict{secure}{age}", value.unwrap_or_default())
 }
 
-/// Behind a proxy its own word, the last of X-Forwarded-For, counts; whatever stands before it anybody can write.
+/// The origin of a request. Behind a proxy the last address of X-Forwarded-For counts, because the proxy has written
+/// it. A client can forge the addresses before it.
 pub(crate) fn origin(parts: &Parts, behind_proxy: bool) -> Origin {
-    let connected = parts
-        .extensions
-        .get::<ConnectInfo<ClientAddress>>()
-        .map(|ConnectInfo(ClientAddress(address))| address.ip());
+    let connected = parts.extensions.get::<HttpConnection>().map(|connection| connection.address().ip());
     let forwarded = parts.headers.get_all("x-forwarded-for").iter().next_back();
     let forwarded = forwarded.and_then(|value| value.to_str().ok()?.rsplit(',').next()?.trim().parse().ok());
-    let address = forwarded.filter(|_| behind_proxy).or(connected);
-    Origin { interface: "web".into(), address: address.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)) }
+    Origin::web(forwarded.filter(|_| behind_proxy).or(connected))
 }
 
 #[cfg(test)]
 mod tests {
-    use std::net::SocketAddr;
-
     use axum::http::HeaderValue;
 
     use super::*;
@@ -159,10 +168,9 @@ mod tests {
     #[test]
     fn forwarded_address_is_used_only_behind_a_proxy() {
         let request = Request::builder().header("x-forwarded-for", "1.2.3.4, 203.0.113.9").body(()).unwrap();
-        let mut parts = request.into_parts().0;
-        parts.extensions.insert(ConnectInfo(ClientAddress(SocketAddr::from(([127, 0, 0, 1], 5)))));
-        assert_eq!(origin(&parts, true).address, IpAddr::from([203, 0, 113, 9]));
-        assert_eq!(origin(&parts, false).address, IpAddr::from([127, 0, 0, 1]));
+        let parts = request.into_parts().0;
+        assert_eq!(origin(&parts, true).to_string(), "web 203.0.113.9");
+        assert_eq!(origin(&parts, false).to_string(), "web");
     }
 
     #[test]

@@ -1,17 +1,18 @@
-//! Pages that say what went wrong and how to go on.
+//! Errors of web requests and their pages.
 
 use axum::{
     http::StatusCode,
     response::{IntoResponse, Redirect, Response},
 };
+use maud::html;
 use tracing::error;
 
-use super::{html::html, layout};
+use super::document::plain_page;
 use crate::{
     error::CommandError,
     role::{Right, Role},
     sessions::SessionError,
-    signin::SignInError,
+    sign_in::SignInError,
 };
 
 #[derive(Debug, thiserror::Error)]
@@ -22,21 +23,21 @@ pub(crate) enum WebError {
     PasswordNotSet,
     #[error("this page needs the role {}; you are {actual_role}", right.minimum_role())]
     Forbidden { right: Right, actual_role: Role },
-    #[error("this form is out of date: go back, load the page again and repeat what you did")]
+    #[error("this form has expired; go back, reload the page and send the form again")]
     Csrf,
-    #[error("there is nothing here")]
+    #[error("this page does not exist")]
     NotFound,
-    #[error("as many people as may watch the map are watching it; try again later")]
+    #[error("too many browsers show the live map; close one or try again later")]
     TooManyViewers,
+    #[error("too many pages are open; close one or try again later")]
+    TooManyLivePages,
     #[error("{0}")]
     Form(String),
-    #[error("the present password is another one")]
-    WrongCurrentPassword,
     #[error(transparent)]
     Command(#[from] CommandError),
     #[error(transparent)]
     SignIn(#[from] SignInError),
-    #[error("the operators' store: {0}")]
+    #[error("the operators' store failed: {0}")]
     Store(#[from] shardkeep_store::Error),
 }
 
@@ -49,19 +50,26 @@ impl From<SessionError> for WebError {
 impl WebError {
     pub(crate) fn status(&self) -> StatusCode {
         match self {
-            Self::NotSignedIn | Self::PasswordNotSet | Self::WrongCurrentPassword => StatusCode::UNAUTHORIZED,
+            Self::NotSignedIn | Self::PasswordNotSet => StatusCode::UNAUTHORIZED,
             Self::Forbidden { .. } | Self::Csrf => StatusCode::FORBIDDEN,
             Self::NotFound => StatusCode::NOT_FOUND,
-            Self::TooManyViewers => StatusCode::SERVICE_UNAVAILABLE,
+            Self::TooManyViewers | Self::TooManyLivePages => StatusCode::SERVICE_UNAVAILABLE,
             Self::Form(_) => StatusCode::BAD_REQUEST,
             Self::Command(error) => command_status(error),
-            Self::SignIn(SignInError::Throttled(_)) => StatusCode::TOO_MANY_REQUESTS,
-            Self::SignIn(SignInError::WrongCredentials | SignInError::LinkUsed) => StatusCode::UNAUTHORIZED,
-            Self::SignIn(SignInError::Password(_)) => StatusCode::BAD_REQUEST,
-            Self::SignIn(SignInError::Session(_) | SignInError::Store(_)) | Self::Store(_) => {
-                StatusCode::INTERNAL_SERVER_ERROR
-            }
+            Self::SignIn(error) => sign_in_status(error),
+            Self::Store(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
+    }
+}
+
+fn sign_in_status(error: &SignInError) -> StatusCode {
+    match error {
+        SignInError::Throttled(_) => StatusCode::TOO_MANY_REQUESTS,
+        SignInError::WrongCredentials | SignInError::WrongCurrentPassword | SignInError::LinkUsed => {
+            StatusCode::UNAUTHORIZED
+        }
+        SignInError::Password(_) => StatusCode::BAD_REQUEST,
+        SignInError::Session(_) | SignInError::Store(_) => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }
 
@@ -86,14 +94,16 @@ impl IntoResponse for WebError {
         }
         let status = self.status();
         if status.is_server_error() {
-            error!(error = %self, "a page failed");
+            error!(error = %self, "a web request failed");
         }
-        let body = html!(
-            "<section class=\"card narrow\"><h1>{}</h1><p>{}</p>"
-            "<p><a class=\"button\" href=\"/\">To the overview</a></p></section>";
-            status.canonical_reason().unwrap_or("Error"), self.to_string(),
-        );
-        (status, layout::page_without_navigation("Error", &body)).into_response()
+        let body = html! {
+            section.card.narrow {
+                h1 { (status.canonical_reason().unwrap_or("Error")) }
+                p { (self) }
+                p { a.button href="/" { "Overview" } }
+            }
+        };
+        (status, plain_page("Error", &body)).into_response()
     }
 }
 

@@ -1,20 +1,18 @@
-//! Questions to the log collector, in SQL or by a few words.
+//! Queries to the log collector, in SQL and by words.
 
-use axum::{
-    extract::{Query, State},
-    response::Html,
-};
+use axum::extract::{Query, State};
+use maud::{Markup, html};
 use serde::Deserialize;
 use serde_json::Value;
 use shardkeep_rpc::logs::{QueryReply, QueryRequest};
 use shardkeep_types::DaemonKind;
 
 use super::{
-    Site,
     caller::Caller,
+    elements::{bad_notice, hidden},
     error::WebError,
-    html::{Markup, html},
     layout::{self, Flash},
+    site::Site,
 };
 use crate::{
     error::CommandError,
@@ -26,7 +24,7 @@ const ROWS: u32 = 500;
 const LATEST: &str =
     "SELECT time, instance, level, event, account, message, attributes FROM log ORDER BY time DESC LIMIT 100";
 
-/// Starting points.
+/// Queries to start from.
 const EXAMPLES: [(&str, &str); 4] = [
     ("Latest", LATEST),
     (
@@ -39,7 +37,7 @@ const EXAMPLES: [(&str, &str); 4] = [
          ORDER BY time DESC",
     ),
     (
-        "Per daemon",
+        "Records per daemon",
         "SELECT instance, level, count(*) AS records FROM log GROUP BY instance, level ORDER BY 3 DESC",
     ),
 ];
@@ -56,68 +54,74 @@ pub(crate) async fn page(
     State(site): State<Site>,
     caller: Caller,
     Query(query): Query<LogQuery>,
-) -> Result<Html<String>, WebError> {
+) -> Result<Markup, WebError> {
     caller.require(Right::SeeLogs)?;
     let sql = if query.sql.trim().is_empty() { LATEST } else { query.sql.as_str() };
     let answer = match run_query(&site, sql, &query).await {
-        Ok(reply) => table(&reply),
-        Err(CommandError::Peer { status, .. }) => html!("<p class=\"notice bad\">{}</p>"; status.message()),
-        Err(error) => html!("<p class=\"notice bad\">{}</p>"; error.to_string()),
+        Ok(reply) => result_table(&reply),
+        Err(CommandError::Peer { status, .. }) => bad_notice(status.message()),
+        Err(error) => bad_notice(&error.to_string()),
     };
-    let examples: Markup = EXAMPLES
-        .iter()
-        .map(|(name, sql)| {
-            html!(
-                "<form method=\"get\"><input type=\"hidden\" name=\"sql\" value=\"{}\"><button class=\"quiet\">{}"
-                "</button></form>"; sql, name,
-            )
-        })
-        .collect();
-    let body = html!(
-        "<div class=\"bar\">{}</div><form class=\"query\" method=\"get\"><label><span>SQL over the view <code>log</code> \
-         (time, daemon, instance, level, target, message, event, account, character, session, attributes)</span>"
-        "<textarea name=\"sql\" rows=\"4\" spellcheck=\"false\">{}</textarea></label><div class=\"bar\">"
-        "<label>Words <input type=\"search\" name=\"search\" value=\"{}\" placeholder=\"full text\"></label>"
-        "<label>Days <input name=\"days\" value=\"{}\" placeholder=\"today and yesterday\" "
-        "title=\"YYYY-MM-DD, several separated by spaces\"></label><button class=\"primary\">Ask</button></div></form>{}";
-        examples, sql, query.search, query.days, answer,
-    );
-    Ok(layout::page(&site, &caller, "/logs", &Flash::default(), body).await)
+    let body = html! {
+        div.bar {
+            @for (name, sql) in EXAMPLES {
+                form method="get" { (hidden("sql", sql)) button.quiet { (name) } }
+            }
+        }
+        form.query method="get" {
+            label {
+                span {
+                    "SQL query of the view " code { "log" } ", with the columns time, daemon, instance, level, target, "
+                    "message, event, account, character, session and attributes"
+                }
+                textarea name="sql" rows="4" spellcheck="false" { (sql) }
+            }
+            div.bar {
+                label { "Words" input type="search" name="search" value=(query.search) placeholder="full text"; }
+                label {
+                    "Days"
+                    input name="days" value=(query.days) placeholder="today and yesterday"
+                        title="Days as YYYY-MM-DD, separated by spaces";
+                }
+                button.primary { "Run the query" }
+            }
+        }
+        (answer)
+    };
+    Ok(layout::page(&site, &caller, "/logs", &Flash::default(), None, body).await)
 }
 
 async fn run_query(site: &Site, sql: &str, query: &LogQuery) -> Result<QueryReply, CommandError> {
-    let daemon = site.console.peers.any(DaemonKind::Logs)?;
+    let peers = site.console().peers();
+    let daemon = peers.any(DaemonKind::Logs)?;
     let days = query.days.split([' ', ',']).filter(|day| !day.is_empty()).map(str::to_owned).collect();
     let search = query.search.trim().to_owned();
     let request = QueryRequest { sql: sql.to_owned(), days, limit: ROWS, search };
-    let reply = site
-        .console
-        .peers
-        .logs_client(&daemon)
-        .query(with_deadline(request))
-        .await
-        .map_err(peer_error(&daemon))?;
-    Ok(reply.into_inner())
+    let reply = peers.logs_client(&daemon).query(with_deadline(request)).await;
+    Ok(reply.map_err(peer_error(&daemon))?.into_inner())
 }
 
-fn table(reply: &QueryReply) -> Markup {
-    let heads: Markup = reply.columns.iter().map(|column| html!("<th>{}"; column)).collect();
-    let rows: Markup = reply
-        .rows
-        .iter()
-        .map(|row| {
-            let cells: Markup = row.values.iter().map(|value| html!("<td>{}"; cell_text(value))).collect();
-            html!("<tr>{}</tr>"; cells)
-        })
-        .collect();
-    let more = if reply.truncated { ", and there are more" } else { "" };
-    html!(
-        "<p class=\"hint\">{} rows{}</p><div class=\"scroll\"><table class=\"log\"><thead><tr>{}</tr></thead>"
-        "<tbody>{}</tbody></table></div>"; reply.rows.len(), more, heads, rows,
-    )
+fn result_table(reply: &QueryReply) -> Markup {
+    html! {
+        p.hint { (reply.rows.len()) " rows" @if reply.truncated { ". The query has more; they are not shown." } }
+        div.scroll {
+            table.log {
+                thead { tr { @for column in &reply.columns { th { (column) } } } }
+                tbody {
+                    @for row in &reply.rows {
+                        tr {
+                            @for (value, column) in row.values.iter().zip(&reply.columns) {
+                                td data-label=(column) { (cell_text(value)) }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
 }
 
-/// Values come as JSON.
+/// The text of a value. Values are JSON.
 fn cell_text(value: &str) -> String {
     match serde_json::from_str(value) {
         Ok(Value::String(text)) => text,

@@ -8,26 +8,24 @@ use std::{
 
 use axum::{
     extract::{Query, State},
-    response::{
-        Html,
-        sse::{Event, KeepAlive, Sse},
-    },
+    response::sse::{Event, KeepAlive, Sse},
 };
 use futures::Stream;
+use maud::{Markup, html};
 use serde::Deserialize;
 use shardkeep_types::WorldId;
 
 use super::{
-    Site,
     caller::Caller,
+    elements::hidden,
     error::WebError,
-    html::{Markup, html},
-    layout::{self, Flash, command, hidden},
+    layout::{self, Flash, command},
+    site::Site,
 };
-use crate::{clock::now_ms, map::Viewer, role::Right, sessions::OperatorSession};
+use crate::{map::Viewer, role::Right};
 
-/// How often a stream asks whether its session still lives.
-const RECHECK: Duration = Duration::from_secs(15);
+/// Time between two checks that the session of a stream has not ended.
+const SESSION_CHECK_INTERVAL: Duration = Duration::from_secs(15);
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
@@ -40,48 +38,67 @@ pub(crate) async fn page(
     caller: Caller,
     Query(query): Query<MapQuery>,
     Query(flash): Query<Flash>,
-) -> Result<Html<String>, WebError> {
+) -> Result<Markup, WebError> {
     caller.require(Right::SeeMap)?;
-    let worlds = site.console.peers.worlds();
+    let worlds = site.console().peers().worlds();
     let world = if query.world == 0 { worlds.first().map_or(0, |world| world.world.0) } else { query.world };
-    let choice: Markup = worlds
-        .iter()
-        .map(|instance| {
-            let name = instance
-                .attributes
-                .get("name")
-                .cloned()
-                .unwrap_or_else(|| format!("world {}", instance.world));
-            html!("<a class=\"button\" href=\"/map?world={}\">{}</a>"; instance.world, name)
-        })
-        .collect();
-    let choice = (worlds.len() > 1).then(|| html!("<p class=\"pages\">{}</p>"; choice));
-    let body = html!(
-        "{}<div class=\"map\"><div class=\"picture\"><canvas id=\"map\" data-world=\"{}\" tabindex=\"0\" role=\"img\" "
-        "aria-label=\"Map of the world. Arrow keys move the view, plus and minus zoom, 0 shows everything.\"></canvas>"
-        "<div id=\"tip\" class=\"tip\" hidden></div><p id=\"lost\" class=\"notice bad\" hidden>The connection is lost; \
-         trying again.</p></div>"
-        "<aside><p id=\"figures\" class=\"hint\">Waiting for the zones.</p>"
-        "<ul class=\"legend\" id=\"legend\"></ul><ul class=\"legend\"><li><i class=\"avatar\"></i>player"
-        "<li><i class=\"creature\"></i>creature<li><i class=\"item\"></i>item on the ground</ul>{}"
-        "<p class=\"hint\">Drag or use the arrow keys to move, the wheel or + and − to zoom, 0 to see everything. \
-         Click a player to choose it, then a place to fill in where to.</p></aside></div>"
-        "<script src=\"/static/map.js\" defer></script>";
-        choice, world, teleport(&caller, world),
-    );
-    Ok(layout::page(&site, &caller, "/map", &flash, body).await)
+    let body = html! {
+        @if worlds.len() > 1 {
+            p.pages {
+                @for instance in &worlds {
+                    a.button href={ "/map?world=" (instance.world) } {
+                        @match instance.attributes.get("name") {
+                            Some(name) => (name),
+                            None => { "World " (instance.world) },
+                        }
+                    }
+                }
+            }
+        }
+        div.map {
+            (picture(world))
+            aside {
+                p #figures .hint { "Waiting for the zones." }
+                ul #legend .legend {}
+                ul.legend {
+                    li { i.avatar {} "player" }
+                    li { i.creature {} "creature" }
+                    li { i.item {} "item on the ground" }
+                }
+                (teleport(&caller, world))
+                p.hint {
+                    "Drag the map or press the arrow keys to move it. Turn the wheel, pinch, or press + and − to zoom. "
+                    "Press 0 to see the whole map. Click a player, then a place, to fill in the teleport form."
+                }
+            }
+        }
+        script src="/static/map.js" defer {}
+    };
+    Ok(layout::page(&site, &caller, "/map", &flash, None, body).await)
+}
+
+fn picture(world: u32) -> Markup {
+    html! {
+        div.picture {
+            canvas #map data-world=(world) tabindex="0" role="img"
+                aria-label="Map of the world. The arrow keys move it, plus and minus zoom, 0 shows the whole map." {}
+            div #tip .tip hidden {}
+            p #lost .notice.bad hidden { "The connection is lost. The page tries to connect again." }
+        }
+    }
 }
 
 fn teleport(caller: &Caller, world: u32) -> Option<Markup> {
-    let fields = html!(
-        "{}<label>Character <input name=\"character\" id=\"who\" required autocomplete=\"off\"></label>"
-        "<label>x (m) <input name=\"x\" id=\"x\" type=\"number\" min=\"0\" step=\"any\" required></label>"
-        "<label>y (m) <input name=\"y\" id=\"y\" type=\"number\" min=\"0\" step=\"any\" required></label>";
-        hidden("world", &world.to_string()),
-    );
+    let fields = html! {
+        (hidden("world", &world.to_string()))
+        label { "Character" input #who name="character" required autocomplete="off"; }
+        @for axis in ["x", "y"] {
+            label { (axis) " (m)" input id=(axis) name=(axis) type="number" min="0" step="any" required; }
+        }
+    };
     let back = format!("/map?world={world}");
     let form = command(caller, Right::Teleport, "teleport", &back, &fields, "Teleport")?;
-    Some(html!("<section class=\"card\"><h2>Teleport</h2>{}</section>"; form))
+    Some(html! { section.card { h2 { "Teleport" } (form) } })
 }
 
 pub(crate) async fn events(
@@ -90,17 +107,12 @@ pub(crate) async fn events(
     Query(query): Query<MapQuery>,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, WebError> {
     caller.require(Right::SeeMap)?;
-    let viewer =
-        site.console.map.add_viewer(site.console.config.map_viewers).ok_or(WebError::TooManyViewers)?;
-    let pictures = PictureStream {
-        site,
-        viewer,
-        world: WorldId(query.world),
-        session: caller.session,
-        checked: Instant::now(),
-    };
-    let events = futures::stream::unfold(pictures, async |mut pictures| {
-        pictures.next().await.map(|picture| (Ok(Event::default().data(&*picture)), pictures))
+    let console = site.console();
+    let viewer = console.map().add_viewer(console.config().map_viewers).ok_or(WebError::TooManyViewers)?;
+    let world = WorldId(query.world);
+    let stream = PictureStream { site, viewer, world, caller, checked: Instant::now() };
+    let events = futures::stream::unfold(stream, async |mut stream| {
+        stream.next().await.map(|picture| (Ok(Event::default().data(&*picture)), stream))
     });
     Ok(Sse::new(events).keep_alive(KeepAlive::default()))
 }
@@ -109,33 +121,19 @@ struct PictureStream {
     site: Site,
     viewer: Viewer,
     world: WorldId,
-    session: OperatorSession,
+    caller: Caller,
     checked: Instant,
 }
 
 impl PictureStream {
-    /// The next picture of this world; `None` when the daemon drains or the session is over. A slow browser misses
-    /// pictures, never gets them late.
+    /// The next picture. Returns `None` when the daemon drains or the session has ended.
     async fn next(&mut self) -> Option<Arc<str>> {
-        loop {
-            tokio::select! {
-                () = self.site.draining.cancelled() => return None,
-                changed = self.viewer.pictures.changed() => changed.ok()?,
-            }
-            self.recheck().await?;
-            let picture = self.viewer.pictures.borrow_and_update().get(&self.world).cloned();
-            if picture.is_some() {
-                return picture;
-            }
+        let next = self.viewer.next_picture(self.world);
+        let picture = self.site.draining().run_until_cancelled(next).await??;
+        if self.checked.elapsed() >= SESSION_CHECK_INTERVAL {
+            self.caller = self.caller.refreshed(&self.site).await?;
+            self.checked = Instant::now();
         }
-    }
-
-    async fn recheck(&mut self) -> Option<()> {
-        if self.checked.elapsed() < RECHECK {
-            return Some(());
-        }
-        self.checked = Instant::now();
-        let found = self.site.console.sessions.find(self.session.token.clone(), false, now_ms()).await;
-        found.ok().flatten().map(drop)
+        Some(picture)
     }
 }

@@ -1,95 +1,118 @@
-//! Every daemon the registries know: how it is, and its buttons.
+//! The overview: all daemons that the registries know, and totals of the cluster.
 
-use axum::{
-    extract::{Query, State},
-    response::Html,
-};
+use axum::extract::{Query, State};
+use maud::{Markup, html};
 use shardkeep_cluster::{Instance, STORES_ATTRIBUTE, State as DaemonState};
 use shardkeep_rpc::accounts::Closure;
 use shardkeep_types::DaemonKind;
 
 use super::{
-    Site,
     caller::Caller,
+    elements::{age_element, hidden, meter, state},
     error::WebError,
-    html::{Markup, html},
-    layout::{self, Flash, collapsible, command, duration_text, hidden, meter},
+    layout::{self, Flash, collapsible, command},
+    live_part::LivePart,
+    site::Site,
 };
-use crate::{clock::now_ms, error::CommandError, role::Right, worlds};
+use crate::{error::CommandError, role::Right, worlds};
+
+const HEADINGS: [&str; 10] =
+    ["Daemon", "State", "Load", "World", "Running", "Version", "gRPC", "Players", "Admin", "Actions"];
 
 pub(crate) async fn page(
     State(site): State<Site>,
     caller: Caller,
     Query(flash): Query<Flash>,
-) -> Result<Html<String>, WebError> {
-    caller.require(Right::SeeCluster)?;
-    let daemons = site.console.peers.all();
-    let rows: Markup = daemons.iter().map(|daemon| row(&caller, daemon, now_ms())).collect();
-    let closed = worlds::closures(&site.console.peers).await;
-    let empty = daemons.is_empty().then(|| html!("<p class=\"empty\">No registry answers yet.</p>"));
-    let body = html!(
-        "{}<div data-live=\"daemons\">{}<div class=\"scroll\"><table><thead><tr><th>Daemon<th>State<th>Load<th>World"
-        "<th>Running for<th>Version<th>gRPC<th>Players<th>Admin<th><span class=\"unseen\">Actions</span></tr></thead>"
-        "<tbody>{}</tbody></table></div></div>";
-        tiles(&daemons, site.console.players.count(), closed), empty, rows,
-    );
-    Ok(layout::page(&site, &caller, "/", &flash, body).await)
+) -> Result<Markup, WebError> {
+    let parts = parts(&site, &caller).await?;
+    let body = html! {
+        (parts[0].in_div("tiles"))
+        (parts[1].in_table(&HEADINGS, "No registry has answered yet."))
+    };
+    Ok(layout::page(&site, &caller, "/", &flash, Some("/live/overview"), body).await)
 }
 
-/// A look at the closed worlds that failed is told by the tile of what is not up: only login is asked.
-fn tiles(daemons: &[Instance], online: usize, closed: Result<Vec<Closure>, CommandError>) -> Markup {
+pub(crate) async fn parts(site: &Site, caller: &Caller) -> Result<Vec<LivePart>, WebError> {
+    caller.require(Right::SeeCluster)?;
+    let (peers, players) = (site.console().peers(), site.console().players());
+    let daemons = peers.all();
+    let tiles = tiles(&daemons, players.count(), worlds::closures(peers).await);
+    let rows = daemons.iter().map(|daemon| {
+        let key = format!("{}/{}", daemon.id.kind, daemon.id.name);
+        let row = row(caller, daemon, &key);
+        (key, row)
+    });
+    Ok(vec![LivePart::new("tiles", tiles), LivePart::new("daemons", rows)])
+}
+
+/// The totals. If login does not answer, the tile of missing daemons shows it, and the closed worlds are left out.
+fn tiles(
+    daemons: &[Instance],
+    online: usize,
+    closed: Result<Vec<Closure>, CommandError>,
+) -> Vec<(String, Markup)> {
     let in_state = |state: DaemonState| daemons.iter().filter(|daemon| daemon.state == state).count();
-    let up = |kind: &DaemonKind| {
-        daemons.iter().any(|daemon| daemon.id.kind == *kind && daemon.state == DaemonState::Up)
+    let is_up = |kind: &&DaemonKind| {
+        daemons.iter().any(|daemon| daemon.id.kind == **kind && daemon.state == DaemonState::Up)
     };
     let kinds = DaemonKind::DAEMONS;
-    let missing: Vec<&str> = kinds.iter().filter(|kind| !up(kind)).map(|kind| kind.as_str()).collect();
-    let missing = match missing.is_empty() {
-        true => html!("<div class=\"tile good\"><b>all</b> twelve kinds are up</div>"),
-        false => {
-            html!("<div class=\"tile bad\"><b>{}</b> not up: {}</div>"; missing.len(), missing.join(", "))
-        }
-    };
+    let missing: Vec<&str> = kinds.iter().filter(|kind| !is_up(kind)).map(|kind| kind.as_str()).collect();
+    let mut tiles = vec![
+        tile("online", "", online, &html! { "players online" }),
+        tile("up", "", in_state(DaemonState::Up), &html! { "daemons up" }),
+        tile("draining", "", in_state(DaemonState::Draining), &html! { "draining" }),
+        tile("offline", "", in_state(DaemonState::Offline), &html! { "offline" }),
+        if missing.is_empty() {
+            tile("missing", "good", kinds.len(), &html! { "kinds of daemons, all up" })
+        } else {
+            tile(
+                "missing",
+                "bad",
+                missing.len(),
+                &html! { "kinds of daemons without a daemon up: " (missing.join(", ")) },
+            )
+        },
+    ];
     let closed = closed.unwrap_or_default().len();
-    let closed = (closed > 0).then(|| {
-        let worlds = if closed == 1 { "world is" } else { "worlds are" };
-        html!(
-            "<div class=\"tile warn\"><b>{}</b> <a href=\"/worlds\">{} closed to players</a></div>"; closed, worlds,
-        )
-    });
-    html!(
-        "<div class=\"tiles\" data-live=\"tiles\"><div class=\"tile\"><b>{}</b> players online</div>"
-        "<div class=\"tile\"><b>{}</b> daemons up</div><div class=\"tile\"><b>{}</b> draining</div>"
-        "<div class=\"tile\"><b>{}</b> offline</div>{}{}</div>";
-        online, in_state(DaemonState::Up), in_state(DaemonState::Draining), in_state(DaemonState::Offline), missing, closed,
-    )
+    if closed > 0 {
+        let text = if closed == 1 { "world is closed to players" } else { "worlds are closed to players" };
+        tiles.push(tile("closed", "warn", closed, &html! { a href="/worlds" { (text) } }));
+    }
+    tiles
 }
 
-fn row(caller: &Caller, daemon: &Instance, now_ms: u64) -> Markup {
-    let running = match daemon.state {
-        DaemonState::Offline | DaemonState::Left => "–".to_owned(),
-        _ => duration_text(now_ms.saturating_sub(daemon.id.incarnation)),
-    };
+fn tile(key: &str, class: &str, number: usize, text: &Markup) -> (String, Markup) {
+    (key.to_owned(), html! { div class={ "tile " (class) } data-key=(key) { b { (number) } " " (text) } })
+}
+
+fn row(caller: &Caller, daemon: &Instance, key: &str) -> Markup {
+    let running = !matches!(daemon.state, DaemonState::Offline | DaemonState::Left);
     let load = format!("{:.0} %", daemon.load * 100.0);
-    let world = if daemon.world.0 == 0 { "–".to_owned() } else { daemon.world.to_string() };
-    html!(
-        "<tr><th scope=\"row\">{} <small>{}</small>{}<td><span class=\"state {}\">{}</span><td class=\"load\">{}"
-        "<td>{}<td>{}<td>{}<td><code>{}</code><td><code>{}</code><td><code>{}</code><td class=\"actions\">{}</tr>";
-        daemon.id.name, daemon.id.kind, attributes(daemon), daemon.state, daemon.state, meter(daemon.load, &load),
-        world, running, daemon.version, daemon.grpc_address, daemon.client_address, daemon.admin_address,
-        actions(caller, daemon),
-    )
-}
-
-fn attributes(daemon: &Instance) -> Option<Markup> {
     let leadership = Some(daemon.leadership.as_str()).filter(|text| !text.is_empty()).map(str::to_owned);
     let facts = daemon.attributes.iter().filter_map(|(key, value)| attribute_text(key, value));
-    let attributes_text: Vec<String> = leadership.into_iter().chain(facts).collect();
-    (!attributes_text.is_empty()).then(|| html!("<div class=\"facts\">{}</div>"; attributes_text.join(" · ")))
+    let attributes: Vec<String> = leadership.into_iter().chain(facts).collect();
+    html! {
+        tr data-key=(key) {
+            th scope="row" {
+                (daemon.id.name) " " small { (daemon.id.kind) }
+                @if !attributes.is_empty() { div.facts { (attributes.join(" · ")) } }
+            }
+            td data-label="State" { (state(daemon.state.as_str(), daemon.state.as_str())) }
+            td.load data-label="Load" { (meter(daemon.load, &load)) }
+            td data-label="World" { @if daemon.world.0 == 0 { "–" } @else { (daemon.world) } }
+            // The incarnation of a daemon is the time of its start.
+            td data-label="Running" { @if running { (age_element(daemon.id.incarnation)) } @else { "–" } }
+            td data-label="Version" { (daemon.version) }
+            td data-label="gRPC" { code { (daemon.grpc_address) } }
+            td data-label="Players" { code { (daemon.client_address) } }
+            td data-label="Admin" { code { (daemon.admin_address) } }
+            td.actions { (actions(caller, daemon)) }
+        }
+    }
 }
 
-/// As people want to read it. Name servers say behind `pool` since when, for each other, and then which; the marks of stores
-/// are for replicas alone.
+/// An attribute of a registration as text. The value of `pool` begins with a time that only DNS daemons use, and the
+/// identities of stores are for replicas only.
 fn attribute_text(key: &str, value: &str) -> Option<String> {
     match (key, value.split_once(' ')) {
         (STORES_ATTRIBUTE, _) => None,
@@ -99,17 +122,14 @@ fn attribute_text(key: &str, value: &str) -> Option<String> {
 }
 
 fn actions(caller: &Caller, daemon: &Instance) -> Option<Markup> {
-    let daemon_fields = || -> Markup {
-        [hidden("kind", daemon.id.kind.as_str()), hidden("name", &daemon.id.name)].into_iter().collect()
-    };
+    let fields = html! { (hidden("kind", daemon.id.kind.as_str())) (hidden("name", &daemon.id.name)) };
     match daemon.state {
         DaemonState::Starting | DaemonState::Up => {
-            collapsible("Drain…", [command(caller, Right::Drain, "drain", "/", &daemon_fields(), "Drain")])
+            collapsible("Drain…", [command(caller, Right::Drain, "drain", "/", &fields, "Drain")])
         }
-        DaemonState::Offline => collapsible(
-            "Remove…",
-            [command(caller, Right::RemoveDaemon, "remove", "/", &daemon_fields(), "Remove")],
-        ),
+        DaemonState::Offline => {
+            collapsible("Remove…", [command(caller, Right::RemoveDaemon, "remove", "/", &fields, "Remove")])
+        }
         DaemonState::Draining | DaemonState::Left => None,
     }
 }
@@ -119,7 +139,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn attributes_are_formatted_and_store_marks_hidden() {
+    fn attributes_are_formatted_and_store_identities_hidden() {
         assert_eq!(attribute_text("pool", "1795729265732 live").as_deref(), Some("pool live"));
         assert_eq!(attribute_text("term", "3").as_deref(), Some("term 3"));
         assert_eq!(attribute_text(STORES_ATTRIBUTE, "game/alone/00c803c5448d9c236c01cb49ce77b269"), None);

@@ -1,9 +1,7 @@
-//! The worlds: whether players may enter, how full they are, who waits, and which zone owns which sector.
+//! The worlds: players, capacity, queue, closures, and the zone that owns each sector.
 
-use axum::{
-    extract::{Query, State},
-    response::Html,
-};
+use axum::extract::{Query, State};
+use maud::{Markup, html};
 use shardkeep_cluster::Instance;
 use shardkeep_rpc::{
     accounts::Closure,
@@ -11,11 +9,12 @@ use shardkeep_rpc::{
 };
 
 use super::{
-    Site,
     caller::Caller,
+    elements::{bad_notice, duration_text, hidden, meter, state},
     error::WebError,
-    html::{Markup, html},
-    layout::{self, Flash, command, duration_text, hidden, meter},
+    layout::{self, Flash, command},
+    live_part::{LivePart, table},
+    site::Site,
 };
 use crate::{
     role::Right,
@@ -26,102 +25,121 @@ pub(crate) async fn page(
     State(site): State<Site>,
     caller: Caller,
     Query(flash): Query<Flash>,
-) -> Result<Html<String>, WebError> {
-    caller.require(Right::SeeCluster)?;
-    let (worlds, unknown) = worlds::fetch_all(&site.console.peers).await;
-    let unknown = unknown.map(|error| {
-        html!("<p class=\"notice bad\">Which worlds are closed to players is not known: {}</p>"; error.to_string())
-    });
-    let cards: Markup = worlds.iter().map(|world| card(&caller, world)).collect();
-    let empty = worlds.is_empty().then(|| html!("<p class=\"empty\">No world is up.</p>"));
-    let body = html!("<div data-live=\"worlds\">{}{}{}</div>"; unknown, empty, cards);
-    Ok(layout::page(&site, &caller, "/worlds", &flash, body).await)
-}
-
-fn card(caller: &Caller, world: &World) -> Markup {
-    let (title, details) = match &world.leadership {
-        Some((leader, Ok(status))) => (html!("{}"; status.name), leadership(caller, leader, status)),
-        Some((_, Err(error))) => {
-            (html!("World {}"; world.number), html!("<p class=\"notice bad\">{}</p>"; error.to_string()))
-        }
-        None => (
-            html!("World {}"; world.number),
-            html!("<p class=\"notice bad\">No daemon leads this world.</p>"),
-        ),
+) -> Result<Markup, WebError> {
+    let parts = parts(&site, &caller).await?;
+    let body = html! {
+        (parts[0].in_div(""))
+        (parts[1].in_div("cards"))
+        p.empty { "No world daemon is up." }
     };
-    html!(
-        "<section class=\"card\"><h2>{} {}</h2>{}{}{}</section>";
-        title, state(world.closed.as_ref()), world.closed.as_ref().map(closed), details,
-        maintenance(caller, world),
-    )
+    Ok(layout::page(&site, &caller, "/worlds", &flash, Some("/live/worlds"), body).await)
 }
 
-fn state(closed: Option<&Closure>) -> Markup {
-    match closed {
-        Some(_) => html!("<span class=\"state draining\">closed to players</span>"),
-        None => html!("<span class=\"state up\">open to players</span>"),
+pub(crate) async fn parts(site: &Site, caller: &Caller) -> Result<Vec<LivePart>, WebError> {
+    caller.require(Right::SeeCluster)?;
+    let (worlds, unknown) = worlds::fetch_all(site.console().peers()).await;
+    let unknown =
+        unknown.map(|error| format!("It is not known which worlds are closed to players: {error}."));
+    let cards = worlds.iter().map(|world| {
+        let key = world.number.to_string();
+        let card = card(caller, world, &key);
+        (key, card)
+    });
+    Ok(vec![LivePart::notices(unknown), LivePart::new("worlds", cards)])
+}
+
+fn card(caller: &Caller, world: &World, key: &str) -> Markup {
+    let closed = world.closed.as_ref();
+    let (title, details) = match &world.leadership {
+        Some((leader, Ok(status))) => (status.name.clone(), leadership(caller, leader, status)),
+        Some((_, Err(error))) => (format!("World {}", world.number), bad_notice(&error.to_string())),
+        None => (format!("World {}", world.number), bad_notice("No world daemon leads this world.")),
+    };
+    html! {
+        section.card data-key=(key) {
+            h2 {
+                (title) " "
+                @if closed.is_some() { (state("draining", "closed to players")) }
+                @else { (state("up", "open to players")) }
+            }
+            @if let Some(closed) = closed { (closure(closed)) }
+            (details)
+            (maintenance(caller, world))
+        }
     }
 }
 
-fn closed(closed: &Closure) -> Markup {
-    let details = match closed.left_ms {
-        0 => "Who was inside has been sent home; staff stay.".to_owned(),
-        left => format!("Who is inside may stay {} more; staff stay.", duration_text(left)),
-    };
-    let reason = if closed.note.is_empty() { "no reason given" } else { closed.note.as_str() };
-    html!("<p class=\"notice warn\"><strong>Players read:</strong> {}<br>{}</p>"; reason, details)
+fn closure(closed: &Closure) -> Markup {
+    html! {
+        p.notice.warn {
+            strong { "Message to players:" } " "
+            @if closed.note.is_empty() { "none" } @else { (closed.note) }
+            br;
+            @match closed.left_ms {
+                0 => "Players were disconnected. Staff may stay.",
+                left => { "Players are disconnected in " (duration_text(left)) ". Staff may stay." },
+            }
+        }
+    }
 }
 
 fn leadership(caller: &Caller, leader: &Instance, status: &StatusReply) -> Markup {
     let full = f64::from(status.online) / f64::from(status.capacity.max(1));
     let online = format!("{} of {}", status.online, status.capacity);
     let partition = status.partition.clone().unwrap_or_default();
-    let rows: Markup = partition.sectors.iter().map(sector).collect();
-    html!(
-        "<dl class=\"figures\"><dt>World<dd>{}, led by {}, term {}<dt>Online<dd class=\"load\">{}<dt>In the queue<dd>{}"
-        "<dt>Partition<dd>epoch {}</dl>"
-        "<div class=\"scroll\"><table><thead><tr><th>Sector (cells)<th>Map<th>Zone<th>Epoch<th>gRPC</tr></thead>"
-        "<tbody>{}</tbody></table></div>{}";
-        status.world, leader.id.name, status.term, meter(full, &online), status.queue, partition.epoch, rows,
-        broadcast(caller, status.world),
-    )
+    let sectors = html! { tbody { @for it in &partition.sectors { (sector(it)) } } };
+    html! {
+        dl.figures {
+            dt { "World" } dd { (status.world) ", led by " (leader.id.name) ", term " (status.term) }
+            dt { "Online" } dd.load { (meter(full, &online)) }
+            dt { "In the queue" } dd { (status.queue) }
+            dt { "Partition" } dd { "epoch " (partition.epoch) }
+        }
+        (table(&["Sector (cells)", "Map", "Zone", "Epoch", "gRPC"], &sectors))
+        (broadcast(caller, status.world))
+    }
 }
 
 fn sector(sector: &Sector) -> Markup {
     let cells = sector.cells.unwrap_or_default();
-    let area = format!("x {}–{}, y {}–{}", cells.x0, cells.x1, cells.y0, cells.y1);
-    let zone = match sector.zone.as_str() {
-        "" => html!("<span class=\"state offline\">nobody</span>"),
-        zone => html!("{}"; zone),
-    };
-    html!(
-        "<tr><td>{}<td>{}<td>{}<td>{}<td><code>{}</code></tr>";
-        area, cells.map, zone, sector.epoch, sector.grpc_address,
-    )
+    html! {
+        tr {
+            th scope="row" { "x " (cells.x0) "–" (cells.x1) ", y " (cells.y0) "–" (cells.y1) }
+            td data-label="Map" { (cells.map) }
+            td data-label="Zone" {
+                @if sector.zone.is_empty() { (state("offline", "no owner")) } @else { (sector.zone) }
+            }
+            td data-label="Epoch" { (sector.epoch) }
+            td data-label="gRPC" { code { (sector.grpc_address) } }
+        }
+    }
 }
 
 fn broadcast(caller: &Caller, world: u32) -> Option<Markup> {
-    let fields = html!(
-        "{}<label class=\"grow\">Line to everybody in this world <input name=\"text\" required maxlength=\"500\">"
-        "</label>"; hidden("world", &world.to_string()),
-    );
+    let fields = html! {
+        (hidden("world", &world.to_string()))
+        label.grow { "Message to all players of this world" input name="text" required maxlength="500"; }
+    };
     command(caller, Right::Broadcast, "broadcast", "/worlds", &fields, "Broadcast")
 }
 
-/// A closed world can be opened; closing it again changes the reason and the time.
+/// Forms that close and open the world. A closed world can be closed again with another reason and time.
 fn maintenance(caller: &Caller, world: &World) -> Option<Markup> {
-    let number = hidden("world", &world.number.to_string());
-    let close = html!(
-        "{}{}<label>Who is inside may stay, seconds <input name=\"seconds\" type=\"number\" min=\"0\" max=\"86400\" "
-        "value=\"60\" required></label>"; number, hidden("mode", "closed"),
-    );
-    let form_for = |fields: &Markup, button: &str| {
+    let mode = |mode| html! { (hidden("world", &world.number.to_string())) (hidden("mode", mode)) };
+    let close = html! {
+        (mode("closed"))
+        label {
+            "Disconnect players after (seconds)"
+            input name="seconds" type="number" min="0" max="86400" value="60" required;
+        }
+    };
+    let form = |fields: &Markup, button: &str| {
         command(caller, Right::Maintenance, "maintenance", "/worlds", fields, button)
     };
-    if world.closed.is_none() {
-        let form = form_for(&close, "Close to players")?;
-        return Some(html!("{}<p class=\"hint\">Players are told the reason.</p>"; form));
+    if world.closed.is_some() {
+        let open = form(&mode("open"), "Open to players")?;
+        return Some(html! { (open) (form(&close, "Change the reason or time")) });
     }
-    let open = form_for(&html!("{}{}"; number, hidden("mode", "open")), "Open to players")?;
-    Some(html!("{}{}"; open, form_for(&close, "Close with another reason or time")))
+    let close = form(&close, "Close to players")?;
+    Some(html! { (close) p.hint { "Players see the reason." } })
 }

@@ -1,4 +1,4 @@
-//! A browser as small as the tests need: HTTP/1.1 over a socket, cookies, and a look at forms.
+//! A minimal browser: HTTP/1.1 over a socket, cookies, and the tokens of forms.
 
 use std::collections::BTreeMap;
 
@@ -26,7 +26,7 @@ impl Page {
         self.headers.get("location").map(String::as_str).unwrap_or_default()
     }
 
-    /// The token of the page's forms.
+    /// The token in the forms of the page.
     pub(crate) fn csrf(&self) -> String {
         let (_, rest) = self.body.split_once("name=\"csrf\" value=\"").expect("a form with a token");
         rest.split('"').next().unwrap_or_default().to_owned()
@@ -42,7 +42,7 @@ impl Browser {
         self.request("GET", path, "").await
     }
 
-    /// A page of another site, such as the admin endpoints.
+    /// A page of another server, such as the admin endpoints.
     pub(crate) async fn get_from(&mut self, address: &str, path: &str) -> Page {
         Self::new(address).get(path).await
     }

@@ -1,11 +1,11 @@
-//! The console as operators meet it: pages and gRPC calls over real sockets, of a daemon in no cluster.
+//! The console over real sockets: pages and gRPC calls of a daemon that has no registry.
 
 mod browser;
 
 use std::{sync::Arc, time::Duration};
 
 use browser::Browser;
-use shardkeep_cluster::{Dialer, certs};
+use shardkeep_cluster::{Dialer, OperatorName, certs};
 use shardkeep_daemon::{BoundAddresses, ClusterConfig, DaemonConfig, LogConfig, Running, Settings, launch};
 use shardkeep_gm::{Config, Gm};
 use shardkeep_rpc::{
@@ -56,9 +56,16 @@ impl Console {
         Browser::new(&self.bound.client)
     }
 
+    async fn wait_for_metric(&self, line: &str) {
+        while !self.browser().get_from(&self.bound.admin, "/metrics").await.body.contains(line) {
+            tokio::task::yield_now().await;
+        }
+    }
+
     fn grpc_as(&self, kind: DaemonKind) -> GmClient<Channel> {
         let files = certs::issue(self.folder.path(), kind, &format!("a-{kind}"), WorldId(0)).unwrap();
-        let dialer = Dialer::new(Arc::new(files.load().unwrap()));
+        let operator = OperatorName::parse("tester").unwrap();
+        let dialer = Dialer::with_operator(Arc::new(files.load().unwrap()), &operator);
         GmClient::new(dialer.channel(DaemonKind::Gm, &self.bound.grpc))
     }
 
@@ -70,7 +77,7 @@ impl Console {
         self.grpc().one_time_link(OneTimeLinkRequest {}).await.unwrap().into_inner().url
     }
 
-    /// A browser in which `admin` is signed in with a password.
+    /// A browser in which `admin` is signed in.
     async fn admin(&self) -> Browser {
         let link = self.link().await;
         let request = UseLinkRequest { link, password: PASSWORD.into() };
@@ -85,7 +92,7 @@ impl Console {
         browser
     }
 
-    /// Adds an operator of this role, who is then signed in.
+    /// Adds an operator with this role. Returns a browser in which the operator is signed in.
     async fn operator(&self, admin: &mut Browser, name: &str, role: &str) -> Browser {
         let fields = [("name", name), ("role", role), ("password", PASSWORD), ("reason", "new here")];
         let added = admin.submit("/operators", "/do/operator", &fields).await;
@@ -124,18 +131,20 @@ async fn first_sign_in_uses_one_time_link_and_sets_password() {
     let again = [("csrf", differ.csrf()), ("new", PASSWORD.into()), ("again", "another one".to_owned())];
     let again: Vec<(&str, &str)> = again.iter().map(|(name, value)| (*name, value.as_str())).collect();
     let again = browser.post("/password", &again).await;
-    assert_eq!(again.status, 400, "the form came back with the mistake");
+    assert_eq!(again.status, 400, "the form shows the error and can be sent again");
     let set = browser.submit("/password", "/password", &[("new", PASSWORD), ("again", PASSWORD)]).await;
     assert_eq!((set.status, set.location()), (303, "/"));
     assert!(browser.get("/").await.body.contains("admin"));
     let audit = browser.get("/audit").await.body;
-    for noted in ["make a one-time link", "sign in by one-time link", "set the password"] {
+    for noted in
+        ["make a one-time link", "grpc tester (cli/a-cli)", "sign in by one-time link", "set the password"]
+    {
         assert!(audit.contains(noted), "{noted}: {audit}");
     }
-    let wrong = [("present", "not this one"), ("new", PASSWORD), ("again", PASSWORD)];
+    let wrong = [("current", "not this one"), ("new", PASSWORD), ("again", PASSWORD)];
     let wrong = browser.submit("/password", "/password", &wrong).await;
     assert_eq!(wrong.status, 401);
-    assert!(wrong.body.contains("the present password is another one") && !wrong.csrf().is_empty());
+    assert!(wrong.body.contains("the current password is wrong") && !wrong.csrf().is_empty());
 
     assert_eq!(console.browser().submit(&link, &link, &[]).await.status, 401, "a link works once");
     assert_eq!(browser.submit("/", "/sign-out", &[]).await.location(), "/sign-in");
@@ -162,7 +171,7 @@ async fn wrong_password_and_unknown_name_look_alike_and_throttle() {
     }
     assert!(throttled >= 3, "{throttled}");
     let audit = admin.get("/audit").await.body;
-    assert!(audit.contains("nobody") && audit.contains("denied"), "refused sign-ins are in the audit");
+    assert!(audit.contains("nobody") && audit.contains("denied"), "the audit has refused sign-ins");
 }
 
 #[tokio::test]
@@ -179,7 +188,7 @@ async fn forms_without_csrf_token_are_refused() {
         console.browser().post("/sign-in", &[("operator", "admin"), ("password", PASSWORD)]).await.status,
         403
     );
-    assert!(!admin.get("/audit").await.body.contains("broadcast"), "nothing was tried");
+    assert!(!admin.get("/audit").await.body.contains("broadcast"), "no command was executed");
 }
 
 #[tokio::test]
@@ -202,7 +211,7 @@ async fn roles_are_enforced_and_refusals_are_audited() {
     let audit = admin.get("/audit?operator=vera").await.body;
     assert!(audit.contains("kick account mallory") && audit.contains("state denied"), "{audit}");
 
-    // A new role counts at once; nothing can be kicked where nothing runs, and that is written down too.
+    // A new role is effective at once. The kick fails because no login runs, and the audit has that too.
     let promote = [("name", "vera"), ("role", "moderator"), ("reason", "earned it")];
     admin.submit("/operators", "/do/operator", &promote).await;
     let failed = viewer.submit("/players", "/do/kick", &kick).await;
@@ -211,11 +220,11 @@ async fn roles_are_enforced_and_refusals_are_audited() {
 
     let remove = [("name", "vera"), ("role", ""), ("reason", "left us")];
     admin.submit("/operators", "/do/operator", &remove).await;
-    assert_eq!(viewer.get("/").await.location(), "/sign-in", "removed operators are out");
+    assert_eq!(viewer.get("/").await.location(), "/sign-in", "the sessions of a removed operator have ended");
     let own = admin
         .submit("/operators", "/do/operator", &[("name", "admin"), ("role", "viewer"), ("reason", "x")])
         .await;
-    assert!(admin.get(own.location()).await.body.contains("let another admin do it"));
+    assert!(admin.get(own.location()).await.body.contains("another admin must do it"));
 }
 
 #[tokio::test]
@@ -228,7 +237,7 @@ async fn operator_added_without_password_gets_one_time_link() {
     let link = page.body.split("value=\"http").nth(1).unwrap().split('"').next().unwrap();
     let link = path_of(&format!("http{link}"));
     let audit = admin.get("/audit").await.body;
-    assert!(!audit.contains(link.rsplit('/').next().unwrap()), "links are not written down");
+    assert!(!audit.contains(link.rsplit('/').next().unwrap()), "the audit does not contain the link");
     let mut gus = console.browser();
     gus.submit(&link, &link, &[]).await;
     let set = gus.submit("/password", "/password", &[("new", PASSWORD), ("again", PASSWORD)]).await;
@@ -268,23 +277,71 @@ async fn cookies_are_secure_behind_tls_proxy() {
 }
 
 #[tokio::test]
-async fn open_map_stream_does_not_delay_drain() {
+async fn open_streams_do_not_delay_drain() {
+    let console = Console::start().await;
+    let admin = console.admin().await;
+    let streams = ["/map/events?world=1", "/live/overview"].map(|path| {
+        let mut browser = admin.clone();
+        tokio::spawn(async move { browser.get(path).await })
+    });
+    let began = std::time::Instant::now();
+    console.wait_for_metric("shardkeep_gm_map_viewers 1").await;
+    console.wait_for_metric("shardkeep_gm_live_pages 1").await;
+    console.running.stop().await.unwrap();
+    for stream in streams {
+        assert_eq!(stream.await.unwrap().status, 200);
+    }
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn live_stream_sends_the_page_once_and_ends_with_its_session() {
     let console = Console::start().await;
     let mut admin = console.admin().await;
-    let watching = tokio::spawn(async move { admin.get("/map/events?world=1").await });
-    let began = std::time::Instant::now();
-    let mut viewers = console.browser();
-    while !viewers
-        .get_from(&console.bound.admin, "/metrics")
-        .await
-        .body
-        .contains("shardkeep_gm_map_viewers 1")
-    {
-        tokio::task::yield_now().await;
+    assert!(admin.get("/").await.body.contains("data-stream=\"/live/overview\""));
+    let mut watching = admin.clone();
+    let stream = tokio::spawn(async move { watching.get("/live/overview").await });
+    console.wait_for_metric("shardkeep_gm_live_pages 1").await;
+    assert_eq!(admin.submit("/", "/sign-out", &[]).await.location(), "/sign-in");
+    let stream = stream.await.unwrap();
+    assert_eq!(stream.headers["content-type"], "text/event-stream");
+    let tiles = stream.body.matches(r#""part":"tiles""#).count();
+    assert!(tiles <= 1, "unchanged rows are sent again: {}", stream.body);
+    assert_eq!(console.browser().get("/live/overview").await.location(), "/sign-in");
+}
+
+#[tokio::test]
+async fn live_stream_of_a_page_needs_the_right_to_see_it() {
+    let console = Console::start().await;
+    let mut admin = console.admin().await;
+    let mut viewer = console.operator(&mut admin, "vera", "viewer").await;
+    assert_eq!(viewer.get("/live/chat").await.status, 403);
+    assert_eq!(viewer.get("/live/nothing").await.status, 404);
+}
+
+#[tokio::test]
+async fn silent_connections_of_one_host_do_not_keep_operators_out() {
+    let console = Console::start().await;
+    let mut silent = Vec::new();
+    for _ in 0..600 {
+        silent.push(tokio::net::TcpStream::connect(&console.bound.client).await.unwrap());
     }
-    console.running.stop().await.unwrap();
-    assert_eq!(watching.await.unwrap().status, 200);
-    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    let signed_in = tokio::time::timeout(Duration::from_secs(20), console.admin()).await;
+    let mut admin = signed_in.expect("the sign-in does not wait for silent connections");
+    assert_eq!(admin.get("/").await.status, 200);
+    let mut admin_endpoint = console.browser();
+    assert_eq!(admin_endpoint.get_from(&console.bound.admin, "/livez").await.status, 200);
+}
+
+#[tokio::test]
+async fn search_without_daemons_says_which_are_missing() {
+    let console = Console::start().await;
+    let mut admin = console.admin().await;
+    let page = admin.get("/players?q=ann").await;
+    assert_eq!(page.status, 200);
+    for missing in ["no dbcache is up", "no login is up"] {
+        assert!(page.body.contains(missing), "{missing}: {}", page.body);
+    }
 }
 
 #[tokio::test]
@@ -304,7 +361,11 @@ async fn grpc_client_signs_in_executes_and_reads_audit() {
 
     let operators = Command { reason: String::new(), command: Some(CommandKind::Operators(Operators {})) };
     let listed = grpc.execute(bearer(&reply.token, operators)).await.unwrap().into_inner();
-    assert!(listed.text.contains("admin") && listed.text.contains("signs in by password"), "{}", listed.text);
+    assert!(
+        listed.text.contains("admin") && listed.text.contains("signs in with a password"),
+        "{}",
+        listed.text
+    );
     let close = CommandKind::Maintenance(Maintenance { world: 7, closed: true, seconds: None });
     let close = Command { reason: "a slip".into(), command: Some(close) };
     let unknown = grpc.execute(bearer(&reply.token, close)).await.unwrap_err();
@@ -333,9 +394,9 @@ async fn grpc_client_signs_in_executes_and_reads_audit() {
     assert_eq!(
         outcomes[1..],
         [
-            ("broadcast to everybody: hello", "failed"),
-            ("broadcast to everybody: hello", "failed"),
-            ("look at the daemons", "done"),
+            ("broadcast to all worlds: hello", "failed"),
+            ("broadcast to all worlds: hello", "failed"),
+            ("list the daemons", "done"),
         ]
     );
     assert!(outcomes[0].0.starts_with("malformed command") && outcomes[0].1 == "failed");

@@ -6,7 +6,7 @@ use shardkeep_auth::{
     AccountName,
     srp::{Group, Verifier},
 };
-use shardkeep_cluster::{Dialer, Leadership, Node, certs};
+use shardkeep_cluster::{Dialer, Leadership, Node, OperatorName, certs};
 use shardkeep_daemon::{ClusterConfig, Daemon, DaemonConfig, Settings};
 use shardkeep_rpc::{
     accounts::{
@@ -82,7 +82,8 @@ impl Cluster {
         registry.1.serve(Routes::new(RegistryServer::new(FakeRegistry::default())));
         let gateway = StandInGateway::default();
         let files = certs::issue(folder.path(), DaemonKind::Cli, "cli", WorldId(0)).unwrap();
-        let operator = Dialer::new(files.load().unwrap().into());
+        let name = OperatorName::parse("tester").unwrap();
+        let operator = Dialer::with_operator(files.load().unwrap().into(), &name);
         let settings = filled_in(settings, &folder);
         let (process, bound) = spawn(&folder, &registry.1.grpc_address(), &settings).await;
         let mut cluster = Self {

@@ -64,6 +64,13 @@ impl db_cache_server::DbCache for StandInDatabase {
         Err(Status::unimplemented("count_characters"))
     }
 
+    async fn find_characters(
+        &self,
+        _: Request<FindCharactersRequest>,
+    ) -> Result<Response<FindCharactersReply>, Status> {
+        Err(Status::unimplemented("find_characters"))
+    }
+
     async fn create_character(
         &self,
         request: Request<CreateCharacterRequest>,

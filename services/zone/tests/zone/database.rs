@@ -217,6 +217,13 @@ impl db_cache_server::DbCache for StandInDatabase {
         not_implemented()
     }
 
+    async fn find_characters(
+        &self,
+        _: Request<FindCharactersRequest>,
+    ) -> Result<Response<FindCharactersReply>, Status> {
+        not_implemented()
+    }
+
     async fn create_character(
         &self,
         _: Request<CreateCharacterRequest>,
