@@ -16,8 +16,20 @@ const SERVICES: [&str; 12] = [
 /// Crates of ours that each crate may depend on, besides `types`.
 fn allowed(name: &str) -> BTreeSet<&'static str> {
     let base = [
-        "link", "cluster", "store", "bus", "daemon", "rpc", "lanes", "wire", "auth", "sim", "behavior",
+        "link",
+        "cluster",
+        "store",
+        "bus",
+        "daemon",
+        "rpc",
+        "lanes",
+        "wire",
+        "auth",
+        "sim",
+        "behavior",
         "patch",
+        "connection",
+        "update",
     ];
     let allowed: Vec<&str> = match name {
         "types" | "bus" | "store" | "sim" | "behavior" => vec![],
@@ -28,9 +40,11 @@ fn allowed(name: &str) -> BTreeSet<&'static str> {
         "cluster" => vec!["daemon", "rpc"],
         "link" => vec!["cluster", "rpc"],
         "client" => vec!["lanes", "wire", "auth", "patch"],
+        "connection" => vec!["lanes", "wire", "auth"],
+        "update" => vec!["connection", "daemon", "lanes", "patch", "wire"],
         "testkit" => SERVICES.into_iter().chain(base).chain(["client"]).collect(),
         "cli" => {
-            let more = ["client", "auth", "patch", "wire", "daemon", "cluster", "rpc"];
+            let more = ["client", "auth", "patch", "wire", "daemon", "cluster", "rpc", "update"];
             SERVICES.into_iter().chain(more).collect()
         }
         "example-dice" => vec!["link", "cluster", "rpc", "client", "daemon", "wire"],

@@ -7,7 +7,9 @@ use shardkeep_auth::{Key, puzzle::MAX_BITS};
 use shardkeep_daemon::{Networks, Validate, duration};
 use shardkeep_lanes::Settings as Lanes;
 
-use crate::{central, update};
+use shardkeep_update as update;
+
+use crate::central;
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]

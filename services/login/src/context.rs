@@ -13,6 +13,7 @@ use shardkeep_store::{
         logins::{LoginRules, Process},
     },
 };
+use shardkeep_update::Patches;
 use shardkeep_wire::{
     payload::ErrorCode,
     preface::{self, Preface},
@@ -34,13 +35,13 @@ use crate::{
     revocations::Revocations,
     secret_cipher::SecretCipher,
     step_gate::StepGate,
-    update::Patches,
     worlds::Worlds,
 };
 
 pub(crate) struct LoginContext {
     pub(crate) config: Config,
-    pub(crate) preface: Preface,
+    /// Of the services on this port: updates and logins.
+    pub(crate) prefaces: [Preface; 2],
     pub(crate) database: Database,
     /// The same, for what many ask at once.
     pub(crate) account_batcher: AccountBatcher,
@@ -108,7 +109,8 @@ impl LoginContext {
         let attempts = config.registrations;
         let registrations = config::Limits { attempts, ..config.limits.clone() };
         Ok(Self {
-            preface: Preface::new(preface::Service::Login, preface::deployment_tag(deployment)),
+            prefaces: [preface::Service::Update, preface::Service::Login]
+                .map(|service| Preface::new(service, preface::deployment_tag(deployment))),
             decoy_seed: accounts::shared_secret(&database, "decoy seed", &fresh).await?,
             fallback,
             account_batcher: AccountBatcher::new(&database, rules, revocations.clone(), connections),

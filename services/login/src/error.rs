@@ -1,9 +1,11 @@
 //! Why a login or its connection ends, whose fault that is, and what the client is told.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use shardkeep_auth::{hybrid::ShareError, srp::SrpError};
+use shardkeep_connection::ConnectionError;
 use shardkeep_store as store;
+use shardkeep_update::UpdateError;
 use shardkeep_wire::{
     WireError,
     payload::{Error as Answer, ErrorCode},
@@ -12,35 +14,21 @@ use shardkeep_wire::{
 
 use crate::{central::CentralError, queue::Refusal};
 
-/// Who made it end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Fault {
-    /// Nobody: it was over.
-    NoFault,
-    Client,
-    /// Another daemon, or the database.
-    Peer,
-    Us,
-}
+pub(crate) use shardkeep_connection::Fault;
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LoginError {
-    #[error("the client closed the connection")]
-    Closed,
-    #[error("the connection broke: {0}")]
-    Broken(io::Error),
-    #[error("the client did not {0} in time")]
-    Timeout(&'static str),
     #[error(transparent)]
-    Wire(#[from] WireError),
+    Connection(#[from] ConnectionError),
+    /// The client fetched patches.
+    #[error(transparent)]
+    Update(#[from] UpdateError),
     #[error("{0}")]
     Malformed(&'static str),
     #[error("none of the offered {0} is served here")]
     NoneSupported(&'static str),
     #[error("client version {version} is older than {oldest}{}", if *update { "; service 3 of this port has the update" } else { "" })]
     Outdated { version: u32, oldest: u32, update: bool },
-    #[error("no patches are served here")]
-    NoPatches,
     #[error("wrong account or password")]
     Denied,
     #[error("banned: {reason}")]
@@ -68,9 +56,6 @@ pub(crate) enum LoginError {
     /// More than we can do at once.
     #[error("too busy ({0})")]
     Busy(&'static str),
-    /// Its address prefix had most of those who fetch patches, and somebody of another came.
-    #[error("another took its place")]
-    SlotLost,
     /// The exponentiations are taken, for so long.
     #[error("too many logins ({reason})")]
     PoolBusy { reason: &'static str, wait: Duration },
@@ -103,14 +88,11 @@ impl LoginError {
     /// For metrics.
     pub(crate) fn label(&self) -> &'static str {
         match self {
-            Self::Closed => "closed",
-            Self::Broken(_) => "broken",
-            Self::Timeout(_) => "timeout",
-            Self::Wire(error) => error.label(),
+            Self::Connection(error) => error.label(),
+            Self::Update(error) => error.label(),
             Self::Malformed(_) => "malformed",
             Self::NoneSupported(_) => "none_supported",
             Self::Outdated { .. } => "outdated",
-            Self::NoPatches => "no_patches",
             Self::Denied => "denied",
             Self::Banned { .. } => "banned",
             Self::Displaced => "displaced",
@@ -121,7 +103,6 @@ impl LoginError {
             Self::Refused(_) => "refused",
             Self::Throttled { .. } => "throttled",
             Self::Busy(_) | Self::PoolBusy { .. } => "busy",
-            Self::SlotLost => "slot_lost",
             Self::PuzzleRequired => "puzzle_required",
             Self::Proxy(error) => error.label(),
             Self::NoWorld(_) => "no_world",
@@ -138,10 +119,10 @@ impl LoginError {
     pub(crate) fn fault(&self) -> Fault {
         match self {
             // Of a crowd nobody is guilty: it has a metric and an alert of its own.
-            Self::Closed
-            | Self::Displaced
+            Self::Connection(error) => error.fault(),
+            Self::Update(error) => error.fault(),
+            Self::Displaced
             | Self::Draining
-            | Self::SlotLost
             | Self::PuzzleRequired
             | Self::PoolBusy { .. }
             | Self::WorldClosed(_) => Fault::NoFault,
@@ -160,11 +141,9 @@ impl LoginError {
         let with_retry = |code, wait| Some(Answer::of(code, self.to_string()).retry_after(wait));
         let without_retry = |code| Some(Answer::of(code, self.to_string()));
         match self {
-            Self::Closed | Self::Broken(_) | Self::PuzzleRequired | Self::Proxy(_) => None,
-            // Perhaps in the middle of a record.
-            Self::SlotLost => None,
-            Self::Timeout(_) => without_retry(ErrorCode::TooSlow),
-            Self::Wire(error) => error.code().and_then(without_retry),
+            Self::Connection(error) => error.answer(),
+            Self::Update(error) => error.answer(),
+            Self::PuzzleRequired | Self::Proxy(_) => None,
             Self::Malformed(_) => without_retry(ErrorCode::Malformed),
             Self::NoneSupported(_) => without_retry(ErrorCode::Refused),
             Self::Outdated { .. } => without_retry(ErrorCode::UpdateRequired),
@@ -181,7 +160,7 @@ impl LoginError {
             Self::Throttled { wait, .. } => with_retry(ErrorCode::Throttled, *wait),
             Self::PoolBusy { wait, .. } => with_retry(ErrorCode::Unavailable, *wait),
             Self::Busy(_) => with_retry(ErrorCode::Unavailable, Duration::from_millis(500)),
-            Self::NoWorld(_) | Self::NoPatches => without_retry(ErrorCode::NotFound),
+            Self::NoWorld(_) => without_retry(ErrorCode::NotFound),
             Self::WorldClosed(note) => Some(Answer::of(ErrorCode::Maintenance, note.as_str())),
             Self::WorldUnavailable(_) | Self::NoGateway => {
                 with_retry(ErrorCode::Unavailable, Duration::from_secs(1))
@@ -218,14 +197,15 @@ impl From<store::Error> for LoginError {
     }
 }
 
-impl From<io::Error> for LoginError {
-    fn from(error: io::Error) -> Self {
-        use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
-        match error.kind() {
-            // However a client's system says goodbye.
-            BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof => Self::Closed,
-            _ => Self::Broken(error),
-        }
+impl From<std::io::Error> for LoginError {
+    fn from(error: std::io::Error) -> Self {
+        Self::Connection(error.into())
+    }
+}
+
+impl From<WireError> for LoginError {
+    fn from(error: WireError) -> Self {
+        Self::Connection(error.into())
     }
 }
 
@@ -249,18 +229,6 @@ impl From<SrpError> for LoginError {
             SrpError::Degenerate => Self::Malformed("degenerate public number"),
             SrpError::UnknownGroup => Self::NoneSupported("groups"),
             SrpError::Arithmetic(_) => Self::Internal("arithmetic"),
-        }
-    }
-}
-
-impl Fault {
-    /// For metrics.
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Self::NoFault => "none",
-            Self::Client => "client",
-            Self::Peer => "peer",
-            Self::Us => "us",
         }
     }
 }

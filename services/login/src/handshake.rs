@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use shardkeep_auth::ChannelBinding;
+use shardkeep_connection::{Connection, ConnectionError};
 use shardkeep_wire::{
     Message,
     opcode::{self, Phase},
@@ -12,7 +13,6 @@ use tokio::time::{timeout, timeout_at};
 
 use crate::{
     LoginError,
-    connection::Connection,
     context::LoginContext,
     lifecycle::{End, refuse_request, reply_to},
     logon::{Checked, EnterOutcome, Logon, New},
@@ -39,12 +39,13 @@ pub(crate) async fn run(
     let deadline = (started + HANDSHAKE_TIMEOUT).into();
     let greeted = timeout_at(deadline, logon(connection, context, preface, started)).await;
     let (mut checked, mut last) =
-        greeted.unwrap_or_else(|_| Err(LoginError::Timeout("finish the handshake").into()))?;
+        greeted.unwrap_or_else(|_| Err(ConnectionError::Timeout("finish the handshake").into()))?;
     let (select, welcome) = loop {
         if checked.needs_code() {
             let code_entry =
                 timeout(context.config.code_timeout, code(connection, context, &mut checked, &last));
-            last = code_entry.await.unwrap_or_else(|_| Err(LoginError::Timeout("give a code").into()))?;
+            last =
+                code_entry.await.unwrap_or_else(|_| Err(ConnectionError::Timeout("give a code").into()))?;
         }
         match checked.enter(context, &last).await.map_err(reply_to(&last))? {
             EnterOutcome::LoggedIn(select, welcome) => break (*select, welcome),

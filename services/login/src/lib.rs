@@ -8,7 +8,6 @@ mod accounts;
 mod authority;
 mod central;
 mod config;
-mod connection;
 mod context;
 mod error;
 mod gateways;
@@ -34,7 +33,6 @@ mod secret_cipher;
 mod select;
 mod serve;
 mod step_gate;
-pub mod update;
 mod verifiers;
 mod worlds;
 

@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use shardkeep_connection::{Connection, ConnectionError};
 use shardkeep_lanes::Upgrade;
 use shardkeep_wire::{
     Message, WireError, opcode,
@@ -18,12 +19,10 @@ use tracing::debug;
 
 use crate::{
     LoginError,
-    connection::Connection,
     context::LoginContext,
     handshake, logon, metrics, requests,
     select::WorldSelect,
     serve::ConnectionSlot,
-    update,
     worlds::{self, Worlds},
 };
 
@@ -75,13 +74,13 @@ pub(crate) async fn serve_connection(
     upgrade: Option<&Upgrade>,
 ) -> Result<Infallible, End> {
     let started = Instant::now();
-    let preface = timeout(PREFACE_TIMEOUT, connection.preface(&context.preface, upgrade)).await;
-    let preface = preface.unwrap_or(Err(LoginError::Timeout("send a preface")));
+    let preface = timeout(PREFACE_TIMEOUT, connection.preface(&context.prefaces, upgrade)).await;
+    let preface = preface.unwrap_or(Err(ConnectionError::Timeout("send a preface")));
     let (service, preface) = preface.inspect_err(|error| metrics::login(connection.lane(), error.label()))?;
     if service == Service::Update {
         // It takes a place of the update service instead.
         drop(slot.take());
-        return Ok(update::serve(connection, &context.patches, &drain.started).await?);
+        return Ok(shardkeep_update::serve(connection, &context.patches, &drain.started).await?);
     }
     let logged_on = Box::pin(handshake::run(connection, context, &preface, started)).await;
     let outcome = logged_on.as_ref().map_or_else(|end| end.error.label(), |_| "ok");
@@ -116,10 +115,10 @@ async fn world_list(
         connection.flush().await?;
         let now = Instant::now();
         if now >= connection.last_received() + IDLE_TIMEOUT {
-            return Err(LoginError::Timeout("say anything").into());
+            return Err(ConnectionError::Timeout("say anything").into());
         }
         if now >= end {
-            return Err(LoginError::Timeout("select a world").into());
+            return Err(ConnectionError::Timeout("select a world").into());
         }
         if now >= connection.last_sent() + PING_INTERVAL {
             connection.send(&Message::event(opcode::PING, &Ping { value: 0 })).await?;
@@ -172,7 +171,7 @@ async fn answer(
             debug!(account = %select.account(), %error, "no longer welcome");
             return Err(reply_to(message)(error));
         }
-        Err(error @ LoginError::Wire(_)) => return Err(error.into()),
+        Err(error @ LoginError::Connection(_)) => return Err(error.into()),
         Err(error) => {
             debug!(account = %select.account(), %error, "refused");
             refuse_request(connection, message, &error)?;

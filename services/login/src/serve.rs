@@ -7,6 +7,7 @@ use std::{
 };
 
 use bytes::BytesMut;
+use shardkeep_connection::Connection;
 use shardkeep_daemon::{Daemon, Full, Slot};
 use shardkeep_lanes::{IncomingConnection, Lane, Listener, Upgrade};
 use shardkeep_wire::{Message, Side, proxy::ProxyError, record::Writer};
@@ -16,7 +17,6 @@ use tracing::{debug, warn};
 
 use crate::{
     LoginError,
-    connection::Connection,
     context::LoginContext,
     error::Fault,
     lifecycle::{Drain, End, PREFACE_TIMEOUT, serve_connection},
@@ -176,7 +176,7 @@ async fn serve_player(
     };
     // Kept until the socket is closed, which takes a while where the client does not listen.
     let mut connection_slot = Some(connection_slot);
-    let mut connection = Connection::new(stream, peer, Instant::now());
+    let mut connection = Connection::new(stream, peer, Instant::now(), metrics::violation);
     let Err(End { error, request }) =
         serve_connection(&mut connection, context, &drain, &mut connection_slot, upgrade).await;
     let (label, fault) = (error.label(), error.fault());

@@ -15,10 +15,10 @@ use shardkeep_client::{
     update::{Options, Progress, UpdateConnection, UpdateError, UpdateSummary, update},
 };
 use shardkeep_lanes::Lane;
-use shardkeep_login::update::{StandaloneConfig, serve_standalone};
 use shardkeep_patch::{
     Builder, Chunk, Chunking, PublicKey, Release, ReleasePath, SignedError, SigningKey, chunk, layout,
 };
+use shardkeep_update::{StandaloneConfig, serve_standalone};
 use shardkeep_wire::{
     opcode,
     payload::{ErrorCode, GetPiece, GetRelease, Hello, Piece, PublishedRelease},

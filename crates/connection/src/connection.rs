@@ -1,5 +1,5 @@
-//! One player's socket: records in and out, plain at first and sealed later, and the opcode table before anything
-//! else looks at a message. Liveness messages are answered here.
+//! Records in and out of one socket: plain first, sealed later. The opcode table checks each message before anything else
+//! looks at it; liveness messages are answered here.
 
 use std::{
     net::SocketAddr,
@@ -23,21 +23,22 @@ use tokio::{
     time::timeout,
 };
 
-use crate::{LoginError, metrics};
+use crate::ConnectionError;
 
-/// Bytes asked of the socket at once. With one record at most waiting, this bounds what a client makes us hold.
+/// Bytes requested from the socket at once. The inbox holds at most this much beyond one record, which bounds the memory
+/// that a client can use.
 const READ: usize = 4_096;
-/// A client that does not take what we send for so long is gone.
-const WRITE_DEADLINE: Duration = Duration::from_secs(5);
-/// How long we listen on after the last message, so that it is not lost by a reset.
+/// A client that reads nothing for this long is disconnected.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Time to keep reading after the last message, so that a reset does not destroy it.
 const LINGER: Duration = Duration::from_millis(500);
 
-pub(crate) struct Connection {
+pub struct Connection {
     stream: Stream,
     peer: SocketAddr,
     phase: Phase,
     inbox: BytesMut,
-    /// Messages of the record opened last, not looked at yet.
+    /// Messages of the last opened record that have not been read yet.
     record: Bytes,
     outbox: BytesMut,
     seals: Option<(Sealer, Opener)>,
@@ -45,10 +46,12 @@ pub(crate) struct Connection {
     strikes: Strikes,
     last_received: Instant,
     last_sent: Instant,
+    /// Counts a message that the opcode table refuses, by the label of the violation.
+    count_violation: fn(&'static str),
 }
 
 impl Connection {
-    pub(crate) fn new(stream: Stream, peer: SocketAddr, now: Instant) -> Self {
+    pub fn new(stream: Stream, peer: SocketAddr, now: Instant, count_violation: fn(&'static str)) -> Self {
         Self {
             stream,
             peer,
@@ -61,60 +64,66 @@ impl Connection {
             strikes: Strikes::default(),
             last_received: now,
             last_sent: now,
+            count_violation,
         }
     }
 
-    pub(crate) fn peer(&self) -> SocketAddr {
+    pub fn peer(&self) -> SocketAddr {
         self.peer
     }
 
-    /// When something came last.
-    pub(crate) fn last_received(&self) -> Instant {
+    /// When the last bytes came from the client.
+    pub fn last_received(&self) -> Instant {
         self.last_received
     }
 
-    /// When something was sent last.
-    pub(crate) fn last_sent(&self) -> Instant {
+    /// When the last bytes went to the client.
+    pub fn last_sent(&self) -> Instant {
         self.last_sent
     }
 
-    /// Reads the preface and compares it: the expected one, or that of the update service, which every login server
-    /// has. Nothing is allocated before it is the right one, or the connection turns out to be a WebSocket.
-    pub(crate) async fn preface(
+    /// Reads the preface. It must equal one of `accepted`, and an error is that of the last one. Nothing is allocated
+    /// before it is known to be right, unless the connection turns out to be a WebSocket.
+    ///
+    /// # Errors
+    /// The connection ended, or the preface belongs to another protocol, version, service or deployment.
+    pub async fn preface(
         &mut self,
-        expected: &Preface,
+        accepted: &[Preface],
         upgrade: Option<&Upgrade>,
-    ) -> Result<(Service, ChannelBinding), LoginError> {
+    ) -> Result<(Service, ChannelBinding), ConnectionError> {
         let bytes = self.stream.first(upgrade).await?;
-        let update = Preface { service: Service::Update, ..*expected };
-        let service = match update.accept(&bytes) {
-            Ok(()) => Service::Update,
-            Err(_) => {
-                expected.accept(&bytes).map_err(WireError::from)?;
-                expected.service
+        let mut refused = None;
+        for preface in accepted {
+            match preface.accept(&bytes) {
+                Ok(()) => return Ok((preface.service, ChannelBinding::new(&bytes, self.stream.exporter()))),
+                Err(error) => refused = Some(error),
             }
-        };
-        Ok((service, ChannelBinding::new(&bytes, self.stream.exporter())))
+        }
+        Err(refused.map_or(ConnectionError::Closed, |error| WireError::from(error).into()))
     }
 
-    pub(crate) fn lane(&self) -> Lane {
+    pub fn lane(&self) -> Lane {
         self.stream.lane()
     }
 
-    /// For what is sent from a file, past the outbox. Only between messages, with nothing queued.
-    pub(crate) fn stream(&mut self) -> &mut Stream {
+    /// The socket itself, for data that is sent from a file. Use it only between messages, when nothing is queued.
+    pub fn stream(&mut self) -> &mut Stream {
         &mut self.stream
     }
 
-    /// From now on these opcodes are allowed.
-    pub(crate) fn enter(&mut self, phase: Phase) {
+    /// Selects the opcodes that are allowed from now on.
+    pub fn enter(&mut self, phase: Phase) {
         self.phase = phase;
     }
 
-    /// Everything after this, in both directions, is sealed.
-    pub(crate) fn seal(&mut self, suite: Suite, client: Key, server: Key) -> Result<(), LoginError> {
+    /// Seals everything that follows, in both directions.
+    ///
+    /// # Errors
+    /// The client has sent plain messages behind the last plain one.
+    pub fn seal(&mut self, suite: Suite, client: Key, server: Key) -> Result<(), ConnectionError> {
         if !self.record.is_empty() {
-            return Err(LoginError::Malformed("plain messages after the last plain one"));
+            return Err(ConnectionError::Malformed("plain messages after the last plain one"));
         }
         let sealer = Sealer::new(suite, server).map_err(WireError::from)?;
         let opener = Opener::new(suite, client).map_err(WireError::from)?;
@@ -122,8 +131,11 @@ impl Connection {
         Ok(())
     }
 
-    /// The next message that the present phase allows.
-    pub(crate) async fn receive(&mut self) -> Result<Message, LoginError> {
+    /// Waits for the next message that the current phase allows.
+    ///
+    /// # Errors
+    /// The connection ended, or the client broke the protocol once too often.
+    pub async fn receive(&mut self) -> Result<Message, ConnectionError> {
         loop {
             if let Some(message) = self.next(Instant::now())? {
                 return Ok(message);
@@ -133,9 +145,12 @@ impl Connection {
         }
     }
 
-    /// The same, of what has arrived; `None`: [`Self::fill`] first. What it has to say about other messages waits in
-    /// the outbox.
-    pub(crate) fn next(&mut self, now: Instant) -> Result<Option<Message>, LoginError> {
+    /// The next allowed message among the bytes that have arrived; `None`: call [`Self::fill`] first. Answers to other
+    /// messages are queued.
+    ///
+    /// # Errors
+    /// The client broke the protocol once too often.
+    pub fn next(&mut self, now: Instant) -> Result<Option<Message>, ConnectionError> {
         while let Some(message) = self.split()? {
             let allowed = opcode::check(self.phase, message.opcode, message.kind(), message.payload.len())
                 .and_then(|rule| self.limiter.allow(rule, now));
@@ -166,21 +181,26 @@ impl Connection {
         }
     }
 
-    fn update_key(&mut self) -> Result<(), LoginError> {
+    fn update_key(&mut self) -> Result<(), ConnectionError> {
         if !self.record.is_empty() {
-            return Err(LoginError::Malformed("messages after KeyUpdate in its record"));
+            return Err(ConnectionError::Malformed("messages after KeyUpdate in its record"));
         }
         match &mut self.seals {
             Some((_, opener)) => Ok(opener.update().map_err(WireError::from)?),
-            None => Err(LoginError::Malformed("KeyUpdate without a key")),
+            None => Err(ConnectionError::Malformed("KeyUpdate without a key")),
         }
     }
 
-    /// A message that the table does not allow: counted, answered if it is a request, and the last one too many.
-    fn strike(&mut self, message: &Message, violation: Violation, now: Instant) -> Result<(), LoginError> {
-        metrics::violation(violation.label());
+    /// Counts a message that the opcode table refuses, and answers it if it is a request. Too many of them are an error.
+    fn strike(
+        &mut self,
+        message: &Message,
+        violation: Violation,
+        now: Instant,
+    ) -> Result<(), ConnectionError> {
+        (self.count_violation)(violation.label());
         tracing::debug!(peer = %self.peer, %violation, "violation");
-        let error = LoginError::from(WireError::from(violation));
+        let error = ConnectionError::from(WireError::from(violation));
         if self.strikes.add(now) {
             return Err(error);
         }
@@ -194,16 +214,22 @@ impl Connection {
         Ok(())
     }
 
-    /// Waits for more bytes. May be dropped at any time without losing any.
-    pub(crate) async fn fill(&mut self) -> Result<(), LoginError> {
+    /// Waits for more bytes. Cancel safe: dropping the future loses no bytes.
+    ///
+    /// # Errors
+    /// The connection ended.
+    pub async fn fill(&mut self) -> Result<(), ConnectionError> {
         self.inbox.reserve(READ);
         let read = self.stream.read_buf(&mut self.inbox).await?;
         self.last_received = Instant::now();
-        if read == 0 { Err(LoginError::Closed) } else { Ok(()) }
+        if read == 0 { Err(ConnectionError::Closed) } else { Ok(()) }
     }
 
-    /// Does the work unless the client goes away meanwhile: nobody needs it then.
-    pub(crate) async fn run_while_connected<T, E: From<LoginError>>(
+    /// Runs `work`, and cancels it when the client disconnects.
+    ///
+    /// # Errors
+    /// That of `work`, or the end of the connection.
+    pub async fn run_while_connected<T, E: From<ConnectionError>>(
         &mut self,
         work: impl Future<Output = Result<T, E>>,
     ) -> Result<T, E> {
@@ -214,9 +240,9 @@ impl Connection {
         }
     }
 
-    /// Listens until the client has gone. What it says is kept; who says much before it is asked is not listened to
-    /// any longer.
-    async fn disconnected(&mut self) -> LoginError {
+    /// Waits for the end of the connection. Bytes that arrive are kept; a client that sends many of them before it is
+    /// asked is not read any further.
+    async fn disconnected(&mut self) -> ConnectionError {
         while self.inbox.len() < READ {
             if let Err(error) = self.fill().await {
                 return error;
@@ -225,10 +251,13 @@ impl Connection {
         std::future::pending().await
     }
 
-    /// Appends a record with this message to what is to be sent.
-    pub(crate) fn queue(&mut self, message: &Message) -> Result<(), LoginError> {
+    /// Appends a record with this message to the outbox.
+    ///
+    /// # Errors
+    /// The message does not fit into a record.
+    pub fn queue(&mut self, message: &Message) -> Result<(), ConnectionError> {
         let mut writer = Writer::begin(&mut self.outbox, Side::Server);
-        writer.push(message).map_err(|_| LoginError::Internal("a message is longer than a record"))?;
+        writer.push(message).map_err(|_| ConnectionError::MessageTooLong)?;
         match &mut self.seals {
             Some((sealer, _)) => writer.seal(sealer).map_err(WireError::from)?,
             None => writer.plain(),
@@ -236,8 +265,11 @@ impl Connection {
         Ok(())
     }
 
-    /// Sends what is queued.
-    pub(crate) async fn flush(&mut self) -> Result<(), LoginError> {
+    /// Sends the outbox.
+    ///
+    /// # Errors
+    /// The connection ended, or the client does not read.
+    pub async fn flush(&mut self) -> Result<(), ConnectionError> {
         if self.outbox.is_empty() {
             return Ok(());
         }
@@ -245,20 +277,24 @@ impl Connection {
             self.stream.write_all(&self.outbox).await?;
             self.stream.flush().await
         };
-        let written = timeout(WRITE_DEADLINE, written).await;
-        written.map_err(|_| LoginError::Timeout("read"))??;
+        let written = timeout(WRITE_TIMEOUT, written).await;
+        written.map_err(|_| ConnectionError::Timeout("read"))??;
         self.outbox.clear();
         self.last_sent = Instant::now();
         Ok(())
     }
 
-    pub(crate) async fn send(&mut self, message: &Message) -> Result<(), LoginError> {
+    /// Queues a message and sends the outbox.
+    ///
+    /// # Errors
+    /// As [`Self::queue`] and [`Self::flush`].
+    pub async fn send(&mut self, message: &Message) -> Result<(), ConnectionError> {
         self.queue(message)?;
         self.flush().await
     }
 
-    /// The last message, as the reply to `request` if there is one, and the end.
-    pub(crate) async fn close(mut self, answer: Option<&Answer>, request: Option<u32>) {
+    /// Sends a last message, as the reply to `request` if there is one, and closes the connection.
+    pub async fn close(mut self, answer: Option<&Answer>, request: Option<u32>) {
         if let Some(answer) = answer {
             let message = match request {
                 Some(request) => Message::error_reply(request, answer),
@@ -268,7 +304,7 @@ impl Connection {
                 return;
             }
         }
-        // Bytes left unread would make the kernel reset the connection and drop our last message with it.
+        // Unread bytes would make the kernel reset the connection and drop the last message.
         let drain = async {
             self.stream.shutdown().await?;
             let mut rest = [0; 1_024];
@@ -292,14 +328,14 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (stream, peer) = listener.accept().await.unwrap();
-        let mut connection = Connection::new(Stream::Tcp(stream), peer, Instant::now());
-        let done: Result<_, LoginError> = connection.run_while_connected(async { Ok(7) }).await;
+        let mut connection = Connection::new(Stream::Tcp(stream), peer, Instant::now(), |_| ());
+        let done: Result<_, ConnectionError> = connection.run_while_connected(async { Ok(7) }).await;
         assert_eq!(done.unwrap(), 7);
         client.writable().await.unwrap();
         client.try_write(b"said too early").unwrap();
         drop(client);
-        let disconnected = connection.run_while_connected(pending::<Result<(), LoginError>>()).await;
-        assert!(matches!(disconnected, Err(LoginError::Closed | LoginError::Broken(_))));
-        assert_eq!(connection.inbox, b"said too early"[..], "and nothing is lost");
+        let disconnected = connection.run_while_connected(pending::<Result<(), ConnectionError>>()).await;
+        assert!(matches!(disconnected, Err(ConnectionError::Closed | ConnectionError::Io(_))));
+        assert_eq!(connection.inbox, b"said too early"[..], "bytes that arrive early are kept");
     }
 }

@@ -1,48 +1,47 @@
-//! How many may fetch at once, in all and from one address. Places of their own: those who patch take none from those
-//! who log in. When all are taken, an address prefix that has fewer than another takes one of the other's.
+//! How many clients may fetch at once, in all and from one address. These slots are separate from those of players. When
+//! all are in use, a client replaces one of an address prefix that has more connections than its own.
 
 use std::net::IpAddr;
 
 use shardkeep_daemon::{ConnectionLimiter, ConnectionLimits, Full, OverflowPolicy, Slot};
 
-use super::Config;
-use crate::{LoginError, metrics};
+use crate::{Config, UpdateError, metrics};
 
-/// Everybody who fetches.
+/// The slots of all clients that fetch.
 pub(crate) struct UpdateSlots(ConnectionLimiter);
 
 impl UpdateSlots {
-    /// A fetch takes minutes, so neighbours stay: a crowd that pushes itself out never gets anywhere. Nobody who fetches
-    /// proves who it is.
+    /// A download takes minutes, so a newcomer never replaces a client of its own prefix: otherwise no client behind a
+    /// crowded prefix would finish.
     pub(crate) fn new(config: &Config) -> Self {
         Self(ConnectionLimiter::new(bounds(config, OverflowPolicy::RefuseNewcomer)))
     }
 
-    /// Overflow: the newcomer is told UNAVAILABLE, or another loses its place; both are counted.
-    pub(crate) fn admit(&self, address: IpAddr) -> Result<UpdateSlot, LoginError> {
+    /// Overflow: the newcomer is told UNAVAILABLE, or another client loses its slot; both are counted.
+    pub(crate) fn admit(&self, address: IpAddr) -> Result<UpdateSlot, UpdateError> {
         let slot = self.0.admit(address).map_err(|full| {
             let bound = match full {
                 Full::All => "update_connections",
                 Full::Origin => "update_connections_per_address",
             };
             metrics::refused(bound);
-            LoginError::Busy(bound)
+            UpdateError::Full(bound)
         })?;
-        metrics::update_connections(1.0);
+        metrics::connections(1.0);
         Ok(UpdateSlot(slot))
     }
 }
 
-/// So many may be there at once, whoever of them leaves first.
-pub(super) fn bounds(config: &Config, overflow: OverflowPolicy) -> ConnectionLimits {
+/// The bounds of the settings with an overflow policy.
+pub(crate) fn bounds(config: &Config, overflow: OverflowPolicy) -> ConnectionLimits {
     ConnectionLimits { all: config.max_connections, per_origin: config.max_connections_per_address, overflow }
 }
 
-/// Given back when dropped.
+/// One client's slot; dropping it frees the slot.
 pub(crate) struct UpdateSlot(Slot);
 
 impl UpdateSlot {
-    /// Returns when another has taken the place.
+    /// Waits until another client takes the slot.
     pub(crate) async fn evicted(&self) {
         self.0.evicted().await;
         metrics::refused("update_displaced");
@@ -51,7 +50,7 @@ impl UpdateSlot {
 
 impl Drop for UpdateSlot {
     fn drop(&mut self) {
-        metrics::update_connections(-1.0);
+        metrics::connections(-1.0);
     }
 }
 
@@ -75,7 +74,10 @@ mod tests {
         assert_eq!(idle.len(), 4);
         let refused = |network, host| admit(network, host).err().map(|error| error.to_string());
         assert!(refused(0, 1).is_some_and(|reason| reason.contains("per_address")));
-        assert!(refused(0, 3).is_some_and(|reason| !reason.contains("per_address")), "not for its own");
+        assert!(
+            refused(0, 3).is_some_and(|reason| !reason.contains("per_address")),
+            "a prefix does not displace itself"
+        );
         let other = admit(1, 1).ok();
         idle[0].evicted().await;
         drop((idle, other));

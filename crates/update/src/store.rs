@@ -1,5 +1,5 @@
-//! The store as the service sees it: which signed manifest is published, noticed within a second of its renaming, and
-//! files to read pieces of. Manifests are looked through once, when they are new, and not kept in memory.
+//! The store of patches: which signed manifest is published, and the files that pieces are read from. A new manifest is
+//! noticed within a second after it was renamed into place, verified once, and not kept in memory.
 
 use std::{
     fs::{File, Metadata},
@@ -22,7 +22,7 @@ use tracing::{debug, info, warn};
 
 use crate::metrics;
 
-/// How often the store is looked at.
+/// How often the store is polled for a new release.
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
 pub(crate) struct Store {
@@ -31,21 +31,21 @@ pub(crate) struct Store {
     published: watch::Sender<Option<Arc<Published>>>,
 }
 
-/// The manifest that clients are told of.
+/// The published manifest.
 pub(crate) struct Published {
     pub(crate) answer: PublishedRelease,
     id: ChunkId,
     blob: Blob,
 }
 
-/// Something to read pieces of. Its bytes never change: a store only adds and renames.
+/// A file to read pieces from. Its bytes never change, because a store only adds and renames files.
 #[derive(Clone)]
 pub(crate) struct Blob {
     pub(crate) file: Arc<File>,
     pub(crate) size: u32,
 }
 
-/// Which file `current` is. A new one has another.
+/// Identifies the file behind `current`; a new release has another identity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct FileIdentity(u64, u64, i64, i64, u64);
 
@@ -55,21 +55,21 @@ impl FileIdentity {
     }
 }
 
-/// Why there is nothing to publish.
+/// Why a release cannot be published.
 #[derive(Debug, thiserror::Error)]
 enum PublishError {
-    /// The disk's fault, or ours, at this moment: the file may well be good.
+    /// The file could not be read now; it may be valid.
     #[error(transparent)]
     Unreadable(#[from] io::Error),
     #[error(transparent)]
     Refused(#[from] SignedError),
 }
 
-/// What was looked at last.
+/// The result of the last poll.
 #[derive(Debug, Default)]
 struct LastSeen {
     file: Option<Result<FileIdentity, io::ErrorKind>>,
-    /// It could not be read, which was said.
+    /// The file could not be read, and a warning was logged.
     unreadable: bool,
 }
 
@@ -78,7 +78,7 @@ impl LastSeen {
         self.file != Some(file)
     }
 
-    /// A file that could not be read is news again at the next look. Returns whether to say what came of it.
+    /// A file that could not be read is read again at the next poll. Returns whether to log the outcome.
     fn note(&mut self, file: Result<FileIdentity, io::ErrorKind>, failed: Option<&PublishError>) -> bool {
         let again = file.is_ok() && matches!(failed, Some(PublishError::Unreadable(_)));
         self.file = (!again).then_some(file);
@@ -96,7 +96,7 @@ impl Store {
         self.published.borrow().clone()
     }
 
-    /// Looks at what is published, again and again. What cannot be published is said once, and what was before stays.
+    /// Polls the store until `stop`. A release that cannot be published is logged once, and the previous one stays.
     pub(crate) async fn follow(&self, stop: &CancellationToken) {
         let mut seen = LastSeen::default();
         loop {
@@ -134,10 +134,10 @@ impl Store {
         }
     }
 
-    /// What has this name: the published manifest, or a chunk.
+    /// Opens the published manifest or a chunk by its id; `None`: there is none.
     ///
-    /// Most often the kernel knows the way to the file, and opening it takes no waiting. Otherwise it is done on one of
-    /// few threads: a thousand clients must not become hundreds of threads, each with a stack.
+    /// The kernel usually has the directory entries in memory, and then opening does not block. Otherwise a blocking
+    /// thread opens the file; `cold_reads` bounds how many threads do so at once.
     pub(crate) async fn open(&self, id: ChunkId, cold_reads: &Semaphore) -> io::Result<Option<Blob>> {
         if let Some(published) = self.published().filter(|it| it.id == id) {
             return Ok(Some(published.blob.clone()));
@@ -167,17 +167,17 @@ impl Blob {
     }
 }
 
-/// Opens a file if that needs no look at the disk; fails also where the kernel cannot tell.
+/// Opens a file if that needs no disk access. Fails also where the kernel cannot tell.
 fn open_cached(path: &Path) -> io::Result<File> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC;
     Ok(openat2(CWD, path, flags, Mode::empty(), ResolveFlags::CACHED)?.into())
 }
 
-/// Everything that must be right before players are told of it.
+/// Reads and verifies a signed manifest.
 fn read(path: &Path, key: Option<PublicKey>) -> Result<Published, PublishError> {
     let file = File::open(path)?;
     let mut bytes = Vec::new();
-    // One byte more than allowed is enough to know.
+    // One byte above the limit is enough to detect a file that is too large.
     (&file).take(signature::MAX as u64 + 1).read_to_end(&mut bytes)?;
     let signed = SignedManifest::parse(&bytes)?;
     let manifest = match key {
@@ -206,12 +206,12 @@ mod tests {
         assert!(seen.is_new(file));
         let unreadable = PublishError::Unreadable(io::Error::other("too many open files"));
         assert!(seen.note(file, Some(&unreadable)) && seen.is_new(file));
-        assert!(!seen.note(file, Some(&unreadable)) && seen.is_new(file), "said once");
+        assert!(!seen.note(file, Some(&unreadable)) && seen.is_new(file), "logged once");
         assert!(seen.note(file, None) && !seen.is_new(file));
-        assert!(seen.note(file, Some(&unreadable)), "and once more when it was good meanwhile");
+        assert!(seen.note(file, Some(&unreadable)), "logged again after a success");
         let refused = PublishError::Refused(SignedManifest::parse(b"nonsense").err().unwrap());
-        assert!(seen.note(file, Some(&refused)) && !seen.is_new(file), "that will not change");
-        // One that is not there comes with another identity.
+        assert!(seen.note(file, Some(&refused)) && !seen.is_new(file), "a refused file is not read again");
+        // A missing file gets another identity when it appears.
         let gone = Err(io::ErrorKind::NotFound);
         assert!(seen.is_new(gone) && seen.note(gone, Some(&unreadable)) && !seen.is_new(gone));
     }
@@ -222,7 +222,7 @@ mod tests {
         let (store, mut seen) = (Store::new(folder.path(), None), LastSeen::default());
         store.poll(&mut seen).await;
         assert!(!seen.is_new(Err(io::ErrorKind::NotFound)));
-        // Something is there that has an identity and cannot be read.
+        // A folder has an identity and cannot be read.
         let current = folder.path().join(layout::CURRENT);
         std::fs::create_dir(&current).unwrap();
         store.poll(&mut seen).await;

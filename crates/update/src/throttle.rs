@@ -1,11 +1,11 @@
-//! Bandwidth: a token bucket of bytes in which each piece books its turn, first come, first served. Kept as the one
-//! moment from which the line is free.
+//! A bandwidth limit: a token bucket of bytes. Pieces reserve their turns in order of arrival. The whole state is the
+//! instant from which the line is free.
 
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-/// How much of an unused past may be caught up on.
+/// How much unused time in the past may be used later.
 const BURST: Duration = Duration::from_millis(250);
 
 pub(crate) struct Throttle {
@@ -19,7 +19,8 @@ impl Throttle {
         Self { rate, next_free: Mutex::new(None) }
     }
 
-    /// Books so many bytes, and says how long to wait before they may go. Whoever does not wait has still booked.
+    /// Reserves bandwidth for `bytes`, and returns how long to wait before sending them. The reservation stands even if
+    /// the caller gives up.
     pub(crate) fn reserve(&self, bytes: u32, now: Instant) -> Duration {
         if self.rate == 0 {
             return Duration::ZERO;
@@ -40,7 +41,7 @@ mod tests {
     #[test]
     fn reservations_queue_up_after_burst() {
         let (throttle, now) = (Throttle::new(100_000), Instant::now() + Duration::from_secs(1));
-        // A quarter of a second may be caught up on: 25,000 bytes.
+        // The burst of a quarter of a second is 25,000 bytes.
         assert_eq!(throttle.reserve(25_000, now), Duration::ZERO);
         assert_eq!(throttle.reserve(10_000, now), Duration::ZERO);
         assert_eq!(throttle.reserve(10_000, now), Duration::from_millis(100));

@@ -1,10 +1,11 @@
-//! The update service without the rest of login: a machine that serves nothing but patches.
+//! The update service without login, for a machine that serves nothing but patches.
 
 use std::{
     net::SocketAddr,
     time::{Duration, Instant},
 };
 
+use shardkeep_connection::{Connection, ConnectionError};
 use shardkeep_daemon::{ConnectionLimiter, OverflowPolicy, Slot};
 use shardkeep_lanes::Stream;
 use shardkeep_wire::preface::{self, Preface, Service};
@@ -15,26 +16,25 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, warn};
 
-use super::{Config, Patches, serve, slots::bounds};
-use crate::{LoginError, connection::Connection, metrics};
+use crate::{Config, Patches, UpdateError, metrics, serve::serve, slots::bounds};
 
 /// Protocol section 4.
 const PREFACE_TIMEOUT: Duration = Duration::from_secs(5);
-/// After the accept itself fails, for example for want of file descriptors.
+/// Pause after a failed accept, for example when file descriptors run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// What a server of patches alone needs to know.
+/// Settings of a server that serves nothing but patches.
 #[derive(Debug, Clone)]
 pub struct StandaloneConfig {
     pub patches: Config,
-    /// Name of the deployment that clients say.
+    /// Name of the deployment, as in the clients' preface.
     pub deployment: String,
 }
 
-/// Serves until told to stop.
+/// Serves until `stop`.
 ///
 /// # Errors
-/// The settings are not usable.
+/// The key in the settings is not a public key.
 pub async fn serve_standalone(
     listener: TcpListener,
     standalone: &StandaloneConfig,
@@ -44,8 +44,8 @@ pub async fn serve_standalone(
     let preface = Preface::new(Service::Update, preface::deployment_tag(&standalone.deployment));
     let tasks = TaskTracker::new();
     tasks.spawn(patches.clone().follow(stop.clone()));
-    // Newcomers who have said nothing yet, each for a few seconds, which who is in a hurry does not need. Overflow: the
-    // longest silent one of the address prefix that has most of them leaves.
+    // Connections whose preface has not come yet; each may take a few seconds. Overflow: the oldest connection of the
+    // address prefix that has the most of them is closed.
     let pending_limiter = ConnectionLimiter::new(bounds(&standalone.patches, OverflowPolicy::EvictOldest));
     while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
         let (stream, peer) = match accepted {
@@ -81,12 +81,12 @@ async fn client(
     if let Err(error) = stream.set_nodelay(true) {
         debug!(%peer, %error, "set_nodelay");
     }
-    let mut connection = Connection::new(Stream::Tcp(stream), peer, Instant::now());
+    let mut connection = Connection::new(Stream::Tcp(stream), peer, Instant::now(), metrics::violation);
     let greeted = tokio::select! {
-        greeted = timeout(PREFACE_TIMEOUT, connection.preface(preface, None)) => {
-            greeted.unwrap_or(Err(LoginError::Timeout("send a preface"))).map(drop)
+        greeted = timeout(PREFACE_TIMEOUT, connection.preface(std::slice::from_ref(preface), None)) => {
+            greeted.unwrap_or(Err(ConnectionError::Timeout("send a preface"))).map(drop).map_err(UpdateError::from)
         }
-        () = pending_slot.evicted() => Err(LoginError::SlotLost),
+        () = pending_slot.evicted() => Err(UpdateError::Evicted),
     };
     drop(pending_slot);
     let ended = match greeted {

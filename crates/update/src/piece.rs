@@ -1,7 +1,6 @@
-//! One piece on its way from a file to a socket. On TCP it does not pass through our memory: the header is written, the
-//! kernel sends the file's pages (`sendfile`). On other lanes the bytes have to be sealed, and are read first. A page that
-//! is not in memory would make either wait for the disk on a thread that serves logins, so those are first read on
-//! threads made for waiting.
+//! Sends one piece of a file to a socket. On TCP the kernel sends the pages of the file (`sendfile`); on other lanes TLS
+//! encrypts the bytes, so they are read into memory first. Both would wait for the disk on a thread that serves logins
+//! if a page were not in memory. Blocking threads therefore read such pages first.
 
 use std::{
     fs::File,
@@ -27,15 +26,13 @@ use tokio::{
     time::{error::Elapsed, timeout},
 };
 
-use crate::metrics;
-
-use super::store::Blob;
+use crate::{metrics, store::Blob};
 
 /// Most bytes of data in a piece: fifteen pages, which leaves room for the header in a record.
-pub(super) const MAX: u32 = 15 * 4_096;
-/// A client that takes nothing for so long is gone.
+pub(crate) const MAX: u32 = 15 * 4_096;
+/// A client that reads nothing for this long is disconnected.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
-/// Bytes read at once by a cold read.
+/// Size of the buffer of a cold read.
 const SCRATCH: usize = 16 << 10;
 
 /// Tags of the fields of `Piece`.
@@ -43,18 +40,18 @@ const TOTAL: u8 = 1 << 3;
 const DATA: u8 = 2 << 3 | 2;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Range {
-    pub(super) offset: u32,
-    pub(super) length: u32,
+pub(crate) struct Range {
+    pub(crate) offset: u32,
+    pub(crate) length: u32,
 }
 
-/// Everything of the record up to the data.
-pub(super) fn header(request: u32, total: u32, length: u32) -> BytesMut {
+/// The bytes of the record before the data.
+pub(crate) fn header(request: u32, total: u32, length: u32) -> BytesMut {
     let payload = 1 + varint::length(total.into()) + 1 + varint::length(length.into()) + length as usize;
     let record = encoded_len(Head::Reply(request), payload);
     let mut out = BytesMut::with_capacity(64);
     out.put_u16_le(u16::try_from(record).expect("a piece fits into a record"));
-    // As `encode_header` does, without making room for the payload, which never comes here.
+    // The same bytes as `encode_header` writes. That function also reserves room for the payload, which is not needed.
     out.put_u8(Kind::Reply as u8);
     out.put_u16_le(opcode::GET_PIECE);
     varint::encode(request.into(), &mut out);
@@ -66,8 +63,8 @@ pub(super) fn header(request: u32, total: u32, length: u32) -> BytesMut {
     out
 }
 
-/// Sends the reply to a request for these bytes.
-pub(super) async fn send_piece(
+/// Sends the reply to a request for a range of a file.
+pub(crate) async fn send_piece(
     stream: &mut Stream,
     header: &[u8],
     blob: &Blob,
@@ -89,7 +86,7 @@ pub(super) async fn send_piece(
 async fn send_pages(stream: &TcpStream, header: &[u8], blob: &Blob, range: Range) -> io::Result<()> {
     let mut rest = header;
     while !rest.is_empty() {
-        // More follows: no packet of its own for the header.
+        // MORE: the kernel sends the header in one packet with the data that follows.
         let writing = stream
             .async_io(Interest::WRITABLE, || Ok(send(stream, rest, SendFlags::MORE | SendFlags::NOSIGNAL)?));
         let sent = timeout(WRITE_TIMEOUT, writing).await.map_err(timed_out)??;
@@ -108,7 +105,7 @@ async fn send_pages(stream: &TcpStream, header: &[u8], blob: &Blob, range: Range
     Ok(())
 }
 
-/// The file has fewer bytes than when it was opened; other errors stay what they are.
+/// An unexpected end means that the file was truncated since it was opened; other errors stay the same.
 fn truncated_file(error: io::Error) -> io::Error {
     match error.kind() {
         io::ErrorKind::UnexpectedEof => io::ErrorKind::InvalidData.into(),
@@ -121,13 +118,13 @@ fn timed_out(_: Elapsed) -> io::Error {
     io::ErrorKind::TimedOut.into()
 }
 
-/// Has the kernel fetch these bytes from the disk, unless it has them.
-pub(super) async fn fill_page_cache(cold_reads: &Semaphore, blob: &Blob, range: Range) -> io::Result<()> {
+/// Reads the range from the disk into the page cache, unless it is there.
+pub(crate) async fn fill_page_cache(cold_reads: &Semaphore, blob: &Blob, range: Range) -> io::Result<()> {
     if is_cached(&blob.file, range) {
         return Ok(());
     }
     let _permit = cold_reads.acquire().await.map_err(io::Error::other)?;
-    metrics::update_cold_read();
+    metrics::cold_read();
     let file: Arc<File> = blob.file.clone();
     let reading = spawn_blocking(move || {
         let mut scratch = vec![0; SCRATCH];
@@ -143,7 +140,7 @@ pub(super) async fn fill_page_cache(cold_reads: &Semaphore, blob: &Blob, range: 
     reading.await.map_err(io::Error::other)?
 }
 
-/// As far as its end tells: what is read ahead of it is read in order. What is not warm after all costs a wait, nothing
+/// Looks at the last byte of the range only, because pages are read in order. A wrong answer costs a wait and nothing
 /// else.
 fn is_cached(file: &File, range: Range) -> bool {
     let last = u64::from(range.offset) + u64::from(range.length) - 1;

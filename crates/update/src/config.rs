@@ -7,19 +7,19 @@ use shardkeep_patch::PublicKey;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// Store that `shardkeep patch build` and `sign` made. Empty: no patches are served.
+    /// Folder that `shardkeep patch build` and `sign` filled. Empty: this server has no patches.
     pub dir: String,
-    /// Public key that a manifest must be signed by to be published, so that a slip of an operator is noticed here and
-    /// not by every player. Empty: any.
+    /// Public key. Only a manifest with its signature is published, so that this server notices a wrong upload before
+    /// the players do. Empty: any key.
     pub key: String,
-    /// Bytes per second for all clients together; 0 is without limit.
+    /// Bytes per second for all clients together; 0: no limit.
     pub bandwidth: u64,
-    /// The same for each connection.
+    /// Bytes per second for one connection; 0: no limit.
     pub bandwidth_per_connection: u64,
-    /// Connections at once, apart from those of players. For one more, another closes whose address prefix (/24, /56) has
-    /// more of them than the newcomer's; otherwise it is told UNAVAILABLE.
+    /// Connections at once, besides those of players. When all are in use, a new connection replaces one of an address
+    /// prefix (/24, /56) that has more connections than its own, or it is told UNAVAILABLE.
     pub max_connections: usize,
-    /// The same from one address (of IPv6: from one /64).
+    /// Connections at once from one address (IPv6: from one /64).
     pub max_connections_per_address: usize,
 }
 
