@@ -4,7 +4,7 @@
 use shardkeep_types::Secret;
 
 use crate::{
-    AccountName, WorkCounter, check_password,
+    AccountName, WorkCounter, prepare_password,
     crypto::Key,
     session::{Proof, SessionKeys},
     srp::{Credentials, Group, Parameters, Verifier},
@@ -70,7 +70,7 @@ pub fn names(bytes: &[u8]) {
         assert_eq!(AccountName::normalise(name.as_str()), Ok(name.clone()));
         assert!((AccountName::MIN..=AccountName::MAX).contains(&name.as_str().len()));
     }
-    let _ = check_password(typed);
+    let _ = prepare_password(typed);
 }
 
 /// Tickets and their proofs: key, preface, random and MAC come from the bytes, followed by suites.

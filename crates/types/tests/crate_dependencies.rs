@@ -8,7 +8,7 @@ use std::{
 
 use serde_json::Value;
 
-const PURE: [&str; 6] = ["types", "wire", "auth", "sim", "behavior", "patch"];
+const PURE: [&str; 7] = ["types", "names", "wire", "auth", "sim", "behavior", "patch"];
 const SERVICES: [&str; 12] = [
     "dns", "login", "registry", "gateway", "world", "zone", "ai", "chat", "dbcache", "billing", "gm", "logs",
 ];
@@ -29,12 +29,15 @@ fn allowed(name: &str) -> BTreeSet<&'static str> {
         "behavior",
         "patch",
         "connection",
+        "names",
         "update",
     ];
     let allowed: Vec<&str> = match name {
-        "types" | "bus" | "store" | "sim" | "behavior" => vec![],
+        "types" | "names" | "bus" | "sim" | "behavior" => vec![],
+        "store" => vec!["names"],
         "wire" => vec![],
-        "auth" | "lanes" | "patch" => vec!["wire"],
+        "auth" => vec!["names", "wire"],
+        "lanes" | "patch" => vec!["wire"],
         "rpc" => vec![],
         "daemon" => vec!["rpc"],
         "cluster" => vec!["daemon", "rpc"],

@@ -8,6 +8,7 @@ use std::{
 
 use prost::Message;
 use shardkeep_link::{ClientMessage, GatewayId, MessageKind, ServerMessage};
+use shardkeep_names::{fold, is_plain_line};
 use shardkeep_rpc::world::PresenceReport;
 use shardkeep_types::{AccountId, CharacterId, Epoch, SessionId};
 use shardkeep_wire::{
@@ -214,7 +215,7 @@ impl Room {
         let length = request.text.chars().take(MAX_TEXT_CHARS + 1).count();
         if length > MAX_TEXT_CHARS
             || request.text.trim().is_empty()
-            || request.text.chars().any(char::is_control)
+            || !is_plain_line(&request.text)
         {
             return Err(Refusal::InvalidText);
         }
@@ -303,7 +304,7 @@ impl Room {
 
     /// A moderator's word; `until_ms` 0: may talk again.
     pub(crate) fn mute(&mut self, now: Now, name: &str, until_ms: u64) -> Result<(), TooManyMutes> {
-        let mute = Mute { name: name.to_lowercase(), until_ms, issued_ms: now.wall_ms };
+        let mute = Mute { name: fold(name), until_ms, issued_ms: now.wall_ms };
         self.mutes.set(mute.clone(), now.wall_ms)?;
         self.publish(ChatEvent::Mutes(MuteList { mutes: vec![mute] }));
         Ok(())
@@ -431,7 +432,7 @@ mod tests {
     fn invalid_lines_and_speakers_not_in_world_are_refused() {
         let mut game = Game::new("me").binding(&[1, 9]);
         let long = "x".repeat(256);
-        for text in ["", " ", "a\nb", "a\u{7}", long.as_str()] {
+        for text in ["", " ", "a\nb", "a\u{7}", "\u{202e}gnp.exe", "\u{2066}a\u{2069}", long.as_str()] {
             assert_eq!(refusal(&game.speak(1, Channel::Say, text, "")), Some(ErrorCode::Refused), "{text:?}");
         }
         assert_eq!(refusal(&game.speak(1, Channel::Unspecified, "hi", "")), Some(ErrorCode::Refused));

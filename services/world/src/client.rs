@@ -1,9 +1,10 @@
-//! What clients ask: opcodes to requests. A message that is not what its opcode says is refused, never more.
+//! Requests of clients, by opcode. A message that does not match its opcode is refused and has no other effect.
 
 use std::time::Instant;
 
 use prost::Message;
 use shardkeep_link::{ClientMessage, GatewayId, MessageKind};
+use shardkeep_names::{CharacterName, reserved_by};
 use shardkeep_types::{CharacterId, Epoch, Position, SessionId};
 use shardkeep_wire::{
     opcode,
@@ -17,7 +18,8 @@ use crate::{
 };
 
 impl Core {
-    /// Messages of one client. Of a session that was not presented (yet), or is another gateway's, only to be refused.
+    /// Handles the messages of one client. A session that no gateway has presented yet, or that another gateway holds, gets
+    /// refusals.
     pub(crate) fn handle_messages(
         &mut self,
         now: Instant,
@@ -50,7 +52,7 @@ impl Core {
                 self.push(Effect::Start(Work::ListCharacters { session: id, request, account }));
             }
             opcode::CREATE_CHARACTER => match payload::CreateCharacter::decode(&*message.payload) {
-                Ok(decoded) => match checked_name(&decoded.name) {
+                Ok(decoded) => match checked_name(&decoded.name, &self.config.reserved_names) {
                     Ok(name) => {
                         let start = start_position(account.0, self.config.map_cells);
                         self.push(Effect::Start(Work::CreateCharacter {
@@ -61,7 +63,7 @@ impl Core {
                             start,
                         }));
                     }
-                    Err(why) => self.refuse(id, request, ErrorCode::Refused, why),
+                    Err(why) => self.refuse(id, request, ErrorCode::Refused, &why),
                 },
                 Err(_) => self.malformed(id, request),
             },
@@ -79,16 +81,17 @@ impl Core {
     }
 }
 
-/// Names: 3 to 16 ASCII letters, kept as written, compared without regard to case.
-fn checked_name(name: &str) -> Result<String, &'static str> {
-    if !(3..=16).contains(&name.len()) || !name.bytes().all(|byte| byte.is_ascii_alphabetic()) {
-        return Err("a name has 3 to 16 letters from a to z");
+/// The name of a new character in its normal form.
+fn checked_name(typed: &str, reserved: &[String]) -> Result<String, String> {
+    let name = CharacterName::new(typed).map_err(|error| error.to_string())?;
+    if reserved_by(reserved, name.as_str()).is_some() {
+        return Err(format!("the name {name} is reserved; choose another one"));
     }
-    Ok(name.to_owned())
+    Ok(name.to_string())
 }
 
-/// Where a new character stands first: near the middle of the map, a little west of it, so that those who begin
-/// meet; each account some metres from the next.
+/// Where a new character appears: near the middle of the map, a little to the west, so that new players meet. Characters of
+/// different accounts appear some metres apart.
 fn start_position(account: u64, map_cells: u16) -> Position {
     let middle = i32::from(map_cells) * shardkeep_types::CELL_MM / 2;
     let spread = |number: u64| i32::try_from(number % 17).unwrap_or(0) * 1000 - 8000;
@@ -99,13 +102,24 @@ fn start_position(account: u64, map_cells: u16) -> Position {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::WorldConfig;
 
     #[test]
-    fn character_name_must_be_ascii_letters() {
-        assert_eq!(checked_name("Ann"), Ok("Ann".to_owned()));
-        for wrong in ["", "Al", "Seventeenletterss", "Ann1", "An n", "Ånn", "../x", "Ann\n"] {
-            assert!(checked_name(wrong).is_err(), "{wrong:?}");
+    fn character_name_is_normalised_and_checked() {
+        assert_eq!(checked_name("Zoe\u{308}", &[]), Ok("Zo\u{eb}".to_owned()));
+        for wrong in ["", "Al", "Seventeenletterss", "Ann1", "An n", "../x", "Ann\n", "\u{410}nn"] {
+            assert!(checked_name(wrong, &[]).is_err(), "{wrong:?}");
         }
+    }
+
+    #[test]
+    fn reserved_character_name_is_refused() {
+        let reserved = WorldConfig::default().reserved_names;
+        for wrong in ["Admin", "Gamemaster", "Adrnin", "GAMEMASTER"] {
+            let error = checked_name(wrong, &reserved).unwrap_err();
+            assert!(error.contains("is reserved"), "{error}");
+        }
+        assert_eq!(checked_name("Gaming", &reserved), Ok("Gaming".to_owned()));
     }
 
     #[test]

@@ -7,9 +7,11 @@ use super::{
     Group, SrpError,
     formula::{self, Exchange},
 };
-use crate::{AccountName, PasswordError, WorkCounter, bignum::Number, check_password, crypto::Key};
+use shardkeep_names::{PasswordError, prepare_password};
 
-/// Account and password as typed. The password never leaves this value.
+use crate::{AccountName, WorkCounter, bignum::Number, crypto::Key};
+
+/// An account name and its prepared password. Nothing reads the password back.
 #[derive(Debug, Clone)]
 pub struct Credentials {
     account: AccountName,
@@ -27,10 +29,9 @@ pub struct Parameters<'a> {
 
 impl Credentials {
     /// # Errors
-    /// Fails if the password is empty or too long.
+    /// The password is empty, too long, or has a forbidden character.
     pub fn new(account: AccountName, password: &str) -> Result<Self, PasswordError> {
-        check_password(password)?;
-        Ok(Self { account, password: Secret::new(password.to_owned()) })
+        Ok(Self { account, password: Secret::new(prepare_password(password)?) })
     }
 
     pub fn account(&self) -> &AccountName {
