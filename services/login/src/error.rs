@@ -1,9 +1,9 @@
-//! Why a login or its connection ends, whose fault that is, and what the client is told.
+//! Errors that end a login or a connection: the side at fault, the metric label, and the answer to the client.
 
 use std::{sync::Arc, time::Duration};
 
 use shardkeep_auth::{hybrid::ShareError, srp::SrpError};
-use shardkeep_connection::ConnectionError;
+use shardkeep_connection::{ConnectionError, Fault};
 use shardkeep_store as store;
 use shardkeep_update::UpdateError;
 use shardkeep_wire::{
@@ -12,9 +12,7 @@ use shardkeep_wire::{
     proxy::ProxyError,
 };
 
-use crate::{central::CentralError, queue::Refusal};
-
-pub(crate) use shardkeep_connection::Fault;
+use crate::{accounts::causes::ban_detail, central::error::CentralError, door::queue::Refusal};
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LoginError {
@@ -36,43 +34,45 @@ pub(crate) enum LoginError {
     /// Another login, or an operator, raised the generation while the connection was open.
     #[error("logged in elsewhere, or logged out by an operator")]
     Displaced,
-    /// The password was right, and is not enough.
-    #[error("a code of the second factor is needed")]
+    /// The password was right.
+    #[error("this account needs a code of its second factor")]
     CodeNeeded,
-    #[error("that is not the code, or it was used already")]
+    #[error("the code is wrong, or was used before")]
     WrongCode,
-    #[error("those are not two codes in a row, or one of them was used already")]
+    #[error("these are not two codes in a row, or one of them was used before")]
     WrongCodes,
-    /// Of one code alone nothing is said for a while.
-    #[error("too many wrong codes: give two in a row, the one that is shown now and behind it the next")]
+    /// A single code is not checked for a while.
+    #[error(
+        "too many wrong codes: enter two codes in a row, the one that the app shows now and the next one"
+    )]
     TwoCodesNeeded { wait: Duration },
-    #[error("somebody is logged in to this account")]
+    #[error("this account is logged in already")]
     AlreadyLoggedIn { wait: Duration },
-    /// It makes no sense as things are.
+    /// The request does not fit the current state.
     #[error("{0}")]
     Refused(&'static str),
     #[error("too many attempts")]
     Throttled { limit: &'static str, wait: Duration },
-    /// More than we can do at once.
+    /// A bound of this server is reached.
     #[error("too busy ({0})")]
     Busy(&'static str),
-    /// The exponentiations are taken, for so long.
+    /// The queue for exponentiations refused the job.
     #[error("too many logins ({reason})")]
     PoolBusy { reason: &'static str, wait: Duration },
-    /// The client was given a puzzle and is to come back with the answer.
-    #[error("a puzzle first")]
+    /// The client got a puzzle and must send its `Hello` with the answer.
+    #[error("the client has to solve a puzzle")]
     PuzzleRequired,
-    /// A balancer that must speak PROXY protocol does not.
+    /// A trusted balancer did not send a PROXY protocol header.
     #[error(transparent)]
     Proxy(#[from] ProxyError),
-    #[error("no world {0}")]
+    #[error("there is no world {0}; choose one from the list")]
     NoWorld(u32),
     #[error("{0}")]
     WorldUnavailable(&'static str),
-    /// By operators, who say why.
+    /// The reason of the operators.
     #[error("this world is closed: {0}")]
     WorldClosed(String),
-    #[error("no gateway takes players now")]
+    #[error("no gateway takes players now; try again")]
     NoGateway,
     #[error(transparent)]
     Store(Arc<store::Error>),
@@ -118,7 +118,7 @@ impl LoginError {
 
     pub(crate) fn fault(&self) -> Fault {
         match self {
-            // Of a crowd nobody is guilty: it has a metric and an alert of its own.
+            // A busy pool has its own metric and alert.
             Self::Connection(error) => error.fault(),
             Self::Update(error) => error.fault(),
             Self::Displaced
@@ -136,7 +136,7 @@ impl LoginError {
         }
     }
 
-    /// What the client is told; `None`: nothing.
+    /// The answer to the client; `None`: there is none.
     pub(crate) fn answer(&self) -> Option<Answer> {
         let with_retry = |code, wait| Some(Answer::of(code, self.to_string()).retry_after(wait));
         let without_retry = |code| Some(Answer::of(code, self.to_string()));
@@ -166,28 +166,19 @@ impl LoginError {
                 with_retry(ErrorCode::Unavailable, Duration::from_secs(1))
             }
             Self::Central(CentralError::Unavailable(_)) => Some(
-                Answer::of(ErrorCode::Unavailable, "the accounts of all regions are out of reach")
+                Answer::of(ErrorCode::Unavailable, "the account servers do not answer; try again")
                     .retry_after(Duration::from_secs(2)),
             ),
             Self::Central(CentralError::NameTaken | CentralError::Conflict) => {
                 without_retry(ErrorCode::Refused)
             }
-            // What is wrong inside is nobody else's business.
+            // Internal causes are logged, and not told to clients.
             Self::Store(_) | Self::Central(_) | Self::Internal(_) => Some(
-                Answer::of(ErrorCode::Unavailable, "temporarily impossible")
+                Answer::of(ErrorCode::Unavailable, "this is impossible now; try again")
                     .retry_after(Duration::from_secs(1)),
             ),
             Self::Draining => without_retry(ErrorCode::Draining),
         }
-    }
-}
-
-/// `detail` of a BANNED answer: until when, in milliseconds since the Unix epoch, and why.
-pub(crate) fn ban_detail(until_ms: u64, reason: &str) -> String {
-    if until_ms == store::accounts::FOREVER {
-        format!("for ever: {reason}")
-    } else {
-        format!("until {until_ms}: {reason}")
     }
 }
 
@@ -225,6 +216,7 @@ impl From<SrpError> for LoginError {
     fn from(error: SrpError) -> Self {
         match error {
             SrpError::Denied => Self::Denied,
+            SrpError::Password(_) => Self::Malformed("the password has a forbidden character or length"),
             SrpError::Malformed(what) => Self::Malformed(what),
             SrpError::Degenerate => Self::Malformed("degenerate public number"),
             SrpError::UnknownGroup => Self::NoneSupported("groups"),
