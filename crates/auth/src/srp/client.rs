@@ -1,14 +1,13 @@
 //! Client side of SRP6a: answers a challenge, then verifies that the server knows the verifier.
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
+use shardkeep_names::{PasswordError, prepare_password};
 use shardkeep_types::Secret;
 
 use super::{
     Group, SrpError,
     formula::{self, Exchange},
 };
-use shardkeep_names::{PasswordError, prepare_password};
-
 use crate::{AccountName, WorkCounter, bignum::Number, crypto::Key};
 
 /// An account name and its prepared password. Nothing reads the password back.
