@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result};
 use clap::{Args, Subcommand};
 use shardkeep_auth::{
-    AccountName, check_password,
+    AccountName,
     srp::{Group, SALT_BYTES, Verifier},
 };
 use shardkeep_daemon::unix_millis;

@@ -4,8 +4,9 @@
 use shardkeep_types::Secret;
 
 use crate::{
-    AccountName, WorkCounter, prepare_password,
+    AccountName, WorkCounter,
     crypto::Key,
+    prepare_password,
     session::{Proof, SessionKeys},
     srp::{Credentials, Group, Parameters, Verifier},
     ticket::TicketChain,

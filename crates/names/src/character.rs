@@ -83,8 +83,14 @@ mod tests {
 
     #[test]
     fn names_of_many_scripts_are_valid() {
-        for name in ["Ann", "Zoë", "Łukasz", "Дмитрий", "Ελένη", "さくら", "山田太郎", "김철수", "שרהלי", "अमित"] {
-            assert_eq!(CharacterName::new(name).map(|name| name.to_string()), Ok(name.nfkc().collect()), "{name}");
+        for name in
+            ["Ann", "Zoë", "Łukasz", "Дмитрий", "Ελένη", "さくら", "山田太郎", "김철수", "שרהלי", "अमित"]
+        {
+            assert_eq!(
+                CharacterName::new(name).map(|name| name.to_string()),
+                Ok(name.nfkc().collect()),
+                "{name}"
+            );
         }
     }
 
@@ -111,7 +117,15 @@ mod tests {
     #[test]
     fn name_with_other_characters_than_letters_is_refused() {
         for wrong in [
-            "Ann1", "An n", "../x", "Ann\n", "Ann\u{202e}", "A\u{200b}nn", "\u{308}Ann", "Ann♥", "\u{2066}Ann\u{2069}",
+            "Ann1",
+            "An n",
+            "../x",
+            "Ann\n",
+            "Ann\u{202e}",
+            "A\u{200b}nn",
+            "\u{308}Ann",
+            "Ann♥",
+            "\u{2066}Ann\u{2069}",
         ] {
             assert_eq!(CharacterName::new(wrong), Err(NameError::Character), "{wrong:?}");
         }

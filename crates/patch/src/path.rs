@@ -185,9 +185,18 @@ mod tests {
 
     #[test]
     fn ordinary_paths_are_accepted() {
-        for path in
-            ["game", "data/maps/meadow.pak", ".hidden", "a b/ä (1).txt", "com10", "console.txt", "a..b", "a~b", "backup~", "longername~1"]
-        {
+        for path in [
+            "game",
+            "data/maps/meadow.pak",
+            ".hidden",
+            "a b/ä (1).txt",
+            "com10",
+            "console.txt",
+            "a..b",
+            "a~b",
+            "backup~",
+            "longername~1",
+        ] {
             assert_eq!(ReleasePath::new(path).map(|path| path.to_string()), Ok(path.to_owned()));
         }
     }

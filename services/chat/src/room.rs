@@ -213,10 +213,7 @@ impl Room {
     /// The line that the speaker wishes to say, checked.
     fn line(&self, now: Now, speaker: &Avatar, request: &Speak) -> Result<Line, Refusal> {
         let length = request.text.chars().take(MAX_TEXT_CHARS + 1).count();
-        if length > MAX_TEXT_CHARS
-            || request.text.trim().is_empty()
-            || !is_plain_line(&request.text)
-        {
+        if length > MAX_TEXT_CHARS || request.text.trim().is_empty() || !is_plain_line(&request.text) {
             return Err(Refusal::InvalidText);
         }
         let recipient = match request.channel() {

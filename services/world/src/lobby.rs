@@ -130,7 +130,9 @@ fn busy(request: u64) -> ServerMessage {
 
 fn refused(request: u64, status: &Status) -> ServerMessage {
     match reason(status) {
-        Some("name_taken") => refusal(request, ErrorCode::Refused, "this name, or one that looks like it, is taken"),
+        Some("name_taken") => {
+            refusal(request, ErrorCode::Refused, "this name, or one that looks like it, is taken")
+        }
         Some("too_many_characters") => {
             refusal(request, ErrorCode::Refused, "the account has no room for another character")
         }

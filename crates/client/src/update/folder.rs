@@ -174,7 +174,8 @@ mod tests {
         folder.create("staged").unwrap().write_all(b"new").unwrap();
         let error = folder.move_here(&folder, "staged", "data/new").unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::NotADirectory);
-        let names: Vec<_> = std::fs::read_dir(outside.path()).unwrap().map(|it| it.unwrap().file_name()).collect();
+        let names: Vec<_> =
+            std::fs::read_dir(outside.path()).unwrap().map(|it| it.unwrap().file_name()).collect();
         assert_eq!(names, [OsStr::new("precious")]);
         assert_eq!(std::fs::read(outside.path().join("precious")).unwrap(), b"kept");
     }

@@ -25,7 +25,12 @@ use shardkeep_patch::{
 };
 use shardkeep_types::FileLock;
 
-use super::{error::UpdateError, folder::Folder, progress::{Progress, Stage}, space};
+use super::{
+    error::UpdateError,
+    folder::Folder,
+    progress::{Progress, Stage},
+    space,
+};
 
 const STATE_HEADER: &str = "shardkeep-install 1";
 const STATE: &str = "state";
@@ -206,7 +211,8 @@ impl Install {
         }
         for file in manifest.files() {
             let set = self.root.open_to_read(file.path.as_str());
-            set.and_then(|opened| set_executable(&opened, file.executable)).map_err(self.error_at(&file.path))?;
+            set.and_then(|opened| set_executable(&opened, file.executable))
+                .map_err(self.error_at(&file.path))?;
         }
         self.write_state(&State { sequence, whole: true, owned: files })
     }

@@ -17,7 +17,6 @@ use shardkeep_auth::{
 };
 use shardkeep_daemon::{Origin, Prefix};
 use shardkeep_store::accounts::Credentials;
-use shardkeep_types::Secret;
 use shardkeep_update::Patches;
 use shardkeep_wire::{
     Message, opcode,
@@ -209,7 +208,7 @@ impl Logon<New> {
         if !hello.groups.contains(&verifier.group().bits()) {
             return Err(LoginError::NoneSupported("groups"));
         }
-        let (b, ours) = (random::key()?, Secret::new(random::bytes::<64>()?));
+        let (b, ours) = (random::key()?, random::key()?);
         let cost = Job::Challenge.cost(verifier.group()) + u32::from(offer.is_some());
         let job = logons.pool.run(self.job_request(logons, &name, cost), move |work| {
             let share = offer.map(|offer| hybrid::answer(&offer, &ours)).transpose()?;
