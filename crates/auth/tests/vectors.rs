@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use shardkeep_auth::{
-    AccountName, ChannelBinding, Preface, Transcript, WorkCounter, hybrid,
+    AccountName, ChannelBinding, Preface, Transcript, WorkCounter,
     login_keys::LoginKeys,
     puzzle::{PuzzleIssuer, solve, split},
     registration::{self, RegionKey},
@@ -185,10 +185,6 @@ fn keys_of_a_login_with_key_shares_match_vectors() {
     let keys = LoginKeys::derive(&shared, Some(&secret), &vector.array("th1"));
     assert_eq!(keys.client.expose(), vector.get("client key"));
     assert_eq!(keys.server.expose(), vector.get("server key"));
-}
-
-fn sha256(bytes: &[u8]) -> [u8; 32] {
-    aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes).as_ref().try_into().unwrap()
 }
 
 #[test]

@@ -79,6 +79,7 @@ const TABLE: &[Rule] = &[
     rule("shardkeep.billing.v1.Billing", "Report", &[Gateway]),
     rule("shardkeep.billing.v1.Billing", "Show", &[Gm, Cli]),
     rule("shardkeep.billing.v1.Billing", "TimeLeft", &[Login]),
+    rule("shardkeep.billing.v1.Billing", "FollowPrepaid", &[Login]),
     rule("shardkeep.billing.v1.Billing", "Credit", &[Gm]),
     // The console authenticates its operators by tokens of its own on top.
     rule("shardkeep.gm.v1.Gm", "*", &[Cli]),

@@ -12,6 +12,7 @@ mod enforce;
 mod error;
 mod gateways;
 mod metrics;
+mod prepaid;
 mod service;
 
 use std::time::Duration;
@@ -51,7 +52,8 @@ impl Service for Billing {
             return Ok(());
         }
         let ledger = Ledger::new(database);
-        let service = service::BillingService::new(ledger.clone(), config.database_timeout);
+        let service =
+            service::BillingService::new(ledger.clone(), config.database_timeout, daemon.draining());
         let enforcement =
             run_enforcement(ledger, gateways::Gateways::new(node.clone()), config.clone(), daemon.draining());
         daemon.spawn("enforcement", enforcement);

@@ -19,6 +19,7 @@ use shardkeep_store::{
         logins::{LoginRules, Process},
     },
 };
+use shardkeep_types::DaemonKind;
 use shardkeep_update::Patches;
 use shardkeep_wire::preface::{self, Preface, Service};
 use tokio::{sync::watch, time::timeout};
@@ -56,7 +57,12 @@ use crate::{
     metrics, random,
     replies::End,
     worlds::{
-        browse::WorldBrowser, closures::Closed, details::AccountDetails, gateways::Gateways, list::Worlds,
+        browse::WorldBrowser,
+        closures::Closed,
+        details::AccountDetails,
+        gateways::Gateways,
+        list::Worlds,
+        prepaid::{self, PrepaidList},
         tickets::TicketOffice,
     },
 };
@@ -112,7 +118,8 @@ impl App {
         let bound = config.max_connections;
         let queries = Arc::new(AccountQueries::new(&database, rules, revocations.clone(), bound));
         let gateways = Arc::new(Gateways::new(node, &database, bound));
-        let details = Arc::new(AccountDetails::new(node, bound));
+        let prepaid_list = Arc::new(PrepaidList::default());
+        let details = Arc::new(AccountDetails::new(node, prepaid_list.clone(), bound));
         let copy = RegionalCopy::new(database.clone(), cipher.clone());
         let authority =
             Arc::new(Authority::new(database.clone(), central.clone(), copy.clone(), cipher.clone()));
@@ -139,6 +146,8 @@ impl App {
             parts,
         ));
 
+        let billings = node.directory(DaemonKind::Billing);
+        daemon.spawn("prepaid accounts", prepaid::follow(node.clone(), billings, prepaid_list, stop.clone()));
         daemon.spawn("patches", patches.clone().follow(stop.clone()));
         daemon.spawn(
             "groups of accounts",

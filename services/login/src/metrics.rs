@@ -31,6 +31,7 @@ const REVOCATIONS: &str = "shardkeep_login_revocations_total";
 const FOLLOWERS: &str = "shardkeep_login_revocation_followers";
 const FOLLOWERS_CUT: &str = "shardkeep_login_revocation_followers_cut_total";
 const SECOND_FACTORS: &str = "shardkeep_login_second_factors_total";
+const PREPAID_KNOWN: &str = "shardkeep_login_prepaid_accounts";
 const REGISTRATIONS: &str = "shardkeep_login_registrations_total";
 const CENTRAL_HELLOS: &str = "shardkeep_login_central_hellos_total";
 const CENTRAL_CALLS: &str = "shardkeep_login_central_calls_total";
@@ -72,6 +73,11 @@ pub(crate) fn describe() {
     describe_gauge!(FOLLOWERS, "Gateways that follow the revocations of this replica");
     describe_counter!(FOLLOWERS_CUT, "Gateways cut because they did not keep up; they connect again");
     describe_counter!(SECOND_FACTORS, "Codes of second factors, by outcome");
+    describe_gauge!(
+        PREPAID_KNOWN,
+        "Prepaid accounts that billing has told of; -1: unknown, so billing is asked at every login"
+    );
+    prepaid_known(None);
     describe_counter!(REGISTRATIONS, "Registrations by players, by outcome");
     describe_counter!(
         CENTRAL_HELLOS,
@@ -182,6 +188,10 @@ pub(crate) fn follower_cut() {
 
 pub(crate) fn second_factor(outcome: &'static str) {
     counter!(SECOND_FACTORS, "outcome" => outcome).increment(1);
+}
+
+pub(crate) fn prepaid_known(accounts: Option<usize>) {
+    gauge!(PREPAID_KNOWN).set(accounts.map_or(-1.0, |count| count as f64));
 }
 
 pub(crate) fn registration(outcome: &'static str) {

@@ -1,7 +1,7 @@
 //! Data of other daemons about an account that logs in: dbcache counts its characters, and billing knows its play time. A
 //! welcome waits for both only a short time, and leaves out what did not come.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use shardkeep_cluster::{BatchPolicy, Directory, Node, RequestBatcher};
 use shardkeep_rpc::{
@@ -11,6 +11,8 @@ use shardkeep_rpc::{
 use shardkeep_types::{AccountId, DaemonKind};
 use tokio::sync::Semaphore;
 use tonic::{Request, Status};
+
+use crate::worlds::prepaid::PrepaidList;
 
 /// A welcome waits for at most twice this time.
 const DEADLINE: Duration = Duration::from_millis(150);
@@ -32,6 +34,7 @@ type ByWorld = HashMap<u32, u32>;
 pub(crate) struct AccountDetails {
     dbcaches: Directory,
     billings: Directory,
+    prepaid: Arc<PrepaidList>,
     /// Keyed by the address of the dbcache.
     characters: RequestBatcher<String, u64, ByWorld, Status>,
     time_left: RequestBatcher<String, u64, Option<u64>, Status>,
@@ -40,11 +43,12 @@ pub(crate) struct AccountDetails {
 }
 
 impl AccountDetails {
-    pub(crate) fn new(node: &Node, connections: usize) -> Self {
+    pub(crate) fn new(node: &Node, prepaid: Arc<PrepaidList>, connections: usize) -> Self {
         let batch_policy = batch_policy(connections);
         Self {
             dbcaches: node.directory(DaemonKind::Dbcache),
             billings: node.directory(DaemonKind::Billing),
+            prepaid,
             characters: count_characters(node.clone(), batch_policy),
             time_left: time_left(node.clone(), batch_policy),
             counting: Semaphore::new(COUNTING),
@@ -70,6 +74,9 @@ impl AccountDetails {
 
     /// Play time left in milliseconds; `None`: the plan has no limit, or billing does not answer.
     pub(crate) async fn play_time_left(&self, account: AccountId) -> Option<u64> {
+        if !self.prepaid.may_be_prepaid(account) {
+            return None;
+        }
         let billing = self.billings.least_loaded()?;
         let left = self.time_left.submit(&billing.grpc_address, account.0).await;
         left.inspect_err(

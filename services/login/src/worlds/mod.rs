@@ -5,4 +5,5 @@ pub(crate) mod closures;
 pub(crate) mod details;
 pub(crate) mod gateways;
 pub(crate) mod list;
+pub(crate) mod prepaid;
 pub(crate) mod tickets;
