@@ -45,6 +45,12 @@ pub struct FetchArgs {
     /// Take a release that is older than the installed one
     #[arg(long)]
     allow_older: bool,
+    /// Warn about a release that was signed more than this many days ago
+    #[arg(long, value_name = "DAYS", default_value_t = 90)]
+    warn_after: u32,
+    /// Refuse a release that was signed more than this many days ago; none when absent
+    #[arg(long, value_name = "DAYS")]
+    refuse_after: Option<u32>,
     /// Believe the record of the last update instead of reading every file
     #[arg(long)]
     quick: bool,
@@ -60,6 +66,8 @@ pub async fn run(args: &FetchArgs) -> Result<ExitCode> {
         connections: args.connections.into(),
         patience: Duration::from_secs(args.patience),
         allow_older: args.allow_older,
+        warn_after: days(args.warn_after),
+        refuse_after: args.refuse_after.map(days),
         quick: args.quick,
     };
     let progress = Progress::shared();
@@ -70,6 +78,12 @@ pub async fn run(args: &FetchArgs) -> Result<ExitCode> {
     let _ = shown.await;
     match done {
         Ok(done) => {
+            if let Some(age) = done.stale {
+                eprintln!(
+                    "warning: this release was signed {} days ago; the servers may be out of date",
+                    age.as_secs() / 86_400
+                );
+            }
             println!("{}", summary(&done));
             Ok(ExitCode::SUCCESS)
         }
@@ -78,6 +92,10 @@ pub async fn run(args: &FetchArgs) -> Result<ExitCode> {
             Ok(ExitCode::from(code(&error)))
         }
     }
+}
+
+fn days(days: u32) -> Duration {
+    Duration::from_hours(u64::from(days) * 24)
 }
 
 async fn servers(args: &FetchArgs, config: &Config) -> Result<Vec<SocketAddr>> {
@@ -95,7 +113,10 @@ async fn servers(args: &FetchArgs, config: &Config) -> Result<Vec<SocketAddr>> {
 
 fn code(error: &UpdateError) -> u8 {
     match error {
-        UpdateError::Signed(_) | UpdateError::Older { .. } | UpdateError::WrongManifest => REFUSED,
+        UpdateError::Signed(_)
+        | UpdateError::Older { .. }
+        | UpdateError::Stale { .. }
+        | UpdateError::WrongManifest => REFUSED,
         UpdateError::Disk { .. } | UpdateError::InsufficientSpace { .. } | UpdateError::Locked(_) => DISK,
         UpdateError::Client(_)
         | UpdateError::Chunk { .. }
@@ -105,7 +126,7 @@ fn code(error: &UpdateError) -> u8 {
 }
 
 fn summary(done: &UpdateSummary) -> String {
-    let UpdateSummary { release, written, removed, fetched_bytes, corrupted, lost } = done;
+    let UpdateSummary { release, written, removed, fetched_bytes, corrupted, lost, .. } = done;
     let mut text = format!("release {} ({}) is installed", release.name, release.sequence);
     if *written + *removed == 0 {
         text.push_str("; it was already");

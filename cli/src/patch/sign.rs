@@ -1,4 +1,4 @@
-//! `shardkeep patch sign`: the last step of a release. Signing publishes.
+//! `shardkeep patch sign`: signs and publishes the release that was built last, or signs the published one again.
 
 use std::path::PathBuf;
 
@@ -18,13 +18,16 @@ pub struct SignArgs {
 
 pub fn run(args: &SignArgs) -> Result<()> {
     let store = Store::open(&args.store)?;
-    let manifest =
-        store.unsigned()?.context("nothing waits for a signature: `shardkeep patch build` comes first")?;
+    let manifest = match store.unsigned()? {
+        Some(manifest) => manifest,
+        // A new signature of the same release has a new time, which keeps it from becoming stale.
+        None => store.published()?.context("there is no release to sign; run `shardkeep patch build` first")?,
+    };
     let key = key::read(&args.key)?;
     let (damaged, all) = (check::damaged(&store, &manifest), manifest.chunks().len());
     ensure!(damaged == 0, "{damaged} of {all} chunks are missing or damaged: build the release again");
     let before = store.publisher()?;
-    store.publish(&key.sign(&manifest))?;
+    store.publish(&key.sign(&manifest, shardkeep_daemon::unix_millis()))?;
     let release = manifest.release();
     if let Some(before) = before.filter(|before| *before != key.public()) {
         eprintln!(

@@ -115,7 +115,12 @@ impl Store {
 
     pub fn publish(&self, signed: &[u8]) -> Result<()> {
         write(&self.dir.join(layout::CURRENT), signed)?;
-        fs::remove_file(self.dir.join(layout::UNSIGNED)).context("cannot remove the unsigned manifest")
+        match fs::remove_file(self.dir.join(layout::UNSIGNED)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(error).context("cannot remove the unsigned manifest")
+            }
+            _ => Ok(()),
+        }
     }
 }
 

@@ -4,8 +4,9 @@
 use shardkeep_types::Secret;
 
 use crate::{
-    AccountName, WorkCounter, check_password,
+    AccountName, WorkCounter,
     crypto::Key,
+    prepare_password,
     session::{Proof, SessionKeys},
     srp::{Credentials, Group, Parameters, Verifier},
     ticket::TicketChain,
@@ -70,7 +71,7 @@ pub fn names(bytes: &[u8]) {
         assert_eq!(AccountName::normalise(name.as_str()), Ok(name.clone()));
         assert!((AccountName::MIN..=AccountName::MAX).contains(&name.as_str().len()));
     }
-    let _ = check_password(typed);
+    let _ = prepare_password(typed);
 }
 
 /// Tickets and their proofs: key, preface, random and MAC come from the bytes, followed by suites.

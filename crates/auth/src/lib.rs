@@ -20,7 +20,8 @@ pub mod totp;
 pub use bignum::WorkCounter;
 pub use binding::ChannelBinding;
 pub use crypto::{Key, Mac, Transcript};
-pub use name::{AccountName, NameError, PasswordError, check_password};
+pub use name::{AccountName, NameError};
+pub use shardkeep_names::{PasswordError, prepare_password};
 
 /// The 12 bytes that open every connection, as sent.
 pub type Preface = [u8; 12];

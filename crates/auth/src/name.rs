@@ -1,5 +1,4 @@
-//! Account names and passwords of the protocol. A name is normalised once, here, before it is hashed: `" Alice "`
-//! and `alice` are the same account.
+//! Account names. A name is normalised once, before anything is hashed: `" Alice "` and `alice` are the same account.
 
 use std::{fmt, str::FromStr};
 
@@ -8,12 +7,8 @@ use std::{fmt, str::FromStr};
 pub struct AccountName(String);
 
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("an account name has 3 to 32 characters of a-z 0-9 . _ - and begins with a letter or digit")]
+#[error("an account name must have 3 to 32 characters of a-z 0-9 . _ - and begin with a letter or digit")]
 pub struct NameError;
-
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("a password has 1 to 128 bytes")]
-pub struct PasswordError;
 
 impl AccountName {
     pub const MIN: usize = 3;
@@ -50,12 +45,6 @@ impl fmt::Display for AccountName {
     }
 }
 
-/// # Errors
-/// Fails if the password is empty or longer than 128 bytes of UTF-8.
-pub fn check_password(password: &str) -> Result<(), PasswordError> {
-    (1..=128).contains(&password.len()).then_some(()).ok_or(PasswordError)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -85,12 +74,5 @@ mod tests {
                 proptest::prop_assert_eq!(AccountName::normalise(name.as_str()), Ok(name));
             }
         }
-    }
-
-    #[test]
-    fn password_length_is_bounded() {
-        assert!(check_password("").is_err());
-        assert!(check_password(&"p".repeat(128)).is_ok());
-        assert!(check_password(&"p".repeat(129)).is_err());
     }
 }

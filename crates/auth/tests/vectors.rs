@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use shardkeep_auth::{
-    AccountName, ChannelBinding, Preface, Transcript, WorkCounter, hybrid,
+    AccountName, ChannelBinding, Preface, Transcript, WorkCounter,
     login_keys::LoginKeys,
     puzzle::{PuzzleIssuer, solve, split},
     registration::{self, RegionKey},
@@ -178,25 +178,13 @@ fn puzzles_match_vectors() {
 }
 
 #[test]
-fn key_shares_match_vectors() {
+fn keys_of_a_login_with_key_shares_match_vectors() {
     let vector = Section::read("hybrid");
-    let client = [vector.get("seed"), vector.get("client x25519")].concat();
-    let server = [&[0x71; 32], vector.get("server x25519")].concat();
-    let offer = hybrid::Offer::new(&Secret::new(client.try_into().unwrap())).unwrap();
-    assert_eq!(sha256(offer.public()), vector.array("offer sha256"));
-    let (answer, servers) = hybrid::answer(offer.public(), &Secret::new(server.try_into().unwrap())).unwrap();
-    assert_eq!(answer, vector.get("answer"));
-    let secret = offer.accept(&answer).unwrap();
-    assert_eq!(secret.expose(), vector.get("secret"));
-    assert_eq!(secret, servers);
+    let secret = Secret::new(vector.array("secret"));
     let shared = Secret::new(Section::read("srp").array("K"));
     let keys = LoginKeys::derive(&shared, Some(&secret), &vector.array("th1"));
     assert_eq!(keys.client.expose(), vector.get("client key"));
     assert_eq!(keys.server.expose(), vector.get("server key"));
-}
-
-fn sha256(bytes: &[u8]) -> [u8; 32] {
-    aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes).as_ref().try_into().unwrap()
 }
 
 #[test]

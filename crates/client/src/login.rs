@@ -9,7 +9,7 @@ use std::{io, net::SocketAddr, time::Duration};
 use bytes::Bytes;
 use prost::Message as _;
 use shardkeep_auth::{
-    AccountName, Transcript, check_password, hybrid,
+    AccountName, Transcript, hybrid,
     login_keys::LoginKeys,
     puzzle, registration,
     srp::{Credentials, Group, Parameters, Verifier},
@@ -493,9 +493,8 @@ impl WorldSelect {
     }
 }
 
-/// What a server keeps of a password.
+/// The verifier of a new password.
 fn new_verifier(account: &AccountName, password: &str) -> Result<ChangePassword, ClientError> {
-    check_password(password)?;
     let verifier = Verifier::create(Group::Bits2048, account, password, random::bytes()?)?;
     Ok(ChangePassword {
         group: verifier.group().bits(),

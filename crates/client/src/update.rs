@@ -16,6 +16,7 @@
 
 mod error;
 mod fetch;
+mod folder;
 mod install;
 mod progress;
 mod selection;
@@ -59,11 +60,17 @@ pub struct Options {
     pub patience: Duration,
     /// Takes a release that is older than the installed one.
     pub allow_older: bool,
+    /// Reports a release whose signature is older than this ([`UpdateSummary::stale`]).
+    pub warn_after: Duration,
+    /// Refuses a release whose signature is older than this; `None`: none is refused.
+    pub refuse_after: Option<Duration>,
     /// Believes the record of the last update, if it was of this release, instead of reading every file.
     pub quick: bool,
 }
 
 impl Options {
+    pub const WARN_AFTER: Duration = Duration::from_hours(90 * 24);
+
     pub fn new(to: &Path, key: PublicKey) -> Self {
         Self {
             to: to.to_owned(),
@@ -71,6 +78,8 @@ impl Options {
             connections: 4,
             patience: Duration::from_secs(60),
             allow_older: false,
+            warn_after: Self::WARN_AFTER,
+            refuse_after: None,
             quick: false,
         }
     }
@@ -88,6 +97,8 @@ pub struct UpdateSummary {
     pub corrupted: u64,
     /// Connections that were lost.
     pub lost: u64,
+    /// Age of the release's signature, if it is older than [`Options::warn_after`]: the servers may be out of date.
+    pub stale: Option<Duration>,
 }
 
 /// Brings the folder to the published release.
@@ -133,6 +144,7 @@ async fn update_once(
         fetched_bytes: progress.fetched(),
         corrupted: progress.corrupted(),
         lost: progress.lost(),
+        stale: Some(release.age()).filter(|age| *age > options.warn_after),
     };
     if options.quick && state.whole && state.sequence == offered.sequence {
         return Ok(done(&Plan::default()));

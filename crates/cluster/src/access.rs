@@ -100,6 +100,7 @@ const TABLE: &[Rule] = &[
     rule("shardkeep.billing.v1.Billing", "Report", &[Gateway]),
     rule("shardkeep.billing.v1.Billing", "Show", &[Gm, Cli]),
     rule("shardkeep.billing.v1.Billing", "TimeLeft", &[Login]),
+    rule("shardkeep.billing.v1.Billing", "FollowPrepaid", &[Login]),
     rule("shardkeep.billing.v1.Billing", "Credit", &[Gm]),
     // It signs in without a password.
     privileged("shardkeep.gm.v1.Gm", "OneTimeLink", &[Cli]),

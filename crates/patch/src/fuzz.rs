@@ -53,7 +53,7 @@ mod tests {
             mutations in proptest::collection::vec((any::<proptest::sample::Index>(), any::<u8>()), 0..4),
         ) {
             let key = SigningKey::from_seed(&[1; 32]).unwrap();
-            let mut bytes = if signed { key.sign(&sample()) } else { sample().encode() };
+            let mut bytes = if signed { key.sign(&sample(), 1) } else { sample().encode() };
             for (at, byte) in mutations {
                 let at = at.index(bytes.len());
                 bytes[at] = byte;

@@ -97,7 +97,7 @@ pub enum ManifestError {
     Path(#[from] PathError),
     #[error("{0} is not in order")]
     Order(ReleasePath),
-    #[error("{0} is the name of two files, on systems without upper and lower case")]
+    #[error("{0} and another file have one name on systems that ignore case or Unicode normalisation")]
     DuplicatePath(ReleasePath),
     #[error("{0} is a file and a folder")]
     FileAndFolder(ReleasePath),
@@ -520,6 +520,8 @@ pub(crate) mod tests {
         assert_eq!(with_paths(&["a", "a"]), Err(Order(path("a"))));
         assert_eq!(with_paths(&["Data/x", "data/X"]), Err(DuplicatePath(path("data/X"))));
         assert_eq!(with_paths(&["data", "Data/x/y"]), Err(FileAndFolder(path("Data/x/y"))));
+        assert_eq!(with_paths(&["cafe\u{301}", "caf\u{e9}"]), Err(DuplicatePath(path("caf\u{e9}"))));
+        assert_eq!(with_paths(&["STRASSE", "stra\u{df}e"]), Err(DuplicatePath(path("stra\u{df}e"))));
     }
 
     #[test]

@@ -3,6 +3,8 @@
 
 use std::fmt;
 
+use unicode_normalization::UnicodeNormalization as _;
+
 /// Maximum length of a path in bytes.
 pub const MAX: usize = 400;
 /// Maximum length of a part in bytes.
@@ -41,6 +43,9 @@ pub enum PathError {
     Ending,
     #[error("a part of a path is the name of a device")]
     Device,
+    /// Windows gives such aliases to files with longer names, so the path could mean another file.
+    #[error("a part of a path has the form of a short name of Windows, such as PROGRA~1; rename the file")]
+    ShortName,
     #[error("a path begins with {RESERVED}, which is the client's own")]
     Reserved,
 }
@@ -56,6 +61,7 @@ impl PathError {
             Self::Character => "path_character",
             Self::Ending => "path_ending",
             Self::Device => "path_device",
+            Self::ShortName => "path_short_name",
             Self::Reserved => "path_reserved",
         }
     }
@@ -94,7 +100,8 @@ impl ReleasePath {
         &self.0
     }
 
-    /// The path with case folding. Two paths with the same folded form are one file on systems that ignore case.
+    /// The path with case folding and Unicode normalisation. Two paths with the same folded form are one file on some
+    /// system (APFS, HFS+, NTFS).
     pub fn folded(&self) -> String {
         fold(&self.0)
     }
@@ -142,7 +149,20 @@ fn check(part: &str) -> Result<(), PathError> {
     if DEVICES.contains(&stem.as_str()) || NUMBERED_DEVICES.iter().any(numbered) {
         return Err(PathError::Device);
     }
+    if is_short_name(part) {
+        return Err(PathError::ShortName);
+    }
     Ok(())
+}
+
+/// Whether Windows may give this name to a file with a longer one: at most 8 characters that end in `~` and digits, and
+/// an extension of at most 3.
+fn is_short_name(part: &str) -> bool {
+    let (stem, extension) = part.rsplit_once('.').unwrap_or((part, ""));
+    let number = stem.rsplit_once('~').map(|(_, number)| number);
+    stem.chars().count() <= 8
+        && extension.chars().count() <= 3
+        && number.is_some_and(|digits| !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 /// Invisible characters that change how a name is displayed: two names that look alike could be two files.
@@ -150,8 +170,9 @@ fn is_invisible(c: char) -> bool {
     matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
+/// Upper case first, because it also maps letters without a lower-case partner (`ß` and `ss`, `ſ` and `s`).
 fn fold(text: &str) -> String {
-    text.chars().flat_map(char::to_lowercase).collect()
+    text.nfd().flat_map(char::to_uppercase).flat_map(char::to_lowercase).nfc().collect()
 }
 
 #[cfg(test)]
@@ -164,9 +185,18 @@ mod tests {
 
     #[test]
     fn ordinary_paths_are_accepted() {
-        for path in
-            ["game", "data/maps/meadow.pak", ".hidden", "a b/ä (1).txt", "com10", "console.txt", "a..b"]
-        {
+        for path in [
+            "game",
+            "data/maps/meadow.pak",
+            ".hidden",
+            "a b/ä (1).txt",
+            "com10",
+            "console.txt",
+            "a..b",
+            "a~b",
+            "backup~",
+            "longername~1",
+        ] {
             assert_eq!(ReleasePath::new(path).map(|path| path.to_string()), Ok(path.to_owned()));
         }
     }
@@ -198,6 +228,10 @@ mod tests {
             ("aux .txt", Device),
             (".shardkeep/key", Reserved),
             (".SHARDKEEP/key", Reserved),
+            (".\u{17f}hardkeep/key", Reserved),
+            ("SHARDK~1/key", ShortName),
+            ("data/progra~12.pak", ShortName),
+            ("A~1", ShortName),
             (long.as_str(), TooLong),
             ("x".repeat(121).as_str(), TooLong),
         ] {

@@ -11,7 +11,7 @@ use crate::{Manifest, ManifestError, manifest};
 pub const MAGIC: [u8; 4] = *b"SKPS";
 pub const VERSION: u8 = 1;
 /// Bytes before the manifest.
-pub const HEADER: usize = MAGIC.len() + 1 + 32 + 64;
+pub const HEADER: usize = MAGIC.len() + 1 + 32 + 8 + 64;
 /// Maximum length of a signed manifest.
 pub const MAX: usize = HEADER + manifest::MAX_BYTES;
 /// Prefix of the signed bytes. It prevents that another signature by the same key is used for a manifest.
@@ -71,14 +71,16 @@ impl SigningKey {
         PublicKey(bytes.expect("an Ed25519 public key has 32 bytes"))
     }
 
-    /// Returns the signed manifest.
-    pub fn sign(&self, manifest: &Manifest) -> Vec<u8> {
+    /// A signed manifest. `now_ms` is the time in milliseconds since the Unix epoch, by which clients notice a server that
+    /// offers an old release.
+    pub fn sign(&self, manifest: &Manifest, now_ms: u64) -> Vec<u8> {
         let manifest = manifest.encode();
-        let signature = self.0.sign(&signed_bytes(&manifest));
+        let signature = self.0.sign(&signed_bytes(now_ms, &manifest));
         let mut out = Vec::with_capacity(HEADER + manifest.len());
         out.extend_from_slice(&MAGIC);
         out.push(VERSION);
         out.extend_from_slice(self.public().as_bytes());
+        out.extend_from_slice(&now_ms.to_le_bytes());
         out.extend_from_slice(signature.as_ref());
         out.extend_from_slice(&manifest);
         out
@@ -121,6 +123,7 @@ impl SignedError {
 #[derive(Debug, Clone, Copy)]
 pub struct SignedManifest<'a> {
     key: PublicKey,
+    signed_ms: u64,
     signature: [u8; 64],
     manifest: &'a [u8],
 }
@@ -141,8 +144,9 @@ impl<'a> SignedManifest<'a> {
             return Err(SignedError::Version(version));
         }
         let key = PublicKey(cursor.array().map_err(|_| SignedError::WrongMagic)?);
+        let signed_ms = cursor.u64().map_err(|_| SignedError::WrongMagic)?;
         let signature = cursor.array().map_err(|_| SignedError::WrongMagic)?;
-        Ok(Self { key, signature, manifest: cursor.rest() })
+        Ok(Self { key, signed_ms, signature, manifest: cursor.rest() })
     }
 
     /// The key that the manifest names as its signer.
@@ -150,7 +154,12 @@ impl<'a> SignedManifest<'a> {
         self.key
     }
 
-    /// Returns the manifest if one of these keys signed it. Reads nothing of it before.
+    /// When it was signed, in milliseconds since the Unix epoch. Trust it only after the verification.
+    pub fn signed_ms(&self) -> u64 {
+        self.signed_ms
+    }
+
+    /// The manifest, if one of these keys vouches for it. Nothing of it is read before.
     ///
     /// # Errors
     /// Fails if it is signed by another key, altered, or damaged.
@@ -167,14 +176,14 @@ impl<'a> SignedManifest<'a> {
     /// Fails if it is altered or damaged.
     pub fn verify_self_signed(&self) -> Result<Manifest, SignedError> {
         UnparsedPublicKey::new(&ED25519, self.key.as_bytes())
-            .verify(&signed_bytes(self.manifest), &self.signature)
+            .verify(&signed_bytes(self.signed_ms, self.manifest), &self.signature)
             .map_err(|_| SignedError::Altered)?;
         Ok(Manifest::decode(self.manifest)?)
     }
 }
 
-fn signed_bytes(manifest: &[u8]) -> Vec<u8> {
-    [CONTEXT, manifest].concat()
+fn signed_bytes(signed_ms: u64, manifest: &[u8]) -> Vec<u8> {
+    [CONTEXT, &signed_ms.to_le_bytes(), manifest].concat()
 }
 
 #[cfg(test)]
@@ -191,14 +200,14 @@ mod tests {
     #[test]
     fn manifest_of_untrusted_key_is_refused() {
         let (ours, theirs) = (key(1), key(2));
-        let bytes = ours.sign(&sample());
+        let bytes = ours.sign(&sample(), 1);
         let signed = SignedManifest::parse(&bytes).unwrap();
         assert_eq!(signed.key(), ours.public());
         assert_eq!(signed.verify_trusted(&[theirs.public(), ours.public()]), Ok(sample()));
         assert_eq!(signed.verify_trusted(&[theirs.public()]), Err(SignedError::UntrustedKey(ours.public())));
         assert_eq!(signed.verify_trusted(&[]), Err(SignedError::UntrustedKey(ours.public())));
-        // Another key's manifest under our public key.
-        let mut forged = theirs.sign(&sample());
+        // Their manifest under our name.
+        let mut forged = theirs.sign(&sample(), 1);
         forged[5..37].copy_from_slice(ours.public().as_bytes());
         assert_eq!(
             SignedManifest::parse(&forged).unwrap().verify_trusted(&[ours.public()]),
@@ -229,7 +238,7 @@ mod tests {
         #[test]
         fn flipped_bit_is_detected(at: proptest::sample::Index, bit in 0u8..8) {
             let ours = key(1);
-            let mut bytes = ours.sign(&sample());
+            let mut bytes = ours.sign(&sample(), 1);
             let at = at.index(bytes.len());
             bytes[at] ^= 1 << bit;
             prop_assert!(SignedManifest::parse(&bytes).and_then(|it| it.verify_trusted(&[ours.public()])).is_err());

@@ -5,11 +5,13 @@
 
 mod clocks;
 mod ledger;
+mod prepaid;
 #[cfg(test)]
 mod tests;
 
 pub use clocks::ClockReport;
 pub use ledger::{BillingError, LowBalance, PlanStatus};
+pub use prepaid::PrepaidCursor;
 
 use crate::Database;
 

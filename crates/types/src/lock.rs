@@ -16,7 +16,14 @@ impl FileLock {
     /// [`TryLockError::WouldBlock`] when somebody holds it; otherwise that the file cannot be opened.
     pub fn take(path: &Path) -> Result<Self, TryLockError> {
         let options = File::options().create(true).truncate(false).read(true).write(true).open(path);
-        let file = options.map_err(TryLockError::Error)?;
+        Self::of(options.map_err(TryLockError::Error)?)
+    }
+
+    /// Locks an open file.
+    ///
+    /// # Errors
+    /// [`TryLockError::WouldBlock`] when another process holds the lock.
+    pub fn of(file: File) -> Result<Self, TryLockError> {
         file.try_lock()?;
         Ok(Self(file))
     }

@@ -8,7 +8,7 @@ use std::{
 
 use serde_json::Value;
 
-const PURE: [&str; 6] = ["types", "wire", "auth", "sim", "behavior", "patch"];
+const PURE: [&str; 7] = ["types", "names", "wire", "auth", "sim", "behavior", "patch"];
 const SERVICES: [&str; 12] = [
     "dns", "login", "registry", "gateway", "world", "zone", "ai", "chat", "dbcache", "billing", "gm", "logs",
 ];
@@ -16,21 +16,39 @@ const SERVICES: [&str; 12] = [
 /// Crates of ours that each crate may depend on, besides `types`.
 fn allowed(name: &str) -> BTreeSet<&'static str> {
     let base = [
-        "link", "cluster", "store", "bus", "daemon", "rpc", "lanes", "wire", "auth", "sim", "behavior",
+        "link",
+        "cluster",
+        "store",
+        "bus",
+        "daemon",
+        "rpc",
+        "lanes",
+        "wire",
+        "auth",
+        "sim",
+        "behavior",
         "patch",
+        "connection",
+        "names",
+        "update",
     ];
     let allowed: Vec<&str> = match name {
-        "types" | "bus" | "store" | "sim" | "behavior" => vec![],
+        "types" | "names" | "bus" | "sim" | "behavior" => vec![],
+        "store" => vec!["names"],
         "wire" => vec![],
-        "auth" | "lanes" | "patch" => vec!["wire"],
+        "auth" => vec!["names", "wire"],
+        "lanes" | "patch" => vec!["wire"],
         "rpc" => vec![],
         "daemon" => vec!["rpc"],
         "cluster" => vec!["daemon", "rpc"],
         "link" => vec!["cluster", "rpc"],
         "client" => vec!["lanes", "wire", "auth", "patch"],
+        "connection" => vec!["lanes", "wire", "auth"],
+        "update" => vec!["connection", "daemon", "lanes", "patch", "wire"],
         "testkit" => SERVICES.into_iter().chain(base).chain(["client"]).collect(),
         "cli" => {
-            let more = ["client", "auth", "patch", "wire", "daemon", "cluster", "rpc", "store", "bus"];
+            let more =
+                ["client", "auth", "patch", "wire", "daemon", "cluster", "rpc", "store", "bus", "update"];
             SERVICES.into_iter().chain(more).collect()
         }
         "example-dice" => vec!["link", "cluster", "rpc", "client", "daemon", "wire"],

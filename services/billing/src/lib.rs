@@ -13,6 +13,7 @@ mod enforce;
 mod error;
 mod gateways;
 mod metrics;
+mod prepaid;
 mod service;
 
 use std::time::Duration;
@@ -55,7 +56,8 @@ impl Service for Billing {
         let report = move |cause| handle.not_ready_because("store", cause);
         daemon.spawn("store monitor", database.clone().monitor(daemon.draining().cancelled_owned(), report));
         let ledger = Ledger::new(database);
-        let service = service::BillingService::new(ledger.clone(), config.database_timeout);
+        let service =
+            service::BillingService::new(ledger.clone(), config.database_timeout, daemon.draining());
         let enforcement =
             run_enforcement(ledger, gateways::Gateways::new(node.clone()), config.clone(), daemon.draining());
         daemon.spawn("enforcement", enforcement);

@@ -8,19 +8,21 @@ use std::{
 use shardkeep_rpc::{
     batched_call::check_request_count,
     billing::{
-        CreditReply, CreditRequest, ReportReply, ReportRequest, SessionReport, ShowReply, ShowRequest,
-        TimeLeftReply, TimeLeftRequest, billing_server::Billing,
+        CreditReply, CreditRequest, FollowPrepaidRequest, ReportReply, ReportRequest, SessionReport,
+        ShowReply, ShowRequest, TimeLeftReply, TimeLeftRequest, billing_server::Billing,
     },
     session_id,
 };
 use shardkeep_store::billing::{Billing as Ledger, ClockReport};
 use shardkeep_types::{AccountId, Epoch, WorldId};
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 use crate::{
     error::CallError,
     metrics::{CALL_SECONDS, CALLS, CREDITED, MALFORMED, REPORTS},
+    prepaid::{self, PrepaidStream},
 };
 
 /// Later times are malformed: 31 December 9999.
@@ -30,11 +32,12 @@ const LATEST_MS: u64 = 253_402_300_799_999;
 pub(crate) struct BillingService {
     ledger: Ledger,
     database_timeout: Duration,
+    draining: CancellationToken,
 }
 
 impl BillingService {
-    pub(crate) fn new(ledger: Ledger, database_timeout: Duration) -> Self {
-        Self { ledger, database_timeout }
+    pub(crate) fn new(ledger: Ledger, database_timeout: Duration, draining: CancellationToken) -> Self {
+        Self { ledger, database_timeout, draining }
     }
 
     /// Counts and measures a call. All calls are safe to repeat, so a late one is cancelled.
@@ -108,6 +111,15 @@ impl Billing for BillingService {
             })
         })
         .await
+    }
+
+    type FollowPrepaidStream = PrepaidStream;
+
+    async fn follow_prepaid(
+        &self,
+        _: Request<FollowPrepaidRequest>,
+    ) -> Result<Response<PrepaidStream>, Status> {
+        Ok(Response::new(prepaid::follow(self.ledger.clone(), self.draining.clone())))
     }
 
     async fn credit(&self, request: Request<CreditRequest>) -> Result<Response<CreditReply>, Status> {

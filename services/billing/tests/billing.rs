@@ -9,8 +9,8 @@ use shardkeep_cluster::{Dialer, Instance, Node, STORES_ATTRIBUTE, State, certs};
 use shardkeep_daemon::{ClusterConfig, Daemon, DaemonConfig, Running, Settings, launch};
 use shardkeep_rpc::{
     billing::{
-        CreditRequest, ReportRequest, SessionReport, ShowReply, ShowRequest, TimeLeftRequest,
-        billing_client::BillingClient,
+        CreditRequest, FollowPrepaidRequest, PrepaidAccounts, ReportRequest, SessionReport, ShowReply,
+        ShowRequest, TimeLeftRequest, billing_client::BillingClient,
     },
     reason,
 };
@@ -105,6 +105,16 @@ async fn play_time_is_counted_once_across_restart(env: &TestEnv) {
     let mut login = env.client(DaemonKind::Login, &address);
     let left = login.time_left(TimeLeftRequest { accounts: vec![2, 1, 2] }).await.unwrap().into_inner();
     assert_eq!(Vec::from_iter(left.left_ms), [(1, 2 * HOUR_MS)], "the other is on the free plan");
+    let mut prepaid = login.follow_prepaid(FollowPrepaidRequest {}).await.unwrap().into_inner();
+    let first = prepaid.message().await.unwrap().unwrap();
+    assert_eq!(first, PrepaidAccounts { accounts: vec![1], complete: true });
+    let later = CreditRequest { account: 3, hours: 1, key: "order 8".to_owned(), reason: "paid".to_owned() };
+    gm.credit(later).await.unwrap();
+    while !prepaid.message().await.unwrap().unwrap().accounts.contains(&3) {}
+    assert_eq!(
+        gateway.follow_prepaid(FollowPrepaidRequest {}).await.unwrap_err().code(),
+        Code::PermissionDenied
+    );
     let too_many = TimeLeftRequest { accounts: vec![1; 1_025] };
     assert_eq!(login.time_left(too_many).await.unwrap_err().code(), Code::InvalidArgument);
     let other = gm.credit(CreditRequest { hours: 3, ..credit.clone() }).await.unwrap_err();

@@ -1,7 +1,8 @@
-//! Everybody in the world, as the world tells it: found by session, by name, by cell and by zone.
+//! The avatars in the world, as the world reports them, with indexes by session, name, cell and zone.
 
 use std::collections::{HashMap, HashSet};
 
+use shardkeep_names::fold;
 use shardkeep_rpc::{session_id, world::PresenceReport};
 use shardkeep_types::{AccountId, CellId, CharacterId, MapId, SessionId};
 
@@ -62,7 +63,7 @@ impl AvatarIndex {
     fn put(&mut self, avatar: Avatar) {
         self.remove(avatar.character);
         self.by_session.insert(avatar.session, avatar.character);
-        self.by_name.insert(avatar.name.to_lowercase(), avatar.character);
+        self.by_name.insert(fold(&avatar.name), avatar.character);
         self.by_cell.entry(avatar.cell).or_default().insert(avatar.session);
         self.by_zone.entry(avatar.zone.clone()).or_default().insert(avatar.session);
         self.all.insert(avatar.character, avatar);
@@ -71,7 +72,7 @@ impl AvatarIndex {
     fn remove(&mut self, character: CharacterId) {
         let Some(avatar) = self.all.remove(&character) else { return };
         self.by_session.remove(&avatar.session);
-        self.by_name.remove(&avatar.name.to_lowercase());
+        self.by_name.remove(&fold(&avatar.name));
         remove_from(&mut self.by_cell, &avatar.cell, avatar.session);
         remove_from(&mut self.by_zone, &avatar.zone, avatar.session);
     }
@@ -81,7 +82,7 @@ impl AvatarIndex {
     }
 
     pub(crate) fn named(&self, name: &str) -> Option<&Avatar> {
-        self.all.get(self.by_name.get(&name.to_lowercase())?)
+        self.all.get(self.by_name.get(&fold(name))?)
     }
 
     pub(crate) fn with_character(&self, character: CharacterId) -> Option<&Avatar> {

@@ -3,6 +3,8 @@
 
 use std::collections::{HashMap, hash_map::Entry};
 
+use shardkeep_names::fold;
+
 use crate::envelope::Mute;
 
 /// Characters muted at the same time. Overflow: the mute is refused.
@@ -21,12 +23,12 @@ pub(crate) struct Mutes(HashMap<String, Mute>);
 impl Mutes {
     /// Until when the character may not talk, in milliseconds since the Unix epoch.
     pub(crate) fn until(&self, name: &str, now_ms: u64) -> Option<u64> {
-        self.0.get(&name.to_lowercase()).map(|mute| mute.until_ms).filter(|&until| until > now_ms)
+        self.0.get(&fold(name)).map(|mute| mute.until_ms).filter(|&until| until > now_ms)
     }
 
     /// Takes a word about a character, unless a later one is known.
     pub(crate) fn set(&mut self, mut mute: Mute, now_ms: u64) -> Result<(), TooManyMutes> {
-        mute.name = mute.name.to_lowercase();
+        mute.name = fold(&mute.name);
         self.forget(now_ms);
         let full = self.0.len() >= MAX_MUTES;
         match self.0.entry(mute.name.clone()) {

@@ -15,7 +15,7 @@ pub(crate) enum Refusal {
     Malformed,
     #[error("chat has no such request")]
     UnknownRequest,
-    #[error("a line has 1 to 255 characters and no control characters")]
+    #[error("a line must have 1 to 255 characters, and no control characters or bidirectional controls")]
     InvalidText,
     #[error("no such channel")]
     Channel,

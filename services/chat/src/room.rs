@@ -8,6 +8,7 @@ use std::{
 
 use prost::Message;
 use shardkeep_link::{ClientMessage, GatewayId, MessageKind, ServerMessage};
+use shardkeep_names::{fold, is_plain_line};
 use shardkeep_rpc::world::PresenceReport;
 use shardkeep_types::{AccountId, CharacterId, Epoch, SessionId};
 use shardkeep_wire::{
@@ -212,10 +213,7 @@ impl Room {
     /// The line that the speaker wishes to say, checked.
     fn line(&self, now: Now, speaker: &Avatar, request: &Speak) -> Result<Line, Refusal> {
         let length = request.text.chars().take(MAX_TEXT_CHARS + 1).count();
-        if length > MAX_TEXT_CHARS
-            || request.text.trim().is_empty()
-            || request.text.chars().any(char::is_control)
-        {
+        if length > MAX_TEXT_CHARS || request.text.trim().is_empty() || !is_plain_line(&request.text) {
             return Err(Refusal::InvalidText);
         }
         let recipient = match request.channel() {
@@ -303,7 +301,7 @@ impl Room {
 
     /// Applies a mute of an operator and sends it to the other replicas.
     pub(crate) fn mute(&mut self, now: Now, mute: Mute) -> Result<(), TooManyMutes> {
-        let mute = Mute { name: mute.name.to_lowercase(), ..mute };
+        let mute = Mute { name: fold(&mute.name), ..mute };
         self.mutes.set(mute.clone(), now.wall_ms)?;
         self.publish(ChatEvent::Mutes(MuteList { mutes: vec![mute] }));
         Ok(())
@@ -431,7 +429,7 @@ mod tests {
     fn invalid_lines_and_speakers_not_in_world_are_refused() {
         let mut game = Game::new("me").binding(&[1, 9]);
         let long = "x".repeat(256);
-        for text in ["", " ", "a\nb", "a\u{7}", long.as_str()] {
+        for text in ["", " ", "a\nb", "a\u{7}", "\u{202e}gnp.exe", "\u{2066}a\u{2069}", long.as_str()] {
             assert_eq!(refusal(&game.speak(1, Channel::Say, text, "")), Some(ErrorCode::Refused), "{text:?}");
         }
         assert_eq!(refusal(&game.speak(1, Channel::Unspecified, "hi", "")), Some(ErrorCode::Refused));

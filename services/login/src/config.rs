@@ -1,4 +1,4 @@
-//! `[login]` of the settings.
+//! The `[login]` section of the settings.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -7,90 +7,94 @@ use shardkeep_auth::{Key, puzzle::MAX_BITS};
 use shardkeep_daemon::{Networks, Validate, duration};
 use shardkeep_lanes::Settings as Lanes;
 
-use crate::{central, update};
+use shardkeep_update as update;
+
+use crate::central::config::Config as CentralConfig;
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     /// Address that players connect to.
     pub listen: String,
-    /// `host:port` that players are told, where it differs from the bound one (address translation, containers).
+    /// `host:port` that players are told, if it differs from the bound address (address translation, containers).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub advertise: Option<String>,
     /// `sqlite:<path>` (one replica) or `postgres://…` (any number). Default: `sqlite:<data_dir>/login.db`.
     pub store: String,
     /// Oldest client version served: major · 1,000,000 + minor · 1,000 + patch.
     pub min_client_version: u32,
-    /// Connections at once. Beyond it newcomers take the places of connections that have not logged in, of the address
-    /// prefix with most of them; where that is their own they are told UNAVAILABLE.
+    /// Connections at once. When all are in use, a newcomer replaces a connection that has not logged in, of the address
+    /// prefix with the most of them. If that is the newcomer's own prefix, it is told UNAVAILABLE.
     pub max_connections: usize,
-    /// Connections at once from one address (of IPv6: from one /64).
+    /// Connections at once from one address (IPv6: from one /64).
     pub max_connections_per_address: usize,
-    /// How long a player may look at the world list; short enough that a key never needs to be changed.
+    /// How long a player may stay at the world list. It is short enough that keys need no update.
     #[serde(with = "duration")]
     pub connection_lifetime: Duration,
-    /// How long a ticket may be used.
+    /// How long a ticket is valid.
     #[serde(with = "duration")]
     pub ticket_lifetime: Duration,
     /// Threads for exponentiations; 0: one per core.
     pub crypto_threads: usize,
-    /// Logins that may wait for a thread. Beyond it those are told UNAVAILABLE whose address prefix has most of them.
+    /// Logins that may wait for a thread. Further ones replace jobs of the address prefix with the most jobs, whose clients
+    /// are told UNAVAILABLE.
     pub crypto_queue: usize,
-    /// Longest wait for a thread; who would wait longer is told UNAVAILABLE at once, and when to come back.
+    /// Longest wait for a thread. A client that would wait longer is told UNAVAILABLE at once, with a time to retry.
     #[serde(with = "duration")]
     pub crypto_max_wait: Duration,
-    /// Jobs of one account at a time, waiting or at work, from addresses it has not used lately.
+    /// Jobs of one account at a time, waiting or running, from addresses that it has not used lately.
     pub crypto_jobs_per_account: usize,
-    /// Whether logins may or must have a post-quantum key share beside the password.
+    /// Whether logins may or must include a post-quantum key share.
     pub hybrid: Hybrid,
-    /// Balancers in front of this door, as networks: they must speak PROXY protocol v2, and nobody else may.
+    /// Networks of the load balancers. They must send PROXY protocol v2, and other clients must not.
     pub trusted_balancers: Networks,
     pub puzzle: Puzzle,
-    /// What a login does to one that is there already.
+    /// Handling of a second login of an account.
     pub duplicate_logins: DuplicateLogins,
-    /// Where a second login is refused: how long a replica that died keeps those out who were connected to it.
+    /// If a second login is refused: how long a login counts after its replica died.
     #[serde(with = "duration")]
     pub login_lease: Duration,
-    /// Who may register accounts.
+    /// Which players may register accounts.
     pub registration: RegistrationMode,
-    /// Registrations tried, per address.
+    /// Attempts to register, per address.
     pub registrations: Bucket,
-    /// How long a player may look for the code of the second factor.
+    /// How long a player has to enter the code of the second factor.
     #[serde(with = "duration")]
     pub code_timeout: Duration,
     /// Wrong codes of the second factor, per account.
     pub codes: Bucket,
     /// Name of the game in authenticator apps.
     pub issuer: String,
-    /// 64 hexadecimal digits: enciphers the secrets of second factors in the store. The same on all replicas, and not
-    /// in the store's backup. Empty: they are stored as they are.
+    /// Key of 64 hexadecimal digits that encrypts the secrets of second factors in the store. All replicas need the same
+    /// key, and the backup of the store must not contain it. Empty: secrets are stored in plain form.
     pub second_factor_secret: String,
     pub limits: Limits,
     /// Several regions with one account for each player.
-    pub central: central::Config,
-    /// What there is beside TCP.
+    pub central: CentralConfig,
+    /// The lanes besides TCP.
     pub lanes: Lanes,
     pub patches: update::Config,
 }
 
-/// One account, two players.
+/// Handling of a second login of an account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DuplicateLogins {
-    /// The newcomer takes the place of whoever is there.
+    /// The new login ends the first one.
     Displace,
-    /// The newcomer is refused while somebody is there.
+    /// The new login is refused while the first one is active.
     Refuse,
 }
 
-/// Who may register accounts.
+/// Which players may register accounts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum RegistrationMode {
-    /// Operators only.
+    /// None: only operators create accounts.
     Closed,
-    /// Who has an invitation.
+    /// Players with an invitation.
     Token,
+    /// All players.
     Open,
 }
 
@@ -105,7 +109,7 @@ impl RegistrationMode {
 }
 
 impl Config {
-    /// The key of `second_factor_secret`, if there is one.
+    /// The key in `second_factor_secret`, if it is set.
     pub(crate) fn second_factor_key(&self) -> Result<Option<Key>, String> {
         let text = self.second_factor_secret.trim();
         if text.is_empty() {
@@ -118,41 +122,41 @@ impl Config {
     }
 }
 
-/// `X25519MLKEM768` beside the password.
+/// Use of the post-quantum key share `X25519MLKEM768`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Hybrid {
-    /// Clients that offer it get it.
+    /// Clients that offer it use it.
     Allow,
-    /// Nobody gets it.
+    /// No client uses it.
     Off,
     /// Clients that do not offer it are refused.
     Require,
 }
 
-/// Work that clients do before the server works for them.
+/// Puzzles that clients solve before a login.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Puzzle {
     pub mode: PuzzleMode,
-    /// Load of the exponentiation pool (0 to 1) from which on puzzles are asked for.
+    /// Load of the exponentiation pool (0 to 1) above which puzzles are required.
     pub from: f64,
-    /// Zero bits asked for at that load: 2 to the power of it are the hashes that a client calculates.
+    /// Zero bits of a puzzle at that load. A client computes about 2 to this power hashes.
     pub least_bits: u32,
-    /// The same at full load; between the two it rises with the load.
+    /// Zero bits of a puzzle at full load. Between the two the bits rise with the load.
     pub most_bits: u32,
-    /// How long a puzzle may be solved.
+    /// How long the answer to a puzzle is accepted.
     #[serde(with = "duration")]
     pub lifetime: Duration,
-    /// Solved puzzles remembered, so that each serves once. Beyond it all are forgotten, and all that were given out
-    /// until then no longer hold.
+    /// Solved puzzles that are remembered, so that each is valid once. Beyond this number all are forgotten, and every puzzle
+    /// made before becomes invalid.
     pub max_entries: usize,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PuzzleMode {
-    /// Under load.
+    /// Only under load.
     Auto,
     Always,
     Never,
@@ -189,7 +193,7 @@ impl Validate for Puzzle {
     }
 }
 
-/// How often one may try. Each is a token bucket.
+/// Rate limits of logins. Each is a token bucket.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
@@ -201,15 +205,15 @@ pub struct Limits {
     pub failures_of_address: Bucket,
     /// Wrong passwords, per account over all addresses from which it has not logged in lately.
     pub failures_of_account: Bucket,
-    /// How long an address from which an account has logged in is free of the limit per account, so that nobody
-    /// elsewhere can lock a player out.
+    /// How long the limit per account ignores an address from which the account has logged in, so that clients elsewhere
+    /// cannot lock a player out.
     #[serde(with = "duration")]
     pub trust: Duration,
-    /// Keys remembered per limit. Beyond it those nearest to being free again are forgotten.
+    /// Keys that each limit remembers. Beyond this number, the keys closest to a full bucket are forgotten.
     pub max_entries: usize,
 }
 
-/// A token bucket: `burst` at once, and one more every so often.
+/// A token bucket: `burst` at once, and one more each `every`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Bucket {
@@ -251,7 +255,7 @@ impl Default for Config {
             issuer: "Shardkeep".into(),
             second_factor_secret: String::new(),
             limits: Limits::default(),
-            central: central::Config::default(),
+            central: CentralConfig::default(),
             lanes: Lanes::default(),
             patches: update::Config::default(),
         }
@@ -290,11 +294,12 @@ impl Validate for Config {
         }
         if self.connection_lifetime > Duration::from_secs(3600) {
             return Err(
-                "connection_lifetime: must be at most 1h, after which keys would have to change".into()
+                "connection_lifetime: must be at most 1h, because keys are not updated at the world list"
+                    .into(),
             );
         }
         if self.crypto_max_wait.is_zero() || self.crypto_max_wait > Duration::from_secs(15) {
-            return Err("crypto_max_wait: must be 1ms to 15s, the time of a whole handshake".into());
+            return Err("crypto_max_wait: must be 1ms to 15s, because a handshake ends after 15s".into());
         }
         if self.crypto_jobs_per_account == 0 {
             return Err("crypto_jobs_per_account: must be at least 1".into());

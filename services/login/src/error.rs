@@ -1,46 +1,32 @@
-//! Why a login or its connection ends, whose fault that is, and what the client is told.
+//! Errors that end a login or a connection: the side at fault, the metric label, and the answer to the client.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use shardkeep_auth::{hybrid::ShareError, srp::SrpError};
+use shardkeep_connection::{ConnectionError, Fault};
 use shardkeep_store as store;
+use shardkeep_update::UpdateError;
 use shardkeep_wire::{
     WireError,
     payload::{Error as Answer, ErrorCode},
     proxy::ProxyError,
 };
 
-use crate::{central::CentralError, queue::Refusal};
-
-/// Who made it end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Fault {
-    /// Nobody: it was over.
-    NoFault,
-    Client,
-    /// Another daemon, or the database.
-    Peer,
-    Us,
-}
+use crate::{accounts::causes::ban_detail, central::error::CentralError, door::queue::Refusal};
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LoginError {
-    #[error("the client closed the connection")]
-    Closed,
-    #[error("the connection broke: {0}")]
-    Broken(io::Error),
-    #[error("the client did not {0} in time")]
-    Timeout(&'static str),
     #[error(transparent)]
-    Wire(#[from] WireError),
+    Connection(#[from] ConnectionError),
+    /// The client fetched patches.
+    #[error(transparent)]
+    Update(#[from] UpdateError),
     #[error("{0}")]
     Malformed(&'static str),
     #[error("none of the offered {0} is served here")]
     NoneSupported(&'static str),
     #[error("client version {version} is older than {oldest}{}", if *update { "; service 3 of this port has the update" } else { "" })]
     Outdated { version: u32, oldest: u32, update: bool },
-    #[error("no patches are served here")]
-    NoPatches,
     #[error("wrong account or password")]
     Denied,
     #[error("banned: {reason}")]
@@ -48,46 +34,45 @@ pub(crate) enum LoginError {
     /// Another login, or an operator, raised the generation while the connection was open.
     #[error("logged in elsewhere, or logged out by an operator")]
     Displaced,
-    /// The password was right, and is not enough.
-    #[error("a code of the second factor is needed")]
+    /// The password was right.
+    #[error("this account needs a code of its second factor")]
     CodeNeeded,
-    #[error("that is not the code, or it was used already")]
+    #[error("the code is wrong, or was used before")]
     WrongCode,
-    #[error("those are not two codes in a row, or one of them was used already")]
+    #[error("these are not two codes in a row, or one of them was used before")]
     WrongCodes,
-    /// Of one code alone nothing is said for a while.
-    #[error("too many wrong codes: give two in a row, the one that is shown now and behind it the next")]
+    /// A single code is not checked for a while.
+    #[error(
+        "too many wrong codes: enter two codes in a row, the one that the app shows now and the next one"
+    )]
     TwoCodesNeeded { wait: Duration },
-    #[error("somebody is logged in to this account")]
+    #[error("this account is logged in already")]
     AlreadyLoggedIn { wait: Duration },
-    /// It makes no sense as things are.
+    /// The request does not fit the current state.
     #[error("{0}")]
     Refused(&'static str),
     #[error("too many attempts")]
     Throttled { limit: &'static str, wait: Duration },
-    /// More than we can do at once.
+    /// A bound of this server is reached.
     #[error("too busy ({0})")]
     Busy(&'static str),
-    /// Its address prefix had most of those who fetch patches, and somebody of another came.
-    #[error("another took its place")]
-    SlotLost,
-    /// The exponentiations are taken, for so long.
+    /// The queue for exponentiations refused the job.
     #[error("too many logins ({reason})")]
     PoolBusy { reason: &'static str, wait: Duration },
-    /// The client was given a puzzle and is to come back with the answer.
-    #[error("a puzzle first")]
+    /// The client got a puzzle and must send its `Hello` with the answer.
+    #[error("the client has to solve a puzzle")]
     PuzzleRequired,
-    /// A balancer that must speak PROXY protocol does not.
+    /// A trusted balancer did not send a PROXY protocol header.
     #[error(transparent)]
     Proxy(#[from] ProxyError),
-    #[error("no world {0}")]
+    #[error("there is no world {0}; choose one from the list")]
     NoWorld(u32),
     #[error("{0}")]
     WorldUnavailable(&'static str),
-    /// By operators, who say why.
+    /// The reason of the operators.
     #[error("this world is closed: {0}")]
     WorldClosed(String),
-    #[error("no gateway takes players now")]
+    #[error("no gateway takes players now; try again")]
     NoGateway,
     #[error(transparent)]
     Store(Arc<store::Error>),
@@ -103,14 +88,11 @@ impl LoginError {
     /// For metrics.
     pub(crate) fn label(&self) -> &'static str {
         match self {
-            Self::Closed => "closed",
-            Self::Broken(_) => "broken",
-            Self::Timeout(_) => "timeout",
-            Self::Wire(error) => error.label(),
+            Self::Connection(error) => error.label(),
+            Self::Update(error) => error.label(),
             Self::Malformed(_) => "malformed",
             Self::NoneSupported(_) => "none_supported",
             Self::Outdated { .. } => "outdated",
-            Self::NoPatches => "no_patches",
             Self::Denied => "denied",
             Self::Banned { .. } => "banned",
             Self::Displaced => "displaced",
@@ -121,7 +103,6 @@ impl LoginError {
             Self::Refused(_) => "refused",
             Self::Throttled { .. } => "throttled",
             Self::Busy(_) | Self::PoolBusy { .. } => "busy",
-            Self::SlotLost => "slot_lost",
             Self::PuzzleRequired => "puzzle_required",
             Self::Proxy(error) => error.label(),
             Self::NoWorld(_) => "no_world",
@@ -137,11 +118,11 @@ impl LoginError {
 
     pub(crate) fn fault(&self) -> Fault {
         match self {
-            // Of a crowd nobody is guilty: it has a metric and an alert of its own.
-            Self::Closed
-            | Self::Displaced
+            // A busy pool has its own metric and alert.
+            Self::Connection(error) => error.fault(),
+            Self::Update(error) => error.fault(),
+            Self::Displaced
             | Self::Draining
-            | Self::SlotLost
             | Self::PuzzleRequired
             | Self::PoolBusy { .. }
             | Self::WorldClosed(_) => Fault::NoFault,
@@ -155,16 +136,14 @@ impl LoginError {
         }
     }
 
-    /// What the client is told; `None`: nothing.
+    /// The answer to the client; `None`: there is none.
     pub(crate) fn answer(&self) -> Option<Answer> {
         let with_retry = |code, wait| Some(Answer::of(code, self.to_string()).retry_after(wait));
         let without_retry = |code| Some(Answer::of(code, self.to_string()));
         match self {
-            Self::Closed | Self::Broken(_) | Self::PuzzleRequired | Self::Proxy(_) => None,
-            // Perhaps in the middle of a record.
-            Self::SlotLost => None,
-            Self::Timeout(_) => without_retry(ErrorCode::TooSlow),
-            Self::Wire(error) => error.code().and_then(without_retry),
+            Self::Connection(error) => error.answer(),
+            Self::Update(error) => error.answer(),
+            Self::PuzzleRequired | Self::Proxy(_) => None,
             Self::Malformed(_) => without_retry(ErrorCode::Malformed),
             Self::NoneSupported(_) => without_retry(ErrorCode::Refused),
             Self::Outdated { .. } => without_retry(ErrorCode::UpdateRequired),
@@ -181,34 +160,25 @@ impl LoginError {
             Self::Throttled { wait, .. } => with_retry(ErrorCode::Throttled, *wait),
             Self::PoolBusy { wait, .. } => with_retry(ErrorCode::Unavailable, *wait),
             Self::Busy(_) => with_retry(ErrorCode::Unavailable, Duration::from_millis(500)),
-            Self::NoWorld(_) | Self::NoPatches => without_retry(ErrorCode::NotFound),
+            Self::NoWorld(_) => without_retry(ErrorCode::NotFound),
             Self::WorldClosed(note) => Some(Answer::of(ErrorCode::Maintenance, note.as_str())),
             Self::WorldUnavailable(_) | Self::NoGateway => {
                 with_retry(ErrorCode::Unavailable, Duration::from_secs(1))
             }
             Self::Central(CentralError::Unavailable(_)) => Some(
-                Answer::of(ErrorCode::Unavailable, "the accounts of all regions are out of reach")
+                Answer::of(ErrorCode::Unavailable, "the account servers do not answer; try again")
                     .retry_after(Duration::from_secs(2)),
             ),
             Self::Central(CentralError::NameTaken | CentralError::Conflict) => {
                 without_retry(ErrorCode::Refused)
             }
-            // What is wrong inside is nobody else's business.
+            // Internal causes are logged, and not told to clients.
             Self::Store(_) | Self::Central(_) | Self::Internal(_) => Some(
-                Answer::of(ErrorCode::Unavailable, "temporarily impossible")
+                Answer::of(ErrorCode::Unavailable, "this is impossible now; try again")
                     .retry_after(Duration::from_secs(1)),
             ),
             Self::Draining => without_retry(ErrorCode::Draining),
         }
-    }
-}
-
-/// `detail` of a BANNED answer: until when, in milliseconds since the Unix epoch, and why.
-pub(crate) fn ban_detail(until_ms: u64, reason: &str) -> String {
-    if until_ms == store::accounts::FOREVER {
-        format!("for ever: {reason}")
-    } else {
-        format!("until {until_ms}: {reason}")
     }
 }
 
@@ -218,14 +188,15 @@ impl From<store::Error> for LoginError {
     }
 }
 
-impl From<io::Error> for LoginError {
-    fn from(error: io::Error) -> Self {
-        use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
-        match error.kind() {
-            // However a client's system says goodbye.
-            BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof => Self::Closed,
-            _ => Self::Broken(error),
-        }
+impl From<std::io::Error> for LoginError {
+    fn from(error: std::io::Error) -> Self {
+        Self::Connection(error.into())
+    }
+}
+
+impl From<WireError> for LoginError {
+    fn from(error: WireError) -> Self {
+        Self::Connection(error.into())
     }
 }
 
@@ -245,22 +216,11 @@ impl From<SrpError> for LoginError {
     fn from(error: SrpError) -> Self {
         match error {
             SrpError::Denied => Self::Denied,
+            SrpError::Password(_) => Self::Malformed("the password has a forbidden character or length"),
             SrpError::Malformed(what) => Self::Malformed(what),
             SrpError::Degenerate => Self::Malformed("degenerate public number"),
             SrpError::UnknownGroup => Self::NoneSupported("groups"),
             SrpError::Arithmetic(_) => Self::Internal("arithmetic"),
-        }
-    }
-}
-
-impl Fault {
-    /// For metrics.
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Self::NoFault => "none",
-            Self::Client => "client",
-            Self::Peer => "peer",
-            Self::Us => "us",
         }
     }
 }

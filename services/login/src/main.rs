@@ -1,4 +1,4 @@
-//! The `login` daemon as a program of its own.
+//! The `login` daemon as a separate program.
 
 use std::process::ExitCode;
 

@@ -27,19 +27,11 @@ const GATEWAY_CALLS: &str = "shardkeep_login_gateway_calls_total";
 const WORLD_LISTS: &str = "shardkeep_login_world_lists_pushed_total";
 const COMMANDS: &str = "shardkeep_login_account_commands_total";
 const EVICTED: &str = "shardkeep_login_limits_evicted_total";
-const UPDATE_CONNECTIONS: &str = "shardkeep_login_update_connections";
-const UPDATE_BYTES: &str = "shardkeep_login_update_sent_bytes_total";
-const UPDATE_PIECES: &str = "shardkeep_login_update_pieces_total";
-const UPDATE_CHUNKS: &str = "shardkeep_login_update_chunks_total";
-const UPDATE_REFUSED: &str = "shardkeep_login_update_refused_total";
-const UPDATE_THROTTLED: &str = "shardkeep_login_update_throttled_pieces_total";
-const UPDATE_WAIT_SECONDS: &str = "shardkeep_login_update_wait_seconds";
-const UPDATE_COLD_READS: &str = "shardkeep_login_update_cold_reads_total";
-const UPDATE_RELEASES: &str = "shardkeep_login_update_releases_total";
 const REVOCATIONS: &str = "shardkeep_login_revocations_total";
 const FOLLOWERS: &str = "shardkeep_login_revocation_followers";
 const FOLLOWERS_CUT: &str = "shardkeep_login_revocation_followers_cut_total";
 const SECOND_FACTORS: &str = "shardkeep_login_second_factors_total";
+const PREPAID_KNOWN: &str = "shardkeep_login_prepaid_accounts";
 const REGISTRATIONS: &str = "shardkeep_login_registrations_total";
 const CENTRAL_HELLOS: &str = "shardkeep_login_central_hellos_total";
 const CENTRAL_CALLS: &str = "shardkeep_login_central_calls_total";
@@ -90,19 +82,15 @@ pub(crate) fn describe() {
     describe_counter!(WORLD_LISTS, "World lists pushed to clients");
     describe_counter!(COMMANDS, "Operators' commands on accounts, by command");
     describe_counter!(EVICTED, "Keys of rate limits forgotten because too many were remembered");
-    describe_gauge!(UPDATE_CONNECTIONS, "Connections that fetch patches open now");
-    describe_counter!(UPDATE_BYTES, "Bytes of manifests and chunks sent");
-    describe_counter!(UPDATE_PIECES, "Pieces of manifests and chunks sent");
-    describe_counter!(UPDATE_CHUNKS, "Manifests and chunks of which the last piece was sent");
-    describe_counter!(UPDATE_REFUSED, "Requests of the update service refused, by code");
-    describe_counter!(UPDATE_THROTTLED, "Pieces that waited for bandwidth");
-    describe_histogram!(UPDATE_WAIT_SECONDS, "How long a piece waited for bandwidth, of those that did");
-    describe_counter!(UPDATE_COLD_READS, "Pieces that had to be read from the disk before they were sent");
-    describe_counter!(UPDATE_RELEASES, "Releases noticed in the store of patches, by outcome");
     describe_counter!(REVOCATIONS, "Generations that rose, as told to gateways");
     describe_gauge!(FOLLOWERS, "Gateways that follow the revocations of this replica");
     describe_counter!(FOLLOWERS_CUT, "Gateways cut because they did not keep up; they connect again");
     describe_counter!(SECOND_FACTORS, "Codes of second factors, by outcome");
+    describe_gauge!(
+        PREPAID_KNOWN,
+        "Prepaid accounts that billing has told of; -1: unknown, so billing is asked at every login"
+    );
+    prepaid_known(None);
     describe_counter!(REGISTRATIONS, "Registrations by players, by outcome");
     describe_counter!(
         CENTRAL_HELLOS,
@@ -200,35 +188,6 @@ pub(crate) fn limits_evicted(keys: usize) {
     counter!(EVICTED).increment(keys as u64);
 }
 
-pub(crate) fn update_connections(change: f64) {
-    gauge!(UPDATE_CONNECTIONS).increment(change);
-}
-
-pub(crate) fn update_sent(bytes: u32, last: bool) {
-    counter!(UPDATE_BYTES).increment(bytes.into());
-    counter!(UPDATE_PIECES).increment(1);
-    if last {
-        counter!(UPDATE_CHUNKS).increment(1);
-    }
-}
-
-pub(crate) fn update_refused(code: &'static str) {
-    counter!(UPDATE_REFUSED, "code" => code).increment(1);
-}
-
-pub(crate) fn update_throttled(wait: Duration) {
-    counter!(UPDATE_THROTTLED).increment(1);
-    histogram!(UPDATE_WAIT_SECONDS).record(wait);
-}
-
-pub(crate) fn update_cold_read() {
-    counter!(UPDATE_COLD_READS).increment(1);
-}
-
-pub(crate) fn release_published(ok: bool) {
-    counter!(UPDATE_RELEASES, "outcome" => if ok { "published" } else { "refused" }).increment(1);
-}
-
 pub(crate) fn revocations(count: usize) {
     counter!(REVOCATIONS).increment(count as u64);
 }
@@ -243,6 +202,10 @@ pub(crate) fn follower_cut() {
 
 pub(crate) fn second_factor(outcome: &'static str) {
     counter!(SECOND_FACTORS, "outcome" => outcome).increment(1);
+}
+
+pub(crate) fn prepaid_known(accounts: Option<usize>) {
+    gauge!(PREPAID_KNOWN).set(accounts.map_or(-1.0, |count| count as f64));
 }
 
 pub(crate) fn registration(outcome: &'static str) {

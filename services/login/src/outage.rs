@@ -1,4 +1,4 @@
-//! A failure that repeats until somebody mends it: told once, and then only to those who debug.
+//! Logs a repeating failure: the first time as a warning, then at debug level.
 
 use std::fmt::Display;
 
@@ -10,7 +10,7 @@ pub(crate) struct Outage {
 }
 
 impl Outage {
-    /// It works; the next failure is news again.
+    /// The call succeeded: the next failure is a warning again.
     pub(crate) fn recovered(&mut self) {
         self.reported = false;
     }

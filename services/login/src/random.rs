@@ -1,13 +1,13 @@
-//! Randomness and the clock, the two things that `auth` leaves to its callers.
+//! Random bytes and the clock, which `auth` takes as arguments.
 
 use shardkeep_auth::Key;
 pub(crate) use shardkeep_daemon::unix_millis;
 
-use crate::LoginError;
+use crate::error::LoginError;
 
 pub(crate) fn bytes<const N: usize>() -> Result<[u8; N], LoginError> {
     let mut bytes = [0; N];
-    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| LoginError::Internal("no randomness"))?;
+    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| LoginError::Internal("the system gave no random bytes"))?;
     Ok(bytes)
 }
 

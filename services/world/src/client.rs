@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use prost::Message;
 use shardkeep_link::{ClientMessage, GatewayId, MessageKind};
+use shardkeep_names::{CharacterName, reserved_by};
 use shardkeep_types::{CharacterId, Epoch, Position, SessionId};
 use shardkeep_wire::{
     opcode,
@@ -51,7 +52,7 @@ impl Core {
                 self.push(Effect::Start(Work::ListCharacters { session: id, request, account }));
             }
             opcode::CREATE_CHARACTER => match payload::CreateCharacter::decode(&*message.payload) {
-                Ok(decoded) => match checked_name(&decoded.name) {
+                Ok(decoded) => match checked_name(&decoded.name, &self.config.reserved_names) {
                     Ok(name) => {
                         let start = start_position(account.0, self.config.map_cells);
                         self.push(Effect::Start(Work::CreateCharacter {
@@ -62,7 +63,7 @@ impl Core {
                             start,
                         }));
                     }
-                    Err(why) => self.refuse(id, request, ErrorCode::Refused, why),
+                    Err(why) => self.refuse(id, request, ErrorCode::Refused, &why),
                 },
                 Err(_) => self.malformed(id, request),
             },
@@ -80,12 +81,13 @@ impl Core {
     }
 }
 
-/// Checks a name: 3 to 16 ASCII letters. Names are stored as written and compared without regard to case.
-fn checked_name(name: &str) -> Result<String, &'static str> {
-    if !(3..=16).contains(&name.len()) || !name.bytes().all(|byte| byte.is_ascii_alphabetic()) {
-        return Err("a name has 3 to 16 letters from a to z");
+/// The name of a new character in its normal form.
+fn checked_name(typed: &str, reserved: &[String]) -> Result<String, String> {
+    let name = CharacterName::new(typed).map_err(|error| error.to_string())?;
+    if reserved_by(reserved, name.as_str()).is_some() {
+        return Err(format!("the name {name} is reserved; choose another one"));
     }
-    Ok(name.to_owned())
+    Ok(name.to_string())
 }
 
 /// The first position of a new character: a little west of the middle of the map, so that new players meet. Each
@@ -100,13 +102,24 @@ fn start_position(account: u64, map_cells: u16) -> Position {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::WorldConfig;
 
     #[test]
-    fn character_name_must_be_ascii_letters() {
-        assert_eq!(checked_name("Ann"), Ok("Ann".to_owned()));
-        for wrong in ["", "Al", "Seventeenletterss", "Ann1", "An n", "Ånn", "../x", "Ann\n"] {
-            assert!(checked_name(wrong).is_err(), "{wrong:?}");
+    fn character_name_is_normalised_and_checked() {
+        assert_eq!(checked_name("Zoe\u{308}", &[]), Ok("Zo\u{eb}".to_owned()));
+        for wrong in ["", "Al", "Seventeenletterss", "Ann1", "An n", "../x", "Ann\n", "\u{410}nn"] {
+            assert!(checked_name(wrong, &[]).is_err(), "{wrong:?}");
         }
+    }
+
+    #[test]
+    fn reserved_character_name_is_refused() {
+        let reserved = WorldConfig::default().reserved_names;
+        for wrong in ["Admin", "Gamemaster", "Adrnin", "GAMEMASTER"] {
+            let error = checked_name(wrong, &reserved).unwrap_err();
+            assert!(error.contains("is reserved"), "{error}");
+        }
+        assert_eq!(checked_name("Gaming", &reserved), Ok("Gaming".to_owned()));
     }
 
     #[test]

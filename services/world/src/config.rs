@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use shardkeep_daemon::{Validate, duration};
+use shardkeep_names::is_valid_entry;
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -28,7 +29,26 @@ pub struct WorldConfig {
     pub tick_hz: u32,
     /// Copper coins a new character begins with.
     pub starter_coins: u32,
+    /// Names that characters may not have. Names that look alike count as equal; `*` at the end also reserves every longer
+    /// name.
+    pub reserved_names: Vec<String>,
 }
+
+/// Names that could make players believe that an operator speaks.
+const RESERVED_NAMES: [&str; 12] = [
+    "admin*",
+    "developer*",
+    "gamemaster*",
+    "moderator*",
+    "official*",
+    "operator*",
+    "owner",
+    "server",
+    "shardkeep*",
+    "staff*",
+    "support*",
+    "system",
+];
 
 impl Default for WorldConfig {
     fn default() -> Self {
@@ -42,6 +62,7 @@ impl Default for WorldConfig {
             sectors: 2,
             tick_hz: 20,
             starter_coins: 100,
+            reserved_names: RESERVED_NAMES.map(str::to_owned).to_vec(),
         }
     }
 }
@@ -69,6 +90,11 @@ impl Validate for WorldConfig {
         if self.link_loss > Duration::from_secs(3600) {
             return Err("link_loss: must be at most 1h".into());
         }
+        if let Some(entry) = self.reserved_names.iter().find(|entry| !is_valid_entry(entry)) {
+            return Err(format!(
+                "reserved_names: {entry:?} is not a name; write a name, or the beginning of names and one `*`"
+            ));
+        }
         Ok(())
     }
 }
@@ -84,5 +110,7 @@ mod tests {
         assert_eq!(wrong.validate().unwrap_err(), "sectors: must be 1 to 32");
         let wrong = WorldConfig { lease: Duration::ZERO, ..WorldConfig::default() };
         assert!(wrong.validate().unwrap_err().starts_with("lease"));
+        let wrong = WorldConfig { reserved_names: vec!["*".into()], ..WorldConfig::default() };
+        assert!(wrong.validate().unwrap_err().starts_with("reserved_names: \"*\""));
     }
 }

@@ -110,7 +110,7 @@ impl Lobby {
     ) -> Option<Character> {
         let db_request = ListCharactersRequest { account: account.0, world: self.world.0 };
         let reply = call(database.list_characters(db_request)).await.ok()?;
-        reply.characters.into_iter().find(|character| character.name.eq_ignore_ascii_case(name))
+        reply.characters.into_iter().find(|character| character.name == name)
     }
 }
 
@@ -130,7 +130,9 @@ fn busy(request: u64) -> ServerMessage {
 
 fn refused(request: u64, status: &Status) -> ServerMessage {
     match reason(status) {
-        Some("name_taken") => refusal(request, ErrorCode::Refused, "the name is taken"),
+        Some("name_taken") => {
+            refusal(request, ErrorCode::Refused, "this name, or one that looks like it, is taken")
+        }
         Some("too_many_characters") => {
             refusal(request, ErrorCode::Refused, "the account has no room for another character")
         }

@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use shardkeep_names::fold;
 use shardkeep_types::{AccountId, CellId, CharacterId, Epoch, SessionId};
 
 use crate::partition::Owner;
@@ -101,7 +102,7 @@ impl Presence {
                 self.by_session.remove(&known.avatar.session);
             }
         }
-        self.by_name.insert(avatar.name.to_lowercase(), avatar.character);
+        self.by_name.insert(fold(&avatar.name), avatar.character);
         self.by_session.insert(avatar.session, avatar.character);
         self.avatars.insert(avatar.character, Entry { avatar, since, crossing_since: None });
         true
@@ -109,7 +110,7 @@ impl Presence {
 
     pub(crate) fn remove(&mut self, character: CharacterId) -> Delta {
         let Some(entry) = self.avatars.remove(&character) else { return Delta::default() };
-        self.by_name.remove(&entry.avatar.name.to_lowercase());
+        self.by_name.remove(&fold(&entry.avatar.name));
         self.by_session.remove(&entry.avatar.session);
         Delta { present: Vec::new(), gone: vec![character] }
     }
@@ -132,7 +133,7 @@ impl Presence {
     }
 
     pub(crate) fn named(&self, name: &str) -> Option<&Avatar> {
-        self.get(*self.by_name.get(&name.to_lowercase())?)
+        self.get(*self.by_name.get(&fold(name))?)
     }
 
     pub(crate) fn of_session(&self, session: SessionId) -> Option<&Avatar> {

@@ -1,15 +1,16 @@
 //! Client side of SRP6a: answers a challenge, then verifies that the server knows the verifier.
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
+use shardkeep_names::{PasswordError, prepare_password};
 use shardkeep_types::Secret;
 
 use super::{
     Group, SrpError,
     formula::{self, Exchange},
 };
-use crate::{AccountName, PasswordError, WorkCounter, bignum::Number, check_password, crypto::Key};
+use crate::{AccountName, WorkCounter, bignum::Number, crypto::Key};
 
-/// Account and password as typed. The password never leaves this value.
+/// An account name and its prepared password. Nothing reads the password back.
 #[derive(Debug, Clone)]
 pub struct Credentials {
     account: AccountName,
@@ -27,10 +28,9 @@ pub struct Parameters<'a> {
 
 impl Credentials {
     /// # Errors
-    /// Fails if the password is empty or too long.
+    /// The password is empty, too long, or has a forbidden character.
     pub fn new(account: AccountName, password: &str) -> Result<Self, PasswordError> {
-        check_password(password)?;
-        Ok(Self { account, password: Secret::new(password.to_owned()) })
+        Ok(Self { account, password: Secret::new(prepare_password(password)?) })
     }
 
     pub fn account(&self) -> &AccountName {

@@ -42,6 +42,8 @@ pub use client::{Answer, Credentials, Parameters};
 pub use group::Group;
 pub use server::{Challenge, Session, Verifier};
 
+use shardkeep_names::PasswordError;
+
 use crate::bignum::ArithmeticError;
 
 /// Length of an account's salt.
@@ -59,6 +61,8 @@ pub enum SrpError {
     #[error("wrong proof")]
     Denied,
     #[error(transparent)]
+    Password(#[from] PasswordError),
+    #[error(transparent)]
     Arithmetic(#[from] ArithmeticError),
 }
 
@@ -70,6 +74,7 @@ impl SrpError {
             Self::Degenerate => "degenerate",
             Self::UnknownGroup => "unknown_group",
             Self::Denied => "denied",
+            Self::Password(_) => "password",
             Self::Arithmetic(_) => "arithmetic",
         }
     }

@@ -2,6 +2,7 @@
 //! proof.
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
+use shardkeep_names::prepare_password;
 use shardkeep_types::Secret;
 
 use super::{
@@ -37,7 +38,7 @@ impl Verifier {
     /// because common libraries treat a salt as a number.
     ///
     /// # Errors
-    /// Fails only without memory.
+    /// The password is empty, too long, or has a forbidden character; or memory is exhausted.
     pub fn create(
         group: Group,
         account: &AccountName,
@@ -45,7 +46,8 @@ impl Verifier {
         random: [u8; SALT_BYTES],
     ) -> Result<Self, SrpError> {
         let salt = with_nonzero_first_byte(random);
-        let x = formula::x(account, password.as_bytes(), &salt)?;
+        let password = Secret::new(prepare_password(password)?);
+        let x = formula::x(account, password.expose().as_bytes(), &salt)?;
         let v = Secret::new(formula::power_of_g(group, &x, &mut WorkCounter::default())?.to_bytes());
         let rows = Secret::new(Vec::new());
         Ok(Self { account: account.clone(), group, salt: salt.to_vec(), v, rows, decoy: false })

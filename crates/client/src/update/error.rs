@@ -27,6 +27,12 @@ pub enum UpdateError {
     ReleaseWithdrawn,
     #[error("release {installed} is installed, and {offered} is older")]
     Older { installed: u64, offered: u64 },
+    /// The servers may offer an old release although a newer one exists.
+    #[error(
+        "the newest release of the servers was signed {age_days} days ago, and at most {allowed_days} days are allowed: \
+         the servers may be out of date; try another server, or ask the publisher to sign the release again"
+    )]
+    Stale { age_days: u64, allowed_days: u64 },
     #[error("{path}: {source}")]
     Disk { path: PathBuf, source: io::Error },
     #[error("{needed} bytes of disk are needed, {free} are free")]

@@ -1,18 +1,18 @@
-//! The folder of an installation. New files are written aside, below `.shardkeep/`, and renamed into their places when
-//! all of them are whole:
+//! The folder of an installation. New files are staged below `.shardkeep/`, and renamed to their places when all of them
+//! are complete:
 //!
 //! ```text
-//! .shardkeep/lock      held while an update runs
-//! .shardkeep/state     which release is installed, whether wholly, and the files that are ours
-//! .shardkeep/stage/…   files written aside, named by their content
+//! .shardkeep/lock      locked while an update runs
+//! .shardkeep/state     the installed release, whether it is complete, and the files that updates have installed
+//! .shardkeep/stage/…   staged files, named by their content
 //! ```
 //!
-//! A rename replaces one file at once, not all of them: an update that dies among its renames leaves `whole no` in the
-//! state, and the next one finds the rest on the disk.
+//! A rename replaces one file at a time. An update that dies among its renames leaves `whole no` in the state, and the next
+//! update finds the rest on the disk. Nothing here follows a symbolic link ([`Folder`]).
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet},
-    fs::{self, File, TryLockError},
+    collections::{BTreeSet, HashMap},
+    fs::{File, TryLockError},
     io::{self, Read, Seek as _, SeekFrom, Write as _},
     path::{Path, PathBuf},
 };
@@ -25,46 +25,61 @@ use shardkeep_patch::{
 };
 use shardkeep_types::FileLock;
 
-use super::{Progress, Stage, UpdateError, space};
+use super::{
+    error::UpdateError,
+    folder::Folder,
+    progress::{Progress, Stage},
+    space,
+};
 
 const STATE_HEADER: &str = "shardkeep-install 1";
+const STATE: &str = "state";
 
 #[derive(Debug)]
 pub(super) struct Install {
-    root: PathBuf,
-    /// Where the files of the plan are written aside, by their numbers.
-    staging: Mutex<HashMap<u32, PathBuf>>,
+    root: Folder,
+    /// `.shardkeep`.
+    own: Folder,
+    stage: Folder,
+    path: PathBuf,
+    /// The staged file of each file of the plan, by their numbers.
+    staging: Mutex<HashMap<u32, String>>,
     _lock: FileLock,
 }
 
-/// What earlier updates have left.
+/// The record of the last update.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct State {
-    /// Of the release that was put in place last, or was begun to be.
+    /// Of the release whose installation began last.
     pub(super) sequence: u64,
     pub(super) whole: bool,
     pub(super) owned: Vec<ReleasePath>,
 }
 
 impl Install {
-    pub(super) fn open(root: &Path) -> Result<Self, UpdateError> {
-        let stage = root.join(path::RESERVED).join("stage");
-        fs::create_dir_all(&stage).map_err(UpdateError::disk(&stage))?;
-        let at = root.join(path::RESERVED).join("lock");
-        let lock = FileLock::take(&at).map_err(|error| match error {
-            TryLockError::WouldBlock => UpdateError::Locked(root.to_owned()),
-            TryLockError::Error(source) => UpdateError::Disk { path: at, source },
+    pub(super) fn open(path: &Path) -> Result<Self, UpdateError> {
+        let root = Folder::open_root(path).map_err(UpdateError::disk(path))?;
+        let own = root.folder(path::RESERVED, true).map_err(UpdateError::disk(root.shown(path::RESERVED)))?;
+        let stage = own.folder("stage", true).map_err(UpdateError::disk(own.shown("stage")))?;
+        let lock = own.create("lock").map_err(UpdateError::disk(own.shown("lock")))?;
+        let lock = FileLock::of(lock).map_err(|error| match error {
+            TryLockError::WouldBlock => UpdateError::Locked(path.to_owned()),
+            TryLockError::Error(source) => UpdateError::Disk { path: own.shown("lock"), source },
         })?;
-        Ok(Self { root: root.to_owned(), staging: Mutex::default(), _lock: lock })
+        Ok(Self { root, own, stage, path: path.to_owned(), staging: Mutex::default(), _lock: lock })
     }
 
-    /// A state that is not there or not readable is that of a folder nobody has updated.
+    /// The state of the last update. Without a readable one, the folder counts as one without an update.
     pub(super) fn state(&self) -> State {
-        let text = fs::read_to_string(self.state_path()).unwrap_or_default();
+        let mut text = String::new();
+        let read = self.own.open_to_read(STATE).and_then(|mut file| file.read_to_string(&mut text));
+        if read.is_err() {
+            return State::default();
+        }
         State::parse(&text).unwrap_or_default()
     }
 
-    /// Reads everything that is here.
+    /// Reads all installed and staged files.
     pub(super) fn scan(
         &self,
         manifest: &Manifest,
@@ -73,79 +88,97 @@ impl Install {
     ) -> Result<ScanResult, UpdateError> {
         let paths = manifest.files().iter().map(|file| &file.path).chain(owned);
         let paths: BTreeSet<&ReleasePath> = paths.filter(|path| self.size_of(path).is_some()).collect();
-        let staged: Vec<(u32, PathBuf)> = (0u32..)
+        let staged: Vec<(u32, String)> = (0u32..)
             .zip(manifest.files())
-            .map(|(number, file)| (number, self.staged(&staged_name(manifest, file))))
-            .filter(|(_, path)| path.is_file())
+            .map(|(number, file)| (number, staged_name(manifest, file)))
+            .filter(|(_, name)| self.stage.size_of(name).is_some())
             .collect();
-        let here = paths.iter().filter_map(|path| self.size_of(path)).sum::<u64>();
-        let staging = staged.iter().filter_map(|(_, path)| Some(path.metadata().ok()?.len())).sum::<u64>();
-        progress.begin_stage(Stage::Scan, here + staging);
+        let installed_bytes = paths.iter().filter_map(|path| self.size_of(path)).sum::<u64>();
+        let staged_bytes = staged.iter().filter_map(|(_, name)| self.stage.size_of(name)).sum::<u64>();
+        progress.begin_stage(Stage::Scan, installed_bytes + staged_bytes);
         let mut scan = Scan::new(manifest);
         for path in paths {
-            let at = self.installed_path(path);
-            let file = File::open(&at).map_err(UpdateError::disk(&at))?;
-            scan.installed(path, CountingReader(file, progress)).map_err(UpdateError::disk(at))?;
+            let file = self.root.open_to_read(path.as_str()).map_err(self.error_at(path))?;
+            scan.installed(path, CountingReader(file, progress)).map_err(self.error_at(path))?;
         }
-        for (number, at) in staged {
-            let file = File::open(&at).map_err(UpdateError::disk(&at))?;
-            scan.staged(number, CountingReader(file, progress)).map_err(UpdateError::disk(at))?;
+        for (number, name) in staged {
+            let error = |error| UpdateError::disk(self.stage.shown(&name))(error);
+            let file = self.stage.open_to_read(&name).map_err(error)?;
+            scan.staged(number, CountingReader(file, progress)).map_err(error)?;
         }
         Ok(scan.finish())
     }
 
-    /// Makes room for the files to write, and throws away what was written aside for something else.
+    /// Creates the staged files of the plan in their sizes, and removes those of other plans.
+    ///
+    /// # Errors
+    /// The disk is too full, or a symbolic link is on the way to a file.
     pub(super) fn prepare(&self, manifest: &Manifest, plan: &Plan) -> Result<(), UpdateError> {
         let file = |number: &u32| &manifest.files()[*number as usize];
-        let name = |number: &u32| (*number, self.staged(&staged_name(manifest, file(number))));
-        let staging: HashMap<u32, PathBuf> = plan.write.iter().map(name).collect();
-        let wanted: HashSet<&Path> = staging.values().map(PathBuf::as_path).collect();
-        let stage = self.staged("");
+        for number in &plan.write {
+            self.check_folders(&file(number).path)?;
+        }
+        let staging: HashMap<u32, String> =
+            plan.write.iter().map(|number| (*number, staged_name(manifest, file(number)))).collect();
+        let wanted: BTreeSet<&str> = staging.values().map(String::as_str).collect();
         let mut on_disk = 0;
-        for entry in fs::read_dir(&stage).map_err(UpdateError::disk(&stage))? {
-            let entry = entry.map_err(UpdateError::disk(&stage))?;
-            if wanted.contains(entry.path().as_path()) {
-                on_disk += entry.metadata().map_or(0, |it| space::allocated_bytes(&it));
+        let stage = |name: &str| UpdateError::disk(self.stage.shown(name));
+        for name in self.stage.names().map_err(stage(""))? {
+            if wanted.contains(name.as_str()) {
+                on_disk += self.stage.stat(&name).map_or(0, |it| space::allocated_bytes(&it));
             } else {
-                fs::remove_file(entry.path()).map_err(UpdateError::disk(entry.path()))?;
+                self.stage.remove(&name).map_err(stage(&name))?;
             }
         }
-        space::check(plan.write_bytes, on_disk, space::free(&stage))?;
-        for (number, at) in &staging {
+        space::check(plan.write_bytes, on_disk, self.stage.free_bytes())?;
+        for (number, name) in &staging {
             let size = manifest.size(file(number));
-            let file = File::options().create(true).truncate(false).write(true).open(at);
-            file.and_then(|file| file.set_len(size)).map_err(UpdateError::disk(at))?;
+            let created = self.stage.create(name).and_then(|file| file.set_len(size));
+            created.map_err(stage(name))?;
         }
         *self.staging.lock() = staging;
         Ok(())
     }
 
-    /// The content of a chunk that is here; `None` if it is not what was found before.
+    /// Refuses a path whose existing folders are not all real folders, before anything is fetched for it.
+    fn check_folders(&self, path: &ReleasePath) -> Result<(), UpdateError> {
+        let folder = path.as_str().rsplit_once('/').map_or("", |(folder, _)| folder);
+        match self.root.folder(folder, false) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(UpdateError::Disk { path: self.root.shown(folder), source: error })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The content of an installed or staged chunk; `None`: it has changed since the scan.
     pub(super) fn read(&self, manifest: &Manifest, need: &MissingChunk) -> Option<Vec<u8>> {
-        let (at, offset) = match &need.from {
-            Source::Installed(ChunkLocation { path, offset }) => (self.installed_path(path), *offset),
-            Source::Staged { file, offset } => (self.staging(*file), *offset),
+        let (file, offset) = match &need.from {
+            Source::Installed(ChunkLocation { path, offset }) => {
+                (self.root.open_to_read(path.as_str()).ok()?, *offset)
+            }
+            Source::Staged { file, offset } => (self.stage.open_to_read(&self.staging(*file)).ok()?, *offset),
             Source::Fetched => return None,
         };
         let chunk = &manifest.chunks()[need.chunk as usize];
-        let content = read_at(&at, offset, chunk).ok()?;
+        let content = read_at(file, offset, chunk).ok()?;
         scan::chunk_matches(chunk, &content).then_some(content)
     }
 
-    /// Writes the content of a chunk, which was verified, to all of its places.
+    /// Writes the verified content of a chunk to all of its places.
     pub(super) fn write(&self, need: &MissingChunk, content: &[u8]) -> Result<(), UpdateError> {
         for &(file, offset) in &need.to {
-            let at = self.staging(file);
-            let written = File::options().write(true).open(&at).and_then(|mut file| {
+            let name = self.staging(file);
+            let written = self.stage.open_to_write(&name).and_then(|mut file| {
                 file.seek(SeekFrom::Start(offset))?;
                 file.write_all(content)
             });
-            written.map_err(UpdateError::disk(at))?;
+            written.map_err(UpdateError::disk(self.stage.shown(&name)))?;
         }
         Ok(())
     }
 
-    /// Everything is written: puts it in its place.
+    /// Moves the staged files to their places, and removes the files that the release no longer has.
     pub(super) fn commit(
         &self,
         manifest: &Manifest,
@@ -157,16 +190,16 @@ impl Install {
         let files: Vec<ReleasePath> = manifest.files().iter().map(|file| file.path.clone()).collect();
         if !plan.is_empty() {
             for &number in &plan.write {
-                let at = self.staging(number);
-                let synced = File::options().write(true).open(&at).and_then(|file| file.sync_all());
-                synced.map_err(UpdateError::disk(at))?;
+                let name = self.staging(number);
+                let synced = self.stage.open_to_write(&name).and_then(|file| file.sync_all());
+                synced.map_err(UpdateError::disk(self.stage.shown(&name)))?;
             }
-            // From here on until the end it is neither the old release nor the new.
+            // Until the end of this block, the folder has neither the old nor the new release.
             let owned = files.iter().chain(&plan.remove).cloned().collect();
             self.write_state(&State { sequence, whole: false, owned })?;
             let case_variants = plan.case_variants(manifest);
             for path in &plan.remove {
-                // Where the system takes both names for one, it is a file of the release.
+                // A system that ignores case may have one file under both names.
                 if !case_variants.get(path).is_some_and(|twin| self.is_same_file(path, twin)) {
                     self.remove(path)?;
                 }
@@ -177,78 +210,60 @@ impl Install {
             }
         }
         for file in manifest.files() {
-            set_executable(&self.installed_path(&file.path), file.executable)?;
+            let set = self.root.open_to_read(file.path.as_str());
+            set.and_then(|opened| set_executable(&opened, file.executable))
+                .map_err(self.error_at(&file.path))?;
         }
         self.write_state(&State { sequence, whole: true, owned: files })
     }
 
     fn move_into_place(&self, manifest: &Manifest, number: u32) -> Result<(), UpdateError> {
-        let file = &manifest.files()[number as usize];
-        let (from, to) = (self.staging(number), self.installed_path(&file.path));
-        let folder = to.parent().unwrap_or(&self.root);
-        fs::create_dir_all(folder).map_err(UpdateError::disk(folder))?;
-        fs::rename(from, &to).map_err(UpdateError::disk(&to))?;
-        sync_folder(folder)
+        let path = &manifest.files()[number as usize].path;
+        let moved = self.root.move_here(&self.stage, &self.staging(number), path.as_str());
+        moved.map_err(self.error_at(path))
     }
 
-    /// The file, and the folders that are empty without it.
+    /// Removes a file, and the folders that are empty without it.
     fn remove(&self, path: &ReleasePath) -> Result<(), UpdateError> {
-        let at = self.installed_path(path);
-        match fs::remove_file(&at) {
-            Ok(()) => {}
-            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {}
-            Err(source) => return Err(UpdateError::Disk { path: at, source }),
-        }
-        let mut folder = at.parent();
-        while let Some(at) = folder.filter(|at| *at != self.root) {
-            // Not empty, most often: then it stays.
-            if fs::remove_dir(at).is_err() {
+        self.root.remove(path.as_str()).map_err(self.error_at(path))?;
+        let mut folder = path.as_str();
+        while let Some((above, _)) = folder.rsplit_once('/') {
+            if !self.root.remove_empty_folder(above) {
                 break;
             }
-            folder = at.parent();
+            folder = above;
         }
         Ok(())
     }
 
     /// Whether two names are of one file.
     fn is_same_file(&self, one: &ReleasePath, other: &ReleasePath) -> bool {
-        use std::os::unix::fs::MetadataExt as _;
-        let identity = |path| fs::symlink_metadata(self.installed_path(path)).map(|it| (it.dev(), it.ino()));
-        matches!((identity(one), identity(other)), (Ok(one), Ok(other)) if one == other)
+        let identity = |path: &ReleasePath| self.root.stat(path.as_str()).map(|it| (it.st_dev, it.st_ino));
+        matches!((identity(one), identity(other)), (Some(one), Some(other)) if one == other)
     }
 
-    /// Bytes of the regular file that is there.
+    /// Bytes of the regular file at this path.
     fn size_of(&self, path: &ReleasePath) -> Option<u64> {
-        let it = fs::symlink_metadata(self.installed_path(path)).ok()?;
-        it.is_file().then_some(it.len())
+        self.root.size_of(path.as_str())
     }
 
-    fn installed_path(&self, path: &ReleasePath) -> PathBuf {
-        self.root.join(path.as_str())
+    fn error_at(&self, path: &ReleasePath) -> impl FnOnce(io::Error) -> UpdateError {
+        UpdateError::disk(self.root.shown(path.as_str()))
     }
 
-    fn staged(&self, name: &str) -> PathBuf {
-        self.root.join(path::RESERVED).join("stage").join(name)
-    }
-
-    /// Where a file of the plan is written; [`Self::prepare`] has chosen it.
-    fn staging(&self, file: u32) -> PathBuf {
-        self.staging.lock().get(&file).cloned().unwrap_or_else(|| self.staged("unknown"))
-    }
-
-    fn state_path(&self) -> PathBuf {
-        self.root.join(path::RESERVED).join("state")
+    /// The staged file of a file of the plan; [`Self::prepare`] has chosen it.
+    fn staging(&self, file: u32) -> String {
+        self.staging.lock().get(&file).cloned().unwrap_or_else(|| "unknown".to_owned())
     }
 
     fn write_state(&self, state: &State) -> Result<(), UpdateError> {
-        let (at, staging) = (self.state_path(), self.state_path().with_extension("new"));
-        let written = File::create(&staging).and_then(|mut file| {
+        const NEW: &str = "state.new";
+        let written = self.own.remove(NEW).and_then(|()| self.own.create(NEW)).and_then(|mut file| {
             file.write_all(state.text().as_bytes())?;
-            file.sync_all()
+            file.sync_all()?;
+            self.own.move_here(&self.own, NEW, STATE)
         });
-        written.map_err(UpdateError::disk(&staging))?;
-        fs::rename(&staging, &at).map_err(UpdateError::disk(&at))?;
-        sync_folder(&self.root.join(path::RESERVED))
+        written.map_err(UpdateError::disk(self.own.shown(STATE)))
     }
 }
 
@@ -269,13 +284,13 @@ impl State {
         }
         let sequence = lines.next()?.strip_prefix("sequence ")?.parse().ok()?;
         let whole = lines.next()?.strip_prefix("whole ")?.parse().ok()?;
-        // What is no path of ours is not ours to remove.
+        // A line that is not a valid path is not a file of a release, and is never removed.
         let owned = lines.filter_map(|line| ReleasePath::new(line).ok()).collect();
         Some(Self { sequence, whole, owned })
     }
 }
 
-/// Counts what is read.
+/// Reports the bytes read as progress.
 struct CountingReader<'a>(File, &'a Progress);
 
 impl Read for CountingReader<'_> {
@@ -286,35 +301,28 @@ impl Read for CountingReader<'_> {
     }
 }
 
-fn read_at(at: &Path, offset: u64, chunk: &Chunk) -> io::Result<Vec<u8>> {
-    let mut file = File::open(at)?;
+fn read_at(mut file: File, offset: u64, chunk: &Chunk) -> io::Result<Vec<u8>> {
     file.seek(SeekFrom::Start(offset))?;
     let mut content = vec![0; chunk.size as usize];
     file.read_exact(&mut content)?;
     Ok(content)
 }
 
-/// So that a rename outlives a power cut. Where folders cannot be opened, they need not be.
-fn sync_folder(folder: &Path) -> Result<(), UpdateError> {
-    match File::open(folder) {
-        Ok(opened) => opened.sync_all().map_err(UpdateError::disk(folder)),
-        Err(_) => Ok(()),
-    }
-}
-
-fn set_executable(at: &Path, executable: bool) -> Result<(), UpdateError> {
+fn set_executable(file: &File, executable: bool) -> io::Result<()> {
     use std::os::unix::fs::PermissionsExt as _;
-    let mode = fs::metadata(at).map_err(UpdateError::disk(at))?.permissions().mode();
-    // Whoever may read may execute.
+    let mode = file.metadata()?.permissions().mode();
+    // Users that may read the file may execute it.
     let wanted = if executable { mode | (mode & 0o444) >> 2 } else { mode & !0o111 };
     if wanted == mode {
         return Ok(());
     }
-    fs::set_permissions(at, fs::Permissions::from_mode(wanted)).map_err(UpdateError::disk(at))
+    file.set_permissions(std::fs::Permissions::from_mode(wanted))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::{fs, os::unix::fs::symlink};
+
     use shardkeep_patch::{Builder, Chunking, Release};
 
     use super::*;
@@ -354,6 +362,30 @@ mod tests {
         assert!(!folder.path().join("a/b").exists() && folder.path().join("a/own").exists());
     }
 
+    #[test]
+    fn linked_folder_stops_an_update_before_it_writes_outside() {
+        let (folder, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let install = Install::open(folder.path()).unwrap();
+        fs::write(outside.path().join("old"), "kept").unwrap();
+        symlink(outside.path(), folder.path().join("data")).unwrap();
+        let manifest = manifest(&[("data/new", b"return 1")]);
+        let found = install.scan(&manifest, &[path("data/old")], &Progress::default()).unwrap();
+        let plan = shardkeep_patch::plan(&manifest, &found, &[path("data/old")]);
+        let error = install.prepare(&manifest, &plan).unwrap_err();
+        assert!(error.to_string().contains("symbolic link"), "{error}");
+        install.remove(&path("data/old")).unwrap();
+        let names: Vec<_> = fs::read_dir(outside.path()).unwrap().map(|it| it.unwrap().file_name()).collect();
+        assert_eq!(names, ["old"]);
+    }
+
+    #[test]
+    fn linked_folder_of_the_update_itself_is_refused() {
+        let (folder, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        symlink(outside.path(), folder.path().join(path::RESERVED)).unwrap();
+        assert!(matches!(Install::open(folder.path()), Err(UpdateError::Disk { .. })));
+        assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0);
+    }
+
     fn manifest(files: &[(&str, &[u8])]) -> Manifest {
         let release = Release { name: "1".into(), sequence: 1, client_version: 1 };
         let mut builder = Builder::new(release, Chunking::default());
@@ -367,7 +399,7 @@ mod tests {
         builder.finish().unwrap()
     }
 
-    /// Brings the folder to the release, of which everything is there already. How many files were written and to remove.
+    /// Installs a release whose chunks are all in the folder. Returns the numbers of files to write and to remove.
     fn install_from_here(install: &Install, manifest: &Manifest, owned: &[ReleasePath]) -> (usize, usize) {
         let found = install.scan(manifest, owned, &Progress::default()).unwrap();
         let plan = shardkeep_patch::plan(manifest, &found, owned);
@@ -390,7 +422,7 @@ mod tests {
         assert!(!at("Data").exists());
         assert_eq!(fs::read(at("data/foo.lua")).unwrap(), b"return 1");
 
-        // Where a system takes both names for one, both are the same file.
+        // A system that ignores case has one file under both names.
         fs::hard_link(at("data/foo.lua"), at("data/FOO.lua")).unwrap();
         assert_eq!(install_from_here(&install, &manifest, &[path("data/FOO.lua")]), (0, 1));
         assert!(at("data/FOO.lua").exists() && at("data/foo.lua").exists());

@@ -1,11 +1,11 @@
-//! Which release to install. While a release rolls out, and where mirrors lag, servers have published different ones:
-//! all are asked, and the newest that a trusted key has signed counts. What a server merely claims decides nothing.
+//! Selects the release to install. While a release rolls out, and when mirrors lag, servers offer different releases. All
+//! servers are asked, and the newest release with a trusted signature counts. Unsigned claims of a server decide nothing.
 
 use std::{
     cmp::Reverse,
     net::SocketAddr,
     sync::Arc,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use shardkeep_patch::{ChunkId, Manifest, PublicKey, SignedManifest};
@@ -18,20 +18,22 @@ use tokio::{
 use super::{Options, PAUSE, UpdateConnection, UpdateError};
 use crate::{ClientError, Config, random};
 
-/// How long the others may take once one has answered: a server that is down should keep nobody waiting.
+const DAY_SECS: u64 = 86_400;
+/// How long the other servers may take after the first answer, so that a dead server does not delay the update.
 const OTHERS_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// A release that is believed.
+/// A release with a trusted signature.
 pub(super) struct TrustedRelease {
     /// Of the signed manifest.
     id: ChunkId,
     pub(super) manifest: Arc<Manifest>,
+    signed_ms: u64,
 }
 
-/// The newest release there is, patiently: nothing is given up before that time. None with a lower sequence than `min_sequence`.
+/// The newest release with at least this sequence. Retries until the patience of the options ends.
 ///
 /// # Errors
-/// No server has one that can be believed.
+/// No server has such a release with a trusted signature, or the newest one is too old.
 pub(super) async fn newest_release(
     config: &Config,
     servers: &[SocketAddr],
@@ -40,7 +42,7 @@ pub(super) async fn newest_release(
 ) -> Result<TrustedRelease, UpdateError> {
     let (started, mut pause) = (Instant::now(), PAUSE.0);
     loop {
-        match Box::pin(attempt(config, servers, &options.keys, min_sequence)).await {
+        match Box::pin(attempt(config, servers, options, min_sequence)).await {
             Err(failure) if failure.is_retryable && started.elapsed() < options.patience => {}
             done => return done.map_err(|failure| failure.cause.unwrap_or_else(no_address)),
         }
@@ -52,7 +54,7 @@ pub(super) async fn newest_release(
 async fn attempt(
     config: &Config,
     servers: &[SocketAddr],
-    keys: &[PublicKey],
+    options: &Options,
     min_sequence: u64,
 ) -> Result<TrustedRelease, QueryFailure> {
     let mut query = ReleaseQuery::start(config, servers);
@@ -62,8 +64,11 @@ async fn attempt(
             return Err(query.failure);
         }
         for offer in offers {
-            match offer.manifest(keys).await {
-                Ok(chosen) if chosen.sequence() >= min_sequence => return Ok(chosen),
+            match offer.manifest(&options.keys).await {
+                Ok(chosen) if chosen.sequence() >= min_sequence => match chosen.check_age(options) {
+                    Ok(()) => return Ok(chosen),
+                    Err(error) => query.failure.record(error),
+                },
                 Ok(chosen) => {
                     let offered = chosen.sequence();
                     query.failure.record(UpdateError::Older { installed: min_sequence, offered });
@@ -71,7 +76,7 @@ async fn attempt(
                 Err(error) => query.failure.record(error),
             }
         }
-        // Nothing of that is any good: whoever needs longer may have better.
+        // A server that answers later may have a better offer.
     }
 }
 
@@ -101,6 +106,22 @@ impl TrustedRelease {
     fn sequence(&self) -> u64 {
         self.manifest.release().sequence
     }
+
+    /// Time since the signature. A clock that is behind the publisher's gives zero.
+    pub(super) fn age(&self) -> Duration {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        now.saturating_sub(Duration::from_millis(self.signed_ms))
+    }
+
+    fn check_age(&self, options: &Options) -> Result<(), UpdateError> {
+        match options.refuse_after {
+            Some(allowed) if self.age() > allowed => Err(UpdateError::Stale {
+                age_days: self.age().as_secs() / DAY_SECS,
+                allowed_days: allowed.as_secs() / DAY_SECS,
+            }),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// What a server says that it has published.
@@ -116,12 +137,13 @@ impl Offer {
 
     async fn manifest(mut self, keys: &[PublicKey]) -> Result<TrustedRelease, UpdateError> {
         let bytes = self.server.manifest(&self.release).await?;
-        let manifest = SignedManifest::parse(&bytes)?.verify_trusted(keys)?;
-        // Or a high number on an old release would keep players from the new one.
+        let signed = SignedManifest::parse(&bytes)?;
+        let (manifest, signed_ms) = (signed.verify_trusted(keys)?, signed.signed_ms());
+        // A server could otherwise announce an old release with a high sequence, and hide a new one.
         if manifest.release().sequence != self.release.sequence {
             return Err(UpdateError::WrongManifest);
         }
-        Ok(TrustedRelease { id: ChunkId::of(&bytes), manifest: Arc::new(manifest) })
+        Ok(TrustedRelease { id: ChunkId::of(&bytes), manifest: Arc::new(manifest), signed_ms })
     }
 }
 

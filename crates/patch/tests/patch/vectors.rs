@@ -13,6 +13,7 @@ use shardkeep_wire::{
     preface::{Preface, Service, deployment_tag},
 };
 
+const SIGNED_MS: u64 = 1_767_225_600_000;
 const PLAIN: &[u8] = b"hello, world\n";
 
 /// Name and bytes of every line in the code blocks; lines that begin with a space continue the one before.
@@ -76,7 +77,7 @@ fn manifests_match_vectors() {
     let key = SigningKey::from_seed(&seed).unwrap();
     let public = PublicKey::new(vectors["public key"].clone().try_into().unwrap());
     assert_eq!(key.public(), public);
-    assert_eq!(key.sign(&manifest), vectors["signed manifest"]);
+    assert_eq!(key.sign(&manifest, SIGNED_MS), vectors["signed manifest"]);
     assert_eq!(
         SignedManifest::parse(&vectors["signed manifest"]).unwrap().verify_trusted(&[public]),
         Ok(manifest)

@@ -18,9 +18,12 @@ CREATE INDEX clocks_of_account ON clocks (account, ended);
 CREATE TABLE plans (
     account BIGINT PRIMARY KEY,
     left_ms BIGINT NOT NULL CHECK (left_ms >= 0),
-    warned_ms BIGINT
+    warned_ms BIGINT,
+    -- When the account became prepaid.
+    since_ms BIGINT NOT NULL
 );
 CREATE INDEX plans_running_out ON plans (left_ms);
+CREATE INDEX plans_by_age ON plans (since_ms, account);
 
 -- Moves of time between ledger accounts: "sold", "a:<account>" and "played:<account>". One entry per credit, and one
 -- per clock, which grows with the clock.

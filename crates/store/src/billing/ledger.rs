@@ -188,7 +188,7 @@ async fn credit_in(tx: &mut Tx, credit: &Credit<'_>) -> Result<u64, BillingError
             return Err(BillingError::KeyConflict);
         }
     } else {
-        let plan = sql("INSERT INTO plans (account, left_ms, warned_ms) VALUES ($1, $2, NULL)
+        let plan = sql("INSERT INTO plans (account, left_ms, warned_ms, since_ms) VALUES ($1, $2, NULL, {now_ms})
              ON CONFLICT (account) DO UPDATE SET left_ms = plans.left_ms + excluded.left_ms, warned_ms = NULL");
         tx.execute(plan.bind(credit.account).bind(credit.amount_ms)).await?;
     }

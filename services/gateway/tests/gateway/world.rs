@@ -10,7 +10,7 @@ use std::{
 
 use shardkeep_rpc::{
     billing::{
-        CreditReply, CreditRequest, ReportReply, ReportRequest, SessionReport, ShowReply, ShowRequest,
+        CreditReply, CreditRequest, FollowPrepaidRequest, PrepaidAccounts, ReportReply, ReportRequest, SessionReport, ShowReply, ShowRequest,
         TimeLeftReply, TimeLeftRequest, billing_server::Billing,
     },
     world::{self, world_server::World, *},
@@ -231,6 +231,15 @@ impl Billing for StandInBilling {
 
     async fn time_left(&self, _: Request<TimeLeftRequest>) -> Result<Response<TimeLeftReply>, Status> {
         Err(Status::unimplemented("stand-in"))
+    }
+
+    type FollowPrepaidStream = tonic::codegen::BoxStream<PrepaidAccounts>;
+
+    async fn follow_prepaid(
+        &self,
+        _: Request<FollowPrepaidRequest>,
+    ) -> Result<Response<Self::FollowPrepaidStream>, Status> {
+        Err(Status::unimplemented("follow_prepaid"))
     }
 
     async fn credit(&self, _: Request<CreditRequest>) -> Result<Response<CreditReply>, Status> {

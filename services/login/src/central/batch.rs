@@ -1,22 +1,22 @@
-//! What the centre tells those who follow, at a time. An account that one of the two cannot read is named instead, so
-//! that no other has to wait for it.
+//! A batch of changes for a follower of the centre. An account that the sender or the receiver cannot read is only named,
+//! so that it does not delay the others.
 
 use shardkeep_rpc::central as wire;
 use shardkeep_store::central::Account;
 use shardkeep_types::AccountId;
 
-use super::{CentralError, convert};
+use crate::central::{convert, error::CentralError};
 
-/// Whoever knows these has seen everything up to this version.
+/// With this batch, a follower has seen everything up to `through_version`.
 pub(crate) struct ChangeBatch {
     pub(super) accounts: Vec<Account>,
-    /// Those that changed and could not be read.
+    /// Changed accounts that could not be read.
     pub(super) unreadable: Vec<AccountId>,
     pub(super) through_version: u64,
 }
 
 impl ChangeBatch {
-    /// Each account as `read` makes of it.
+    /// Reads each changed account by `read`.
     pub(super) fn read<T>(
         changed: Vec<T>,
         through_version: u64,
@@ -30,7 +30,7 @@ impl ChangeBatch {
             match read(changed) {
                 Ok(account) => batch.accounts.push(account),
                 Err(error) => {
-                    tracing::error!(%account, %error, "an account that changed at the centre can not be read");
+                    tracing::error!(%account, %error, "cannot read an account that changed at the centre; it is tried again");
                     batch.unreadable.push(account);
                 }
             }
@@ -84,7 +84,7 @@ mod tests {
 
     #[test]
     fn change_batch_skips_unreadable_account() {
-        // Of a group that a newer server may know.
+        // A newer server may know this group.
         let newer = wire::Account { group: 16_384, ..account(2, "bob") };
         let accounts = vec![account(1, "alice"), newer, account(3, "carol")];
         let changes = wire::Changes { accounts, through_version: 9, unreadable: vec![4] };

@@ -9,21 +9,21 @@ use shardkeep_daemon::{Validate, duration};
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// Name of this region. Empty: this cluster's accounts are its own, and there is no centre.
+    /// Name of this region. Empty: there is no centre, and the accounts belong to this cluster alone.
     pub region: String,
-    /// In the home region: the centre's store, `sqlite:<path>` (one login replica) or `postgres://…` (any number). This
-    /// daemon then serves the centre to all regions.
+    /// In the home region: the centre's store, `sqlite:<path>` (one login replica) or `postgres://…` (any number of
+    /// replicas). This daemon then serves the centre to all regions.
     pub store: String,
-    /// In the home region, for a game that has been one region: what accounts the region's store has of its own become
-    /// the centre's at the start.
+    /// In the home region, for a game that had one region before: the accounts of the region's store become accounts of
+    /// the centre at the start.
     pub adopt: bool,
-    /// In all other regions: `host:port` of gRPC of the home region's login servers.
+    /// In all other regions: the gRPC addresses (`host:port`) of the home region's login servers.
     pub servers: Vec<String>,
-    /// Every `Hello` is gone on with so long after it came, whoever's name it bears: the time that the centre has to
-    /// answer for names that this region does not hold.
+    /// How long every `Hello` takes, whichever account it names. The centre has this time to answer for accounts that are
+    /// not active in this region.
     #[serde(with = "duration")]
     pub wait: Duration,
-    /// Names that the centre is asked for at a time. Those beyond it are taken for unknown.
+    /// Concurrent look-ups of names at the centre. Further names are treated as unknown.
     pub lookups: usize,
 }
 

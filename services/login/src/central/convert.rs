@@ -1,5 +1,5 @@
-//! Accounts on their way between the centre and a region. Second factors travel readable, inside mutual TLS: each
-//! store enciphers them by a key of its own.
+//! Conversions between accounts and their protobuf messages. Second factors are readable in the messages, inside mutual
+//! TLS, because each store encrypts them with another key.
 
 use shardkeep_auth::{
     AccountName,
@@ -12,7 +12,7 @@ use shardkeep_store::{
 };
 use shardkeep_types::{AccountId, Secret};
 
-use super::{AccountOverview, CentralError};
+use crate::central::{error::CentralError, overview::AccountOverview};
 
 /// `factor` is readable.
 pub(super) fn to_wire(account: &Account) -> wire::Account {
@@ -31,7 +31,7 @@ pub(super) fn to_wire(account: &Account) -> wire::Account {
     }
 }
 
-/// Refuses what no account can be.
+/// Refuses an invalid account.
 pub(super) fn from_wire(account: wire::Account) -> Result<Account, CentralError> {
     let wire::Account { id, name, group, salt, verifier, second_factor, second_factor_version, .. } = account;
     let proof = proof(&name, group, salt, verifier)?;
@@ -47,12 +47,12 @@ pub(super) fn from_wire(account: wire::Account) -> Result<Account, CentralError>
     })
 }
 
-/// Of a name that is normal already.
+/// Checks a verifier for a name in its normal form.
 pub(super) fn proof(name: &str, group: u32, salt: Vec<u8>, verifier: Vec<u8>) -> Result<Proof, CentralError> {
-    let malformed = |reason: String| CentralError::Refused(format!("that is no account: {reason}"));
+    let malformed = |reason: String| CentralError::Refused(format!("the account is invalid: {reason}"));
     let normal = AccountName::normalise(name).map_err(|error| malformed(error.to_string()))?;
     if normal.as_str() != name {
-        return Err(malformed("its name is not in the normal form".to_owned()));
+        return Err(malformed("its name is not in normal form".to_owned()));
     }
     let verifier = Secret::new(verifier);
     Verifier::stored(normal, group, salt.clone(), verifier.clone())

@@ -1,20 +1,20 @@
-//! What can go wrong between a region and the centre, on either side of the wire.
+//! Errors between a region and the centre, on both sides of the connection.
 
 use shardkeep_store as store;
 use tonic::{Code, Status};
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum CentralError {
-    /// It may or may not have happened; asking again settles it.
+    /// The change may or may not have happened; repeating it settles that.
     #[error("the central account store does not answer ({0})")]
     Unavailable(String),
-    #[error("the centre has no such account")]
+    #[error("the centre does not know this account")]
     Unknown,
-    #[error("the centre has an account of this name")]
+    #[error("the centre has an account with this name; choose another one")]
     NameTaken,
-    #[error("the account has just been changed in another region; try again")]
+    #[error("another region changed the account at the same time; try again")]
     Conflict,
-    /// Only an operator can mend it.
+    /// An operator has to act.
     #[error("the centre refuses: {0}")]
     Refused(String),
 }
@@ -37,8 +37,8 @@ impl From<store::Error> for CentralError {
         if error.retryable() {
             return Self::Unavailable(error.to_string());
         }
-        tracing::error!(%error, "the central account store fails");
-        Self::Refused("its store fails".to_owned())
+        tracing::error!(%error, "the central account store failed");
+        Self::Refused("its store failed; its log has the cause".to_owned())
     }
 }
 
@@ -46,9 +46,9 @@ impl From<CentralError> for Status {
     fn from(error: CentralError) -> Self {
         match error {
             CentralError::Unavailable(reason) => Self::unavailable(reason),
-            CentralError::Unknown => Self::not_found("no such account"),
-            CentralError::NameTaken => Self::already_exists("an account of this name"),
-            CentralError::Conflict => Self::aborted("changed meanwhile"),
+            CentralError::Unknown => Self::not_found("the centre does not know this account"),
+            CentralError::NameTaken => Self::already_exists("the centre has an account with this name"),
+            CentralError::Conflict => Self::aborted("the account changed meanwhile"),
             CentralError::Refused(reason) => Self::failed_precondition(reason),
         }
     }
@@ -60,7 +60,7 @@ impl From<Status> for CentralError {
             Code::NotFound => Self::Unknown,
             Code::AlreadyExists => Self::NameTaken,
             Code::Aborted => Self::Conflict,
-            // Also what breaks on the way has one of these.
+            // A broken connection has one of these codes too.
             Code::Unavailable
             | Code::DeadlineExceeded
             | Code::Cancelled
@@ -68,7 +68,8 @@ impl From<Status> for CentralError {
             | Code::ResourceExhausted
             | Code::Internal => Self::Unavailable(status.message().to_owned()),
             Code::Unimplemented => Self::Refused(
-                "the server in login.central.servers serves no centre (login.central.store)".into(),
+                "a server in login.central.servers does not serve the centre: it has no login.central.store"
+                    .into(),
             ),
             _ => Self::Refused(status.message().to_owned()),
         }

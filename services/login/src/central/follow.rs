@@ -1,154 +1,141 @@
-//! How a region keeps up with the centre: what changes there is written here, and sessions end that a new password or
-//! a ban ends. Every replica follows for itself, from where the region's store says; writing twice is harmless.
+//! Writes the centre's changes into this region's store, and ends the sessions that a new password or a ban ends. Every
+//! replica follows for itself, from the version in the region's store; writing a change twice is harmless.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{convert::Infallible, sync::Arc};
 
 use shardkeep_cluster::Backoff;
-use shardkeep_rpc::central as wire;
 use shardkeep_store::{
-    accounts::regional::{self, CopyOutcome, RevocationCauses},
+    Database,
+    accounts::regional::{self, CopyOutcome},
     central::Account,
 };
-use shardkeep_wire::payload::ErrorCode;
-use tokio::{sync::mpsc, time::timeout};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tonic::Streaming;
-use tracing::info;
+use tracing::{debug, info};
 
-use super::{CentralAccounts, CentralError, batch::ChangeBatch, unreadable_accounts::UnreadableAccounts};
 use crate::{
-    LoginError,
-    context::{LoginContext, cause},
-    error::ban_detail,
+    accounts::{regional_copy::RegionalCopy, revocations::hub::Revocations},
+    central::{accounts::CentralAccounts, error::CentralError, unreadable_accounts::UnreadableAccounts},
+    error::LoginError,
     metrics,
     outage::Outage,
-    requests::FACTOR_ADDED,
 };
 
-/// The centre says something every two seconds; one that is silent for so long stands still.
-const STREAM_TIMEOUT: Duration = Duration::from_secs(8);
-
-/// Where changes come from.
-pub(super) enum ChangeFeed {
-    Local(mpsc::Receiver<Result<ChangeBatch, CentralError>>),
-    /// From which of the centre's servers.
-    Remote {
-        at: usize,
-        changes: Box<Streaming<wire::Changes>>,
-    },
+pub(crate) struct ChangeFollower {
+    database: Database,
+    central: Arc<CentralAccounts>,
+    copy: RegionalCopy,
+    revocations: Arc<Revocations>,
 }
 
-impl ChangeFeed {
-    async fn next(&mut self) -> Result<ChangeBatch, CentralError> {
-        let ended = || CentralError::Unavailable("it has ended the stream of changes".to_owned());
-        let next = async {
-            match self {
-                Self::Local(changes) => changes.recv().await.unwrap_or_else(|| Err(ended())),
-                Self::Remote { changes, .. } => {
-                    changes.message().await?.map(ChangeBatch::from_wire).ok_or_else(ended)
+impl ChangeFollower {
+    pub(crate) fn new(
+        database: Database,
+        central: Arc<CentralAccounts>,
+        copy: RegionalCopy,
+        revocations: Arc<Revocations>,
+    ) -> Self {
+        Self { database, central, copy, revocations }
+    }
+
+    /// Follows until `stop`.
+    pub(crate) async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
+        let (mut backoff, mut outage, mut unreadable) =
+            (Backoff::default(), Outage::default(), UnreadableAccounts::default());
+        loop {
+            let mut connected = false;
+            let ended = stop.run_until_cancelled(self.follow_changes(&mut unreadable, &mut connected)).await;
+            let Some(Err(error)) = ended else { return Ok(()) };
+            if connected {
+                backoff = Backoff::default();
+                outage.recovered();
+            }
+            outage.note(&error, "cannot follow changes of accounts; they arrive when the centre answers");
+            if stop.run_until_cancelled(backoff.wait()).await.is_none() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Follows from the stored version until an error. While accounts are unreadable the stored version stays before
+    /// them, so that a replica that starts later, with the right key or a newer release, gets them again.
+    async fn follow_changes(
+        &self,
+        unreadable: &mut UnreadableAccounts,
+        connected: &mut bool,
+    ) -> Result<Infallible, LoginError> {
+        let mut stored = regional::followed(&self.database).await?;
+        let mut after = unreadable.seen().max(stored);
+        let mut feed = self.central.changes(after).await?;
+        loop {
+            let batch = match feed.next().await {
+                Ok(batch) => batch,
+                Err(error) => {
+                    self.central.feed_failed(&feed);
+                    return Err(error.into());
                 }
-            }
-        };
-        let next = timeout(STREAM_TIMEOUT, next).await;
-        next.unwrap_or_else(|_| Err(CentralError::Unavailable("it tells of no changes".to_owned())))
-    }
-}
-
-/// Follows until told to stop, for as long as there is a centre.
-pub(crate) async fn follow(context: Arc<LoginContext>, stop: CancellationToken) -> anyhow::Result<()> {
-    let Some(central) = &context.central else { return Ok(()) };
-    let (mut backoff, mut outage, mut unreadable_accounts) =
-        (Backoff::default(), Outage::default(), UnreadableAccounts::default());
-    loop {
-        let mut connected = false;
-        let ended = stop
-            .run_until_cancelled(follow_changes(&context, central, &mut unreadable_accounts, &mut connected))
-            .await;
-        let Some(Err(error)) = ended else { return Ok(()) };
-        if connected {
-            backoff = Backoff::default();
-            outage.recovered();
-        }
-        outage.note(&error, "changes of accounts can not be followed; they come when the centre is back");
-        if stop.run_until_cancelled(backoff.wait()).await.is_none() {
-            return Ok(());
-        }
-    }
-}
-
-/// From where the store is, until something breaks. The store stays before what was left out, so that whoever starts
-/// anew, with the right key or a newer version, is told of it again.
-async fn follow_changes(
-    context: &LoginContext,
-    central: &CentralAccounts,
-    unreadable_accounts: &mut UnreadableAccounts,
-    connected: &mut bool,
-) -> Result<Infallible, LoginError> {
-    let mut stored = regional::followed(&context.database).await?;
-    let mut after = unreadable_accounts.seen().max(stored);
-    let mut feed = central.changes(after).await?;
-    loop {
-        let batch = match feed.next().await {
-            Ok(batch) => batch,
-            Err(error) => {
-                central.feed_failed(&feed);
-                return Err(error.into());
-            }
-        };
-        if !std::mem::replace(connected, true) {
-            info!(region = central.region(), version = after, "follows the changes of accounts");
-        }
-        for account in &batch.accounts {
-            write_account(context, account).await?;
-        }
-        after = after.max(batch.through_version);
-        unreadable_accounts.add(batch.unreadable, after);
-        unreadable_accounts.retry_due(context, central).await?;
-        if after > stored && unreadable_accounts.is_empty() {
-            regional::follow(&context.database, after).await?;
-            stored = after;
-        }
-        central.note_update();
-    }
-}
-
-/// Writes one account. What can never be written is counted and must not keep the others waiting.
-pub(super) async fn write_account(context: &LoginContext, account: &Account) -> Result<(), LoginError> {
-    match apply(context, account).await {
-        Ok(applied) => {
-            let outcome = match &applied {
-                CopyOutcome::Inserted => "new",
-                CopyOutcome::Updated { .. } => "newer",
-                CopyOutcome::Unchanged => "kept",
             };
-            metrics::central_applied(outcome);
-            if let CopyOutcome::Updated { ended: Some((raised, cause)) } = applied {
-                // Gateways hear of it at once; in a wave of bans a call to each for every account would be too many.
-                context.revocations.notify_followers([raised], &cause);
+            if !std::mem::replace(connected, true) {
+                let region = self.central.region();
+                info!(region, version = after, "following the changes of accounts");
             }
-            Ok(())
+            for account in &batch.accounts {
+                self.write_account(account).await?;
+            }
+            after = after.max(batch.through_version);
+            unreadable.add(batch.unreadable, after);
+            self.retry(unreadable).await?;
+            if after > stored && unreadable.is_empty() {
+                regional::follow(&self.database, after).await?;
+                stored = after;
+            }
+            self.central.note_update();
         }
-        Err(LoginError::Store(error)) if !error.retryable() => {
-            metrics::central_applied("failed");
-            tracing::error!(account = %account.id, %error, "an account of the centre can not be written here");
-            Ok(())
-        }
-        Err(error) => Err(error),
     }
-}
 
-/// Makes this region's copy as new as this, with the second factor enciphered by this region's key.
-pub(crate) async fn apply(context: &LoginContext, account: &Account) -> Result<CopyOutcome, LoginError> {
-    let sealed = match &account.factor {
-        Some(secret) => Some(context.secret_cipher.seal(account.id, secret.expose())?.into()),
-        None => None,
-    };
-    let copy = Account { factor: sealed, ..account.clone() };
-    let ban = &account.ban;
-    let causes = RevocationCauses {
-        password: cause(ErrorCode::Kicked, "the password was changed"),
-        factor: cause(ErrorCode::Kicked, FACTOR_ADDED),
-        ban: cause(ErrorCode::Banned, ban_detail(ban.until_ms, &ban.reason)),
-    };
-    Ok(Box::pin(regional::apply(&context.database, &copy, &causes)).await?)
+    /// Writes one account. One that can never be written is counted, and does not delay the others.
+    async fn write_account(&self, account: &Account) -> Result<(), LoginError> {
+        match self.copy.apply(account).await {
+            Ok(applied) => {
+                let outcome = match &applied {
+                    CopyOutcome::Inserted => "new",
+                    CopyOutcome::Updated { .. } => "newer",
+                    CopyOutcome::Unchanged => "kept",
+                };
+                metrics::central_applied(outcome);
+                if let CopyOutcome::Updated { ended: Some((raised, cause)) } = applied {
+                    // Followers tell the gateways. A call to each gateway for every account would be too many in a wave
+                    // of bans.
+                    self.revocations.notify_followers([raised], &cause);
+                }
+                Ok(())
+            }
+            Err(LoginError::Store(error)) if !error.retryable() => {
+                metrics::central_applied("failed");
+                tracing::error!(account = %account.id, %error, "cannot write an account of the centre");
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Asks again for the unreadable accounts whose time has come, and writes those that can be read.
+    async fn retry(&self, unreadable: &mut UnreadableAccounts) -> Result<(), LoginError> {
+        for id in unreadable.due(Instant::now()) {
+            match self.central.activate(id).await {
+                Ok(account) => {
+                    self.write_account(&account).await?;
+                    unreadable.recovered(id);
+                    info!(account = %id, "an account that was unreadable is up to date again");
+                }
+                // No server answers: one failed call is enough, because each delays the changes of other accounts.
+                Err(error @ CentralError::Unavailable(_)) => {
+                    debug!(account = %id, %error, "an account is still unreadable");
+                    break;
+                }
+                Err(error) => debug!(account = %id, %error, "an account is still unreadable"),
+            }
+        }
+        Ok(())
+    }
 }

@@ -1,4 +1,4 @@
-//! The centre as another region reaches it: the home region's login servers, one after the other until one answers.
+//! Calls from another region to the centre: the home region's login servers are called in turn until one answers.
 
 use std::{
     future::Future,
@@ -19,9 +19,13 @@ use shardkeep_types::{AccountId, DaemonKind, Secret};
 use tokio::time::{Instant, timeout};
 use tonic::{Request, Response, Status, Streaming, transport::Channel};
 
-use super::{AccountOverview, CentralError, Selector, convert};
+use crate::central::{
+    convert,
+    error::CentralError,
+    overview::{AccountOverview, Selector},
+};
 
-/// How long one server may take; then the next is asked. Everything that is asked may be asked twice.
+/// How long one server may take before the next is called. Every call may be repeated.
 const DEADLINE: Duration = Duration::from_secs(2);
 
 type Client = CentralClient<Channel>;
@@ -29,7 +33,7 @@ type Client = CentralClient<Channel>;
 pub(super) struct Remote {
     node: Node,
     addresses: Vec<String>,
-    /// The one to ask first.
+    /// Index of the server to call first.
     preferred: AtomicUsize,
 }
 
@@ -140,7 +144,7 @@ impl Remote {
         after: u64,
     ) -> Result<(usize, Streaming<wire::Changes>), CentralError> {
         let request = FollowRequest { region: region.to_owned(), after_version: after };
-        // A deadline in the request would be the stream's: only its beginning has one.
+        // A deadline in the request would end the stream, so only the call has one.
         let follow = |mut client: Client, _| {
             let request = request.clone();
             async move { client.follow(request).await }
@@ -176,8 +180,8 @@ impl Remote {
         self.attempt(until, one).await.map(|(_, answer)| answer)
     }
 
-    /// Asks one server after the other, and no longer than until then: one may be away, or unfit to answer. It is asked
-    /// last the next time. Says which one has answered.
+    /// Calls the servers in turn until one answers or the time is over, and returns which one answered. A server that does
+    /// not answer or refuses is called last the next time.
     async fn attempt<R, F>(
         &self,
         until: Instant,
@@ -203,19 +207,19 @@ impl Remote {
             }
             self.demote(asked);
         }
-        // Whoever was away may have done it, whatever the others say.
-        let none = || CentralError::Unavailable("there was no time to ask".to_owned());
+        // A server that did not answer may have made the change, whatever the others say.
+        let none = || CentralError::Unavailable("there was no time for a call".to_owned());
         Err(away.or(refused).unwrap_or_else(none))
     }
 
-    /// The next one is asked first from now on.
+    /// Calls the next server first from now on.
     pub(super) fn demote(&self, at: usize) {
         let next = (at + 1) % self.addresses.len();
-        // Others may have moved on already.
+        // Another call may have moved on already.
         let _ = self.preferred.compare_exchange(at, next, Ordering::Relaxed, Ordering::Relaxed);
     }
 
-    /// Time for every server to be asked.
+    /// Time to call every server.
     fn deadline_for_all(&self) -> Instant {
         Instant::now() + DEADLINE * u32::try_from(self.addresses.len()).unwrap_or(1)
     }

@@ -1,4 +1,4 @@
-//! The centre over gRPC, for the login servers of all regions; the table of who may call what lets in nobody else.
+//! The gRPC service of the centre. The access table admits only login servers.
 
 use std::{pin::Pin, sync::Arc};
 
@@ -16,8 +16,10 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
-use super::{CentralError, Selector, Store, convert};
-use crate::metrics;
+use crate::{
+    central::{convert, error::CentralError, overview::Selector, store::Store},
+    metrics,
+};
 
 pub(crate) struct CentralService {
     store: Arc<Store>,
@@ -53,7 +55,7 @@ impl Central for CentralService {
         let SetProofRequest { account, known_version, group, salt, verifier } =
             begin_request("set_proof", request);
         let id = AccountId(account);
-        // For a look at the numbers any name does.
+        // Any name serves to check the numbers.
         let proof = convert::proof("anybody", group, salt, verifier)?;
         account_reply(self.store.set_proof(id, nonzero_version(known_version), &proof).await)
     }
@@ -79,7 +81,7 @@ impl Central for CentralService {
         let selector = match begin_request("show", request).selector {
             Some(show_request::Selector::Name(name)) => Selector::Name(name),
             Some(show_request::Selector::Id(id)) => Selector::Id(AccountId(id)),
-            None => return Err(Status::invalid_argument("a name or an id is needed")),
+            None => return Err(Status::invalid_argument("the request needs a name or an id")),
         };
         Ok(Response::new(convert::overview_to_wire(self.store.show(selector).await?)))
     }
@@ -114,7 +116,7 @@ fn nonzero_version(version: u64) -> Option<u64> {
 
 fn checked_region(region: &str) -> Result<&str, Status> {
     if region.is_empty() || region.len() > 63 {
-        return Err(Status::invalid_argument("a region has a name of 1 to 63 bytes"));
+        return Err(Status::invalid_argument("the name of a region must have 1 to 63 bytes"));
     }
     Ok(region)
 }

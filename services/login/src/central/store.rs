@@ -1,5 +1,5 @@
-//! The centre itself: its accounts in a schema of their own, second factors enciphered by this server's key, and the
-//! news of changes for those who follow.
+//! The store of the centre: accounts in a separate schema, second factors encrypted with this server's key, and the stream
+//! of changes for followers.
 
 use std::{sync::Arc, time::Duration};
 
@@ -20,33 +20,34 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use super::{AccountOverview, CentralError, batch::ChangeBatch};
-use crate::{metrics, outage::Outage, secret_cipher::SecretCipher};
+use crate::{
+    accounts::secret_cipher::SecretCipher,
+    central::{
+        batch::ChangeBatch,
+        error::CentralError,
+        overview::{AccountOverview, Selector},
+    },
+    metrics,
+    outage::Outage,
+};
 
-/// How often the store is looked at for what other replicas of the home region have changed.
+/// How often the store is polled for changes by other replicas of the home region.
 const POLL_INTERVAL: Duration = Duration::from_millis(200);
-/// A follower is told so often that there is nothing to tell.
+/// How often a follower gets an empty batch, which tells it that the stream is alive.
 const HEARTBEAT: Duration = Duration::from_secs(2);
-/// What is looked at for one message.
+/// Bounds of one batch.
 const PAGE: Page = Page { accounts: 500, versions: 50_000 };
-/// Replicas of regions that follow one replica of the centre. Overflow: they are refused, and try the next one.
+/// Followers of one replica of the centre. Overflow: a follower is refused and tries the next replica.
 const MAX_FOLLOWERS: usize = 1_024;
-/// Messages on the way to one follower. Overflow: its task waits, and reads the state again when there is room.
+/// Batches on the way to one follower. Overflow: its task waits, and reads the state again when there is room.
 const FOLLOWER_QUEUE: usize = 4;
 
 pub(crate) struct Store {
     database: Database,
     secret_cipher: SecretCipher,
-    /// The version of the newest change that this replica knows of.
+    /// The version of the newest known change.
     version: watch::Sender<u64>,
     followers: Arc<Semaphore>,
-}
-
-/// Whom an operator means.
-#[derive(Debug, Clone)]
-pub(crate) enum Selector {
-    Name(String),
-    Id(AccountId),
 }
 
 impl Store {
@@ -56,11 +57,11 @@ impl Store {
         Ok(Arc::new(Self { database, secret_cipher, version: watch::Sender::new(0), followers }))
     }
 
-    /// Takes over what accounts the home region's store has of its own, whose second factors the same key enciphers.
+    /// Takes over the accounts of the home region's store. Both stores must encrypt second factors with the same key.
     pub(crate) async fn adopt(&self, region: &str, store: &Database) -> anyhow::Result<()> {
         let adopted = adopt::adopt(&self.database, store, region).await?;
         if adopted > 0 {
-            info!(region, accounts = adopted, "the accounts of this region are the centre's now");
+            info!(region, accounts = adopted, "the accounts of this region became accounts of the centre");
         }
         Ok(())
     }
@@ -112,7 +113,7 @@ impl Store {
         factor: Option<&Secret<Vec<u8>>>,
     ) -> Result<Account, CentralError> {
         let current = table::by_id(&self.database, id).await?.ok_or(CentralError::Unknown)?;
-        // One that can not be read is another one, and this is how an operator is rid of it.
+        // An operator replaces a factor that cannot be read in this way, so it counts as different.
         if let Ok(current) = self.decrypted(current)
             && current.factor.as_ref() == factor
         {
@@ -147,13 +148,13 @@ impl Store {
         Ok(table::groups(&self.database).await?)
     }
 
-    /// What changes after this version, in its order, until nobody listens. One task per follower.
+    /// Streams the changes after this version, in order, until the receiver is dropped. Each follower has one task.
     pub(super) fn changes(
         self: Arc<Self>,
         region: String,
         after: u64,
     ) -> Result<mpsc::Receiver<Result<ChangeBatch, CentralError>>, CentralError> {
-        let full = |_| CentralError::Unavailable("too many follow it".to_owned());
+        let full = |_| CentralError::Unavailable("it has too many followers".to_owned());
         let permit = self.followers.clone().try_acquire_owned().map_err(full)?;
         let (out, changes) = mpsc::channel(FOLLOWER_QUEUE);
         let follower = async move {
@@ -162,7 +163,7 @@ impl Store {
             let sent = self.send_changes(&region, after, &out).await;
             metrics::central_followers(-1.0);
             if let Err(error) = sent {
-                // Whoever has gone needs no reason.
+                // The follower may have disconnected.
                 let _ = out.send(Err(error)).await;
             }
         };
@@ -179,8 +180,8 @@ impl Store {
         let newest = table::version(&self.database).await?;
         if newest < after {
             return Err(CentralError::Refused(format!(
-                "region {region} has seen version {after}, and the centre's newest is {newest}: was its store put \
-                 back to an earlier state?"
+                "region {region} has seen version {after}, but the newest version of the centre is {newest}: its store \
+                 was restored from an older backup; restore a newer one"
             )));
         }
         self.note(newest);
@@ -197,7 +198,7 @@ impl Store {
                 }
                 due = Instant::now() + HEARTBEAT;
             }
-            // At once, if that was not all.
+            // This returns at once if there are more changes.
             let batch = timeout_at(due, versions.wait_for(|version| *version > after));
             tokio::select! {
                 _ = batch => {}
@@ -206,7 +207,7 @@ impl Store {
         }
     }
 
-    /// Looks at the store until told to stop, for what other replicas have changed.
+    /// Polls the store until `stop` for changes by other replicas.
     pub(crate) async fn watch(self: Arc<Self>, stop: CancellationToken) -> anyhow::Result<()> {
         let mut outage = Outage::default();
         while stop.run_until_cancelled(tokio::time::sleep(POLL_INTERVAL)).await.is_some() {
@@ -216,8 +217,7 @@ impl Store {
                     self.note(version);
                 }
                 Err(error) => {
-                    outage
-                        .note(&error, "the central account store can not be read; regions wait for changes");
+                    outage.note(&error, "cannot read the central account store; regions wait for changes");
                 }
             }
         }
@@ -232,7 +232,7 @@ impl Store {
         }
     }
 
-    /// Those who follow need not wait for the next look.
+    /// Wakes the followers, which then do not wait for the next poll.
     fn changed(&self, account: Account) -> Result<Account, CentralError> {
         self.note(account.version);
         self.decrypted(account)
@@ -246,7 +246,7 @@ impl Store {
         });
     }
 
-    /// With a readable second factor.
+    /// Decrypts the second factor.
     fn decrypted(&self, account: Account) -> Result<Account, CentralError> {
         let Some(sealed) = &account.factor else { return Ok(account) };
         let decrypted = self.secret_cipher.open(account.id, sealed.expose());

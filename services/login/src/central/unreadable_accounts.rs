@@ -1,48 +1,44 @@
-//! Accounts that changed at the centre and that nobody could read at the moment: a second factor without its key, a group
-//! that only newer servers know. They are asked for again, and meanwhile keep no other account waiting.
+//! Accounts that changed at the centre and could not be read: a second factor without its key, or a group that only newer
+//! servers know. They are requested again, and do not delay other accounts.
 
 use std::{collections::BTreeSet, time::Duration};
 
 use shardkeep_types::AccountId;
 use tokio::time::Instant;
-use tracing::{debug, info};
 
-use super::{CentralAccounts, CentralError, follow};
-use crate::{LoginError, context::LoginContext, metrics};
+use crate::metrics;
 
-/// How often they are asked for.
 const RETRY_INTERVAL: Duration = Duration::from_secs(5);
-/// Overflow: further ones are counted, and asked for when a replica starts.
+/// Overflow: further accounts are counted, and requested when a replica starts.
 const MAX_TRACKED: usize = 256;
 
 #[derive(Default)]
 pub(super) struct UnreadableAccounts {
     accounts: BTreeSet<AccountId>,
     overflowed: bool,
-    /// Everything else has been seen up to this version.
+    /// Everything else was seen up to this version.
     seen: u64,
     due: Option<Instant>,
 }
 
 impl UnreadableAccounts {
-    /// Whether nothing is.
     pub(super) fn is_empty(&self) -> bool {
         self.accounts.is_empty() && !self.overflowed
     }
 
-    /// 0: up to where the store is.
+    /// 0: up to the version in the store.
     pub(super) fn seen(&self) -> u64 {
         if self.is_empty() { 0 } else { self.seen }
     }
 
-    /// With these everything has been seen up to this version.
+    /// Adds accounts. Everything else was seen up to this version.
     pub(super) fn add(&mut self, unreadable: Vec<AccountId>, seen: u64) {
         self.seen = seen;
         for account in unreadable {
             metrics::central_applied("unreadable");
             if self.accounts.len() < MAX_TRACKED || self.accounts.contains(&account) {
                 self.accounts.insert(account);
-                // Another server may well be able to.
+                // Another server may be able to read it, so it is requested at once.
                 self.due = None;
             } else {
                 self.overflowed = true;
@@ -50,32 +46,17 @@ impl UnreadableAccounts {
         }
     }
 
-    /// Asks for them, if it is time, and writes those that can be read.
-    pub(super) async fn retry_due(
-        &mut self,
-        context: &LoginContext,
-        central: &CentralAccounts,
-    ) -> Result<(), LoginError> {
-        if self.accounts.is_empty() || self.due.is_some_and(|due| Instant::now() < due) {
-            return Ok(());
+    /// The accounts to request now. They are due again after a pause.
+    pub(super) fn due(&mut self, now: Instant) -> Vec<AccountId> {
+        if self.accounts.is_empty() || self.due.is_some_and(|due| now < due) {
+            return Vec::new();
         }
-        self.due = Some(Instant::now() + RETRY_INTERVAL);
-        for id in self.accounts.clone() {
-            match central.activate(id).await {
-                Ok(account) => {
-                    follow::write_account(context, &account).await?;
-                    self.accounts.remove(&id);
-                    info!(account = %id, "an account that could not be read is as the centre has it again");
-                }
-                // No server that could read it is here: that keeps the others' changes waiting once, not for each.
-                Err(error @ CentralError::Unavailable(_)) => {
-                    debug!(account = %id, %error, "still left out");
-                    break;
-                }
-                Err(error) => debug!(account = %id, %error, "still left out"),
-            }
-        }
-        Ok(())
+        self.due = Some(now + RETRY_INTERVAL);
+        self.accounts.iter().copied().collect()
+    }
+
+    pub(super) fn recovered(&mut self, account: AccountId) {
+        self.accounts.remove(&account);
     }
 }
 
@@ -85,16 +66,26 @@ mod tests {
 
     #[test]
     fn unreadable_accounts_are_bounded_and_hold_back_version() {
-        let mut unreadable_accounts = UnreadableAccounts::default();
-        unreadable_accounts.add(Vec::new(), 7);
-        assert!(unreadable_accounts.is_empty() && unreadable_accounts.seen() == 0, "the store knows better");
-        unreadable_accounts.add(vec![AccountId(1)], 9);
-        assert!(!unreadable_accounts.is_empty() && unreadable_accounts.seen() == 9);
-        unreadable_accounts.accounts.clear();
-        assert!(unreadable_accounts.is_empty());
-        unreadable_accounts.add((0..=MAX_TRACKED as u64).map(AccountId).collect(), 10);
-        assert_eq!(unreadable_accounts.accounts.len(), MAX_TRACKED);
-        unreadable_accounts.accounts.clear();
-        assert!(!unreadable_accounts.is_empty(), "one was never asked for");
+        let mut unreadable = UnreadableAccounts::default();
+        unreadable.add(Vec::new(), 7);
+        assert!(unreadable.is_empty() && unreadable.seen() == 0, "the store has the version");
+        unreadable.add(vec![AccountId(1)], 9);
+        assert!(!unreadable.is_empty() && unreadable.seen() == 9);
+        unreadable.recovered(AccountId(1));
+        assert!(unreadable.is_empty());
+        unreadable.add((0..=MAX_TRACKED as u64).map(AccountId).collect(), 10);
+        let due = unreadable.due(Instant::now());
+        assert_eq!(due.len(), MAX_TRACKED);
+        due.into_iter().for_each(|account| unreadable.recovered(account));
+        assert!(!unreadable.is_empty(), "one account was not requested");
+    }
+
+    #[test]
+    fn unreadable_account_is_due_again_after_a_pause() {
+        let (mut unreadable, now) = (UnreadableAccounts::default(), Instant::now());
+        unreadable.add(vec![AccountId(1)], 9);
+        assert_eq!(unreadable.due(now), [AccountId(1)]);
+        assert!(unreadable.due(now).is_empty());
+        assert_eq!(unreadable.due(now + RETRY_INTERVAL), [AccountId(1)]);
     }
 }

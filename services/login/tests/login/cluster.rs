@@ -120,9 +120,9 @@ impl Cluster {
         node
     }
 
-    pub(crate) async fn billing(&mut self) {
+    pub(crate) async fn billing(&mut self, billing: StandInBilling) {
         let node = self.member(DaemonKind::Billing, "billing-1", 0).await;
-        node.serve(Routes::new(BillingServer::new(StandInBilling)));
+        node.serve(Routes::new(BillingServer::new(billing)));
     }
 
     pub(crate) async fn connect(&self) -> Player {

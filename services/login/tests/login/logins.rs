@@ -4,7 +4,11 @@ use shardkeep_rpc::accounts::Revocation;
 use shardkeep_testkit::Postgres;
 use shardkeep_wire::payload::ErrorCode;
 
-use crate::{cluster::Cluster, revocations::Follower, stand_ins::PLAY_TIME_LEFT_MS};
+use crate::{
+    cluster::Cluster,
+    revocations::Follower,
+    stand_ins::{PLAY_TIME_LEFT_MS, StandInBilling},
+};
 
 const EXPONENTIATIONS: &str = "shardkeep_login_exponentiations_total";
 const LOGINS: &str = "shardkeep_login_logins_total";
@@ -83,9 +87,25 @@ async fn unknown_account_is_indistinguishable_from_known_one() {
 }
 
 #[tokio::test]
+async fn login_asks_billing_only_for_prepaid_accounts() {
+    let mut cluster = Cluster::start().await;
+    let (free, prepaid) = (cluster.account("free", "right").await, cluster.account("prepaid", "right").await);
+    let billing = StandInBilling { prepaid: Some(vec![prepaid]), ..StandInBilling::default() };
+    cluster.billing(billing.clone()).await;
+    while cluster.metric("shardkeep_login_prepaid_accounts", "").await < 1.0 {
+        tokio::task::yield_now().await;
+    }
+    let welcome = async |name| cluster.connect().await.log_in(name, "right").await.unwrap();
+    assert_eq!(welcome("free").await.play_time_left_ms, None);
+    assert_eq!(welcome("prepaid").await.play_time_left_ms, Some(PLAY_TIME_LEFT_MS));
+    assert_eq!(billing.asked(), [prepaid]);
+    assert_ne!(free, prepaid);
+}
+
+#[tokio::test]
 async fn last_login_displaces_earlier_ones() {
     let mut cluster = Cluster::start().await;
-    cluster.billing().await;
+    cluster.billing(StandInBilling::default()).await;
     let id = cluster.account("alice", "right").await;
     let mut gateway = Follower::new(&cluster).await;
     cluster.connect().await.log_in("alice", "right").await.unwrap();

@@ -1,10 +1,14 @@
 //! The daemons that login talks to, as far as it can tell: a gateway that writes down what it is asked, and billing.
 
-use std::sync::{
-    Arc, Mutex,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
 };
 
+use futures::{StreamExt as _, stream};
 use shardkeep_rpc::{
     billing::{self, billing_server::Billing},
     gateway::{self, gateway_server::Gateway},
@@ -151,8 +155,19 @@ impl Gateway for StandInGateway {
     }
 }
 
-/// Everybody has an hour left.
-pub(crate) struct StandInBilling;
+/// Billing that says of every account that it has an hour left. It streams `prepaid`, if it is set.
+#[derive(Clone, Default)]
+pub(crate) struct StandInBilling {
+    pub(crate) prepaid: Option<Vec<u64>>,
+    asked: Arc<Mutex<Vec<u64>>>,
+}
+
+impl StandInBilling {
+    /// The accounts whose play time login has asked for.
+    pub(crate) fn asked(&self) -> Vec<u64> {
+        self.asked.lock().unwrap().clone()
+    }
+}
 
 pub(crate) const PLAY_TIME_LEFT_MS: u64 = 3_600_000;
 
@@ -174,8 +189,24 @@ impl Billing for StandInBilling {
         request: Request<billing::TimeLeftRequest>,
     ) -> Result<Response<billing::TimeLeftReply>, Status> {
         let accounts = request.into_inner().accounts;
+        self.asked.lock().unwrap().extend(&accounts);
         let left_ms = accounts.into_iter().map(|account| (account, PLAY_TIME_LEFT_MS));
         Ok(Response::new(billing::TimeLeftReply { left_ms: left_ms.collect() }))
+    }
+
+    type FollowPrepaidStream = tonic::codegen::BoxStream<billing::PrepaidAccounts>;
+
+    async fn follow_prepaid(
+        &self,
+        _: Request<billing::FollowPrepaidRequest>,
+    ) -> Result<Response<Self::FollowPrepaidStream>, Status> {
+        let accounts = self.prepaid.clone().ok_or_else(|| Status::unimplemented("follow_prepaid"))?;
+        let first = stream::iter([Ok(billing::PrepaidAccounts { accounts, complete: true })]);
+        let heartbeats = stream::unfold((), |()| async {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            Some((Ok(billing::PrepaidAccounts { accounts: Vec::new(), complete: true }), ()))
+        });
+        Ok(Response::new(Box::pin(first.chain(heartbeats))))
     }
 
     async fn credit(

@@ -116,7 +116,7 @@ async fn key_shares_are_allowed_required_or_off() {
         cluster.account("alice", "right").await;
         for (offers, expected) in [(true, with), (false, without)] {
             let mut player = cluster.connect().await;
-            player.offer = offers.then(|| Offer::new(&Secret::new([9; 96])).unwrap());
+            player.offer = offers.then(|| Offer::new(&Secret::new([9; 32])).unwrap());
             let used = cluster.metric(KEY_SHARES, "yes").await;
             let end = player.log_in("alice", "right").await;
             match expected {

@@ -14,11 +14,12 @@ use shardkeep_client::{
     Config,
     update::{Options, Progress, UpdateConnection, UpdateError, UpdateSummary, update},
 };
+use shardkeep_daemon::unix_millis;
 use shardkeep_lanes::Lane;
-use shardkeep_login::update::{StandaloneConfig, serve_standalone};
 use shardkeep_patch::{
     Builder, Chunk, Chunking, PublicKey, Release, ReleasePath, SignedError, SigningKey, chunk, layout,
 };
+use shardkeep_update::{StandaloneConfig, serve_standalone};
 use shardkeep_wire::{
     opcode,
     payload::{ErrorCode, GetPiece, GetRelease, Hello, Piece, PublishedRelease},
@@ -70,7 +71,7 @@ impl Publisher {
             builder.add(ReleasePath::new(path).unwrap(), false, chunks.collect());
         }
         let manifest = builder.finish().unwrap();
-        self.put(layout::CURRENT, &self.key.sign(&manifest));
+        self.put(layout::CURRENT, &self.key.sign(&manifest, unix_millis()));
         manifest.total_stored()
     }
 
