@@ -9,13 +9,14 @@ const TICKS_PER_SECOND: u64 = 100;
 const CPU: &str = "shardkeep_process_cpu_milliseconds_total";
 const RESIDENT: &str = "shardkeep_process_resident_bytes";
 const OPEN_FILES: &str = "shardkeep_process_open_files";
+const MAX_FILES: &str = "shardkeep_process_max_files";
 const START: &str = "shardkeep_process_start_time_seconds";
 
-/// As many open files as the system lets this process have. Systems give 1,024 to begin with, for programs that use
-/// `select`; every connection is a file, and a thousand silent ones would close the door for all.
+/// Raises the limit of open files to the hard limit. The usual soft limit of 1,024 serves programs that use `select`.
+/// Every connection is a file, so 1,024 idle connections would use it up.
 pub(crate) fn raise_open_file_limit() {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
-    // Raising the soft limit to the hard one needs no privilege. If it fails all the same, the bounds are reached sooner.
+    // This needs no privilege. If it fails, the daemon refuses connections earlier.
     let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
 }
 
@@ -23,6 +24,7 @@ pub(crate) fn describe() {
     describe_counter!(CPU, Unit::Milliseconds, "CPU time used, user and system");
     describe_gauge!(RESIDENT, Unit::Bytes, "Memory in use");
     describe_gauge!(OPEN_FILES, "Open file descriptors");
+    describe_gauge!(MAX_FILES, "Open file descriptors that the system allows this process");
     describe_gauge!(START, Unit::Seconds, "Start of the process, in seconds since the Unix epoch");
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     gauge!(START).set(now.as_secs_f64());
@@ -40,6 +42,8 @@ pub(crate) fn sample() {
     if let Ok(files) = std::fs::read_dir("/proc/self/fd") {
         gauge!(OPEN_FILES).set(files.count() as f64);
     }
+    let limit = getrlimit(Resource::Nofile).current;
+    gauge!(MAX_FILES).set(limit.map_or(f64::INFINITY, |limit| limit as f64));
 }
 
 /// Fields 14 and 15 of proc_pid_stat(5); the second field, a name in parentheses, may hold blanks.
