@@ -81,20 +81,29 @@ async fn operations_page_lists_every_metric_setting_and_alert() -> Result<()> {
             }
         }
     }
-    let alerts = std::fs::read_to_string(deploy("prometheus/alerts.yml"))?;
-    for alert in alerts.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")) {
-        ensure!(
-            page.contains(&format!("| {alert} |")),
-            "operations.md does not say what to do about {alert}"
-        );
+    for alert in alerts()? {
+        let row = format!("| {alert} |");
+        ensure!(page.contains(&row), "operations.md does not say what to do about {alert}");
     }
     Ok(())
 }
 
 #[test]
 fn prometheus_accepts_its_files() -> Result<()> {
-    promtool("rules", &deploy("prometheus/alerts.yml"))?;
-    promtool("config", &deploy("prometheus/prometheus.yml"))
+    promtool(&["check", "rules"], &deploy("prometheus/alerts.yml"))?;
+    promtool(&["check", "config"], &deploy("prometheus/prometheus.yml"))
+}
+
+#[test]
+fn every_alert_fires_and_stays_quiet_in_its_cases() -> Result<()> {
+    let cases = std::fs::read_to_string(deploy("prometheus/alerts_test.yml"))?;
+    for alert in alerts()? {
+        for outcome in ["fires", "is quiet"] {
+            let case = format!("- name: {alert} {outcome}\n");
+            ensure!(cases.contains(&case), "alerts_test.yml has no case \"{alert} {outcome}\"");
+        }
+    }
+    promtool(&["test", "rules"], &deploy("prometheus/alerts_test.yml"))
 }
 
 /// Each panel's expressions as recording rules, for which promtool has a check.
@@ -105,7 +114,7 @@ fn prometheus_accepts_every_panel() -> Result<()> {
         let dashboard: Value = serde_json::from_str(&std::fs::read_to_string(&file)?)?;
         for panel in dashboard["panels"].as_array().into_iter().flatten() {
             for expression in expressions(panel) {
-                // Grafana's own variable.
+                // A variable of Grafana, which is no duration.
                 let expression = expression.replace("$__rate_interval", "1m");
                 rules.push(json!({ "record": format!("panel:{}", rules.len()), "expr": expression }));
             }
@@ -114,16 +123,24 @@ fn prometheus_accepts_every_panel() -> Result<()> {
     let file = tempfile::NamedTempFile::new()?;
     let groups = json!({ "groups": [{ "name": "panels", "rules": rules }] });
     std::fs::write(file.path(), groups.to_string())?;
-    promtool("rules", file.path())
+    promtool(&["check", "rules"], file.path())
 }
 
-fn promtool(subcommand: &str, file: &Path) -> Result<()> {
+/// The names of all alerts.
+fn alerts() -> Result<Vec<String>> {
+    let rules = std::fs::read_to_string(deploy("prometheus/alerts.yml"))?;
+    let names = rules.lines().filter_map(|line| line.trim().strip_prefix("- alert: "));
+    Ok(names.map(str::to_owned).collect())
+}
+
+fn promtool(command: &[&str], file: &Path) -> Result<()> {
     let output = Command::new("promtool")
-        .args(["check", subcommand])
+        .args(command)
         .arg(file)
         .output()
         .context("promtool is missing: `make test-deps` installs it")?;
-    ensure!(output.status.success(), "{}: {}", file.display(), String::from_utf8_lossy(&output.stderr));
+    let printed = [output.stdout, output.stderr].concat();
+    ensure!(output.status.success(), "{}: {}", file.display(), String::from_utf8_lossy(&printed));
     Ok(())
 }
 
@@ -140,6 +157,57 @@ fn container_settings_exist() -> Result<()> {
             ensure!(known, "{}: no setting {section}.{key}", file.display());
         }
     }
+    Ok(())
+}
+
+/// `.env.example` lists every variable that the compose file reads, with the default of the compose file.
+#[test]
+fn env_example_lists_every_compose_variable() -> Result<()> {
+    let compose = std::fs::read_to_string(root().join("docker-compose.yml"))?;
+    let used: BTreeSet<String> = compose
+        .split("${")
+        .skip(1)
+        .filter_map(|rest| rest.split('}').next())
+        .map(|variable| variable.replacen(":-", "=", 1))
+        .collect();
+    let example = std::fs::read_to_string(root().join(".env.example"))?;
+    let listed: BTreeSet<String> =
+        example.lines().filter(|line| line.starts_with("SHARDKEEP_")).map(str::to_owned).collect();
+    ensure!(used == listed, "docker-compose.yml reads {used:#?}, .env.example has {listed:#?}");
+    Ok(())
+}
+
+/// A container that is taken over must not hold the identity of another daemon, and none may run without a limit.
+#[test]
+fn compose_gives_each_daemon_its_own_secrets_and_a_memory_limit() -> Result<()> {
+    let compose = std::fs::read_to_string(root().join("docker-compose.yml"))?;
+    let (_, services) = compose.split_once("\nservices:\n").context("no services")?;
+    let (services, _) = services.split_once("\nnetworks:\n").context("no networks")?;
+    let (mut name, mut checked) = ("", 0);
+    for line in services.lines() {
+        if let Some(service) =
+            line.strip_prefix("  ").filter(|line| line.starts_with(|c: char| c.is_alphabetic()))
+        {
+            name = service.split(':').next().unwrap_or_default();
+        }
+        let mounts =
+            line.split('"').filter(|part| part.starts_with("secrets-") || part.starts_with("authority:"));
+        for mount in mounts.filter(|_| name != "secrets") {
+            let volume = match name {
+                "tool" => "secrets-cli".to_owned(),
+                daemon => format!("secrets-{daemon}"),
+            };
+            let read_only = mount
+                .strip_prefix(&volume)
+                .is_some_and(|rest| rest.starts_with(':') && rest.ends_with(":ro"));
+            ensure!(read_only, "{name} mounts {mount}, and should mount {volume} alone, read-only");
+            checked += 1;
+        }
+    }
+    ensure!(checked == 15, "{checked} services with secrets were found");
+    let images = services.matches("    image: ").count();
+    // edge-login, edge-gateway and demo inherit image and limit.
+    ensure!(services.matches("    mem_limit: ").count() == images, "a service has no mem_limit");
     Ok(())
 }
 
@@ -173,7 +241,7 @@ async fn pages(cluster: &Cluster, path: &str) -> Result<BTreeMap<String, String>
     Ok(pages)
 }
 
-async fn get(address: &str, path: &str) -> Result<String> {
+pub(crate) async fn get(address: &str, path: &str) -> Result<String> {
     let mut stream = TcpStream::connect(address).await?;
     stream.write_all(format!("GET {path} HTTP/1.0\r\nhost: {address}\r\n\r\n").as_bytes()).await?;
     let mut answer = String::new();

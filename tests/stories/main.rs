@@ -2,6 +2,7 @@
 //! each; `ARCHITECTURE.md` says what must hold in them all.
 
 mod accounts;
+mod alerts;
 mod attack;
 mod border;
 mod clock_set_back;

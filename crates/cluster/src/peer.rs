@@ -69,9 +69,7 @@ impl Peer {
     /// The replica behind a shared certificate, by the name that it states (`<kind>/<name> …`).
     pub(crate) fn with_replica_name(&self, user_agent: &str) -> Option<Self> {
         let (kind, name) = user_agent.split(' ').next()?.split_once('/')?;
-        let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_' || c == '.';
-        let valid =
-            kind.parse() == Ok(self.kind) && (1..=63).contains(&name.len()) && name.chars().all(plain);
+        let valid = kind.parse() == Ok(self.kind) && is_instance_name(name);
         valid.then(|| Self { name: name.to_owned(), ..self.clone() })
     }
 
@@ -110,6 +108,12 @@ pub(crate) fn of_certificate(certificate: &CertificateDer<'_>) -> Result<Peer, I
     let peer = peer.ok_or(InvalidPeerCertificate)?;
     let shared = peer.is_shared();
     Ok(peer.with_certificate(PeerCertificate { serial: parsed.raw_serial_as_string(), shared }))
+}
+
+/// Whether this may name an instance: 1 to 63 letters, digits, `-`, `_` or `.`, the first a letter or digit.
+pub(crate) fn is_instance_name(name: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_' || c == '.';
+    name.len() <= 63 && name.starts_with(|c: char| c.is_ascii_alphanumeric()) && name.chars().all(plain)
 }
 
 pub(crate) fn dns_name(kind: DaemonKind) -> String {

@@ -8,7 +8,7 @@ const TICKS_PER_SECOND: u64 = 100;
 const CPU: &str = "shardkeep_process_cpu_milliseconds_total";
 const RESIDENT: &str = "shardkeep_process_resident_bytes";
 const OPEN_FILES: &str = "shardkeep_process_open_files";
-const OPEN_FILES_LIMIT: &str = "shardkeep_process_open_files_limit";
+const MAX_FILES: &str = "shardkeep_process_max_files";
 const START: &str = "shardkeep_process_start_time_seconds";
 
 /// Raises the limit of open files to the most that the system allows. The usual 1,024 serves programs that use
@@ -23,7 +23,7 @@ pub(crate) fn describe() {
     describe_counter!(CPU, Unit::Milliseconds, "CPU time used, user and system");
     describe_gauge!(RESIDENT, Unit::Bytes, "Memory in use");
     describe_gauge!(OPEN_FILES, "Open file descriptors");
-    describe_gauge!(OPEN_FILES_LIMIT, "Open file descriptors that the process may have");
+    describe_gauge!(MAX_FILES, "Open file descriptors that the process may have");
     describe_gauge!(START, Unit::Seconds, "Start of the process, in seconds since the Unix epoch");
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     gauge!(START).set(now.as_secs_f64());
@@ -42,7 +42,7 @@ pub(crate) fn sample() {
         gauge!(OPEN_FILES).set(files.count() as f64);
     }
     if let Some(limit) = getrlimit(Resource::Nofile).current {
-        gauge!(OPEN_FILES_LIMIT).set(limit as f64);
+        gauge!(MAX_FILES).set(limit as f64);
     }
 }
 

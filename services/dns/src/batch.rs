@@ -1,12 +1,12 @@
-//! Packets received and sent many at a time, by `recvmmsg` and `sendmmsg`: two system calls for all that have come,
-//! instead of three for each. The only unsafe code of the daemon.
+//! Receives and sends packets in batches, by `recvmmsg` and `sendmmsg`: two system calls per batch instead of three per
+//! packet. This module holds the only unsafe code of the daemon.
 //!
 //! # Safety
 //!
-//! The kernel is given pointers to buffers that a [`Batch`] owns, with their true lengths, for the duration of one call
-//! each; they are made anew for every call, from exclusive borrows. What the kernel has written is read up to the length
-//! it reports, and never beyond the buffer. An address is read as the family that it names only if it is long enough for
-//! it; all its bytes are initialised, and so are those of the control messages.
+//! Each call gets pointers to buffers that a [`Batch`] owns, with their true lengths. The code makes these pointers for
+//! one call, from exclusive borrows. It reads a buffer up to the length that the kernel reports, and never beyond its
+//! end. It reads an address as IPv4 or IPv6 only if the reported length is large enough. All bytes of addresses and
+//! control messages are initialised.
 
 #![allow(
     unsafe_code,
@@ -20,18 +20,18 @@ use std::{
     ptr,
 };
 
-/// Packets taken at a time.
+/// Packets per batch.
 const SIZE: usize = 32;
-/// Queries are short; what is longer is cut off, and then malformed.
+/// Queries are short. The kernel cuts longer packets, and the decoder then refuses them.
 const MAX_QUERY: usize = 1500;
-/// Room for the control message that tells which of our addresses was asked.
+/// Size of the control message with the local address of a packet.
 const CONTROL: usize = 64;
 
 /// Buffers for the packets of one loop.
 pub(crate) struct Batch {
     slots: Vec<Slot>,
     received: usize,
-    /// Whether packets come with the address that they were sent to, and answers go out from it.
+    /// Whether each packet carries its local address, from which the answer must go out.
     uses_pktinfo: bool,
 }
 
@@ -45,17 +45,17 @@ struct Slot {
     answer: Vec<u8>,
 }
 
-/// Aligned as control messages must be.
+/// A buffer with the alignment of control messages.
 #[derive(Clone, Copy)]
 #[repr(C, align(8))]
 struct Control([u8; CONTROL]);
 
 impl Batch {
-    /// For a blocking socket. One that is bound to every address must answer from the one that was asked: otherwise the
-    /// client takes the answer for somebody else's.
+    /// Prepares a blocking socket. A socket that is bound to every address must answer from the address that the query was
+    /// sent to, because the client ignores an answer from another address.
     ///
     /// # Errors
-    /// When the socket does not take the options.
+    /// When the kernel refuses a socket option.
     pub(crate) fn new(socket: &UdpSocket) -> io::Result<Self> {
         let address = socket.local_addr()?.ip();
         let uses_pktinfo = address.is_unspecified();
@@ -66,7 +66,7 @@ impl Batch {
         if uses_pktinfo {
             set(socket, level, pktinfo, 1)?;
         }
-        // Forged "fragmentation needed" messages must not make us send fragments, which can be forged too.
+        // Ignores path MTU messages: a forged one could make the server send fragments, which attackers can replace.
         match address {
             IpAddr::V4(_) => set(socket, level, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_OMIT)?,
             IpAddr::V6(_) => set(socket, level, libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_OMIT)?,
@@ -74,10 +74,10 @@ impl Batch {
         Ok(Self { slots: (0..SIZE).map(|_| Slot::new()).collect(), received: 0, uses_pktinfo })
     }
 
-    /// Waits for packets, and takes those that have come, up to a whole batch. None when the socket's time-out is over.
+    /// Waits for packets and receives up to a whole batch. Receives none when the socket's time-out ends.
     ///
     /// # Errors
-    /// When the socket is broken.
+    /// When the socket fails.
     pub(crate) fn receive(&mut self, socket: &UdpSocket) -> io::Result<usize> {
         self.received = 0;
         let uses_pktinfo = self.uses_pktinfo;
@@ -110,7 +110,7 @@ impl Batch {
         let Ok(received) = usize::try_from(received) else {
             let error = io::Error::last_os_error();
             return match error.kind() {
-                // An answer that bounced says nothing about this socket.
+                // An ICMP error for an earlier answer. The socket still works.
                 io::ErrorKind::WouldBlock
                 | io::ErrorKind::Interrupted
                 | io::ErrorKind::ConnectionRefused
@@ -132,7 +132,7 @@ impl Batch {
         Ok(self.received)
     }
 
-    /// Lets `answer` write the answer to each packet; it tells whether there is one.
+    /// Calls `answer` for each packet. It writes an answer and returns whether there is one.
     pub(crate) fn answer(&mut self, mut answer: impl FnMut(&[u8], IpAddr, &mut Vec<u8>) -> bool) {
         for slot in &mut self.slots[..self.received] {
             let answered =
@@ -143,8 +143,8 @@ impl Batch {
         }
     }
 
-    /// Sends the answers; returns how many could not be sent. A full send buffer drops them, as the network might: the
-    /// clients ask again.
+    /// Sends the answers and returns the number that could not be sent. A full send buffer drops answers, as a network
+    /// may; clients ask again.
     pub(crate) fn send(&mut self, socket: &UdpSocket) -> u64 {
         let mut parts: [libc::iovec; SIZE] = [libc::iovec { iov_base: ptr::null_mut(), iov_len: 0 }; SIZE];
         // SAFETY: zeroes are a valid mmsghdr: null pointers and no lengths.
@@ -175,7 +175,7 @@ impl Batch {
             };
             match usize::try_from(done) {
                 Ok(done) if done > 0 => sent += done,
-                // It is the first one of the rest that can not be sent.
+                // The first of the remaining answers cannot be sent.
                 _ if io::Error::last_os_error().kind() == io::ErrorKind::Interrupted => {}
                 _ => {
                     sent += 1;
@@ -192,7 +192,7 @@ impl Slot {
         Self {
             query: [0; MAX_QUERY],
             length: 0,
-            // SAFETY: zeroes are a valid address, of no family.
+            // SAFETY: zeroes are a valid address with an unspecified family.
             peer: unsafe { mem::zeroed() },
             peer_length: 0,
             control: Control([0; CONTROL]),
@@ -205,7 +205,7 @@ impl Slot {
         let at_least = |length: usize| self.peer_length as usize >= length;
         match libc::c_int::from(self.peer.ss_family) {
             libc::AF_INET if at_least(size_of::<libc::sockaddr_in>()) => {
-                // SAFETY: the family says that it is one, and storage is larger and aligned for all.
+                // SAFETY: the family field matches, and the storage is large and aligned enough for every family.
                 let peer = unsafe { &*(&raw const self.peer).cast::<libc::sockaddr_in>() };
                 Some(Ipv4Addr::from(u32::from_be(peer.sin_addr.s_addr)).into())
             }
@@ -219,11 +219,11 @@ impl Slot {
     }
 }
 
-/// Makes of the control message that says where a packet came to one that says where its answer comes from. The
-/// interface is left to the routes.
+/// Turns the control message with the destination of a packet into the one with the source of its answer. The routing
+/// table chooses the interface.
 fn set_reply_source(header: &mut libc::msghdr) {
-    // SAFETY: control buffer and length are those that the kernel has just filled; the macros stay within them, and
-    // the message's data is written where the kernel has written the same type.
+    // SAFETY: the kernel has just filled this control buffer up to this length, and the macros stay within it. The data
+    // is written where the kernel has written a value of the same type.
     unsafe {
         let mut message = libc::CMSG_FIRSTHDR(header);
         while !message.is_null() {
@@ -238,7 +238,7 @@ fn set_reply_source(header: &mut libc::msghdr) {
                 (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
                     let info = libc::CMSG_DATA(message).cast::<libc::in6_pktinfo>();
                     let mut reply_info = info.read_unaligned();
-                    // A link-local address means nothing without its interface.
+                    // A link-local address needs its interface.
                     if reply_info.ipi6_addr.s6_addr[..2] != [0xfe, 0x80] {
                         reply_info.ipi6_ifindex = 0;
                     }
@@ -252,7 +252,7 @@ fn set_reply_source(header: &mut libc::msghdr) {
 }
 
 fn set(socket: &UdpSocket, level: libc::c_int, option: libc::c_int, value: libc::c_int) -> io::Result<()> {
-    // SAFETY: the pointer is to a c_int, which these options take, and the length is its size.
+    // SAFETY: these options take a c_int, and the pointer and length describe one.
     let done = unsafe {
         let length = size_of::<libc::c_int>() as libc::socklen_t;
         libc::setsockopt(socket.as_raw_fd(), level, option, (&raw const value).cast(), length)
@@ -288,7 +288,7 @@ mod tests {
             ("0.0.0.0:0", "127.0.0.1:0", "127.0.0.5"),
             ("[::]:0", "[::1]:0", "[::1]"),
         ] {
-            // Where a machine has no IPv6 there is nothing to try.
+            // The machine has no IPv6.
             let (Ok(server), Ok(_)) = (UdpSocket::bind(bound), UdpSocket::bind(from)) else { continue };
             server.set_read_timeout(Some(TEST_TIMEOUT)).unwrap();
             let mut batch = Batch::new(&server).unwrap();
@@ -297,7 +297,7 @@ mod tests {
                 .map(|_| {
                     let client = UdpSocket::bind(from).unwrap();
                     client.set_read_timeout(Some(TEST_TIMEOUT)).unwrap();
-                    // A connected socket takes answers from this address alone.
+                    // A connected socket receives packets from this address only.
                     client.connect(&server_address).unwrap();
                     client
                 })

@@ -1,6 +1,10 @@
-//! `[dns]`. The zone itself is `cluster.zone`: clients need it too.
+//! The section `[dns]`. The name of the zone is `cluster.zone`, because other daemons and clients need it too.
 
-use std::{collections::BTreeMap, fmt, net::SocketAddr};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    net::{IpAddr, SocketAddr},
+};
 
 use serde::{Deserialize, Serialize};
 use shardkeep_daemon::Validate;
@@ -11,61 +15,69 @@ use crate::{
     weighted_draw,
 };
 
+/// Labels below the zone that name servers cannot have.
+const SERVICE_LABELS: [&str; 2] = ["login", "gateway"];
+
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     /// Address for queries, UDP and TCP. Port 0 takes a free one.
     pub listen: String,
-    /// `host:port` that others should ask, where it differs from the bound address.
+    /// `host:port` for queries from outside, if it differs from the bound address.
     pub advertise: String,
-    /// UDP sockets on that port, each with a thread; 0: one for each core.
+    /// Number of UDP sockets, each with a thread; 0: one per core.
     pub sockets: usize,
-    /// Seconds for which an answer may be kept, 0 to 5: how long players may still be sent to a lost replica.
+    /// `[dns.name_servers]`: the name servers that the parent zone names, as a label below the zone with its addresses,
+    /// for example `ns1 = ["203.0.113.1"]`. The same on all name servers. Empty: the zone is not delegated.
+    pub name_servers: BTreeMap<String, Vec<IpAddr>>,
+    /// Seconds for which resolvers may keep the names and addresses of name servers, 300 to 604800.
+    pub name_server_ttl_s: u32,
+    /// TTL of answers in seconds, 0 to 5. Resolvers may send players to a lost replica for this long.
     pub ttl_s: u32,
-    /// Seconds for which "no such name" and "no address" may be kept, 0 to 5.
+    /// TTL in seconds of "no such name" and "no address", 0 to 5.
     pub negative_ttl_s: u32,
-    /// Addresses in one answer, 1 to 16. Fewer than there are replicas makes their weights count more, because
-    /// resolvers shuffle what they get.
+    /// Limit of addresses in one answer, 1 to 16. Weights have more effect when it is smaller than the number of replicas,
+    /// because resolvers shuffle the addresses of an answer.
     pub max_answers: usize,
-    /// TCP connections at a time. A further one takes the place of the oldest of the network (/24, IPv6 /56) that has most.
+    /// Limit of TCP connections. At the limit a new connection replaces the oldest one of the network (/24, IPv6 /56) that
+    /// has the most.
     pub tcp_connections: usize,
-    /// The same for one address (IPv6 /64); further ones are closed at once.
+    /// Limit of TCP connections per address (IPv6 /64). The server closes further ones at once.
     pub tcp_connections_per_address: usize,
-    /// The pool that answers come from until an operator switches: `live`, or one of `pools`.
+    /// Pool that answers come from until an operator switches: `live`, or one of `pools`.
     pub pool: String,
-    /// `[dns.pools.<name>]`: addresses to switch to, to step out of a flood.
+    /// `[dns.pools.<name>]`: addresses that an operator can switch to when the usual ones are flooded.
     pub pools: BTreeMap<String, Pool>,
-    /// `[dns.regions]`: networks of clients by the region whose replicas they are sent to. A replica stands in the region
-    /// that its own `cluster.region` names.
+    /// `[dns.regions]`: networks of clients by region. Clients get the replicas whose `cluster.region` is the same.
     pub regions: BTreeMap<String, Vec<String>>,
     pub rate: RateConfig,
     pub cookies: CookieConfig,
 }
 
-/// `[dns.rate]`: what one network (/24, IPv6 /56) may draw from us by UDP.
+/// `[dns.rate]`: limit of UDP answers to one network (/24, IPv6 /56).
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RateConfig {
-    /// Answers a second, at most 1,000,000; 0: no limit.
+    /// Answers per second, at most 1,000,000; 0: no limit.
     pub answers_per_s: u32,
-    /// Answers at once after silence.
+    /// Answers that may be sent at once after a pause.
     pub burst: u32,
-    /// One in so many limited answers is sent cut short, so that a real client can go on by TCP; 0: none.
+    /// Every n-th limited answer is sent truncated, so that a real client can ask again by TCP; 0: none.
     pub slip: u32,
-    /// Networks remembered; when there are more, the quietest are forgotten.
+    /// Networks in the table. A new network replaces the least active one.
     pub networks: usize,
-    /// Networks without a limit. The kernel lets nobody forge loopback addresses from outside.
+    /// Networks without a limit. Loopback addresses are safe: the kernel drops packets from outside with such a source.
     pub exempt: Vec<String>,
 }
 
-/// `[dns.cookies]`: how real clients prove that they are where they say (RFC 7873, RFC 9018).
+/// `[dns.cookies]`: cookies prove that the address of a client is not forged (RFC 7873, RFC 9018).
 #[derive(Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct CookieConfig {
-    /// 32 hexadecimal digits, the same on every name server behind one address. Empty: drawn at the start and replaced
-    /// daily.
+    /// 32 hexadecimal digits, the same on every name server behind one address. Empty: the server draws a secret at its
+    /// start and replaces it daily.
     pub secret: String,
-    /// The one before, still taken, while a new one is rolled out.
+    /// The previous secret, accepted while the new one is distributed.
     pub previous_secret: String,
 }
 
@@ -76,7 +88,7 @@ impl fmt::Debug for CookieConfig {
 }
 
 impl Config {
-    /// The networks of all regions, with the regions' places in the order of their names.
+    /// The networks of all regions, with the index of each region in the order of their names.
     pub(crate) fn numbered_regions(&self) -> Prefixes<u16> {
         let mut prefixes = Prefixes::new();
         for (number, networks) in self.regions.values().enumerate() {
@@ -85,6 +97,35 @@ impl Config {
             }
         }
         prefixes
+    }
+
+    fn validate_name_servers(&self) -> Result<(), String> {
+        for (name, addresses) in &self.name_servers {
+            let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+            if !(1..=63).contains(&name.len()) || !name.chars().all(plain) {
+                return Err(format!(
+                    "name_servers: {name:?} is not a label; write lower-case letters, digits and `-` without the zone, for example ns1"
+                ));
+            }
+            if SERVICE_LABELS.contains(&name.as_str()) {
+                return Err(format!("name_servers: {name:?} is the name of a service; use for example ns1"));
+            }
+            if addresses.is_empty() {
+                return Err(format!("name_servers: {name} has no address"));
+            }
+            if let Some(twice) =
+                addresses.iter().enumerate().find_map(|(at, it)| addresses[..at].contains(it).then_some(it))
+            {
+                return Err(format!("name_servers: {name} has the address {twice} twice"));
+            }
+        }
+        if self.name_servers.len() > 13 {
+            return Err("name_servers: more than 13 do not fit an answer by UDP".into());
+        }
+        if !(300..=604_800).contains(&self.name_server_ttl_s) {
+            return Err("name_server_ttl_s: must be 300 to 604800 (a week)".into());
+        }
+        Ok(())
     }
 
     fn validate_regions(&self) -> Result<(), String> {
@@ -134,7 +175,7 @@ impl Default for RateConfig {
 }
 
 impl CookieConfig {
-    /// The secrets of the settings; `None`: this process draws its own.
+    /// The secrets of the settings, or `None` when the process must draw a secret.
     pub(crate) fn secrets(&self) -> Option<([u8; 16], Option<[u8; 16]>)> {
         Some((secret(&self.secret)?, secret(&self.previous_secret)))
     }
@@ -146,7 +187,7 @@ impl CookieConfig {
             }
         }
         if self.secret.is_empty() && !self.previous_secret.is_empty() {
-            return Err("cookies: previous_secret: there is no secret that it was replaced by".into());
+            return Err("cookies: previous_secret: set cookies.secret too, which replaces it".into());
         }
         Ok(())
     }
@@ -162,6 +203,8 @@ impl Default for Config {
             listen: "127.0.0.1:5353".into(),
             advertise: String::new(),
             sockets: 0,
+            name_servers: BTreeMap::new(),
+            name_server_ttl_s: 3600,
             ttl_s: 5,
             negative_ttl_s: 2,
             max_answers: 4,
@@ -182,7 +225,9 @@ impl Validate for Config {
             return Err(format!("listen: {:?} is not an address with a port", self.listen));
         }
         if self.ttl_s > 5 {
-            return Err("ttl_s: must be at most 5, or players are sent to replicas that are gone".into());
+            return Err(
+                "ttl_s: must be at most 5, or resolvers send players to replicas that are lost".into()
+            );
         }
         if self.negative_ttl_s > 5 {
             return Err("negative_ttl_s: must be at most 5".into());
@@ -201,13 +246,16 @@ impl Validate for Config {
         }
         for (name, pool) in &self.pools {
             if name == LIVE {
-                return Err(format!("pools: {LIVE:?} is the name of what the registry says"));
+                return Err(format!(
+                    "pools: {LIVE:?} is reserved for the live replicas; choose another name"
+                ));
             }
             pool.validate().map_err(|wrong| format!("pools: {name}: {wrong}"))?;
         }
         if !pool::exists(&self.pools, &self.pool) {
             return Err(format!("pool: there is no [dns.pools.{}]", self.pool));
         }
+        self.validate_name_servers()?;
         self.validate_regions()?;
         self.rate.validate()?;
         self.cookies.validate()
@@ -237,9 +285,20 @@ mod tests {
         });
         assert_eq!(twice, "regions: us: 192.0.2.0/24 is also in eu");
         assert!(wrong(|it| it.cookies.secret = "00".into()).starts_with("cookies: secret: "));
-        assert!(wrong(|it| it.cookies.previous_secret = "00".repeat(16)).contains("no secret"));
+        assert!(wrong(|it| it.cookies.previous_secret = "00".repeat(16)).contains("set cookies.secret"));
         assert!(wrong(|it| it.rate.exempt.push("office".into())).starts_with("rate: exempt: "));
         assert!(wrong(|it| it.rate.networks = 0).starts_with("rate: networks: "));
+        let name_server = |name: &str, addresses: &[&str]| {
+            let addresses = addresses.iter().map(|address| address.parse().unwrap()).collect();
+            wrong(|it| {
+                it.name_servers.insert(name.into(), addresses);
+            })
+        };
+        assert!(name_server("ns1.example", &["203.0.113.1"]).starts_with("name_servers: \"ns1.example\""));
+        assert!(name_server("login", &["203.0.113.1"]).contains("name of a service"));
+        assert!(name_server("ns1", &[]).contains("no address"));
+        assert!(name_server("ns1", &["203.0.113.1", "203.0.113.1"]).contains("twice"));
+        assert!(wrong(|it| it.name_server_ttl_s = 5).starts_with("name_server_ttl_s: "));
         assert!(wrong(|it| it.max_answers = 17).starts_with("max_answers: "));
     }
 

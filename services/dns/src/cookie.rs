@@ -1,8 +1,8 @@
-//! DNS cookies (RFC 7873) with the server cookie of RFC 9018: whoever sends back what we sent to its address is at
-//! that address, and may be answered as often as it likes.
+//! DNS cookies (RFC 7873) with the server cookie of RFC 9018. A client that returns a server cookie has received it at
+//! its address, so the address is not forged and needs no rate limit.
 //!
-//! The secret is either in the settings, the same on every name server that shares an address, or drawn by each
-//! process and replaced daily.
+//! The secret comes from the settings, where name servers behind one address must share it. Without such a setting each
+//! process draws a secret and replaces it daily.
 
 use std::net::IpAddr;
 
@@ -15,7 +15,8 @@ pub(crate) type ClientCookie = [u8; 8];
 pub(crate) type ServerCookie = [u8; 16];
 
 const VERSION: u8 = 1;
-/// RFC 9018, 4.3: how old a cookie may be, how far ahead of our clock, and from which age on a new one is given.
+/// RFC 9018, 4.3: the maximum age of a cookie, how far its time may be ahead of the clock, and the age from which the
+/// server sends a new one.
 const MAX_AGE_S: i32 = 3600;
 const MAX_CLOCK_SKEW_S: i32 = 300;
 const RENEW_AFTER_S: i32 = 1800;
@@ -24,26 +25,26 @@ const RENEW_AFTER_S: i32 = 1800;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct CookieOption<'a> {
     pub(crate) client: &'a ClientCookie,
-    /// Empty as long as the client has none of ours.
+    /// Empty when the client has no server cookie yet.
     pub(crate) server: &'a [u8],
 }
 
 impl<'a> CookieOption<'a> {
-    /// `None` when it has a length that no cookie has (RFC 7873, 5.2.2).
+    /// `None` when the length is invalid (RFC 7873, 5.2.2).
     pub(crate) fn read(data: &'a [u8]) -> Option<Self> {
         let (client, server) = data.split_first_chunk::<8>()?;
         matches!(server.len(), 0 | 8..=32).then_some(Self { client, server })
     }
 }
 
-/// What a presented cookie is worth.
+/// Result of checking a cookie.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum CookieStatus {
-    /// The client is where it says it is.
+    /// The client has received an answer at this address.
     Good,
-    /// The client asks for one.
+    /// The client has no server cookie and asks for one.
     New,
-    /// Too old, of another address, or not ours.
+    /// Expired, of another address, or made with another secret.
     Bad,
 }
 
@@ -65,7 +66,7 @@ type Key = Secret<[u8; 16]>;
 #[derive(Debug, Clone)]
 pub(crate) struct Cookies {
     current: Key,
-    /// Still taken, no longer given.
+    /// Accepted, but not used for new cookies.
     previous: Option<Key>,
 }
 
@@ -75,20 +76,20 @@ impl Cookies {
     }
 
     /// # Errors
-    /// When the system has no randomness.
+    /// When the system provides no random bytes.
     pub(crate) fn random() -> anyhow::Result<Self> {
         Ok(Self { current: random_key()?, previous: None })
     }
 
-    /// The next secret of one's own; cookies of the present one are good for as long as they would have been.
+    /// A new random secret. Cookies of the current secret stay valid until they expire.
     ///
     /// # Errors
-    /// When the system has no randomness.
+    /// When the system provides no random bytes.
     pub(crate) fn rotated(&self) -> anyhow::Result<Self> {
         Ok(Self { current: random_key()?, previous: Some(self.current.clone()) })
     }
 
-    /// Judges a cookie, and gives the one to answer with. `now` is in seconds since the Unix epoch.
+    /// Checks a cookie, and returns the server cookie for the answer. `now` is in seconds since the Unix epoch.
     pub(crate) fn verify(
         &self,
         presented: &CookieOption<'_>,
@@ -107,7 +108,7 @@ impl Cookies {
             return (CookieStatus::Bad, fresh());
         }
         let matches_key = |key: &Key| {
-            // The reserved bytes are the client's to return, and part of what is sealed.
+            // The client returns the reserved bytes, and the hash covers them.
             let expected = hash(key, presented.client, server.first_chunk().unwrap_or(&[0; 8]), address);
             constant_time::verify_slices_are_equal(&expected, &server[8..]).is_ok()
         };

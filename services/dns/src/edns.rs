@@ -1,5 +1,5 @@
-//! EDNS (RFC 6891): the OPT record of a query is read, that of an answer written. Two options mean something here,
-//! cookies and client subnets; all others are passed over.
+//! EDNS (RFC 6891): reads the OPT record of a query and writes the one of an answer. It knows two options, cookies and
+//! client subnets, and ignores all others.
 
 use crate::{
     cookie::{self, ClientCookie, ServerCookie},
@@ -7,7 +7,8 @@ use crate::{
     wire::{kind, u16_at},
 };
 
-/// The largest UDP answer, and what we say we take: what passes every network unfragmented (DNS flag day 2020).
+/// Limit of a UDP answer, and the query size that the server advertises. Packets of this size pass networks without
+/// fragmentation (DNS flag day 2020).
 pub(crate) const MAX_UDP: u16 = 1232;
 /// The largest UDP answer to clients without EDNS (RFC 1035, 2.3.4).
 pub(crate) const MAX_UDP_WITHOUT_EDNS: u16 = 512;
@@ -25,25 +26,25 @@ mod option {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Edns<'a> {
     pub(crate) version: u8,
-    /// What the client takes by UDP, within what we send.
+    /// Size of the largest UDP answer: the smaller of the limits of client and server.
     pub(crate) limit: u16,
     pub(crate) dnssec_ok: bool,
     pub(crate) cookie: Option<cookie::CookieOption<'a>>,
     pub(crate) subnet: Option<Subnet>,
-    /// An option that means something here is not as it should be.
+    /// Whether a cookie or client-subnet option is malformed.
     pub(crate) malformed: bool,
 }
 
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum OptError {
-    /// Another record.
+    /// The record is not an OPT record.
     NotOpt,
-    /// Shorter than it says.
+    /// The record is shorter than its length field says.
     Truncated,
 }
 
 impl<'a> Edns<'a> {
-    /// Reads the OPT record that `bytes` begin with; returns also what follows it.
+    /// Reads the OPT record at the start of `bytes`, and returns it with the remaining bytes.
     pub(crate) fn read(bytes: &'a [u8]) -> Result<(Self, &'a [u8]), OptError> {
         if bytes.len() < OPT_HEADER_LEN {
             return Err(OptError::Truncated);
@@ -61,7 +62,7 @@ impl<'a> Edns<'a> {
         };
         let length = usize::from(u16_at(bytes, 9).unwrap_or_default());
         let (options, rest) = bytes[OPT_HEADER_LEN..].split_at_checked(length).ok_or(OptError::Truncated)?;
-        // Of a version that we do not speak, not even the options are known.
+        // Options of an unknown version may have another format.
         if edns.version == VERSION {
             edns.read_options(options);
         }
@@ -82,7 +83,7 @@ impl<'a> Edns<'a> {
                 self.malformed = true;
                 return;
             };
-            // Of several cookies the first counts (RFC 7873, 5.2); of several subnets as well.
+            // The first of several cookies counts (RFC 7873, 5.2), and the first of several subnets.
             match code {
                 option::COOKIE if self.cookie.is_none() => {
                     self.cookie = cookie::CookieOption::read(data);
@@ -104,12 +105,12 @@ impl<'a> Edns<'a> {
 pub(crate) struct Opt {
     pub(crate) dnssec_ok: bool,
     pub(crate) cookie: Option<(ClientCookie, ServerCookie)>,
-    /// The client's subnet, and for how much of it the answer holds.
+    /// The client's subnet, and the scope: how many of its bits have decided the answer.
     pub(crate) subnet: Option<(Subnet, u8)>,
 }
 
 impl Opt {
-    /// Bytes that it takes.
+    /// Encoded length in bytes.
     pub(crate) fn length(&self) -> usize {
         OPT_HEADER_LEN + self.options()
     }
@@ -119,7 +120,7 @@ impl Opt {
             + self.subnet.as_ref().map_or(0, |(subnet, _)| 4 + subnet.length())
     }
 
-    /// Appends it; `code` is the whole response code, of which it carries the upper part.
+    /// Appends the record. It carries the upper bits of `code`, the complete response code.
     pub(crate) fn write(&self, code: u16, out: &mut Vec<u8>) {
         let options = self.options() as u16;
         out.push(0);
@@ -200,7 +201,7 @@ mod tests {
         opt.write(23, &mut bytes);
         assert_eq!((bytes.len(), bytes[5]), (opt.length(), 1));
         assert_eq!(bytes[bytes.len() - 4..], [20, 192, 0, 2]);
-        // Our own scope is not what a query may carry; the cookie is.
+        // A query must not carry a scope, so only the cookie is read again.
         let (read, rest) = Edns::read(&bytes).unwrap();
         assert!(rest.is_empty() && read.malformed);
         assert_eq!(read.cookie.unwrap().server, [7; 16]);

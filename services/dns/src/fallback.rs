@@ -1,6 +1,6 @@
-//! The long way to a query, for packets that no resolver sends but that may be legal: records beside the OPT, such as
-//! signatures, or a compressed name. A general decoder reads them whole, and what matters is written down again in
-//! the plain form that [`crate::query`] takes.
+//! Decodes packets that may be valid although resolvers do not send them: with further records, such as signatures, or
+//! with a compressed name. hickory-proto decodes the whole packet, and this module encodes question and OPT record again
+//! in the form that [`crate::query`] reads.
 
 use hickory_proto::{
     op::Query,
@@ -10,14 +10,14 @@ use hickory_proto::{
 
 use crate::wire::{HEADER, MAX_NAME, u16_at};
 
-/// A query carries one question and perhaps an OPT and a signature; more is not worth reading.
+/// A valid query carries one question and at most an OPT record and a signature. Packets with more records are refused.
 const MAX_RECORDS: u16 = 4;
 
-/// What is wrong with a packet that the general decoder refuses.
+/// The general decoder refuses the packet.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Unreadable;
 
-/// The same query with its question and OPT alone. The packet has a header with one question at most.
+/// The same query with its question and OPT record alone. `packet` must have a header with at most one question.
 pub(crate) fn normalized(packet: &[u8]) -> Result<Vec<u8>, Unreadable> {
     let [questions, answers, authorities, additionals] =
         [4, 6, 8, 10].map(|at| u16_at(packet, at).unwrap_or_default());
@@ -35,7 +35,7 @@ pub(crate) fn normalized(packet: &[u8]) -> Result<Vec<u8>, Unreadable> {
         let record: Record = Record::read(&mut decoder).map_err(|_| Unreadable)?;
         if record.record_type() == RecordType::OPT {
             let bytes = &packet[start..decoder.index()];
-            // One OPT, in its section, named by the root label itself (RFC 6891, 6.1.1).
+            // RFC 6891, 6.1.1: at most one OPT record, in the additional section, with the root as its name.
             if !additional || opt.is_some() || bytes.first() != Some(&0) {
                 return Err(Unreadable);
             }
@@ -98,7 +98,7 @@ mod tests {
         assert_eq!(with(&|bytes| bytes.push(0)), Err(Unreadable), "something follows");
         assert_eq!(with(&|bytes| bytes[11] = 2), Err(Unreadable), "a record is missing");
         assert_eq!(with(&|bytes| bytes[7] = 5), Err(Unreadable), "too many records");
-        // The name points at itself, and at what follows.
+        // The name points to itself, and to the bytes after it.
         for target in [12, 40] {
             assert_eq!(with(&|bytes| bytes[12..14].copy_from_slice(&[0xc0, target])), Err(Unreadable));
         }

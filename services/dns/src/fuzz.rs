@@ -1,5 +1,4 @@
-//! A stranger's packet from the first byte to the answer, behind one function for fuzzers: whatever the bytes are, it
-//! returns.
+//! One function for fuzzers: takes any packet through decoding and lookup to the answer, without sockets.
 
 use std::sync::{Arc, LazyLock};
 
@@ -7,12 +6,13 @@ use crate::{
     Config,
     cookie::Cookies,
     random::Random,
-    responder::{Responder, Shared, Timestamp, Transport},
+    responder::{Responder, Shared, Timestamp},
+    transport::Transport,
     view::{Service, Target, View},
     zone::Zone,
 };
 
-/// A server that knows replicas in two regions, and limits nobody.
+/// A server with replicas in two regions and without rate limits.
 static SERVER: LazyLock<Arc<Shared>> = LazyLock::new(|| {
     let target = |(name, region): (&str, &str)| Target {
         name: name.to_owned(),
@@ -32,8 +32,8 @@ static SERVER: LazyLock<Arc<Shared>> = LazyLock::new(|| {
     Shared::new(&config, Cookies::new([7; 16], None), table)
 });
 
-/// Answers one packet by UDP and by TCP. What is no query has no answer; every other answer is a response to it that
-/// fits.
+/// Answers one packet as UDP and as TCP, and checks each answer: it is a response with the id of the query, and it fits
+/// the size limit. A packet that is not a query gets no answer.
 pub fn answer(packet: &[u8]) {
     for (transport, limit) in [(Transport::Udp, 1232), (Transport::Tcp, 65_535)] {
         let mut responder = Responder::new(SERVER.clone(), transport, Random::new(7));

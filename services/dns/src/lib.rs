@@ -1,16 +1,20 @@
-//! The DNS load balancer: an authoritative name server whose answers are the replicas that are up right now, the
-//! lightly loaded ones more often. It talks to the registries (whom it watches), to anybody who asks, and to
-//! operators who switch its address pools.
+//! The DNS load balancer: an authoritative name server that answers with the replicas that are up, and names replicas
+//! with little load more often. It watches the registries, answers resolvers, and lets operators switch address pools.
 //!
-//! The names are in [`zone`]. A replica that drains or is lost vanishes from the answers as soon as a registry says
-//! so; resolvers may keep an answer for at most five seconds.
+//! A replica that drains or is lost leaves the answers when a registry reports it. Resolvers may keep an answer for at
+//! most five seconds.
 //!
-//! * [`query`]: bytes become a question, or a fault; [`fallback`] reads what is unusual. [`table`]: a question becomes an
-//!   answer, from records that [`zone`] has encoded ahead of a [`view`]. [`responder`] does all of it for one packet, and
-//!   asks [`cookie`] and [`rate`] first whether to. All these are pure.
-//! * [`table_updater`] and [`replicas`] make the table anew at each change. [`pool`]: addresses that an operator puts in place of
-//!   the live ones; [`service`]: how. [`weighted_draw`]: the weighted draw. [`prefixes`]: which region a client is in.
-//! * [`sockets`], [`udp`] and [`tcp`]: the loops. [`batch`]: many packets in one system call.
+//! | modules | purpose |
+//! | --- | --- |
+//! | [`query`], [`fallback`] | decode packets: the usual form, and unusual ones |
+//! | [`zone`], [`view`], [`table`] | names of the zone; replicas to name; encoded answers |
+//! | [`responder`], [`cookie`], [`rate`], [`prefixes`] | one packet to one answer: cookies, rate limit, region of the client |
+//! | [`weighted_draw`] | chooses the replicas of one answer |
+//! | [`replicas`], [`table_updater`] | follow the registries, and replace the table at each change |
+//! | [`pool`], [`service`] | address pools, and the gRPC service that switches them |
+//! | [`sockets`], [`udp`], [`tcp`], [`batch`] | sockets and loops; many packets per system call |
+//!
+//! The first four rows and [`pool`] are pure: they know no socket and no clock.
 
 mod batch;
 mod config;
@@ -33,6 +37,7 @@ mod subnet;
 mod table;
 mod table_updater;
 mod tcp;
+mod transport;
 mod udp;
 mod view;
 mod weighted_draw;
@@ -49,17 +54,19 @@ use shardkeep_types::DaemonKind;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
-use tracing::info;
+use tracing::{info, warn};
 
 pub use config::{Config, CookieConfig, RateConfig};
 use cookie::Cookies;
 pub use pool::Pool;
 use random::Random;
-use responder::{Responder, Shared, Transport};
+use responder::{Responder, Shared};
 use sockets::Sockets;
+use transport::Transport;
 use view::View;
 
-/// How often a cookie secret that is our own is replaced.
+const DNS_PORT: u16 = 53;
+/// How often the daemon replaces a cookie secret that it has drawn itself.
 const SECRET_LIFETIME: Duration = Duration::from_secs(24 * 3600);
 
 /// The daemon.
@@ -127,14 +134,21 @@ fn bind(config: &Config) -> anyhow::Result<Sockets> {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         sockets => sockets,
     };
-    let sockets = Sockets::bind(address, loops)
-        .with_context(|| format!("DNS: can not listen on {address} (dns.listen moves it)"))?;
+    let sockets = Sockets::bind(address, loops).with_context(|| {
+        format!("cannot listen for DNS queries on {address}; set dns.listen to another address")
+    })?;
     info!(address = %sockets.address, loops, "DNS bound");
+    if sockets.address.port() == DNS_PORT && config.name_servers.is_empty() {
+        warn!(
+            "dns.name_servers is empty, so resolvers lose a zone that is delegated to this server: \
+             set it to the names and addresses that the parent zone has"
+        );
+    }
     Ok(sockets)
 }
 
-/// Replaces the cookie secret daily: clients never notice, because cookies live for an hour and the secret before is
-/// still taken.
+/// Replaces the cookie secret daily. Cookies are valid for an hour, and the server still accepts those of the previous
+/// secret, so clients notice nothing.
 async fn rotate_cookies(shared: Arc<Shared>, stop: CancellationToken) -> anyhow::Result<()> {
     loop {
         tokio::select! {

@@ -1,63 +1,67 @@
-//! Every metric of the DNS daemon. The counters of the hot path are looked up once.
+//! The metrics of the DNS daemon. Each loop looks up its counters once.
 
-use metrics::{Counter, counter, describe_counter, describe_gauge};
+use metrics::{Counter, counter, describe_counter, describe_gauge, gauge};
 
-use crate::{cookie::CookieStatus, query::MalformedReason, responder::Transport, wire::Code};
+use crate::{cookie::CookieStatus, query::MalformedReason, transport::Transport, view::Service, wire::Code};
 
 /// Answers by transport and response code.
 pub(crate) const ANSWERS: &str = "shardkeep_dns_answers_total";
 /// Packets that got no answer, by reason.
 pub(crate) const DROPPED: &str = "shardkeep_dns_dropped_packets_total";
-/// Queries by the way they were read.
+/// Queries by decoder.
 pub(crate) const QUERIES: &str = "shardkeep_dns_queries_total";
 pub(crate) const MALFORMED: &str = "shardkeep_dns_malformed_packets_total";
 pub(crate) const COOKIES: &str = "shardkeep_dns_cookies_total";
-/// Answers that the rate limit held back, by what was done instead.
+/// Answers that the rate limit dropped or replaced.
 pub(crate) const LIMITED: &str = "shardkeep_dns_limited_answers_total";
-/// Networks whose allowance was forgotten because others needed the place.
+/// Networks that left the table of the rate limit for others.
 pub(crate) const RATE_EVICTIONS: &str = "shardkeep_dns_rate_evictions_total";
-/// Answers that the client's region had a say in, by what told the region.
+/// Answers that depend on the client's region, by the source of the region.
 pub(crate) const STEERED: &str = "shardkeep_dns_steered_answers_total";
 pub(crate) const TRUNCATED: &str = "shardkeep_dns_truncated_answers_total";
-/// UDP packets come in batches: the more, the less each costs.
+/// Batches of UDP packets.
 pub(crate) const BATCHES: &str = "shardkeep_dns_batches_total";
 pub(crate) const TCP_CONNECTIONS: &str = "shardkeep_dns_tcp_connections_count";
 /// Connections closed because there were too many.
 pub(crate) const TCP_REFUSED: &str = "shardkeep_dns_tcp_refused_total";
 pub(crate) const TCP_SLOWED: &str = "shardkeep_dns_tcp_slowed_queries_total";
-/// Replicas that answers choose from, by name.
+/// Replicas that answers may name, by service.
 pub(crate) const TARGETS: &str = "shardkeep_dns_targets_count";
 pub(crate) const VIEW_CHANGES: &str = "shardkeep_dns_view_changes_total";
 
 pub(crate) fn describe() {
     describe_counter!(ANSWERS, "Answers by transport and response code");
     describe_counter!(DROPPED, "Packets without an answer, by reason");
-    describe_counter!(QUERIES, "Queries by the way they were read");
-    describe_counter!(MALFORMED, "Malformed queries, by what is wrong with them");
-    describe_counter!(COOKIES, "Queries by the DNS cookie they came with");
-    describe_counter!(LIMITED, "Answers that the rate limit held back, by what was sent instead");
+    describe_counter!(QUERIES, "Queries by decoder: fast, or fallback");
+    describe_counter!(MALFORMED, "Malformed queries, by error");
+    describe_counter!(COOKIES, "Queries by DNS cookie: good, new, bad, none");
     describe_counter!(
-        RATE_EVICTIONS,
-        "Networks whose allowance was forgotten because others needed the place"
+        LIMITED,
+        "Answers that the rate limit stopped, by the reply that was sent: nothing, truncated, badcookie"
     );
-    describe_counter!(STEERED, "Answers that the client's region decided, by what told the region");
-    describe_counter!(TRUNCATED, "UDP answers that were too long and sent their clients to TCP");
-    describe_counter!(BATCHES, "Batches that UDP packets came in");
+    describe_counter!(RATE_EVICTIONS, "Networks that left the table of the rate limit for others");
+    describe_counter!(STEERED, "Answers that depend on the client's region, by its source: subnet, address");
+    describe_counter!(TRUNCATED, "UDP answers that were too long, so that the client asks again by TCP");
+    describe_counter!(BATCHES, "Batches of UDP packets");
     describe_gauge!(TCP_CONNECTIONS, "Open TCP connections");
-    describe_counter!(TCP_REFUSED, "TCP connections closed because there were too many, by bound");
-    describe_counter!(
-        TCP_SLOWED,
-        "Queries over TCP that were made to wait because their client asks too fast"
-    );
-    describe_gauge!(TARGETS, "Replicas that answers choose from, by name");
-    describe_counter!(VIEW_CHANGES, "Changes of what answers choose from");
+    describe_counter!(TCP_REFUSED, "TCP connections closed at a limit, by limit");
+    describe_counter!(TCP_SLOWED, "TCP queries that were delayed because the client exceeds its rate");
+    describe_gauge!(TARGETS, "Replicas that answers may name, by service");
+    describe_counter!(VIEW_CHANGES, "Changes of the replicas that answers may name");
+    // Alerts compare these with 0, and a series that does not exist equals nothing.
+    for service in Service::ALL {
+        gauge!(TARGETS, "name" => service.label()).set(0.0);
+    }
+    gauge!(TCP_CONNECTIONS).set(0.0);
+    counter!(VIEW_CHANGES).increment(0);
+    counter!(TCP_SLOWED).increment(0);
 }
 
 pub(crate) fn rate_evictions() -> Counter {
     counter!(RATE_EVICTIONS)
 }
 
-/// What became of an answer that the rate limit held back.
+/// The reply in place of an answer that the rate limit stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Limited {
     Dropped,

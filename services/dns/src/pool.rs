@@ -1,8 +1,9 @@
-//! Address pools: lists of addresses that an operator can put in place of the live replicas by one command, to step
-//! out of a flood.
+//! Address pools: lists of addresses that replace the live replicas in answers. An operator switches to a pool to move
+//! players away from flooded addresses.
 //!
-//! A replica that was told advertises the switch as an attribute in the registry; the others follow the latest one
-//! they see there, and so does a replica that restarts. When all restart together, `dns.pool` decides.
+//! The replica that receives the command publishes the switch as an attribute in the registry. Other replicas, and a
+//! replica that restarts, follow the latest switch in the registry. When all replicas restart together, `dns.pool`
+//! decides.
 
 use std::{collections::BTreeMap, net::IpAddr};
 
@@ -11,13 +12,12 @@ use shardkeep_cluster::Instance;
 
 use crate::view::{Service, Target};
 
-/// The pool that is not in the settings: the replicas that the registry names.
+/// Name of the pool of the live replicas, which the registry lists.
 pub(crate) const LIVE: &str = "live";
 /// The registry attribute that carries a [`Switch`].
 pub(crate) const ATTRIBUTE: &str = "pool";
 
-/// `[dns.pools.<name>]`: addresses as `host:port`, the host as a number. An empty list leaves that name to the
-/// registry.
+/// `[dns.pools.<name>]`: numeric addresses with ports. For a service with an empty list, answers name the live replicas.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Pool {
@@ -26,7 +26,7 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// The replicas that this pool puts in place of the live ones, if it has a say.
+    /// The replicas that replace the live ones, or `None` if the pool lists none for this service.
     pub(crate) fn targets(&self, service: Service) -> Option<Vec<Target>> {
         let addresses = match service {
             Service::Login => &self.login,
@@ -55,10 +55,10 @@ fn parse(address: &str) -> Option<(IpAddr, u16)> {
     address.parse::<std::net::SocketAddr>().ok().map(|address| (address.ip(), address.port()))
 }
 
-/// An operator's choice, and when it was made.
+/// The choice of an operator, with its time.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Switch {
-    /// Milliseconds since the Unix epoch; 0: by the settings.
+    /// Milliseconds since the Unix epoch; 0: the choice comes from the settings.
     pub(crate) since_ms: u64,
     pub(crate) pool: String,
 }
@@ -73,7 +73,7 @@ impl Switch {
         Some(Self { since_ms: since_ms.parse().ok()?, pool: pool.to_owned() })
     }
 
-    /// The latest switch among ours and those of the other replicas, as far as we have such a pool.
+    /// The latest of `ours` and the switches of other replicas. Switches to pools that are not configured here are ignored.
     pub(crate) fn latest(ours: Self, others: &[Instance], pools: &BTreeMap<String, Pool>) -> Self {
         others
             .iter()

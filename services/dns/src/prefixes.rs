@@ -1,4 +1,4 @@
-//! Address prefixes and what they mean: a binary tree in which the longest prefix of an address is found.
+//! A map from address prefixes to values: a binary tree that finds the longest matching prefix.
 
 use std::{fmt, net::IpAddr, str::FromStr};
 
@@ -34,11 +34,11 @@ impl fmt::Display for Prefix {
     }
 }
 
-/// What is known of an address.
+/// Result of a lookup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Match<T> {
     pub(crate) value: Option<T>,
-    /// How many bits of the address decide: every address that shares them has the same value.
+    /// Number of leading bits that decide: every address with the same leading bits has the same value.
     pub(crate) scope: u8,
 }
 
@@ -51,7 +51,7 @@ pub(crate) struct Prefixes<T> {
 
 #[derive(Debug)]
 struct Node<T> {
-    /// Indices of the nodes for a next bit of 0 and 1; 0 is none.
+    /// Indices of the child nodes for a next bit of 0 and 1. Index 0 means no child.
     next: [u32; 2],
     value: Option<T>,
 }
@@ -69,7 +69,7 @@ impl<T: Copy> Prefixes<T> {
         self.nodes.len() == 2 && self.nodes.iter().all(|node| node.value.is_none())
     }
 
-    /// Returns what the same prefix meant before.
+    /// Returns the previous value of the same prefix.
     pub(crate) fn insert(&mut self, prefix: Prefix, value: T) -> Option<T> {
         let (bits, _) = bits(prefix.address);
         let mut at = root(prefix.address);
@@ -84,7 +84,7 @@ impl<T: Copy> Prefixes<T> {
         self.nodes[at].value.replace(value)
     }
 
-    /// The value of the longest prefix that holds the address.
+    /// The value of the longest prefix that contains the address.
     pub(crate) fn find(&self, address: IpAddr) -> Match<T> {
         let (bits, width) = bits(address);
         let (mut at, mut depth) = (root(address), 0);
@@ -94,7 +94,7 @@ impl<T: Copy> Prefixes<T> {
             if node.next == [0; 2] {
                 break;
             }
-            // Past here the address is alone: its next bit is what tells it from the prefixes on the other side.
+            // No prefix continues on this side, so one more bit separates the address from all other prefixes.
             at = node.next[side(bits, depth)] as usize;
             depth += 1;
             if at == 0 {
@@ -110,7 +110,7 @@ impl<T: Copy> Prefixes<T> {
     }
 }
 
-/// The address' bits from the left, and how many there are.
+/// The bits of the address, left-aligned, and their number.
 fn bits(address: IpAddr) -> (u128, u8) {
     match address {
         IpAddr::V4(address) => (u128::from(address.to_bits()) << 96, 32),
@@ -149,7 +149,7 @@ mod tests {
     fn longest_prefix_wins_and_scope_excludes_others() {
         let prefixes = prefixes(&["10.0.0.0/8", "10.1.0.0/16", "2001:db8::/32"]);
         assert_eq!(find(&prefixes, "10.1.2.3"), (Some(1), 16));
-        // 10.0.0.0/16 shares 15 bits with 10.1.0.0/16: only the sixteenth tells them apart.
+        // 10.0.0.0/16 and 10.1.0.0/16 share 15 bits and differ in the sixteenth.
         assert_eq!(find(&prefixes, "10.0.9.9"), (Some(0), 16));
         assert_eq!(find(&prefixes, "10.128.0.1"), (Some(0), 9));
         assert_eq!(find(&prefixes, "192.0.2.1"), (None, 1));
@@ -175,7 +175,7 @@ mod tests {
     }
 
     proptest! {
-        /// RFC 7871: a resolver may give the answer to everybody who shares the scope's bits.
+        /// RFC 7871: a resolver may give the answer to every client whose address shares the bits of the scope.
         #[test]
         fn match_scope_holds_for_addresses_sharing_it(
             inserted in proptest::collection::vec((any::<u16>(), 0u8..=16), 0..12),

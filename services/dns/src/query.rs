@@ -1,5 +1,5 @@
-//! Bytes of a stranger become a query here, or a reason why not. This reads what resolvers send: one question and at
-//! most an OPT record. What is legal but unusual is left to [`crate::fallback`].
+//! Decodes a packet into a query. This fast decoder reads the form that resolvers send: one question and at most one OPT
+//! record. It leaves valid but unusual packets to [`crate::fallback`].
 
 use crate::{
     edns::{Edns, OptError},
@@ -10,9 +10,9 @@ use crate::{
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Query<'a> {
     pub(crate) id: [u8; 2],
-    /// Operation, RD and CD, to be repeated in the answer.
+    /// Opcode, RD and CD, which the answer repeats.
     pub(crate) flags: u16,
-    /// `None`: somebody only wants a cookie (RFC 7873, 5.4).
+    /// `None`: the client only asks for a cookie (RFC 7873, 5.4).
     pub(crate) question: Option<Question<'a>>,
     pub(crate) edns: Option<Edns<'a>>,
 }
@@ -20,24 +20,24 @@ pub(crate) struct Query<'a> {
 /// The question.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Question<'a> {
-    /// Uncompressed, with the root label, its letters as the client wrote them.
+    /// In uncompressed wire format with the root label, in the letter case of the client.
     pub(crate) name: &'a [u8],
     pub(crate) kind: u16,
     pub(crate) class: u16,
 }
 
-/// Why there is no query.
+/// Why a packet is not a query that this decoder can read.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum QueryError {
-    /// Not a query at all: answering it would make this server a mirror.
+    /// The packet is not a query. The server must not answer, or two servers could answer each other forever.
     NotAQuery,
-    /// Perhaps a query: somebody more careful must look.
+    /// The packet may be valid; the general decoder decides.
     NeedsFallback,
-    /// To be answered with this code.
+    /// The answer is an error code.
     Malformed(Malformed),
 }
 
-/// A query that gets no more than a header back.
+/// A malformed query. Its answer consists of a header.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Malformed {
     pub(crate) id: [u8; 2],
@@ -46,14 +46,14 @@ pub(crate) struct Malformed {
 }
 
 impl Malformed {
-    /// Of a packet that has a header.
+    /// `packet` must hold a whole header.
     pub(crate) fn new(packet: &[u8], reason: MalformedReason) -> Self {
         let [id, flags] = [0, 2].map(|at| u16_at(packet, at).unwrap_or_default());
         Self { id: id.to_be_bytes(), flags: flags & flag::ECHOED, reason }
     }
 }
 
-/// What is wrong with a packet.
+/// The error in a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum MalformedReason {
     Operation,
@@ -97,7 +97,7 @@ impl MalformedReason {
     }
 }
 
-/// Reads one packet.
+/// Decodes one packet.
 pub(crate) fn read(packet: &[u8]) -> Result<Query<'_>, QueryError> {
     let header = packet.first_chunk::<HEADER>().ok_or(QueryError::NotAQuery)?;
     let word = |at: usize| u16::from_be_bytes([header[at], header[at + 1]]);
@@ -144,7 +144,7 @@ pub(crate) fn read(packet: &[u8]) -> Result<Query<'_>, QueryError> {
     if !rest.is_empty() {
         return Err(malformed(MalformedReason::Length));
     }
-    // Without a question only a cookie can be wanted.
+    // A query without a question can only ask for a cookie.
     if question.is_none() && edns.as_ref().is_none_or(|edns| edns.cookie.is_none()) {
         return Err(malformed(MalformedReason::Questions));
     }

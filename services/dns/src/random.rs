@@ -1,4 +1,4 @@
-//! Random numbers for choosing among replicas. They spread load; nobody gains by guessing them.
+//! Random numbers that choose among replicas. They distribute load; a client that predicts them gains nothing.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 
@@ -7,7 +7,7 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 pub(crate) struct Random(u64);
 
 impl Random {
-    /// The same seed yields the same numbers.
+    /// Equal seeds yield equal numbers.
     pub(crate) fn new(seed: u64) -> Self {
         // The state must not be zero.
         Self(seed | 1)
@@ -24,7 +24,7 @@ impl Random {
         self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
     }
 
-    /// Evenly in `0..bound`; the bias of the reduction is below 2⁻³².
+    /// A uniform number in `0..bound`. The bias of the reduction is below 2⁻³².
     pub(crate) fn below(&mut self, bound: u32) -> u32 {
         (((self.next() >> 32) * u64::from(bound)) >> 32) as u32
     }

@@ -1,10 +1,10 @@
-//! Response rate limiting: how many answers one network may draw from us by UDP. Senders' addresses can be forged, and
-//! without a limit the answers would flood whoever they belong to.
+//! Response rate limiting by network for UDP. A sender can forge its address, and without a limit the answers would flood
+//! the owner of that address.
 //!
-//! One number is kept per network, the time at which all its answers so far would have been due at the permitted
-//! rate (GCRA). The table has a fixed size, and is shared by all loops without a lock. When more networks ask at once
-//! than it has room for, the one that has waited longest is forgotten, and counted: its next answers pass as if they
-//! were its first.
+//! The algorithm is GCRA: one number per network, the time at which all its answers so far would be due at the permitted
+//! rate. The table has a fixed size, and all loops share it without a lock. When it is full, a new network replaces the
+//! one whose time is earliest. The metric `shardkeep_dns_rate_evictions_total` counts this; the replaced network starts
+//! again with its whole burst.
 
 use std::{
     hash::{BuildHasher, RandomState},
@@ -20,29 +20,29 @@ use crate::{
     prefixes::{Prefix, Prefixes},
 };
 
-/// Places that a network may be kept at.
+/// Slots that a network may occupy.
 const WAYS: usize = 4;
-/// The lower bits of a slot name the network, the upper ones hold its time in microseconds.
+/// The lower bits of a slot identify the network; the upper bits hold its time in microseconds.
 const TAG_BITS: u32 = 20;
 const TIME_BITS: u32 = u64::BITS - TAG_BITS;
 const TIME_MASK: u64 = (1 << TIME_BITS) - 1;
-/// Lost races after which an answer passes: the loops that won have just counted theirs.
+/// After this many lost races an answer passes. The loops that won have counted their answers.
 const ATTEMPTS: usize = 3;
 
-/// The accounts of all networks.
+/// The slots of all networks.
 pub(crate) struct RateLimiter {
     sets: Box<[[AtomicU64; WAYS]]>,
     hasher: RandomState,
-    /// Microseconds that one answer takes of its network's allowance; 0: no limit.
+    /// Cost of one answer in microseconds; 0: no limit.
     interval: u64,
-    /// Microseconds of allowance that may be saved up.
+    /// Size of the burst in microseconds.
     burst: u64,
     exempt: Prefixes<()>,
     evictions: Counter,
 }
 
 impl RateLimiter {
-    /// The settings have been checked.
+    /// `config` must be valid.
     pub(crate) fn new(settings: &Settings) -> Self {
         let interval = match settings.answers_per_s {
             0 => 0,
@@ -63,7 +63,7 @@ impl RateLimiter {
         }
     }
 
-    /// Whether one more answer may go to this address. `now` is in microseconds, from any beginning.
+    /// Whether one more answer may go to this address. `now` is in microseconds since any fixed time.
     pub(crate) fn allows(&self, client: IpAddr, now: u64) -> bool {
         if self.interval == 0 || self.exempt.contains(client) {
             return true;
@@ -73,7 +73,7 @@ impl RateLimiter {
         let set = &self.sets[(hash >> TAG_BITS) as usize & (self.sets.len() - 1)];
         for _ in 0..ATTEMPTS {
             let (slot, found, owed) = self.find_slot(set, tag, now);
-            // It must have saved up for this answer.
+            // The burst does not cover this answer.
             if owed + self.interval > self.burst {
                 return false;
             }
@@ -88,7 +88,7 @@ impl RateLimiter {
         true
     }
 
-    /// Where this network is kept, or may be; what the slot holds; and what the network owes.
+    /// The slot of this network or the one to replace, the content of the slot, and the debt of the network.
     fn find_slot<'a>(&self, set: &'a [AtomicU64; WAYS], tag: u64, now: u64) -> (&'a AtomicU64, u64, u64) {
         let mut idle = (&set[0], 0, u64::MAX);
         for slot in set {
@@ -104,15 +104,15 @@ impl RateLimiter {
         (idle.0, idle.1, 0)
     }
 
-    /// Microseconds until all that the slot's network was given is due.
+    /// Microseconds until all answers of the slot's network are due.
     fn owed(&self, slot: u64, now: u64) -> u64 {
         let ahead = (slot >> TAG_BITS).wrapping_sub(now) & TIME_MASK;
-        // More than can be owed: it is a time in the past. (The clock of a slot wraps around after 200 days.)
+        // A larger value than any debt is a time in the past. (The clock of a slot wraps around after 200 days.)
         if ahead > self.burst { 0 } else { ahead }
     }
 }
 
-/// Who shares an allowance: /24 and /56, as address space is given out.
+/// The network whose addresses share one limit: /24 for IPv4, /56 for IPv6, as providers assign them.
 pub(crate) fn network(client: IpAddr) -> u64 {
     match client {
         IpAddr::V4(address) => u64::from(address.to_bits() >> 8),
@@ -175,7 +175,7 @@ mod tests {
         for network in networks.clone() {
             assert_eq!(passed(&rate, ipv4(network, 1), 9, 0), 2);
         }
-        // The fifth takes the place of one of them, and is limited like any other.
+        // The fifth network replaces one of them, and the limit applies to it too.
         assert_eq!(passed(&rate, ipv4(99, 1), 9, 0), 2);
         let refused = networks.filter(|network| !rate.allows(ipv4(*network, 1), 0)).count();
         assert_eq!(refused, WAYS - 1);
@@ -184,7 +184,7 @@ mod tests {
     #[test]
     fn zero_rate_means_no_limit() {
         assert_eq!(passed(&rate(0, 1, WAYS), ipv4(1, 1), 1000, 0), 1000);
-        // The fastest limit is one answer a microsecond.
+        // The highest rate is one answer per microsecond.
         assert_eq!(passed(&rate(1_000_000, 1, WAYS), ipv4(1, 1), 10, 0), 1);
     }
 }

@@ -1,5 +1,5 @@
-//! Follows those that take players, and looks up their addresses. A task of its own: where addresses are names, looking
-//! them up may take a second, and a switch of pools must not wait for that.
+//! Follows the replicas of login, gateway and dns in the registries, and resolves their addresses. It is a separate task
+//! because resolving a host name may take a second, and a switch of pools must not wait for that.
 
 use shardkeep_cluster::Node;
 use shardkeep_types::DaemonKind;
@@ -8,10 +8,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::view::{Service, Target, targets};
 
-/// What the registries say, with addresses.
+/// The replicas in the registries, with their addresses.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Replicas {
-    /// Whether any registry has told of both kinds that players need: before that, an empty list is no fact.
+    /// Whether a registry has answered for login and for gateway. Before that, an empty list means "unknown".
     pub(crate) registry_answered: bool,
     targets: [Vec<Target>; Service::ALL.len()],
 }
@@ -22,7 +22,7 @@ impl Replicas {
     }
 }
 
-/// Tells of each change, until `stop`.
+/// Sends each change, until `stop`.
 pub(crate) async fn follow_registries(
     node: Node,
     sender: watch::Sender<Replicas>,

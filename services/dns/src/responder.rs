@@ -1,5 +1,5 @@
-//! One packet in, one answer out: reading, cookies, rate limit, region, table. Each loop has an answerer of its own; what
-//! they share is replaced as a whole, and never locked.
+//! Turns one packet into one answer: decoding, cookie, rate limit, region, table lookup. Each loop owns a [`Responder`].
+//! The responders share [`Shared`], whose parts are replaced atomically and never locked.
 
 use std::{
     net::IpAddr,
@@ -20,25 +20,26 @@ use crate::{
     random::Random,
     rate::RateLimiter,
     table::{Table, empty_response, error_response},
+    transport::Transport,
     wire::Code,
 };
 
 const TCP_LIMIT: usize = u16::MAX as usize;
 
-/// What all answerers share.
+/// State that all responders share.
 pub(crate) struct Shared {
     pub(crate) table: ArcSwap<Table>,
     pub(crate) cookies: ArcSwap<Cookies>,
     rate: RateLimiter,
-    /// One in so many limited answers is sent after all, cut short; 0: none.
+    /// Every n-th limited answer is sent truncated; 0: none.
     slip: u32,
-    /// The numbers of the regions.
+    /// Index of the region of each client network.
     regions: Prefixes<u16>,
     start: Instant,
 }
 
 impl Shared {
-    /// The settings have been checked.
+    /// `config` must be valid.
     pub(crate) fn new(config: &Config, cookies: Cookies, table: Table) -> Arc<Self> {
         Arc::new(Self {
             table: ArcSwap::from_pointee(table),
@@ -50,7 +51,7 @@ impl Shared {
         })
     }
 
-    /// The present, to answer packets at.
+    /// The current time.
     pub(crate) fn now(&self) -> Timestamp {
         let micros = self.start.elapsed().as_micros() as u64;
         let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
@@ -58,29 +59,13 @@ impl Shared {
     }
 }
 
-/// When packets are answered: looked up once for all that have come together.
+/// The time of an answer. A loop reads the clock once per batch.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Timestamp {
-    /// Since the start of this process.
+    /// Microseconds since the start of this process.
     pub(crate) micros: u64,
-    /// Since the Unix epoch, as cookies count them.
+    /// Seconds since the Unix epoch, modulo 2³², for cookies.
     pub(crate) seconds: u32,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Transport {
-    /// The sender's address may be forged, and answers must be short.
-    Udp,
-    Tcp,
-}
-
-impl Transport {
-    pub(crate) fn label(self) -> &'static str {
-        match self {
-            Self::Udp => "udp",
-            Self::Tcp => "tcp",
-        }
-    }
 }
 
 pub(crate) struct Responder {
@@ -88,7 +73,7 @@ pub(crate) struct Responder {
     transport: Transport,
     random: Random,
     counters: Counters,
-    /// Answers held back so far, of which every [`Shared::slip`]th slips through.
+    /// Number of limited answers. Every [`Shared::slip`]-th is sent truncated.
     limited: u32,
 }
 
@@ -105,7 +90,7 @@ impl Responder {
         &self.counters
     }
 
-    /// Writes the answer to a packet into `out`, or tells that there is none.
+    /// Writes the answer to a packet into `out`. Returns whether there is an answer.
     pub(crate) fn answer(&mut self, packet: &[u8], from: IpAddr, now: Timestamp, out: &mut Vec<u8>) -> bool {
         let from = from.to_canonical();
         match read(packet) {
@@ -171,7 +156,7 @@ impl Responder {
             cookie: cookie.map(|(_, cookie)| cookie),
             subnet: edns.subnet.filter(|_| !edns.malformed).map(|subnet| (subnet, 0)),
         });
-        // Who returns our cookie is no victim of somebody else's queries.
+        // TCP and a valid cookie prove the address of the client, so the rate limit is not needed.
         let proven = self.transport == Transport::Tcp || matches!(cookie, Some((CookieStatus::Good, _)));
         if !proven && !self.shared.rate.allows(from, now.micros) {
             return self.limit(query, opt.as_ref(), out);
@@ -202,7 +187,7 @@ impl Responder {
         let found = table.find(question, region.value);
         if found.steered {
             if let Some((_, scope)) = opt.as_mut().and_then(|opt| opt.subnet.as_mut()) {
-                // What the resolver's own address decides holds for all its clients.
+                // Without a client subnet the resolver's address has decided, so the answer is valid for all its clients.
                 *scope = if subnet.is_some() { region.scope } else { 0 };
             }
             if region.value.is_some() {
@@ -219,8 +204,8 @@ impl Responder {
         true
     }
 
-    /// Holds an answer back, or sends instead what only a real client can make use of: the way to TCP, or the cookie
-    /// to come back with. Neither is longer than what was asked, but for the cookie.
+    /// Drops an answer, or replaces it by one that helps only a real client: TC sends the client to TCP, and BADCOOKIE
+    /// gives it a cookie for the next query. Neither amplifies: the reply is as long as the query, plus the cookie.
     #[cold]
     fn limit(&mut self, query: &Query<'_>, opt: Option<&Opt>, out: &mut Vec<u8>) -> bool {
         self.limited = self.limited.wrapping_add(1);

@@ -1,4 +1,4 @@
-//! The operators' face: which pool the answers come from.
+//! The gRPC service for operators: shows and switches the pool that answers come from.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -17,21 +17,22 @@ use tracing::warn;
 
 use crate::pool::{ATTRIBUTE, LIVE, Pool, Switch, exists};
 
-/// How long a switch may take to be in force everywhere, before the operator is told who lags. It takes milliseconds.
+/// After this time a switch names the servers that do not answer by it yet. A switch usually takes milliseconds.
 const SWITCH_TIMEOUT: Duration = Duration::from_secs(2);
 
 pub(crate) struct DnsService {
     pub(crate) name: String,
     pub(crate) pools: BTreeMap<String, Pool>,
     pub(crate) switch: watch::Sender<Switch>,
-    /// The switch by which answers are given.
+    /// The switch that is in force here.
     pub(crate) served: watch::Receiver<Switch>,
     /// All name servers.
     pub(crate) peers: Directory,
 }
 
 impl DnsService {
-    /// Waits until all name servers answer by this switch or a later one; those that do not in time come second.
+    /// Waits until all name servers answer by this switch or a later one. Returns the names of those that do, and of those
+    /// that do not within the deadline.
     async fn wait_for_replicas(&self, since_ms: u64) -> (Vec<String>, Vec<String>) {
         let deadline = Instant::now() + SWITCH_TIMEOUT;
         let mut served = self.served.clone();
@@ -71,7 +72,7 @@ impl Dns for DnsService {
         warn!(%peer, pool, "switched by an operator");
         let mut since_ms = unix_millis();
         self.switch.send_modify(|switch| {
-            // Later than what it replaces, whatever the clocks of the replicas say.
+            // Later than the switch that it replaces, even if the clock of another replica is ahead.
             since_ms = since_ms.max(switch.since_ms + 1);
             *switch = Switch { since_ms, pool };
         });

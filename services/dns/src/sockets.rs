@@ -1,4 +1,4 @@
-//! The sockets: several for UDP on the same port, among which the kernel spreads the clients, and one for TCP.
+//! The sockets: several UDP sockets on one port, among which the kernel distributes clients, and one for TCP.
 
 use std::{
     io,
@@ -9,16 +9,16 @@ use std::{
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpListener;
 
-/// Queries a socket buffers while its loop is busy; the kernel drops and counts the rest.
+/// Size of the receive buffer for queries that arrive while the loop is busy. The kernel drops the rest and counts them.
 const SOCKET_BUFFER: usize = 1 << 20;
-/// How often a loop without queries looks whether it should end.
+/// A loop without queries checks this often whether it must end.
 const READ_TIMEOUT: Duration = Duration::from_millis(100);
-/// With port 0 the kernel gives a port for UDP that may be taken for TCP: then another is tried.
+/// With port 0 the kernel may choose a TCP port that UDP cannot bind. This is the number of attempts.
 const PORT_ATTEMPTS: usize = 16;
 
 /// The bound sockets.
 pub(crate) struct Sockets {
-    /// Blocking, with a time-out.
+    /// Blocking sockets with a time-out.
     pub(crate) udp: Vec<UdpSocket>,
     pub(crate) tcp: TcpListener,
     pub(crate) address: SocketAddr,

@@ -1,4 +1,4 @@
-//! EDNS client subnet (RFC 7871): for whom a resolver asks.
+//! EDNS client subnet (RFC 7871): the network of the client behind a resolver.
 
 use std::net::IpAddr;
 
@@ -14,15 +14,15 @@ pub(crate) struct Subnet {
 }
 
 impl Subnet {
-    /// `None` when the option is not as section 6 demands: an unknown family, an address of the wrong length or with
-    /// bits beyond its prefix, a scope in a query.
+    /// `None` when the option violates section 6 of the RFC: an unknown family, a wrong address length, bits beyond the
+    /// prefix, or a scope in a query.
     pub(crate) fn read(data: &[u8]) -> Option<Self> {
         let (&[f0, f1, source, scope], bits) = data.split_first_chunk::<4>()?;
         let family = u16::from_be_bytes([f0, f1]);
         let width = match family {
             IPV4_FAMILY => 32,
             IPV6_FAMILY => 128,
-            // Resolvers that want to hide their client may also send no family at all.
+            // A resolver that hides its client may send family 0.
             0 => 0,
             _ => return None,
         };
@@ -38,7 +38,7 @@ impl Subnet {
         Some(Self { family, source, address })
     }
 
-    /// The client's network, unless the resolver keeps it to itself.
+    /// The client's network, or `None` when the resolver hides it.
     pub(crate) fn client(&self) -> Option<IpAddr> {
         let [a, b, c, d, ..] = self.address;
         match self.family {
@@ -48,12 +48,12 @@ impl Subnet {
         }
     }
 
-    /// Bytes of the option's data.
+    /// Length of the option's data in bytes.
     pub(crate) fn length(&self) -> usize {
         4 + usize::from(self.source).div_ceil(8)
     }
 
-    /// The option's data in an answer: what was asked, and for how many bits of it the answer holds.
+    /// The option's data in an answer: the subnet of the query and the scope of the answer.
     pub(crate) fn write(&self, scope: u8, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.family.to_be_bytes());
         out.extend_from_slice(&[self.source, scope]);

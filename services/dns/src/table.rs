@@ -1,8 +1,8 @@
-//! Answers, encoded ahead: for each name and type the records as bytes, in pieces to draw from. A new table replaces
-//! the old one as a whole at each change; [`crate::zone`] makes it.
+//! Encoded answers: for each name and type, groups of encoded records to draw from. [`crate::zone`] makes a new table at
+//! each change, which replaces the old one.
 //!
-//! The pieces stand behind a question in every answer, and refer to its name by pointers; so the same bytes serve
-//! every client, in the letters that it used.
+//! In an answer the records follow the question and refer to its name by compression pointers. So the same bytes serve
+//! every client, whatever letter case it uses.
 
 use std::collections::HashMap;
 
@@ -14,50 +14,50 @@ use crate::{
     wire::{Code, HEADER, MAX_NAME, class, flag, kind},
 };
 
-/// Everything this server can say.
+/// All answers of the server.
 #[derive(Debug, Default)]
 pub(crate) struct Table {
-    /// The zone's name in lower case.
+    /// Name of the zone in wire format, in lower case.
     pub(crate) origin: Box<[u8]>,
-    /// By the labels before the zone's name, in lower case.
+    /// Entries by the labels before the zone's name, in wire format and lower case.
     pub(crate) names: HashMap<Box<[u8]>, Entry>,
-    /// Goes with answers that hold no record.
+    /// SOA record for answers without records (RFC 2308).
     pub(crate) negative: Soa,
-    /// Whether any registry has answered yet: if not, nobody knows which names there are.
+    /// Whether a registry has answered. Before that, the names of replicas are unknown.
     pub(crate) registry_answered: bool,
 }
 
-/// What one name has.
+/// The records of one name.
 #[derive(Debug, Default)]
 pub(crate) struct Entry {
-    /// By type of question. What is not here, the name does not have.
+    /// Record sets by query type. The name has no records of other types.
     pub(crate) sets: Vec<(u16, RegionalSets)>,
-    /// Whether there may be records of which no registry has told yet.
+    /// Whether no registry has answered yet, so that the records of this name are unknown.
     pub(crate) unknown: bool,
 }
 
-/// The records of one type, for everybody or by region.
+/// The records of one type, for all clients and by region.
 #[derive(Debug, Default)]
 pub(crate) struct RegionalSets {
     pub(crate) all_regions: RecordSet,
-    /// By the number of the region; a region that has none of its own gets what everybody gets.
+    /// Records by index of the region. `None`: clients of the region get the records of all regions.
     pub(crate) regions: Vec<Option<RecordSet>>,
 }
 
-/// Pieces, some of which make an answer.
+/// Record groups from which an answer is drawn.
 #[derive(Debug, Default)]
 pub(crate) struct RecordSet {
     pub(crate) weights: Weights,
     pub(crate) groups: Vec<RecordGroup>,
-    /// How many of them, at most.
+    /// Limit of groups in one answer.
     pub(crate) max_answers: usize,
 }
 
-/// Records that come together.
+/// Records that always appear together.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct RecordGroup {
     pub(crate) answers: Records,
-    /// Addresses of what the answers name, for those who have room.
+    /// Addresses of the hosts in `answers`, sent when there is room.
     pub(crate) additionals: Records,
 }
 
@@ -67,25 +67,25 @@ pub(crate) struct Records {
     pub(crate) count: u16,
 }
 
-/// The zone's SOA record, whose pointers to the zone's name depend on where the question has it.
+/// The SOA record of the zone. Its compression pointers depend on the position of the zone's name in the question.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Soa {
     bytes: Vec<u8>,
     pointers: [usize; 3],
 }
 
-/// What a question leads to.
+/// Result of looking up a question.
 pub(crate) struct Lookup<'a> {
     pub(crate) code: Code,
-    /// Whether another region may get another answer.
+    /// Whether the answer may differ by region.
     pub(crate) steered: bool,
     set: Option<&'a RecordSet>,
-    /// Where the zone's name begins in the question's.
+    /// Offset of the zone's name in the name of the question.
     origin_at: usize,
     negative: &'a Soa,
 }
 
-/// An answer that was written.
+/// Properties of a written answer, for metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ResponseSummary {
     pub(crate) code: Code,
@@ -93,7 +93,7 @@ pub(crate) struct ResponseSummary {
 }
 
 impl Table {
-    /// Looks a question up for a client of this region.
+    /// Looks up a question for a client of this region.
     pub(crate) fn find(&self, question: &Question<'_>, region: Option<u16>) -> Lookup<'_> {
         let nothing =
             |code| Lookup { code, steered: false, set: None, origin_at: 0, negative: &self.negative };
@@ -104,7 +104,7 @@ impl Table {
         let mut lower = [0; MAX_NAME];
         let lower = &mut lower[..question.name.len()];
         lower.copy_from_slice(question.name);
-        // Lengths of labels lie below the letters, and stay what they are.
+        // This leaves length bytes unchanged: they are at most 63, below the letters.
         lower.make_ascii_lowercase();
         let Some(origin_at) = self.split(lower) else { return nothing(Code::Refused) };
         let Some(entry) = self.names.get(&lower[..origin_at]) else {
@@ -113,9 +113,8 @@ impl Table {
                 ..nothing(if self.registry_answered { Code::NxDomain } else { Code::ServFail })
             };
         };
-        // Before a registry has answered we do not know whether there are replicas: SERVFAIL sends the resolver to
-        // another server that may. Once one has answered, "no address" is the truth, and its short negative TTL keeps
-        // the storm of retries away.
+        // SERVFAIL makes the resolver ask another name server, which may have reached a registry. After a registry has
+        // answered, "no address" is true, and the negative TTL limits how often resolvers ask again.
         if entry.unknown {
             return Lookup { origin_at, ..nothing(Code::ServFail) };
         }
@@ -128,13 +127,13 @@ impl Table {
         }
     }
 
-    /// Where the zone's name begins in a name that lies in it.
+    /// Offset of the zone's name in `name`, or `None` when the name is outside the zone.
     fn split(&self, name: &[u8]) -> Option<usize> {
         let at = name.len().checked_sub(self.origin.len())?;
         if self.origin.is_empty() || name[at..] != *self.origin {
             return None;
         }
-        // It must begin where a label begins: notshardkeep.test ends like shardkeep.test.
+        // The offset must be the start of a label: notshardkeep.test ends with shardkeep.test.
         let mut label = 0;
         while label < at {
             label += 1 + usize::from(name[label]);
@@ -144,8 +143,8 @@ impl Table {
 }
 
 impl Lookup<'_> {
-    /// Writes the answer. What does not fit loses its extra records first, then all of them, with the TC bit that sends
-    /// the client to TCP.
+    /// Writes the answer. If it does not fit, it loses additional records first, then all records. It then has the TC bit,
+    /// and the client asks by TCP.
     pub(crate) fn write(
         &self,
         query: &Query<'_>,
@@ -195,7 +194,7 @@ impl Lookup<'_> {
 }
 
 impl RegionalSets {
-    /// The same for everybody.
+    /// The same records for every region.
     pub(crate) fn all_regions(all_regions: RecordSet) -> Self {
         Self { all_regions, regions: Vec::new() }
     }
@@ -215,7 +214,7 @@ impl RecordSet {
         Self { weights: Weights::new(weights), groups, max_answers }
     }
 
-    /// What is always given whole.
+    /// A set of one group, which every answer contains.
     pub(crate) fn single(group: RecordGroup) -> Self {
         Self::new(vec![group], std::iter::once(1), 1)
     }
@@ -229,12 +228,12 @@ impl Records {
 }
 
 impl Soa {
-    /// `pointers` are the places in `bytes` of pointers to the zone's name.
+    /// `pointers` are the offsets in `bytes` of the compression pointers to the zone's name.
     pub(crate) fn new(bytes: Vec<u8>, pointers: [usize; 3]) -> Self {
         Self { bytes, pointers }
     }
 
-    /// Appends it; the zone's name stands at `origin_at` in the message.
+    /// Appends the record. `origin_at` is the offset of the zone's name in the message.
     pub(crate) fn write(&self, origin_at: usize, out: &mut Vec<u8>) {
         let start = out.len();
         out.extend_from_slice(&self.bytes);
@@ -244,12 +243,12 @@ impl Soa {
     }
 }
 
-/// A pointer to this place of the message (RFC 1035, 4.1.4).
+/// A compression pointer to this offset of the message (RFC 1035, 4.1.4).
 pub(crate) fn pointer_to(at: usize) -> [u8; 2] {
     (0xc000 | at as u16).to_be_bytes()
 }
 
-/// An answer without records: its header, the question if there was one, and the OPT.
+/// An answer without records: header, question if there is one, and OPT record.
 pub(crate) fn empty_response(
     query: &Query<'_>,
     code: Code,
@@ -261,7 +260,7 @@ pub(crate) fn empty_response(
     finish(code, if truncated { flag::TRUNCATED } else { 0 }, [0; 3], opt, out);
 }
 
-/// An answer to what could not be read: no more than a header.
+/// An answer to a malformed query: a header only.
 pub(crate) fn error_response(id: [u8; 2], flags: u16, code: Code, out: &mut Vec<u8>) {
     empty_response(&Query { id, flags, question: None, edns: None }, code, false, None, out);
 }

@@ -1,4 +1,4 @@
-//! Keeps the table up to date: from the live replicas, or the pool that an operator has put in their place.
+//! Updates the table when the live replicas change, or when an operator switches the pool.
 
 use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
 
@@ -18,7 +18,7 @@ use crate::{
     zone::Zone,
 };
 
-/// Where answers come from.
+/// The sources of the table, and its destination.
 pub(crate) struct TableUpdater {
     node: Node,
     zone: Zone,
@@ -29,7 +29,7 @@ pub(crate) struct TableUpdater {
     peers: Directory,
     switch: watch::Sender<Switch>,
     switched: watch::Receiver<Switch>,
-    /// The switch by which answers are given.
+    /// The switch that is in force.
     served: watch::Sender<Switch>,
     view: View,
 }
@@ -63,7 +63,7 @@ impl TableUpdater {
         loop {
             let switch = self.adopt_latest_switch();
             self.publish(&switch);
-            // Only now: whoever sees this counts on our answers.
+            // Published after the table is replaced: the operator relies on it.
             if switch.since_ms > 0 {
                 self.node.set_attribute(pool::ATTRIBUTE, switch.attribute());
             }
@@ -77,7 +77,7 @@ impl TableUpdater {
         }
     }
 
-    /// The latest switch of all, ours from now on.
+    /// Adopts the latest switch of all replicas, and returns it.
     fn adopt_latest_switch(&mut self) -> Switch {
         let peers = self.peers.snapshot();
         let changed = self.switch.send_if_modified(|switch| {
@@ -88,7 +88,7 @@ impl TableUpdater {
         });
         let switch = self.switched.borrow_and_update().clone();
         if changed {
-            info!(pool = switch.pool, "follow another replica's switch");
+            info!(pool = switch.pool, "switched the pool as another replica did");
         }
         switch
     }

@@ -1,6 +1,6 @@
-//! TCP: queries with a length before each, answered in order (RFC 7766). Connections are few, bounded in all and for
-//! each address, and silent ones are closed. When there are too many, the network that has most makes room: an answer
-//! takes no time, and who holds a connection keeps nobody from asking.
+//! TCP: length-prefixed queries, answered in order (RFC 7766). The number of connections is limited, in total and per
+//! address, and idle connections are closed. At the limit the server closes the oldest connection of the network that has
+//! the most: a client that loses an idle connection can open another.
 
 use std::{
     io,
@@ -22,16 +22,17 @@ use tracing::{debug, warn};
 use crate::{
     metrics::{TCP_CONNECTIONS, TCP_REFUSED, TCP_SLOWED},
     random::Random,
-    responder::{Responder, Shared, Transport},
+    responder::{Responder, Shared},
+    transport::Transport,
 };
 
-/// Longer queries are refused by closing the connection.
+/// The server closes a connection that announces a longer query.
 const MAX_QUERY: usize = 1500;
-/// Bytes read at once.
+/// Size of one read in bytes.
 const READ_BUFFER: usize = 4 << 10;
-/// Bytes of answers gathered while questions wait.
+/// Answers to queries that are already received are written together, up to this number of bytes.
 const MAX_BUFFERED_ANSWERS: usize = 16 << 10;
-/// How long a client may be silent, or take over one message (RFC 7766, 6.2.3).
+/// Limit of the time between messages, and of the time for one message (RFC 7766, 6.2.3).
 const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -88,7 +89,7 @@ pub(crate) async fn serve(
     }
 }
 
-/// One client. What it has asked together is answered together.
+/// Serves one client. Queries that arrive together are answered in one write.
 async fn serve_connection(stream: TcpStream, from: SocketAddr, mut responder: Responder) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let mut stream = BufReader::with_capacity(READ_BUFFER, stream);
@@ -123,15 +124,15 @@ async fn serve_connection(stream: TcpStream, from: SocketAddr, mut responder: Re
     }
 }
 
-/// Whether a whole query has been read ahead.
+/// Whether the read buffer holds a whole query.
 fn has_complete_query(buffer: &[u8]) -> bool {
     buffer
         .split_first_chunk()
         .is_some_and(|(length, rest)| rest.len() >= usize::from(u16::from_be_bytes(*length)))
 }
 
-/// How fast one client may ask, kept as the moment when it will have its whole burst again. Who asks faster is read
-/// more slowly: TCP then holds it back, and nothing is lost.
+/// Rate limit of one client, stored as the time at which it has its whole burst again. The server reads a faster client
+/// more slowly, so TCP flow control slows the client down and no query is lost.
 struct QueryThrottle {
     full_at: Instant,
 }
@@ -144,7 +145,7 @@ impl QueryThrottle {
         Self { full_at: now }
     }
 
-    /// How long the query that has just come must wait.
+    /// Delay of the query that has just arrived.
     fn wait(&mut self, now: Instant) -> Duration {
         self.full_at = self.full_at.max(now) + Self::INTERVAL;
         (self.full_at - now).saturating_sub(Self::INTERVAL * Self::BURST)

@@ -1,5 +1,5 @@
-//! UDP: a thread for each socket, that does nothing but receive, answer and send. A thread that blocks in the kernel
-//! costs two system calls for a batch, where a task of the runtime pays for being woken as well.
+//! UDP: one thread per socket receives, answers and sends. A thread that blocks in the kernel needs two system calls per
+//! batch. A task of the async runtime would also pay for each wake-up.
 
 use std::{net::UdpSocket, thread};
 

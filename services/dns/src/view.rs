@@ -1,5 +1,5 @@
-//! What answers choose from: the replicas that are up, with addresses, ports and weights. A new view replaces the
-//! old one as a whole whenever the registries say something new.
+//! A view: the replicas that answers may name, with addresses, ports and weights. A new view replaces the old one when
+//! something changes in the registries.
 
 use std::{net::IpAddr, time::Duration};
 
@@ -9,7 +9,7 @@ use tracing::warn;
 
 const RESOLVE_DEADLINE: Duration = Duration::from_secs(1);
 
-/// The names that have addresses: `login.<zone>`, `gateway.<zone>`, `ns.<zone>`.
+/// The services that have names: `login.<zone>`, `gateway.<zone>`, `ns.<zone>`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Service {
     Login,
@@ -31,9 +31,9 @@ impl Service {
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct View {
-    /// Whether any registry has answered yet: if not, an empty list means "unknown".
+    /// Whether a registry has answered. Before that, an empty list means "unknown".
     pub(crate) registry_answered: bool,
-    /// SOA serial: seconds since the Unix epoch at which this view was made.
+    /// SOA serial: the time of this view, in seconds since the Unix epoch.
     pub(crate) serial: u32,
     login: Vec<Target>,
     gateway: Vec<Target>,
@@ -46,9 +46,9 @@ pub(crate) struct Target {
     pub(crate) name: String,
     pub(crate) addresses: Vec<IpAddr>,
     pub(crate) port: u16,
-    /// 1 to 100, from the reported load.
+    /// 1 to 100, computed from the reported load.
     pub(crate) weight: u16,
-    /// Where it stands; empty: nowhere in particular.
+    /// Region of the replica, or empty.
     pub(crate) region: String,
 }
 
@@ -73,19 +73,19 @@ impl View {
         }
     }
 
-    /// Whether both give the same answers, whenever they were made.
+    /// Whether both views give the same answers.
     pub(crate) fn same_except_serial(&self, other: &Self) -> bool {
         let without_serial = |view: &Self| Self { serial: 0, ..view.clone() };
         without_serial(self) == without_serial(other)
     }
 }
 
-/// The instances that take new players, as targets. Those that say they are full are left out while others are not.
+/// The instances that accept players. Full instances are left out unless all are full.
 pub(crate) async fn targets(instances: &[Instance]) -> Vec<Target> {
     let up: Vec<&Instance> = instances.iter().filter(|instance| instance.state == State::Up).collect();
     let any_has_capacity = up.iter().any(|instance| instance.load < 1.0);
     let accepting = up.into_iter().filter(|instance| instance.load < 1.0 || !any_has_capacity);
-    // Together: names that can not be resolved cost one deadline, not one each.
+    // In parallel, so that several names that cannot be resolved take one deadline together.
     join_all(accepting.map(target)).await.into_iter().flatten().collect()
 }
 
@@ -94,25 +94,30 @@ async fn target(instance: &Instance) -> Option<Target> {
     let port = port.parse().ok()?;
     let addresses = resolve(host, port).await;
     if addresses.is_empty() {
-        warn!(instance = %instance.id, address = instance.client_address, "can not resolve an advertised address");
+        warn!(instance = %instance.id, address = instance.client_address, "cannot resolve the advertised address of a replica, so DNS leaves the replica out");
         return None;
     }
     let region = instance.attributes.get(REGION_ATTRIBUTE).cloned().unwrap_or_default();
     Some(Target { name: instance.id.name.clone(), addresses, port, weight: weight(instance.load), region })
 }
 
-/// Idle counts a hundred times as much as full.
+/// An idle replica has a hundred times the weight of a full one.
 fn weight(load: f64) -> u16 {
     ((1.0 - load.clamp(0.0, 1.0)) * 100.0).round().max(1.0) as u16
 }
 
-/// Addresses are advertised as numbers in most places; names (in container networks) are looked up.
+/// The addresses of a numeric address or a host name, each once. Container networks advertise host names.
 async fn resolve(host: &str, port: u16) -> Vec<IpAddr> {
     if let Ok(address) = host.trim_matches(['[', ']']).parse() {
         return vec![address];
     }
     match tokio::time::timeout(RESOLVE_DEADLINE, tokio::net::lookup_host((host, port))).await {
-        Ok(Ok(found)) => found.map(|address| address.ip()).collect(),
+        Ok(Ok(found)) => {
+            let mut addresses: Vec<IpAddr> = found.map(|address| address.ip().to_canonical()).collect();
+            addresses.sort_unstable();
+            addresses.dedup();
+            addresses
+        }
         Ok(Err(_)) | Err(_) => Vec::new(),
     }
 }
@@ -152,6 +157,6 @@ mod tests {
         let summary: Vec<_> = found.iter().map(|t| (t.name.as_str(), t.port, t.weight)).collect();
         assert_eq!(summary, [("up", 4000, 75), ("six", 4000, 100)]);
         let full = targets(&instances[2..3]).await;
-        assert_eq!(full[0].weight, 1, "a full one is better than none");
+        assert_eq!(full[0].weight, 1, "a full replica is named when all are full");
     }
 }

@@ -1,19 +1,19 @@
-//! Chooses replicas for one answer: a weighted draw without putting back, so that the lightly loaded come more often
-//! and come first. Nothing is allocated: this runs for every answer.
+//! Chooses replicas for one answer by a weighted draw without replacement: replicas with little load come more often and
+//! earlier. A draw allocates nothing, because it runs for every answer.
 
 use crate::random::Random;
 
-/// Most that one draw takes.
+/// Limit of one draw.
 pub(crate) const MAX_PICKS: usize = 16;
 
-/// Weights, ready to be drawn by.
+/// Weights, prepared for drawing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Weights {
-    /// Where each one's share of the whole ends.
+    /// Running sums: the share of index i is the range from the sum before it to its own sum.
     cumulative: Box<[u32]>,
 }
 
-/// Indices in the order drawn.
+/// Indices in the order of the draw.
 #[derive(Debug, Default)]
 pub(crate) struct Drawn {
     picks: [u32; MAX_PICKS],
@@ -35,7 +35,7 @@ impl Weights {
         Self { cumulative: cumulative.collect() }
     }
 
-    /// Draws at most `limit`, and at most [`MAX_PICKS`].
+    /// Draws `limit` indices, or fewer when there are fewer weights. The limit is at most [`MAX_PICKS`].
     pub(crate) fn draw(&self, limit: usize, random: &mut Random) -> Drawn {
         let mut drawn = Drawn::default();
         if self.cumulative.len() == 1 {
@@ -43,10 +43,10 @@ impl Weights {
             return drawn;
         }
         let mut remaining = self.cumulative.last().copied().unwrap_or_default();
-        // The shares that are taken, as start and length, ordered by start.
+        // The shares of earlier picks as (start, length), sorted by start.
         let mut taken = [(0, 0); MAX_PICKS];
         for count in 0..limit.min(self.cumulative.len()).min(MAX_PICKS) {
-            // A ticket of what is left, moved past what is taken.
+            // A random point of the remaining shares, moved past the shares of earlier picks.
             let mut point = random.below(remaining);
             let before = taken[..count].iter().take_while(|(start, length)| {
                 let past = point >= *start;
@@ -86,7 +86,7 @@ mod tests {
             seconds[picks[1]] += 1;
         }
         assert!((5_700..6_300).contains(&firsts[0]) && (850..1_150).contains(&firsts[1]), "{firsts:?}");
-        // By hand: 60 comes second after 10 (6/9 of 0.1) or after 30 (6/7 of 0.3).
+        // Computed by hand: 60 comes second after 10 (6/9 of 0.1) or after 30 (6/7 of 0.3).
         assert!((3_000..3_500).contains(&seconds[0]), "{seconds:?}");
     }
 

@@ -1,12 +1,12 @@
-//! The few parts of DNS' wire format (RFC 1035, 4.1) that the daemon reads and writes itself, for every answer.
+//! The parts of the DNS wire format (RFC 1035, 4.1) that the fast path reads and writes.
 
-/// Length of a message's header.
+/// Length of a message header in bytes.
 pub(crate) const HEADER: usize = 12;
-/// Longest name, lengths and root label included.
+/// Maximum length of a name in bytes, with length bytes and root label.
 pub(crate) const MAX_NAME: usize = 255;
 pub(crate) const MAX_LABEL: usize = 63;
 
-/// Bits of the header's second word.
+/// Bits of the second 16-bit word of the header.
 pub(crate) mod flag {
     pub(crate) const RESPONSE: u16 = 0x8000;
     pub(crate) const OPCODE: u16 = 0x7800;
@@ -14,7 +14,7 @@ pub(crate) mod flag {
     pub(crate) const TRUNCATED: u16 = 0x0200;
     pub(crate) const RECURSION_DESIRED: u16 = 0x0100;
     pub(crate) const CHECKING_DISABLED: u16 = 0x0010;
-    /// What an answer repeats of its query.
+    /// The bits that an answer repeats from its query.
     pub(crate) const ECHOED: u16 = OPCODE | RECURSION_DESIRED | CHECKING_DISABLED;
 }
 
@@ -36,7 +36,7 @@ pub(crate) mod class {
     pub(crate) const ANY: u16 = 255;
 }
 
-/// The response codes that this server gives; those above 15 need an OPT record.
+/// The response codes of this server. Codes above 15 need an OPT record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Code {
     NoError = 0,
@@ -75,15 +75,15 @@ impl Code {
     }
 }
 
-/// Why bytes are not the name they should be.
+/// Why bytes are not an uncompressed name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum NameError {
     Malformed,
-    /// Holds a pointer: legal in places, but not what anybody sends in a question.
+    /// The name holds a compression pointer, which is valid in DNS but unusual in a question.
     Compressed,
 }
 
-/// Length of the uncompressed name that `bytes` begin with, root label included.
+/// Length of the uncompressed name at the start of `bytes`, with the root label.
 pub(crate) fn name_length(bytes: &[u8]) -> Result<usize, NameError> {
     let mut at = 0;
     while at < MAX_NAME {
@@ -97,7 +97,7 @@ pub(crate) fn name_length(bytes: &[u8]) -> Result<usize, NameError> {
     Err(NameError::Malformed)
 }
 
-/// The big-endian number at this place.
+/// The big-endian number at this offset.
 pub(crate) fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
     Some(u16::from_be_bytes(bytes.get(at..at + 2)?.try_into().ok()?))
 }

@@ -1,5 +1,6 @@
-//! Black-box tests: a DNS daemon on real sockets, told by a registry (scripted here) who is up.
+//! Tests of a DNS daemon on real sockets, with a scripted registry.
 
+mod delegation;
 mod registry;
 
 use std::{net::SocketAddr, process::Command, time::Duration};
@@ -72,7 +73,7 @@ impl Cluster {
         found
     }
 
-    /// Asks until the answer is this: the registry's word takes a moment.
+    /// Asks until the answer is this: a change in the registry takes effect a moment later.
     async fn until(&self, name: &str, wanted: &[&str]) {
         let wait = async {
             while self.addresses(name).await != wanted {
@@ -163,7 +164,7 @@ async fn long_answers_use_tcp_and_broken_packets_are_contained() {
     let mut cut = packet(GATEWAY, RecordType::A);
     cut.truncate(20);
     assert_eq!(Message::from_vec(&cluster.udp(&cut).await).unwrap().response_code, ResponseCode::FormErr);
-    // A response is not answered; the next query, from the same socket, is.
+    // The server ignores a response, and answers the next query from the same socket.
     let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let mut response = question(GATEWAY, RecordType::A);
     response.metadata.message_type = MessageType::Response;
@@ -173,16 +174,16 @@ async fn long_answers_use_tcp_and_broken_packets_are_contained() {
     let mut buffer = [0; 512];
     let length = tokio::time::timeout(TEST_TIMEOUT, socket.recv(&mut buffer)).await.unwrap().unwrap();
     assert_eq!(Message::from_vec(&buffer[..length]).unwrap().id, 77);
-    // A length that is a lie costs the liar its connection; what was sent before it is answered.
+    // A wrong length closes the connection, after the server has answered the queries before it.
     for lie in [0u16, 12, 40_000] {
         let mut stream = TcpStream::connect(cluster.server).await.unwrap();
         let good = packet(GATEWAY, RecordType::A);
         let length = u16::try_from(good.len()).unwrap();
-        // In one piece: the server may close as soon as it has seen the lie.
+        // In one write: the server may close as soon as it has read the wrong length.
         let bytes = [&length.to_be_bytes()[..], &good, &lie.to_be_bytes(), &[0xff; 40]].concat();
         stream.write_all(&bytes).await.unwrap();
         let mut answered = Vec::new();
-        // A reset is an end too.
+        // The server may also reset the connection.
         let _ = tokio::time::timeout(TEST_TIMEOUT, stream.read_to_end(&mut answered)).await.expect("the end");
         let length = usize::from(u16::from_be_bytes([answered[0], answered[1]]));
         assert_eq!((answered.len(), &answered[2..4]), (2 + length, &[0, 77][..]), "{lie}");
@@ -228,7 +229,7 @@ async fn switch_pool_reaches_every_replica() {
             }
         };
         tokio::time::timeout(TEST_TIMEOUT, both).await.expect("both switch");
-        // The very next answer of each is from the pool.
+        // The next answer of each server comes from the pool.
         for server in [first.server, second] {
             let answer = ask_at(server, LOGIN).await;
             assert_eq!(answer.answers[0].data.to_string(), address, "{pool} at {server}");
@@ -280,7 +281,7 @@ async fn flood_is_limited_and_region_gets_near_replica() {
     let registry = &cluster.env.registry;
     registry.announce_in_region("here", DaemonKind::Login, "login-1", "203.0.113.1:3724");
     registry.announce_in_region("there", DaemonKind::Login, "login-2", "203.0.113.2:3724");
-    // By TCP nobody is limited.
+    // The rate limit does not apply to TCP.
     let both = async {
         while cluster.tcp(&[packet("login-2.login.shardkeep.test.", RecordType::A)]).await[0]
             .answers
@@ -294,7 +295,7 @@ async fn flood_is_limited_and_region_gets_near_replica() {
     assert_eq!(near.answers.iter().map(|it| it.data.to_string()).collect::<Vec<_>>(), ["203.0.113.1"]);
     let limited = async { while !cluster.ask(LOGIN, RecordType::A).await.truncation {} };
     tokio::time::timeout(TEST_TIMEOUT, limited).await.expect("a limit");
-    // The cookie that BADCOOKIE brings opens the way.
+    // BADCOOKIE carries a cookie that lifts the limit.
     let mut cookie = b"client-1".to_vec();
     let open = async {
         loop {
@@ -316,8 +317,7 @@ async fn flood_is_limited_and_region_gets_near_replica() {
     cluster.dns.stop().await.unwrap();
 }
 
-/// The tools that operators have agree with our own decoder. Where they are not installed, the tests above stand
-/// alone.
+/// dig and kdig, where they are installed, decode the answers.
 #[tokio::test(flavor = "multi_thread")]
 async fn answers_are_understood_by_dig_and_kdig() {
     let cluster = Cluster::start().await;
@@ -350,7 +350,7 @@ async fn answers_are_understood_by_dig_and_kdig() {
     cluster.dns.stop().await.unwrap();
 }
 
-/// A connection by which nothing has been asked.
+/// A connection without a query.
 async fn connect_from(client: [u8; 4], server: SocketAddr) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind((client, 0).into()).unwrap();
@@ -382,7 +382,7 @@ async fn tcp_limit_evicts_from_network_with_most_connections() {
     let closed =
         tokio::time::timeout(TEST_TIMEOUT, held[0].read(&mut [0])).await.expect("the oldest has made room");
     assert!(matches!(closed, Ok(0) | Err(_)));
-    // One more from there takes a place of its own network.
+    // A further connection replaces one of the same network.
     assert!(send_query(&mut connect_from([127, 0, 0, 1], server).await).await.is_ok());
     assert!(send_query(&mut held[1]).await.is_err());
     assert!(send_query(&mut other).await.is_ok());

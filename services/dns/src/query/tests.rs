@@ -84,7 +84,7 @@ fn unusual_packets_need_the_fallback() {
 }
 
 proptest! {
-    /// Whatever is read here reads the same in a decoder that others have written.
+    /// hickory-proto decodes every accepted packet to the same values.
     #[test]
     fn reader_agrees_with_hickory_decoder(
         damage in proptest::collection::vec((0usize..60, any::<u8>()), 0..4),

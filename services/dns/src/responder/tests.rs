@@ -244,12 +244,12 @@ fn flood_is_limited_but_cookie_and_tcp_clients_pass() {
     client.from = [198, 51, 101, 7].into();
     assert_eq!(outcomes(&mut client, &question(LOGIN, RecordType::A), 10), [10, 0, 0, 0]);
     client.from = CLIENT;
-    // Who asks for a cookie gets one, and with it every answer.
+    // A client that asks for a cookie gets one, and the cookie lifts the limit.
     assert_eq!(outcomes(&mut client, &with_cookie(b"client-1"), 10), [0, 0, 5, 5]);
     assert_eq!(outcomes(&mut client, &with_cookie(&cookie), 100), [100, 0, 0, 0]);
     let stolen = [&b"client-2"[..], &cookie[8..]].concat();
     assert_eq!(outcomes(&mut client, &with_cookie(&stolen), 10), [0, 0, 5, 5]);
-    // What slips through is no longer than what was asked, but for the cookie.
+    // A truncated answer is as long as its query, plus the cookie.
     let asked = question(LOGIN, RecordType::A).to_vec().unwrap();
     let longest = (0..4).filter_map(|_| client.bytes(&asked)).map(|answer| answer.len()).max();
     assert_eq!(longest, Some(asked.len()));
@@ -300,7 +300,7 @@ fn region_is_chosen_by_subnet_or_address() {
     let edns = answer.edns.unwrap();
     let Some(EdnsOption::Subnet(subnet)) = edns.option(EdnsCode::Subnet) else { panic!("{edns:?}") };
     assert_eq!((subnet.source_prefix(), subnet.scope_prefix()), (0, 0));
-    // What is the same everywhere is told to be so.
+    // An answer that is the same in every region has scope 0.
     let mut elsewhere = with_subnet("192.0.2.0", 24);
     elsewhere.queries[0].set_query_type(RecordType::TXT);
     let edns = client.ask(&elsewhere).edns.unwrap();
@@ -308,7 +308,7 @@ fn region_is_chosen_by_subnet_or_address() {
     assert_eq!(subnet.scope_prefix(), 0);
 }
 
-/// What every answer must be, whatever the packet.
+/// Properties of every answer.
 fn check(packet: &[u8], transport: Transport) {
     let mut client = TestClient::new(&config(), transport);
     let Some(answer) = client.bytes(packet) else { return };

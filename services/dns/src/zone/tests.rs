@@ -33,9 +33,13 @@ fn query_message(name: &str, kind: RecordType) -> Message {
 }
 
 fn answer(view: &View, region: Option<u16>, query_message: &Message) -> Message {
+    answer_of(&zone(), view, region, query_message)
+}
+
+fn answer_of(zone: &Zone, view: &View, region: Option<u16>, query_message: &Message) -> Message {
     let packet = query_message.to_vec().unwrap();
     let query = read(&packet).unwrap();
-    let table = zone().table(view);
+    let table = zone.table(view);
     let mut bytes = Vec::new();
     let question = query.question.as_ref().unwrap();
     table.find(question, region).write(&query, 1232, None, &mut Random::new(3), &mut bytes);
@@ -143,7 +147,63 @@ fn srv_omits_instances_with_invalid_labels() {
     view.set_targets(Service::Login, targets);
     let answer = ask_with(&view, "_shardkeep._tcp.login.shardkeep.test.", RecordType::SRV);
     assert_eq!(answer.answers.len(), 1);
-    assert_eq!(ask_with(&view, "login.shardkeep.test.", RecordType::A).answers.len(), 4);
+    assert_eq!(ask_with(&view, "login.shardkeep.test.", RecordType::A).answers.len(), 1);
+}
+
+#[test]
+fn replicas_at_one_address_share_a_record() {
+    let mut view = view();
+    let replicas = vec![
+        target("login-1", &["203.0.113.1", "2001:db8::1"], 70),
+        target("login-2", &["203.0.113.1"], 70),
+        target("login-3", &["203.0.113.2", "2001:db8::1"], 10),
+    ];
+    view.set_targets(Service::Login, replicas.clone());
+    view.set_targets(Service::NameServer, replicas);
+    let cases = [
+        ("login.shardkeep.test.", RecordType::A, 2),
+        ("login.shardkeep.test.", RecordType::AAAA, 1),
+        ("login.shardkeep.test.", RecordType::ANY, 2),
+        ("ns.shardkeep.test.", RecordType::A, 2),
+    ];
+    for (name, kind, count) in cases {
+        assert_eq!(ask_with(&view, name, kind).answers.len(), count, "{name} {kind}");
+    }
+    let ns = ask_with(&view, "shardkeep.test.", RecordType::NS);
+    assert_eq!(ns.additionals.len(), 3);
+    assert_eq!(addresses(view.targets(Service::Login))[0], ("203.0.113.1".parse().unwrap(), 140));
+}
+
+#[test]
+fn configured_name_servers_are_in_the_zone() {
+    let name_servers = [
+        ("ns1".into(), vec!["203.0.113.1".parse().unwrap(), "2001:db8::1".parse().unwrap()]),
+        ("ns2".into(), vec!["203.0.113.2".parse().unwrap()]),
+    ];
+    let config = Config { name_servers: name_servers.into(), ..Config::default() };
+    let zone = Zone::new("shardkeep.test", &config).unwrap();
+    let ask = |name: &str, kind| answer_of(&zone, &view(), None, &query_message(name, kind));
+    let ns = ask("shardkeep.test.", RecordType::NS);
+    let names: Vec<_> = ns.answers.iter().map(|record| record.data.to_string()).collect();
+    assert_eq!(names, ["ns1.shardkeep.test.", "ns2.shardkeep.test."]);
+    assert_eq!(ns.additionals.len(), 3);
+    for record in ns.answers.iter().chain(&ns.additionals) {
+        assert_eq!(record.ttl, 3600, "{record}");
+    }
+    let cases = [
+        ("ns1.shardkeep.test.", RecordType::A, "203.0.113.1"),
+        ("NS1.shardkeep.test.", RecordType::AAAA, "2001:db8::1"),
+        ("ns2.shardkeep.test.", RecordType::A, "203.0.113.2"),
+    ];
+    for (name, kind, address) in cases {
+        let answer = ask(name, kind);
+        assert_eq!(answer.answers[0].data.to_string(), address, "{name}");
+        assert_eq!(answer.answers[0].ttl, 3600, "{name}");
+    }
+    // The name exists without this type, so a resolver must not take the whole name for absent.
+    assert_eq!(ask("ns2.shardkeep.test.", RecordType::AAAA).response_code, ResponseCode::NoError);
+    let RData::SOA(soa) = &ask("shardkeep.test.", RecordType::SOA).answers[0].data.clone() else { panic!() };
+    assert_eq!(soa.mname.to_ascii(), "ns1.shardkeep.test.");
 }
 
 #[test]
@@ -196,7 +256,7 @@ fn region_gets_own_replicas_or_else_all() {
         found
     };
     assert_eq!(addresses(Some(0)), ["203.0.113.1", "203.0.113.2"]);
-    // The second region has nobody up.
+    // The second region has no replica that is up.
     for everybody in [Some(1), None] {
         assert_eq!(addresses(everybody), ["203.0.113.1", "203.0.113.2", "203.0.113.3"]);
     }

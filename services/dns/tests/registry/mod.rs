@@ -1,4 +1,4 @@
-//! A registry that says what the test tells it to say, over the real protocol and mutual TLS.
+//! A registry whose content the test decides, over the real protocol and mutual TLS.
 
 use std::{collections::BTreeMap, pin::Pin, sync::Arc, time::Duration};
 
@@ -17,12 +17,12 @@ use tokio::sync::broadcast;
 use tokio_stream::{Stream, StreamExt, wrappers::BroadcastStream};
 use tonic::{Request, Response, Status, service::Routes, transport::Channel};
 
-/// A folder with certificates, and perhaps a registry.
+/// A folder with certificates, with or without a registry.
 pub(crate) struct TestEnv {
     dir: tempfile::TempDir,
     pub(crate) registry: ScriptedRegistry,
     registries: Vec<String>,
-    // Ends the registry's server with the test.
+    // Keeps the server of the registry running until the end of the test.
     _node: Option<Node>,
 }
 
@@ -30,7 +30,7 @@ impl TestEnv {
     pub(crate) fn without_registry() -> Self {
         let dir = tempfile::tempdir().unwrap();
         certs::make_ca(dir.path()).unwrap();
-        // Nobody listens on the discard port.
+        // No process listens on the discard port.
         Self { dir, registry: ScriptedRegistry::new(), registries: vec!["127.0.0.1:9".into()], _node: None }
     }
 
@@ -100,12 +100,12 @@ impl ScriptedRegistry {
         Self { instances: Arc::default(), changes: broadcast::Sender::new(64) }
     }
 
-    /// Tells every watcher of the kind, and those that come later.
+    /// Sends the instance to every present and later watcher of the kind.
     pub(crate) fn announce(&self, kind: DaemonKind, name: &str, client_address: &str, state: State) {
         self.publish(instance(kind, name, client_address, state));
     }
 
-    /// The same of one that is up and stands in this region.
+    /// Like [`Self::announce`], for an instance that is up in this region.
     pub(crate) fn announce_in_region(
         &self,
         region: &str,
@@ -121,7 +121,7 @@ impl ScriptedRegistry {
     fn publish(&self, instance: Instance) {
         let mut instances = self.instances.lock();
         instances.push(instance.clone());
-        // Fails when nobody watches yet.
+        // Fails when there is no watcher yet.
         let _ = self.changes.send(instance);
     }
 }
@@ -151,7 +151,7 @@ impl Registry for ScriptedRegistry {
     }
 
     async fn heartbeat(&self, _: Request<HeartbeatRequest>) -> Result<Response<HeartbeatReply>, Status> {
-        // "Register again" makes every announcement a whole one.
+        // `known: false` makes every heartbeat a complete registration.
         Ok(Response::new(HeartbeatReply { known: false }))
     }
 
