@@ -81,6 +81,9 @@ enum Command {
     /// Let a banned account in again
     Unban {
         name: String,
+        /// Why; the log keeps it
+        #[arg(long)]
+        reason: String,
         /// End the ban in all regions, and not this one's own
         #[arg(long)]
         everywhere: bool,
@@ -157,8 +160,8 @@ pub async fn run(args: AccountArgs) -> Result<()> {
                 println!("{name} is banned; {ended} sessions ended");
             }
         }
-        Command::Unban { name, everywhere } => {
-            let request = UnbanRequest { name: name.clone(), everywhere };
+        Command::Unban { name, reason, everywhere } => {
+            let request = UnbanRequest { name: name.clone(), everywhere, reason };
             accounts.unban(request).await.map_err(terminal::status_error)?;
             let whose = if everywhere { "; a region's own ban stays" } else { "" };
             println!("{name} may log in again{whose}");

@@ -19,6 +19,8 @@ use anyhow::{Context as _, Error, Result, anyhow};
 use serde::{Deserialize, Serialize};
 use shardkeep_types::FileLock;
 
+use crate::program;
+
 /// Mode of folders that only their owner may look into.
 const PRIVATE: u32 = 0o700;
 
@@ -129,8 +131,9 @@ impl DataDir {
         self.create()?;
         let mut lock = FileLock::take(&self.lock()).map_err(|error| match error {
             fs::TryLockError::WouldBlock => anyhow!(
-                "a cluster already runs in {}: stop it with `shardkeep down`, or choose another --data-dir",
-                self.0.display()
+                "a cluster already runs in {}: end it with `{}`, or choose another --data-dir",
+                self.0.display(),
+                program::hint("down", &self.0)
             ),
             fs::TryLockError::Error(error) => {
                 Error::new(error).context(format!("cannot lock {}", self.lock().display()))
@@ -184,7 +187,7 @@ mod tests {
         assert_eq!(dir.supervisor().unwrap(), None);
         let lock = dir.take().unwrap();
         assert_eq!(dir.supervisor().unwrap(), Some(std::process::id()));
-        assert!(dir.take().unwrap_err().to_string().contains("shardkeep down"));
+        assert!(dir.take().unwrap_err().to_string().contains(" down --data-dir "));
         drop(lock);
         assert_eq!(dir.supervisor().unwrap(), None);
     }

@@ -20,7 +20,7 @@ use shardkeep_rpc::{
 };
 use shardkeep_types::DaemonKind;
 
-use crate::data_dir::DataDir;
+use crate::{data_dir::DataDir, program};
 
 /// Which cluster, and by which certificate.
 #[derive(Debug, Clone, Args)]
@@ -127,7 +127,10 @@ impl Operator {
 fn registry_of(dir: &DataDir) -> Result<String> {
     let path = dir.path().display();
     if dir.supervisor()?.is_none() {
-        bail!("no cluster runs in {path}: `shardkeep up` starts one, --registry names one elsewhere");
+        bail!(
+            "no cluster runs in {path}: `{}` starts one, --registry names one elsewhere",
+            program::hint("up", dir.path())
+        );
     }
     let registry = dir.announced("registry-1");
     Ok(registry

@@ -1,4 +1,4 @@
-//! Daemons are killed with SIGKILL while people play: sessions go on, and nothing is lost or doubled.
+//! Daemons are killed with SIGKILL while players play. Sessions go on, and no item is lost or duplicated.
 
 use std::time::Duration;
 

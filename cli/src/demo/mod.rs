@@ -3,6 +3,7 @@
 
 mod chaos;
 mod daemon_work;
+mod lanes;
 pub mod local;
 mod pair;
 pub mod player;
@@ -33,6 +34,7 @@ use crate::{
     lane::LaneArgs,
     ledger,
     operator::{ClusterArgs, Operator},
+    program::Program,
     up,
 };
 
@@ -73,7 +75,10 @@ pub struct DemoArgs {
 /// Exit code 1 on any failure.
 pub async fn run(args: DemoArgs) -> Result<ExitCode> {
     let dir = DataDir::new(&args.cluster.data_dir)?;
-    let local = if args.dns.is_none() { Some(LocalCluster::running_or_started(&dir).await?) } else { None };
+    let local = match args.dns {
+        None => Some(LocalCluster::running_or_started(&dir, Program::this()?.command().0).await?),
+        Some(_) => None,
+    };
     let dns = match &args.dns {
         Some(address) => address.clone(),
         None => dir.announced("dns-1").context("the local cluster has no DNS server")?.client,
@@ -146,7 +151,7 @@ async fn play(
     let stats = Arc::new(Stats::default());
     let stop = CancellationToken::new();
     let mut pairs = JoinSet::new();
-    let mut number = 0;
+    let mut lanes = lanes::free_lanes().into_iter().cycle();
     let mut arrivals = interval(Duration::from_secs(2) / ARRIVALS);
     let time = Duration::from_secs(args.seconds);
     let bar = bar(args.seconds, "{spinner} playing {bar:30} {pos}/{len} s  {msg}");
@@ -156,13 +161,12 @@ async fn play(
     while let (Some(one), Some(other)) = (credentials.next(), credentials.next()) {
         arrivals.tick().await;
         let pair = Pair {
-            number,
+            lane: lanes.next().context("the map has no free way over the border")?,
             play_target: play_target.clone(),
             credentials: [one, other],
             stats: stats.clone(),
             chaos: args.chaos,
         };
-        number += 1;
         pairs.spawn(pair.play(stop.clone()));
     }
     let killing = async {

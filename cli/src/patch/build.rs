@@ -13,7 +13,10 @@ use indicatif::{ProgressBar, ProgressStyle};
 use parking_lot::Mutex;
 use shardkeep_patch::{Builder, Chunk, Chunking, Manifest, Release, ReleasePath};
 
-use super::{bytes, on_all_cores, store::Store};
+use super::{
+    common::{bytes, on_all_cores},
+    store::Store,
+};
 
 #[derive(Debug, Args)]
 pub struct BuildArgs {

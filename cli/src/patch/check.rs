@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use indicatif::ProgressBar;
 use shardkeep_patch::Manifest;
 
-use super::{on_all_cores, store::Store};
+use super::{common::on_all_cores, store::Store};
 
 /// Damaged chunks that are named; the rest is counted.
 const NAMED: usize = 10;

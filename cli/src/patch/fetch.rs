@@ -12,7 +12,7 @@ use shardkeep_client::{
 use shardkeep_patch::PublicKey;
 use tokio::time::interval;
 
-use super::{DISK, NETWORK, REFUSED, bytes};
+use super::common::{DISK, NETWORK, REFUSED, bytes};
 
 const FRAME: Duration = Duration::from_millis(100);
 

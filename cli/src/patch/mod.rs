@@ -3,6 +3,7 @@
 
 mod build;
 mod check;
+mod common;
 mod fetch;
 mod key;
 mod serve;
@@ -10,18 +11,10 @@ mod sign;
 mod store;
 mod verify;
 
-use std::{
-    process::ExitCode,
-    thread::{self, ScopedJoinHandle},
-};
+use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Args, Subcommand};
-
-/// Exit codes, apart from 0 and 1, so that a launcher can tell what to do.
-const REFUSED: u8 = 3;
-const DISK: u8 = 4;
-const NETWORK: u8 = 5;
 
 #[derive(Debug, Args)]
 pub struct PatchArgs {
@@ -55,19 +48,4 @@ pub async fn run(args: PatchArgs) -> Result<ExitCode> {
         Command::Fetch(args) => return fetch::run(&args).await,
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// `12.3 MiB`
-fn bytes(bytes: u64) -> indicatif::BinaryBytes {
-    indicatif::BinaryBytes(bytes)
-}
-
-/// Does the same work on as many threads as there are cores; what each came to.
-fn on_all_cores<T: Send>(work: impl Fn() -> T + Sync) -> Vec<T> {
-    thread::scope(|scope| {
-        let threads = thread::available_parallelism().map_or(1, usize::from);
-        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(&work)).collect();
-        let joined = workers.into_iter().map(ScopedJoinHandle::join);
-        joined.map(|done| done.unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
-    })
 }

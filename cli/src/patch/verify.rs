@@ -6,7 +6,11 @@ use anyhow::{Context as _, Result};
 use clap::Args;
 use shardkeep_patch::{PublicKey, SignedManifest};
 
-use super::{REFUSED, bytes, check, store::Store};
+use super::{
+    check,
+    common::{REFUSED, bytes},
+    store::Store,
+};
 
 #[derive(Debug, Args)]
 pub struct VerifyArgs {

@@ -1,8 +1,9 @@
-//! Whether every daemon will take its settings, asked before any of them starts. A mistake is then shown where the user
-//! has made it, and not in a file that `up` has written.
+//! Checks the settings of every daemon before the first one starts, so that an error names a line of the user's file and
+//! not of a file that `up` wrote.
 
 use std::path::Path;
 
+use anyhow::{Result, bail};
 use shardkeep_daemon::{Service, Settings, SettingsError, Sources};
 use shardkeep_types::DaemonKind;
 use toml::{Table, Value};
@@ -13,19 +14,26 @@ use crate::data_dir::DataDir;
 /// Reads the user's file and the environment as each kind of daemon will, with what the plan adds.
 ///
 /// # Errors
-/// With the place of the first mistake.
-pub fn check(options: &ClusterOptions, dir: &DataDir, file: &Path) -> Result<(), SettingsError> {
+/// With one line for each mistake.
+pub fn check(options: &ClusterOptions, dir: &DataDir, file: &Path) -> Result<()> {
     let env: Vec<(String, String)> = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
         .collect();
+    let mut mistakes: Vec<String> = Vec::new();
     let bare = ClusterOptions { overrides: Table::new(), ..options.clone() };
     for child in plan::children(0).iter().filter(|child| child.name.ends_with("-1")) {
         let planned = plan::config(&bare, dir, child, None);
         let set = plan_only_settings(&planned, &options.overrides);
         let sources = Sources { file: Some(file.to_owned()), env: env.clone(), set };
-        check_as(child.kind, &sources)?;
+        let Err(error) = check_as(child.kind, &sources) else { continue };
+        for mistake in error.to_string().lines() {
+            // Each daemon finds the mistakes of the sections that all daemons read.
+            if !mistakes.iter().any(|found| found == mistake) {
+                mistakes.push(mistake.to_owned());
+            }
+        }
     }
-    Ok(())
+    if mistakes.is_empty() { Ok(()) } else { bail!("{}", mistakes.join("\n")) }
 }
 
 fn check_as(kind: DaemonKind, sources: &Sources) -> Result<(), SettingsError> {
@@ -84,9 +92,8 @@ mod tests {
         let options =
             ClusterOptions { region, overrides: text.parse().unwrap(), ..ClusterOptions::default() };
         let dir = DataDir::new(folder.path()).unwrap();
-        check(&options, &dir, &file).map_err(|error| {
-            error.to_string().strip_prefix(&format!("{}/", folder.path().display())).unwrap().to_owned()
-        })
+        check(&options, &dir, &file)
+            .map_err(|error| error.to_string().replace(&format!("{}/", folder.path().display()), ""))
     }
 
     #[test]
@@ -97,6 +104,16 @@ mod tests {
         assert!(unknown.starts_with("mine.toml:3:1: unknown key `max_avatar` in [zone]"), "{unknown}");
         let wrong = checked("[world]\n\ntick_hz = 0\n", None).unwrap_err();
         assert!(wrong.starts_with("mine.toml:3:"), "{wrong}");
+    }
+
+    #[test]
+    fn mistakes_in_sections_of_several_daemons_are_all_reported() {
+        let text = "[zone]\nmax_avatar = 10\n[log]\nfilters = \"info\"\n[chat]\nrates = 7\n";
+        let mistakes = checked(text, None).unwrap_err();
+        for mistake in ["max_avatar", "filters", "rates"] {
+            let lines = mistakes.lines().filter(|line| line.contains(&format!("`{mistake}`")));
+            assert_eq!(lines.count(), 1, "{mistake}: {mistakes}");
+        }
     }
 
     #[test]

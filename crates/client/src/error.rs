@@ -14,7 +14,7 @@ use shardkeep_wire::{
     session::SessionError,
 };
 
-use crate::dns::DnsError;
+use crate::dns::error::DnsError;
 
 /// The server said no.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

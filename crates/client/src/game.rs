@@ -4,6 +4,7 @@
 mod actions;
 mod entity;
 mod game_event;
+mod shared;
 mod trade;
 mod view;
 mod walk;
@@ -16,7 +17,6 @@ use std::{
     time::Duration,
 };
 
-use parking_lot::Mutex;
 use shardkeep_wire::{
     opcode,
     payload::{
@@ -32,6 +32,8 @@ pub use entity::{CellView, Entity};
 pub use game_event::{GameEvent, GameEvents};
 pub use view::View;
 pub use walk::MAX_SPEED;
+
+use shared::Shared;
 
 /// How long to wait for a full world's queue, and after which time to ask again: asking again keeps the place, and a
 /// world that was restarted meanwhile hears of it.
@@ -51,14 +53,6 @@ pub struct Player {
     /// The character played last, and the last action id it used.
     character: AtomicU64,
     action: AtomicU64,
-}
-
-/// What the session's task and the player both see.
-#[derive(Debug)]
-pub(crate) struct Shared {
-    view: Mutex<View>,
-    /// Counts changes of the view.
-    version: watch::Sender<u64>,
 }
 
 impl Player {
@@ -83,7 +77,7 @@ impl Player {
 
     /// Looks at the picture. Keep it short: the session's task waits meanwhile.
     pub fn with_view<R>(&self, with_view: impl FnOnce(&View) -> R) -> R {
-        with_view(&self.shared.view.lock())
+        self.shared.look(with_view)
     }
 
     /// Counts changes of the picture, for who waits for something in it by hand.
@@ -164,12 +158,5 @@ impl Player {
     fn store_inventory(&self, inventory: &Inventory) {
         self.action.fetch_max(inventory.last_action, Relaxed);
         self.shared.change(|view| view.inventory = Some(inventory.clone()));
-    }
-}
-
-impl Shared {
-    pub(crate) fn change(&self, change: impl FnOnce(&mut View)) {
-        change(&mut self.view.lock());
-        self.version.send_modify(|version| *version += 1);
     }
 }

@@ -2,9 +2,9 @@
 //! process, with SIGKILL; what it asks, it asks by the tool that operators use.
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::Stdio,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -14,13 +14,15 @@ use tempfile::TempDir;
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader},
     process::{Child, ChildStdin, Command},
-    time::{sleep, timeout},
+    sync::watch,
+    time::timeout,
 };
+
+use crate::wait::wait_until;
 
 const START_LIMIT: Duration = Duration::from_secs(120);
 const RESTART_LIMIT: Duration = Duration::from_secs(60);
 const STOP_LIMIT: Duration = Duration::from_secs(60);
-const POLL: Duration = Duration::from_millis(50);
 
 /// Where a cluster keeps its state. The default is SQLite files and the in-memory bus.
 #[derive(Debug, Clone, Default)]
@@ -33,8 +35,9 @@ pub struct Cluster {
     folder: TempDir,
     stores: Stores,
     settings: Option<String>,
+    program: PathBuf,
     /// Further arguments of `shardkeep up`.
-    region: Vec<String>,
+    arguments: Vec<String>,
     supervisor: Supervisor,
 }
 
@@ -43,6 +46,8 @@ pub struct Cluster {
 struct Supervisor {
     process: Child,
     _stdin_pipe: Option<ChildStdin>,
+    /// All that it has printed.
+    output: watch::Receiver<String>,
 }
 
 /// What a daemon announced when it had bound its sockets.
@@ -75,7 +80,18 @@ impl Cluster {
     /// # Errors
     /// When the binary is missing, or a daemon does not become ready; the message holds what it printed.
     pub async fn start_with(stores: Stores, settings: Option<&str>) -> Result<Self> {
-        Self::start_as(stores, settings, Vec::new()).await
+        Self::start_as(binary()?, stores, settings, Vec::new()).await
+    }
+
+    /// Starts a cluster with further arguments of `shardkeep up`.
+    pub async fn start_with_arguments(arguments: &[&str]) -> Result<Self> {
+        Self::start_program(binary()?, arguments).await
+    }
+
+    /// Starts a cluster with this file of the program.
+    pub async fn start_program(program: PathBuf, arguments: &[&str]) -> Result<Self> {
+        let arguments = arguments.iter().map(|it| (*it).to_owned()).collect();
+        Self::start_as(program, Stores::default(), None, arguments).await
     }
 
     /// Starts a region: the home region, which keeps the accounts, or one that joins `home`.
@@ -84,23 +100,29 @@ impl Cluster {
         if let Some(home) = home {
             region.extend(["--home".to_owned(), home.data_dir().display().to_string()]);
         }
-        Self::start_as(Stores::default(), settings, region).await
+        Self::start_as(binary()?, Stores::default(), settings, region).await
     }
 
-    async fn start_as(stores: Stores, settings: Option<&str>, region: Vec<String>) -> Result<Self> {
+    async fn start_as(
+        program: PathBuf,
+        stores: Stores,
+        settings: Option<&str>,
+        arguments: Vec<String>,
+    ) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("shardkeep-").tempdir()?;
         let settings = settings.map(str::to_owned);
         if let Some(settings) = &settings {
             std::fs::write(folder.path().join("settings.toml"), settings)?;
         }
-        let supervisor = up(&folder, &stores, settings.is_some(), &region).await?;
-        Ok(Self { folder, stores, settings, region, supervisor })
+        let supervisor = up(&program, &folder, &stores, settings.is_some(), &arguments).await?;
+        Ok(Self { folder, stores, settings, program, arguments, supervisor })
     }
 
     /// Ends the cluster as Ctrl-C does, and starts it again on the same data.
     pub async fn restart(&mut self) -> Result<()> {
         self.end().await?;
-        self.supervisor = up(&self.folder, &self.stores, self.settings.is_some(), &self.region).await?;
+        let settings = self.settings.is_some();
+        self.supervisor = up(&self.program, &self.folder, &self.stores, settings, &self.arguments).await?;
         Ok(())
     }
 
@@ -120,6 +142,15 @@ impl Cluster {
 
     pub fn data_dir(&self) -> PathBuf {
         self.folder.path().join("var")
+    }
+
+    /// Waits until `shardkeep up` has printed a line with this text, and returns the line.
+    pub async fn wait_for_output(&self, text: &str) -> Result<String> {
+        let mut output = self.supervisor.output.clone();
+        let line = |output: &str| output.lines().find(|line| line.contains(text)).map(str::to_owned);
+        let printed = timeout(RESTART_LIMIT, output.wait_for(|output| line(output).is_some())).await;
+        let printed = printed.with_context(|| format!("`up` does not print {text:?}"))?;
+        line(&printed.context("`up` has ended")?).context("the line was just there")
     }
 
     /// Address of the DNS server: all that a player needs to know.
@@ -165,17 +196,12 @@ impl Cluster {
 
     /// Waits until another process has taken the place of `killed` and is ready.
     pub async fn wait_for_restart(&self, killed: &Announcement) -> Result<()> {
-        let deadline = Instant::now() + RESTART_LIMIT;
-        loop {
-            if let Ok(now) = self.announcement(&killed.name)
-                && now.pid != killed.pid
-                && self.status_of(&killed.name).await? == "up"
-            {
-                return Ok(());
-            }
-            ensure!(Instant::now() < deadline, "{} did not come back within {RESTART_LIMIT:?}", killed.name);
-            sleep(POLL).await;
-        }
+        wait_until(&format!("{} is back", killed.name), async || {
+            let back = self.announcement(&killed.name).is_ok_and(|now| now.pid != killed.pid)
+                && self.status_of(&killed.name).await? == "up";
+            Ok(back.then_some(()))
+        })
+        .await
     }
 
     async fn status_of(&self, daemon: &str) -> Result<String> {
@@ -200,7 +226,7 @@ impl Cluster {
 
     /// Runs the operators' tool against this cluster; fails unless it exits with 0.
     pub async fn run_cli(&self, args: &[&str], input: &str) -> Result<String> {
-        let mut process = command(&self.folder)?
+        let mut process = command(&self.program, &self.folder)
             .args(args)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -238,16 +264,32 @@ pub fn binary() -> Result<PathBuf> {
     Ok(path)
 }
 
-fn command(folder: &TempDir) -> Result<Command> {
-    let mut command = Command::new(binary()?);
-    command.env("SHARDKEEP_DATA_DIR", folder.path().join("var"));
-    Ok(command)
+/// Another program of this workspace, beside the binary under test.
+///
+/// # Errors
+/// When there is none, with the command that builds it.
+pub fn tool(name: &str) -> Result<PathBuf> {
+    let path = binary()?.with_file_name(name);
+    ensure!(path.exists(), "{} is missing: `cargo build -p {name}` first (make test does)", path.display());
+    Ok(path)
 }
 
-async fn up(folder: &TempDir, stores: &Stores, settings: bool, region: &[String]) -> Result<Supervisor> {
-    let mut command = command(folder)?;
-    // `--supervised`: a cluster kept in a static is never dropped; it ends with the pipe to this process.
-    command.args(["up", "--quiet", "--supervised", "--port-base", "0"]).args(region);
+fn command(program: &Path, folder: &TempDir) -> Command {
+    let mut command = Command::new(program);
+    command.env("SHARDKEEP_DATA_DIR", folder.path().join("var"));
+    command
+}
+
+async fn up(
+    program: &Path,
+    folder: &TempDir,
+    stores: &Stores,
+    settings: bool,
+    arguments: &[String],
+) -> Result<Supervisor> {
+    let mut command = command(program, folder);
+    // `--supervised`: a cluster in a static is never dropped; it ends with the pipe to this process.
+    command.args(["up", "--quiet", "--supervised", "--port-base", "0"]).args(arguments);
     if let Some(url) = &stores.postgres {
         command.args(["--postgres", url]);
     }
@@ -265,19 +307,17 @@ async fn up(folder: &TempDir, stores: &Stores, settings: bool, region: &[String]
         .spawn()?;
     let stdout = process.stdout.take().context("no output")?;
     let mut lines = BufReader::new(stdout).lines();
-    let ready = async {
-        while let Some(line) = lines.next_line().await? {
-            if line.contains("daemons ready") {
-                return Ok(true);
-            }
+    let (printed, mut output) = watch::channel(String::new());
+    // An unread pipe would block the supervisor when it reports restarts.
+    tokio::spawn(async move {
+        while let Ok(Some(line)) = lines.next_line().await {
+            printed.send_modify(|output| output.extend([line.as_str(), "\n"]));
         }
-        anyhow::Ok(false)
-    };
-    if timeout(START_LIMIT, ready).await.context("the cluster does not become ready")?? {
-        // The supervisor reports restarts on its output: somebody must read it, or it would block.
-        tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+    });
+    let ready = timeout(START_LIMIT, output.wait_for(|output| output.contains("daemons ready")));
+    if ready.await.context("the cluster does not become ready")?.is_ok() {
         let stdin_pipe = process.stdin.take();
-        return Ok(Supervisor { process, _stdin_pipe: stdin_pipe });
+        return Ok(Supervisor { process, _stdin_pipe: stdin_pipe, output });
     }
     let output = process.wait_with_output().await?;
     bail!("shardkeep up: {}", String::from_utf8_lossy(&output.stderr).trim())

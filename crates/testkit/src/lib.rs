@@ -9,9 +9,11 @@ mod postgres;
 mod process;
 mod redis;
 mod registry;
+mod wait;
 
 pub use authenticator::Authenticator;
-pub use cluster::{Announcement, Cluster, Ledger, Stores, binary};
+pub use cluster::{Announcement, Cluster, Ledger, Stores, binary, tool};
 pub use postgres::Postgres;
 pub use redis::Redis;
 pub use registry::FakeRegistry;
+pub use wait::wait_until;

@@ -16,7 +16,7 @@ use crate::{
 pub struct Config {
     /// Address for queries, UDP and TCP. Port 0 takes a free one.
     pub listen: String,
-    /// `host:port` that others should ask, where it differs from the bound address.
+    /// `host:port` that others should ask, where it differs from the bound address. Port 0 stands for the bound port.
     pub advertise: String,
     /// UDP sockets on that port, each with a thread; 0: one for each core.
     pub sockets: usize,

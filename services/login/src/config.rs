@@ -14,7 +14,8 @@ use crate::{central, update};
 pub struct Config {
     /// Address that players connect to.
     pub listen: String,
-    /// `host:port` that players are told, where it differs from the bound one (address translation, containers).
+    /// `host:port` that players are told, where it differs from the bound one (address translation, containers). Port 0
+    /// stands for the bound port.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub advertise: Option<String>,
     /// `sqlite:<path>` (one replica) or `postgres://…` (any number). Default: `sqlite:<data_dir>/login.db`.

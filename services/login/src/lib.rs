@@ -76,7 +76,7 @@ impl Service for Login {
             .context("players: no socket (login.listen moves it)")?;
         let bound = listener.local_addr()?;
         let node = Node::join(&settings, &daemon, Self::KIND).await?;
-        let advertised = config.advertise.clone().unwrap_or_else(|| node.advertise(bound));
+        let advertised = node.advertise(config.advertise.as_deref(), bound);
         info!(address = %bound, advertised, "players' socket bound");
         node.set_client_address(advertised);
 

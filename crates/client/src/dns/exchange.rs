@@ -12,7 +12,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{DnsError, Resolver};
+use super::{Resolver, error::DnsError};
 
 /// Largest UDP answer we ask for: fits every common path (DNS flag day 2020).
 const UDP_PAYLOAD: u16 = 1_232;

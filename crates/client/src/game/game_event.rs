@@ -2,14 +2,13 @@
 
 use std::{sync::Arc, time::Instant};
 
-use parking_lot::Mutex;
 use shardkeep_wire::{
     Kind, Message, WireError, opcode,
     payload::{Announcement, ChatMessage, Inventory, Placed, QueuePosition, Trade, Vitals},
 };
 use tokio::sync::{mpsc, watch};
 
-use super::{Shared, view::View};
+use super::{shared::Shared, view::View};
 use crate::{
     SessionEnd,
     session::{Event, Sink},
@@ -67,7 +66,7 @@ pub(super) type Parts = (Arc<Shared>, watch::Receiver<u64>, GameEvents);
 /// The sink that keeps the picture, and what reads from it.
 pub(super) fn sink() -> (impl Sink, Parts) {
     let (version, changes) = watch::channel(0);
-    let shared = Arc::new(Shared { view: Mutex::new(View::default()), version });
+    let shared = Arc::new(Shared::new(version));
     let (sender, receiver) = mpsc::channel(EVENT_QUEUE);
     let (dropped_sender, dropped) = watch::channel(0);
     let updater = ViewUpdater { shared: shared.clone(), sender, dropped: dropped_sender };

@@ -9,7 +9,7 @@ use std::{
 use shardkeep_wire::{payload::ErrorCode, preface::Service};
 use tokio::time::{sleep, timeout};
 
-use super::{Sink, driver::Driver};
+use super::{driver::Driver, sink::Sink};
 use crate::{
     ClientError, SessionEnd,
     counters::count,

@@ -13,10 +13,13 @@ use shardkeep_patch::{ChunkError, Manifest, Plan, Source, chunk};
 use tokio::{sync::Notify, task::JoinSet, time::sleep};
 
 use super::{
-    Options, PAUSE, Progress, Stage, UpdateConnection, UpdateError, blocking,
+    blocking::blocking,
+    error::UpdateError,
     install::Install,
+    options::{Options, PAUSE},
+    progress::{Progress, Stage},
     selection::{TrustedRelease, is_replaced},
-    server::not_found,
+    server::{UpdateConnection, not_found},
 };
 use crate::{ClientError, Config, random};
 

@@ -25,7 +25,11 @@ use shardkeep_patch::{
 };
 use shardkeep_types::FileLock;
 
-use super::{Progress, Stage, UpdateError, space};
+use super::{
+    error::UpdateError,
+    progress::{Progress, Stage},
+    space,
+};
 
 const STATE_HEADER: &str = "shardkeep-install 1";
 

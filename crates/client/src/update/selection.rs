@@ -15,7 +15,11 @@ use tokio::{
     time::{sleep, timeout_at},
 };
 
-use super::{Options, PAUSE, UpdateConnection, UpdateError};
+use super::{
+    error::UpdateError,
+    options::{Options, PAUSE},
+    server::UpdateConnection,
+};
 use crate::{ClientError, Config, random};
 
 /// How long the others may take once one has answered: a server that is down should keep nobody waiting.

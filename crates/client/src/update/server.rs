@@ -10,7 +10,7 @@ use shardkeep_wire::{
 };
 use tokio::time::timeout;
 
-use super::UpdateError;
+use super::error::UpdateError;
 use crate::{ClientError, Config, raw::Connection};
 
 /// Most bytes of data in a piece.

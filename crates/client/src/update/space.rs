@@ -2,7 +2,7 @@
 
 use std::{fs::Metadata, path::Path};
 
-use super::UpdateError;
+use super::error::UpdateError;
 
 /// Left free for everybody else.
 const MARGIN: u64 = 16 << 20;

@@ -39,7 +39,8 @@ impl OperatorCommand for Unban {
 
     async fn execute(&self, context: &CommandContext<'_>) -> Result<Outcome, CommandError> {
         let (mut client, login) = context.peers().accounts()?;
-        let request = accounts::UnbanRequest { name: self.account.clone(), everywhere: false };
+        let (name, reason) = (self.account.clone(), context.reason.to_owned());
+        let request = accounts::UnbanRequest { name, reason, everywhere: false };
         client.unban(with_deadline(request)).await.map_err(|status| match status.code() {
             Code::NotFound => CommandError::NotFound(status.message().to_owned()),
             _ => peer_error(&login)(status),
