@@ -21,7 +21,7 @@ pub struct CertsArgs {
     /// Make certificates that all replicas of a kind share: they prove kind and world, not which replica
     #[arg(long)]
     replicas: bool,
-    /// User id that the daemons run as: it gets their keys, while the CA's stays with who runs this
+    /// User id of the daemons, which becomes the owner of their keys; the key of the CA keeps its owner
     #[arg(long, value_name = "UID")]
     owner: Option<u32>,
     /// Host name or address that the certificate for players names beside this machine's; may be repeated
@@ -73,7 +73,7 @@ fn issue(args: &CertsArgs, daemon: &str) -> Result<Files> {
         DaemonKind::Backend => args.world.unwrap_or(0),
         _ => 0,
     });
-    // Whoever types commands is one person at a time, and is told from others by name.
+    // Each operator has a certificate with a name, so that the audit can tell operators apart.
     if args.replicas && kind != DaemonKind::Cli {
         return certs::issue_shared(&args.dir, kind, world);
     }

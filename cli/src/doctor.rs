@@ -1,4 +1,4 @@
-//! `shardkeep doctor`: what on this machine would keep a cluster from running, and how to mend it.
+//! `shardkeep doctor`: finds problems of this machine that keep a cluster from running, and tells how to solve them.
 
 use std::{
     net::{TcpListener, UdpSocket},
@@ -19,7 +19,7 @@ use crate::{data_dir::DataDir, http, terminal::explain, up};
 const MIN_OPEN_FILES: u64 = 4_096;
 /// How long a server may take to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
-/// What the stores and logs of a day of playing may take.
+/// Space for the stores and logs of one day of play.
 const MIN_DISK_MB: u64 = 512;
 
 #[derive(Debug, Args)]
@@ -44,10 +44,10 @@ pub struct DoctorArgs {
     redis: Option<String>,
 }
 
-/// What one check found.
+/// The result of one check.
 enum Finding {
     Good(String),
-    /// What is wrong, and how to mend it.
+    /// The problem, and how to solve it.
     Bad(String, String),
 }
 
@@ -74,7 +74,7 @@ pub async fn run(args: &DoctorArgs) -> Result<ExitCode> {
             Finding::Good(text) => println!("ok    {what}: {text}"),
             Finding::Bad(text, fix) => {
                 failed = true;
-                println!("BAD   {what}: {text}\n      mend: {fix}");
+                println!("BAD   {what}: {text}\n      fix:  {fix}");
             }
         }
     }
@@ -156,7 +156,7 @@ async fn daemons(dir: &DataDir) -> Finding {
     }
     Finding::Bad(
         format!("not ready: {}", not_ready.join(", ")),
-        format!("their last words are in {}", dir.log().display()),
+        format!("their logs are in {}", dir.log().display()),
     )
 }
 
@@ -252,7 +252,7 @@ mod tests {
 
     #[tokio::test]
     async fn unreachable_servers_are_named() {
-        // A port that nobody listens on: taken, and given back.
+        // A port that was free a moment ago.
         let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let Finding::Bad(what, _) = postgres(&format!("postgres://u:p@{free}/game")).await else {
             panic!("answers")

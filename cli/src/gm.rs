@@ -53,13 +53,13 @@ enum Command {
     },
     /// Forget the token, here and at the console
     SignOut,
-    /// Who is in the world
+    /// The players in the world
     Online,
     /// The daemons, as the console sees them
     Daemons,
-    /// The worlds: how full they are, and which are closed to players
+    /// The worlds, with the number of players, and whether they are closed
     Worlds,
-    /// Which messages cost the gateways what
+    /// Messages by their cost at the gateways
     Messages,
     /// End the session of a character
     Kick {
@@ -70,7 +70,7 @@ enum Command {
     /// Lock an account out
     Ban {
         account: String,
-        /// For ever when absent
+        /// Without end when absent
         #[arg(long, default_value_t = 0)]
         hours: u64,
         #[arg(long)]
@@ -95,14 +95,14 @@ enum Command {
         world: u32,
         #[arg(value_enum)]
         mode: Mode,
-        /// Players inside are told, and sent home after so many seconds; 0: at once
+        /// Players in the world are warned, and disconnected after this many seconds; 0: at once
         #[arg(long, default_value_t = 60)]
         seconds: u32,
-        /// Players see it in the world list, and when they are sent home
+        /// Players see it in the world list, and when they are disconnected
         #[arg(long)]
         reason: String,
     },
-    /// A line to everybody in a world
+    /// Send a line to all players in a world
     Broadcast {
         text: String,
         #[arg(long, default_value_t = 1)]
@@ -110,7 +110,7 @@ enum Command {
         #[arg(long, default_value = "announcement")]
         reason: String,
     },
-    /// Put an avatar somewhere else; metres from the map's corner
+    /// Move an avatar; coordinates are metres from the map's corner
     Teleport {
         character: String,
         x: f64,
@@ -120,21 +120,21 @@ enum Command {
         #[arg(long)]
         reason: String,
     },
-    /// Keep a character from speaking; 0 minutes lets it speak again
+    /// Forbid a character to chat; 0 minutes ends that
     Mute {
         character: String,
         minutes: u64,
         #[arg(long)]
         reason: String,
     },
-    /// Give an account hours of play time; one that played freely is prepaid from then on
+    /// Give an account hours of play time; an account without a limit becomes prepaid
     Credit {
         account: String,
         hours: u64,
         #[arg(long)]
         reason: String,
     },
-    /// Let a daemon finish and end
+    /// Let a daemon finish its work and end
     Drain {
         #[arg(value_parser = daemon::kind(), hide_possible_values = true)]
         kind: DaemonKind,
@@ -142,7 +142,7 @@ enum Command {
         #[arg(long)]
         reason: String,
     },
-    /// Forget a daemon that is offline
+    /// Remove a daemon that is offline from the registry
     Remove {
         #[arg(value_parser = daemon::kind(), hide_possible_values = true)]
         kind: DaemonKind,
@@ -164,14 +164,14 @@ enum Command {
     },
     /// The operators, their roles, and how they sign in
     Operators,
-    /// Who did what, when and why
+    /// The commands of operators, with time, reason and result
     Audit {
         #[arg(long, default_value_t = 50)]
         limit: u32,
     },
 }
 
-/// What players may do in a world.
+/// Whether players may enter a world.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum Mode {
     Closed,
@@ -308,7 +308,7 @@ fn message(command: Command) -> Result<GmCommand> {
         | Command::SignIn { .. }
         | Command::SignOut
         | Command::Audit { .. } => {
-            unreachable!("these are calls of their own")
+            unreachable!("`run` handles these commands")
         }
     };
     Ok(GmCommand { reason, command: Some(action) })

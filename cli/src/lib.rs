@@ -53,16 +53,16 @@ enum Command {
     Status(status::StatusArgs),
     /// Run one daemon in the foreground
     Daemon(daemon::DaemonArgs),
-    /// Let headless players take the whole path, and show a table of what they met
+    /// Run headless players through the whole path, and show a table of results
     #[command(visible_alias = "bots")]
     Demo(demo::DemoArgs),
     /// Play in this terminal
     Play(play::PlayArgs),
-    /// What a player does with the own account: password, sessions, second factor, registration
+    /// Manage one's account as a player: password, sessions, second factor, registration
     My(my::MyArgs),
     /// Create, show and ban accounts
     Account(account::AccountArgs),
-    /// Operators' commands, as the console has them
+    /// Operators' commands, the same as in the console
     Gm(gm::GmArgs),
     /// Show and switch the address pools of the name servers
     Dns(dns::DnsArgs),
@@ -76,7 +76,7 @@ enum Command {
     Certs(certificates::CertsArgs),
     /// Exit 0 if the daemon at an admin address is ready
     Healthcheck(healthcheck::HealthcheckArgs),
-    /// Look at this machine for what would keep a cluster from running, and say how to mend it
+    /// Find problems of this machine that keep a cluster from running, and tell how to solve them
     Doctor(doctor::DoctorArgs),
     /// Print a completion script for a shell
     Completions {

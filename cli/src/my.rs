@@ -1,5 +1,5 @@
-//! `shardkeep my …`: what a player does with the own account, over the sealed connection to login, with nothing but
-//! the address of a DNS server. Operators have `shardkeep account`.
+//! `shardkeep my …`: a player manages an account over the sealed connection to login, and needs only the address of a DNS
+//! server. Operators use `shardkeep account`.
 
 use std::path::PathBuf;
 
@@ -21,7 +21,7 @@ pub struct MyArgs {
     /// Account
     #[arg(long, global = true, default_value = "")]
     account: String,
-    /// Read what would be asked for from standard input, one line each: the password, then codes or the new password
+    /// Read all secrets from standard input, one line each: the password, then codes or the new password
     #[arg(long, global = true)]
     password_stdin: bool,
     /// Address of the cluster's DNS server; the local cluster's when absent
@@ -63,7 +63,7 @@ enum Command {
 
 pub async fn run(args: MyArgs) -> Result<()> {
     if args.account.is_empty() {
-        bail!("whose account? --account NAME");
+        bail!("no account named: add --account NAME");
     }
     let config = config(&args).await?;
     let password = ask_password(&args, &format!("Password for {}", args.account))?;
@@ -135,7 +135,7 @@ async fn log_in(args: &MyArgs, config: &Config, password: &Secret<String>) -> Re
                 login::log_in_with_code(config, zone, account, password.expose(), codes.expose()).await
             };
             match log_in(&code(args, "Code of the authenticator")?).await {
-                // Somebody knows the password, and has been guessing.
+                // Too many wrong codes came with the right password.
                 Err(ClientError::Refused(refusal)) if refusal.code == ErrorCode::TwoCodes => {
                     eprintln!("{}", refusal.detail);
                     Ok(log_in(&code(args, "Two codes in a row")?).await?)

@@ -1,5 +1,5 @@
-//! How this tool speaks to a cluster as an operator: with its own certificate of kind `cli`, finding daemons in the
-//! registry. What the certificate alone allows is little; commands need a signed-in operator (`gm`).
+//! The gRPC clients of this tool. It has a certificate of kind `cli` and finds daemons in the registry. Most commands also
+//! need a signed-in operator (`gm`).
 
 use std::{
     path::{Path, PathBuf},
@@ -22,7 +22,7 @@ use shardkeep_types::DaemonKind;
 
 use crate::{data_dir::DataDir, program};
 
-/// Which cluster, and by which certificate.
+/// The cluster, and the certificate to use.
 #[derive(Debug, Clone, Args)]
 pub struct ClusterArgs {
     /// Folder of a cluster on this machine
@@ -123,7 +123,7 @@ impl Operator {
     }
 }
 
-/// The registry of the cluster that runs here. What one that has ended has announced is still there, and leads nowhere.
+/// The registry of the cluster that runs here. The announcement of a cluster that has ended is out of date.
 fn registry_of(dir: &DataDir) -> Result<String> {
     let path = dir.path().display();
     if dir.supervisor()?.is_none() {

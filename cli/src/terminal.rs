@@ -1,4 +1,4 @@
-//! What commands that talk to a person share: tables, and passwords that do not show.
+//! Tables, errors and hidden input for commands in a terminal.
 
 use std::io::{BufRead, IsTerminal as _, Write as _};
 
@@ -25,19 +25,18 @@ pub fn table<H: Into<comfy_table::Row>>(header: H) -> Table {
     table
 }
 
-/// Prints a line; that nobody reads it any more must not end who prints it.
+/// Prints a line. A closed standard output does not end the program.
 pub fn emit(line: impl std::fmt::Display) {
     let _ = writeln!(std::io::stdout(), "{line}");
 }
 
-/// The daemon's own words, without the wrapping of the transport. By value, to be handed to `map_err`.
+/// The daemon's message without the parts that the transport adds. By value, for `map_err`.
 #[allow(clippy::needless_pass_by_value, reason = "the signature of map_err")]
 pub fn status_error(status: Status) -> anyhow::Error {
     anyhow::anyhow!("{}", status.message())
 }
 
-/// What went wrong and what it comes from, each said once: many errors repeat those that they hold, and those of the
-/// transport add its own structures.
+/// The error and its causes, each once: many errors repeat their cause, and the transport's errors add their structure.
 pub fn explain(error: &anyhow::Error) -> String {
     let mut parts: Vec<String> = Vec::new();
     let mut emit = |text: String| {

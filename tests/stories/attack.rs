@@ -8,10 +8,10 @@ use serde::Deserialize;
 use shardkeep_testkit::{Cluster, tool};
 use tokio::process::Command;
 
-/// All attacks at once, for a few seconds: enough to meet every refusal, little enough for a busy machine.
+/// All attacks at once, for a few seconds.
 const ATTACK_ARGUMENTS: [&str; 11] =
     ["--json", "--seconds", "5", "--rate", "20", "--open", "100", "--cpu", "30", "--players", "4"];
-/// What the doors may grow by: hundreds of connections, not what strangers say there is.
+/// Growth of memory that hundreds of connections explain. A length that an attacker claims allocates nothing.
 const MAX_GROWTH: u64 = 64 << 20;
 
 #[derive(Deserialize)]
@@ -44,7 +44,7 @@ struct Daemon {
 #[tokio::test]
 async fn cluster_holds_under_attack() -> Result<()> {
     let cluster = Cluster::start().await?;
-    // Fails unless the tool itself is content: honest visits, breaches, deaths.
+    // The exit code covers honest visits, breaches and dead daemons.
     let attack = Command::new(tool("shardkeep-attack")?)
         .env("SHARDKEEP_DATA_DIR", cluster.data_dir())
         .args(ATTACK_ARGUMENTS)
@@ -57,7 +57,7 @@ async fn cluster_holds_under_attack() -> Result<()> {
     for (attack, counts) in &outcome.attacks {
         ensure!(counts.breaches == 0, "{attack} came through {} times", counts.breaches);
     }
-    // Those that need no session first: a busy machine may take longer over a login than the storm lasts.
+    // These attacks need no session. On a busy machine a login may take longer than the attack.
     for attack in ["garbage", "out-of-phase", "ticket-guessing", "wrong-passwords", "size-bombs"] {
         let counts = outcome.attacks.get(attack).context(attack)?;
         ensure!(counts.attempts > 0 && counts.refused > 0, "{attack} met no refusal");

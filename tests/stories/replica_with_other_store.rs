@@ -1,5 +1,4 @@
-//! A second replica on a store of its own is no replica: it says why it does not serve, nobody is sent to it, and when it
-//! is ended nothing is left of it to worry about.
+//! A second replica on another store reports why it does not serve, gets no traffic, and leaves the registry when it ends.
 
 use std::{process::Stdio, time::Duration};
 
@@ -45,7 +44,7 @@ async fn replica_with_other_store_does_not_serve() -> Result<()> {
         );
     }
     for kind in KINDS {
-        let state = row(cluster, &replica_name(kind)).await?.context("nobody forgets so soon")?.state;
+        let state = row(cluster, &replica_name(kind)).await?.context("the registry keeps it for a while")?.state;
         ensure!(state == "left", "{kind}: {state}");
     }
     Ok(())

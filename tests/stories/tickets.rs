@@ -80,7 +80,7 @@ async fn assert_refused(config: &Config, gateway_ticket: &GatewayTicket) -> Resu
     Ok(())
 }
 
-/// Says what the client said, on a connection of its own; the gateway cannot know yet that it is another.
+/// Sends the recorded bytes on a new connection. The gateway cannot know yet that another client sends them.
 async fn replay(gateway_ticket: &GatewayTicket, recorded: &[u8]) -> Result<TcpStream> {
     let mut attacker = TcpStream::connect(&gateway_ticket.gateway).await?;
     attacker.write_all(recorded).await?;
@@ -94,7 +94,7 @@ async fn assert_closed(mut attacker: TcpStream) -> Result<()> {
     Ok(())
 }
 
-/// What a client says first, caught by somebody who poses as its gateway.
+/// Records the first bytes of a client by posing as its gateway.
 async fn record_attach(config: &Config, gateway_ticket: &GatewayTicket) -> Result<Vec<u8>> {
     let fake_gateway = TcpListener::bind("127.0.0.1:0").await?;
     let mut client = RawSession::connect(config, &fake_gateway.local_addr()?.to_string()).await?;

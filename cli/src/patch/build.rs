@@ -28,7 +28,7 @@ pub struct BuildArgs {
     /// Name of the release, for people
     #[arg(long, value_name = "NAME")]
     release: String,
-    /// What the client of this release says to login servers, as MAJOR.MINOR.PATCH
+    /// Version that the client of this release sends to login servers, as MAJOR.MINOR.PATCH
     #[arg(long, value_name = "VERSION")]
     client_version: String,
     /// Number of the release, higher than every one before; one more than what is published when absent

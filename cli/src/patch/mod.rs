@@ -1,5 +1,5 @@
-//! `shardkeep patch`: from a folder with a release to players who have it. What is made here is a *store*, a folder that
-//! login daemons serve (`login.patches.dir`), or `patch serve`, or any file server.
+//! `shardkeep patch`: builds, signs, serves and fetches releases. A release is kept in a *store*: a folder that login daemons
+//! (`login.patches.dir`), `patch serve` or any file server serve.
 
 mod build;
 mod check;

@@ -36,7 +36,7 @@ pub struct ServeArgs {
     bandwidth_per_connection: u64,
 }
 
-/// What it publishes, and what it cannot, it says as login daemons do: in lines on standard error.
+/// Logs its releases and errors to standard error, as login daemons do.
 pub async fn run(args: ServeArgs) -> Result<()> {
     let lines =
         tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());

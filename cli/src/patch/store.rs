@@ -1,5 +1,5 @@
-//! A store on this disk. Everything in it is written aside first and then renamed, so that whoever serves it meanwhile
-//! never sees half of anything.
+//! A store on this disk. Each file is written under another name and then renamed, so that a server never reads half a
+//! file.
 
 use std::{
     fs::{self, File},
@@ -98,7 +98,7 @@ impl Store {
         Ok(SignedManifest::parse(&bytes).ok().map(|signed| signed.key()))
     }
 
-    /// What is published, as its bytes.
+    /// The bytes of the published manifest.
     pub fn current(&self) -> Result<Option<Vec<u8>>> {
         read(&self.dir.join(layout::CURRENT))
     }

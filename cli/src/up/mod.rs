@@ -66,7 +66,7 @@ pub struct UpArgs {
     /// Show no progress bar
     #[arg(long, short)]
     pub quiet: bool,
-    /// Drain when standard input closes: whoever started this process is gone
+    /// Drain when standard input closes, which tells that the parent process has ended
     #[arg(long)]
     pub supervised: bool,
 }
@@ -274,7 +274,7 @@ async fn sign_in_link(dir: &DataDir) -> Result<String> {
     Operator::local(dir).await?.one_time_link().await
 }
 
-/// Doors first, stores last; children of one rank end side by side.
+/// Stops the players' daemons first and the stores last. Daemons of one rank stop side by side.
 async fn stop_all(running: Vec<Running>, kill: &CancellationToken) {
     if running.is_empty() {
         return;

@@ -1,5 +1,4 @@
-//! What `shardkeep up` starts: which daemons, in which order, on which ports, with which configuration. Pure, so
-//! that a mistake in it shows in a test and not on a player's machine.
+//! The plan of `shardkeep up`: daemons, their order, ports and configuration. This module does no I/O.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -15,7 +14,7 @@ use crate::data_dir::DataDir;
 /// The only world of a cluster on one machine.
 pub const WORLD: i64 = 1;
 
-/// What the base of the ports may be, so that all of them are ports: the highest is the last daemon's admin port.
+/// Highest base for which all planned ports exist. The last daemon's admin port is the highest port.
 pub const HIGHEST_BASE: u16 = u16::MAX - ADMIN - 14;
 /// Offset of the admin ports.
 const ADMIN: u16 = 400;

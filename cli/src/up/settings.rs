@@ -58,7 +58,7 @@ fn check_as(kind: DaemonKind, sources: &Sources) -> Result<(), SettingsError> {
     }
 }
 
-/// What the plan sets and the user does not, as `section.key=value`: those would win over the file.
+/// The settings of the plan that the user does not set, as `section.key=value`. They would otherwise override the file.
 fn plan_only_settings(planned: &Table, users: &Table) -> Vec<String> {
     let mut set = Vec::new();
     for (section, values) in planned {

@@ -1,5 +1,4 @@
-//! Keeps the children of `shardkeep up` running: starts them in order, restarts a crashed one with back-off, and
-//! ends all of them in the reverse order, players' doors first.
+//! Starts the children of `shardkeep up` in order, restarts a crashed one with back-off, and stops all of them.
 
 use std::{
     fs::File,
@@ -34,11 +33,11 @@ use crate::{
 
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
-/// A child that ran this long is thought healthy: its next crash is restarted at once.
+/// After a child has run this long, its next restart has the shortest pause again.
 const STABLE: Duration = Duration::from_secs(10);
-/// A child that has not become ready by then is a failed start.
+/// Longest time for a child to become ready.
 const START_LIMIT: Duration = Duration::from_secs(60);
-/// What is shown of the log of a child that does not start.
+/// Lines shown from the log of a child that does not start.
 const LAST_LINES: usize = 8;
 /// Above the daemons' own grace time.
 const STOP_LIMIT: Duration = Duration::from_secs(30);
@@ -155,7 +154,7 @@ impl Running {
     }
 }
 
-/// Restarts one child for as long as nobody stops it.
+/// Restarts one child until it is stopped.
 struct Restarter {
     dir: DataDir,
     program: Arc<Program>,

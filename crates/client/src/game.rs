@@ -1,5 +1,5 @@
-//! The game as one player plays it: requests as methods, and a picture of the world that is always up to date.
-//! The picture is kept by the session's own task; a player costs one task and no copies.
+//! The game of one player: requests as methods, and a current view of the world. The session's task keeps the view, so a
+//! player needs one task and no copies.
 
 mod actions;
 mod entity;
@@ -56,7 +56,7 @@ pub struct Player {
 }
 
 impl Player {
-    /// Boards, and begins to keep the picture. What happens to the player is also told, in order, by the second half.
+    /// Attaches, and begins to keep the view. The second value gives the player's events in order.
     pub async fn attach(
         config: &Config,
         gateway_ticket: GatewayTicket,
@@ -75,17 +75,17 @@ impl Player {
         &self.session
     }
 
-    /// Looks at the picture. Keep it short: the session's task waits meanwhile.
+    /// Reads the view. The session's task waits meanwhile, so `with_view` must be short.
     pub fn with_view<R>(&self, with_view: impl FnOnce(&View) -> R) -> R {
         self.shared.look(with_view)
     }
 
-    /// Counts changes of the picture, for who waits for something in it by hand.
+    /// Counts the changes of the view, for callers that wait for one.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.changes.clone()
     }
 
-    /// Waits until `see` finds what it looks for in the picture. It is asked now, and after each change.
+    /// Waits until `see` returns a value. It reads the view now and after each change.
     pub async fn wait_until<R>(
         &self,
         within: Duration,

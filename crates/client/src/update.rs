@@ -40,9 +40,9 @@ use install::Install;
 
 /// How often a new release may come between while one is fetched.
 const MAX_NEW_RELEASES: u32 = 4;
-/// Before the next one is fetched: not everybody comes at once who was fetching the one before.
+/// Pause before a newer release is fetched, so that not all clients of the old one come at once.
 const NEXT_RELEASE_DELAY: Duration = Duration::from_secs(1);
-/// What an update did.
+/// The result of an update.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UpdateSummary {
     pub release: Release,

@@ -1,5 +1,5 @@
-//! A whole cluster of real processes: `shardkeep up` in a temporary folder, on free ports. What a test kills is a
-//! process, with SIGKILL; what it asks, it asks by the tool that operators use.
+//! A whole cluster of real processes: `shardkeep up` in a temporary folder, on free ports. Tests kill processes with
+//! SIGKILL and query the cluster with the operators' tool.
 
 use std::{
     path::{Path, PathBuf},
@@ -50,7 +50,7 @@ struct Supervisor {
     output: watch::Receiver<String>,
 }
 
-/// What a daemon announced when it had bound its sockets.
+/// The addresses that a daemon has announced.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Announcement {
     pub name: String,

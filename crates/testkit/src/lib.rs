@@ -1,7 +1,7 @@
-//! What tests need from outside: a whole cluster of real processes ([`Cluster`]); throwaway PostgreSQL and Redis
-//! servers on free ports, from the distribution's packages; a registry for the tests of one daemon
-//! ([`FakeRegistry`]); and a player's [`Authenticator`]. The servers run as an unprivileged user, and end and vanish with the value that holds them,
-//! or with the test process, however it ends.
+//! Environments for tests: a whole cluster of real processes ([`Cluster`]), throwaway PostgreSQL and Redis servers on free
+//! ports, a registry for the tests of one daemon ([`FakeRegistry`]), and a player's [`Authenticator`]. The servers come from
+//! the distribution's packages and run as an unprivileged user. They end with the value that holds them or with the test
+//! process.
 
 mod authenticator;
 mod cluster;

@@ -1,4 +1,4 @@
-//! The folder of daily files: which days there are, how one is opened for writing, how several are read as one.
+//! The folder of daily files: lists the days, opens one for writing, and opens several for reading as one.
 
 use std::{
     fs::{self, DirBuilder, File, Permissions, TryLockError},
@@ -23,8 +23,7 @@ pub(crate) const COLUMNS: &str =
 
 const SCHEMA: &str = include_str!("schema.sql");
 
-/// SQLite's memory, over all connections of this process: a query that needs more fails instead of taking the
-/// machine's.
+/// Bound of SQLite's memory over all connections of this process. A query that needs more fails.
 const MEMORY_BYTES: &str = "536870912";
 
 /// Owns the folder for as long as any clone lives.
@@ -111,7 +110,7 @@ impl Archive {
         Ok(connection)
     }
 
-    /// Folds a finished day into a single plain file, unless somebody is reading it.
+    /// Folds a finished day into a single file, unless a query reads it.
     pub(crate) async fn finish(mut connection: SqliteConnection) {
         let checkpoint = "PRAGMA wal_checkpoint(TRUNCATE); PRAGMA journal_mode = DELETE;";
         if let Err(error) = sqlx::raw_sql(checkpoint).execute(&mut connection).await {

@@ -1,4 +1,4 @@
-//! Days of the UTC calendar, as files are named after them, and times as records show them.
+//! Days of the UTC calendar, which name the files, and the times of records.
 
 use std::{
     fmt,
@@ -7,7 +7,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-/// What time it is; tests bring their own.
+/// The source of the time; tests replace it.
 pub type Clock = Arc<dyn Fn() -> SystemTime + Send + Sync>;
 
 const DAY_MICROS: i64 = 86_400_000_000;
@@ -78,7 +78,7 @@ impl FromStr for Day {
             }
             _ => None,
         };
-        // Also refuses what only looks like a day, such as 2026-02-31.
+        // Also refuses days that do not exist, such as 2026-02-31.
         parsed.filter(|day| day.to_string() == text).ok_or_else(|| InvalidDay(text.to_owned()))
     }
 }

@@ -1,4 +1,4 @@
-//! What can go wrong between a record's arrival and a query's answer.
+//! Errors of the storage and of queries.
 
 use std::{io, path::PathBuf};
 

@@ -17,9 +17,9 @@ use tonic::{Request, Response, Status};
 
 use crate::{Archive, Clock, Config, Day, LogsError, error::MAX_DAYS, metrics, sandbox, select};
 
-/// Bytes of values in one reply; the rest of a gRPC message is its frame.
+/// Bytes of values in one reply. The rest of a gRPC message is for its frame.
 const REPLY_BYTES: usize = MESSAGE_LIMIT - (MESSAGE_LIMIT >> 3);
-/// SQLite instructions between two looks at the clock.
+/// SQLite instructions between two checks of the time.
 const PROGRESS_STEPS: i32 = 10_000;
 
 #[derive(Clone)]
@@ -67,7 +67,7 @@ impl QueryService {
         Ok(requested.iter().map(|day| day.parse()).collect::<Result<_, _>>()?)
     }
 
-    /// What SQLite says about the asker's SQL is for the asker.
+    /// Errors of the caller's SQL go to the caller.
     fn map_sql_error(&self, error: sqlx::Error) -> LogsError {
         const INTERRUPTED: &str = "9";
         match error {

@@ -1,4 +1,4 @@
-//! What the attackers' process is told, and what it reports: one JSON document each way.
+//! The plan for the attackers' process and its report: one JSON document each.
 
 use std::collections::BTreeMap;
 
@@ -7,19 +7,19 @@ use serde::{Deserialize, Serialize};
 
 use crate::{loopback::Loopback, tally::Counts};
 
-/// What is done to the cluster's doors.
+/// The kinds of attacks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Attack {
-    /// Connections from a crowd that say nothing, or hang up at once
+    /// Connections from many addresses that send nothing, or close at once
     ConnectFlood,
     /// A preface, or a Hello as well, and then silence
     HalfOpen,
-    /// Sessions and DNS connections that ask and ask, and never read
+    /// Sessions and DNS connections that send requests and never read
     SlowReaders,
     /// A byte at a time
     SlowWriters,
-    /// What is no protocol of ours, from the first byte or after the preface
+    /// Bytes of no protocol of the cluster, at once or after the preface
     Garbage,
     /// A recorded Attach, Resume, Proof or sealed record, sent again
     Replays,
@@ -33,15 +33,15 @@ pub enum Attack {
     SizeBombs,
     /// Wrong passwords from everywhere, for the accounts of those who play
     WrongPasswords,
-    /// A session over QUIC that walks about, and never reads
+    /// A session over QUIC that walks and never reads
     ClosedWindows,
-    /// Packets that begin as QUIC's do, and go on with noise
+    /// Packets that begin like QUIC's and continue with noise
     QuicNoise,
-    /// WebSockets that stop half-way, or go on with nonsense
+    /// WebSockets that stop half-way, or continue with nonsense
     Upgrades,
     /// Well-formed DNS queries, by the burst
     DnsFlood,
-    /// DNS packets that are bent, cut, or in loops
+    /// DNS packets that are malformed, truncated or contain loops
     DnsMalformed,
 }
 
@@ -70,7 +70,7 @@ impl Attack {
     }
 }
 
-/// Somebody's key to the cluster.
+/// An account and its password.
 #[derive(Clone, Serialize, Deserialize)]
 pub struct Account {
     pub name: String,
@@ -95,7 +95,7 @@ pub struct AttackPlan {
     pub cpu: f64,
     /// The attackers' own, for attacks from inside.
     pub accounts: Vec<Account>,
-    /// Names of the honest.
+    /// Accounts of the honest players.
     pub victims: Vec<String>,
 }
 

@@ -1,5 +1,5 @@
-//! The attackers' process: reads its orders from standard input, carries them out on one thread within their bounds,
-//! and writes its report. It ends with whoever started it, and in any case soon after its time.
+//! The attackers' process: reads the plan from standard input, attacks on one thread within the bounds of the plan, and
+//! writes its report. It ends with its parent process, and in any case soon after the time of the attack.
 
 use std::{
     io::{Read as _, Write as _},
@@ -43,7 +43,7 @@ fn execute_plan() -> Result<()> {
     raise_file_limit();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let report = runtime.block_on(attack(attack_plan));
-    // What still runs is cut off: its sockets close with it.
+    // Drops the attacks that still run, which closes their sockets.
     runtime.shutdown_background();
     let mut out = std::io::stdout().lock();
     serde_json::to_writer(&mut out, &report)?;

@@ -1,4 +1,4 @@
-//! Starts the attackers as a process of their own, so that their share of the processor is bounded and known.
+//! Starts the attackers as a second process, so that their share of the processor is bounded and measured.
 
 use std::{process::Stdio, time::Duration};
 

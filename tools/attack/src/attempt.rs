@@ -1,4 +1,4 @@
-//! What the attacks share: one task for each connection, the session of an attacker, and the messages of an honest client.
+//! Helpers of the attacks: one task for each connection, the session of an attacker, and the messages of an honest client.
 
 use std::{sync::Arc, time::Duration};
 
@@ -19,7 +19,7 @@ use crate::{
 /// How long a server may take to answer or refuse what it need not wait for.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Connects to a target and lets `each` deal with it, attempt after attempt, each on a task of its own.
+/// Connects to a target and runs the attack on the connection, one task for each attempt.
 pub async fn run_per_connection<F>(
     ctx: Arc<AttackContext>,
     tally: Arc<Tally>,
@@ -45,7 +45,7 @@ pub async fn run_per_connection<F>(
     running.join_all().await;
 }
 
-/// What an attack does with one connection.
+/// The part of an attack that uses one connection.
 pub trait ConnectionAttack: Send + 'static {
     fn execute(
         self,

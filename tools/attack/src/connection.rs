@@ -1,4 +1,4 @@
-//! A connection of which an attack chooses every byte, and the server's last word on it.
+//! A connection on which an attack chooses every byte, and the way in which the server ends it.
 
 use std::{io, time::Duration};
 
@@ -65,7 +65,7 @@ impl RawConnection {
         self.stream.write_all(bytes).await
     }
 
-    /// A message in a plain record of its own.
+    /// Sends a message in one plain record.
     pub async fn send_message(&mut self, message: &Message) -> io::Result<()> {
         self.send(&plain_record(&message.to_bytes())).await
     }
@@ -75,7 +75,8 @@ impl RawConnection {
         timeout_at(until, self.first()).await.unwrap_or((ConnectionEnd::Open, None))
     }
 
-    /// How the server ends the connection; [`ConnectionEnd::Open`] at `until`. What it says before counts only as an error.
+    /// Reads until the server ends the connection, or returns [`ConnectionEnd::Open`] at `until`. Earlier messages count only
+    /// if they are errors.
     pub async fn end(&mut self, until: Instant) -> ConnectionEnd {
         let mut last = None;
         loop {

@@ -1,4 +1,4 @@
-//! What the attack costs the daemons: processor, memory and connections of each, and whether one of them died.
+//! Measures the cost of an attack for each daemon: processor, memory and connections, and whether it died.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -13,7 +13,7 @@ use shardkeep_cli::{http, operator::Operator};
 const SAMPLE_INTERVAL: Duration = Duration::from_millis(500);
 /// Attempts to ask a daemon at the end before it counts as dead: it may just be busy.
 const ATTEMPTS: u32 = 20;
-/// How long connections may linger after the last attacker has gone.
+/// How long connections may stay after the last attacker has closed its own.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(40);
 
 /// One daemon over a phase.

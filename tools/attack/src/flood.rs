@@ -1,4 +1,4 @@
-//! Packets by the burst, from many addresses, and what comes back.
+//! Bursts of packets from many addresses, and their answers.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use crate::{context::AttackContext, loopback::Loopback, source, tally::Tally};
 
 /// Packets of one attempt.
 const BURST: usize = 20;
-/// Sockets, each at an address of its own.
+/// Sockets, each with another source address.
 const SOCKETS: usize = 64;
 /// How late an answer may be.
 const ANSWER_GRACE: Duration = Duration::from_millis(200);
@@ -20,8 +20,8 @@ pub(super) struct PacketCount {
     pub(super) bytes: u64,
 }
 
-/// Sends what `packet` makes for as long as the pace lets it, each socket to the target that it was opened for, and counts
-/// what became of the packets. What was said, and what was heard; `None`: there was no socket to say it from.
+/// Sends packets within the limits of the plan and counts the answers. Each socket sends to one target. Returns the sent
+/// and the received packets, or `None` when no socket could be opened.
 pub(super) async fn run(
     ctx: &AttackContext,
     tally: &Tally,
@@ -48,7 +48,7 @@ pub(super) async fn run(
         }
         received.receive(socket);
     }
-    // What is still on its way.
+    // Answers may still be on their way.
     sleep(ANSWER_GRACE).await;
     sockets.iter().for_each(|socket| received.receive(socket));
     tally.attempts(sent.packets);

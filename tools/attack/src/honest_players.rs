@@ -1,6 +1,5 @@
-//! The honest: players who come, play a little, leave, and come again, while somebody attacks. Each visit is the
-//! whole path from a name to the world and back; it counts as a success only if every step of it was one, at the
-//! first try.
+//! Honest players: they enter, play a little, leave and enter again during the attack. A visit is the whole path from the DNS
+//! look-up to the world and back. It succeeds only if every step succeeds at the first attempt.
 
 use std::{
     sync::{
@@ -28,7 +27,7 @@ const ARRIVAL: Duration = Duration::from_millis(25);
 /// Failures kept in full; more are counted.
 const SHOWN: usize = 5;
 
-/// What a phase was for the honest.
+/// The visits of one phase.
 #[derive(Default)]
 pub struct Visits {
     pub stats: Arc<Stats>,
@@ -46,7 +45,7 @@ impl Visits {
         self.failed.load(Ordering::Relaxed)
     }
 
-    /// 0.0 to 1.0; a phase in which nobody came was no success.
+    /// Share of visits that succeeded, 0.0 to 1.0; 0.0 for a phase without visits.
     pub fn success(&self) -> f64 {
         let total = self.total();
         if total == 0 { 0.0 } else { self.succeeded.load(Ordering::Relaxed) as f64 / total as f64 }
@@ -72,7 +71,7 @@ impl Visits {
     }
 }
 
-/// Everybody comes once: characters are made, and the addresses of the honest are known to the login servers.
+/// Each player visits once, which creates its character and makes its address known to the login servers.
 pub async fn first_visits(play_target: &PlayTarget, players: &[Credentials]) -> Result<()> {
     let visits = Arc::new(Visits::default());
     let mut coming = JoinSet::new();
@@ -103,7 +102,7 @@ pub async fn play(
                 let failed = visited.is_err();
                 visits.count(&player.account, visited);
                 if failed {
-                    // Nobody hammers at a door that did not open.
+                    // A player pauses after a failed visit.
                     sleep(PAUSE).await;
                 }
             }

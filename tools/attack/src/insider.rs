@@ -1,4 +1,4 @@
-//! An attacker with an account of its own: a real session, used for what no honest client does.
+//! An attacker with an account: a real session that sends what no honest client sends.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use tokio::time::timeout;
 
 use crate::{attack_plan::Account, context::AttackContext, loopback::Loopback};
 
-/// What has not come by then does not come.
+/// Longest wait for an answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 pub struct Insider {
@@ -43,21 +43,21 @@ pub async fn log_in(ctx: &AttackContext, account: &Account) -> Result<WorldSelec
     Ok(worlds)
 }
 
-/// What an account is told after the login: a gateway, and the ticket for it.
+/// Logs in, and returns a gateway and the ticket for it.
 pub async fn ticket(ctx: &AttackContext, account: &Account) -> Result<(Loopback, GatewayTicket)> {
     let gateway_ticket = log_in(ctx, account).await?.select(ctx.world()).await?;
     let address: std::net::SocketAddr = gateway_ticket.gateway.parse().context("the gateway's address")?;
     Ok((Loopback::try_from(address)?, gateway_ticket))
 }
 
-/// A connection to a gateway that has said nothing yet.
+/// A connection to a gateway after the preface.
 pub async fn connect(ctx: &AttackContext, gateway: Loopback) -> Result<Connection> {
     let preface = Preface::new(Service::Gateway, ctx.deployment());
     Ok(Connection::open(gateway.address(), preface, ANSWER_TIMEOUT).await?)
 }
 
 impl Insider {
-    /// Over another lane, with settings of its own.
+    /// Attaches over another lane, with other settings.
     pub async fn attach_session_on(
         ctx: &AttackContext,
         lane: Lane,
@@ -103,7 +103,7 @@ impl Insider {
         self.gateway
     }
 
-    /// A request with a number of its own.
+    /// A request with the next number.
     pub fn request(&mut self, opcode: u16, payload: &impl prost::Message) -> (u32, Message) {
         self.requests += 1;
         (self.requests, Message::request(opcode, self.requests, payload))

@@ -8,10 +8,10 @@ use tokio::time::{Instant, sleep, sleep_until};
 /// Processor time that may be ahead of the share, so that short bursts are not cut into pieces.
 const BURST_ALLOWANCE: Duration = Duration::from_millis(20);
 
-/// What an attack that was kept waiting makes up for. On a busy machine a thread wakes a few times in that.
+/// Most time that a delayed attack makes up for.
 const CATCH_UP_LIMIT: Duration = Duration::from_millis(200);
 
-/// The share of one core that this process may use. Whoever wants to attack waits while it is used up.
+/// Bounds the share of one core that this process uses. Attacks wait while the share is used up.
 #[derive(Debug)]
 pub struct CpuLimiter {
     share: f64,

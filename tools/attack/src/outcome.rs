@@ -1,4 +1,4 @@
-//! What the whole run has shown, as tables and as JSON, and whether it is good.
+//! The result of the run as tables and as JSON, and the verdict.
 
 use std::collections::BTreeMap;
 
@@ -18,19 +18,18 @@ use shardkeep_cli::{
 
 /// Least share of honest visits that must succeed.
 pub const SUCCESS: f64 = 0.999;
-/// What a gateway may spend under attack, in shares of a core: of what it spends on the honest alone, of what the
-/// attackers spend, and besides. Who knocks costs a gateway no more than it costs himself; a connection for which a gateway
-/// turns in circles costs it a whole core, and the attacker nothing. Processor time does not grow because a machine is
-/// busy, so this may be judged on any.
+/// Processor time that a gateway may use under attack, in shares of a core: multiples of its time with honest players alone
+/// and of the attackers' time, and a constant. A gateway that loops for a connection uses a whole core and exceeds the sum.
+/// Processor time does not depend on the load of the machine.
 const BASELINE_FACTOR: f64 = 1.5;
 const ATTACKER_FACTOR: f64 = 2.0;
 const CPU_ALLOWANCE: f64 = 0.2;
-/// What of the path is shown.
+/// The steps shown in the table.
 const STEPS: [Step; 6] = [Step::Dns, Step::Login, Step::List, Step::Attach, Step::Enter, Step::RoundTrip];
 /// Words shown of why attempts ended.
 const MAX_REASONS: usize = 4;
 
-/// What one phase was for the honest.
+/// The visits of one phase.
 #[derive(Debug, Serialize)]
 pub struct Phase {
     pub visits: u64,
@@ -135,7 +134,7 @@ impl Outcome {
         );
         for (attack, counts) in &self.attacks {
             if counts.attempts == 0 {
-                println!("{}: never came to attack", attack.name());
+                println!("{}: made no attempt", attack.name());
             }
             for remark in &counts.remarks {
                 println!("{}: {remark}", attack.name());
@@ -155,7 +154,7 @@ impl Outcome {
         for fault in &self.faults {
             println!("FAULT: {fault}");
         }
-        println!("{}", if self.good { "the doors hold" } else { "the doors do not hold" });
+        println!("{}", if self.good { "the cluster holds" } else { "the cluster does not hold" });
     }
 
     fn honest_players(&self) -> Table {
@@ -214,7 +213,7 @@ impl Outcome {
     fn costs(&self) -> Table {
         let mut table = terminal::table([
             "daemon",
-            "CPU in peace",
+            "CPU before",
             "under attack",
             "memory before",
             "most",

@@ -1,4 +1,4 @@
-//! What became of an attack's attempts.
+//! Counts of the results of one attack's attempts.
 
 use std::{collections::BTreeMap, time::Duration};
 

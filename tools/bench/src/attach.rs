@@ -1,6 +1,5 @@
-//! What a new session costs the gateway, from accept to the sealed `SessionReady`, beside TLS 1.3 handshakes in
-//! HAProxy, full and resumed, which end with encryption but not with a session, and beside an accept with nothing
-//! behind it.
+//! The cost of a new session for the gateway, from accept to the sealed `SessionReady`. The peers are full and resumed TLS
+//! 1.3 handshakes of HAProxy, which do not set up a session, and a plain accept.
 
 use std::{
     future::poll_fn,
@@ -71,8 +70,7 @@ async fn attaches() -> Result<f64> {
     .await
 }
 
-/// Handshakes per CPU second of HAProxy. For resumed ones each client has a store of its own, and takes the next ticket
-/// with each.
+/// Handshakes per CPU second of HAProxy. For resumed ones each client has a session store and gets a new ticket each time.
 async fn handshakes(resumed: bool) -> Result<Option<f64>> {
     let CertifiedKey { cert, signing_key } = generate_simple_self_signed(vec!["localhost".into()])?;
     let port = host::free_port()?;

@@ -1,4 +1,4 @@
-//! What a cluster costs that nobody plays on: start, memory, and the one file it is made of.
+//! The cost of an idle cluster: start, memory, and the size of the program.
 
 use std::fs;
 

@@ -1,5 +1,5 @@
-//! What an answer costs our DNS server, which chooses by weight among who is up and keeps accounts of who asks, beside
-//! Knot, which serves the same names from a file. By turns, several times: the medians count.
+//! The cost of an answer of the DNS daemon, which selects replicas by weight and limits clients. The peer is Knot, which
+//! serves the same names from a file. Both run in turn several times, and the medians are compared.
 
 use std::{process::Command, time::Duration};
 
@@ -24,7 +24,7 @@ const CASES: &[Case] = &[
     Case { name: "10,000 /s", queries_per_second: Some("10000"), seconds: "3", rounds: 5 },
     Case { name: "as fast as they go", queries_per_second: None, seconds: "2", rounds: 5 },
 ];
-/// What clients ask, in the order they ask it, and a name that does not exist.
+/// The queries of a client in their order, and a name that does not exist.
 const QUERIES: &str = "\
 _shardkeep._tcp.login.shardkeep.test SRV
 login.shardkeep.test A

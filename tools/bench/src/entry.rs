@@ -16,7 +16,7 @@ use crate::{
     table::{Benchmark, Outcome, Row},
 };
 
-/// A storm: everyone logs in at once, each with an account of their own, nobody twice.
+/// Clients that log in at once, each with another account.
 const CLIENTS: usize = 64;
 /// At most so many, more than the storm's seconds are enough for.
 const ACCOUNTS: usize = 6_000;

@@ -96,7 +96,7 @@ impl Fixture {
         Ok(Self { cluster, ready, config, patches, login, tickets: AtomicU64::new(1) })
     }
 
-    /// Tickets that the gateway expects, each of an account of its own.
+    /// Tickets that the gateway expects, each of another account.
     pub async fn tickets(&self, gateway: &Announcement, count: usize) -> Result<Vec<Ticket>> {
         let client = GatewayClient::new(self.login.channel(DaemonKind::Gateway, &gateway.grpc));
         let admit = |_| {
@@ -141,7 +141,7 @@ impl Fixture {
     }
 }
 
-/// The ticket of this number: whoever knows the number knows it.
+/// The ticket of this number, which a second process can compute.
 pub fn ticket(number: u64) -> Ticket {
     let (mut id, mut key) = ([0; 16], [7; 32]);
     id[..8].copy_from_slice(&number.to_le_bytes());

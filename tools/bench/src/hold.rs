@@ -1,5 +1,5 @@
-//! Many sessions attached and kept alive, over several gateways and several processes of clients, because a process may
-//! have only so many open files: how long until all are in, and what they cost while nobody says anything.
+//! Many idle sessions over several gateways: the time until all are attached, and their cost while idle. Several client
+//! processes share the sessions, because the number of open files of a process is limited.
 
 use std::{
     process::Stdio,

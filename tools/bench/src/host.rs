@@ -73,7 +73,7 @@ pub fn file(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(name)
 }
 
-/// What a program prints, or `None` when it is not installed.
+/// The output of a program, or `None` when it is not installed.
 pub fn output(program: &str, args: &[&str]) -> Result<Option<String>> {
     let output = match Command::new(program).args(args).output() {
         Ok(output) => output,

@@ -32,7 +32,7 @@ pub trait Client: Send + 'static {
     fn round_trip(&mut self) -> impl Future<Output = Result<()>> + Send;
 }
 
-/// What the server paid.
+/// The cost for the server.
 #[derive(Debug, Clone, Copy)]
 pub struct Cost {
     pub trips_per_second: f64,

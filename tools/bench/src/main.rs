@@ -1,6 +1,6 @@
-//! `make bench`: the table of measures. Every figure stands beside a peer or a limit measured in the same run, because
-//! absolute times on a shared machine mean nothing; a peer that is not installed is skipped with the line that installs
-//! it. Name rows as arguments to run only those; `hold=60000` also says how many sessions.
+//! `make bench`: the table of measures. Each figure stands beside a peer or a limit that was measured in the same run, because
+//! absolute times on a shared machine are not comparable. A missing peer is skipped, with the command that installs it.
+//! Arguments select rows; `hold=60000` also sets the number of sessions.
 
 #![allow(unreachable_pub, reason = "nothing of a binary can be reached from outside")]
 
@@ -28,7 +28,7 @@ use std::process::ExitCode;
 
 use crate::table::{Benchmark, Outcome};
 
-/// In this order: the cluster is looked at before anybody has played on it.
+/// In this order, because the first rows measure the cluster before any player has entered.
 const BENCHMARKS: &[Benchmark] = &[
     cluster::CLUSTER,
     memory::MEMORY,
@@ -81,7 +81,7 @@ fn main() -> ExitCode {
     if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
-/// Measures start this program again to have clients or a peer in a process of their own.
+/// Measures start this program again to run clients or a peer in a second process.
 fn run_subprocess(arguments: &[String]) -> Option<ExitCode> {
     let result = match arguments {
         [label, rest @ ..] if label == peer::BARE_SERVER => peer::run_bare_server(rest),

@@ -1,4 +1,4 @@
-//! What an idle session keeps in the gateway's memory, beside an idle connection through HAProxy.
+//! Memory of an idle session in the gateway. The peer is an idle connection through HAProxy.
 
 use std::time::Duration;
 

@@ -35,7 +35,7 @@ const CLIENTS: usize = 1_000;
 /// A quarter of the release that is meant, so that it is made in seconds; the chunks have the size that they always have.
 const RELEASE_SIZE: usize = 256 << 20;
 const FILES: usize = 4;
-/// Each client fetches so many chunks, about 10 MiB, from a place of its own in the release.
+/// Chunks that each client fetches (about 10 MiB), from another part of the release.
 const CHUNKS_PER_CLIENT: usize = 32;
 const SAMPLE_INTERVAL: Duration = Duration::from_millis(50);
 const GIB: f64 = 1_073_741_824.0;
@@ -145,7 +145,7 @@ struct ServerCost {
     memory_growth: f64,
 }
 
-/// What a client asks for: ids and sizes of stored chunks.
+/// The requests of a client: ids and sizes of stored chunks.
 type ChunkRequests = Vec<(shardkeep_patch::ChunkId, u32)>;
 
 async fn measure_server<F: Future<Output = Result<u64>> + Send + 'static>(

@@ -18,7 +18,7 @@ use crate::load::REQUEST;
 const START_TIMEOUT: Duration = Duration::from_secs(10);
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-/// A server in a folder of its own; it ends with this value.
+/// A server in a temporary folder. It ends with this value.
 pub struct Peer {
     child: Child,
     folder: TempDir,

@@ -1,5 +1,5 @@
-//! What a round trip costs the gateway: unsealed, checked, routed to a backend over its link, and back; beside relays
-//! that look at nothing and seal nothing.
+//! The cost of a round trip for the gateway: unseal, check, route to a backend over its link, and back. The peers are relays
+//! that neither inspect nor seal.
 
 use std::time::Duration;
 

@@ -33,8 +33,7 @@ const N: &str = "AC6BDB41324A9A9BF166DE5E1389582FAF72B6651987EE07FC3192943DB5605
 /// Two exponentiations with a 256-bit exponent: what a proof costs.
 type Pair = fn(&Numbers) -> bool;
 
-/// What else could calculate: the pure Rust library that keeps secrets in constant time, and the widespread one that
-/// does not.
+/// Other libraries for big numbers: a constant-time one in pure Rust, and a common one that is not constant-time.
 const OTHER_LIBRARIES: [(&str, &str, Pair); 2] = [
     ("a proof, beside two exponentiations", "crypto-bigint", crypto_bigint),
     ("a proof, beside two exponentiations", "num-bigint", num_bigint),

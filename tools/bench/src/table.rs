@@ -8,7 +8,7 @@ const WIDTH: u16 = 140;
 
 pub struct Benchmark {
     pub name: &'static str,
-    /// What is measured, with its fixed conditions.
+    /// The measured quantity, with its fixed conditions.
     pub label: &'static str,
     /// The ratio to reach.
     pub target: &'static str,

@@ -1,6 +1,5 @@
-//! Whether the time of login's answers tells which accounts exist. Both kinds of attempts take turns, each on a
-//! connection of its own, with a password that is wrong. Names of both kinds come back again and again, as an
-//! attacker would ask for them, and who goes first changes from turn to turn.
+//! Tests whether the time of login's answers tells which accounts exist. Attempts with existing and with unknown names take
+//! turns, each on a new connection and with a wrong password. The names repeat, and the order changes from turn to turn.
 
 use std::time::{Duration, Instant};
 

@@ -1,5 +1,5 @@
-//! How many avatars one core carries at 20 Hz. What is timed is the whole tick: inputs, movement, interest, combat,
-//! and the encoding of every cell that changed. The time is the thread's own, so that a busy machine does not count.
+//! The number of avatars that one core simulates at 20 Hz. The measure covers the whole tick: inputs, movement, interest,
+//! combat, and the encoding of changed cells. It uses the thread's CPU time, which does not depend on other load.
 
 use std::{hint::black_box, time::Duration};
 
@@ -30,7 +30,7 @@ pub const ZONE: Benchmark = Benchmark {
     run,
 };
 
-/// What a number of avatars cost, if it is within the limit.
+/// The cost of a number of avatars, if it is within the limit.
 #[derive(Debug, Clone, Copy)]
 struct LoadResult {
     avatars: u64,

@@ -1,4 +1,4 @@
-//! From a session's events to the picture, and to what a player wants to be told.
+//! Turns a session's messages into changes of the view and events of the player.
 
 use std::{sync::Arc, time::Instant};
 
@@ -14,7 +14,7 @@ use crate::{
     session::{Event, Sink},
 };
 
-/// What happens to a player, beside what [`View`] shows.
+/// The events of a player that [`View`] does not show.
 #[derive(Debug, Clone, PartialEq)]
 pub enum GameEvent {
     ChatMessage(ChatMessage),
@@ -34,7 +34,7 @@ pub enum GameEvent {
     Ended(SessionEnd),
 }
 
-/// Happenings that wait to be read. Bound: this many; overflow: the newest is dropped and counted.
+/// Bound of the events that wait to be read. At the bound the newest is dropped and counted.
 const EVENT_QUEUE: usize = 256;
 
 /// The reading end.
@@ -55,7 +55,7 @@ impl GameEvents {
         self.receiver.try_recv().ok()
     }
 
-    /// Happenings lost because nobody read them in time.
+    /// Events lost because the queue was full.
     pub fn dropped(&self) -> u64 {
         *self.dropped.borrow()
     }

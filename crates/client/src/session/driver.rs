@@ -28,7 +28,7 @@ use crate::{
     raw::Connection,
 };
 
-/// What is reserved before each read.
+/// Buffer space reserved before each read.
 const READ_CHUNK: usize = 4_096;
 
 pub(super) struct Driver<S> {
@@ -171,7 +171,7 @@ impl<S: Sink> Driver<S> {
         }
     }
 
-    /// State that may be lost. What is not new, or not the server's, is as good as lost.
+    /// Takes state from a datagram. A datagram that is old or not from the server is dropped, as if it were lost.
     fn datagram(
         &mut self,
         connection: &mut Connection,

@@ -19,7 +19,7 @@ use crate::{
     resolve::{self, GATEWAY_PORT},
 };
 
-/// What the gateways of one round said.
+/// The answers of the gateways in one round.
 #[derive(Default)]
 struct RoundOutcome {
     unknown: u32,

@@ -41,7 +41,7 @@ pub(super) struct Install {
     _lock: FileLock,
 }
 
-/// What earlier updates have left.
+/// The record of earlier updates.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct State {
     /// Of the release that was put in place last, or was begun to be.
@@ -62,7 +62,7 @@ impl Install {
         Ok(Self { root: root.to_owned(), staging: Mutex::default(), _lock: lock })
     }
 
-    /// A state that is not there or not readable is that of a folder nobody has updated.
+    /// A missing or unreadable record counts as that of a new folder.
     pub(super) fn state(&self) -> State {
         let text = fs::read_to_string(self.state_path()).unwrap_or_default();
         State::parse(&text).unwrap_or_default()
@@ -273,7 +273,7 @@ impl State {
         }
         let sequence = lines.next()?.strip_prefix("sequence ")?.parse().ok()?;
         let whole = lines.next()?.strip_prefix("whole ")?.parse().ok()?;
-        // What is no path of ours is not ours to remove.
+        // An update removes only files with a valid path of a release.
         let owned = lines.filter_map(|line| ReleasePath::new(line).ok()).collect();
         Some(Self { sequence, whole, owned })
     }
@@ -309,7 +309,7 @@ fn sync_folder(folder: &Path) -> Result<(), UpdateError> {
 fn set_executable(at: &Path, executable: bool) -> Result<(), UpdateError> {
     use std::os::unix::fs::PermissionsExt as _;
     let mode = fs::metadata(at).map_err(UpdateError::disk(at))?.permissions().mode();
-    // Whoever may read may execute.
+    // Read permission includes execute permission.
     let wanted = if executable { mode | (mode & 0o444) >> 2 } else { mode & !0o111 };
     if wanted == mode {
         return Ok(());

@@ -1,5 +1,5 @@
-//! Which release to install. While a release rolls out, and where mirrors lag, servers have published different ones:
-//! all are asked, and the newest that a trusted key has signed counts. What a server merely claims decides nothing.
+//! Selects the release to install. During a roll-out, servers and mirrors publish different releases. All servers are
+//! queried, and the newest release with a trusted signature is taken. An unsigned claim has no effect.
 
 use std::{
     cmp::Reverse,
@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{ClientError, Config, random};
 
-/// How long the others may take once one has answered: a server that is down should keep nobody waiting.
+/// How long the other servers may take after the first answer, so that a dead server does not delay the update.
 const OTHERS_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A release that is believed.
@@ -75,7 +75,7 @@ async fn attempt(
                 Err(error) => query.failure.record(error),
             }
         }
-        // Nothing of that is any good: whoever needs longer may have better.
+        // No offer is valid: a slower server may have a valid one.
     }
 }
 
@@ -107,7 +107,7 @@ impl TrustedRelease {
     }
 }
 
-/// What a server says that it has published.
+/// The release that a server offers.
 struct Offer {
     server: UpdateConnection,
     release: PublishedRelease,
@@ -138,7 +138,7 @@ struct ReleaseQuery {
 /// Why there is nothing from some of them.
 #[derive(Default)]
 struct QueryFailure {
-    /// What waiting does not mend says more than a connection that was lost.
+    /// A permanent error is reported rather than a lost connection.
     cause: Option<UpdateError>,
     /// Asking again may do better.
     is_retryable: bool,
@@ -169,8 +169,8 @@ impl ReleaseQuery {
         Self { answers, failure: QueryFailure::default() }
     }
 
-    /// What they offer, the newest first. Once one has answered, the others have so long; who has not answered by then
-    /// may be waited for by the next call. Empty: nobody else will.
+    /// The servers' offers, the newest first. After the first answer the others have `grace`, and the next call waits for
+    /// the rest. Empty when no further server can answer.
     async fn offers(&mut self, grace: Option<Duration>) -> Vec<Offer> {
         let (mut offers, mut until) = (Vec::new(), None);
         loop {

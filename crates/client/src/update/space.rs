@@ -4,7 +4,7 @@ use std::{fs::Metadata, path::Path};
 
 use super::error::UpdateError;
 
-/// Left free for everybody else.
+/// Space left for other programs.
 const MARGIN: u64 = 16 << 20;
 
 /// Bytes that the disk of this folder has for us; `None` where the system does not say.

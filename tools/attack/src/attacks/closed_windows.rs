@@ -1,5 +1,5 @@
-//! Who walks about over QUIC, so that state flows, and never reads of its stream: the window closes, and what is due to
-//! the session can only wait. Datagrams go on. A server must neither keep it all nor wake for it again and again.
+//! A session over QUIC that walks, so that state flows, and never reads its stream. The flow-control window closes while
+//! datagrams go on. The server must neither keep all messages nor wake again and again.
 
 use std::sync::Arc;
 

@@ -1,5 +1,5 @@
-//! Packets that are bent, cut or in loops, by UDP. What is no query must not be answered; the rest is refused or
-//! answered, and never harms the server.
+//! Malformed and truncated packets, and packets with compression loops, by UDP. The server must not answer packets that are
+//! no queries. It refuses or answers the others.
 
 use std::{sync::Arc, time::Duration};
 

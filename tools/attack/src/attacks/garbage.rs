@@ -1,4 +1,4 @@
-//! What is no protocol of ours: noise, other protocols, noise after a good preface, noise in good records.
+//! Bytes of no protocol of the cluster: noise, other protocols, noise after a valid preface, noise in valid records.
 
 use std::sync::Arc;
 

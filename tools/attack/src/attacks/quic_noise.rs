@@ -1,12 +1,11 @@
-//! Packets at the players' doors that begin as QUIC's do (RFC 9000, section 17.2) and go on with noise: first ones of a
-//! connection, of a version that nobody speaks, and bare noise. A server that answers with many more bytes than it got
-//! would be an amplifier.
+//! Packets that begin like QUIC's (RFC 9000, section 17.2) and continue with noise: initial packets, packets of an unknown
+//! version, and noise alone. A server that answers with many more bytes than it received would be an amplifier.
 
 use std::sync::Arc;
 
 use crate::{context::AttackContext, flood, source, tally::Tally};
 
-/// What a server may answer to an address that has proved nothing, in multiples of what came (RFC 9000, section 8.1).
+/// Most bytes that a server may send to an unvalidated address, as a multiple of the received bytes (RFC 9000, section 8.1).
 const MAX_AMPLIFICATION: u64 = 3;
 /// A first packet is at least so long (RFC 9000, section 14.1).
 const INITIAL: usize = 1_200;

@@ -1,5 +1,5 @@
-//! What was recorded, sent again: an Attach whose ticket is used, a Proof of another conversation, a Resume of a
-//! session that goes on elsewhere, and a sealed record of the same connection.
+//! Replays of recorded messages: an Attach with a used ticket, a Proof of another handshake, a Resume of a session that
+//! continues on another connection, and a sealed record of the same connection.
 
 use std::{sync::Arc, time::Duration};
 
@@ -35,7 +35,7 @@ const REPLAYS_PER_SESSION: u32 = 400;
 /// Before the next try to get a session.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
-/// What an eavesdropper of one player has.
+/// The messages that an eavesdropper on one player has recorded.
 struct Recording {
     insider: Insider,
     attach: Message,
@@ -191,7 +191,7 @@ async fn replay_resume(ctx: &AttackContext, tally: &Tally, insider: &mut Insider
     let opened = connection.send(&opening).await;
     let _ = opened.and(connection.send_message(&resume).await);
     let first = connection.answer(answer_deadline(ctx)).await.0;
-    // A sealed record by who has no keys.
+    // A sealed record made without the keys.
     let noise: Vec<u8> = source::random::<64>().to_vec();
     let _ = connection.send(&plain_record(&noise)).await;
     let end = connection.end(answer_deadline(ctx)).await;

@@ -1,4 +1,4 @@
-//! Who asks and asks, and never reads: in a session, and of the name server by TCP.
+//! Clients that send requests and never read the answers: in a session, and to the name server by TCP.
 
 use std::sync::Arc;
 

@@ -1,5 +1,5 @@
-//! Proofs made of nothing, from everywhere: the server must do its exponentiations to find that they are wrong, and
-//! nobody else's login may suffer.
+//! Proofs with made-up values from many addresses. The server needs its exponentiations to refuse them, and honest logins
+//! must not suffer.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ struct Guess(String);
 pub async fn run(ctx: Arc<AttackContext>, tally: Arc<Tally>) {
     let targets = ctx.clone();
     run_per_connection(ctx, tally, || {
-        // Mostly those who play: whoever can lock them out wins.
+        // Mostly the accounts of the honest players: the attack wins if it locks them out.
         let name =
             targets.victim().filter(|_| source::below(4) > 0).map_or_else(unknown_account, str::to_owned);
         Some((targets.login()?, Guess(name)))
