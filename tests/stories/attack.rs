@@ -53,7 +53,7 @@ async fn cluster_holds_under_attack() -> Result<()> {
     ensure!(attack.status.success(), "{}", String::from_utf8_lossy(&attack.stderr));
     let outcome: Outcome = serde_json::from_slice(&attack.stdout)?;
     ensure!(outcome.attacked.visits > 0 && outcome.attacked.failed == 0, "honest visits failed");
-    ensure!(outcome.attacks.len() == 16, "only {} attacks", outcome.attacks.len());
+    ensure!(outcome.attacks.len() == 17, "only {} attacks", outcome.attacks.len());
     for (attack, counts) in &outcome.attacks {
         ensure!(counts.breaches == 0, "{attack} came through {} times", counts.breaches);
     }

@@ -44,7 +44,8 @@ async fn replica_with_other_store_does_not_serve() -> Result<()> {
         );
     }
     for kind in KINDS {
-        let state = row(cluster, &replica_name(kind)).await?.context("the registry keeps it for a while")?.state;
+        let state =
+            row(cluster, &replica_name(kind)).await?.context("the registry keeps it for a while")?.state;
         ensure!(state == "left", "{kind}: {state}");
     }
     Ok(())

@@ -39,7 +39,9 @@ pub enum Attack {
     QuicNoise,
     /// WebSockets that stop half-way, or continue with nonsense
     Upgrades,
-    /// Well-formed DNS queries, by the burst
+    /// HTTP requests to the console and the admin ports, one byte at a time
+    SlowHttp,
+    /// Bursts of well-formed DNS queries
     DnsFlood,
     /// DNS packets that are malformed, truncated or contain loops
     DnsMalformed,
@@ -61,6 +63,7 @@ impl Attack {
         Self::ClosedWindows,
         Self::QuicNoise,
         Self::Upgrades,
+        Self::SlowHttp,
         Self::DnsFlood,
         Self::DnsMalformed,
     ];
@@ -82,6 +85,8 @@ pub struct AttackPlan {
     pub dns: Loopback,
     pub login: Vec<Loopback>,
     pub gateways: Vec<Loopback>,
+    /// The console and the admin ports.
+    pub http: Vec<Loopback>,
     pub zone: String,
     pub deployment: String,
     pub world: u32,

@@ -85,6 +85,11 @@ impl AttackContext {
         source::pick(&self.attack_plan.gateways).copied()
     }
 
+    /// The console or an admin port.
+    pub fn http(&self) -> Option<Loopback> {
+        source::pick(&self.attack_plan.http).copied()
+    }
+
     /// A login server or a gateway at random. `None`: the cluster has none of that kind.
     pub fn player_endpoint(&self) -> Option<(Service, Loopback)> {
         match source::below(2) {

@@ -1,6 +1,6 @@
 //! The run: honest players alone, then honest players under attack, and the verdict.
 
-use std::{process::ExitCode, time::Duration};
+use std::{net::SocketAddr, process::ExitCode, time::Duration};
 
 use anyhow::{Context as _, Result};
 use clap::Args;
@@ -15,7 +15,7 @@ use shardkeep_cli::{
     program, terminal,
 };
 use shardkeep_client::Config;
-use shardkeep_types::Secret;
+use shardkeep_types::{DaemonKind, Secret};
 use tokio::{process::Command, time::sleep};
 use tokio_util::sync::CancellationToken;
 
@@ -28,7 +28,7 @@ use crate::{
     outcome::{Attackers, Outcome, Phase},
 };
 
-/// Said when a target is not on this machine.
+/// Exit code for a target that is not on this machine.
 const REFUSED: u8 = 2;
 /// Accounts of the attackers, one for each attack from inside.
 const ATTACKERS: usize = 5;
@@ -74,8 +74,8 @@ pub struct AttackArgs {
     cluster: ClusterArgs,
 }
 
-/// Exit code 1 when the honest suffer, a daemon dies, a gateway spends out of proportion, something was let in, or an
-/// attack that was asked for did not take place; 2 when a target is not on this machine.
+/// Exit code 1 when honest visits fail, a daemon dies, a gateway uses too much processor time, an attack gets in, or a
+/// requested attack makes no attempt; 2 when a target is not on this machine.
 pub async fn run(args: AttackArgs) -> Result<ExitCode> {
     match attack(&args).await {
         Ok(outcome) => {
@@ -96,7 +96,7 @@ pub async fn run(args: AttackArgs) -> Result<ExitCode> {
 }
 
 async fn attack(args: &AttackArgs) -> Result<Outcome> {
-    // Judged before anything is started or sent.
+    // Checked before anything is started or sent.
     let given = match &args.dns {
         Some(name) => Loopback::resolve(name).await?.first().copied(),
         None => None,
@@ -123,17 +123,18 @@ async fn attack(args: &AttackArgs) -> Result<Outcome> {
     outcome
 }
 
-/// The phases: honest players alone, honest players under attack, and what is left afterwards.
+/// The phases: honest players alone, honest players under attack, and the daemons afterwards.
 async fn run_phases(args: &AttackArgs, dns: Loopback) -> Result<Outcome> {
     let config = Config::with_dns(dns.address()).deployment(&args.deployment);
     let operator = local_operator(args).await?;
     let (players, accounts) = create_accounts(&operator, args.players).await?;
-    let attack_plan = attack_plan(args, &config, dns, &players, accounts).await?;
+    let http = http_endpoints(&operator).await?;
+    let attack_plan = AttackPlan { http, ..attack_plan(args, &config, dns, &players, accounts).await? };
     let play_target = PlayTarget { config, zone: args.zone.clone(), world: args.world };
 
     honest_players::first_visits(&play_target, &players)
         .await
-        .context("the honest cannot even come in peace")?;
+        .context("honest players cannot enter before the attack")?;
     let baseline_done = CancellationToken::new();
     let baseline_time = BASELINE.min(Duration::from_secs(args.seconds));
     let watching = tokio::spawn(DaemonMonitor::new(&operator).await?.run_until(baseline_done.clone()));
@@ -165,7 +166,7 @@ async fn run_phases(args: &AttackArgs, dns: Loopback) -> Result<Outcome> {
     Ok(Outcome::evaluate(Phase::of(&before), Phase::of(&under), report, attackers, daemons, &args.only))
 }
 
-/// Accounts are made through a registry of this machine, whatever its name leads to by now.
+/// Resolves the registry again, because its name may lead elsewhere by now.
 async fn local_operator(args: &AttackArgs) -> Result<Operator> {
     let mut cluster = args.cluster.clone();
     if let Some(registry) = &cluster.registry {
@@ -175,7 +176,7 @@ async fn local_operator(args: &AttackArgs) -> Result<Operator> {
     Operator::connect(&cluster).await
 }
 
-/// The honest, and the attackers' own accounts. Their passwords are new each time.
+/// Creates the accounts of the honest players and of the attackers, with new passwords.
 async fn create_accounts(operator: &Operator, players: u16) -> Result<(Vec<Credentials>, Vec<Account>)> {
     let mut accounts = operator.accounts().await?;
     let mut honest_players = Vec::new();
@@ -194,12 +195,25 @@ async fn create_accounts(operator: &Operator, players: u16) -> Result<(Vec<Crede
     Ok((honest_players, attackers))
 }
 
-/// Names of characters are letters only.
+/// Character names contain letters only.
 fn letters(number: u16) -> String {
     number.to_string().bytes().map(|digit| char::from(b'a' + (digit - b'0'))).collect()
 }
 
-/// Finds the doors as players find them. Each of their addresses must be on this machine.
+/// The console and the admin ports that are bound to loopback addresses.
+async fn http_endpoints(operator: &Operator) -> Result<Vec<Loopback>> {
+    let mut addresses = Vec::new();
+    for instance in operator.instances(&[]).await? {
+        if instance.id.kind == DaemonKind::Gm {
+            addresses.push(instance.client_address);
+        }
+        addresses.push(instance.admin_address);
+    }
+    let addresses = addresses.iter().filter_map(|address| address.parse::<SocketAddr>().ok());
+    Ok(addresses.filter_map(|address| Loopback::try_from(address).ok()).collect())
+}
+
+/// Finds login servers and gateways as players do. Each of their addresses must be on this machine.
 async fn attack_plan(
     args: &AttackArgs,
     config: &Config,
@@ -220,6 +234,7 @@ async fn attack_plan(
         dns,
         login,
         gateways,
+        http: Vec::new(),
         zone: args.zone.clone(),
         deployment: args.deployment.clone(),
         world: args.world,

@@ -1,4 +1,4 @@
-//! The attacks, one file each. Every one goes on for as long as its pace lets it, and counts what became of each try.
+//! The attacks, one file each. Each attack makes attempts at the rate of the plan and counts their results.
 
 mod account_probing;
 mod closed_windows;
@@ -11,6 +11,7 @@ mod out_of_phase;
 mod quic_noise;
 mod replays;
 mod size_bombs;
+mod slow_http;
 mod slow_readers;
 mod slow_writers;
 mod ticket_guessing;
@@ -37,6 +38,7 @@ pub async fn run(attack: Attack, ctx: Arc<AttackContext>, tally: Arc<Tally>) {
         Attack::ClosedWindows => Box::pin(closed_windows::run(ctx, tally)),
         Attack::QuicNoise => Box::pin(quic_noise::run(ctx, tally)),
         Attack::Upgrades => Box::pin(upgrades::run(ctx, tally)),
+        Attack::SlowHttp => Box::pin(slow_http::run(ctx, tally)),
         Attack::DnsFlood => Box::pin(dns_flood::run(ctx, tally)),
         Attack::DnsMalformed => Box::pin(dns_malformed::run(ctx, tally)),
     };
