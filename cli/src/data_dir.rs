@@ -126,7 +126,7 @@ impl DataDir {
         }
     }
 
-    /// Takes the folder for one supervisor; the lock goes with the process.
+    /// Locks the folder for one supervisor. The lock ends with the process.
     pub fn take(&self) -> Result<FileLock> {
         self.create()?;
         let mut lock = FileLock::take(&self.lock()).map_err(|error| match error {

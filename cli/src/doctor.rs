@@ -15,9 +15,9 @@ use tokio::time::timeout;
 
 use crate::{data_dir::DataDir, http, terminal::explain, up};
 
-/// Two files per player and room for the daemons' own.
+/// Two files for each player, and the files of the daemons.
 const MIN_OPEN_FILES: u64 = 4_096;
-/// How long a server may take to answer.
+/// Longest wait for a server's answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Space for the stores and logs of one day of play.
 const MIN_DISK_MB: u64 = 512;
@@ -91,7 +91,7 @@ fn open_files() -> Finding {
 }
 
 fn clock() -> Finding {
-    // Before this program was written: certificates would not be valid yet.
+    // No certificate is valid before 2026.
     let earliest = UNIX_EPOCH + Duration::from_secs(1_767_225_600);
     if SystemTime::now() > earliest {
         return Finding::Good("plausible".into());
@@ -160,7 +160,7 @@ async fn daemons(dir: &DataDir) -> Finding {
     )
 }
 
-/// As every daemon will read them.
+/// Reads the settings as every daemon does.
 fn settings(path: &Path, dir: &DataDir, region: Option<&str>) -> Finding {
     match up::check_settings(path, dir, region) {
         Ok(()) => Finding::Good(format!("every daemon takes {}", path.display())),
@@ -168,7 +168,7 @@ fn settings(path: &Path, dir: &DataDir, region: Option<&str>) -> Finding {
     }
 }
 
-/// Signs in as the daemons will, and looks whether they may make their tables.
+/// Connects as the daemons do, and checks the right to create tables.
 async fn postgres(url: &str) -> Finding {
     let options: PgConnectOptions = match url.parse() {
         Ok(options) => options,
@@ -211,7 +211,7 @@ async fn postgres(url: &str) -> Finding {
     }
 }
 
-/// Signs in as chat will, and says a word.
+/// Connects as chat does, and sends a PING.
 async fn redis_server(url: &str) -> Finding {
     let client = match redis::Client::open(url) {
         Ok(client) => client,

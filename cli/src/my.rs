@@ -40,12 +40,12 @@ pub struct MyArgs {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Make an account
+    /// Register an account
     Register {
         /// The region's public key, 64 hexadecimal digits (`shardkeep account region` prints it)
         #[arg(long)]
         region_key: String,
-        /// An invitation, where the region asks for one
+        /// An invitation, if the region requires one
         #[arg(long, default_value = "")]
         token: String,
     },
@@ -55,9 +55,9 @@ enum Command {
     Sessions,
     /// End every session of the account
     LogOut,
-    /// Ask for a code of an authenticator app at each login
+    /// Require a code of an authenticator app at each login
     AddSecondFactor,
-    /// Ask for the password alone again
+    /// Require the password alone again
     RemoveSecondFactor,
 }
 
@@ -126,7 +126,7 @@ fn code(args: &MyArgs, prompt: &str) -> Result<Secret<String>> {
     terminal::secret(prompt, "code of the authenticator", args.password_stdin)
 }
 
-/// Asks for a code if the server does.
+/// Asks the person for a code if the server requires one.
 async fn log_in(args: &MyArgs, config: &Config, password: &Secret<String>) -> Result<WorldSelect> {
     match login::log_in(config, &args.zone, &args.account, password.expose()).await {
         Err(ClientError::Refused(refusal)) if refusal.code == ErrorCode::SecondFactor => {

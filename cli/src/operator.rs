@@ -65,7 +65,7 @@ impl Operator {
         Ok(Self { dialer: Dialer::new(Arc::new(identity)), registry })
     }
 
-    /// Every instance that the registry knows of these kinds; all kinds when empty.
+    /// All registered instances of these kinds, or of all kinds when empty.
     pub async fn instances(&self, kinds: &[DaemonKind]) -> Result<Vec<Instance>> {
         let mut registry = RegistryClient::new(self.dialer.channel(DaemonKind::Registry, &self.registry));
         let request = ListRequest { kinds: kinds.iter().map(ToString::to_string).collect() };

@@ -11,7 +11,7 @@ use crossterm::{
 use shardkeep_rpc::tonic::Status;
 use shardkeep_types::Secret;
 
-/// A table with a line under its header and nothing else.
+/// A table without borders, with a line under its header.
 pub fn table<H: Into<comfy_table::Row>>(header: H) -> Table {
     let mut table = Table::new();
     table.load_preset(UTF8_NO_BORDERS).remove_style(TableComponent::HorizontalLines);
@@ -61,7 +61,7 @@ pub fn explain(error: &anyhow::Error) -> String {
     parts.join(": ")
 }
 
-/// Where a chain of causes ends.
+/// The last error of a chain of causes.
 fn root_cause(error: &dyn std::error::Error) -> Option<String> {
     let causes = std::iter::successors(error.source(), |cause| cause.source());
     causes.last().map(ToString::to_string)
@@ -72,7 +72,7 @@ pub fn password(prompt: &str, from_stdin: bool) -> Result<Secret<String>> {
     secret(prompt, "password", from_stdin)
 }
 
-/// A secret of any kind, in the same ways; `what` is its name where it is missing.
+/// Any secret, read in the same way. `what` names it in errors.
 pub fn secret(prompt: &str, what: &str, from_stdin: bool) -> Result<Secret<String>> {
     let text = if from_stdin {
         line(&mut std::io::stdin().lock(), what)?

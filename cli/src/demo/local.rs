@@ -1,4 +1,4 @@
-//! The cluster that headless players play on: the one that runs in the data directory, or one started for them.
+//! The cluster for headless players: the running one of the data directory, or a new one.
 
 use std::process::Stdio;
 

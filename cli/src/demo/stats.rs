@@ -125,7 +125,7 @@ impl Stats {
         row.last_failure = why.to_string();
     }
 
-    /// Runs one step, and keeps how it ended.
+    /// Runs one step, and records its time or its failure.
     pub async fn measure<T, E: fmt::Display>(
         &self,
         step: Step,

@@ -7,7 +7,7 @@ use shardkeep_patch::Manifest;
 
 use super::{common::on_all_cores, store::Store};
 
-/// Damaged chunks that are named; the rest is counted.
+/// Damaged chunks that are printed; the rest is counted.
 const NAMED: usize = 10;
 
 /// Counts the missing and damaged chunks, and prints the first of them.

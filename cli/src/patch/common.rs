@@ -2,7 +2,7 @@
 
 use std::thread::{self, ScopedJoinHandle};
 
-/// Exit codes, apart from 0 and 1, so that a launcher can tell what to do.
+/// Exit codes beside 0 and 1, for launchers.
 pub const REFUSED: u8 = 3;
 pub const DISK: u8 = 4;
 pub const NETWORK: u8 = 5;

@@ -24,15 +24,15 @@ pub struct PatchArgs {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Make the key pair that releases are signed with
+    /// Make the key pair for signing releases
     Keygen(key::KeygenArgs),
-    /// Cut a folder into chunks and put those that are new into a store
+    /// Cut a folder into chunks and store the new ones
     Build(build::BuildArgs),
-    /// Sign what was built last; from then on it is published
+    /// Sign the last build, which publishes it
     Sign(sign::SignArgs),
-    /// Check the signature and every chunk of what is published
+    /// Check the signature and every chunk of the published release
     Verify(verify::VerifyArgs),
-    /// Serve a store and nothing else
+    /// Serve a store
     Serve(serve::ServeArgs),
     /// Bring a folder to the published release. Exit codes: 3 the manifest is refused, 4 the disk, 5 the network
     Fetch(fetch::FetchArgs),

@@ -1,4 +1,4 @@
-//! `shardkeep patch verify`: reads a store as a distrustful client would.
+//! `shardkeep patch verify`: checks the signature and every chunk of a store.
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -16,7 +16,7 @@ use super::{
 pub struct VerifyArgs {
     #[arg(long, value_name = "DIR")]
     store: PathBuf,
-    /// Key that must have signed, as `shardkeep patch keygen` printed it; any when absent
+    /// Public key of the signature, as `shardkeep patch keygen` printed it; any when absent
     #[arg(long, value_name = "HEX")]
     public_key: Option<PublicKey>,
 }

@@ -155,7 +155,7 @@ impl Game {
         self.mode = Mode::Walking;
     }
 
-    /// Runs a request beside the screen; what comes of it is told in the log.
+    /// Runs a request in the background; its result becomes a line of the log.
     fn spawn_request(&self, work: impl Future<Output = Result<String, ClientError>> + Send + 'static) {
         let report_sender = self.report_sender.clone();
         tokio::spawn(async move {
@@ -166,7 +166,7 @@ impl Game {
         });
     }
 
-    /// `text` to those around, `/z text` to the zone, `/all text` to the world, `/w name text` to one.
+    /// Sends `text` to nearby players, `/z text` to the zone, `/all text` to the world, `/w name text` to one player.
     fn speak(&mut self, line: String) {
         let player = self.player.clone();
         let (channel, to, text) = match line.split_once(' ') {
@@ -201,7 +201,7 @@ impl Game {
         self.spawn_request(async move { player.pick_up(id).await.map(|_| format!("you took the {name}")) });
     }
 
-    /// In a trade: offer or take back; otherwise: drop.
+    /// In a trade: offers the item or takes it back. Otherwise: drops it.
     fn item(&mut self, index: usize) {
         let item =
             self.player.with_view(|view| view.inventory.as_ref().and_then(|it| it.items.get(index).copied()));

@@ -53,11 +53,11 @@ pub struct UpArgs {
     /// Redis for the chat bus (redis://host:port); in memory when absent
     #[arg(long, env = "SHARDKEEP_REDIS", hide_env_values = true)]
     pub redis: Option<String>,
-    /// Be a region of this name among several that share accounts: the home region, which keeps them, unless --home
-    /// names another
+    /// Name of this region among several that share accounts; the home region, which keeps them, unless --home names
+    /// another
     #[arg(long, value_name = "NAME")]
     pub region: Option<String>,
-    /// Data folder of the home region's cluster on this machine, to share its accounts and its authority
+    /// Data folder of the home region's cluster on this machine; this region shares its accounts and its authority
     #[arg(long, value_name = "DATA_DIR", requires = "region")]
     pub home: Option<PathBuf>,
     /// TOML file with settings for the daemons, in the sections they read ([zone], [gateway], …)
@@ -147,7 +147,7 @@ fn overrides(path: &Path) -> Result<toml::Table> {
     text.parse().with_context(|| format!("{} is not TOML", path.display()))
 }
 
-/// Whether the daemons would take a settings file, in a cluster that is the home region of this name, or none.
+/// Checks a settings file for a cluster that is the home region of this name, or no region.
 pub fn check_settings(file: &Path, dir: &DataDir, region: Option<&str>) -> Result<()> {
     let region = region.map(|name| Region::Home { name: name.to_owned() });
     let options = ClusterOptions { region, overrides: overrides(file)?, ..ClusterOptions::default() };

@@ -19,7 +19,7 @@ pub const HIGHEST_BASE: u16 = u16::MAX - ADMIN - 14;
 /// Offset of the admin ports.
 const ADMIN: u16 = 400;
 
-/// How a local cluster differs from the defaults.
+/// The options of a local cluster.
 #[derive(Debug, Clone)]
 pub struct ClusterOptions {
     /// First of the ports; 0 takes free ones.
@@ -29,7 +29,7 @@ pub struct ClusterOptions {
     pub postgres: Option<String>,
     /// `redis://…`; the in-memory bus when absent.
     pub redis: Option<String>,
-    /// Which region this cluster is of several.
+    /// The region of this cluster, if there are several.
     pub region: Option<Region>,
     /// The user's own settings, in the sections that daemons read.
     pub overrides: Table,
@@ -173,7 +173,7 @@ pub fn config(options: &ClusterOptions, dir: &DataDir, child: &Child, registry: 
     config
 }
 
-/// Tables within tables keep what is not overridden.
+/// Nested tables keep the values that are not overridden.
 fn merge_tables(target: &mut Table, overrides: &Table) {
     for (key, value) in overrides {
         match (target.get_mut(key), value) {
@@ -188,7 +188,7 @@ pub fn has_world(kind: DaemonKind) -> bool {
     matches!(kind, DaemonKind::World | DaemonKind::Zone | DaemonKind::Ai | DaemonKind::Chat)
 }
 
-/// Kinds that keep their state in PostgreSQL when there is one. The log collector keeps daily files anywhere.
+/// Kinds that keep their state in PostgreSQL when it is configured. The logs daemon always uses daily files.
 pub fn owns_store(kind: DaemonKind) -> bool {
     matches!(kind, DaemonKind::Login | DaemonKind::Dbcache | DaemonKind::Billing | DaemonKind::Gm)
 }

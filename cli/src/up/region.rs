@@ -1,5 +1,5 @@
-//! One of several regions on this machine: the home region keeps the accounts of all, and another one joins it by its
-//! data folder, from which it takes the authority that signs certificates and the address of the login server.
+//! One of several regions on this machine. The home region keeps the accounts. Another region joins it by its data folder,
+//! from which it copies the certificate authority and reads the address of the login server.
 
 use std::{fs, path::Path};
 
@@ -15,7 +15,7 @@ const LOGIN: &str = "login-1";
 pub enum Region {
     /// Keeps the centre.
     Home { name: String },
-    /// Asks the login server there.
+    /// Queries the login server at this address.
     Other { name: String, at: String },
 }
 
@@ -35,7 +35,7 @@ impl Region {
             }
         };
         central.insert("region".into(), name.clone().into());
-        // Two clusters on the cores of one machine keep each other waiting.
+        // Two clusters share the cores of one machine, so answers take longer.
         central.insert("wait".into(), "500ms".into());
         central
     }
@@ -61,7 +61,7 @@ pub fn open(name: &str, home: Option<&Path>, dir: &DataDir) -> Result<Region> {
     Ok(Region::Other { name, at: login.grpc })
 }
 
-/// As its login server was started last.
+/// Reads the last configuration of its login server.
 fn serves_central(home: &DataDir) -> Result<bool> {
     let path = home.config(LOGIN);
     let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
@@ -79,7 +79,7 @@ fn copy_authority(from: &Path, to: &Path) -> Result<()> {
             to.display(),
             from.display()
         ),
-        // With the mode of the original: the key is its owner's alone.
+        // The copy has the mode of the original, which keeps the key private.
         Err(_) => fs::copy(from, to).map(drop).with_context(|| format!("cannot write {}", to.display())),
     }
 }

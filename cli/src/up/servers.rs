@@ -1,9 +1,9 @@
-//! The servers that `up` was told to use: one that does not answer is named at once, before daemons wait for it.
+//! Reports a database or Redis server that does not answer before the daemons wait for it.
 
 use super::{plan::ClusterOptions, reachable::connect};
 use crate::terminal::emit;
 
-/// Says which server does not answer, and why. The daemons that need it wait, so that it may still come.
+/// Prints which server does not answer, and why. The daemons that need it wait for it.
 pub async fn report_unreachable(options: &ClusterOptions) {
     let servers = [("PostgreSQL", &options.postgres, 5432), ("Redis", &options.redis, 6379)];
     for (what, url, port) in servers {

@@ -49,7 +49,7 @@ pub struct Supervisor {
     registry: Option<String>,
 }
 
-/// A child that has started; its task keeps it running until told to stop.
+/// A child that has started. Its task restarts it until it is stopped.
 pub struct Running {
     pub child: Child,
     stop: CancellationToken,
@@ -135,7 +135,7 @@ impl Supervisor {
 }
 
 impl Child {
-    /// A restarted child takes the same ports, so that what others know of it stays true.
+    /// A restarted child takes the same ports, so that its known addresses stay valid.
     fn keep_ports(&mut self, announced: &Announcement) {
         let port = |address: &str| address.rsplit_once(':').and_then(|(_, port)| port.parse().ok());
         self.ports.grpc = port(&announced.grpc).unwrap_or(self.ports.grpc);
@@ -217,13 +217,13 @@ fn signal(process: &Process, signal: Signal) {
     }
 }
 
-/// A process, and the pipe that tells it when this one is gone. It is kept apart because waiting for a process closes
-/// the pipe that the process still holds.
+/// A process and its standard input. The pipe is kept apart, because waiting for the process closes the pipe that the
+/// process holds.
 struct ChildProcess {
     process: Process,
     _stdin_guard: Option<ChildStdin>,
     log: PathBuf,
-    /// Where in the log its own words begin: those before are of earlier runs.
+    /// Offset of this run's output in the log.
     log_start: u64,
 }
 
@@ -234,7 +234,7 @@ impl ChildProcess {
     }
 }
 
-/// The last lines of what stands behind `from`, as a person reads them.
+/// The last lines after the offset `from`, as text.
 fn tail(path: &Path, from: u64) -> io::Result<Vec<String>> {
     let mut file = File::open(path)?;
     file.seek(io::SeekFrom::Start(from))?;
