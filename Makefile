@@ -1,12 +1,14 @@
-# What a person types. `make help` lists it.
+# Commands for people. `make help` lists them.
 
 CARGO ?= cargo
 DATA_DIR ?= var
 FUZZ_SECONDS ?= 60
 PROFILE := quick
 BIN := target/$(PROFILE)/shardkeep
-# The binary that tests start and kill, built by the same profile as the tests.
+# The binary that tests start and kill. `cargo test` builds it with the tests, so that both have the same features and
+# each dependency compiles once.
 TEST_BIN := target/debug/shardkeep
+RUN_TESTS := SHARDKEEP_BIN=$(abspath $(TEST_BIN)) $(CARGO)
 
 .DEFAULT_GOAL := help
 
@@ -31,8 +33,9 @@ demo: build ## 50 headless players for 30 s, against the running cluster or one 
 	$(BIN) demo --data-dir $(DATA_DIR)
 
 .PHONY: attack
-attack: build ## Attack the running cluster (or one started for it) while honest players come and go
-	$(BIN) attack --data-dir $(DATA_DIR)
+attack: ## Attack the running cluster (or one started for it) while honest players come and go
+	$(CARGO) build --profile $(PROFILE) -p shardkeep -p shardkeep-attack
+	target/$(PROFILE)/shardkeep-attack --data-dir $(DATA_DIR)
 
 .PHONY: clean
 clean: ## Remove the cluster's data and the build
@@ -52,13 +55,23 @@ test-deps: ## Install what the tests need: PostgreSQL, Redis, Python venv
 
 .PHONY: test
 test: test-deps ## All tests, on SQLite and on PostgreSQL + Redis
-	$(CARGO) build --quiet -p shardkeep -p shardkeep-example-dice
-	SHARDKEEP_BIN=$(abspath $(TEST_BIN)) $(CARGO) test --workspace --no-fail-fast
+	$(CARGO) test --quiet --workspace --no-run
+	@if $(CARGO) nextest --version >/dev/null 2>&1; then $(MAKE) --no-print-directory nextest; \
+	else $(RUN_TESTS) test --workspace --no-fail-fast; fi
+
+# The stories share a cluster within one process, and nextest starts a process for each test.
+.PHONY: nextest
+nextest:
+	@status=0; \
+	$(RUN_TESTS) nextest run --workspace --no-fail-fast -E 'not binary(stories)' || status=1; \
+	$(RUN_TESTS) test --workspace --no-fail-fast --test stories || status=1; \
+	$(RUN_TESTS) test --workspace --no-fail-fast --doc || status=1; \
+	exit $$status
 
 .PHONY: test-long
 test-long: test-deps ## Chaos and soak runs, about half an hour
-	$(CARGO) build --quiet -p shardkeep -p shardkeep-example-dice
-	SHARDKEEP_BIN=$(abspath $(TEST_BIN)) $(CARGO) test -p shardkeep-stories --test stories -- --ignored --test-threads 1
+	$(CARGO) test --quiet --workspace --no-run
+	$(RUN_TESTS) test --workspace --test stories -- --ignored --test-threads 1
 
 # The sanitizer comes with the stable compiler; the variable is what lets cargo-fuzz ask for it.
 .PHONY: fuzz

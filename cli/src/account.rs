@@ -1,4 +1,4 @@
-//! `shardkeep account …`: who may log in. The SRP verifier is computed here; a password never travels.
+//! `shardkeep account …`: creates, shows and bans accounts. This tool computes the SRP verifier, so that no password is sent.
 
 use anyhow::{Context as _, Result};
 use clap::{Args, Subcommand};
@@ -36,7 +36,7 @@ pub struct AccountArgs {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Make an account
+    /// Create an account
     Create {
         name: String,
         /// Read the password from standard input instead of asking for it
@@ -69,7 +69,7 @@ enum Command {
     /// Lock an account out and end its sessions
     Ban {
         name: String,
-        /// How long; for ever when absent
+        /// Length of the ban; without end when absent
         #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
         hours: Option<u64>,
         #[arg(long)]
@@ -81,6 +81,9 @@ enum Command {
     /// Let a banned account in again
     Unban {
         name: String,
+        /// Why; the log keeps it
+        #[arg(long)]
+        reason: String,
         /// End the ban in all regions, and not this one's own
         #[arg(long)]
         everywhere: bool,
@@ -89,27 +92,27 @@ enum Command {
     LogOut { name: String },
     /// Where an account is logged in
     Sessions { name: String },
-    /// Let an account enter worlds that are closed to players, or no longer
+    /// Let an account enter worlds that are closed to players, or end that
     Staff {
         name: String,
         #[arg(value_enum)]
         mode: Switch,
     },
-    /// Give an account a second factor, and print what an authenticator app reads; or take it away
+    /// Give an account a second factor and print the link for an authenticator app, or remove it
     SecondFactor {
         name: String,
         #[arg(value_enum)]
         mode: Switch,
     },
-    /// Make a token with which accounts can be registered (`login.registration = "token"`)
+    /// Make a token for registrations (`login.registration = "token"`)
     Invite {
-        /// Accounts that it can make
+        /// Accounts that the token can create
         #[arg(long, default_value_t = 1)]
         uses: u32,
         #[arg(long, default_value_t = 72)]
         hours: u64,
     },
-    /// Print the region's public key, to which registrations are sealed, who may register, and the region's name
+    /// Print the region's name, its registration mode and the public key that seals registrations
     Region,
 }
 
@@ -157,8 +160,8 @@ pub async fn run(args: AccountArgs) -> Result<()> {
                 println!("{name} is banned; {ended} sessions ended");
             }
         }
-        Command::Unban { name, everywhere } => {
-            let request = UnbanRequest { name: name.clone(), everywhere };
+        Command::Unban { name, reason, everywhere } => {
+            let request = UnbanRequest { name: name.clone(), everywhere, reason };
             accounts.unban(request).await.map_err(terminal::status_error)?;
             let whose = if everywhere { "; a region's own ban stays" } else { "" };
             println!("{name} may log in again{whose}");
@@ -221,7 +224,7 @@ fn verifier(group: Group, name: &str, from_stdin: bool) -> Result<(String, Vec<u
     verifier_in(group, name, password.expose())
 }
 
-/// What an account store keeps of a password: normalised name, salt, verifier.
+/// The values that an account store keeps: normalised name, salt, verifier.
 pub fn new_verifier(name: &str, password: &str) -> Result<(String, Vec<u8>, Vec<u8>)> {
     verifier_in(GROUP, name, password)
 }
@@ -234,7 +237,7 @@ fn verifier_in(group: Group, name: &str, password: &str) -> Result<(String, Vec<
     Ok((name.as_str().to_owned(), verifier.salt().to_vec(), verifier.verifier().expose().clone()))
 }
 
-/// A password that nobody needs to remember: 128 random bits in hexadecimal.
+/// A password for programs: 128 random bits in hexadecimal.
 pub fn random_password() -> Result<String> {
     let mut random = [0; 16];
     aws_lc_rs::rand::fill(&mut random).context("no randomness")?;
@@ -288,7 +291,7 @@ fn bans(account: &Account) -> String {
     if bans.is_empty() { "-".to_owned() } else { bans.join("\n") }
 }
 
-/// Nothing, where there is no centre.
+/// Prints nothing in a region without a centre.
 fn print_regions(account: &Account) {
     if account.central_unavailable {
         println!("the centre does not answer: in which other regions it is active is not known");

@@ -91,7 +91,7 @@ fn issue(args: &CertsArgs, kind: DaemonKind, name: &str) -> Result<Files> {
         DaemonKind::Backend => args.world.unwrap_or(0),
         _ => 0,
     });
-    // Operators never share a certificate: the audit tells them apart by its name.
+    // Each operator has a certificate with a name, so that the audit can tell operators apart.
     if args.replicas && kind != DaemonKind::Cli {
         return certs::issue_shared(&args.dir, kind, world);
     }

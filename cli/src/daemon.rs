@@ -1,37 +1,46 @@
 //! `shardkeep daemon <kind>`: the same program as the stand-alone binary of that daemon.
 
-use std::{ffi::OsString, io::Read as _, process::ExitCode};
+use std::{ffi::OsString, process::ExitCode};
 
-use clap::{Args, CommandFactory as _};
-use rustix::process::{Signal, getpid, kill_process};
+use clap::{
+    Args,
+    builder::{PossibleValuesParser, TypedValueParser as _},
+};
 use shardkeep_daemon::main_with_args;
 use shardkeep_types::DaemonKind;
 
-use crate::Cli;
+use crate::orphan;
 
 #[derive(Debug, Args)]
 #[command(disable_help_flag = true)]
 pub struct DaemonArgs {
-    /// Drain when standard input closes: whoever started this process is gone
+    /// Drain when standard input closes, which tells that the parent process has ended
     #[arg(long)]
     supervised: bool,
-    /// Print help; behind a kind, that kind's arguments and all of its settings
+    /// Print help; after a kind, that kind's arguments and all of its settings
     #[arg(short, long)]
     help: bool,
     /// dns, login, registry, gateway, world, zone, ai, chat, dbcache, billing, gm or logs
-    #[arg(required_unless_present = "help")]
+    #[arg(required_unless_present = "help", value_parser = kind(), hide_possible_values = true)]
     kind: Option<DaemonKind>,
     /// The daemon's own arguments; `shardkeep daemon <kind> --help` lists them
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     args: Vec<OsString>,
 }
 
-pub fn run(args: DaemonArgs) -> ExitCode {
-    let Some(kind) = args.kind else { return help() };
+/// Of a command-line argument: a kind of daemon. A mistyped one is answered with the nearest kind.
+pub fn kind() -> impl clap::builder::TypedValueParser<Value = DaemonKind> {
+    PossibleValuesParser::new(DaemonKind::DAEMONS.map(DaemonKind::as_str))
+        .try_map(|text| text.parse::<DaemonKind>())
+}
+
+/// `cli` is the whole command line, for the help of this command.
+pub fn run(args: DaemonArgs, cli: clap::Command) -> ExitCode {
+    let Some(kind) = args.kind else { return help(cli) };
     if args.supervised {
-        drain_when_orphaned();
+        orphan::drain_with_parent();
     }
-    // As it was typed: the daemon's own help tells how to call it.
+    // The daemon's help shows this name in its usage line.
     let name = OsString::from(format!("shardkeep daemon {kind}"));
     let help = args.help.then(|| OsString::from("--help"));
     let arguments = std::iter::once(name).chain(help).chain(args.args);
@@ -55,23 +64,11 @@ pub fn run(args: DaemonArgs) -> ExitCode {
     }
 }
 
-fn help() -> ExitCode {
-    let mut command = Cli::command();
-    command.build();
-    // Fails only when nobody reads it.
-    let _ = command.find_subcommand_mut("daemon").map(clap::Command::print_help);
+fn help(mut cli: clap::Command) -> ExitCode {
+    cli.build();
+    // Fails only when standard output is closed.
+    let _ = cli.find_subcommand_mut("daemon").map(clap::Command::print_help);
     ExitCode::SUCCESS
-}
-
-/// The supervisor holds the other end of our standard input. When it ends, even by SIGKILL, the pipe closes and
-/// this process drains instead of living on unseen.
-pub fn drain_when_orphaned() {
-    std::thread::spawn(|| {
-        let mut sink = [0; 64];
-        while matches!(std::io::stdin().read(&mut sink), Ok(1..)) {}
-        // Fails only if this process has no such signal, which no system lacks.
-        let _ = kill_process(getpid(), Signal::TERM);
-    });
 }
 
 #[cfg(test)]
@@ -79,14 +76,19 @@ mod tests {
     use clap::Parser as _;
 
     use super::*;
-    use crate::Command;
+
+    #[derive(Debug, clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: DaemonArgs,
+    }
+
+    fn parse(line: &[&str]) -> Result<DaemonArgs, clap::Error> {
+        Line::try_parse_from([&["daemon"], line].concat()).map(|line| line.args)
+    }
 
     fn parsed(line: &[&str]) -> DaemonArgs {
-        let line = [&["shardkeep", "daemon"], line].concat();
-        match Cli::try_parse_from(line).unwrap().command {
-            Command::Daemon(args) => args,
-            other => panic!("{other:?}"),
-        }
+        parse(line).unwrap()
     }
 
     #[test]
@@ -97,6 +99,12 @@ mod tests {
         assert!(of_a_kind.help || of_a_kind.args == ["--help"]);
         let started = parsed(&["--supervised", "zone", "--config", "zone.toml"]);
         assert_eq!(started.args, ["--config", "zone.toml"]);
-        assert!(Cli::try_parse_from(["shardkeep", "daemon"]).is_err(), "which?");
+        assert!(parse(&[]).is_err(), "the kind is missing");
+    }
+
+    #[test]
+    fn mistyped_kind_is_answered_with_nearest_kind() {
+        let error = parse(&["gatway"]).unwrap_err().to_string();
+        assert!(error.contains("'gateway'"), "{error}");
     }
 }

@@ -1,10 +1,10 @@
-//! Where a cluster on this machine keeps its things: one folder, the same layout for every command.
+//! The folder of a cluster on this machine, with the same layout for every command.
 //!
 //! ```text
 //! var/
 //!   tls/        development CA and one certificate per daemon
 //!   db/         SQLite files of the owning daemons, and the collected logs
-//!   log/        what each daemon prints
+//!   log/        the output of each daemon
 //!   run/        up.lock, one configuration and one announcement per daemon
 //! ```
 
@@ -19,17 +19,19 @@ use anyhow::{Context as _, Error, Result, anyhow};
 use serde::{Deserialize, Serialize};
 use shardkeep_types::FileLock;
 
-/// Mode of folders that only their owner may look into.
+use crate::program;
+
+/// Mode of folders that only their owner can open.
 const PRIVATE: u32 = 0o700;
 
-/// Writes a file that only its owner may read, also where one was there that others could.
+/// Writes a file that only its owner can read. An existing file loses the permissions of others.
 pub fn write_private(path: &Path, text: &str) -> io::Result<()> {
     let mut file = fs::File::options().create(true).write(true).truncate(true).mode(0o600).open(path)?;
     file.set_permissions(Permissions::from_mode(0o600))?;
     file.write_all(text.as_bytes())
 }
 
-/// What a daemon writes once its sockets are bound.
+/// The addresses that a daemon writes into a file when its sockets are bound.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Announcement {
     pub name: String,
@@ -56,9 +58,9 @@ impl DataDir {
         &self.0
     }
 
-    /// Makes what is missing. What players' passwords are proved by, what they said and the passwords of servers are in
-    /// there: nobody else may look, also where an earlier version left the folders open. The folder that holds them is
-    /// closed only if it is new, for it may be somebody's home.
+    /// Creates the missing folders, readable by their owner only: they hold verifiers, chat lines and passwords of servers.
+    /// Existing folders lose the permissions of others. The data directory itself keeps its permissions when it exists,
+    /// because it may be a home directory.
     pub fn create(&self) -> Result<()> {
         let mut private = DirBuilder::new();
         private.recursive(true).mode(PRIVATE);
@@ -100,7 +102,7 @@ impl DataDir {
         self.run().join(format!("{name}.json"))
     }
 
-    /// What a daemon announced, if it has bound its sockets.
+    /// The announcement of a daemon that has bound its sockets.
     pub fn announced(&self, name: &str) -> Option<Announcement> {
         serde_json::from_slice(&fs::read(self.announcement(name)).ok()?).ok()
     }
@@ -124,13 +126,14 @@ impl DataDir {
         }
     }
 
-    /// Takes the folder for one supervisor; the lock goes with the process.
+    /// Locks the folder for one supervisor. The lock ends with the process.
     pub fn take(&self) -> Result<FileLock> {
         self.create()?;
         let mut lock = FileLock::take(&self.lock()).map_err(|error| match error {
             fs::TryLockError::WouldBlock => anyhow!(
-                "a cluster already runs in {}: stop it with `shardkeep down`, or choose another --data-dir",
-                self.0.display()
+                "a cluster already runs in {}: end it with `{}`, or choose another --data-dir",
+                self.0.display(),
+                program::hint("down", &self.0)
             ),
             fs::TryLockError::Error(error) => {
                 Error::new(error).context(format!("cannot lock {}", self.lock().display()))
@@ -184,7 +187,7 @@ mod tests {
         assert_eq!(dir.supervisor().unwrap(), None);
         let lock = dir.take().unwrap();
         assert_eq!(dir.supervisor().unwrap(), Some(std::process::id()));
-        assert!(dir.take().unwrap_err().to_string().contains("shardkeep down"));
+        assert!(dir.take().unwrap_err().to_string().contains(" down --data-dir "));
         drop(lock);
         assert_eq!(dir.supervisor().unwrap(), None);
     }

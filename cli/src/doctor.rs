@@ -1,4 +1,4 @@
-//! `shardkeep doctor`: what on this machine would keep a cluster from running, and how to mend it.
+//! `shardkeep doctor`: finds problems of this machine that keep a cluster from running, and tells how to solve them.
 
 use std::{
     net::{TcpListener, UdpSocket},
@@ -14,9 +14,9 @@ use shardkeep_store as store;
 
 use crate::{data_dir::DataDir, http, terminal::explain, up};
 
-/// Two files per player and room for the daemons' own.
+/// Two files for each player, and the files of the daemons.
 const MIN_OPEN_FILES: u64 = 4_096;
-/// What the stores and logs of a day of playing may take.
+/// Space for the stores and logs of one day of play.
 const MIN_DISK_MB: u64 = 512;
 
 #[derive(Debug, Args)]
@@ -41,10 +41,10 @@ pub struct DoctorArgs {
     redis: Option<String>,
 }
 
-/// What one check found.
+/// The result of one check.
 enum Finding {
     Good(String),
-    /// What is wrong, and how to mend it.
+    /// The problem, and how to solve it.
     Bad(String, String),
 }
 
@@ -72,7 +72,7 @@ pub async fn run(args: &DoctorArgs) -> Result<ExitCode> {
             Finding::Good(text) => println!("ok    {what}: {text}"),
             Finding::Bad(text, fix) => {
                 failed = true;
-                println!("BAD   {what}: {text}\n      mend: {fix}");
+                println!("BAD   {what}: {text}\n      fix:  {fix}");
             }
         }
     }
@@ -89,7 +89,7 @@ fn open_files() -> Finding {
 }
 
 fn clock() -> Finding {
-    // Before this program was written: certificates would not be valid yet.
+    // No certificate is valid before 2026.
     let earliest = UNIX_EPOCH + Duration::from_secs(1_767_225_600);
     if SystemTime::now() > earliest {
         return Finding::Good("plausible".into());
@@ -154,11 +154,11 @@ async fn daemons(dir: &DataDir) -> Finding {
     }
     Finding::Bad(
         format!("not ready: {}", not_ready.join(", ")),
-        format!("their last words are in {}", dir.log().display()),
+        format!("their logs are in {}", dir.log().display()),
     )
 }
 
-/// As every daemon will read them.
+/// Reads the settings as every daemon does.
 fn settings(path: &Path, dir: &DataDir, region: Option<&str>) -> Finding {
     match up::check_settings(path, dir, region) {
         Ok(()) => Finding::Good(format!("every daemon takes {}", path.display())),
@@ -166,7 +166,7 @@ fn settings(path: &Path, dir: &DataDir, region: Option<&str>) -> Finding {
     }
 }
 
-/// Connects as the daemons will, with the same checks, and looks whether they may create their tables.
+/// Connects as the daemons do, with the same checks, and checks the right to create tables.
 async fn postgres(url: &str) -> Finding {
     match store::inspect(url).await {
         Ok(found) if !found.may_create_tables => Finding::Bad(
@@ -223,7 +223,7 @@ async fn leases(dir: &DataDir, postgres: Option<&str>) -> Finding {
     }
 }
 
-/// Connects as chat will.
+/// Connects as chat does.
 async fn redis_server(url: &str) -> Finding {
     match shardkeep_bus::inspect(url).await {
         Ok(address) => Finding::Good(format!("{address} is a primary and answers")),
@@ -252,7 +252,7 @@ mod tests {
 
     #[tokio::test]
     async fn unreachable_servers_are_named() {
-        // The port was free a moment ago, so no server listens on it.
+        // A port that was free a moment ago.
         let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let Finding::Bad(what, _) = postgres(&format!("postgres://u:p@{free}/game")).await else {
             panic!("answers")

@@ -1,31 +1,35 @@
 //! `shardkeep gm …`: the operators' commands, under the same roles and the same audit as the web console.
 
-use std::{
-    io::Write as _,
-    os::unix::fs::OpenOptionsExt as _,
-    path::{Path, PathBuf},
-};
+use std::path::PathBuf;
 
-use anyhow::{Context as _, Result};
-use clap::{Args, Subcommand};
-use shardkeep_rpc::{
-    gm::{
-        self, AuditRequest, Command as GmCommand, SignInReply, SignInRequest, SignOutRequest, UseLinkRequest,
-        command::Command as Action, target::Selector,
-    },
-    tonic::Request,
+use anyhow::Result;
+use clap::{Args, Subcommand, builder::PossibleValuesParser};
+use shardkeep_rpc::gm::{
+    self, AuditRequest, Command as GmCommand, SignInReply, SignInRequest, SignOutRequest, UseLinkRequest,
+    command::Command as Action, target::Selector,
 };
+use shardkeep_types::DaemonKind;
 
 use crate::{
+    daemon,
     data_dir::DataDir,
     operator::{ClusterArgs, Operator},
     terminal,
+    token_file::TokenFile,
 };
+
+/// Roles of an operator, and the word that removes one.
+const ROLES: [&str; 5] = ["viewer", "moderator", "game-master", "admin", NO_ROLE];
+const NO_ROLE: &str = "none";
 
 #[derive(Debug, Args)]
 pub struct GmArgs {
     #[command(subcommand)]
     command: Command,
+    /// File that keeps the token of the signed-in operator; by default a file of the local cluster, or with --registry a
+    /// file in the home directory
+    #[arg(long, global = true, value_name = "FILE", env = "SHARDKEEP_TOKEN_FILE")]
+    token_file: Option<PathBuf>,
     #[command(flatten)]
     cluster: ClusterArgs,
 }
@@ -40,7 +44,7 @@ enum Command {
         #[arg(long)]
         password_stdin: bool,
     },
-    /// Sign in; the token is kept in the data directory
+    /// Sign in; a file keeps the token
     SignIn {
         operator: String,
         /// Read the password from standard input instead of asking for it
@@ -49,13 +53,13 @@ enum Command {
     },
     /// Forget the token, here and at the console
     SignOut,
-    /// Who is in the world
+    /// The players in the world
     Online,
     /// The daemons, as the console sees them
     Daemons,
-    /// The worlds: how full they are, and which are closed to players
+    /// The worlds, with the number of players, and whether they are closed
     Worlds,
-    /// Which messages cost the gateways what
+    /// Messages by their cost at the gateways
     Messages,
     /// End the session of a character
     Kick {
@@ -66,7 +70,7 @@ enum Command {
     /// Lock an account out
     Ban {
         account: String,
-        /// For ever when absent
+        /// Without end when absent
         #[arg(long, default_value_t = 0)]
         hours: u64,
         #[arg(long)]
@@ -91,14 +95,14 @@ enum Command {
         world: u32,
         #[arg(value_enum)]
         mode: Mode,
-        /// Players inside are told, and sent home after so many seconds; 0: at once
+        /// Players in the world are warned, and disconnected after this many seconds; 0: at once
         #[arg(long, default_value_t = 60)]
         seconds: u32,
-        /// Players see it in the world list, and when they are sent home
+        /// Players see it in the world list, and when they are disconnected
         #[arg(long)]
         reason: String,
     },
-    /// A line to everybody in a world
+    /// Send a line to all players in a world
     Broadcast {
         text: String,
         #[arg(long, default_value_t = 1)]
@@ -106,7 +110,7 @@ enum Command {
         #[arg(long, default_value = "announcement")]
         reason: String,
     },
-    /// Put an avatar somewhere else; metres from the map's corner
+    /// Move an avatar; coordinates are metres from the map's corner
     Teleport {
         character: String,
         x: f64,
@@ -116,30 +120,32 @@ enum Command {
         #[arg(long)]
         reason: String,
     },
-    /// Keep a character from speaking; 0 minutes lets it speak again
+    /// Forbid a character to chat; 0 minutes ends that
     Mute {
         character: String,
         minutes: u64,
         #[arg(long)]
         reason: String,
     },
-    /// Give an account hours of play time; one that played freely is prepaid from then on
+    /// Give an account hours of play time; an account without a limit becomes prepaid
     Credit {
         account: String,
         hours: u64,
         #[arg(long)]
         reason: String,
     },
-    /// Let a daemon finish and end
+    /// Let a daemon finish its work and end
     Drain {
-        kind: String,
+        #[arg(value_parser = daemon::kind(), hide_possible_values = true)]
+        kind: DaemonKind,
         name: String,
         #[arg(long)]
         reason: String,
     },
-    /// Forget a daemon that is offline
+    /// Remove a daemon that is offline from the registry
     Remove {
-        kind: String,
+        #[arg(value_parser = daemon::kind(), hide_possible_values = true)]
+        kind: DaemonKind,
         name: String,
         #[arg(long)]
         reason: String,
@@ -147,7 +153,8 @@ enum Command {
     /// Add an operator, change its role or password
     Operator {
         name: String,
-        /// viewer, moderator, game-master or admin; `none` removes the operator
+        /// The role; `none` removes the operator
+        #[arg(value_parser = PossibleValuesParser::new(ROLES))]
         role: String,
         /// Read the password from standard input instead of asking for it
         #[arg(long)]
@@ -157,14 +164,14 @@ enum Command {
     },
     /// The operators, their roles, and how they sign in
     Operators,
-    /// Who did what, when and why
+    /// The commands of operators, with time, reason and result
     Audit {
         #[arg(long, default_value_t = 50)]
         limit: u32,
     },
 }
 
-/// What players may do in a world.
+/// Whether players may enter a world.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum Mode {
     Closed,
@@ -173,10 +180,11 @@ enum Mode {
 
 pub async fn run(args: GmArgs) -> Result<()> {
     let operator = Operator::connect(&args.cluster).await?;
-    let tokens = TokenFile::of(&args.cluster)?;
+    let tokens = TokenFile::new(args.token_file, &args.cluster)?;
     match args.command {
         Command::Link => println!("{}", operator.one_time_link().await?),
         Command::Claim { password_stdin } => {
+            tokens.prepare()?;
             let password = terminal::password("New password for admin", password_stdin)?;
             let request =
                 UseLinkRequest { link: operator.one_time_link().await?, password: password.expose().clone() };
@@ -186,6 +194,7 @@ pub async fn run(args: GmArgs) -> Result<()> {
             println!("{}", signed_in(&reply));
         }
         Command::SignIn { operator: name, password_stdin } => {
+            tokens.prepare()?;
             let password = terminal::password(&format!("Password for {name}"), password_stdin)?;
             let request = SignInRequest { operator: name, password: password.expose().clone() };
             let reply =
@@ -208,6 +217,8 @@ pub async fn run(args: GmArgs) -> Result<()> {
                 Command::Drain { name, .. } => Some(name.clone()),
                 _ => None,
             };
+            // Reports a missing sign-in before the command asks for a password.
+            tokens.sign(())?;
             let reply = operator
                 .gm()
                 .await?
@@ -215,8 +226,8 @@ pub async fn run(args: GmArgs) -> Result<()> {
                 .await
                 .map_err(terminal::status_error)?;
             println!("{}", reply.into_inner().text);
-            if drained.is_some_and(|name| runs_under_up(&args.cluster, &name)) {
-                println!("`shardkeep up` starts it again: under it, a drain is a restart");
+            if drained.as_ref().is_some_and(|name| runs_under_up(&args.cluster, name)) {
+                println!("`up` starts {} again after it has drained", drained.unwrap_or_default());
             }
         }
     }
@@ -276,10 +287,14 @@ fn message(command: Command) -> Result<GmCommand> {
         Command::Credit { account, hours, reason } => {
             (reason, Action::Credit(gm::Credit { account, hours, key: String::new() }))
         }
-        Command::Drain { kind, name, reason } => (reason, Action::Drain(gm::Drain { kind, name })),
-        Command::Remove { kind, name, reason } => (reason, Action::Remove(gm::RemoveDaemon { kind, name })),
+        Command::Drain { kind, name, reason } => {
+            (reason, Action::Drain(gm::Drain { kind: kind.to_string(), name }))
+        }
+        Command::Remove { kind, name, reason } => {
+            (reason, Action::Remove(gm::RemoveDaemon { kind: kind.to_string(), name }))
+        }
         Command::Operator { name, role, password_stdin, reason } => {
-            let removed = role == "none";
+            let removed = role == NO_ROLE;
             let password = if removed {
                 String::new()
             } else {
@@ -293,7 +308,7 @@ fn message(command: Command) -> Result<GmCommand> {
         | Command::SignIn { .. }
         | Command::SignOut
         | Command::Audit { .. } => {
-            unreachable!("these are calls of their own")
+            unreachable!("`run` handles these commands")
         }
     };
     Ok(GmCommand { reason, command: Some(action) })
@@ -320,40 +335,33 @@ async fn audit(operator: &Operator, tokens: &TokenFile, limit: u32) -> Result<()
     Ok(())
 }
 
-/// Where the token of a signed-in operator is kept, readable by its owner alone.
-struct TokenFile(PathBuf);
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
 
-impl TokenFile {
-    fn of(cluster: &ClusterArgs) -> Result<Self> {
-        Ok(Self(DataDir::new(&cluster.data_dir)?.run().join("operator.token")))
+    use super::*;
+
+    #[derive(Debug, clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: GmArgs,
     }
 
-    fn write(&self, token: &str) -> Result<()> {
-        let mut file = std::fs::File::options()
-            .create(true)
-            .write(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&self.0)
-            .with_context(|| format!("cannot write {}", self.0.display()))?;
-        Ok(file.write_all(token.as_bytes())?)
+    fn refused(line: &[&str]) -> String {
+        Line::try_parse_from([&["gm"], line].concat()).unwrap_err().to_string()
     }
 
-    fn delete(&self) -> Result<()> {
-        let path: &Path = &self.0;
-        std::fs::remove_file(path).with_context(|| format!("cannot delete {}", path.display()))
+    #[test]
+    fn mistyped_role_is_answered_with_nearest_role() {
+        let error = refused(&["operator", "ann", "moderater", "--reason", "new"]);
+        assert!(error.contains("'moderator'"), "{error}");
     }
 
-    fn sign<T>(&self, message: T) -> Result<Request<T>> {
-        let token = std::fs::read_to_string(&self.0).map_err(|_| {
-            anyhow::anyhow!(
-                "not signed in: `shardkeep gm sign-in <operator>`, or `shardkeep gm claim` at first"
-            )
-        })?;
-        let mut request = Request::new(message);
-        let value =
-            format!("Bearer {}", token.trim()).parse().context("the kept token is damaged; sign in again")?;
-        request.metadata_mut().insert("authorization", value);
-        Ok(request)
+    #[test]
+    fn mistyped_kind_of_daemon_is_answered_with_nearest_kind() {
+        for command in ["drain", "remove"] {
+            let error = refused(&[command, "gatway", "gateway-1", "--reason", "old"]);
+            assert!(error.contains("'gateway'"), "{error}");
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! The one HTTP request this tool makes itself: GET on a daemon's admin address.
+//! HTTP GET on a daemon's admin address.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use tokio::{
 };
 
 const LIMIT: Duration = Duration::from_secs(2);
-/// Far above the largest page, `/metrics`.
+/// Bound of a page; `/metrics` is the largest.
 const MAX_BYTES: u64 = 8 << 20;
 
 /// Body of a page with status 200.

@@ -1,4 +1,4 @@
-//! Which lane a player takes to the cluster, and whose certificate is good enough there.
+//! The lane of a player to the cluster, and the certificates that it trusts.
 
 use std::path::PathBuf;
 
@@ -16,8 +16,8 @@ pub struct LaneArgs {
     /// How to reach login and gateways: tcp, quic, ws or wss
     #[arg(long, default_value = "tcp")]
     lane: Lane,
-    /// PEM file of the authority whose certificates are good on quic and wss; the local cluster's on the local cluster,
-    /// anybody's elsewhere (the password's and the ticket's proofs show who answers)
+    /// PEM file of the trusted authority for quic and wss; by default the local cluster's authority, and elsewhere any
+    /// certificate (the proofs of password and ticket authenticate the server)
     #[arg(long)]
     ca: Option<PathBuf>,
     /// Name that the certificate must bear

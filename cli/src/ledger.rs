@@ -1,5 +1,5 @@
-//! `shardkeep ledger`: the conservation query. Every item and coin has exactly one holder and one origin, or this
-//! says which one has not.
+//! `shardkeep ledger`: the conservation query. It reports each item and coin that does not have exactly one holder and one
+//! origin.
 
 use std::process::ExitCode;
 
@@ -57,7 +57,7 @@ pub async fn run(args: &LedgerArgs) -> Result<ExitCode> {
     Ok(if ledger.holds { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Asks every dbcache. Replicas of one store tell the same; books of a second store are a fault by themselves.
+/// Queries every dbcache. Replicas of one store give the same answer. A second store is a fault.
 pub async fn query(operator: &Operator) -> Result<Ledger> {
     let mut replies: Vec<StoreReply> = Vec::new();
     for (instance, mut dbcache) in operator.dbcaches().await? {
@@ -77,14 +77,14 @@ pub async fn query(operator: &Operator) -> Result<Ledger> {
     merge(replies).context("no dbcache was asked")
 }
 
-/// What one dbcache told.
+/// The answer of one dbcache.
 struct StoreReply {
     name: String,
     store: String,
     totals: Ledger,
 }
 
-/// The first one's books, and what is wrong with any.
+/// The totals of the first answer, with the faults of all.
 fn merge(replies: Vec<StoreReply>) -> Option<Ledger> {
     let mut replies = replies.into_iter();
     let StoreReply { name: first, store, mut totals } = replies.next()?;

@@ -1,5 +1,5 @@
-//! `shardkeep my …`: what a player does with the own account, over the sealed connection to login, with nothing but
-//! the address of a DNS server. Operators have `shardkeep account`.
+//! `shardkeep my …`: a player manages an account over the sealed connection to login, and needs only the address of a DNS
+//! server. Operators use `shardkeep account`.
 
 use std::path::PathBuf;
 
@@ -21,7 +21,7 @@ pub struct MyArgs {
     /// Account
     #[arg(long, global = true, default_value = "")]
     account: String,
-    /// Read what would be asked for from standard input, one line each: the password, then codes or the new password
+    /// Read all secrets from standard input, one line each: the password, then codes or the new password
     #[arg(long, global = true)]
     password_stdin: bool,
     /// Address of the cluster's DNS server; the local cluster's when absent
@@ -40,12 +40,12 @@ pub struct MyArgs {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Make an account
+    /// Register an account
     Register {
         /// The region's public key, 64 hexadecimal digits (`shardkeep account region` prints it)
         #[arg(long)]
         region_key: String,
-        /// An invitation, where the region asks for one
+        /// An invitation, if the region requires one
         #[arg(long, default_value = "")]
         token: String,
     },
@@ -55,15 +55,15 @@ enum Command {
     Sessions,
     /// End every session of the account
     LogOut,
-    /// Ask for a code of an authenticator app at each login
+    /// Require a code of an authenticator app at each login
     AddSecondFactor,
-    /// Ask for the password alone again
+    /// Require the password alone again
     RemoveSecondFactor,
 }
 
 pub async fn run(args: MyArgs) -> Result<()> {
     if args.account.is_empty() {
-        bail!("whose account? --account NAME");
+        bail!("no account named: add --account NAME");
     }
     let config = config(&args).await?;
     let password = ask_password(&args, &format!("Password for {}", args.account))?;
@@ -126,7 +126,7 @@ fn code(args: &MyArgs, prompt: &str) -> Result<Secret<String>> {
     terminal::secret(prompt, "code of the authenticator", args.password_stdin)
 }
 
-/// Asks for a code if the server does.
+/// Asks the person for a code if the server requires one.
 async fn log_in(args: &MyArgs, config: &Config, password: &Secret<String>) -> Result<WorldSelect> {
     match login::log_in(config, &args.zone, &args.account, password.expose()).await {
         Err(ClientError::Refused(refusal)) if refusal.code == ErrorCode::SecondFactor => {
@@ -135,7 +135,7 @@ async fn log_in(args: &MyArgs, config: &Config, password: &Secret<String>) -> Re
                 login::log_in_with_code(config, zone, account, password.expose(), codes.expose()).await
             };
             match log_in(&code(args, "Code of the authenticator")?).await {
-                // Somebody knows the password, and has been guessing.
+                // Too many wrong codes came with the right password.
                 Err(ClientError::Refused(refusal)) if refusal.code == ErrorCode::TwoCodes => {
                     eprintln!("{}", refusal.detail);
                     Ok(log_in(&code(args, "Two codes in a row")?).await?)

@@ -1,5 +1,5 @@
-//! How this tool speaks to a cluster as an operator: with its own certificate of kind `cli`, finding daemons in the
-//! registry. What the certificate alone allows is little; commands need a signed-in operator (`gm`).
+//! The gRPC clients of this tool. It has a certificate of kind `cli` and finds daemons in the registry. Most commands also
+//! need a signed-in operator (`gm`).
 
 use std::{
     path::{Path, PathBuf},
@@ -20,9 +20,9 @@ use shardkeep_rpc::{
 };
 use shardkeep_types::DaemonKind;
 
-use crate::data_dir::DataDir;
+use crate::{data_dir::DataDir, program};
 
-/// Which cluster, and by which certificate.
+/// The cluster, and the certificate to use.
 #[derive(Debug, Clone, Args)]
 pub struct ClusterArgs {
     /// Folder of a cluster on this machine
@@ -65,7 +65,7 @@ impl Operator {
         Ok(Self { dialer: Dialer::with_operator(Arc::new(identity), &operator_name()), registry })
     }
 
-    /// Every instance that the registry knows of these kinds; all kinds when empty.
+    /// All registered instances of these kinds, or of all kinds when empty.
     pub async fn instances(&self, kinds: &[DaemonKind]) -> Result<Vec<Instance>> {
         let mut registry = RegistryClient::new(self.dialer.channel(DaemonKind::Registry, &self.registry));
         let request = ListRequest { kinds: kinds.iter().map(ToString::to_string).collect() };
@@ -131,11 +131,14 @@ fn operator_name() -> OperatorName {
     named.or_else(uid).unwrap_or_else(|| unreachable!("a user id consists of digits"))
 }
 
-/// The registry of the cluster that runs here. What one that has ended has announced is still there, and leads nowhere.
+/// The registry of the cluster that runs here. The announcement of a cluster that has ended is out of date.
 fn registry_of(dir: &DataDir) -> Result<String> {
     let path = dir.path().display();
     if dir.supervisor()?.is_none() {
-        bail!("no cluster runs in {path}: `shardkeep up` starts one, --registry names one elsewhere");
+        bail!(
+            "no cluster runs in {path}: `{}` starts one, --registry names one elsewhere",
+            program::hint("up", dir.path())
+        );
     }
     let registry = dir.announced("registry-1");
     Ok(registry

@@ -1,4 +1,4 @@
-//! `shardkeep reset`: back to an empty cluster.
+//! `shardkeep reset`: deletes all data of a cluster.
 
 use std::{
     io::{BufRead as _, IsTerminal as _, Write as _},

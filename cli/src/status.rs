@@ -1,4 +1,4 @@
-//! `shardkeep status`: what the registry knows of the cluster, and which processes are behind it here.
+//! `shardkeep status`: the daemons that the registry knows, with the process ids of those on this machine.
 
 use std::process::ExitCode;
 
@@ -32,11 +32,11 @@ struct Row {
     client: String,
     grpc: String,
     admin: String,
-    /// Of a daemon on this machine.
+    /// Set for a daemon on this machine.
     pid: Option<u32>,
 }
 
-/// Exit code 1 when a daemon is not up. One that has said farewell is not missed.
+/// Exit code 1 when a daemon is not up. A daemon that has left properly does not count.
 pub async fn run(args: &StatusArgs) -> Result<ExitCode> {
     let operator = Operator::connect(&args.cluster).await?;
     let dir = DataDir::new(&args.cluster.data_dir)?;
@@ -49,7 +49,7 @@ pub async fn run(args: &StatusArgs) -> Result<ExitCode> {
     }
     let expected_states = [State::Up, State::Left].map(State::as_str);
     let all_up = rows.iter().all(|row| expected_states.contains(&row.state.as_str()));
-    // A program that asks for JSON looks at the states itself.
+    // A program that reads the JSON checks the states itself.
     Ok(if all_up || args.json { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 

@@ -1,4 +1,4 @@
-//! What commands that talk to a person share: tables, and passwords that do not show.
+//! Tables, errors and hidden input for commands in a terminal.
 
 use std::io::{BufRead, IsTerminal as _, Write as _};
 
@@ -11,7 +11,7 @@ use crossterm::{
 use shardkeep_rpc::tonic::Status;
 use shardkeep_types::Secret;
 
-/// A table with a line under its header and nothing else.
+/// A table without borders, with a line under its header.
 pub fn table<H: Into<comfy_table::Row>>(header: H) -> Table {
     let mut table = Table::new();
     table.load_preset(UTF8_NO_BORDERS).remove_style(TableComponent::HorizontalLines);
@@ -25,19 +25,18 @@ pub fn table<H: Into<comfy_table::Row>>(header: H) -> Table {
     table
 }
 
-/// Prints a line; that nobody reads it any more must not end who prints it.
+/// Prints a line. A closed standard output does not end the program.
 pub fn emit(line: impl std::fmt::Display) {
     let _ = writeln!(std::io::stdout(), "{line}");
 }
 
-/// The daemon's own words, without the wrapping of the transport. By value, to be handed to `map_err`.
+/// The daemon's message without the parts that the transport adds. By value, for `map_err`.
 #[allow(clippy::needless_pass_by_value, reason = "the signature of map_err")]
 pub fn status_error(status: Status) -> anyhow::Error {
     anyhow::anyhow!("{}", status.message())
 }
 
-/// What went wrong and what it comes from, each said once: many errors repeat those that they hold, and those of the
-/// transport add its own structures.
+/// The error and its causes, each once: many errors repeat their cause, and the transport's errors add their structure.
 pub fn explain(error: &anyhow::Error) -> String {
     let mut parts: Vec<String> = Vec::new();
     let mut emit = |text: String| {
@@ -62,7 +61,7 @@ pub fn explain(error: &anyhow::Error) -> String {
     parts.join(": ")
 }
 
-/// Where a chain of causes ends.
+/// The last error of a chain of causes.
 fn root_cause(error: &dyn std::error::Error) -> Option<String> {
     let causes = std::iter::successors(error.source(), |cause| cause.source());
     causes.last().map(ToString::to_string)
@@ -73,7 +72,7 @@ pub fn password(prompt: &str, from_stdin: bool) -> Result<Secret<String>> {
     secret(prompt, "password", from_stdin)
 }
 
-/// A secret of any kind, in the same ways; `what` is its name where it is missing.
+/// Any secret, read in the same way. `what` names it in errors.
 pub fn secret(prompt: &str, what: &str, from_stdin: bool) -> Result<Secret<String>> {
     let text = if from_stdin {
         line(&mut std::io::stdin().lock(), what)?

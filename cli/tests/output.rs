@@ -1,10 +1,10 @@
-//! What the tool prints, and to whom.
+//! The output of the command line.
 
 use std::process::{Command, Stdio};
 
 #[test]
 fn broken_pipe_ends_command_quietly() {
-    // More than a pipe holds, so that the tool still prints when nobody reads any more.
+    // The script is larger than the buffer of a pipe, so that the tool still prints after the pipe has closed.
     let mut tool = Command::new(env!("CARGO_BIN_EXE_shardkeep"))
         .args(["completions", "zsh"])
         .stdout(Stdio::piped())

@@ -137,7 +137,7 @@ fn release_is_built_signed_served_and_fetched() {
     let until = Instant::now() + TIMEOUT;
     while written(&stage) < 1 << 20 {
         assert!(Instant::now() < until && first.try_wait().unwrap().is_none(), "it fetches");
-        thread::sleep(Duration::from_millis(5));
+        thread::yield_now();
     }
     first.kill().unwrap();
     first.wait().unwrap();
@@ -157,7 +157,7 @@ fn release_is_built_signed_served_and_fetched() {
     );
     assert!(run_ok(&fetch).contains("it was already"));
 
-    // What a launcher has to tell apart.
+    // A launcher tells these failures apart by the exit code.
     let (code, stderr) =
         run_failing(&["fetch", "--server", &server.address, "--to", &game, "--public-key", &other]);
     assert!(code == 3 && stderr.contains("not trusted"), "{code} {stderr}");
@@ -191,7 +191,7 @@ fn store_damage_is_detected_and_repaired() {
     let (code, stderr) = run_failing(&["verify", "--store", &store]);
     assert!(code == 3 && stderr.contains(chunk.file_name().unwrap().to_str().unwrap()), "{code} {stderr}");
 
-    // Who serves it hears what is wrong with it, and so does who signs by another key.
+    // `serve` and `sign` report a damaged chunk and another key.
     fs::write(&chunk, &bytes[..99]).unwrap();
     let other = at("other");
     run_ok(&["keygen", "--key", &other]);
@@ -219,7 +219,7 @@ fn store_damage_is_detected_and_repaired() {
     let stderr = String::from_utf8_lossy(&signed.stderr);
     assert!(signed.status.success() && stderr.contains("published before is signed by"), "{stderr}");
     assert!(run_ok(&["verify", "--store", &store]).contains("release 2 (2)"));
-    // What no system could hold is refused with its name.
+    // A name that some systems cannot store is refused.
     fs::write(temporary.path().join("release/con.txt"), "x").unwrap();
     let (code, stderr) = run_failing(&build("3"));
     assert!(code == 1 && stderr.contains("con.txt") && stderr.contains("device"), "{code} {stderr}");

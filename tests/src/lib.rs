@@ -1,4 +1,4 @@
-//! What the stories share: a cluster that plays along, and players who come from nothing but a DNS server's address.
+//! A shared cluster for the stories, and players who start with the address of a DNS server.
 
 mod raw_session;
 
@@ -14,25 +14,21 @@ use shardkeep_client::{
     lanes::{Connector, Lane, Trust},
     login::{self, GatewayTicket, WorldSelect},
 };
-use shardkeep_testkit::{Cluster, Postgres, Redis, Stores};
+use shardkeep_testkit::{Cluster, Postgres, Redis, Stores, wait_until};
 use shardkeep_types::{CharacterId, EntityId};
-use tokio::{
-    sync::OnceCell,
-    time::{sleep, timeout},
-};
+use tokio::{sync::OnceCell, time::timeout};
 
 pub use raw_session::{RawSession, connection_end};
 
 pub const ZONE: &str = "shardkeep.test";
 pub const WORLD: u32 = 1;
 pub const PASSWORD: &str = "correct horse battery staple";
-/// What has not happened by then, with the machine busy with other stories, will not happen.
+/// Longest wait for an event, on a machine that is busy with other stories.
 pub const TIMEOUT: Duration = Duration::from_secs(30);
-const POLL: Duration = Duration::from_millis(50);
 /// The border between the two zones, and the middle of the map, in mm.
 pub const BORDER_MM: i32 = 512_000;
 
-/// Every player works a little before the login server does.
+/// Every login solves a puzzle.
 const SETTINGS: &str = r#"
 [login.puzzle]
 mode = "always"
@@ -40,13 +36,13 @@ least_bits = 8
 most_bits = 8
 "#;
 
-/// One cluster on embedded stores for all stories that leave it as they found it.
+/// One cluster on embedded stores for all stories that neither restart nor reconfigure it.
 pub async fn shared() -> Result<&'static Cluster> {
     static SHARED: OnceCell<Cluster> = OnceCell::const_new();
     SHARED.get_or_try_init(|| Cluster::start_with(Stores::default(), Some(SETTINGS))).await
 }
 
-/// The two kinds of stores that everything must work on.
+/// The two kinds of stores.
 pub enum StoreBackend {
     Sqlite,
     Servers { postgres: Postgres, redis: Redis },
@@ -80,7 +76,7 @@ pub fn unique_name(prefix: &str) -> String {
     name
 }
 
-/// How a player of this cluster must be configured: its DNS server, and nothing else.
+/// The configuration of a player of this cluster: its DNS server.
 pub fn config(cluster: &Cluster) -> Result<Config> {
     Ok(Config::with_dns(cluster.dns()?.parse().context("the DNS server's address")?))
 }
@@ -97,7 +93,7 @@ pub fn config_on(cluster: &Cluster, lane: Lane) -> Result<Config> {
     Ok(config)
 }
 
-/// A player in the world, with an account and a character of its own.
+/// A player in the world, with a new account and a new character.
 pub struct Actor {
     pub name: String,
     pub player: Player,
@@ -135,7 +131,7 @@ impl Actor {
     ) -> Result<Self> {
         let name = unique_name(prefix);
         cluster.account(&name, PASSWORD).await?;
-        // Gateways take turns; a login may ask only a few times in a row, and others ask in between.
+        // Login chooses the gateway and limits the requests of one connection.
         for _ in 0..10 {
             let mut worlds = log_in(cluster, &name, PASSWORD).await?;
             for _ in 0..4 {
@@ -174,7 +170,7 @@ impl Actor {
         seen.with_context(|| format!("{} does not see {}", self.name, other.name))
     }
 
-    /// Waits for a happening for which `accept` gives something.
+    /// Waits for an event for which `accept` returns a value.
     pub async fn wait_until<T>(
         &mut self,
         description: &str,
@@ -214,26 +210,19 @@ impl Actor {
 
 /// Waits until the daemon is not ready, for a reason that contains `cause`.
 pub async fn wait_until_unready(cluster: &Cluster, daemon: &str, cause: &str) -> Result<()> {
-    let unready = async {
-        loop {
-            match cluster.not_ready_reason(daemon).await? {
-                Some(reason) if reason.contains(cause) => return Ok(()),
-                _ => sleep(POLL).await,
-            }
-        }
-    };
-    timeout(TIMEOUT, unready).await.with_context(|| format!("{daemon} stays ready"))?
+    wait_until(&format!("{daemon} is not ready: {cause}"), async || {
+        let reason = cluster.not_ready_reason(daemon).await?;
+        Ok(reason.filter(|reason| reason.contains(cause)).map(drop))
+    })
+    .await
 }
 
 /// Waits until the daemon is ready.
 pub async fn wait_until_ready(cluster: &Cluster, daemon: &str) -> Result<()> {
-    let ready = async {
-        while cluster.not_ready_reason(daemon).await?.is_some() {
-            sleep(POLL).await;
-        }
-        Ok(())
-    };
-    timeout(TIMEOUT, ready).await.with_context(|| format!("{daemon} does not become ready"))?
+    wait_until(&format!("{daemon} is ready"), async || {
+        Ok(cluster.not_ready_reason(daemon).await?.is_none().then_some(()))
+    })
+    .await
 }
 
 /// Logs in, and waits until the world is listed: login hears of it a moment after the cluster is ready.
@@ -259,7 +248,7 @@ pub async fn log_in_with(config: &Config, name: &str, password: &str) -> Result<
     Ok(worlds)
 }
 
-/// Goes where the two can trade. Accounts stand a metre apart at first, and other stories make accounts between theirs.
+/// Brings two players within reach of a trade. New avatars stand a metre apart, with those of other stories in between.
 pub async fn meet(one: &Actor, other: &Actor) -> Result<()> {
     tokio::try_join!(one.walk_to(500, 512), other.walk_to(501, 512))?;
     Ok(())

@@ -1,5 +1,5 @@
-//! What belongs to an account: the player sees where it is logged in and ends that; an operator's ban reaches also a
-//! gateway that stood still; a closed world lets nobody in but the staff.
+//! Accounts: players see and end their sessions, an operator's ban also reaches a gateway that was frozen, and a closed
+//! world admits staff only.
 
 use anyhow::{Context as _, Result, ensure};
 use shardkeep_client::{
@@ -7,35 +7,42 @@ use shardkeep_client::{
     login::{self, WorldSelect},
     wire::payload::{ErrorCode, WorldStatus},
 };
-use shardkeep_stories::{Actor, PASSWORD, TIMEOUT, WORLD, log_in, shared};
+use shardkeep_stories::{Actor, PASSWORD, TIMEOUT, WORLD, log_in, shared, unique_name};
 use shardkeep_testkit::{Authenticator, Cluster};
 use tokio::time::timeout;
 
 #[tokio::test]
-async fn player_manages_own_sessions_and_password() -> Result<()> {
+async fn second_login_ends_the_first_session_and_lists_the_character() -> Result<()> {
     let cluster = shared().await?;
-    let mut login = {
-        let actor = Actor::enter(cluster, "minder").await?;
-        let second = log_in(cluster, &actor.name, PASSWORD).await?;
-        ended_with(&actor, ErrorCode::Displaced).await?;
-        ensure!(second.worlds()[0].may_enter && second.worlds()[0].recommended);
-        timeout(TIMEOUT, wait_for_character_count(cluster, &actor.name))
-            .await
-            .context("its character is never counted")??;
-        let actor = Actor::enter_as(cluster, &actor.name).await?;
-        let mut third = log_in(cluster, &actor.name, PASSWORD).await?;
-        ended_with(&actor, ErrorCode::Displaced).await?;
-        ensure!(third.sessions().await?.is_empty());
-        third.change_password("another one").await?;
-        ensure!(code(log_in(cluster, &actor.name, PASSWORD).await) == Some(ErrorCode::Denied));
-        log_in(cluster, &actor.name, "another one").await?
-    };
-    ensure!(login.log_out_everywhere().await? == 0);
-    // The connection that asked goes on.
-    login.select(WORLD).await?;
+    let actor = Actor::enter(cluster, "minder").await?;
+    let second = log_in(cluster, &actor.name, PASSWORD).await?;
+    ended_with(&actor, ErrorCode::Displaced).await?;
+    ensure!(second.worlds()[0].may_enter && second.worlds()[0].recommended);
+    timeout(TIMEOUT, wait_for_character_count(cluster, &actor.name))
+        .await
+        .context("its character is never counted")?
+}
 
-    // What a player types.
-    let name = shardkeep_stories::unique_name("typist");
+#[tokio::test]
+async fn player_changes_password_and_ends_other_sessions() -> Result<()> {
+    let cluster = shared().await?;
+    let name = unique_name("changer");
+    cluster.account(&name, PASSWORD).await?;
+    let mut login = log_in(cluster, &name, PASSWORD).await?;
+    ensure!(login.sessions().await?.is_empty());
+    login.change_password("another one").await?;
+    ensure!(code(log_in(cluster, &name, PASSWORD).await) == Some(ErrorCode::Denied));
+    let mut login = log_in(cluster, &name, "another one").await?;
+    ensure!(login.log_out_everywhere().await? == 0);
+    // The connection of the request goes on.
+    login.select(WORLD).await.map(drop)?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn my_commands_show_sessions_and_change_password() -> Result<()> {
+    let cluster = shared().await?;
+    let name = unique_name("typist");
     cluster.account(&name, PASSWORD).await?;
     let dns = cluster.dns()?;
     let my_command = |subcommand: &'static str| {
@@ -55,7 +62,7 @@ async fn second_factor_owner_logs_in_after_guesses() -> Result<()> {
     let actor = Actor::enter(cluster, "owner").await?;
     let name = actor.name.as_str();
     let app = cluster.run_cli(&["account", "second-factor", name, "on"], "").await?;
-    let app = Authenticator::scan(&app).context("no app can read that")?;
+    let app = Authenticator::scan(&app).context("the link is not readable")?;
     ended_with(&actor, ErrorCode::Kicked).await?;
     let config = shardkeep_stories::config(cluster)?;
     let guess = async || {
@@ -67,7 +74,7 @@ async fn second_factor_owner_logs_in_after_guesses() -> Result<()> {
     }
     ensure!(answer == Some(ErrorCode::TwoCodes));
 
-    // One code, and when that is not enough two of them.
+    // The first code is not enough after guesses, so login asks for two.
     let dns = cluster.dns()?;
     let my_command = ["my", "sessions", "--account", name, "--dns", dns.as_str(), "--password-stdin"];
     cluster.run_cli(&my_command, &format!("{PASSWORD}\n{}\n{}\n", app.first(), app.two())).await?;
@@ -75,7 +82,7 @@ async fn second_factor_owner_logs_in_after_guesses() -> Result<()> {
 }
 
 #[tokio::test]
-async fn operator_bans_logs_out_and_closes_world() -> Result<()> {
+async fn ban_reaches_session_of_frozen_gateway() -> Result<()> {
     let cluster = Cluster::start().await?;
     let one = cluster.announcement("gateway-1")?.client;
     let frozen = Actor::enter_through(&cluster, "frozen", |gateway| gateway == one).await?;
@@ -83,15 +90,32 @@ async fn operator_bans_logs_out_and_closes_world() -> Result<()> {
     cluster.run_cli(&["account", "ban", &frozen.name, "--reason", "cheats"], "").await?;
     cluster.thaw("gateway-1")?;
     ended_with(&frozen, ErrorCode::Banned).await?;
+    let refused = cluster.run_cli(&["account", "unban", &frozen.name], "").await.expect_err("no reason");
+    ensure!(refused.to_string().contains("--reason"), "{refused}");
+    cluster.run_cli(&["account", "unban", &frozen.name, "--reason", "appeal"], "").await?;
+    log_in(&cluster, &frozen.name, PASSWORD).await?;
+    cluster.stop().await
+}
 
+#[tokio::test]
+async fn operator_ends_sessions_of_an_account() -> Result<()> {
+    let cluster = Cluster::start().await?;
     cluster.run_cli(&["gm", "claim", "--password-stdin"], "a long enough password").await?;
     let ann = Actor::enter(&cluster, "ann").await?;
     let sessions = cluster.run_cli(&["gm", "sessions", &ann.name], "").await?;
     ensure!(sessions.contains("1 session") && sessions.contains("127.0.0.1"), "{sessions}");
     cluster.run_cli(&["gm", "log-out", &ann.name, "--reason", "asked us to"], "").await?;
     ended_with(&ann, ErrorCode::Kicked).await?;
+    ensure!(cluster.run_cli(&["gm", "audit"], "").await?.contains("asked us to"));
+    cluster.stop().await
+}
 
-    let name = ann.name.clone();
+#[tokio::test]
+async fn closed_world_admits_staff_only() -> Result<()> {
+    let cluster = Cluster::start().await?;
+    cluster.run_cli(&["gm", "claim", "--password-stdin"], "a long enough password").await?;
+    let name = unique_name("member");
+    cluster.account(&name, PASSWORD).await?;
     let mut before = log_in(&cluster, &name, PASSWORD).await?;
     let world = WORLD.to_string();
     cluster.run_cli(&["gm", "maintenance", &world, "closed", "--reason", "until nine"], "").await?;
@@ -112,8 +136,8 @@ async fn operator_bans_logs_out_and_closes_world() -> Result<()> {
     cluster.run_cli(&["gm", "maintenance", &world, "open", "--reason", "done"], "").await?;
     wait_for_status(&mut staff, WorldStatus::WorldUp).await?;
     let audit = cluster.run_cli(&["gm", "audit"], "").await?;
-    for entry in ["close world 1 to players", "open world 1 to players", "until nine", "asked us to"] {
-        ensure!(audit.contains(entry), "the audit does not tell of {entry:?}:\n{audit}");
+    for entry in ["close world 1 to players", "open world 1 to players", "until nine"] {
+        ensure!(audit.contains(entry), "the audit has no entry {entry:?}:\n{audit}");
     }
     cluster.stop().await
 }
@@ -129,7 +153,7 @@ async fn wait_for_status(worlds: &mut WorldSelect, status: WorldStatus) -> Resul
     Ok(())
 }
 
-/// On a busy machine a welcome may come without the count: the next one has it.
+/// On a busy machine a world list may come without the count. The next list has it.
 async fn wait_for_character_count(cluster: &Cluster, name: &str) -> Result<()> {
     while log_in(cluster, name, PASSWORD).await?.worlds()[0].characters != 1 {}
     Ok(())

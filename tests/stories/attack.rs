@@ -1,17 +1,17 @@
-//! While strangers try everything they know at the doors, honest players come, play and leave as if nothing were; no
-//! daemon dies, nothing grows without bound, and nothing is let in. And the tool that does it attacks this machine only.
+//! Under all attacks at once, honest players enter, play and leave without a failure. No daemon dies, memory stays bounded,
+//! and no attack gets in.
 
 use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result, ensure};
 use serde::Deserialize;
-use shardkeep_testkit::{Cluster, binary};
+use shardkeep_testkit::{Cluster, tool};
 use tokio::process::Command;
 
-/// All attacks at once, for a few seconds: enough to meet every refusal, little enough for a busy machine.
-const ATTACK_ARGUMENTS: [&str; 12] =
-    ["attack", "--json", "--seconds", "5", "--rate", "20", "--open", "100", "--cpu", "30", "--players", "4"];
-/// What the doors may grow by: hundreds of connections, not what strangers say there is.
+/// All attacks at once, for a few seconds.
+const ATTACK_ARGUMENTS: [&str; 11] =
+    ["--json", "--seconds", "5", "--rate", "20", "--open", "100", "--cpu", "30", "--players", "4"];
+/// Growth of memory that hundreds of connections explain. A length that an attacker claims allocates nothing.
 const MAX_GROWTH: u64 = 64 << 20;
 
 #[derive(Deserialize)]
@@ -44,14 +44,20 @@ struct Daemon {
 #[tokio::test]
 async fn cluster_holds_under_attack() -> Result<()> {
     let cluster = Cluster::start().await?;
-    // Fails unless the tool itself is content: honest visits, breaches, deaths.
-    let outcome: Outcome = serde_json::from_str(&cluster.run_cli(&ATTACK_ARGUMENTS, "").await?)?;
+    // The exit code covers honest visits, breaches and dead daemons.
+    let attack = Command::new(tool("shardkeep-attack")?)
+        .env("SHARDKEEP_DATA_DIR", cluster.data_dir())
+        .args(ATTACK_ARGUMENTS)
+        .output()
+        .await?;
+    ensure!(attack.status.success(), "{}", String::from_utf8_lossy(&attack.stderr));
+    let outcome: Outcome = serde_json::from_slice(&attack.stdout)?;
     ensure!(outcome.attacked.visits > 0 && outcome.attacked.failed == 0, "honest visits failed");
-    ensure!(outcome.attacks.len() == 16, "only {} attacks", outcome.attacks.len());
+    ensure!(outcome.attacks.len() == 17, "only {} attacks", outcome.attacks.len());
     for (attack, counts) in &outcome.attacks {
         ensure!(counts.breaches == 0, "{attack} came through {} times", counts.breaches);
     }
-    // Those that need no session first: a busy machine may take longer over a login than the storm lasts.
+    // These attacks need no session. On a busy machine a login may take longer than the attack.
     for attack in ["garbage", "out-of-phase", "ticket-guessing", "wrong-passwords", "size-bombs"] {
         let counts = outcome.attacks.get(attack).context(attack)?;
         ensure!(counts.attempts > 0 && counts.refused > 0, "{attack} met no refusal");
@@ -62,15 +68,4 @@ async fn cluster_holds_under_attack() -> Result<()> {
         ensure!(!daemon.died && growth < MAX_GROWTH, "{name} grew by {growth} bytes");
     }
     cluster.stop().await
-}
-
-#[tokio::test]
-async fn attack_tool_refuses_non_loopback_address() -> Result<()> {
-    for address in ["192.0.2.1:53", "[2001:db8::1]:53", "0.0.0.0:53"] {
-        let refused = Command::new(binary()?).args(["attack", "--dns", address]).output().await?;
-        let stderr_text = String::from_utf8_lossy(&refused.stderr);
-        ensure!(refused.status.code() == Some(2), "{address}: {}", refused.status);
-        ensure!(stderr_text.contains("is not a loopback address"), "{stderr_text}");
-    }
-    Ok(())
 }

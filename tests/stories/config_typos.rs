@@ -1,4 +1,4 @@
-//! A mistake in the settings is found before anything starts, and its message says where it is and what was meant.
+//! A mistake in the settings is reported before any daemon starts, with its line and the nearest valid key.
 
 use std::{net::TcpListener, path::Path, process::Command};
 
@@ -44,7 +44,7 @@ fn write(folder: &Path, settings: &str) -> Result<String> {
     Ok(file.display().to_string())
 }
 
-/// What the tool says on standard error; fails if it does not refuse.
+/// Standard error of a command that must fail.
 fn refused(arguments: &[&str]) -> Result<String> {
     let output = Command::new(binary()?).args(arguments).output().context("the tool does not start")?;
     ensure!(!output.status.success(), "shardkeep {arguments:?} found nothing wrong");

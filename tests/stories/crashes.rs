@@ -1,4 +1,4 @@
-//! Daemons are killed with SIGKILL while people play: sessions go on, and nothing is lost or doubled.
+//! Daemons are killed with SIGKILL while players play. Sessions go on, and no item is lost or duplicated.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use shardkeep_client::game::{GameEvent, View};
 use shardkeep_stories::{Actor, StoreBackend, TIMEOUT, trade};
 use shardkeep_testkit::Cluster;
 
-/// Two players in a cluster of their own.
+/// A cluster with two players.
 struct Scenario {
     cluster: Cluster,
     ann: Actor,
@@ -22,7 +22,7 @@ impl Scenario {
         Ok(Self { cluster, ann, bob })
     }
 
-    /// Play goes on: they see each other move, and trade; the books are in order.
+    /// The players see each other move, trade, and conservation holds.
     async fn assert_play_continues(&mut self) -> Result<()> {
         self.ann.sees(&self.bob).await?;
         self.bob.sees(&self.ann).await?;
@@ -34,7 +34,7 @@ impl Scenario {
         }
         self.ann.player.stop().await?;
         let (anns, bobs) = (self.ann.coins_and_items().await?, self.bob.coins_and_items().await?);
-        // Back and forth, so that nobody runs out of gifts.
+        // The player with more items gives one.
         let (giver, taker) =
             if anns.1.len() >= bobs.1.len() { (&self.ann, &self.bob) } else { (&self.bob, &self.ann) };
         trade(giver, taker).await?;
@@ -53,7 +53,7 @@ impl Scenario {
         Ok(())
     }
 
-    /// Nobody had to log in again.
+    /// No session has ended.
     fn assert_sessions_alive(&mut self) -> Result<()> {
         for actor in [&mut self.ann, &mut self.bob] {
             while let Some(event) = actor.events.try_next() {
@@ -89,7 +89,7 @@ async fn kill_each_daemon(cluster: Cluster) -> Result<()> {
         scenario.assert_play_continues().await.with_context(|| format!("after {daemon} was killed"))?;
         scenario.assert_sessions_alive().with_context(|| format!("after {daemon} was killed"))?;
     }
-    // And newcomers still find in.
+    // New players can enter.
     let carol = Actor::enter(&scenario.cluster, "carol").await?;
     carol.sees(&scenario.ann).await?;
     scenario.cluster.stop().await

@@ -1,5 +1,4 @@
-//! What operators are given fits the cluster: every panel and alert is fed by a metric that some daemon exports, and the
-//! operations page names every metric, setting and alert.
+//! Every panel and alert uses a metric that a daemon exports, and the operations page lists every metric, setting and alert.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -305,7 +304,7 @@ fn settings(config: &str) -> BTreeMap<String, Vec<String>> {
     sections
 }
 
-/// What the page says about a section of the settings, up to the next one.
+/// The text of the page about one section of the settings.
 fn section_text<'a>(page: &'a str, section: &str) -> Option<&'a str> {
     let (_, rest) = page.split_once(&format!("\n`[{section}]`"))?;
     let end = ["\n`[", "\n## "].iter().filter_map(|next| rest.find(next)).min();

@@ -1,5 +1,4 @@
-//! Somebody floods the addresses that players are sent to, and an operator steps aside: one command, and the very next
-//! answer by DNS names other addresses.
+//! An operator moves players away from flooded addresses: after one command the next DNS answer names other addresses.
 
 use anyhow::{Context as _, Result, ensure};
 use shardkeep_client::dns::Resolver;

@@ -1,4 +1,4 @@
-//! A gateway that is taken down sends its players to another one; they keep their sessions and play on.
+//! A gateway that drains sends its players to another one. They keep their sessions and play on.
 
 use std::{
     sync::atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -11,9 +11,9 @@ use shardkeep_client::{
     game::{GameEvent, GameEvents, Player},
     wire::payload::{Channel, ErrorCode},
 };
-use shardkeep_stories::{Actor, TIMEOUT, trade};
-use shardkeep_testkit::{Cluster, Stores};
-use tokio::time::timeout;
+use shardkeep_stories::{Actor, trade};
+use shardkeep_testkit::{Cluster, Stores, wait_until};
+use tokio::time::{MissedTickBehavior, interval, timeout};
 
 #[tokio::test]
 async fn draining_gateway_moves_players_to_another() -> Result<()> {
@@ -44,7 +44,7 @@ async fn draining_gateway_moves_players_to_another() -> Result<()> {
     cluster.stop().await
 }
 
-/// Quick talkers, and moves that a busy machine may take its time for.
+/// A high chat rate, and time for moves on a busy machine.
 const SETTINGS: &str = r#"
 [chat]
 rate = 100
@@ -53,7 +53,7 @@ burst = 100
 [gateway]
 move_within = "20s"
 "#;
-/// Between two lines of a talker: a client may not say more.
+/// Between two lines of a player: the gateway limits the rate of a client.
 const LINE_INTERVAL: Duration = Duration::from_millis(250);
 
 #[tokio::test]
@@ -75,14 +75,12 @@ async fn chat_is_delivered_once_while_gateways_drain_in_turn() -> Result<()> {
             let drained = cluster.drain(draining)?;
             cluster.wait_for_restart(&drained).await?;
             for player in [&ann, &bob] {
-                let at_other_gateway = async {
-                    while player.session().gateway() != address {
-                        tokio::time::sleep(LINE_INTERVAL).await;
-                    }
-                };
-                timeout(TIMEOUT, at_other_gateway).await.context("both go to the other gateway")?;
+                wait_until("both players are at the other gateway", async || {
+                    Ok((player.session().gateway() == address).then_some(()))
+                })
+                .await?;
             }
-            // Who comes in through the gateway that is back knows that the others know it.
+            // A newcomer that this gateway serves shows that login knows it again.
             let back = cluster.announcement(draining)?.client;
             Actor::enter_through(&cluster, "guest", |gateway| gateway == back).await?;
         }
@@ -104,27 +102,29 @@ async fn chat_is_delivered_once_while_gateways_drain_in_turn() -> Result<()> {
     cluster.stop().await
 }
 
-/// Says numbers, to those around and to the whole world in turn, until it is over.
+/// Sends numbers, to the players around and to the whole world in turn, until the moves are done.
 async fn send_lines(player: &Player, done: &AtomicBool, sent: &AtomicUsize) -> Result<()> {
     let mut number = 0;
+    let mut turns = interval(LINE_INTERVAL);
+    turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while !done.load(Ordering::Acquire) {
+        turns.tick().await;
         let channel = if number % 2 == 0 { Channel::Say } else { Channel::World };
         match player.speak(channel, &number.to_string(), "").await {
             Ok(()) => {
                 number += 1;
                 sent.store(number, Ordering::Release);
             }
-            // It was not said.
+            // The line was refused and is sent again.
             Err(ClientError::Refused(refusal))
                 if matches!(refusal.code, ErrorCode::TooFast | ErrorCode::Unavailable) => {}
             Err(error) => bail!("{number} can not be said: {error}"),
         }
-        tokio::time::sleep(LINE_INTERVAL).await;
     }
     Ok(())
 }
 
-/// Hears every number of each talker once and in order, up to the last.
+/// Receives every number of each player once and in order, up to the last.
 async fn receive_lines(
     mut events: GameEvents,
     names: &[String; 2],
@@ -137,7 +137,7 @@ async fn receive_lines(
             && next.iter().zip(sent).all(|(received, sent)| *received == sent.load(Ordering::Acquire))
     };
     while !all(&next) {
-        // The last line may have been heard before it was over.
+        // The last line may arrive before the moves are done.
         let Ok(event) = timeout(LINE_INTERVAL, events.next()).await else { continue };
         match event.context("the session ended")? {
             GameEvent::ChatMessage(received) => {

@@ -1,4 +1,4 @@
-//! Who stands still says nothing to the network; newcomers see it nevertheless, from both sides of the border.
+//! An avatar that stands still causes no traffic. New players see it from both sides of the border.
 
 use anyhow::Result;
 use shardkeep_stories::{Actor, shared};

@@ -1,5 +1,4 @@
-//! Programs that share nothing with the cluster but its documents: a player written in Python from the protocol's
-//! page, and backends of one's own, in Rust and in Python, that every player can roll dice at.
+//! Programs that were written from the documents alone: a client in Python, and custom backends in Rust and in Python.
 
 use std::{path::PathBuf, process::Stdio, time::Duration};
 

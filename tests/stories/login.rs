@@ -1,4 +1,4 @@
-//! Who may come in: the right password does, nothing else does, and a second login takes the place of the first.
+//! Only the right password logs in, and a second login ends the first session.
 
 use anyhow::{Result, ensure};
 use shardkeep_client::{ClientError, Refusal, SessionEnd, game::Player, wire::payload::ErrorCode};

@@ -1,4 +1,4 @@
-//! A creature is hunted down: its loot is minted once, lies on the ground for all to see, and is picked up.
+//! A player kills a creature. Its loot is minted once, lies on the ground, and is picked up.
 
 use std::time::Duration;
 
@@ -11,18 +11,20 @@ use shardkeep_client::{
 use shardkeep_stories::{Actor, TIMEOUT};
 use shardkeep_testkit::Cluster;
 use shardkeep_types::EntityId;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 
-/// A little more than the pause an avatar needs between two strikes.
+/// A little more than the pause that the rules require between two attacks.
 const ATTACK_COOLDOWN: Duration = Duration::from_millis(650);
-/// How near one goes before striking, and to pick up.
+/// Time between two corrections of the course.
+const STEP: Duration = Duration::from_millis(100);
+/// Distance from which the hunter attacks and picks up.
 const NEAR_MM: u64 = 1_500;
-/// What a rabbit can run to, and an avatar after it.
+/// Time to catch a creature that flees.
 const CHASE_TIMEOUT: Duration = Duration::from_secs(90);
 
 #[tokio::test]
 async fn loot_of_killed_creature_is_minted_once() -> Result<()> {
-    // A cluster of its own: elsewhere other players leave things on the ground, and hunt.
+    // The players of other stories would drop items and hunt too.
     let cluster = Cluster::start().await?;
     let hunter = Actor::enter(&cluster, "hunter").await?;
     hunter.walk_to(440, 512).await?;
@@ -60,16 +62,17 @@ async fn kill_creature(hunter: &Actor) -> Result<()> {
     });
     let creature = creature.await.context("no creature in sight")?;
     let deadline = Instant::now() + CHASE_TIMEOUT;
+    let mut attacks = interval(ATTACK_COOLDOWN);
+    attacks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ensure!(Instant::now() < deadline, "the prey got away");
+        attacks.tick().await;
         approach(hunter, creature).await?;
         match hunter.player.attack(creature).await {
             Ok(result) if result.killed => break,
-            Ok(_) => sleep(ATTACK_COOLDOWN).await,
-            // It has moved on, or the neighbour zone whose it is did not answer in time.
-            Err(ClientError::Refused(refusal)) if refusal.code != ErrorCode::NotFound => {
-                sleep(ATTACK_COOLDOWN / 10).await
-            }
+            Ok(_) => {}
+            // The creature has moved out of reach, or its zone did not answer in time.
+            Err(ClientError::Refused(refusal)) if refusal.code != ErrorCode::NotFound => {}
             Err(error) => return Err(error).context("the prey cannot be struck"),
         }
     }
@@ -80,8 +83,10 @@ async fn kill_creature(hunter: &Actor) -> Result<()> {
 /// Runs towards an entity until it is near.
 async fn approach(hunter: &Actor, entity: EntityId) -> Result<()> {
     let deadline = Instant::now() + CHASE_TIMEOUT;
+    let mut steps = interval(STEP);
     loop {
         ensure!(Instant::now() < deadline, "{entity} cannot be reached");
+        steps.tick().await;
         let (here, there) = hunter.player.with_view(|view| {
             let there = view.entity(entity).map(|it| it.position_at(std::time::Instant::now()));
             (view.position(), there)
@@ -93,6 +98,5 @@ async fn approach(hunter: &Actor, entity: EntityId) -> Result<()> {
         let (dx, dy) = (f64::from(there.x_mm - here.x_mm), f64::from(there.y_mm - here.y_mm));
         let part = |d: f64| (d / dx.hypot(dy) * 5_900.0) as i16;
         hunter.player.walk(part(dx), part(dy)).await?;
-        sleep(Duration::from_millis(100)).await;
     }
 }

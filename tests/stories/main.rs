@@ -1,5 +1,5 @@
-//! Stories over a whole cluster of real processes: what a player lives through, and what dies meanwhile. One module
-//! each; `ARCHITECTURE.md` says what must hold in them all.
+//! Stories over a whole cluster of real processes: players play while daemons drain, crash or are attacked. One module
+//! for each story.
 
 mod accounts;
 mod alerts;
@@ -19,6 +19,7 @@ mod idle_player;
 mod interop;
 mod lanes;
 mod login;
+mod long;
 mod loot;
 mod malicious_client;
 mod operator;
@@ -28,3 +29,4 @@ mod restart;
 mod slow_client;
 mod tickets;
 mod two_players;
+mod up;

@@ -1,5 +1,5 @@
-//! What no honest client sends is answered as the protocol says or ends its own connection, and the honest player
-//! beside it notices nothing.
+//! Malformed and forbidden messages get the error of the protocol or close their connection. An honest player is not
+//! disturbed.
 
 use anyhow::{Context as _, Result, ensure};
 use shardkeep_client::{
@@ -26,7 +26,7 @@ async fn malformed_input_before_login_is_refused() -> Result<()> {
         ("half a message", record(&too_early[..2]), Some(ErrorCode::Malformed)),
         ("an endless record", forge_record(u16::MAX, &[]), Some(ErrorCode::TooLarge)),
         ("an empty record", forge_record(0, &[]), Some(ErrorCode::Malformed)),
-        // Waits for the rest until the time of the handshake is over.
+        // The gateway waits for the rest until the handshake times out.
         ("half a record", forge_record(100, &[0; 10]), None),
     ];
     for (case, bytes, answer) in attacks {
@@ -118,7 +118,7 @@ async fn altered_record_closes_connection_without_answer() -> Result<()> {
     assert_undisturbed(&honest).await
 }
 
-/// An account of its own in a session, not in the world.
+/// A session of a new account, not in the world.
 async fn guest(cluster: &Cluster) -> Result<RawSession> {
     let name = unique_name("guest");
     cluster.account(&name, PASSWORD).await?;

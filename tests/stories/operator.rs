@@ -1,6 +1,6 @@
 //! Operators' commands in a whole cluster: their effects on players, and their entries in the audit.
 
-use std::time::Duration;
+use std::{process::Stdio, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use shardkeep_client::{
@@ -9,7 +9,8 @@ use shardkeep_client::{
     wire::payload::ErrorCode,
 };
 use shardkeep_stories::{Actor, TIMEOUT};
-use shardkeep_testkit::Cluster;
+use shardkeep_testkit::{Cluster, binary};
+use tokio::io::AsyncWriteExt as _;
 
 #[tokio::test]
 async fn operator_actions_work_and_are_audited() -> Result<()> {
@@ -45,6 +46,47 @@ async fn operator_actions_work_and_are_audited() -> Result<()> {
     cluster.stop().await
 }
 
+/// Only a registry's address and a certificate: no data directory, as in a container or on another machine.
+#[tokio::test]
+async fn operator_signs_in_without_data_directory() -> Result<()> {
+    let cluster = Cluster::start().await?;
+    let home = tempfile::tempdir()?;
+    let registry = cluster.announcement("registry-1")?.grpc;
+    let run = async |arguments: &[&str], input: &str| -> Result<String> {
+        let mut tool = tokio::process::Command::new(binary()?)
+            .env_clear()
+            .env("HOME", home.path())
+            .current_dir(home.path())
+            .arg("gm")
+            .args(arguments)
+            .args(["--registry", &registry, "--tls-dir"])
+            .arg(cluster.data_dir().join("tls"))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()?;
+        let mut stdin = tool.stdin.take().context("no input")?;
+        // A command that fails early reads no input.
+        let _ = stdin.write_all(input.as_bytes()).await;
+        drop(stdin);
+        let output = tool.wait_with_output().await?;
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "gm {arguments:?}: {stderr}");
+        Ok(String::from_utf8(output.stdout)?)
+    };
+    let password = "a long enough password";
+    let refused = run(&["online"], "").await.expect_err("no operator has signed in");
+    ensure!(refused.to_string().contains("--registry"), "{refused}");
+    ensure!(run(&["claim", "--password-stdin"], password).await?.contains("signed in as admin"));
+    run(&["daemons"], "").await?;
+    run(&["sign-out"], "").await?;
+    ensure!(run(&["online"], "").await.is_err(), "the token is gone");
+    ensure!(run(&["sign-in", "admin", "--password-stdin"], password).await?.contains("signed in as admin"));
+    ensure!(run(&["daemons"], "").await?.contains("gateway-1"));
+    ensure!(!home.path().join("var").exists(), "no data directory is made");
+    cluster.stop().await
+}
+
 #[tokio::test]
 async fn closed_world_disconnects_players_but_keeps_staff() -> Result<()> {
     let cluster = Cluster::start().await?;
@@ -59,7 +101,7 @@ async fn closed_world_disconnects_players_but_keeps_staff() -> Result<()> {
             .then_some(())
     };
     ann.wait_until("the warning", is_warning).await?;
-    // Neither who restarts nor who reconnects meanwhile forgets it.
+    // Neither daemon forgets the closure when it restarts.
     cluster.kill_and_wait_for_restart("login-1").await?;
     cluster.kill_and_wait_for_restart("gateway-1").await?;
     let end = ann.wait_until("the end", |it| match it {

@@ -1,15 +1,13 @@
-//! Two regions with one account for each player: it plays in both, its password is changed in one and counts in the
-//! other, and a ban everywhere ends both sessions.
-
-use std::time::Duration;
+//! Two regions share accounts: a player plays in both, a new password of one region counts in the other, and a ban in all
+//! regions ends both sessions.
 
 use anyhow::{Context as _, Result, ensure};
 use shardkeep_client::{ClientError, SessionEnd, login::WorldSelect, wire::payload::ErrorCode};
 use shardkeep_stories::{Actor, PASSWORD, TIMEOUT, log_in, unique_name};
-use shardkeep_testkit::Cluster;
-use tokio::time::{sleep, timeout};
+use shardkeep_testkit::{Cluster, wait_until};
+use tokio::time::timeout;
 
-/// A busy machine may take a while to ask the home region for a name.
+/// On a busy machine the home region takes a while to answer.
 const SETTINGS: &str = "[login.central]\nwait = \"1s\"\n";
 
 #[tokio::test]
@@ -33,37 +31,35 @@ async fn account_works_in_two_regions() -> Result<()> {
     ended_with(&at_home, ErrorCode::Banned).await?;
     ended_with(&abroad, ErrorCode::Banned).await?;
     log_in_until(&eu, &name, PASSWORD, Some(ErrorCode::Banned)).await?;
-    eu.run_cli(&["account", "unban", &name, "--everywhere"], "").await?;
+    eu.run_cli(&["account", "unban", &name, "--everywhere", "--reason", "appeal"], "").await?;
     log_in_until(&us, &name, PASSWORD, None).await?;
 
     us.run_cli(&["account", "password", &name, "--password-stdin"], "new").await?;
     log_in_until(&eu, &name, PASSWORD, Some(ErrorCode::Denied)).await?;
     log_in_until(&eu, &name, "new", None).await?;
 
-    // Whoever is active here needs no home region.
+    // An account that is active in a region needs no home region.
     eu.stop().await?;
     log_in(&us, &name, "new").await.context("without the home region")?;
     us.stop().await
 }
 
-/// Logs in until it comes out so: news take a moment, and so may the home region.
+/// Logs in until the outcome is as expected: a change takes a moment to reach the other region.
 async fn log_in_until(
     cluster: &Cluster,
     name: &str,
     password: &str,
     expected: Option<ErrorCode>,
 ) -> Result<()> {
-    let trying = async {
-        loop {
-            let outcome: Result<WorldSelect, ClientError> = log_in(cluster, name, password).await;
-            match (outcome, expected) {
-                (Ok(_), None) => return,
-                (Err(error), Some(_)) if error.code() == expected => return,
-                _ => sleep(Duration::from_millis(100)).await,
-            }
-        }
-    };
-    timeout(TIMEOUT, trying).await.with_context(|| format!("{name} never gets {expected:?}"))
+    wait_until(&format!("{name} gets {expected:?}"), async || {
+        let outcome: Result<WorldSelect, ClientError> = log_in(cluster, name, password).await;
+        Ok(match (outcome, expected) {
+            (Ok(_), None) => Some(()),
+            (Err(error), Some(_)) if error.code() == expected => Some(()),
+            _ => None,
+        })
+    })
+    .await
 }
 
 async fn ended_with(actor: &Actor, code: ErrorCode) -> Result<()> {

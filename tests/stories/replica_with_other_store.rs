@@ -1,20 +1,15 @@
-//! A second replica on a store of its own is no replica: it says why it does not serve, nobody is sent to it, and when it
-//! is ended nothing is left of it to worry about.
+//! A second replica on another store reports why it does not serve, gets no traffic, and leaves the registry when it ends.
 
-use std::{
-    process::Stdio,
-    time::{Duration, Instant},
-};
+use std::{process::Stdio, time::Duration};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use serde::Deserialize;
 use shardkeep_stories::shared;
-use shardkeep_testkit::{Cluster, binary};
+use shardkeep_testkit::{Cluster, binary, wait_until};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
     process::{Child, Command},
-    time::sleep,
 };
 
 /// Longest wait for something that should happen at once, on a busy machine.
@@ -31,7 +26,7 @@ async fn replica_with_other_store_does_not_serve() -> Result<()> {
     }
     for kind in KINDS {
         let description = format!("{kind} says why it waits");
-        let reason = poll_until(&description, async || {
+        let reason = wait_until(&description, async || {
             let Some(row) = row(cluster, &replica_name(kind)).await? else { return Ok(None) };
             ensure!(row.state == "starting", "{row:?}");
             Ok(Some(readyz(&row.admin).await?).filter(|answer| answer.contains("another store")))
@@ -49,7 +44,8 @@ async fn replica_with_other_store_does_not_serve() -> Result<()> {
         );
     }
     for kind in KINDS {
-        let state = row(cluster, &replica_name(kind)).await?.context("nobody forgets so soon")?.state;
+        let state =
+            row(cluster, &replica_name(kind)).await?.context("the registry keeps it for a while")?.state;
         ensure!(state == "left", "{kind}: {state}");
     }
     Ok(())
@@ -101,17 +97,4 @@ async fn readyz(admin: &str) -> Result<String> {
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await?;
     Ok(answer)
-}
-
-async fn poll_until<T>(description: &str, mut probe: impl AsyncFnMut() -> Result<Option<T>>) -> Result<T> {
-    let started = Instant::now();
-    loop {
-        if let Some(found) = probe().await? {
-            return Ok(found);
-        }
-        if started.elapsed() > TIMEOUT {
-            bail!("not within {TIMEOUT:?}: {description}");
-        }
-        sleep(Duration::from_millis(50)).await;
-    }
 }

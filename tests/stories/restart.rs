@@ -1,4 +1,4 @@
-//! Whatever a player owned before the cluster was stopped is there when it starts again.
+//! After a restart of the cluster a player owns the same as before.
 
 use anyhow::{Result, ensure};
 use shardkeep_stories::{Actor, trade};

@@ -1,4 +1,4 @@
-//! Who asks and never listens is let go after a bounded number of answers; its neighbour plays on.
+//! A client that sends requests and reads no answers is disconnected after a bounded number of them. Its neighbour plays on.
 
 use std::time::Duration;
 

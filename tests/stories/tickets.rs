@@ -1,4 +1,4 @@
-//! A ticket serves once, for who holds its key, until a newer one takes its place.
+//! A ticket admits one session of the client that holds its key, until a newer ticket replaces it.
 
 use anyhow::{Context as _, Result, ensure};
 use shardkeep_client::{
@@ -17,27 +17,34 @@ use tokio::{
 };
 
 #[tokio::test]
-async fn used_revoked_and_forged_tickets_are_refused() -> Result<()> {
-    let cluster = shared().await?;
-    let (config, mut worlds) = ticket_holder(cluster).await?;
-
+async fn used_ticket_is_refused() -> Result<()> {
+    let (config, mut worlds) = ticket_holder(shared().await?).await?;
     let used = worlds.select(WORLD).await?;
     let _session = RawSession::attach_with_ticket(&config, &used).await?;
-    assert_refused(&config, &used).await.context("used")?;
+    assert_refused(&config, &used).await
+}
 
+#[tokio::test]
+async fn ticket_replaced_by_newer_one_is_refused() -> Result<()> {
+    let (config, mut worlds) = ticket_holder(shared().await?).await?;
     let revoked = worlds.select(WORLD).await?;
-    let mut valid = worlds.select(WORLD).await?;
-    assert_refused(&config, &revoked).await.context("revoked")?;
+    let newer = worlds.select(WORLD).await?;
+    assert_refused(&config, &revoked).await?;
+    RawSession::attach_with_ticket(&config, &newer).await.map(drop)
+}
 
-    let (id, key) = (valid.ticket.id, valid.ticket.key.clone());
-    valid.ticket.id = TicketId([7; 16]);
-    assert_refused(&config, &valid).await.context("with an invented name")?;
-    valid.ticket.id = id;
-    valid.ticket.key = Secret::new([7; 32]);
-    assert_refused(&config, &valid).await.context("with an invented key")?;
-    valid.ticket.key = key;
-    RawSession::attach_with_ticket(&config, &valid).await.context("the true one, after all that")?;
-    Ok(())
+#[tokio::test]
+async fn forged_ticket_is_refused_and_true_one_stays_valid() -> Result<()> {
+    let (config, mut worlds) = ticket_holder(shared().await?).await?;
+    let mut ticket = worlds.select(WORLD).await?;
+    let (id, key) = (ticket.ticket.id, ticket.ticket.key.clone());
+    ticket.ticket.id = TicketId([7; 16]);
+    assert_refused(&config, &ticket).await.context("with another id")?;
+    ticket.ticket.id = id;
+    ticket.ticket.key = Secret::new([7; 32]);
+    assert_refused(&config, &ticket).await.context("with another key")?;
+    ticket.ticket.key = key;
+    RawSession::attach_with_ticket(&config, &ticket).await.map(drop)
 }
 
 #[tokio::test]
@@ -49,14 +56,14 @@ async fn replayed_attach_does_not_consume_ticket() -> Result<()> {
 
     let mut guessing = replay(&gateway_ticket, &recorded).await?;
     let mut waiting = replay(&gateway_ticket, &recorded).await?;
-    // Neither can confirm: what they say next opens under no key.
+    // Neither has the key, so the gateway cannot open the next record of either.
     guessing.write_all(&[16, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16]).await?;
-    assert_closed(guessing).await.context("who guesses")?;
+    assert_closed(guessing).await.context("the client that guesses")?;
     RawSession::attach_with_ticket(&config, &gateway_ticket)
         .await
-        .context("the client whose ticket it is")?;
+        .context("the client that holds the ticket")?;
     waiting.write_all(&recorded[12..]).await?;
-    assert_closed(waiting).await.context("who waits")
+    assert_closed(waiting).await.context("the client that waits")
 }
 
 async fn ticket_holder(cluster: &Cluster) -> Result<(Config, WorldSelect)> {
@@ -67,13 +74,13 @@ async fn ticket_holder(cluster: &Cluster) -> Result<(Config, WorldSelect)> {
 
 async fn assert_refused(config: &Config, gateway_ticket: &GatewayTicket) -> Result<()> {
     match RawSession::attach_with_ticket(config, gateway_ticket).await {
-        Ok(_) => anyhow::bail!("let in"),
+        Ok(_) => anyhow::bail!("the gateway accepts the ticket"),
         Err(error) => ensure!(error.code() == Some(ErrorCode::TicketInvalid), "{error}"),
     }
     Ok(())
 }
 
-/// Says what the client said, on a connection of its own; the gateway cannot know yet that it is another.
+/// Sends the recorded bytes on a new connection. The gateway cannot know yet that another client sends them.
 async fn replay(gateway_ticket: &GatewayTicket, recorded: &[u8]) -> Result<TcpStream> {
     let mut attacker = TcpStream::connect(&gateway_ticket.gateway).await?;
     attacker.write_all(recorded).await?;
@@ -87,7 +94,7 @@ async fn assert_closed(mut attacker: TcpStream) -> Result<()> {
     Ok(())
 }
 
-/// What a client says first, caught by somebody who poses as its gateway.
+/// Records the first bytes of a client by posing as its gateway.
 async fn record_attach(config: &Config, gateway_ticket: &GatewayTicket) -> Result<Vec<u8>> {
     let fake_gateway = TcpListener::bind("127.0.0.1:0").await?;
     let mut client = RawSession::connect(config, &fake_gateway.local_addr()?.to_string()).await?;

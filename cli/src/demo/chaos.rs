@@ -1,5 +1,4 @@
-//! The other half of `demo --chaos`: while the players play, every daemon process is killed once with SIGKILL, and its
-//! successor is waited for.
+//! `demo --chaos`: kills every daemon once with SIGKILL while the players play, and waits for its restart.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +9,7 @@ use tokio::time::sleep;
 
 use crate::{data_dir::DataDir, http, terminal::emit, up};
 
-/// A killed daemon must be back by then.
+/// Longest time for a killed daemon to become ready again.
 const RECOVERY_LIMIT: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(50);
 /// Quiet time before the first kill and after the last.
@@ -34,7 +33,7 @@ pub async fn run(dir: &DataDir, time: Duration, bar: &ProgressBar) -> Result<Vec
         let next = Instant::now() + pause;
         let report = kill(dir, &name).await?;
         let seconds = report.recovery_time.as_secs_f32();
-        // A bar that is not drawn prints nothing either, and a log wants these lines most.
+        // `bar.println` prints nothing when the bar is hidden.
         bar.suspend(|| emit(format_args!("killed {name} (SIGKILL); ready again after {seconds:.1} s")));
         killed.push(report);
         sleep(next.saturating_duration_since(Instant::now())).await;

@@ -1,5 +1,5 @@
-//! The work that each daemon did while the players played, read from its `/metrics`. A daemon that was killed starts
-//! counting from 0; what it counted before is kept here.
+//! The work of each daemon during the demo, from its `/metrics`. A restarted daemon counts from 0, so its earlier counts are
+//! added here.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -25,7 +25,7 @@ impl Counters {
         let now = sums(page);
         for (name, value) in &now {
             let before = self.last.get(name).copied().unwrap_or_default();
-            // A value below the last one: another process, which began at 0.
+            // A value below the last one comes from a new process.
             let more = if *value >= before { value - before } else { *value };
             *self.total.entry(name.clone()).or_default() += more;
         }

@@ -1,4 +1,4 @@
-//! The cluster that headless players play on: the one that runs in the data directory, or one started for them.
+//! The cluster for headless players: the running one of the data directory, or a new one.
 
 use std::process::Stdio;
 
@@ -13,13 +13,14 @@ use crate::data_dir::DataDir;
 pub struct LocalCluster(Option<Child>);
 
 impl LocalCluster {
-    pub async fn running_or_started(dir: &DataDir) -> Result<Self> {
+    /// Finds the running cluster, or starts one with `program`, the command `shardkeep`.
+    pub async fn running_or_started(dir: &DataDir, mut program: Command) -> Result<Self> {
         if dir.supervisor()?.is_some() {
             return Ok(Self(None));
         }
-        // Not a result: whoever reads JSON from standard output must not find it there.
+        // Standard output is for results, which may be JSON.
         eprintln!("no cluster runs in {}; starting one", dir.path().display());
-        let mut child = Command::new(std::env::current_exe().context("cannot find this program's own file")?)
+        let mut child = program
             .args(["up", "--quiet", "--supervised", "--data-dir"])
             .arg(dir.path())
             .stdin(Stdio::piped())
@@ -36,7 +37,7 @@ impl LocalCluster {
                 None => bail!("the cluster did not start ({})", child.wait().await?),
             }
         }
-        // Somebody must read what the supervisor reports, or it would block.
+        // An unread pipe would block the supervisor when it reports restarts.
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
         Ok(Self(Some(child)))
     }

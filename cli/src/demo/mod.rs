@@ -1,8 +1,9 @@
-//! `shardkeep demo`: headless players who take the whole path, and a table of what they met. With `--chaos`, every
-//! daemon process is killed once meanwhile, and the books are checked at the end.
+//! `shardkeep demo`: headless players on the whole path, and a table of results. With `--chaos`, every daemon process is
+//! killed once meanwhile. Conservation of items and coins is checked at the end.
 
 mod chaos;
 mod daemon_work;
+mod lanes;
 pub mod local;
 mod pair;
 pub mod player;
@@ -33,20 +34,21 @@ use crate::{
     lane::LaneArgs,
     ledger,
     operator::{ClusterArgs, Operator},
+    program::Program,
     up,
 };
 
-/// Logins begun per second: a crowd, not a storm.
+/// Logins begun per second.
 const ARRIVALS: u32 = 20;
-/// Failures shown in full; more are counted.
+/// Failures shown in full.
 const SHOWN: usize = 10;
 
 #[derive(Debug, Args)]
 pub struct DemoArgs {
-    /// Players; they go in pairs
-    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u16).range(2..=2_000))]
+    /// Players, in pairs; a world admits 1,000 unless [world] sets another capacity
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u16).range(2..=1_000))]
     players: u16,
-    /// How long they play, in seconds
+    /// How long they play after all have arrived, in seconds
     #[arg(long, default_value_t = 30)]
     seconds: u64,
     /// Address of the cluster's DNS server; the local cluster's when absent (one is started if none runs)
@@ -73,7 +75,10 @@ pub struct DemoArgs {
 /// Exit code 1 on any failure.
 pub async fn run(args: DemoArgs) -> Result<ExitCode> {
     let dir = DataDir::new(&args.cluster.data_dir)?;
-    let local = if args.dns.is_none() { Some(LocalCluster::running_or_started(&dir).await?) } else { None };
+    let local = match args.dns {
+        None => Some(LocalCluster::running_or_started(&dir, Program::this()?.command().0).await?),
+        Some(_) => None,
+    };
     let dns = match &args.dns {
         Some(address) => address.clone(),
         None => dir.announced("dns-1").context("the local cluster has no DNS server")?.client,
@@ -113,7 +118,7 @@ async fn resolve(address: &str) -> Result<SocketAddr> {
     found.next().with_context(|| format!("{address} has no address"))
 }
 
-/// Accounts of this demo, made or given a new random password.
+/// Creates the accounts of this demo, or gives them a new random password.
 async fn accounts(operator: &Operator, players: u16) -> Result<Vec<Credentials>> {
     let password = account::random_password()?;
     let bar = bar(u64::from(players), "{spinner} accounts {bar:30} {pos}/{len}");
@@ -146,25 +151,24 @@ async fn play(
     let stats = Arc::new(Stats::default());
     let stop = CancellationToken::new();
     let mut pairs = JoinSet::new();
-    let mut number = 0;
+    let mut lanes = lanes::free_lanes().into_iter().cycle();
     let mut arrivals = interval(Duration::from_secs(2) / ARRIVALS);
     let time = Duration::from_secs(args.seconds);
     let bar = bar(args.seconds, "{spinner} playing {bar:30} {pos}/{len} s  {msg}");
-    let until = Instant::now() + time;
-
     let mut credentials = credentials.into_iter();
     while let (Some(one), Some(other)) = (credentials.next(), credentials.next()) {
         arrivals.tick().await;
         let pair = Pair {
-            number,
+            lane: lanes.next().context("the map has no free way over the border")?,
             play_target: play_target.clone(),
             credentials: [one, other],
             stats: stats.clone(),
             chaos: args.chaos,
         };
-        number += 1;
         pairs.spawn(pair.play(stop.clone()));
     }
+    // All have arrived: 500 players take longer than a short demo.
+    let until = Instant::now() + time;
     let killing = async {
         if args.chaos { chaos::run(dir, until - Instant::now(), &bar).await.map(Some) } else { Ok(None) }
     };
@@ -194,8 +198,8 @@ fn bar(length: u64, template: &str) -> ProgressBar {
     bar
 }
 
-/// Prints what went wrong, and says whether all is well. Under chaos a step may fail and be tried again; sessions and
-/// property may not be lost.
+/// Prints the failures and returns the verdict. Under chaos a step may fail and be repeated, but no session and no property
+/// may be lost.
 async fn evaluate(
     args: &DemoArgs,
     operator: &Operator,
@@ -231,7 +235,7 @@ async fn evaluate(
     let totals = ledger::query(operator).await?;
     ledger::print(&totals);
     if rounds == 0 {
-        bail!("nobody played a single round");
+        bail!("no pair played a round");
     }
     let intact = lost.is_empty() && totals.holds;
     Ok(if args.chaos { intact } else { intact && failures.is_empty() && stats.failures() == 0 })

@@ -1,5 +1,4 @@
-//! Two players who walk side by side over the border between two zones, talk, and trade: everything one does is checked
-//! by what the other sees of it.
+//! Two players who walk side by side over the border between two zones, chat and trade. Each checks what the other does.
 
 use std::{
     sync::Arc,
@@ -13,48 +12,47 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    lanes::{BORDER_DISTANCE_MM, Lane, PARTNER_DISTANCE_MM},
     player::{Bot, Credentials, PlayTarget},
     stats::{Stats, Step},
 };
 
-/// How far on each side of the border the pair walks.
-const BORDER_DISTANCE_MM: i32 = 9_000;
-/// Two pairs' lanes are this far apart.
-const LANE_MM: i32 = 1_500;
-/// The two of a pair stand this far apart: within reach of a trade.
-const PARTNER_DISTANCE_MM: i32 = 1_000;
-/// A neighbour that has not seen or heard something by then never will.
+/// Longest wait for a neighbour to see or hear something.
 const NOTICE_TIMEOUT: Duration = Duration::from_secs(10);
-/// From one side of the border to the other, with time to spare for a hand-over that waits.
+/// For the way from one side of the border to the other, and for a hand-over that waits.
 const WALK_TIMEOUT: Duration = Duration::from_secs(30);
 const TRADE_TIMEOUT: Duration = Duration::from_secs(30);
-/// Speeds that tell a move from all others, in mm/s: the slowest, how many there are, and what lies between them (one
+/// For the way along the road to a lane far from the start.
+const APPROACH_TIMEOUT: Duration = Duration::from_secs(120);
+/// A bot this near to its lane walks along it.
+const ON_LANE_MM: i32 = 500;
+/// Speeds that distinguish the moves of two rounds, in mm/s: the slowest, how many there are, and their distance (one
 /// millimetre a tick, to which the server rounds).
 const SLOWEST: i16 = 1_000;
 const SPEEDS: u32 = 50;
 const SPEED_STEP: i16 = 20;
 
-/// What became of a pair.
+/// The result of a pair.
 #[derive(Debug, Default, Clone)]
 pub struct Report {
     pub rounds: u32,
-    /// Sessions that ended without having been told to.
+    /// Reasons of sessions that ended unexpectedly.
     pub sessions_lost: Vec<String>,
-    /// Rounds that failed, and why.
+    /// Reasons of rounds that failed.
     pub failures: Vec<String>,
 }
 
 pub struct Pair {
-    pub number: u16,
+    pub lane: Lane,
     pub play_target: PlayTarget,
     pub credentials: [Credentials; 2],
     pub stats: Arc<Stats>,
-    /// Daemons are being killed: what fails is tried again, and only losses count.
+    /// Daemons are killed meanwhile: a failed round is repeated, and only lost sessions count.
     pub chaos: bool,
 }
 
 impl Pair {
-    /// Plays until told to stop, then leaves properly.
+    /// Plays until `stop`, then logs out.
     pub async fn play(self, stop: CancellationToken) -> Report {
         let mut report = Report::default();
         let mut bots: Option<[Bot; 2]> = None;
@@ -77,7 +75,7 @@ impl Pair {
                     break;
                 }
             };
-            // What failed is not played again: the next round begins on the other side of the border.
+            // A failed round is not repeated: the next one begins on the other side of the border.
             round += 1;
             match played {
                 Ok(()) => report.rounds += 1,
@@ -107,7 +105,7 @@ impl Pair {
         Ok([one, other])
     }
 
-    /// To the other side, a move, a word, and now and then a trade or something left on the ground.
+    /// Crosses the border, moves, chats, and in two of three rounds trades or passes an item by way of the ground.
     async fn round(&self, bots: &mut [Bot; 2], round: u32) -> Result<()> {
         self.cross(bots, round).await?;
         self.check_move_seen(bots, round).await?;
@@ -120,22 +118,30 @@ impl Pair {
         Ok(())
     }
 
-    /// Walks to the east in even rounds, to the west in odd ones, both together.
+    /// Both players walk to the east in even rounds and to the west in odd ones.
     async fn cross(&self, bots: &mut [Bot; 2], round: u32) -> Result<()> {
         let entered = bots[0].player.with_view(|view| view.entered.clone()).context("not in the world")?;
-        let (middle, height) = (entered.width_mm / 2, entered.height_mm / 2);
-        let (border, centre) = (i32::try_from(middle)?, i32::try_from(height)?);
+        let border = i32::try_from(entered.width_mm / 2)?;
         let x =
             if round.is_multiple_of(2) { border + BORDER_DISTANCE_MM } else { border - BORDER_DISTANCE_MM };
-        let lanes = i32::from(self.number) - 25;
-        let y = centre + lanes * LANE_MM;
+        let y = self.lane.y;
         let [one, other] = bots;
+        tokio::try_join!(self.approach(one, y), self.approach(other, y + PARTNER_DISTANCE_MM))?;
         tokio::try_join!(self.walk(one, border, x, y), self.walk(other, border, x, y + PARTNER_DISTANCE_MM))?;
         Ok(())
     }
 
-    /// One player's way over the border; the hand-over is what lies between crossing the line and standing in the
-    /// other zone.
+    /// Walks to the lane: back to the road, and along it. Lanes and the road are free of obstacles.
+    async fn approach(&self, bot: &Bot, y: i32) -> Result<()> {
+        let here = bot.player.with_view(View::position).context("no position yet")?;
+        if (here.y_mm - y).abs() > ON_LANE_MM {
+            bot.player.move_to(self.lane.road_x, here.y_mm, WALK_TIMEOUT).await?;
+            bot.player.move_to(self.lane.road_x, y, APPROACH_TIMEOUT).await?;
+        }
+        Ok(())
+    }
+
+    /// Walks along the lane, and measures the hand-over: from crossing the border to standing in the other zone.
     async fn walk(&self, bot: &mut Bot, border: i32, x: i32, y: i32) -> Result<()> {
         let from = bot.observer.zone();
         let start = bot.player.with_view(View::position).context("no position yet")?;
@@ -174,7 +180,7 @@ impl Pair {
         Ok(())
     }
 
-    /// A move of the one is seen by the other.
+    /// The second player sees a move of the first.
     async fn check_move_seen(&self, [one, other]: &mut [Bot; 2], round: u32) -> Result<()> {
         let own_id = one.player.with_view(View::own_id).context("no avatar")?;
         let speed = SLOWEST + i16::try_from(round % SPEEDS)? * SPEED_STEP;
@@ -197,7 +203,7 @@ impl Pair {
         }
     }
 
-    /// A word of the other is heard by the one.
+    /// The first player receives a line of the second.
     async fn check_chat(&self, [one, other]: &mut [Bot; 2], round: u32) -> Result<()> {
         let line = format!("{} says hello, round {round}", self.credentials[1].character);
         let started = Instant::now();
@@ -211,7 +217,7 @@ impl Pair {
         bail!("{line:?} was not heard by its neighbour")
     }
 
-    /// One drops an item, the other takes it; by turns, so that nobody runs out.
+    /// One player drops an item, and the other picks it up.
     async fn transfer_item(&self, [one, other]: &mut [Bot; 2]) -> Result<()> {
         let started = Instant::now();
         let result = timeout(TRADE_TIMEOUT, drop_and_pick_up(other, one))
@@ -225,7 +231,7 @@ impl Pair {
         result
     }
 
-    /// One gives an item, the other coins.
+    /// One player gives an item, the other coins.
     async fn trade(&self, [one, other]: &mut [Bot; 2]) -> Result<()> {
         let started = Instant::now();
         let result = timeout(TRADE_TIMEOUT, trade_items(one, other))
@@ -243,15 +249,15 @@ impl Pair {
     }
 }
 
-/// Ends what a failed trade left open, or nobody could trade again before the two part.
+/// Cancels the trades that a failed round left open, because a player has one trade at a time.
 async fn cancel_trades(bot: &Bot) {
     for trade in bot.player.with_view(|view| view.trades.keys().copied().collect::<Vec<_>>()) {
-        // A trade that is being committed cannot be called off, and need not be.
+        // A trade that commits at this moment refuses, and ends by itself.
         let _ = bot.player.cancel(trade).await;
     }
 }
 
-/// An item goes from one to the other by way of the ground.
+/// Passes an item from one to the other by way of the ground.
 async fn drop_and_pick_up(one: &Bot, other: &Bot) -> Result<()> {
     let Some(item) = one.player.inventory().await?.items.first().map(|item| item.id) else { return Ok(()) };
     one.player.drop_item(item).await?;
@@ -266,7 +272,7 @@ async fn drop_and_pick_up(one: &Bot, other: &Bot) -> Result<()> {
     Ok(())
 }
 
-/// Waits until the entity has this velocity in the bot's eyes.
+/// Waits until the bot sees the entity with this velocity.
 async fn wait_for_velocity(bot: &Bot, entity: EntityId, velocity: [i16; 2]) -> Result<()> {
     let mut changes = bot.player.changes();
     loop {
@@ -297,7 +303,7 @@ async fn trade_items(one: &Bot, other: &Bot) -> Result<()> {
     Ok(())
 }
 
-/// Why a session of the pair is over, if one is.
+/// The reason of a session of the pair that is over.
 fn session_loss(bots: &[Bot; 2]) -> Option<String> {
     bots.iter().find_map(|bot| match bot.observer.ended() {
         None | Some(SessionEnd::Closed) => None,

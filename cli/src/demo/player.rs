@@ -1,4 +1,4 @@
-//! One headless player: the whole path from a name to a place in the world, and an ear for what happens to it there.
+//! One headless player: the path from an account to an avatar in the world, and a record of its events.
 
 use std::{
     sync::Arc,
@@ -17,7 +17,7 @@ use tokio::{sync::watch, time::timeout};
 
 use super::stats::{Stats, Step};
 
-/// How long a player keeps trying to get in, whatever the cluster goes through meanwhile.
+/// How long a player tries to enter while daemons are killed.
 const ENTRY_LIMIT: Duration = Duration::from_secs(60);
 /// How long a world may be missing from the list.
 const LISTED_TIMEOUT: Duration = Duration::from_secs(10);
@@ -44,7 +44,7 @@ pub struct Bot {
     pub observer: PlayerObserver,
 }
 
-/// What the listener of a player has heard.
+/// Reads the events that a player has received.
 #[derive(Clone)]
 pub struct PlayerObserver {
     observations: Arc<Mutex<Observations>>,
@@ -53,7 +53,7 @@ pub struct PlayerObserver {
 
 #[derive(Default)]
 struct Observations {
-    /// The last lines, by whoever spoke.
+    /// The last chat lines.
     chat_received: Vec<String>,
     zone: String,
     placed_at: Option<Instant>,
@@ -61,7 +61,7 @@ struct Observations {
     ended: Option<SessionEnd>,
 }
 
-/// Lines kept until somebody asks for them.
+/// Most chat lines kept; the oldest is dropped.
 const KEPT_LINES: usize = 512;
 
 impl PlayerObserver {

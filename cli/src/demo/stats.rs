@@ -1,4 +1,4 @@
-//! What the headless players met: one histogram and one count of failures per step.
+//! Results of the headless players: one histogram and one count of failures for each step.
 
 use std::{
     collections::BTreeMap,
@@ -83,7 +83,7 @@ impl fmt::Display for Step {
     }
 }
 
-/// What is told of one step; times in microseconds.
+/// The results of one step. Times are in microseconds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Figures {
     pub count: u64,
@@ -125,7 +125,7 @@ impl Stats {
         row.last_failure = why.to_string();
     }
 
-    /// Runs one step, and keeps how it ended.
+    /// Runs one step, and records its time or its failure.
     pub async fn measure<T, E: fmt::Display>(
         &self,
         step: Step,
@@ -140,7 +140,7 @@ impl Stats {
         result
     }
 
-    /// `None`: nobody has taken the step.
+    /// `None` if no player has taken the step.
     pub fn figures(&self, step: Step) -> Option<Figures> {
         let rows = self.0.lock();
         let row = rows.get(&step)?;

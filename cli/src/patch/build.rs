@@ -1,4 +1,4 @@
-//! `shardkeep patch build`: every file of a folder, cut into chunks; the chunks that are new are stored.
+//! `shardkeep patch build`: cuts the files of a folder into chunks and stores the new chunks.
 
 use std::{
     fs,
@@ -13,22 +13,25 @@ use indicatif::{ProgressBar, ProgressStyle};
 use parking_lot::Mutex;
 use shardkeep_patch::{Builder, Chunk, Chunking, Manifest, Release, ReleasePath};
 
-use super::{bytes, on_all_cores, store::Store};
+use super::{
+    common::{bytes, on_all_cores},
+    store::Store,
+};
 
 #[derive(Debug, Args)]
 pub struct BuildArgs {
     /// Folder with the files of the release
     folder: PathBuf,
-    /// Store to put the chunks into; made if it is not there
+    /// Store for the chunks; created if it is missing
     #[arg(long, value_name = "DIR")]
     store: PathBuf,
     /// Name of the release, for people
     #[arg(long, value_name = "NAME")]
     release: String,
-    /// What the client of this release says to login servers, as MAJOR.MINOR.PATCH
+    /// Version that the client of this release sends to login servers, as MAJOR.MINOR.PATCH
     #[arg(long, value_name = "VERSION")]
     client_version: String,
-    /// Number of the release, higher than every one before; one more than what is published when absent
+    /// Number of the release, higher than all before; one above the published release when absent
     #[arg(long)]
     sequence: Option<u64>,
     /// How hard to compress, 1 to 19
@@ -86,7 +89,7 @@ pub fn run(args: &BuildArgs) -> Result<()> {
     Ok(())
 }
 
-/// `1.2.3` as clients say it.
+/// `1.2.3` as the number that clients send.
 fn version(text: &str) -> Result<u32> {
     let parts: Vec<u32> = text.split('.').map(str::parse).collect::<Result<_, _>>().unwrap_or_default();
     match parts[..] {
@@ -125,9 +128,9 @@ fn walk(folder: &Path, prefix: &str, files: &mut Vec<FoundFile>) -> Result<()> {
     Ok(())
 }
 
-/// The chunks of each file, stored. As many files at once as there are cores.
+/// Cuts and stores the files, one at a time on each core. Returns the chunks of each file.
 fn cut(store: &Store, mut files: Vec<FoundFile>, level: i32) -> Result<Vec<(FoundFile, Vec<Chunk>)>> {
-    // The largest first, so that none of them is begun when all others are done.
+    // The largest file first, so that it does not start last.
     files.sort_by_key(|file| std::cmp::Reverse(file.size));
     let bar = ProgressBar::new(files.iter().map(|file| file.size).sum());
     if let Ok(style) =

@@ -1,16 +1,16 @@
-//! Every chunk of a manifest, read as a distrustful client would: before it is published, and whenever somebody asks.
+//! Checks every chunk of a manifest as a client does: before a release is published, and for `patch verify`.
 
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use indicatif::ProgressBar;
 use shardkeep_patch::Manifest;
 
-use super::{on_all_cores, store::Store};
+use super::{common::on_all_cores, store::Store};
 
-/// Damaged chunks that are named; the rest is counted.
+/// Damaged chunks that are printed; the rest is counted.
 const NAMED: usize = 10;
 
-/// How many of the chunks are missing or damaged. The first of them are said.
+/// Counts the missing and damaged chunks, and prints the first of them.
 pub fn damaged(store: &Store, manifest: &Manifest) -> usize {
     let bar = ProgressBar::new(manifest.chunks().len() as u64);
     let (next, damaged) = (AtomicUsize::new(0), AtomicUsize::new(0));

@@ -1,4 +1,4 @@
-//! `shardkeep patch fetch`: what a game's launcher does.
+//! `shardkeep patch fetch`: installs a release as a game's launcher does.
 
 use std::{net::SocketAddr, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
@@ -12,7 +12,7 @@ use shardkeep_client::{
 use shardkeep_patch::PublicKey;
 use tokio::time::interval;
 
-use super::{DISK, NETWORK, REFUSED, bytes};
+use super::common::{DISK, NETWORK, REFUSED, bytes};
 
 const FRAME: Duration = Duration::from_millis(100);
 
@@ -21,13 +21,13 @@ pub struct FetchArgs {
     /// Folder to bring to the published release
     #[arg(long, value_name = "DIR")]
     to: PathBuf,
-    /// Key that must have signed the release; may be repeated
+    /// Trusted public key; may be repeated
     #[arg(long, value_name = "HEX", required = true)]
     public_key: Vec<PublicKey>,
     /// host:port of a login server or of `shardkeep patch serve`; may be repeated
     #[arg(long, value_name = "ADDRESS", required_unless_present = "zone")]
     server: Vec<String>,
-    /// DNS zone of the cluster, whose login servers are asked
+    /// DNS zone of the cluster, to use its login servers
     #[arg(long)]
     zone: Option<String>,
     /// Address of the cluster's DNS server; the system's when absent
@@ -39,10 +39,10 @@ pub struct FetchArgs {
     /// Connections to fetch over
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=32))]
     connections: u16,
-    /// Seconds to go on trying without getting anything
+    /// Seconds to try without receiving a byte
     #[arg(long, default_value_t = 60)]
     patience: u64,
-    /// Take a release that is older than the installed one
+    /// Accept a release that is older than the installed one
     #[arg(long)]
     allow_older: bool,
     /// Warn about a release that was signed more than this many days ago
@@ -51,7 +51,7 @@ pub struct FetchArgs {
     /// Refuse a release that was signed more than this many days ago; none when absent
     #[arg(long, value_name = "DAYS")]
     refuse_after: Option<u32>,
-    /// Believe the record of the last update instead of reading every file
+    /// Trust the record of the last update instead of reading every file
     #[arg(long)]
     quick: bool,
 }
@@ -74,7 +74,7 @@ pub async fn run(args: &FetchArgs) -> Result<ExitCode> {
     let shown = tokio::spawn(show(progress.clone()));
     let done = update(&config, &servers, &options, &progress).await;
     shown.abort();
-    // Aborted, by intention: it takes its bar along.
+    // Aborting the task also removes its bar.
     let _ = shown.await;
     match done {
         Ok(done) => {
@@ -170,7 +170,7 @@ async fn show(progress: Arc<Progress>) {
     }
 }
 
-/// Leaves no half of a bar behind when its task ends.
+/// Removes the bar when its task ends.
 struct Bar(ProgressBar);
 
 impl Drop for Bar {

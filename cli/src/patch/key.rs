@@ -1,4 +1,4 @@
-//! `shardkeep patch keygen`, and reading what it wrote.
+//! `shardkeep patch keygen`, and reading its key files.
 
 use std::{
     fs,
@@ -16,7 +16,7 @@ const HEADER: &str = "shardkeep patch key 1";
 
 #[derive(Debug, Args)]
 pub struct KeygenArgs {
-    /// File for the secret key; it must not exist. The public key goes into `<file>.pub`
+    /// New file for the secret key; the public key goes into `<file>.pub`
     #[arg(long, value_name = "FILE")]
     key: PathBuf,
 }

@@ -1,4 +1,4 @@
-//! `shardkeep patch serve`: the update service of a login daemon, on a machine that has nothing else to do.
+//! `shardkeep patch serve`: the update service of a login daemon, on a machine without other daemons.
 
 use std::{io::IsTerminal as _, path::PathBuf};
 
@@ -19,13 +19,13 @@ use crate::terminal;
 pub struct ServeArgs {
     #[arg(long, value_name = "DIR")]
     store: PathBuf,
-    /// Where to listen
+    /// Address to listen on
     #[arg(long, default_value = "127.0.0.1:7150")]
     listen: String,
-    /// Key that must have signed what is served; any when absent
+    /// Public key of the served releases' signatures; any when absent
     #[arg(long, value_name = "HEX")]
     public_key: Option<PublicKey>,
-    /// Name of the deployment that clients say
+    /// Name of the deployment
     #[arg(long, default_value = "dev")]
     deployment: String,
     /// Bytes per second for all clients together; 0 is without limit
@@ -36,11 +36,11 @@ pub struct ServeArgs {
     bandwidth_per_connection: u64,
 }
 
-/// What it publishes, and what it cannot, it says as login daemons do: in lines on standard error.
+/// Logs its releases and errors to standard error, as login daemons do.
 pub async fn run(args: ServeArgs) -> Result<()> {
     let lines =
         tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
-    // Fails where a test has made one for all.
+    // Fails when a test has installed a subscriber.
     let _ = lines.with_target(false).with_env_filter(EnvFilter::new("info")).try_init();
     let store = Store::open(&args.store)?;
     warn_about_damage(&store);
@@ -58,7 +58,7 @@ pub async fn run(args: ServeArgs) -> Result<()> {
     let stop = CancellationToken::new();
     let interrupted = stop.clone();
     tokio::spawn(async move {
-        // Without signals it is ended less gently.
+        // Without signal handlers only a kill ends it.
         if tokio::signal::ctrl_c().await.is_ok() {
             interrupted.cancel();
         }
@@ -66,8 +66,7 @@ pub async fn run(args: ServeArgs) -> Result<()> {
     serve_standalone(listener, &StandaloneConfig { patches, deployment: args.deployment }, stop).await
 }
 
-/// Chunks that clients will not get, or not take. Without a release that can be read there is nothing to look for: why,
-/// the service says itself.
+/// Counts missing and damaged chunks. Without a readable release the count is zero, and the service logs the reason.
 fn warn_about_damage(store: &Store) {
     let Ok(Some(manifest)) = store.published() else { return };
     let damaged = store.damaged(&manifest);

@@ -1,5 +1,5 @@
-//! A store on this disk. Everything in it is written aside first and then renamed, so that whoever serves it meanwhile
-//! never sees half of anything.
+//! A store on this disk. Each file is written under another name and then renamed, so that a server never reads half a
+//! file.
 
 use std::{
     fs::{self, File},
@@ -13,7 +13,7 @@ use shardkeep_patch::{Chunk, ChunkId, Manifest, PublicKey, SignedManifest, chunk
 
 pub struct Store {
     dir: PathBuf,
-    /// Damaged chunks that were stored anew.
+    /// Damaged chunks that were stored again.
     repaired: AtomicUsize,
 }
 
@@ -38,7 +38,7 @@ impl Store {
         Self { dir: dir.to_owned(), repaired: AtomicUsize::new(0) }
     }
 
-    /// Stores a chunk, unless it is here and good: a disk, or a copy that was cut off, may have damaged it since.
+    /// Stores a chunk unless an intact copy is here. A stored chunk may be damaged by the disk or an interrupted copy.
     pub fn put(&self, cut: &Cut, level: i32) -> Result<Chunk> {
         let at = self.dir.join(layout::chunk(&cut.id));
         let there = read(&at)?;
@@ -59,7 +59,7 @@ impl Store {
         self.repaired.load(Relaxed)
     }
 
-    /// Whether the chunk is here as the manifest describes it.
+    /// Checks a chunk against the manifest.
     pub fn check(&self, chunk: &Chunk) -> Result<()> {
         let stored = read(&self.dir.join(layout::chunk(&chunk.id)))?.context("it is missing")?;
         chunk::restore(&stored, &chunk.id, chunk.size)?;
@@ -72,7 +72,7 @@ impl Store {
         Ok(())
     }
 
-    /// Chunks of a release that are not here in their size.
+    /// Chunks of a release that are missing or have another size.
     pub fn damaged(&self, manifest: &Manifest) -> Vec<ChunkId> {
         let whole = |chunk: &Chunk| self.stored_size(&chunk.id) == Some(chunk.stored.into());
         manifest.chunks().iter().filter(|chunk| !whole(chunk)).map(|chunk| chunk.id).collect()
@@ -82,7 +82,7 @@ impl Store {
         Some(fs::metadata(self.dir.join(layout::chunk(id))).ok()?.len())
     }
 
-    /// The manifest built last and not signed yet.
+    /// The manifest of the last build, if it is not signed yet.
     pub fn unsigned(&self) -> Result<Option<Manifest>> {
         let Some(bytes) = read(&self.dir.join(layout::UNSIGNED))? else { return Ok(None) };
         Ok(Some(Manifest::decode(&bytes).context("the manifest that waits for its signature")?))
@@ -92,18 +92,18 @@ impl Store {
         write(&self.dir.join(layout::UNSIGNED), &manifest.encode())
     }
 
-    /// Whose signature is on what is published.
+    /// The key that signed the published release.
     pub fn publisher(&self) -> Result<Option<PublicKey>> {
         let Some(bytes) = self.current()? else { return Ok(None) };
         Ok(SignedManifest::parse(&bytes).ok().map(|signed| signed.key()))
     }
 
-    /// What is published, as its bytes.
+    /// The bytes of the published manifest.
     pub fn current(&self) -> Result<Option<Vec<u8>>> {
         read(&self.dir.join(layout::CURRENT))
     }
 
-    /// The same, taken apart. Whether to trust its key is for the caller to say.
+    /// The parsed published manifest. The caller decides whether to trust its key.
     pub fn published(&self) -> Result<Option<Manifest>> {
         let Some(bytes) = self.current()? else { return Ok(None) };
         Ok(Some(
@@ -132,7 +132,7 @@ fn read(path: &Path) -> Result<Option<Vec<u8>>> {
     }
 }
 
-/// Aside, to the disk, and into its place.
+/// Writes a temporary file, syncs it and renames it.
 fn write(path: &Path, content: &[u8]) -> Result<()> {
     let folder = path.parent().context("a file has a folder")?;
     let write = || {
@@ -147,7 +147,7 @@ fn write(path: &Path, content: &[u8]) -> Result<()> {
     write().with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// Temporary files are private; a store is read by daemons that run as others.
+/// Temporary files are private, but daemons of other users read a store.
 fn set_readable(file: &File) -> io::Result<()> {
     use std::os::unix::fs::PermissionsExt as _;
     file.set_permissions(fs::Permissions::from_mode(0o644))

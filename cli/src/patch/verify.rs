@@ -1,4 +1,4 @@
-//! `shardkeep patch verify`: reads a store as a distrustful client would.
+//! `shardkeep patch verify`: checks the signature and every chunk of a store.
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -6,13 +6,17 @@ use anyhow::{Context as _, Result};
 use clap::Args;
 use shardkeep_patch::{PublicKey, SignedManifest};
 
-use super::{REFUSED, bytes, check, store::Store};
+use super::{
+    check,
+    common::{REFUSED, bytes},
+    store::Store,
+};
 
 #[derive(Debug, Args)]
 pub struct VerifyArgs {
     #[arg(long, value_name = "DIR")]
     store: PathBuf,
-    /// Key that must have signed, as `shardkeep patch keygen` printed it; any when absent
+    /// Public key of the signature, as `shardkeep patch keygen` printed it; any when absent
     #[arg(long, value_name = "HEX")]
     public_key: Option<PublicKey>,
 }

@@ -1,4 +1,4 @@
-//! From keys to what the person wants.
+//! Maps keys to commands of the person.
 
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 

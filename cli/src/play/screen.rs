@@ -1,6 +1,6 @@
-//! What the person sees: the map around the avatar on the left; vitals, belongings and trade on the right; talk below.
+//! Draws the screen: the map around the avatar on the left; health, inventory and trade on the right; chat below.
 
-use std::time::Instant;
+use std::{collections::VecDeque, time::Instant};
 
 use ratatui::{
     Frame,
@@ -13,14 +13,12 @@ use shardkeep_client::{
     game::{Entity, View},
     wire::{
         movement::EntityKind,
-        payload::{Item, TradeSide},
+        payload::{Item, Trade, TradeSide},
     },
 };
 use shardkeep_types::CELL_MM;
 
-use super::{Game, keys::Mode};
-
-/// Metres that one column shows; a row shows twice as many, as characters are twice as high as wide.
+/// Metres per column. A row shows twice as many, because characters are twice as high as wide.
 const METRES_PER_COLUMN: f64 = 1.0;
 
 pub fn item_name(template: u32) -> &'static str {
@@ -35,16 +33,24 @@ pub fn item_name(template: u32) -> &'static str {
     }
 }
 
-pub fn draw(frame: &mut Frame<'_>, view: &View, game: &Game) {
+/// The parts of the screen that are not in the player's view of the world.
+pub struct Panels<'a> {
+    /// The line that the person types, if any.
+    pub typed: Option<&'a str>,
+    pub log: &'a VecDeque<String>,
+    pub trade: Option<&'a Trade>,
+}
+
+pub fn draw(frame: &mut Frame<'_>, view: &View, panels: &Panels<'_>) {
     let [top, bottom] = Layout::vertical([Constraint::Min(10), Constraint::Length(9)]).areas(frame.area());
     let [map, side] = Layout::horizontal([Constraint::Min(30), Constraint::Length(30)]).areas(top);
     let [chat, input] = Layout::vertical([Constraint::Min(3), Constraint::Length(1)]).areas(bottom);
     draw_map(frame, map, view);
-    draw_side(frame, side, view, game);
-    draw_chat(frame, chat, game);
-    let line = match game.mode {
-        Mode::Typing => Line::from(format!("> {}▏", game.line)).yellow(),
-        Mode::Walking => Line::from("Enter to talk (/z zone, /all world, /w name)").dark_gray(),
+    draw_side(frame, side, view, panels);
+    draw_chat(frame, chat, panels);
+    let line = match panels.typed {
+        Some(typed) => Line::from(format!("> {typed}▏")).yellow(),
+        None => Line::from("Enter to talk (/z zone, /all world, /w name)").dark_gray(),
     };
     frame.render_widget(line, input);
 }
@@ -98,7 +104,7 @@ fn draw_map(frame: &mut Frame<'_>, area: Rect, view: &View) {
     }
 }
 
-/// Faint dots on the corners of cells, so that one sees oneself move.
+/// Draws faint dots at fixed places, so that the person sees the avatar move.
 fn grid(
     frame: &mut Frame<'_>,
     inner: Rect,
@@ -144,7 +150,7 @@ fn put_text(frame: &mut Frame<'_>, inner: Rect, x: u16, y: u16, text: &str, styl
     }
 }
 
-fn draw_side(frame: &mut Frame<'_>, area: Rect, view: &View, game: &Game) {
+fn draw_side(frame: &mut Frame<'_>, area: Rect, view: &View, panels: &Panels<'_>) {
     let mut lines = Vec::new();
     if let Some(avatar) = &view.avatar {
         lines.push(Line::from(format!("health {} / {}", avatar.health, avatar.max_health)));
@@ -155,7 +161,7 @@ fn draw_side(frame: &mut Frame<'_>, area: Rect, view: &View, game: &Game) {
         lines.push(Line::default());
         lines.extend(inventory.items.iter().zip(1..).map(|(item, number)| item_line(number, item)));
     }
-    if let Some(trade) = game.trade_panel.shown() {
+    if let Some(trade) = panels.trade {
         lines.push(Line::default());
         lines.push(Line::from(format!("trade with {}", trade.partner_name)).yellow());
         lines.push(side_line("you give", trade.own_side.as_ref()));
@@ -184,9 +190,10 @@ fn side_line(what: &str, side: Option<&TradeSide>) -> Line<'static> {
     Line::from(format!("{what}: {parts}{confirmed}"))
 }
 
-fn draw_chat(frame: &mut Frame<'_>, area: Rect, game: &Game) {
+fn draw_chat(frame: &mut Frame<'_>, area: Rect, panels: &Panels<'_>) {
     let room = usize::from(area.height.saturating_sub(2));
-    let skipped = game.log.len().saturating_sub(room);
-    let lines: Vec<Line<'_>> = game.log.iter().skip(skipped).map(|line| Line::from(line.as_str())).collect();
+    let skipped = panels.log.len().saturating_sub(room);
+    let lines: Vec<Line<'_>> =
+        panels.log.iter().skip(skipped).map(|line| Line::from(line.as_str())).collect();
     frame.render_widget(Paragraph::new(lines).block(Block::bordered().title(" talk ")), area);
 }

@@ -1,11 +1,11 @@
-//! The one trade that the screen shows: what is offered, and at which revision.
+//! The trade that the screen shows: both offers, and their revision.
 
-use shardkeep_client::wire::payload::{Trade, TradeState};
+use shardkeep_client::wire::payload::{Item, Trade, TradeState};
 
 #[derive(Debug, Default)]
 pub struct TradePanel(Option<Trade>);
 
-/// My side, as it should become.
+/// The player's own side after a change.
 pub struct Offer {
     pub trade: u64,
     pub items: Vec<u64>,
@@ -46,14 +46,14 @@ impl TradePanel {
     }
 
     /// Offers the item, or takes it back.
-    pub fn toggle(&mut self, id: u64) {
+    pub fn toggle(&mut self, item: Item) {
         let Some(own_side) = self.0.as_mut().map(|trade| trade.own_side.get_or_insert_default()) else {
             return;
         };
         let before = own_side.items.len();
-        own_side.items.retain(|item| item.id != id);
+        own_side.items.retain(|offered| offered.id != item.id);
         if own_side.items.len() == before {
-            own_side.items.push(shardkeep_client::wire::payload::Item { id, ..Default::default() });
+            own_side.items.push(item);
         }
     }
 
@@ -86,12 +86,14 @@ mod tests {
     fn toggle_adds_and_removes_items() {
         let mut trade_panel = TradePanel::default();
         trade_panel.take(open());
-        trade_panel.toggle(5);
-        trade_panel.toggle(6);
-        trade_panel.toggle(5);
+        for (id, template) in [(5, 1), (6, 4), (5, 1)] {
+            trade_panel.toggle(Item { id, template, count: 1 });
+        }
         trade_panel.add_coins(-4);
         let offer = trade_panel.offer();
         assert_eq!((offer.trade, offer.items, offer.coins), (7, vec![6], 0));
+        let shown = &trade_panel.shown().unwrap().own_side.as_ref().unwrap().items;
+        assert_eq!(shown[0].template, 4, "the screen names offered items by their template");
     }
 
     #[test]

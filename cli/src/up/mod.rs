@@ -1,6 +1,8 @@
 //! `shardkeep up`: the whole cluster on this machine, fourteen processes of this one binary.
 
+mod network;
 mod plan;
+mod reachable;
 mod region;
 mod servers;
 mod settings;
@@ -8,7 +10,7 @@ mod supervisor;
 
 use std::{
     io,
-    net::{IpAddr, SocketAddr, TcpListener, UdpSocket},
+    net::{SocketAddr, TcpListener, UdpSocket},
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -22,14 +24,16 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use self::{
+    network::{Network, NetworkArgs},
     plan::{Child, ClusterOptions},
     region::Region,
     supervisor::{Running, Supervisor},
 };
 use crate::{
-    daemon,
     data_dir::{Announcement, DataDir},
     operator::Operator,
+    orphan,
+    program::{self, Program},
     terminal::{self, emit},
 };
 
@@ -41,23 +45,19 @@ pub struct UpArgs {
     /// First of the ports the cluster uses: login is +100, gateways +200, console +300, DNS +53; 0 takes free ones
     #[arg(long, default_value_t = 7000, value_parser = port_base())]
     pub port_base: u16,
-    /// Address to bind every socket to
-    #[arg(long, default_value = "127.0.0.1")]
-    pub bind: IpAddr,
-    /// Host name or address that players are told
-    #[arg(long, default_value = "127.0.0.1")]
-    pub advertise: String,
+    #[command(flatten)]
+    pub network: NetworkArgs,
     /// PostgreSQL database for all state (postgres://user:password@host/database); SQLite files when absent
     #[arg(long, env = "SHARDKEEP_POSTGRES", hide_env_values = true)]
     pub postgres: Option<String>,
     /// Redis for the chat bus (redis://host:port); in memory when absent
     #[arg(long, env = "SHARDKEEP_REDIS", hide_env_values = true)]
     pub redis: Option<String>,
-    /// Be a region of this name among several that share accounts: the home region, which keeps them, unless --home
-    /// names another
+    /// Name of this region among several that share accounts; the home region, which keeps them, unless --home names
+    /// another
     #[arg(long, value_name = "NAME")]
     pub region: Option<String>,
-    /// Data folder of the home region's cluster on this machine, to share its accounts and its authority
+    /// Data folder of the home region's cluster on this machine; this region shares its accounts and its authority
     #[arg(long, value_name = "DATA_DIR", requires = "region")]
     pub home: Option<PathBuf>,
     /// TOML file with settings for the daemons, in the sections they read ([zone], [gateway], …)
@@ -66,7 +66,7 @@ pub struct UpArgs {
     /// Show no progress bar
     #[arg(long, short)]
     pub quiet: bool,
-    /// Drain when standard input closes: whoever started this process is gone
+    /// Drain when standard input closes, which tells that the parent process has ended
     #[arg(long)]
     pub supervised: bool,
 }
@@ -79,24 +79,32 @@ pub fn port_base() -> clap::builder::RangedI64ValueParser<u16> {
 /// Runs until Ctrl-C, then drains; a second Ctrl-C ends everything at once.
 pub async fn run(args: UpArgs) -> Result<()> {
     if args.supervised {
-        daemon::drain_when_orphaned();
+        orphan::drain_with_parent();
     }
     let dir = DataDir::new(&args.data_dir)?;
     let _lock = dir.take()?;
-    let region = region::from_args(&args, &dir)?;
+    let home = args.home.as_deref();
+    let region = args.region.as_deref().map(|name| region::open(name, home, &dir)).transpose()?;
     let options = options(&args, region)?;
     if let Some(file) = &args.config {
         settings::check(&options, &dir, file)?;
     }
     let children = plan::children(args.port_base);
-    check_ports_free(&options, &children)?;
+    for child in &children {
+        let config = plan::config(&options, &dir, child, None);
+        network::check_console(&config)?;
+        check_ports_free(child, &config, args.port_base)?;
+    }
+    for warning in options.network.warnings() {
+        emit(warning);
+    }
     certificates(&dir, &options, &children)?;
     servers::report_unreachable(&options).await;
 
     let kill = CancellationToken::new();
     let interrupted = interrupts(kill.clone())?;
     let started = Instant::now();
-    let mut supervisor = Supervisor::new(options, dir.clone());
+    let mut supervisor = Supervisor::new(options, dir.clone(), Program::this()?);
     let mut running = Vec::new();
     let result = tokio::select! {
         result = start_all(&mut supervisor, children, &mut running, &kill, args.quiet) => result,
@@ -105,8 +113,8 @@ pub async fn run(args: UpArgs) -> Result<()> {
     match result {
         Ok(announced) if !interrupted.is_cancelled() => {
             print_ready(&dir, &announced, started.elapsed()).await;
-            if let Some(text) = region::join_hint(&args, &dir) {
-                emit(text);
+            if let Some(name) = &args.region {
+                emit(region::join_hint(name, home, &dir));
             }
             interrupted.cancelled().await;
             stop_all(running, &kill).await;
@@ -126,8 +134,7 @@ pub async fn run(args: UpArgs) -> Result<()> {
 fn options(args: &UpArgs, region: Option<Region>) -> Result<ClusterOptions> {
     Ok(ClusterOptions {
         port_base: args.port_base,
-        bind: args.bind,
-        advertise: args.advertise.clone(),
+        network: Network::from(&args.network),
         postgres: args.postgres.clone(),
         redis: args.redis.clone(),
         region,
@@ -140,32 +147,31 @@ fn overrides(path: &Path) -> Result<toml::Table> {
     text.parse().with_context(|| format!("{} is not TOML", path.display()))
 }
 
-/// Whether the daemons would take a settings file, in a cluster that is the home region of this name, or none.
+/// Checks a settings file for a cluster that is the home region of this name, or no region.
 pub fn check_settings(file: &Path, dir: &DataDir, region: Option<&str>) -> Result<()> {
     let region = region.map(|name| Region::Home { name: name.to_owned() });
     let options = ClusterOptions { region, overrides: overrides(file)?, ..ClusterOptions::default() };
-    Ok(settings::check(&options, dir, file)?)
+    settings::check(&options, dir, file)
 }
 
-/// Names a port that is taken before anything has started.
-fn check_ports_free(options: &ClusterOptions, children: &[Child]) -> Result<()> {
-    for child in children {
-        let ports = [
-            ("gRPC", Some(child.ports.grpc)),
-            ("admin", Some(child.ports.admin)),
-            ("client", child.ports.client),
-        ];
-        for (purpose, port) in ports {
-            let Some(port) = port.filter(|port| *port != 0) else { continue };
-            let address = SocketAddr::new(options.bind, port);
-            // Players and resolvers come by UDP too.
-            let udp = purpose == "client" && child.kind != DaemonKind::Gm;
-            let free = TcpListener::bind(address).map(drop);
-            let free = free.and_then(|()| if udp { UdpSocket::bind(address).map(drop) } else { Ok(()) });
-            if let Err(error) = free {
-                let fix_hint = fix_hint(&error, options.port_base);
-                bail!("{address}, the {purpose} port of {}, cannot be used: {error}; {fix_hint}", child.name);
-            }
+/// Reports a port that is in use before any daemon has started. `config` holds the addresses of the plan and those of the
+/// user's settings.
+fn check_ports_free(child: &Child, config: &toml::Table, port_base: u16) -> Result<()> {
+    let kind = child.kind.as_str();
+    let client = plan::client_setting(child.kind);
+    for (section, setting) in [("daemon", "grpc"), ("daemon", "admin"), (kind, client)] {
+        let address = config.get(section).and_then(|it| it.get(setting)?.as_str()?.parse().ok());
+        let Some(address) = address.filter(|address: &SocketAddr| address.port() != 0) else { continue };
+        // Players and resolvers also use UDP.
+        let udp = section == kind && child.kind != DaemonKind::Gm;
+        let free = TcpListener::bind(address).map(drop);
+        let free = free.and_then(|()| if udp { UdpSocket::bind(address).map(drop) } else { Ok(()) });
+        if let Err(error) = free {
+            bail!(
+                "{} cannot listen on {address} ({section}.{setting}): {error}; {}",
+                child.name,
+                fix_hint(&error, port_base)
+            );
         }
     }
     Ok(())
@@ -174,7 +180,9 @@ fn check_ports_free(options: &ClusterOptions, children: &[Child]) -> Result<()> 
 fn fix_hint(error: &io::Error, base: u16) -> String {
     match error.kind() {
         io::ErrorKind::AddrNotAvailable => "--bind takes an address of this machine".to_owned(),
-        _ => format!("--port-base moves all ports (now {base}), --port-base 0 takes free ones"),
+        _ => format!(
+            "end the program that uses the port, or move all ports with --port-base (now {base}; 0 takes free ones)"
+        ),
     }
 }
 
@@ -186,7 +194,8 @@ fn certificates(dir: &DataDir, options: &ClusterOptions, children: &[Child]) -> 
         certs::issue(&tls, child.kind, &child.name, world)
             .with_context(|| format!("cannot make the certificate of {}", child.name))?;
     }
-    certs::issue_players(&tls, &[&options.advertise]).context("cannot make the certificate for players")?;
+    certs::issue_players(&tls, &[&options.network.advertise])
+        .context("cannot make the certificate for players")?;
     certs::issue(&tls, DaemonKind::Cli, "cli", WorldId(0)).context("cannot make this tool's certificate")?;
     Ok(())
 }
@@ -254,14 +263,18 @@ async fn print_ready(dir: &DataDir, announced: &[Announcement], took: Duration) 
         Err(error) => emit(format_args!("console: no sign-in link: {error:#}")),
     }
     emit("players: each client address serves TCP, QUIC (UDP) and WebSockets (ws://, wss://)");
-    emit("next: `shardkeep demo`, `shardkeep play`, `shardkeep status`; Ctrl-C drains and ends the cluster");
+    emit("next, in another terminal:");
+    for command in ["demo", "play", "status"] {
+        emit(format_args!("  {}", program::hint(command, dir.path())));
+    }
+    emit("Ctrl-C drains and ends the cluster");
 }
 
 async fn sign_in_link(dir: &DataDir) -> Result<String> {
     Operator::local(dir).await?.one_time_link().await
 }
 
-/// Doors first, stores last; children of one rank end side by side.
+/// Stops the players' daemons first and the stores last. Daemons of one rank stop side by side.
 async fn stop_all(running: Vec<Running>, kill: &CancellationToken) {
     if running.is_empty() {
         return;

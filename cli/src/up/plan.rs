@@ -1,39 +1,35 @@
-//! What `shardkeep up` starts: which daemons, in which order, on which ports, with which configuration. Pure, so
-//! that a mistake in it shows in a test and not on a player's machine.
+//! The plan of `shardkeep up`: daemons, their order, ports and configuration. This module does no I/O.
 
 use std::{
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{IpAddr, SocketAddr},
     path::Path,
 };
 
 use shardkeep_types::DaemonKind;
 use toml::{Table, Value};
 
-use super::region::Region;
+use super::{network::Network, region::Region};
 use crate::data_dir::DataDir;
 
 /// The only world of a cluster on one machine.
 pub const WORLD: i64 = 1;
 
-/// What the base of the ports may be, so that all of them are ports: the highest is the last daemon's admin port.
+/// Highest base for which all planned ports exist. The last daemon's admin port is the highest port.
 pub const HIGHEST_BASE: u16 = u16::MAX - ADMIN - 14;
 /// Offset of the admin ports.
 const ADMIN: u16 = 400;
 
-/// How a local cluster differs from the defaults.
+/// The options of a local cluster.
 #[derive(Debug, Clone)]
 pub struct ClusterOptions {
     /// First of the ports; 0 takes free ones.
     pub port_base: u16,
-    /// Address the sockets are bound to.
-    pub bind: IpAddr,
-    /// Host that players are told.
-    pub advertise: String,
+    pub network: Network,
     /// `postgres://…` of one database for all owning daemons; embedded SQLite files when absent.
     pub postgres: Option<String>,
     /// `redis://…`; the in-memory bus when absent.
     pub redis: Option<String>,
-    /// Which region this cluster is of several.
+    /// The region of this cluster, if there are several.
     pub region: Option<Region>,
     /// The user's own settings, in the sections that daemons read.
     pub overrides: Table,
@@ -43,8 +39,7 @@ impl Default for ClusterOptions {
     fn default() -> Self {
         Self {
             port_base: 7000,
-            bind: Ipv4Addr::LOCALHOST.into(),
-            advertise: "127.0.0.1".into(),
+            network: Network::default(),
             postgres: None,
             redis: None,
             region: None,
@@ -106,21 +101,24 @@ fn client_port(kind: DaemonKind, number: u16) -> Option<u16> {
 }
 
 /// Name of the setting that holds a kind's client socket.
-fn client_setting(kind: DaemonKind) -> &'static str {
+pub fn client_setting(kind: DaemonKind) -> &'static str {
     if kind == DaemonKind::Gm { "web" } else { "listen" }
 }
 
 /// The configuration file of one child.
 pub fn config(options: &ClusterOptions, dir: &DataDir, child: &Child, registry: Option<&str>) -> Table {
-    let listen = |port: u16| Value::String(SocketAddr::new(options.bind, port).to_string());
+    let network = &options.network;
+    let listen = |address: IpAddr, port: u16| Value::String(SocketAddr::new(address, port).to_string());
     let file = |path: &Path| Value::String(path.display().to_string());
     let kind = child.kind.as_str();
 
     let mut daemon = Table::new();
     daemon.insert("name".into(), child.name.clone().into());
-    daemon.insert("grpc".into(), listen(child.ports.grpc));
-    daemon.insert("admin".into(), listen(child.ports.admin));
-    daemon.insert("advertise_host".into(), options.advertise.clone().into());
+    daemon.insert("grpc".into(), listen(network.grpc, child.ports.grpc));
+    daemon.insert("admin".into(), listen(network.admin, child.ports.admin));
+    if network.grpc.is_unspecified() {
+        daemon.insert("advertise_host".into(), network.advertised_host().into());
+    }
     daemon.insert("data_dir".into(), file(&dir.db()));
     daemon.insert("announce".into(), file(&dir.announcement(&child.name)));
 
@@ -136,7 +134,11 @@ pub fn config(options: &ClusterOptions, dir: &DataDir, child: &Child, registry: 
 
     let mut service = Table::new();
     if let Some(port) = child.ports.client {
-        service.insert(client_setting(child.kind).into(), listen(port));
+        service.insert(client_setting(child.kind).into(), listen(network.client(child.kind), port));
+    }
+    if matches!(child.kind, DaemonKind::Dns | DaemonKind::Login | DaemonKind::Gateway) {
+        // Port 0 stands for the bound port.
+        service.insert("advertise".into(), format!("{}:0", network.advertised_host()).into());
     }
     if matches!(child.kind, DaemonKind::Login | DaemonKind::Gateway) {
         let mut lanes = Table::new();
@@ -171,7 +173,7 @@ pub fn config(options: &ClusterOptions, dir: &DataDir, child: &Child, registry: 
     config
 }
 
-/// Tables within tables keep what is not overridden.
+/// Nested tables keep the values that are not overridden.
 fn merge_tables(target: &mut Table, overrides: &Table) {
     for (key, value) in overrides {
         match (target.get_mut(key), value) {
@@ -186,7 +188,7 @@ pub fn has_world(kind: DaemonKind) -> bool {
     matches!(kind, DaemonKind::World | DaemonKind::Zone | DaemonKind::Ai | DaemonKind::Chat)
 }
 
-/// Kinds that keep their state in PostgreSQL when there is one. The log collector keeps daily files anywhere.
+/// Kinds that keep their state in PostgreSQL when it is configured. The logs daemon always uses daily files.
 pub fn owns_store(kind: DaemonKind) -> bool {
     matches!(kind, DaemonKind::Login | DaemonKind::Dbcache | DaemonKind::Billing | DaemonKind::Gm)
 }
@@ -227,6 +229,7 @@ mod tests {
         let login = config(&options, &dir, &child(DaemonKind::Login), Some("127.0.0.1:7001"));
         assert_eq!(login["login"]["store"].as_str(), Some("postgres://u@h:1/game"));
         assert_eq!(login["login"]["listen"].as_str(), Some("127.0.0.1:7100"));
+        assert_eq!(login["login"]["advertise"].as_str(), Some("127.0.0.1:0"));
         let chat = config(&options, &dir, &child(DaemonKind::Chat), Some("127.0.0.1:7001"));
         assert_eq!(chat["chat"]["bus"].as_str(), Some("redis://h"));
         assert_eq!(chat["cluster"]["world"].as_integer(), Some(1));
@@ -251,6 +254,29 @@ mod tests {
         let central = &login(&options)["central"];
         assert_eq!(central["servers"].as_array().unwrap()[0].as_str(), Some("127.0.0.1:7003"));
         assert!(central.get("store").is_none());
+    }
+
+    #[test]
+    fn open_players_ports_leave_internal_ports_private() {
+        let dir = DataDir::new(Path::new("var")).unwrap();
+        let network =
+            Network { players: "::".parse().unwrap(), advertise: "2001:db8::7".into(), ..Network::default() };
+        let options = ClusterOptions { network, ..ClusterOptions::default() };
+        for child in children(7000) {
+            let (kind, config) = (child.kind.as_str(), config(&options, &dir, &child, None));
+            for internal in ["grpc", "admin"] {
+                let address = config["daemon"][internal].as_str().unwrap();
+                assert!(address.starts_with("127.0.0.1:"), "{}: {address}", child.name);
+            }
+            let Some(port) = child.ports.client else { continue };
+            let address = config[kind][client_setting(child.kind)].as_str().unwrap().to_owned();
+            if child.kind == DaemonKind::Gm {
+                assert_eq!(address, format!("127.0.0.1:{port}"));
+            } else {
+                assert_eq!(address, format!("[::]:{port}"));
+                assert_eq!(config[kind]["advertise"].as_str(), Some("[2001:db8::7]:0"));
+            }
+        }
     }
 
     #[test]

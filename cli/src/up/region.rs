@@ -1,13 +1,12 @@
-//! One of several regions on this machine: the home region keeps the accounts of all, and another one joins it by its
-//! data folder, from which it takes the authority that signs certificates and the address of the login server.
+//! One of several regions on this machine. The home region keeps the accounts. Another region joins it by its data folder,
+//! from which it copies the certificate authority and reads the address of the login server.
 
 use std::{fs, path::Path};
 
 use anyhow::{Context as _, Result, bail};
 use toml::{Table, Value};
 
-use super::UpArgs;
-use crate::data_dir::DataDir;
+use crate::{data_dir::DataDir, program};
 
 /// The daemon that serves the centre.
 const LOGIN: &str = "login-1";
@@ -16,7 +15,7 @@ const LOGIN: &str = "login-1";
 pub enum Region {
     /// Keeps the centre.
     Home { name: String },
-    /// Asks the login server there.
+    /// Queries the login server at this address.
     Other { name: String, at: String },
 }
 
@@ -36,19 +35,19 @@ impl Region {
             }
         };
         central.insert("region".into(), name.clone().into());
-        // Two clusters on the cores of one machine keep each other waiting.
+        // Two clusters share the cores of one machine, so answers take longer.
         central.insert("wait".into(), "500ms".into());
         central
     }
 }
 
-/// The region that the arguments ask for. One that joins another takes over its authority.
-pub fn from_args(args: &UpArgs, dir: &DataDir) -> Result<Option<Region>> {
-    let Some(name) = args.region.clone() else { return Ok(None) };
-    let Some(home) = &args.home else { return Ok(Some(Region::Home { name })) };
+/// The region of this name. One that joins another copies the certificate authority of that one.
+pub fn open(name: &str, home: Option<&Path>, dir: &DataDir) -> Result<Region> {
+    let name = name.to_owned();
+    let Some(home) = home else { return Ok(Region::Home { name }) };
     let home = DataDir::new(home)?;
     let missing = || format!("no home region has run in {}", home.path().display());
-    let start = "start it first, with `shardkeep up --region NAME`";
+    let start = format!("start it first: {} --region NAME", program::hint("up", home.path()));
     let Some(login) = home.announced(LOGIN) else { bail!("{}: {start}", missing()) };
     if !serves_central(&home)? {
         bail!(
@@ -59,10 +58,10 @@ pub fn from_args(args: &UpArgs, dir: &DataDir) -> Result<Option<Region>> {
     for file in ["ca.pem", "ca.key"] {
         copy_authority(&home.tls().join(file), &dir.tls().join(file))?;
     }
-    Ok(Some(Region::Other { name, at: login.grpc }))
+    Ok(Region::Other { name, at: login.grpc })
 }
 
-/// As its login server was started last.
+/// Reads the last configuration of its login server.
 fn serves_central(home: &DataDir) -> Result<bool> {
     let path = home.config(LOGIN);
     let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
@@ -80,41 +79,28 @@ fn copy_authority(from: &Path, to: &Path) -> Result<()> {
             to.display(),
             from.display()
         ),
-        // With the mode of the original: the key is its owner's alone.
+        // The copy has the mode of the original, which keeps the key private.
         Err(_) => fs::copy(from, to).map(drop).with_context(|| format!("cannot write {}", to.display())),
     }
 }
 
-/// How others join, or whom this cluster has joined.
-pub fn join_hint(args: &UpArgs, dir: &DataDir) -> Option<String> {
-    let region = args.region.as_deref()?;
-    Some(match &args.home {
+/// How another region joins, or which one this cluster has joined.
+pub fn join_hint(region: &str, home: Option<&Path>, dir: &DataDir) -> String {
+    match home {
         Some(home) => {
             format!("region {region}: accounts are shared with the home region in {}", home.display())
         }
         None => format!(
-            "region {region}, which keeps the accounts; others join: shardkeep up --region NAME --home {} \
-             --data-dir DIR --port-base 17000",
-            dir.path().display()
+            "region {region} keeps the accounts; another region joins with: {} --home {} --region NAME --port-base 17000",
+            program::hint("up", Path::new("DIR")),
+            program::quoted(&dir.path().to_string_lossy())
         ),
-    })
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser as _;
-
     use super::*;
-
-    #[derive(Debug, clap::Parser)]
-    struct Line {
-        #[command(flatten)]
-        up: UpArgs,
-    }
-
-    fn args(line: &[&str]) -> UpArgs {
-        Line::try_parse_from([&["up"], line].concat()).unwrap().up
-    }
 
     #[test]
     fn joining_region_copies_address_and_authority() {
@@ -124,15 +110,9 @@ mod tests {
             (DataDir::new(at("eu").as_ref()).unwrap(), DataDir::new(at("us").as_ref()).unwrap());
         home.create().unwrap();
         own.create().unwrap();
-        assert_eq!(from_args(&args(&[]), &own).unwrap(), None);
-        assert_eq!(
-            from_args(&args(&["--region", "eu"]), &home).unwrap(),
-            Some(Region::Home { name: "eu".into() })
-        );
+        assert_eq!(open("eu", None, &home).unwrap(), Region::Home { name: "eu".into() });
 
-        let (place, joins) = (at("eu"), |dir: &DataDir, place: &str| {
-            from_args(&args(&["--region", "us", "--home", place]), dir)
-        });
+        let (place, joins) = (at("eu"), |dir: &DataDir, place: &str| open("us", Some(place.as_ref()), dir));
         assert!(joins(&own, &place).unwrap_err().to_string().contains("no home region has run"));
         let announcement =
             r#"{"name":"login-1","kind":"login","pid":1,"grpc":"127.0.0.1:7003","admin":"127.0.0.1:7403"}"#;
@@ -145,11 +125,10 @@ mod tests {
         }
         let expected = Region::Other { name: "us".into(), at: "127.0.0.1:7003".into() };
         for _ in 0..2 {
-            assert_eq!(joins(&own, &place).unwrap(), Some(expected.clone()));
+            assert_eq!(joins(&own, &place).unwrap(), expected);
             assert_eq!(fs::read(own.tls().join("ca.key")).unwrap(), b"ca.key");
         }
         fs::write(own.tls().join("ca.pem"), "another").unwrap();
         assert!(joins(&own, &place).unwrap_err().to_string().contains("another authority"));
-        assert!(Line::try_parse_from(["up", "--home", "x"]).is_err(), "a region without a name");
     }
 }

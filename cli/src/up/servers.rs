@@ -1,15 +1,9 @@
-//! The servers that `up` was told to use: one that does not answer is named at once, before daemons wait for it.
+//! Reports a database or Redis server that does not answer before the daemons wait for it.
 
-use std::time::Duration;
-
-use tokio::{net::TcpStream, time::timeout};
-
-use super::plan::ClusterOptions;
+use super::{plan::ClusterOptions, reachable::connect};
 use crate::terminal::emit;
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-
-/// Says which server does not answer, and why. The daemons that need it wait, so that it may still come.
+/// Prints which server does not answer, and why. The daemons that need it wait for it.
 pub async fn report_unreachable(options: &ClusterOptions) {
     let servers = [("PostgreSQL", &options.postgres, 5432), ("Redis", &options.redis, 6379)];
     for (what, url, port) in servers {
@@ -17,14 +11,6 @@ pub async fn report_unreachable(options: &ClusterOptions) {
         if let Err(why) = connect(&address).await {
             emit(format_args!("{what} at {address} does not answer ({why}); waiting for it"));
         }
-    }
-}
-
-async fn connect(address: &str) -> Result<(), String> {
-    match timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await {
-        Ok(Ok(_)) => Ok(()),
-        Ok(Err(error)) => Err(error.to_string()),
-        Err(_) => Err(format!("no connection within {CONNECT_TIMEOUT:?}")),
     }
 }
 

@@ -1,8 +1,9 @@
-//! Whether every daemon will take its settings, asked before any of them starts. A mistake is then shown where the user
-//! has made it, and not in a file that `up` has written.
+//! Checks the settings of every daemon before the first one starts, so that an error names a line of the user's file and
+//! not of a file that `up` wrote.
 
 use std::path::Path;
 
+use anyhow::{Result, bail};
 use shardkeep_daemon::{Service, Settings, SettingsError, Sources};
 use shardkeep_types::DaemonKind;
 use toml::{Table, Value};
@@ -54,7 +55,7 @@ fn check_as(kind: DaemonKind, sources: &Sources) -> Result<(), SettingsError> {
     }
 }
 
-/// What the plan sets and the user does not, as `section.key=value`: those would win over the file.
+/// The settings of the plan that the user does not set, as `section.key=value`. They would otherwise override the file.
 fn plan_only_settings(planned: &Table, users: &Table) -> Vec<String> {
     let mut set = Vec::new();
     for (section, values) in planned {
@@ -88,9 +89,8 @@ mod tests {
         let options =
             ClusterOptions { region, overrides: text.parse().unwrap(), ..ClusterOptions::default() };
         let dir = DataDir::new(folder.path()).unwrap();
-        check(&options, &dir, &file).map_err(|error| {
-            error.to_string().strip_prefix(&format!("{}/", folder.path().display())).unwrap().to_owned()
-        })
+        check(&options, &dir, &file)
+            .map_err(|error| error.to_string().replace(&format!("{}/", folder.path().display()), ""))
     }
 
     #[test]
@@ -101,6 +101,16 @@ mod tests {
         assert!(unknown.starts_with("mine.toml:3:1: unknown key `max_avatar` in [zone]"), "{unknown}");
         let wrong = checked("[world]\n\ntick_hz = 0\n", None).unwrap_err();
         assert!(wrong.starts_with("mine.toml:3:"), "{wrong}");
+    }
+
+    #[test]
+    fn mistakes_in_sections_of_several_daemons_are_all_reported() {
+        let text = "[zone]\nmax_avatar = 10\n[log]\nfilters = \"info\"\n[chat]\nrates = 7\n";
+        let mistakes = checked(text, None).unwrap_err();
+        for mistake in ["max_avatar", "filters", "rates"] {
+            let lines = mistakes.lines().filter(|line| line.contains(&format!("`{mistake}`")));
+            assert_eq!(lines.count(), 1, "{mistake}: {mistakes}");
+        }
     }
 
     #[test]

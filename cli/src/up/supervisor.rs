@@ -1,5 +1,4 @@
-//! Keeps the children of `shardkeep up` running: starts them in order, restarts a crashed one with back-off, and
-//! ends all of them in the reverse order, players' doors first.
+//! Starts the children of `shardkeep up` in order, restarts a crashed one with back-off, and stops all of them.
 
 use std::{
     fs::File,
@@ -7,32 +6,38 @@ use std::{
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
     process::Stdio,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
 use shardkeep_types::DaemonKind;
 use tokio::{
-    process::{Child as Process, ChildStdin, Command},
+    process::{Child as Process, ChildStdin},
     time::sleep,
 };
 use tokio_util::sync::CancellationToken;
 
-use super::plan::{self, Child, ClusterOptions};
+use super::{
+    plan::{self, Child, ClusterOptions},
+    reachable,
+};
 use crate::{
     data_dir::{self, Announcement, DataDir},
     http,
+    program::{Program, Source},
     terminal::emit,
 };
 
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
-/// A child that ran this long is thought healthy: its next crash is restarted at once.
+/// After a child has run this long, its next restart has the shortest pause again.
 const STABLE: Duration = Duration::from_secs(10);
-/// A child that has not become ready by then is a failed start.
+/// Longest time for a child to become ready.
 const START_LIMIT: Duration = Duration::from_secs(60);
-/// What is shown of the log of a child that does not start.
+/// Lines shown from the log of a child that does not start.
 const LAST_LINES: usize = 8;
 /// Above the daemons' own grace time.
 const STOP_LIMIT: Duration = Duration::from_secs(30);
@@ -40,10 +45,11 @@ const STOP_LIMIT: Duration = Duration::from_secs(30);
 pub struct Supervisor {
     options: ClusterOptions,
     dir: DataDir,
+    program: Arc<Program>,
     registry: Option<String>,
 }
 
-/// A child that has started; its task keeps it running until told to stop.
+/// A child that has started. Its task restarts it until it is stopped.
 pub struct Running {
     pub child: Child,
     stop: CancellationToken,
@@ -51,14 +57,15 @@ pub struct Running {
 }
 
 impl Supervisor {
-    pub fn new(options: ClusterOptions, dir: DataDir) -> Self {
-        Self { options, dir, registry: None }
+    pub fn new(options: ClusterOptions, dir: DataDir, program: Program) -> Self {
+        Self { options, dir, program: Arc::new(program), registry: None }
     }
 
     /// Starts one child and waits until it is ready.
     ///
     /// # Errors
-    /// When the child ends or stays unready; the message holds the last lines it wrote.
+    /// When the child ends, stays unready or is not reachable at the address it advertises; the message holds the last
+    /// lines it wrote.
     pub async fn start(
         &mut self,
         mut child: Child,
@@ -67,7 +74,12 @@ impl Supervisor {
         let config = plan::config(&self.options, &self.dir, &child, self.registry.as_deref());
         self.write_config(&child, &config)?;
         let mut started = self.spawn(&child)?;
-        let announced = match self.until_ready(&child, &mut started).await {
+        let reachable = async {
+            let announced = self.until_ready(&child, &mut started).await?;
+            reachable::check(&child, &announced, &self.options.overrides).await?;
+            Ok(announced)
+        };
+        let announced = match reachable.await {
             Ok(announced) => announced,
             Err(error) => {
                 let _ = started.process.kill().await;
@@ -80,8 +92,13 @@ impl Supervisor {
             self.registry = Some(announced.grpc.clone());
         }
         let stop = CancellationToken::new();
-        let restarter =
-            Restarter { dir: self.dir.clone(), child: child.clone(), stop: stop.clone(), kill: kill.clone() };
+        let restarter = Restarter {
+            dir: self.dir.clone(),
+            program: self.program.clone(),
+            child: child.clone(),
+            stop: stop.clone(),
+            kill: kill.clone(),
+        };
         let restarter = tokio::spawn(restarter.run_until_stopped(started));
         Ok((Running { child, stop, restarter }, announced))
     }
@@ -95,7 +112,7 @@ impl Supervisor {
 
     fn spawn(&self, child: &Child) -> Result<ChildProcess> {
         let _ = std::fs::remove_file(self.dir.announcement(&child.name));
-        spawn(&self.dir, child)
+        Ok(spawn(&self.program, &self.dir, child)?.0)
     }
 
     async fn until_ready(&self, child: &Child, started: &mut ChildProcess) -> Result<Announcement> {
@@ -118,7 +135,7 @@ impl Supervisor {
 }
 
 impl Child {
-    /// A restarted child takes the same ports, so that what others know of it stays true.
+    /// A restarted child takes the same ports, so that its known addresses stay valid.
     fn keep_ports(&mut self, announced: &Announcement) {
         let port = |address: &str| address.rsplit_once(':').and_then(|(_, port)| port.parse().ok());
         self.ports.grpc = port(&announced.grpc).unwrap_or(self.ports.grpc);
@@ -137,9 +154,10 @@ impl Running {
     }
 }
 
-/// Restarts one child for as long as nobody stops it.
+/// Restarts one child until it is stopped.
 struct Restarter {
     dir: DataDir,
+    program: Arc<Program>,
     child: Child,
     stop: CancellationToken,
     /// Set by a second Ctrl-C: no more waiting.
@@ -166,9 +184,12 @@ impl Restarter {
                     () = self.stop.cancelled() => return,
                 }
                 pause = (pause * 2).min(LONGEST_PAUSE);
-                match spawn(&self.dir, &self.child) {
-                    Ok(started) => break started,
-                    Err(error) => emit(format_args!("{}: {error:#}; again in {pause:?}", self.child.name)),
+                match spawn(&self.program, &self.dir, &self.child) {
+                    Ok((started, source)) => {
+                        emit(format_args!("{} started again from {source}", self.child.name));
+                        break started;
+                    }
+                    Err(error) => emit(format_args!("{error:#}; trying again in {pause:?}")),
                 }
             };
         }
@@ -196,13 +217,13 @@ fn signal(process: &Process, signal: Signal) {
     }
 }
 
-/// A process, and the pipe that tells it when this one is gone. It is kept apart because waiting for a process closes
-/// the pipe that the process still holds.
+/// A process and its standard input. The pipe is kept apart, because waiting for the process closes the pipe that the
+/// process holds.
 struct ChildProcess {
     process: Process,
     _stdin_guard: Option<ChildStdin>,
     log: PathBuf,
-    /// Where in the log its own words begin: those before are of earlier runs.
+    /// Offset of this run's output in the log.
     log_start: u64,
 }
 
@@ -213,7 +234,7 @@ impl ChildProcess {
     }
 }
 
-/// The last lines of what stands behind `from`.
+/// The last lines after the offset `from`, as text.
 fn tail(path: &Path, from: u64) -> io::Result<Vec<String>> {
     let mut file = File::open(path)?;
     file.seek(io::SeekFrom::Start(from))?;
@@ -221,10 +242,20 @@ fn tail(path: &Path, from: u64) -> io::Result<Vec<String>> {
     file.read_to_end(&mut text)?;
     let text = String::from_utf8_lossy(&text);
     let lines: Vec<&str> = text.lines().collect();
-    Ok(lines[lines.len().saturating_sub(LAST_LINES)..].iter().map(|line| (*line).to_owned()).collect())
+    Ok(lines[lines.len().saturating_sub(LAST_LINES)..].iter().map(|line| readable(line)).collect())
 }
 
-fn spawn(dir: &DataDir, child: &Child) -> Result<ChildProcess> {
+/// A log line in JSON as `LEVEL message: error`; any other line as it is.
+fn readable(line: &str) -> String {
+    let Ok(Value::Object(record)) = serde_json::from_str(line) else { return line.to_owned() };
+    let field = |name: &str| record.get(name).and_then(Value::as_str);
+    let (Some(level), Some(message)) = (field("level"), field("message")) else { return line.to_owned() };
+    let error = field("error").map_or_else(String::new, |error| format!(": {error}"));
+    format!("{level} {message}{error}")
+}
+
+/// Starts the daemon, and tells which file it runs.
+fn spawn(program: &Program, dir: &DataDir, child: &Child) -> Result<(ChildProcess, Source)> {
     let path = dir.log().join(format!("{}.log", child.name));
     let log = File::options()
         .create(true)
@@ -233,8 +264,8 @@ fn spawn(dir: &DataDir, child: &Child) -> Result<ChildProcess> {
         .open(&path)
         .with_context(|| format!("cannot open {}", path.display()))?;
     let log_start = log.metadata().map_or(0, |log| log.len());
-    let program = std::env::current_exe().context("cannot find this program's own file")?;
-    let mut process = Command::new(program)
+    let (mut command, source) = program.command();
+    let mut process = command
         .args(["daemon", "--supervised", child.kind.as_str(), "--config"])
         .arg(dir.config(&child.name))
         // The child ends when this pipe closes, so that it never outlives its supervisor, however that ended.
@@ -247,12 +278,21 @@ fn spawn(dir: &DataDir, child: &Child) -> Result<ChildProcess> {
         .spawn()
         .with_context(|| format!("cannot start {}", child.name))?;
     let stdin_guard = process.stdin.take();
-    Ok(ChildProcess { process, _stdin_guard: stdin_guard, log: path, log_start })
+    Ok((ChildProcess { process, _stdin_guard: stdin_guard, log: path, log_start }, source))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn json_log_line_is_shown_as_text() {
+        let line = r#"{"timestamp":"2026-11-30T20:00:00Z","level":"ERROR","message":"can not start","error":"gRPC: can not listen on 127.0.0.1:7001: in use","target":"shardkeep_daemon::run"}"#;
+        assert_eq!(readable(line), "ERROR can not start: gRPC: can not listen on 127.0.0.1:7001: in use");
+        for plain in ["thread panicked", "{not JSON", r#"{"some":"object"}"#] {
+            assert_eq!(readable(plain), plain);
+        }
+    }
 
     #[test]
     fn log_tail_excludes_earlier_runs() {

@@ -1,4 +1,4 @@
-//! What a client must know before its first connection.
+//! The settings of a client: deployment, DNS server, lanes and timeouts.
 
 use std::{net::SocketAddr, time::Duration};
 

@@ -1,4 +1,4 @@
-//! What a session has been through, for tables and tests.
+//! Counts of a session's events.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -47,7 +47,7 @@ counters! {
     received_bytes,
     /// Datagrams that were the server's and new.
     datagrams,
-    /// Replies that nobody waited for any more.
+    /// Replies that came after the request had timed out.
     late_replies,
 }
 

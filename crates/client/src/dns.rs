@@ -1,41 +1,21 @@
 //! A stub resolver for one given server: SRV and address records over UDP, over TCP when the answer was cut, with
 //! time-outs and repeats. Nothing is cached: answers live for seconds, and a fresh one is the load balancing.
 
+pub(crate) mod error;
 mod exchange;
 mod select;
 
 use std::{
-    io,
     net::{IpAddr, SocketAddr},
     str::FromStr,
     time::Duration,
 };
 
-use hickory_proto::{
-    ProtoError,
-    op::ResponseCode,
-    rr::{Name, RData, RecordType},
-};
+use hickory_proto::rr::{Name, RData, RecordType};
+
+pub use error::DnsError;
 
 use select::{Candidate, order_candidates};
-
-#[derive(Debug, thiserror::Error)]
-pub enum DnsError {
-    #[error("{name}: {source}")]
-    Name { name: String, source: ProtoError },
-    #[error("{server}: {source}")]
-    Io { server: SocketAddr, source: io::Error },
-    #[error("{server} does not answer")]
-    Timeout { server: SocketAddr },
-    #[error("{name}: {code}")]
-    Refused { name: Name, code: ResponseCode },
-    #[error("{name} has no {kind} records")]
-    NoRecords { name: Name, kind: RecordType },
-    #[error("{server} sends no DNS: {reason}")]
-    Malformed { server: SocketAddr, reason: String },
-    #[error("the system does not know {host}: {source}")]
-    System { host: String, source: io::Error },
-}
 
 /// Asks one server.
 #[derive(Debug, Clone)]

@@ -1,4 +1,4 @@
-//! What can go wrong, and whose fault it is: the network's, the server's, or a refusal that the player should read.
+//! Errors of the client: of the network, of the server, and refusals for the player to read.
 
 use std::{fmt, io, net::SocketAddr, time::Duration};
 
@@ -14,9 +14,9 @@ use shardkeep_wire::{
     session::SessionError,
 };
 
-use crate::dns::DnsError;
+use crate::dns::error::DnsError;
 
-/// The server said no.
+/// An error that the server answered.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub struct Refusal {
     pub code: ErrorCode,
@@ -31,7 +31,7 @@ impl From<Payload> for Refusal {
     }
 }
 
-/// For people: when a ban ends is a date, and whoever may come again is told when.
+/// Shows the end of a ban as a date, and the time to wait before the next attempt.
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.code.as_str_name())?;
@@ -92,9 +92,9 @@ pub enum ClientError {
     Connect { address: SocketAddr, source: io::Error },
     #[error("connection: {0}")]
     Io(#[from] io::Error),
-    /// That is how a server treats a preface that is not its own.
+    /// A server closes the connection at a preface of another deployment.
     #[error(
-        "{0} hung up on the first words: it is of another deployment than this client says, or no server of this game"
+        "{0} closed the connection at once: it belongs to another deployment than this client names, or is no server of this game"
     )]
     ClosedBeforeReply(SocketAddr),
     #[error("{0} did not come in time")]
@@ -104,7 +104,7 @@ pub enum ClientError {
     Wire(#[from] WireError),
     #[error("server sent opcode {opcode:#06x} while waiting for {waiting_for}")]
     Unexpected { opcode: u16, waiting_for: &'static str },
-    /// The server does not know the password's verifier, or somebody sits between.
+    /// The server does not know the password's verifier, or an attacker is between.
     #[error("the server could not prove itself: {0}")]
     UntrustedServer(&'static str),
     #[error(transparent)]

@@ -1,9 +1,10 @@
-//! The game as one player plays it: requests as methods, and a picture of the world that is always up to date.
-//! The picture is kept by the session's own task; a player costs one task and no copies.
+//! The game of one player: requests as methods, and a current view of the world. The session's task keeps the view, so a
+//! player needs one task and no copies.
 
 mod actions;
 mod entity;
 mod game_event;
+mod shared;
 mod trade;
 mod view;
 mod walk;
@@ -16,7 +17,6 @@ use std::{
     time::Duration,
 };
 
-use parking_lot::Mutex;
 use shardkeep_wire::{
     opcode,
     payload::{
@@ -32,6 +32,8 @@ pub use entity::{CellView, Entity};
 pub use game_event::{GameEvent, GameEvents};
 pub use view::View;
 pub use walk::MAX_SPEED;
+
+use shared::Shared;
 
 /// How long to wait for a full world's queue, and after which time to ask again: asking again keeps the place, and a
 /// world that was restarted meanwhile hears of it.
@@ -53,16 +55,8 @@ pub struct Player {
     action: AtomicU64,
 }
 
-/// What the session's task and the player both see.
-#[derive(Debug)]
-pub(crate) struct Shared {
-    view: Mutex<View>,
-    /// Counts changes of the view.
-    version: watch::Sender<u64>,
-}
-
 impl Player {
-    /// Boards, and begins to keep the picture. What happens to the player is also told, in order, by the second half.
+    /// Attaches, and begins to keep the view. The second value gives the player's events in order.
     pub async fn attach(
         config: &Config,
         gateway_ticket: GatewayTicket,
@@ -81,17 +75,17 @@ impl Player {
         &self.session
     }
 
-    /// Looks at the picture. Keep it short: the session's task waits meanwhile.
+    /// Reads the view. The session's task waits meanwhile, so `with_view` must be short.
     pub fn with_view<R>(&self, with_view: impl FnOnce(&View) -> R) -> R {
-        with_view(&self.shared.view.lock())
+        self.shared.look(with_view)
     }
 
-    /// Counts changes of the picture, for who waits for something in it by hand.
+    /// Counts the changes of the view, for callers that wait for one.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.changes.clone()
     }
 
-    /// Waits until `see` finds what it looks for in the picture. It is asked now, and after each change.
+    /// Waits until `see` returns a value. It reads the view now and after each change.
     pub async fn wait_until<R>(
         &self,
         within: Duration,
@@ -164,12 +158,5 @@ impl Player {
     fn store_inventory(&self, inventory: &Inventory) {
         self.action.fetch_max(inventory.last_action, Relaxed);
         self.shared.change(|view| view.inventory = Some(inventory.clone()));
-    }
-}
-
-impl Shared {
-    pub(crate) fn change(&self, change: impl FnOnce(&mut View)) {
-        change(&mut self.view.lock());
-        self.version.send_modify(|version| *version += 1);
     }
 }

@@ -141,8 +141,9 @@ impl LoginConnection {
         timeout(within, handshake).await.map_err(|_| ClientError::Timeout("the login server's answer"))?
     }
 
-    /// Registers an account at the region of this public key, whoever stands between; `token` is an invitation, or
-    /// empty. Returns the account's number; afterwards the account can log in, also on this connection.
+    /// Registers an account at the region of this public key. The registration is sealed, so that a server between cannot
+    /// read it. `token` is an invitation, or empty. Returns the account's id. The account can then log in, also on this
+    /// connection.
     pub async fn register(
         &mut self,
         region: &[u8; 32],
@@ -373,7 +374,7 @@ pub struct WorldSelect {
     ping: Duration,
 }
 
-/// What it takes to attach: where, and the ticket.
+/// The gateway's address and the ticket to attach with.
 #[derive(Debug)]
 pub struct GatewayTicket {
     /// host:port
@@ -425,7 +426,7 @@ impl WorldSelect {
         Ok(reply.decode::<LoggedOutEverywhere>()?.sessions_ended)
     }
 
-    /// Replaces the password. What the old one opened ends; this connection stays.
+    /// Replaces the password. Sessions of the old one end, and this connection stays.
     pub async fn change_password(&mut self, new: &str) -> Result<u32, ClientError> {
         let change = new_verifier(&AccountName::normalise(&self.account)?, new)?;
         let reply = self.call(opcode::CHANGE_PASSWORD, &change).await?;
@@ -437,7 +438,7 @@ impl WorldSelect {
         Ok(self.call(opcode::BEGIN_SECOND_FACTOR, &BeginSecondFactor {}).await?.decode()?)
     }
 
-    /// From now on logins need a code. What was opened without one ends; this connection stays.
+    /// Makes logins require a code. Sessions without one end, and this connection stays.
     pub async fn confirm_second_factor(&mut self, code: &str) -> Result<u32, ClientError> {
         let code = ConfirmSecondFactor { code: code.to_owned() };
         let reply = self.call(opcode::CONFIRM_SECOND_FACTOR, &code).await?;
@@ -493,7 +494,7 @@ impl WorldSelect {
     }
 }
 
-/// The verifier of a new password.
+/// The values that a server keeps of a password.
 fn new_verifier(account: &AccountName, password: &str) -> Result<ChangePassword, ClientError> {
     let verifier = Verifier::create(Group::Bits2048, account, password, random::bytes()?)?;
     Ok(ChangePassword {

@@ -104,7 +104,7 @@ impl Connection {
         self.stream.lane()
     }
 
-    /// What the transcripts of this connection begin with.
+    /// The start of this connection's transcripts.
     pub(crate) fn binding(&self) -> ChannelBinding {
         ChannelBinding::new(&self.preface.encode(), self.stream.exporter())
     }
@@ -213,8 +213,7 @@ impl Connection {
         self.buffered.is_empty() && self.receive_record().await.is_err()
     }
 
-    /// From here on everything is sealed. What the server sent in the same record after the message that led here
-    /// would be plain, and is malformed.
+    /// Seals all further records. Further messages in the last plain record are malformed.
     pub fn use_keys(&mut self, suite: Suite, client: Key, server: Key) -> Result<(), ClientError> {
         if let Some(plain) = self.buffered.front() {
             return Err(ClientError::Unexpected { opcode: plain.opcode, waiting_for: "sealed records" });

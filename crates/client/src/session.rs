@@ -5,16 +5,13 @@ mod driver;
 mod pending;
 mod queues;
 mod resume;
+mod shared;
 mod sink;
 mod stale_filter;
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use parking_lot::Mutex;
 use shardkeep_lanes::Lane;
 use shardkeep_types::SessionId;
 use shardkeep_wire::{Head, Message, Side, opcode, payload::Logout, preface::Service};
@@ -25,15 +22,12 @@ use tokio::{
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::{
-    ClientError, Config, SessionEnd,
-    counters::{Counters, Counts},
-    handshake,
-    login::GatewayTicket,
-    raw::Connection,
+    ClientError, Config, SessionEnd, counters::Counts, handshake, login::GatewayTicket, raw::Connection,
     resolve,
 };
 
 use driver::Driver;
+use shared::{Command, Shared};
 pub use sink::{Event, Events, Sink, events};
 
 /// Commands that wait for the driver. Bound: this many; overflow: the caller waits.
@@ -49,28 +43,6 @@ pub struct Session {
     closed: CancellationToken,
     /// Stops the driver with the last handle.
     _stop_on_drop: Arc<DropGuard>,
-}
-
-/// What handles may look at while the driver works.
-#[derive(Debug)]
-struct Shared {
-    id: SessionId,
-    gateway: Mutex<String>,
-    lane: Mutex<Lane>,
-    counters: Counters,
-}
-
-/// What handles ask of the driver.
-enum Command {
-    Request {
-        opcode: u16,
-        payload: Bytes,
-        answer: oneshot::Sender<Result<Message, ClientError>>,
-    },
-    /// An event or a state message.
-    Send(Message),
-    DropConnection,
-    UpdateKey,
 }
 
 impl Session {
@@ -114,12 +86,8 @@ impl Session {
     ) -> Self {
         let (commands, receiver) = mpsc::channel(COMMAND_QUEUE);
         let (ended_sender, ended) = watch::channel(None);
-        let shared = Arc::new(Shared {
-            id: established.session,
-            gateway: Mutex::new(established.ready.gateway.clone()),
-            lane: Mutex::new(connection.lane()),
-            counters: Counters::default(),
-        });
+        let gateway = established.ready.gateway.clone();
+        let shared = Arc::new(Shared::new(established.session, gateway, connection.lane()));
         let closed = CancellationToken::new();
         let reply = config.timing.reply;
         let mut driver = Driver::new(config, established, sink, receiver, shared.clone());
@@ -135,21 +103,21 @@ impl Session {
     }
 
     pub fn id(&self) -> SessionId {
-        self.shared.id
+        self.shared.id()
     }
 
     /// host:port of the gateway that serves the session, as it names itself.
     pub fn gateway(&self) -> String {
-        self.shared.gateway.lock().clone()
+        self.shared.gateway()
     }
 
     /// The lane it is on now, or was on last.
     pub fn lane(&self) -> Lane {
-        *self.shared.lane.lock()
+        self.shared.lane()
     }
 
     pub fn counts(&self) -> Counts {
-        self.shared.counters.counts()
+        self.shared.counters().counts()
     }
 
     /// Sends a request and waits for its reply, over any number of lost connections. `within`: see [`Self::call_raw`].
@@ -261,9 +229,4 @@ impl Session {
 
 fn check_size(length: usize) -> Result<(), ClientError> {
     if length > Side::Client.max_plaintext() { Err(ClientError::TooLarge(length)) } else { Ok(()) }
-}
-
-/// `at`, for tokio's timers.
-fn to_tokio_instant(at: Instant) -> tokio::time::Instant {
-    at.into()
 }

@@ -14,78 +14,36 @@
 //! # Ok(()) }
 //! ```
 
+mod blocking;
 mod error;
 mod fetch;
 mod folder;
 mod install;
+mod options;
 mod progress;
 mod selection;
 mod server;
 mod space;
 
-use std::{
-    net::SocketAddr,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use shardkeep_patch::{Manifest, Plan, PublicKey, Release, plan};
+use shardkeep_patch::{Manifest, Plan, Release, plan};
 
 use crate::{Config, random};
 
 pub use error::UpdateError;
+pub use options::Options;
 pub use progress::{Progress, Stage};
 pub use server::UpdateConnection;
 
+use blocking::blocking;
 use install::Install;
 
 /// How often a new release may come between while one is fetched.
 const MAX_NEW_RELEASES: u32 = 4;
-/// Before the next one is fetched: not everybody comes at once who was fetching the one before.
+/// Pause before a newer release is fetched, so that not all clients of the old one come at once.
 const NEXT_RELEASE_DELAY: Duration = Duration::from_secs(1);
-/// Between attempts: doubles from the first to the second.
-const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(3));
-
-/// What an update must know.
-#[derive(Debug, Clone)]
-pub struct Options {
-    /// Folder of the installation. Files in it that no release named are left alone.
-    pub to: PathBuf,
-    /// Keys that may sign a manifest.
-    pub keys: Vec<PublicKey>,
-    /// Connections to fetch over.
-    pub connections: usize,
-    /// How long to go on trying without getting anything.
-    pub patience: Duration,
-    /// Takes a release that is older than the installed one.
-    pub allow_older: bool,
-    /// Reports a release whose signature is older than this ([`UpdateSummary::stale`]).
-    pub warn_after: Duration,
-    /// Refuses a release whose signature is older than this; `None`: none is refused.
-    pub refuse_after: Option<Duration>,
-    /// Believes the record of the last update, if it was of this release, instead of reading every file.
-    pub quick: bool,
-}
-
-impl Options {
-    pub const WARN_AFTER: Duration = Duration::from_hours(90 * 24);
-
-    pub fn new(to: &Path, key: PublicKey) -> Self {
-        Self {
-            to: to.to_owned(),
-            keys: vec![key],
-            connections: 4,
-            patience: Duration::from_secs(60),
-            allow_older: false,
-            warn_after: Self::WARN_AFTER,
-            refuse_after: None,
-            quick: false,
-        }
-    }
-}
-
-/// What an update did.
+/// The result of an update.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UpdateSummary {
     pub release: Release,
@@ -177,12 +135,4 @@ pub async fn trusted_manifest(
     options: &Options,
 ) -> Result<Manifest, UpdateError> {
     Ok(Arc::unwrap_or_clone(selection::newest_release(config, servers, options, 0).await?.manifest))
-}
-
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, UpdateError> + Send + 'static,
-) -> Result<T, UpdateError> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
 }

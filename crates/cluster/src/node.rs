@@ -17,7 +17,8 @@ use tonic_health::{ServingStatus, server::HealthReporter};
 use tracing::{error, info};
 
 use crate::{
-    Dialer, Directory, Identity, Instance, Leadership, REGION_ATTRIBUTE, State, advertise,
+    Dialer, Directory, Identity, Instance, Leadership, REGION_ATTRIBUTE, State,
+    advertise::AdvertisedHost,
     control::ControlService,
     directory, incarnation,
     leases::Leases,
@@ -37,7 +38,7 @@ struct Inner {
     daemon: Daemon,
     identity: Arc<Identity>,
     dialer: Dialer,
-    host: String,
+    host: AdvertisedHost,
     config: ClusterConfig,
     /// The bound socket, until [`Node::serve`] takes it.
     listener: Mutex<Option<TcpListener>>,
@@ -66,8 +67,9 @@ impl Node {
             .with_context(|| format!("gRPC: can not listen on {address} (daemon.grpc moves it)"))?;
         let bound = listener.local_addr()?;
         let registries = &settings.cluster.registries;
-        let host = advertise::host(settings.daemon.advertise_host.as_deref(), bound.ip(), registries);
-        let grpc_address = format!("{host}:{}", bound.port());
+        let configured = settings.daemon.advertise_host.as_deref();
+        let host = AdvertisedHost::new(configured, bound.ip(), registries);
+        let grpc_address = host.with_port(bound.port());
         daemon.set_grpc_address(&grpc_address);
         info!(address = %bound, advertised = grpc_address, "gRPC bound");
         let dialer = Dialer::new(identity.clone());
@@ -82,7 +84,7 @@ impl Node {
             world: settings.cluster.world(),
             grpc_address,
             client_address: String::new(),
-            admin_address: advertise::advertised_address(&daemon.bound().admin, &host),
+            admin_address: host.admin_address(&daemon.bound().admin),
             version: env!("CARGO_PKG_VERSION").into(),
             load: 0.0,
             leadership: Leadership::None,
@@ -159,9 +161,10 @@ impl Node {
         self.inner.announcement.borrow().clone()
     }
 
-    /// How others should dial a socket bound here: the advertised host and the socket's port.
-    pub fn advertise(&self, bound: SocketAddr) -> String {
-        format!("{}:{}", self.inner.host, bound.port())
+    /// Where clients reach a socket of this daemon. `configured` is the daemon's setting `host:port`, in which port 0
+    /// stands for the bound port. Without it, the address follows the bound address and the advertised host.
+    pub fn advertise(&self, configured: Option<&str>, bound: SocketAddr) -> String {
+        self.inner.host.client_address(configured, bound)
     }
 
     /// Tells the registries (and the announce file) where players reach this instance.

@@ -1,11 +1,11 @@
-//! A whole cluster of real processes: `shardkeep up` in a temporary folder, on free ports. What a test kills is a
-//! process, with SIGKILL; what it asks, it asks by the tool that operators use.
+//! A whole cluster of real processes: `shardkeep up` in a temporary folder, on free ports. Tests kill processes with
+//! SIGKILL and query the cluster with the operators' tool.
 
 use std::{
     future::Future,
     path::{Path, PathBuf},
     process::Stdio,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -16,13 +16,15 @@ use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
     net::TcpStream,
     process::{Child, ChildStdin, Command},
-    time::{sleep, timeout},
+    sync::watch,
+    time::timeout,
 };
+
+use crate::wait::wait_until;
 
 const START_LIMIT: Duration = Duration::from_secs(120);
 const RESTART_LIMIT: Duration = Duration::from_secs(60);
 const STOP_LIMIT: Duration = Duration::from_secs(60);
-const POLL: Duration = Duration::from_millis(50);
 
 /// Where a cluster keeps its state. The default is SQLite files and the in-memory bus.
 #[derive(Debug, Clone, Default)]
@@ -35,8 +37,9 @@ pub struct Cluster {
     folder: TempDir,
     stores: Stores,
     settings: Option<String>,
+    program: PathBuf,
     /// Further arguments of `shardkeep up`.
-    region: Vec<String>,
+    arguments: Vec<String>,
     supervisor: Supervisor,
 }
 
@@ -45,9 +48,11 @@ pub struct Cluster {
 struct Supervisor {
     process: Child,
     _stdin_pipe: Option<ChildStdin>,
+    /// All that it has printed.
+    output: watch::Receiver<String>,
 }
 
-/// What a daemon announced when it had bound its sockets.
+/// The addresses that a daemon has announced.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Announcement {
     pub name: String,
@@ -77,7 +82,18 @@ impl Cluster {
     /// # Errors
     /// When the binary is missing, or a daemon does not become ready; the message holds what it printed.
     pub async fn start_with(stores: Stores, settings: Option<&str>) -> Result<Self> {
-        Self::start_as(stores, settings, Vec::new()).await
+        Self::start_as(binary()?, stores, settings, Vec::new()).await
+    }
+
+    /// Starts a cluster with further arguments of `shardkeep up`.
+    pub async fn start_with_arguments(arguments: &[&str]) -> Result<Self> {
+        Self::start_program(binary()?, arguments).await
+    }
+
+    /// Starts a cluster with this file of the program.
+    pub async fn start_program(program: PathBuf, arguments: &[&str]) -> Result<Self> {
+        let arguments = arguments.iter().map(|it| (*it).to_owned()).collect();
+        Self::start_as(program, Stores::default(), None, arguments).await
     }
 
     /// Starts a region: the home region, which keeps the accounts, or one that joins `home`.
@@ -86,7 +102,7 @@ impl Cluster {
         if let Some(home) = home {
             region.extend(["--home".to_owned(), home.data_dir().display().to_string()]);
         }
-        Self::start_as(Stores::default(), settings, region).await
+        Self::start_as(binary()?, Stores::default(), settings, region).await
     }
 
     /// Starts a cluster whose SQLite files and logs store are in `folder`, for example on a small disk.
@@ -94,26 +110,32 @@ impl Cluster {
         let cluster = tempfile::Builder::new().prefix("shardkeep-").tempdir()?;
         std::fs::create_dir(cluster.path().join("var"))?;
         std::os::unix::fs::symlink(folder, cluster.path().join("var/db"))?;
-        Self::start_inside(cluster, Stores::default(), None, Vec::new()).await
+        Self::start_inside(cluster, binary()?, Stores::default(), None, Vec::new()).await
     }
 
-    async fn start_as(stores: Stores, settings: Option<&str>, region: Vec<String>) -> Result<Self> {
+    async fn start_as(
+        program: PathBuf,
+        stores: Stores,
+        settings: Option<&str>,
+        arguments: Vec<String>,
+    ) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("shardkeep-").tempdir()?;
-        Self::start_inside(folder, stores, settings, region).await
+        Self::start_inside(folder, program, stores, settings, arguments).await
     }
 
     async fn start_inside(
         folder: TempDir,
+        program: PathBuf,
         stores: Stores,
         settings: Option<&str>,
-        region: Vec<String>,
+        arguments: Vec<String>,
     ) -> Result<Self> {
         let settings = settings.map(str::to_owned);
         if let Some(settings) = &settings {
             std::fs::write(folder.path().join("settings.toml"), settings)?;
         }
-        let supervisor = up(&folder, &stores, settings.is_some(), &region).await?;
-        Ok(Self { folder, stores, settings, region, supervisor })
+        let supervisor = up(&program, &folder, &stores, settings.is_some(), &arguments).await?;
+        Ok(Self { folder, stores, settings, program, arguments, supervisor })
     }
 
     /// Ends the cluster as Ctrl-C does, and starts it again on the same data.
@@ -125,7 +147,8 @@ impl Cluster {
     pub async fn restart_after(&mut self, change: impl Future<Output = Result<()>>) -> Result<()> {
         self.end().await?;
         change.await?;
-        self.supervisor = up(&self.folder, &self.stores, self.settings.is_some(), &self.region).await?;
+        let settings = self.settings.is_some();
+        self.supervisor = up(&self.program, &self.folder, &self.stores, settings, &self.arguments).await?;
         Ok(())
     }
 
@@ -156,6 +179,15 @@ impl Cluster {
         stream.read_to_string(&mut response).await?;
         let (head, body) = response.split_once("\r\n\r\n").context("not an HTTP response")?;
         Ok((head.split(' ').nth(1) != Some("200")).then(|| body.trim().to_owned()))
+    }
+
+    /// Waits until `shardkeep up` has printed a line with this text, and returns the line.
+    pub async fn wait_for_output(&self, text: &str) -> Result<String> {
+        let mut output = self.supervisor.output.clone();
+        let line = |output: &str| output.lines().find(|line| line.contains(text)).map(str::to_owned);
+        let printed = timeout(RESTART_LIMIT, output.wait_for(|output| line(output).is_some())).await;
+        let printed = printed.with_context(|| format!("`up` does not print {text:?}"))?;
+        line(&printed.context("`up` has ended")?).context("the line was just there")
     }
 
     /// Address of the DNS server: all that a player needs to know.
@@ -201,17 +233,12 @@ impl Cluster {
 
     /// Waits until another process has taken the place of `killed` and is ready.
     pub async fn wait_for_restart(&self, killed: &Announcement) -> Result<()> {
-        let deadline = Instant::now() + RESTART_LIMIT;
-        loop {
-            if let Ok(now) = self.announcement(&killed.name)
-                && now.pid != killed.pid
-                && self.status_of(&killed.name).await? == "up"
-            {
-                return Ok(());
-            }
-            ensure!(Instant::now() < deadline, "{} did not come back within {RESTART_LIMIT:?}", killed.name);
-            sleep(POLL).await;
-        }
+        wait_until(&format!("{} is back", killed.name), async || {
+            let back = self.announcement(&killed.name).is_ok_and(|now| now.pid != killed.pid)
+                && self.status_of(&killed.name).await? == "up";
+            Ok(back.then_some(()))
+        })
+        .await
     }
 
     async fn status_of(&self, daemon: &str) -> Result<String> {
@@ -236,7 +263,7 @@ impl Cluster {
 
     /// Runs the operators' tool against this cluster; fails unless it exits with 0.
     pub async fn run_cli(&self, args: &[&str], input: &str) -> Result<String> {
-        let mut process = command(&self.folder)?
+        let mut process = command(&self.program, &self.folder)
             .args(args)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -274,16 +301,32 @@ pub fn binary() -> Result<PathBuf> {
     Ok(path)
 }
 
-fn command(folder: &TempDir) -> Result<Command> {
-    let mut command = Command::new(binary()?);
-    command.env("SHARDKEEP_DATA_DIR", folder.path().join("var"));
-    Ok(command)
+/// Another program of this workspace, beside the binary under test.
+///
+/// # Errors
+/// When there is none, with the command that builds it.
+pub fn tool(name: &str) -> Result<PathBuf> {
+    let path = binary()?.with_file_name(name);
+    ensure!(path.exists(), "{} is missing: `cargo build -p {name}` first (make test does)", path.display());
+    Ok(path)
 }
 
-async fn up(folder: &TempDir, stores: &Stores, settings: bool, region: &[String]) -> Result<Supervisor> {
-    let mut command = command(folder)?;
-    // `--supervised`: a cluster kept in a static is never dropped; it ends with the pipe to this process.
-    command.args(["up", "--quiet", "--supervised", "--port-base", "0"]).args(region);
+fn command(program: &Path, folder: &TempDir) -> Command {
+    let mut command = Command::new(program);
+    command.env("SHARDKEEP_DATA_DIR", folder.path().join("var"));
+    command
+}
+
+async fn up(
+    program: &Path,
+    folder: &TempDir,
+    stores: &Stores,
+    settings: bool,
+    arguments: &[String],
+) -> Result<Supervisor> {
+    let mut command = command(program, folder);
+    // `--supervised`: a cluster in a static is never dropped; it ends with the pipe to this process.
+    command.args(["up", "--quiet", "--supervised", "--port-base", "0"]).args(arguments);
     if let Some(url) = &stores.postgres {
         command.args(["--postgres", url]);
     }
@@ -301,19 +344,17 @@ async fn up(folder: &TempDir, stores: &Stores, settings: bool, region: &[String]
         .spawn()?;
     let stdout = process.stdout.take().context("no output")?;
     let mut lines = BufReader::new(stdout).lines();
-    let ready = async {
-        while let Some(line) = lines.next_line().await? {
-            if line.contains("daemons ready") {
-                return Ok(true);
-            }
+    let (printed, mut output) = watch::channel(String::new());
+    // An unread pipe would block the supervisor when it reports restarts.
+    tokio::spawn(async move {
+        while let Ok(Some(line)) = lines.next_line().await {
+            printed.send_modify(|output| output.extend([line.as_str(), "\n"]));
         }
-        anyhow::Ok(false)
-    };
-    if timeout(START_LIMIT, ready).await.context("the cluster does not become ready")?? {
-        // The supervisor reports restarts on its output: somebody must read it, or it would block.
-        tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+    });
+    let ready = timeout(START_LIMIT, output.wait_for(|output| output.contains("daemons ready")));
+    if ready.await.context("the cluster does not become ready")?.is_ok() {
         let stdin_pipe = process.stdin.take();
-        return Ok(Supervisor { process, _stdin_pipe: stdin_pipe });
+        return Ok(Supervisor { process, _stdin_pipe: stdin_pipe, output });
     }
     let output = process.wait_with_output().await?;
     bail!("shardkeep up: {}", String::from_utf8_lossy(&output.stderr).trim())

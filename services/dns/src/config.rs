@@ -23,7 +23,7 @@ const SERVICE_LABELS: [&str; 2] = ["login", "gateway"];
 pub struct Config {
     /// Address for queries, UDP and TCP. Port 0 takes a free one.
     pub listen: String,
-    /// `host:port` for queries from outside, if it differs from the bound address.
+    /// `host:port` for queries from outside, if it differs from the bound address. Port 0 stands for the bound port.
     pub advertise: String,
     /// Number of UDP sockets, each with a thread; 0: one per core.
     pub sockets: usize,

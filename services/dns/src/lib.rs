@@ -83,10 +83,7 @@ impl Service for Dns {
         let zone = zone::Zone::new(origin, &config)
             .with_context(|| format!("cluster.zone: {origin:?} is not a domain name"))?;
         let sockets = bind(&config)?;
-        node.set_client_address(match config.advertise.as_str() {
-            "" => node.advertise(sockets.address),
-            configured => configured.to_owned(),
-        });
+        node.set_client_address(node.advertise(Some(&config.advertise), sockets.address));
         let cookies = match config.cookies.secrets() {
             Some((current, previous)) => Cookies::new(current, previous),
             None => Cookies::random()?,

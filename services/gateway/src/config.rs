@@ -11,7 +11,8 @@ use shardkeep_lanes::Settings as Lanes;
 pub struct Config {
     /// Address players connect to. Port 0 takes a free one.
     pub listen: String,
-    /// `host:port` under which players reach it; needed behind address translation. Default: the bound address.
+    /// `host:port` under which players reach it; needed behind address translation. Port 0 stands for the bound port.
+    /// Default: the bound address.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub advertise: Option<String>,
     /// Name that leads to any gateway, told to clients for resuming. Default: `gateway.<zone>`, asked for by SRV.

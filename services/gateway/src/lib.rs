@@ -71,8 +71,9 @@ impl DaemonService for Gateway {
             .await
             .context("players: no socket (gateway.listen moves it)")?;
         let node = Node::join(&settings, &daemon, Self::KIND).await?;
-        let address = advertised(&config, &listener, &node)?;
-        info!(bound = %listener.local_addr()?, advertised = address, "players' socket bound");
+        let bound = listener.local_addr()?;
+        let address = node.advertise(config.advertise.as_deref(), bound);
+        info!(%bound, advertised = address, "players' socket bound");
         node.set_client_address(address.clone());
         let core = Core::new(config, &settings.cluster, &node.id().name, address, daemon.clone());
         let worlds = Arc::new(Worlds::new(&node));
@@ -106,20 +107,6 @@ impl DaemonService for Gateway {
         connections.wait().await;
         Ok(())
     }
-}
-
-/// Where players reach this gateway: as configured, or the bound address with a host that others can use.
-fn advertised(config: &Config, listener: &Listener, node: &Node) -> anyhow::Result<String> {
-    if let Some(address) = &config.advertise {
-        return Ok(address.clone());
-    }
-    let bound = listener.local_addr()?;
-    if !bound.ip().is_unspecified() {
-        return Ok(bound.to_string());
-    }
-    let grpc = node.grpc_address();
-    let host = grpc.rsplit_once(':').map_or(grpc.as_str(), |(host, _)| host);
-    Ok(format!("{host}:{}", bound.port()))
 }
 
 /// Tells the load, and forgets tickets that nobody used and sessions whose clients stay away.

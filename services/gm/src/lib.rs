@@ -59,7 +59,7 @@ impl Service for Gm {
         let web = TcpListener::bind(&config.web).await.with_context(|| format!("gm.web: {}", config.web))?;
         let address = web.local_addr()?;
         let node = Node::join(&settings, &daemon, Self::KIND).await?;
-        node.set_client_address(node.advertise(address));
+        node.set_client_address(node.advertise(None, address));
 
         let store = config.store_url(&settings.daemon.data_dir);
         let opened = Database::open_with_retry(&store, Schema::Gm);

@@ -16,7 +16,8 @@ use crate::central::config::Config as CentralConfig;
 pub struct Config {
     /// Address that players connect to.
     pub listen: String,
-    /// `host:port` that players are told, if it differs from the bound address (address translation, containers).
+    /// `host:port` that players are told, if it differs from the bound address (address translation, containers). Port 0
+    /// stands for the bound port.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub advertise: Option<String>,
     /// `sqlite:<path>` (one replica) or `postgres://…` (any number). Default: `sqlite:<data_dir>/login.db`.

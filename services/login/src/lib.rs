@@ -53,7 +53,7 @@ impl Service for Login {
             .context("cannot listen for players (login.listen sets the address)")?;
         let bound = listener.local_addr()?;
         let node = Node::join(&settings, &daemon, Self::KIND).await?;
-        let advertised = config.advertise.clone().unwrap_or_else(|| node.advertise(bound));
+        let advertised = node.advertise(config.advertise.as_deref(), bound);
         info!(address = %bound, advertised, "players' socket bound");
         node.set_client_address(advertised);
 

@@ -1,8 +1,9 @@
-//! The folder of daily files: which days there are, how one is opened for writing, how several are read as one.
+//! The folder of daily files: lists the days, opens one for writing, and opens several for reading as one.
 
 use std::{
-    fs::{self, TryLockError},
+    fs::{self, DirBuilder, File, Permissions, TryLockError},
     io,
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -14,10 +15,7 @@ use sqlx::{
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous},
 };
 
-use crate::{Day, LogsError};
-
-/// Days that one query can see: SQLite attaches ten files to a connection.
-pub(crate) const MAX_DAYS: usize = 10;
+use crate::{Day, LogsError, sandbox};
 
 /// The columns of a query, in order. `time` is UTC text that sorts; `attributes` is a JSON object.
 pub(crate) const COLUMNS: &str =
@@ -25,8 +23,7 @@ pub(crate) const COLUMNS: &str =
 
 const SCHEMA: &str = include_str!("schema.sql");
 
-/// SQLite's memory, over all connections of this process: a query that needs more fails instead of taking the
-/// machine's.
+/// Bound of SQLite's memory over all connections of this process. A query that needs more fails.
 const MEMORY_BYTES: &str = "536870912";
 
 /// Owns the folder for as long as any clone lives.
@@ -41,7 +38,8 @@ impl Archive {
     /// When the folder cannot be made, or another daemon owns it.
     pub fn open(folder: &Path) -> Result<Self, LogsError> {
         let failed = |source| LogsError::Folder { path: folder.to_owned(), source };
-        fs::create_dir_all(folder).map_err(failed)?;
+        // Log records name players and their addresses.
+        DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed)?;
         let lock = FileLock::take(&folder.join("lock")).map_err(|error| match error {
             TryLockError::WouldBlock => LogsError::FolderInUse(folder.to_owned()),
             TryLockError::Error(error) => failed(error),
@@ -49,7 +47,7 @@ impl Archive {
         Ok(Self { folder: folder.into(), _lock: Arc::new(lock) })
     }
 
-    /// The days there are files of, oldest first.
+    /// The days that have files, oldest first.
     ///
     /// # Errors
     /// When the folder cannot be read.
@@ -65,34 +63,44 @@ impl Archive {
         Ok(days)
     }
 
-    /// Removes the files of days before `oldest`; returns how many are left.
+    /// Removes the files of a day. The caller holds no connection to them.
     ///
     /// # Errors
-    /// When the folder cannot be read or a file not be removed.
-    pub fn remove_before(&self, oldest: Day) -> io::Result<usize> {
-        let days = self.days()?;
-        let (old, kept): (Vec<_>, Vec<_>) = days.into_iter().partition(|day| *day < oldest);
-        for day in old {
-            let path = self.path(day);
-            fs::remove_file(&path)?;
-            for suffix in ["-wal", "-shm"] {
-                let mut sidecar = path.clone().into_os_string();
-                sidecar.push(suffix);
-                // Usually there is none: closing a day folds it into the file.
-                let _ = fs::remove_file(sidecar);
-            }
+    /// When a file cannot be removed.
+    pub(crate) fn remove(&self, day: Day) -> io::Result<()> {
+        fs::remove_file(self.path(day))?;
+        for sidecar in self.sidecars(day) {
+            // Usually there is none: closing a day folds it into the file.
+            let _ = fs::remove_file(sidecar);
         }
-        Ok(kept.len())
+        Ok(())
+    }
+
+    /// Bytes of the files of a day.
+    pub(crate) fn bytes(&self, day: Day) -> u64 {
+        let paths = self.sidecars(day).into_iter().chain([self.path(day)]);
+        paths.filter_map(|path| fs::metadata(path).ok()).map(|file| file.len()).sum()
+    }
+
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
     }
 
     fn path(&self, day: Day) -> PathBuf {
         self.folder.join(format!("{day}.db"))
     }
 
+    fn sidecars(&self, day: Day) -> [PathBuf; 2] {
+        ["wal", "shm"].map(|suffix| self.folder.join(format!("{day}.db-{suffix}")))
+    }
+
     pub(crate) async fn write(&self, day: Day) -> Result<SqliteConnection, sqlx::Error> {
+        let path = self.path(day);
+        // SQLite gives its other files the mode of this one.
+        let file = File::options().create(true).truncate(false).write(true).mode(0o600).open(&path)?;
+        file.set_permissions(Permissions::from_mode(0o600))?;
         let options = SqliteConnectOptions::new()
-            .filename(self.path(day))
-            .create_if_missing(true)
+            .filename(path)
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
             .busy_timeout(Duration::from_secs(5))
@@ -102,7 +110,7 @@ impl Archive {
         Ok(connection)
     }
 
-    /// Folds a finished day into a single plain file, unless somebody is reading it.
+    /// Folds a finished day into a single file, unless a query reads it.
     pub(crate) async fn finish(mut connection: SqliteConnection) {
         let checkpoint = "PRAGMA wal_checkpoint(TRUNCATE); PRAGMA journal_mode = DELETE;";
         if let Err(error) = sqlx::raw_sql(checkpoint).execute(&mut connection).await {
@@ -111,8 +119,8 @@ impl Archive {
         let _ = connection.close().await;
     }
 
-    /// A connection that can only read, with the view `log` over these days, restricted to records that match
-    /// `search` unless that is empty.
+    /// A connection that can only read the view `log` over these days. The view holds the records that match `search`, or
+    /// all of them when that is empty.
     pub(crate) async fn read(&self, days: &[Day], search: &str) -> Result<SqliteConnection, LogsError> {
         let present =
             self.days().map_err(|source| LogsError::Folder { path: self.folder.to_path_buf(), source })?;
@@ -131,6 +139,15 @@ impl Archive {
             .execute(&mut connection)
             .await
             .map_err(LogsError::Store)?;
+        for day in 0..attached {
+            // The index reads its own settings at first use, which the sandbox would refuse.
+            let first_use = format!("SELECT rowid FROM day{day}.log_text WHERE log_text MATCH 'a' LIMIT 1");
+            sqlx::raw_sql(AssertSqlSafe(first_use))
+                .execute(&mut connection)
+                .await
+                .map_err(LogsError::Store)?;
+        }
+        sandbox::restrict(&mut connection).await.map_err(LogsError::Store)?;
         Ok(connection)
     }
 }

@@ -1,4 +1,4 @@
-//! Days of the UTC calendar, as files are named after them, and times as records show them.
+//! Days of the UTC calendar, which name the files, and the times of records.
 
 use std::{
     fmt,
@@ -13,7 +13,7 @@ use jiff::{
     tz::Offset,
 };
 
-/// What time it is; tests bring their own.
+/// The source of the time; tests replace it.
 pub type Clock = Arc<dyn Fn() -> SystemTime + Send + Sync>;
 
 /// A UTC day, shown as `YYYY-MM-DD`.

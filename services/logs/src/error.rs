@@ -1,10 +1,13 @@
-//! What can go wrong between a record's arrival and a query's answer.
+//! Errors of the storage and of queries.
 
 use std::{io, path::PathBuf};
 
 use tonic::Status;
 
-use crate::{archive::MAX_DAYS, day::InvalidDay};
+use crate::day::InvalidDay;
+
+/// Days that one query can read: SQLite attaches ten files to a connection.
+pub(crate) const MAX_DAYS: usize = 10;
 
 #[derive(Debug, thiserror::Error)]
 pub enum LogsError {

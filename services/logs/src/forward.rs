@@ -82,7 +82,7 @@ impl Forwarder {
     }
 }
 
-/// OTLP 1.x, "Failures" of OTLP/gRPC: what a client shall try again.
+/// Whether a client tries again (OTLP 1.x, section "Failures" of OTLP/gRPC).
 fn may_be_repeated(code: Code) -> bool {
     matches!(
         code,

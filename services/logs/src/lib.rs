@@ -1,5 +1,5 @@
 //! Collects the log records and player events of every daemon by OTLP/gRPC, keeps them in one searchable SQLite
-//! file per day, and answers read-only SQL. Losing this daemon loses logs, never play.
+//! file per day, and answers read-only SQL. Without this daemon logs are lost, and play goes on.
 
 mod archive;
 mod config;
@@ -10,7 +10,11 @@ mod metrics;
 mod query;
 mod receive;
 mod record;
+mod retention;
+mod row;
+mod sandbox;
 mod select;
+mod storage;
 mod writer;
 
 use std::{sync::Arc, time::SystemTime};

@@ -1,4 +1,4 @@
-//! The `logs` daemon as a program of its own.
+//! The `logs` daemon as a stand-alone program.
 
 use std::process::ExitCode;
 

@@ -13,6 +13,9 @@ const WAITING: &str = "shardkeep_logs_queue_records";
 const QUERIES: &str = "shardkeep_logs_queries_total";
 const QUERY_SECONDS: &str = "shardkeep_logs_query_seconds";
 const DAYS: &str = "shardkeep_logs_days_kept";
+const BYTES: &str = "shardkeep_logs_storage_bytes";
+const BYTES_LIMIT: &str = "shardkeep_logs_storage_limit_bytes";
+const REMOVED: &str = "shardkeep_logs_removed_for_space_total";
 
 pub(crate) fn describe() {
     describe_counter!(RECEIVED, "Records received, by daemon kind");
@@ -27,6 +30,12 @@ pub(crate) fn describe() {
     describe_counter!(QUERIES, "Queries, by outcome");
     describe_histogram!(QUERY_SECONDS, "Time to answer a query");
     describe_gauge!(DAYS, "Daily files kept");
+    describe_gauge!(BYTES, "Bytes of the daily files");
+    describe_gauge!(BYTES_LIMIT, "Bytes that the daily files may take (logs.max_bytes)");
+    describe_counter!(
+        REMOVED,
+        "Removals before the end of the retention period, because the files reached logs.max_bytes"
+    );
 }
 
 pub(crate) fn received(daemon: &str, records: usize) {
@@ -57,6 +66,13 @@ pub(crate) fn query(outcome: &'static str, took: Duration) {
     histogram!(QUERY_SECONDS).record(took);
 }
 
-pub(crate) fn days_kept(days: usize) {
+pub(crate) fn storage(days: usize, bytes: u64, limit: u64) {
     gauge!(DAYS).set(days as f64);
+    gauge!(BYTES).set(bytes as f64);
+    gauge!(BYTES_LIMIT).set(limit as f64);
+    counter!(REMOVED).increment(0);
+}
+
+pub(crate) fn removed_for_space() {
+    counter!(REMOVED).increment(1);
 }

@@ -1,4 +1,4 @@
-//! One log record as it is kept: OTLP's nested form flattened into columns.
+//! One log record for storage: OTLP's nested form as columns.
 
 use opentelemetry_proto::tonic::{
     common::v1::{AnyValue, KeyValue, any_value::Value as Any},
@@ -7,9 +7,9 @@ use opentelemetry_proto::tonic::{
 };
 use serde_json::{Map, Value};
 
-/// Longer texts are cut: a log line is no file.
+/// Longer texts are truncated.
 const MAX_TEXT_BYTES: usize = 16 << 10;
-/// Attributes whose JSON is longer are left out, all but the columns made of them.
+/// Attributes with longer JSON are omitted. Their columns stay.
 const MAX_ATTRIBUTES_BYTES: usize = 32 << 10;
 
 /// A row of the table `log`.
@@ -30,7 +30,7 @@ pub struct Record {
     pub attributes: String,
 }
 
-/// Who sends: the peer's certificate where there is one, else what the resource says of itself.
+/// The sender of a record: the name in the peer's certificate, or without one the resource's attributes.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Sender {
     pub daemon: String,

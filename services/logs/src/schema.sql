@@ -1,4 +1,4 @@
--- One day of log records. Texts, so that the file can be read with any tool.
+-- One day of log records. All columns are text, so that any tool can read the file.
 BEGIN IMMEDIATE;
 CREATE TABLE IF NOT EXISTS log (
     id         INTEGER PRIMARY KEY,
@@ -22,5 +22,9 @@ CREATE INDEX IF NOT EXISTS log_session ON log (session, time) WHERE session IS N
 CREATE VIRTUAL TABLE IF NOT EXISTS log_text USING fts5(message, attributes, content = 'log', content_rowid = 'id');
 CREATE TRIGGER IF NOT EXISTS log_text_insert AFTER INSERT ON log BEGIN
     INSERT INTO log_text (rowid, message, attributes) VALUES (new.id, new.message, new.attributes);
+END;
+CREATE TRIGGER IF NOT EXISTS log_text_delete AFTER DELETE ON log BEGIN
+    INSERT INTO log_text (log_text, rowid, message, attributes)
+    VALUES ('delete', old.id, old.message, old.attributes);
 END;
 COMMIT;

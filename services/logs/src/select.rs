@@ -1,5 +1,5 @@
-//! What may be asked: one SELECT, wrapped into another so that nothing else can be said. SQLite itself is told to
-//! read only as well; this keeps out the statements that are no writes (ATTACH, PRAGMA).
+//! Accepts one SELECT and wraps it into another one that limits the rows. The sandbox refuses other statements as well;
+//! this check gives the clearer error.
 
 use crate::LogsError;
 
@@ -18,7 +18,7 @@ pub(crate) fn wrap(sql: &str, limit: u32) -> Result<String, LogsError> {
     Ok(format!("SELECT * FROM (\n{sql}\n) LIMIT {limit}"))
 }
 
-/// Walks over strings and comments; outside of them there must be no semicolon, and parentheses must match.
+/// Skips strings and comments. Elsewhere a semicolon is refused and parentheses must match.
 fn check(sql: &str) -> Result<(), LogsError> {
     let mut depth = 0usize;
     let mut rest = sql.chars().peekable();

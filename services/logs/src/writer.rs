@@ -1,17 +1,16 @@
-//! The task that writes. It takes batches from the queue, writes each record into the file of its day, and opens and
-//! closes the files. While the disk is full, a batch waits here and the queue fills behind it.
+//! The task that writes. It takes batches from the queue and puts each record into the file of its day. While the disk
+//! is full, a batch waits here and the queue fills behind it.
 
 use std::{
     collections::BTreeMap,
     time::{Duration, Instant},
 };
 
-use sqlx::{Connection, SqliteConnection};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, error, info, warn};
+use tracing::{error, info};
 
-use crate::{Archive, Clock, Config, Day, day::timestamp, metrics, record::Record};
+use crate::{Archive, Clock, Config, Day, metrics, record::Record, storage::Storage};
 
 /// Records of one transaction.
 const BATCH: usize = 2_000;
@@ -22,14 +21,11 @@ const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 type Report = Box<dyn Fn(Option<String>) + Send + Sync>;
 
 pub struct Writer {
-    archive: Archive,
+    storage: Storage,
     clock: Clock,
-    /// Full: the receiver drops further records, counts them and tells the sender.
+    /// When it is full, the receiver drops further records, counts them and tells the sender.
     queue: mpsc::Receiver<Record>,
     flush: Duration,
-    retention_days: u32,
-    open: BTreeMap<Day, SqliteConnection>,
-    today: Option<Day>,
     report: Report,
 }
 
@@ -37,15 +33,11 @@ impl Writer {
     /// The writer, and the sending end of its queue.
     pub fn new(archive: Archive, config: &Config, clock: Clock) -> (Self, mpsc::Sender<Record>) {
         let (sender, queue) = mpsc::channel(config.queue);
-        let retention_days = config.retention_days;
         let writer = Self {
-            archive,
+            storage: Storage::new(archive, config),
             clock,
             queue,
             flush: config.flush,
-            retention_days,
-            open: BTreeMap::new(),
-            today: None,
             report: Box::new(|_| {}),
         };
         (writer, sender)
@@ -78,15 +70,13 @@ impl Writer {
         while self.queue.recv_many(&mut batch, BATCH).await > 0 {
             self.write(&mut batch, &give_up).await;
         }
-        for (_, connection) in std::mem::take(&mut self.open) {
-            let _ = connection.close().await;
-        }
+        self.storage.close().await;
     }
 
     async fn write(&mut self, batch: &mut Vec<Record>, give_up: &CancellationToken) {
         metrics::waiting(self.queue.len());
         let today = Day::of((self.clock)());
-        self.roll_over(today).await;
+        self.storage.maintain(today, Instant::now()).await;
         let mut by_day: BTreeMap<Day, Vec<Record>> = BTreeMap::new();
         for record in batch.drain(..) {
             by_day.entry(file_day(&record, today)).or_default().push(record);
@@ -112,7 +102,7 @@ impl Writer {
     ) -> Result<(), sqlx::Error> {
         let mut began = None;
         loop {
-            let error = match self.write_day(day, records).await {
+            let error = match self.storage.write(day, records).await {
                 Err(error) if is_temporary(&error) => error,
                 outcome => {
                     if let Some(began) = began.map(|began: Instant| began.elapsed()) {
@@ -132,38 +122,6 @@ impl Writer {
             }
         }
     }
-
-    /// Retries once with a new connection, because the file may have been moved.
-    async fn write_day(&mut self, day: Day, records: &[Record]) -> Result<(), sqlx::Error> {
-        let mut connection = match self.open.remove(&day) {
-            Some(connection) => connection,
-            None => self.archive.write(day).await?,
-        };
-        if let Err(error) = insert(&mut connection, records).await {
-            debug!(%error, %day, "retrying with a new connection");
-            connection = self.archive.write(day).await?;
-            insert(&mut connection, records).await?;
-        }
-        self.open.insert(day, connection);
-        Ok(())
-    }
-
-    /// When a new day has begun: folds the days that get no more records, and removes those beyond retention.
-    async fn roll_over(&mut self, today: Day) {
-        if self.today == Some(today) {
-            return;
-        }
-        self.today = Some(today);
-        info!(%today, "a new day");
-        let current = self.open.split_off(&today.before(1));
-        for (_, connection) in std::mem::replace(&mut self.open, current) {
-            Archive::finish(connection).await;
-        }
-        match self.archive.remove_before(today.before(self.retention_days - 1)) {
-            Ok(kept) => metrics::days_kept(kept),
-            Err(error) => warn!(%error, "old days could not be removed"),
-        }
-    }
 }
 
 /// Whether a later attempt may succeed: result codes of a full disk, a failed or read-only file system, and a lock.
@@ -173,33 +131,8 @@ fn is_temporary(error: &sqlx::Error) -> bool {
     code.is_some_and(|code| matches!(code & 0xff, 5 | 6 | 8 | 10 | 13 | 14))
 }
 
-/// The day of the record, if that is today or yesterday; what claims another time is kept under today.
+/// The day of the record, if that is today or yesterday. A record that claims another day is kept under today.
 fn file_day(record: &Record, today: Day) -> Day {
     let record_day = Day::from_micros(record.micros);
     if record_day == today.before(1) { record_day } else { today }
-}
-
-const INSERT: &str = "INSERT INTO log \
-    (time, daemon, instance, level, target, message, event, account, character, session, attributes) \
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
-
-async fn insert(connection: &mut SqliteConnection, records: &[Record]) -> Result<(), sqlx::Error> {
-    let mut transaction = connection.begin().await?;
-    for record in records {
-        sqlx::query(INSERT)
-            .bind(timestamp(record.micros))
-            .bind(&record.daemon)
-            .bind(&record.instance)
-            .bind(&record.level)
-            .bind(&record.target)
-            .bind(&record.message)
-            .bind(&record.event)
-            .bind(&record.account)
-            .bind(&record.character)
-            .bind(&record.session)
-            .bind(&record.attributes)
-            .execute(&mut *transaction)
-            .await?;
-    }
-    transaction.commit().await
 }

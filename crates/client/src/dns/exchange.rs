@@ -1,4 +1,4 @@
-//! One question, one answer: UDP first, TCP when the answer was cut, again when nothing came.
+//! One question and its answer: UDP first, TCP when the answer is truncated, and repeats after a timeout.
 
 use std::{io, net::SocketAddr};
 
@@ -12,7 +12,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{DnsError, Resolver};
+use super::{Resolver, error::DnsError};
 
 /// Largest UDP answer we ask for: fits every common path (DNS flag day 2020).
 const UDP_PAYLOAD: u16 = 1_232;
@@ -52,7 +52,7 @@ impl Resolver {
         Ok(response)
     }
 
-    /// What does not answer the question is ignored: anyone may send a datagram.
+    /// Ignores datagrams that do not answer the question, because any host can send one.
     async fn exchange_udp(&self, query: &Message, bytes: &[u8]) -> io::Result<Message> {
         let local: SocketAddr =
             if self.server.is_ipv4() { ([0; 4], 0).into() } else { ([0u16; 8], 0).into() };

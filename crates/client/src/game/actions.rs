@@ -1,5 +1,5 @@
-//! What a player does with the world and says to others. Actions that move property carry an id that is never used
-//! for anything else: repeated as often as need be, they happen once.
+//! The player's actions and chat. An action that moves property carries a unique id, so that it happens once however often
+//! it is sent.
 
 use std::{sync::atomic::Ordering::Relaxed, time::Duration};
 

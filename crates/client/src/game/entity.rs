@@ -1,4 +1,4 @@
-//! What is known of one entity and of one cell, from keyframes and deltas.
+//! The state of one entity and of one cell, from keyframes and deltas.
 
 use std::{
     collections::HashSet,
@@ -11,7 +11,7 @@ use shardkeep_wire::movement::{EntityKind, Entry, class};
 /// Longest time an entity is moved on without news of it.
 const MAX_EXTRAPOLATION: Duration = Duration::from_secs(2);
 
-/// A cell whose keyframe has come.
+/// A cell whose keyframe has arrived.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CellView {
     pub tick: u32,
@@ -77,7 +77,7 @@ impl Entity {
             self.velocity = [0; 2];
         }
         if self.cell != cell || entry.velocity.is_some() || entry.offset.is_some() {
-            // What it did since the last news, before the new velocity holds.
+            // Moves it by its old velocity up to the time of the update.
             self.position = self.position_at(updated_at);
             self.updated_at = updated_at;
         }

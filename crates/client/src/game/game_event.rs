@@ -1,21 +1,20 @@
-//! From a session's events to the picture, and to what a player wants to be told.
+//! Turns a session's messages into changes of the view and events of the player.
 
 use std::{sync::Arc, time::Instant};
 
-use parking_lot::Mutex;
 use shardkeep_wire::{
     Kind, Message, WireError, opcode,
     payload::{Announcement, ChatMessage, Inventory, Placed, QueuePosition, Trade, Vitals},
 };
 use tokio::sync::{mpsc, watch};
 
-use super::{Shared, view::View};
+use super::{shared::Shared, view::View};
 use crate::{
     SessionEnd,
     session::{Event, Sink},
 };
 
-/// What happens to a player, beside what [`View`] shows.
+/// The events of a player that [`View`] does not show.
 #[derive(Debug, Clone, PartialEq)]
 pub enum GameEvent {
     ChatMessage(ChatMessage),
@@ -35,7 +34,7 @@ pub enum GameEvent {
     Ended(SessionEnd),
 }
 
-/// Happenings that wait to be read. Bound: this many; overflow: the newest is dropped and counted.
+/// Bound of the events that wait to be read. At the bound the newest is dropped and counted.
 const EVENT_QUEUE: usize = 256;
 
 /// The reading end.
@@ -56,7 +55,7 @@ impl GameEvents {
         self.receiver.try_recv().ok()
     }
 
-    /// Happenings lost because nobody read them in time.
+    /// Events lost because the queue was full.
     pub fn dropped(&self) -> u64 {
         *self.dropped.borrow()
     }
@@ -67,7 +66,7 @@ pub(super) type Parts = (Arc<Shared>, watch::Receiver<u64>, GameEvents);
 /// The sink that keeps the picture, and what reads from it.
 pub(super) fn sink() -> (impl Sink, Parts) {
     let (version, changes) = watch::channel(0);
-    let shared = Arc::new(Shared { view: Mutex::new(View::default()), version });
+    let shared = Arc::new(Shared::new(version));
     let (sender, receiver) = mpsc::channel(EVENT_QUEUE);
     let (dropped_sender, dropped) = watch::channel(0);
     let updater = ViewUpdater { shared: shared.clone(), sender, dropped: dropped_sender };

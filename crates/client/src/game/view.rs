@@ -1,4 +1,4 @@
-//! The picture of the world: cells and what stands in them, the own avatar, what it owns, and who trades with it.
+//! The view of the world: cells with their entities, the player's avatar, its inventory and its trades.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -14,12 +14,12 @@ use shardkeep_wire::{
 
 use super::entity::{CellView, Entity};
 
-/// Cells further away than this from the own one are forgotten.
+/// Cells further than this from the avatar's cell are removed from the view.
 const MAX_CELL_DISTANCE: u16 = 2;
 
 #[derive(Debug, Clone, Default)]
 pub struct View {
-    /// What the world said on entering; `None` outside.
+    /// The reply to `Enter`; `None` outside the world.
     pub entered: Option<Entered>,
     /// The own avatar, as its zone last said.
     pub avatar: Option<Avatar>,
@@ -42,7 +42,7 @@ impl View {
         self.entered.as_ref().map(|entered| EntityId(entered.entity_id))
     }
 
-    /// Where the own avatar stands.
+    /// Position of the player's avatar.
     pub fn position(&self) -> Option<Position> {
         self.avatar.map(|avatar| Position::new(self.map, avatar.position[0], avatar.position[1]))
     }
@@ -51,18 +51,18 @@ impl View {
         self.entities.get(&id)
     }
 
-    /// The entity with this name, the own avatar included.
+    /// The entity with this name, which may be the player's avatar.
     pub fn find_by_name(&self, name: &str) -> Option<&Entity> {
         self.entities.values().find(|entity| entity.name == name)
     }
 
-    /// Everything in sight but the own avatar.
+    /// All entities in sight except the player's avatar.
     pub fn others(&self) -> impl Iterator<Item = &Entity> {
         let own_id = self.own_id();
         self.entities.values().filter(move |entity| Some(entity.id) != own_id)
     }
 
-    /// The entity nearest to the own avatar for which `wanted` holds.
+    /// The entity nearest to the player's avatar for which `wanted` holds.
     pub fn nearest(&self, wanted: impl Fn(&Entity) -> bool) -> Option<&Entity> {
         let here = self.position()?;
         let now = Instant::now();
@@ -109,7 +109,7 @@ impl View {
         let Head::State { class, .. } = message.head else { return Ok(()) };
         self.map = cell.cell.map;
         let before = match cell.form {
-            // What it names again keeps its name, what it does not is gone: known once it has been read.
+            // An entity that the keyframe names again keeps its name. The others are removed after it has been read.
             Form::Keyframe => self.cells.insert(cell.cell, CellView::new(cell.tick, class)),
             Form::Delta => match self.cells.get_mut(&cell.cell) {
                 Some(known) => {

@@ -15,11 +15,11 @@ use tokio::{sync::mpsc, time::sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Command, Event, Shared, Sink,
     pending::PendingRequests,
     queues::{KeyAge, SessionQueues},
+    shared::{Command, Shared, to_tokio_instant},
+    sink::{Event, Sink},
     stale_filter::StaleFilter,
-    to_tokio_instant,
 };
 use crate::{
     Config, Refusal, SessionEnd,
@@ -28,7 +28,7 @@ use crate::{
     raw::Connection,
 };
 
-/// What is reserved before each read.
+/// Buffer space reserved before each read.
 const READ_CHUNK: usize = 4_096;
 
 pub(super) struct Driver<S> {
@@ -133,7 +133,7 @@ impl<S: Sink> Driver<S> {
         timers: &mut ConnectionTimers,
     ) -> Result<(), Disconnect> {
         self.check_timers(timers)?;
-        if self.queues.fill(connection, &mut timers.key, &self.shared.counters)? {
+        if self.queues.fill(connection, &mut timers.key, self.shared.counters())? {
             timers.sent_at = Instant::now();
         }
         let wake = self.next_wake(timers);
@@ -171,7 +171,7 @@ impl<S: Sink> Driver<S> {
         }
     }
 
-    /// State that may be lost. What is not new, or not the server's, is as good as lost.
+    /// Takes state from a datagram. A datagram that is old or not from the server is dropped, as if it were lost.
     fn datagram(
         &mut self,
         connection: &mut Connection,
@@ -311,12 +311,12 @@ impl<S: Sink> Driver<S> {
             self.queues.restart();
             for request in self.pending.unanswered() {
                 self.queues.enqueue(request)?;
-                count(&self.shared.counters.repeated);
+                count(&self.shared.counters().repeated);
             }
             count(&self.counters().fresh_resumes);
         }
-        self.shared.gateway.lock().clone_from(&ready.gateway);
-        *self.shared.lane.lock() = lane;
+        self.shared.set_gateway(&ready.gateway);
+        self.shared.set_lane(lane);
         self.stale_filter = StaleFilter::default();
         self.ready = ready;
         self.sink.on_event(Event::Resumed { continued });
@@ -324,7 +324,7 @@ impl<S: Sink> Driver<S> {
     }
 
     pub(super) fn counters(&self) -> &Counters {
-        &self.shared.counters
+        self.shared.counters()
     }
 }
 

@@ -48,7 +48,7 @@ impl PendingRequests {
         self.waiting.len() >= MAX_REQUESTS || self.bytes >= MAX_BYTES
     }
 
-    /// Hands a reply to who waits for it; false if nobody does any more.
+    /// Gives a reply to the caller that waits for it. Returns false if the caller has timed out.
     pub(super) fn answer(&mut self, request: u32, reply: Message) -> bool {
         let sequence = self.waiting.keys().copied().find(|sequence| number(*sequence) == request);
         let Some(waiting) = sequence.and_then(|sequence| self.waiting.remove(&sequence)) else {

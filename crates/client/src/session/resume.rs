@@ -9,7 +9,7 @@ use std::{
 use shardkeep_wire::{payload::ErrorCode, preface::Service};
 use tokio::time::{sleep, timeout};
 
-use super::{Sink, driver::Driver};
+use super::{driver::Driver, sink::Sink};
 use crate::{
     ClientError, SessionEnd,
     counters::count,
@@ -19,7 +19,7 @@ use crate::{
     resolve::{self, GATEWAY_PORT},
 };
 
-/// What the gateways of one round said.
+/// The answers of the gateways in one round.
 #[derive(Default)]
 struct RoundOutcome {
     unknown: u32,

@@ -6,7 +6,7 @@ use tokio::sync::mpsc;
 
 use crate::SessionEnd;
 
-/// What happens to a session, in order.
+/// The events of a session, in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
     /// An event or state message of the server's.

@@ -13,10 +13,13 @@ use shardkeep_patch::{ChunkError, Manifest, Plan, Source, chunk};
 use tokio::{sync::Notify, task::JoinSet, time::sleep};
 
 use super::{
-    Options, PAUSE, Progress, Stage, UpdateConnection, UpdateError, blocking,
+    blocking::blocking,
+    error::UpdateError,
     install::Install,
+    options::{Options, PAUSE},
+    progress::{Progress, Stage},
     selection::{TrustedRelease, is_replaced},
-    server::not_found,
+    server::{UpdateConnection, not_found},
 };
 use crate::{ClientError, Config, random};
 
@@ -115,7 +118,7 @@ pub(super) async fn fetch(
 }
 
 impl Job {
-    /// Everything that need not be fetched. What turns out to be another than it was is fetched after all.
+    /// Copies the chunks that local files hold. A chunk that has changed since the scan is fetched.
     fn copy(&self) -> Result<(), UpdateError> {
         let here = self.plan.missing_chunks.iter().filter(|need| need.from != Source::Fetched);
         let bytes = here.map(|need| u64::from(self.manifest.chunks()[need.chunk as usize].size)).sum();

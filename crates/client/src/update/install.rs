@@ -47,7 +47,7 @@ pub(super) struct Install {
     _lock: FileLock,
 }
 
-/// The record of the last update.
+/// The record of earlier updates.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct State {
     /// Of the release whose installation began last.
@@ -69,7 +69,7 @@ impl Install {
         Ok(Self { root, own, stage, path: path.to_owned(), staging: Mutex::default(), _lock: lock })
     }
 
-    /// The state of the last update. Without a readable one, the folder counts as one without an update.
+    /// A missing or unreadable record counts as that of a new folder.
     pub(super) fn state(&self) -> State {
         let mut text = String::new();
         let read = self.own.open_to_read(STATE).and_then(|mut file| file.read_to_string(&mut text));
@@ -284,7 +284,7 @@ impl State {
         }
         let sequence = lines.next()?.strip_prefix("sequence ")?.parse().ok()?;
         let whole = lines.next()?.strip_prefix("whole ")?.parse().ok()?;
-        // A line that is not a valid path is not a file of a release, and is never removed.
+        // An update removes only files with a valid path of a release.
         let owned = lines.filter_map(|line| ReleasePath::new(line).ok()).collect();
         Some(Self { sequence, whole, owned })
     }

@@ -1,4 +1,4 @@
-//! How far an update is, for whoever shows it.
+//! The progress of an update, for display.
 
 use std::sync::{
     Arc,
@@ -36,7 +36,7 @@ impl Progress {
         Arc::default()
     }
 
-    /// What is being done, how far it is, and how far it goes (0: unknown).
+    /// The stage, its progress, and its total (0: unknown).
     pub fn snapshot(&self) -> (Stage, u64, u64) {
         let stage = match self.stage.load(Relaxed) {
             1 => Stage::Scan,

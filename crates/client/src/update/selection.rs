@@ -1,5 +1,5 @@
-//! Selects the release to install. While a release rolls out, and when mirrors lag, servers offer different releases. All
-//! servers are asked, and the newest release with a trusted signature counts. Unsigned claims of a server decide nothing.
+//! Selects the release to install. During a roll-out, servers and mirrors publish different releases. All servers are
+//! queried, and the newest release with a trusted signature is taken. An unsigned claim has no effect.
 
 use std::{
     cmp::Reverse,
@@ -15,7 +15,11 @@ use tokio::{
     time::{sleep, timeout_at},
 };
 
-use super::{Options, PAUSE, UpdateConnection, UpdateError};
+use super::{
+    error::UpdateError,
+    options::{Options, PAUSE},
+    server::UpdateConnection,
+};
 use crate::{ClientError, Config, random};
 
 const DAY_SECS: u64 = 86_400;
@@ -76,7 +80,7 @@ async fn attempt(
                 Err(error) => query.failure.record(error),
             }
         }
-        // A server that answers later may have a better offer.
+        // No offer is valid: a slower server may have a valid one.
     }
 }
 
@@ -124,7 +128,7 @@ impl TrustedRelease {
     }
 }
 
-/// What a server says that it has published.
+/// The release that a server offers.
 struct Offer {
     server: UpdateConnection,
     release: PublishedRelease,
@@ -156,7 +160,7 @@ struct ReleaseQuery {
 /// Why there is nothing from some of them.
 #[derive(Default)]
 struct QueryFailure {
-    /// What waiting does not mend says more than a connection that was lost.
+    /// A permanent error is reported rather than a lost connection.
     cause: Option<UpdateError>,
     /// Asking again may do better.
     is_retryable: bool,
@@ -187,8 +191,8 @@ impl ReleaseQuery {
         Self { answers, failure: QueryFailure::default() }
     }
 
-    /// What they offer, the newest first. Once one has answered, the others have so long; who has not answered by then
-    /// may be waited for by the next call. Empty: nobody else will.
+    /// The servers' offers, the newest first. After the first answer the others have `grace`, and the next call waits for
+    /// the rest. Empty when no further server can answer.
     async fn offers(&mut self, grace: Option<Duration>) -> Vec<Offer> {
         let (mut offers, mut until) = (Vec::new(), None);
         loop {

@@ -10,7 +10,7 @@ use shardkeep_wire::{
 };
 use tokio::time::timeout;
 
-use super::UpdateError;
+use super::error::UpdateError;
 use crate::{ClientError, Config, raw::Connection};
 
 /// Most bytes of data in a piece.
@@ -35,13 +35,13 @@ struct RequestedRange {
 
 impl UpdateConnection {
     /// # Errors
-    /// Nobody listens there.
+    /// No server listens there.
     pub async fn open(config: &Config, address: SocketAddr) -> Result<Self, ClientError> {
         let connection = Connection::open_any(config, address, Service::Update).await?;
         Ok(Self { connection, config: config.clone(), request: 0, requested: VecDeque::new() })
     }
 
-    /// What is published.
+    /// The published release.
     ///
     /// # Errors
     /// Nothing, or the connection is lost.
@@ -102,7 +102,7 @@ impl UpdateConnection {
         self.connection.send(&messages).await
     }
 
-    /// What was asked for first and not taken yet.
+    /// The answer to the oldest open request.
     ///
     /// # Errors
     /// The server refuses, does not keep to what was asked for, or the connection is lost.

@@ -4,7 +4,7 @@ use rustix::fs::Stat;
 
 use super::error::UpdateError;
 
-/// Bytes that stay free for other programs.
+/// Space left for other programs.
 const MARGIN: u64 = 16 << 20;
 
 /// Bytes that a file occupies on the disk. A hole occupies none.

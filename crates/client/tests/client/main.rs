@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
-/// Longer than anything here takes; shorter than the patience of who waits for the tests.
+/// Longest duration of a test.
 const TEST_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Waits for a future that must be done soon.

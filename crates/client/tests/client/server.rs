@@ -216,7 +216,7 @@ async fn serve_login(
     }
 }
 
-/// What a test tells the gateway to do.
+/// The test's commands to the gateway.
 pub(crate) enum GatewayCommand {
     Send(Vec<Message>),
     /// Acknowledge everything received.
@@ -318,7 +318,7 @@ impl Gateway {
         self.command(GatewayCommand::Send(vec![message]));
     }
 
-    /// The next message of the session that is not about the connection, and who got it.
+    /// The next message of the session that is not about the connection, and the number of the connection.
     pub(crate) async fn next(&mut self) -> (usize, Message) {
         loop {
             let (at, message) = super::with_timeout(self.seen.recv()).await.unwrap();

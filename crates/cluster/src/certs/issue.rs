@@ -78,7 +78,7 @@ fn issue_to(dir: &Path, files: Files, wanted: &Peer) -> anyhow::Result<Files> {
     if files.cert.exists()
         && let Ok(identity) = files.load()
     {
-        if identity.peer() != wanted {
+        if identity.peer().uri() != wanted.uri() {
             bail!("{} is already the certificate of {}", files.cert.display(), identity.peer().uri());
         }
         if !needs_renewal(&files.cert) {

@@ -38,7 +38,7 @@ async fn admin_endpoints_report_state_and_mask_secrets() {
     assert_eq!(get(&admin, "/readyz").await.1, "ready\n");
     let (_, metrics) = get(&admin, "/metrics").await;
     for name in
-        ["cpu_milliseconds_total", "resident_bytes", "open_files", "open_files_limit", "start_time_seconds"]
+        ["cpu_milliseconds_total", "resident_bytes", "open_files", "max_files", "start_time_seconds"]
     {
         assert!(metrics.contains(&format!("shardkeep_process_{name} ")), "{name}: {metrics}");
     }

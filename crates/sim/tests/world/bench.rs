@@ -1,4 +1,4 @@
-//! The load that `benches` measures, here only for its plausibility.
+//! The load that `tools/bench` measures, here only for its plausibility.
 
 use shardkeep_sim::load::{Load, Shape};
 

@@ -173,8 +173,8 @@ impl Accounts for AccountsService {
     }
 
     async fn unban(&self, request: Request<UnbanRequest>) -> Result<Response<UnbanReply>, Status> {
-        let (operator, UnbanRequest { name, everywhere }) = begin_command("unban", request)?;
-        let name = account_name(&name)?;
+        let (operator, UnbanRequest { name, everywhere, reason }) = begin_command("unban", request)?;
+        let (name, reason) = (account_name(&name)?, checked_reason(&reason)?);
         if everywhere {
             let change = self.access.authority.ban_everywhere(&name, &Ban::default()).await;
             let change = change.map_err(login_status)?;
@@ -182,7 +182,7 @@ impl Accounts for AccountsService {
         } else if !table::unban(&self.database, name.as_str()).await.map_err(store_status)? {
             return Err(self.not_active_here(&name, "`--everywhere` ends a ban in all regions"));
         }
-        shardkeep_daemon::event!("unbanned", name = name.as_str(), everywhere, operator);
+        shardkeep_daemon::event!("unbanned", name = name.as_str(), reason, everywhere, operator);
         Ok(Response::new(UnbanReply {}))
     }
 

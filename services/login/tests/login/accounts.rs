@@ -81,7 +81,10 @@ async fn ban_ends_sessions_and_is_shown_only_after_proof() {
     let banned = cluster.connect().await.log_in("alice", "right").await.unwrap_err();
     assert_eq!((banned.code, banned.detail.as_str()), (ErrorCode::Banned, "for ever: cheats"));
 
-    accounts.unban(UnbanRequest { name: "alice".into(), everywhere: false }).await.unwrap();
+    accounts
+        .unban(UnbanRequest { name: "alice".into(), everywhere: false, reason: "appeal".into() })
+        .await
+        .unwrap();
     cluster.connect().await.log_in("alice", "right").await.unwrap();
     let past = BanRequest { name: "alice".into(), until_ms: 1, ..BanRequest::default() };
     assert_eq!(accounts.ban(past).await.unwrap_err().code(), Code::InvalidArgument);

@@ -270,12 +270,18 @@ async fn account_changes_apply_in_all_regions() {
     us.accounts().ban(banned(false)).await.unwrap();
     refused_with(&us, "newer", ErrorCode::Banned).await;
     eu.connect().await.log_in("alice", "newer").await.unwrap();
-    us.accounts().unban(UnbanRequest { name: "alice".into(), everywhere: false }).await.unwrap();
+    us.accounts()
+        .unban(UnbanRequest { name: "alice".into(), everywhere: false, reason: "appeal".into() })
+        .await
+        .unwrap();
     us.accounts().ban(banned(true)).await.unwrap();
     refused_with(&eu, "newer", ErrorCode::Banned).await;
     refused_with(&us, "newer", ErrorCode::Banned).await;
     assert_eq!(eu.show("alice").await.ban_everywhere_reason, "cheats");
-    eu.accounts().unban(UnbanRequest { name: "alice".into(), everywhere: true }).await.unwrap();
+    eu.accounts()
+        .unban(UnbanRequest { name: "alice".into(), everywhere: true, reason: "appeal".into() })
+        .await
+        .unwrap();
     logged_in(&us, "alice", "newer").await;
 
     // The operator's hand reaches everywhere too, also where the account is not active.
