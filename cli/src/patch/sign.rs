@@ -21,7 +21,9 @@ pub fn run(args: &SignArgs) -> Result<()> {
     let manifest = match store.unsigned()? {
         Some(manifest) => manifest,
         // A new signature of the same release has a new time, which keeps it from becoming stale.
-        None => store.published()?.context("there is no release to sign; run `shardkeep patch build` first")?,
+        None => {
+            store.published()?.context("there is no release to sign; run `shardkeep patch build` first")?
+        }
     };
     let key = key::read(&args.key)?;
     let (damaged, all) = (check::damaged(&store, &manifest), manifest.chunks().len());

@@ -27,7 +27,8 @@ pub fn check(options: &ClusterOptions, dir: &DataDir, file: &Path) -> Result<(),
         let sources = Sources { file: Some(file.to_owned()), env: env.clone(), set };
         if let Err(error) = check_as(child.kind, &sources) {
             // Mistakes in common sections are found once per kind.
-            mistakes.extend(error.mistakes.into_iter().filter(|it| !mistakes.contains(it)).collect::<Vec<_>>());
+            mistakes
+                .extend(error.mistakes.into_iter().filter(|it| !mistakes.contains(it)).collect::<Vec<_>>());
         }
     }
     if mistakes.is_empty() { Ok(()) } else { Err(SettingsError { mistakes }) }

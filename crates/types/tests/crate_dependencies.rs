@@ -48,7 +48,8 @@ fn allowed(name: &str) -> BTreeSet<&'static str> {
         "testkit" => SERVICES.into_iter().chain(base).chain(["client"]).collect(),
         "cli" => {
             let more = [
-                "client", "auth", "patch", "wire", "daemon", "cluster", "rpc", "store", "bus", "update", "sim",
+                "client", "auth", "patch", "wire", "daemon", "cluster", "rpc", "store", "bus", "update",
+                "sim",
             ];
             SERVICES.into_iter().chain(more).collect()
         }

@@ -91,13 +91,8 @@ impl DaemonService for Gateway {
         let sweep = sweep(core.clone(), node.clone(), worlds.clone(), stop.clone());
         daemon.spawn("sweep", sweep.map(ended));
         let connections = TaskTracker::new();
-        let accept = connection::run(
-            core.clone(),
-            worlds.clone(),
-            listener,
-            connections.clone(),
-            stop.clone(),
-        );
+        let accept =
+            connection::run(core.clone(), worlds.clone(), listener, connections.clone(), stop.clone());
         daemon.spawn("accept", accept.map(ended));
         node.serve(Routes::new(GatewayServer::new(Service::new(core.clone()))));
         daemon.draining().cancelled().await;

@@ -37,8 +37,7 @@ async fn admin_endpoints_report_state_and_mask_secrets() {
     assert!(get(&admin, "/livez").await.0.contains("200"));
     assert_eq!(get(&admin, "/readyz").await.1, "ready\n");
     let (_, metrics) = get(&admin, "/metrics").await;
-    for name in
-        ["cpu_milliseconds_total", "resident_bytes", "open_files", "max_files", "start_time_seconds"]
+    for name in ["cpu_milliseconds_total", "resident_bytes", "open_files", "max_files", "start_time_seconds"]
     {
         assert!(metrics.contains(&format!("shardkeep_process_{name} ")), "{name}: {metrics}");
     }

@@ -201,7 +201,8 @@ async fn create_in(tx: &mut Tx, new: &NewCharacter, ids: &NewIds) -> Result<(), 
     );
     let insert = insert.bind(ids.character).bind(new.account.0).bind(new.world.0).bind(&new.name);
     // Names that look alike have the same key, so that a world has only one of them.
-    let insert = insert.bind(shardkeep_names::confusable_key(&new.name)).bind(Vec::new()).bind(new.start.map.0);
+    let insert =
+        insert.bind(shardkeep_names::confusable_key(&new.name)).bind(Vec::new()).bind(new.start.map.0);
     tx.execute(insert.bind(new.start.x_mm).bind(new.start.y_mm).bind(START_HEALTH)).await?;
     mint_starter(tx, new, ids).await?;
     Ok(())

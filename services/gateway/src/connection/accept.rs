@@ -57,8 +57,7 @@ pub(crate) async fn run(
             }
         }
         let Some(admission) = enter(&core, &throttle, &incoming) else { continue };
-        let (daemon, core, worlds, stop) =
-            (core.daemon.clone(), core.clone(), worlds.clone(), stop.clone());
+        let (daemon, core, worlds, stop) = (core.daemon.clone(), core.clone(), worlds.clone(), stop.clone());
         let (throttle, upgrade) = (throttle.clone(), upgrade.clone());
         let connection = handle_connection(core, worlds, stop, incoming, admission, throttle, upgrade);
         // A connection changes sessions and groups that others share, so a panic must not leave them half-changed.

@@ -10,8 +10,8 @@ use std::{
 
 use shardkeep_rpc::{
     billing::{
-        CreditReply, CreditRequest, FollowPrepaidRequest, PrepaidAccounts, ReportReply, ReportRequest, SessionReport, ShowReply, ShowRequest,
-        TimeLeftReply, TimeLeftRequest, billing_server::Billing,
+        CreditReply, CreditRequest, FollowPrepaidRequest, PrepaidAccounts, ReportReply, ReportRequest,
+        SessionReport, ShowReply, ShowRequest, TimeLeftReply, TimeLeftRequest, billing_server::Billing,
     },
     world::{self, world_server::World, *},
 };

@@ -110,7 +110,10 @@ mod tests {
 
     #[tokio::test]
     async fn steps_of_different_cost_end_on_a_common_tick() {
-        let (step_gate, started) = (StepGate::new(&Daemon::new(shardkeep_types::DaemonKind::Login, "login-1")).unwrap(), Instant::now());
+        let (step_gate, started) = (
+            StepGate::new(&Daemon::new(shardkeep_types::DaemonKind::Login, "login-1")).unwrap(),
+            Instant::now(),
+        );
         let steps = (0..50u64).map(|number| {
             step_gate.run_until_tick(async move {
                 tokio::time::sleep(Duration::from_micros(100 * number)).await;

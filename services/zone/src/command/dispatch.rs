@@ -1,13 +1,13 @@
 //! What becomes of each command in a tick.
 
-use shardkeep_sim::{Input, Outcome, HardChange};
+use shardkeep_sim::{HardChange, Input, Outcome};
 use shardkeep_types::{CellId, CellRect, CharacterId, Term};
 use tonic::Status;
 
 use crate::{
     command::Command,
     convert,
-    hard_actions::{QueueResult, Job, transaction},
+    hard_actions::{Job, QueueResult, transaction},
     metrics,
     shard::Shard,
 };
