@@ -56,7 +56,7 @@ impl Core {
         prefix: &str,
         limit: u32,
     ) -> Result<Vec<FoundCharacter>, GameError> {
-        self.with_retry(|| async { Ok(self.game.find_by_name(prefix, limit).await?) }).await
+        self.with_retry(|| self.game.find_by_name(prefix, limit)).await
     }
 
     /// Tried once: a repeat after an unknown outcome would find its own name taken.
