@@ -44,7 +44,7 @@ impl OperatorName {
     }
 }
 
-/// Names the operator for whom this call is made. A name that cannot be sent is left out.
+/// Adds the name of an operator to a call. A name that cannot be sent is left out.
 pub fn set_operator<T>(request: &mut Request<T>, operator: &str) {
     let value = OperatorName::parse(operator).and_then(|name| MetadataValue::try_from(name.0).ok());
     if let Some(value) = value {

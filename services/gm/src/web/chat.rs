@@ -31,7 +31,7 @@ pub(crate) async fn page(
 ) -> Result<Markup, WebError> {
     let parts = parts(&site, &caller).await?;
     let body = html! {
-        (broadcast(&caller))
+        (broadcast(&caller).unwrap_or_default())
         (parts[0].in_div(""))
         (parts[1].in_table(&HEADINGS, "There are no chat lines."))
     };

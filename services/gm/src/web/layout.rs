@@ -42,7 +42,7 @@ pub(crate) async fn page(
         &html! {
             (header(caller, path))
             main data-stream=[live] {
-                (notice)
+                (notice.unwrap_or_default())
                 h1 { (title) }
                 p #stale .notice.warn hidden {
                     "This page no longer updates itself. " a href="" { "Reload it" } "."
@@ -112,16 +112,16 @@ pub(crate) fn command(
 }
 
 /// Forms that appear after a click on `summary`. Nothing if the operator may use none of them.
-pub(crate) fn collapsible(summary: &str, forms: impl IntoIterator<Item = Option<Markup>>) -> Option<Markup> {
+pub(crate) fn collapsible(summary: &str, forms: impl IntoIterator<Item = Option<Markup>>) -> Markup {
     let forms: Vec<Markup> = forms.into_iter().flatten().collect();
-    (!forms.is_empty()).then(|| {
-        html! {
+    html! {
+        @if !forms.is_empty() {
             details.act {
                 summary { (summary) }
                 div { @for form in forms { (form) } }
             }
         }
-    })
+    }
 }
 
 #[cfg(test)]
@@ -130,6 +130,6 @@ mod tests {
 
     #[test]
     fn collapsible_without_forms_is_omitted() {
-        assert!(collapsible("Act", [None, None]).is_none());
+        assert!(collapsible("Act", [None, None]).0.is_empty());
     }
 }

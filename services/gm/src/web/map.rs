@@ -65,7 +65,7 @@ pub(crate) async fn page(
                     li { i.creature {} "creature" }
                     li { i.item {} "item on the ground" }
                 }
-                (teleport(&caller, world))
+                (teleport(&caller, world).unwrap_or_default())
                 p.hint {
                     "Drag the map or press the arrow keys to move it. Turn the wheel, pinch, or press + and − to zoom. "
                     "Press 0 to see the whole map. Click a player, then a place, to fill in the teleport form."

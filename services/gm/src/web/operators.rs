@@ -38,7 +38,7 @@ pub(crate) async fn page(
     let rows = html! { tbody { @for operator in &operators { (row(&caller, operator)) } } };
     let body = html! {
         (table(&["Operator", "Role", "Added", "Signs in with", "Actions"], &rows))
-        (add(&caller))
+        (add(&caller).unwrap_or_default())
         section.card {
             h2 { "Roles" }
             dl.figures { @for (role, rights) in RIGHTS { dt { (role) } dd { (rights) } } }

@@ -121,7 +121,7 @@ fn attribute_text(key: &str, value: &str) -> Option<String> {
     }
 }
 
-fn actions(caller: &Caller, daemon: &Instance) -> Option<Markup> {
+fn actions(caller: &Caller, daemon: &Instance) -> Markup {
     let fields = html! { (hidden("kind", daemon.id.kind.as_str())) (hidden("name", &daemon.id.name)) };
     match daemon.state {
         DaemonState::Starting | DaemonState::Up => {
@@ -130,7 +130,7 @@ fn actions(caller: &Caller, daemon: &Instance) -> Option<Markup> {
         DaemonState::Offline => {
             collapsible("Remove…", [command(caller, Right::RemoveDaemon, "remove", "/", &fields, "Remove")])
         }
-        DaemonState::Draining | DaemonState::Left => None,
+        DaemonState::Draining | DaemonState::Left => Markup::default(),
     }
 }
 

@@ -73,7 +73,7 @@ pub(crate) async fn page(
         (parts[0].in_div(""))
         (parts[1].in_table(&HEADINGS, "No character is online."))
         (parts[2].in_div("pages"))
-        (found)
+        (found.unwrap_or_default())
     };
     let stream = query.url("/live/players", query.page);
     Ok(layout::page(&site, &caller, "/players", &flash, Some(&stream), body).await)

@@ -64,7 +64,7 @@ fn card(caller: &Caller, world: &World, key: &str) -> Markup {
             }
             @if let Some(closed) = closed { (closure(closed)) }
             (details)
-            (maintenance(caller, world))
+            (maintenance(caller, world).unwrap_or_default())
         }
     }
 }
@@ -96,7 +96,7 @@ fn leadership(caller: &Caller, leader: &Instance, status: &StatusReply) -> Marku
             dt { "Partition" } dd { "epoch " (partition.epoch) }
         }
         (table(&["Sector (cells)", "Map", "Zone", "Epoch", "gRPC"], &sectors))
-        (broadcast(caller, status.world))
+        (broadcast(caller, status.world).unwrap_or_default())
     }
 }
 
@@ -138,7 +138,8 @@ fn maintenance(caller: &Caller, world: &World) -> Option<Markup> {
     };
     if world.closed.is_some() {
         let open = form(&mode("open"), "Open to players")?;
-        return Some(html! { (open) (form(&close, "Change the reason or time")) });
+        let change = form(&close, "Change the reason or time")?;
+        return Some(html! { (open) (change) });
     }
     let close = form(&close, "Close to players")?;
     Some(html! { (close) p.hint { "Players see the reason." } })

@@ -1,6 +1,7 @@
 //! The console over real sockets: pages and gRPC calls of a daemon that has no registry.
 
 mod browser;
+mod live_page;
 
 use std::{sync::Arc, time::Duration};
 
