@@ -153,7 +153,7 @@ async fn privileged_command_line_calls_are_events_with_their_operator() -> Resul
     let query = "SELECT attributes FROM log WHERE event = 'operator_call'";
     let logged = async {
         loop {
-            let found = cluster.run_cli(&["logs", "query", query], "").await?;
+            let found = cluster.run_cli(&["logs", "query", "--json", query], "").await?;
             if found.contains("Accounts/Ban") {
                 return Ok::<_, anyhow::Error>(found);
             }

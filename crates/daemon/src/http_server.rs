@@ -18,9 +18,9 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
-use tracing::{debug, error, warn};
+use tracing::{debug, warn};
 
-use crate::{ConnectionLimiter, ConnectionLimits, Full, OverflowPolicy, Slot};
+use crate::{ConnectionLimiter, ConnectionLimits, Full, OverflowPolicy, Slot, contained};
 
 const REFUSED: &str = "shardkeep_http_connections_refused_total";
 const EVICTED: &str = "shardkeep_http_connections_evicted_total";
@@ -85,14 +85,14 @@ pub async fn serve_http(
     });
     let mut connections = JoinSet::new();
     while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
-        while let Some(ended) = connections.try_join_next() {
-            log_panic(ended);
-        }
+        while connections.try_join_next().is_some() {}
         match accepted {
             Ok((stream, address)) => match limiter.admit(address.ip()) {
                 Ok(slot) => {
                     let connection = HttpConnection { address, slot: Arc::new(slot) };
-                    connections.spawn(server.clone().serve_connection(stream, connection, stop.clone()));
+                    let serving = server.clone().serve_connection(stream, connection, stop.clone());
+                    // A handler shares no state with the server that a panic could leave half changed.
+                    connections.spawn(contained("HTTP connection", serving));
                 }
                 Err(Full::All | Full::Origin) => counter!(REFUSED, "server" => name).increment(1),
             },
@@ -103,17 +103,8 @@ pub async fn serve_http(
         }
     }
     drop(listener);
-    while let Some(ended) = connections.join_next().await {
-        log_panic(ended);
-    }
+    while connections.join_next().await.is_some() {}
     Ok(())
-}
-
-/// A panic ends one connection only. A handler shares no state with the server that it could leave half changed.
-fn log_panic(ended: Result<(), tokio::task::JoinError>) {
-    if let Err(error) = ended {
-        error!(%error, "the task of an HTTP connection panicked");
-    }
 }
 
 #[derive(Clone)]

@@ -20,5 +20,8 @@ fn live_page_keeps_selection_and_open_forms_while_rows_change() {
     };
     let printed = String::from_utf8_lossy(&output.stdout);
     let passed = printed.matches("ok: ").count();
-    assert!(passed == CHECKS && !printed.contains("FAILED: "), "{passed} of {CHECKS} checks passed:\n{printed}");
+    assert!(
+        passed == CHECKS && !printed.contains("FAILED: "),
+        "{passed} of {CHECKS} checks passed:\n{printed}"
+    );
 }

@@ -3,7 +3,7 @@
 mod browser;
 mod live_page;
 
-use std::{sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use browser::Browser;
 use shardkeep_cluster::{Dialer, OperatorName, certs};
@@ -16,7 +16,7 @@ use shardkeep_rpc::{
     },
     tonic::{Code, Request, transport::Channel},
 };
-use shardkeep_testkit::Postgres;
+use shardkeep_testkit::{Postgres, assert_each_panic_ends_the_daemon};
 use shardkeep_types::{DaemonKind, WorldId};
 use tempfile::TempDir;
 
@@ -35,20 +35,7 @@ impl Console {
 
     async fn start_with(service: Config) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        certs::make_ca(folder.path()).unwrap();
-        let files = certs::issue(folder.path(), DaemonKind::Gm, "gm-1", WorldId(0)).unwrap();
-        let data_dir = folder.path().join("gm-1");
-        std::fs::create_dir(&data_dir).unwrap();
-        let daemon = DaemonConfig {
-            name: "gm-1".into(),
-            data_dir,
-            grace: Duration::from_secs(5),
-            ..DaemonConfig::default()
-        };
-        let cluster =
-            ClusterConfig { ca: files.ca, cert: files.cert, key: files.key, ..ClusterConfig::default() };
-        let settings = Settings { daemon, cluster, log: LogConfig::default(), service };
-        let mut running = launch::<Gm>(settings).await.unwrap();
+        let mut running = launch::<Gm>(settings(folder.path(), service)).await.unwrap();
         let bound = running.ready().await.unwrap();
         Self { folder, running, bound }
     }
@@ -100,6 +87,19 @@ impl Console {
         assert_eq!(added.status, 303, "{}", added.body);
         self.signed_in(name).await
     }
+}
+
+/// Settings of a console that keeps its files in this folder and has no registry.
+fn settings(folder: &Path, service: Config) -> Settings<Config> {
+    certs::make_ca(folder).unwrap();
+    let files = certs::issue(folder, DaemonKind::Gm, "gm-1", WorldId(0)).unwrap();
+    let data_dir = folder.join("gm-1");
+    std::fs::create_dir_all(&data_dir).unwrap();
+    let grace = Duration::from_secs(5);
+    let daemon = DaemonConfig { name: "gm-1".into(), data_dir, grace, ..DaemonConfig::default() };
+    let cluster =
+        ClusterConfig { ca: files.ca, cert: files.cert, key: files.key, ..ClusterConfig::default() };
+    Settings { daemon, cluster, log: LogConfig::default(), service }
 }
 
 fn bearer<T>(token: &str, message: T) -> Request<T> {
@@ -332,6 +332,21 @@ async fn silent_connections_of_one_host_do_not_keep_operators_out() {
     assert_eq!(admin.get("/").await.status, 200);
     let mut admin_endpoint = console.browser();
     assert_eq!(admin_endpoint.get_from(&console.bound.admin, "/livez").await.status, 200);
+}
+
+#[tokio::test]
+async fn panic_in_any_console_task_ends_the_console() {
+    let folders = std::cell::RefCell::new(Vec::new());
+    let start = || {
+        let folder = tempfile::tempdir().unwrap();
+        let settings = settings(folder.path(), Config::default());
+        folders.borrow_mut().push(folder);
+        async move { launch::<Gm>(settings).await.unwrap() }
+    };
+    let tasks = assert_each_panic_ends_the_daemon(start).await;
+    for task in ["players", "map", "mutes", "web"] {
+        assert!(tasks.contains(&task), "{task} is not among {tasks:?}");
+    }
 }
 
 #[tokio::test]
