@@ -10,7 +10,10 @@ use std::{
 };
 
 use opentelemetry_proto::tonic::{
-    collector::logs::v1::{ExportLogsServiceRequest, logs_service_client::LogsServiceClient},
+    collector::logs::v1::{
+        ExportLogsServiceRequest, logs_service_client::LogsServiceClient,
+        logs_service_server::LogsService as _,
+    },
     common::v1::{AnyValue, KeyValue, any_value::Value},
     logs::v1::{LogRecord, ResourceLogs, ScopeLogs},
     resource::v1::Resource,
@@ -19,11 +22,12 @@ use shardkeep_logs::{Archive, Clock, Config, ForwardHandle, LogsError, QueryServ
 use shardkeep_rpc::{
     logs::{QueryReply, QueryRequest, logs_client::LogsClient},
     tonic::{
-        Code, Response, Status,
+        Code, Request, Response, Status,
         transport::{Channel, Server},
     },
 };
-use tokio::{net::TcpListener, task::JoinHandle};
+use shardkeep_testkit::SmallDisk;
+use tokio::{net::TcpListener, sync::mpsc, task::JoinHandle};
 use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 
@@ -198,6 +202,35 @@ async fn files_roll_over_daily_and_queries_span_days() {
     logs.wait_for_records(3).await;
     assert!(!folder.path().join("2026-11-22.db").exists(), "two days are kept");
     assert!(folder.path().join("2026-11-23.db").exists());
+}
+
+#[tokio::test]
+async fn full_disk_delays_records_and_loses_none() {
+    let Some(disk) = SmallDisk::mount(4 << 20) else { return };
+    let archive = Archive::open(disk.path()).unwrap();
+    let clock: Clock = Arc::new(|| UNIX_EPOCH + Duration::from_secs(EVENING));
+    let (writer, queue) = Writer::new(archive, &fast_flush(), Arc::clone(&clock));
+    let (sender, mut reports) = mpsc::unbounded_channel();
+    let writer = writer.on_outage(move |cause| drop(sender.send(cause)));
+    let (stop, give_up) = (CancellationToken::new(), CancellationToken::new());
+    let writer = tokio::spawn(writer.run(stop.clone(), give_up));
+    let receiver = Receiver::new(queue, clock, None);
+    let send = async |message: &str| {
+        let scope_logs =
+            vec![ScopeLogs { log_records: vec![record(message, EVENING, &[])], ..Default::default() }];
+        let resource_logs = vec![ResourceLogs { scope_logs, ..Default::default() }];
+        receiver.export(Request::new(ExportLogsServiceRequest { resource_logs })).await.unwrap();
+    };
+    disk.fill();
+    send(&"x".repeat(1_000_000)).await;
+    assert!(reports.recv().await.flatten().is_some(), "no cause");
+    send("meanwhile").await;
+    disk.free();
+    assert_eq!(reports.recv().await, Some(None), "the files can be written again");
+    stop.cancel();
+    writer.await.unwrap();
+    let logs = Collector::start(disk.path(), fast_flush()).await;
+    logs.wait_for_records(2).await;
 }
 
 #[tokio::test]
