@@ -47,6 +47,7 @@ mod network;
 mod origin;
 mod otlp;
 mod process;
+mod random;
 mod run;
 mod settings;
 mod telemetry;
@@ -62,6 +63,7 @@ pub use connection_limiter::{ConnectionLimiter, ConnectionLimits, Full, Overflow
 pub use lifecycle::{BoundAddresses, Daemon};
 pub use network::{Network, NetworkError, Networks};
 pub use origin::{Origin, Prefix};
+pub use random::{NoRandomness, random_bytes, random_u64};
 pub use run::{Running, launch, main, main_with_args};
 pub use settings::{SettingsError, Sources};
 // For the `event!` macro.
