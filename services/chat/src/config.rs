@@ -1,4 +1,4 @@
-//! `[chat]`: the chat of one world.
+//! The `[chat]` section of the settings: the chat of one world.
 
 use serde::{Deserialize, Serialize};
 use shardkeep_bus::Bus;
@@ -7,11 +7,11 @@ use shardkeep_daemon::Validate;
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ChatConfig {
-    /// What replicas hear each other over: `memory:` for a single one, or `redis://host:port`.
+    /// The bus between replicas: `memory:` for a single replica, or `redis://host:port`.
     pub bus: String,
-    /// Lines per second that a session may say.
+    /// Lines per second that a session may send.
     pub rate: u32,
-    /// Lines that a session may say at once after a silence.
+    /// Lines that a session may send at once after a pause.
     pub burst: u32,
     /// Lines kept for moderators.
     pub history: u32,
