@@ -6,7 +6,7 @@ use shardkeep_auth::{
     AccountName,
     srp::{Group, SALT_BYTES, Verifier},
 };
-use shardkeep_daemon::unix_millis;
+use shardkeep_daemon::{random_bytes, unix_millis};
 use shardkeep_rpc::{
     accounts::{
         Account, ActiveIn, BanRequest, CreateRequest, InviteRequest, ListRequest, LogOutRequest,
@@ -231,17 +231,13 @@ pub fn new_verifier(name: &str, password: &str) -> Result<(String, Vec<u8>, Vec<
 
 fn verifier_in(group: Group, name: &str, password: &str) -> Result<(String, Vec<u8>, Vec<u8>)> {
     let name = AccountName::normalise(name).context("account name")?;
-    let mut random = [0; SALT_BYTES];
-    aws_lc_rs::rand::fill(&mut random).context("no randomness")?;
-    let verifier = Verifier::create(group, &name, password, random)?;
+    let verifier = Verifier::create(group, &name, password, random_bytes::<SALT_BYTES>()?)?;
     Ok((name.as_str().to_owned(), verifier.salt().to_vec(), verifier.verifier().expose().clone()))
 }
 
 /// A password for programs: 128 random bits in hexadecimal.
 pub fn random_password() -> Result<String> {
-    let mut random = [0; 16];
-    aws_lc_rs::rand::fill(&mut random).context("no randomness")?;
-    Ok(hex(&random))
+    Ok(hex(&random_bytes::<16>()?))
 }
 
 /// Makes the account, or gives it this password if it exists.

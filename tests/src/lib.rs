@@ -68,10 +68,10 @@ pub fn unique_name(prefix: &str) -> String {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let mut number = COUNT.fetch_add(1, Ordering::Relaxed);
     let mut name = prefix.to_owned();
-    // Character names are letters only.
-    for _ in 0..4 {
-        name.push(char::from(b'a' + (number % 26) as u8));
-        number /= 26;
+    // Character names have letters only, and a world refuses names that look alike, such as `i` and `l`.
+    for _ in 0..5 {
+        name.push(char::from(b'a' + (number % 8) as u8));
+        number /= 8;
     }
     name
 }

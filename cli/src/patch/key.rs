@@ -22,9 +22,7 @@ pub struct KeygenArgs {
 }
 
 pub fn run(args: &KeygenArgs) -> Result<()> {
-    let mut seed = [0; 32];
-    aws_lc_rs::rand::fill(&mut seed).context("no randomness")?;
-    let seed = Secret::new(seed);
+    let seed = Secret::new(shardkeep_daemon::random_bytes::<32>()?);
     let public = SigningKey::from_seed(seed.expose())?.public();
     let shown = args.key.display();
     let mut file = fs::File::options()

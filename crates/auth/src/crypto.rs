@@ -1,5 +1,5 @@
-//! The symmetric half: SHA-256, HMAC and HKDF (RFC 5869) over aws-lc-rs, and the types of what they make. A port
-//! to another provider replaces this file and `bignum`.
+//! SHA-256, HMAC and HKDF (RFC 5869) over aws-lc-rs, and the types of their results. A port to another provider replaces
+//! this file, `bignum` and `hybrid`.
 
 use aws_lc_rs::{constant_time, digest, hmac};
 use shardkeep_types::Secret;
@@ -7,7 +7,7 @@ use shardkeep_types::Secret;
 /// 32 bytes of key material.
 pub type Key = Secret<[u8; 32]>;
 
-/// A message authentication code. Compared in constant time, and only that way.
+/// A message authentication code. It can only be compared in constant time.
 #[derive(Clone)]
 pub struct Mac([u8; 32]);
 
@@ -16,13 +16,13 @@ impl Mac {
         &self.0
     }
 
-    /// Whether `got` is this code; takes the same time wherever they differ.
+    /// Whether `got` is this code, in a time that does not depend on the first difference.
     #[must_use]
     pub fn matches(&self, got: &[u8]) -> bool {
         constant_time::verify_slices_are_equal(&self.0, got).is_ok()
     }
 
-    /// The same for a code that was cut to its first 16 bytes.
+    /// [`Self::matches`] for a code that was truncated to 16 bytes.
     #[must_use]
     pub(crate) fn first_half_matches(&self, got: &[u8]) -> bool {
         constant_time::verify_slices_are_equal(&self.0[..16], got).is_ok()
@@ -35,8 +35,8 @@ impl std::fmt::Debug for Mac {
     }
 }
 
-/// Running hash of what both sides have sent: the preface (see [`crate::ChannelBinding`]), then whole messages (header and
-/// payload).
+/// Running hash of the bytes that both sides sent: the preface (see [`crate::ChannelBinding`]), then complete messages with
+/// their headers.
 #[derive(Clone)]
 pub struct Transcript(digest::Context);
 
@@ -51,7 +51,7 @@ impl Transcript {
         self.0.update(message);
     }
 
-    /// The hash of everything added so far; more may be added afterwards.
+    /// The hash of all bytes added so far. More may be added later.
     pub fn hash(&self) -> [u8; 32] {
         digest_bytes(&self.0.clone().finish())
     }
@@ -69,7 +69,7 @@ pub(crate) fn mac(key: &Key, parts: &[&[u8]]) -> Mac {
     MacKey::new(key.expose()).mac(parts)
 }
 
-/// A key of HMAC, made ready once for all that is made with it.
+/// A prepared HMAC key, for several codes.
 pub(crate) struct MacKey(hmac::Key);
 
 impl MacKey {
@@ -77,7 +77,7 @@ impl MacKey {
         Self(hmac::Key::new(hmac::HMAC_SHA256, key))
     }
 
-    /// As the PRK of HKDF-Expand.
+    /// The pseudorandom key of HKDF-Expand.
     pub(crate) fn prk(prk: &Key) -> Self {
         Self::new(prk.expose())
     }
@@ -86,7 +86,7 @@ impl MacKey {
         Mac(self.sign(parts))
     }
 
-    /// HKDF-Expand to `N` bytes. One block of SHA-256 is all the protocol ever asks for.
+    /// HKDF-Expand to `N` bytes. The protocol never needs more than one block of SHA-256.
     pub(crate) fn expand<const N: usize>(&self, info: &str) -> Secret<[u8; N]> {
         const { assert!(N <= 32, "one block of HKDF-Expand") };
         let block = Secret::new(self.sign(&[info.as_bytes(), &[1]]));
@@ -111,12 +111,12 @@ pub(crate) fn extract(salt: &[u8; 32], ikm: &Key) -> Key {
     extract_parts(salt, &[ikm.expose()])
 }
 
-/// The same of several secrets, one after the other.
+/// HKDF-Extract of several secrets, concatenated.
 pub(crate) fn extract_parts(salt: &[u8; 32], ikm: &[&[u8]]) -> Key {
     Secret::new(MacKey::new(salt).sign(ikm))
 }
 
-/// HKDF-Expand of one key only.
+/// HKDF-Expand with a key that is used once.
 pub(crate) fn expand<const N: usize>(prk: &Key, info: &str) -> Secret<[u8; N]> {
     MacKey::prk(prk).expand(info)
 }

@@ -1,9 +1,8 @@
 //! Waiting times between attempts: exponential, with jitter so that many peers do not come back in step.
 
-use std::{
-    hash::{BuildHasher, Hasher, RandomState},
-    time::Duration,
-};
+use std::time::Duration;
+
+use shardkeep_daemon::random_u64;
 
 /// Yields the waiting time before each next attempt. Call [`Self::reset`] after a success.
 #[derive(Debug, Clone)]
@@ -20,7 +19,7 @@ impl Backoff {
 
     /// The next waiting time: between half and all of a span that doubles up to the limit.
     pub fn next_delay(&mut self) -> Duration {
-        self.delay(random())
+        self.delay(random_u64())
     }
 
     /// Sleeps for the next waiting time.
@@ -46,11 +45,6 @@ impl Default for Backoff {
     fn default() -> Self {
         Self::new(Duration::from_millis(100), Duration::from_secs(2))
     }
-}
-
-/// Random bits from the standard library's hasher keys: good enough for jitter, not for secrets.
-fn random() -> u64 {
-    RandomState::new().build_hasher().finish()
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use shardkeep_wire::{
     payload::{Error as Answer, ErrorCode},
 };
 
-/// Who caused an error. Only [`Fault::Us`] is logged as an error.
+/// The side that caused an error. Only [`Fault::Us`] is logged as an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
     /// An ordinary end, or too many clients at once.
@@ -67,7 +67,7 @@ impl ConnectionError {
         }
     }
 
-    /// What the client is told before the connection closes; `None`: nothing.
+    /// The last message to the client; `None`: there is none.
     pub fn answer(&self) -> Option<Answer> {
         let code = match self {
             Self::Closed | Self::Io(_) => return None,

@@ -50,7 +50,7 @@ impl UpdateError {
         }
     }
 
-    /// What the client is told before the connection closes; `None`: nothing.
+    /// The last message to the client; `None`: there is none.
     pub fn answer(&self) -> Option<Answer> {
         let answer = |code| Answer::of(code, self.to_string());
         match self {

@@ -1,4 +1,4 @@
-//! What all connections of the update service share.
+//! The published release, shared by all connections of the update service.
 
 use std::{path::Path, sync::Arc};
 

@@ -11,7 +11,7 @@ use crate::{Config, UpdateError, metrics};
 pub(crate) struct UpdateSlots(ConnectionLimiter);
 
 impl UpdateSlots {
-    /// A download takes minutes, so a newcomer never replaces a client of its own prefix: otherwise no client behind a
+    /// A download takes minutes. A newcomer therefore never replaces a client of the same prefix; otherwise no client of a
     /// crowded prefix would finish.
     pub(crate) fn new(config: &Config) -> Self {
         Self(ConnectionLimiter::new(bounds(config, OverflowPolicy::RefuseNewcomer)))

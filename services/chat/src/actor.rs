@@ -1,4 +1,4 @@
-//! The one task that owns the room: it hands it what happens, in order, and does what it decides.
+//! The task that owns the room: it passes events to the room in order, and carries out the room's effects.
 
 use std::time::{Duration, Instant};
 
@@ -20,7 +20,7 @@ use crate::{
     single_replica,
 };
 
-/// How often the mutes are told to replicas that may have missed them.
+/// How often the mutes are published again, for replicas that missed them.
 const PUBLISH_MUTES_EVERY: Duration = Duration::from_secs(10);
 
 pub(crate) struct Actor {
@@ -29,11 +29,11 @@ pub(crate) struct Actor {
     pub(crate) daemon: Daemon,
     pub(crate) hub: LinkHub,
     pub(crate) bus: Bus,
-    /// Set when the bus reaches nobody else: then nobody else may be there.
+    /// The bus reaches only this process, so there must be no other replica.
     pub(crate) single_replica: bool,
 }
 
-/// Where things come from.
+/// The channels that the actor reads.
 pub(crate) struct Sources {
     pub(crate) jobs: mpsc::Receiver<Job>,
     pub(crate) links: mpsc::Receiver<LinkEvent>,
@@ -43,7 +43,7 @@ pub(crate) struct Sources {
 }
 
 impl Actor {
-    /// Until drained: gateways bind the sessions to another replica meanwhile.
+    /// Runs until the daemon drains. Gateways then bind the sessions to another replica.
     pub(crate) async fn run(mut self, mut from: Sources) -> anyhow::Result<()> {
         let draining = self.daemon.draining();
         let mut publish_mutes = tokio::time::interval(PUBLISH_MUTES_EVERY);
@@ -80,7 +80,7 @@ impl Actor {
                 self.room.joined(&gateway, session, session_epoch);
                 self.hub.ready(&gateway, session, bind_epoch);
             }
-            // Lines are events, which are kept by nobody.
+            // Lines are events, and links do not keep events for a gateway that reconnects.
             LinkEvent::Up { fresh: false, .. }
             | LinkEvent::Watched { .. }
             | LinkEvent::Unwatched { .. }
@@ -153,18 +153,18 @@ impl Actor {
         }
     }
 
-    /// The group of those who hear the world channel from this replica.
+    /// The group that receives the world channel from this replica.
     fn world_group(&self) -> GroupKey {
         GroupKey::new(group_kind::CHANNEL, replica_number(&self.node.id().name), Channel::World as u64)
     }
 }
 
-/// Where the replicas of a world's chat meet on the bus.
+/// The bus topic of the replicas of a world's chat.
 pub(crate) fn topic(world: WorldId) -> String {
     format!("shardkeep:chat:{world}")
 }
 
-/// A replica's space of groups: FNV-1a of its name, of which a group key takes 48 bits.
+/// The number of a replica in its group keys: FNV-1a of its name. A group key has room for 48 bits.
 fn replica_number(name: &str) -> u64 {
     name.bytes()
         .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))

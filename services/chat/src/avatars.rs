@@ -25,7 +25,7 @@ pub(crate) struct AvatarIndex {
     by_zone: HashMap<String, HashSet<SessionId>>,
 }
 
-/// Sessions that came into the world or left it.
+/// Sessions that entered or left the world.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Changes {
     pub(crate) entered: Vec<SessionId>,
@@ -33,10 +33,10 @@ pub(crate) struct Changes {
 }
 
 impl AvatarIndex {
-    /// Takes a report; who is described badly is left out.
+    /// Applies a report. Invalid entries are ignored.
     pub(crate) fn report(&mut self, report: PresenceReport) -> Changes {
         let present: Vec<Avatar> = report.present.into_iter().filter_map(avatar).collect();
-        // Whether each session that the report touches was in the world before.
+        // Whether each session in the report was in the world before.
         let mut before: HashMap<SessionId, bool> = HashMap::new();
         let gone = report.gone.into_iter().map(CharacterId);
         let gone: Vec<CharacterId> =

@@ -1,4 +1,4 @@
-//! `[chat]`: the chat of one world.
+//! The `[chat]` section of the settings: the chat of one world.
 
 use serde::{Deserialize, Serialize};
 use shardkeep_bus::Bus;
@@ -9,9 +9,9 @@ use shardkeep_daemon::Validate;
 pub struct ChatConfig {
     /// Connects the replicas: `memory:` for a single one, `redis://host:port`, or `rediss://host:port` for TLS.
     pub bus: String,
-    /// Lines per second that a session may say.
+    /// Lines per second that a session may send.
     pub rate: u32,
-    /// Lines that a session may say at once after a silence.
+    /// Lines that a session may send at once after a pause.
     pub burst: u32,
     /// Lines kept for moderators.
     pub history: u32,

@@ -1,4 +1,5 @@
-//! What replicas say to each other on the bus, as protobuf, so that replicas of different versions can.
+//! Messages between replicas on the bus. They are protobuf, so that replicas of different versions understand each
+//! other.
 
 use prost::{Message, Oneof};
 use shardkeep_types::{CellId, MapId};
@@ -11,7 +12,7 @@ pub(crate) struct Envelope {
     pub(crate) origin: String,
     #[prost(uint64, tag = "2")]
     pub(crate) incarnation: u64,
-    /// From 1 in each incarnation; a repeat has the number of the first.
+    /// Starts at 1 in each incarnation. A repeated message has its first number.
     #[prost(uint64, tag = "3")]
     pub(crate) sequence: u64,
     #[prost(oneof = "ChatEvent", tags = "4, 5")]
@@ -26,7 +27,7 @@ pub(crate) enum ChatEvent {
     Mutes(MuteList),
 }
 
-/// A line somebody has said, with all that decides who hears it.
+/// A line, with the data that selects its recipients.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct Line {
     /// `Channel` of the client protocol.
@@ -40,7 +41,7 @@ pub(crate) struct Line {
     pub(crate) text: String,
     #[prost(uint64, tag = "5")]
     pub(crate) at_ms: u64,
-    /// Where the speaker stands.
+    /// The cell of the speaker.
     #[prost(uint32, tag = "6")]
     pub(crate) map: u32,
     #[prost(uint32, tag = "7")]
@@ -49,7 +50,7 @@ pub(crate) struct Line {
     pub(crate) cell_y: u32,
     #[prost(string, tag = "9")]
     pub(crate) zone: String,
-    /// Whispers only.
+    /// Only for whispers.
     #[prost(string, tag = "10")]
     pub(crate) to: String,
     #[prost(uint64, tag = "11")]
@@ -64,19 +65,19 @@ pub(crate) struct MuteList {
 
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct Mute {
-    /// In lower case.
+    /// Folded by `shardkeep_names::fold`.
     #[prost(string, tag = "1")]
     pub(crate) name: String,
-    /// Milliseconds since the Unix epoch; 0: may talk again.
+    /// End of the mute in milliseconds since the Unix epoch; 0: not muted.
     #[prost(uint64, tag = "2")]
     pub(crate) until_ms: u64,
-    /// When the moderator said so.
+    /// When the moderator issued it, in milliseconds since the Unix epoch.
     #[prost(uint64, tag = "3")]
     pub(crate) issued_ms: u64,
 }
 
 impl Line {
-    /// `None` when the numbers are no cell.
+    /// `None`: the numbers are not a cell.
     pub(crate) fn cell(&self) -> Option<CellId> {
         Some(CellId {
             map: MapId(self.map.try_into().ok()?),

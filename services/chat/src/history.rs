@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use crate::envelope::Line;
 
-/// Bound: `capacity` lines; overflow: the oldest goes, uncounted, because that is what it is for.
+/// Bound: `capacity` lines. Overflow: the oldest line is dropped, and not counted.
 #[derive(Debug)]
 pub(crate) struct History {
     lines: VecDeque<Line>,

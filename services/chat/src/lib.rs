@@ -1,5 +1,5 @@
-//! Channels and whispers of one world, with flood limit, mutes and history. Gateways bring the players (it is a
-//! backend of theirs), the world tells who stands where, and replicas hear each other over a bus.
+//! The chat daemon: channels and whispers of one world, with a flood limit, mutes and history. It is a backend of
+//! the gateways, learns from the world where each avatar is, and exchanges lines with other replicas over a bus.
 
 mod actor;
 mod avatars;
@@ -34,11 +34,11 @@ use crate::{
     service::Moderation,
 };
 
-/// Reports of presence that may wait. Overflow: the stream from the world waits, and the world cuts it off if it
-/// waits for too long; then everybody is told again.
+/// Presence reports that may wait. Overflow: the stream from the world waits. The world ends a stream that waits too
+/// long, and the next one starts with a full report.
 const REPORT_QUEUE: usize = 256;
 
-/// How long a start waits for the bus, so that a chat that is ready hears the others.
+/// How long a start waits for the bus, so that a ready replica receives the lines of the others.
 const BUS_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The daemon.
@@ -77,7 +77,7 @@ impl Service for Chat {
     }
 }
 
-/// What this daemon is to the gateways: opcodes and limits as in `docs/protocol.md`, section 13.
+/// Describes this backend to the gateways: opcodes and limits as in `docs/protocol.md`, section 13.
 fn backend(node: &Node) -> BackendSpec {
     let speak = Route { first: 0x2000, last: 0x2FFF, max_payload: 1100, rate: 10, burst: 20 };
     BackendSpec { kind: BackendKind::CHAT, world: node.world(), routes: vec![speak], auto_bind: true }

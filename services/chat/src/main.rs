@@ -1,4 +1,4 @@
-//! The chat daemon as a program of its own.
+//! The chat daemon as a separate program.
 
 use std::process::ExitCode;
 

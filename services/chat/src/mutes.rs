@@ -1,5 +1,5 @@
-//! Who may not talk, until when. Every replica keeps the table and tells it to the others now and then; of two
-//! words about the same character the later one holds, so all tables become the same.
+//! The mutes of characters. Every replica keeps the table and publishes it again and again. The mute that was issued
+//! last wins, so all tables become equal.
 
 use std::collections::{HashMap, hash_map::Entry};
 
@@ -7,9 +7,9 @@ use shardkeep_names::fold;
 
 use crate::envelope::Mute;
 
-/// Characters muted at the same time. Overflow: the mute is refused.
+/// Characters that may be muted at once. Overflow: the mute is refused.
 const MAX_MUTES: usize = 10_000;
-/// How long the end of a mute is remembered, so that an older word of another replica does not bring it back.
+/// How long the end of a mute is remembered, so that an older message of another replica does not restore the mute.
 const RETENTION_MS: u64 = 600_000;
 
 /// Too many characters are muted.
@@ -21,12 +21,12 @@ pub(crate) struct TooManyMutes;
 pub(crate) struct Mutes(HashMap<String, Mute>);
 
 impl Mutes {
-    /// Until when the character may not talk, in milliseconds since the Unix epoch.
+    /// The end of the character's mute, in milliseconds since the Unix epoch.
     pub(crate) fn until(&self, name: &str, now_ms: u64) -> Option<u64> {
         self.0.get(&fold(name)).map(|mute| mute.until_ms).filter(|&until| until > now_ms)
     }
 
-    /// Takes a word about a character, unless a later one is known.
+    /// Applies a mute, unless a later one is known.
     pub(crate) fn set(&mut self, mut mute: Mute, now_ms: u64) -> Result<(), TooManyMutes> {
         mute.name = fold(&mute.name);
         self.forget(now_ms);
@@ -45,7 +45,7 @@ impl Mutes {
         Ok(())
     }
 
-    /// Everything worth telling another replica.
+    /// The mutes to publish.
     pub(crate) fn all(&mut self, now_ms: u64) -> Vec<Mute> {
         self.forget(now_ms);
         self.0.values().cloned().collect()

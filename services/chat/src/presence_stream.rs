@@ -1,5 +1,5 @@
-//! Follows the leading world's presence: everybody first, then each change. While no world leads, what is known
-//! stays as it is.
+//! Follows the presence stream of the leading world: all avatars first, then each change. While no world leads, the
+//! known avatars stay as they are.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use tonic::Streaming;
 /// How long the world may take to answer.
 const CALL_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Runs until nobody reads `reports`.
+/// Runs until the receiver of `reports` is dropped.
 pub(crate) async fn presence(node: Node, reports: mpsc::Sender<PresenceReport>) -> anyhow::Result<()> {
     let mut worlds = node.directory(DaemonKind::World);
     let mut backoff = Backoff::default();
@@ -56,7 +56,7 @@ async fn watch(node: &Node, leader: &Instance) -> Result<Streaming<PresenceRepor
     }
 }
 
-/// `Ok` when nobody reads any more, else why the stream ended.
+/// `Ok`: the receiver of `reports` was dropped. An error says why the stream ended.
 async fn forward(
     mut stream: Streaming<PresenceReport>,
     reports: &mpsc::Sender<PresenceReport>,

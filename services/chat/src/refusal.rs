@@ -1,4 +1,4 @@
-//! Why a line is not said. Always the speaker's doing, or the speaker's bad luck; never an error of ours.
+//! Why a line is refused. The reason is always the speaker's, never a fault of this daemon.
 
 use std::time::Duration;
 
@@ -6,7 +6,8 @@ use prost::Message;
 use shardkeep_link::ServerMessage;
 use shardkeep_wire::payload::{Error, ErrorCode};
 
-/// Who has just come, or whose world or chat has just started again, is known in so long.
+/// How long it takes until chat knows a player who has just entered, or until a restarted world or chat knows all
+/// players.
 const PRESENCE_DELAY: Duration = Duration::from_millis(500);
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -1,8 +1,8 @@
-//! Where each other replica is in its sequence, so that nobody hears twice what the bus repeats.
+//! The last sequence number of each other replica, so that a message that the bus repeats is processed once.
 
 use std::{collections::HashMap, time::Instant};
 
-/// Replicas remembered; beyond it the longest silent is forgotten.
+/// Bound. Overflow: the replica that was silent for the longest time is forgotten.
 const MAX_REPLICAS: usize = 64;
 
 #[derive(Debug, Default)]
@@ -16,7 +16,7 @@ struct ReplicaSequence {
 }
 
 impl ReplicaSequences {
-    /// Notes a message of a replica; false if it, or a later one, was heard before.
+    /// Notes a message; false if this message or a later one of the replica came before.
     pub(crate) fn is_new(&mut self, now: Instant, name: &str, incarnation: u64, sequence: u64) -> bool {
         if let Some(known) = self.0.get_mut(name) {
             let new = (incarnation, sequence) > (known.incarnation, known.sequence);

@@ -1,5 +1,5 @@
-//! The chat of one world as one replica serves it, and every decision about it, without a clock or a socket: what
-//! happened comes in, what is to be done comes out as [`Effect`]s in order.
+//! The chat of one world in one replica. It has no clock and no socket: events come in, and [`Effect`]s come out in
+//! order.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -30,7 +30,7 @@ use crate::{
 /// Longest line, in characters.
 const MAX_TEXT_CHARS: usize = 255;
 
-/// Now, on the clock of timers and on the wall.
+/// The current time, on the monotonic clock and on the wall clock.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Now {
     pub(crate) at: Instant,
@@ -38,7 +38,7 @@ pub(crate) struct Now {
     pub(crate) wall_ms: u64,
 }
 
-/// Something to do, in the order said.
+/// An effect to carry out, in order.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Effect {
     Send {
@@ -46,7 +46,7 @@ pub(crate) enum Effect {
         sessions: Vec<SessionId>,
         message: ServerMessage,
     },
-    /// Into, or out of, the group of those who hear the whole world.
+    /// Adds a session to the group of the world channel, or removes it.
     Subscribe {
         gateway: GatewayId,
         session: SessionId,
@@ -55,11 +55,11 @@ pub(crate) enum Effect {
         gateway: GatewayId,
         session: SessionId,
     },
-    /// To that group.
+    /// Sends to the group of the world channel.
     Broadcast(ServerMessage),
-    /// To the other replicas.
+    /// Sends to the other replicas.
     Publish(Envelope),
-    /// For the players' log.
+    /// Logs a line for moderators.
     ChatEvent {
         line: Line,
         account: AccountId,
@@ -68,7 +68,7 @@ pub(crate) enum Effect {
     Refused(Refusal),
 }
 
-/// A session of this replica.
+/// A session that is bound to this replica.
 struct Binding {
     gateway: GatewayId,
     epoch: Epoch,
@@ -79,7 +79,7 @@ pub(crate) struct Room {
     name: String,
     incarnation: u64,
     sequence: u64,
-    /// Lines per second, and at once.
+    /// Lines per second, and lines at once.
     rate: u32,
     burst: u32,
     pub(crate) avatars: AvatarIndex,
@@ -91,7 +91,7 @@ pub(crate) struct Room {
 }
 
 impl Room {
-    /// `name` and `incarnation` are the replica's.
+    /// `name` and `incarnation` identify this replica.
     pub(crate) fn new(name: String, incarnation: u64, config: &ChatConfig) -> Self {
         Self {
             name,
@@ -116,7 +116,7 @@ impl Room {
         self.bindings.len()
     }
 
-    /// A gateway seats a session here, or says again that it sits here.
+    /// A gateway binds a session to this replica, or repeats that it is bound.
     pub(crate) fn joined(&mut self, gateway: &GatewayId, session: SessionId, epoch: Epoch) {
         let binding = self.bindings.entry(session).or_insert_with(|| Binding {
             gateway: gateway.clone(),
@@ -138,12 +138,12 @@ impl Room {
         }
     }
 
-    /// The gateway knows nothing any more, and will seat its sessions again if it lives.
+    /// The link to a gateway is lost. A living gateway binds its sessions again.
     pub(crate) fn gateway_lost(&mut self, gateway: &GatewayId) {
         self.bindings.retain(|_, binding| binding.gateway != *gateway);
     }
 
-    /// The world tells who came, moved and left.
+    /// Applies a report of the world about avatars that entered, moved or left.
     pub(crate) fn presence(&mut self, report: PresenceReport) {
         let changes = self.avatars.report(report);
         for session in changes.entered {
@@ -158,7 +158,8 @@ impl Room {
         }
     }
 
-    /// Messages of a client. Whoever delivers them holds the session, even if its seat was not announced here yet.
+    /// Handles messages of a client. The gateway that delivers them holds the session, even if its binding has not
+    /// come yet.
     pub(crate) fn delivered(
         &mut self,
         now: Now,
@@ -210,7 +211,7 @@ impl Room {
         Ok(())
     }
 
-    /// The line that the speaker wishes to say, checked.
+    /// Checks the request and builds the line.
     fn line(&self, now: Now, speaker: &Avatar, request: &Speak) -> Result<Line, Refusal> {
         let length = request.text.chars().take(MAX_TEXT_CHARS + 1).count();
         if length > MAX_TEXT_CHARS || request.text.trim().is_empty() || !is_plain_line(&request.text) {
@@ -236,7 +237,7 @@ impl Room {
         })
     }
 
-    /// To those of its hearers who sit here.
+    /// Sends the line to its recipients that are bound to this replica.
     fn deliver(&mut self, line: &Line) {
         let received = ChatMessage {
             channel: line.channel,
@@ -277,7 +278,7 @@ impl Room {
         }));
     }
 
-    /// Another replica says something. Our own words come back too, and around a reconnection some come twice.
+    /// Handles a message from the bus. This replica's own messages come back too, and a reconnection repeats some.
     pub(crate) fn received(&mut self, now: Now, envelope: Envelope) {
         let Envelope { origin, incarnation, sequence, event } = envelope;
         if origin == self.name || !self.replica_sequences.is_new(now.at, &origin, incarnation, sequence) {
@@ -307,7 +308,7 @@ impl Room {
         Ok(())
     }
 
-    /// To be called now and then: tells the mutes to replicas that have started or were cut off meanwhile.
+    /// Publishes all mutes. Called again and again, for replicas that started later or were disconnected.
     pub(crate) fn publish_mutes(&mut self, now: Now) {
         let mutes = self.mutes.all(now.wall_ms);
         if !mutes.is_empty() {
@@ -329,7 +330,8 @@ mod tests {
     }
 
     impl Game {
-        /// Hero1 and Hero2 stand together in zone a, Hero3 far away in it, Hero4 next to the first two in zone b.
+        /// Hero1 and Hero2 are in one cell of zone a, Hero3 is far away in zone a, and Hero4 is next to the first
+        /// two in zone b.
         fn new(name: &str) -> Self {
             let mut room = Room::new(name.into(), 1, &ChatConfig::default());
             let now = Now { at: Instant::now(), wall_ms: 1_000 };

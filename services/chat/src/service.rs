@@ -1,4 +1,4 @@
-//! Moderation over gRPC.
+//! The gRPC service for moderators.
 
 use shardkeep_daemon::event;
 use shardkeep_rpc::chat::{self as proto, chat_server};
@@ -13,10 +13,10 @@ use crate::{
     room::{Now, Room},
 };
 
-/// Something to do with the room, in its turn.
+/// Work on the room, which the actor runs in its turn.
 pub(crate) type Job = Box<dyn FnOnce(&mut Room, Now) + Send>;
 
-/// Lines in one answer.
+/// Lines in one reply.
 const MAX_LINES: u32 = 1000;
 
 pub(crate) struct Moderation {
@@ -24,7 +24,7 @@ pub(crate) struct Moderation {
 }
 
 impl Moderation {
-    /// Bound: 64 jobs; overflow: the caller waits, and its own deadline applies.
+    /// Bound: 64 jobs. Overflow: the caller waits until its own deadline.
     pub(crate) fn new() -> (Self, mpsc::Receiver<Job>) {
         let (jobs, receiver) = mpsc::channel(64);
         (Self { jobs }, receiver)
@@ -37,7 +37,7 @@ impl Moderation {
         let stopped = || Status::unavailable("chat is stopping");
         let (reply, answer) = oneshot::channel();
         let job: Job = Box::new(|room, now| {
-            // Fails when the caller has given up.
+            // Sending fails if the caller has given up.
             let _ = reply.send(job(room, now));
         });
         self.jobs.send(job).await.map_err(|_| stopped())?;

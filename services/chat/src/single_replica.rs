@@ -1,4 +1,4 @@
-//! A chat over its own memory must be the only one of its world: two of them would be two chats.
+//! A chat with an in-memory bus must be the only replica of its world, because two of them would not exchange lines.
 
 use std::time::Duration;
 
@@ -6,13 +6,13 @@ use anyhow::bail;
 use shardkeep_cluster::{Directory, Instance, Node};
 use tokio::time::timeout;
 
-/// How long to wait for the registry to show this instance, and so every other.
+/// How long to wait until the registry lists this instance, and so all others.
 const REGISTRY_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Looks around before anything is served.
+/// Waits for the registry and checks that there is no earlier replica, before anything is served.
 ///
 /// # Errors
-/// When another chat of this world was here first.
+/// Another replica of this world started earlier.
 pub(crate) async fn wait_and_check(node: &Node, chats: &mut Directory) -> anyhow::Result<()> {
     let seen = async {
         while !chats.all().iter().any(|chat| chat.id == *node.id()) {
@@ -26,7 +26,7 @@ pub(crate) async fn wait_and_check(node: &Node, chats: &mut Directory) -> anyhow
 }
 
 /// # Errors
-/// When another chat of this world was here first.
+/// Another replica of this world started earlier.
 pub(crate) fn check(node: &Node, chats: &Directory) -> anyhow::Result<()> {
     if let Some(earlier_replica) = earlier_replica(&chats.all(), &node.instance()) {
         bail!(
@@ -38,7 +38,7 @@ pub(crate) fn check(node: &Node, chats: &Directory) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A living chat of the same world that started earlier.
+/// A replica of the same world that started earlier and is alive.
 fn earlier_replica<'a>(chats: &'a [Instance], me: &Instance) -> Option<&'a Instance> {
     let start_order = |chat: &Instance| (chat.id.incarnation, chat.id.name.clone());
     chats.iter().find(|chat| {

@@ -8,7 +8,8 @@ use std::net::IpAddr;
 
 use siphasher::sip::SipHasher24;
 
-use aws_lc_rs::{constant_time, rand};
+use aws_lc_rs::constant_time;
+use shardkeep_daemon::random_bytes;
 use shardkeep_types::Secret;
 
 pub(crate) type ClientCookie = [u8; 8];
@@ -123,9 +124,7 @@ impl Cookies {
 }
 
 fn random_key() -> anyhow::Result<Key> {
-    let mut key = [0; 16];
-    rand::fill(&mut key).map_err(|_| anyhow::anyhow!("the system has no randomness"))?;
-    Ok(key.into())
+    Ok(random_bytes::<16>()?.into())
 }
 
 fn make_server_cookie(key: &Key, client: &ClientCookie, now: u32, address: IpAddr) -> ServerCookie {

@@ -1,6 +1,6 @@
 //! Random numbers that choose among replicas. They distribute load; a client that predicts them gains nothing.
 
-use std::hash::{BuildHasher, Hasher, RandomState};
+use shardkeep_daemon::random_u64;
 
 /// xorshift64* (Vigna, "An experimental exploration of Marsaglia's xorshift generators, scrambled", 2016).
 #[derive(Debug)]
@@ -14,7 +14,7 @@ impl Random {
     }
 
     pub(crate) fn from_entropy() -> Self {
-        Self::new(RandomState::new().build_hasher().finish())
+        Self::new(random_u64())
     }
 
     pub(crate) fn next(&mut self) -> u64 {

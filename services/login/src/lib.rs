@@ -89,7 +89,7 @@ impl Service for Login {
         let limiter = ConnectionLimiter::new(ConnectionLimits {
             all: config.max_connections,
             per_origin: config.max_connections_per_address,
-            // Logins wait in a queue, so a newcomer never replaces a client of its own prefix.
+            // Logins wait in a queue, so a newcomer never replaces a client of the same prefix.
             overflow: OverflowPolicy::RefuseNewcomer,
         });
         let stores = Stores {

@@ -2,13 +2,12 @@
 
 use shardkeep_auth::Key;
 pub(crate) use shardkeep_daemon::unix_millis;
+use shardkeep_daemon::{NoRandomness, random_bytes};
 
 use crate::error::LoginError;
 
 pub(crate) fn bytes<const N: usize>() -> Result<[u8; N], LoginError> {
-    let mut bytes = [0; N];
-    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| LoginError::Internal("the system gave no random bytes"))?;
-    Ok(bytes)
+    random_bytes().map_err(|NoRandomness| LoginError::Internal("the operating system gives no random bytes"))
 }
 
 pub(crate) fn key() -> Result<Key, LoginError> {

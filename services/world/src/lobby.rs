@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use prost::Message;
 use shardkeep_link::ServerMessage;
+use shardkeep_names::fold;
 use shardkeep_rpc::{
     dbcache::{
         Character, CreateCharacterRequest, ListCharactersRequest, Stack, db_cache_client::DbCacheClient,
@@ -110,7 +111,7 @@ impl Lobby {
     ) -> Option<Character> {
         let db_request = ListCharactersRequest { account: account.0, world: self.world.0 };
         let reply = call(database.list_characters(db_request)).await.ok()?;
-        reply.characters.into_iter().find(|character| character.name == name)
+        reply.characters.into_iter().find(|character| fold(&character.name) == fold(name))
     }
 }
 

@@ -297,6 +297,12 @@ mod tests {
     }
 
     #[test]
+    fn decomposed_password_matches_verifier_of_composed_one() {
+        let verifier = Verifier::create(Group::Bits2048, &alice(), "caf\u{e9}", [7; 16]).unwrap();
+        assert_eq!(login(verifier, "cafe\u{301}").0, Ok(()));
+    }
+
+    #[test]
     fn stored_verifier_round_trips() {
         let stored_form = as_stored(&known(Group::Bits2048));
         assert_eq!(stored_form.verifier(), known(Group::Bits2048).verifier());

@@ -16,18 +16,18 @@ use tonic::{service::Routes, transport::Channel};
 
 use crate::{gateway::FakeGateway, world::FakeWorld};
 
-/// Longest wait for something that should happen at once, on a busy machine.
+/// Longest wait for an event that takes a moment on an idle machine.
 pub(crate) const SOON: Duration = Duration::from_secs(30);
 
 pub(crate) struct Cluster {
     folder: TempDir,
     registries: Vec<String>,
-    // What keeps the stand-ins alive.
+    // Dropping them would end the stand-ins.
     members: Vec<(Daemon, Node)>,
 }
 
 impl Cluster {
-    /// A registry, and a world that leads.
+    /// Starts a registry and a leading world.
     pub(crate) async fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
         certs::make_ca(folder.path()).unwrap();
@@ -49,21 +49,21 @@ impl Cluster {
         node
     }
 
-    /// A chat that may still refuse to start.
+    /// Starts a chat that may still refuse to start.
     pub(crate) async fn launch(&self, name: &str, bus: &str) -> Running {
         let mut settings = self.settings::<ChatConfig>(DaemonKind::Chat, name);
         settings.service.bus = bus.to_owned();
         launch::<Chat>(settings).await.unwrap()
     }
 
-    /// A chat that is ready.
+    /// Starts a chat and waits until it is ready.
     pub(crate) async fn chat(&self, name: &str, bus: &str) -> Running {
         let mut running = self.launch(name, bus).await;
         running.ready().await.unwrap();
         running
     }
 
-    /// A gateway whose session `number` the chat serves.
+    /// A gateway whose session `number` is bound to the chat.
     pub(crate) async fn gateway(&mut self, name: &str, chat: &str, number: u8) -> FakeGateway {
         let node = self.member(DaemonKind::Gateway, name).await;
         node.serve(Routes::default());

@@ -24,7 +24,7 @@ pub(crate) struct FakeGateway {
     _stop: DropGuard,
 }
 
-/// Announces the session, watches what it is subscribed to, and keeps what it is sent.
+/// Announces the session, records its subscriptions, and keeps the messages for it.
 struct Handler {
     session: SessionId,
     messages: mpsc::UnboundedSender<ServerMessage>,
@@ -67,7 +67,7 @@ impl LinkHandler for Handler {
 }
 
 impl FakeGateway {
-    /// The session hears the whole world.
+    /// Waits until the session is subscribed to the world channel.
     pub(crate) async fn open(node: Node, chat: &str, number: u8) -> Self {
         let session = SessionId([number; 16]);
         let link = GatewayLink::new(node.id().clone(), chat, Limits::default());
@@ -84,7 +84,7 @@ impl FakeGateway {
         Self { link, session, messages: receiver, requests_sent: 0, _stop: stop.drop_guard() }
     }
 
-    /// Says something; the refusal, if it is refused.
+    /// Sends a line; returns the error code if it is refused.
     pub(crate) async fn speak(&mut self, channel: Channel, text: &str, to: &str) -> Option<ErrorCode> {
         self.requests_sent += 1;
         let request = Speak { channel: channel.into(), text: text.into(), to: to.into() };
@@ -95,7 +95,7 @@ impl FakeGateway {
             payload: request.encode_to_vec().into(),
         };
         let mut messages = vec![message];
-        // Right after its opening, what the gateway announces goes first.
+        // After the link opens, the announcement goes out before messages are accepted.
         while let Err(rejected) = self.link.deliver(self.session, Epoch(1), messages) {
             messages = rejected;
             tokio::task::yield_now().await;
@@ -110,7 +110,7 @@ impl FakeGateway {
         }
     }
 
-    /// The next line heard.
+    /// The next line that the session receives.
     pub(crate) async fn next_line(&mut self) -> ChatMessage {
         let message = self.next().await;
         assert_eq!(message.opcode, opcode::CHAT_MESSAGE, "{message:?}");

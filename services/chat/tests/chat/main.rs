@@ -28,7 +28,7 @@ async fn two_replicas_form_one_chat() {
     assert_eq!(three.next_line().await.channel(), Channel::World, "it is too far away for the others");
     assert_eq!(one.speak(Channel::Whisper, "hello?", "Nobody").await, Some(ErrorCode::NotFound));
 
-    // A mute by one replica holds on the other, which has said so by keeping the line that follows it.
+    // A mute at one replica applies at the other. The line that follows it shows that the other has it.
     let mute = MuteRequest {
         character: "HERO2".into(),
         until_ms: u64::MAX,

@@ -1,4 +1,4 @@
-//! A world that says who stands where, and nothing else.
+//! A world that reports where each avatar is, and does nothing else.
 
 use std::pin::Pin;
 
@@ -21,7 +21,7 @@ pub(crate) fn hero(number: u8, cell_x: u32) -> Presence {
     }
 }
 
-/// Hero1 and Hero2 stand together, Hero3 far away.
+/// Hero1 and Hero2 are in one cell, and Hero3 is far away.
 pub(crate) struct FakeWorld;
 
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;

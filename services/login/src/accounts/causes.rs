@@ -4,7 +4,7 @@ use shardkeep_store::accounts::{Ban, FOREVER, RevocationCause};
 use shardkeep_wire::payload::ErrorCode;
 
 pub(crate) fn displaced() -> RevocationCause {
-    cause(ErrorCode::Displaced, "the account logged in elsewhere")
+    cause(ErrorCode::Displaced, "logged in elsewhere")
 }
 
 pub(crate) fn logged_out_everywhere() -> RevocationCause {

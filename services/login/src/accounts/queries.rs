@@ -3,7 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use shardkeep_cluster::{BatchCallError, BatchPolicy, RequestBatcher};
+use shardkeep_cluster::{BatchCallError, BatchFuture, BatchPolicy, RequestBatcher};
 use shardkeep_store::{
     self as store, Database,
     accounts::{
@@ -47,11 +47,11 @@ impl AccountQueries {
         connections: usize,
     ) -> Self {
         let (credentials_database, logins_database) = (database.clone(), database.clone());
-        let credentials = move |(), names: Vec<String>| -> shardkeep_cluster::BatchFuture<_, _> {
+        let credentials = move |(), names: Vec<String>| -> BatchFuture<Option<Credentials>, BatchError> {
             let database = credentials_database.clone();
             Box::pin(async move { Ok(accounts::credentials_of(&database, &names).await?) })
         };
-        let logins_call = move |(), from: Vec<AccountGeneration>| -> shardkeep_cluster::BatchFuture<_, _> {
+        let logins_call = move |(), from: Vec<AccountGeneration>| -> BatchFuture<bool, BatchError> {
             let (database, rules, revocations) =
                 (logins_database.clone(), rules.clone(), revocations.clone());
             Box::pin(async move {

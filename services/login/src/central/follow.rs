@@ -119,7 +119,7 @@ impl ChangeFollower {
         }
     }
 
-    /// Asks again for the unreadable accounts whose time has come, and writes those that can be read.
+    /// Requests the unreadable accounts that are due, and writes those that can be read now.
     async fn retry(&self, unreadable: &mut UnreadableAccounts) -> Result<(), LoginError> {
         for id in unreadable.due(Instant::now()) {
             match self.central.activate(id).await {

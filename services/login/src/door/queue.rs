@@ -240,8 +240,8 @@ impl<T> Queue<T> {
         Ok(())
     }
 
-    /// When the turn of a new job would come: after the jobs of its own prefix that are ahead of it, and after the jobs of
-    /// other prefixes that have their turns meanwhile.
+    /// The wait of a new job: it runs after the earlier jobs of its prefix, and after the jobs of other prefixes that have
+    /// their turns meanwhile.
     fn estimated_wait(&self, job_request: &JobRequest) -> Duration {
         let own = self
             .prefix_queues

@@ -1,4 +1,4 @@
-//! Operators' commands, and what they do to those who are logged in.
+//! Operators' commands, and their effect on players who are logged in.
 
 use shardkeep_rpc::accounts::{
     BanRequest, ListRequest, LogOutRequest, SetVerifierRequest, ShowRequest, UnbanRequest,
@@ -71,7 +71,7 @@ async fn ban_ends_sessions_and_is_shown_only_after_proof() {
         (revoked.account, revoked.below_generation, revoked.detail.as_str()),
         (id, 3, "for ever: cheats")
     );
-    // The world list is closed, and what was admitted is voided.
+    // The connection at the world list closes, and the ticket is revoked.
     assert_eq!(player.last_error().await, Some(ErrorCode::Banned));
     let ticket = cluster.gateway.admitted()[0].ticket_id.clone();
     assert!(cluster.gateway.asked().contains(&GatewayCall::RevokeTicket(ticket)));

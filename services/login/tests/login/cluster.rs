@@ -1,4 +1,4 @@
-//! A login process among stand-ins.
+//! A login process among stand-ins for other daemons.
 
 use std::{path::PathBuf, process::Stdio, time::Duration};
 
@@ -33,10 +33,10 @@ use crate::{
     stand_ins::{StandInBilling, StandInGateway},
 };
 
-/// Longest wait for something that should happen at once, on a busy machine.
+/// Longest wait for an event that takes a moment on an idle machine.
 pub(crate) const TEST_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Where players are told to go.
+/// The gateway address that players are told.
 pub(crate) const GATEWAY_ADDRESS: &str = "gateway.example:7200";
 
 pub(crate) struct Cluster {
@@ -47,7 +47,7 @@ pub(crate) struct Cluster {
     bound: Bound,
     operator: Dialer,
     settings: Vec<String>,
-    // What keeps the stand-ins alive.
+    // Dropping them would end the stand-ins.
     members: Vec<(Daemon, Node)>,
 }
 
@@ -62,12 +62,12 @@ impl Cluster {
         Self::start_with(&[]).await
     }
 
-    /// `settings` as in `--set`, with `{folder}` for the cluster's own.
+    /// `settings` as for `--set`; `{folder}` stands for the cluster's folder.
     pub(crate) async fn start_with(settings: &[&str]) -> Self {
         Self::start_in(new_folder(), settings).await
     }
 
-    /// Another region: a cluster of its own, of the same authority.
+    /// Starts another region: a second cluster with the same certificate authority.
     pub(crate) async fn start_region(&self, settings: &[&str]) -> Self {
         let folder = new_folder();
         for file in ["ca.pem", "ca.key"] {
@@ -102,14 +102,14 @@ impl Cluster {
         cluster
     }
 
-    /// A daemon that registers, and serves nothing yet.
+    /// A registered daemon that serves nothing yet.
     pub(crate) async fn member(&mut self, kind: DaemonKind, name: &str, world: u32) -> Node {
         let member = member(&self.folder, kind, name, world, &[self.registry.grpc_address()]).await;
         self.members.push(member.clone());
         member.1
     }
 
-    /// A world's leader, up and with room.
+    /// The leader of a world that is up and has room.
     pub(crate) async fn world(&mut self, id: u32, name: &str) -> Node {
         let node = self.member(DaemonKind::World, &format!("world-{id}"), id).await;
         for (key, value) in [("name", name), ("capacity", "100"), ("online", "25")] {
@@ -137,7 +137,7 @@ impl Cluster {
         RevocationsClient::new(self.operator.channel(DaemonKind::Login, &self.bound.grpc))
     }
 
-    /// What a gateway follows.
+    /// The service that gateways follow.
     pub(crate) fn revocations(&self) -> RevocationsClient<Channel> {
         let files = certs::issue(self.folder.path(), DaemonKind::Gateway, "follower", WorldId(0)).unwrap();
         let dialer = Dialer::new(files.load().unwrap().into());
@@ -149,7 +149,7 @@ impl Cluster {
         self.accounts().create(request).await.unwrap().into_inner().account
     }
 
-    /// The value of a counter, over all its labels that contain `label`.
+    /// The sum of a metric over all label sets that contain `label`.
     pub(crate) async fn metric(&self, name: &str, label: &str) -> f64 {
         let text = self.get("/metrics").await;
         let samples = text.lines().filter(|line| {
@@ -166,12 +166,12 @@ impl Cluster {
         text
     }
 
-    /// What the process wrote to standard error.
+    /// The process's standard error.
     pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.folder.path().join("login.log")).unwrap()
     }
 
-    /// Where other regions find this login server.
+    /// The address for other regions.
     pub(crate) fn grpc_address(&self) -> &str {
         &self.bound.grpc
     }
@@ -189,7 +189,7 @@ impl Cluster {
         self.accounts().show(ShowRequest { selector }).await.unwrap().into_inner()
     }
 
-    /// Waits for the end of the process; says whether it ended well.
+    /// Waits for the end of the process; true if it ended with success.
     pub(crate) async fn wait_for_exit(&mut self) -> bool {
         timeout(TEST_TIMEOUT, self.process.wait()).await.expect("it drains").unwrap().success()
     }
@@ -200,7 +200,8 @@ impl Cluster {
         assert!(sent.success());
     }
 
-    /// SIGKILL, and another process with these settings instead, which has to end by itself; what it wrote.
+    /// Kills the process, starts another one with these settings, and waits until that one ends. Returns its
+    /// standard error.
     pub(crate) async fn refuses_to_start_with(&mut self, settings: &[&str]) -> String {
         self.process.kill().await.unwrap();
         std::fs::remove_file(self.folder.path().join("login.log")).unwrap();
@@ -211,7 +212,7 @@ impl Cluster {
         self.log()
     }
 
-    /// SIGKILL, and another process on the same store with these settings instead.
+    /// Kills the process, and starts another one on the same store with these settings.
     pub(crate) async fn restart_with(&mut self, settings: &[&str]) {
         self.settings = filled_in(settings, &self.folder);
         drop(self.process.kill().await);
@@ -223,7 +224,7 @@ impl Cluster {
         self.process.kill().await.unwrap();
     }
 
-    /// SIGKILL, and another process on the same store.
+    /// Kills the process, and starts another one on the same store.
     pub(crate) async fn restart(&mut self) {
         self.process.kill().await.unwrap();
         let (process, bound) = spawn(&self.folder, &self.registry.grpc_address(), &self.settings).await;
@@ -281,7 +282,7 @@ fn new_folder() -> TempDir {
     tempfile::Builder::new().prefix("shardkeep-login-").tempdir().unwrap()
 }
 
-/// Starts the process; says where it will announce itself.
+/// Starts the process. Returns the file in which it announces its addresses.
 fn begin(folder: &TempDir, registry: &str, settings: &[String]) -> (Child, PathBuf) {
     let at = |name: &str| folder.path().join(name);
     let files = certs::issue(folder.path(), DaemonKind::Login, "login-1", WorldId(0)).unwrap();

@@ -1,4 +1,4 @@
-//! One account, two players, where the settings say that the second one is refused.
+//! Two players with one account, when the settings refuse the second login.
 
 use shardkeep_rpc::{accounts::LogOutRequest, gateway::SessionInfo};
 use shardkeep_testkit::Postgres;
@@ -9,7 +9,7 @@ use crate::{
     player::{Outcome, Player},
 };
 
-/// Tries until the account is free again, as a patient player does.
+/// Retries until the account is free again.
 async fn log_in_when_free(cluster: &Cluster, account: &str) -> Player {
     loop {
         let mut player = cluster.connect().await;
@@ -35,7 +35,7 @@ async fn second_login_is_refused_at_every_replica() {
     let (one, other) = tokio::join!(Cluster::start_with(&settings), Cluster::start_with(&settings));
     one.account("alice", "right").await;
 
-    // Many at once, at both: one gets in.
+    // Of several logins at once at both replicas, one succeeds.
     let racing = (0..6).map(|number| try_once(if number % 2 == 0 { &one } else { &other }, "alice"));
     let outcomes = futures::future::join_all(racing).await;
     let refused: Vec<_> = outcomes.iter().filter_map(|(_, outcome)| outcome.as_ref().err()).collect();
@@ -47,7 +47,7 @@ async fn second_login_is_refused_at_every_replica() {
     let wrong = other.connect().await.log_in("alice", "wrong").await.unwrap_err();
     assert_eq!(wrong.code, ErrorCode::Denied, "only who knows the password learns of it");
 
-    // Who is in leaves: the next may come, at the other replica too.
+    // When the player disconnects, the next one can log in at the other replica.
     drop(outcomes);
     let inside = log_in_when_free(&other, "alice").await;
     assert_eq!(try_once(&one, "alice").await.1.unwrap_err().code, ErrorCode::AlreadyLoggedIn);
@@ -66,7 +66,7 @@ async fn live_session_blocks_login_and_crashed_one_does_not() {
     let session = |link_dead| SessionInfo { account, generation, link_dead, ..SessionInfo::default() };
     let refused = async |sessions: &[SessionInfo], tickets: &[u64]| {
         cluster.gateway.hold(sessions, tickets);
-        // The lease of the connection before may still be on its way back.
+        // The release of the previous connection's lease may still be under way.
         loop {
             let generation = cluster.show("alice").await.generation;
             match try_once(&cluster, "alice").await.1 {
@@ -83,7 +83,7 @@ async fn live_session_blocks_login_and_crashed_one_does_not() {
     assert!(refused(&[], &[generation]).await, "a ticket on its way");
     assert!(!refused(&[session(true)], &[generation - 1]).await, "a session without its player");
 
-    // A login that dies keeps nobody out for longer than its lease.
+    // A login process that dies keeps the account busy only until its lease expires.
     cluster.gateway.hold(&[], &[]);
     let _inside = log_in_when_free(&cluster, "alice").await;
     cluster.restart().await;

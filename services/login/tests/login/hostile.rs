@@ -1,4 +1,4 @@
-//! What does not follow the protocol: nothing of it costs more than its own connection.
+//! Clients that break the protocol lose their own connection, and nothing else is affected.
 
 use shardkeep_wire::{
     Message, opcode,
@@ -44,7 +44,7 @@ async fn connection_slot_is_held_until_socket_is_closed() {
     wrong[4] = 9;
     let one_is_held = async {
         loop {
-            // Told what is wrong with it, and still connected: the server listens on for a moment.
+            // The server sends an error and reads on for a moment before it closes.
             let mut player = Player::raw(cluster.client_address(), &wrong).await;
             assert_eq!(player.last_error().await, Some(ErrorCode::UnsupportedVersion));
             if cluster.metric("shardkeep_login_connections", "").await > 0.0 {
@@ -77,7 +77,7 @@ async fn opcode_out_of_phase_is_refused() {
     let mut player = cluster.connect().await;
     player.log_in("alice", "right").await.unwrap();
     assert_eq!(code(player.ask(opcode::FINISHED, &Finished::default()).await), ErrorCode::OutOfPhase);
-    // Strikes, not death: the connection goes on.
+    // Strikes do not close the connection.
     assert_eq!(code(player.select(77).await), ErrorCode::NotFound);
 }
 
@@ -112,7 +112,7 @@ async fn bad_records_end_the_connection() {
     let mut player = cluster.connect().await;
     let hello = Hello { account: "a".repeat(1_700), ..Hello::default() };
     assert_eq!(code(player.ask(opcode::HELLO, &hello).await), ErrorCode::TooLarge);
-    // A payload that is no protobuf.
+    // A payload that is not protobuf.
     let mut player = cluster.connect().await;
     player
         .send_message(&Message::new(opcode::HELLO, shardkeep_wire::Head::Request(1), vec![0xff; 9].into()))
@@ -130,7 +130,7 @@ async fn altered_sealed_records_end_the_connection_without_an_answer() {
     assert_eq!(player.last_error().await, None);
     assert_eq!(cluster.metric(ENDED, "why=\"seal_forged\"").await, 1.0);
 
-    // Plain messages after the proof are not records that open either.
+    // Plain messages after the proof do not open as sealed records.
     let mut player = cluster.connect().await;
     let challenge = player.hello("alice").await.unwrap();
     let answer = player.answer("alice", "right", &challenge);
@@ -148,7 +148,7 @@ async fn altered_transcript_fails_at_finished() {
     let challenge = player.hello("alice").await.unwrap();
     let answer = player.answer("alice", "right", &challenge);
     player.prove(&challenge, answer).await.unwrap();
-    // A transcript that differs gives another MAC: here simply a wrong one.
+    // Another transcript gives another MAC. The test sends a wrong MAC.
     let wrong = Finished { finished: vec![0; 32] };
     assert_eq!(code(player.ask(opcode::FINISHED, &wrong).await), ErrorCode::Malformed);
     let shown = cluster.show("alice").await;

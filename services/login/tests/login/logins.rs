@@ -18,7 +18,7 @@ async fn check_passwords(cluster: &mut Cluster) {
     let welcome = cluster.connect().await.log_in("alice", "correct horse").await.unwrap();
     assert_eq!(welcome.account_id, id);
     assert_eq!(welcome.play_time_left_ms, None);
-    // However it is typed.
+    // Case and spaces around the name do not matter.
     cluster.connect().await.log_in("  ALICE ", "correct horse").await.unwrap();
 
     for (account, password) in [("alice", "wrong"), ("bob", "correct horse")] {
@@ -120,7 +120,7 @@ async fn last_login_displaces_earlier_ones() {
     cluster.connect().await.log_in("alice", "right").await.unwrap();
     assert_eq!(gateway.received(id).await.below_generation, 3);
 
-    // Many at once: each gets a generation of its own.
+    // Each of several logins at once gets a different generation.
     let logins = (0..5).map(|_| async {
         let mut player = cluster.connect().await;
         player.log_in("alice", "right").await.unwrap()
@@ -148,7 +148,7 @@ async fn password_guessing_is_throttled_per_account() {
         assert_eq!(refused.code, ErrorCode::Throttled);
         assert!(refused.retry_after.as_secs() > 3_000);
     }
-    // Another account from the same address, as often as it likes.
+    // The address can log in to another account as often as before.
     for _ in 0..6 {
         cluster.connect().await.log_in("bob", "right").await.unwrap();
     }
@@ -166,7 +166,7 @@ async fn login_storm_is_refused_with_retry_after() {
     ])
     .await;
     cluster.account("alice", "right").await;
-    // Exponentiations take longer than it takes to ask for them: some of a storm must be refused, none for long.
+    // The requests come faster than the exponentiations, so some logins are refused; a retry soon succeeds.
     let logins = (0..24).map(|_| async {
         let mut refusals = 0;
         loop {
@@ -218,7 +218,7 @@ async fn secrets_are_not_logged() {
     let mut player = cluster.connect().await;
     player.log_in("alice", "correct horse").await.unwrap();
     cluster.connect().await.log_in("alice", "wrong horse").await.unwrap_err();
-    // Typed into the wrong field.
+    // A password in the field of the account name.
     cluster.connect().await.log_in("wrong-horse", "x").await.unwrap_err();
 
     let created = crate::cluster::new_account("alice", "correct horse");

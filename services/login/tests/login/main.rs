@@ -1,5 +1,5 @@
-//! Black-box tests: a real `login` process, players over TCP, operators over gRPC, and stand-ins for the daemons it
-//! talks to. One module per story.
+//! Black-box tests: a real `login` process, players over TCP, operators over gRPC, and stand-ins for other daemons.
+//! Each module tests one subject.
 
 mod accounts;
 mod cluster;

@@ -1,4 +1,4 @@
-//! What players do with their own accounts, over the sealed connection.
+//! Requests of players about their own accounts, over the sealed connection.
 
 use shardkeep_auth::{
     AccountName,
@@ -49,7 +49,7 @@ async fn player_lists_and_ends_sessions_and_stays_connected() {
     let list: SessionList = player.request(opcode::LIST_SESSIONS, &ListSessions {}).await.unwrap();
     assert_eq!((list.sessions[0].world_id, list.sessions[0].address.as_str()), (1, "192.0.2.7"));
 
-    // The login before was displaced by this one.
+    // This login displaced the previous one.
     let refused =
         before.request::<LoggedOutEverywhere>(opcode::LOG_OUT_EVERYWHERE, &LogOutEverywhere {}).await;
     assert_eq!(refused.unwrap_err().code, ErrorCode::Displaced);
@@ -59,7 +59,7 @@ async fn player_lists_and_ends_sessions_and_stays_connected() {
     let out: LoggedOutEverywhere =
         player.request(opcode::LOG_OUT_EVERYWHERE, &LogOutEverywhere {}).await.unwrap();
     assert_eq!((out.sessions_ended, cluster.show("alice").await.generation), (1, generation + 1));
-    // The connection that asked goes on.
+    // The connection that sent the request stays open.
     player.select(1).await.unwrap();
     assert_eq!(cluster.gateway.admitted().last().unwrap().generation, generation + 1);
 }
@@ -89,7 +89,7 @@ async fn password_change_applies_at_once_and_keeps_connection() {
         player.request(opcode::CHANGE_PASSWORD, &password_change("new")).await.unwrap();
     assert_eq!(changed.sessions_ended, 1);
     player.select(1).await.unwrap();
-    // One that proves the old password at this very moment does not get in.
+    // A client that proves the old password at the same moment is refused.
     let finished = elsewhere.finish(&challenge, answer).await;
     assert_eq!(finished.unwrap_err().code, ErrorCode::Denied);
     assert_eq!(cluster.connect().await.log_in("alice", "old").await.unwrap_err().code, ErrorCode::Denied);
@@ -125,7 +125,7 @@ async fn check_second_factor_is_required(settings: &[&str]) {
     assert_eq!(again.unwrap_err().code, ErrorCode::Refused);
     assert!(cluster.show("alice").await.second_factor);
 
-    // The password alone does not displace anybody, and a used code is no code.
+    // The password alone displaces no session, and a code is valid once.
     let generation = cluster.show("alice").await.generation;
     let refused = log_in_with_code(&mut cluster.connect().await, &first).await.unwrap_err();
     assert_eq!(refused.code, ErrorCode::WrongCode);
@@ -135,7 +135,7 @@ async fn check_second_factor_is_required(settings: &[&str]) {
     assert_eq!(log_in_with_code(&mut player, &second).await.unwrap().account_id, account);
     player.worlds_until(|_| true).await;
 
-    // Three wrong ones end the connection; the right one may come after a wrong one.
+    // Three wrong codes end the connection. A right code may follow a wrong one.
     let mut attacker = cluster.connect().await;
     assert_eq!(log_in_with_code(&mut attacker, "000000 ").await.unwrap_err().code, ErrorCode::WrongCode);
     for _ in 0..2 {
@@ -175,7 +175,7 @@ async fn second_factor_can_be_removed() {
     cluster.connect().await.log_in("alice", "right").await.unwrap();
 }
 
-/// Room for the wrong codes of these tests.
+/// Enough wrong codes for these tests.
 const CODES: &str = "login.codes={burst=20,every=\"1h\"}";
 
 #[tokio::test]
@@ -205,20 +205,20 @@ async fn code_guessing_is_throttled_and_owner_can_log_in() {
         let refused = log_in_with_code(&mut cluster.connect().await, "x").await.unwrap_err();
         assert_eq!(refused.code, ErrorCode::WrongCode);
     }
-    // One code is not even looked at any more, be it right; two in a row are, on the same connection.
+    // A single code is refused even if it is right; two codes in a row are accepted on the same connection.
     let two = authenticator.two();
     let mut owner = cluster.connect().await;
     let refused = log_in_with_code(&mut owner, &authenticator.first()).await.unwrap_err();
     assert_eq!((refused.code, refused.retry_after.as_secs()), (ErrorCode::TwoCodes, 3_600));
     let code = SecondFactor { code: two.clone() };
     owner.request::<Welcome>(opcode::SECOND_FACTOR, &code).await.unwrap();
-    // Both are used up, and who guesses at two has one try.
+    // Both codes are used up. A client may try two codes in a row once per connection.
     for wrong in [two.as_str(), "123456123456"] {
         let mut attacker = cluster.connect().await;
         assert_eq!(log_in_with_code(&mut attacker, wrong).await.unwrap_err().code, ErrorCode::WrongCode);
         assert_eq!(attacker.last_error().await, None);
     }
-    // The guessing goes on, and the third answer on a connection is the last.
+    // More guesses: the third code on a connection is the last.
     let mut attacker = cluster.connect().await;
     assert_eq!(log_in_with_code(&mut attacker, "x").await.unwrap_err().code, ErrorCode::TwoCodes);
     for _ in 0..2 {
@@ -228,15 +228,15 @@ async fn code_guessing_is_throttled_and_owner_can_log_in() {
     }
     assert_eq!(attacker.last_error().await, None);
     assert_eq!(cluster.metric("shardkeep_login_throttled_total", "limit=\"codes\"").await, 4.0);
-    // An operator helps out who has lost the app.
+    // An operator removes the second factor for a player who has lost the app.
     let off = SetSecondFactorRequest { name: "alice".into(), on: false };
     accounts.set_second_factor(off).await.unwrap();
     cluster.connect().await.log_in("alice", "right").await.unwrap();
 }
 
-/// Every wish but to see the worlds, of somebody whose login is over.
+/// Every request about the account is refused after the login ended.
 async fn assert_login_is_over(mut player: Player, why: ErrorCode) {
-    // The server says so unasked; what is asked nevertheless gets no other answer.
+    // The server sends the reason without a request, and answers requests in the same way.
     let begun = player.request::<SecondFactorBegun>(opcode::BEGIN_SECOND_FACTOR, &BeginSecondFactor {}).await;
     assert_eq!(begun.unwrap_err().code, why);
     assert_eq!(player.last_error().await, None);
@@ -260,12 +260,12 @@ async fn displaced_session_cannot_add_second_factor() {
     let made = new_account("alice", "new");
     let change =
         SetVerifierRequest { name: made.name, group: made.group, salt: made.salt, verifier: made.verifier };
-    // At the other replica: this one hears of it.
+    // The other replica changes the password, and this one learns of it.
     other.accounts().set_verifier(change).await.unwrap();
     assert_eq!(thief.last_error().await, Some(ErrorCode::Displaced));
     drop(thief);
 
-    // What the thief began is nobody's to put in force but the owner's, who has not seen its secret.
+    // The owner cannot confirm the second factor that the thief began, because the owner has not seen its secret.
     let owner = log_in("new").await;
     let thief = log_in("new").await;
     assert_login_is_over(owner, ErrorCode::Displaced).await;

@@ -1,4 +1,4 @@
-//! A player: as much of a client as a login needs, and ways to misbehave.
+//! A test client: the parts of a client that a login needs, and ways to break the protocol.
 
 use std::time::Duration;
 
@@ -42,11 +42,11 @@ pub(crate) struct Player {
     /// Offers a key share.
     pub(crate) offer: Option<hybrid::Offer>,
     pub(crate) chain: Option<TicketChain>,
-    /// The list pushed last.
+    /// The last world list.
     pub(crate) worlds: Option<WorldList>,
 }
 
-/// How the server put it.
+/// An error of the server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Refused {
     pub(crate) code: ErrorCode,
@@ -90,7 +90,7 @@ impl Player {
         }
     }
 
-    /// As [`Self::raw`], from another of this machine's addresses.
+    /// Like [`Self::raw`], from another loopback address.
     pub(crate) async fn raw_from(client: [u8; 4], address: &str, bytes: &[u8]) -> Self {
         let socket = TcpSocket::new_v4().unwrap();
         socket.bind((client, 0).into()).unwrap();
@@ -111,7 +111,7 @@ impl Player {
         self.finish(&challenge, answer).await
     }
 
-    /// From the proof on.
+    /// The steps from the proof on.
     pub(crate) async fn finish(&mut self, challenge: &Challenge, answer: Answer) -> Outcome<Welcome> {
         let keys = self.prove(challenge, answer).await?;
         self.finished(keys).await
@@ -125,7 +125,7 @@ impl Player {
         self.ask(opcode::FINISHED, &finished).await.map(|reply| reply.decode().unwrap())
     }
 
-    /// Solves the puzzle, if the server has one.
+    /// Sends `Hello`, and solves a puzzle if the server sends one.
     pub(crate) async fn hello(&mut self, account: &str) -> Outcome<Challenge> {
         let hello = self.hello_payload(account);
         let answer = self.send_hello(&hello).await?;
@@ -150,13 +150,13 @@ impl Player {
         prost::Message::encode_to_vec(&hello)
     }
 
-    /// The answer to such a `Hello`: the challenge, or a puzzle. The transcript begins with it.
+    /// Sends this `Hello` and returns the challenge or the puzzle. The transcript begins with it.
     pub(crate) async fn send_hello(&mut self, payload: &[u8]) -> Outcome<Message> {
         self.transcript = Transcript::new(&Self::preface());
         self.request_raw(opcode::HELLO, payload).await
     }
 
-    /// A request with this very payload.
+    /// Sends a request with this payload.
     pub(crate) async fn request_raw(&mut self, opcode: u16, payload: &[u8]) -> Outcome<Message> {
         self.request += 1;
         let request = Head::Request(self.request);
@@ -170,7 +170,7 @@ impl Player {
         credentials.answer(&parameters, &Secret::new([0x22; 32])).unwrap()
     }
 
-    /// Sends the proof, checks the server's, and turns to sealed records.
+    /// Sends the proof, checks the server's proof, and seals the records that follow.
     pub(crate) async fn prove(&mut self, challenge: &Challenge, answer: Answer) -> Outcome<LoginKeys> {
         let proof = Proof { a: answer.public().to_vec(), m1: answer.m1().to_vec() };
         let request = self.send(opcode::PROOF, &proof).await;
@@ -198,7 +198,7 @@ impl Player {
         self.ask(opcode::SELECT_WORLD, &SelectWorld { world_id }).await.map(|reply| reply.decode().unwrap())
     }
 
-    /// A request about the account, again when it came too fast.
+    /// Sends a request about the account, and retries if it came too fast.
     pub(crate) async fn request<R: Default + prost::Message>(
         &mut self,
         opcode: u16,
@@ -214,7 +214,7 @@ impl Player {
         }
     }
 
-    /// Reads until the list is as wanted.
+    /// Reads until a world list satisfies `wanted`.
     pub(crate) async fn worlds_until(&mut self, wanted: impl Fn(&WorldList) -> bool) -> WorldList {
         loop {
             if let Some(list) = self.worlds.take_if(|list| wanted(list)) {
@@ -230,7 +230,7 @@ impl Player {
         self.reply(request).await
     }
 
-    /// The reply to that request, or the error that ends the connection.
+    /// The reply to this request, or the error that ended the connection.
     pub(crate) async fn reply(&mut self, request: u32) -> Outcome<Message> {
         loop {
             let message = self.receive().await.expect("an answer before the end");
@@ -269,7 +269,7 @@ impl Player {
     }
 
     pub(crate) async fn send_bytes(&mut self, bytes: &[u8]) {
-        // The server may have closed already; what it said before is still to be read.
+        // The server may have closed the connection; its last messages are still readable.
         let _ = self.stream.write_all(bytes).await;
     }
 
@@ -304,7 +304,7 @@ impl Player {
         }
     }
 
-    /// Reads to the end; the last error said before it.
+    /// Reads to the end of the connection, and returns the last error.
     pub(crate) async fn last_error(&mut self) -> Option<ErrorCode> {
         let mut last = None;
         while let Some(message) = self.receive().await {
@@ -315,7 +315,7 @@ impl Player {
         last
     }
 
-    /// Seals and then flips a bit.
+    /// Seals a message and flips one bit of the record.
     pub(crate) async fn send_forged(&mut self, message: &Message) {
         let (sealer, _) = self.seals.as_mut().unwrap();
         let mut record = BytesMut::new();
@@ -327,7 +327,7 @@ impl Player {
         self.send_bytes(&record).await;
     }
 
-    /// Changes the key of this direction, properly.
+    /// Updates the key of this direction as the protocol requires.
     pub(crate) async fn update_key(&mut self) {
         self.send_message(&Message::event(opcode::KEY_UPDATE, &payload::KeyUpdate {})).await;
         self.seals.as_mut().unwrap().0.update().unwrap();

@@ -30,7 +30,7 @@ const CALLS: &str = "shardkeep_login_central_calls_total";
 const ACTIVATIONS: &str = "shardkeep_login_central_activations_total";
 const OVERFLOWED: &str = "shardkeep_login_central_lookups_overflowed_total";
 
-/// What both regions are told: a busy machine may take a while to ask, and right passwords look wrong meanwhile.
+/// Settings of both regions. On a busy machine a look-up may be late, and a right password then looks wrong.
 const COMMON: [&str; 4] = [
     "login.central.wait=200ms",
     "login.limits.failures={burst=200,every=\"1s\"}",
@@ -49,7 +49,7 @@ async fn other_region(home_region: &Cluster, settings: &[&str]) -> Cluster {
     home_region.start_region(&[&COMMON[..], &own, settings].concat()).await
 }
 
-/// Tries for a while: the centre may have been too late for one `Hello`, or its news for one login.
+/// Retries for a while, because the centre may answer one `Hello` too late, or its changes may arrive after a login.
 async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, attempt: impl Fn() -> F) -> T {
     let trying = async {
         loop {
@@ -94,7 +94,7 @@ async fn account_is_activated_by_password_and_not_by_name() {
     let id = eu.account("alice", "right").await;
     assert_eq!(active_in(&eu.show("alice").await), ["eu"]);
 
-    // Names alone, and wrong passwords: nothing is copied.
+    // A `Hello` or a wrong password does not copy the account.
     us.connect().await.hello("alice").await.unwrap();
     us.connect().await.log_in("alice", "wrong").await.unwrap_err();
     let seen = us.show("alice").await;
@@ -107,7 +107,7 @@ async fn account_is_activated_by_password_and_not_by_name() {
     assert_eq!((seen.generation, active_in(&seen)), (2, vec!["eu", "us"]));
     assert_eq!((us.metric(ACTIVATIONS, "").await, eu.show("alice").await.generation), (1.0, 1));
 
-    // Here, only at the centre, and nowhere: the same work, at the same time after `Hello`, whoever is asked.
+    // An account here, an account at the centre, and no account: the work and the time of the answer are the same.
     eu.account("bob", "right").await;
     let mut salts = Vec::new();
     for (name, calls) in [("alice", 0.0), ("bob", 1.0), ("nobody", 1.0)] {
@@ -136,7 +136,7 @@ async fn account_is_activated_by_password_and_not_by_name() {
     }
     assert!(salts.iter().all(|shape| *shape == salts[0]), "{salts:?}");
 
-    // Whoever is active here needs no centre, nor does this region's start.
+    // An account that is active here logs in without the centre, and the region starts without it.
     eu.signal("STOP").await;
     us.restart().await;
     assert!(us.is_ready().await);
@@ -171,15 +171,15 @@ async fn region_keeps_working_while_central_store_is_down() {
     let lost = invited().await;
 
     eu.signal("STOP").await;
-    // Perhaps the centre makes this account yet.
+    // The centre may still create this account later.
     let unheard = register(&mut us.connect().await, &key, "gina", "mine", &lost).await.unwrap_err();
     assert_eq!(unheard.code, ErrorCode::Unavailable);
     us.connect().await.log_in("alice", "old").await.unwrap();
     let (mut last, _) = logged_in(&us, "alice", "old").await;
-    // Known only there: looks like nobody.
+    // An account that only the centre knows looks unknown.
     let refused = us.connect().await.log_in("bob", "right").await.unwrap_err();
     assert_eq!((refused.code, refused.detail.as_str()), (ErrorCode::Denied, "wrong account or password"));
-    // More names at a time than may be asked for are not waited for.
+    // A look-up above the bound is not waited for.
     eventually("too many names at a time", || async {
         let hello = || async { us.connect().await.hello("carol").await.unwrap() };
         tokio::join!(hello(), hello(), hello());
@@ -197,7 +197,7 @@ async fn region_keeps_working_while_central_store_is_down() {
     assert!(seen.central_unavailable && seen.active_in.is_empty() && us.is_ready().await);
     us.connect().await.log_in("alice", "old").await.unwrap();
 
-    // Back again: what was asked meanwhile may or may not have reached the centre, and asking again settles it.
+    // The centre continues. Earlier requests may or may not have reached it, and repeating them settles that.
     eu.signal("CONT").await;
     logged_in(&us, "bob", "right").await;
     eventually("the password is changed", || async {
@@ -224,7 +224,7 @@ async fn region_keeps_working_while_central_store_is_down() {
     })
     .await;
 
-    // An invitation is this region's, a name is everybody's.
+    // An invitation belongs to one region, and a name to all.
     let second = register(&mut us.connect().await, &key, "hans", "mine", &lost).await.unwrap_err();
     assert_eq!(second.detail, "this invitation is not, or no longer, good", "no two accounts for one");
     let token = invited().await;
@@ -249,7 +249,7 @@ async fn account_changes_apply_in_all_regions() {
     let mut gateway = Follower::new(&us).await;
     player.request::<PasswordChanged>(opcode::CHANGE_PASSWORD, &password_change("new")).await.unwrap();
     loop {
-        // Of the login before it may still hear.
+        // The gateway may still be told of the previous login.
         let received = gateway.received(id).await;
         if (received.below_generation, received.code) == (3, ErrorCode::Kicked as u32) {
             break;
@@ -258,7 +258,7 @@ async fn account_changes_apply_in_all_regions() {
     refused_with(&us, "old", ErrorCode::Denied).await;
     logged_in(&us, "alice", "new").await;
 
-    // Out of reach meanwhile, and told of it when it is back.
+    // The region is down during the change, and learns of it when it starts again.
     us.kill().await;
     let (mut player, _) = logged_in(&eu, "alice", "new").await;
     player.request::<PasswordChanged>(opcode::CHANGE_PASSWORD, &password_change("newer")).await.unwrap();
@@ -266,7 +266,7 @@ async fn account_changes_apply_in_all_regions() {
     logged_in(&us, "alice", "newer").await;
     refused_with(&us, "new", ErrorCode::Denied).await;
 
-    // A ban of the region is the region's; one of the centre is everybody's.
+    // A ban in a region applies to that region, and a ban at the centre to all.
     us.accounts().ban(banned(false)).await.unwrap();
     refused_with(&us, "newer", ErrorCode::Banned).await;
     eu.connect().await.log_in("alice", "newer").await.unwrap();
@@ -284,7 +284,7 @@ async fn account_changes_apply_in_all_regions() {
         .unwrap();
     logged_in(&us, "alice", "newer").await;
 
-    // The operator's hand reaches everywhere too, also where the account is not active.
+    // An operator's change also works from a region in which the account is not active.
     let change = new_account("alice", "given");
     let (name, group, salt, verifier) = (change.name, change.group, change.salt, change.verifier);
     us.accounts().set_verifier(SetVerifierRequest { name, group, salt, verifier }).await.unwrap();
@@ -328,7 +328,7 @@ async fn second_factor_is_required_in_every_region() {
     logged_in(&eu, "alice", "right").await;
     assert!(!eu.show("alice").await.second_factor);
 
-    // By an operator, before a region knows the account: it comes with the account.
+    // An operator sets the factor before the region knows the account. It arrives with the account.
     eu.account("bob", "right").await;
     let on = SetSecondFactorRequest { name: "bob".into(), on: true };
     us.accounts().set_second_factor(on).await.unwrap();
@@ -354,7 +354,7 @@ async fn central_store_fails_over_to_another_replica() {
 
     one.account("alice", "right").await;
     logged_in(&us, "alice", "right").await;
-    // One that stands still costs a `Hello`, and then the other is asked.
+    // A server that does not answer delays one `Hello`; then the other server is asked.
     one.account("carol", "right").await;
     one.signal("STOP").await;
     logged_in(&us, "carol", "right").await;
@@ -362,7 +362,7 @@ async fn central_store_fails_over_to_another_replica() {
     one.kill().await;
     other.account("bob", "right").await;
     logged_in(&us, "bob", "right").await;
-    // Also the news come from the other one now.
+    // Changes come from the other server too.
     other.accounts().ban(banned(true)).await.unwrap();
     refused_with(&us, "right", ErrorCode::Banned).await;
 }
@@ -377,7 +377,7 @@ async fn unreadable_account_does_not_delay_other_accounts() {
     let (right, wrong) = (key("5a"), key("a5"));
     let mut one = Cluster::start_with(&[&COMMON[..], &own, &[&right]].concat()).await;
     let other = one.start_region(&[&COMMON[..], &own, &[&wrong]].concat()).await;
-    // The one with the wrong key is followed.
+    // The region follows the server with the wrong key.
     let at = format!("login.central.servers={},{}", other.grpc_address(), one.grpc_address());
     let own = ["login.central.region=us", at.as_str()];
     let us = one.start_region(&[&COMMON[..], &own].concat()).await;
@@ -392,7 +392,7 @@ async fn unreadable_account_does_not_delay_other_accounts() {
     let changes_metric = "shardkeep_login_central_changes_total";
     assert!(us.metric(changes_metric, "unreadable").await >= 1.0);
 
-    // Nobody is left who can read it.
+    // No server can read the factor now.
     one.kill().await;
     other.accounts().ban(banned(true)).await.unwrap_err();
     let bob = BanRequest { name: "bob".into(), ..banned(true) };
@@ -403,7 +403,7 @@ async fn unreadable_account_does_not_delay_other_accounts() {
     })
     .await;
     refused_with(&us, "right", ErrorCode::SecondFactor).await;
-    // An operator mends the account; it comes by itself.
+    // An operator removes the factor, and the account arrives.
     let off = SetSecondFactorRequest { name: "alice".into(), on: false };
     other.accounts().set_second_factor(off).await.unwrap();
     refused_with(&us, "right", ErrorCode::Banned).await;
@@ -418,9 +418,9 @@ async fn store_of_another_region_is_refused() {
     assert_eq!(everywhere.code(), Code::FailedPrecondition);
     let at = "login.central.servers=127.0.0.1:1";
     let log = alone.refuses_to_start_with(&["login.central.region=us", at]).await;
-    assert!(log.contains("has 1 accounts of its own") && log.contains("login.central.adopt"), "{log}");
+    assert!(log.contains("has 1 accounts that the centre does not know") && log.contains("login.central.adopt"), "{log}");
 
-    // A game that was one region becomes the home of several.
+    // A game with one region becomes the home region of several.
     let own = ["login.central.region=eu", "login.central.store=sqlite:{folder}/central.db"];
     alone.restart_with(&[&COMMON[..], &own, &["login.central.adopt=true"]].concat()).await;
     let us = other_region(&alone, &[]).await;
@@ -432,7 +432,7 @@ async fn store_of_another_region_is_refused() {
     let refused = us.accounts().create(new_account("alice", "right")).await.unwrap_err();
     assert_eq!(refused.code(), Code::Unavailable);
     let log = us.refuses_to_start_with(&["login.central.region=asia", at]).await;
-    assert!(log.contains("is of the region `us`"), "{log}");
+    assert!(log.contains("belongs to the region `us`"), "{log}");
     let log = us.refuses_to_start_with(&[]).await;
     assert!(log.contains("set login.central.region = \\\"us\\\""), "{log}");
 }

@@ -1,4 +1,4 @@
-//! Accounts that players make themselves.
+//! Accounts that players register themselves.
 
 use prost::Message as _;
 use shardkeep_auth::{
@@ -35,7 +35,7 @@ pub(crate) async fn register(
     Ok(NewAccount::decode(&opened[..]).unwrap().account_id)
 }
 
-/// The request, and what opens its answer.
+/// The request, and the state that opens its answer.
 pub(crate) fn registration(
     region: &[u8; 32],
     name: &str,
@@ -78,7 +78,7 @@ async fn open_registration_creates_account_that_can_log_in() {
         let refused = cluster.connect().await.request::<Registered>(opcode::REGISTER, &request).await;
         assert_eq!(refused.unwrap_err().code, ErrorCode::Malformed);
     }
-    // Five tries in a row from one address, and then no more.
+    // One address may try five times in a row.
     let throttled = register(&mut cluster.connect().await, &region, "carol", "x", "").await.unwrap_err();
     assert_eq!(throttled.code, ErrorCode::Throttled);
 }
@@ -91,7 +91,7 @@ async fn token_registration_needs_an_invitation() {
     let token = cluster.accounts().invite(invite).await.unwrap().into_inner().token;
     let refused = register(&mut cluster.connect().await, &key, "alice", "right", "guess").await.unwrap_err();
     assert_eq!(refused.code, ErrorCode::Refused);
-    // The key is the region's, not the process's.
+    // The key belongs to the region, not to the process.
     cluster.restart().await;
     assert_eq!(region(&cluster).await, key);
     register(&mut cluster.connect().await, &key, "alice", "right", &token).await.unwrap();

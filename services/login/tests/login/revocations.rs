@@ -1,5 +1,5 @@
-//! Whose sessions are over, as gateways hear it: at once, of every replica, and after a time out of reach; and which
-//! worlds are closed.
+//! Revocations and closed worlds as gateways are told of them: at once, from every replica, and after a
+//! disconnection.
 
 use shardkeep_rpc::accounts::{
     BanRequest, Closures, HeldSession, HeldSessions, LogOutRequest, Revocation, RevocationList,
@@ -13,7 +13,7 @@ use tonic::Streaming;
 
 use crate::cluster::{Cluster, TEST_TIMEOUT};
 
-/// A gateway, as far as login can tell.
+/// The follower's side of the stream, as a gateway has it.
 pub(crate) struct Follower {
     holds: mpsc::Sender<HeldSessions>,
     lists: Streaming<RevocationList>,
@@ -30,7 +30,7 @@ impl Follower {
         self.holds.send(HeldSessions { held: vec![HeldSession { account, generation }] }).await.unwrap();
     }
 
-    /// The next revocation of that account; of several in one list, the highest.
+    /// The next revocation of this account. If a list has several, the highest.
     pub(crate) async fn received(&mut self, account: u64) -> Revocation {
         let waiting = async {
             loop {
@@ -44,7 +44,7 @@ impl Follower {
         timeout(TEST_TIMEOUT, waiting).await.expect("it is told")
     }
 
-    /// The next word about closed worlds for which `wanted` holds.
+    /// The next list of closed worlds that satisfies `wanted`.
     async fn closed(&mut self, wanted: impl Fn(&Closures) -> bool) -> Closures {
         let waiting = async {
             loop {
@@ -81,7 +81,7 @@ async fn revocation_reaches_gateways_from_every_replica() {
         assert_eq!(received, (3, ErrorCode::Banned as u32, "for ever: cheats"));
     }
 
-    // One that was away all the time says what it holds.
+    // A follower that was disconnected all the time lists its sessions.
     let mut late = Follower::new(&other).await;
     late.hold(alice, 2).await;
     let received = late.received(alice).await;
@@ -89,7 +89,7 @@ async fn revocation_reaches_gateways_from_every_replica() {
     late.hold(bob, 1).await;
     one.accounts().log_out_everywhere(LogOutRequest { name: "bob".into() }).await.unwrap();
     assert_eq!(late.received(bob).await.code, ErrorCode::Kicked as u32);
-    // And what it comes to hold later, of a generation that has passed meanwhile.
+    // It lists another session later, whose generation has passed meanwhile.
     late.hold(bob, 1).await;
     assert_eq!(late.received(bob).await.below_generation, 2);
 }

@@ -1,4 +1,4 @@
-//! The daemons that login talks to, as far as it can tell: a gateway that writes down what it is asked, and billing.
+//! Stand-ins for the daemons that login calls: a gateway that records its calls, and billing.
 
 use std::{
     sync::{
@@ -16,12 +16,12 @@ use shardkeep_rpc::{
 use tokio::sync::watch;
 use tonic::{Code, Request, Response, Status};
 
-/// An account whose tickets gateways do not take.
+/// Gateways refuse the tickets of this account.
 pub(crate) const REFUSED: &str = "refused";
-/// An account of which gateways have heard that its generation rose.
+/// Gateways know a higher generation of this account.
 pub(crate) const OUTDATED: &str = "outdated";
 
-/// What a gateway was asked.
+/// A call to a gateway.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum GatewayCall {
     Admit(gateway::Admission),
@@ -59,14 +59,14 @@ impl StandInGateway {
         admits.collect()
     }
 
-    /// Waits for the first request of which `pick` makes something.
+    /// Waits for the first call that `pick` accepts.
     pub(crate) async fn wait_for_call<T>(&self, pick: impl Fn(&GatewayCall) -> Option<T>) -> T {
         let mut asked = self.asked.subscribe();
         let seen = asked.wait_for(|all| all.iter().any(|one| pick(one).is_some())).await.unwrap();
         seen.iter().find_map(&pick).unwrap()
     }
 
-    /// What it says of any account from now on.
+    /// Sets the sessions and tickets that the gateway lists from now on, for every account.
     pub(crate) fn hold(&self, sessions: &[gateway::SessionInfo], tickets: &[u64]) {
         let (sessions, tickets) = (sessions.to_vec(), tickets.to_vec());
         *self.holds.lock().unwrap() = gateway::ListSessionsReply { sessions, tickets };
@@ -92,7 +92,7 @@ impl Gateway for StandInGateway {
         }
         let mut admitted = Vec::new();
         for admission in request.into_inner().admissions {
-            // One of several may be refused.
+            // One ticket of a batch may be refused.
             let code = match admission.account_name.as_str() {
                 REFUSED => Code::ResourceExhausted,
                 OUTDATED => Code::FailedPrecondition,
@@ -155,7 +155,7 @@ impl Gateway for StandInGateway {
     }
 }
 
-/// Billing that says of every account that it has an hour left. It streams `prepaid`, if it is set.
+/// Billing that gives every account an hour. It streams `prepaid`, if it is set.
 #[derive(Clone, Default)]
 pub(crate) struct StandInBilling {
     pub(crate) prepaid: Option<Vec<u64>>,

@@ -1,4 +1,4 @@
-//! What the door does when too many come at once, or come through a balancer.
+//! Many clients at once, and clients behind a load balancer.
 
 use std::net::SocketAddr;
 
@@ -17,7 +17,7 @@ const EXPONENTIATIONS: &str = "shardkeep_login_exponentiations_total";
 const PUZZLES: &str = "shardkeep_login_puzzles_total";
 const KEY_SHARES: &str = "shardkeep_login_key_shares_total";
 const ENDED: &str = "shardkeep_login_connections_ended_total";
-/// Puzzles for everybody, and easy ones.
+/// Every client gets a puzzle, and puzzles are easy.
 const ALWAYS: [&str; 3] =
     ["login.puzzle.mode=always", "login.puzzle.least_bits=6", "login.puzzle.most_bits=6"];
 
@@ -32,7 +32,7 @@ async fn puzzle_is_required_before_any_exponentiation() {
     assert_eq!(cluster.metric(EXPONENTIATIONS, "").await, 0.0);
     let answer = solved(&hello, &puzzle);
 
-    // Not for another account, and not twice.
+    // The answer is not valid for another account, or a second time.
     let others = solved(&player.hello_payload("bob"), &puzzle);
     assert_eq!(player.send_hello(&others).await.unwrap().opcode, opcode::PUZZLE);
     assert_eq!(player.send_hello(&answer).await.unwrap().opcode, opcode::HELLO);
@@ -41,7 +41,7 @@ async fn puzzle_is_required_before_any_exponentiation() {
     for (outcome, count) in [("asked", 1.0), ("foreign", 1.0), ("solved", 1.0), ("used", 1.0)] {
         assert_eq!(cluster.metric(PUZZLES, &format!("\"{outcome}\"")).await, count, "{outcome}");
     }
-    // The whole way in; who only takes puzzles is hung up on.
+    // A client that solves puzzles logs in. A client that only requests puzzles is disconnected.
     cluster.connect().await.log_in("alice", "right").await.unwrap();
     let mut greedy = cluster.connect().await;
     for _ in 0..4 {
@@ -61,7 +61,7 @@ async fn registration_requires_a_puzzle() {
     let mut player = cluster.connect().await;
     let puzzle = player.request_raw(opcode::REGISTER, &payload).await.unwrap();
     assert_eq!(puzzle.opcode, opcode::PUZZLE);
-    // It is bound to these bytes.
+    // The puzzle is bound to these bytes.
     let other = [&payload[..], &payload[..2]].concat();
     assert_eq!(
         player.request_raw(opcode::REGISTER, &solved(&other, &puzzle)).await.unwrap().opcode,
@@ -84,7 +84,7 @@ async fn puzzle_answer_is_valid_on_another_connection() {
     drop(player);
     let answer = solved(&hello, &puzzle);
     let challenge = loop {
-        // The place of the connection before is given back in its own time.
+        // The slot of the previous connection may become free a moment later.
         let mut player = cluster.connect().await;
         match player.send_hello(&answer).await {
             Ok(challenge) => break challenge,
@@ -151,7 +151,7 @@ async fn account_logs_in_with_its_own_srp_group() {
 async fn unknown_account_gets_a_group_of_known_accounts() {
     let mut cluster = Cluster::start().await;
     cluster.accounts().create(account_in(Group::Bits3072, "carol", "right")).await.unwrap();
-    // Counted when the process starts.
+    // Accounts are counted when the process starts.
     cluster.restart().await;
     loop {
         let challenge = cluster.connect().await.hello("nobody").await.unwrap();
@@ -168,7 +168,7 @@ fn client() -> SocketAddr {
     "203.0.113.9:4711".parse().unwrap()
 }
 
-/// A connection as a balancer makes it.
+/// A connection from a load balancer.
 async fn through_balancer(cluster: &Cluster, header: &[u8]) -> Player {
     let opening = [header, &Player::preface()].concat();
     Player::raw(cluster.client_address(), &opening).await
@@ -186,15 +186,15 @@ async fn trusted_balancer_announces_client_address() {
     let mut player = through_balancer(&cluster, &header).await;
     player.log_in("alice", "right").await.unwrap();
     assert!(cluster.log().contains("203.0.113.9"), "the real address is in the log");
-    // Bounds are the client's, not the balancer's.
+    // The bounds apply to the client, not to the balancer.
     let mut second = through_balancer(&cluster, &header).await;
     assert_eq!(second.last_error().await, Some(ErrorCode::Unavailable));
     let other = proxy::encode("[2001:db8::1]:1".parse().unwrap(), "[2001:db8::2]:2".parse().unwrap());
     through_balancer(&cluster, &other).await.log_in("alice", "right").await.unwrap();
-    // A health check, and a balancer that looks in for itself.
+    // A health check, and a connection of the balancer itself.
     through_balancer(&cluster, &proxy::encode_local()).await.log_in("alice", "right").await.unwrap();
 
-    // It must speak it.
+    // A balancer must send the header.
     assert_eq!(cluster.connect().await.last_error().await, None);
     assert_eq!(cluster.metric(ENDED, "why=\"proxy_missing\"").await, 1.0);
 }

@@ -1,5 +1,5 @@
-//! The update service, with the client that a launcher has: everything arrives, whatever happens on the way, and logins
-//! go on meanwhile.
+//! The update service with the client of a launcher: every file arrives, whatever fails on the way, and players can
+//! log in meanwhile.
 
 use std::{
     collections::BTreeMap,
@@ -40,7 +40,7 @@ use crate::{
 
 type Files = BTreeMap<&'static str, Vec<u8>>;
 
-/// A store, and the key that its releases are signed with.
+/// A store, and the key that signs its releases.
 struct Publisher {
     folder: TempDir,
     key: SigningKey,
@@ -56,7 +56,7 @@ impl Publisher {
         format!("login.patches.dir={}", self.folder.path().display())
     }
 
-    /// Bytes to fetch for who has nothing.
+    /// Publishes a release. Returns how many bytes a new client fetches.
     fn publish(&self, sequence: u64, files: &Files) -> u64 {
         let chunking = Chunking::new(8 << 10, 32 << 10, 128 << 10).unwrap();
         let name = format!("1.2.{sequence}");
@@ -82,7 +82,7 @@ impl Publisher {
         fs::rename(aside, at).unwrap();
     }
 
-    /// Serves the store and nothing else, until the test ends.
+    /// Serves the store without login, until the test ends.
     async fn serve(&self) -> SocketAddr {
         let patches = shardkeep_login::update::Config {
             dir: self.folder.path().display().to_string(),
@@ -106,7 +106,7 @@ impl Publisher {
     }
 }
 
-/// Bytes that do not compress, the same for the same seed.
+/// Bytes that do not compress. The same seed gives the same bytes.
 fn noise(seed: u64, length: usize) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let mut bytes = Vec::with_capacity(length + 8);
@@ -157,7 +157,7 @@ async fn fetch_from(servers: &[SocketAddr], options: &Options) -> Result<UpdateS
     timeout(TEST_TIMEOUT * 2, update(&config, servers, options, &progress)).await.expect("it ends")
 }
 
-/// Waits until the server tells of this release.
+/// Waits until the server publishes this release.
 async fn published(address: SocketAddr, sequence: u64) -> PublishedRelease {
     let received = async {
         loop {
@@ -181,8 +181,8 @@ fn preface() -> [u8; 12] {
     Preface::new(Service::Update, deployment_tag("dev")).encode()
 }
 
-/// Passes connections on; `tamper` may change what the server says, and cut it short: it is given the number of the
-/// connection, the position of the bytes in what was said, and the bytes.
+/// A proxy. `tamper` may change or cut the bytes of the server. It gets the number of the connection, the position
+/// of the bytes in the stream, and the bytes.
 async fn tampering_proxy(
     server: SocketAddr,
     tamper: impl Fn(usize, usize, &mut Vec<u8>) -> bool + Clone + Send + Sync + 'static,
@@ -254,7 +254,7 @@ async fn outdated_client_fetches_update_from_login() {
     let mut player = cluster.connect().await;
     player.version = done.release.client_version;
     player.hello("alice").await.unwrap();
-    // A second update has nothing to do, whether it reads everything or believes its record.
+    // A second update changes nothing, whether it reads every file or trusts the record.
     for quick in [false, true] {
         let again = fetch(address(&cluster), &Options { quick, ..options.clone() }).await.unwrap();
         assert_eq!((again.fetched_bytes, again.written, again.removed), (0, 0, 0));
@@ -267,7 +267,7 @@ async fn update_resumes_after_cut_connections() {
     let total = publisher.publish(1, &files());
     let cluster = Cluster::start_with(&[&publisher.setting()]).await;
     published(address(&cluster), 1).await;
-    // Each connection says a different number of bytes, from nothing to a few chunks.
+    // Each connection passes a different number of bytes, from none to a few chunks.
     let cut = tampering_proxy(address(&cluster), |number, position, sent| {
         let most = number * 41_113 % 300_000;
         sent.truncate(most.saturating_sub(position));
@@ -308,7 +308,7 @@ async fn aborted_update_resumes_where_it_stopped() {
 
     let second = loop {
         match fetch(server, &options(folder.path(), publisher.key.public())).await {
-            // A write of the first may still hold the folder for a moment.
+            // A write of the first update may hold the lock for a moment.
             Err(UpdateError::Locked(_)) => tokio::time::sleep(Duration::from_millis(5)).await,
             done => break done.unwrap(),
         }
@@ -326,7 +326,7 @@ async fn corrupt_chunk_is_refused_and_fetched_again() {
     published(address(&cluster), 1).await;
     let folder = tempfile::tempdir().unwrap();
     let one = Options { connections: 1, ..options(folder.path(), publisher.key.public()) };
-    // The first connection is for the manifest; a byte of the first chunk of the second is bent.
+    // The first connection fetches the manifest. One byte of the first chunk on the second connection is changed.
     let bent = tampering_proxy(address(&cluster), |number, position, sent| {
         if number == 1 && (position..position + sent.len()).contains(&4_000) {
             sent[4_000 - position] ^= 1;
@@ -337,7 +337,7 @@ async fn corrupt_chunk_is_refused_and_fetched_again() {
     assert_eq!((done.corrupted, done.lost, done.fetched_bytes), (1, 1, total));
     installed(folder.path(), &files());
 
-    // A store that is damaged for good is given up, with the chunk's name; once mended, the rest is fetched.
+    // A permanently damaged chunk ends the update with the chunk's name. After a repair, the rest is fetched.
     let victim = publisher.chunks().into_iter().max_by_key(|path| fs::metadata(path).unwrap().len()).unwrap();
     let good = fs::read(&victim).unwrap();
     let mut bad = good.clone();
@@ -368,7 +368,7 @@ async fn release_signed_by_another_key_is_refused() {
     assert!(matches!(error, UpdateError::Signed(SignedError::UntrustedKey(key)) if key == signer), "{error}");
     assert!(!folder.path().join("readme.txt").exists());
 
-    // A server that has the key itself does not even publish it.
+    // A server with the key in its settings does not publish the release.
     let pinned = format!("login.patches.key={stranger}");
     let cluster =
         Cluster::start_with(&[&publisher.setting(), &pinned, "login.min_client_version=2000000"]).await;
@@ -395,7 +395,7 @@ async fn new_release_fetches_only_changed_chunks() {
     let options = options(folder.path(), publisher.key.public());
     fetch(address(&cluster), &options).await.unwrap();
     fs::write(folder.path().join("data/screenshot.png"), "the player's own").unwrap();
-    // And the player's disk has a bad day.
+    // An installed file is damaged.
     fs::write(folder.path().join("readme.txt"), "scribble").unwrap();
 
     let mut next = files();
@@ -411,7 +411,7 @@ async fn new_release_fetches_only_changed_chunks() {
     assert!(!folder.path().join("empty").exists());
     assert!(folder.path().join("data/screenshot.png").exists());
 
-    // Somebody puts the old release back: clients do not go there by themselves.
+    // An older release is published. Clients do not go back to it unless they are told to.
     publisher.publish(1, &files());
     published(address(&cluster), 1).await;
     let error = fetch(address(&cluster), &options).await.unwrap_err();
@@ -434,7 +434,7 @@ async fn newest_release_is_fetched_during_rollout() {
         let folder = tempfile::tempdir().unwrap();
         let options = options(folder.path(), ahead.key.public());
         let newest = async {
-            // On a machine that stands still for a second the other's answer may come too late for one attempt.
+            // If the machine stalls for a second, the other server's answer may come too late for one attempt.
             while fetch_from(&servers, &options).await.unwrap().release.sequence < 2 {}
         };
         timeout(TEST_TIMEOUT, newest).await.expect("the newest is fetched");
@@ -462,7 +462,7 @@ async fn missing_chunks_are_fetched_from_another_server() {
     for (server, sequence) in [(half, 1), (other_half, 1), (virus, 9)] {
         published(server, sequence).await;
     }
-    // Nothing is published there, and there nobody listens.
+    // One server has no release, and no server listens at the other address.
     let nothing = empty.serve().await;
     let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let folder = tempfile::tempdir().unwrap();
@@ -471,7 +471,7 @@ async fn missing_chunks_are_fetched_from_another_server() {
     assert_eq!((done.fetched_bytes, done.release.sequence), (total, 1));
     installed(folder.path(), &files());
 
-    // What nobody has is said by its name.
+    // The error names the missing chunk.
     let folder = tempfile::tempdir().unwrap();
     let impatient = Options { to: folder.path().to_owned(), patience: Duration::ZERO, ..options };
     let error = fetch_from(&[half], &impatient).await.unwrap_err();
@@ -485,7 +485,7 @@ async fn release_replaced_during_fetch_restarts_with_newest() {
     publisher.publish(1, &Files::from([("readme.txt", noise(4, 300_000))]));
     let server = publisher.serve().await;
     published(server, 1).await;
-    // Only the manifest comes through, until the store is another one.
+    // Only the manifest comes through, until the store has another release.
     let cut = Arc::new(AtomicUsize::new(0));
     let bridge = tampering_proxy(server, {
         let cut = cut.clone();
@@ -537,7 +537,7 @@ async fn logins_succeed_while_update_service_is_full() {
     let mut fetching = Vec::new();
     while fetching.len() < FETCHING {
         let mut client = Player::raw(cluster.client_address(), &preface()).await;
-        // The server may not have noticed yet that the one that asked for the release has left.
+        // The server may not have noticed yet that the previous client disconnected.
         if client.ask(opcode::GET_PIECE, &piece).await.is_ok() {
             fetching.push(client);
         }
@@ -550,7 +550,7 @@ async fn logins_succeed_while_update_service_is_full() {
     let refused = Player::raw(cluster.client_address(), &preface()).await.last_error().await;
     assert_eq!(refused, Some(ErrorCode::Unavailable));
     assert_eq!(cluster.metric("shardkeep_login_update_connections", "").await, 24.0);
-    // More than the bound on players' connections: those who fetch take none of their places.
+    // More connections than the bound on players: clients that fetch use other slots.
     for _ in 0..4 {
         let mut player = cluster.connect().await;
         player.log_in("alice", "right").await.unwrap();
@@ -568,7 +568,7 @@ async fn full_update_service_evicts_from_largest_network() {
     let mut idle = Vec::new();
     while idle.len() < 4 {
         let mut client = Player::raw(cluster.client_address(), &preface()).await;
-        // The server may not have noticed yet that the one that asked for the release has left.
+        // The server may not have noticed yet that the previous client disconnected.
         if client.ask(opcode::GET_RELEASE, &GetRelease {}).await.is_ok() {
             idle.push(client);
         }
@@ -603,7 +603,7 @@ async fn invalid_piece_request_is_refused() {
     ] {
         assert_eq!(client.ask(opcode::GET_PIECE, &wanted).await.unwrap_err().code, code, "{wanted:?}");
     }
-    // The end of it, and the connection goes on.
+    // The last piece of the file; the connection stays open.
     let last: Piece =
         client.ask(opcode::GET_PIECE, &piece(id, size - 7, 61_440)).await.unwrap().decode().unwrap();
     assert_eq!((last.total, last.data.len()), (size, 7));

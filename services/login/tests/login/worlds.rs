@@ -1,4 +1,4 @@
-//! The world list, and the way from it to a gateway.
+//! The world list, and tickets for gateways.
 
 use shardkeep_cluster::Leadership;
 use shardkeep_rpc::{
@@ -108,7 +108,7 @@ async fn world_selection_revokes_the_previous_ticket() {
         (first.gateway.as_str(), first.ticket_index, first.ticket_lifetime_ms),
         (GATEWAY_ADDRESS, 0, 60_000)
     );
-    // No ticket is used by a world that is not there.
+    // Selecting an unknown world uses no ticket.
     assert_eq!(player.select(9).await.unwrap_err().code, ErrorCode::NotFound);
     let second = player.select(2).await.unwrap();
     assert_eq!(second.ticket_index, 1);
@@ -150,7 +150,7 @@ async fn refused_ticket_is_offered_to_another_gateway() {
             Err(refused) => assert!(matches!(refused.code, ErrorCode::Unavailable | ErrorCode::TooFast)),
         }
     };
-    // The refusals before used no ticket.
+    // The earlier refusals used no ticket.
     assert_eq!((offer.gateway.as_str(), offer.ticket_index), ("other.example:7200", 0));
     assert_eq!(other.admitted()[0].ticket_id, player.chain.as_mut().unwrap().take().id.as_bytes());
 }
@@ -175,7 +175,7 @@ async fn tickets_in_one_batch_are_refused_individually() {
     assert!(admitted.contains(&"alice".to_owned()) && admitted.contains(&"bob".to_owned()));
 }
 
-/// Logged in, and one world to go to.
+/// A logged-in player, and one open world.
 async fn ready(cluster: &mut Cluster, name: &str) -> Player {
     cluster.world(1, "Dawn").await;
     cluster.account(name, "right").await;
@@ -189,7 +189,7 @@ async fn ready(cluster: &mut Cluster, name: &str) -> Player {
 async fn outdated_generation_at_gateway_ends_the_connection() {
     let mut cluster = Cluster::start().await;
     let mut player = ready(&mut cluster, OUTDATED).await;
-    // It is no want of gateways, and worth no second try.
+    // This is not a lack of gateways, and no second gateway is tried.
     assert_eq!(player.select(1).await.unwrap_err().code, ErrorCode::Displaced);
     assert_eq!(player.last_error().await, None);
     let revokes = cluster.gateway.asked().into_iter().filter(|it| matches!(it, GatewayCall::RevokeTicket(_)));
@@ -202,7 +202,7 @@ async fn failed_selection_reuses_its_ticket() {
     let store = format!("login.store={}", server.url());
     let mut cluster = Cluster::start_with(&[&store]).await;
     let mut player = ready(&mut cluster, "alice").await;
-    // The gateway takes the ticket, and then the store does not tell whose generation that was.
+    // The gateway takes the ticket, and then the store does not answer.
     server.freeze();
     assert_eq!(player.select(1).await.unwrap_err().code, ErrorCode::Unavailable);
     server.thaw();

@@ -6,7 +6,7 @@ use super::*;
 
 on_both_engines! {
     new_character_has_starting_items,
-    character_names_are_unique_ignoring_case,
+    character_name_that_looks_like_another_is_taken,
     claim_requires_current_term,
     transfer_is_idempotent,
     reown_moves_characters_of_dead_zone,
@@ -30,9 +30,12 @@ async fn new_character_has_starting_items(game: &Game) {
     assert_eq!(missing.label(), "no_such_character");
 }
 
-async fn character_names_are_unique_ignoring_case(game: &Game) {
+async fn character_name_that_looks_like_another_is_taken(game: &Game) {
     game.create(&new_character("Ärger")).await.unwrap();
-    assert_eq!(game.create(&new_character("äRGER")).await.unwrap_err().label(), "name_taken");
+    // Another case, and a Cyrillic letter in place of the first `e`.
+    for name in ["äRGER", "Ärg\u{435}r"] {
+        assert_eq!(game.create(&new_character(name)).await.unwrap_err().label(), "name_taken");
+    }
     let elsewhere = NewCharacter { world: WorldId(2), ..new_character("ärger") };
     game.create(&elsewhere).await.unwrap();
     let full = NewCharacter { limit: 1, ..new_character("Second") };
