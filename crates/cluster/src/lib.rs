@@ -27,6 +27,7 @@ mod merge;
 mod metrics;
 mod node;
 mod peer;
+mod peer_stream;
 mod registration;
 mod request_batcher;
 mod server;
