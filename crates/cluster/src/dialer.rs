@@ -2,8 +2,12 @@
 
 use std::{collections::HashMap, io, sync::Arc, time::Duration};
 
+use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
+use rustls::pki_types::ServerName;
 use shardkeep_types::DaemonKind;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
 use tonic::{
     codegen::http::Uri,
     transport::{Channel, Endpoint, Error},
@@ -11,13 +15,14 @@ use tonic::{
 use tracing::warn;
 
 use crate::{
-    Identity, OperatorName,
+    Identity, OperatorName, peer,
+    peer_stream::PeerStream,
     server::{CONNECTION_WINDOW, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT, STREAM_WINDOW},
 };
 
 const CONNECT_DEADLINE: Duration = Duration::from_secs(2);
-/// Restarted peers come back on new ports, so old addresses pile up. Past this many, all are forgotten: whoever
-/// uses one holds it, and the others are made again at their next use.
+/// A restarted peer has a new port, so unused channels accumulate. At this number the cache drops all channels: callers
+/// keep those that they use, and the next use of another makes it again.
 const MAX_CACHED_CHANNELS: usize = 1024;
 
 /// Dials peers with one identity. For daemons, [`crate::Node::channel`]; by itself, for tools.
@@ -55,10 +60,10 @@ impl Dialer {
         if channels.len() >= MAX_CACHED_CHANNELS {
             channels.clear();
         }
-        let channel = match self.endpoint(kind, grpc_address) {
-            Ok(endpoint) => endpoint.connect_lazy(),
+        let channel = match self.connect_lazy(kind, grpc_address) {
+            Ok(channel) => channel,
             Err(error) => {
-                warn!(%kind, grpc_address, %error, "not an address");
+                warn!(%kind, grpc_address, %error, "a peer advertises an invalid gRPC address, so calls to it fail");
                 unreachable_channel()
             }
         };
@@ -66,11 +71,30 @@ impl Dialer {
         channel
     }
 
-    fn endpoint(&self, kind: DaemonKind, grpc_address: &str) -> Result<Endpoint, Error> {
-        with_transport_settings(Endpoint::from_shared(format!("https://{grpc_address}"))?)
-            .user_agent(self.inner.user_agent.clone())?
-            .tls_config(self.inner.identity.client_config(kind))
+    /// TLS is made here and not by tonic, so that each connection uses the certificate that is in force.
+    fn connect_lazy(&self, kind: DaemonKind, grpc_address: &str) -> Result<Channel, Error> {
+        let identity = self.inner.identity.clone();
+        let endpoint = with_transport_settings(Endpoint::from_shared(format!("http://{grpc_address}"))?)
+            .user_agent(self.inner.user_agent.clone())?;
+        let address = grpc_address.to_owned();
+        let connector = move |_: Uri| connect(kind, address.clone(), identity.clone());
+        Ok(endpoint.connect_with_connector_lazy(tower::service_fn(connector)))
     }
+}
+
+/// Connects, and checks that the peer's certificate is of this kind.
+async fn connect(
+    kind: DaemonKind,
+    address: String,
+    identity: Arc<Identity>,
+) -> io::Result<TokioIo<PeerStream>> {
+    let name = ServerName::try_from(peer::dns_name(kind)).map_err(io::Error::other)?;
+    let stream = TcpStream::connect(&address).await?;
+    stream.set_nodelay(true)?;
+    let version = identity.version();
+    let tls = TlsConnector::from(Arc::new(identity.client_config()));
+    let stream = tls.connect(name, stream).await?;
+    Ok(TokioIo::new(PeerStream::new(stream, identity, version)?))
 }
 
 /// A channel without TLS to a collector outside the cluster.
@@ -89,12 +113,9 @@ fn with_transport_settings(endpoint: Endpoint) -> Endpoint {
         .tcp_nodelay(true)
 }
 
-/// Every call on it fails as if the peer were down: what a peer that advertises nonsense deserves.
+/// A channel on which every call fails as if the peer were down. It stands for a peer that advertises an invalid address.
 fn unreachable_channel() -> Channel {
-    let refuse = |_: Uri| async {
-        Err::<hyper_util::rt::TokioIo<tokio::net::TcpStream>, _>(io::Error::from(
-            io::ErrorKind::AddrNotAvailable,
-        ))
-    };
+    let refuse =
+        |_: Uri| async { Err::<TokioIo<TcpStream>, _>(io::Error::from(io::ErrorKind::AddrNotAvailable)) };
     Endpoint::from_static("http://unreachable.invalid").connect_with_connector_lazy(tower::service_fn(refuse))
 }

@@ -30,6 +30,7 @@ mod metrics;
 mod node;
 mod operator;
 mod peer;
+mod peer_stream;
 mod registration;
 mod request_batcher;
 mod server;

@@ -18,7 +18,14 @@ pub(crate) const BATCHED_CALLS: &str = "shardkeep_cluster_batched_calls_total";
 pub(crate) const BATCHED_REQUESTS: &str = "shardkeep_cluster_batched_requests_total";
 pub(crate) const BATCHED_FAILURES: &str = "shardkeep_cluster_batched_failures_total";
 
+/// Time at which the certificate of this instance expires.
+pub(crate) const CERTIFICATE_EXPIRY: &str = "shardkeep_cluster_certificate_expiry_timestamp_seconds";
+
 pub(crate) fn describe() {
+    describe_gauge!(
+        CERTIFICATE_EXPIRY,
+        "Time at which the certificate of this instance expires, in seconds since the Unix epoch"
+    );
     describe_counter!(REFUSED, "Calls and connections of peers that were refused, by reason");
     describe_gauge!(REGISTRIES, "Registries that hold this instance's lease");
     describe_counter!(REGISTRIES_LOST, "Times that this instance lost its last registry lease");

@@ -4,17 +4,20 @@ use std::{
     collections::{BTreeMap, HashMap},
     net::SocketAddr,
     sync::Arc,
+    time::Duration,
 };
 
+use ::metrics::gauge;
 use anyhow::{Context, bail};
 use parking_lot::Mutex;
 use shardkeep_daemon::{ClusterConfig, Daemon, Settings, unix_millis};
 use shardkeep_rpc::control::control_server::ControlServer;
 use shardkeep_types::{DaemonKind, InstanceId, WorldId};
 use tokio::{net::TcpListener, sync::watch};
+use tokio_util::sync::CancellationToken;
 use tonic::{service::Routes, transport::Channel};
 use tonic_health::{ServingStatus, server::HealthReporter};
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use crate::{
     Dialer, Directory, Identity, Instance, Leadership, REGION_ATTRIBUTE, State,
@@ -26,6 +29,9 @@ use crate::{
     registration::{self, RegistrationKey},
     server,
 };
+
+/// The certificate files are read again this often.
+const RELOAD_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Handle to this instance's membership; clones are the same instance.
 #[derive(Clone)]
@@ -106,6 +112,8 @@ impl Node {
             }),
         };
         node.keep_registered();
+        let reload = reload_certificates(node.inner.identity.clone(), daemon.finished());
+        daemon.spawn_infrastructure("certificates", reload);
         log_collector::start(daemon, &settings.log, node.dialer(), || node.directory(DaemonKind::Logs));
         Ok(node)
     }
@@ -229,8 +237,7 @@ impl Node {
             .add_service(ControlServer::new(ControlService { daemon: inner.daemon.clone() }));
         let (identity, world, finished) = (inner.identity.clone(), self.world(), inner.daemon.finished());
         inner.daemon.spawn_infrastructure("gRPC server", async move {
-            let tls = Arc::new(identity.server_config()?);
-            server::serve(listener, tls, world, routes, finished).await.context("gRPC server")
+            server::serve(listener, identity, world, routes, finished).await.context("gRPC server")
         });
         inner.daemon.spawn_infrastructure("health", report_health(reporter, inner.daemon.clone()));
         self.set_state(State::Up);
@@ -307,6 +314,27 @@ fn load_identity<C>(settings: &Settings<C>, kind: DaemonKind) -> anyhow::Result<
 fn region(config: &ClusterConfig) -> BTreeMap<String, String> {
     let named = (!config.region.is_empty()).then(|| (REGION_ATTRIBUTE.to_owned(), config.region.clone()));
     named.into_iter().collect()
+}
+
+/// Puts new certificate files in force, and reports when the certificate expires.
+async fn reload_certificates(identity: Arc<Identity>, stop: CancellationToken) -> anyhow::Result<()> {
+    loop {
+        gauge!(metrics::CERTIFICATE_EXPIRY).set(identity.expires() as f64);
+        tokio::select! {
+            () = tokio::time::sleep(RELOAD_INTERVAL) => {}
+            () = stop.cancelled() => return Ok(()),
+        }
+        match identity.reload() {
+            Ok(false) => {}
+            Ok(true) => {
+                info!(expires = identity.expires(), "certificate files have changed and are in force")
+            }
+            Err(error) => warn!(
+                error = format!("{error:#}"),
+                "new certificate files are unusable; the previous ones stay in force"
+            ),
+        }
+    }
 }
 
 async fn report_health(reporter: HealthReporter, daemon: Daemon) -> anyhow::Result<()> {

@@ -1,32 +1,22 @@
 //! The gRPC server of an instance: accepts mutual TLS, reads the peer's name from its certificate once per
 //! connection, and serves until the daemon has finished.
 
-use std::{
-    io,
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::{io, sync::Arc, time::Duration};
 
 use metrics::counter;
 use shardkeep_daemon::contained;
 use shardkeep_types::WorldId;
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
     sync::{Semaphore, mpsc},
 };
-use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tokio_rustls::TlsAcceptor;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
-use tonic::{
-    service::Routes,
-    transport::{Server, server::Connected},
-};
+use tonic::{service::Routes, transport::Server};
 use tracing::{debug, warn};
 
-use crate::{Peer, guard::GuardLayer, metrics::REFUSED, peer};
+use crate::{Identity, guard::GuardLayer, metrics::REFUSED, peer_stream::PeerStream};
 
 /// Handshakes at a time; further connections wait in the kernel's queue.
 const MAX_HANDSHAKES: usize = 128;
@@ -49,13 +39,13 @@ const MAX_STREAMS: u32 = 4096;
 /// Serves the routes on this socket until `stop`.
 pub(crate) async fn serve(
     listener: TcpListener,
-    tls: Arc<rustls::ServerConfig>,
+    identity: Arc<Identity>,
     world: WorldId,
     routes: Routes,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     let (incoming_sender, incoming) = mpsc::channel(INCOMING_QUEUE);
-    let accepting = accept(listener, TlsAcceptor::from(tls), incoming_sender, stop.clone());
+    let accepting = accept(listener, identity, incoming_sender, stop.clone());
     let serving = Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
@@ -77,10 +67,11 @@ pub(crate) async fn serve(
 
 async fn accept(
     listener: TcpListener,
-    acceptor: TlsAcceptor,
+    identity: Arc<Identity>,
     incoming_sender: mpsc::Sender<io::Result<PeerStream>>,
     stop: CancellationToken,
 ) {
+    let acceptor = TlsAcceptor::from(Arc::new(identity.server_config()));
     let handshakes = Arc::new(Semaphore::new(MAX_HANDSHAKES));
     loop {
         let accepted = tokio::select! {
@@ -96,12 +87,14 @@ async fn accept(
             }
         };
         let Ok(permit) = handshakes.clone().acquire_owned().await else { return };
-        let (acceptor, incoming_sender) = (acceptor.clone(), incoming_sender.clone());
+        let (acceptor, identity, incoming_sender) =
+            (acceptor.clone(), identity.clone(), incoming_sender.clone());
         let handshake = async move {
-            let result = tokio::time::timeout(HANDSHAKE_DEADLINE, handshake(stream, &acceptor)).await;
+            let result =
+                tokio::time::timeout(HANDSHAKE_DEADLINE, handshake(stream, &acceptor, identity)).await;
             match result.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
                 Ok(stream) => {
-                    debug!(%address, peer = %stream.peer, "peer connected");
+                    debug!(%address, peer = %stream.peer(), "peer connected");
                     // Fails only when the server has stopped: the connection is dropped, as it should be.
                     let _ = incoming_sender.send(Ok(stream)).await;
                 }
@@ -117,65 +110,12 @@ async fn accept(
     }
 }
 
-async fn handshake(stream: TcpStream, acceptor: &TlsAcceptor) -> io::Result<PeerStream> {
+async fn handshake(
+    stream: TcpStream,
+    acceptor: &TlsAcceptor,
+    identity: Arc<Identity>,
+) -> io::Result<PeerStream> {
     stream.set_nodelay(true)?;
-    let stream = acceptor.accept(stream).await?;
-    let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
-    let certificate = certificate.ok_or_else(|| io::Error::other("no certificate"))?;
-    let peer = peer::of_certificate(certificate).map_err(io::Error::other)?;
-    Ok(PeerStream { stream, peer })
-}
-
-/// A secured connection of a peer we know by name.
-struct PeerStream {
-    stream: TlsStream<TcpStream>,
-    peer: Peer,
-}
-
-impl Connected for PeerStream {
-    type ConnectInfo = Peer;
-
-    fn connect_info(&self) -> Peer {
-        self.peer.clone()
-    }
-}
-
-impl AsyncRead for PeerStream {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, buffer)
-    }
-}
-
-impl AsyncWrite for PeerStream {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        data: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, data)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        data: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, data)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
+    let version = identity.version();
+    PeerStream::new(acceptor.accept(stream).await?, identity, version)
 }

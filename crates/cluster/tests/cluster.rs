@@ -164,3 +164,53 @@ async fn shared_certificate_requires_a_replica_name() {
     }
     daemon.finished().cancel();
 }
+
+async fn until(what: &str, channel: &Channel, serving: bool) {
+    let check =
+        || async { HealthClient::new(channel.clone()).check(HealthCheckRequest::default()).await.is_ok() };
+    let wait = async {
+        while check().await != serving {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(TIMEOUT, wait).await.expect(what);
+}
+
+#[tokio::test]
+async fn revoked_peer_is_cut_off_without_restart() {
+    let cluster = TestCluster::new();
+    let (daemon, node) = cluster.zone().await;
+    let address = node.grpc_address();
+    let connect = |name| cluster.channel(DaemonKind::Gateway, name, DaemonKind::Zone, &address);
+    let (stolen, other) = (connect("gateway-1"), connect("gateway-2"));
+    assert_eq!(health(stolen.clone()).await, ServingStatus::Serving);
+    assert_eq!(health(other.clone()).await, ServingStatus::Serving);
+    certs::revoke(cluster.dir.path(), &["gateway-1".into()]).unwrap();
+    until("the revoked peer loses its connection and gets no other", &stolen, false).await;
+    assert_eq!(health(other).await, ServingStatus::Serving);
+    // The name has a new certificate.
+    assert_eq!(health(connect("gateway-1")).await, ServingStatus::Serving);
+    daemon.finished().cancel();
+}
+
+#[tokio::test]
+async fn new_authority_and_certificate_are_used_without_restart() {
+    let (cluster, successor) = (TestCluster::new(), TestCluster::new());
+    let (daemon, node) = cluster.zone().await;
+    let address = node.grpc_address();
+    let old = cluster.channel(DaemonKind::Gateway, "gateway-1", DaemonKind::Zone, &address);
+    let new = successor.channel(DaemonKind::Gateway, "gateway-1", DaemonKind::Zone, &address);
+    until("a peer of the other authority is refused", &new, false).await;
+    assert_eq!(health(old).await, ServingStatus::Serving);
+
+    let file = |cluster: &TestCluster, name: &str| cluster.dir.path().join(name);
+    let both =
+        [file(&cluster, "ca.pem"), file(&successor, "ca.pem")].map(|path| std::fs::read(path).unwrap());
+    std::fs::write(file(&cluster, "ca.pem"), both.concat()).unwrap();
+    successor.settings(DaemonKind::Zone, "zone-1", 1);
+    for name in ["zone-1.pem", "zone-1.key"] {
+        std::fs::copy(file(&successor, name), file(&cluster, name)).unwrap();
+    }
+    until("the new authority's peer connects", &new, true).await;
+    daemon.finished().cancel();
+}

@@ -14,7 +14,8 @@ use rcgen::{
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::files::{Files, REVOKED, write};
+use super::files::{Files, write};
+use crate::identity::REVOKED;
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 /// Lifetime of the CA.
@@ -32,7 +33,7 @@ const ISSUED: &str = "issued";
 /// Makes an authority in this folder, or keeps the one that is there. Returns its certificate's path.
 ///
 /// # Errors
-/// When the folder or its files can not be written, or hold half an authority.
+/// When the folder or its files cannot be written, or hold half an authority.
 pub fn make_ca(dir: &Path) -> anyhow::Result<PathBuf> {
     let Files { cert, key, .. } = Files::of(dir, "ca");
     match (cert.exists(), key.exists()) {
@@ -40,7 +41,7 @@ pub fn make_ca(dir: &Path) -> anyhow::Result<PathBuf> {
         (false, false) => {}
         _ => bail!("{} holds only one of ca.pem and ca.key; remove it to begin anew", dir.display()),
     }
-    std::fs::create_dir_all(dir).with_context(|| format!("can not make {}", dir.display()))?;
+    std::fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
     let mut params = CertificateParams::default();
     params.distinguished_name.push(DnType::CommonName, "Shardkeep development authority");
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
@@ -63,7 +64,7 @@ impl<'a> Authority<'a> {
         let read = |name: &str| {
             let path = dir.join(name);
             std::fs::read_to_string(&path)
-                .with_context(|| format!("no authority: can not read {}", path.display()))
+                .with_context(|| format!("no authority: cannot read {}", path.display()))
         };
         let issuer = Issuer::from_ca_cert_pem(&read("ca.pem")?, KeyPair::from_pem(&read("ca.key")?)?)?;
         Ok(Self { dir, issuer })
@@ -122,7 +123,7 @@ impl<'a> Authority<'a> {
     }
 }
 
-/// Whether the first certificate in this file expires within [`RENEW_BEFORE`], or can not be read.
+/// Whether the first certificate in this file expires within [`RENEW_BEFORE`], or cannot be read.
 pub(super) fn needs_renewal(path: &Path) -> bool {
     let expires = || {
         let leaf = CertificateDer::from_pem_file(path).ok()?;

@@ -9,14 +9,12 @@ use std::{
 
 use anyhow::{Context, ensure};
 
-use crate::{Identity, peer::is_instance_name};
+use crate::{Identity, identity::REVOKED, peer::is_instance_name};
 
 /// Name of the certificate for players, in the certificate and of its files.
 pub(super) const PLAYERS: &str = "players";
 /// File stem of the authority.
 const AUTHORITY: &str = "ca";
-/// The revocation list, in the folder of `ca.pem`.
-pub const REVOKED: &str = "revoked.pem";
 
 /// The files of one issued certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,12 +59,12 @@ impl Files {
     /// copies are what one container may see of the folder.
     ///
     /// # Errors
-    /// When a file can not be read or written.
+    /// When a file cannot be read or written.
     pub fn copy_to(&self, folder: &Path) -> anyhow::Result<Self> {
-        std::fs::create_dir_all(folder).with_context(|| format!("can not make {}", folder.display()))?;
+        std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
         let copy = |from: &Path, mode| {
             let to = folder.join(from.file_name().context("the path names no file")?);
-            let content = std::fs::read(from).with_context(|| format!("can not read {}", from.display()))?;
+            let content = std::fs::read(from).with_context(|| format!("cannot read {}", from.display()))?;
             write(&to, &content, mode)?;
             anyhow::Ok(to)
         };
@@ -79,7 +77,7 @@ impl Files {
 }
 
 /// Replaces the file in one step, so that a reader sees the old or the new content. The file has its mode from the
-/// start, so that nobody else can read a key while it is written.
+/// start, so that no other user can read a key while it is written.
 pub(super) fn write(path: &Path, content: &[u8], mode: u32) -> anyhow::Result<()> {
     let draft = path.with_extension(format!("draft-{}", std::process::id()));
     let result = OpenOptions::new()
@@ -90,5 +88,5 @@ pub(super) fn write(path: &Path, content: &[u8], mode: u32) -> anyhow::Result<()
         .open(&draft)
         .and_then(|mut file| file.write_all(content))
         .and_then(|()| std::fs::rename(&draft, path));
-    result.with_context(|| format!("can not write {}", path.display()))
+    result.with_context(|| format!("cannot write {}", path.display()))
 }

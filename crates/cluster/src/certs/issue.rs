@@ -20,7 +20,7 @@ use crate::{Peer, peer};
 /// Issues a certificate for this instance, or keeps the one that is there if it is valid for long enough.
 ///
 /// # Errors
-/// When there is no authority, the name is no instance name or taken by another kind or world, or files can not be
+/// When there is no authority, the name is no instance name or taken by another kind or world, or files cannot be
 /// written.
 pub fn issue(dir: &Path, kind: DaemonKind, name: &str, world: WorldId) -> anyhow::Result<Files> {
     issue_to(dir, Files::of_instance(dir, name)?, &Peer::new(kind, name, world))
@@ -40,7 +40,7 @@ pub fn issue_shared(dir: &Path, kind: DaemonKind, world: WorldId) -> anyhow::Res
 /// there stays if it names all of these and is valid for long enough.
 ///
 /// # Errors
-/// When there is no authority, a host is no name, or files can not be written.
+/// When there is no authority, a host is no name, or files cannot be written.
 pub fn issue_players(dir: &Path, hosts: &[&str]) -> anyhow::Result<Files> {
     let files = Files::of(dir, PLAYERS);
     let authority = Authority::open(dir)?;

@@ -19,6 +19,6 @@ mod issue;
 mod revoke;
 
 pub use authority::{CERTIFICATE_LIFETIME, RENEW_BEFORE, make_ca};
-pub use files::{Files, REVOKED};
+pub use files::Files;
 pub use issue::{issue, issue_players, issue_shared};
 pub use revoke::revoke;

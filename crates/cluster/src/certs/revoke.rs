@@ -11,14 +11,15 @@ use x509_parser::prelude::{CertificateRevocationList, FromDer};
 
 use super::{
     authority::{Authority, hex, unhex},
-    files::{Files, REVOKED},
+    files::Files,
 };
+use crate::identity::REVOKED;
 
 /// Revokes every certificate that the authority of this folder has ever issued under these file names, removes their
 /// files, and returns the path of the revocation list. The next [`super::issue`] makes a new certificate.
 ///
 /// # Errors
-/// When there is no authority, a name was never issued, or files can not be written.
+/// When there is no authority, a name was never issued, or files cannot be written.
 pub fn revoke(dir: &Path, names: &[String]) -> anyhow::Result<PathBuf> {
     let authority = Authority::open(dir)?;
     let issued = authority.issued();
@@ -37,7 +38,7 @@ pub fn revoke(dir: &Path, names: &[String]) -> anyhow::Result<PathBuf> {
     for name in names {
         let files = Files::of(dir, name);
         for path in [files.cert, files.key].iter().filter(|path| path.exists()) {
-            std::fs::remove_file(path).with_context(|| format!("can not remove {}", path.display()))?;
+            std::fs::remove_file(path).with_context(|| format!("cannot remove {}", path.display()))?;
         }
     }
     Ok(list)

@@ -33,7 +33,7 @@ impl OperatorCommand for Unban {
     const RIGHT: Right = Right::Unban;
 
     async fn execute(&self, context: &CommandContext<'_>) -> Result<Outcome, CommandError> {
-        let (name, reason) = (self.account.clone(), context.reason.to_owned());
+        let (name, reason) = (self.account.clone(), context.reason().to_owned());
         let request = accounts::UnbanRequest { name, reason, everywhere: false };
         context
             .call_accounts(request, |mut client, request| async move { client.unban(request).await })
