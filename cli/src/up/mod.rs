@@ -133,7 +133,6 @@ pub async fn run(args: UpArgs) -> Result<()> {
 
 fn options(args: &UpArgs, region: Option<Region>) -> Result<ClusterOptions> {
     Ok(ClusterOptions {
-        port_base: args.port_base,
         network: Network::from(&args.network),
         postgres: args.postgres.clone(),
         redis: args.redis.clone(),

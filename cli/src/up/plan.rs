@@ -22,8 +22,6 @@ const ADMIN: u16 = 400;
 /// The options of a local cluster.
 #[derive(Debug, Clone)]
 pub struct ClusterOptions {
-    /// First of the ports; 0 takes free ones.
-    pub port_base: u16,
     pub network: Network,
     /// `postgres://…` of one database for all owning daemons; embedded SQLite files when absent.
     pub postgres: Option<String>,
@@ -38,7 +36,6 @@ pub struct ClusterOptions {
 impl Default for ClusterOptions {
     fn default() -> Self {
         Self {
-            port_base: 7000,
             network: Network::default(),
             postgres: None,
             redis: None,

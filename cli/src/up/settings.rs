@@ -106,9 +106,9 @@ mod tests {
 
     #[test]
     fn mistakes_in_sections_of_several_daemons_are_all_reported() {
-        let text = "[zone]\nmax_avatar = 10\n[log]\nfilters = \"info\"\n[chat]\nrates = 7\n";
+        let text = "[zone]\nmax_avatar = 10\n[chat]\nrates = 7\n";
         let mistakes = checked(text, None).unwrap_err();
-        for mistake in ["max_avatar", "filters", "rates"] {
+        for mistake in ["max_avatar", "rates"] {
             let lines = mistakes.lines().filter(|line| line.contains(&format!("`{mistake}`")));
             assert_eq!(lines.count(), 1, "{mistake}: {mistakes}");
         }

@@ -139,8 +139,11 @@ impl Archive {
             .execute(&mut connection)
             .await
             .map_err(LogsError::Store)?;
+        // The first use of these functions declares their tables, which the sandbox would refuse.
+        let declare = "SELECT count(*) FROM json_each('[]'), json_tree('[]')";
+        sqlx::raw_sql(declare).execute(&mut connection).await.map_err(LogsError::Store)?;
         for day in 0..attached {
-            // The index reads its own settings at first use, which the sandbox would refuse.
+            // At its first use the index reads its settings, which the sandbox would refuse.
             let first_use = format!("SELECT rowid FROM day{day}.log_text WHERE log_text MATCH 'a' LIMIT 1");
             sqlx::raw_sql(AssertSqlSafe(first_use))
                 .execute(&mut connection)
