@@ -166,7 +166,8 @@ async fn attach_abandoned_before_open_ends_after_link_loss() {
     let given_up = timeout(TEST_TIMEOUT, raw::attach(&mut connection, &Config::default(), &ticket)).await;
     assert!(given_up.expect("the handshake has its time").is_err());
     let request = ListSessionsRequest { account: Some(8), ..ListSessionsRequest::default() };
-    let listed = cluster.gateway_client("gateway-1").list_sessions(request.clone()).await.unwrap().into_inner();
+    let listed =
+        cluster.gateway_client("gateway-1").list_sessions(request.clone()).await.unwrap().into_inner();
     assert_eq!((listed.sessions.len(), &*listed.tickets), (0, &[1][..]), "it is on its way");
     drop(paused);
     let mut session = None;

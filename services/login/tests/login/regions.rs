@@ -418,7 +418,10 @@ async fn store_of_another_region_is_refused() {
     assert_eq!(everywhere.code(), Code::FailedPrecondition);
     let at = "login.central.servers=127.0.0.1:1";
     let log = alone.refuses_to_start_with(&["login.central.region=us", at]).await;
-    assert!(log.contains("has 1 accounts that the centre does not know") && log.contains("login.central.adopt"), "{log}");
+    assert!(
+        log.contains("has 1 accounts that the centre does not know") && log.contains("login.central.adopt"),
+        "{log}"
+    );
 
     // A game with one region becomes the home region of several.
     let own = ["login.central.region=eu", "login.central.store=sqlite:{folder}/central.db"];
