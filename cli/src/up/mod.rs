@@ -150,7 +150,7 @@ fn overrides(path: &Path) -> Result<toml::Table> {
 pub fn check_settings(file: &Path, dir: &DataDir, region: Option<&str>) -> Result<()> {
     let region = region.map(|name| Region::Home { name: name.to_owned() });
     let options = ClusterOptions { region, overrides: overrides(file)?, ..ClusterOptions::default() };
-    settings::check(&options, dir, file)
+    Ok(settings::check(&options, dir, file)?)
 }
 
 /// Reports a port that is in use before any daemon has started. `config` holds the addresses of the plan and those of the

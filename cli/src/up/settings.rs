@@ -3,7 +3,6 @@
 
 use std::path::Path;
 
-use anyhow::{Result, bail};
 use shardkeep_daemon::{Service, Settings, SettingsError, Sources};
 use shardkeep_types::DaemonKind;
 use toml::{Table, Value};

@@ -37,7 +37,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use crate::{Peer, peer};
 
 /// The revocation list, in the folder of the CA's certificate. The file is optional.
-pub const REVOKED: &str = "revoked.pem";
+pub(crate) const REVOKED: &str = "revoked.pem";
 
 /// Certificate, key and authority of one instance.
 pub struct Identity {

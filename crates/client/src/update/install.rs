@@ -14,7 +14,7 @@ use std::{
     collections::{BTreeSet, HashMap},
     fs::{File, TryLockError},
     io::{self, Read, Seek as _, SeekFrom, Write as _},
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 use parking_lot::Mutex;
@@ -41,7 +41,6 @@ pub(super) struct Install {
     /// `.shardkeep`.
     own: Folder,
     stage: Folder,
-    path: PathBuf,
     /// The staged file of each file of the plan, by their numbers.
     staging: Mutex<HashMap<u32, String>>,
     _lock: FileLock,
@@ -66,7 +65,7 @@ impl Install {
             TryLockError::WouldBlock => UpdateError::Locked(path.to_owned()),
             TryLockError::Error(source) => UpdateError::Disk { path: own.shown("lock"), source },
         })?;
-        Ok(Self { root, own, stage, path: path.to_owned(), staging: Mutex::default(), _lock: lock })
+        Ok(Self { root, own, stage, staging: Mutex::default(), _lock: lock })
     }
 
     /// A missing or unreadable record counts as that of a new folder.

@@ -90,7 +90,7 @@ async fn unknown_account_is_indistinguishable_from_known_one() {
 async fn login_asks_billing_only_for_prepaid_accounts() {
     let mut cluster = Cluster::start().await;
     let (free, prepaid) = (cluster.account("free", "right").await, cluster.account("prepaid", "right").await);
-    let billing = StandInBilling { prepaid: Some(vec![prepaid]), ..StandInBilling::default() };
+    let billing = StandInBilling::with_prepaid(vec![prepaid]);
     cluster.billing(billing.clone()).await;
     while cluster.metric("shardkeep_login_prepaid_accounts", "").await < 1.0 {
         tokio::task::yield_now().await;

@@ -163,6 +163,11 @@ pub(crate) struct StandInBilling {
 }
 
 impl StandInBilling {
+    /// A billing service that reports these prepaid accounts.
+    pub(crate) fn with_prepaid(accounts: Vec<u64>) -> Self {
+        Self { prepaid: Some(accounts), ..Self::default() }
+    }
+
     /// The accounts whose play time login has asked for.
     pub(crate) fn asked(&self) -> Vec<u64> {
         self.asked.lock().unwrap().clone()

@@ -84,10 +84,8 @@ impl Publisher {
 
     /// Serves the store without login, until the test ends.
     async fn serve(&self) -> SocketAddr {
-        let patches = shardkeep_login::update::Config {
-            dir: self.folder.path().display().to_string(),
-            ..Default::default()
-        };
+        let patches =
+            shardkeep_update::Config { dir: self.folder.path().display().to_string(), ..Default::default() };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         tokio::spawn(async move {
