@@ -8,6 +8,7 @@ use shardkeep_rpc::chat::MuteRequest;
 use shardkeep_store::{Database, mutes};
 use shardkeep_types::{DaemonKind, InstanceId};
 use tokio_util::sync::CancellationToken;
+use tonic::Code;
 use tracing::{info, warn};
 
 use crate::{
@@ -70,7 +71,13 @@ async fn send_all(peers: &Peers, database: &Database, chat: &Instance) -> Result
                 restored: true,
                 reason: String::new(),
             };
-            client.mute(with_deadline(request)).await.map_err(peer_error(chat))?;
+            match client.mute(with_deadline(request)).await {
+                // One row that the daemon cannot use must not keep back the others.
+                Err(status) if status.code() == Code::InvalidArgument => {
+                    warn!(chat = chat.id.name, error = status.message(), "a stored mute was refused");
+                }
+                sent => drop(sent.map_err(peer_error(chat))?),
+            }
         }
     }
 }

@@ -142,6 +142,7 @@ mod tests {
             Wire::Maintenance(gm::Maintenance { world: 0, closed: true, seconds: None }),
             Wire::Maintenance(gm::Maintenance { world: 1, closed: true, seconds: Some(86_401) }),
             Wire::Sessions(gm::AccountSessions { account: " ".into() }),
+            Wire::Mute(gm::Mute { character: "ü".repeat(33), minutes: 1 }),
             Wire::Unban(gm::Target { selector: Some(gm::target::Selector::Character("x".into())) }),
         ];
         for command in wrong {

@@ -10,6 +10,8 @@ use super::command::{CommandContext, OperatorCommand, Outcome, checked_name};
 use crate::{error::CommandError, peers::peer_error, role::Right};
 
 const MINUTE_MS: u64 = 60_000;
+/// Chat daemons refuse longer names.
+const MAX_NAME_BYTES: usize = 64;
 
 pub(crate) struct Mute {
     character: String,
@@ -21,7 +23,12 @@ impl TryFrom<gm::Mute> for Mute {
     type Error = CommandError;
 
     fn try_from(mute: gm::Mute) -> Result<Self, CommandError> {
-        Ok(Self { character: checked_name("character", &mute.character)?, minutes: mute.minutes })
+        let character = checked_name("character", &mute.character)?;
+        if character.len() > MAX_NAME_BYTES {
+            let message = format!("character: a name has at most {MAX_NAME_BYTES} bytes");
+            return Err(CommandError::Malformed(message));
+        }
+        Ok(Self { character, minutes: mute.minutes })
     }
 }
 
