@@ -72,7 +72,7 @@ mod tests {
 
     #[test]
     fn operator_is_read_from_header_or_user_agent() {
-        let peer = Peer { kind: DaemonKind::Cli, name: "cli".into(), world: WorldId(0) };
+        let peer = Peer::new(DaemonKind::Cli, "cli", WorldId(0));
         let ann = OperatorName::parse("ann@example.org").unwrap();
         let mut headers = http::HeaderMap::new();
         assert_eq!(OperatorName::of_headers(&headers), None);

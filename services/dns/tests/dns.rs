@@ -89,16 +89,19 @@ impl Cluster {
 }
 
 async fn udp_at(server: SocketAddr, packet: &[u8]) -> Vec<u8> {
-    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-    socket.connect(server).await.unwrap();
+    let answer = tokio::time::timeout(TEST_TIMEOUT, try_udp_at(server, packet)).await;
+    answer.expect("an answer").unwrap()
+}
+
+/// Fails while no server listens on the port.
+async fn try_udp_at(server: SocketAddr, packet: &[u8]) -> std::io::Result<Vec<u8>> {
+    let socket = UdpSocket::bind("127.0.0.1:0").await?;
+    socket.connect(server).await?;
     let mut buffer = vec![0; 65_535];
-    let length = tokio::time::timeout(TEST_TIMEOUT, async {
-        socket.send(packet).await.unwrap();
-        socket.recv(&mut buffer).await.unwrap()
-    });
-    let length = length.await.expect("an answer");
+    socket.send(packet).await?;
+    let length = socket.recv(&mut buffer).await?;
     buffer.truncate(length);
-    buffer
+    Ok(buffer)
 }
 
 async fn ask_at(server: SocketAddr, name: &str) -> Message {
@@ -194,8 +197,18 @@ async fn long_answers_use_tcp_and_broken_packets_are_contained() {
 #[tokio::test]
 async fn login_is_servfail_before_registry_answers() {
     let env = TestEnv::without_registry();
-    let mut dns = env.launch_dns().await;
-    let bound = dns.ready().await.unwrap();
+    let dns = env.launch_dns().await;
+    // Without a registry the daemon does not become ready, but it answers from the start.
+    let bound = async {
+        loop {
+            let bound = dns.daemon().bound();
+            if !bound.client.is_empty() {
+                return bound;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    let bound = tokio::time::timeout(TEST_TIMEOUT, bound).await.expect("the sockets are bound");
     let cluster = Cluster { env, dns, server: bound.client.parse().unwrap(), grpc: bound.grpc };
     let unknown = cluster.ask(LOGIN, RecordType::A).await;
     assert_eq!(unknown.response_code, ResponseCode::ServFail);

@@ -20,7 +20,7 @@ use shardkeep_daemon::Running;
 use shardkeep_types::DaemonKind;
 use tokio::time::{interval, timeout};
 
-use crate::{TEST_TIMEOUT, question, registry::TestEnv, udp_at};
+use crate::{TEST_TIMEOUT, question, registry::TestEnv, try_udp_at};
 
 /// Set in the process that runs inside the network namespace.
 const INSIDE: &str = "SHARDKEEP_TEST_IN_NAMESPACE";
@@ -172,8 +172,9 @@ async fn resolve_everything(resolver: impl FnOnce(&Path) -> Server) {
 async fn lookup(server: SocketAddr, name: &str, kind: RecordType) -> Result<(), String> {
     let mut message = question(name, kind);
     message.metadata.recursion_desired = true;
-    let answer = timeout(TEST_TIMEOUT, udp_at(server, &message.to_vec().unwrap())).await;
-    let answer = Message::from_vec(&answer.map_err(|_| format!("{name}: no answer"))?).unwrap();
+    let answer = timeout(TEST_TIMEOUT, try_udp_at(server, &message.to_vec().unwrap())).await;
+    let answer = answer.map_err(|_| format!("{name}: no answer"))?.map_err(|error| format!("{name}: {error}"))?;
+    let answer = Message::from_vec(&answer).unwrap();
     if answer.response_code != ResponseCode::NoError || answer.answers.is_empty() {
         return Err(format!("{name} {kind}: {}, {} answers", answer.response_code, answer.answers.len()));
     }
