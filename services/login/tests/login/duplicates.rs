@@ -1,7 +1,7 @@
 //! One account, two players, where the settings say that the second one is refused.
 
 use shardkeep_rpc::{accounts::LogOutRequest, gateway::SessionInfo};
-use shardkeep_testkit::Postgres;
+use shardkeep_testkit::{Postgres, wait_until};
 use shardkeep_wire::payload::ErrorCode;
 
 use crate::{
@@ -9,16 +9,19 @@ use crate::{
     player::{Outcome, Player},
 };
 
-/// Tries until the account is free again, as a patient player does.
+/// Logs in again and again until the account is free.
 async fn log_in_when_free(cluster: &Cluster, account: &str) -> Player {
-    loop {
+    let logged_in = wait_until("the account is free", async || {
         let mut player = cluster.connect().await;
         match player.log_in(account, "right").await {
-            Ok(_) => return player,
-            Err(refused) => assert_eq!(refused.code, ErrorCode::AlreadyLoggedIn),
+            Ok(_) => Ok(Some(player)),
+            Err(refused) => {
+                assert_eq!(refused.code, ErrorCode::AlreadyLoggedIn);
+                Ok(None)
+            }
         }
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-    }
+    });
+    logged_in.await.unwrap()
 }
 
 async fn try_once(cluster: &Cluster, account: &str) -> (Player, Outcome<()>) {
