@@ -1,11 +1,11 @@
-//! Waiting times between attempts: exponential, with jitter so that many peers do not come back in step.
+//! Delays between attempts: exponential, with jitter so that many peers do not retry at the same time.
 
 use std::{
     hash::{BuildHasher, Hasher, RandomState},
     time::Duration,
 };
 
-/// Yields the waiting time before each next attempt. Call [`Self::reset`] after a success.
+/// Returns the delay before each next attempt. Call [`Self::reset`] after a success.
 #[derive(Debug, Clone)]
 pub struct Backoff {
     first: Duration,
@@ -18,12 +18,13 @@ impl Backoff {
         Self { first, limit, next: first }
     }
 
-    /// The next waiting time: between half and all of a span that doubles up to the limit.
+    /// The next delay: a random time between half of the current limit and the limit, which doubles up to the
+    /// maximum.
     pub fn next_delay(&mut self) -> Duration {
         self.delay(random())
     }
 
-    /// Sleeps for the next waiting time.
+    /// Sleeps for the next delay.
     pub async fn wait(&mut self) {
         tokio::time::sleep(self.next_delay()).await;
     }
@@ -42,13 +43,13 @@ impl Backoff {
 }
 
 impl Default for Backoff {
-    /// 100 ms up to 2 s: for peers in the same cluster.
+    /// 100 ms up to 2 s, for peers in the same cluster.
     fn default() -> Self {
         Self::new(Duration::from_millis(100), Duration::from_secs(2))
     }
 }
 
-/// Random bits from the standard library's hasher keys: good enough for jitter, not for secrets.
+/// Random bits from the hasher keys of the standard library: good enough for jitter, not for secrets.
 fn random() -> u64 {
     RandomState::new().build_hasher().finish()
 }

@@ -29,7 +29,7 @@ pub(crate) struct LeaseTiming {
     pub(crate) lease: Duration,
 }
 
-/// What the registration reads and reports.
+/// The inputs and outputs of a registration.
 pub(crate) struct RegistrationHandle {
     pub(crate) announcement: watch::Receiver<Instance>,
     pub(crate) leases: Leases,

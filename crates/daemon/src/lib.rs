@@ -55,6 +55,8 @@ mod otlp;
 mod panics;
 mod process;
 mod recorder;
+mod repeat_limit;
+mod rotating_file;
 mod run;
 mod service;
 mod settings;
