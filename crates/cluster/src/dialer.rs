@@ -16,11 +16,11 @@ use crate::{
 };
 
 const CONNECT_DEADLINE: Duration = Duration::from_secs(2);
-/// Restarted peers come back on new ports, so old addresses pile up. Past this many, all are forgotten: whoever
-/// uses one holds it, and the others are made again at their next use.
+/// Restarted peers use new ports, so old addresses accumulate. Beyond this number, all channels are dropped from the
+/// cache: callers keep theirs, and the others are created again at their next use.
 const MAX_CACHED_CHANNELS: usize = 1024;
 
-/// Dials peers with one identity. For daemons, [`crate::Node::channel`]; by itself, for tools.
+/// Dials peers with one identity. Daemons use it through [`crate::Node::channel`], tools directly.
 #[derive(Clone)]
 pub struct Dialer {
     inner: Arc<Inner>,
@@ -89,7 +89,7 @@ fn with_transport_settings(endpoint: Endpoint) -> Endpoint {
         .tcp_nodelay(true)
 }
 
-/// Every call on it fails as if the peer were down: what a peer that advertises nonsense deserves.
+/// A channel for a peer that advertises an invalid address. Every call fails as if the peer were down.
 fn unreachable_channel() -> Channel {
     let refuse = |_: Uri| async {
         Err::<hyper_util::rt::TokioIo<tokio::net::TcpStream>, _>(io::Error::from(

@@ -1,4 +1,4 @@
-//! This instance's own certificate: who it is, and the TLS settings with which it proves that and checks others.
+//! The certificate of this instance, and the TLS settings with which it authenticates itself and checks peers.
 
 use std::{path::Path, sync::Arc};
 
@@ -48,19 +48,19 @@ impl Identity {
         Ok(Self { peer, ca_pem, chain_pem, key_pem, verifier })
     }
 
-    /// Who this instance is, as its peers see it.
+    /// The identity of this instance, as its peers see it.
     pub fn peer(&self) -> &Peer {
         &self.peer
     }
 
-    /// With the certificate that all replicas of a kind share, this instance is the one of this name.
+    /// Sets the name of this replica, if its certificate is shared.
     pub(crate) fn set_replica_name(&mut self, name: &str) {
         if self.peer.is_shared() {
             name.clone_into(&mut self.peer.name);
         }
     }
 
-    /// Demands a certificate of the same authority from every caller.
+    /// Requires a certificate of the same authority from every caller.
     pub(crate) fn server_config(&self) -> anyhow::Result<ServerConfig> {
         let chain: Vec<_> = CertificateDer::pem_slice_iter(&self.chain_pem).collect::<Result<_, _>>()?;
         let key = PrivateKeyDer::from_pem_slice(self.key_pem.expose()).context("private key")?;
@@ -81,8 +81,8 @@ impl Identity {
     }
 }
 
-/// Makes aws-lc-rs the provider of this process. Another one that is installed already stays: then every part of
-/// the process agrees on that one.
+/// Makes aws-lc-rs the provider of this process. An installed provider stays, so that all parts of the process use
+/// the same one.
 fn install_provider() {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
 }

@@ -22,7 +22,7 @@ pub struct ConnectionLimits {
     pub overflow: OverflowPolicy,
 }
 
-/// What happens to unauthenticated connections of the newcomer's own prefix when all slots are in use.
+/// The rule for unauthenticated connections of the newcomer's own prefix when all slots are in use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OverflowPolicy {
     /// The oldest is evicted, unless another prefix has more of them. Suits servers whose handshake takes no time:

@@ -1,4 +1,4 @@
-//! What all daemons share: settings, telemetry, admin endpoints, supervised tasks, and a life from bind to drain.
+//! The common parts of all daemons: settings, telemetry, admin endpoints, supervised tasks, and the way from bind to drain.
 //! A service implements [`Service`] and passes itself to [`main`]; this crate does everything else that a process needs.
 //!
 //! ```no_run
