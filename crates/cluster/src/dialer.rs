@@ -25,7 +25,7 @@ const CONNECT_DEADLINE: Duration = Duration::from_secs(2);
 /// keep those that they use, and the next use of another makes it again.
 const MAX_CACHED_CHANNELS: usize = 1024;
 
-/// Dials peers with one identity. For daemons, [`crate::Node::channel`]; by itself, for tools.
+/// Dials peers with one identity. Daemons use it through [`crate::Node::channel`], tools directly.
 #[derive(Clone)]
 pub struct Dialer {
     inner: Arc<Inner>,

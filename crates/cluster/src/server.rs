@@ -18,18 +18,18 @@ use tracing::{debug, warn};
 
 use crate::{Identity, guard::GuardLayer, metrics::REFUSED, peer_stream::PeerStream};
 
-/// Handshakes at a time; further connections wait in the kernel's queue.
+/// Concurrent handshakes. Further connections wait in the queue of the kernel.
 const MAX_HANDSHAKES: usize = 128;
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(5);
-/// Secured connections that wait to be served; further handshakes wait for a place.
+/// Bound of the connections that wait to be served. Further handshakes wait.
 const INCOMING_QUEUE: usize = 64;
-/// After a failed accept (no file descriptors left), so that the loop does not spin.
+/// Pause after a failed accept, for example without free file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-/// Open streams may end by themselves for so long; then they are cut.
+/// Time for open streams to end by themselves. Then they are closed.
 const CLOSE_GRACE: Duration = Duration::from_millis(500);
 
-/// Limits and keep-alive of both ends of every connection between daemons. A peer that does not answer a ping is
-/// given up after `KEEPALIVE_INTERVAL + KEEPALIVE_TIMEOUT`.
+/// Limits and keep-alive of both ends of every connection between daemons. A connection whose peer does not answer a
+/// ping is closed after `KEEPALIVE_INTERVAL + KEEPALIVE_TIMEOUT`.
 pub(crate) const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(2);
 pub(crate) const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(2);
 pub(crate) const STREAM_WINDOW: u32 = 1 << 20;
