@@ -277,6 +277,9 @@ mod tests {
         database.execute(store::sql("UPDATE leadership SET until_ms = until_ms + 3600000")).await.unwrap();
         // The daemon that owns the file may still run.
         let Finding::Bad(what, _) = leases(&dir, None).await else { panic!("not reported") };
-        assert!(what.contains("world 1") && what.contains("world-1") && what.contains(" s too late"), "{what}");
+        assert!(
+            what.contains("world 1") && what.contains("world-1") && what.contains(" s too late"),
+            "{what}"
+        );
     }
 }

@@ -173,7 +173,8 @@ async fn lookup(server: SocketAddr, name: &str, kind: RecordType) -> Result<(), 
     let mut message = question(name, kind);
     message.metadata.recursion_desired = true;
     let answer = timeout(TEST_TIMEOUT, try_udp_at(server, &message.to_vec().unwrap())).await;
-    let answer = answer.map_err(|_| format!("{name}: no answer"))?.map_err(|error| format!("{name}: {error}"))?;
+    let answer =
+        answer.map_err(|_| format!("{name}: no answer"))?.map_err(|error| format!("{name}: {error}"))?;
     let answer = Message::from_vec(&answer).unwrap();
     if answer.response_code != ResponseCode::NoError || answer.answers.is_empty() {
         return Err(format!("{name} {kind}: {}, {} answers", answer.response_code, answer.answers.len()));
