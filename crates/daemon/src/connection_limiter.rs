@@ -1,6 +1,6 @@
-//! A bounded number of connections before a door, in all and from one address. When it is full, a newcomer takes the
-//! place of the oldest stranger (who has not proved who it is) of the address prefix that has most of those: a crowd that
-//! says nothing then keeps out nobody who speaks. Who has proved itself is never made to leave.
+//! Limits connections in total and per address. When all slots are in use, a new connection replaces the oldest
+//! unauthenticated connection of the address prefix that has most of them. So many idle connections from one network
+//! cannot keep out clients from other networks. Authenticated connections are never replaced.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -13,8 +13,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{Origin, Prefix};
 
-/// How many connections there may be. Overflow: see [`OverflowPolicy`]; whoever counts what it is given back
-/// ([`Full`], [`Slot::evicted`]) keeps the counters.
+/// Numbers of connections. Overflow: see [`OverflowPolicy`]. The caller counts [`Full`] and [`Slot::evicted`] in its
+/// own metrics.
 #[derive(Debug, Clone, Copy)]
 pub struct ConnectionLimits {
     pub all: usize,
@@ -22,25 +22,26 @@ pub struct ConnectionLimits {
     pub overflow: OverflowPolicy,
 }
 
-/// What strangers of the newcomer's own prefix do when the door is full.
+/// The rule for unauthenticated connections of the newcomer's own prefix when all slots are in use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OverflowPolicy {
-    /// The oldest leaves, if no other prefix has more of them. Right where a handshake takes no time: the crowd would have
-    /// to come faster than that.
+    /// The oldest is evicted, unless another prefix has more of them. Suits servers whose handshake takes no time:
+    /// an attacker would have to connect faster than a handshake.
     EvictOldest,
-    /// They stay, and the newcomer is refused unless another prefix has more strangers than its own has connections.
-    /// Right where those inside wait in a queue: a crowd that pushes itself out never gets anywhere.
+    /// They stay. The newcomer is refused, unless another prefix has more unauthenticated connections than the
+    /// newcomer's prefix has connections. Suits servers whose clients wait in a queue: a network that evicts its own
+    /// clients would never get one through.
     RefuseNewcomer,
 }
 
-/// Which bound a newcomer has reached.
+/// The limit that a new connection has reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Full {
     All,
     Origin,
 }
 
-/// Everybody before the door; clones are the same crowd.
+/// All connections of one server. Clones share the count.
 #[derive(Debug, Clone)]
 pub struct ConnectionLimiter {
     bounds: ConnectionLimits,
@@ -53,24 +54,24 @@ struct State {
     next: u64,
     origins: HashMap<Origin, usize>,
     prefixes: HashMap<Prefix, PrefixConnections>,
-    /// Prefixes that have strangers, by their number.
+    /// Prefixes with unauthenticated connections, ordered by their number.
     prefixes_by_count: BTreeSet<(usize, Prefix)>,
 }
 
 #[derive(Debug, Default)]
 struct PrefixConnections {
     connections: usize,
-    /// The oldest first.
+    /// The oldest has the lowest number.
     unauthenticated: BTreeMap<u64, CancellationToken>,
 }
 
-/// One connection's share of the bounds; given back when dropped.
+/// The slot of one connection, released when dropped.
 #[derive(Debug)]
 pub struct Slot {
     state: Arc<Mutex<State>>,
     number: u64,
     prefix: Prefix,
-    /// Whom it counts for; none while only a balancer is known.
+    /// The address that the slot counts for. `None` while only the address of a balancer is known.
     origin: Option<Origin>,
     evicted: CancellationToken,
 }
@@ -80,22 +81,22 @@ impl ConnectionLimiter {
         Self { bounds, state: Arc::default() }
     }
 
-    /// A place for a connection from there.
+    /// Takes a slot for a connection from this address.
     ///
     /// # Errors
-    /// Names the bound that is reached.
+    /// The limit that is reached.
     pub fn admit(&self, address: IpAddr) -> Result<Slot, Full> {
-        // An address that has too many must not crowd out others.
+        // An address beyond its own limit must not evict connections of others.
         if self.state.lock().of(Origin::of(address)) >= self.bounds.per_origin {
             return Err(Full::Origin);
         }
         self.claim(self.enter(address)?, address)
     }
 
-    /// A place for a connection of a balancer, until it says for whom it connects.
+    /// Takes a slot for a connection from a balancer, until the balancer names the client.
     ///
     /// # Errors
-    /// There is none.
+    /// All slots are in use.
     pub fn enter(&self, balancer: IpAddr) -> Result<Slot, Full> {
         let (prefix, evicted) = (Prefix::of(balancer), CancellationToken::new());
         let mut state = self.state.lock();
@@ -108,10 +109,10 @@ impl ConnectionLimiter {
         Ok(Slot { state: self.state.clone(), number, prefix, origin: None, evicted })
     }
 
-    /// The place now counts for that address.
+    /// Assigns the slot to this client address.
     ///
     /// # Errors
-    /// The address has as many as it may; the place is given back.
+    /// The address has reached its limit. The slot is released.
     pub fn claim(&self, mut slot: Slot, address: IpAddr) -> Result<Slot, Full> {
         let (origin, prefix) = (Origin::of(address), Prefix::of(address));
         let mut state = self.state.lock();
@@ -120,7 +121,7 @@ impl ConnectionLimiter {
             return Err(Full::Origin);
         }
         *state.origins.entry(origin).or_insert(0) += 1;
-        // A place that was lost meanwhile is somebody else's.
+        // An evicted slot belongs to another connection already.
         if prefix != slot.prefix && state.remove_unauthenticated(slot.prefix, slot.number) {
             state.add(prefix, slot.number, slot.evicted.clone());
         }
@@ -129,7 +130,7 @@ impl ConnectionLimiter {
         Ok(slot)
     }
 
-    /// 0.0 nobody is here to 1.0: the next is refused, or takes another's place.
+    /// From 0.0 (no connections) to 1.0 (the next connection is refused, or evicts another).
     pub fn load(&self) -> f64 {
         self.state.lock().all as f64 / self.bounds.all as f64
     }
@@ -156,7 +157,7 @@ impl State {
         }
     }
 
-    /// Whether it was a stranger.
+    /// Returns whether the connection was unauthenticated.
     fn mark_authenticated(&mut self, prefix: Prefix, number: u64) -> bool {
         let Some(entry) = self.prefixes.get_mut(&prefix) else { return false };
         let before = entry.unauthenticated.len();
@@ -204,17 +205,17 @@ impl State {
 }
 
 impl Slot {
-    /// The client has proved who it is, and is not made to leave any more. False: its place is lost already.
+    /// The client is authenticated: the slot cannot be evicted any more. Returns false if it was evicted before.
     pub fn proved(&self) -> bool {
         self.state.lock().mark_authenticated(self.prefix, self.number) || !self.evicted.is_cancelled()
     }
 
-    /// Returns when the place was given to somebody else; the connection must be closed then.
+    /// Completes when the slot is given to another connection. The caller must close this connection then.
     pub fn evicted(&self) -> impl Future<Output = ()> + use<> {
         self.evicted.clone().cancelled_owned()
     }
 
-    /// Whom it counts for; none while only a balancer is known.
+    /// The address that the slot counts for. `None` while only the address of a balancer is known.
     pub fn origin(&self) -> Option<Origin> {
         self.origin
     }
@@ -223,7 +224,7 @@ impl Slot {
 impl Drop for Slot {
     fn drop(&mut self) {
         let mut state = self.state.lock();
-        // A place that was lost is somebody else's already.
+        // An evicted slot is released already.
         if !self.evicted.is_cancelled() && !state.remove_unauthenticated(self.prefix, self.number) {
             state.release(self.prefix);
         }

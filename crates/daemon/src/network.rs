@@ -4,7 +4,7 @@ use std::{fmt, net::IpAddr, str::FromStr};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
-/// Any number of networks. In settings a list of texts.
+/// A set of networks; a list of texts in settings.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Networks(Vec<Network>);
@@ -22,7 +22,7 @@ impl FromIterator<Network> for Networks {
     }
 }
 
-/// Addresses that begin alike.
+/// All addresses with the same first bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Network {
     address: IpAddr,

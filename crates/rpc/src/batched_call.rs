@@ -1,10 +1,10 @@
-//! Calls that carry many questions: how many, and how each is answered for itself.
+//! Calls that carry several requests: their number, and the outcome of each request.
 
 use tonic::{Code, Status};
 
 use crate::Malformed;
 
-/// Questions in one call, at most.
+/// Largest number of requests in one call.
 pub const MAX_REQUESTS: usize = 1_024;
 
 /// # Errors
@@ -16,12 +16,12 @@ pub fn check_request_count<T>(field: &'static str, requests: &[T]) -> Result<(),
     }
 }
 
-/// Code and detail of a question that is refused.
+/// Code and detail of a request that is refused.
 pub fn refusal(status: &Status) -> (u32, String) {
     (status.code() as u32, status.message().to_owned())
 }
 
-/// One question's outcome, from its code and detail.
+/// The outcome of one request, from its code and detail.
 ///
 /// # Errors
 /// When the code is not OK.

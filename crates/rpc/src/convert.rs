@@ -1,11 +1,11 @@
-//! Bytes and strings of messages become types here, and nowhere later.
+//! Conversions from bytes and strings of messages to types. They happen at the edge of a daemon and nowhere else.
 
 use shardkeep_types::{CellRect, GroupKey, InstanceId, MapId, Position, SessionId};
 use tonic::Status;
 
 use crate::{common, link};
 
-/// A field of a peer's message is missing or not what it should be.
+/// A field of a peer's message is missing or invalid.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("field `{field}`: {reason}")]
 pub struct Malformed {

@@ -1,4 +1,4 @@
-//! A throwaway PostgreSQL.
+//! A temporary PostgreSQL server.
 
 use std::{
     fs,
@@ -20,20 +20,20 @@ use crate::{
 };
 
 const PACKAGE: &str = "postgresql";
-/// Another process may take the free port between our look and the server's.
+/// Another process may take the free port before the server does.
 const PORTS_TO_TRY: usize = 5;
 
-/// The server that tests of one process share while at least one of them runs.
+/// The server that the tests of one process share while at least one of them runs.
 static SHARED: Mutex<Weak<Server>> = Mutex::new(Weak::new());
 
-/// An empty database on a throwaway server.
+/// An empty database on a temporary server.
 pub struct Postgres {
     server: Arc<Server>,
     database: String,
 }
 
 impl Postgres {
-    /// A fresh database. Tests of one process share a server, which does not wait for the disk.
+    /// Creates a database. The tests of one process share a server, which does not sync to the disk.
     ///
     /// # Panics
     /// When PostgreSQL is not installed (the message names the package) or does not start.
@@ -50,7 +50,8 @@ impl Postgres {
         .await
     }
 
-    /// A server of one's own, with every commit on the disk: for measurements, and for tests that stop it.
+    /// Starts a separate server that syncs every commit to the disk: for measurements, and for tests that stop the
+    /// server.
     ///
     /// # Panics
     /// As [`Postgres::start`].
@@ -74,8 +75,8 @@ impl Postgres {
         self.url_through(self.address())
     }
 
-    /// Kills the server at once, as a power cut does; [`Postgres::restart`] brings it back on the same port.
-    /// Only for a server of one's own.
+    /// Kills the server at once, like a power failure. [`Postgres::restart`] starts it again on the same port. Only
+    /// for a dedicated server.
     pub fn kill(&self) {
         let mut process = self.server.process.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(mut process) = process.take() {
@@ -83,7 +84,8 @@ impl Postgres {
         }
     }
 
-    /// Stops answering without closing anything, as a frozen machine does. Only for a server of one's own.
+    /// Suspends the server: it answers nothing and closes nothing, like a frozen machine. Only for a dedicated
+    /// server.
     ///
     /// # Panics
     /// When the server has ended by itself.
@@ -202,7 +204,7 @@ struct Server {
     port: u16,
     durable: bool,
     databases: AtomicU32,
-    // Dropped last: the server runs in it.
+    // Dropped last, because the server runs in it.
     folder: TempDir,
 }
 
@@ -310,7 +312,7 @@ impl Server {
         if !self.durable {
             command.args(["-c", "fsync=off", "-c", "full_page_writes=off"]);
         }
-        // A killed server leaves the file of its process behind; its last line is about the past.
+        // A killed server leaves its PID file behind, with an old last line.
         let pid_file = data.join("postmaster.pid");
         drop(fs::remove_file(&pid_file));
         Process::start(command, &self.folder.path().join("log"), || {
@@ -335,7 +337,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // Before the folder is removed.
+        // The server must end before its folder is removed.
         drop(self.process.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 }

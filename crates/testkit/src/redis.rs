@@ -1,4 +1,4 @@
-//! A throwaway Redis.
+//! A temporary Redis server.
 
 use std::{
     io::{Read as _, Write as _},
@@ -15,10 +15,10 @@ use crate::{
     tls::TlsFiles,
 };
 
-/// Another process may take the free port between our look and the server's.
+/// Another process may take the free port before the server does.
 const PORTS_TO_TRY: usize = 5;
 
-/// An empty Redis server that keeps nothing on the disk.
+/// An empty Redis server without persistence.
 pub struct Redis {
     process: Process,
     port: u16,
@@ -140,7 +140,7 @@ impl Redis {
         response
     }
 
-    /// Stops answering without closing anything, as a frozen machine does.
+    /// Suspends the server: it answers nothing and closes nothing, like a frozen machine.
     ///
     /// # Panics
     /// When the server has ended by itself.

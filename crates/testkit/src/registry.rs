@@ -1,4 +1,5 @@
-//! A registry for the tests of one daemon: it believes everything it is told, and lets a test call a daemon dead.
+//! A registry for the tests of one daemon. It accepts every registration, and a test can mark an instance as
+//! offline.
 
 use std::{collections::BTreeMap, pin::Pin, sync::Arc};
 
@@ -13,10 +14,10 @@ use tokio::sync::broadcast;
 use tokio_stream::wrappers::BroadcastStream;
 use tonic::{Request, Response, Status};
 
-/// Changes that a watcher may be behind.
+/// Bound of the changes that wait for a watcher.
 const CHANGE_QUEUE: usize = 1024;
 
-/// Instances by their names. Clones share what they know.
+/// Instances by name. Clones share them.
 #[derive(Clone)]
 pub struct FakeRegistry {
     instances: Arc<Mutex<BTreeMap<String, Instance>>>,
@@ -30,7 +31,7 @@ impl Default for FakeRegistry {
 }
 
 impl FakeRegistry {
-    /// What it knows of an instance, once that is up.
+    /// Waits until the instance is up, and returns it.
     pub async fn wait_until_up(&self, name: &str) -> Instance {
         let mut changes = self.changes.subscribe();
         loop {
@@ -38,12 +39,12 @@ impl FakeRegistry {
             if let Some(instance) = known.filter(|it| it.state == i32::from(State::Up)) {
                 return instance;
             }
-            // Whether it was this instance or the channel overflowed: look again.
+            // Another instance may have changed, or the channel may have overflowed: check again.
             let _ = changes.recv().await;
         }
     }
 
-    /// Says what a registry says of a daemon that it has not heard of for a lease.
+    /// Marks the instance as offline, as a registry does when its lease has run out.
     pub fn mark_offline(&self, name: &str) {
         self.change(name, |instance| instance.state = State::Offline.into());
     }
@@ -52,7 +53,7 @@ impl FakeRegistry {
         let mut instances = self.instances.lock();
         let Some(instance) = instances.get_mut(name) else { return false };
         let before = instance.clone();
-        // Who is lost stays lost; its heartbeats come too late.
+        // An instance that was marked as offline stays offline, also after late heartbeats.
         if !is_lost(instance) {
             change(instance);
         }
@@ -63,7 +64,7 @@ impl FakeRegistry {
     }
 
     fn publish(&self, instance: Instance) {
-        // Nobody may be watching yet.
+        // Fails when nothing watches.
         let _ = self.changes.send(instance);
     }
 }
@@ -84,7 +85,7 @@ impl Registry for FakeRegistry {
         let instance = request.into_inner().instance.ok_or_else(missing("instance"))?;
         let id = instance.id.clone().ok_or_else(missing("id"))?;
         let mut instances = self.instances.lock();
-        // Of the same incarnation, that is: a daemon that was restarted is another.
+        // A restarted daemon has another incarnation.
         let lost = |known: &Instance| is_lost(known) && known.id == instance.id;
         if !instances.get(&id.name).is_some_and(lost) {
             instances.insert(id.name, instance.clone());

@@ -1,4 +1,5 @@
-//! Identifiers. Numbers from the database are `u64`; what a stranger must not guess is 16 bytes, most of them random.
+//! Identifiers. Numbers from a database are `u64`. Identifiers that strangers must not guess have 16 bytes, most of
+//! them random.
 
 use std::{fmt, str::FromStr};
 
@@ -26,24 +27,24 @@ macro_rules! number_id {
 }
 
 number_id! {
-    /// Who pays. Given by the account store, from 1.
+    /// A player's account. Assigned by the account store, from 1.
     AccountId(u64)
 }
 number_id! {
-    /// What is played. Given by the database, from 1.
+    /// A character of an account. Assigned by the game store, from 1.
     CharacterId(u64)
 }
 number_id! {
-    /// One stack of items in the ledger. Given by the database, from 1.
+    /// One stack of items in the ledger. Assigned by the game store, from 1.
     ItemId(u64)
 }
 number_id! {
-    /// One game world of the region, from 1; 0 in messages means "no world in particular".
+    /// One game world of the region, from 1. In messages, 0 means "no particular world".
     WorldId(u32)
 }
 
-/// Something that stands on a map: an avatar, a creature or an item on the ground. The top byte tells which, so
-/// that the same avatar or item has the same id on every zone.
+/// An avatar, a creature or a ground item on a map. The top byte is the kind, so an avatar or item has the same id
+/// in every zone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct EntityId(pub u64);
@@ -58,7 +59,7 @@ impl EntityId {
         Self(Self::AVATAR | (character.0 & Self::NUMBER))
     }
 
-    /// A creature by its spawn point, which is unique in the world.
+    /// A creature, by its spawn point. Spawn points are unique in the world.
     pub fn creature(spawn: u64) -> Self {
         Self(Self::CREATURE | (spawn & Self::NUMBER))
     }
@@ -86,7 +87,7 @@ impl fmt::Display for EntityId {
     }
 }
 
-/// The text or bytes given are not the identifier they should be.
+/// The text or bytes are not an identifier of this type.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("{what}: expected {expected}, got {got}")]
 pub struct ParseIdError {
@@ -121,7 +122,7 @@ macro_rules! random_id {
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                // Ids stand in every player event, so they are written in one piece.
+                // Every player event contains ids, so they are formatted in one write.
                 const DIGITS: &[u8; 16] = b"0123456789abcdef";
                 let mut text = [0; 32];
                 for (byte, pair) in self.0.iter().zip(text.chunks_exact_mut(2)) {
@@ -157,17 +158,17 @@ macro_rules! random_id {
 }
 
 random_id! {
-    /// One player's presence; survives sockets and gateways. 48 bits of its start in milliseconds since the Unix epoch
-    /// (so that its play time can be told from it wherever it goes), then 80 random bits.
+    /// A player's session. It survives sockets and gateways. 48 bits: its start in milliseconds since the Unix
+    /// epoch, so that each daemon can compute the play time; then 80 random bits.
     SessionId, "session id"
 }
 random_id! {
-    /// Names a single-use ticket; derived, like its key, from the ticket chain.
+    /// A single-use ticket. Like its key, it is derived from the ticket chain.
     TicketId, "ticket id"
 }
 
-/// One running daemon. The name is stable over restarts; the incarnation is its start, in milliseconds since
-/// the Unix epoch, or more than that where the clock went back: a later start has a higher one.
+/// One running daemon. The name stays the same after a restart. The incarnation is the start in milliseconds since
+/// the Unix epoch, or more if the clock went back: a later start has a higher incarnation.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct InstanceId {
     pub kind: crate::DaemonKind,

@@ -1,5 +1,5 @@
-//! A tracing event as an OTLP log record: message, level and target, and every field as an attribute. It is encoded where
-//! it happens, as it stands in a batch: to make the record out of strings first would cost as much as what is recorded.
+//! Encodes a tracing event as an OTLP log record: message, level, target, and each field as an attribute. The
+//! encoder writes the bytes directly, because building the record from strings first would cost as much again.
 
 use std::{
     cell::Cell,
@@ -32,10 +32,11 @@ mod log_record {
     pub(super) const OBSERVED_TIME_UNIX_NANO: u32 = 11;
 }
 
-/// Hands the event's record to `take`, encoded with its key and length.
+/// Passes the encoded record of the event, with its key and length, to `take`.
 pub(super) fn with_encoded<R>(event: &Event<'_>, take: impl FnOnce(&[u8]) -> R) -> R {
     thread_local! {
-        /// Buffers that each event uses again. An event that happens while another is recorded has its own.
+        /// Buffers that all events of the thread reuse. An event inside the encoding of another event gets new
+        /// buffers.
         static FIELDS: Cell<Fields> = const { Cell::new(Fields::new()) };
     }
     let mut fields = FIELDS.take();
@@ -46,7 +47,7 @@ pub(super) fn with_encoded<R>(event: &Event<'_>, take: impl FnOnce(&[u8]) -> R) 
     result
 }
 
-/// Names the daemon in the words of OpenTelemetry's resource conventions.
+/// Names the daemon by OpenTelemetry's conventions for resources.
 pub(crate) fn resource(kind: &str, name: &str) -> Resource {
     let text = |text: &str| Some(AnyValue { value: Some(Value::StringValue(text.to_owned())) });
     let pair = |key: &str, value| KeyValue { key: key.to_owned(), value: text(value), ..KeyValue::default() };
@@ -61,18 +62,18 @@ pub(crate) fn resource(kind: &str, name: &str) -> Resource {
     }
 }
 
-/// An event's fields, as far as they are encoded.
+/// The encoded fields of an event.
 #[derive(Default)]
 struct Fields {
     message: String,
-    /// As they stand in the record.
+    /// Encoded as in the record.
     attributes: Vec<u8>,
-    /// What `Debug` writes, whose length is not known before.
+    /// Output of `Debug`, whose length is not known in advance.
     text: String,
     record: Vec<u8>,
 }
 
-/// A value of an attribute: the cases of `AnyValue` that fields have.
+/// The value of an attribute: the cases of `AnyValue` that tracing fields need.
 #[derive(Clone, Copy)]
 enum FieldValue<'a> {
     Text(&'a str),
@@ -100,7 +101,7 @@ impl Fields {
         value.encode(&mut self.attributes);
     }
 
-    /// The record of the event whose fields these are.
+    /// Encodes the record of this event from its fields.
     fn record(&mut self, event: &Event<'_>) -> &[u8] {
         let metadata = event.metadata();
         self.push("target", FieldValue::Text(metadata.target()));
@@ -131,7 +132,7 @@ impl Visit for Fields {
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
         let mut text = std::mem::take(&mut self.text);
         text.clear();
-        // A value that cannot say what it is leaves what it has said.
+        // If `Debug` fails, the text up to the failure is kept.
         let _ = write!(text, "{value:?}");
         self.record_str(field, &text);
         self.text = text;
@@ -223,7 +224,7 @@ mod tests {
 
     use super::*;
 
-    /// Keeps every event's record, decoded as a collector does.
+    /// Keeps the record of each event, decoded as a collector decodes it.
     #[derive(Clone, Default)]
     struct RecordCollector(Arc<Mutex<Vec<LogRecord>>>);
 
@@ -235,7 +236,7 @@ mod tests {
         }
     }
 
-    /// Says something while it is recorded.
+    /// Logs while it is being logged.
     #[derive(Debug)]
     struct LoggingDisplay;
 

@@ -1,4 +1,5 @@
-//! A batch as the collector's `ExportLogsServiceRequest`. Written by hand because its records are encoded already.
+//! Encodes a batch as `ExportLogsServiceRequest`. The encoder is written by hand because the records are encoded
+//! already.
 
 use bytes::{Buf, BufMut, Bytes};
 use opentelemetry_proto::tonic::{
@@ -24,12 +25,12 @@ const SCOPE_LOGS: u32 = 2;
 /// `ScopeLogs.scope`.
 const SCOPE: u32 = 1;
 
-/// A request to export, whose every part is encoded. To copy it costs nothing.
+/// A request to export. All parts are encoded, so a clone copies no bytes.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct ExportRequest {
     /// The resource, with its key and length.
     resource: Bytes,
-    /// The scope, likewise.
+    /// The scope, with its key and length.
     scope: Bytes,
     pub(super) batch: Batch,
 }
@@ -41,7 +42,7 @@ impl ExportRequest {
         Self { resource: field(RESOURCE, resource), scope: field(SCOPE, &scope), batch: Batch::default() }
     }
 
-    /// The same with these records.
+    /// The same request with these records.
     pub(super) fn with(&self, batch: Batch) -> Self {
         Self { batch, ..self.clone() }
     }
@@ -82,7 +83,7 @@ impl Message for ExportRequest {
         delimited_len(RESOURCE_LOGS, self.resource_logs())
     }
 
-    /// Requests are only sent; what is not one's own to read is left alone.
+    /// Requests are only sent, never decoded.
     fn merge_field(
         &mut self,
         tag: u32,

@@ -1,4 +1,4 @@
-//! A daemon that does nothing, or what a test tells it to.
+//! A daemon without work, or with the behaviour that a test selects.
 
 use serde::{Deserialize, Serialize};
 use shardkeep_daemon::{Daemon, Service, Settings, Validate};
@@ -23,7 +23,7 @@ pub(crate) struct Limits {
     pub(crate) rate: f64,
 }
 
-/// How it behaves.
+/// Behaviour of the daemon.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Act {
