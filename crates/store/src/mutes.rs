@@ -4,7 +4,7 @@ use crate::{Database, Error, sql};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mute {
-    /// Names are compared without regard to case.
+    /// Names are compared as `shardkeep_names::fold` describes.
     pub name: String,
     /// Milliseconds since the Unix epoch; 0 unmutes.
     pub until_ms: u64,
@@ -17,7 +17,7 @@ pub async fn put(database: &Database, mute: &Mute) -> Result<(), Error> {
     let upsert = sql("INSERT INTO mutes (name_key, until_ms, issued_ms) VALUES ($1, $2, $3) \
          ON CONFLICT (name_key) DO UPDATE SET until_ms = excluded.until_ms, issued_ms = excluded.issued_ms \
          WHERE mutes.issued_ms < excluded.issued_ms");
-    let upsert = upsert.bind(mute.name.to_lowercase()).bind(mute.until_ms).bind(mute.issued_ms);
+    let upsert = upsert.bind(shardkeep_names::fold(&mute.name)).bind(mute.until_ms).bind(mute.issued_ms);
     database.execute(upsert).await.map(drop)
 }
 

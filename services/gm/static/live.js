@@ -39,6 +39,10 @@ function localizeTimes(root) {
 
 // Gives `old` the content of `next` and keeps the elements that are equal.
 function morph(old, next) {
+  // The console marks a cell that has not changed and leaves out its content.
+  if (next.nodeType === Node.ELEMENT_NODE && next.hasAttribute("data-same")) {
+    return;
+  }
   if (old.nodeType !== next.nodeType || old.nodeName !== next.nodeName) {
     old.replaceWith(next);
     return;

@@ -1,5 +1,6 @@
 //! The search for characters by name, for operators.
 
+use shardkeep_names::confusable_key;
 use shardkeep_types::{AccountId, CharacterId, WorldId};
 
 use super::tables::Game;
@@ -15,12 +16,12 @@ pub struct FoundCharacter {
 }
 
 impl Game {
-    /// Characters of all worlds whose names begin with `prefix`, without regard to case, sorted by name: at most
-    /// `limit`. It reads the names of all characters, so it takes longer in a larger database.
+    /// Characters of all worlds whose names begin with `prefix` or with a text that looks like it, without regard to
+    /// case: at most `limit`. It reads the names of all characters, so it takes longer in a larger database.
     pub async fn find_by_name(&self, prefix: &str, limit: u32) -> Result<Vec<FoundCharacter>, Error> {
         let select = sql("SELECT id, account, world, name FROM characters \
              WHERE substr(name_key, 1, length($1)) = $1 ORDER BY name_key, world LIMIT $2");
-        let rows = self.database().fetch_all(select.bind(prefix.to_lowercase()).bind(limit)).await?;
+        let rows = self.database().fetch_all(select.bind(confusable_key(prefix)).bind(limit)).await?;
         let found = rows.into_iter().map(|mut row| {
             Ok(FoundCharacter {
                 id: CharacterId(row.take()?),

@@ -15,6 +15,10 @@ use crate::metrics;
 
 /// Streams at once. Further pages do not update themselves and say so.
 const MAX_STREAMS: usize = 64;
+/// The start of the last cell of a row that has forms.
+const ACTIONS: &str = "<td class=\"actions\">";
+/// The end of a row whose forms the browser has already. `static/live.js` keeps its cell.
+const SAME_ACTIONS: &str = "<td class=\"actions\" data-same></td></tr>";
 
 /// A list of rows. `static/live.js` finds its container by the attribute `data-live`.
 pub(crate) struct LivePart {
@@ -82,7 +86,20 @@ pub(crate) struct SentParts {
 #[derive(Default)]
 struct SentPart {
     keys: Vec<String>,
-    hashes: HashMap<String, u64>,
+    hashes: HashMap<String, RowHashes>,
+}
+
+/// Hashes of the two pieces of a row: its data, and its last cell with the forms, which is large and seldom changes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct RowHashes {
+    data: u64,
+    forms: u64,
+}
+
+fn hash(text: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    text.hash(&mut hasher);
+    hasher.finish()
 }
 
 impl SentParts {
@@ -98,13 +115,18 @@ impl SentPart {
         let mut changed = Map::new();
         let mut hashes = HashMap::with_capacity(part.rows.len());
         for (key, row) in &part.rows {
-            let mut hasher = DefaultHasher::new();
-            row.0.hash(&mut hasher);
-            let hash = hasher.finish();
-            if self.hashes.get(key) != Some(&hash) {
-                changed.insert(key.clone(), row.0.as_str().into());
+            let (data, forms) = row.0.split_at(row.0.find(ACTIONS).unwrap_or(row.0.len()));
+            let new = RowHashes { data: hash(data), forms: hash(forms) };
+            match self.hashes.get(key) {
+                Some(sent) if *sent == new => {}
+                Some(sent) if sent.forms == new.forms && !forms.is_empty() => {
+                    changed.insert(key.clone(), format!("{data}{SAME_ACTIONS}").into());
+                }
+                _ => {
+                    changed.insert(key.clone(), row.0.as_str().into());
+                }
             }
-            hashes.insert(key.clone(), hash);
+            hashes.insert(key.clone(), new);
         }
         self.hashes = hashes;
         let keys: Vec<String> = part.rows.iter().map(|(key, _)| key.clone()).collect();
@@ -174,6 +196,21 @@ mod tests {
 
         let removed = sent.changes(&[part(&[("2", "Bobby")])]);
         assert_eq!((&removed[0]["keys"], &removed[0]["rows"]), (&json!(["2"]), &json!({})));
+    }
+
+    #[test]
+    fn stream_sends_the_forms_of_a_row_only_once() {
+        let part = |cell: &str, form: &str| {
+            let row = html! { tr data-key="1" { td { (cell) } td.actions { form { (form) } } } };
+            [LivePart::new("players", [("1".to_owned(), row)])]
+        };
+        let mut sent = SentParts::default();
+        sent.changes(&part("zone-1", "Kick"));
+        let moved = sent.changes(&part("zone-2", "Kick"));
+        let expected = format!("<tr data-key=\"1\"><td>zone-2</td>{SAME_ACTIONS}");
+        assert_eq!(moved[0]["rows"]["1"], expected);
+        let changed = sent.changes(&part("zone-2", "Ban"));
+        assert!(changed[0]["rows"]["1"].as_str().unwrap().contains("<form>Ban</form>"));
     }
 
     #[test]

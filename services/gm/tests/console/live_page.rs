@@ -3,7 +3,7 @@
 use std::{path::Path, process::Command};
 
 /// Checks that `live_page.html` prints.
-const CHECKS: usize = 11;
+const CHECKS: usize = 12;
 
 #[test]
 fn live_page_keeps_selection_and_open_forms_while_rows_change() {
