@@ -1,7 +1,7 @@
 //! Passwords by the profile OpaqueString (RFC 8265, section 4.2): NFC, every space as U+0020, no control characters. The
 //! same password then has the same bytes on every keyboard and system.
 
-use precis_core::profile::PrecisFastInvocation;
+use precis_core::profile::{PrecisFastInvocation, stabilize};
 use precis_profiles::OpaqueString;
 
 /// Bytes of a prepared password.
@@ -23,7 +23,9 @@ pub fn prepare_password(typed: &str) -> Result<String, PasswordError> {
     if typed.is_empty() || typed.len() > 4 * MAX_BYTES {
         return Err(PasswordError::Length);
     }
-    let prepared = OpaqueString::enforce(typed).map_err(|_| PasswordError::Character)?;
+    // A first pass may produce a character that the next one forbids (RFC 8264, section 7).
+    let prepared =
+        stabilize(typed, |text| OpaqueString::enforce(text)).map_err(|_| PasswordError::Character)?;
     if prepared.len() > MAX_BYTES { Err(PasswordError::Length) } else { Ok(prepared.into_owned()) }
 }
 
@@ -41,8 +43,8 @@ mod tests {
     }
 
     #[test]
-    fn password_with_control_character_is_refused() {
-        for wrong in ["my cat is a \u{9}by", "a\0b", "a\u{85}b"] {
+    fn password_with_forbidden_character_is_refused() {
+        for wrong in ["my cat is a \u{9}by", "a\0b", "a\u{85}b", "\u{387}"] {
             assert_eq!(prepare_password(wrong), Err(PasswordError::Character), "{wrong:?}");
         }
     }

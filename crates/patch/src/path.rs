@@ -230,7 +230,7 @@ mod tests {
             (".SHARDKEEP/key", Reserved),
             (".\u{17f}hardkeep/key", Reserved),
             ("SHARDK~1/key", ShortName),
-            ("data/progra~12.pak", ShortName),
+            ("data/progr~12.pak", ShortName),
             ("A~1", ShortName),
             (long.as_str(), TooLong),
             ("x".repeat(121).as_str(), TooLong),

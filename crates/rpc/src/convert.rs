@@ -1,11 +1,11 @@
-//! Conversions from bytes and strings of messages to types. They happen at the edge of a daemon and nowhere else.
+//! Bytes and strings of messages become types here, and nowhere later.
 
 use shardkeep_types::{CellRect, GroupKey, InstanceId, MapId, Position, SessionId};
 use tonic::Status;
 
 use crate::{common, link};
 
-/// A field of a peer's message is missing or invalid.
+/// A field of a peer's message is missing or not what it should be.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("field `{field}`: {reason}")]
 pub struct Malformed {

@@ -194,7 +194,8 @@ async fn login_recovers_when_store_returns() {
     cluster.account("alice", "right").await;
     server.kill();
     let refused = cluster.connect().await.log_in("alice", "right").await.unwrap_err();
-    assert_eq!((refused.code, refused.detail.as_str()), (ErrorCode::Unavailable, "temporarily impossible"));
+    let expected = (ErrorCode::Unavailable, "this is impossible now; try again");
+    assert_eq!((refused.code, refused.detail.as_str()), expected);
     server.restart();
     cluster.connect().await.log_in("alice", "right").await.unwrap();
 }

@@ -226,10 +226,10 @@ async fn region_keeps_working_while_central_store_is_down() {
 
     // An invitation belongs to one region, and a name to all.
     let second = register(&mut us.connect().await, &key, "hans", "mine", &lost).await.unwrap_err();
-    assert_eq!(second.detail, "this invitation is not, or no longer, good", "no two accounts for one");
+    assert_eq!(second.detail, "this invitation is unknown, used up or expired", "no two accounts for one");
     let token = invited().await;
     let taken = register(&mut us.connect().await, &key, "bob", "mine", &token).await.unwrap_err();
-    assert_eq!(taken.detail, "this name is taken");
+    assert_eq!(taken.detail, "this name is taken; choose another one");
     let new = register(&mut us.connect().await, &key, "emil", "mine", &token).await.unwrap();
     assert_eq!(logged_in(&eu, "emil", "mine").await.1.account_id, new);
     let used = register(&mut us.connect().await, &key, "fritz", "mine", &token).await.unwrap_err();

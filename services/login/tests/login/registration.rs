@@ -66,7 +66,10 @@ async fn open_registration_creates_account_that_can_log_in() {
     assert_eq!(player.log_in("alice", "right").await.unwrap().account_id, id);
 
     let taken = register(&mut cluster.connect().await, &region, "ALICE", "mine now", "").await.unwrap_err();
-    assert_eq!((taken.code, taken.detail.as_str()), (ErrorCode::Refused, "this name is taken"));
+    assert_eq!(
+        (taken.code, taken.detail.as_str()),
+        (ErrorCode::Refused, "this name is taken; choose another one")
+    );
     cluster.connect().await.log_in("alice", "right").await.unwrap();
     let other = registration::RegionKey::new(&Secret::new([1; 32])).unwrap();
     let strange = register(&mut cluster.connect().await, other.public(), "bob", "x", "").await.unwrap_err();
