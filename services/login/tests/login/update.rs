@@ -58,6 +58,10 @@ impl Publisher {
 
     /// Publishes a release. Returns how many bytes a new client fetches.
     fn publish(&self, sequence: u64, files: &Files) -> u64 {
+        self.publish_at(sequence, files, unix_millis())
+    }
+
+    fn publish_at(&self, sequence: u64, files: &Files, now_ms: u64) -> u64 {
         let chunking = Chunking::new(8 << 10, 32 << 10, 128 << 10).unwrap();
         let name = format!("1.2.{sequence}");
         let mut builder = Builder::new(Release { name, sequence, client_version: 1_002_003 }, chunking);
@@ -71,7 +75,7 @@ impl Publisher {
             builder.add(ReleasePath::new(path).unwrap(), false, chunks.collect());
         }
         let manifest = builder.finish().unwrap();
-        self.put(layout::CURRENT, &self.key.sign(&manifest, unix_millis()));
+        self.put(layout::CURRENT, &self.key.sign(&manifest, now_ms));
         manifest.total_stored()
     }
 
@@ -416,6 +420,27 @@ async fn new_release_fetches_only_changed_chunks() {
     assert!(matches!(error, UpdateError::Older { installed: 2, offered: 1 }), "{error}");
     fetch(address(&cluster), &Options { allow_older: true, ..options.clone() }).await.unwrap();
     installed(folder.path(), &files());
+}
+
+#[tokio::test]
+async fn release_signed_long_ago_is_reported_or_refused() {
+    const DAY: Duration = Duration::from_hours(24);
+    let publisher = Publisher::new();
+    publisher.publish_at(1, &files(), unix_millis() - 100 * 86_400_000);
+    let server = publisher.serve().await;
+    published(server, 1).await;
+    let folder = tempfile::tempdir().unwrap();
+    let options = options(folder.path(), publisher.key.public());
+    let strict = Options { refuse_after: Some(10 * DAY), ..options.clone() };
+    let error = fetch(server, &strict).await.unwrap_err();
+    assert!(matches!(error, UpdateError::Stale { age_days: 100, allowed_days: 10 }), "{error}");
+    let done = fetch(server, &options).await.unwrap();
+    assert_eq!(done.stale.map(|age| age.as_secs() / DAY.as_secs()), Some(100));
+    installed(folder.path(), &files());
+    // The publisher signs the same release again.
+    publisher.publish(1, &files());
+    let renewed = async { while fetch(server, &strict).await.is_err() {} };
+    timeout(TEST_TIMEOUT, renewed).await.expect("a new signature makes the release current");
 }
 
 #[tokio::test]
