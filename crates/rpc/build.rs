@@ -14,7 +14,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     files.sort();
     println!("cargo::rerun-if-changed={}", root.display());
     let descriptors = protox::compile(&files, [&root])?;
-    // These messages carry secrets. `masked.rs` implements their `Debug`.
+    // These carry secrets; how they show themselves is in `masked.rs`.
     let masked = ["Account", "CreateRequest", "SetProofRequest", "SetSecondFactorRequest"];
     let masked = masked.map(|message| format!(".shardkeep.central.v1.{message}"));
     tonic_prost_build::configure()

@@ -1,10 +1,10 @@
-//! Delays between attempts: exponential, with jitter so that many peers do not retry at the same time.
+//! Waiting times between attempts: exponential, with jitter so that many peers do not come back in step.
 
 use std::time::Duration;
 
 use shardkeep_daemon::random_u64;
 
-/// Returns the delay before each next attempt. Call [`Self::reset`] after a success.
+/// Yields the waiting time before each next attempt. Call [`Self::reset`] after a success.
 #[derive(Debug, Clone)]
 pub struct Backoff {
     first: Duration,
@@ -17,13 +17,12 @@ impl Backoff {
         Self { first, limit, next: first }
     }
 
-    /// The next delay: a random time between half of the current limit and the limit, which doubles up to the
-    /// maximum.
+    /// The next waiting time: between half and all of a span that doubles up to the limit.
     pub fn next_delay(&mut self) -> Duration {
         self.delay(random_u64())
     }
 
-    /// Sleeps for the next delay.
+    /// Sleeps for the next waiting time.
     pub async fn wait(&mut self) {
         tokio::time::sleep(self.next_delay()).await;
     }
@@ -42,7 +41,7 @@ impl Backoff {
 }
 
 impl Default for Backoff {
-    /// 100 ms up to 2 s, for peers in the same cluster.
+    /// 100 ms up to 2 s: for peers in the same cluster.
     fn default() -> Self {
         Self::new(Duration::from_millis(100), Duration::from_secs(2))
     }

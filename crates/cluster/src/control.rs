@@ -1,4 +1,4 @@
-//! The `Control` service, which every daemon serves on its gRPC port: an operator starts a drain.
+//! What every daemon serves on its gRPC port beside its own services: the order to drain.
 
 use shardkeep_daemon::Daemon;
 use shardkeep_rpc::control::{DrainReply, DrainRequest, control_server::Control};

@@ -1,4 +1,4 @@
-//! Live views of the instances of one kind, from a watch of every registry.
+//! Live views of the instances of one kind, fed by a watch of every registry.
 
 use std::{
     sync::{
@@ -25,14 +25,13 @@ use crate::{
     metrics::{INSTANCES, WATCH_FAILURES},
 };
 
-/// Time for a registry to start a watch.
+/// How long a registry may take to begin a watch.
 const OPEN_DEADLINE: Duration = Duration::from_secs(2);
-/// Loads within this distance of the least load count as equal, so that concurrent callers spread over several
-/// instances.
+/// Loads this near to the least count as equal, so that those who ask at the same time spread.
 const LOAD_TOLERANCE: f64 = 0.05;
 
-/// The instances of one kind, merged from all registries and kept up to date. Clones share the view; each clone
-/// remembers which changes it has seen.
+/// What the registries say about one kind, kept up to date. Clones are cheap and see the same; each remembers for
+/// itself which changes it has waited for.
 #[derive(Debug, Clone)]
 pub struct Directory {
     view: watch::Receiver<Arc<Vec<Instance>>>,
@@ -41,17 +40,17 @@ pub struct Directory {
 }
 
 impl Directory {
-    /// Every instance, ordered by name, including offline ones.
+    /// Every instance, ordered by name; offline ones too.
     pub fn all(&self) -> Vec<Instance> {
         self.view.borrow().to_vec()
     }
 
-    /// The current view. As long as nothing changes, calls return the same `Arc`.
+    /// The present view. The same one as before, by its address, as long as nothing changes.
     pub fn view(&self) -> Arc<Vec<Instance>> {
         self.view.borrow().clone()
     }
 
-    /// The instances that accept new work.
+    /// Those that take new work.
     pub fn up(&self) -> Vec<Instance> {
         self.view.borrow().iter().filter(|instance| instance.state == State::Up).cloned().collect()
     }
@@ -60,7 +59,7 @@ impl Directory {
         self.view.borrow().iter().find(|instance| instance.id.name == name).cloned()
     }
 
-    /// The least loaded instance that is up. Instances with about the same load take turns.
+    /// The least loaded instance that is up; those about equally loaded take turns.
     pub fn least_loaded(&self) -> Option<Instance> {
         let mut up = self.up();
         let least = up.iter().map(|instance| instance.load).min_by(f64::total_cmp)?;
@@ -69,20 +68,20 @@ impl Directory {
         Some(up.swap_remove(rotation))
     }
 
-    /// Whether any registry has answered. Before that, an empty view means "unknown", not "none".
+    /// Whether any registry has ever answered. Before that, an empty view means "unknown", not "none".
     pub fn registry_answered(&self) -> bool {
         self.registry_answered.load(Ordering::Acquire)
     }
 
-    /// Waits for the next change of the view. The content of a new directory counts as seen.
+    /// Waits for the next change of anything in the view. A fresh directory's present content counts as seen.
     pub async fn changed(&mut self) {
         if self.view.changed().await.is_err() {
-            // The node has ended, so the view never changes again.
+            // The node is gone: nothing will ever change again.
             std::future::pending::<()>().await;
         }
     }
 
-    /// The current view, which counts as seen.
+    /// The present view; what it holds counts as seen.
     pub fn snapshot(&mut self) -> Arc<Vec<Instance>> {
         self.view.borrow_and_update().clone()
     }
@@ -116,14 +115,14 @@ impl DirectoryWriter {
         )
     }
 
-    /// The first answer counts as a change even if it is empty, so that waiting callers wake.
+    /// The first answer is a change even if it says "nobody": whoever waits for it wakes.
     fn mark_registry_answered(&self) {
         if !self.registry_answered.swap(true, Ordering::AcqRel) {
             self.view.send_modify(|_| {});
         }
     }
 
-    /// Applies a change and publishes the view if it differs. Returns the time of the next expiry.
+    /// Applies a change and publishes what follows from it.
     fn apply(&self, change: impl FnOnce(&mut MergedView)) -> Option<Instant> {
         let mut merge = self.merge.lock();
         change(&mut merge);
@@ -167,7 +166,7 @@ pub(crate) async fn follow(
     }
 }
 
-/// Reads one watch stream to its end. Returns the reason of the end.
+/// Reads one watch stream to its end, and says why it ended.
 async fn watch_once(
     writer: &DirectoryWriter,
     registry: usize,
@@ -214,8 +213,7 @@ async fn watch_once(
     }
 }
 
-/// The instances before `synced`. They are applied together, because half a snapshot would look as if the other half
-/// had died.
+/// The instances before `synced`, applied together: half a snapshot looks like a mass death.
 #[derive(Default)]
 struct Snapshot {
     instances: Vec<Instance>,
@@ -237,7 +235,7 @@ enum Change {
     Synced,
 }
 
-/// Ignores instances of kinds that this version does not know.
+/// Instances of kinds that this version does not know are passed over.
 fn parse_change(event: WatchEvent) -> Option<Change> {
     let change = match event.event? {
         Event::Changed(instance) => {

@@ -1,6 +1,6 @@
-//! Numbers the starts of a daemon. A later start needs a higher number: registries, links and zones treat the
-//! instance with the higher number as the living one. The clock alone does not ensure this: a machine may start
-//! daemons before it knows the time, and a clock that was ahead is set back.
+//! Which start of a daemon this is. Later starts have higher numbers, and much rests on that: registries, links and the
+//! owners of avatars all take the higher one for the living. A clock alone does not keep the promise. A machine may
+//! start its daemons before it knows the time, and a clock that was ahead is set back.
 
 use std::time::Duration;
 
@@ -13,10 +13,10 @@ use tracing::warn;
 
 use crate::MESSAGE_LIMIT;
 
-/// Time for the registries to return the last incarnation.
+/// How long the registries may take to say which start was the last.
 const LOOKUP_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// The incarnation of this start: the clock, or one more than the last incarnation that any registry knows.
+/// The number of this start: the clock's, or one more than the last that any registry remembers.
 pub(crate) async fn choose(
     registries: impl Iterator<Item = Channel>,
     kind: DaemonKind,
@@ -24,7 +24,7 @@ pub(crate) async fn choose(
     now_ms: u64,
 ) -> u64 {
     let lookups = registries.map(|registry| timeout(LOOKUP_TIMEOUT, last_incarnation(registry, kind, name)));
-    // Registries that do not answer are ignored: usually the whole cluster is starting.
+    // Those that are away are not asked: most often the whole cluster is starting.
     let last_incarnation =
         join_all(lookups).await.into_iter().filter_map(|answer| answer.ok().flatten()).max();
     match last_incarnation {

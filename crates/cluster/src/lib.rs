@@ -1,18 +1,15 @@
-//! Certificates, registration, directories and channels: how daemons authenticate, find and call each other. A
-//! service joins once ([`Node::join`]), serves its gRPC routes through the node ([`Node::serve`]), and asks it for
-//! live views of the kinds that it calls ([`Node::directory`]) and for channels to them ([`Node::channel`]).
+//! How daemons find, prove and reach each other: certificates, registration, directories and channels.
+//! A service joins once ([`Node::join`]), serves its gRPC routes through the node ([`Node::serve`]), and asks it for
+//! live views of the kinds it needs ([`Node::directory`]) and for channels to them ([`Node::channel`]).
 //!
-//! * **Trust**: always mutual TLS. A certificate names kind, instance and world ([`Peer`]). One table in `access.rs`
-//!   lists
-//!   the methods that each kind may call. Refused peers are logged and counted.
-//! * **Membership**: every instance registers with every registry and keeps a lease by heartbeats. A registration
-//!   means
-//!   *alive*, never *owner*.
-//! * **Views**: a [`Directory`] merges the answers of all registries, and keeps its last view while none answers.
-//! * **Channels**: one per peer and address, never a balanced set: the caller chooses the peer.
-//! * **Stores**: a replica that owns state checks whether others use another store before it serves
-//!   ([`Node::ensure_same_store`]).
-//! * **Batches**: requests of many callers to one peer share few calls ([`RequestBatcher`]).
+//! * **Trust**: mutual TLS always. A certificate names kind, instance and world ([`Peer`]); one table in `access.rs`
+//!   says which kind may call which method. Refused peers are logged and counted.
+//! * **Membership**: every instance registers with every registry and keeps a lease by heartbeat. What a registry
+//!   says means *alive*, never *owner*.
+//! * **Views**: a [`Directory`] merges what all registries say, and keeps its last view while none answers.
+//! * **Channels**: one per peer and address, never a balanced set: whom to call is decided by the caller.
+//! * **Stores**: replicas that own state look whether others have another store before they serve ([`Node::ensure_same_store`]).
+//! * **Gathering**: what many ask of one peer goes in few calls ([`RequestBatcher`]).
 
 mod access;
 mod advertise;

@@ -1,4 +1,4 @@
-//! Merges the answers of all registries about one kind into one view. Pure: time is an argument.
+//! Many registries, one view: what each says about one kind, and what follows from it. Pure: time is an argument.
 
 use std::{
     collections::BTreeMap,
@@ -9,11 +9,11 @@ use shardkeep_types::InstanceId;
 
 use crate::{Instance, State};
 
-/// The answers of all registries about one kind.
+/// What all registries say about one kind.
 #[derive(Debug)]
 pub(crate) struct MergedView {
     sources: Vec<Source>,
-    /// How long instances are kept that a registry does not name after a reconnection. It may have restarted, and
+    /// After a registry was away, instances that it does not name are kept for so long: it may have restarted, and
     /// they may not have registered again yet.
     grace: Duration,
 }
@@ -37,7 +37,7 @@ impl MergedView {
         Self { sources: (0..registries).map(|_| Source::default()).collect(), grace }
     }
 
-    /// A watch of this registry starts with a snapshot.
+    /// A watch of this registry begins with a snapshot.
     pub(crate) fn begin_snapshot(&mut self, registry: usize) {
         for seen in self.sources[registry].instances.values_mut() {
             seen.confirmed = false;
@@ -60,13 +60,13 @@ impl MergedView {
         for seen in source.instances.values_mut().filter(|seen| !seen.confirmed) {
             seen.expires_at = Some(now + self.grace);
         }
-        // The answer of a live registry replaces the last answers of registries that are gone.
+        // A registry that answers is worth more than the last words of one that does not.
         for source in self.sources.iter_mut().filter(|source| !source.live) {
             source.instances.clear();
         }
     }
 
-    /// The watch broke. The view of the last registry is kept, because an old view is better than none.
+    /// The watch broke. The last registry's view is kept: an old view is better than none.
     pub(crate) fn disconnected(&mut self, registry: usize) {
         self.sources[registry].live = false;
         if self.sources.iter().any(|source| source.live) {
@@ -74,7 +74,7 @@ impl MergedView {
         }
     }
 
-    /// Drops instances that no registry has confirmed in time. Returns the time of the next expiry.
+    /// Forgets whom nobody has confirmed in time; returns when to ask again.
     pub(crate) fn expire(&mut self, now: Instant) -> Option<Instant> {
         for source in &mut self.sources {
             source.instances.retain(|_, seen| seen.expires_at.is_none_or(|expires_at| expires_at > now));
@@ -86,8 +86,9 @@ impl MergedView {
             .min()
     }
 
-    /// The merged view, ordered by name. The later incarnation wins. Within one incarnation the later state wins,
-    /// but `Offline` only if all registries agree: one of them may have lost an instance that another still hears.
+    /// What to believe, ordered by name. Of two incarnations the later counts; of two states of one the further (a
+    /// farewell is the last), but `Offline` only if all agree: a registry may have lost sight of an instance that
+    /// another still hears.
     pub(crate) fn view(&self) -> Vec<Instance> {
         let mut best: BTreeMap<&str, &Instance> = BTreeMap::new();
         for seen in self.sources.iter().flat_map(|source| source.instances.values()) {
@@ -140,7 +141,7 @@ mod tests {
         merge.changed(0, instance("b", 1, State::Offline));
         merge.changed(1, instance("b", 1, State::Up));
         merge.synced(0, now);
-        // Registry 1 is not synced yet: its instances count only after its own snapshot.
+        // Registry 1 is not in sync yet: only what it has said since counts, from its own sync on.
         merge.changed(1, instance("a", 2, State::Starting));
         merge.changed(1, instance("b", 1, State::Up));
         merge.synced(1, now);

@@ -1,4 +1,4 @@
-//! Membership of this daemon in the cluster.
+//! This daemon as a member of the cluster.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -33,7 +33,7 @@ use crate::{
 /// The certificate files are read again this often.
 const RELOAD_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Handle to the membership of this instance. Clones refer to the same instance.
+/// Handle to this instance's membership; clones are the same instance.
 #[derive(Clone)]
 pub struct Node {
     inner: Arc<Inner>,
@@ -80,7 +80,7 @@ impl Node {
         info!(address = %bound, advertised = grpc_address, "gRPC bound");
         let dialer = Dialer::new(identity.clone());
         let name = settings.daemon.name.clone();
-        // A registry does not ask itself.
+        // A registry need not ask itself.
         let others = registries.iter().filter(|registry| **registry != grpc_address);
         let others = others.map(|registry| dialer.channel(DaemonKind::Registry, registry));
         let incarnation = incarnation::choose(others, kind, &name, unix_millis()).await;
@@ -130,7 +130,7 @@ impl Node {
         });
     }
 
-    /// Registers this instance with one more registry. A registry uses it to appear in its own list.
+    /// Keeps this instance registered with one more registry: a registry's way to appear in its own list.
     pub fn register_with(&self, registry: &str) {
         let inner = &self.inner;
         let timing =
@@ -164,7 +164,7 @@ impl Node {
         self.inner.announcement.borrow().grpc_address.clone()
     }
 
-    /// The current announcement of this instance.
+    /// This instance as it announces itself at the moment.
     pub fn instance(&self) -> Instance {
         self.inner.announcement.borrow().clone()
     }
@@ -175,13 +175,13 @@ impl Node {
         self.inner.host.client_address(configured, bound)
     }
 
-    /// Sets the address for players in the registries and the announce file.
+    /// Tells the registries (and the announce file) where players reach this instance.
     pub fn set_client_address(&self, address: String) {
         self.inner.daemon.set_client_address(&address);
         self.announce(|instance| instance.client_address = address);
     }
 
-    /// 0.0 idle to 1.0 full; sent with the next heartbeat.
+    /// 0.0 idle to 1.0 full; told with the next heartbeat.
     pub fn set_load(&self, load: f64) {
         self.inner.announcement.send_if_modified(|instance| {
             instance.load = load;
@@ -210,7 +210,7 @@ impl Node {
     }
 
     fn set_state(&self, state: State) {
-        // A drain that started before the service was up must not be undone.
+        // A drain that began before the service was up must not be undone.
         self.announce(|instance| instance.state = instance.state.max(state));
     }
 
@@ -222,9 +222,9 @@ impl Node {
         });
     }
 
-    /// Serves these gRPC services with mutual TLS and the access table, together with `Control` and health. Marks
-    /// the instance as UP; the daemon becomes ready when a registry knows this. Call it once. It serves until the
-    /// daemon has finished.
+    /// Serves these gRPC services, with mutual TLS and the table of who may call what, beside `Control` and health.
+    /// Marks the instance UP, and the daemon ready once a registry knows that. Call it once; it serves until the daemon
+    /// has finished.
     pub fn serve(&self, routes: Routes) {
         let inner = &self.inner;
         let Some(listener) = inner.listener.lock().take() else {
@@ -281,8 +281,8 @@ impl Node {
         directory
     }
 
-    /// Cached, lazily connected channel to a peer of this kind; see [`Dialer::channel`]. Set a deadline for each
-    /// call with [`tonic::Request::set_timeout`].
+    /// Cached, lazily connecting channel to a peer of this kind; see [`Dialer::channel`]. Deadlines are set per call,
+    /// by [`tonic::Request::set_timeout`].
     pub fn channel(&self, kind: DaemonKind, grpc_address: &str) -> Channel {
         self.inner.dialer.channel(kind, grpc_address)
     }

@@ -1,5 +1,5 @@
-//! Batches requests of many callers into few calls. Requests that arrive during a call, or soon after its start, go
-//! into the next call. A request after a quiet period is sent at once.
+//! Calls that carry many questions. What is asked while a call is under way, or soon after one has begun, goes together
+//! with the next: in a storm a call for each question would cost more than its answer. After a quiet moment nothing waits.
 
 use std::{
     collections::HashMap,
@@ -17,24 +17,24 @@ use tonic::Status;
 
 use crate::metrics::{BATCHED_CALLS, BATCHED_FAILURES, BATCHED_REQUESTS};
 
-/// Targets that are stored before idle ones are removed.
+/// Places that are remembered without a reason, before those that have been quiet are looked for.
 const TARGET_SWEEP_THRESHOLD: usize = 64;
 
-/// Sizes and times of batches.
+/// How much goes together, and how long that may take.
 #[derive(Debug, Clone, Copy)]
 pub struct BatchPolicy {
-    /// Largest number of requests in one call.
+    /// Questions in one call.
     pub max_requests: usize,
-    /// Shortest time between the starts of two calls to one target.
+    /// Least time between the beginnings of two calls to one place.
     pub interval: Duration,
-    /// Bound of the requests that wait for one target. Requests of callers that have given up do not count.
-    /// Overflow: the new request is refused and counted.
+    /// Questions that wait for one place's next calls, of those who still want an answer. Overflow: one more is refused
+    /// at once, and counted.
     pub waiting: usize,
-    /// Longest duration of a call. A request waits at most as long again for its call.
+    /// How long a call may take, and beside it a question's wait for its call.
     pub deadline: Duration,
 }
 
-/// Why a request got no reply, other than an error of the call.
+/// Why there is no answer, if not for the call itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum BatchCallError {
     #[error("no answer in time")]
@@ -69,10 +69,10 @@ impl From<BatchCallError> for Status {
     }
 }
 
-/// The result of a call: one reply per request, in their order, or one error for all.
+/// What a call comes to: an answer for each question, in their order; or the same error for all.
 pub type BatchFuture<Reply, E> = Pin<Box<dyn Future<Output = Result<Vec<Reply>, E>> + Send>>;
 
-/// Batches requests by their `Target`. Clones share the batches.
+/// Gathers questions by the place `Target` that answers them. Clones share their calls.
 pub struct RequestBatcher<Target, Request, Reply, E>(Arc<Inner<Target, Request, Reply, E>>);
 
 impl<Target, Request, Reply, E> Clone for RequestBatcher<Target, Request, Reply, E> {
@@ -82,7 +82,7 @@ impl<Target, Request, Reply, E> Clone for RequestBatcher<Target, Request, Reply,
 }
 
 struct Inner<Target, Request, Reply, E> {
-    /// The label in metrics.
+    /// In metrics.
     name: &'static str,
     policy: BatchPolicy,
     call: Box<dyn Fn(Target, Vec<Request>) -> BatchFuture<Reply, E> + Send + Sync>,
@@ -90,11 +90,11 @@ struct Inner<Target, Request, Reply, E> {
 }
 
 struct TargetQueue<Request, Reply, E> {
-    /// Bound and overflow: [`BatchPolicy::waiting`]. At most about half are requests of callers that have given up.
+    /// Bound and overflow: [`BatchPolicy::waiting`]. Those who have gone are no more than half of it, beside a few.
     queue: Vec<PendingRequest<Request, Reply, E>>,
-    /// At this length, requests of callers that have given up are removed.
+    /// At this length those who have gone are looked for.
     sweep_at: usize,
-    /// A task makes calls until the queue is empty.
+    /// A task calls until the queue is empty.
     active: bool,
     /// When the last call began.
     call_started_at: Option<Instant>,
@@ -112,8 +112,8 @@ where
     Reply: Send + 'static,
     E: Clone + From<BatchCallError> + Send + 'static,
 {
-    /// `call` sends one batch. Its future is dropped when the deadline has passed, but never because callers give
-    /// up.
+    /// Asks by this call, which may be dropped when its deadline has passed, and never because nobody waits for it any
+    /// more.
     pub fn new(
         name: &'static str,
         policy: BatchPolicy,
@@ -122,15 +122,15 @@ where
         Self(Arc::new(Inner { name, policy, call: Box::new(call), targets: Mutex::default() }))
     }
 
-    /// Sends a request and returns its reply. Dropping this future does not cancel a call in progress.
+    /// The answer to this question. Who stops waiting while the call is under way has asked all the same.
     ///
     /// # Errors
-    /// The error of the call, or a [`BatchCallError`].
+    /// The call's own, or an [`BatchCallError`].
     pub async fn submit(&self, target: &Target, request: Request) -> Result<Reply, E> {
         let (reply, reply_receiver) = oneshot::channel();
         self.enqueue(target, PendingRequest { request, reply })
             .map_err(|error| self.0.count_failure(error))?;
-        // One deadline for the call in progress, and one for the call of this request.
+        // For a call under way, and the own one.
         match timeout(2 * self.0.policy.deadline, reply_receiver).await {
             Ok(Ok(reply)) => reply,
             Ok(Err(_)) => Err(self.0.count_failure(BatchCallError::CallAborted)),
@@ -157,7 +157,7 @@ where
                 targets.entry(target.clone()).or_insert(there)
             }
         };
-        // Many callers may come and give up during a long call.
+        // During a long call many may come and go.
         if there.queue.len() >= there.sweep_at.min(self.0.policy.waiting) {
             there.queue.retain(|waiting| !waiting.reply.is_closed());
             there.sweep_at = (2 * there.queue.len()).max(self.0.policy.max_requests);
@@ -192,18 +192,18 @@ impl<Target: Eq + Hash, Request, Reply, E: From<BatchCallError>> Inner<Target, R
     }
 }
 
-/// A target whose requests a task sends, until this is dropped.
+/// A place that is being served, until this is dropped.
 struct ActiveTarget<Target: Eq + Hash, Request, Reply, E> {
     inner: Arc<Inner<Target, Request, Reply, E>>,
     target: Target,
-    /// The task has ended as intended; another task may serve the target already.
+    /// Somebody else may serve it already.
     finished: bool,
 }
 
 impl<Target: Clone + Eq + Hash, Request, Reply, E: Clone + From<BatchCallError>>
     ActiveTarget<Target, Request, Reply, E>
 {
-    /// Makes calls until no request waits.
+    /// Calls until nothing waits.
     async fn run(mut self) {
         while let Some(earliest) = self.next_call_at() {
             if earliest > Instant::now() {
@@ -228,13 +228,13 @@ impl<Target: Clone + Eq + Hash, Request, Reply, E: Clone + From<BatchCallError>>
                     }
                     Err(error) => Err(error.clone()),
                 };
-                // Fails when the caller has given up.
+                // Fails when its asker has gone.
                 let _ = reply.send(outcome);
             }
         }
     }
 
-    /// Start of the next call. `None` if no request waits; then this task does not serve the target any more.
+    /// When the next call may begin; `None`: nothing waits, and this place is not served any more.
     fn next_call_at(&mut self) -> Option<Instant> {
         let mut targets = self.inner.targets.lock();
         let target = targets.get_mut(&self.target)?;
@@ -249,7 +249,7 @@ impl<Target: Clone + Eq + Hash, Request, Reply, E: Clone + From<BatchCallError>>
         )
     }
 
-    /// Takes the requests of the next call, without those of callers that have given up.
+    /// What goes with this call: nothing of those who have gone.
     fn take_batch(&self) -> Vec<PendingRequest<Request, Reply, E>> {
         let mut targets = self.inner.targets.lock();
         let Some(target) = targets.get_mut(&self.target) else { return Vec::new() };
@@ -265,8 +265,7 @@ impl<Target: Clone + Eq + Hash, Request, Reply, E: Clone + From<BatchCallError>>
 
 impl<Target: Eq + Hash, Request, Reply, E> Drop for ActiveTarget<Target, Request, Reply, E> {
     fn drop(&mut self) {
-        // A call has panicked. Dropping the queue wakes its callers with an error, and the next request starts a new
-        // task.
+        // A call has panicked: those who wait learn it now, and the next one is served anew.
         if !self.finished {
             self.inner.targets.lock().remove(&self.target);
         }
@@ -290,7 +289,7 @@ mod tests {
 
     type RecordedCall = (&'static str, Vec<u32>, oneshot::Sender<Result<Vec<u32>, BatchCallError>>);
 
-    /// Requests are numbers. The test answers them through the receiver.
+    /// Questions are numbers; whoever holds the receiver answers.
     fn batcher(
         policy: BatchPolicy,
     ) -> (RequestBatcher<&'static str, u32, u32, BatchCallError>, mpsc::UnboundedReceiver<RecordedCall>) {
@@ -307,7 +306,7 @@ mod tests {
         timeout(TEST_TIMEOUT, called.recv()).await.expect("a call").unwrap()
     }
 
-    /// Submits a request in a task.
+    /// Asks in a task of its own.
     fn spawn_request(
         batcher: &RequestBatcher<&'static str, u32, u32, BatchCallError>,
         target: &'static str,
@@ -334,7 +333,7 @@ mod tests {
         batcher.0.targets.lock().get(target).map_or(0, |target| target.queue.len())
     }
 
-    /// Submits requests one after the other, so that their order is known.
+    /// Asks these one after the other, so that their order is known.
     async fn enqueue_all(
         batcher: &RequestBatcher<&'static str, u32, u32, BatchCallError>,
         requests: &[u32],
@@ -428,7 +427,7 @@ mod tests {
         let first = spawn_request(&batcher, "here", 1);
         let (.., reply) = next(&mut called).await;
         let others = enqueue_all(&batcher, &[2]).await;
-        // The call panics because it gets no answer.
+        // The call panics for want of an answer.
         drop(reply);
         assert_eq!(first.await.unwrap(), Err(BatchCallError::CallAborted));
         for other in others {
@@ -449,7 +448,7 @@ mod tests {
         let cancelled = others.remove(0);
         cancelled.abort();
         assert!(cancelled.await.unwrap_err().is_cancelled());
-        // A caller that gives up during the call does not affect the others.
+        // Who goes while the call is under way spoils nothing.
         first.abort();
         assert!(first.await.unwrap_err().is_cancelled());
         reply.send(Ok(vec![1])).unwrap();
@@ -479,7 +478,7 @@ mod tests {
         let (batcher, mut called) = batcher(BatchPolicy { waiting: 20, ..POLICY });
         let first = spawn_request(&batcher, "here", 1);
         let (.., reply) = next(&mut called).await;
-        // Many callers come and give up during the first call.
+        // Many come and go while the first call is under way.
         for request in 0..1_000 {
             let pending = std::pin::pin!(batcher.submit(&"here", request));
             assert!(futures::poll!(pending).is_pending(), "there is room");
@@ -504,7 +503,7 @@ mod tests {
         assert_eq!(late.await.unwrap(), Err(BatchCallError::TimedOut));
         let again = spawn_request(&batcher, "here", 2);
         let (_, requests, reply) = next(&mut called).await;
-        // On a busy machine this reply may be late too.
+        // On a machine that is busy enough this one is late as well.
         let _ = reply.send(Ok(requests));
         assert!(matches!(again.await.unwrap(), Ok(2) | Err(BatchCallError::TimedOut)));
         drop(kept);

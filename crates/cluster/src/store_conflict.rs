@@ -1,17 +1,12 @@
-//! Replicas of a kind that owns state must use the same store. Each replica announces the identities of its stores
-//! before it serves, and does not become ready while a replica with another store is there: the two would hold
-//! different truths.
+//! Replicas of a kind that owns state must serve from one store. Each announces the marks of its stores before it
+//! serves, looks who is there, and does not become ready beside a replica with another store: that would be two truths.
 //!
-//! * A replica that is up has precedence. Of those that are starting, the one that started first has precedence, so
-//!   one of
-//!   them always continues.
-//! * A replica that waits withdraws its announcement, so that others do not wait for it. It waits until the other
-//!   one has
-//!   left or was removed (`gm remove`), or uses the same store. An offline replica still has precedence, because it may
-//!   restart.
-//! * Replicas that could not see each other (no registry, or concurrent starts) see each other when they are up.
-//!   Then the
-//!   one that started later fails.
+//! * Who is up comes first; of those that start together, the one that started first. So one of them always goes on.
+//! * Who has to wait takes its own announcement back, so that nobody waits for it. It waits until the other one has
+//!   gone for good (its farewell, or `gm remove`), or serves from the same store. That the other one is merely not
+//!   heard of is no reason to take its place: it may be about to restart.
+//! * Those that could not see each other when they looked (no registry, or looks that crossed) do when they are up.
+//!   Then the one that started later fails.
 
 use std::{str::FromStr as _, time::Duration};
 
@@ -21,18 +16,17 @@ use tracing::{info, warn};
 
 use crate::{Directory, Instance, Node, State};
 
-/// The attribute that holds the identities of an instance's stores, separated by blanks.
+/// The attribute that holds the marks of an instance's stores, separated by blanks.
 pub const STORES_ATTRIBUTE: &str = "stores";
 
 /// Names this part of the daemon in [`shardkeep_daemon::Daemon::not_ready_because`].
 const OBSTACLE: &str = "store conflict";
-/// Time for a registry to show this instance, and with it all others.
+/// How long to wait for a registry to show this instance, and so every other.
 const VISIBLE_TIMEOUT: Duration = Duration::from_secs(3);
 
 impl Node {
-    /// Ensures that no replica of this kind uses another store, and watches for conflicts from then on. Call it
-    /// before anything is served from the stores. It may wait for a long time, and returns `false` if the drain
-    /// starts first.
+    /// Makes sure that no replica of this kind serves from another store, and goes on watching that. To be called
+    /// before anything is served from the stores; may wait for long. `false`: the drain came first.
     pub async fn ensure_same_store(&self, identities: &[StoreIdentity]) -> bool {
         let peers = self.directory(self.id().kind);
         let compatible =
@@ -64,15 +58,14 @@ impl StartingReplica<'_> {
                 break;
             };
             let conflicting_peer = conflicting_peer.clone();
-            // Empty, not absent: a replica that restarts has no attribute yet, and still has precedence.
+            // Empty, not absent: who restarts has not said anything yet, and is still in the way of others.
             self.node.set_attribute(STORES_ATTRIBUTE, String::new());
             self.wait_for_conflict_to_end(&conflicting_peer).await;
         }
         self.node.daemon().not_ready_because(OBSTACLE, None);
     }
 
-    /// Waits until a registry shows this instance with its stores. It then also shows every instance that announced
-    /// before.
+    /// Waits until a registry shows this instance with its stores: then it shows everybody who announced before.
     async fn wait_until_visible(&mut self) {
         if !self.node.has_registries() {
             return;
@@ -91,13 +84,13 @@ impl StartingReplica<'_> {
         }
     }
 
-    /// Waits until the other replica has no precedence any more.
+    /// Until the rival is no longer in the way.
     async fn wait_for_conflict_to_end(&mut self, conflicting_peer: &Instance) {
         let reason = conflict_message(conflicting_peer, self.identities);
         warn!(conflicting_peer = %conflicting_peer.id, "not ready: {reason}");
         self.node.daemon().not_ready_because(OBSTACLE, Some(reason));
         let name = &conflicting_peer.id.name;
-        // A replica that restarts has announced nothing yet, and still has precedence.
+        // One that restarts has announced nothing yet: it is still in the way.
         let still_conflicts = |peer: &Instance| {
             peer.id.name == *name
                 && peer.state != State::Left
@@ -111,7 +104,7 @@ impl StartingReplica<'_> {
     }
 }
 
-/// Of two replicas that are up with different stores, the later one fails.
+/// Of two that are up beside each other, with different stores, the later one fails.
 async fn watch_for_conflicts(
     node: Node,
     identities: Vec<StoreIdentity>,
@@ -132,7 +125,7 @@ async fn watch_for_conflicts(
     }
 }
 
-/// A replica with another store and with precedence over this one.
+/// A replica with another store that comes before this one.
 fn conflicting_peer<'a>(
     peers: &'a [Instance],
     own: &Instance,
@@ -153,7 +146,7 @@ fn uses_other_store(peer: &Instance, identities: &[StoreIdentity]) -> bool {
     find_other_store(peer, identities).is_some()
 }
 
-/// The store of the peer that conflicts, and the matching store of this instance.
+/// The store of the peer that does not go with ours, and ours.
 fn find_other_store<'a>(
     peer: &Instance,
     identities: &'a [StoreIdentity],
@@ -214,7 +207,7 @@ mod tests {
         texts.iter().map(|text| text.parse().unwrap()).collect()
     }
 
-    /// Whether the peer has precedence over an instance in this state that started at 5 with store 1.
+    /// Who is in the way of an instance of this state that started at 5 on the store 1.
     fn has_conflict(state: State, peer: &Instance) -> bool {
         let own = login("me", 5, state, "accounts/shared/1");
         conflicting_peer(std::slice::from_ref(peer), &own, &identities(&["accounts/shared/1"])).is_some()

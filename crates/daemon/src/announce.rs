@@ -1,10 +1,10 @@
-//! The announce file: the addresses of a daemon that was started with port 0.
+//! The announce file: tells whoever started a daemon with port 0 where it listens.
 
 use std::path::Path;
 
 use crate::BoundAddresses;
 
-/// Writes the addresses in one step: a reader sees the whole file or none.
+/// Writes the addresses so that a reader sees the whole file or none.
 pub(crate) fn write(path: &Path, bound: &BoundAddresses) -> std::io::Result<()> {
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder)?;

@@ -1,6 +1,6 @@
-//! Limits connections in total and per address. When all slots are in use, a new connection replaces the oldest
-//! unauthenticated connection of the address prefix that has most of them. So many idle connections from one network
-//! cannot keep out clients from other networks. Authenticated connections are never replaced.
+//! A bounded number of connections before a door, in all and from one address. When it is full, a newcomer takes the
+//! place of the oldest stranger (who has not proved who it is) of the address prefix that has most of those: a crowd that
+//! says nothing then keeps out nobody who speaks. Who has proved itself is never made to leave.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -13,8 +13,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{Origin, Prefix};
 
-/// Numbers of connections. Overflow: see [`OverflowPolicy`]. The caller counts [`Full`] and [`Slot::evicted`] in its
-/// own metrics.
+/// How many connections there may be. Overflow: see [`OverflowPolicy`]; whoever counts what it is given back
+/// ([`Full`], [`Slot::evicted`]) keeps the counters.
 #[derive(Debug, Clone, Copy)]
 pub struct ConnectionLimits {
     pub all: usize,
@@ -22,26 +22,25 @@ pub struct ConnectionLimits {
     pub overflow: OverflowPolicy,
 }
 
-/// The rule for unauthenticated connections of the newcomer's own prefix when all slots are in use.
+/// What strangers of the newcomer's own prefix do when the door is full.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OverflowPolicy {
-    /// The oldest is evicted, unless another prefix has more of them. Suits servers whose handshake takes no time:
-    /// an attacker would have to connect faster than a handshake.
+    /// The oldest leaves, if no other prefix has more of them. Right where a handshake takes no time: the crowd would have
+    /// to come faster than that.
     EvictOldest,
-    /// They stay. The newcomer is refused, unless another prefix has more unauthenticated connections than the
-    /// newcomer's prefix has connections. Suits servers whose clients wait in a queue: a network that evicts its own
-    /// clients would never get one through.
+    /// They stay, and the newcomer is refused unless another prefix has more strangers than its own has connections.
+    /// Right where those inside wait in a queue: a crowd that pushes itself out never gets anywhere.
     RefuseNewcomer,
 }
 
-/// The limit that a new connection has reached.
+/// Which bound a newcomer has reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Full {
     All,
     Origin,
 }
 
-/// All connections of one server. Clones share the count.
+/// Everybody before the door; clones are the same crowd.
 #[derive(Debug, Clone)]
 pub struct ConnectionLimiter {
     bounds: ConnectionLimits,
@@ -54,24 +53,24 @@ struct State {
     next: u64,
     origins: HashMap<Origin, usize>,
     prefixes: HashMap<Prefix, PrefixConnections>,
-    /// Prefixes with unauthenticated connections, ordered by their number.
+    /// Prefixes that have strangers, by their number.
     prefixes_by_count: BTreeSet<(usize, Prefix)>,
 }
 
 #[derive(Debug, Default)]
 struct PrefixConnections {
     connections: usize,
-    /// The oldest has the lowest number.
+    /// The oldest first.
     unauthenticated: BTreeMap<u64, CancellationToken>,
 }
 
-/// The slot of one connection, released when dropped.
+/// One connection's share of the bounds; given back when dropped.
 #[derive(Debug)]
 pub struct Slot {
     state: Arc<Mutex<State>>,
     number: u64,
     prefix: Prefix,
-    /// The address that the slot counts for. `None` while only the address of a balancer is known.
+    /// Whom it counts for; none while only a balancer is known.
     origin: Option<Origin>,
     evicted: CancellationToken,
 }
@@ -81,22 +80,22 @@ impl ConnectionLimiter {
         Self { bounds, state: Arc::default() }
     }
 
-    /// Takes a slot for a connection from this address.
+    /// A place for a connection from there.
     ///
     /// # Errors
-    /// The limit that is reached.
+    /// Names the bound that is reached.
     pub fn admit(&self, address: IpAddr) -> Result<Slot, Full> {
-        // An address beyond its own limit must not evict connections of others.
+        // An address that has too many must not crowd out others.
         if self.state.lock().of(Origin::of(address)) >= self.bounds.per_origin {
             return Err(Full::Origin);
         }
         self.claim(self.enter(address)?, address)
     }
 
-    /// Takes a slot for a connection from a balancer, until the balancer names the client.
+    /// A place for a connection of a balancer, until it says for whom it connects.
     ///
     /// # Errors
-    /// All slots are in use.
+    /// There is none.
     pub fn enter(&self, balancer: IpAddr) -> Result<Slot, Full> {
         let (prefix, evicted) = (Prefix::of(balancer), CancellationToken::new());
         let mut state = self.state.lock();
@@ -109,10 +108,10 @@ impl ConnectionLimiter {
         Ok(Slot { state: self.state.clone(), number, prefix, origin: None, evicted })
     }
 
-    /// Assigns the slot to this client address.
+    /// The place now counts for that address.
     ///
     /// # Errors
-    /// The address has reached its limit. The slot is released.
+    /// The address has as many as it may; the place is given back.
     pub fn claim(&self, mut slot: Slot, address: IpAddr) -> Result<Slot, Full> {
         let (origin, prefix) = (Origin::of(address), Prefix::of(address));
         let mut state = self.state.lock();
@@ -121,7 +120,7 @@ impl ConnectionLimiter {
             return Err(Full::Origin);
         }
         *state.origins.entry(origin).or_insert(0) += 1;
-        // An evicted slot belongs to another connection already.
+        // A place that was lost meanwhile is somebody else's.
         if prefix != slot.prefix && state.remove_unauthenticated(slot.prefix, slot.number) {
             state.add(prefix, slot.number, slot.evicted.clone());
         }
@@ -130,7 +129,7 @@ impl ConnectionLimiter {
         Ok(slot)
     }
 
-    /// From 0.0 (no connections) to 1.0 (the next connection is refused, or evicts another).
+    /// 0.0 nobody is here to 1.0: the next is refused, or takes another's place.
     pub fn load(&self) -> f64 {
         self.state.lock().all as f64 / self.bounds.all as f64
     }
@@ -157,7 +156,7 @@ impl State {
         }
     }
 
-    /// Returns whether the connection was unauthenticated.
+    /// Whether it was a stranger.
     fn mark_authenticated(&mut self, prefix: Prefix, number: u64) -> bool {
         let Some(entry) = self.prefixes.get_mut(&prefix) else { return false };
         let before = entry.unauthenticated.len();
@@ -205,17 +204,17 @@ impl State {
 }
 
 impl Slot {
-    /// The client is authenticated: the slot cannot be evicted any more. Returns false if it was evicted before.
+    /// The client has proved who it is, and is not made to leave any more. False: its place is lost already.
     pub fn proved(&self) -> bool {
         self.state.lock().mark_authenticated(self.prefix, self.number) || !self.evicted.is_cancelled()
     }
 
-    /// Completes when the slot is given to another connection. The caller must close this connection then.
+    /// Returns when the place was given to somebody else; the connection must be closed then.
     pub fn evicted(&self) -> impl Future<Output = ()> + use<> {
         self.evicted.clone().cancelled_owned()
     }
 
-    /// The address that the slot counts for. `None` while only the address of a balancer is known.
+    /// Whom it counts for; none while only a balancer is known.
     pub fn origin(&self) -> Option<Origin> {
         self.origin
     }
@@ -224,7 +223,7 @@ impl Slot {
 impl Drop for Slot {
     fn drop(&mut self) {
         let mut state = self.state.lock();
-        // An evicted slot is released already.
+        // A place that was lost is somebody else's already.
         if !self.evicted.is_cancelled() && !state.remove_unauthenticated(self.prefix, self.number) {
             state.release(self.prefix);
         }

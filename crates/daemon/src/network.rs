@@ -4,7 +4,7 @@ use std::{fmt, net::IpAddr, str::FromStr};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
-/// A set of networks; a list of texts in settings.
+/// Any number of networks. In settings a list of texts.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Networks(Vec<Network>);
@@ -22,7 +22,7 @@ impl FromIterator<Network> for Networks {
     }
 }
 
-/// All addresses with the same first bits.
+/// Addresses that begin alike.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Network {
     address: IpAddr,

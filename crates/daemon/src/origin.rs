@@ -1,13 +1,13 @@
-//! The units by which limits and queues count addresses.
+//! Who is behind an address, as far as bounds and fairness go.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// One client for a limit: an IPv4 address, or the IPv6 /64 in which one host can choose any address.
+/// Whom a limit counts: an IPv4 address, or the /64 that one IPv6 host can choose from freely.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Origin(IpAddr);
 
 impl Origin {
-    /// The address as 16 bytes; IPv4 is mapped into IPv6.
+    /// As 16 bytes, IPv4 mapped into IPv6.
     pub fn octets(self) -> [u8; 16] {
         match self.0 {
             IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
@@ -23,7 +23,7 @@ impl Origin {
     }
 }
 
-/// One network for fair sharing: an IPv4 /24 or an IPv6 /56, the usual sizes that a provider assigns.
+/// Who shares what there is fairly: what a provider hands out, a /24 of IPv4 or a /56 of IPv6.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Prefix(IpAddr);
 

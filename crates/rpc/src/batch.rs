@@ -1,6 +1,6 @@
-//! Batches of a link: `GatewayBatch` and `BackendBatch` of `proto/link.proto`. They are written by hand because the
-//! two ends need less than generated code does: the sender copies items that were encoded before, and the gateway,
-//! which receives most of them, decodes them faster.
+//! Batches of a link, as `GatewayBatch` and `BackendBatch` of `proto/link.proto` describe them. Written by hand because
+//! the two ends differ from what a generator makes: who sends has its items encoded since they were said, and only
+//! copies them; and a gateway, which receives most, reads them with less ado than a generated decoder.
 
 use ::bytes::{Buf, BufMut, Bytes};
 use prost::{
@@ -10,30 +10,30 @@ use prost::{
 
 /// From gateway to backend.
 pub type GatewayBatch = Batch<crate::link::GatewayItem>;
-/// From backend to gateway. Each item arrives as the bytes of a `BackendItem`.
+/// From backend to gateway. Its items arrive as bytes, each a `BackendItem`.
 pub type BackendBatch = Batch<Bytes>;
 
-/// Field number of the items in both messages.
+/// Field of the items in both messages.
 pub const ITEMS: u32 = 3;
 
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Batch<I> {
     pub sequence: u64,
     pub ack: u64,
-    /// Items that are encoded with the batch.
+    /// Items one by one.
     pub items: Vec<I>,
-    /// Further items, encoded already: key, length, content.
+    /// More items, each as it stands in the batch: key, length, content.
     pub encoded: Bytes,
 }
 
-/// The type of a batch's items. All types look the same on the wire.
+/// What a batch may have items of. On the wire they look the same.
 pub trait Item: std::fmt::Debug + Default + Send + Sync + Sized {
     fn encode_all(items: &[Self], out: &mut impl BufMut);
     fn encoded_len_all(items: &[Self]) -> usize;
-    /// Decodes one more item.
+    /// Reads one more.
     ///
     /// # Errors
-    /// When the bytes are not an item.
+    /// When the bytes are no item.
     fn merge(
         wire_type: WireType,
         items: &mut Vec<Self>,

@@ -1,10 +1,10 @@
-//! Calls that carry several requests: their number, and the outcome of each request.
+//! Calls that carry many questions: how many, and how each is answered for itself.
 
 use tonic::{Code, Status};
 
 use crate::Malformed;
 
-/// Largest number of requests in one call.
+/// Questions in one call, at most.
 pub const MAX_REQUESTS: usize = 1_024;
 
 /// # Errors
@@ -16,12 +16,12 @@ pub fn check_request_count<T>(field: &'static str, requests: &[T]) -> Result<(),
     }
 }
 
-/// Code and detail of a request that is refused.
+/// Code and detail of a question that is refused.
 pub fn refusal(status: &Status) -> (u32, String) {
     (status.code() as u32, status.message().to_owned())
 }
 
-/// The outcome of one request, from its code and detail.
+/// One question's outcome, from its code and detail.
 ///
 /// # Errors
 /// When the code is not OK.

@@ -1,4 +1,4 @@
-//! Conversions from bytes and strings of messages to types. They happen at the edge of a daemon and nowhere else.
+//! Bytes and strings of messages become types here, and nowhere later.
 
 use shardkeep_types::{
     CellId, CellRect, CharacterId, GroupKey, InstanceId, MapId, Position, SessionId, WorldId,
@@ -7,7 +7,7 @@ use tonic::Status;
 
 use crate::{common, dbcache, link};
 
-/// A field of a peer's message is missing or invalid.
+/// A field of a peer's message is missing or not what it should be.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("field `{field}`: {reason}")]
 pub struct Malformed {

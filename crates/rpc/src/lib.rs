@@ -1,5 +1,5 @@
-//! The messages between daemons: gRPC code generated from `proto/`, and conversions between its messages and the
-//! types of [`shardkeep_types`]. gRPC types stay at the edges of a daemon.
+//! What daemons say to each other: the gRPC code generated from `proto/`, and the conversions between its
+//! messages and the types of the cluster. gRPC types stay at the edges; inside, code speaks [`shardkeep_types`].
 
 pub mod batch;
 pub mod batched_call;
@@ -12,8 +12,7 @@ pub use convert::{Malformed, session_id};
 pub use reason::{reason, with_reason};
 pub use tonic;
 
-// Generated modules refer to each other by package path (`super::super::v1`), so each package has its own nested
-// modules.
+// Generated modules name each other by package path (`super::super::v1`), so each package keeps its own nest.
 #[allow(unreachable_pub, clippy::all, reason = "generated")]
 mod generated {
     pub mod shardkeep {

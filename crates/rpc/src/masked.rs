@@ -1,11 +1,11 @@
-//! `Debug` for messages that carry verifiers and second factors: it shows the harmless fields only. The generated
-//! code has no `Debug` for them.
+//! How messages that carry verifiers and second factors show themselves: by what may be known of them. The generated
+//! code does not show them at all.
 
 use std::fmt;
 
 use crate::central::{Account, CreateRequest, SetProofRequest, SetSecondFactorRequest};
 
-/// `Debug` that shows only these fields.
+/// `Debug` that shows these fields and no others.
 macro_rules! show_only {
     ($($message:ident { $($field:ident),+ })+) => {
         $(impl fmt::Debug for $message {

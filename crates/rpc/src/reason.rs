@@ -1,11 +1,11 @@
-//! A machine-readable reason for the failure of a call, in addition to the status code, which many reasons share.
+//! Why a call failed, for programs: beside the code, which many reasons share.
 
 use tonic::{Status, metadata::MetadataValue};
 
 /// Metadata key of the reason: a label in snake case.
 const REASON: &str = "shardkeep-reason";
 
-/// Adds a machine-readable reason to the status.
+/// The status with a machine-readable reason.
 #[must_use]
 pub fn with_reason(mut status: Status, reason: &'static str) -> Status {
     status.metadata_mut().insert(REASON, MetadataValue::from_static(reason));

@@ -1,11 +1,11 @@
-//! An authenticator app for the second factor of a test's player.
+//! An authenticator app: what a player of a test has of a second factor.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use shardkeep_auth::totp;
 
-/// A code is valid for the half minutes before, at and after its own, so the current code and the next one are valid
-/// however slow the machine is.
+/// Codes are made for a clock: of this one two are used, the present one and the next, which the server takes for the
+/// half minute before and after, however slow the machine is.
 pub struct Authenticator {
     secret: Vec<u8>,
     step: u64,
@@ -18,7 +18,7 @@ impl Authenticator {
         Self { secret, step: totp::step_at(now_ms) }
     }
 
-    /// Reads the secret from the address in a QR code. `None` if it contains no secret.
+    /// Of the address in a QR code; `None`: there is no secret in it.
     pub fn scan(uri: &str) -> Option<Self> {
         let (_, rest) = uri.trim().split_once("?secret=")?;
         let letters = rest.split('&').next()?;
@@ -28,7 +28,7 @@ impl Authenticator {
             _ => None,
         });
         let values: Vec<u64> = values.collect::<Option<_>>()?;
-        // RFC 4648: eight letters are five bytes. The length of a secret is a multiple of this.
+        // RFC 4648: eight letters are five bytes, and a secret is a multiple of that.
         let groups =
             values.chunks_exact(8).map(|group| group.iter().fold(0, |bits, value| bits << 5 | value));
         Some(Self::new(groups.flat_map(|bits: u64| bits.to_be_bytes()[3..].to_vec()).collect()))
@@ -42,7 +42,7 @@ impl Authenticator {
         totp::code(&self.secret, self.step + 1)
     }
 
-    /// Both codes, in the form that a player types.
+    /// Both, as a player types them.
     pub fn two(&self) -> String {
         format!("{} {}", self.first(), self.second())
     }

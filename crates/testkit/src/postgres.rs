@@ -1,4 +1,4 @@
-//! A temporary PostgreSQL server.
+//! A throwaway PostgreSQL.
 
 use std::{
     fs,
@@ -20,20 +20,20 @@ use crate::{
 };
 
 const PACKAGE: &str = "postgresql";
-/// Another process may take the free port before the server does.
+/// Another process may take the free port between our look and the server's.
 const PORTS_TO_TRY: usize = 5;
 
-/// The server that the tests of one process share while at least one of them runs.
+/// The server that tests of one process share while at least one of them runs.
 static SHARED: Mutex<Weak<Server>> = Mutex::new(Weak::new());
 
-/// An empty database on a temporary server.
+/// An empty database on a throwaway server.
 pub struct Postgres {
     server: Arc<Server>,
     database: String,
 }
 
 impl Postgres {
-    /// Creates a database. The tests of one process share a server, which does not sync to the disk.
+    /// A fresh database. Tests of one process share a server, which does not wait for the disk.
     ///
     /// # Panics
     /// When PostgreSQL is not installed (the message names the package) or does not start.
@@ -50,8 +50,7 @@ impl Postgres {
         .await
     }
 
-    /// Starts a separate server that syncs every commit to the disk: for measurements, and for tests that stop the
-    /// server.
+    /// A server of one's own, with every commit on the disk: for measurements, and for tests that stop it.
     ///
     /// # Panics
     /// As [`Postgres::start`].
@@ -75,8 +74,8 @@ impl Postgres {
         self.url_through(self.address())
     }
 
-    /// Kills the server at once, like a power failure. [`Postgres::restart`] starts it again on the same port. Only
-    /// for a dedicated server.
+    /// Kills the server at once, as a power cut does; [`Postgres::restart`] brings it back on the same port.
+    /// Only for a server of one's own.
     pub fn kill(&self) {
         let mut process = self.server.process.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(mut process) = process.take() {
@@ -84,8 +83,7 @@ impl Postgres {
         }
     }
 
-    /// Suspends the server: it answers nothing and closes nothing, like a frozen machine. Only for a dedicated
-    /// server.
+    /// Stops answering without closing anything, as a frozen machine does. Only for a server of one's own.
     ///
     /// # Panics
     /// When the server has ended by itself.
@@ -204,7 +202,7 @@ struct Server {
     port: u16,
     durable: bool,
     databases: AtomicU32,
-    // Dropped last, because the server runs in it.
+    // Dropped last: the server runs in it.
     folder: TempDir,
 }
 
@@ -312,7 +310,7 @@ impl Server {
         if !self.durable {
             command.args(["-c", "fsync=off", "-c", "full_page_writes=off"]);
         }
-        // A killed server leaves its PID file behind, with an old last line.
+        // A killed server leaves the file of its process behind; its last line is about the past.
         let pid_file = data.join("postmaster.pid");
         drop(fs::remove_file(&pid_file));
         Process::start(command, &self.folder.path().join("log"), || {
@@ -337,7 +335,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // The server must end before its folder is removed.
+        // Before the folder is removed.
         drop(self.process.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 }

@@ -1,4 +1,4 @@
-//! A server as a child process that cannot outlive its test. It runs as a user that servers accept.
+//! A server as a child process that cannot outlive its test, run by a user that servers accept.
 
 use std::{
     fs::{self, File},
@@ -16,7 +16,7 @@ const START_TIMEOUT: Duration = Duration::from_secs(60);
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
-/// The path of a program: in `PATH`, or in the newest of these folders.
+/// Where a program is: in `PATH`, or in the newest of the folders given.
 pub(crate) fn find(program: &str, folders: &[PathBuf], package: &str) -> Result<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     folders
@@ -28,19 +28,19 @@ pub(crate) fn find(program: &str, folders: &[PathBuf], package: &str) -> Result<
         .ok_or_else(|| anyhow!("{program} is not installed; these tests need it: apt-get install {package}"))
 }
 
-/// A port that is free at the moment.
+/// A port that was free a moment ago.
 pub(crate) fn free_port() -> Result<u16> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
 }
 
-/// The user that runs the servers, which refuse to run as root.
+/// Who runs the servers: they refuse to run as root.
 pub(crate) struct User {
     /// Set when this process is root.
     ids: Option<(u32, u32)>,
 }
 
 impl User {
-    /// The current user, or the first of `names` that exists if the current user is root.
+    /// This user, or if that is root the first of `names` that exists.
     pub(crate) fn unprivileged(names: &[&str]) -> Result<Self> {
         use std::os::unix::fs::MetadataExt as _;
         if fs::metadata("/proc/self")?.uid() != 0 {
@@ -91,8 +91,8 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// A running server. A separate thread owns its child, because the kernel ends the child with the thread that
-/// started it, and a test's thread ends before the process does.
+/// A running server. Its child belongs to a thread of its own, because the kernel's "die with your parent" means the
+/// thread that started it, and a test's thread ends before the process does.
 pub(crate) struct Process {
     stop: Option<mpsc::SyncSender<&'static str>>,
     monitor: Option<thread::JoinHandle<()>>,
@@ -100,7 +100,7 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// Starts `command` with its output in `log`, and waits until `ready` returns true.
+    /// Starts `command` with its output in `log`, and waits until `ready` says so.
     pub(crate) fn start(mut command: Command, log: &Path, ready: impl Fn() -> bool) -> Result<Self> {
         let output = File::create(log)?;
         command.stdout(output.try_clone()?).stderr(output);
@@ -142,7 +142,7 @@ impl Process {
         let id = self.id;
         let children = fs::read_to_string(format!("/proc/{id}/task/{id}/children"))?;
         for child in children.split_whitespace() {
-            // A child may have ended meanwhile.
+            // A child may end by itself meanwhile.
             let _ = run(Command::new("kill").arg(format!("-{name}")).arg(child));
         }
         self.signal(name)
@@ -151,7 +151,7 @@ impl Process {
     /// Ends the server by this signal, and waits for it.
     pub(crate) fn end(&mut self, signal: &'static str) {
         if let Some(stop) = self.stop.take() {
-            // Fails when the server has ended by itself.
+            // Nobody listens when the server has ended by itself.
             let _ = stop.send(signal);
         }
         if let Some(monitor) = self.monitor.take() {

@@ -1,4 +1,4 @@
-//! A temporary Redis server.
+//! A throwaway Redis.
 
 use std::{
     io::{Read as _, Write as _},
@@ -15,10 +15,10 @@ use crate::{
     tls::TlsFiles,
 };
 
-/// Another process may take the free port before the server does.
+/// Another process may take the free port between our look and the server's.
 const PORTS_TO_TRY: usize = 5;
 
-/// An empty Redis server without persistence.
+/// An empty Redis server that keeps nothing on the disk.
 pub struct Redis {
     process: Process,
     port: u16,
@@ -140,7 +140,7 @@ impl Redis {
         response
     }
 
-    /// Suspends the server: it answers nothing and closes nothing, like a frozen machine.
+    /// Stops answering without closing anything, as a frozen machine does.
     ///
     /// # Panics
     /// When the server has ended by itself.

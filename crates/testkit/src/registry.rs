@@ -1,5 +1,4 @@
-//! A registry for the tests of one daemon. It accepts every registration, and a test can mark an instance as
-//! offline.
+//! A registry for the tests of one daemon: it believes everything it is told, and lets a test call a daemon dead.
 
 use std::{collections::BTreeMap, pin::Pin, sync::Arc};
 
@@ -14,10 +13,10 @@ use tokio::sync::broadcast;
 use tokio_stream::wrappers::BroadcastStream;
 use tonic::{Request, Response, Status};
 
-/// Bound of the changes that wait for a watcher.
+/// Changes that a watcher may be behind.
 const CHANGE_QUEUE: usize = 1024;
 
-/// Instances by name. Clones share them.
+/// Instances by their names. Clones share what they know.
 #[derive(Clone)]
 pub struct FakeRegistry {
     instances: Arc<Mutex<BTreeMap<String, Instance>>>,
@@ -31,7 +30,7 @@ impl Default for FakeRegistry {
 }
 
 impl FakeRegistry {
-    /// Waits until the instance is up, and returns it.
+    /// What it knows of an instance, once that is up.
     pub async fn wait_until_up(&self, name: &str) -> Instance {
         let mut changes = self.changes.subscribe();
         loop {
@@ -39,12 +38,12 @@ impl FakeRegistry {
             if let Some(instance) = known.filter(|it| it.state == i32::from(State::Up)) {
                 return instance;
             }
-            // Another instance may have changed, or the channel may have overflowed: check again.
+            // Whether it was this instance or the channel overflowed: look again.
             let _ = changes.recv().await;
         }
     }
 
-    /// Marks the instance as offline, as a registry does when its lease has run out.
+    /// Says what a registry says of a daemon that it has not heard of for a lease.
     pub fn mark_offline(&self, name: &str) {
         self.change(name, |instance| instance.state = State::Offline.into());
     }
@@ -53,7 +52,7 @@ impl FakeRegistry {
         let mut instances = self.instances.lock();
         let Some(instance) = instances.get_mut(name) else { return false };
         let before = instance.clone();
-        // An instance that was marked as offline stays offline, also after late heartbeats.
+        // Who is lost stays lost; its heartbeats come too late.
         if !is_lost(instance) {
             change(instance);
         }
@@ -64,7 +63,7 @@ impl FakeRegistry {
     }
 
     fn publish(&self, instance: Instance) {
-        // Fails when nothing watches.
+        // Nobody may be watching yet.
         let _ = self.changes.send(instance);
     }
 }
@@ -85,7 +84,7 @@ impl Registry for FakeRegistry {
         let instance = request.into_inner().instance.ok_or_else(missing("instance"))?;
         let id = instance.id.clone().ok_or_else(missing("id"))?;
         let mut instances = self.instances.lock();
-        // A restarted daemon has another incarnation.
+        // Of the same incarnation, that is: a daemon that was restarted is another.
         let lost = |known: &Instance| is_lost(known) && known.id == instance.id;
         if !instances.get(&id.name).is_some_and(lost) {
             instances.insert(id.name, instance.clone());

@@ -1,4 +1,4 @@
-//! Group keys. A group is a set of sessions that receive the same messages.
+//! Group keys: the name of something many sessions listen to.
 
 use std::fmt;
 
@@ -7,17 +7,17 @@ use crate::BackendKind;
 /// Kinds of groups. The high byte is the kind of backend that owns the group; bit 7 of the low byte declares it
 /// many-writer.
 pub mod group_kind {
-    /// All sessions of a world; number 0.
+    /// Everybody in a world; number 0.
     pub const WORLD: u16 = 0x0100;
     /// A cell at full rate; space: world, number: [`crate::CellId::number`].
     pub const CELL: u16 = 0x0200;
     /// A cell of the outer ring, at a slower rate.
     pub const OUTER_CELL: u16 = 0x0201;
-    /// A chat channel of one replica; space: replica, number: channel.
+    /// A chat channel as one replica serves it; space: replica, number: channel.
     pub const CHANNEL: u16 = 0x0300;
 }
 
-/// 128 bits: kind (16), space of the owner (48), number (64).
+/// 128 bits: kind (16), owner's space (48), number (64).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct GroupKey(u128);
 

@@ -1,5 +1,4 @@
-//! Identifiers. Numbers from a database are `u64`. Identifiers that strangers must not guess have 16 bytes, most of
-//! them random.
+//! Identifiers. Numbers from the database are `u64`; what a stranger must not guess is 16 bytes, most of them random.
 
 use std::{fmt, str::FromStr};
 
@@ -27,24 +26,24 @@ macro_rules! number_id {
 }
 
 number_id! {
-    /// A player's account. Assigned by the account store, from 1.
+    /// Who pays. Given by the account store, from 1.
     AccountId(u64)
 }
 number_id! {
-    /// A character of an account. Assigned by the game store, from 1.
+    /// What is played. Given by the database, from 1.
     CharacterId(u64)
 }
 number_id! {
-    /// One stack of items in the ledger. Assigned by the game store, from 1.
+    /// One stack of items in the ledger. Given by the database, from 1.
     ItemId(u64)
 }
 number_id! {
-    /// One game world of the region, from 1. In messages, 0 means "no particular world".
+    /// One game world of the region, from 1; 0 in messages means "no world in particular".
     WorldId(u32)
 }
 
-/// An avatar, a creature or a ground item on a map. The top byte is the kind, so an avatar or item has the same id
-/// in every zone.
+/// Something that stands on a map: an avatar, a creature or an item on the ground. The top byte tells which, so
+/// that the same avatar or item has the same id on every zone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct EntityId(pub u64);
@@ -59,7 +58,7 @@ impl EntityId {
         Self(Self::AVATAR | (character.0 & Self::NUMBER))
     }
 
-    /// A creature, by its spawn point. Spawn points are unique in the world.
+    /// A creature by its spawn point, which is unique in the world.
     pub fn creature(spawn: u64) -> Self {
         Self(Self::CREATURE | (spawn & Self::NUMBER))
     }
@@ -87,7 +86,7 @@ impl fmt::Display for EntityId {
     }
 }
 
-/// The text or bytes are not an identifier of this type.
+/// The text or bytes given are not the identifier they should be.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("{what}: expected {expected}, got {got}")]
 pub struct ParseIdError {
@@ -122,7 +121,7 @@ macro_rules! random_id {
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                // Every player event contains ids, so they are formatted in one write.
+                // Ids stand in every player event, so they are written in one piece.
                 const DIGITS: &[u8; 16] = b"0123456789abcdef";
                 let mut text = [0; 32];
                 for (byte, pair) in self.0.iter().zip(text.chunks_exact_mut(2)) {
@@ -158,17 +157,17 @@ macro_rules! random_id {
 }
 
 random_id! {
-    /// A player's session. It survives sockets and gateways. 48 bits: its start in milliseconds since the Unix
-    /// epoch, so that each daemon can compute the play time; then 80 random bits.
+    /// One player's presence; survives sockets and gateways. 48 bits of its start in milliseconds since the Unix epoch
+    /// (so that its play time can be told from it wherever it goes), then 80 random bits.
     SessionId, "session id"
 }
 random_id! {
-    /// A single-use ticket. Like its key, it is derived from the ticket chain.
+    /// Names a single-use ticket; derived, like its key, from the ticket chain.
     TicketId, "ticket id"
 }
 
-/// One running daemon. The name stays the same after a restart. The incarnation is the start in milliseconds since
-/// the Unix epoch, or more if the clock went back: a later start has a higher incarnation.
+/// One running daemon. The name is stable over restarts; the incarnation is its start, in milliseconds since
+/// the Unix epoch, or more than that where the clock went back: a later start has a higher one.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct InstanceId {
     pub kind: crate::DaemonKind,

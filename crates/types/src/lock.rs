@@ -13,7 +13,7 @@ impl FileLock {
     /// Locks the file at `path`, making it when it is not there; what it holds stays.
     ///
     /// # Errors
-    /// [`TryLockError::WouldBlock`] when another process holds the lock; another error when the file cannot be opened.
+    /// [`TryLockError::WouldBlock`] when somebody holds it; otherwise that the file cannot be opened.
     pub fn take(path: &Path) -> Result<Self, TryLockError> {
         let options = File::options().create(true).truncate(false).read(true).write(true).open(path);
         Self::of(options.map_err(TryLockError::Error)?)

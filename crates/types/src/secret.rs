@@ -1,10 +1,10 @@
-//! Bytes that must not reach a log, and are zeroed when dropped.
+//! Bytes that must not reach a log, and are wiped when dropped.
 
 use std::fmt;
 
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
-/// A secret. `Debug` does not show it.
+/// A secret of fixed or growing size. `Debug` shows nothing of it.
 #[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop)]
 pub struct Secret<T: Zeroize>(T);
 
@@ -13,7 +13,7 @@ impl<T: Zeroize> Secret<T> {
         Self(value)
     }
 
-    /// The bytes. This is the only access to them, so a search finds every use.
+    /// The one way to the bytes, easy to search for.
     pub fn expose(&self) -> &T {
         &self.0
     }

@@ -1,21 +1,21 @@
-//! Identities of stores. Replicas compare them to find out whether they use the same store.
+//! How the stores of replicas are told apart: each has a mark, made with it and copied with it.
 
 use std::{fmt, str::FromStr};
 
-/// The identity of one store, as instances announce it: `accounts/shared/5f0c…`.
+/// One store, as the instance that owns it tells the others: `accounts/shared/5f0c…`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoreIdentity {
-    /// The schema of the store: `accounts`, `game`.
+    /// What it holds: `accounts`, `game`.
     pub schema: String,
-    /// Whether several processes can open it (PostgreSQL) or only one (a SQLite file).
+    /// Whether several processes may have it open (PostgreSQL) or one alone (a SQLite file).
     pub shared: bool,
-    /// A random id that was drawn when the store was created. A copy has the same id.
+    /// Drawn when the store was made. A copy has the same.
     pub id: String,
 }
 
 impl StoreIdentity {
-    /// Whether one replica may serve from this store while another serves from the other. Two SQLite files are
-    /// always two stores, even if one is a copy of the other.
+    /// Whether one replica may serve from this store while another serves from that one. Of files that one process
+    /// has alone, two are two stores, also where one is a copy of the other.
     pub fn is_compatible_with(&self, other: &Self) -> bool {
         self.schema != other.schema || (self.shared && other.shared && self.id == other.id)
     }
@@ -28,7 +28,7 @@ impl fmt::Display for StoreIdentity {
     }
 }
 
-/// The text is not the identity of a store.
+/// The text is not a mark of a store.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is not the mark of a store")]
 pub struct InvalidStoreIdentity(String);

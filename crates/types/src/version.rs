@@ -1,4 +1,4 @@
-//! Version numbers that decide which process may act. Every use compares them.
+//! Versions that decide who may act: always compared, never guessed.
 
 use std::fmt;
 
@@ -27,7 +27,7 @@ macro_rules! version {
 }
 
 version! {
-    /// Version of an ownership: an avatar's zone, a sector's zone, a session's gateway. The higher one wins.
+    /// Version of an ownership: of an avatar by a zone, of a sector, of a session by a gateway. The higher wins.
     Epoch
 }
 version! {

@@ -13,7 +13,7 @@ const SERVICES: [&str; 12] = [
     "dns", "login", "registry", "gateway", "world", "zone", "ai", "chat", "dbcache", "billing", "gm", "logs",
 ];
 
-/// Crates of this workspace that each crate may depend on, besides `types`.
+/// Crates of ours that each crate may depend on, besides `types`.
 fn allowed(name: &str) -> BTreeSet<&'static str> {
     let base = [
         "link",
@@ -62,7 +62,7 @@ fn allowed(name: &str) -> BTreeSet<&'static str> {
     allowed.into_iter().chain(["types"]).collect()
 }
 
-/// The crates of this workspace and the names of their dependencies, without development dependencies.
+/// Our crates and the names of everything each depends on; development dependencies apart.
 fn dependencies() -> BTreeMap<String, BTreeSet<String>> {
     let output = Command::new(env!("CARGO"))
         .args(["metadata", "--format-version", "1", "--no-deps", "--offline"])

@@ -1,4 +1,4 @@
-//! Black-box tests over real mutual TLS: registration, readiness, leases, merged views, and a registry's restart.
+//! Black-box tests over real mutual TLS: instances register, are seen, vanish, and survive a registry's restart.
 
 use std::{
     sync::{Arc, Mutex},
@@ -19,7 +19,7 @@ use tonic::{Code, service::Routes, transport::Channel};
 /// Longest wait for something that should happen at once, on a busy machine.
 const TEST_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// The registration key of a process that the test imitates.
+/// The registration key of a process that the test plays itself.
 const KEY: [u8; 16] = [7; 16];
 
 struct TestCluster {
@@ -50,7 +50,7 @@ impl TestCluster {
         }
     }
 
-    /// Starts a registry on port 0, or on the port of an earlier one.
+    /// Starts a registry; on port 0, or on the port of one that was there before.
     async fn registry(&self, name: &str, address: &str) -> (Running, String) {
         let mut settings = self.settings::<Config>(DaemonKind::Registry, name, &[]);
         settings.daemon.grpc = address.into();
@@ -83,7 +83,7 @@ impl Member {
         self.node.serve(Routes::default());
     }
 
-    /// Ends because of a fault.
+    /// Ends because something in it is broken.
     fn crash(&self) {
         self.daemon.fail("test");
         self.daemon.finished().cancel();
@@ -257,7 +257,7 @@ async fn incarnation_ahead_of_the_clock_does_not_block_restart() {
     let registries = [address.clone()];
     let watcher = cluster.member(DaemonKind::Dns, "dns-1", &registries).await;
     let mut logins = watcher.node.directory(DaemonKind::Login);
-    // An earlier start whose clock was far ahead.
+    // A start of long ago, by a clock that was far ahead.
     let ahead = 1 << 50;
     let before = Instance {
         id: InstanceId { kind: DaemonKind::Login, name: "login-1".into(), incarnation: ahead },
@@ -306,7 +306,7 @@ async fn instance_state_is_visible_from_start_to_removal() {
     wait_until(&mut logins, "draining", |view| state_of(view, "login-1") == Some(State::Draining)).await;
     login.end();
     wait_until(&mut logins, "gone, yet visible", |view| state_of(view, "login-1") == Some(State::Left)).await;
-    // An instance that ends because of a fault is offline, not left.
+    // One that ends because it is broken does not look like one that was ended.
     let broken = cluster.member(DaemonKind::Login, "login-2", &registries).await;
     broken.serve();
     wait_until(&mut logins, "up", |view| state_of(view, "login-2") == Some(State::Up)).await;
@@ -353,7 +353,7 @@ async fn restarted_registry_refills_and_no_instance_vanishes() {
         }
     };
     tokio::time::timeout(TEST_TIMEOUT, refilled).await.expect("refilled");
-    // The view follows the new registry: later changes are visible.
+    // The view follows the new registry: what happens now is seen.
     let late = cluster.member(DaemonKind::Zone, "zone-2", &registries).await;
     late.serve();
     wait_until(&mut zones, "the newcomer", |view| state_of(view, "zone-2") == Some(State::Up)).await;
@@ -388,18 +388,18 @@ async fn unauthorized_and_impersonating_peers_are_refused() {
     let cluster = TestCluster::new();
     let (registry, address) = cluster.registry("registry-1", "127.0.0.1:0").await;
 
-    // A zone may not remove instances.
+    // A kind that may not: maintenance is for operators.
     let mut zone = RegistryClient::new(cluster.channel(DaemonKind::Zone, "zone-1", &address));
     let remove = RemoveRequest { kind: "login".into(), name: "login-1".into() };
     assert_eq!(zone.remove(remove).await.unwrap_err().code(), Code::PermissionDenied);
-    // A service that this daemon does not serve is refused by the access table.
+    // A service that is not served here is refused before it is looked for.
     let mut chat = chat::chat_client::ChatClient::new(cluster.channel(DaemonKind::Zone, "zone-1", &address));
     assert_eq!(
         chat.history(chat::HistoryRequest::default()).await.unwrap_err().code(),
         Code::PermissionDenied
     );
 
-    // A registration for another instance.
+    // Speaking for another instance.
     let impostor = cluster.member(DaemonKind::Login, "login-1", &[]).await;
     let mut announcement = impostor.node.instance();
     announcement.id.name = "login-2".into();
@@ -408,7 +408,7 @@ async fn unauthorized_and_impersonating_peers_are_refused() {
     let register = RegisterRequest { instance, lease_ms: 1000, key: KEY.to_vec() };
     assert_eq!(login.register(register).await.unwrap_err().code(), Code::PermissionDenied);
 
-    // A certificate of another authority, and a server of another kind than dialled.
+    // A certificate of another authority, and a server that is not what it should be.
     let other_cluster = TestCluster::new();
     let mut stranger = RegistryClient::new(other_cluster.channel(DaemonKind::Gm, "gm-1", &address));
     assert!(stranger.list(ListRequest::default()).await.is_err());
@@ -423,7 +423,7 @@ fn store(id: &str) -> StoreIdentity {
 }
 
 impl Member {
-    /// Serves when no other replica has another store, as a daemon with a store does.
+    /// Serves once no other replica has another store, as a daemon with a store does.
     fn serve_with_store(&self, id: &'static str) -> JoinHandle<bool> {
         let node = self.node.clone();
         tokio::spawn(async move {
@@ -457,7 +457,7 @@ async fn replica_with_another_store_waits_until_the_first_left() {
     wait_until(&mut logins, "the stranger gives way", |view| is_waiting(view, "login-3")).await;
     assert!(state_of(&logins.all(), "login-3") == Some(State::Starting) && !other.daemon.is_ready());
 
-    // While the others restart, the replica with the other store still waits.
+    // A restart of the others is no occasion to take their place.
     same.end();
     first.crash();
     wait_until(&mut logins, "not heard of", |view| state_of(view, "login-1") == Some(State::Offline)).await;
@@ -494,7 +494,7 @@ async fn concurrent_replicas_with_different_stores_admit_only_one() {
     let loser = &members[1 - winner];
     let mut seen = members[winner].node.directory(DaemonKind::Billing);
     let name = loser.node.id().name.clone();
-    // It waits, or both checked at the same time, and then the later one has failed.
+    // It waits; or its look crossed the other's, and then the later one has failed.
     let settled =
         |view: &[Instance]| is_waiting(view, &name) || state_of(view, &name).is_none_or(|it| it > State::Up);
     wait_until(&mut seen, "the other does not", |view| {

@@ -85,7 +85,7 @@ impl Folder {
         Ok(fs::openat(&folder.opened, name, flags, FILE_MODE)?.into())
     }
 
-    /// What is at this path; a symbolic link is not followed. `None`: nothing, or no folder leads there.
+    /// The metadata of an entry, or of a symbolic link itself. `None`: there is no entry, or no folder leads to it.
     pub(super) fn stat(&self, path: &str) -> Option<Stat> {
         let (folder, name) = self.parent(path, false).ok()?;
         fs::statat(&folder.opened, name, AtFlags::SYMLINK_NOFOLLOW).ok()

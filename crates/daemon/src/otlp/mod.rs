@@ -1,5 +1,5 @@
-//! Sends log records to a collector by OTLP/gRPC. Records wait in a bounded queue. Records that do not fit are
-//! dropped and counted, so that logging never slows the daemon.
+//! Sends log records to a collector by OTLP/gRPC. Records wait in a bounded queue; what does not fit is counted and
+//! dropped, so that logging never slows the daemon.
 
 mod queue;
 mod record;
@@ -20,22 +20,22 @@ pub(crate) use record::resource;
 use queue::{Batch, Queue};
 use request::ExportRequest;
 
-/// A batch is sent when it is full, or this long after its first record.
+/// A batch is sent when it is full, or so long after its first record.
 const LINGER: Duration = Duration::from_millis(500);
-/// How often the queue is checked. A wake-up per record would cost more than the record. With the bound of the
-/// queue, this interval allows 160,000 records per second.
+/// How often the queue is looked at meanwhile: to be woken by each record would cost more than the record. At the queue's
+/// bound that allows for 160,000 records a second.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 const DEADLINE: Duration = Duration::from_secs(3);
 const RETRY_DELAY: Duration = Duration::from_secs(1);
 const DROPPED: &str = "shardkeep_log_dropped_records_total";
 const FAILURES: &str = "shardkeep_log_export_failures_total";
-/// Crates of the exporter itself: exporting their records would create new records.
+/// Targets of the export's own machinery: sending their records would make new ones.
 const EXPORTER_CRATES: [&str; 6] = ["h2", "hyper", "tonic", "tower", "rustls", "opentelemetry"];
 
-/// Encodes every event and puts it into the queue of the exporter.
+/// Puts every event's record into the exporter's queue.
 pub(crate) struct ExportLayer(Arc<Queue>);
 
-/// The receiving end of the queue, for [`run`].
+/// The other end of the queue, before [`run`] takes it.
 pub(crate) struct Exporter(Arc<Queue>);
 
 pub(crate) fn pair() -> (ExportLayer, Exporter) {
@@ -53,7 +53,8 @@ impl<S: Subscriber> Layer<S> for ExportLayer {
     }
 }
 
-/// Sends batches to the current collector until the daemon has finished. Then it sends the rest once.
+/// Sends batches to whatever collector is named at the moment, until the daemon has finished; then what is left,
+/// once.
 pub(crate) async fn run(
     Exporter(queue): Exporter,
     resource: Resource,
@@ -89,8 +90,8 @@ pub(crate) async fn run(
     }
 }
 
-/// Waits for more records, so that a quiet daemon does not send each line alone. A batch leaves the queue only when
-/// it is returned, so dropping this future loses nothing.
+/// Waits a little for more records, so that a quiet daemon does not send each line by itself. A batch is taken out at
+/// once, so nothing is lost when nobody waits any more.
 async fn next(queue: &Queue) -> Batch {
     queue.wait_until_filled().await;
     loop {
@@ -101,11 +102,11 @@ async fn next(queue: &Queue) -> Batch {
     }
 }
 
-/// Repeats a batch until a collector accepts or rejects it.
+/// Sends a batch until a collector takes it, or says that it never will.
 async fn send_until_accepted(collector: &mut watch::Receiver<Option<Channel>>, request: &ExportRequest) {
     loop {
         let named = collector.wait_for(Option::is_some).await.ok().and_then(|channel| channel.clone());
-        // The sender is gone, so no collector will be named. [`run`] ends when the daemon has finished.
+        // Without a daemon nobody will ever name a collector; the end of the export is decided elsewhere.
         let Some(channel) = named else { return std::future::pending().await };
         match send(channel, request.clone()).await {
             SendOutcome::Accepted => return,
@@ -121,14 +122,14 @@ async fn send_until_accepted(collector: &mut watch::Receiver<Option<Channel>>, r
 enum SendOutcome {
     Accepted,
     Retry,
-    /// The collector will never accept this batch. A repetition would only delay the next batches.
+    /// Repeating it would only keep the others waiting.
     Rejected,
 }
 
 async fn send(channel: Channel, request: ExportRequest) -> SendOutcome {
     match tokio::time::timeout(DEADLINE, request.send(channel)).await {
         Ok(Ok(())) => SendOutcome::Accepted,
-        // Collectors answer a message that is too long with OUT_OF_RANGE.
+        // A message that is too long is answered with OUT_OF_RANGE.
         Ok(Err(status)) => match status.code() {
             Code::InvalidArgument | Code::OutOfRange | Code::Unimplemented => SendOutcome::Rejected,
             _ => SendOutcome::Retry,
@@ -153,7 +154,7 @@ mod tests {
 
     use super::*;
 
-    /// A collector that passes on what it receives.
+    /// A collector that hands on what it gets.
     struct Collector(mpsc::UnboundedSender<ExportLogsServiceRequest>);
 
     #[tonic::async_trait]

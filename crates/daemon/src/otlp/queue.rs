@@ -1,4 +1,4 @@
-//! The queue of encoded records, in the batches that will be sent.
+//! Records that wait for the collector: encoded, one behind the other, in the batches in which they will leave.
 
 use std::{
     collections::VecDeque,
@@ -10,18 +10,18 @@ use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-/// Bound of the queue in records. Overflow: the new record is dropped and counted.
+/// Records that wait; further ones are dropped, and counted.
 const MAX_RECORDS: usize = 8192;
-/// Bound of the queue in bytes, four times what usual records need.
+/// And their bytes: a quarter of it would do for records of the usual size.
 const MAX_BYTES: usize = 8 << 20;
-/// A batch is full with this many records or bytes.
+/// A batch is full at so many records or bytes.
 const MAX_BATCH_RECORDS: usize = 512;
 const MAX_BATCH_BYTES: usize = 1 << 20;
 
 #[derive(Default)]
 pub(super) struct Queue {
     queued: Mutex<QueuedRecords>,
-    /// Notified when a record enters the empty queue.
+    /// Something waits where nothing did.
     not_empty: Notify,
     dropped: AtomicU64,
 }
@@ -40,7 +40,7 @@ struct OpenBatch {
     opened_at: Instant,
 }
 
-/// Records that are sent together, each with its key and length.
+/// Records that leave together, each with its key and length.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Batch {
     pub(super) records: Bytes,
@@ -48,7 +48,7 @@ pub(super) struct Batch {
 }
 
 impl Queue {
-    /// Never waits: a record that does not fit is dropped.
+    /// Never waits: a record for which there is no room is dropped.
     pub(super) fn push(&self, record: &[u8]) {
         let first = {
             let mut queued = self.queued.lock();
@@ -64,31 +64,31 @@ impl Queue {
         }
     }
 
-    /// Waits until the queue holds a record.
+    /// Waits until something waits.
     pub(super) async fn wait_until_filled(&self) {
         while self.queued.lock().batches.is_empty() {
             self.not_empty.notified().await;
         }
     }
 
-    /// The next batch, if it is full or older than `linger`.
+    /// The next batch, if it is full or has waited for so long.
     pub(super) fn take(&self, linger: Duration) -> Option<Batch> {
         let mut queued = self.queued.lock();
         let due = queued.batches.len() > 1 || queued.batches.front()?.is_due(linger);
         if due { queued.take() } else { None }
     }
 
-    /// The next batch, full or not.
+    /// The next batch, whatever it holds.
     pub(super) fn take_any(&self) -> Option<Batch> {
         self.queued.lock().take()
     }
 
-    /// Drops every later record.
+    /// From now on everything is dropped.
     pub(super) fn close(&self) {
         self.queued.lock().closed = true;
     }
 
-    /// Records dropped since the last call.
+    /// Records dropped since this was last asked.
     pub(super) fn take_dropped(&self) -> u64 {
         self.dropped.swap(0, Ordering::Relaxed)
     }
@@ -99,7 +99,7 @@ impl QueuedRecords {
         !self.closed && self.count < MAX_RECORDS && self.bytes + record.len() <= MAX_BYTES
     }
 
-    /// Returns true if the queue was empty.
+    /// True if nothing waited.
     fn push(&mut self, record: &[u8]) -> bool {
         let first = self.batches.is_empty();
         let has_room = |last: &OpenBatch| {

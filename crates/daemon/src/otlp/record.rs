@@ -1,5 +1,5 @@
-//! Encodes a tracing event as an OTLP log record: message, level, target, and each field as an attribute. The
-//! encoder writes the bytes directly, because building the record from strings first would cost as much again.
+//! A tracing event as an OTLP log record: message, level and target, and every field as an attribute. It is encoded where
+//! it happens, as it stands in a batch: to make the record out of strings first would cost as much as what is recorded.
 
 use std::{
     cell::Cell,
@@ -32,11 +32,10 @@ mod log_record {
     pub(super) const OBSERVED_TIME_UNIX_NANO: u32 = 11;
 }
 
-/// Passes the encoded record of the event, with its key and length, to `take`.
+/// Hands the event's record to `take`, encoded with its key and length.
 pub(super) fn with_encoded<R>(event: &Event<'_>, take: impl FnOnce(&[u8]) -> R) -> R {
     thread_local! {
-        /// Buffers that all events of the thread reuse. An event inside the encoding of another event gets new
-        /// buffers.
+        /// Buffers that each event uses again. An event that happens while another is recorded has its own.
         static FIELDS: Cell<Fields> = const { Cell::new(Fields::new()) };
     }
     let mut fields = FIELDS.take();
@@ -47,7 +46,7 @@ pub(super) fn with_encoded<R>(event: &Event<'_>, take: impl FnOnce(&[u8]) -> R) 
     result
 }
 
-/// Names the daemon by OpenTelemetry's conventions for resources.
+/// Names the daemon in the words of OpenTelemetry's resource conventions.
 pub(crate) fn resource(kind: &str, name: &str) -> Resource {
     let text = |text: &str| Some(AnyValue { value: Some(Value::StringValue(text.to_owned())) });
     let pair = |key: &str, value| KeyValue { key: key.to_owned(), value: text(value), ..KeyValue::default() };
@@ -62,18 +61,18 @@ pub(crate) fn resource(kind: &str, name: &str) -> Resource {
     }
 }
 
-/// The encoded fields of an event.
+/// An event's fields, as far as they are encoded.
 #[derive(Default)]
 struct Fields {
     message: String,
-    /// Encoded as in the record.
+    /// As they stand in the record.
     attributes: Vec<u8>,
-    /// Output of `Debug`, whose length is not known in advance.
+    /// What `Debug` writes, whose length is not known before.
     text: String,
     record: Vec<u8>,
 }
 
-/// The value of an attribute: the cases of `AnyValue` that tracing fields need.
+/// A value of an attribute: the cases of `AnyValue` that fields have.
 #[derive(Clone, Copy)]
 enum FieldValue<'a> {
     Text(&'a str),
@@ -101,7 +100,7 @@ impl Fields {
         value.encode(&mut self.attributes);
     }
 
-    /// Encodes the record of this event from its fields.
+    /// The record of the event whose fields these are.
     fn record(&mut self, event: &Event<'_>) -> &[u8] {
         let metadata = event.metadata();
         self.push("target", FieldValue::Text(metadata.target()));
@@ -132,7 +131,7 @@ impl Visit for Fields {
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
         let mut text = std::mem::take(&mut self.text);
         text.clear();
-        // If `Debug` fails, the text up to the failure is kept.
+        // A value that cannot say what it is leaves what it has said.
         let _ = write!(text, "{value:?}");
         self.record_str(field, &text);
         self.text = text;
@@ -224,7 +223,7 @@ mod tests {
 
     use super::*;
 
-    /// Keeps the record of each event, decoded as a collector decodes it.
+    /// Keeps every event's record, decoded as a collector does.
     #[derive(Clone, Default)]
     struct RecordCollector(Arc<Mutex<Vec<LogRecord>>>);
 
@@ -236,7 +235,7 @@ mod tests {
         }
     }
 
-    /// Logs while it is being logged.
+    /// Says something while it is recorded.
     #[derive(Debug)]
     struct LoggingDisplay;
 

@@ -1,5 +1,4 @@
-//! Encodes a batch as `ExportLogsServiceRequest`. The encoder is written by hand because the records are encoded
-//! already.
+//! A batch as the collector's `ExportLogsServiceRequest`. Written by hand because its records are encoded already.
 
 use bytes::{Buf, BufMut, Bytes};
 use opentelemetry_proto::tonic::{
@@ -25,12 +24,12 @@ const SCOPE_LOGS: u32 = 2;
 /// `ScopeLogs.scope`.
 const SCOPE: u32 = 1;
 
-/// A request to export. All parts are encoded, so a clone copies no bytes.
+/// A request to export, whose every part is encoded. To copy it costs nothing.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct ExportRequest {
     /// The resource, with its key and length.
     resource: Bytes,
-    /// The scope, with its key and length.
+    /// The scope, likewise.
     scope: Bytes,
     pub(super) batch: Batch,
 }
@@ -42,7 +41,7 @@ impl ExportRequest {
         Self { resource: field(RESOURCE, resource), scope: field(SCOPE, &scope), batch: Batch::default() }
     }
 
-    /// The same request with these records.
+    /// The same with these records.
     pub(super) fn with(&self, batch: Batch) -> Self {
         Self { batch, ..self.clone() }
     }
@@ -83,7 +82,7 @@ impl Message for ExportRequest {
         delimited_len(RESOURCE_LOGS, self.resource_logs())
     }
 
-    /// Requests are only sent, never decoded.
+    /// Requests are only sent; what is not one's own to read is left alone.
     fn merge_field(
         &mut self,
         tag: u32,

@@ -1,4 +1,4 @@
-//! Black-box tests of a daemon: settings, lifecycle and admin endpoints.
+//! Black-box tests of a daemon's shape: its settings, its life, and what it shows of itself.
 
 mod lifecycle;
 mod service;

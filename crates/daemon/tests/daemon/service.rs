@@ -1,4 +1,4 @@
-//! A daemon without work, or with the behaviour that a test selects.
+//! A daemon that does nothing, or what a test tells it to.
 
 use serde::{Deserialize, Serialize};
 use shardkeep_daemon::{Daemon, Service, Settings, Validate};
@@ -23,7 +23,7 @@ pub(crate) struct Limits {
     pub(crate) rate: f64,
 }
 
-/// Behaviour of the daemon.
+/// How it behaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Act {

@@ -1,4 +1,4 @@
-//! Settings from files, environment and flags: valid settings load, and mistakes are reported with their places.
+//! Settings from files, environment and flags: valid ones are read, mistakes are named with their place.
 
 use std::{path::Path, time::Duration};
 
@@ -30,7 +30,7 @@ fn valid_settings_files_load() {
     }
 }
 
-/// The first line of each file is the expected start of the message.
+/// Each file's first line says what must be complained about.
 #[test]
 fn invalid_settings_error_names_the_location() {
     for file in folder("invalid") {
@@ -59,7 +59,7 @@ fn settings_file_values_are_all_loaded() {
     assert_eq!(settings.cluster.world, 3);
     assert_eq!(settings.log.format, LogFormat::Json);
     assert_eq!((settings.service.sessions, settings.service.limits.rate), (12, 2.5));
-    // Derived from the name.
+    // Follows from the name.
     assert_eq!(settings.cluster.cert, Path::new("certs/gateway-7.pem"));
 }
 
@@ -114,7 +114,7 @@ fn settings_error_names_the_flag_or_variable() {
     let message = load(&env("SHARDKEEP_GATEWAY__SESION")).unwrap_err().to_string();
     assert!(message.starts_with("environment variable SHARDKEEP_GATEWAY__SESION: unknown key"), "{message}");
     assert!(message.ends_with("did you mean `sessions`?"), "{message}");
-    // Variables of other programs and sections of other daemons are ignored.
+    // Other programs' variables, and other daemons'.
     assert!(load(&env("SHARDKEEP_CONFIG")).is_ok());
     assert!(load(&env("SHARDKEEP_ZONE__ANYTHING")).is_ok());
 }
