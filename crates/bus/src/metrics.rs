@@ -20,6 +20,6 @@ pub fn describe() {
     );
     metrics::describe_counter!(
         GAPS,
-        "Interruptions of the subscription, each of which may have lost messages of other replicas"
+        "Interruptions of the connection to Redis, by side (publish, subscribe), each of which may have lost messages"
     );
 }

@@ -1,12 +1,26 @@
 //! Replicas on real Redis servers: order, outages, and a fail-over.
 
-use std::time::Duration;
+use std::{sync::LazyLock, time::Duration};
 
 use bytes::Bytes;
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use shardkeep_bus::{Bus, Delivery, PublishError, Subscription};
 use shardkeep_testkit::{AddressSwitch, Redis};
+use tokio::sync::Mutex;
 
 const TOPIC: &str = "chat";
+
+/// Tests that interrupt connections take turns, because one recorder counts for all of them.
+static INTERRUPTION: Mutex<()> = Mutex::const_new(());
+
+/// Interruptions counted since the first call, in this process.
+fn gaps() -> u64 {
+    static RECORDER: LazyLock<PrometheusHandle> =
+        LazyLock::new(|| PrometheusBuilder::new().install_recorder().unwrap());
+    let page = RECORDER.render();
+    let counts = page.lines().filter(|line| line.starts_with("shardkeep_bus_gaps_total"));
+    counts.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum()
+}
 
 /// The next message; fails the test if none arrives.
 async fn next_message(subscription: &mut Subscription) -> Bytes {
@@ -35,6 +49,7 @@ async fn redis_bus_delivers_to_all_replicas_in_order() {
 
 #[tokio::test]
 async fn message_published_while_redis_hangs_is_delivered() {
+    let _turn = INTERRUPTION.lock().await;
     let redis = Redis::start().await;
     redis.freeze();
     let bus = Bus::open(&redis.url()).unwrap();
@@ -50,6 +65,7 @@ async fn message_published_while_redis_hangs_is_delivered() {
 
 #[tokio::test]
 async fn publish_to_hung_redis_is_refused_when_queue_is_full() {
+    let _turn = INTERRUPTION.lock().await;
     let redis = Redis::start().await;
     redis.freeze();
     let bus = Bus::open(&redis.url()).unwrap();
@@ -76,6 +92,8 @@ async fn publish_until_received(from: &Bus, text: &'static str, subscription: &m
 /// server, and the second one connects anew.
 #[tokio::test]
 async fn both_replicas_receive_again_after_redis_failover() {
+    let _turn = INTERRUPTION.lock().await;
+    let gaps_before = gaps();
     let (first, second) = (Redis::start().await, Redis::start().await);
     second.replicate(&first);
     let switch = AddressSwitch::start(first.address()).await;
@@ -93,6 +111,7 @@ async fn both_replicas_receive_again_after_redis_failover() {
 
     publish_until_received(&stayed, "from the one that stayed", &mut at_moved).await;
     publish_until_received(&moved, "from the one that moved", &mut at_stayed).await;
+    assert!(gaps() > gaps_before, "the interruption is not counted");
 }
 
 #[tokio::test]

@@ -66,7 +66,7 @@ impl Reader {
             };
             metrics::gauge!(CONNECTED).set(0.0);
             if self.subscribed.send_replace(Subscribed::default()).heartbeat {
-                metrics::counter!(GAPS).increment(1);
+                metrics::counter!(GAPS, "side" => "subscribe").increment(1);
             }
             tracing::warn!(error, "the bus receives nothing from Redis");
             sleep(backoff.next()).await;
