@@ -19,6 +19,7 @@ async fn full_disk_makes_daemons_unready_and_loses_nothing() -> Result<()> {
     let Some(disk) = SmallDisk::mount(48 << 20) else { return Ok(()) };
     let mut cluster = Cluster::start_with_files_in(disk.path()).await?;
     let (ann, bob) = (Actor::enter(&cluster, "ann").await?, Actor::enter(&cluster, "bob").await?);
+    let cid = Actor::enter(&cluster, "cid").await?;
     ann.sees(&bob).await?;
 
     disk.fill();
@@ -26,7 +27,7 @@ async fn full_disk_makes_daemons_unready_and_loses_nothing() -> Result<()> {
         wait_until_unready(&cluster, daemon, "full").await?;
     }
     // Play continues; the position waits in dbcache.
-    ann.walk_to(490, 500).await?;
+    cid.walk_to(490, 500).await?;
 
     disk.free();
     let freed = Instant::now();
@@ -39,15 +40,15 @@ async fn full_disk_makes_daemons_unready_and_loses_nothing() -> Result<()> {
     trade(&ann, &bob).await.context("dbcache does not write")?;
 
     let (anns, bobs) = (ann.coins_and_items().await?, bob.coins_and_items().await?);
-    let names = (ann.name.clone(), bob.name.clone());
-    drop((ann, bob));
+    let names = (ann.name.clone(), bob.name.clone(), cid.name.clone());
+    drop((ann, bob, cid));
     cluster.restart().await?;
     let (ann, bob) = (Actor::enter_as(&cluster, &names.0).await?, Actor::enter_as(&cluster, &names.1).await?);
     ensure!(
         ann.coins_and_items().await? == anns && bob.coins_and_items().await? == bobs,
         "property was lost"
     );
-    let (x_m, y_m) = ann.position_m()?;
+    let (x_m, y_m) = Actor::enter_as(&cluster, &names.2).await?.position_m()?;
     ensure!((x_m - 490).abs() <= 5 && (y_m - 500).abs() <= 5, "the position was lost: {x_m}, {y_m}");
     ensure!(cluster.ledger().await?.holds);
     let log = fs::read_to_string(cluster.data_dir().join("log/dbcache-1.log"))?;
