@@ -33,3 +33,41 @@ impl Game {
         found.collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use shardkeep_types::{MapId, Position};
+
+    use super::*;
+    use crate::{
+        Database, Schema,
+        game::{NewCharacter, NoCache},
+    };
+
+    #[tokio::test]
+    async fn character_is_found_by_the_beginning_of_its_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("sqlite:{}", folder.path().join("game.db").display());
+        let game = Game::new(Database::open(&url, Schema::Game).await.unwrap(), Arc::new(NoCache));
+        for (world, name) in [(1, "Demob"), (2, "demon"), (1, "Ada")] {
+            let new = NewCharacter {
+                account: AccountId(7),
+                world: WorldId(world),
+                name: name.into(),
+                start: Position::new(MapId(1), 5, 5),
+                items: Vec::new(),
+                coins: 0,
+                limit: 9,
+            };
+            game.create(&new).await.unwrap();
+        }
+        let found = async |prefix: &str| {
+            let found = game.find_by_name(prefix, 10).await.unwrap();
+            found.into_iter().map(|it| (it.world.0, it.name)).collect::<Vec<_>>()
+        };
+        assert_eq!(found("dEMo").await, [(1, "Demob".to_owned()), (2, "demon".to_owned())]);
+        assert!(found("emo").await.is_empty());
+    }
+}
