@@ -129,6 +129,10 @@ pub fn config(options: &ClusterOptions, dir: &DataDir, child: &Child, registry: 
         cluster.insert("world".into(), WORLD.into());
     }
 
+    // The file to which the supervisor also redirects standard error. The daemon rotates it.
+    let mut log = Table::new();
+    log.insert("file".into(), file(&dir.log().join(format!("{}.log", child.name))));
+
     let mut service = Table::new();
     if let Some(port) = child.ports.client {
         service.insert(client_setting(child.kind).into(), listen(network.client(child.kind), port));
@@ -154,7 +158,7 @@ pub fn config(options: &ClusterOptions, dir: &DataDir, child: &Child, registry: 
     }
 
     let mut config = Table::new();
-    for (section, values) in [("daemon", daemon), ("cluster", cluster), (kind, service)] {
+    for (section, values) in [("daemon", daemon), ("cluster", cluster), ("log", log), (kind, service)] {
         if !values.is_empty() {
             config.insert(section.into(), Value::Table(values));
         }

@@ -172,11 +172,23 @@ pub struct LogConfig {
     /// Whether player events are also written to standard error. With `otlp = "off"` they always are. Otherwise many
     /// logins at once would cost more in log lines than in the logins.
     pub print_events: bool,
+    /// File for log lines instead of standard error. A full file is renamed to `<file>.1`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file: Option<PathBuf>,
+    /// Size at which the log file is renamed. The two files together need at most twice as much.
+    pub file_bytes: u64,
 }
 
 impl Default for LogConfig {
     fn default() -> Self {
-        Self { filter: "info".into(), format: LogFormat::Auto, otlp: String::new(), print_events: false }
+        Self {
+            filter: "info".into(),
+            format: LogFormat::Auto,
+            otlp: String::new(),
+            print_events: false,
+            file: None,
+            file_bytes: 64 << 20,
+        }
     }
 }
 
@@ -186,6 +198,9 @@ impl Validate for LogConfig {
             .parse::<tracing_subscriber::filter::Targets>()
             .map(drop)
             .map_err(|error| format!("filter: {error}"))?;
+        if self.file_bytes < 1 << 20 {
+            return Err("file_bytes: must be at least 1048576 (1 MiB)".into());
+        }
         match self.otlp.as_str() {
             "" | "off" => Ok(()),
             url if url.starts_with("http://") => host_and_port("otlp", url.trim_start_matches("http://")),

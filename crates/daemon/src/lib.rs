@@ -1,4 +1,4 @@
-//! What all daemons share: settings, telemetry, admin endpoints, supervised tasks, and a life from bind to drain.
+//! The common parts of all daemons: settings, telemetry, admin endpoints, supervised tasks, and the way from bind to drain.
 //! A service implements [`Service`] and passes itself to [`main`]; this crate does everything else that a process needs.
 //!
 //! ```no_run
@@ -56,6 +56,8 @@ mod panics;
 mod process;
 mod random;
 mod recorder;
+mod repeat_limit;
+mod rotating_file;
 mod run;
 mod service;
 mod settings;

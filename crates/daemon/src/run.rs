@@ -8,7 +8,7 @@ use tracing::{error, info, warn};
 
 use crate::{
     BoundAddresses, Daemon, Service, Settings, SettingsError, Sources, admin, announce, healthcheck, otlp,
-    telemetry,
+    repeat_limit, telemetry,
 };
 
 /// Exit code of wrong settings or arguments.
@@ -116,7 +116,13 @@ fn load<S: Service>(args: &Args) -> Result<Settings<S::Config>, SettingsError> {
 
 /// Runs a daemon as a process: logger, signals, exit code.
 async fn process<S: Service>(settings: Settings<S::Config>) -> ExitCode {
-    let exporter = telemetry::install(&settings.log);
+    let telemetry = match telemetry::install(&settings.log) {
+        Ok(telemetry) => telemetry,
+        Err(error) => {
+            eprintln!("{error:#}");
+            return ExitCode::FAILURE;
+        }
+    };
     let running = match launch::<S>(settings).await {
         Ok(running) => running,
         Err(error) => {
@@ -126,7 +132,11 @@ async fn process<S: Service>(settings: Settings<S::Config>) -> ExitCode {
     };
     let daemon = running.daemon.clone();
     let resource = otlp::resource(daemon.kind().as_str(), &daemon.bound().name);
-    let export = otlp::run(exporter, resource, daemon.log_collector(), daemon.finished());
+    daemon.spawn_infrastructure(
+        "report of suppressed log records",
+        repeat_limit::report(telemetry.repeat_limit, daemon.finished()),
+    );
+    let export = otlp::run(telemetry.exporter, resource, daemon.log_collector(), daemon.finished());
     let export = tokio::spawn(daemon.supervised("log export", export));
     if let Err(error) = drain_on_signals(&daemon) {
         daemon.fail(&format!("cannot listen for signals: {error}"));

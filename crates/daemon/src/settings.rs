@@ -313,7 +313,7 @@ fn validate<C: Validate>(settings: &mut Settings<C>, kind: DaemonKind) -> Result
 
 /// Removes the key whose name or value is at this offset of the file, and returns its path.
 fn remove_at(table: &mut DeTable<'_>, offset: usize) -> Option<String> {
-    for (name, value) in table.iter_mut() {
+    for (name, value) in &mut *table {
         if let DeValue::Table(inner) = value.get_mut()
             && let Some(path) = remove_at(inner, offset)
         {

@@ -85,7 +85,7 @@ impl DaemonService for Gateway {
             daemon.spawn("backends", follow.map(ended));
         }
         let present = backend::present_sessions(core.clone(), worlds.clone(), stop.clone());
-        daemon.spawn("session presentation", present.map(ended));
+        daemon.spawn("present sessions", present.map(ended));
         daemon.spawn("billing", billing::run(core.clone(), node.clone(), stop.clone()).map(ended));
         daemon.spawn("revocations", revocations::follow(core.clone(), node.clone(), stop.clone()).map(ended));
         let sweep = sweep(core.clone(), node.clone(), worlds.clone(), stop.clone());

@@ -1,4 +1,4 @@
-//! From ready to the end: drain, grace, failure; and the admin endpoints on the way.
+//! A daemon from its start to its end: ready, drain, grace time, failure, and the admin endpoints.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ fn config() -> DaemonConfig {
     DaemonConfig { name: "idle-1".into(), ..DaemonConfig::default() }
 }
 
-/// Status line and body of a GET.
+/// Status line and body of the answer to a GET request.
 async fn get(address: &str, path: &str) -> (String, String) {
     let mut stream = TcpStream::connect(address).await.unwrap();
     let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
@@ -43,7 +43,7 @@ async fn admin_endpoints_report_state_and_mask_secrets() {
     }
     let (_, shown) = get(&admin, "/config").await;
     assert!(shown.contains("postgres://game:***@db/game") && !shown.contains("hunter2"), "{shown}");
-    // Something is in flight, so the endpoints go on answering.
+    // A task in progress keeps the endpoints open.
     let (finish, told) = tokio::sync::oneshot::channel::<()>();
     running.daemon().tasks().spawn(told);
     running.daemon().drain("test");
@@ -54,6 +54,34 @@ async fn admin_endpoints_report_state_and_mask_secrets() {
 }
 
 #[tokio::test]
+async fn obstacle_of_one_part_makes_a_ready_daemon_unready() {
+    let mut running = start(Act::Wait, config()).await;
+    let admin = running.ready().await.unwrap().admin;
+    let daemon = running.daemon().clone();
+    daemon.not_ready_because("store", Some("the disk is full".into()));
+    daemon.not_ready_because("registry", Some("no registry lease".into()));
+    let (status, body) = get(&admin, "/readyz").await;
+    assert!(status.contains("503"), "{status}");
+    assert_eq!(body, "not ready: no registry lease; the disk is full\n");
+    daemon.not_ready_because("registry", None);
+    assert_eq!(get(&admin, "/readyz").await.1, "not ready: the disk is full\n");
+    daemon.not_ready_because("store", None);
+    assert_eq!(get(&admin, "/readyz").await.1, "ready\n");
+    running.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn admin_page_of_the_service_is_served_as_json() {
+    let mut running = start(Act::Wait, config()).await;
+    let admin = running.ready().await.unwrap().admin;
+    assert!(get(&admin, "/targets").await.0.contains("404"));
+    running.daemon().add_admin_page("/targets", || "[]".to_owned());
+    let (status, body) = get(&admin, "/targets").await;
+    assert!(status.contains("200") && body == "[]", "{status} {body}");
+    running.stop().await.unwrap();
+}
+
+#[tokio::test]
 async fn drain_waits_for_work_in_flight() {
     let mut running = start(Act::Wait, config()).await;
     running.ready().await.unwrap();
@@ -61,7 +89,7 @@ async fn drain_waits_for_work_in_flight() {
     let (finish, told) = tokio::sync::oneshot::channel::<()>();
     let work = daemon.tasks().spawn(async move { told.await.is_ok() });
     daemon.drain("test");
-    // The service has returned by itself; the daemon stays for the sake of the work.
+    // The service has returned; the daemon waits for the task.
     let lifecycle = tokio::spawn(running.join());
     assert!(!daemon.finished().is_cancelled() && !lifecycle.is_finished());
     finish.send(()).unwrap();
