@@ -138,8 +138,9 @@ async fn mute_outlives_a_crash_of_the_chat_daemon() -> Result<()> {
 async fn refused_as_muted(actor: &Actor) -> Result<()> {
     let is_muted = |result: Result<(), ClientError>| matches!(result, Err(ClientError::Refused(refusal)) if refusal.code == ErrorCode::Refused);
     let refused = async {
+        let mut lines = tokio::time::interval(LINE_INTERVAL);
         while !is_muted(actor.player.say("hello").await) {
-            tokio::time::sleep(LINE_INTERVAL).await;
+            lines.tick().await;
         }
     };
     tokio::time::timeout(TIMEOUT, refused).await.context("the character may still chat")

@@ -17,7 +17,7 @@ use shardkeep_rpc::{
     gateway::gateway_server::GatewayServer,
     registry::registry_server::RegistryServer,
 };
-use shardkeep_testkit::FakeRegistry;
+use shardkeep_testkit::{FakeRegistry, wait_until};
 use shardkeep_types::{DaemonKind, WorldId};
 use tempfile::TempDir;
 use tokio::{
@@ -315,17 +315,12 @@ fn begin(folder: &TempDir, registry: &str, settings: &[String]) -> (Child, PathB
 async fn spawn(folder: &TempDir, registry: &str, settings: &[String]) -> (Child, Bound) {
     let (mut process, announce) = begin(folder, registry, settings);
     let log = folder.path().join("login.log");
-    let announced = async {
-        loop {
-            if let Ok(text) = std::fs::read_to_string(&announce) {
-                return text;
-            }
-            let ended = process.try_wait().unwrap();
-            assert!(ended.is_none(), "{}", std::fs::read_to_string(&log).unwrap());
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
-    let text = timeout(TEST_TIMEOUT, announced).await.expect("it becomes ready");
+    let announced = wait_until("login announces its addresses", async || {
+        let ended = process.try_wait().unwrap();
+        assert!(ended.is_none(), "{}", std::fs::read_to_string(&log).unwrap());
+        Ok(std::fs::read_to_string(&announce).ok())
+    });
+    let text = announced.await.unwrap();
     let field = |name: &str| {
         let start = text.find(&format!("\"{name}\": \"")).unwrap() + name.len() + 5;
         text[start..].split('"').next().unwrap().to_owned()

@@ -1,7 +1,7 @@
 //! Two players with one account, when the settings refuse the second login.
 
 use shardkeep_rpc::{accounts::LogOutRequest, gateway::SessionInfo};
-use shardkeep_testkit::Postgres;
+use shardkeep_testkit::{Postgres, wait_until};
 use shardkeep_wire::payload::ErrorCode;
 
 use crate::{
@@ -11,14 +11,17 @@ use crate::{
 
 /// Retries until the account is free again.
 async fn log_in_when_free(cluster: &Cluster, account: &str) -> Player {
-    loop {
+    let logged_in = wait_until("the account is free", async || {
         let mut player = cluster.connect().await;
         match player.log_in(account, "right").await {
-            Ok(_) => return player,
-            Err(refused) => assert_eq!(refused.code, ErrorCode::AlreadyLoggedIn),
+            Ok(_) => Ok(Some(player)),
+            Err(refused) => {
+                assert_eq!(refused.code, ErrorCode::AlreadyLoggedIn);
+                Ok(None)
+            }
         }
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-    }
+    });
+    logged_in.await.unwrap()
 }
 
 async fn try_once(cluster: &Cluster, account: &str) -> (Player, Outcome<()>) {

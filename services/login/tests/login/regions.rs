@@ -1,11 +1,9 @@
 //! Several regions with one account for each player: real login processes, one of them with the centre.
 
-use std::time::Duration;
-
 use shardkeep_rpc::accounts::{
     Account, BanRequest, InviteRequest, SetSecondFactorRequest, SetVerifierRequest, UnbanRequest,
 };
-use shardkeep_testkit::{Authenticator, Postgres};
+use shardkeep_testkit::{Authenticator, Postgres, wait_until};
 use shardkeep_wire::{
     opcode,
     payload::{
@@ -13,11 +11,10 @@ use shardkeep_wire::{
         SecondFactorBegun, SecondFactorConfirmed, SecondFactorRemoved, Welcome,
     },
 };
-use tokio::time::{sleep, timeout};
 use tonic::Code;
 
 use crate::{
-    cluster::{Cluster, TEST_TIMEOUT, new_account},
+    cluster::{Cluster, new_account},
     own_account::{log_in_with_code, password_change},
     player::{Outcome, Player},
     registration::{region, register},
@@ -51,15 +48,7 @@ async fn other_region(home_region: &Cluster, settings: &[&str]) -> Cluster {
 
 /// Retries for a while, because the centre may answer one `Hello` too late, or its changes may arrive after a login.
 async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, attempt: impl Fn() -> F) -> T {
-    let trying = async {
-        loop {
-            if let Some(done) = attempt().await {
-                return done;
-            }
-            sleep(Duration::from_millis(50)).await;
-        }
-    };
-    timeout(TEST_TIMEOUT, trying).await.unwrap_or_else(|_| panic!("it never comes to this: {what}"))
+    wait_until(what, async || Ok(attempt().await)).await.unwrap()
 }
 
 async fn logged_in(cluster: &Cluster, name: &str, password: &str) -> (Player, Welcome) {

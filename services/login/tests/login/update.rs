@@ -19,6 +19,7 @@ use shardkeep_lanes::Lane;
 use shardkeep_patch::{
     Builder, Chunk, Chunking, PublicKey, Release, ReleasePath, SignedError, SigningKey, chunk, layout,
 };
+use shardkeep_testkit::wait_until;
 use shardkeep_update::{StandaloneConfig, serve_standalone};
 use shardkeep_wire::{
     opcode,
@@ -157,16 +158,11 @@ async fn fetch_from(servers: &[SocketAddr], options: &Options) -> Result<UpdateS
 
 /// Waits until the server publishes this release.
 async fn published(address: SocketAddr, sequence: u64) -> PublishedRelease {
-    let received = async {
-        loop {
-            let mut server = UpdateConnection::open(&Config::default(), address).await.unwrap();
-            match server.release().await {
-                Ok(release) if release.sequence == sequence => return release,
-                _ => tokio::time::sleep(Duration::from_millis(20)).await,
-            }
-        }
-    };
-    timeout(TEST_TIMEOUT, received).await.expect("the release is noticed")
+    let offered = wait_until("the server offers the release", async || {
+        let mut server = UpdateConnection::open(&Config::default(), address).await?;
+        Ok(server.release().await.ok().filter(|release| release.sequence == sequence))
+    });
+    offered.await.unwrap()
 }
 
 fn installed(folder: &Path, files: &Files) {
@@ -294,23 +290,20 @@ async fn aborted_update_resumes_where_it_stopped() {
         let (slow, progress) = (slow.clone(), progress.clone());
         async move { update(&Config::default(), &[server], &slow, &progress).await.map(drop) }
     });
-    let some = async {
-        while progress.fetched() < total / 4 {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    timeout(TEST_TIMEOUT, some).await.expect("it fetches");
+    let some = async || Ok((progress.fetched() >= total / 4).then_some(()));
+    wait_until("a quarter is fetched", some).await.unwrap();
     first.abort();
     assert!(first.await.unwrap_err().is_cancelled());
     assert!(!folder.path().join("readme.txt").exists(), "nothing is in its place before everything is here");
 
-    let second = loop {
+    let second = wait_until("the folder is free", async || {
         match fetch(server, &options(folder.path(), publisher.key.public())).await {
-            // A write of the first update may hold the lock for a moment.
-            Err(UpdateError::Locked(_)) => tokio::time::sleep(Duration::from_millis(5)).await,
-            done => break done.unwrap(),
+            // A write of the first update may still hold the folder.
+            Err(UpdateError::Locked(_)) => Ok(None),
+            done => Ok(Some(done?)),
         }
-    };
+    });
+    let second = second.await.unwrap();
     assert!(second.fetched_bytes <= total - total / 4, "{} of {total}", second.fetched_bytes);
     assert!(cluster.metric("shardkeep_login_update_throttled_pieces_total", "").await > 0.0);
     installed(folder.path(), &files());
@@ -370,12 +363,11 @@ async fn release_signed_by_another_key_is_refused() {
     let pinned = format!("login.patches.key={stranger}");
     let cluster =
         Cluster::start_with(&[&publisher.setting(), &pinned, "login.min_client_version=2000000"]).await;
-    let refused = async {
-        while cluster.metric("shardkeep_login_update_releases_total", "refused").await < 1.0 {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    timeout(TEST_TIMEOUT, refused).await.expect("the store is looked at");
+    let refused = wait_until("the release is refused", async || {
+        let count = cluster.metric("shardkeep_login_update_releases_total", "refused").await;
+        Ok((count >= 1.0).then_some(()))
+    });
+    refused.await.unwrap();
     let mut client = Player::raw(cluster.client_address(), &preface()).await;
     let answer = client.ask(opcode::GET_RELEASE, &GetRelease {}).await.unwrap_err();
     assert_eq!(answer.code, ErrorCode::Unavailable);
@@ -500,12 +492,8 @@ async fn release_replaced_during_fetch_restarts_with_newest() {
     let folder = tempfile::tempdir().unwrap();
     let options = options(folder.path(), publisher.key.public());
     let fetching = tokio::spawn(async move { fetch_from(&[bridge], &options).await });
-    let begun = async {
-        while cut.load(SeqCst) == 0 {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    timeout(TEST_TIMEOUT, begun).await.expect("it fetches");
+    let begun = async || Ok((cut.load(SeqCst) != 0).then_some(()));
+    wait_until("the fetch has begun", begun).await.unwrap();
     for chunk in publisher.chunks() {
         fs::remove_file(chunk).unwrap();
     }
