@@ -50,7 +50,7 @@ impl Postgres {
         .await
     }
 
-    /// A server of one's own, with every commit on the disk: for measurements, and for tests that stop it.
+    /// A server that no other test uses, with every commit on the disk: for measurements, and for tests that stop it.
     ///
     /// # Panics
     /// As [`Postgres::start`].
@@ -75,7 +75,7 @@ impl Postgres {
     }
 
     /// Kills the server at once, as a power cut does; [`Postgres::restart`] brings it back on the same port.
-    /// Only for a server of one's own.
+    /// Only for [`Postgres::dedicated`].
     pub fn kill(&self) {
         let mut process = self.server.process.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(mut process) = process.take() {
@@ -83,7 +83,7 @@ impl Postgres {
         }
     }
 
-    /// Stops answering without closing anything, as a frozen machine does. Only for a server of one's own.
+    /// Stops answering without closing anything, as a frozen machine does. Only for [`Postgres::dedicated`].
     ///
     /// # Panics
     /// When the server has ended by itself.

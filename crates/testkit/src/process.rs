@@ -33,7 +33,7 @@ pub(crate) fn free_port() -> Result<u16> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
 }
 
-/// Who runs the servers: they refuse to run as root.
+/// The user that runs the servers, because they refuse to run as root.
 pub(crate) struct User {
     /// Set when this process is root.
     ids: Option<(u32, u32)>,
@@ -91,8 +91,8 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// A running server. Its child belongs to a thread of its own, because the kernel's "die with your parent" means the
-/// thread that started it, and a test's thread ends before the process does.
+/// A running server. A separate thread owns the child: the kernel kills the child when the thread that started it ends, and
+/// the thread of a test ends early.
 pub(crate) struct Process {
     stop: Option<mpsc::SyncSender<&'static str>>,
     monitor: Option<thread::JoinHandle<()>>,
@@ -151,7 +151,7 @@ impl Process {
     /// Ends the server by this signal, and waits for it.
     pub(crate) fn end(&mut self, signal: &'static str) {
         if let Some(stop) = self.stop.take() {
-            // Nobody listens when the server has ended by itself.
+            // Fails when the server has ended by itself.
             let _ = stop.send(signal);
         }
         if let Some(monitor) = self.monitor.take() {

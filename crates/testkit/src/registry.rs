@@ -30,7 +30,7 @@ impl Default for FakeRegistry {
 }
 
 impl FakeRegistry {
-    /// What it knows of an instance, once that is up.
+    /// Waits until the instance is up, and returns its registration.
     pub async fn wait_until_up(&self, name: &str) -> Instance {
         let mut changes = self.changes.subscribe();
         loop {
@@ -52,7 +52,7 @@ impl FakeRegistry {
         let mut instances = self.instances.lock();
         let Some(instance) = instances.get_mut(name) else { return false };
         let before = instance.clone();
-        // Who is lost stays lost; its heartbeats come too late.
+        // A lost instance stays lost: its heartbeats come too late.
         if !is_lost(instance) {
             change(instance);
         }
@@ -63,7 +63,7 @@ impl FakeRegistry {
     }
 
     fn publish(&self, instance: Instance) {
-        // Nobody may be watching yet.
+        // Fails when there is no watcher yet.
         let _ = self.changes.send(instance);
     }
 }
