@@ -42,9 +42,9 @@ async fn play(lane: Lane) -> Result<()> {
     actor.walk_to(500, 508).await?;
     actor.player.say("hello").await?;
     session.drop_connection().await?;
-    let before: Inventory = session.call(opcode::GET_INVENTORY, &GetInventory {}, TIMEOUT).await?;
+    let before: Inventory = session.call(opcode::GET_INVENTORY, &GetInventory::default(), TIMEOUT).await?;
     session.update_key().await?;
-    let after: Inventory = session.call(opcode::GET_INVENTORY, &GetInventory {}, TIMEOUT).await?;
+    let after: Inventory = session.call(opcode::GET_INVENTORY, &GetInventory::default(), TIMEOUT).await?;
     ensure!(before == after);
     let counts = session.counts();
     ensure!(session.lane() == lane, "the session is on {}", session.lane());

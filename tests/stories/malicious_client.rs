@@ -55,7 +55,7 @@ async fn forbidden_request_is_refused_then_closes_session() -> Result<()> {
     ensure!(client.refusal(0x7777, &ListCharacters {}).await? == ErrorCode::OutOfPhase);
     ensure!(client.refusal(opcode::HELLO, &ListCharacters {}).await? == ErrorCode::OutOfPhase);
     ensure!(
-        client.refusal(opcode::GET_INVENTORY, &GetInventory {}).await? == ErrorCode::Refused,
+        client.refusal(opcode::GET_INVENTORY, &GetInventory::default()).await? == ErrorCode::Refused,
         "not in the world"
     );
     let long = CreateCharacter { name: "x".repeat(300) };

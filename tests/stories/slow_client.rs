@@ -65,7 +65,7 @@ async fn request_until_closed(slow: &mut RawSession) -> u32 {
     let mut requests = 0;
     loop {
         clock.tick().await;
-        if slow.say(opcode::GET_INVENTORY, &GetInventory {}).await.is_err() {
+        if slow.say(opcode::GET_INVENTORY, &GetInventory::default()).await.is_err() {
             return requests;
         }
         requests += 1;

@@ -1,8 +1,8 @@
-//! The leaves of the trees: each turns its behaviour into an intent, or declines.
+//! The leaves of the trees. Each turns a behaviour into an intent, or returns `None` when it has nothing to do.
 
 use crate::{
-    Point,
-    creature::{DecisionContext, Intent},
+    decision::{DecisionContext, Intent},
+    grid::Point,
     tree::Behaviour,
 };
 
@@ -24,7 +24,7 @@ fn rest(context: &mut DecisionContext<'_>) -> Option<Intent> {
     })
 }
 
-/// Walks the present path to its end, rests, and picks another place around home.
+/// Walks a path to its end, rests, then picks another random point around its home.
 fn wander(context: &mut DecisionContext<'_>) -> Option<Intent> {
     if let Some(next) = context.memory.next_waypoint(context.perception.at, context.grid) {
         return Some(Intent::Move(next, context.profile.walk_speed));
@@ -60,7 +60,7 @@ fn return_home(context: &mut DecisionContext<'_>) -> Option<Intent> {
     run_to(context, context.perception.home)
 }
 
-/// Straight when the way is free, else by a path.
+/// Runs straight if the line is open, else along a path.
 fn run_to(context: &mut DecisionContext<'_>, goal: Point) -> Option<Intent> {
     let at = context.perception.at;
     let next = if context.grid.line_is_open(at, goal) {
@@ -72,17 +72,18 @@ fn run_to(context: &mut DecisionContext<'_>, goal: Point) -> Option<Intent> {
     Some(Intent::Move(next, context.profile.run_speed))
 }
 
-/// How far ahead a fleeing creature looks.
+/// How far a fleeing creature looks ahead.
 const FLIGHT_MM: i64 = 6_000;
-/// Directions it tries, as (cosine, sine) in thousandths against straight away: 0°, ±40°, ±80°, ±120°.
+/// Directions that it tries, as (cosine, sine) in thousandths relative to the direction away from the threat: 0°, ±40°,
+/// ±80°, ±120°.
 const TURNS: [(i64, i64); 7] =
     [(1000, 0), (766, 643), (766, -643), (174, 985), (174, -985), (-500, 866), (-500, -866)];
 
-/// Away from the threat, along the first direction that is free; cornered, it declines.
+/// Runs along the first open direction away from the threat. `None` when no direction is open.
 fn flee(context: &mut DecisionContext<'_>) -> Option<Intent> {
     let (at, threat) = (context.perception.at, context.threat()?.at);
     let away = (i64::from(at.x) - i64::from(threat.x), i64::from(at.y) - i64::from(threat.y));
-    // Standing on the same spot, any direction will do.
+    // At the same point, every direction leads away.
     let away = if away == (0, 0) { (1, 0) } else { away };
     let length = (away.0.saturating_pow(2).saturating_add(away.1.saturating_pow(2))).isqrt().max(1);
     let unit = (away.0 * 1000 / length, away.1 * 1000 / length);

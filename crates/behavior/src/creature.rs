@@ -1,39 +1,14 @@
-//! One decision of one creature: what it senses and remembers goes through its tree and becomes an intent.
-
-use shardkeep_types::EntityId;
+//! One decision of one creature: evaluates its tree against what it perceives and remembers.
 
 use crate::{
-    Memory, Pathfinder, Point, WalkGrid, action,
+    action,
+    decision::{DecisionContext, Intent, Perception},
+    grid::WalkGrid,
+    memory::Memory,
+    path::Pathfinder,
     profile::CreatureProfile,
-    tree::{Behaviour, Condition, Node},
+    tree::{Behaviour, Node},
 };
-
-#[derive(Debug, Clone)]
-pub struct Perception {
-    pub template: u32,
-    pub at: Point,
-    pub home: Point,
-    /// Thousandths of its full health.
-    pub health: u32,
-    /// Last one that hurt it.
-    pub attacker: Option<EntityId>,
-    pub near: Vec<Neighbour>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Neighbour {
-    pub entity: EntityId,
-    pub at: Point,
-}
-
-/// What the creature wants; the zone decides what comes of it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Intent {
-    Idle,
-    /// Straight to this point, at this speed in mm/s.
-    Move(Point, u32),
-    Attack(EntityId),
-}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Choice {
@@ -53,88 +28,27 @@ pub fn think(
     memory.advance_time(perception.at, elapsed_ms);
     let mut context = DecisionContext { perception, profile, memory, grid, finder };
     context.update_returning();
-    let (behaviour, intent) = context.evaluate(profile.tree).unwrap_or((Behaviour::Rest, Intent::Idle));
+    let (behaviour, intent) = evaluate(profile.tree, &mut context).unwrap_or((Behaviour::Rest, Intent::Idle));
     Choice { behaviour, intent }
 }
 
-/// Everything a decision looks at.
-pub(crate) struct DecisionContext<'a> {
-    pub(crate) perception: &'a Perception,
-    pub(crate) profile: &'a CreatureProfile,
-    pub(crate) memory: &'a mut Memory,
-    pub(crate) grid: &'a WalkGrid,
-    pub(crate) finder: &'a mut Pathfinder,
-}
-
-/// Back home from here on.
-const HOME_MM: i32 = 3_000;
-
-impl DecisionContext<'_> {
-    fn evaluate(&mut self, node: &Node) -> Option<(Behaviour, Intent)> {
-        match node {
-            Node::First(children) => children.iter().find_map(|child| self.evaluate(child)),
-            Node::When(condition, child) => self.holds(*condition).then(|| self.evaluate(child)).flatten(),
-            Node::Do(behaviour) => action::act(*behaviour, self).map(|intent| (*behaviour, intent)),
-        }
-    }
-
-    fn holds(&self, condition: Condition) -> bool {
-        match condition {
-            Condition::BeyondLeash => self.memory.returning,
-            Condition::Threatened => self.threat().is_some(),
-            Condition::Provoked => self.combat_target().is_some(),
-            Condition::LowHealth => self.perception.health < self.profile.flee_health,
-            Condition::InReach => self
-                .combat_target()
-                .is_some_and(|combat_target| combat_target.at.within(self.perception.at, self.profile.reach)),
-        }
-    }
-
-    fn update_returning(&mut self) {
-        let Perception { at, home, .. } = *self.perception;
-        if !at.within(home, self.profile.leash) {
-            self.memory.returning = true;
-        } else if at.within(home, HOME_MM) {
-            self.memory.returning = false;
-        }
-    }
-
-    /// Whom to run from: the closest stranger within the distance of fear, else the attacker in sight.
-    pub(crate) fn threat(&self) -> Option<Neighbour> {
-        self.closest_avatar(self.profile.flee_distance).or_else(|| self.attacker())
-    }
-
-    /// Whom to fight: the attacker before an intruder, and nobody beyond the leash, so that a chase which ended
-    /// there does not begin again from home.
-    pub(crate) fn combat_target(&self) -> Option<Neighbour> {
-        let within_leash =
-            |neighbour: &Neighbour| neighbour.at.within(self.perception.home, self.profile.leash);
-        let attacker = self.attacker().filter(within_leash);
-        attacker.or_else(|| self.closest_avatar(self.profile.attack_distance).filter(within_leash))
-    }
-
-    fn attacker(&self) -> Option<Neighbour> {
-        let attacker = self.perception.attacker?;
-        self.perception.near.iter().find(|neighbour| neighbour.entity == attacker).copied()
-    }
-
-    fn closest_avatar(&self, mm: i32) -> Option<Neighbour> {
-        let avatars =
-            self.perception.near.iter().filter(|neighbour| neighbour.entity.as_character().is_some());
-        let in_range = avatars.filter(|neighbour| mm > 0 && neighbour.at.within(self.perception.at, mm));
-        in_range
-            .min_by_key(|neighbour| (neighbour.at.distance_squared(self.perception.at), neighbour.entity))
-            .copied()
+/// The first behaviour of the tree that has something to do.
+fn evaluate(node: &Node, context: &mut DecisionContext<'_>) -> Option<(Behaviour, Intent)> {
+    match node {
+        Node::First(children) => children.iter().find_map(|child| evaluate(child, context)),
+        Node::When(condition, child) => context.holds(*condition).then(|| evaluate(child, context)).flatten(),
+        Node::Do(behaviour) => action::act(*behaviour, context).map(|intent| (*behaviour, intent)),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use shardkeep_types::CharacterId;
+    use shardkeep_types::{CharacterId, EntityId};
 
     use super::*;
     use crate::grid::tests::metres;
+    use crate::{decision::Neighbour, grid::Point};
 
     const RABBIT: u32 = 1;
     const BOAR: u32 = 2;

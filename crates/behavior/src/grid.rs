@@ -1,6 +1,6 @@
-//! The walk grid: which squares of a map a creature may stand on, and whether a straight line stays on them.
+//! The walk grid: the squares of a map on which a creature may stand, and whether a straight line stays on them.
 
-/// A place on the map, in millimetres from its corner.
+/// A point on the map, in millimetres from its corner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Point {
     pub x: i32,
@@ -40,7 +40,7 @@ pub enum GridError {
     Bits { expected: usize, got: usize },
 }
 
-/// One bit a square. Outside of the grid everything is blocked.
+/// One bit per square. Everything outside the grid is blocked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WalkGrid {
     square_mm: i32,
@@ -50,10 +50,10 @@ pub struct WalkGrid {
 }
 
 impl WalkGrid {
-    /// Squares along one side: with one bit a square, 2 MiB at most.
+    /// The most squares along one side. A grid therefore has at most 2 MiB.
     pub const MAX_SIDE: u32 = 4096;
 
-    /// `blocked` holds one bit a square, row by row, least significant bit first; 1 is blocked.
+    /// `blocked` contains one bit per square, row by row, least significant bit first. 1 is blocked.
     ///
     /// # Errors
     /// When a size is out of bounds or the bits do not fill the grid.
@@ -84,7 +84,7 @@ impl WalkGrid {
         self.blocked[bit / 8] >> (bit % 8) & 1 == 0
     }
 
-    /// The square a point lies in; `None` outside of the grid.
+    /// The square that contains a point; `None` outside the grid.
     pub fn square_at(&self, point: Point) -> Option<Square> {
         let (x, y) = (point.x.div_euclid(self.square_mm), point.y.div_euclid(self.square_mm));
         let square = Square { x: u16::try_from(x).ok()?, y: u16::try_from(y).ok()? };
@@ -100,7 +100,7 @@ impl WalkGrid {
         Point { x: middle(square.x), y: middle(square.y) }
     }
 
-    /// The open square closest to a point, at most `radius` squares away from the one it lies in.
+    /// The open square closest to a point, at most `radius` squares away from the point's square.
     pub fn nearest_open(&self, point: Point, radius: u16) -> Option<Square> {
         let here = self.square_at(point)?;
         let columns = here.x.saturating_sub(radius)..=here.x.saturating_add(radius);
@@ -110,8 +110,8 @@ impl WalkGrid {
             .min_by_key(|square| (self.centre(*square).distance_squared(point), *square))
     }
 
-    /// Does the straight line stay on open squares? Where it passes exactly through a corner, both squares beside
-    /// the corner count (a body has width), so nothing slips between two rocks.
+    /// Whether the straight line stays on open squares. Where it passes exactly through a corner, both squares at
+    /// the corner count, because a body has width.
     pub fn line_is_open(&self, from: Point, to: Point) -> bool {
         let (Some(first), Some(last)) = (self.square_at(from), self.square_at(to)) else {
             return false;
@@ -167,9 +167,9 @@ impl LineWalk {
         }
     }
 
-    /// The square or squares that the next step touches; `None` at the end of the line.
+    /// The square or squares of the next step; `None` at the end of the line.
     fn step(&mut self) -> Option<[Option<Square>; 3]> {
-        // Which border comes first: next.0 / span.0 against next.1 / span.1.
+        // Compares next.0 / span.0 with next.1 / span.1 to find the nearer border.
         let (by_x, by_y) = match (self.left.0 > 0, self.left.1 > 0) {
             (false, false) => return None,
             (true, false) => (true, false),
@@ -207,7 +207,7 @@ impl LineWalk {
 pub(crate) mod tests {
     use super::*;
 
-    /// Rows of `.` and `#`, squares of one metre.
+    /// A grid from rows of `.` and `#`, with squares of one metre.
     pub(crate) fn drawn(rows: &[&str]) -> WalkGrid {
         let width = rows[0].len();
         let mut blocked = vec![0; (width * rows.len()).div_ceil(8)];

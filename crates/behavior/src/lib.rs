@@ -1,12 +1,13 @@
-//! Decisions and paths of creatures: given what a creature perceives and remembers, what does it do next? Pure:
-//! elapsed time and the random seed are arguments, so the same inputs always lead to the same walk.
+//! Decides what a creature does next, and finds paths. The crate is pure: elapsed time and the random seed are arguments,
+//! so the same inputs always give the same decisions.
 //!
-//! The trees are our own three node types rather than a behaviour-tree library: a creature decides anew in every
-//! interval, so one constant tree serves all creatures of a temper and only [`Memory`] is kept for each, where a
-//! library's tree carries its running state and would be cloned into every creature.
+//! The trees use three node types instead of a behaviour-tree library. A creature decides anew in every interval, so one
+//! constant tree serves all creatures of a temper, and each creature stores only its [`Memory`]. A library's tree holds
+//! running state and would be cloned into every creature.
 
 mod action;
 mod creature;
+mod decision;
 mod grid;
 mod memory;
 mod path;
@@ -14,7 +15,8 @@ mod profile;
 mod random;
 mod tree;
 
-pub use creature::{Choice, Intent, Neighbour, Perception, think};
+pub use creature::{Choice, think};
+pub use decision::{Intent, Neighbour, Perception};
 pub use grid::{GridError, Point, Square, WalkGrid};
 pub use memory::Memory;
 pub use path::{Pathfinder, Plan};

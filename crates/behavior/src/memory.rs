@@ -1,37 +1,37 @@
-//! What a creature remembers from one interval to the next.
+//! The memory of a creature between two decisions.
 
 use std::collections::VecDeque;
 
 use crate::{Pathfinder, Point, Random, WalkGrid};
 
-/// Kept by the caller for each creature, from when somebody comes near until it is forgotten.
+/// The caller stores one for each creature, from the first perception until the creature is forgotten.
 #[derive(Debug)]
 pub struct Memory {
     pub(crate) random: Random,
-    /// Beyond the leash it returns the whole way, not just to the leash's end.
+    /// The creature left its leash and returns all the way home.
     pub(crate) returning: bool,
     /// Milliseconds left to rest.
     pub(crate) resting: i32,
-    /// On a stroll: a rest comes next.
+    /// The creature is walking to a random point. A rest follows.
     pub(crate) wandering: bool,
     path: VecDeque<Point>,
     goal: Point,
     /// Milliseconds since the path was planned.
     age: u32,
     last_at: Option<Point>,
-    /// Milliseconds without getting anywhere.
+    /// Milliseconds without progress.
     stuck: u32,
 }
 
-/// A waypoint is as good as reached from here, …
+/// From this distance, a waypoint counts as reached if the next one is in sight.
 const NEAR_MM: i32 = 400;
-/// … and certainly from here.
+/// From this distance, a waypoint always counts as reached.
 const REACHED_MM: i32 = 20;
-/// A goal that has moved farther than this needs another path …
+/// A goal that moved farther than this needs a new path.
 const GOAL_MOVED_MM: i32 = 1_500;
-/// … but not more often than this.
+/// The shortest time between two searches for the same creature.
 const REPLAN_MS: u32 = 500;
-/// Who has not moved for so long although it should gives up its path.
+/// A creature that makes no progress for this long gives up its path.
 const STUCK_MS: u32 = 1_500;
 const STUCK_MM: i32 = 100;
 
@@ -50,7 +50,7 @@ impl Memory {
         }
     }
 
-    /// Time passes: called once an interval, before anything is decided.
+    /// Advances the clock of the memory. Called once per interval, before the decision.
     pub(crate) fn advance_time(&mut self, at: Point, elapsed_ms: u32) {
         self.age = self.age.saturating_add(elapsed_ms);
         self.resting = self.resting.saturating_sub_unsigned(elapsed_ms).max(0);
@@ -67,7 +67,7 @@ impl Memory {
         self.stuck = 0;
     }
 
-    /// Takes a straight line to `to` in place of a path.
+    /// Replaces the path by a straight line to `to`.
     pub(crate) fn go_straight(&mut self, to: Point) {
         self.path.clear();
         self.path.push_back(to);
@@ -75,8 +75,8 @@ impl Memory {
         self.age = 0;
     }
 
-    /// The next waypoint on the way to `goal`, planning anew when the goal has moved. `None` when there is no way,
-    /// or the way has been walked.
+    /// The next waypoint on the way to `goal`, with a new path if the goal has moved. `None` when there is no path,
+    /// or the creature has reached its end.
     pub(crate) fn waypoint_toward(
         &mut self,
         goal: Point,
@@ -93,8 +93,8 @@ impl Memory {
         self.next_waypoint(at, grid)
     }
 
-    /// The next waypoint of the present path. One that is almost reached is left out as soon as the one behind it
-    /// is in sight: no corner is cut.
+    /// The next waypoint of the path. A waypoint that is almost reached is skipped when the one after it is in
+    /// sight, so that the creature cuts no corner.
     pub(crate) fn next_waypoint(&mut self, at: Point, grid: &WalkGrid) -> Option<Point> {
         while let Some(next) = self.path.front() {
             let behind = self.path.get(1);

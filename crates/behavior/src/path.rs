@@ -7,16 +7,18 @@ use std::{
 
 use crate::{Point, Square, WalkGrid};
 
-/// How far a plan leads.
+/// A path from one point to another.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
-    /// Points to walk to, in order, each reachable from the one before in a straight line.
+    /// Points to walk to, in order. A straight line connects each point with the one before.
     pub waypoints: Vec<Point>,
-    /// False: there is no way, or the search ran out of squares; the plan leads to the closest square seen.
+    /// False when there is no path, or the search reached its limit. The waypoints then lead to the closest square
+    /// found.
     pub complete: bool,
 }
 
-/// Keeps the search's memory between searches, so that a path allocates almost nothing, and counts the searches.
+/// Keeps the memory of a search for the next one, so that a path allocates almost nothing. It also counts the
+/// searches.
 #[derive(Debug)]
 pub struct Pathfinder {
     max_searches: u32,
@@ -33,26 +35,27 @@ struct Visit {
 }
 
 impl Pathfinder {
-    /// Squares one search may expand: a detour of about 60 squares in the open, reached within a millisecond.
+    /// The most squares that one search expands: a detour of about 60 squares in the open, in less than a
+    /// millisecond.
     pub const BUDGET: usize = 4_000;
 
-    /// Makes this many searches and then declines, so that a batch of creatures has a bound in time.
+    /// Limits the number of searches, so that a batch of creatures takes a bounded time.
     pub fn new(max_searches: u32) -> Self {
         Self { max_searches, searches: 0, visited: HashMap::new(), open: BinaryHeap::new() }
     }
 
-    /// Starts counting anew.
+    /// Resets the count of searches.
     pub fn reset_searches(&mut self) {
         self.searches = 0;
     }
 
-    /// Searches made since the last renewal.
+    /// Searches since the last reset.
     pub fn searches(&self) -> u32 {
         self.searches
     }
 
-    /// A walk from one point to another (or to the open square nearest to it). `None` when the walker or the goal
-    /// has no open square close by, and when the allowance is used up.
+    /// A path from one point to another, or to the open square nearest to it. `None` when start or goal has no open
+    /// square nearby, and when the limit of searches is reached.
     pub fn plan(&mut self, grid: &WalkGrid, from: Point, to: Point) -> Option<Plan> {
         if self.searches >= self.max_searches {
             return None;
@@ -89,7 +92,7 @@ impl Pathfinder {
             }
             match self.visited.get_mut(&square) {
                 Some(visit) if !visit.done && visit.cost == cost => visit.done = true,
-                // A cheaper way to this square has been followed already.
+                // The search has already followed a cheaper path to this square.
                 _ => continue,
             }
             closest = closest.min((estimate(square, last), square));
@@ -123,14 +126,14 @@ impl Default for Pathfinder {
     }
 }
 
-/// Octile distance in thousandths of a square: never more than the way, so A* finds a shortest one.
+/// Octile distance in thousandths of a square. It never exceeds the real distance, so A* finds a shortest path.
 fn estimate(from: Square, to: Square) -> u32 {
     let (dx, dy) = (u32::from(from.x.abs_diff(to.x)), u32::from(from.y.abs_diff(to.y)));
     1000 * dx.max(dy) + 414 * dx.min(dy)
 }
 
-/// Leaves out every point that can be seen past. `points` are steps from square to neighbouring square, the first
-/// of them in the square of `start`.
+/// Removes every point that a straight line can skip. `points` are steps between neighbouring squares; the first is
+/// in the square of `start`.
 fn smooth(grid: &WalkGrid, start: Point, points: &[Point]) -> Vec<Point> {
     let mut kept = Vec::new();
     let mut anchor = start;
@@ -187,7 +190,7 @@ mod tests {
     fn any_grid() -> impl Strategy<Value = WalkGrid> {
         (1u32..24, 1u32..24).prop_flat_map(|(width, height)| {
             let bytes = (width * height).div_ceil(8) as usize;
-            // Two random bytes and-ed: about a quarter of the squares are blocked.
+            // The AND of two random bytes blocks about a quarter of the squares.
             let bits = prop::collection::vec((any::<u8>(), any::<u8>()).prop_map(|(a, b)| a & b), bytes);
             bits.prop_map(move |blocked| WalkGrid::new(700, width, height, blocked).unwrap())
         })
@@ -215,7 +218,7 @@ mod tests {
             }
             for step in 0..=200i64 {
                 let part = |a: i32, b: i32| (i64::from(a) + (i64::from(b) - i64::from(a)) * step / 200) as i32;
-                // Rounding to whole millimetres moves a point off the line, hence the tolerance.
+                // Rounding to whole millimetres moves a point off the line, so the test allows a tolerance.
                 let (x, y) = (part(from.x, to.x), part(from.y, to.y));
                 let near = (-1..=1).any(|dx| (-1..=1).any(|dy| grid.is_open_at(Point::new(x + dx, y + dy))));
                 prop_assert!(near);

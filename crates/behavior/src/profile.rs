@@ -1,20 +1,20 @@
-//! What kind of creature it is: its tree and the numbers the tree uses.
+//! The kinds of creatures: their trees, and the numbers that the trees use.
 
 use crate::tree::{self, Node};
 
-/// Distances in millimetres, speeds in millimetres a second, times in milliseconds.
+/// Distances in millimetres, speeds in millimetres per second, times in milliseconds.
 #[derive(Debug)]
 pub struct CreatureProfile {
     pub tree: &'static Node,
-    /// Goes for whoever comes this close; 0: only for who hurt it.
+    /// Attacks avatars within this distance. 0: attacks only an avatar that hurt it.
     pub attack_distance: i32,
-    /// Runs from whoever comes this close (and from who hurt it, when badly hurt).
+    /// Flees from avatars within this distance, and from its attacker when its health is low.
     pub flee_distance: i32,
-    /// Below this health, in thousandths, it is badly hurt.
+    /// Health below this value, in thousandths, is low.
     pub flee_health: u32,
-    /// Farther from home than this it gives up and returns.
+    /// Returns home from beyond this distance.
     pub leash: i32,
-    /// Strikes from this distance.
+    /// Attacks from this distance.
     pub reach: i32,
     pub wander_distance: i32,
     pub walk_speed: u32,
@@ -62,7 +62,7 @@ const WOLF: CreatureProfile = CreatureProfile {
 };
 
 impl CreatureProfile {
-    /// Of a creature template of the game data: 1 rabbit, 2 boar, 3 wolf. Others keep to themselves like a boar.
+    /// The profile of a creature template: 1 rabbit, 2 boar, 3 wolf. Unknown templates behave like a boar.
     pub fn of(template: u32) -> &'static CreatureProfile {
         match template {
             1 => &RABBIT,

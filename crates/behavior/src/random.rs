@@ -1,5 +1,5 @@
-//! A small random source with the seed as an argument. SplitMix64 (Steele, Lea, Flood 2014): one addition and
-//! three mixes a number, good enough for wandering, useless for secrets.
+//! A small source of random numbers with the seed as an argument. SplitMix64 (Steele, Lea, Flood 2014) is good
+//! enough for wandering, and unfit for secrets.
 
 #[derive(Debug, Clone)]
 pub struct Random(u64);
@@ -17,13 +17,13 @@ impl Random {
         mixed ^ (mixed >> 31)
     }
 
-    /// Evenly from `low..=high`; `low` when the range is empty.
+    /// A uniform number in `low..=high`; `low` when the range is empty.
     pub fn between(&mut self, low: i32, high: i32) -> i32 {
         let width = i64::from(high) - i64::from(low) + 1;
         if width <= 1 {
             return low;
         }
-        // The upper 32 bits scaled to the width: no modulo bias worth mentioning for widths of millimetres.
+        // Scales the upper 32 bits to the width. The bias is negligible for widths of millimetres.
         let offset = (i64::from((self.draw() >> 32) as u32) * width) >> 32;
         i32::try_from(i64::from(low) + offset).unwrap_or(low)
     }

@@ -1,29 +1,29 @@
-//! Behaviour trees: constants, looked through from the top in every interval, so that a creature drops what it is
-//! doing as soon as something more pressing comes up.
+//! Behaviour trees. They are constants that a creature evaluates from the root in every interval, so that it reacts at
+//! once when a more urgent condition holds.
 
-/// One node. Evaluating it gives what to do, or nothing, and then the parent looks further.
+/// One node. Its evaluation returns a behaviour or `None`; then the parent tries its next child.
 #[derive(Debug)]
 pub enum Node {
-    /// The first child that finds something to do.
+    /// The first child that returns a behaviour.
     First(&'static [Node]),
-    /// The child, while the condition holds.
+    /// The child, if the condition holds.
     When(Condition, &'static Node),
     Do(Behaviour),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Condition {
-    /// Beyond its leash, or still on the way back from there.
+    /// The creature is beyond its leash, or still on the way back.
     BeyondLeash,
-    /// Somebody worth running from is near.
+    /// An avatar to flee from is near.
     Threatened,
-    /// Somebody hurt it, or came too close, and can be reached within the leash.
+    /// An avatar hurt the creature or came too close, and is within the leash.
     Provoked,
     LowHealth,
     InReach,
 }
 
-/// What a creature does; the names appear in intents, metrics and on the live map.
+/// A behaviour of a creature. The names appear in intents, in metrics and on the live map.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Behaviour {
     Wander,
@@ -57,10 +57,10 @@ use Node::{Do, First, When};
 const FIGHT: Node = First(&[When(InReach, &Do(Strike)), Do(Chase)]);
 const IDLE: Node = First(&[Do(Rest), Do(Wander)]);
 
-/// Runs from everybody, never fights.
+/// Flees from every avatar and never fights.
 pub(crate) const PREY: Node = First(&[When(Threatened, &Do(Flee)), When(BeyondLeash, &Do(Return)), IDLE]);
 
-/// Fights back when hurt, runs when it goes badly.
+/// Fights back when it is hurt, and flees when its health is low.
 pub(crate) const DEFENSIVE: Node = First(&[
     When(BeyondLeash, &Do(Return)),
     When(Threatened, &When(LowHealth, &Do(Flee))),
@@ -68,5 +68,5 @@ pub(crate) const DEFENSIVE: Node = First(&[
     IDLE,
 ]);
 
-/// Attacks who comes near, to the end.
+/// Attacks every avatar that comes near, and never flees.
 pub(crate) const AGGRESSIVE: Node = First(&[When(BeyondLeash, &Do(Return)), When(Provoked, &FIGHT), IDLE]);

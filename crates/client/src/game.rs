@@ -4,6 +4,7 @@
 mod actions;
 mod entity;
 mod game_event;
+mod inventory_pages;
 mod shared;
 mod trade;
 mod view;
@@ -26,6 +27,7 @@ use shardkeep_wire::{
 };
 use tokio::{sync::watch, time::timeout};
 
+use self::inventory_pages::InventoryPages;
 use crate::{ClientError, Config, SessionEnd, login::GatewayTicket, session::Session};
 
 pub use entity::{CellView, Entity};
@@ -141,13 +143,19 @@ impl Player {
         Ok(())
     }
 
-    /// Asks for the inventory; it also arrives by itself after every change.
+    /// Asks for the inventory, page by page. It also arrives by itself after every change.
     pub async fn inventory(&self) -> Result<Inventory, ClientError> {
-        let inventory: Inventory = self
-            .retry(|| self.session.call(opcode::GET_INVENTORY, &GetInventory {}, None), MAX_ANSWER_WAIT)
-            .await?;
-        self.store_inventory(&inventory);
-        Ok(inventory)
+        let mut pages = InventoryPages::default();
+        loop {
+            let request = GetInventory { first: pages.next_first() };
+            let page: Inventory = self
+                .retry(|| self.session.call(opcode::GET_INVENTORY, &request, None), MAX_ANSWER_WAIT)
+                .await?;
+            if let Some(inventory) = pages.push(page) {
+                self.store_inventory(&inventory);
+                return Ok(inventory);
+            }
+        }
     }
 
     /// Ends the session at the server.

@@ -1,9 +1,11 @@
 //! Conversions from bytes and strings of messages to types. They happen at the edge of a daemon and nowhere else.
 
-use shardkeep_types::{CellRect, GroupKey, InstanceId, MapId, Position, SessionId};
+use shardkeep_types::{
+    CellId, CellRect, CharacterId, GroupKey, InstanceId, MapId, Position, SessionId, WorldId,
+};
 use tonic::Status;
 
-use crate::{common, link};
+use crate::{common, dbcache, link};
 
 /// A field of a peer's message is missing or invalid.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -103,6 +105,24 @@ impl TryFrom<link::Group> for GroupKey {
             return Err(Malformed::new("group.space", "more than 48 bits"));
         }
         Ok(GroupKey::new(kind, group.space, group.number))
+    }
+}
+
+impl From<CharacterId> for dbcache::LedgerAccount {
+    fn from(character: CharacterId) -> Self {
+        Self { account: Some(dbcache::ledger_account::Account::Character(character.0)) }
+    }
+}
+
+impl From<(WorldId, CellId)> for dbcache::LedgerAccount {
+    fn from((world, cell): (WorldId, CellId)) -> Self {
+        let ground = dbcache::GroundCell {
+            world: world.0,
+            map: cell.map.0.into(),
+            x: cell.x.into(),
+            y: cell.y.into(),
+        };
+        Self { account: Some(dbcache::ledger_account::Account::Ground(ground)) }
     }
 }
 

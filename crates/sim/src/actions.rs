@@ -1,18 +1,20 @@
-//! What a player asks an avatar to do, but for trading. Here it is decided whether it may be tried; whether it
-//! happened, the combat stage or the database says.
+//! Requests of players to their avatars, except trades. This file decides whether a request may be tried. The combat
+//! stage or the database decides its outcome.
 
 use shardkeep_types::{CharacterId, EntityId, ItemId, Position};
 
 use crate::{
-    Sim,
-    event::Refusal,
+    event::{Refusal, Reply},
     input::{Act, ActionKey, HardChange, Requester},
-    rules::{MAX_PENDING_ACTIONS, MAX_PENDING_PICKUPS, MAX_REPEATS, PICKUP_WAIT_MS, REACH},
-    sim::{PendingAttack, PendingPickup},
+    rules::{
+        MAX_ACTION_GAP, MAX_PENDING_ACTIONS, MAX_PENDING_PICKUPS, MAX_REPEATS, MAX_STACKS, PICKUP_WAIT_MS,
+        REACH,
+    },
+    sim::{PendingAttack, PendingPickup, Sim},
 };
 
-/// What became of a request: `None` when the answer comes later.
-pub(crate) type Answer = Result<Option<crate::Reply>, Refusal>;
+/// The answer to a request; `None` when it comes later.
+pub(crate) type Answer = Result<Option<Reply>, Refusal>;
 
 impl Sim {
     pub(crate) fn act(&mut self, requester: Requester, act: Act) {
@@ -59,8 +61,8 @@ impl Sim {
         }
     }
 
-    /// Whether this action was asked for before: then it waits for the same outcome, or the database is asked
-    /// for the stored one.
+    /// Whether this action is a repeat. A repeat waits for the pending outcome, or the database is asked for the stored
+    /// one.
     fn handle_repeat(&mut self, requester: Requester, action: ActionKey) -> Result<bool, Refusal> {
         let same = |other: &ActionKey| {
             if other.digest == action.digest { Ok(true) } else { Err(Refusal::Conflict) }
@@ -72,7 +74,7 @@ impl Sim {
                 HardChange::PickUp { player, action: its, .. }
                 | HardChange::Drop { player, action: its, .. }
                 | HardChange::Recall { player, action: its } => of(*player, its).then_some(its),
-                // The trade itself knows who waits for it.
+                // A trade stores the requests that wait for it.
                 HardChange::Trade { .. } | HardChange::Loot { .. } => None,
             };
             if let Some(its) = found {
@@ -85,7 +87,11 @@ impl Sim {
             }
         }
         self.check_pending_limit(requester.character)?;
-        let past = self.possessions(requester.character).is_some_and(|own| action.id <= own.last_action);
+        let last = self.possessions(requester.character).map_or(0, |own| own.last_action);
+        if action.id > last.saturating_add(MAX_ACTION_GAP) {
+            return Err(Refusal::Refused("the action id is too far ahead: continue above last_action"));
+        }
+        let past = action.id <= last;
         let committing = self.trades.values().any(|trade| {
             let side = trade.sides_for(requester.character).and_then(|(mine, _)| mine.confirmation.as_ref());
             side.is_some_and(|confirmation| confirmation.action.id == action.id)
@@ -119,7 +125,10 @@ impl Sim {
         }
         self.check_alive(requester.character)?;
         if self.has_pending_move(item) {
-            return Err(Refusal::Refused("somebody else is taking it"));
+            return Err(Refusal::Refused("another player is picking up the item"));
+        }
+        if self.possessions(requester.character).is_some_and(|own| own.items.len() >= MAX_STACKS) {
+            return Err(Refusal::Refused("the inventory is full"));
         }
         let from = at.cell();
         self.commit(
@@ -130,13 +139,13 @@ impl Sim {
         Ok(None)
     }
 
-    /// Where an item lies, here or just beyond a border.
+    /// The position of an item on the ground, in this zone or near its border.
     fn item_position(&self, item: EntityId) -> Option<Position> {
         let here = self.cells.find_item(item).map(|(index, place)| self.cells.all[index].ground[place].at);
         here.or_else(|| self.remote_ground_items.get(&item).map(|(at, _)| *at))
     }
 
-    /// Those who reached for what this zone had not heard of: has it by now?
+    /// Retries pick-ups of items that this zone did not know.
     pub(crate) fn retry_pending_pickups(&mut self) {
         for waiting in std::mem::take(&mut self.pending_pickups) {
             let PendingPickup { requester, action, entity, until } = waiting;
@@ -160,7 +169,7 @@ impl Sim {
         let at = body.position(self.map.id);
         self.check_alive(requester.character)?;
         if self.has_pending_move(item) || self.is_offered(requester.character, item) {
-            return Err(Refusal::Refused("it is promised to somebody"));
+            return Err(Refusal::Refused("the item is part of a trade or of another action"));
         }
         self.commit(
             HardChange::Drop { player: requester.character, action, item: stack, at },
@@ -170,23 +179,23 @@ impl Sim {
         Ok(None)
     }
 
-    /// While the database is away, what waits for it stays bounded.
+    /// Bounds the actions that wait for the database.
     fn check_pending_limit(&self, character: CharacterId) -> Result<(), Refusal> {
         let of = |change: &HardChange| change.characters().any(|player| player == character);
         let waiting = self.commits.values().filter(|commit| of(&commit.change)).count();
         if waiting < MAX_PENDING_ACTIONS { Ok(()) } else { Err(Refusal::Unavailable) }
     }
 
-    /// The dead move no property.
+    /// A dead avatar moves no property.
     pub(crate) fn check_alive(&self, character: CharacterId) -> Result<(), Refusal> {
         match self.bodies.avatar(character) {
             Some((body, _)) if body.alive() => Ok(()),
-            Some(_) => Err(Refusal::Refused("the dead cannot do that")),
+            Some(_) => Err(Refusal::Refused("a dead avatar cannot do that")),
             None => Err(Refusal::NotFound),
         }
     }
 
-    /// A commit on its way moves this item.
+    /// Whether a pending commit moves this item.
     pub(crate) fn has_pending_move(&self, item: ItemId) -> bool {
         self.commits.values().any(|commit| match &commit.change {
             HardChange::PickUp { item: moving, .. } => *moving == item,

@@ -1,4 +1,4 @@
-//! Everything that stands and may move, in dense arrays: what each tick touches, and beside it what it rarely does.
+//! Avatars, creatures and ghosts in dense arrays: the fields that every tick uses, and beside them the details.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -9,7 +9,7 @@ use crate::{
     input::{Goal, Possessions},
 };
 
-/// What watchers have not been told yet; the same bits as in the protocol's cell entries.
+/// Changes that watchers have not received yet. The bits are those of the cell entries in the protocol.
 pub(crate) mod dirty {
     pub(crate) const APPEARS: u8 = 1;
     pub(crate) const POSITION: u8 = 2;
@@ -25,19 +25,19 @@ pub(crate) struct Body {
     pub(crate) id: EntityId,
     pub(crate) x: i32,
     pub(crate) y: i32,
-    /// What `x` and `y` leave over, in parts of a millimetre.
+    /// The fractions of `x` and `y`, in parts of a millimetre.
     pub(crate) parts: (i32, i32),
     pub(crate) vx: i32,
     pub(crate) vy: i32,
     pub(crate) health: u32,
     pub(crate) max_health: u32,
-    /// Index of the cell it stands in.
+    /// Index of the cell.
     pub(crate) cell: u32,
     pub(crate) template: u16,
     pub(crate) facing: u8,
     pub(crate) kind: Kind,
     pub(crate) frozen: bool,
-    /// Not told to the near and to the outer watchers yet; see [`dirty`].
+    /// Changes for the near and for the outer watchers; see [`dirty`].
     pub(crate) near: u8,
     pub(crate) outer: u8,
 }
@@ -61,7 +61,7 @@ impl Body {
         dx * dx + dy * dy <= i64::from(distance) * i64::from(distance)
     }
 
-    /// Sets the velocity; watchers are told only of a change.
+    /// Sets the velocity. Only a different velocity is a change for watchers.
     pub(crate) fn set_velocity(&mut self, vx: i32, vy: i32) {
         if (self.vx, self.vy) != (vx, vy) {
             (self.vx, self.vy) = (vx, vy);
@@ -90,7 +90,7 @@ pub(crate) struct Avatar {
     pub(crate) outside_since: Option<u64>,
     pub(crate) possessions: Possessions,
     pub(crate) trade: Option<u64>,
-    /// Cell it was last told to see from.
+    /// The cell of the last [`Event::View`](crate::Event::View).
     pub(crate) view: Option<u32>,
     pub(crate) published: Option<OwnState>,
 }

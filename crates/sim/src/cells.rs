@@ -1,15 +1,17 @@
-//! Cells: who stands where, found by a counting sort each tick, and what each cell's watchers are owed.
+//! Cells: a counting sort finds the bodies in each cell once per tick. Each cell stores what its watchers still
+//! need.
 
 use shardkeep_types::{CellId, EntityId, Position};
 
 use crate::{
     Map,
     body::{Body, dirty},
-    event::{RemovalReason, Ring},
+    event::RemovalReason,
     input::Item,
+    ring::Ring,
 };
 
-/// One group of a cell: what its watchers are owed.
+/// One group of a cell, and what its watchers still need.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Feed {
     pub(crate) watched: bool,
@@ -36,9 +38,9 @@ pub(crate) struct GroundItem {
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Cell {
     pub(crate) owned: bool,
-    /// Its ground is known; creatures may live here.
+    /// The ground is loaded, so creatures may live here.
     pub(crate) ready: bool,
-    /// An avatar is in it or beside it.
+    /// An avatar is in the cell or next to it.
     pub(crate) active: bool,
     pub(crate) near: Feed,
     pub(crate) outer: Feed,
@@ -96,7 +98,7 @@ impl Cells {
         CellId { map: self.map, x: (index % width) as u16, y: (index / width) as u16 }
     }
 
-    /// Index of the cell that holds the point; points outside fall into the nearest cell.
+    /// Index of the cell that contains the point. Points outside the map belong to the nearest cell.
     pub(crate) fn at(&self, x_mm: i32, y_mm: i32) -> u32 {
         let cell = Position::new(self.map, x_mm, y_mm).cell();
         let (x, y) = (cell.x.min(self.width - 1), cell.y.min(self.height - 1));
@@ -111,7 +113,7 @@ impl Cells {
         self.all.get(index as usize).is_some_and(|cell| cell.owned)
     }
 
-    /// The cells at most `radius` away from this one, itself included.
+    /// The cells at most `radius` away from this one, including itself.
     pub(crate) fn around(&self, index: usize, radius: u16) -> impl Iterator<Item = usize> + use<> {
         let width = usize::from(self.width);
         let near = self.id(index).around(radius, self.width, self.height);
@@ -128,7 +130,7 @@ impl Cells {
             self.starts[cell] += self.starts[cell - 1];
         }
         self.sorted.resize(bodies.len(), 0);
-        // Filled from the back, so that `starts` ends where it began.
+        // Filling from the back restores `starts`.
         let mut ends: Vec<u32> = self.starts[1..].to_vec();
         for (at, body) in bodies.iter().enumerate().rev() {
             let end = &mut ends[body.cell as usize];
@@ -137,12 +139,12 @@ impl Cells {
         }
     }
 
-    /// Bodies in the cell, as of the last sort.
+    /// The bodies in the cell, as of the last sort.
     pub(crate) fn inside(&self, index: usize) -> &[u32] {
         &self.sorted[self.starts[index] as usize..self.starts[index + 1] as usize]
     }
 
-    /// The body stands in another cell now: the old one's watchers lose it, the new one's see it appear.
+    /// Moves a body to another cell. Watchers of the old cell see it leave, watchers of the new cell see it appear.
     pub(crate) fn enter(&mut self, body: &mut Body, into: u32) {
         if body.cell != into {
             self.all[body.cell as usize].record_gone(body.id, RemovalReason::ToOtherCell);

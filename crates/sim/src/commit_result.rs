@@ -1,4 +1,4 @@
-//! What the database said: possessions change, items appear and vanish, and whoever waited is answered.
+//! Applies the outcomes of commits: possessions change, items appear and vanish, and waiting requests are answered.
 
 use shardkeep_types::{CharacterId, EntityId, ItemId};
 
@@ -11,7 +11,7 @@ use crate::{
 };
 
 impl Sim {
-    /// Results of commits that nobody waits for any more (an earlier run's) change nothing.
+    /// Unknown numbers, for example of an earlier run, change nothing.
     pub(crate) fn finish_commit(&mut self, number: u64, outcome: Outcome) {
         let Some(commit) = self.commits.remove(&number) else { return };
         let refusal = match outcome {
@@ -23,7 +23,7 @@ impl Sim {
             Outcome::Unavailable => Refusal::Unavailable,
         };
         if let (HardChange::PickUp { item, from, .. }, Refusal::Refused(_)) = (&commit.change, refusal) {
-            // It does not lie there: what this zone knew of the ground was old.
+            // The item is not on the ground: the zone's knowledge was old.
             self.remove_item(EntityId::ground_item(*item));
             self.events.push(Event::GroundStale { cell: *from });
         }
@@ -59,7 +59,7 @@ impl Sim {
                 if applied {
                     self.cells.place_item(item, at);
                 } else {
-                    // It may have been taken since; where it is now is the database's to say.
+                    // Another avatar may have taken the item since. The database knows where it is.
                     self.events.push(Event::GroundStale { cell: at.cell() });
                 }
                 self.answer(&commit.requesters, || Ok(Reply::Committed { action: action.id }));
@@ -80,7 +80,7 @@ impl Sim {
         }
     }
 
-    /// The item does not lie on the ground any more, here or beyond the border.
+    /// Removes an item from the ground of this zone and of its neighbours.
     fn remove_item(&mut self, item: EntityId) {
         self.cells.remove_item(item);
         self.remote_ground_items.remove(&item);

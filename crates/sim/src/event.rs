@@ -1,30 +1,26 @@
-//! What comes out of a tick. The zone service carries it to clients, database and neighbours.
+//! The output of a tick. The zone service delivers it to clients, the database and neighbouring zones.
 
 use std::sync::Arc;
 
 use shardkeep_types::{CellId, CharacterId, EntityId, Position};
 
-use crate::input::{Effect, EffectResult, HardChange, Item, Requester};
+use crate::{
+    input::{Effect, EffectResult, HardChange, Item, Requester},
+    ring::Ring,
+};
 
-/// Which of a cell's two groups: everything at full rate, or the slower one for those farther away.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Ring {
-    Near,
-    Outer,
-}
-
-/// What a cell's watchers must hear this tick.
+/// The changes of one cell in this tick, for its watchers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CellUpdate {
     pub cell: CellId,
     pub ring: Ring,
-    /// Forget what was known of the cell; otherwise a change to it.
+    /// The complete cell, which replaces everything known of it. Otherwise a change to it.
     pub keyframe: bool,
     pub tick: u32,
     pub entries: Vec<Entry>,
 }
 
-/// What is told of one entity; absent fields are as before.
+/// The changes of one entity. Absent fields are unchanged.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
     pub entity: EntityId,
@@ -63,11 +59,11 @@ pub enum RemovalReason {
     Died = 3,
 }
 
-/// What a player knows of the own avatar.
+/// The state of an avatar for its player.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OwnState {
     pub tick: u32,
-    /// The last Move applied.
+    /// Sequence of the last `Move` that took effect.
     pub last_input: u32,
     pub position: Position,
     pub velocity: (i16, i16),
@@ -85,7 +81,7 @@ pub enum TradeState {
     Cancelled,
 }
 
-/// A trade as one of the two sees it.
+/// A trade from the view of one participant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TradeView {
     pub trade: u64,
@@ -110,7 +106,7 @@ pub enum Reply {
         damage: u32,
         killed: bool,
     },
-    /// The database has committed; the possessions are those after it.
+    /// The database has committed the action.
     Committed {
         action: u64,
     },
@@ -120,21 +116,21 @@ pub enum Reply {
     Trade(Box<TradeView>),
 }
 
-/// Why a request was not done; always the client's or the moment's doing, never ours.
+/// Why a request was refused. The cause is the client or the moment, never a fault of the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    #[error("no such thing in sight")]
+    #[error("there is no such entity near the avatar")]
     NotFound,
     #[error("{0}")]
     Refused(&'static str),
-    #[error("the action id was used for another request, or is too old")]
+    #[error("the action id belongs to another request, or is too old: continue above last_action")]
     Conflict,
     #[error("try again")]
     Unavailable,
 }
 
 impl Refusal {
-    /// For metrics.
+    /// The name in metrics.
     pub fn label(self) -> &'static str {
         match self {
             Self::NotFound => "not_found",
@@ -152,12 +148,12 @@ pub enum Event {
         character: CharacterId,
         state: OwnState,
     },
-    /// The avatar sees from another cell now.
+    /// The avatar has entered another cell.
     View {
         character: CharacterId,
         cell: CellId,
     },
-    /// The avatar stands in a cell of another zone; repeated until it leaves or comes back.
+    /// The avatar is in a cell of another zone. Repeated until it leaves or returns.
     Outside {
         character: CharacterId,
         cell: CellId,
@@ -166,7 +162,7 @@ pub enum Event {
         requester: Requester,
         reply: Result<Reply, Refusal>,
     },
-    /// Its possessions are others now; see [`crate::Sim::possessions`].
+    /// The possessions have changed; see [`crate::Sim::possessions`].
     Possessions {
         character: CharacterId,
     },
@@ -176,7 +172,13 @@ pub enum Event {
         max_health: u32,
         died: bool,
     },
-    /// It stands somewhere else all at once.
+    /// An avatar died.
+    Died {
+        character: CharacterId,
+        killer: EntityId,
+        position: Position,
+    },
+    /// The avatar was moved to another position at once.
     Placed {
         character: CharacterId,
         position: Position,
@@ -185,25 +187,25 @@ pub enum Event {
         character: CharacterId,
         view: Box<TradeView>,
     },
-    /// To be committed, and answered with [`crate::Input::Committed`] of the same number however long it takes.
+    /// The zone commits the change and answers with [`crate::Input::Committed`] of the same number, however long it takes.
     Commit {
         number: u64,
         change: HardChange,
     },
-    /// To the zone that owns the target; repeated until its result comes or it is too late.
+    /// For the zone that owns the target. Repeated until its result arrives or time runs out.
     Effect(Effect),
-    /// To the zone that owns the actor.
+    /// For the zone that owns the actor.
     EffectResult(EffectResult),
-    /// An item was taken from the ground of a neighbour's cell; its owner cannot know.
+    /// An avatar of this zone has taken an item from a cell of a neighbour, which does not know yet.
     ItemTaken {
         item: EntityId,
         cell: CellId,
     },
-    /// The ground of this cell may hold what is not known here.
+    /// The ground of this cell may hold items that this zone does not know.
     GroundStale {
         cell: CellId,
     },
-    /// A client wished to be faster than it can.
+    /// A client asked for a higher speed than allowed.
     TooFast {
         character: CharacterId,
     },

@@ -1,12 +1,12 @@
-//! What comes into a tick: wishes of players, results of the database, words of neighbours and of the AI.
+//! The inputs of a tick: requests of players, results from the database, messages of neighbours and of the AI.
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use shardkeep_types::{CellId, CellRect, CharacterId, EntityId, Epoch, ItemId, Position};
 
-use crate::{event::Ring, template::Stack};
+use crate::{ring::Ring, template::Stack};
 
-/// One stack of items in somebody's possession or on the ground.
+/// One stack of items, in an inventory or on the ground.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Item {
     pub id: ItemId,
@@ -14,41 +14,41 @@ pub struct Item {
     pub count: u32,
 }
 
-/// Hard state of a character. The simulation never changes it; it is told by the database.
+/// Hard state of a character. Only the database changes it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Possessions {
     pub items: Vec<Item>,
     pub coins: i64,
     pub experience: u64,
-    /// Highest action id the database has a result for.
+    /// The highest action id with a stored result.
     pub last_action: u64,
 }
 
-/// An avatar as it comes into a zone, from the database or from a neighbour.
+/// An avatar that enters a zone, from the database or from a neighbour.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EnteringAvatar {
     pub character: CharacterId,
     pub name: Arc<str>,
-    /// Of the ownership, by which commits are fenced.
+    /// The ownership epoch. It fences commits.
     pub epoch: Epoch,
     pub position: Position,
     pub velocity: (i32, i32),
     pub facing: u8,
-    /// 0: it died; it stands up at the start.
+    /// 0: the avatar is dead and will respawn at the start.
     pub health: u32,
     pub last_input: u32,
     pub cooldown_ms: u64,
     pub possessions: Possessions,
 }
 
-/// Who waits for the reply to which request.
+/// A request and the character that waits for its reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Requester {
     pub character: CharacterId,
     pub request: u64,
 }
 
-/// Name of an action that moves property, so that a repeat is answered and not applied.
+/// Identifies an action that moves property, so that a repeat is recognised.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ActionKey {
     pub id: u64,
@@ -67,24 +67,24 @@ pub enum Act {
     Cancel { trade: u64 },
 }
 
-/// What became of a wanted commit.
+/// The outcome of a commit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
     Done {
-        /// False: it was a repeat, answered from the stored result.
+        /// False for a repeat, which got the stored result.
         applied: bool,
         minted: Vec<ItemId>,
         possessions: Vec<(CharacterId, Possessions)>,
     },
-    /// The database says no: a holder or balance is not as the action assumed.
+    /// The database refused it: a holder or a balance is not as the action assumes.
     Refused,
-    /// The action id was used for another request, or is too old.
+    /// The action id belongs to another request, or is too old.
     Conflict,
-    /// Not tried; nothing happened.
+    /// The commit was not tried, and nothing has changed.
     Unavailable,
 }
 
-/// An entity of a neighbour, seen here. Items on the ground are reached over the border, too.
+/// An entity of a neighbour near the border. Avatars can also pick up a neighbour's items.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GhostState {
     pub entity: EntityId,
@@ -96,11 +96,11 @@ pub struct GhostState {
     pub max_health: u32,
 }
 
-/// Something an actor of one zone does to a target of another. Idempotent by (actor, number).
+/// An attack of an actor on a target in another zone. Idempotent by (actor, number).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Effect {
     pub actor: EntityId,
-    /// Ownership epoch of an actor that is an avatar, so that it can be rewarded.
+    /// Ownership epoch of an avatar, so that it can be rewarded.
     pub actor_epoch: Epoch,
     pub number: u64,
     pub target: EntityId,
@@ -116,7 +116,7 @@ pub struct EffectResult {
     pub killed: bool,
 }
 
-/// What the AI wants a creature to do.
+/// The goal of the AI for a creature.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Intent {
     pub creature: EntityId,
@@ -132,16 +132,16 @@ pub enum Goal {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Input {
-    /// The cells this zone owns from now on, all of them.
+    /// All cells that this zone owns from now on.
     Sectors(Vec<CellRect>),
-    /// What lies on the ground of these cells, and which generation of each spawn has left its loot. Creatures
-    /// appear in a cell only after this.
+    /// The items on the ground of these cells, and the last generation of each spawn that has minted loot. Creatures
+    /// appear in a cell only after this input.
     Ground {
         cells: CellRect,
         items: Vec<(Item, Position)>,
         generations: BTreeMap<u64, u64>,
     },
-    /// Somebody looks at the cell, or nobody any more. Looking begins with a keyframe.
+    /// The cell has its first watcher, or has lost its last one. A watch begins with a keyframe.
     Watch {
         cell: CellId,
         ring: Ring,
@@ -155,14 +155,14 @@ pub enum Input {
     Leave {
         character: CharacterId,
     },
-    /// Nothing of the avatar changes until it thaws or leaves.
+    /// The avatar does not change until it thaws or leaves.
     Freeze {
         character: CharacterId,
     },
     Thaw {
         character: CharacterId,
     },
-    /// The player is away: stand still.
+    /// The player is link-dead: the avatar stops.
     Stop {
         character: CharacterId,
     },
@@ -184,21 +184,21 @@ pub enum Input {
         number: u64,
         outcome: Outcome,
     },
-    /// What the database says of an avatar's possessions, changed by another zone.
+    /// The possessions from the database, after another zone has changed them.
     Possessions {
         character: CharacterId,
         possessions: Possessions,
     },
     Ghost(GhostState),
     GhostGone(EntityId),
-    /// A neighbour's avatar has taken this item from the ground here.
+    /// A neighbour's avatar has picked up this item from the ground of this zone.
     ItemTaken(EntityId),
     Effect(Effect),
     EffectResult(EffectResult),
     Intents(Vec<Intent>),
 }
 
-/// What is to be committed; see [`crate::Event::Commit`].
+/// A change for the database to commit; see [`crate::Event::Commit`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HardChange {
     PickUp {
@@ -216,7 +216,7 @@ pub enum HardChange {
     Trade {
         sides: [TradeContribution; 2],
     },
-    /// Once under (spawn, generation).
+    /// Minted once for each (spawn, generation).
     Loot {
         spawn: u64,
         generation: u64,
@@ -224,7 +224,7 @@ pub enum HardChange {
         stacks: Vec<Stack>,
         reward: Option<Reward>,
     },
-    /// Ask for the stored result of an action that was done before; it has no effect of its own.
+    /// Asks for the stored result of an earlier action and changes nothing.
     Recall {
         player: CharacterId,
         action: ActionKey,
@@ -232,7 +232,7 @@ pub enum HardChange {
 }
 
 impl HardChange {
-    /// The characters whose possessions it touches.
+    /// The characters whose possessions it changes.
     pub fn characters(&self) -> impl Iterator<Item = CharacterId> {
         let (one, two) = match self {
             Self::PickUp { player, .. } | Self::Drop { player, .. } | Self::Recall { player, .. } => {
@@ -244,7 +244,7 @@ impl HardChange {
         one.into_iter().chain(two)
     }
 
-    /// Its name in the ledger, in metrics and in logs.
+    /// The name in the ledger, in metrics and in logs.
     pub fn reason(&self) -> &'static str {
         match self {
             Self::PickUp { .. } => "pickup",
@@ -256,7 +256,7 @@ impl HardChange {
     }
 }
 
-/// What one side of a trade gives.
+/// The offer of one side of a trade.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TradeContribution {
     pub player: CharacterId,
@@ -265,11 +265,11 @@ pub struct TradeContribution {
     pub coins: i64,
 }
 
-/// What the one who killed a creature gets beside the loot on the ground.
+/// The reward of the player that killed a creature, besides the loot on the ground.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reward {
     pub player: CharacterId,
-    /// Its ownership epoch when it struck; if it is another by now, nobody is rewarded.
+    /// The player's ownership epoch at the attack. A player with another epoch gets no reward.
     pub epoch: Epoch,
     pub experience: u64,
     pub coins: i64,

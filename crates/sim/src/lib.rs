@@ -1,27 +1,30 @@
-//! The game world of one zone as a pure function: `tick(now, inputs) → events`. It knows no clock, socket,
-//! runtime or global randomness, so a zone can be replayed, tested and measured without any of them.
+//! The game world of one zone as a pure function: `tick(now, inputs) → events`. It uses no clock, socket, runtime or
+//! global randomness, so that a zone can be replayed, tested and measured without them.
 //!
-//! Hard state (items, coins, experience) is never changed here: the simulation asks for a commit
-//! ([`Event::Commit`]) and is told by [`Input::Committed`] what the database says.
+//! The simulation never changes hard state (items, coins, experience). It asks for a commit ([`Event::Commit`]), and
+//! [`Input::Committed`] brings the outcome from the database.
 
 mod actions;
 mod body;
 mod cells;
 mod commit_result;
+mod creatures;
 mod event;
 mod input;
 pub mod load;
 mod map;
 mod perceive;
 mod random;
+mod ring;
 pub mod rules;
 mod sim;
 mod stage;
 pub mod template;
+mod tick;
 mod trade;
 
 pub use event::{
-    Appearance, CellUpdate, Entry, Event, Kind, OwnState, Refusal, RemovalReason, Reply, Ring, TradeSideView,
+    Appearance, CellUpdate, Entry, Event, Kind, OwnState, Refusal, RemovalReason, Reply, TradeSideView,
     TradeState, TradeView,
 };
 pub use input::{
@@ -31,5 +34,6 @@ pub use input::{
 pub use map::{Map, SQUARE_MM, SpawnPoint, WalkGrid};
 pub use perceive::{Neighbour, Perception};
 pub use random::Random;
+pub use ring::Ring;
 pub use sim::{AvatarView, Counts, EntityView, Sim};
 pub use template::Stack;

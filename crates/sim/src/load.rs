@@ -1,4 +1,4 @@
-//! A load to measure a tick with: many avatars that all run and turn, seen by somebody everywhere.
+//! A load for measuring ticks: many avatars that run and turn, with watchers everywhere.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -11,13 +11,13 @@ use crate::{
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shape {
-    /// All over the map.
+    /// Avatars spread over the whole map.
     Spread,
-    /// Within one cell.
+    /// All avatars in one cell.
     Clustered,
 }
 
-/// A simulation of the whole meadow with so many avatars; each turns about once a second.
+/// A simulation of the whole meadow with many avatars. Each turns about once a second.
 #[derive(Debug, Clone)]
 pub struct Load {
     sim: Sim,
@@ -49,7 +49,7 @@ impl Load {
         Self { sim, now, avatars, random, shape, sequence: 0 }
     }
 
-    /// One tick with its share of turns.
+    /// Runs one tick with its share of turns.
     pub fn tick(&mut self) -> Vec<Event> {
         self.now += TICK_MS;
         self.sequence += 1;
@@ -63,7 +63,7 @@ impl Load {
         self.sim.tick(self.now, inputs)
     }
 
-    /// A run in any direction; a crowd stays together by running back and forth.
+    /// A turn into a random direction. A cluster stays together because its avatars run back and forth.
     fn turn(&mut self, character: CharacterId) -> Input {
         let span = 2 * AVATAR_SPEED.unsigned_abs();
         let mut part = || self.random.within(0, span) as i32 - AVATAR_SPEED;

@@ -1,4 +1,4 @@
-//! Maps: their size, what cannot be walked on, where creatures spawn. Made from a seed, the same on every zone.
+//! Maps: size, obstacles and spawn points. A seed generates a map, so that it is the same on every zone.
 
 use shardkeep_types::{CELL_MM, CellId, MapId, Position};
 
@@ -10,7 +10,7 @@ use crate::{
 /// Side of a square of the walk grid.
 pub const SQUARE_MM: i32 = 2_000;
 
-/// What can be walked on.
+/// The squares of a map, each open or blocked.
 #[derive(Debug, Clone)]
 pub struct WalkGrid {
     width: u32,
@@ -23,17 +23,17 @@ impl WalkGrid {
         Self { width, height, blocked: vec![0; (width as usize * height as usize).div_ceil(8)] }
     }
 
-    /// In squares.
+    /// Width and height in squares.
     pub fn size(&self) -> (u32, u32) {
         (self.width, self.height)
     }
 
-    /// One bit a square, row by row, least significant bit first; 1 blocked.
+    /// One bit per square, row by row, least significant bit first. 1 is blocked.
     pub fn bits(&self) -> &[u8] {
         &self.blocked
     }
 
-    /// Blocks a square; squares outside the grid are blocked anyway.
+    /// Blocks a square. Squares outside the grid are always blocked.
     pub fn block(&mut self, x: u32, y: u32) {
         if x < self.width && y < self.height {
             let at = y as usize * self.width as usize + x as usize;
@@ -41,7 +41,7 @@ impl WalkGrid {
         }
     }
 
-    /// Whether nothing may stand at this point, given in mm.
+    /// Whether the square of this point (in mm) is blocked.
     pub fn is_blocked(&self, x_mm: i32, y_mm: i32) -> bool {
         let (Ok(x), Ok(y)) = (u32::try_from(x_mm), u32::try_from(y_mm)) else { return true };
         let (x, y) = (x / SQUARE_MM as u32, y / SQUARE_MM as u32);
@@ -53,7 +53,7 @@ impl WalkGrid {
     }
 }
 
-/// Where a creature lives. The id is unique in the world.
+/// The home of a creature. The id is unique in the world.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SpawnPoint {
     pub id: u64,
@@ -61,12 +61,12 @@ pub struct SpawnPoint {
     pub home: Position,
 }
 
-/// A map as every zone knows it.
+/// A map.
 #[derive(Debug, Clone)]
 pub struct Map {
     pub id: MapId,
     pub name: &'static str,
-    /// In cells.
+    /// Width in cells.
     pub width: u16,
     pub height: u16,
     pub grid: WalkGrid,
@@ -75,7 +75,8 @@ pub struct Map {
 }
 
 impl Map {
-    /// The first map: 1,024 m square, roads from edge to edge through the start, boulders and ponds elsewhere.
+    /// The first map: 1,024 m square. Roads lead from edge to edge through the start; boulders and ponds are
+    /// elsewhere.
     pub fn meadow() -> Self {
         let id = MapId(1);
         let mut random = Random::new(0x6d65_6164_6f77);
@@ -86,7 +87,7 @@ impl Map {
         map
     }
 
-    /// A map without obstacles or creatures; sizes in cells.
+    /// A map without obstacles and creatures. The size is in cells.
     pub fn open(id: MapId, name: &'static str, width: u16, height: u16, start: Position) -> Self {
         let squares = |cells: u16| u32::from(cells) * (CELL_MM / SQUARE_MM) as u32;
         let grid = WalkGrid::open(squares(width), squares(height));
@@ -105,7 +106,7 @@ impl Map {
         cell.map == self.id && cell.x < self.width && cell.y < self.height
     }
 
-    /// The nearest place on the map that can be stood on; the start if there is none near.
+    /// The nearest open point on the map; the start if none is near.
     pub fn nearest_walkable(&self, at: Position) -> Position {
         if at.map != self.id {
             return self.start;
@@ -142,7 +143,7 @@ impl Map {
         }
     }
 
-    /// Rabbits around the start; boars and wolves farther out.
+    /// Places rabbits around the start, boars and wolves farther out.
     fn scatter_spawns(&mut self, random: &mut Random) {
         let around = |random: &mut Random, center: i32| center - 60_000 + random.within(0, 120_000) as i32;
         for number in 0..72u64 {

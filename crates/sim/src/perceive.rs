@@ -1,4 +1,4 @@
-//! What creatures perceive, for the AI: only those in cells that somebody is near.
+//! The perceptions of creatures for the AI. Only creatures near an avatar have perceptions.
 
 use shardkeep_types::{EntityId, Position};
 
@@ -16,7 +16,7 @@ pub struct Perception {
     pub position: Position,
     pub home: Position,
     pub health_permille: u32,
-    /// Last one that hurt it.
+    /// The last entity that hurt the creature.
     pub attacker: Option<EntityId>,
     /// The nearest living avatars, nearest first.
     pub near: Vec<Neighbour>,
@@ -29,7 +29,7 @@ pub struct Neighbour {
 }
 
 impl Sim {
-    /// Creatures that somebody is near, as of the last tick.
+    /// The perceptions of all creatures near an avatar, as of the last tick.
     pub fn perceptions(&self) -> Vec<Perception> {
         let bodies = self.bodies.hot.iter().zip(&self.bodies.details);
         bodies.filter_map(|(body, details)| self.perceive(body, details)).collect()

@@ -1,4 +1,4 @@
-//! The only randomness of the simulation: seeded, so that a zone can be replayed from its inputs.
+//! The random numbers of the simulation. They depend on a seed, so that a zone can be replayed from its inputs.
 
 /// SplitMix64 (Steele, Lea, Flood: "Fast splittable pseudorandom number generators", 2014).
 #[derive(Debug, Clone)]

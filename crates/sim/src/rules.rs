@@ -1,67 +1,73 @@
-//! The rules of the game in numbers: everything a designer would turn. Distances in mm, times in ms.
+//! The rules of the game in numbers, for game designers. Distances in mm, times in ms.
 
 /// Simulated time of one step.
 pub const TICK_MS: u64 = 50;
 /// Steps per second.
 pub const TICK_HZ: u64 = 1_000 / TICK_MS;
-/// Parts of a millimetre in which positions are kept: a velocity of 1 mm/s is one part a tick, so that no walk is
-/// rounded and a client that extrapolates stays exact.
+/// Parts of a millimetre in which positions are stored. A velocity of 1 mm/s is one part per tick, so that no
+/// movement is rounded, and a client that extrapolates stays exact.
 pub(crate) const PARTS_PER_MM: i32 = TICK_HZ as i32;
-/// Most an overdue tick moves anything, in steps.
+/// A late tick moves entities by at most this many steps.
 pub(crate) const MAX_STEPS: u64 = 4;
 
 pub const AVATAR_SPEED: i32 = 6_000;
 pub const AVATAR_HEALTH: u32 = 100;
-/// Health an avatar gains each second while nobody has hurt it for a while.
+/// Health that an avatar gains each second after a pause without damage.
 pub(crate) const AVATAR_REGENERATION: u32 = 2;
 pub(crate) const REGENERATION_PAUSE_MS: u64 = 5_000;
-/// How long a dead avatar lies before it rises at the start.
+/// How long an avatar stays dead before it respawns at the start.
 pub(crate) const AVATAR_RESPAWN_MS: u64 = 3_000;
 pub(crate) const CREATURE_RESPAWN_MS: u64 = 20_000;
 
-/// How far an avatar strikes, and reaches for items.
+/// The reach of an avatar for attacks and items.
 pub const REACH: i32 = 2_500;
 pub const ATTACK_COOLDOWN_MS: u64 = 600;
 pub(crate) const ATTACK_DAMAGE: (u32, u32) = (8, 15);
-/// Most damage that a neighbour's word can do to a creature here.
+/// The most damage that an effect of a neighbour does.
 pub(crate) const MAX_EFFECT_DAMAGE: u32 = 50;
-/// A ghost's place is a little old, so effects across a border are judged more loosely.
+/// The reach for effects across a border. It is longer, because the position of a ghost is slightly old.
 pub(crate) const GHOST_REACH: i32 = 5_000;
 pub(crate) const EFFECT_REPEAT_MS: u64 = 500;
 pub(crate) const EFFECT_GIVE_UP_MS: u64 = 3_000;
-/// How long effects are remembered so that a repeat is not applied.
+/// How long the results of effects are stored, so that a repeat is not applied.
 pub(crate) const EFFECT_MEMORY_MS: u64 = 10_000;
-/// A ghost that its zone no longer mentions.
+/// How long a ghost stays that its zone no longer mentions.
 pub(crate) const GHOST_LIFETIME_MS: u64 = 3_000;
 
-/// Most hard actions of one avatar on their way to the database; more are refused.
+/// Action ids further above the last one are refused, as by the database.
+pub const MAX_ACTION_GAP: u64 = 65_536;
+/// The most stacks that a character holds, as in the database.
+pub const MAX_STACKS: usize = 10_000;
+/// The most pending hard actions of one avatar. More are refused.
 pub const MAX_PENDING_ACTIONS: usize = 8;
-/// Near a border a player may see an item before this zone has heard of it; so long, and for so many, it waits for
-/// word.
+/// Near a border, a player may see an item that this zone does not know yet. The pick-up waits this long for the
+/// neighbour's message; the next constant bounds how many wait.
 pub(crate) const PICKUP_WAIT_MS: u64 = 500;
 pub(crate) const MAX_PENDING_PICKUPS: usize = 256;
-/// Most repeats of one request that wait for its outcome together.
+/// The most repeats of one request that wait for the same outcome.
 pub(crate) const MAX_REPEATS: usize = 16;
 
 pub const TRADE_DISTANCE: i32 = 5_000;
-/// Most items in one side of a trade.
+/// The most items in one side of a trade.
 pub const MAX_TRADE_ITEMS: usize = 16;
 
-/// An avatar this long outside its zone's sectors is handed over; so a step over the border and back is free.
+/// An avatar is handed over after this time outside the sectors of its zone, so that a short step over the border
+/// costs nothing.
 pub(crate) const HANDOVER_DELAY_MS: u64 = 300;
-/// An intent of the AI that is not renewed.
+/// How long an intent of the AI lasts without renewal.
 pub(crate) const INTENT_LIFETIME_MS: u64 = 3_000;
-/// How far a creature perceives, and how many it tells apart.
+/// How far a creature perceives, and how many avatars at most.
 pub const PERCEPTION_RANGE: i32 = 20_000;
 pub const MAX_PERCEIVED: usize = 8;
 
-/// The most entries in one cell message; the rest of a crowd waits for later ticks.
+/// The most entries in one cell message. The rest of a crowd waits for later ticks.
 pub const PACKET_ENTRIES: usize = 80;
-/// A keyframe holds more, but must fit a record of the client protocol (64 KiB) with names of full length.
+/// The most entries in a keyframe. It must fit into a record of the client protocol (64 KiB) with names of full
+/// length.
 pub const KEYFRAME_ENTRIES: usize = 1_000;
-/// Each watched cell gets a keyframe this often.
+/// Ticks between two keyframes of a watched cell.
 pub(crate) const KEYFRAME_TICKS: u64 = 2 * TICK_HZ;
-/// The outer ring runs at this fraction of the rate.
+/// Ticks between two messages of the outer ring.
 pub(crate) const OUTER_TICKS: u64 = 4;
-/// The player's own avatar is told at least this often.
+/// Ticks between two messages about the player's avatar, even if it is unchanged.
 pub(crate) const OWN_STATE_TICKS: u64 = TICK_HZ;

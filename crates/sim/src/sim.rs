@@ -1,37 +1,37 @@
-//! The simulation of one zone: what it holds, and the order of a tick.
+//! The state of a simulation.
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use shardkeep_types::{CellId, CharacterId, EntityId, Position};
 
 use crate::{
-    Map, Random,
     body::{Bodies, Body, EntityDetails},
     cells::{Cells, GroundItem},
-    event::{Event, Kind, OwnState, Refusal, Reply},
-    input::{ActionKey, Effect, EffectResult, GhostState, HardChange, Input, Possessions, Requester},
-    rules::{AVATAR_HEALTH, MAX_STEPS, TICK_MS},
-    stage,
+    event::{Event, Kind, OwnState, Refusal, RemovalReason, Reply},
+    input::{ActionKey, Effect, EffectResult, GhostState, HardChange, Possessions, Requester},
+    map::Map,
+    random::Random,
+    rules::AVATAR_HEALTH,
     trade::Trade,
 };
 
-/// A creature's place in the world between its deaths.
+/// A spawn point between the deaths of its creature.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Spawn {
-    /// Generation that lives or will live; 0 while the cell is not ours.
+    /// The generation that lives or will live next; 0 while this zone does not own the cell.
     pub(crate) generation: u64,
-    /// When it rises again, while it is dead.
+    /// When the next creature appears, while the creature is dead.
     pub(crate) respawns_at: Option<u64>,
 }
 
-/// A strike wished by a player, judged in the combat stage.
+/// An attack that a player asked for. The combat stage resolves it.
 #[derive(Debug, Clone)]
 pub(crate) struct PendingAttack {
     pub(crate) requester: Requester,
     pub(crate) target: EntityId,
 }
 
-/// A reach for an item near a border of which this zone has not heard yet.
+/// A pick-up near a border of an item that this zone does not know yet.
 #[derive(Debug, Clone)]
 pub(crate) struct PendingPickup {
     pub(crate) requester: Requester,
@@ -40,17 +40,17 @@ pub(crate) struct PendingPickup {
     pub(crate) until: u64,
 }
 
-/// An effect sent to a neighbour that has not answered.
+/// An effect that a neighbour has not answered yet.
 #[derive(Debug, Clone)]
 pub(crate) struct SentEffect {
     pub(crate) effect: Effect,
-    /// The player's request it came from; creatures have none.
+    /// The player's request behind it. Creatures have none.
     pub(crate) requester: Option<Requester>,
     pub(crate) since: u64,
     pub(crate) repeat_at: u64,
 }
 
-/// A commit on its way to the database.
+/// A commit without an outcome yet.
 #[derive(Debug, Clone)]
 pub(crate) struct PendingCommit {
     pub(crate) change: HardChange,
@@ -58,7 +58,7 @@ pub(crate) struct PendingCommit {
     pub(crate) trade: Option<u64>,
 }
 
-/// What the density valve and others did, for metrics. Sums since the start.
+/// Counters since the start, for metrics.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counts {
     pub entries: u64,
@@ -67,23 +67,23 @@ pub struct Counts {
     pub deaths: u64,
 }
 
-/// What stands where, for neighbours and observers.
+/// An entity and its position, for neighbours and observers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EntityView {
     pub state: GhostState,
     pub kind: Kind,
-    /// Of another zone, and only mirrored here.
+    /// The entity belongs to another zone and is mirrored here.
     pub ghost: bool,
 }
 
-/// The world of one zone. Everything that happens follows from `tick`'s arguments and the seed.
+/// The world of one zone. The arguments of `tick` and the seed determine everything.
 #[derive(Debug, Clone)]
 pub struct Sim {
     pub(crate) map: Arc<Map>,
     pub(crate) now: u64,
     /// Number of the tick, `now / TICK_MS`.
     pub(crate) tick: u64,
-    /// How many ticks' time this one covers.
+    /// How many steps this tick covers.
     pub(crate) steps: i32,
     pub(crate) random: Random,
     pub(crate) bodies: Bodies,
@@ -92,7 +92,7 @@ pub struct Sim {
     pub(crate) trades: BTreeMap<u64, Trade>,
     pub(crate) commits: BTreeMap<u64, PendingCommit>,
     pub(crate) sent: BTreeMap<(EntityId, u64), SentEffect>,
-    /// Items on the ground of neighbours' cells, and when they were last mentioned.
+    /// Items on the ground of neighbours' cells, and when a neighbour last mentioned them.
     pub(crate) remote_ground_items: BTreeMap<EntityId, (Position, u64)>,
     pub(crate) received: BTreeMap<(EntityId, u64), (u64, EffectResult)>,
     pub(crate) pending_attacks: Vec<PendingAttack>,
@@ -126,22 +126,6 @@ impl Sim {
         }
     }
 
-    /// One step. `now` is in ms, rises, and is the same on all zones of a world as far as their clocks agree; a
-    /// late tick moves things for up to four steps' time.
-    pub fn tick(&mut self, now: u64, inputs: impl IntoIterator<Item = Input>) -> Vec<Event> {
-        let late = (now / TICK_MS).saturating_sub(self.tick).clamp(1, MAX_STEPS);
-        self.steps = if self.tick == 0 { 1 } else { late as i32 };
-        (self.now, self.tick) = (now, now / TICK_MS);
-
-        stage::inputs::run(self, inputs);
-        stage::movement::run(self);
-        stage::interest::run(self);
-        stage::combat::run(self);
-        stage::intents::run(self);
-        stage::encode::run(self);
-        std::mem::take(&mut self.events)
-    }
-
     pub fn map(&self) -> &Map {
         &self.map
     }
@@ -150,7 +134,7 @@ impl Sim {
         self.counts
     }
 
-    /// What is soft about an avatar, and what goes along in a hand-over.
+    /// The soft state of an avatar, and what a hand-over carries.
     pub fn avatar(&self, character: CharacterId) -> Option<AvatarView<'_>> {
         let (body, avatar) = self.bodies.avatar(character)?;
         Some(AvatarView {
@@ -166,12 +150,21 @@ impl Sim {
         self.bodies.avatar(character).map(|(_, avatar)| &avatar.possessions)
     }
 
-    /// A hard action of this character has not come back from the database.
+    /// Whether a hard action of this character has no outcome yet.
     pub fn is_committing(&self, character: CharacterId) -> bool {
         self.commits.values().any(|commit| commit.change.characters().any(|player| player == character))
     }
 
-    /// Where an entity stands, ghosts included.
+    /// The name of an avatar, of this zone or a neighbour's.
+    pub fn avatar_name(&self, character: CharacterId) -> Option<Arc<str>> {
+        match &self.bodies.details[self.bodies.find(EntityId::avatar(character))?] {
+            EntityDetails::Avatar(avatar) => Some(avatar.name.clone()),
+            EntityDetails::Ghost(ghost) => Some(ghost.name.clone()),
+            EntityDetails::Creature(_) => None,
+        }
+    }
+
+    /// The position of an entity, ghosts included.
     pub fn position(&self, entity: EntityId) -> Option<Position> {
         let at = self.bodies.find(entity)?;
         Some(self.bodies.hot[at].position(self.map.id))
@@ -181,7 +174,7 @@ impl Sim {
         self.cells.index(cell).is_some_and(|index| self.cells.all[index].owned)
     }
 
-    /// Everything that stands on this zone's map and moves, ghosts included.
+    /// Every avatar and creature on the map of this zone, ghosts included.
     pub fn seen(&self) -> impl Iterator<Item = EntityView> {
         self.bodies
             .hot
@@ -190,8 +183,7 @@ impl Sim {
             .map(|(body, details)| self.entity_view(body, details))
     }
 
-    /// This zone's own entities, and items on its ground, in or next to cells that it does not own: what neighbours
-    /// must know.
+    /// The entities and ground items of this zone in or next to cells that it does not own. Neighbours must know them.
     pub fn at_border(&self) -> impl Iterator<Item = EntityView> {
         let own = |details: &EntityDetails| !matches!(details, EntityDetails::Ghost(_));
         let near = self.bodies.hot.iter().zip(&self.bodies.details);
@@ -241,7 +233,7 @@ impl Sim {
         self.events.push(Event::Reply { requester, reply });
     }
 
-    /// Never used before by this zone or, as it contains the time, by an earlier run of it.
+    /// A new number. It contains the time, so that no earlier run of this zone has used it.
     pub(crate) fn number(&mut self) -> u64 {
         self.numbers = (self.numbers + 1).max(self.now << 12);
         self.numbers
@@ -253,12 +245,8 @@ impl Sim {
         self.events.push(Event::Commit { number, change });
     }
 
-    /// Takes a body out of the world and tells its watchers why.
-    pub(crate) fn remove_entity(
-        &mut self,
-        entity: EntityId,
-        why: crate::event::RemovalReason,
-    ) -> Option<EntityDetails> {
+    /// Removes an entity and tells its watchers the reason.
+    pub(crate) fn remove_entity(&mut self, entity: EntityId, why: RemovalReason) -> Option<EntityDetails> {
         let (body, details) = self.bodies.remove(entity)?;
         self.cells.all[body.cell as usize].record_gone(entity, why);
         Some(details)

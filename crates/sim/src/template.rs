@@ -10,6 +10,19 @@ pub mod item {
     pub const SWORD: u32 = 4;
     pub const SHIELD: u32 = 5;
     pub const LANTERN: u32 = 6;
+
+    /// The name of a kind of items, for logs. `None` for a kind that this version does not know.
+    pub fn name(template: u32) -> Option<&'static str> {
+        Some(match template {
+            APPLE => "apple",
+            HIDE => "hide",
+            FANG => "fang",
+            SWORD => "sword",
+            SHIELD => "shield",
+            LANTERN => "lantern",
+            _ => return None,
+        })
+    }
 }
 
 /// Some items of one kind.
@@ -25,16 +38,16 @@ pub struct CreatureTemplate {
     pub number: u16,
     pub name: &'static str,
     pub health: u32,
-    /// Fastest it moves, whatever the AI wants.
+    /// Its highest speed in mm/s.
     pub speed: i32,
     pub reach: i32,
     pub damage: (u32, u32),
     pub cooldown_ms: u64,
     pub experience: u64,
     pub coins: (u32, u32),
-    /// What every one leaves behind.
+    /// The loot of every creature of this kind.
     common: Stack,
-    /// What one in ten leaves besides.
+    /// Additional loot of one in ten.
     rare: Stack,
 }
 
@@ -93,7 +106,7 @@ impl CreatureTemplate {
         &CREATURES[0]
     }
 
-    /// What this one leaves behind.
+    /// The loot of one dead creature.
     pub(crate) fn loot(&self, random: &mut Random) -> Vec<Stack> {
         let mut stacks = vec![self.common];
         if random.within(1, 10) == 1 {

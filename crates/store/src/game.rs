@@ -1,14 +1,14 @@
-//! Game state: characters, what they hold, who owns them, who leads a world. Everything that moves property is one
-//! fenced, idempotent, double-entry transaction; many of them share one commit.
+//! Game state: characters, what they hold, which zone owns them, which world process leads. Everything that moves
+//! property is one fenced, idempotent, double-entry transaction. Many transactions share one commit.
 //!
-//! | idea | file |
+//! | task | file |
 //! | --- | --- |
-//! | words | `types`, `holder`, `refusal` |
-//! | what an action does to what is locked; no database | `plan` |
+//! | types, ledger accounts, refusals | `types`, `holder`, `refusal` |
+//! | applies actions to locked rows, without the database | `plan` |
 //! | locks, plans and writes a batch in one transaction | `commit` |
-//! | many callers, few transactions | `committer` |
+//! | collects actions of many callers into batches | `committer` |
 //! | characters, ownership, soft state, ground, leadership | `characters`, `ownership`, `soft`, `ground`, `leadership` |
-//! | does every item and coin have one holder and one origin | `conserve` |
+//! | checks that each item and coin has one holder and one origin | `conserve` |
 
 mod character_search;
 mod characters;
@@ -22,46 +22,27 @@ mod ids;
 mod leadership;
 mod ownership;
 mod plan;
+mod read_holdings;
 mod refusal;
 mod soft;
+mod tables;
 #[cfg(test)]
 mod tests;
 mod types;
-
-use std::sync::Arc;
 
 pub use character_search::FoundCharacter;
 pub use characters::NewCharacter;
 pub use committer::{Committer, CommitterConfig, Lane, Observer};
 pub use conserve::Conservation;
-pub use ground::{Ground, GroundItem};
+pub use ground::{GroundCursor, GroundItem, GroundPage};
 pub use holder::{Holder, MalformedHolder};
 pub use holdings::{Holdings, HoldingsCache, NoCache};
 pub use leadership::{Leadership, LeadershipBid, LeaseFault, find_lease_faults};
-pub use ownership::{Claim, Release, Reown, Transfer};
+pub use ownership::{Claim, REOWN_LIMIT, Release, Reown, Reowned, Transfer};
 pub use refusal::{GameError, Refusal};
+pub use soft::{SoftRefusal, SoftWrite};
+pub use tables::Game;
 pub use types::{
-    ACTION_WINDOW, ActionId, Character, Fence, HardAction, HardResult, Item, MintItem, MoveCoins, MoveItem,
-    OnceKey, Owner, SoftState,
+    ACTION_WINDOW, ActionId, ActionLookup, Caller, Character, Fence, HardAction, HardResult, Item,
+    MAX_ACTION_GAP, MAX_STACKS, MintItem, MoveCoins, MoveItem, OnceKey, Owner, Reward, SoftState,
 };
-
-use crate::Database;
-
-/// The game's tables. Clones share the database, the cache and the blocks of ids.
-#[derive(Clone)]
-pub struct Game {
-    database: Database,
-    cache: Arc<dyn HoldingsCache>,
-    ids: Arc<ids::IdBlocks>,
-}
-
-impl Game {
-    /// The tables of a database opened with [`Schema::Game`](crate::Schema::Game).
-    pub fn new(database: Database, cache: Arc<dyn HoldingsCache>) -> Self {
-        Self { database, cache, ids: Arc::default() }
-    }
-
-    pub fn database(&self) -> &Database {
-        &self.database
-    }
-}

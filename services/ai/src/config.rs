@@ -1,4 +1,4 @@
-//! `[ai]` of the settings.
+//! The section `[ai]` of the settings.
 
 use serde::{Deserialize, Serialize};
 use shardkeep_daemon::Validate;
@@ -6,11 +6,11 @@ use shardkeep_daemon::Validate;
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// Streams of zones served at once; more are refused, and the zone asks another replica.
+    /// The most concurrent streams of zones. More are refused, and the zone asks another replica.
     pub max_streams: usize,
-    /// Creatures remembered per stream; a batch with more is refused.
+    /// The most creatures remembered per stream. A batch with more is refused.
     pub max_creatures: usize,
-    /// Path searches per batch; creatures beyond it get their path in a later batch.
+    /// The most path searches per batch. Other creatures get their path in a later batch.
     pub paths_per_batch: u32,
 }
 

@@ -1,4 +1,4 @@
-//! What can be wrong with a batch. All of it is the zone's fault, except for having too much to do.
+//! Why a batch is refused. The zone is at fault, except when this replica is too busy.
 
 use shardkeep_behavior::GridError;
 use tonic::Status;
@@ -16,7 +16,7 @@ pub enum AiError {
 }
 
 impl AiError {
-    /// For metrics.
+    /// The name in metrics.
     pub fn label(&self) -> &'static str {
         match self {
             Self::NoGrid => "no_grid",

@@ -1,5 +1,6 @@
-//! Thinks for creatures, off the zones' tick: batches of perceptions come in, intents go out. A zone that loses its
-//! stream opens another to any replica; all a replica keeps is what creatures remember, which they can do without.
+//! Decides for creatures, outside the tick of the zones. Zones send perceptions in batches and get intents. A zone
+//! that loses its stream opens another one to any replica. A replica stores only the memories of creatures, which
+//! may be lost.
 
 mod config;
 mod error;

@@ -1,4 +1,4 @@
-//! How busy this replica is: the share of its cores that thought during the last second.
+//! The load of this replica: the share of its cores that made decisions during the last second.
 
 use std::{
     sync::{
@@ -12,7 +12,7 @@ use shardkeep_cluster::Node;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
-/// Sums the time spent thinking; clones share the sum.
+/// The sum of the time spent on decisions. Clones share the sum.
 #[derive(Debug, Clone, Default)]
 pub struct BusyTime(Arc<AtomicU64>);
 
@@ -21,7 +21,7 @@ impl BusyTime {
         self.0.fetch_add(u64::try_from(took.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
-    /// Share of `cores` that was busy during `window`, counted since the last call: 0.0 to 1.0.
+    /// The busy share of `cores` during `window`, counted since the last call: 0.0 to 1.0.
     pub fn share(&self, window: Duration, cores: usize) -> f64 {
         let busy = Duration::from_micros(self.0.swap(0, Ordering::Relaxed));
         let available = window.as_secs_f64() * cores.max(1) as f64;
@@ -29,7 +29,7 @@ impl BusyTime {
     }
 }
 
-/// Reports the load every second until told to stop.
+/// Reports the load every second until `stop` is cancelled.
 pub(crate) async fn report(node: &Node, busy: &BusyTime, stop: &CancellationToken) {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let mut ticks = tokio::time::interval(Duration::from_secs(1));

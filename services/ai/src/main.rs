@@ -1,4 +1,4 @@
-//! The `ai` daemon as a program of its own.
+//! The stand-alone ai daemon.
 
 use std::process::ExitCode;
 

@@ -1,4 +1,4 @@
-//! Every metric of this daemon.
+//! The metrics of the ai daemon.
 
 use std::time::Duration;
 

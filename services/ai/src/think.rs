@@ -1,5 +1,5 @@
-//! The gRPC service: one task per stream, one batch at a time. A zone that reads slowly waits for itself: the next
-//! batch is not taken before the last answer has been.
+//! The gRPC service: one task per stream, one batch at a time. The task takes the next batch after the zone has read
+//! the last answer, so a slow zone delays only itself.
 
 use std::{
     pin::Pin,
@@ -18,9 +18,9 @@ use tracing::{debug, info};
 
 use crate::{AiError, BusyTime, Config, Thinker, metrics};
 
-/// Answers on their way to one zone. Full: the stream's task waits and takes no further batch, so nothing is lost.
+/// Bound of the answers to one zone. Overflow: the task waits and takes no further batch, so nothing is lost.
 const ANSWER_QUEUE: usize = 2;
-/// A zone that takes no answer for so long is gone.
+/// A zone that reads no answer for this long counts as lost.
 const SEND_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[derive(Clone)]
@@ -55,7 +55,7 @@ impl ThinkService {
                     (thinker, result) = self.think(thinker, batch).await;
                     result
                 }
-                // The zone hung up, or sent what is no message.
+                // The zone closed the stream or sent a malformed message.
                 Err(status) => {
                     debug!(%status, "stream ended");
                     return;
@@ -69,7 +69,7 @@ impl ThinkService {
         }
     }
 
-    /// Off the runtime's threads: a batch may take milliseconds.
+    /// Runs on a blocking thread, because a batch may take milliseconds.
     async fn think(&self, mut thinker: Thinker, batch: ai::Perceptions) -> (Thinker, Answer) {
         let config = self.config.clone();
         let blocking_task = tokio::task::spawn_blocking(move || {
@@ -94,7 +94,7 @@ impl ThinkService {
 
 type Answer = Result<ai::Intents, Status>;
 
-/// A stream's place among the streams served at once.
+/// One of the concurrent streams.
 struct StreamPermit {
     _permit: OwnedSemaphorePermit,
 }

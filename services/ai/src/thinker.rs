@@ -1,4 +1,4 @@
-//! The creatures of one stream: their grid, what each remembers, and a batch of decisions.
+//! The creatures of one stream: their grid, their memories, and the decisions for a batch.
 
 use std::collections::HashMap;
 
@@ -10,16 +10,16 @@ use shardkeep_types::EntityId;
 
 use crate::{AiError, Config};
 
-/// A creature nobody has been near for so long is forgotten.
+/// A creature without perceptions for this long is forgotten.
 const FORGET_AFTER_MS: u64 = 60_000;
-/// A batch counts as at most this much time: after a stall, creatures do not catch up.
+/// The longest time that one batch counts. After a stall, creatures do not catch up.
 const LONGEST_INTERVAL_MS: u32 = 2_000;
 
 pub struct Thinker {
     grid: Option<WalkGrid>,
     finder: Pathfinder,
     memories: HashMap<u64, KnownCreature>,
-    /// Milliseconds this herd has lived, by its batches.
+    /// The sum of the intervals of all batches, in milliseconds.
     age_ms: u64,
     swept_at_ms: u64,
     max_creatures: usize,
@@ -30,7 +30,7 @@ struct KnownCreature {
     seen_at_ms: u64,
 }
 
-/// The answer to one batch, and what it took.
+/// The answer to one batch, and its cost.
 pub struct Decisions {
     pub intents: ai::Intents,
     pub paths: u32,
@@ -52,7 +52,7 @@ impl Thinker {
     /// Decides for every creature of the batch.
     ///
     /// # Errors
-    /// When there is no usable grid, or more creatures come than may be remembered.
+    /// When there is no usable grid, or the batch has more creatures than the limit.
     pub fn think(&mut self, batch: ai::Perceptions) -> Result<Decisions, AiError> {
         if let Some(grid) = batch.grid {
             self.grid = Some(WalkGrid::new(grid.square_mm, grid.width, grid.height, grid.blocked)?);
@@ -85,14 +85,14 @@ impl Thinker {
         Ok(Decisions { intents: ai::Intents { tick: batch.tick, intents }, paths, chosen })
     }
 
-    /// Every so often, and at once when too many are remembered.
+    /// Forgets creatures from time to time, and at once when there are too many.
     fn forget(&mut self) {
         let over_limit = self.memories.len() > self.max_creatures;
         if !over_limit && self.age_ms - self.swept_at_ms < FORGET_AFTER_MS / 4 {
             return;
         }
         self.swept_at_ms = self.age_ms;
-        // Crowded: only this batch's creatures stay, and they are few enough.
+        // Over the limit, only the creatures of this batch stay. They are within the limit.
         let max_age_ms = if over_limit { 0 } else { FORGET_AFTER_MS };
         let now = self.age_ms;
         self.memories.retain(|_, known| now - known.seen_at_ms <= max_age_ms);

@@ -1,4 +1,4 @@
-//! The daemon's service over a real socket: perceptions in, intents out.
+//! Tests of the gRPC service over a real socket: perceptions in, intents out.
 
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ async fn serve(config: Config, draining: &CancellationToken) -> AiClient<Channel
     AiClient::new(Channel::from_shared(address).unwrap().connect().await.unwrap())
 }
 
-/// A field with a wall at x = 32 m, open at its upper end.
+/// A field with a wall at x = 32 m that is open at its upper end.
 fn grid() -> Option<ai::WalkGrid> {
     let mut blocked = vec![0u8; 64 * 64 / 8];
     for y in 0..60 {
@@ -71,7 +71,7 @@ async fn wolves_chase_around_walls_and_strike() {
     let strike = &first.intents[1];
     assert_eq!((strike.creature, strike.action()), (8, Action::Attack));
 
-    // The grid is remembered; draining ends the stream cleanly.
+    // The service remembers the grid, and a drain ends the stream without an error.
     perceptions.send(batch(2, None, vec![wolf(7, 28_500, 29_000)])).await.unwrap();
     let second = timeout(TIMEOUT, intents.message()).await.unwrap().unwrap().unwrap();
     assert_eq!(second.intents[0].action(), Action::Attack);

@@ -1,5 +1,5 @@
-//! What characters held, by version of their row. A hit saves reading items again; it is never the truth, because
-//! the version comes from the row that the transaction has read or locked.
+//! A cache of holdings, by character and version of its row. The transaction reads the version from the row, so a cached
+//! holding of another version is never used.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use shardkeep_types::CharacterId;
 
 use crate::metrics::{CACHE_HITS, CACHE_MISSES};
 
-/// Bounded; forgets what was not used lately.
+/// Bounded; it evicts holdings that were not used recently.
 pub(crate) struct BoundedHoldingsCache(Cache<CharacterId, Arc<Holdings>>);
 
 impl BoundedHoldingsCache {

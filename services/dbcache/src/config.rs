@@ -1,4 +1,4 @@
-//! `[dbcache]`
+//! The section `[dbcache]` of the settings.
 
 use std::{path::Path, time::Duration};
 
@@ -10,21 +10,21 @@ use shardkeep_daemon::{Validate, duration};
 pub struct Config {
     /// `sqlite:<path>` (one replica) or `postgres://…` (any number). Default: `sqlite:<data_dir>/dbcache.db`.
     pub store: String,
-    /// Characters whose holdings are remembered.
+    /// Characters whose items and coins are cached.
     pub cache: usize,
-    /// How long soft state may wait before it is written.
+    /// How often soft state is written.
     #[serde(with = "duration")]
     pub write_behind: Duration,
-    /// Characters whose soft state may wait. Beyond it that of further characters is dropped, and counted.
+    /// Soft states that may wait. Overflow: states of further characters are dropped and counted.
     pub soft_queue: usize,
-    /// How long a call goes on trying while the database is away, before it answers UNAVAILABLE.
+    /// How long a call repeats its attempt while the database does not answer. Then the call fails with UNAVAILABLE.
     #[serde(with = "duration")]
     pub database_timeout: Duration,
-    /// Hard actions in one transaction, at most.
+    /// The most hard actions in one transaction.
     pub batch: usize,
-    /// Hard actions that may wait for a transaction. Beyond it calls are answered RESOURCE_EXHAUSTED.
+    /// Hard actions that may wait for a transaction. Overflow: the call fails with RESOURCE_EXHAUSTED.
     pub hard_queue: usize,
-    /// Transactions of hard actions at a time; 0: one on SQLite, which has one writer, two on PostgreSQL.
+    /// Concurrent transactions of hard actions. 0 selects one on SQLite, which has one writer, and two on PostgreSQL.
     pub lanes: usize,
 }
 
@@ -61,7 +61,7 @@ impl Validate for Config {
             return Err("store: must be sqlite:<path> or postgres://…".into());
         }
         if self.write_behind < Duration::from_millis(10) || self.write_behind > Duration::from_secs(5) {
-            return Err("write_behind: must be 10ms to 5s: so much may be lost in a crash".into());
+            return Err("write_behind: must be 10ms to 5s: a crash may lose this much".into());
         }
         if self.database_timeout < Duration::from_millis(100)
             || self.database_timeout > Duration::from_secs(60)

@@ -1,8 +1,10 @@
-//! Messages to the store's words and back.
+//! Converts messages to the types of the store and back.
+
+use std::sync::Arc;
 
 use shardkeep_rpc::{Malformed, common, dbcache as proto, session_id};
 use shardkeep_store::game;
-use shardkeep_types::{AccountId, CharacterId, Epoch, ItemId, Position, Term, WorldId};
+use shardkeep_types::{AccountId, CellId, CharacterId, Epoch, ItemId, MapId, Position, Term, WorldId};
 
 fn position(field: &'static str, at: Option<common::Position>) -> Result<Position, Malformed> {
     Position::try_from(at.ok_or_else(|| Malformed::missing(field))?)
@@ -12,8 +14,20 @@ fn zone(field: &'static str, zone: String, incarnation: u64) -> Result<game::Own
     if zone.is_empty() { Err(Malformed::missing(field)) } else { Ok(game::Owner { zone, incarnation }) }
 }
 
-fn holder(field: &'static str, text: &str) -> Result<game::Holder, Malformed> {
-    text.parse().map_err(|error| Malformed::new(field, error))
+fn account(field: &'static str, account: Option<&proto::LedgerAccount>) -> Result<game::Holder, Malformed> {
+    use proto::ledger_account::Account;
+    let account = account.and_then(|it| it.account.as_ref()).ok_or_else(|| Malformed::missing(field))?;
+    let holder = match account {
+        Account::Character(id) => game::Holder::Character(CharacterId(*id)),
+        Account::Ground(cell) => {
+            let number = |value: u32| u16::try_from(value).map_err(|error| Malformed::new(field, error));
+            let cell_id = CellId { map: MapId(number(cell.map)?), x: number(cell.x)?, y: number(cell.y)? };
+            game::Holder::Ground(WorldId(cell.world), cell_id)
+        }
+        Account::Mint(reason) => game::Holder::Mint(reason.clone()),
+        Account::Burn(reason) => game::Holder::Burn(reason.clone()),
+    };
+    holder.check().map_err(|error| Malformed::new(field, error))
 }
 
 pub(crate) fn new_character(request: proto::CreateCharacterRequest) -> Result<game::NewCharacter, Malformed> {
@@ -39,8 +53,12 @@ pub(crate) fn claim(request: proto::ClaimRequest) -> Result<game::Claim, Malform
     })
 }
 
-pub(crate) fn transfer(request: proto::TransferRequest) -> Result<game::Transfer, Malformed> {
+pub(crate) fn transfer(
+    caller: Arc<game::Caller>,
+    request: proto::TransferRequest,
+) -> Result<game::Transfer, Malformed> {
     Ok(game::Transfer {
+        caller,
         character: CharacterId(request.character),
         epoch: Epoch(request.epoch),
         from: zone("from_zone", request.from_zone, request.from_incarnation)?,
@@ -58,8 +76,12 @@ pub(crate) fn reown(request: proto::ReownRequest) -> Result<game::Reown, Malform
     })
 }
 
-pub(crate) fn release(request: proto::ReleaseRequest) -> Result<game::Release, Malformed> {
+pub(crate) fn release(
+    caller: Arc<game::Caller>,
+    request: proto::ReleaseRequest,
+) -> Result<game::Release, Malformed> {
     Ok(game::Release {
+        caller,
         character: CharacterId(request.character),
         epoch: Epoch(request.epoch),
         soft: of_character(request.character, request.soft)?,
@@ -81,6 +103,7 @@ pub(crate) fn soft(state: proto::SoftState) -> Result<game::SoftState, Malformed
     Ok(game::SoftState {
         character: CharacterId(state.character),
         epoch: Epoch(state.epoch),
+        sequence: state.sequence,
         position: position("position", state.position)?,
         facing: state.facing,
         health: state.health,
@@ -99,13 +122,22 @@ pub(crate) fn bid(request: proto::LeadRequest) -> Result<game::LeadershipBid, Ma
     })
 }
 
-pub(crate) fn hard_action(request: proto::HardAction) -> Result<game::HardAction, Malformed> {
+pub(crate) fn hard_action(
+    caller: game::Caller,
+    request: proto::HardAction,
+) -> Result<game::HardAction, Malformed> {
     let once = |key: proto::OnceKey| game::OnceKey {
         world: WorldId(key.world),
         spawn: key.spawn,
         generation: key.generation,
     };
+    let reward = |reward: proto::Reward| game::Reward {
+        fence: fence(proto::Fence { character: reward.character, epoch: reward.epoch }),
+        coins: reward.coins,
+        experience: reward.experience,
+    };
     Ok(game::HardAction {
+        caller,
         action: request.action.map(action_id).transpose()?,
         other_actions: request.other_actions.into_iter().map(action_id).collect::<Result<_, _>>()?,
         once: request.once.map(once),
@@ -113,16 +145,12 @@ pub(crate) fn hard_action(request: proto::HardAction) -> Result<game::HardAction
         items: request.items.iter().map(move_item).collect::<Result<_, _>>()?,
         mints: request.mints.iter().map(mint_item).collect::<Result<_, _>>()?,
         coins: request.coins.iter().map(move_coins).collect::<Result<_, _>>()?,
-        experience: request
-            .experience
-            .iter()
-            .map(|part| (CharacterId(part.character), part.amount))
-            .collect(),
+        reward: request.reward.map(reward),
         reason: request.reason,
     })
 }
 
-fn action_id(action: proto::ActionId) -> Result<game::ActionId, Malformed> {
+pub(crate) fn action_id(action: proto::ActionId) -> Result<game::ActionId, Malformed> {
     let digest = action.digest.try_into().map_err(|_| Malformed::new("digest", "not 16 bytes"))?;
     Ok(game::ActionId { character: CharacterId(action.character), id: action.id, digest })
 }
@@ -134,8 +162,8 @@ fn fence(fence: proto::Fence) -> game::Fence {
 fn move_item(part: &proto::MoveItem) -> Result<game::MoveItem, Malformed> {
     Ok(game::MoveItem {
         item: ItemId(part.item),
-        from: holder("items.from", &part.from)?,
-        to: holder("items.to", &part.to)?,
+        from: account("items.from", part.from.as_ref())?,
+        to: account("items.to", part.to.as_ref())?,
         at: part.at.map(Position::try_from).transpose()?,
     })
 }
@@ -144,15 +172,15 @@ fn mint_item(part: &proto::MintItem) -> Result<game::MintItem, Malformed> {
     Ok(game::MintItem {
         template: part.template,
         count: part.count,
-        to: holder("mints.to", &part.to)?,
+        to: account("mints.to", part.to.as_ref())?,
         at: part.at.map(Position::try_from).transpose()?,
     })
 }
 
 fn move_coins(part: &proto::MoveCoins) -> Result<game::MoveCoins, Malformed> {
     Ok(game::MoveCoins {
-        from: holder("coins.from", &part.from)?,
-        to: holder("coins.to", &part.to)?,
+        from: account("coins.from", part.from.as_ref())?,
+        to: account("coins.to", part.to.as_ref())?,
         amount: part.amount,
     })
 }
@@ -178,7 +206,28 @@ pub(crate) fn character(character: game::Character) -> proto::Character {
     }
 }
 
-pub(crate) fn item(item: game::Item) -> proto::Item {
+/// The ownership of a character and nothing else, for zones that do not own it.
+pub(crate) fn ownership(character: game::Character) -> proto::Character {
+    let owner = character.owner.unwrap_or(game::Owner { zone: String::new(), incarnation: 0 });
+    proto::Character {
+        id: character.id.0,
+        world: character.world.0,
+        owner: owner.zone,
+        owner_incarnation: owner.incarnation,
+        epoch: character.epoch.0,
+        ..proto::Character::default()
+    }
+}
+
+pub(crate) fn reowned(moved: &game::Reowned) -> proto::ReownedCharacter {
+    proto::ReownedCharacter {
+        character: moved.character.0,
+        epoch: moved.epoch.0,
+        session: moved.session.map(|session| session.as_bytes().to_vec()).unwrap_or_default(),
+    }
+}
+
+fn item(item: game::Item) -> proto::Item {
     proto::Item { id: item.id.0, template: item.template, count: item.count }
 }
 
@@ -190,12 +239,37 @@ pub(crate) fn hard_result(result: game::HardResult) -> proto::HardResult {
     }
 }
 
-pub(crate) fn ground(ground: game::Ground) -> proto::LoadGroundReply {
-    let items = ground.items.into_iter().map(|found| proto::GroundItem {
+pub(crate) fn action_lookup(found: game::ActionLookup) -> proto::LookupActionReply {
+    proto::LookupActionReply {
+        found: found.minted.is_some(),
+        minted: found.minted.unwrap_or_default().into_iter().map(|id| id.0).collect(),
+        character: Some(character(found.character)),
+    }
+}
+
+pub(crate) fn ground_cursor(cursor: proto::GroundCursor) -> Result<game::GroundCursor, Malformed> {
+    use proto::ground_cursor::After;
+    match cursor.after.ok_or_else(|| Malformed::missing("after"))? {
+        After::Spawn(spawn) => Ok(game::GroundCursor::Spawn(spawn)),
+        After::Item(place) => Ok(game::GroundCursor::Item { y_mm: place.y_mm, item: ItemId(place.item) }),
+    }
+}
+
+pub(crate) fn ground(page: game::GroundPage) -> proto::LoadGroundReply {
+    use proto::ground_cursor::After;
+    let items = page.items.into_iter().map(|found| proto::GroundItem {
         item: Some(item(found.item)),
         position: Some(found.position.into()),
     });
-    proto::LoadGroundReply { items: items.collect(), generations: ground.generations.into_iter().collect() }
+    let next = page.next.map(|next| match next {
+        game::GroundCursor::Spawn(spawn) => After::Spawn(spawn),
+        game::GroundCursor::Item { y_mm, item } => After::Item(proto::GroundPlace { y_mm, item: item.0 }),
+    });
+    proto::LoadGroundReply {
+        items: items.collect(),
+        generations: page.generations.into_iter().collect(),
+        next: next.map(|after| proto::GroundCursor { after: Some(after) }),
+    }
 }
 
 pub(crate) fn lead(lead: game::Leadership) -> proto::LeadReply {

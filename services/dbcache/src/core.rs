@@ -1,14 +1,16 @@
-//! What dbcache does, apart from gRPC: hard actions through the group commit, soft state through the write-behind,
-//! everything else straight to the database; with patience while that is away.
+//! The work of dbcache behind gRPC. Hard actions go through the group commit, soft state through the write-behind
+//! queue, everything else straight to the database. While the database does not answer, each call is repeated until its
+//! deadline.
 
-use std::{collections::HashMap, future::Future, time::Duration};
+use std::{collections::HashMap, future::Future, path::PathBuf, sync::Arc, time::Duration};
 
 use shardkeep_cluster::Backoff;
 use shardkeep_store::{
     Error,
     game::{
-        Character, Claim, Committer, Conservation, FoundCharacter, Game, GameError, Ground, HardAction,
-        HardResult, Leadership, LeadershipBid, NewCharacter, Refusal, Release, Reown, SoftState, Transfer,
+        ActionId, ActionLookup, Caller, Character, Claim, Committer, Conservation, FoundCharacter, Game,
+        GameError, GroundCursor, GroundPage, HardAction, HardResult, Leadership, LeadershipBid, NewCharacter,
+        OnceKey, Refusal, Release, Reown, Reowned, Reward, SoftState, Transfer,
     },
 };
 use shardkeep_types::{AccountId, CellRect, CharacterId, Epoch, WorldId};
@@ -18,26 +20,37 @@ use tokio::{
 };
 
 use crate::{
-    ATTEMPT_TIMEOUT,
-    metrics::{FLUSH_SECONDS, SOFT_WRITTEN, STORE_ERRORS},
-    soft::SoftQueue,
+    fault_point,
+    metrics::{BORDER_REWARDS, FLUSH_SECONDS, STORE_ERRORS},
+    soft::{FlushBatch, SoftQueue},
 };
 
+/// An attempt to write a batch that takes longer counts as a failure of the database.
+pub(crate) const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Soft states in one statement.
 const FLUSH_BATCH_SIZE: usize = 1_000;
+/// Items and generations in one page of ground: well below the limit of a message.
+const GROUND_PAGE: usize = 10_000;
 
 pub(crate) struct Core {
     game: Game,
     committer: Committer,
     soft: SoftQueue,
     database_timeout: Duration,
-    /// One flush at a time, so that an older state never overtakes a newer one.
+    data_dir: PathBuf,
+    /// Held by each flush. Two flushes at once would write the same states twice.
     flush_lock: Mutex<()>,
 }
 
 impl Core {
-    pub(crate) fn new(game: Game, committer: Committer, soft: SoftQueue, database_timeout: Duration) -> Self {
-        Self { game, committer, soft, database_timeout, flush_lock: Mutex::new(()) }
+    pub(crate) fn new(
+        game: Game,
+        committer: Committer,
+        soft: SoftQueue,
+        database_timeout: Duration,
+        data_dir: PathBuf,
+    ) -> Self {
+        Self { game, committer, soft, database_timeout, data_dir, flush_lock: Mutex::new(()) }
     }
 
     pub(crate) async fn list(&self, account: AccountId, world: WorldId) -> Result<Vec<Character>, GameError> {
@@ -59,7 +72,7 @@ impl Core {
         self.with_retry(|| self.game.find_by_name(prefix, limit)).await
     }
 
-    /// Tried once: a repeat after an unknown outcome would find its own name taken.
+    /// One attempt only: after an unknown outcome, a repeat could find its own name taken.
     pub(crate) async fn create(&self, new: &NewCharacter) -> Result<Character, GameError> {
         let created = timeout_at(self.deadline(), self.game.create(new)).await;
         created.unwrap_or_else(|_| Err(Error::timed_out().into()))
@@ -81,12 +94,12 @@ impl Core {
         Ok(epoch)
     }
 
-    pub(crate) async fn reown(&self, reown: &Reown) -> Result<Vec<Character>, GameError> {
-        // The dead zone's last words.
+    pub(crate) async fn reown(&self, reown: &Reown) -> Result<Vec<Reowned>, GameError> {
+        // Writes the last soft states of the dead zone.
         self.with_retry(|| self.flush()).await?;
         let characters = self.with_retry(|| self.game.reown(reown)).await?;
-        for character in &characters {
-            self.soft.begin_epoch(character.id, character.epoch);
+        for moved in &characters {
+            self.soft.begin_epoch(moved.character, moved.epoch);
         }
         Ok(characters)
     }
@@ -100,37 +113,61 @@ impl Core {
         Ok(())
     }
 
-    pub(crate) async fn load(&self, character: CharacterId) -> Result<Character, GameError> {
+    pub(crate) async fn load(&self, character: CharacterId, caller: &Caller) -> Result<Character, GameError> {
         self.flush_character(character).await?;
-        self.with_retry(|| self.game.load(character)).await
+        self.with_retry(|| self.game.load(character, caller)).await
     }
 
-    /// Never waits for the database; returns the characters whose epoch is known to be over.
-    pub(crate) fn save_soft(&self, states: Vec<SoftState>) -> Vec<CharacterId> {
-        self.soft.accept(states)
+    /// Does not wait for the database. Returns the characters that the caller is known not to own any more.
+    pub(crate) fn save_soft(&self, caller: &Arc<Caller>, states: Vec<SoftState>) -> Vec<CharacterId> {
+        self.soft.accept(caller, states)
     }
 
     pub(crate) async fn commit(&self, action: HardAction) -> Result<HardResult, GameError> {
-        // Refused here, so that it does not take a place in the queue.
+        // An invalid action takes no place in the queue.
         action.check()?;
+        let (caller, reason) = (action.caller.clone(), action.reason.clone());
+        let (once, reward) = (action.once, action.reward);
         let deadline = self.deadline();
         let committed = timeout_at(deadline, self.committer.commit(action, deadline)).await;
         let result = committed.unwrap_or_else(|_| Err(Error::timed_out().into()));
-        if let Err(GameError::Refused(Refusal::StaleEpoch { character, epoch })) = &result {
-            self.soft.begin_epoch(*character, *epoch);
+        match &result {
+            Ok(result) if result.applied => {
+                fault_point::after_commit(&self.data_dir, &reason);
+                if let (true, Some(once), Some(reward)) = (result.border_reward, once, reward) {
+                    audit_border_reward(&caller, once, reward);
+                }
+            }
+            Err(GameError::Refused(Refusal::StaleEpoch { character, epoch })) => {
+                self.soft.begin_epoch(*character, *epoch);
+            }
+            _ => {}
         }
         result
     }
 
-    pub(crate) async fn load_ground(&self, world: WorldId, cells: CellRect) -> Result<Ground, GameError> {
-        self.with_retry(|| self.game.load_ground(world, cells)).await
+    pub(crate) async fn lookup_action(
+        &self,
+        caller: &Caller,
+        action: &ActionId,
+    ) -> Result<ActionLookup, GameError> {
+        self.with_retry(|| self.game.lookup_action(caller, action)).await
+    }
+
+    pub(crate) async fn load_ground(
+        &self,
+        world: WorldId,
+        cells: CellRect,
+        after: Option<GroundCursor>,
+    ) -> Result<GroundPage, GameError> {
+        self.with_retry(|| self.game.load_ground(world, cells, after, GROUND_PAGE)).await
     }
 
     pub(crate) async fn lead(&self, bid: &LeadershipBid) -> Result<Leadership, GameError> {
         self.with_retry(|| self.game.lead(bid)).await
     }
 
-    /// Takes as long as the journal is long.
+    /// Reads the whole journal, so it has no deadline.
     pub(crate) async fn check_conservation(&self) -> Result<Conservation, GameError> {
         Ok(self.game.check_conservation().await?)
     }
@@ -143,31 +180,32 @@ impl Core {
         self.soft.is_empty()
     }
 
-    /// Writes what waits. What cannot be written waits on.
+    /// Writes the queue. After an error the rest stays queued.
     pub(crate) async fn flush(&self) -> Result<(), Error> {
         let _guard = self.flush_lock.lock().await;
         for batch in self.soft.pending_batches(FLUSH_BATCH_SIZE) {
-            let begin = Instant::now();
-            let saved = timeout(ATTEMPT_TIMEOUT, self.game.save_soft(&batch.states())).await;
-            let stale = saved.unwrap_or_else(|_| Err(Error::timed_out()))?;
-            metrics::histogram!(FLUSH_SECONDS).record(begin.elapsed());
-            metrics::counter!(SOFT_WRITTEN).increment((batch.len() - stale.len()) as u64);
-            self.soft.mark_written(&batch, &stale);
+            self.write(&batch).await?;
         }
         Ok(())
     }
 
-    /// Writes the state that waits for this character, before its row is read or changes hands.
+    async fn write(&self, batch: &FlushBatch) -> Result<(), Error> {
+        let begin = Instant::now();
+        let saved = timeout(ATTEMPT_TIMEOUT, self.game.save_soft(&batch.writes())).await;
+        let outcomes = saved.unwrap_or_else(|_| Err(Error::timed_out()))?;
+        metrics::histogram!(FLUSH_SECONDS).record(begin.elapsed());
+        self.soft.mark_written(batch, &outcomes);
+        Ok(())
+    }
+
+    /// Writes the queued states of this character before its row is read or changes its owner.
     async fn flush_character(&self, character: CharacterId) -> Result<(), GameError> {
-        if self.soft.pending_state(character).is_none() {
+        if self.soft.pending_of(character).writes().is_empty() {
             return Ok(());
         }
         self.with_retry(|| async {
             let _guard = self.flush_lock.lock().await;
-            match self.soft.pending_state(character) {
-                Some(state) => self.game.save_soft(&[state]).await.map(drop),
-                None => Ok(()),
-            }
+            self.write(&self.soft.pending_of(character)).await
         })
         .await
     }
@@ -176,7 +214,7 @@ impl Core {
         Instant::now() + self.database_timeout
     }
 
-    /// Tries again while the database is away, until the patience is over. For what may be repeated.
+    /// Repeats an idempotent attempt while the database does not answer, until the deadline.
     async fn with_retry<T, E, F>(&self, attempt: impl Fn() -> F) -> Result<T, GameError>
     where
         E: Into<GameError>,
@@ -197,4 +235,19 @@ impl Core {
             }
         }
     }
+}
+
+/// Records the one exception to the rule that a zone acts only for characters that it owns.
+fn audit_border_reward(caller: &Caller, once: OnceKey, reward: Reward) {
+    metrics::counter!(BORDER_REWARDS).increment(1);
+    shardkeep_daemon::event!(
+        "border_reward",
+        character = reward.fence.character.0,
+        world = caller.world().0,
+        zone = caller.zone(),
+        spawn = once.spawn,
+        generation = once.generation,
+        coins = reward.coins,
+        experience = reward.experience,
+    );
 }

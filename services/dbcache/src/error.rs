@@ -1,4 +1,4 @@
-//! Refusals and troubles as gRPC statuses. The table is part of the contract: see `proto/dbcache.proto`.
+//! Maps refusals and failures to gRPC statuses. `proto/dbcache.proto` documents the mapping for callers.
 
 use shardkeep_rpc::{Malformed, with_reason};
 use shardkeep_store::{
@@ -14,10 +14,10 @@ pub(crate) enum CallError {
     Game(#[from] GameError),
     #[error(transparent)]
     Malformed(#[from] Malformed),
-    /// The caller's certificate does not allow what it asks for.
+    /// The caller's certificate does not allow the request.
     #[error("{0}")]
-    Forbidden(&'static str),
-    #[error("this dbcache is draining; try another")]
+    Forbidden(String),
+    #[error("this dbcache is draining: ask another one")]
     Draining,
 }
 
@@ -55,14 +55,16 @@ impl CallError {
 
 fn code_of(refusal: &Refusal) -> Code {
     match refusal {
-        Refusal::Invalid(_) | Refusal::AcrossWorlds => Code::InvalidArgument,
+        Refusal::Invalid(_) => Code::InvalidArgument,
+        Refusal::Forbidden(_) => Code::PermissionDenied,
         Refusal::NoSuchCharacter(_) => Code::NotFound,
         Refusal::StaleEpoch { .. } => Code::Aborted,
-        Refusal::StaleTerm(_) | Refusal::NotHeld(_) | Refusal::InsufficientCoins(_) => {
-            Code::FailedPrecondition
-        }
+        Refusal::StaleTerm(_)
+        | Refusal::NotHeld(_)
+        | Refusal::InsufficientCoins(_)
+        | Refusal::InventoryFull(_) => Code::FailedPrecondition,
         Refusal::ActionConflict | Refusal::NameTaken => Code::AlreadyExists,
-        Refusal::ActionTooOld => Code::OutOfRange,
+        Refusal::ActionTooOld | Refusal::ActionTooFar { .. } => Code::OutOfRange,
         Refusal::TooManyCharacters(_) => Code::ResourceExhausted,
     }
 }
@@ -71,11 +73,11 @@ impl From<CallError> for Status {
     fn from(error: CallError) -> Self {
         let code = error.code();
         if code == Code::Internal {
-            tracing::error!(error = &error as &dyn std::error::Error, "the database fails");
+            tracing::error!(error = &error as &dyn std::error::Error, "the database failed");
         }
         let message = match code {
             Code::Unavailable => format!("{error}: try again"),
-            Code::Internal => "the database fails".to_owned(),
+            Code::Internal => "the database failed: see the log of dbcache".to_owned(),
             _ => error.to_string(),
         };
         with_reason(Status::new(code, message), error.label())
@@ -90,7 +92,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn stale_epoch_and_stale_term_have_own_codes() {
+    fn stale_epoch_and_stale_term_map_to_different_codes() {
         let epoch = Refusal::StaleEpoch { character: CharacterId(1), epoch: Epoch(2) };
         let status = Status::from(CallError::Game(epoch.into()));
         assert_eq!((status.code(), reason(&status)), (Code::Aborted, Some("stale_epoch")));

@@ -1,17 +1,22 @@
-//! dbcache: the only daemon that touches game state in the database. World asks it for characters and leadership,
-//! zones for everything that must not be lost.
+//! dbcache is the only daemon that reads and writes game state in the database. Worlds ask it for characters and
+//! leadership. Zones ask it to save everything that a crash must not lose.
 //!
-//! * Hard actions are committed in groups before they are acknowledged; fences, holders and repeats are judged
-//!   inside the transaction ([`shardkeep_store::game`]), so any number of replicas on one PostgreSQL agree.
+//! * Hard actions are committed in groups before they are acknowledged. The transaction checks fences, holders and
+//!   repeats ([`shardkeep_store::game`]), so any number of replicas on one PostgreSQL agree.
 //! * Soft state is acknowledged at once, coalesced, and written within [`Config::write_behind`] (`soft`).
-//! * What characters hold is remembered by version (`cache`), and never trusted without it.
-//! * While the database is away, hard calls fail with UNAVAILABLE after [`Config::database_timeout`]; soft state waits.
+//! * Holdings of characters are cached by version (`cache`).
+//! * The certificate of a caller limits the characters it acts for (`caller`), and what it mints and burns (`issuance`).
+//! * While the database does not answer, hard calls fail with UNAVAILABLE after [`Config::database_timeout`]. Soft state
+//!   waits.
 
 mod cache;
+mod caller;
 mod config;
 mod convert;
 mod core;
 mod error;
+mod fault_point;
+mod issuance;
 mod metrics;
 mod service;
 mod soft;
@@ -33,16 +38,14 @@ use tonic::service::Routes;
 
 use crate::{
     cache::BoundedHoldingsCache,
-    core::Core,
+    core::{ATTEMPT_TIMEOUT, Core},
     service::{CallTracker, DbCacheService},
     soft::SoftQueue,
 };
 pub use config::Config;
 
-/// A drain ends when nobody has called for so long, or when half of the grace time is over.
+/// A drain ends after this time without a call, or after half of the grace time.
 const QUIET_PERIOD: Duration = Duration::from_millis(300);
-/// How long one attempt of a batch, of hard actions or soft states, may take before the database counts as away.
-const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The daemon.
 pub struct Dbcache;
@@ -76,8 +79,13 @@ impl Service for Dbcache {
                 Ok(())
             });
         }
-        let core =
-            Arc::new(Core::new(game, committer, SoftQueue::new(config.soft_queue), config.database_timeout));
+        let core = Arc::new(Core::new(
+            game,
+            committer,
+            SoftQueue::new(config.soft_queue),
+            config.database_timeout,
+            settings.daemon.data_dir.clone(),
+        ));
         daemon.spawn("write-behind", write_behind(core.clone(), config.write_behind, done.clone()));
 
         let calls = Arc::new(CallTracker::default());
@@ -126,11 +134,14 @@ async fn write_behind(core: Arc<Core>, every: Duration, done: CancellationToken)
 async fn flush(core: &Core) {
     if let Err(error) = core.flush().await {
         ::metrics::counter!(metrics::STORE_ERRORS, "error" => error.label()).increment(1);
-        tracing::warn!(error = &error as &dyn std::error::Error, "soft state waits for the database");
+        tracing::warn!(
+            error = &error as &dyn std::error::Error,
+            "the database failed: soft state waits for a retry"
+        );
     }
 }
 
-/// Those who are draining too may still have last words.
+/// Waits for the last calls of zones that drain at the same time.
 async fn wait_until_quiet(calls: &CallTracker, at_most: Duration) {
     let end = Instant::now() + at_most;
     loop {
@@ -142,7 +153,7 @@ async fn wait_until_quiet(calls: &CallTracker, at_most: Duration) {
     }
 }
 
-/// Until everything is written, or the grace time is over.
+/// Writes soft state until the queue is empty or the grace time is over.
 async fn flush_all(core: &Core, stopped: &CancellationToken) {
     let mut backoff = Backoff::default();
     loop {
@@ -151,7 +162,7 @@ async fn flush_all(core: &Core, stopped: &CancellationToken) {
             return;
         }
         if stopped.run_until_cancelled(backoff.wait()).await.is_none() {
-            tracing::error!("soft state is lost: the database did not come back within the grace time");
+            tracing::error!("soft state is lost: the database did not answer within the grace time");
             return;
         }
     }

@@ -1,4 +1,4 @@
-//! The gRPC face: who may ask for what, messages to words and back, and how each call ended.
+//! The gRPC service: checks callers, converts messages, counts and measures each call.
 
 use std::{
     future::Future,
@@ -18,32 +18,35 @@ use shardkeep_rpc::{
         ClaimRequest, CountCharactersReply, CountCharactersRequest, CreateCharacterRequest,
         FindCharactersReply, FindCharactersRequest, HardAction, HardResult, LeadReply, LeadRequest,
         ListCharactersReply, ListCharactersRequest, LoadGroundReply, LoadGroundRequest, LoadRequest,
-        ReleaseReply, ReleaseRequest, ReownReply, ReownRequest, SaveSoftReply, SaveSoftRequest,
-        TransferReply, TransferRequest, db_cache_server::DbCache,
+        LookupActionReply, LookupActionRequest, ReleaseReply, ReleaseRequest, ReownReply, ReownRequest,
+        SaveSoftReply, SaveSoftRequest, TransferReply, TransferRequest, db_cache_server::DbCache,
     },
 };
-use shardkeep_types::{AccountId, CharacterId, DaemonKind, WorldId};
+use shardkeep_store::game::REOWN_LIMIT;
+use shardkeep_types::{AccountId, CharacterId};
 use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status};
 
 use crate::{
+    caller::{caller_of, check_name, check_world},
     convert,
     core::Core,
     error::CallError,
+    issuance,
     metrics::{APPLIED, CALL_SECONDS, CALLS, REPEATED},
 };
 
-/// Characters in one answer to FindCharacters.
+/// The most characters in one answer to FindCharacters.
 const MAX_FOUND_CHARACTERS: u32 = 1_000;
 
-/// Clones share everything.
+/// Clones share the core and the call tracker.
 #[derive(Clone)]
 pub(crate) struct DbCacheService {
     core: Arc<Core>,
     calls: Arc<CallTracker>,
 }
 
-/// The calls under way, and whether new ones are admitted.
+/// The calls in progress, and whether new calls are admitted.
 #[derive(Default)]
 pub(crate) struct CallTracker {
     running: TaskTracker,
@@ -51,12 +54,12 @@ pub(crate) struct CallTracker {
 }
 
 impl CallTracker {
-    /// How many have begun so far.
+    /// The number of calls that began so far.
     pub(crate) fn started(&self) -> u64 {
         self.started.load(Ordering::Relaxed)
     }
 
-    /// Admits no more, and waits for those under way.
+    /// Admits no new calls, and waits for the calls in progress.
     pub(crate) async fn finish(&self) {
         self.running.close();
         self.running.wait().await;
@@ -80,6 +83,7 @@ impl DbCacheService {
     {
         let begin = Instant::now();
         let peer = Peer::of(&request)?;
+        let caller = peer.clone();
         self.calls.started.fetch_add(1, Ordering::Relaxed);
         let result = if self.calls.running.is_closed() {
             Err(CallError::Draining)
@@ -88,27 +92,15 @@ impl DbCacheService {
             answer(self.core.clone(), peer, request.into_inner()).await
         };
         let outcome = result.as_ref().map_or_else(CallError::label, |_| "ok");
+        if let Err(error) = &result
+            && outcome == "forbidden"
+        {
+            tracing::warn!(peer = %caller, call = name, %error, "a call that the certificate does not allow");
+        }
         metrics::counter!(CALLS, "call" => name, "outcome" => outcome).increment(1);
         metrics::histogram!(CALL_SECONDS, "call" => name).record(begin.elapsed());
         Ok(Response::new(result?))
     }
-}
-
-/// A daemon of a world speaks for that world only.
-fn check_world(peer: &Peer, world: u32) -> Result<WorldId, CallError> {
-    let world = WorldId(world);
-    if peer.world.0 != 0 && peer.world != world {
-        return Err(CallError::Forbidden("the caller belongs to another world"));
-    }
-    Ok(world)
-}
-
-/// A daemon speaks for itself only.
-fn check_instance(peer: &Peer, kind: DaemonKind, name: &str) -> Result<(), CallError> {
-    if peer.kind == kind && peer.name != name {
-        return Err(CallError::Forbidden("the caller is another instance"));
-    }
-    Ok(())
 }
 
 #[tonic::async_trait]
@@ -171,6 +163,7 @@ impl DbCache for DbCacheService {
         self.call("create_character", request, |core, peer, request: CreateCharacterRequest| async move {
             check_world(&peer, request.world)?;
             let new = convert::new_character(request)?;
+            issuance::check_new_character(&new)?;
             Ok(convert::character(core.create(&new).await?))
         })
         .await
@@ -187,8 +180,8 @@ impl DbCache for DbCacheService {
 
     async fn transfer(&self, request: Request<TransferRequest>) -> Result<Response<TransferReply>, Status> {
         self.call("transfer", request, |core, peer, request: TransferRequest| async move {
-            check_instance(&peer, DaemonKind::Zone, &request.from_zone)?;
-            let transfer = convert::transfer(request)?;
+            check_name(&peer, &request.from_zone)?;
+            let transfer = convert::transfer(caller_of(&peer)?, request)?;
             Ok(TransferReply { epoch: core.transfer(&transfer).await?.0 })
         })
         .await
@@ -199,14 +192,15 @@ impl DbCache for DbCacheService {
             check_world(&peer, request.world)?;
             let reown = convert::reown(request)?;
             let characters = core.reown(&reown).await?;
-            Ok(ReownReply { characters: characters.into_iter().map(convert::character).collect() })
+            let more = characters.len() == REOWN_LIMIT;
+            Ok(ReownReply { characters: characters.iter().map(convert::reowned).collect(), more })
         })
         .await
     }
 
     async fn release(&self, request: Request<ReleaseRequest>) -> Result<Response<ReleaseReply>, Status> {
-        self.call("release", request, |core, _, request| async move {
-            let release = convert::release(request)?;
+        self.call("release", request, |core, peer, request| async move {
+            let release = convert::release(caller_of(&peer)?, request)?;
             core.release(&release).await?;
             Ok(ReleaseReply {})
         })
@@ -214,16 +208,20 @@ impl DbCache for DbCacheService {
     }
 
     async fn load(&self, request: Request<LoadRequest>) -> Result<Response<Character>, Status> {
-        self.call("load", request, |core, _, request: LoadRequest| async move {
-            Ok(convert::character(core.load(CharacterId(request.character)).await?))
+        self.call("load", request, |core, peer, request: LoadRequest| async move {
+            let caller = caller_of(&peer)?;
+            let character = core.load(CharacterId(request.character), &caller).await?;
+            let owned = caller.owns(character.owner.as_ref());
+            Ok(if owned { convert::character(character) } else { convert::ownership(character) })
         })
         .await
     }
 
     async fn save_soft(&self, request: Request<SaveSoftRequest>) -> Result<Response<SaveSoftReply>, Status> {
-        self.call("save_soft", request, |core, _, request: SaveSoftRequest| async move {
+        self.call("save_soft", request, |core, peer, request: SaveSoftRequest| async move {
+            let caller = caller_of(&peer)?;
             let states = request.states.into_iter().map(convert::soft).collect::<Result<_, Malformed>>()?;
-            let stale = core.save_soft(states);
+            let stale = core.save_soft(&caller, states);
             Ok(SaveSoftReply { stale: stale.into_iter().map(|character| character.0).collect() })
         })
         .await
@@ -231,13 +229,24 @@ impl DbCache for DbCacheService {
 
     async fn commit(&self, request: Request<HardAction>) -> Result<Response<HardResult>, Status> {
         self.call("commit", request, |core, peer, request| async move {
-            let action = convert::hard_action(request)?;
-            for world in action.worlds() {
-                check_world(&peer, world.0)?;
-            }
+            let action = convert::hard_action((*caller_of(&peer)?).clone(), request)?;
+            issuance::check_action(&action)?;
             let result = core.commit(action).await?;
             metrics::counter!(if result.applied { APPLIED } else { REPEATED }).increment(1);
             Ok(convert::hard_result(result))
+        })
+        .await
+    }
+
+    async fn lookup_action(
+        &self,
+        request: Request<LookupActionRequest>,
+    ) -> Result<Response<LookupActionReply>, Status> {
+        self.call("lookup_action", request, |core, peer, request: LookupActionRequest| async move {
+            let caller = caller_of(&peer)?;
+            let action = request.action.ok_or_else(|| Malformed::missing("action"))?;
+            let action = convert::action_id(action)?;
+            Ok(convert::action_lookup(core.lookup_action(&caller, &action).await?))
         })
         .await
     }
@@ -249,7 +258,8 @@ impl DbCache for DbCacheService {
         self.call("load_ground", request, |core, peer, request: LoadGroundRequest| async move {
             let world = check_world(&peer, request.world)?;
             let cells = request.cells.ok_or_else(|| Malformed::missing("cells"))?.try_into()?;
-            Ok(convert::ground(core.load_ground(world, cells).await?))
+            let after = request.after.map(convert::ground_cursor).transpose()?;
+            Ok(convert::ground(core.load_ground(world, cells, after).await?))
         })
         .await
     }
@@ -257,7 +267,7 @@ impl DbCache for DbCacheService {
     async fn lead(&self, request: Request<LeadRequest>) -> Result<Response<LeadReply>, Status> {
         self.call("lead", request, |core, peer, request: LeadRequest| async move {
             check_world(&peer, request.world)?;
-            check_instance(&peer, DaemonKind::World, &request.holder)?;
+            check_name(&peer, &request.holder)?;
             let bid = convert::bid(request)?;
             Ok(convert::lead(core.lead(&bid).await?))
         })

@@ -114,17 +114,7 @@ pub(crate) fn report(delta: &Delta) -> proto::PresenceReport {
     }
 }
 
-/// The presence of all avatars, for new watchers.
-pub(crate) fn complete_report<'a>(avatars: impl Iterator<Item = &'a Avatar>) -> proto::PresenceReport {
-    proto::PresenceReport {
-        zone: None,
-        complete: true,
-        present: avatars.map(presence).collect(),
-        gone: Vec::new(),
-    }
-}
-
-fn presence(avatar: &Avatar) -> proto::Presence {
+pub(crate) fn presence(avatar: &Avatar) -> proto::Presence {
     proto::Presence {
         character: avatar.character.0,
         name: avatar.name.clone(),

@@ -227,7 +227,8 @@ impl world_server::World for WorldService {
     ) -> Result<Response<Self::WatchPresenceStream>, Status> {
         let watch = |core: &mut Core, watchers: &mut Watchers, now| {
             run_if_leader(core, now, |core, _, _| {
-                Ok(watchers.add(convert::complete_report(core.presence.iter())))
+                let present: Vec<_> = core.presence.iter().map(convert::presence).collect();
+                Ok(watchers.add(&present))
             })
         };
         let reports = self.handle.ask_with_watchers(watch).await??;

@@ -8,7 +8,7 @@ use std::{
 
 use shardkeep_cluster::{Backoff, Directory, MESSAGE_LIMIT, Node};
 use shardkeep_rpc::{
-    dbcache::{self, Character, db_cache_client::DbCacheClient},
+    dbcache::{self, Character, ReownedCharacter, db_cache_client::DbCacheClient},
     session_id,
     zone::{self, zone_client::ZoneClient},
 };
@@ -298,15 +298,21 @@ impl Worker {
     }
 
     async fn try_reown(&self, request: &dbcache::ReownRequest) -> Result<Vec<Reowned>, RetryReason> {
-        let reply = call(self.require_database()?.reown(request.clone()))
-            .await
-            .map_err(|status| retry_reason(&status))?;
-        metrics::counter!(REOWNED).increment(reply.characters.len() as u64);
-        let played = |character: &Character| {
-            let session = session_id(&character.session).ok()?;
-            Some(Reowned { character: CharacterId(character.id), session })
-        };
-        Ok(reply.characters.iter().filter_map(played).collect())
+        let mut moved = Vec::new();
+        loop {
+            let reply = call(self.require_database()?.reown(request.clone()))
+                .await
+                .map_err(|status| retry_reason(&status))?;
+            metrics::counter!(REOWNED).increment(reply.characters.len() as u64);
+            let played = |it: &ReownedCharacter| {
+                let session = session_id(&it.session).ok()?;
+                Some(Reowned { character: CharacterId(it.character), session })
+            };
+            moved.extend(reply.characters.iter().filter_map(played));
+            if !reply.more {
+                return Ok(moved);
+            }
+        }
     }
 }
 

@@ -1,11 +1,20 @@
-//! Work that waits for somebody, outside the tick: each piece is a task that ends by telling the tick loop.
+//! Calls to other daemons, outside the tick. Each call is a task that ends with a command to the tick loop.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
 use shardkeep_cluster::{Backoff, MESSAGE_LIMIT, Node};
 use shardkeep_daemon::Daemon;
 use shardkeep_rpc::{
-    dbcache::{HardAction, LoadGroundRequest, ReleaseRequest, SaveSoftRequest, SoftState, TransferRequest},
+    dbcache::{
+        ActionId, GroundItem, HardAction, LoadGroundReply, LoadGroundRequest, ReleaseRequest,
+        SaveSoftRequest, SoftState, TransferRequest,
+    },
     zone::{OfferRequest, PeerFrame, SettleRequest, zone_client::ZoneClient},
 };
 use shardkeep_types::{CellRect, CharacterId, DaemonKind, Epoch};
@@ -24,29 +33,34 @@ use crate::{
 
 const OFFER_DEADLINE: Duration = Duration::from_secs(1);
 const SETTLE_DEADLINE: Duration = Duration::from_secs(1);
-/// A target that has not heard by then asks the database by itself.
+/// After these attempts the target asks the database.
 const SETTLE_TRIES: u32 = 5;
 
-/// Starts tasks; clones are the same.
+/// How often a failure to load the ground is logged.
+const GROUND_ERROR_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Starts tasks. Clones share everything.
 #[derive(Clone)]
 pub(crate) struct BackgroundCalls {
     pub(crate) node: Node,
     pub(crate) database: Database,
     daemon: Daemon,
     commands: mpsc::Sender<Command>,
+    /// How many loads of ground have failed and not succeeded since.
+    failing_loads: Arc<AtomicUsize>,
 }
 
 impl BackgroundCalls {
     pub(crate) fn new(node: Node, daemon: Daemon, commands: mpsc::Sender<Command>) -> Self {
         let database = Database::new(node.clone(), daemon.stopped());
-        Self { node, database, daemon, commands }
+        Self { node, database, daemon, commands, failing_loads: Arc::default() }
     }
 
     fn spawn(&self, work: impl Future<Output = Option<Command>> + Send + 'static) {
         let commands = self.commands.clone();
         self.daemon.spawn_work("background call", async move {
             if let Some(command) = work.await {
-                // A closed queue means that the tick loop has ended: nobody needs the result.
+                // A closed queue means that the tick loop has ended.
                 let _ = commands.send(command).await;
             }
         });
@@ -59,8 +73,7 @@ impl BackgroundCalls {
             .max_encoding_message_size(MESSAGE_LIMIT)
     }
 
-    /// A hard action, until its outcome is known. `without_reward` is tried when the fence of the one to be
-    /// rewarded does not hold any more.
+    /// Commits a hard action. `without_reward` follows when the fence of the rewarded character does not hold any more.
     pub(crate) fn commit(
         &self,
         job: hard_actions::Job,
@@ -87,21 +100,37 @@ impl BackgroundCalls {
         });
     }
 
-    pub(crate) fn load_ground(&self, cells: CellRect) {
+    /// Asks for the stored result of an earlier action.
+    pub(crate) fn lookup_action(&self, job: hard_actions::Job, action: ActionId) {
         let database = self.database.clone();
-        let request = LoadGroundRequest { world: self.node.world().0, cells: Some(cells.into()) };
-        let commands = self.commands.clone();
         self.spawn(async move {
-            let reply = tokio::select! {
-                reply = database.load_ground(&request) => reply.ok()?,
+            let result = database.lookup_action(&action).await;
+            let stale = result.as_ref().is_err_and(|error| *error == DatabaseError::Stale);
+            let label = result.as_ref().map_or_else(|error| error.label(), |_| "repeated");
+            metrics::committed(job.change.reason(), label, job.since.elapsed());
+            let outcome = hard_actions::recalled(result);
+            Some(Command::Committed { number: job.number, change: job.change, outcome, stale })
+        });
+    }
+
+    /// Loads the ground of these cells, page by page. The daemon is not ready from the first failure on until the ground
+    /// is loaded.
+    pub(crate) fn load_ground(&self, cells: CellRect) {
+        let (database, daemon) = (self.database.clone(), self.daemon.clone());
+        let request =
+            LoadGroundRequest { world: self.node.world().0, cells: Some(cells.into()), after: None };
+        let (commands, loads) = (self.commands.clone(), self.failing_loads.clone());
+        self.spawn(async move {
+            let ground = tokio::select! {
+                ground = read_ground(&database, request, &daemon, &loads) => ground,
                 () = commands.closed() => return None,
             };
-            let item = |ground: shardkeep_rpc::dbcache::GroundItem| {
+            let item = |ground: GroundItem| {
                 let at = ground.position?.try_into().ok()?;
                 Some((convert::item(ground.item?), at))
             };
-            let items = reply.items.into_iter().filter_map(item).collect();
-            Some(Command::Ground { cells, items, generations: reply.generations.into_iter().collect() })
+            let items = ground.items.into_iter().filter_map(item).collect();
+            Some(Command::Ground { cells, items, generations: ground.generations.into_iter().collect() })
         });
     }
 
@@ -169,7 +198,7 @@ impl BackgroundCalls {
         self.spawn(async move {
             let event = match database.transfer(&transfer).await {
                 Ok(epoch) => SourceEvent::Committed(Epoch(epoch)),
-                // Only at the end of the daemon: what the database has is what the next owner starts from.
+                // The daemon stops. The next owner loads the character from the database.
                 Err(DatabaseError::Unknown) => return None,
                 Err(_) => SourceEvent::Lost,
             };
@@ -195,8 +224,8 @@ impl BackgroundCalls {
         });
     }
 
-    /// Carries frames to a neighbour until nobody sends any more. While it cannot be reached, what is said is lost:
-    /// ghosts and effects are repeated by whoever makes them.
+    /// Sends frames to a neighbour until the queue is closed. Frames for an unreachable neighbour are dropped and counted:
+    /// ghosts and effects are repeated.
     pub(crate) fn stream_to_neighbour(&self, grpc_address: &str, mut frames: mpsc::Receiver<PeerFrame>) {
         let client = self.zone(grpc_address);
         let stopped = self.daemon.stopped();
@@ -220,7 +249,51 @@ impl BackgroundCalls {
     }
 }
 
-/// One stream to a neighbour, to its end. `Ok`: there is nothing more to say.
+/// All pages of a part of the ground, however many attempts they take.
+async fn read_ground(
+    database: &Database,
+    mut request: LoadGroundRequest,
+    daemon: &Daemon,
+    failing_loads: &AtomicUsize,
+) -> LoadGroundReply {
+    let (mut ground, mut backoff) = (LoadGroundReply::default(), Backoff::default());
+    let mut logged_at: Option<Instant> = None;
+    loop {
+        match database.load_ground(request).await {
+            Ok(page) => {
+                ground.items.extend(page.items);
+                ground.generations.extend(page.generations);
+                request.after = page.next;
+                if page.next.is_none() {
+                    break;
+                }
+            }
+            Err(error) => {
+                if logged_at.is_none() {
+                    failing_loads.fetch_add(1, Ordering::Relaxed);
+                    let reason = format!("the ground is not loaded: {error}");
+                    daemon.not_ready_because("ground", Some(reason));
+                }
+                if logged_at.is_none_or(|at| at.elapsed() >= GROUND_ERROR_INTERVAL) {
+                    logged_at = Some(Instant::now());
+                    let cells = &request.cells;
+                    tracing::error!(%error, ?cells, "the ground cannot be loaded: its cells stay empty until a retry succeeds");
+                }
+                metrics::ground_load_failed();
+                backoff.wait().await;
+            }
+        }
+    }
+    if logged_at.is_some() {
+        tracing::info!(cells = ?request.cells, items = ground.items.len(), "the ground is loaded after a failure");
+        if failing_loads.fetch_sub(1, Ordering::Relaxed) == 1 {
+            daemon.not_ready_because("ground", None);
+        }
+    }
+    ground
+}
+
+/// Runs one stream to a neighbour. Returns `Ok` when the queue is closed.
 async fn stream_frames(
     mut client: ZoneClient<Channel>,
     first: PeerFrame,

@@ -1,5 +1,5 @@
-//! Bindings of sessions whose avatar is not here yet: a gateway may announce them before the world or a neighbour
-//! brings the avatar, and does not say it twice.
+//! Bindings of sessions whose avatar is not here yet. A gateway announces a binding once, possibly before the avatar
+//! arrives.
 
 use std::{
     collections::HashMap,
@@ -11,7 +11,8 @@ use shardkeep_types::{Epoch, SessionId};
 
 use crate::metrics;
 
-/// Most kept. Overflow: the newest is dropped, counted; the world binds again whom it finds astray.
+/// The most bindings. Overflow: the newest is dropped and counted; the world repeats the binding of a session
+/// without avatar.
 const MAX_BINDINGS: usize = 4_096;
 const BINDING_LIFETIME: Duration = Duration::from_secs(120);
 
@@ -42,7 +43,7 @@ impl Bindings {
         self.0.remove(&session).map(|(binding, _)| binding)
     }
 
-    /// The gateway is down, or the session over.
+    /// Removes bindings whose gateway is down or whose session has ended.
     pub(crate) fn remove_if(&mut self, is_gone: impl Fn(SessionId, &Binding) -> bool) {
         self.0.retain(|session, (binding, _)| !is_gone(*session, binding));
     }

@@ -1,4 +1,4 @@
-//! `[zone]` of the settings.
+//! The section `[zone]` of the settings.
 
 use std::time::Duration;
 
@@ -8,22 +8,22 @@ use shardkeep_daemon::{Validate, duration};
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// Most avatars this zone takes in; the registry's load is measured against it.
+    /// The most avatars in this zone. The load in the registry is relative to it.
     pub max_avatars: usize,
-    /// How often changed positions and health go to the database.
+    /// How often changed positions and health are saved in the database.
     #[serde(with = "duration")]
     pub save_interval: Duration,
-    /// How often creatures that somebody is near are shown to the AI.
+    /// How often the AI gets the perceptions of creatures near an avatar.
     #[serde(with = "duration")]
     pub think_interval: Duration,
-    /// How long an avatar stands without any gateway speaking for its session before it is saved and let go.
+    /// How long an avatar without a gateway stays before it is saved and released.
     #[serde(with = "duration")]
     pub abandoned_after: Duration,
-    /// How long a draining zone leaves its avatars where they are, for the world to give its sectors (and with them
-    /// the avatars) to another zone. Then they are saved and let go. Must be less than the grace time.
+    /// How long a draining zone keeps its avatars, so that the world can give its sectors and avatars to another
+    /// zone. Then it saves and releases them. Must be less than the grace time.
     #[serde(with = "duration")]
     pub handover_patience: Duration,
-    /// Seed of the simulation's dice; 0 takes the start time.
+    /// Seed of the simulation's random numbers. 0 uses the start time.
     pub seed: u64,
 }
 

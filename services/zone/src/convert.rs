@@ -1,4 +1,4 @@
-//! Between the simulation's words, the database's and the neighbours'.
+//! Converts between the types of the simulation and the messages of the database, of neighbours and of the AI.
 
 use std::sync::Arc;
 
@@ -26,7 +26,7 @@ pub(crate) fn item(item: dbcache::Item) -> Item {
     Item { id: ItemId(item.id), template: item.template, count: item.count }
 }
 
-/// An avatar as the database knows it: standing still.
+/// An avatar from the database. It stands still.
 pub(crate) fn entering(character: &Character) -> Result<EnteringAvatar, Malformed> {
     let position = character.position.ok_or_else(|| Malformed::missing("position"))?;
     Ok(EnteringAvatar {
@@ -43,7 +43,7 @@ pub(crate) fn entering(character: &Character) -> Result<EnteringAvatar, Malforme
     })
 }
 
-/// The way back, for an offer to a neighbour.
+/// The reverse of [`entering`], for an offer to a neighbour.
 pub(crate) fn character(entering: &EnteringAvatar, account: u64, world: u32, session: &[u8]) -> Character {
     let item = |item: &Item| dbcache::Item { id: item.id.0, template: item.template, count: item.count };
     Character {

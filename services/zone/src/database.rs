@@ -1,4 +1,4 @@
-//! The way to the database: calls to dbcache with deadlines, and what their failures mean.
+//! Calls to dbcache: deadlines, retries, and the meaning of failures.
 
 use std::{
     future::Future,
@@ -11,26 +11,27 @@ use std::{
 
 use shardkeep_cluster::{Backoff, Directory, MESSAGE_LIMIT, Node};
 use shardkeep_rpc::dbcache::{
-    Character, HardAction, HardResult, LoadGroundReply, LoadGroundRequest, LoadRequest, ReleaseRequest,
-    SaveSoftRequest, TransferRequest, db_cache_client::DbCacheClient,
+    ActionId, Character, HardAction, HardResult, LoadGroundReply, LoadGroundRequest, LoadRequest,
+    LookupActionReply, LookupActionRequest, ReleaseRequest, SaveSoftRequest, TransferRequest,
+    db_cache_client::DbCacheClient,
 };
 use shardkeep_types::{CharacterId, DaemonKind};
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request, Response, Status, transport::Channel};
 
-/// A call that takes longer has an unknown outcome.
+/// The outcome of a call that takes longer is unknown.
 const DEADLINE: Duration = Duration::from_secs(3);
 
-/// What the database says no to, or could not say.
+/// Why a call failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum DatabaseError {
     #[error("another zone owns the character")]
     Stale,
-    #[error("the action does not fit what is there")]
+    #[error("an item or a balance is not as the action assumes")]
     Refused,
-    #[error("the action id was used for another request or is too old")]
+    #[error("the action id belongs to another request, is too old or too far ahead")]
     Conflict,
-    #[error("the database cannot be reached; the outcome is unknown")]
+    #[error("the database does not answer; the outcome is unknown")]
     Unknown,
 }
 
@@ -52,7 +53,7 @@ impl From<&Status> for DatabaseError {
             Code::FailedPrecondition => Self::Refused,
             Code::AlreadyExists | Code::OutOfRange => Self::Conflict,
             Code::InvalidArgument | Code::PermissionDenied | Code::Unimplemented => {
-                tracing::error!(%status, "the database does not understand this zone");
+                tracing::error!(%status, "dbcache refused a request of this zone as invalid or forbidden");
                 Self::Refused
             }
             _ => Self::Unknown,
@@ -62,7 +63,7 @@ impl From<&Status> for DatabaseError {
 
 type Client = DbCacheClient<Channel>;
 
-/// Handle to any dbcache; clones share what they know of its health.
+/// A handle to any dbcache. Clones share whether the last call was answered.
 #[derive(Clone)]
 pub(crate) struct Database {
     node: Node,
@@ -77,7 +78,8 @@ impl Database {
         Self { node, directory, reachable: Arc::new(AtomicBool::new(true)), stopped }
     }
 
-    /// Whether the last call was answered. While it is not, nothing is begun that would have to wait frozen.
+    /// Whether the last call was answered. Until then, the zone begins no hand-over, because its avatar would wait
+    /// frozen.
     pub(crate) fn is_reachable(&self) -> bool {
         self.reachable.load(Ordering::Relaxed)
     }
@@ -102,12 +104,16 @@ impl Database {
         };
         let reachable = !matches!(answer, Err(DatabaseError::Unknown));
         if self.reachable.swap(reachable, Ordering::Relaxed) != reachable {
-            tracing::warn!(reachable, "the database is {}", if reachable { "back" } else { "away" });
+            tracing::warn!(
+                reachable,
+                "the database {}",
+                if reachable { "answers again" } else { "does not answer" }
+            );
         }
         answer
     }
 
-    /// Repeats the same call until its outcome is known, or the daemon stops.
+    /// Repeats the same call until its outcome is known or the daemon stops.
     async fn call_until_known<T, F>(&self, call: impl Fn(Client) -> F) -> Result<T, DatabaseError>
     where
         F: Future<Output = Result<Response<T>, Status>>,
@@ -125,7 +131,7 @@ impl Database {
         }
     }
 
-    /// The action carries its id or once-key, so that repeating it changes nothing.
+    /// The action carries its id or once key, so that a repeat changes nothing.
     pub(crate) async fn commit(&self, action: &HardAction) -> Result<HardResult, DatabaseError> {
         self.call_until_known(|mut client| {
             let action = action.clone();
@@ -150,15 +156,20 @@ impl Database {
         reply.await.map(drop)
     }
 
-    pub(crate) async fn load_ground(
-        &self,
-        request: &LoadGroundRequest,
-    ) -> Result<LoadGroundReply, DatabaseError> {
+    pub(crate) async fn lookup_action(&self, action: &ActionId) -> Result<LookupActionReply, DatabaseError> {
         self.call_until_known(|mut client| {
-            let request = *request;
-            async move { client.load_ground(request).await }
+            let request = LookupActionRequest { action: Some(action.clone()) };
+            async move { client.lookup_action(request).await }
         })
         .await
+    }
+
+    /// One attempt to load one page.
+    pub(crate) async fn load_ground(
+        &self,
+        request: LoadGroundRequest,
+    ) -> Result<LoadGroundReply, DatabaseError> {
+        self.call_once(|mut client| async move { client.load_ground(request).await }).await
     }
 
     pub(crate) async fn load(&self, character: CharacterId) -> Result<Character, DatabaseError> {
@@ -166,7 +177,7 @@ impl Database {
             .await
     }
 
-    /// Returns the characters that this zone does not own any more.
+    /// Returns the characters that this zone no longer owns.
     pub(crate) async fn save(&self, request: SaveSoftRequest) -> Result<Vec<u64>, DatabaseError> {
         let saved = self.call_once(|mut client| async move { client.save_soft(Request::new(request)).await });
         saved.await.map(|reply| reply.stale)

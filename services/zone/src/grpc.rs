@@ -27,7 +27,7 @@ use crate::{
     convert,
 };
 
-/// Fastest a live map is drawn.
+/// The shortest interval between two snapshots of a live map.
 const SHORTEST_INTERVAL: Duration = Duration::from_millis(100);
 
 #[derive(Clone)]
@@ -54,7 +54,7 @@ impl ZoneService {
             .max_encoding_message_size(MESSAGE_LIMIT)
     }
 
-    /// Sends a command made with the place for its answer, and waits for that.
+    /// Sends a command with a reply channel, and waits for the reply.
     async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, Status> {
         let (reply, answer) = oneshot::channel();
         let closing = || Status::unavailable("this zone is stopping");
@@ -117,7 +117,7 @@ impl Zone for ZoneService {
         let peer = Peer::of(&request)?;
         let mut frames = request.into_inner();
         let commands = self.commands.clone();
-        // The answer is an empty stream that lasts as long as the neighbour speaks.
+        // The answer is an empty stream that stays open as long as the neighbour sends frames.
         let (keep_open, responses) = mpsc::channel::<Result<PeerFrame, Status>>(1);
         let read_frames = async move {
             while let Some(Ok(mut frame)) = frames.next().await {

@@ -1,21 +1,22 @@
-//! From what the simulation wants to what the database commits, and the lanes that keep a character's actions in
-//! order.
+//! Turns the changes that the simulation wants into transactions, and keeps the actions of each character in order.
 
 use std::collections::{HashSet, VecDeque};
 use std::time::Instant;
 
 use shardkeep_rpc::dbcache::{
-    ActionId, AddExperience, Fence, HardAction, HardResult, MintItem, MoveCoins, MoveItem, OnceKey,
+    ActionId, Fence, HardAction, HardResult, LedgerAccount, LookupActionReply, MintItem, MoveCoins, MoveItem,
+    OnceKey, Reward,
 };
-use shardkeep_sim::{ActionKey, HardChange, Outcome, Reward, Stack, TradeContribution};
-use shardkeep_types::{CellId, CharacterId, Epoch, ItemId, Position, WorldId};
+use shardkeep_sim::{ActionKey, HardChange, Outcome, Stack, TradeContribution};
+use shardkeep_types::{CharacterId, Epoch, ItemId, Position, WorldId};
 
 use crate::{convert, database::DatabaseError};
 
-/// Most actions that wait for another of the same character. Overflow: refused as unavailable, counted.
+/// Bound of the actions that wait for another action of the same character. Overflow: the action is refused as
+/// unavailable and counted.
 const MAX_QUEUED: usize = 1_024;
 
-/// One wanted commit on its way.
+/// A commit in progress.
 #[derive(Debug, Clone)]
 pub(crate) struct Job {
     pub(crate) number: u64,
@@ -23,17 +24,17 @@ pub(crate) struct Job {
     pub(crate) since: Instant,
 }
 
-/// What becomes of a new job.
+/// The decision of the queue about a new job.
 #[derive(Debug)]
 pub(crate) enum QueueResult {
     Start(Job),
-    /// After others of the same character.
+    /// It waits for other jobs of the same character.
     Queued,
-    /// Too many wait.
+    /// Too many jobs wait.
     Full(Job),
 }
 
-/// At most one commit per character at a time, so that results come in the order of the actions.
+/// Runs at most one commit per character at a time, so that results come in the order of the actions.
 #[derive(Debug, Default)]
 pub(crate) struct CommitQueue {
     busy: HashSet<CharacterId>,
@@ -57,7 +58,7 @@ impl CommitQueue {
         QueueResult::Queued
     }
 
-    /// A job is over: those that can start now.
+    /// A job has ended. Returns the jobs that can start now.
     pub(crate) fn finish(&mut self, change: &HardChange) -> Vec<Job> {
         change.characters().for_each(|player| {
             self.busy.remove(&player);
@@ -81,55 +82,39 @@ impl CommitQueue {
     }
 }
 
-/// Ledger account of a character.
-fn character_account(player: CharacterId) -> String {
-    format!("c:{player}")
-}
-
-/// Ledger account of the ground of a cell.
-fn ground_account(world: WorldId, cell: CellId) -> String {
-    format!("g:{world}:{}:{}:{}", cell.map.0, cell.x, cell.y)
-}
-
-fn action_id(player: CharacterId, action: ActionKey) -> ActionId {
+pub(crate) fn action_id(player: CharacterId, action: ActionKey) -> ActionId {
     ActionId { character: player.0, id: action.id, digest: action.digest.to_vec() }
 }
 
-/// The transaction that does what is wanted. `epoch` gives the ownership epoch of each character here; without one
-/// the fence cannot hold, and the wish must not be tried.
+/// The transaction for a change. `epoch` returns the ownership epoch of each character of this zone. `None` when one of
+/// them has left: its fence cannot hold. `None` also for a recall, which changes nothing.
 pub(crate) fn transaction(
     world: WorldId,
     change: &HardChange,
     epoch: impl Fn(CharacterId) -> Option<Epoch>,
 ) -> Option<HardAction> {
-    let epoch = |player| match change {
-        HardChange::Loot { reward: Some(reward), .. } => Some(reward.epoch),
-        _ => epoch(player),
-    };
-    let fences =
-        change.characters().map(|player| Some(Fence { character: player.0, epoch: epoch(player)?.0 }));
-    let base = HardAction {
-        fences: fences.collect::<Option<_>>()?,
-        reason: change.reason().to_owned(),
-        ..HardAction::default()
-    };
+    let fence = |player| Some(Fence { character: player, epoch: epoch(CharacterId(player))?.0 });
+    let ground = |at: Position| LedgerAccount::from((world, at.cell()));
+    let base = HardAction { reason: change.reason().to_owned(), ..HardAction::default() };
     Some(match change {
         HardChange::PickUp { player, action, item, from } => HardAction {
             action: Some(action_id(*player, *action)),
+            fences: vec![fence(player.0)?],
             items: vec![MoveItem {
                 item: item.0,
-                from: ground_account(world, *from),
-                to: character_account(*player),
+                from: Some((world, *from).into()),
+                to: Some((*player).into()),
                 at: None,
             }],
             ..base
         },
         HardChange::Drop { player, action, item, at } => HardAction {
             action: Some(action_id(*player, *action)),
+            fences: vec![fence(player.0)?],
             items: vec![MoveItem {
                 item: item.id.0,
-                from: character_account(*player),
-                to: ground_account(world, at.cell()),
+                from: Some((*player).into()),
+                to: Some(ground(*at)),
                 at: Some((*at).into()),
             }],
             ..base
@@ -137,76 +122,83 @@ pub(crate) fn transaction(
         HardChange::Trade { sides: [a, b] } => HardAction {
             action: Some(action_id(a.player, a.action)),
             other_actions: vec![action_id(b.player, b.action)],
+            fences: vec![fence(a.player.0)?, fence(b.player.0)?],
             items: item_moves(a, b.player).chain(item_moves(b, a.player)).collect(),
             coins: coin_move(a, b.player).into_iter().chain(coin_move(b, a.player)).collect(),
             ..base
         },
         HardChange::Loot { spawn, generation, at, stacks, reward } => HardAction {
             once: Some(OnceKey { world: world.0, spawn: *spawn, generation: *generation }),
-            mints: stacks.iter().map(|stack| mint_on_ground(world, stack, *at)).collect(),
-            coins: reward.iter().filter_map(reward_coins).collect(),
-            experience: reward
-                .iter()
-                .map(|reward| AddExperience { character: reward.player.0, amount: reward.experience })
-                .collect(),
+            mints: stacks.iter().map(|stack| mint_item(stack, ground(*at), *at)).collect(),
+            reward: reward.map(|reward| Reward {
+                character: reward.player.0,
+                epoch: reward.epoch.0,
+                coins: reward.coins,
+                experience: reward.experience,
+            }),
             ..base
         },
-        // If the action was never done after all, this cannot be done either: nobody holds item 0.
-        HardChange::Recall { player, action } => HardAction {
-            action: Some(action_id(*player, *action)),
-            items: vec![MoveItem {
-                item: 0,
-                from: character_account(*player),
-                to: "burn:recall".to_owned(),
-                at: None,
-            }],
-            ..base
-        },
+        HardChange::Recall { .. } => return None,
     })
 }
 
-fn mint_on_ground(world: WorldId, &Stack { template, count }: &Stack, at: Position) -> MintItem {
-    MintItem { template, count, to: ground_account(world, at.cell()), at: Some(at.into()) }
-}
-
-fn reward_coins(reward: &Reward) -> Option<MoveCoins> {
-    let to = character_account(reward.player);
-    (reward.coins > 0).then(|| MoveCoins { from: "mint:loot".to_owned(), to, amount: reward.coins })
+fn mint_item(&Stack { template, count }: &Stack, to: LedgerAccount, at: Position) -> MintItem {
+    MintItem { template, count, to: Some(to), at: Some(at.into()) }
 }
 
 fn item_moves(side: &TradeContribution, to: CharacterId) -> impl Iterator<Item = MoveItem> {
-    let from = character_account(side.player);
+    let from = side.player;
     side.items.iter().map(move |item| MoveItem {
         item: item.0,
-        from: from.clone(),
-        to: character_account(to),
+        from: Some(from.into()),
+        to: Some(to.into()),
         at: None,
     })
 }
 
 fn coin_move(side: &TradeContribution, to: CharacterId) -> Option<MoveCoins> {
     (side.coins > 0).then(|| MoveCoins {
-        from: character_account(side.player),
-        to: character_account(to),
+        from: Some(side.player.into()),
+        to: Some(to.into()),
         amount: side.coins,
     })
 }
 
-/// What the simulation is told.
+/// The outcome of a commit for the simulation.
 pub(crate) fn outcome(result: Result<HardResult, DatabaseError>) -> Outcome {
+    result.map_or_else(failure, |result| Outcome::Done {
+        applied: result.applied,
+        minted: result.minted.into_iter().map(ItemId).collect(),
+        possessions: result
+            .characters
+            .iter()
+            .map(|character| (character.id.into(), convert::possessions(character)))
+            .collect(),
+    })
+}
+
+/// The outcome of a recall for the simulation: that of the earlier action, if the database stores one.
+pub(crate) fn recalled(result: Result<LookupActionReply, DatabaseError>) -> Outcome {
     match result {
-        Ok(result) => Outcome::Done {
-            applied: result.applied,
-            minted: result.minted.into_iter().map(ItemId).collect(),
-            possessions: result
-                .characters
+        Ok(reply) if reply.found => Outcome::Done {
+            applied: false,
+            minted: reply.minted.into_iter().map(ItemId).collect(),
+            possessions: reply
+                .character
                 .iter()
                 .map(|character| (character.id.into(), convert::possessions(character)))
                 .collect(),
         },
-        Err(DatabaseError::Conflict) => Outcome::Conflict,
-        Err(DatabaseError::Refused | DatabaseError::Stale) => Outcome::Refused,
-        Err(DatabaseError::Unknown) => Outcome::Unavailable,
+        Ok(_) => Outcome::Refused,
+        Err(error) => failure(error),
+    }
+}
+
+fn failure(error: DatabaseError) -> Outcome {
+    match error {
+        DatabaseError::Conflict => Outcome::Conflict,
+        DatabaseError::Refused | DatabaseError::Stale => Outcome::Refused,
+        DatabaseError::Unknown => Outcome::Unavailable,
     }
 }
 
@@ -258,21 +250,26 @@ mod tests {
         let action = transaction(WorldId(1), &change, |player| Some(Epoch(player.0 * 10))).unwrap();
         assert_eq!(action.fences.iter().map(|fence| fence.epoch).collect::<Vec<_>>(), [10, 20]);
         assert_eq!((action.action.unwrap().id, action.other_actions[0].id), (7, 9));
-        assert_eq!((action.items[0].from.as_str(), action.items[0].to.as_str()), ("c:1", "c:2"));
-        assert_eq!((action.coins[0].from.as_str(), action.coins[0].amount), ("c:2", 30));
+        let (ann, bob) = (LedgerAccount::from(ANN), LedgerAccount::from(BOB));
+        assert_eq!((&action.items[0].from, &action.items[0].to), (&Some(ann), &Some(bob.clone())));
+        assert_eq!((&action.coins[0].from, action.coins[0].amount), (&Some(bob), 30));
         assert!(transaction(WorldId(1), &change, |player| (player == ANN).then_some(Epoch(1))).is_none());
     }
 
     #[test]
     fn loot_is_minted_once_per_generation() {
         let at = Position::new(MapId(1), 33_000, 1_000);
-        let reward = Reward { player: ANN, epoch: Epoch(3), experience: 5, coins: 2 };
+        let reward = shardkeep_sim::Reward { player: ANN, epoch: Epoch(3), experience: 5, coins: 2 };
         let stacks = vec![Stack { template: 2, count: 1 }];
         let change = HardChange::Loot { spawn: 8, generation: 3, at, stacks, reward: Some(reward) };
         let action = transaction(WorldId(4), &change, |_| None).unwrap();
-        assert_eq!(action.fences[0].epoch, 3, "also of a neighbour's avatar");
+        assert!(action.fences.is_empty() && action.coins.is_empty(), "the reward may be a neighbour's");
+        assert_eq!(
+            action.reward.map(|reward| (reward.epoch, reward.coins, reward.experience)),
+            Some((3, 2, 5))
+        );
         assert_eq!(action.once, Some(OnceKey { world: 4, spawn: 8, generation: 3 }));
-        assert_eq!(action.mints[0].to, "g:4:1:1:0");
+        assert_eq!(action.mints[0].to, Some((WorldId(4), at.cell()).into()));
         assert_eq!(action.action, None);
     }
 }

@@ -1,11 +1,12 @@
 //! Simulates sectors of a map at 20 Hz: movement, interest, combat, items, trades, creatures.
 //!
-//! Players come by way of gateways, over Links. The `world` says which sectors are this zone's and brings avatars;
-//! hard state goes through `dbcache`; `ai` thinks for creatures; avatars that walk out are handed over to the zone
-//! that owns the ground they walk on. The simulation itself is the pure crate `sim`; here is what surrounds it.
+//! Gateways connect players over links. The `world` assigns sectors and admits avatars. `dbcache` commits hard state. `ai`
+//! decides for creatures. An avatar that walks into a sector of another zone is handed over to that zone. The simulation
+//! is the pure crate `sim`; this crate connects it to the cluster.
 
 mod background_calls;
 mod bindings;
+mod cell_updates;
 mod command;
 mod config;
 mod convert;
@@ -18,7 +19,10 @@ mod metrics;
 mod neighbours;
 mod outbox;
 mod partition;
+mod peer_frames;
 mod perception_feed;
+mod player_events;
+mod player_messages;
 mod players;
 mod presence;
 mod publish;
@@ -42,7 +46,7 @@ use tonic::service::Routes;
 pub use config::Config;
 pub use publish::encode;
 
-/// Moves come often and are small; requests share a slower bucket. As in `docs/protocol.md`, section 13.
+/// Moves are frequent and small; all other requests share a slower bucket. See `docs/protocol.md`, section 13.
 const ROUTES: [Route; 2] = [
     Route { first: 0x1001, last: 0x1001, max_payload: 9, rate: 30, burst: 60 },
     Route { first: 0x1002, last: 0x107f, max_payload: 1_024, rate: 40, burst: 80 },

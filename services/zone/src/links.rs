@@ -1,4 +1,4 @@
-//! What gateways say: sessions bound, away, back and over, groups watched, messages delivered.
+//! Events from gateways: sessions bound, lost, resumed and ended, groups watched, messages delivered.
 
 use shardkeep_link::{ClientMessage, GatewayId, LinkEvent, SessionChange, SessionEvent};
 use shardkeep_sim::{Input, Ring};
@@ -11,7 +11,7 @@ impl Shard {
         match event {
             LinkEvent::Up { gateway, fresh } => {
                 if fresh {
-                    // All of it is announced again right after.
+                    // The gateway announces all bindings again.
                     self.bindings.remove_if(|_, binding| binding.gateway == gateway);
                     self.recount_watchers();
                 }
@@ -90,7 +90,7 @@ impl Shard {
         }
     }
 
-    /// After a gateway was forgotten with all its watches: those that nobody else holds are over.
+    /// Ends the watches of a forgotten gateway that no other gateway holds.
     fn recount_watchers(&mut self) {
         let map = self.sim.map();
         let (id, width, height) = (map.id, map.width, map.height);
@@ -127,7 +127,7 @@ impl Shard {
         }
     }
 
-    /// Inputs of an avatar that has just been handed over go after it.
+    /// Forwards inputs of an avatar that was handed over.
     fn forward(&mut self, session: SessionId, messages: Vec<ClientMessage>) {
         if let Some(arrival) = self.arrivals.values_mut().find(|arrival| arrival.is_for(session)) {
             arrival.hold(messages);

@@ -1,4 +1,4 @@
-//! The `zone` daemon as a program of its own.
+//! The stand-alone zone daemon.
 
 use std::process::ExitCode;
 

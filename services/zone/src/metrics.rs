@@ -1,4 +1,4 @@
-//! Every metric of this daemon.
+//! The metrics of the zone.
 
 use std::time::Duration;
 
@@ -26,33 +26,37 @@ const RELEASED: &str = "shardkeep_zone_avatars_released_total";
 const SAVED: &str = "shardkeep_zone_soft_states_saved_total";
 const STALE: &str = "shardkeep_zone_ownership_lost_total";
 const DROPPED: &str = "shardkeep_zone_queue_dropped_total";
+const GROUND_FAILURES: &str = "shardkeep_zone_ground_load_failures_total";
+const TOO_LARGE: &str = "shardkeep_zone_messages_too_large_total";
 const PEER_FRAMES: &str = "shardkeep_zone_peer_frames_total";
 const INTENTS: &str = "shardkeep_zone_intents_total";
 
 pub(crate) fn describe() {
-    describe_histogram!(TICK_SECONDS, "Time one tick took; it may take 0.05");
-    describe_counter!(OVERRUNS, "Ticks that took longer than they may");
+    describe_histogram!(TICK_SECONDS, "Duration of a tick; the limit is 0.05");
+    describe_counter!(OVERRUNS, "Ticks that took longer than 0.05 s");
     describe_gauge!(AVATARS, "Avatars simulated");
     describe_gauge!(CREATURES, "Creatures alive");
     describe_gauge!(CELLS, "Cells of the sectors owned");
-    describe_counter!(INPUTS, "Client messages taken in, by kind");
-    describe_counter!(REFUSED, "Client messages not done, by reason");
+    describe_counter!(INPUTS, "Client messages accepted, by kind");
+    describe_counter!(REFUSED, "Client messages refused, by reason");
     describe_counter!(PUBLISHED, "Cell messages published, by ring and form");
     describe_counter!(PUBLISHED_BYTES, "Bytes of cell messages published");
-    describe_counter!(ENTRIES, "Entities told in cell messages");
+    describe_counter!(ENTRIES, "Entities in cell messages");
     describe_counter!(DEFERRED, "Entities of crowded cells that waited for a later tick");
     describe_counter!(DEATHS, "Deaths of creatures and avatars");
     describe_counter!(COMMITS, "Hard actions, by reason and outcome");
-    describe_histogram!(COMMIT_SECONDS, "Time from a hard action's wish to its outcome");
+    describe_histogram!(COMMIT_SECONDS, "Time from a hard action's request to its outcome");
     describe_counter!(HANDOVERS, "Hand-overs to another zone, by outcome");
     describe_histogram!(HANDOVER_SECONDS, "Time an avatar was frozen for a hand-over");
-    describe_counter!(ADMITTED, "Avatars taken in, by from where");
-    describe_counter!(RELEASED, "Avatars saved and let go, by outcome");
+    describe_counter!(ADMITTED, "Avatars admitted, by origin");
+    describe_counter!(RELEASED, "Avatars saved and released, by outcome");
     describe_counter!(SAVED, "Soft states written behind");
-    describe_counter!(STALE, "Avatars dropped because the database says another zone owns them");
+    describe_counter!(STALE, "Avatars dropped because another zone owns them in the database");
     describe_counter!(DROPPED, "Messages dropped at full queues, by queue");
+    describe_counter!(GROUND_FAILURES, "Failed attempts to load a page of the ground");
+    describe_counter!(TOO_LARGE, "Messages to players that were not sent because they exceed the limit");
     describe_counter!(PEER_FRAMES, "Frames to and from neighbours, by direction");
-    describe_counter!(INTENTS, "Intents taken from the AI");
+    describe_counter!(INTENTS, "Intents received from the AI");
 }
 
 pub(crate) fn tick(took: Duration, overrun: bool) {
@@ -120,6 +124,14 @@ pub(crate) fn ownership_lost() {
 
 pub(crate) fn dropped(queue: &'static str) {
     counter!(DROPPED, "queue" => queue).increment(1);
+}
+
+pub(crate) fn ground_load_failed() {
+    counter!(GROUND_FAILURES).increment(1);
+}
+
+pub(crate) fn message_too_large() {
+    counter!(TOO_LARGE).increment(1);
 }
 
 pub(crate) fn peer_frame(direction: &'static str) {

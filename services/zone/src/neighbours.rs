@@ -1,10 +1,10 @@
-//! Neighbouring zones: ghosts of what stands near a border, and effects across it. Each neighbour is told on a
-//! stream of its own; no tick waits for any of them.
+//! Sends neighbouring zones ghosts of the entities near their border, and effects across it. Each neighbour has a
+//! separate stream, and no tick waits for one.
 
 use std::collections::HashMap;
 
-use shardkeep_rpc::zone::{Ghost, PeerFrame};
-use shardkeep_sim::{Effect, EffectResult, EntityView, Input, Sim};
+use shardkeep_rpc::zone::PeerFrame;
+use shardkeep_sim::{Effect, EffectResult, EntityView, Sim};
 use shardkeep_types::{CellId, CharacterId, EntityId, InstanceId};
 use tokio::sync::mpsc;
 
@@ -12,17 +12,20 @@ use crate::{
     background_calls::BackgroundCalls,
     convert, metrics,
     partition::{Sector, Table},
-    shard::Shard,
 };
 
-/// Ghosts are told every so many ticks when something about them changed …
+/// Changed ghosts are sent every so many ticks.
 const GHOST_TICKS: u64 = 2;
-/// … and anyway after so many.
+/// Unchanged ghosts are repeated after so many ticks.
 const GHOST_REPEAT_TICKS: u64 = 10;
 /// Bound of a neighbour's queue, in frames. Overflow: the frame is dropped, counted; ghosts and effects repeat.
 const FRAME_QUEUE: usize = 64;
 
-/// What a ghost was like when it was last told.
+/// The most parts of each kind in a frame. Thousands of items can lie at a border, and a frame must stay below the limit
+/// of a message.
+const FRAME_PARTS: usize = 4_096;
+
+/// The state of a ghost when it was last sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct SentGhost {
     velocity: (i32, i32),
@@ -41,7 +44,7 @@ struct Neighbour {
 pub(crate) struct NeighbourZones {
     background_calls: BackgroundCalls,
     all: HashMap<String, Neighbour>,
-    /// Which neighbour's effect a result answers.
+    /// The neighbour that sent the last effect of each actor.
     effect_source: HashMap<EntityId, String>,
 }
 
@@ -50,7 +53,7 @@ impl NeighbourZones {
         Self { background_calls, all: HashMap::new(), effect_source: HashMap::new() }
     }
 
-    /// Streams to zones that own nothing any more end; new owners get one.
+    /// Closes the streams to zones that own no sector, and opens streams to new owners.
     pub(crate) fn update_streams(&mut self, table: &Table, me: &InstanceId) {
         let others: Vec<&Sector> = table
             .sectors
@@ -77,7 +80,7 @@ impl NeighbourZones {
         }
     }
 
-    /// An effect goes to the zone in whose cell the target stands.
+    /// Queues an effect for the zone that owns the cell of the target.
     pub(crate) fn effect(&mut self, effect: &Effect, sim: &Sim, table: &Table) {
         let owner = sim.position(effect.target).and_then(|at| table.owner(at.cell()));
         if let Some(neighbour) = owner.and_then(|sector| self.all.get_mut(&sector.zone)) {
@@ -85,7 +88,7 @@ impl NeighbourZones {
         }
     }
 
-    /// An avatar of this zone has taken an item from another's ground.
+    /// Tells a neighbour that an avatar of this zone has taken an item from its ground.
     pub(crate) fn taken(&mut self, item: EntityId, cell: CellId, table: &Table) {
         let owner = table.owner(cell);
         if let Some(neighbour) = owner.and_then(|sector| self.all.get_mut(&sector.zone)) {
@@ -93,7 +96,12 @@ impl NeighbourZones {
         }
     }
 
-    /// A neighbour's avatar has got something for a kill here.
+    /// Stores which neighbour sent an effect of this actor, so that the result goes there.
+    pub(crate) fn note_effect(&mut self, actor: EntityId, from: &str) {
+        self.effect_source.insert(actor, from.to_owned());
+    }
+
+    /// Tells a neighbour that the database has rewarded its avatar for a kill in this zone.
     pub(crate) fn rewarded(&mut self, player: CharacterId) {
         let effect_source = self.effect_source.get(&EntityId::avatar(player));
         if let Some(neighbour) = effect_source.and_then(|name| self.all.get_mut(name)) {
@@ -108,7 +116,7 @@ impl NeighbourZones {
         }
     }
 
-    /// Tells each neighbour what stands in or beside its cells.
+    /// Sends each neighbour the entities in and next to its cells.
     pub(crate) fn send_frames(&mut self, tick: u64, sim: &Sim, table: &Table, me: &InstanceId) {
         if self.all.is_empty() {
             return;
@@ -164,55 +172,40 @@ impl Neighbour {
         }
     }
 
+    /// Sends what waits, in frames of at most [`FRAME_PARTS`] parts of each kind.
     fn send(&mut self, me: &InstanceId) {
-        let PeerFrame { ghosts, gone, effects, results, taken, rewarded, .. } = &self.next;
-        let pending =
-            ghosts.len() + gone.len() + effects.len() + results.len() + taken.len() + rewarded.len();
-        if pending == 0 {
-            return;
-        }
-        let frame = PeerFrame { from: Some(me.into()), ..std::mem::take(&mut self.next) };
-        match self.frames.try_send(frame) {
-            Ok(()) => metrics::peer_frame("out"),
-            Err(_) => {
-                metrics::dropped("neighbour");
-                // What was lost is told again.
-                self.sent.clear();
+        let mut rest = std::mem::take(&mut self.next);
+        while let Some(frame) = next_frame(&mut rest, me) {
+            match self.frames.try_send(frame) {
+                Ok(()) => metrics::peer_frame("out"),
+                Err(_) => {
+                    metrics::dropped("neighbour");
+                    // The next frames repeat all ghosts.
+                    self.sent.clear();
+                    return;
+                }
             }
         }
     }
 }
 
-impl Shard {
-    /// What a neighbour says. Malformed ghosts are passed over: the next frame has them again.
-    pub(crate) fn peer_frame(&mut self, frame: PeerFrame) {
-        metrics::peer_frame("in");
-        let from = frame.from.map(|from| from.name).unwrap_or_default();
-        for ghost in &frame.ghosts {
-            self.ghost(ghost);
-        }
-        self.inputs.extend(frame.gone.into_iter().map(|entity| Input::GhostGone(EntityId(entity))));
-        self.inputs.extend(frame.taken.into_iter().map(|item| Input::ItemTaken(EntityId(item))));
-        frame.rewarded.iter().for_each(|&player| self.background_calls.load(player.into()));
-        for effect in &frame.effects {
-            let effect = convert::effect_from_proto(effect);
-            self.neighbours.effect_source.insert(effect.actor, from.clone());
-            self.inputs.push(Input::Effect(effect));
-        }
-        self.inputs.extend(
-            frame.results.iter().map(|result| Input::EffectResult(convert::result_from_proto(result))),
-        );
+/// Takes one frame off the front. `None` when nothing waits.
+fn next_frame(rest: &mut PeerFrame, me: &InstanceId) -> Option<PeerFrame> {
+    fn take<T>(rest: &mut Vec<T>) -> Vec<T> {
+        rest.drain(..rest.len().min(FRAME_PARTS)).collect()
     }
-
-    fn ghost(&mut self, ghost: &Ghost) {
-        match convert::ghost_state(ghost) {
-            Ok(state) => self.inputs.push(Input::Ghost(state)),
-            Err(error) => {
-                tracing::debug!(%error, "a neighbour's ghost makes no sense");
-                metrics::refused("ghost");
-            }
-        }
-    }
+    let frame = PeerFrame {
+        from: Some(me.into()),
+        ghosts: take(&mut rest.ghosts),
+        gone: take(&mut rest.gone),
+        effects: take(&mut rest.effects),
+        results: take(&mut rest.results),
+        taken: take(&mut rest.taken),
+        rewarded: take(&mut rest.rewarded),
+    };
+    let PeerFrame { ghosts, gone, effects, results, taken, rewarded, .. } = &frame;
+    let lengths = [ghosts.len(), gone.len(), effects.len(), results.len(), taken.len(), rewarded.len()];
+    lengths.iter().any(|length| *length > 0).then_some(frame)
 }
 
 #[cfg(test)]
@@ -274,5 +267,18 @@ mod tests {
         neighbour.queue_ghosts(6, &[&seen(1, 0), &seen(2, 0)]);
         neighbour.send(&me());
         assert_eq!(frames.try_recv().unwrap().ghosts.len(), 2);
+    }
+
+    #[test]
+    fn many_ghosts_are_sent_in_several_frames() {
+        let (frames, mut receiver) = mpsc::channel(8);
+        let mut neighbour =
+            Neighbour { incarnation: 1, frames, sent: HashMap::new(), next: PeerFrame::default() };
+        let many: Vec<EntityView> = (1..=10_000).map(|entity| seen(entity, 0)).collect();
+        neighbour.queue_ghosts(2, &many.iter().collect::<Vec<_>>());
+        neighbour.send(&me());
+        let sizes: Vec<usize> =
+            std::iter::from_fn(|| receiver.try_recv().ok()).map(|frame| frame.ghosts.len()).collect();
+        assert_eq!(sizes, [4_096, 4_096, 1_808]);
     }
 }

@@ -1,11 +1,11 @@
-//! What players hear from their zone beside cells: replies, events, and the state of the own avatar.
+//! Messages to players, except cells: replies, events, and the state of their avatar.
 
 use std::collections::BTreeMap;
 
 use bytes::BytesMut;
 use prost::Message;
 use shardkeep_link::ServerMessage;
-use shardkeep_sim::{Event, OwnState, Possessions, Refusal, Reply, TradeSideView, TradeState, TradeView};
+use shardkeep_sim::{OwnState, Possessions, TradeSideView, TradeState, TradeView};
 use shardkeep_types::{CharacterId, EntityId};
 use shardkeep_wire::{
     movement::{Avatar, class},
@@ -13,12 +13,17 @@ use shardkeep_wire::{
     payload::{self, ErrorCode},
 };
 
-use crate::{metrics, publish, requests::request_of, shard::Shard};
+use crate::metrics;
 
-/// What a client is told to wait before it asks again.
+/// How long a client waits before it repeats a request.
 const RETRY_MS: u32 = 1_000;
 
-/// Messages of this tick by player, in order. It is emptied every tick; links have their own bounds.
+/// The largest payload that fits into one record of the client protocol.
+const MAX_PAYLOAD: usize = 60 << 10;
+/// Items in one page of an inventory: at most 24 bytes each, so that a page is well below [`MAX_PAYLOAD`].
+pub(crate) const INVENTORY_PAGE: usize = 1_024;
+
+/// Messages of this tick by player, in order. Each tick empties it; links have separate bounds.
 #[derive(Debug, Default)]
 pub(crate) struct Outbox {
     reliable: BTreeMap<CharacterId, Vec<ServerMessage>>,
@@ -26,8 +31,32 @@ pub(crate) struct Outbox {
 }
 
 impl Outbox {
+    /// Queues a reply or an event. A message that exceeds the limit is logged and counted. A refusal replaces it if it is
+    /// a reply, because its client waits.
     pub(crate) fn push(&mut self, to: CharacterId, message: ServerMessage) {
-        self.reliable.entry(to).or_default().push(message);
+        let length = message.payload.len();
+        if length <= MAX_PAYLOAD {
+            self.reliable.entry(to).or_default().push(message);
+            return;
+        }
+        let opcode = message.opcode;
+        tracing::error!(character = %to, opcode, length, limit = MAX_PAYLOAD, "a message to a player is too large: it is not sent");
+        metrics::message_too_large();
+        if message.request != 0 {
+            let refused = refusal(message.request, ErrorCode::Refused, "the answer is too large to be sent");
+            self.reliable.entry(to).or_default().push(refused);
+        }
+    }
+
+    /// Replaces the state message of a player.
+    pub(crate) fn set_state(&mut self, to: CharacterId, message: ServerMessage) {
+        self.state.insert(to, message);
+    }
+
+    /// Takes all messages. State follows in separate batches, because a full link may drop it.
+    pub(crate) fn take(&mut self) -> Vec<(CharacterId, Vec<ServerMessage>)> {
+        let state = std::mem::take(&mut self.state).into_iter().map(|(to, message)| (to, vec![message]));
+        std::mem::take(&mut self.reliable).into_iter().chain(state).collect()
     }
 }
 
@@ -37,24 +66,33 @@ pub(crate) fn refusal(request: u64, code: ErrorCode, detail: &str) -> ServerMess
     ServerMessage::refusal(request, error.encode_to_vec())
 }
 
-pub(crate) fn inventory(own: &Possessions) -> payload::Inventory {
+/// The page of an inventory that begins with the item of this index.
+pub(crate) fn inventory_page(own: &Possessions, first: usize) -> payload::Inventory {
+    let count = |length: usize| u32::try_from(length).unwrap_or(u32::MAX);
     payload::Inventory {
-        items: own.items.iter().map(item).collect(),
+        items: own.items.iter().skip(first).take(INVENTORY_PAGE).map(item).collect(),
         coins: own.coins,
         experience: own.experience,
         last_action: own.last_action,
+        first: count(first),
+        total: count(own.items.len()),
     }
+}
+
+/// Every page of an inventory; one empty page without items.
+pub(crate) fn inventory_pages(own: &Possessions) -> impl Iterator<Item = payload::Inventory> {
+    (0..own.items.len().max(1)).step_by(INVENTORY_PAGE).map(|first| inventory_page(own, first))
 }
 
 fn item(item: &shardkeep_sim::Item) -> payload::Item {
     payload::Item { id: item.id.0, template: item.template, count: item.count }
 }
 
-fn event(opcode: u16, payload: &impl Message) -> ServerMessage {
+pub(crate) fn event(opcode: u16, payload: &impl Message) -> ServerMessage {
     ServerMessage::event(opcode, payload.encode_to_vec())
 }
 
-fn trade(view: &TradeView) -> payload::Trade {
+pub(crate) fn trade(view: &TradeView) -> payload::Trade {
     let side = |side: &TradeSideView| payload::TradeSide {
         items: side.items.iter().map(item).collect(),
         coins: side.coins,
@@ -78,7 +116,7 @@ fn trade(view: &TradeView) -> payload::Trade {
     }
 }
 
-fn own_state(state: &OwnState) -> ServerMessage {
+pub(crate) fn own_state(state: &OwnState) -> ServerMessage {
     let health = |health: u32| u16::try_from(health).unwrap_or(u16::MAX);
     let avatar = Avatar {
         tick: state.tick,
@@ -94,146 +132,38 @@ fn own_state(state: &OwnState) -> ServerMessage {
     ServerMessage::state(opcode::AVATAR, class::OWN, 0, out.freeze())
 }
 
-impl Shard {
-    pub(crate) fn sim_event(&mut self, event: Event) {
-        match event {
-            Event::Cell(update) => self.publish(&update),
-            Event::AvatarState { character, state } => {
-                // Who is away gets it on coming back.
-                if self.players.get(character).is_some_and(|player| !player.link_dead) {
-                    self.outbox.state.insert(character, own_state(&state));
-                }
-            }
-            Event::View { character, .. } => {
-                self.presence.changed(character);
-                self.subscribe_to_cells(character);
-            }
-            Event::Outside { character, cell } => self.begin_handover(character, cell),
-            Event::Reply { requester, reply } => {
-                let message = self.reply(requester, reply);
-                self.outbox.push(requester.character, message);
-            }
-            Event::Possessions { character } => self.send_inventory(character),
-            Event::Vitals { character, health, max_health, died } => {
-                self.outbox.push(
-                    character,
-                    self::event(opcode::VITALS, &payload::Vitals { health, max_health, died }),
-                );
-            }
-            Event::Placed { character, .. } => self.send_position(character),
-            Event::Trade { character, view } => {
-                if view.state == TradeState::Done {
-                    let (trade, partner) = (view.trade, view.partner.0);
-                    shardkeep_daemon::event!("trade", character = character.0, trade, partner);
-                }
-                self.outbox.push(character, self::event(opcode::TRADE_CHANGED, &trade(&view)));
-            }
-            Event::Commit { number, change } => self.begin_commit(number, change),
-            Event::Effect(effect) => self.neighbours.effect(&effect, &self.sim, &self.table),
-            Event::EffectResult(result) => self.neighbours.result(&result),
-            Event::ItemTaken { item, cell } => self.neighbours.taken(item, cell, &self.table),
-            Event::GroundStale { cell } => self.reload_ground(cell),
-            Event::TooFast { .. } => metrics::refused("too_fast"),
-        }
+#[cfg(test)]
+mod tests {
+    use shardkeep_sim::Item;
+    use shardkeep_types::ItemId;
+
+    use super::*;
+
+    fn possessions(stacks: u64) -> Possessions {
+        let items =
+            (0..stacks).map(|id| Item { id: ItemId(u64::MAX - id), template: u32::MAX, count: u32::MAX });
+        Possessions { items: items.collect(), coins: i64::MAX, experience: u64::MAX, last_action: u64::MAX }
     }
 
-    fn reply(&self, requester: shardkeep_sim::Requester, reply: Result<Reply, Refusal>) -> ServerMessage {
-        let (opcode, request) = request_of(requester);
-        let bytes = match reply {
-            Ok(Reply::Attack { damage, killed }) => payload::AttackResult { damage, killed }.encode_to_vec(),
-            Ok(Reply::Committed { action }) => payload::Committed {
-                action_id: action,
-                inventory: self.sim.possessions(requester.character).map(inventory),
-            }
-            .encode_to_vec(),
-            Ok(Reply::Invited { trade }) => payload::TradeInvited { trade_id: trade }.encode_to_vec(),
-            Ok(Reply::Trade(view)) => trade(&view).encode_to_vec(),
-            Err(refusal) => return self.refuse(request, refusal),
-        };
-        ServerMessage::reply(opcode, request, bytes)
+    #[test]
+    fn every_page_of_the_largest_inventory_fits_into_a_message() {
+        let own = possessions(shardkeep_sim::rules::MAX_STACKS as u64);
+        let pages: Vec<_> = inventory_pages(&own).collect();
+        assert!(pages.iter().all(|page| page.encoded_len() <= MAX_PAYLOAD));
+        let ids = pages.iter().flat_map(|page| &page.items).map(|item| item.id);
+        assert!(ids.eq(own.items.iter().map(|item| item.id.0)));
+        assert!(pages.iter().all(|page| page.total as usize == own.items.len()));
+        assert_eq!(inventory_pages(&possessions(0)).count(), 1);
     }
 
-    fn refuse(&self, request: u64, why: Refusal) -> ServerMessage {
-        metrics::refused(why.label());
-        let code = match why {
-            Refusal::NotFound => ErrorCode::NotFound,
-            Refusal::Refused(_) => ErrorCode::Refused,
-            Refusal::Conflict => ErrorCode::ActionConflict,
-            Refusal::Unavailable => ErrorCode::Unavailable,
-        };
-        refusal(request, code, &why.to_string())
-    }
-
-    fn send_inventory(&mut self, character: CharacterId) {
-        if let Some(own) = self.sim.possessions(character) {
-            self.outbox.push(character, event(opcode::INVENTORY_CHANGED, &inventory(own)));
-        }
-    }
-
-    fn send_position(&mut self, character: CharacterId) {
-        let (Some(avatar), Some(player)) = (self.sim.avatar(character), self.players.get(character)) else {
-            return;
-        };
-        let placed = payload::Placed {
-            zone: self.me.name.clone(),
-            x_mm: avatar.own.position.x_mm,
-            y_mm: avatar.own.position.y_mm,
-            epoch: player.epoch.0,
-        };
-        self.outbox.push(character, event(opcode::PLACED, &placed));
-    }
-
-    /// Subscribes the player to the cells around the avatar.
-    pub(crate) fn subscribe_to_cells(&self, character: CharacterId) {
-        let (Some(player), Some(avatar)) = (self.players.get(character), self.sim.avatar(character)) else {
-            return;
-        };
-        let Some(gateway) = &player.gateway else { return };
-        let (map, cell) = (self.sim.map(), avatar.own.position.cell());
-        let groups = publish::view(self.world, cell, map.width, map.height);
-        self.hub.subscribe(gateway, player.session, &groups, true);
-    }
-
-    /// Players whose session was bound or came back: everything that is not in groups, then ready.
-    pub(crate) fn resync(&mut self) {
-        let due: Vec<_> =
-            self.players.iter().filter(|player| player.resync.is_some()).map(|it| it.character).collect();
-        for character in due {
-            let Some(avatar) = self.sim.avatar(character) else { continue };
-            let vitals = payload::Vitals {
-                health: avatar.own.health,
-                max_health: avatar.own.max_health,
-                died: avatar.own.health == 0,
-            };
-            let state = own_state(&avatar.own);
-            let view = avatar.trade.and_then(|id| self.sim.trade_view(id, character));
-            let Some(player) = self.players.get_mut(character) else { continue };
-            let Some(bind_epoch) = player.resync.take() else { continue };
-            let (session, gateway) = (player.session, player.gateway.clone());
-            self.subscribe_to_cells(character);
-            self.send_position(character);
-            self.send_inventory(character);
-            self.outbox.push(character, event(opcode::VITALS, &vitals));
-            if let Some(view) = view {
-                self.outbox.push(character, event(opcode::TRADE_CHANGED, &trade(&view)));
-            }
-            self.outbox.state.insert(character, state);
-            if let Some(gateway) = gateway {
-                self.hub.ready(&gateway, session, bind_epoch);
-            }
-        }
-    }
-
-    /// Replies and events go apart from state, which a full link may drop.
-    pub(crate) fn flush(&mut self) {
-        let reliable = std::mem::take(&mut self.outbox.reliable);
-        let state =
-            std::mem::take(&mut self.outbox.state).into_iter().map(|(to, message)| (to, vec![message]));
-        for (character, messages) in reliable.into_iter().chain(state) {
-            let Some(player) = self.players.get(character) else { continue };
-            if let Some(gateway) = &player.gateway {
-                self.hub.send(gateway, &[player.session], messages);
-            }
-        }
+    #[test]
+    fn too_large_reply_becomes_a_refusal_and_too_large_event_is_dropped() {
+        let (mut outbox, to) = (Outbox::default(), CharacterId(1));
+        outbox.push(to, ServerMessage::reply(opcode::GET_INVENTORY, 7, vec![0; MAX_PAYLOAD + 1]));
+        outbox.push(to, ServerMessage::event(opcode::INVENTORY_CHANGED, vec![0; MAX_PAYLOAD + 1]));
+        outbox.push(to, ServerMessage::event(opcode::VITALS, vec![0; MAX_PAYLOAD]));
+        let sent: Vec<_> =
+            outbox.take().remove(0).1.iter().map(|message| (message.opcode, message.request)).collect();
+        assert_eq!(sent, [(opcode::ERROR, 7), (opcode::VITALS, 0)]);
     }
 }

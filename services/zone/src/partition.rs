@@ -1,4 +1,4 @@
-//! The table of who owns which sector, as the world publishes it. A table of an older term or epoch is refused.
+//! The partition: the owner of each sector, as the world publishes it. A table of an older term or epoch is refused.
 
 use std::collections::HashMap;
 
@@ -8,7 +8,7 @@ use shardkeep_types::{CellId, CellRect, Epoch, InstanceId, Term};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Sector {
     pub(crate) cells: CellRect,
-    /// Empty: nobody's.
+    /// Empty when no zone owns the sector.
     pub(crate) zone: String,
     pub(crate) incarnation: u64,
     pub(crate) epoch: u64,
@@ -36,8 +36,8 @@ impl Table {
         self.sectors.iter().filter(|sector| sector.zone == me.name && sector.incarnation == me.incarnation)
     }
 
-    /// The epoch with which each of this zone's cells is published: the term first, so that a later world's word
-    /// counts more than any epoch of an earlier one.
+    /// The publishing epoch of each cell of this zone. It begins with the term, so that every epoch of a later term
+    /// is higher than those of an earlier term.
     pub(crate) fn cell_epochs(&self, me: &InstanceId) -> HashMap<CellId, Epoch> {
         self.of(me)
             .flat_map(|sector| {

@@ -1,5 +1,5 @@
-//! What creatures perceive goes to an AI in batches; what it wants of them comes back as a command. Without an AI
-//! they stand idle.
+//! Sends the perceptions of creatures to an AI in batches. Intents return as a command. Without an AI, creatures
+//! stand idle.
 
 use std::time::{Duration, Instant};
 
@@ -10,13 +10,13 @@ use tokio::sync::mpsc;
 
 use crate::{convert, metrics};
 
-/// Bound of the queue to the AI, in batches. Overflow: the batch is dropped, counted; the next one says it all.
+/// Bound of the queue to the AI, in batches. Overflow: the batch is dropped and counted; the next one replaces it.
 pub(crate) const BATCH_QUEUE: usize = 4;
 
 #[derive(Debug)]
 pub(crate) struct PerceptionFeed {
     stream: Option<mpsc::Sender<ai::Perceptions>>,
-    /// The stream has not been told the map's grid.
+    /// The stream still needs the grid of the map.
     needs_grid: bool,
     interval: Duration,
     last: Instant,

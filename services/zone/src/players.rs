@@ -1,4 +1,4 @@
-//! Who plays which avatar here, through which gateway, and whether the avatar is on its way out.
+//! The players of this zone: their avatars, their gateways, and whether an avatar is leaving.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -14,10 +14,10 @@ use tonic::Status;
 
 use crate::handover::Source;
 
-/// Most inputs kept while an avatar is frozen. Overflow: the newest is dropped, counted.
+/// The most inputs kept while an avatar is frozen. Overflow: the newest is dropped and counted.
 const MAX_HELD_INPUTS: usize = 256;
 
-/// Whoever evicts an avatar waits for this.
+/// The reply to an eviction.
 pub(crate) type EvictionReply = oneshot::Sender<Result<(), Status>>;
 
 /// An avatar on its way to another zone.
@@ -28,7 +28,7 @@ pub(crate) struct OutgoingHandover {
     pub(crate) since: Instant,
 }
 
-/// The zone to which an avatar goes.
+/// The target zone of an avatar.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Destination {
     pub(crate) name: String,
@@ -40,7 +40,7 @@ pub(crate) struct Destination {
 pub(crate) enum PlayerPhase {
     Playing,
     HandingOver(OutgoingHandover),
-    /// Being saved and let go; `sent`: the database has been asked.
+    /// The avatar is being saved and released. `sent`: the database has been asked.
     Releasing {
         reason: String,
         sent: bool,
@@ -57,19 +57,20 @@ pub(crate) struct Player {
     pub(crate) account: AccountId,
     /// Ownership epoch of the avatar.
     pub(crate) epoch: Epoch,
-    /// The gateway that speaks for the session; none until it is bound, or while its gateway is down.
+    /// The gateway of the session. `None` until the session is bound, and while its gateway is down.
     pub(crate) gateway: Option<GatewayId>,
     pub(crate) link_dead: bool,
-    /// To be subscribed, told everything that is not in groups, and declared ready for this binding.
+    /// The zone still has to subscribe the player, send everything that is not in groups, and declare this binding
+    /// ready.
     pub(crate) resync: Option<Epoch>,
-    /// Since when no gateway speaks for it.
+    /// When the avatar lost its gateway.
     pub(crate) unbound_since: Instant,
     pub(crate) phase: PlayerPhase,
-    /// Inputs that came while the avatar was frozen.
+    /// Inputs that arrived while the avatar was frozen.
     held_inputs: Vec<ClientMessage>,
-    /// What the database was told last.
+    /// The last state sent to the database.
     pub(crate) saved: Option<SoftState>,
-    /// Inputs forwarded by the zone it came from.
+    /// How many inputs the source of the hand-over has forwarded.
     pub(crate) forwarded: u32,
 }
 
@@ -105,7 +106,7 @@ impl Player {
         matches!(self.phase, PlayerPhase::Playing)
     }
 
-    /// Keeps an input for whoever owns the avatar next, or for the thaw.
+    /// Keeps inputs for the next owner, or for the thaw.
     pub(crate) fn hold(&mut self, messages: Vec<ClientMessage>) {
         hold(&mut self.held_inputs, messages);
     }
@@ -115,7 +116,7 @@ impl Player {
     }
 }
 
-/// Keeps inputs within their bound.
+/// Adds inputs up to the bound.
 pub(crate) fn hold(held_inputs: &mut Vec<ClientMessage>, messages: Vec<ClientMessage>) {
     let room = MAX_HELD_INPUTS.saturating_sub(held_inputs.len());
     for _ in room..messages.len() {
@@ -124,7 +125,7 @@ pub(crate) fn hold(held_inputs: &mut Vec<ClientMessage>, messages: Vec<ClientMes
     held_inputs.extend(messages.into_iter().take(room));
 }
 
-/// Everybody here, by character (in order, so that a tick does the same things in the same order) and by session.
+/// All players, by session and by character. The order of characters makes ticks reproducible.
 #[derive(Debug, Default)]
 pub(crate) struct Players {
     all: BTreeMap<CharacterId, Player>,
@@ -176,11 +177,11 @@ impl Players {
     }
 }
 
-/// Those who wait for an eviction hear how it ended.
+/// Answers the callers that wait for the eviction of this player.
 pub(crate) fn answer_evictions(player: Player, answer: &Result<(), Status>) {
     if let PlayerPhase::Releasing { waiting, .. } = player.phase {
         for waiting in waiting {
-            // Nobody listens any more: the caller's deadline is over.
+            // An error means that the caller's deadline has passed.
             let _ = waiting.send(answer.clone());
         }
     }

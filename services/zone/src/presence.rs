@@ -1,4 +1,4 @@
-//! Who is here, for the world: everything on a new stream, then what changes.
+//! Reports to the world which avatars are here: a complete report on each new stream, then changes.
 
 use std::collections::BTreeSet;
 
@@ -9,9 +9,9 @@ use tokio::sync::mpsc;
 
 use crate::{metrics, players::Players};
 
-/// Reports are gathered for so many ticks.
+/// Ticks between two reports.
 const REPORT_TICKS: u64 = 4;
-/// Bound of a stream's queue, in reports. Overflow: the next report is complete again, counted.
+/// Bound of a stream's queue, in reports. Overflow: the next report is complete again; counted.
 pub(crate) const REPORT_QUEUE: usize = 16;
 
 #[derive(Debug, Default)]
@@ -23,7 +23,7 @@ pub(crate) struct Presence {
 }
 
 impl Presence {
-    /// A new stream, to whichever world leads now, begins with everything.
+    /// Uses a new stream to the leading world. It begins with a complete report.
     pub(crate) fn open(&mut self, stream: mpsc::Sender<world::PresenceReport>) {
         self.stream = Some(stream);
         self.complete = true;
@@ -45,7 +45,7 @@ impl Presence {
             return;
         }
         let Some(stream) = &self.stream else {
-            // A new stream begins with everything anyway.
+            // A new stream begins with a complete report.
             self.changed.clear();
             self.gone.clear();
             return;

@@ -1,16 +1,14 @@
-//! Cells to everybody who looks: encoded once, published once to each gateway that watches.
+//! The groups of cells, and the encoding of cell messages.
 
 use bytes::BytesMut;
-use shardkeep_link::{PublishKind, ServerMessage};
-use shardkeep_sim::{CellUpdate, Input, Kind, Ring};
+use shardkeep_link::ServerMessage;
+use shardkeep_sim::{CellUpdate, Kind, Ring};
 use shardkeep_types::{CellId, GroupKey, WorldId, group_kind};
 use shardkeep_wire::{
     message::Head,
     movement::{self, Appearance, EntityKind, Entry, Form, RemovalReason},
     opcode,
 };
-
-use crate::{metrics, shard::Shard};
 
 pub(crate) fn group(world: WorldId, cell: CellId, ring: Ring) -> GroupKey {
     let kind = match ring {
@@ -20,7 +18,7 @@ pub(crate) fn group(world: WorldId, cell: CellId, ring: Ring) -> GroupKey {
     GroupKey::new(kind, world.0.into(), cell.number())
 }
 
-/// The cell of a group, if it is one of this world's.
+/// The cell of a group of this world. `None` for other groups.
 pub(crate) fn cell_of(group: GroupKey, world: WorldId) -> Option<(CellId, Ring)> {
     let ring = match group.kind() {
         group_kind::CELL => Ring::Near,
@@ -30,30 +28,14 @@ pub(crate) fn cell_of(group: GroupKey, world: WorldId) -> Option<(CellId, Ring)>
     (group.space() == u64::from(world.0)).then(|| (CellId::from_number(group.number()), ring))
 }
 
-/// The cells an avatar sees: near ones at full rate, the ring around them slower.
+/// The groups that an avatar sees: near cells at the full rate, the cells around them at a slower rate.
 pub(crate) fn view(world: WorldId, from: CellId, width: u16, height: u16) -> Vec<GroupKey> {
     let near = from.around(1, width, height).map(|cell| group(world, cell, Ring::Near));
     let ring = from.around(2, width, height).filter(|cell| cell.distance(from) == Some(2));
     near.chain(ring.map(|cell| group(world, cell, Ring::Outer))).collect()
 }
 
-impl Shard {
-    pub(crate) fn request_keyframes(&mut self, cell: CellId) {
-        for ring in [Ring::Near, Ring::Outer] {
-            self.inputs.push(Input::Keyframe { cell, ring });
-        }
-    }
-
-    pub(crate) fn publish(&self, update: &CellUpdate) {
-        let Some(&epoch) = self.cell_epochs.get(&update.cell) else { return };
-        let message = encode(update);
-        metrics::published(update.ring, update.keyframe, message.payload.len());
-        let what = if update.keyframe { PublishKind::Keyframe } else { PublishKind::Delta };
-        self.hub.publish(group(self.world, update.cell, update.ring), epoch, what, message);
-    }
-}
-
-/// A cell's update as clients get it.
+/// Encodes a cell update for clients.
 pub fn encode(update: &CellUpdate) -> ServerMessage {
     let mut out = BytesMut::with_capacity(movement::Cell::MAX_HEADER + update.entries.len() * 24);
     let form = if update.keyframe { Form::Keyframe } else { Form::Delta };

@@ -1,4 +1,4 @@
-//! Avatars on their way out of the world: saved and let go, or lost to another zone.
+//! Releases avatars: the zone saves them, or has lost them to another zone.
 
 use std::time::Duration;
 
@@ -15,11 +15,11 @@ use crate::{
     shard::Shard,
 };
 
-/// How long an avatar to be handed over stands frozen for its hard actions to come back.
+/// How long an avatar waits frozen for its hard actions before a hand-over is given up.
 const QUIESCE_WITHIN: Duration = Duration::from_secs(1);
 
 impl Shard {
-    /// Save it and let it go. Repeated calls change nothing.
+    /// Begins to save and release an avatar. Repeated calls have no effect.
     pub(crate) fn begin_release(&mut self, character: CharacterId, reason: &str) {
         let Some(player) = self.players.get_mut(character).filter(|player| player.is_playing()) else {
             return;
@@ -29,7 +29,7 @@ impl Shard {
     }
 
     pub(crate) fn evict(&mut self, character: CharacterId, epoch: Epoch, reason: &str, reply: EvictionReply) {
-        // A caller that knows of the hand-over means an avatar that has come back, and gone again, since.
+        // The avatar may have returned and left again since the epoch that the caller knows.
         let handed_over =
             self.handed_over.values().any(|handed_over| handed_over.left_after(character, epoch));
         let answer = match self.players.get(character) {
@@ -52,11 +52,11 @@ impl Shard {
                 return;
             }
         };
-        // The caller may have gone; it will ask again.
+        // An error means that the caller stopped waiting. It will ask again.
         let _ = reply.send(answer);
     }
 
-    /// Goes on with whatever waited for hard actions to come back.
+    /// Continues hand-overs and releases that waited for hard actions.
     pub(crate) fn advance_releases(&mut self) {
         let waiting = |player: &&Player| match &player.phase {
             PlayerPhase::HandingOver(handover) => handover.state == Source::Quiescing,
@@ -73,7 +73,7 @@ impl Shard {
                 PlayerPhase::HandingOver(_) if is_quiescent => {
                     self.handover_event(character, epoch, SourceEvent::Idle);
                 }
-                // The database is away: rather play on than stand frozen.
+                // The database does not answer. The avatar continues here instead of waiting frozen.
                 PlayerPhase::HandingOver(handover) if handover.since + QUIESCE_WITHIN < self.now => {
                     self.handover_event(character, epoch, SourceEvent::Refused);
                 }
@@ -86,7 +86,7 @@ impl Shard {
     }
 
     fn release(&mut self, character: CharacterId) {
-        let Some(soft) = self.soft_state(character) else { return };
+        let Some(soft) = self.next_soft_state(character) else { return };
         let Some(player) = self.players.get_mut(character) else { return };
         if let PlayerPhase::Releasing { sent, .. } = &mut player.phase {
             *sent = true;
@@ -109,8 +109,8 @@ impl Shard {
         }
     }
 
-    /// A draining zone hopes for a while that the world gives its sectors to others, if there are any; what is left
-    /// then is saved and let go.
+    /// A draining zone waits until the world gives its sectors to other zones, if there are any. Then it saves and
+    /// releases the remaining avatars.
     fn drain(&mut self) {
         let Some(since) = self.draining else { return };
         if !self.is_only_zone && self.now.saturating_duration_since(since) < self.config.handover_patience {
@@ -142,14 +142,14 @@ impl Shard {
         answer_evictions(player, &Ok(()));
     }
 
-    /// The avatar is not this zone's any more.
+    /// Removes an avatar that this zone does not own any more.
     pub(crate) fn remove_player(&mut self, character: CharacterId) -> Option<Player> {
         self.inputs.push(Input::Leave { character });
         self.presence.gone(character);
         self.players.remove(character)
     }
 
-    /// The database says that another zone owns it.
+    /// Removes an avatar that another zone owns in the database.
     pub(crate) fn drop_lost_avatar(&mut self, character: CharacterId, epoch: Epoch) {
         if self.players.get(character).is_some_and(|player| player.epoch == epoch) {
             tracing::warn!(%character, %epoch, "another zone owns the avatar by now");

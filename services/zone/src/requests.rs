@@ -1,4 +1,4 @@
-//! What players ask for, from bytes to wishes. Everything that makes no sense is refused here, with a reason.
+//! Decodes the requests of players, and refuses malformed ones with a reason.
 
 use prost::Message;
 use sha2::{Digest, Sha256};
@@ -13,12 +13,12 @@ use shardkeep_wire::{
 
 use crate::{metrics, outbox, shard::Shard};
 
-/// A message that is no request, or one that asks for nothing this zone knows.
+/// Why a message is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum RequestError {
     #[error("the payload is malformed")]
     Malformed,
-    #[error("this is nothing a zone does")]
+    #[error("a zone does not serve this opcode")]
     Unknown,
 }
 
@@ -31,21 +31,24 @@ impl RequestError {
     }
 }
 
-/// The reply needs the opcode, so it goes along with the number of the request.
+/// The requester of a message. It contains the opcode, because the reply needs it.
 pub(crate) fn requester(character: CharacterId, message: &ClientMessage) -> Requester {
     Requester { character, request: u64::from(message.opcode) << 32 | (message.request & 0xffff_ffff) }
 }
 
-/// Opcode and number of the request behind an [`Requester`].
+/// Opcode and number of the request behind a [`Requester`].
 pub(crate) fn request_of(requester: Requester) -> (u16, u64) {
     ((requester.request >> 32) as u16, requester.request & 0xffff_ffff)
 }
 
-/// A wish to move, or a request.
+/// A decoded message.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum PlayerRequest {
     Move(Move),
-    Inventory,
+    /// The page that begins with the item of this index.
+    Inventory {
+        first: usize,
+    },
     Act(Act),
 }
 
@@ -54,7 +57,10 @@ pub(crate) fn decode(message: &ClientMessage) -> Result<PlayerRequest, RequestEr
         (MessageKind::State, opcode::MOVE) => {
             Move::decode(&message.payload).map(PlayerRequest::Move).map_err(|_| RequestError::Malformed)
         }
-        (MessageKind::Request, opcode::GET_INVENTORY) => Ok(PlayerRequest::Inventory),
+        (MessageKind::Request, opcode::GET_INVENTORY) => {
+            let payload::GetInventory { first } = decode_payload(message)?;
+            Ok(PlayerRequest::Inventory { first: usize::try_from(first).unwrap_or(usize::MAX) })
+        }
         (MessageKind::Request, _) => act(message).map(PlayerRequest::Act),
         _ => Err(RequestError::Unknown),
     }
@@ -99,7 +105,7 @@ fn decode_payload<P: Message + Default>(message: &ClientMessage) -> Result<P, Re
     P::decode(&*message.payload).map_err(|_| RequestError::Malformed)
 }
 
-/// The digest covers opcode and payload: the same id for another request is another digest.
+/// The digest covers opcode and payload, so that another request with the same id is recognised.
 fn action(message: &ClientMessage, id: u64) -> Result<ActionKey, RequestError> {
     if id == 0 || i64::try_from(id).is_err() {
         return Err(RequestError::Malformed);
@@ -112,7 +118,7 @@ fn action(message: &ClientMessage, id: u64) -> Result<ActionKey, RequestError> {
 }
 
 impl Shard {
-    /// One message of the player of an avatar that is here.
+    /// Handles one message of a player whose avatar is in this zone.
     pub(crate) fn message(&mut self, character: CharacterId, message: &ClientMessage) {
         match decode(message) {
             Ok(PlayerRequest::Move(Move { sequence, velocity: [vx, vy], facing })) => {
@@ -120,14 +126,16 @@ impl Shard {
                 let velocity = (vx.into(), vy.into());
                 self.inputs.push(Input::Move { character, sequence, velocity, facing });
             }
-            Ok(PlayerRequest::Inventory) => {
+            Ok(PlayerRequest::Inventory { first }) => {
                 metrics::input("inventory");
                 let reply = match self.sim.possessions(character) {
                     Some(own) => {
-                        let inventory = outbox::inventory(own).encode_to_vec();
-                        ServerMessage::reply(message.opcode, message.request, inventory)
+                        let page = outbox::inventory_page(own, first).encode_to_vec();
+                        ServerMessage::reply(message.opcode, message.request, page)
                     }
-                    None => outbox::refusal(message.request, ErrorCode::Unavailable, "not here yet"),
+                    None => {
+                        outbox::refusal(message.request, ErrorCode::Unavailable, "the avatar is entering")
+                    }
                 };
                 self.outbox.push(character, reply);
             }

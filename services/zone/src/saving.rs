@@ -1,29 +1,38 @@
-//! Soft state: where avatars stand and how they are goes to the database behind the game's back.
+//! Saves positions and health of avatars in the database, in the background.
 
 use shardkeep_rpc::dbcache::{SaveSoftRequest, SoftState};
 use shardkeep_types::{CharacterId, Epoch};
 
 use crate::shard::Shard;
 
-/// Most avatars in one call.
+/// The most avatars in one call.
 const SAVE_BATCH: usize = 8_192;
-/// Every so many times also what has not changed is saved: so a zone learns that it lost somebody who stands still.
+/// Every eighth save includes unchanged avatars, so that the zone learns when it lost an avatar that stands still.
 const FULL_SAVE_EVERY: u64 = 8;
 
 impl Shard {
-    pub(crate) fn soft_state(&self, character: CharacterId) -> Option<SoftState> {
+    /// The soft state of an avatar, to be written. Each has a higher sequence than those before.
+    pub(crate) fn next_soft_state(&mut self, character: CharacterId) -> Option<SoftState> {
+        let state = self.soft_state(character)?;
+        self.soft_sequence += 1;
+        Some(SoftState { sequence: self.soft_sequence, ..state })
+    }
+
+    /// The soft state of an avatar without a sequence.
+    fn soft_state(&self, character: CharacterId) -> Option<SoftState> {
         let avatar = self.sim.avatar(character)?;
         let player = self.players.get(character)?;
         Some(SoftState {
             character: character.0,
             epoch: player.epoch.0,
+            sequence: 0,
             position: Some(avatar.own.position.into()),
             facing: avatar.own.facing.into(),
             health: avatar.own.health,
         })
     }
 
-    /// Changed positions and health go to the database, one call at a time; what fails goes again with the next.
+    /// Saves changed avatars, one call at a time. A failed save is repeated with the next one.
     pub(crate) fn save_soft_state(&mut self) {
         if self.now < self.next_save || self.saving {
             return;
@@ -36,7 +45,7 @@ impl Shard {
             let state = self.soft_state(player.character)?;
             (full_save || player.saved.as_ref() != Some(&state)).then_some(state)
         });
-        let states: Vec<SoftState> = changed.take(SAVE_BATCH).collect();
+        let mut states: Vec<SoftState> = changed.take(SAVE_BATCH).collect();
         if states.is_empty() {
             return;
         }
@@ -47,6 +56,10 @@ impl Shard {
             if let Some(player) = self.players.get_mut(state.character.into()) {
                 player.saved = Some(*state);
             }
+        }
+        for state in &mut states {
+            self.soft_sequence += 1;
+            state.sequence = self.soft_sequence;
         }
         self.saving = true;
         self.background_calls.save(SaveSoftRequest { states });

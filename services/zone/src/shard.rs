@@ -1,5 +1,5 @@
-//! All that this zone holds, and what happens in a tick. Nothing here waits: work that must is a task of its own
-//! (`background_calls`), and comes back as a command.
+//! The state of a zone, and the order of a tick. A tick never waits: calls to other daemons run in the background
+//! (`background_calls`) and return as commands.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -27,7 +27,7 @@ use crate::{
     presence::Presence,
 };
 
-/// Most events of links taken in one tick; the rest waits in its bounded queue.
+/// The most link events in one tick. The rest waits in a bounded queue.
 const MAX_LINK_EVENTS: usize = 20_000;
 const POPULATION_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -38,7 +38,7 @@ pub(crate) struct Shard {
     pub(crate) now: Instant,
     pub(crate) tick: u64,
     pub(crate) sim: Sim,
-    /// What the next tick of the simulation gets.
+    /// Inputs for the next tick of the simulation.
     pub(crate) inputs: Vec<Input>,
     pub(crate) hub: LinkHub,
     pub(crate) background_calls: BackgroundCalls,
@@ -49,7 +49,7 @@ pub(crate) struct Shard {
     pub(crate) arrivals: BTreeMap<CharacterId, Arrival>,
     pub(crate) bindings: Bindings,
     pub(crate) handed_over: HashMap<SessionId, HandedOver>,
-    /// Hand-overs that failed lately wait until then.
+    /// When a failed hand-over may be repeated.
     pub(crate) handover_retry_at: HashMap<CharacterId, Instant>,
     pub(crate) outbox: Outbox,
     pub(crate) neighbours: NeighbourZones,
@@ -58,9 +58,11 @@ pub(crate) struct Shard {
     pub(crate) next_save: Instant,
     pub(crate) saving: bool,
     pub(crate) saves: u64,
-    /// Since when this daemon drains.
+    /// Sequence of the last soft state. One counter serves all avatars, because it only has to rise.
+    pub(crate) soft_sequence: u64,
+    /// When this daemon began to drain.
     pub(crate) draining: Option<Instant>,
-    /// No other zone of the world is up: nobody will take the sectors.
+    /// No other zone of the world is up, so no zone will take the sectors.
     pub(crate) is_only_zone: bool,
     next_population_report: Instant,
 }
@@ -98,13 +100,14 @@ impl Shard {
             presence: Presence::default(),
             saving: false,
             saves: 0,
+            soft_sequence: 0,
             draining: None,
             is_only_zone: false,
             next_population_report: now,
         }
     }
 
-    /// One tick: what came in, the simulation, what goes out.
+    /// Runs one tick: link events, the simulation, and everything that goes out.
     pub(crate) fn step(&mut self, now: Instant, wall_ms: u64, links: &mut mpsc::Receiver<LinkEvent>) {
         self.now = now;
         self.tick += 1;
@@ -128,12 +131,12 @@ impl Shard {
         self.report_population();
     }
 
-    /// Whether everything is saved and let go.
+    /// Whether all avatars are saved and released.
     pub(crate) fn is_empty(&self) -> bool {
         self.players.len() == 0 && self.arrivals.is_empty()
     }
 
-    /// The world's new table: cells gained need their ground, cells of a new epoch a keyframe.
+    /// Applies a new table. New cells need their ground; cells with a new epoch need a keyframe.
     pub(crate) fn partition(&mut self, table: Table) {
         if !table.is_newer_than(&self.table) {
             tracing::debug!(term = %table.term, epoch = table.epoch, "an old partition is refused");
@@ -159,7 +162,7 @@ impl Shard {
         self.table = table;
     }
 
-    /// The gateway that speaks for a session, if it is this zone's.
+    /// Stores the gateway of a session. `None` if the session has no avatar here.
     pub(crate) fn attach(
         &mut self,
         session: SessionId,

@@ -1,5 +1,5 @@
-//! Streams that must always be open: the partition from the world, presence to it, perceptions to an AI. Each is
-//! opened again, wherever its other end is by then.
+//! Streams that the zone keeps open: the partition from the world, presence to the world, perceptions to an AI. A
+//! stream that ends is opened again, possibly to another replica.
 
 use std::{future::Future, time::Duration};
 
@@ -29,7 +29,7 @@ impl Streams {
         Self { node, commands }
     }
 
-    /// Keeps all three open until the daemon stops.
+    /// Keeps all three streams open until the daemon stops.
     pub(crate) fn start(&self, daemon: &Daemon) {
         let (world, ai) = (self.node.directory(DaemonKind::World), self.node.directory(DaemonKind::Ai));
         self.keep_open(daemon, world.clone(), Self::partition);
@@ -55,7 +55,7 @@ impl Streams {
                 if let Some(instance) = choose_instance(&directory, world, turn) {
                     let began = std::time::Instant::now();
                     let ended = run(streams.clone(), instance).await;
-                    // A standby is no failure: the leader is asked next.
+                    // A standby answers with this code. The leader is asked next.
                     if ended.code() != Code::FailedPrecondition {
                         tracing::debug!(status = %ended, "a stream ended");
                     }
@@ -147,11 +147,12 @@ async fn open<T>(call: impl Future<Output = Result<T, Status>>) -> Result<T, Sta
     tokio::time::timeout(OPEN_DEADLINE, call).await.map_err(late)?
 }
 
-/// The world's leader if one says so, else one after the other; only those of this world or of all.
+/// The leader of the world, if a replica claims to lead; else the replicas in turn. Only replicas of this world or
+/// of all worlds count.
 fn choose_instance(directory: &Directory, world: shardkeep_types::WorldId, turn: usize) -> Option<Instance> {
     let of_this_world = |instance: &Instance| instance.world == world || instance.world.0 == 0;
     let all: Vec<Instance> = directory.up().into_iter().filter(of_this_world).collect();
-    // Every other try ignores what they say of themselves: attributes travel by heartbeat and may be old.
+    // Every second attempt ignores the claim, because attributes travel with heartbeats and may be old.
     let leader = all.iter().find(|instance| instance.leads()).filter(|_| turn.is_multiple_of(2));
     leader.or_else(|| all.get(turn % all.len().max(1))).cloned()
 }

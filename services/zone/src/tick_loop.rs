@@ -1,5 +1,5 @@
-//! The heart: one tick every 50 ms, measured; late ones are counted and not made up for. Between ticks commands are
-//! taken in; what they change in the simulation waits for the next one.
+//! The tick loop: one measured tick every 50 ms. Late ticks are counted and not repeated. Commands run between
+//! ticks; the simulation sees their changes in the next tick.
 
 use std::time::{Duration, Instant};
 
@@ -20,7 +20,7 @@ use crate::{
 
 const TICK: Duration = Duration::from_millis(TICK_MS);
 
-/// Ticks until the daemon drains and everybody is saved and gone, or its grace is over.
+/// Runs until the daemon drains and all avatars are released, or the grace time is over.
 pub(crate) async fn run(
     mut shard: Shard,
     mut links: mpsc::Receiver<LinkEvent>,
@@ -37,7 +37,7 @@ pub(crate) async fn run(
             biased;
             () = stopped.cancelled() => break,
             _ = ticks.tick() => {}
-            // Between ticks, so that a hand-over does not wait for one at each of its steps.
+            // Between ticks, so that the steps of a hand-over do not wait for ticks.
             Some(command) = commands.recv() => {
                 shard.now = Instant::now();
                 shard.command(command);
@@ -50,7 +50,7 @@ pub(crate) async fn run(
             shard.is_only_zone = no_other_zone_is_up(&shard, zones);
         }
         shard.step(began, clock.now(began), &mut links);
-        // However busy the ticks are, commands get their turn.
+        // Commands also run when ticks take all the time.
         for _ in 0..COMMAND_QUEUE {
             let Ok(command) = commands.try_recv() else { break };
             shard.command(command);
@@ -64,13 +64,14 @@ pub(crate) async fn run(
     }
 }
 
-/// Whether no other zone of the world is up, as far as it is known.
+/// Whether no other zone of the world is up, as far as the registry knows.
 fn no_other_zone_is_up(shard: &Shard, zones: &Directory) -> bool {
     let another = |zone: &Instance| zone.world == shard.world && zone.id.name != shard.me.name;
     zones.registry_answered() && !zones.up().iter().any(another)
 }
 
-/// Wall time at the start, monotonic time since: ticks of all zones have about the same numbers, and never go back.
+/// Wall-clock time at the start plus monotonic time since. The ticks of all zones have similar numbers and never go
+/// back.
 struct Clock {
     wall_ms: u64,
     start: Instant,

@@ -15,12 +15,12 @@ use shardkeep_dbcache::{Config, Dbcache};
 use shardkeep_rpc::{
     common::Position,
     dbcache::{
-        ActionId, Character, ClaimRequest, CreateCharacterRequest, Fence, HardAction, LeadRequest, MoveItem,
-        Stack, db_cache_client::DbCacheClient,
+        ActionId, Character, ClaimRequest, CreateCharacterRequest, Fence, HardAction, LeadRequest,
+        LedgerAccount, MoveItem, Stack, db_cache_client::DbCacheClient,
     },
 };
 use shardkeep_testkit::Postgres;
-use shardkeep_types::{DaemonKind, WorldId};
+use shardkeep_types::{CellId, CharacterId, DaemonKind, MapId, WorldId};
 use sqlx::{
     PgPool,
     postgres::PgPoolOptions,
@@ -39,7 +39,7 @@ const DURATION: Duration = Duration::from_secs(3);
 const WORLD: u32 = 1;
 const ZONE: &str = "west";
 const AT: Position = Position { map: 1, x_mm: 500_000, y_mm: 512_000 };
-/// The cell of [`AT`].
+/// The cell of [`AT`], as the tables name it.
 const GROUND: &str = "g:1:1:15:16";
 
 pub const LEDGER: Benchmark = Benchmark {
@@ -199,11 +199,12 @@ async fn enter(mut world: Client) -> Result<Vec<Character>> {
 
 /// Odd rounds drop the item, even ones pick it up.
 fn move_action(character: &Character, round: u64) -> HardAction {
-    let holder = format!("c:{}", character.id);
+    let holder = LedgerAccount::from(CharacterId(character.id));
+    let ground = LedgerAccount::from((WorldId(WORLD), CellId { map: MapId(1), x: 15, y: 16 }));
     let ((from, to, at), reason) = if round % 2 == 1 {
-        ((holder, GROUND.to_owned(), Some(AT)), "drop")
+        ((Some(holder), Some(ground), Some(AT)), "drop")
     } else {
-        ((GROUND.to_owned(), holder, None), "pickup")
+        ((Some(ground), Some(holder), None), "pickup")
     };
     let item = character.items.first().map_or(0, |item| item.id);
     let digest = [round.to_le_bytes(), character.id.to_le_bytes()].concat();

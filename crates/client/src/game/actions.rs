@@ -10,7 +10,7 @@ use shardkeep_wire::{
 };
 use tokio::time::{Instant, sleep};
 
-use super::Player;
+use super::{Player, inventory_pages::InventoryPages};
 use crate::{ClientError, random};
 
 /// How long an action is repeated before it is given up, its outcome unknown.
@@ -68,9 +68,14 @@ impl Player {
     ) -> Result<Inventory, ClientError> {
         let committed: Committed =
             self.retry(|| self.session.call(opcode, action, attempt), ACTION_TIMEOUT).await?;
-        let inventory = committed.inventory.unwrap_or_default();
-        self.store_inventory(&inventory);
-        Ok(inventory)
+        // The reply carries the first page, which is the whole inventory of most characters.
+        match InventoryPages::default().push(committed.inventory.unwrap_or_default()) {
+            Some(inventory) => {
+                self.store_inventory(&inventory);
+                Ok(inventory)
+            }
+            None => self.inventory().await,
+        }
     }
 
     /// Repeats what may be repeated while the answer is "not now", or none comes.

@@ -8,7 +8,7 @@ use shardkeep_wire::{
 };
 use tokio::sync::{mpsc, watch};
 
-use super::{shared::Shared, view::View};
+use super::{inventory_pages::InventoryPages, shared::Shared, view::View};
 use crate::{
     SessionEnd,
     session::{Event, Sink},
@@ -69,7 +69,12 @@ pub(super) fn sink() -> (impl Sink, Parts) {
     let shared = Arc::new(Shared::new(version));
     let (sender, receiver) = mpsc::channel(EVENT_QUEUE);
     let (dropped_sender, dropped) = watch::channel(0);
-    let updater = ViewUpdater { shared: shared.clone(), sender, dropped: dropped_sender };
+    let updater = ViewUpdater {
+        shared: shared.clone(),
+        sender,
+        dropped: dropped_sender,
+        inventory_pages: InventoryPages::default(),
+    };
     (updater, (shared, changes, GameEvents { receiver, dropped }))
 }
 
@@ -77,6 +82,7 @@ struct ViewUpdater {
     shared: Arc<Shared>,
     sender: mpsc::Sender<GameEvent>,
     dropped: watch::Sender<u64>,
+    inventory_pages: InventoryPages,
 }
 
 impl Sink for ViewUpdater {
@@ -100,16 +106,17 @@ impl Sink for ViewUpdater {
 }
 
 impl ViewUpdater {
-    fn handle_message(&self, message: Message) -> Result<(), WireError> {
+    fn handle_message(&mut self, message: Message) -> Result<(), WireError> {
         match (message.kind(), message.opcode) {
             (Kind::State, opcode::AVATAR) => self.update_view(|view| view.apply_avatar(&message.payload))?,
             (Kind::State, opcode::CELL) => {
                 self.update_view(|view| view.apply_cell(&message, Instant::now()))?
             }
             (Kind::Event, opcode::INVENTORY_CHANGED) => {
-                let inventory: Inventory = message.decode()?;
-                self.shared.change(|view| view.inventory = Some(inventory.clone()));
-                self.emit(GameEvent::InventoryChanged(inventory));
+                if let Some(inventory) = self.inventory_pages.push(message.decode()?) {
+                    self.shared.change(|view| view.inventory = Some(inventory.clone()));
+                    self.emit(GameEvent::InventoryChanged(inventory));
+                }
             }
             (Kind::Event, opcode::VITALS) => {
                 let vitals: Vitals = message.decode()?;

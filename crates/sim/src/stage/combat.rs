@@ -1,6 +1,6 @@
-//! Stage 4: strikes are judged, the dead fall and rise, effects cross borders as idempotent messages.
+//! Stage 4: resolves attacks, deaths and respawns. Effects cross borders as idempotent messages.
 
-use shardkeep_types::{CharacterId, EntityId, Epoch};
+use shardkeep_types::{CharacterId, EntityId, Epoch, Position};
 
 use crate::{
     Event, Sim,
@@ -16,7 +16,7 @@ use crate::{
     template::CreatureTemplate,
 };
 
-/// Who strikes, here or beyond a border.
+/// The attacker, in this zone or a neighbour.
 #[derive(Debug, Clone, Copy)]
 struct Attacker {
     id: EntityId,
@@ -39,23 +39,23 @@ pub(crate) fn run(sim: &mut Sim) {
     repeat_effects(sim);
 }
 
-/// `None`: the target is a neighbour's, who will say.
+/// `None` when the target belongs to a neighbour, which resolves the attack.
 fn resolve_avatar_attack(sim: &mut Sim, attack: &PendingAttack) -> Result<Option<Reply>, Refusal> {
     let target = sim.bodies.find(attack.target).ok_or(Refusal::NotFound)?;
     let goal = sim.bodies.hot[target].clone();
     if goal.kind != Kind::Creature || !goal.alive() {
-        return Err(Refusal::Refused("not a living creature"));
+        return Err(Refusal::Refused("the target is not a living creature"));
     }
     let now = sim.now;
     let (body, avatar) = sim.bodies.avatar_mut(attack.requester.character).ok_or(Refusal::NotFound)?;
     if !body.alive() {
-        return Err(Refusal::Refused("the dead do not strike"));
+        return Err(Refusal::Refused("a dead avatar cannot attack"));
     }
     if !body.within(&goal, REACH) {
         return Err(Refusal::Refused("out of reach"));
     }
     if now < avatar.next_attack_at {
-        return Err(Refusal::Refused("not so fast"));
+        return Err(Refusal::Refused("the attack is on cooldown"));
     }
     avatar.next_attack_at = now + ATTACK_COOLDOWN_MS;
     let (actor, epoch) = (body.id, avatar.epoch);
@@ -68,7 +68,7 @@ fn resolve_avatar_attack(sim: &mut Sim, attack: &PendingAttack) -> Result<Option
     Ok(Some(Reply::Attack { damage, killed }))
 }
 
-/// Whether it died of it.
+/// Returns whether the creature died.
 fn hurt_creature(sim: &mut Sim, creature: EntityId, damage: u32, by: Attacker) -> bool {
     let Some(at) = sim.bodies.find(creature) else { return false };
     let EntityDetails::Creature(details) = &mut sim.bodies.details[at] else { return false };
@@ -86,7 +86,7 @@ fn hurt_creature(sim: &mut Sim, creature: EntityId, damage: u32, by: Attacker) -
     true
 }
 
-/// A dead creature leaves its loot, once for its generation, and will rise as the next.
+/// A dead creature leaves its loot, once for its generation. The next generation appears later.
 fn die(sim: &mut Sim, spawn: usize, body: &Body, by: Attacker) {
     sim.counts.deaths += 1;
     let template = CreatureTemplate::get(body.template).unwrap_or(CreatureTemplate::rabbit());
@@ -128,16 +128,16 @@ fn resolve_creature_attacks(sim: &mut Sim) {
         let damage = sim.random.within(low, high);
         match target.as_character() {
             Some(character) if sim.bodies.avatar(character).is_some() => {
-                hurt_avatar(sim, character, damage);
+                hurt_avatar(sim, character, damage, actor);
             }
             _ => send_effect(sim, Attacker { id: actor, epoch: Epoch(0) }, target, damage, None),
         }
     }
 }
 
-/// Whether it died of it.
-fn hurt_avatar(sim: &mut Sim, character: CharacterId, damage: u32) -> bool {
-    let now = sim.now;
+/// Returns whether the avatar died.
+fn hurt_avatar(sim: &mut Sim, character: CharacterId, damage: u32, by: EntityId) -> bool {
+    let (now, map) = (sim.now, sim.map.id);
     let Some((body, avatar)) = sim.bodies.avatar_mut(character) else { return false };
     if body.frozen || !body.alive() {
         return false;
@@ -150,9 +150,11 @@ fn hurt_avatar(sim: &mut Sim, character: CharacterId, damage: u32) -> bool {
         avatar.respawns_at = Some(now + AVATAR_RESPAWN_MS);
     }
     let (health, max_health) = (body.health, body.max_health);
+    let position = Position::new(map, body.x, body.y);
     sim.events.push(Event::Vitals { character, health, max_health, died });
     if died {
         sim.counts.deaths += 1;
+        sim.events.push(Event::Died { character, killer: by, position });
         sim.cancel_trade_of(character);
     }
     died
@@ -164,7 +166,7 @@ fn respawn(sim: &mut Sim) {
     let respawning = sim.bodies.avatars().filter(|(body, avatar)| !body.frozen && due(avatar.respawns_at));
     let avatars: Vec<_> = respawning.map(|(_, avatar)| avatar.character).collect();
     for spawn in spawns {
-        super::inputs::spawn_creature(sim, spawn);
+        sim.spawn_creature(spawn);
     }
     for character in avatars {
         let start = sim.map.start;
@@ -220,7 +222,7 @@ fn repeat_effects(sim: &mut Sim) {
     sim.received.retain(|_, (at, _)| *at + EFFECT_MEMORY_MS > now);
 }
 
-/// A neighbour's actor strikes a target that this zone owns. A repeat is answered, not applied.
+/// Applies the attack of a neighbour's actor on a target of this zone. A repeat gets the first result.
 pub(crate) fn receive_effect(sim: &mut Sim, effect: Effect) {
     let key = (effect.actor, effect.number);
     let result = match sim.received.get(&key) {
@@ -252,14 +254,14 @@ fn resolve_effect(sim: &mut Sim, effect: Effect) -> EffectResult {
         }
         EntityDetails::Avatar(avatar) => {
             let character = avatar.character;
-            hurt_avatar(sim, character, damage)
+            hurt_avatar(sim, character, damage, actor)
         }
         EntityDetails::Ghost(_) => return missed,
     };
     EffectResult { actor, number, applied: true, damage, killed }
 }
 
-/// The owner of the target has judged.
+/// The zone of the target has resolved an effect of this zone.
 pub(crate) fn effect_answered(sim: &mut Sim, result: EffectResult) {
     let Some(sent) = sim.sent.remove(&(result.actor, result.number)) else { return };
     let Some(requester) = sent.requester else { return };

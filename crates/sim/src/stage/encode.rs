@@ -1,5 +1,5 @@
-//! Stage 6: each watched cell that changed is told once, whoever looks. A crowded cell spreads its changes over
-//! ticks instead of growing the message.
+//! Stage 6: encodes each watched and changed cell once for all watchers. A crowded cell spreads its changes over
+//! several ticks instead of growing the message.
 
 use std::sync::Arc;
 
@@ -9,13 +9,14 @@ use crate::{
     Event, Sim,
     body::{Body, EntityDetails, dirty},
     cells::GroundItem,
-    event::{Appearance, CellUpdate, Entry, Kind, Ring},
+    event::{Appearance, CellUpdate, Entry, Kind},
+    ring::Ring,
     rules::{KEYFRAME_ENTRIES, KEYFRAME_TICKS, OUTER_TICKS, OWN_STATE_TICKS, PACKET_ENTRIES},
     template::CreatureTemplate,
 };
 
 pub(crate) fn run(sim: &mut Sim) {
-    // Deaths and resurrections have moved bodies since the interest stage.
+    // Deaths and respawns have moved bodies since the interest stage.
     sim.cells.sort(&sim.bodies.hot);
     for index in 0..sim.cells.all.len() {
         if !sim.cells.all[index].owned {
@@ -75,7 +76,7 @@ fn delta(sim: &mut Sim, index: usize, ring: Ring) {
 
     let corner = corner(sim, index);
     let crowd = sim.cells.inside(index).len();
-    // Who waited longest goes first: the beginning moves on through the crowd.
+    // The start rotates through the crowd, so that the entries that waited longest come first.
     let first = if crowd > PACKET_ENTRIES { sim.tick as usize * PACKET_ENTRIES % crowd } else { 0 };
     let (mut published, mut deferred) = (0, 0);
     for place in (first..crowd).chain(0..first) {
@@ -99,7 +100,7 @@ fn delta(sim: &mut Sim, index: usize, ring: Ring) {
     }
 }
 
-/// Long lists become several messages; what follows a keyframe in the same tick completes it.
+/// Splits long lists into several messages. Messages that follow a keyframe in the same tick complete it.
 fn publish(sim: &mut Sim, index: usize, ring: Ring, keyframe: bool, mut entries: Vec<Entry>) {
     sim.counts.entries += entries.len() as u64;
     let (cell, tick) = (sim.cells.id(index), sim.tick as u32);
@@ -137,7 +138,7 @@ fn empty_entry(entity: EntityId) -> Entry {
 fn entry(body: &Body, details: &EntityDetails, bits: u8, corner: (i32, i32)) -> Entry {
     let appears = bits & dirty::APPEARS != 0;
     let has = |bit: u8| appears || bits & bit != 0;
-    // With `appears`, no velocity means standing.
+    // With `appears`, an absent velocity means that the entity stands.
     let moving = (body.vx, body.vy) != (0, 0);
     let velocity = (bits & dirty::VELOCITY != 0 && !appears) || (appears && moving);
     Entry {
@@ -161,7 +162,7 @@ fn appearance(body: &Body, details: &EntityDetails) -> Appearance {
     Appearance { kind: body.kind, template: body.template, name }
 }
 
-/// A wound never looks like death, nor death like a wound.
+/// Rounds so that only the dead have 0, and only the unhurt have 255.
 fn health(body: &Body) -> u8 {
     let part = (u64::from(body.health) * 255 / u64::from(body.max_health.max(1))).min(255) as u8;
     if body.alive() { part.max(1) } else { 0 }
@@ -193,7 +194,7 @@ fn item_entry(ground_item: &GroundItem, corner: (i32, i32)) -> Entry {
     }
 }
 
-/// Each player hears of the own avatar when it changed, and once a second anyway.
+/// Sends each player the state of the avatar when it changed, and at least once a second.
 fn publish_own_states(sim: &mut Sim) {
     for at in 0..sim.bodies.hot.len() {
         let EntityDetails::Avatar(avatar) = &sim.bodies.details[at] else { continue };

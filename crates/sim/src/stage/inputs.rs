@@ -1,4 +1,4 @@
-//! Stage 1: what came in since the last tick takes effect, in the order it came.
+//! Stage 1: applies the inputs since the last tick, in order.
 
 use std::collections::BTreeMap;
 
@@ -6,14 +6,14 @@ use shardkeep_types::{CellId, CellRect, CharacterId, EntityId, Position};
 
 use crate::{
     Event, Sim,
-    body::{Avatar, Body, Creature, EntityDetails, Ghost, dirty},
-    event::{Kind, Refusal, RemovalReason, Ring},
-    input::{EnteringAvatar, GhostState, Goal, Input, Item, Requester},
+    body::{Avatar, Body, EntityDetails, Ghost, dirty},
+    event::{Kind, Refusal, RemovalReason},
+    input::{EnteringAvatar, GhostState, Input, Item, Requester},
+    ring::Ring,
     rules::{ATTACK_COOLDOWN_MS, AVATAR_HEALTH, AVATAR_SPEED},
-    template::CreatureTemplate,
 };
 
-/// A client that rounds its velocity up does nothing wrong.
+/// The tolerance for clients that round their velocity up.
 const SPEED_TOLERANCE: i32 = 20;
 
 pub(crate) fn run(sim: &mut Sim, inputs: impl IntoIterator<Item = Input>) {
@@ -71,7 +71,7 @@ fn apply(sim: &mut Sim, input: Input) {
     }
 }
 
-/// Cells gained begin with keyframes; creatures leave cells that are lost.
+/// Sets the owned cells. New cells begin with a keyframe; creatures leave lost cells.
 fn set_owned_cells(sim: &mut Sim, rects: &[CellRect]) {
     for index in 0..sim.cells.all.len() {
         let id = sim.cells.id(index);
@@ -108,7 +108,7 @@ fn set_owned_cells(sim: &mut Sim, rects: &[CellRect]) {
     }
 }
 
-/// The ground of owned cells is known now: items lie there, creatures may appear.
+/// The ground of owned cells is loaded: items appear, and creatures may appear.
 fn ground(sim: &mut Sim, cells: CellRect, items: &[(Item, Position)], generations: &BTreeMap<u64, u64>) {
     for cell in cells.cells() {
         if let Some(cell) = sim.cells.get_mut(cell).filter(|cell| cell.owned) {
@@ -125,23 +125,9 @@ fn ground(sim: &mut Sim, cells: CellRect, items: &[(Item, Position)], generation
         let here = cells.contains(point.home.cell()) && sim.owns(point.home.cell());
         if here && sim.spawns[spawn].generation == 0 {
             sim.spawns[spawn].generation = generations.get(&point.id).map_or(1, |minted| minted + 1);
-            spawn_creature(sim, spawn);
+            sim.spawn_creature(spawn);
         }
     }
-}
-
-pub(crate) fn spawn_creature(sim: &mut Sim, spawn: usize) {
-    let point = sim.map.spawns[spawn];
-    let template = CreatureTemplate::get(point.template).unwrap_or(CreatureTemplate::rabbit());
-    let body = Body {
-        health: template.health,
-        max_health: template.health,
-        template: template.number,
-        ..sim.new_body(EntityId::creature(point.id), Kind::Creature, point.home)
-    };
-    let creature = Creature { spawn, goal: Goal::Idle, goal_until: 0, next_attack_at: 0, attacker: None };
-    sim.spawns[spawn].respawns_at = None;
-    sim.bodies.insert(body, EntityDetails::Creature(creature));
 }
 
 fn watch(sim: &mut Sim, cell: CellId, ring: Ring, on: bool) {
@@ -177,7 +163,7 @@ fn enter(sim: &mut Sim, entering: EnteringAvatar) {
         view: None,
         published: None,
     };
-    // A ghost of it turns into itself: its cell's watchers notice nothing but a fresh entry.
+    // A ghost becomes an avatar of this zone. Watchers of its cell see only a new entry.
     if let Some(ghost) = sim.bodies.find(id) {
         let mut before = sim.bodies.hot[ghost].clone();
         sim.cells.enter(&mut before, body.cell);
@@ -190,7 +176,7 @@ fn freeze(sim: &mut Sim, character: CharacterId, frozen: bool) {
         body.frozen = frozen;
     }
     if frozen {
-        // Now, while there is still a way to the player; where the avatar goes nobody knows of these requests.
+        // Now, because the player can still be answered. The next zone does not know these requests.
         sim.end_interactions(character);
     }
 }
@@ -214,7 +200,7 @@ fn desired_velocity(sim: &mut Sim, character: CharacterId, sequence: u32, veloci
     }
 }
 
-/// No faster than an avatar runs, rounded towards zero.
+/// Limits the velocity to the speed of an avatar, rounded towards zero.
 fn clamp_velocity((x, y): (i32, i32)) -> (i32, i32) {
     let speed = f64::from(x).hypot(f64::from(y));
     let scale = if speed > f64::from(AVATAR_SPEED) { f64::from(AVATAR_SPEED) / speed } else { 1.0 };
@@ -242,7 +228,7 @@ fn ghost(sim: &mut Sim, state: GhostState) {
         }
         return;
     };
-    // What is ours is never a neighbour's at once: late words about it are old.
+    // A message about an entity that belongs to this zone now is old.
     let EntityDetails::Ghost(ghost) = &mut sim.bodies.details[at] else { return };
     ghost.seen_at = sim.now;
     let body = &mut sim.bodies.hot[at];
@@ -261,13 +247,13 @@ fn ghost(sim: &mut Sim, state: GhostState) {
 }
 
 impl Sim {
-    /// The avatar is saved elsewhere, or another zone's.
+    /// Removes an avatar that is released or belongs to another zone.
     fn leave(&mut self, character: CharacterId) {
         self.end_interactions(character);
         self.remove_entity(EntityId::avatar(character), RemovalReason::Left);
     }
 
-    /// Ends everything in which the avatar takes part. Whoever waits for an answer gets one.
+    /// Ends everything in which the avatar takes part, and answers all waiting requests.
     fn end_interactions(&mut self, character: CharacterId) {
         if self.bodies.avatar(character).is_none() {
             return;
@@ -289,12 +275,12 @@ impl Sim {
         }
     }
 
-    /// Puts the avatar somewhere else all at once.
+    /// Moves the avatar to another position at once.
     pub(crate) fn teleport(&mut self, character: CharacterId, to: Position) {
         let cell = self.cells.at(to.x_mm, to.y_mm);
         let Some((body, avatar)) = self.bodies.avatar_mut(character) else { return };
         avatar.desired_velocity = (0, 0);
-        // A leap is not a stroll over the border and back.
+        // A teleport over the border is handed over at once, unlike a step over the border.
         avatar.outside_since = Some(0);
         body.set_velocity(0, 0);
         (body.x, body.y, body.parts) = (to.x_mm, to.y_mm, (0, 0));

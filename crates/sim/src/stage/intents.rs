@@ -1,4 +1,4 @@
-//! Stage 5: what the AI wants of creatures. Without word from it, or without anybody near, they stand idle.
+//! Stage 5: applies the intents of the AI. Creatures without an intent or without an avatar nearby stand idle.
 
 use crate::{
     Sim,
@@ -8,7 +8,7 @@ use crate::{
     template::CreatureTemplate,
 };
 
-/// Wishes for creatures that are not here, or are a neighbour's, are dropped.
+/// Intents for creatures that are not here, or belong to a neighbour, are dropped.
 pub(crate) fn accept(sim: &mut Sim, intents: &[Intent]) {
     for intent in intents {
         let Some(at) = sim.bodies.find(intent.creature) else { continue };
@@ -38,7 +38,7 @@ pub(crate) fn run(sim: &mut Sim) {
     }
 }
 
-/// A creature that shall attack what it cannot reach yet closes in; one that has arrived waits.
+/// A creature approaches a target that it cannot reach yet. A creature at its goal waits.
 fn resolve_goal(sim: &Sim, at: usize, goal: Goal) -> Goal {
     let Goal::Attack { target } = goal else { return goal };
     let Some(target_body) = sim.bodies.find(target).map(|at| &sim.bodies.hot[at]) else { return Goal::Idle };

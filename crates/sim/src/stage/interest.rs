@@ -1,4 +1,5 @@
-//! Stage 3: who is where, who sees from where, who has left the zone, which creatures somebody is near.
+//! Stage 3: finds the cell of each body, the view of each avatar, avatars that left the zone, and creatures near an
+//! avatar.
 
 use crate::{
     Event, Sim,
@@ -26,7 +27,7 @@ fn forget_old_ghosts(sim: &mut Sim) {
     }
 }
 
-/// Creatures think, and are told to the AI, only where an avatar is in the cell or beside it.
+/// Activates the cells with an avatar inside or next to them. Only creatures in active cells have perceptions.
 fn activate_cells(sim: &mut Sim) {
     sim.cells.all.iter_mut().for_each(|cell| cell.active = false);
     for index in 0..sim.cells.all.len() {

@@ -1,8 +1,9 @@
-//! The stages of a tick, in this order. Each is one function `run` over the whole simulation.
+//! The stages of a tick, in the order inputs, movement, interest, combat, intents, encode. Each stage is one function `run`
+//! over the whole simulation.
 
-pub(crate) mod combat; // 4
+pub(crate) mod combat;
 pub(crate) mod encode;
-pub(crate) mod inputs; // 1
-pub(crate) mod intents; // 5
-pub(crate) mod interest; // 3
-pub(crate) mod movement; // 2 // 6
+pub(crate) mod inputs;
+pub(crate) mod intents;
+pub(crate) mod interest;
+pub(crate) mod movement;

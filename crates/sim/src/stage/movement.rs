@@ -1,4 +1,4 @@
-//! Stage 2: everything moves by its velocity, as far as walls, the map's edge and ownership allow.
+//! Stage 2: moves every body by its velocity, within walls, the map's edge and the owned cells.
 
 use crate::{
     Map, Sim,
@@ -36,8 +36,7 @@ fn enter_cell(body: &mut Body, cells: &mut Cells) {
     cells.enter(body, into);
 }
 
-/// Moves along each axis for itself, so that one slides along a wall. The velocity told to watchers is the one
-/// that came true.
+/// Moves along each axis separately, so that a body slides along a wall. Watchers get the velocity that resulted.
 fn walk(
     body: &mut Body,
     desired_velocity: (i32, i32),
@@ -66,13 +65,13 @@ fn walk(
     body.set_velocity(vx, vy);
 }
 
-/// Where one is after so many steps, in millimetres and parts of one.
+/// The coordinate after so many steps, in millimetres and parts of one.
 fn step(mm: i32, part: i32, velocity: i32, steps: i32) -> (i32, i32) {
     let parts = part + velocity * steps;
     (mm + parts.div_euclid(PARTS_PER_MM), parts.rem_euclid(PARTS_PER_MM))
 }
 
-/// A neighbour's entity goes on as last heard; its own zone minds the walls.
+/// Moves a ghost with its last velocity. Only its own zone checks walls.
 fn extrapolate(body: &mut Body, steps: i32, map: &Map) {
     let (x, px) = step(body.x, body.parts.0, body.vx, steps);
     let (y, py) = step(body.y, body.parts.1, body.vy, steps);
@@ -80,7 +79,7 @@ fn extrapolate(body: &mut Body, steps: i32, map: &Map) {
     body.parts = (px, py);
 }
 
-/// Velocity towards the goal; none when it is reached within this tick.
+/// The velocity towards the goal; zero when this tick reaches it.
 fn pursue(body: &Body, goal: Goal, steps: i32) -> (i32, i32) {
     let Goal::Move { x_mm, y_mm, speed } = goal else { return (0, 0) };
     let fastest = CreatureTemplate::get(body.template).map_or(0, |template| template.speed);

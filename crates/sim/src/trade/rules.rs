@@ -1,4 +1,4 @@
-//! Trades between the avatars of one zone: who may trade with whom, and who is told what.
+//! Trades between avatars of one zone: the conditions for a trade, and the events for its participants.
 
 use std::sync::Arc;
 
@@ -120,7 +120,7 @@ impl Sim {
             .ok_or(Refusal::NotFound)
     }
 
-    /// The other side hears of it by event, the one who asked by the reply.
+    /// The partner gets an event, the requester gets a reply.
     fn trade_reply(&mut self, requester: Requester, id: u64) -> Answer {
         self.notify_trade(id, Some(requester.character));
         let view = self.trade_view(id, requester.character).ok_or(Refusal::NotFound)?;
@@ -136,7 +136,7 @@ impl Sim {
         }
     }
 
-    /// The trade as this character sees it.
+    /// The trade from the view of this character.
     pub fn trade_view(&self, id: u64, player: CharacterId) -> Option<TradeView> {
         let trade = self.trades.get(&id)?;
         let (own_side, partner_side) = trade.sides_for(player)?;
@@ -164,7 +164,7 @@ impl Sim {
         sides.into_iter().any(|(own_side, _)| own_side.items.contains(&item))
     }
 
-    /// Someone leaves, dies or freezes. A trade on its way to the database is no longer theirs to stop.
+    /// Cancels the trade of an avatar that leaves, dies or freezes, unless it is being committed.
     pub(crate) fn cancel_trade_of(&mut self, player: CharacterId) {
         let Some(id) = self.bodies.avatar(player).and_then(|(_, avatar)| avatar.trade) else { return };
         if self.trades.get(&id).is_some_and(|trade| trade.state != TradeState::Committing) {
@@ -172,7 +172,7 @@ impl Sim {
         }
     }
 
-    /// Those who went apart trade no longer.
+    /// Cancels the trades of avatars that are too far apart.
     pub(crate) fn cancel_distant_trades(&mut self) {
         let distant = |trade: &&Trade| {
             let [a, b] = trade.participants().map(|player| self.bodies.avatar(player));
@@ -185,7 +185,7 @@ impl Sim {
         }
     }
 
-    /// The database has moved everything.
+    /// The database has committed the trade.
     pub(crate) fn finish_trade(&mut self, id: u64) {
         let Some(trade) = self.trades.get_mut(&id) else { return };
         trade.state = TradeState::Done;

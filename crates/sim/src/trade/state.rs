@@ -1,5 +1,5 @@
-//! One trade between two avatars: invite → open → offers (each a new revision) → both confirm that revision →
-//! one hard action → done. Nothing changes hands here; the database moves everything or nothing.
+//! One trade between two avatars: invite → open → offers (each a new revision) → both confirm one revision → one
+//! hard action → done. The trade itself moves nothing; the database moves everything or nothing.
 
 use shardkeep_types::{CharacterId, ItemId};
 
@@ -9,7 +9,7 @@ use crate::{
     rules::MAX_REPEATS,
 };
 
-/// An agreement to one revision, and who waits for its outcome.
+/// The consent to one revision, and the requests that wait for its outcome.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Confirmation {
     pub(crate) action: ActionKey,
@@ -43,17 +43,17 @@ impl Side {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Trade {
     pub(crate) id: u64,
-    /// The one who invited first.
+    /// The side that invited comes first.
     pub(crate) sides: [Side; 2],
     pub(crate) state: TradeState,
     pub(crate) revision: u32,
 }
 
-/// What a confirmation led to.
+/// The effect of a confirmation.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum ConfirmOutcome {
     Waiting,
-    /// Both agree: to be committed.
+    /// Both sides have confirmed: the trade can be committed.
     Complete,
 }
 
@@ -66,7 +66,7 @@ impl Trade {
         [self.sides[0].player, self.sides[1].player]
     }
 
-    /// This character's side, and the partner's.
+    /// The side of this character, and that of the partner.
     pub(crate) fn sides_for(&self, player: CharacterId) -> Option<(&Side, &Side)> {
         match &self.sides {
             [mine, theirs] if mine.player == player => Some((mine, theirs)),
@@ -87,7 +87,7 @@ impl Trade {
         }
     }
 
-    /// Only the one invited answers, once.
+    /// Only the invited avatar accepts, and only once.
     pub(crate) fn accept(&mut self, player: CharacterId) -> Result<(), Refusal> {
         if self.sides[1].player != player || self.state != TradeState::Invited {
             return Err(Refusal::Refused("there is nothing to answer"));
@@ -97,7 +97,7 @@ impl Trade {
         Ok(())
     }
 
-    /// Replaces one side's offer; whoever had confirmed is told that it no longer counts.
+    /// Replaces the offer of one side. Returns the requests whose confirmation no longer counts.
     pub(crate) fn offer(
         &mut self,
         player: CharacterId,
@@ -139,7 +139,7 @@ impl Trade {
         Ok(ConfirmOutcome::Waiting)
     }
 
-    /// A client that lost its connection repeats the request while the commit is on its way.
+    /// A client repeats its confirmation after a lost connection, while the commit is pending.
     fn confirm_again(&mut self, requester: Requester, action: ActionKey) -> Result<ConfirmOutcome, Refusal> {
         match &mut self.side(requester.character)?.confirmation {
             Some(confirmation) if confirmation.action == action => {
@@ -149,7 +149,7 @@ impl Trade {
         }
     }
 
-    /// What each side gives, when both agree.
+    /// The offers of both sides, once both have confirmed.
     pub(crate) fn contributions(&self) -> Option<[TradeContribution; 2]> {
         let contribution = |side: &Side| {
             let action = side.confirmation.as_ref()?.action;
@@ -163,7 +163,7 @@ impl Trade {
         Some([contribution(&self.sides[0])?, contribution(&self.sides[1])?])
     }
 
-    /// Clears both confirmations and returns who waited for them.
+    /// Clears both confirmations and returns the requests that waited for them.
     pub(crate) fn take_requesters(&mut self) -> Vec<Requester> {
         self.sides
             .iter_mut()

@@ -3,7 +3,7 @@ use shardkeep_types::CellId;
 
 use super::*;
 
-/// Two cells, of which the left one is owned; the border is at x = 32 m.
+/// Two cells. The simulation owns the left one; the border is at x = 32 m.
 fn half() -> World {
     World::on(Map::open(MAP, "test", 2, 1, at(16_000, 16_000)), rect(0, 0, 1, 1))
 }
@@ -73,7 +73,7 @@ fn entering_avatar_replaces_ghost_without_gone_entry() {
         _ => false,
     });
     assert!(!gone);
-    // What the neighbour still says about it is old.
+    // Later messages of the neighbour about it are old.
     world.tick([Input::Ghost(ghost(entity, at(1_000, 1_000), 10)), Input::GhostGone(entity)]);
     assert_eq!(world.position(ANN), (30_000, 5_000));
 }

@@ -41,7 +41,7 @@ fn unwatched_or_unchanged_cell_publishes_nothing() {
     world.walk(ANN, 1, (2_000, 0));
     assert_eq!(updates(world.ticks(5)), []);
     world.tick([watch(0, 0, Ring::Near)]);
-    // A steady walk needs no words: the client goes on by itself.
+    // A steady walk needs no messages, because the client extrapolates.
     assert_eq!(updates(world.ticks(5)), []);
     let turned = updates(world.walk(ANN, 2, (0, 0)));
     assert_eq!(turned[0].entries[0].velocity, Some((0, 0)));

@@ -2,7 +2,7 @@ use shardkeep_sim::{Goal, Intent, SpawnPoint, template};
 
 use super::*;
 
-/// One creature at (20 m, 10 m), on otherwise empty ground.
+/// One creature at (20 m, 10 m) on empty ground.
 fn with(template: u16) -> (World, EntityId) {
     let mut map = Map::open(MAP, "test", 4, 4, at(16_000, 16_000));
     map.spawns.push(SpawnPoint { id: 9, template, home: at(20_000, 10_000) });
@@ -14,7 +14,7 @@ fn attack(world: &mut World, target: EntityId) -> Result<Reply, Refusal> {
     replies(&events).pop().unwrap().1
 }
 
-/// Strikes until the creature is dead; returns the loot that is wanted.
+/// Attacks until the creature is dead. Returns the commit of its loot.
 fn kill(world: &mut World, target: EntityId) -> (u64, HardChange) {
     for _ in 0..50 {
         let events = world.act(ANN, Act::Attack { target });
@@ -34,7 +34,7 @@ fn attack_checks_reach_cooldown_and_target() {
     assert_eq!(attack(&mut world, EntityId::creature(1)), Err(Refusal::NotFound));
     world.tick([Input::Teleport { character: ANN, to: at(19_000, 10_000) }]);
     assert!(matches!(attack(&mut world, rabbit), Ok(Reply::Attack { killed: false, .. })));
-    assert_eq!(attack(&mut world, rabbit), Err(Refusal::Refused("not so fast")));
+    assert_eq!(attack(&mut world, rabbit), Err(Refusal::Refused("the attack is on cooldown")));
     assert!(matches!(attack(&mut world, EntityId::avatar(ANN)), Err(Refusal::Refused(_))));
 }
 
@@ -75,7 +75,7 @@ fn loot_lies_on_ground_if_minted_and_is_reloaded_if_repeated() {
     world.tick([Input::Committed { number, outcome: outcome.clone() }]);
     let events = world.act(ANN, Act::PickUp { action: action(1), entity: EntityId::ground_item(ItemId(5)) });
     assert_eq!(commits(&events).len(), 1);
-    // The same number again, as after a lost answer, does nothing.
+    // The same number again, as after a lost answer, changes nothing.
     assert_eq!(commits(&world.tick([Input::Committed { number, outcome }])), []);
 
     let (mut world, rabbit) = with(template::RABBIT);
@@ -123,6 +123,14 @@ fn dead_avatar_respawns_at_start() {
         .collect();
     assert_eq!(vitals.iter().filter(|(_, died)| *died).count(), 1);
     assert_eq!(vitals.last(), Some(&(100, false)));
+    let killers: Vec<_> = events
+        .iter()
+        .filter_map(|event| match event {
+            Event::Died { character, killer, .. } => Some((*character, *killer)),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(killers, [(ANN, wolf)]);
     assert!(events.iter().any(|event| matches!(event, Event::Placed { .. })));
 }
 

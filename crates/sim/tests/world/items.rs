@@ -1,3 +1,5 @@
+use shardkeep_sim::rules::{MAX_ACTION_GAP, MAX_STACKS};
+
 use super::*;
 
 fn possessions_of(items: &[u64], last_action: u64) -> Possessions {
@@ -109,4 +111,26 @@ fn pending_actions_without_database_are_bounded() {
     assert_eq!(replies(&world.act(ANN, drop(20))), [(ANN, Err(Refusal::Unavailable))]);
     let repeats = (0..100).flat_map(|_| replies(&world.act(ANN, drop(1)))).count();
     assert!(repeats > 80, "repeats are refused, not gathered: {repeats}");
+}
+
+#[test]
+fn action_id_far_ahead_is_refused_and_blocks_nothing() {
+    let mut world = World::open();
+    world.enter_with(ANN, at(10_000, 10_000), possessions_of(&[7], 5));
+    let drop = |id: u64| Act::Drop { action: ActionKey { id, digest: [1; 16] }, item: ItemId(7) };
+    for far in [i64::MAX.unsigned_abs(), 5 + MAX_ACTION_GAP + 1] {
+        let refused = replies(&world.act(ANN, drop(far)));
+        let [(ANN, Err(Refusal::Refused(why)))] = refused[..] else { panic!("{refused:?}") };
+        assert!(why.contains("last_action"), "{why}");
+    }
+    assert_eq!(commits(&world.act(ANN, drop(6))).len(), 1);
+}
+
+#[test]
+fn full_inventory_refuses_pick_up_before_the_database_does() {
+    let mut world = with_item_on_ground();
+    let many: Vec<u64> = (100..100 + MAX_STACKS as u64).collect();
+    world.enter_with(ANN, at(10_000, 10_000), possessions_of(&many, 0));
+    let full = Err(Refusal::Refused("the inventory is full"));
+    assert_eq!(replies(&world.act(ANN, pick_up(1))), [(ANN, full)]);
 }

@@ -1,4 +1,4 @@
-//! The simulation as its zone sees it: inputs in, events out, no runtime and no waiting.
+//! Tests of the simulation from outside: inputs in, events out, without a runtime or waiting.
 
 mod bench;
 mod border;
@@ -21,7 +21,7 @@ const MAP: MapId = MapId(1);
 const ANN: CharacterId = CharacterId(1);
 const BOB: CharacterId = CharacterId(2);
 
-/// A simulation with a clock of its own.
+/// A simulation with a test clock.
 struct World {
     sim: Sim,
     now: u64,
@@ -60,7 +60,7 @@ fn entering(character: CharacterId, position: Position) -> EnteringAvatar {
 }
 
 impl World {
-    /// Four by four cells of open ground, all owned, nobody there.
+    /// Four by four owned cells of open ground without entities.
     fn open() -> Self {
         Self::on(Map::open(MAP, "test", 4, 4, at(16_000, 16_000)), rect(0, 0, 4, 4))
     }
@@ -98,7 +98,7 @@ impl World {
         (at.x_mm, at.y_mm)
     }
 
-    /// Sends a request and returns what was said in this tick.
+    /// Sends a request and returns the events of this tick.
     fn act(&mut self, character: CharacterId, act: Act) -> Vec<Event> {
         self.requests += 1;
         let requester = Requester { character, request: self.requests };

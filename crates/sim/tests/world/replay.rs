@@ -57,7 +57,7 @@ fn input() -> impl Strategy<Value = Input> {
 }
 
 proptest! {
-    /// The same inputs give the same events, whatever they are; and nothing panics.
+    /// The same inputs always give the same events, and no input panics.
     #[test]
     fn same_inputs_give_same_events(ticks in prop::collection::vec(prop::collection::vec(input(), 0..6), 1..40)) {
         let run = || {

@@ -6,7 +6,7 @@ fn possessions_of(items: &[u64], coins: i64) -> Possessions {
     Possessions { items: items.iter().map(|&id| item(id)).collect(), coins, experience: 0, last_action: 0 }
 }
 
-/// Ann has item 1, Bob has 30 coins; they stand two metres apart and have opened a trade.
+/// Ann has item 1 and Bob has 30 coins. They stand two metres apart and have an open trade.
 fn open() -> (World, u64) {
     let mut world = World::open();
     world.enter_with(ANN, at(10_000, 10_000), possessions_of(&[1], 0));
@@ -26,7 +26,7 @@ fn seen(events: &[Event], player: CharacterId) -> Option<TradeView> {
     })
 }
 
-/// Both offers are made; the revision to confirm.
+/// Makes both offers and returns the revision to confirm.
 fn offered(world: &mut World, trade: u64) -> u32 {
     world.act(ANN, Act::Offer { trade, items: vec![ItemId(1)], coins: 0 });
     let events = world.act(BOB, Act::Offer { trade, items: vec![], coins: 20 });

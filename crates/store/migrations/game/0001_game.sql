@@ -1,4 +1,4 @@
--- Who leads a world. Every command of a world carries its term; a lower one is refused.
+-- The process that leads a world. Every command of a world carries its term; lower terms are refused.
 CREATE TABLE leadership (
     world BIGINT PRIMARY KEY,
     holder TEXT NOT NULL,
@@ -9,13 +9,14 @@ CREATE TABLE leadership (
     ttl_ms BIGINT NOT NULL
 );
 
--- Blocks of ids, handed out to replicas; gaps are allowed, repeats are not.
+-- Blocks of ids for replicas. Gaps are allowed, repeats are not.
 CREATE TABLE sequences (
     name TEXT PRIMARY KEY,
     next BIGINT NOT NULL
 );
 
--- `epoch` is raised when the owner changes, `version` when what the character holds changes.
+-- A change of owner raises `epoch`, a change of items, coins or experience raises `version`. `soft_sequence` is the
+-- sequence of the last soft state written in this epoch; an older state never replaces a newer one.
 CREATE TABLE characters (
     id BIGINT PRIMARY KEY,
     account BIGINT NOT NULL,
@@ -35,13 +36,14 @@ CREATE TABLE characters (
     experience BIGINT NOT NULL,
     last_action BIGINT NOT NULL,
     version BIGINT NOT NULL,
+    soft_sequence BIGINT NOT NULL,
     UNIQUE (world, name_key)
 );
 CREATE INDEX characters_of_account ON characters (account, world);
 CREATE INDEX characters_of_owner ON characters (world, owner);
 
--- A stack of items in the hands of one holder: a ledger account, "c:<character>" or "g:<world>:<map>:<x>:<y>".
--- World and place are set for what lies on the ground. `hop` counts its moves.
+-- A stack of items and its holder, a ledger account: "c:<character>" or "g:<world>:<map>:<x>:<y>". World and position
+-- are set for stacks on the ground only. `hop` counts the moves of the stack.
 CREATE TABLE items (
     id BIGINT PRIMARY KEY,
     holder TEXT NOT NULL,
@@ -54,14 +56,14 @@ CREATE TABLE items (
     y_mm BIGINT
 );
 CREATE INDEX items_of_holder ON items (holder);
-CREATE INDEX items_on_ground ON items (world, map, y_mm) WHERE world IS NOT NULL;
+CREATE INDEX items_on_ground ON items (world, map, y_mm, id) WHERE world IS NOT NULL;
 
 CREATE TABLE balances (
     holder TEXT PRIMARY KEY,
     coins BIGINT NOT NULL CHECK (coins >= 0)
 );
 
--- The journal: every stack's way from its origin, and every coin's. Written with what it describes.
+-- The journal of all moves of stacks and coins, from their origins on. The transaction that moves them writes it.
 CREATE TABLE item_journal (
     item BIGINT NOT NULL,
     hop BIGINT NOT NULL,
@@ -82,7 +84,7 @@ CREATE TABLE coin_journal (
     amount BIGINT NOT NULL CHECK (amount > 0)
 );
 
--- The last 256 actions of each character, at `slot` = id modulo 256: a repeat is answered from here.
+-- The results of the last 256 actions of each character, at `slot` = id modulo 256. They answer repeats.
 CREATE TABLE actions (
     character BIGINT NOT NULL,
     slot BIGINT NOT NULL,
@@ -92,7 +94,7 @@ CREATE TABLE actions (
     PRIMARY KEY (character, slot)
 );
 
--- The highest generation that each spawn has minted loot for, and what that was.
+-- The highest generation of each spawn that has minted loot, and the items it minted.
 CREATE TABLE spawns (
     world BIGINT NOT NULL,
     spawn BIGINT NOT NULL,

@@ -3,7 +3,7 @@
 use shardkeep_names::confusable_key;
 use shardkeep_types::{AccountId, CharacterId, WorldId};
 
-use super::Game;
+use super::tables::Game;
 use crate::{Error, sql};
 
 /// A character in the result of a search.

@@ -1,18 +1,25 @@
-//! Characters: reading them, listing an account's, making a new one.
+//! Loads, lists, counts and creates characters.
 
 use std::collections::HashMap;
 
 use shardkeep_types::{AccountId, CharacterId, Epoch, MapId, Position, SessionId, WorldId};
 
-use super::{Character, Game, GameError, Holder, Holdings, Owner, Refusal, ids::Sequence};
-use crate::{Error, Query, Row, Rows, Tx, sql, transact};
+use super::{
+    holder::Holder,
+    holdings::Holdings,
+    ids::Sequence,
+    refusal::{GameError, Refusal},
+    tables::Game,
+    types::{Caller, Character, Owner},
+};
+use crate::{Error, Row, Rows, Tx, sql, transact};
 
 const MAX_NAME: usize = 64;
-/// What a fresh avatar has; zones know better from the first save on.
+/// The health of a new avatar, until its zone saves another value.
 const START_HEALTH: u32 = 100;
 const STARTER: &str = "starter";
 
-/// A row of `characters`: everything but what it holds.
+/// A row of `characters`. Items and coins are in other tables.
 #[derive(Debug, Clone)]
 pub(super) struct CharacterRow {
     pub(super) id: CharacterId,
@@ -30,7 +37,7 @@ pub(super) struct CharacterRow {
     pub(super) version: u64,
 }
 
-/// The columns of [`CharacterRow::read`], in its order. A macro, because statements are literals.
+/// The columns of [`CharacterRow::read`], in its order. It is a macro because statements are literals.
 macro_rules! character_columns {
     () => {
         "characters.id, characters.account, characters.world, characters.name, characters.owner,
@@ -85,37 +92,50 @@ impl CharacterRow {
     }
 }
 
-/// A character to make.
+/// A character to create.
 #[derive(Debug, Clone)]
 pub struct NewCharacter {
     pub account: AccountId,
     pub world: WorldId,
-    /// Unique in the world without regard to case.
+    /// Unique in the world. Upper and lower case count as equal.
     pub name: String,
     pub start: Position,
-    /// (template, count) of the stacks that are minted with it.
+    /// (template, count) of the stacks that are minted with the character.
     pub items: Vec<(u32, u32)>,
     pub coins: i64,
-    /// Characters an account may have in a world.
+    /// How many characters an account may have in a world.
     pub limit: u32,
 }
 
 impl Game {
-    /// The character as the database has it now.
-    pub async fn load(&self, id: CharacterId) -> Result<Character, GameError> {
-        let query =
-            sql(concat!("SELECT ", character_columns!(), " FROM characters WHERE id = $1")).bind(id.0);
-        self.read(query).await?.pop().ok_or(Refusal::NoSuchCharacter(id).into())
+    /// The character as the database has it now, for callers of its world.
+    pub async fn load(&self, id: CharacterId, caller: &Caller) -> Result<Character, GameError> {
+        let mut tx = self.database().snapshot().await?;
+        let character = self.load_in(&mut tx, id).await?;
+        tx.commit().await?;
+        if character.world != caller.world() {
+            return Err(Refusal::Forbidden(format!("character {id} belongs to another world")).into());
+        }
+        Ok(character)
     }
 
-    /// An account's characters in a world, oldest first.
+    pub(super) async fn load_in(&self, tx: &mut Tx, id: CharacterId) -> Result<Character, GameError> {
+        let query =
+            sql(concat!("SELECT ", character_columns!(), " FROM characters WHERE id = $1")).bind(id.0);
+        let rows = tx.fetch_all(query).await?;
+        self.with_holdings(tx, rows).await?.pop().ok_or(Refusal::NoSuchCharacter(id).into())
+    }
+
+    /// An account's characters in a world, oldest first, without their items and coins.
     pub async fn list(&self, account: AccountId, world: WorldId) -> Result<Vec<Character>, GameError> {
         let query = sql(concat!(
             "SELECT ",
             character_columns!(),
             " FROM characters WHERE account = $1 AND world = $2 ORDER BY id"
         ));
-        Ok(self.read(query.bind(account.0).bind(world.0)).await?)
+        let rows = self.database().fetch_all(query.bind(account.0).bind(world.0)).await?;
+        let bare = Holdings::default();
+        rows.into_iter().map(|row| Ok(CharacterRow::read(row)?.with(&bare))).collect()
     }
 
     /// How many characters each of the accounts has, by world. Accounts without any are left out.
@@ -127,22 +147,14 @@ impl Game {
              WHERE account IN (SELECT r.account FROM {rows}) GROUP BY account, world");
         let rows = Rows::new().ints("account", accounts.iter().map(|account| account.0));
         let mut counts: HashMap<_, Vec<_>> = HashMap::new();
-        for mut row in self.database.fetch_all(query.rows(rows)).await? {
+        for mut row in self.database().fetch_all(query.rows(rows)).await? {
             let account = AccountId(row.take()?);
             counts.entry(account).or_default().push((WorldId(row.take()?), row.take()?));
         }
         Ok(counts)
     }
 
-    async fn read(&self, query: Query) -> Result<Vec<Character>, Error> {
-        let mut tx = self.database.snapshot().await?;
-        let rows = tx.fetch_all(query).await?;
-        let characters = self.with_holdings(&mut tx, rows).await?;
-        tx.commit().await?;
-        Ok(characters)
-    }
-
-    /// Adds what they hold to rows that `tx` has read.
+    /// Adds the holdings to rows that `tx` has read.
     pub(super) async fn with_holdings(&self, tx: &mut Tx, rows: Vec<Row>) -> Result<Vec<Character>, Error> {
         let rows = rows.into_iter().map(CharacterRow::read).collect::<Result<Vec<_>, _>>()?;
         let versions: Vec<_> = rows.iter().map(|row| (row.id, row.version)).collect();
@@ -152,31 +164,34 @@ impl Game {
         Ok(characters)
     }
 
-    /// Makes a character, and mints what it starts with in the same transaction.
+    /// Creates a character, and mints its starter items in the same transaction.
     pub async fn create(&self, new: &NewCharacter) -> Result<Character, GameError> {
         let invalid = |reason: &str| Err(GameError::Refused(Refusal::Invalid(reason.to_owned())));
         if new.name.is_empty() || new.name.len() > MAX_NAME {
-            return invalid("the name is empty or too long");
+            let message = format!("a character name must have 1 to {MAX_NAME} bytes");
+            return Err(Refusal::Invalid(message).into());
         }
         if new.coins < 0 || new.items.iter().any(|(_, count)| *count == 0) {
-            return invalid("a character starts with stacks that are not empty and coins that are not owed");
+            return invalid(
+                "starter stacks need a count of at least 1, and starter coins must not be negative",
+            );
         }
         let ids = NewIds {
             character: self.take_one(Sequence::Character).await?,
             entry: self.take_one(Sequence::Entry).await?,
-            items: self.ids.take(&self.database, Sequence::Item, new.items.len()).await?,
+            items: self.ids().take(self.database(), Sequence::Item, new.items.len()).await?,
         };
-        let created: Result<(), GameError> = transact!(self.database, |tx| create_in(&mut tx, new, &ids));
+        let created: Result<(), GameError> = transact!(self.database(), |tx| create_in(&mut tx, new, &ids));
         match created {
             Err(GameError::Store(error)) if error.is_duplicate() => Err(Refusal::NameTaken.into()),
             Err(error) => Err(error),
-            Ok(()) => self.load(CharacterId(ids.character)).await,
+            Ok(()) => self.load(CharacterId(ids.character), &Caller::World(new.world)).await,
         }
     }
 
     async fn take_one(&self, sequence: Sequence) -> Result<u64, Error> {
-        let ids = self.ids.take(&self.database, sequence, 1).await?;
-        ids.first().copied().ok_or_else(|| Error::Corrupt("a sequence yields nothing".to_owned()))
+        let ids = self.ids().take(self.database(), sequence, 1).await?;
+        ids.first().copied().ok_or_else(|| Error::Corrupt("a sequence returned no id".to_owned()))
     }
 }
 
@@ -187,7 +202,7 @@ struct NewIds {
 }
 
 async fn create_in(tx: &mut Tx, new: &NewCharacter, ids: &NewIds) -> Result<(), GameError> {
-    // Two creations at once must not both see room below the limit.
+    // The lock makes two concurrent creations of an account count one after the other.
     tx.fetch_all(sql("SELECT term FROM leadership WHERE world = $1 {for_update}").bind(new.world.0)).await?;
     let count = sql("SELECT id FROM characters WHERE account = $1 AND world = $2");
     let count = tx.fetch_all(count.bind(new.account.0).bind(new.world.0)).await?.len();
@@ -196,8 +211,8 @@ async fn create_in(tx: &mut Tx, new: &NewCharacter, ids: &NewIds) -> Result<(), 
     }
     let insert = sql(
         "INSERT INTO characters (id, account, world, name, name_key, created_ms, owner, owner_incarnation,
-         epoch, session, map, x_mm, y_mm, facing, health, experience, last_action, version)
-         VALUES ($1, $2, $3, $4, $5, {now_ms}, '', 0, 0, $6, $7, $8, $9, 0, $10, 0, 0, 1)",
+         epoch, session, map, x_mm, y_mm, facing, health, experience, last_action, version, soft_sequence)
+         VALUES ($1, $2, $3, $4, $5, {now_ms}, '', 0, 0, $6, $7, $8, $9, 0, $10, 0, 0, 1, 0)",
     );
     let insert = insert.bind(ids.character).bind(new.account.0).bind(new.world.0).bind(&new.name);
     // Names that look alike have the same key, so that a world has only one of them.

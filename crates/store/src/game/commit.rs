@@ -1,5 +1,5 @@
-//! A batch of hard actions as one transaction: lock every row it names in key order, apply the actions one after
-//! the other to what is locked, write the outcome. However many they are, it is a dozen statements and one commit.
+//! Commits a batch of hard actions as one transaction. It locks every named row in key order, applies the actions one
+//! after the other, and writes the outcome. A batch of any size takes about a dozen statements and one commit.
 
 use std::{
     collections::{BTreeSet, HashSet},
@@ -9,19 +9,23 @@ use std::{
 use shardkeep_types::{CharacterId, ItemId, WorldId};
 
 use super::{
-    ACTION_WINDOW, Game, HardAction, HardResult, Holder, Holdings, Item, Refusal,
     characters::{CharacterRow, character_columns},
+    holder::Holder,
+    holdings::Holdings,
     ids::Sequence,
     plan::{LockedCharacter, Spawn, Stack, State, StoredResult},
+    refusal::{GameError, Refusal},
+    tables::Game,
+    types::{ACTION_WINDOW, ActionId, ActionLookup, Caller, HardAction, HardResult, Item},
 };
 use crate::{Error, Rows, Tx, sql, transact};
 
-/// What became of each action of a batch.
+/// The outcome of each action of a batch.
 pub(super) type Outcomes = Vec<Result<HardResult, Refusal>>;
 
 impl Game {
-    /// Commits actions together; each is refused or takes effect on its own. An error means that none is known to
-    /// have taken effect: repeat them, their ids make that safe.
+    /// Commits actions together. Each takes effect or is refused by itself. After an error it is unknown whether they
+    /// took effect: repeat them, their ids make that safe.
     pub async fn commit(&self, actions: &[HardAction]) -> Result<Outcomes, Error> {
         let checked: Vec<Result<&HardAction, Refusal>> =
             actions.iter().map(|action| action.check().map(|()| action)).collect();
@@ -32,11 +36,13 @@ impl Game {
         }
         let reserved = ReservedIds {
             items: self.take(Sequence::Item, valid.iter().map(|action| action.mints.len()).sum()).await?,
-            entries: self.take(Sequence::Entry, valid.iter().map(|action| action.coins.len()).sum()).await?,
+            entries: self
+                .take(Sequence::Entry, valid.iter().map(|action| coin_entries(action)).sum())
+                .await?,
         };
         let (mut outcomes, held): (std::vec::IntoIter<_>, Vec<_>) = {
             let done: Result<(Outcomes, Vec<_>), Error> =
-                transact!(self.database, |tx| self.commit_in(&mut tx, &valid, &reserved));
+                transact!(self.database(), |tx| self.commit_in(&mut tx, &valid, &reserved));
             let (outcomes, held) = done?;
             (outcomes.into_iter(), held)
         };
@@ -49,7 +55,7 @@ impl Game {
     }
 
     async fn take(&self, sequence: Sequence, count: usize) -> Result<Vec<u64>, Error> {
-        if count == 0 { Ok(Vec::new()) } else { self.ids.take(&self.database, sequence, count).await }
+        if count == 0 { Ok(Vec::new()) } else { self.ids().take(self.database(), sequence, count).await }
     }
 
     async fn commit_in(
@@ -63,7 +69,7 @@ impl Game {
         lock_spawns(tx, actions, &mut state).await?;
         lock_items(tx, actions, &mut state).await?;
         lock_ground(tx, actions, &mut state).await?;
-        read_stored(tx, actions, &mut state).await?;
+        lock_stored(tx, actions, &mut state).await?;
 
         let mut items = &reserved.items[..];
         let mut outcomes = Vec::with_capacity(actions.len());
@@ -88,8 +94,9 @@ impl Game {
         actions: &[&HardAction],
         state: &mut State,
     ) -> Result<(), Error> {
-        let ids: BTreeSet<u64> =
-            actions.iter().flat_map(|action| &action.fences).map(|fence| fence.character.0).collect();
+        let fences = actions.iter().flat_map(|action| &action.fences);
+        let rewards = actions.iter().filter_map(|action| action.reward.as_ref()).map(|reward| &reward.fence);
+        let ids: BTreeSet<u64> = fences.chain(rewards).map(|fence| fence.character.0).collect();
         if ids.is_empty() {
             return Ok(());
         }
@@ -110,7 +117,37 @@ impl Game {
     }
 }
 
-/// Ids for what the batch makes, taken before the transaction; a retry uses the same.
+/// How many entries an action may write into the coins' journal.
+fn coin_entries(action: &HardAction) -> usize {
+    action.coins.len() + usize::from(action.reward.is_some())
+}
+
+impl Game {
+    /// The stored result of an earlier action, for the owner of its character.
+    pub async fn lookup_action(&self, caller: &Caller, action: &ActionId) -> Result<ActionLookup, GameError> {
+        let mut tx = self.database().snapshot().await?;
+        let character = self.load_in(&mut tx, action.character).await?;
+        if character.world != caller.world() || !caller.owns(character.owner.as_ref()) {
+            let message = format!("another zone owns character {}", character.id);
+            return Err(Refusal::Forbidden(message).into());
+        }
+        let stored = read_stored(&mut tx, &[(action.character.0, action.id % ACTION_WINDOW)]).await?;
+        tx.commit().await?;
+        let minted = match stored.into_iter().find(|(key, _)| *key == (action.character, action.id)) {
+            Some((_, stored)) if stored.digest != action.digest => {
+                return Err(Refusal::ActionConflict.into());
+            }
+            Some((_, stored)) => Some(stored.minted),
+            None if action.id.saturating_add(ACTION_WINDOW) <= character.last_action => {
+                return Err(Refusal::ActionTooOld.into());
+            }
+            None => None,
+        };
+        Ok(ActionLookup { minted, character })
+    }
+}
+
+/// Ids for new rows of the batch, taken before the transaction. A retry uses the same ids.
 struct ReservedIds {
     items: Vec<u64>,
     entries: Vec<u64>,
@@ -125,7 +162,7 @@ async fn lock_spawns(tx: &mut Tx, actions: &[&HardAction], state: &mut State) ->
     let rows = Rows::new()
         .ints("world", keys.iter().map(|(world, _)| *world))
         .ints("spawn", keys.iter().map(|(_, spawn)| *spawn));
-    // There must be a row to lock; generation 0 has minted nothing.
+    // A lock needs a row. Generation 0 has minted nothing.
     let insert = sql("INSERT INTO spawns (world, spawn, generation, minted)
          SELECT r.world, r.spawn, 0, $1 FROM {rows} WHERE true ON CONFLICT (world, spawn) DO NOTHING");
     tx.execute(insert.bind(Vec::new()).rows(rows.clone())).await?;
@@ -182,31 +219,39 @@ async fn lock_ground(tx: &mut Tx, actions: &[&HardAction], state: &mut State) ->
     Ok(())
 }
 
-/// Results of earlier times. An id above the character's last one cannot have any, which is the common case.
-async fn read_stored(tx: &mut Tx, actions: &[&HardAction], state: &mut State) -> Result<(), Error> {
-    let mut keys = HashSet::new();
+/// Reads the stored results of repeats. An id above the character's last one has no stored result.
+async fn lock_stored(tx: &mut Tx, actions: &[&HardAction], state: &mut State) -> Result<(), Error> {
+    let mut slots = HashSet::new();
     for id in actions.iter().flat_map(|action| action.actions()) {
         if state.characters.get(&id.character).is_some_and(|locked| id.id <= locked.row.last_action) {
-            keys.insert((id.character.0, id.id % ACTION_WINDOW));
+            slots.insert((id.character.0, id.id % ACTION_WINDOW));
         }
     }
-    if keys.is_empty() {
-        return Ok(());
+    state.stored.extend(read_stored(tx, &Vec::from_iter(slots)).await?);
+    Ok(())
+}
+
+/// The results stored at these (character, slot), by character and action id.
+async fn read_stored(
+    tx: &mut Tx,
+    slots: &[(u64, u64)],
+) -> Result<Vec<((CharacterId, u64), StoredResult)>, Error> {
+    if slots.is_empty() {
+        return Ok(Vec::new());
     }
     let rows = Rows::new()
-        .ints("character", keys.iter().map(|(character, _)| *character))
-        .ints("slot", keys.iter().map(|(_, slot)| *slot));
+        .ints("character", slots.iter().map(|(character, _)| *character))
+        .ints("slot", slots.iter().map(|(_, slot)| *slot));
     let query = sql("SELECT character, id, digest, minted FROM actions
          WHERE (character, slot) IN (SELECT r.character, r.slot FROM {rows})");
+    let mut found = Vec::new();
     for mut row in tx.fetch_all(query.rows(rows)).await? {
         let key = (CharacterId(row.take()?), row.take()?);
         let digest: Vec<u8> = row.take()?;
         let digest = digest.try_into().map_err(|_| Error::Corrupt("a digest is not 16 bytes".to_owned()))?;
-        state
-            .stored
-            .insert(key, StoredResult { digest, minted: unpack(&row.take::<Vec<u8>>()?)?, new: false });
+        found.push((key, StoredResult { digest, minted: unpack(&row.take::<Vec<u8>>()?)?, new: false }));
     }
-    Ok(())
+    Ok(found)
 }
 
 async fn write_items(tx: &mut Tx, state: &State) -> Result<(), Error> {
@@ -279,7 +324,7 @@ async fn write_journal(tx: &mut Tx, state: &State, entries: &[u64]) -> Result<()
     Ok(())
 }
 
-/// The balances of everybody the journal names.
+/// Writes the balances of all accounts that the journal names.
 async fn write_coins(tx: &mut Tx, state: &State) -> Result<(), Error> {
     let named: BTreeSet<&Holder> = state
         .coin_journal
@@ -300,7 +345,7 @@ async fn write_coins(tx: &mut Tx, state: &State) -> Result<(), Error> {
 }
 
 async fn write_stored(tx: &mut Tx, state: &State) -> Result<(), Error> {
-    // Of two new actions in one slot the later stays; a statement may name a row only once.
+    // A statement may name a row only once, so the later of two new actions in one slot stays.
     let mut slots = std::collections::BTreeMap::new();
     for ((character, id), stored) in state.stored.iter().filter(|(_, stored)| stored.new) {
         let slot = slots.entry((character.0, id % ACTION_WINDOW)).or_insert((*id, stored));
@@ -353,7 +398,7 @@ async fn write_characters(tx: &mut Tx, state: &State) -> Result<(), Error> {
     Ok(())
 }
 
-/// Ids as the tables keep them: eight bytes each, big end first.
+/// Ids as the tables store them: eight bytes each, big-endian.
 fn pack(ids: &[ItemId]) -> Vec<u8> {
     ids.iter().flat_map(|id| id.0.to_be_bytes()).collect()
 }
@@ -361,7 +406,7 @@ fn pack(ids: &[ItemId]) -> Vec<u8> {
 fn unpack(bytes: &[u8]) -> Result<Vec<ItemId>, Error> {
     let (ids, rest) = bytes.as_chunks::<8>();
     if !rest.is_empty() {
-        return Err(Error::Corrupt("a list of minted items is cut".to_owned()));
+        return Err(Error::Corrupt("a list of minted items is not a multiple of 8 bytes".to_owned()));
     }
     Ok(ids.iter().map(|id| ItemId(u64::from_be_bytes(*id))).collect())
 }

@@ -1,5 +1,5 @@
-//! Group commit: many callers, few transactions. While a batch is being committed the next one gathers; nobody
-//! waits on a timer.
+//! Group commit: many callers share one transaction. Actions that arrive during a commit form the next batch. No
+//! action waits for a timer.
 
 use std::{sync::Arc, time::Duration};
 
@@ -8,7 +8,12 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use super::{Game, GameError, HardAction, HardResult};
+use super::{
+    commit::Outcomes,
+    refusal::GameError,
+    tables::Game,
+    types::{HardAction, HardResult},
+};
 use crate::Error;
 
 const INITIAL_BACKOFF: Duration = Duration::from_millis(20);
@@ -16,13 +21,13 @@ const MAX_BACKOFF: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Clone, Copy)]
 pub struct CommitterConfig {
-    /// Actions in one transaction, at most.
+    /// The most actions in one transaction.
     pub batch: usize,
-    /// Transactions at a time. SQLite has one writer: more lanes only make smaller batches there.
+    /// Concurrent transactions. SQLite has one writer, so more lanes only make its batches smaller.
     pub lanes: usize,
-    /// Actions that may wait. One more is refused at once as [`Busy`](Error::Busy).
+    /// The bound of the queue. Overflow: the next action is refused at once with [`Busy`](Error::Busy).
     pub queue: usize,
-    /// How long one attempt may take before the database counts as away.
+    /// An attempt that takes longer counts as a failure of the database.
     pub attempt: Duration,
 }
 
@@ -48,7 +53,7 @@ struct PendingAction {
 pub type Observer = Arc<dyn Fn(usize, Duration) + Send + Sync>;
 
 impl Committer {
-    /// The queue, and the lanes that serve it: each is to be run by a task of its own.
+    /// The queue and the lanes that serve it. The caller runs each lane in a separate task.
     pub fn new(game: &Game, config: CommitterConfig, observe: &Observer) -> (Self, Vec<Lane>) {
         let (queue, pending) = mpsc::channel(config.queue.max(1));
         let pending = Arc::new(Mutex::new(pending));
@@ -56,8 +61,8 @@ impl Committer {
         (Self { queue }, (0..config.lanes.max(1)).map(|_| lane()).collect())
     }
 
-    /// Commits an action. While the database is away it is tried again until `deadline`; then the answer is
-    /// [`Error::Unavailable`], and whether it took effect is told by asking again with the same action.
+    /// Commits an action. While the database does not answer, the lane repeats the attempt until `deadline`. Then the
+    /// result is [`Error::Unavailable`] and the outcome is unknown: a repeat of the same action tells it.
     pub async fn commit(&self, action: HardAction, deadline: Instant) -> Result<HardResult, GameError> {
         let (reply, answer) = oneshot::channel();
         self.queue.try_send(PendingAction { action, deadline, reply }).map_err(|error| match error {
@@ -73,7 +78,7 @@ impl Committer {
     }
 }
 
-/// Commits one batch after the other.
+/// Commits one batch after another.
 pub struct Lane {
     game: Game,
     config: CommitterConfig,
@@ -82,11 +87,11 @@ pub struct Lane {
 }
 
 impl Lane {
-    /// Ends when all clones of the committer are gone and the queue is empty.
+    /// Ends when all clones of the committer are dropped and the queue is empty.
     pub async fn run(self) {
         loop {
             let mut batch = Vec::new();
-            // Held while waiting: the other lanes are committing, or wait for their turn to wait.
+            // One lane holds the lock while it waits for actions. The other lanes commit or wait for the lock.
             if self.pending.lock().await.recv_many(&mut batch, self.config.batch).await == 0 {
                 return;
             }
@@ -94,11 +99,11 @@ impl Lane {
         }
     }
 
-    /// Until each has its answer.
+    /// Returns when every action has its answer.
     async fn serve(&self, mut batch: Vec<PendingAction>) {
         let mut backoff = INITIAL_BACKOFF;
         loop {
-            // Who has gone away does not ask any more; asking again with the same id is always safe.
+            // Drop the actions of callers that stopped waiting. They may repeat an action at any time.
             batch.retain(|pending| !pending.reply.is_closed());
             if batch.is_empty() {
                 return;
@@ -111,7 +116,7 @@ impl Lane {
                     return;
                 }
                 Err(error) if error.retryable() => {
-                    tracing::warn!(%error, actions = batch.len(), "hard actions wait for the database");
+                    tracing::warn!(%error, actions = batch.len(), "the database failed: hard actions wait for a retry");
                     batch = fail_expired(batch);
                     sleep(backoff).await;
                     backoff = (backoff * 2).min(MAX_BACKOFF);
@@ -121,9 +126,9 @@ impl Lane {
         }
     }
 
-    /// One of the batch upsets the database; the others shall not suffer.
+    /// The batch failed. Commits each action alone, so that one bad action cannot fail the others.
     async fn one_by_one(&self, batch: Vec<PendingAction>, error: Error) {
-        tracing::error!(%error, actions = batch.len(), "a batch of hard actions fails");
+        tracing::error!(%error, actions = batch.len(), "a batch of hard actions failed: each is committed alone");
         for pending in batch {
             let outcome = self.attempt(std::slice::from_ref(&pending)).await;
             let outcome = outcome.map(|mut outcomes| outcomes.pop());
@@ -135,7 +140,7 @@ impl Lane {
         }
     }
 
-    async fn attempt(&self, batch: &[PendingAction]) -> Result<super::commit::Outcomes, Error> {
+    async fn attempt(&self, batch: &[PendingAction]) -> Result<Outcomes, Error> {
         let actions: Vec<HardAction> = batch.iter().map(|pending| pending.action.clone()).collect();
         let begin = Instant::now();
         let outcome = timeout(self.config.attempt, self.game.commit(&actions)).await;
@@ -144,7 +149,7 @@ impl Lane {
     }
 }
 
-/// Answers those whose deadline has passed.
+/// Answers the actions whose deadline has passed.
 fn fail_expired(batch: Vec<PendingAction>) -> Vec<PendingAction> {
     let now = Instant::now();
     let (expired, rest): (Vec<_>, Vec<_>) = batch.into_iter().partition(|pending| pending.deadline <= now);

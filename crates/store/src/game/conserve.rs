@@ -1,22 +1,22 @@
-//! Conservation: every stack and coin has exactly one holder, one origin, and an unbroken way between them. Reads
-//! the whole journal, in one state of the database.
+//! Conservation: every stack and coin has exactly one holder, one origin, and a complete history between them. The
+//! check reads the whole journal in one snapshot.
 
-use super::Game;
+use super::tables::Game;
 use crate::{Error, Query, Tx, sql};
 
-/// Faults of each sort that are named; the rest would tell nothing new.
+/// The most faults of each kind that are listed.
 const MAX_LISTED: usize = 10;
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Conservation {
-    /// Stacks that exist, came into being, and ended.
+    /// The number of stacks that exist, were minted, and were burned.
     pub items: u64,
     pub items_minted: u64,
     pub items_burned: u64,
     pub coins: i64,
     pub coins_minted: i64,
     pub coins_burned: i64,
-    /// What is wrong, in words.
+    /// One sentence for each fault.
     pub faults: Vec<String>,
 }
 
@@ -26,7 +26,7 @@ impl Conservation {
     }
 }
 
-/// Faults of one sort: a statement that yields their names, and what to say of them.
+/// The kinds of faults: the message, and a statement that returns the names for `$`.
 const FAULTS: [(&str, &str); 6] = [
     (
         "item $ is not where its journal says",
@@ -71,7 +71,7 @@ const FAULTS: [(&str, &str); 6] = [
 
 impl Game {
     pub async fn check_conservation(&self) -> Result<Conservation, Error> {
-        let mut tx = self.database.snapshot().await?;
+        let mut tx = self.database().snapshot().await?;
         let mut found = Conservation {
             items: fetch_number(&mut tx, sql("SELECT COUNT(*) FROM items")).await?.unsigned_abs(),
             coins: fetch_number(&mut tx, sql("SELECT CAST(COALESCE(SUM(coins), 0) AS BIGINT) FROM balances"))

@@ -1,25 +1,40 @@
-//! Accounts of the ledger: who holds items and coins, where they come from, where they end.
+//! Accounts of the ledger: holders of items and coins, their origins and their ends.
 
 use std::{fmt, str::FromStr};
 
-use shardkeep_types::{CellId, CharacterId, MapId, Position, WorldId};
+use shardkeep_types::{CellId, CharacterId, MapId, WorldId};
 
-use super::Refusal;
+/// The most bytes in the reason of a mint or burn account.
+const MAX_REASON: usize = 64;
 
-/// A ledger account. As text: `c:<character>`, `g:<world>:<map>:<cell x>:<cell y>`, `mint:<reason>`, `burn:<reason>`.
+/// A ledger account. The tables store it as text: `c:<character>`, `g:<world>:<map>:<cell x>:<cell y>`,
+/// `mint:<reason>`, `burn:<reason>`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Holder {
     Character(CharacterId),
     /// The ground of a cell.
     Ground(WorldId, CellId),
-    /// An origin. It holds nothing; the journal says what came from it.
+    /// An origin. It holds nothing; the journal records what came from it.
     Mint(String),
-    /// An end. It holds nothing; the journal says what went there.
+    /// An end. It holds nothing; the journal records what went there.
     Burn(String),
 }
 
 impl Holder {
-    /// Whether it can have something.
+    /// Checks an account that was not read from text.
+    ///
+    /// # Errors
+    /// When the reason of a mint or burn account is empty or longer than 64 bytes.
+    pub fn check(self) -> Result<Self, MalformedHolder> {
+        match &self {
+            Self::Mint(reason) | Self::Burn(reason) if reason.is_empty() || reason.len() > MAX_REASON => {
+                Err(MalformedHolder(self.to_string().chars().take(MAX_REASON).collect()))
+            }
+            _ => Ok(self),
+        }
+    }
+
+    /// Whether the account can hold items and coins.
     pub fn holds(&self) -> bool {
         matches!(self, Self::Character(_) | Self::Ground(..))
     }
@@ -37,15 +52,6 @@ impl Holder {
             _ => None,
         }
     }
-
-    /// What goes to the ground lies in that cell; what does not, lies nowhere.
-    pub(super) fn check_position(&self, at: Option<Position>) -> Result<(), Refusal> {
-        let fits = match self {
-            Self::Ground(_, cell) => at.is_some_and(|at| at.x_mm >= 0 && at.y_mm >= 0 && at.cell() == *cell),
-            _ => at.is_none(),
-        };
-        if fits { Ok(()) } else { Err(Refusal::Invalid(format!("{at:?} is no place in {self}"))) }
-    }
 }
 
 impl fmt::Display for Holder {
@@ -60,20 +66,20 @@ impl fmt::Display for Holder {
 }
 
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("{0:?} is no ledger account")]
+#[error("{0:?} is not a ledger account")]
 pub struct MalformedHolder(pub String);
 
 impl FromStr for Holder {
     type Err = MalformedHolder;
 
     fn from_str(text: &str) -> Result<Self, MalformedHolder> {
-        parse(text).ok_or_else(|| MalformedHolder(text.chars().take(64).collect()))
+        parse(text).ok_or_else(|| MalformedHolder(text.chars().take(MAX_REASON).collect()))
     }
 }
 
 fn parse(text: &str) -> Option<Holder> {
     let (kind, rest) = text.split_once(':')?;
-    let reason = || (!rest.is_empty() && rest.len() <= 64).then(|| rest.to_owned());
+    let reason = || (!rest.is_empty() && rest.len() <= MAX_REASON).then(|| rest.to_owned());
     let holder = match kind {
         "c" => Holder::Character(CharacterId(rest.parse().ok()?)),
         "g" => {
@@ -87,7 +93,7 @@ fn parse(text: &str) -> Option<Holder> {
         "burn" => Holder::Burn(reason()?),
         _ => return None,
     };
-    // One account has one name: "c:07" and "g:1:1:2:3:4" are nobody.
+    // Each account has one text. "c:07" and "g:1:1:2:3:4" are refused.
     (holder.to_string() == text).then_some(holder)
 }
 
@@ -105,18 +111,5 @@ mod tests {
         {
             assert!(text.parse::<Holder>().is_err(), "{text}");
         }
-    }
-
-    #[test]
-    fn position_is_required_on_ground_only() {
-        let ground: Holder = "g:1:1:0:0".parse().unwrap();
-        let at = |x_mm| Some(Position::new(MapId(1), x_mm, 5));
-        assert_eq!(ground.check_position(at(31_999)), Ok(()));
-        for wrong in [None, at(32_000), at(-1)] {
-            assert!(ground.check_position(wrong).is_err());
-        }
-        let hands = Holder::Character(CharacterId(1));
-        assert!(hands.check_position(at(0)).is_err());
-        assert_eq!(hands.check_position(None), Ok(()));
     }
 }

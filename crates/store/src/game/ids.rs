@@ -1,4 +1,4 @@
-//! Ids, taken from the database in blocks: no row is contended for each new item, and a crash wastes some numbers
+//! Ids, taken from the database in blocks, so that new items do not contend for one row. A crash loses some numbers
 //! but never repeats one.
 
 use std::ops::Range;
@@ -27,12 +27,12 @@ impl Sequence {
     }
 }
 
-/// What is left of the block of each sequence.
+/// The unused rest of the block of each sequence.
 #[derive(Debug, Default)]
 pub(super) struct IdBlocks([Mutex<Range<u64>>; 3]);
 
 impl IdBlocks {
-    /// `count` ids. Must not be called inside a transaction: on SQLite that would wait for itself.
+    /// Takes `count` ids. Must not be called inside a transaction: on SQLite it would wait for itself.
     pub(super) async fn take(
         &self,
         database: &Database,
@@ -46,7 +46,7 @@ impl IdBlocks {
         if missing > 0 {
             let mut fresh = reserve(database, sequence, missing.max(BLOCK)).await?;
             ids.extend(take_ids(&mut fresh, missing));
-            // Another task may have done the same: the larger rest stays, the other is wasted.
+            // Another task may have reserved a block as well. The larger rest stays, the other is lost.
             let mut block = block.lock();
             if fresh.end - fresh.start > block.end - block.start {
                 *block = fresh;
@@ -63,7 +63,7 @@ fn take_ids(block: &mut Range<u64>, count: u64) -> Vec<u64> {
     ids
 }
 
-/// A block of its own, in a transaction of its own.
+/// Reserves a block in a separate transaction.
 async fn reserve(database: &Database, sequence: Sequence, count: u64) -> Result<Range<u64>, Error> {
     let query = sql("INSERT INTO sequences (name, next) VALUES ($1, 1 + $2)
          ON CONFLICT (name) DO UPDATE SET next = sequences.next + $2 RETURNING next");

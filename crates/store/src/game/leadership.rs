@@ -5,7 +5,10 @@ use std::time::Duration;
 
 use shardkeep_types::{Term, WorldId};
 
-use super::{Game, GameError, Refusal};
+use super::{
+    refusal::{GameError, Refusal},
+    tables::Game,
+};
 use crate::{Error, Row, Tx, database::read_once, sql};
 
 /// How much later than its duration a lease may end. Clocks that are adjusted in small steps stay within this.

@@ -1,5 +1,5 @@
-//! What actions do to the state that a transaction has locked. No database here: rules and arithmetic only. An
-//! action that is refused changes nothing, so it cannot harm the others of its batch.
+//! Applies actions to the state that a transaction has locked. This module contains only rules and arithmetic. A
+//! refused action changes nothing, so it cannot harm the other actions of its batch.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -9,16 +9,24 @@ use std::{
 use shardkeep_types::{CharacterId, ItemId, Position, WorldId};
 
 use super::{
-    ACTION_WINDOW, HardAction, HardResult, Holder, Holdings, Item, MintItem, MoveItem, Refusal,
     characters::CharacterRow,
+    holder::Holder,
+    holdings::Holdings,
+    refusal::Refusal,
+    types::{
+        ACTION_WINDOW, HardAction, HardResult, Item, MAX_ACTION_GAP, MAX_STACKS, MintItem, MoveItem, Reward,
+    },
 };
 
-/// Everything that a batch names, as locked.
+/// The reason in the ledger for a reward to a character of another zone.
+const BORDER_REWARD: &str = "border_reward";
+
+/// The locked rows of everything that a batch names.
 #[derive(Debug, Default)]
 pub(super) struct State {
     pub(super) characters: BTreeMap<CharacterId, LockedCharacter>,
     pub(super) items: BTreeMap<ItemId, Stack>,
-    /// Of cells of ground; characters' are in their holdings.
+    /// Coins on the ground. The coins of characters are in their holdings.
     pub(super) ground_coins: BTreeMap<Holder, i64>,
     pub(super) stored: HashMap<(CharacterId, u64), StoredResult>,
     pub(super) spawns: BTreeMap<(WorldId, u64), Spawn>,
@@ -37,7 +45,7 @@ pub(super) struct LockedCharacter {
 pub(super) struct Stack {
     pub(super) item: Item,
     pub(super) hop: u64,
-    /// A burned stack is held by its end until the batch is written.
+    /// A burned stack has its burn account here until the batch is written.
     pub(super) holder: Holder,
     pub(super) at: Option<Position>,
     pub(super) minted: bool,
@@ -77,30 +85,40 @@ pub(super) struct CoinEntry {
 }
 
 impl State {
-    /// Applies an action that has passed [`HardAction::check`]. `ids` yields fresh item ids, one per mint.
+    /// Applies an action that has passed [`HardAction::check`]. `ids` holds one new item id for each mint.
     pub(super) fn apply(&mut self, action: &HardAction, ids: &[ItemId]) -> Result<HardResult, Refusal> {
+        self.check_worlds(action)?;
         if let Some(minted) = self.earlier_result(action)? {
             return Ok(self.result(action, false, minted));
         }
-        self.check_window(action)?;
+        self.check_action_ids(action)?;
         self.check_fences(action)?;
         self.check_items(action)?;
+        self.check_room(action)?;
         self.check_coins(action)?;
 
         let minted = self.mint(action, ids);
         self.move_items(action);
         self.move_coins(action);
-        for (character, amount) in &action.experience {
-            if let Some(locked) = self.character_mut(*character) {
-                locked.row.experience =
-                    locked.row.experience.saturating_add(*amount).min(i64::MAX.unsigned_abs());
-            }
+        if let Some(reward) = &action.reward {
+            self.reward(action, reward);
         }
         self.record_result(action, &minted);
         Ok(self.result(action, true, minted))
     }
 
-    /// What an earlier time of the same action minted.
+    /// Even a repeat is refused for callers of another world.
+    fn check_worlds(&self, action: &HardAction) -> Result<(), Refusal> {
+        let rewarded = action.reward.iter().map(|reward| reward.fence.character);
+        for character in action.fences.iter().map(|fence| fence.character).chain(rewarded) {
+            if self.character(character)?.row.world != action.caller.world() {
+                return Err(Refusal::Forbidden(format!("character {character} belongs to another world")));
+            }
+        }
+        Ok(())
+    }
+
+    /// The items that the same action minted when it was applied; `None` when the action is new.
     fn earlier_result(&self, action: &HardAction) -> Result<Option<Vec<ItemId>>, Refusal> {
         let mut earlier_result = None;
         for id in action.actions() {
@@ -108,7 +126,7 @@ impl State {
                 None => {}
                 Some(stored) if stored.digest != id.digest => return Err(Refusal::ActionConflict),
                 Some(stored) if action.action == Some(*id) => earlier_result = Some(stored.minted.clone()),
-                // The partner's confirmation was spent on another action than ours.
+                // The partner's confirmation belongs to another action.
                 Some(_) if earlier_result.is_none() => return Err(Refusal::ActionConflict),
                 Some(_) => {}
             }
@@ -122,27 +140,31 @@ impl State {
         }))
     }
 
-    fn check_window(&self, action: &HardAction) -> Result<(), Refusal> {
+    fn check_action_ids(&self, action: &HardAction) -> Result<(), Refusal> {
         for id in action.actions() {
-            let locked = self.character(id.character)?;
-            if id.id.saturating_add(ACTION_WINDOW) <= locked.row.last_action {
+            let last = self.character(id.character)?.row.last_action;
+            if id.id.saturating_add(ACTION_WINDOW) <= last {
                 return Err(Refusal::ActionTooOld);
+            }
+            if id.id > last.saturating_add(MAX_ACTION_GAP) {
+                return Err(Refusal::ActionTooFar { id: id.id, last });
             }
         }
         Ok(())
     }
 
+    /// The caller owns every character but the rewarded one.
     fn check_fences(&self, action: &HardAction) -> Result<(), Refusal> {
-        let mut worlds: Vec<WorldId> = action.worlds().collect();
-        for fence in &action.fences {
-            let locked = self.character(fence.character)?;
-            if locked.row.epoch != fence.epoch || locked.row.owner.is_none() {
-                return Err(Refusal::StaleEpoch { character: fence.character, epoch: locked.row.epoch });
+        let fences = action.fences.iter().map(|fence| (fence, true));
+        let reward = action.reward.iter().map(|reward| (&reward.fence, false));
+        for (fence, must_own) in fences.chain(reward) {
+            let (row, character) = (&self.character(fence.character)?.row, fence.character);
+            if row.epoch != fence.epoch || row.owner.is_none() {
+                return Err(Refusal::StaleEpoch { character, epoch: row.epoch });
             }
-            worlds.push(locked.row.world);
-        }
-        if worlds.windows(2).any(|pair| pair[0] != pair[1]) {
-            return Err(Refusal::AcrossWorlds);
+            if must_own && !action.caller.owns(row.owner.as_ref()) {
+                return Err(Refusal::Forbidden(format!("another zone owns character {character}")));
+            }
         }
         Ok(())
     }
@@ -156,15 +178,35 @@ impl State {
         }
     }
 
-    /// Everybody has what they give before they receive anything.
+    /// No character ends with more than [`MAX_STACKS`].
+    fn check_room(&self, action: &HardAction) -> Result<(), Refusal> {
+        let takers = action.items.iter().map(|part| &part.to).chain(action.mints.iter().map(|part| &part.to));
+        for taker in takers.filter_map(Holder::character) {
+            let is_taker = |holder: &Holder| holder.character() == Some(taker);
+            let given = action.items.iter().filter(|part| is_taker(&part.from)).count();
+            let taken = action.items.iter().filter(|part| is_taker(&part.to)).count()
+                + action.mints.iter().filter(|part| is_taker(&part.to)).count();
+            if self.character(taker)?.held.items.len() + taken > MAX_STACKS + given {
+                return Err(Refusal::InventoryFull(taker));
+            }
+        }
+        Ok(())
+    }
+
+    /// Each account must hold what it gives before it receives anything.
     fn check_coins(&self, action: &HardAction) -> Result<(), Refusal> {
-        let overflow = || Refusal::Invalid("more coins than can be counted".to_owned());
+        let overflow = || Refusal::Invalid("an account cannot hold more than 2^63 - 1 coins".to_owned());
+        let rewarded = action.reward.map(|reward| (Holder::Character(reward.fence.character), reward.coins));
         let (mut debits, mut credits) = (BTreeMap::new(), BTreeMap::new());
         for part in &action.coins {
             for (side, holder) in [(&mut debits, &part.from), (&mut credits, &part.to)] {
                 let sum = side.entry(holder).or_insert(0i64);
                 *sum = sum.checked_add(part.amount).ok_or_else(overflow)?;
             }
+        }
+        if let Some((holder, coins)) = &rewarded {
+            let sum = credits.entry(holder).or_insert(0i64);
+            *sum = sum.checked_add(*coins).ok_or_else(overflow)?;
         }
         for (holder, amount) in debits.into_iter().filter(|(holder, _)| holder.holds()) {
             if self.coins(holder) < amount {
@@ -226,6 +268,30 @@ impl State {
         }
     }
 
+    fn reward(&mut self, action: &HardAction, reward: &Reward) {
+        let character = reward.fence.character;
+        let reason = if self.is_border_reward(action) { BORDER_REWARD } else { &action.reason };
+        if reward.coins > 0 {
+            let entry = CoinEntry {
+                reason: reason.to_owned(),
+                source: Holder::Mint(action.reason.clone()),
+                target: Holder::Character(character),
+                amount: reward.coins,
+            };
+            self.add_coins(&entry.target, entry.amount);
+            self.coin_journal.push(entry);
+        }
+        if let Some(locked) = self.character_mut(character) {
+            locked.row.experience =
+                locked.row.experience.saturating_add(reward.experience).min(i64::MAX.unsigned_abs());
+        }
+    }
+
+    fn is_border_reward(&self, action: &HardAction) -> bool {
+        let locked = action.reward.and_then(|reward| self.characters.get(&reward.fence.character));
+        locked.is_some_and(|locked| !action.caller.owns(locked.row.owner.as_ref()))
+    }
+
     fn record_result(&mut self, action: &HardAction, minted: &[ItemId]) {
         for id in action.actions() {
             if let Some(locked) = self.character_mut(id.character) {
@@ -241,12 +307,16 @@ impl State {
     }
 
     fn result(&self, action: &HardAction, applied: bool, minted: Vec<ItemId>) -> HardResult {
-        let locked_characters =
-            action.fences.iter().filter_map(|fence| self.characters.get(&fence.character));
+        let rewarded = action.reward.iter().map(|reward| reward.fence.character);
+        let named = action.fences.iter().map(|fence| fence.character).chain(rewarded);
+        let owned = named
+            .filter_map(|id| self.characters.get(&id))
+            .filter(|locked| action.caller.owns(locked.row.owner.as_ref()));
         HardResult {
             applied,
             minted,
-            characters: locked_characters.map(|locked| locked.row.with(&locked.held)).collect(),
+            characters: owned.map(|locked| locked.row.with(&locked.held)).collect(),
+            border_reward: applied && self.is_border_reward(action),
         }
     }
 
@@ -254,7 +324,7 @@ impl State {
         self.characters.get(&id).ok_or(Refusal::NoSuchCharacter(id))
     }
 
-    /// The character, to be changed: its version rises, once per batch.
+    /// The character for a change. The first change of a batch raises its version.
     fn character_mut(&mut self, id: CharacterId) -> Option<&mut LockedCharacter> {
         let locked = self.characters.get_mut(&id)?;
         if !locked.changed {

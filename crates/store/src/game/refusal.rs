@@ -1,58 +1,63 @@
-//! Why the database says no. A refusal is final for this request; an [`Error`] is the database's trouble.
+//! Why the database refuses a request. A refusal is final for this request; an [`Error`] is a failure of the database.
 
 use shardkeep_types::{CharacterId, Epoch, ItemId, Term};
 
-use super::Holder;
+use super::holder::Holder;
 use crate::Error;
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     #[error("{0}")]
     Invalid(String),
-    #[error("there is no such character")]
+    #[error("character {0} does not exist")]
     NoSuchCharacter(CharacterId),
-    /// The caller does not own the character any more.
-    #[error("stale epoch: character {character} is owned under epoch {epoch}")]
+    /// The certificate of the caller does not allow the request.
+    #[error("{0}")]
+    Forbidden(String),
+    #[error("stale epoch: character {character} has epoch {epoch} now")]
     StaleEpoch { character: CharacterId, epoch: Epoch },
-    /// The caller does not lead the world any more.
-    #[error("stale term: the world is led under term {0}")]
+    #[error("stale term: the world has term {0} now")]
     StaleTerm(Term),
-    #[error("the action id has been used for another request")]
+    #[error("the action id belongs to another request: continue above the character's last action id")]
     ActionConflict,
-    #[error("the action id lies below the kept window")]
+    #[error("the action id is too old: continue above the character's last action id")]
     ActionTooOld,
-    #[error("item {0} is not where it is taken from")]
+    #[error("action id {id} is too far ahead: the last one is {last}, continue with {last} + 1")]
+    ActionTooFar { id: u64, last: u64 },
+    #[error("item {0} is not where the action takes it from")]
     NotHeld(ItemId),
-    #[error("{0} has not enough coins")]
+    #[error("{0} holds too few coins")]
     InsufficientCoins(Holder),
-    #[error("the name is taken")]
+    #[error("character {0} holds as many stacks as it may")]
+    InventoryFull(CharacterId),
+    #[error("another character of this world has the name")]
     NameTaken,
     #[error("the account has {0} characters in this world, which is the limit")]
     TooManyCharacters(u32),
-    #[error("an action stays in one world")]
-    AcrossWorlds,
 }
 
 impl Refusal {
-    /// Name of the refusal in metrics and in the replies of services.
+    /// The name of the refusal in metrics and in replies.
     pub fn label(&self) -> &'static str {
         match self {
             Self::Invalid(_) => "invalid",
             Self::NoSuchCharacter(_) => "no_such_character",
+            Self::Forbidden(_) => "forbidden",
             Self::StaleEpoch { .. } => "stale_epoch",
             Self::StaleTerm(_) => "stale_term",
             Self::ActionConflict => "action_conflict",
             Self::ActionTooOld => "action_too_old",
+            Self::ActionTooFar { .. } => "action_too_far",
+            Self::InventoryFull(_) => "inventory_full",
             Self::NotHeld(_) => "not_held",
             Self::InsufficientCoins(_) => "insufficient_coins",
             Self::NameTaken => "name_taken",
             Self::TooManyCharacters(_) => "too_many_characters",
-            Self::AcrossWorlds => "across_worlds",
         }
     }
 }
 
-/// A refusal of the rules, or trouble of the database.
+/// A refusal, or a failure of the database.
 #[derive(Debug, thiserror::Error)]
 pub enum GameError {
     #[error(transparent)]

@@ -118,9 +118,10 @@ impl db_cache_server::DbCache for StandInDatabase {
             character.owner.clone_from(&request.to_zone);
             character.owner_incarnation = request.to_incarnation;
             character.epoch += 1;
-            character.clone()
+            let (character, epoch, session) = (character.id, character.epoch, character.session.clone());
+            ReownedCharacter { character, epoch, session }
         });
-        Ok(Response::new(ReownReply { characters: moved.collect() }))
+        Ok(Response::new(ReownReply { characters: moved.collect(), more: false }))
     }
 
     async fn release(&self, request: Request<ReleaseRequest>) -> Result<Response<ReleaseReply>, Status> {
@@ -165,6 +166,13 @@ impl db_cache_server::DbCache for StandInDatabase {
 
     async fn commit(&self, _: Request<HardAction>) -> Result<Response<HardResult>, Status> {
         Err(Status::unimplemented("commit"))
+    }
+
+    async fn lookup_action(
+        &self,
+        _: Request<LookupActionRequest>,
+    ) -> Result<Response<LookupActionReply>, Status> {
+        Err(Status::unimplemented("lookup_action"))
     }
 
     async fn load_ground(&self, _: Request<LoadGroundRequest>) -> Result<Response<LoadGroundReply>, Status> {

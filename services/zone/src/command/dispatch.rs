@@ -1,4 +1,4 @@
-//! What becomes of each command in a tick.
+//! Executes commands in the tick loop.
 
 use shardkeep_sim::{HardChange, Input, Outcome};
 use shardkeep_types::{CellId, CellRect, CharacterId, Term};
@@ -7,13 +7,13 @@ use tonic::Status;
 use crate::{
     command::Command,
     convert,
-    hard_actions::{Job, QueueResult, transaction},
+    hard_actions::{Job, QueueResult, action_id, transaction},
     metrics,
     shard::Shard,
 };
 
 impl Shard {
-    /// Answers to callers that have gone are dropped: they ask again, and every call may be repeated.
+    /// A reply to a caller that stopped waiting is dropped. The caller repeats the call; all calls are idempotent.
     pub(crate) fn command(&mut self, command: Command) {
         match command {
             Command::Admit { admission, term, reply } => {
@@ -61,11 +61,13 @@ impl Shard {
     fn teleport(&mut self, character: CharacterId, to: shardkeep_types::Position) -> Result<(), Status> {
         let map = self.sim.map();
         if to.map != map.id || to.x_mm < 0 || to.y_mm < 0 || !map.contains(to.cell()) {
-            return Err(Status::invalid_argument("that is not on the map"));
+            return Err(Status::invalid_argument("the position is not on the map"));
         }
         match self.players.get(character) {
-            None => Err(Status::not_found("the character is not here")),
-            Some(player) if !player.is_playing() => Err(Status::unavailable("the character is just leaving")),
+            None => Err(Status::not_found("the character is not in this zone")),
+            Some(player) if !player.is_playing() => {
+                Err(Status::unavailable("the character is leaving this zone: try again"))
+            }
             Some(_) => {
                 self.inputs.push(Input::Teleport { character, to });
                 Ok(())
@@ -73,7 +75,7 @@ impl Shard {
         }
     }
 
-    /// The simulation wants something committed.
+    /// Commits a change for the simulation.
     pub(crate) fn begin_commit(&mut self, number: u64, change: HardChange) {
         match self.commit_queue.submit(Job { number, change, since: self.now }) {
             QueueResult::Start(job) => self.commit(job),
@@ -97,17 +99,20 @@ impl Shard {
             }),
             _ => None,
         };
+        if let HardChange::Recall { player, action } = job.change {
+            return self.background_calls.lookup_action(job, action_id(player, action));
+        }
         let fallback = without_reward.and_then(|change| transaction(self.world, &change, epoch));
         match transaction(self.world, &job.change, epoch) {
             Some(action) => self.background_calls.commit(job, action, fallback),
-            // An avatar of it has left meanwhile.
+            // An avatar of the change has left.
             None => self.committed(job.number, &job.change, Outcome::Unavailable, false),
         }
     }
 
     fn committed(&mut self, number: u64, change: &HardChange, outcome: Outcome, stale: bool) {
         if stale {
-            // One of them is another zone's by now.
+            // Another zone owns one of the characters now.
             change.characters().for_each(|player| self.background_calls.load(player));
         }
         if let (HardChange::Loot { reward: Some(reward), .. }, Outcome::Done { .. }) = (change, &outcome)
@@ -115,13 +120,14 @@ impl Shard {
         {
             self.neighbours.rewarded(reward.player);
         }
+        self.record_commit(change, &outcome);
         self.inputs.push(Input::Committed { number, outcome });
         for job in self.commit_queue.finish(change) {
             self.commit(job);
         }
     }
 
-    /// Something happened to the ground that this zone did not see.
+    /// Loads the ground of a cell again, because it may hold items that this zone does not know.
     pub(crate) fn reload_ground(&mut self, cell: CellId) {
         let CellId { map, x, y } = cell;
         if self.sim.owns(cell) {

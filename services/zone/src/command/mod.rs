@@ -1,4 +1,4 @@
-//! What reaches the tick loop from outside it: calls of other daemons, and results of work that had to wait.
+//! Commands to the tick loop: calls of other daemons, and results of background calls.
 
 mod dispatch;
 
@@ -13,12 +13,12 @@ use tonic::Status;
 
 use crate::{handover::SourceEvent, partition::Table, players::EvictionReply};
 
-/// Bound of the command queue. Overflow: whoever sends waits.
+/// Bound of the command queue. Overflow: the sender waits.
 pub(crate) const COMMAND_QUEUE: usize = 1_024;
 
 pub(crate) type Reply<T> = oneshot::Sender<Result<T, Status>>;
 
-/// An avatar that this zone owns by the database's word.
+/// An avatar that this zone owns in the database.
 #[derive(Debug)]
 pub(crate) struct Admission {
     pub(crate) session: SessionId,
@@ -27,7 +27,7 @@ pub(crate) struct Admission {
     pub(crate) entering: EnteringAvatar,
 }
 
-/// An avatar that a neighbour wants to hand over.
+/// An avatar that a neighbour offers.
 #[derive(Debug)]
 pub(crate) struct OfferedAvatar {
     pub(crate) from: String,
@@ -35,11 +35,11 @@ pub(crate) struct OfferedAvatar {
     pub(crate) admission: Admission,
 }
 
-/// How a neighbour's hand-over ended.
+/// The outcome of a neighbour's hand-over.
 #[derive(Debug)]
 pub(crate) struct Settlement {
     pub(crate) character: CharacterId,
-    /// Before the hand-over.
+    /// The epoch before the hand-over.
     pub(crate) epoch: Epoch,
     pub(crate) committed: bool,
     pub(crate) inputs: Vec<ClientMessage>,
@@ -80,9 +80,9 @@ pub(crate) enum Command {
         reply: oneshot::Sender<(Vec<CellRect>, Vec<EntityView>)>,
     },
     Partition(Table),
-    /// A stream to the world is open: the first report must be complete.
+    /// A stream to the world is open. The first report must be complete.
     PresenceStream(mpsc::Sender<world::PresenceReport>),
-    /// A stream to an AI is open: the first batch carries the grid.
+    /// A stream to an AI is open. The first batch must contain the grid.
     AiStream(mpsc::Sender<ai::Perceptions>),
     Intents(ai::Intents),
     Ground {
@@ -105,12 +105,13 @@ pub(crate) enum Command {
         character: CharacterId,
         epoch: Epoch,
     },
-    /// Soft states went to the database; `stale` has another owner or epoch there. `None`: it could not be reached.
+    /// A save has ended. This zone does not own the `stale` characters any more. `None`: the database did not
+    /// answer.
     Saved {
         states: Vec<(CharacterId, Epoch)>,
         stale: Option<Vec<u64>>,
     },
-    /// What the database says of an offered avatar.
+    /// The row of a character in the database. `None`: the database did not answer.
     Loaded {
         character: CharacterId,
         row: Option<Box<Character>>,

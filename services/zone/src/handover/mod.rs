@@ -1,11 +1,11 @@
-//! Hand-over of an avatar between two zones: the state machine, the zone that gives, and the zone that receives.
+//! Hand-over of an avatar between two zones: the state machine, the source, and the target.
 
+mod arrival;
+mod handed_over;
 mod source;
 mod state;
 mod target;
 
-pub(crate) use source::HandedOver;
-pub(crate) use state::{
-    Ownership, Source, SourceEvent, SourceStep, TargetEvent, TargetStep, decide_target_step,
-};
-pub(crate) use target::Arrival;
+pub(crate) use arrival::Arrival;
+pub(crate) use handed_over::HandedOver;
+pub(crate) use state::{Source, SourceEvent};

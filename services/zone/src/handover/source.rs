@@ -1,76 +1,26 @@
-//! Avatars on their way to another zone: what the source does at each step of a hand-over (`handover` decides).
+//! The source of a hand-over: executes the steps that the state machine in `state` decides.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
-use prost::Message;
-use shardkeep_link::ClientMessage;
-use shardkeep_rpc::{
-    dbcache::TransferRequest,
-    link,
-    zone::{OfferRequest, SettleRequest},
-};
+use shardkeep_rpc::{dbcache::TransferRequest, zone::OfferRequest};
 use shardkeep_sim::{EnteringAvatar, Input};
 use shardkeep_types::{BackendKind, CellId, CharacterId, Epoch};
 
 use crate::{
     convert,
-    handover::{Source, SourceEvent, SourceStep},
+    handover::{
+        handed_over::{HandedOver, settlement},
+        state::{Source, SourceEvent, SourceStep},
+    },
     metrics,
     players::{Destination, OutgoingHandover, PlayerPhase},
     shard::Shard,
 };
 
-/// After a hand-over that did not come about.
+/// The pause after a failed hand-over.
 const HANDOVER_RETRY_PAUSE: Duration = Duration::from_millis(500);
-/// How long inputs that still come for a session that went elsewhere are sent after it.
-const FORWARD_FOR: Duration = Duration::from_secs(60);
-
-/// A session whose avatar was handed over.
-#[derive(Debug)]
-pub(crate) struct HandedOver {
-    character: CharacterId,
-    epoch: Epoch,
-    to: Arc<Destination>,
-    forwarded: u32,
-    since: Instant,
-}
-
-impl HandedOver {
-    pub(crate) fn is_expired(&self, now: Instant) -> bool {
-        now.saturating_duration_since(self.since) > FORWARD_FOR
-    }
-
-    /// Whether the character, as somebody knew it at this epoch, has left since.
-    pub(crate) fn left_after(&self, character: CharacterId, epoch: Epoch) -> bool {
-        self.character == character && epoch <= self.epoch
-    }
-
-    /// Where these inputs go, and the call that takes them there.
-    pub(crate) fn forward(&mut self, inputs: Vec<ClientMessage>) -> (Arc<Destination>, SettleRequest) {
-        let count = u32::try_from(inputs.len()).unwrap_or(u32::MAX);
-        let settle = settlement(self.character, self.epoch, true, inputs, self.forwarded);
-        self.forwarded = self.forwarded.saturating_add(count);
-        (self.to.clone(), settle)
-    }
-}
-
-fn settlement(
-    character: CharacterId,
-    epoch: Epoch,
-    committed: bool,
-    inputs: Vec<ClientMessage>,
-    from: u32,
-) -> SettleRequest {
-    let pending_inputs =
-        inputs.into_iter().map(|input| link::ClientMessage::from(input).encode_to_vec()).collect();
-    SettleRequest { character: character.0, epoch: epoch.0, committed, pending_inputs, pending_from: from }
-}
-
 impl Shard {
-    /// The avatar stands in a cell of another zone: hand it over, if that can be done now.
+    /// Hands over an avatar that is in a cell of another zone, if nothing prevents it.
     pub(crate) fn begin_handover(&mut self, character: CharacterId, cell: CellId) {
         let Some(owner) = self.table.owner(cell).filter(|sector| !sector.grpc_address.is_empty()) else {
             return;
@@ -82,7 +32,7 @@ impl Shard {
         };
         let is_me = to.name == self.me.name && to.incarnation == self.me.incarnation;
         let paused = self.handover_retry_at.get(&character).is_some_and(|until| *until > self.now);
-        // While the database is away the avatar is simulated here, across the border.
+        // While the database does not answer, this zone simulates the avatar across the border.
         let committing = self.sim.is_committing(character);
         if is_me || paused || committing || !self.background_calls.database.is_reachable() {
             return;
@@ -138,7 +88,7 @@ impl Shard {
                     from_incarnation: self.me.incarnation,
                     to_zone: to.name.clone(),
                     to_incarnation: to.incarnation,
-                    soft: self.soft_state(character),
+                    soft: self.next_soft_state(character),
                 };
                 self.background_calls.transfer(transfer);
             }
@@ -152,10 +102,9 @@ impl Shard {
             }
             SourceStep::Settle { committed } => {
                 let Some(player) = self.players.get_mut(character) else { return };
-                // After a thaw the inputs are served here.
+                // After a thaw this zone processes the inputs.
                 let inputs = if committed { player.take_held_inputs() } else { Vec::new() };
-                let mut handed_over =
-                    HandedOver { character, epoch, to: to.clone(), forwarded: 0, since: self.now };
+                let mut handed_over = HandedOver::new(character, epoch, to.clone(), self.now);
                 if committed {
                     let (_, settle) = handed_over.forward(inputs);
                     self.handed_over.insert(player.session, handed_over);

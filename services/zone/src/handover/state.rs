@@ -1,35 +1,36 @@
-//! A hand-over as two state machines, one at each zone. Exactly one zone owns an avatar, and the database says
-//! which: a crash before its commit leaves the avatar at the source, after it at the target.
+//! A hand-over as two state machines, one in each zone. Exactly one zone owns an avatar, and the database decides
+//! which one. A crash before the commit leaves the avatar at the source, a crash after it leaves the avatar at the
+//! target.
 //!
 //! ```text
 //! source:  Quiescing ──idle──▶ Offering ──accepted──▶ Transferring ──committed──▶ bind, settle, forget
 //!              │                   │ refused               │ another owns it ──▶ settle(no), forget
-//!              ▼                   ▼                       └ unknown ──▶ stays frozen, the same call again
+//!              ▼                   ▼                       └ unknown ──▶ stays frozen, repeats the same call
 //!         thaw (too long)        thaw
-//! target:  offered ──settled──▶ enter      offered ──no word──▶ ask the database: mine? enter and bind
+//! target:  offered ──settled──▶ enter      offered ──overdue──▶ load ──owned here──▶ enter and bind
 //! ```
 
 use shardkeep_types::Epoch;
 
-/// Where the source stands. The avatar is frozen in all of these.
+/// The state of the source. The avatar is frozen in all of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Source {
-    /// Waits for the avatar's hard actions to come back.
+    /// The source waits for the outcome of the avatar's hard actions.
     Quiescing,
     Offering,
-    /// From here on only the database knows; nothing but its answer ends this.
+    /// The source has asked the database. Only the answer ends this state.
     Transferring,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum SourceEvent {
-    /// No hard action of the avatar is on its way.
+    /// No hard action of the avatar is pending.
     Idle,
     Accepted,
-    /// Refused, or the target did not answer, or hard actions do not come back: nothing has happened.
+    /// The target refused or did not answer, or hard actions took too long. Nothing has changed.
     Refused,
     Committed(Epoch),
-    /// The database says that somebody else owns it.
+    /// In the database, another zone owns the avatar.
     Lost,
 }
 
@@ -37,20 +38,21 @@ pub(crate) enum SourceEvent {
 pub(crate) enum SourceStep {
     Offer,
     Transfer,
-    /// Go on as if nothing had been.
+    /// The avatar continues at the source.
     Thaw,
-    /// Give the session to the target.
+    /// Binds the session to the target.
     Bind(Epoch),
-    /// Tell the target how it ended.
+    /// Tells the target the outcome.
     Settle {
         committed: bool,
     },
-    /// The avatar is not ours any more.
+    /// The source removes the avatar.
     Forget,
 }
 
 impl Source {
-    /// The state after the event, `None` when it is over, and what to do. Events that do not fit change nothing.
+    /// The state after an event (`None` when the hand-over is over), and the steps to take. Unexpected events change
+    /// nothing.
     pub(crate) fn transition(self, event: SourceEvent) -> (Option<Self>, Vec<SourceStep>) {
         use SourceStep::{Bind, Forget, Offer, Settle, Thaw, Transfer};
         match (self, event) {
@@ -67,10 +69,10 @@ impl Source {
     }
 }
 
-/// What the database says of an offered avatar.
+/// The ownership of an offered avatar in the database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Ownership {
-    /// It belongs to this very run of this zone.
+    /// The owner is this zone, in this incarnation.
     pub(crate) owned_here: bool,
     pub(crate) epoch: Epoch,
 }
@@ -80,24 +82,24 @@ pub(crate) enum TargetEvent {
     Settled {
         committed: bool,
     },
-    /// No word for a while.
+    /// The settlement has not arrived in time.
     Overdue,
     Loaded(Ownership),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum TargetStep {
-    /// The avatar is ours, with this epoch; `bind`: the source may have died before it could.
+    /// This zone owns the avatar with this epoch. `bind`: the source may have died before it bound the session.
     Enter { epoch: Epoch, bind: bool },
-    /// Ask the database.
+    /// Asks the database.
     Load,
-    /// Wait on: it may still come.
+    /// The hand-over may still be committed.
     Wait,
-    /// It never was ours, or is somebody else's by now.
+    /// The avatar never was this zone's, or is not any more.
     Drop,
 }
 
-/// What a target does about an avatar offered with this epoch. Only the database makes it the owner.
+/// The step of the target for an avatar offered with this epoch. Only the database makes the target the owner.
 pub(crate) fn decide_target_step(offered: Epoch, event: TargetEvent) -> TargetStep {
     match event {
         TargetEvent::Settled { committed: true } => TargetStep::Enter { epoch: offered.next(), bind: false },
@@ -117,7 +119,7 @@ mod tests {
 
     const BEFORE: Epoch = Epoch(4);
 
-    /// The database's part: who owns the avatar, and with which epoch.
+    /// A stand-in for the database: owner and epoch of the avatar.
     #[derive(Clone, Copy)]
     struct Row {
         at_target: bool,

@@ -1,6 +1,4 @@
-//! Avatars on their way in: admitted by the world, or offered by a neighbour and not yet committed.
-
-use std::time::{Duration, Instant};
+//! The target of a hand-over: admits avatars that the world brings or a neighbour offers.
 
 use shardkeep_link::{ClientMessage, GatewayId};
 use shardkeep_rpc::{dbcache::Character, session_id};
@@ -11,60 +9,17 @@ use tonic::Status;
 use crate::{
     command::{Admission, OfferedAvatar, Settlement},
     convert,
-    handover::{Ownership, TargetEvent, TargetStep, decide_target_step},
+    handover::{
+        arrival::{Arrival, LOAD_AFTER, OFFER_LIFETIME, new_inputs},
+        state::{Ownership, TargetEvent, TargetStep, decide_target_step},
+    },
     metrics,
-    players::{Player, PlayerPhase, hold},
+    players::{Player, PlayerPhase},
     shard::Shard,
 };
 
-/// Without a word for so long the database is asked, and then again.
-const LOAD_AFTER: Duration = Duration::from_secs(2);
-/// An offer of which nobody, not even the database, has said anything final.
-const OFFER_LIFETIME: Duration = Duration::from_secs(120);
-
-/// An avatar that may become ours.
-#[derive(Debug)]
-pub(crate) struct Arrival {
-    /// Epoch before the hand-over.
-    epoch: Epoch,
-    /// Nothing, when the offer was forgotten before it was settled: then the database has it all.
-    offered: Option<Box<OfferedAvatar>>,
-    inputs: Vec<ClientMessage>,
-    forwarded: u32,
-    since: Instant,
-    load_at: Instant,
-}
-
-impl Arrival {
-    fn new(epoch: Epoch, offered: Option<Box<OfferedAvatar>>, now: Instant) -> Self {
-        Self { epoch, offered, inputs: Vec::new(), forwarded: 0, since: now, load_at: now + LOAD_AFTER }
-    }
-
-    pub(crate) fn is_for(&self, session: SessionId) -> bool {
-        self.offered.as_ref().is_some_and(|offered| offered.admission.session == session)
-    }
-
-    pub(crate) fn hold(&mut self, inputs: Vec<ClientMessage>) {
-        hold(&mut self.inputs, inputs);
-    }
-
-    /// Takes forwarded inputs that have not come before.
-    fn forwarded(&mut self, inputs: Vec<ClientMessage>, from: u32) {
-        let new = new_inputs(inputs, from, &mut self.forwarded);
-        hold(&mut self.inputs, new);
-    }
-}
-
-/// Of inputs forwarded with the number of those before, the ones not had yet.
-fn new_inputs(inputs: Vec<ClientMessage>, from: u32, received: &mut u32) -> Vec<ClientMessage> {
-    let known = usize::try_from(received.saturating_sub(from)).unwrap_or(usize::MAX);
-    let count = u32::try_from(inputs.len()).unwrap_or(u32::MAX);
-    *received = (*received).max(from.saturating_add(count));
-    inputs.into_iter().skip(known).collect()
-}
-
 impl Shard {
-    /// The world brings an avatar that this zone owns by the database's word.
+    /// Admits an avatar that this zone owns in the database.
     pub(crate) fn admit(&mut self, admission: Admission, term: Term) -> Result<Position, Status> {
         let Admission { entering, .. } = &admission;
         let (character, epoch) = (entering.character, entering.epoch);
@@ -72,7 +27,7 @@ impl Shard {
             return Err(Status::failed_precondition("the world has a later term"));
         }
         if self.draining.is_some() {
-            return Err(Status::unavailable("this zone is closing"));
+            return Err(Status::unavailable("this zone is draining"));
         }
         if let Some(player) = self.players.get_mut(character) {
             if player.epoch > epoch {
@@ -82,7 +37,7 @@ impl Shard {
                 )));
             }
             if player.epoch == epoch && !player.is_playing() {
-                return Err(Status::unavailable("it is just leaving"));
+                return Err(Status::unavailable("the avatar is leaving this zone: try again"));
             }
             if player.epoch == epoch && player.session == admission.session {
                 player.session_epoch = player.session_epoch.max(admission.session_epoch);
@@ -125,12 +80,12 @@ impl Shard {
         }
     }
 
-    /// A neighbour would like to hand an avatar over.
+    /// A neighbour offers an avatar.
     pub(crate) fn offered(&mut self, offered: OfferedAvatar) -> Result<(), String> {
         let OfferedAvatar { admission: Admission { entering, .. }, from, .. } = &offered;
         let (character, epoch, cell) = (entering.character, entering.epoch, entering.position.cell());
         if self.draining.is_some() {
-            return Err("this zone is closing".into());
+            return Err("this zone is draining".into());
         }
         if self.players.len() + self.arrivals.len() >= self.config.max_avatars {
             return Err("this zone is full".into());
@@ -143,7 +98,7 @@ impl Shard {
             Some(current) if current >= epoch => {
                 return Err(format!("it stands here with epoch {current}, offered by {from} with {epoch}"));
             }
-            // Left over from before the neighbour owned it.
+            // A left-over from before the neighbour owned it.
             Some(current) => self.drop_lost_avatar(character, current),
             None => {}
         }
@@ -151,11 +106,11 @@ impl Shard {
         Ok(())
     }
 
-    /// The neighbour says how the hand-over ended.
+    /// The neighbour reports the outcome of a hand-over.
     pub(crate) fn settled(&mut self, settlement: Settlement) {
         let Settlement { character, epoch, committed, inputs, from } = settlement;
         if let Some(arrival) = self.arrivals.get_mut(&character).filter(|arrival| arrival.epoch == epoch) {
-            arrival.forwarded(inputs, from);
+            arrival.add_forwarded(inputs, from);
             if arrival.offered.is_some() {
                 self.target_step(character, decide_target_step(epoch, TargetEvent::Settled { committed }));
             }
@@ -170,10 +125,10 @@ impl Shard {
                 }
             }
             Some(_) => {}
-            // The offer was forgotten meanwhile; the database knows the rest.
+            // The zone has forgotten the offer. The database has the character.
             None if committed => {
                 let mut arrival = Arrival::new(epoch, None, self.now);
-                arrival.forwarded(inputs, from);
+                arrival.add_forwarded(inputs, from);
                 self.arrivals.insert(character, arrival);
                 self.background_calls.load(character);
             }
@@ -181,7 +136,7 @@ impl Shard {
         }
     }
 
-    /// Offers of which nothing was heard.
+    /// Drops expired offers and asks the database about overdue ones.
     pub(crate) fn advance_arrivals(&mut self) {
         let now = self.now;
         self.arrivals.retain(|character, arrival| {
@@ -199,8 +154,7 @@ impl Shard {
         }
     }
 
-    /// What the database says of an avatar that is to come, or may have gone. Without an answer it is asked again
-    /// later.
+    /// The database has answered, or not: then the zone asks again later.
     pub(crate) fn loaded(&mut self, character: CharacterId, row: Option<&Character>) {
         let Some(row) = row else { return };
         let Some(arrival) = self.arrivals.get_mut(&character) else {
@@ -210,7 +164,7 @@ impl Shard {
         let owned_here = row.owner == self.me.name && row.owner_incarnation == self.me.incarnation;
         let ownership = Ownership { owned_here, epoch: Epoch(row.epoch) };
         let step = decide_target_step(arrival.epoch, TargetEvent::Loaded(ownership));
-        // The database's word on possessions is newer than the offer's, and all there is without one.
+        // The possessions in the database are newer than those of the offer.
         if let TargetStep::Enter { .. } = step {
             match (&mut arrival.offered, admission_from_row(row)) {
                 (Some(offered), _) => {
@@ -232,13 +186,18 @@ impl Shard {
         self.target_step(character, step);
     }
 
-    /// An avatar that is here: somebody else's by now, or rewarded by a neighbour?
+    /// Compares an avatar of this zone with the database. Another zone may own it now, or a neighbour may have rewarded it.
     fn reconcile_player(&mut self, character: CharacterId, row: &Character) {
         let Some(epoch) = self.players.get(character).map(|player| player.epoch) else { return };
         let last_action = self.sim.possessions(character).map(|own| own.last_action);
+        let owned_here = row.owner == self.me.name && row.owner_incarnation == self.me.incarnation;
         if Epoch(row.epoch) > epoch {
             self.drop_lost_avatar(character, epoch);
-        } else if !self.sim.is_committing(character) && last_action.is_some_and(|it| it <= row.last_action) {
+        } else if Epoch(row.epoch) == epoch
+            && owned_here
+            && !self.sim.is_committing(character)
+            && last_action.is_some_and(|it| it <= row.last_action)
+        {
             let possessions = convert::possessions(row);
             self.inputs.push(Input::Possessions { character, possessions });
         }
@@ -274,7 +233,7 @@ impl Shard {
     }
 }
 
-/// The avatar as the database alone knows it. The session's epoch comes when its gateway is bound.
+/// An admission from the database alone. The session's epoch follows when its gateway binds it.
 fn admission_from_row(row: &Character) -> Option<Admission> {
     Some(Admission {
         session: session_id(&row.session).ok()?,
@@ -282,26 +241,4 @@ fn admission_from_row(row: &Character) -> Option<Admission> {
         account: AccountId(row.account),
         entering: convert::entering(row).ok()?,
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use bytes::Bytes;
-    use shardkeep_link::MessageKind;
-
-    use super::*;
-
-    fn input(request: u64) -> ClientMessage {
-        ClientMessage { opcode: 0x1020, kind: MessageKind::Request, request, payload: Bytes::new() }
-    }
-
-    #[test]
-    fn repeated_settlement_forwards_no_input_twice() {
-        let mut received = 0;
-        let numbers = |inputs: Vec<ClientMessage>| inputs.iter().map(|it| it.request).collect::<Vec<_>>();
-        assert_eq!(numbers(new_inputs(vec![input(1), input(2)], 0, &mut received)), [1, 2]);
-        assert_eq!(numbers(new_inputs(vec![input(1), input(2)], 0, &mut received)), [0u64; 0]);
-        assert_eq!(numbers(new_inputs(vec![input(2), input(3)], 1, &mut received)), [3]);
-        assert_eq!(received, 3);
-    }
 }

@@ -1,4 +1,4 @@
-//! Zones among stand-ins, over real sockets and mutual TLS.
+//! A cluster of real zones and stand-ins, over sockets and mutual TLS.
 
 use std::time::Duration;
 
@@ -19,12 +19,12 @@ use tonic::{service::Routes, transport::Channel};
 
 use crate::{database::StandInDatabase, gateway::StandInGateway, world::StandInWorld};
 
-/// Longest wait for something that should happen at once, on a busy machine.
+/// The longest wait for an expected event on a busy machine.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(30);
-/// Where the two zones meet, in cells and in mm.
+/// The border between the two zones, in cells and in millimetres.
 const BORDER_CELL: u16 = 16;
 pub(crate) const BORDER: i32 = 512_000;
-/// On the road that leads over the border.
+/// The y of the road that crosses the border.
 pub(crate) const ROAD: i32 = 512_000;
 
 pub(crate) struct Cluster {
@@ -34,12 +34,12 @@ pub(crate) struct Cluster {
     pub(crate) world: StandInWorld,
     node: Option<Node>,
     registries: Vec<String>,
-    // What keeps the stand-ins alive.
+    // Keeps the stand-ins alive.
     members: Vec<(Daemon, Node)>,
 }
 
 impl Cluster {
-    /// A registry, a database and a world.
+    /// Starts a registry, a database and a world.
     pub(crate) async fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
         certs::make_ca(folder.path()).unwrap();
@@ -71,7 +71,7 @@ impl Cluster {
         node
     }
 
-    /// A zone that is ready; it owns nothing yet.
+    /// Starts a zone and waits until it is ready. It owns no sector yet.
     pub(crate) async fn zone(&self, name: &str) -> Running {
         let mut settings = self.settings::<Config>(DaemonKind::Zone, name);
         settings.service.save_interval = Duration::from_millis(100);
@@ -87,7 +87,7 @@ impl Cluster {
         StandInGateway::open(node, zone).await
     }
 
-    /// The meadow, divided among these zones: one has it all, two meet in the middle.
+    /// Divides the meadow among these zones: one zone owns all, two zones meet in the middle.
     pub(crate) async fn publish_sectors(&self, term: u64, epoch: u64, zones: &[&str]) {
         let width = if zones.len() == 1 { 2 * BORDER_CELL } else { BORDER_CELL };
         let mut sectors = Vec::new();
@@ -106,20 +106,20 @@ impl Cluster {
         self.world.publish(Partition { term, epoch, sectors });
     }
 
-    /// An operators' console's view of a zone.
+    /// A client of the operators' console.
     pub(crate) async fn observer(&mut self, zone: &str) -> ZoneClient<Channel> {
         let address = self.registry.wait_until_up(zone).await.grpc_address;
         let console = self.member(DaemonKind::Gm, "gm-1").await;
         ZoneClient::new(console.channel(DaemonKind::Zone, &address))
     }
 
-    /// What the world uses to call a zone.
+    /// A client of the world.
     pub(crate) async fn client(&self, zone: &str) -> ZoneClient<Channel> {
         let address = self.registry.wait_until_up(zone).await.grpc_address;
         ZoneClient::new(self.node.as_ref().unwrap().channel(DaemonKind::Zone, &address))
     }
 
-    /// The character is the zone's by the database, and admitted there.
+    /// Gives a character to the zone in the database, and admits it there.
     pub(crate) async fn admit(&self, number: u8, zone: &str, x_mm: i32) -> Character {
         let incarnation = self.registry.wait_until_up(zone).await.id.unwrap().incarnation;
         let position = Position { map: 1, x_mm, y_mm: ROAD };

@@ -1,5 +1,5 @@
-//! A dbcache without a database: owners, epochs and items in memory, fenced as the contract says. It can lose the
-//! answer to what it has done, once or for good.
+//! A stand-in for dbcache that keeps owners, epochs and items in memory, with the fences of the real one. It can lose
+//! the answer to a call that took effect, once or always, and refuse to load the ground.
 
 use std::{
     collections::BTreeMap,
@@ -7,27 +7,29 @@ use std::{
 };
 
 use shardkeep_rpc::{common::Position, dbcache::*};
+use shardkeep_types::{CharacterId, WorldId};
 use tonic::{Request, Response, Status};
 
 #[derive(Clone, Default)]
 pub(crate) struct StandInDatabase(Arc<Mutex<State>>);
 
-/// What becomes of the answer to a call that was carried out.
+/// How the stand-in answers a call that took effect.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) enum ReplyMode {
     #[default]
     Delivered,
-    /// The first is lost; a repeat is answered.
+    /// The first answer is lost; a repeat is answered.
     LostOnce,
-    /// Whoever waits for it waits for ever, as if he had died.
+    /// The caller waits forever.
     Hang,
 }
 
 #[derive(Default)]
 struct State {
     characters: BTreeMap<u64, Character>,
-    /// Everything that lies on the ground: which account, and where.
-    ground: BTreeMap<u64, (String, GroundItem)>,
+    /// Account and position of everything on the ground, by item.
+    ground: BTreeMap<u64, (LedgerAccount, GroundItem)>,
+    ground_fails: bool,
     /// Results by character and action id.
     stored: BTreeMap<(u64, u64), Vec<u8>>,
     applied: u64,
@@ -43,10 +45,10 @@ impl State {
         answer
     }
 
-    fn holder(&self, item: u64) -> Option<String> {
+    fn holder(&self, item: u64) -> Option<LedgerAccount> {
         let owner = self.characters.values().find(|it| it.items.iter().any(|own| own.id == item));
         owner
-            .map(|it| format!("c:{}", it.id))
+            .map(|it| CharacterId(it.id).into())
             .or_else(|| self.ground.get(&item).map(|(cell, _)| cell.clone()))
     }
 
@@ -63,7 +65,7 @@ impl State {
                     return Err(Status::aborted("stale epoch"));
                 }
             }
-            if action.items.iter().any(|part| self.holder(part.item).as_ref() != Some(&part.from)) {
+            if action.items.iter().any(|part| self.holder(part.item) != part.from) {
                 return Err(Status::failed_precondition("not held"));
             }
             action.items.iter().for_each(|part| self.move_item(part));
@@ -83,11 +85,14 @@ impl State {
             }
         }
         let item = item.unwrap();
-        match part.to.strip_prefix("c:") {
-            Some(id) => self.characters.get_mut(&id.parse().unwrap()).unwrap().items.push(item),
-            None => {
+        let to = part.to.clone().unwrap();
+        match to.account.as_ref().unwrap() {
+            ledger_account::Account::Character(id) => {
+                self.characters.get_mut(id).unwrap().items.push(item);
+            }
+            _ => {
                 let ground_item = GroundItem { item: Some(item), position: part.at };
-                self.ground.insert(part.item, (part.to.clone(), ground_item));
+                self.ground.insert(part.item, (to, ground_item));
             }
         }
     }
@@ -114,6 +119,26 @@ impl StandInDatabase {
         character.owner_incarnation = incarnation;
         character.epoch += 1;
         character.clone()
+    }
+
+    /// Puts an item on the ground.
+    pub(crate) fn add_ground_item(&self, id: u64, position: Position) {
+        let at = shardkeep_types::Position::try_from(position).unwrap();
+        let item = Item { id, template: 1, count: 1 };
+        let ground_item = GroundItem { item: Some(item), position: Some(position) };
+        self.with(|state| state.ground.insert(id, ((WorldId(1), at.cell()).into(), ground_item)));
+    }
+
+    /// Gives player `number`'s character this many stacks more.
+    pub(crate) fn add_stacks(&self, number: u8, count: u64) {
+        let stacks = (0..count).map(|id| Item { id: 100_000 + id, template: 1, count: 1 });
+        let id = u64::from(number);
+        self.with(|state| state.characters.get_mut(&id).unwrap().items.extend(stacks));
+    }
+
+    /// Whether `LoadGround` fails.
+    pub(crate) fn set_ground_fails(&self, fails: bool) {
+        self.with(|state| state.ground_fails = fails);
     }
 
     pub(crate) fn set_reply_mode(&self, answer: ReplyMode) {
@@ -199,9 +224,40 @@ impl db_cache_server::DbCache for StandInDatabase {
         Ok(Response::new(SaveSoftReply { stale }))
     }
 
-    async fn load_ground(&self, _: Request<LoadGroundRequest>) -> Result<Response<LoadGroundReply>, Status> {
-        let items = self.with(|state| state.ground.values().map(|(_, ground_item)| *ground_item).collect());
-        Ok(Response::new(LoadGroundReply { items, ..LoadGroundReply::default() }))
+    async fn lookup_action(
+        &self,
+        request: Request<LookupActionRequest>,
+    ) -> Result<Response<LookupActionReply>, Status> {
+        let action = request.into_inner().action.unwrap();
+        self.with(|state| match state.stored.get(&(action.character, action.id)) {
+            Some(digest) if *digest != action.digest => Err(Status::already_exists("another request")),
+            stored => Ok(Response::new(LookupActionReply {
+                found: stored.is_some(),
+                minted: Vec::new(),
+                character: Some(state.characters[&action.character].clone()),
+            })),
+        })
+    }
+
+    /// Pages of two items.
+    async fn load_ground(
+        &self,
+        request: Request<LoadGroundRequest>,
+    ) -> Result<Response<LoadGroundReply>, Status> {
+        let after = match request.into_inner().after.and_then(|cursor| cursor.after) {
+            Some(ground_cursor::After::Item(place)) => place.item,
+            _ => 0,
+        };
+        self.with(|state| {
+            if state.ground_fails {
+                return Err(Status::out_of_range("the answer is too large"));
+            }
+            let rest = state.ground.range(after + 1..);
+            let items: Vec<GroundItem> = rest.map(|(_, (_, item))| *item).take(2).collect();
+            let last = items.get(1).map(|last| GroundPlace { y_mm: 0, item: last.item.unwrap().id });
+            let next = last.map(|last| GroundCursor { after: Some(ground_cursor::After::Item(last)) });
+            Ok(Response::new(LoadGroundReply { items, next, ..LoadGroundReply::default() }))
+        })
     }
 
     async fn list_characters(

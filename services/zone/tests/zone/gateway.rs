@@ -47,7 +47,7 @@ impl LinkHandler for Handler {
     fn down(&self, _: &GatewayLink) {}
 }
 
-/// One item per message, so that each can be waited for.
+/// Splits a batch into items with one message each, so that a test can wait for each message.
 fn split_messages(item: BackendItem) -> Vec<BackendItem> {
     match item {
         BackendItem::Send { sessions, messages } => {
@@ -63,7 +63,7 @@ fn session(number: u8) -> SessionId {
 }
 
 impl StandInGateway {
-    /// Its link to `zone` is open.
+    /// Opens a link to `zone`.
     pub(crate) async fn open(node: Node, zone: &str) -> Self {
         let link = GatewayLink::new(node.id().clone(), zone, Limits::default());
         let (items, receiver) = mpsc::unbounded_channel();
@@ -79,7 +79,7 @@ impl StandInGateway {
         Self { link, items: receiver, skipped: VecDeque::new(), stop }
     }
 
-    /// Tells the zone that the player's session is its own.
+    /// Announces that this gateway holds the player's session.
     pub(crate) fn bound(&self, number: u8, bind_epoch: u64) {
         self.link.bound(Bound {
             session: session(number),
@@ -125,14 +125,14 @@ impl StandInGateway {
 
     async fn deliver(&self, number: u8, message: ClientMessage) {
         let mut messages = vec![message];
-        // Right after its opening, what the gateway announces goes first.
+        // After the link opens, its announcements are sent first.
         while let Err(back) = self.link.deliver(session(number), Epoch(1), messages) {
             messages = back;
             tokio::task::yield_now().await;
         }
     }
 
-    /// The next item of which `pick` makes something; others stay for later.
+    /// The next item that `pick` accepts. Other items stay in the queue.
     pub(crate) async fn next_item<T>(&mut self, pick: impl Fn(&BackendItem) -> Option<T>) -> T {
         if let Some((at, picked)) =
             self.skipped.iter().enumerate().find_map(|(at, item)| Some((at, pick(item)?)))
@@ -152,7 +152,7 @@ impl StandInGateway {
         timeout(TIMEOUT, next).await.expect("the zone says it")
     }
 
-    /// What of the messages to a player `pick` makes something of.
+    /// The next message to a player that `pick` accepts.
     pub(crate) async fn message<T>(&mut self, number: u8, pick: impl Fn(&ServerMessage) -> Option<T>) -> T {
         self.next_item(|item| match item {
             BackendItem::Send { sessions, messages } if sessions.contains(&session(number)) => {
@@ -174,7 +174,7 @@ impl StandInGateway {
         self.message(number, is).await
     }
 
-    /// The own avatar's state once it is so.
+    /// The next state of the player's avatar that `is` accepts.
     pub(crate) async fn avatar(&mut self, number: u8, is: impl Fn(&Avatar) -> bool) -> Avatar {
         let is = |message: &ServerMessage| {
             let avatar =
@@ -184,7 +184,7 @@ impl StandInGateway {
         self.message(number, is).await
     }
 
-    /// The epoch of the binding that the zone declares ready.
+    /// Waits for `Ready` and returns the epoch of the binding.
     pub(crate) async fn ready(&mut self, number: u8) -> u64 {
         self.next_item(|item| match item {
             BackendItem::Ready { session: of, bind_epoch } if *of == session(number) => Some(bind_epoch.0),
@@ -193,7 +193,7 @@ impl StandInGateway {
         .await
     }
 
-    /// Where the zone sends the player's session, and with which epoch.
+    /// Waits for `Bind` and returns its target and epoch.
     pub(crate) async fn bind(&mut self, number: u8) -> (String, u64) {
         self.next_item(|item| match item {
             BackendItem::Bind { session: of, instance, bind_epoch, .. } if *of == session(number) => {

@@ -1,4 +1,4 @@
-//! Black-box tests: real zones over mutual TLS, and stand-ins for the daemons they talk to.
+//! Black-box tests of real zones over mutual TLS, with stand-ins for the daemons that they call.
 
 mod cluster;
 mod database;
@@ -6,17 +6,21 @@ mod gateway;
 mod world;
 
 use shardkeep_link::{BackendItem, PublishKind, SessionChange};
-use shardkeep_rpc::zone::{EvictRequest, ObserveRequest};
+use shardkeep_rpc::{
+    common::Position,
+    zone::{EvictRequest, ObserveRequest},
+};
 use shardkeep_types::EntityId;
 use shardkeep_wire::{
     movement::Cell,
     opcode,
     payload::{self, Committed, Inventory, Placed},
 };
+use tokio::time::timeout;
 use tonic::Code;
 
 use crate::{
-    cluster::{BORDER, Cluster, ROAD},
+    cluster::{BORDER, Cluster, ROAD, TIMEOUT},
     database::ReplyMode,
 };
 
@@ -48,7 +52,7 @@ async fn bound_player_gets_state_moves_and_is_published() {
     let shown = gateway.next_item(|item| published(item, ann.id, true)).await;
     assert_eq!(shown, None, "it stands still");
     gateway.walk(1, 7, [-1_000, 0]).await;
-    // As a delta, or in the keyframe whose turn it is in that tick.
+    // The change arrives as a delta, or in a keyframe that is due in the same tick.
     let walking = |item: &BackendItem| {
         let velocity = published(item, ann.id, false).or_else(|| published(item, ann.id, true)).flatten();
         velocity.filter(|velocity| *velocity == [-1_000, 0])
@@ -102,7 +106,7 @@ async fn handover_completes_when_transfer_reply_is_lost() {
         .wait_for_presence(|present| present.get(&ann.id).is_some_and(|it| it.zone == "zone-2"))
         .await;
 
-    // What still reaches the zone it left goes after it.
+    // The old zone forwards requests that still reach it.
     west.request(1, opcode::TRADE_INVITE, 9, &payload::TradeInvite { entity_id: 1 }).await;
     assert_eq!(east.reply(1, 9).await.opcode, opcode::ERROR);
 }
@@ -161,6 +165,102 @@ async fn action_with_lost_reply_is_applied_once() {
     gateway.request(1, opcode::DROP, 1_002, &other).await;
     let error: payload::Error = prost::Message::decode(&*gateway.reply(1, 1_002).await.payload).unwrap();
     assert_eq!(error.code(), payload::ErrorCode::ActionConflict);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn inventory_of_6000_stacks_is_delivered_in_pages() {
+    let mut cluster = Cluster::start().await;
+    let _zone = cluster.zone("zone-1").await;
+    cluster.publish_sectors(1, 1, &["zone-1"]).await;
+    let mut gateway = cluster.gateway("gateway-1", "zone-1").await;
+    let position = Position { map: 1, x_mm: 100_000, y_mm: ROAD };
+    cluster.database.claim(1, position, "zone-9", 1);
+    cluster.database.add_stacks(1, 5_999);
+    let ann = cluster.admit(1, "zone-1", 100_000).await;
+    gateway.bound(1, ann.epoch);
+    gateway.ready(1).await;
+
+    let expected: Vec<u64> = ann.items.iter().map(|item| item.id).collect();
+    assert_eq!(expected.len(), 6_000);
+    let mut told = Vec::new();
+    while told.len() < expected.len() {
+        for page in gateway.next_item(inventory_pages).await {
+            assert_eq!((page.first as usize, page.total as usize, page.coins), (told.len(), 6_000, 10));
+            told.extend(page.items.iter().map(|item| item.id));
+        }
+    }
+    assert_eq!(told, expected);
+
+    let mut asked: Vec<u64> = Vec::new();
+    for request in 1.. {
+        let get = payload::GetInventory { first: asked.len() as u32 };
+        gateway.request(1, opcode::GET_INVENTORY, request, &get).await;
+        let page: Inventory = prost::Message::decode(&*gateway.reply(1, request).await.payload).unwrap();
+        asked.extend(page.items.iter().map(|item| item.id));
+        if asked.len() >= page.total as usize {
+            break;
+        }
+    }
+    assert_eq!(asked, expected);
+}
+
+/// The pages of an inventory in one batch of messages.
+fn inventory_pages(item: &BackendItem) -> Option<Vec<Inventory>> {
+    let BackendItem::Send { messages, .. } = item else { return None };
+    let pages = messages.iter().filter(|message| message.opcode == opcode::INVENTORY_CHANGED);
+    let pages: Vec<Inventory> =
+        pages.map(|message| prost::Message::decode(&*message.payload).unwrap()).collect();
+    (!pages.is_empty()).then_some(pages)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ground_of_several_pages_is_loaded() {
+    let mut cluster = Cluster::start().await;
+    let ids: Vec<u64> = (2_001..=2_005).collect();
+    for &id in &ids {
+        cluster.database.add_ground_item(id, Position { map: 1, x_mm: 100_000, y_mm: ROAD });
+    }
+    let _zone = cluster.zone("zone-1").await;
+    cluster.publish_sectors(1, 1, &["zone-1"]).await;
+    let mut gateway = cluster.gateway("gateway-1", "zone-1").await;
+    gateway.watch(3, 16);
+    let items = gateway
+        .next_item(|item| {
+            let BackendItem::Publish { kind: PublishKind::Keyframe, message, .. } = item else { return None };
+            let cell = Cell::decode(&message.payload).unwrap();
+            let items: Vec<u64> = cell.entries().filter_map(|entry| Some(entry.id.as_item()?.0)).collect();
+            (items.len() >= ids.len()).then_some(items)
+        })
+        .await;
+    assert_eq!(items, ids);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn zone_without_ground_is_not_ready_until_retry_succeeds() {
+    let mut cluster = Cluster::start().await;
+    cluster.database.set_ground_fails(true);
+    let zone = cluster.zone("zone-1").await;
+    cluster.publish_sectors(1, 1, &["zone-1"]).await;
+    let mut console = cluster.observer("zone-1").await;
+    let mut map = console.observe(ObserveRequest { interval_ms: 100 }).await.unwrap().into_inner();
+    // Each snapshot of the stream paces one look at the readiness.
+    let failing = async {
+        loop {
+            let snapshot = map.message().await.unwrap().unwrap();
+            assert!(snapshot.entities.is_empty(), "no creature lives on unknown ground");
+            if !zone.daemon().is_ready() {
+                break;
+            }
+        }
+    };
+    timeout(TIMEOUT, failing).await.expect("the zone is not ready");
+    let reason = zone.daemon().not_ready_reason();
+    assert!(reason.contains("ground"), "{reason}");
+    cluster.database.set_ground_fails(false);
+    let loaded = async {
+        while map.message().await.unwrap().unwrap().entities.is_empty() || !zone.daemon().is_ready() {}
+    };
+    timeout(TIMEOUT, loaded).await.expect("the zone is ready, and creatures live");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

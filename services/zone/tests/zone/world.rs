@@ -1,4 +1,4 @@
-//! A world that publishes the table it is given, and remembers who was reported to it.
+//! A stand-in for the world. It publishes a given table and stores the reported presences.
 
 use std::{collections::BTreeMap, pin::Pin, sync::Arc};
 
@@ -11,7 +11,7 @@ use tonic::{Request, Response, Status, Streaming};
 #[derive(Clone, Default)]
 pub(crate) struct StandInWorld {
     table: watch::Sender<Partition>,
-    /// Everybody reported, by character.
+    /// All reported presences, by character.
     present: Arc<watch::Sender<BTreeMap<u64, Presence>>>,
 }
 
@@ -20,7 +20,7 @@ impl StandInWorld {
         self.table.send_replace(table);
     }
 
-    /// Waits until what was reported is so.
+    /// Waits until the reported presences satisfy `is`.
     pub(crate) async fn wait_for_presence(&self, is: impl FnMut(&BTreeMap<u64, Presence>) -> bool) {
         let mut present = self.present.subscribe();
         let seen = present.wait_for(is);

@@ -1,4 +1,4 @@
-//! Whatever order things happen in, and wherever the process dies: no item and no coin is lost or doubled.
+//! Property tests: random actions in random order, with crashes. No item and no coin is lost or doubled.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use super::*;
 
 const CHARACTERS: usize = 4;
 
-/// One thing that somebody does.
+/// One random step.
 #[derive(Debug, Clone)]
 enum Step {
     Drop {
@@ -35,11 +35,11 @@ enum Step {
         actor: usize,
         item: usize,
     },
-    /// Another zone takes over; what is under way is fenced off.
+    /// A claim raises the epoch, so that pending actions become stale.
     Handover {
         actor: usize,
     },
-    /// The process dies after the commit and before the answer: everything so far is sent again.
+    /// The process dies between commit and answer: all actions are sent again.
     Crash,
 }
 
@@ -59,7 +59,7 @@ fn steps(count: usize) -> impl Strategy<Value = Vec<Step>> {
     proptest::collection::vec(step, 1..count)
 }
 
-/// What the players and zones know; the database may know better.
+/// The knowledge of players and zones. The database may have moved on.
 struct Model {
     characters: Vec<Character>,
     next: Vec<u64>,
@@ -85,12 +85,7 @@ impl Model {
         let id = self.next[actor];
         self.next[actor] += 1;
         let one = &self.characters[actor];
-        HardAction {
-            action: Some(action_id(one, id)),
-            fences: vec![fence(one)],
-            reason: reason.to_owned(),
-            ..HardAction::default()
-        }
+        HardAction { action: Some(action_id(one, id)), fences: vec![fence(one)], ..super::action(reason) }
     }
 
     fn action(&mut self, step: &Step) -> Option<HardAction> {
@@ -140,15 +135,14 @@ impl Model {
             Step::Loot { spawn, generation } => HardAction {
                 once: Some(OnceKey { world: WORLD, spawn, generation }),
                 mints: vec![MintItem { template: 3, count: 1, to: ground(), at: Some(drop_position()) }],
-                reason: "loot".to_owned(),
-                ..HardAction::default()
+                ..super::action("loot")
             },
             Step::Handover { .. } | Step::Crash => return None,
         })
     }
 }
 
-/// Sends actions all at once, each to its answer.
+/// Sends all actions at once and waits for every answer.
 async fn send_all(game: &Game, actions: &[HardAction]) -> Vec<Result<HardResult, GameError>> {
     let config = CommitterConfig { batch: 8, lanes: 3, ..CommitterConfig::default() };
     let observe: Observer = Arc::new(|_, _| {});
@@ -178,14 +172,14 @@ async fn run_steps(store: &TestStore, steps: &[Step]) {
             }
             Step::Crash => {
                 let first = send_all(&game, &model.sent).await;
-                game.database.close().await;
+                game.database().clone().close().await;
                 game = store.open().await;
                 let again = send_all(&game, &model.sent).await;
                 for (first, again) in first.iter().zip(&again) {
                     let Ok(first) = first else { continue };
                     let again = again.as_ref().unwrap();
                     assert!(!again.applied, "an answered action is applied again");
-                    // Of an older generation's loot only that it has been minted is remembered.
+                    // The database stores no items of older loot generations.
                     assert!(again.minted == first.minted || again.minted.is_empty());
                 }
                 model.items.extend(first.into_iter().flatten().flat_map(|done| done.minted));
@@ -199,7 +193,7 @@ async fn run_steps(store: &TestStore, steps: &[Step]) {
     }
     send_all(&game, &model.sent).await;
     assert_conserved(&game).await;
-    game.database.close().await;
+    game.database().clone().close().await;
 }
 
 fn chaos(cases: u32, length: usize, store: impl AsyncFn() -> TestStore) {

@@ -1,4 +1,4 @@
-//! The rules of game state, on both engines.
+//! Tests of the rules of game state, on both engines.
 
 mod actions;
 mod chaos;
@@ -11,11 +11,11 @@ use shardkeep_types::{AccountId, CharacterId, MapId, Position, SessionId, Term, 
 use tempfile::TempDir;
 
 use super::*;
-use crate::Schema;
+use crate::{Database, Schema};
 
 const WORLD: WorldId = WorldId(1);
 
-/// What keeps the database alive, beside the database.
+/// Keeps the files or the server of a test database.
 enum TestStore {
     Sqlite(TempDir),
     Postgres(Postgres),
@@ -39,7 +39,7 @@ impl TestStore {
     }
 }
 
-/// Each scenario as a test on each engine.
+/// Makes a test of each scenario on each engine.
 macro_rules! on_both_engines {
     ($($scenario:ident),+ $(,)?) => {
         mod sqlite {
@@ -60,6 +60,31 @@ macro_rules! on_both_engines {
 }
 use on_both_engines;
 
+/// A zone of [`WORLD`] as a caller.
+fn caller(name: &str) -> Arc<Caller> {
+    Arc::new(Caller::Zone { world: WORLD, name: name.to_owned() })
+}
+
+/// An action of the zone `west` that does nothing yet.
+fn action(reason: &str) -> HardAction {
+    HardAction {
+        caller: Caller::clone(&caller("west")),
+        action: None,
+        other_actions: Vec::new(),
+        once: None,
+        fences: Vec::new(),
+        items: Vec::new(),
+        mints: Vec::new(),
+        coins: Vec::new(),
+        reward: None,
+        reason: reason.to_owned(),
+    }
+}
+
+async fn load(game: &Game, id: CharacterId) -> Character {
+    game.load(id, &caller("west")).await.unwrap()
+}
+
 fn zone(name: &str) -> Owner {
     Owner { zone: name.to_owned(), incarnation: 7 }
 }
@@ -68,7 +93,7 @@ fn drop_position() -> Position {
     Position::new(MapId(1), 500_000, 512_000)
 }
 
-/// A ledger account of the ground where [`drop_position`] is.
+/// The ledger account of the cell that contains [`drop_position`].
 fn ground() -> Holder {
     Holder::Ground(WORLD, drop_position().cell())
 }
@@ -94,7 +119,7 @@ fn new_character(name: &str) -> NewCharacter {
     }
 }
 
-/// A character in the hands of `west`.
+/// A character that the zone `west` owns.
 async fn create_claimed(game: &Game, name: &str) -> Character {
     let character = game.create(&new_character(name)).await.unwrap();
     game.claim(&claim(&character, term(game).await)).await.unwrap()
@@ -133,8 +158,7 @@ fn drop_item(character: &Character, id: u64, item: usize) -> HardAction {
             to: ground(),
             at: Some(drop_position()),
         }],
-        reason: "drop".to_owned(),
-        ..HardAction::default()
+        ..action("drop")
     }
 }
 
