@@ -13,13 +13,23 @@ pub enum Ring {
     Outer,
 }
 
-/// What a cell's watchers must hear this tick.
+/// How a cell update relates to those before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CellForm {
+    /// Replaces everything that watchers know of the cell.
+    Keyframe,
+    /// Completes the keyframe before it, which did not fit one message.
+    Part,
+    /// Changes what watchers know of the cell.
+    Delta,
+}
+
+/// What watchers of a cell have to know after a tick.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CellUpdate {
     pub cell: CellId,
     pub ring: Ring,
-    /// Forget what was known of the cell; otherwise a change to it.
-    pub keyframe: bool,
+    pub form: CellForm,
     pub tick: u32,
     pub entries: Vec<Entry>,
 }

@@ -21,8 +21,8 @@ pub mod template;
 mod trade;
 
 pub use event::{
-    Appearance, CellUpdate, Entry, Event, Kind, OwnState, Refusal, RemovalReason, Reply, Ring, TradeSideView,
-    TradeState, TradeView,
+    Appearance, CellForm, CellUpdate, Entry, Event, Kind, OwnState, Refusal, RemovalReason, Reply, Ring,
+    TradeSideView, TradeState, TradeView,
 };
 pub use input::{
     Act, ActionKey, Effect, EffectResult, EnteringAvatar, GhostState, Goal, HardChange, Input, Intent, Item,

@@ -2,7 +2,7 @@
 
 use bytes::BytesMut;
 use shardkeep_link::{PublishKind, ServerMessage};
-use shardkeep_sim::{CellUpdate, Input, Kind, Ring};
+use shardkeep_sim::{CellForm, CellUpdate, Input, Kind, Ring};
 use shardkeep_types::{CellId, GroupKey, WorldId, group_kind};
 use shardkeep_wire::{
     message::Head,
@@ -47,8 +47,12 @@ impl Shard {
     pub(crate) fn publish(&self, update: &CellUpdate) {
         let Some(&epoch) = self.cell_epochs.get(&update.cell) else { return };
         let message = encode(update);
-        metrics::published(update.ring, update.keyframe, message.payload.len());
-        let what = if update.keyframe { PublishKind::Keyframe } else { PublishKind::Delta };
+        metrics::published(update.ring, update.form == CellForm::Keyframe, message.payload.len());
+        let what = match update.form {
+            CellForm::Keyframe => PublishKind::Keyframe,
+            CellForm::Part => PublishKind::Part,
+            CellForm::Delta => PublishKind::Delta,
+        };
         self.hub.publish(group(self.world, update.cell, update.ring), epoch, what, message);
     }
 }
@@ -56,7 +60,8 @@ impl Shard {
 /// A cell's update as clients get it.
 pub fn encode(update: &CellUpdate) -> ServerMessage {
     let mut out = BytesMut::with_capacity(movement::Cell::MAX_HEADER + update.entries.len() * 24);
-    let form = if update.keyframe { Form::Keyframe } else { Form::Delta };
+    // A client applies a part like a delta.
+    let form = if update.form == CellForm::Keyframe { Form::Keyframe } else { Form::Delta };
     movement::encode_cell(&mut out, form, update.tick, update.cell, update.entries.iter().map(entry));
     let Head::State { class, key } = movement::cell_head(update.cell.number(), update.ring == Ring::Outer)
     else {
@@ -120,7 +125,7 @@ mod tests {
         let update = CellUpdate {
             cell: CELL,
             ring: Ring::Near,
-            keyframe: true,
+            form: CellForm::Keyframe,
             tick: 9,
             entries: vec![shardkeep_sim::Entry {
                 entity: EntityId(5),
