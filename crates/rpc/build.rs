@@ -20,8 +20,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     tonic_prost_build::configure()
         .skip_debug(&masked)
         .bytes(".shardkeep.link.v1")
-        .extern_path(".shardkeep.link.v1.GatewayBatch", "crate::batch::GatewayBatch")
-        .extern_path(".shardkeep.link.v1.BackendBatch", "crate::batch::BackendBatch")
+        .extern_path(".shardkeep.link.v1.GatewayBatch", "crate::batch::Batch")
+        .extern_path(".shardkeep.link.v1.BackendBatch", "crate::batch::Batch")
         .compile_fds(descriptors)?;
     Ok(())
 }

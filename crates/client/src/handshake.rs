@@ -43,11 +43,21 @@ impl ResumeKeys {
     }
 }
 
-/// Boards with a ticket, on a connection that has said nothing yet.
+/// Attaches with a ticket, on a connection that has sent nothing yet.
 pub async fn attach(
     connection: &mut Connection,
     config: &Config,
     ticket: &Ticket,
+) -> Result<Established, ClientError> {
+    attach_with(connection, config, ticket, &[]).await
+}
+
+/// Attaches and sends the session's first messages in the record of `Confirm`, which saves a round trip.
+pub async fn attach_with(
+    connection: &mut Connection,
+    config: &Config,
+    ticket: &Ticket,
+    first: &[Message],
 ) -> Result<Established, ClientError> {
     let (preface, random) = (connection.binding(), random::bytes::<32>()?);
     let proof = Proof::attach(&ticket.key);
@@ -63,7 +73,7 @@ pub async fn attach(
     if answer.key_kind != key_source::TICKET {
         return Err(ClientError::UntrustedServer("it used a key that was not offered"));
     }
-    establish(connection, &request, answer, &proof, &ticket.key, 0).await
+    establish(connection, &request, answer, &proof, &ticket.key, 0, first).await
 }
 
 /// Goes on with a session, on a connection that has said nothing yet. `received` counts its reliable messages.
@@ -92,7 +102,7 @@ pub async fn resume(
         key_source::WORLD => (&world, &keys.world),
         _ => return Err(ClientError::UntrustedServer("it used a key that was not offered")),
     };
-    let established = establish(connection, &request, answer, proof, key, received).await?;
+    let established = establish(connection, &request, answer, proof, key, received, &[]).await?;
     if established.session != session {
         return Err(ClientError::UntrustedServer("it resumed another session"));
     }
@@ -131,6 +141,7 @@ async fn establish(
     proof: &Proof,
     key: &Key,
     received: u64,
+    first: &[Message],
 ) -> Result<Established, ClientError> {
     let preface = connection.binding();
     let request = request.to_bytes();
@@ -142,7 +153,8 @@ async fn establish(
     connection.use_keys(answer.suite, keys.client.clone(), keys.server.clone())?;
     connection.use_datagrams(answer.suite, keys.datagrams.clone())?;
 
-    connection.send(&[Message::request(opcode::CONFIRM, REQUEST, &Confirm { received })]).await?;
+    let confirm = Message::request(opcode::CONFIRM, REQUEST, &Confirm { received });
+    connection.send(&[std::slice::from_ref(&confirm), first].concat()).await?;
     let ready: SessionReady = reply(connection, opcode::CONFIRM, "SessionReady").await?.decode()?;
     let session = SessionId::try_from(ready.session_id.as_slice())
         .map_err(|_| ClientError::UntrustedServer("its session id has another size"))?;

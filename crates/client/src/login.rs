@@ -20,10 +20,10 @@ use shardkeep_wire::{
     Head, Kind, Message, opcode,
     payload::{
         AccountSession, BeginSecondFactor, Challenge, ChangePassword, ConfirmSecondFactor, ErrorCode,
-        Finished, GatewayOffer, Hello, ListSessions, LogOutEverywhere, LoggedOutEverywhere, NewAccount,
-        PasswordChanged, Ping, Proof, Puzzle, Register, Registered, Registration, RemoveSecondFactor,
-        SecondFactor, SecondFactorBegun, SecondFactorConfirmed, SelectWorld, SessionList, Verified, Welcome,
-        World, WorldList,
+        Finished, GatewayOffer, Hello, LaneAddress, ListSessions, LogOutEverywhere, LoggedOutEverywhere,
+        NewAccount, PasswordChanged, Ping, Proof, Puzzle, Register, Registered, Registration,
+        RemoveSecondFactor, SecondFactor, SecondFactorBegun, SecondFactorConfirmed, SelectWorld, SessionList,
+        Verified, Welcome, World, WorldList,
     },
     preface::Service,
     seal::Suite,
@@ -379,6 +379,8 @@ pub struct WorldSelect {
 pub struct GatewayTicket {
     /// host:port
     pub gateway: String,
+    /// Lanes of the gateway at other addresses.
+    pub lanes: Vec<LaneAddress>,
     pub ticket: Ticket,
     pub lifetime: Duration,
 }
@@ -411,7 +413,7 @@ impl WorldSelect {
             self.call(opcode::SELECT_WORLD, &SelectWorld { world_id }).await?.decode()?;
         let ticket = self.next_ticket(offer.ticket_index)?;
         let lifetime = Duration::from_millis(offer.ticket_lifetime_ms.into());
-        Ok(GatewayTicket { gateway: offer.gateway, ticket, lifetime })
+        Ok(GatewayTicket { gateway: offer.gateway, lanes: offer.lanes, ticket, lifetime })
     }
 
     /// Where the account is in a world, or about to be.

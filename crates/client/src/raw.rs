@@ -11,7 +11,7 @@ use shardkeep_wire::{
     datagram::DatagramOpener,
     message::MessageError,
     opcode,
-    payload::{Ping, Pong},
+    payload::{LaneAddress, Ping, Pong},
     preface::{Preface, Service},
     record::{Decoder, HEADER, Writer},
     seal::{Opener, Sealer, Suite},
@@ -22,9 +22,9 @@ use tokio::{
     time::timeout,
 };
 
-use crate::{ClientError, Config};
+use crate::{ClientError, Config, resolve};
 
-pub use crate::handshake::{Established, ResumeKeys, attach, resume};
+pub use crate::handshake::{Established, ResumeKeys, attach, attach_with, resume};
 
 /// A connection to a server, plain at first.
 #[derive(Debug)]
@@ -80,6 +80,25 @@ impl Connection {
         let mut last = ClientError::Timeout("a lane to connect by");
         for lane in &config.lanes {
             match Box::pin(Self::open_on(config, *lane, address, service)).await {
+                Ok(connection) => return Ok(connection),
+                Err(error) => {
+                    tracing::debug!(%lane, %address, %error, "no connection");
+                    last = error;
+                }
+            }
+        }
+        Err(last)
+    }
+
+    /// Connects to a gateway over the first of the configured lanes that goes, each at its own address.
+    pub(crate) async fn open_gateway(
+        config: &Config,
+        gateway: &str,
+        lanes: &[LaneAddress],
+    ) -> Result<Self, ClientError> {
+        let mut last = ClientError::Timeout("an address of the gateway");
+        for (lane, address) in resolve::gateway(config, gateway, lanes).await? {
+            match Box::pin(Self::open_on(config, lane, address, Service::Gateway)).await {
                 Ok(connection) => return Ok(connection),
                 Err(error) => {
                     tracing::debug!(%lane, %address, %error, "no connection");

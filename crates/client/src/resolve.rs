@@ -2,6 +2,11 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use shardkeep_lanes::Lane;
+use shardkeep_wire::{
+    lane_address::address_of,
+    payload::{self, LaneAddress},
+};
 use tokio::net::lookup_host;
 
 use crate::{ClientError, Config, dns::DnsError};
@@ -22,6 +27,26 @@ pub(crate) async fn service(config: &Config, host: &str, port: u16) -> Result<Ve
         Err(DnsError::NoRecords { .. } | DnsError::Refused { .. }) => addresses(config, host, port).await,
         Err(error) => Err(error.into()),
     }
+}
+
+/// Every address of a gateway with its lane, in the order of the configured lanes.
+pub(crate) async fn gateway(
+    config: &Config,
+    gateway: &str,
+    lanes: &[LaneAddress],
+) -> Result<Vec<(Lane, SocketAddr)>, ClientError> {
+    let mut found = Vec::new();
+    for lane in &config.lanes {
+        let kind = match lane {
+            Lane::Tcp => payload::Lane::Tcp,
+            Lane::Quic => payload::Lane::Quic,
+            Lane::Ws => payload::Lane::Ws,
+            Lane::Wss => payload::Lane::Wss,
+        };
+        let addresses = server(config, address_of(kind, gateway, lanes)).await?;
+        found.extend(addresses.into_iter().map(|address| (*lane, address)));
+    }
+    Ok(found)
 }
 
 /// One server, given as `host:port`.

@@ -14,7 +14,7 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use shardkeep_lanes::Lane;
 use shardkeep_types::SessionId;
-use shardkeep_wire::{Head, Message, Side, opcode, payload::Logout, preface::Service};
+use shardkeep_wire::{Head, Message, Side, opcode, payload::Logout};
 use tokio::{
     sync::{mpsc, oneshot, watch},
     time::timeout,
@@ -23,7 +23,6 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::{
     ClientError, Config, SessionEnd, counters::Counts, handshake, login::GatewayTicket, raw::Connection,
-    resolve,
 };
 
 use driver::Driver;
@@ -63,18 +62,10 @@ impl Session {
         gateway_ticket: GatewayTicket,
         sink: impl Sink,
     ) -> Result<Self, ClientError> {
-        let mut last = ClientError::Timeout("an address of the gateway");
-        for address in resolve::server(config, &gateway_ticket.gateway).await? {
-            match Connection::open_any(config, address, Service::Gateway).await {
-                Ok(mut connection) => {
-                    let established =
-                        handshake::attach(&mut connection, config, &gateway_ticket.ticket).await?;
-                    return Ok(Self::start(config.clone(), connection, established, sink));
-                }
-                Err(error) => last = error,
-            }
-        }
-        Err(last)
+        let GatewayTicket { gateway, lanes, ticket, .. } = gateway_ticket;
+        let mut connection = Connection::open_gateway(config, &gateway, &lanes).await?;
+        let established = handshake::attach(&mut connection, config, &ticket).await?;
+        Ok(Self::start(config.clone(), connection, established, sink))
     }
 
     /// Takes over a session that was attached by hand (see [`crate::raw`]).

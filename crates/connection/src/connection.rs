@@ -92,7 +92,7 @@ impl Connection {
         accepted: &[Preface],
         upgrade: Option<&Upgrade>,
     ) -> Result<(Service, ChannelBinding), ConnectionError> {
-        let bytes = self.stream.first(upgrade).await?;
+        let bytes = self.stream.first(upgrade, &mut self.inbox).await?;
         let mut refused = None;
         for preface in accepted {
             match preface.accept(&bytes) {

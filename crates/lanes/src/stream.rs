@@ -1,5 +1,5 @@
-//! A connection of any lane with the interface of a TCP socket: a task waits until it is readable or writable, and
-//! then reads or writes without waiting.
+//! One connection on whichever lane, in the shape of a TCP socket: a task waits until it can be read or written, and
+//! then takes or gives what goes without waiting.
 
 use std::{
     future, io,
@@ -10,11 +10,14 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf},
     net::TcpStream,
 };
 
-use crate::{Lane, Upgrade, quic, tcp, websocket::WebSocket};
+use crate::{CloseCode, Lane, quic, tcp, upgrade::Upgrade, websocket::WebSocket};
+
+/// Bytes of one read while the first bytes are awaited.
+const FIRST_READ: usize = 512;
 
 /// An enum, so that TCP, the lane of most connections, pays one branch.
 #[derive(Debug)]
@@ -22,7 +25,7 @@ pub enum Stream {
     Tcp(TcpStream),
     Quic(Box<quic::Stream>),
     WebSocket(Box<WebSocket>),
-    /// The upgrade to a WebSocket failed, and the connection is closed.
+    /// The change to a WebSocket has failed.
     Closed,
 }
 
@@ -36,7 +39,7 @@ impl Stream {
     }
 
     /// # Errors
-    /// Fails if the connection is closed.
+    /// When the connection is gone.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         match self {
             Self::Tcp(stream) => stream.local_addr(),
@@ -46,8 +49,8 @@ impl Stream {
         }
     }
 
-    /// The TLS exporter: 32 bytes that only the two ends of the TLS connection know. They enter the transcripts, so
-    /// an attacker in between is detected. Browsers do not expose it, so a WebSocket has none.
+    /// 32 bytes that only the two ends of the TLS connection know, where the client can learn them too. They enter the
+    /// transcripts, so that nobody can sit between. Browsers keep them from their programs: a WebSocket has none.
     pub fn exporter(&self) -> Option<[u8; 32]> {
         match self {
             Self::Quic(stream) => Some(stream.exporter()),
@@ -55,35 +58,66 @@ impl Stream {
         }
     }
 
-    /// Reads the first `N` bytes from the client. If they begin HTTP or TLS, and `upgrade` allows it, the connection
-    /// becomes a WebSocket, and the result is the first `N` bytes of its content. The caller limits the time.
+    /// The first `N` bytes that the client sends; bytes that came with them go into `rest`. If they begin HTTP or TLS
+    /// instead, and `upgrade` allows it, the connection becomes a WebSocket, and the first `N` bytes in there are returned.
+    /// The caller bounds the time.
     ///
     /// # Errors
-    /// Fails if the connection ends first, or begins with neither.
-    pub async fn first<const N: usize>(&mut self, upgrade: Option<&Upgrade>) -> io::Result<[u8; N]> {
-        let mut bytes = [0; N];
-        self.read_exact(&mut bytes).await?;
+    /// When the connection ends before, or is neither.
+    pub async fn first<const N: usize>(
+        &mut self,
+        upgrade: Option<&Upgrade>,
+        rest: &mut BytesMut,
+    ) -> io::Result<[u8; N]> {
+        self.read_at_least(N, rest).await?;
         if let Some(upgrade) = upgrade
             && matches!(self, Self::Tcp(_))
-            && upgrade.is_upgrade(&bytes)
+            && upgrade.is_upgrade(rest)
             && let Self::Tcp(stream) = std::mem::replace(self, Self::Closed)
         {
-            let first = Bytes::copy_from_slice(&bytes);
+            let first = std::mem::take(rest).freeze();
             *self = Self::WebSocket(Box::new(Box::pin(upgrade.accept(stream, first)).await?));
-            self.read_exact(&mut bytes).await?;
+            self.read_at_least(N, rest).await?;
         }
+        let mut bytes = [0; N];
+        bytes.copy_from_slice(&rest.split_to(N));
         Ok(bytes)
     }
 
-    /// Waits until there may be bytes to read. Meanwhile it sends bytes that an earlier write accepted.
+    async fn read_at_least(&self, count: usize, into: &mut BytesMut) -> io::Result<()> {
+        while into.len() < count {
+            self.readable().await?;
+            let mut buffer = [0; FIRST_READ];
+            match self.try_read(&mut buffer) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(read) => into.extend_from_slice(&buffer[..read]),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Closes the connection. On a WebSocket this is the closing handshake with this code. The caller bounds the time.
     ///
     /// # Errors
-    /// Fails if the connection is closed.
+    /// When the connection is lost first.
+    pub async fn close(&mut self, code: CloseCode) -> io::Result<()> {
+        match self {
+            Self::WebSocket(socket) => future::poll_fn(|cx| socket.poll_close(cx, code)).await,
+            other => other.shutdown().await,
+        }
+    }
+
+    /// Waits until there may be something to read. What a write left behind goes out meanwhile.
+    ///
+    /// # Errors
+    /// When the connection is gone.
     pub async fn readable(&self) -> io::Result<()> {
         future::poll_fn(|cx| self.poll_readable(cx)).await
     }
 
-    /// Like [`Self::readable`], as a poll for one task.
+    /// The same for one task at a time, which needs no future for it.
     pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Tcp(stream) => stream.poll_read_ready(cx),
@@ -93,15 +127,15 @@ impl Stream {
         }
     }
 
-    /// Waits until a write may succeed.
+    /// Waits until a write may go through.
     ///
     /// # Errors
-    /// Fails if the connection is closed.
+    /// When the connection is gone.
     pub async fn writable(&self) -> io::Result<()> {
         future::poll_fn(|cx| self.poll_writable(cx)).await
     }
 
-    /// Like [`Self::writable`], as a poll for one task.
+    /// The same for one task at a time, which needs no future for it.
     pub fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Tcp(stream) => stream.poll_write_ready(cx),
@@ -111,10 +145,10 @@ impl Stream {
         }
     }
 
-    /// Reads received bytes. `Ok(0)`: the peer has finished.
+    /// Takes what has arrived. `Ok(0)`: the other side has finished.
     ///
     /// # Errors
-    /// `WouldBlock`: nothing was received; wait for [`Self::readable`]. Others: the connection is closed.
+    /// `WouldBlock`: nothing has; wait for [`Self::readable`]. Others: the connection is gone.
     pub fn try_read_buf(&self, buffer: &mut BytesMut) -> io::Result<usize> {
         let bytes = match self {
             Self::Tcp(stream) => return stream.try_read_buf(buffer),
@@ -126,10 +160,10 @@ impl Stream {
         Ok(bytes.len())
     }
 
-    /// Like [`Self::try_read_buf`], into a slice. The rest can be read later.
+    /// The same into a slice, which need not be large enough: what does not fit can be read later.
     ///
     /// # Errors
-    /// Fails like [`Self::try_read_buf`].
+    /// As [`Self::try_read_buf`]'s.
     pub fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
         let bytes = match self {
             Self::Tcp(stream) => return tcp::try_read(stream, buffer),
@@ -141,10 +175,10 @@ impl Stream {
         Ok(bytes.len())
     }
 
-    /// Writes as many bytes as possible without waiting.
+    /// Gives as much as goes without waiting.
     ///
     /// # Errors
-    /// `WouldBlock`: nothing was written; wait for [`Self::writable`]. Others: the connection is closed.
+    /// `WouldBlock`: nothing went; wait for [`Self::writable`]. Others: the connection is gone.
     pub fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Self::Tcp(stream) => stream.try_write(bytes),
@@ -154,7 +188,7 @@ impl Stream {
         }
     }
 
-    /// Largest datagram that the peer accepts now. `None`: it accepts none, or the lane has none.
+    /// Largest datagram that the other side takes now; `None`: it takes none, or the lane has none.
     pub fn max_datagram(&self) -> Option<usize> {
         match self {
             Self::Quic(stream) => stream.max_datagram(),
@@ -162,7 +196,7 @@ impl Stream {
         }
     }
 
-    /// Sends a datagram, which may be lost. False: it was not sent.
+    /// Sends a datagram, which may be lost. False: not even tried.
     pub fn send_datagram(&self, datagram: Bytes) -> bool {
         match self {
             Self::Quic(stream) => stream.send_datagram(datagram),
@@ -170,10 +204,10 @@ impl Stream {
         }
     }
 
-    /// Waits for a datagram. Never returns on lanes without datagrams.
+    /// Waits for a datagram; for ever where there can be none.
     ///
     /// # Errors
-    /// Fails if the connection is closed.
+    /// When the connection is gone.
     pub async fn datagram(&self) -> io::Result<Bytes> {
         match self {
             Self::Quic(stream) => stream.datagram().await,
@@ -181,7 +215,7 @@ impl Stream {
         }
     }
 
-    /// Continues from another local port, like a device that changes its network. Only for QUIC clients.
+    /// Goes on from another local port, as a device does that changes its network. Only a client's QUIC can.
     ///
     /// # Errors
     /// `Unsupported` on the other lanes.

@@ -1,5 +1,5 @@
-//! A WebSocket (RFC 6455) as a stream of bytes: binary messages, whose borders mean nothing. Pings are answered by
-//! the library, and count for nothing: who only pings says nothing.
+//! A WebSocket (RFC 6455) as a stream of bytes: binary messages, whose borders have no meaning. The library answers pings;
+//! a ping is no sign of life of the client protocol.
 
 use std::{
     io,
@@ -17,25 +17,24 @@ use tokio::{
 };
 use tokio_rustls::TlsStream;
 use tokio_tungstenite::{
-    WebSocketStream, accept_hdr_async_with_config, client_async_with_config,
+    WebSocketStream, client_async_with_config,
     tungstenite::{
         self, Message,
         client::IntoClientRequest,
-        handshake::server::{ErrorResponse, Request, Response},
         http::{HeaderValue, header::SEC_WEBSOCKET_PROTOCOL},
-        protocol::WebSocketConfig,
+        protocol::{CloseFrame, Role, WebSocketConfig},
     },
 };
 
 use crate::{
-    Lane,
+    CloseCode, Lane,
     read_ahead::{ReadAhead, poll_now},
     rewind::Rewind,
     tls::io_error,
 };
 
 /// Subprotocol of the client protocol, for clients that name one.
-const PROTOCOL: &str = "shardkeep.v1";
+pub(crate) const PROTOCOL: &str = "shardkeep.v1";
 /// Bytes of one message. The greatest record and its length fit into two.
 const MAX_MESSAGE: usize = 64 << 10;
 /// Kept for each connection; the largest record of a client takes two reads.
@@ -51,10 +50,12 @@ pub struct WebSocket {
 #[derive(Debug)]
 struct Inner {
     socket: WebSocketStream<Transport>,
-    /// Of the message read last, what nobody took yet.
+    /// The rest of the message that was read last.
     read_ahead: ReadAhead,
-    /// A message was given to the library and not yet, or not wholly, to the socket. Nothing is accepted before it is.
+    /// The socket has not taken all of a message that the library has. No other message is accepted before it has.
     unsent: bool,
+    /// A close frame was sent.
+    closing: bool,
 }
 
 #[derive(Debug)]
@@ -73,20 +74,12 @@ fn limits() -> WebSocketConfig {
 }
 
 impl WebSocket {
-    /// The server's side of the upgrade. Which path, host and origin a client names does not matter: what it may do
-    /// follows from its proof, not from where its program was loaded.
-    pub(crate) async fn accept(transport: Transport) -> io::Result<Self> {
-        #[allow(clippy::result_large_err, reason = "the library's type")]
-        let answer = |request: &Request, mut response: Response| -> Result<Response, ErrorResponse> {
-            let offered = request.headers().get(SEC_WEBSOCKET_PROTOCOL).and_then(|value| value.to_str().ok());
-            if offered.is_some_and(|offered| offered.split(',').any(|it| it.trim() == PROTOCOL)) {
-                response.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(PROTOCOL));
-            }
-            Ok(response)
-        };
+    /// The server's side, after the opening handshake; `read` are bytes that came behind it.
+    pub(crate) async fn accept(transport: Transport, read: Vec<u8>) -> io::Result<Self> {
         let (lane, local) = transport.kind()?;
-        let socket = accept_hdr_async_with_config(transport, answer, Some(limits())).await;
-        Ok(Self::new(lane, local, socket.map_err(websocket_error)?))
+        let socket =
+            WebSocketStream::from_partially_read(transport, read, Role::Server, Some(limits())).await;
+        Ok(Self::new(lane, local, socket))
     }
 
     pub(crate) async fn connect(address: SocketAddr, transport: Transport) -> io::Result<Self> {
@@ -98,7 +91,7 @@ impl WebSocket {
     }
 
     fn new(lane: Lane, local: SocketAddr, socket: WebSocketStream<Transport>) -> Self {
-        let inner = Inner { socket, read_ahead: ReadAhead::default(), unsent: false };
+        let inner = Inner { socket, read_ahead: ReadAhead::default(), unsent: false, closing: false };
         Self { lane, local, inner: Mutex::new(inner) }
     }
 
@@ -118,7 +111,7 @@ impl WebSocket {
         self.inner.lock().poll_flushed(cx)
     }
 
-    /// The bytes that have arrived, `most` at most.
+    /// Takes bytes that have arrived, at most `most`.
     pub(crate) fn try_take(&self, most: usize) -> io::Result<Bytes> {
         let mut inner = self.inner.lock();
         poll_now(|cx| inner.poll_readable(cx))?;
@@ -144,15 +137,26 @@ impl WebSocket {
         self.inner.get_mut().poll_write(cx, bytes)
     }
 
+    /// Sends a close frame. Does not wait for the answer.
     pub(crate) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.inner.get_mut().poll_send_close(cx, CloseCode::Normal, "")
+    }
+
+    /// The closing handshake (RFC 6455, section 7.1.2): sends a close frame and waits for the other side's.
+    pub(crate) fn poll_close(&mut self, cx: &mut Context<'_>, code: CloseCode) -> Poll<io::Result<()>> {
         let inner = self.inner.get_mut();
-        ready!(inner.poll_flushed(cx))?;
-        Pin::new(&mut inner.socket).poll_close(cx).map_err(websocket_error)
+        ready!(inner.poll_send_close(cx, code, ""))?;
+        loop {
+            match ready!(Pin::new(&mut inner.socket).poll_next(cx)) {
+                Some(Ok(Message::Close(_)) | Err(_)) | None => return Poll::Ready(Ok(())),
+                Some(Ok(_)) => {}
+            }
+        }
     }
 }
 
 impl Inner {
-    /// Ready: `read_ahead` holds something, or the other side has finished.
+    /// Ready: `read_ahead` holds bytes, or the other side has finished.
     fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if let Poll::Ready(Err(error)) = self.poll_flushed(cx) {
             return Poll::Ready(Err(error));
@@ -161,24 +165,62 @@ impl Inner {
             match ready!(Pin::new(&mut self.socket).poll_next(cx)) {
                 Some(Ok(Message::Binary(bytes))) => self.read_ahead.put(bytes),
                 Some(Ok(Message::Text(_))) => {
-                    let text = "a text message: the protocol's are binary";
+                    let text = "a text message came; messages of the protocol are binary";
+                    let _ = self.poll_send_close(cx, CloseCode::Unsupported, text);
                     return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, text)));
                 }
-                Some(Ok(Message::Close(_))) | None => self.read_ahead.end(),
+                Some(Ok(Message::Close(_))) => {
+                    self.read_ahead.end();
+                    // The library has its answer ready. It leaves now: the connection is read no more.
+                    (self.closing, self.unsent) = (true, true);
+                    let _ = self.poll_flushed(cx);
+                }
+                None => self.read_ahead.end(),
                 Some(Ok(_)) => {}
-                Some(Err(error)) => return Poll::Ready(Err(websocket_error(error))),
+                Some(Err(error)) => {
+                    let code = match &error {
+                        tungstenite::Error::Capacity(_) => Some(CloseCode::TooLarge),
+                        tungstenite::Error::Protocol(_) | tungstenite::Error::Utf8(_) => {
+                            Some(CloseCode::Protocol)
+                        }
+                        _ => None,
+                    };
+                    if let Some(code) = code {
+                        let _ = self.poll_send_close(cx, code, "");
+                    }
+                    return Poll::Ready(Err(websocket_error(error)));
+                }
             }
         }
         Poll::Ready(Ok(()))
     }
 
-    /// Ready: everything accepted so far is with the socket.
+    /// Ready: the socket has taken everything that was accepted.
     fn poll_flushed(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.unsent {
-            ready!(Pin::new(&mut self.socket).poll_flush(cx)).map_err(websocket_error)?;
-            self.unsent = false;
+            match ready!(Pin::new(&mut self.socket).poll_flush(cx)) {
+                // Both close frames were exchanged.
+                Ok(()) | Err(tungstenite::Error::ConnectionClosed) => self.unsent = false,
+                Err(error) => return Poll::Ready(Err(websocket_error(error))),
+            }
         }
         Poll::Ready(Ok(()))
+    }
+
+    fn poll_send_close(
+        &mut self,
+        cx: &mut Context<'_>,
+        code: CloseCode,
+        reason: &'static str,
+    ) -> Poll<io::Result<()>> {
+        if !self.closing {
+            ready!(self.poll_flushed(cx))?;
+            ready!(Pin::new(&mut self.socket).poll_ready(cx)).map_err(websocket_error)?;
+            let frame = CloseFrame { code: (code as u16).into(), reason: reason.into() };
+            Pin::new(&mut self.socket).start_send(Message::Close(Some(frame))).map_err(websocket_error)?;
+            (self.closing, self.unsent) = (true, true);
+        }
+        self.poll_flushed(cx)
     }
 
     fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {

@@ -3,10 +3,23 @@
 use std::{io, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use bytes::{Buf, Bytes, BytesMut};
-use futures::FutureExt as _;
+use futures::{FutureExt as _, SinkExt as _, StreamExt as _};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
-use shardkeep_lanes::{Connector, Lane, Listener, PLAYER_CERTIFICATE_NAME, Retry, Settings, Stream, Trust};
-use tokio::{io::AsyncWriteExt, net::TcpStream, time::timeout};
+use shardkeep_lanes::{
+    CloseCode, Connector, Lane, Listener, PLAYER_CERTIFICATE_NAME, Retry, Settings, Stream, Trust,
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::timeout,
+};
+use tokio_tungstenite::{
+    WebSocketStream, client_async,
+    tungstenite::{
+        self, Message,
+        protocol::{CloseFrame, frame::coding::CloseCode as Code},
+    },
+};
 
 /// Time limit for events, generous enough for a busy machine.
 const TEST_TIMEOUT: Duration = Duration::from_secs(30);
@@ -31,8 +44,9 @@ async fn pair(listener: &Listener, connector: &Connector, lane: Lane) -> io::Res
     let server = async {
         let upgrade = listener.upgrade();
         let mut server = listener.accept().await?.open().await?;
-        let first: [u8; 4] = server.first(upgrade.as_deref()).await?;
-        assert_eq!(first, PREFACE);
+        let mut rest = BytesMut::new();
+        let first: [u8; 4] = server.first(upgrade.as_deref(), &mut rest).await?;
+        assert_eq!((first, rest.len()), (PREFACE, 0));
         Ok::<_, io::Error>(server)
     };
     timeout(TEST_TIMEOUT, async { tokio::try_join!(client, server) }).await.expect("a connection or an error")
@@ -278,7 +292,9 @@ async fn disabled_lanes_accept_nothing() {
     let mut client = TcpStream::connect(address).await.unwrap();
     client.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
     let mut server = listener.accept().await.unwrap().open().await.unwrap();
-    assert_eq!(server.first::<4>(None).await.unwrap(), *b"GET ", "nothing is made of it");
+    let mut rest = BytesMut::new();
+    assert_eq!(server.first::<4>(None, &mut rest).await.unwrap(), *b"GET ", "it stays TCP");
+    assert_eq!(rest[..], *b"/ HTTP/1.1\r\n\r\n");
     std::net::UdpSocket::bind(address).expect("the UDP port is free");
 }
 
@@ -297,8 +313,180 @@ async fn invalid_websocket_upgrade_fails() {
         client.write_all(bytes).await.unwrap();
         client.shutdown().await.unwrap();
         let mut server = listener.accept().await.unwrap().open().await.unwrap();
-        let first = timeout(TEST_TIMEOUT, server.first::<4>(upgrade.as_deref())).await.expect("an end");
+        let first = timeout(TEST_TIMEOUT, server.first::<4>(upgrade.as_deref(), &mut BytesMut::new()))
+            .await
+            .expect("an end");
         assert!(first.is_err(), "{bytes:?}");
         assert!(server.try_write(b"x").is_err() && server.readable().await.is_err());
+    }
+}
+
+/// The server's end of a connection and the client's, which is a WebSocket of another library.
+async fn foreign_websocket(listener: &Listener) -> (Stream, WebSocketStream<TcpStream>) {
+    let address = listener.local_addr().unwrap();
+    let client = async {
+        let stream = TcpStream::connect(address).await.unwrap();
+        let (mut client, _) = client_async(format!("ws://{address}/"), stream).await.unwrap();
+        client.send(Message::Binary(Bytes::from_static(&PREFACE))).await.unwrap();
+        client
+    };
+    let server = async {
+        let upgrade = listener.upgrade();
+        let mut server = listener.accept().await.unwrap().open().await.unwrap();
+        let first: [u8; 4] = server.first(upgrade.as_deref(), &mut BytesMut::new()).await.unwrap();
+        assert_eq!(first, PREFACE);
+        server
+    };
+    let (client, server) =
+        timeout(TEST_TIMEOUT, async { tokio::join!(client, server) }).await.expect("a connection");
+    (server, client)
+}
+
+/// The code of the next close frame.
+async fn close_code(client: &mut WebSocketStream<TcpStream>) -> Option<Code> {
+    let closed = async {
+        loop {
+            match client.next().await {
+                Some(Ok(Message::Close(frame))) => return frame.map(|frame| frame.code),
+                Some(Ok(_)) => {}
+                Some(Err(tungstenite::Error::Io(_) | tungstenite::Error::Protocol(_))) | None => return None,
+                Some(Err(error)) => panic!("{error}"),
+            }
+        }
+    };
+    timeout(TEST_TIMEOUT, closed).await.expect("an end")
+}
+
+#[tokio::test]
+async fn websocket_close_of_client_is_answered() {
+    let (listener, _) = listen(&Settings::default()).await;
+    let (server, mut client) = foreign_websocket(&listener).await;
+    let frame = CloseFrame { code: Code::Normal, reason: "done".into() };
+    client.send(Message::Close(Some(frame))).await.unwrap();
+    timeout(TEST_TIMEOUT, server.readable()).await.unwrap().unwrap();
+    assert_eq!(server.try_read(&mut [0; 16]).unwrap(), 0, "the client has finished");
+    drop(server);
+    assert_eq!(close_code(&mut client).await, Some(Code::Normal));
+}
+
+#[tokio::test]
+async fn websocket_close_of_server_carries_its_code() {
+    let (listener, _) = listen(&Settings::default()).await;
+    for (code, received) in [
+        (CloseCode::Normal, Code::Normal),
+        (CloseCode::GoingAway, Code::Away),
+        (CloseCode::Policy, Code::Policy),
+        (CloseCode::TryAgainLater, Code::Again),
+    ] {
+        let (mut server, mut client) = foreign_websocket(&listener).await;
+        let (closed, seen) = tokio::join!(timeout(TEST_TIMEOUT, server.close(code)), close_code(&mut client));
+        closed.expect("the client answers").unwrap();
+        assert_eq!(seen, Some(received));
+    }
+}
+
+#[tokio::test]
+async fn websocket_text_message_is_closed_as_unsupported() {
+    let (listener, _) = listen(&Settings::default()).await;
+    let (server, mut client) = foreign_websocket(&listener).await;
+    client.send(Message::Text("hello".into())).await.unwrap();
+    assert!(timeout(TEST_TIMEOUT, server.readable()).await.unwrap().is_err());
+    drop(server);
+    assert_eq!(close_code(&mut client).await, Some(Code::Unsupported));
+}
+
+/// The response to a request for an upgrade, from a server with these settings.
+async fn upgrade_response(settings: &Settings, headers: &str) -> String {
+    let (listener, address) = listen(settings).await;
+    let client = async {
+        let mut client = TcpStream::connect(address).await.unwrap();
+        client.write_all(format!("GET / HTTP/1.1\r\nHost: x\r\n{headers}\r\n").as_bytes()).await.unwrap();
+        let mut response = Vec::new();
+        loop {
+            let count = client.read_buf(&mut response).await.unwrap();
+            if count == 0 || response.starts_with(b"HTTP/1.1 101") && response.ends_with(b"\r\n\r\n") {
+                return String::from_utf8(response).unwrap();
+            }
+        }
+    };
+    let server = async {
+        let upgrade = listener.upgrade();
+        let mut server = listener.accept().await.unwrap().open().await.unwrap();
+        let _ = server.first::<4>(upgrade.as_deref(), &mut BytesMut::new()).await;
+    };
+    let response = async {
+        tokio::select! {
+            response = client => response,
+            () = async { server.await; std::future::pending().await } => unreachable!(),
+        }
+    };
+    timeout(TEST_TIMEOUT, response).await.expect("a response")
+}
+
+const UPGRADE: &str = "Connection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n";
+const KEY: &str = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+
+#[tokio::test]
+async fn websocket_request_of_another_version_is_told_the_right_one() {
+    for version in ["Sec-WebSocket-Version: 8\r\n", ""] {
+        let response = upgrade_response(&Settings::default(), &format!("{UPGRADE}{KEY}{version}")).await;
+        assert!(response.starts_with("HTTP/1.1 426 Upgrade Required\r\n"), "{response}");
+        assert!(response.contains("\r\nSec-WebSocket-Version: 13\r\n"), "{response}");
+    }
+}
+
+#[tokio::test]
+async fn websocket_request_with_missing_header_is_told_which() {
+    let version = "Sec-WebSocket-Version: 13\r\n";
+    let response = upgrade_response(&Settings::default(), "").await;
+    assert!(response.starts_with("HTTP/1.1 426 ") && response.contains("Upgrade: websocket"), "{response}");
+    let response = upgrade_response(&Settings::default(), &format!("{UPGRADE}{version}")).await;
+    assert!(response.starts_with("HTTP/1.1 400 ") && response.contains("Sec-WebSocket-Key"), "{response}");
+    let large = format!("X: {}\r\n", "x".repeat(9_000));
+    let response = upgrade_response(&Settings::default(), &large).await;
+    assert!(response.starts_with("HTTP/1.1 "), "{response}");
+}
+
+#[tokio::test]
+async fn websocket_origin_is_refused_unless_allowed() {
+    let settings = Settings { allowed_origins: vec!["https://play.example".into()], ..Settings::default() };
+    let good = format!("{UPGRADE}{KEY}Sec-WebSocket-Version: 13\r\n");
+    for (origin, status) in [
+        ("Origin: https://evil.example\r\n", "403"),
+        ("Origin: https://play.example\r\n", "101"),
+        ("", "101"),
+    ] {
+        let response = upgrade_response(&settings, &format!("{good}{origin}")).await;
+        assert!(response.starts_with(&format!("HTTP/1.1 {status} ")), "{origin}: {response}");
+    }
+    let anywhere =
+        upgrade_response(&Settings::default(), &format!("{good}Origin: https://x.example\r\n")).await;
+    // The key and its answer are those of RFC 6455, section 1.3.
+    assert!(anywhere.contains("Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n"), "{anywhere}");
+}
+
+#[tokio::test]
+async fn changed_certificate_is_used_without_restart() {
+    let (ours, theirs) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let settings = authority(ours.path());
+    let replacement = authority(theirs.path());
+    let (listener, _) = listen(&settings).await;
+    // A new connector each time: it has no ticket of an earlier connection.
+    let connector =
+        |folder: &Path| Connector::new(&Trust::authority(&folder.join("ca.pem"), None).unwrap()).unwrap();
+    for lane in [Lane::Quic, Lane::Wss] {
+        pair(&listener, &connector(ours.path()), lane).await.unwrap();
+    }
+    let replace = |from: &Option<std::path::PathBuf>, to: &Option<std::path::PathBuf>| {
+        std::fs::copy(from.as_ref().unwrap(), to.as_ref().unwrap()).unwrap();
+    };
+    replace(&replacement.certificate, &settings.certificate);
+    pair(&listener, &connector(ours.path()), Lane::Wss)
+        .await
+        .expect("without its key, the old pair stays in use");
+    replace(&replacement.key, &settings.key);
+    for lane in [Lane::Quic, Lane::Wss] {
+        pair(&listener, &connector(theirs.path()), lane).await.unwrap();
+        assert!(pair(&listener, &connector(ours.path()), lane).await.is_err(), "{lane}");
     }
 }

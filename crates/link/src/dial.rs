@@ -1,22 +1,14 @@
-//! How a gateway reaches a backend: wherever the registry says that it is now.
+//! Dials a backend at the address that the registry has for it now.
 
-use futures::{StreamExt, future::BoxFuture, stream::BoxStream};
+use futures::{StreamExt, future::BoxFuture};
 use shardkeep_rpc::link::{self as proto, backend_frame, link_client::LinkClient};
 use shardkeep_types::DaemonKind;
 use tonic::Status;
 
-use crate::gateway::GatewayStream;
+use crate::gateway::{BackendFrames, Dial, GatewayStream};
 use shardkeep_cluster::{Directory, MESSAGE_LIMIT, Node};
 
-/// Frames that a backend says.
-pub type BackendFrames = BoxStream<'static, Result<proto::BackendFrame, Status>>;
-
-/// Opens a stream to the backend, wherever it is now.
-pub trait Dial: Send + Sync {
-    fn dial(&self, outbound: GatewayStream) -> BoxFuture<'_, Result<BackendFrames, Status>>;
-}
-
-/// Dials the address that the registry tells for an instance.
+/// Dials the registered address of an instance.
 pub struct NodeDialer {
     pub node: Node,
     pub directory: Directory,
@@ -39,8 +31,8 @@ impl Dial for NodeDialer {
     }
 }
 
-/// Checks that a hello is of the instance that was dialled: its address may have gone to another since. The kind is
-/// what the peer's certificate says.
+/// Checks that the hello comes from the dialled instance, because its address may belong to another one by now. The
+/// peer's certificate has proved the kind.
 fn verify_sender(
     frame: proto::BackendFrame,
     kind: DaemonKind,

@@ -1,4 +1,4 @@
-//! What a backend says about itself, and what its links tell it.
+//! The description of a backend, and the events that its links bring.
 
 use std::sync::Arc;
 
@@ -50,14 +50,14 @@ impl TryFrom<proto::Route> for Route {
 #[derive(Debug, Clone)]
 pub struct BackendSpec {
     pub kind: BackendKind,
-    /// 0 serves every world.
+    /// 0: the backend serves every world.
     pub world: WorldId,
     pub routes: Vec<Route>,
-    /// Any replica may serve any session, so gateways bind sessions by themselves.
+    /// Any replica may serve any session, so gateways bind sessions without being told.
     pub auto_bind: bool,
 }
 
-/// What the links tell a backend; the table in [the module's page](super) says what to do about each.
+/// An event of a link. The table in [the crate's page](crate) tells what a backend does on each.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LinkEvent {
     Up {

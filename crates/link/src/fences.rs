@@ -1,6 +1,6 @@
-//! Sessions on their way from one gateway to another. From the old gateway's `Fence` to the new one's `Lift`, what the
-//! backend says to the session and every event that it publishes is kept, in order, for the new one. For a while after
-//! that, what the backend still addresses to the old gateway goes to the new one.
+//! Sessions on their way from one gateway to another. From the old gateway's `Fence` to the new gateway's `Lift`,
+//! the hub keeps, in order, every message to the session and every event that is published. After that, messages
+//! that the backend still addresses to the old gateway go to the new one.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -17,32 +17,31 @@ use crate::{
     metrics::HELD_LOST,
 };
 
-/// Bound of what is kept of what is said to one session, and to all; overflow: the newest is lost, counted in
+/// Most bytes kept for one session, and for all. Overflow: the newest message is lost and counted in
 /// `shardkeep_link_held_lost_total`.
 const MAX_HELD_BYTES: usize = 512 << 10;
 const MAX_TOTAL_HELD_BYTES: usize = 64 << 20;
-/// Bound of the events kept, once for all sessions; overflow: the oldest is lost, counted there for each session that it
-/// was kept for, when that session arrives or is given up.
+/// Most bytes of events kept, once for all sessions. Overflow: the oldest event is lost, and counted for each
+/// session that needed it when that session arrives or is given up.
 const MAX_EVENT_BYTES: usize = 512 << 10;
-/// What no gateway has asked for by then is lost and counted; and a backend that still addresses a session's old gateway
-/// after that has not listened.
+/// After this time a fence is removed. Messages that no gateway has asked for are lost and counted.
 pub(crate) const FENCE_LIFETIME: Duration = Duration::from_secs(10);
 
 #[derive(Default)]
 pub(crate) struct Fences {
     by_session: HashMap<SessionId, Fence>,
     raised: u64,
-    /// Fences that hold, and the bytes that they hold for themselves.
+    /// Number of fences whose session has not arrived, and the bytes kept for their sessions.
     holding: usize,
     held_bytes: usize,
     events: Events,
 }
 
 struct Fence {
-    /// Tells this one from those before and after.
+    /// Distinguishes this fence from earlier and later ones of the session.
     number: u64,
     epoch: Epoch,
-    /// Gateways that the backend may still take for the session's.
+    /// Gateways to which the backend may still address messages.
     from: Vec<GatewayId>,
     stage: Stage,
 }
@@ -52,7 +51,7 @@ enum Stage {
     Arrived(GatewayId),
 }
 
-/// What is kept for one session: its own items, and every event from one on.
+/// The messages kept for one session, and the first of the events that it needs.
 struct Held {
     first_event: u64,
     /// Each with the number of the event that was published next.
@@ -60,8 +59,8 @@ struct Held {
     bytes: usize,
 }
 
-/// The events that any fence still needs, once, in order: a drain of ten thousand sessions must not make an event cost
-/// ten thousand times as much.
+/// Events that any fence still needs, stored once and in order. In a drain of ten thousand sessions an event then
+/// costs no more than in one move.
 #[derive(Default)]
 struct Events {
     kept: VecDeque<(GroupKey, ServerMessage)>,
@@ -70,19 +69,19 @@ struct Events {
     next: u64,
 }
 
-/// Where something goes that the backend says to a session.
+/// Where a message to a session goes.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Destination {
-    /// Where it is addressed to.
+    /// To the gateway to which it is addressed.
     Direct,
-    /// Nowhere yet: see [`Fences::hold`].
+    /// Nowhere yet; call [`Fences::hold`].
     Held,
-    /// The session has moved.
+    /// To this gateway, because the session has moved.
     Moved(GatewayId),
 }
 
 impl Fences {
-    /// The session leaves its gateway. Returns the fence's number, for [`Self::expire`].
+    /// The session leaves its gateway. Returns the fence's number for [`Self::expire`].
     pub(crate) fn raise(&mut self, session: SessionId, epoch: Epoch, from: &GatewayId) -> u64 {
         self.raised += 1;
         let number = self.raised;
@@ -95,7 +94,7 @@ impl Fences {
         if !fence.from.contains(from) {
             fence.from.push(from.clone());
         }
-        // What is held already stays: it never reached the gateway that leaves now.
+        // Messages that are held already stay: they never reached the gateway that leaves now.
         if matches!(fence.stage, Stage::Arrived(_)) {
             fence.stage = held();
             self.holding += 1;
@@ -114,7 +113,7 @@ impl Fences {
         }
     }
 
-    /// Keeps what is said to a session whose way is [`Destination::Held`].
+    /// Keeps a message to a session whose destination is [`Destination::Held`].
     pub(crate) fn hold(&mut self, session: SessionId, item: BackendItem) {
         let Some(Fence { stage: Stage::Held(held), .. }) = self.by_session.get_mut(&session) else { return };
         let more = item.bytes();
@@ -126,7 +125,7 @@ impl Fences {
         held.items.push((self.events.next, item));
     }
 
-    /// The same for messages. State is left out: a gateway that announces a session is told it anew.
+    /// Keeps messages without state: the backend sends state anew to a gateway that announces a session.
     pub(crate) fn hold_messages(&mut self, session: SessionId, messages: &[ServerMessage]) {
         let messages: Vec<_> =
             messages.iter().filter(|message| message.kind != MessageKind::State).cloned().collect();
@@ -135,14 +134,16 @@ impl Fences {
         }
     }
 
-    /// Keeps an event for every session that moves. Its next gateway knows whether it hears the group.
+    /// Keeps an event for every session that moves. The next gateway knows whether the session subscribes to the
+    /// group.
     pub(crate) fn hold_event(&mut self, group: GroupKey, message: &ServerMessage) {
         if self.holding > 0 {
             self.events.push(group, message.clone());
         }
     }
 
-    /// A gateway speaks for the session with this epoch: what is to be said to it. Nothing if it is the one that leaves.
+    /// A gateway announces the session with this epoch: returns what was kept for it. Returns nothing to the gateway
+    /// that the session leaves.
     pub(crate) fn lift(&mut self, session: SessionId, epoch: Epoch, to: &GatewayId) -> Vec<BackendItem> {
         let Some(fence) = self.by_session.get_mut(&session).filter(|fence| epoch > fence.epoch) else {
             return Vec::new();
@@ -161,14 +162,14 @@ impl Fences {
         }
     }
 
-    /// [`FENCE_LIFETIME`] after it was raised, a fence is forgotten.
+    /// Removes a fence that was raised [`FENCE_LIFETIME`] ago.
     pub(crate) fn expire(&mut self, session: SessionId, number: u64) {
         if self.by_session.get(&session).is_some_and(|fence| fence.number == number) {
             self.forget(session);
         }
     }
 
-    /// The session is over, or nobody has taken it.
+    /// The session has ended, or no gateway has announced it in time.
     pub(crate) fn forget(&mut self, session: SessionId) {
         if let Some(Fence { stage: Stage::Held(held), .. }) = self.by_session.remove(&session) {
             counter!(HELD_LOST).increment(held.items.len() as u64 + self.events.next - held.first_event);
@@ -186,7 +187,7 @@ impl Fences {
         self.held_bytes -= held.bytes;
     }
 
-    /// Events that nobody waits for are not kept.
+    /// Drops the events if no fence needs them.
     fn discard_unneeded_events(&mut self) {
         if self.holding == 0 {
             self.events.kept = VecDeque::new();
@@ -216,7 +217,7 @@ impl Events {
         self.first().saturating_sub(number)
     }
 
-    /// A session's own items and its events, in the order in which they were said.
+    /// A session's messages and the events that it needs, in the order in which they came.
     fn interleave(&self, session: SessionId, held: Held) -> Vec<BackendItem> {
         let first = self.first().max(held.first_event);
         let skipped = usize::try_from(first - self.first()).unwrap_or(usize::MAX);
@@ -239,7 +240,7 @@ impl Events {
     }
 }
 
-/// What an event costs while it is kept, and each time that it is said.
+/// Bytes that an event takes while it is kept.
 fn bytes(message: &ServerMessage) -> usize {
     MESSAGE_BYTES + message.payload.len()
 }

@@ -1,4 +1,5 @@
-//! The gateway's end of the link to one backend: dials, says hello, resumes or starts anew, and dials again.
+//! The gateway's end of the link to one backend: it dials, sends its hello, resumes the link or starts it anew, and
+//! dials again when the stream breaks.
 
 use std::{
     hash::{BuildHasher, Hasher, RandomState},
@@ -9,12 +10,12 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures::{Stream, StreamExt};
+use futures::{Stream, StreamExt, future::BoxFuture, stream::BoxStream};
 use metrics::{counter, gauge};
 use parking_lot::Mutex;
 use shardkeep_rpc::{
     Malformed,
-    batch::GatewayBatch,
+    batch::Batch,
     link::{self as proto, backend_frame, gateway_frame},
 };
 use shardkeep_types::{BackendKind, DaemonKind, Epoch, GroupKey, InstanceId, SessionId, WorldId};
@@ -24,9 +25,7 @@ use tonic::Status;
 use tracing::{debug, info, warn};
 
 use crate::{
-    decode,
-    dial::{BackendFrames, Dial},
-    encode,
+    codec::{self, DeliverView},
     event::Route,
     message::{
         BackendItem, Bound, ClientMessage, ClientView, Fence, GatewayItem, SessionChange, SessionEvent,
@@ -38,10 +37,18 @@ use crate::{
 };
 use shardkeep_cluster::Backoff;
 
-/// A backend that was dialled answers within this time.
+/// Time in which a backend answers after it was dialled.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What a backend said about itself in its hello.
+/// Frames of a backend.
+pub type BackendFrames = BoxStream<'static, Result<proto::BackendFrame, Status>>;
+
+/// Opens a stream to a backend, at its present address.
+pub trait Dial: Send + Sync {
+    fn dial(&self, outbound: GatewayStream) -> BoxFuture<'_, Result<BackendFrames, Status>>;
+}
+
+/// The description of itself that a backend sends in its hello.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BackendInfo {
     pub id: InstanceId,
@@ -49,20 +56,20 @@ pub struct BackendInfo {
     pub world: WorldId,
     pub routes: Vec<Route>,
     pub auto_bind: bool,
-    /// It keeps what it says to a session that moves.
+    /// The backend keeps messages to a session that moves.
     pub fences: bool,
 }
 
-/// What the gateway does with what a link brings. Called from the link's task; must not block.
+/// Handles what arrives on a link. Methods are called from the link's task and must not block.
 pub trait LinkHandler: Send + Sync + 'static {
-    /// The link is open. When it is `fresh`, announce bound sessions and watched groups through it before returning.
+    /// The link is open. If it is `fresh`, announce bound sessions and watched groups through it before returning.
     fn up(&self, link: &GatewayLink, backend: &BackendInfo, fresh: bool);
     fn batch(&self, link: &GatewayLink, items: Vec<BackendItem>);
-    /// The stream broke; it is being dialled again.
+    /// The stream broke, and the backend is dialled again.
     fn down(&self, link: &GatewayLink);
 }
 
-/// The link to one backend instance, by its name; clones are the same link.
+/// The link to one backend instance; clones are the same link.
 #[derive(Clone)]
 pub struct GatewayLink {
     shared: Arc<Shared>,
@@ -78,22 +85,22 @@ struct State {
     out: Outbound,
     phase: Phase,
     link_id: u64,
-    /// Incarnation of the backend this link was last open with.
+    /// Incarnation of the backend with which this link was last open.
     backend_incarnation: u64,
     info: Option<Arc<BackendInfo>>,
     streams: u64,
-    /// The backend has answered on the present stream, so batches may flow.
+    /// The backend has answered on the present stream, so batches may be sent.
     hello_received: bool,
 }
 
-/// What may be said on a link.
+/// Which items the link accepts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
-    /// Nothing: whatever is true by then will be announced when it opens.
+    /// None. The gateway announces its state when the link opens.
     Closed,
-    /// What the backend must know before messages of clients make sense.
+    /// Announcements, which the backend needs before client messages.
     Announcing,
-    /// Everything. Stays so over resumable breaks of the stream.
+    /// All. The link stays open while a broken stream can be resumed.
     Open,
 }
 
@@ -116,21 +123,21 @@ impl GatewayLink {
         &self.shared.backend
     }
 
-    /// What the backend said in its latest hello.
+    /// The description that the backend sent in its latest hello.
     pub fn info(&self) -> Option<Arc<BackendInfo>> {
         self.shared.state.lock().info.clone()
     }
 
-    /// Whether messages get through at this moment, or soon: over breaks that may be resumed, and while the backend
-    /// of a fresh link is told what it must know.
+    /// Whether messages get through now or soon. True during breaks that may be resumed, and while sessions are
+    /// announced on a fresh link.
     pub fn is_open(&self) -> bool {
         self.shared.state.lock().phase != Phase::Closed
     }
 
-    /// Messages of a client.
+    /// Delivers messages of a client.
     ///
     /// # Errors
-    /// Gives them back: the backend can not take them now.
+    /// Gives the messages back if the backend cannot take them now.
     pub fn deliver(
         &self,
         session: SessionId,
@@ -141,7 +148,7 @@ impl GatewayLink {
         if accepted { Ok(()) } else { Err(messages) }
     }
 
-    /// One message of a client that lies in somebody's buffer; false: the backend can not take it now.
+    /// Delivers one borrowed message of a client. Returns false if the backend cannot take it now.
     pub fn deliver_one(&self, session: SessionId, session_epoch: Epoch, message: ClientView<'_>) -> bool {
         self.try_deliver(session, session_epoch, std::iter::once(message))
     }
@@ -155,14 +162,18 @@ impl GatewayLink {
         let bytes = deliver_bytes(messages.clone());
         let mut state = self.shared.state.lock();
         let accepted = state.phase == Phase::Open
-            && state.out.offer(bytes, |out| encode::deliver(out, session, epoch, messages)).is_ok();
+            && state
+                .out
+                .offer(bytes, |out| codec::encode(out, &DeliverView { session, epoch, messages }))
+                .is_ok();
         if !accepted {
             counter!(DROPPED, "side" => "gateway").increment(1);
         }
         accepted
     }
 
-    /// A client that is back is waited for; that one came or went is told together with others, or a moment later.
+    /// Tells the backend of a change. A resumed client waits for the answer, so that leaves at once; other changes
+    /// wait for a batch.
     pub fn session(&self, event: SessionEvent) {
         let priority = match event.kind {
             SessionChange::Resumed => Priority::Prompt,
@@ -183,17 +194,17 @@ impl GatewayLink {
         self.push(GatewayItem::Unwatch(group));
     }
 
-    /// The session leaves: the backend answers [`BackendItem::Fenced`]. False: it will not.
+    /// The session leaves. Returns true if the backend will answer [`BackendItem::Fenced`].
     pub fn fence(&self, fence: Fence) -> bool {
         self.info().is_some_and(|info| info.fences) && self.push(GatewayItem::Fence(fence))
     }
 
-    /// The session has arrived: the backend says what it has kept, then [`BackendItem::Lifted`].
+    /// The session has arrived: the backend sends what it kept, then [`BackendItem::Lifted`].
     pub fn lift(&self, fence: Fence) {
         self.push(GatewayItem::Lift(fence));
     }
 
-    /// False: the link is closed, and whatever is true by then will be announced when it opens.
+    /// Returns false if the link is closed. The gateway announces its state when the link opens.
     fn push(&self, item: GatewayItem) -> bool {
         self.push_with(Priority::Prompt, item)
     }
@@ -202,7 +213,7 @@ impl GatewayLink {
         let mut state = self.shared.state.lock();
         let open = state.phase != Phase::Closed;
         if open {
-            state.out.push(item.bytes(), priority, |out| encode::gateway_item(out, item));
+            state.out.push(item.bytes(), priority, |out| codec::encode(out, &item));
         }
         open
     }
@@ -236,7 +247,7 @@ impl GatewayLink {
         self.shared.state.lock().out.close();
     }
 
-    /// One stream, from hello to its end.
+    /// Runs one stream, from its hello to its end.
     async fn once(
         &self,
         dial: &impl Dial,
@@ -287,7 +298,7 @@ impl GatewayLink {
                     Arrival::Gap => return Err(Status::data_loss("a batch is missing")),
                     Arrival::New => {}
                 }
-                let items = batch.items.into_iter().filter_map(|item| self.parse(item)).collect();
+                let items = batch.items.iter().filter_map(|item| self.parse(item)).collect();
                 handler.batch(self, items);
                 self.shared.state.lock().out.schedule_ack();
             }
@@ -298,8 +309,8 @@ impl GatewayLink {
         Ok(())
     }
 
-    fn parse(&self, item: Bytes) -> Option<BackendItem> {
-        decode::backend_item(item)
+    fn parse(&self, item: &Bytes) -> Option<BackendItem> {
+        codec::backend_item(item)
             .inspect_err(|error| {
                 warn!(backend = &*self.shared.backend, %error, "item refused");
                 counter!(REFUSED, "side" => "gateway", "reason" => "malformed").increment(1);
@@ -309,7 +320,7 @@ impl GatewayLink {
 }
 
 impl State {
-    /// A new stream, and the hello it starts with.
+    /// Begins a stream, and returns its number and its hello.
     fn begin_stream(&mut self, gateway: &InstanceId) -> (u64, proto::GatewayHello) {
         counter!(RESETS, "side" => "gateway").increment(u64::from(self.streams > 0));
         if self.out.overflowed() || self.phase != Phase::Open {
@@ -327,7 +338,7 @@ impl State {
         (self.streams, hello)
     }
 
-    /// The backend answered: true if the link starts anew.
+    /// The backend has answered. Returns true if the link starts anew.
     fn accept_hello(
         &mut self,
         resumed: bool,
@@ -337,7 +348,7 @@ impl State {
         if resumed {
             if self.phase != Phase::Open || !self.out.pipe.can_resume(received) {
                 self.discard_link();
-                return Err(Status::data_loss("the link can not be resumed from there"));
+                return Err(Status::data_loss("the link cannot be resumed from there"));
             }
             self.out.pipe.resume(received);
         } else {
@@ -352,7 +363,7 @@ impl State {
         Ok(!resumed)
     }
 
-    /// Nothing from before can be resumed.
+    /// Forgets the link, because it cannot be resumed.
     fn discard_link(&mut self) {
         self.link_id = random();
         self.backend_incarnation = 0;
@@ -389,7 +400,7 @@ impl TryFrom<proto::BackendHello> for BackendInfo {
     }
 }
 
-/// Whether this kind of daemon may be this kind of backend.
+/// Whether this kind of daemon may serve as this kind of backend.
 fn serves(daemon: DaemonKind, kind: BackendKind) -> bool {
     match daemon {
         DaemonKind::World => kind == BackendKind::WORLD,
@@ -400,7 +411,7 @@ fn serves(daemon: DaemonKind, kind: BackendKind) -> bool {
     }
 }
 
-/// What a backend hears: frames pulled from the gateway's end of the link.
+/// The frames for a backend, pulled from the gateway's end of the link.
 pub struct GatewayStream {
     shared: Arc<Shared>,
     stream: u64,
@@ -430,7 +441,7 @@ impl Stream for GatewayStream {
             Poll::Ready(None) => Poll::Ready(None),
             Poll::Ready(Some(Outgoing::Ack(ack))) => frame(gateway_frame::Frame::Ack(ack)),
             Poll::Ready(Some(Outgoing::Batch { sequence, ack, batch })) => {
-                let batch = GatewayBatch { sequence, ack, items: Vec::new(), encoded: batch.items };
+                let batch = Batch { sequence, ack, items: Vec::new(), encoded: batch.items };
                 frame(gateway_frame::Frame::Batch(batch))
             }
         }
@@ -452,7 +463,7 @@ impl Drop for OpenGauge {
     }
 }
 
-/// Names a link over reconnections: random enough not to meet another by chance, no secret.
+/// Names a link over reconnections. It must be unlikely to repeat; it is no secret.
 fn random() -> u64 {
     RandomState::new().build_hasher().finish()
 }

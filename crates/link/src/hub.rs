@@ -1,4 +1,4 @@
-//! The backend's end of all its links. Every method only enqueues: a backend never waits for a link.
+//! The backend's end of all its links. Every method only enqueues, so a backend never waits for a link.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -7,27 +7,27 @@ use std::{
 
 use bytes::BytesMut;
 use metrics::counter;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use shardkeep_rpc::link::{self as proto, link_server::LinkServer};
 use shardkeep_types::{BackendKind, Epoch, GroupKey, InstanceId, SessionId};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    encode,
+    codec,
     event::{BackendSpec, GatewayId, LinkEvent},
     fences::{Destination, FENCE_LIFETIME, Fences},
     message::{BackendItem, Fence, MessageKind, PublishKind, ServerMessage},
-    metrics::{DROPPED, FRESH, REFUSED},
+    metrics::{DROPPED, FRESH, HUB_LOCK_WAITS, REFUSED},
     outbound::{Outbound, Priority},
     pipe::Limits,
     session_owners::SessionOwners,
 };
 use shardkeep_cluster::{MESSAGE_LIMIT, Node};
 
-/// Bound of the channel of events; beyond it the gateways' streams wait, and their own bounds apply.
+/// Most events that wait for the backend. Overflow: the gateways' streams wait, and their own bounds apply.
 const EVENT_QUEUE: usize = 4096;
-/// The owner is asked for a keyframe at the first delta that needs one, and again after so many.
+/// The owner is asked for a keyframe at the first delta that needs one, and again after this many.
 const DELTAS_PER_KEYFRAME_REQUEST: u32 = 16;
 
 /// Serves the links of all gateways; clones are the same hub.
@@ -41,7 +41,7 @@ pub(crate) struct Shared {
     pub(crate) spec: BackendSpec,
     pub(crate) limits: Limits,
     pub(crate) events: mpsc::Sender<LinkEvent>,
-    pub(crate) state: Mutex<State>,
+    state: Mutex<State>,
 }
 
 #[derive(Default)]
@@ -55,28 +55,29 @@ pub(crate) struct State {
     read_permits: HashMap<GatewayId, ReadPermit>,
 }
 
-/// The right to read from a gateway: one stream at a time, so that events keep their order over reconnections.
+/// The right to read from a gateway. One stream has it at a time, so that events keep their order over
+/// reconnections.
 #[derive(Clone, Default)]
 pub(crate) struct ReadPermit {
     pub(crate) reader_lock: Arc<tokio::sync::Mutex<()>>,
-    /// Cancelled when a newer stream of the same gateway wants its turn.
+    /// Cancelled when a newer stream of the same gateway asks for the right.
     pub(crate) superseded: CancellationToken,
 }
 
-/// This side of the link to one gateway.
+/// The backend's end of the link to one gateway.
 pub(crate) struct LinkEnd {
     pub(crate) incarnation: u64,
     pub(crate) link_id: u64,
     pub(crate) out: Outbound,
-    /// Groups whose next keyframe this gateway needs before any delta makes sense, with the deltas held back.
+    /// Groups whose next keyframe this gateway needs before it can use a delta, with the number of deltas held back.
     stale: HashMap<GroupKey, u32>,
-    /// Groups whose owner is to be asked as soon as there is room again.
+    /// Groups whose owner has to be asked for a keyframe once the link has room again.
     keyframe_requests: BTreeSet<GroupKey>,
 }
 
 impl LinkHub {
-    /// Add [`LinkHub::service`] to the node's routes and read the events; the order of events is the order in which
-    /// each gateway said them.
+    /// Add [`LinkHub::service`] to the node's routes and read the events. Events of a gateway come in the order in
+    /// which it sent them.
     pub fn new(node: &Node, spec: BackendSpec) -> (Self, mpsc::Receiver<LinkEvent>) {
         Self::with_limits(node.id().clone(), spec, Limits::default())
     }
@@ -98,12 +99,13 @@ impl LinkHub {
             .max_encoding_message_size(MESSAGE_LIMIT)
     }
 
-    /// Messages to some sessions of one gateway, each encoded once. State messages are dropped when the link is full.
+    /// Sends messages to sessions of one gateway, each encoded once. State messages are dropped when the link is
+    /// full.
     pub fn send(&self, gateway: &GatewayId, sessions: &[SessionId], messages: Vec<ServerMessage>) {
         if sessions.is_empty() || messages.is_empty() {
             return;
         }
-        let mut state = self.shared.state.lock();
+        let mut state = self.shared.lock();
         if state.fences.is_empty() {
             return state.send(gateway, sessions.to_vec(), messages);
         }
@@ -120,18 +122,18 @@ impl LinkHub {
         }
     }
 
-    /// A message to every subscriber of a group, on every gateway that watches it.
+    /// Sends a message to every subscriber of a group, on every gateway that watches it.
     pub fn publish(&self, group: GroupKey, epoch: Epoch, kind: PublishKind, message: ServerMessage) {
-        let mut state = self.shared.state.lock();
+        let mut state = self.shared.lock();
         state.sequence += 1;
         let sequence = state.sequence;
         if kind == PublishKind::Event {
-            // Also when nobody watches: the one who did may be on its way.
+            // Also without watchers: a subscriber may be moving to another gateway.
             state.fences.hold_event(group, &message);
         }
         let State { links, watchers, .. } = &mut *state;
         let Some(gateways) = watchers.get(&group) else { return };
-        let item = encode::backend_item_bytes(BackendItem::Publish { group, epoch, sequence, kind, message });
+        let item = codec::encode_shared(&BackendItem::Publish { group, epoch, sequence, kind, message });
         for gateway in gateways {
             if let Some(end) = links.get_mut(gateway) {
                 end.publish(group, kind, &item);
@@ -140,7 +142,7 @@ impl LinkHub {
         }
     }
 
-    /// The session hears these groups from now on; `replace` drops its other groups of this kind of backend.
+    /// Subscribes the session to these groups; `replace` removes it from its other groups of this kind of backend.
     pub fn subscribe(&self, gateway: &GatewayId, session: SessionId, groups: &[GroupKey], replace: bool) {
         self.push(gateway, session, BackendItem::Subscribe { session, groups: groups.to_vec(), replace });
     }
@@ -149,8 +151,8 @@ impl LinkHub {
         self.push(gateway, session, BackendItem::Unsubscribe { session, groups: groups.to_vec() });
     }
 
-    /// Hands the session's inputs of `kind` to another instance. Only its present owner, or its world with a higher
-    /// epoch, is obeyed.
+    /// Hands the session's inputs of `kind` to another instance. Gateways obey only the present owner, or the
+    /// session's world with a higher epoch.
     pub fn bind(
         &self,
         gateway: &GatewayId,
@@ -163,7 +165,7 @@ impl LinkHub {
         self.push(gateway, session, bind);
     }
 
-    /// The answer to [`LinkEvent::Bound`]: the inputs held back may flow.
+    /// Answers [`LinkEvent::Bound`]: the gateway delivers the inputs that it held.
     pub fn ready(&self, gateway: &GatewayId, session: SessionId, bind_epoch: Epoch) {
         self.push(gateway, session, BackendItem::Ready { session, bind_epoch });
     }
@@ -175,11 +177,11 @@ impl LinkHub {
 
     /// Number of gateways that watch the group.
     pub fn watchers(&self, group: GroupKey) -> usize {
-        self.shared.state.lock().watchers.get(&group).map_or(0, Vec::len)
+        self.shared.lock().watchers.get(&group).map_or(0, Vec::len)
     }
 
     fn push(&self, gateway: &GatewayId, session: SessionId, item: BackendItem) {
-        let mut state = self.shared.state.lock();
+        let mut state = self.shared.lock();
         match state.fences.destination(session, gateway) {
             Destination::Direct => state.push(gateway, item),
             Destination::Held => state.fences.hold(session, item),
@@ -189,9 +191,16 @@ impl LinkHub {
 }
 
 impl Shared {
-    /// Ends the reader of this gateway's stream before, and lets the next one wait for it.
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.try_lock().unwrap_or_else(|| {
+            counter!(HUB_LOCK_WAITS).increment(1);
+            self.state.lock()
+        })
+    }
+
+    /// Stops the reader of this gateway's earlier stream, and lets the next one wait until it has finished.
     pub(crate) fn next_read_permit(&self, gateway: &GatewayId) -> ReadPermit {
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         let read_permit = state.read_permits.entry(gateway.clone()).or_default();
         read_permit.superseded.cancel();
         read_permit.superseded = CancellationToken::new();
@@ -206,7 +215,7 @@ impl Shared {
         incarnation: u64,
         permit: mpsc::Permit<'_, LinkEvent>,
     ) -> Option<Opened> {
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         if state.links.get(gateway).is_some_and(|end| end.incarnation > incarnation) {
             return None;
         }
@@ -239,29 +248,29 @@ impl Shared {
     }
 
     pub(crate) fn closed(&self, gateway: &GatewayId, stream: u64) {
-        if let Some(end) = self.state.lock().links.get_mut(gateway).filter(|end| end.out.carried_by(stream)) {
+        if let Some(end) = self.lock().links.get_mut(gateway).filter(|end| end.out.carried_by(stream)) {
             end.out.close();
         }
     }
 
-    /// A session leaves its gateway: what is said to it from now on is kept, and the gateway learns what came before.
+    /// A session leaves its gateway: keeps later messages, and tells the gateway where the earlier ones end.
     pub(crate) fn raise(self: &Arc<Self>, state: &mut State, gateway: &GatewayId, fence: Fence) {
         let Fence { session, session_epoch } = fence;
-        // Who has lost the session already only gets its answer.
+        // A gateway that has already lost the session only gets its answer.
         if state.session_owners.allows(session, session_epoch) {
             let number = state.fences.raise(session, session_epoch, gateway);
             let shared = self.clone();
             tokio::spawn(async move {
                 tokio::time::sleep(FENCE_LIFETIME).await;
-                shared.state.lock().fences.expire(session, number);
+                shared.lock().fences.expire(session, number);
             });
         }
         state.push(gateway, BackendItem::Fenced(fence));
     }
 
-    /// The grace after a stream is over: if no other came, the gateway is down.
+    /// The grace time after a stream has passed: the gateway is down unless another stream came.
     pub(crate) fn expire(&self, gateway: &GatewayId, stream: u64, permit: mpsc::Permit<'_, LinkEvent>) {
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         if state.links.get(gateway).is_some_and(|end| end.out.detached_since(stream)) {
             state.forget_gateway(gateway);
             permit.send(LinkEvent::Down { gateway: gateway.clone() });
@@ -276,7 +285,7 @@ pub(crate) struct Opened {
 }
 
 impl State {
-    /// A gateway speaks for the session: what was kept for it is said.
+    /// A gateway announces the session: sends it what was kept.
     pub(crate) fn deliver_held(&mut self, session: SessionId, epoch: Epoch, gateway: &GatewayId) {
         if self.fences.is_empty() {
             return;
@@ -286,7 +295,7 @@ impl State {
         }
     }
 
-    /// The same, asked for: the gateway learns where what was kept ends.
+    /// Sends what was kept, and then tells the gateway that this was all.
     pub(crate) fn lift(&mut self, gateway: &GatewayId, fence: Fence) {
         self.deliver_held(fence.session, fence.session_epoch, gateway);
         self.push(gateway, BackendItem::Lifted(fence));
@@ -300,7 +309,7 @@ impl State {
         }
         let bytes = item.bytes();
         self.with_link(gateway, |end| {
-            if end.out.offer(bytes, |out| encode::backend_item(out, item)).is_err() {
+            if end.out.offer(bytes, |out| codec::encode(out, &item)).is_err() {
                 counter!(DROPPED, "side" => "backend").increment(1);
             }
         });
@@ -308,7 +317,7 @@ impl State {
 
     fn push(&mut self, gateway: &GatewayId, item: BackendItem) {
         self.with_link(gateway, |end| {
-            end.out.push(item.bytes(), Priority::Prompt, |out| encode::backend_item(out, item));
+            end.out.push(item.bytes(), Priority::Prompt, |out| codec::encode(out, &item));
         });
     }
 
@@ -354,7 +363,7 @@ impl State {
 }
 
 impl LinkEnd {
-    /// `item` is encoded, for all gateways that watch the group.
+    /// `item` is encoded once for all gateways that watch the group.
     fn publish(&mut self, group: GroupKey, kind: PublishKind, item: &[u8]) {
         let encode = |out: &mut BytesMut| out.extend_from_slice(item);
         match kind {
@@ -365,7 +374,9 @@ impl LinkEnd {
                 }
                 Err(_) => self.dropped(group),
             },
-            PublishKind::Delta => match self.stale.get_mut(&group) {
+            // A part without its keyframe is useless, and the keyframe was asked for already.
+            PublishKind::Part if self.stale.contains_key(&group) => {}
+            PublishKind::Part | PublishKind::Delta => match self.stale.get_mut(&group) {
                 Some(held_back) => {
                     if held_back.is_multiple_of(DELTAS_PER_KEYFRAME_REQUEST) {
                         self.keyframe_requests.insert(group);
@@ -384,7 +395,7 @@ impl LinkEnd {
         self.keyframe_requests.insert(group);
     }
 
-    /// Asks for the keyframes that were dropped, once there is room for them.
+    /// Asks for dropped keyframes once the link has room for them.
     pub(crate) fn request_keyframes(&mut self, events: &mpsc::Sender<LinkEvent>) {
         if !self.out.pipe.has_headroom() {
             return;

@@ -1,4 +1,4 @@
-//! What travels on a link, as types.
+//! Everything that travels on a link, as types. `codec` reads and writes them.
 
 use bytes::Bytes;
 use shardkeep_rpc::Malformed;
@@ -32,12 +32,12 @@ impl TryFrom<u32> for MessageKind {
 pub struct ClientMessage {
     pub opcode: u16,
     pub kind: MessageKind,
-    /// Requests and replies only, else 0.
+    /// Of requests and replies; otherwise 0.
     pub request: u64,
     pub payload: Bytes,
 }
 
-/// A [`ClientMessage`] whose payload lies in somebody's buffer.
+/// A [`ClientMessage`] with a borrowed payload.
 #[derive(Debug, Clone, Copy)]
 pub struct ClientView<'a> {
     pub opcode: u16,
@@ -52,7 +52,7 @@ impl ClientMessage {
     }
 }
 
-/// Opcode of the transport's `Error` message, also as the reply that refuses a request.
+/// Opcode of the protocol's `Error` message, also in a reply that refuses a request.
 const ERROR_OPCODE: u16 = 0x0001;
 
 /// A message of a backend on its way to clients.
@@ -60,21 +60,21 @@ const ERROR_OPCODE: u16 = 0x0001;
 pub struct ServerMessage {
     pub opcode: u16,
     pub kind: MessageKind,
-    /// Replies only: the request they answer.
+    /// Of replies: the request that they answer.
     pub request: u64,
-    /// State only: class (lower is shed later) and supersede key.
+    /// Of state messages: class (lower is dropped later) and supersede key.
     pub class: u8,
     pub key: u64,
     pub payload: Bytes,
 }
 
 impl ServerMessage {
-    /// The answer to a request; carries its opcode and number.
+    /// The reply to a request, with its opcode and number.
     pub fn reply(opcode: u16, request: u64, payload: impl Into<Bytes>) -> Self {
         Self::new(opcode, MessageKind::Reply, request, payload.into())
     }
 
-    /// The answer that refuses a request; `payload` is an encoded `Error` of the client protocol.
+    /// The reply that refuses a request; `payload` is an encoded `Error` of the client protocol.
     pub fn refusal(request: u64, payload: impl Into<Bytes>) -> Self {
         Self::new(ERROR_OPCODE, MessageKind::Reply, request, payload.into())
     }
@@ -83,7 +83,7 @@ impl ServerMessage {
         Self::new(opcode, MessageKind::Event, 0, payload.into())
     }
 
-    /// A newer state message of the same class and key replaces an older one that was not sent yet.
+    /// A newer state message of the same class and key replaces an older unsent one.
     pub fn state(opcode: u16, class: u8, key: u64, payload: impl Into<Bytes>) -> Self {
         Self { class, key, ..Self::new(opcode, MessageKind::State, 0, payload.into()) }
     }
@@ -93,26 +93,41 @@ impl ServerMessage {
     }
 }
 
-/// How the gateway treats what is published to a group.
+/// How the gateway treats a message to a group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PublishKind {
     /// State: replaces whatever the gateway has kept of the group.
-    Keyframe,
+    Keyframe = 1,
     /// State: applies after the keyframe and deltas before; kept with them.
-    Delta,
+    Delta = 2,
     /// Event: delivered to present subscribers, not kept.
-    Event,
+    Event = 3,
+    /// State: completes the keyframe before it, which did not fit one message; kept with it.
+    Part = 4,
+}
+
+impl PublishKind {
+    pub(crate) fn from_number(number: u64) -> Option<Self> {
+        [Self::Keyframe, Self::Delta, Self::Event, Self::Part].into_iter().find(|kind| *kind as u64 == number)
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SessionChange {
-    /// Bound to this backend now, or told again because the link is fresh.
-    Joined,
+    /// The session is bound to this backend; also sent again when the link is fresh.
+    Joined = 1,
     /// The client is back after a link loss: send what is not in groups.
-    Resumed,
-    /// The client lost its connection; the session waits for it.
-    LinkDead,
-    Left,
+    Resumed = 2,
+    /// The client has lost its connection; the session waits for it.
+    LinkDead = 3,
+    Left = 4,
+}
+
+impl SessionChange {
+    pub(crate) fn from_number(number: u64) -> Option<Self> {
+        let all = [Self::Joined, Self::Resumed, Self::LinkDead, Self::Left];
+        all.into_iter().find(|change| *change as u64 == number)
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -125,7 +140,7 @@ pub struct SessionEvent {
     pub generation: Generation,
 }
 
-/// The target of a `Bind` learns that the session is its own now.
+/// Tells the target of a `Bind` that it serves the session now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bound {
     pub session: SessionId,
@@ -136,14 +151,14 @@ pub struct Bound {
     pub link_dead: bool,
 }
 
-/// A session that moves from one gateway to another, and the epoch of the gateway that says so.
+/// A session that moves between gateways, and its epoch at the gateway that sends this.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fence {
     pub session: SessionId,
     pub session_epoch: Epoch,
 }
 
-/// Gateway to backend.
+/// An item from a gateway to a backend.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum GatewayItem {
     Deliver {
@@ -155,13 +170,13 @@ pub enum GatewayItem {
     Watch(GroupKey),
     Unwatch(GroupKey),
     Bound(Bound),
-    /// The session leaves: what is said to it is to be kept from now on.
+    /// The session leaves: the backend keeps later messages to it.
     Fence(Fence),
-    /// It has arrived: what was kept is to be said.
+    /// The session has arrived: the backend sends what it kept.
     Lift(Fence),
 }
 
-/// Backend to gateway.
+/// An item from a backend to a gateway.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BackendItem {
     Send {
@@ -200,9 +215,9 @@ pub enum BackendItem {
         code: u32,
         detail: String,
     },
-    /// From here on, events of groups are not for the session at this gateway.
+    /// Later events of groups are not for the session at this gateway.
     Fenced(Fence),
-    /// From here on they are.
+    /// Later events of groups are for the session again.
     Lifted(Fence),
     /// An event of a group that was published while the session moved.
     Missed {
@@ -212,12 +227,12 @@ pub enum BackendItem {
     },
 }
 
-/// What one item costs beside its payloads.
+/// Bytes of an item without its payloads.
 const ITEM_BYTES: usize = 48;
 pub(crate) const MESSAGE_BYTES: usize = 32;
 
 impl GatewayItem {
-    /// Roughly its bytes in memory and on the wire, for bounds.
+    /// Estimate of its bytes in memory and on the wire, for bounds.
     pub(crate) fn bytes(&self) -> usize {
         match self {
             Self::Deliver { messages, .. } => deliver_bytes(messages.iter().map(ClientMessage::view)),
@@ -231,7 +246,7 @@ pub(crate) fn deliver_bytes<'a>(messages: impl Iterator<Item = ClientView<'a>>) 
 }
 
 impl BackendItem {
-    /// Roughly its bytes in memory and on the wire, for bounds.
+    /// Estimate of its bytes in memory and on the wire, for bounds.
     pub(crate) fn bytes(&self) -> usize {
         ITEM_BYTES
             + match self {

@@ -10,6 +10,7 @@ pub(crate) const REFUSED: &str = "shardkeep_link_refused_total";
 pub(crate) const ITEMS: &str = "shardkeep_link_items_total";
 pub(crate) const BATCHES: &str = "shardkeep_link_batches_total";
 pub(crate) const HELD_LOST: &str = "shardkeep_link_held_lost_total";
+pub(crate) const HUB_LOCK_WAITS: &str = "shardkeep_link_hub_lock_waits_total";
 pub(crate) const LINKS: &str = "shardkeep_link_open";
 
 /// Call once in a daemon that uses links.
@@ -25,5 +26,6 @@ pub fn describe() {
         HELD_LOST,
         "Items kept for a session that moved and given up: too many, or it did not arrive"
     );
+    describe_counter!(HUB_LOCK_WAITS, "Times that a thread of a backend found the lock of its hub taken");
     describe_gauge!(LINKS, Unit::Count, "Streams of links that are open, by side");
 }

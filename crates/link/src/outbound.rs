@@ -1,7 +1,6 @@
-//! One end of a link with its stream attached: a pipe, the number of the stream that may read it, and the waker
-//! that tells the stream of new items. Frames are pulled by the stream when it is writable, so whatever gathered
-//! meanwhile leaves in one batch. Batches keep a small distance, so that under load a frame carries many items; what
-//! nobody waits for keeps a larger one, unless it leaves with something else before.
+//! One end of a link with the stream that carries it. The stream pulls frames when it is writable, so that items
+//! queued meanwhile leave in one batch. Batches are at least [`Limits::interval`] apart unless they are full, so
+//! that under load a frame carries many items. Deferred items wait longer, unless another item leaves first.
 
 use std::{
     pin::Pin,
@@ -26,15 +25,15 @@ pub(crate) struct Outbound {
     stream: Option<u64>,
     newest: u64,
     waker: Option<Waker>,
-    /// When the stream looks again by its timer, so that an item that may leave then need not wake it.
+    /// When the stream's timer fires. An item that may leave then need not wake the stream.
     timer_due: Option<Instant>,
-    /// When the next batch may leave, if anything in it should leave soon.
+    /// When the next batch with a prompt item may leave.
     batch_due: Instant,
-    /// When what waits leaves at the latest though nobody waits for any of it; `None`: somebody does.
+    /// When the queued items leave if all of them are deferred; `None`: one of them is prompt.
     deferral_due: Option<Instant>,
-    /// When an acknowledgement goes without a batch.
+    /// When an acknowledgement leaves without a batch.
     ack_due: Option<Instant>,
-    /// A reliable item did not fit: only a fresh start mends it.
+    /// A reliable item did not fit, so the link has to start anew.
     overflowed: bool,
     batches: Counter,
     items: Counter,
@@ -59,7 +58,7 @@ impl Outbound {
         }
     }
 
-    /// An item that must arrive, of about so many bytes; if it does not fit, the link has to start anew.
+    /// Queues an item that must arrive, of about this many bytes. If it does not fit, the link has to start anew.
     pub(crate) fn push(&mut self, bytes: usize, priority: Priority, encode: impl FnOnce(&mut BytesMut)) {
         if self.overflowed {
             return;
@@ -71,7 +70,7 @@ impl Outbound {
         }
     }
 
-    /// An item that may be dropped.
+    /// Queues an item that may be dropped.
     pub(crate) fn offer(&mut self, bytes: usize, encode: impl FnOnce(&mut BytesMut)) -> Result<(), Full> {
         if self.overflowed {
             return Err(Full);
@@ -82,7 +81,7 @@ impl Outbound {
         Ok(())
     }
 
-    /// Something was added: the first thing that waits, or one more.
+    /// An item was queued; `first`: the queue was empty before.
     fn added(&mut self, first: bool, priority: Priority) {
         match priority {
             Priority::Prompt => self.deferral_due = None,
@@ -98,7 +97,7 @@ impl Outbound {
     fn overflow(&mut self) {
         counter!(OVERFLOWS, "side" => self.side).increment(1);
         self.overflowed = true;
-        // Nothing of it can be used any more, so it need not stay in memory.
+        // The queue cannot be used any more, so its memory is freed.
         self.pipe = Pipe::new(self.limits);
         self.close();
     }
@@ -107,7 +106,7 @@ impl Outbound {
         self.overflowed
     }
 
-    /// Forgets everything: both counters start again. The stream stays.
+    /// Forgets all batches, so that both counts start again. The stream stays.
     pub(crate) fn restart(&mut self) {
         self.pipe = Pipe::new(self.limits);
         (self.deferral_due, self.ack_due) = (None, None);
@@ -118,11 +117,11 @@ impl Outbound {
         self.close();
         self.stream = Some(stream);
         self.newest = stream;
-        // What the stream before should have acknowledged by then is told in the hello of this one, or told anew.
+        // The hello of the new stream acknowledges everything that has arrived.
         self.ack_due = None;
     }
 
-    /// No stream has carried this end since that one, which is over.
+    /// Whether no stream has carried this end since that one, which has ended.
     pub(crate) fn detached_since(&self, stream: u64) -> bool {
         self.stream.is_none() && self.newest == stream
     }
@@ -137,7 +136,7 @@ impl Outbound {
         self.stream == Some(stream)
     }
 
-    /// Keeps the waker without taking anything.
+    /// Stores the waker without taking a frame.
     pub(crate) fn store_waker(&mut self, context: &Context<'_>) {
         if !self.waker.as_ref().is_some_and(|waker| waker.will_wake(context.waker())) {
             self.waker = Some(context.waker().clone());
@@ -151,15 +150,15 @@ impl Outbound {
         }
     }
 
-    /// A batch has arrived. Its acknowledgement rides on the next one here, or goes alone in a while: a stream that waits
-    /// for either need not be woken.
+    /// A batch has arrived. Its acknowledgement leaves with the next batch, or alone after a while; a stream that
+    /// waits for either is not woken.
     pub(crate) fn schedule_ack(&mut self) {
         if self.timer_due.is_none() && self.ack_due.is_none() {
             self.wake();
         }
     }
 
-    /// What `stream` does next. Call again when woken, and when the time told has come.
+    /// The next step of `stream`. Call again when the stream is woken, or at the returned time.
     pub(crate) fn poll(&mut self, stream: u64, context: &Context<'_>) -> StreamStep {
         if !self.carried_by(stream) {
             return StreamStep::Ended;
@@ -212,20 +211,20 @@ pub(crate) enum Priority {
     Deferred,
 }
 
-/// What the stream that carries an end does next.
+/// The next step of the stream that carries an end.
 pub(crate) enum StreamStep {
     Frame(Outgoing),
-    /// Nothing, until it is woken or this moment has come.
+    /// Nothing, until the stream is woken or this time has come.
     Wait(Option<Instant>),
     Ended,
 }
 
-/// The timer of a stream, made when it is first needed and used again.
+/// The timer of a stream, made at first use and then reused.
 #[derive(Default)]
 pub(crate) struct Timer(Option<Pin<Box<Sleep>>>);
 
 impl Timer {
-    /// Asks `next` until it has a frame, or nothing to do before it is woken.
+    /// Calls `next` until it has a frame, or has nothing to do before the stream is woken.
     pub(crate) fn poll(
         &mut self,
         context: &mut Context<'_>,
@@ -257,7 +256,7 @@ mod tests {
 
     const STREAM: u64 = 1;
 
-    /// So far apart that no time passes in a test.
+    /// Long enough that no deadline passes during a test.
     const INTERVAL: Duration = Duration::from_secs(3_600);
     const DEFERRAL: Duration = Duration::from_secs(2 * 3_600);
 
@@ -272,7 +271,7 @@ mod tests {
         out.push(1, priority, |out| out.extend_from_slice(b"x"));
     }
 
-    /// Items of the batch that leaves now, or how long the stream waits, to the hour.
+    /// Number of items in the batch that leaves now, or how long the stream waits, rounded to hours.
     fn poll(out: &mut Outbound) -> Result<usize, Option<Duration>> {
         let hours = |due: Instant| ((due - Instant::now() + INTERVAL / 2).as_secs() / 3_600) as u32;
         match out.poll(STREAM, &Context::from_waker(Waker::noop())) {
@@ -305,7 +304,7 @@ mod tests {
             (Priority::Prompt, INTERVAL, Priority::Prompt, false),
         ] {
             let mut out = outbound(DEFERRAL);
-            // Right behind a batch, so that the next keeps its distance.
+            // The next batch has to keep its distance from this one.
             push_item(&mut out, Priority::Prompt);
             assert_eq!(poll(&mut out), Ok(1));
             push_item(&mut out, first);

@@ -1,7 +1,8 @@
-//! One end of a link as a pure machine: items wait, leave in numbered batches when the stream can take them, stay
-//! in the ring until acknowledged, and are sent again after a reset. Both sides of a link use it.
+//! One end of a link as a pure machine: items are queued, leave in numbered batches when the stream can take them,
+//! stay in the ring until acknowledged, and are sent again after a reset. Both sides of a link use it.
 //!
-//! An item is encoded once, when it is said, behind those before it: a batch is a buffer, however many items it has.
+//! An item is encoded once, when it is queued, behind the items before it. A batch is therefore one buffer, whatever
+//! its number of items.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -15,20 +16,20 @@ pub struct Limits {
     /// A batch closes at this many items or bytes, whichever comes first.
     pub batch_items: usize,
     pub batch_bytes: usize,
-    /// Waiting bytes beyond which items that may be dropped are refused.
+    /// Queued bytes beyond which items that may be dropped are refused.
     pub soft_bytes: usize,
-    /// Waiting bytes beyond which any item is refused, and the link has to start anew.
+    /// Queued bytes beyond which every item is refused and the link has to start anew.
     pub hard_bytes: usize,
-    /// Sent and unacknowledged bytes that are kept for a reset.
+    /// Sent and unacknowledged bytes kept for a reset.
     pub ring_bytes: usize,
-    /// How long a backend keeps a broken link for the gateway to resume it, before it counts as down.
+    /// How long a backend keeps a broken link before the gateway counts as down.
     pub grace: Duration,
-    /// Least time between two batches that are not full. A frame costs both ends the same whether it carries one
-    /// item or a hundred, about what ten items cost; after a quiet moment nothing waits.
+    /// Least time between two batches that are not full. A frame costs both ends about as much as ten items, however
+    /// many it carries. After an idle interval, an item leaves at once.
     pub interval: Duration,
-    /// How long an acknowledgement waits for a batch to ride on.
+    /// How long an acknowledgement waits for a batch.
     pub acknowledge: Duration,
-    /// How long what nobody waits for waits for others to leave with: that a session came, or went.
+    /// How long deferred items, such as joined and left sessions, wait for a batch.
     pub deferral: Duration,
 }
 
@@ -53,38 +54,38 @@ impl Default for Limits {
 #[error("the link is full")]
 pub struct Full;
 
-/// What the stream should carry next.
+/// The next frame for the stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Outgoing {
     Batch { sequence: u64, ack: u64, batch: Batch },
     Ack(u64),
 }
 
-/// Encoded items, and how many.
+/// Encoded items and their number.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Batch {
     pub(crate) items: Bytes,
     pub(crate) count: usize,
 }
 
-/// What an arriving batch is.
+/// How an arriving batch relates to those before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Arrival {
     New,
-    /// Sent again after a reset although it had arrived.
+    /// It has arrived before and was sent again after a reset.
     Duplicate,
-    /// One or more batches before it are missing: the peer is broken.
+    /// At least one batch before it is missing: the peer is faulty.
     Gap,
 }
 
 #[derive(Debug)]
 pub(crate) struct Pipe {
     limits: Limits,
-    /// Batches that are full, and the one that is being filled.
+    /// Full batches, and the one that is being filled.
     waiting: VecDeque<OpenBatch>,
     waiting_bytes: usize,
     sent: Ring<Batch>,
-    /// Next batch to take from the ring; one above its newest when nothing has to be repeated.
+    /// Number of the next batch to take from the ring; one above the newest if none has to be sent again.
     cursor: u64,
     received: u64,
     acked: u64,
@@ -109,15 +110,15 @@ impl Pipe {
         }
     }
 
-    /// An item that must arrive, of about so many bytes; `encode` appends it as it stands in a batch.
+    /// Queues an item that must arrive, of about this many bytes; `encode` appends it as it stands in a batch.
     ///
     /// # Errors
-    /// [`Full`]: the link has to start anew, because leaving one out would be silent loss.
+    /// [`Full`]: the link has to start anew, because the item would be lost silently.
     pub(crate) fn push(&mut self, bytes: usize, encode: impl FnOnce(&mut BytesMut)) -> Result<(), Full> {
         self.push_below(self.limits.hard_bytes, bytes, encode)
     }
 
-    /// An item that its sender can do without.
+    /// Queues an item that may be dropped.
     ///
     /// # Errors
     /// [`Full`]: it was dropped.
@@ -148,12 +149,12 @@ impl Pipe {
         Ok(())
     }
 
-    /// Whether a batch waits, new or to be repeated.
+    /// Whether a batch is queued or has to be sent again.
     pub(crate) fn has_batch(&self) -> bool {
         !self.waiting.is_empty() || self.has_retransmission()
     }
 
-    /// Whether the next batch is as large as batches get, or was sent before: there is nothing to wait for.
+    /// Whether the next batch is full or was sent before, so that waiting cannot fill it.
     pub(crate) fn is_full(&self) -> bool {
         self.waiting.len() > 1 || self.has_retransmission()
     }
@@ -162,7 +163,7 @@ impl Pipe {
         self.cursor <= self.sent.last()
     }
 
-    /// Whether the peer has not been told yet what arrived.
+    /// Whether a batch has arrived that is not acknowledged yet.
     pub(crate) fn ack_pending(&self) -> bool {
         self.acked < self.received
     }
@@ -209,8 +210,8 @@ impl Pipe {
         self.sent.can_resume(peer_received)
     }
 
-    /// The stream is new and the peer has everything up to `peer_received`: what is later goes again.
-    /// Call only after [`Pipe::can_resume`] said yes.
+    /// A new stream begins, and the peer has everything up to `peer_received`. Later batches are sent again. Call
+    /// only if [`Pipe::can_resume`] allows it.
     pub(crate) fn resume(&mut self, peer_received: u64) {
         self.sent.acknowledge(peer_received);
         self.cursor = peer_received + 1;
@@ -222,7 +223,7 @@ impl Pipe {
         self.received
     }
 
-    /// Room enough that what was dropped may be asked for again.
+    /// Whether there is room for keyframes that replace dropped messages.
     pub(crate) fn has_headroom(&self) -> bool {
         self.waiting_bytes <= self.limits.soft_bytes / 4
     }
@@ -313,7 +314,7 @@ mod tests {
         assert_eq!(pipe.arrived(3, 0), Arrival::Gap);
     }
 
-    /// What can happen to a pair of ends between which frames fly.
+    /// A step of two ends with frames on their way between them.
     #[derive(Debug, Clone)]
     enum Step {
         Push,
@@ -321,7 +322,7 @@ mod tests {
         Transmit(usize),
         /// A frame arrives at end 0 or 1.
         Receive(usize),
-        /// The stream breaks: whatever flies is lost, both sides compare counters.
+        /// The stream breaks: frames on their way are lost, and both ends compare counts.
         Reset,
     }
 

@@ -1,10 +1,10 @@
-//! The batches that were sent and not yet acknowledged, numbered from 1 and bounded. After a reset the other side
-//! says how far it got and the ring says whether it can go on from there.
+//! Batches that were sent and not yet acknowledged, numbered from 1 and bounded. After a reset the other side tells
+//! how many it has, and the ring tells whether the link can continue from there.
 
 use std::collections::VecDeque;
 
-/// Sent batches of one direction of a link. Bound: bytes; overflow rule: the oldest batch is forgotten, and a reset
-/// that would need it makes the link start anew.
+/// Sent batches of one direction of a link. Bound: bytes. Overflow: the oldest batch is dropped, and a reset that
+/// would need it makes the link start anew.
 #[derive(Debug)]
 pub(crate) struct Ring<B> {
     kept: VecDeque<SentBatch<B>>,
@@ -54,7 +54,7 @@ impl<B: Clone> Ring<B> {
         }
     }
 
-    /// Whether everything after `received` is still here, if the other side has no more than that.
+    /// Whether every batch after `received` is still here, and `received` was sent.
     pub(crate) fn can_resume(&self, received: u64) -> bool {
         received <= self.last && received + 1 >= self.first()
     }

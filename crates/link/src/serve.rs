@@ -1,4 +1,4 @@
-//! The gRPC side of the hub: one stream per gateway, its frames in both directions.
+//! The gRPC side of the hub: one stream per gateway, with frames in both directions.
 
 use std::{
     pin::Pin,
@@ -10,7 +10,7 @@ use std::{
 use futures::{Stream, StreamExt};
 use metrics::{counter, gauge};
 use shardkeep_rpc::{
-    batch::BackendBatch,
+    batch::Batch,
     link::{self as proto, backend_frame, gateway_frame, link_server::Link},
 };
 use shardkeep_types::{DaemonKind, Epoch, InstanceId, SessionId};
@@ -20,6 +20,7 @@ use tonic::{Request, Response, Status, Streaming};
 use tracing::{info, warn};
 
 use crate::{
+    codec,
     event::{GatewayId, LinkEvent},
     hub::{LinkHub, Opened, Shared, State},
     message::{GatewayItem, SessionChange},
@@ -29,7 +30,7 @@ use crate::{
 };
 use shardkeep_cluster::Peer;
 
-/// A gateway that has dialled says hello within this time.
+/// Time in which a gateway that has dialled sends its hello.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
 
 #[tonic::async_trait]
@@ -65,7 +66,8 @@ impl LinkHub {
         let gateway: GatewayId = name.into();
         let shared = &self.shared;
         let read_permit = shared.next_read_permit(&gateway);
-        // The reader before may be in the middle of a batch: what it counted as received must come first.
+        // The earlier reader may be in the middle of a batch. It finishes first, so that the count of received
+        // batches is right.
         let reader_lock = read_permit.reader_lock.clone().lock_owned().await;
         let permit = reserve_event(shared).await?;
         let Opened { stream, resumed, received } = shared
@@ -116,7 +118,7 @@ where
     }
 }
 
-/// What a gateway hears: frames pulled from its end of the link.
+/// The frames for a gateway, pulled from the backend's end of the link.
 pub struct BackendStream {
     shared: Arc<Shared>,
     gateway: GatewayId,
@@ -135,7 +137,7 @@ impl Stream for BackendStream {
         }
         let Self { shared, gateway, stream, timer, .. } = &mut *self;
         let next = timer.poll(context, |context| {
-            let mut state = shared.state.lock();
+            let mut state = shared.lock();
             let Some(end) = state.links.get_mut(gateway) else { return StreamStep::Ended };
             let next = end.out.poll(*stream, context);
             end.request_keyframes(&shared.events);
@@ -146,7 +148,7 @@ impl Stream for BackendStream {
             Poll::Ready(None) => Poll::Ready(None),
             Poll::Ready(Some(Outgoing::Ack(ack))) => frame(backend_frame::Frame::Ack(ack)),
             Poll::Ready(Some(Outgoing::Batch { sequence, ack, batch })) => {
-                let batch = BackendBatch { sequence, ack, items: Vec::new(), encoded: batch.items };
+                let batch = Batch { sequence, ack, items: Vec::new(), encoded: batch.items };
                 frame(backend_frame::Frame::Batch(batch))
             }
         }
@@ -160,7 +162,7 @@ impl Drop for BackendStream {
     }
 }
 
-/// Reads until the stream ends, breaks or is replaced. A batch that was begun is always finished.
+/// Reads until the stream ends, breaks or is replaced. A batch is always handled completely.
 async fn receive<S>(
     shared: &Arc<Shared>,
     gateway: &GatewayId,
@@ -203,7 +205,7 @@ async fn handle(
                 Arrival::New => {}
             }
             for item in batch.items {
-                match item.try_into() {
+                match codec::gateway_item(&item) {
                     Ok(item) => apply_item(shared, gateway, item).await?,
                     Err(error) => {
                         warn!(gateway = &**gateway, %error, "item refused");
@@ -226,18 +228,18 @@ fn with_end<R>(
     stream: u64,
     act: impl FnOnce(&mut crate::hub::LinkEnd) -> R,
 ) -> Result<R, Status> {
-    let mut state = shared.state.lock();
+    let mut state = shared.lock();
     match state.links.get_mut(gateway) {
         Some(end) if end.out.carried_by(stream) => Ok(act(end)),
         _ => Err(Status::aborted("the stream was replaced")),
     }
 }
 
-/// Turns one item into its event. The place in the channel is reserved first, so that what is decided under the
-/// lock and what the backend hears have the same order.
+/// Turns one item into its event. The slot in the channel is reserved first, so that decisions under the lock and
+/// events at the backend have the same order.
 async fn apply_item(shared: &Arc<Shared>, gateway: &GatewayId, item: GatewayItem) -> Result<(), Status> {
     let permit = reserve_event(shared).await?;
-    let mut state = shared.state.lock();
+    let mut state = shared.lock();
     match item {
         GatewayItem::Fence(fence) => shared.raise(&mut state, gateway, fence),
         GatewayItem::Lift(fence) if state.session_owners.allows(fence.session, fence.session_epoch) => {
@@ -301,7 +303,7 @@ fn event_for_item(state: &mut State, gateway: &GatewayId, item: GatewayItem) -> 
                 link_dead: bound.link_dead,
             })
         }
-        // Nothing for the backend to hear of.
+        // The hub answers these without the backend.
         GatewayItem::Fence(_) | GatewayItem::Lift(_) => None,
     }
 }

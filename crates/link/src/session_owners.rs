@@ -1,5 +1,5 @@
-//! Which gateway holds a session, by the highest session epoch heard. A gateway that stalled while another claimed
-//! its sessions speaks with a lower epoch and is refused.
+//! The gateway that holds each session, by the highest session epoch seen. A gateway that stalled while another
+//! claimed its sessions sends a lower epoch and is refused.
 
 use std::collections::HashMap;
 
@@ -17,7 +17,7 @@ struct SessionOwner {
 }
 
 impl SessionOwners {
-    /// The gateway speaks for the session; false: another one has claimed it.
+    /// A gateway announces the session. Returns false if another gateway has claimed it.
     pub(crate) fn take(&mut self, session: SessionId, epoch: Epoch, gateway: &GatewayId) -> bool {
         if !self.allows(session, epoch) {
             return false;
@@ -30,7 +30,7 @@ impl SessionOwners {
         self.0.get(&session).is_none_or(|owner| owner.epoch <= epoch)
     }
 
-    /// The session left; false: the one who says so has been replaced.
+    /// The session has ended. Returns false if another gateway has claimed it.
     pub(crate) fn leave(&mut self, session: SessionId, epoch: Epoch) -> bool {
         let allowed = self.allows(session, epoch);
         if allowed {

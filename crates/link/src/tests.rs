@@ -1,15 +1,12 @@
-//! Both ends of a link over a cable in memory that tests can cut.
+//! Both ends of a link, over a transport in memory that tests can cut.
 
 use std::{sync::Arc, time::Duration};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures::{FutureExt, StreamExt, future::BoxFuture};
 use parking_lot::Mutex;
 use prost::Message;
-use shardkeep_rpc::{
-    batch::{BackendBatch, GatewayBatch},
-    link as proto,
-};
+use shardkeep_rpc::{batch::Batch, link as proto};
 use shardkeep_types::{
     AccountId, BackendKind, DaemonKind, Epoch, Generation, GroupKey, InstanceId, SessionId, WorldId,
 };
@@ -58,7 +55,7 @@ fn session_event(epoch: u64, kind: SessionChange) -> SessionEvent {
     }
 }
 
-/// Dials the hub it holds; `cut` breaks the present stream in both directions.
+/// Dials the hub that it holds; `cut` breaks the present stream in both directions.
 #[derive(Clone)]
 struct TestTransport {
     gateway: &'static str,
@@ -90,12 +87,12 @@ impl Dial for TestTransport {
     }
 }
 
-/// A frame as it arrives: what was encoded is decoded.
+/// Encodes and decodes a frame, as a real stream does.
 fn reencoded<F: Message + Default>(frame: &F) -> F {
     F::decode(&*frame.encode_to_vec()).unwrap()
 }
 
-/// A gateway that announces one session and one group, and writes down what it hears.
+/// A gateway that announces one session and one group, and records what arrives.
 struct Recorder {
     ups: mpsc::UnboundedSender<bool>,
     items: mpsc::UnboundedSender<BackendItem>,
@@ -145,12 +142,12 @@ impl Gateway {
         gateway
     }
 
-    /// Waits for the link; whether it is fresh.
+    /// Waits until the link is up. Returns whether it is fresh.
     async fn up(&mut self) -> bool {
         self.ups.recv().await.unwrap()
     }
 
-    /// What it hears up to and with the item that `last` names.
+    /// The items that arrive, up to and including the one that `last` accepts.
     async fn items_until(&mut self, last: impl Fn(&BackendItem) -> bool) -> Vec<BackendItem> {
         let mut received = Vec::new();
         while !received.last().is_some_and(&last) {
@@ -312,7 +309,7 @@ async fn messages_to_moving_session_arrive_at_next_gateway() {
     };
     assert_eq!(received, [send(1), missed, send(3), bind, lifted]);
 
-    // The backend has not noticed yet that the session is elsewhere.
+    // The backend does not know yet that the session has moved.
     hub.send(&first, &[SESSION], vec![event(4)]);
     assert_eq!(two.items_until(|item| matches!(item, BackendItem::Send { .. })).await, [send(4)]);
     assert!(one.items.try_recv().is_ok_and(|item| matches!(item, BackendItem::Publish { .. })));
@@ -333,11 +330,11 @@ async fn unread_link(hub: &LinkHub) -> (GatewayId, crate::serve::BackendStream) 
         link_id: 1,
         ..Default::default()
     };
-    let watch = GatewayBatch {
-        sequence: 1,
-        items: vec![GatewayItem::Watch(group(7)).into()],
-        ..GatewayBatch::default()
-    };
+    let mut encoded = BytesMut::new();
+    crate::codec::encode(&mut encoded, &GatewayItem::Watch(group(7)));
+    let watch = Batch { sequence: 1, encoded: encoded.freeze(), ..Batch::default() };
+    // As the other side decodes it.
+    let watch = Batch::decode(&*watch.encode_to_vec()).unwrap();
     let frames = [proto::gateway_frame::Frame::Hello(hello), proto::gateway_frame::Frame::Batch(watch)];
     let frames = frames.map(|frame| Ok(proto::GatewayFrame { frame: Some(frame) }));
     let inbound = futures::stream::iter(frames).chain(futures::stream::pending());
@@ -346,12 +343,12 @@ async fn unread_link(hub: &LinkHub) -> (GatewayId, crate::serve::BackendStream) 
 
 fn published(frame: proto::BackendFrame) -> Vec<PublishKind> {
     let Some(proto::backend_frame::Frame::Batch(batch)) = frame.frame else { return Vec::new() };
-    let kind = |item: Bytes| match crate::decode::backend_item(item) {
+    let kind = |item: Bytes| match crate::codec::backend_item(&item) {
         Ok(BackendItem::Publish { kind, .. }) => Some(kind),
         _ => None,
     };
     // As the other side decodes it.
-    let batch = BackendBatch::decode(&*batch.encode_to_vec()).unwrap();
+    let batch = Batch::decode(&*batch.encode_to_vec()).unwrap();
     batch.items.into_iter().filter_map(kind).collect()
 }
 

@@ -9,13 +9,23 @@ use crate::{
     ring::Ring,
 };
 
+/// How a cell update relates to those before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CellForm {
+    /// Replaces everything that watchers know of the cell.
+    Keyframe,
+    /// Completes the keyframe before it, which did not fit one message.
+    Part,
+    /// Changes what watchers know of the cell.
+    Delta,
+}
+
 /// The changes of one cell in this tick, for its watchers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CellUpdate {
     pub cell: CellId,
     pub ring: Ring,
-    /// The complete cell, which replaces everything known of it. Otherwise a change to it.
-    pub keyframe: bool,
+    pub form: CellForm,
     pub tick: u32,
     pub entries: Vec<Entry>,
 }

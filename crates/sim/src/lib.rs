@@ -24,8 +24,8 @@ mod tick;
 mod trade;
 
 pub use event::{
-    Appearance, CellUpdate, Entry, Event, Kind, OwnState, Refusal, RemovalReason, Reply, TradeSideView,
-    TradeState, TradeView,
+    Appearance, CellForm, CellUpdate, Entry, Event, Kind, OwnState, Refusal, RemovalReason, Reply,
+    TradeSideView, TradeState, TradeView,
 };
 pub use input::{
     Act, ActionKey, Effect, EffectResult, EnteringAvatar, GhostState, Goal, HardChange, Input, Intent, Item,

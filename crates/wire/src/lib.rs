@@ -10,6 +10,7 @@ pub mod cursor;
 pub mod datagram;
 pub mod error;
 pub mod fuzz;
+pub mod lane_address;
 pub mod limit;
 pub mod message;
 pub mod movement;

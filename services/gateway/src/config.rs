@@ -1,10 +1,11 @@
 //! `[gateway]` of the settings.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use shardkeep_daemon::{Networks, Validate, duration};
-use shardkeep_lanes::Settings as Lanes;
+use shardkeep_lanes::{Lane, Settings as Lanes};
+use shardkeep_wire::payload::{self, LaneAddress};
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -15,38 +16,68 @@ pub struct Config {
     /// Default: the bound address.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub advertise: Option<String>,
+    /// Lanes that players reach at another address, such as `wss` behind a TLS proxy. Clients are told these addresses.
+    pub lane_addresses: BTreeMap<Lane, AdvertisedLane>,
     /// Name that leads to any gateway, told to clients for resuming. Default: `gateway.<zone>`, asked for by SRV.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub any_gateway: Option<String>,
     /// Sessions at which this gateway counts as full.
     pub capacity: usize,
-    /// Connections at once, attached or not; more are closed as they come.
+    /// Connections at once, attached or not. When all are used, the oldest one without a session is closed.
     pub max_connections: usize,
     /// Connections at once from one address.
     pub max_connections_per_address: usize,
-    /// Balancers in front of this door, as networks: they must speak PROXY protocol v2, and nobody else may.
+    /// Balancers in front of this gateway, as networks: they must speak PROXY protocol v2, and no other peer may.
     pub trusted_balancers: Networks,
     /// How long a session outlives its connection.
     #[serde(with = "duration")]
     pub link_loss: Duration,
-    /// How long the gateway that held a session may take to hand it over; half of it backends may take to put up their
-    /// fences. After that what is on its way is lost, as if that gateway had died.
+    /// Time in which the gateway that held a session has to hand it over. Backends have half of it to put up their fences.
+    /// After it, messages on their way are lost, as if that gateway had died.
     #[serde(with = "duration")]
     pub move_within: Duration,
     /// Time from accept to the end of the handshake.
     #[serde(with = "duration")]
     pub handshake: Duration,
-    /// A connection silent for so long is closed.
+    /// A connection on which the client is silent for this long is closed.
     #[serde(with = "duration")]
     pub idle: Duration,
-    /// How often the server side changes its key.
+    /// How often the server changes its key.
     #[serde(with = "duration")]
     pub key_update: Duration,
     /// How often play time is reported to billing.
     #[serde(with = "duration")]
     pub billing_interval: Duration,
-    /// What there is beside TCP.
+    /// Lanes beside TCP.
     pub lanes: Lanes,
+}
+
+/// `[gateway.lane_addresses.<lane>]`.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AdvertisedLane {
+    /// `host:port` under which players reach the lane.
+    pub address: String,
+    /// The name in the certificate there, if it is not the host of the address.
+    pub certificate_name: String,
+}
+
+impl Config {
+    /// The lanes at other addresses, as clients are told them.
+    pub(crate) fn lane_addresses(&self) -> Vec<LaneAddress> {
+        let lane_address = |(lane, it): (&Lane, &AdvertisedLane)| LaneAddress {
+            lane: match lane {
+                Lane::Tcp => payload::Lane::Tcp,
+                Lane::Quic => payload::Lane::Quic,
+                Lane::Ws => payload::Lane::Ws,
+                Lane::Wss => payload::Lane::Wss,
+            }
+            .into(),
+            address: it.address.clone(),
+            certificate_name: it.certificate_name.clone(),
+        };
+        self.lane_addresses.iter().map(lane_address).collect()
+    }
 }
 
 impl Default for Config {
@@ -54,6 +85,7 @@ impl Default for Config {
         Self {
             listen: "127.0.0.1:7200".into(),
             advertise: None,
+            lane_addresses: BTreeMap::new(),
             any_gateway: None,
             capacity: 10_000,
             max_connections: 12_000,
@@ -83,6 +115,14 @@ impl Validate for Config {
         };
         if self.advertise.as_deref().is_some_and(|address| !host_and_port(address)) {
             return Err("advertise: must be host:port".into());
+        }
+        for (lane, advertised) in &self.lane_addresses {
+            if !host_and_port(&advertised.address) {
+                return Err(format!("lane_addresses.{lane}.address: must be host:port"));
+            }
+            if advertised.certificate_name.contains(char::is_whitespace) {
+                return Err(format!("lane_addresses.{lane}.certificate_name: must be a name without spaces"));
+            }
         }
         if self.any_gateway.as_deref().is_some_and(|name| name.contains(':') && !host_and_port(name)) {
             return Err("any_gateway: must be a name, or host:port".into());
@@ -128,8 +168,10 @@ mod tests {
             Config { any_gateway: Some("gateway:".into()), ..Config::default() },
             Config { capacity: 0, ..Config::default() },
             Config { idle: Duration::ZERO, ..Config::default() },
+            Config { lane_addresses: [(Lane::Wss, AdvertisedLane::default())].into(), ..Config::default() },
         ];
-        for (config, key) in wrong.into_iter().zip(["listen", "any_gateway", "capacity", "idle"]) {
+        let keys = ["listen", "any_gateway", "capacity", "idle", "lane_addresses.wss.address"];
+        for (config, key) in wrong.into_iter().zip(keys) {
             assert!(config.validate().unwrap_err().starts_with(key));
         }
     }

@@ -1,4 +1,4 @@
-//! Why a connection did not become (or stay) a session's.
+//! Why a connection ends without a session, or leaves its session.
 
 use std::io;
 
@@ -14,7 +14,7 @@ use shardkeep_wire::{
 };
 use tonic::{Code, Status};
 
-use crate::session::RETRY;
+use crate::domain::session::RETRY;
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ConnectionError {
@@ -24,12 +24,12 @@ pub(crate) enum ConnectionError {
     Io(#[from] io::Error),
     #[error("too slow")]
     Timeout,
-    /// A balancer that must speak PROXY protocol does not.
+    /// A trusted balancer sent no valid PROXY header.
     #[error(transparent)]
     Proxy(#[from] ProxyError),
     #[error("no suite in common")]
     Suite,
-    /// Unknown, used, revoked, expired, or not proved: the client is not told which.
+    /// The ticket or key is unknown, used, revoked, expired, or not proved. The client is not told which.
     #[error("ticket or resume key is not valid")]
     Ticket,
     #[error("this gateway is leaving")]
@@ -42,7 +42,7 @@ pub(crate) enum ConnectionError {
     Displaced,
     #[error("another resume of the session came between")]
     Overtaken,
-    /// Ours, not the client's.
+    /// The fault is in the cluster, not in the client.
     #[error("the world does not answer: {0}")]
     World(String),
 }
@@ -66,7 +66,7 @@ impl ConnectionError {
         }
     }
 
-    /// What the client is told; `None`: nothing.
+    /// The error that the client gets; `None`: none.
     pub(crate) fn answer(&self) -> Option<Error> {
         let code = match self {
             Self::Wire(error) => error.code()?,
@@ -86,7 +86,7 @@ impl ConnectionError {
     }
 }
 
-/// What a world's refusal means for the client.
+/// Maps a world's refusal to the error for the client.
 impl From<Status> for ConnectionError {
     fn from(status: Status) -> Self {
         match status.code() {

@@ -1,4 +1,4 @@
-//! The `gateway` daemon as a program of its own.
+//! The `gateway` daemon as a separate program.
 
 use std::process::ExitCode;
 

@@ -33,6 +33,7 @@ pub(crate) const OPCODE_MESSAGES: &str = "shardkeep_gateway_opcode_messages_tota
 pub(crate) const OPCODE_BYTES: &str = "shardkeep_gateway_opcode_bytes_total";
 pub(crate) const OPCODE_MICROSECONDS: &str = "shardkeep_gateway_opcode_microseconds_total";
 pub(crate) const GROUPS: &str = "shardkeep_gateway_groups";
+const GROUP_LOCK_WAITS: &str = "shardkeep_gateway_group_lock_waits_total";
 const PUBLISHED: &str = "shardkeep_gateway_published_total";
 const FANNED_OUT: &str = "shardkeep_gateway_fanned_out_total";
 pub(crate) const BINDS: &str = "shardkeep_gateway_binds_total";
@@ -45,14 +46,15 @@ pub(crate) const REDIRECTED_NEWCOMERS: &str = "shardkeep_gateway_redirected_newc
 pub(crate) const BILLING: &str = "shardkeep_gateway_billing_reports_total";
 pub(crate) const BILLING_SPOOL: &str = "shardkeep_gateway_billing_spool";
 
-/// Metrics of the hot path, looked up once. First used when a client or a backend speaks, long after the recorder
-/// stands.
+/// Metrics of the hot path, looked up once. They are first used when a client or a backend sends something, long
+/// after the recorder is installed.
 pub(crate) static HOT: LazyLock<Hot> = LazyLock::new(|| Hot {
     messages_in: counter!(MESSAGES_IN),
     records_out: counter!(RECORDS_OUT),
     bytes_in: counter!(BYTES_IN),
     bytes_out: counter!(BYTES_OUT),
     datagrams_out: counter!(DATAGRAMS_OUT),
+    group_lock_waits: counter!(GROUP_LOCK_WAITS),
     published: counter!(PUBLISHED),
     fanned_out: counter!(FANNED_OUT),
     writes: counter!(WRITES),
@@ -70,12 +72,13 @@ pub(crate) struct Hot {
     pub(crate) bytes_in: Counter,
     pub(crate) bytes_out: Counter,
     pub(crate) datagrams_out: Counter,
+    pub(crate) group_lock_waits: Counter,
     pub(crate) published: Counter,
     pub(crate) fanned_out: Counter,
     pub(crate) writes: Counter,
     pub(crate) connections: Gauge,
     pub(crate) accepted: Counter,
-    /// Handshakes of the kind and outcome that a storm consists of.
+    /// Successful attaches over TCP, which are most handshakes of a login storm.
     pub(crate) attached: Counter,
     pub(crate) handshake_seconds: Histogram,
     pub(crate) sessions: Gauge,
@@ -116,6 +119,7 @@ pub(crate) fn describe() {
         "Wall time spent on messages, by opcode: one in 64 is timed, counted 64 times, with whatever else had the core meanwhile"
     );
     describe_gauge!(GROUPS, Unit::Count, "Groups with a subscriber here");
+    describe_counter!(GROUP_LOCK_WAITS, "Times that a thread found the lock of the groups taken");
     describe_counter!(PUBLISHED, "Messages published to groups");
     describe_counter!(FANNED_OUT, "Copies of published messages queued for clients");
     describe_counter!(BINDS, "Binds obeyed, by kind of backend");

@@ -2,7 +2,7 @@
 
 use bytes::BytesMut;
 use shardkeep_link::ServerMessage;
-use shardkeep_sim::{CellUpdate, Kind, Ring};
+use shardkeep_sim::{CellForm, CellUpdate, Kind, Ring};
 use shardkeep_types::{CellId, GroupKey, WorldId, group_kind};
 use shardkeep_wire::{
     message::Head,
@@ -38,7 +38,8 @@ pub(crate) fn view(world: WorldId, from: CellId, width: u16, height: u16) -> Vec
 /// Encodes a cell update for clients.
 pub fn encode(update: &CellUpdate) -> ServerMessage {
     let mut out = BytesMut::with_capacity(movement::Cell::MAX_HEADER + update.entries.len() * 24);
-    let form = if update.keyframe { Form::Keyframe } else { Form::Delta };
+    // A client applies a part like a delta.
+    let form = if update.form == CellForm::Keyframe { Form::Keyframe } else { Form::Delta };
     movement::encode_cell(&mut out, form, update.tick, update.cell, update.entries.iter().map(entry));
     let Head::State { class, key } = movement::cell_head(update.cell.number(), update.ring == Ring::Outer)
     else {
@@ -102,7 +103,7 @@ mod tests {
         let update = CellUpdate {
             cell: CELL,
             ring: Ring::Near,
-            keyframe: true,
+            form: CellForm::Keyframe,
             tick: 9,
             entries: vec![shardkeep_sim::Entry {
                 entity: EntityId(5),

@@ -50,7 +50,7 @@ enum Disconnect {
     /// Nothing was said, or nothing that ends the session: resume.
     Lost,
     /// Resume there first, if an address is given.
-    Redirected(Option<String>),
+    Redirected(Option<Redirect>),
     SessionOver(SessionEnd),
 }
 
@@ -101,7 +101,7 @@ impl<S: Sink> Driver<S> {
             let redirect = match self.serve_connection(connection).await {
                 Disconnect::SessionOver(end) => return end,
                 Disconnect::Lost => None,
-                Disconnect::Redirected(address) => address,
+                Disconnect::Redirected(redirect) => redirect,
             };
             count(&self.counters().losses);
             self.sink.on_event(Event::Lost);
@@ -275,9 +275,9 @@ impl<S: Sink> Driver<S> {
             }
             (Kind::Event, opcode::PONG | opcode::KEY_UPDATE) => {}
             (Kind::Event, opcode::REDIRECT) => {
-                let Redirect { gateway } = decode(&message)?;
+                let redirect: Redirect = decode(&message)?;
                 count(&self.counters().redirects);
-                return Err(Disconnect::Redirected(Some(gateway)));
+                return Err(Disconnect::Redirected(Some(redirect)));
             }
             (Kind::Event, opcode::ERROR) => return Err(classify_error(decode::<Error>(&message)?.into())),
             (Kind::Request, opcode) => {

@@ -6,7 +6,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use shardkeep_wire::{payload::ErrorCode, preface::Service};
+use shardkeep_lanes::Lane;
+use shardkeep_wire::{
+    payload::{ErrorCode, Redirect},
+    preface::Service,
+};
 use tokio::time::{sleep, timeout};
 
 use super::{driver::Driver, sink::Sink};
@@ -28,7 +32,7 @@ struct RoundOutcome {
 
 impl<S: Sink> Driver<S> {
     /// A connection on which the session goes on, or why there is none.
-    pub(super) async fn resume(&mut self, mut redirect: Option<String>) -> Result<Connection, SessionEnd> {
+    pub(super) async fn resume(&mut self, mut redirect: Option<Redirect>) -> Result<Connection, SessionEnd> {
         let until = Instant::now() + Duration::from_millis(self.ready.link_loss_ms.into());
         let (mut pause, longest) = self.config.timing.pause;
         let mut unknown_since = None;
@@ -55,12 +59,13 @@ impl<S: Sink> Driver<S> {
     /// Tries every gateway once.
     async fn round(
         &mut self,
-        redirect: Option<String>,
+        redirect: Option<Redirect>,
         round: &mut RoundOutcome,
     ) -> Result<Option<Connection>, SessionEnd> {
         let mut tried = Vec::new();
-        for gateway in redirect.into_iter().chain([self.ready.gateway.clone()]) {
-            let addresses = resolve::server(&self.config, &gateway).await.unwrap_or_default();
+        let own = Redirect { gateway: self.ready.gateway.clone(), lanes: self.ready.lanes.clone() };
+        for Redirect { gateway, lanes } in redirect.into_iter().chain([own]) {
+            let addresses = resolve::gateway(&self.config, &gateway, &lanes).await.unwrap_or_default();
             if let Some(connection) = self.try_addresses(addresses, &mut tried, round).await? {
                 return Ok(Some(connection));
             }
@@ -70,21 +75,25 @@ impl<S: Sink> Driver<S> {
         }
         let any = resolve::service(&self.config, &self.ready.any_gateway, GATEWAY_PORT).await;
         round.other += u32::from(any.is_err());
-        self.try_addresses(any.unwrap_or_default(), &mut tried, round).await
+        let lanes = self.config.lanes.clone();
+        let any = any.unwrap_or_default();
+        let addresses = lanes.into_iter().flat_map(|lane| any.iter().map(move |address| (lane, *address)));
+        let addresses = addresses.collect();
+        self.try_addresses(addresses, &mut tried, round).await
     }
 
     async fn try_addresses(
         &mut self,
-        addresses: Vec<SocketAddr>,
-        tried: &mut Vec<SocketAddr>,
+        addresses: Vec<(Lane, SocketAddr)>,
+        tried: &mut Vec<(Lane, SocketAddr)>,
         round: &mut RoundOutcome,
     ) -> Result<Option<Connection>, SessionEnd> {
-        for address in addresses {
-            if tried.contains(&address) {
+        for (lane, address) in addresses {
+            if tried.contains(&(lane, address)) {
                 continue;
             }
-            tried.push(address);
-            let attempt = timeout(self.config.timing.resume, self.attempt(address)).await;
+            tried.push((lane, address));
+            let attempt = timeout(self.config.timing.resume, self.attempt(lane, address)).await;
             match attempt.unwrap_or(Err(ClientError::Timeout("the gateway's answer"))) {
                 Ok((connection, established)) => {
                     self.resumed(established, connection.lane())
@@ -97,8 +106,13 @@ impl<S: Sink> Driver<S> {
         Ok(None)
     }
 
-    async fn attempt(&mut self, address: SocketAddr) -> Result<(Connection, Established), ClientError> {
-        let mut connection = Connection::open_any(&self.config, address, Service::Gateway).await?;
+    async fn attempt(
+        &mut self,
+        lane: Lane,
+        address: SocketAddr,
+    ) -> Result<(Connection, Established), ClientError> {
+        let mut connection =
+            Box::pin(Connection::open_on(&self.config, lane, address, Service::Gateway)).await?;
         let received = self.queues.inbox.received();
         let established =
             handshake::resume(&mut connection, &self.config, self.id, &self.keys, received).await?;

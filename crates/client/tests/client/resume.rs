@@ -104,7 +104,7 @@ async fn lost_log_resends_unanswered_requests() {
 async fn redirect_resumes_session_at_named_gateway() {
     let (mut gateway, session, mut events) = attached(2).await;
     let there = gateway.addresses[1].to_string();
-    gateway.send(Message::event(opcode::REDIRECT, &Redirect { gateway: there.clone() }));
+    gateway.send(Message::event(opcode::REDIRECT, &Redirect { gateway: there.clone(), lanes: Vec::new() }));
     // The first gateway lets go of the session with the connection.
     expect_resumed(&mut events, true).await;
     assert_eq!(with_timeout(gateway.resumed.recv()).await, Some((1, 0)));

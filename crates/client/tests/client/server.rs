@@ -206,7 +206,12 @@ async fn serve_login(
                 let Ticket { index, id, key } = keys.chain.take();
                 shared.tickets.lock().unwrap().insert(id, key);
                 let gateway = offer.to_string();
-                let offer = GatewayOffer { gateway, ticket_index: index, ticket_lifetime_ms: 60_000 };
+                let offer = GatewayOffer {
+                    gateway,
+                    ticket_index: index,
+                    ticket_lifetime_ms: 60_000,
+                    lanes: Vec::new(),
+                };
                 Message::reply(opcode::SELECT_WORLD, request, &offer)
             }
             _ => Message::error_reply(request, &Error::of(ErrorCode::NotFound, "no such world")),
@@ -305,6 +310,7 @@ impl Gateway {
         self.shared.tickets.lock().unwrap().insert(id, key.clone());
         shardkeep_client::login::GatewayTicket {
             gateway: self.addresses[0].to_string(),
+            lanes: Vec::new(),
             ticket: Ticket { index: 0, id, key },
             lifetime: super::TEST_TIMEOUT,
         }
@@ -433,6 +439,7 @@ impl GatewayHandler {
             link_loss_ms: 60_000,
             gateway: self.addresses[self.at].to_string(),
             any_gateway: self.addresses.last().unwrap().to_string(),
+            lanes: Vec::new(),
         };
         *slot = Some(session);
         (ready, again)

@@ -9,7 +9,7 @@ use crate::{
     Event, Sim,
     body::{Body, EntityDetails, dirty},
     cells::GroundItem,
-    event::{Appearance, CellUpdate, Entry, Kind},
+    event::{Appearance, CellForm, CellUpdate, Entry, Kind},
     ring::Ring,
     rules::{KEYFRAME_ENTRIES, KEYFRAME_TICKS, OUTER_TICKS, OWN_STATE_TICKS, PACKET_ENTRIES},
     template::CreatureTemplate,
@@ -100,17 +100,22 @@ fn delta(sim: &mut Sim, index: usize, ring: Ring) {
     }
 }
 
-/// Splits long lists into several messages. Messages that follow a keyframe in the same tick complete it.
+/// A long list becomes several updates. A keyframe is followed by parts that complete it.
 fn publish(sim: &mut Sim, index: usize, ring: Ring, keyframe: bool, mut entries: Vec<Entry>) {
     sim.counts.entries += entries.len() as u64;
     let (cell, tick) = (sim.cells.id(index), sim.tick as u32);
-    let mut rest =
-        entries.split_off(entries.len().min(if keyframe { KEYFRAME_ENTRIES } else { PACKET_ENTRIES }));
-    sim.events.push(Event::Cell(CellUpdate { cell, ring, keyframe, tick, entries }));
-    while !rest.is_empty() {
-        let after = rest.split_off(rest.len().min(PACKET_ENTRIES));
-        sim.events.push(Event::Cell(CellUpdate { cell, ring, keyframe: false, tick, entries: rest }));
-        rest = after;
+    let (mut form, next, most) = if keyframe {
+        (CellForm::Keyframe, CellForm::Part, KEYFRAME_ENTRIES)
+    } else {
+        (CellForm::Delta, CellForm::Delta, PACKET_ENTRIES)
+    };
+    loop {
+        let rest = entries.split_off(entries.len().min(most));
+        sim.events.push(Event::Cell(CellUpdate { cell, ring, form, tick, entries }));
+        if rest.is_empty() {
+            return;
+        }
+        (entries, form) = (rest, next);
     }
 }
 

@@ -1,5 +1,5 @@
 use shardkeep_sim::{
-    CellUpdate, RemovalReason, Ring,
+    CellForm, CellUpdate, RemovalReason, Ring,
     rules::{KEYFRAME_ENTRIES, PACKET_ENTRIES},
 };
 use shardkeep_types::CellId;
@@ -28,7 +28,7 @@ fn watching_a_cell_starts_with_a_full_keyframe() {
     world.enter(ANN, at(10_000, 10_000));
     world.ticks(50);
     let updates = updates(world.tick([watch(0, 0, Ring::Near)]));
-    let [CellUpdate { keyframe: true, entries, .. }] = &updates[..] else { panic!("{updates:?}") };
+    let [CellUpdate { form: CellForm::Keyframe, entries, .. }] = &updates[..] else { panic!("{updates:?}") };
     assert_eq!(entries[0].entity, EntityId::avatar(ANN));
     assert_eq!(entries[0].position, Some((10_000, 10_000)));
     assert_eq!(&*entries[0].appears.as_ref().unwrap().name, "player-1");
@@ -78,7 +78,7 @@ fn watched_cell_gets_periodic_keyframes() {
     let mut world = World::open();
     world.enter(ANN, at(10_000, 10_000));
     world.tick([watch(0, 0, Ring::Near), watch(1, 0, Ring::Outer)]);
-    let keyframes = updates(world.ticks(80)).into_iter().filter(|update| update.keyframe);
+    let keyframes = updates(world.ticks(80)).into_iter().filter(|update| update.form == CellForm::Keyframe);
     assert_eq!(keyframes.filter(|update| update.ring == Ring::Near).count(), 2);
 }
 
@@ -90,7 +90,9 @@ fn crowded_cell_spreads_entries_over_ticks() {
         (1..=crowd).map(|id| Input::Enter(Box::new(entering(CharacterId(id), at(5_000 + id as i32, 5_000)))));
     world.tick(entering_avatars);
     let shown = updates(world.tick([watch(0, 0, Ring::Near)]));
-    assert!(shown[0].keyframe && shown[1..].iter().all(|update| !update.keyframe));
+    assert!(
+        shown[0].form == CellForm::Keyframe && shown[1..].iter().all(|update| update.form == CellForm::Part)
+    );
     assert_eq!(shown.iter().map(|update| update.entries.len() as u64).sum::<u64>(), crowd);
 
     let mut updated = std::collections::HashSet::new();
@@ -103,7 +105,7 @@ fn crowded_cell_spreads_entries_over_ticks() {
     let mut all = updates(world.tick(moves));
     all.extend(updates(world.ticks(16)));
     for update in &all {
-        assert!(update.keyframe || update.entries.len() <= PACKET_ENTRIES);
+        assert!(update.form != CellForm::Delta || update.entries.len() <= PACKET_ENTRIES);
         updated.extend(update.entries.iter().map(|entry| entry.entity));
     }
     assert_eq!(updated.len() as u64, crowd);
@@ -118,7 +120,7 @@ fn foreign_cell_is_silent_and_gained_cell_sends_keyframe() {
     assert_eq!(updates(world.walk(ANN, 1, (2_000, 0))), []);
     let gained = updates(world.tick([Input::Sectors(vec![rect(0, 0, 2, 1)])]));
     assert_eq!(gained.len(), 1);
-    assert!(gained[0].keyframe && gained[0].entries.len() == 1);
+    assert!(gained[0].form == CellForm::Keyframe && gained[0].entries.len() == 1);
 }
 
 #[test]

@@ -1,5 +1,5 @@
-//! What happens when an attach or a claim is given up, overtaken or unheard half way: the session is somewhere, once, and
-//! everybody who must know of its end hears of it.
+//! Attaches and claims that are abandoned, overtaken or unanswered half way: exactly one gateway holds the session, and
+//! every daemon that needs to know of its end is told.
 
 use std::time::Duration;
 
@@ -121,7 +121,7 @@ async fn session_ended_while_presented_also_ends_at_new_leader() {
     let gm = cluster.operator().await;
     cluster.gateway_client_as(&gm, "gateway-1").kick(kick).await.unwrap();
     assert_eq!(player.end().await, Some(ErrorCode::Kicked));
-    // What the gateway said of it so far was said before the opening is answered.
+    // The gateway told the world of the end before the world answered the opening.
     second.session(session, SessionChange::Left).await;
     drop(paused);
     second.session(session, SessionChange::Left).await;

@@ -1,7 +1,7 @@
 //! Instructions that a gateway executes for a relayed request, for a published message and for an attach.
 //!
-//! The gateway runs on a thread of its own under valgrind's callgrind, which counts each thread apart; clients and
-//! stand-ins run on another thread and do not count. Two runs of different length give the cost of one more operation.
+//! The gateway runs on a separate thread under valgrind's callgrind, which counts each thread apart. Clients and stand-ins
+//! run on another thread and do not count. Two runs of different length give the cost of one more operation.
 //!
 //! ```text
 //! cargo test --release -p shardkeep-gateway --test gateway -- --ignored --nocapture instructions::report
@@ -13,8 +13,13 @@ use shardkeep_daemon::{Settings, launch};
 use shardkeep_gateway::{Config, Gateway};
 use shardkeep_link::{PublishKind, ServerMessage, SessionChange};
 use shardkeep_types::{BackendKind, DaemonKind, Epoch};
-use shardkeep_wire::{Head, Message};
-use tokio::{runtime, time::timeout};
+use shardkeep_wire::{Head, Message, opcode, payload::Pong};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    runtime,
+    time::timeout,
+};
 
 use crate::{
     backend::gateway_id,
@@ -78,7 +83,7 @@ fn run(workload: impl AsyncFnOnce(usize)) {
     }
 }
 
-/// Starts the gateway on a thread of its own. The process ends it.
+/// Starts the gateway on a separate thread, which ends with the process.
 async fn start_gateway(cluster: &Cluster) {
     let mut settings = cluster.gateway_settings("gateway-1");
     // Nothing but the workload costs instructions.
@@ -180,4 +185,71 @@ fn attach() {
             players.push(Player::attach(&address, &ticket).await.expect("attached"));
         }
     });
+}
+
+/// Prints how often the two threads of a gateway, and the threads of two zones, wait for the lock of the groups and for the
+/// locks of the hubs.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "prints a measurement"]
+async fn report_lock_waits() {
+    const ROUNDS: usize = 2_000;
+    const PLAYERS: u64 = 40;
+    let mut cluster = Cluster::start().await;
+    let mut world = cluster.world("world-1", 1).await;
+    let mut zones = [cluster.zone("zone-1").await, cluster.zone("zone-2").await];
+    let running = cluster.gateway("gateway-1").await;
+    let gateway = gateway_id("gateway-1");
+    let mut readers = Vec::new();
+    for account in 1..=PLAYERS {
+        let player = cluster.player("gateway-1", account).await;
+        let zone = account as usize % 2;
+        world.session(player.session, SessionChange::Joined).await;
+        let name = ["zone-1", "zone-2"][zone];
+        world.hub.bind(&gateway, player.session, BackendKind::ZONE, name, Epoch(1));
+        zones[zone].bound(player.session).await;
+        zones[zone].hub.subscribe(&gateway, player.session, &[cell(zone as u64)], false);
+        readers.push(player);
+    }
+    let mut tasks = Vec::new();
+    for mut player in readers {
+        tasks.push(tokio::spawn(async move {
+            // The last message of the zone ends the task.
+            let mut read = 0;
+            while player.next().await.is_ok_and(|message| message.payload.len() > 1) {
+                read += 1;
+                if read % 500 == 0 {
+                    player.send(Message::event(opcode::PONG, &Pong { value: 0 })).await;
+                }
+            }
+        }));
+    }
+    for (number, zone) in zones.iter().enumerate() {
+        let hub = zone.hub.clone();
+        tokio::spawn(async move {
+            for round in 0..=ROUNDS {
+                let kind = if round % 50 == 0 { PublishKind::Keyframe } else { PublishKind::Delta };
+                let size = if round == ROUNDS { 1 } else { PAYLOAD.len() };
+                let message = ServerMessage::state(0x1081, 1, number as u64, vec![7; size]);
+                hub.publish(cell(number as u64), Epoch(1), kind, message);
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        });
+    }
+    for task in tasks {
+        timeout(6 * TEST_TIMEOUT, task).await.expect("the last message").unwrap();
+    }
+    let metrics = scrape(&running.daemon().bound().admin).await;
+    for name in ["gateway_published", "gateway_fanned_out", "gateway_group_lock_waits", "link_hub_lock_waits"]
+    {
+        let line = metrics.lines().find(|line| line.starts_with(&format!("shardkeep_{name}_total")));
+        println!("{}", line.unwrap_or("no waits"));
+    }
+}
+
+async fn scrape(address: &str) -> String {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();
+    let mut response = String::new();
+    stream.read_to_string(&mut response).await.unwrap();
+    response
 }

@@ -1,4 +1,5 @@
-//! What must hold on every lane, and what only some can do. The gateway, its world and its zone are the same.
+//! Behaviour that every lane has, and behaviour that only some have. The gateway, its world and its zone are the
+//! same.
 
 use std::time::Duration;
 
@@ -10,7 +11,12 @@ use shardkeep_client::{
 use shardkeep_link::{LinkEvent, MessageKind, ServerMessage, SessionChange};
 use shardkeep_types::{BackendKind, DaemonKind, Epoch};
 use shardkeep_wire::{Head, Message, opcode, payload::ErrorCode};
-use tokio::{io::copy_bidirectional, time::timeout};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional},
+    net::{TcpListener, TcpStream},
+    sync::oneshot,
+    time::timeout,
+};
 
 use crate::{
     LIST,
@@ -18,7 +24,7 @@ use crate::{
     player::{Player, connect_on, refused},
 };
 
-/// Attach, a request and its reply, both sides' key updates, bent bytes, resume, logout.
+/// Attach, a request and its reply, key updates of both sides, altered bytes, resume, logout.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn session_lifecycle_works_on_every_lane() {
     let mut cluster = Cluster::start().await;
@@ -80,8 +86,8 @@ async fn session_lifecycle_works_on_every_lane() {
     }
 }
 
-/// Keys move in both directions while both are busy; neither direction waits for the other, and every message arrives
-/// once and in order.
+/// Keys change in both directions under load. Neither direction waits for the other, and every message arrives once
+/// and in order.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn key_updates_under_load_block_nothing_on_every_lane() {
     const ASK: u16 = 0x8001;
@@ -95,7 +101,7 @@ async fn key_updates_under_load_block_nothing_on_every_lane() {
     let mut range = spec(BackendKind::FIRST_CUSTOM, 0x8000, 0x80ff);
     (range.routes[0].rate, range.routes[0].burst) = (10_000, 10_000);
     let mut busy = cluster.backend(DaemonKind::Backend, "busy-1", range).await;
-    // A new key whenever there is something to say, practically.
+    // The server changes its key nearly every time it sends.
     let _gateway =
         cluster.gateway_with("gateway-1", |config| config.key_update = Duration::from_millis(1)).await;
     busy.until("link", |event| matches!(event, LinkEvent::Up { .. }).then_some(())).await;
@@ -106,10 +112,11 @@ async fn key_updates_under_load_block_nothing_on_every_lane() {
         let session = player.session;
         let gateway = busy.session(session, SessionChange::Joined).await;
         let (mut asked, mut received, mut sent) = (0, 0, 0);
-        // A client may have so many keys in a row (section 13).
+        // Most key changes of a client in a row (section 13).
         let mut own = 30;
 
-        // The client reads nothing, so it does not know the server's keys; its own go on, and all it says is heard.
+        // The client reads nothing, so it does not follow the server's keys. Its own keys change, and all its
+        // messages arrive.
         for number in 1..=UNREAD {
             busy.event(&gateway, session, NUMBER, &number.to_string());
             player.send(numbered(number)).await;
@@ -126,7 +133,7 @@ async fn key_updates_under_load_block_nothing_on_every_lane() {
         }
         sent += UNREAD;
 
-        // Now both talk, with new keys every few messages.
+        // Now both sides send, with new keys every few messages.
         let (mut updates, mut wanted) = (0, asked);
         while received < sent || updates < UPDATES {
             let message =
@@ -166,7 +173,7 @@ async fn key_updates_under_load_block_nothing_on_every_lane() {
     }
 }
 
-/// What is not read piles up within its bound, and the session ends with a word.
+/// Unread messages are kept up to a bound; beyond it the session ends with an error.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn client_that_does_not_read_is_disconnected_on_every_lane() {
     let mut cluster = Cluster::start().await;
@@ -178,7 +185,7 @@ async fn client_that_does_not_read_is_disconnected_on_every_lane() {
         let mut player = Player::attach_on(lane, &address, &ticket).await.expect("attached");
         let gateway = world.session(player.session, SessionChange::Joined).await;
         let text = "x".repeat(16 << 10);
-        // Half a megabyte may wait; nobody acknowledges any of it.
+        // Half a megabyte may wait, and the client acknowledges nothing.
         for _ in 0..40 {
             world.hub.send(
                 &gateway,
@@ -187,7 +194,7 @@ async fn client_that_does_not_read_is_disconnected_on_every_lane() {
             );
         }
         world.session(player.session, SessionChange::Left).await;
-        // The word comes if it still finds room.
+        // The error arrives if the socket still has room.
         let ending = player.end().await;
         assert!(ending.is_none_or(|code| code == ErrorCode::TooSlow), "{lane}: {ending:?}");
     }
@@ -204,7 +211,7 @@ async fn session_resumes_across_lanes() {
     let gateway = world.session(player.session, SessionChange::Joined).await;
     let mut number = 0;
     for lane in [Lane::Tcp, Lane::Quic, Lane::Wss, Lane::Ws, Lane::Quic] {
-        // Said on one lane, perhaps not read there, and in any case read once on the next.
+        // Sent on one lane, perhaps not read there, and read once on the next.
         for _ in 0..2 {
             number += 1;
             let sent = ServerMessage::event(opcode::QUEUE_POSITION, number.to_string());
@@ -255,12 +262,12 @@ async fn avatar_state_is_sent_by_datagram_then_repeated_in_record() {
                 timeout(TEST_TIMEOUT, player.connection.receive_datagram()).await.unwrap().unwrap();
             assert_eq!((messages.len(), &messages[0].payload[..]), (1, &b"I stand here"[..]));
         }
-        // On QUIC because nothing has superseded it.
+        // On QUIC the message is repeated in a record, because no other has superseded it.
         assert_eq!(player.text(opcode::AVATAR).await, "I stand here", "{lane}");
     }
 }
 
-/// Ends the client's TLS, begins another to the gateway, and passes everything on.
+/// A proxy that ends the client's TLS, opens another TLS connection to the gateway, and forwards all bytes.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn quic_attach_through_a_tls_proxy_is_refused() {
     let mut cluster = Cluster::start().await;
@@ -284,7 +291,7 @@ async fn quic_attach_through_a_tls_proxy_is_refused() {
     let passed = Player::attach_on(Lane::Quic, &proxy_address, &ticket).await;
     assert_eq!(refused(passed), ErrorCode::TicketInvalid, "the proof is of another connection");
     Player::attach_on(Lane::Quic, &address, &ticket).await.expect("which has not used up the ticket");
-    // On TCP there is nothing to bind to: who passes on sealed records learns and changes nothing.
+    // TCP has nothing to bind to, and a proxy that forwards sealed records learns and changes nothing.
     let ticket = cluster.ticket("gateway-1", 8).await;
     Player::attach_on(Lane::Tcp, &proxy_address, &ticket).await.expect("passed on");
 }
@@ -310,4 +317,60 @@ async fn gateway_with_tcp_only_refuses_other_lanes() {
     let mut connection = connect_on(Lane::Tcp, &address).await;
     let ticket = cluster.ticket("gateway-1", 7).await;
     raw::attach(&mut connection, &config, &ticket).await.expect("attached");
+}
+
+/// Forwards one connection, and returns at its end the bytes that the server sent.
+async fn recording_proxy(server: &str) -> (String, oneshot::Receiver<Vec<u8>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let (recorded, receiver) = oneshot::channel();
+    let server = server.to_owned();
+    tokio::spawn(async move {
+        let (client, _) = listener.accept().await.unwrap();
+        let server = TcpStream::connect(server).await.unwrap();
+        let ((mut from_client, mut to_client), (mut from_server, mut to_server)) =
+            (client.into_split(), server.into_split());
+        tokio::spawn(async move { tokio::io::copy(&mut from_client, &mut to_server).await });
+        let (mut sent, mut chunk) = (Vec::new(), Vec::new());
+        while from_server.read_buf(&mut chunk).await.is_ok_and(|count| count > 0) {
+            let _ = to_client.write_all(&chunk).await;
+            sent.append(&mut chunk);
+        }
+        let _ = recorded.send(sent);
+    });
+    (address, receiver)
+}
+
+/// A close frame of a server (RFC 6455, section 5.5.1).
+fn close_frame(code: u16) -> Vec<u8> {
+    [&[0x88, 2][..], &code.to_be_bytes()].concat()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn websocket_session_ends_with_the_close_code_of_its_reason() {
+    let mut cluster = Cluster::start().await;
+    let mut world = cluster.world("world-1", 1).await;
+    let gateway = cluster.gateway("gateway-1").await;
+    let address = cluster.address("gateway-1");
+    // Another session makes the world's leader known, so that the first attach through the proxy succeeds.
+    let _first = cluster.player("gateway-1", 6).await;
+    for (account, code) in [(7, 1000), (8, 1002), (9, 1001)] {
+        let (proxy, recorded) = recording_proxy(&address).await;
+        let ticket = cluster.ticket("gateway-1", account).await;
+        let mut player = Player::attach_on(Lane::Ws, &proxy, &ticket).await.expect("attached");
+        world.session(player.session, SessionChange::Joined).await;
+        match code {
+            1000 => player.request(opcode::LOGOUT, 1, b"").await,
+            1002 => {
+                for _ in 0..20 {
+                    player.send(Message::new(0x7777, Head::Event, (&b""[..]).into())).await;
+                }
+            }
+            _ => gateway.daemon().drain("the test"),
+        }
+        assert!(player.end().await.is_some());
+        drop(player);
+        let sent = timeout(TEST_TIMEOUT, recorded).await.expect("an end").unwrap();
+        assert!(sent.ends_with(&close_frame(code)), "{code}: {sent:?}");
+    }
 }

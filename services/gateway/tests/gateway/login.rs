@@ -1,4 +1,4 @@
-//! A login that only tells whose sessions are over.
+//! A login daemon that only reports revocations and closures.
 
 use std::{
     collections::BTreeMap,
@@ -20,16 +20,16 @@ const HEARTBEAT: Duration = Duration::from_millis(200);
 #[derive(Clone, Default)]
 pub(crate) struct StandInLogin {
     floors: Arc<Mutex<BTreeMap<u64, Revocation>>>,
-    /// Everything that gateways said they hold.
+    /// Every session that gateways have reported.
     held: Arc<watch::Sender<Vec<HeldSession>>>,
-    /// Which worlds are closed.
+    /// The closed worlds.
     pub(crate) closed: Arc<watch::Sender<Closures>>,
     /// How often all streams were cut.
     cut: Arc<watch::Sender<u64>>,
 }
 
 impl StandInLogin {
-    /// From now on everything of the account below the generation is over. Nobody is told before it is asked.
+    /// Revokes the account's sessions below the generation. Gateways learn it when they ask.
     pub(crate) fn revoke(&self, account: u64, below_generation: u64, code: u32) {
         let revocation = Revocation { account, below_generation, code, detail: "because".into() };
         self.floors.lock().unwrap().insert(account, revocation);
@@ -40,7 +40,7 @@ impl StandInLogin {
         self.cut.send_modify(|times| *times += 1);
     }
 
-    /// Waits until a gateway says that it holds this.
+    /// Waits until a gateway has reported this session.
     pub(crate) async fn heard(&self, account: u64, generation: u64) {
         let mut held = self.held.subscribe();
         let wanted = HeldSession { account, generation };

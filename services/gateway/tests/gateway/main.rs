@@ -13,6 +13,7 @@ mod world;
 use std::time::Duration;
 
 use shardkeep_client::{ClientError, Config, raw};
+use shardkeep_gateway::AdvertisedLane;
 use shardkeep_link::{LinkEvent, MessageKind, PublishKind, ServerMessage, SessionChange};
 use shardkeep_rpc::{
     accounts::{Closure, Closures},
@@ -24,7 +25,7 @@ use shardkeep_rpc::{
 use shardkeep_types::{BackendKind, DaemonKind, Epoch, GroupKey};
 use shardkeep_wire::{
     Head, Message, opcode,
-    payload::{Announcement, ErrorCode, Ping, Redirect},
+    payload::{self, Announcement, ErrorCode, LaneAddress, Ping, Redirect},
     proxy,
 };
 use tokio::time::timeout;
@@ -77,7 +78,7 @@ async fn ticket_used_or_revoked_is_refused() {
     let _gateway = cluster.gateway("gateway-1").await;
     let address = cluster.address("gateway-1");
     let ticket = cluster.ticket("gateway-1", 7).await;
-    // Who knows the ticket's name but not its key can not use it up.
+    // A client that knows the ticket's id but not its key cannot use it up.
     let mut thief = shardkeep_auth::ticket::Ticket {
         index: 0,
         id: ticket.id,
@@ -220,8 +221,8 @@ async fn inputs_are_held_during_bind_and_only_the_owner_rebinds() {
     }
     assert_eq!(heard, [1, 2]);
 
-    // Not the owner; then the owner; then the owner of before. Links have no order among them: a second player tells
-    // when the gateway has heard the east.
+    // A bind of a zone that is not the owner, of the owner, and of the former owner. Links have no order among them:
+    // a message to a second player shows that the gateway has handled the east's messages.
     let mut fence = cluster.player("gateway-1", 8).await;
     world.session(fence.session, SessionChange::Joined).await;
     world.hub.bind(&gateway, fence.session, BackendKind::ZONE, "zone-2", Epoch(1));
@@ -293,7 +294,7 @@ async fn session_survives_connection_loss_until_link_loss_timeout() {
     send_text("first");
     assert_eq!(player.text(opcode::ANNOUNCEMENT).await, "first");
     send_text("lost on the way");
-    // The player hangs up without having read the second.
+    // The player disconnects without having read the second message.
     player.connection = connect(&address).await;
     world.session(session, SessionChange::LinkDead).await;
     world.event(&gateway, session, opcode::ANNOUNCEMENT, "said meanwhile");
@@ -352,7 +353,7 @@ async fn session_moves_to_another_gateway_with_its_log() {
         .unwrap()
         .into_inner();
     assert!(listed.sessions.is_empty(), "the old gateway has dropped it");
-    // Billing is told by whom, so that what the old gateway may still say of it is known to be outdated.
+    // Each report has the session epoch, so that billing can tell reports of the old gateway apart.
     let mut reports = cluster.billing.reports.subscribe();
     let id = session.as_bytes();
     let reported = reports.wait_for(|all| all.iter().any(|it| it.session == id && it.session_epoch == 2));
@@ -409,13 +410,13 @@ async fn revocations_end_sessions_after_reconnecting_to_login() {
     let mut early = cluster.player("gateway-1", 7).await;
     login.heard(7, 1).await;
 
-    // Revoked while this gateway hears nothing: it asks again with what it holds.
+    // Revoked while the stream is cut: the gateway sends its sessions again.
     login.revoke(7, 2, ErrorCode::Banned as u32);
     login.cut();
     assert_eq!(early.end().await, Some(ErrorCode::Banned));
     world.session(early.session, SessionChange::Left).await;
 
-    // A session that comes later is asked about too; one that is not over goes on.
+    // Login is asked about a later session too; a session that was not revoked continues.
     let mut outdated = cluster.player("gateway-1", 8).await;
     let mut other = cluster.player("gateway-1", 9).await;
     login.revoke(8, 2, ErrorCode::Displaced as u32);
@@ -454,7 +455,7 @@ async fn closed_world_warns_and_disconnects_players_but_keeps_staff() {
         let warned = player.next().await.unwrap().decode::<Announcement>().unwrap().text;
         assert!(warned.contains("maintenance") && warned.ends_with(": new maps"), "{warned}");
     }
-    // Who comes, or comes back at another gateway, is told too.
+    // New sessions, and sessions that come from another gateway, are warned too.
     let [stays, mut moves] = players;
     moves.resume(&cluster.address("gateway-2")).await.unwrap();
     let mut late = cluster.player("gateway-2", 10).await;
@@ -466,7 +467,7 @@ async fn closed_world_warns_and_disconnects_players_but_keeps_staff() {
         let end = player.closing_error().await.expect("it is told why");
         assert_eq!((end.code(), end.detail.as_str()), (ErrorCode::Maintenance, "new maps"));
     }
-    // From a ticket of before.
+    // The ticket was admitted before the closure.
     let mut early = cluster.player("gateway-1", 11).await;
     assert_eq!(early.end().await, Some(ErrorCode::Maintenance));
     staff.request(LIST, 1, b"still here").await;
@@ -601,7 +602,7 @@ async fn crowded_gateway_redirects_newcomers_to_a_lighter_one() {
             if message.opcode == opcode::REDIRECT {
                 break (player, message.decode::<Redirect>().unwrap().gateway);
             }
-            // It did not know of the other one yet.
+            // The gateway did not know of the other one yet.
             player.request(opcode::LOGOUT, 1, b"").await;
             player.end().await;
         }
@@ -662,7 +663,7 @@ async fn list_costs_reports_messages_by_opcode() {
         cluster.gateway_client_as(&operator, "gateway-1").list_costs(ListCostsRequest {}).await.unwrap();
     let costs = costs.into_inner().costs;
     let list = costs.iter().find(|cost| cost.name == "ListCharacters").expect("it has been seen");
-    // The count is the process's, and other tests share it.
+    // The process has one count, which other tests share.
     assert!(list.received >= 1 && list.received_bytes >= 4, "{list:?}");
     assert!(list.sent >= 1 && list.sent_bytes > 6, "{list:?}");
 }
@@ -700,4 +701,119 @@ async fn custom_backend_registers_its_opcodes() {
     assert_eq!(&studio.delivered(player.session).await[0].payload[..], b"roll");
     studio.event(&gateway, player.session, 0x8002, "six");
     assert_eq!(player.text(0x8002).await, "six");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn moves_above_their_rate_are_coalesced_without_strikes() {
+    let mut cluster = Cluster::start().await;
+    let mut world = cluster.world("world-1", 1).await;
+    let mut zone = cluster.zone("zone-1").await;
+    let _gateway = cluster.gateway("gateway-1").await;
+    let mut player = cluster.player("gateway-1", 7).await;
+    let gateway = world.session(player.session, SessionChange::Joined).await;
+    world.hub.bind(&gateway, player.session, BackendKind::ZONE, "zone-1", Epoch(1));
+    zone.bound(player.session).await;
+
+    // Far more than the burst, and than the number of strikes that closes a connection.
+    let count = 200u8;
+    for number in 0..count {
+        let head = Head::State { class: 0, key: 0 };
+        player.send(Message::new(opcode::MOVE, head, vec![number; 9].into())).await;
+    }
+    let mut delivered = Vec::new();
+    while delivered.last() != Some(&(count - 1)) {
+        delivered.extend(zone.delivered(player.session).await.into_iter().map(|message| message.payload[0]));
+    }
+    assert!(delivered.is_sorted() && delivered.len() < usize::from(count), "{delivered:?}");
+    player.ping().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_are_told_the_address_of_each_lane() {
+    let advertised = |host: &str| AdvertisedLane {
+        address: format!("{host}.example:443"),
+        certificate_name: "play.example".into(),
+    };
+    let told = |host: &str| LaneAddress {
+        lane: payload::Lane::Wss.into(),
+        address: format!("{host}.example:443"),
+        certificate_name: "play.example".into(),
+    };
+    let mut cluster = Cluster::start().await;
+    let _world = cluster.world("world-1", 1).await;
+    let lane = |host: &str| [(shardkeep_client::lanes::Lane::Wss, advertised(host))].into();
+    let gateway = cluster.gateway_with("gateway-1", |config| config.lane_addresses = lane("one")).await;
+    let _other = cluster.gateway_with("gateway-2", |config| config.lane_addresses = lane("two")).await;
+    let mut player = cluster.player("gateway-1", 7).await;
+    assert_eq!(player.established.ready.lanes, [told("one")]);
+    gateway.daemon().drain("the test");
+    let message = player.next().await.unwrap();
+    assert_eq!(message.opcode, opcode::REDIRECT);
+    assert_eq!(message.decode::<Redirect>().unwrap().lanes, [told("two")]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn request_in_the_record_of_confirm_reaches_the_world() {
+    let mut cluster = Cluster::start().await;
+    let mut world = cluster.world("world-1", 1).await;
+    let _gateway = cluster.gateway("gateway-1").await;
+    // The gateway knows the world's leader once a session is attached.
+    let _first = cluster.player("gateway-1", 6).await;
+    let ticket = cluster.ticket("gateway-1", 7).await;
+    let mut connection = connect(&cluster.address("gateway-1")).await;
+    let request = Message::new(LIST, Head::Request(2), (&b"early"[..]).into());
+    let established =
+        raw::attach_with(&mut connection, &Config::default(), &ticket, &[request]).await.unwrap();
+    assert_eq!(&world.delivered(established.session).await[0].payload[..], b"early");
+    let gateway = gateway_id("gateway-1");
+    world.hub.send(&gateway, &[established.session], vec![ServerMessage::reply(LIST, 2, "answer")]);
+    assert_eq!(timeout(TEST_TIMEOUT, connection.next()).await.unwrap().unwrap().head, Head::Reply(2));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn keyframe_in_parts_is_delivered_without_asking_for_another() {
+    const PARTS: u8 = 16;
+    let mut cluster = Cluster::start().await;
+    let mut world = cluster.world("world-1", 1).await;
+    let mut zone = cluster.zone("zone-1").await;
+    let _gateway = cluster.gateway("gateway-1").await;
+    let gateway = gateway_id("gateway-1");
+    let mut players = Vec::new();
+    for account in [7, 8] {
+        let player = cluster.player("gateway-1", account).await;
+        world.session(player.session, SessionChange::Joined).await;
+        world.hub.bind(&gateway, player.session, BackendKind::ZONE, "zone-1", Epoch(1));
+        zone.bound(player.session).await;
+        players.push(player);
+    }
+    zone.hub.subscribe(&gateway, players[0].session, &[cell(1)], false);
+    zone.watched(cell(1)).await;
+    for number in 0..=PARTS {
+        let kind = if number == 0 { PublishKind::Keyframe } else { PublishKind::Part };
+        let message = ServerMessage::state(0x1081, 1, cell(1).number(), vec![number; 50_000]);
+        zone.hub.publish(cell(1), Epoch(1), kind, message);
+    }
+    // The first subscriber gets them as they come, the second from the gateway.
+    zone.hub.subscribe(&gateway, players[1].session, &[cell(1)], false);
+    for player in &mut players {
+        for number in 0..=PARTS {
+            assert_eq!(player.next().await.unwrap().payload[..], [number; 50_000][..]);
+        }
+    }
+    while let Ok(event) = zone.events.try_recv() {
+        assert!(!matches!(event, LinkEvent::Watched { .. } | LinkEvent::KeyframeWanted { .. }), "{event:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reply_larger_than_a_record_is_refused_as_too_large() {
+    let mut cluster = Cluster::start().await;
+    let mut world = cluster.world("world-1", 1).await;
+    let _gateway = cluster.gateway("gateway-1").await;
+    let mut player = cluster.player("gateway-1", 7).await;
+    let gateway = world.session(player.session, SessionChange::Joined).await;
+    player.request(LIST, 1, b"everything").await;
+    world.delivered(player.session).await;
+    world.hub.send(&gateway, &[player.session], vec![ServerMessage::reply(LIST, 1, vec![0; 70_000])]);
+    assert_eq!(player.refusal(1).await, ErrorCode::TooLarge);
 }

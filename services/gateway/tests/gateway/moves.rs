@@ -1,4 +1,4 @@
-//! Planned moves between gateways: whatever is said meanwhile is heard once and in order.
+//! Planned moves between gateways: messages that are sent meanwhile arrive once and in order.
 
 use std::{
     collections::BTreeSet,
@@ -22,14 +22,15 @@ use crate::{
 
 const ROLL: u16 = 0x8001;
 const NUMBER: u16 = 0x8002;
-/// Numbers that may be said and not heard: a patient backend, because a log overflows.
+/// Most numbers that are sent ahead of the reader, so that no log overflows.
 const MAX_AHEAD: u64 = 300;
 
 fn table() -> GroupKey {
     GroupKey::new(u16::from(BackendKind::FIRST_CUSTOM.0) << 8, 0, 1)
 }
 
-/// A backend that counts as fast as its hearer hears: to the session, to a group of the session, to the session ...
+/// A backend that counts as fast as its reader reads: to the session, to a group of the session, to the session
+/// again.
 struct Counter {
     backend: Backend,
     session: SessionId,
@@ -38,10 +39,10 @@ struct Counter {
 }
 
 impl Counter {
-    /// Counts until `stop`, tells how far it came, and goes on listening.
+    /// Counts until `stop`, reports the last number, and keeps reading.
     async fn run(mut self, stop: CancellationToken, last: oneshot::Sender<u64>) {
         let mut sent = 0;
-        // The first one comes when the session hears the table.
+        // The first number comes when the session is subscribed to the table.
         while !stop.is_cancelled() {
             while let Ok(event) = self.backend.events.try_recv() {
                 self.handle_link_event(event);
@@ -51,7 +52,7 @@ impl Counter {
                 Some(gateway) if ready && sent < self.received.load(Ordering::Acquire) + MAX_AHEAD => {
                     self.send_number(gateway, sent);
                     sent += 1;
-                    // Others share the thread.
+                    // Other tasks share the thread.
                     if sent % 7 == 0 {
                         tokio::task::yield_now().await;
                     }
@@ -93,7 +94,7 @@ impl Counter {
     }
 }
 
-/// The player, and what has been heard in order.
+/// The player, and the numbers that arrived in order.
 struct NumberReader {
     player: Player,
     next: u64,
@@ -117,7 +118,7 @@ impl NumberReader {
         }
     }
 
-    /// Asks, and goes without waiting for the answer.
+    /// Sends a request without waiting for its reply.
     async fn send_request(&mut self) {
         self.asked += 1;
         self.player.request(ROLL, self.asked, b"6").await;
@@ -128,7 +129,7 @@ impl NumberReader {
         let ready = &self.player.established.ready;
         assert!(ready.continued, "a planned move keeps the log");
         if ready.received < u64::from(self.asked) {
-            // The question did not get there; a client repeats what was not received.
+            // The request did not arrive; a client repeats it.
             self.player.request(ROLL, self.asked, b"6").await;
         }
         self.player.acknowledge().await;
@@ -206,8 +207,8 @@ async fn claim_by_gateway_that_dies_keeps_the_log() {
     assert_unread_arrives(&mut player).await;
 }
 
-/// The client comes to a gateway and goes on to another, or comes again, while the first is only now told that the session
-/// is its own: whichever of the two is faster.
+/// The client resumes at one gateway and then at another, or twice at the same, while the answer to the first claim
+/// is late. Either may be faster.
 async fn check_late_claim_answer(first: &str, then: &str) {
     let mut cluster = Cluster::start().await;
     let mut gateways = Vec::new();
@@ -221,7 +222,7 @@ async fn check_late_claim_answer(first: &str, then: &str) {
             cluster.world.answer_claims(first, false);
             player.resume_until_claimed(&cluster.address(first), cluster.world.claimed.subscribe()).await;
             cluster.world.answer_claims(first, true);
-            // One that was overtaken is tried again, as a client does.
+            // A client repeats a resume that was overtaken.
             while let Err(error) = player.resume(&cluster.address(then)).await {
                 assert_eq!(refused(Err::<(), _>(error)), ErrorCode::Unavailable);
             }
@@ -268,7 +269,7 @@ async fn messages_held_for_a_zone_move_with_the_session() {
     zone.until("bound", |event| matches!(event, LinkEvent::Bound { .. }).then_some(())).await;
     player.request(opcode::GET_INVENTORY, 1, b"held").await;
     player.request(opcode::LIST_CHARACTERS, 2, b"").await;
-    // Both were read, so the first waits for the zone.
+    // Both requests were read, and the first waits for the zone.
     world.delivered(session).await;
 
     player.resume(&cluster.address("gateway-2")).await.unwrap();
@@ -278,7 +279,7 @@ async fn messages_held_for_a_zone_move_with_the_session() {
     let received = zone.delivered(session).await;
     assert_eq!((received.len(), received[0].request, &received[0].payload[..]), (1, 1, &b"held"[..]));
 
-    // The world still answers where it was asked.
+    // The world still answers at the gateway that asked.
     world.hub.send(
         &"gateway-1".into(),
         &[session],

@@ -1,4 +1,4 @@
-//! Stand-ins for what a gateway asks: a world that keeps sessions, and billing that writes reports down.
+//! Stand-ins for the daemons that a gateway calls: a world that keeps sessions, and billing that records reports.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -27,16 +27,16 @@ use crate::cluster::TEST_TIMEOUT;
 #[derive(Clone, Default)]
 pub(crate) struct StandInWorld {
     sessions: Arc<Mutex<HashMap<Vec<u8>, Known>>>,
-    /// Held to write: nothing is opened meanwhile.
+    /// While it is locked for writing, no session is opened.
     opening: Arc<RwLock<()>>,
-    /// As which world it answers, and which world was asked to open a session of which account.
+    /// The world's name, and the openings that each world was asked for.
     name: String,
     asked: Arc<watch::Sender<HashSet<(String, u64)>>>,
-    /// The next claim loses against another.
+    /// The next claim is refused because another came first.
     overtaken: Arc<AtomicBool>,
-    /// Gateways whose claims are heard, and not answered.
+    /// Gateways whose claims are accepted but not answered.
     unanswered: Arc<watch::Sender<HashSet<String>>>,
-    /// How often sessions were presented, and claimed.
+    /// How often sessions were presented, and how often claimed.
     pub(crate) opened: Arc<watch::Sender<u32>>,
     pub(crate) claimed: Arc<watch::Sender<u32>>,
 }
@@ -52,12 +52,12 @@ impl StandInWorld {
         self.sessions.lock().unwrap().remove(session);
     }
 
-    /// Who held a session, as far as the world knows.
+    /// Sets the gateway that the world names as the session's holder.
     pub(crate) fn set_holder(&self, session: &[u8], gateway: &str) {
         self.sessions.lock().unwrap().get_mut(session).unwrap().holder.gateway = gateway.into();
     }
 
-    /// The gateway's claims are good and nobody tells it, until it is answered again.
+    /// Whether the gateway's claims, which are accepted, are answered.
     pub(crate) fn answer_claims(&self, gateway: &str, answer_claims: bool) {
         self.unanswered.send_modify(|unanswered| {
             if answer_claims {
@@ -68,12 +68,12 @@ impl StandInWorld {
         });
     }
 
-    /// Openings wait until this is dropped.
+    /// Pauses openings until the guard is dropped.
     pub(crate) async fn pause(&self) -> OwnedRwLockWriteGuard<()> {
         self.opening.clone().write_owned().await
     }
 
-    /// The same, answering as this world.
+    /// The same stand-in under another world's name.
     pub(crate) fn named(&self, name: &str) -> Self {
         Self { name: name.into(), ..self.clone() }
     }
@@ -91,7 +91,7 @@ impl StandInWorld {
         self.overtaken.store(true, Ordering::Relaxed);
     }
 
-    /// What `FindSession` tells of a session's zone.
+    /// The zone binding that `FindSession` returns.
     pub(crate) fn set_zone_binding(&self, session: &[u8], zone: &str, bind_epoch: u64) {
         let binding = world::Binding { kind: 2, instance: zone.into(), bind_epoch };
         self.sessions.lock().unwrap().get_mut(session).unwrap().found.bindings.push(binding);
@@ -138,7 +138,7 @@ impl World for StandInWorld {
                 account_name: opening.account_name,
                 generation: opening.generation,
                 resume_keys: vec![opening.resume_key],
-                // As a world of the first term says of itself.
+                // The binding of a world in its first term.
                 bindings: vec![world::Binding { kind: 1, instance: "world-1".into(), bind_epoch: 1 }],
             };
             let known =

@@ -6,7 +6,7 @@ use shardkeep_auth::ticket::{Ticket, TicketChain};
 use shardkeep_cluster::Instance;
 use shardkeep_rpc::gateway::Admission;
 use shardkeep_types::{Generation, TicketId};
-use shardkeep_wire::payload::{GatewayOffer, WorldList};
+use shardkeep_wire::payload::{GatewayOffer, LaneAddress, WorldList};
 use tracing::warn;
 
 use crate::{
@@ -110,6 +110,7 @@ impl TicketOffice {
             gateway: gateway.client_address.clone(),
             ticket_index: index,
             ticket_lifetime_ms: self.lifetime_ms,
+            lanes: LaneAddress::from_attributes(&gateway.attributes),
         };
         offers.offered = Some((gateway, id));
         // A ban or another login may have raised the generation meanwhile. A gateway drops the tickets that it holds when it

@@ -3,7 +3,7 @@
 use shardkeep_link::{ClientMessage, GatewayId};
 use shardkeep_rpc::{dbcache::Character, session_id};
 use shardkeep_sim::Input;
-use shardkeep_types::{AccountId, BackendKind, CharacterId, Epoch, Position, SessionId, Term};
+use shardkeep_types::{AccountId, BackendKind, CharacterId, Epoch, Position, Term};
 use tonic::Status;
 
 use crate::{
