@@ -75,7 +75,8 @@ async fn panic_in_any_dns_task_ends_dns() {
 
 #[tokio::test]
 async fn panic_in_any_login_task_ends_login() {
-    let tasks = ["maintenance", "world list", "patches", "changes of accounts", "revocations", "load report"];
+    let tasks =
+        ["maintenance", "world list", "prepaid accounts", "store monitor", "revocations", "load report"];
     each_panic_ends::<shardkeep_login::Login>(0, &tasks).await;
 }
 

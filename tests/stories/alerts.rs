@@ -215,7 +215,7 @@ impl Prometheus {
 
     /// The names of the alerts of this severity that fire.
     async fn firing(&self, severity: &str) -> Result<BTreeSet<String>> {
-        let found: Value = serde_json::from_str(&get(&self.address, "/api/v1/alerts").await?)?;
+        let found = self.get("/api/v1/alerts").await?;
         let names = alerts(&found).filter(|alert| alert["labels"]["severity"] == severity);
         Ok(names.filter_map(|alert| Some(alert["labels"]["alertname"].as_str()?.to_owned())).collect())
     }
@@ -226,15 +226,20 @@ impl Prometheus {
         polls.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             polls.tick().await;
-            let found: Value = serde_json::from_str(&get(&self.address, path).await?)?;
-            if done(&found) {
+            // Prometheus answers 503 while it starts.
+            let found = self.get(path).await;
+            if found.as_ref().is_ok_and(&done) {
                 return Ok(());
             }
             ensure!(
                 Instant::now() < deadline,
-                "not within {ALERT_TIMEOUT:?}: {what}; Prometheus has {found}"
+                "not within {ALERT_TIMEOUT:?}: {what}; Prometheus has {found:?}"
             );
         }
+    }
+
+    async fn get(&self, path: &str) -> Result<Value> {
+        Ok(serde_json::from_str(&get(&self.address, path).await?)?)
     }
 }
 

@@ -5,6 +5,7 @@
 use std::{
     collections::HashSet,
     fmt::Write as _,
+    io,
     net::{IpAddr, SocketAddr},
     path::Path,
     process::{Child, Command, Stdio},
@@ -18,15 +19,20 @@ use hickory_proto::{
 use shardkeep_cluster::State;
 use shardkeep_daemon::Running;
 use shardkeep_types::DaemonKind;
-use tokio::time::{interval, timeout};
+use tokio::{
+    net::UdpSocket,
+    time::{interval, timeout},
+};
 
-use crate::{TEST_TIMEOUT, question, registry::TestEnv, try_udp_at};
+use crate::{TEST_TIMEOUT, question, registry::TestEnv};
 
 /// Set in the process that runs inside the network namespace.
 const INSIDE: &str = "SHARDKEEP_TEST_IN_NAMESPACE";
 const PARENT: &str = "127.0.0.10";
 const NAME_SERVERS: [(&str, &str); 2] = [("ns1", "127.0.0.11"), ("ns2", "127.0.0.12")];
 const RESOLVER: &str = "127.0.0.13";
+/// A resolver gives up on a look-up, and answers SERVFAIL, within this time.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 /// Several times the TTL of the answers, so that resolvers ask again and again.
 const LOOKUP_TIME: Duration = Duration::from_secs(6);
 const LOOKUP_INTERVAL: Duration = Duration::from_millis(40);
@@ -172,10 +178,8 @@ async fn resolve_everything(resolver: impl FnOnce(&Path) -> Server) {
 async fn lookup(server: SocketAddr, name: &str, kind: RecordType) -> Result<(), String> {
     let mut message = question(name, kind);
     message.metadata.recursion_desired = true;
-    let answer = timeout(TEST_TIMEOUT, try_udp_at(server, &message.to_vec().unwrap())).await;
-    let answer =
-        answer.map_err(|_| format!("{name}: no answer"))?.map_err(|error| format!("{name}: {error}"))?;
-    let answer = Message::from_vec(&answer).unwrap();
+    let answer = exchange(server, &message.to_vec().unwrap()).await;
+    let answer = Message::from_vec(&answer.map_err(|error| format!("{name} {kind}: {error}"))?).unwrap();
     if answer.response_code != ResponseCode::NoError || answer.answers.is_empty() {
         return Err(format!("{name} {kind}: {}, {} answers", answer.response_code, answer.answers.len()));
     }
@@ -184,6 +188,16 @@ async fn lookup(server: SocketAddr, name: &str, kind: RecordType) -> Result<(), 
         return Err(format!("{name} {kind}: a record occurs twice: {:?}", answer.answers));
     }
     Ok(())
+}
+
+async fn exchange(server: SocketAddr, packet: &[u8]) -> io::Result<Vec<u8>> {
+    let socket = UdpSocket::bind("127.0.0.1:0").await?;
+    socket.connect(server).await?;
+    socket.send(packet).await?;
+    let mut buffer = vec![0; 65_535];
+    let length = timeout(ANSWER_TIMEOUT, socket.recv(&mut buffer)).await??;
+    buffer.truncate(length);
+    Ok(buffer)
 }
 
 /// A root zone that delegates `shardkeep.test` as docs/operations.md describes.
