@@ -155,14 +155,14 @@ impl Archive {
     }
 }
 
-/// Attaches the file of a day as `day<number>`; false if the day has only just begun and has no tables yet.
+/// Attaches the file of a day as `day<number>`. Returns false if the day has no tables yet or was removed meanwhile.
 async fn attach(connection: &mut SqliteConnection, path: &Path, number: usize) -> Result<bool, LogsError> {
     let uri = format!("file:{}?mode=ro", uri_path(path));
-    sqlx::query(AssertSqlSafe(format!("ATTACH DATABASE ? AS day{number}")))
-        .bind(uri)
-        .execute(&mut *connection)
-        .await
-        .map_err(LogsError::Store)?;
+    let attach = AssertSqlSafe(format!("ATTACH DATABASE ? AS day{number}"));
+    if let Err(error) = sqlx::query(attach).bind(uri).execute(&mut *connection).await {
+        // The writer may have removed the day since the days were listed.
+        return if path.exists() { Err(LogsError::Store(error)) } else { Ok(false) };
+    }
     let table = format!("SELECT 1 FROM day{number}.sqlite_schema WHERE name = 'log'");
     let found =
         sqlx::query(AssertSqlSafe(table)).fetch_optional(&mut *connection).await.map_err(LogsError::Store)?;
