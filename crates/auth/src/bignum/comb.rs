@@ -21,7 +21,7 @@ impl Comb {
             for _ in 0..ROW_BITS {
                 modulus.square_montgomery(&mut power, &scratch)?;
             }
-            modulus.from_montgomery(&power)
+            modulus.out_of_montgomery(&power)
         };
         (1..Self::ROWS).map(row).collect()
     }
@@ -60,7 +60,7 @@ impl Comb {
                 modulus.multiply_montgomery(&mut power, &self.0[choice], &scratch)?;
             }
         }
-        modulus.from_montgomery(&power).map(Some)
+        modulus.out_of_montgomery(&power).map(Some)
     }
 }
 

@@ -59,7 +59,7 @@ impl FixedBase {
             factor.set_little_endian(&chosen)?;
             modulus.multiply_montgomery(&mut product, &factor, &scratch)?;
         }
-        modulus.from_montgomery(&product).map(Some)
+        modulus.out_of_montgomery(&product).map(Some)
     }
 
     /// Reads every entry and keeps one, so that the cache does not reveal the selection.
