@@ -202,7 +202,7 @@ impl Modulus {
 
     /// Converts from Montgomery form.
     fn out_of_montgomery(&self, number: &Number) -> Result<Number, ArithmeticError> {
-        self.convert(sys::BN_out_of_montgomery, number)
+        self.convert(sys::BN_from_montgomery, number)
     }
 
     /// Multiplies two numbers in Montgomery form. The product replaces the first.

@@ -74,7 +74,7 @@ pub async fn update(
     for _ in 0..MAX_NEW_RELEASES {
         match update_once(config, servers, options, progress, &install).await {
             Err(UpdateError::ReleaseWithdrawn) => {
-                tokio::time::sleep(random::jitter(NEXT_RELEASE_DELAY)).await
+                tokio::time::sleep(random::jitter(NEXT_RELEASE_DELAY)).await;
             }
             done => return done,
         }

@@ -327,7 +327,7 @@ async fn reload_certificates(identity: Arc<Identity>, stop: CancellationToken) -
         match identity.reload() {
             Ok(false) => {}
             Ok(true) => {
-                info!(expires = identity.expires(), "certificate files have changed and are in force")
+                info!(expires = identity.expires(), "certificate files have changed and are in force");
             }
             Err(error) => warn!(
                 error = format!("{error:#}"),

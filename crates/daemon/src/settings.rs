@@ -136,7 +136,7 @@ impl<C: Serialize + DeserializeOwned + Default + Validate> Loader<C> {
         for (key, value) in sections {
             let name = key.get_ref().to_string();
             match self.reads_section(&name) {
-                Ok(true) => self.read_section(&name, value, &at),
+                Ok(true) => self.read_section(&name, value, at),
                 Ok(false) => {}
                 Err(message) => self.report(at(Some(key.span())), message),
             }

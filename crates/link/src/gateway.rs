@@ -209,6 +209,7 @@ impl GatewayLink {
         self.push_with(Priority::Prompt, item)
     }
 
+    #[allow(clippy::needless_pass_by_value, reason = "callers make the item for this call")]
     fn push_with(&self, priority: Priority, item: GatewayItem) -> bool {
         let mut state = self.shared.state.lock();
         let open = state.phase != Phase::Closed;

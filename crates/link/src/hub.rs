@@ -315,6 +315,7 @@ impl State {
         });
     }
 
+    #[allow(clippy::needless_pass_by_value, reason = "callers make the item for this call")]
     fn push(&mut self, gateway: &GatewayId, item: BackendItem) {
         self.with_link(gateway, |end| {
             end.out.push(item.bytes(), Priority::Prompt, |out| codec::encode(out, &item));

@@ -122,7 +122,7 @@ impl Actor {
                 self.hub.subscribe(&gateway, session, &[self.world_group()], true);
             }
             Effect::Unsubscribe { gateway, session } => {
-                self.hub.unsubscribe(&gateway, session, &[self.world_group()])
+                self.hub.unsubscribe(&gateway, session, &[self.world_group()]);
             }
             Effect::Broadcast(message) => {
                 let epoch = Epoch(self.node.id().incarnation);

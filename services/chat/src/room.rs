@@ -301,8 +301,8 @@ impl Room {
     }
 
     /// Applies a mute of an operator and sends it to the other replicas.
-    pub(crate) fn mute(&mut self, now: Now, mute: Mute) -> Result<(), TooManyMutes> {
-        let mute = Mute { name: fold(&mute.name), ..mute };
+    pub(crate) fn mute(&mut self, now: Now, mut mute: Mute) -> Result<(), TooManyMutes> {
+        mute.name = fold(&mute.name);
         self.mutes.set(mute.clone(), now.wall_ms)?;
         self.publish(ChatEvent::Mutes(MuteList { mutes: vec![mute] }));
         Ok(())

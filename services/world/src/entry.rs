@@ -46,7 +46,7 @@ impl Core {
                 self.set_play(id, PlayState::Entering { character, request });
             }
             PlayState::Inside { character: same } if same == character => {
-                self.welcome(id, request, character)
+                self.welcome(id, request, character);
             }
             PlayState::Entering { .. } | PlayState::Inside { .. } => {
                 self.refuse(

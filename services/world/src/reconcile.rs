@@ -52,7 +52,7 @@ impl Core {
             let Some(session) = self.sessions.get(avatar.session) else { continue };
             match session.play {
                 PlayState::Restored => {
-                    self.set_play(avatar.session, PlayState::Inside { character: avatar.character })
+                    self.set_play(avatar.session, PlayState::Inside { character: avatar.character });
                 }
                 PlayState::Inside { character } if character == avatar.character => {}
                 _ => continue,

@@ -86,7 +86,7 @@ pub fn answer_deadline(ctx: &AttackContext) -> Instant {
 pub fn count_refusal(tally: &Tally, end: &ConnectionEnd, connection: &RawConnection, attempt_name: &str) {
     match end {
         ConnectionEnd::Answered(_) => {
-            tally.breach(&format!("{attempt_name} was answered with {}", end.label()))
+            tally.breach(&format!("{attempt_name} was answered with {}", end.label()));
         }
         ConnectionEnd::Open => tally.accepted("still open"),
         _ => tally.refused(&end.label()),

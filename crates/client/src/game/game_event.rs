@@ -110,7 +110,7 @@ impl ViewUpdater {
         match (message.kind(), message.opcode) {
             (Kind::State, opcode::AVATAR) => self.update_view(|view| view.apply_avatar(&message.payload))?,
             (Kind::State, opcode::CELL) => {
-                self.update_view(|view| view.apply_cell(&message, Instant::now()))?
+                self.update_view(|view| view.apply_cell(&message, Instant::now()))?;
             }
             (Kind::Event, opcode::INVENTORY_CHANGED) => {
                 if let Some(inventory) = self.inventory_pages.push(message.decode()?) {

@@ -382,7 +382,7 @@ async fn factor_change_rechecks_session_after_lock_wait(one: &Database, other: &
     };
     let both = async { tokio::join!(wish, commits) };
     let (wish, ()) =
-        tokio::time::timeout(Duration::from_secs(30), both).await.expect("it waits for its turn");
+        Box::pin(tokio::time::timeout(Duration::from_secs(30), both)).await.expect("it waits for its turn");
     assert_eq!(wish.unwrap(), FactorUpdate::SessionOutdated);
 }
 
@@ -448,5 +448,5 @@ async fn on_postgres() {
     all(&database).await;
     let other = Database::open(&server.url(), Schema::Accounts).await.unwrap();
     concurrent_login_batches_do_not_deadlock(&database, &other).await;
-    factor_change_rechecks_session_after_lock_wait(&database, &other).await;
+    Box::pin(factor_change_rechecks_session_after_lock_wait(&database, &other)).await;
 }

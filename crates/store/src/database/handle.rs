@@ -21,6 +21,7 @@ struct Inner {
     health: Arc<Health>,
 }
 
+#[allow(clippy::large_enum_variant, reason = "one value per database, behind an `Arc`")]
 enum Engine {
     Sqlite(SqliteStore),
     Postgres(PostgresStore),

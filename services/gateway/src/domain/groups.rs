@@ -173,7 +173,7 @@ impl<L: Subscriber> Groups<L> {
                 group.subscribers.iter().for_each(|subscriber| subscriber.part(key, message));
             }
             PublishKind::Delta => {
-                group.subscribers.iter().for_each(|subscriber| subscriber.delta(key, message))
+                group.subscribers.iter().for_each(|subscriber| subscriber.delta(key, message));
             }
             PublishKind::Event => {
                 group.subscribers.iter().for_each(|subscriber| subscriber.event(from, message));

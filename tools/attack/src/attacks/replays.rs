@@ -160,7 +160,7 @@ async fn send_in_order(
 fn refused(tally: &Tally, end: &ConnectionEnd, accepted_opcode: u16, attempt_name: &str) {
     match end {
         ConnectionEnd::Answered(code) if *code == accepted_opcode => {
-            tally.breach(&format!("{attempt_name} was taken"))
+            tally.breach(&format!("{attempt_name} was taken"));
         }
         ConnectionEnd::Open => tally.accepted("still open"),
         end => tally.refused(&end.label()),

@@ -211,7 +211,7 @@ impl<'a> SessionLoop<'a> {
             WakeReason::TimerElapsed => self.on_timer(now)?,
             // Read before writing, so that output cannot starve input.
             WakeReason::Readable(Ok(())) | WakeReason::Writable | WakeReason::Notified => {
-                self.read_records(now)?
+                self.read_records(now)?;
             }
         }
         let deadline = self.write_due(now)?;
