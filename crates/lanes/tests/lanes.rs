@@ -347,7 +347,11 @@ async fn close_code(client: &mut WebSocketStream<TcpStream>) -> Option<Code> {
     let closed = async {
         loop {
             match client.next().await {
-                Some(Ok(Message::Close(frame))) => return frame.map(|frame| frame.code),
+                Some(Ok(Message::Close(frame))) => {
+                    // Sends the answer to the close frame, for which the server waits.
+                    let _ = client.flush().await;
+                    return frame.map(|frame| frame.code);
+                }
                 Some(Ok(_)) => {}
                 Some(Err(tungstenite::Error::Io(_) | tungstenite::Error::Protocol(_))) | None => return None,
                 Some(Err(error)) => panic!("{error}"),
