@@ -9,6 +9,7 @@ each result to everybody at the table. The gRPC code is generated from proto/ wh
 
 import argparse
 import asyncio
+import os
 import pathlib
 import random
 import sys
@@ -136,13 +137,15 @@ class Dice(link_rpc.LinkServicer):
 
 
 async def keep_registered(stub, instance):
-    """A lease of three seconds, renewed every second; a registry that restarted is told everything again."""
+    """Keeps a lease of three seconds and renews it every second. A registry that has restarted gets the whole registration."""
+    # Identifies this process: the registry accepts heartbeats under this name only with the same key.
+    process_key = os.urandom(16)
     known = False
     while True:
         try:
             if not known:
-                await stub.Register(registry.RegisterRequest(instance=instance, lease_ms=3000), timeout=2)
-            reply = await stub.Heartbeat(registry.HeartbeatRequest(id=instance.id, state=registry.UP), timeout=2)
+                await stub.Register(registry.RegisterRequest(instance=instance, lease_ms=3000, key=process_key), timeout=2)
+            reply = await stub.Heartbeat(registry.HeartbeatRequest(id=instance.id, state=registry.UP, key=process_key), timeout=2)
             known = reply.known
         except grpc.aio.AioRpcError as error:
             known = False
