@@ -2,17 +2,14 @@
 //! with the rules of `deploy/prometheus/alerts.yml`. The test leaves out the rules' `for`, and nothing else.
 
 use std::{
-    collections::BTreeSet,
     path::{Path, PathBuf},
     process::Stdio,
     time::Duration,
 };
 
 use anyhow::{Context as _, Result, ensure};
-use futures::future::join_all;
 use serde_json::{Value, json};
-use shardkeep_client::game::Player;
-use shardkeep_stories::{Actor, PASSWORD, WORLD, config, log_in, unique_name};
+use shardkeep_stories::Actor;
 use shardkeep_testkit::{Cluster, Postgres, Redis, Stores};
 use tokio::{
     io::{AsyncBufReadExt as _, BufReader},
@@ -22,7 +19,7 @@ use tokio::{
 
 use crate::dashboards::get;
 
-/// Longest wait for an alert. `PlacementsFail` needs sixty failed placements.
+/// Longest wait for an alert. `TicksOverrun` looks at a minute.
 const ALERT_TIMEOUT: Duration = Duration::from_secs(120);
 const POLL: Duration = Duration::from_millis(250);
 /// A stop of two ticks, five times a second, makes a zone miss its tick rate.
@@ -37,8 +34,8 @@ async fn page_alert_fires_when_its_fault_is_caused() -> Result<()> {
     let cluster = Cluster::start_with(stores, Some(SETTINGS)).await?;
     let prometheus = Prometheus::start(&cluster).await?;
     prometheus.wait_for("count(up == 1) >= 14").await?;
-    let pages = prometheus.firing("page").await?;
-    ensure!(pages.is_empty(), "a healthy cluster pages: {pages:?}");
+    // Before the first scrape there is no leader, and `for` would hide that.
+    prometheus.wait_until_quiet().await?;
 
     redis.freeze();
     prometheus.wait_for_alert("BusDown").await?;
@@ -58,7 +55,7 @@ async fn page_alert_fires_when_its_fault_is_caused() -> Result<()> {
     cluster.freeze("login-1")?;
     prometheus.wait_for_alert("NoReplicaInDns").await?;
     cluster.thaw("login-1")?;
-    prometheus.wait_for("min(shardkeep_dns_targets_count) > 0").await?;
+    prometheus.wait_for("min(shardkeep_dns_targets_count{name=~\"login|gateway\"}) > 0").await?;
 
     fail_database(&cluster, &prometheus, &postgres).await?;
 
@@ -72,18 +69,9 @@ async fn page_alert_fires_when_its_fault_is_caused() -> Result<()> {
     cluster.thaw("registry-1")
 }
 
-/// A database that does not answer: writes fail, soft state waits, logins and placements fail.
+/// A database that does not answer: writes fail, and soft state waits until its queue is full.
 async fn fail_database(cluster: &Cluster, prometheus: &Prometheus, postgres: &Postgres) -> Result<()> {
     let walkers = [Actor::enter(cluster, "wala").await?, Actor::enter(cluster, "walb").await?];
-    let mut waiting = Vec::new();
-    for _ in 0..4 {
-        let name = unique_name("waits");
-        cluster.account(&name, PASSWORD).await?;
-        let ticket = log_in(cluster, &name, PASSWORD).await?.select(WORLD).await?;
-        let (player, events) = Player::attach(&config(cluster)?, ticket).await?;
-        let character = player.create_character(&name).await?.id;
-        waiting.push((player, events, character));
-    }
     postgres.freeze();
     let walk = async {
         // Walking changes positions, which dbcache cannot save now.
@@ -93,29 +81,13 @@ async fn fail_database(cluster: &Cluster, prometheus: &Prometheus, postgres: &Po
             }
         }
     };
-    let log_in = async {
-        loop {
-            let attempts = walkers.iter().map(|walker| log_in(cluster, &walker.name, PASSWORD));
-            let _ = join_all(attempts).await;
-        }
-    };
-    let enter = async {
-        loop {
-            let attempts = waiting.iter().map(|(player, _, character)| player.enter(*character));
-            let _ = join_all(attempts).await;
-        }
-    };
     let alerts = async {
         prometheus.wait_for_alert("DatabaseErrors").await?;
-        prometheus.wait_for_alert("SoftStateLost").await?;
-        prometheus.wait_for_alert("LoginsFailInternally").await?;
-        prometheus.wait_for_alert("PlacementsFail").await
+        prometheus.wait_for_alert("SoftStateLost").await
     };
     let fired = tokio::select! {
         fired = alerts => fired,
         () = walk => unreachable!("walking never ends"),
-        () = log_in => unreachable!("logging in never ends"),
-        () = enter => unreachable!("entering never ends"),
     };
     postgres.thaw();
     fired
@@ -213,11 +185,10 @@ impl Prometheus {
         self.poll(name, "/api/v1/alerts", fires).await
     }
 
-    /// The names of the alerts of this severity that fire.
-    async fn firing(&self, severity: &str) -> Result<BTreeSet<String>> {
-        let found = self.get("/api/v1/alerts").await?;
-        let names = alerts(&found).filter(|alert| alert["labels"]["severity"] == severity);
-        Ok(names.filter_map(|alert| Some(alert["labels"]["alertname"].as_str()?.to_owned())).collect())
+    /// Waits until no alert of severity `page` fires.
+    async fn wait_until_quiet(&self) -> Result<()> {
+        let quiet = |found: &Value| !alerts(found).any(|alert| alert["labels"]["severity"] == "page");
+        self.poll("no page", "/api/v1/alerts", quiet).await
     }
 
     async fn poll(&self, what: &str, path: &str, done: impl Fn(&Value) -> bool) -> Result<()> {
