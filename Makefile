@@ -44,10 +44,10 @@ clean: ## Remove the cluster's data and the build
 	$(CARGO) clean
 
 .PHONY: lint
-lint: ## Formatting, clippy, the dependency arrows
+lint: ## Formatting, clippy, dependencies of crates and modules
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --quiet -- -D warnings
-	$(CARGO) test --quiet -p shardkeep-types --test crate_dependencies
+	$(CARGO) test --quiet -p shardkeep-types --test crate_dependencies --test module_graph
 
 .PHONY: test-deps
 test-deps: ## Install what the tests need: PostgreSQL, Redis, Python venv

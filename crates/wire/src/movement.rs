@@ -3,15 +3,14 @@
 
 use bytes::{BufMut, BytesMut};
 
-use crate::{
-    cursor::{Cursor, Truncated},
-    message::Head,
-    varint::VarintError,
-};
+use crate::{cursor::Cursor, message::Head};
 
 mod cell;
+mod error;
 
 pub use cell::{Appearance, Cell, EntityKind, Entries, Entry, Form, RemovalReason, encode_cell};
+pub use error::MovementError;
+use error::expect_end;
 
 /// Classes of state messages. Under pressure the gateway drops high classes first.
 pub mod class {
@@ -31,50 +30,6 @@ pub const fn cell_head(number: u64, outer: bool) -> Head {
     match outer {
         false => Head::State { class: class::NEAR, key: number },
         true => Head::State { class: class::OUTER, key: number | OUTER_KEY },
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum MovementError {
-    #[error("the payload ends inside a field")]
-    Truncated,
-    #[error("the payload has bytes after its last field")]
-    Trailing,
-    #[error("form {0} is neither keyframe nor delta")]
-    Form(u8),
-    #[error("{0} entries do not fit into the payload")]
-    Count(u64),
-    #[error("{0}")]
-    Varint(VarintError),
-    #[error("reserved bits are set in mask {0:#04x}")]
-    Mask(u8),
-    #[error("entity kind {0} does not exist")]
-    Kind(u8),
-    #[error("removal reason {0} does not exist")]
-    RemovalReason(u8),
-    #[error("a name is not UTF-8")]
-    Name,
-}
-
-impl MovementError {
-    pub fn label(&self) -> &'static str {
-        match self {
-            Self::Truncated => "movement_truncated",
-            Self::Trailing => "movement_trailing",
-            Self::Form(_) => "movement_form",
-            Self::Count(_) => "movement_count",
-            Self::Varint(_) => "movement_varint",
-            Self::Mask(_) => "movement_mask",
-            Self::Kind(_) => "movement_kind",
-            Self::RemovalReason(_) => "movement_removal_reason",
-            Self::Name => "movement_name",
-        }
-    }
-}
-
-impl From<Truncated> for MovementError {
-    fn from(_: Truncated) -> Self {
-        Self::Truncated
     }
 }
 
@@ -147,10 +102,6 @@ impl Avatar {
         };
         expect_end(cursor).map(|()| decoded)
     }
-}
-
-fn expect_end(cursor: Cursor<'_>) -> Result<(), MovementError> {
-    if cursor.is_empty() { Ok(()) } else { Err(MovementError::Trailing) }
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use bytes::{BufMut, BytesMut};
 use shardkeep_types::{CellId, EntityId, MapId};
 
-use super::{MovementError, expect_end};
+use super::error::{MovementError, expect_end};
 use crate::{
     cursor::Cursor,
     varint::{self, VarintError},
