@@ -152,7 +152,8 @@ impl Postgres {
     /// # Panics
     /// When the server is not a standby.
     pub fn promote(&self) {
-        self.query("SELECT pg_promote(true, 30)").unwrap_or_else(|error| panic!("PostgreSQL: {error:#}"));
+        self.query("SELECT pg_promote(true, 30)")
+            .unwrap_or_else(|error| panic!("PostgreSQL: {error:#}\n{}", self.server.log()));
     }
 
     /// Shuts a primary down, so that its standby receives everything, and starts it again as a standby on the same
@@ -318,6 +319,11 @@ impl Server {
                 text.lines().nth(7).is_some_and(|line| matches!(line.trim(), "ready" | "standby"))
             })
         })
+    }
+
+    /// Output of the server since its last start.
+    fn log(&self) -> String {
+        fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
     }
 
     fn create_database(&self) -> Result<String> {
