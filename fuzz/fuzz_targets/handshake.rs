@@ -1,4 +1,4 @@
-//! What a client says to a login server or a gateway that does not know it yet.
+//! First bytes of an unknown client to a login server or gateway.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| shardkeep_wire::fuzz::handshake(bytes));

@@ -175,7 +175,7 @@ mod tests {
         assert_eq!(authorize(path, &peer(Zone, 2), WorldId(1)), Err(Refusal::World));
     }
 
-    /// Whoever adds a method decides here who may call it.
+    /// A new method must be added here with the kinds that may call it.
     #[test]
     fn every_rpc_method_has_an_access_rule() {
         let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../proto");

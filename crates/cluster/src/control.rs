@@ -1,4 +1,4 @@
-//! What every daemon serves on its gRPC port beside its own services: the order to drain.
+//! The gRPC service `Control`, which every daemon serves. It carries the order to drain.
 
 use shardkeep_daemon::Daemon;
 use shardkeep_rpc::control::{DrainReply, DrainRequest, control_server::Control};

@@ -25,13 +25,13 @@ use crate::{
     metrics::{INSTANCES, WATCH_FAILURES},
 };
 
-/// How long a registry may take to begin a watch.
+/// Longest wait for the start of a watch.
 const OPEN_DEADLINE: Duration = Duration::from_secs(2);
-/// Loads this near to the least count as equal, so that those who ask at the same time spread.
+/// Loads that differ from the smallest by at most this much count as equal, so that simultaneous callers spread.
 const LOAD_TOLERANCE: f64 = 0.05;
 
-/// What the registries say about one kind, kept up to date. Clones are cheap and see the same; each remembers for
-/// itself which changes it has waited for.
+/// All instances of one kind, merged from the registries and kept up to date. Clones are cheap and share the
+/// instances. Each clone remembers separately which changes it has seen.
 #[derive(Debug, Clone)]
 pub struct Directory {
     view: watch::Receiver<Arc<Vec<Instance>>>,
@@ -45,12 +45,12 @@ impl Directory {
         self.view.borrow().to_vec()
     }
 
-    /// The present view. The same one as before, by its address, as long as nothing changes.
+    /// The current instances. The same `Arc` as before while nothing has changed.
     pub fn view(&self) -> Arc<Vec<Instance>> {
         self.view.borrow().clone()
     }
 
-    /// Those that take new work.
+    /// Instances that accept new work.
     pub fn up(&self) -> Vec<Instance> {
         self.view.borrow().iter().filter(|instance| instance.state == State::Up).cloned().collect()
     }
@@ -59,7 +59,7 @@ impl Directory {
         self.view.borrow().iter().find(|instance| instance.id.name == name).cloned()
     }
 
-    /// The least loaded instance that is up; those about equally loaded take turns.
+    /// The least loaded instance that is up. Instances with about equal load take turns.
     pub fn least_loaded(&self) -> Option<Instance> {
         let mut up = self.up();
         let least = up.iter().map(|instance| instance.load).min_by(f64::total_cmp)?;
@@ -73,15 +73,15 @@ impl Directory {
         self.registry_answered.load(Ordering::Acquire)
     }
 
-    /// Waits for the next change of anything in the view. A fresh directory's present content counts as seen.
+    /// Waits for the next change of an instance. The instances known when this clone was made count as seen.
     pub async fn changed(&mut self) {
         if self.view.changed().await.is_err() {
-            // The node is gone: nothing will ever change again.
+            // The node has ended: no change will follow.
             std::future::pending::<()>().await;
         }
     }
 
-    /// The present view; what it holds counts as seen.
+    /// The current instances; they count as seen from now on.
     pub fn snapshot(&mut self) -> Arc<Vec<Instance>> {
         self.view.borrow_and_update().clone()
     }
@@ -115,14 +115,15 @@ impl DirectoryWriter {
         )
     }
 
-    /// The first answer is a change even if it says "nobody": whoever waits for it wakes.
+    /// The first answer counts as a change, even with no instances in it. It wakes callers of
+    /// [`Directory::changed`].
     fn mark_registry_answered(&self) {
         if !self.registry_answered.swap(true, Ordering::AcqRel) {
             self.view.send_modify(|_| {});
         }
     }
 
-    /// Applies a change and publishes what follows from it.
+    /// Applies a change and publishes the new list. Returns when the next instance expires.
     fn apply(&self, change: impl FnOnce(&mut MergedView)) -> Option<Instant> {
         let mut merge = self.merge.lock();
         change(&mut merge);
@@ -213,7 +214,7 @@ async fn watch_once(
     }
 }
 
-/// The instances before `synced`, applied together: half a snapshot looks like a mass death.
+/// Instances received before `synced`. They are applied together: half a snapshot would look as if many had failed.
 #[derive(Default)]
 struct Snapshot {
     instances: Vec<Instance>,
@@ -235,7 +236,7 @@ enum Change {
     Synced,
 }
 
-/// Instances of kinds that this version does not know are passed over.
+/// Skips instances of kinds that this version does not know.
 fn parse_change(event: WatchEvent) -> Option<Change> {
     let change = match event.event? {
         Event::Changed(instance) => {

@@ -1,15 +1,16 @@
-//! How daemons find, prove and reach each other: certificates, registration, directories and channels.
-//! A service joins once ([`Node::join`]), serves its gRPC routes through the node ([`Node::serve`]), and asks it for
-//! live views of the kinds it needs ([`Node::directory`]) and for channels to them ([`Node::channel`]).
+//! Membership and communication of daemons: certificates, registration, directories and channels. A service joins
+//! once ([`Node::join`]) and serves its gRPC routes through the node ([`Node::serve`]). The node provides live views
+//! of the kinds it needs ([`Node::directory`]) and channels to them ([`Node::channel`]).
 //!
-//! * **Trust**: mutual TLS always. A certificate names kind, instance and world ([`Peer`]); one table in `access.rs`
-//!   says which kind may call which method. Refused peers are logged and counted.
-//! * **Membership**: every instance registers with every registry and keeps a lease by heartbeat. What a registry
-//!   says means *alive*, never *owner*.
-//! * **Views**: a [`Directory`] merges what all registries say, and keeps its last view while none answers.
-//! * **Channels**: one per peer and address, never a balanced set: whom to call is decided by the caller.
-//! * **Stores**: replicas that own state look whether others have another store before they serve ([`Node::ensure_same_store`]).
-//! * **Gathering**: what many ask of one peer goes in few calls ([`RequestBatcher`]).
+//! * **Trust**: mutual TLS always. A certificate names kind, instance and world ([`Peer`]). The table in `access.rs`
+//!   lists which kind may call which method. Refused peers are logged and counted.
+//! * **Membership**: every instance registers with every registry and extends its lease by heartbeats. A registry
+//!   reports that an instance is *alive*, never that it is an *owner*.
+//! * **Views**: a [`Directory`] merges the lists of all registries, and keeps its last view while none answers.
+//! * **Channels**: one per peer and address, never a balanced set: the caller chooses the peer.
+//! * **Stores**: replicas that own state check whether others use another store before they serve
+//!   ([`Node::ensure_same_store`]).
+//! * **Batches**: many small requests to one peer go in few calls ([`RequestBatcher`]).
 
 mod access;
 mod advertise;

@@ -1,4 +1,4 @@
-//! Many registries, one view: what each says about one kind, and what follows from it. Pure: time is an argument.
+//! Merges the lists that several registries hold of one kind into one view. Pure: time is an argument.
 
 use std::{
     collections::BTreeMap,
@@ -9,12 +9,12 @@ use shardkeep_types::InstanceId;
 
 use crate::{Instance, State};
 
-/// What all registries say about one kind.
+/// The lists of all registries for one kind.
 #[derive(Debug)]
 pub(crate) struct MergedView {
     sources: Vec<Source>,
-    /// After a registry was away, instances that it does not name are kept for so long: it may have restarted, and
-    /// they may not have registered again yet.
+    /// After a registry reconnects, instances missing from its snapshot are kept for this long. The registry may
+    /// have restarted, and the instances may not have registered again yet.
     grace: Duration,
 }
 
@@ -37,7 +37,7 @@ impl MergedView {
         Self { sources: (0..registries).map(|_| Source::default()).collect(), grace }
     }
 
-    /// A watch of this registry begins with a snapshot.
+    /// Every watch of a registry begins with a snapshot.
     pub(crate) fn begin_snapshot(&mut self, registry: usize) {
         for seen in self.sources[registry].instances.values_mut() {
             seen.confirmed = false;
@@ -60,13 +60,13 @@ impl MergedView {
         for seen in source.instances.values_mut().filter(|seen| !seen.confirmed) {
             seen.expires_at = Some(now + self.grace);
         }
-        // A registry that answers is worth more than the last words of one that does not.
+        // A registry that answers replaces the last known list of a registry that does not.
         for source in self.sources.iter_mut().filter(|source| !source.live) {
             source.instances.clear();
         }
     }
 
-    /// The watch broke. The last registry's view is kept: an old view is better than none.
+    /// The watch ended. The list of the last registry is kept: an old list is better than none.
     pub(crate) fn disconnected(&mut self, registry: usize) {
         self.sources[registry].live = false;
         if self.sources.iter().any(|source| source.live) {
@@ -74,7 +74,7 @@ impl MergedView {
         }
     }
 
-    /// Forgets whom nobody has confirmed in time; returns when to ask again.
+    /// Removes instances that no registry confirmed in time. Returns when the next one expires.
     pub(crate) fn expire(&mut self, now: Instant) -> Option<Instant> {
         for source in &mut self.sources {
             source.instances.retain(|_, seen| seen.expires_at.is_none_or(|expires_at| expires_at > now));
@@ -86,9 +86,9 @@ impl MergedView {
             .min()
     }
 
-    /// What to believe, ordered by name. Of two incarnations the later counts; of two states of one the further (a
-    /// farewell is the last), but `Offline` only if all agree: a registry may have lost sight of an instance that
-    /// another still hears.
+    /// The merged instances, ordered by name. The later incarnation counts; within an incarnation, the later state
+    /// (`Left` is the last). An instance is `Offline` only if all registries agree, because one registry may have
+    /// lost contact with an instance that another still reaches.
     pub(crate) fn view(&self) -> Vec<Instance> {
         let mut best: BTreeMap<&str, &Instance> = BTreeMap::new();
         for seen in self.sources.iter().flat_map(|source| source.instances.values()) {
@@ -141,7 +141,7 @@ mod tests {
         merge.changed(0, instance("b", 1, State::Offline));
         merge.changed(1, instance("b", 1, State::Up));
         merge.synced(0, now);
-        // Registry 1 is not in sync yet: only what it has said since counts, from its own sync on.
+        // Registry 1 has not sent `synced` since it reconnected; only what it sends from its own `synced` on counts.
         merge.changed(1, instance("a", 2, State::Starting));
         merge.changed(1, instance("b", 1, State::Up));
         merge.synced(1, now);

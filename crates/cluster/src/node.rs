@@ -164,13 +164,14 @@ impl Node {
         self.inner.announcement.borrow().grpc_address.clone()
     }
 
-    /// This instance as it announces itself at the moment.
+    /// This instance as it registers at the moment.
     pub fn instance(&self) -> Instance {
         self.inner.announcement.borrow().clone()
     }
 
-    /// Where clients reach a socket of this daemon. `configured` is the daemon's setting `host:port`, in which port 0
-    /// stands for the bound port. Without it, the address follows the bound address and the advertised host.
+    /// Address at which clients reach a socket of this daemon. `configured` is the daemon's setting `host:port`, in
+    /// which port 0 stands for the bound port. Without it, the address follows the bound address and the advertised
+    /// host.
     pub fn advertise(&self, configured: Option<&str>, bound: SocketAddr) -> String {
         self.inner.host.client_address(configured, bound)
     }
@@ -181,7 +182,7 @@ impl Node {
         self.announce(|instance| instance.client_address = address);
     }
 
-    /// 0.0 idle to 1.0 full; told with the next heartbeat.
+    /// Sets the load, from 0.0 (idle) to 1.0 (full). The next heartbeat carries it.
     pub fn set_load(&self, load: f64) {
         self.inner.announcement.send_if_modified(|instance| {
             instance.load = load;
@@ -194,7 +195,7 @@ impl Node {
         self.announce(|instance| instance.leadership = leadership);
     }
 
-    /// Tells the registries a kind-specific fact.
+    /// Sets an attribute of this kind of daemon in the registries.
     pub fn set_attribute(&self, key: &str, value: String) {
         self.announce(|instance| {
             instance.attributes.insert(key.to_owned(), value);
@@ -222,9 +223,9 @@ impl Node {
         });
     }
 
-    /// Serves these gRPC services, with mutual TLS and the table of who may call what, beside `Control` and health.
-    /// Marks the instance UP, and the daemon ready once a registry knows that. Call it once; it serves until the daemon
-    /// has finished.
+    /// Serves these gRPC services beside `Control` and health, with mutual TLS and the access table. Marks the
+    /// instance UP, and the daemon ready once a registry knows that. Call it once; it serves until the daemon has
+    /// finished.
     pub fn serve(&self, routes: Routes) {
         let inner = &self.inner;
         let Some(listener) = inner.listener.lock().take() else {

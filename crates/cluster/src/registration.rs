@@ -29,7 +29,7 @@ pub(crate) struct LeaseTiming {
     pub(crate) lease: Duration,
 }
 
-/// What the registration reads and reports.
+/// State that the registration task reads, and flags that it sets.
 pub(crate) struct RegistrationHandle {
     pub(crate) announcement: watch::Receiver<Instance>,
     pub(crate) leases: Leases,
@@ -67,7 +67,7 @@ pub(crate) async fn run(
     let mut client = RegistryClient::new(channel);
     let mut backoff = Backoff::new(timing.heartbeat / 10, timing.heartbeat);
     let mut warnings = FailureLog::default();
-    // What this registry knows of this instance. `None` until it has answered.
+    // The instance as this registry last confirmed it. `None` until the registry has answered.
     let mut registered: Option<(Instance, LeaseCount)> = None;
     loop {
         let current = announcement.borrow_and_update().clone();

@@ -1,5 +1,6 @@
-//! Calls that carry many questions. What is asked while a call is under way, or soon after one has begun, goes together
-//! with the next: in a storm a call for each question would cost more than its answer. After a quiet moment nothing waits.
+//! Combines requests to the same target into batch calls. Requests that arrive while a call runs, or soon after a
+//! call began, go into the next call: under load, one call per request would cost more than the work itself. A
+//! request that arrives when nothing is waiting is sent at once.
 
 use std::{
     collections::HashMap,
@@ -17,24 +18,24 @@ use tonic::Status;
 
 use crate::metrics::{BATCHED_CALLS, BATCHED_FAILURES, BATCHED_REQUESTS};
 
-/// Places that are remembered without a reason, before those that have been quiet are looked for.
+/// When more targets than this are remembered, idle ones are removed.
 const TARGET_SWEEP_THRESHOLD: usize = 64;
 
-/// How much goes together, and how long that may take.
+/// Limits of a batch and of the wait for it.
 #[derive(Debug, Clone, Copy)]
 pub struct BatchPolicy {
-    /// Questions in one call.
+    /// Most requests in one call.
     pub max_requests: usize,
-    /// Least time between the beginnings of two calls to one place.
+    /// Least time between the starts of two calls to one target.
     pub interval: Duration,
-    /// Questions that wait for one place's next calls, of those who still want an answer. Overflow: one more is refused
-    /// at once, and counted.
+    /// Most requests that wait for the next calls to one target. Requests whose callers have stopped waiting do not
+    /// count. Overflow: a new request is refused at once and counted.
     pub waiting: usize,
-    /// How long a call may take, and beside it a question's wait for its call.
+    /// Longest duration of a call, and longest wait of a request until its call begins.
     pub deadline: Duration,
 }
 
-/// Why there is no answer, if not for the call itself.
+/// Failures of the batcher itself, as opposed to errors that the call returns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum BatchCallError {
     #[error("no answer in time")]
@@ -69,10 +70,10 @@ impl From<BatchCallError> for Status {
     }
 }
 
-/// What a call comes to: an answer for each question, in their order; or the same error for all.
+/// Result of a batch call: one reply per request, in the same order, or one error for all requests.
 pub type BatchFuture<Reply, E> = Pin<Box<dyn Future<Output = Result<Vec<Reply>, E>> + Send>>;
 
-/// Gathers questions by the place `Target` that answers them. Clones share their calls.
+/// Combines requests by `Target`, the peer that answers them. Clones share their queues.
 pub struct RequestBatcher<Target, Request, Reply, E>(Arc<Inner<Target, Request, Reply, E>>);
 
 impl<Target, Request, Reply, E> Clone for RequestBatcher<Target, Request, Reply, E> {
@@ -82,7 +83,7 @@ impl<Target, Request, Reply, E> Clone for RequestBatcher<Target, Request, Reply,
 }
 
 struct Inner<Target, Request, Reply, E> {
-    /// In metrics.
+    /// Label in metrics.
     name: &'static str,
     policy: BatchPolicy,
     call: Box<dyn Fn(Target, Vec<Request>) -> BatchFuture<Reply, E> + Send + Sync>,
@@ -90,13 +91,14 @@ struct Inner<Target, Request, Reply, E> {
 }
 
 struct TargetQueue<Request, Reply, E> {
-    /// Bound and overflow: [`BatchPolicy::waiting`]. Those who have gone are no more than half of it, beside a few.
+    /// Bound and overflow: [`BatchPolicy::waiting`]. Abandoned requests, whose callers stopped waiting, are swept
+    /// often enough to stay below about half of the queue.
     queue: Vec<PendingRequest<Request, Reply, E>>,
-    /// At this length those who have gone are looked for.
+    /// At this length, abandoned requests are removed.
     sweep_at: usize,
-    /// A task calls until the queue is empty.
+    /// True while a task makes calls for this queue; it ends when the queue is empty.
     active: bool,
-    /// When the last call began.
+    /// Start of the last call.
     call_started_at: Option<Instant>,
 }
 
@@ -112,8 +114,8 @@ where
     Reply: Send + 'static,
     E: Clone + From<BatchCallError> + Send + 'static,
 {
-    /// Asks by this call, which may be dropped when its deadline has passed, and never because nobody waits for it any
-    /// more.
+    /// Makes batch calls by `call`. A call is dropped when its deadline has passed. It goes on when all callers have
+    /// stopped waiting.
     pub fn new(
         name: &'static str,
         policy: BatchPolicy,
@@ -122,15 +124,16 @@ where
         Self(Arc::new(Inner { name, policy, call: Box::new(call), targets: Mutex::default() }))
     }
 
-    /// The answer to this question. Who stops waiting while the call is under way has asked all the same.
+    /// Returns the reply to this request. Once its call has begun, dropping this future does not take the request
+    /// back.
     ///
     /// # Errors
-    /// The call's own, or an [`BatchCallError`].
+    /// The error of the call, or a [`BatchCallError`].
     pub async fn submit(&self, target: &Target, request: Request) -> Result<Reply, E> {
         let (reply, reply_receiver) = oneshot::channel();
         self.enqueue(target, PendingRequest { request, reply })
             .map_err(|error| self.0.count_failure(error))?;
-        // For a call under way, and the own one.
+        // Twice the deadline: once for the call that runs now, once for the call with this request.
         match timeout(2 * self.0.policy.deadline, reply_receiver).await {
             Ok(Ok(reply)) => reply,
             Ok(Err(_)) => Err(self.0.count_failure(BatchCallError::CallAborted)),
@@ -157,7 +160,7 @@ where
                 targets.entry(target.clone()).or_insert(there)
             }
         };
-        // During a long call many may come and go.
+        // During a long call, many requests may be added and abandoned.
         if there.queue.len() >= there.sweep_at.min(self.0.policy.waiting) {
             there.queue.retain(|waiting| !waiting.reply.is_closed());
             there.sweep_at = (2 * there.queue.len()).max(self.0.policy.max_requests);
@@ -192,18 +195,18 @@ impl<Target: Eq + Hash, Request, Reply, E: From<BatchCallError>> Inner<Target, R
     }
 }
 
-/// A place that is being served, until this is dropped.
+/// Marks a target as active until it is dropped.
 struct ActiveTarget<Target: Eq + Hash, Request, Reply, E> {
     inner: Arc<Inner<Target, Request, Reply, E>>,
     target: Target,
-    /// Somebody else may serve it already.
+    /// Set when the queue was found empty. After that, another task may be active for the same target.
     finished: bool,
 }
 
 impl<Target: Clone + Eq + Hash, Request, Reply, E: Clone + From<BatchCallError>>
     ActiveTarget<Target, Request, Reply, E>
 {
-    /// Calls until nothing waits.
+    /// Makes calls until the queue is empty.
     async fn run(mut self) {
         while let Some(earliest) = self.next_call_at() {
             if earliest > Instant::now() {
@@ -228,13 +231,13 @@ impl<Target: Clone + Eq + Hash, Request, Reply, E: Clone + From<BatchCallError>>
                     }
                     Err(error) => Err(error.clone()),
                 };
-                // Fails when its asker has gone.
+                // Fails when the caller has stopped waiting.
                 let _ = reply.send(outcome);
             }
         }
     }
 
-    /// When the next call may begin; `None`: nothing waits, and this place is not served any more.
+    /// Earliest start of the next call. `None` when the queue is empty; the target is inactive then.
     fn next_call_at(&mut self) -> Option<Instant> {
         let mut targets = self.inner.targets.lock();
         let target = targets.get_mut(&self.target)?;
@@ -249,7 +252,7 @@ impl<Target: Clone + Eq + Hash, Request, Reply, E: Clone + From<BatchCallError>>
         )
     }
 
-    /// What goes with this call: nothing of those who have gone.
+    /// Takes the requests of the next call. Abandoned requests are left out.
     fn take_batch(&self) -> Vec<PendingRequest<Request, Reply, E>> {
         let mut targets = self.inner.targets.lock();
         let Some(target) = targets.get_mut(&self.target) else { return Vec::new() };
@@ -265,7 +268,7 @@ impl<Target: Clone + Eq + Hash, Request, Reply, E: Clone + From<BatchCallError>>
 
 impl<Target: Eq + Hash, Request, Reply, E> Drop for ActiveTarget<Target, Request, Reply, E> {
     fn drop(&mut self) {
-        // A call has panicked: those who wait learn it now, and the next one is served anew.
+        // A call has panicked. Waiting requests fail now, and the next request starts a new task.
         if !self.finished {
             self.inner.targets.lock().remove(&self.target);
         }
@@ -278,7 +281,7 @@ mod tests {
 
     use super::*;
 
-    /// Longest wait for something that should happen at once, on a busy machine.
+    /// Longest wait for an event that should follow at once, on a busy machine.
     const TEST_TIMEOUT: Duration = Duration::from_secs(30);
     const POLICY: BatchPolicy = BatchPolicy {
         max_requests: 3,
@@ -289,7 +292,7 @@ mod tests {
 
     type RecordedCall = (&'static str, Vec<u32>, oneshot::Sender<Result<Vec<u32>, BatchCallError>>);
 
-    /// Questions are numbers; whoever holds the receiver answers.
+    /// A batcher of numbers. Each call arrives at the returned receiver, which answers it.
     fn batcher(
         policy: BatchPolicy,
     ) -> (RequestBatcher<&'static str, u32, u32, BatchCallError>, mpsc::UnboundedReceiver<RecordedCall>) {
@@ -306,7 +309,7 @@ mod tests {
         timeout(TEST_TIMEOUT, called.recv()).await.expect("a call").unwrap()
     }
 
-    /// Asks in a task of its own.
+    /// Submits a request in a new task.
     fn spawn_request(
         batcher: &RequestBatcher<&'static str, u32, u32, BatchCallError>,
         target: &'static str,
@@ -333,7 +336,7 @@ mod tests {
         batcher.0.targets.lock().get(target).map_or(0, |target| target.queue.len())
     }
 
-    /// Asks these one after the other, so that their order is known.
+    /// Submits the requests one after another, so that their order is known.
     async fn enqueue_all(
         batcher: &RequestBatcher<&'static str, u32, u32, BatchCallError>,
         requests: &[u32],
@@ -427,7 +430,7 @@ mod tests {
         let first = spawn_request(&batcher, "here", 1);
         let (.., reply) = next(&mut called).await;
         let others = enqueue_all(&batcher, &[2]).await;
-        // The call panics for want of an answer.
+        // Without an answer, the call panics.
         drop(reply);
         assert_eq!(first.await.unwrap(), Err(BatchCallError::CallAborted));
         for other in others {
@@ -448,7 +451,7 @@ mod tests {
         let cancelled = others.remove(0);
         cancelled.abort();
         assert!(cancelled.await.unwrap_err().is_cancelled());
-        // Who goes while the call is under way spoils nothing.
+        // A caller that stops waiting during the call does not affect other requests.
         first.abort();
         assert!(first.await.unwrap_err().is_cancelled());
         reply.send(Ok(vec![1])).unwrap();
@@ -478,7 +481,7 @@ mod tests {
         let (batcher, mut called) = batcher(BatchPolicy { waiting: 20, ..POLICY });
         let first = spawn_request(&batcher, "here", 1);
         let (.., reply) = next(&mut called).await;
-        // Many come and go while the first call is under way.
+        // Many requests are added and abandoned while the first call runs.
         for request in 0..1_000 {
             let pending = std::pin::pin!(batcher.submit(&"here", request));
             assert!(futures::poll!(pending).is_pending(), "there is room");
@@ -503,7 +506,7 @@ mod tests {
         assert_eq!(late.await.unwrap(), Err(BatchCallError::TimedOut));
         let again = spawn_request(&batcher, "here", 2);
         let (_, requests, reply) = next(&mut called).await;
-        // On a machine that is busy enough this one is late as well.
+        // On a very busy machine, this reply is late as well.
         let _ = reply.send(Ok(requests));
         assert!(matches!(again.await.unwrap(), Ok(2) | Err(BatchCallError::TimedOut)));
         drop(kept);

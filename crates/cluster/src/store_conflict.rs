@@ -1,12 +1,17 @@
-//! Replicas of a kind that owns state must serve from one store. Each announces the marks of its stores before it
-//! serves, looks who is there, and does not become ready beside a replica with another store: that would be two truths.
+//! Replicas of a kind that owns state must serve from the same store; two stores would hold two versions of the
+//! state. Each replica announces the identities of its stores before it serves. It does not become ready while
+//! another replica announces a different store.
 //!
-//! * Who is up comes first; of those that start together, the one that started first. So one of them always goes on.
-//! * Who has to wait takes its own announcement back, so that nobody waits for it. It waits until the other one has
-//!   gone for good (its farewell, or `gm remove`), or serves from the same store. That the other one is merely not
-//!   heard of is no reason to take its place: it may be about to restart.
-//! * Those that could not see each other when they looked (no registry, or looks that crossed) do when they are up.
-//!   Then the one that started later fails.
+//! * A replica that is up takes precedence. Among replicas that start together, the earliest start takes precedence.
+//!   So
+//!   one of them always becomes ready.
+//! * A replica that waits withdraws its announcement, so that no other replica waits for it. It waits until the
+//!   other
+//!   replica has left for good (it deregistered, or `gm remove` removed it) or announces the same store. Silence is no
+//!   reason to stop waiting, because the other replica may be about to restart.
+//! * Two replicas may miss each other at the start: no registry answers, or both look before the other announces.
+//!   They
+//!   see each other later, when both are up. Then the one that started later fails.
 
 use std::{str::FromStr as _, time::Duration};
 
@@ -16,17 +21,18 @@ use tracing::{info, warn};
 
 use crate::{Directory, Instance, Node, State};
 
-/// The attribute that holds the marks of an instance's stores, separated by blanks.
+/// Attribute of an instance: the identities of its stores, separated by blanks.
 pub const STORES_ATTRIBUTE: &str = "stores";
 
-/// Names this part of the daemon in [`shardkeep_daemon::Daemon::not_ready_because`].
+/// Key of this condition in [`shardkeep_daemon::Daemon::not_ready_because`].
 const OBSTACLE: &str = "store conflict";
-/// How long to wait for a registry to show this instance, and so every other.
+/// Longest wait until a registry lists this instance. From then on it also lists all earlier announcements.
 const VISIBLE_TIMEOUT: Duration = Duration::from_secs(3);
 
 impl Node {
-    /// Makes sure that no replica of this kind serves from another store, and goes on watching that. To be called
-    /// before anything is served from the stores; may wait for long. `false`: the drain came first.
+    /// Waits until no replica of this kind serves from another store, then watches for such replicas in the
+    /// background. Call it before serving anything from the stores. It may wait without limit. Returns `false` when
+    /// the daemon was drained first.
     pub async fn ensure_same_store(&self, identities: &[StoreIdentity]) -> bool {
         let peers = self.directory(self.id().kind);
         let compatible =
@@ -58,14 +64,16 @@ impl StartingReplica<'_> {
                 break;
             };
             let conflicting_peer = conflicting_peer.clone();
-            // Empty, not absent: who restarts has not said anything yet, and is still in the way of others.
+            // Empty rather than absent. An absent attribute means that the replica has just restarted and still
+            // conflicts.
             self.node.set_attribute(STORES_ATTRIBUTE, String::new());
             self.wait_for_conflict_to_end(&conflicting_peer).await;
         }
         self.node.daemon().not_ready_because(OBSTACLE, None);
     }
 
-    /// Waits until a registry shows this instance with its stores: then it shows everybody who announced before.
+    /// Waits until a registry lists this instance with its stores. From then on it also lists all earlier
+    /// announcements.
     async fn wait_until_visible(&mut self) {
         if !self.node.has_registries() {
             return;
@@ -84,13 +92,13 @@ impl StartingReplica<'_> {
         }
     }
 
-    /// Until the rival is no longer in the way.
+    /// Waits until `conflicting_peer` no longer conflicts.
     async fn wait_for_conflict_to_end(&mut self, conflicting_peer: &Instance) {
         let reason = conflict_message(conflicting_peer, self.identities);
         warn!(conflicting_peer = %conflicting_peer.id, "not ready: {reason}");
         self.node.daemon().not_ready_because(OBSTACLE, Some(reason));
         let name = &conflicting_peer.id.name;
-        // One that restarts has announced nothing yet: it is still in the way.
+        // A peer without the attribute has just restarted and still conflicts.
         let still_conflicts = |peer: &Instance| {
             peer.id.name == *name
                 && peer.state != State::Left
@@ -104,7 +112,7 @@ impl StartingReplica<'_> {
     }
 }
 
-/// Of two that are up beside each other, with different stores, the later one fails.
+/// Of two replicas that are up with different stores, the one that started later fails.
 async fn watch_for_conflicts(
     node: Node,
     identities: Vec<StoreIdentity>,
@@ -125,7 +133,7 @@ async fn watch_for_conflicts(
     }
 }
 
-/// A replica with another store that comes before this one.
+/// Finds a replica with another store that takes precedence over this one.
 fn conflicting_peer<'a>(
     peers: &'a [Instance],
     own: &Instance,
@@ -146,7 +154,7 @@ fn uses_other_store(peer: &Instance, identities: &[StoreIdentity]) -> bool {
     find_other_store(peer, identities).is_some()
 }
 
-/// The store of the peer that does not go with ours, and ours.
+/// Returns a store of the peer that is incompatible with a store of this instance, and that store.
 fn find_other_store<'a>(
     peer: &Instance,
     identities: &'a [StoreIdentity],
@@ -207,7 +215,7 @@ mod tests {
         texts.iter().map(|text| text.parse().unwrap()).collect()
     }
 
-    /// Who is in the way of an instance of this state that started at 5 on the store 1.
+    /// Whether `peer` takes precedence over an instance with store 1, in this state, started at time 5.
     fn has_conflict(state: State, peer: &Instance) -> bool {
         let own = login("me", 5, state, "accounts/shared/1");
         conflicting_peer(std::slice::from_ref(peer), &own, &identities(&["accounts/shared/1"])).is_some()

@@ -39,7 +39,7 @@ impl TestCluster {
         }
     }
 
-    /// A zone of world 1 that serves nothing of its own.
+    /// A zone of world 1 with no gRPC services except `Control` and health.
     async fn zone(&self) -> (Daemon, Node) {
         let daemon = Daemon::new(DaemonKind::Zone, "zone-1");
         let settings = self.settings(DaemonKind::Zone, "zone-1", 1);
@@ -82,7 +82,7 @@ async fn only_an_operator_may_drain_a_daemon() {
     let operator = operator.channel(DaemonKind::Zone, &address);
     ControlClient::new(operator).drain(request).await.unwrap();
     assert!(daemon.draining().is_cancelled());
-    // It still serves what it has begun, and says that it takes nothing new.
+    // While it drains, it answers requests in progress, and its health is NOT_SERVING.
     let stopped_serving = async {
         while health(other_zone.clone()).await == ServingStatus::Serving {
             tokio::task::yield_now().await;
@@ -152,7 +152,7 @@ async fn shared_certificate_requires_a_replica_name() {
     let address = one.grpc_address();
     assert_eq!(health(other.channel(DaemonKind::Zone, &address)).await, ServingStatus::Serving);
 
-    // Without a name it is nobody, and of another world or kind it is none of ours.
+    // Refused: a peer certificate without an instance name, of another world, or of another kind.
     let nameless = Dialer::new(Arc::new(shared.load().unwrap())).channel(DaemonKind::Zone, &address);
     let refused = HealthClient::new(nameless).check(HealthCheckRequest::default()).await.unwrap_err();
     assert_eq!(refused.code(), Code::Unauthenticated);

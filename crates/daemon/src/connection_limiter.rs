@@ -1,6 +1,7 @@
-//! A bounded number of connections before a door, in all and from one address. When it is full, a newcomer takes the
-//! place of the oldest stranger (who has not proved who it is) of the address prefix that has most of those: a crowd that
-//! says nothing then keeps out nobody who speaks. Who has proved itself is never made to leave.
+//! Limits the connections of a port, in all and per address. A connection counts as a stranger until the client has
+//! authenticated. When the port is full, a new connection takes the place of the oldest stranger of the address
+//! prefix with the most strangers. So a crowd of silent connections cannot keep honest clients out. An authenticated
+//! connection is never closed for another.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -13,8 +14,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{Origin, Prefix};
 
-/// How many connections there may be. Overflow: see [`OverflowPolicy`]; whoever counts what it is given back
-/// ([`Full`], [`Slot::evicted`]) keeps the counters.
+/// Most connections at a time. Overflow: see [`OverflowPolicy`]. The caller counts refusals ([`Full`]) and evictions
+/// ([`Slot::evicted`]).
 #[derive(Debug, Clone, Copy)]
 pub struct ConnectionLimits {
     pub all: usize,
@@ -22,25 +23,25 @@ pub struct ConnectionLimits {
     pub overflow: OverflowPolicy,
 }
 
-/// What strangers of the newcomer's own prefix do when the door is full.
+/// Treatment of strangers of the newcomer's prefix when the port is full.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OverflowPolicy {
-    /// The oldest leaves, if no other prefix has more of them. Right where a handshake takes no time: the crowd would have
-    /// to come faster than that.
+    /// The oldest of them is evicted, if no other prefix has more. For short handshakes: an attacker would have to
+    /// connect faster than one handshake takes.
     EvictOldest,
-    /// They stay, and the newcomer is refused unless another prefix has more strangers than its own has connections.
-    /// Right where those inside wait in a queue: a crowd that pushes itself out never gets anywhere.
+    /// They stay. The newcomer is refused, unless another prefix has more strangers than its own has connections.
+    /// For queues: if new connections evicted waiting ones, none would reach the front.
     RefuseNewcomer,
 }
 
-/// Which bound a newcomer has reached.
+/// The bound that a new connection has reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Full {
     All,
     Origin,
 }
 
-/// Everybody before the door; clones are the same crowd.
+/// All connections of a port. Clones share them.
 #[derive(Debug, Clone)]
 pub struct ConnectionLimiter {
     bounds: ConnectionLimits,
@@ -53,24 +54,24 @@ struct State {
     next: u64,
     origins: HashMap<Origin, usize>,
     prefixes: HashMap<Prefix, PrefixConnections>,
-    /// Prefixes that have strangers, by their number.
+    /// Prefixes with strangers, ordered by the number of strangers.
     prefixes_by_count: BTreeSet<(usize, Prefix)>,
 }
 
 #[derive(Debug, Default)]
 struct PrefixConnections {
     connections: usize,
-    /// The oldest first.
+    /// Oldest first.
     unauthenticated: BTreeMap<u64, CancellationToken>,
 }
 
-/// One connection's share of the bounds; given back when dropped.
+/// The place of one connection. Dropping it frees the place.
 #[derive(Debug)]
 pub struct Slot {
     state: Arc<Mutex<State>>,
     number: u64,
     prefix: Prefix,
-    /// Whom it counts for; none while only a balancer is known.
+    /// The address that it counts for. `None` while only the load balancer's address is known.
     origin: Option<Origin>,
     evicted: CancellationToken,
 }
@@ -80,22 +81,22 @@ impl ConnectionLimiter {
         Self { bounds, state: Arc::default() }
     }
 
-    /// A place for a connection from there.
+    /// Takes a place for a connection from `address`.
     ///
     /// # Errors
-    /// Names the bound that is reached.
+    /// The bound that is reached.
     pub fn admit(&self, address: IpAddr) -> Result<Slot, Full> {
-        // An address that has too many must not crowd out others.
+        // Checked first, so that an address at its bound evicts no other connection.
         if self.state.lock().of(Origin::of(address)) >= self.bounds.per_origin {
             return Err(Full::Origin);
         }
         self.claim(self.enter(address)?, address)
     }
 
-    /// A place for a connection of a balancer, until it says for whom it connects.
+    /// Takes a place for a connection from a load balancer, until the balancer names the client's address.
     ///
     /// # Errors
-    /// There is none.
+    /// When the port is full and no connection can be evicted.
     pub fn enter(&self, balancer: IpAddr) -> Result<Slot, Full> {
         let (prefix, evicted) = (Prefix::of(balancer), CancellationToken::new());
         let mut state = self.state.lock();
@@ -108,10 +109,10 @@ impl ConnectionLimiter {
         Ok(Slot { state: self.state.clone(), number, prefix, origin: None, evicted })
     }
 
-    /// The place now counts for that address.
+    /// Counts the place for `address` from now on.
     ///
     /// # Errors
-    /// The address has as many as it may; the place is given back.
+    /// When the address has reached its bound; the place is freed.
     pub fn claim(&self, mut slot: Slot, address: IpAddr) -> Result<Slot, Full> {
         let (origin, prefix) = (Origin::of(address), Prefix::of(address));
         let mut state = self.state.lock();
@@ -120,7 +121,7 @@ impl ConnectionLimiter {
             return Err(Full::Origin);
         }
         *state.origins.entry(origin).or_insert(0) += 1;
-        // A place that was lost meanwhile is somebody else's.
+        // An evicted slot no longer has a place to move.
         if prefix != slot.prefix && state.remove_unauthenticated(slot.prefix, slot.number) {
             state.add(prefix, slot.number, slot.evicted.clone());
         }
@@ -129,7 +130,7 @@ impl ConnectionLimiter {
         Ok(slot)
     }
 
-    /// 0.0 nobody is here to 1.0: the next is refused, or takes another's place.
+    /// From 0.0 (no connections) to 1.0 (full).
     pub fn load(&self) -> f64 {
         self.state.lock().all as f64 / self.bounds.all as f64
     }
@@ -156,7 +157,7 @@ impl State {
         }
     }
 
-    /// Whether it was a stranger.
+    /// Returns whether the connection was a stranger, and so still had its place.
     fn mark_authenticated(&mut self, prefix: Prefix, number: u64) -> bool {
         let Some(entry) = self.prefixes.get_mut(&prefix) else { return false };
         let before = entry.unauthenticated.len();
@@ -204,17 +205,18 @@ impl State {
 }
 
 impl Slot {
-    /// The client has proved who it is, and is not made to leave any more. False: its place is lost already.
+    /// The client has authenticated, so its connection can no longer be evicted. Returns false if it was evicted
+    /// before.
     pub fn proved(&self) -> bool {
         self.state.lock().mark_authenticated(self.prefix, self.number) || !self.evicted.is_cancelled()
     }
 
-    /// Returns when the place was given to somebody else; the connection must be closed then.
+    /// Resolves when the place was given to another connection. This connection must then be closed.
     pub fn evicted(&self) -> impl Future<Output = ()> + use<> {
         self.evicted.clone().cancelled_owned()
     }
 
-    /// Whom it counts for; none while only a balancer is known.
+    /// The address that it counts for. `None` while only the load balancer's address is known.
     pub fn origin(&self) -> Option<Origin> {
         self.origin
     }
@@ -223,7 +225,7 @@ impl Slot {
 impl Drop for Slot {
     fn drop(&mut self) {
         let mut state = self.state.lock();
-        // A place that was lost is somebody else's already.
+        // An evicted slot has no place to free.
         if !self.evicted.is_cancelled() && !state.remove_unauthenticated(self.prefix, self.number) {
             state.release(self.prefix);
         }

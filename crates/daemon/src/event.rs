@@ -1,13 +1,13 @@
-//! Player events: what happened to players, as structured records that operators search and bill by.
-//! They are tracing events of the target `event`; the logs daemon keeps their fields in columns of their own.
+//! Player events: structured records of what happened to players, for search and billing. They are tracing events
+//! with the target `event`. The logs daemon stores each of their fields in a separate column.
 
 /// The target of every player event.
 pub const TARGET: &str = "event";
 
 /// Records a player event: a name in snake case, then fields as in [`tracing::info!`].
 ///
-/// Every event names what it is about with the same fields, as far as it knows them: `account` (number), `character`
-/// (number), `session`, `world` (number). Never put a secret into an event.
+/// Events share the names of their common fields: `account` (number), `character` (number), `session`, `world`
+/// (number). Never put a secret into an event.
 ///
 /// ```
 /// let account = 7u64;

@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context as _, bail};
 
 const TIMEOUT: Duration = Duration::from_secs(2);
-/// Far above what `/readyz` says.
+/// Far longer than any answer of `/readyz`.
 const MAX_BYTES: u64 = 4096;
 
 /// Returns when `/readyz` at this admin address answers 200.
@@ -42,7 +42,7 @@ mod tests {
 
     use super::*;
 
-    /// Answers one request so; returns the port.
+    /// Answers one request with this text. Returns the port.
     fn serve_response(response_text: &'static str) -> u16 {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -57,7 +57,7 @@ mod tests {
     #[test]
     fn healthcheck_accepts_only_status_200() {
         let ready = serve_response("HTTP/1.0 200 OK\r\n\r\nready\n");
-        // Who listens everywhere is found on the loopback address.
+        // A daemon that listens on all addresses is checked at the loopback address.
         check_ready(&format!("0.0.0.0:{ready}")).unwrap();
         let draining = serve_response("HTTP/1.0 503 Service Unavailable\r\n\r\ndraining\n");
         assert_eq!(check_ready(&format!("127.0.0.1:{draining}")).unwrap_err().to_string(), "draining");

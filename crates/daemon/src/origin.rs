@@ -1,8 +1,8 @@
-//! Who is behind an address, as far as bounds and fairness go.
+//! Address ranges that limits and fairness count as one client.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// Whom a limit counts: an IPv4 address, or the /64 that one IPv6 host can choose from freely.
+/// The unit of limits per client: one IPv4 address, or an IPv6 /64, from which one host can choose any address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Origin(IpAddr);
 
@@ -23,7 +23,7 @@ impl Origin {
     }
 }
 
-/// Who shares what there is fairly: what a provider hands out, a /24 of IPv4 or a /56 of IPv6.
+/// The unit of fairness between networks, about what a provider assigns to one customer: an IPv4 /24 or an IPv6 /56.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Prefix(IpAddr);
 

@@ -1,5 +1,5 @@
-//! One connection on whichever lane, in the shape of a TCP socket: a task waits until it can be read or written, and
-//! then takes or gives what goes without waiting.
+//! A connection on any lane, with the interface of a TCP socket: a task waits until the connection is readable or
+//! writable, then reads or writes without waiting.
 
 use std::{
     future, io,
@@ -16,16 +16,16 @@ use tokio::{
 
 use crate::{CloseCode, Lane, quic, tcp, upgrade::Upgrade, websocket::WebSocket};
 
-/// Bytes of one read while the first bytes are awaited.
+/// Bytes per read until the first message is complete.
 const FIRST_READ: usize = 512;
 
-/// An enum, so that TCP, the lane of most connections, pays one branch.
+/// An enum, so that TCP, the most common lane, costs one branch.
 #[derive(Debug)]
 pub enum Stream {
     Tcp(TcpStream),
     Quic(Box<quic::Stream>),
     WebSocket(Box<WebSocket>),
-    /// The change to a WebSocket has failed.
+    /// The upgrade to a WebSocket failed.
     Closed,
 }
 
@@ -39,7 +39,7 @@ impl Stream {
     }
 
     /// # Errors
-    /// When the connection is gone.
+    /// When the connection is lost.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         match self {
             Self::Tcp(stream) => stream.local_addr(),
@@ -49,8 +49,9 @@ impl Stream {
         }
     }
 
-    /// 32 bytes that only the two ends of the TLS connection know, where the client can learn them too. They enter the
-    /// transcripts, so that nobody can sit between. Browsers keep them from their programs: a WebSocket has none.
+    /// 32 bytes of the TLS exporter, known only to the two ends of the TLS connection. They enter the handshake
+    /// transcripts and so detect a machine in the middle. `None` on TCP, and on WebSockets, where browsers do not
+    /// show them to scripts.
     pub fn exporter(&self) -> Option<[u8; 32]> {
         match self {
             Self::Quic(stream) => Some(stream.exporter()),
@@ -58,12 +59,12 @@ impl Stream {
         }
     }
 
-    /// The first `N` bytes that the client sends; bytes that came with them go into `rest`. If they begin HTTP or TLS
-    /// instead, and `upgrade` allows it, the connection becomes a WebSocket, and the first `N` bytes in there are returned.
-    /// The caller bounds the time.
+    /// Reads the first `N` bytes that the client sends; further bytes of the same read go into `rest`. If the bytes
+    /// begin HTTP or TLS and `upgrade` allows it, the connection becomes a WebSocket, and the first `N` bytes inside
+    /// it are returned. The caller bounds the time.
     ///
     /// # Errors
-    /// When the connection ends before, or is neither.
+    /// When the connection ends early, or the bytes begin neither.
     pub async fn first<const N: usize>(
         &mut self,
         upgrade: Option<&Upgrade>,
@@ -109,15 +110,15 @@ impl Stream {
         }
     }
 
-    /// Waits until there may be something to read. What a write left behind goes out meanwhile.
+    /// Waits until a read may succeed. Meanwhile it flushes bytes of earlier writes.
     ///
     /// # Errors
-    /// When the connection is gone.
+    /// When the connection is lost.
     pub async fn readable(&self) -> io::Result<()> {
         future::poll_fn(|cx| self.poll_readable(cx)).await
     }
 
-    /// The same for one task at a time, which needs no future for it.
+    /// As [`Self::readable`], for a single task and without allocating a future.
     pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Tcp(stream) => stream.poll_read_ready(cx),
@@ -127,15 +128,15 @@ impl Stream {
         }
     }
 
-    /// Waits until a write may go through.
+    /// Waits until a write may succeed.
     ///
     /// # Errors
-    /// When the connection is gone.
+    /// When the connection is lost.
     pub async fn writable(&self) -> io::Result<()> {
         future::poll_fn(|cx| self.poll_writable(cx)).await
     }
 
-    /// The same for one task at a time, which needs no future for it.
+    /// As [`Self::writable`], for a single task and without allocating a future.
     pub fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Tcp(stream) => stream.poll_write_ready(cx),
@@ -145,10 +146,10 @@ impl Stream {
         }
     }
 
-    /// Takes what has arrived. `Ok(0)`: the other side has finished.
+    /// Reads the bytes that have arrived. `Ok(0)`: the peer has finished.
     ///
     /// # Errors
-    /// `WouldBlock`: nothing has; wait for [`Self::readable`]. Others: the connection is gone.
+    /// `WouldBlock` when none have arrived; wait for [`Self::readable`]. Others: the connection is lost.
     pub fn try_read_buf(&self, buffer: &mut BytesMut) -> io::Result<usize> {
         let bytes = match self {
             Self::Tcp(stream) => return stream.try_read_buf(buffer),
@@ -160,10 +161,10 @@ impl Stream {
         Ok(bytes.len())
     }
 
-    /// The same into a slice, which need not be large enough: what does not fit can be read later.
+    /// Reads into a slice of any length. Bytes that do not fit can be read later.
     ///
     /// # Errors
-    /// As [`Self::try_read_buf`]'s.
+    /// As [`Self::try_read_buf`].
     pub fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
         let bytes = match self {
             Self::Tcp(stream) => return tcp::try_read(stream, buffer),
@@ -175,10 +176,10 @@ impl Stream {
         Ok(bytes.len())
     }
 
-    /// Gives as much as goes without waiting.
+    /// Writes as many bytes as possible without waiting.
     ///
     /// # Errors
-    /// `WouldBlock`: nothing went; wait for [`Self::writable`]. Others: the connection is gone.
+    /// `WouldBlock` when none can be written; wait for [`Self::writable`]. Others: the connection is lost.
     pub fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Self::Tcp(stream) => stream.try_write(bytes),
@@ -188,7 +189,7 @@ impl Stream {
         }
     }
 
-    /// Largest datagram that the other side takes now; `None`: it takes none, or the lane has none.
+    /// Largest datagram that the peer accepts at the moment. `None`: the peer or the lane has no datagrams.
     pub fn max_datagram(&self) -> Option<usize> {
         match self {
             Self::Quic(stream) => stream.max_datagram(),
@@ -196,7 +197,7 @@ impl Stream {
         }
     }
 
-    /// Sends a datagram, which may be lost. False: not even tried.
+    /// Sends a datagram, which may be lost. Returns false if it was not sent at all.
     pub fn send_datagram(&self, datagram: Bytes) -> bool {
         match self {
             Self::Quic(stream) => stream.send_datagram(datagram),
@@ -204,10 +205,10 @@ impl Stream {
         }
     }
 
-    /// Waits for a datagram; for ever where there can be none.
+    /// Waits for a datagram. Never returns on a lane without datagrams.
     ///
     /// # Errors
-    /// When the connection is gone.
+    /// When the connection is lost.
     pub async fn datagram(&self) -> io::Result<Bytes> {
         match self {
             Self::Quic(stream) => stream.datagram().await,
@@ -215,7 +216,7 @@ impl Stream {
         }
     }
 
-    /// Goes on from another local port, as a device does that changes its network. Only a client's QUIC can.
+    /// Continues from another local port, as a device does that changes its network. Only for QUIC clients.
     ///
     /// # Errors
     /// `Unsupported` on the other lanes.

@@ -17,9 +17,9 @@ use crate::Settings;
 
 /// The name in certificates for players that the development authority makes, and for which clients look by default.
 pub const PLAYER_CERTIFICATE_NAME: &str = "players.shardkeep.internal";
-/// What QUIC connections negotiate (ALPN): the client protocol, in its only stream.
+/// Protocol that QUIC connections negotiate (ALPN): the client protocol, in one stream.
 pub(crate) const QUIC_PROTOCOL: &[u8] = b"shardkeep/1";
-/// What `wss` connections negotiate.
+/// Protocol that `wss` connections negotiate.
 pub(crate) const HTTP_PROTOCOL: &[u8] = b"http/1.1";
 /// Label of the exporter (RFC 8446, section 7.5) that binds a login or a session to its TLS connection.
 pub(crate) const EXPORTER: &[u8] = b"EXPORTER-shardkeep-v1";
@@ -61,8 +61,8 @@ struct Current {
 type Stamp = (SystemTime, u64);
 
 impl ServerCertificate {
-    /// The certificate in the settings, or one made for this process. No authority vouches for the latter, and none need:
-    /// on QUIC the proofs of login and attach cover the TLS connection itself.
+    /// Loads the certificate of the settings, or makes one for this process. No authority signs the latter, and none
+    /// needs to: on QUIC, the proofs of login and attach cover the TLS connection itself.
     pub(crate) fn load(settings: &Settings) -> Result<Self, CertificateError> {
         let files = match (&settings.certificate, &settings.key) {
             (Some(certificate), Some(key)) => Some([certificate.clone(), key.clone()]),
@@ -74,7 +74,8 @@ impl ServerCertificate {
         Ok(Self(Arc::new(Reloading { files, current })))
     }
 
-    /// Tickets let a client come back without a signature. 0-RTT stays off, because a third party could replay it.
+    /// Session tickets let a client return without a signature. 0-RTT stays off, because a third party could replay
+    /// it.
     pub(crate) fn server(&self, protocol: &[u8]) -> Result<rustls::ServerConfig, CertificateError> {
         let mut config = rustls::ServerConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&TLS13])?
@@ -137,7 +138,7 @@ fn self_signed() -> Result<CertifiedKey, CertificateError> {
     Ok(CertifiedKey::from_der(vec![made.cert.der().clone()], key.into(), &provider())?)
 }
 
-/// An error of another library, as one of input and output.
+/// Wraps an error of another library.
 pub(crate) fn io_error(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
     io::Error::other(error)
 }

@@ -83,7 +83,7 @@ impl Refusal {
     }
 }
 
-/// What the response to a good request needs.
+/// Parts of a valid request that the response needs.
 #[derive(Debug, PartialEq, Eq)]
 struct Request {
     accept_key: String,

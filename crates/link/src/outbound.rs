@@ -214,7 +214,7 @@ pub(crate) enum Priority {
 /// The next step of the stream that carries an end.
 pub(crate) enum StreamStep {
     Frame(Outgoing),
-    /// Nothing, until the stream is woken or this time has come.
+    /// Wait until the stream is woken, or until this time.
     Wait(Option<Instant>),
     Ended,
 }

@@ -1,15 +1,15 @@
-//! For messages that are written field by field: the head of a field whose content has a length of its own.
+//! Encodes length-delimited fields of messages that are written field by field.
 
 use ::bytes::BufMut;
 use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len};
 
-/// Key and length of a field of so many bytes, which are to follow.
+/// Writes key and length of a field. `length` bytes of content must follow.
 pub fn encode_field_header(out: &mut impl BufMut, tag: u32, length: usize) {
     encode_key(tag, WireType::LengthDelimited, out);
     encode_varint(length as u64, out);
 }
 
-/// Bytes of such a field with its key and length.
+/// Total length of a field with key, length and content.
 pub fn delimited_len(tag: u32, length: usize) -> usize {
     key_len(tag) + encoded_len_varint(length as u64) + length
 }

@@ -1,5 +1,5 @@
-//! What daemons say to each other: the gRPC code generated from `proto/`, and the conversions between its
-//! messages and the types of the cluster. gRPC types stay at the edges; inside, code speaks [`shardkeep_types`].
+//! The gRPC interfaces between daemons: code generated from `proto/`, and conversions between its messages and
+//! [`shardkeep_types`]. gRPC types stay at the edges; other code uses [`shardkeep_types`].
 
 pub mod batch;
 pub mod batched_call;

@@ -1,4 +1,4 @@
-//! Group keys: the name of something many sessions listen to.
+//! Group keys. A group is a source of messages to which many sessions listen.
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use crate::BackendKind;
 /// Kinds of groups. The high byte is the kind of backend that owns the group; bit 7 of the low byte declares it
 /// many-writer.
 pub mod group_kind {
-    /// Everybody in a world; number 0.
+    /// All sessions of a world; number 0.
     pub const WORLD: u16 = 0x0100;
     /// A cell at full rate; space: world, number: [`crate::CellId::number`].
     pub const CELL: u16 = 0x0200;

@@ -1,4 +1,5 @@
-//! Identifiers. Numbers from the database are `u64`; what a stranger must not guess is 16 bytes, most of them random.
+//! Identifiers. Numbers from the database are `u64`. Identifiers that must be hard to guess have 16 bytes, most of
+//! them random.
 
 use std::{fmt, str::FromStr};
 
@@ -26,15 +27,15 @@ macro_rules! number_id {
 }
 
 number_id! {
-    /// Who pays. Given by the account store, from 1.
+    /// Number of an account, which one player owns. Assigned by the account store, from 1.
     AccountId(u64)
 }
 number_id! {
-    /// What is played. Given by the database, from 1.
+    /// Number of a character. Assigned by the database, from 1.
     CharacterId(u64)
 }
 number_id! {
-    /// One stack of items in the ledger. Given by the database, from 1.
+    /// Number of a stack of items in the ledger. Assigned by the database, from 1.
     ItemId(u64)
 }
 number_id! {
@@ -42,8 +43,8 @@ number_id! {
     WorldId(u32)
 }
 
-/// Something that stands on a map: an avatar, a creature or an item on the ground. The top byte tells which, so
-/// that the same avatar or item has the same id on every zone.
+/// An entity on a map: an avatar, a creature or an item on the ground. The top byte is the kind, so that an avatar
+/// or item has the same id on every zone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct EntityId(pub u64);
@@ -86,7 +87,7 @@ impl fmt::Display for EntityId {
     }
 }
 
-/// The text or bytes given are not the identifier they should be.
+/// The text or bytes are not an identifier of this type.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("{what}: expected {expected}, got {got}")]
 pub struct ParseIdError {
@@ -121,7 +122,7 @@ macro_rules! random_id {
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                // Ids stand in every player event, so they are written in one piece.
+                // Every player event contains ids, so all digits are written at once.
                 const DIGITS: &[u8; 16] = b"0123456789abcdef";
                 let mut text = [0; 32];
                 for (byte, pair) in self.0.iter().zip(text.chunks_exact_mut(2)) {
@@ -157,17 +158,17 @@ macro_rules! random_id {
 }
 
 random_id! {
-    /// One player's presence; survives sockets and gateways. 48 bits of its start in milliseconds since the Unix epoch
-    /// (so that its play time can be told from it wherever it goes), then 80 random bits.
+    /// Identifies a session, which outlives connections and gateways: 48 bits with its start in milliseconds since
+    /// the Unix epoch, from which any daemon can compute the play time, then 80 random bits.
     SessionId, "session id"
 }
 random_id! {
-    /// Names a single-use ticket; derived, like its key, from the ticket chain.
+    /// Identifies a single-use ticket. Id and key are derived from the ticket chain.
     TicketId, "ticket id"
 }
 
-/// One running daemon. The name is stable over restarts; the incarnation is its start, in milliseconds since
-/// the Unix epoch, or more than that where the clock went back: a later start has a higher one.
+/// Identifies a running daemon. The name is stable over restarts. The incarnation is the start time in milliseconds
+/// since the Unix epoch, or a larger number if the clock was set back: a later start always has a higher one.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct InstanceId {
     pub kind: crate::DaemonKind,

@@ -1,11 +1,11 @@
-//! Kinds of daemons, and of the backends a gateway routes to.
+//! Kinds of daemons, and of backends to which a gateway routes.
 
 use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-/// What a process is. `Cli` is the operator's tool, which holds a certificate but serves nothing; `Backend` is
-/// a studio's own service.
+/// Kind of a process. `Cli` is the operator's tool, which holds a certificate but serves nothing. `Backend` is a
+/// studio's service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DaemonKind {
@@ -84,7 +84,7 @@ impl FromStr for DaemonKind {
     }
 }
 
-/// Kind of backend a route leads to: the high byte of group kinds, and the `kind` of a binding.
+/// Kind of backend that a route leads to: the high byte of group kinds, and the `kind` of a binding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct BackendKind(pub u8);

@@ -1,19 +1,19 @@
-//! A file that one process holds at a time.
+//! A lock file, held by one process at a time.
 
 use std::{
     fs::{File, TryLockError},
     path::Path,
 };
 
-/// An exclusive lock on a file. The operating system drops it with the process, however that ends.
+/// An exclusive lock on a file. The operating system releases it when the process ends in any way.
 #[derive(Debug)]
 pub struct FileLock(File);
 
 impl FileLock {
-    /// Locks the file at `path`, making it when it is not there; what it holds stays.
+    /// Locks the file at `path`. Creates it if it is missing, and keeps its content.
     ///
     /// # Errors
-    /// [`TryLockError::WouldBlock`] when somebody holds it; otherwise that the file cannot be opened.
+    /// [`TryLockError::WouldBlock`] when another process holds the lock. Otherwise the error of opening the file.
     pub fn take(path: &Path) -> Result<Self, TryLockError> {
         let options = File::options().create(true).truncate(false).read(true).write(true).open(path);
         Self::of(options.map_err(TryLockError::Error)?)
@@ -28,17 +28,17 @@ impl FileLock {
         Ok(Self(file))
     }
 
-    /// The file, to write into it who holds it.
+    /// The locked file, so that the holder can write its name into it.
     pub fn file(&mut self) -> &mut File {
         &mut self.0
     }
 }
 
 impl Drop for FileLock {
-    /// Closing the file is not enough: a process that is being started has a copy of it until its `exec`, and a lock
-    /// lives as long as its last copy.
+    /// Closing the file is not enough: a child process has a copy of the descriptor until its `exec`, and the lock
+    /// lives until the last copy is closed.
     fn drop(&mut self) {
-        // Refused only for a file that is not open.
+        // Fails only for a file that is not open.
         let _ = self.0.unlock();
     }
 }

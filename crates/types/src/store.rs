@@ -1,21 +1,22 @@
-//! How the stores of replicas are told apart: each has a mark, made with it and copied with it.
+//! Identities of stores, by which replicas detect that they use different stores. An identity is created with the
+//! store and copied with it.
 
 use std::{fmt, str::FromStr};
 
-/// One store, as the instance that owns it tells the others: `accounts/shared/5f0c…`.
+/// The identity of a store, as the instance that uses it announces it: `accounts/shared/5f0c…`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoreIdentity {
-    /// What it holds: `accounts`, `game`.
+    /// Content of the store: `accounts` or `game`.
     pub schema: String,
-    /// Whether several processes may have it open (PostgreSQL) or one alone (a SQLite file).
+    /// Whether several processes can open the store (PostgreSQL) or only one (an SQLite file).
     pub shared: bool,
-    /// Drawn when the store was made. A copy has the same.
+    /// Random, made with the store. A copy of the store has the same id.
     pub id: String,
 }
 
 impl StoreIdentity {
-    /// Whether one replica may serve from this store while another serves from that one. Of files that one process
-    /// has alone, two are two stores, also where one is a copy of the other.
+    /// Whether two replicas may serve from `self` and `other` at the same time. Two SQLite files never are one
+    /// store, even if one is a copy of the other.
     pub fn is_compatible_with(&self, other: &Self) -> bool {
         self.schema != other.schema || (self.shared && other.shared && self.id == other.id)
     }
@@ -28,7 +29,7 @@ impl fmt::Display for StoreIdentity {
     }
 }
 
-/// The text is not a mark of a store.
+/// The text is not a store identity.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is not the mark of a store")]
 pub struct InvalidStoreIdentity(String);

@@ -1,9 +1,9 @@
-//! A backend of one's own: a table at which every player of the cluster rolls dice. Gateways find it in the registry,
-//! route its opcodes to it, and fan out what it publishes; nothing else in the cluster knows that it exists.
+//! A studio's backend: a table at which all players of the cluster roll dice. Gateways find it in the registry,
+//! route its opcodes to it, and fan out the messages that it publishes. No other part of the cluster knows of it.
 //!
-//! * `0x8000` request: one byte, the sides of the die (2 to 100). Reply: one byte, what was rolled.
-//! * `0x8001` event to everybody at the table: one byte sides, one byte rolled.
-//! * `0x8002` state: the last roll, in the same form; who joins later sees it at once.
+//! * `0x8000` request: one byte, the sides of the die (2 to 100). Reply: one byte, the number rolled.
+//! * `0x8001` event to all players at the table: one byte sides, one byte rolled.
+//! * `0x8002` state: the last roll, in the same form. A player who joins later receives it at once.
 //!
 //! Run it beside a local cluster (see `README.md` in this folder).
 
@@ -35,7 +35,7 @@ fn main() -> ExitCode {
 
 struct Dice;
 
-/// No settings of its own: `[daemon]`, `[cluster]` and `[log]` are all it needs.
+/// It has only the common settings `[daemon]`, `[cluster]` and `[log]`.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct Config {}
@@ -52,7 +52,7 @@ impl Service for Dice {
             kind: KIND,
             world: WorldId(0),
             routes: vec![Route { first: ROLL, last: ROLL, max_payload: 1, rate: 5, burst: 10 }],
-            // Any gateway may bind any session to us without asking the world.
+            // Any gateway may bind any session to this backend without asking the world.
             auto_bind: true,
         };
         let (hub, mut events) = LinkHub::new(&node, spec);
@@ -88,7 +88,7 @@ impl Table {
                     self.roll(&gateway, session, &message);
                 }
             }
-            // A gateway has its first player at the table, or lost something: tell the state from scratch.
+            // A gateway has its first player at the table, or has lost a message: send the whole state.
             LinkEvent::Watched { group: watched, .. } | LinkEvent::KeyframeWanted { group: watched }
                 if watched == group() =>
             {
@@ -99,7 +99,7 @@ impl Table {
     }
 
     fn roll(&mut self, gateway: &GatewayId, session: SessionId, message: &ClientMessage) {
-        // The gateway has checked opcode, size and rate; what the bytes mean is ours to check.
+        // The gateway has checked opcode, size and rate. The backend checks the bytes.
         let Some(sides) = message.payload.first().copied().filter(|sides| SIDES.contains(sides)) else {
             let detail = error_refused("sides: one byte, 2 to 100");
             self.hub.send(gateway, &[session], vec![ServerMessage::refusal(message.request, detail)]);
@@ -133,7 +133,7 @@ fn error_refused(detail: &str) -> Vec<u8> {
     bytes
 }
 
-/// Good enough for an example: the standard library's hasher keys are random.
+/// Random enough for an example: the standard library's hasher keys are random.
 fn random_below(limit: u8) -> u8 {
     let random = RandomState::new().hash_one(limit);
     u8::try_from(random % u64::from(limit)).unwrap_or_default()

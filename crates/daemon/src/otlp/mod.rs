@@ -20,22 +20,22 @@ pub(crate) use record::resource;
 use queue::{Batch, Queue};
 use request::ExportRequest;
 
-/// A batch is sent when it is full, or so long after its first record.
+/// A batch is sent when it is full, or this long after its first record.
 const LINGER: Duration = Duration::from_millis(500);
-/// How often the queue is looked at meanwhile: to be woken by each record would cost more than the record. At the queue's
-/// bound that allows for 160,000 records a second.
+/// How often the queue is checked meanwhile. A wake-up per record would cost more than the record. With the queue's
+/// bound, this interval allows 160,000 records per second.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 const DEADLINE: Duration = Duration::from_secs(3);
 const RETRY_DELAY: Duration = Duration::from_secs(1);
 const DROPPED: &str = "shardkeep_log_dropped_records_total";
 const FAILURES: &str = "shardkeep_log_export_failures_total";
-/// Targets of the export's own machinery: sending their records would make new ones.
+/// Crates that the exporter itself uses. Exporting their records would produce new records without end.
 const EXPORTER_CRATES: [&str; 6] = ["h2", "hyper", "tonic", "tower", "rustls", "opentelemetry"];
 
 /// Puts every event's record into the exporter's queue.
 pub(crate) struct ExportLayer(Arc<Queue>);
 
-/// The other end of the queue, before [`run`] takes it.
+/// The receiving side of the queue, until [`run`] takes it.
 pub(crate) struct Exporter(Arc<Queue>);
 
 pub(crate) fn pair() -> (ExportLayer, Exporter) {
@@ -53,8 +53,7 @@ impl<S: Subscriber> Layer<S> for ExportLayer {
     }
 }
 
-/// Sends batches to whatever collector is named at the moment, until the daemon has finished; then what is left,
-/// once.
+/// Sends batches to the current collector until the daemon has finished, then sends the rest once.
 pub(crate) async fn run(
     Exporter(queue): Exporter,
     resource: Resource,
@@ -90,8 +89,8 @@ pub(crate) async fn run(
     }
 }
 
-/// Waits a little for more records, so that a quiet daemon does not send each line by itself. A batch is taken out at
-/// once, so nothing is lost when nobody waits any more.
+/// Waits a short time for more records, so that a quiet daemon does not send each line alone. The batch leaves the
+/// queue without a later `await`, so dropping this future loses no record.
 async fn next(queue: &Queue) -> Batch {
     queue.wait_until_filled().await;
     loop {
@@ -102,11 +101,11 @@ async fn next(queue: &Queue) -> Batch {
     }
 }
 
-/// Sends a batch until a collector takes it, or says that it never will.
+/// Sends a batch until a collector accepts it, or rejects it for good.
 async fn send_until_accepted(collector: &mut watch::Receiver<Option<Channel>>, request: &ExportRequest) {
     loop {
         let named = collector.wait_for(Option::is_some).await.ok().and_then(|channel| channel.clone());
-        // Without a daemon nobody will ever name a collector; the end of the export is decided elsewhere.
+        // The daemon was dropped, so no collector will be set. The caller ends the export.
         let Some(channel) = named else { return std::future::pending().await };
         match send(channel, request.clone()).await {
             SendOutcome::Accepted => return,
@@ -122,7 +121,7 @@ async fn send_until_accepted(collector: &mut watch::Receiver<Option<Channel>>, r
 enum SendOutcome {
     Accepted,
     Retry,
-    /// Repeating it would only keep the others waiting.
+    /// Sending the batch again would only delay the others.
     Rejected,
 }
 
@@ -154,7 +153,7 @@ mod tests {
 
     use super::*;
 
-    /// A collector that hands on what it gets.
+    /// A collector that forwards each request to a channel.
     struct Collector(mpsc::UnboundedSender<ExportLogsServiceRequest>);
 
     #[tonic::async_trait]

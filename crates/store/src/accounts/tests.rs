@@ -195,7 +195,7 @@ async fn revocations_are_listed_since_time(database: &Database) {
     let theirs = revocations::since(database, begin, Process(8), 1_000).await.unwrap();
     assert!(theirs.now_ms >= begin);
     assert_eq!(mine(theirs.found), all);
-    // A process skips the revocations of its own logins, but not others.
+    // A process skips revocations that its logins caused, and sees all others.
     let ours = revocations::since(database, begin, OURS, 1_000).await.unwrap();
     assert_eq!(mine(ours.found), all[..1]);
     let everything = revocations::since(database, begin, Process::NONE, 1_000).await.unwrap();

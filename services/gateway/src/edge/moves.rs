@@ -1,8 +1,8 @@
 //! Hands a session over to another gateway, at which its client has proved itself. No message is lost or sent twice; see
 //! "A session moves" in `docs/design/sessions.md`.
 //!
-//! This gateway sends `Fence` to every backend of the session and waits until each has answered, behind everything that it
-//! had sent. Only then does it seal the snapshot. The next gateway subscribes the session to its groups and sends `Lift`:
+//! This gateway sends `Fence` to every backend of the session and waits until each has answered after all its earlier
+//! messages. Only then does it seal the snapshot. The next gateway subscribes the session to its groups and sends `Lift`:
 //! the backends then send what they kept.
 
 use std::{

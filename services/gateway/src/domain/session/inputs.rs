@@ -1,5 +1,5 @@
-//! Judges each message of a client: the opcode table first, then its rate. Whatever the client does wrong is a strike,
-//! and too many strikes close the connection.
+//! Judges each message of a client: the opcode table first, then its rate. Each violation is a strike, and
+//! too many strikes close the connection.
 
 use std::time::{Duration, Instant};
 

@@ -34,12 +34,12 @@ impl PendingMove {
 }
 
 impl Moving {
-    /// The session has come from another gateway, and these backends still keep messages for it.
+    /// The session arrived from another gateway, and these backends still keep messages for it.
     pub(crate) fn arrived(muted: Vec<Arc<str>>) -> Self {
         Self { pending: None, muted }
     }
 
-    /// The session leaves when these backends have answered. The receiver tells when; it fails if the session ends first.
+    /// The session leaves when these backends have answered. The receiver resolves then, and fails if the session ends first.
     pub(crate) fn begin(&mut self, awaited: Vec<Arc<str>>) -> oneshot::Receiver<()> {
         let (settled, receiver) = oneshot::channel();
         let mut pending = PendingMove { awaited, settled: Some(settled) };

@@ -52,7 +52,7 @@ pub(super) async fn run(
     finish_attach(handshake, wire, id, &keys).await
 }
 
-/// What the client has proved.
+/// A ticket whose key the client has proved to know.
 struct VerifiedTicket {
     id: TicketId,
     key: Key,
