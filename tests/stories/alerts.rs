@@ -8,8 +8,9 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
+use futures::future::join_all;
 use serde_json::{Value, json};
-use shardkeep_stories::Actor;
+use shardkeep_stories::{Actor, PASSWORD};
 use shardkeep_testkit::{Cluster, Postgres, Redis, Stores};
 use tokio::{
     io::{AsyncBufReadExt as _, BufReader},
@@ -24,8 +25,10 @@ const ALERT_TIMEOUT: Duration = Duration::from_secs(120);
 const POLL: Duration = Duration::from_millis(250);
 /// A stop of two ticks, five times a second, makes a zone miss its tick rate.
 const STALL: Duration = Duration::from_millis(100);
-/// One waiting soft state fills the queue of dbcache.
-const SETTINGS: &str = "[dbcache]\nsoft_queue = 1\n";
+/// One waiting soft state fills a queue of dbcache, and two waiting hard actions are an eighth of the other.
+const SETTINGS: &str = "[dbcache]\nsoft_queue = 1\nhard_queue = 8\nlanes = 1\n";
+/// Players of each fault that needs several.
+const PLAYERS: usize = 6;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn page_alert_fires_when_its_fault_is_caused() -> Result<()> {
@@ -58,6 +61,7 @@ async fn page_alert_fires_when_its_fault_is_caused() -> Result<()> {
     prometheus.wait_for("min(shardkeep_dns_targets_count{name=~\"login|gateway\"}) > 0").await?;
 
     fail_database(&cluster, &prometheus, &postgres).await?;
+    fail_placements(&cluster, &prometheus).await?;
 
     cluster.freeze("world-1")?;
     prometheus.wait_for_alert("DaemonDown").await?;
@@ -69,28 +73,85 @@ async fn page_alert_fires_when_its_fault_is_caused() -> Result<()> {
     cluster.thaw("registry-1")
 }
 
-/// A database that does not answer: writes fail, and soft state waits until its queue is full.
+/// A database that does not answer: writes fail, soft state and hard actions wait, and players cannot log in.
 async fn fail_database(cluster: &Cluster, prometheus: &Prometheus, postgres: &Postgres) -> Result<()> {
-    let walkers = [Actor::enter(cluster, "wala").await?, Actor::enter(cluster, "walb").await?];
+    let mut actors = Vec::new();
+    for _ in 0..PLAYERS {
+        let actor = Actor::enter(cluster, "wal").await?;
+        let item =
+            actor.coins_and_items().await?.1.first().copied().context("a new character has an item")?;
+        actors.push((actor, item));
+    }
     postgres.freeze();
-    let walk = async {
-        // Walking changes positions, which dbcache cannot save now.
-        for step in 0.. {
-            for walker in &walkers {
-                let _ = timeout(STALL, walker.walk_to(500 + step % 8, 500)).await;
+    let play = join_all(actors.iter().map(async |(actor, item)| {
+        // Neither a position nor a dropped item can be saved now.
+        let walk = async {
+            for step in 0.. {
+                let _ = timeout(STALL, actor.walk_to(500 + step % 8, 500)).await;
             }
-        }
-    };
+        };
+        let drop_item = async {
+            loop {
+                let _ = actor.player.drop_item(*item).await;
+            }
+        };
+        let log_in = async {
+            loop {
+                let _ = shardkeep_stories::log_in(cluster, &actor.name, PASSWORD).await;
+            }
+        };
+        tokio::join!(walk, drop_item, log_in)
+    }));
     let alerts = async {
-        prometheus.wait_for_alert("DatabaseErrors").await?;
-        prometheus.wait_for_alert("SoftStateLost").await
+        for alert in ["DatabaseErrors", "SoftStateLost", "HardActionsQueued", "LoginsFailInternally"] {
+            prometheus.wait_for_alert(alert).await?;
+        }
+        anyhow::Ok(())
     };
     let fired = tokio::select! {
         fired = alerts => fired,
-        () = walk => unreachable!("walking never ends"),
+        _ = play => unreachable!("players never stop to try"),
     };
     postgres.thaw();
     fired
+}
+
+/// No zone answers, so no avatar can be placed.
+async fn fail_placements(cluster: &Cluster, prometheus: &Prometheus) -> Result<()> {
+    let names: Vec<String> = (0..PLAYERS).map(|_| shardkeep_stories::unique_name("pla")).collect();
+    for name in &names {
+        cluster.account(name, PASSWORD).await?;
+    }
+    for zone in ["zone-1", "zone-2"] {
+        cluster.freeze(zone)?;
+    }
+    let enter = join_all(names.iter().map(async |name| {
+        loop {
+            let _ = Actor::enter_as(cluster, name).await;
+        }
+    }));
+    let fired = tokio::select! {
+        fired = prometheus.wait_for_alert("PlacementsFail") => fired,
+        _ = enter => unreachable!("players never stop to try"),
+    };
+    for zone in ["zone-1", "zone-2"] {
+        cluster.thaw(zone)?;
+    }
+    fired
+}
+
+/// The servers of the home region do not answer for longer than the alert's limit, a minute.
+#[tokio::test(flavor = "multi_thread")]
+async fn region_without_home_region_raises_alert() -> Result<()> {
+    let home = Cluster::start_region("eu", None, None).await?;
+    let region = Cluster::start_region("us", Some(&home), None).await?;
+    let prometheus = Prometheus::start(&region).await?;
+    prometheus.wait_for("max(shardkeep_login_central_lag_seconds) < 30").await?;
+    home.freeze("login-1")?;
+    prometheus.wait_for_alert("CentralStoreUnreachable").await?;
+    home.thaw("login-1")?;
+    home.stop().await?;
+    region.stop().await
 }
 
 /// Stops and continues a daemon until the alert fires.

@@ -71,6 +71,7 @@ impl Service for Dbcache {
         daemon.spawn("store monitor", database.clone().monitor(daemon.draining().cancelled_owned(), report));
         let game = Game::new(database.clone(), Arc::new(BoundedHoldingsCache::new(config.cache)));
         let (committer, lanes) = Committer::new(&game, committer_config(config, &database), &observer());
+        ::metrics::gauge!(metrics::HARD_WAITING_LIMIT).set(config.hard_queue as f64);
         let done = CancellationToken::new();
         for lane in lanes {
             let done = done.clone();

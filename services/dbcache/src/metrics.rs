@@ -11,6 +11,7 @@ pub(crate) const BATCHES: &str = "shardkeep_dbcache_batches_total";
 pub(crate) const BATCH_ACTIONS: &str = "shardkeep_dbcache_batch_actions";
 pub(crate) const BATCH_SECONDS: &str = "shardkeep_dbcache_batch_seconds";
 pub(crate) const HARD_WAITING: &str = "shardkeep_dbcache_hard_waiting_count";
+pub(crate) const HARD_WAITING_LIMIT: &str = "shardkeep_dbcache_hard_waiting_limit";
 pub(crate) const SOFT_WAITING: &str = "shardkeep_dbcache_soft_waiting_count";
 pub(crate) const SOFT_COALESCED: &str = "shardkeep_dbcache_soft_coalesced_total";
 pub(crate) const SOFT_WRITTEN: &str = "shardkeep_dbcache_soft_written_total";
@@ -33,6 +34,7 @@ pub(crate) fn describe() {
     describe_histogram!(BATCH_ACTIONS, "Hard actions in a transaction");
     describe_histogram!(BATCH_SECONDS, Unit::Seconds, "Time of a transaction of hard actions");
     describe_gauge!(HARD_WAITING, "Hard actions that wait for a transaction");
+    describe_gauge!(HARD_WAITING_LIMIT, "Most hard actions that may wait: the setting `hard_queue`");
     describe_gauge!(SOFT_WAITING, "Characters whose soft state waits to be written");
     describe_counter!(SOFT_COALESCED, "Soft states replaced by a newer one before they were written");
     describe_counter!(SOFT_WRITTEN, "Soft states written, or superseded by a written one");

@@ -129,7 +129,7 @@ impl LoginError {
             Self::Busy(_) | Self::Internal(_) => Fault::Us,
             Self::Proxy(_)
             | Self::Store(_)
-            | Self::Central(_)
+            | Self::Central(CentralError::Unavailable(_))
             | Self::NoGateway
             | Self::WorldUnavailable(_) => Fault::Peer,
             _ => Fault::Client,

@@ -48,8 +48,15 @@ pub(crate) fn describe() {
     describe_counter!(ACCEPTED, "Connections accepted");
     describe_counter!(REFUSED, "Connections closed because a bound was reached, by bound");
     describe_counter!(ENDED, "Connections ended, by why and whose fault");
-    for why in ["busy", "internal"] {
-        counter!(ENDED, "why" => why, "fault" => "us").increment(0);
+    for (why, fault) in [
+        ("busy", "us"),
+        ("internal", "us"),
+        ("unavailable", "peer"),
+        ("central_unavailable", "peer"),
+        ("no_gateway", "peer"),
+        ("world_unavailable", "peer"),
+    ] {
+        counter!(ENDED, "why" => why, "fault" => fault).increment(0);
     }
     describe_counter!(VIOLATIONS, "Messages that the opcode table does not allow, by what is wrong");
     describe_counter!(LOGINS, "Logins, by lane (tcp, quic, ws, wss) and outcome");
