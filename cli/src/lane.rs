@@ -1,4 +1,4 @@
-//! The lane of a player to the cluster, and the certificates that it trusts.
+//! Command-line options for a player's lane (transport), and for the certificate authority that the player trusts.
 
 use std::path::PathBuf;
 

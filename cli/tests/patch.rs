@@ -148,7 +148,7 @@ fn release_is_built_signed_served_and_fetched() {
     let before = written(&stage);
     drop(server);
 
-    // And gone on with, as fast as it goes.
+    // Without the bandwidth limit, the interrupted download continues.
     let server = PatchServer::start(&store, "0");
     let fetch = ["fetch", "--server", &server.address, "--to", &game, "--public-key", &public];
     let stdout = run_ok(&fetch);

@@ -17,7 +17,7 @@ async fn newcomer_sees_idle_players_across_border() -> Result<()> {
     newcomer.sees(&west).await?;
     newcomer.sees(&east).await?;
 
-    // And one who comes back to where it left: beyond the border.
+    // The newcomer logs out on the other side of the border and enters again there. It must see both idle players.
     newcomer.walk_to(520, 512).await?;
     newcomer.player.logout().await;
     let returned = Actor::enter_as(cluster, &newcomer.name).await?;

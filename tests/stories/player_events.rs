@@ -58,7 +58,7 @@ async fn events(cluster: &Cluster, actor: &Actor, count: usize) -> Result<Vec<Va
     }
 }
 
-/// The attributes of a row, and its event.
+/// The attributes of one log row. The row's event name is added under the key `event`.
 fn event(row: &str) -> Result<Value> {
     let row: Value = serde_json::from_str(row)?;
     let attributes = row["attributes"].as_str().context("attributes")?;

@@ -41,7 +41,8 @@ impl Region {
     }
 }
 
-/// The region of this name. One that joins another copies the certificate authority of that one.
+/// Without `home`, this is the home region. Otherwise the region joins the home region in the data folder `home`, and
+/// copies its certificate authority.
 pub fn open(name: &str, home: Option<&Path>, dir: &DataDir) -> Result<Region> {
     let name = name.to_owned();
     let Some(home) = home else { return Ok(Region::Home { name }) };

@@ -29,7 +29,7 @@ counters! {
     losses,
     /// Resumes with the log intact.
     resumes,
-    /// Resumes after which both sides count from 0 again.
+    /// Resumes without the log: both sides count reliable messages from 0 again.
     fresh_resumes,
     /// Attempts to resume that failed.
     failed_resumes,

@@ -96,11 +96,11 @@ struct State {
 /// Which items the link accepts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
-    /// None. The gateway announces its state when the link opens.
+    /// The link accepts no item. When the link opens, the gateway announces its bound sessions and watched groups.
     Closed,
-    /// Announcements, which the backend needs before client messages.
+    /// The link accepts only announcements. The backend needs them before client messages.
     Announcing,
-    /// All. The link stays open while a broken stream can be resumed.
+    /// The link accepts all items. It stays in this phase while a broken stream can be resumed.
     Open,
 }
 

@@ -116,7 +116,7 @@ impl PublishKind {
 pub enum SessionChange {
     /// The session is bound to this backend; also sent again when the link is fresh.
     Joined = 1,
-    /// The client is back after a link loss: send what is not in groups.
+    /// The client has resumed: send everything that is not in groups.
     Resumed = 2,
     /// The client has lost its connection; the session waits for it.
     LinkDead = 3,

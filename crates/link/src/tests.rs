@@ -1,4 +1,4 @@
-//! Both ends of a link, over a transport in memory that tests can cut.
+//! Tests of both ends of a link. The transport is in memory, and a test can break its stream.
 
 use std::{sync::Arc, time::Duration};
 

@@ -137,7 +137,7 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
-    /// Appends an encoded message, for example from the log.
+    /// Appends a message that is already encoded, for example one from the log of reliable messages.
     pub fn push_encoded(&mut self, message: &[u8]) -> Result<(), Full> {
         if message.len() > self.room() {
             return Err(Full);

@@ -126,7 +126,7 @@ impl Outbox {
         Ok(self.log.iter())
     }
 
-    /// Clears the log and counts from 0, because the peer lost its state.
+    /// Clears the log and sets the count to 0, after a resume without the log.
     pub fn restart(&mut self) {
         *self = Self::new(self.bounds);
     }
@@ -211,7 +211,7 @@ impl Inbox {
         self.received
     }
 
-    /// Counts from 0 again, because the log was lost.
+    /// Sets the count to 0. Both sides count reliable messages from 0 after a resume without the log.
     pub fn restart(&mut self) {
         *self = Self::default();
     }

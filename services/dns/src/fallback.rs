@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn extra_records_are_skipped() {
+    fn extra_records_are_removed_from_query() {
         let plainly = message().to_vec().unwrap();
         let record = Record::from_rdata(Name::root(), 1, RData::A(A::new(192, 0, 2, 1)));
         let mut odd = message();

@@ -31,8 +31,8 @@ pub(crate) struct DnsService {
 }
 
 impl DnsService {
-    /// Waits until all name servers answer by this switch or a later one. Returns the names of those that do, and of those
-    /// that do not within the deadline.
+    /// Waits until every live name server answers from the address pool of this switch, or of a later one. Returns the names
+    /// of those that do, then of those that do not before the deadline.
     async fn wait_for_replicas(&self, since_ms: u64) -> (Vec<String>, Vec<String>) {
         let deadline = Instant::now() + SWITCH_TIMEOUT;
         let mut served = self.served.clone();

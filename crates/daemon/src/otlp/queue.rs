@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 
 /// Records that wait; further ones are dropped, and counted.
 const MAX_RECORDS: usize = 8192;
-/// And their bytes: a quarter of it would do for records of the usual size.
+/// Most bytes of records that wait. Records of the usual size need a quarter of this.
 const MAX_BYTES: usize = 8 << 20;
 /// A batch is full at so many records or bytes.
 const MAX_BATCH_RECORDS: usize = 512;

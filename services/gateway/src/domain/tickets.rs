@@ -71,7 +71,7 @@ impl Tickets {
         Ok(())
     }
 
-    /// Key of a ticket that was not used yet.
+    /// Key of a ticket that is neither in use nor expired.
     pub(crate) fn key(&self, id: TicketId, now: Instant) -> Option<Key> {
         self.waiting.get(&id).filter(|entry| entry.is_valid(now)).map(|entry| entry.ticket.key.clone())
     }
