@@ -225,7 +225,7 @@ pub async fn wait_until_ready(cluster: &Cluster, daemon: &str) -> Result<()> {
     .await
 }
 
-/// Logs in, and waits until the world is listed: login hears of it a moment after the cluster is ready.
+/// Logs in, and waits until the world is listed: login receives it a moment after the cluster is ready.
 pub async fn log_in(cluster: &Cluster, name: &str, password: &str) -> Result<WorldSelect, ClientError> {
     let config =
         config(cluster).map_err(|error| ClientError::Io(std::io::Error::other(error.to_string())))?;

@@ -1,4 +1,4 @@
-//! A connection that is cut costs nothing: the session goes on where it was, and what was asked happens once.
+//! After a connection is cut, the session continues where it stopped, and each request takes effect once.
 
 use anyhow::{Context as _, Result, ensure};
 use shardkeep_client::wire::{

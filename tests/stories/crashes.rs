@@ -1,4 +1,4 @@
-//! Daemons are killed with SIGKILL while players play. Sessions go on, and no item is lost or duplicated.
+//! Daemons are killed with SIGKILL while players play. Sessions survive, and no item is lost or duplicated.
 
 use anyhow::{Context as _, Result, ensure};
 use shardkeep_client::game::{GameEvent, View};

@@ -1,4 +1,4 @@
-//! The disk of the stores is full for a while. Daemons say so, and go on when space is free; nothing is lost.
+//! The disk of the stores is full for a while. Daemons report it and are not ready. They continue when space is free, and nothing is lost.
 
 use std::{
     fs,

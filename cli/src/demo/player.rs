@@ -86,7 +86,7 @@ impl PlayerObserver {
         .await
     }
 
-    /// Waits until the avatar stands in another zone than `from`; says when it was told.
+    /// Waits until the avatar is in another zone than `from`. Returns the zone and when the message arrived.
     pub async fn placed_in_other_zone(&mut self, from: &str) -> Result<(String, Instant)> {
         self.wait_until(|observations| {
             let moved = !observations.zone.is_empty() && observations.zone != from;
@@ -120,7 +120,7 @@ impl Bot {
         };
         let mut worlds = stats.measure(Step::Login, log_in).await?;
         let listed = Instant::now();
-        // Login hears of a world a moment after the world leads.
+        // Login receives a world's registration a moment after the world leads.
         let listing = async {
             while worlds.worlds().iter().all(|it| it.id != play_target.world) {
                 worlds.next_worlds().await?;

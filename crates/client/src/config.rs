@@ -43,12 +43,12 @@ pub struct Timing {
     pub resume: Duration,
     /// Pause between rounds of attempts: doubles from the first to the second.
     pub pause: (Duration, Duration),
-    /// A session that every gateway has known nothing of for so long is gone. A world that was just restarted needs
-    /// a moment to hear of its sessions.
+    /// A session counts as lost after all gateways have not known it for this long. A world that has just restarted
+    /// needs a moment until gateways announce its sessions.
     pub unknown_session_timeout: Duration,
-    /// For the reply to a request, where the caller says nothing else.
+    /// Default time limit for the reply to a request.
     pub reply: Duration,
-    /// A `Ping` is sent after so long without sending.
+    /// A `Ping` is sent when nothing else was sent for this long.
     pub ping: Duration,
     /// A connection this long without a byte is dead.
     pub idle_timeout: Duration,

@@ -37,8 +37,8 @@ pub use walk::MAX_SPEED;
 
 use shared::Shared;
 
-/// How long to wait for a full world's queue, and after which time to ask again: asking again keeps the place, and a
-/// world that was restarted meanwhile hears of it.
+/// Longest wait in the queue of a full world, and interval of repeated requests. A repeated request keeps the place, and
+/// registers it at a world that has restarted.
 const MAX_QUEUE_WAIT: Duration = Duration::from_secs(3_600);
 const ENTER_RETRY_AFTER: Duration = Duration::from_secs(10);
 /// How long to ask again for what a zone in trouble does not answer.

@@ -1,5 +1,5 @@
-//! One connection, record by record, with nothing in the way: what the rest of the client is built on, and what a
-//! test uses that wants to send bytes no honest client sends.
+//! One connection, record by record, without sessions or checks. The rest of the client is built on it. Tests use it to
+//! send bytes that no honest client sends.
 
 use std::{collections::VecDeque, io, net::SocketAddr, time::Duration};
 

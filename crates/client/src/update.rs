@@ -1,6 +1,6 @@
-//! Getting the published release (`docs/protocol.md`, section 19): the signed manifest, what of it is already here, the
-//! missing chunks over several connections, and the files put in their places when all of them are whole. An update
-//! that was cut off anywhere goes on where it was, because what counts is what can be read and hashed.
+//! Installs the published release (`docs/protocol.md`, section 19). It fetches the signed manifest, finds the chunks that
+//! are already on disk, fetches the others over several connections, and moves the files into place when all are complete.
+//! An interrupted update continues where it stopped, because it hashes the files on disk instead of trusting a record.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), shardkeep_client::update::UpdateError> {

@@ -1,4 +1,4 @@
-//! Why a connection cannot go on, whose fault that is, and what the client is told.
+//! Errors that end a connection: the side at fault, the metric label, and the answer to the client.
 
 use std::io;
 

@@ -4,7 +4,7 @@
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u16)]
 pub enum CloseCode {
-    /// The session is over as the client asked, or goes on over another connection.
+    /// The session ended by the client's request, or continues on another connection.
     Normal = 1000,
     /// The server leaves: resume at another one.
     GoingAway = 1001,

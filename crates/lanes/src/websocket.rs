@@ -171,7 +171,7 @@ impl Inner {
                 }
                 Some(Ok(Message::Close(_))) => {
                     self.read_ahead.end();
-                    // The library has its answer ready. It leaves now: the connection is read no more.
+                    // The library has queued its answer. Send it now, because nothing more is read from this connection.
                     (self.closing, self.unsent) = (true, true);
                     let _ = self.poll_flushed(cx);
                 }

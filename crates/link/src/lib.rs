@@ -9,7 +9,7 @@
 //!
 //! | event | meaning | to do |
 //! | --- | --- | --- |
-//! | `Up { fresh: true }` | nothing is known of this gateway any more: no watches, no subscriptions | forget its sessions' subscriptions; the gateway announces its sessions right after |
+//! | `Up { fresh: true }` | the backend knows nothing of this gateway: no watches, no subscriptions | forget its sessions' subscriptions; the gateway announces its sessions right after |
 //! | `Up { fresh: false }` | the link continues where it broke; nothing is lost | nothing |
 //! | `Down` | the gateway has been away for longer than the grace time | treat its sessions as link-dead until another gateway announces them |
 //! | `Session(Joined)` | the session is bound to this backend; `LinkDead` follows if its client is away | store its gateway and epoch, subscribe it to its groups, send state that is not in groups |

@@ -1,4 +1,4 @@
-//! A registry for the tests of one daemon: it believes everything it is told, and lets a test call a daemon dead.
+//! A registry for the tests of one daemon. It accepts every registration, and a test can mark an instance as offline.
 
 use std::{collections::BTreeMap, pin::Pin, sync::Arc};
 
@@ -43,7 +43,7 @@ impl FakeRegistry {
         }
     }
 
-    /// Says what a registry says of a daemon that it has not heard of for a lease.
+    /// Publishes the instance as offline, as a registry does when the lease has run out.
     pub fn mark_offline(&self, name: &str) {
         self.change(name, |instance| instance.state = State::Offline.into());
     }

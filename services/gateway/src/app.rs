@@ -1,5 +1,5 @@
-//! Routes effects between the domain and the edge: what changes in sessions and groups, backends are told in the order in
-//! which it changed. Nothing here waits.
+//! Routes effects between the domain and the edge. Backends receive the changes of sessions and groups in the order in which
+//! they happened. Nothing here waits.
 
 use std::{
     net::IpAddr,
@@ -327,8 +327,8 @@ impl App {
         }
     }
 
-    /// The client is back on a new connection and has `received` reliable messages. Later ones are queued again, groups
-    /// begin with their keyframes, and backends are told.
+    /// The client resumes on a new connection and has received `received` reliable messages. Later ones are queued again,
+    /// groups begin with their keyframes, and backends get the event `Resumed`.
     ///
     /// # Errors
     /// When the client cannot have that many messages.
@@ -454,7 +454,7 @@ impl App {
 
 /// Backends that come and go.
 impl App {
-    /// A link to the instance starts anew: the instance has to hear of its sessions again.
+    /// A new link to the instance has opened. Its sessions are announced again.
     pub(crate) fn link_restarted(&self, session: &Arc<Session>, kind: BackendKind, instance: &Arc<str>) {
         let bound = {
             let mut state = session.lock();

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use shardkeep_cluster::{Instance, REGION_ATTRIBUTE, State};
 
 /// One target group per instance, as JSON. An instance stays a target while it is offline, so that its `up` is 0 and
-/// alerts see it. One that has left is no target any more.
+/// alerts see it. An instance that has left is no target.
 pub(crate) fn page<'a>(instances: impl Iterator<Item = &'a Instance>) -> String {
     let running = instances.filter(|it| it.state != State::Left && !it.admin_address.is_empty());
     Value::Array(running.map(group).collect()).to_string()

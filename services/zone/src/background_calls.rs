@@ -73,7 +73,7 @@ impl BackgroundCalls {
             .max_encoding_message_size(MESSAGE_LIMIT)
     }
 
-    /// Commits a hard action. `without_reward` follows when the fence of the rewarded character does not hold any more.
+    /// Commits a hard action. If the fence of the rewarded character fails, it commits `without_reward` instead.
     pub(crate) fn commit(
         &self,
         job: hard_actions::Job,

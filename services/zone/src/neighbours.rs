@@ -14,9 +14,9 @@ use crate::{
     partition::{Sector, Table},
 };
 
-/// Changed ghosts are sent every so many ticks.
+/// Interval in ticks between messages with changed ghosts.
 const GHOST_TICKS: u64 = 2;
-/// Unchanged ghosts are repeated after so many ticks.
+/// Unchanged ghosts are sent again after this many ticks.
 const GHOST_REPEAT_TICKS: u64 = 10;
 /// Bound of a neighbour's queue, in frames. Overflow: the frame is dropped, counted; ghosts and effects repeat.
 const FRAME_QUEUE: usize = 64;

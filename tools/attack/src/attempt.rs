@@ -55,7 +55,7 @@ pub trait ConnectionAttack: Send + 'static {
     ) -> impl Future<Output = ()> + Send;
 }
 
-/// The session to attack from: the one that is there already, or a new one, tried for as long as the attack goes on.
+/// The session to attack from: the existing one, or a new one. Tries until the attack ends.
 pub async fn ensure_session(
     insider: Option<Insider>,
     ctx: &AttackContext,

@@ -1,4 +1,4 @@
-//! The bounds of an attack: so many a second, so many in all, until then, and no more of the processor than its share.
+//! Limits of an attack: attempts per second, attempts in all, end time, and share of the processor.
 
 use std::{sync::Arc, time::Duration};
 

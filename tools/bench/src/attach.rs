@@ -130,8 +130,8 @@ fn take_ticket(stream: &mut TlsStream<TcpStream>, context: &mut Context<'_>) -> 
     }
 }
 
-/// Connections per CPU second of a process that accepts them, gives so many answers, and does nothing else. An attach
-/// needs two: the proof of the server, and that of the client.
+/// Connections per CPU second of a process that accepts them, sends `answers` answers on each, and does nothing else. An
+/// attach needs two answers: the server's proof, and `SessionReady`.
 async fn bare_server(answers: usize) -> Result<f64> {
     let port = host::free_port()?;
     let peer = peer::bare_server(port, answers)?;

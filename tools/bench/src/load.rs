@@ -143,7 +143,7 @@ pub async fn connections(port: u16, count: usize) -> Result<Vec<TcpStream>> {
     Ok(connections)
 }
 
-/// A server that answers what it is told; returns its port.
+/// Starts a server that sends every message back. Returns its port.
 pub async fn echo_server() -> Result<u16> {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
     let port = listener.local_addr()?.port();

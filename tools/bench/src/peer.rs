@@ -104,8 +104,8 @@ pub fn haproxy_tls(port: u16, pem: &str, tickets: bool) -> Result<Option<Peer>> 
 /// Argument by which this program becomes what [`bare_server`] starts.
 pub const BARE_SERVER: &str = "bare-server";
 
-/// A process that accepts connections, gives each so many answers, and closes them when their clients do, or at once
-/// if it has no answer to give; and does nothing else.
+/// A process that accepts connections, sends `answers` answers on each, and closes it when the client closes. With 0 answers
+/// it closes at once. It does nothing else.
 pub fn bare_server(port: u16, answers: usize) -> Result<Peer> {
     let program = std::env::current_exe()?;
     let program = program.to_str().context("the path of this program is no text")?;

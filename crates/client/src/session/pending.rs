@@ -8,8 +8,8 @@ use tokio::sync::oneshot;
 
 use crate::ClientError;
 
-/// Most requests in flight, and bytes of their payloads: so much that all can be sent again at once. Overflow: the
-/// driver takes no more commands until one is answered.
+/// Most requests in flight, and most bytes of their payloads. Both are small enough to send all requests again at once.
+/// Overflow: the driver accepts no command until a request is answered.
 const MAX_REQUESTS: usize = 200;
 const MAX_BYTES: usize = 48 * 1024;
 

@@ -31,7 +31,7 @@ struct RoundOutcome {
 }
 
 impl<S: Sink> Driver<S> {
-    /// A connection on which the session goes on, or why there is none.
+    /// A connection on which the session continues, or the reason why there is none.
     pub(super) async fn resume(&mut self, mut redirect: Option<Redirect>) -> Result<Connection, SessionEnd> {
         let until = Instant::now() + Duration::from_millis(self.ready.link_loss_ms.into());
         let (mut pause, longest) = self.config.timing.pause;

@@ -13,7 +13,7 @@ pub enum Event {
     Message(Message),
     /// The connection is lost; the session is trying to resume.
     Lost,
-    /// The session goes on. If not `continued`, what was known of cells is void: keyframes follow.
+    /// The session continues on a new connection. If `continued` is false, cells are unknown until their keyframes arrive.
     Resumed { continued: bool },
     /// The last event.
     Ended(SessionEnd),

@@ -27,7 +27,7 @@ use crate::{ClientError, Config, random};
 const PIPELINE_DEPTH: usize = 3;
 /// How often one chunk may come wrong.
 const MAX_CORRUPT: u32 = 5;
-/// Servers are asked no more often whether a release of which one lacks something is still the one to fetch.
+/// When a server lacks a part of a release, the client checks at most this often whether the release is superseded.
 const REPLACED_CHECK_INTERVAL: Duration = Duration::from_secs(3);
 
 struct Job {

@@ -19,7 +19,7 @@ pub struct Options {
     pub keys: Vec<PublicKey>,
     /// Connections to fetch over.
     pub connections: usize,
-    /// How long to go on trying without getting anything.
+    /// The update fails after this long without receiving a byte.
     pub patience: Duration,
     /// Takes a release that is older than the installed one.
     pub allow_older: bool,

@@ -84,8 +84,8 @@ async fn attempt(
     }
 }
 
-/// Whether this release is not the one to install any more: a newer one is out, or all servers are here and none of them
-/// has published it. A server that cannot be asked may still have it.
+/// Whether this release is superseded: a newer one is published, or every server answers and none of them publishes it. A
+/// server that does not answer may still have it.
 pub(super) async fn is_replaced(
     config: &Config,
     servers: &[SocketAddr],

@@ -15,7 +15,7 @@ use crate::{ClientError, Config, raw::Connection};
 
 /// Most bytes of data in a piece.
 const PIECE: u32 = 61_440;
-/// A manifest is asked for in parts of so many bytes, two at a time.
+/// A manifest is fetched in parts of this many bytes, two at a time.
 const PART: u32 = 1 << 20;
 
 pub struct UpdateConnection {

@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 const MAX_RECORDS: usize = 8192;
 /// Most bytes of records that wait. Records of the usual size need a quarter of this.
 const MAX_BYTES: usize = 8 << 20;
-/// A batch is full at so many records or bytes.
+/// A batch is full at this many records or bytes.
 const MAX_BATCH_RECORDS: usize = 512;
 const MAX_BATCH_BYTES: usize = 1 << 20;
 
@@ -71,7 +71,7 @@ impl Queue {
         }
     }
 
-    /// The next batch, if it is full or has waited for so long.
+    /// The next batch, if it is full or its first record has waited for this long.
     pub(super) fn take(&self, linger: Duration) -> Option<Batch> {
         let mut queued = self.queued.lock();
         let due = queued.batches.len() > 1 || queued.batches.front()?.is_due(linger);

@@ -65,7 +65,7 @@ fn walk(
     body.set_velocity(vx, vy);
 }
 
-/// The coordinate after so many steps, in millimetres and parts of one.
+/// The coordinate after `steps` steps, in millimetres and fractions of a millimetre.
 fn step(mm: i32, part: i32, velocity: i32, steps: i32) -> (i32, i32) {
     let parts = part + velocity * steps;
     (mm + parts.div_euclid(PARTS_PER_MM), parts.rem_euclid(PARTS_PER_MM))

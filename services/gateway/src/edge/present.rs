@@ -1,5 +1,5 @@
-//! Presents the sessions here to the leaders of their worlds. After a change of leadership the new leader hears of each
-//! session before its client's messages flow again.
+//! Announces the sessions of this gateway to the leaders of their worlds. After a change of leadership, the gateway holds
+//! the client messages of a session until the new leader has accepted the announcement.
 
 use std::{sync::Arc, time::Duration};
 

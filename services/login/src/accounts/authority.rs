@@ -244,7 +244,7 @@ impl Authority {
         self.copy_if_active(&account).await.map(Some)
     }
 
-    /// Makes an account active in this region after a client proved its password. The centre is told before the copy is
+    /// Makes an account active in this region after a client proved its password. The centre is called before the copy is
     /// written, so that no later change of the account is missed.
     pub(crate) async fn activate(
         &self,

@@ -7,7 +7,7 @@ use crate::{context::AttackContext, flood, source, tally::Tally};
 
 /// Most bytes that a server may send to an unvalidated address, as a multiple of the received bytes (RFC 9000, section 8.1).
 const MAX_AMPLIFICATION: u64 = 3;
-/// A first packet is at least so long (RFC 9000, section 14.1).
+/// Least length of a first packet (RFC 9000, section 14.1).
 const INITIAL: usize = 1_200;
 
 pub async fn run(ctx: Arc<AttackContext>, tally: Arc<Tally>) {

@@ -20,7 +20,7 @@ use crate::{
 
 /// Pause before each byte of a request.
 const BYTE: Duration = Duration::from_millis(250);
-/// One of so many attempts is an honest request.
+/// One in this many attempts is an honest request.
 const HONEST_SHARE: usize = 10;
 
 enum HttpRequest {

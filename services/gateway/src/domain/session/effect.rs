@@ -19,5 +19,5 @@ pub(crate) enum BackendEffect {
 }
 
 /// Effects in order, each with the backend instance that has to be told. Apply them under the session's lock, so that
-/// a backend hears of changes in the order in which they happened.
+/// a backend receives changes in the order in which they happened.
 pub(crate) type Effects = Vec<(Arc<str>, BackendEffect)>;

@@ -13,7 +13,7 @@ pub(crate) enum Ending {
     Over { code: ErrorCode, detail: String },
     /// The client did not come back within `link_loss`.
     LinkLoss,
-    /// Another gateway holds the session. Neither the client nor a backend is told.
+    /// Another gateway holds the session. Neither the client nor a backend gets a message.
     Moved,
 }
 

@@ -328,7 +328,7 @@ impl State {
         }
     }
 
-    /// A link to the instance starts anew: the instance has lost what it was asked. A world hears of the session by
+    /// A new link to the instance has opened, and the instance has lost earlier requests. A world is called with
     /// `OpenSessions` first; messages for it are held until then.
     pub(crate) fn link_restarted(&mut self, kind: BackendKind, instance: &Arc<str>) -> Effects {
         let mut effects = Effects::new();
@@ -379,7 +379,7 @@ impl State {
         let effect = |effect| (Arc::from(leader), effect);
         match &self.ended {
             Some(Ending::Moved) => return Effects::new(),
-            // The world may have heard of the end before it heard of the session.
+            // The world may receive the end before the announcement of the session.
             Some(_) => return vec![effect(BackendEffect::Changed(SessionChange::Left))],
             None => {}
         }
@@ -403,8 +403,8 @@ pub(crate) enum LeaderBinding {
 
 /// Moves between gateways.
 impl State {
-    /// The session leaves this gateway, where it has this epoch. Nothing comes from the client any more. Returns false if
-    /// the session has changed hands or ended.
+    /// The session, which has this epoch here, begins to leave this gateway. Its client sends nothing after this. Returns false
+    /// if another connection took the session, or it has ended.
     pub(crate) fn start_move(&mut self, epoch: Epoch, now: Instant) -> bool {
         if self.epoch != epoch || self.ended.is_some() || self.moving.is_leaving() {
             return false;

@@ -1,5 +1,5 @@
 //! The last messages of the world about a session's character and its place in the queue. After a crash of the world's
-//! leader, the new leader is told them.
+//! leader, the gateway reports them to the new leader.
 
 use shardkeep_link::{MessageKind, ServerMessage};
 use shardkeep_wire::{

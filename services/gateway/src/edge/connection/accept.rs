@@ -26,7 +26,7 @@ use crate::{
 /// Pause after a failed accept, such as without free file descriptors, so that the loop does not spin.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
 
-/// Accepts until the gateway drains; the connections themselves go on until `stop`.
+/// Accepts connections until the gateway drains. Open connections stay until `stop`.
 pub(crate) async fn run(
     app: Arc<App>,
     worlds: Arc<Worlds>,

@@ -22,7 +22,7 @@ use crate::{
     metrics::{FAULTS, HANDSHAKES, HOT},
 };
 
-/// Runs the handshake within its time; a client that fails is told why, as far as it may know.
+/// Runs the handshake within its time limit. A client that fails gets an error, without details that would help an attacker.
 pub(super) async fn run(
     app: &Arc<App>,
     worlds: &Arc<Worlds>,

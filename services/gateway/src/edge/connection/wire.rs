@@ -22,9 +22,9 @@ use tokio::{io::AsyncWriteExt, time::timeout};
 use super::{buffers, datagrams::Datagrams};
 use crate::{error::ConnectionError, metrics::HOT};
 
-/// A client that is told why its connection closes has this long to take it, and to answer a close frame.
+/// Time for a client to receive the last error of its connection and to answer the close frame.
 pub(super) const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
-/// During the handshake no more is read at a time than a record, so that what is kept always fits the thread's buffer.
+/// During the handshake, a read takes at most one record, so that the bytes left over fit into the thread's buffer.
 const RECORD: usize = HEADER + Side::Client.max_record();
 const _: () = assert!(2 * RECORD < buffers::INBOUND);
 
@@ -310,7 +310,7 @@ impl SealedStream {
         self.close(close_code(answer.map(|answer| answer.code()))).await;
     }
 
-    /// Closes the connection; whether the client hears of it does not matter.
+    /// Closes the connection without waiting for the client to acknowledge it.
     pub(crate) async fn close(self, code: CloseCode) {
         close(self.stream, code).await;
     }
