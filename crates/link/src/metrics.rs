@@ -16,15 +16,15 @@ pub(crate) const LINKS: &str = "shardkeep_link_open";
 /// Call once in a daemon that uses links.
 pub fn describe() {
     describe_counter!(RESETS, "Streams of links that ended, by side");
-    describe_counter!(FRESH, "Links that started anew instead of being resumed, by side");
+    describe_counter!(FRESH, "Links opened new instead of resumed, by side");
     describe_counter!(DROPPED, "State messages left out because a link was full, by side");
-    describe_counter!(OVERFLOWS, "Links reset because reliable items did not fit any more, by side");
+    describe_counter!(OVERFLOWS, "Links reset because the queue of reliable items was full, by side");
     describe_counter!(REFUSED, "Items refused, by side and reason");
     describe_counter!(ITEMS, "Items sent, by side");
     describe_counter!(BATCHES, "Batches sent, by side");
     describe_counter!(
         HELD_LOST,
-        "Items kept for a session that moved and given up: too many, or it did not arrive"
+        "Items kept for a moving session that were dropped: too many, or the session did not arrive"
     );
     describe_counter!(HUB_LOCK_WAITS, "Times that a thread of a backend found the lock of its hub taken");
     describe_gauge!(LINKS, Unit::Count, "Streams of links that are open, by side");

@@ -21,9 +21,9 @@ pub(crate) fn describe() {
     describe_histogram!(CALL_SECONDS, Unit::Seconds, "Time to answer a call");
     describe_counter!(REPORTS, "Reports of session clocks accepted");
     describe_counter!(MALFORMED, "Malformed reports, which are dropped");
-    describe_counter!(CREDITED, "Prepaid hours that credits asked for, repeats included");
+    describe_counter!(CREDITED, "Prepaid hours in requests for credit, repeats included");
     describe_gauge!(RUNNING_OUT, "Prepaid accounts that play and have less than ten minutes left");
-    describe_counter!(WARNINGS, "Warnings to players that their time runs out");
+    describe_counter!(WARNINGS, "Warnings to players whose play time is nearly used up");
     describe_counter!(KICKS, "Sessions ended because their time was over");
     describe_counter!(STORE_ERRORS, "Errors of the database by error");
     shardkeep_daemon::zero_counters(

@@ -14,7 +14,7 @@ pub(crate) const MALFORMED: &str = "shardkeep_dns_malformed_packets_total";
 pub(crate) const COOKIES: &str = "shardkeep_dns_cookies_total";
 /// Answers that the rate limit dropped or replaced.
 pub(crate) const LIMITED: &str = "shardkeep_dns_limited_answers_total";
-/// Networks that left the table of the rate limit for others.
+/// Networks removed from the full table of the rate limit.
 pub(crate) const RATE_EVICTIONS: &str = "shardkeep_dns_rate_evictions_total";
 /// Answers that depend on the client's region, by the source of the region.
 pub(crate) const STEERED: &str = "shardkeep_dns_steered_answers_total";
@@ -39,9 +39,9 @@ pub(crate) fn describe() {
         LIMITED,
         "Answers that the rate limit stopped, by the reply that was sent: nothing, truncated, badcookie"
     );
-    describe_counter!(RATE_EVICTIONS, "Networks that left the table of the rate limit for others");
+    describe_counter!(RATE_EVICTIONS, "Networks removed from the full table of the rate limit");
     describe_counter!(STEERED, "Answers that depend on the client's region, by its source: subnet, address");
-    describe_counter!(TRUNCATED, "UDP answers that were too long, so that the client asks again by TCP");
+    describe_counter!(TRUNCATED, "UDP answers that were truncated, so that the client repeats the query over TCP");
     describe_counter!(BATCHES, "Batches of UDP packets");
     describe_gauge!(TCP_CONNECTIONS, "Open TCP connections");
     describe_counter!(TCP_REFUSED, "TCP connections closed at a limit, by limit");

@@ -89,15 +89,15 @@ pub(crate) fn describe() {
     shardkeep_link::describe();
     describe_gauge!(CONNECTIONS, Unit::Count, "Client connections that are open");
     describe_counter!(ACCEPTED, "Client connections accepted, by lane (a WebSocket begins as tcp)");
-    describe_counter!(RETRIES, "QUIC clients told to prove their address before anything else");
+    describe_counter!(RETRIES, "QUIC handshakes answered with Retry, which makes the client prove its address");
     describe_gauge!(LANES, Unit::Count, "Connections that carry a session, by lane (tcp, quic, ws, wss)");
     describe_counter!(REJECTED_CONNECTIONS, "Client connections closed at once, by reason");
     describe_gauge!(SESSIONS, Unit::Count, "Sessions held, link-dead ones included");
-    describe_gauge!(LINK_DEAD, Unit::Count, "Sessions whose client is away");
+    describe_gauge!(LINK_DEAD, Unit::Count, "Sessions whose client is disconnected");
     describe_counter!(HANDSHAKES, "Handshakes, by kind (attach, resume), lane and outcome");
     describe_histogram!(HANDSHAKE_SECONDS, Unit::Seconds, "From the preface to SessionReady");
     describe_gauge!(TICKETS, Unit::Count, "Tickets waiting for their client");
-    describe_counter!(FAULTS, "What clients did wrong, by label");
+    describe_counter!(FAULTS, "Violations of clients, by label");
     describe_counter!(ENDED, "Sessions that ended, by reason");
     describe_counter!(MESSAGES_IN, "Messages of clients");
     describe_counter!(RECORDS_OUT, "Records written to clients");
@@ -107,7 +107,7 @@ pub(crate) fn describe() {
     describe_counter!(DATAGRAMS_OUT, "State sent to clients in datagrams of QUIC");
     describe_counter!(KEY_UPDATES, "Key updates, by side");
     describe_counter!(REFUSED, "Requests answered by the gateway itself, by reason");
-    describe_counter!(ITEMS_DROPPED, "What backends said and was not obeyed, by reason");
+    describe_counter!(ITEMS_DROPPED, "Items of backends that were ignored, by reason");
     describe_counter!(SHED, "State messages not sent to slow clients");
     describe_counter!(
         OPCODE_MESSAGES,
@@ -123,10 +123,10 @@ pub(crate) fn describe() {
     describe_counter!(PUBLISHED, "Messages published to groups");
     describe_counter!(FANNED_OUT, "Copies of published messages queued for clients");
     describe_counter!(BINDS, "Binds obeyed, by kind of backend");
-    describe_counter!(FENCES_LATE, "Sessions that moved before every backend had put up its fence");
+    describe_counter!(FENCES_LATE, "Sessions that moved before every backend had answered Fence");
     describe_counter!(RESUMES, "Sessions resumed, by way (here, moved, claimed)");
-    describe_gauge!(FOLLOWS, Unit::Count, "1 while a login replica tells whose sessions are over");
-    describe_counter!(REVOKED, "Sessions ended because the followed login replica said so");
+    describe_gauge!(FOLLOWS, Unit::Count, "1 while this gateway follows a login replica for revocations");
+    describe_counter!(REVOKED, "Sessions ended by a revocation of the followed login replica");
     describe_counter!(MAINTENANCE_DISCONNECTS, "Sessions ended because operators have closed their world");
     describe_counter!(REDIRECTED_NEWCOMERS, "Newcomers redirected because another gateway has more room");
     describe_counter!(BILLING, "Play time reports acknowledged by billing");

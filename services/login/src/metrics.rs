@@ -47,7 +47,7 @@ pub(crate) fn describe() {
     describe_gauge!(CONNECTIONS, "Connections of players open now");
     describe_counter!(ACCEPTED, "Connections accepted");
     describe_counter!(REFUSED, "Connections closed because a bound was reached, by bound");
-    describe_counter!(ENDED, "Connections ended, by why and whose fault");
+    describe_counter!(ENDED, "Connections ended, by reason and side at fault");
     for (why, fault) in [
         ("busy", "us"),
         ("internal", "us"),
@@ -58,9 +58,9 @@ pub(crate) fn describe() {
     ] {
         counter!(ENDED, "why" => why, "fault" => fault).increment(0);
     }
-    describe_counter!(VIOLATIONS, "Messages that the opcode table does not allow, by what is wrong");
+    describe_counter!(VIOLATIONS, "Messages that the opcode table does not allow, by violation");
     describe_counter!(LOGINS, "Logins, by lane (tcp, quic, ws, wss) and outcome");
-    describe_counter!(RETRIES, "QUIC clients told to prove their address before anything else");
+    describe_counter!(RETRIES, "QUIC handshakes answered with Retry, which makes the client prove its address");
     describe_counter!(THROTTLED, "Logins refused by a rate limit, by limit");
     shardkeep_daemon::zero_counters(
         THROTTLED,
@@ -72,7 +72,7 @@ pub(crate) fn describe() {
     describe_histogram!(POOL_WAIT_SECONDS, "Time a login waited for a thread of the exponentiation pool");
     describe_histogram!(POOL_WORK_SECONDS, "Time a login's exponentiations took on their thread");
     describe_gauge!(POOL_WAITING, "Logins that wait for a thread of the exponentiation pool");
-    describe_counter!(POOL_REFUSED, "Logins that got no turn at the exponentiation pool, by why");
+    describe_counter!(POOL_REFUSED, "Logins refused by the exponentiation pool, by reason");
     shardkeep_daemon::zero_counters(
         POOL_REFUSED,
         "why",
@@ -82,14 +82,14 @@ pub(crate) fn describe() {
     describe_gauge!(PUZZLE_BITS, "Zero bits that puzzles ask for now; 0: none are asked");
     describe_counter!(
         KEY_SHARES,
-        "Logins that got beyond Hello, by whether a post-quantum key share was used"
+        "Logins after Hello, by whether a post-quantum key share was used"
     );
     describe_counter!(OFFERS, "Answers to SelectWorld, by outcome");
     describe_counter!(GATEWAY_CALLS, "Calls to gateways, by call and outcome");
     describe_counter!(WORLD_LISTS, "World lists pushed to clients");
     describe_counter!(COMMANDS, "Operators' commands on accounts, by command");
     describe_counter!(EVICTED, "Keys of rate limits forgotten because too many were remembered");
-    describe_counter!(REVOCATIONS, "Generations that rose, as told to gateways");
+    describe_counter!(REVOCATIONS, "Raised session generations sent to gateways");
     describe_gauge!(FOLLOWERS, "Gateways that follow the revocations of this replica");
     describe_counter!(FOLLOWERS_CUT, "Gateways cut because they did not keep up; they connect again");
     describe_counter!(SECOND_FACTORS, "Codes of second factors, by outcome");
@@ -101,17 +101,17 @@ pub(crate) fn describe() {
     describe_counter!(REGISTRATIONS, "Registrations by players, by outcome");
     describe_counter!(
         CENTRAL_HELLOS,
-        "Hellos in a region with a centre, by whether they were gone on with on time or late"
+        "Hellos in a region with a central store, by whether the central store answered in time"
     );
-    describe_counter!(CENTRAL_CALLS, "Calls of this region to the centre, by call and outcome");
-    describe_histogram!(CENTRAL_CALL_SECONDS, "How long the centre took to answer, by call");
-    describe_counter!(CENTRAL_FULL, "Names that the centre was not asked for, because too many were");
+    describe_counter!(CENTRAL_CALLS, "Calls of this region to the central store, by call and outcome");
+    describe_histogram!(CENTRAL_CALL_SECONDS, "Response time of the central store, by call");
+    describe_counter!(CENTRAL_FULL, "Lookups at the central store that were refused because too many were waiting");
     describe_counter!(CENTRAL_ACTIVATIONS, "Accounts that a first login has made active in this region");
-    describe_counter!(CENTRAL_APPLIED, "Changed accounts that the centre told of, by what came of them");
+    describe_counter!(CENTRAL_APPLIED, "Changed accounts received from the central store, by outcome");
     shardkeep_daemon::zero_counters(CENTRAL_APPLIED, "outcome", &["failed", "unreadable"]);
-    describe_gauge!(CENTRAL_LAG, "How long ago the centre last told of changes, or that there are none");
-    describe_counter!(CENTRAL_REQUESTS, "What regions asked of the centre that this replica serves, by call");
-    describe_gauge!(CENTRAL_FOLLOWERS, "Replicas of regions that follow the centre at this replica");
+    describe_gauge!(CENTRAL_LAG, "Age of the last message from the central store, which sends changes or that there are none");
+    describe_counter!(CENTRAL_REQUESTS, "Requests of regions to the central store at this replica, by call");
+    describe_gauge!(CENTRAL_FOLLOWERS, "Login replicas of other regions that follow the central store at this replica");
 }
 
 pub(crate) fn connections(change: f64) {
