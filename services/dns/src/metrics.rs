@@ -41,7 +41,10 @@ pub(crate) fn describe() {
     );
     describe_counter!(RATE_EVICTIONS, "Networks removed from the full table of the rate limit");
     describe_counter!(STEERED, "Answers that depend on the client's region, by its source: subnet, address");
-    describe_counter!(TRUNCATED, "UDP answers that were truncated, so that the client repeats the query over TCP");
+    describe_counter!(
+        TRUNCATED,
+        "UDP answers that were truncated, so that the client repeats the query over TCP"
+    );
     describe_counter!(BATCHES, "Batches of UDP packets");
     describe_gauge!(TCP_CONNECTIONS, "Open TCP connections");
     describe_counter!(TCP_REFUSED, "TCP connections closed at a limit, by limit");

@@ -89,7 +89,10 @@ pub(crate) fn describe() {
     shardkeep_link::describe();
     describe_gauge!(CONNECTIONS, Unit::Count, "Client connections that are open");
     describe_counter!(ACCEPTED, "Client connections accepted, by lane (a WebSocket begins as tcp)");
-    describe_counter!(RETRIES, "QUIC handshakes answered with Retry, which makes the client prove its address");
+    describe_counter!(
+        RETRIES,
+        "QUIC handshakes answered with Retry, which makes the client prove its address"
+    );
     describe_gauge!(LANES, Unit::Count, "Connections that carry a session, by lane (tcp, quic, ws, wss)");
     describe_counter!(REJECTED_CONNECTIONS, "Client connections closed at once, by reason");
     describe_gauge!(SESSIONS, Unit::Count, "Sessions held, link-dead ones included");

@@ -60,7 +60,10 @@ pub(crate) fn describe() {
     }
     describe_counter!(VIOLATIONS, "Messages that the opcode table does not allow, by violation");
     describe_counter!(LOGINS, "Logins, by lane (tcp, quic, ws, wss) and outcome");
-    describe_counter!(RETRIES, "QUIC handshakes answered with Retry, which makes the client prove its address");
+    describe_counter!(
+        RETRIES,
+        "QUIC handshakes answered with Retry, which makes the client prove its address"
+    );
     describe_counter!(THROTTLED, "Logins refused by a rate limit, by limit");
     shardkeep_daemon::zero_counters(
         THROTTLED,
@@ -80,10 +83,7 @@ pub(crate) fn describe() {
     );
     describe_counter!(PUZZLES, "Puzzles given out, and answers to them, by outcome");
     describe_gauge!(PUZZLE_BITS, "Zero bits that puzzles ask for now; 0: none are asked");
-    describe_counter!(
-        KEY_SHARES,
-        "Logins after Hello, by whether a post-quantum key share was used"
-    );
+    describe_counter!(KEY_SHARES, "Logins after Hello, by whether a post-quantum key share was used");
     describe_counter!(OFFERS, "Answers to SelectWorld, by outcome");
     describe_counter!(GATEWAY_CALLS, "Calls to gateways, by call and outcome");
     describe_counter!(WORLD_LISTS, "World lists pushed to clients");
@@ -105,13 +105,22 @@ pub(crate) fn describe() {
     );
     describe_counter!(CENTRAL_CALLS, "Calls of this region to the central store, by call and outcome");
     describe_histogram!(CENTRAL_CALL_SECONDS, "Response time of the central store, by call");
-    describe_counter!(CENTRAL_FULL, "Lookups at the central store that were refused because too many were waiting");
+    describe_counter!(
+        CENTRAL_FULL,
+        "Lookups at the central store that were refused because too many were waiting"
+    );
     describe_counter!(CENTRAL_ACTIVATIONS, "Accounts that a first login has made active in this region");
     describe_counter!(CENTRAL_APPLIED, "Changed accounts received from the central store, by outcome");
     shardkeep_daemon::zero_counters(CENTRAL_APPLIED, "outcome", &["failed", "unreadable"]);
-    describe_gauge!(CENTRAL_LAG, "Age of the last message from the central store, which sends changes or that there are none");
+    describe_gauge!(
+        CENTRAL_LAG,
+        "Age of the last message from the central store, which sends changes or that there are none"
+    );
     describe_counter!(CENTRAL_REQUESTS, "Requests of regions to the central store at this replica, by call");
-    describe_gauge!(CENTRAL_FOLLOWERS, "Login replicas of other regions that follow the central store at this replica");
+    describe_gauge!(
+        CENTRAL_FOLLOWERS,
+        "Login replicas of other regions that follow the central store at this replica"
+    );
 }
 
 pub(crate) fn connections(change: f64) {
