@@ -26,7 +26,7 @@ const POLL: Duration = Duration::from_millis(250);
 /// A stop of two ticks, five times a second, makes a zone miss its tick rate.
 const STALL: Duration = Duration::from_millis(100);
 /// One waiting soft state fills a queue of dbcache, and two waiting hard actions are an eighth of the other.
-const SETTINGS: &str = "[dbcache]\nsoft_queue = 1\nhard_queue = 8\nlanes = 1\n";
+const SETTINGS: &str = "[dbcache]\nsoft_queue = 1\nhard_queue = 8\nwriters = 1\n";
 /// Players of each fault that needs several.
 const PLAYERS: usize = 6;
 

@@ -32,7 +32,7 @@ mod types;
 
 pub use character_search::FoundCharacter;
 pub use characters::NewCharacter;
-pub use committer::{Committer, CommitterConfig, Lane, Observer};
+pub use committer::{Committer, CommitterConfig, Observer, Writer};
 pub use conserve::Conservation;
 pub use ground::{GroundCursor, GroundItem, GroundPage};
 pub use holder::{Holder, MalformedHolder};

@@ -25,7 +25,7 @@ pub struct Config {
     /// Hard actions that may wait for a transaction. Overflow: the call fails with RESOURCE_EXHAUSTED.
     pub hard_queue: usize,
     /// Concurrent transactions of hard actions. 0 selects one on SQLite, which has one writer, and two on PostgreSQL.
-    pub lanes: usize,
+    pub writers: usize,
 }
 
 impl Default for Config {
@@ -38,7 +38,7 @@ impl Default for Config {
             database_timeout: Duration::from_millis(2_500),
             batch: 256,
             hard_queue: 8_192,
-            lanes: 0,
+            writers: 0,
         }
     }
 }

@@ -70,13 +70,13 @@ impl Service for Dbcache {
         let report = move |cause| handle.not_ready_because("store", cause);
         daemon.spawn("store monitor", database.clone().monitor(daemon.draining().cancelled_owned(), report));
         let game = Game::new(database.clone(), Arc::new(BoundedHoldingsCache::new(config.cache)));
-        let (committer, lanes) = Committer::new(&game, committer_config(config, &database), &observer());
+        let (committer, writers) = Committer::new(&game, committer_config(config, &database), &observer());
         ::metrics::gauge!(metrics::HARD_WAITING_LIMIT).set(config.hard_queue as f64);
         let done = CancellationToken::new();
-        for lane in lanes {
+        for writer in writers {
             let done = done.clone();
             daemon.spawn("hard actions", async move {
-                done.run_until_cancelled(lane.run()).await;
+                done.run_until_cancelled(writer.run()).await;
                 Ok(())
             });
         }
@@ -106,12 +106,12 @@ impl Service for Dbcache {
 }
 
 fn committer_config(config: &Config, database: &Database) -> CommitterConfig {
-    let lanes = match (config.lanes, database.engine_name()) {
+    let writers = match (config.writers, database.engine_name()) {
         (0, "postgres") => 2,
         (0, _) => 1,
-        (lanes, _) => lanes,
+        (writers, _) => writers,
     };
-    CommitterConfig { batch: config.batch, lanes, queue: config.hard_queue, attempt: ATTEMPT_TIMEOUT }
+    CommitterConfig { batch: config.batch, writers, queue: config.hard_queue, attempt: ATTEMPT_TIMEOUT }
 }
 
 fn observer() -> Observer {

@@ -23,8 +23,8 @@ const MAX_BACKOFF: Duration = Duration::from_secs(1);
 pub struct CommitterConfig {
     /// The most actions in one transaction.
     pub batch: usize,
-    /// Concurrent transactions. SQLite has one writer, so more lanes only make its batches smaller.
-    pub lanes: usize,
+    /// Concurrent transactions. SQLite has one writer, so more writers only make its batches smaller.
+    pub writers: usize,
     /// The bound of the queue. Overflow: the next action is refused at once with [`Busy`](Error::Busy).
     pub queue: usize,
     /// An attempt that takes longer counts as a failure of the database.
@@ -33,7 +33,7 @@ pub struct CommitterConfig {
 
 impl Default for CommitterConfig {
     fn default() -> Self {
-        Self { batch: 256, lanes: 1, queue: 8192, attempt: Duration::from_secs(5) }
+        Self { batch: 256, writers: 1, queue: 8192, attempt: Duration::from_secs(5) }
     }
 }
 
@@ -53,15 +53,15 @@ struct PendingAction {
 pub type Observer = Arc<dyn Fn(usize, Duration) + Send + Sync>;
 
 impl Committer {
-    /// The queue and the lanes that serve it. The caller runs each lane in a separate task.
-    pub fn new(game: &Game, config: CommitterConfig, observe: &Observer) -> (Self, Vec<Lane>) {
+    /// The queue and the writers that serve it. The caller runs each writer in a separate task.
+    pub fn new(game: &Game, config: CommitterConfig, observe: &Observer) -> (Self, Vec<Writer>) {
         let (queue, pending) = mpsc::channel(config.queue.max(1));
         let pending = Arc::new(Mutex::new(pending));
-        let lane = || Lane { game: game.clone(), config, observe: observe.clone(), pending: pending.clone() };
-        (Self { queue }, (0..config.lanes.max(1)).map(|_| lane()).collect())
+        let writer = || Writer { game: game.clone(), config, observe: observe.clone(), pending: pending.clone() };
+        (Self { queue }, (0..config.writers.max(1)).map(|_| writer()).collect())
     }
 
-    /// Commits an action. While the database does not answer, the lane repeats the attempt until `deadline`. Then the
+    /// Commits an action. While the database does not answer, the writer repeats the attempt until `deadline`. Then the
     /// result is [`Error::Unavailable`] and the outcome is unknown: a repeat of the same action tells it.
     pub async fn commit(&self, action: HardAction, deadline: Instant) -> Result<HardResult, GameError> {
         let (reply, answer) = oneshot::channel();
@@ -72,26 +72,26 @@ impl Committer {
         answer.await.unwrap_or_else(|_| Err(Error::timed_out().into()))
     }
 
-    /// Actions that wait for a lane.
+    /// Actions that wait for a writer.
     pub fn pending(&self) -> usize {
         self.queue.max_capacity() - self.queue.capacity()
     }
 }
 
 /// Commits one batch after another.
-pub struct Lane {
+pub struct Writer {
     game: Game,
     config: CommitterConfig,
     observe: Observer,
     pending: Arc<Mutex<mpsc::Receiver<PendingAction>>>,
 }
 
-impl Lane {
+impl Writer {
     /// Ends when all clones of the committer are dropped and the queue is empty.
     pub async fn run(self) {
         loop {
             let mut batch = Vec::new();
-            // One lane holds the lock while it waits for actions. The other lanes commit or wait for the lock.
+            // One writer holds the lock while it waits for actions. The other writers commit or wait for the lock.
             if self.pending.lock().await.recv_many(&mut batch, self.config.batch).await == 0 {
                 return;
             }

@@ -144,10 +144,10 @@ impl Model {
 
 /// Sends all actions at once and waits for every answer.
 async fn send_all(game: &Game, actions: &[HardAction]) -> Vec<Result<HardResult, GameError>> {
-    let config = CommitterConfig { batch: 8, lanes: 3, ..CommitterConfig::default() };
+    let config = CommitterConfig { batch: 8, writers: 3, ..CommitterConfig::default() };
     let observe: Observer = Arc::new(|_, _| {});
-    let (committer, lanes) = Committer::new(game, config, &observe);
-    let lanes: JoinSet<()> = lanes.into_iter().map(Lane::run).collect();
+    let (committer, writers) = Committer::new(game, config, &observe);
+    let writers: JoinSet<()> = writers.into_iter().map(Writer::run).collect();
     let deadline = Instant::now() + Duration::from_secs(30);
     let mut answers = JoinSet::new();
     for (at, action) in actions.iter().cloned().enumerate() {
@@ -157,7 +157,7 @@ async fn send_all(game: &Game, actions: &[HardAction]) -> Vec<Result<HardResult,
     drop(committer);
     let mut found = answers.join_all().await;
     found.sort_by_key(|(at, _)| *at);
-    lanes.join_all().await;
+    writers.join_all().await;
     found.into_iter().map(|(_, answer)| answer).collect()
 }
 
