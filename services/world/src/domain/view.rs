@@ -1,20 +1,33 @@
-//! A copy of the core's state for tasks: the lease, the table and the zones.
+//! A copy of the world's state for tasks: the lease, the table and the zones.
 
 use std::time::Instant;
 
-use shardkeep_types::{CellId, CellRect, Term};
+use shardkeep_types::{CellId, CellRect, InstanceId, Term};
 
-use crate::partition::{Health, Owner, ZoneView};
+use crate::domain::zone::{Health, ZoneView};
 
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct View {
     /// The term and the end of its lease, which is in the past during a pause. `None` for a standby.
-    pub(crate) lease: Option<(Term, Instant)>,
-    pub(crate) sectors: Vec<(CellRect, Option<Owner>)>,
-    pub(crate) zones: Vec<ZoneView>,
+    lease: Option<(Term, Instant)>,
+    sectors: Vec<(CellRect, Option<InstanceId>)>,
+    zones: Vec<ZoneView>,
 }
 
 impl View {
+    pub(crate) fn new(
+        lease: Option<(Term, Instant)>,
+        sectors: Vec<(CellRect, Option<InstanceId>)>,
+        zones: Vec<ZoneView>,
+    ) -> Self {
+        Self { lease, sectors, zones }
+    }
+
+    /// The term of this instance, which may be paused.
+    pub(crate) fn held_term(&self) -> Option<Term> {
+        self.lease.map(|(term, _)| term)
+    }
+
     /// The term under which commands may be issued now.
     pub(crate) fn term(&self, now: Instant) -> Option<Term> {
         self.lease.filter(|&(_, until)| now < until).map(|(term, _)| term)
@@ -22,8 +35,8 @@ impl View {
 
     /// The living zone with that name and incarnation.
     pub(crate) fn live_zone(&self, name: &str, incarnation: u64) -> Option<&ZoneView> {
-        let is = |zone: &&ZoneView| zone.owner.name == name && zone.owner.incarnation == incarnation;
-        self.zones.iter().filter(|zone| zone.health != Health::Gone).find(is)
+        let is = |zone: &&ZoneView| zone.id().name == name && zone.id().incarnation == incarnation;
+        self.zones.iter().filter(|zone| !zone.is(Health::Gone)).find(is)
     }
 
     /// The living zone that owns the cell. Positions outside of all sectors belong to the nearest sector.
@@ -44,16 +57,16 @@ impl View {
 mod tests {
     use std::time::Duration;
 
-    use shardkeep_types::MapId;
+    use shardkeep_types::{DaemonKind, MapId};
 
     use super::*;
 
     fn zone(name: &str, health: Health) -> ZoneView {
-        ZoneView { owner: owner(name), health, grpc_address: String::new() }
+        ZoneView::new(owner(name), health, String::new())
     }
 
-    fn owner(name: &str) -> Owner {
-        Owner { name: name.into(), incarnation: 1 }
+    fn owner(name: &str) -> InstanceId {
+        InstanceId { kind: DaemonKind::Zone, name: name.into(), incarnation: 1 }
     }
 
     fn rect(x0: u16, x1: u16) -> CellRect {
@@ -67,7 +80,7 @@ mod tests {
             sectors: vec![(rect(0, 16), Some(owner("a"))), (rect(16, 32), Some(owner("b")))],
             zones: vec![zone("a", Health::Up), zone("b", Health::Gone)],
         };
-        let at = |x| view.zone_of(CellId { map: MapId(1), x, y: 40 }).map(|zone| zone.owner.name.as_str());
+        let at = |x| view.zone_of(CellId { map: MapId(1), x, y: 40 }).map(|zone| zone.id().name.as_str());
         assert_eq!((at(0), at(15), at(16), at(99)), (Some("a"), Some("a"), None, None));
     }
 

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use prost::Message;
 use shardkeep_link::ServerMessage;
 use shardkeep_names::fold;
 use shardkeep_rpc::{
@@ -19,7 +18,12 @@ use shardkeep_wire::{
 use tokio::sync::Semaphore;
 use tonic::{Status, transport::Channel};
 
-use crate::{call::call, config::WorldConfig, entry::refusal, metrics::BUSY};
+use crate::{
+    config::WorldConfig,
+    domain::replies::{refusal, reply},
+    edge::call::call,
+    metrics::BUSY,
+};
 
 /// Requests to the database at the same time. Overflow: the request is refused and the client retries; counter BUSY.
 const MAX_CONCURRENT: usize = 64;
@@ -57,10 +61,9 @@ impl Lobby {
         };
         let db_request = ListCharactersRequest { account: account.0, world: self.world.0 };
         match call(database.list_characters(db_request)).await {
-            Ok(reply) => {
-                let characters = reply.characters.iter().map(summary).collect();
-                let list = CharacterList { characters, limit: self.limit };
-                ServerMessage::reply(opcode::LIST_CHARACTERS, request, list.encode_to_vec())
+            Ok(listed) => {
+                let characters = listed.characters.iter().map(summary).collect();
+                reply(opcode::LIST_CHARACTERS, request, &CharacterList { characters, limit: self.limit })
             }
             Err(status) => refused(request, &status),
         }
@@ -96,7 +99,7 @@ impl Lobby {
         match created {
             Ok(character) => {
                 let created = CharacterCreated { character: Some(summary(&character)) };
-                ServerMessage::reply(opcode::CREATE_CHARACTER, request, created.encode_to_vec())
+                reply(opcode::CREATE_CHARACTER, request, &created)
             }
             Err(status) => refused(request, &status),
         }

@@ -1,10 +1,10 @@
-//! The decisions of the core: effects in order, and work that takes time.
+//! The decisions of the world: effects in order, and work that takes time.
 
 use shardkeep_link::{GatewayId, ServerMessage};
-use shardkeep_types::{AccountId, CharacterId, Epoch, Position, SessionId};
+use shardkeep_types::{AccountId, CharacterId, Epoch, InstanceId, Position, SessionId};
 use shardkeep_wire::payload::ErrorCode;
 
-use crate::{partition::Owner, presence::Delta};
+use crate::domain::{placements::Placement, presence::Avatar};
 
 /// An effect. The actor carries effects out in order.
 #[derive(Debug, Clone, PartialEq)]
@@ -18,6 +18,12 @@ pub(crate) enum Effect {
     SubscribeToWorld {
         gateway: GatewayId,
         session: SessionId,
+    },
+    /// The world serves the session that the gateway has bound to it.
+    Ready {
+        gateway: GatewayId,
+        session: SessionId,
+        bind_epoch: Epoch,
     },
     Bind {
         gateway: GatewayId,
@@ -35,15 +41,25 @@ pub(crate) enum Effect {
     /// Sends the partition table to the zones.
     Partition,
     /// Sends a change of presence to watchers.
-    Presence(Delta),
+    Presence {
+        present: Vec<Avatar>,
+        gone: Vec<CharacterId>,
+    },
     /// Sends a line to all sessions.
     Announce(String),
     /// The term is over: ends all streams, so that their clients ask the new leader.
     EndTerm,
-    Report(PlayerEvent),
+    /// Writes a line to the log of player events.
+    Report {
+        kind: PlayerEventKind,
+        account: AccountId,
+        session: SessionId,
+        character: Option<CharacterId>,
+        detail: String,
+    },
 }
 
-/// Work that takes time. Its result comes back to the core.
+/// Work that takes time. Its result comes back to the world.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Work {
     ListCharacters {
@@ -67,32 +83,13 @@ pub(crate) enum Work {
         reason: &'static str,
     },
     Reown {
-        dead: Owner,
-        successor: Owner,
+        dead: InstanceId,
+        successor: InstanceId,
     },
-}
-
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Placement {
-    pub(crate) attempt: u64,
-    pub(crate) session: SessionId,
-    pub(crate) session_epoch: Epoch,
-    pub(crate) account: AccountId,
-    pub(crate) character: CharacterId,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PlayerEventKind {
     Enter,
     Leave,
-}
-
-/// A line of the log of player events.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct PlayerEvent {
-    pub(crate) kind: PlayerEventKind,
-    pub(crate) account: AccountId,
-    pub(crate) session: SessionId,
-    pub(crate) character: Option<CharacterId>,
-    pub(crate) detail: String,
 }

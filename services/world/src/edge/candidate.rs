@@ -8,7 +8,7 @@ use shardkeep_types::{DaemonKind, Term};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::{leadership::LeaseAnswer, metrics::LEAD_FAILURES, service::Handle};
+use crate::{domain::leadership::LeaseAnswer, edge::service::Handle, metrics::LEAD_FAILURES};
 
 /// Renewals per lease.
 const RENEWALS: u32 = 5;
@@ -42,7 +42,7 @@ impl Candidate {
                     let left = Duration::from_millis(reply.left_ms.into());
                     let wait = if reply.leader { interval } else { interval.min(left) };
                     let (ttl, answer) = (self.ttl, answer(reply));
-                    handle.tell(move |core, now| core.apply_lease_answer(now, sent_at, ttl, &answer)).await;
+                    handle.tell(move |app, now| app.apply_lease_answer(now, sent_at, ttl, answer)).await;
                     wait.max(interval / 10)
                 }
                 failed => {
@@ -86,5 +86,5 @@ impl Candidate {
 }
 
 fn answer(reply: LeadReply) -> LeaseAnswer {
-    LeaseAnswer { leader: reply.leader, term: Term(reply.term), holder: reply.holder }
+    if reply.leader { LeaseAnswer::Granted(Term(reply.term)) } else { LeaseAnswer::HeldBy(reply.holder) }
 }
