@@ -3,8 +3,8 @@
 
 use std::time::{Duration, Instant};
 
-use shardkeep_link::{ClientMessage, GatewayId, LinkEvent, MessageKind, ServerMessage, SessionChange};
-use shardkeep_types::{AccountId, CELL_MM, CharacterId, EntityId, Epoch, InstanceId, SessionId};
+use shardkeep_link::{ClientMessage, LinkEvent, MessageKind, ServerMessage, SessionChange};
+use shardkeep_types::{CELL_MM, CharacterId, EntityId, Epoch, InstanceId, SessionId};
 use shardkeep_wire::{
     opcode,
     payload::{Entered, ErrorCode},
@@ -13,17 +13,16 @@ use shardkeep_wire::{
 use crate::{
     config::WorldConfig,
     domain::{
-        effect::{Effect, PlayerEventKind, Work},
+        effect::{Effect, Work},
         leadership::{Leadership, LeadershipChange, LeaseAnswer},
         placements::{PlaceError, Placement, Placements},
-        players::{PlayEffect, PlayEffects, PlayState, Players, SessionActivity},
+        players::{Effects, PlayEffect, PlayState, Players, SessionActivity},
         presence::{Avatar, Presence},
         replies::{refusal, reply},
         request::ClientRequest,
         sessions::{Claim, Session, SessionError, Sessions},
-        view::View,
         zone::ZoneView,
-        zones::Zones,
+        zones::{View, Zones},
     },
 };
 
@@ -100,13 +99,7 @@ impl App {
         self.players.drain();
     }
 
-    pub(crate) fn apply_lease_answer(
-        &mut self,
-        now: Instant,
-        sent_at: Instant,
-        ttl: Duration,
-        answer: LeaseAnswer,
-    ) {
+    pub(crate) fn lease_reply(&mut self, now: Instant, sent_at: Instant, ttl: Duration, answer: LeaseAnswer) {
         match self.leadership.apply_answer(sent_at, ttl, answer) {
             Some(LeadershipChange::Gained(term)) => {
                 tracing::info!(%term, "leading");
@@ -152,8 +145,7 @@ impl App {
         self.replace_missing_avatars(now);
         self.release_orphans(now);
         self.admit(now);
-        let places = self.players.queue_places();
-        self.apply(places);
+        self.play(Players::queue_places);
         self.sessions.forget_ended(now, self.config.link_loss * 2);
     }
 
@@ -277,7 +269,7 @@ impl App {
     /// A gateway holds the session now, without data about this world; the world sends it.
     pub(crate) fn joined(&mut self, id: SessionId) {
         let Some(session) = self.sessions.get(id) else { return };
-        self.out.push(Effect::SubscribeToWorld { gateway: session.announced_by().clone(), session: id });
+        self.out.push(Effect::Subscribe { gateway: session.announced_by().clone(), session: id });
         let inside = self.players.joined(id);
         if let Some(avatar) = inside.and_then(|character| self.presence.played(id, character)).cloned() {
             self.bind(&avatar);
@@ -289,12 +281,7 @@ impl App {
         self.presence.played(id, self.players.get(id)?.character()?)
     }
 
-    pub(crate) fn claim_session(
-        &mut self,
-        now: Instant,
-        id: SessionId,
-        claim: Claim,
-    ) -> Result<Epoch, SessionError> {
+    pub(crate) fn claim(&mut self, now: Instant, id: SessionId, claim: Claim) -> Result<Epoch, SessionError> {
         self.sessions.claim(now, id, claim)
     }
 
@@ -317,7 +304,12 @@ impl App {
         if let Some(character) = character {
             self.release_character(character, id, reason);
         }
-        self.report(PlayerEventKind::Leave, session.account(), id, character, reason);
+        self.out.push(Effect::ReportLeave {
+            account: session.account(),
+            session: id,
+            character,
+            why: reason,
+        });
         self.admit(now);
     }
 
@@ -329,6 +321,7 @@ impl App {
 
 /// Links to gateways.
 impl App {
+    /// Requests of a session that is unknown, or that another gateway holds, are refused.
     pub(crate) fn link_event(&mut self, now: Instant, event: LinkEvent) {
         match event {
             LinkEvent::Up { gateway, fresh: true } | LinkEvent::Down { gateway } => {
@@ -336,7 +329,17 @@ impl App {
             }
             LinkEvent::Up { gateway, fresh: false } => self.sessions.attach_all(&gateway),
             LinkEvent::Deliver { gateway, session, session_epoch, messages } => {
-                self.handle_messages(now, &gateway, session, session_epoch, &messages);
+                let is_held = self.sessions.is_held_by(session, &gateway, session_epoch);
+                let is_known = is_held && !self.leadership.is_standby();
+                for message in messages.iter().filter(|message| message.kind == MessageKind::Request) {
+                    if is_known {
+                        self.handle_request(now, session, message);
+                    } else {
+                        let text = "the world does not know the session yet";
+                        let message = refusal(message.request, ErrorCode::Unavailable, text);
+                        self.out.push(Effect::Send { gateway: gateway.clone(), session, message });
+                    }
+                }
             }
             LinkEvent::Session { gateway, event } => {
                 let held = self.sessions.held(event.session, &gateway, event.session_epoch);
@@ -358,29 +361,6 @@ impl App {
         }
     }
 
-    /// Handles messages of one client. Messages of a session that is unknown, or that another gateway holds, are
-    /// refused.
-    fn handle_messages(
-        &mut self,
-        now: Instant,
-        gateway: &GatewayId,
-        session: SessionId,
-        epoch: Epoch,
-        messages: &[ClientMessage],
-    ) {
-        let requests = messages.iter().filter(|message| message.kind == MessageKind::Request);
-        let known = self.sessions.is_held_by(session, gateway, epoch) && !self.leadership.is_standby();
-        for message in requests {
-            if known {
-                self.handle_request(now, session, message);
-            } else {
-                let text = "the world does not know the session yet";
-                let message = refusal(message.request, ErrorCode::Unavailable, text);
-                self.out.push(Effect::Send { gateway: gateway.clone(), session, message });
-            }
-        }
-    }
-
     fn handle_request(&mut self, now: Instant, id: SessionId, message: &ClientMessage) {
         let request = message.request;
         let Some(account) = self.sessions.get(id).map(Session::account) else { return };
@@ -393,7 +373,7 @@ impl App {
                 self.start(Work::CreateCharacter { session: id, request, account, name, start });
             }
             Ok(ClientRequest::Enter(character)) => self.enter(now, id, request, character),
-            Ok(ClientRequest::Leave) => self.leave(id, request),
+            Ok(ClientRequest::Leave) => self.play(|players| players.leave(id, request)),
             Err(refusal) => self.send(id, refusal),
         }
     }
@@ -403,25 +383,18 @@ impl App {
 impl App {
     fn enter(&mut self, now: Instant, id: SessionId, request: u64, character: CharacterId) {
         let leading = self.is_leading(now);
-        let effects = self.players.enter(id, request, character, leading);
-        self.apply(effects);
-    }
-
-    fn leave(&mut self, id: SessionId, request: u64) {
-        let effects = self.players.leave(id, request);
-        self.apply(effects);
+        self.play(|players| players.enter(id, request, character, leading));
     }
 
     fn admit(&mut self, now: Instant) {
         let leading = self.is_leading(now);
-        let effects = self.players.admit(leading);
-        self.apply(effects);
+        self.play(|players| players.admit(leading));
     }
 
     /// Starts to bring the session's character into a zone.
     fn place(&mut self, id: SessionId, character: CharacterId) {
         let Some(session) = self.sessions.get(id) else { return };
-        let placement = self.placements.begin(id, session.epoch(), session.account(), character);
+        let placement = self.placements.begin(id, session, character);
         self.start(Work::PlaceAvatar(placement));
     }
 
@@ -444,14 +417,14 @@ impl App {
                 self.bind(&avatar);
                 if let Some(request) = self.players.placed(id, character) {
                     self.welcome(id, request, character);
-                    let (account, zone) = (placement.account(), &avatar.zone().name);
-                    self.report(PlayerEventKind::Enter, account, id, Some(character), zone);
+                    let (account, zone) = (placement.account(), avatar.zone().name.clone());
+                    self.out.push(Effect::ReportEnter { account, session: id, character, zone });
                 }
             }
             Err(error) => {
                 let leading = self.is_leading(now);
                 if let Some(effects) = self.players.not_placed(id, error, leading) {
-                    return self.apply(effects);
+                    return self.play(|_| effects);
                 }
                 tracing::warn!(session = %id, %error, "an avatar did not get back into the world yet");
                 self.placements.lost(now, id);
@@ -462,8 +435,7 @@ impl App {
     /// The character has no owner any more.
     pub(crate) fn released(&mut self, now: Instant, id: SessionId, character: CharacterId) {
         let leading = self.is_leading(now);
-        let effects = self.players.released(id, character, leading);
-        self.apply(effects);
+        self.play(|players| players.released(id, character, leading));
     }
 
     /// Removes an avatar from the world on behalf of its session.
@@ -477,8 +449,9 @@ impl App {
 
 /// Effects.
 impl App {
-    fn apply(&mut self, effects: PlayEffects) {
-        for (id, effect) in effects {
+    /// Changes the activity of sessions, and does what follows.
+    fn play(&mut self, change: impl FnOnce(&mut Players) -> Effects) {
+        for (id, effect) in change(&mut self.players) {
             match effect {
                 PlayEffect::Send(message) => self.send(id, message),
                 PlayEffect::Welcome { request, character } => self.welcome(id, request, character),
@@ -486,9 +459,9 @@ impl App {
                 PlayEffect::Leave(character) => {
                     self.placements.cancel(id);
                     self.release_character(character, id, "left");
-                    if let Some(account) = self.sessions.get(id).map(Session::account) {
-                        self.report(PlayerEventKind::Leave, account, id, Some(character), "left");
-                    }
+                    let Some(account) = self.sessions.get(id).map(Session::account) else { continue };
+                    let (character, why) = (Some(character), "left");
+                    self.out.push(Effect::ReportLeave { account, session: id, character, why });
                 }
             }
         }
@@ -533,17 +506,6 @@ impl App {
         if !present.is_empty() || !gone.is_empty() {
             self.out.push(Effect::Presence { present, gone });
         }
-    }
-
-    fn report(
-        &mut self,
-        kind: PlayerEventKind,
-        account: AccountId,
-        session: SessionId,
-        character: Option<CharacterId>,
-        detail: &str,
-    ) {
-        self.out.push(Effect::Report { kind, account, session, character, detail: detail.to_owned() });
     }
 }
 

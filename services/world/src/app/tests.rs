@@ -4,11 +4,17 @@ mod entry;
 mod reconcile;
 
 use prost::Message;
-use shardkeep_types::{AccountId, CellId, DaemonKind, Generation, Term};
+use shardkeep_types::{AccountId, CellId, Generation, Term};
 use shardkeep_wire::payload::Error;
 
 use super::*;
-use crate::domain::{zone::Health, zones::MEADOW};
+use crate::domain::{
+    zone::{
+        Health,
+        fixture::{owner, zone},
+    },
+    zones::MEADOW,
+};
 
 const TTL: Duration = Duration::from_secs(3600);
 
@@ -22,7 +28,7 @@ impl Game {
     fn new(capacity: u32) -> Self {
         let now = Instant::now();
         let mut app = App::new(WorldConfig { capacity, ..WorldConfig::default() });
-        app.zones_changed(now, vec![zone_view("a", 1, Health::Up), zone_view("b", 1, Health::Up)]);
+        app.zones_changed(now, vec![zone("a", 1, Health::Up), zone("b", 1, Health::Up)]);
         let mut game = Self { app, now };
         game.lead(1);
         game.effects();
@@ -30,7 +36,7 @@ impl Game {
     }
 
     fn lead(&mut self, term: u64) {
-        self.app.apply_lease_answer(self.now, self.now, TTL, LeaseAnswer::Granted(Term(term)));
+        self.app.lease_reply(self.now, self.now, TTL, LeaseAnswer::Granted(Term(term)));
     }
 
     fn advance(&mut self, seconds: u64) {
@@ -89,24 +95,16 @@ fn character(session: SessionId) -> CharacterId {
     CharacterId(100 + u64::from(session.0[0]))
 }
 
-fn avatar(session: SessionId, zone: &str, epoch: u64) -> Avatar {
+fn avatar(session: SessionId, at: &str, epoch: u64) -> Avatar {
     Avatar::new(
         character(session),
         format!("Hero{}", session.0[0]),
         session,
         AccountId(session.0[0].into()),
         CellId { map: MEADOW, x: 15, y: 16 },
-        owner(zone, 1),
+        owner(at, 1),
         Epoch(epoch),
     )
-}
-
-fn owner(name: &str, incarnation: u64) -> InstanceId {
-    InstanceId { kind: DaemonKind::Zone, name: name.into(), incarnation }
-}
-
-fn zone_view(name: &str, incarnation: u64, health: Health) -> ZoneView {
-    ZoneView::new(owner(name, incarnation), health, format!("{name}:1"))
 }
 
 fn placements(effects: &[Effect]) -> Vec<Placement> {

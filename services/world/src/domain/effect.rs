@@ -9,87 +9,35 @@ use crate::domain::{placements::Placement, presence::Avatar};
 /// An effect. The actor carries effects out in order.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Effect {
-    Send {
-        gateway: GatewayId,
-        session: SessionId,
-        message: ServerMessage,
-    },
-    /// Subscribes the session to the group of the whole world.
-    SubscribeToWorld {
-        gateway: GatewayId,
-        session: SessionId,
-    },
-    /// The world serves the session that the gateway has bound to it.
-    Ready {
-        gateway: GatewayId,
-        session: SessionId,
-        bind_epoch: Epoch,
-    },
-    Bind {
-        gateway: GatewayId,
-        session: SessionId,
-        zone: String,
-        epoch: Epoch,
-    },
-    Close {
-        gateway: GatewayId,
-        session: SessionId,
-        code: ErrorCode,
-        detail: String,
-    },
+    Send { gateway: GatewayId, session: SessionId, message: ServerMessage },
+    // To the group of the whole world.
+    Subscribe { gateway: GatewayId, session: SessionId },
+    // The world serves the session that the gateway has bound to it.
+    Ready { gateway: GatewayId, session: SessionId, bind_epoch: Epoch },
+    Bind { gateway: GatewayId, session: SessionId, zone: String, epoch: Epoch },
+    Close { gateway: GatewayId, session: SessionId, code: ErrorCode, detail: String },
     Start(Work),
-    /// Sends the partition table to the zones.
+    // Sends the partition table to the zones.
     Partition,
-    /// Sends a change of presence to watchers.
-    Presence {
-        present: Vec<Avatar>,
-        gone: Vec<CharacterId>,
-    },
-    /// Sends a line to all sessions.
+    // Sends a change of presence to watchers.
+    Presence { present: Vec<Avatar>, gone: Vec<CharacterId> },
+    // Sends a line to all sessions.
     Announce(String),
-    /// The term is over: ends all streams, so that their clients ask the new leader.
+    // Ends all streams, so that their clients ask the new leader.
     EndTerm,
-    /// Writes a line to the log of player events.
-    Report {
-        kind: PlayerEventKind,
-        account: AccountId,
-        session: SessionId,
-        character: Option<CharacterId>,
-        detail: String,
-    },
+    // Lines of the log of player events.
+    ReportEnter { account: AccountId, session: SessionId, character: CharacterId, zone: String },
+    ReportLeave { account: AccountId, session: SessionId, character: Option<CharacterId>, why: &'static str },
 }
 
 /// Work that takes time. Its result comes back to the world.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Work {
-    ListCharacters {
-        session: SessionId,
-        request: u64,
-        account: AccountId,
-    },
-    CreateCharacter {
-        session: SessionId,
-        request: u64,
-        account: AccountId,
-        name: String,
-        start: Position,
-    },
-    /// Brings a character into the zone at its position, or back into the zone that has it.
+    ListCharacters { session: SessionId, request: u64, account: AccountId },
+    CreateCharacter { session: SessionId, request: u64, account: AccountId, name: String, start: Position },
+    // Brings a character into the zone at its position, or back into the zone that has it.
     PlaceAvatar(Placement),
-    /// Frees a character that its session has left, wherever it is.
-    ReleaseCharacter {
-        character: CharacterId,
-        session: SessionId,
-        reason: &'static str,
-    },
-    Reown {
-        dead: InstanceId,
-        successor: InstanceId,
-    },
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum PlayerEventKind {
-    Enter,
-    Leave,
+    // Frees a character that its session has left, wherever it is.
+    ReleaseCharacter { character: CharacterId, session: SessionId, reason: &'static str },
+    Reown { dead: InstanceId, successor: InstanceId },
 }

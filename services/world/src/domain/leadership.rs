@@ -28,22 +28,11 @@ pub(crate) enum LeadershipChange {
 /// Starts as a standby.
 #[derive(Debug, Default)]
 pub(crate) struct Leadership {
-    state: State,
+    /// The term and the end of its lease.
+    lease: Option<(Term, Instant)>,
+    /// The lease has ended without renewal.
+    paused: bool,
     holder: String,
-}
-
-#[derive(Debug, Default, Clone, Copy)]
-enum State {
-    #[default]
-    Standby,
-    Leading {
-        term: Term,
-        until: Instant,
-    },
-    Paused {
-        term: Term,
-        until: Instant,
-    },
 }
 
 impl Leadership {
@@ -55,54 +44,44 @@ impl Leadership {
         ttl: Duration,
         answer: LeaseAnswer,
     ) -> Option<LeadershipChange> {
+        let before = self.lease.take().map(|(term, _)| term);
+        let paused = std::mem::take(&mut self.paused);
         match answer {
             LeaseAnswer::HeldBy(holder) => {
-                let lost = self.lease().map(|(term, _)| LeadershipChange::Lost(term));
-                (self.state, self.holder) = (State::Standby, holder);
-                lost
+                self.holder = holder;
+                before.map(LeadershipChange::Lost)
             }
-            LeaseAnswer::Granted(granted) => {
-                let before = self.state;
-                self.state = State::Leading { term: granted, until: sent_at + ttl * 4 / 5 };
-                match before {
-                    State::Leading { term, .. } if term == granted => None,
-                    State::Paused { term, .. } if term == granted => Some(LeadershipChange::Resumed(term)),
-                    _ => Some(LeadershipChange::Gained(granted)),
+            LeaseAnswer::Granted(term) => {
+                self.lease = Some((term, sent_at + ttl * 4 / 5));
+                if before != Some(term) {
+                    return Some(LeadershipChange::Gained(term));
                 }
+                paused.then_some(LeadershipChange::Resumed(term))
             }
         }
     }
 
     /// Call this several times per second: detects the end of the lease.
     pub(crate) fn tick(&mut self, now: Instant) -> Option<LeadershipChange> {
-        match self.state {
-            State::Leading { term, until } if until <= now => {
-                self.state = State::Paused { term, until };
-                Some(LeadershipChange::Paused(term))
-            }
-            _ => None,
-        }
+        let (term, until) = self.lease?;
+        let ended = until <= now && !self.paused;
+        self.paused |= ended;
+        ended.then_some(LeadershipChange::Paused(term))
     }
 
     /// The term under which commands may be issued now.
     pub(crate) fn term(&self, now: Instant) -> Option<Term> {
-        match self.state {
-            State::Leading { term, until } if now < until => Some(term),
-            _ => None,
-        }
+        self.lease.filter(|&(_, until)| now < until).map(|(term, _)| term)
     }
 
     /// The term and the end of its lease, which is in the past during a pause.
     pub(crate) fn lease(&self) -> Option<(Term, Instant)> {
-        match self.state {
-            State::Standby => None,
-            State::Leading { term, until } | State::Paused { term, until } => Some((term, until)),
-        }
+        self.lease
     }
 
     /// Whether another instance leads, as far as this one knows. A standby answers no requests.
     pub(crate) fn is_standby(&self) -> bool {
-        matches!(self.state, State::Standby)
+        self.lease.is_none()
     }
 
     /// Of a standby: the name of the instance that holds the lease. Empty before the first answer.

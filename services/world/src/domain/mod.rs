@@ -11,6 +11,5 @@ mod queue;
 pub(crate) mod replies;
 pub(crate) mod request;
 pub(crate) mod sessions;
-pub(crate) mod view;
 pub(crate) mod zone;
 pub(crate) mod zones;

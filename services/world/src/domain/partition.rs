@@ -21,7 +21,7 @@ const REBALANCE_AFTER: Duration = Duration::from_secs(2);
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(3);
 
 #[derive(Debug, Clone)]
-pub(crate) struct Sector {
+struct Sector {
     cells: CellRect,
     owner: Option<InstanceId>,
     epoch: Epoch,
@@ -74,8 +74,9 @@ impl Partition {
         }
     }
 
-    pub(crate) fn sectors(&self) -> &[Sector] {
-        &self.sectors
+    /// The cells, owner and epoch of each sector.
+    pub(crate) fn sectors(&self) -> impl Iterator<Item = (CellRect, Option<&InstanceId>, Epoch)> {
+        self.sectors.iter().map(|sector| (sector.cells, sector.owner.as_ref(), sector.epoch))
     }
 
     pub(crate) fn epoch(&self) -> Epoch {
@@ -120,21 +121,12 @@ impl Partition {
         let is_alive =
             |owner: &InstanceId| zones.iter().any(|zone| zone.id() == owner && !zone.is(Health::Gone));
         for dead in owners {
-            let owned_by_dead = |sector: &&mut Sector| sector.owner.as_ref() == Some(&dead);
+            let owned = self.sectors.iter_mut().filter(|sector| sector.owner.as_ref() == Some(&dead));
             if is_alive(&dead) {
-                self.sectors
-                    .iter_mut()
-                    .filter(owned_by_dead)
-                    .for_each(|sector| sector.owner_dead_since = None);
+                owned.for_each(|sector| sector.owner_dead_since = None);
                 continue;
             }
-            let since = self
-                .sectors
-                .iter_mut()
-                .filter(owned_by_dead)
-                .map(|sector| *sector.owner_dead_since.get_or_insert(now))
-                .min()
-                .unwrap_or(now);
+            let since = owned.map(|sector| *sector.owner_dead_since.get_or_insert(now)).min().unwrap_or(now);
             let returned = zones.iter().find(|zone| zone.id().name == dead.name && zone.is(Health::Up));
             let successor = match returned {
                 Some(zone) => Some(zone.id().clone()),
@@ -142,21 +134,12 @@ impl Partition {
                 None => None,
             };
             if let Some(successor) = successor {
-                self.sectors
-                    .iter_mut()
-                    .filter(owned_by_dead)
-                    .for_each(|sector| sector.assign(successor.clone()));
+                let owned = self.sectors.iter_mut().filter(|sector| sector.owner.as_ref() == Some(&dead));
+                owned.for_each(|sector| sector.assign(successor.clone()));
                 // When the next incarnation is up, all earlier ones are dead.
-                let last = if successor.name == dead.name {
-                    successor.incarnation.saturating_sub(1)
-                } else {
-                    dead.incarnation
-                };
-                self.reassign_avatars(
-                    InstanceId { incarnation: last.max(dead.incarnation), ..dead },
-                    successor,
-                    step,
-                );
+                let next = (successor.name == dead.name).then_some(successor.incarnation);
+                let last = next.unwrap_or_default().saturating_sub(1).max(dead.incarnation);
+                self.reassign_avatars(InstanceId { incarnation: last, ..dead }, successor, step);
                 step.changed = true;
             }
         }
@@ -271,18 +254,6 @@ impl Step {
 }
 
 impl Sector {
-    pub(crate) fn cells(&self) -> CellRect {
-        self.cells
-    }
-
-    pub(crate) fn owner(&self) -> Option<&InstanceId> {
-        self.owner.as_ref()
-    }
-
-    pub(crate) fn epoch(&self) -> Epoch {
-        self.epoch
-    }
-
     fn assign(&mut self, owner: InstanceId) {
         self.owner = Some(owner);
         self.owner_dead_since = None;
@@ -292,17 +263,8 @@ impl Sector {
 
 #[cfg(test)]
 mod tests {
-    use shardkeep_types::DaemonKind;
-
     use super::*;
-
-    fn zone(name: &str, incarnation: u64, health: Health) -> ZoneView {
-        ZoneView::new(owner(name, incarnation), health, format!("{name}:1"))
-    }
-
-    fn owner(name: &str, incarnation: u64) -> InstanceId {
-        InstanceId { kind: DaemonKind::Zone, name: name.into(), incarnation }
-    }
+    use crate::domain::zone::fixture::{owner, zone};
 
     fn meadow(now: Instant) -> Partition {
         Partition::new(MapId(1), 32, 32, 2, now)
@@ -312,7 +274,7 @@ mod tests {
         let name = |sector: &Sector| {
             sector.owner.as_ref().map_or("-".into(), |o| format!("{}/{}", o.name, o.incarnation))
         };
-        partition.sectors().iter().map(name).collect()
+        partition.sectors.iter().map(name).collect()
     }
 
     fn at(start: Instant, seconds: u64) -> Instant {
@@ -331,7 +293,7 @@ mod tests {
         let partition = settled(Instant::now());
         assert_eq!(owners(&partition), ["a/1", "b/1"]);
         let columns =
-            partition.sectors().iter().map(|sector| (sector.cells.x0, sector.cells.x1, sector.cells.y1));
+            partition.sectors.iter().map(|sector| (sector.cells.x0, sector.cells.x1, sector.cells.y1));
         assert_eq!(columns.collect::<Vec<_>>(), [(0, 16, 32), (16, 32, 32)]);
     }
 
@@ -355,12 +317,12 @@ mod tests {
     fn restarted_zone_gets_its_sectors_at_once() {
         let start = Instant::now();
         let mut partition = settled(start);
-        let epochs: Vec<Epoch> = partition.sectors().iter().map(|sector| sector.epoch).collect();
+        let epochs: Vec<Epoch> = partition.sectors.iter().map(|sector| sector.epoch).collect();
         let step = partition.update(at(start, 9), &[zone("a", 2, Health::Up), zone("b", 1, Health::Up)]);
         assert_eq!(step, Step { changed: true, reown: vec![(owner("a", 1), owner("a", 2))] });
         assert_eq!(owners(&partition), ["a/2", "b/1"]);
-        assert!(partition.sectors()[0].epoch > epochs[0]);
-        assert_eq!(partition.sectors()[1].epoch, epochs[1]);
+        assert!(partition.sectors[0].epoch > epochs[0]);
+        assert_eq!(partition.sectors[1].epoch, epochs[1]);
     }
 
     #[test]

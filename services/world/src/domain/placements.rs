@@ -8,6 +8,8 @@ use std::{
 
 use shardkeep_types::{AccountId, CharacterId, Epoch, SessionId};
 
+use crate::domain::sessions::Session;
+
 /// How long an avatar may be missing before the world places it again.
 const REPLACE_AFTER: Duration = Duration::from_secs(3);
 
@@ -68,17 +70,12 @@ impl Placements {
         *self = Self { attempts, previous_term_attempts: attempts, ..Self::default() };
     }
 
-    pub(crate) fn begin(
-        &mut self,
-        session: SessionId,
-        session_epoch: Epoch,
-        account: AccountId,
-        character: CharacterId,
-    ) -> Placement {
+    pub(crate) fn begin(&mut self, id: SessionId, session: &Session, character: CharacterId) -> Placement {
         self.attempts += 1;
-        self.pending.insert(session, self.attempts);
+        self.pending.insert(id, self.attempts);
         self.orphans.remove(&character);
-        Placement { attempt: self.attempts, session, session_epoch, account, character }
+        let (session_epoch, account) = (session.epoch(), session.account());
+        Placement { attempt: self.attempts, session: id, session_epoch, account, character }
     }
 
     /// Whether the result of this attempt counts: it is the latest one of its session.

@@ -1,4 +1,4 @@
-//! What the player of each session does in this world: the entry queue, the capacity, and the way in and out.
+//! The activity of each session in this world: the entry queue, the capacity, and the way in and out.
 
 use std::collections::HashMap;
 
@@ -19,26 +19,15 @@ use crate::domain::{
 /// The player's activity in this world.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PlayState {
-    /// In the list of its characters.
+    // In the list of its characters.
     Lobby,
-    /// An earlier term knew the session; its activity is not known yet.
+    // An earlier term knew the session; its activity is not known yet.
     Restored,
-    /// `request` is the client's unanswered Enter.
-    Queued {
-        character: CharacterId,
-        request: u64,
-    },
-    Entering {
-        character: CharacterId,
-        request: u64,
-    },
-    Inside {
-        character: CharacterId,
-    },
-    Leaving {
-        character: CharacterId,
-        request: u64,
-    },
+    // `request` is the client's unanswered Enter or Leave.
+    Queued { character: CharacterId, request: u64 },
+    Entering { character: CharacterId, request: u64 },
+    Inside { character: CharacterId },
+    Leaving { character: CharacterId, request: u64 },
 }
 
 impl PlayState {
@@ -71,19 +60,17 @@ pub(crate) enum SessionActivity {
 #[derive(Debug)]
 pub(crate) enum PlayEffect {
     Send(ServerMessage),
-    /// Answers an Enter.
-    Welcome {
-        request: u64,
-        character: CharacterId,
-    },
-    /// Brings the character into a zone.
+    // Answers an Enter.
+    Welcome { request: u64, character: CharacterId },
+    // Brings the character into a zone.
     Place(CharacterId),
-    /// Takes the character out of its zone, because the player leaves.
+    // Takes the character out of its zone, because the player leaves.
     Leave(CharacterId),
 }
 
-pub(crate) type PlayEffects = Vec<(SessionId, PlayEffect)>;
+pub(crate) type Effects = Vec<(SessionId, PlayEffect)>;
 
+#[derive(Default)]
 pub(crate) struct Players {
     play: HashMap<SessionId, PlayState>,
     queue: Queue,
@@ -95,13 +82,7 @@ pub(crate) struct Players {
 
 impl Players {
     pub(crate) fn new(capacity: u32) -> Self {
-        Self {
-            play: HashMap::new(),
-            queue: Queue::default(),
-            inside: 0,
-            capacity: usize::try_from(capacity).unwrap_or(usize::MAX),
-            draining: false,
-        }
+        Self { capacity: usize::try_from(capacity).unwrap_or(usize::MAX), ..Self::default() }
     }
 
     /// Stops admissions; sessions inside continue.
@@ -111,9 +92,7 @@ impl Players {
 
     /// Forgets all sessions, because a term begins or ends.
     pub(crate) fn clear(&mut self) {
-        self.play.clear();
-        self.queue = Queue::default();
-        self.inside = 0;
+        *self = Self { capacity: self.capacity, draining: self.draining, ..Self::default() };
     }
 
     pub(crate) fn get(&self, id: SessionId) -> Option<PlayState> {
@@ -151,7 +130,7 @@ impl Players {
     pub(crate) fn restore(&mut self, id: SessionId, activity: SessionActivity) {
         self.set(id, PlayState::Restored);
         match activity {
-            SessionActivity::Inside(character) => self.set(id, PlayState::Inside { character }),
+            SessionActivity::Inside(character) => _ = self.set(id, PlayState::Inside { character }),
             // The client repeats its Enter; until then the session keeps its place.
             SessionActivity::Queued(place) => self.queue.rejoin(id, place),
             SessionActivity::Unknown => {}
@@ -182,7 +161,7 @@ impl Players {
         request: u64,
         character: CharacterId,
         leading: bool,
-    ) -> PlayEffects {
+    ) -> Effects {
         let refuse = |code, detail| vec![(id, PlayEffect::Send(refusal(request, code, detail)))];
         match self.get(id) {
             Some(PlayState::Lobby | PlayState::Restored | PlayState::Queued { .. }) => {
@@ -191,9 +170,7 @@ impl Players {
                 }
                 self.set(id, PlayState::Queued { character, request });
                 self.queue.join(id);
-                let mut effects = self.admit(leading);
-                effects.extend(self.queue_places());
-                effects
+                [self.admit(leading), self.queue_places()].into_iter().flatten().collect()
             }
             Some(PlayState::Entering { character: same, .. }) if same == character => {
                 self.set(id, PlayState::Entering { character, request });
@@ -210,39 +187,31 @@ impl Players {
         }
     }
 
-    pub(crate) fn leave(&mut self, id: SessionId, request: u64) -> PlayEffects {
-        let left = (id, PlayEffect::Send(reply(opcode::LEAVE, request, &Left {})));
+    pub(crate) fn leave(&mut self, id: SessionId, request: u64) -> Effects {
+        let send = |message| (id, PlayEffect::Send(message));
         match self.get(id) {
-            Some(PlayState::Lobby | PlayState::Restored) => {
+            Some(play @ (PlayState::Lobby | PlayState::Restored | PlayState::Queued { .. })) => {
                 self.queue.remove(id);
                 self.set(id, PlayState::Lobby);
-                vec![left]
+                let left = send(reply(opcode::LEAVE, request, &Left {}));
+                let PlayState::Queued { request: entering, .. } = play else { return vec![left] };
+                let refused = send(refusal(entering, ErrorCode::Refused, "left the queue"));
+                [refused, left].into_iter().chain(self.queue_places()).collect()
             }
-            Some(PlayState::Queued { request: entering, .. }) => {
-                self.queue.remove(id);
-                self.set(id, PlayState::Lobby);
-                let refused = refusal(entering, ErrorCode::Refused, "left the queue");
-                let mut effects = vec![(id, PlayEffect::Send(refused)), left];
-                effects.extend(self.queue_places());
-                effects
-            }
-            Some(PlayState::Inside { character }) => {
+            Some(play @ (PlayState::Inside { character } | PlayState::Leaving { character, .. })) => {
                 self.set(id, PlayState::Leaving { character, request });
-                vec![(id, PlayEffect::Leave(character))]
-            }
-            Some(PlayState::Leaving { character, .. }) => {
-                self.set(id, PlayState::Leaving { character, request });
-                Vec::new()
+                let is_first = matches!(play, PlayState::Inside { .. });
+                is_first.then_some((id, PlayEffect::Leave(character))).into_iter().collect()
             }
             Some(PlayState::Entering { .. }) => {
-                vec![(id, PlayEffect::Send(refusal(request, ErrorCode::Unavailable, "still entering")))]
+                vec![send(refusal(request, ErrorCode::Unavailable, "still entering"))]
             }
             None => Vec::new(),
         }
     }
 
     /// Admits sessions in the order of the queue while the world has room.
-    pub(crate) fn admit(&mut self, leading: bool) -> PlayEffects {
+    pub(crate) fn admit(&mut self, leading: bool) -> Effects {
         if !leading || self.draining {
             return Vec::new();
         }
@@ -252,16 +221,15 @@ impl Players {
         };
         let room = self.capacity.saturating_sub(self.inside);
         let next: Vec<_> = self.queue.iter().filter_map(queued).take(room).collect();
-        let mut admit = |(id, character, request)| {
+        for &(id, character, request) in &next {
             self.queue.remove(id);
             self.set(id, PlayState::Entering { character, request });
-            (id, PlayEffect::Place(character))
-        };
-        next.into_iter().map(&mut admit).collect()
+        }
+        next.into_iter().map(|(id, character, _)| (id, PlayEffect::Place(character))).collect()
     }
 
     /// Tells sessions their new places in the queue.
-    pub(crate) fn queue_places(&mut self) -> PlayEffects {
+    pub(crate) fn queue_places(&mut self) -> Effects {
         let event =
             |place: QueuePosition| ServerMessage::event(opcode::QUEUE_POSITION, place.encode_to_vec());
         self.queue.changes().into_iter().map(|(id, place)| (id, PlayEffect::Send(event(place)))).collect()
@@ -269,30 +237,22 @@ impl Players {
 
     /// The session has an avatar. Returns the Enter to answer.
     pub(crate) fn placed(&mut self, id: SessionId, character: CharacterId) -> Option<u64> {
-        let before = self.get(id);
-        self.set(id, PlayState::Inside { character });
-        match before {
+        match self.set(id, PlayState::Inside { character }) {
             Some(PlayState::Entering { request, .. }) => Some(request),
             _ => None,
         }
     }
 
     /// The session has got no avatar. `None`: it was inside before and stays inside.
-    pub(crate) fn not_placed(
-        &mut self,
-        id: SessionId,
-        error: PlaceError,
-        leading: bool,
-    ) -> Option<PlayEffects> {
+    pub(crate) fn not_placed(&mut self, id: SessionId, error: PlaceError, leading: bool) -> Option<Effects> {
         let Some(PlayState::Entering { request, .. }) = self.get(id) else { return None };
         self.set(id, PlayState::Lobby);
         let code = match error {
             PlaceError::NotFound => ErrorCode::NotFound,
             PlaceError::Unavailable => ErrorCode::Unavailable,
         };
-        let mut effects = vec![(id, PlayEffect::Send(refusal(request, code, &error.to_string())))];
-        effects.extend(self.admit(leading));
-        Some(effects)
+        let refused = (id, PlayEffect::Send(refusal(request, code, &error.to_string())));
+        Some([vec![refused], self.admit(leading)].into_iter().flatten().collect())
     }
 
     /// A zone has an avatar of the session. Returns whether the session is inside with this character.
@@ -304,21 +264,22 @@ impl Players {
     }
 
     /// The character has no owner any more.
-    pub(crate) fn released(&mut self, id: SessionId, character: CharacterId, leading: bool) -> PlayEffects {
+    pub(crate) fn released(&mut self, id: SessionId, character: CharacterId, leading: bool) -> Effects {
         match self.get(id) {
             Some(PlayState::Leaving { character: leaving, request }) if leaving == character => {
                 self.set(id, PlayState::Lobby);
-                let mut effects = vec![(id, PlayEffect::Send(reply(opcode::LEAVE, request, &Left {})))];
-                effects.extend(self.admit(leading));
-                effects
+                let left = (id, PlayEffect::Send(reply(opcode::LEAVE, request, &Left {})));
+                [vec![left], self.admit(leading)].into_iter().flatten().collect()
             }
             _ => Vec::new(),
         }
     }
 
-    fn set(&mut self, id: SessionId, play: PlayState) {
+    /// Returns the activity before.
+    fn set(&mut self, id: SessionId, play: PlayState) -> Option<PlayState> {
         let before = self.play.insert(id, play);
         self.inside += usize::from(play.avatar().is_some());
         self.inside -= usize::from(before.and_then(PlayState::avatar).is_some());
+        before
     }
 }

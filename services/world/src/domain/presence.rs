@@ -192,13 +192,10 @@ impl Presence {
 
 #[cfg(test)]
 mod tests {
-    use shardkeep_types::{DaemonKind, MapId};
+    use shardkeep_types::MapId;
 
     use super::*;
-
-    fn zone(name: &str) -> InstanceId {
-        InstanceId { kind: DaemonKind::Zone, name: name.into(), incarnation: 1 }
-    }
+    use crate::domain::zone::fixture::owner;
 
     fn avatar(character: u64, at: &str, epoch: u64) -> Avatar {
         Avatar {
@@ -207,7 +204,7 @@ mod tests {
             session: SessionId([u8::try_from(character).unwrap(); 16]),
             account: AccountId(character),
             cell: CellId { map: MapId(1), x: 1, y: 1 },
-            zone: zone(at),
+            zone: owner(at, 1),
             epoch: Epoch(epoch),
         }
     }
@@ -228,14 +225,14 @@ mod tests {
         let now = Instant::now();
         let mut presence = Presence::default();
         presence.upsert(now, avatar(1, "a", 1));
-        assert!(presence.report(now, &zone("a"), false, vec![], &[CharacterId(1)]).is_empty());
-        let present = presence.report(now, &zone("b"), false, vec![avatar(1, "b", 2)], &[]);
+        assert!(presence.report(now, &owner("a", 1), false, vec![], &[CharacterId(1)]).is_empty());
+        let present = presence.report(now, &owner("b", 1), false, vec![avatar(1, "b", 2)], &[]);
         assert_eq!(present, [avatar(1, "b", 2)]);
         assert!(presence.sweep(now + CROSSING_TIMEOUT).is_empty());
-        let late = presence.report(now, &zone("a"), false, vec![avatar(1, "a", 1)], &[CharacterId(1)]);
+        let late = presence.report(now, &owner("a", 1), false, vec![avatar(1, "a", 1)], &[CharacterId(1)]);
         assert!(late.is_empty(), "what zone a says is of an earlier epoch");
         assert!(presence.sweep(now + CROSSING_TIMEOUT * 2).is_empty());
-        assert_eq!(presence.get(CharacterId(1)).unwrap().zone, zone("b"));
+        assert_eq!(presence.get(CharacterId(1)).unwrap().zone, owner("b", 1));
     }
 
     #[test]
@@ -244,7 +241,7 @@ mod tests {
         let mut presence = Presence::default();
         presence.upsert(now, avatar(1, "a", 1));
         presence.upsert(now, avatar(2, "a", 1));
-        presence.report(now, &zone("a"), true, vec![avatar(2, "a", 1)], &[]);
+        presence.report(now, &owner("a", 1), true, vec![avatar(2, "a", 1)], &[]);
         assert!(presence.sweep(now + CROSSING_TIMEOUT / 2).is_empty());
         assert_eq!(presence.sweep(now + CROSSING_TIMEOUT), [CharacterId(1)]);
         assert_eq!(presence.iter().count(), 1);

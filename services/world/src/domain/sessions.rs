@@ -9,6 +9,9 @@ use std::{
 use shardkeep_link::GatewayId;
 use shardkeep_types::{AccountId, Epoch, Generation, Secret, SessionId};
 
+/// Proves a client's right to a session.
+pub(crate) type Key = Secret<Vec<u8>>;
+
 /// One player's session.
 #[derive(Debug)]
 pub(crate) struct Session {
@@ -20,9 +23,9 @@ pub(crate) struct Session {
     gateway: GatewayId,
     announced_by: GatewayId,
     holders: Vec<(GatewayId, Epoch)>,
-    key: Secret<Vec<u8>>,
+    key: Key,
     /// The key before, valid while `key` has never been used.
-    previous_key: Option<Secret<Vec<u8>>>,
+    previous_key: Option<Key>,
     /// Since when no gateway holds the session.
     detached_since: Option<Instant>,
 }
@@ -43,7 +46,7 @@ impl Session {
         account_name: String,
         generation: Generation,
         gateway: GatewayId,
-        key: Secret<Vec<u8>>,
+        key: Key,
     ) -> Self {
         Self {
             epoch,
@@ -82,7 +85,7 @@ impl Session {
     }
 
     /// The keys that prove a client's right to the session; the current one first.
-    pub(crate) fn resume_keys(&self) -> impl Iterator<Item = &Secret<Vec<u8>>> {
+    pub(crate) fn resume_keys(&self) -> impl Iterator<Item = &Key> {
         std::iter::once(&self.key).chain(&self.previous_key)
     }
 
@@ -98,18 +101,13 @@ impl Session {
 pub(crate) struct Claim {
     from: Epoch,
     gateway: GatewayId,
-    used_key: Secret<Vec<u8>>,
-    next_key: Secret<Vec<u8>>,
+    used_key: Key,
+    next_key: Key,
 }
 
 impl Claim {
     /// `from` is the session's epoch as the gateway knows it.
-    pub(crate) fn new(
-        from: Epoch,
-        gateway: GatewayId,
-        used_key: Secret<Vec<u8>>,
-        next_key: Secret<Vec<u8>>,
-    ) -> Self {
+    pub(crate) fn new(from: Epoch, gateway: GatewayId, used_key: Key, next_key: Key) -> Self {
         Self { from, gateway, used_key, next_key }
     }
 }
@@ -301,7 +299,7 @@ impl Session {
     }
 
     /// Another gateway claims the session after its client has proved this key there.
-    fn remember_holder(&mut self, used_key: &Secret<Vec<u8>>) {
+    fn remember_holder(&mut self, used_key: &Key) {
         let last = (self.gateway.clone(), self.epoch);
         if self.key == *used_key {
             self.holders.clear();
@@ -343,7 +341,7 @@ mod tests {
 
     const SESSION: SessionId = SessionId([1; 16]);
 
-    fn key(byte: u8) -> Secret<Vec<u8>> {
+    fn key(byte: u8) -> Key {
         vec![byte; 32].into()
     }
 

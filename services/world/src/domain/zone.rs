@@ -1,4 +1,4 @@
-//! What the world knows of one zone.
+//! One zone, as the registry lists it.
 
 use shardkeep_types::InstanceId;
 
@@ -39,5 +39,20 @@ impl ZoneView {
 
     pub(crate) fn mark_gone(&mut self) {
         self.health = Health::Gone;
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod fixture {
+    use shardkeep_types::DaemonKind;
+
+    use super::*;
+
+    pub(crate) fn owner(name: &str, incarnation: u64) -> InstanceId {
+        InstanceId { kind: DaemonKind::Zone, name: name.into(), incarnation }
+    }
+
+    pub(crate) fn zone(name: &str, incarnation: u64, health: Health) -> ZoneView {
+        ZoneView::new(owner(name, incarnation), health, format!("{name}:1"))
     }
 }

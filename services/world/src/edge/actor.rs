@@ -19,9 +19,9 @@ use crate::{
     app::App,
     config::WorldConfig,
     domain::{
-        effect::{Effect, PlayerEventKind},
-        view::View,
+        effect::Effect,
         zone::{Health, ZoneView},
+        zones::View,
     },
     edge::{
         convert,
@@ -126,9 +126,10 @@ impl Actor {
     }
 
     fn apply_effect(&mut self, effect: Effect) {
+        let world = self.node.world().0;
         match effect {
             Effect::Send { gateway, session, message } => self.hub.send(&gateway, &[session], vec![message]),
-            Effect::SubscribeToWorld { gateway, session } => {
+            Effect::Subscribe { gateway, session } => {
                 self.hub.subscribe(&gateway, session, &[world_group(self.node.world())], true);
             }
             Effect::Ready { gateway, session, bind_epoch } => self.hub.ready(&gateway, session, bind_epoch),
@@ -162,19 +163,15 @@ impl Actor {
                 self.partition.send_replace(None);
                 self.watchers.close_all();
             }
-            Effect::Report { kind, account, session, character, detail } => {
-                let (account, session, world) = (account.0, session.to_string(), self.node.world().0);
-                let character = character.map(|character| character.0);
-                match kind {
-                    PlayerEventKind::Enter => {
-                        metrics::counter!(ENTERED).increment(1);
-                        event!("enter", account, session, world, character, zone = detail);
-                    }
-                    PlayerEventKind::Leave => {
-                        metrics::counter!(LEFT).increment(1);
-                        event!("leave", account, session, world, character, why = detail);
-                    }
-                }
+            Effect::ReportEnter { account, session, character, zone } => {
+                metrics::counter!(ENTERED).increment(1);
+                let (account, session, character) = (account.0, session.to_string(), character.0);
+                event!("enter", account, session, world, character, zone);
+            }
+            Effect::ReportLeave { account, session, character, why } => {
+                metrics::counter!(LEFT).increment(1);
+                let (account, session) = (account.0, session.to_string());
+                event!("leave", account, session, world, character = character.map(|id| id.0), why);
             }
         }
     }

@@ -4,15 +4,15 @@ use std::sync::Arc;
 
 use shardkeep_rpc::{Malformed, common, dbcache, session_id, world as proto};
 use shardkeep_types::{
-    AccountId, CellId, CharacterId, DaemonKind, Epoch, Generation, InstanceId, MapId, Position, Secret,
+    AccountId, CellId, CellRect, CharacterId, DaemonKind, Epoch, Generation, InstanceId, MapId, Position,
     SessionId, Term, WorldId,
 };
 
 use crate::domain::{
-    partition::{Partition, Sector},
+    partition::Partition,
     players::SessionActivity,
     presence::Avatar,
-    sessions::{Claim, Session},
+    sessions::{Claim, Key, Session},
     zone::ZoneView,
     zones::Zones,
 };
@@ -55,7 +55,7 @@ pub(crate) fn holders(session: &Session) -> Vec<proto::Holder> {
     holders.collect()
 }
 
-fn key(field: &'static str, bytes: Vec<u8>) -> Result<Secret<Vec<u8>>, Malformed> {
+fn key(field: &'static str, bytes: Vec<u8>) -> Result<Key, Malformed> {
     if bytes.len() != KEY_BYTES {
         return Err(Malformed::new(field, format!("expected {KEY_BYTES} bytes, got {}", bytes.len())));
     }
@@ -130,22 +130,19 @@ pub(crate) fn presence(avatar: &Avatar) -> proto::Presence {
 }
 
 pub(crate) fn partition(term: Term, table: &Partition, zones: &Zones) -> proto::Partition {
-    let sector = |sector: &Sector| {
-        let owner = sector.owner();
-        let address = owner.and_then(|owner| zones.get(owner)).map(ZoneView::grpc_address);
-        proto::Sector {
-            cells: Some(sector.cells().into()),
-            grpc_address: address.unwrap_or_default().to_owned(),
-            zone: owner.map(|owner| owner.name.clone()).unwrap_or_default(),
-            incarnation: owner.map_or(0, |owner| owner.incarnation),
-            epoch: sector.epoch().0,
-        }
+    let sector = |(cells, owner, epoch): (CellRect, Option<&InstanceId>, Epoch)| proto::Sector {
+        cells: Some(cells.into()),
+        grpc_address: owner
+            .and_then(|owner| zones.get(owner))
+            .map(ZoneView::grpc_address)
+            .unwrap_or_default()
+            .to_owned(),
+        zone: owner.map(|owner| owner.name.clone()).unwrap_or_default(),
+        incarnation: owner.map_or(0, |owner| owner.incarnation),
+        epoch: epoch.0,
     };
-    proto::Partition {
-        term: term.0,
-        epoch: table.epoch().0,
-        sectors: table.sectors().iter().map(sector).collect(),
-    }
+    let sectors = table.sectors().map(sector).collect();
+    proto::Partition { term: term.0, epoch: table.epoch().0, sectors }
 }
 
 /// Whether the character belongs to this account and this world.

@@ -59,10 +59,9 @@ impl Lobby {
         let (Some(mut database), Ok(_permit)) = (database, self.permits.try_acquire()) else {
             return busy(request);
         };
-        let db_request = ListCharactersRequest { account: account.0, world: self.world.0 };
-        match call(database.list_characters(db_request)).await {
-            Ok(listed) => {
-                let characters = listed.characters.iter().map(summary).collect();
+        match self.characters(&mut database, account).await {
+            Ok(characters) => {
+                let characters = characters.iter().map(summary).collect();
                 reply(opcode::LIST_CHARACTERS, request, &CharacterList { characters, limit: self.limit })
             }
             Err(status) => refused(request, &status),
@@ -92,7 +91,8 @@ impl Lobby {
         let created = match call(database.create_character(db_request)).await {
             // The name may be taken by an earlier attempt of this request, whose answer was lost.
             Err(status) if reason(&status) == Some("name_taken") => {
-                self.find_by_name(&mut database, account, &name).await.ok_or(status)
+                let known = self.characters(&mut database, account).await.unwrap_or_default();
+                known.into_iter().find(|known| fold(&known.name) == fold(&name)).ok_or(status)
             }
             created => created,
         };
@@ -105,16 +105,13 @@ impl Lobby {
         }
     }
 
-    /// The character of this account with that name.
-    async fn find_by_name(
+    async fn characters(
         &self,
         database: &mut DbCacheClient<Channel>,
         account: AccountId,
-        name: &str,
-    ) -> Option<Character> {
+    ) -> Result<Vec<Character>, Status> {
         let db_request = ListCharactersRequest { account: account.0, world: self.world.0 };
-        let reply = call(database.list_characters(db_request)).await.ok()?;
-        reply.characters.into_iter().find(|character| fold(&character.name) == fold(name))
+        call(database.list_characters(db_request)).await.map(|reply| reply.characters)
     }
 }
 

@@ -183,7 +183,7 @@ impl world_server::World for WorldService {
         check_gateway_identity(&request, &request.get_ref().gateway)?;
         let (id, claim) = convert::claim(request.into_inner())?;
         let claim = move |app: &mut App, now, _| {
-            let epoch = app.claim_session(now, id, claim)?;
+            let epoch = app.claim(now, id, claim)?;
             let holders = app.sessions().get(id).map(convert::holders).unwrap_or_default();
             Ok(ClaimSessionReply { session_epoch: epoch.0, holders })
         };
@@ -308,26 +308,31 @@ async fn read_reports(
     stream: u64,
     mut reports: Streaming<PresenceReport>,
 ) -> Result<(), Status> {
-    let mut zone_owner: Option<InstanceId> = None;
-    let result = loop {
-        let report = match reports.message().await {
-            Ok(Some(report)) => report,
-            Ok(None) => break Ok(()),
-            Err(status) => break Err(status),
-        };
-        let zone = match convert::zone(report.zone) {
-            Ok(zone) if zone.name == peer => zone,
-            Ok(_) => break Err(Status::permission_denied("a zone reports for itself only")),
-            Err(error) => break Err(error.into()),
-        };
-        let present: Result<Vec<_>, _> =
-            report.present.into_iter().map(|present| convert::avatar(&zone, present)).collect();
-        let present = match present {
-            Ok(present) => present,
-            Err(error) => break Err(error.into()),
-        };
+    let mut zone = None;
+    let result = take_reports(&handle, &peer, stream, &mut reports, &mut zone).await;
+    if let Some(zone) = zone {
+        handle.tell(move |app, now| app.zone_disconnected(now, &zone, stream)).await;
+    }
+    result
+}
+
+/// `reporter` is the zone of the last report.
+async fn take_reports(
+    handle: &Handle,
+    peer: &str,
+    stream: u64,
+    reports: &mut Streaming<PresenceReport>,
+    reporter: &mut Option<InstanceId>,
+) -> Result<(), Status> {
+    while let Some(report) = reports.message().await? {
+        let zone = convert::zone(report.zone)?;
+        if zone.name != peer {
+            return Err(Status::permission_denied("a zone reports for itself only"));
+        }
+        let present = report.present.into_iter().map(|present| convert::avatar(&zone, present));
+        let present = present.collect::<Result<Vec<_>, _>>()?;
         let gone: Vec<CharacterId> = report.gone.into_iter().map(CharacterId).collect();
-        let first = zone_owner.replace(zone.clone()).is_none();
+        let first = reporter.replace(zone.clone()).is_none();
         let take = move |app: &mut App, now| {
             if app.leadership().is_standby() {
                 return false;
@@ -338,16 +343,11 @@ async fn read_reports(
             app.presence_reported(now, &zone, report.complete, present, &gone);
             true
         };
-        match handle.ask(take).await {
-            Ok(true) => {}
-            Ok(false) => break Err(Status::failed_precondition("another instance leads this world now")),
-            Err(status) => break Err(status),
+        if !handle.ask(take).await? {
+            return Err(Status::failed_precondition("another instance leads this world now"));
         }
-    };
-    if let Some(zone) = zone_owner {
-        handle.tell(move |app, now| app.zone_disconnected(now, &zone, stream)).await;
     }
-    result
+    Ok(())
 }
 
 /// The answer to one of several openings.

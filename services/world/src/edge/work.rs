@@ -14,15 +14,15 @@ use shardkeep_rpc::{
 };
 use shardkeep_types::{CharacterId, DaemonKind, InstanceId, Position, SessionId, Term, WorldId};
 use tokio::sync::{Semaphore, watch};
-use tonic::{Code, Status, transport::Channel};
+use tonic::{Code, Response, Status, transport::Channel};
 
 use crate::{
     domain::{
         effect::Work,
         placements::{PlaceError, Placement},
         presence::Avatar,
-        view::View,
         zone::ZoneView,
+        zones::View,
     },
     edge::{call::call, convert, lobby::Lobby, service::Handle},
     metrics::{PLACE_SECONDS, PLACED, REOWNED},
@@ -177,7 +177,7 @@ impl Worker {
             session: placement.session().as_bytes().to_vec(),
         };
         let mut database = self.require_database()?;
-        let character = call(database.claim(claim)).await.map_err(|status| retry_reason(&status))?;
+        let character = retryable(database.claim(claim)).await?;
         self.admit(placement, owner, character, term).await.map(Ok)
     }
 
@@ -195,7 +195,7 @@ impl Worker {
             character: Some(character.clone()),
             term: term.0,
         };
-        let admitted = call(self.zone(zone).admit(request)).await.map_err(|status| retry_reason(&status))?;
+        let admitted = retryable(self.zone(zone).admit(request)).await?;
         convert::admitted(character, placement.session(), zone.id(), admitted.position)
             .map_err(|error| error.to_string())
     }
@@ -203,7 +203,7 @@ impl Worker {
     async fn evict(&self, zone: &ZoneView, character: &Character, reason: &str) -> Result<(), RetryReason> {
         let request =
             zone::EvictRequest { character: character.id, epoch: character.epoch, reason: reason.to_owned() };
-        call(self.zone(zone).evict(request)).await.map(drop).map_err(|status| retry_reason(&status))
+        retryable(self.zone(zone).evict(request)).await.map(drop)
     }
 
     async fn load(&self, character: CharacterId) -> Result<Option<Character>, RetryReason> {
@@ -258,9 +258,7 @@ impl Worker {
             _ => {
                 let release =
                     dbcache::ReleaseRequest { character: character.id, epoch: character.epoch, soft: None };
-                call(self.require_database()?.release(release))
-                    .await
-                    .map_err(|status| retry_reason(&status))?;
+                retryable(self.require_database()?.release(release)).await?;
             }
         }
         Ok(false)
@@ -300,9 +298,7 @@ impl Worker {
     ) -> Result<Vec<(CharacterId, SessionId)>, RetryReason> {
         let mut moved = Vec::new();
         loop {
-            let reply = call(self.require_database()?.reown(request.clone()))
-                .await
-                .map_err(|status| retry_reason(&status))?;
+            let reply = retryable(self.require_database()?.reown(request.clone())).await?;
             metrics::counter!(REOWNED).increment(reply.characters.len() as u64);
             let played =
                 |it: &ReownedCharacter| Some((CharacterId(it.character), session_id(&it.session).ok()?));
@@ -312,6 +308,10 @@ impl Worker {
             }
         }
     }
+}
+
+async fn retryable<T>(answer: impl Future<Output = Result<Response<T>, Status>>) -> Result<T, RetryReason> {
+    call(answer).await.map_err(|status| retry_reason(&status))
 }
 
 fn retry_reason(status: &Status) -> RetryReason {

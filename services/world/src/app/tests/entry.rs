@@ -94,7 +94,7 @@ fn leave_is_answered_after_zone_releases_character() {
     let mut game = Game::new(1);
     let ann = game.open(1);
     game.enter(ann);
-    game.app.leave(ann, 9);
+    game.app.play(|players| players.leave(ann, 9));
     let effects = game.effects();
     assert_eq!(release_character(&effects), [(character(ann), ann)]);
     assert!(sent(&effects, ann).is_empty());
@@ -136,7 +136,7 @@ fn leave_while_queued_refuses_enter() {
     game.enter(ann);
     game.app.enter(game.now, ben, 5, character(ben));
     game.effects();
-    game.app.leave(ben, 6);
+    game.app.play(|players| players.leave(ben, 6));
     let replies = sent(&game.effects(), ben);
     assert_eq!((error_code(&replies[0]), replies[0].request), (ErrorCode::Refused, 5));
     assert_eq!((replies[1].opcode, replies[1].request), (opcode::LEAVE, 6));

@@ -15,7 +15,7 @@ fn avatars_of_dead_zone_move_to_its_next_incarnation() {
     let mut game = Game::new(9);
     let ann = game.open(1);
     game.enter(ann);
-    game.app.zones_changed(game.now, vec![zone_view("a", 2, Health::Up), zone_view("b", 1, Health::Up)]);
+    game.app.zones_changed(game.now, vec![zone("a", 2, Health::Up), zone("b", 1, Health::Up)]);
     let effects = game.effects();
     assert_eq!(reowns(&effects), [(owner("a", 1), owner("a", 2))]);
     assert!(effects.contains(&Effect::Partition));
@@ -41,7 +41,7 @@ fn avatar_missed_by_reown_is_placed_again() {
     let mut game = Game::new(9);
     let ann = game.open(1);
     game.enter(ann);
-    game.app.zones_changed(game.now, vec![zone_view("a", 1, Health::Gone), zone_view("b", 1, Health::Up)]);
+    game.app.zones_changed(game.now, vec![zone("a", 1, Health::Gone), zone("b", 1, Health::Up)]);
     game.advance(1);
     assert!(placements(&game.effects()).is_empty());
     game.advance(3);
@@ -56,16 +56,16 @@ fn avatar_missed_by_reown_is_placed_again() {
 #[test]
 fn disconnected_zone_counts_as_dead_after_grace() {
     let mut game = Game::new(9);
-    let zone = owner("a", 1);
-    game.app.zone_connected(&zone, 1);
-    game.app.zone_connected(&zone, 2);
-    game.app.zone_disconnected(game.now, &zone, 1);
+    let dead = owner("a", 1);
+    game.app.zone_connected(&dead, 1);
+    game.app.zone_connected(&dead, 2);
+    game.app.zone_disconnected(game.now, &dead, 1);
     game.advance(9);
     assert!(reowns(&game.effects()).is_empty(), "the older stream does not count");
-    game.app.zone_disconnected(game.now, &zone, 2);
+    game.app.zone_disconnected(game.now, &dead, 2);
     game.advance(3);
     game.advance(3);
-    assert_eq!(reowns(&game.effects()), [(zone, owner("b", 1))]);
+    assert_eq!(reowns(&game.effects()), [(dead, owner("b", 1))]);
 }
 
 #[test]
